@@ -1,0 +1,36 @@
+# make demo: train on real digits, evaluate, draw. make test: every test. Both set themselves up in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/digits
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed-core
+	$(BIN)/d3pm train configs/digits_gaussian.py --workdir $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
+	$(BIN)/d3pm eval $(RUN)
+	$(BIN)/d3pm sample $(RUN)
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 -q
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: pass a newer one, e.g. make demo PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed-core: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	@touch $@ .venv/installed-core

@@ -1,0 +1,60 @@
+"""d3pm_jax: exact diffusion on discrete data in JAX.
+
+The names here are the pure kernels. Networks are in `d3pm_jax.models`, data in `d3pm_jax.data`, the
+trainer in `d3pm_jax.training`; none of them is imported with this package.
+"""
+
+from d3pm_jax import heads, likelihood, losses, numerics, sampling, schedules, timesteps, transitions
+from d3pm_jax.diffusion import log_p_x0, p_logits, p_sample, q_posterior, q_sample
+from d3pm_jax.heads import forbid, residual
+from d3pm_jax.likelihood import all_t_bound, bits_per_dim, estimate_bound
+from d3pm_jax.losses import cross_entropy, hybrid, posterior_kl, prior_kl
+from d3pm_jax.numerics import categorical, kl, log_add, log_matmul, log_normalize, log_sum
+from d3pm_jax.sampling import ancestral, sample
+from d3pm_jax.schedules import cosine, linear, reciprocal
+from d3pm_jax.timesteps import low_discrepancy
+from d3pm_jax.transitions import absorbing, dense, gaussian, marginal, uniform
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "absorbing",
+    "all_t_bound",
+    "ancestral",
+    "bits_per_dim",
+    "categorical",
+    "cosine",
+    "cross_entropy",
+    "dense",
+    "estimate_bound",
+    "forbid",
+    "gaussian",
+    "heads",
+    "hybrid",
+    "kl",
+    "likelihood",
+    "linear",
+    "log_add",
+    "log_matmul",
+    "log_normalize",
+    "log_p_x0",
+    "log_sum",
+    "losses",
+    "low_discrepancy",
+    "marginal",
+    "numerics",
+    "p_logits",
+    "p_sample",
+    "posterior_kl",
+    "prior_kl",
+    "q_posterior",
+    "q_sample",
+    "reciprocal",
+    "residual",
+    "sample",
+    "sampling",
+    "schedules",
+    "timesteps",
+    "transitions",
+    "uniform",
+]

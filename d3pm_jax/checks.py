@@ -1,0 +1,33 @@
+"""Checks of kernel inputs: types always, values when they are known (outside jit, vmap and grad)."""
+
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+
+def check_steps(t: Array, first: int, last: int) -> None:
+    """Raises TypeError unless t is an integer array, ValueError unless first <= t <= last."""
+    _check_integers("t", t, f"pass the step number, {first}..{last}, as int32")
+    _check_range("t", t, first, last, "t counts from 1 (least noise) to T; t = 0 is clean data")
+
+
+def check_categories(name: str, x: Array, K: int) -> None:
+    """Raises TypeError unless x is an integer array, ValueError unless 0 <= x < K."""
+    _check_integers(name, x, "pass category numbers as int32, not one-hot vectors or probabilities")
+    _check_range(name, x, 0, K - 1, f"the process has K = {K} categories; give it more or fix the data")
+
+
+def _check_integers(name: str, x: Array, cure: str) -> None:
+    if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
+        raise TypeError(f"{name} has dtype {jnp.result_type(x)}, expected integers: {cure}")
+
+
+def _check_range(name: str, x: Array, first: int, last: int, cure: str) -> None:
+    if isinstance(x, jax.core.Tracer) or np.size(x) == 0:
+        return
+    values = np.asarray(x)
+    low, high = values.min(), values.max()
+    if low < first or high > last:
+        value = low if low < first else high
+        raise ValueError(f"{name} contains {value}, outside {first}..{last}: {cure}")

@@ -1,0 +1,217 @@
+"""One split of a TFDS image data set as a random-access source, or one clear line where that is impossible.
+
+TensorFlow Datasets is imported on first use. It reads without TensorFlow, but prepares its own image data
+sets only with it; "digits" is ours and needs neither TensorFlow nor network.
+"""
+
+import contextlib
+import difflib
+import functools
+import importlib
+import importlib.util
+import io
+import logging
+import math
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+CACHE_BYTES = 2**30  # decoded images kept in memory: decoding one costs ten times as much as batching it
+FORMAT = "array_record"
+
+
+class DatasetError(Exception):
+    """A data set cannot be used; the message is one line that names the cause and the cure."""
+
+
+class ImageSource:
+    """Records of one split, cut down to "image" (uint8 [H, W, C]) and, where there is one, "label" (int).
+
+    Args:
+        records: a TFDS data source.
+        keys: the features to keep.
+        shape: (H, W, C), from which the number of records kept in memory follows.
+    """
+
+    def __init__(self, records: Any, keys: tuple[str, ...], shape: tuple[int, ...]) -> None:
+        def read(index: int) -> dict[str, Any]:
+            record = records[index]
+            return {key: record[key] for key in keys}
+
+        self._size = len(records)
+        self._read = functools.lru_cache(CACHE_BYTES // (math.prod(shape) + 512))(read)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return dict(self._read(range(self._size)[index]))
+
+
+def open_split(name: str, split: str, data_dir: str | None = None) -> ImageSource:
+    """Open a split of a data set; prepare the data set first, with one line to stderr, if it is not on disk.
+
+    Args:
+        name: "digits" (8x8, 17 grey levels) or a TFDS image data set such as "mnist" or "emnist/letters".
+        split: "train", "test", or a TFDS slice such as "train[:1000]".
+        data_dir: existing directory of prepared data sets; default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+    Returns:
+        The records, in the order in which they are stored. They are shared: do not write into an image.
+
+    Raises:
+        DatasetError: anything that keeps the split from being read.
+    """
+    with _quiet():
+        builder = _open_builder(name, data_dir)
+        keys = _image_keys(name, builder.info.features)
+        if not builder.is_prepared():
+            _prepare(builder)
+            builder = _open_builder(
+                name, data_dir
+            )  # another process may have prepared it: read what is there
+        source = ImageSource(_open_records(builder, split), keys, builder.info.features["image"].shape)
+        _check_readable(source, builder)
+    return source
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the warnings, prints and progress bars of TFDS."""
+    import tensorflow_datasets as tfds
+
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+        tfds.enable_progress_bar()
+
+
+def _open_builder(name: str, data_dir: str | None) -> Any:
+    """The TFDS builder of a data set, whether it is prepared or not."""
+    import tensorflow_datasets as tfds
+
+    importlib.import_module("d3pm_jax.data.digits.digits_dataset_builder")  # makes "digits" known to TFDS
+    root = None if data_dir is None else tfds.core.as_path(data_dir).expanduser()
+    if root is not None and not root.exists():
+        raise DatasetError(
+            f"data directory {root} does not exist: create it (mkdir -p {root}) or name another"
+        )
+    try:
+        return tfds.builder(name, data_dir=None if root is None else str(root))
+    except tfds.core.DatasetNotFoundError:
+        known = tfds.list_builders(with_community_datasets=False)
+        near = ", ".join(difflib.get_close_matches(name, known, cutoff=0.5)) or "digits, mnist, cifar10"
+        raise DatasetError(f"unknown data set {name!r}: did you mean one of {near}?") from None
+    except Exception as error:
+        raise DatasetError(f"cannot open data set {name!r}: {_first_line(error)}") from error
+
+
+def _image_keys(name: str, features: Any) -> tuple[str, ...]:
+    """("image", "label"), or ("image",) where there is no class label."""
+    import tensorflow_datasets as tfds
+
+    if "image" not in features:
+        have = ", ".join(features)
+        raise DatasetError(f'{name} has no "image" feature (it has {have}): choose an image data set')
+    image = features["image"]
+    if image.np_dtype != np.uint8 or None in image.shape:
+        raise DatasetError(
+            f"the images of {name} have shape {image.shape} and type {np.dtype(image.np_dtype)}: "
+            "choose a data set of uint8 images of one size"
+        )
+    labelled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
+    return ("image", "label") if labelled else ("image",)
+
+
+def _prepare(builder: Any) -> None:
+    """Write the data set to its directory in a format with random access."""
+    if builder.name != "digits":
+        _check_can_download(builder)
+    print(f"preparing data set {builder.name} in {builder.data_dir} (needed once)", file=sys.stderr)
+    cause = None
+    try:
+        builder.download_and_prepare(file_format=FORMAT)
+    except Exception as error:
+        cause = error
+    if not builder.is_prepared():
+        reason = "the directory exists but is incomplete" if cause is None else _first_line(cause)
+        raise DatasetError(
+            f"{builder.name} could not be prepared in {builder.data_dir} ({reason}): "
+            "remove that directory if it exists, put the cause right, and run again"
+        ) from cause
+
+
+def _check_can_download(builder: Any) -> None:
+    """Fail at once where TFDS would retry for minutes and end in a traceback."""
+    missing = f"{builder.name} is not prepared (looked in {builder.data_dir})"
+    elsewhere = f"or, on a machine with network and TensorFlow, {_rebuild(builder)}"
+    if importlib.util.find_spec("tensorflow") is None:
+        raise DatasetError(
+            f"{missing} and preparing it needs TensorFlow: pip install tensorflow, {elsewhere}"
+        )
+    url = next(iter(builder.url_infos or ()), None)
+    if url is not None and not _can_connect(url):
+        raise DatasetError(f"{missing} and there is no network to {url}: connect and run again, {elsewhere}")
+
+
+def _can_connect(url: str) -> bool:
+    """Whether the server of `url` answers within seconds, asked as TFDS will ask it."""
+    import requests
+
+    try:
+        with requests.get(url, stream=True, timeout=(3, 6)):
+            return True
+    except requests.RequestException:
+        return False
+
+
+def _open_records(builder: Any, split: str) -> Any:
+    """The TFDS data source of a split of a prepared data set."""
+    splits = builder.info.splits
+    try:
+        size = splits[split].num_examples
+    except (ValueError, KeyError):
+        size = 0
+    if size == 0:
+        have = ", ".join(f"{key} ({info.num_examples} images)" for key, info in splits.items())
+        raise DatasetError(
+            f"{builder.name} has no split {split!r}: use {have}, or a slice such as train[:1000]"
+        )
+    try:
+        return builder.as_data_source(split)
+    except NotImplementedError:
+        stored = builder.info.file_format.value
+        raise DatasetError(
+            f"{builder.name} in {builder.data_dir} is stored as {stored}, which has no random access: "
+            f"{_rebuild(builder)}, where DIR is a new directory"
+        ) from None
+
+
+def _check_readable(source: ImageSource, builder: Any) -> None:
+    """Read the first record: a bad file, or advice about image libraries, comes out here, not in a thread."""
+    try:
+        source[0]
+    except Exception as error:
+        raise DatasetError(
+            f"cannot read {builder.name} in {builder.data_dir} ({_first_line(error)}): "
+            "remove that directory and prepare the data set again"
+        ) from error
+
+
+def _rebuild(builder: Any) -> str:
+    """How to prepare a data set with the command of TFDS."""
+    command = f"tfds build {builder.name} --file_format={FORMAT} --data_dir=DIR"
+    return f"run `{command}` and pass --data.dir DIR"
+
+
+def _first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

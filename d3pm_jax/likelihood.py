@@ -1,0 +1,88 @@
+"""The variational bound on -log p(x_0), all steps of it, and its units."""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Int, Key
+
+from d3pm_jax.diffusion import FirstStep, q_sample
+from d3pm_jax.losses import posterior_kl, prior_kl
+from d3pm_jax.noise import Noise, per_example
+from d3pm_jax.sampling import Denoise
+from d3pm_jax.transitions import Transition
+
+
+class Bound(NamedTuple):
+    """The bound in parts, in nats per example, summed over its elements."""
+
+    steps: Array  # [T, B]  row t - 1 is the term of step t; row 0 is the reconstruction -log p(x_0 | x_1)
+    prior: Array  # [B]  KL(q(x_T | x_0) || p(x_T))
+
+    def total(self) -> Array:
+        """The bound on -log p(x_0), in nats per example, [B]."""
+        return jnp.sum(self.steps, axis=0) + self.prior
+
+
+def all_t_bound(
+    denoise: Denoise,
+    tr: Transition,
+    x0: Int[Array, " B *S"],
+    noise: Noise,
+    first_step: FirstStep = "bayes",
+) -> Bound:
+    """-log p(x_0) <= prior KL + sum_t KL_t (D3PM eq. 1), every t once, each at one x_t ~ q(x_t | x_0).
+
+    Args:
+        denoise: the network, (xt, t) -> logits of x_0.
+        tr: the forward process.
+        x0: examples.
+        noise: t -> uniforms [B, *S]; called with each t in 1..T.
+        first_step: see `diffusion.p_logits`.
+
+    Returns:
+        The parts of the bound; their expectation over the noise is the bound.
+    """
+
+    def term(t: Array) -> Array:
+        ts = jnp.broadcast_to(t, x0.shape[:1])
+        xt = q_sample(tr, x0, ts, noise(t))
+        return _per_example(posterior_kl(tr, denoise(xt, ts), x0, xt, ts, first_step))
+
+    return Bound(lax.map(term, jnp.arange(1, tr.T + 1, dtype=jnp.int32)), _per_example(prior_kl(tr, x0)))
+
+
+def estimate_bound(
+    key: Key[Array, ""],
+    denoise: Denoise,
+    tr: Transition,
+    x0: Int[Array, " B *S"],
+    index: Int[Array, " B"],
+    first_step: FirstStep = "bayes",
+) -> Bound:
+    """`all_t_bound` with noise that depends on (key, index_b, t) alone.
+
+    Args:
+        key: a typed key.
+        denoise, tr, x0, first_step: as for `all_t_bound`.
+        index: the number of each example in its data set.
+
+    Returns:
+        The parts of the bound.
+    """
+    return all_t_bound(denoise, tr, x0, per_example(key, index, x0.shape[1:]), first_step)
+
+
+def bits_per_dim(nats: Array, D: int) -> Array:
+    """nats / (D ln 2): the one place where units change.
+
+    Args:
+        nats: of whole examples, any shape.
+        D: the number of elements in an example.
+    """
+    return nats / (D * math.log(2.0))
+
+
+def _per_example(x: Array) -> Array:
+    return jnp.sum(x.reshape(x.shape[0], -1), axis=1)

@@ -1,0 +1,100 @@
+"""Training losses, per element and in nats; the caller reduces."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax import numerics
+from d3pm_jax.checks import check_categories
+from d3pm_jax.diffusion import FirstStep, log_p_x0, p_logits, q_posterior
+from d3pm_jax.transitions import Transition
+from d3pm_jax.transitions.base import spread
+
+
+def posterior_kl(
+    tr: Transition,
+    logits_x0: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    first_step: FirstStep = "bayes",
+) -> Float[Array, "*S"]:
+    """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)): the term L_{t-1} of the bound (D3PM eq. 1).
+
+    At t = 1 it is the reconstruction term -log p(x_0 | x_1), because q is then certain of x_0.
+
+    Args:
+        tr: the forward process.
+        logits_x0: the network's unnormalised log p(x_0 | x_t).
+        x0, xt: categories.
+        t: steps 1..T.
+        first_step: see `diffusion.p_logits`.
+
+    Returns:
+        Nats. +inf where the prediction rules out what happened; 0 for an impossible pair (x_0, x_t).
+    """
+    log_p = p_logits(tr, logits_x0, xt, t, first_step)
+    return numerics.kl(q_posterior(tr, x0, xt, t), log_p)
+
+
+def cross_entropy(
+    tr: Transition, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"]
+) -> Float[Array, "*S"]:
+    """-log p(x_0 | x_t), the auxiliary loss of D3PM eq. 5.
+
+    Args:
+        tr: the forward process, whose K the logits must have.
+        logits_x0: the network's unnormalised log p(x_0 | x_t).
+        x0: categories.
+
+    Returns:
+        Nats, +inf where the prediction rules x_0 out.
+    """
+    check_categories("x0", x0, tr.K)
+    return -jnp.take_along_axis(log_p_x0(tr, logits_x0), x0[..., None], axis=-1)[..., 0]
+
+
+class Hybrid(NamedTuple):
+    """The hybrid loss and its two terms, in nats per element."""
+
+    loss: Array  # [*S]  kl + ce_weight * ce
+    kl: Array  # [*S]  the term of the variational bound
+    ce: Array  # [*S]  cross entropy
+
+
+def hybrid(
+    tr: Transition,
+    logits_x0: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    ce_weight: float,
+    first_step: FirstStep = "bayes",
+) -> Hybrid:
+    """L_lambda = L_vb + lambda L_ce (D3PM eq. 5): `posterior_kl` plus ce_weight times `cross_entropy`.
+
+    Args:
+        tr, logits_x0, x0, xt, t, first_step: as for `posterior_kl`.
+        ce_weight: lambda; the paper uses 0.001 for images, 0.01 for text.
+
+    Returns:
+        The loss and its two terms. The mean over elements and t has no factor T, as in the official code.
+    """
+    kl = posterior_kl(tr, logits_x0, x0, xt, t, first_step)
+    ce = cross_entropy(tr, logits_x0, x0)
+    return Hybrid(kl + ce_weight * ce, kl, ce)
+
+
+def prior_kl(tr: Transition, x0: Int[Array, "*S"]) -> Float[Array, "*S"]:
+    """KL(q(x_T | x_0) || p(x_T)): the term L_T of the bound (D3PM eq. 1), which nothing can train.
+
+    Args:
+        tr: the forward process.
+        x0: categories.
+
+    Returns:
+        Nats, +inf where x_T can be something that the reverse chain never starts from.
+    """
+    log_q = tr.log_q_probs(x0, spread(jnp.asarray(tr.T), x0.ndim))
+    return numerics.kl(log_q, jnp.broadcast_to(tr.log_prior(), log_q.shape))

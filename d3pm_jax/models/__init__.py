@@ -1,0 +1,5 @@
+"""Flax NNX networks, f(xt, t, *, key=None) -> output; nothing about diffusion inside."""
+
+from d3pm_jax.models.unet import UNet
+
+__all__ = ["UNet"]

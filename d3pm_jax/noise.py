@@ -1,0 +1,27 @@
+"""Uniform noise that belongs to an example and a step, so that no result depends on batching."""
+
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array, Int, Key
+
+Noise = Callable[[Array], Array]  # t, int32 [] -> uniforms in [0, 1) [B, *S]
+
+
+def per_example(key: Key[Array, ""], index: Int[Array, " B"], shape: tuple[int, ...]) -> Noise:
+    """A function t -> u [B, *shape] whose values depend on (key, index_b, t) alone.
+
+    Args:
+        key: a typed key.
+        index: the number of each example in the whole data set or sample.
+        shape: of one example.
+
+    Returns:
+        The function; equal arguments give equal noise.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+    def draw(t: Array) -> Array:
+        return jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, t), shape))(keys)
+
+    return draw

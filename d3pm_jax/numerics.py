@@ -1,0 +1,182 @@
+"""The only home of log-space care: exact at probability 0, and never NaN, in value or in gradient.
+
+A log-probability may be -inf (probability exactly 0). Every function here gives the limit that
+probability theory asks for at such points (0 log 0 = 0) and a finite gradient.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+NEG_INF = -jnp.inf
+
+
+def log_add(a: Float[Array, "*S"], b: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """log(exp a + exp b); -inf where both are, with gradient 0 there.
+
+    Args:
+        a, b: log-probabilities of one shape, in nats.
+
+    Returns:
+        The log of the sum of the two probabilities, same shape.
+    """
+    empty = jnp.maximum(a, b) == NEG_INF
+    both = jnp.logaddexp(jnp.where(empty, 0.0, a), jnp.where(empty, 0.0, b))
+    return jnp.where(empty, NEG_INF, both)
+
+
+def log_sum(x: Float[Array, "*S K"]) -> Float[Array, "*S"]:
+    """log sum_k exp x_k over the last axis; -inf where every entry is, with gradient 0 there.
+
+    Args:
+        x: log-probabilities in nats.
+
+    Returns:
+        The log of their sum, the last axis gone.
+    """
+    empty = jnp.max(x, axis=-1, keepdims=True) == NEG_INF
+    total = jax.nn.logsumexp(jnp.where(empty, 0.0, x), axis=-1)
+    return jnp.where(empty[..., 0], NEG_INF, total)
+
+
+def log_normalize(logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
+    """logits - log_sum(logits); a row of -inf stays -inf, because it has no distribution.
+
+    Args:
+        logits: unnormalised log-probabilities in nats, entries may be -inf.
+
+    Returns:
+        Log-probabilities whose exponentials sum to 1 over the last axis (or are all 0).
+    """
+    total = log_sum(logits)[..., None]
+    return logits - jnp.where(total == NEG_INF, 0.0, total)
+
+
+def kl(log_q: Float[Array, "*S K"], log_p: Float[Array, "*S K"]) -> Float[Array, "*S"]:
+    """KL(q || p) = sum_k q_k (log q_k - log p_k), over the last axis, with 0 log 0 = 0.
+
+    Summed as q (r - 1 + exp(-r)) with r = log q - log p, which has the same total, is never negative,
+    is 0 at q = p, and near there keeps the digits that q r loses: a rounding of r enters times r.
+
+    Args:
+        log_q, log_p: normalised log-probabilities in nats.
+
+    Returns:
+        The divergence in nats: +inf exactly where q > 0 meets p = 0; 0 where q is all zero.
+    """
+    q, p = jnp.exp(log_q), jnp.exp(log_p)
+    r = jnp.where(q > 0, log_q - jnp.where(q > 0, log_p, 0.0), 0.0)
+    near = jnp.abs(r) < 1.0
+    r_near = jnp.where(near, r, 0.0)
+    terms = jnp.where(near & (q > 0), q * (r_near + jnp.expm1(-r_near)), q * r - q + p)
+    return jnp.where(jnp.max(q, axis=-1) > 0, jnp.sum(terms, axis=-1), 0.0)
+
+
+def band_width(dtype: jnp.dtype) -> float:
+    """Nats of log_p that `log_matmul` puts through one matrix product: 30 (float32), 300 (float64)."""
+    return 300.0 if dtype == jnp.float64 else 30.0
+
+
+def smallest_entry(dtype: jnp.dtype) -> float:
+    """The smallest non-zero table entry for which `log_matmul` cannot underflow: 2^-80 or 2^-580."""
+    return 2.0**-580 if dtype == jnp.float64 else 2.0**-80
+
+
+@jax.custom_vjp
+def log_matmul(log_p: Float[Array, "*L M K"], table: Float[Array, "*L K J"]) -> Float[Array, "*L M J"]:
+    """log(exp(log_p) @ table), exact however far apart the entries of log_p are.
+
+    An ordinary matrix product loses terms below the smallest float. Here the entries of a row are
+    taken in bands of `band_width` nats below its largest, one matrix product each: one for any usual
+    network output, more only where they are needed. The table is a constant: no gradient reaches it.
+
+    Args:
+        log_p: log-probabilities in nats, entries may be -inf.
+        table: non-negative; entries are 0 or at least `smallest_entry`.
+
+    Returns:
+        The logs of the products, -inf exactly where no term is positive.
+    """
+    return _log_matmul_fwd(log_p, table)[0]
+
+
+def _split(log_p: Array) -> tuple[Array, Array, Array]:
+    """The largest entry of each row, and each entry's band and position in it, in nats."""
+    top = jnp.max(log_p, axis=-1, keepdims=True)
+    top = jnp.where(top == NEG_INF, 0.0, top)
+    depth = top - log_p
+    width = band_width(log_p.dtype)
+    finite = depth < jnp.inf
+    inside = jnp.fmod(jnp.where(finite, depth, 0.0), width)
+    band = jnp.where(finite, jnp.round((depth - inside) / width), jnp.inf)
+    return top, band, inside
+
+
+def _over_bands(band: Array, body, init):
+    """Fold `body(b, carry)` over the bands that occur anywhere, in increasing order."""
+
+    def step(carry):
+        b, value = carry
+        return jnp.min(jnp.where(band > b, band, jnp.inf)), body(b, value)
+
+    return lax.while_loop(lambda carry: carry[0] < jnp.inf, step, (jnp.min(band), init))[1]
+
+
+_matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+
+
+def _log_matmul_fwd(log_p: Array, table: Array):
+    top, band, inside = _split(log_p)
+    width = band_width(log_p.dtype)
+
+    def add(b, out):
+        p = jnp.where(band == b, jnp.exp(-inside), 0.0)
+        return log_add(out, jnp.log(_matmul(p, table)) + (top - width * b))
+
+    out = _over_bands(band, add, jnp.full(log_p.shape[:-1] + table.shape[-1:], NEG_INF, log_p.dtype))
+    return out, (log_p, table, out)
+
+
+def _log_matmul_bwd(residuals, g: Array):
+    log_p, table, out = residuals
+    top, band, inside = _split(log_p)
+    width = band_width(log_p.dtype)
+    largest = width - jnp.log(smallest_entry(log_p.dtype)) + 1.0  # an entry further below is not of this band
+    transposed = jnp.swapaxes(table, -1, -2)
+
+    def add(b, grad):
+        rise = (top - width * b) - out
+        weight = jnp.where(rise < largest, g * jnp.exp(jnp.where(rise < largest, rise, 0.0)), 0.0)
+        p = jnp.where(band == b, jnp.exp(-inside), 0.0)
+        return grad + p * _matmul(weight, transposed)
+
+    return _over_bands(band, add, jnp.zeros_like(log_p)), None
+
+
+log_matmul.defvjp(_log_matmul_fwd, _log_matmul_bwd)
+
+
+def categorical(log_p: Float[Array, "*S K"], u: Float[Array, "*S"]) -> Array:
+    """A draw from exp(log_p) by inverting its cumulative sum at one uniform per element.
+
+    The result is the first category k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}), and
+    the last category with p_k > 0 where rounding leaves none: a category of probability 0 is never
+    drawn. The grid of one float32 uniform is 2^-23: probabilities below that are drawn too often or
+    never.
+
+    Args:
+        log_p: unnormalised log-probabilities in nats.
+        u: uniform noise in [0, 1).
+
+    Returns:
+        int32 categories; -1 where log_p has no distribution (all -inf, or NaN).
+    """
+    p = jnp.exp(log_p - jnp.max(log_p, axis=-1, keepdims=True))
+    possible = p > 0
+    cdf = jnp.cumsum(p, axis=-1)
+    total = jnp.max(jnp.where(possible, cdf, 0.0), axis=-1, keepdims=True)
+    hit: Bool[Array, "*S K"] = possible & ((cdf > u[..., None] * total) | (cdf >= total))
+    return jnp.where(jnp.any(hit, axis=-1), jnp.argmax(hit, axis=-1), -1).astype(jnp.int32)
