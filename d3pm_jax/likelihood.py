@@ -1,9 +1,10 @@
 """The variational bound on -log p(x_0), all steps of it, and its units."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Key
 
@@ -74,7 +75,10 @@ def estimate_bound(
     return all_t_bound(denoise, tr, x0, per_example(key, index, x0.shape[1:]), first_step)
 
 
-def bits_per_dim(nats: Array, D: int) -> Array:
+Nats = TypeVar("Nats", Array, np.ndarray, float)
+
+
+def bits_per_dim(nats: Nats, D: int) -> Nats:
     """nats / (D ln 2): the one place where units change.
 
     Args:

@@ -94,13 +94,14 @@ def test_digits_are_those_of_scikit_learn_in_its_order(data_dir):
         np.testing.assert_array_equal(got_labels, labels[part])
 
 
-def test_digits_are_prepared_once_with_one_line(tmp_path, capfd):
+def test_digits_are_prepared_once_with_one_line(tmp_path, capfd, caplog):
     open_split("digits", "test", str(tmp_path))
     out, err = capfd.readouterr()
     assert out == ""
     assert err == f"preparing data set digits in {tmp_path}/digits/1.0.0 (needed once)\n"
     open_split("digits", "train", str(tmp_path))
     assert capfd.readouterr() == ("", "")
+    assert not caplog.records
 
 
 def test_default_directory_is_that_of_tfds(tmp_path, monkeypatch):
@@ -222,6 +223,11 @@ def test_values_outside_the_categories(train):
     assert "set K to" in failure(read_all, train, 10)
     negative = [{"image": np.full((2, 2, 1), -1, np.int16)}]
     assert "-1" in failure(read_all, negative, 10)
+
+
+def test_floating_point_images_are_refused():
+    with pytest.raises(TypeError, match="float64"):
+        read_all([{"image": np.full((2, 2, 1), 0.5)}], 10)
 
 
 def test_batch_larger_than_the_split(train):

@@ -80,8 +80,13 @@ def read_all(
 
 
 def _collate(records: Sequence[dict[str, Any]], num_categories: int) -> Batch:
-    """Stack records into int32 arrays and check that every value of the images is a category."""
-    batch = {key: np.stack([r[key] for r in records]).astype(np.int32) for key in records[0]}
+    """Stack records into int32 arrays and check that every value of the images is a category.
+
+    Floating-point images are refused (TypeError): rounding them in silence would destroy them.
+    """
+    batch = {}
+    for key in records[0]:
+        batch[key] = np.array([record[key] for record in records]).astype(np.int32, casting="same_kind")
     low, high = int(batch["image"].min()), int(batch["image"].max())
     if low < 0:
         raise DatasetError(f"the images hold {low}, but categories start at 0: shift the data")

@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from d3pm_jax.errors import UserError
+
 CACHE_BYTES = 2**30  # decoded images kept in memory: decoding one costs ten times as much as batching it
 FORMAT = "array_record"
 
 
-class DatasetError(Exception):
+class DatasetError(UserError):
     """A data set cannot be used; the message is one line that names the cause and the cure."""
 
 
@@ -69,9 +71,7 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> ImageSourc
         keys = _image_keys(name, builder.info.features)
         if not builder.is_prepared():
             _prepare(builder)
-            builder = _open_builder(
-                name, data_dir
-            )  # another process may have prepared it: read what is there
+            builder = _open_builder(name, data_dir)  # reads what is there now, whoever prepared it
         source = ImageSource(_open_records(builder, split), keys, builder.info.features["image"].shape)
         _check_readable(source, builder)
     return source

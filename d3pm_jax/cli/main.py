@@ -1,0 +1,123 @@
+"""d3pm train | eval | sample: reads the command line; each command imports what it needs."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from d3pm_jax.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The console script. Exits with 0 (done), 1 (an error of the user's), 2 (bad usage) or 130."""
+    parser = _parser()
+    args, overrides = parser.parse_known_args(argv)
+    if overrides and args.command != "train":
+        parser.error(f"unknown argument {overrides[0]}: see d3pm {args.command} --help")
+    try:
+        sys.exit(args.run(args, overrides))
+    except UserError as error:
+        print(f"d3pm {args.command}: error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"d3pm {args.command}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="d3pm", description="Train and use diffusion models on discrete data.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train(_command(commands, "train", _train, "train a model, or go on with a run"))
+    _add_eval(_command(commands, "eval", _eval, "bits per dimension on the test split, with its parts"))
+    _add_sample(_command(commands, "sample", _sample, "draw samples, beside data and as chains"))
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction, name: str, run: Callable, text: str
+) -> argparse.ArgumentParser:
+    plain = name != "train"
+    parser = commands.add_parser(name, help=text, description=text, add_help=plain, allow_abbrev=False)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "d3pm train CONFIG --workdir DIR [--resume] [OVERRIDES]"
+    parser.epilog = (
+        "Every field of the config can be overridden, for example --train.steps 200 --process.steps 50; "
+        "`d3pm train CONFIG --help` lists them. A run is resumed with `d3pm train --workdir DIR --resume`."
+    )
+    parser.add_argument(
+        "config", nargs="?", type=Path, metavar="CONFIG", help="Python file that defines get_config()"
+    )
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="where everything is written")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in DIR from its last checkpoint"
+    )
+    parser.add_argument(
+        "-h", "--help", action="store_true", help="this text; after CONFIG, its fields as well"
+    )
+    parser.set_defaults(parser=parser)
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N examples of the split")
+    parser.add_argument(
+        "--batch-size", type=_positive, default=128, metavar="B", help="examples at a time (128)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
+
+
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--num", type=_positive, default=256, metavar="N", help="samples to draw (256)")
+    parser.add_argument(
+        "--batch-size", type=_positive, default=128, metavar="B", help="samples at a time (128)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the noise (0); sample i is the same for every N and B"
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("workdir", type=Path, metavar="DIR", help="the --workdir of `d3pm train`")
+    parser.add_argument("--step", type=int, metavar="STEP", help="which checkpoint (the last)")
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="where data sets lie, if not where the run found them"
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def _train(args: argparse.Namespace, overrides: list[str]) -> int:
+    if args.help and args.config is None:
+        args.parser.print_help()
+        return 0
+    from d3pm_jax.cli import train
+
+    return train.execute(args, overrides)
+
+
+def _eval(args: argparse.Namespace, _: list[str]) -> int:
+    from d3pm_jax.cli import evaluate
+
+    return evaluate.execute(args)
+
+
+def _sample(args: argparse.Namespace, _: list[str]) -> int:
+    from d3pm_jax.cli import sample
+
+    return sample.execute(args)

@@ -1,0 +1,45 @@
+"""What commands do before JAX starts, and how they open a run."""
+
+import argparse
+import dataclasses
+import logging
+import os
+
+import jax
+
+from d3pm_jax import data
+from d3pm_jax.config import Config
+from d3pm_jax.training import run
+
+
+def use_all_cores(batch_size: int) -> None:
+    """One CPU device per core, as many as divide the batch: XLA uses several better than one.
+
+    Must come before the first JAX computation. Without effect where there is a GPU or TPU.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    devices = max(n for n in range(1, cores + 1) if batch_size % n == 0)
+    jax.config.update("jax_num_cpu_devices", devices)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def open_run(args: argparse.Namespace) -> tuple[run.Parts, data.ImageSource, data.ImageSource]:
+    """The run in args.workdir at a checkpoint, and its train and test splits.
+
+    Raises:
+        UserError: there is no such run, checkpoint or data.
+    """
+    config = run.read_config(args.workdir)
+    if args.data_dir is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=args.data_dir))
+    use_all_cores(args.batch_size)
+    train, test = open_splits(config)
+    parts = run.build(config, train[0]["image"].shape, args.batch_size)
+    return run.restore(args.workdir, parts, args.step), train, test
+
+
+def open_splits(config: Config) -> tuple[data.ImageSource, data.ImageSource]:
+    """The train and the test split of a config."""
+    spec = config.data
+    train = data.open_split(spec.name, spec.train_split, spec.dir)
+    return train, data.open_split(spec.name, spec.test_split, spec.dir)

@@ -1,0 +1,208 @@
+"""What a run is: frozen dataclasses of numbers, which build the parts of the library.
+
+A config is a Python file with `get_config() -> Config`. Every field can be overridden on the command
+line (`--process.steps 100`); which family a part belongs to is chosen by the file. Nothing is computed
+before `build`.
+"""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from d3pm_jax import schedules, transitions
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How much noise each step adds."""
+
+    def build(self, steps: int) -> np.ndarray:
+        """beta_t, float64 [steps]."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(Schedule):
+    """beta_t in equal steps from start to stop, meant for 1000 steps."""
+
+    start: float = 1e-4
+    """beta at t = 1"""
+    stop: float = 0.02
+    """beta at t = T"""
+    rescale: bool = True
+    """multiply both by 1000 / steps, so that any number of steps adds as much noise in all"""
+
+    def build(self, steps: int) -> np.ndarray:
+        factor = 1000.0 / schedules.check_steps(steps) if self.rescale else 1.0
+        return schedules.linear(steps, self.start * factor, self.stop * factor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(Schedule):
+    """alpha_bar_t = cos((t / T + offset) / (1 + offset) pi / 2), not squared."""
+
+    offset: float = 0.008
+    """keeps the first beta away from 0"""
+    largest: float = 0.999
+    """upper limit of beta"""
+
+    def build(self, steps: int) -> np.ndarray:
+        return schedules.cosine(steps, self.offset, self.largest)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reciprocal(Schedule):
+    """beta_t = 1 / (T - t + 1): for absorbing processes."""
+
+    def build(self, steps: int) -> np.ndarray:
+        return schedules.reciprocal(steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """The forward process."""
+
+    K: int
+    """number of categories, a mask counted"""
+    steps: int
+    """T"""
+    beta: Schedule
+
+    def build(self) -> transitions.Transition:
+        """The process with its tables."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform(Process):
+    """Resample uniformly."""
+
+    def build(self) -> transitions.Transition:
+        return transitions.uniform(self.beta.build(self.steps), self.K)
+
+
+@dataclasses.dataclass(frozen=True)
+class Absorbing(Process):
+    """Move to a mask and stay."""
+
+    mask_id: int
+    """which category the mask is; K - 1 for an extra symbol"""
+
+    def build(self) -> transitions.Transition:
+        return transitions.absorbing(self.beta.build(self.steps), self.K, self.mask_id)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian(Process):
+    """Move to near values of ordinal data."""
+
+    def build(self) -> transitions.Transition:
+        return transitions.gaussian(self.beta.build(self.steps), self.K)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A TFDS image data set."""
+
+    name: str
+    """"digits", or any TFDS image data set prepared as ArrayRecord"""
+    dir: str | None = None
+    """where data sets lie; by default the directory of TFDS"""
+    train_split: str = "train"
+    """what to train on"""
+    test_split: str = "test"
+    """what to evaluate on"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """From the output of the network to logits of x_0."""
+
+    residual: bool = True
+    """add onehot(x_t)"""
+    forbid: int | None = None
+    """a category that the data never contains: an extra mask"""
+
+
+@dataclasses.dataclass(frozen=True)
+class UNet:
+    """The network; see `d3pm_jax.models.UNet`."""
+
+    ch: int = 128
+    """width of the first level"""
+    ch_mult: tuple[int, ...] = (1, 2, 2, 2)
+    """width of each level as a multiple of ch"""
+    num_res_blocks: int = 2
+    """residual blocks per level"""
+    attn_resolutions: tuple[int, ...] = (16,)
+    """image sizes at which attention follows every block"""
+    dropout: float = 0.1
+    """rate in training"""
+    groups: int = 32
+    """of every GroupNorm; divides all widths"""
+    onehot_input: bool = False
+    """give the network onehot(x_t) besides its scaled value"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """KL_t + ce_weight CE, averaged over t and elements."""
+
+    ce_weight: float = 0.001
+    """lambda"""
+    first_step: Literal["bayes", "x0"] = "bayes"
+    """the rule at t = 1: Bayes' rule, or the prediction of x_0 itself as in the official code"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """Adam with warm-up, cosine decay and clipping by the global norm."""
+
+    lr: float = 2e-4
+    """learning rate after warm-up"""
+    b1: float = 0.9
+    """decay of the first moment"""
+    b2: float = 0.999
+    """decay of the second moment"""
+    warmup_steps: int = 0
+    """steps from 0 to lr"""
+    decay_steps: int | None = None
+    """step at which a cosine decay reaches 0; constant lr without"""
+    clip: float = 1.0
+    """largest global norm of a gradient"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """How long, on what, and what to write."""
+
+    steps: int
+    """optimizer steps in all"""
+    batch_size: int = 128
+    """examples per step, over all devices"""
+    seed: int = 0
+    """of weights, data order and noise"""
+    ema_decay: float = 0.9999
+    """of the averaged weights, which are evaluated"""
+    log_every: int = 50
+    """steps between lines of metrics.jsonl"""
+    checkpoint_every: int = 1000
+    """steps between checkpoints"""
+    keep_checkpoints: int = 2
+    """how many of the last checkpoints to keep"""
+    sample_every: int = 0
+    """steps between sample pictures; 0 for none"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    data: Data
+    process: Process
+    model: UNet
+    train: Train
+    head: Head = Head()
+    loss: Loss = Loss()
+    optimizer: Adam = Adam()

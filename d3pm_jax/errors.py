@@ -1,0 +1,5 @@
+"""The error that a user can mend."""
+
+
+class UserError(Exception):
+    """Its message is one line that names the value and the cure; commands print it and exit with status 1."""

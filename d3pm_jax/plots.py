@@ -1,0 +1,86 @@
+"""Pictures of images, chains and curves, as PNG files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+MASK_COLOUR = (70, 110, 200)
+SIDE = 48  # smallest side of an image in a picture, in pixels
+
+
+def to_rgb(x: np.ndarray, levels: int) -> np.ndarray:
+    """Categories [..., H, W, C] as uint8 [..., H, W, 3]: grey or RGB; blue where not a level."""
+    masked = np.any(x >= levels, axis=-1, keepdims=True)
+    grey = np.clip(x, 0, levels - 1) * (255.0 / (levels - 1))
+    rgb = np.broadcast_to(grey if x.shape[-1] == 3 else grey[..., :1], (*x.shape[:-1], 3))
+    return np.where(masked, np.array(MASK_COLOUR), rgb).round().astype(np.uint8)
+
+
+def grid(images: np.ndarray, columns: int) -> np.ndarray:
+    """uint8 [N, H, W, 3] as one picture with a thin border around each image."""
+    scale = max(1, SIDE // images.shape[1])
+    tiles = np.repeat(np.repeat(images, scale, axis=1), scale, axis=2)
+    tiles = np.pad(tiles, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)
+    rows = -(-len(tiles) // columns)
+    blank = np.full((rows * columns - len(tiles), *tiles.shape[1:]), 255, np.uint8)
+    h, w = tiles.shape[1:3]
+    table = np.concatenate([tiles, blank]).reshape(rows, columns, h, w, 3)
+    return table.swapaxes(1, 2).reshape(rows * h, columns * w, 3)
+
+
+def save_grid(path: Path, images: np.ndarray, columns: int) -> None:
+    """Writes `grid` to a PNG file."""
+    Image.fromarray(grid(images, columns)).save(path)
+
+
+def save_beside(path: Path, samples: np.ndarray, real: np.ndarray) -> None:
+    """Writes two square grids of images side by side, each with its title."""
+    figure = Figure(figsize=(10, 5.4), layout="constrained")
+    for axis, images, title in zip(figure.subplots(1, 2), (samples, real), ("samples", "data"), strict=True):
+        axis.imshow(grid(images, round(len(images) ** 0.5)), interpolation="nearest")
+        axis.set_title(title)
+        axis.axis("off")
+    figure.savefig(path, dpi=120)
+
+
+def save_chain(path: Path, forward: np.ndarray, reverse: np.ndarray, times: Sequence[int]) -> None:
+    """Writes q(x_t | x_0) of some data (left to right: noised) above p(x_0..T) (noise to sample).
+
+    Args:
+        path: of the PNG file.
+        forward, reverse: uint8 [R, N, H, W, 3], state r at times[r].
+        times: increasing t, from 0 to T.
+    """
+    figure = Figure(
+        figsize=(1.1 * len(times), 1.2 * (len(forward[0]) + len(reverse[0])) + 1), layout="constrained"
+    )
+    halves = (
+        (forward, times, "forward: data to noise"),
+        (reverse[::-1], times[::-1], "reverse: noise to sample"),
+    )
+    for axis, (states, shown, title) in zip(figure.subplots(2, 1), halves, strict=True):
+        rows = states.swapaxes(0, 1)
+        picture = grid(rows.reshape(-1, *rows.shape[2:]), len(times))
+        axis.imshow(picture, interpolation="nearest")
+        width = picture.shape[1] / len(times)
+        axis.set_xticks([width * (i + 0.5) for i in range(len(times))], [f"t = {t}" for t in shown])
+        axis.set_yticks([])
+        axis.set_title(title)
+    figure.savefig(path, dpi=120)
+
+
+def save_curves(
+    path: Path, x: Sequence[float], curves: Mapping[str, Sequence[float] | np.ndarray], xlabel: str
+) -> None:
+    """Writes one panel per curve, sharing the horizontal axis."""
+    figure = Figure(figsize=(8, 2.6 * len(curves)), layout="constrained")
+    axes = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (name, y) in zip(axes, curves.items(), strict=True):
+        axis.plot(x, y, marker="." if len(x) < 40 else None)
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.3)
+    axes[-1].set_xlabel(xlabel)
+    figure.savefig(path, dpi=120)

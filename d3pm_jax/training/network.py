@@ -1,0 +1,74 @@
+"""A network and its head as one pure function of parameters."""
+
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Key
+
+from d3pm_jax import heads
+from d3pm_jax.config import Config, Head, UNet
+from d3pm_jax.models import UNet as UNetModule
+
+Predict = Callable[..., Array]  # (params, xt, t, key=None) -> logits of x_0
+
+
+def build_unet(spec: UNet, K: int, image: tuple[int, int, int], T: int, key: Key[Array, ""]) -> nnx.Module:
+    """The U-Net of a config, for images of shape (H, W, C).
+
+    Raises:
+        ValueError: the image is not square, or does not fit the number of levels.
+    """
+    H, W, C = image
+    if H != W:
+        raise ValueError(f"images are {H} x {W}: the U-Net takes square ones")
+    return UNetModule(
+        K,
+        C,
+        H,
+        T,
+        spec.ch,
+        spec.ch_mult,
+        spec.num_res_blocks,
+        spec.attn_resolutions,
+        spec.dropout,
+        spec.groups,
+        spec.onehot_input,
+        rngs=nnx.Rngs(key),
+    )
+
+
+def split(config: Config, image: tuple[int, int, int], key: Key[Array, ""]) -> tuple[Predict, nnx.State]:
+    """The network of a config as (predict, initial parameters).
+
+    Args:
+        config: of the run.
+        image: (H, W, C).
+        key: for the initial weights.
+
+    Returns:
+        predict(params, xt, t, key=None) -> logits of x_0 [B, H, W, C, K], with dropout when a key is
+        passed; and the parameters.
+    """
+    model = build_unet(config.model, config.process.K, image, config.process.steps, key)
+    graphdef, params = nnx.split(model)
+
+    def predict(params: nnx.State, xt: Array, t: Array, key: Key[Array, ""] | None = None) -> Array:
+        return apply_head(config.head, nnx.merge(graphdef, params)(xt, t, key=key), xt)
+
+    return predict, params
+
+
+def apply_head(head: Head, output: Array, xt: Array) -> Array:
+    """Logits of x_0 from the output of a network that was given x_t."""
+    logits = heads.residual(output, xt) if head.residual else output
+    return logits if head.forbid is None else heads.forbid(logits, head.forbid)
+
+
+def on_mesh(predict: Predict, sharding: jax.sharding.Sharding) -> Predict:
+    """predict with x_t, and so its whole computation, spread over the devices of a mesh."""
+
+    def spread(params: nnx.State, xt: Array, t: Array, key: Key[Array, ""] | None = None) -> Array:
+        return predict(params, jax.lax.with_sharding_constraint(xt, sharding), t, key)
+
+    return spread

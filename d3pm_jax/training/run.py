@@ -1,0 +1,138 @@
+"""A run on disk: what is in a workdir, and how train, sample and eval open it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+
+from d3pm_jax import config_io
+from d3pm_jax.config import Config
+from d3pm_jax.errors import UserError
+from d3pm_jax.training import checkpoint, network
+from d3pm_jax.training.devices import batched, data_mesh, replicated
+from d3pm_jax.training.step import TrainState, build_optimizer, init_state
+from d3pm_jax.transitions import Transition
+
+CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
+
+# Fields that do not change what a step computes; they may change when a run is resumed.
+FREE = (
+    "data.dir",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.log_every",
+    "train.sample_every",
+    "train.steps",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a config builds, placed on the devices."""
+
+    config: Config
+    mesh: jax.sharding.Mesh
+    tr: Transition
+    predict: network.Predict
+    state: TrainState
+    key: jax.Array  # of the noise of training
+    image: tuple[int, int, int]  # (H, W, C)
+
+
+def build(config: Config, image: tuple[int, int, int], batch_size: int) -> Parts:
+    """The process, the network and the first state of a config.
+
+    Args:
+        config: of the run.
+        image: (H, W, C) of the data.
+        batch_size: decides how many devices are used.
+
+    Raises:
+        UserError: a value of the config cannot be used.
+    """
+    _check(config)
+    mesh = data_mesh(batch_size)
+    key_params, key = jax.random.split(jax.random.key(config.train.seed))
+    try:
+        tr = config.process.build()
+        predict, params = network.split(config, image, key_params)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+    state = init_state(params, build_optimizer(config.optimizer))
+    tr, state, key = jax.device_put((tr, state, key), replicated(mesh))
+    return Parts(config, mesh, tr, network.on_mesh(predict, batched(mesh)), state, key, image)
+
+
+def read_config(workdir: Path) -> Config:
+    """The config of the run in a workdir.
+
+    Raises:
+        UserError: there is no run, or its config cannot be read.
+    """
+    path = workdir / CONFIG
+    if not path.is_file():
+        raise UserError(f"{workdir} holds no run (no {CONFIG}): pass the --workdir of a `d3pm train`")
+    try:
+        tree = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not JSON ({error}): restore it, or start again in a new workdir"
+        ) from error
+    return config_io.from_json(tree)
+
+
+def write_config(workdir: Path, config: Config) -> None:
+    """Writes the config that `read_config` reads."""
+    checkpoint.write_text(workdir / CONFIG, config_io.dump(config))
+
+
+def restore(workdir: Path, parts: Parts, step: int | None = None) -> Parts:
+    """The parts with the state of a checkpoint, the last one by default.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    steps = checkpoint.steps(workdir / CHECKPOINTS)
+    if not steps:
+        raise UserError(f"{workdir} holds no finished checkpoint: let `d3pm train` run longer")
+    if step is not None and step not in steps:
+        raise UserError(f"{workdir} has no checkpoint of step {step}: it has {', '.join(map(str, steps))}")
+    wanted = steps[-1] if step is None else step
+    state = checkpoint.restore(workdir / CHECKPOINTS, wanted, parts.state)
+    return dataclasses.replace(parts, state=state)
+
+
+def check_resume(old: Config, new: Config) -> None:
+    """Refuse to go on with another config than the run was started with.
+
+    Raises:
+        UserError: naming the fields that differ.
+    """
+    changed = {k: v for k, v in config_io.differences(old, new).items() if k not in FREE}
+    if changed:
+        listed = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
+        raise UserError(f"cannot resume with another config ({listed}): undo that, or start in a new workdir")
+
+
+def num_levels(config: Config) -> int:
+    """The number of categories that the data may have: K, less a last one that is an extra mask."""
+    return config.process.K - (config.head.forbid == config.process.K - 1)
+
+
+def _check(config: Config) -> None:
+    """Refuse numbers that would fail later and less clearly."""
+    for name in ("batch_size", "log_every", "checkpoint_every", "keep_checkpoints"):
+        value = getattr(config.train, name)
+        if value < 1:
+            raise UserError(f"train.{name} = {value}: it must be at least 1")
+    if config.train.steps < 0:
+        raise UserError(f"train.steps = {config.train.steps}: it cannot be negative")
+    if not 0.0 <= config.train.ema_decay < 1.0:
+        raise UserError(f"train.ema_decay = {config.train.ema_decay}: it must be in [0, 1)")
+    if not 0.0 <= config.model.dropout < 1.0:
+        raise UserError(f"model.dropout = {config.model.dropout}: it must be in [0, 1)")
+    forbid = config.head.forbid
+    if forbid is not None and not 0 <= forbid < config.process.K:
+        raise UserError(f"head.forbid = {forbid} is outside 0..{config.process.K - 1}")

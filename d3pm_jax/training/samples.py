@@ -1,0 +1,56 @@
+"""Samples of a run, drawn in batches by one compiled program."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from d3pm_jax import sampling
+from d3pm_jax.errors import UserError
+from d3pm_jax.training.run import Parts
+
+Sampler = Callable[[nnx.State, int, int], tuple[np.ndarray, np.ndarray]]
+
+
+def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> Sampler:
+    """The function (params, n, seed) -> samples; sample i depends on params and seed, not on n or batch_size.
+
+    Args:
+        parts: of the run.
+        batch_size: how many at a time; rounded down to a multiple of the devices of the mesh.
+        record: the t whose x_t to return as well.
+
+    Returns:
+        The function. It gives x_0 [n, H, W, C] and x_t [R, n, H, W, C], int32, and raises a UserError
+        when the network gave NaN.
+    """
+    devices = parts.mesh.size
+    size = max(1, batch_size // devices) * devices
+
+    @jax.jit
+    def chain(params: nnx.State, tr: Any, key: jax.Array, start: jax.Array) -> sampling.Chain:
+        denoise = partial(parts.predict, params)
+        first_step = parts.config.loss.first_step
+        return sampling.sample(key, denoise, tr, (size, *parts.image), start, record, first_step)
+
+    def draw(params: nnx.State, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        key = jax.random.key(seed)
+        chunks = [_finite(chain(params, parts.tr, key, jax.numpy.asarray(i))) for i in range(0, n, size)]
+        x0 = np.concatenate([c.x0 for c in chunks])
+        return x0[:n], np.concatenate([c.states for c in chunks], axis=1)[:, :n]
+
+    return draw
+
+
+def _finite(chain: sampling.Chain) -> sampling.Chain:
+    """The chain on the host. Raises UserError if it failed."""
+    chain = jax.device_get(chain)
+    if chain.failed_at:
+        raise UserError(
+            f"the network gave no distribution at t = {chain.failed_at}: its weights are not finite, "
+            f"or it ruled out what it was given; use another checkpoint"
+        )
+    return chain

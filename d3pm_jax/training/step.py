@@ -1,0 +1,96 @@
+"""The state of a run and the pure step from one to the next."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.typing import ArrayLike
+from jaxtyping import Array, Key
+
+from d3pm_jax import diffusion, losses, timesteps
+from d3pm_jax.config import Adam, Config
+from d3pm_jax.training.network import Predict
+from d3pm_jax.transitions import Transition
+
+if TYPE_CHECKING:
+    Leaf = Array
+else:
+    Leaf = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that training changes; with the config and the seed it determines all that follows."""
+
+    step: Leaf  # int32 []  updates done
+    params: nnx.State
+    ema: nnx.State
+    opt_state: optax.OptState
+
+
+Metrics = dict[str, Array]
+Step = Callable[[TrainState, Transition, Array, Key[Array, ""]], tuple[TrainState, Metrics]]
+
+
+def build_optimizer(spec: Adam) -> optax.GradientTransformation:
+    """Adam after clipping by the global norm."""
+    decayed = (
+        optax.constant_schedule(spec.lr)
+        if spec.decay_steps is None
+        else optax.cosine_decay_schedule(spec.lr, spec.decay_steps)
+    )
+
+    def lr(count: ArrayLike) -> ArrayLike:
+        warm = jnp.minimum(1.0, (jnp.asarray(count) + 1) / max(1, spec.warmup_steps))
+        return jnp.asarray(decayed(count)) * warm
+
+    return optax.chain(optax.clip_by_global_norm(spec.clip), optax.adam(lr, b1=spec.b1, b2=spec.b2))
+
+
+def init_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step. The average starts from a copy, so that both can be donated."""
+    ema = jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.asarray(0, jnp.int32), params, ema, optimizer.init(params))
+
+
+def make_step(config: Config, predict: Predict, optimizer: optax.GradientTransformation) -> Step:
+    """The compiled step (state, tr, batch, key) -> (state, metrics); it takes over the memory of state.
+
+    All randomness comes from fold_in(key, step), so a restart repeats it. Metrics: loss, kl and ce in
+    nats per element, and the norm of the gradient before clipping.
+    """
+
+    def loss_fn(params: nnx.State, tr: Transition, x0: Array, key: Key[Array, ""]):
+        key_t, key_q, key_net = jax.random.split(key, 3)
+        t = timesteps.low_discrepancy(jax.random.uniform(key_t), x0.shape[0], tr.T)
+        xt = diffusion.q_sample(tr, x0, t, jax.random.uniform(key_q, x0.shape))
+        logits = predict(params, xt, t, key_net)
+        terms = losses.hybrid(tr, logits, x0, xt, t, config.loss.ce_weight, config.loss.first_step)
+        means = jax.tree.map(jnp.mean, terms)
+        return means.loss, means
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, tr: Transition, x0: Array, key: Key[Array, ""]):
+        grads, terms = jax.grad(loss_fn, has_aux=True)(
+            state.params, tr, x0, jax.random.fold_in(key, state.step)
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = optax.incremental_update(params, state.ema, 1.0 - _decay(config.train.ema_decay, state.step))
+        metrics = {**terms._asdict(), "grad_norm": optax.global_norm(grads)}
+        return dataclasses.replace(
+            state, step=state.step + 1, params=params, ema=ema, opt_state=opt_state
+        ), metrics
+
+    return step
+
+
+def _decay(ema_decay: float, step: Array) -> Array:
+    """ema_decay, but no more than (1 + step) / (10 + step): a short run is not held back by its start."""
+    return jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
