@@ -144,7 +144,9 @@ def absorbing(beta: np.ndarray, K: int, mask_id: int) -> Mixing:
         raise ValueError(
             f"mask_id = {mask_id} is outside 0..{K - 1}: K counts the mask, use K = {mask_id + 1} or more"
         )
-    return marginal(beta, np.eye(K)[mask_id])
+    pi = np.zeros(K)
+    pi[mask_id] = 1.0
+    return marginal(beta, pi)
 
 
 def _mixing_prior_kl(log_keep: float, log_mix: float, pi: np.ndarray) -> float:

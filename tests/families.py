@@ -1,0 +1,71 @@
+"""Every family at small K, beside its one-step matrices written out in NumPy."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from d3pm_jax import transitions
+from d3pm_jax.transitions import Transition
+
+
+class Case(NamedTuple):
+    tr: Transition
+    Q: np.ndarray  # [T, K, K]
+    prior: np.ndarray  # [K]
+    data: list[int]  # categories that the data may contain
+    forbid: int | None = None
+
+
+BETA = np.array([0.15, 0.3, 0.5, 1.0])
+RISING = np.array([0.8, 0.85, 0.9, 1.0])
+NAMES = ("uniform", "absorbing", "extra mask", "marginal", "gaussian", "dense")
+
+
+def make(name: str) -> Case:
+    """K = 3, T = 4. Call it under x64 for float64 tables."""
+    return globals()["_" + name.replace(" ", "_")]()
+
+
+def _mix(beta: np.ndarray, pi: np.ndarray) -> np.ndarray:
+    return np.stack([(1 - b) * np.eye(len(pi)) + b * np.tile(pi, (len(pi), 1)) for b in beta])
+
+
+def _uniform() -> Case:
+    pi = np.full(3, 1 / 3)
+    return Case(transitions.uniform(BETA, 3), _mix(BETA, pi), pi, [0, 1, 2])
+
+
+def _absorbing() -> Case:
+    pi = np.array([0.0, 1.0, 0.0])
+    return Case(transitions.absorbing(BETA, 3, 1), _mix(BETA, pi), pi, [0, 1, 2])
+
+
+def _extra_mask() -> Case:
+    pi = np.array([0.0, 0.0, 1.0])
+    return Case(transitions.absorbing(BETA, 3, 2), _mix(BETA, pi), pi, [0, 1], forbid=2)
+
+
+def _marginal() -> Case:
+    pi = np.array([0.6, 0.0, 0.4])
+    return Case(transitions.marginal(BETA, pi), _mix(BETA, pi), pi, [0, 1, 2])
+
+
+def _gaussian() -> Case:
+    Q = np.zeros((4, 3, 3))
+    for t, beta in enumerate(RISING):
+        total = sum(np.exp(-4 * n**2 / (4 * beta)) for n in range(-2, 3))
+        for i in range(3):
+            for j in range(3):
+                if i != j:
+                    Q[t, i, j] = np.exp(-4 * (i - j) ** 2 / (4 * beta)) / total
+            Q[t, i, i] = 1 - Q[t, i].sum()
+    return Case(transitions.gaussian(RISING, 3), Q, np.full(3, 1 / 3), [0, 1, 2])
+
+
+def _dense() -> Case:
+    rng = np.random.default_rng(0)
+    Q = rng.uniform(0.1, 1.0, (4, 3, 3))
+    Q[0, 0, 2] = Q[0, 2, 0] = Q[1, 1, 0] = 0.0
+    Q /= Q.sum(-1, keepdims=True)
+    Qbar = Q[0] @ Q[1] @ Q[2] @ Q[3]
+    return Case(transitions.dense(Q), Q, Qbar.mean(0), [0, 1, 2])

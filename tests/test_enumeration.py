@@ -1,0 +1,185 @@
+"""The kernels against sums over every path x_0..x_T, in float64: K = 3, D = 2, T = 4."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from tests import families
+
+K, D, T = 3, 2, 4
+STATES = np.array(list(itertools.product(range(K), repeat=D)))  # [9, D]
+TABLE = np.random.default_rng(1).normal(size=(T + 1, K**D, D, K)) * 1.5  # the model: any function will do
+TOLERANCE = 1e-12
+
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore:x_T still depends")]
+
+
+@pytest.fixture(params=families.NAMES)
+def case(request, x64):
+    return families.make(request.param)
+
+
+@pytest.fixture(params=["bayes", "x0"])
+def first_step(request):
+    return request.param
+
+
+def denoise(case, xt, t):
+    """The table model: logits of x_0 from the joint state of both elements."""
+    logits = jnp.asarray(TABLE)[t, xt[:, 0] * K + xt[:, 1]]
+    return logits if case.forbid is None else d3pm.forbid(logits, case.forbid)
+
+
+def paths(Q, x0):
+    """For one element: every (x_0, x_1, ..., x_T) from x0, and its probability under q."""
+    for rest in itertools.product(range(K), repeat=T):
+        path = (x0, *rest)
+        yield path, np.prod([Q[t - 1, path[t - 1], path[t]] for t in range(1, T + 1)])
+
+
+def joint(case, t):
+    """q(x_{t-1} = i, x_t = j | x_0 = k) as [k, i, j], summed over paths."""
+    return _joint(case.Q.tobytes(), t)
+
+
+@functools.cache
+def _joint(Q, t):
+    Q = np.frombuffer(Q).reshape(T, K, K)
+    q = np.zeros((K, K, K))
+    for x0 in range(K):
+        for path, p in paths(Q, x0):
+            q[x0, path[t - 1], path[t]] += p
+    return q
+
+
+def model_step(case, t, first_step):
+    """p(x_{t-1} | x_t) of both elements together, [state of x_t, state of x_{t-1}]."""
+    q, p = joint(case, t), np.zeros((K**D, K**D))
+    for n, xt in enumerate(STATES):
+        logits = np.array(TABLE[t, n])
+        if case.forbid is not None:
+            logits[:, case.forbid] = -np.inf
+        p0 = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        if t == 1 and first_step == "x0":
+            each = p0
+        else:
+            each = np.stack([p0[d] @ q[:, :, xt[d]] for d in range(D)])
+            total = each.sum(-1, keepdims=True)
+            each = np.divide(each, total, out=np.zeros_like(each), where=total > 0)
+        p[n] = np.outer(each[0], each[1]).reshape(-1)
+    return p
+
+
+def test_tables_are_the_products_of_the_one_step_matrices(case):
+    product = np.eye(K)
+    assert np.array_equal(case.tr.Qbar(jnp.asarray(0)), product)
+    for t in range(1, T + 1):
+        product = product @ case.Q[t - 1]
+        np.testing.assert_allclose(case.tr.Q(jnp.asarray(t)), case.Q[t - 1], atol=TOLERANCE)
+        np.testing.assert_allclose(case.tr.Qbar(jnp.asarray(t)), product, atol=TOLERANCE)
+        np.testing.assert_allclose(case.tr.Qbar(jnp.asarray(t)).sum(-1), 1, atol=TOLERANCE)
+
+
+def test_structured_forms_equal_the_dense_matrices(case):
+    x, log_p = jnp.arange(K), jax.nn.log_softmax(jnp.asarray(TABLE[0, :K, 0]))
+    for t in range(T + 1):
+        Q, Qbar, t = case.tr.Q(jnp.asarray(t)), case.tr.Qbar(jnp.asarray(t)), jnp.asarray(t)
+        np.testing.assert_allclose(jnp.exp(case.tr.log_q_probs(x, t)), Qbar, atol=TOLERANCE)
+        np.testing.assert_allclose(jnp.exp(case.tr.log_q_back(x, t)), Q.T, atol=TOLERANCE)
+        np.testing.assert_allclose(jnp.exp(case.tr.log_push(log_p, t)), jnp.exp(log_p) @ Qbar, atol=TOLERANCE)
+    np.testing.assert_allclose(jnp.exp(case.tr.log_prior()), case.prior, atol=TOLERANCE)
+
+
+def test_posterior_is_the_conditional_of_the_enumerated_joint(case):
+    for t in range(1, T + 1):
+        q = joint(case, t)
+        for x0, xt in itertools.product(range(K), repeat=2):
+            found = jnp.exp(d3pm.q_posterior(case.tr, jnp.asarray(x0), jnp.asarray(xt), jnp.asarray(t)))
+            total = q[x0, :, xt].sum()
+            expected = q[x0, :, xt] / total if total > 0 else np.zeros(K)  # an impossible pair has none
+            np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
+def test_reverse_step_is_the_mixture_of_enumerated_joints(case, first_step):
+    xt = jnp.asarray(STATES)
+    for t in range(1, T + 1):
+        ts = jnp.full(len(STATES), t)
+        each = np.exp(d3pm.p_logits(case.tr, denoise(case, xt, ts), xt, ts, first_step))
+        found = np.einsum("ni,nj->nij", each[:, 0], each[:, 1]).reshape(K**D, K**D)
+        np.testing.assert_allclose(found, model_step(case, t, first_step), atol=TOLERANCE)
+
+
+def bound_over_paths(case, first_step, x0):
+    """E_q[log q(x_1..x_T | x_0) - log p(x_0..x_T)] and -log p(x_0), with no KL in sight."""
+    path = np.array(list(itertools.product(range(K**D), repeat=T))).T  # [T, 9^4] joint states of x_1..x_T
+    path = np.concatenate([np.full((1, path.shape[1]), x0[0] * K + x0[1]), path])
+    q, p = np.ones(path.shape[1]), np.outer(case.prior, case.prior).reshape(-1)[path[T]]
+    for t in range(1, T + 1):
+        q = q * np.kron(case.Q[t - 1], case.Q[t - 1])[path[t - 1], path[t]]
+        p = p * model_step(case, t, first_step)[path[t], path[t - 1]]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(q > 0, q * (np.log(q) - np.log(p)), 0.0)
+    return terms.sum(), -np.log(p.sum())
+
+
+def noise_to_reach(case, x0):
+    """u [T, K, N, D] that takes each element of x0 to each category at each t, wherever it can."""
+    u = jnp.linspace(0, 1, 4096, endpoint=False)
+    found = np.zeros((T, K, *x0.shape))
+    for t, index in itertools.product(range(1, T + 1), np.ndindex(x0.shape)):
+        drawn = np.asarray(case.tr.draw_q(jnp.full(u.shape, x0[index]), jnp.asarray(t), u))
+        reached = np.unique(drawn)
+        assert set(reached) == set(np.flatnonzero(case.tr.Qbar(jnp.asarray(t))[x0[index]]))
+        for k in reached:
+            found[(t - 1, k, *index)] = u[np.argmax(drawn == k)]
+    return found
+
+
+def test_all_t_bound_is_the_expectation_over_paths_and_above_the_likelihood(case, first_step):
+    x0 = np.array(list(itertools.product(case.data, repeat=D)))
+    u = noise_to_reach(case, x0)
+    bound = jax.jit(
+        lambda tr, x0, noise: d3pm.all_t_bound(
+            lambda xt, t: denoise(case, xt, t), tr, x0, lambda t: noise[t - 1], first_step
+        )
+    )
+    total = np.zeros(len(x0))
+    for a, b in STATES:  # both elements are taken to this state at every t
+        found = bound(
+            case.tr, jnp.asarray(x0), jnp.asarray(np.stack([u[:, a, :, 0], u[:, b, :, 1]], axis=-1))
+        )
+        for t in range(1, T + 1):
+            q = np.asarray(case.tr.Qbar(jnp.asarray(t)))
+            weight = q[x0[:, 0], a] * q[x0[:, 1], b]
+            total += np.where(weight > 0, weight * np.asarray(found.steps[t - 1]), 0)
+    total += np.asarray(found.prior)
+    expected, exact = np.array([bound_over_paths(case, first_step, x) for x in x0]).T
+    np.testing.assert_allclose(total, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    assert np.all(total >= exact - TOLERANCE)
+
+
+def test_reverse_chain_draws_what_the_enumerated_steps_say(case, first_step):
+    """The marginal of the steps is the likelihood, and a chain inverts their cumulative sums."""
+    n = 300
+    u = np.random.default_rng(2).uniform(size=(T + 1, n, D))
+    xT = np.asarray(case.tr.draw_prior(jnp.asarray(u[0])))
+    chain = jax.jit(
+        lambda tr, xT, u: d3pm.ancestral(
+            lambda x, t: denoise(case, x, t), tr, xT, lambda t: u[t], range(T + 1), first_step
+        )
+    )(case.tr, jnp.asarray(xT), jnp.asarray(u))
+    x = xT
+    for t in range(T, 0, -1):
+        np.testing.assert_array_equal(chain.states[t], x)
+        p = model_step(case, t, first_step)[x[:, 0] * K + x[:, 1]].reshape(n, K, K)
+        each = np.stack([p.sum(2), p.sum(1)], axis=1)
+        cdf = np.cumsum(each, axis=-1)
+        x = np.minimum((cdf <= u[t][..., None]).sum(-1), K - 1)
+    np.testing.assert_array_equal(chain.x0, x)
+    np.testing.assert_array_equal(chain.states[0], x)
+    assert chain.failed_at == 0
