@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -73,7 +74,7 @@ def save_chain(path: Path, forward: np.ndarray, reverse: np.ndarray, times: Sequ
 
 
 def save_curves(
-    path: Path, x: Sequence[float], curves: Mapping[str, Sequence[float] | np.ndarray], xlabel: str
+    path: Path, x: Sequence[Any], curves: Mapping[str, Sequence[Any] | np.ndarray], xlabel: str
 ) -> None:
     """Writes one panel per curve, sharing the horizontal axis."""
     figure = Figure(figsize=(8, 2.6 * len(curves)), layout="constrained")

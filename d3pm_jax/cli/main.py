@@ -12,11 +12,11 @@ from d3pm_jax.errors import UserError
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script. Exits with 0 (done), 1 (an error of the user's), 2 (bad usage) or 130."""
     parser = _parser()
-    args, overrides = parser.parse_known_args(argv)
-    if overrides and args.command != "train":
-        parser.error(f"unknown argument {overrides[0]}: see d3pm {args.command} --help")
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.command != "train":
+        parser.error(f"unknown argument {rest[0]}: see d3pm {args.command} --help")
     try:
-        sys.exit(args.run(args, overrides))
+        sys.exit(args.run(args, rest))
     except UserError as error:
         print(f"d3pm {args.command}: error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -51,11 +51,9 @@ def _command(
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.usage = "d3pm train CONFIG --workdir DIR [--resume] [OVERRIDES]"
     parser.epilog = (
-        "Every field of the config can be overridden, for example --train.steps 200 --process.steps 50; "
-        "`d3pm train CONFIG --help` lists them. A run is resumed with `d3pm train --workdir DIR --resume`."
-    )
-    parser.add_argument(
-        "config", nargs="?", type=Path, metavar="CONFIG", help="Python file that defines get_config()"
+        "CONFIG is a Python file that defines get_config(); it comes first. Every field of the config can "
+        "be overridden, for example --train.steps 200 --process.steps 50; `d3pm train CONFIG --help` lists "
+        "them. A run is resumed with `d3pm train --workdir DIR --resume`."
     )
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="where everything is written")
     parser.add_argument(
@@ -102,13 +100,14 @@ def _positive(text: str) -> int:
     return value
 
 
-def _train(args: argparse.Namespace, overrides: list[str]) -> int:
+def _train(args: argparse.Namespace, rest: list[str]) -> int:
+    args.config = Path(rest.pop(0)) if rest and not rest[0].startswith("-") else None
     if args.help and args.config is None:
         args.parser.print_help()
         return 0
     from d3pm_jax.cli import train
 
-    return train.execute(args, overrides)
+    return train.execute(args, rest)
 
 
 def _eval(args: argparse.Namespace, _: list[str]) -> int:

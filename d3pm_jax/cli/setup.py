@@ -1,6 +1,7 @@
 """What commands do before JAX starts, and how they open a run."""
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
@@ -19,7 +20,8 @@ def use_all_cores(batch_size: int) -> None:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     devices = max(n for n in range(1, cores + 1) if batch_size % n == 0)
-    jax.config.update("jax_num_cpu_devices", devices)
+    with contextlib.suppress(RuntimeError):  # JAX runs already, in a notebook say: use what it has
+        jax.config.update("jax_num_cpu_devices", devices)
     logging.getLogger("absl").setLevel(logging.ERROR)
 
 

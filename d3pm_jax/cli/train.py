@@ -21,7 +21,9 @@ def run_config(args: argparse.Namespace, overrides: list[str]) -> Config:
     elif args.resume and args.workdir is not None:
         base = run.read_config(args.workdir)
     else:
-        raise UserError("no config: pass a Python file that defines get_config(), as in d3pm train CONFIG")
+        raise UserError(
+            "no config: pass a Python file that defines get_config() first, as in d3pm train CONFIG"
+        )
     shown = ["--help"] if args.help else []
     config, unknown = tyro.cli(
         Config,
@@ -70,7 +72,7 @@ def _table(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _curve(workdir: Path, rows: list[dict[str, float]]) -> Path:
+def _curve(workdir: Path, rows: list[dict[str, float | int]]) -> Path:
     """Draws the curves of metrics.jsonl, and says where."""
     path = workdir / "loss.png"
     names = {"bound_bits_per_dim": "bound [bits/dim]", "ce": "cross entropy [nats]", "loss": "loss [nats]"}

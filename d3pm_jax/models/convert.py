@@ -2,14 +2,15 @@
 
 import jax
 import numpy as np
-from flax import nnx
+
+from d3pm_jax.types import Params
 
 _TORCH_NAME = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # HWIO -> OIHW, [in, out] -> [out, in]
 _FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 
 
-def to_torch(params: nnx.State) -> dict[str, np.ndarray]:
+def to_torch(params: Params) -> dict[str, np.ndarray]:
     """The state dict of the PyTorch twin.
 
     Args:
@@ -24,7 +25,7 @@ def to_torch(params: nnx.State) -> dict[str, np.ndarray]:
     }
 
 
-def from_torch(params: nnx.State, state_dict: dict[str, np.ndarray]) -> nnx.State:
+def from_torch(params: Params, state_dict: dict[str, np.ndarray]) -> Params:
     """Parameters like `params`, with the values of the PyTorch twin.
 
     Args:
@@ -52,7 +53,7 @@ def from_torch(params: nnx.State, state_dict: dict[str, np.ndarray]) -> nnx.Stat
     return jax.tree_util.tree_map_with_path(convert, params)
 
 
-def _flat(params: nnx.State) -> list:
+def _flat(params: Params) -> list:
     return jax.tree_util.tree_flatten_with_path(params)[0]
 
 

@@ -146,6 +146,6 @@ def _keys(key: Key[Array, ""] | None) -> Iterator[Key[Array, ""] | None]:
         i += 1
 
 
-def _double(x: Float[Array, "B H W C"]) -> Float[Array, "B 2H 2W C"]:
+def _double(x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
     """Nearest-neighbour upsampling by 2."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from d3pm_jax import likelihood
 from d3pm_jax.errors import UserError
 from d3pm_jax.training.devices import batched
 from d3pm_jax.training.run import Parts
+from d3pm_jax.types import Params
 
 
 def evaluate_bound(parts: Parts, images: np.ndarray, batch_size: int, seed: int) -> likelihood.Bound:
@@ -33,7 +33,7 @@ def evaluate_bound(parts: Parts, images: np.ndarray, batch_size: int, seed: int)
     sharding = batched(parts.mesh)
 
     @jax.jit
-    def bound(params: nnx.State, tr: Any, x0: jax.Array, index: jax.Array) -> likelihood.Bound:
+    def bound(params: Params, tr: Any, x0: jax.Array, index: jax.Array) -> likelihood.Bound:
         denoise = partial(parts.predict, params)
         key = jax.random.key(seed)
         return likelihood.estimate_bound(key, denoise, tr, x0, index, parts.config.loss.first_step)

@@ -38,8 +38,8 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
     source = data.open_split(config.data.name, config.data.train_split, config.data.dir)
     parts = run.build(config, source[0]["image"].shape, config.train.batch_size)
     _claim(config, workdir, resume)
-    if checkpoint.steps(workdir / run.CHECKPOINTS):
-        parts = run.restore(workdir, parts)
+    begun = checkpoint.steps(workdir / run.CHECKPOINTS)
+    parts = run.restore(workdir, parts) if begun else run.start(parts)
     start = int(parts.state.step)
     batches = data.train_batches(
         source, config.train.batch_size, config.train.seed, run.num_levels(config), start
@@ -126,7 +126,7 @@ class Window:
         """Starts the clock again after something that is not training."""
         self._since, self._timed = time.monotonic(), 0
 
-    def close(self, step: int, saved: int | None) -> dict[str, float]:
+    def close(self, step: int, saved: int | None) -> dict[str, float | int]:
         """Their means, and the bound that kl stands for; empties the window.
 
         Raises:

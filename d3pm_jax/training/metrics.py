@@ -17,7 +17,7 @@ from d3pm_jax.training.checkpoint import write_text
 FILE = "metrics.jsonl"
 
 
-def read(workdir: Path) -> list[dict[str, float]]:
+def read(workdir: Path) -> list[dict[str, float | int]]:
     """The lines of metrics.jsonl; a last line cut off by a crash is left out."""
     path = workdir / FILE
     rows = []
@@ -45,7 +45,7 @@ class Writer:
         self._file.close()
         self._board.close()
 
-    def write(self, step: int, row: dict[str, float]) -> None:
+    def write(self, step: int, row: dict[str, float | int]) -> None:
         """One line, and one point of each curve."""
         self._file.write(json.dumps({"step": step, **row}) + "\n")
         self._file.flush()
@@ -80,7 +80,7 @@ class Terminal:
         """Moves the bar."""
         self._bar.update(self._task, completed=step)
 
-    def metrics(self, step: int, row: dict[str, float]) -> None:
+    def metrics(self, step: int, row: dict[str, float | int]) -> None:
         """Shows the metrics of an interval."""
         text = "  ".join(f"{name} {row[name]:.4g}" for name in row if name != "seconds_per_step")
         text += f"  {1 / row['seconds_per_step']:.2f} steps/s"

@@ -1,5 +1,6 @@
 """A network and its head as one pure function of parameters."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -9,11 +10,15 @@ from jaxtyping import Array, Key
 from d3pm_jax import heads
 from d3pm_jax.config import Config, Head, UNet
 from d3pm_jax.models import UNet as UNetModule
+from d3pm_jax.types import Params
 
 Predict = Callable[..., Array]  # (params, xt, t, key=None) -> logits of x_0
 
 
-def build_unet(spec: UNet, K: int, image: tuple[int, int, int], T: int, key: Key[Array, ""]) -> nnx.Module:
+Init = Callable[[Array], Params]  # key -> parameters
+
+
+def build_unet(spec: UNet, K: int, image: tuple[int, int, int], T: int, key: Key[Array, ""]) -> UNetModule:
     """The U-Net of a config, for images of shape (H, W, C).
 
     Raises:
@@ -22,41 +27,30 @@ def build_unet(spec: UNet, K: int, image: tuple[int, int, int], T: int, key: Key
     H, W, C = image
     if H != W:
         raise ValueError(f"images are {H} x {W}: the U-Net takes square ones")
-    return UNetModule(
-        K,
-        C,
-        H,
-        T,
-        spec.ch,
-        spec.ch_mult,
-        spec.num_res_blocks,
-        spec.attn_resolutions,
-        spec.dropout,
-        spec.groups,
-        spec.onehot_input,
-        rngs=nnx.Rngs(key),
-    )
+    return UNetModule(K, C, H, T, **dataclasses.asdict(spec), rngs=nnx.Rngs(key))
 
 
-def split(config: Config, image: tuple[int, int, int], key: Key[Array, ""]) -> tuple[Predict, nnx.State]:
-    """The network of a config as (predict, initial parameters).
+def split(config: Config, image: tuple[int, int, int]) -> tuple[Predict, Init]:
+    """The network of a config as two pure functions; nothing is computed yet.
 
     Args:
         config: of the run.
         image: (H, W, C).
-        key: for the initial weights.
 
     Returns:
         predict(params, xt, t, key=None) -> logits of x_0 [B, H, W, C, K], with dropout when a key is
-        passed; and the parameters.
+        passed; and init(key) -> params.
     """
-    model = build_unet(config.model, config.process.K, image, config.process.steps, key)
-    graphdef, params = nnx.split(model)
 
-    def predict(params: nnx.State, xt: Array, t: Array, key: Key[Array, ""] | None = None) -> Array:
+    def build(key: Array) -> UNetModule:
+        return build_unet(config.model, config.process.K, image, config.process.steps, key)
+
+    graphdef, _ = nnx.split(nnx.eval_shape(build, jax.random.key(0)))
+
+    def predict(params: Params, xt: Array, t: Array, key: Key[Array, ""] | None = None) -> Array:
         return apply_head(config.head, nnx.merge(graphdef, params)(xt, t, key=key), xt)
 
-    return predict, params
+    return predict, lambda key: nnx.split(build(key))[1]
 
 
 def apply_head(head: Head, output: Array, xt: Array) -> Array:
@@ -68,7 +62,7 @@ def apply_head(head: Head, output: Array, xt: Array) -> Array:
 def on_mesh(predict: Predict, sharding: jax.sharding.Sharding) -> Predict:
     """predict with x_t, and so its whole computation, spread over the devices of a mesh."""
 
-    def spread(params: nnx.State, xt: Array, t: Array, key: Key[Array, ""] | None = None) -> Array:
+    def spread(params: Params, xt: Array, t: Array, key: Key[Array, ""] | None = None) -> Array:
         return predict(params, jax.lax.with_sharding_constraint(xt, sharding), t, key)
 
     return spread

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -30,19 +32,20 @@ FREE = (
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a config builds, placed on the devices."""
+    """What a config builds, placed on the devices. `state` is abstract until `start` or `restore`."""
 
     config: Config
+    image: tuple[int, int, int]  # (H, W, C)
     mesh: jax.sharding.Mesh
     tr: Transition
     predict: network.Predict
+    init: Callable[[], TrainState]
     state: TrainState
     key: jax.Array  # of the noise of training
-    image: tuple[int, int, int]  # (H, W, C)
 
 
 def build(config: Config, image: tuple[int, int, int], batch_size: int) -> Parts:
-    """The process, the network and the first state of a config.
+    """The process, the network and the shape of the state of a config.
 
     Args:
         config: of the run.
@@ -57,12 +60,25 @@ def build(config: Config, image: tuple[int, int, int], batch_size: int) -> Parts
     key_params, key = jax.random.split(jax.random.key(config.train.seed))
     try:
         tr = config.process.build()
-        predict, params = network.split(config, image, key_params)
+        predict, init_params = network.split(config, image)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
-    state = init_state(params, build_optimizer(config.optimizer))
-    tr, state, key = jax.device_put((tr, state, key), replicated(mesh))
-    return Parts(config, mesh, tr, network.on_mesh(predict, batched(mesh)), state, key, image)
+    tr, key = jax.device_put((tr, key), replicated(mesh))
+
+    def init() -> TrainState:
+        return init_state(init_params(key_params), build_optimizer(config.optimizer))
+
+    state = jax.tree.map(lambda x: x.update(sharding=replicated(mesh)), jax.eval_shape(init))
+    predict = network.on_mesh(predict, batched(mesh))
+    return Parts(config, image, mesh, tr, predict, init, state, key)
+
+
+def start(parts: Parts) -> Parts:
+    """The parts with the state before the first step."""
+    # Random numbers of many shapes compile three times faster without optimisation, and run once.
+    fast: dict[str, Any] = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    init = jax.jit(parts.init, out_shardings=replicated(parts.mesh)).lower().compile(compiler_options=fast)
+    return dataclasses.replace(parts, state=init())
 
 
 def read_config(workdir: Path) -> Config:

@@ -6,13 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 
 from d3pm_jax import sampling
 from d3pm_jax.errors import UserError
 from d3pm_jax.training.run import Parts
+from d3pm_jax.types import Params
 
-Sampler = Callable[[nnx.State, int, int], tuple[np.ndarray, np.ndarray]]
+Sampler = Callable[[Params, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> Sampler:
@@ -31,12 +31,12 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
     size = max(1, batch_size // devices) * devices
 
     @jax.jit
-    def chain(params: nnx.State, tr: Any, key: jax.Array, start: jax.Array) -> sampling.Chain:
+    def chain(params: Params, tr: Any, key: jax.Array, start: jax.Array) -> sampling.Chain:
         denoise = partial(parts.predict, params)
         first_step = parts.config.loss.first_step
         return sampling.sample(key, denoise, tr, (size, *parts.image), start, record, first_step)
 
-    def draw(params: nnx.State, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def draw(params: Params, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         key = jax.random.key(seed)
         chunks = [_finite(chain(params, parts.tr, key, jax.numpy.asarray(i))) for i in range(0, n, size)]
         x0 = np.concatenate([c.x0 for c in chunks])

@@ -3,12 +3,10 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
@@ -16,11 +14,7 @@ from d3pm_jax import diffusion, losses, timesteps
 from d3pm_jax.config import Adam, Config
 from d3pm_jax.training.network import Predict
 from d3pm_jax.transitions import Transition
-
-if TYPE_CHECKING:
-    Leaf = Array
-else:
-    Leaf = Any
+from d3pm_jax.types import Leaf, Params
 
 
 @jax.tree_util.register_dataclass
@@ -29,8 +23,8 @@ class TrainState:
     """Everything that training changes; with the config and the seed it determines all that follows."""
 
     step: Leaf  # int32 []  updates done
-    params: nnx.State
-    ema: nnx.State
+    params: Params
+    ema: Params
     opt_state: optax.OptState
 
 
@@ -53,7 +47,7 @@ def build_optimizer(spec: Adam) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(spec.clip), optax.adam(lr, b1=spec.b1, b2=spec.b2))
 
 
-def init_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step. The average starts from a copy, so that both can be donated."""
     ema = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.asarray(0, jnp.int32), params, ema, optimizer.init(params))
@@ -66,7 +60,7 @@ def make_step(config: Config, predict: Predict, optimizer: optax.GradientTransfo
     nats per element, and the norm of the gradient before clipping.
     """
 
-    def loss_fn(params: nnx.State, tr: Transition, x0: Array, key: Key[Array, ""]):
+    def loss_fn(params: Params, tr: Transition, x0: Array, key: Key[Array, ""]):
         key_t, key_q, key_net = jax.random.split(key, 3)
         t = timesteps.low_discrepancy(jax.random.uniform(key_t), x0.shape[0], tr.T)
         xt = diffusion.q_sample(tr, x0, t, jax.random.uniform(key_q, x0.shape))
@@ -83,7 +77,7 @@ def make_step(config: Config, predict: Predict, optimizer: optax.GradientTransfo
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1.0 - _decay(config.train.ema_decay, state.step))
-        metrics = {**terms._asdict(), "grad_norm": optax.global_norm(grads)}
+        metrics = {**terms._asdict(), "grad_norm": optax.tree.norm(grads)}
         return dataclasses.replace(
             state, step=state.step + 1, params=params, ema=ema, opt_state=opt_state
         ), metrics

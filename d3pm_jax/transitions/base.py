@@ -11,18 +11,11 @@ per example, [*S] for one per element.
 import abc
 import math
 import warnings
-from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
-
-# A pytree is rebuilt with placeholders for its arrays, which no run-time type check should reject.
-if TYPE_CHECKING:
-    Leaf = Array
-else:
-    Leaf = Any
 
 PRIOR_KL_WARNING = 1e-3  # bits per dimension
 

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics, schedules
 from d3pm_jax.checks import check_categories, check_steps
-from d3pm_jax.transitions.base import Leaf, Transition, check_distribution, check_prior, read, spread
+from d3pm_jax.transitions.base import Transition, check_distribution, check_prior, read, spread
+from d3pm_jax.types import Leaf
 
 
 @jax.tree_util.register_dataclass
