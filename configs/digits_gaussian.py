@@ -7,7 +7,17 @@ def get_config() -> Config:
     return Config(
         data=Data("digits"),
         process=Gaussian(K=17, steps=100, beta=Linear(1e-4, 0.02)),
-        model=UNet(ch=32, ch_mult=(1, 2), attn_resolutions=(4,), groups=8),
-        optimizer=Adam(lr=2e-3, warmup_steps=50, decay_steps=1000),
-        train=Train(steps=1000, ema_decay=0.99, checkpoint_every=200, sample_every=500),
+        model=UNet(
+            ch=32,
+            ch_mult=(1, 2),
+            num_res_blocks=1,
+            attn_resolutions=(4,),
+            dropout=0.05,
+            groups=8,
+            onehot_input=True,
+        ),
+        optimizer=Adam(lr=2e-3, warmup_steps=100, decay_steps=2400),
+        train=Train(
+            steps=2400, batch_size=64, ema_decay=0.99, log_every=100, checkpoint_every=400, sample_every=1200
+        ),
     )

@@ -41,6 +41,8 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
     begun = checkpoint.steps(workdir / run.CHECKPOINTS)
     parts = run.restore(workdir, parts) if begun else run.start(parts)
     start = int(parts.state.step)
+    if start > config.train.steps:
+        raise UserError(f"the run is at step {start} already: set train.steps to that or more")
     batches = data.train_batches(
         source, config.train.batch_size, config.train.seed, run.num_levels(config), start
     )

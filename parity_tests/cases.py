@@ -1,0 +1,352 @@
+"""Arguments of the kernels: tiny, odd, and always the same."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import d3pm_jax
+import torch_ref
+from parity_tests.frameworks import precision
+
+B, S, K, T = 3, (2, 2), 5, 7
+LARGE = {"float64": 1e4, "float32": 100.0}  # logits of a confident network
+LIBRARIES = {"torch": torch_ref, "jax": d3pm_jax}
+KINDS = ("moderate", "holes", "large")
+INF = np.inf
+
+
+class Family(NamedTuple):
+    """A forward process by name; each framework builds its own."""
+
+    name: str
+    K: int
+    T: int
+
+
+class Case(NamedTuple):
+    """One call: arrays and a `Family` are traced by jit, everything else is static."""
+
+    name: str
+    args: dict[str, Any]
+    eager: bool = True  # run it in JAX without jit as well, which is slow
+
+
+def random(*seed: int) -> np.random.Generator:
+    """A generator that depends on nothing but its seed."""
+    return np.random.default_rng(seed)
+
+
+def _linear(T: int) -> np.ndarray:
+    return np.linspace(0.1, 1.0, T)
+
+
+def _reciprocal(T: int) -> np.ndarray:
+    return 1.0 / np.arange(T, 0, -1)
+
+
+def _pi(K: int) -> np.ndarray:
+    """A random distribution in which one category is impossible."""
+    pi = random(1).dirichlet(np.ones(K))
+    pi[1] = 0.0
+    return pi / pi.sum()
+
+
+def _reset(T: int) -> np.ndarray:
+    """alpha_bar = 0 from the middle on."""
+    beta = _linear(T)
+    beta[T // 2] = 1.0
+    return beta
+
+
+def _matrices(K: int, T: int) -> np.ndarray:
+    """Random stochastic matrices with exact zeros, [T, K, K]."""
+    rng = random(2)
+    Q = rng.dirichlet(np.ones(K), size=(T, K)) * (rng.random((T, K, K)) < 0.6) + 0.1 * np.eye(K)
+    return Q / Q.sum(-1, keepdims=True)
+
+
+Build = Callable[[Any, int, int], Any]
+FAMILIES: dict[str, Build] = {
+    "uniform": lambda lib, K, T: lib.uniform(_linear(T), K),
+    "absorbing": lambda lib, K, T: lib.absorbing(_reciprocal(T), K, K // 2),
+    "absorbing_extra": lambda lib, K, T: lib.absorbing(_reciprocal(T), K, K - 1),
+    "marginal": lambda lib, K, T: lib.marginal(_linear(T), _pi(K)),
+    "marginal_reset": lambda lib, K, T: lib.marginal(_reset(T), _pi(K)),
+    "marginal_slow": lambda lib, K, T: lib.marginal(np.geomspace(1e-6, 1.0, T), _pi(K)),
+    "gaussian": lambda lib, K, T: lib.gaussian(_linear(T), K),
+    "gaussian_narrow": lambda lib, K, T: lib.gaussian(0.05 * _linear(T), K),
+    "dense": lambda lib, K, T: lib.dense(_matrices(K, T)),
+    "dense_prior": lambda lib, K, T: lib.dense(_matrices(K, T), prior=random(3).dirichlet(np.ones(K))),
+}
+OTHER_ZEROS_IN_FLOAT32 = ("gaussian_narrow",)  # entries that only float64 tables can hold
+
+
+@cache
+def process(lib: str, family: Family, dtype: str) -> Any:
+    """The process as one of `LIBRARIES` builds it in one float type; call it inside `precision(dtype)`."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "x_T still depends on x_0")  # gaussian_narrow is meant to
+        return FAMILIES[family.name](LIBRARIES[lib], family.K, family.T)
+
+
+def logits(kind: str, shape: tuple[int, ...], dtype: str, *seed: int) -> np.ndarray:
+    """Normal logits; "large"; or with "holes": -inf in places, one row one-hot, one row without any."""
+    x = random(4, *seed).normal(size=shape) * (LARGE[dtype] if kind == "large" else 3.0)
+    if kind == "holes":
+        x[random(5, *seed).random(shape) < 0.4] = -INF
+        rows = x.reshape(-1, shape[-1])
+        rows[0, 1:], rows[0, 0], rows[1] = -INF, 2.0, -INF
+    return x
+
+
+def normalised(kind: str, shape: tuple[int, ...], dtype: str, *seed: int) -> np.ndarray:
+    """Log-probabilities made from `logits`."""
+    x = logits(kind, shape, dtype, *seed)
+    total = np.logaddexp.reduce(x, axis=-1, keepdims=True)
+    return np.where(total > -INF, x - np.where(total > -INF, total, 0.0), -INF)
+
+
+def uniforms(dtype: str, shape: tuple[int, ...], *seed: int) -> np.ndarray:
+    """Uniform noise that the float type holds exactly, the smallest and the largest value among it."""
+    u = random(6, *seed).random(shape).astype(dtype)
+    u.flat[0], u.flat[-1] = 0.0, np.nextafter(np.ones((), dtype), np.zeros((), dtype))
+    return u.astype(np.float64)
+
+
+def _each(seed: int) -> np.ndarray:
+    """One t per element, among them 1 and T."""
+    t = random(7, seed).integers(1, T + 1, (B, *S))
+    t[0, 0, 0], t[0, 1], t[1, 0, 0] = 1, 1, T
+    return t
+
+
+SITUATIONS = (  # t, kind of logits, first_step
+    (np.array([1, 4, T]), "moderate", "bayes"),
+    (np.array(1), "holes", "bayes"),
+    (np.array(T), "large", "bayes"),
+    (_each(0), "holes", "bayes"),
+    (_each(1), "large", "bayes"),
+    (_each(2), "moderate", "bayes"),
+    (_each(3), "holes", "x0"),
+    (_each(4), "moderate", "x0"),
+)
+
+
+EAGER = (("dense", 3), ("uniform", 6))  # the situations, by number, that run without jit too
+
+
+def situations(dtype: str, families: tuple[str, ...] = tuple(FAMILIES)) -> Iterator[Case]:
+    """Everything that a kernel could ask for, for every family, shape of t and kind of logits."""
+    for name in families:
+        extra = name == "absorbing_extra"
+        for i, (t, kind, first_step) in enumerate(SITUATIONS):
+            x = logits(kind, (B, *S, K), dtype, i)
+            if extra:
+                x[..., K - 1] = -INF
+            args = {
+                "tr": Family(name, K, T),
+                "x0": random(9, i).integers(0, K - extra, (B, *S)),
+                "xt": random(10, i).integers(0, K, (B, *S)),
+                "t": t,
+                "logits_x0": x,
+                "log_p": x,
+                "u": uniforms(dtype, (B, *S), i),
+                "ce_weight": 0.01,
+                "first_step": first_step,
+            }
+            yield Case(
+                f"{name}, t {t.tolist() if t.ndim < 2 else 'each'}, {kind}, {first_step}",
+                args,
+                name in EAGER and i in (0, 3, 5),
+            )
+
+
+def taking(*names: str, each: bool = False) -> Callable[[str], Iterator[Case]]:
+    """Situations cut down to the arguments of a kernel, equal ones once; `each`: t per element only."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        seen = set()
+        for case in situations(dtype):
+            args = {name: case.args[name] for name in names}
+            content = repr({k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in args.items()})
+            if content not in seen and (case.args["t"].ndim == 1 + len(S) or not each):
+                seen.add(content)
+                yield case._replace(args=args)
+
+    return cases
+
+
+def from_clean(*names: str) -> Callable[[str], Iterator[Case]]:
+    """As `taking`, for kernels that also know t = 0."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        for case in taking(*names)(dtype):
+            yield case
+            yield case._replace(
+                name=f"{case.name}, t - 1", args=case.args | {"t": np.asarray(case.args["t"] - 1)}
+            )
+
+    return cases
+
+
+def tables(*families: str) -> Callable[[str], Iterator[Case]]:
+    """Every step of a process at once."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        for name in families:
+            yield Case(name, {"tr": Family(name, K, T), "t": np.arange(T + 1)})
+
+    return cases
+
+
+def log_arrays(*names: str) -> Callable[[str], Iterator[Case]]:
+    """Rows of logs of each kind, [4, 3, K]."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        for kind in KINDS:
+            yield Case(kind, {n: logits(kind, (4, 3, K), dtype, i) for i, n in enumerate(names)})
+
+    return cases
+
+
+def log_pairs(*names: str) -> Callable[[str], Iterator[Case]]:
+    """Two arrays of normalised logs, of every two kinds, and twice the same."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        for a, b in product(KINDS, KINDS):
+            x, y = (normalised(kind, (4, 3, K), dtype, i) for i, kind in enumerate((a, b)))
+            yield Case(f"{a}, {b}", dict(zip(names, (x, y), strict=True)))
+            if a == b:
+                yield Case(f"{a} twice", dict(zip(names, (x, x), strict=True)))
+
+    return cases
+
+
+def log_matmul(dtype: str) -> Iterator[Case]:
+    table = random(11).random((2, K, 4)) * (random(12).random((2, K, 4)) < 0.5)
+    for kind in KINDS:
+        x = logits(kind, (2, 3, K), dtype)
+        yield Case(f"{kind}, batch", {"log_p": x, "table": table}, eager=kind == "holes")
+        yield Case(f"{kind}, one matrix", {"log_p": x[0], "table": table[1]}, eager=False)
+
+
+def categorical(dtype: str) -> Iterator[Case]:
+    for kind in KINDS:
+        yield Case(kind, {"log_p": logits(kind, (40, 10, K), dtype), "u": uniforms(dtype, (40, 10))})
+
+
+def residual(dtype: str) -> Iterator[Case]:
+    for case in log_arrays("output")(dtype):
+        yield Case(case.name, case.args | {"xt": random(13).integers(0, K, (4, 3))})
+
+
+def forbid(dtype: str) -> Iterator[Case]:
+    for case in log_arrays("logits")(dtype):
+        for mask_id in (0, 2, K - 1):
+            yield Case(f"{case.name}, mask {mask_id}", case.args | {"mask_id": mask_id})
+
+
+def bits_per_dim(dtype: str) -> Iterator[Case]:
+    yield Case("nats", {"nats": random(14).exponential(1e3, (B,)), "D": 3072})
+
+
+def uniform_steps(dtype: str) -> Iterator[Case]:
+    for T in (1, 7, 1000):
+        yield Case(f"T = {T}", {"u": uniforms(dtype, (500,), T), "T": T})
+
+
+def low_discrepancy(dtype: str) -> Iterator[Case]:
+    for i, (B, T) in enumerate([(1, 7), (8, 7), (64, 1000), (100, 1000)]):
+        yield Case(f"B = {B}, T = {T}", {"u": np.array(random(15, i).random()), "B": B, "T": T})
+
+
+def schedule(**kwargs: float) -> Callable[[str], Iterator[Case]]:
+    """A schedule for several T, with its default values and with the given ones."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        for T in (1, 2, 50, 1000):
+            yield Case(f"T = {T}", {"T": T})
+            if kwargs:
+                yield Case(f"T = {T}, {kwargs}", {"T": T, **kwargs})
+
+    return cases
+
+
+def reverse_chain(family: Family, dtype: str) -> dict[str, Any]:
+    """Noise for every t, and a denoiser that is a table: its logits for each t and x_t, [T + 1, K, K]."""
+    K, T = family.K, family.T
+    table = logits("moderate", (T + 1, K, K), dtype, T)
+    if family.name == "absorbing_extra":
+        table[..., K - 1] = -INF
+    return {"tr": family, "logits": table, "uniforms": random(16, T).random((T + 1, B, *S))}
+
+
+def ancestral(dtype: str) -> Iterator[Case]:
+    for family, first_step in chains(200):
+        record = (0, 1, family.T // 2, family.T)
+        yield chain_case(family, dtype, record=record, first_step=first_step)
+
+
+def all_t_bound(dtype: str) -> Iterator[Case]:
+    for family, first_step in chains():
+        x0 = random(17).integers(0, family.K - (family.name == "absorbing_extra"), (B, *S))
+        yield chain_case(family, dtype, x0=x0, first_step=first_step)
+
+
+def chains(*longer: int) -> Iterator[tuple[Family, str]]:
+    """(process, first_step): every family for T = 50, one for T = 7 and each longer T."""
+    yield Family("uniform", K, T), "x0"
+    for name in FAMILIES:
+        yield Family(name, 17, 50), "bayes"
+    for T_ in longer:
+        yield Family("gaussian", 17, T_), "bayes"
+
+
+def chain_case(family: Family, dtype: str, **args: Any) -> Case:
+    """A case of a kernel that takes every step."""
+    name = f"{family.name}, K = {family.K}, T = {family.T}, {args['first_step']}"
+    return Case(name, reverse_chain(family, dtype) | args, eager=family.T == T)
+
+
+def p_sample(dtype: str) -> Iterator[Case]:
+    """One step from random x_t, and from every x_t of a whole chain."""
+    yield from taking("tr", "logits_x0", "xt", "t", "u", "first_step", each=True)(dtype)
+    for name in FAMILIES:
+        family = Family(name, 17, 50)
+        args = reverse_chain(family, dtype)
+        xt, t = chain_states(family), np.arange(1, family.T + 1)
+        x = args["logits"][t[:, None, None, None], xt]
+        yield Case(
+            f"{name}, K = 17, T = 50, along a chain",
+            {
+                "tr": family,
+                "logits_x0": x,
+                "xt": xt,
+                "t": t,
+                "u": args["uniforms"][1:],
+                "first_step": "bayes",
+            },
+            eager=False,
+        )
+
+
+@cache
+def chain_states(family: Family) -> np.ndarray:
+    """x_t for t = 1..T of one reverse chain, [T, B, *S]."""
+    import torch
+
+    with precision("float64"):
+        tr = process("torch", family, "float64")
+        args = {k: torch.as_tensor(v) for k, v in reverse_chain(family, "float64").items() if k != "tr"}
+        chain = torch_ref.ancestral(
+            lambda xt, ts: args["logits"][ts[:, None, None], xt],
+            tr,
+            tr.draw_prior(args["uniforms"][0]),
+            lambda t: args["uniforms"][t],
+            range(1, family.T + 1),
+        )
+    return chain.states.numpy()

@@ -1,0 +1,82 @@
+"""Differences between two results, and how large they may be."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+# The one table of tolerances: on the scale of the terms that enter a result (scales.py).
+# "value" and "gradient" are of float arrays. "draw" is the distance of u from the nearest boundary of the
+# cumulative distribution where two draws differ: 0 says that none may.
+TOLERANCES = {
+    "float64": {"value": 1e-12, "gradient": 1e-12, "draw": 0.0},
+    "float32": {"value": 2e-6, "gradient": 2e-6, "draw": 1e-5},
+}
+
+
+Parts = tuple[float, float, float, float]  # absolute, relative, ULP, scaled
+
+
+class Row(NamedTuple):
+    """The largest differences in one comparison."""
+
+    pair: str
+    case: str
+    dtype: str
+    what: str  # which two, and what of them
+    absolute: float
+    relative: float
+    ulp: float
+    scaled: float
+    tolerance: float
+    note: str = ""  # why it fails whatever the differences are
+
+    @property
+    def ok(self) -> bool:
+        return not self.note and self.scaled <= self.tolerance
+
+    @property
+    def used(self) -> float:
+        """The part of the tolerance that is used; inf where nothing is allowed."""
+        if self.note or self.scaled > self.tolerance == 0.0:
+            return np.inf
+        return self.scaled / self.tolerance if self.tolerance else 0.0
+
+
+def arrays(a: np.ndarray, b: np.ndarray, scale: np.ndarray, dtype: str) -> tuple[Parts, str]:
+    """How far a, of this dtype, is from b, which may be float64; and what is wrong besides."""
+    if wrong := _wrong(a, b, dtype):
+        return (np.inf, np.inf, np.inf, np.inf), wrong
+    finite = np.isfinite(a)
+    a, b = np.where(finite, a, 0.0).astype(np.float64), np.where(finite, b, 0.0)
+    d, largest = np.abs(a - b), np.maximum(np.abs(a), np.abs(b))
+    ulp = np.spacing(largest.astype(dtype)).astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative, scaled = np.where(d > 0, d / largest, 0.0), np.where(d > 0, d / scale, 0.0)
+    return (_max(d), _max(relative), _max(d / ulp), _max(scaled)), ""
+
+
+def _wrong(a: np.ndarray, b: np.ndarray, dtype: str) -> str:
+    if a.shape != b.shape:
+        return f"shapes {a.shape} and {b.shape}"
+    if a.dtype != dtype or b.dtype not in (np.dtype(dtype), np.float64):
+        return f"types {a.dtype} and {b.dtype}"
+    if np.isnan(a).any() or np.isnan(b).any():
+        return f"{np.isnan(a).sum()} and {np.isnan(b).sum()} NaN"
+    infinite = np.isinf(a) | np.isinf(b)
+    if (a[infinite] != b[infinite]).any():
+        return f"{(a[infinite] != b[infinite]).sum()} infinite values differ"
+    return ""
+
+
+def _max(x: np.ndarray) -> float:
+    return float(x.max(initial=0.0))
+
+
+def draws(a: np.ndarray, b: np.ndarray, distance: np.ndarray, dtype: str) -> tuple[Parts, str]:
+    """As `arrays`: how many draws differ (three times), and how far u is from a boundary where they do."""
+    if a.shape != b.shape or a.dtype.kind != "i" or b.dtype.kind != "i":
+        return (np.inf, np.inf, np.inf, np.inf), f"{a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)}"
+    differ = a != b
+    far = np.where(differ, np.maximum(distance, np.finfo(np.float64).tiny), 0.0)
+    count = float(differ.sum())
+    return (count, count, count, _max(far)), ""

@@ -1,0 +1,202 @@
+"""Every public kernel: its cases and the scale of its result, or the reason why it has no twin."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+
+import d3pm_jax
+import torch_ref
+from d3pm_jax.transitions import Transition
+from parity_tests import cases, scales
+from parity_tests.cases import Case
+from parity_tests.frameworks import Arguments, Function, flat
+
+Maker = Callable[[str], Iterator[Case]]
+Measure = Callable[[Function, Arguments], Any]  # of a call of the twin in float64
+
+
+class Pair(NamedTuple):
+    """How one kernel is compared with its twin."""
+
+    cases: Maker
+    scale: Measure | None = None  # of each float output; None: the outputs are integers
+    gradient_scale: Measure | None = None  # None: as for the outputs
+    cdf: Measure | None = None  # for draws: where along u the result changes
+    call: Callable[[ModuleType, str], Function] = getattr
+    dtypes: tuple[str, ...] = ("float64", "float32")
+    jit: bool = True
+
+
+def arguments(f: Callable[..., Any]) -> Measure:
+    return lambda call, args: f(**args)
+
+
+def result(f: Callable[..., Any]) -> Measure:
+    return lambda call, args: f(*flat(call(**args)))
+
+
+def of(*names: str) -> Measure:
+    """The rows of the arguments of these names."""
+    return lambda call, args: scales.rows(*(args[name] for name in names))
+
+
+def method(lib: ModuleType, name: str) -> Function:
+    """f(tr, ...) = tr.name(...)."""
+    return lambda tr, **args: getattr(tr, name.split(".")[1])(**args)
+
+
+def all_tables(lib: ModuleType, name: str) -> Function:
+    """What a constructor made."""
+    return lambda tr, t: (tr.Q(t), tr.Qbar(t), tr.log_prior())
+
+
+def in_module(lib: ModuleType, name: str) -> Function:
+    module, function = name.split(".")
+    return getattr(getattr(lib, module), function)
+
+
+def normalised_kl(lib: ModuleType, name: str) -> Function:
+    """Its gradient is defined along normalised arguments."""
+    return lambda log_q, log_p: lib.kl(lib.log_normalize(log_q), lib.log_normalize(log_p))
+
+
+def normalised_push(lib: ModuleType, name: str) -> Function:
+    """Its result and gradient are defined for normalised arguments."""
+    return lambda tr, log_p, t: tr.log_push(lib.log_normalize(log_p), t)
+
+
+def chain_by_table(lib: ModuleType, name: str) -> Function:
+    """The denoiser is a table of logits [T + 1, K, K] by t and x_t; so is the noise, by t."""
+
+    def call(tr: Any, logits: Any, uniforms: Any, record: tuple[int, ...], first_step: str) -> Any:
+        xT = tr.draw_prior(uniforms[0])
+        return lib.ancestral(_denoise(logits), tr, xT, lambda t: uniforms[t], record, first_step)
+
+    return call
+
+
+def bound_by_table(lib: ModuleType, name: str) -> Function:
+    """As `chain_by_table`."""
+
+    def call(tr: Any, logits: Any, uniforms: Any, x0: Any, first_step: str) -> Any:
+        return lib.all_t_bound(_denoise(logits), tr, x0, lambda t: uniforms[t], first_step)
+
+    return call
+
+
+def _denoise(logits: Any) -> Function:
+    return lambda xt, t: logits[t[:, None, None], xt]
+
+
+def _process(*families: str) -> Pair:
+    """A constructor: Q and Qbar relative to their entries, the prior as logs."""
+    scale = result(lambda Q, Qbar, log_pi: (*scales.probabilities(Q, Qbar), scales.entries(log_pi)))
+    return Pair(cases.tables(*families), scale, call=all_tables)
+
+
+def _schedule(**kwargs: float) -> Pair:
+    return Pair(cases.schedule(**kwargs), result(scales.one), dtypes=("float64",), jit=False)
+
+
+_POSTERIOR = ("tr", "logits_x0", "x0", "xt", "t", "first_step")
+_P = ("tr", "logits_x0", "xt", "t", "first_step")
+
+PAIRS: dict[str, Pair] = {
+    "linear": _schedule(start=0.02, stop=1.0),
+    "cosine": _schedule(offset=0.1, largest=0.9),
+    "reciprocal": _schedule(),
+    "uniform": _process("uniform"),
+    "absorbing": _process("absorbing", "absorbing_extra"),
+    "marginal": _process("marginal", "marginal_reset", "marginal_slow"),
+    "gaussian": _process("gaussian", "gaussian_narrow"),
+    "dense": _process("dense", "dense_prior"),
+    "Transition.Q": Pair(cases.from_clean("tr", "t"), result(scales.probabilities), call=method),
+    "Transition.Qbar": Pair(cases.from_clean("tr", "t"), result(scales.probabilities), call=method),
+    "Transition.log_q_probs": Pair(cases.from_clean("tr", "x0", "t"), result(scales.entries), call=method),
+    "Transition.log_q_back": Pair(cases.from_clean("tr", "xt", "t"), result(scales.entries), call=method),
+    "Transition.log_push": Pair(
+        cases.from_clean("tr", "log_p", "t"), arguments(scales.log_push), call=normalised_push
+    ),
+    "Transition.log_prior": Pair(cases.taking("tr"), result(scales.entries), call=method),
+    "Transition.draw_q": Pair(
+        cases.from_clean("tr", "x0", "t", "u"), cdf=arguments(scales.cdf_of_draw_q), call=method
+    ),
+    "Transition.draw_prior": Pair(
+        cases.taking("tr", "u"), cdf=arguments(lambda tr, u: scales.cdf(tr.log_prior())), call=method
+    ),
+    "log_add": Pair(cases.log_pairs("a", "b"), arguments(lambda a, b: scales.entries(torch.maximum(a, b)))),
+    "log_sum": Pair(cases.log_arrays("x"), of("x")),
+    "log_normalize": Pair(cases.log_arrays("logits"), of("logits")),
+    "log_matmul": Pair(cases.log_matmul, arguments(scales.log_matmul)),
+    "kl": Pair(
+        cases.log_pairs("log_q", "log_p"),
+        arguments(scales.divergence),
+        of("log_q", "log_p"),
+        call=normalised_kl,
+    ),
+    "categorical": Pair(cases.categorical, cdf=arguments(lambda log_p, u: scales.cdf(log_p))),
+    "residual": Pair(cases.residual, of("output")),
+    "forbid": Pair(cases.forbid, of("logits")),
+    "q_sample": Pair(cases.from_clean("tr", "x0", "t", "u"), cdf=arguments(scales.cdf_of_draw_q)),
+    "q_posterior": Pair(cases.taking("tr", "x0", "xt", "t"), arguments(scales.q_posterior)),
+    "log_p_x0": Pair(cases.taking("tr", "logits_x0"), of("logits_x0")),
+    "p_logits": Pair(cases.taking(*_P), arguments(scales.p_logits)),
+    "p_sample": Pair(cases.p_sample, cdf=arguments(scales.cdf_of_p_sample)),
+    "posterior_kl": Pair(
+        cases.taking(*_POSTERIOR), arguments(scales.posterior_kl), arguments(scales.reverse_gradient)
+    ),
+    "cross_entropy": Pair(cases.taking("tr", "logits_x0", "x0"), of("logits_x0")),
+    "hybrid": Pair(
+        cases.taking(*_POSTERIOR, "ce_weight", each=True),
+        arguments(scales.hybrid),
+        arguments(scales.reverse_gradient),
+    ),
+    "prior_kl": Pair(cases.taking("tr", "x0"), arguments(scales.prior_kl)),
+    "bits_per_dim": Pair(cases.bits_per_dim, of("nats")),
+    "all_t_bound": Pair(cases.all_t_bound, arguments(scales.all_t_bound), of("logits"), call=bound_by_table),
+    "ancestral": Pair(cases.ancestral, call=chain_by_table, dtypes=("float64",)),
+    "timesteps.uniform": Pair(
+        cases.uniform_steps, cdf=arguments(lambda u, T: scales.steps(T)), call=in_module
+    ),
+    "low_discrepancy": Pair(cases.low_discrepancy, cdf=arguments(scales.low_discrepancy)),
+}
+
+_A_MODULE = "a module: its public functions are walked"
+_A_CHECK = "a check of arguments: the twin has none"
+REASONS: dict[str, str] = {
+    "sample": "draws its noise from a JAX key, and then is ancestral",
+    "estimate_bound": "draws its noise from a JAX key, and then is all_t_bound",
+    "numerics.band_width": "a constant of the algorithm of log_matmul",
+    "numerics.smallest_entry": "a constant of the tables of dense, which gaussian_narrow reaches",
+    "schedules.check_betas": _A_CHECK,
+    "schedules.check_steps": _A_CHECK,
+} | dict.fromkeys(
+    ("heads", "likelihood", "losses", "numerics", "sampling", "schedules", "timesteps", "transitions"),
+    _A_MODULE,
+)
+
+
+def public_names() -> dict[str, Any]:
+    """All of `d3pm_jax.__all__`, the other functions of its modules, and the methods of a process."""
+    found = {name: getattr(d3pm_jax, name) for name in d3pm_jax.__all__}
+    for module_name, module in [item for item in found.items() if inspect.ismodule(item[1])]:
+        for name, x in vars(module).items():
+            ours = (
+                getattr(x, "__module__", None) == module.__name__ and callable(x) and not inspect.isclass(x)
+            )
+            if ours and not name.startswith("_") and found.get(name) is not x:
+                found[f"{module_name}.{name}"] = x
+    methods = sorted(Transition.__abstractmethods__)
+    return found | {f"Transition.{name}": getattr(Transition, name) for name in methods}
+
+
+def twin(name: str) -> Any:
+    """What torch_ref calls by the same name; a `Transition` there is a `Process`."""
+    owner, _, attribute = name.rpartition(".")
+    if owner == "Transition":
+        return getattr(torch_ref.Process, attribute, None)
+    return getattr(importlib.import_module(f"torch_ref.{owner}") if owner else torch_ref, attribute, None)

@@ -1,0 +1,132 @@
+"""The rows of the report: each case in every way that should give the same."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from parity_tests import compare, frameworks
+from parity_tests.cases import LIBRARIES, OTHER_ZEROS_IN_FLOAT32, Case, Family, process
+from parity_tests.compare import TOLERANCES, Row
+from parity_tests.frameworks import Arguments, Function, Result, precision
+from parity_tests.pairs import PAIRS, Measure
+
+SAME = (
+    ("torch", "jit"),
+    ("torch", "jax"),
+    ("jax", "jit"),
+    ("torch", "torch64"),
+    ("jit", "jit64"),
+)
+
+
+def rows(name: str, dtype: str) -> Iterator[Row]:
+    """Every comparison of one pair in one float type."""
+    for case in PAIRS[name].cases(dtype):
+        args = {k: _round(v, dtype) for k, v in case.args.items()}
+        yield from _compare(name, case._replace(args=args), dtype)
+
+
+def _compare(name: str, case: Case, dtype: str) -> Iterator[Row]:
+    results = _evaluate(name, case, dtype)
+    what = "draw" if PAIRS[name].scale is None else "value"
+    scales, gradient_scales = _scales(name, case, results["torch"])
+    for a, b in SAME:
+        if a not in results or b not in results:
+            continue
+        pairs = [(what, *x) for x in zip(results[a].outputs, results[b].outputs, scales, strict=True)]
+        for k, scale in gradient_scales.items():
+            pairs.append(("gradient", results[a].gradients[k], results[b].gradients[k], scale))
+        for what_, x, y, scale in pairs:
+            difference = compare.draws if what_ == "draw" else compare.arrays
+            parts, note = difference(x, y, scale, dtype)
+            yield Row(name, case.name, dtype, f"{a} = {b} {what_}", *parts, TOLERANCES[dtype][what_], note)
+
+
+def _evaluate(name: str, case: Case, dtype: str) -> dict[str, Result]:
+    """The results by the names that `SAME` uses."""
+    pair = PAIRS[name]
+    with precision(dtype):
+        results = {"torch": _in_torch(name, case, dtype)}
+        weights = [frameworks.weight(x, i) for i, x in enumerate(results["torch"].outputs)]
+        if pair.jit:
+            results["jit"] = _in_jax(name, case, dtype, True, weights)
+        if case.eager:
+            results["jax"] = _in_jax(name, case, dtype, False, weights)
+    family = case.args.get("tr")
+    if dtype == "float32" and not (family and family.name in OTHER_ZEROS_IN_FLOAT32):
+        with precision("float64"):
+            results["torch64"] = _in_torch(name, case, "float64")
+            results["jit64"] = _in_jax(name, case, "float64", True, [w.astype(np.float64) for w in weights])
+    return results
+
+
+@cache
+def _function(lib: str, name: str) -> Function:
+    return PAIRS[name].call(LIBRARIES[lib], name)
+
+
+def _in_torch(name: str, case: Case, dtype: str) -> Result:
+    return frameworks.in_torch(_function("torch", name), _torch_arguments(case, dtype))
+
+
+def _torch_arguments(case: Case, dtype: str) -> Arguments:
+    return {k: frameworks.to_torch(_built("torch", v, dtype)) for k, v in case.args.items()}
+
+
+def _in_jax(name: str, case: Case, dtype: str, jit: bool, weights: list[np.ndarray]) -> Result:
+    args = {k: frameworks.to_jax(_built("jax", v, dtype)) for k, v in case.args.items()}
+    return frameworks.in_jax(_function("jax", name), args, jit, weights)
+
+
+def _built(lib: str, x: Any, dtype: str) -> Any:
+    return process(lib, x, dtype) if isinstance(x, Family) else x
+
+
+def _round(x: Any, dtype: str) -> Any:
+    """A float array that dtype holds exactly, still in float64."""
+    return x.astype(dtype).astype(np.float64) if frameworks.is_float(x) else x
+
+
+def _scales(name: str, case: Case, values: Result) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """Of each output (for draws: the distance of u from a boundary) and of each gradient."""
+    pair, call = PAIRS[name], _function("torch", name)
+    with precision("float64"), torch.no_grad():
+        args = _torch_arguments(case, "float64")
+
+        def measure(f: Measure | None) -> list[np.ndarray]:
+            return [np.asarray(x) for x in frameworks.flat(f(call, args))] if f else [np.array(np.inf)]
+
+        if pair.scale is None:
+            return [_distance(args.get("u"), x) for x in measure(pair.cdf)] * len(values.outputs), {}
+        outputs = measure(pair.scale)
+        terms = measure(pair.gradient_scale) if pair.gradient_scale else outputs
+    outputs = outputs if len(outputs) > 1 else outputs * len(values.outputs)
+    gradients = {k: _gradient_scale(terms, values.outputs, g) for k, g in values.gradients.items()}
+    return [_expand(s, x.ndim) for s, x in zip(outputs, values.outputs, strict=True)], gradients
+
+
+def _distance(u: torch.Tensor | None, cdf: np.ndarray) -> np.ndarray:
+    return cdf if u is None else np.abs(u.numpy()[..., None] - cdf).min(axis=-1)
+
+
+def _gradient_scale(terms: list[np.ndarray], outputs: list[np.ndarray], gradient: np.ndarray) -> np.ndarray:
+    """The terms of a row times the sum of |w| over the outputs that it reaches."""
+    lead = gradient.shape[:-1]
+    weights = [np.abs(frameworks.weight(x, i)) for i, x in enumerate(outputs)]
+    reached = sum(_reduce(w, lead, np.sum) for w in weights)
+    largest = np.max([_reduce(s, lead, np.max) for s in terms], axis=0)
+    return _expand(reached * largest, gradient.ndim)
+
+
+def _reduce(x: np.ndarray, lead: tuple[int, ...], over: Any) -> np.ndarray:
+    """x [*lead, ..] to [*lead]; where it has other axes, to []."""
+    axes = tuple(range(len(lead), x.ndim)) if x.shape[: len(lead)] == lead else None
+    return over(x, axis=axes)
+
+
+def _expand(x: np.ndarray, ndim: int) -> np.ndarray:
+    """Trailing axes of size 1 up to ndim."""
+    return x.reshape(x.shape + (1,) * (ndim - x.ndim))

@@ -1,0 +1,129 @@
+"""The size of the terms that enter each result, in float64: rounding errors are in proportion to it.
+
+Each function takes the arguments of a kernel and returns [*S], or a tuple with one for each output.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import torch_ref
+from torch_ref.transitions import Process
+
+Scale = Tensor | tuple[Tensor, ...]
+
+
+def finite(x: Tensor) -> Tensor:
+    """|x|, 0 where infinite."""
+    return torch.where(torch.isfinite(x), x.abs(), 0.0)
+
+
+def rows(*logs: Tensor) -> Tensor:
+    """The largest finite |log| of each row, at least 1: x - log_sum(x) is rounded at the size of x."""
+    return torch.stack([finite(x).amax(dim=-1) for x in logs]).amax(dim=0).clamp(min=1.0)
+
+
+def entries(log_p: Tensor) -> Tensor:
+    """max(1, |log p|): a probability rounded once, then its log rounded once."""
+    return finite(log_p).clamp(min=1.0)
+
+
+def divergence(log_q: Tensor, log_p: Tensor, *logits: Tensor) -> Tensor:
+    """max(1, sum q (|log q| + |log p|)), and the logits that log p is the difference of."""
+    terms = (log_q.exp() * (finite(log_q) + finite(log_p))).sum(dim=-1)
+    return torch.stack([terms.clamp(min=1.0), *(rows(x) for x in logits)]).amax(dim=0)
+
+
+def one(x: Tensor) -> Tensor:
+    """1: a number in [0, 1] that is a difference of such."""
+    return torch.ones(x.shape)
+
+
+def probabilities(*p: Tensor) -> tuple[Tensor, ...]:
+    """p max(1, |log p|): a probability kept as its rounded log."""
+    return tuple(x * entries(x.log()) for x in p)
+
+
+def log_matmul(log_p: Tensor, table: Tensor) -> Tensor:
+    """Logs of both factors."""
+    return rows(log_p, table.log().flatten().expand(*log_p.shape[:-1], -1))
+
+
+def log_push(tr: Process, log_p: Tensor, t: Tensor) -> Tensor:
+    """log p, and log Qbar[t] through the result."""
+    return rows(log_p, tr.log_push(torch_ref.log_normalize(log_p), t))
+
+
+def q_posterior(tr: Process, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """The two factors of Bayes' rule."""
+    return rows(tr.log_q_back(xt, t), tr.log_q_probs(x0, t - 1))
+
+
+def p_logits(tr: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, first_step: str = "bayes") -> Tensor:
+    """The two factors of Bayes' rule, and the logits."""
+    pushed = tr.log_push(torch_ref.log_p_x0(tr, logits_x0), t - 1)
+    return rows(logits_x0, tr.log_q_back(xt, t), pushed)
+
+
+def posterior_kl(
+    tr: Process, logits_x0: Tensor, x0: Tensor, xt: Tensor, t: Tensor, first_step: Any
+) -> Tensor:
+    """The divergence of its two arguments."""
+    log_p = torch_ref.p_logits(tr, logits_x0, xt, t, first_step)
+    return divergence(torch_ref.q_posterior(tr, x0, xt, t), log_p, logits_x0)
+
+
+def hybrid(ce_weight: float, **args: Any) -> tuple[Tensor, ...]:
+    """loss, kl, ce."""
+    kl, ce = posterior_kl(**args), rows(args["logits_x0"])
+    return kl + ce_weight * ce, kl, ce
+
+
+def reverse_gradient(x0: Tensor, ce_weight: float = 0.0, **args: Any) -> Tensor:
+    """As for the reverse step: an error d of a log is a relative error d of the probability."""
+    return p_logits(**args)
+
+
+def prior_kl(tr: Process, x0: Tensor) -> Tensor:
+    """The divergence of its two arguments."""
+    return divergence(tr.log_q_probs(x0, torch.tensor(tr.T)), tr.log_prior())
+
+
+def all_t_bound(tr: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, first_step: Any) -> Scale:
+    """Sums of the scales of the elements."""
+    steps = []
+    for t in range(1, tr.T + 1):
+        ts = torch.full(x0.shape[:1], t)
+        xt = torch_ref.q_sample(tr, x0, ts, uniforms[t])
+        x = logits[ts[:, None, None], xt]
+        steps.append(posterior_kl(tr, x, x0, xt, ts, first_step).flatten(1).sum(dim=1))
+    return torch.stack(steps), prior_kl(tr, x0).flatten(1).sum(dim=1)
+
+
+def cdf(log_p: Tensor) -> Tensor:
+    """The cumulative distribution, at whose values a draw changes."""
+    return torch_ref.log_normalize(log_p).exp().cumsum(dim=-1)
+
+
+def cdf_of_draw_q(tr: Process, x0: Tensor, t: Tensor, u: Tensor) -> Tensor:
+    """For alpha I + (1 - alpha) 1 pi^T: (1 - alpha_bar) times that of pi."""
+    if tr.beta_bar is None:
+        return cdf(tr.log_q_probs(x0, t))
+    moves = tr.beta_bar[t].reshape(t.shape + (1,) * (x0.ndim - t.ndim + 1))
+    return moves * cdf(tr.log_prior()).expand(*x0.shape, tr.K)
+
+
+def cdf_of_p_sample(u: Tensor, **args: Any) -> Tensor:
+    """Of p(x_{t-1} | x_t)."""
+    return cdf(torch_ref.p_logits(**args))
+
+
+def steps(T: int) -> Tensor:
+    """The u at which u T is a whole number."""
+    return torch.arange(T + 1) / T
+
+
+def low_discrepancy(u: Tensor, B: int, T: int) -> Tensor:
+    """The u at which (u + i / B) T is a whole number, [B, 2 T + 1]."""
+    return torch.arange(2 * T + 1) / T - (torch.arange(B) / B)[:, None]

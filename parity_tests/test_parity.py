@@ -1,0 +1,29 @@
+"""The report as tests, and the check that it leaves no public name out."""
+
+import inspect
+
+import pytest
+
+from parity_tests.pairs import PAIRS, REASONS, public_names, twin
+from parity_tests.run import rows
+
+
+def test_every_public_name_has_a_pair_or_a_reason() -> None:
+    covered = set(PAIRS) | set(REASONS)
+    assert set(public_names()) - covered == set(), "add a twin and a Pair, or a reason"
+    assert covered - set(public_names()) == set(), "these no longer exist"
+    assert set(PAIRS) & set(REASONS) == set()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_twins_take_the_same_parameters(name: str) -> None:
+    ours, theirs = (inspect.signature(f).parameters.values() for f in (public_names()[name], twin(name)))
+    assert [(p.name, p.default) for p in ours] == [(p.name, p.default) for p in theirs]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [(name, d) for name, pair in PAIRS.items() for d in pair.dtypes])
+def test_pair(name: str, dtype: str) -> None:
+    found = list(rows(name, dtype))
+    failed = [row for row in found if not row.ok]
+    assert found
+    assert not failed, f"{len(failed)} of {len(found)}, the worst {max(failed, key=lambda row: row.used)}"

@@ -1,0 +1,48 @@
+"""torch_ref: the PyTorch twin of d3pm_jax, written to be checked against the paper by eye.
+
+Same names, but everything comes from the dense one-step matrices Q by Bayes' rule: no closed forms, and
+O(K^2) memory per element. Its float type is `torch.get_default_dtype()`.
+"""
+
+from torch_ref.diffusion import log_p_x0, p_logits, p_sample, q_posterior, q_sample
+from torch_ref.heads import forbid, residual
+from torch_ref.likelihood import all_t_bound, bits_per_dim
+from torch_ref.losses import cross_entropy, hybrid, posterior_kl, prior_kl
+from torch_ref.numerics import categorical, kl, log_add, log_matmul, log_normalize, log_sum
+from torch_ref.sampling import ancestral
+from torch_ref.schedules import cosine, linear, reciprocal
+from torch_ref.timesteps import low_discrepancy
+from torch_ref.transitions import Process, absorbing, dense, gaussian, marginal, uniform
+
+__all__ = [
+    "Process",
+    "absorbing",
+    "all_t_bound",
+    "ancestral",
+    "bits_per_dim",
+    "categorical",
+    "cosine",
+    "cross_entropy",
+    "dense",
+    "forbid",
+    "gaussian",
+    "hybrid",
+    "kl",
+    "linear",
+    "log_add",
+    "log_matmul",
+    "log_normalize",
+    "log_p_x0",
+    "log_sum",
+    "low_discrepancy",
+    "marginal",
+    "p_logits",
+    "p_sample",
+    "posterior_kl",
+    "prior_kl",
+    "q_posterior",
+    "q_sample",
+    "reciprocal",
+    "residual",
+    "uniform",
+]

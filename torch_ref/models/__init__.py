@@ -1,0 +1,5 @@
+"""The networks of d3pm_jax.models in PyTorch, with the same attribute names."""
+
+from torch_ref.models.unet import UNet
+
+__all__ = ["UNet"]

@@ -1,0 +1,58 @@
+"""Log-space arithmetic where probability 0 is exact: 0 log 0 = 0, and no NaN in values or gradients."""
+
+import torch
+from torch import Tensor
+
+NEG_INF = float("-inf")
+
+
+def log_add(a: Tensor, b: Tensor) -> Tensor:
+    """log(exp a + exp b)."""
+    return log_sum(torch.stack([a, b], dim=-1))
+
+
+def log_sum(x: Tensor) -> Tensor:
+    """log sum_k exp x_k over the last axis; -inf, with gradient 0, where every x_k is -inf."""
+    empty = (x == NEG_INF).all(dim=-1)
+    total = torch.logsumexp(torch.where(empty[..., None], 0.0, x), dim=-1)
+    return torch.where(empty, NEG_INF, total)
+
+
+def log_normalize(logits: Tensor) -> Tensor:
+    """logits - log_sum(logits); a row of -inf stays."""
+    total = log_sum(logits)[..., None]
+    return logits - torch.where(total == NEG_INF, 0.0, total)
+
+
+def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """sum_k q_k (log q_k - log p_k); inf where q > 0 meets p = 0; 0 where q is all zero."""
+    possible = log_q > NEG_INF
+    ruled_out = possible & (log_p == NEG_INF)
+    log_ratio = torch.where(possible & ~ruled_out, log_q - log_p, 0.0)
+    return torch.where(ruled_out.any(dim=-1), float("inf"), (log_q.exp() * log_ratio).sum(dim=-1))
+
+
+def log_matmul(log_p: Tensor, table: Tensor) -> Tensor:
+    """log(exp(log_p) @ table), [.., M, K] x [.., K, J]; no gradient reaches the table."""
+    terms = log_p[..., :, :, None] + table.detach().log()[..., None, :, :]
+    return log_sum(terms.mT)
+
+
+def smallest_entry(dtype: torch.dtype) -> float:
+    """The smallest non-zero entry of the tables of `transitions.dense`."""
+    return 2.0**-580 if dtype == torch.float64 else 2.0**-80
+
+
+def categorical(log_p: Tensor, u: Tensor) -> Tensor:
+    """The first k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}); -1 without a distribution.
+
+    Where rounding leaves none, the last k with p_k > 0.
+    """
+    p = (log_p - log_p.amax(dim=-1, keepdim=True)).exp()
+    cdf = p.cumsum(dim=-1)
+    possible = p > 0
+    hit = possible & (cdf > u[..., None] * cdf[..., -1:])
+    first = hit.int().argmax(dim=-1)
+    last = p.shape[-1] - 1 - possible.flip(-1).int().argmax(dim=-1)
+    k = torch.where(hit.any(dim=-1), first, last)
+    return torch.where(possible.any(dim=-1), k, -1)

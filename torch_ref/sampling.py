@@ -1,0 +1,42 @@
+"""Whole reverse chains."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_ref.diffusion import FirstStep, p_sample
+from torch_ref.transitions import Process
+
+Denoise = Callable[[Tensor, Tensor], Tensor]  # xt [B, *S], t [B] -> logits of x_0 [B, *S, K]
+Noise = Callable[[int], Tensor]  # t -> uniforms [B, *S]
+
+
+class Chain(NamedTuple):
+    """What a reverse chain leaves behind."""
+
+    x0: Tensor  # [B, *S]
+    states: Tensor  # [R, B, *S]  x_t at each recorded t
+    failed_at: Tensor  # []  the first step t with nothing to draw from; 0 if none
+
+
+def ancestral(
+    denoise: Denoise,
+    tr: Process,
+    xT: Tensor,
+    noise: Noise,
+    record: Sequence[int] = (),
+    first_step: FirstStep = "bayes",
+) -> Chain:
+    """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1."""
+    x, states, failed_at = xT, {tr.T: xT}, 0
+    for t in range(tr.T, 0, -1):
+        ts = torch.full(x.shape[:1], t)
+        x = states[t - 1] = p_sample(tr, denoise(x, ts), x, ts, noise(t), first_step)
+        if failed_at == 0 and (x < 0).any():
+            failed_at = t
+    recorded = [states[t] for t in record]
+    return Chain(
+        x, torch.stack(recorded) if recorded else xT.new_empty(0, *xT.shape), torch.tensor(failed_at)
+    )

@@ -1,0 +1,133 @@
+"""The forward process as its dense one-step matrices, made in float64 and rounded once."""
+
+import dataclasses
+from collections.abc import Iterable
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_ref import numerics
+
+Numbers = Tensor | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """Q[t, i, j] = q(x_t = j | x_{t-1} = i) and Qbar[t] = Q[1] ... Q[t]; row 0 is the identity.
+
+    The shape of t is a prefix of the shape of x.
+    """
+
+    Q_step: Tensor  # [T + 1, K, K]  Q
+    Q_cum: Tensor  # [T + 1, K, K]  Qbar
+    pi: Tensor  # [K]  what the reverse chain starts from
+    beta_bar: Tensor | None = None  # [T + 1]  1 - alpha_bar, where Q = alpha I + (1 - alpha) 1 pi^T
+
+    @property
+    def K(self) -> int:
+        return len(self.pi)
+
+    @property
+    def T(self) -> int:
+        return len(self.Q_step) - 1
+
+    def Q(self, t: Tensor) -> Tensor:
+        """q(x_t | x_{t-1}), [.., K, K]."""
+        return self.Q_step[t]
+
+    def Qbar(self, t: Tensor) -> Tensor:
+        """q(x_t | x_0), [.., K, K]."""
+        return self.Q_cum[t]
+
+    def log_q_probs(self, x0: Tensor, t: Tensor) -> Tensor:
+        """log q(x_t = . | x_0), a row of Qbar[t]."""
+        return self.Q_cum[spread(t, x0.ndim), x0].log()
+
+    def log_q_back(self, xt: Tensor, t: Tensor) -> Tensor:
+        """log q(x_t = xt | x_{t-1} = .), a column of Q[t]."""
+        return self.Q_step.mT[spread(t, xt.ndim), xt].log()
+
+    def log_push(self, log_p: Tensor, t: Tensor) -> Tensor:
+        """log sum_i p_i Qbar[t, i, :]."""
+        terms = log_p[..., :, None] + self.Qbar(spread(t, log_p.ndim - 1)).log()
+        return numerics.log_sum(terms.mT)
+
+    def log_prior(self) -> Tensor:
+        """log p(x_T), [K]."""
+        return self.pi.log()
+
+    def draw_q(self, x0: Tensor, t: Tensor, u: Tensor) -> Tensor:
+        """The inverse of the cumulative row of Qbar at u.
+
+        Where Q = alpha I + (1 - alpha) 1 pi^T, instead: x_0 is kept unless u < 1 - alpha_bar, and then
+        replaced by the inverse of the cumulative pi at u / (1 - alpha_bar).
+        """
+        if self.beta_bar is None:
+            return numerics.categorical(self.log_q_probs(x0, t), u)
+        moves = self.beta_bar[spread(t, x0.ndim)]
+        return torch.where(u < moves, self.draw_prior(u / moves), x0)
+
+    def draw_prior(self, u: Tensor) -> Tensor:
+        """The inverse of the cumulative prior at u."""
+        return numerics.categorical(self.log_prior().expand(*u.shape, self.K), u)
+
+
+def spread(t: Tensor, ndim: int) -> Tensor:
+    """t with trailing axes of size 1 up to ndim axes."""
+    return t.reshape(t.shape + (1,) * (ndim - t.ndim))
+
+
+def dense(Q: Iterable[Numbers], prior: Numbers | None = None) -> Process:
+    """Any one-step matrices Q[1], .., Q[T]; the prior is by default the mean row of Qbar[T].
+
+    Entries below `numerics.smallest_entry` become 0.
+    """
+    process = _process(torch.stack([_float64(q) for q in Q]), prior)
+    floor = numerics.smallest_entry(process.pi.dtype)
+    Q_step, Q_cum = (torch.where(x < floor, 0.0, x) for x in (process.Q_step, process.Q_cum))
+    return Process(Q_step, Q_cum, process.pi)
+
+
+def gaussian(beta: Numbers, K: int) -> Process:
+    """Off the diagonal exp(-4 |i-j|^2 / ((K-1)^2 beta)) / sum_{n=1-K}^{K-1} exp(-4 n^2 / ((K-1)^2 beta))."""
+    i = torch.arange(K, dtype=torch.float64)
+    n = torch.arange(1 - K, K, dtype=torch.float64)
+    width = ((K - 1) ** 2 * _float64(beta))[:, None, None]
+    Q = torch.exp(-4 * (i[:, None] - i) ** 2 / width) / torch.exp(-4 * n**2 / width).sum(-1, keepdim=True)
+    Q = Q * (1 - torch.eye(K, dtype=torch.float64))
+    return dense(Q + torch.diag_embed(1 - Q.sum(-1)), prior=torch.full((K,), 1 / K, dtype=torch.float64))
+
+
+def marginal(beta: Numbers, pi: Numbers) -> Process:
+    """Q = (1 - beta) I + beta 1 pi^T."""
+    beta, pi = _float64(beta), _float64(pi)
+    Q = (1 - beta)[:, None, None] * torch.eye(len(pi), dtype=torch.float64) + beta[:, None, None] * pi
+    beta_bar = 1 - torch.cumprod(1 - beta, dim=0)
+    return _process(Q, pi, torch.cat([torch.zeros(1), beta_bar]))
+
+
+def uniform(beta: Numbers, K: int) -> Process:
+    """Q = (1 - beta) I + beta / K."""
+    return marginal(beta, torch.full((K,), 1 / K, dtype=torch.float64))
+
+
+def absorbing(beta: Numbers, K: int, mask_id: int) -> Process:
+    """Q = (1 - beta) I + beta 1 e_mask^T."""
+    return marginal(beta, torch.eye(K, dtype=torch.float64)[mask_id])
+
+
+def _process(Q: Tensor, prior: Numbers | None, beta_bar: Tensor | None = None) -> Process:
+    """Products in float64, then everything rounded to the default float type. Q is [T, K, K]."""
+    Q = torch.cat([torch.eye(Q.shape[-1], dtype=torch.float64)[None], Q])
+    Qbar = torch.stack(list(accumulate(Q, torch.matmul)))
+    pi = Qbar[-1].mean(dim=0) if prior is None else _float64(prior)
+    dtype = torch.get_default_dtype()
+    return Process(
+        Q.to(dtype), Qbar.to(dtype), pi.to(dtype), None if beta_bar is None else beta_bar.to(dtype)
+    )
+
+
+def _float64(x: Numbers) -> Tensor:
+    return torch.as_tensor(x, dtype=torch.float64)
