@@ -1,4 +1,4 @@
-"""How many samples a classifier takes for digits: `python benchmarks/digits_quality.py runs/digits/samples.npy`.
+"""How many samples a classifier takes for digits: `python benchmarks/digits_quality.py RUN/samples.npy`.
 
 The classifier is scikit-learn's SVC(gamma=0.001, probability=True) fitted on the 1,500 training digits. A
 sample counts when its likeliest class has probability 0.9 or more. For scale, the same for the 297 test

@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 
+from parity_tests import networks
 from parity_tests.compare import Row
 from parity_tests.pairs import PAIRS
 from parity_tests.run import rows
@@ -34,13 +36,18 @@ def main() -> int:
     args = parser.parse_args()
     ok = True
     table = [HEAD]
-    for name, pair in PAIRS.items():
-        for dtype in args.dtype or ("float64", "float32"):
-            found = list(rows(name, dtype)) if dtype in pair.dtypes else []
-            ok = ok and all(row.ok for row in found)
-            table += [line(row, 1) for row in found] if args.all else worst(found)
+    for found in _reports(args.dtype or ("float64", "float32")):
+        ok = ok and all(row.ok for row in found)
+        table += [line(row, 1) for row in found] if args.all else worst(found)
     print(layout(table, args.markdown))
     return 0 if ok else 1
+
+
+def _reports(dtypes: Sequence[str]) -> Iterator[list[Row]]:
+    """The rows of each pair in each float type, then those of the networks."""
+    for name, pair in PAIRS.items():
+        yield from (list(rows(name, dtype)) for dtype in dtypes if dtype in pair.dtypes)
+    yield from (list(networks.rows(dtype)) for dtype in dtypes)
 
 
 def worst(found: list[Row]) -> list[tuple[str, ...]]:

@@ -22,6 +22,28 @@ class Level(nn.Module):
         return self.attns[i](h) if len(self.attns) else h
 
 
+class Down(Level):
+    """Every block and the conv leave a skip."""
+
+    def forward(self, h: Tensor, temb: Tensor, skips: list[Tensor]) -> Tensor:
+        for i in range(len(self.blocks)):
+            h = self.block(i, h, temb)
+            skips.append(h)
+        if self.conv is not None:
+            h = self.conv(pad_end(h))
+            skips.append(h)
+        return h
+
+
+class Up(Level):
+    """Every block takes a skip."""
+
+    def forward(self, h: Tensor, temb: Tensor, skips: list[Tensor]) -> Tensor:
+        for i in range(len(self.blocks)):
+            h = self.block(i, torch.cat([h, skips.pop()], dim=1), temb)
+        return h if self.conv is None else self.conv(F.interpolate(h, scale_factor=2, mode="nearest"))
+
+
 class UNet(nn.Module):
     """xt [B, H, W, C], t [B] -> [B, H, W, C, K]; parameters as in d3pm_jax.models.UNet.
 
@@ -46,11 +68,10 @@ class UNet(nn.Module):
         self.K, self.ch, self.max_time, self.onehot_input = K, ch, max_time, onehot_input
         n_time, last = 4 * ch, len(ch_mult) - 1
 
-        def level(n_ins: list[int], i: int, conv: nn.Conv2d | None) -> Level:
-            width = ch * ch_mult[i]
-            attended = size // 2**i in attn_resolutions
-            blocks = [ResBlock(n, width, n_time, groups, dropout) for n in n_ins]
-            return Level(blocks, [Attention(width, groups) for _ in n_ins if attended], conv)
+        def blocks(n_ins: list[int], i: int) -> tuple[list[ResBlock], list[Attention]]:
+            width, attended = ch * ch_mult[i], size // 2**i in attn_resolutions
+            res = [ResBlock(n, width, n_time, groups, dropout) for n in n_ins]
+            return res, [Attention(width, groups) for _ in n_ins if attended]
 
         self.temb1 = nn.Linear(ch, n_time)
         self.temb2 = nn.Linear(n_time, n_time)
@@ -58,7 +79,7 @@ class UNet(nn.Module):
         self.down, skips, n = nn.ModuleList(), [ch], ch
         for i, width in enumerate(ch * m for m in ch_mult):
             conv = conv3(width, width, strides=2) if i < last else None
-            self.down.append(level([n] + [width] * (num_res_blocks - 1), i, conv))
+            self.down.append(Down(*blocks([n] + [width] * (num_res_blocks - 1), i), conv))
             skips += [width] * (num_res_blocks + (i < last))
             n = width
         self.mid_block1 = ResBlock(n, n, n_time, groups, dropout)
@@ -68,7 +89,7 @@ class UNet(nn.Module):
         for i in range(last, -1, -1):
             width = ch * ch_mult[i]
             n_ins = [(n if j == 0 else width) + skips.pop() for j in range(num_res_blocks + 1)]
-            self.up.append(level(n_ins, i, conv3(width, width) if i else None))
+            self.up.append(Up(*blocks(n_ins, i), conv3(width, width) if i else None))
             n = width
         self.norm_out = group_norm(n, groups)
         self.conv_out = conv3(n, channels * K)
@@ -78,18 +99,10 @@ class UNet(nn.Module):
         h = self.conv_in(self._input(xt))
         skips = [h]
         for level in self.down:
-            for i in range(len(level.blocks)):
-                h = level.block(i, h, temb)
-                skips.append(h)
-            if level.conv is not None:
-                h = level.conv(pad_end(h))
-                skips.append(h)
+            h = level(h, temb, skips)
         h = self.mid_block2(self.mid_attn(self.mid_block1(h, temb)), temb)
         for level in self.up:
-            for i in range(len(level.blocks)):
-                h = level.block(i, torch.cat([h, skips.pop()], dim=1), temb)
-            if level.conv is not None:
-                h = level.conv(F.interpolate(h, scale_factor=2, mode="nearest"))
+            h = level(h, temb, skips)
         h = self.conv_out(F.silu(self.norm_out(h)))
         return h.movedim(1, -1).reshape(*xt.shape, self.K)
 
