@@ -32,6 +32,7 @@ def from_file(path: Path) -> Config:
         raise UserError(f"{path} failed: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise UserError(f"get_config() in {path} returned {type(config).__name__}, expected a Config")
+    check(config)
     return config
 
 
@@ -50,6 +51,16 @@ def from_json(tree: dict[str, Any]) -> Config:
     if not isinstance(config, Config):
         raise UserError("this is not the JSON of a Config")
     return config
+
+
+def check(config: Config) -> None:
+    """Refuse a config that could not be read back, such as one with a class of the user's own.
+
+    Raises:
+        UserError: it would be saved as something else.
+    """
+    if from_json(json.loads(dump(config))) != config:
+        raise UserError(f"the config has parts that are not from {MODULE}: they could not be read back")
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

@@ -71,11 +71,13 @@ def p_logits(
         Normalised log-probabilities in nats; all -inf where the prediction contradicts x_t.
     """
     check_steps(t, 1, tr.T)
+    if first_step not in ("bayes", "x0"):
+        raise ValueError(f'first_step = {first_step!r}: it must be "bayes" or "x0"')
     log_p0 = log_p_x0(tr, logits_x0)
     log_p = numerics.log_normalize(tr.log_q_back(xt, t) + tr.log_push(log_p0, t - 1))
     if first_step == "bayes":
         return log_p
-    return jnp.where(spread(t, xt.ndim)[..., None] == 1, log_p0, log_p)
+    return jnp.where(spread(t, xt.shape)[..., None] == 1, log_p0, log_p)
 
 
 def p_sample(

@@ -9,7 +9,6 @@ from d3pm_jax import numerics
 from d3pm_jax.checks import check_categories
 from d3pm_jax.diffusion import FirstStep, log_p_x0, p_logits, q_posterior
 from d3pm_jax.transitions import Transition
-from d3pm_jax.transitions.base import spread
 
 
 def posterior_kl(
@@ -83,7 +82,7 @@ def hybrid(
     """
     kl = posterior_kl(tr, logits_x0, x0, xt, t, first_step)
     ce = cross_entropy(tr, logits_x0, x0)
-    return Hybrid(kl + ce_weight * ce, kl, ce)
+    return Hybrid(jnp.where(ce_weight == 0, kl, kl + ce_weight * ce), kl, ce)  # 0 inf = 0
 
 
 def prior_kl(tr: Transition, x0: Int[Array, "*S"]) -> Float[Array, "*S"]:
@@ -96,5 +95,5 @@ def prior_kl(tr: Transition, x0: Int[Array, "*S"]) -> Float[Array, "*S"]:
     Returns:
         Nats, +inf where x_T can be something that the reverse chain never starts from.
     """
-    log_q = tr.log_q_probs(x0, spread(jnp.asarray(tr.T), x0.ndim))
+    log_q = tr.log_q_probs(x0, jnp.asarray(tr.T, jnp.int32))
     return numerics.kl(log_q, jnp.broadcast_to(tr.log_prior(), log_q.shape))

@@ -5,6 +5,9 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Int, Key
 
+# What a seed is used for: commands with the same seed share no noise.
+EVALUATION, SAMPLING = 0x6576616C, 0x73616D70
+
 Noise = Callable[[Array], Array]  # t, int32 [] -> uniforms in [0, 1) [B, *S]
 
 

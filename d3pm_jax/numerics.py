@@ -65,14 +65,16 @@ def kl(log_q: Float[Array, "*S K"], log_p: Float[Array, "*S K"]) -> Float[Array,
         log_q, log_p: normalised log-probabilities in nats.
 
     Returns:
-        The divergence in nats: +inf exactly where q > 0 meets p = 0; 0 where q is all zero.
+        The divergence in nats: +inf, with gradient 0, exactly where q > 0 meets p = 0; 0 where q is all zero.
     """
     q, p = jnp.exp(log_q), jnp.exp(log_p)
-    r = jnp.where(q > 0, log_q - jnp.where(q > 0, log_p, 0.0), 0.0)
+    ruled_out = (log_q > NEG_INF) & (log_p == NEG_INF)
+    r = jnp.where((q > 0) & ~ruled_out, log_q - jnp.where(ruled_out, 0.0, log_p), 0.0)
     near = jnp.abs(r) < 1.0
     r_near = jnp.where(near, r, 0.0)
     terms = jnp.where(near & (q > 0), q * (r_near + jnp.expm1(-r_near)), q * r - q + p)
-    return jnp.where(jnp.max(q, axis=-1) > 0, jnp.sum(terms, axis=-1), 0.0)
+    finite = jnp.where(jnp.max(q, axis=-1) == 0, 0.0, jnp.sum(terms, axis=-1))
+    return jnp.where(jnp.any(ruled_out, axis=-1), jnp.inf, finite)
 
 
 def band_width(dtype: jnp.dtype) -> float:
@@ -136,7 +138,9 @@ def _log_matmul_fwd(log_p: Array, table: Array):
         p = jnp.where(band == b, jnp.exp(-inside), 0.0)
         return log_add(out, jnp.log(_matmul(p, table)) + (top - width * b))
 
-    out = _over_bands(band, add, jnp.full(log_p.shape[:-1] + table.shape[-1:], NEG_INF, log_p.dtype))
+    start = jnp.where(jnp.any(jnp.isnan(log_p), axis=-1, keepdims=True), jnp.nan, NEG_INF)
+    shape = log_p.shape[:-1] + table.shape[-1:]
+    out = _over_bands(band, add, jnp.broadcast_to(start.astype(log_p.dtype), shape))
     return out, (log_p, table, out)
 
 
@@ -145,12 +149,13 @@ def _log_matmul_bwd(residuals, g: Array):
     top, band, inside = _split(log_p)
     width = band_width(log_p.dtype)
     largest = width - jnp.log(smallest_entry(log_p.dtype)) + 1.0  # an entry further below is not of this band
+    middle = 0.5 * largest  # shared by both factors, so that neither overflows whatever g is
     transposed = jnp.swapaxes(table, -1, -2)
 
     def add(b, grad):
         rise = (top - width * b) - out
-        weight = jnp.where(rise < largest, g * jnp.exp(jnp.where(rise < largest, rise, 0.0)), 0.0)
-        p = jnp.where(band == b, jnp.exp(-inside), 0.0)
+        weight = jnp.where(rise < largest, g * jnp.exp(jnp.where(rise < largest, rise - middle, 0.0)), 0.0)
+        p = jnp.where(band == b, jnp.exp(middle - inside), 0.0)
         return grad + p * _matmul(weight, transposed)
 
     return _over_bands(band, add, jnp.zeros_like(log_p)), None

@@ -4,14 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-# The one table of tolerances: on the scale of the terms that enter a result (scales.py).
-# "value" and "gradient" are of float arrays. "draw" is the distance of u from the nearest boundary of the
-# cumulative distribution where two draws differ: 0 says that none may.
+# The one table of tolerances.
+# "value", "gradient": of float arrays, on the scale of the terms that enter a result (scales.py).
+# "draw": the distance of u from the nearest boundary of the cumulative distribution where two draws differ;
+#     0 says that none may.
+# "forward", "parameter": the output of a network and its gradients, on the scale of the largest entry.
 TOLERANCES = {
-    "float64": {"value": 1e-12, "gradient": 1e-12, "draw": 0.0},
-    "float32": {"value": 2e-6, "gradient": 2e-6, "draw": 1e-5},
+    "float64": {"value": 1e-13, "gradient": 1e-13, "draw": 0.0, "forward": 1e-13, "parameter": 1e-12},
+    "float32": {"value": 2e-6, "gradient": 2e-6, "draw": 1e-5, "forward": 1e-5, "parameter": 1e-4},
 }
-
 
 Parts = tuple[float, float, float, float]  # absolute, relative, ULP, scaled
 

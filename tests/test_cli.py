@@ -14,7 +14,7 @@ import pytest
 
 from d3pm_jax import config_io
 from d3pm_jax.cli.main import main
-from d3pm_jax.training import checkpoint, metrics, run
+from d3pm_jax.training import checkpoint, loop, metrics, run
 from tests import tiny
 
 CONFIG = str(Path(tiny.__file__))
@@ -80,7 +80,9 @@ def losses(workdir):
 
 def test_train_writes_a_run(trained):
     assert checkpoint.steps(trained / "checkpoints") == [12, 16, 20]
-    assert list(losses(trained)) == [4, 5, 8, 10, 12, 15, 16, 20]
+    found = losses(trained)
+    assert list(found) == [4, 5, 8, 10, 12, 15, 16, 20]
+    assert found[20] < 0.8 * found[4]
     assert (trained / "loss.png").stat().st_size > 1000
     assert any((trained / "tensorboard").iterdir())
     assert run.read_config(trained).process == tiny.get_config().process
@@ -170,7 +172,34 @@ def test_a_longer_run_goes_on_from_a_finished_one(trained, tmp_path, capsys):
     assert losses(workdir)[20] == losses(trained)[20]
 
 
+def test_a_signal_while_samples_are_drawn_loses_nothing(tmp_path, data_dir, monkeypatch):
+    def interrupted(params, n, seed):
+        signal.raise_signal(signal.SIGINT)
+        return np.zeros((n, 8, 8, 1), np.int32), np.zeros((0, n, 8, 8, 1), np.int32)
+
+    monkeypatch.setattr(loop, "make_sampler", lambda *_: interrupted)
+    workdir = tmp_path / "signalled"
+    assert status(*train_args(workdir, data_dir, "--train.sample-every", "5")) == 130
+    assert checkpoint.steps(workdir / "checkpoints") == [4, 5]
+
+
+def test_checkpoints_without_a_config_are_not_taken_over(trained, tmp_path, data_dir, capsys):
+    shutil.copytree(trained / "checkpoints", tmp_path / "checkpoints")
+    assert "holds a run already" in error(capsys, *train_args(tmp_path, data_dir))
+
+
+def test_a_part_that_could_not_be_read_back_is_refused(tmp_path, data_dir, capsys):
+    source = Path(CONFIG).read_text().replace("get_config", "base")
+    source += "class Gaussian(Uniform): pass\nimport dataclasses\ndef get_config():\n    c = base()\n"
+    source += "    return dataclasses.replace(c, process=Gaussian(17, 10, c.process.beta))\n"
+    (tmp_path / "own.py").write_text(source)
+    message = error(capsys, "train", tmp_path / "own.py", "--workdir", tmp_path / "w")
+    assert "not from d3pm_jax.config" in message
+
+
 def test_a_run_is_never_overwritten_or_mixed(trained, data_dir, capsys):
+    shorter = ["train", "--workdir", trained, "--resume", "--train.steps", "10"]
+    assert "the run is at step 20 already" in error(capsys, *shorter)
     assert "holds a run already: pass --resume" in error(capsys, *train_args(trained, data_dir))
     changed = train_args(trained, data_dir, "--resume", "--optimizer.lr", "0.1")
     assert "optimizer.lr was 0.001, is 0.1" in error(capsys, *changed)
@@ -179,7 +208,7 @@ def test_a_run_is_never_overwritten_or_mixed(trained, data_dir, capsys):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data_dir, capsys):
     args = train_args(tmp_path / "nan", data_dir, "--optimizer.lr", "1e20")
     message = error(capsys, *args)
-    assert re.search(r"is (nan|inf) at step \d+; there is no checkpoint yet: lower optimizer.lr", message)
+    assert re.search(r"is (nan|inf) at step \d+; there is no checkpoint yet: start anew", message)
     assert checkpoint.steps(tmp_path / "nan" / "checkpoints") == []
 
 
@@ -192,6 +221,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data_dir, capsys):
         (["--process.K", "9"], "the images hold 16, but K = 9 allows only 0..8"),
         (["--model.groups", "3"], "8 channels do not divide into 3 groups"),
         (["--train.batch-size", "0"], "batch_size = 0"),
+        (["--train.seed", "-1"], "train.seed = -1: it must be at least 0"),
+        (["--optimizer.decay-steps", "0"], "optimizer.decay_steps = 0"),
+        (["--model.groups", "0"], "do not divide into 0 groups"),
+        (["--model.ch", "2"], "ch = 2"),
+        (["--head.forbid", "3"], "only the last category, K - 1 = 16, can be an extra mask"),
         (["--train.batch-size", "2000"], "batch size 2000 exceeds the 1500 images"),
         (["--model.ch-mult", "1", "1", "1", "1", "1"], "cannot be halved 4 times"),
         (["--data.dir", "/nonexistent"], "/nonexistent"),
@@ -235,7 +269,9 @@ def test_help_explains_every_command(capsys):
 
 
 def test_configs_survive_json():
-    for path in sorted(Path("configs").glob("*.py")):
+    paths = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+    assert len(paths) >= 4
+    for path in paths:
         config = config_io.from_file(path)
         assert config_io.from_json(json.loads(config_io.dump(config))) == config
         assert config_io.differences(config, config) == {}

@@ -100,8 +100,58 @@ def test_bad_input_names_the_value_and_the_cure(tr):
         d3pm.posterior_kl(tr, jnp.zeros((2, 5)), x, x, i32(1, 1))
 
 
-def test_a_step_too_large_under_jit_is_nan_not_the_last_step(tr):
-    assert np.all(np.isnan(jax.jit(tr.log_q_probs)(i32(0, 1), i32(21, 22))))
+@pytest.mark.parametrize("step", [-1, 0, 21])
+def test_a_wrong_step_under_jit_is_nan_not_another_step(tr, step):
+    x, t, u = i32(0, 1), i32(step, step), jnp.array([0.3, 0.6])
+    assert np.all(np.isnan(jax.jit(d3pm.posterior_kl)(tr, jnp.zeros((2, 7)), x, x, t)))
+    if step != 0:  # x_0 itself is a fine draw of x_0
+        assert np.all(np.isnan(jax.jit(tr.log_q_probs)(x, t)))
+        np.testing.assert_array_equal(jax.jit(d3pm.q_sample)(tr, x, t, u), -1)
+
+
+def test_small_integer_types_hold_more_categories_than_they_can_count():
+    tr = d3pm.absorbing(d3pm.reciprocal(10), 257, 256)
+    x = jnp.zeros(2, jnp.int8)
+    np.testing.assert_allclose(
+        jnp.exp(tr.log_q_probs(x, jnp.asarray(5)))[:, [0, 1, 256]], [[0.5, 0, 0.5]] * 2
+    )
+    np.testing.assert_array_equal(d3pm.residual(jnp.zeros((2, 257)), x).sum(-1), 1.0)
+
+
+def test_what_has_no_distribution_is_marked(tr):
+    nothing = jnp.full((2, 7), -jnp.inf)
+    drawn = d3pm.p_sample(tr, nothing, i32(3, 4), i32(5, 20), jnp.array([0.1, 0.9]))
+    np.testing.assert_array_equal(drawn, -1)
+    broken = d3pm.posterior_kl(tr, nothing * jnp.nan, i32(3, 4), i32(3, 4), i32(5, 5))
+    assert np.all(np.isnan(broken))
+
+
+def test_hybrid_without_cross_entropy_is_the_bound_even_where_that_is_infinite():
+    tr = d3pm.uniform(d3pm.cosine(20), 7)
+    logits = jnp.zeros((1, 7)).at[0, 2].set(-jnp.inf)
+    found = d3pm.hybrid(tr, logits, i32(2), i32(3), i32(10), 0.0)
+    assert found.ce == np.inf
+    np.testing.assert_array_equal(found.loss, found.kl)
+    gradient = jax.grad(lambda x: d3pm.hybrid(tr, x, i32(2), i32(3), i32(10), 0.0).loss.sum())(logits)
+    assert np.all(np.isfinite(gradient))
+
+
+def test_an_unknown_rule_for_the_first_step_is_refused():
+    tr = d3pm.uniform(d3pm.cosine(20), 7)
+    with pytest.raises(Exception, match="Bayes"):
+        d3pm.p_logits(tr, jnp.zeros((1, 7)), i32(2), i32(1), "Bayes")
+
+
+def test_a_large_factor_does_not_break_the_gradient():
+    tr = d3pm.gaussian(d3pm.linear(100, 1e-3, 0.2), 17)
+    logits = jnp.full((1, 17), -jnp.inf).at[0, 16].set(0.0).at[0, 0].set(-29.99)
+
+    def loss(x, factor):
+        return factor * d3pm.posterior_kl(tr, x, i32(0), i32(11), i32(5)).sum()
+
+    one, many = (jax.grad(loss)(logits, factor) for factor in (1.0, 1e6))
+    assert np.all(np.isfinite(one))
+    np.testing.assert_allclose(many, 1e6 * one, rtol=1e-5)
 
 
 def test_t_of_any_prefix_shape_and_vmap_agree(tr):
@@ -216,8 +266,7 @@ def test_samples_do_not_depend_on_the_batch():
     np.testing.assert_allclose(all_at_once.steps[:, 4:], later.steps, rtol=1e-5, atol=1e-6)
 
 
-def test_a_network_that_breaks_down_is_noticed():
-    tr = d3pm.uniform(d3pm.cosine(20), 7)
+def test_a_network_that_breaks_down_is_noticed(tr):
     chain = d3pm.sample(jax.random.key(0), lambda xt, t: jnp.full((*xt.shape, 7), jnp.nan), tr, (2, 3))
     assert chain.failed_at == 20
 

@@ -45,7 +45,7 @@ def hybrid(
     """`posterior_kl` + ce_weight `cross_entropy`."""
     kl = posterior_kl(tr, logits_x0, x0, xt, t, first_step)
     ce = cross_entropy(tr, logits_x0, x0)
-    return Hybrid(kl + ce_weight * ce, kl, ce)
+    return Hybrid(kl if ce_weight == 0 else kl + ce_weight * ce, kl, ce)
 
 
 def prior_kl(tr: Process, x0: Tensor) -> Tensor:

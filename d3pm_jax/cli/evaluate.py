@@ -33,7 +33,8 @@ def execute(args: argparse.Namespace) -> int:
     print("for comparison, on the same examples:")
     for name, value in result["baselines"].items():
         print(f"  {name}: {value:.3f} bits/dim")
-    print(f"test bits/dim: {result['bits_per_dim']:.3f} +- {result['standard_error']:.3f}")
+    error = result["standard_error"]
+    print(f"test bits/dim: {result['bits_per_dim']:.3f} +- {'unknown' if error is None else f'{error:.3f}'}")
     return 0
 
 
@@ -43,7 +44,7 @@ def summary(bound: Bound, D: int) -> dict:
     steps = np.asarray(bits_per_dim(bound.steps, D), np.float64).mean(1)
     return {
         "bits_per_dim": float(total.mean()),
-        "standard_error": float(total.std(ddof=1) / len(total) ** 0.5) if len(total) > 1 else float("nan"),
+        "standard_error": float(total.std(ddof=1) / len(total) ** 0.5) if len(total) > 1 else None,
         "reconstruction": float(steps[0]),
         "prior": float(np.mean(bits_per_dim(bound.prior, D))),
         "steps": steps.tolist(),

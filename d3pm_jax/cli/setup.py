@@ -10,6 +10,7 @@ import jax
 
 from d3pm_jax import data
 from d3pm_jax.config import Config
+from d3pm_jax.errors import UserError
 from d3pm_jax.training import run
 
 
@@ -32,6 +33,8 @@ def open_run(args: argparse.Namespace) -> tuple[run.Parts, data.ImageSource, dat
         UserError: there is no such run, checkpoint or data.
     """
     config = run.read_config(args.workdir)
+    if not os.access(args.workdir, os.W_OK):
+        raise UserError(f"{args.workdir} cannot be written to, where the results go: change its permissions")
     if args.data_dir is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=args.data_dir))
     use_all_cores(args.batch_size)

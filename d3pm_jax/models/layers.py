@@ -72,7 +72,7 @@ class GroupNorm(nnx.Module):
     """`group_norm` with its parameters."""
 
     def __init__(self, channels: int, groups: int):
-        if channels % groups:
+        if groups < 1 or channels % groups:
             raise ValueError(f"{channels} channels do not divide into {groups} groups: change ch or groups")
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))

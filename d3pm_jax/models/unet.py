@@ -45,7 +45,7 @@ class UNet(nnx.Module):
         rngs: for the initial weights.
 
     Raises:
-        ValueError: size is not divisible by 2^(levels - 1), or a width by groups.
+        ValueError: size is not divisible by 2^(levels - 1), or a width by groups; ch is odd or below 4.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class UNet(nnx.Module):
             raise ValueError(
                 f"images of size {size} cannot be halved {len(ch_mult) - 1} times: shorten ch_mult"
             )
+        if ch < 4 or ch % 2:
+            raise ValueError(f"ch = {ch}: the time embedding needs an even width of at least 4")
         self.K, self.ch, self.max_time, self.onehot_input = K, ch, max_time, onehot_input
         self.num_res_blocks = num_res_blocks
         widths = [ch * m for m in ch_mult]
@@ -134,7 +136,7 @@ class UNet(nnx.Module):
         scaled = xt * (2.0 / (self.K - 1)) - 1.0
         if not self.onehot_input:
             return scaled
-        onehot = jax.nn.one_hot(xt, self.K).reshape(*xt.shape[:3], -1)
+        onehot = jax.nn.one_hot(xt.astype(jnp.int32), self.K).reshape(*xt.shape[:3], -1)
         return jnp.concatenate([scaled, onehot], axis=-1)
 
 

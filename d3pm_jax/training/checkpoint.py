@@ -24,7 +24,10 @@ MANIFEST = "manifest.json"
 def write_text(path: Path, text: str) -> None:
     """Write a file so that, whatever happens, either the old or the new one is there."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from d3pm_jax import likelihood
 from d3pm_jax.errors import UserError
+from d3pm_jax.noise import EVALUATION
 from d3pm_jax.training.devices import batched
 from d3pm_jax.training.run import Parts
 from d3pm_jax.types import Params
@@ -35,7 +36,7 @@ def evaluate_bound(parts: Parts, images: np.ndarray, batch_size: int, seed: int)
     @jax.jit
     def bound(params: Params, tr: Any, x0: jax.Array, index: jax.Array) -> likelihood.Bound:
         denoise = partial(parts.predict, params)
-        key = jax.random.key(seed)
+        key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
         return likelihood.estimate_bound(key, denoise, tr, x0, index, parts.config.loss.first_step)
 
     chunks = []

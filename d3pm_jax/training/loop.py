@@ -41,8 +41,6 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
     begun = checkpoint.steps(workdir / run.CHECKPOINTS)
     parts = run.restore(workdir, parts) if begun else run.start(parts)
     start = int(parts.state.step)
-    if start > config.train.steps:
-        raise UserError(f"the run is at step {start} already: set train.steps to that or more")
     batches = data.train_batches(
         source, config.train.batch_size, config.train.seed, run.num_levels(config), start
     )
@@ -52,18 +50,20 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
 
 def _claim(config: Config, workdir: Path, resume: bool) -> None:
     """Make workdir this run's, without touching another's."""
-    if (workdir / run.CONFIG).exists():
-        if resume:
-            run.check_resume(run.read_config(workdir), config)
-        elif checkpoint.steps(workdir / run.CHECKPOINTS):
-            raise UserError(f"{workdir} holds a run already: pass --resume to go on, or another --workdir")
-    elif resume:
+    begun = checkpoint.steps(workdir / run.CHECKPOINTS)
+    if begun and not resume:
+        raise UserError(f"{workdir} holds a run already: pass --resume to go on, or another --workdir")
+    if begun and begun[-1] > config.train.steps:
+        raise UserError(f"the run is at step {begun[-1]} already: set train.steps to that or more")
+    if resume and not (workdir / run.CONFIG).exists():
         raise UserError(f"{workdir} holds no run to resume: check --workdir, or leave out --resume")
+    if resume:
+        run.check_resume(run.read_config(workdir), config)
     try:
         (workdir / run.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        run.write_config(workdir, config)
     except OSError as error:
         raise UserError(f"cannot write to {workdir}: {error.strerror}; pass another --workdir") from error
-    run.write_config(workdir, config)
 
 
 def _loop(parts: run.Parts, batches: Iterator, workdir: Path, writer: metrics.Writer, stop: list) -> bool:
@@ -93,6 +93,8 @@ def _loop(parts: run.Parts, batches: Iterator, workdir: Path, writer: metrics.Wr
                 terminal.say(f"samples: {_picture(images, parts.config, workdir, step)}")
                 window.restart()
             if stop:
+                if saved != step:  # the signal came after that was decided
+                    checkpoint.save(workdir / run.CHECKPOINTS, step, state, config.keep_checkpoints)
                 terminal.say(f"stopped by {stop[0]}, saved step {step}")
                 return step == config.steps
     return True
@@ -141,10 +143,13 @@ class Window:
                     kept = (
                         f"the checkpoint of step {saved} is kept" if saved else "there is no checkpoint yet"
                     )
-                    raise UserError(f"{name} is {value} at step {i}; {kept}: lower optimizer.lr")
+                    raise UserError(
+                        f"{name} is {value} at step {i}; {kept}: start anew with a lower optimizer.lr"
+                    )
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         means["bound_bits_per_dim"] = means["kl"] * self._T / float(np.log(2))
-        means["seconds_per_step"] = (time.monotonic() - self._since) / max(1, self._timed)
+        if self._timed:
+            means["seconds_per_step"] = (time.monotonic() - self._since) / self._timed
         self._rows = []
         self.restart()
         return means

@@ -83,11 +83,14 @@ class Terminal:
     def metrics(self, step: int, row: dict[str, float | int]) -> None:
         """Shows the metrics of an interval."""
         text = "  ".join(f"{name} {row[name]:.4g}" for name in row if name != "seconds_per_step")
-        text += f"  {1 / row['seconds_per_step']:.2f} steps/s"
+        seconds = row.get("seconds_per_step")
+        left = ""
+        if seconds:
+            text += f"  {1 / seconds:.2f} steps/s"
+            left = f"  {(self._total - step) * seconds:.0f} s left"
         self._bar.update(self._task, text=text)
         if not self._console.is_terminal:
-            left = (self._total - step) * row["seconds_per_step"]
-            print(f"step {step}/{self._total}  {text}  {left:.0f} s left", flush=True)
+            print(f"step {step}/{self._total}  {text}{left}", flush=True)
 
     def say(self, text: str) -> None:
         """A line above the bar."""

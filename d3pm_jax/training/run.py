@@ -61,14 +61,15 @@ def build(config: Config, image: tuple[int, int, int], batch_size: int) -> Parts
     try:
         tr = config.process.build()
         predict, init_params = network.split(config, image)
+
+        def init() -> TrainState:
+            return init_state(init_params(key_params), build_optimizer(config.optimizer))
+
+        shapes = jax.eval_shape(init)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
     tr, key = jax.device_put((tr, key), replicated(mesh))
-
-    def init() -> TrainState:
-        return init_state(init_params(key_params), build_optimizer(config.optimizer))
-
-    state = jax.tree.map(lambda x: x.update(sharding=replicated(mesh)), jax.eval_shape(init))
+    state = jax.tree.map(lambda x: x.update(sharding=replicated(mesh)), shapes)
     predict = network.on_mesh(predict, batched(mesh))
     return Parts(config, image, mesh, tr, predict, init, state, key)
 
@@ -139,16 +140,28 @@ def num_levels(config: Config) -> int:
 
 def _check(config: Config) -> None:
     """Refuse numbers that would fail later and less clearly."""
-    for name in ("batch_size", "log_every", "checkpoint_every", "keep_checkpoints"):
-        value = getattr(config.train, name)
-        if value < 1:
-            raise UserError(f"train.{name} = {value}: it must be at least 1")
-    if config.train.steps < 0:
-        raise UserError(f"train.steps = {config.train.steps}: it cannot be negative")
-    if not 0.0 <= config.train.ema_decay < 1.0:
-        raise UserError(f"train.ema_decay = {config.train.ema_decay}: it must be in [0, 1)")
-    if not 0.0 <= config.model.dropout < 1.0:
-        raise UserError(f"model.dropout = {config.model.dropout}: it must be in [0, 1)")
-    forbid = config.head.forbid
-    if forbid is not None and not 0 <= forbid < config.process.K:
-        raise UserError(f"head.forbid = {forbid} is outside 0..{config.process.K - 1}")
+    train, optimizer, K, forbid = config.train, config.optimizer, config.process.K, config.head.forbid
+    limits = {
+        "train.batch_size": (train.batch_size, 1),
+        "train.log_every": (train.log_every, 1),
+        "train.checkpoint_every": (train.checkpoint_every, 1),
+        "train.keep_checkpoints": (train.keep_checkpoints, 1),
+        "train.sample_every": (train.sample_every, 0),
+        "train.steps": (train.steps, 1),
+        "train.seed": (train.seed, 0),
+        "optimizer.warmup_steps": (optimizer.warmup_steps, 0),
+        "optimizer.decay_steps": (1 if optimizer.decay_steps is None else optimizer.decay_steps, 1),
+        "model.num_res_blocks": (config.model.num_res_blocks, 1),
+    }
+    for name, (value, least) in limits.items():
+        if value < least:
+            raise UserError(f"{name} = {value}: it must be at least {least}")
+    for name, value in {"train.ema_decay": train.ema_decay, "model.dropout": config.model.dropout}.items():
+        if not 0.0 <= value < 1.0:
+            raise UserError(f"{name} = {value}: it must be in [0, 1)")
+    if forbid is not None and forbid != K - 1:
+        raise UserError(
+            f"head.forbid = {forbid}: only the last category, K - 1 = {K - 1}, can be an extra mask"
+        )
+    if forbid is not None and getattr(config.process, "mask_id", forbid) != forbid:
+        raise UserError(f"head.forbid = {forbid} is not process.mask_id: forbid the mask, or nothing")

@@ -9,6 +9,7 @@ import numpy as np
 
 from d3pm_jax import sampling
 from d3pm_jax.errors import UserError
+from d3pm_jax.noise import SAMPLING
 from d3pm_jax.training.run import Parts
 from d3pm_jax.types import Params
 
@@ -37,7 +38,7 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
         return sampling.sample(key, denoise, tr, (size, *parts.image), start, record, first_step)
 
     def draw(params: Params, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        key = jax.random.key(seed)
+        key = jax.random.fold_in(jax.random.key(seed), SAMPLING)
         chunks = [_finite(chain(params, parts.tr, key, jax.numpy.asarray(i))) for i in range(0, n, size)]
         x0 = np.concatenate([c.x0 for c in chunks])
         return x0[:n], np.concatenate([c.states for c in chunks], axis=1)[:, :n]

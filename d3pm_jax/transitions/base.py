@@ -59,18 +59,17 @@ class Transition(abc.ABC):
         """A draw of x_T from the prior, from one uniform in [0, 1) per element."""
 
 
-def spread(t: Array, ndim: int) -> Array:
-    """t with trailing axes of size 1 up to ndim axes."""
-    if jnp.ndim(t) > ndim:
-        raise ValueError(
-            f"t has shape {jnp.shape(t)}: it must be a prefix of the shape of x, which has {ndim} axes"
-        )
-    return jnp.reshape(t, jnp.shape(t) + (1,) * (ndim - jnp.ndim(t)))
+def spread(t: Array, shape: tuple[int, ...]) -> Array:
+    """t with trailing axes of size 1. Raises ValueError unless its shape is a prefix of that of x."""
+    if jnp.shape(t) != shape[: jnp.ndim(t)]:
+        raise ValueError(f"t has shape {jnp.shape(t)}: it must be a prefix of the shape of x, {shape}")
+    return jnp.reshape(t, jnp.shape(t) + (1,) * (len(shape) - jnp.ndim(t)))
 
 
 def read(table: Array, *index: Array) -> Array:
-    """table[index]; NaN, not the nearest entry, where an index is too large under jit."""
-    return lax.stop_gradient(table).at[index].get(mode="fill", fill_value=jnp.nan)
+    """table[index]; NaN, not the nearest entry or one from the end, where jit lets a wrong index through."""
+    inside = [jnp.where(i < 0, n, i) for i, n in zip(index, table.shape, strict=False)]
+    return lax.stop_gradient(table).at[tuple(inside)].get(mode="fill", fill_value=jnp.nan)
 
 
 def check_distribution(name: str, p: np.ndarray, K: int) -> np.ndarray:

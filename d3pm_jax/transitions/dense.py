@@ -40,16 +40,16 @@ class Dense(Transition):
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         check_categories("x0", x0, self.K)
         check_steps(t, 0, self.T)
-        return jnp.log(read(self.Q_cum, spread(t, x0.ndim), x0))
+        return jnp.log(read(self.Q_cum, spread(t, x0.shape), x0))
 
     def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         check_categories("xt", xt, self.K)
         check_steps(t, 0, self.T)
-        return jnp.log(read(self.Q_back, spread(t, xt.ndim), xt))
+        return jnp.log(read(self.Q_back, spread(t, xt.shape), xt))
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         check_steps(t, 0, self.T)
-        spread(t, log_p.ndim - 1)
+        spread(t, log_p.shape[:-1])
         rows = jnp.reshape(log_p, (*jnp.shape(t), -1, self.K))
         return jnp.reshape(numerics.log_matmul(rows, read(self.Q_cum, t)), log_p.shape)
 

@@ -49,7 +49,7 @@ class Mixing(Transition):
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         check_categories("x0", x0, self.K)
         check_steps(t, 0, self.T)
-        ts = spread(t, x0.ndim)[..., None]
+        ts = spread(t, x0.shape)[..., None]
         moved = read(self.log_beta_bar, ts) + self._pi(x0.ndim)
         stayed = numerics.log_add(*jnp.broadcast_arrays(read(self.log_alpha_bar, ts), moved))
         return jnp.where(self._is(x0), stayed, moved)
@@ -57,15 +57,16 @@ class Mixing(Transition):
     def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         check_categories("xt", xt, self.K)
         check_steps(t, 0, self.T)
-        ts = spread(t, xt.ndim)
+        ts = spread(t, xt.shape)
         moved = read(self.log_beta, ts) + read(self.log_pi, xt)
         stayed = numerics.log_add(*jnp.broadcast_arrays(read(self.log_alpha, ts), moved))
         return jnp.where(self._is(xt), stayed[..., None], moved[..., None])
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         check_steps(t, 0, self.T)
-        ts = spread(t, log_p.ndim - 1)[..., None]
+        ts = spread(t, log_p.shape[:-1])[..., None]
         moved = read(self.log_beta_bar, ts) + self._pi(log_p.ndim - 1)
+        moved = jnp.where(jnp.max(log_p, axis=-1, keepdims=True) == -jnp.inf, -jnp.inf, moved)
         stayed = read(self.log_alpha_bar, ts) + log_p
         return numerics.log_add(*jnp.broadcast_arrays(stayed, moved))
 
@@ -76,10 +77,11 @@ class Mixing(Transition):
         """Resampled where u < 1 - alpha_bar_t, and then by the inverse of pi at u / (1 - alpha_bar_t)."""
         check_categories("x0", x0, self.K)
         check_steps(t, 0, self.T)
-        mix = jnp.exp(read(self.log_beta_bar, spread(t, x0.ndim)))
+        mix = jnp.exp(read(self.log_beta_bar, spread(t, x0.shape)))
         moved = u < mix
         fresh = self.draw_prior(jnp.where(moved, u, 0.0) / jnp.where(mix > 0, mix, 1.0))
-        return jnp.where(moved, fresh, x0.astype(jnp.int32))
+        drawn = jnp.where(moved, fresh, x0.astype(jnp.int32))
+        return jnp.where(jnp.isnan(mix), -1, drawn)  # a t outside 0..T, which only jit lets through
 
     def draw_prior(self, u: Float[Array, "*S"]) -> Int[Array, "*S"]:
         """The first category whose cumulative probability under pi exceeds u."""
@@ -89,7 +91,8 @@ class Mixing(Transition):
         return jnp.reshape(lax.stop_gradient(self.log_pi), (1,) * ndim + (self.K,))
 
     def _is(self, x: Array) -> Array:
-        return x[..., None] == jnp.arange(self.K, dtype=x.dtype).reshape((1,) * x.ndim + (self.K,))
+        categories = jnp.arange(self.K, dtype=jnp.int32).reshape((1,) * x.ndim + (self.K,))
+        return x[..., None].astype(jnp.int32) == categories  # small integer types cannot hold K
 
 
 def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
