@@ -149,13 +149,13 @@ def _log_matmul_bwd(residuals, g: Array):
     top, band, inside = _split(log_p)
     width = band_width(log_p.dtype)
     largest = width - jnp.log(smallest_entry(log_p.dtype)) + 1.0  # an entry further below is not of this band
-    middle = 0.5 * largest  # shared by both factors, so that neither overflows whatever g is
+    shift = 2.0 ** (500 if log_p.dtype == jnp.float64 else 60)  # exact; keeps both factors finite
     transposed = jnp.swapaxes(table, -1, -2)
 
     def add(b, grad):
         rise = (top - width * b) - out
-        weight = jnp.where(rise < largest, g * jnp.exp(jnp.where(rise < largest, rise - middle, 0.0)), 0.0)
-        p = jnp.where(band == b, jnp.exp(middle - inside), 0.0)
+        weight = jnp.where(rise < largest, g * (jnp.exp(jnp.where(rise < largest, rise, 0.0)) / shift), 0.0)
+        p = jnp.where(band == b, jnp.exp(-inside) * shift, 0.0)
         return grad + p * _matmul(weight, transposed)
 
     return _over_bands(band, add, jnp.zeros_like(log_p)), None

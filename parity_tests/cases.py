@@ -1,30 +1,22 @@
 """Arguments of the kernels: tiny, odd, and always the same."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
-import d3pm_jax
 import torch_ref
-from parity_tests.frameworks import precision
+from parity_tests import scales
+from parity_tests.families import FAMILIES, Family, process, random
+from parity_tests.frameworks import precision, to_torch
 
 B, S, K, T = 3, (2, 2), 5, 7
 LARGE = {"float64": 1e4, "float32": 100.0}  # logits of a confident network
-LIBRARIES = {"torch": torch_ref, "jax": d3pm_jax}
 KINDS = ("moderate", "holes", "large")
 INF = np.inf
-
-
-class Family(NamedTuple):
-    """A forward process by name; each framework builds its own."""
-
-    name: str
-    K: int
-    T: int
 
 
 class Case(NamedTuple):
@@ -33,64 +25,6 @@ class Case(NamedTuple):
     name: str
     args: dict[str, Any]
     eager: bool = True  # run it in JAX without jit as well, which is slow
-
-
-def random(*seed: int) -> np.random.Generator:
-    """A generator that depends on nothing but its seed."""
-    return np.random.default_rng(seed)
-
-
-def _linear(T: int) -> np.ndarray:
-    return np.linspace(0.1, 1.0, T)
-
-
-def _reciprocal(T: int) -> np.ndarray:
-    return 1.0 / np.arange(T, 0, -1)
-
-
-def _pi(K: int) -> np.ndarray:
-    """A random distribution in which one category is impossible."""
-    pi = random(1).dirichlet(np.ones(K))
-    pi[1] = 0.0
-    return pi / pi.sum()
-
-
-def _reset(T: int) -> np.ndarray:
-    """alpha_bar = 0 from the middle on."""
-    beta = _linear(T)
-    beta[T // 2] = 1.0
-    return beta
-
-
-def _matrices(K: int, T: int) -> np.ndarray:
-    """Random stochastic matrices with exact zeros, [T, K, K]."""
-    rng = random(2)
-    Q = rng.dirichlet(np.ones(K), size=(T, K)) * (rng.random((T, K, K)) < 0.6) + 0.1 * np.eye(K)
-    return Q / Q.sum(-1, keepdims=True)
-
-
-Build = Callable[[Any, int, int], Any]
-FAMILIES: dict[str, Build] = {
-    "uniform": lambda lib, K, T: lib.uniform(_linear(T), K),
-    "absorbing": lambda lib, K, T: lib.absorbing(_reciprocal(T), K, K // 2),
-    "absorbing_extra": lambda lib, K, T: lib.absorbing(_reciprocal(T), K, K - 1),
-    "marginal": lambda lib, K, T: lib.marginal(_linear(T), _pi(K)),
-    "marginal_reset": lambda lib, K, T: lib.marginal(_reset(T), _pi(K)),
-    "marginal_slow": lambda lib, K, T: lib.marginal(np.geomspace(1e-6, 1.0, T), _pi(K)),
-    "gaussian": lambda lib, K, T: lib.gaussian(_linear(T), K),
-    "gaussian_narrow": lambda lib, K, T: lib.gaussian(0.05 * _linear(T), K),
-    "dense": lambda lib, K, T: lib.dense(_matrices(K, T)),
-    "dense_prior": lambda lib, K, T: lib.dense(_matrices(K, T), prior=random(3).dirichlet(np.ones(K))),
-}
-OTHER_ZEROS_IN_FLOAT32 = ("gaussian_narrow",)  # entries that only float64 tables can hold
-
-
-@cache
-def process(lib: str, family: Family, dtype: str) -> Any:
-    """The process as one of `LIBRARIES` builds it in one float type; call it inside `precision(dtype)`."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "x_T still depends on x_0")  # gaussian_narrow is meant to
-        return FAMILIES[family.name](LIBRARIES[lib], family.K, family.T)
 
 
 def logits(kind: str, shape: tuple[int, ...], dtype: str, *seed: int) -> np.ndarray:
@@ -236,7 +170,31 @@ def log_matmul(dtype: str) -> Iterator[Case]:
 
 def categorical(dtype: str) -> Iterator[Case]:
     for kind in KINDS:
-        yield Case(kind, {"log_p": logits(kind, (40, 10, K), dtype), "u": uniforms(dtype, (40, 10))})
+        x = logits(kind, (40, 10, K), dtype)
+        yield Case(kind, {"log_p": x, "u": uniforms(dtype, (40, 10))})
+        near = at_boundaries(scales.cdf(torch.as_tensor(x.astype(dtype), dtype=torch.float64)), dtype)
+        yield Case(f"{kind}, u at the boundaries", {"log_p": x, "u": near})
+
+
+def draw_q(dtype: str) -> Iterator[Case]:
+    """Any u, and u at the boundaries."""
+    for case in from_clean("tr", "x0", "t", "u")(dtype):
+        yield case
+        with precision("float64"):
+            args = {k: to_torch(v) for k, v in case.args.items()}
+            args["tr"] = process("torch", case.args["tr"], "float64")
+            near = at_boundaries(scales.cdf_of_draw_q(**args), dtype)
+        yield case._replace(name=f"{case.name}, u at the boundaries", args=case.args | {"u": near})
+
+
+def at_boundaries(cdf: torch.Tensor, dtype: str) -> np.ndarray:
+    """For each row some value of the cumulative distribution, less or more 1e-12 of it."""
+    K = cdf.shape[-1]
+    k = random(18).integers(0, K, (*cdf.shape[:-1], 1))
+    side = 1 + random(19).choice([-1e-12, 1e-12], cdf.shape[:-1])
+    u = np.take_along_axis(cdf.numpy(), k, -1)[..., 0] * side
+    largest = np.nextafter(np.ones((), dtype), np.zeros((), dtype))
+    return np.minimum(u.astype(dtype), largest).astype(np.float64)
 
 
 def residual(dtype: str) -> Iterator[Case]:
@@ -337,8 +295,6 @@ def p_sample(dtype: str) -> Iterator[Case]:
 @cache
 def chain_states(family: Family) -> np.ndarray:
     """x_t for t = 1..T of one reverse chain, [T, B, *S]."""
-    import torch
-
     with precision("float64"):
         tr = process("torch", family, "float64")
         args = {k: torch.as_tensor(v) for k, v in reverse_chain(family, "float64").items() if k != "tr"}

@@ -122,9 +122,7 @@ PAIRS: dict[str, Pair] = {
         cases.from_clean("tr", "log_p", "t"), arguments(scales.log_push), call=normalised_push
     ),
     "Transition.log_prior": Pair(cases.taking("tr"), result(scales.entries), call=method),
-    "Transition.draw_q": Pair(
-        cases.from_clean("tr", "x0", "t", "u"), cdf=arguments(scales.cdf_of_draw_q), call=method
-    ),
+    "Transition.draw_q": Pair(cases.draw_q, cdf=arguments(scales.cdf_of_draw_q), call=method),
     "Transition.draw_prior": Pair(
         cases.taking("tr", "u"), cdf=arguments(lambda tr, u: scales.cdf(tr.log_prior())), call=method
     ),

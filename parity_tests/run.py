@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from parity_tests import compare, frameworks
-from parity_tests.cases import LIBRARIES, OTHER_ZEROS_IN_FLOAT32, Case, Family, process
+from parity_tests.cases import Case
 from parity_tests.compare import TOLERANCES, Row
+from parity_tests.families import LIBRARIES, OTHER_ZEROS_IN_FLOAT32, Family, process
 from parity_tests.frameworks import Arguments, Function, Result, precision
 from parity_tests.pairs import PAIRS, Measure
 

@@ -104,8 +104,9 @@ def marginal(beta: Numbers, pi: Numbers) -> Process:
     """Q = (1 - beta) I + beta 1 pi^T."""
     beta, pi = _float64(beta), _float64(pi)
     Q = (1 - beta)[:, None, None] * torch.eye(len(pi), dtype=torch.float64) + beta[:, None, None] * pi
-    beta_bar = 1 - torch.cumprod(1 - beta, dim=0)
-    return _process(Q, pi, torch.cat([torch.zeros(1), beta_bar]))
+    alpha_bar = torch.cumprod(torch.cat([torch.ones(1), 1 - beta]), dim=0)
+    beta_bar = torch.cumsum(torch.cat([torch.zeros(1), alpha_bar[:-1] * beta]), dim=0)
+    return _process(Q, pi, beta_bar)
 
 
 def uniform(beta: Numbers, K: int) -> Process:

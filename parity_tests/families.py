@@ -1,0 +1,79 @@
+"""The forward processes of the cases."""
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import d3pm_jax
+import torch_ref
+
+LIBRARIES = {"torch": torch_ref, "jax": d3pm_jax}
+
+
+class Family(NamedTuple):
+    """A forward process by name; each framework builds its own."""
+
+    name: str
+    K: int
+    T: int
+
+
+def random(*seed: int) -> np.random.Generator:
+    """A generator that depends on nothing but its seed."""
+    return np.random.default_rng(seed)
+
+
+def _linear(T: int) -> np.ndarray:
+    return np.linspace(0.1, 1.0, T)
+
+
+def _reciprocal(T: int) -> np.ndarray:
+    return 1.0 / np.arange(T, 0, -1)
+
+
+def _pi(K: int) -> np.ndarray:
+    """A random distribution in which one category is impossible."""
+    pi = random(1).dirichlet(np.ones(K))
+    pi[1] = 0.0
+    return pi / pi.sum()
+
+
+def _reset(T: int) -> np.ndarray:
+    """alpha_bar = 0 from the middle on."""
+    beta = _linear(T)
+    beta[T // 2] = 1.0
+    return beta
+
+
+def _matrices(K: int, T: int) -> np.ndarray:
+    """Random stochastic matrices with exact zeros, [T, K, K]."""
+    rng = random(2)
+    Q = rng.dirichlet(np.ones(K), size=(T, K)) * (rng.random((T, K, K)) < 0.6) + 0.1 * np.eye(K)
+    return Q / Q.sum(-1, keepdims=True)
+
+
+Build = Callable[[Any, int, int], Any]
+FAMILIES: dict[str, Build] = {
+    "uniform": lambda lib, K, T: lib.uniform(_linear(T), K),
+    "absorbing": lambda lib, K, T: lib.absorbing(_reciprocal(T), K, K // 2),
+    "absorbing_extra": lambda lib, K, T: lib.absorbing(_reciprocal(T), K, K - 1),
+    "marginal": lambda lib, K, T: lib.marginal(_linear(T), _pi(K)),
+    "marginal_reset": lambda lib, K, T: lib.marginal(_reset(T), _pi(K)),
+    "marginal_slow": lambda lib, K, T: lib.marginal(np.geomspace(1e-6, 1.0, T), _pi(K)),
+    "gaussian": lambda lib, K, T: lib.gaussian(_linear(T), K),
+    "gaussian_narrow": lambda lib, K, T: lib.gaussian(0.05 * _linear(T), K),
+    "dense": lambda lib, K, T: lib.dense(_matrices(K, T)),
+    "dense_prior": lambda lib, K, T: lib.dense(_matrices(K, T), prior=random(3).dirichlet(np.ones(K))),
+}
+OTHER_ZEROS_IN_FLOAT32 = ("gaussian_narrow",)  # entries that only float64 tables can hold
+
+
+@cache
+def process(lib: str, family: Family, dtype: str) -> Any:
+    """The process as one of `LIBRARIES` builds it in one float type; call it inside `precision(dtype)`."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "x_T still depends on x_0")  # gaussian_narrow is meant to
+        return FAMILIES[family.name](LIBRARIES[lib], family.K, family.T)
