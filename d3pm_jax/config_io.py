@@ -36,9 +36,12 @@ def from_file(path: Path) -> Config:
     return config
 
 
-def to_json(config: Config) -> dict[str, Any]:
-    """Nested dicts; each holds the name of its class under "class"."""
-    return _encode(config)
+def to_json(node: Any) -> Any:
+    """A config, or a part of it, as nested dicts; each holds the name of its class under "class"."""
+    if dataclasses.is_dataclass(node):
+        fields = {f.name: to_json(getattr(node, f.name)) for f in dataclasses.fields(node)}
+        return {"class": type(node).__name__, **fields}
+    return list(node) if isinstance(node, tuple) else node
 
 
 def from_json(tree: dict[str, Any]) -> Config:
@@ -87,13 +90,6 @@ def flat(config: Config) -> dict[str, Any]:
 def dump(config: Config) -> str:
     """The JSON text of a config."""
     return json.dumps(to_json(config), indent=2)
-
-
-def _encode(node: Any) -> Any:
-    if dataclasses.is_dataclass(node):
-        fields = {f.name: _encode(getattr(node, f.name)) for f in dataclasses.fields(node)}
-        return {"class": type(node).__name__, **fields}
-    return list(node) if isinstance(node, tuple) else node
 
 
 def _decode(node: Any) -> Any:

@@ -172,7 +172,7 @@ def test_a_longer_run_goes_on_from_a_finished_one(trained, tmp_path, capsys):
     assert losses(workdir)[20] == losses(trained)[20]
 
 
-def test_a_signal_while_samples_are_drawn_loses_nothing(tmp_path, data_dir, monkeypatch):
+def test_a_signal_while_samples_are_drawn_loses_nothing(tmp_path, data_dir, monkeypatch, capsys):
     def interrupted(params, n, seed):
         signal.raise_signal(signal.SIGINT)
         return np.zeros((n, 8, 8, 1), np.int32), np.zeros((0, n, 8, 8, 1), np.int32)
@@ -180,7 +180,8 @@ def test_a_signal_while_samples_are_drawn_loses_nothing(tmp_path, data_dir, monk
     monkeypatch.setattr(loop, "make_sampler", lambda *_: interrupted)
     workdir = tmp_path / "signalled"
     assert status(*train_args(workdir, data_dir, "--train.sample-every", "5")) == 130
-    assert checkpoint.steps(workdir / "checkpoints") == [4, 5]
+    assert checkpoint.steps(workdir / "checkpoints") == [4, 6]
+    assert "stopped by SIGINT, saved step 6" in capsys.readouterr().out
 
 
 def test_checkpoints_without_a_config_are_not_taken_over(trained, tmp_path, data_dir, capsys):

@@ -1,5 +1,8 @@
 """Families at real sizes: published numbers, checks at construction, memory, odd inputs."""
 
+import subprocess
+import sys
+
 import jax
 import jax.extend.core
 import jax.numpy as jnp
@@ -136,10 +139,26 @@ def test_hybrid_without_cross_entropy_is_the_bound_even_where_that_is_infinite()
     assert np.all(np.isfinite(gradient))
 
 
-def test_an_unknown_rule_for_the_first_step_is_refused():
-    tr = d3pm.uniform(d3pm.cosine(20), 7)
-    with pytest.raises(Exception, match="Bayes"):
-        d3pm.p_logits(tr, jnp.zeros((1, 7)), i32(2), i32(1), "Bayes")
+def test_arguments_of_the_wrong_kind_are_refused_without_type_checks_too():
+    """In a process of its own, because the checks of these tests would refuse them first."""
+    code = """
+import jax.numpy as jnp, d3pm_jax as d3pm
+tr, x, logits = d3pm.uniform(d3pm.cosine(20), 7), jnp.array([2]), jnp.zeros((1, 7))
+for call in (
+    lambda: d3pm.p_logits(tr, logits, x, jnp.array([1]), "Bayes"),
+    lambda: d3pm.p_logits(tr, logits, x, jnp.array([1.0])),
+    lambda: d3pm.q_sample(tr, jnp.array([2.0]), jnp.array([1]), jnp.zeros(1)),
+):
+    try:
+        call()
+    except (TypeError, ValueError) as error:
+        print(error)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    rule, step, category = found.splitlines()
+    assert rule == """first_step = 'Bayes': it must be "bayes" or "x0\""""
+    assert step.startswith("t has dtype float32, expected integers: pass the step number")
+    assert category.startswith("x0 has dtype float32, expected integers: pass category numbers")
 
 
 def test_a_large_factor_does_not_break_the_gradient():

@@ -9,7 +9,6 @@ import os
 import jax
 
 from d3pm_jax import data
-from d3pm_jax.config import Config
 from d3pm_jax.errors import UserError
 from d3pm_jax.training import run
 
@@ -38,13 +37,9 @@ def open_run(args: argparse.Namespace) -> tuple[run.Parts, data.ImageSource, dat
     if args.data_dir is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=args.data_dir))
     use_all_cores(args.batch_size)
-    train, test = open_splits(config)
+    spec = config.data
+    train, test = (
+        data.open_split(spec.name, split, spec.dir) for split in (spec.train_split, spec.test_split)
+    )
     parts = run.build(config, train[0]["image"].shape, args.batch_size)
     return run.restore(args.workdir, parts, args.step), train, test
-
-
-def open_splits(config: Config) -> tuple[data.ImageSource, data.ImageSource]:
-    """The train and the test split of a config."""
-    spec = config.data
-    train = data.open_split(spec.name, spec.train_split, spec.dir)
-    return train, data.open_split(spec.name, spec.test_split, spec.dir)

@@ -70,34 +70,39 @@ def _loop(parts: run.Parts, batches: Iterator, workdir: Path, writer: metrics.Wr
     config, state, tr = parts.config.train, parts.state, parts.tr
     step_fn = make_step(parts.config, parts.predict, build_optimizer(parts.config.optimizer))
     sharding, sampler = batched(parts.mesh), make_sampler(parts, SAMPLES)
-    first, terminal = int(state.step), metrics.Terminal(int(state.step), config.steps)
+    first = int(state.step)
+    terminal = metrics.Terminal(first, config.steps)
     window = Window(parts.config.process.steps)
-    saved = first if checkpoint.steps(workdir / run.CHECKPOINTS) else None
+    saved = first or None
     with terminal.shown():
         for step in range(first + 1, config.steps + 1):
             x0 = jax.device_put(next(batches)["image"], sharding)
             state, row = step_fn(state, tr, x0, parts.key)
             window.add(row)
             terminal.advance(step)
-            ends = step == config.steps or bool(stop)
-            if ends or step % config.log_every == 0 or step % config.checkpoint_every == 0:
+            stopping, last = bool(stop), step == config.steps
+            draws, saves = _due(step, config.sample_every), _due(step, config.checkpoint_every)
+            if stopping or last or draws or saves or _due(step, config.log_every):
                 means = window.close(step, saved)
                 writer.write(step, means)
                 terminal.metrics(step, means)
-            if ends or step % config.checkpoint_every == 0:
-                checkpoint.save(workdir / run.CHECKPOINTS, step, state, config.keep_checkpoints)
-                saved = step
-                window.restart()
-            if config.sample_every and step % config.sample_every == 0 and not stop:
+            if draws:
                 images, _ = sampler(state.ema, SAMPLES, config.seed)
                 terminal.say(f"samples: {_picture(images, parts.config, workdir, step)}")
                 window.restart()
-            if stop:
-                if saved != step:  # the signal came after that was decided
-                    checkpoint.save(workdir / run.CHECKPOINTS, step, state, config.keep_checkpoints)
+            if stopping or last or saves:
+                checkpoint.save(workdir / run.CHECKPOINTS, step, state, config.keep_checkpoints)
+                saved = step
+                window.restart()
+            if stopping:  # a signal since then is seen after the next step, or too late to matter
                 terminal.say(f"stopped by {stop[0]}, saved step {step}")
-                return step == config.steps
+                return last
     return True
+
+
+def _due(step: int, every: int) -> bool:
+    """Whether something that happens every so many steps, or with 0 never, happens after this one."""
+    return every > 0 and step % every == 0
 
 
 def _picture(images: np.ndarray, config: Config, workdir: Path, step: int) -> Path:

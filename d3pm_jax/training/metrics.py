@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +57,7 @@ class Terminal:
 
     def __init__(self, start: int, total: int):
         self._console = Console(file=sys.stdout)
-        self._started, self._start, self._total = time.monotonic(), start, total
+        self._total = total
         self._bar = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),

@@ -13,8 +13,6 @@ from d3pm_jax.models import UNet as UNetModule
 from d3pm_jax.types import Params
 
 Predict = Callable[..., Array]  # (params, xt, t, key=None) -> logits of x_0
-
-
 Init = Callable[[Array], Params]  # key -> parameters
 
 
