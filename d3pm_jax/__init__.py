@@ -4,16 +4,17 @@ The names here are the pure kernels. Networks are in `d3pm_jax.models`, data in 
 trainer in `d3pm_jax.training`; none of them is imported with this package.
 """
 
-from d3pm_jax import heads, likelihood, losses, numerics, sampling, schedules, timesteps, transitions
+from d3pm_jax import drawing, heads, likelihood, losses, numerics, sampling, schedules, timesteps, transitions
 from d3pm_jax.diffusion import log_p_x0, p_logits, p_sample, q_posterior, q_sample
+from d3pm_jax.drawing import categorical
 from d3pm_jax.heads import forbid, residual
 from d3pm_jax.likelihood import all_t_bound, bits_per_dim, estimate_bound
 from d3pm_jax.losses import cross_entropy, hybrid, posterior_kl, prior_kl
-from d3pm_jax.numerics import categorical, kl, log_add, log_matmul, log_normalize, log_sum
+from d3pm_jax.numerics import kl, log_add, log_matmul, log_normalize, log_prob, log_sum
 from d3pm_jax.sampling import ancestral, sample
 from d3pm_jax.schedules import cosine, linear, reciprocal
 from d3pm_jax.timesteps import low_discrepancy
-from d3pm_jax.transitions import absorbing, dense, gaussian, marginal, uniform
+from d3pm_jax.transitions import absorbing, dense, gaussian, marginal, respace, uniform
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ __all__ = [
     "cosine",
     "cross_entropy",
     "dense",
+    "drawing",
     "estimate_bound",
     "forbid",
     "gaussian",
@@ -38,6 +40,7 @@ __all__ = [
     "log_matmul",
     "log_normalize",
     "log_p_x0",
+    "log_prob",
     "log_sum",
     "losses",
     "low_discrepancy",
@@ -51,6 +54,7 @@ __all__ = [
     "q_sample",
     "reciprocal",
     "residual",
+    "respace",
     "sample",
     "sampling",
     "schedules",

@@ -1,6 +1,7 @@
 """The variational bound on -log p(x_0), all steps of it, and its units."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import jax.numpy as jnp
@@ -8,11 +9,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Key
 
-from d3pm_jax.diffusion import FirstStep, q_sample
+from d3pm_jax.diffusion import q_sample
 from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.noise import Noise, per_example
 from d3pm_jax.sampling import Denoise
-from d3pm_jax.transitions import Transition
+from d3pm_jax.transitions.base import Transition
+
+Term = Callable[[Transition, Array, Array, Array, Array], Array]  # tr, logits, x0, xt, t -> nats
 
 
 class Bound(NamedTuple):
@@ -31,27 +34,27 @@ def all_t_bound(
     tr: Transition,
     x0: Int[Array, " B *S"],
     noise: Noise,
-    first_step: FirstStep = "bayes",
+    term: Term = posterior_kl,
 ) -> Bound:
     """-log p(x_0) <= prior KL + sum_t KL_t (D3PM eq. 1), every t once, each at one x_t ~ q(x_t | x_0).
 
     Args:
-        denoise: the network, (xt, t) -> logits of x_0.
+        denoise: the network, (xt, tr.time[t]) -> logits of x_0.
         tr: the forward process.
         x0: examples.
         noise: t -> uniforms [B, *S]; called with each t in 1..T.
-        first_step: see `diffusion.p_logits`.
+        term: what the logits cost at a step: `posterior_kl` for logits of x_0.
 
     Returns:
         The parts of the bound; their expectation over the noise is the bound.
     """
 
-    def term(t: Array) -> Array:
+    def step(t: Array) -> Array:
         ts = jnp.broadcast_to(t, x0.shape[:1])
         xt = q_sample(tr, x0, ts, noise(t))
-        return _per_example(posterior_kl(tr, denoise(xt, ts), x0, xt, ts, first_step))
+        return _per_example(term(tr, denoise(xt, tr.time[ts]), x0, xt, ts))
 
-    return Bound(lax.map(term, jnp.arange(1, tr.T + 1, dtype=jnp.int32)), _per_example(prior_kl(tr, x0)))
+    return Bound(lax.map(step, jnp.arange(1, tr.T + 1, dtype=jnp.int32)), _per_example(prior_kl(tr, x0)))
 
 
 def estimate_bound(
@@ -60,19 +63,19 @@ def estimate_bound(
     tr: Transition,
     x0: Int[Array, " B *S"],
     index: Int[Array, " B"],
-    first_step: FirstStep = "bayes",
+    term: Term = posterior_kl,
 ) -> Bound:
     """`all_t_bound` with noise that depends on (key, index_b, t) alone.
 
     Args:
         key: a typed key.
-        denoise, tr, x0, first_step: as for `all_t_bound`.
+        denoise, tr, x0, term: as for `all_t_bound`.
         index: the number of each example in its data set.
 
     Returns:
         The parts of the bound.
     """
-    return all_t_bound(denoise, tr, x0, per_example(key, index, x0.shape[1:]), first_step)
+    return all_t_bound(denoise, tr, x0, per_example(key, index, x0.shape[1:]), term)
 
 
 Nats = TypeVar("Nats", Array, np.ndarray, float)

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import check_categories
-from d3pm_jax.diffusion import FirstStep, log_p_x0, p_logits, q_posterior
-from d3pm_jax.transitions import Transition
+from d3pm_jax.transitions.base import FirstStep, Transition
+from d3pm_jax.transitions.bayes import cross_entropy
+
+__all__ = ["Hybrid", "cross_entropy", "hybrid", "posterior_kl", "prior_kl"]
 
 
 def posterior_kl(
@@ -21,7 +22,8 @@ def posterior_kl(
 ) -> Float[Array, "*S"]:
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)): the term L_{t-1} of the bound (D3PM eq. 1).
 
-    At t = 1 it is the reconstruction term -log p(x_0 | x_1), because q is then certain of x_0.
+    At t = 1 it is the reconstruction term -log p(x_0 | x_1), because q is then certain of x_0. The gradient
+    is by hand or by parts: reverse mode only.
 
     Args:
         tr: the forward process.
@@ -33,25 +35,7 @@ def posterior_kl(
     Returns:
         Nats. +inf where the prediction rules out what happened; 0 for an impossible pair (x_0, x_t).
     """
-    log_p = p_logits(tr, logits_x0, xt, t, first_step)
-    return numerics.kl(q_posterior(tr, x0, xt, t), log_p)
-
-
-def cross_entropy(
-    tr: Transition, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"]
-) -> Float[Array, "*S"]:
-    """-log p(x_0 | x_t), the auxiliary loss of D3PM eq. 5.
-
-    Args:
-        tr: the forward process, whose K the logits must have.
-        logits_x0: the network's unnormalised log p(x_0 | x_t).
-        x0: categories.
-
-    Returns:
-        Nats, +inf where the prediction rules x_0 out.
-    """
-    check_categories("x0", x0, tr.K)
-    return -jnp.take_along_axis(log_p_x0(tr, logits_x0), x0[..., None], axis=-1)[..., 0]
+    return tr.loss_terms(logits_x0, x0, xt, t, first_step)[0]
 
 
 class Hybrid(NamedTuple):
@@ -80,8 +64,7 @@ def hybrid(
     Returns:
         The loss and its two terms. The mean over elements and t has no factor T, as in the official code.
     """
-    kl = posterior_kl(tr, logits_x0, x0, xt, t, first_step)
-    ce = cross_entropy(tr, logits_x0, x0)
+    kl, ce = tr.loss_terms(logits_x0, x0, xt, t, first_step)
     return Hybrid(jnp.where(ce_weight == 0, kl, kl + ce_weight * ce), kl, ce)  # 0 inf = 0
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 NEG_INF = -jnp.inf
 
@@ -53,6 +53,38 @@ def log_normalize(logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
     """
     total = log_sum(logits)[..., None]
     return logits - jnp.where(total == NEG_INF, 0.0, total)
+
+
+@jax.custom_vjp
+def log_prob(logits: Float[Array, "*S K"], x: Array) -> Float[Array, "*S"]:
+    """logits[x] - log_sum(logits): the log-probability of one category of each row.
+
+    Args:
+        logits: unnormalised log-probabilities in nats, entries may be -inf.
+        x: integers [*S] in 0..K-1.
+
+    Returns:
+        Nats; -inf, with gradient 0, where the category or the whole row has probability 0.
+    """
+    return _log_prob_fwd(logits, x)[0]
+
+
+def _log_prob_fwd(logits: Array, x: Array):
+    total = log_sum(logits)
+    picked = jnp.take_along_axis(logits, x[..., None], axis=-1)[..., 0]
+    value = jnp.where(picked == NEG_INF, picked, picked - total)
+    return value, (logits, x, total, value)
+
+
+def _log_prob_bwd(residuals, g: Array):
+    logits, x, total, value = residuals
+    categories = jnp.arange(logits.shape[-1]).reshape((1,) * x.ndim + (-1,))
+    p = jnp.exp(logits - jnp.where(total == NEG_INF, 0.0, total)[..., None])
+    g = jnp.where(value == NEG_INF, 0.0, g)[..., None]
+    return g * ((x[..., None] == categories) - p), None
+
+
+log_prob.defvjp(_log_prob_fwd, _log_prob_bwd)
 
 
 def kl(log_q: Float[Array, "*S K"], log_p: Float[Array, "*S K"]) -> Float[Array, "*S"]:
@@ -162,26 +194,3 @@ def _log_matmul_bwd(residuals, g: Array):
 
 
 log_matmul.defvjp(_log_matmul_fwd, _log_matmul_bwd)
-
-
-def categorical(log_p: Float[Array, "*S K"], u: Float[Array, "*S"]) -> Array:
-    """A draw from exp(log_p) by inverting its cumulative sum at one uniform per element.
-
-    The result is the first category k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}), and
-    the last category with p_k > 0 where rounding leaves none: a category of probability 0 is never
-    drawn. The grid of one float32 uniform is 2^-23: probabilities below that are drawn too often or
-    never.
-
-    Args:
-        log_p: unnormalised log-probabilities in nats.
-        u: uniform noise in [0, 1).
-
-    Returns:
-        int32 categories; -1 where log_p has no distribution (all -inf, or NaN).
-    """
-    p = jnp.exp(log_p - jnp.max(log_p, axis=-1, keepdims=True))
-    possible = p > 0
-    cdf = jnp.cumsum(p, axis=-1)
-    total = jnp.max(jnp.where(possible, cdf, 0.0), axis=-1, keepdims=True)
-    hit: Bool[Array, "*S K"] = possible & ((cdf > u[..., None] * total) | (cdf >= total))
-    return jnp.where(jnp.any(hit, axis=-1), jnp.argmax(hit, axis=-1), -1).astype(jnp.int32)

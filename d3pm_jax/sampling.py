@@ -7,11 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, Key
 
-from d3pm_jax.diffusion import FirstStep, p_sample
+from d3pm_jax import drawing
+from d3pm_jax.diffusion import p_logits
 from d3pm_jax.noise import Noise, per_example
-from d3pm_jax.transitions import Transition
+from d3pm_jax.transitions.base import Transition
 
-Denoise = Callable[[Array, Array], Array]  # xt int32 [B, *S], t int32 [B] -> logits of x_0 [B, *S, K]
+Denoise = Callable[[Array, Array], Array]  # xt int32 [B, *S], time int32 [B] -> logits of x_0 [B, *S, K]
+Reverse = Callable[[Transition, Array, Array, Array], Array]  # tr, logits, xt, t -> log p(x_{t-1} | x_t)
 
 PRIOR_STEP = 0  # the step number whose noise draws x_T: no transition has it
 
@@ -30,17 +32,17 @@ def ancestral(
     xT: Int[Array, " B *S"],
     noise: Noise,
     record: Sequence[int] = (),
-    first_step: FirstStep = "bayes",
+    reverse: Reverse = p_logits,
 ) -> Chain:
     """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1 (D3PM section 3), noise given.
 
     Args:
-        denoise: the network, (xt, t) -> logits of x_0.
+        denoise: the network, (xt, tr.time[t]) -> logits of x_0.
         tr: the forward process.
         xT: where to start.
         noise: t -> uniforms [B, *S]; called with each t in 1..T.
         record: the t in 0..T whose x_t to return.
-        first_step: see `diffusion.p_logits`.
+        reverse: what the logits make of x_{t-1}: `p_logits` for logits of x_0.
 
     Returns:
         A `Chain`. Look at `failed_at` before using it.
@@ -54,7 +56,8 @@ def ancestral(
 
     def step(carry: Chain, t: Array) -> tuple[Chain, None]:
         ts = jnp.broadcast_to(t, xT.shape[:1])
-        x = p_sample(tr, denoise(carry.x0, ts), carry.x0, ts, noise(t), first_step)
+        logits = denoise(carry.x0, tr.time[ts])
+        x = drawing.categorical(reverse(tr, logits, carry.x0, ts), noise(t))
         failed_at = jnp.where((carry.failed_at == 0) & jnp.any(x < 0), t, carry.failed_at)
         return Chain(x, jnp.where(wanted == t - 1, x[None], carry.states), failed_at), None
 
@@ -71,7 +74,7 @@ def sample(
     shape: tuple[int, ...],
     start: int | Int[Array, ""] = 0,
     record: Sequence[int] = (),
-    first_step: FirstStep = "bayes",
+    reverse: Reverse = p_logits,
 ) -> Chain:
     """Examples start, start + 1, ... of the endless sample that a key stands for.
 
@@ -79,15 +82,15 @@ def sample(
 
     Args:
         key: a typed key.
-        denoise: the network, (xt, t) -> logits of x_0.
+        denoise: the network, (xt, tr.time[t]) -> logits of x_0.
         tr: the forward process.
         shape: (B, *S), how many examples of which shape.
         start: the number of the first example; example i is the same whatever the batch it is drawn in.
-        record, first_step: as for `ancestral`.
+        record, reverse: as for `ancestral`.
 
     Returns:
         A `Chain`. Look at `failed_at` before using it.
     """
     noise = per_example(key, start + jnp.arange(shape[0], dtype=jnp.int32), shape[1:])
     xT = tr.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
-    return ancestral(denoise, tr, xT, noise, record, first_step)
+    return ancestral(denoise, tr, xT, noise, record, reverse)

@@ -197,6 +197,21 @@ def at_boundaries(cdf: torch.Tensor, dtype: str) -> np.ndarray:
     return np.minimum(u.astype(dtype), largest).astype(np.float64)
 
 
+def log_prob(dtype: str) -> Iterator[Case]:
+    for case in log_arrays("logits")(dtype):
+        yield Case(case.name, case.args | {"x": random(13).integers(0, K, (4, 3))})
+
+
+def respaced(*families: str) -> Callable[[str], Iterator[Case]]:
+    """A process, and which of its steps to keep."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        for name in families:
+            yield Case(name, {"tr": Family(name, K, T), "grid": (1, 4, 5, T)})
+
+    return cases
+
+
 def residual(dtype: str) -> Iterator[Case]:
     for case in log_arrays("output")(dtype):
         yield Case(case.name, case.args | {"xt": random(13).integers(0, K, (4, 3))})

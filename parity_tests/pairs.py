@@ -3,9 +3,11 @@
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 import d3pm_jax
@@ -54,6 +56,11 @@ def all_tables(lib: ModuleType, name: str) -> Function:
     return lambda tr, t: (tr.Q(t), tr.Qbar(t), tr.log_prior())
 
 
+def respaced_tables(lib: ModuleType, name: str) -> Function:
+    """What it made, on a grid that is not even."""
+    return lambda tr, grid: all_tables(lib, name)(lib.respace(tr, grid), np.arange(len(grid) + 1))
+
+
 def in_module(lib: ModuleType, name: str) -> Function:
     module, function = name.split(".")
     return getattr(getattr(lib, module), function)
@@ -74,7 +81,8 @@ def chain_by_table(lib: ModuleType, name: str) -> Function:
 
     def call(tr: Any, logits: Any, uniforms: Any, record: tuple[int, ...], first_step: str) -> Any:
         xT = tr.draw_prior(uniforms[0])
-        return lib.ancestral(_denoise(logits), tr, xT, lambda t: uniforms[t], record, first_step)
+        reverse = partial(lib.p_logits, first_step=first_step)
+        return lib.ancestral(_denoise(logits), tr, xT, lambda t: uniforms[t], record, reverse)
 
     return call
 
@@ -83,7 +91,8 @@ def bound_by_table(lib: ModuleType, name: str) -> Function:
     """As `chain_by_table`."""
 
     def call(tr: Any, logits: Any, uniforms: Any, x0: Any, first_step: str) -> Any:
-        return lib.all_t_bound(_denoise(logits), tr, x0, lambda t: uniforms[t], first_step)
+        term = partial(lib.posterior_kl, first_step=first_step)
+        return lib.all_t_bound(_denoise(logits), tr, x0, lambda t: uniforms[t], term)
 
     return call
 
@@ -126,10 +135,20 @@ PAIRS: dict[str, Pair] = {
     "Transition.draw_prior": Pair(
         cases.taking("tr", "u"), cdf=arguments(lambda tr, u: scales.cdf(tr.log_prior())), call=method
     ),
+    "Transition.marginal_kl": Pair(
+        cases.from_clean("tr", "logits_x0", "x0", "t"), arguments(scales.marginal_kl), call=method
+    ),
+    "respace": Pair(
+        cases.respaced("uniform", "marginal", "dense_prior"),
+        _process().scale,
+        call=respaced_tables,
+        jit=False,  # jit keeps only rounded tables
+    ),
     "log_add": Pair(cases.log_pairs("a", "b"), arguments(lambda a, b: scales.entries(torch.maximum(a, b)))),
     "log_sum": Pair(cases.log_arrays("x"), of("x")),
     "log_normalize": Pair(cases.log_arrays("logits"), of("logits")),
     "log_matmul": Pair(cases.log_matmul, arguments(scales.log_matmul)),
+    "log_prob": Pair(cases.log_prob, of("logits")),
     "kl": Pair(
         cases.log_pairs("log_q", "log_p"),
         arguments(scales.divergence),
@@ -168,6 +187,8 @@ _A_CHECK = "a check of arguments: the twin has none"
 REASONS: dict[str, str] = {
     "sample": "draws its noise from a JAX key, and then is ancestral",
     "estimate_bound": "draws its noise from a JAX key, and then is all_t_bound",
+    "Transition.loss_terms": "its outputs are posterior_kl and cross_entropy",
+    "Transition.respaced": "respace is its check and this",
     "numerics.band_width": "a constant of the algorithm of log_matmul",
     "numerics.smallest_entry": "a constant of the tables of dense, which gaussian_narrow reaches",
     "schedules.check_betas": _A_CHECK,

@@ -85,6 +85,12 @@ def reverse_gradient(x0: Tensor, ce_weight: float = 0.0, **args: Any) -> Tensor:
     return p_logits(**args)
 
 
+def marginal_kl(tr: Process, logits_x0: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+    """The divergence of its two arguments."""
+    pushed = tr.log_push(torch_ref.log_normalize(logits_x0), t)
+    return divergence(tr.log_q_probs(x0, t), pushed, logits_x0)
+
+
 def prior_kl(tr: Process, x0: Tensor) -> Tensor:
     """The divergence of its two arguments."""
     return divergence(tr.log_q_probs(x0, torch.tensor(tr.T)), tr.log_prior())
@@ -107,11 +113,12 @@ def cdf(log_p: Tensor) -> Tensor:
 
 
 def cdf_of_draw_q(tr: Process, x0: Tensor, t: Tensor, u: Tensor) -> Tensor:
-    """For alpha I + (1 - alpha) 1 pi^T: (1 - alpha_bar) times that of pi."""
-    if tr.beta_bar is None:
-        return cdf(tr.log_q_probs(x0, t))
-    moves = tr.beta_bar[t].reshape(t.shape + (1,) * (x0.ndim - t.ndim + 1))
-    return moves * cdf(tr.log_prior()).expand(*x0.shape, tr.K)
+    """Of Qbar, x_0 at its end for alpha I + (1 - alpha) 1 pi^T."""
+    log_q = tr.log_q_probs(x0, t)
+    if not tr.own_last:
+        return cdf(log_q)
+    own = torch.nn.functional.one_hot(x0, tr.K).bool()
+    return torch.where(own, 0.0, log_q.exp()).cumsum(dim=-1)
 
 
 def cdf_of_p_sample(u: Tensor, **args: Any) -> Tensor:

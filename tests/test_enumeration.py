@@ -145,7 +145,11 @@ def test_all_t_bound_is_the_expectation_over_paths_and_above_the_likelihood(case
     u = noise_to_reach(case, x0)
     bound = jax.jit(
         lambda tr, x0, noise: d3pm.all_t_bound(
-            lambda xt, t: denoise(case, xt, t), tr, x0, lambda t: noise[t - 1], first_step
+            lambda xt, t: denoise(case, xt, t),
+            tr,
+            x0,
+            lambda t: noise[t - 1],
+            functools.partial(d3pm.posterior_kl, first_step=first_step),
         )
     )
     total = np.zeros(len(x0))
@@ -170,7 +174,12 @@ def test_reverse_chain_draws_what_the_enumerated_steps_say(case, first_step):
     xT = np.asarray(case.tr.draw_prior(jnp.asarray(u[0])))
     chain = jax.jit(
         lambda tr, xT, u: d3pm.ancestral(
-            lambda x, t: denoise(case, x, t), tr, xT, lambda t: u[t], range(T + 1), first_step
+            lambda x, t: denoise(case, x, t),
+            tr,
+            xT,
+            lambda t: u[t],
+            range(T + 1),
+            functools.partial(d3pm.p_logits, first_step=first_step),
         )
     )(case.tr, jnp.asarray(xT), jnp.asarray(u))
     x = xT

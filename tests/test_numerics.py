@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from d3pm_jax import numerics
+from d3pm_jax import drawing, numerics
 
 INF = jnp.inf
 
@@ -87,7 +87,7 @@ def test_log_matmul_equals_the_sum_in_log_space(scale, x64_on):
 def test_categorical_is_the_inverse_of_the_cumulative_sum():
     p = jnp.array([0.0, 0.25, 0.0, 0.5, 0.25, 0.0])
     u = jnp.array([0.0, 0.2499, 0.25, 0.7499, 0.75, 1 - 2**-24])
-    found = numerics.categorical(jnp.broadcast_to(jnp.log(p) + 7.0, (6, 6)), u)
+    found = drawing.categorical(jnp.broadcast_to(jnp.log(p) + 7.0, (6, 6)), u)
     np.testing.assert_array_equal(found, [1, 1, 3, 3, 4, 4])
     assert found.dtype == jnp.int32
 
@@ -97,10 +97,10 @@ def test_categorical_never_draws_probability_zero():
     log_p = jax.random.normal(key_p, (20000, 300)) * 5
     log_p = jnp.where(jax.random.bernoulli(key_zero, 0.9, log_p.shape), -INF, log_p)
     u = jnp.where(jnp.arange(20000) % 2 == 0, 1 - 2**-24, jax.random.uniform(key_u, (20000,)))
-    drawn = numerics.categorical(log_p, u)
+    drawn = drawing.categorical(log_p, u)
     assert np.all(np.isfinite(np.take_along_axis(np.asarray(log_p), np.asarray(drawn)[:, None], 1)))
 
 
 @pytest.mark.parametrize("row", [[-INF, -INF], [jnp.nan, 0.0]])
 def test_categorical_marks_what_is_no_distribution(row):
-    assert numerics.categorical(jnp.array(row), jnp.asarray(0.5)) == -1
+    assert drawing.categorical(jnp.array(row), jnp.asarray(0.5)) == -1

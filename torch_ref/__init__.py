@@ -5,14 +5,15 @@ O(K^2) memory per element. Its float type is `torch.get_default_dtype()`.
 """
 
 from torch_ref.diffusion import log_p_x0, p_logits, p_sample, q_posterior, q_sample
+from torch_ref.drawing import categorical
 from torch_ref.heads import forbid, residual
 from torch_ref.likelihood import all_t_bound, bits_per_dim
 from torch_ref.losses import cross_entropy, hybrid, posterior_kl, prior_kl
-from torch_ref.numerics import categorical, kl, log_add, log_matmul, log_normalize, log_sum
+from torch_ref.numerics import kl, log_add, log_matmul, log_normalize, log_prob, log_sum
 from torch_ref.sampling import ancestral
 from torch_ref.schedules import cosine, linear, reciprocal
 from torch_ref.timesteps import low_discrepancy
-from torch_ref.transitions import Process, absorbing, dense, gaussian, marginal, uniform
+from torch_ref.transitions import Process, absorbing, dense, gaussian, marginal, respace, uniform
 
 __all__ = [
     "Process",
@@ -33,6 +34,7 @@ __all__ = [
     "log_matmul",
     "log_normalize",
     "log_p_x0",
+    "log_prob",
     "log_sum",
     "low_discrepancy",
     "marginal",
@@ -44,5 +46,6 @@ __all__ = [
     "q_sample",
     "reciprocal",
     "residual",
+    "respace",
     "uniform",
 ]

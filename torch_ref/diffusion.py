@@ -5,15 +5,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from torch_ref import numerics
+from torch_ref import drawing, numerics
 from torch_ref.transitions import Process, spread
 
 FirstStep = Literal["bayes", "x0"]
 
 
-def q_sample(tr: Process, x0: Tensor, t: Tensor, u: Tensor) -> Tensor:
+def q_sample(tr: Process, x0: Tensor, t: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
     """x_t ~ q(x_t | x_0)."""
-    return tr.draw_q(x0, t, u)
+    return tr.draw_q(x0, t, u, u_low)
 
 
 def q_posterior(tr: Process, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
@@ -39,10 +39,16 @@ def p_logits(
 
 
 def p_sample(
-    tr: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, u: Tensor, first_step: FirstStep = "bayes"
+    tr: Process,
+    logits_x0: Tensor,
+    xt: Tensor,
+    t: Tensor,
+    u: Tensor,
+    first_step: FirstStep = "bayes",
+    u_low: Tensor | None = None,
 ) -> Tensor:
     """x_{t-1} ~ p(x_{t-1} | x_t); -1 where there is no distribution."""
-    return numerics.categorical(p_logits(tr, logits_x0, xt, t, first_step), u)
+    return drawing.categorical(p_logits(tr, logits_x0, xt, t, first_step), u, u_low)
 
 
 def log_p_x0(tr: Process, logits_x0: Tensor) -> Tensor:

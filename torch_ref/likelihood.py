@@ -1,15 +1,18 @@
 """The variational bound on -log p(x_0), all steps of it, and its units."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from torch_ref.diffusion import FirstStep, q_sample
+from torch_ref.diffusion import q_sample
 from torch_ref.losses import posterior_kl, prior_kl
 from torch_ref.sampling import Denoise, Noise
 from torch_ref.transitions import Process
+
+Term = Callable[[Process, Tensor, Tensor, Tensor, Tensor], Tensor]  # tr, logits, x0, xt, t -> nats
 
 
 class Bound(NamedTuple):
@@ -19,15 +22,13 @@ class Bound(NamedTuple):
     prior: Tensor  # [B]
 
 
-def all_t_bound(
-    denoise: Denoise, tr: Process, x0: Tensor, noise: Noise, first_step: FirstStep = "bayes"
-) -> Bound:
+def all_t_bound(denoise: Denoise, tr: Process, x0: Tensor, noise: Noise, term: Term = posterior_kl) -> Bound:
     """-log p(x_0) <= prior KL + sum_t KL_t, each KL_t at one x_t ~ q(x_t | x_0)."""
     steps = []
     for t in range(1, tr.T + 1):
         ts = torch.full(x0.shape[:1], t)
         xt = q_sample(tr, x0, ts, noise(t))
-        steps.append(posterior_kl(tr, denoise(xt, ts), x0, xt, ts, first_step).flatten(1).sum(dim=1))
+        steps.append(term(tr, denoise(xt, tr.time[ts]), x0, xt, ts).flatten(1).sum(dim=1))
     return Bound(torch.stack(steps), prior_kl(tr, x0).flatten(1).sum(dim=1))
 
 

@@ -24,6 +24,11 @@ def log_normalize(logits: Tensor) -> Tensor:
     return logits - torch.where(total == NEG_INF, 0.0, total)
 
 
+def log_prob(logits: Tensor, x: Tensor) -> Tensor:
+    """log_normalize(logits)[x]."""
+    return log_normalize(logits).gather(-1, x[..., None])[..., 0]
+
+
 def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
     """sum_k q_k (log q_k - log p_k); inf where q > 0 meets p = 0; 0 where q is all zero."""
     possible = log_q > NEG_INF
@@ -41,18 +46,3 @@ def log_matmul(log_p: Tensor, table: Tensor) -> Tensor:
 def smallest_entry(dtype: torch.dtype) -> float:
     """The smallest non-zero entry of the tables of `transitions.dense`."""
     return 2.0**-580 if dtype == torch.float64 else 2.0**-80
-
-
-def categorical(log_p: Tensor, u: Tensor) -> Tensor:
-    """The first k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}); -1 without a distribution.
-
-    Where rounding leaves none, the last k with p_k > 0.
-    """
-    p = (log_p - log_p.amax(dim=-1, keepdim=True)).exp()
-    cdf = p.cumsum(dim=-1)
-    possible = p > 0
-    hit = possible & (cdf > u[..., None] * cdf[..., -1:])
-    first = hit.int().argmax(dim=-1)
-    last = p.shape[-1] - 1 - possible.flip(-1).int().argmax(dim=-1)
-    k = torch.where(hit.any(dim=-1), first, last)
-    return torch.where(possible.any(dim=-1), k, -1)

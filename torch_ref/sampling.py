@@ -6,10 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_ref.diffusion import FirstStep, p_sample
+from torch_ref import drawing
+from torch_ref.diffusion import p_logits
 from torch_ref.transitions import Process
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # xt [B, *S], t [B] -> logits of x_0 [B, *S, K]
+Reverse = Callable[[Process, Tensor, Tensor, Tensor], Tensor]  # tr, logits, xt, t -> log p(x_{t-1} | x_t)
 Noise = Callable[[int], Tensor]  # t -> uniforms [B, *S]
 
 
@@ -27,13 +29,14 @@ def ancestral(
     xT: Tensor,
     noise: Noise,
     record: Sequence[int] = (),
-    first_step: FirstStep = "bayes",
+    reverse: Reverse = p_logits,
 ) -> Chain:
     """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1."""
     x, states, failed_at = xT, {tr.T: xT}, 0
     for t in range(tr.T, 0, -1):
         ts = torch.full(x.shape[:1], t)
-        x = states[t - 1] = p_sample(tr, denoise(x, ts), x, ts, noise(t), first_step)
+        logits = denoise(x, tr.time[ts])
+        x = states[t - 1] = drawing.categorical(reverse(tr, logits, x, ts), noise(t))
         if failed_at == 0 and (x < 0).any():
             failed_at = t
     recorded = [states[t] for t in record]

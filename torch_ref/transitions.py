@@ -1,14 +1,14 @@
 """The forward process as its dense one-step matrices, made in float64 and rounded once."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torch_ref import numerics
+from torch_ref import drawing, numerics
 
 Numbers = Tensor | np.ndarray
 
@@ -23,7 +23,10 @@ class Process:
     Q_step: Tensor  # [T + 1, K, K]  Q
     Q_cum: Tensor  # [T + 1, K, K]  Qbar
     pi: Tensor  # [K]  what the reverse chain starts from
-    beta_bar: Tensor | None = None  # [T + 1]  1 - alpha_bar, where Q = alpha I + (1 - alpha) 1 pi^T
+    time: Tensor  # [T + 1]  the step of the original process
+    Q64: Tensor  # [T + 1, K, K]  Q in float64
+    pi64: Tensor  # [K]
+    own_last: bool = False  # how draw_q orders the categories
 
     @property
     def K(self) -> int:
@@ -58,20 +61,37 @@ class Process:
         """log p(x_T), [K]."""
         return self.pi.log()
 
-    def draw_q(self, x0: Tensor, t: Tensor, u: Tensor) -> Tensor:
+    def draw_q(self, x0: Tensor, t: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
         """The inverse of the cumulative row of Qbar at u.
 
-        Where Q = alpha I + (1 - alpha) 1 pi^T, instead: x_0 is kept unless u < 1 - alpha_bar, and then
-        replaced by the inverse of the cumulative pi at u / (1 - alpha_bar).
+        Where Q = alpha I + (1 - alpha) 1 pi^T, x_0 comes last in that row: it is what is left when all
+        others had their turn.
         """
-        if self.beta_bar is None:
-            return numerics.categorical(self.log_q_probs(x0, t), u)
-        moves = self.beta_bar[spread(t, x0.ndim)]
-        return torch.where(u < moves, self.draw_prior(u / moves), x0)
+        if not self.own_last:
+            return drawing.categorical(self.log_q_probs(x0, t), u, u_low)
+        p = self.Q_cum[spread(t, x0.ndim), x0].double()
+        own = torch.nn.functional.one_hot(x0, self.K).bool()
+        below = torch.where(own, 0.0, p).cumsum(dim=-1)
+        hit = (drawing.value(u, u_low)[..., None] < below) & ~own
+        return torch.where(hit.any(dim=-1), hit.int().argmax(dim=-1), x0)
 
-    def draw_prior(self, u: Tensor) -> Tensor:
+    def draw_prior(self, u: Tensor, u_low: Tensor | None = None) -> Tensor:
         """The inverse of the cumulative prior at u."""
-        return numerics.categorical(self.log_prior().expand(*u.shape, self.K), u)
+        return drawing.categorical(self.log_prior().expand(*u.shape, self.K), u, u_low)
+
+    def marginal_kl(self, logits_x0: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+        """KL(q(x_t | x_0) || sum_{x_0} p(x_0) q(x_t | x_0))."""
+        return numerics.kl(self.log_q_probs(x0, t), self.log_push(numerics.log_normalize(logits_x0), t))
+
+
+def respace(tr: Process, grid: Sequence[int]) -> Process:
+    """Only the steps of the grid: one-step matrices are the products of those between."""
+    Q = [
+        torch.linalg.multi_dot([torch.eye(tr.K, dtype=torch.float64), *tr.Q64[a + 1 : b + 1]])
+        for a, b in zip([0, *grid], grid, strict=False)
+    ]
+    process = _process(torch.stack(Q), tr.pi64)
+    return dataclasses.replace(process, time=tr.time[torch.tensor([0, *grid])], own_last=tr.own_last)
 
 
 def spread(t: Tensor, ndim: int) -> Tensor:
@@ -87,7 +107,7 @@ def dense(Q: Iterable[Numbers], prior: Numbers | None = None) -> Process:
     process = _process(torch.stack([_float64(q) for q in Q]), prior)
     floor = numerics.smallest_entry(process.pi.dtype)
     Q_step, Q_cum = (torch.where(x < floor, 0.0, x) for x in (process.Q_step, process.Q_cum))
-    return Process(Q_step, Q_cum, process.pi)
+    return dataclasses.replace(process, Q_step=Q_step, Q_cum=Q_cum)
 
 
 def gaussian(beta: Numbers, K: int) -> Process:
@@ -104,9 +124,7 @@ def marginal(beta: Numbers, pi: Numbers) -> Process:
     """Q = (1 - beta) I + beta 1 pi^T."""
     beta, pi = _float64(beta), _float64(pi)
     Q = (1 - beta)[:, None, None] * torch.eye(len(pi), dtype=torch.float64) + beta[:, None, None] * pi
-    alpha_bar = torch.cumprod(torch.cat([torch.ones(1), 1 - beta]), dim=0)
-    beta_bar = torch.cumsum(torch.cat([torch.zeros(1), alpha_bar[:-1] * beta]), dim=0)
-    return _process(Q, pi, beta_bar)
+    return dataclasses.replace(_process(Q, pi), own_last=True)
 
 
 def uniform(beta: Numbers, K: int) -> Process:
@@ -119,15 +137,13 @@ def absorbing(beta: Numbers, K: int, mask_id: int) -> Process:
     return marginal(beta, torch.eye(K, dtype=torch.float64)[mask_id])
 
 
-def _process(Q: Tensor, prior: Numbers | None, beta_bar: Tensor | None = None) -> Process:
+def _process(Q: Tensor, prior: Numbers | None) -> Process:
     """Products in float64, then everything rounded to the default float type. Q is [T, K, K]."""
     Q = torch.cat([torch.eye(Q.shape[-1], dtype=torch.float64)[None], Q])
     Qbar = torch.stack(list(accumulate(Q, torch.matmul)))
     pi = Qbar[-1].mean(dim=0) if prior is None else _float64(prior)
     dtype = torch.get_default_dtype()
-    return Process(
-        Q.to(dtype), Qbar.to(dtype), pi.to(dtype), None if beta_bar is None else beta_bar.to(dtype)
-    )
+    return Process(Q.to(dtype), Qbar.to(dtype), pi.to(dtype), torch.arange(len(Q)), Q, pi)
 
 
 def _float64(x: Numbers) -> Tensor:

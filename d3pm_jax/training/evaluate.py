@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from d3pm_jax import likelihood
+from d3pm_jax import likelihood, losses
 from d3pm_jax.errors import UserError
 from d3pm_jax.noise import EVALUATION
 from d3pm_jax.training.devices import batched
@@ -37,7 +37,8 @@ def evaluate_bound(parts: Parts, images: np.ndarray, batch_size: int, seed: int)
     def bound(params: Params, tr: Any, x0: jax.Array, index: jax.Array) -> likelihood.Bound:
         denoise = partial(parts.predict, params)
         key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
-        return likelihood.estimate_bound(key, denoise, tr, x0, index, parts.config.loss.first_step)
+        term = partial(losses.posterior_kl, first_step=parts.config.loss.first_step)
+        return likelihood.estimate_bound(key, denoise, tr, x0, index, term)
 
     chunks = []
     for start in range(0, len(images), size):

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from d3pm_jax import sampling
+from d3pm_jax import diffusion, sampling
 from d3pm_jax.errors import UserError
 from d3pm_jax.noise import SAMPLING
 from d3pm_jax.training.run import Parts
@@ -34,8 +34,8 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
     @jax.jit
     def chain(params: Params, tr: Any, key: jax.Array, start: jax.Array) -> sampling.Chain:
         denoise = partial(parts.predict, params)
-        first_step = parts.config.loss.first_step
-        return sampling.sample(key, denoise, tr, (size, *parts.image), start, record, first_step)
+        reverse = partial(diffusion.p_logits, first_step=parts.config.loss.first_step)
+        return sampling.sample(key, denoise, tr, (size, *parts.image), start, record, reverse)
 
     def draw(params: Params, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         key = jax.random.fold_in(jax.random.key(seed), SAMPLING)

@@ -64,7 +64,7 @@ def make_step(config: Config, predict: Predict, optimizer: optax.GradientTransfo
         key_t, key_q, key_net = jax.random.split(key, 3)
         t = timesteps.low_discrepancy(jax.random.uniform(key_t), x0.shape[0], tr.T)
         xt = diffusion.q_sample(tr, x0, t, jax.random.uniform(key_q, x0.shape))
-        logits = predict(params, xt, t, key_net)
+        logits = predict(params, xt, tr.time[t], key_net)
         terms = losses.hybrid(tr, logits, x0, xt, t, config.loss.ce_weight, config.loss.first_step)
         means = jax.tree.map(jnp.mean, terms)
         return means.loss, means

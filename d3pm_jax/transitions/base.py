@@ -11,11 +11,17 @@ per example, [*S] for one per element.
 import abc
 import math
 import warnings
+from collections.abc import Sequence
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
+
+from d3pm_jax.types import Leaf
+
+FirstStep = Literal["bayes", "x0"]
 
 PRIOR_KL_WARNING = 1e-3  # bits per dimension
 
@@ -25,6 +31,7 @@ class Transition(abc.ABC):
 
     K: int
     T: int
+    time: Leaf  # int32 [T + 1]  the step of the original process: what a network is told of t
 
     @abc.abstractmethod
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
@@ -51,12 +58,101 @@ class Transition(abc.ABC):
         """log of the distribution that the reverse chain starts from."""
 
     @abc.abstractmethod
-    def draw_q(self, x0: Int[Array, "*S"], t: Int[Array, "..."], u: Float[Array, "*S"]) -> Int[Array, "*S"]:
-        """A draw of x_t from q(x_t | x_0), from one uniform in [0, 1) per element."""
+    def draw_q(
+        self,
+        x0: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        u: Float[Array, "*S"],
+        u_low: Float[Array, "*S"] | None = None,
+    ) -> Int[Array, "*S"]:
+        """A draw of x_t from q(x_t | x_0), from one uniform in [0, 1) per element (two words: `drawing`)."""
 
     @abc.abstractmethod
-    def draw_prior(self, u: Float[Array, "*S"]) -> Int[Array, "*S"]:
-        """A draw of x_T from the prior, from one uniform in [0, 1) per element."""
+    def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
+        """A draw of x_T from the prior, from one uniform in [0, 1) per element (two words: `drawing`)."""
+
+    @abc.abstractmethod
+    def loss_terms(
+        self,
+        logits_x0: Float[Array, "*S K"],
+        x0: Int[Array, "*S"],
+        xt: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        first_step: FirstStep,
+    ) -> tuple[Float[Array, "*S"], Float[Array, "*S"]]:
+        """(`bayes.posterior_kl`, `bayes.cross_entropy`), in the fastest way that is exact."""
+
+    @abc.abstractmethod
+    def marginal_kl(
+        self, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"], t: Int[Array, "..."]
+    ) -> Float[Array, "*S"]:
+        """KL(q(x_t | x_0) || sum_{x_0} p(x_0) q(x_t | x_0)), for t in 0..T: without knowing x_{t+1}."""
+
+    @abc.abstractmethod
+    def respaced(self, grid: Sequence[int]) -> "Transition":
+        """The process that takes the steps of the grid only; see `respace`."""
+
+
+def respace(tr: Transition, grid: Sequence[int]) -> Transition:
+    """The same process with fewer steps: its one-step matrices are the products between the kept times.
+
+    Made from the one-step probabilities in float64, as the process itself was. Its `time` is that of the
+    kept steps, so a network trained on tr serves it: strided sampling and strided bounds are the ordinary
+    functions on this process.
+
+    Args:
+        tr: what a constructor returned.
+        grid: the steps to keep, increasing, in 1..T; the last is T.
+
+    Returns:
+        A process of len(grid) steps, with the Qbar of tr at these.
+
+    Raises:
+        ValueError: the grid does not increase from at least 1 to T; or tr has been through a JAX
+            transformation, which keeps only its rounded tables.
+    """
+    steps = [int(t) for t in grid]
+    if not steps or steps[0] < 1 or steps[-1] != tr.T or steps != sorted(set(steps)):
+        raise ValueError(f"grid = {steps}: it must increase from at least 1 and end at T = {tr.T}")
+    return tr.respaced(steps)
+
+
+def check_spec(spec: object) -> None:
+    """Raises ValueError for a process that no longer has the float64 numbers it was made from."""
+    if spec is None:
+        raise ValueError(
+            "this process came out of a JAX transformation (jit, device_put, tree.map), which keeps only its "
+            "rounded tables: respace the one that the constructor returned"
+        )
+
+
+def steps_between(grid: Sequence[int]) -> list[range]:
+    """For each kept time the steps since the one before."""
+    return [range(a + 1, b + 1) for a, b in zip([0, *grid], grid, strict=False)]
+
+
+def all_steps(T: int) -> np.ndarray:
+    """`time` of a process that was not respaced."""
+    return np.arange(T + 1, dtype=np.int32)
+
+
+def two_floats(x: np.ndarray) -> Array:
+    """float64 numbers as two rows whose sum they are, in JAX's default float type."""
+    high = x.astype(jnp.zeros(0).dtype)
+    return jnp.asarray(np.stack([high, (x - high).astype(high.dtype)]))
+
+
+def check_first_step(first_step: str) -> None:
+    """Raises ValueError unless it is one of the two rules."""
+    if first_step not in ("bayes", "x0"):
+        raise ValueError(f'first_step = {first_step!r}: it must be "bayes" or "x0"')
+
+
+def widen(tr: Transition, logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
+    """Logits in the type of the tables or wider. Raises ValueError unless there are K of them."""
+    if logits.shape[-1] != tr.K:
+        raise ValueError(f"logits have {logits.shape[-1]} categories, the process has K = {tr.K}")
+    return logits.astype(jnp.promote_types(logits.dtype, tr.log_prior().dtype))
 
 
 def spread(t: Array, shape: tuple[int, ...]) -> Array:

@@ -1,21 +1,37 @@
 """Any one-step matrices, as dense tables: the discretised Gaussian, or what a user brings."""
 
 import dataclasses
-import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial, reduce
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax import numerics, schedules
+from d3pm_jax import chunks, drawing, numerics, schedules
 from d3pm_jax.checks import check_categories, check_steps
-from d3pm_jax.transitions.base import Transition, check_distribution, check_prior, read, spread
+from d3pm_jax.transitions import base, bayes
+from d3pm_jax.transitions.base import FirstStep, Transition, check_distribution, check_prior, read, spread
 from d3pm_jax.types import Leaf
 
+Matrices = Sequence[np.ndarray] | np.ndarray  # [T, K, K], float64
 
-@jax.tree_util.register_dataclass
+
+class Spec(NamedTuple):
+    """What a process was made from."""
+
+    Q: Matrices
+    prior: np.ndarray  # float64 [K]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("Q_back", "Q_cum", "ends", "log_pi", "prior_ends", "time"),
+    meta_fields=("K", "T"),
+    drop_fields=("spec",),
+)
 @dataclasses.dataclass(frozen=True)
 class Dense(Transition):
     """Any row-stochastic one-step matrices, as tables of T x K x K. Make one with `dense` or `gaussian`.
@@ -25,9 +41,13 @@ class Dense(Transition):
 
     Q_back: Leaf  # [T + 1, K, K]  Q_back[t, j, i] = Q[t, i, j]
     Q_cum: Leaf  # [T + 1, K, K]  Qbar
+    ends: Leaf  # [T + 1, K, K]  cumulative sums of the rows of Qbar, rounded up to the grid of u
     log_pi: Leaf  # [K]
-    K: int = dataclasses.field(metadata={"static": True})
-    T: int = dataclasses.field(metadata={"static": True})
+    prior_ends: Leaf  # [2, K]  cumulative sum of the prior, as the sum of two floats
+    time: Leaf  # [T + 1]
+    K: int
+    T: int
+    spec: Spec | None = None
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         check_steps(t, 0, self.T)
@@ -56,13 +76,52 @@ class Dense(Transition):
     def log_prior(self) -> Float[Array, " K"]:
         return self.log_pi
 
-    def draw_q(self, x0: Int[Array, "*S"], t: Int[Array, "..."], u: Float[Array, "*S"]) -> Int[Array, "*S"]:
-        """The inverse of the cumulative row of Qbar at u (see `numerics.categorical`)."""
-        return numerics.categorical(self.log_q_probs(x0, t), u)
+    def draw_q(
+        self,
+        x0: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        u: Float[Array, "*S"],
+        u_low: Float[Array, "*S"] | None = None,
+    ) -> Int[Array, "*S"]:
+        """The first k with u < Qbar[t, x_0, 0] + ... + Qbar[t, x_0, k]; two words: `drawing.categorical`."""
+        check_categories("x0", x0, self.K)
+        check_steps(t, 0, self.T)
+        if u_low is not None:
+            return drawing.categorical(self.log_q_probs(x0, t), u, u_low)
+        ts = jnp.broadcast_to(spread(t, x0.shape), x0.shape)
+        k = drawing.first_above(
+            lambda k: (read(self.ends, ts, x0, k), jnp.zeros_like(u)), self.K, drawing.value(u, None)
+        )
+        return jnp.where(k == self.K, -1, k)  # a t outside 0..T, which only jit lets through
 
-    def draw_prior(self, u: Float[Array, "*S"]) -> Int[Array, "*S"]:
-        """The inverse of the cumulative prior at u (see `numerics.categorical`)."""
-        return numerics.categorical(jnp.broadcast_to(self.log_pi, (*u.shape, self.K)), u)
+    def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
+        """The first k with u < the sum of the prior over 0..k."""
+        ends = self.prior_ends
+        return drawing.first_above(
+            lambda k: (read(ends[0], k), read(ends[1], k)), self.K, drawing.value(u, u_low)
+        )
+
+    def loss_terms(
+        self,
+        logits_x0: Float[Array, "*S K"],
+        x0: Int[Array, "*S"],
+        xt: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        first_step: FirstStep,
+    ) -> tuple[Float[Array, "*S"], Float[Array, "*S"]]:
+        loss = partial(bayes.posterior_kl, first_step=first_step)
+        kl = chunks.elementwise(loss, self, base.widen(self, logits_x0), x0, xt, jnp.asarray(t))
+        return kl, bayes.cross_entropy(self, logits_x0, x0)
+
+    def marginal_kl(
+        self, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"], t: Int[Array, "..."]
+    ) -> Float[Array, "*S"]:
+        return bayes.marginal_kl(self, logits_x0, x0, t)
+
+    def respaced(self, grid: Sequence[int]) -> "Dense":
+        base.check_spec(self.spec)
+        Q = [reduce(np.matmul, (self.spec.Q[t - 1] for t in steps)) for steps in base.steps_between(grid)]
+        return _dense(Q, self.spec.prior, np.asarray(self.time)[[0, *grid]])[0]
 
 
 def dense(Q: Iterable[np.ndarray], prior: np.ndarray | None = None) -> Dense:
@@ -78,30 +137,72 @@ def dense(Q: Iterable[np.ndarray], prior: np.ndarray | None = None) -> Dense:
     Raises:
         ValueError: a matrix is not row-stochastic, or the chain is the identity.
     """
-    back, cum, Qbar = _tables(Q)
+    Q = Q if isinstance(Q, Sequence | np.ndarray) else list(Q)
+    process, Qbar = _dense(Q, prior, base.all_steps(len(Q)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        nats = np.where(Qbar > 0, Qbar * np.log(Qbar / process.spec.prior), 0.0).sum(1).max()
+    check_prior(float(nats), float(np.diag(Qbar).min()))
+    return process
+
+
+def _dense(Q: Matrices, prior: np.ndarray | None, time: np.ndarray) -> tuple[Dense, np.ndarray]:
+    """The process and the float64 Qbar[T]."""
+    back, cum, ends, Qbar = _tables(Q)
     K = len(Qbar)
     pi = Qbar.mean(0) if prior is None else check_distribution("prior", prior, K)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        nats = np.where(Qbar > 0, Qbar * np.log(Qbar / pi), 0.0).sum(1).max()
-        log_pi = np.log(pi)
-    check_prior(float(nats), float(np.diag(Qbar).min()))
-    return Dense(jnp.asarray(back), jnp.asarray(cum), jnp.asarray(log_pi), K=K, T=len(cum) - 1)
+    with np.errstate(divide="ignore"):
+        log_pi = jnp.asarray(np.log(pi))
+    process = Dense(
+        *(jnp.asarray(x) for x in (back, cum, ends)),
+        log_pi=log_pi,
+        prior_ends=base.two_floats(_ends(pi)),
+        time=jnp.asarray(time),
+        K=K,
+        T=len(Q),
+        spec=Spec(Q, pi),
+    )
+    return process, Qbar
 
 
-def _tables(Q: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rounded tables of transposed Q and of Qbar, row 0 the identity, and the float64 Qbar[T]."""
-    steps = iter(Q)
-    first = next(steps, None)
-    if first is None:
+def _tables(Q: Matrices) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The rounded tables of transposed Q, Qbar and its ends, row 0 the identity; the float64 Qbar[T]."""
+    if len(Q) == 0:
         raise ValueError("Q is empty: a process needs at least 1 step")
-    Qbar = np.eye(len(first))
-    back, cum = [_round(Qbar)], [_round(Qbar)]
-    for t, q in enumerate(itertools.chain([first], steps), 1):
-        q = _check_stochastic(q, t, len(Qbar))
+    Qbar = np.eye(len(Q[0]))
+    shape = (len(Q) + 1, *Qbar.shape)
+    back, cum, ends = (np.empty(shape, jnp.zeros(0).dtype) for _ in range(3))
+    for t in range(len(Q) + 1):
+        q = _check_stochastic(Q[t - 1], t, len(Qbar)) if t else Qbar
         Qbar = Qbar @ q
-        back.append(_round(q.T))
-        cum.append(_round(Qbar))
-    return np.stack(back), np.stack(cum), Qbar
+        back[t], cum[t], ends[t] = _round(q.T), _round(Qbar), _round_up(_ends(Qbar))
+    return back, cum, ends, Qbar
+
+
+def _ends(p: np.ndarray) -> np.ndarray:
+    """Cumulative sums over the last axis, 1 from the last positive entry on."""
+    sums = np.cumsum(p, axis=-1)
+    last = p.shape[-1] - 1 - np.argmax(p[..., ::-1] > 0, axis=-1)
+    return np.where(np.arange(p.shape[-1]) >= last[..., None], 1.0, sums / sums[..., -1:])
+
+
+def _round_up(x: np.ndarray) -> np.ndarray:
+    """The smallest float of JAX's default type that is not below x: no float lies between the two."""
+    dtype = jnp.zeros(0).dtype
+    near = x.astype(dtype)
+    return np.where(near < x, np.nextafter(near, np.asarray(np.inf, dtype)), near)
+
+
+class Steps(Sequence[np.ndarray]):
+    """Matrices made when asked for, so that the many of a long process need no memory."""
+
+    def __init__(self, one_step: Callable[[float], np.ndarray], values: np.ndarray):
+        self._one_step, self._values = one_step, values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, i):
+        return self._one_step(float(self._values[i]))
 
 
 def gaussian(beta: np.ndarray, K: int) -> Dense:
@@ -127,7 +228,7 @@ def gaussian(beta: np.ndarray, K: int) -> Dense:
         np.fill_diagonal(q, 1.0 - q.sum(1))
         return q
 
-    return dense((one_step(b) for b in beta), prior=np.full(K, 1.0 / K))
+    return dense(Steps(one_step, beta), prior=np.full(K, 1.0 / K))
 
 
 def _round(matrix: np.ndarray) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +12,24 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax import numerics, schedules
+from d3pm_jax import drawing, numerics, schedules
 from d3pm_jax.checks import check_categories, check_steps
-from d3pm_jax.transitions.base import Transition, check_distribution, check_prior, read, spread
+from d3pm_jax.transitions import base
+from d3pm_jax.transitions.base import FirstStep, Transition, check_distribution, check_prior, read, spread
+from d3pm_jax.transitions.mixing_loss import Step, kl_and_ce
 from d3pm_jax.types import Leaf
 
+TABLES = ("log_alpha", "log_beta", "log_alpha_bar", "log_beta_bar", "beta_bar", "log_pi", "pi", "cdf", "time")
 
-@jax.tree_util.register_dataclass
+
+class Spec(NamedTuple):
+    """What a process was made from."""
+
+    beta: np.ndarray  # float64 [T]
+    pi: np.ndarray  # float64 [K]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=TABLES, meta_fields=("K", "T"), drop_fields=("spec",))
 @dataclasses.dataclass(frozen=True)
 class Mixing(Transition):
     """Q[t] = alpha_t I + (1 - alpha_t) 1 pi^T: keep the value, or draw a new one from pi.
@@ -27,10 +41,14 @@ class Mixing(Transition):
     log_beta: Leaf  # [T + 1]  log(1 - alpha)
     log_alpha_bar: Leaf  # [T + 1]
     log_beta_bar: Leaf  # [T + 1]  log(1 - alpha_bar)
+    beta_bar: Leaf  # [2, T + 1]  1 - alpha_bar as the sum of two floats
     log_pi: Leaf  # [K]
-    cdf_pi: Leaf  # [K]  cumulative sum of pi, +inf from the last category with pi > 0 on
-    K: int = dataclasses.field(metadata={"static": True})
-    T: int = dataclasses.field(metadata={"static": True})
+    pi: Leaf  # [2, K]  as the sum of two floats
+    cdf: Leaf  # [2, K]  cumulative sum of pi, as the sum of two floats
+    time: Leaf  # [T + 1]
+    K: int
+    T: int
+    spec: Spec | None = None
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         return self._dense(self.log_alpha, self.log_beta, t)
@@ -73,19 +91,85 @@ class Mixing(Transition):
     def log_prior(self) -> Float[Array, " K"]:
         return self.log_pi
 
-    def draw_q(self, x0: Int[Array, "*S"], t: Int[Array, "..."], u: Float[Array, "*S"]) -> Int[Array, "*S"]:
-        """Resampled where u < 1 - alpha_bar_t, and then by the inverse of pi at u / (1 - alpha_bar_t)."""
+    def draw_q(
+        self,
+        x0: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        u: Float[Array, "*S"],
+        u_low: Float[Array, "*S"] | None = None,
+    ) -> Int[Array, "*S"]:
+        """The first k with u < (1 - alpha_bar_t) (pi_0 + ... + pi_k, without pi_x0); x_0 where there is none."""
         check_categories("x0", x0, self.K)
         check_steps(t, 0, self.T)
-        mix = jnp.exp(read(self.log_beta_bar, spread(t, x0.shape)))
-        moved = u < mix
-        fresh = self.draw_prior(jnp.where(moved, u, 0.0) / jnp.where(mix > 0, mix, 1.0))
-        drawn = jnp.where(moved, fresh, x0.astype(jnp.int32))
-        return jnp.where(jnp.isnan(mix), -1, drawn)  # a t outside 0..T, which only jit lets through
+        x0 = x0.astype(jnp.int32)
+        mix = tuple(jnp.broadcast_to(read(table, spread(t, x0.shape)), x0.shape) for table in self.beta_bar)
+        own = tuple(-read(table, x0) for table in self.pi)
 
-    def draw_prior(self, u: Float[Array, "*S"]) -> Int[Array, "*S"]:
-        """The first category whose cumulative probability under pi exceeds u."""
-        return jnp.searchsorted(self.cdf_pi, u, side="right").astype(jnp.int32)
+        def boundary(k: Array) -> drawing.Pair:
+            below = self._cdf(k)
+            without = drawing.plus(below, own)
+            return drawing.times(
+                mix, tuple(jnp.where(k < x0, a, b) for a, b in zip(below, without, strict=True))
+            )
+
+        k = drawing.first_above(boundary, self.K, drawing.value(u, u_low))
+        drawn = jnp.where(k == self.K, x0, k)
+        return jnp.where(jnp.isnan(mix[0]), -1, drawn)  # a t outside 0..T, which only jit lets through
+
+    def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
+        """The first k with u < pi_0 + ... + pi_k."""
+        return drawing.first_above(self._cdf, self.K, drawing.value(u, u_low))
+
+    def loss_terms(
+        self,
+        logits_x0: Float[Array, "*S K"],
+        x0: Int[Array, "*S"],
+        xt: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        first_step: FirstStep,
+    ) -> tuple[Float[Array, "*S"], Float[Array, "*S"]]:
+        check_categories("x0", x0, self.K)
+        check_categories("xt", xt, self.K)
+        check_steps(t, 1, self.T)
+        base.check_first_step(first_step)
+        ts = jnp.broadcast_to(spread(t, xt.shape), xt.shape)
+        pi_0, pi_t = read(self.log_pi, x0), read(self.log_pi, xt)
+        a, b, c, m = (
+            read(table, i)
+            for table, i in (
+                (self.log_alpha, ts),
+                (self.log_beta, ts),
+                (self.log_alpha_bar, ts - 1),
+                (self.log_beta_bar, ts - 1),
+            )
+        )
+        step = Step(a, b + pi_t, c, m, pi_0, pi_t)
+        kl, ce = kl_and_ce(base.widen(self, logits_x0), x0, xt, step, lax.stop_gradient(self.log_pi))
+        if first_step == "x0":
+            impossible = (xt != x0) & (pi_t == -jnp.inf)
+            kl = jnp.where((ts == 1) & ~impossible, ce, kl)
+        return kl, ce
+
+    def marginal_kl(
+        self, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"], t: Int[Array, "..."]
+    ) -> Float[Array, "*S"]:
+        check_categories("x0", x0, self.K)
+        check_steps(t, 0, self.T)
+        ts = jnp.broadcast_to(spread(t, x0.shape), x0.shape)
+        pi_0, nothing = read(self.log_pi, x0), jnp.zeros(x0.shape, self.log_pi.dtype)
+        c, m = read(self.log_alpha_bar, ts), read(self.log_beta_bar, ts)
+        step = Step(nothing - jnp.inf, nothing, c, m, pi_0, pi_0)  # an x_t that says nothing of x_{t-1}
+        return kl_and_ce(base.widen(self, logits_x0), x0, x0, step, lax.stop_gradient(self.log_pi))[0]
+
+    def respaced(self, grid: Sequence[int]) -> "Mixing":
+        base.check_spec(self.spec)
+        log_alpha = np.array(
+            [np.sum(np.log1p(-self.spec.beta[[t - 1 for t in steps]])) for steps in base.steps_between(grid)]
+        )
+        return _mixing(-np.expm1(log_alpha), self.spec.pi, np.asarray(self.time)[[0, *grid]])
+
+    def _cdf(self, k: Array) -> drawing.Pair:
+        return read(self.cdf[0], k), read(self.cdf[1], k)
 
     def _pi(self, ndim: int) -> Array:
         return jnp.reshape(lax.stop_gradient(self.log_pi), (1,) * ndim + (self.K,))
@@ -112,17 +196,39 @@ def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
     pi = check_distribution("pi", pi, np.size(pi))
     if pi.size < 2:
         raise ValueError(f"K = {pi.size}: a process needs at least 2 categories")
+    process = _mixing(beta, pi, base.all_steps(beta.size))
+    log_keep, log_mix = _log_bars(beta)
+    check_prior(_mixing_prior_kl(log_keep[-1], log_mix[-1], pi), math.exp(log_keep[-1]))
+    return process
+
+
+def _mixing(beta: np.ndarray, pi: np.ndarray, time: np.ndarray) -> Mixing:
+    """The tables of `marginal`."""
+    log_alpha_bar, log_beta_bar = _log_bars(beta)
     with np.errstate(divide="ignore"):
         log_alpha = np.concatenate([[0.0], np.log1p(-beta)])
         log_beta = np.log(np.concatenate([[0.0], beta]))
-        log_alpha_bar = np.cumsum(log_alpha)
-        log_beta_bar = np.log(-np.expm1(log_alpha_bar))
         log_pi = np.log(pi)
-    cdf = np.cumsum(pi)
-    cdf[np.flatnonzero(pi)[-1] :] = np.inf
-    check_prior(_mixing_prior_kl(log_alpha_bar[-1], log_beta_bar[-1], pi), math.exp(log_alpha_bar[-1]))
-    tables = [jnp.asarray(x) for x in (log_alpha, log_beta, log_alpha_bar, log_beta_bar, log_pi, cdf)]
-    return Mixing(*tables, K=pi.size, T=beta.size)
+    cdf = np.cumsum(pi) / pi.sum()
+    cdf[np.flatnonzero(pi)[-1] :] = 1.0
+    return Mixing(
+        *(jnp.asarray(x) for x in (log_alpha, log_beta, log_alpha_bar, log_beta_bar)),
+        beta_bar=base.two_floats(-np.expm1(log_alpha_bar)),
+        log_pi=jnp.asarray(log_pi),
+        pi=base.two_floats(pi / pi.sum()),
+        cdf=base.two_floats(cdf),
+        time=jnp.asarray(time),
+        K=pi.size,
+        T=beta.size,
+        spec=Spec(beta, pi),
+    )
+
+
+def _log_bars(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log alpha_bar and log(1 - alpha_bar), [T + 1]."""
+    with np.errstate(divide="ignore"):
+        log_alpha_bar = np.cumsum(np.concatenate([[0.0], np.log1p(-beta)]))
+        return log_alpha_bar, np.log(-np.expm1(log_alpha_bar))
 
 
 def uniform(beta: np.ndarray, K: int) -> Mixing:

@@ -1,0 +1,104 @@
+"""A loss and its gradient over many elements, a cache-sized part of them at a time.
+
+A loss of an element depends on the logits of that element alone, so its gradient can be made together
+with its value, while the numbers in between are still in the cache: no array in between is larger than
+a part. Parts are cut from the axes behind the first, which may be spread over devices.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+FLOATS = 2**19  # in the largest array of a part
+
+Loss = Callable[..., Array]  # (tr, logits [*S, K], x0 [*S], xt [*S], t) -> nats [*S]
+
+
+def elementwise(loss: Loss, tr: Any, logits: Array, x0: Array, xt: Array, t: Array) -> Array:
+    """loss(tr, logits, x0, xt, t) [*S], made by parts together with its gradient for the logits.
+
+    Args:
+        loss: of a part, whose t is (), [B] or [B, n].
+        tr: the forward process.
+        logits: [*S, K].
+        x0, xt: [*S].
+        t: its shape is a prefix of *S.
+    """
+    shared = t.ndim == 0 or (t.ndim == 1 and x0.ndim > 1)
+    if not shared:
+        t = jnp.broadcast_to(jnp.reshape(t, t.shape + (1,) * (x0.ndim - t.ndim)), x0.shape)
+    return _elementwise(loss, shared, tr, logits, x0, xt, t)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _elementwise(loss: Loss, shared: bool, tr: Any, logits: Array, x0: Array, xt: Array, t: Array) -> Array:
+    def part(logits: Array, *rows: Array) -> tuple[Array]:
+        return (loss(tr, logits, *rows, t) if shared else loss(tr, logits, *rows),)
+
+    return _parts(part, shared, logits, x0, xt, t)[0]
+
+
+def _forward(loss: Loss, shared: bool, tr: Any, logits: Array, x0: Array, xt: Array, t: Array):
+    def part(logits: Array, *rows: Array) -> tuple[Array, Array]:
+        steps = (t,) if shared else ()
+        value, pull = jax.vjp(lambda x: loss(tr, x, *rows, *steps), logits)
+        return value, pull(jnp.ones_like(value))[0]
+
+    return _parts(part, shared, logits, x0, xt, t)
+
+
+def _backward(loss: Loss, shared: bool, gradient: Array, g: Array):
+    return None, g[..., None] * gradient, None, None, None
+
+
+_elementwise.defvjp(_forward, _backward)
+
+
+def _parts(part: Callable, shared: bool, logits: Array, x0: Array, xt: Array, t: Array) -> tuple[Array, ...]:
+    """With a t for each element a process may need a matrix for each."""
+    K = logits.shape[-1]
+    return over_parts(part, logits, x0, xt) if shared else over_parts(part, logits, x0, xt, t, floats=K * K)
+
+
+def over_parts(
+    f: Callable[..., tuple[Array, ...]], logits: Array, *rows: Array, floats: int | None = None
+) -> tuple[Array, ...]:
+    """f over parts of the elements, one after the other.
+
+    Args:
+        f: (logits [B, n, K], *rows [B, n]) -> arrays [B, n] or [B, n, K].
+        logits: [*S, K].
+        rows: arrays [*S].
+        floats: that an element takes in the largest array of a part; K by default.
+
+    Returns:
+        Its outputs for all elements, [*S] or [*S, K].
+    """
+    S = logits.shape[:-1]
+    B, N = (S[0], math.prod(S[1:])) if len(S) > 1 else (1, math.prod(S))
+    inputs = [jnp.reshape(x, (B, N, *x.shape[len(S) :])) for x in (logits, *rows)]
+    each = logits.shape[-1] if floats is None else floats
+    size = max(1, min(N, FLOATS // max(1, B * each)))
+    shapes = jax.eval_shape(f, *(jax.ShapeDtypeStruct((B, size, *x.shape[2:]), x.dtype) for x in inputs))
+
+    def step(i: Array, outputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        start = jnp.minimum(i * size, N - size)  # the last part repeats some elements rather than be short
+        part = f(*(lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in inputs))
+        return tuple(
+            lax.dynamic_update_slice_in_dim(o, p, start, axis=1) for o, p in zip(outputs, part, strict=True)
+        )
+
+    empty = tuple(jnp.zeros((B, N, *s.shape[2:]), s.dtype) for s in shapes)
+    if N == 0:
+        outputs = empty
+    elif size == N:
+        outputs = f(*inputs)
+    else:
+        outputs = lax.fori_loop(0, -(-N // size), step, empty)
+    return tuple(jnp.reshape(o, S + o.shape[2:]) for o in outputs)

@@ -1,0 +1,139 @@
+"""From uniform noise to categories: inverse cumulative distributions whose boundaries are exact.
+
+A noise value is u, in [0, 1), or u + g u_low with a second word u_low in [0, 1), where g is the grid of u:
+2^-23 in float32, 2^-52 in float64. With u alone an event cannot be likelier or rarer by less than g; with
+both words probabilities far below it come out right. Boundaries are sums of two floats (Dekker 1971), so
+that each category gets the number of grid points that its probability asks for, rounded up or down.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+NEG_INF = -jnp.inf
+
+Pair = tuple[Array, Array]  # (high, low): their exact sum, low at most half a unit in the last place of high
+
+
+def categorical(
+    log_p: Float[Array, "*S K"], u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None
+) -> Array:
+    """A draw from exp(log_p): the first k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}).
+
+    The categories are searched in two levels, blocks first, so the whole row is read once or twice.
+
+    Args:
+        log_p: unnormalised log-probabilities in nats.
+        u: uniform noise in [0, 1).
+        u_low: its second word.
+
+    Returns:
+        int32 categories; -1 where log_p has no distribution (all -inf, or NaN).
+    """
+    K = log_p.shape[-1]
+    size = math.ceil(math.sqrt(K)) if K > 32 else K
+    log_p = jnp.pad(log_p, [(0, 0)] * (log_p.ndim - 1) + [(0, -K % size)], constant_values=NEG_INF)
+    top = jnp.max(log_p, axis=-1, keepdims=True)
+    blocks = jnp.reshape(log_p - top, (*log_p.shape[:-1], -1, size))
+    block_ends = _cumulative(_block_sums(jnp.exp(blocks)))
+    total = tuple(x[-1] for x in block_ends)
+    target = times(value(u, u_low), total)
+    block = jnp.sum(_at_most(block_ends, target), axis=0, dtype=jnp.int32)
+    before = [jnp.sum(jnp.where(_rows(x) == block[None] - 1, x, 0.0), axis=0) for x in block_ends]
+    inside = jnp.exp(jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :])
+    inside = jnp.moveaxis(inside, -1, 0)
+    ends = _cumulative((inside, jnp.zeros_like(inside)), (before[0], before[1]))
+    k = jnp.sum(_at_most(ends, target), axis=0, dtype=jnp.int32)
+    last = jnp.max(jnp.where(inside > 0, _rows(inside), 0), axis=0)
+    drawn = block * size + jnp.minimum(k, last)  # rounding of the block sums can leave none in the block
+    return jnp.where(jnp.isfinite(top[..., 0]), drawn, -1)
+
+
+def first_above(boundary: Callable[[Array], Pair], K: int, noise: Pair) -> Array:
+    """The first k in 0..K-1 with noise < boundary(k), which does not decrease; K where there is none."""
+
+    def halve(_: int | Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) // 2
+        above = less(noise, boundary(jnp.minimum(middle, K - 1))) | (middle >= K)
+        return jnp.where(above, low, jnp.minimum(middle + 1, high)), jnp.where(above, middle, high)
+
+    start = jnp.zeros(noise[0].shape, jnp.int32)
+    return lax.fori_loop(0, K.bit_length(), halve, (start, start + K))[0]
+
+
+def value(u: Array, u_low: Array | None) -> Pair:
+    """The noise as a pair."""
+    return (u, jnp.zeros_like(u)) if u_low is None else two_sum(u, u_low * jnp.finfo(u.dtype).eps)
+
+
+def less(a: Pair, b: Pair) -> Array:
+    """a < b."""
+    return (a[0] - b[0]) + (a[1] - b[1]) < 0
+
+
+def two_sum(a: Array, b: Array) -> Pair:
+    """a + b without error (Knuth)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+def plus(a: Pair, b: Pair) -> Pair:
+    """a + b to about twice the digits of a float."""
+    high, low = two_sum(a[0], b[0])
+    return two_sum(high, low + (a[1] + b[1]))
+
+
+def times(a: Pair, b: Pair) -> Pair:
+    """a b to about twice the digits of a float."""
+    high = a[0] * b[0]
+    (a1, a2), (b1, b2) = _split(a[0]), _split(b[0])
+    error = ((a1 * b1 - high) + a1 * b2 + a2 * b1) + a2 * b2
+    return two_sum(high, error + (a[0] * b[1] + a[1] * b[0]))
+
+
+def over(a: Pair, b: Pair) -> Pair:
+    """a / b to about twice the digits of a float; b is positive."""
+    high = a[0] / b[0]
+    back = times((high, jnp.zeros_like(high)), b)
+    return two_sum(high, ((a[0] - back[0]) + (a[1] - back[1])) / b[0])
+
+
+def _split(x: Array) -> Pair:
+    """x as the sum of two floats of half its digits, whose products are exact."""
+    bits = jnp.finfo(x.dtype)
+    high = lax.reduce_precision(x, bits.nexp, bits.nmant // 2)
+    return high, x - high
+
+
+def _block_sums(p: Float[Array, "*S n size"]) -> Pair:
+    """The sums of the blocks, [n, *S]: a part that floats add without error, and the small rest."""
+    shift = 1.5 * 2.0 ** math.ceil(math.log2(p.shape[-1]))
+    coarse = (p + shift) - shift  # p rounded to the grid of floats near shift: the sum stays on that grid
+    sums = two_sum(jnp.sum(coarse, axis=-1), jnp.sum(p - coarse, axis=-1))
+    return jnp.moveaxis(sums[0], -1, 0), jnp.moveaxis(sums[1], -1, 0)
+
+
+def _cumulative(x: Pair, start: Pair | None = None) -> Pair:
+    """The cumulative sums over the first axis, from a start on."""
+    zero = jnp.zeros(x[0].shape[1:], x[0].dtype)
+
+    def add(total: Pair, term: Pair) -> tuple[Pair, Pair]:
+        total = plus(total, term)
+        return total, total
+
+    return lax.scan(add, (zero, zero) if start is None else start, x)[1]
+
+
+def _at_most(a: Pair, b: Pair) -> Array:
+    """a <= b for a with one more axis in front."""
+    return ~less((b[0][None], b[1][None]), a)
+
+
+def _rows(x: Array) -> Array:
+    """The index along the first axis, in every place."""
+    return lax.broadcasted_iota(jnp.int32, x.shape, 0)

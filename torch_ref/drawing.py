@@ -1,0 +1,25 @@
+"""From uniform noise to categories. The noise is u, or u + g u_low with two words, g the grid of u."""
+
+import torch
+from torch import Tensor
+
+
+def categorical(log_p: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
+    """The first k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}); -1 without a distribution.
+
+    Where rounding leaves none, the last k with p_k > 0. Sums are float64.
+    """
+    p = (log_p - log_p.amax(dim=-1, keepdim=True)).double().exp()
+    cdf = p.cumsum(dim=-1)
+    possible = p > 0
+    hit = possible & (cdf > value(u, u_low)[..., None] * cdf[..., -1:])
+    first = hit.int().argmax(dim=-1)
+    last = p.shape[-1] - 1 - possible.flip(-1).int().argmax(dim=-1)
+    k = torch.where(hit.any(dim=-1), first, last)
+    return torch.where(possible.any(dim=-1), k, -1)
+
+
+def value(u: Tensor, u_low: Tensor | None) -> Tensor:
+    """The noise in float64."""
+    low = 0.0 if u_low is None else u_low.double() * torch.finfo(u.dtype).eps
+    return u.double() + low
