@@ -98,7 +98,7 @@ class Mixing(Transition):
         u: Float[Array, "*S"],
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
-        """The first k with u < (1 - alpha_bar_t) (pi_0 + ... + pi_k, without pi_x0); x_0 where there is none."""
+        """The first k with u < (1 - alpha_bar_t) (pi_0 + ... + pi_k, less pi_x0); x_0 where there is none."""
         check_categories("x0", x0, self.K)
         check_steps(t, 0, self.T)
         x0 = x0.astype(jnp.int32)
