@@ -13,7 +13,18 @@ from d3pm_jax.numerics import categorical, kl, log_add, log_matmul, log_normaliz
 from d3pm_jax.sampling import ancestral, sample
 from d3pm_jax.schedules import cosine, linear, reciprocal
 from d3pm_jax.timesteps import low_discrepancy
-from d3pm_jax.transitions import absorbing, dense, gaussian, marginal, uniform
+from d3pm_jax.transitions import (
+    absorbing,
+    banded,
+    dense,
+    from_rate,
+    gaussian,
+    knn_graph,
+    knn_rate,
+    marginal,
+    random_walk,
+    uniform,
+)
 
 __version__ = "0.1.0"
 
@@ -21,6 +32,7 @@ __all__ = [
     "absorbing",
     "all_t_bound",
     "ancestral",
+    "banded",
     "bits_per_dim",
     "categorical",
     "cosine",
@@ -28,10 +40,13 @@ __all__ = [
     "dense",
     "estimate_bound",
     "forbid",
+    "from_rate",
     "gaussian",
     "heads",
     "hybrid",
     "kl",
+    "knn_graph",
+    "knn_rate",
     "likelihood",
     "linear",
     "log_add",
@@ -49,6 +64,7 @@ __all__ = [
     "prior_kl",
     "q_posterior",
     "q_sample",
+    "random_walk",
     "reciprocal",
     "residual",
     "sample",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 import d3pm_jax
@@ -52,6 +53,11 @@ def method(lib: ModuleType, name: str) -> Function:
 def all_tables(lib: ModuleType, name: str) -> Function:
     """What a constructor made."""
     return lambda tr, t: (tr.Q(t), tr.Qbar(t), tr.log_prior())
+
+
+def of_numpy(lib: ModuleType, name: str) -> Function:
+    """What takes NumPy arrays in either framework."""
+    return lambda embeddings, k: getattr(lib, name)(np.asarray(embeddings), k)
 
 
 def in_module(lib: ModuleType, name: str) -> Function:
@@ -102,6 +108,11 @@ def _schedule(**kwargs: float) -> Pair:
     return Pair(cases.schedule(**kwargs), result(scales.one), dtypes=("float64",), jit=False)
 
 
+def _graph() -> Pair:
+    """From points to numbers in [-1, 1]."""
+    return Pair(cases.graph, result(scales.one), call=of_numpy, dtypes=("float64",), jit=False)
+
+
 _POSTERIOR = ("tr", "logits_x0", "x0", "xt", "t", "first_step")
 _P = ("tr", "logits_x0", "xt", "t", "first_step")
 
@@ -112,7 +123,12 @@ PAIRS: dict[str, Pair] = {
     "uniform": _process("uniform"),
     "absorbing": _process("absorbing", "absorbing_extra"),
     "marginal": _process("marginal", "marginal_reset", "marginal_slow"),
-    "gaussian": _process("gaussian", "gaussian_narrow"),
+    "gaussian": _process("gaussian", "gaussian_narrow", "gaussian_bands"),
+    "banded": _process("banded"),
+    "random_walk": _process("random_walk", "random_walk_knn"),
+    "from_rate": _process("from_rate", "from_rate_knn"),
+    "knn_graph": _graph(),
+    "knn_rate": _graph(),
     "dense": _process("dense", "dense_prior"),
     "Transition.Q": Pair(cases.from_clean("tr", "t"), result(scales.probabilities), call=method),
     "Transition.Qbar": Pair(cases.from_clean("tr", "t"), result(scales.probabilities), call=method),

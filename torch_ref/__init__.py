@@ -12,22 +12,38 @@ from torch_ref.numerics import categorical, kl, log_add, log_matmul, log_normali
 from torch_ref.sampling import ancestral
 from torch_ref.schedules import cosine, linear, reciprocal
 from torch_ref.timesteps import low_discrepancy
-from torch_ref.transitions import Process, absorbing, dense, gaussian, marginal, uniform
+from torch_ref.transitions import (
+    Process,
+    absorbing,
+    banded,
+    dense,
+    from_rate,
+    gaussian,
+    knn_graph,
+    knn_rate,
+    marginal,
+    random_walk,
+    uniform,
+)
 
 __all__ = [
     "Process",
     "absorbing",
     "all_t_bound",
     "ancestral",
+    "banded",
     "bits_per_dim",
     "categorical",
     "cosine",
     "cross_entropy",
     "dense",
     "forbid",
+    "from_rate",
     "gaussian",
     "hybrid",
     "kl",
+    "knn_graph",
+    "knn_rate",
     "linear",
     "log_add",
     "log_matmul",
@@ -42,6 +58,7 @@ __all__ = [
     "prior_kl",
     "q_posterior",
     "q_sample",
+    "random_walk",
     "reciprocal",
     "residual",
     "uniform",

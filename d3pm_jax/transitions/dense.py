@@ -1,4 +1,4 @@
-"""Any one-step matrices, as dense tables: the discretised Gaussian, or what a user brings."""
+"""Any one-step matrices, as dense tables."""
 
 import dataclasses
 import itertools
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax import numerics, schedules
+from d3pm_jax import numerics
 from d3pm_jax.checks import check_categories, check_steps
 from d3pm_jax.transitions.base import Transition, check_distribution, check_prior, read, spread
 from d3pm_jax.types import Leaf
@@ -102,32 +102,6 @@ def _tables(Q: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray
         back.append(_round(q.T))
         cum.append(_round(Qbar))
     return np.stack(back), np.stack(cum), Qbar
-
-
-def gaussian(beta: np.ndarray, K: int) -> Dense:
-    """The discretised Gaussian of D3PM appendix A.2.3 for ordinal data: near values are likelier targets.
-
-    Off the diagonal Q[i, j] = w_{i-j} / sum_{n=1-K}^{K-1} w_n with w_n = exp(-4 n^2 / ((K - 1)^2 beta)), and
-    the diagonal makes rows sum to 1. Doubly stochastic, so the prior is uniform. The same spacing for every
-    K: the official code fixes it at that of K = 256, which for small K makes the chain the identity.
-
-    Args:
-        beta: [T], each in (0, 1]: the variance in units of the squared half-range.
-        K: number of categories, at least 2.
-    """
-    beta = schedules.check_betas(beta)
-    if K < 2:
-        raise ValueError(f"K = {K}: a process needs at least 2 categories")
-    distance = np.abs(np.subtract.outer(np.arange(K), np.arange(K)))
-
-    def one_step(b: float) -> np.ndarray:
-        weights = np.exp(-4.0 * np.arange(K) ** 2 / ((K - 1) ** 2 * b))
-        q = (weights / (2 * weights.sum() - 1))[distance]
-        np.fill_diagonal(q, 0.0)
-        np.fill_diagonal(q, 1.0 - q.sum(1))
-        return q
-
-    return dense((one_step(b) for b in beta), prior=np.full(K, 1.0 / K))
 
 
 def _round(matrix: np.ndarray) -> np.ndarray:
