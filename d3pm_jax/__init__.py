@@ -4,7 +4,7 @@ The names here are the pure kernels. Networks are in `d3pm_jax.models`, data in 
 trainer in `d3pm_jax.training`; none of them is imported with this package.
 """
 
-from d3pm_jax import drawing, heads, likelihood, losses, numerics, sampling, schedules, timesteps, transitions
+from d3pm_jax import heads, likelihood, losses, numerics, sampling, schedules, timesteps, transitions
 from d3pm_jax.diffusion import log_p_x0, p_logits, p_sample, q_posterior, q_sample
 from d3pm_jax.drawing import categorical
 from d3pm_jax.heads import forbid, residual
@@ -14,7 +14,19 @@ from d3pm_jax.numerics import kl, log_add, log_matmul, log_normalize, log_prob, 
 from d3pm_jax.sampling import ancestral, sample
 from d3pm_jax.schedules import cosine, linear, reciprocal
 from d3pm_jax.timesteps import low_discrepancy
-from d3pm_jax.transitions import absorbing, dense, gaussian, marginal, respace, uniform
+from d3pm_jax.transitions import (
+    absorbing,
+    banded,
+    dense,
+    from_rate,
+    gaussian,
+    knn_graph,
+    knn_rate,
+    marginal,
+    random_walk,
+    respace,
+    uniform,
+)
 
 __version__ = "0.1.0"
 
@@ -22,18 +34,21 @@ __all__ = [
     "absorbing",
     "all_t_bound",
     "ancestral",
+    "banded",
     "bits_per_dim",
     "categorical",
     "cosine",
     "cross_entropy",
     "dense",
-    "drawing",
     "estimate_bound",
     "forbid",
+    "from_rate",
     "gaussian",
     "heads",
     "hybrid",
     "kl",
+    "knn_graph",
+    "knn_rate",
     "likelihood",
     "linear",
     "log_add",
@@ -52,6 +67,7 @@ __all__ = [
     "prior_kl",
     "q_posterior",
     "q_sample",
+    "random_walk",
     "reciprocal",
     "residual",
     "respace",

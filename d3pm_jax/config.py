@@ -97,8 +97,22 @@ class Absorbing(Process):
 class Gaussian(Process):
     """Move to near values of ordinal data."""
 
+    bands: int | None = None
+    """the furthest that one step can move; K - 1 without"""
+
     def build(self) -> transitions.Transition:
-        return transitions.gaussian(self.beta.build(self.steps), self.K)
+        return transitions.gaussian(self.beta.build(self.steps), self.K, self.bands)
+
+
+@dataclasses.dataclass(frozen=True)
+class Banded(Process):
+    """Resample uniformly, but keep only moves to near values."""
+
+    bands: int
+    """the furthest that one step can move"""
+
+    def build(self) -> transitions.Transition:
+        return transitions.banded(self.beta.build(self.steps), self.K, self.bands)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 import torch_ref
 from parity_tests import scales
-from parity_tests.families import FAMILIES, Family, process, random
+from parity_tests.families import FAMILIES, Family, embeddings, process, random
 from parity_tests.frameworks import precision, to_torch
 
 B, S, K, T = 3, (2, 2), 5, 7
@@ -247,6 +247,12 @@ def schedule(**kwargs: float) -> Callable[[str], Iterator[Case]]:
                 yield Case(f"T = {T}, {kwargs}", {"T": T, **kwargs})
 
     return cases
+
+
+def graph(dtype: str) -> Iterator[Case]:
+    """Points of which two are the same, and a star, whose graph only has edges to its centre."""
+    yield Case("random points", {"embeddings": embeddings(17), "k": 3})
+    yield Case("star", {"embeddings": np.concatenate([np.zeros((1, 4)), np.eye(4)]), "k": 1})
 
 
 def reverse_chain(family: Family, dtype: str) -> dict[str, Any]:

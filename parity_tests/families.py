@@ -55,6 +55,19 @@ def _matrices(K: int, T: int) -> np.ndarray:
     return Q / Q.sum(-1, keepdims=True)
 
 
+def _rate(K: int) -> np.ndarray:
+    """Random rates, some of them 0."""
+    R = 5.0 * _matrices(K, 1)[0]
+    return R - np.diag(R.sum(1))
+
+
+def embeddings(K: int) -> np.ndarray:
+    """Random points, two of them the same."""
+    x = random(18).normal(size=(K, 3))
+    x[-1] = x[0]
+    return x
+
+
 Build = Callable[[Any, int, int], Any]
 FAMILIES: dict[str, Build] = {
     "uniform": lambda lib, K, T: lib.uniform(_linear(T), K),
@@ -68,6 +81,14 @@ FAMILIES: dict[str, Build] = {
     "dense": lambda lib, K, T: lib.dense(_matrices(K, T)),
     "dense_prior": lambda lib, K, T: lib.dense(_matrices(K, T), prior=random(3).dirichlet(np.ones(K))),
 }
+CONSTRUCTED: dict[str, Build] = {  # the kernels of "dense" again: only their tables are compared
+    "gaussian_bands": lambda lib, K, T: lib.gaussian(_linear(T), K, 2),
+    "banded": lambda lib, K, T: lib.banded(_linear(T), K, 2),
+    "random_walk": lambda lib, K, T: lib.random_walk(_linear(T), _matrices(K, 1)[0]),
+    "random_walk_knn": lambda lib, K, T: lib.random_walk(_linear(T), lib.knn_graph(embeddings(K), 2)),
+    "from_rate": lambda lib, K, T: lib.from_rate(_rate(K), _linear(T)),
+    "from_rate_knn": lambda lib, K, T: lib.from_rate(lib.knn_rate(embeddings(K), 2), 5 * _linear(T)),
+}
 OTHER_ZEROS_IN_FLOAT32 = ("gaussian_narrow",)  # entries that only float64 tables can hold
 
 
@@ -76,4 +97,4 @@ def process(lib: str, family: Family, dtype: str) -> Any:
     """The process as one of `LIBRARIES` builds it in one float type; call it inside `precision(dtype)`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "x_T still depends on x_0")  # gaussian_narrow is meant to
-        return FAMILIES[family.name](LIBRARIES[lib], family.K, family.T)
+        return (FAMILIES | CONSTRUCTED)[family.name](LIBRARIES[lib], family.K, family.T)

@@ -61,6 +61,11 @@ def respaced_tables(lib: ModuleType, name: str) -> Function:
     return lambda tr, grid: all_tables(lib, name)(lib.respace(tr, grid), np.arange(len(grid) + 1))
 
 
+def of_numpy(lib: ModuleType, name: str) -> Function:
+    """What takes NumPy arrays in either framework."""
+    return lambda embeddings, k: getattr(lib, name)(np.asarray(embeddings), k)
+
+
 def in_module(lib: ModuleType, name: str) -> Function:
     module, function = name.split(".")
     return getattr(getattr(lib, module), function)
@@ -111,6 +116,11 @@ def _schedule(**kwargs: float) -> Pair:
     return Pair(cases.schedule(**kwargs), result(scales.one), dtypes=("float64",), jit=False)
 
 
+def _graph() -> Pair:
+    """From points to numbers in [-1, 1]."""
+    return Pair(cases.graph, result(scales.one), call=of_numpy, dtypes=("float64",), jit=False)
+
+
 _POSTERIOR = ("tr", "logits_x0", "x0", "xt", "t", "first_step")
 _P = ("tr", "logits_x0", "xt", "t", "first_step")
 
@@ -121,7 +131,12 @@ PAIRS: dict[str, Pair] = {
     "uniform": _process("uniform"),
     "absorbing": _process("absorbing", "absorbing_extra"),
     "marginal": _process("marginal", "marginal_reset", "marginal_slow"),
-    "gaussian": _process("gaussian", "gaussian_narrow"),
+    "gaussian": _process("gaussian", "gaussian_narrow", "gaussian_bands"),
+    "banded": _process("banded"),
+    "random_walk": _process("random_walk", "random_walk_knn"),
+    "from_rate": _process("from_rate", "from_rate_knn"),
+    "knn_graph": _graph(),
+    "knn_rate": _graph(),
     "dense": _process("dense", "dense_prior"),
     "Transition.Q": Pair(cases.from_clean("tr", "t"), result(scales.probabilities), call=method),
     "Transition.Qbar": Pair(cases.from_clean("tr", "t"), result(scales.probabilities), call=method),

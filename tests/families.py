@@ -18,7 +18,7 @@ class Case(NamedTuple):
 
 BETA = np.array([0.15, 0.3, 0.5, 1.0])
 RISING = np.array([0.8, 0.85, 0.9, 1.0])
-NAMES = ("uniform", "absorbing", "extra mask", "marginal", "gaussian", "dense")
+NAMES = ("uniform", "absorbing", "extra mask", "marginal", "gaussian", "banded", "neighbours", "dense")
 
 
 def make(name: str) -> Case:
@@ -60,6 +60,25 @@ def _gaussian() -> Case:
                     Q[t, i, j] = np.exp(-4 * (i - j) ** 2 / (4 * beta)) / total
             Q[t, i, i] = 1 - Q[t, i].sum()
     return Case(transitions.gaussian(RISING, 3), Q, np.full(3, 1 / 3), [0, 1, 2])
+
+
+def _banded() -> Case:
+    Q = np.zeros((4, 3, 3))
+    for t, beta in enumerate(BETA):
+        Q[t] = beta / 3 * np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+        for i in range(3):
+            Q[t, i, i] = 1 - Q[t, i].sum()
+    return Case(transitions.banded(BETA, 3, 1), Q, np.full(3, 1 / 3), [0, 1, 2])
+
+
+def _neighbours() -> Case:
+    """Three points on a line, the last one far off, and exp(s R) from the eigenvectors of R."""
+    R = np.array([[-1.0, 1.0, 0.0], [1.0, -1.5, 0.5], [0.0, 0.5, -0.5]])
+    durations = np.array([0.1, 0.5, 1.0, 3.0])
+    eigenvalues, V = np.linalg.eigh(R)
+    Q = np.stack([V * np.exp(s * eigenvalues) @ V.T for s in durations])
+    tr = transitions.from_rate(transitions.knn_rate(np.array([[0.0], [1.0], [3.0]]), 1), durations)
+    return Case(tr, Q, np.full(3, 1 / 3), [0, 1, 2])
 
 
 def _dense() -> Case:

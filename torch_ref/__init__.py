@@ -13,22 +13,39 @@ from torch_ref.numerics import kl, log_add, log_matmul, log_normalize, log_prob,
 from torch_ref.sampling import ancestral
 from torch_ref.schedules import cosine, linear, reciprocal
 from torch_ref.timesteps import low_discrepancy
-from torch_ref.transitions import Process, absorbing, dense, gaussian, marginal, respace, uniform
+from torch_ref.transitions import (
+    Process,
+    absorbing,
+    banded,
+    dense,
+    from_rate,
+    gaussian,
+    knn_graph,
+    knn_rate,
+    marginal,
+    random_walk,
+    respace,
+    uniform,
+)
 
 __all__ = [
     "Process",
     "absorbing",
     "all_t_bound",
     "ancestral",
+    "banded",
     "bits_per_dim",
     "categorical",
     "cosine",
     "cross_entropy",
     "dense",
     "forbid",
+    "from_rate",
     "gaussian",
     "hybrid",
     "kl",
+    "knn_graph",
+    "knn_rate",
     "linear",
     "log_add",
     "log_matmul",
@@ -44,6 +61,7 @@ __all__ = [
     "prior_kl",
     "q_posterior",
     "q_sample",
+    "random_walk",
     "reciprocal",
     "residual",
     "respace",

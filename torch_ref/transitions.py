@@ -110,14 +110,66 @@ def dense(Q: Iterable[Numbers], prior: Numbers | None = None) -> Process:
     return dataclasses.replace(process, Q_step=Q_step, Q_cum=Q_cum)
 
 
-def gaussian(beta: Numbers, K: int) -> Process:
-    """Off the diagonal exp(-4 |i-j|^2 / ((K-1)^2 beta)) / sum_{n=1-K}^{K-1} exp(-4 n^2 / ((K-1)^2 beta))."""
-    i = torch.arange(K, dtype=torch.float64)
-    n = torch.arange(1 - K, K, dtype=torch.float64)
-    width = ((K - 1) ** 2 * _float64(beta))[:, None, None]
-    Q = torch.exp(-4 * (i[:, None] - i) ** 2 / width) / torch.exp(-4 * n**2 / width).sum(-1, keepdim=True)
-    Q = Q * (1 - torch.eye(K, dtype=torch.float64))
+def gaussian(beta: Numbers, K: int, bands: int | None = None) -> Process:
+    """w_{i-j} / sum_{n=-bands}^{bands} w_n, w_n = exp(-4 n^2 / ((K-1)^2 beta)), for 0 < |i-j| <= bands."""
+    bands = K - 1 if bands is None else bands
+    n = torch.arange(-bands, bands + 1, dtype=torch.float64)
+    w = torch.exp(-4 * n**2 / ((K - 1) ** 2 * _float64(beta)[:, None]))
+    return _near(w[:, bands:] / w.sum(-1, keepdim=True), K)
+
+
+def banded(beta: Numbers, K: int, bands: int) -> Process:
+    """beta / K for 0 < |i-j| <= bands."""
+    return _near((_float64(beta) / K)[:, None].expand(-1, bands + 1), K)
+
+
+def _near(p: Tensor, K: int) -> Process:
+    """Off the diagonal Q[t, i, j] = p[t, |i-j|], p being [T, bands + 1], and rows that sum to 1."""
+    Q = torch.zeros(len(p), K, K, dtype=torch.float64)
+    for i in range(K):
+        for j in range(K):
+            if 0 < abs(i - j) < p.shape[1]:
+                Q[:, i, j] = p[:, abs(i - j)]
     return dense(Q + torch.diag_embed(1 - Q.sum(-1)), prior=torch.full((K,), 1 / K, dtype=torch.float64))
+
+
+def knn_graph(embeddings: Numbers, k: int) -> Tensor:
+    """G + G^T + 2 I, rows and columns divided by their sums in turn; G as in `_nearest`."""
+    G = _nearest(embeddings, k)
+    W = G + G.T + 2 * torch.eye(len(G), dtype=torch.float64)
+    for _ in range(1000):
+        W = W / W.sum(dim=1, keepdim=True)
+        W = W / W.sum(dim=0, keepdim=True)
+    return W
+
+
+def knn_rate(embeddings: Numbers, k: int) -> Tensor:
+    """A - diag(A 1) with A = (G + G^T) / (2 k)."""
+    G = _nearest(embeddings, k)
+    A = (G + G.T) / (2 * k)
+    return A - torch.diag(A.sum(dim=1))
+
+
+def _nearest(embeddings: Numbers, k: int) -> Tensor:
+    """G[i, j] = 1 where j is one of the k nearest to i; the lower index first among equals."""
+    x = _float64(embeddings)
+    G = torch.zeros(len(x), len(x), dtype=torch.float64)
+    for i in range(len(x)):
+        others = [j for j in range(len(x)) if j != i]
+        for j in sorted(others, key=lambda j: (((x[i] - x[j]) ** 2).sum().item(), j))[:k]:
+            G[i, j] = 1
+    return G
+
+
+def random_walk(beta: Numbers, W: Numbers) -> Process:
+    """Q = (1 - beta) I + beta W."""
+    beta, W = _float64(beta)[:, None, None], _float64(W)
+    return dense((1 - beta) * torch.eye(len(W), dtype=torch.float64) + beta * W)
+
+
+def from_rate(R: Numbers, durations: Numbers) -> Process:
+    """Q = exp(s R)."""
+    return dense(torch.linalg.matrix_exp(_float64(durations)[:, None, None] * _float64(R)))
 
 
 def marginal(beta: Numbers, pi: Numbers) -> Process:

@@ -1,7 +1,7 @@
-"""Any one-step matrices, as dense tables: the discretised Gaussian, or what a user brings."""
+"""Any one-step matrices, as dense tables."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial, reduce
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax import chunks, drawing, numerics, schedules
+from d3pm_jax import chunks, drawing, numerics
 from d3pm_jax.checks import check_categories, check_steps
 from d3pm_jax.transitions import base, bayes
 from d3pm_jax.transitions.base import FirstStep, Transition, check_distribution, check_prior, read, spread
@@ -34,7 +34,7 @@ class Spec(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True)
 class Dense(Transition):
-    """Any row-stochastic one-step matrices, as tables of T x K x K. Make one with `dense` or `gaussian`.
+    """Any row-stochastic one-step matrices, as tables of T x K x K. Make one with `dense`.
 
     Exact relative to its tables, whose entries below `numerics.smallest_entry` are 0.
     """
@@ -190,45 +190,6 @@ def _round_up(x: np.ndarray) -> np.ndarray:
     dtype = jnp.zeros(0).dtype
     near = x.astype(dtype)
     return np.where(near < x, np.nextafter(near, np.asarray(np.inf, dtype)), near)
-
-
-class Steps(Sequence[np.ndarray]):
-    """Matrices made when asked for, so that the many of a long process need no memory."""
-
-    def __init__(self, one_step: Callable[[float], np.ndarray], values: np.ndarray):
-        self._one_step, self._values = one_step, values
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getitem__(self, i):
-        return self._one_step(float(self._values[i]))
-
-
-def gaussian(beta: np.ndarray, K: int) -> Dense:
-    """The discretised Gaussian of D3PM appendix A.2.3 for ordinal data: near values are likelier targets.
-
-    Off the diagonal Q[i, j] = w_{i-j} / sum_{n=1-K}^{K-1} w_n with w_n = exp(-4 n^2 / ((K - 1)^2 beta)), and
-    the diagonal makes rows sum to 1. Doubly stochastic, so the prior is uniform. The same spacing for every
-    K: the official code fixes it at that of K = 256, which for small K makes the chain the identity.
-
-    Args:
-        beta: [T], each in (0, 1]: the variance in units of the squared half-range.
-        K: number of categories, at least 2.
-    """
-    beta = schedules.check_betas(beta)
-    if K < 2:
-        raise ValueError(f"K = {K}: a process needs at least 2 categories")
-    distance = np.abs(np.subtract.outer(np.arange(K), np.arange(K)))
-
-    def one_step(b: float) -> np.ndarray:
-        weights = np.exp(-4.0 * np.arange(K) ** 2 / ((K - 1) ** 2 * b))
-        q = (weights / (2 * weights.sum() - 1))[distance]
-        np.fill_diagonal(q, 0.0)
-        np.fill_diagonal(q, 1.0 - q.sum(1))
-        return q
-
-    return dense(Steps(one_step, beta), prior=np.full(K, 1.0 / K))
 
 
 def _round(matrix: np.ndarray) -> np.ndarray:
