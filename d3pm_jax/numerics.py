@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 NEG_INF = -jnp.inf
 
@@ -56,32 +56,32 @@ def log_normalize(logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
 
 
 @jax.custom_vjp
-def log_prob(logits: Float[Array, "*S K"], x: Array) -> Float[Array, "*S"]:
-    """logits[x] - log_sum(logits): the log-probability of one category of each row.
+def log_prob(logits: Float[Array, "*S K"], k: Int[Array, "*S"]) -> Float[Array, "*S"]:
+    """logits[k] - log_sum(logits): the log-probability of one category of each row.
 
     Args:
         logits: unnormalised log-probabilities in nats, entries may be -inf.
-        x: integers [*S] in 0..K-1.
+        k: categories.
 
     Returns:
         Nats; -inf, with gradient 0, where the category or the whole row has probability 0.
     """
-    return _log_prob_fwd(logits, x)[0]
+    return _log_prob_fwd(logits, k)[0]
 
 
-def _log_prob_fwd(logits: Array, x: Array):
+def _log_prob_fwd(logits: Array, k: Array):
     total = log_sum(logits)
-    picked = jnp.take_along_axis(logits, x[..., None], axis=-1)[..., 0]
+    picked = jnp.take_along_axis(logits, k[..., None], axis=-1)[..., 0]
     value = jnp.where(picked == NEG_INF, picked, picked - total)
-    return value, (logits, x, total, value)
+    return value, (logits, k, total, value)
 
 
 def _log_prob_bwd(residuals, g: Array):
-    logits, x, total, value = residuals
-    categories = jnp.arange(logits.shape[-1]).reshape((1,) * x.ndim + (-1,))
+    logits, k, total, value = residuals
+    categories = jnp.arange(logits.shape[-1]).reshape((1,) * k.ndim + (-1,))
     p = jnp.exp(logits - jnp.where(total == NEG_INF, 0.0, total)[..., None])
     g = jnp.where(value == NEG_INF, 0.0, g)[..., None]
-    return g * ((x[..., None] == categories) - p), None
+    return g * ((k[..., None] == categories) - p), None
 
 
 log_prob.defvjp(_log_prob_fwd, _log_prob_bwd)

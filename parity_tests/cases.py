@@ -199,7 +199,7 @@ def at_boundaries(cdf: torch.Tensor, dtype: str) -> np.ndarray:
 
 def log_prob(dtype: str) -> Iterator[Case]:
     for case in log_arrays("logits")(dtype):
-        yield Case(case.name, case.args | {"x": random(13).integers(0, K, (4, 3))})
+        yield Case(case.name, case.args | {"k": random(13).integers(0, K, (4, 3))})
 
 
 def respaced(*families: str) -> Callable[[str], Iterator[Case]]:

@@ -76,6 +76,8 @@ FAMILIES: dict[str, Build] = {
     "marginal": lambda lib, K, T: lib.marginal(_linear(T), _pi(K)),
     "marginal_reset": lambda lib, K, T: lib.marginal(_reset(T), _pi(K)),
     "marginal_slow": lambda lib, K, T: lib.marginal(np.geomspace(1e-6, 1.0, T), _pi(K)),
+    "masked": lambda lib, K, T: lib.masked(lib.marginal(_linear(T), _pi(K - 1)), _reciprocal(T)),
+    "masked_dense": lambda lib, K, T: lib.masked(lib.dense(_matrices(K - 1, T)), 0.3 * _linear(T)),
     "gaussian": lambda lib, K, T: lib.gaussian(_linear(T), K),
     "gaussian_narrow": lambda lib, K, T: lib.gaussian(0.05 * _linear(T), K),
     "dense": lambda lib, K, T: lib.dense(_matrices(K, T)),

@@ -131,6 +131,7 @@ PAIRS: dict[str, Pair] = {
     "uniform": _process("uniform"),
     "absorbing": _process("absorbing", "absorbing_extra"),
     "marginal": _process("marginal", "marginal_reset", "marginal_slow"),
+    "masked": _process("masked", "masked_dense"),
     "gaussian": _process("gaussian", "gaussian_narrow", "gaussian_bands"),
     "banded": _process("banded"),
     "random_walk": _process("random_walk", "random_walk_knn"),
@@ -154,7 +155,7 @@ PAIRS: dict[str, Pair] = {
         cases.from_clean("tr", "logits_x0", "x0", "t"), arguments(scales.marginal_kl), call=method
     ),
     "respace": Pair(
-        cases.respaced("uniform", "marginal", "dense_prior"),
+        cases.respaced("uniform", "marginal", "dense_prior", "masked_dense"),
         _process().scale,
         call=respaced_tables,
         jit=False,  # jit keeps only rounded tables

@@ -24,9 +24,9 @@ def log_normalize(logits: Tensor) -> Tensor:
     return logits - torch.where(total == NEG_INF, 0.0, total)
 
 
-def log_prob(logits: Tensor, x: Tensor) -> Tensor:
-    """log_normalize(logits)[x]."""
-    return log_normalize(logits).gather(-1, x[..., None])[..., 0]
+def log_prob(logits: Tensor, k: Tensor) -> Tensor:
+    """log_normalize(logits)[k]."""
+    return log_normalize(logits).gather(-1, k[..., None])[..., 0]
 
 
 def kl(log_q: Tensor, log_p: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class Process:
     Q64: Tensor  # [T + 1, K, K]  Q in float64
     pi64: Tensor  # [K]
     own_last: bool = False  # how draw_q orders the categories
+    masked: bool = False  # whether the last category is a mask on top
 
     @property
     def K(self) -> int:
@@ -64,16 +65,19 @@ class Process:
     def draw_q(self, x0: Tensor, t: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
         """The inverse of the cumulative row of Qbar at u.
 
-        Where Q = alpha I + (1 - alpha) 1 pi^T, x_0 comes last in that row: it is what is left when all
-        others had their turn.
+        Where Q = alpha I + (1 - alpha) 1 pi^T, x_0 comes last in that row, but before a mask on top: it is
+        what is left when the others had their turn.
         """
         if not self.own_last:
             return drawing.categorical(self.log_q_probs(x0, t), u, u_low)
         p = self.Q_cum[spread(t, x0.ndim), x0].double()
-        own = torch.nn.functional.one_hot(x0, self.K).bool()
-        below = torch.where(own, 0.0, p).cumsum(dim=-1)
-        hit = (drawing.value(u, u_low)[..., None] < below) & ~own
-        return torch.where(hit.any(dim=-1), hit.int().argmax(dim=-1), x0)
+        others = ~torch.nn.functional.one_hot(x0, self.K).bool()
+        if self.masked:
+            others[..., -1] = False
+        noise = drawing.value(u, u_low)
+        hit = (noise[..., None] < torch.where(others, p, 0.0).cumsum(dim=-1)) & others
+        rest = torch.where(noise < 1 - p[..., -1], x0, self.K - 1) if self.masked else x0
+        return torch.where(hit.any(dim=-1), hit.int().argmax(dim=-1), rest)
 
     def draw_prior(self, u: Tensor, u_low: Tensor | None = None) -> Tensor:
         """The inverse of the cumulative prior at u."""
@@ -84,6 +88,18 @@ class Process:
         return numerics.kl(self.log_q_probs(x0, t), self.log_push(numerics.log_normalize(logits_x0), t))
 
 
+def masked(inner: Process, gamma: Numbers) -> Process:
+    """Q = (1 - gamma) Q_inner, and gamma to one more category, the mask, which keeps itself."""
+    gamma = _float64(gamma)
+    Q = torch.zeros(inner.T, inner.K + 1, inner.K + 1, dtype=torch.float64)
+    Q[:, :-1, :-1] = (1 - gamma)[:, None, None] * inner.Q64[1:]
+    Q[:, :-1, -1] = gamma[:, None]
+    Q[:, -1, -1] = 1
+    hidden = 1 - torch.prod(1 - gamma)
+    prior = torch.cat([(1 - hidden) * inner.pi64, hidden[None]])
+    return dataclasses.replace(_process(Q, prior), own_last=inner.own_last, masked=True)
+
+
 def respace(tr: Process, grid: Sequence[int]) -> Process:
     """Only the steps of the grid: one-step matrices are the products of those between."""
     Q = [
@@ -91,7 +107,9 @@ def respace(tr: Process, grid: Sequence[int]) -> Process:
         for a, b in zip([0, *grid], grid, strict=False)
     ]
     process = _process(torch.stack(Q), tr.pi64)
-    return dataclasses.replace(process, time=tr.time[torch.tensor([0, *grid])], own_last=tr.own_last)
+    return dataclasses.replace(
+        process, time=tr.time[torch.tensor([0, *grid])], own_last=tr.own_last, masked=tr.masked
+    )
 
 
 def spread(t: Tensor, ndim: int) -> Tensor:

@@ -3,11 +3,13 @@
 from d3pm_jax.transitions.base import Transition, respace
 from d3pm_jax.transitions.dense import Dense, dense
 from d3pm_jax.transitions.graph import from_rate, knn_graph, knn_rate, random_walk
+from d3pm_jax.transitions.masked import Masked, masked
 from d3pm_jax.transitions.mixing import Mixing, absorbing, marginal, uniform
 from d3pm_jax.transitions.ordinal import banded, gaussian
 
 __all__ = [
     "Dense",
+    "Masked",
     "Mixing",
     "Transition",
     "absorbing",
@@ -18,6 +20,7 @@ __all__ = [
     "knn_graph",
     "knn_rate",
     "marginal",
+    "masked",
     "random_walk",
     "respace",
     "uniform",

@@ -131,9 +131,23 @@ def steps_between(grid: Sequence[int]) -> list[range]:
     return [range(a + 1, b + 1) for a, b in zip([0, *grid], grid, strict=False)]
 
 
+def joined(p: np.ndarray, grid: Sequence[int]) -> np.ndarray:
+    """The probability that something happens between kept times, p_t [T] being that of step t: 1 - prod(1 - p)."""
+    with np.errstate(divide="ignore"):
+        never = np.log1p(-p)
+    return -np.expm1(np.array([sum(never[t - 1] for t in steps) for steps in steps_between(grid)]))
+
+
 def all_steps(T: int) -> np.ndarray:
     """`time` of a process that was not respaced."""
     return np.arange(T + 1, dtype=np.int32)
+
+
+def log_bars(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log alpha_bar and log(1 - alpha_bar), float64 [T + 1] each."""
+    with np.errstate(divide="ignore"):
+        log_alpha_bar = np.cumsum(np.concatenate([[0.0], np.log1p(-beta)]))
+        return log_alpha_bar, np.log(-np.expm1(log_alpha_bar))
 
 
 def two_floats(x: np.ndarray) -> Array:

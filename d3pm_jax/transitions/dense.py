@@ -174,7 +174,7 @@ def _tables(Q: Matrices) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     for t in range(len(Q) + 1):
         q = _check_stochastic(Q[t - 1], t, len(Qbar)) if t else Qbar
         Qbar = Qbar @ q
-        back[t], cum[t], ends[t] = _round(q.T), _round(Qbar), _round_up(_ends(Qbar))
+        back[t], cum[t], ends[t] = _round(q.T), _round(Qbar), _round_up(_ends(_without_small(Qbar)))
     return back, cum, ends, Qbar
 
 
@@ -194,8 +194,11 @@ def _round_up(x: np.ndarray) -> np.ndarray:
 
 def _round(matrix: np.ndarray) -> np.ndarray:
     """The matrix in JAX's default float type, with entries too small for `numerics.log_matmul` set to 0."""
-    dtype = jnp.zeros(0).dtype
-    return np.where(matrix < numerics.smallest_entry(dtype), 0.0, matrix).astype(dtype)
+    return _without_small(matrix).astype(jnp.zeros(0).dtype)
+
+
+def _without_small(matrix: np.ndarray) -> np.ndarray:
+    return np.where(matrix < numerics.smallest_entry(jnp.zeros(0).dtype), 0.0, matrix)
 
 
 def _check_stochastic(q: np.ndarray, t: int, K: int) -> np.ndarray:

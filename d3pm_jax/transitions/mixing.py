@@ -163,10 +163,7 @@ class Mixing(Transition):
 
     def respaced(self, grid: Sequence[int]) -> "Mixing":
         base.check_spec(self.spec)
-        log_alpha = np.array(
-            [np.sum(np.log1p(-self.spec.beta[[t - 1 for t in steps]])) for steps in base.steps_between(grid)]
-        )
-        return _mixing(-np.expm1(log_alpha), self.spec.pi, np.asarray(self.time)[[0, *grid]])
+        return _mixing(base.joined(self.spec.beta, grid), self.spec.pi, np.asarray(self.time)[[0, *grid]])
 
     def _cdf(self, k: Array) -> drawing.Pair:
         return read(self.cdf[0], k), read(self.cdf[1], k)
@@ -197,14 +194,14 @@ def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
     if pi.size < 2:
         raise ValueError(f"K = {pi.size}: a process needs at least 2 categories")
     process = _mixing(beta, pi, base.all_steps(beta.size))
-    log_keep, log_mix = _log_bars(beta)
+    log_keep, log_mix = base.log_bars(beta)
     check_prior(_mixing_prior_kl(log_keep[-1], log_mix[-1], pi), math.exp(log_keep[-1]))
     return process
 
 
 def _mixing(beta: np.ndarray, pi: np.ndarray, time: np.ndarray) -> Mixing:
     """The tables of `marginal`."""
-    log_alpha_bar, log_beta_bar = _log_bars(beta)
+    log_alpha_bar, log_beta_bar = base.log_bars(beta)
     with np.errstate(divide="ignore"):
         log_alpha = np.concatenate([[0.0], np.log1p(-beta)])
         log_beta = np.log(np.concatenate([[0.0], beta]))
@@ -222,13 +219,6 @@ def _mixing(beta: np.ndarray, pi: np.ndarray, time: np.ndarray) -> Mixing:
         T=beta.size,
         spec=Spec(beta, pi),
     )
-
-
-def _log_bars(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log alpha_bar and log(1 - alpha_bar), [T + 1]."""
-    with np.errstate(divide="ignore"):
-        log_alpha_bar = np.cumsum(np.concatenate([[0.0], np.log1p(-beta)]))
-        return log_alpha_bar, np.log(-np.expm1(log_alpha_bar))
 
 
 def uniform(beta: np.ndarray, K: int) -> Mixing:
