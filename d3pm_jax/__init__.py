@@ -7,11 +7,20 @@ trainer in `d3pm_jax.training`; none of them is imported with this package.
 from d3pm_jax import heads, likelihood, losses, numerics, sampling, schedules, timesteps, transitions
 from d3pm_jax.diffusion import log_p_x0, p_logits, p_sample, q_posterior, q_sample
 from d3pm_jax.heads import forbid, residual
+from d3pm_jax.information import mutual_information, mutual_information_steps
 from d3pm_jax.likelihood import all_t_bound, bits_per_dim, estimate_bound
 from d3pm_jax.losses import cross_entropy, hybrid, posterior_kl, prior_kl
 from d3pm_jax.numerics import categorical, kl, log_add, log_matmul, log_normalize, log_sum
 from d3pm_jax.sampling import ancestral, sample
-from d3pm_jax.schedules import cosine, linear, reciprocal
+from d3pm_jax.schedules import (
+    cosine,
+    cosine_squared,
+    from_alpha_bar,
+    linear,
+    log_linear,
+    polynomial,
+    reciprocal,
+)
 from d3pm_jax.timesteps import low_discrepancy
 from d3pm_jax.transitions import absorbing, dense, gaussian, marginal, uniform
 
@@ -24,10 +33,12 @@ __all__ = [
     "bits_per_dim",
     "categorical",
     "cosine",
+    "cosine_squared",
     "cross_entropy",
     "dense",
     "estimate_bound",
     "forbid",
+    "from_alpha_bar",
     "gaussian",
     "heads",
     "hybrid",
@@ -35,6 +46,7 @@ __all__ = [
     "likelihood",
     "linear",
     "log_add",
+    "log_linear",
     "log_matmul",
     "log_normalize",
     "log_p_x0",
@@ -42,9 +54,12 @@ __all__ = [
     "losses",
     "low_discrepancy",
     "marginal",
+    "mutual_information",
+    "mutual_information_steps",
     "numerics",
     "p_logits",
     "p_sample",
+    "polynomial",
     "posterior_kl",
     "prior_kl",
     "q_posterior",

@@ -10,7 +10,15 @@ from torch_ref.likelihood import all_t_bound, bits_per_dim
 from torch_ref.losses import cross_entropy, hybrid, posterior_kl, prior_kl
 from torch_ref.numerics import categorical, kl, log_add, log_matmul, log_normalize, log_sum
 from torch_ref.sampling import ancestral
-from torch_ref.schedules import cosine, linear, reciprocal
+from torch_ref.schedules import (
+    cosine,
+    cosine_squared,
+    from_alpha_bar,
+    linear,
+    log_linear,
+    polynomial,
+    reciprocal,
+)
 from torch_ref.timesteps import low_discrepancy
 from torch_ref.transitions import Process, absorbing, dense, gaussian, marginal, uniform
 
@@ -22,14 +30,17 @@ __all__ = [
     "bits_per_dim",
     "categorical",
     "cosine",
+    "cosine_squared",
     "cross_entropy",
     "dense",
     "forbid",
+    "from_alpha_bar",
     "gaussian",
     "hybrid",
     "kl",
     "linear",
     "log_add",
+    "log_linear",
     "log_matmul",
     "log_normalize",
     "log_p_x0",
@@ -38,6 +49,7 @@ __all__ = [
     "marginal",
     "p_logits",
     "p_sample",
+    "polynomial",
     "posterior_kl",
     "prior_kl",
     "q_posterior",
