@@ -8,11 +8,20 @@ from d3pm_jax import heads, likelihood, losses, numerics, sampling, schedules, t
 from d3pm_jax.diffusion import log_p_x0, p_logits, p_sample, q_posterior, q_sample
 from d3pm_jax.drawing import categorical
 from d3pm_jax.heads import forbid, residual
+from d3pm_jax.information import mutual_information, mutual_information_steps
 from d3pm_jax.likelihood import all_t_bound, bits_per_dim, estimate_bound
 from d3pm_jax.losses import cross_entropy, hybrid, posterior_kl, prior_kl
-from d3pm_jax.numerics import kl, log_add, log_matmul, log_normalize, log_prob, log_sum
+from d3pm_jax.numerics import kl, kl_logits, log_add, log_matmul, log_normalize, log_prob, log_sum
 from d3pm_jax.sampling import ancestral, sample
-from d3pm_jax.schedules import cosine, linear, reciprocal
+from d3pm_jax.schedules import (
+    cosine,
+    cosine_squared,
+    from_alpha_bar,
+    linear,
+    log_linear,
+    polynomial,
+    reciprocal,
+)
 from d3pm_jax.timesteps import low_discrepancy
 from d3pm_jax.transitions import (
     absorbing,
@@ -39,20 +48,24 @@ __all__ = [
     "bits_per_dim",
     "categorical",
     "cosine",
+    "cosine_squared",
     "cross_entropy",
     "dense",
     "estimate_bound",
     "forbid",
+    "from_alpha_bar",
     "from_rate",
     "gaussian",
     "heads",
     "hybrid",
     "kl",
+    "kl_logits",
     "knn_graph",
     "knn_rate",
     "likelihood",
     "linear",
     "log_add",
+    "log_linear",
     "log_matmul",
     "log_normalize",
     "log_p_x0",
@@ -62,9 +75,12 @@ __all__ = [
     "low_discrepancy",
     "marginal",
     "masked",
+    "mutual_information",
+    "mutual_information_steps",
     "numerics",
     "p_logits",
     "p_sample",
+    "polynomial",
     "posterior_kl",
     "prior_kl",
     "q_posterior",

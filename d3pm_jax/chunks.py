@@ -50,7 +50,8 @@ def _forward(loss: Loss, shared: bool, tr: Any, logits: Array, x0: Array, xt: Ar
         value, pull = jax.vjp(lambda x: loss(tr, x, *rows, *steps), logits)
         return value, pull(jnp.ones_like(value))[0]
 
-    return _parts(part, shared, logits, x0, xt, t)
+    value, gradient = _parts(part, shared, logits, x0, xt, t)
+    return value, gradient
 
 
 def _backward(loss: Loss, shared: bool, gradient: Array, g: Array):

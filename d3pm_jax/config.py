@@ -52,11 +52,49 @@ class Cosine(Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
-class Reciprocal(Schedule):
-    """beta_t = 1 / (T - t + 1): for absorbing processes."""
+class CosineSquared(Schedule):
+    """The schedule of Multinomial Diffusion: `Cosine` with a limit on alpha."""
+
+    offset: float = 0.008
+    """keeps the first beta away from 0"""
+    smallest: float = 0.001
+    """lower limit of alpha squared"""
 
     def build(self, steps: int) -> np.ndarray:
-        return schedules.reciprocal(steps)
+        return schedules.cosine_squared(steps, self.offset, self.smallest)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reciprocal(Schedule):
+    """beta_t = 1 / (scale T - t + 1): for absorbing processes."""
+
+    scale: float = 1.0
+    """above 1 to stop before everything is masked"""
+
+    def build(self, steps: int) -> np.ndarray:
+        return schedules.reciprocal(steps, self.scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogLinear(Schedule):
+    """alpha_bar_t = 1 - (1 - eps) t / T."""
+
+    eps: float = 1e-3
+    """alpha_bar at t = T"""
+
+    def build(self, steps: int) -> np.ndarray:
+        return schedules.log_linear(steps, self.eps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Polynomial(Schedule):
+    """alpha_bar_t = 1 - (t / T)^power."""
+
+    power: float = 2.0
+    """above 1 to remove little at first"""
+
+    def build(self, steps: int) -> np.ndarray:
+        return schedules.polynomial(steps, self.power)
 
 
 @dataclasses.dataclass(frozen=True)

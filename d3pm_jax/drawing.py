@@ -13,9 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from d3pm_jax import chunks
+
 NEG_INF = -jnp.inf
 
-Pair = tuple[Array, Array]  # (high, low): their exact sum, low at most half a unit in the last place of high
+Pair = tuple[Array, ...]  # (high, low): their exact sum, low at most half a unit in the last place of high
 
 
 def categorical(
@@ -33,36 +35,44 @@ def categorical(
     Returns:
         int32 categories; -1 where log_p has no distribution (all -inf, or NaN).
     """
+    noise = value(u, u_low)
+    return chunks.over_parts(lambda *part: (_draw(part[0], part[1:]),), log_p, *noise)[0]
+
+
+def _draw(log_p: Array, noise: Pair) -> Array:
     K = log_p.shape[-1]
     size = math.ceil(math.sqrt(K)) if K > 32 else K
     log_p = jnp.pad(log_p, [(0, 0)] * (log_p.ndim - 1) + [(0, -K % size)], constant_values=NEG_INF)
     top = jnp.max(log_p, axis=-1, keepdims=True)
     blocks = jnp.reshape(log_p - top, (*log_p.shape[:-1], -1, size))
     block_ends = _cumulative(_block_sums(jnp.exp(blocks)))
-    total = tuple(x[-1] for x in block_ends)
-    target = times(value(u, u_low), total)
+    target = times(noise, tuple(x[-1] for x in block_ends))
     block = jnp.sum(_at_most(block_ends, target), axis=0, dtype=jnp.int32)
-    before = [jnp.sum(jnp.where(_rows(x) == block[None] - 1, x, 0.0), axis=0) for x in block_ends]
+    before = tuple(jnp.sum(jnp.where(_rows(x) == block[None] - 1, x, 0.0), axis=0) for x in block_ends)
     inside = jnp.exp(jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :])
     inside = jnp.moveaxis(inside, -1, 0)
-    ends = _cumulative((inside, jnp.zeros_like(inside)), (before[0], before[1]))
+    ends = _cumulative((inside, jnp.zeros_like(inside)), before)
     k = jnp.sum(_at_most(ends, target), axis=0, dtype=jnp.int32)
     last = jnp.max(jnp.where(inside > 0, _rows(inside), 0), axis=0)
     drawn = block * size + jnp.minimum(k, last)  # rounding of the block sums can leave none in the block
     return jnp.where(jnp.isfinite(top[..., 0]), drawn, -1)
 
 
-def first_above(boundary: Callable[[Array], Pair], K: int, noise: Pair) -> Array:
-    """The first k in 0..K-1 with noise < boundary(k), which does not decrease; K where there is none."""
+def search(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...]) -> Array:
+    """The first k in 0..K-1 that is not passed, K where all are; behind it none is passed."""
+    k = jnp.zeros(shape, jnp.int32)
+    for step in (2**i for i in reversed(range(K.bit_length()))):
+        ahead = passed(jnp.minimum(k + step, K) - 1)
+        k = jnp.where((k + step <= K) & ahead, k + step, k)
+    return k
 
-    def halve(_: int | Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = (low + high) // 2
-        above = less(noise, boundary(jnp.minimum(middle, K - 1))) | (middle >= K)
-        return jnp.where(above, low, jnp.minimum(middle + 1, high)), jnp.where(above, middle, high)
 
-    start = jnp.zeros(noise[0].shape, jnp.int32)
-    return lax.fori_loop(0, K.bit_length(), halve, (start, start + K))[0]
+def quotient(noise: Pair, step: Pair) -> Array:
+    """floor(noise / step), exact for positive steps and quotients below 2^20 or so."""
+    k = jnp.floor(noise[0] / step[0])  # off by one at most
+    k -= jnp.where(less(noise, times((k, jnp.zeros_like(k)), step)), 1.0, 0.0)
+    k += jnp.where(less(noise, times((k + 1, jnp.zeros_like(k)), step)), 0.0, 1.0)
+    return k.astype(jnp.int32)
 
 
 def value(u: Array, u_low: Array | None) -> Pair:

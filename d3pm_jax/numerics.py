@@ -37,9 +37,10 @@ def log_sum(x: Float[Array, "*S K"]) -> Float[Array, "*S"]:
     Returns:
         The log of their sum, the last axis gone.
     """
-    empty = jnp.max(x, axis=-1, keepdims=True) == NEG_INF
-    total = jax.nn.logsumexp(jnp.where(empty, 0.0, x), axis=-1)
-    return jnp.where(empty[..., 0], NEG_INF, total)
+    top = lax.stop_gradient(jnp.max(x, axis=-1))
+    top = jnp.where(top == NEG_INF, 0.0, top)
+    total = jnp.sum(jnp.exp(x - top[..., None]), axis=-1)
+    return jnp.where(total == 0, NEG_INF, jnp.log(jnp.where(total == 0, 1.0, total)) + top)
 
 
 def log_normalize(logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
@@ -109,6 +110,36 @@ def kl(log_q: Float[Array, "*S K"], log_p: Float[Array, "*S K"]) -> Float[Array,
     return jnp.where(jnp.any(ruled_out, axis=-1), jnp.inf, finite)
 
 
+@jax.custom_vjp
+def kl_logits(log_q: Float[Array, "*S K"], logits: Float[Array, "*S K"]) -> Float[Array, "*S"]:
+    """KL(q || softmax(logits)), whose gradient for the logits is softmax(logits) - q; q is a constant.
+
+    Args:
+        log_q: normalised log-probabilities in nats.
+        logits: unnormalised ones.
+
+    Returns:
+        The value of `kl`.
+    """
+    return _kl_logits_fwd(log_q, logits)[0]
+
+
+def _kl_logits_fwd(log_q: Array, logits: Array):
+    log_p = log_normalize(logits)
+    value = kl(log_q, log_p)
+    return value, (log_q, log_p, value)
+
+
+def _kl_logits_bwd(residuals, g: Array):
+    log_q, log_p, value = residuals
+    q = jnp.exp(log_q)
+    constant = (value == jnp.inf) | (jnp.max(q, axis=-1) == 0)
+    return None, jnp.where(constant, 0.0, g)[..., None] * (jnp.exp(log_p) - q)
+
+
+kl_logits.defvjp(_kl_logits_fwd, _kl_logits_bwd)
+
+
 def band_width(dtype: jnp.dtype) -> float:
     """Nats of log_p that `log_matmul` puts through one matrix product: 30 (float32), 300 (float64)."""
     return 300.0 if dtype == jnp.float64 else 30.0
@@ -143,20 +174,22 @@ def _split(log_p: Array) -> tuple[Array, Array, Array]:
     top = jnp.where(top == NEG_INF, 0.0, top)
     depth = top - log_p
     width = band_width(log_p.dtype)
-    finite = depth < jnp.inf
-    inside = jnp.fmod(jnp.where(finite, depth, 0.0), width)
-    band = jnp.where(finite, jnp.round((depth - inside) / width), jnp.inf)
-    return top, band, inside
+    band = jnp.floor(depth / width)
+    inside = jnp.clip(depth - band * width, 0.0, width)  # exact for depths of up to 2^23 bands
+    return top, band, jnp.where(band < jnp.inf, inside, jnp.inf)
 
 
-def _over_bands(band: Array, body, init):
-    """Fold `body(b, carry)` over the bands that occur anywhere, in increasing order."""
+def _further_bands(band: Array, body, init):
+    """Fold `body(b, carry)` over the bands behind the first that occur anywhere, in increasing order."""
+
+    def after(b: Array) -> Array:
+        return jnp.min(jnp.where(band > b, band, jnp.inf))
 
     def step(carry):
         b, value = carry
-        return jnp.min(jnp.where(band > b, band, jnp.inf)), body(b, value)
+        return after(b), body(b, value)
 
-    return lax.while_loop(lambda carry: carry[0] < jnp.inf, step, (jnp.min(band), init))[1]
+    return lax.while_loop(lambda carry: carry[0] < jnp.inf, step, (after(jnp.zeros((), band.dtype)), init))[1]
 
 
 _matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
@@ -166,13 +199,12 @@ def _log_matmul_fwd(log_p: Array, table: Array):
     top, band, inside = _split(log_p)
     width = band_width(log_p.dtype)
 
-    def add(b, out):
+    def one(b: Array | float) -> Array:
         p = jnp.where(band == b, jnp.exp(-inside), 0.0)
-        return log_add(out, jnp.log(_matmul(p, table)) + (top - width * b))
+        return jnp.log(_matmul(p, table)) + (top - width * b)
 
-    start = jnp.where(jnp.any(jnp.isnan(log_p), axis=-1, keepdims=True), jnp.nan, NEG_INF)
-    shape = log_p.shape[:-1] + table.shape[-1:]
-    out = _over_bands(band, add, jnp.broadcast_to(start.astype(log_p.dtype), shape))
+    out = _further_bands(band, lambda b, out: log_add(out, one(b)), one(0.0))
+    out = jnp.where(jnp.any(jnp.isnan(log_p), axis=-1, keepdims=True), jnp.nan, out)
     return out, (log_p, table, out)
 
 
@@ -184,13 +216,13 @@ def _log_matmul_bwd(residuals, g: Array):
     shift = 2.0 ** (500 if log_p.dtype == jnp.float64 else 60)  # exact; keeps both factors finite
     transposed = jnp.swapaxes(table, -1, -2)
 
-    def add(b, grad):
+    def one(b: Array | float) -> Array:
         rise = (top - width * b) - out
         weight = jnp.where(rise < largest, g * (jnp.exp(jnp.where(rise < largest, rise, 0.0)) / shift), 0.0)
         p = jnp.where(band == b, jnp.exp(-inside) * shift, 0.0)
-        return grad + p * _matmul(weight, transposed)
+        return p * _matmul(weight, transposed)
 
-    return _over_bands(band, add, jnp.zeros_like(log_p)), None
+    return _further_bands(band, lambda b, total: total + one(b), one(0.0)), None
 
 
 log_matmul.defvjp(_log_matmul_fwd, _log_matmul_bwd)

@@ -255,6 +255,15 @@ def graph(dtype: str) -> Iterator[Case]:
     yield Case("star", {"embeddings": np.concatenate([np.zeros((1, 4)), np.eye(4)]), "k": 1})
 
 
+def falling(dtype: str) -> Iterator[Case]:
+    """Any alpha_bar: to something and to nothing."""
+    for T_ in (1, 50):
+        alpha_bar = np.sort(random(18, T_).random(T_ + 1))[::-1] / np.arange(1, T_ + 2)
+        for last in (alpha_bar[-1], 0.0):
+            values = np.array([1.0, *alpha_bar[1:-1], last])
+            yield Case(f"T = {T_}, to {last:.2g}", {"alpha_bar": values})
+
+
 def reverse_chain(family: Family, dtype: str) -> dict[str, Any]:
     """Noise for every t, and a denoiser that is a table: its logits for each t and x_t, [T + 1, K, K]."""
     K, T = family.K, family.T

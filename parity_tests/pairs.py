@@ -71,9 +71,19 @@ def in_module(lib: ModuleType, name: str) -> Function:
     return getattr(getattr(lib, module), function)
 
 
+def on_host(lib: ModuleType, name: str) -> Function:
+    """A function of NumPy arrays in d3pm_jax."""
+    return lambda alpha_bar: getattr(lib, name)(alpha_bar if lib is torch_ref else np.asarray(alpha_bar))
+
+
 def normalised_kl(lib: ModuleType, name: str) -> Function:
     """Its gradient is defined along normalised arguments."""
     return lambda log_q, log_p: lib.kl(lib.log_normalize(log_q), lib.log_normalize(log_p))
+
+
+def of_normalised_q(lib: ModuleType, name: str) -> Function:
+    """It is defined for a normalised q."""
+    return lambda log_q, logits: lib.kl_logits(lib.log_normalize(log_q), logits)
 
 
 def normalised_push(lib: ModuleType, name: str) -> Function:
@@ -112,8 +122,8 @@ def _process(*families: str) -> Pair:
     return Pair(cases.tables(*families), scale, call=all_tables)
 
 
-def _schedule(**kwargs: float) -> Pair:
-    return Pair(cases.schedule(**kwargs), result(scales.one), dtypes=("float64",), jit=False)
+def _schedule(size: Callable[..., Any] = scales.one, **kwargs: float) -> Pair:
+    return Pair(cases.schedule(**kwargs), result(size), dtypes=("float64",), jit=False)
 
 
 def _graph() -> Pair:
@@ -126,8 +136,14 @@ _P = ("tr", "logits_x0", "xt", "t", "first_step")
 
 PAIRS: dict[str, Pair] = {
     "linear": _schedule(start=0.02, stop=1.0),
-    "cosine": _schedule(offset=0.1, largest=0.9),
-    "reciprocal": _schedule(),
+    "cosine": _schedule(scales.near_zero, offset=0.1, largest=0.9),
+    "cosine_squared": _schedule(scales.near_zero, offset=0.1, smallest=0.1),
+    "reciprocal": _schedule(scale=1.5),
+    "log_linear": _schedule(scales.near_zero, eps=0.1),
+    "polynomial": _schedule(scales.near_zero, power=2.5),
+    "from_alpha_bar": Pair(
+        cases.falling, result(scales.near_zero), call=on_host, dtypes=("float64",), jit=False
+    ),
     "uniform": _process("uniform"),
     "absorbing": _process("absorbing", "absorbing_extra"),
     "marginal": _process("marginal", "marginal_reset", "marginal_slow"),
@@ -171,6 +187,12 @@ PAIRS: dict[str, Pair] = {
         of("log_q", "log_p"),
         call=normalised_kl,
     ),
+    "kl_logits": Pair(
+        cases.log_pairs("log_q", "logits"),
+        arguments(lambda log_q, logits: scales.divergence(log_q, logits, logits)),
+        of("log_q", "logits"),
+        call=of_normalised_q,
+    ),
     "categorical": Pair(cases.categorical, cdf=arguments(lambda log_p, u: scales.cdf(log_p))),
     "residual": Pair(cases.residual, of("output")),
     "forbid": Pair(cases.forbid, of("logits")),
@@ -199,6 +221,7 @@ PAIRS: dict[str, Pair] = {
 }
 
 _A_MODULE = "a module: its public functions are walked"
+_A_SOLUTION = "an interpolated solution of I(x_t; x_0): tests/test_information.py computes I densely"
 _A_CHECK = "a check of arguments: the twin has none"
 REASONS: dict[str, str] = {
     "sample": "draws its noise from a JAX key, and then is ancestral",
@@ -207,6 +230,8 @@ REASONS: dict[str, str] = {
     "Transition.respaced": "respace is its check and this",
     "numerics.band_width": "a constant of the algorithm of log_matmul",
     "numerics.smallest_entry": "a constant of the tables of dense, which gaussian_narrow reaches",
+    "mutual_information": _A_SOLUTION,
+    "mutual_information_steps": _A_SOLUTION,
     "schedules.check_betas": _A_CHECK,
     "schedules.check_steps": _A_CHECK,
 } | dict.fromkeys(

@@ -40,6 +40,11 @@ def one(x: Tensor) -> Tensor:
     return torch.ones(x.shape)
 
 
+def near_zero(beta: Tensor) -> Tensor:
+    """1 / alpha_bar_{t-1}: an alpha_bar that is a difference of numbers near 1, and is divided by."""
+    return 1 / torch.cumprod(torch.cat([torch.ones(1), 1 - beta[:-1]]), dim=0)
+
+
 def probabilities(*p: Tensor) -> tuple[Tensor, ...]:
     """p max(1, |log p|): a probability kept as its rounded log."""
     return tuple(x * entries(x.log()) for x in p)

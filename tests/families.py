@@ -18,7 +18,18 @@ class Case(NamedTuple):
 
 BETA = np.array([0.15, 0.3, 0.5, 1.0])
 RISING = np.array([0.8, 0.85, 0.9, 1.0])
-NAMES = ("uniform", "absorbing", "extra mask", "marginal", "gaussian", "banded", "neighbours", "dense")
+NAMES = (
+    "uniform",
+    "absorbing",
+    "extra mask",
+    "marginal",
+    "masked",
+    "masked dense",
+    "gaussian",
+    "banded",
+    "neighbours",
+    "dense",
+)
 
 
 def make(name: str) -> Case:
@@ -48,6 +59,28 @@ def _extra_mask() -> Case:
 def _marginal() -> Case:
     pi = np.array([0.6, 0.0, 0.4])
     return Case(transitions.marginal(BETA, pi), _mix(BETA, pi), pi, [0, 1, 2])
+
+
+def _masked() -> Case:
+    pi = np.array([0.7, 0.3])
+    return _on_top(transitions.marginal(BETA, pi), _mix(BETA, pi), pi, BETA[::-1] * 0.6)
+
+
+def _masked_dense() -> Case:
+    Q = np.random.default_rng(1).dirichlet([1.0, 1.0], (4, 2))
+    Qbar = Q[0] @ Q[1] @ Q[2] @ Q[3]
+    return _on_top(transitions.dense(Q), Q, Qbar.mean(0), RISING * 0.5)
+
+
+def _on_top(inner: Transition, Q: np.ndarray, prior: np.ndarray, gamma: np.ndarray) -> Case:
+    masked = np.zeros((4, 3, 3))
+    for t in range(4):
+        masked[t, :2, :2] = (1 - gamma[t]) * Q[t]
+        masked[t, :2, 2] = gamma[t]
+        masked[t, 2, 2] = 1.0
+    hidden = 1 - np.prod(1 - gamma)
+    prior = np.append((1 - hidden) * prior, hidden)
+    return Case(transitions.masked(inner, gamma), masked, prior, [0, 1], forbid=2)
 
 
 def _gaussian() -> Case:

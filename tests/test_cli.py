@@ -260,10 +260,12 @@ def test_missing_checkpoints_are_named(trained, tmp_path, capsys):
 
 
 def test_help_explains_every_command(capsys):
-    for args in (["--help"], ["train", "--help"], ["eval", "--help"], ["sample", "--help"]):
+    for args in (["--help"], *([name, "--help"] for name in ("train", "eval", "sample", "schedule"))):
         assert status(*args) == 0
         assert "d3pm" in capsys.readouterr().out
     assert status("train", CONFIG, "--help") == 0
+    assert "--process.steps" in capsys.readouterr().out
+    assert status("schedule", CONFIG, "--help") == 0
     assert "--process.steps" in capsys.readouterr().out
     assert status("eval") == 2
     assert status("eval", "x", "--nonsense") == 2

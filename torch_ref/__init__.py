@@ -9,9 +9,17 @@ from torch_ref.drawing import categorical
 from torch_ref.heads import forbid, residual
 from torch_ref.likelihood import all_t_bound, bits_per_dim
 from torch_ref.losses import cross_entropy, hybrid, posterior_kl, prior_kl
-from torch_ref.numerics import kl, log_add, log_matmul, log_normalize, log_prob, log_sum
+from torch_ref.numerics import kl, kl_logits, log_add, log_matmul, log_normalize, log_prob, log_sum
 from torch_ref.sampling import ancestral
-from torch_ref.schedules import cosine, linear, reciprocal
+from torch_ref.schedules import (
+    cosine,
+    cosine_squared,
+    from_alpha_bar,
+    linear,
+    log_linear,
+    polynomial,
+    reciprocal,
+)
 from torch_ref.timesteps import low_discrepancy
 from torch_ref.transitions import (
     Process,
@@ -38,17 +46,21 @@ __all__ = [
     "bits_per_dim",
     "categorical",
     "cosine",
+    "cosine_squared",
     "cross_entropy",
     "dense",
     "forbid",
+    "from_alpha_bar",
     "from_rate",
     "gaussian",
     "hybrid",
     "kl",
+    "kl_logits",
     "knn_graph",
     "knn_rate",
     "linear",
     "log_add",
+    "log_linear",
     "log_matmul",
     "log_normalize",
     "log_p_x0",
@@ -59,6 +71,7 @@ __all__ = [
     "masked",
     "p_logits",
     "p_sample",
+    "polynomial",
     "posterior_kl",
     "prior_kl",
     "q_posterior",

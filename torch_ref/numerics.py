@@ -37,6 +37,11 @@ def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
     return torch.where(ruled_out.any(dim=-1), float("inf"), (log_q.exp() * log_ratio).sum(dim=-1))
 
 
+def kl_logits(log_q: Tensor, logits: Tensor) -> Tensor:
+    """KL(q || softmax(logits)); q is a constant."""
+    return kl(log_q.detach(), log_normalize(logits))
+
+
 def log_matmul(log_p: Tensor, table: Tensor) -> Tensor:
     """log(exp(log_p) @ table), [.., M, K] x [.., K, J]; no gradient reaches the table."""
     terms = log_p[..., :, :, None] + table.detach().log()[..., None, :, :]

@@ -20,7 +20,30 @@ def cosine(T: int, offset: float = 0.008, largest: float = 0.999) -> Tensor:
     return torch.clamp(1 - f[1:] / f[:-1], max=largest)
 
 
-def reciprocal(T: int) -> Tensor:
-    """beta_t = 1 / (T - t + 1)."""
+def cosine_squared(T: int, offset: float = 0.008, smallest: float = 0.001) -> Tensor:
+    """alpha_t^2 = max(f(t/T) / f((t-1)/T), smallest), f(u) = cos((u + offset) / (1 + offset) pi / 2)^2."""
+    u = torch.arange(T + 1, dtype=torch.float64) / T
+    f = torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2
+    return 1 - torch.sqrt(torch.clamp(f[1:] / f[:-1], min=smallest))
+
+
+def reciprocal(T: int, scale: float = 1.0) -> Tensor:
+    """beta_t = 1 / (scale T - t + 1)."""
     t = torch.arange(1, T + 1, dtype=torch.float64)
-    return 1 / (T - t + 1)
+    return 1 / (scale * T - t + 1)
+
+
+def log_linear(T: int, eps: float = 1e-3) -> Tensor:
+    """alpha_bar_t = exp(-sigma_t), sigma_t = -log(1 - (1 - eps) t / T)."""
+    sigma = -torch.log1p(-(1 - eps) * torch.arange(T + 1, dtype=torch.float64) / T)
+    return from_alpha_bar(torch.exp(-sigma))
+
+
+def polynomial(T: int, power: float = 2.0) -> Tensor:
+    """alpha_bar_t = 1 - (t / T)^power."""
+    return from_alpha_bar(1 - (torch.arange(T + 1, dtype=torch.float64) / T) ** power)
+
+
+def from_alpha_bar(alpha_bar: Tensor) -> Tensor:
+    """beta_t = 1 - alpha_bar_t / alpha_bar_{t-1}."""
+    return 1 - alpha_bar[1:] / alpha_bar[:-1]

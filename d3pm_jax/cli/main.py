@@ -1,4 +1,4 @@
-"""d3pm train | eval | sample: reads the command line; each command imports what it needs."""
+"""d3pm train | eval | sample | schedule: reads the command line; each command imports what it needs."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The console script. Exits with 0 (done), 1 (an error of the user's), 2 (bad usage) or 130."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command != "train":
+    if rest and not args.takes_config:
         parser.error(f"unknown argument {rest[0]}: see d3pm {args.command} --help")
     try:
         sys.exit(args.run(args, rest))
@@ -36,18 +36,26 @@ def _parser() -> argparse.ArgumentParser:
         prog="d3pm", description="Train and use diffusion models on discrete data.", allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_train(_command(commands, "train", _train, "train a model, or go on with a run"))
+    _add_train(_command(commands, "train", _train, "train a model, or go on with a run", takes_config=True))
     _add_eval(_command(commands, "eval", _eval, "bits per dimension on the test split, with its parts"))
     _add_sample(_command(commands, "sample", _sample, "draw samples, beside data and as chains"))
+    text = "draw how a process removes information, without training"
+    _add_schedule(_command(commands, "schedule", _schedule, text, takes_config=True))
     return parser
 
 
 def _command(
-    commands: argparse._SubParsersAction, name: str, run: Callable, text: str
+    commands: argparse._SubParsersAction, name: str, run: Callable, text: str, takes_config: bool = False
 ) -> argparse.ArgumentParser:
-    plain = name != "train"
-    parser = commands.add_parser(name, help=text, description=text, add_help=plain, allow_abbrev=False)
-    parser.set_defaults(run=run)
+    parser = commands.add_parser(
+        name, help=text, description=text, add_help=not takes_config, allow_abbrev=False
+    )
+    parser.set_defaults(run=run, takes_config=takes_config)
+    if takes_config:
+        parser.add_argument(
+            "-h", "--help", action="store_true", help="this text; after CONFIG, its fields as well"
+        )
+        parser.set_defaults(parser=parser)
     return parser
 
 
@@ -62,10 +70,6 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in DIR from its last checkpoint"
     )
-    parser.add_argument(
-        "-h", "--help", action="store_true", help="this text; after CONFIG, its fields as well"
-    )
-    parser.set_defaults(parser=parser)
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +92,22 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_schedule(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "d3pm schedule CONFIG [--out FILE.png] [OVERRIDES]"
+    parser.epilog = (
+        "CONFIG and OVERRIDES are those of d3pm train. The picture shows, for one element with uniform "
+        "p(x_0): how often x_t is still x_0, the part of the information I(x_t; x_0) that is left, and the "
+        "weight of the cross entropy in the bound."
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("schedule.png"),
+        metavar="FILE.png",
+        help="the picture (schedule.png)",
+    )
+
+
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", type=Path, metavar="DIR", help="the --workdir of `d3pm train`")
     parser.add_argument("--step", type=int, metavar="STEP", help="which checkpoint (the last)")
@@ -104,9 +124,7 @@ def _positive(text: str) -> int:
 
 
 def _train(args: argparse.Namespace, rest: list[str]) -> int:
-    args.config = Path(rest.pop(0)) if rest and not rest[0].startswith("-") else None
-    if args.help and args.config is None:
-        args.parser.print_help()
+    if _only_help(args, rest):
         return 0
     from d3pm_jax.cli import train
 
@@ -123,3 +141,20 @@ def _sample(args: argparse.Namespace, _: list[str]) -> int:
     from d3pm_jax.cli import sample
 
     return sample.execute(args)
+
+
+def _schedule(args: argparse.Namespace, rest: list[str]) -> int:
+    if _only_help(args, rest):
+        return 0
+    from d3pm_jax.cli import schedule
+
+    return schedule.execute(args, rest)
+
+
+def _only_help(args: argparse.Namespace, rest: list[str]) -> bool:
+    """Takes CONFIG from the front of rest; without one, answers --help."""
+    args.config = Path(rest.pop(0)) if rest and not rest[0].startswith("-") else None
+    if args.help and args.config is None:
+        args.parser.print_help()
+        return True
+    return False

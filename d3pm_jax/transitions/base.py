@@ -12,7 +12,7 @@ import abc
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from d3pm_jax.types import Leaf
 
+Spec = TypeVar("Spec")
 FirstStep = Literal["bayes", "x0"]
 
 PRIOR_KL_WARNING = 1e-3  # bits per dimension
@@ -117,13 +118,14 @@ def respace(tr: Transition, grid: Sequence[int]) -> Transition:
     return tr.respaced(steps)
 
 
-def check_spec(spec: object) -> None:
-    """Raises ValueError for a process that no longer has the float64 numbers it was made from."""
+def given(spec: Spec | None) -> Spec:
+    """The float64 numbers that a process was made from. Raises ValueError where it has them no longer."""
     if spec is None:
         raise ValueError(
             "this process came out of a JAX transformation (jit, device_put, tree.map), which keeps only its "
             "rounded tables: respace the one that the constructor returned"
         )
+    return spec
 
 
 def steps_between(grid: Sequence[int]) -> list[range]:
@@ -132,7 +134,7 @@ def steps_between(grid: Sequence[int]) -> list[range]:
 
 
 def joined(p: np.ndarray, grid: Sequence[int]) -> np.ndarray:
-    """The probability that something happens between kept times, p_t [T] being that of step t: 1 - prod(1 - p)."""
+    """1 - prod(1 - p_t) over the steps between kept times, from p [T]."""
     with np.errstate(divide="ignore"):
         never = np.log1p(-p)
     return -np.expm1(np.array([sum(never[t - 1] for t in steps) for steps in steps_between(grid)]))

@@ -44,13 +44,18 @@ def p_logits(
     Returns:
         Normalised log-probabilities in nats; all -inf where the prediction contradicts x_t.
     """
+    return numerics.log_normalize(_joint(tr, logits_x0, xt, t, first_step))
+
+
+def _joint(tr: Transition, logits_x0: Array, xt: Array, t: Array, first_step: FirstStep) -> Array:
+    """`p_logits` before normalisation: log p(x_{t-1}, x_t)."""
     check_steps(t, 1, tr.T)
     check_first_step(first_step)
     log_p0 = log_p_x0(tr, logits_x0)
-    log_p = numerics.log_normalize(tr.log_q_back(xt, t) + tr.log_push(log_p0, t - 1))
+    joint = tr.log_q_back(xt, t) + tr.log_push(log_p0, t - 1)
     if first_step == "bayes":
-        return log_p
-    return jnp.where(spread(t, xt.shape)[..., None] == 1, log_p0, log_p)
+        return joint
+    return jnp.where(spread(t, xt.shape)[..., None] == 1, log_p0, joint)
 
 
 def posterior_kl(
@@ -62,8 +67,8 @@ def posterior_kl(
     first_step: FirstStep = "bayes",
 ) -> Float[Array, "*S"]:
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) from its two arguments, `q_posterior` and `p_logits`."""
-    log_p = p_logits(tr, logits_x0, xt, t, first_step)
-    return numerics.kl(q_posterior(tr, x0, xt, t), log_p)
+    joint = _joint(tr, logits_x0, xt, t, first_step)
+    return numerics.kl_logits(q_posterior(tr, x0, xt, t), joint)
 
 
 def marginal_kl(

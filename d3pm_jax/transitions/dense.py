@@ -89,16 +89,20 @@ class Dense(Transition):
         if u_low is not None:
             return drawing.categorical(self.log_q_probs(x0, t), u, u_low)
         ts = jnp.broadcast_to(spread(t, x0.shape), x0.shape)
-        k = drawing.first_above(
-            lambda k: (read(self.ends, ts, x0, k), jnp.zeros_like(u)), self.K, drawing.value(u, None)
-        )
-        return jnp.where(k == self.K, -1, k)  # a t outside 0..T, which only jit lets through
+        known = (ts >= 0) & (ts <= self.T) & (x0 >= 0) & (x0 < self.K)  # jit lets others through
+        rows, row = jnp.reshape(self.ends, (-1, self.K)), jnp.where(known, ts * self.K + x0, 0)
+
+        def passed(k: Array) -> Array:
+            return rows.at[row, k].get(mode="promise_in_bounds") <= u
+
+        k = drawing.search(passed, self.K - 1, x0.shape)
+        return jnp.where(known, k, -1)
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
         """The first k with u < the sum of the prior over 0..k."""
-        ends = self.prior_ends
-        return drawing.first_above(
-            lambda k: (read(ends[0], k), read(ends[1], k)), self.K, drawing.value(u, u_low)
+        ends, noise = self.prior_ends, drawing.value(u, u_low)
+        return drawing.search(
+            lambda k: ~drawing.less(noise, (read(ends[0], k), read(ends[1], k))), self.K - 1, u.shape
         )
 
     def loss_terms(
@@ -119,9 +123,9 @@ class Dense(Transition):
         return bayes.marginal_kl(self, logits_x0, x0, t)
 
     def respaced(self, grid: Sequence[int]) -> "Dense":
-        base.check_spec(self.spec)
-        Q = [reduce(np.matmul, (self.spec.Q[t - 1] for t in steps)) for steps in base.steps_between(grid)]
-        return _dense(Q, self.spec.prior, np.asarray(self.time)[[0, *grid]])[0]
+        Q, prior = base.given(self.spec)
+        steps = [reduce(np.matmul, (Q[t - 1] for t in steps)) for steps in base.steps_between(grid)]
+        return _dense(steps, prior, np.asarray(self.time)[[0, *grid]])[0]
 
 
 def dense(Q: Iterable[np.ndarray], prior: np.ndarray | None = None) -> Dense:
@@ -140,7 +144,8 @@ def dense(Q: Iterable[np.ndarray], prior: np.ndarray | None = None) -> Dense:
     Q = Q if isinstance(Q, Sequence | np.ndarray) else list(Q)
     process, Qbar = _dense(Q, prior, base.all_steps(len(Q)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        nats = np.where(Qbar > 0, Qbar * np.log(Qbar / process.spec.prior), 0.0).sum(1).max()
+        log_ratio = np.log(Qbar / base.given(process.spec).prior)
+        nats = np.where(Qbar > 0, Qbar * log_ratio, 0.0).sum(1).max()
     check_prior(float(nats), float(np.diag(Qbar).min()))
     return process
 

@@ -13,7 +13,7 @@ from d3pm_jax import chunks, drawing, numerics, schedules
 from d3pm_jax.checks import check_categories, check_steps
 from d3pm_jax.transitions import base, bayes
 from d3pm_jax.transitions.base import FirstStep, Transition, read, spread
-from d3pm_jax.types import Leaf
+from d3pm_jax.types import Inner, Leaf
 
 NEG_INF = -jnp.inf
 TABLES = ("inner", "log_keep", "log_mask", "log_keep_bar", "log_mask_bar", "keep_bar", "time")
@@ -28,7 +28,7 @@ class Masked(Transition):
     is the inner process and two numbers for each t.
     """
 
-    inner: Leaf  # a process of K - 1 categories
+    inner: Inner  # a process of K - 1 categories
     log_keep: Leaf  # [T + 1]  log(1 - gamma)
     log_mask: Leaf  # [T + 1]  log gamma
     log_keep_bar: Leaf  # [T + 1]
@@ -130,8 +130,8 @@ class Masked(Transition):
         return bayes.marginal_kl(self, logits_x0, x0, t)
 
     def respaced(self, grid: Sequence[int]) -> "Masked":
-        base.check_spec(self.gamma)
-        return _masked(self.inner.respaced(grid), base.joined(self.gamma, grid))
+        gamma = base.given(self.gamma)
+        return _masked(self.inner.respaced(grid), base.joined(gamma, grid))
 
     def read_steps(self, tables: Sequence[Array], t: Array, shape: tuple[int, ...]) -> list[Array]:
         """Rows of tables for each element."""

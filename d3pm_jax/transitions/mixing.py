@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,12 @@ class Spec(NamedTuple):
     pi: np.ndarray  # float64 [K]
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=TABLES, meta_fields=("K", "T"), drop_fields=("spec",))
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=TABLES,
+    meta_fields=("K", "T", "shape"),
+    drop_fields=("spec",),
+)
 @dataclasses.dataclass(frozen=True)
 class Mixing(Transition):
     """Q[t] = alpha_t I + (1 - alpha_t) 1 pi^T: keep the value, or draw a new one from pi.
@@ -48,6 +53,7 @@ class Mixing(Transition):
     time: Leaf  # [T + 1]
     K: int
     T: int
+    shape: Literal["one", "even", "any"]  # of pi: one category, all alike, or neither
     spec: Spec | None = None
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
@@ -101,24 +107,42 @@ class Mixing(Transition):
         """The first k with u < (1 - alpha_bar_t) (pi_0 + ... + pi_k, less pi_x0); x_0 where there is none."""
         check_categories("x0", x0, self.K)
         check_steps(t, 0, self.T)
-        x0 = x0.astype(jnp.int32)
+        x0, noise = x0.astype(jnp.int32), drawing.value(u, u_low)
         mix = tuple(jnp.broadcast_to(read(table, spread(t, x0.shape)), x0.shape) for table in self.beta_bar)
-        own = tuple(-read(table, x0) for table in self.pi)
-
-        def boundary(k: Array) -> drawing.Pair:
-            below = self._cdf(k)
-            without = drawing.plus(below, own)
-            return drawing.times(
-                mix, tuple(jnp.where(k < x0, a, b) for a, b in zip(below, without, strict=True))
-            )
-
-        k = drawing.first_above(boundary, self.K, drawing.value(u, u_low))
+        k = {"one": self._other_one, "even": self._other_even, "any": self._other_any}[self.shape](
+            x0, mix, noise
+        )
         drawn = jnp.where(k == self.K, x0, k)
         return jnp.where(jnp.isnan(mix[0]), -1, drawn)  # a t outside 0..T, which only jit lets through
 
+    def _other_one(self, x0: Array, mix: drawing.Pair, noise: drawing.Pair) -> Array:
+        """For a pi of one category: that one, or K for x_0."""
+        target = jnp.argmax(self.pi[0]).astype(jnp.int32)
+        return jnp.where(drawing.less(noise, mix) & (x0 != target), target, self.K)
+
+    def _other_even(self, x0: Array, mix: drawing.Pair, noise: drawing.Pair) -> Array:
+        """For an even pi: the quotient of u and (1 - alpha_bar_t) / K, x_0 left out."""
+        some = tuple(jnp.where(mix[0] > 0, x, one) for x, one in zip(mix, (1.0, 0.0), strict=True))
+        K = jnp.full(x0.shape, self.K, mix[0].dtype)
+        k = drawing.quotient(noise, drawing.over(some, (K, jnp.zeros_like(K))))
+        moved = (k < self.K - 1) & (mix[0] > 0)
+        return jnp.where(moved, k + (k >= x0), self.K)
+
+    def _other_any(self, x0: Array, mix: drawing.Pair, noise: drawing.Pair) -> Array:
+        own = tuple(-read(table, x0) for table in self.pi)
+
+        def passed(k: Array) -> Array:
+            below = self._cdf(k)
+            without = drawing.plus(below, own)
+            some = tuple(jnp.where(k < x0, a, b) for a, b in zip(below, without, strict=True))
+            return ~drawing.less(noise, drawing.times(mix, some))
+
+        return drawing.search(passed, self.K, x0.shape)
+
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
         """The first k with u < pi_0 + ... + pi_k."""
-        return drawing.first_above(self._cdf, self.K, drawing.value(u, u_low))
+        noise = drawing.value(u, u_low)
+        return drawing.search(lambda k: ~drawing.less(noise, self._cdf(k)), self.K - 1, u.shape)
 
     def loss_terms(
         self,
@@ -144,7 +168,9 @@ class Mixing(Transition):
             )
         )
         step = Step(a, b + pi_t, c, m, pi_0, pi_t)
-        kl, ce = kl_and_ce(base.widen(self, logits_x0), x0, xt, step, lax.stop_gradient(self.log_pi))
+        kl, ce = kl_and_ce(
+            self.one_target, base.widen(self, logits_x0), x0, xt, step, lax.stop_gradient(self.log_pi)
+        )
         if first_step == "x0":
             impossible = (xt != x0) & (pi_t == -jnp.inf)
             kl = jnp.where((ts == 1) & ~impossible, ce, kl)
@@ -159,11 +185,13 @@ class Mixing(Transition):
         pi_0, nothing = read(self.log_pi, x0), jnp.zeros(x0.shape, self.log_pi.dtype)
         c, m = read(self.log_alpha_bar, ts), read(self.log_beta_bar, ts)
         step = Step(nothing - jnp.inf, nothing, c, m, pi_0, pi_0)  # an x_t that says nothing of x_{t-1}
-        return kl_and_ce(base.widen(self, logits_x0), x0, x0, step, lax.stop_gradient(self.log_pi))[0]
+        return kl_and_ce(
+            self.one_target, base.widen(self, logits_x0), x0, x0, step, lax.stop_gradient(self.log_pi)
+        )[0]
 
     def respaced(self, grid: Sequence[int]) -> "Mixing":
-        base.check_spec(self.spec)
-        return _mixing(base.joined(self.spec.beta, grid), self.spec.pi, np.asarray(self.time)[[0, *grid]])
+        beta, pi = base.given(self.spec)
+        return _mixing(base.joined(beta, grid), pi, np.asarray(self.time)[[0, *grid]])
 
     def _cdf(self, k: Array) -> drawing.Pair:
         return read(self.cdf[0], k), read(self.cdf[1], k)
@@ -217,6 +245,7 @@ def _mixing(beta: np.ndarray, pi: np.ndarray, time: np.ndarray) -> Mixing:
         time=jnp.asarray(time),
         K=pi.size,
         T=beta.size,
+        shape="one" if np.count_nonzero(pi) == 1 else "even" if np.all(pi == pi[0]) else "any",
         spec=Spec(beta, pi),
     )
 

@@ -5,10 +5,13 @@ With a = alpha_t, b = beta_t pi_xt, c = alpha_bar_{t-1}, m = 1 - c and p = softm
     q(x_{t-1} = j | x_t, x_0) = (a [j = x_t] + b) (c [j = x_0] + m pi_j) / norm_q
     p(x_{t-1} = j | x_t)      = (a [j = x_t] + b) (c p_j + m pi_j) / norm_p
 
-Only j = x_0 and j = x_t stand apart; they are kept in log space. All other j take one sum over K. Terms of
-the KL are q r - q + p with r = log q - log p, which is never negative (see `numerics.kl`).
+Only j = x_0 and j = x_t stand apart; they are kept in log space. All other j take sums over K, without
+branches so that they vectorise; where pi is one category, their q is 0 and they take none. Terms of the KL
+are q r - q + p with r = log q - log p, which is never negative (see `numerics.kl`).
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,7 +21,6 @@ from jaxtyping import Array
 from d3pm_jax import chunks, numerics
 
 NEG_INF = -jnp.inf
-NEAR = 4.0  # p / q below which a term is made of p / q alone
 
 
 class Step(NamedTuple):
@@ -33,11 +35,16 @@ class Step(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What needs all of a row of logits, [*S]."""
+    """The losses of each element, and what their gradient needs besides the logits, [*S]."""
 
-    total: Array  # log sum_j exp(logits_j)
-    others: Array  # the terms of the KL of the j that do not stand apart
-    share: Array  # sum over these of q_j c p_j / (c p_j + m pi_j)
+    kl: Array
+    ce: Array
+    total: Array  # log sum_j exp(logits_j), 0 for a row without any
+    along: Array  # the derivative of kl by a logit, the part in proportion to p_j
+    at_0: Array  # how much less the derivative for x_0 is than that of another j with its p_j
+    at_t: Array  # how much more that for x_t is
+    q: Array  # q_j / pi_j for the j that do not stand apart
+    rate: Array  # c / m, 0 where q is
 
 
 class Ends(NamedTuple):
@@ -54,11 +61,14 @@ class Ends(NamedTuple):
     kept: Array  # a c p_xt / norm_p
 
 
-@jax.custom_vjp
-def kl_and_ce(logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array) -> tuple[Array, Array]:
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def kl_and_ce(
+    one_target: bool, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array
+) -> tuple[Array, Array]:
     """(KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), -log p(x_0 | x_t)) in nats.
 
     Args:
+        one_target: whether pi is one category.
         logits: of x_0, [*S, K].
         x0, xt: categories, [*S].
         step: [*S] each.
@@ -67,72 +77,114 @@ def kl_and_ce(logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array) ->
     Returns:
         Two arrays [*S], with the values at impossible pairs and certain errors of `bayes.posterior_kl`.
     """
-    return _forward(logits, x0, xt, step, log_pi)[0]
+    return _forward(one_target, logits, x0, xt, step, log_pi)[0]
 
 
-def _forward(logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array):
+def _forward(one_target: bool, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array):
     def part(logits: Array, x0: Array, xt: Array, *step: Array) -> Row:
-        return _row(logits, x0, xt, Step(*step), log_pi)
+        return _row(one_target, logits, x0, xt, Step(*step), log_pi)
 
     row = Row(*chunks.over_parts(part, logits, x0, xt, *step))
-    ends = _ends(step, _at(logits, x0, row.total), _at(logits, xt, row.total), xt == x0)
-    q, p = jnp.stack([ends.q_0, ends.q_t], -1), jnp.stack([ends.p_0, ends.p_t], -1)
-    certain = (row.total == NEG_INF) | (ends.norm_p == NEG_INF)
-    kl = jnp.where(certain, jnp.inf, numerics.kl(q, p) + row.others)
-    kl = jnp.where(ends.norm_q == NEG_INF, 0.0, kl)
-    return (kl, -_at(logits, x0, row.total)), (logits, x0, xt, step, log_pi, row, kl)
+    return (row.kl, row.ce), (logits, x0, xt, log_pi, row)
 
 
-def _backward(residuals, cotangents: tuple[Array, Array]):
-    logits, x0, xt, step, log_pi, row, kl = residuals
-    l0 = _at(logits, x0, row.total)
-    ends = _ends(step, l0, _at(logits, xt, row.total), xt == x0)
-    g_kl = jnp.where(jnp.isinf(kl) | (ends.norm_q == NEG_INF), 0.0, cotangents[0])
-    g_ce = jnp.where(l0 == NEG_INF, 0.0, cotangents[1])
-    share_0, share_t = jnp.exp(ends.q_0 + ends.share_0), jnp.exp(ends.q_t + ends.share_t)
-    kept = jnp.exp(ends.kept)
-    total = jnp.where(row.total == NEG_INF, 0.0, row.total)
-    q, excess = _other(step, ends.norm_q, log_pi, jnp.exp(logits - total[..., None]))
-    is_0, is_t = _is(x0, logits), _is(xt, logits)
-    along = (g_kl * (row.share + share_0 + share_t - kept) + g_ce)[..., None]
-    gradient = along * jnp.exp(logits - total[..., None])
-    gradient -= jnp.where(is_0 | is_t, 0.0, g_kl[..., None] * q * (excess / (1 + excess)))
-    gradient -= jnp.where(is_0, (g_kl * share_0 + g_ce)[..., None], 0.0)
-    gradient += jnp.where(is_t, (g_kl * (kept - share_t))[..., None], 0.0)
-    return gradient, None, None, None, None
+def _backward(one_target: bool, residuals, cotangents: tuple[Array, Array]):
+    """All numbers of a row are made in the forward pass: here XLA would make them anew for each logit."""
+    logits, x0, xt, log_pi, row = residuals
+    g_kl, g_ce = cotangents
+    g_ce = jnp.where(jnp.isinf(row.ce), 0.0, g_ce)
+    total, along, q, rate, g = (x[..., None] for x in (row.total, row.along, row.q, row.rate, g_kl))
+    p = jnp.exp(logits - total)
+    gradient = (g * along + g_ce[..., None]) * p
+    if not one_target:
+        pi, per_pi = _pi(log_pi, logits)
+        gradient -= g * q * (pi - pi / (1 + rate * p * per_pi))
+    gradient = _add_at(gradient, x0, -(g_kl * row.at_0 + g_ce))
+    return _add_at(gradient, xt, g_kl * row.at_t), None, None, None, None
 
 
 kl_and_ce.defvjp(_forward, _backward)
 
 
-def _row(logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array) -> Row:
-    top = jnp.max(logits, axis=-1)
-    top = jnp.where(top == NEG_INF, 0.0, top)
+def _row(one_target: bool, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array) -> Row:
+    top = _finite(jnp.max(logits, axis=-1))
     weights = jnp.exp(logits - top[..., None])
     sums = jnp.sum(weights, axis=-1)
     total = top + jnp.log(sums)
-    ends = _ends(step, _at(logits, x0, total), _at(logits, xt, total), xt == x0)
-    p = weights * jnp.where(sums > 0, 1 / sums, 0.0)[..., None]
-    q, excess = _other(step, ends.norm_q, log_pi, p)
-    log_scale = _finite(ends.norm_q) - _finite(ends.norm_p)
-    ratio = jnp.exp(log_scale)[..., None] * (1 + excess)  # p / q
-    near = (ratio < NEAR) & (q > 0)
-    log_ratio = jnp.log(jnp.where(near, ratio, 1 + excess)) + jnp.where(near, 0.0, log_scale[..., None])
-    back = step.b - _finite(ends.norm_p)
-    p_there = jnp.exp(back + step.c)[..., None] * p + jnp.exp(back + step.m)[..., None] * _pi(log_pi, logits)
-    terms = jnp.where(near, q * ((ratio - 1) - log_ratio), p_there - q * (1 + log_ratio))
-    apart = _is(x0, logits) | _is(xt, logits)
-    others = jnp.sum(jnp.where(apart, 0.0, terms), axis=-1)
-    share = jnp.sum(jnp.where(apart, 0.0, q * (excess / (1 + excess))), axis=-1)
-    return Row(total, others, share)
+    l0, lt = _at(logits, x0, total), _at(logits, xt, total)
+    ends = _ends(step, l0, lt, xt == x0)
+    q = jnp.exp(step.b + step.m - _finite(ends.norm_q))
+    rate = jnp.exp(jnp.where(step.m == NEG_INF, NEG_INF, step.c - step.m))
+    others = share = jnp.zeros_like(q)
+    if not one_target:
+        p = _without(_without(weights, x0), xt) * jnp.where(sums > 0, 1 / sums, 0.0)[..., None]
+        others, share = _others(step, ends, q, rate, p, log_pi, xt == x0)
+    kl = _kl(one_target, step, ends, total, others)
+    share_0, share_t = jnp.exp(ends.q_0 + ends.share_0), jnp.exp(ends.q_t + ends.share_t)
+    kept = jnp.exp(ends.kept)
+    along, at_0, at_t = share + share_0 + share_t - kept, share_0, kept - share_t
+    if not one_target:  # what the other j with the same p have
+        at_0 -= q * _share(rate, jnp.exp(l0), jnp.exp(step.pi_0))
+        at_t += jnp.where(xt == x0, 0.0, q * _share(rate, jnp.exp(lt), jnp.exp(step.pi_t)))
+    constant = jnp.isinf(kl) | (ends.norm_q == NEG_INF)
+    flat = (jnp.where(constant, 0.0, x) for x in (along, at_0, at_t, q))
+    return Row(kl, -l0, _finite(total), *flat, rate)
 
 
-def _other(step: Step, norm_q: Array, log_pi: Array, p: Array) -> tuple[Array, Array]:
-    """q_j of the j that do not stand apart, and c p_j / (m pi_j) (0 where q_j is), [*S, K]."""
-    pi = _pi(log_pi, p)
-    q = jnp.exp(step.b + step.m - _finite(norm_q))[..., None] * pi
-    rate = jnp.exp(jnp.where(step.m == NEG_INF, NEG_INF, step.c - step.m))[..., None]
-    return q, rate * p * jnp.where(pi > 0, 1 / jnp.where(pi > 0, pi, 1.0), 0.0)
+def _kl(one_target: bool, step: Step, ends: Ends, total: Array, others: Array) -> Array:
+    q, p = jnp.stack([ends.q_0, ends.q_t], -1), jnp.stack([ends.p_0, ends.p_t], -1)
+    alone = jnp.sum(jnp.where(q == NEG_INF, 0.0, jnp.exp(q) * (_finite(q) - p)), axis=-1)  # no other q > 0
+    kl = alone if one_target else jnp.where(step.m == NEG_INF, alone, numerics.kl(q, p) + others)
+    certain = (total == NEG_INF) | (ends.norm_p == NEG_INF)
+    return jnp.where(ends.norm_q == NEG_INF, 0.0, jnp.where(certain, jnp.inf, kl))
+
+
+def _others(
+    step: Step, ends: Ends, q: Array, rate: Array, p: Array, log_pi: Array, same: Array
+) -> tuple[Array, Array]:
+    """Sums over the other j: of the terms of the KL, and of q_j c p_j / (c p_j + m pi_j).
+
+    p is 0 at x_0 and x_t, so their terms are those of p = 0, which are known and taken off again.
+    """
+    pi, per_pi = _pi(log_pi, p)
+    log_scale = jnp.where(step.b == NEG_INF, 0.0, _finite(ends.norm_q) - _finite(ends.norm_p))
+    scale = jnp.exp(log_scale)
+    unreached = jnp.exp(step.b + step.c - _finite(ends.norm_p))
+    rise = 1 + rate[..., None] * p * per_pi
+    ratio = scale[..., None] * rise  # p / q
+    terms = q[..., None] * pi * ((ratio - 1) - jnp.log(ratio)) + unreached[..., None] * (p * (per_pi == 0))
+    apart = jnp.exp(step.pi_0) + jnp.where(same, 0.0, jnp.exp(step.pi_t))
+    others = jnp.sum(terms, axis=-1) - q * apart * ((scale - 1) - log_scale)
+    return others, q * jnp.sum(pi - pi / rise, axis=-1)
+
+
+def _share(rate: Array, p: Array, pi: Array) -> Array:
+    """pi c p / (c p + m pi), 0 where pi is."""
+    some = jnp.where(pi > 0, pi, 1.0)
+    return jnp.where(pi > 0, pi - pi / (1 + rate * p * (1 / some)), 0.0)
+
+
+def _pi(log_pi: Array, logits: Array) -> tuple[Array, Array]:
+    """pi and 1 / pi (0 where pi is), [1.., K]."""
+    pi = jnp.exp(jnp.reshape(log_pi, (1,) * (logits.ndim - 1) + (-1,)))
+    return pi, jnp.where(pi > 0, 1 / jnp.where(pi > 0, pi, 1.0), 0.0)
+
+
+def _without(weights: Array, x: Array) -> Array:
+    """weights, 0 at x."""
+    return _by_row(lambda row, k: row.at[k].set(0.0), weights, x)
+
+
+def _add_at(array: Array, x: Array, amount: Array) -> Array:
+    """array, with an amount added at x."""
+    return _by_row(lambda row, k, a: row.at[k].add(a), array, x, amount)
+
+
+def _by_row(f: Callable[..., Array], *args: Array) -> Array:
+    """f of each row of the first argument and the elements of the others."""
+    for _ in range(args[0].ndim - 1):
+        f = jax.vmap(f)
+    return f(*args)
 
 
 def _ends(step: Step, l0: Array, lt: Array, same: Array) -> Ends:
@@ -166,12 +218,3 @@ def _at(logits: Array, x: Array, total: Array) -> Array:
 def _finite(x: Array) -> Array:
     """x, and 0 where it is -inf: what a probability of 0 is divided by."""
     return jnp.where(x == NEG_INF, 0.0, x)
-
-
-def _pi(log_pi: Array, logits: Array) -> Array:
-    return jnp.exp(jnp.reshape(log_pi, (1,) * (logits.ndim - 1) + (-1,)))
-
-
-def _is(x: Array, logits: Array) -> Array:
-    categories = jnp.arange(logits.shape[-1], dtype=jnp.int32)
-    return x[..., None].astype(jnp.int32) == jnp.reshape(categories, (1,) * x.ndim + (-1,))

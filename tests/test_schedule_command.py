@@ -1,0 +1,75 @@
+"""d3pm schedule as a user runs it, and what it draws against the matrices of small processes."""
+
+import math
+import re
+from itertools import accumulate
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.special import entr
+
+from d3pm_jax.cli import schedule
+from tests import families
+from tests.test_cli import CONFIG, error, status
+
+
+@pytest.mark.parametrize(
+    ("name", "half", "prior"),
+    [("digits_absorbing", "50 of 100", "0"), ("digits_gaussian", "19 of 200", "0.000206")],
+)
+def test_schedule_draws_a_config(name, half, prior, tmp_path, capsys):
+    picture = tmp_path / "here.png"
+    assert status("schedule", Path("configs") / f"{name}.py", "--out", picture) == 0
+    printed = capsys.readouterr().out
+    assert f"prior KL(q(x_T | x_0) || p(x_T)): {prior} bits/dim" in printed
+    assert f"half of the information is left at t = {half}\n" in printed
+    assert printed.endswith(f"what each step does: {picture}\n")
+    ink = np.asarray(Image.open(picture).convert("L")) < 200
+    panels = np.array_split(ink, 3)
+    assert all(panel.mean() > 0.01 for panel in panels)  # none is blank
+
+
+def test_overrides_and_missing_noise(tmp_path, capsys):
+    args = ["schedule", CONFIG, "--out", tmp_path / "x.png"]
+    with pytest.warns(UserWarning, match="x_T still depends on x_0"):
+        assert status(*args, "--process.steps", "1", "--process.beta.stop", "0.25") == 0
+    printed = capsys.readouterr().out
+    assert "half of the information is left never: raise beta" in printed
+    bits = float(re.search(r"prior KL.*: (\S+) bits/dim", printed)[1])
+    q = 0.25 / 17 + 0.75 * np.eye(17)[0]
+    assert bits == pytest.approx((q * np.log2(17 * q)).sum(), abs=0.01)
+
+
+def test_bad_values_get_one_line(tmp_path, capsys):
+    args = ["schedule", CONFIG, "--out", tmp_path / "x.png"]
+    assert "beta = 1.13333 at t = 4 is outside (0, 1]" in error(capsys, *args, "--process.beta.stop", "3")
+    assert "no field --process.stepz" in error(capsys, *args, "--process.stepz", "2")
+    assert "as in d3pm schedule CONFIG" in error(capsys, "schedule")
+    assert "name it FILE.png" in error(capsys, "schedule", CONFIG, "--out", "x.pdf")
+    assert "No such file" in error(capsys, "schedule", CONFIG, "--out", tmp_path / "none" / "x.png")
+
+
+@pytest.mark.filterwarnings("ignore:x_T still depends on x_0")
+@pytest.mark.parametrize("name", families.NAMES)
+def test_effect_is_that_of_the_matrices(name, x64):
+    case = families.make(name)
+    N, x0 = len(case.data), jnp.array(case.data, jnp.int32)
+    Qbar = list(accumulate(case.Q, np.matmul, initial=np.eye(3)))
+    found = [schedule.effect(case.tr, x0, t) for t in range(5)]
+    for Q, (kept, lost) in zip(Qbar, found, strict=True):
+        joint = Q[case.data] / N
+        information = math.log(N) + entr(joint.sum(0)).sum() - entr(joint).sum()
+        assert kept == pytest.approx(np.diag(Q)[case.data].mean())
+        assert 1 - lost == pytest.approx(information / math.log(N), abs=1e-12)
+
+
+def test_weight_of_a_mask_is_that_of_its_cross_entropy(x64):
+    case = families.make("extra mask")
+    found = [schedule.effect(case.tr, jnp.array(case.data, jnp.int32), t) for t in range(5)]
+    alpha_bar = np.cumprod([1.0, *(1 - families.BETA)])
+    expected = (alpha_bar[:-1] - alpha_bar[1:]) / (1 - alpha_bar[1:])
+    np.testing.assert_allclose([schedule.weight(*found[t : t + 2]) for t in range(4)], expected, rtol=1e-12)
+    assert math.isnan(schedule.weight(found[0], found[0]))
