@@ -169,7 +169,7 @@ class Mixing(Transition):
         )
         step = Step(a, b + pi_t, c, m, pi_0, pi_t)
         kl, ce = kl_and_ce(
-            self.one_target, base.widen(self, logits_x0), x0, xt, step, lax.stop_gradient(self.log_pi)
+            self.shape == "one", base.widen(self, logits_x0), x0, xt, step, lax.stop_gradient(self.log_pi)
         )
         if first_step == "x0":
             impossible = (xt != x0) & (pi_t == -jnp.inf)
@@ -186,7 +186,7 @@ class Mixing(Transition):
         c, m = read(self.log_alpha_bar, ts), read(self.log_beta_bar, ts)
         step = Step(nothing - jnp.inf, nothing, c, m, pi_0, pi_0)  # an x_t that says nothing of x_{t-1}
         return kl_and_ce(
-            self.one_target, base.widen(self, logits_x0), x0, x0, step, lax.stop_gradient(self.log_pi)
+            self.shape == "one", base.widen(self, logits_x0), x0, x0, step, lax.stop_gradient(self.log_pi)
         )[0]
 
     def respaced(self, grid: Sequence[int]) -> "Mixing":

@@ -1,0 +1,218 @@
+"""Our kernels beside the same mathematics written as the official D3PM code does it, in one interleaved run.
+
+    python benchmarks/kernels.py [loss] [draw] [growth] [torch] [--rounds N]
+
+The other side gathers from T x K x K tables, multiplies softmax(logits) by Qbar, puts 1e-6 into every log
+and draws with K Gumbels per element. Times are medians over rounds in which everything takes its turn;
+memory is the temporaries of the compiled program. Compare ratios, not times.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import d3pm_jax as d3pm
+
+T, EPS, CE_WEIGHT = 1000, 1e-6, 0.001
+Program = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", nargs="*", metavar="STUDY", help="which studies (all)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds per study (9)")
+    args = parser.parse_args()
+    for name in args.what or STUDIES:
+        print(f"\n{name}: {STUDIES[name].__doc__}")
+        STUDIES[name](args.rounds)
+
+
+def loss(rounds: int) -> None:
+    """hybrid loss and its gradient for the logits, K = 256, batch 32 of 32 x 32 x 3, float32"""
+    for process, build in (
+        ("uniform", lambda: d3pm.uniform(d3pm.cosine(T), 256)),
+        ("absorbing", lambda: d3pm.absorbing(d3pm.reciprocal(T), 256, 128)),
+        ("gaussian", lambda: d3pm.gaussian(d3pm.linear(T), 256)),
+    ):
+        tr = build()
+        tables = official_tables(tr)
+        data = examples(tr, (32, 32 * 32 * 3))
+        compare(
+            {
+                f"{process}, official form": (official_loss, (*tables, *data)),
+                f"{process}, d3pm_jax": (our_loss, (tr, *data)),
+            },
+            rounds,
+        )
+
+
+def draw(rounds: int) -> None:
+    """q_sample at batch 128 and draws from logits at batch 32, 32 x 32 x 3, K = 256, noise included"""
+    gaussian = d3pm.gaussian(d3pm.linear(T), 256)
+    key, shape = jax.random.key(0), (128, 32 * 32 * 3)
+    x0, t = random_integers(0, 256, shape), random_integers(1, T + 1, shape[:1])
+    programs: dict[str, Program] = {
+        "q_sample, official form": (official_q_sample, (key, gaussian.Q_cum, x0, t))
+    }
+    for name, tr in (
+        ("gaussian", gaussian),
+        ("uniform", d3pm.uniform(d3pm.cosine(T), 256)),
+        ("absorbing", d3pm.absorbing(d3pm.reciprocal(T), 256, 128)),
+    ):
+        programs[f"q_sample, {name}"] = (our_q_sample, (key, tr, x0, t))
+    compare(programs, rounds)
+    logits = jax.random.normal(key, (32, 32 * 32 * 3, 256)) * 2
+    compare(
+        {
+            "from logits, Gumbel": (gumbel, (key, logits)),
+            "from logits, one uniform": (inverse, (key, logits)),
+            "from logits, two words": (inverse_two_words, (key, logits)),
+        },
+        rounds,
+    )
+
+
+def growth(rounds: int) -> None:
+    """the loss and its gradient as K grows (512 tokens at K = 50,000: 102 MB of logits), and as T grows"""
+    for K, shape in ((17, (8, 8192)), (256, (8, 4096)), (4096, (8, 256)), (50_000, (8, 64))):
+        programs = {}
+        for name, build in MIXING.items():
+            start = time.perf_counter()
+            tr = jax.block_until_ready(build(K))
+            built = time.perf_counter() - start
+            programs[f"K = {K}, {name}, built in {built:.2f} s"] = (our_loss, (tr, *examples(tr, shape)))
+        compare(programs, rounds)
+    for steps in (100, 1000, 10_000):
+        tr = d3pm.uniform(d3pm.cosine(steps), 256)
+        compare({f"T = {steps}, uniform, K = 256": (our_loss, (tr, *examples(tr, (8, 4096))))}, rounds)
+
+
+def torch(rounds: int) -> None:
+    """hybrid loss and gradient beside torch_ref (dense, eager: K x K per element), K = 17, 64 of 8 x 8"""
+    import torch as pytorch
+
+    import torch_ref
+
+    tr, twin = d3pm.uniform(d3pm.cosine(T), 17), torch_ref.uniform(d3pm.cosine(T), 17)
+    data = examples(tr, (64, 64))
+    logits, x0, xt, t = (pytorch.as_tensor(np.array(x)) for x in data)
+
+    def theirs(*_: Any) -> Any:
+        x = logits.clone().requires_grad_()
+        value = torch_ref.hybrid(twin, x, x0.long(), xt.long(), t.long(), CE_WEIGHT).loss.mean()
+        value.backward()
+        return value.detach().numpy()
+
+    ours = jax.jit(our_loss)
+    timed({"torch_ref": theirs, "d3pm_jax": lambda: jax.block_until_ready(ours(tr, *data))}, rounds)
+
+
+MIXING: dict[str, Callable[[int], Any]] = {
+    "uniform": lambda K: d3pm.uniform(d3pm.cosine(T), K),
+    "absorbing": lambda K: d3pm.absorbing(d3pm.reciprocal(T), K, K - 1),
+    "mask + uniform": lambda K: d3pm.masked(d3pm.uniform(d3pm.cosine(T), K - 1), d3pm.reciprocal(T)),
+}
+STUDIES = {"loss": loss, "draw": draw, "growth": growth, "torch": torch}
+
+
+def our_loss(tr: Any, logits: jax.Array, x0: jax.Array, xt: jax.Array, t: jax.Array) -> Any:
+    return jax.value_and_grad(lambda x: d3pm.hybrid(tr, x, x0, xt, t, CE_WEIGHT).loss.mean())(logits)
+
+
+def official_loss(Qbar: Any, Q_back: Any, logits: Any, x0: Any, xt: Any, t: Any) -> Any:
+    """t = 1 has the row of Qbar and Q for index 1: both tables begin with the identity."""
+    each = t[:, None]
+
+    def value(logits: jax.Array) -> jax.Array:
+        back = jnp.log(Q_back[each, xt] + EPS)
+
+        def posterior(row: jax.Array, clean: jax.Array) -> jax.Array:
+            return jnp.where(each[..., None] == 1, clean, back + jnp.log(row + EPS))
+
+        onehot = jax.nn.one_hot(x0, logits.shape[-1])
+        true = posterior(Qbar[each - 1, x0], jnp.log(onehot + EPS))
+        model = posterior(jax.nn.softmax(logits) @ Qbar[t - 1], logits)
+        log_q, log_p = jax.nn.log_softmax(true), jax.nn.log_softmax(model)
+        kl = jnp.sum(jnp.exp(log_q) * (log_q - log_p), axis=-1)
+        first = -jnp.sum(onehot * log_p, axis=-1)
+        ce = -jnp.sum(onehot * jax.nn.log_softmax(logits), axis=-1)
+        return jnp.mean(jnp.where(each == 1, first, kl) + CE_WEIGHT * ce)
+
+    return jax.value_and_grad(value)(logits)
+
+
+def official_q_sample(key: jax.Array, Qbar: jax.Array, x0: jax.Array, t: jax.Array) -> jax.Array:
+    return gumbel(key, jnp.log(Qbar[t[:, None], x0] + EPS))
+
+
+def gumbel(key: jax.Array, logits: jax.Array) -> jax.Array:
+    noise = jnp.clip(jax.random.uniform(key, logits.shape), jnp.finfo(logits.dtype).tiny, 1.0)
+    return jnp.argmax(logits - jnp.log(-jnp.log(noise)), axis=-1)
+
+
+def our_q_sample(key: jax.Array, tr: Any, x0: jax.Array, t: jax.Array) -> jax.Array:
+    return d3pm.q_sample(tr, x0, t, jax.random.uniform(key, x0.shape))
+
+
+def inverse(key: jax.Array, logits: jax.Array) -> jax.Array:
+    return d3pm.categorical(logits, jax.random.uniform(key, logits.shape[:-1]))
+
+
+def inverse_two_words(key: jax.Array, logits: jax.Array) -> jax.Array:
+    u, low = jax.random.uniform(key, (2, *logits.shape[:-1]))
+    return d3pm.categorical(logits, u, low)
+
+
+def official_tables(tr: Any) -> tuple[jax.Array, jax.Array]:
+    """Qbar [T + 1, K, K] and transposed Q [T + 1, K, K], from the definition."""
+    t = jnp.arange(tr.T + 1)
+    return tr.Qbar(t), jnp.swapaxes(tr.Q(t), 1, 2)
+
+
+def random_integers(low: int, high: int, shape: tuple[int, ...]) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(low + high).integers(low, high, shape), jnp.int32)
+
+
+def examples(tr: Any, shape: tuple[int, int]) -> tuple[jax.Array, ...]:
+    """logits, x_0, a drawn x_t, and t."""
+    key = jax.random.key(0)
+    x0, t = random_integers(0, tr.K - 1, shape), random_integers(1, tr.T + 1, shape[:1])
+    xt = d3pm.q_sample(tr, x0, t, jax.random.uniform(key, shape))
+    return jax.random.normal(key, (*shape, tr.K)) * 2, x0, xt, t
+
+
+def compare(programs: dict[str, Program], rounds: int) -> None:
+    """Times compiled programs, the first of which the others are compared with."""
+    compiled = {name: (jax.jit(f).lower(*args).compile(), args) for name, (f, args) in programs.items()}
+    memory = {name: c.memory_analysis().temp_size_in_bytes / 1e6 for name, (c, _) in compiled.items()}
+    calls = {name: (lambda c=c, a=a: jax.block_until_ready(c(*a))) for name, (c, a) in compiled.items()}
+    timed(calls, rounds, {name: f"{mb:9.1f} MB of temporaries" for name, mb in memory.items()})
+
+
+def timed(calls: dict[str, Callable[[], Any]], rounds: int, notes: dict[str, str] | None = None) -> None:
+    """Prints medians, and how many times faster than the first each is in the same round."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    first = np.array(next(iter(seconds.values())))
+    for name, taken in seconds.items():
+        ratios = first / np.array(taken)
+        print(
+            f"  {name:44s} {np.median(taken) * 1e3:9.1f} ms   x {np.median(ratios):7.1f} "
+            f"({ratios.min():.1f} to {ratios.max():.1f})  {(notes or {}).get(name, '')}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
