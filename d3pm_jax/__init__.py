@@ -5,11 +5,11 @@ trainer in `d3pm_jax.training`; none of them is imported with this package.
 """
 
 from d3pm_jax import drawing, heads, likelihood, losses, numerics, sampling, schedules, timesteps, transitions
-from d3pm_jax.diffusion import log_p_x0, p_logits, p_sample, q_posterior, q_sample
+from d3pm_jax.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
 from d3pm_jax.drawing import categorical
 from d3pm_jax.heads import forbid, residual
 from d3pm_jax.likelihood import all_t_bound, bits_per_dim, estimate_bound
-from d3pm_jax.losses import cross_entropy, hybrid, posterior_kl, prior_kl
+from d3pm_jax.losses import cross_entropy, direct_kl, hybrid, posterior_kl, prior_kl
 from d3pm_jax.numerics import kl, log_add, log_matmul, log_normalize, log_prob, log_sum
 from d3pm_jax.sampling import ancestral, sample
 from d3pm_jax.schedules import cosine, linear, reciprocal
@@ -27,6 +27,7 @@ __all__ = [
     "cosine",
     "cross_entropy",
     "dense",
+    "direct_kl",
     "drawing",
     "estimate_bound",
     "forbid",
@@ -47,6 +48,7 @@ __all__ = [
     "marginal",
     "numerics",
     "p_logits",
+    "p_prev",
     "p_sample",
     "posterior_kl",
     "prior_kl",

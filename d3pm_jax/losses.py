@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
+from d3pm_jax.diffusion import p_prev
 from d3pm_jax.transitions.base import FirstStep, Transition
-from d3pm_jax.transitions.bayes import cross_entropy
+from d3pm_jax.transitions.bayes import cross_entropy, q_posterior
 
-__all__ = ["Hybrid", "cross_entropy", "hybrid", "posterior_kl", "prior_kl"]
+__all__ = ["Hybrid", "cross_entropy", "direct_kl", "hybrid", "posterior_kl", "prior_kl"]
 
 
 def posterior_kl(
@@ -36,6 +37,31 @@ def posterior_kl(
         Nats. +inf where the prediction rules out what happened; 0 for an impossible pair (x_0, x_t).
     """
     return tr.loss_terms(logits_x0, x0, xt, t, first_step)[0]
+
+
+def direct_kl(
+    tr: Transition,
+    logits_prev: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+) -> Float[Array, "*S"]:
+    """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for a network that predicts x_{t-1} (`diffusion.p_prev`).
+
+    The term of the bound, as `posterior_kl` is for logits of x_0; at t = 1 it is -log p(x_0 | x_1). The
+    official image code names this prediction "xprev" and stops at it, after a line that would take the same
+    logits for those of x_0: its hybrid would be this plus lambda times `cross_entropy` of logits_prev.
+
+    Args:
+        tr: the forward process.
+        logits_prev: the network's unnormalised log p(x_{t-1} | x_t).
+        x0, xt: categories.
+        t: steps 1..T.
+
+    Returns:
+        Nats. +inf where the prediction rules out what happened; 0 for an impossible pair (x_0, x_t).
+    """
+    return numerics.kl(q_posterior(tr, x0, xt, t), p_prev(tr, logits_prev, xt, t))
 
 
 class Hybrid(NamedTuple):

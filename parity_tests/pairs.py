@@ -162,9 +162,15 @@ PAIRS: dict[str, Pair] = {
     "q_posterior": Pair(cases.taking("tr", "x0", "xt", "t"), arguments(scales.q_posterior)),
     "log_p_x0": Pair(cases.taking("tr", "logits_x0"), of("logits_x0")),
     "p_logits": Pair(cases.taking(*_P), arguments(scales.p_logits)),
+    "p_prev": Pair(cases.taking("tr", "logits_prev", "xt", "t"), of("logits_prev")),
     "p_sample": Pair(cases.p_sample, cdf=arguments(scales.cdf_of_p_sample)),
     "posterior_kl": Pair(
         cases.taking(*_POSTERIOR), arguments(scales.posterior_kl), arguments(scales.reverse_gradient)
+    ),
+    "direct_kl": Pair(
+        cases.taking("tr", "logits_prev", "x0", "xt", "t"),
+        arguments(scales.direct_kl),
+        arguments(scales.direct_gradient),
     ),
     "cross_entropy": Pair(cases.taking("tr", "logits_x0", "x0"), of("logits_x0")),
     "hybrid": Pair(

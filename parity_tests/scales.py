@@ -74,6 +74,17 @@ def posterior_kl(
     return divergence(torch_ref.q_posterior(tr, x0, xt, t), log_p, logits_x0)
 
 
+def direct_kl(tr: Process, logits_prev: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """The divergence of its two arguments."""
+    log_p = torch_ref.p_prev(tr, logits_prev, xt, t)
+    return divergence(torch_ref.q_posterior(tr, x0, xt, t), log_p, logits_prev)
+
+
+def direct_gradient(tr: Process, logits_prev: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """p - q: the logits, and the two factors of Bayes' rule."""
+    return torch.maximum(rows(logits_prev), q_posterior(tr, x0, xt, t))
+
+
 def hybrid(ce_weight: float, **args: Any) -> tuple[Tensor, ...]:
     """loss, kl, ce."""
     kl, ce = posterior_kl(**args), rows(args["logits_x0"])

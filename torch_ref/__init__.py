@@ -4,11 +4,11 @@ Same names, but everything comes from the dense one-step matrices Q by Bayes' ru
 O(K^2) memory per element. Its float type is `torch.get_default_dtype()`.
 """
 
-from torch_ref.diffusion import log_p_x0, p_logits, p_sample, q_posterior, q_sample
+from torch_ref.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
 from torch_ref.drawing import categorical
 from torch_ref.heads import forbid, residual
 from torch_ref.likelihood import all_t_bound, bits_per_dim
-from torch_ref.losses import cross_entropy, hybrid, posterior_kl, prior_kl
+from torch_ref.losses import cross_entropy, direct_kl, hybrid, posterior_kl, prior_kl
 from torch_ref.numerics import kl, log_add, log_matmul, log_normalize, log_prob, log_sum
 from torch_ref.sampling import ancestral
 from torch_ref.schedules import cosine, linear, reciprocal
@@ -25,6 +25,7 @@ __all__ = [
     "cosine",
     "cross_entropy",
     "dense",
+    "direct_kl",
     "forbid",
     "gaussian",
     "hybrid",
@@ -39,6 +40,7 @@ __all__ = [
     "low_discrepancy",
     "marginal",
     "p_logits",
+    "p_prev",
     "p_sample",
     "posterior_kl",
     "prior_kl",

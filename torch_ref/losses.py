@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_ref import numerics
-from torch_ref.diffusion import FirstStep, log_p_x0, p_logits, q_posterior
+from torch_ref.diffusion import FirstStep, log_p_x0, p_logits, p_prev, q_posterior
 from torch_ref.transitions import Process
 
 
@@ -23,6 +23,11 @@ def posterior_kl(
 def cross_entropy(tr: Process, logits_x0: Tensor, x0: Tensor) -> Tensor:
     """-log p(x_0 | x_t)."""
     return -log_p_x0(tr, logits_x0).gather(-1, x0[..., None])[..., 0]
+
+
+def direct_kl(tr: Process, logits_prev: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """KL(q(x_{t-1} | x_t, x_0) || softmax(logits_prev)); 0 for an impossible pair (x_0, x_t)."""
+    return numerics.kl(q_posterior(tr, x0, xt, t), p_prev(tr, logits_prev, xt, t))
 
 
 class Hybrid(NamedTuple):
