@@ -7,7 +7,7 @@ trainer in `d3pm_jax.training`; none of them is imported with this package.
 from d3pm_jax import drawing, heads, likelihood, losses, numerics, sampling, schedules, timesteps, transitions
 from d3pm_jax.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
 from d3pm_jax.drawing import categorical
-from d3pm_jax.heads import forbid, residual
+from d3pm_jax.heads import forbid, logistic, residual
 from d3pm_jax.likelihood import all_t_bound, bits_per_dim, estimate_bound
 from d3pm_jax.losses import cross_entropy, direct_kl, hybrid, posterior_kl, prior_kl
 from d3pm_jax.numerics import kl, log_add, log_matmul, log_normalize, log_prob, log_sum
@@ -43,6 +43,7 @@ __all__ = [
     "log_p_x0",
     "log_prob",
     "log_sum",
+    "logistic",
     "losses",
     "low_discrepancy",
     "marginal",

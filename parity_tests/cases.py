@@ -224,6 +224,17 @@ def forbid(dtype: str) -> Iterator[Case]:
             yield Case(f"{case.name}, mask {mask_id}", case.args | {"mask_id": mask_id})
 
 
+def logistic(dtype: str) -> Iterator[Case]:
+    """loc and log_scale of every sign and size, K odd and even."""
+    loc, log_scale = random(20).uniform(-1.5, 1.5, (4, 3)), random(21).uniform(-4.0, 2.0, (4, 3))
+    for K in (2, 17):
+        yield Case(f"K = {K}", {"loc": loc, "log_scale": log_scale, "K": K})
+
+
+def log1mexp(dtype: str) -> Iterator[Case]:
+    yield Case("both forms", {"log_x": np.linspace(-30.0, 5.0, 71)})
+
+
 def bits_per_dim(dtype: str) -> Iterator[Case]:
     yield Case("nats", {"nats": random(14).exponential(1e3, (B,)), "D": 3072})
 

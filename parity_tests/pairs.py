@@ -158,6 +158,8 @@ PAIRS: dict[str, Pair] = {
     "categorical": Pair(cases.categorical, cdf=arguments(lambda log_p, u: scales.cdf(log_p))),
     "residual": Pair(cases.residual, of("output")),
     "forbid": Pair(cases.forbid, of("logits")),
+    "logistic": Pair(cases.logistic, arguments(scales.logistic), arguments(scales.logistic_gradient)),
+    "numerics.log1mexp": Pair(cases.log1mexp, result(scales.entries), call=in_module),
     "q_sample": Pair(cases.from_clean("tr", "x0", "t", "u"), cdf=arguments(scales.cdf_of_draw_q)),
     "q_posterior": Pair(cases.taking("tr", "x0", "xt", "t"), arguments(scales.q_posterior)),
     "log_p_x0": Pair(cases.taking("tr", "logits_x0"), of("logits_x0")),

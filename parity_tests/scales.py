@@ -35,6 +35,16 @@ def divergence(log_q: Tensor, log_p: Tensor, *logits: Tensor) -> Tensor:
     return torch.stack([terms.clamp(min=1.0), *(rows(x) for x in logits)]).amax(dim=0)
 
 
+def logistic(loc: Tensor, log_scale: Tensor, K: int) -> Tensor:
+    """The three terms of one sign that make a logit."""
+    return entries(torch_ref.logistic(loc, log_scale, K))
+
+
+def logistic_gradient(**args: Any) -> Tensor:
+    """The same for the two edges of a bin."""
+    return 2 * logistic(**args)
+
+
 def one(x: Tensor) -> Tensor:
     """1: a number in [0, 1] that is a difference of such."""
     return torch.ones(x.shape)

@@ -6,7 +6,7 @@ O(K^2) memory per element. Its float type is `torch.get_default_dtype()`.
 
 from torch_ref.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
 from torch_ref.drawing import categorical
-from torch_ref.heads import forbid, residual
+from torch_ref.heads import forbid, logistic, residual
 from torch_ref.likelihood import all_t_bound, bits_per_dim
 from torch_ref.losses import cross_entropy, direct_kl, hybrid, posterior_kl, prior_kl
 from torch_ref.numerics import kl, log_add, log_matmul, log_normalize, log_prob, log_sum
@@ -37,6 +37,7 @@ __all__ = [
     "log_p_x0",
     "log_prob",
     "log_sum",
+    "logistic",
     "low_discrepancy",
     "marginal",
     "p_logits",
