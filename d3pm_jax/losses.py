@@ -2,15 +2,25 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
+from d3pm_jax.checks import check_categories
 from d3pm_jax.diffusion import p_prev
-from d3pm_jax.transitions.base import FirstStep, Transition
+from d3pm_jax.transitions.base import FirstStep, Transition, widen
 from d3pm_jax.transitions.bayes import cross_entropy, q_posterior
 
-__all__ = ["Hybrid", "cross_entropy", "direct_kl", "hybrid", "posterior_kl", "prior_kl"]
+__all__ = [
+    "Hybrid",
+    "cross_entropy",
+    "direct_kl",
+    "hybrid",
+    "posterior_kl",
+    "prior_kl",
+    "smoothed_cross_entropy",
+]
 
 
 def posterior_kl(
@@ -62,6 +72,40 @@ def direct_kl(
         Nats. +inf where the prediction rules out what happened; 0 for an impossible pair (x_0, x_t).
     """
     return numerics.kl(q_posterior(tr, x0, xt, t), p_prev(tr, logits_prev, xt, t))
+
+
+def smoothed_cross_entropy(
+    tr: Transition,
+    logits_x0: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    smoothing: float,
+    mask_id: int | None = None,
+) -> Float[Array, "*S"]:
+    """-sum_k r_k log p_k with r = (1 - smoothing) onehot(x_0) + smoothing / K: label smoothing.
+
+    Args:
+        tr: the forward process, whose K the logits must have.
+        logits_x0: the network's unnormalised log p(x_0 | x_t).
+        x0: categories.
+        smoothing: in [0, 1]; 0 is `cross_entropy`.
+        mask_id: a category that gets no mass, the others smoothing / (K - 1): an extra mask that the head
+            forbids (`heads.forbid`), which would cost +inf.
+
+    Returns:
+        Nats, +inf where the prediction rules out a category that has mass.
+
+    Raises:
+        ValueError: smoothing is outside [0, 1].
+    """
+    check_categories("x0", x0, tr.K)
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"smoothing = {smoothing}: it must be in [0, 1]")
+    log_p = numerics.log_normalize(widen(tr, logits_x0))
+    each = jnp.full(tr.K, smoothing / (tr.K - (mask_id is not None)), log_p.dtype)
+    each = each if mask_id is None else each.at[mask_id].set(0.0)
+    onehot = jax.nn.one_hot(x0.astype(jnp.int32), tr.K, dtype=log_p.dtype)
+    target = (1 - smoothing) * onehot + jnp.broadcast_to(each, onehot.shape)
+    return -jnp.sum(jnp.where(target > 0, target * log_p, 0.0), axis=-1)
 
 
 class Hybrid(NamedTuple):

@@ -231,6 +231,15 @@ def logistic(dtype: str) -> Iterator[Case]:
         yield Case(f"K = {K}", {"loc": loc, "log_scale": log_scale, "K": K})
 
 
+def smoothed(dtype: str) -> Iterator[Case]:
+    """All mass allowed, and none for a mask."""
+    for case in taking("tr", "logits_x0", "x0")(dtype):
+        if case.args["tr"].name == "absorbing_extra":
+            yield case._replace(args=case.args | {"smoothing": 0.1, "mask_id": K - 1})
+        if case.args["tr"].name == "gaussian":
+            yield case._replace(args=case.args | {"smoothing": 0.2})
+
+
 def log1mexp(dtype: str) -> Iterator[Case]:
     yield Case("both forms", {"log_x": np.linspace(-30.0, 5.0, 71)})
 

@@ -175,6 +175,7 @@ PAIRS: dict[str, Pair] = {
         arguments(scales.direct_gradient),
     ),
     "cross_entropy": Pair(cases.taking("tr", "logits_x0", "x0"), of("logits_x0")),
+    "smoothed_cross_entropy": Pair(cases.smoothed, of("logits_x0")),
     "hybrid": Pair(
         cases.taking(*_POSTERIOR, "ce_weight", each=True),
         arguments(scales.hybrid),

@@ -30,6 +30,15 @@ def direct_kl(tr: Process, logits_prev: Tensor, x0: Tensor, xt: Tensor, t: Tenso
     return numerics.kl(q_posterior(tr, x0, xt, t), p_prev(tr, logits_prev, xt, t))
 
 
+def smoothed_cross_entropy(
+    tr: Process, logits_x0: Tensor, x0: Tensor, smoothing: float, mask_id: int | None = None
+) -> Tensor:
+    """-sum_k r_k log p_k, r = (1 - smoothing) onehot(x_0) + smoothing / K; without mask_id, if given."""
+    allowed = torch.arange(tr.K) != (-1 if mask_id is None else mask_id)
+    r = smoothing * allowed / allowed.sum() + (1 - smoothing) * (torch.arange(tr.K) == x0[..., None])
+    return -torch.where(r > 0, r * log_p_x0(tr, logits_x0), 0.0).sum(dim=-1)
+
+
 class Hybrid(NamedTuple):
     """The hybrid loss and its two terms, [*S] each."""
 
