@@ -9,7 +9,15 @@ from d3pm_jax.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterior
 from d3pm_jax.drawing import categorical
 from d3pm_jax.heads import forbid, logistic, residual
 from d3pm_jax.likelihood import all_t_bound, bits_per_dim, estimate_bound
-from d3pm_jax.losses import cross_entropy, direct_kl, hybrid, posterior_kl, prior_kl, smoothed_cross_entropy
+from d3pm_jax.losses import (
+    cross_entropy,
+    direct_kl,
+    hybrid,
+    posterior_kl,
+    prior_kl,
+    smoothed_cross_entropy,
+    stochastic_bound,
+)
 from d3pm_jax.numerics import kl, log_add, log_matmul, log_normalize, log_prob, log_sum
 from d3pm_jax.sampling import ancestral, sample
 from d3pm_jax.schedules import cosine, linear, reciprocal
@@ -62,6 +70,7 @@ __all__ = [
     "sampling",
     "schedules",
     "smoothed_cross_entropy",
+    "stochastic_bound",
     "timesteps",
     "transitions",
     "uniform",

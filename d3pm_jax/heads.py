@@ -49,10 +49,10 @@ def forbid(logits: Float[Array, "*S K"], mask_id: int) -> Float[Array, "*S K"]:
 def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> Float[Array, "*S K"]:
     """log(sigmoid(b_k) - sigmoid(a_k)): a logistic distribution cut into K bins (D3PM appendix B.2).
 
-    a_k and b_k are the edges of bin k times the inverse scale exp(2 - log_scale), counted from loc.
-    Bins have centres from -1 to 1 and width 2 / (K - 1); what lies outside them is dropped when the logits are
-    normalised ("truncated"). Computed as log sigmoid(b_k) + log sigmoid(-a_k) + log(1 - exp(a_k - b_k)), three
-    terms of one sign. The official code adds 1e-6 inside the log, which lifts all logits below -14.
+    a_k and b_k are the edges of bin k, counted from loc, times the inverse scale exp(2 - log_scale). The
+    bins have centres from -1 to 1 and width 2 / (K - 1); what lies outside them is dropped when the logits
+    are normalised ("truncated"). Computed as log sigmoid(b_k) + log sigmoid(-a_k) + log(1 - exp(a_k - b_k)),
+    three terms of one sign. The official code adds 1e-6 inside the log, which lifts all logits below -14.
 
     Args:
         loc: where the distribution is, on the scale of the bin centres.

@@ -20,6 +20,7 @@ __all__ = [
     "posterior_kl",
     "prior_kl",
     "smoothed_cross_entropy",
+    "stochastic_bound",
 ]
 
 
@@ -150,3 +151,23 @@ def prior_kl(tr: Transition, x0: Int[Array, "*S"]) -> Float[Array, "*S"]:
     """
     log_q = tr.log_q_probs(x0, jnp.asarray(tr.T, jnp.int32))
     return numerics.kl(log_q, jnp.broadcast_to(tr.log_prior(), log_q.shape))
+
+
+def stochastic_bound(
+    tr: Transition, kl: Float[Array, " B *S"], x0: Int[Array, " B *S"], p_t: Float[Array, " B"]
+) -> Float[Array, " B"]:
+    """kl / p_t summed over the elements, plus the prior KL: an unbiased estimate of the whole bound.
+
+    The loss of Multinomial Diffusion (Hoogeboom et al. 2021, section 4.3), of one t per example.
+
+    Args:
+        tr: the forward process.
+        kl: the term of the bound at the drawn step (`posterior_kl`).
+        x0: categories.
+        p_t: how likely that step was to be drawn: 1 / T, or as `timesteps.importance` says.
+
+    Returns:
+        Nats per example.
+    """
+    B = x0.shape[0]
+    return kl.reshape(B, -1).sum(axis=1) / p_t + prior_kl(tr, x0).reshape(B, -1).sum(axis=1)

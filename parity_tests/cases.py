@@ -240,6 +240,33 @@ def smoothed(dtype: str) -> Iterator[Case]:
             yield case._replace(args=case.args | {"smoothing": 0.2})
 
 
+def stochastic_bound(dtype: str) -> Iterator[Case]:
+    for case in taking("tr", "x0")(dtype):
+        if case.args["tr"].name in ("uniform", "dense_prior"):
+            args = {"kl": random(22).exponential(3.0, (B, *S)), "p_t": random(23).dirichlet(np.ones(B))}
+            yield case._replace(args=case.args | args)
+
+
+def histories(dtype: str) -> Iterator[Case]:
+    """One step and several, seen often enough or not."""
+    for T, least in ((1, 11), (6, 11), (6, 5)):
+        args = {"mean_square": random(24).exponential(9.0, T), "count": random(25).integers(least, 40, T)}
+        yield Case(f"T = {T}, at least {least}", args)
+
+
+def update(dtype: str) -> Iterator[Case]:
+    for case in histories(dtype):
+        T = len(case.args["count"])
+        batch = {"t": random(27).integers(1, T + 1, 8), "kl": random(28).exponential(3.0, 8)}
+        yield case._replace(args=case.args | batch)
+
+
+def importance(dtype: str) -> Iterator[Case]:
+    for T in (1, 100):
+        p = random(26).dirichlet(np.ones(T))
+        yield Case(f"T = {T}", {"u": uniforms(dtype, (400,), T), "p": p})
+
+
 def log1mexp(dtype: str) -> Iterator[Case]:
     yield Case("both forms", {"log_x": np.linspace(-30.0, 5.0, 71)})
 

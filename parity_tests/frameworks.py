@@ -17,6 +17,7 @@ Arguments = Mapping[str, Any]
 DIFFERENTIABLE = (
     "a",
     "b",
+    "kl",
     "x",
     "log_p",
     "log_q",

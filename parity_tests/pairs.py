@@ -66,6 +66,21 @@ def in_module(lib: ModuleType, name: str) -> Function:
     return getattr(getattr(lib, module), function)
 
 
+def of_history(lib: ModuleType, name: str) -> Function:
+    """The history is two arrays, in and out; counts come out as floats."""
+
+    def call(mean_square: Any, count: Any, **args: Any) -> Any:
+        found = in_module(lib, name)(lib.timesteps.LossHistory(mean_square, count), **args)
+        return tuple(x * 1.0 for x in found) if isinstance(found, tuple) else found
+
+    return call
+
+
+def importance_steps(lib: ModuleType, name: str) -> Function:
+    """The steps, whose probabilities follow."""
+    return lambda u, p: in_module(lib, name)(u, p)[0]
+
+
 def normalised_kl(lib: ModuleType, name: str) -> Function:
     """Its gradient is defined along normalised arguments."""
     return lambda log_q, log_p: lib.kl(lib.log_normalize(log_q), lib.log_normalize(log_p))
@@ -188,6 +203,14 @@ PAIRS: dict[str, Pair] = {
     "timesteps.uniform": Pair(
         cases.uniform_steps, cdf=arguments(lambda u, T: scales.steps(T)), call=in_module
     ),
+    "timesteps.probabilities": Pair(cases.histories, result(scales.one), call=of_history),
+    "timesteps.importance": Pair(
+        cases.importance, cdf=arguments(lambda u, p: scales.cdf(p.log())), call=importance_steps
+    ),
+    "timesteps.update": Pair(cases.update, arguments(scales.update), call=of_history),
+    "stochastic_bound": Pair(
+        cases.stochastic_bound, arguments(scales.stochastic_bound), arguments(scales.stochastic_gradient)
+    ),
     "low_discrepancy": Pair(cases.low_discrepancy, cdf=arguments(scales.low_discrepancy)),
 }
 
@@ -198,6 +221,7 @@ REASONS: dict[str, str] = {
     "estimate_bound": "draws its noise from a JAX key, and then is all_t_bound",
     "Transition.loss_terms": "its outputs are posterior_kl and cross_entropy",
     "Transition.respaced": "respace is its check and this",
+    "timesteps.empty_history": "zeros",
     "numerics.band_width": "a constant of the algorithm of log_matmul",
     "numerics.smallest_entry": "a constant of the tables of dense, which gaussian_narrow reaches",
     "schedules.check_betas": _A_CHECK,

@@ -117,6 +117,21 @@ def prior_kl(tr: Process, x0: Tensor) -> Tensor:
     return divergence(tr.log_q_probs(x0, torch.tensor(tr.T)), tr.log_prior())
 
 
+def stochastic_bound(tr: Process, kl: Tensor, x0: Tensor, p_t: Tensor) -> Tensor:
+    """Sums of positive terms."""
+    return torch_ref.stochastic_bound(tr, kl, x0, p_t).detach().clamp(min=1.0)
+
+
+def stochastic_gradient(tr: Process, kl: Tensor, x0: Tensor, p_t: Tensor) -> Tensor:
+    """1 / p_t."""
+    return 1 / p_t
+
+
+def update(mean_square: Tensor, count: Tensor, t: Tensor, kl: Tensor) -> tuple[Tensor, Tensor]:
+    """Of squares, and of counts."""
+    return mean_square + kl.square().max(), count.double()
+
+
 def all_t_bound(tr: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, first_step: Any) -> Scale:
     """Sums of the scales of the elements."""
     steps = []

@@ -8,7 +8,15 @@ from torch_ref.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterio
 from torch_ref.drawing import categorical
 from torch_ref.heads import forbid, logistic, residual
 from torch_ref.likelihood import all_t_bound, bits_per_dim
-from torch_ref.losses import cross_entropy, direct_kl, hybrid, posterior_kl, prior_kl, smoothed_cross_entropy
+from torch_ref.losses import (
+    cross_entropy,
+    direct_kl,
+    hybrid,
+    posterior_kl,
+    prior_kl,
+    smoothed_cross_entropy,
+    stochastic_bound,
+)
 from torch_ref.numerics import kl, log_add, log_matmul, log_normalize, log_prob, log_sum
 from torch_ref.sampling import ancestral
 from torch_ref.schedules import cosine, linear, reciprocal
@@ -51,5 +59,6 @@ __all__ = [
     "residual",
     "respace",
     "smoothed_cross_entropy",
+    "stochastic_bound",
     "uniform",
 ]

@@ -65,3 +65,8 @@ def hybrid(
 def prior_kl(tr: Process, x0: Tensor) -> Tensor:
     """KL(q(x_T | x_0) || p(x_T))."""
     return numerics.kl(tr.log_q_probs(x0, torch.tensor(tr.T)), tr.log_prior())
+
+
+def stochastic_bound(tr: Process, kl: Tensor, x0: Tensor, p_t: Tensor) -> Tensor:
+    """sum of kl / p_t + sum of prior KL, per example."""
+    return kl.flatten(1).sum(dim=1) / p_t + prior_kl(tr, x0).flatten(1).sum(dim=1)

@@ -63,7 +63,8 @@ def build(config: Config, image: tuple[int, int, int], batch_size: int) -> Parts
         predict, init_params = network.split(config, image)
 
         def init() -> TrainState:
-            return init_state(init_params(key_params), build_optimizer(config.optimizer))
+            history = config.timesteps.start(config.process.steps)
+            return init_state(init_params(key_params), build_optimizer(config.optimizer), history)
 
         shapes = jax.eval_shape(init)
     except (ValueError, TypeError) as error:
@@ -156,7 +157,12 @@ def _check(config: Config) -> None:
     for name, (value, least) in limits.items():
         if value < least:
             raise UserError(f"{name} = {value}: it must be at least {least}")
-    for name, value in {"train.ema_decay": train.ema_decay, "model.dropout": config.model.dropout}.items():
+    shares = {
+        "train.ema_decay": train.ema_decay,
+        "model.dropout": config.model.dropout,
+        "timesteps.decay": getattr(config.timesteps, "decay", 0.0),
+    }
+    for name, value in shares.items():
         if not 0.0 <= value < 1.0:
             raise UserError(f"{name} = {value}: it must be in [0, 1)")
     if forbid is not None and forbid != K - 1:
