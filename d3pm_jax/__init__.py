@@ -8,7 +8,14 @@ from d3pm_jax import drawing, heads, likelihood, losses, numerics, sampling, sch
 from d3pm_jax.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
 from d3pm_jax.drawing import categorical
 from d3pm_jax.heads import forbid, logistic, residual
-from d3pm_jax.likelihood import all_t_bound, bits_per_dim, estimate_bound
+from d3pm_jax.likelihood import (
+    all_t_bound,
+    bits_per_dim,
+    estimate_bound,
+    mean_and_se,
+    strata_bound,
+    stratified_bound,
+)
 from d3pm_jax.losses import (
     cross_entropy,
     direct_kl,
@@ -55,6 +62,7 @@ __all__ = [
     "losses",
     "low_discrepancy",
     "marginal",
+    "mean_and_se",
     "numerics",
     "p_logits",
     "p_prev",
@@ -71,6 +79,8 @@ __all__ = [
     "schedules",
     "smoothed_cross_entropy",
     "stochastic_bound",
+    "strata_bound",
+    "stratified_bound",
     "timesteps",
     "transitions",
     "uniform",

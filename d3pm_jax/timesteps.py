@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import drawing
@@ -37,6 +38,28 @@ def low_discrepancy(u: Float[Array, ""], B: int, T: int) -> Int[Array, " B"]:
         int32 [B] in 1..T.
     """
     return uniform((u + jnp.arange(B) / B) % 1.0, T)
+
+
+def stratified(u: Float[Array, "n B"], T: int) -> tuple[Int[Array, "n B"], Int[Array, " n"]]:
+    """One step in each of n strata of 1..T: t_j = a_j + floor(u_j size_j) + 1, a_j = floor((j - 1) T / n).
+
+    Args:
+        u: uniform noise in [0, 1).
+        T: number of steps, at least n; n need not divide it.
+
+    Returns:
+        t int32 in 1..T, and the sizes of the strata, which differ by at most 1.
+
+    Raises:
+        ValueError: n is above T.
+    """
+    n = u.shape[0]
+    if n > T:
+        raise ValueError(f"{n} strata of T = {T} steps: use at most {T}")
+    ends = np.arange(n + 1) * T // n
+    first, size = (jnp.asarray(x, jnp.int32) for x in (ends[:-1], np.diff(ends)))
+    inside = jnp.floor(u * size[:, None]).astype(jnp.int32)  # u size can round up to size
+    return first[:, None] + jnp.minimum(inside, size[:, None] - 1) + 1, size
 
 
 class LossHistory(NamedTuple):

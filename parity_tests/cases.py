@@ -267,6 +267,22 @@ def importance(dtype: str) -> Iterator[Case]:
         yield Case(f"T = {T}", {"u": uniforms(dtype, (400,), T), "p": p})
 
 
+def stratified(dtype: str) -> Iterator[Case]:
+    for n, T in ((1, 1), (3, 7), (7, 1000)):
+        yield Case(f"n = {n}, T = {T}", {"u": uniforms(dtype, (n, 50), T), "T": T})
+
+
+def strata_bound(dtype: str) -> Iterator[Case]:
+    """Three strata of all_t_bound; elsewhere u is far from where t changes."""
+    family = Family("uniform", K, T)
+    args = {"x0": random(17).integers(0, K, (B, *S)), "u": random(29).random((3, B))}
+    yield Case("three strata", reverse_chain(family, dtype) | args)
+
+
+def values(dtype: str) -> Iterator[Case]:
+    yield Case("nats", {"x": random(30).exponential(3.0, 50)})
+
+
 def log1mexp(dtype: str) -> Iterator[Case]:
     yield Case("both forms", {"log_x": np.linspace(-30.0, 5.0, 71)})
 

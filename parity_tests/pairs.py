@@ -76,9 +76,9 @@ def of_history(lib: ModuleType, name: str) -> Function:
     return call
 
 
-def importance_steps(lib: ModuleType, name: str) -> Function:
-    """The steps, whose probabilities follow."""
-    return lambda u, p: in_module(lib, name)(u, p)[0]
+def steps_alone(lib: ModuleType, name: str) -> Function:
+    """Not their probabilities or the sizes of their strata, which follow."""
+    return lambda **args: in_module(lib, name)(**args)[0]
 
 
 def normalised_kl(lib: ModuleType, name: str) -> Function:
@@ -108,6 +108,15 @@ def bound_by_table(lib: ModuleType, name: str) -> Function:
     def call(tr: Any, logits: Any, uniforms: Any, x0: Any, first_step: str) -> Any:
         term = partial(lib.posterior_kl, first_step=first_step)
         return lib.all_t_bound(_denoise(logits), tr, x0, lambda t: uniforms[t], term)
+
+    return call
+
+
+def strata_by_table(lib: ModuleType, name: str) -> Function:
+    """As `chain_by_table`."""
+
+    def call(tr: Any, logits: Any, uniforms: Any, x0: Any, u: Any) -> Any:
+        return lib.strata_bound(_denoise(logits), tr, x0, u, lambda j: uniforms[j])
 
     return call
 
@@ -205,12 +214,17 @@ PAIRS: dict[str, Pair] = {
     ),
     "timesteps.probabilities": Pair(cases.histories, result(scales.one), call=of_history),
     "timesteps.importance": Pair(
-        cases.importance, cdf=arguments(lambda u, p: scales.cdf(p.log())), call=importance_steps
+        cases.importance, cdf=arguments(lambda u, p: scales.cdf(p.log())), call=steps_alone
     ),
     "timesteps.update": Pair(cases.update, arguments(scales.update), call=of_history),
     "stochastic_bound": Pair(
         cases.stochastic_bound, arguments(scales.stochastic_bound), arguments(scales.stochastic_gradient)
     ),
+    "timesteps.stratified": Pair(cases.stratified, cdf=arguments(scales.stratified), call=steps_alone),
+    "strata_bound": Pair(
+        cases.strata_bound, arguments(scales.strata_bound), of("logits"), call=strata_by_table
+    ),
+    "mean_and_se": Pair(cases.values, result(scales.mean_and_se)),
     "low_discrepancy": Pair(cases.low_discrepancy, cdf=arguments(scales.low_discrepancy)),
 }
 
@@ -219,6 +233,7 @@ _A_CHECK = "a check of arguments: the twin has none"
 REASONS: dict[str, str] = {
     "sample": "draws its noise from a JAX key, and then is ancestral",
     "estimate_bound": "draws its noise from a JAX key, and then is all_t_bound",
+    "stratified_bound": "draws its noise from a JAX key, and then is strata_bound",
     "Transition.loss_terms": "its outputs are posterior_kl and cross_entropy",
     "Transition.respaced": "respace is its check and this",
     "timesteps.empty_history": "zeros",

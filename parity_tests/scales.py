@@ -143,6 +143,22 @@ def all_t_bound(tr: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, first
     return torch.stack(steps), prior_kl(tr, x0).flatten(1).sum(dim=1)
 
 
+def strata_bound(tr: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, u: Tensor) -> Tensor:
+    """All of `all_t_bound`, each step as large as its stratum."""
+    steps, prior = all_t_bound(tr, logits, uniforms, x0, "bayes")
+    return tr.T * steps.amax(dim=0) + prior
+
+
+def mean_and_se(mean: Tensor, se: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of squares of the size of the mean."""
+    return mean.abs(), mean.abs()
+
+
+def stratified(u: Tensor, T: int) -> Tensor:
+    """The u at which a step of a stratum ends, [n, 1, T + 1]."""
+    return torch.arange(T + 1) / torch_ref.timesteps.stratified(u, T)[1][:, None, None]
+
+
 def cdf(log_p: Tensor) -> Tensor:
     """The cumulative distribution, at whose values a draw changes."""
     return torch_ref.log_normalize(log_p).exp().cumsum(dim=-1)

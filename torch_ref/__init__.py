@@ -7,7 +7,7 @@ O(K^2) memory per element. Its float type is `torch.get_default_dtype()`.
 from torch_ref.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
 from torch_ref.drawing import categorical
 from torch_ref.heads import forbid, logistic, residual
-from torch_ref.likelihood import all_t_bound, bits_per_dim
+from torch_ref.likelihood import all_t_bound, bits_per_dim, mean_and_se, strata_bound
 from torch_ref.losses import (
     cross_entropy,
     direct_kl,
@@ -48,6 +48,7 @@ __all__ = [
     "logistic",
     "low_discrepancy",
     "marginal",
+    "mean_and_se",
     "p_logits",
     "p_prev",
     "p_sample",
@@ -60,5 +61,6 @@ __all__ = [
     "respace",
     "smoothed_cross_entropy",
     "stochastic_bound",
+    "strata_bound",
     "uniform",
 ]

@@ -18,6 +18,15 @@ def low_discrepancy(u: Tensor, B: int, T: int) -> Tensor:
     return uniform((u + torch.arange(B) / B) % 1.0, T)
 
 
+def stratified(u: Tensor, T: int) -> tuple[Tensor, Tensor]:
+    """1..T cut into n parts at floor(j T / n), and u of the way through each; with their sizes."""
+    n = len(u)
+    parts = [range(j * T // n + 1, (j + 1) * T // n + 1) for j in range(n)]
+    sizes = torch.tensor([len(part) for part in parts])
+    inside = torch.minimum(torch.floor(u * sizes[:, None]).long(), sizes[:, None] - 1)
+    return torch.stack([torch.tensor(part)[i] for part, i in zip(parts, inside, strict=True)]), sizes
+
+
 class LossHistory(NamedTuple):
     """Of each step t (entry t - 1): the running mean of kl^2, and how many examples."""
 
