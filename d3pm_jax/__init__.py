@@ -4,7 +4,18 @@ The names here are the pure kernels. Networks are in `d3pm_jax.models`, data in 
 trainer in `d3pm_jax.training`; none of them is imported with this package.
 """
 
-from d3pm_jax import drawing, heads, likelihood, losses, numerics, sampling, schedules, timesteps, transitions
+from d3pm_jax import (
+    continuous,
+    drawing,
+    heads,
+    likelihood,
+    losses,
+    numerics,
+    sampling,
+    schedules,
+    timesteps,
+    transitions,
+)
 from d3pm_jax.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
 from d3pm_jax.drawing import categorical
 from d3pm_jax.heads import forbid, logistic, residual
@@ -39,6 +50,7 @@ __all__ = [
     "ancestral",
     "bits_per_dim",
     "categorical",
+    "continuous",
     "cosine",
     "cross_entropy",
     "dense",

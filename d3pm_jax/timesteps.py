@@ -66,7 +66,7 @@ class LossHistory(NamedTuple):
     """What `probabilities` knows of each step; entry t - 1 belongs to step t."""
 
     mean_square: Array  # [T]  running mean of kl^2, kl the summed nats of an example
-    count: Array  # int32 [T]  examples seen
+    counts: Array  # int32 [T]  examples seen
 
 
 def empty_history(T: int) -> LossHistory:
@@ -92,7 +92,7 @@ def probabilities(
     """
     weight = jnp.sqrt(history.mean_square + inner) + outer
     weight = jnp.concatenate([weight[1:2], weight[1:]]) if weight.size > 1 else weight
-    known = jnp.all(history.count > least_count)
+    known = jnp.all(history.counts > least_count)
     return jnp.where(known, weight / jnp.sum(weight), 1.0 / weight.size)
 
 
@@ -129,10 +129,10 @@ def update(
     Returns:
         The next history.
     """
-    T = history.count.size
+    T = history.counts.size
     check_steps(t, 1, T)
     here = t[:, None] == jnp.arange(1, T + 1, dtype=jnp.int32)[None]
     seen = jnp.sum(here, axis=0, dtype=jnp.int32)
     total = jnp.sum(jnp.where(here, jnp.square(kl)[:, None], 0.0), axis=0)
     moved = decay * history.mean_square + (1 - decay) * (total / jnp.maximum(seen, 1))
-    return LossHistory(jnp.where(seen > 0, moved, history.mean_square), history.count + seen)
+    return LossHistory(jnp.where(seen > 0, moved, history.mean_square), history.counts + seen)

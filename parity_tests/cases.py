@@ -224,69 +224,6 @@ def forbid(dtype: str) -> Iterator[Case]:
             yield Case(f"{case.name}, mask {mask_id}", case.args | {"mask_id": mask_id})
 
 
-def logistic(dtype: str) -> Iterator[Case]:
-    """loc and log_scale of every sign and size, K odd and even."""
-    loc, log_scale = random(20).uniform(-1.5, 1.5, (4, 3)), random(21).uniform(-4.0, 2.0, (4, 3))
-    for K in (2, 17):
-        yield Case(f"K = {K}", {"loc": loc, "log_scale": log_scale, "K": K})
-
-
-def smoothed(dtype: str) -> Iterator[Case]:
-    """All mass allowed, and none for a mask."""
-    for case in taking("tr", "logits_x0", "x0")(dtype):
-        if case.args["tr"].name == "absorbing_extra":
-            yield case._replace(args=case.args | {"smoothing": 0.1, "mask_id": K - 1})
-        if case.args["tr"].name == "gaussian":
-            yield case._replace(args=case.args | {"smoothing": 0.2})
-
-
-def stochastic_bound(dtype: str) -> Iterator[Case]:
-    for case in taking("tr", "x0")(dtype):
-        if case.args["tr"].name in ("uniform", "dense_prior"):
-            args = {"kl": random(22).exponential(3.0, (B, *S)), "p_t": random(23).dirichlet(np.ones(B))}
-            yield case._replace(args=case.args | args)
-
-
-def histories(dtype: str) -> Iterator[Case]:
-    """One step and several, seen often enough or not."""
-    for T, least in ((1, 11), (6, 11), (6, 5)):
-        args = {"mean_square": random(24).exponential(9.0, T), "count": random(25).integers(least, 40, T)}
-        yield Case(f"T = {T}, at least {least}", args)
-
-
-def update(dtype: str) -> Iterator[Case]:
-    for case in histories(dtype):
-        T = len(case.args["count"])
-        batch = {"t": random(27).integers(1, T + 1, 8), "kl": random(28).exponential(3.0, 8)}
-        yield case._replace(args=case.args | batch)
-
-
-def importance(dtype: str) -> Iterator[Case]:
-    for T in (1, 100):
-        p = random(26).dirichlet(np.ones(T))
-        yield Case(f"T = {T}", {"u": uniforms(dtype, (400,), T), "p": p})
-
-
-def stratified(dtype: str) -> Iterator[Case]:
-    for n, T in ((1, 1), (3, 7), (7, 1000)):
-        yield Case(f"n = {n}, T = {T}", {"u": uniforms(dtype, (n, 50), T), "T": T})
-
-
-def strata_bound(dtype: str) -> Iterator[Case]:
-    """Three strata of all_t_bound; elsewhere u is far from where t changes."""
-    family = Family("uniform", K, T)
-    args = {"x0": random(17).integers(0, K, (B, *S)), "u": random(29).random((3, B))}
-    yield Case("three strata", reverse_chain(family, dtype) | args)
-
-
-def values(dtype: str) -> Iterator[Case]:
-    yield Case("nats", {"x": random(30).exponential(3.0, 50)})
-
-
-def log1mexp(dtype: str) -> Iterator[Case]:
-    yield Case("both forms", {"log_x": np.linspace(-30.0, 5.0, 71)})
-
-
 def bits_per_dim(dtype: str) -> Iterator[Case]:
     yield Case("nats", {"nats": random(14).exponential(1e3, (B,)), "D": 3072})
 

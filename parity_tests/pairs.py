@@ -13,7 +13,7 @@ import torch
 import d3pm_jax
 import torch_ref
 from d3pm_jax.transitions import Transition
-from parity_tests import cases, scales
+from parity_tests import cases, loss_cases, scales
 from parity_tests.cases import Case
 from parity_tests.frameworks import Arguments, Function, flat
 
@@ -69,8 +69,8 @@ def in_module(lib: ModuleType, name: str) -> Function:
 def of_history(lib: ModuleType, name: str) -> Function:
     """The history is two arrays, in and out; counts come out as floats."""
 
-    def call(mean_square: Any, count: Any, **args: Any) -> Any:
-        found = in_module(lib, name)(lib.timesteps.LossHistory(mean_square, count), **args)
+    def call(mean_square: Any, counts: Any, **args: Any) -> Any:
+        found = in_module(lib, name)(lib.timesteps.LossHistory(mean_square, counts), **args)
         return tuple(x * 1.0 for x in found) if isinstance(found, tuple) else found
 
     return call
@@ -79,6 +79,11 @@ def of_history(lib: ModuleType, name: str) -> Function:
 def steps_alone(lib: ModuleType, name: str) -> Function:
     """Not their probabilities or the sizes of their strata, which follow."""
     return lambda **args: in_module(lib, name)(**args)[0]
+
+
+def scheduled(lib: ModuleType, name: str) -> Function:
+    """With a schedule of the module, by name."""
+    return lambda schedule, **args: in_module(lib, name)(getattr(lib.continuous, schedule), **args)
 
 
 def normalised_kl(lib: ModuleType, name: str) -> Function:
@@ -182,8 +187,8 @@ PAIRS: dict[str, Pair] = {
     "categorical": Pair(cases.categorical, cdf=arguments(lambda log_p, u: scales.cdf(log_p))),
     "residual": Pair(cases.residual, of("output")),
     "forbid": Pair(cases.forbid, of("logits")),
-    "logistic": Pair(cases.logistic, arguments(scales.logistic), arguments(scales.logistic_gradient)),
-    "numerics.log1mexp": Pair(cases.log1mexp, result(scales.entries), call=in_module),
+    "logistic": Pair(loss_cases.logistic, arguments(scales.logistic), arguments(scales.logistic_gradient)),
+    "numerics.log1mexp": Pair(loss_cases.log1mexp, result(scales.entries), call=in_module),
     "q_sample": Pair(cases.from_clean("tr", "x0", "t", "u"), cdf=arguments(scales.cdf_of_draw_q)),
     "q_posterior": Pair(cases.taking("tr", "x0", "xt", "t"), arguments(scales.q_posterior)),
     "log_p_x0": Pair(cases.taking("tr", "logits_x0"), of("logits_x0")),
@@ -199,7 +204,7 @@ PAIRS: dict[str, Pair] = {
         arguments(scales.direct_gradient),
     ),
     "cross_entropy": Pair(cases.taking("tr", "logits_x0", "x0"), of("logits_x0")),
-    "smoothed_cross_entropy": Pair(cases.smoothed, of("logits_x0")),
+    "smoothed_cross_entropy": Pair(loss_cases.smoothed, of("logits_x0")),
     "hybrid": Pair(
         cases.taking(*_POSTERIOR, "ce_weight", each=True),
         arguments(scales.hybrid),
@@ -212,19 +217,40 @@ PAIRS: dict[str, Pair] = {
     "timesteps.uniform": Pair(
         cases.uniform_steps, cdf=arguments(lambda u, T: scales.steps(T)), call=in_module
     ),
-    "timesteps.probabilities": Pair(cases.histories, result(scales.one), call=of_history),
+    "timesteps.probabilities": Pair(loss_cases.histories, result(scales.one), call=of_history),
     "timesteps.importance": Pair(
-        cases.importance, cdf=arguments(lambda u, p: scales.cdf(p.log())), call=steps_alone
+        loss_cases.importance, cdf=arguments(lambda u, p: scales.cdf(p.log())), call=steps_alone
     ),
-    "timesteps.update": Pair(cases.update, arguments(scales.update), call=of_history),
+    "timesteps.update": Pair(loss_cases.update, arguments(scales.update), call=of_history),
     "stochastic_bound": Pair(
-        cases.stochastic_bound, arguments(scales.stochastic_bound), arguments(scales.stochastic_gradient)
+        loss_cases.stochastic_bound, arguments(scales.stochastic_bound), arguments(scales.stochastic_gradient)
     ),
-    "timesteps.stratified": Pair(cases.stratified, cdf=arguments(scales.stratified), call=steps_alone),
+    "timesteps.stratified": Pair(loss_cases.stratified, cdf=arguments(scales.stratified), call=steps_alone),
     "strata_bound": Pair(
-        cases.strata_bound, arguments(scales.strata_bound), of("logits"), call=strata_by_table
+        loss_cases.strata_bound, arguments(scales.strata_bound), of("logits"), call=strata_by_table
     ),
-    "mean_and_se": Pair(cases.values, result(scales.mean_and_se)),
+    "mean_and_se": Pair(loss_cases.values, result(scales.mean_and_se)),
+    "continuous.linear": Pair(loss_cases.levels, result(scales.level), call=in_module),
+    "continuous.cosine": Pair(loss_cases.levels, result(scales.level), call=in_module),
+    "continuous.polynomial": Pair(loss_cases.levels, result(scales.level), call=in_module),
+    "continuous.absorbing_draw": Pair(
+        loss_cases.continuous("x0", "time", "u", "mask_id"),
+        cdf=arguments(scales.cdf_of_absorbing),
+        call=scheduled,
+    ),
+    "continuous.uniform_draw": Pair(
+        loss_cases.continuous("x0", "time", "u", "K"), cdf=arguments(scales.cdf_of_uniform), call=scheduled
+    ),
+    "continuous.absorbing_nelbo": Pair(
+        loss_cases.continuous("logits_x0", "x0", "xt", "time", "mask_id"),
+        arguments(scales.absorbing_nelbo),
+        call=scheduled,
+    ),
+    "continuous.uniform_nelbo": Pair(
+        loss_cases.continuous("logits_x0", "x0", "xt", "time"),
+        arguments(scales.uniform_nelbo),
+        call=scheduled,
+    ),
     "low_discrepancy": Pair(cases.low_discrepancy, cdf=arguments(scales.low_discrepancy)),
 }
 
@@ -242,7 +268,17 @@ REASONS: dict[str, str] = {
     "schedules.check_betas": _A_CHECK,
     "schedules.check_steps": _A_CHECK,
 } | dict.fromkeys(
-    ("heads", "likelihood", "losses", "numerics", "sampling", "schedules", "timesteps", "transitions"),
+    (
+        "continuous",
+        "heads",
+        "likelihood",
+        "losses",
+        "numerics",
+        "sampling",
+        "schedules",
+        "timesteps",
+        "transitions",
+    ),
     _A_MODULE,
 )
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import torch_ref
-from torch_ref.transitions import Process
+from torch_ref import timesteps
+from torch_ref.transitions import Process, spread
 
 Scale = Tensor | tuple[Tensor, ...]
 
@@ -127,9 +128,9 @@ def stochastic_gradient(tr: Process, kl: Tensor, x0: Tensor, p_t: Tensor) -> Ten
     return 1 / p_t
 
 
-def update(mean_square: Tensor, count: Tensor, t: Tensor, kl: Tensor) -> tuple[Tensor, Tensor]:
+def update(mean_square: Tensor, counts: Tensor, t: Tensor, kl: Tensor) -> tuple[Tensor, Tensor]:
     """Of squares, and of counts."""
-    return mean_square + kl.square().max(), count.double()
+    return mean_square + kl.square().max(), counts.double()
 
 
 def all_t_bound(tr: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, first_step: Any) -> Scale:
@@ -156,7 +157,42 @@ def mean_and_se(mean: Tensor, se: Tensor) -> tuple[Tensor, Tensor]:
 
 def stratified(u: Tensor, T: int) -> Tensor:
     """The u at which a step of a stratum ends, [n, 1, T + 1]."""
-    return torch.arange(T + 1) / torch_ref.timesteps.stratified(u, T)[1][:, None, None]
+    return torch.arange(T + 1) / timesteps.stratified(u, T)[1][:, None, None]
+
+
+def level(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """Both at their own size."""
+    return alpha, beta
+
+
+def _weight(schedule: str, x0: Tensor, time: Tensor, by: str) -> Tensor:
+    level_of = getattr(torch_ref.continuous, schedule)
+    rate = torch_ref.continuous.rate(level_of, time)
+    return spread(rate / getattr(level_of(time), by), x0.ndim)
+
+
+def absorbing_nelbo(
+    schedule: str, logits_x0: Tensor, x0: Tensor, xt: Tensor, time: Tensor, mask_id: int
+) -> Tensor:
+    """The weight times the logits."""
+    return _weight(schedule, x0, time, "beta") * rows(logits_x0)
+
+
+def uniform_nelbo(schedule: str, logits_x0: Tensor, x0: Tensor, xt: Tensor, time: Tensor) -> Tensor:
+    """The weight times the largest ratio of two probabilities and its log."""
+    beta = spread(getattr(torch_ref.continuous, schedule)(time).beta, x0.ndim)
+    return _weight(schedule, x0, time, "alpha") * logits_x0.shape[-1] / beta * rows(logits_x0)
+
+
+def cdf_of_absorbing(schedule: str, x0: Tensor, time: Tensor, **args: Any) -> Tensor:
+    """1 - alpha."""
+    beta = getattr(torch_ref.continuous, schedule)(time).beta
+    return spread(beta, x0.ndim).expand(x0.shape)[..., None]
+
+
+def cdf_of_uniform(K: int, **args: Any) -> Tensor:
+    """Parts of 1 - alpha."""
+    return cdf_of_absorbing(**args) * torch.arange(1, K) / K
 
 
 def cdf(log_p: Tensor) -> Tensor:

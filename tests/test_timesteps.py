@@ -39,7 +39,7 @@ def test_a_batch_counts_in_any_order():
     found = update(history, jnp.asarray(t), jnp.asarray(kl))
     expected = [0.9 * 25 + 0.1 * 4, 0.9 * 4 + 0.1 * 16, 0.0, 0.9 * 9 + 0.1 * (1 + 9 + 64) / 3]
     np.testing.assert_allclose(found.mean_square, expected, rtol=1e-6)
-    np.testing.assert_array_equal(found.count, [4, 1, 2, 4])
+    np.testing.assert_array_equal(found.counts, [4, 1, 2, 4])
     other = update(history, jnp.asarray(t[::-1]), jnp.asarray(kl[::-1]))
     np.testing.assert_allclose(other.mean_square, found.mean_square, rtol=1e-6)
     with pytest.raises(ValueError, match=r"t contains 5, outside 1..4"):

@@ -9,6 +9,7 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
+from d3pm_jax.config_loss import weighted_mean
 from d3pm_jax.training import checkpoint, run
 from d3pm_jax.training.step import build_optimizer, init_state, make_step
 from tests import tiny
@@ -88,7 +89,7 @@ def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
         key_t, key_q, _ = jax.random.split(jax.random.fold_in(key, i), 3)
         p = np.sqrt(before.mean_square + 1e-10) + 1e-4
         p[0] = p[1]
-        p = p / p.sum() if (before.count > 0).all() else np.full(T, 1 / T)
+        p = p / p.sum() if (before.counts > 0).all() else np.full(T, 1 / T)
         t = np.searchsorted(np.cumsum(p), jax.random.uniform(key_t, (8,)), side="right") + 1
         xt = d3pm.q_sample(tr, x0, jnp.asarray(t), jax.random.uniform(key_q, x0.shape))
         kl = d3pm.posterior_kl(tr, jnp.broadcast_to(w, (*x0.shape, 3)), x0, xt, jnp.asarray(t))
@@ -96,8 +97,8 @@ def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
         prior = np.asarray(d3pm.prior_kl(tr, x0)).reshape(8, -1).sum(1)
         np.testing.assert_allclose(metrics["loss"], (sums / p[t - 1] + prior).mean(), rtol=1e-5)
         np.testing.assert_allclose(metrics["kl"], (sums / 4 / p[t - 1] / T).mean(), rtol=1e-5)
-        np.testing.assert_array_equal(state.history.count, before.count + np.bincount(t, minlength=5)[1:])
-    assert (state.history.count > 0).all()
+        np.testing.assert_array_equal(state.history.counts, before.counts + np.bincount(t, minlength=5)[1:])
+    assert (state.history.counts > 0).all()
     assert len(np.unique(state.history.mean_square)) == 4
     again = checkpoint.restore(tmp_path, 2, state)
     for _ in range(2):
@@ -111,7 +112,7 @@ def test_uniform_steps_of_their_own_weigh_every_example_the_same():
     t, p_t = spec.draw(jax.random.key(0), None, 500, 7)
     assert set(np.asarray(t)) == set(range(1, 8))
     x = jnp.arange(1000.0).reshape(500, 2)
-    np.testing.assert_allclose(configs.weighted_mean(x, p_t, 7), x.mean(), rtol=1e-6)
+    np.testing.assert_allclose(weighted_mean(x, p_t, 7), x.mean(), rtol=1e-6)
 
 
 def test_a_config_with_the_logistic_head_trains():

@@ -4,6 +4,7 @@ Same names, but everything comes from the dense one-step matrices Q by Bayes' ru
 O(K^2) memory per element. Its float type is `torch.get_default_dtype()`.
 """
 
+from torch_ref import continuous
 from torch_ref.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
 from torch_ref.drawing import categorical
 from torch_ref.heads import forbid, logistic, residual
@@ -30,6 +31,7 @@ __all__ = [
     "ancestral",
     "bits_per_dim",
     "categorical",
+    "continuous",
     "cosine",
     "cross_entropy",
     "dense",

@@ -31,7 +31,7 @@ class LossHistory(NamedTuple):
     """Of each step t (entry t - 1): the running mean of kl^2, and how many examples."""
 
     mean_square: Tensor
-    count: Tensor
+    counts: Tensor
 
 
 def empty_history(T: int) -> LossHistory:
@@ -46,7 +46,7 @@ def probabilities(
     weight = torch.sqrt(history.mean_square + inner) + outer
     if len(weight) > 1:
         weight[0] = weight[1]
-    if not (history.count > least_count).all():
+    if not (history.counts > least_count).all():
         weight = torch.ones_like(weight)
     return weight / weight.sum()
 
@@ -59,7 +59,7 @@ def importance(u: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
 
 def update(history: LossHistory, t: Tensor, kl: Tensor, decay: float = 0.9) -> LossHistory:
     """For each t of the batch: decay the old mean square towards the mean of its kl^2, and count."""
-    mean_square, count = history.mean_square.clone(), history.count.clone()
+    mean_square, count = history.mean_square.clone(), history.counts.clone()
     for step in t.unique():
         found = kl[t == step]
         mean_square[step - 1] = decay * mean_square[step - 1] + (1 - decay) * found.square().mean()

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from d3pm_jax import diffusion
-from d3pm_jax.config import Adam, Config, weighted_mean
+from d3pm_jax.config import Adam, Config
+from d3pm_jax.config_loss import weighted_mean
 from d3pm_jax.timesteps import LossHistory
 from d3pm_jax.training.network import Predict
 from d3pm_jax.transitions import Transition
@@ -27,7 +29,7 @@ class TrainState:
     params: Params
     ema: Params
     opt_state: optax.OptState
-    history: Leaf = None  # what config.timesteps learns: a LossHistory or nothing
+    history: Any = None  # what config.timesteps learns: a LossHistory or nothing
 
 
 Metrics = dict[str, Array]
@@ -83,7 +85,9 @@ def make_step(config: Config, predict: Predict, optimizer: optax.GradientTransfo
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1.0 - _decay(config.train.ema_decay, state.step))
         metrics["grad_norm"] = optax.tree.norm(grads)
-        return TrainState(state.step + 1, params, ema, opt_state, history), metrics
+        return dataclasses.replace(
+            state, step=state.step + 1, params=params, ema=ema, opt_state=opt_state, history=history
+        ), metrics
 
     return step
 
