@@ -38,7 +38,7 @@ def cosine(time: Float[Array, "*T"]) -> Level:
 
 
 def polynomial(time: Float[Array, "*T"], power: float = 2.0) -> Level:
-    """alpha = 1 - time^power (Shi et al. 2024, table 4); a power above 1 masks less at first."""
+    """alpha = 1 - time^power (MD4, Shi et al. 2024); a power above 1 masks less at first."""
     return Level(-jnp.expm1(power * jnp.log(time)), time**power)
 
 
@@ -90,7 +90,7 @@ def absorbing_nelbo(
     time: Float[Array, "..."],
     mask_id: int,
 ) -> Float[Array, "*S"]:
-    """-alpha' / (1 - alpha) times -log p(x_0 | x_t) where x_t is the mask, else 0 (Shi et al. 2024, eq. 4).
+    """-alpha' / (1 - alpha) times -log p(x_0 | x_t) where x_t is the mask, else 0 (Shi et al. 2024).
 
     The limit of T `posterior_kl` at t = time T. The mask is an extra symbol that the network forbids
     (`heads.forbid`): otherwise the limit has another term.

@@ -47,7 +47,7 @@ def forbid(logits: Float[Array, "*S K"], mask_id: int) -> Float[Array, "*S K"]:
 
 
 def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> Float[Array, "*S K"]:
-    """log(sigmoid(b_k) - sigmoid(a_k)): a logistic distribution cut into K bins (D3PM appendix B.2).
+    """log(sigmoid(b_k) - sigmoid(a_k)): a logistic distribution cut into K bins (D3PM, "logistic_pars").
 
     a_k and b_k are the edges of bin k, counted from loc, times the inverse scale exp(2 - log_scale). The
     bins have centres from -1 to 1 and width 2 / (K - 1); what lies outside them is dropped when the logits

@@ -158,7 +158,7 @@ def stochastic_bound(
 ) -> Float[Array, " B"]:
     """kl / p_t summed over the elements, plus the prior KL: an unbiased estimate of the whole bound.
 
-    The loss of Multinomial Diffusion (Hoogeboom et al. 2021, section 4.3), of one t per example.
+    The loss of Multinomial Diffusion (Hoogeboom et al. 2021), of one t per example.
 
     Args:
         tr: the forward process.

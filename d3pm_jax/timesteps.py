@@ -79,7 +79,7 @@ def probabilities(
 ) -> Float[Array, " T"]:
     """p_t proportional to sqrt(mean_square_t + inner) + outer, which varies least, once it is known.
 
-    The rule of Multinomial Diffusion (Hoogeboom et al. 2021, section 4.3; Nichol and Dhariwal 2021): step 1
+    The rule of Multinomial Diffusion (Hoogeboom et al. 2021; Nichol and Dhariwal 2021): step 1
     is as likely as step 2, and all are equally likely until each has been seen more than least_count times.
 
     Args:
