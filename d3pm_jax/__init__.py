@@ -4,13 +4,38 @@ The names here are the pure kernels. Networks are in `d3pm_jax.models`, data in 
 trainer in `d3pm_jax.training`; none of them is imported with this package.
 """
 
-from d3pm_jax import heads, likelihood, losses, numerics, sampling, schedules, timesteps, transitions
-from d3pm_jax.diffusion import log_p_x0, p_logits, p_sample, q_posterior, q_sample
+from d3pm_jax import (
+    continuous,
+    heads,
+    likelihood,
+    losses,
+    numerics,
+    sampling,
+    schedules,
+    timesteps,
+    transitions,
+)
+from d3pm_jax.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
 from d3pm_jax.drawing import categorical
-from d3pm_jax.heads import forbid, residual
+from d3pm_jax.heads import forbid, logistic, residual
 from d3pm_jax.information import mutual_information, mutual_information_steps
-from d3pm_jax.likelihood import all_t_bound, bits_per_dim, estimate_bound
-from d3pm_jax.losses import cross_entropy, hybrid, posterior_kl, prior_kl
+from d3pm_jax.likelihood import (
+    all_t_bound,
+    bits_per_dim,
+    estimate_bound,
+    mean_and_se,
+    strata_bound,
+    stratified_bound,
+)
+from d3pm_jax.losses import (
+    cross_entropy,
+    direct_kl,
+    hybrid,
+    posterior_kl,
+    prior_kl,
+    smoothed_cross_entropy,
+    stochastic_bound,
+)
 from d3pm_jax.numerics import kl, kl_logits, log_add, log_matmul, log_normalize, log_prob, log_sum
 from d3pm_jax.sampling import ancestral, sample
 from d3pm_jax.schedules import (
@@ -47,10 +72,12 @@ __all__ = [
     "banded",
     "bits_per_dim",
     "categorical",
+    "continuous",
     "cosine",
     "cosine_squared",
     "cross_entropy",
     "dense",
+    "direct_kl",
     "estimate_bound",
     "forbid",
     "from_alpha_bar",
@@ -71,14 +98,17 @@ __all__ = [
     "log_p_x0",
     "log_prob",
     "log_sum",
+    "logistic",
     "losses",
     "low_discrepancy",
     "marginal",
     "masked",
+    "mean_and_se",
     "mutual_information",
     "mutual_information_steps",
     "numerics",
     "p_logits",
+    "p_prev",
     "p_sample",
     "polynomial",
     "posterior_kl",
@@ -92,6 +122,10 @@ __all__ = [
     "sample",
     "sampling",
     "schedules",
+    "smoothed_cross_entropy",
+    "stochastic_bound",
+    "strata_bound",
+    "stratified_bound",
     "timesteps",
     "transitions",
     "uniform",

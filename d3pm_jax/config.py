@@ -6,11 +6,16 @@ before `build`.
 """
 
 import dataclasses
-from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from d3pm_jax import schedules, transitions
+from d3pm_jax import heads, schedules, transitions
+from d3pm_jax.config_loss import Importance as Importance
+from d3pm_jax.config_loss import Independent as Independent
+from d3pm_jax.config_loss import Loss, LowDiscrepancy, Objective, Timesteps
+from d3pm_jax.config_loss import StochasticBound as StochasticBound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,12 +174,38 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """From the output of the network to logits of x_0."""
+    """Logits of x_0, one output of the network for each."""
 
     residual: bool = True
     """add onehot(x_t)"""
     forbid: int | None = None
     """a category that the data never contains: an extra mask"""
+
+    def outputs(self, K: int) -> int:
+        """How many numbers the network gives for each element."""
+        return K
+
+    def logits(self, output: Array, xt: Array, K: int) -> Array:
+        """Logits of x_0 [*S, K] from the output [*S, outputs] of a network that was given x_t."""
+        return self._forbidden(heads.residual(output, xt) if self.residual else output)
+
+    def _forbidden(self, logits: Array) -> Array:
+        return logits if self.forbid is None else heads.forbid(logits, self.forbid)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogisticHead(Head):
+    """A truncated logistic distribution for ordinal data: its place and log-width from the network."""
+
+    residual: bool = True
+    """add x_t, scaled to [-1, 1], to the place before a tanh"""
+
+    def outputs(self, K: int) -> int:
+        return 2
+
+    def logits(self, output: Array, xt: Array, K: int) -> Array:
+        loc = output[..., 0] + xt * (2.0 / (K - 1)) - 1.0 if self.residual else output[..., 0]
+        return self._forbidden(heads.logistic(jnp.tanh(loc), output[..., 1], K))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,16 +226,6 @@ class UNet:
     """of every GroupNorm; divides all widths"""
     onehot_input: bool = False
     """give the network onehot(x_t) besides its scaled value"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Loss:
-    """KL_t + ce_weight CE, averaged over t and elements."""
-
-    ce_weight: float = 0.001
-    """lambda"""
-    first_step: Literal["bayes", "x0"] = "bayes"
-    """the rule at t = 1: Bayes' rule, or the prediction of x_0 itself as in the official code"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,5 +277,6 @@ class Config:
     model: UNet
     train: Train
     head: Head = Head()
-    loss: Loss = Loss()
+    loss: Objective = Loss()
+    timesteps: Timesteps = LowDiscrepancy()
     optimizer: Adam = Adam()

@@ -1,10 +1,15 @@
 """From the output of a network to logits of x_0."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
+from d3pm_jax import numerics
 from d3pm_jax.checks import check_categories
+from d3pm_jax.transitions.base import two_floats
 
 
 def residual(output: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array, "*S K"]:
@@ -39,3 +44,33 @@ def forbid(logits: Float[Array, "*S K"], mask_id: int) -> Float[Array, "*S K"]:
         raise ValueError(f"mask_id = {mask_id} is outside 0..{K - 1}")
     is_mask = jnp.arange(K).reshape((1,) * (logits.ndim - 1) + (K,)) == mask_id
     return jnp.where(is_mask, -jnp.inf, logits)
+
+
+def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> Float[Array, "*S K"]:
+    """log(sigmoid(b_k) - sigmoid(a_k)): a logistic distribution cut into K bins (D3PM, "logistic_pars").
+
+    a_k and b_k are the edges of bin k, counted from loc, times the inverse scale exp(2 - log_scale). The
+    bins have centres from -1 to 1 and width 2 / (K - 1); what lies outside them is dropped when the logits
+    are normalised ("truncated"). Computed as log sigmoid(b_k) + log sigmoid(-a_k) + log(1 - exp(a_k - b_k)),
+    three terms of one sign. The official code adds 1e-6 inside the log, which lifts all logits below -14.
+
+    Args:
+        loc: where the distribution is, on the scale of the bin centres.
+        log_scale: log of its width, less 2; in float32 at least -80, or the inverse overflows.
+        K: number of categories, at least 2.
+
+    Returns:
+        Logits of x_0, in float32 or wider.
+
+    Raises:
+        ValueError: K is below 2.
+    """
+    if K < 2:
+        raise ValueError(f"K = {K}: a process needs at least 2 categories")
+    edges = two_floats((2 * np.arange(K + 1) - K) / (K - 1.0)).reshape((2,) + (1,) * loc.ndim + (K + 1,))
+    wide = jnp.promote_types(jnp.promote_types(loc.dtype, log_scale.dtype), jnp.float32)
+    loc, log_scale = loc.astype(wide)[..., None], log_scale.astype(wide)[..., None]
+    inverse = math.exp(2.0) * jnp.exp(-log_scale)
+    z = ((edges[0] - loc) + edges[1]) * inverse
+    inside = numerics.log1mexp(math.log(2.0 / (K - 1)) + 2.0 - log_scale)
+    return jax.nn.log_sigmoid(z[..., 1:]) + jax.nn.log_sigmoid(-z[..., :-1]) + inside

@@ -1,14 +1,20 @@
-"""The variational bound on -log p(x_0), all steps of it, and its units."""
+"""The variational bound on -log p(x_0), all steps of it or some, and its units.
+
+A bound with fewer steps (strided) is that of `transitions.respace(tr, grid)`: the functions here take it
+as any other process.
+"""
 
 import math
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
+from d3pm_jax import timesteps
 from d3pm_jax.diffusion import q_sample
 from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.noise import Noise, per_example
@@ -76,6 +82,81 @@ def estimate_bound(
         The parts of the bound.
     """
     return all_t_bound(denoise, tr, x0, per_example(key, index, x0.shape[1:]), term)
+
+
+def strata_bound(
+    denoise: Denoise,
+    tr: Transition,
+    x0: Int[Array, " B *S"],
+    u: Float[Array, "n B"],
+    noise: Noise,
+    term: Term = posterior_kl,
+) -> Float[Array, " B"]:
+    """prior KL + sum over n strata of 1..T of (its size) KL_t, at one t in each (`timesteps.stratified`).
+
+    n network calls in place of T. Unbiased for the total of `all_t_bound`; the terms vary smoothly with t,
+    so it varies much less than n independent t would.
+
+    Args:
+        denoise, tr, x0, term: as for `all_t_bound`.
+        u: uniform noise in [0, 1), for t.
+        noise: j -> uniforms [B, *S] for x_t, called with the strata j = 1..n.
+
+    Returns:
+        Nats per example. The examples are independent, so the standard error of their mean (`mean_and_se`)
+        covers the choice of examples, of t and of x_t.
+    """
+    t, sizes = timesteps.stratified(u, tr.T)
+
+    def stratum(j: Array) -> Array:
+        ts = t[j]
+        xt = q_sample(tr, x0, ts, noise(j + 1))
+        return sizes[j] * _per_example(term(tr, denoise(xt, tr.time[ts]), x0, xt, ts))
+
+    terms = lax.map(stratum, jnp.arange(u.shape[0], dtype=jnp.int32))
+    return jnp.sum(terms, axis=0) + _per_example(prior_kl(tr, x0))
+
+
+def stratified_bound(
+    key: Key[Array, ""],
+    denoise: Denoise,
+    tr: Transition,
+    x0: Int[Array, " B *S"],
+    index: Int[Array, " B"],
+    n: int,
+    term: Term = posterior_kl,
+) -> Float[Array, " B"]:
+    """`strata_bound` with noise that depends on (key, index_b) and n alone.
+
+    Args:
+        key: a typed key.
+        denoise, tr, x0, term: as for `all_t_bound`.
+        index: the number of each example in its data set.
+        n: how many strata, 1..T.
+
+    Returns:
+        Nats per example.
+    """
+    key_t, key_q = jax.random.split(key)
+    u = per_example(key_t, index, (n,))(jnp.asarray(0, jnp.int32))
+    return strata_bound(denoise, tr, x0, u.T, per_example(key_q, index, x0.shape[1:]), term)
+
+
+def mean_and_se(x: Float[Array, " N"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The mean of independent values, and its standard error sqrt(sum (x - mean)^2 / (N - 1) / N).
+
+    Args:
+        x: for example nats per example.
+
+    Returns:
+        (mean, standard error).
+
+    Raises:
+        ValueError: N is below 2.
+    """
+    if x.size < 2:
+        raise ValueError(f"N = {x.size}: a standard error needs at least 2 values")
+    return jnp.mean(x), jnp.std(x, ddof=1) / math.sqrt(x.size)
 
 
 Nats = TypeVar("Nats", Array, np.ndarray, float)

@@ -140,6 +140,21 @@ def _kl_logits_bwd(residuals, g: Array):
 kl_logits.defvjp(_kl_logits_fwd, _kl_logits_bwd)
 
 
+def log1mexp(log_x: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """log(1 - exp(-x)) of x = exp(log_x): the log of a probability that may be tiny or all but 1.
+
+    Args:
+        log_x: of any size; x itself need not fit a float.
+
+    Returns:
+        Nats: log_x where x is tiny, 0 where it is large.
+    """
+    x = jnp.exp(jnp.clip(log_x, -40.0, 7.0))  # further out one of the two forms below is exact for any x
+    tiny = log_x < 0
+    near_0 = log_x + jnp.log(-jnp.expm1(-x) / x)
+    return jnp.where(tiny, near_0, jnp.log1p(-jnp.exp(-jnp.where(tiny, 1.0, x))))
+
+
 def band_width(dtype: jnp.dtype) -> float:
     """Nats of log_p that `log_matmul` puts through one matrix product: 30 (float32), 300 (float64)."""
     return 300.0 if dtype == jnp.float64 else 30.0

@@ -1,7 +1,13 @@
 """Which steps to train on: from uniform noise to t in 1..T."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
+
+from d3pm_jax import drawing
+from d3pm_jax.checks import check_steps
 
 
 def uniform(u: Float[Array, " B"], T: int) -> Int[Array, " B"]:
@@ -32,3 +38,101 @@ def low_discrepancy(u: Float[Array, ""], B: int, T: int) -> Int[Array, " B"]:
         int32 [B] in 1..T.
     """
     return uniform((u + jnp.arange(B) / B) % 1.0, T)
+
+
+def stratified(u: Float[Array, "n B"], T: int) -> tuple[Int[Array, "n B"], Int[Array, " n"]]:
+    """One step in each of n strata of 1..T: t_j = a_j + floor(u_j size_j) + 1, a_j = floor((j - 1) T / n).
+
+    Args:
+        u: uniform noise in [0, 1).
+        T: number of steps, at least n; n need not divide it.
+
+    Returns:
+        t int32 in 1..T, and the sizes of the strata, which differ by at most 1.
+
+    Raises:
+        ValueError: n is above T.
+    """
+    n = u.shape[0]
+    if n > T:
+        raise ValueError(f"{n} strata of T = {T} steps: use at most {T}")
+    ends = np.arange(n + 1) * T // n
+    first, size = (jnp.asarray(x, jnp.int32) for x in (ends[:-1], np.diff(ends)))
+    inside = jnp.floor(u * size[:, None]).astype(jnp.int32)  # u size can round up to size
+    return first[:, None] + jnp.minimum(inside, size[:, None] - 1) + 1, size
+
+
+class LossHistory(NamedTuple):
+    """What `probabilities` knows of each step; entry t - 1 belongs to step t."""
+
+    mean_square: Array  # [T]  running mean of kl^2, kl the summed nats of an example
+    counts: Array  # int32 [T]  examples seen
+
+
+def empty_history(T: int) -> LossHistory:
+    """The history before the first batch."""
+    return LossHistory(jnp.zeros(T), jnp.zeros(T, jnp.int32))
+
+
+def probabilities(
+    history: LossHistory, least_count: int = 10, inner: float = 1e-10, outer: float = 1e-4
+) -> Float[Array, " T"]:
+    """p_t proportional to sqrt(mean_square_t + inner) + outer, which varies least, once it is known.
+
+    The rule of Multinomial Diffusion (Hoogeboom et al. 2021; Nichol and Dhariwal 2021): step 1
+    is as likely as step 2, and all are equally likely until each has been seen more than least_count times.
+
+    Args:
+        history: of the steps so far.
+        least_count: examples of every step that are not enough.
+        inner, outer: keep a step with a small loss from never being drawn again.
+
+    Returns:
+        Probabilities of t = 1..T.
+    """
+    weight = jnp.sqrt(history.mean_square + inner) + outer
+    weight = jnp.concatenate([weight[1:2], weight[1:]]) if weight.size > 1 else weight
+    known = jnp.all(history.counts > least_count)
+    return jnp.where(known, weight / jnp.sum(weight), 1.0 / weight.size)
+
+
+def importance(u: Float[Array, " B"], p: Float[Array, " T"]) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
+    """The first t with p_1 + ... + p_t > u, by `drawing.categorical`, and its p_t.
+
+    The mean of loss_t / p_t is unbiased for the sum of the losses of all t.
+
+    Args:
+        u: uniform noise in [0, 1), one per example.
+        p: probabilities of t = 1..T.
+
+    Returns:
+        (t, p_t), t int32 in 1..T.
+    """
+    index = drawing.categorical(jnp.broadcast_to(jnp.log(p), (*u.shape, p.size)), u)
+    return index + 1, p[index]
+
+
+def update(
+    history: LossHistory, t: Int[Array, " B"], kl: Float[Array, " B"], decay: float = 0.9
+) -> LossHistory:
+    """mean_square_t <- decay mean_square_t + (1 - decay) kl^2, and counts, for the t of a batch.
+
+    Several examples of one t count by the mean of their kl^2, so their order does not matter; the reference
+    keeps an arbitrary one of them.
+
+    Args:
+        history: of the steps so far.
+        t: steps 1..T.
+        kl: the term of the bound of each example, in nats, summed over its elements.
+        decay: of what is old.
+
+    Returns:
+        The next history.
+    """
+    T = history.counts.size
+    check_steps(t, 1, T)
+    here = t[:, None] == jnp.arange(1, T + 1, dtype=jnp.int32)[None]
+    seen = jnp.sum(here, axis=0, dtype=jnp.int32)
+    total = jnp.sum(jnp.where(here, jnp.square(kl)[:, None], 0.0), axis=0)
+    moved = decay * history.mean_square + (1 - decay) * (total / jnp.maximum(seen, 1))
+    return LossHistory(jnp.where(seen > 0, moved, history.mean_square), history.counts + seen)

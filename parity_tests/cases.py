@@ -87,6 +87,7 @@ def situations(dtype: str, families: tuple[str, ...] = tuple(FAMILIES)) -> Itera
                 "xt": random(10, i).integers(0, K, (B, *S)),
                 "t": t,
                 "logits_x0": x,
+                "logits_prev": x,
                 "log_p": x,
                 "u": uniforms(dtype, (B, *S), i),
                 "ce_weight": 0.01,

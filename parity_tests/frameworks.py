@@ -14,7 +14,22 @@ torch.set_num_threads(1)  # arrays are tiny
 
 Function = Callable[..., Any]
 Arguments = Mapping[str, Any]
-DIFFERENTIABLE = ("a", "b", "x", "log_p", "log_q", "logits", "logits_x0", "nats", "output")
+DIFFERENTIABLE = (
+    "a",
+    "b",
+    "kl",
+    "x",
+    "log_p",
+    "log_q",
+    "logits",
+    "logits_prev",
+    "loc",
+    "log_scale",
+    "log_x",
+    "logits_x0",
+    "nats",
+    "output",
+)
 
 
 class Result(NamedTuple):

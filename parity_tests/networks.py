@@ -20,7 +20,7 @@ COMMON = {"K": 5, "channels": 1, "size": 8, "max_time": 100, "ch": 8, "groups": 
 CASES = {
     "two levels": COMMON
     | {"ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (8, 4), "onehot_input": True},
-    "one level": COMMON | {"ch_mult": (1,), "num_res_blocks": 2},
+    "one level": COMMON | {"ch_mult": (1,), "num_res_blocks": 2, "outputs": 2},
 }
 Arrays = dict[str, np.ndarray]
 
@@ -46,7 +46,7 @@ def _evaluate(options: dict, dtype: str) -> tuple[Arrays, Arrays]:
     """The output and every gradient, by the names of the twin, from JAX and from PyTorch."""
     rng = np.random.default_rng(0)
     xt, t = rng.integers(0, options["K"], SHAPE), np.array([1, 40, 100])
-    w = rng.normal(size=(*SHAPE, options["K"])).astype(dtype)
+    w = rng.normal(size=(*SHAPE, options.get("outputs", options["K"]))).astype(dtype)
     graphdef, params = nnx.split(nnx.eval_shape(lambda: models.UNet(**options, rngs=nnx.Rngs(0))))
     params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.2, dtype), params)
 

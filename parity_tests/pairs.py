@@ -13,7 +13,7 @@ import torch
 import d3pm_jax
 import torch_ref
 from d3pm_jax.transitions import Transition
-from parity_tests import cases, scales
+from parity_tests import cases, loss_cases, scales
 from parity_tests.cases import Case
 from parity_tests.frameworks import Arguments, Function, flat
 
@@ -76,6 +76,26 @@ def on_host(lib: ModuleType, name: str) -> Function:
     return lambda alpha_bar: getattr(lib, name)(alpha_bar if lib is torch_ref else np.asarray(alpha_bar))
 
 
+def of_history(lib: ModuleType, name: str) -> Function:
+    """The history is two arrays, in and out; counts come out as floats."""
+
+    def call(mean_square: Any, counts: Any, **args: Any) -> Any:
+        found = in_module(lib, name)(lib.timesteps.LossHistory(mean_square, counts), **args)
+        return tuple(x * 1.0 for x in found) if isinstance(found, tuple) else found
+
+    return call
+
+
+def steps_alone(lib: ModuleType, name: str) -> Function:
+    """Not their probabilities or the sizes of their strata, which follow."""
+    return lambda **args: in_module(lib, name)(**args)[0]
+
+
+def scheduled(lib: ModuleType, name: str) -> Function:
+    """With a schedule of the module, by name."""
+    return lambda schedule, **args: in_module(lib, name)(getattr(lib.continuous, schedule), **args)
+
+
 def normalised_kl(lib: ModuleType, name: str) -> Function:
     """Its gradient is defined along normalised arguments."""
     return lambda log_q, log_p: lib.kl(lib.log_normalize(log_q), lib.log_normalize(log_p))
@@ -108,6 +128,15 @@ def bound_by_table(lib: ModuleType, name: str) -> Function:
     def call(tr: Any, logits: Any, uniforms: Any, x0: Any, first_step: str) -> Any:
         term = partial(lib.posterior_kl, first_step=first_step)
         return lib.all_t_bound(_denoise(logits), tr, x0, lambda t: uniforms[t], term)
+
+    return call
+
+
+def strata_by_table(lib: ModuleType, name: str) -> Function:
+    """As `chain_by_table`."""
+
+    def call(tr: Any, logits: Any, uniforms: Any, x0: Any, u: Any) -> Any:
+        return lib.strata_bound(_denoise(logits), tr, x0, u, lambda j: uniforms[j])
 
     return call
 
@@ -196,15 +225,24 @@ PAIRS: dict[str, Pair] = {
     "categorical": Pair(cases.categorical, cdf=arguments(lambda log_p, u: scales.cdf(log_p))),
     "residual": Pair(cases.residual, of("output")),
     "forbid": Pair(cases.forbid, of("logits")),
+    "logistic": Pair(loss_cases.logistic, arguments(scales.logistic), arguments(scales.logistic_gradient)),
+    "numerics.log1mexp": Pair(loss_cases.log1mexp, result(scales.entries), call=in_module),
     "q_sample": Pair(cases.from_clean("tr", "x0", "t", "u"), cdf=arguments(scales.cdf_of_draw_q)),
     "q_posterior": Pair(cases.taking("tr", "x0", "xt", "t"), arguments(scales.q_posterior)),
     "log_p_x0": Pair(cases.taking("tr", "logits_x0"), of("logits_x0")),
     "p_logits": Pair(cases.taking(*_P), arguments(scales.p_logits)),
+    "p_prev": Pair(cases.taking("tr", "logits_prev", "xt", "t"), of("logits_prev")),
     "p_sample": Pair(cases.p_sample, cdf=arguments(scales.cdf_of_p_sample)),
     "posterior_kl": Pair(
         cases.taking(*_POSTERIOR), arguments(scales.posterior_kl), arguments(scales.reverse_gradient)
     ),
+    "direct_kl": Pair(
+        cases.taking("tr", "logits_prev", "x0", "xt", "t"),
+        arguments(scales.direct_kl),
+        arguments(scales.direct_gradient),
+    ),
     "cross_entropy": Pair(cases.taking("tr", "logits_x0", "x0"), of("logits_x0")),
+    "smoothed_cross_entropy": Pair(loss_cases.smoothed, of("logits_x0")),
     "hybrid": Pair(
         cases.taking(*_POSTERIOR, "ce_weight", each=True),
         arguments(scales.hybrid),
@@ -217,6 +255,40 @@ PAIRS: dict[str, Pair] = {
     "timesteps.uniform": Pair(
         cases.uniform_steps, cdf=arguments(lambda u, T: scales.steps(T)), call=in_module
     ),
+    "timesteps.probabilities": Pair(loss_cases.histories, result(scales.one), call=of_history),
+    "timesteps.importance": Pair(
+        loss_cases.importance, cdf=arguments(lambda u, p: scales.cdf(p.log())), call=steps_alone
+    ),
+    "timesteps.update": Pair(loss_cases.update, arguments(scales.update), call=of_history),
+    "stochastic_bound": Pair(
+        loss_cases.stochastic_bound, arguments(scales.stochastic_bound), arguments(scales.stochastic_gradient)
+    ),
+    "timesteps.stratified": Pair(loss_cases.stratified, cdf=arguments(scales.stratified), call=steps_alone),
+    "strata_bound": Pair(
+        loss_cases.strata_bound, arguments(scales.strata_bound), of("logits"), call=strata_by_table
+    ),
+    "mean_and_se": Pair(loss_cases.values, result(scales.mean_and_se)),
+    "continuous.linear": Pair(loss_cases.levels, result(scales.level), call=in_module),
+    "continuous.cosine": Pair(loss_cases.levels, result(scales.level), call=in_module),
+    "continuous.polynomial": Pair(loss_cases.levels, result(scales.level), call=in_module),
+    "continuous.absorbing_draw": Pair(
+        loss_cases.continuous("x0", "time", "u", "mask_id"),
+        cdf=arguments(scales.cdf_of_absorbing),
+        call=scheduled,
+    ),
+    "continuous.uniform_draw": Pair(
+        loss_cases.continuous("x0", "time", "u", "K"), cdf=arguments(scales.cdf_of_uniform), call=scheduled
+    ),
+    "continuous.absorbing_nelbo": Pair(
+        loss_cases.continuous("logits_x0", "x0", "xt", "time", "mask_id"),
+        arguments(scales.absorbing_nelbo),
+        call=scheduled,
+    ),
+    "continuous.uniform_nelbo": Pair(
+        loss_cases.continuous("logits_x0", "x0", "xt", "time"),
+        arguments(scales.uniform_nelbo),
+        call=scheduled,
+    ),
     "low_discrepancy": Pair(cases.low_discrepancy, cdf=arguments(scales.low_discrepancy)),
 }
 
@@ -226,8 +298,10 @@ _A_CHECK = "a check of arguments: the twin has none"
 REASONS: dict[str, str] = {
     "sample": "draws its noise from a JAX key, and then is ancestral",
     "estimate_bound": "draws its noise from a JAX key, and then is all_t_bound",
+    "stratified_bound": "draws its noise from a JAX key, and then is strata_bound",
     "Transition.loss_terms": "its outputs are posterior_kl and cross_entropy",
     "Transition.respaced": "respace is its check and this",
+    "timesteps.empty_history": "zeros",
     "numerics.band_width": "a constant of the algorithm of log_matmul",
     "numerics.smallest_entry": "a constant of the tables of dense, which gaussian_narrow reaches",
     "mutual_information": _A_SOLUTION,
@@ -235,7 +309,17 @@ REASONS: dict[str, str] = {
     "schedules.check_betas": _A_CHECK,
     "schedules.check_steps": _A_CHECK,
 } | dict.fromkeys(
-    ("heads", "likelihood", "losses", "numerics", "sampling", "schedules", "timesteps", "transitions"),
+    (
+        "continuous",
+        "heads",
+        "likelihood",
+        "losses",
+        "numerics",
+        "sampling",
+        "schedules",
+        "timesteps",
+        "transitions",
+    ),
     _A_MODULE,
 )
 

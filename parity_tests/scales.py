@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import torch_ref
-from torch_ref.transitions import Process
+from torch_ref import timesteps
+from torch_ref.transitions import Process, spread
 
 Scale = Tensor | tuple[Tensor, ...]
 
@@ -33,6 +34,16 @@ def divergence(log_q: Tensor, log_p: Tensor, *logits: Tensor) -> Tensor:
     """max(1, sum q (|log q| + |log p|)), and the logits that log p is the difference of."""
     terms = (log_q.exp() * (finite(log_q) + finite(log_p))).sum(dim=-1)
     return torch.stack([terms.clamp(min=1.0), *(rows(x) for x in logits)]).amax(dim=0)
+
+
+def logistic(loc: Tensor, log_scale: Tensor, K: int) -> Tensor:
+    """The three terms of one sign that make a logit."""
+    return entries(torch_ref.logistic(loc, log_scale, K))
+
+
+def logistic_gradient(**args: Any) -> Tensor:
+    """The same for the two edges of a bin."""
+    return 2 * logistic(**args)
 
 
 def one(x: Tensor) -> Tensor:
@@ -79,6 +90,17 @@ def posterior_kl(
     return divergence(torch_ref.q_posterior(tr, x0, xt, t), log_p, logits_x0)
 
 
+def direct_kl(tr: Process, logits_prev: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """The divergence of its two arguments."""
+    log_p = torch_ref.p_prev(tr, logits_prev, xt, t)
+    return divergence(torch_ref.q_posterior(tr, x0, xt, t), log_p, logits_prev)
+
+
+def direct_gradient(tr: Process, logits_prev: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """p - q: the logits, and the two factors of Bayes' rule."""
+    return torch.maximum(rows(logits_prev), q_posterior(tr, x0, xt, t))
+
+
 def hybrid(ce_weight: float, **args: Any) -> tuple[Tensor, ...]:
     """loss, kl, ce."""
     kl, ce = posterior_kl(**args), rows(args["logits_x0"])
@@ -101,6 +123,21 @@ def prior_kl(tr: Process, x0: Tensor) -> Tensor:
     return divergence(tr.log_q_probs(x0, torch.tensor(tr.T)), tr.log_prior())
 
 
+def stochastic_bound(tr: Process, kl: Tensor, x0: Tensor, p_t: Tensor) -> Tensor:
+    """Sums of positive terms."""
+    return torch_ref.stochastic_bound(tr, kl, x0, p_t).detach().clamp(min=1.0)
+
+
+def stochastic_gradient(tr: Process, kl: Tensor, x0: Tensor, p_t: Tensor) -> Tensor:
+    """1 / p_t."""
+    return 1 / p_t
+
+
+def update(mean_square: Tensor, counts: Tensor, t: Tensor, kl: Tensor) -> tuple[Tensor, Tensor]:
+    """Of squares, and of counts."""
+    return mean_square + kl.square().max(), counts.double()
+
+
 def all_t_bound(tr: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, first_step: Any) -> Scale:
     """Sums of the scales of the elements."""
     steps = []
@@ -110,6 +147,57 @@ def all_t_bound(tr: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, first
         x = logits[ts[:, None, None], xt]
         steps.append(posterior_kl(tr, x, x0, xt, ts, first_step).flatten(1).sum(dim=1))
     return torch.stack(steps), prior_kl(tr, x0).flatten(1).sum(dim=1)
+
+
+def strata_bound(tr: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, u: Tensor) -> Tensor:
+    """All of `all_t_bound`, each step as large as its stratum."""
+    steps, prior = all_t_bound(tr, logits, uniforms, x0, "bayes")
+    return tr.T * steps.amax(dim=0) + prior
+
+
+def mean_and_se(mean: Tensor, se: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of squares of the size of the mean."""
+    return mean.abs(), mean.abs()
+
+
+def stratified(u: Tensor, T: int) -> Tensor:
+    """The u at which a step of a stratum ends, [n, 1, T + 1]."""
+    return torch.arange(T + 1) / timesteps.stratified(u, T)[1][:, None, None]
+
+
+def level(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """Both at their own size."""
+    return alpha, beta
+
+
+def _weight(schedule: str, x0: Tensor, time: Tensor, by: str) -> Tensor:
+    level_of = getattr(torch_ref.continuous, schedule)
+    rate = torch_ref.continuous.rate(level_of, time)
+    return spread(rate / getattr(level_of(time), by), x0.ndim)
+
+
+def absorbing_nelbo(
+    schedule: str, logits_x0: Tensor, x0: Tensor, xt: Tensor, time: Tensor, mask_id: int
+) -> Tensor:
+    """The weight times the logits."""
+    return _weight(schedule, x0, time, "beta") * rows(logits_x0)
+
+
+def uniform_nelbo(schedule: str, logits_x0: Tensor, x0: Tensor, xt: Tensor, time: Tensor) -> Tensor:
+    """The weight times the largest ratio of two probabilities and its log."""
+    beta = spread(getattr(torch_ref.continuous, schedule)(time).beta, x0.ndim)
+    return _weight(schedule, x0, time, "alpha") * logits_x0.shape[-1] / beta * rows(logits_x0)
+
+
+def cdf_of_absorbing(schedule: str, x0: Tensor, time: Tensor, **args: Any) -> Tensor:
+    """1 - alpha."""
+    beta = getattr(torch_ref.continuous, schedule)(time).beta
+    return spread(beta, x0.ndim).expand(x0.shape)[..., None]
+
+
+def cdf_of_uniform(K: int, **args: Any) -> Tensor:
+    """Parts of 1 - alpha."""
+    return cdf_of_absorbing(**args) * torch.arange(1, K) / K
 
 
 def cdf(log_p: Tensor) -> Tensor:

@@ -143,6 +143,17 @@ def test_eval_and_sample(trained, data_dir, capsys):
     np.testing.assert_array_equal(np.load(trained / "samples.npy"), samples[:5])
 
 
+def test_eval_and_sample_with_fewer_steps(trained, capsys):
+    assert status("eval", trained, "--steps", "3", "--limit", "20") == 0
+    result = json.loads((trained / "eval.json").read_text())
+    assert result["times"] == [4, 7, 10]
+    assert result["bits_per_dim"] == pytest.approx(sum(result["steps"]) + result["prior"], rel=1e-6)
+    assert "sum over t = 2..3" in capsys.readouterr().out
+    assert status("sample", trained, "--num", "4", "--steps", "3") == 0
+    assert np.load(trained / "samples.npy").shape == (4, 8, 8, 1)
+    assert "steps = 11: it must be in 1..10" in error(capsys, "eval", trained, "--steps", "11")
+
+
 def test_a_damaged_checkpoint_is_refused(trained, tmp_path, capsys):
     workdir = tmp_path / "damaged"
     shutil.copytree(trained, workdir)

@@ -1,4 +1,4 @@
-"""One training step against the formulas of clipping, Adam, warm-up, decay and averaging, in NumPy."""
+"""Training steps against the formulas of losses, clipping, Adam, warm-up, decay and averaging, in NumPy."""
 
 import dataclasses
 
@@ -9,6 +9,8 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
+from d3pm_jax.config_loss import weighted_mean
+from d3pm_jax.training import checkpoint, run
 from d3pm_jax.training.step import build_optimizer, init_state, make_step
 from tests import tiny
 
@@ -60,3 +62,69 @@ def _gradient(config, tr, x0, key, w):
         return float(d3pm.hybrid(tr, logits, x0, xt, t, config.loss.ce_weight).loss.mean())
 
     return np.array([(loss(w + d) - loss(w - d)) / 2e-6 for d in 1e-6 * np.eye(3)])
+
+
+def bits(tree):
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
+    base = tiny.get_config()
+    spec = configs.Importance(least_count=0)
+    config = dataclasses.replace(base, timesteps=spec, loss=configs.StochasticBound())
+    tr, key, T = d3pm.uniform(d3pm.cosine(4), 3), jax.random.key(5), 4
+    x0 = jnp.asarray(np.random.default_rng(0).integers(0, 3, (8, 2, 2, 1)), jnp.int32)
+
+    def predict(params, xt, t, key=None):
+        return jnp.broadcast_to(params, (*xt.shape, 3))
+
+    optimizer = build_optimizer(config.optimizer)
+    step = make_step(config, predict, optimizer)
+    state = init_state(jnp.asarray(W0, jnp.float32), optimizer, spec.start(T))
+    for i in range(4):
+        before, w = jax.device_get((state.history, state.params))
+        state, metrics = step(state, tr, x0, key)
+        if i == 1:
+            checkpoint.save(tmp_path, 2, state, keep=1)
+        key_t, key_q, _ = jax.random.split(jax.random.fold_in(key, i), 3)
+        p = np.sqrt(before.mean_square + 1e-10) + 1e-4
+        p[0] = p[1]
+        p = p / p.sum() if (before.counts > 0).all() else np.full(T, 1 / T)
+        t = np.searchsorted(np.cumsum(p), jax.random.uniform(key_t, (8,)), side="right") + 1
+        xt = d3pm.q_sample(tr, x0, jnp.asarray(t), jax.random.uniform(key_q, x0.shape))
+        kl = d3pm.posterior_kl(tr, jnp.broadcast_to(w, (*x0.shape, 3)), x0, xt, jnp.asarray(t))
+        sums = np.asarray(kl).reshape(8, -1).sum(1)
+        prior = np.asarray(d3pm.prior_kl(tr, x0)).reshape(8, -1).sum(1)
+        np.testing.assert_allclose(metrics["loss"], (sums / p[t - 1] + prior).mean(), rtol=1e-5)
+        np.testing.assert_allclose(metrics["kl"], (sums / 4 / p[t - 1] / T).mean(), rtol=1e-5)
+        np.testing.assert_array_equal(state.history.counts, before.counts + np.bincount(t, minlength=5)[1:])
+    assert (state.history.counts > 0).all()
+    assert len(np.unique(state.history.mean_square)) == 4
+    again = checkpoint.restore(tmp_path, 2, state)
+    for _ in range(2):
+        again, _ = step(again, tr, x0, key)
+    for a, b in zip(bits(again), bits(state), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_uniform_steps_of_their_own_weigh_every_example_the_same():
+    spec = configs.Independent()
+    t, p_t = spec.draw(jax.random.key(0), None, 500, 7)
+    assert set(np.asarray(t)) == set(range(1, 8))
+    x = jnp.arange(1000.0).reshape(500, 2)
+    np.testing.assert_allclose(weighted_mean(x, p_t, 7), x.mean(), rtol=1e-6)
+
+
+def test_a_config_with_the_logistic_head_trains():
+    base = tiny.get_config()
+    model = configs.UNet(ch=4, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), groups=1)
+    config = dataclasses.replace(base, model=model, head=configs.LogisticHead())
+    parts = run.start(run.build(config, (4, 4, 1), 4))
+    step = make_step(config, parts.predict, build_optimizer(config.optimizer))
+    x0, state, losses = jnp.full((4, 4, 4, 1), 3, jnp.int32), parts.state, []
+    for _ in range(2):
+        state, metrics = step(state, parts.tr, x0, parts.key)
+        losses.append(float(metrics["loss"]))
+    assert np.isfinite(losses).all()
+    assert state.params["conv_out"]["kernel"][...].shape == (3, 3, 4, 2)
+    assert np.any(np.asarray(state.params["conv_out"]["kernel"][...]) != 0)

@@ -4,11 +4,20 @@ Same names, but everything comes from the dense one-step matrices Q by Bayes' ru
 O(K^2) memory per element. Its float type is `torch.get_default_dtype()`.
 """
 
-from torch_ref.diffusion import log_p_x0, p_logits, p_sample, q_posterior, q_sample
+from torch_ref import continuous
+from torch_ref.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
 from torch_ref.drawing import categorical
-from torch_ref.heads import forbid, residual
-from torch_ref.likelihood import all_t_bound, bits_per_dim
-from torch_ref.losses import cross_entropy, hybrid, posterior_kl, prior_kl
+from torch_ref.heads import forbid, logistic, residual
+from torch_ref.likelihood import all_t_bound, bits_per_dim, mean_and_se, strata_bound
+from torch_ref.losses import (
+    cross_entropy,
+    direct_kl,
+    hybrid,
+    posterior_kl,
+    prior_kl,
+    smoothed_cross_entropy,
+    stochastic_bound,
+)
 from torch_ref.numerics import kl, kl_logits, log_add, log_matmul, log_normalize, log_prob, log_sum
 from torch_ref.sampling import ancestral
 from torch_ref.schedules import (
@@ -45,10 +54,12 @@ __all__ = [
     "banded",
     "bits_per_dim",
     "categorical",
+    "continuous",
     "cosine",
     "cosine_squared",
     "cross_entropy",
     "dense",
+    "direct_kl",
     "forbid",
     "from_alpha_bar",
     "from_rate",
@@ -66,10 +77,13 @@ __all__ = [
     "log_p_x0",
     "log_prob",
     "log_sum",
+    "logistic",
     "low_discrepancy",
     "marginal",
     "masked",
+    "mean_and_se",
     "p_logits",
+    "p_prev",
     "p_sample",
     "polynomial",
     "posterior_kl",
@@ -80,5 +94,8 @@ __all__ = [
     "reciprocal",
     "residual",
     "respace",
+    "smoothed_cross_entropy",
+    "stochastic_bound",
+    "strata_bound",
     "uniform",
 ]

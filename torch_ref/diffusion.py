@@ -38,6 +38,11 @@ def p_logits(
     return torch.where(t[..., None] == 1, log_p0, log_p) if first_step == "x0" else log_p
 
 
+def p_prev(tr: Process, logits_prev: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """log p(x_{t-1} | x_t) of a network that predicts x_{t-1} itself."""
+    return log_p_x0(tr, logits_prev)
+
+
 def p_sample(
     tr: Process,
     logits_x0: Tensor,

@@ -1,6 +1,7 @@
 """From the output of a network to logits of x_0."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -12,3 +13,18 @@ def residual(output: Tensor, xt: Tensor) -> Tensor:
 def forbid(logits: Tensor, mask_id: int) -> Tensor:
     """The logits with -inf at mask_id."""
     return torch.where(torch.arange(logits.shape[-1]) == mask_id, float("-inf"), logits)
+
+
+def logistic(loc: Tensor, log_scale: Tensor, K: int) -> Tensor:
+    """log(sigmoid(b_k) - sigmoid(a_k)), bins of width 2 / (K - 1) around -1, .., 1, scale exp(log_scale - 2).
+
+    In float64, and as a difference of whichever tail is the smaller.
+    """
+    centre = torch.linspace(-1, 1, K, dtype=torch.float64)
+    inverse = torch.exp(2 - log_scale.double())[..., None]
+    distance = centre - loc.double()[..., None]
+    side = torch.where(distance > 0, -1.0, 1.0)  # the logistic distribution is symmetric
+    near = (side * distance + 1 / (K - 1)) * inverse
+    far = (side * distance - 1 / (K - 1)) * inverse
+    log_near, log_far = F.logsigmoid(near), F.logsigmoid(far)
+    return (log_near + torch.log1p(-torch.exp(log_far - log_near))).to(loc.dtype)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torch_ref import timesteps
 from torch_ref.diffusion import q_sample
 from torch_ref.losses import posterior_kl, prior_kl
 from torch_ref.sampling import Denoise, Noise
@@ -30,6 +31,22 @@ def all_t_bound(denoise: Denoise, tr: Process, x0: Tensor, noise: Noise, term: T
         xt = q_sample(tr, x0, ts, noise(t))
         steps.append(term(tr, denoise(xt, tr.time[ts]), x0, xt, ts).flatten(1).sum(dim=1))
     return Bound(torch.stack(steps), prior_kl(tr, x0).flatten(1).sum(dim=1))
+
+
+def strata_bound(
+    denoise: Denoise, tr: Process, x0: Tensor, u: Tensor, noise: Noise, term: Term = posterior_kl
+) -> Tensor:
+    """prior KL + sum over strata of (its size) KL_t at one t drawn in each, per example."""
+    total = prior_kl(tr, x0).flatten(1).sum(dim=1)
+    for j, (ts, size) in enumerate(zip(*timesteps.stratified(u, tr.T), strict=True), 1):
+        xt = q_sample(tr, x0, ts, noise(j))
+        total = total + size * term(tr, denoise(xt, tr.time[ts]), x0, xt, ts).flatten(1).sum(dim=1)
+    return total
+
+
+def mean_and_se(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of independent values, and its standard error."""
+    return x.mean(), x.std(correction=1) / math.sqrt(len(x))
 
 
 def bits_per_dim(nats: Tensor, D: int) -> Tensor:

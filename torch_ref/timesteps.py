@@ -1,7 +1,11 @@
 """Which steps to train on: from uniform noise to t in 1..T."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+from torch_ref import drawing
 
 
 def uniform(u: Tensor, T: int) -> Tensor:
@@ -12,3 +16,52 @@ def uniform(u: Tensor, T: int) -> Tensor:
 def low_discrepancy(u: Tensor, B: int, T: int) -> Tensor:
     """t_i = floor(((u + i / B) mod 1) T) + 1."""
     return uniform((u + torch.arange(B) / B) % 1.0, T)
+
+
+def stratified(u: Tensor, T: int) -> tuple[Tensor, Tensor]:
+    """1..T cut into n parts at floor(j T / n), and u of the way through each; with their sizes."""
+    n = len(u)
+    parts = [range(j * T // n + 1, (j + 1) * T // n + 1) for j in range(n)]
+    sizes = torch.tensor([len(part) for part in parts])
+    inside = torch.minimum(torch.floor(u * sizes[:, None]).long(), sizes[:, None] - 1)
+    return torch.stack([torch.tensor(part)[i] for part, i in zip(parts, inside, strict=True)]), sizes
+
+
+class LossHistory(NamedTuple):
+    """Of each step t (entry t - 1): the running mean of kl^2, and how many examples."""
+
+    mean_square: Tensor
+    counts: Tensor
+
+
+def empty_history(T: int) -> LossHistory:
+    """The history before the first batch."""
+    return LossHistory(torch.zeros(T), torch.zeros(T, dtype=torch.int64))
+
+
+def probabilities(
+    history: LossHistory, least_count: int = 10, inner: float = 1e-10, outer: float = 1e-4
+) -> Tensor:
+    """p_t ~ sqrt(mean_square + inner) + outer, p_1 = p_2; uniform until every count is above least_count."""
+    weight = torch.sqrt(history.mean_square + inner) + outer
+    if len(weight) > 1:
+        weight[0] = weight[1]
+    if not (history.counts > least_count).all():
+        weight = torch.ones_like(weight)
+    return weight / weight.sum()
+
+
+def importance(u: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """The first t with p_1 + ... + p_t > u, and its p_t."""
+    index = drawing.categorical(p.log().expand(*u.shape, -1), u)
+    return index + 1, p[index]
+
+
+def update(history: LossHistory, t: Tensor, kl: Tensor, decay: float = 0.9) -> LossHistory:
+    """For each t of the batch: decay the old mean square towards the mean of its kl^2, and count."""
+    mean_square, count = history.mean_square.clone(), history.counts.clone()
+    for step in t.unique():
+        found = kl[t == step]
+        mean_square[step - 1] = decay * mean_square[step - 1] + (1 - decay) * found.square().mean()
+        count[step - 1] += len(found)
+    return LossHistory(mean_square, count)

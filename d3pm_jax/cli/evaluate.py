@@ -21,6 +21,7 @@ def execute(args: argparse.Namespace) -> int:
     bound = evaluate_bound(parts, images, args.batch_size, args.seed)
     result = summary(bound, D=images[0].size)
     result |= {"step": int(parts.state.step), "examples": len(images), "seed": args.seed}
+    result["times"] = np.asarray(parts.tr.time[1:]).tolist()
     result["baselines"] = _baselines(train, images, levels)
     checkpoint.write_text(args.workdir / "eval.json", json.dumps(result, indent=1))
     plot = _plot(args.workdir, result["steps"])

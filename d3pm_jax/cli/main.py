@@ -112,6 +112,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", type=Path, metavar="DIR", help="the --workdir of `d3pm train`")
     parser.add_argument("--step", type=int, metavar="STEP", help="which checkpoint (the last)")
     parser.add_argument(
+        "--steps",
+        type=_positive,
+        metavar="N",
+        help="take N evenly spaced steps of the process in place of all",
+    )
+    parser.add_argument(
         "--data-dir", metavar="DIR", help="where data sets lie, if not where the run found them"
     )
 

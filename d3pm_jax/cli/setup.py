@@ -41,5 +41,5 @@ def open_run(args: argparse.Namespace) -> tuple[run.Parts, data.ImageSource, dat
     train, test = (
         data.open_split(spec.name, split, spec.dir) for split in (spec.train_split, spec.test_split)
     )
-    parts = run.build(config, train[0]["image"].shape, args.batch_size)
+    parts = run.build(config, train[0]["image"].shape, args.batch_size, args.steps)
     return run.restore(args.workdir, parts, args.step), train, test

@@ -1,4 +1,4 @@
-"""The U-Net of D3PM (appendix B.2; Ho et al. 2020), categories in, one vector of K per pixel out."""
+"""The U-Net of D3PM (appendix B.2; Ho et al. 2020), categories in, one vector per pixel out."""
 
 from collections.abc import Iterator
 
@@ -25,12 +25,12 @@ class Level(nnx.Module):
 
 
 class UNet(nnx.Module):
-    """xt int32 [B, H, W, C], t int32 [B] -> float32 [B, H, W, C, K].
+    """xt int32 [B, H, W, C], t int32 [B] -> float32 [B, H, W, C, outputs].
 
     Attention always stands in the middle, as in the official code. At first the output is 0.
 
     Args:
-        K: categories of the input and of the output.
+        K: categories.
         channels: C, the channels of an image.
         size: H = W; attention goes where the running size is one of attn_resolutions.
         max_time: T of the process.
@@ -42,6 +42,7 @@ class UNet(nnx.Module):
         groups: of every GroupNorm; divides all widths. The official code has 32.
         onehot_input: besides 2 x / (K - 1) - 1, give the network onehot(x). For categories without
             order, an absorbing mask among them.
+        outputs: numbers for each element: K logits by default, 2 for `heads.logistic`.
         rngs: for the initial weights.
 
     Raises:
@@ -61,6 +62,7 @@ class UNet(nnx.Module):
         dropout: float = 0.1,
         groups: int = 32,
         onehot_input: bool = False,
+        outputs: int | None = None,
         *,
         rngs: nnx.Rngs,
     ):
@@ -72,7 +74,7 @@ class UNet(nnx.Module):
         if ch < 4 or ch % 2:
             raise ValueError(f"ch = {ch}: the time embedding needs an even width of at least 4")
         self.K, self.ch, self.max_time, self.onehot_input = K, ch, max_time, onehot_input
-        self.num_res_blocks = num_res_blocks
+        self.num_res_blocks, self.outputs = num_res_blocks, K if outputs is None else outputs
         widths = [ch * m for m in ch_mult]
         sizes = [size // 2**i for i in range(len(ch_mult))]
 
@@ -105,11 +107,11 @@ class UNet(nnx.Module):
             up.append(Level(blocks, attns, conv3(width, width, rngs) if i else None))
         self.up = nnx.List(up)
         self.norm_out = GroupNorm(n, groups)
-        self.conv_out = conv3(n, channels * K, rngs, zero=True)
+        self.conv_out = conv3(n, channels * self.outputs, rngs, zero=True)
 
     def __call__(
         self, xt: Int[Array, "B H W C"], t: Int[Array, " B"], *, key: Key[Array, ""] | None = None
-    ) -> Float[Array, "B H W C K"]:
+    ) -> Float[Array, "B H W C outputs"]:
         """The output for x_t at step t; with a key, dropout is on."""
         keys = _keys(key)
         temb = self.temb2(nnx.swish(self.temb1(time_embedding(t, self.ch, self.max_time))))
@@ -129,7 +131,7 @@ class UNet(nnx.Module):
                 h = level.block(i, jnp.concatenate([h, skips.pop()], axis=-1), temb, next(keys))
             if level.conv is not None:
                 h = level.conv(_double(h))
-        return self.conv_out(nnx.swish(self.norm_out(h))).reshape(*xt.shape, self.K)
+        return self.conv_out(nnx.swish(self.norm_out(h))).reshape(*xt.shape, self.outputs)
 
     def _input(self, xt: Array) -> Array:
         """Categories as numbers in [-1, 1], and one-hot where asked for, channels last."""

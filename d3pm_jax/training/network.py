@@ -7,8 +7,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Key
 
-from d3pm_jax import heads
-from d3pm_jax.config import Config, Head, UNet
+from d3pm_jax.config import Config, UNet
 from d3pm_jax.models import UNet as UNetModule
 from d3pm_jax.types import Params
 
@@ -16,7 +15,9 @@ Predict = Callable[..., Array]  # (params, xt, t, key=None) -> logits of x_0
 Init = Callable[[Array], Params]  # key -> parameters
 
 
-def build_unet(spec: UNet, K: int, image: tuple[int, int, int], T: int, key: Key[Array, ""]) -> UNetModule:
+def build_unet(
+    spec: UNet, K: int, outputs: int, image: tuple[int, int, int], T: int, key: Key[Array, ""]
+) -> UNetModule:
     """The U-Net of a config, for images of shape (H, W, C).
 
     Raises:
@@ -25,7 +26,7 @@ def build_unet(spec: UNet, K: int, image: tuple[int, int, int], T: int, key: Key
     H, W, C = image
     if H != W:
         raise ValueError(f"images are {H} x {W}: the U-Net takes square ones")
-    return UNetModule(K, C, H, T, **dataclasses.asdict(spec), rngs=nnx.Rngs(key))
+    return UNetModule(K, C, H, T, **dataclasses.asdict(spec), outputs=outputs, rngs=nnx.Rngs(key))
 
 
 def split(config: Config, image: tuple[int, int, int]) -> tuple[Predict, Init]:
@@ -40,21 +41,17 @@ def split(config: Config, image: tuple[int, int, int]) -> tuple[Predict, Init]:
         passed; and init(key) -> params.
     """
 
+    K, head = config.process.K, config.head
+
     def build(key: Array) -> UNetModule:
-        return build_unet(config.model, config.process.K, image, config.process.steps, key)
+        return build_unet(config.model, K, head.outputs(K), image, config.process.steps, key)
 
     graphdef, _ = nnx.split(nnx.eval_shape(build, jax.random.key(0)))
 
     def predict(params: Params, xt: Array, t: Array, key: Key[Array, ""] | None = None) -> Array:
-        return apply_head(config.head, nnx.merge(graphdef, params)(xt, t, key=key), xt)
+        return head.logits(nnx.merge(graphdef, params)(xt, t, key=key), xt, K)
 
     return predict, lambda key: nnx.split(build(key))[1]
-
-
-def apply_head(head: Head, output: Array, xt: Array) -> Array:
-    """Logits of x_0 from the output of a network that was given x_t."""
-    logits = heads.residual(output, xt) if head.residual else output
-    return logits if head.forbid is None else heads.forbid(logits, head.forbid)
 
 
 def on_mesh(predict: Predict, sharding: jax.sharding.Sharding) -> Predict:

@@ -14,7 +14,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.training import checkpoint, network
 from d3pm_jax.training.devices import batched, data_mesh, replicated
 from d3pm_jax.training.step import TrainState, build_optimizer, init_state
-from d3pm_jax.transitions import Transition
+from d3pm_jax.transitions import Transition, respace
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
@@ -44,13 +44,14 @@ class Parts:
     key: jax.Array  # of the noise of training
 
 
-def build(config: Config, image: tuple[int, int, int], batch_size: int) -> Parts:
+def build(config: Config, image: tuple[int, int, int], batch_size: int, steps: int | None = None) -> Parts:
     """The process, the network and the shape of the state of a config.
 
     Args:
         config: of the run.
         image: (H, W, C) of the data.
         batch_size: decides how many devices are used.
+        steps: take only so many of the steps of the process, evenly spaced; all by default.
 
     Raises:
         UserError: a value of the config cannot be used.
@@ -60,10 +61,12 @@ def build(config: Config, image: tuple[int, int, int], batch_size: int) -> Parts
     key_params, key = jax.random.split(jax.random.key(config.train.seed))
     try:
         tr = config.process.build()
+        tr = tr if steps is None else respace(tr, even_grid(tr.T, steps))
         predict, init_params = network.split(config, image)
 
         def init() -> TrainState:
-            return init_state(init_params(key_params), build_optimizer(config.optimizer))
+            history = config.timesteps.start(config.process.steps)
+            return init_state(init_params(key_params), build_optimizer(config.optimizer), history)
 
         shapes = jax.eval_shape(init)
     except (ValueError, TypeError) as error:
@@ -72,6 +75,13 @@ def build(config: Config, image: tuple[int, int, int], batch_size: int) -> Parts
     state = jax.tree.map(lambda x: x.update(sharding=replicated(mesh)), shapes)
     predict = network.on_mesh(predict, batched(mesh))
     return Parts(config, image, mesh, tr, predict, init, state, key)
+
+
+def even_grid(T: int, steps: int) -> list[int]:
+    """ceil(i T / steps) for i = 1..steps. Raises ValueError unless 1 <= steps <= T."""
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps = {steps}: it must be in 1..{T}, the steps of the process")
+    return [-(-i * T // steps) for i in range(1, steps + 1)]
 
 
 def start(parts: Parts) -> Parts:
@@ -156,7 +166,12 @@ def _check(config: Config) -> None:
     for name, (value, least) in limits.items():
         if value < least:
             raise UserError(f"{name} = {value}: it must be at least {least}")
-    for name, value in {"train.ema_decay": train.ema_decay, "model.dropout": config.model.dropout}.items():
+    shares = {
+        "train.ema_decay": train.ema_decay,
+        "model.dropout": config.model.dropout,
+        "timesteps.decay": getattr(config.timesteps, "decay", 0.0),
+    }
+    for name, value in shares.items():
         if not 0.0 <= value < 1.0:
             raise UserError(f"{name} = {value}: it must be in [0, 1)")
     if forbid is not None and forbid != K - 1:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,10 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from d3pm_jax import diffusion, losses, timesteps
+from d3pm_jax import diffusion
 from d3pm_jax.config import Adam, Config
+from d3pm_jax.config_loss import weighted_mean
+from d3pm_jax.timesteps import LossHistory
 from d3pm_jax.training.network import Predict
 from d3pm_jax.transitions import Transition
 from d3pm_jax.types import Leaf, Params
@@ -26,6 +29,7 @@ class TrainState:
     params: Params
     ema: Params
     opt_state: optax.OptState
+    history: Any = None  # what config.timesteps learns: a LossHistory or nothing
 
 
 Metrics = dict[str, Array]
@@ -47,39 +51,42 @@ def build_optimizer(spec: Adam) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(spec.clip), optax.adam(lr, b1=spec.b1, b2=spec.b2))
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, history: LossHistory | None = None
+) -> TrainState:
     """The state before the first step. The average starts from a copy, so that both can be donated."""
     ema = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.asarray(0, jnp.int32), params, ema, optimizer.init(params))
+    return TrainState(jnp.asarray(0, jnp.int32), params, ema, optimizer.init(params), history)
 
 
 def make_step(config: Config, predict: Predict, optimizer: optax.GradientTransformation) -> Step:
     """The compiled step (state, tr, batch, key) -> (state, metrics); it takes over the memory of state.
 
-    All randomness comes from fold_in(key, step), so a restart repeats it. Metrics: loss, kl and ce in
-    nats per element, and the norm of the gradient before clipping.
+    All randomness comes from fold_in(key, step), so a restart repeats it. Metrics: the loss, the means of
+    kl and ce over t in nats per element, and the norm of the gradient before clipping.
     """
 
-    def loss_fn(params: Params, tr: Transition, x0: Array, key: Key[Array, ""]):
+    def loss_fn(params: Params, tr: Transition, x0: Array, history: LossHistory | None, key: Key[Array, ""]):
         key_t, key_q, key_net = jax.random.split(key, 3)
-        t = timesteps.low_discrepancy(jax.random.uniform(key_t), x0.shape[0], tr.T)
+        t, p_t = config.timesteps.draw(key_t, history, x0.shape[0], tr.T)
         xt = diffusion.q_sample(tr, x0, t, jax.random.uniform(key_q, x0.shape))
         logits = predict(params, xt, tr.time[t], key_net)
-        terms = losses.hybrid(tr, logits, x0, xt, t, config.loss.ce_weight, config.loss.first_step)
-        means = jax.tree.map(jnp.mean, terms)
-        return means.loss, means
+        loss, kl, ce = config.loss.terms(tr, logits, x0, xt, t, p_t)
+        means = {name: weighted_mean(x, p_t, tr.T) for name, x in (("kl", kl), ("ce", ce))}
+        history = config.timesteps.update(history, t, kl.reshape(kl.shape[0], -1).sum(axis=1))
+        return loss, ({"loss": loss, **means}, history)
 
     @partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, tr: Transition, x0: Array, key: Key[Array, ""]):
-        grads, terms = jax.grad(loss_fn, has_aux=True)(
-            state.params, tr, x0, jax.random.fold_in(key, state.step)
+        grads, (metrics, history) = jax.grad(loss_fn, has_aux=True)(
+            state.params, tr, x0, state.history, jax.random.fold_in(key, state.step)
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1.0 - _decay(config.train.ema_decay, state.step))
-        metrics = {**terms._asdict(), "grad_norm": optax.tree.norm(grads)}
+        metrics["grad_norm"] = optax.tree.norm(grads)
         return dataclasses.replace(
-            state, step=state.step + 1, params=params, ema=ema, opt_state=opt_state
+            state, step=state.step + 1, params=params, ema=ema, opt_state=opt_state, history=history
         ), metrics
 
     return step

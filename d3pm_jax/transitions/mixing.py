@@ -158,16 +158,8 @@ class Mixing(Transition):
         base.check_first_step(first_step)
         ts = jnp.broadcast_to(spread(t, xt.shape), xt.shape)
         pi_0, pi_t = read(self.log_pi, x0), read(self.log_pi, xt)
-        a, b, c, m = (
-            read(table, i)
-            for table, i in (
-                (self.log_alpha, ts),
-                (self.log_beta, ts),
-                (self.log_alpha_bar, ts - 1),
-                (self.log_beta_bar, ts - 1),
-            )
-        )
-        step = Step(a, b + pi_t, c, m, pi_0, pi_t)
+        a, b = read(self.log_alpha, ts), read(self.log_beta, ts) + pi_t
+        step = Step(a, b, read(self.log_alpha_bar, ts - 1), read(self.log_beta_bar, ts - 1), pi_0, pi_t)
         kl, ce = kl_and_ce(
             self.shape == "one", base.widen(self, logits_x0), x0, xt, step, lax.stop_gradient(self.log_pi)
         )
@@ -221,10 +213,22 @@ def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
     pi = check_distribution("pi", pi, np.size(pi))
     if pi.size < 2:
         raise ValueError(f"K = {pi.size}: a process needs at least 2 categories")
-    process = _mixing(beta, pi, base.all_steps(beta.size))
     log_keep, log_mix = base.log_bars(beta)
+    _check_range(beta, np.exp(log_mix), pi)
+    process = _mixing(beta, pi, base.all_steps(beta.size))
     check_prior(_mixing_prior_kl(log_keep[-1], log_mix[-1], pi), math.exp(log_keep[-1]))
     return process
+
+
+def _check_range(beta: np.ndarray, beta_bar: np.ndarray, pi: np.ndarray) -> None:
+    """A ratio p / q of the reverse step is at most the inverse of this: it must fit a float."""
+    smallest = (beta[1:] * beta_bar[1:-1]).min(initial=1.0) * pi[pi > 0].min() ** 2
+    dtype = jnp.zeros(0).dtype
+    if np.count_nonzero(pi) > 1 and smallest < np.finfo(dtype).tiny:
+        raise ValueError(
+            f"beta as small as {beta.min():.3g} with pi as small as {pi[pi > 0].min():.3g} is out of the range "
+            f"of {dtype}: raise them, or use float64 (jax_enable_x64)"
+        )
 
 
 def _mixing(beta: np.ndarray, pi: np.ndarray, time: np.ndarray) -> Mixing:

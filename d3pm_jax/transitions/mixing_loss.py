@@ -11,7 +11,6 @@ are q r - q + p with r = log q - log p, which is never negative (see `numerics.k
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -61,7 +60,6 @@ class Ends(NamedTuple):
     kept: Array  # a c p_xt / norm_p
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def kl_and_ce(
     one_target: bool, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array
 ) -> tuple[Array, Array]:
@@ -77,7 +75,7 @@ def kl_and_ce(
     Returns:
         Two arrays [*S], with the values at impossible pairs and certain errors of `bayes.posterior_kl`.
     """
-    return _forward(one_target, logits, x0, xt, step, log_pi)[0]
+    return _terms(one_target, logits, x0, xt, step, log_pi)
 
 
 def _forward(one_target: bool, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array):
@@ -103,7 +101,8 @@ def _backward(one_target: bool, residuals, cotangents: tuple[Array, Array]):
     return _add_at(gradient, xt, g_kl * row.at_t), None, None, None, None
 
 
-kl_and_ce.defvjp(_forward, _backward)
+_terms = jax.custom_vjp(lambda *args: _forward(*args)[0], nondiff_argnums=(0,))
+_terms.defvjp(_forward, _backward)
 
 
 def _row(one_target: bool, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array) -> Row:
@@ -127,8 +126,8 @@ def _row(one_target: bool, logits: Array, x0: Array, xt: Array, step: Step, log_
         at_0 -= q * _share(rate, jnp.exp(l0), jnp.exp(step.pi_0))
         at_t += jnp.where(xt == x0, 0.0, q * _share(rate, jnp.exp(lt), jnp.exp(step.pi_t)))
     constant = jnp.isinf(kl) | (ends.norm_q == NEG_INF)
-    flat = (jnp.where(constant, 0.0, x) for x in (along, at_0, at_t, q))
-    return Row(kl, -l0, _finite(total), *flat, rate)
+    along, at_0, at_t, q = (jnp.where(constant, 0.0, x) for x in (along, at_0, at_t, q))
+    return Row(kl, -l0, _finite(total), along, at_0, at_t, q, rate)
 
 
 def _kl(one_target: bool, step: Step, ends: Ends, total: Array, others: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The U-Net of D3PM (appendix B.2), categories in, one vector of K per pixel out."""
+"""The U-Net of D3PM (appendix B.2), categories in, one vector per pixel out."""
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ class Up(Level):
 
 
 class UNet(nn.Module):
-    """xt [B, H, W, C], t [B] -> [B, H, W, C, K]; parameters as in d3pm_jax.models.UNet.
+    """xt [B, H, W, C], t [B] -> [B, H, W, C, outputs]; parameters as in d3pm_jax.models.UNet.
 
     Its initial weights are PyTorch's: load others, for example those of `d3pm_jax.models.convert.to_torch`.
     """
@@ -63,9 +63,11 @@ class UNet(nn.Module):
         dropout: float = 0.1,
         groups: int = 32,
         onehot_input: bool = False,
+        outputs: int | None = None,
     ):
         super().__init__()
         self.K, self.ch, self.max_time, self.onehot_input = K, ch, max_time, onehot_input
+        self.outputs = K if outputs is None else outputs
         n_time, last = 4 * ch, len(ch_mult) - 1
 
         def blocks(n_ins: list[int], i: int) -> tuple[list[ResBlock], list[Attention]]:
@@ -92,7 +94,7 @@ class UNet(nn.Module):
             self.up.append(Up(*blocks(n_ins, i), conv3(width, width) if i else None))
             n = width
         self.norm_out = group_norm(n, groups)
-        self.conv_out = conv3(n, channels * K)
+        self.conv_out = conv3(n, channels * self.outputs)
 
     def forward(self, xt: Tensor, t: Tensor) -> Tensor:
         temb = self.temb2(F.silu(self.temb1(time_embedding(t, self.ch, self.max_time))))
@@ -104,7 +106,7 @@ class UNet(nn.Module):
         for level in self.up:
             h = level(h, temb, skips)
         h = self.conv_out(F.silu(self.norm_out(h)))
-        return h.movedim(1, -1).reshape(*xt.shape, self.K)
+        return h.movedim(1, -1).reshape(*xt.shape, self.outputs)
 
     def _input(self, xt: Tensor) -> Tensor:
         """Categories as numbers in [-1, 1], and one-hot where asked for, [B, channels, H, W]."""

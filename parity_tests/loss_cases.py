@@ -1,0 +1,98 @@
+"""Arguments of heads, losses, timesteps and bounds beside those of `cases`."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from parity_tests.cases import B, Case, K, S, T, logits, reverse_chain, taking, uniforms
+from parity_tests.families import Family, random
+
+
+def logistic(dtype: str) -> Iterator[Case]:
+    """loc and log_scale of every sign and size, K odd and even."""
+    loc, log_scale = random(20).uniform(-1.5, 1.5, (4, 3)), random(21).uniform(-4.0, 2.0, (4, 3))
+    for bins in (2, 17):
+        yield Case(f"K = {bins}", {"loc": loc, "log_scale": log_scale, "K": bins})
+
+
+def smoothed(dtype: str) -> Iterator[Case]:
+    """All mass allowed, and none for a mask."""
+    for case in taking("tr", "logits_x0", "x0")(dtype):
+        if case.args["tr"].name == "absorbing_extra":
+            yield case._replace(args=case.args | {"smoothing": 0.1, "mask_id": K - 1})
+        if case.args["tr"].name == "gaussian":
+            yield case._replace(args=case.args | {"smoothing": 0.2})
+
+
+def stochastic_bound(dtype: str) -> Iterator[Case]:
+    for case in taking("tr", "x0")(dtype):
+        if case.args["tr"].name in ("uniform", "dense_prior"):
+            args = {"kl": random(22).exponential(3.0, (B, *S)), "p_t": random(23).dirichlet(np.ones(B))}
+            yield case._replace(args=case.args | args)
+
+
+def histories(dtype: str) -> Iterator[Case]:
+    """One step and several, seen often enough or not."""
+    for steps, least in ((1, 11), (6, 11), (6, 5)):
+        args = {
+            "mean_square": random(24).exponential(9.0, steps),
+            "counts": random(25).integers(least, 40, steps),
+        }
+        yield Case(f"T = {steps}, at least {least}", args)
+
+
+def update(dtype: str) -> Iterator[Case]:
+    for case in histories(dtype):
+        steps = len(case.args["counts"])
+        batch = {"t": random(27).integers(1, steps + 1, 8), "kl": random(28).exponential(3.0, 8)}
+        yield case._replace(args=case.args | batch)
+
+
+def importance(dtype: str) -> Iterator[Case]:
+    for steps in (1, 100):
+        p = random(26).dirichlet(np.ones(steps))
+        yield Case(f"T = {steps}", {"u": uniforms(dtype, (400,), steps), "p": p})
+
+
+def stratified(dtype: str) -> Iterator[Case]:
+    for n, steps in ((1, 1), (3, 7), (7, 1000)):
+        yield Case(f"n = {n}, T = {steps}", {"u": uniforms(dtype, (n, 50), steps), "T": steps})
+
+
+def strata_bound(dtype: str) -> Iterator[Case]:
+    """Three strata of all_t_bound; elsewhere u is far from where t changes."""
+    family = Family("uniform", K, T)
+    args = {"x0": random(17).integers(0, K, (B, *S)), "u": random(29).random((3, B))}
+    yield Case("three strata", reverse_chain(family, dtype) | args)
+
+
+def values(dtype: str) -> Iterator[Case]:
+    yield Case("nats", {"x": random(30).exponential(3.0, 50)})
+
+
+def levels(dtype: str) -> Iterator[Case]:
+    yield Case("times", {"time": np.linspace(0.01, 0.98, 40)})
+
+
+def continuous(*names: str) -> Callable[[str], Iterator[Case]]:
+    """One time per example and one for all; logits of moderate size."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        for schedule, time in (("linear", random(31).uniform(0.05, 0.95, B)), ("cosine", np.array(0.4))):
+            args = {
+                "schedule": schedule,
+                "logits_x0": logits("moderate", (B, *S, K), dtype, 32),
+                "x0": random(33).integers(0, K - 1, (B, *S)),
+                "xt": np.where(random(34).random((B, *S)) < 0.5, K - 1, random(35).integers(0, K, (B, *S))),
+                "time": time,
+                "u": uniforms(dtype, (B, *S), 36),
+                "mask_id": K - 1,
+                "K": K,
+            }
+            yield Case(schedule, {name: args[name] for name in ("schedule", *names)})
+
+    return cases
+
+
+def log1mexp(dtype: str) -> Iterator[Case]:
+    yield Case("both forms", {"log_x": np.linspace(-30.0, 5.0, 71)})

@@ -1,0 +1,100 @@
+"""The truncated logistic head against its formula in 50 digits, and the network that has it."""
+
+import dataclasses
+import itertools
+from decimal import Context, Decimal, localcontext
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax import config as configs
+from d3pm_jax.training import network
+from tests import tiny
+
+LOC = np.float32([-1.5, -1.0, -0.7, -0.003, 0.0, 0.3337, 0.999, 1.5])
+LOG_SCALE = np.float32([-7.0, -3.3, -0.1, 0.0, 1.7, 7.0])
+
+
+def by_formula(loc, log_scale, K):
+    """log(sigmoid(b) - sigmoid(a)) to the digits of a float64."""
+    with localcontext(Context(prec=60, Emin=-999999, Emax=999999)):
+        inverse, one = (2 - Decimal(float(log_scale))).exp(), Decimal(1)
+
+        def sigmoid(edge):
+            return one / (one + (-(edge - Decimal(float(loc))) * inverse).exp())
+
+        ends = [sigmoid(Decimal(2 * j - K) / (K - 1)) for j in range(K + 1)]
+        return [float((b - a).ln()) if b > a else None for a, b in itertools.pairwise(ends)]
+
+
+@pytest.mark.parametrize("K", [2, 17])
+def test_logits_are_those_of_the_formula(K):
+    """Where the difference of the sigmoids is not lost even in 60 digits."""
+    loc, log_scale = (x.reshape(-1) for x in np.meshgrid(LOC, LOG_SCALE))
+    found = np.asarray(jax.jit(d3pm.logistic, static_argnums=2)(loc, log_scale, K), np.float64)
+    expected = np.array([by_formula(*x, K) for x in zip(loc, log_scale, strict=True)], float)
+    known = np.isfinite(expected)
+    assert known.mean() > 0.8
+    error = np.abs(found - expected) / np.maximum(1, np.abs(expected))
+    assert error[known].max() < 1e-6
+
+
+@pytest.mark.parametrize("K", [2, 17, 256])
+def test_float32_keeps_the_digits_that_the_official_formula_loses(K):
+    loc, log_scale = (x.reshape(-1) for x in np.meshgrid(LOC, LOG_SCALE))
+    ours = np.asarray(jax.jit(d3pm.logistic, static_argnums=2)(loc, log_scale, K))
+    assert ours.dtype == np.float32
+    with jax.enable_x64(True):
+        exact = np.asarray(d3pm.logistic(*(jnp.asarray(x, jnp.float64) for x in (loc, log_scale)), K))
+    error = np.abs(ours - exact) / np.maximum(1, np.abs(exact))
+    assert error.max() < 1e-6
+    centres, half = np.linspace(-1, 1, K, dtype=np.float32) - loc[:, None], np.float32(1 / (K - 1))
+    inverse = np.exp(-(log_scale[:, None] - 2))
+    low, high = (jax.nn.log_sigmoid(inverse * (centres + s * half)) for s in (-1, 1))
+    official = np.asarray(high + jnp.log1p(-jnp.exp(low - high) + 1e-6))
+    moderate = exact > -8  # not where its 1e-6 is meant to change the value
+    assert K == 2 or (np.abs(official - exact) / np.maximum(1, np.abs(exact)))[moderate].max() > 1e-5
+
+
+def test_extreme_values_have_finite_gradients_and_a_distribution():
+    loc, log_scale = (jnp.asarray(x.reshape(-1)) for x in np.meshgrid([-1e3, -1.0, 0.0, 1e3], [-60.0, 60.0]))
+
+    def cross_entropy(loc, log_scale):
+        return -d3pm.log_prob(d3pm.logistic(loc, log_scale, 256), jnp.full(loc.shape, 255)).sum()
+
+    value, gradients = jax.jit(jax.value_and_grad(cross_entropy, (0, 1)))(loc, log_scale)
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in gradients)
+    wide = jax.nn.softmax(d3pm.logistic(jnp.zeros(1), jnp.full(1, 60.0), 4))
+    np.testing.assert_allclose(wide, 0.25, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_log1mexp_has_no_cliff():
+    log_x = np.concatenate([[-1e5, -800.0], np.linspace(-60, 8, 1001) + 1e-4, [1e5]])
+    value, gradient = jax.vmap(jax.value_and_grad(d3pm.numerics.log1mexp))(jnp.asarray(log_x))
+    assert np.isfinite(value).all()
+    with np.errstate(all="ignore"):
+        x = np.exp(log_x)
+        expected = np.where(log_x < -35, log_x, np.log(-np.expm1(-x)))
+        slope = np.where(log_x < -35, 1.0, np.where(log_x > 6.5, 0.0, x / np.expm1(x)))
+    np.testing.assert_allclose(value, expected, rtol=1e-14, atol=1e-16)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-13, atol=1e-14)
+
+
+def test_the_head_of_a_config_centres_on_x_t():
+    """At first the network gives 0, so loc = tanh(x_t in [-1, 1]) and log_scale = 0."""
+    base = tiny.get_config()
+    config = dataclasses.replace(base, head=configs.LogisticHead(forbid=16))
+    predict, init = network.split(config, (8, 8, 1))
+    xt = jax.random.randint(jax.random.key(1), (2, 8, 8, 1), 0, 17)
+    shapes = jax.eval_shape(lambda k: predict(init(k), xt, jnp.array([1, 10])), jax.random.key(0))
+    found = config.head.logits(jnp.zeros((*xt.shape, 2)), xt, 17)
+    loc = np.tanh(np.asarray(xt) / 8 - 1.0)
+    expected = d3pm.logistic(jnp.asarray(loc, jnp.float32), jnp.zeros(xt.shape), 17)
+    assert found.shape == shapes.shape == (2, 8, 8, 1, 17)
+    np.testing.assert_allclose(found[..., :16], expected[..., :16], rtol=1e-5)
+    assert np.all(np.isneginf(found[..., 16]))

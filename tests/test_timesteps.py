@@ -1,0 +1,61 @@
+"""Importance-sampled steps: the rule, exact unbiasedness, and batches in any order."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax.timesteps import LossHistory, empty_history, importance, probabilities, update
+
+MEAN_SQUARE = np.array([25.0, 4.0, 0.0, 9.0])
+
+
+def test_steps_follow_the_root_mean_square_once_all_are_known():
+    known = LossHistory(jnp.asarray(MEAN_SQUARE), jnp.full(4, 11))
+    weight = np.sqrt([4.0, 4.0, 1e-10, 9.0]) + [1e-4] * 4  # step 1 as step 2
+    np.testing.assert_allclose(probabilities(known), weight / weight.sum(), rtol=1e-5)
+    for count in ([11, 11, 10, 11], [0, 0, 0, 0]):
+        unknown = LossHistory(jnp.asarray(MEAN_SQUARE), jnp.asarray(count))
+        np.testing.assert_array_equal(probabilities(unknown), 0.25)
+    np.testing.assert_array_equal(probabilities(LossHistory(jnp.full(1, 3.0), jnp.full(1, 99))), 1.0)
+    np.testing.assert_array_equal(probabilities(empty_history(5)), np.float32(0.2))
+
+
+def test_every_step_is_drawn_as_often_as_its_probability_says():
+    """On an even grid of u, so that the weighted mean of any loss is its sum over the steps."""
+    p = jnp.array([0.125, 0.5, 0.0, 0.375])
+    t, p_t = importance(jnp.arange(64) / 64, p)
+    np.testing.assert_array_equal(np.bincount(t, minlength=5), [0, 8, 32, 0, 24])
+    loss = np.array([np.nan, 7.0, 3.0, np.nan, -2.0])
+    assert np.mean(loss[t] / np.asarray(p_t)) == pytest.approx(8.0)
+    t, p_t = importance(jnp.array([0.0, 0.9999999]), jnp.ones(1))
+    np.testing.assert_array_equal(t, 1)
+    np.testing.assert_array_equal(p_t, 1.0)
+
+
+def test_a_batch_counts_in_any_order():
+    history = LossHistory(jnp.asarray(MEAN_SQUARE), jnp.array([3, 0, 2, 1]))
+    t, kl = np.array([4, 1, 4, 2, 4]), np.array([1.0, 2.0, 3.0, 4.0, 8.0])
+    found = update(history, jnp.asarray(t), jnp.asarray(kl))
+    expected = [0.9 * 25 + 0.1 * 4, 0.9 * 4 + 0.1 * 16, 0.0, 0.9 * 9 + 0.1 * (1 + 9 + 64) / 3]
+    np.testing.assert_allclose(found.mean_square, expected, rtol=1e-6)
+    np.testing.assert_array_equal(found.counts, [4, 1, 2, 4])
+    other = update(history, jnp.asarray(t[::-1]), jnp.asarray(kl[::-1]))
+    np.testing.assert_allclose(other.mean_square, found.mean_square, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"t contains 5, outside 1..4"):
+        update(history, jnp.array([5]), jnp.ones(1))
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_stochastic_bound_is_the_whole_bound_on_average():
+    """Sum over t of p_t (kl_t / p_t + prior) at the same noise: no matter what p is."""
+    tr, rng = d3pm.uniform(np.array([0.3, 0.5, 1.0]), 3), np.random.default_rng(0)
+    x0, p = jnp.asarray(rng.integers(0, 3, (1, 4))), np.array([0.2, 0.1, 0.7])
+    u, logits = jnp.asarray(rng.random((4, 1, 4))), jnp.asarray(rng.normal(size=(4, 1, 4, 3)))
+    bound = d3pm.all_t_bound(lambda xt, t: logits[t[0]], tr, x0, lambda t: u[t]).total()
+    mean = 0.0
+    for t in (1, 2, 3):
+        ts = jnp.full(1, t)
+        kl = d3pm.posterior_kl(tr, logits[t], x0, d3pm.q_sample(tr, x0, ts, u[t]), ts)
+        mean += p[t - 1] * d3pm.stochastic_bound(tr, kl, x0, jnp.full(1, p[t - 1]))
+    np.testing.assert_allclose(mean, bound, rtol=1e-12)
