@@ -226,8 +226,8 @@ def _check_range(beta: np.ndarray, beta_bar: np.ndarray, pi: np.ndarray) -> None
     dtype = jnp.zeros(0).dtype
     if np.count_nonzero(pi) > 1 and smallest < np.finfo(dtype).tiny:
         raise ValueError(
-            f"beta as small as {beta.min():.3g} with pi as small as {pi[pi > 0].min():.3g} is out of the range "
-            f"of {dtype}: raise them, or use float64 (jax_enable_x64)"
+            f"beta as small as {beta.min():.3g} with pi as small as {pi[pi > 0].min():.3g} is out of range "
+            f"for {dtype}: raise them, or use float64 (jax_enable_x64)"
         )
 
 
