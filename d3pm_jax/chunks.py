@@ -18,13 +18,23 @@ from jaxtyping import Array
 FLOATS = 2**19  # in the largest array of a part
 
 Loss = Callable[..., Array]  # (tr, logits [*S, K], x0 [*S], xt [*S], t) -> nats [*S]
+WithGradient = Callable[..., tuple[Array, Array]]  # the same -> nats [*S], their gradient [*S, K]
 
 
-def elementwise(loss: Loss, tr: Any, logits: Array, x0: Array, xt: Array, t: Array) -> Array:
+def by_autodiff(loss: Loss, tr: Any, logits: Array, *rest: Array) -> tuple[Array, Array]:
+    """A `WithGradient` of any loss."""
+    value, pull = jax.vjp(lambda x: loss(tr, x, *rest), logits)
+    return value, pull(jnp.ones_like(value))[0]
+
+
+def elementwise(
+    loss: Loss, with_gradient: WithGradient, tr: Any, logits: Array, x0: Array, xt: Array, t: Array
+) -> Array:
     """loss(tr, logits, x0, xt, t) [*S], made by parts together with its gradient for the logits.
 
     Args:
         loss: of a part, whose t is (), [B] or [B, n].
+        with_gradient: the same with its gradient.
         tr: the forward process.
         logits: [*S, K].
         x0, xt: [*S].
@@ -33,28 +43,30 @@ def elementwise(loss: Loss, tr: Any, logits: Array, x0: Array, xt: Array, t: Arr
     shared = t.ndim == 0 or (t.ndim == 1 and x0.ndim > 1)
     if not shared:
         t = jnp.broadcast_to(jnp.reshape(t, t.shape + (1,) * (x0.ndim - t.ndim)), x0.shape)
-    return _elementwise(loss, shared, tr, logits, x0, xt, t)
+    return _elementwise(loss, with_gradient, shared, tr, logits, x0, xt, t)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _elementwise(loss: Loss, shared: bool, tr: Any, logits: Array, x0: Array, xt: Array, t: Array) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _elementwise(
+    loss: Loss, _: WithGradient, shared: bool, tr: Any, logits: Array, x0: Array, xt: Array, t: Array
+) -> Array:
     def part(logits: Array, *rows: Array) -> tuple[Array]:
-        return (loss(tr, logits, *rows, t) if shared else loss(tr, logits, *rows),)
+        return (loss(tr, logits, *rows, *((t,) if shared else ())),)
 
     return _parts(part, shared, logits, x0, xt, t)[0]
 
 
-def _forward(loss: Loss, shared: bool, tr: Any, logits: Array, x0: Array, xt: Array, t: Array):
+def _forward(
+    _: Loss, both: WithGradient, shared: bool, tr: Any, logits: Array, x0: Array, xt: Array, t: Array
+):
     def part(logits: Array, *rows: Array) -> tuple[Array, Array]:
-        steps = (t,) if shared else ()
-        value, pull = jax.vjp(lambda x: loss(tr, x, *rows, *steps), logits)
-        return value, pull(jnp.ones_like(value))[0]
+        return both(tr, logits, *rows, *((t,) if shared else ()))
 
     value, gradient = _parts(part, shared, logits, x0, xt, t)
     return value, gradient
 
 
-def _backward(loss: Loss, shared: bool, gradient: Array, g: Array):
+def _backward(loss: Loss, both: WithGradient, shared: bool, gradient: Array, g: Array):
     return None, g[..., None] * gradient, None, None, None
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from d3pm_jax import chunks, drawing, numerics
 from d3pm_jax.checks import check_categories, check_steps
-from d3pm_jax.transitions import base, bayes
+from d3pm_jax.transitions import base, bayes, dense_loss
 from d3pm_jax.transitions.base import FirstStep, Transition, check_distribution, check_prior, read, spread
 from d3pm_jax.types import Leaf
 
@@ -113,9 +113,15 @@ class Dense(Transition):
         t: Int[Array, "..."],
         first_step: FirstStep,
     ) -> tuple[Float[Array, "*S"], Float[Array, "*S"]]:
-        loss = partial(bayes.posterior_kl, first_step=first_step)
-        kl = chunks.elementwise(loss, self, base.widen(self, logits_x0), x0, xt, jnp.asarray(t))
-        return kl, bayes.cross_entropy(self, logits_x0, x0)
+        check_categories("xt", xt, self.K)
+        check_steps(t, 1, self.T)
+        base.check_first_step(first_step)
+        logits, t, ce = base.widen(self, logits_x0), jnp.asarray(t), bayes.cross_entropy(self, logits_x0, x0)
+        kl = chunks.elementwise(dense_loss.posterior_kl, dense_loss.with_gradient, self, logits, x0, xt, t)
+        if first_step == "x0":
+            ts = jnp.broadcast_to(spread(t, xt.shape), xt.shape)
+            kl = jnp.where((ts == 1) & (read(self.Q_back, ts, xt, x0) > 0), ce, kl)
+        return kl, ce
 
     def marginal_kl(
         self, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"], t: Int[Array, "..."]

@@ -121,7 +121,8 @@ class Masked(Transition):
         check_steps(t, 1, self.T)
         base.check_first_step(first_step)
         loss = partial(_posterior_kl, first_step=first_step)
-        kl = chunks.elementwise(loss, self, base.widen(self, logits_x0), x0, xt, jnp.asarray(t))
+        both = partial(chunks.by_autodiff, loss)
+        kl = chunks.elementwise(loss, both, self, base.widen(self, logits_x0), x0, xt, jnp.asarray(t))
         return kl, bayes.cross_entropy(self, logits_x0, x0)
 
     def marginal_kl(

@@ -160,9 +160,7 @@ class Mixing(Transition):
         pi_0, pi_t = read(self.log_pi, x0), read(self.log_pi, xt)
         a, b = read(self.log_alpha, ts), read(self.log_beta, ts) + pi_t
         step = Step(a, b, read(self.log_alpha_bar, ts - 1), read(self.log_beta_bar, ts - 1), pi_0, pi_t)
-        kl, ce = kl_and_ce(
-            self.shape == "one", base.widen(self, logits_x0), x0, xt, step, lax.stop_gradient(self.log_pi)
-        )
+        kl, ce = self._terms(logits_x0, x0, xt, step)
         if first_step == "x0":
             impossible = (xt != x0) & (pi_t == -jnp.inf)
             kl = jnp.where((ts == 1) & ~impossible, ce, kl)
@@ -174,12 +172,19 @@ class Mixing(Transition):
         check_categories("x0", x0, self.K)
         check_steps(t, 0, self.T)
         ts = jnp.broadcast_to(spread(t, x0.shape), x0.shape)
-        pi_0, nothing = read(self.log_pi, x0), jnp.zeros(x0.shape, self.log_pi.dtype)
+        xt = jnp.full(x0.shape, jnp.argmax(self.log_pi), jnp.int32)  # any that q can reach
+        pi_0, pi_t, nothing = (
+            read(self.log_pi, x0),
+            read(self.log_pi, xt),
+            jnp.zeros(x0.shape, self.log_pi.dtype),
+        )
         c, m = read(self.log_alpha_bar, ts), read(self.log_beta_bar, ts)
-        step = Step(nothing - jnp.inf, nothing, c, m, pi_0, pi_0)  # an x_t that says nothing of x_{t-1}
-        return kl_and_ce(
-            self.shape == "one", base.widen(self, logits_x0), x0, x0, step, lax.stop_gradient(self.log_pi)
-        )[0]
+        step = Step(nothing - jnp.inf, nothing, c, m, pi_0, pi_t)  # an x_t that says nothing of x_{t-1}
+        return self._terms(logits_x0, x0, xt, step)[0]
+
+    def _terms(self, logits_x0: Array, x0: Array, xt: Array, step: Step) -> tuple[Array, Array]:
+        log_pi = lax.stop_gradient(self.log_pi)
+        return kl_and_ce(self.shape == "one", base.widen(self, logits_x0), x0, xt, step, log_pi)
 
     def respaced(self, grid: Sequence[int]) -> "Mixing":
         beta, pi = base.given(self.spec)

@@ -1,0 +1,193 @@
+"""Closed and fused forms against Bayes' rule at every odd point, and what memory they take."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax.transitions import bayes, dense_loss
+
+T = 12
+PI = np.array([0.3, 0.0, 0.2, 0.1, 0.1, 0.3, 0.0])
+
+pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
+
+PROCESSES = {
+    "uniform": lambda: d3pm.uniform(d3pm.cosine(T), 7),
+    "two": lambda: d3pm.uniform(np.append(np.full(T - 1, 0.2), 1.0), 2),
+    "reset": lambda: d3pm.uniform(np.where(np.arange(T) == 5, 1.0, 0.1), 7),  # alpha_bar = 0 from t = 6 on
+    "absorbing": lambda: d3pm.absorbing(d3pm.reciprocal(T), 7, 3),
+    "marginal": lambda: d3pm.marginal(d3pm.linear(T, 1e-6, 1.0), PI),
+    "masked": lambda: d3pm.masked(d3pm.marginal(d3pm.linear(T, 0.1, 1.0), PI[:6]), 0.5 * d3pm.reciprocal(T)),
+    "masked to the end": lambda: d3pm.masked(d3pm.uniform(d3pm.cosine(T), 6), d3pm.reciprocal(T)),
+    "masked gaussian": lambda: d3pm.masked(d3pm.gaussian(d3pm.linear(T, 0.2, 1.0), 6), d3pm.reciprocal(T)),
+    "gaussian": lambda: d3pm.gaussian(d3pm.linear(T, 0.2, 1.0), 7),
+}
+
+
+SCALES = np.array([2.0, 1e4])
+
+
+def arguments(K, dtype):
+    """Every pair (x_0, x_t) at every t with logits of each scale; -inf, one-hot and empty rows among them."""
+    rng = np.random.default_rng(0)
+    axes = np.meshgrid(np.arange(1, T + 1), range(K), range(K), range(2), indexing="ij")
+    t, x0, xt, which = (x.reshape(T, -1) for x in axes)
+    logits = rng.normal(size=(*t.shape, K)) * SCALES[which][..., None]
+    logits[rng.random(logits.shape) < 0.1] = -np.inf
+    logits[:, 0], logits[:, 2] = -np.inf, np.where(np.arange(K) == 1, 0.0, -np.inf)
+    integers = (jnp.asarray(x, jnp.int32) for x in (x0, xt, t[:, 0]))
+    return jnp.asarray(logits, dtype), *integers
+
+
+def assert_close(found, expected, unit, scale=SCALES):
+    """To some units of the logits' size; row i has scale[i % 2]. The last axis is K."""
+    for i in range(2):
+        tolerance = unit * max(10.0, scale[i])
+        np.testing.assert_allclose(found[..., i::2, :], expected[..., i::2, :], rtol=unit, atol=tolerance)
+
+
+def value_and_gradient(terms, logits):
+    """kl and ce, and the gradient of a weighted sum of the finite ones."""
+    weights = np.random.default_rng(1).normal(size=(2, *logits.shape[:-1]))
+
+    def total(x):
+        found = jnp.stack(terms(x))
+        return jnp.sum(jnp.where(jnp.isfinite(found), jnp.asarray(weights, found.dtype) * found, 0.0)), found
+
+    (_, found), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(logits)
+    return np.asarray(found), np.asarray(gradient)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("name", "first_step"),
+    [(name, "bayes") for name in PROCESSES] + [(name, "x0") for name in ("marginal", "masked", "gaussian")],
+)
+def test_losses_are_those_of_the_definition(name, first_step):
+    tr = PROCESSES[name]()
+    logits, x0, xt, t = arguments(tr.K, jnp.float64)
+    found = value_and_gradient(lambda x: tr.loss_terms(x, x0, xt, t, first_step), logits)
+    expected = value_and_gradient(
+        lambda x: (bayes.posterior_kl(tr, x, x0, xt, t, first_step), bayes.cross_entropy(tr, x, x0)), logits
+    )
+    assert_close(found[0][..., None], expected[0][..., None], 1e-13)
+    assert_close(found[1], expected[1], 1e-14)
+    assert not np.isnan(found[0]).any()
+    marginal = jax.jit(tr.marginal_kl)(logits, x0, t - 1)
+    expected = jax.jit(lambda x: bayes.marginal_kl(tr, x, x0, t - 1))(logits)
+    assert_close(marginal[..., None], expected[..., None], 1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["uniform", "marginal", "masked", "gaussian"])
+def test_narrow_logits_give_the_float64_value(name, dtype):
+    """With the tables of each type: +inf at the same places, elsewhere to the rounding of a logit."""
+    logits = arguments(PROCESSES[name]().K, dtype)[0]
+    found, gradient = losses_of(name, logits)
+    with jax.enable_x64(True):
+        expected, wanted = losses_of(name, jnp.asarray(np.float64(logits)))
+    assert found.dtype == np.float32
+    assert_close(found[..., None], expected[..., None], 3e-7)
+    assert np.isfinite(gradient).all()
+    unit = 2e-7 if dtype == "float32" else 2.0**-8  # the gradient is rounded to the type of the logits
+    assert_close(np.float64(gradient), wanted, unit, scale=(1.0, 1e4))
+
+
+def losses_of(name, logits):
+    tr = PROCESSES[name]()
+    _, x0, xt, t = arguments(tr.K, jnp.float32)
+    return value_and_gradient(lambda x: tr.loss_terms(x, x0, xt, t, "bayes"), logits)
+
+
+def test_finite_logits_of_a_mixing_process_never_cost_infinity_where_the_move_is_possible():
+    tr = d3pm.uniform(d3pm.cosine(1000), 256)
+    logits = jnp.full((1, 256), 1e4).at[0, 7].set(-1e4)
+    for t in (1, 2, 500, 1000):
+        for xt in (7, 8):
+            kl, ce = tr.loss_terms(logits, jnp.array([7]), jnp.array([xt]), jnp.array([t]), "bayes")
+            assert np.isfinite(kl[0])
+            assert ce[0] == pytest.approx(2e4 + np.log(255))
+
+
+def test_the_fused_form_of_dense_processes_is_the_definition_and_steps_aside_where_floats_end():
+    tr = d3pm.gaussian(d3pm.linear(100, 1e-3, 0.2), 64)
+    keys = jax.random.split(jax.random.key(0), 3)
+    x0 = jax.random.randint(keys[0], (4, 50), 0, 64)
+    t, logits = jnp.array([1, 2, 30, 100]), jax.random.normal(keys[1], (4, 50, 64)) * 3
+    xt = d3pm.q_sample(tr, x0, t, jax.random.uniform(keys[2], x0.shape))
+    assert dense_loss._from_factors(tr, logits, x0, xt, t)[1]
+    assert not dense_loss._from_factors(tr, logits * 1e3, x0, xt, t)[1]
+    for x in (logits, logits * 1e3):
+        found = jax.jit(jax.value_and_grad(lambda x: d3pm.posterior_kl(tr, x, x0, xt, t).sum()))(x)
+        expected = jax.jit(jax.value_and_grad(lambda x: bayes.posterior_kl(tr, x, x0, xt, t).sum()))(x)
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+        np.testing.assert_allclose(found[1], expected[1], atol=2e-6)
+
+
+VOCABULARY = {
+    "uniform": lambda K: d3pm.uniform(d3pm.cosine(1000), K),
+    "absorbing": lambda K: d3pm.absorbing(d3pm.reciprocal(1000), K, K - 1),
+    "masked": lambda K: d3pm.masked(d3pm.uniform(d3pm.cosine(1000), K - 1), d3pm.reciprocal(1000)),
+}
+
+
+@pytest.mark.parametrize("name", VOCABULARY)
+def test_the_loss_at_vocabulary_scale_takes_less_memory_than_its_logits(name):
+    K = 50_000
+    tr = VOCABULARY[name](K)
+    x = jax.ShapeDtypeStruct((8, 64), jnp.int32)
+    logits = jax.ShapeDtypeStruct((8, 64, K), jnp.float32)
+
+    def loss(logits, tr, x0, xt, t):
+        return d3pm.hybrid(tr, logits, x0, xt, t, 0.01).loss.mean()
+
+    program = jax.jit(jax.value_and_grad(loss)).lower(logits, tr, x, x, jax.ShapeDtypeStruct((8,), jnp.int32))
+    temporaries = program.compile().memory_analysis().temp_size_in_bytes
+    assert temporaries < 0.5 * 4 * 8 * 64 * K
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", PROCESSES)
+def test_respacing_multiplies_the_steps_between(name):
+    tr, grid = PROCESSES[name](), [1, 4, 9, T]
+    short = d3pm.respace(tr, grid)
+    assert short.T == 4
+    np.testing.assert_array_equal(short.time, [0, *grid])
+    at = jnp.asarray([0, *grid])
+    np.testing.assert_allclose(short.Qbar(jnp.arange(5)), tr.Qbar(at), atol=1e-14)
+    product = np.eye(tr.K)
+    for step in (5, 6, 7, 8, 9):
+        product = product @ np.asarray(tr.Q(jnp.asarray(step)))
+    np.testing.assert_allclose(short.Q(jnp.asarray(3)), product, atol=1e-14)
+    again = d3pm.respace(short, [2, 4])
+    np.testing.assert_array_equal(again.time, [0, 4, T])
+    np.testing.assert_allclose(again.Qbar(jnp.asarray(1)), tr.Qbar(jnp.asarray(4)), atol=1e-14)
+
+
+def test_respacing_refuses_what_it_cannot_do():
+    tr = PROCESSES["uniform"]()
+    for grid in ([], [0, T], [3, 2, T], [3, 3, T], [1, T - 1]):
+        with pytest.raises(ValueError, match=r"must increase from at least 1 and end at T = 12"):
+            d3pm.respace(tr, grid)
+    with pytest.raises(ValueError, match="came out of a JAX transformation"):
+        d3pm.respace(jax.device_put(tr), [T])
+
+
+def test_noise_too_small_for_float32_is_refused():
+    beta = np.append(np.full(9, 1e-19), 1.0)
+    with pytest.raises(ValueError, match=r"beta as small as 1e-19 .* use float64"):
+        d3pm.uniform(beta, 4)
+    with jax.enable_x64(True), warnings.catch_warnings():
+        d3pm.uniform(beta, 4)
+    d3pm.absorbing(beta, 4, 3)
+
+
+def test_masked_processes_are_checked():
+    with pytest.raises(ValueError, match="gamma has 3 steps, the inner process 12"):
+        d3pm.masked(PROCESSES["uniform"](), d3pm.reciprocal(3))
+    with pytest.raises(ValueError, match=r"beta = 2 at t = 1 is outside"):
+        d3pm.masked(PROCESSES["uniform"](), np.full(T, 2.0))
