@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from d3pm_jax import drawing, numerics, schedules
 from d3pm_jax.checks import check_categories, check_steps
 from d3pm_jax.transitions import base
 from d3pm_jax.transitions.base import FirstStep, Transition, check_distribution, check_prior, read, spread
-from d3pm_jax.transitions.mixing_loss import Step, kl_and_ce
+from d3pm_jax.transitions.mixing_loss import Shape, Step, kl_and_ce
 from d3pm_jax.types import Leaf
 
 TABLES = ("log_alpha", "log_beta", "log_alpha_bar", "log_beta_bar", "beta_bar", "log_pi", "pi", "cdf", "time")
@@ -53,7 +53,7 @@ class Mixing(Transition):
     time: Leaf  # [T + 1]
     K: int
     T: int
-    shape: Literal["one", "even", "any"]  # of pi: one category, all alike, or neither
+    shape: Shape
     spec: Spec | None = None
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
@@ -184,7 +184,7 @@ class Mixing(Transition):
 
     def _terms(self, logits_x0: Array, x0: Array, xt: Array, step: Step) -> tuple[Array, Array]:
         log_pi = lax.stop_gradient(self.log_pi)
-        return kl_and_ce(self.shape == "one", base.widen(self, logits_x0), x0, xt, step, log_pi)
+        return kl_and_ce(self.shape, base.widen(self, logits_x0), x0, xt, step, log_pi)
 
     def respaced(self, grid: Sequence[int]) -> "Mixing":
         beta, pi = base.given(self.spec)

@@ -11,7 +11,7 @@ are q r - q + p with r = log q - log p, which is never negative (see `numerics.k
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jaxtyping import Array
 from d3pm_jax import chunks, numerics
 
 NEG_INF = -jnp.inf
+Shape = Literal["one", "even", "any"]  # of pi: one category, all alike, or neither
 
 
 class Step(NamedTuple):
@@ -61,12 +62,12 @@ class Ends(NamedTuple):
 
 
 def kl_and_ce(
-    one_target: bool, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array
+    shape: Shape, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array
 ) -> tuple[Array, Array]:
     """(KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), -log p(x_0 | x_t)) in nats.
 
     Args:
-        one_target: whether pi is one category.
+        shape: of pi.
         logits: of x_0, [*S, K].
         x0, xt: categories, [*S].
         step: [*S] each.
@@ -75,28 +76,28 @@ def kl_and_ce(
     Returns:
         Two arrays [*S], with the values at impossible pairs and certain errors of `bayes.posterior_kl`.
     """
-    return _terms(one_target, logits, x0, xt, step, log_pi)
+    return _terms(shape, logits, x0, xt, step, log_pi)
 
 
-def _forward(one_target: bool, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array):
+def _forward(shape: Shape, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array):
     def part(logits: Array, x0: Array, xt: Array, *step: Array) -> Row:
-        return _row(one_target, logits, x0, xt, Step(*step), log_pi)
+        return _row(shape, logits, x0, xt, Step(*step), log_pi)
 
     row = Row(*chunks.over_parts(part, logits, x0, xt, *step))
     return (row.kl, row.ce), (logits, x0, xt, log_pi, row)
 
 
-def _backward(one_target: bool, residuals, cotangents: tuple[Array, Array]):
+def _backward(shape: Shape, residuals, cotangents: tuple[Array, Array]):
     """All numbers of a row are made in the forward pass: here XLA would make them anew for each logit."""
     logits, x0, xt, log_pi, row = residuals
     g_kl, g_ce = cotangents
     g_ce = jnp.where(jnp.isinf(row.ce), 0.0, g_ce)
-    total, along, q, rate, g = (x[..., None] for x in (row.total, row.along, row.q, row.rate, g_kl))
-    p = jnp.exp(logits - total)
-    gradient = (g * along + g_ce[..., None]) * p
-    if not one_target:
-        pi, per_pi = _pi(log_pi, logits)
-        gradient -= g * q * (pi - pi / (1 + rate * p * per_pi))
+    p = jnp.exp(logits - row.total[..., None])
+    slope = (g_kl * row.along + g_ce)[..., None]
+    if shape != "one":
+        pi, per_pi = _pi(shape, log_pi, logits)
+        slope -= (g_kl * row.q * row.rate)[..., None] * (pi * per_pi) / (1 + row.rate[..., None] * p * per_pi)
+    gradient = slope * p
     gradient = _add_at(gradient, x0, -(g_kl * row.at_0 + g_ce))
     return _add_at(gradient, xt, g_kl * row.at_t), None, None, None, None
 
@@ -105,7 +106,7 @@ _terms = jax.custom_vjp(lambda *args: _forward(*args)[0], nondiff_argnums=(0,))
 _terms.defvjp(_forward, _backward)
 
 
-def _row(one_target: bool, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array) -> Row:
+def _row(shape: Shape, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array) -> Row:
     top = _finite(jnp.max(logits, axis=-1))
     weights = jnp.exp(logits - top[..., None])
     sums = jnp.sum(weights, axis=-1)
@@ -115,14 +116,14 @@ def _row(one_target: bool, logits: Array, x0: Array, xt: Array, step: Step, log_
     q = jnp.exp(step.b + step.m - _finite(ends.norm_q))
     rate = jnp.exp(jnp.where(step.m == NEG_INF, NEG_INF, step.c - step.m))
     others = share = jnp.zeros_like(q)
-    if not one_target:
+    if shape != "one":
         p = _without(_without(weights, x0), xt) * jnp.where(sums > 0, 1 / sums, 0.0)[..., None]
-        others, share = _others(step, ends, q, rate, p, log_pi, xt == x0)
-    kl = _kl(one_target, step, ends, total, others)
+        others, share = _others(shape, step, ends, q, rate, p, log_pi, xt == x0)
+    kl = _kl(shape, step, ends, total, others)
     share_0, share_t = jnp.exp(ends.q_0 + ends.share_0), jnp.exp(ends.q_t + ends.share_t)
     kept = jnp.exp(ends.kept)
     along, at_0, at_t = share + share_0 + share_t - kept, share_0, kept - share_t
-    if not one_target:  # what the other j with the same p have
+    if shape != "one":  # what the other j with the same p have
         at_0 -= q * _share(rate, jnp.exp(l0), jnp.exp(step.pi_0))
         at_t += jnp.where(xt == x0, 0.0, q * _share(rate, jnp.exp(lt), jnp.exp(step.pi_t)))
     constant = jnp.isinf(kl) | (ends.norm_q == NEG_INF)
@@ -130,28 +131,30 @@ def _row(one_target: bool, logits: Array, x0: Array, xt: Array, step: Step, log_
     return Row(kl, -l0, _finite(total), along, at_0, at_t, q, rate)
 
 
-def _kl(one_target: bool, step: Step, ends: Ends, total: Array, others: Array) -> Array:
+def _kl(shape: Shape, step: Step, ends: Ends, total: Array, others: Array) -> Array:
     q, p = jnp.stack([ends.q_0, ends.q_t], -1), jnp.stack([ends.p_0, ends.p_t], -1)
     alone = jnp.sum(jnp.where(q == NEG_INF, 0.0, jnp.exp(q) * (_finite(q) - p)), axis=-1)  # no other q > 0
-    kl = alone if one_target else jnp.where(step.m == NEG_INF, alone, numerics.kl(q, p) + others)
+    kl = alone if shape == "one" else jnp.where(step.m == NEG_INF, alone, numerics.kl(q, p) + others)
     certain = (total == NEG_INF) | (ends.norm_p == NEG_INF)
     return jnp.where(ends.norm_q == NEG_INF, 0.0, jnp.where(certain, jnp.inf, kl))
 
 
 def _others(
-    step: Step, ends: Ends, q: Array, rate: Array, p: Array, log_pi: Array, same: Array
+    shape: Shape, step: Step, ends: Ends, q: Array, rate: Array, p: Array, log_pi: Array, same: Array
 ) -> tuple[Array, Array]:
     """Sums over the other j: of the terms of the KL, and of q_j c p_j / (c p_j + m pi_j).
 
     p is 0 at x_0 and x_t, so their terms are those of p = 0, which are known and taken off again.
     """
-    pi, per_pi = _pi(log_pi, p)
+    pi, per_pi = _pi(shape, log_pi, p)
     log_scale = jnp.where(step.b == NEG_INF, 0.0, _finite(ends.norm_q) - _finite(ends.norm_p))
     scale = jnp.exp(log_scale)
     unreached = jnp.exp(step.b + step.c - _finite(ends.norm_p))
     rise = 1 + rate[..., None] * p * per_pi
     ratio = scale[..., None] * rise  # p / q
-    terms = q[..., None] * pi * ((ratio - 1) - jnp.log(ratio)) + unreached[..., None] * (p * (per_pi == 0))
+    terms = q[..., None] * pi * ((ratio - 1) - jnp.log(ratio))
+    if shape == "any":
+        terms += unreached[..., None] * (p * (per_pi == 0))
     apart = jnp.exp(step.pi_0) + jnp.where(same, 0.0, jnp.exp(step.pi_t))
     others = jnp.sum(terms, axis=-1) - q * apart * ((scale - 1) - log_scale)
     return others, q * jnp.sum(pi - pi / rise, axis=-1)
@@ -163,9 +166,10 @@ def _share(rate: Array, p: Array, pi: Array) -> Array:
     return jnp.where(pi > 0, pi - pi / (1 + rate * p * (1 / some)), 0.0)
 
 
-def _pi(log_pi: Array, logits: Array) -> tuple[Array, Array]:
-    """pi and 1 / pi (0 where pi is), [1.., K]."""
-    pi = jnp.exp(jnp.reshape(log_pi, (1,) * (logits.ndim - 1) + (-1,)))
+def _pi(shape: Shape, log_pi: Array, logits: Array) -> tuple[Array, Array]:
+    """pi and 1 / pi (0 where pi is), [1.., K], or [1.., 1] where all are alike."""
+    some = log_pi[:1] if shape == "even" else log_pi
+    pi = jnp.exp(jnp.reshape(some, (1,) * (logits.ndim - 1) + (-1,)))
     return pi, jnp.where(pi > 0, 1 / jnp.where(pi > 0, pi, 1.0), 0.0)
 
 
