@@ -70,6 +70,7 @@ SITUATIONS = (  # t, kind of logits, first_step
 )
 
 
+ALL_SITUATIONS = ("marginal", "dense")  # the others have the same programs: one t per element will do
 EAGER = (("dense", 3), ("uniform", 6))  # the situations, by number, that run without jit too
 
 
@@ -78,6 +79,8 @@ def situations(dtype: str, families: tuple[str, ...] = tuple(FAMILIES)) -> Itera
     for name in families:
         extra = name == "absorbing_extra"
         for i, (t, kind, first_step) in enumerate(SITUATIONS):
+            if t.ndim < 3 and name not in ALL_SITUATIONS:
+                continue
             x = logits(kind, (B, *S, K), dtype, i)
             if extra:
                 x[..., K - 1] = -INF
