@@ -1,6 +1,6 @@
 """The official code for images in NumPy, with its conventions (t = 0..T-1, eps), and the calls here.
 
-The recorded numbers are outputs of a copy of google-research's d3pm/images (carat-keeeehun/nlp-final at a28f2ec,
+The recorded numbers are outputs of a copy of google-research d3pm/images (carat-keeeehun/nlp-final a28f2ec,
 its main functions read beside google-research at 30adf0e), on JAX with x64 and jax_dtype = float64,
 num_bits = 4, T = 10, the model `probe`.
 """
