@@ -6,16 +6,18 @@ import numpy as np
 from jaxtyping import Array
 
 
-def check_steps(t: Array, first: int, last: int) -> None:
-    """Raises TypeError unless t is an integer array, ValueError unless first <= t <= last."""
+def check_steps(t: Array, first: int, last: int) -> Array:
+    """t as int32. Raises TypeError unless it is an integer array, ValueError unless first <= t <= last."""
     _check_integers("t", t, f"pass the step number, {first}..{last}, as int32")
     _check_range("t", t, first, last, "t counts from 1 (least noise) to T; t = 0 is clean data")
+    return jnp.asarray(t, jnp.int32)
 
 
-def check_categories(name: str, x: Array, K: int) -> None:
-    """Raises TypeError unless x is an integer array, ValueError unless 0 <= x < K."""
+def check_categories(name: str, x: Array, K: int) -> Array:
+    """x as int32: small types cannot hold K. Raises TypeError unless integers, ValueError if not in 0..K-1."""
     _check_integers(name, x, "pass category numbers as int32, not one-hot vectors or probabilities")
     _check_range(name, x, 0, K - 1, f"the process has K = {K} categories; give it more or fix the data")
+    return jnp.asarray(x, jnp.int32)
 
 
 def _check_integers(name: str, x: Array, cure: str) -> None:

@@ -2,7 +2,8 @@
 
 A loss of an element depends on the logits of that element alone, so its gradient can be made together
 with its value, while the numbers in between are still in the cache: no array in between is larger than
-a part. Parts are cut from the axes behind the first, which may be spread over devices.
+a part. Parts are cut from the axes behind the first, which may be spread over devices: with one axis
+there is one part.
 """
 
 import math
@@ -40,10 +41,10 @@ def elementwise(
         x0, xt: [*S].
         t: its shape is a prefix of *S.
     """
-    shared = t.ndim == 0 or (t.ndim == 1 and x0.ndim > 1)
+    shared = t.ndim <= 1
     if not shared:
         t = jnp.broadcast_to(jnp.reshape(t, t.shape + (1,) * (x0.ndim - t.ndim)), x0.shape)
-    return _elementwise(loss, with_gradient, shared, tr, logits, x0, xt, t)
+    return _compiled(loss, with_gradient, shared, tr, logits, x0, xt, t)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -53,7 +54,7 @@ def _elementwise(
     def part(logits: Array, *rows: Array) -> tuple[Array]:
         return (loss(tr, logits, *rows, *((t,) if shared else ())),)
 
-    return _parts(part, shared, logits, x0, xt, t)[0]
+    return _parts(part, shared, tr, logits, x0, xt, t)[0]
 
 
 def _forward(
@@ -62,8 +63,8 @@ def _forward(
     def part(logits: Array, *rows: Array) -> tuple[Array, Array]:
         return both(tr, logits, *rows, *((t,) if shared else ()))
 
-    value, gradient = _parts(part, shared, logits, x0, xt, t)
-    return value, gradient
+    value, gradient = _parts(part, shared, tr, logits, x0, xt, t)
+    return value, jnp.where(jnp.isinf(value)[..., None], 0.0, gradient)
 
 
 def _backward(loss: Loss, both: WithGradient, shared: bool, gradient: Array, g: Array):
@@ -71,12 +72,16 @@ def _backward(loss: Loss, both: WithGradient, shared: bool, gradient: Array, g: 
 
 
 _elementwise.defvjp(_forward, _backward)
+_compiled = jax.jit(_elementwise, static_argnums=(0, 1, 2))
 
 
-def _parts(part: Callable, shared: bool, logits: Array, x0: Array, xt: Array, t: Array) -> tuple[Array, ...]:
-    """With a t for each element a process may need a matrix for each."""
-    K = logits.shape[-1]
-    return over_parts(part, logits, x0, xt) if shared else over_parts(part, logits, x0, xt, t, floats=K * K)
+def _parts(
+    part: Callable, shared: bool, tr: Any, logits: Array, x0: Array, xt: Array, t: Array
+) -> tuple[Array, ...]:
+    """With a t for each element a process of matrices needs one for each."""
+    if shared:
+        return over_parts(part, logits, x0, xt)
+    return over_parts(part, logits, x0, xt, t, floats=tr.K * tr.K if tr.matrices else tr.K)
 
 
 def over_parts(
@@ -94,11 +99,19 @@ def over_parts(
         Its outputs for all elements, [*S] or [*S, K].
     """
     S = logits.shape[:-1]
-    B, N = (S[0], math.prod(S[1:])) if len(S) > 1 else (1, math.prod(S))
+    B, N = (S[0], math.prod(S[1:])) if S else (1, 1)
     inputs = [jnp.reshape(x, (B, N, *x.shape[len(S) :])) for x in (logits, *rows)]
     each = logits.shape[-1] if floats is None else floats
     size = max(1, min(N, FLOATS // max(1, B * each)))
+    outputs = f(*inputs) if size == N and B > 0 else _loop(f, inputs, size)
+    return tuple(jnp.reshape(o, S + o.shape[2:]) for o in outputs)
+
+
+def _loop(f: Callable[..., tuple[Array, ...]], inputs: list[Array], size: int) -> tuple[Array, ...]:
+    """`over_parts` for inputs [B, N, ..]."""
+    B, N = inputs[0].shape[:2]
     shapes = jax.eval_shape(f, *(jax.ShapeDtypeStruct((B, size, *x.shape[2:]), x.dtype) for x in inputs))
+    empty = tuple(jnp.zeros((B, N, *s.shape[2:]), s.dtype) for s in shapes)
 
     def step(i: Array, outputs: tuple[Array, ...]) -> tuple[Array, ...]:
         start = jnp.minimum(i * size, N - size)  # the last part repeats some elements rather than be short
@@ -107,11 +120,4 @@ def over_parts(
             lax.dynamic_update_slice_in_dim(o, p, start, axis=1) for o, p in zip(outputs, part, strict=True)
         )
 
-    empty = tuple(jnp.zeros((B, N, *s.shape[2:]), s.dtype) for s in shapes)
-    if N == 0:
-        outputs = empty
-    elif size == N:
-        outputs = f(*inputs)
-    else:
-        outputs = lax.fori_loop(0, -(-N // size), step, empty)
-    return tuple(jnp.reshape(o, S + o.shape[2:]) for o in outputs)
+    return lax.fori_loop(0, -(-N // size), step, empty) if B * N > 0 else empty

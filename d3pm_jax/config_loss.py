@@ -87,6 +87,9 @@ class Objective:
         """The loss of a batch, whose t had the probabilities p_t."""
         raise NotImplementedError
 
+    def check(self, tr: transitions.Transition) -> None:
+        """Raises ValueError for a process that it cannot be minimised with."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Loss(Objective):
@@ -111,6 +114,12 @@ class StochasticBound(Objective):
     ) -> Terms:
         found = losses.hybrid(tr, logits, x0, xt, t, 0.0, self.first_step)
         return Terms(jnp.mean(losses.stochastic_bound(tr, found.kl, x0, p_t)), found.kl, found.ce)
+
+    def check(self, tr: transitions.Transition) -> None:
+        if jnp.isinf(losses.prior_kl(tr, jnp.zeros((), jnp.int32))):
+            raise ValueError(
+                "the prior KL is infinite, and the stochastic bound with it: end process.beta at 1, as Reciprocal"
+            )
 
 
 def weighted_mean(x: Array, p_t: Array, T: int) -> Array:

@@ -57,7 +57,7 @@ def absorbing_draw(
     Returns:
         int32 categories.
     """
-    return jnp.where(u < spread(schedule(time).beta, x0.shape), mask_id, x0).astype(jnp.int32)
+    return jnp.where(u < spread(schedule(time).beta, x0.shape), mask_id, x0.astype(jnp.int32))
 
 
 def uniform_draw(
@@ -74,7 +74,7 @@ def uniform_draw(
     Returns:
         int32 categories.
     """
-    check_categories("x0", x0, K)
+    x0 = check_categories("x0", x0, K)
     beta = spread(schedule(time).beta, x0.shape)
     j = jnp.floor(u * K / jnp.where(beta > 0, beta, 1.0))
     moved = (beta > 0) & (j < K - 1)
@@ -105,10 +105,11 @@ def absorbing_nelbo(
     Returns:
         Nats per unit of time, +inf where the prediction rules x_0 out.
     """
-    check_categories("x0", x0, logits_x0.shape[-1])
+    x0 = check_categories("x0", x0, logits_x0.shape[-1])
     level, rate = _level_and_rate(schedule, time)
     ce = -numerics.log_prob(_wide(logits_x0), x0)
-    return jnp.where(xt == mask_id, spread(rate / level.beta, x0.shape) * ce, 0.0)
+    weight = rate / jnp.where(level.beta > 0, level.beta, 1.0)  # at time 0 nothing is masked
+    return jnp.where(xt == mask_id, spread(weight, x0.shape) * ce, 0.0)
 
 
 def uniform_nelbo(
@@ -130,8 +131,8 @@ def uniform_nelbo(
         Nats per unit of time; 0 for an impossible pair (x_0, x_t), +inf where the prediction rules x_t out.
     """
     K = logits_x0.shape[-1]
-    check_categories("x0", x0, K)
-    check_categories("xt", xt, K)
+    x0 = check_categories("x0", x0, K)
+    xt = check_categories("xt", xt, K)
     level, rate = _level_and_rate(schedule, time)
     alpha, beta = (spread(jnp.log(x), x0.shape)[..., None] for x in level)
     log_p0 = jnp.where(jnp.arange(K).reshape((1,) * x0.ndim + (K,)) == x0[..., None], 0.0, -jnp.inf)

@@ -77,6 +77,6 @@ def p_prev(
     Returns:
         Normalised log-probabilities in nats.
     """
-    check_categories("xt", xt, tr.K)
-    check_steps(t, 1, tr.T)
+    xt = check_categories("xt", xt, tr.K)
+    t = check_steps(t, 1, tr.T)
     return numerics.log_normalize(widen(tr, logits_prev))

@@ -9,6 +9,7 @@ that each category gets the number of grid points that its probability asks for,
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -20,12 +21,14 @@ NEG_INF = -jnp.inf
 Pair = tuple[Array, ...]  # (high, low): their exact sum, low at most half a unit in the last place of high
 
 
+@jax.jit
 def categorical(
     log_p: Float[Array, "*S K"], u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None
 ) -> Array:
     """A draw from exp(log_p): the first k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}).
 
-    The categories are searched in two levels, blocks first, so the whole row is read once or twice.
+    A p_k below the smallest normal float, the largest of the row being 1, counts as 0. The categories are
+    searched in two levels, blocks first, so the whole row is read once or twice.
 
     Args:
         log_p: unnormalised log-probabilities in nats.
@@ -36,6 +39,7 @@ def categorical(
         int32 categories; -1 where log_p has no distribution (all -inf, or NaN).
     """
     noise = value(u, u_low)
+    log_p = log_p.astype(jnp.promote_types(log_p.dtype, jnp.float32))
     return chunks.over_parts(lambda *part: (_draw(part[0], part[1:]),), log_p, *noise)[0]
 
 
@@ -44,7 +48,7 @@ def _draw(log_p: Array, noise: Pair) -> Array:
     size = math.ceil(math.sqrt(K)) if K > 32 else K
     log_p = jnp.pad(log_p, [(0, 0)] * (log_p.ndim - 1) + [(0, -K % size)], constant_values=NEG_INF)
     top = jnp.max(log_p, axis=-1, keepdims=True)
-    blocks = jnp.reshape(log_p - top, (*log_p.shape[:-1], -1, size))
+    blocks = jnp.reshape(log_p - top, (*log_p.shape[:-1], log_p.shape[-1] // size, size))
     block_ends = _cumulative(_block_sums(jnp.exp(blocks)))
     target = times(noise, tuple(x[-1] for x in block_ends))
     block = jnp.sum(_at_most(block_ends, target), axis=0, dtype=jnp.int32)
@@ -77,7 +81,14 @@ def quotient(noise: Pair, step: Pair) -> Array:
 
 def value(u: Array, u_low: Array | None) -> Pair:
     """The noise as a pair."""
-    return (u, jnp.zeros_like(u)) if u_low is None else two_sum(u, u_low * jnp.finfo(u.dtype).eps)
+    if u_low is None:
+        return u, jnp.zeros_like(u)
+    bits = jnp.finfo(u.dtype)
+    high, low = two_sum(u, u_low * bits.eps)
+    beyond = (high > 1) | (
+        (high == 1) & (low >= 0)
+    )  # where the grid of u is half as wide, as in other libraries
+    return jnp.where(beyond, 1 - bits.epsneg, high), jnp.where(beyond, 0.0, low)
 
 
 def less(a: Pair, b: Pair) -> Array:

@@ -22,7 +22,7 @@ def residual(output: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array,
     Returns:
         Logits of x_0, same type as output.
     """
-    check_categories("xt", xt, output.shape[-1])
+    xt = check_categories("xt", xt, output.shape[-1])
     return output + jax.nn.one_hot(xt.astype(jnp.int32), output.shape[-1], dtype=output.dtype)
 
 

@@ -98,7 +98,7 @@ def smoothed_cross_entropy(
     Raises:
         ValueError: smoothing is outside [0, 1].
     """
-    check_categories("x0", x0, tr.K)
+    x0 = check_categories("x0", x0, tr.K)
     if not 0 <= smoothing <= 1:
         raise ValueError(f"smoothing = {smoothing}: it must be in [0, 1]")
     log_p = numerics.log_normalize(widen(tr, logits_x0))

@@ -198,7 +198,7 @@ def _further_bands(band: Array, body, init):
     """Fold `body(b, carry)` over the bands behind the first that occur anywhere, in increasing order."""
 
     def after(b: Array) -> Array:
-        return jnp.min(jnp.where(band > b, band, jnp.inf))
+        return jnp.min(jnp.where(band > b, band, jnp.inf), initial=jnp.inf)
 
     def step(carry):
         b, value = carry

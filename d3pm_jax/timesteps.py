@@ -123,15 +123,16 @@ def update(
     Args:
         history: of the steps so far.
         t: steps 1..T.
-        kl: the term of the bound of each example, in nats, summed over its elements.
+        kl: the term of the bound of each example, in nats, summed over its elements; one that is not finite
+            is passed over.
         decay: of what is old.
 
     Returns:
         The next history.
     """
     T = history.counts.size
-    check_steps(t, 1, T)
-    here = t[:, None] == jnp.arange(1, T + 1, dtype=jnp.int32)[None]
+    t = check_steps(t, 1, T)
+    here = (t[:, None] == jnp.arange(1, T + 1, dtype=jnp.int32)[None]) & jnp.isfinite(kl)[:, None]
     seen = jnp.sum(here, axis=0, dtype=jnp.int32)
     total = jnp.sum(jnp.where(here, jnp.square(kl)[:, None], 0.0), axis=0)
     moved = decay * history.mean_square + (1 - decay) * (total / jnp.maximum(seen, 1))

@@ -301,6 +301,7 @@ REASONS: dict[str, str] = {
     "stratified_bound": "draws its noise from a JAX key, and then is strata_bound",
     "Transition.loss_terms": "its outputs are posterior_kl and cross_entropy",
     "Transition.respaced": "respace is its check and this",
+    "Transition.matrices": "how to cut the work into parts",
     "timesteps.empty_history": "zeros",
     "numerics.band_width": "a constant of the algorithm of log_matmul",
     "numerics.smallest_entry": "a constant of the tables of dense, which gaussian_narrow reaches",

@@ -164,3 +164,15 @@ def test_the_same_element_with_the_same_noise_gives_the_same_category_in_any_bat
             np.testing.assert_array_equal(xt[b : b + 1, 1:3], draw(tr, *part))
             found = step(tr, logits[b : b + 1, 1:3], part[0], *part[1:])
             np.testing.assert_array_equal(x[b : b + 1, 1:3], found)
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_the_largest_noise_of_other_libraries_gives_a_category(name):
+    tr, top = PROCESSES[name](), jnp.full((4,), 1 - 2.0**-24)
+    x0 = jnp.arange(4, dtype=jnp.int32) % tr.K
+    for t in (0, 1, T):
+        drawn = jax.jit(tr.draw_q)(x0, jnp.asarray(t), top, top)
+        row = np.exp(exact_row(name, t, x0))
+        assert np.all(np.take_along_axis(row, np.asarray(drawn)[:, None], 1) > 0)
+    for K in (2, 40, 1000):
+        np.testing.assert_array_equal(d3pm.categorical(jnp.zeros((4, K)), top, top), K - 1)

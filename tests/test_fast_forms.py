@@ -191,3 +191,44 @@ def test_masked_processes_are_checked():
         d3pm.masked(PROCESSES["uniform"](), d3pm.reciprocal(3))
     with pytest.raises(ValueError, match=r"beta = 2 at t = 1 is outside"):
         d3pm.masked(PROCESSES["uniform"](), np.full(T, 2.0))
+
+
+def test_an_infinite_loss_has_gradient_zero_for_masked_processes_too():
+    tr, logits = PROCESSES["masked gaussian"](), jnp.zeros((1, 7)).at[0, 0].set(-jnp.inf)
+    x0, xt, t = jnp.array([0]), jnp.array([6]), jnp.array(1)
+    value, gradient = jax.value_and_grad(lambda x: d3pm.posterior_kl(tr, x, x0, xt, t).sum())(logits)
+    assert value == np.inf
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+def test_an_impossible_pair_costs_nothing_under_either_rule():
+    tr = d3pm.absorbing(np.array([1.0, 0.5]), 3, 2)
+    for first_step in ("bayes", "x0"):
+        kl = d3pm.posterior_kl(
+            tr, jnp.zeros((1, 3)), jnp.array([0]), jnp.array([0]), jnp.array(1), first_step
+        )
+        np.testing.assert_array_equal(kl, 0.0)
+
+
+@pytest.mark.parametrize("name", ["uniform", "masked", "gaussian"])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_nothing_at_all_is_a_batch_too(name, shape):
+    tr, x = PROCESSES[name](), jnp.zeros(shape, jnp.int32)
+    t, u, logits = jnp.array(1), jnp.zeros(shape), jnp.zeros((*shape, PROCESSES[name]().K))
+    gradient = jax.grad(lambda y: d3pm.hybrid(tr, y, x, x, t, 0.1).loss.sum())(logits)
+    assert gradient.shape == logits.shape
+    assert d3pm.p_sample(tr, logits, x, t, u).shape == tr.draw_q(x, t, u).shape == shape
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_narrow_integers_are_the_same_categories(dtype):
+    beta = d3pm.linear(200, 1e-3, 0.2)
+    for tr in (d3pm.gaussian(beta, 128), d3pm.uniform(beta, 256), d3pm.masked(d3pm.uniform(beta, 256), beta)):
+        x, t, u = np.array([[0, 100]]), np.array([100]), jnp.array([[0.2, 0.7]])
+        logits = jax.random.normal(jax.random.key(0), (1, 2, tr.K))
+        found, expected = (
+            (tr.draw_q(a, b, u), *d3pm.hybrid(tr, logits, a, a, b, 0.1))
+            for a, b in ((jnp.asarray(x, d), jnp.asarray(t, d)) for d in (dtype, "int32"))
+        )
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)

@@ -10,6 +10,7 @@ def categorical(log_p: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor
     Where rounding leaves none, the last k with p_k > 0. Sums are float64.
     """
     p = (log_p - log_p.amax(dim=-1, keepdim=True)).double().exp()
+    p = torch.where(p < torch.finfo(p.dtype).tiny, 0.0, p)  # as hardware that has no denormal numbers
     cdf = p.cumsum(dim=-1)
     possible = p > 0
     hit = possible & (cdf > value(u, u_low)[..., None] * cdf[..., -1:])

@@ -60,6 +60,7 @@ def importance(u: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
 def update(history: LossHistory, t: Tensor, kl: Tensor, decay: float = 0.9) -> LossHistory:
     """For each t of the batch: decay the old mean square towards the mean of its kl^2, and count."""
     mean_square, count = history.mean_square.clone(), history.counts.clone()
+    t, kl = t[kl.isfinite()], kl[kl.isfinite()]
     for step in t.unique():
         found = kl[t == step]
         mean_square[step - 1] = decay * mean_square[step - 1] + (1 - decay) * found.square().mean()

@@ -61,6 +61,7 @@ def build(config: Config, image: tuple[int, int, int], batch_size: int, steps: i
     key_params, key = jax.random.split(jax.random.key(config.train.seed))
     try:
         tr = config.process.build()
+        config.loss.check(tr)
         tr = tr if steps is None else respace(tr, even_grid(tr.T, steps))
         predict, init_params = network.split(config, image)
 

@@ -34,6 +34,11 @@ class Transition(abc.ABC):
     T: int
     time: Leaf  # int32 [T + 1]  the step of the original process: what a network is told of t
 
+    @property
+    @abc.abstractmethod
+    def matrices(self) -> bool:
+        """Whether a loss reads a matrix [K, K] for each t."""
+
     @abc.abstractmethod
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         """The one-step matrix q(x_t | x_{t-1}), dense. For small K; the identity at t = 0."""
@@ -180,7 +185,8 @@ def spread(t: Array, shape: tuple[int, ...]) -> Array:
 
 def read(table: Array, *index: Array) -> Array:
     """table[index]; NaN, not the nearest entry or one from the end, where jit lets a wrong index through."""
-    inside = [jnp.where(i < 0, n, i) for i, n in zip(index, table.shape, strict=False)]
+    wide = (jnp.asarray(i, jnp.int32) for i in index)
+    inside = [jnp.where(i < 0, n, i) for i, n in zip(wide, table.shape, strict=False)]
     return lax.stop_gradient(table).at[tuple(inside)].get(mode="fill", fill_value=jnp.nan)
 
 

@@ -21,7 +21,7 @@ def q_posterior(
     Returns:
         Normalised log-probabilities in nats; all -inf for an impossible pair, q(x_t | x_0) = 0.
     """
-    check_steps(t, 1, tr.T)
+    t = check_steps(t, 1, tr.T)
     return numerics.log_normalize(tr.log_q_back(xt, t) + tr.log_q_probs(x0, t - 1))
 
 
@@ -49,7 +49,7 @@ def p_logits(
 
 def _joint(tr: Transition, logits_x0: Array, xt: Array, t: Array, first_step: FirstStep) -> Array:
     """`p_logits` before normalisation: log p(x_{t-1}, x_t)."""
-    check_steps(t, 1, tr.T)
+    t = check_steps(t, 1, tr.T)
     check_first_step(first_step)
     log_p0 = log_p_x0(tr, logits_x0)
     joint = tr.log_q_back(xt, t) + tr.log_push(log_p0, t - 1)
@@ -91,7 +91,7 @@ def cross_entropy(
     Returns:
         Nats, +inf where the prediction rules x_0 out.
     """
-    check_categories("x0", x0, tr.K)
+    x0 = check_categories("x0", x0, tr.K)
     return -numerics.log_prob(widen(tr, logits_x0), x0)
 
 

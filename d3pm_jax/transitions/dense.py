@@ -49,26 +49,30 @@ class Dense(Transition):
     T: int
     spec: Spec | None = None
 
+    @property
+    def matrices(self) -> bool:
+        return True
+
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
-        check_steps(t, 0, self.T)
+        t = check_steps(t, 0, self.T)
         return jnp.swapaxes(read(self.Q_back, t), -1, -2)
 
     def Qbar(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
-        check_steps(t, 0, self.T)
+        t = check_steps(t, 0, self.T)
         return read(self.Q_cum, t)
 
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        check_categories("x0", x0, self.K)
-        check_steps(t, 0, self.T)
+        x0 = check_categories("x0", x0, self.K)
+        t = check_steps(t, 0, self.T)
         return jnp.log(read(self.Q_cum, spread(t, x0.shape), x0))
 
     def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        check_categories("xt", xt, self.K)
-        check_steps(t, 0, self.T)
+        xt = check_categories("xt", xt, self.K)
+        t = check_steps(t, 0, self.T)
         return jnp.log(read(self.Q_back, spread(t, xt.shape), xt))
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        check_steps(t, 0, self.T)
+        t = check_steps(t, 0, self.T)
         spread(t, log_p.shape[:-1])
         rows = jnp.reshape(log_p, (*jnp.shape(t), -1, self.K))
         return jnp.reshape(numerics.log_matmul(rows, read(self.Q_cum, t)), log_p.shape)
@@ -84,8 +88,8 @@ class Dense(Transition):
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
         """The first k with u < Qbar[t, x_0, 0] + ... + Qbar[t, x_0, k]; two words: `drawing.categorical`."""
-        check_categories("x0", x0, self.K)
-        check_steps(t, 0, self.T)
+        x0 = check_categories("x0", x0, self.K)
+        t = check_steps(t, 0, self.T)
         if u_low is not None:
             return drawing.categorical(self.log_q_probs(x0, t), u, u_low)
         ts = jnp.broadcast_to(spread(t, x0.shape), x0.shape)
@@ -113,8 +117,8 @@ class Dense(Transition):
         t: Int[Array, "..."],
         first_step: FirstStep,
     ) -> tuple[Float[Array, "*S"], Float[Array, "*S"]]:
-        check_categories("xt", xt, self.K)
-        check_steps(t, 1, self.T)
+        xt = check_categories("xt", xt, self.K)
+        t = check_steps(t, 1, self.T)
         base.check_first_step(first_step)
         logits, t, ce = base.widen(self, logits_x0), jnp.asarray(t), bayes.cross_entropy(self, logits_x0, x0)
         kl = chunks.elementwise(dense_loss.posterior_kl, dense_loss.with_gradient, self, logits, x0, xt, t)

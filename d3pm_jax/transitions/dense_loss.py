@@ -5,7 +5,6 @@ smallest float, which is almost always, the same sums are made of probabilities,
 part of the elements in which one does takes the definition.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +14,6 @@ from jaxtyping import Array
 
 from d3pm_jax.transitions import bayes
 from d3pm_jax.transitions.base import read, spread
-
-_matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
 class Factors(NamedTuple):
@@ -41,7 +38,7 @@ def with_gradient(tr: Any, logits: Array, x0: Array, xt: Array, t: Array) -> tup
 
     def fast() -> tuple[Array, Array]:
         g = f.back / f.norm_p - jnp.where(f.q > 0, f.q / jnp.where(f.q > 0, f.v, 1.0), 0.0)
-        g = _matmul(g, jnp.swapaxes(read(tr.Q_cum, t - 1), -1, -2))
+        g = _times(g, jnp.swapaxes(read(tr.Q_cum, t - 1), -1, -2))
         return kl, f.p0 * (g - jnp.sum(f.p0 * g, axis=-1, keepdims=True))
 
     def exact() -> tuple[Array, Array]:
@@ -56,7 +53,7 @@ def _from_factors(tr: Any, logits: Array, x0: Array, xt: Array, t: Array) -> tup
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     p0 = weights * (1 / jnp.sum(weights, axis=-1, keepdims=True))
     back, row = read(tr.Q_back, spread(t, xt.shape), xt), read(tr.Q_cum, spread(t - 1, x0.shape), x0)
-    v = _matmul(p0, read(tr.Q_cum, t - 1))
+    v = _times(p0, read(tr.Q_cum, t - 1))
     joint_q, joint_p = back * row, back * v
     norm_q, norm_p = (jnp.sum(x, axis=-1, keepdims=True) for x in (joint_q, joint_p))
     q, p = joint_q * (1 / norm_q), joint_p * (1 / norm_p)
@@ -67,3 +64,9 @@ def _from_factors(tr: Any, logits: Array, x0: Array, xt: Array, t: Array) -> tup
     enough = bits.tiny * 2.0 ** (bits.nmant + 4)  # of a sum whose terms below `tiny` were lost
     safe = jnp.all((row == 0) | (v > enough)) & jnp.all(norm_q > enough) & jnp.all(norm_p > enough)
     return kl, safe & jnp.all(jnp.isfinite(kl)), Factors(p0, back, q, v, norm_p)
+
+
+def _times(p: Array, matrices: Array) -> Array:
+    """The rows of p [*B, .., K] times the matrix of each of the leading axes, [*B, K, K]."""
+    rows = jnp.reshape(p, (*matrices.shape[:-2], -1, p.shape[-1]))
+    return jnp.reshape(jnp.matmul(rows, matrices, precision=lax.Precision.HIGHEST), p.shape)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -39,12 +39,16 @@ class Masked(Transition):
     T: int
     gamma: np.ndarray | None = None
 
+    @property
+    def matrices(self) -> bool:
+        return self.inner.matrices
+
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
-        check_steps(t, 0, self.T)
+        t = check_steps(t, 0, self.T)
         return self._dense(self.inner.Q(t), read(self.log_keep, t), read(self.log_mask, t))
 
     def Qbar(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
-        check_steps(t, 0, self.T)
+        t = check_steps(t, 0, self.T)
         return self._dense(self.inner.Qbar(t), read(self.log_keep_bar, t), read(self.log_mask_bar, t))
 
     def _dense(self, inner: Array, log_keep: Array, log_mask: Array) -> Array:
@@ -54,16 +58,16 @@ class Masked(Transition):
         return jnp.concatenate([jnp.concatenate([scaled, to_mask], -1), last], -2)
 
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        check_categories("x0", x0, self.K)
-        check_steps(t, 0, self.T)
+        x0 = check_categories("x0", x0, self.K)
+        t = check_steps(t, 0, self.T)
         keep, mask = self.read_steps((self.log_keep_bar, self.log_mask_bar), t, x0.shape)
         hidden = x0 == self.K - 1
         inner = jnp.where(hidden, NEG_INF, keep)[..., None] + self.inner.log_q_probs(self.seen(x0), t)
         return jnp.concatenate([inner, jnp.where(hidden, 0.0, mask)[..., None]], axis=-1)
 
     def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        check_categories("xt", xt, self.K)
-        check_steps(t, 0, self.T)
+        xt = check_categories("xt", xt, self.K)
+        t = check_steps(t, 0, self.T)
         keep, mask = self.read_steps((self.log_keep, self.log_mask), t, xt.shape)
         hidden = xt == self.K - 1
         inner = keep[..., None] + self.inner.log_q_back(self.seen(xt), t)
@@ -71,7 +75,7 @@ class Masked(Transition):
         return jnp.concatenate([inner, jnp.where(hidden, 0.0, NEG_INF)[..., None]], axis=-1)
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        check_steps(t, 0, self.T)
+        t = check_steps(t, 0, self.T)
         keep, mask = self.read_steps((self.log_keep_bar, self.log_mask_bar), t, log_p.shape[:-1])
         seen, hidden = log_p[..., :-1], log_p[..., -1]
         total = numerics.log_sum(seen)
@@ -89,9 +93,9 @@ class Masked(Transition):
         u: Float[Array, "*S"],
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
-        """What the inner process draws at u / (1 - gamma_bar_t), the mask where that is not below 1."""
-        check_categories("x0", x0, self.K)
-        check_steps(t, 0, self.T)
+        """What the inner process draws at u / (1 - gamma_bar_t) in two words; the mask where that is >= 1."""
+        x0 = check_categories("x0", x0, self.K)
+        t = check_steps(t, 0, self.T)
         keep = tuple(jnp.broadcast_to(read(table, spread(t, x0.shape)), x0.shape) for table in self.keep_bar)
         drawn = self._draw(keep, u, u_low, lambda *noise: self.inner.draw_q(self.seen(x0), t, *noise))
         return jnp.where(x0 == self.K - 1, self.K - 1, jnp.where(jnp.isnan(keep[0]), -1, drawn))
@@ -117,12 +121,12 @@ class Masked(Transition):
         t: Int[Array, "..."],
         first_step: FirstStep,
     ) -> tuple[Float[Array, "*S"], Float[Array, "*S"]]:
-        check_categories("xt", xt, self.K)
-        check_steps(t, 1, self.T)
+        xt = check_categories("xt", xt, self.K)
+        t = check_steps(t, 1, self.T)
         base.check_first_step(first_step)
-        loss = partial(_posterior_kl, first_step=first_step)
-        both = partial(chunks.by_autodiff, loss)
-        kl = chunks.elementwise(loss, both, self, base.widen(self, logits_x0), x0, xt, jnp.asarray(t))
+        kl = chunks.elementwise(
+            *_losses(first_step), self, base.widen(self, logits_x0), x0, xt, jnp.asarray(t)
+        )
         return kl, bayes.cross_entropy(self, logits_x0, x0)
 
     def marginal_kl(
@@ -177,6 +181,13 @@ def _masked(inner: Transition, gamma: np.ndarray) -> Masked:
         T=inner.T,
         gamma=gamma,
     )
+
+
+@cache
+def _losses(first_step: FirstStep) -> tuple[chunks.Loss, chunks.WithGradient]:
+    """The same functions each time, for what was compiled of them."""
+    loss = partial(_posterior_kl, first_step=first_step)
+    return loss, partial(chunks.by_autodiff, loss)
 
 
 def _posterior_kl(tr: Masked, logits: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep) -> Array:

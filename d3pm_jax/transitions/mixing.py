@@ -56,6 +56,10 @@ class Mixing(Transition):
     shape: Shape
     spec: Spec | None = None
 
+    @property
+    def matrices(self) -> bool:
+        return False
+
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         return self._dense(self.log_alpha, self.log_beta, t)
 
@@ -63,7 +67,7 @@ class Mixing(Transition):
         return self._dense(self.log_alpha_bar, self.log_beta_bar, t)
 
     def _dense(self, log_keep: Array, log_mix: Array, t: Array) -> Array:
-        check_steps(t, 0, self.T)
+        t = check_steps(t, 0, self.T)
         mix = jnp.exp(read(log_mix, t))[..., None, None]
         keep = jnp.exp(read(log_keep, t))[..., None, None]
         shape = (*mix.shape[:-2], self.K, self.K)
@@ -71,23 +75,23 @@ class Mixing(Transition):
         return keep * jnp.broadcast_to(jnp.eye(self.K, dtype=pi.dtype), shape) + mix * pi
 
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        check_categories("x0", x0, self.K)
-        check_steps(t, 0, self.T)
+        x0 = check_categories("x0", x0, self.K)
+        t = check_steps(t, 0, self.T)
         ts = spread(t, x0.shape)[..., None]
         moved = read(self.log_beta_bar, ts) + self._pi(x0.ndim)
         stayed = numerics.log_add(*jnp.broadcast_arrays(read(self.log_alpha_bar, ts), moved))
         return jnp.where(self._is(x0), stayed, moved)
 
     def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        check_categories("xt", xt, self.K)
-        check_steps(t, 0, self.T)
+        xt = check_categories("xt", xt, self.K)
+        t = check_steps(t, 0, self.T)
         ts = spread(t, xt.shape)
         moved = read(self.log_beta, ts) + read(self.log_pi, xt)
         stayed = numerics.log_add(*jnp.broadcast_arrays(read(self.log_alpha, ts), moved))
         return jnp.where(self._is(xt), stayed[..., None], moved[..., None])
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        check_steps(t, 0, self.T)
+        t = check_steps(t, 0, self.T)
         ts = spread(t, log_p.shape[:-1])[..., None]
         moved = read(self.log_beta_bar, ts) + self._pi(log_p.ndim - 1)
         moved = jnp.where(jnp.max(log_p, axis=-1, keepdims=True) == -jnp.inf, -jnp.inf, moved)
@@ -105,9 +109,9 @@ class Mixing(Transition):
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
         """The first k with u < (1 - alpha_bar_t) (pi_0 + ... + pi_k, less pi_x0); x_0 where there is none."""
-        check_categories("x0", x0, self.K)
-        check_steps(t, 0, self.T)
-        x0, noise = x0.astype(jnp.int32), drawing.value(u, u_low)
+        x0 = check_categories("x0", x0, self.K)
+        t = check_steps(t, 0, self.T)
+        noise = drawing.value(u, u_low)
         mix = tuple(jnp.broadcast_to(read(table, spread(t, x0.shape)), x0.shape) for table in self.beta_bar)
         k = {"one": self._other_one, "even": self._other_even, "any": self._other_any}[self.shape](
             x0, mix, noise
@@ -152,9 +156,9 @@ class Mixing(Transition):
         t: Int[Array, "..."],
         first_step: FirstStep,
     ) -> tuple[Float[Array, "*S"], Float[Array, "*S"]]:
-        check_categories("x0", x0, self.K)
-        check_categories("xt", xt, self.K)
-        check_steps(t, 1, self.T)
+        x0 = check_categories("x0", x0, self.K)
+        xt = check_categories("xt", xt, self.K)
+        t = check_steps(t, 1, self.T)
         base.check_first_step(first_step)
         ts = jnp.broadcast_to(spread(t, xt.shape), xt.shape)
         pi_0, pi_t = read(self.log_pi, x0), read(self.log_pi, xt)
@@ -162,15 +166,15 @@ class Mixing(Transition):
         step = Step(a, b, read(self.log_alpha_bar, ts - 1), read(self.log_beta_bar, ts - 1), pi_0, pi_t)
         kl, ce = self._terms(logits_x0, x0, xt, step)
         if first_step == "x0":
-            impossible = (xt != x0) & (pi_t == -jnp.inf)
-            kl = jnp.where((ts == 1) & ~impossible, ce, kl)
+            possible = jnp.where(xt == x0, numerics.log_add(a, b), b) > -jnp.inf
+            kl = jnp.where((ts == 1) & possible, ce, kl)
         return kl, ce
 
     def marginal_kl(
         self, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"], t: Int[Array, "..."]
     ) -> Float[Array, "*S"]:
-        check_categories("x0", x0, self.K)
-        check_steps(t, 0, self.T)
+        x0 = check_categories("x0", x0, self.K)
+        t = check_steps(t, 0, self.T)
         ts = jnp.broadcast_to(spread(t, x0.shape), x0.shape)
         xt = jnp.full(x0.shape, jnp.argmax(self.log_pi), jnp.int32)  # any that q can reach
         pi_0, pi_t, nothing = (
@@ -198,7 +202,7 @@ class Mixing(Transition):
 
     def _is(self, x: Array) -> Array:
         categories = jnp.arange(self.K, dtype=jnp.int32).reshape((1,) * x.ndim + (self.K,))
-        return x[..., None].astype(jnp.int32) == categories  # small integer types cannot hold K
+        return x[..., None] == categories
 
 
 def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:

@@ -102,8 +102,9 @@ def _backward(shape: Shape, residuals, cotangents: tuple[Array, Array]):
     return _add_at(gradient, xt, g_kl * row.at_t), None, None, None, None
 
 
-_terms = jax.custom_vjp(lambda *args: _forward(*args)[0], nondiff_argnums=(0,))
-_terms.defvjp(_forward, _backward)
+_custom = jax.custom_vjp(lambda *args: _forward(*args)[0], nondiff_argnums=(0,))
+_custom.defvjp(_forward, _backward)
+_terms = jax.jit(_custom, static_argnums=0)
 
 
 def _row(shape: Shape, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array) -> Row:
@@ -214,7 +215,7 @@ def _ends(step: Step, l0: Array, lt: Array, same: Array) -> Ends:
 
 def _at(logits: Array, x: Array, total: Array) -> Array:
     """log p at a category, -inf where it has probability 0."""
-    picked = jnp.take_along_axis(logits, x[..., None].astype(jnp.int32), axis=-1)[..., 0]
+    picked = jnp.take_along_axis(logits, x[..., None], axis=-1)[..., 0]
     return jnp.where(picked == NEG_INF, NEG_INF, picked - total)
 
 
