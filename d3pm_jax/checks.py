@@ -14,7 +14,7 @@ def check_steps(t: Array, first: int, last: int) -> Array:
 
 
 def check_categories(name: str, x: Array, K: int) -> Array:
-    """x as int32: small types cannot hold K. Raises TypeError unless integers, ValueError if not in 0..K-1."""
+    """x as int32: small types cannot hold K. Raises TypeError unless integer, ValueError if not in 0..K-1."""
     _check_integers(name, x, "pass category numbers as int32, not one-hot vectors or probabilities")
     _check_range(name, x, 0, K - 1, f"the process has K = {K} categories; give it more or fix the data")
     return jnp.asarray(x, jnp.int32)

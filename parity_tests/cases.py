@@ -71,6 +71,7 @@ SITUATIONS = (  # t, kind of logits, first_step
 
 
 ALL_SITUATIONS = ("marginal", "dense")  # the others have the same programs: one t per element will do
+CHAINED = ("uniform", "absorbing_extra", "marginal", "masked", "gaussian", "dense")  # each kind once
 EAGER = (("dense", 3), ("uniform", 6))  # the situations, by number, that run without jit too
 
 
@@ -292,7 +293,7 @@ def all_t_bound(dtype: str) -> Iterator[Case]:
 def chains(*longer: int) -> Iterator[tuple[Family, str]]:
     """(process, first_step): every family for T = 50, one for T = 7 and each longer T."""
     yield Family("uniform", K, T), "x0"
-    for name in FAMILIES:
+    for name in CHAINED:
         yield Family(name, 17, 50), "bayes"
     for T_ in longer:
         yield Family("gaussian", 17, T_), "bayes"
@@ -307,7 +308,7 @@ def chain_case(family: Family, dtype: str, **args: Any) -> Case:
 def p_sample(dtype: str) -> Iterator[Case]:
     """One step from random x_t, and from every x_t of a whole chain."""
     yield from taking("tr", "logits_x0", "xt", "t", "u", "first_step", each=True)(dtype)
-    for name in FAMILIES:
+    for name in CHAINED:
         family = Family(name, 17, 50)
         args = reverse_chain(family, dtype)
         xt, t = chain_states(family), np.arange(1, family.T + 1)

@@ -24,9 +24,13 @@ def case(request, x64):
     return families.make(request.param)
 
 
-@pytest.fixture(params=["bayes", "x0"])
-def first_step(request):
-    return request.param
+X0_RULE = ("absorbing", "masked", "dense")  # each kind of process once under the other rule for t = 1
+
+
+@pytest.fixture(params=[("bayes", name) for name in families.NAMES] + [("x0", name) for name in X0_RULE])
+def case_and_rule(request, x64):
+    first_step, name = request.param
+    return families.make(name), first_step
 
 
 def denoise(case, xt, t):
@@ -105,7 +109,8 @@ def test_posterior_is_the_conditional_of_the_enumerated_joint(case):
             np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
-def test_reverse_step_is_the_mixture_of_enumerated_joints(case, first_step):
+def test_reverse_step_is_the_mixture_of_enumerated_joints(case_and_rule):
+    case, first_step = case_and_rule
     xt = jnp.asarray(STATES)
     for t in range(1, T + 1):
         ts = jnp.full(len(STATES), t)
@@ -140,7 +145,8 @@ def noise_to_reach(case, x0):
     return found
 
 
-def test_all_t_bound_is_the_expectation_over_paths_and_above_the_likelihood(case, first_step):
+def test_all_t_bound_is_the_expectation_over_paths_and_above_the_likelihood(case_and_rule):
+    case, first_step = case_and_rule
     x0 = np.array(list(itertools.product(case.data, repeat=D)))
     u = noise_to_reach(case, x0)
     bound = jax.jit(
@@ -167,8 +173,9 @@ def test_all_t_bound_is_the_expectation_over_paths_and_above_the_likelihood(case
     assert np.all(total >= exact - TOLERANCE)
 
 
-def test_reverse_chain_draws_what_the_enumerated_steps_say(case, first_step):
+def test_reverse_chain_draws_what_the_enumerated_steps_say(case_and_rule):
     """The marginal of the steps is the likelihood, and a chain inverts their cumulative sums."""
+    case, first_step = case_and_rule
     n = 300
     u = np.random.default_rng(2).uniform(size=(T + 1, n, D))
     xT = np.asarray(case.tr.draw_prior(jnp.asarray(u[0])))

@@ -121,7 +121,7 @@ class Masked(Transition):
         t: Int[Array, "..."],
         first_step: FirstStep,
     ) -> tuple[Float[Array, "*S"], Float[Array, "*S"]]:
-        xt = check_categories("xt", xt, self.K)
+        x0, xt = check_categories("x0", x0, self.K), check_categories("xt", xt, self.K)
         t = check_steps(t, 1, self.T)
         base.check_first_step(first_step)
         kl = chunks.elementwise(
