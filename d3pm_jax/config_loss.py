@@ -118,7 +118,7 @@ class StochasticBound(Objective):
     def check(self, tr: transitions.Transition) -> None:
         if jnp.isinf(losses.prior_kl(tr, jnp.zeros((), jnp.int32))):
             raise ValueError(
-                "the prior KL is infinite, and so is the stochastic bound: end process.beta at 1, as Reciprocal"
+                "the prior KL, and so the stochastic bound, is infinite: end process.beta at 1, as Reciprocal"
             )
 
 
