@@ -104,12 +104,14 @@ def situations(dtype: str, families: tuple[str, ...] = tuple(FAMILIES)) -> Itera
             )
 
 
-def taking(*names: str, each: bool = False) -> Callable[[str], Iterator[Case]]:
+def taking(
+    *names: str, each: bool = False, families: tuple[str, ...] = tuple(FAMILIES)
+) -> Callable[[str], Iterator[Case]]:
     """Situations cut down to the arguments of a kernel, equal ones once; `each`: t per element only."""
 
     def cases(dtype: str) -> Iterator[Case]:
         seen = set()
-        for case in situations(dtype):
+        for case in situations(dtype, families):
             args = {name: case.args[name] for name in names}
             content = repr({k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in args.items()})
             if content not in seen and (case.args["t"].ndim == 1 + len(S) or not each):
@@ -306,8 +308,10 @@ def chain_case(family: Family, dtype: str, **args: Any) -> Case:
 
 
 def p_sample(dtype: str) -> Iterator[Case]:
-    """One step from random x_t, and from every x_t of a whole chain."""
-    yield from taking("tr", "logits_x0", "xt", "t", "u", "first_step", each=True)(dtype)
+    """One step from random x_t, and from every x_t of a whole chain: it is `p_logits` and `categorical`."""
+    yield from taking("tr", "logits_x0", "xt", "t", "u", "first_step", each=True, families=ALL_SITUATIONS)(
+        dtype
+    )
     for name in CHAINED:
         family = Family(name, 17, 50)
         args = reverse_chain(family, dtype)

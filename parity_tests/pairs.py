@@ -7,6 +7,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 
@@ -58,7 +59,8 @@ def all_tables(lib: ModuleType, name: str) -> Function:
 
 def respaced_tables(lib: ModuleType, name: str) -> Function:
     """What it made, on a grid that is not even."""
-    return lambda tr, grid: all_tables(lib, name)(lib.respace(tr, grid), np.arange(len(grid) + 1))
+    steps = torch.arange if lib is torch_ref else jnp.arange
+    return lambda tr, grid: all_tables(lib, name)(lib.respace(tr, grid), steps(len(grid) + 1))
 
 
 def of_numpy(lib: ModuleType, name: str) -> Function:
@@ -197,7 +199,7 @@ PAIRS: dict[str, Pair] = {
         cases.taking("tr", "u"), cdf=arguments(lambda tr, u: scales.cdf(tr.log_prior())), call=method
     ),
     "Transition.marginal_kl": Pair(
-        cases.from_clean("tr", "logits_x0", "x0", "t"), arguments(scales.marginal_kl), call=method
+        cases.taking("tr", "logits_x0", "x0", "t", each=True), arguments(scales.marginal_kl), call=method
     ),
     "respace": Pair(
         cases.respaced("uniform", "marginal", "dense_prior", "masked_dense"),
@@ -227,7 +229,9 @@ PAIRS: dict[str, Pair] = {
     "forbid": Pair(cases.forbid, of("logits")),
     "logistic": Pair(loss_cases.logistic, arguments(scales.logistic), arguments(scales.logistic_gradient)),
     "numerics.log1mexp": Pair(loss_cases.log1mexp, result(scales.entries), call=in_module),
-    "q_sample": Pair(cases.from_clean("tr", "x0", "t", "u"), cdf=arguments(scales.cdf_of_draw_q)),
+    "q_sample": Pair(
+        cases.taking("tr", "x0", "t", "u", families=cases.ALL_SITUATIONS), cdf=arguments(scales.cdf_of_draw_q)
+    ),
     "q_posterior": Pair(cases.taking("tr", "x0", "xt", "t"), arguments(scales.q_posterior)),
     "log_p_x0": Pair(cases.taking("tr", "logits_x0"), of("logits_x0")),
     "p_logits": Pair(cases.taking(*_P), arguments(scales.p_logits)),
@@ -244,7 +248,7 @@ PAIRS: dict[str, Pair] = {
     "cross_entropy": Pair(cases.taking("tr", "logits_x0", "x0"), of("logits_x0")),
     "smoothed_cross_entropy": Pair(loss_cases.smoothed, of("logits_x0")),
     "hybrid": Pair(
-        cases.taking(*_POSTERIOR, "ce_weight", each=True),
+        cases.taking(*_POSTERIOR, "ce_weight", each=True, families=cases.ALL_SITUATIONS),
         arguments(scales.hybrid),
         arguments(scales.reverse_gradient),
     ),

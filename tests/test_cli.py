@@ -17,6 +17,8 @@ from d3pm_jax.cli.main import main
 from d3pm_jax.training import checkpoint, loop, metrics, run
 from tests import tiny
 
+pytestmark = pytest.mark.xdist_group("cli")  # one process: they share a finished run
+
 CONFIG = str(Path(tiny.__file__))
 D3PM = [sys.executable, "-c", "from d3pm_jax.cli.main import main; main()"]
 ONE_LINE = re.compile(r"d3pm \w+: error: [^\n]+\n")

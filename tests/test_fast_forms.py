@@ -220,15 +220,14 @@ def test_nothing_at_all_is_a_batch_too(name, shape):
     assert d3pm.p_sample(tr, logits, x, t, u).shape == tr.draw_q(x, t, u).shape == shape
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8"])
-def test_narrow_integers_are_the_same_categories(dtype):
+def test_narrow_integers_are_the_same_categories():
     beta = d3pm.linear(200, 1e-3, 0.2)
     for tr in (d3pm.gaussian(beta, 128), d3pm.uniform(beta, 256), d3pm.masked(d3pm.uniform(beta, 256), beta)):
         x, t, u = np.array([[0, 100]]), np.array([100]), jnp.array([[0.2, 0.7]])
         logits = jax.random.normal(jax.random.key(0), (1, 2, tr.K))
         found, expected = (
             (tr.draw_q(a, b, u), *d3pm.hybrid(tr, logits, a, a, b, 0.1))
-            for a, b in ((jnp.asarray(x, d), jnp.asarray(t, d)) for d in (dtype, "int32"))
+            for a, b in ((jnp.asarray(x, d), jnp.asarray(t, d)) for d in ("int8", "int32"))
         )
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a, b)
