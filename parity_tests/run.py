@@ -60,7 +60,10 @@ def _evaluate(name: str, case: Case, dtype: str) -> dict[str, Result]:
     if dtype == "float32" and not (family and family.name in OTHER_ZEROS_IN_FLOAT32):
         with precision("float64"):
             results["torch64"] = _in_torch(name, case, "float64")
-            results["jit64"] = _in_jax(name, case, "float64", True, [w.astype(np.float64) for w in weights])
+            if pair.jit:
+                results["jit64"] = _in_jax(
+                    name, case, "float64", True, [w.astype(np.float64) for w in weights]
+                )
     return results
 
 
