@@ -251,10 +251,17 @@ PAIRS: dict[str, Pair] = {
         cases.taking(*_POSTERIOR, "ce_weight", each=True, families=cases.ALL_SITUATIONS),
         arguments(scales.hybrid),
         arguments(scales.reverse_gradient),
+        dtypes=("float64",),  # float32 is that of its two terms
     ),
     "prior_kl": Pair(cases.taking("tr", "x0"), arguments(scales.prior_kl)),
     "bits_per_dim": Pair(cases.bits_per_dim, of("nats")),
-    "all_t_bound": Pair(cases.all_t_bound, arguments(scales.all_t_bound), of("logits"), call=bound_by_table),
+    "all_t_bound": Pair(
+        cases.all_t_bound,
+        arguments(scales.all_t_bound),
+        of("logits"),
+        call=bound_by_table,
+        dtypes=("float64",),  # float32 is that of its terms
+    ),
     "ancestral": Pair(cases.ancestral, call=chain_by_table, dtypes=("float64",)),
     "timesteps.uniform": Pair(
         cases.uniform_steps, cdf=arguments(lambda u, T: scales.steps(T)), call=in_module
