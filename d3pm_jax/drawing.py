@@ -85,9 +85,7 @@ def value(u: Array, u_low: Array | None) -> Pair:
         return u, jnp.zeros_like(u)
     bits = jnp.finfo(u.dtype)
     high, low = two_sum(u, u_low * bits.eps)
-    beyond = (high > 1) | (
-        (high == 1) & (low >= 0)
-    )  # where the grid of u is half as wide, as in other libraries
+    beyond = (high > 1) | ((high == 1) & (low >= 0))  # of a u on half this grid, as other libraries have
     return jnp.where(beyond, 1 - bits.epsneg, high), jnp.where(beyond, 0.0, low)
 
 

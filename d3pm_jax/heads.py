@@ -23,7 +23,7 @@ def residual(output: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array,
         Logits of x_0, same type as output.
     """
     xt = check_categories("xt", xt, output.shape[-1])
-    return output + jax.nn.one_hot(xt.astype(jnp.int32), output.shape[-1], dtype=output.dtype)
+    return output + jax.nn.one_hot(xt, output.shape[-1], dtype=output.dtype)
 
 
 def forbid(logits: Float[Array, "*S K"], mask_id: int) -> Float[Array, "*S K"]:

@@ -104,7 +104,7 @@ def smoothed_cross_entropy(
     log_p = numerics.log_normalize(widen(tr, logits_x0))
     each = jnp.full(tr.K, smoothing / (tr.K - (mask_id is not None)), log_p.dtype)
     each = each if mask_id is None else each.at[mask_id].set(0.0)
-    onehot = jax.nn.one_hot(x0.astype(jnp.int32), tr.K, dtype=log_p.dtype)
+    onehot = jax.nn.one_hot(x0, tr.K, dtype=log_p.dtype)
     target = (1 - smoothing) * onehot + jnp.broadcast_to(each, onehot.shape)
     return -jnp.sum(jnp.where(target > 0, target * log_p, 0.0), axis=-1)
 

@@ -41,7 +41,7 @@ class Dense(Transition):
 
     Q_back: Leaf  # [T + 1, K, K]  Q_back[t, j, i] = Q[t, i, j]
     Q_cum: Leaf  # [T + 1, K, K]  Qbar
-    ends: Leaf  # [T + 1, K, K]  cumulative sums of the rows of Qbar, rounded up to the grid of u
+    ends: Leaf  # [T + 1, K, K]  cumulative sums of the rows of Qbar, each rounded up to a float
     log_pi: Leaf  # [K]
     prior_ends: Leaf  # [2, K]  cumulative sum of the prior, as the sum of two floats
     time: Leaf  # [T + 1]
