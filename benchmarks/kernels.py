@@ -3,8 +3,8 @@
     python benchmarks/kernels.py [loss] [draw] [growth] [torch] [--rounds N]
 
 The other side gathers from T x K x K tables, multiplies softmax(logits) by Qbar, puts 1e-6 into every log
-and draws with K Gumbels per element. Times are medians over rounds in which everything takes its turn;
-memory is the temporaries of the compiled program. Compare ratios, not times.
+and draws with K Gumbels per element. Times are medians over rounds in which everything takes its turn, each
+the second of two calls; memory is the temporaries of the compiled program. Compare ratios, not times.
 """
 
 import argparse
@@ -201,6 +201,7 @@ def timed(calls: dict[str, Callable[[], Any]], rounds: int, notes: dict[str, str
         call()
     for _ in range(rounds):
         for name, call in calls.items():
+            call()  # not timed: the caches and the free pages are its own, not those of the call before
             start = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - start)

@@ -9,7 +9,7 @@ there is one part.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array
 
 FLOATS = 2**19  # in the largest array of a part
+Rows = TypeVar("Rows")  # a tree of arrays [*S]
 
 Loss = Callable[..., Array]  # (tr, logits [*S, K], x0 [*S], xt [*S], t) -> nats [*S]
 WithGradient = Callable[..., tuple[Array, Array]]  # the same -> nats [*S], their gradient [*S, K]
@@ -99,12 +100,35 @@ def over_parts(
         Its outputs for all elements, [*S] or [*S, K].
     """
     S = logits.shape[:-1]
-    B, N = (S[0], math.prod(S[1:])) if S else (1, 1)
+    B, N = _flat(S)
     inputs = [jnp.reshape(x, (B, N, *x.shape[len(S) :])) for x in (logits, *rows)]
     each = logits.shape[-1] if floats is None else floats
     size = max(1, min(N, FLOATS // max(1, B * each)))
     outputs = f(*inputs) if size == N and B > 0 else _loop(f, inputs, size)
     return tuple(jnp.reshape(o, S + o.shape[2:]) for o in outputs)
+
+
+def stored(f: Callable[..., Rows], args: Any) -> Rows:
+    """f(*args) for trees of arrays [*S], made by a loop over two halves.
+
+    XLA on a CPU merges whatever leads from a sum over K to the next pass over [*S, K] with that pass, and
+    makes it anew for each of the K. It does not look into a loop.
+    """
+    leaves, tree = jax.tree.flatten(args)
+    S = leaves[0].shape
+    B, N = _flat(S)
+
+    def half(*leaves: Array) -> tuple[Array, ...]:
+        return tuple(jax.tree.leaves(f(*jax.tree.unflatten(tree, leaves))))
+
+    outputs = _loop(half, [jnp.reshape(x, (B, N)) for x in leaves], -(-N // 2))
+    structure = jax.tree.structure(jax.eval_shape(f, *args))
+    return jax.tree.unflatten(structure, [jnp.reshape(o, S) for o in outputs])
+
+
+def _flat(S: tuple[int, ...]) -> tuple[int, int]:
+    """The first axis, and all others as one."""
+    return (S[0], math.prod(S[1:])) if S else (1, 1)
 
 
 def _loop(f: Callable[..., tuple[Array, ...]], inputs: list[Array], size: int) -> tuple[Array, ...]:
