@@ -244,6 +244,8 @@ class Adam:
     """step at which a cosine decay reaches 0; constant lr without"""
     clip: float = 1.0
     """largest global norm of a gradient"""
+    weight_decay: float = 0.0
+    """of AdamW: each step also takes lr times this part of a weight away"""
 
 
 @dataclasses.dataclass(frozen=True)

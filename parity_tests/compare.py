@@ -9,9 +9,28 @@ import numpy as np
 # "draw": the distance of u from the nearest boundary of the cumulative distribution where two draws differ;
 #     0 says that none may.
 # "forward", "parameter": the output of a network and its gradients, on the scale of the largest entry.
+# "trained": parameters and metrics after training, on the scale of the largest entry of a tensor.
+# "bound": the terms of a bound, on the scale of their sum.
 TOLERANCES = {
-    "float64": {"value": 1e-14, "gradient": 1e-15, "draw": 0.0, "forward": 1e-14, "parameter": 1e-13},
-    "float32": {"value": 2e-6, "gradient": 2.5e-7, "draw": 1e-5, "forward": 5e-6, "parameter": 5e-5},
+    "float64": {
+        "value": 1e-14,
+        "gradient": 1e-15,
+        "draw": 0.0,
+        "forward": 1e-14,
+        "parameter": 1e-13,
+        "trained": 1e-12,
+        "bound": 1e-14,
+    },
+    "float32": {
+        "value": 2e-6,
+        "gradient": 2.5e-7,
+        "draw": 1e-5,
+        "forward": 5e-6,
+        "parameter": 5e-5,
+        "trained": 1e-4,
+        "bound": 2e-6,
+    },
+    "bfloat16": {"value": 2e-6, "gradient": 2e-3, "draw": 1e-5},  # gradients are rounded to 2^-9 of them
 }
 
 Parts = tuple[float, float, float, float]  # absolute, relative, ULP, scaled
@@ -43,12 +62,18 @@ class Row(NamedTuple):
         return self.scaled / self.tolerance if self.tolerance else 0.0
 
 
+def free(row: Row) -> Row:
+    """The row held to no tolerance."""
+    return row._replace(tolerance=np.inf)
+
+
 def arrays(a: np.ndarray, b: np.ndarray, scale: np.ndarray, dtype: str) -> tuple[Parts, str]:
     """How far a, of this dtype, is from b, which may be float64; and what is wrong besides."""
     if wrong := _wrong(a, b, dtype):
         return (np.inf, np.inf, np.inf, np.inf), wrong
+    a, b = a.astype(np.float64), b.astype(np.float64)
     finite = np.isfinite(a)
-    a, b = np.where(finite, a, 0.0).astype(np.float64), np.where(finite, b, 0.0)
+    a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
     d, largest = np.abs(a - b), np.maximum(np.abs(a), np.abs(b))
     ulp = np.spacing(largest.astype(dtype)).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -14,6 +14,7 @@ torch.set_num_threads(1)  # arrays are tiny
 
 Function = Callable[..., Any]
 Arguments = Mapping[str, Any]
+BFLOAT16 = np.dtype(jnp.bfloat16)
 COMPILER_OPTIONS: dict[str, Any] = {}  # of every compiled call
 DIFFERENTIABLE = (
     "a",
@@ -40,11 +41,16 @@ class Result(NamedTuple):
     gradients: dict[str, np.ndarray]
 
 
+def working(dtype: str) -> str:
+    """The float type of everything but the logits: kernels take bfloat16 logits and work in float32."""
+    return "float32" if dtype == "bfloat16" else dtype
+
+
 @contextmanager
 def precision(dtype: str) -> Iterator[None]:
-    """Both frameworks with this default float type; float32 means that JAX has x64 off."""
+    """Both frameworks with the default float type `working(dtype)`; float32 means that JAX has x64 off."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, dtype))
+    torch.set_default_dtype(getattr(torch, working(dtype)))
     try:
         with jax.enable_x64(dtype == "float64"):
             yield
@@ -59,14 +65,18 @@ def weight(output: np.ndarray, i: int) -> np.ndarray:
 
 
 def is_float(x: Any) -> bool:
-    return isinstance(x, np.ndarray) and x.dtype.kind == "f"
+    return isinstance(x, np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def to_torch(x: Any) -> Any:
-    """An array as a tensor of the default types; anything else as it is."""
+    """An array as a tensor of the default types, bfloat16 kept beside float32; anything else as it is."""
     if not isinstance(x, np.ndarray):
         return x
-    return torch.as_tensor(x).to(torch.get_default_dtype() if is_float(x) else torch.int64)
+    if not is_float(x):
+        return torch.tensor(x, dtype=torch.int64)
+    default = torch.get_default_dtype()
+    kept = x.dtype == BFLOAT16 and default == torch.float32
+    return torch.tensor(x.astype(np.float64), dtype=torch.bfloat16 if kept else default)
 
 
 def in_torch(f: Function, args: Arguments) -> Result:
@@ -81,14 +91,21 @@ def in_torch(f: Function, args: Arguments) -> Result:
     gradients = torch.autograd.grad(
         [outputs[i] for i in smooth], list(leaves.values()), cotangents, materialize_grads=True
     )
-    return Result(values, {k: g.numpy() for k, g in zip(leaves, gradients, strict=True)})
+    return Result(values, {k: _to_numpy(g) for k, g in zip(leaves, gradients, strict=True)})
+
+
+def _to_numpy(x: torch.Tensor) -> np.ndarray:
+    return x.float().numpy().astype(BFLOAT16) if x.dtype == torch.bfloat16 else x.numpy()
 
 
 def to_jax(x: Any) -> Any:
-    """An array as a JAX array of the default types; anything else as it is."""
+    """An array as a JAX array of the default types, bfloat16 kept beside float32; anything else as it is."""
     if not isinstance(x, np.ndarray):
         return x
-    return jnp.asarray(x) if is_float(x) else jnp.asarray(x, jnp.int32)
+    if not is_float(x):
+        return jnp.asarray(x, jnp.int32)
+    kept = x.dtype == BFLOAT16 and jax.dtypes.canonicalize_dtype(float) == np.float32
+    return jnp.asarray(x, x.dtype if kept else float)
 
 
 def in_jax(f: Function, args: Arguments, jit: bool, weights: list[np.ndarray]) -> Result:

@@ -11,7 +11,7 @@ from flax import nnx
 from d3pm_jax import models
 from d3pm_jax.models import convert
 from parity_tests import compare
-from parity_tests.compare import TOLERANCES, Row
+from parity_tests.compare import TOLERANCES, Row, free
 from parity_tests.frameworks import precision, to_jax, to_torch
 from torch_ref import models as torch_models
 
@@ -31,15 +31,29 @@ def rows(dtype: str) -> Iterator[Row]:
     The scale is the largest entry of a layer: the gradient of the bias of `k` alone is exactly 0.
     """
     for case, options in CASES.items():
-        with precision(dtype):
+        with precision(dtype), jax.default_matmul_precision("highest"):
             ours, theirs = _evaluate(options, dtype)
-        for name, tensor in theirs.items():
-            what = "forward" if name == "output" else "parameter"
-            layer = name.rpartition(".")[0]
-            scale = np.max([np.abs(x).max() for k, x in theirs.items() if k.rpartition(".")[0] == layer])
-            parts, note = compare.arrays(tensor, ours[name], scale, dtype)
-            label = f"{case}, {name}"
-            yield Row("UNet", label, dtype, f"torch = jit {what}", *parts, TOLERANCES[dtype][what], note)
+        yield from _compare(case, dtype, "torch = jit", theirs, ours)
+
+
+def cost(matmul: str) -> Iterator[Row]:
+    """The same of JAX with this matmul precision beside JAX with the highest, held to no tolerance."""
+    for case, options in CASES.items():
+        found = {}
+        for name in (matmul, "highest"):
+            with precision("float32"), jax.default_matmul_precision(name):
+                found[name] = _evaluate(options, "float32")[0]
+        who = f"{matmul} = highest"
+        yield from (free(row) for row in _compare(case, "float32", who, found[matmul], found["highest"]))
+
+
+def _compare(case: str, dtype: str, who: str, a: Arrays, b: Arrays) -> Iterator[Row]:
+    for name, x in a.items():
+        what = "forward" if name == "output" else "parameter"
+        layer = name.rpartition(".")[0]
+        scale = np.max([np.abs(y).max() for k, y in a.items() if k.rpartition(".")[0] == layer])
+        parts, note = compare.arrays(x, b[name], scale, dtype)
+        yield Row("UNet", f"{case}, {name}", dtype, f"{who} {what}", *parts, TOLERANCES[dtype][what], note)
 
 
 def _evaluate(options: dict, dtype: str) -> tuple[Arrays, Arrays]:

@@ -11,7 +11,7 @@ from parity_tests import compare, frameworks
 from parity_tests.cases import Case
 from parity_tests.compare import TOLERANCES, Row
 from parity_tests.families import LIBRARIES, OTHER_ZEROS_IN_FLOAT32, Family, process
-from parity_tests.frameworks import Arguments, Function, Result, precision
+from parity_tests.frameworks import BFLOAT16, Arguments, Function, Result, precision, working
 from parity_tests.pairs import PAIRS, Measure
 
 SAME = (
@@ -21,12 +21,30 @@ SAME = (
     ("torch", "torch64"),
     ("jit", "jit64"),
 )
+LOGITS = ("logits_x0", "logits_prev")
+OF_LOGITS = (  # what takes the output of a network, which may be bfloat16
+    "log_p_x0",
+    "p_logits",
+    "p_prev",
+    "p_sample",
+    "posterior_kl",
+    "direct_kl",
+    "cross_entropy",
+    "smoothed_cross_entropy",
+    "hybrid",
+    "Transition.marginal_kl",
+)
+
+
+def dtypes(name: str) -> tuple[str, ...]:
+    """In which float types a pair is compared."""
+    return (*PAIRS[name].dtypes, *(("bfloat16",) if name in OF_LOGITS else ()))
 
 
 def rows(name: str, dtype: str) -> Iterator[Row]:
-    """Every comparison of one pair in one float type."""
-    for case in PAIRS[name].cases(dtype):
-        args = {k: _round(v, dtype) for k, v in case.args.items()}
+    """Every comparison of one pair in one float type; bfloat16 is that of logits and their gradient alone."""
+    for case in PAIRS[name].cases(working(dtype)):
+        args = {k: _round(v, dtype if k in LOGITS else working(dtype)) for k, v in case.args.items()}
         yield from _compare(name, case._replace(args=args), dtype)
 
 
@@ -42,7 +60,7 @@ def _compare(name: str, case: Case, dtype: str) -> Iterator[Row]:
             pairs.append(("gradient", results[a].gradients[k], results[b].gradients[k], scale))
         for what_, x, y, scale in pairs:
             difference = compare.draws if what_ == "draw" else compare.arrays
-            parts, note = difference(x, y, scale, dtype)
+            parts, note = difference(x, y, scale, dtype if what_ == "gradient" else working(dtype))
             yield Row(name, case.name, dtype, f"{a} = {b} {what_}", *parts, TOLERANCES[dtype][what_], note)
 
 
@@ -57,7 +75,7 @@ def _evaluate(name: str, case: Case, dtype: str) -> dict[str, Result]:
         if case.eager:
             results["jax"] = _in_jax(name, case, dtype, False, weights)
     family = case.args.get("tr")
-    if dtype == "float32" and not (family and family.name in OTHER_ZEROS_IN_FLOAT32):
+    if dtype != "float64" and not (family and family.name in OTHER_ZEROS_IN_FLOAT32):
         with precision("float64"):
             results["torch64"] = _in_torch(name, case, "float64")
             if pair.jit:
@@ -90,8 +108,10 @@ def _built(lib: str, x: Any, dtype: str) -> Any:
 
 
 def _round(x: Any, dtype: str) -> Any:
-    """A float array that dtype holds exactly, still in float64."""
-    return x.astype(dtype).astype(np.float64) if frameworks.is_float(x) else x
+    """A float array that dtype holds exactly, in float64 or bfloat16."""
+    if not frameworks.is_float(x):
+        return x
+    return x.astype(BFLOAT16) if dtype == "bfloat16" else x.astype(dtype).astype(np.float64)
 
 
 def _scales(name: str, case: Case, values: Result) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:

@@ -32,7 +32,7 @@ def test_twins_take_the_same_parameters(name: str) -> None:
     [
         pytest.param(name, d, marks=pytest.mark.xdist_group(name))  # one process: float32 is held to float64
         for name, pair in PAIRS.items()
-        for d in pair.dtypes
+        for d in (*pair.dtypes, *(["bfloat16"] if name == "hybrid" else []))
     ],
 )
 def test_pair(name: str, dtype: str) -> None:

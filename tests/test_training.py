@@ -15,7 +15,7 @@ from d3pm_jax.training.step import build_optimizer, init_state, make_step
 from tests import tiny
 
 W0 = np.array([0.3, -0.2, 0.5])
-ADAM = configs.Adam(lr=0.1, b1=0.8, b2=0.9, warmup_steps=2, decay_steps=10, clip=1e-3)
+ADAM = configs.Adam(lr=0.1, b1=0.8, b2=0.9, warmup_steps=2, decay_steps=10, clip=1e-3, weight_decay=0.3)
 
 
 @pytest.mark.usefixtures("x64")
@@ -40,7 +40,8 @@ def test_steps_follow_the_formulas():
         g = g * min(1.0, ADAM.clip / norm)
         m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g**2
         lr = 0.1 * min(1.0, (i + 1) / 2) * 0.5 * (1 + np.cos(np.pi * i / 10))
-        w = w - lr * (m / (1 - 0.8 ** (i + 1))) / (np.sqrt(v / (1 - 0.9 ** (i + 1))) + 1e-8)
+        adam = (m / (1 - 0.8 ** (i + 1))) / (np.sqrt(v / (1 - 0.9 ** (i + 1))) + 1e-8)
+        w = w - lr * (adam + 0.3 * w)
         decay = min(0.15, (1 + i) / (10 + i))
         ema = decay * ema + (1 - decay) * w
         state, metrics = step(state, tr, x0, key)

@@ -85,6 +85,7 @@ class Process:
 
     def marginal_kl(self, logits_x0: Tensor, x0: Tensor, t: Tensor) -> Tensor:
         """KL(q(x_t | x_0) || sum_{x_0} p(x_0) q(x_t | x_0))."""
+        logits_x0 = logits_x0.to(torch.promote_types(logits_x0.dtype, self.pi.dtype))
         return numerics.kl(self.log_q_probs(x0, t), self.log_push(numerics.log_normalize(logits_x0), t))
 
 

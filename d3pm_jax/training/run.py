@@ -161,6 +161,7 @@ def _check(config: Config) -> None:
         "train.steps": (train.steps, 1),
         "train.seed": (train.seed, 0),
         "optimizer.warmup_steps": (optimizer.warmup_steps, 0),
+        "optimizer.weight_decay": (optimizer.weight_decay, 0),
         "optimizer.decay_steps": (1 if optimizer.decay_steps is None else optimizer.decay_steps, 1),
         "model.num_res_blocks": (config.model.num_res_blocks, 1),
     }

@@ -37,7 +37,7 @@ Step = Callable[[TrainState, Transition, Array, Key[Array, ""]], tuple[TrainStat
 
 
 def build_optimizer(spec: Adam) -> optax.GradientTransformation:
-    """Adam after clipping by the global norm."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019) after clipping by the global norm."""
     decayed = (
         optax.constant_schedule(spec.lr)
         if spec.decay_steps is None
@@ -45,10 +45,11 @@ def build_optimizer(spec: Adam) -> optax.GradientTransformation:
     )
 
     def lr(count: ArrayLike) -> ArrayLike:
-        warm = jnp.minimum(1.0, (jnp.asarray(count) + 1) / max(1, spec.warmup_steps))
+        warm = jnp.minimum(1.0, (jnp.asarray(count) + 1.0) / max(1, spec.warmup_steps))  # not float32 in x64
         return jnp.asarray(decayed(count)) * warm
 
-    return optax.chain(optax.clip_by_global_norm(spec.clip), optax.adam(lr, b1=spec.b1, b2=spec.b2))
+    adam = optax.adamw(lr, b1=spec.b1, b2=spec.b2, weight_decay=spec.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(spec.clip), adam)
 
 
 def init_state(

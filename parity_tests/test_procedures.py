@@ -1,0 +1,59 @@
+"""The rows of the procedures as tests: a smaller network and fewer steps of chains than in the report."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parity_tests import frameworks, procedures, runs
+from parity_tests.runs import Evaluated, Setting, Trained
+
+frameworks.COMPILER_OPTIONS["xla_backend_optimization_level"] = 0  # as in test_parity
+
+
+@pytest.mark.parametrize(("process", "dtype"), [("uniform", "float64"), ("gaussian", "float32")])
+def test_procedures(process: str, dtype: str) -> None:
+    found = procedures.outcome(Setting(process, T=50, levels=1), dtype)
+    failed = [row for row in found.rows if not row.ok]
+    assert not failed, f"{len(failed)} of {len(found.rows)}, {max(failed, key=lambda row: row.used)}"
+    assert {row.pair for row in found.rows} == {"training", "forward", "bound", "chain"}
+    assert len(found.rows) > 300
+    assert all(0 < y.max() < 1e-4 and len(y) == 50 for y in found.drift.values())
+
+
+def test_training_moves_the_parameters() -> None:
+    """Otherwise the rows compare nothing: the twin alone, some of its gradients clipped and some not."""
+    setting = Setting("gaussian", T=50, levels=1)
+    with frameworks.precision("float64"):
+        trained = runs.train_torch(setting, runs.noise(setting))
+    moved = [np.abs(x - runs.weights(setting)[k]).max() for k, x in trained.parameters[-1].items()]
+    assert min(moved) > 1e-4  # the bias of k has no gradient: weight decay alone moves it
+    assert sorted(moved)[1] > 2e-3
+    norms = trained.metrics["grad_norm"]
+    assert norms.min() < runs.ADAM.clip < norms.max()
+
+
+def test_cost_is_of_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of networks, a number that depends on the precision; on a CPU all give the same bits."""
+
+    def number() -> np.ndarray:
+        program = jax.jit(jnp.dot).lower(jnp.ones((2, 2)), jnp.ones((2, 2))).as_text()
+        return np.full(2, 1.0 if "HIGHEST" in program else 1.25, np.float32)
+
+    def train(setting: Setting) -> Trained:
+        return Trained(
+            [{"w": number()}] * setting.steps, [{"w": number()}] * setting.steps, {"loss": number()}
+        )
+
+    def evaluate(setting: Setting, arrays: runs.Arrays) -> Evaluated:
+        whole, states = np.ones((setting.T, runs.B), np.float32), np.zeros((setting.T + 1, runs.B), np.int32)
+        return Evaluated(number() * arrays["w"], whole, whole[0], states)
+
+    monkeypatch.setattr(runs, "train_jax", train)
+    monkeypatch.setattr(runs, "evaluate_jax", evaluate)
+    found = procedures.cost(Setting("uniform", T=30, steps=2), "default")
+    scaled = {row.what: row.scaled for row in found.rows}
+    assert scaled["default = highest parameters, step 2"] == 0.25
+    assert scaled["default = highest trained network"] == 0.25
+    assert all(row.ok and row.tolerance == np.inf for row in found.rows)
+    np.testing.assert_array_equal(found.drift["default = highest"], [0.25, 0.25])

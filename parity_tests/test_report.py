@@ -1,0 +1,91 @@
+"""The page and the command from a few rows."""
+
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity_tests import __main__ as command
+from parity_tests import page, report
+from parity_tests.compare import Row, free
+from parity_tests.procedures import Outcome
+from parity_tests.report import Report
+
+GOOD = Row("kl", "moderate", "float64", "torch = jit value", 1e-16, 1e-15, 2.0, 1e-16, 1e-14)
+BAD = Row("<i>&", 'a "quoted" <case>', "float32", "torch = jit draw", 1.0, 1.0, 1.0, 0.5, 1e-5)
+DRIFT = Outcome([], "uniform, float32", {"torch = jit": np.geomspace(1e-8, 1e-6, 50)})
+VOID = {"meta", "link", "img"}
+
+
+def made(*rows: Row, costs: tuple[Row, ...] = ()) -> Report:
+    return Report({"jax": "1"}, list(rows), [DRIFT], list(costs), "default" if costs else None)
+
+
+class Reader(HTMLParser):
+    """Every tag, every address, the text, and whether all that is opened is closed."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_page_is_whole_and_needs_nothing_else() -> None:
+    text = page.page(made(GOOD, BAD, costs=(free(GOOD._replace(what="default = highest forward")),)))
+    found = Reader(text)
+    assert found.open == []
+    assert all(address.startswith(("data:", "#")) for address in found.addresses)
+    assert not {"script", "i", "case"} & set(found.tags)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert found.tags.count("table") == 4  # what failed, two float types, the matmul precision
+    assert found.tags.count("img") == 2
+    assert {"<i>&", 'a "quoted" <case>', "1 of 2 comparisons failed", "FAIL"} <= set(found.words)
+
+
+def test_page_of_what_passed() -> None:
+    words = Reader(page.page(made(GOOD))).words
+    assert "all 1 comparisons passed" in words
+    assert "Failed" not in words
+
+
+def test_price_says_when_a_precision_changes_nothing() -> None:
+    same, other = (free(GOOD._replace(absolute=x, scaled=x)) for x in (0.0, 1e-3))
+    assert "the same bits" in report.price(made(GOOD, costs=(same,)))
+    assert "up to 0.001" in report.price(made(GOOD, costs=(same, other)))
+
+
+@pytest.mark.parametrize(("rows", "status"), [((GOOD,), 0), ((GOOD, BAD), 1)])
+def test_command(rows: tuple[Row, ...], status: int, monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.setattr(report, "collect", lambda *args: made(*rows))
+    monkeypatch.setattr(sys, "argv", ["parity_tests", "--html", str(tmp_path / "page.html"), "--markdown"])
+    assert command.main() == status
+    assert f"{len(rows)} comparisons, {status} failed" in capsys.readouterr().out
+    assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_device_that_is_not_there(monkeypatch, capsys) -> None:
+    def none(name: str) -> list:
+        raise RuntimeError(f"Unknown backend: '{name}' requested")
+
+    monkeypatch.setattr("jax.devices", none)
+    monkeypatch.setattr(sys, "argv", ["parity_tests", "--device", "gpu"])
+    assert command.main() == 1
+    assert capsys.readouterr().err.count("\n") == 1

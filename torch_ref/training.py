@@ -1,0 +1,70 @@
+"""One training step: AdamW after clipping by the global norm, warm-up and decay, averaged weights."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_ref.diffusion import q_sample
+from torch_ref.losses import hybrid
+from torch_ref.sampling import Denoise
+from torch_ref.transitions import Process
+
+
+class Metrics(NamedTuple):
+    """Of one batch, in nats per element; the norm is that of the gradient before clipping."""
+
+    loss: Tensor
+    kl: Tensor
+    ce: Tensor
+    grad_norm: Tensor
+
+
+def train_step(
+    denoise: Denoise,
+    optimizer: torch.optim.Optimizer,
+    tr: Process,
+    x0: Tensor,
+    t: Tensor,
+    u: Tensor,
+    ce_weight: float,
+    clip: float,
+) -> Metrics:
+    """One update of the parameters that the optimizer holds, which are those of denoise."""
+    xt = q_sample(tr, x0, t, u)
+    loss, kl, ce = (x.mean() for x in hybrid(tr, denoise(xt, tr.time[t]), x0, xt, t, ce_weight))
+    optimizer.zero_grad()
+    loss.backward()
+    norm = clip_by_global_norm([p for group in optimizer.param_groups for p in group["params"]], clip)
+    optimizer.step()
+    return Metrics(*(x.detach() for x in (loss, kl, ce, norm)))
+
+
+def clip_by_global_norm(parameters: list[Tensor], clip: float) -> Tensor:
+    """g <- g min(1, clip / |g|), |g| over all parameters together, which is returned.
+
+    `torch.nn.utils.clip_grad_norm_` has |g| + 1e-6 in its place.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.sqrt(sum((g.square().sum() for g in gradients), torch.zeros(())))
+    if norm >= clip:
+        for g in gradients:
+            g.mul_(clip / norm)
+    return norm
+
+
+def learning_rate(step: int, lr: float, warmup_steps: int = 0, decay_steps: int | None = None) -> float:
+    """lr min(1, (step + 1) / warmup_steps) (1 + cos(pi min(1, step / decay_steps))) / 2, step from 0."""
+    warm = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    decayed = (1 + math.cos(math.pi * min(1.0, step / decay_steps))) / 2 if decay_steps else 1.0
+    return lr * warm * decayed
+
+
+@torch.no_grad()
+def average(ema: dict[str, Tensor], parameters: Mapping[str, Tensor], decay: float, step: int) -> None:
+    """ema <- d ema + (1 - d) parameters, d = min(decay, (1 + step) / (10 + step)), step from 0."""
+    d = min(decay, (1 + step) / (10 + step))
+    for name, x in parameters.items():
+        ema[name] = d * ema[name] + (1 - d) * x
