@@ -268,6 +268,8 @@ class Train:
     """how many of the last checkpoints to keep"""
     sample_every: int = 0
     """steps between sample pictures; 0 for none"""
+    noise: str | None = None
+    """a file of `d3pm presample` to take t and noise from; without, they are drawn, to the same bits"""
 
 
 @dataclasses.dataclass(frozen=True)

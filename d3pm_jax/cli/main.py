@@ -1,4 +1,4 @@
-"""d3pm train | eval | sample | schedule: reads the command line; each command imports what it needs."""
+"""d3pm train | eval | sample | ...: reads the command line; each command imports what it needs."""
 
 import argparse
 import os
@@ -41,6 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_sample(_command(commands, "sample", _sample, "draw samples, beside data and as chains"))
     text = "draw how a process removes information, without training"
     _add_schedule(_command(commands, "schedule", _schedule, text, takes_config=True))
+    _add_export(_command(commands, "export", _export, "write the weights of a run for PyTorch"))
+    _add_import(
+        _command(commands, "import", _import, "begin a run from a file of weights", takes_config=True)
+    )
+    text = "draw the noise of a training in advance, for other programs or --train.noise"
+    _add_presample(_command(commands, "presample", _presample, text, takes_config=True))
     return parser
 
 
@@ -108,17 +114,64 @@ def _add_schedule(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "The tensors have the names and layouts of torch_ref.models, in float32, to the bit; the config as "
+        "JSON and the step are in the metadata. Read them with safetensors.torch.load_file, or `d3pm import`."
+    )
+    _add_checkpoint(parser)
+    parser.add_argument("--to", choices=["torch"], required=True, help="whose names and layouts")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the file, replaced if there is one (DIR/weights.safetensors)",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="the last weights, in place of their moving average"
+    )
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "d3pm import FILE [CONFIG] --workdir DIR [OVERRIDES]"
+    parser.epilog = (
+        "FILE is one of `d3pm export`, or of safetensors.torch.save_file with the state_dict of a network of "
+        "torch_ref.models in float32; it comes first. It becomes step 0 of a new run in DIR, weights and "
+        "moving average, for `d3pm sample DIR`, `d3pm eval DIR` and `d3pm train --workdir DIR --resume`. "
+        "Without CONFIG the config in FILE is used, which a file of PyTorch lacks; OVERRIDES are those of "
+        "d3pm train."
+    )
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="where the run is written")
+
+
+def _add_presample(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "d3pm presample CONFIG [--steps N] --out FILE.array_record [OVERRIDES]"
+    parser.epilog = (
+        "CONFIG and OVERRIDES are those of d3pm train. For every step, FILE holds the t and the uniforms "
+        "that training would draw: with --train.noise FILE it ends with the same bits, and "
+        "torch_ref.noise.read_bank gives them to PyTorch. Not for Importance(), whose t depend on the losses."
+    )
+    parser.add_argument("--steps", type=_positive, metavar="N", help="of the training (train.steps)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.array_record", help="the file, replaced if there is one"
+    )
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", type=Path, metavar="DIR", help="the --workdir of `d3pm train`")
     parser.add_argument("--step", type=int, metavar="STEP", help="which checkpoint (the last)")
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="where data sets lie, if not where the run found them"
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_checkpoint(parser)
     parser.add_argument(
         "--steps",
         type=_positive,
         metavar="N",
         help="take N evenly spaced steps of the process in place of all",
-    )
-    parser.add_argument(
-        "--data-dir", metavar="DIR", help="where data sets lie, if not where the run found them"
     )
 
 
@@ -130,7 +183,8 @@ def _positive(text: str) -> int:
 
 
 def _train(args: argparse.Namespace, rest: list[str]) -> int:
-    if _only_help(args, rest):
+    args.config = _first(rest)
+    if _only_help(args, args.config):
         return 0
     from d3pm_jax.cli import train
 
@@ -150,17 +204,46 @@ def _sample(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _schedule(args: argparse.Namespace, rest: list[str]) -> int:
-    if _only_help(args, rest):
+    args.config = _first(rest)
+    if _only_help(args, args.config):
         return 0
     from d3pm_jax.cli import schedule
 
     return schedule.execute(args, rest)
 
 
-def _only_help(args: argparse.Namespace, rest: list[str]) -> bool:
-    """Takes CONFIG from the front of rest; without one, answers --help."""
-    args.config = Path(rest.pop(0)) if rest and not rest[0].startswith("-") else None
-    if args.help and args.config is None:
+def _export(args: argparse.Namespace, _: list[str]) -> int:
+    from d3pm_jax.cli import weights
+
+    return weights.export_weights(args)
+
+
+def _import(args: argparse.Namespace, rest: list[str]) -> int:
+    args.file, args.config = _first(rest), _first(rest)
+    if _only_help(args, args.file):
+        return 0
+    from d3pm_jax.cli import weights
+
+    return weights.import_weights(args, rest)
+
+
+def _presample(args: argparse.Namespace, rest: list[str]) -> int:
+    args.config = _first(rest)
+    if _only_help(args, args.config):
+        return 0
+    from d3pm_jax.cli import presample
+
+    return presample.execute(args, rest)
+
+
+def _first(rest: list[str]) -> Path | None:
+    """Takes a path from the front of rest, if there is one."""
+    return Path(rest.pop(0)) if rest and not rest[0].startswith("-") else None
+
+
+def _only_help(args: argparse.Namespace, given: Path | None) -> bool:
+    """Answers --help, where no file is given whose fields could be shown."""
+    if args.help and given is None:
         args.parser.print_help()
         return True
     return False

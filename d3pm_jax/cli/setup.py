@@ -9,6 +9,7 @@ import os
 import jax
 
 from d3pm_jax import data
+from d3pm_jax.config import Config
 from d3pm_jax.errors import UserError
 from d3pm_jax.training import run
 
@@ -31,11 +32,9 @@ def open_run(args: argparse.Namespace) -> tuple[run.Parts, data.ImageSource, dat
     Raises:
         UserError: there is no such run, checkpoint or data.
     """
-    config = run.read_config(args.workdir)
+    config = read_config(args)
     if not os.access(args.workdir, os.W_OK):
         raise UserError(f"{args.workdir} cannot be written to, where the results go: change its permissions")
-    if args.data_dir is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=args.data_dir))
     use_all_cores(args.batch_size)
     spec = config.data
     train, test = (
@@ -43,3 +42,24 @@ def open_run(args: argparse.Namespace) -> tuple[run.Parts, data.ImageSource, dat
     )
     parts = run.build(config, train[0]["image"].shape, args.batch_size, args.steps)
     return run.restore(args.workdir, parts, args.step), train, test
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config of the run in args.workdir, with its data where the command says.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    config = run.read_config(args.workdir)
+    if args.data_dir is None:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, dir=args.data_dir))
+
+
+def image_shape(config: Config) -> tuple[int, int, int]:
+    """(H, W, C) of the data of a config.
+
+    Raises:
+        UserError: the data cannot be read.
+    """
+    return data.open_split(config.data.name, config.data.train_split, config.data.dir)[0]["image"].shape

@@ -1,13 +1,22 @@
 """Weights to and from the PyTorch twin, by one rule on names and shapes; NumPy arrays only, no torch."""
 
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
 import jax
 import numpy as np
+import safetensors
+import safetensors.numpy
 
+from d3pm_jax.files import replacing
 from d3pm_jax.types import Params
 
 _TORCH_NAME = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # HWIO -> OIHW, [in, out] -> [out, in]
 _FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # in safetensors
 
 
 def to_torch(params: Params) -> dict[str, np.ndarray]:
@@ -38,19 +47,101 @@ def from_torch(params: Params, state_dict: dict[str, np.ndarray]) -> Params:
     Raises:
         ValueError: naming the tensors that are missing, left over or of another shape.
     """
-    names = {_name(path) for path, _ in _flat(params)}
-    missing, extra = sorted(names - set(state_dict)), sorted(set(state_dict) - names)
-    if missing or extra:
-        raise ValueError(f"the state dict does not fit this model: missing {missing}, left over {extra}")
+    _check_names([_name(path) for path, _ in _flat(params)], state_dict)
 
     def convert(path, x):
         array = np.asarray(state_dict[_name(path)])
         found = np.transpose(array, _FROM_TORCH[array.ndim]) if array.ndim == x.ndim else array
         if found.shape != x.shape:
-            raise ValueError(f"{_name(path)} has shape {array.shape}, which does not fit {x.shape} here")
+            expected = tuple(x.shape[i] for i in _TO_TORCH[x.ndim])
+            raise ValueError(f"{_name(path)} has shape {array.shape}, expected {expected} in this model")
         return jax.numpy.asarray(found, x.dtype)
 
     return jax.tree_util.tree_map_with_path(convert, params)
+
+
+def save(path: Path, params: Params, metadata: Mapping[str, str] | None = None) -> None:
+    """Write `to_torch(params)` to a safetensors file, for `safetensors.torch.load_file`, to the bit.
+
+    Args:
+        path: of the file; one that is there is replaced, once the new one is whole.
+        params: the parameters of a model.
+        metadata: texts to keep beside the tensors, for `read_metadata`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = safetensors.numpy.save(to_torch(params), {"format": "pt", **(metadata or {})})
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def load(path: Path, like: Params) -> Params:
+    """Parameters like `like` from a file that `save` or `safetensors.torch.save_file` wrote, to the bit.
+
+    Args:
+        path: of the file.
+        like: the parameters of a model of the same architecture, or their shapes and dtypes.
+
+    Returns:
+        The parameters.
+
+    Raises:
+        ValueError: the file is damaged or none of safetensors; a tensor is missing, left over or of another
+            shape; it has another dtype, so that converting it would lose bits or invent them; or an entry is
+            not finite.
+        OSError: it cannot be read.
+    """
+    dtypes = {_name(path): str(x.dtype) for path, x in _flat(like)}
+    with _opened(path) as file:
+        _check_names(dtypes, file.keys())
+        for name, dtype in dtypes.items():
+            stored = file.get_slice(name).get_dtype()
+            if _DTYPES.get(stored) != dtype:
+                raise ValueError(f"{name} is {stored}, expected {dtype}: convert it before it is saved")
+        tensors = {name: file.get_tensor(name) for name in dtypes}
+        for name, x in tensors.items():
+            if not np.isfinite(x).all():
+                raise ValueError(f"{name} has entries that are not finite: use other weights")
+        return from_torch(like, tensors)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts beside the tensors of a safetensors file.
+
+    Raises:
+        ValueError: the file is damaged or none of safetensors.
+        OSError: it cannot be read.
+    """
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; what is wrong in the block is said with its path."""
+    path.open("rb").close()  # an OSError that names it
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            yield file
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or no safetensors file ({error}): write it again") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _check_names(expected: Collection[str], found: Collection[str]) -> None:
+    """Raises ValueError, naming what is missing and what is left over."""
+    missing, extra = (sorted(set(a) - set(b)) for a, b in ((expected, found), (found, expected)))
+    if missing or extra:
+        raise ValueError(
+            f"the state dict does not fit this model: missing {_listed(missing)}, left over {_listed(extra)}"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    """The first few of them, and how many more."""
+    return str(names) if len(names) <= 4 else f"{names[:3]} and {len(names) - 3} more"
 
 
 def _flat(params: Params) -> list:

@@ -8,7 +8,6 @@ passed over, and a step whose files do not match theirs is refused.
 import hashlib
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,15 @@ import jax
 import orbax.checkpoint as ocp
 
 from d3pm_jax.errors import UserError
+from d3pm_jax.files import replacing
 
 MANIFEST = "manifest.json"
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that, whatever happens, either the old or the new one is there."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(text)
 
 
 def save(folder: Path, step: int, state: Any, keep: int) -> None:

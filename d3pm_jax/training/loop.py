@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -13,10 +13,10 @@ import numpy as np
 from d3pm_jax import data, plots
 from d3pm_jax.config import Config
 from d3pm_jax.errors import UserError
-from d3pm_jax.training import checkpoint, metrics, run
+from d3pm_jax.training import bank, checkpoint, metrics, run
 from d3pm_jax.training.devices import batched
 from d3pm_jax.training.samples import make_sampler
-from d3pm_jax.training.step import Metrics, build_optimizer, make_step
+from d3pm_jax.training.step import Metrics, StepNoise, build_optimizer, make_step
 
 SAMPLES = 64  # images in a picture of samples
 
@@ -37,7 +37,8 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
     """
     source = data.open_split(config.data.name, config.data.train_split, config.data.dir)
     parts = run.build(config, source[0]["image"].shape, config.train.batch_size)
-    _claim(config, workdir, resume)
+    noise_of = _drawn if config.train.noise is None else bank.open_for(parts, Path(config.train.noise))
+    claim(config, workdir, resume)
     begun = checkpoint.steps(workdir / run.CHECKPOINTS)
     parts = run.restore(workdir, parts) if begun else run.start(parts)
     start = int(parts.state.step)
@@ -45,11 +46,19 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
         source, config.train.batch_size, config.train.seed, run.num_levels(config), start
     )
     with metrics.Writer(workdir, start) as writer, _stop_signals() as stop:
-        return _loop(parts, batches, workdir, writer, stop)
+        return _loop(parts, batches, noise_of, workdir, writer, stop)
 
 
-def _claim(config: Config, workdir: Path, resume: bool) -> None:
-    """Make workdir this run's, without touching another's."""
+def _drawn(step: int) -> None:
+    """No noise: the step draws its own."""
+
+
+def claim(config: Config, workdir: Path, resume: bool) -> None:
+    """Make workdir this run's, without touching another's.
+
+    Raises:
+        UserError: it holds a run, or holds none to resume, or cannot be written to.
+    """
     begun = checkpoint.steps(workdir / run.CHECKPOINTS)
     if begun and not resume:
         raise UserError(f"{workdir} holds a run already: pass --resume to go on, or another --workdir")
@@ -66,18 +75,25 @@ def _claim(config: Config, workdir: Path, resume: bool) -> None:
         raise UserError(f"cannot write to {workdir}: {error.strerror}; pass another --workdir") from error
 
 
-def _loop(parts: run.Parts, batches: Iterator, workdir: Path, writer: metrics.Writer, stop: list) -> bool:
+def _loop(
+    parts: run.Parts,
+    batches: Iterator,
+    noise_of: Callable[[int], StepNoise | None],
+    workdir: Path,
+    writer: metrics.Writer,
+    stop: list,
+) -> bool:
     config, state, tr = parts.config.train, parts.state, parts.tr
-    step_fn = make_step(parts.config, parts.predict, build_optimizer(parts.config.optimizer))
     sharding, sampler = batched(parts.mesh), make_sampler(parts, SAMPLES)
+    step_fn = make_step(parts.config, parts.predict, build_optimizer(parts.config.optimizer), sharding)
     first = int(state.step)
     terminal = metrics.Terminal(first, config.steps)
     window = Window(parts.config.process.steps)
-    saved = first or None
+    saved = first if checkpoint.steps(workdir / run.CHECKPOINTS) else None
     with terminal.shown():
         for step in range(first + 1, config.steps + 1):
-            x0 = jax.device_put(next(batches)["image"], sharding)
-            state, row = step_fn(state, tr, x0, parts.key)
+            x0, noise = jax.device_put((next(batches)["image"], noise_of(step - 1)), sharding)
+            state, row = step_fn(state, tr, x0, parts.key, noise)
             window.add(row)
             terminal.advance(step)
             stopping, last = bool(stop), step == config.steps
@@ -146,7 +162,9 @@ class Window:
             for name, value in row.items():
                 if not np.isfinite(value):
                     kept = (
-                        f"the checkpoint of step {saved} is kept" if saved else "there is no checkpoint yet"
+                        "there is no checkpoint yet"
+                        if saved is None
+                        else f"the checkpoint of step {saved} is kept"
                     )
                     raise UserError(
                         f"{name} is {value} at step {i}; {kept}: start anew with a lower optimizer.lr"

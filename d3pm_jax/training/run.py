@@ -15,6 +15,7 @@ from d3pm_jax.training import checkpoint, network
 from d3pm_jax.training.devices import batched, data_mesh, replicated
 from d3pm_jax.training.step import TrainState, build_optimizer, init_state
 from d3pm_jax.transitions import Transition, respace
+from d3pm_jax.types import Params
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
@@ -25,6 +26,7 @@ FREE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.log_every",
+    "train.noise",
     "train.sample_every",
     "train.steps",
 )
@@ -66,8 +68,7 @@ def build(config: Config, image: tuple[int, int, int], batch_size: int, steps: i
         predict, init_params = network.split(config, image)
 
         def init() -> TrainState:
-            history = config.timesteps.start(config.process.steps)
-            return init_state(init_params(key_params), build_optimizer(config.optimizer), history)
+            return _first_state(config, init_params(key_params))
 
         shapes = jax.eval_shape(init)
     except (ValueError, TypeError) as error:
@@ -91,6 +92,17 @@ def start(parts: Parts) -> Parts:
     fast: dict[str, Any] = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
     init = jax.jit(parts.init, out_shardings=replicated(parts.mesh)).lower().compile(compiler_options=fast)
     return dataclasses.replace(parts, state=init())
+
+
+def start_from(parts: Parts, params: Params) -> Parts:
+    """The parts with the state before the first step of a run that goes out from these parameters."""
+    state = jax.device_put(_first_state(parts.config, params), replicated(parts.mesh))
+    return dataclasses.replace(parts, state=state)
+
+
+def _first_state(config: Config, params: Params) -> TrainState:
+    history = config.timesteps.start(config.process.steps)
+    return init_state(params, build_optimizer(config.optimizer), history)
 
 
 def read_config(workdir: Path) -> Config:

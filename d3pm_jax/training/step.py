@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Array, Key
 
 from d3pm_jax import diffusion
 from d3pm_jax.config import Adam, Config
-from d3pm_jax.config_loss import weighted_mean
+from d3pm_jax.config_loss import Timesteps, weighted_mean
 from d3pm_jax.timesteps import LossHistory
 from d3pm_jax.training.network import Predict
 from d3pm_jax.transitions import Transition
@@ -32,8 +32,16 @@ class TrainState:
     history: Any = None  # what config.timesteps learns: a LossHistory or nothing
 
 
+class StepNoise(NamedTuple):
+    """What a step is random in, dropout apart; arrays of JAX, or of NumPy from a bank."""
+
+    t: Any  # int32 [B] in 1..T
+    p_t: Any  # [B]  the probability of each t
+    u: Any  # [B, H, W, C]  uniform in [0, 1), from which x_t is drawn
+
+
 Metrics = dict[str, Array]
-Step = Callable[[TrainState, Transition, Array, Key[Array, ""]], tuple[TrainState, Metrics]]
+Step = Callable[..., tuple[TrainState, Metrics]]  # (state, tr, x0, key, noise=None) -> (state, metrics)
 
 
 def build_optimizer(spec: Adam) -> optax.GradientTransformation:
@@ -60,37 +68,91 @@ def init_state(
     return TrainState(jnp.asarray(0, jnp.int32), params, ema, optimizer.init(params), history)
 
 
-def make_step(config: Config, predict: Predict, optimizer: optax.GradientTransformation) -> Step:
-    """The compiled step (state, tr, batch, key) -> (state, metrics); it takes over the memory of state.
+@partial(jax.jit, static_argnames=("spec", "shape", "T", "sharding"))
+def draw_noise(
+    spec: Timesteps,
+    key: Key[Array, ""],
+    step: ArrayLike,
+    history: LossHistory | None,
+    shape: tuple[int, ...],
+    T: int,
+    sharding: jax.sharding.Sharding | None = None,
+) -> StepNoise:
+    """The noise of a step, from fold_in(key, step).
 
-    All randomness comes from fold_in(key, step), so a restart repeats it. Metrics: the loss, the means of
-    kl and ce over t in nats per element, and the norm of the gradient before clipping.
+    Args:
+        spec: which t to train on.
+        key: of the noise of a run.
+        step: the number of updates before it.
+        history: what spec has learnt so far.
+        shape: of the batch, [B, H, W, C].
+        T: number of steps of the process.
+        sharding: of the batch, where it is spread over devices.
+    """
+    key_t, key_q, _ = _keys(key, step)
+    t, p_t = spec.draw(key_t, history, shape[0], T)
+    noise = StepNoise(t, p_t, jax.random.uniform(key_q, shape))
+    return noise if sharding is None else jax.lax.with_sharding_constraint(noise, sharding)
+
+
+def make_step(
+    config: Config,
+    predict: Predict,
+    optimizer: optax.GradientTransformation,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Step:
+    """The step (state, tr, batch, key, noise=None) -> (state, metrics); it takes over the memory of state.
+
+    All randomness comes from fold_in(key, step), so a restart repeats it. Noise that is not passed is drawn
+    by a program of its own, so that passing what `draw_noise` gives changes no bit. Metrics: the loss, the
+    means of kl and ce over t in nats per element, and the norm of the gradient before clipping.
+
+    Args:
+        config: of the run.
+        predict: the network.
+        optimizer: the update rule.
+        sharding: of the batch and the noise, where they are spread over devices.
     """
 
-    def loss_fn(params: Params, tr: Transition, x0: Array, history: LossHistory | None, key: Key[Array, ""]):
-        key_t, key_q, key_net = jax.random.split(key, 3)
-        t, p_t = config.timesteps.draw(key_t, history, x0.shape[0], tr.T)
-        xt = diffusion.q_sample(tr, x0, t, jax.random.uniform(key_q, x0.shape))
-        logits = predict(params, xt, tr.time[t], key_net)
+    def loss_fn(params: Params, tr: Transition, x0: Array, noise: StepNoise, key: Key[Array, ""]):
+        t, p_t, u = noise
+        xt = diffusion.q_sample(tr, x0, t, u)
+        logits = predict(params, xt, tr.time[t], key)
         loss, kl, ce = config.loss.terms(tr, logits, x0, xt, t, p_t)
         means = {name: weighted_mean(x, p_t, tr.T) for name, x in (("kl", kl), ("ce", ce))}
-        history = config.timesteps.update(history, t, kl.reshape(kl.shape[0], -1).sum(axis=1))
-        return loss, ({"loss": loss, **means}, history)
+        return loss, ({"loss": loss, **means}, kl.reshape(kl.shape[0], -1).sum(axis=1))
 
     @partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, tr: Transition, x0: Array, key: Key[Array, ""]):
-        grads, (metrics, history) = jax.grad(loss_fn, has_aux=True)(
-            state.params, tr, x0, state.history, jax.random.fold_in(key, state.step)
+    def update(state: TrainState, tr: Transition, x0: Array, noise: StepNoise, key: Key[Array, ""]):
+        grads, (metrics, kl) = jax.grad(loss_fn, has_aux=True)(
+            state.params, tr, x0, noise, _keys(key, state.step)[2]
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1.0 - _decay(config.train.ema_decay, state.step))
         metrics["grad_norm"] = optax.tree.norm(grads)
+        history = config.timesteps.update(state.history, noise.t, kl)
         return dataclasses.replace(
             state, step=state.step + 1, params=params, ema=ema, opt_state=opt_state, history=history
         ), metrics
 
+    def step(
+        state: TrainState,
+        tr: Transition,
+        x0: Array,
+        key: Key[Array, ""],
+        noise: StepNoise | None = None,
+    ) -> tuple[TrainState, Metrics]:
+        if noise is None:
+            noise = draw_noise(config.timesteps, key, state.step, state.history, x0.shape, tr.T, sharding)
+        return update(state, tr, x0, noise, key)
+
     return step
+
+
+def _keys(key: Key[Array, ""], step: ArrayLike) -> Key[Array, " 3"]:
+    """Of t, of u and of dropout."""
+    return jax.random.split(jax.random.fold_in(key, step), 3)
 
 
 def _decay(ema_decay: float, step: Array) -> Array:

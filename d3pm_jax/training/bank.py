@@ -1,0 +1,151 @@
+"""Noise banks: what a run draws at every step, in an ArrayRecord file that other programs can read too.
+
+Record 0 is a JSON header. Record i + 1 is the noise of the step after i updates, little-endian: t int32 [B],
+p_t float32 [B], the probability of each t, and u float32 [B, H, W, C].
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
+
+from d3pm_jax import config_io
+from d3pm_jax.errors import UserError
+from d3pm_jax.files import replacing
+from d3pm_jax.training.devices import batched
+from d3pm_jax.training.run import Parts
+from d3pm_jax.training.step import StepNoise, draw_noise
+
+VERSION = 1
+WRITER = "group_size:1,uncompressed"  # any record alone; half of the bits are random
+READER = "readahead_buffer_size:0,max_parallelism:0"
+
+
+def describe(parts: Parts) -> dict[str, Any]:
+    """What the noise of a run depends on, as in the header of its bank.
+
+    Raises:
+        UserError: the noise depends on more than that, so that it cannot be drawn in advance.
+    """
+    config = parts.config
+    if parts.state.history is not None:
+        name = type(config.timesteps).__name__
+        raise UserError(
+            f"timesteps={name} draws t by the losses of the run, not in advance: use LowDiscrepancy()"
+        )
+    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+        raise UserError("JAX_ENABLE_X64 is on, and noise banks hold float32: unset it")
+    return {
+        "batch_size": config.train.batch_size,
+        "image": list(parts.image),
+        "T": config.process.steps,
+        "seed": config.train.seed,
+        "timesteps": config_io.to_json(config.timesteps),
+    }
+
+
+def write(parts: Parts, steps: int, path: Path) -> None:
+    """Write the noise of steps 0 .. steps - 1 of a run.
+
+    Args:
+        parts: of the run.
+        steps: how many, at least 1.
+        path: of the bank; one that is there is replaced, once the new one is whole.
+
+    Raises:
+        UserError: the noise cannot be drawn in advance, or not be written.
+    """
+    header = {"format": "d3pm noise bank", "version": VERSION, "steps": steps, **describe(parts)}
+    with replacing(path) as partial:
+        try:
+            writer = array_record_module.ArrayRecordWriter(str(partial), WRITER)
+            writer.write(json.dumps(header).encode())
+            for i in range(steps):
+                writer.write(_record(parts, i))
+            writer.close()
+        except RuntimeError as error:
+            raise UserError(f"cannot write {path} ({error}): name another file") from error
+
+
+def _record(parts: Parts, i: int) -> bytes:
+    """Of the step after i updates."""
+    config = parts.config
+    shape = (config.train.batch_size, *parts.image)
+    noise = draw_noise(
+        config.timesteps, parts.key, np.int32(i), None, shape, config.process.steps, batched(parts.mesh)
+    )
+    t, p_t, u = jax.device_get(noise)
+    return b"".join((t.astype("<i4").tobytes(), p_t.astype("<f4").tobytes(), u.astype("<f4").tobytes()))
+
+
+def open_for(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
+    """The noise of a run from its bank, as a function of the number of updates so far.
+
+    Args:
+        parts: of the run.
+        path: of the bank.
+
+    Returns:
+        The function, NumPy arrays of the whole batch; it raises a UserError if it meets damage.
+
+    Raises:
+        UserError: there is no bank, it is damaged, too short or of another run.
+    """
+    expected = describe(parts)
+    if not path.is_file():
+        raise UserError(
+            f"no noise bank {path}: write it with d3pm presample CONFIG --out {path}, "
+            f"or train without, --train.noise None"
+        )
+    reader = array_record_module.ArrayRecordReader(str(path), READER)
+    header = _header(reader, path)
+    for name, value in expected.items():
+        if header.get(name) != value:
+            raise UserError(
+                f"noise bank {path} has {name} {header.get(name)}, this run has {value}: "
+                f"presample one with the config of this run, or train without, --train.noise None"
+            )
+    if header["steps"] < parts.config.train.steps:
+        raise UserError(
+            f"noise bank {path} has {header['steps']} steps, train.steps is {parts.config.train.steps}: "
+            f"presample more, or lower train.steps"
+        )
+    return lambda i: _noise(reader, path, i, (expected["batch_size"], *parts.image))
+
+
+def _noise(reader: Any, path: Path, i: int, shape: tuple[int, ...]) -> StepNoise:
+    B, record = shape[0], _read(reader, path, i + 1)
+    if len(record) != 4 * (2 * B + math.prod(shape)):
+        raise _damaged(path, f"record {i + 1} has {len(record)} bytes")
+    t, p_t = np.frombuffer(record, "<i4", B), np.frombuffer(record, "<f4", B, offset=4 * B)
+    return StepNoise(t, p_t, np.frombuffer(record, "<f4", offset=8 * B).reshape(shape))
+
+
+def _header(reader: Any, path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(_read(reader, path, 0))
+        version, steps = header["version"], header["steps"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is damaged, or no noise bank: presample it again") from error
+    if version != VERSION:
+        raise UserError(f"noise bank {path} has version {version}, expected {VERSION}: presample it again")
+    if reader.num_records() != steps + 1:
+        raise _damaged(path, f"{reader.num_records()} records in place of {steps + 1}")
+    return header
+
+
+def _read(reader: Any, path: Path, index: int) -> bytes:
+    """A record, whose checksum is compared."""
+    try:
+        return reader.read([index])[0]
+    except RuntimeError as error:
+        raise _damaged(path, str(error).partition(" (")[0]) from error
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"noise bank {path} is damaged ({why}): presample it again, then go on with --resume")

@@ -1,0 +1,60 @@
+"""Files that both frameworks read and write: weights to the bit and back, and the noise of a training."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from flax import nnx
+
+from d3pm_jax import config, models
+from d3pm_jax.models import convert
+from d3pm_jax.training import bank, run
+from parity_tests.networks import CASES
+from torch_ref import models as torch_models
+from torch_ref.noise import read_bank
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_weights_come_back_from_pytorch_to_the_bit(case: str, tmp_path: Path) -> None:
+    rng, options = np.random.default_rng(0), dict[str, Any](CASES[case])
+    _, like = nnx.split(nnx.eval_shape(lambda: models.UNet(**options, rngs=nnx.Rngs(0))))
+    params = jax.tree.map(lambda x: jnp.asarray(_any_bits(rng, x.shape)), like)
+    convert.save(tmp_path / "ours.safetensors", params)
+    twin = torch_models.UNet(**options)
+    twin.load_state_dict(safetensors.torch.load_file(tmp_path / "ours.safetensors"))
+    safetensors.torch.save_file(twin.state_dict(), tmp_path / "theirs.safetensors")
+    back = convert.load(tmp_path / "theirs.safetensors", like)
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(back), strict=True):
+        np.testing.assert_array_equal(np.asarray(a).view(np.uint32), np.asarray(b).view(np.uint32))
+
+
+def _any_bits(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Finite float32 of any exponent: subnormal, -0 and huge ones too."""
+    found = rng.integers(0, 2**32, shape, np.uint32).view(np.float32)
+    return np.where(np.isfinite(found), found, np.float32(-0.0))
+
+
+def test_both_read_the_same_noise(tmp_path: Path) -> None:
+    spec = config.Config(
+        data=config.Data("digits"),
+        process=config.Uniform(K=5, steps=30, beta=config.Cosine()),
+        model=config.UNet(ch=4, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), groups=1),
+        train=config.Train(steps=7, batch_size=6, seed=3),
+    )
+    for timesteps in (config.LowDiscrepancy(), config.Independent()):
+        parts = run.build(dataclasses.replace(spec, timesteps=timesteps), (4, 4, 2), 6)
+        path = tmp_path / "n.array_record"
+        bank.write(parts, 7, path)
+        noise_of, theirs = bank.open_for(parts, path), list(read_bank(str(path)))
+        assert len(theirs) == 7
+        assert (theirs[0][0].dtype, theirs[0][1].dtype) == (torch.int64, torch.float32)
+        for i, (t, u) in enumerate(theirs):
+            np.testing.assert_array_equal(t.numpy(), noise_of(i).t)
+            np.testing.assert_array_equal(u.numpy(), noise_of(i).u)
+        assert len(np.unique([u.numpy() for _, u in theirs])) > 500
