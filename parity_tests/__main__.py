@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from parity_tests import networks
 from parity_tests.compare import Row
@@ -47,7 +48,8 @@ def _reports(dtypes: Sequence[str]) -> Iterator[list[Row]]:
     """The rows of each pair in each float type, then those of the networks."""
     for name, pair in PAIRS.items():
         yield from (list(rows(name, dtype)) for dtype in dtypes if dtype in pair.dtypes)
-    yield from (list(networks.rows(dtype)) for dtype in dtypes)
+    for dtype in dtypes:
+        yield from (list(found) for _, found in groupby(networks.rows(dtype), key=lambda row: row.pair))
 
 
 def worst(found: list[Row]) -> list[tuple[str, ...]]:

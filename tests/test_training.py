@@ -10,6 +10,7 @@ import pytest
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
 from d3pm_jax.config_loss import weighted_mean
+from d3pm_jax.errors import UserError
 from d3pm_jax.training import checkpoint, run
 from d3pm_jax.training.step import build_optimizer, init_state, make_step
 from tests import tiny
@@ -115,16 +116,34 @@ def test_uniform_steps_of_their_own_weigh_every_example_the_same():
     np.testing.assert_allclose(weighted_mean(x, p_t, 7), x.mean(), rtol=1e-6)
 
 
-def test_a_config_with_the_logistic_head_trains():
-    base = tiny.get_config()
-    model = configs.UNet(ch=4, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), groups=1)
-    config = dataclasses.replace(base, model=model, head=configs.LogisticHead())
+@pytest.mark.parametrize(
+    ("model", "head"),
+    [
+        (configs.UNet(attn_resolutions=(), compute="bfloat16"), configs.LogisticHead()),
+        (configs.ScoreNet(attn=(), compute="bfloat16"), configs.Head()),
+    ],
+)
+def test_every_network_and_head_trains_and_stays_float32_outside_the_network(model, head):
+    model = dataclasses.replace(model, ch=4, ch_mult=(1,), num_res_blocks=1, groups=1)
+    config = dataclasses.replace(tiny.get_config(), model=model, head=head)
     parts = run.start(run.build(config, (4, 4, 1), 4))
     step = make_step(config, parts.predict, build_optimizer(config.optimizer))
-    x0, state, losses = jnp.full((4, 4, 4, 1), 3, jnp.int32), parts.state, []
+    before = jax.tree.map(np.array, parts.state.params)
+    x0, state = jnp.full((4, 4, 4, 1), 3, jnp.int32), parts.state
     for _ in range(2):
         state, metrics = step(state, parts.tr, x0, parts.key)
-        losses.append(float(metrics["loss"]))
-    assert np.isfinite(losses).all()
-    assert state.params["conv_out"]["kernel"][...].shape == (3, 3, 4, 2)
-    assert np.any(np.asarray(state.params["conv_out"]["kernel"][...]) != 0)
+        assert np.isfinite(metrics["loss"])
+    floats = [x for x in jax.tree.leaves((state, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert {x.dtype for x in floats} == {np.dtype("float32")}
+    kernel = np.asarray(state.params["conv_out"]["kernel"][...])
+    assert kernel.shape == (3, 3, 4, head.outputs(config.process.K))
+    assert np.any(kernel != before["conv_out"]["kernel"][...])
+    if "frequencies" in before:  # of the embedding of time: never trained
+        for params in (state.params, state.ema):
+            np.testing.assert_array_equal(params["frequencies"][...], before["frequencies"][...])
+
+
+def test_a_score_net_gives_logits_only():
+    config = dataclasses.replace(tiny.get_config(), model=configs.ScoreNet(), head=configs.LogisticHead())
+    with pytest.raises(UserError, match=r"the head needs 2 outputs, ScoreNet gives K = 17 logits: use Head"):
+        run.build(config, (8, 8, 1), 4)
