@@ -1,9 +1,9 @@
 """The networks beside the programs that they come from: what those gave for weights made by a formula.
 
 U-Net: the official D3PM code (google-research/google-research, d3pm/images/model.py), in the copy at
-github.com/carat-keeeehun/nlp-final, commit a28f2ec. It cannot run on a current Flax as it is (it names
-`nn.normalization` and `initializers.zeros`, and its trainer needs `flax.optim`); with those two names
-replaced, and its casts to float32 widened, it gave the numbers here in float64.
+github.com/carat-keeeehun/nlp-final, commit a28f2ec. The program cannot run on a current Flax, as its trainer
+needs `flax.optim`; the file of the network can, and with its casts to float32 widened to float64 it gave the
+numbers here.
 ScoreNet: `MNISTScoreNet` of github.com/paulffm/Dirichlet-Diffusion-Score-Model-Reimplementation, commit
 4c3c1ad, in PyTorch and float64, as it is.
 """
