@@ -16,6 +16,9 @@ from d3pm_jax.config_loss import Importance as Importance
 from d3pm_jax.config_loss import Independent as Independent
 from d3pm_jax.config_loss import Loss, LowDiscrepancy, Objective, Timesteps
 from d3pm_jax.config_loss import StochasticBound as StochasticBound
+from d3pm_jax.config_model import Model
+from d3pm_jax.config_model import ScoreNet as ScoreNet
+from d3pm_jax.config_model import UNet as UNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,26 +212,6 @@ class LogisticHead(Head):
 
 
 @dataclasses.dataclass(frozen=True)
-class UNet:
-    """The network; see `d3pm_jax.models.UNet`."""
-
-    ch: int = 128
-    """width of the first level"""
-    ch_mult: tuple[int, ...] = (1, 2, 2, 2)
-    """width of each level as a multiple of ch"""
-    num_res_blocks: int = 2
-    """residual blocks per level"""
-    attn_resolutions: tuple[int, ...] = (16,)
-    """image sizes at which attention follows every block"""
-    dropout: float = 0.1
-    """rate in training"""
-    groups: int = 32
-    """of every GroupNorm; divides all widths"""
-    onehot_input: bool = False
-    """give the network onehot(x_t) besides its scaled value"""
-
-
-@dataclasses.dataclass(frozen=True)
 class Adam:
     """Adam with warm-up, cosine decay and clipping by the global norm."""
 
@@ -245,7 +228,7 @@ class Adam:
     clip: float = 1.0
     """largest global norm of a gradient"""
     weight_decay: float = 0.0
-    """of AdamW: each step also takes lr times this part of a weight away"""
+    """of AdamW: each step also takes lr times this part of a kernel away; biases and scales stay"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,7 +261,7 @@ class Config:
 
     data: Data
     process: Process
-    model: UNet
+    model: Model
     train: Train
     head: Head = Head()
     loss: Objective = Loss()

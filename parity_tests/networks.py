@@ -1,6 +1,7 @@
-"""The U-Net beside its twin: the same weights, none of them zero, and the same input."""
+"""The networks beside their twins: the same weights, none of them zero, and the same input."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,68 +16,154 @@ from parity_tests.compare import TOLERANCES, Row, free
 from parity_tests.frameworks import precision, to_jax, to_torch
 from torch_ref import models as torch_models
 
-SHAPE = (3, 8, 8, 1)
-COMMON = {"K": 5, "channels": 1, "size": 8, "max_time": 100, "ch": 8, "groups": 4}
-CASES = {
-    "two levels": COMMON
-    | {"ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (8, 4), "onehot_input": True},
-    "one level": COMMON | {"ch_mult": (1,), "num_res_blocks": 2, "outputs": 2},
-}
 Arrays = dict[str, np.ndarray]
+B, MAX_TIME = 3, 100
+
+
+class Case(NamedTuple):
+    """A network by the name of its class in both libraries, and what it is given."""
+
+    network: str
+    size: int
+    options: dict[str, Any]
+
+
+UNET = {"K": 5, "channels": 1, "max_time": MAX_TIME, "ch": 8, "groups": 4}
+CASES = {
+    "two levels": Case(
+        "UNet",
+        8,
+        UNET
+        | {"size": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (8, 4)}
+        | {"onehot_input": True},
+    ),
+    "padded, with classes": Case(
+        "UNet",
+        7,
+        UNET | {"size": 7, "ch_mult": (1, 1), "num_res_blocks": 2, "outputs": 2, "num_classes": 3},
+    ),
+    "binary": Case(
+        "ScoreNet",
+        7,
+        {"K": 2, "channels": 1, "max_time": MAX_TIME, "ch": 8, "groups": 2, "ch_mult": (1, 2), "attn": (0,)}
+        | {"num_res_blocks": 1, "time_dependent_weights": (1.0, 3.0, 2.0)},
+    ),
+}
 
 
 def rows(dtype: str) -> Iterator[Row]:
-    """The output, and the gradient of sum(w * output) with respect to every parameter.
+    """The output, and the gradient of sum(w * output) with respect to every trained parameter.
 
     The scale is the largest entry of a layer: the gradient of the bias of `k` alone is exactly 0.
     """
-    for case, options in CASES.items():
+    for name, case in CASES.items():
         with precision(dtype), jax.default_matmul_precision("highest"):
-            ours, theirs = _evaluate(options, dtype)
-        yield from _compare(case, dtype, "torch = jit", theirs, ours)
+            ours, theirs = _gradients(case, dtype)
+        yield from _compare(name, dtype, "torch = jit", theirs, ours)
 
 
 def cost(matmul: str) -> Iterator[Row]:
     """The same of JAX with this matmul precision beside JAX with the highest, held to no tolerance."""
-    for case, options in CASES.items():
+    for name, case in CASES.items():
         found = {}
-        for name in (matmul, "highest"):
-            with precision("float32"), jax.default_matmul_precision(name):
-                found[name] = _evaluate(options, "float32")[0]
+        for precise in (matmul, "highest"):
+            with precision("float32"), jax.default_matmul_precision(precise):
+                found[precise] = _gradients(case, "float32")[0]
         who = f"{matmul} = highest"
-        yield from (free(row) for row in _compare(case, "float32", who, found[matmul], found["highest"]))
+        yield from (free(row) for row in _compare(name, "float32", who, found[matmul], found["highest"]))
 
 
-def _compare(case: str, dtype: str, who: str, a: Arrays, b: Arrays) -> Iterator[Row]:
-    for name, x in a.items():
-        what = "forward" if name == "output" else "parameter"
-        layer = name.rpartition(".")[0]
+def _compare(name: str, dtype: str, who: str, a: Arrays, b: Arrays) -> Iterator[Row]:
+    for parameter, x in a.items():
+        what = "forward" if parameter == "output" else "parameter"
+        layer = parameter.rpartition(".")[0]
         scale = np.max([np.abs(y).max() for k, y in a.items() if k.rpartition(".")[0] == layer])
-        parts, note = compare.arrays(x, b[name], scale, dtype)
-        yield Row("UNet", f"{case}, {name}", dtype, f"{who} {what}", *parts, TOLERANCES[dtype][what], note)
+        parts, note = compare.arrays(x, b[parameter], scale, dtype)
+        tolerance, label = TOLERANCES[dtype][what], f"{name}, {parameter}"
+        yield Row(CASES[name].network, label, dtype, f"{who} {what}", *parts, tolerance, note)
 
 
-def _evaluate(options: dict, dtype: str) -> tuple[Arrays, Arrays]:
+def bfloat16_errors(name: str) -> tuple[float, float]:
+    """How far the output in bfloat16 is from that in float64, ours and PyTorch's, in root mean square.
+
+    Both compute from the same weights. The twin is cast as a whole, but for the frequencies of time: at
+    100 turns for t = T, PyTorch would lose the time itself.
+    """
+    case = CASES[name]
+    with precision("float64"):
+        inputs = _inputs(case)
+        state_dict = convert.to_torch(_parameters(case, "float32"))
+        exact = _twin(case, state_dict)(**_tensors(inputs)).detach().numpy()
+    with precision("float32"):
+        twin = _twin(case, state_dict).bfloat16()
+        if "frequencies" in state_dict:
+            twin.frequencies.data = torch.tensor(state_dict["frequencies"])
+        theirs = twin(**_tensors(inputs)).detach().double().numpy()
+        model = _function(case, jnp.bfloat16)
+        ours = jax.jit(model)(_parameters(case, "float32"), {k: to_jax(x) for k, x in inputs.items()})
+    assert ours.dtype == jnp.float32
+    error_ours, error_theirs = (np.sqrt(np.mean((x - exact) ** 2)) for x in (np.asarray(ours), theirs))
+    return float(error_ours), float(error_theirs)
+
+
+def _gradients(case: Case, dtype: str) -> tuple[Arrays, Arrays]:
     """The output and every gradient, by the names of the twin, from JAX and from PyTorch."""
-    rng = np.random.default_rng(0)
-    xt, t = rng.integers(0, options["K"], SHAPE), np.array([1, 40, 100])
-    w = rng.normal(size=(*SHAPE, options.get("outputs", options["K"]))).astype(dtype)
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: models.UNet(**options, rngs=nnx.Rngs(0))))
-    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.2, dtype), params)
+    params, inputs, model = _parameters(case, dtype), _inputs(case), _function(case)
+    shape = jax.eval_shape(model, params, {k: to_jax(x) for k, x in inputs.items()}).shape
+    w = np.random.default_rng(1).normal(size=shape).astype(dtype)
 
-    def loss(params, xt, t, w):
-        output = nnx.merge(graphdef, params)(xt, t)
+    def loss(params: Any, inputs: Any, w: Any) -> Any:
+        output = model(params, inputs)
         return jnp.sum(output * w), output
 
-    gradients, output = jax.jit(jax.grad(loss, has_aux=True))(params, *map(to_jax, (xt, t, w)))
-    twin = torch_models.UNet(**options).eval()
-    twin.load_state_dict({k: torch.tensor(v) for k, v in convert.to_torch(params).items()})
-    return convert.to_torch(gradients) | {"output": np.asarray(output)}, _of_twin(twin, xt, t, w)
+    in_jax = {k: to_jax(x) for k, x in inputs.items()}
+    gradients, output = jax.jit(jax.grad(loss, has_aux=True))(params, in_jax, to_jax(w))
+    ours = convert.to_torch(gradients) | {"output": np.asarray(output)}
+    return ours, _of_twin(_twin(case, convert.to_torch(params)), inputs, w)
 
 
-def _of_twin(twin: torch_models.UNet, *args: np.ndarray) -> Arrays:
-    xt, t, w = map(to_torch, args)
-    output = twin(xt, t)
-    gradients = torch.autograd.grad((output * w).sum(), list(twin.parameters()))
-    named = zip(dict(twin.named_parameters()), gradients, strict=True)
+def _inputs(case: Case) -> Arrays:
+    rng = np.random.default_rng(0)
+    xt = rng.integers(0, case.options["K"], (B, case.size, case.size, case.options["channels"]))
+    inputs = {"xt": xt, "t": np.array([1, 40, MAX_TIME])}
+    return inputs | {"label": np.array([2, 0, 1])} if "num_classes" in case.options else inputs
+
+
+def _split(case: Case, **more: Any) -> tuple[Any, Any]:
+    network = getattr(models, case.network)
+    return nnx.split(nnx.eval_shape(lambda: network(**case.options, **more, rngs=nnx.Rngs(0))))
+
+
+def _parameters(case: Case, dtype: str) -> Any:
+    """Normal of standard deviation 0.2, but 30 for the frequencies of time."""
+    rng = np.random.default_rng(2)
+
+    def draw(path: tuple, x: Any) -> jax.Array:
+        deviation = 30.0 if "frequencies" in jax.tree_util.keystr(path) else 0.2
+        return jnp.asarray(rng.normal(size=x.shape) * deviation, dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, _split(case)[1])
+
+
+def _function(case: Case, dtype: Any = None) -> Callable[[Any, dict], jax.Array]:
+    """(params, inputs) -> output; computes in dtype."""
+    graphdef = _split(case, dtype=dtype)[0]
+    return lambda params, inputs: nnx.merge(graphdef, params)(**inputs)
+
+
+def _twin(case: Case, state_dict: Arrays) -> Any:
+    twin = getattr(torch_models, case.network)(**case.options).eval()
+    twin.load_state_dict({k: torch.tensor(v) for k, v in state_dict.items()})
+    return twin
+
+
+def _tensors(inputs: Arrays) -> dict[str, torch.Tensor]:
+    return {k: to_torch(x) for k, x in inputs.items()}
+
+
+def _of_twin(twin: Any, inputs: Arrays, w: np.ndarray) -> Arrays:
+    output = twin(**_tensors(inputs))
+    trained = {k: p for k, p in twin.named_parameters() if p.requires_grad}
+    gradients = torch.autograd.grad((output * to_torch(w)).sum(), list(trained.values()))
+    named = zip(trained, gradients, strict=True)
     return {k: g.numpy() for k, g in named} | {"output": output.detach().numpy()}

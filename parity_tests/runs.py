@@ -144,7 +144,7 @@ def train_torch(setting: Setting, noise: Noise) -> Trained:
     tr, model, denoise = process(setting), *_twin(setting, weights(setting))
     named = dict(model.named_parameters())
     betas = (ADAM.b1, ADAM.b2)
-    optimizer = torch.optim.AdamW(model.parameters(), betas=betas, weight_decay=ADAM.weight_decay)
+    optimizer = training.adamw(model, betas, ADAM.weight_decay)
     ema = {k: x.detach().clone() for k, x in named.items()}
     found, metrics = Trained([], [], {}), []
     for i in range(setting.steps):

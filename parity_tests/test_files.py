@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +21,11 @@ from torch_ref.noise import read_bank
 
 @pytest.mark.parametrize("case", CASES)
 def test_weights_come_back_from_pytorch_to_the_bit(case: str, tmp_path: Path) -> None:
-    rng, options = np.random.default_rng(0), dict[str, Any](CASES[case])
-    _, like = nnx.split(nnx.eval_shape(lambda: models.UNet(**options, rngs=nnx.Rngs(0))))
+    rng, (network, _, options) = np.random.default_rng(0), CASES[case]
+    _, like = nnx.split(nnx.eval_shape(lambda: getattr(models, network)(**options, rngs=nnx.Rngs(0))))
     params = jax.tree.map(lambda x: jnp.asarray(_any_bits(rng, x.shape)), like)
     convert.save(tmp_path / "ours.safetensors", params)
-    twin = torch_models.UNet(**options)
+    twin = getattr(torch_models, network)(**options)
     twin.load_state_dict(safetensors.torch.load_file(tmp_path / "ours.safetensors"))
     safetensors.torch.save_file(twin.state_dict(), tmp_path / "theirs.safetensors")
     back = convert.load(tmp_path / "theirs.safetensors", like)

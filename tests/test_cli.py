@@ -241,7 +241,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data_dir, capsys):
         (["--model.ch", "2"], "ch = 2"),
         (["--head.forbid", "3"], "only the last category, K - 1 = 16, can be an extra mask"),
         (["--train.batch-size", "2000"], "batch size 2000 exceeds the 1500 images"),
-        (["--model.ch-mult", "1", "1", "1", "1", "1"], "cannot be halved 4 times"),
         (["--data.dir", "/nonexistent"], "/nonexistent"),
         (["--resume"], "holds no run to resume"),
         (["stray"], "unexpected argument 'stray'"),

@@ -1,4 +1,6 @@
-"""The U-Net: its definition, its hand-written backward pass, and its weights as names and arrays."""
+"""The networks: their definition, a hand-written backward pass, and their weights as names and arrays."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from d3pm_jax.models import UNet, convert
+from d3pm_jax.models import ScoreNet, UNet, convert
 from d3pm_jax.models.layers import group_norm, time_embedding
 
 
@@ -21,14 +23,23 @@ def small(**changes):
     return UNet(5, 1, 8, 100, rngs=nnx.Rngs(0), **options)
 
 
-def randomised(model):
-    """(graphdef, parameters) with no zeros left from initialisation."""
-    graphdef, params = nnx.split(model)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    return graphdef, tree.unflatten(
-        [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    )
+def small_score_net(**changes):
+    options = {"ch": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "groups": 4} | changes
+    return ScoreNet(5, 1, 100, rngs=nnx.Rngs(0), **options)
+
+
+def randomised(build, **options):
+    """(graphdef, parameters) of build(**options), with no zeros as after initialisation."""
+    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: build(**options)))
+    rng = np.random.default_rng(7)
+    return graphdef, jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.2, x.dtype), shapes)
+
+
+def initial(build):
+    """(graphdef, parameters) of build() as it initialises them; one program, quick to compile."""
+    graphdef = nnx.graphdef(nnx.eval_shape(build))
+    init = jax.jit(lambda: nnx.split(build())[1]).lower()
+    return graphdef, init.compile(compiler_options={"xla_backend_optimization_level": 0})()
 
 
 def images(n=2):
@@ -68,14 +79,14 @@ def test_time_embedding_counts_from_zero_and_covers_1000():
 
 def test_a_new_network_says_nothing():
     xt, t = images()
-    graphdef, params = nnx.split(small())
+    graphdef, params = initial(small)
     output = jax.jit(lambda p, x, t: nnx.merge(graphdef, p)(x, t))(params, xt, t)
     assert output.shape == (2, 8, 8, 1, 5)
     np.testing.assert_array_equal(output, 0.0)
 
 
 def test_dropout_needs_a_key_and_depends_on_it():
-    graphdef, params = randomised(small(dropout=0.5))
+    graphdef, params = randomised(small, dropout=0.5)
     xt, t = images()
 
     @jax.jit
@@ -88,22 +99,98 @@ def test_dropout_needs_a_key_and_depends_on_it():
     assert np.abs(one - model(xt, t)).max() > 1e-3
 
 
-@pytest.mark.parametrize("onehot_input", [False, True])
-def test_every_parameter_and_every_input_matters(onehot_input):
-    graphdef, params = randomised(small(onehot_input=onehot_input))
+@pytest.mark.parametrize("options", [{}, {"onehot_input": True, "num_classes": 3}])
+def test_every_parameter_and_every_input_matters(options):
+    graphdef, params = randomised(small, **options)
     xt, t = images()
+    one, other = jnp.array([1, 0], jnp.int32), jnp.array([1, 2], jnp.int32)
 
     @jax.jit
-    def loss(params, t):
-        return (nnx.merge(graphdef, params)(xt, t) ** 2).sum()
+    def loss(params, t, label):
+        more = {"label": label} if "num_classes" in options else {}
+        return (nnx.merge(graphdef, params)(xt, t, **more) ** 2).sum()
 
-    for path, g in jax.tree_util.tree_flatten_with_path(jax.jit(jax.grad(loss))(params, t))[0]:
+    for path, g in jax.tree_util.tree_flatten_with_path(jax.jit(jax.grad(loss))(params, t, one))[0]:
         assert np.any(g != 0) or (path[-2].key == "bias" and path[-3].key == "k"), path
-    assert loss(params, t) != loss(params, t + jnp.array([1, 0], jnp.int32))
+    assert loss(params, t, one) != loss(params, t + jnp.array([1, 0], jnp.int32), one)
+    assert (loss(params, t, one) != loss(params, t, other)) == ("num_classes" in options)
+
+
+def test_labels_and_classes_go_together():
+    xt, t = images()
+    with pytest.raises(ValueError, match="num_classes = 3 was called without labels"):
+        nnx.eval_shape(lambda: small(num_classes=3)(xt, t))
+    with pytest.raises(ValueError, match="num_classes = None was called with labels"):
+        nnx.eval_shape(lambda: small()(xt, t, label=t))
+
+
+def test_padding_is_of_the_scaled_value_0_on_both_sides():
+    options = {"ch_mult": (1, 1, 1), "groups": 4, "ch": 8, "num_res_blocks": 1, "attn_resolutions": ()}
+    _, params = randomised(small, **options)
+    xt = images()[0][:, :5, :5]
+    padded = jnp.pad(xt, ((0, 0), (1, 2), (1, 2), (0, 0)), constant_values=2)  # 2 x / (K - 1) - 1 = 0
+
+    @jax.jit
+    def output(params, xt):
+        network = nnx.eval_shape(lambda: UNet(5, 1, xt.shape[1], 100, rngs=nnx.Rngs(0), **options))
+        return nnx.merge(nnx.graphdef(network), params)(xt, jnp.array([3, 90], jnp.int32))
+
+    np.testing.assert_allclose(output(params, xt), output(params, padded)[:, 1:6, 1:6], atol=1e-6)
+
+
+def test_score_net_is_centred_scaled_with_time_and_near_0_at_first():
+    xt, _ = images()
+    t = jnp.array([10, 70], jnp.int32)
+    graphdef, params = initial(small_score_net)
+    weighted, other_params = randomised(small_score_net, time_dependent_weights=(3.0, 1.0, 2.0, 6.0))
+    outputs = jax.jit(lambda p: [nnx.merge(g, p)(xt, t) for g in (graphdef, weighted)])
+    assert 0 < np.abs(outputs(params)[0]).max() < 1e-3
+    assert 15 < np.std(params["frequencies"][...]) < 45
+    plain, scaled = outputs(other_params)
+    assert plain.shape == (2, 8, 8, 1, 5)
+    np.testing.assert_allclose(plain.mean(-1), 0.0, atol=1e-5)
+    # the weights stand at t = 25, 50, 75, 100: 3 before the first, 1 + (20 / 25) (2 - 1) at t = 70
+    np.testing.assert_allclose(scaled, plain * np.array([3.0, 1.8])[:, None, None, None, None], rtol=1e-5)
+
+
+def test_frequencies_of_time_are_saved_with_the_weights():
+    _, params = randomised(small_score_net)
+    np.testing.assert_array_equal(convert.to_torch(params)["frequencies"], params["frequencies"][...])
+
+
+@pytest.mark.usefixtures("x64")
+def test_group_norm_of_bfloat16_has_statistics_in_float32():
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, g = (jax.random.normal(k, (2, 8, 8, 4), jnp.float32).astype(jnp.bfloat16) for k in keys)
+    x = (x + 30).astype(jnp.bfloat16)
+    one, zero = jnp.ones(4, jnp.float32), jnp.zeros(4, jnp.float32)
+
+    @partial(jax.jit, static_argnums=0)
+    def value_and_gradient(norm, x, g):
+        y, pull_back = jax.vjp(lambda x: norm(x, one, zero, 2, 1e-6), x)
+        return y, pull_back(g)[0]
+
+    found = value_and_gradient(group_norm, x, g)
+    right = value_and_gradient(plain_group_norm, x.astype(float), g.astype(float))
+    for a, b in zip(found, right, strict=True):
+        assert a.dtype == jnp.bfloat16
+        assert np.abs(a.astype(float) - b).max() < 2**-8 * np.abs(b).max()
+
+
+@pytest.mark.parametrize("build", [small, small_score_net])
+def test_bfloat16_is_the_type_of_every_large_product(build):
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: build(dtype=jnp.bfloat16)))
+    assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
+    jaxpr = jax.make_jaxpr(lambda p, x, t: nnx.merge(graphdef, p)(x, t))(params, *images())
+    assert jaxpr.out_avals[0].dtype == jnp.float32
+    products = [e for e in jaxpr.eqns if e.primitive.name in ("conv_general_dilated", "dot_general")]
+    wide = [e for e in products if e.outvars[0].aval.dtype != jnp.bfloat16]
+    assert len(products) > 20
+    assert all(e.outvars[0].aval.shape == (2, 32) for e in wide), "only the embedding of time is float32"
 
 
 def test_convert_goes_both_ways_to_the_bit():
-    _, params = randomised(small())
+    _, params = randomised(small)
     state_dict = convert.to_torch(params)
     assert state_dict["conv_in.weight"].shape == (8, 1, 3, 3)
     assert state_dict["temb1.weight"].shape == (32, 8)
@@ -113,7 +200,7 @@ def test_convert_goes_both_ways_to_the_bit():
 
 
 def test_convert_names_what_does_not_fit():
-    _, params = nnx.split(small())
+    _, params = randomised(small)
     state_dict = convert.to_torch(params)
     kernel = state_dict.pop("conv_in.weight")
     with pytest.raises(ValueError, match=r"missing \['conv_in.weight'\], left over \['other'\]"):
@@ -122,8 +209,10 @@ def test_convert_names_what_does_not_fit():
         convert.from_torch(params, state_dict | {"conv_in.weight": kernel[..., 0]})
 
 
-def test_sizes_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match=r"size 8 cannot be halved 4 times: shorten ch_mult"):
-        small(ch_mult=(1, 1, 1, 1, 1))
+def test_what_does_not_fit_is_named():
+    with pytest.raises(ValueError, match=r"attn holds \[2\], but the levels of ch_mult are 0..1"):
+        small_score_net(attn=(0, 2))
+    with pytest.raises(ValueError, match="1 time_dependent_weights: pass at least 2"):
+        small_score_net(time_dependent_weights=(1.0,))
     with pytest.raises(ValueError, match="8 channels do not divide into 3 groups: change ch or groups"):
         small(groups=3)

@@ -10,6 +10,7 @@ import pytest
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
 from d3pm_jax.config_loss import weighted_mean
+from d3pm_jax.errors import UserError
 from d3pm_jax.training import checkpoint, run
 from d3pm_jax.training.step import build_optimizer, init_state, make_step
 from tests import tiny
@@ -20,7 +21,10 @@ ADAM = configs.Adam(lr=0.1, b1=0.8, b2=0.9, warmup_steps=2, decay_steps=10, clip
 
 @pytest.mark.usefixtures("x64")
 def test_steps_follow_the_formulas():
-    """The network is three logits, the same everywhere: finite differences give the gradient."""
+    """The network is three logits, the same everywhere: finite differences give the gradient.
+
+    One is the bias, the others a kernel: it alone decays.
+    """
     base = tiny.get_config()
     train = dataclasses.replace(base.train, ema_decay=0.15)
     config = dataclasses.replace(base, optimizer=ADAM, train=train)
@@ -28,11 +32,15 @@ def test_steps_follow_the_formulas():
     x0 = jnp.asarray(np.random.default_rng(0).integers(0, 3, (4, 2, 2, 1)), jnp.int32)
 
     def predict(params, xt, t, key=None):
-        return jnp.broadcast_to(params, (*xt.shape, 3))
+        logits = jnp.concatenate([params["kernel"][0], params["bias"]])
+        return jnp.broadcast_to(logits, (*xt.shape, 3))
+
+    def flat(params):
+        return np.concatenate([params["kernel"][0], params["bias"]])
 
     optimizer = build_optimizer(ADAM)
     step = make_step(config, predict, optimizer)
-    state = init_state(jnp.asarray(W0), optimizer)
+    state = init_state({"kernel": jnp.asarray(W0[None, :2]), "bias": jnp.asarray(W0[2:])}, optimizer)
     w, ema, m, v = W0.copy(), W0.copy(), np.zeros(3), np.zeros(3)
     for i in range(3):
         g = _gradient(config, tr, x0, jax.random.fold_in(key, i), w)
@@ -41,14 +49,14 @@ def test_steps_follow_the_formulas():
         m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g**2
         lr = 0.1 * min(1.0, (i + 1) / 2) * 0.5 * (1 + np.cos(np.pi * i / 10))
         adam = (m / (1 - 0.8 ** (i + 1))) / (np.sqrt(v / (1 - 0.9 ** (i + 1))) + 1e-8)
-        w = w - lr * (adam + 0.3 * w)
+        w = w - lr * (adam + 0.3 * w * [1, 1, 0])
         decay = min(0.15, (1 + i) / (10 + i))
         ema = decay * ema + (1 - decay) * w
         state, metrics = step(state, tr, x0, key)
         np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-6)
         np.testing.assert_allclose(metrics["loss"], metrics["kl"] + 0.001 * metrics["ce"], rtol=1e-12)
-        np.testing.assert_allclose(state.params, w, rtol=1e-5)
-        np.testing.assert_allclose(state.ema, ema, rtol=1e-5)
+        np.testing.assert_allclose(flat(state.params), w, rtol=1e-5)
+        np.testing.assert_allclose(flat(state.ema), ema, rtol=1e-5)
         assert state.step == i + 1
 
 
@@ -116,16 +124,34 @@ def test_uniform_steps_of_their_own_weigh_every_example_the_same():
     np.testing.assert_allclose(weighted_mean(x, p_t, 7), x.mean(), rtol=1e-6)
 
 
-def test_a_config_with_the_logistic_head_trains():
-    base = tiny.get_config()
-    model = configs.UNet(ch=4, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), groups=1)
-    config = dataclasses.replace(base, model=model, head=configs.LogisticHead())
+@pytest.mark.parametrize(
+    ("model", "head"),
+    [
+        (configs.UNet(attn_resolutions=(), compute="bfloat16"), configs.LogisticHead()),
+        (configs.ScoreNet(attn=(), compute="bfloat16"), configs.Head()),
+    ],
+)
+def test_every_network_and_head_trains_and_stays_float32_outside_the_network(model, head):
+    model = dataclasses.replace(model, ch=4, ch_mult=(1,), num_res_blocks=1, groups=1)
+    config = dataclasses.replace(tiny.get_config(), model=model, head=head)
     parts = run.start(run.build(config, (4, 4, 1), 4))
     step = make_step(config, parts.predict, build_optimizer(config.optimizer))
-    x0, state, losses = jnp.full((4, 4, 4, 1), 3, jnp.int32), parts.state, []
+    before = jax.tree.map(np.array, parts.state.params)
+    x0, state = jnp.full((4, 4, 4, 1), 3, jnp.int32), parts.state
     for _ in range(2):
         state, metrics = step(state, parts.tr, x0, parts.key)
-        losses.append(float(metrics["loss"]))
-    assert np.isfinite(losses).all()
-    assert state.params["conv_out"]["kernel"][...].shape == (3, 3, 4, 2)
-    assert np.any(np.asarray(state.params["conv_out"]["kernel"][...]) != 0)
+        assert np.isfinite(metrics["loss"])
+    floats = [x for x in jax.tree.leaves((state, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert {x.dtype for x in floats} == {np.dtype("float32")}
+    kernel = np.asarray(state.params["conv_out"]["kernel"][...])
+    assert kernel.shape == (3, 3, 4, head.outputs(config.process.K))
+    assert np.any(kernel != before["conv_out"]["kernel"][...])
+    if "frequencies" in before:  # of the embedding of time: never trained
+        for params in (state.params, state.ema):
+            np.testing.assert_array_equal(params["frequencies"][...], before["frequencies"][...])
+
+
+def test_a_score_net_gives_logits_only():
+    config = dataclasses.replace(tiny.get_config(), model=configs.ScoreNet(), head=configs.LogisticHead())
+    with pytest.raises(UserError, match=r"the head needs 2 outputs, ScoreNet gives K = 17 logits: use Head"):
+        run.build(config, (8, 8, 1), 4)

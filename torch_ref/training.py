@@ -42,6 +42,14 @@ def train_step(
     return Metrics(*(x.detach() for x in (loss, kl, ce, norm)))
 
 
+def adamw(model: torch.nn.Module, betas: tuple[float, float], weight_decay: float) -> torch.optim.AdamW:
+    """AdamW whose weight decay leaves arrays of one axis alone: biases, scales, the frequencies of time."""
+    kernels = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=betas, weight_decay=weight_decay)
+
+
 def clip_by_global_norm(parameters: list[Tensor], clip: float) -> Tensor:
     """g <- g min(1, clip / |g|), |g| over all parameters together, which is returned.
 

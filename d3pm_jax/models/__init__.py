@@ -1,5 +1,6 @@
 """Flax NNX networks, f(xt, t, *, key=None) -> output; nothing about diffusion inside."""
 
+from d3pm_jax.models.score_net import ScoreNet
 from d3pm_jax.models.unet import UNet
 
-__all__ = ["UNet"]
+__all__ = ["ScoreNet", "UNet"]

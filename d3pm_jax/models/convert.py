@@ -151,6 +151,6 @@ def _flat(params: Params) -> list:
 def _name(path: tuple) -> str:
     """("down", 0, "conv", "kernel") -> "down.0.conv.weight"; the wrapper's own last key is dropped."""
     parts = [str(getattr(p, "key", getattr(p, "idx", getattr(p, "name", p)))) for p in path]
-    if parts[-1] not in _TORCH_NAME:
+    if parts[-1] == "value":
         parts.pop()
-    return ".".join([*parts[:-1], _TORCH_NAME[parts[-1]]])
+    return ".".join([*parts[:-1], _TORCH_NAME.get(parts[-1], parts[-1])])

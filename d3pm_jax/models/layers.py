@@ -1,13 +1,20 @@
-"""The layers of the U-Net, images as [B, H, W, C]."""
+"""The layers of the networks, images as [B, H, W, C]."""
 
+import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
-ZERO = nnx.initializers.zeros_init()
+Init = nnx.initializers.Initializer
+
+
+def at_least_float32(x: Array) -> Array:
+    """x in float32, if its type is narrower: for sums over many entries, and for logits."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -20,7 +27,7 @@ def group_norm(
     makes a whole training step half as long again on a CPU.
 
     Args:
-        x: images.
+        x: images. Statistics are taken in float32 where the images are narrower.
         scale, bias: per channel.
         groups: divides C.
         eps: added to the variance.
@@ -43,18 +50,18 @@ def _group_mean(per_channel: Array, groups: int, pixels: int) -> Array:
 
 
 def _group_norm_fwd(x, scale, bias, groups, eps):
-    pixels = x.shape[1] * x.shape[2]
-    mean = _group_mean(jnp.sum(x, axis=(1, 2)), groups, pixels)
-    variance = _group_mean(jnp.sum((x - _per_pixel(mean)) ** 2, axis=(1, 2)), groups, pixels)
+    pixels, wide = x.shape[1] * x.shape[2], at_least_float32(x)
+    mean = _group_mean(jnp.sum(wide, axis=(1, 2)), groups, pixels)
+    variance = _group_mean(jnp.sum((wide - _per_pixel(mean)) ** 2, axis=(1, 2)), groups, pixels)
     inverse = jax.lax.rsqrt(variance + eps)
-    y = (x - _per_pixel(mean)) * _per_pixel(inverse * scale[None]) + bias[None, None, None]
-    return y, (x, scale, mean, inverse)
+    y = (wide - _per_pixel(mean)) * _per_pixel(inverse * scale[None]) + bias[None, None, None]
+    return y.astype(x.dtype), (x, scale, mean, inverse)
 
 
 def _group_norm_bwd(groups, eps, residuals, g):
     x, scale, mean, inverse = residuals
     pixels = x.shape[1] * x.shape[2]
-    centred = x - _per_pixel(mean)
+    g, centred = at_least_float32(g), at_least_float32(x) - _per_pixel(mean)
     sum_g = jnp.sum(g, axis=(1, 2))
     sum_gx = jnp.sum(g * centred, axis=(1, 2)) * inverse
     mean_g = _group_mean(sum_g * scale[None], groups, pixels)
@@ -62,7 +69,7 @@ def _group_norm_bwd(groups, eps, residuals, g):
     dx = _per_pixel(inverse) * (
         g * scale[None, None, None] - _per_pixel(mean_g) - centred * _per_pixel(inverse * mean_gx)
     )
-    return dx, sum_gx.sum(0), sum_g.sum(0)
+    return dx.astype(x.dtype), sum_gx.sum(0), sum_g.sum(0)
 
 
 group_norm.defvjp(_group_norm_fwd, _group_norm_bwd)
@@ -71,21 +78,60 @@ group_norm.defvjp(_group_norm_fwd, _group_norm_bwd)
 class GroupNorm(nnx.Module):
     """`group_norm` with its parameters."""
 
-    def __init__(self, channels: int, groups: int):
+    def __init__(self, channels: int, groups: int, eps: float):
         if groups < 1 or channels % groups:
             raise ValueError(f"{channels} channels do not divide into {groups} groups: change ch or groups")
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
-        self.groups = groups
+        self.groups, self.eps = groups, eps
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-        return group_norm(x, self.scale[...], self.bias[...], self.groups, 1e-6)
+        return group_norm(x, self.scale[...], self.bias[...], self.groups, self.eps)
 
 
-def conv3(n_in: int, n_out: int, rngs: nnx.Rngs, strides: int = 1, zero: bool = False) -> nnx.Conv:
-    """A 3 x 3 convolution with SAME padding: (0, 1) at stride 2 on even sizes."""
-    init = ZERO if zero else nnx.initializers.lecun_normal()
-    return nnx.Conv(n_in, n_out, (3, 3), strides=strides, padding="SAME", kernel_init=init, rngs=rngs)
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """What the layers of one network have in common; makes them."""
+
+    rngs: nnx.Rngs
+    init: Init  # of kernels
+    init_last: Init  # of the last convolution of a residual block and of the network
+    init_attention: Init  # of the last map of an attention
+    down_pads: tuple[int, int]  # zeros before and after rows and columns of a convolution of stride 2
+    eps: float  # of every GroupNorm
+    groups: int
+    rate: float  # of dropout
+    n_embedding: int  # width of the embeddings of time and class
+    labelled: bool  # whether blocks see a class
+    dtype: DTypeLike | None  # of the computation; that of the parameters without
+
+    def norm(self, channels: int) -> GroupNorm:
+        """A GroupNorm."""
+        return GroupNorm(channels, self.groups, self.eps)
+
+    def linear(self, n_in: int, n_out: int, init: Init | None = None) -> nnx.Linear:
+        """A linear map of the last axis."""
+        return nnx.Linear(n_in, n_out, dtype=self.dtype, kernel_init=init or self.init, rngs=self.rngs)
+
+    def conv3(self, n_in: int, n_out: int, init: Init | None = None) -> nnx.Conv:
+        """A 3 x 3 convolution that keeps the size."""
+        return self._conv(n_in, n_out, 1, (1, 1), init or self.init)
+
+    def halving(self, channels: int) -> nnx.Conv:
+        """A 3 x 3 convolution of stride 2, for even sizes."""
+        return self._conv(channels, channels, 2, self.down_pads, self.init)
+
+    def _conv(self, n_in: int, n_out: int, strides: int, pads: tuple[int, int], init: Init) -> nnx.Conv:
+        return nnx.Conv(
+            n_in,
+            n_out,
+            (3, 3),
+            strides=strides,
+            padding=(pads, pads),
+            dtype=self.dtype,
+            kernel_init=init,
+            rngs=self.rngs,
+        )
 
 
 def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
@@ -111,37 +157,42 @@ def time_embedding(t: Int[Array, " B"], dim: int, max_time: int) -> Float[Array,
 
 
 class ResBlock(nnx.Module):
-    """norm, swish, conv, + time, norm, swish, dropout, conv (zero at first), + shortcut."""
+    """norm, swish, conv, + time, + class, norm, swish, dropout, conv, + shortcut."""
 
-    def __init__(self, n_in: int, n_out: int, n_time: int, groups: int, rate: float, rngs: nnx.Rngs):
-        self.norm1 = GroupNorm(n_in, groups)
-        self.conv1 = conv3(n_in, n_out, rngs)
-        self.temb_proj = nnx.Linear(n_time, n_out, rngs=rngs)
-        self.norm2 = GroupNorm(n_out, groups)
-        self.conv2 = conv3(n_out, n_out, rngs, zero=True)
-        self.shortcut = nnx.Linear(n_in, n_out, rngs=rngs) if n_in != n_out else None
-        self.rate = rate
+    def __init__(self, n_in: int, n_out: int, style: Style):
+        self.norm1 = style.norm(n_in)
+        self.conv1 = style.conv3(n_in, n_out)
+        self.temb_proj = style.linear(style.n_embedding, n_out)
+        self.norm2 = style.norm(n_out)
+        self.conv2 = style.conv3(n_out, n_out, style.init_last)
+        self.shortcut = style.linear(n_in, n_out) if n_in != n_out else None
+        self.class_proj = style.linear(style.n_embedding, n_out) if style.labelled else None
+        self.rate = style.rate
 
-    def __call__(self, x: Array, temb: Array, key: Key[Array, ""] | None) -> Array:
+    def __call__(self, x: Array, temb: Array, cemb: Array | None, key: Key[Array, ""] | None) -> Array:
+        """x with what the block adds; temb and cemb [B, n_embedding] are those of time and class."""
         h = self.conv1(nnx.swish(self.norm1(x)))
         h = h + self.temb_proj(nnx.swish(temb))[:, None, None]
+        if self.class_proj is not None and cemb is not None:
+            h = h + self.class_proj(cemb)[:, None, None]
         h = self.conv2(dropout(nnx.swish(self.norm2(h)), self.rate, key))
         return h + (x if self.shortcut is None else self.shortcut(x))
 
 
 class Attention(nnx.Module):
-    """Single-head self-attention over the pixels, added to its input; zero at first."""
+    """Single-head self-attention over the pixels, added to its input."""
 
-    def __init__(self, channels: int, groups: int, rngs: nnx.Rngs):
-        self.norm = GroupNorm(channels, groups)
-        self.q = nnx.Linear(channels, channels, rngs=rngs)
-        self.k = nnx.Linear(channels, channels, rngs=rngs)
-        self.v = nnx.Linear(channels, channels, rngs=rngs)
-        self.proj_out = nnx.Linear(channels, channels, kernel_init=ZERO, rngs=rngs)
+    def __init__(self, channels: int, style: Style):
+        self.norm = style.norm(channels)
+        self.q = style.linear(channels, channels)
+        self.k = style.linear(channels, channels)
+        self.v = style.linear(channels, channels)
+        self.proj_out = style.linear(channels, channels, style.init_attention)
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         B, H, W, C = x.shape
         h = self.norm(x).reshape(B, H * W, C)
-        scores = jnp.einsum("bqc,bkc->bqk", self.q(h), self.k(h)) * C**-0.5
-        mixed = jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(scores, axis=-1), self.v(h))
+        scores = at_least_float32(jnp.einsum("bqc,bkc->bqk", self.q(h), self.k(h))) * C**-0.5
+        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
+        mixed = jnp.einsum("bqk,bkc->bqc", weights, self.v(h))
         return x + self.proj_out(mixed).reshape(B, H, W, C)

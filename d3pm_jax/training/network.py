@@ -1,32 +1,16 @@
 """A network and its head as one pure function of parameters."""
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Key
 
-from d3pm_jax.config import Config, UNet
-from d3pm_jax.models import UNet as UNetModule
+from d3pm_jax.config import Config
 from d3pm_jax.types import Params
 
 Predict = Callable[..., Array]  # (params, xt, t, key=None) -> logits of x_0
 Init = Callable[[Array], Params]  # key -> parameters
-
-
-def build_unet(
-    spec: UNet, K: int, outputs: int, image: tuple[int, int, int], T: int, key: Key[Array, ""]
-) -> UNetModule:
-    """The U-Net of a config, for images of shape (H, W, C).
-
-    Raises:
-        ValueError: the image is not square, or does not fit the number of levels.
-    """
-    H, W, C = image
-    if H != W:
-        raise ValueError(f"images are {H} x {W}: the U-Net takes square ones")
-    return UNetModule(K, C, H, T, **dataclasses.asdict(spec), outputs=outputs, rngs=nnx.Rngs(key))
 
 
 def split(config: Config, image: tuple[int, int, int]) -> tuple[Predict, Init]:
@@ -43,8 +27,8 @@ def split(config: Config, image: tuple[int, int, int]) -> tuple[Predict, Init]:
 
     K, head = config.process.K, config.head
 
-    def build(key: Array) -> UNetModule:
-        return build_unet(config.model, K, head.outputs(K), image, config.process.steps, key)
+    def build(key: Array) -> nnx.Module:
+        return config.model.build(K, head.outputs(K), image, config.process.steps, key)
 
     graphdef, _ = nnx.split(nnx.eval_shape(build, jax.random.key(0)))
 

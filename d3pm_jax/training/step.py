@@ -45,7 +45,10 @@ Step = Callable[..., tuple[TrainState, Metrics]]  # (state, tr, x0, key, noise=N
 
 
 def build_optimizer(spec: Adam) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019) after clipping by the global norm."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019) after clipping by the global norm.
+
+    Only arrays of two axes and more decay: kernels, not biases, scales or the frequencies of time.
+    """
     decayed = (
         optax.constant_schedule(spec.lr)
         if spec.decay_steps is None
@@ -56,7 +59,10 @@ def build_optimizer(spec: Adam) -> optax.GradientTransformation:
         warm = jnp.minimum(1.0, (jnp.asarray(count) + 1.0) / max(1, spec.warmup_steps))  # not float32 in x64
         return jnp.asarray(decayed(count)) * warm
 
-    adam = optax.adamw(lr, b1=spec.b1, b2=spec.b2, weight_decay=spec.weight_decay)
+    def decays(params: Params) -> Params:
+        return jax.tree.map(lambda x: x.ndim > 1, params)
+
+    adam = optax.adamw(lr, b1=spec.b1, b2=spec.b2, weight_decay=spec.weight_decay, mask=decays)
     return optax.chain(optax.clip_by_global_norm(spec.clip), adam)
 
 

@@ -1,5 +1,6 @@
 """The networks of d3pm_jax.models in PyTorch, with the same attribute names."""
 
+from torch_ref.models.score_net import ScoreNet
 from torch_ref.models.unet import UNet
 
-__all__ = ["UNet"]
+__all__ = ["ScoreNet", "UNet"]

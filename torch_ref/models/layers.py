@@ -1,23 +1,42 @@
-"""The layers of the U-Net, images as [B, C, H, W]."""
+"""The layers of the networks, images as [B, C, H, W]."""
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def group_norm(channels: int, groups: int) -> nn.GroupNorm:
-    """eps as in the official code; PyTorch's own is 1e-5."""
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+class Style(NamedTuple):
+    """What the layers of one network have in common."""
+
+    eps: float  # of every GroupNorm; 1e-5 is PyTorch's own, 1e-6 that of Flax
+    groups: int
+    rate: float  # of dropout
+    n_embedding: int  # width of the embeddings of time and class
+    labelled: bool  # whether blocks see a class
+    down_pads: tuple[int, int]  # zeros before and after rows and columns of a convolution of stride 2
 
 
-def conv3(n_in: int, n_out: int, strides: int = 1) -> nn.Conv2d:
-    """A 3 x 3 convolution; one of stride 2 expects its input padded by `pad_end`."""
-    return nn.Conv2d(n_in, n_out, 3, strides, padding=1 if strides == 1 else 0)
+def group_norm(channels: int, style: Style) -> nn.GroupNorm:
+    """A GroupNorm of the style."""
+    return nn.GroupNorm(style.groups, channels, eps=style.eps)
 
 
-def pad_end(x: Tensor) -> Tensor:
-    """One row and one column of zeros at the end: what SAME means at stride 2 and even sizes."""
-    return F.pad(x, (0, 1, 0, 1))
+def conv3(n_in: int, n_out: int) -> nn.Conv2d:
+    """A 3 x 3 convolution that keeps the size."""
+    return nn.Conv2d(n_in, n_out, 3, padding=1)
+
+
+class Halving(nn.Conv2d):
+    """A 3 x 3 convolution of stride 2, for even sizes."""
+
+    def __init__(self, channels: int, style: Style):
+        super().__init__(channels, channels, 3, stride=2)
+        self.pads = style.down_pads
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(F.pad(input, (*self.pads, *self.pads)))
 
 
 def per_pixel(linear: nn.Linear, x: Tensor) -> Tensor:
@@ -34,21 +53,24 @@ def time_embedding(t: Tensor, dim: int, max_time: int) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """norm, swish, conv, + time, norm, swish, dropout, conv, + shortcut."""
+    """norm, swish, conv, + time, + class, norm, swish, dropout, conv, + shortcut."""
 
-    def __init__(self, n_in: int, n_out: int, n_time: int, groups: int, rate: float):
+    def __init__(self, n_in: int, n_out: int, style: Style):
         super().__init__()
-        self.norm1 = group_norm(n_in, groups)
+        self.norm1 = group_norm(n_in, style)
         self.conv1 = conv3(n_in, n_out)
-        self.temb_proj = nn.Linear(n_time, n_out)
-        self.norm2 = group_norm(n_out, groups)
-        self.dropout = nn.Dropout(rate)
+        self.temb_proj = nn.Linear(style.n_embedding, n_out)
+        self.class_proj = nn.Linear(style.n_embedding, n_out) if style.labelled else None
+        self.norm2 = group_norm(n_out, style)
+        self.dropout = nn.Dropout(style.rate)
         self.conv2 = conv3(n_out, n_out)
         self.shortcut = nn.Linear(n_in, n_out) if n_in != n_out else None
 
-    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, temb: Tensor, cemb: Tensor | None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         h = h + self.temb_proj(F.silu(temb))[:, :, None, None]
+        if self.class_proj is not None:
+            h = h + self.class_proj(cemb)[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         return h + (x if self.shortcut is None else per_pixel(self.shortcut, x))
 
@@ -56,9 +78,9 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """Single-head self-attention over the pixels, added to its input."""
 
-    def __init__(self, channels: int, groups: int):
+    def __init__(self, channels: int, style: Style):
         super().__init__()
-        self.norm = group_norm(channels, groups)
+        self.norm = group_norm(channels, style)
         self.q = nn.Linear(channels, channels)
         self.k = nn.Linear(channels, channels)
         self.v = nn.Linear(channels, channels)

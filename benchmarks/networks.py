@@ -1,0 +1,245 @@
+"""Training and sampling steps of the networks beside their PyTorch twins, in turn, each in its own process.
+
+    python benchmarks/networks.py [train] [sample] [--nets big small score] [--rounds N] [--bfloat16]
+
+A training step is forward, backward and Adam on the mean cross entropy of x_0; a sampling step is forward
+and a draw of every element from its logits. JAX runs as `d3pm train` does: one device per CPU core, or the
+accelerator. PyTorch runs eagerly as users write it, and at its best settings: channels last with a malloc
+that keeps its pages, or `torch.compile` on a GPU. Compare ratios, not times: they are medians over rounds,
+and a round counts only while every side has its cores to itself.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Net(NamedTuple):
+    """A network and its batch."""
+
+    name: str  # in d3pm_jax.models and torch_ref.models
+    options: dict[str, Any]
+    shape: tuple[int, int, int, int]  # of x_t, [B, H, W, C]
+    steps: int  # per round
+
+
+NETS = {
+    "big": Net(
+        "UNet",
+        {"K": 256, "size": 32, "ch": 64, "ch_mult": (1, 2, 2), "attn_resolutions": (16,)},
+        (32, 32, 32, 1),
+        2,
+    ),
+    "small": Net(
+        "UNet",
+        {"K": 17, "size": 8, "ch": 32, "ch_mult": (1, 2), "attn_resolutions": (4,)},
+        (128, 8, 8, 1),
+        10,
+    ),
+    "score": Net("ScoreNet", {"K": 2, "ch": 32, "ch_mult": (1, 2, 2), "attn": (1,)}, (64, 28, 28, 1), 4),
+    "cifar": Net(
+        "UNet",
+        {"K": 256, "size": 32, "ch": 128, "ch_mult": (1, 2, 2, 2), "attn_resolutions": (16,)},
+        (128, 32, 32, 3),
+        10,
+    ),
+}
+COMMON = {"max_time": 1000, "num_res_blocks": 2, "dropout": 0.0}
+MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+SIDES = {"torch": {}, "torch, best": MALLOC, "jax": {}}
+Step = Callable[[], Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", nargs="*", metavar="STEP", help="train, sample (both)")
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=["big", "small", "score"])
+    parser.add_argument("--rounds", type=int, default=9, help="rounds that count (9)")
+    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16 on both sides")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if unknown := set(args.what) - {"train", "sample"}:
+        parser.error(f"unknown step {unknown.pop()}: choose from train, sample")
+    if args.worker:
+        serve(args.worker, args.what[0], NETS[args.nets[0]], args.bfloat16)
+        return
+    for what in args.what or ("train", "sample"):
+        for net in args.nets:
+            print(f"\n{what}ing step, {net}: {NETS[net].name} {NETS[net].options}, x_t {NETS[net].shape}")
+            compare(what, net, args.rounds, args.bfloat16)
+
+
+def compare(what: str, net: str, rounds: int, bfloat16: bool) -> None:
+    """Rounds in which every side takes its turn, twice as many at most as are to count."""
+    command = [sys.executable, __file__, what, "--nets", net, *(["--bfloat16"] if bfloat16 else [])]
+    workers = {
+        side: subprocess.Popen(
+            [*command, "--worker", side],
+            env=os.environ | env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for side, env in SIDES.items()
+    }
+    ask = {side: (lambda worker=worker: _ask(worker)) for side, worker in workers.items()}
+    about = {side: f() for side, f in ask.items()}
+    found: list[dict[str, dict[str, float]]] = []
+    for _ in range(2 * rounds):
+        took = {side: f() for side, f in ask.items()}
+        if all(x["cores"] >= about[side]["least_cores"] for side, x in took.items()):
+            found.append(took)
+        if len(found) == rounds:
+            break
+    for worker in workers.values():
+        worker.kill()
+    report(found, rounds, about)
+
+
+def report(found: list[dict[str, dict[str, float]]], rounds: int, about: dict[str, dict[str, Any]]) -> None:
+    if len(found) < rounds:
+        print(f"  only {len(found)} of {2 * rounds} rounds count: other processes hold the cores")
+    for side in SIDES if found else ():
+        seconds = np.array([x[side]["seconds"] for x in found])
+        for base in ("torch", "torch, best"):
+            ratios = seconds / np.array([x[base]["seconds"] for x in found])
+            text = f"{np.median(ratios):6.2f} of {base} ({ratios.min():.2f} to {ratios.max():.2f})"
+            start = f"{side:12s} {np.median(seconds) * 1e3:8.1f} ms a step" if base == "torch" else " " * 32
+            print(f"  {start}  {text}")
+        cores = np.median([x[side]["cores"] for x in found])
+        print(f"  {'':12s} {cores:8.2f} cores busy, {about[side]['where']}", flush=True)
+
+
+def _ask(worker: subprocess.Popen) -> dict[str, Any]:
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+    line = worker.stdout.readline()
+    if not line:
+        raise SystemExit(f"{' '.join(worker.args)} stopped")  # its error is on the screen
+    return json.loads(line)
+
+
+def serve(side: str, what: str, net: Net, bfloat16: bool) -> None:
+    """For every line of input the time of some steps; for the first, where they run."""
+    step, where, cpu = (jax_side if side == "jax" else torch_side)(what, net, bfloat16, side != "torch")
+    step()
+    cores = len(os.sched_getaffinity(0))
+    input()
+    print(json.dumps({"where": where, "least_cores": 0.7 * cores if cpu else 0.0}), flush=True)
+    for _ in sys.stdin:
+        wall, cpu_time = time.perf_counter(), time.process_time()
+        for _ in range(net.steps):
+            step()
+        wall, cpu_time = time.perf_counter() - wall, time.process_time() - cpu_time
+        print(json.dumps({"seconds": wall / net.steps, "cores": cpu_time / wall}), flush=True)
+
+
+def batch(net: Net) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """x_0, x_t, t and u."""
+    rng = np.random.default_rng(0)
+    x0, xt = rng.integers(0, net.options["K"], (2, *net.shape)).astype(np.int32)
+    return x0, xt, rng.integers(1, 1001, net.shape[0]).astype(np.int32), rng.random(net.shape, np.float32)
+
+
+def torch_side(what: str, net: Net, bfloat16: bool, best: bool) -> tuple[Step, str, bool]:
+    import torch
+    import torch.nn.functional as F
+
+    from torch_ref import models
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = getattr(models, net.name)(channels=net.shape[-1], **(COMMON | net.options)).to(device)
+    if best:
+        model = model.to(memory_format=torch.channels_last)
+    f = torch.compile(model) if best and device == "cuda" else model
+    x0, xt, t, u = (torch.as_tensor(x, device=device) for x in batch(net))
+    x0, xt, t = x0.long(), xt.long(), t.long()
+    adam = torch.optim.Adam(model.parameters(), lr=2e-4, fused=best)
+
+    def logits() -> Any:
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+            return f(xt, t)
+
+    def train() -> None:
+        adam.zero_grad()
+        F.cross_entropy(logits().float().flatten(0, -2), x0.flatten()).backward()
+        adam.step()
+        finish()
+
+    @torch.no_grad()
+    def sample() -> None:
+        cdf = logits().float().softmax(-1).cumsum(-1)
+        (u[..., None] >= cdf[..., :-1]).sum(-1)
+        finish()
+
+    def finish() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return (
+        {"train": train, "sample": sample}[what],
+        f"PyTorch {torch.__version__} on {device}",
+        device == "cpu",
+    )
+
+
+def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, bool]:
+    from d3pm_jax.cli.setup import use_all_cores
+    from d3pm_jax.training.devices import batched, data_mesh, replicated
+
+    use_all_cores(net.shape[0])
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import nnx
+
+    import d3pm_jax as d3pm
+    from d3pm_jax import models
+
+    mesh = data_mesh(net.shape[0])
+    options = COMMON | net.options | ({"dtype": jnp.bfloat16} if bfloat16 else {})
+    build = getattr(models, net.name)
+    graphdef, params = nnx.split(build(channels=net.shape[-1], **options, rngs=nnx.Rngs(0)))
+    adam = optax.adam(2e-4)
+    state = jax.device_put((params, adam.init(params)), replicated(mesh))
+    x0, xt, t, u = jax.device_put(tuple(map(jnp.asarray, batch(net))), batched(mesh))
+
+    def loss(params: Any, x0: jax.Array, xt: jax.Array, t: jax.Array) -> jax.Array:
+        logits = nnx.merge(graphdef, params)(xt, t)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, x0).mean()
+
+    def update(state: Any, *data: jax.Array) -> Any:
+        params, opt_state = state
+        updates, opt_state = adam.update(jax.grad(loss)(params, *data), opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    compiled = jax.jit(update, donate_argnums=0)
+    drawn = jax.jit(lambda params, xt, t, u: d3pm.categorical(nnx.merge(graphdef, params)(xt, t), u))
+
+    def train() -> None:
+        nonlocal state
+        state = jax.block_until_ready(compiled(state, x0, xt, t))
+
+    def sample() -> None:
+        jax.block_until_ready(drawn(state[0], xt, t, u))
+
+    kind = jax.devices()[0].device_kind
+    where = f"JAX {jax.__version__} on {mesh.size} x {kind}"
+    return {"train": train, "sample": sample}[what], where, jax.default_backend() == "cpu"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What the networks share: residual blocks down and up through halved sizes, with skips."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from d3pm_jax.models.layers import Attention, ResBlock, Style, at_least_float32
+
+
+def padded_size(size: int, levels: int) -> int:
+    """The smallest multiple of 2^(levels - 1) that is not below size: it can be halved levels - 1 times."""
+    factor = 2 ** (levels - 1)
+    return -(-size // factor) * factor
+
+
+class Level(nnx.Module):
+    """The blocks at one resolution, each followed by attention where asked for, then a resampling conv."""
+
+    def __init__(self, blocks: list[ResBlock], attns: list[Attention], conv: nnx.Conv | None):
+        self.blocks = nnx.List(blocks)
+        self.attns = nnx.List(attns)
+        self.conv = conv
+
+    def block(self, i: int, h: Array, temb: Array, cemb: Array | None, key: Key[Array, ""] | None) -> Array:
+        """Block i and its attention."""
+        h = self.blocks[i](h, temb, cemb, key)
+        return self.attns[i](h) if self.attns else h
+
+
+class Backbone(nnx.Module):
+    """Features [B, H, W, n_in] and embeddings to [B, H, W, n_out]; networks derive from it."""
+
+    def _build(
+        self,
+        style: Style,
+        n_in: int,
+        n_out: int,
+        ch: int,
+        ch_mult: Sequence[int],
+        num_res_blocks: int,
+        attn_levels: Collection[int],
+        margin: int = 0,
+    ) -> None:
+        """Makes the layers.
+
+        Args:
+            style: of all layers.
+            n_in, n_out: features of the input and of the output.
+            ch: features after conv_in.
+            ch_mult: features of each level as a multiple of ch.
+            num_res_blocks: residual blocks per level on the way down, one more on the way up.
+            attn_levels: levels at which every block is followed by attention; the middle always has one.
+            margin: rows and columns of zeros around the input, before it is padded to a size that fits.
+        """
+
+        def attns(level: int, count: int) -> list[Attention]:
+            return [Attention(widths[level], style) for _ in range(count) if level in attn_levels]
+
+        widths, n = [ch * m for m in ch_mult], ch
+        self.levels, self.margin = len(widths), margin
+        self.conv_in = style.conv3(n_in, ch)
+        down, skips = [], [ch]
+        for i, width in enumerate(widths):
+            blocks = [ResBlock(n if j == 0 else width, width, style) for j in range(num_res_blocks)]
+            last = i == len(widths) - 1
+            down.append(Level(blocks, attns(i, len(blocks)), None if last else style.halving(width)))
+            skips += [width] * (num_res_blocks + (not last))
+            n = width
+        self.down = nnx.List(down)
+        self.mid_block1, self.mid_attn = ResBlock(n, n, style), Attention(n, style)
+        self.mid_block2 = ResBlock(n, n, style)
+        up = []
+        for i, width in reversed(list(enumerate(widths))):
+            n_ins = [(n if j == 0 else width) + skips.pop() for j in range(num_res_blocks + 1)]
+            blocks = [ResBlock(n_in, width, style) for n_in in n_ins]
+            up.append(Level(blocks, attns(i, len(blocks)), style.conv3(width, width) if i else None))
+            n = width
+        self.up = nnx.List(up)
+        self.norm_out = style.norm(n)
+        self.conv_out = style.conv3(n, n_out, style.init_last)
+
+    def _run(
+        self, x: Float[Array, "B H W n"], temb: Array, cemb: Array | None, key: Key[Array, ""] | None
+    ) -> Float[Array, "B H W m"]:
+        """The output, float32 or wider; with a key, dropout is on."""
+        keys, size = _keys(key), x.shape[1]
+        total = padded_size(size + 2 * self.margin, self.levels) - size
+        before, after = total // 2, total - total // 2
+        h = self.conv_in(jnp.pad(x, ((0, 0), (before, after), (before, after), (0, 0))))
+        skips = [h]
+        for level in self.down:
+            for i in range(len(level.blocks)):
+                h = level.block(i, h, temb, cemb, next(keys))
+                skips.append(h)
+            if level.conv is not None:
+                h = level.conv(h)
+                skips.append(h)
+        h = self.mid_block1(h, temb, cemb, next(keys))
+        h = self.mid_block2(self.mid_attn(h), temb, cemb, next(keys))
+        for level in self.up:
+            for i in range(len(level.blocks)):
+                h = level.block(i, jnp.concatenate([h, skips.pop()], axis=-1), temb, cemb, next(keys))
+            if level.conv is not None:
+                h = level.conv(_double(h))
+        h = self.conv_out(nnx.swish(self.norm_out(h)))
+        return at_least_float32(h[:, before : before + size, before : before + size])
+
+
+def _keys(key: Key[Array, ""] | None) -> Iterator[Key[Array, ""] | None]:
+    """A key for each block in turn, or None for ever."""
+    i = 0
+    while True:
+        yield None if key is None else jax.random.fold_in(key, i)
+        i += 1
+
+
+def _double(x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
+    """Nearest-neighbour upsampling by 2."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

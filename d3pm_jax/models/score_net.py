@@ -1,0 +1,103 @@
+"""MNISTScoreNet, the U-Net of a Dirichlet diffusion score model on binary MNIST, as logits of x_0.
+
+A U-Net of the DDPM kind in PyTorch's habits, with random Fourier features of time (Song et al. 2021) and
+the output of a score on the simplex (Avdeyev et al. 2023): centred over the categories, and scaled with t.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Key
+
+from d3pm_jax.models.backbone import Backbone
+from d3pm_jax.models.layers import Style
+
+
+class ScoreNet(Backbone):
+    """xt int32 [B, H, W, C], t int32 [B] -> float32 [B, H, W, C, K], of mean 0 over the categories.
+
+    The input is onehot(x_t) with two rows and columns of zeros around it, so 28 becomes 32, and more where
+    that is no multiple of 2^(levels - 1). Attention always stands in the middle. At first the output is
+    near 0.
+
+    Args:
+        K: categories; the original has 2.
+        channels: C, the channels of an image.
+        max_time: T of the process.
+        ch: width of the first level; the time embedding has 4 ch.
+        ch_mult: width of each level as a multiple of ch; each level halves the padded size.
+        attn: levels, from 0, at which every block is followed by attention.
+        num_res_blocks: residual blocks per level on the way down, one more on the way up.
+        dropout: rate, used when a key is passed.
+        time_dependent_weights: n numbers, at least 2, that the output is multiplied by: number i = 1..n
+            at t = i T / n, linear between, constant before the first. With n = T, number t at t. 1 without.
+        groups: of every GroupNorm; divides all widths. The original has 32.
+        dtype: of the computation, as in `UNet`.
+        rngs: for the initial weights and for the frequencies of the time embedding, which are saved with
+            the weights and never trained.
+
+    Raises:
+        ValueError: a width is not divisible by groups; attn holds no level; fewer than 2 weights.
+    """
+
+    def __init__(
+        self,
+        K: int,
+        channels: int,
+        max_time: int,
+        ch: int = 32,
+        ch_mult: tuple[int, ...] = (1, 2, 2),
+        attn: tuple[int, ...] = (1,),
+        num_res_blocks: int = 2,
+        dropout: float = 0.1,
+        time_dependent_weights: tuple[float, ...] | None = None,
+        groups: int = 32,
+        dtype: DTypeLike | None = None,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        _check(attn, len(ch_mult), time_dependent_weights)
+        self.K, self.max_time, self.time_dependent_weights = K, max_time, time_dependent_weights
+        xavier = nnx.initializers.xavier_uniform()
+        style = Style(
+            rngs,
+            init=xavier,
+            init_last=nnx.initializers.variance_scaling(1e-10, "fan_avg", "uniform"),  # gain 1e-5
+            init_attention=xavier,
+            down_pads=(1, 1),
+            eps=1e-5,
+            groups=groups,
+            rate=dropout,
+            n_embedding=4 * ch,
+            labelled=False,
+            dtype=dtype,
+        )
+        self.frequencies = nnx.Param(30.0 * jax.random.normal(rngs(), (2 * ch,)))
+        of_torch = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # what the original leaves
+        self.temb = nnx.Linear(4 * ch, 4 * ch, kernel_init=of_torch, rngs=rngs)
+        self._build(style, channels * K, channels * K, ch, ch_mult, num_res_blocks, attn, margin=2)
+
+    def __call__(
+        self, xt: Int[Array, "B H W C"], t: Int[Array, " B"], *, key: Key[Array, ""] | None = None
+    ) -> Float[Array, "B H W C K"]:
+        """The logits for x_t at step t; with a key, dropout is on."""
+        frequencies = jax.lax.stop_gradient(self.frequencies[...])
+        angles = (t.astype(float) / self.max_time)[:, None] * frequencies[None] * (2 * jnp.pi)
+        temb = self.temb(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1))
+        onehot = jax.nn.one_hot(xt, self.K).reshape(*xt.shape[:3], -1)
+        logits = self._run(onehot, temb, None, key).reshape(*xt.shape, self.K)
+        logits = logits - logits.mean(axis=-1, keepdims=True)
+        if self.time_dependent_weights is None:
+            return logits
+        n = len(self.time_dependent_weights)
+        at = t.astype(float) * (n / self.max_time)
+        weights = jnp.interp(at, jnp.arange(1.0, n + 1), jnp.array(self.time_dependent_weights))
+        return logits * weights[:, None, None, None, None]
+
+
+def _check(attn: tuple[int, ...], levels: int, weights: tuple[float, ...] | None) -> None:
+    if beyond := [i for i in attn if not 0 <= i < levels]:
+        raise ValueError(f"attn holds {beyond}, but the levels of ch_mult are 0..{levels - 1}")
+    if weights is not None and len(weights) < 2:
+        raise ValueError(f"{len(weights)} time_dependent_weights: pass at least 2, or None for none")

@@ -1,0 +1,114 @@
+"""What the networks share: residual blocks down and up through halved sizes, with skips."""
+
+from collections.abc import Collection, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torch_ref.models.layers import Attention, Halving, ResBlock, Style, conv3, group_norm
+
+
+def padded_size(size: int, levels: int) -> int:
+    """The smallest multiple of 2^(levels - 1) that is not below size."""
+    while size % 2 ** (levels - 1):
+        size += 1
+    return size
+
+
+class Level(nn.Module):
+    """The blocks at one resolution, each followed by attention where asked for, then a resampling conv."""
+
+    def __init__(self, blocks: list[ResBlock], attns: list[Attention], conv: nn.Conv2d | None):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.attns = nn.ModuleList(attns)
+        self.conv = conv
+
+    def block(self, i: int, h: Tensor, temb: Tensor, cemb: Tensor | None) -> Tensor:
+        """Block i and its attention."""
+        h = self.blocks[i](h, temb, cemb)
+        return self.attns[i](h) if len(self.attns) else h
+
+
+class Down(Level):
+    """Every block and the conv leave a skip."""
+
+    def forward(self, h: Tensor, temb: Tensor, cemb: Tensor | None, skips: list[Tensor]) -> Tensor:
+        for i in range(len(self.blocks)):
+            h = self.block(i, h, temb, cemb)
+            skips.append(h)
+        if self.conv is not None:
+            h = self.conv(h)
+            skips.append(h)
+        return h
+
+
+class Up(Level):
+    """Every block takes a skip."""
+
+    def forward(self, h: Tensor, temb: Tensor, cemb: Tensor | None, skips: list[Tensor]) -> Tensor:
+        for i in range(len(self.blocks)):
+            h = self.block(i, torch.cat([h, skips.pop()], dim=1), temb, cemb)
+        return h if self.conv is None else self.conv(F.interpolate(h, scale_factor=2, mode="nearest"))
+
+
+class Backbone(nn.Module):
+    """Features [B, n_in, H, W] and embeddings to [B, n_out, H, W]; networks derive from it."""
+
+    def __init__(
+        self,
+        style: Style,
+        n_in: int,
+        n_out: int,
+        ch: int,
+        ch_mult: Sequence[int],
+        num_res_blocks: int,
+        attn_levels: Collection[int],
+        margin: int = 0,
+    ):
+        super().__init__()
+        self.levels, self.margin, last = len(ch_mult), margin, len(ch_mult) - 1
+
+        def blocks(n_ins: list[int], i: int) -> tuple[list[ResBlock], list[Attention]]:
+            res = [ResBlock(n, ch * ch_mult[i], style) for n in n_ins]
+            return res, [Attention(ch * ch_mult[i], style) for _ in n_ins if i in attn_levels]
+
+        self.conv_in = conv3(n_in, ch)
+        self.down, skips, n = nn.ModuleList(), [ch], ch
+        for i, width in enumerate(ch * m for m in ch_mult):
+            conv = Halving(width, style) if i < last else None
+            self.down.append(Down(*blocks([n] + [width] * (num_res_blocks - 1), i), conv))
+            skips += [width] * (num_res_blocks + (i < last))
+            n = width
+        self.mid_block1 = ResBlock(n, n, style)
+        self.mid_attn = Attention(n, style)
+        self.mid_block2 = ResBlock(n, n, style)
+        self.up = nn.ModuleList()
+        for i in range(last, -1, -1):
+            width = ch * ch_mult[i]
+            n_ins = [(n if j == 0 else width) + skips.pop() for j in range(num_res_blocks + 1)]
+            self.up.append(Up(*blocks(n_ins, i), conv3(width, width) if i else None))
+            n = width
+        self.norm_out = group_norm(n, style)
+        self.conv_out = conv3(n, n_out)
+
+    def run(self, x: Tensor, temb: Tensor, cemb: Tensor | None = None) -> Tensor:
+        """The output for x, padded with zeros on both sides to a size that can be halved, then cropped."""
+        dtype, size = self.conv_in.weight.dtype, x.shape[-1]
+        total = padded_size(size + 2 * self.margin, self.levels) - size
+        before, after = total // 2, total - total // 2
+        h = self.conv_in(F.pad(x.to(dtype), (before, after, before, after)))
+        skips = [h]
+        for level in self.down:
+            h = level(h, temb, cemb, skips)
+        h = self.mid_block2(self.mid_attn(self.mid_block1(h, temb, cemb)), temb, cemb)
+        for level in self.up:
+            h = level(h, temb, cemb, skips)
+        h = self.conv_out(F.silu(self.norm_out(h)))
+        return h[:, :, before : before + size, before : before + size]
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """[B, H, W, ...] to [B, all the rest, H, W]."""
+    return x.flatten(3).movedim(-1, 1)

@@ -1,0 +1,53 @@
+"""MNISTScoreNet, the U-Net of a Dirichlet diffusion score model on binary MNIST, as logits of x_0."""
+
+from math import pi
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torch_ref.models.backbone import Backbone, channels_first
+from torch_ref.models.layers import Style
+
+
+class ScoreNet(Backbone):
+    """xt [B, H, W, C], t [B] -> [B, H, W, C, K]; parameters as in d3pm_jax.models.ScoreNet.
+
+    Its initial weights are PyTorch's: load others, for example those of `d3pm_jax.models.convert.to_torch`.
+    """
+
+    def __init__(
+        self,
+        K: int,
+        channels: int,
+        max_time: int,
+        ch: int = 32,
+        ch_mult: tuple[int, ...] = (1, 2, 2),
+        attn: tuple[int, ...] = (1,),
+        num_res_blocks: int = 2,
+        dropout: float = 0.1,
+        time_dependent_weights: tuple[float, ...] | None = None,
+        groups: int = 32,
+    ):
+        style = Style(1e-5, groups, dropout, 4 * ch, labelled=False, down_pads=(1, 1))
+        super().__init__(style, channels * K, channels * K, ch, ch_mult, num_res_blocks, attn, margin=2)
+        self.K, self.max_time, self.time_dependent_weights = K, max_time, time_dependent_weights
+        self.frequencies = nn.Parameter(30.0 * torch.randn(2 * ch), requires_grad=False)
+        self.temb = nn.Linear(4 * ch, 4 * ch)
+
+    def forward(self, xt: Tensor, t: Tensor) -> Tensor:
+        angles = (t / self.max_time)[:, None] * self.frequencies * (2 * pi)
+        temb = self.temb(torch.cat([angles.sin(), angles.cos()], dim=1).to(self.temb.weight.dtype))
+        logits = self.run(channels_first(F.one_hot(xt, self.K)), temb)
+        logits = logits.movedim(1, -1).reshape(*xt.shape, self.K)
+        logits = logits - logits.mean(dim=-1, keepdim=True)
+        return logits if self.time_dependent_weights is None else logits * self._weight(t)
+
+    def _weight(self, t: Tensor) -> Tensor:
+        """Number i = 1..n of the weights at t = i T / n, linear between, constant before the first."""
+        weights = torch.tensor(self.time_dependent_weights)
+        at = (t * len(weights) / self.max_time - 1.0).clamp(min=0.0)
+        lower = at.floor().long()
+        upper = (lower + 1).clamp(max=len(weights) - 1)
+        found = weights[lower] + (at - lower) * (weights[upper] - weights[lower])
+        return found[:, None, None, None, None]
