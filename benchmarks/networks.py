@@ -57,6 +57,7 @@ MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "268435456",
 }
+STEPS = {"train": "training", "sample": "sampling"}
 SIDES = {"torch": {}, "torch, best": MALLOC, "jax": {}}
 Step = Callable[[], Any]
 
@@ -69,14 +70,14 @@ def main() -> None:
     parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16 on both sides")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if unknown := set(args.what) - {"train", "sample"}:
+    if unknown := set(args.what) - set(STEPS):
         parser.error(f"unknown step {unknown.pop()}: choose from train, sample")
     if args.worker:
         serve(args.worker, args.what[0], NETS[args.nets[0]], args.bfloat16)
         return
-    for what in args.what or ("train", "sample"):
+    for what in args.what or STEPS:
         for net in args.nets:
-            print(f"\n{what}ing step, {net}: {NETS[net].name} {NETS[net].options}, x_t {NETS[net].shape}")
+            print(f"\n{STEPS[what]} step, {net}: {NETS[net].name} {NETS[net].options}, x_t {NETS[net].shape}")
             compare(what, net, args.rounds, args.bfloat16)
 
 
@@ -94,16 +95,18 @@ def compare(what: str, net: str, rounds: int, bfloat16: bool) -> None:
         for side, env in SIDES.items()
     }
     ask = {side: (lambda worker=worker: _ask(worker)) for side, worker in workers.items()}
-    about = {side: f() for side, f in ask.items()}
     found: list[dict[str, dict[str, float]]] = []
-    for _ in range(2 * rounds):
-        took = {side: f() for side, f in ask.items()}
-        if all(x["cores"] >= about[side]["least_cores"] for side, x in took.items()):
-            found.append(took)
-        if len(found) == rounds:
-            break
-    for worker in workers.values():
-        worker.kill()
+    try:
+        about = {side: f() for side, f in ask.items()}
+        for _ in range(2 * rounds):
+            took = {side: f() for side, f in ask.items()}
+            if all(x["cores"] >= about[side]["least_cores"] for side, x in took.items()):
+                found.append(took)
+            if len(found) == rounds:
+                break
+    finally:
+        for worker in workers.values():
+            worker.kill()
     report(found, rounds, about)
 
 

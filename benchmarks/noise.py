@@ -4,6 +4,7 @@ For each config, rounds of STEPS steps on the same batch, in turn: the step draw
 from a bank in a temporary folder and put on the devices, as `d3pm train --train.noise` does.
 """
 
+import dataclasses
 import statistics
 import sys
 import tempfile
@@ -23,6 +24,8 @@ STEPS, ROUNDS = 5, 25
 
 def main(path: str) -> None:
     config = config_io.from_file(Path(path))
+    rounds = 2 * ROUNDS + 2  # the first of both compile
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=rounds * STEPS))
     use_all_cores(config.train.batch_size)
     source = data.open_split(config.data.name, config.data.train_split, config.data.dir)
     image, seed, B = source[0]["image"].shape, config.train.seed, config.train.batch_size
@@ -36,7 +39,7 @@ def main(path: str) -> None:
         bank.write(parts, config.train.steps, Path(folder) / "n.array_record")
         writing = (time.perf_counter() - begun) / config.train.steps
         noise_of = bank.open_for(parts, Path(folder) / "n.array_record")
-        for turn in range(2 * ROUNDS + 2):  # the first of both compile
+        for turn in range(rounds):
             kind = ("drawn", "bank", "bank", "drawn")[turn % 4]
             begun = time.perf_counter()
             for i in range(STEPS):

@@ -25,7 +25,7 @@ class Model:
     groups: int = 32
     """of every GroupNorm; divides all widths"""
     compute: Literal["float32", "bfloat16"] = "float32"
-    """the type of activations; parameters, output, loss and draws are float32 in either case"""
+    """the type of activations; parameters, the last layer, loss and draws are float32 in either case"""
 
     def build(
         self, K: int, outputs: int, image: tuple[int, int, int], T: int, key: Key[Array, ""]
@@ -47,7 +47,7 @@ class Model:
     def _options(self) -> dict[str, Any]:
         """The fields by the names of the network's parameters."""
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return options | {"dtype": jnp.dtype(options.pop("compute"))}
+        return options | {"dtype": None if options.pop("compute") == "float32" else jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from d3pm_jax import config as configs
 from d3pm_jax import diffusion, likelihood, sampling
 from d3pm_jax.models import convert
 from d3pm_jax.training import network
-from d3pm_jax.training.step import build_optimizer, init_state, make_step
+from d3pm_jax.training.step import build_optimizer, draw_noise, init_state, make_step
 from parity_tests import frameworks, scales
 from parity_tests.frameworks import to_jax, to_torch
 from torch_ref import models as torch_models
@@ -114,12 +114,9 @@ def uniforms(setting: Setting, seed: int) -> np.ndarray:
 
 def noise(setting: Setting) -> Noise:
     """What `make_step` draws, in the current float type."""
-    t, u = [], []
-    for i in range(setting.steps):
-        key_t, key_q, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), i), 3)
-        t.append(np.asarray(config(setting).timesteps.draw(key_t, None, B, setting.T)[0]))
-        u.append(np.asarray(jax.random.uniform(key_q, (B, *IMAGE))))
-    return Noise(np.stack(t), np.stack(u))
+    spec, key = config(setting).timesteps, jax.random.key(0)
+    drawn = [draw_noise(spec, key, i, None, (B, *IMAGE), setting.T) for i in range(setting.steps)]
+    return Noise(np.stack([x.t for x in drawn]), np.stack([x.u for x in drawn]))
 
 
 def train_jax(setting: Setting) -> Trained:

@@ -231,3 +231,13 @@ def test_narrow_integers_are_the_same_categories():
         )
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["uniform", "absorbing", "marginal"])
+def test_logits_that_are_not_numbers_do_not_become_a_certain_error(name):
+    tr = PROCESSES[name]()
+    logits = jnp.zeros((3, tr.K)).at[0, 1].set(jnp.nan).at[1, 1].set(jnp.inf)
+    x0, xt = jnp.array([2, 2, 2]), jnp.array([3, 3, 3])
+    kl, ce = jax.jit(lambda x: tr.loss_terms(x, x0, xt, jnp.array([5, 5, 5]), "bayes"))(logits)
+    np.testing.assert_array_equal(np.isnan(kl), [True, True, False])
+    np.testing.assert_array_equal(np.isnan(ce), [True, True, False])

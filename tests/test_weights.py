@@ -179,7 +179,9 @@ def test_bad_files_and_places_get_one_line(old, tmp_path, capsys):
     _, state = old
     file = tmp_path / "w.safetensors"
     convert.save(file, state.ema, {"config": "{"})
-    assert "Expecting property name" in error(capsys, "import", file, "--workdir", tmp_path / "new")
+    message = error(capsys, "import", file, "--workdir", tmp_path / "new")
+    assert f"the config in {file} cannot be read" in message
+    assert "pass one, as in" in message
     convert.save(file, state.ema, {"config": config_io.dump(tiny.get_config())})
     assert "no workdir" in error(capsys, "import", file)
     whole = file.read_bytes()
@@ -219,3 +221,17 @@ def test_help_of_export_and_import(old, capsys):
     convert.save(file, state.ema, {"config": config_io.dump(tiny.get_config())})
     assert status("import", file, "--help") == 0
     assert "--process.steps" in capsys.readouterr().out
+
+
+def test_an_import_that_fails_half_way_is_not_gone_on_with(old, tmp_path, data_dir, capsys, monkeypatch):
+    workdir, state = old
+    file, new = tmp_path / "w.safetensors", tmp_path / "new"
+    convert.save(file, state.ema, {"config": (workdir / run.CONFIG).read_text()})
+
+    def full(*args):
+        raise OSError(28, "No space left on device", "checkpoints/0")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    assert "No space left" in error(capsys, "import", file, "--workdir", new)
+    monkeypatch.undo()
+    assert "holds no run" in error(capsys, "train", "--workdir", new, "--resume")

@@ -23,5 +23,6 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     size = args.out.stat().st_size / 1e6
     print(f"noise of {steps} steps of batch size {config.train.batch_size}, {size:.1f} MB: {args.out}")
     words = [str(args.config), *rest, "--workdir", "DIR", "--train.noise", str(args.out)]
+    words += ["--train.steps", str(steps)] if args.steps else []
     print(f"train with it: d3pm train {shlex.join(words)}")
     return 0

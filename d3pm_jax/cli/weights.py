@@ -1,6 +1,7 @@
 """d3pm export and d3pm import: the weights of a run as a safetensors file, and a run from such a file."""
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from d3pm_jax.cli.setup import image_shape, read_config, use_all_cores
 from d3pm_jax.config import Config
 from d3pm_jax.errors import UserError
 from d3pm_jax.models import convert
-from d3pm_jax.training import checkpoint, loop, run
+from d3pm_jax.training import checkpoint, run
 
 SUFFIX = ".safetensors"
 USAGE = "--workdir DIR"
@@ -23,12 +24,13 @@ def export_weights(args: argparse.Namespace) -> int:
     path = args.out or args.workdir / f"weights{SUFFIX}"
     if path.suffix != SUFFIX:
         raise UserError(f"--out {path}: the file is one of safetensors, name it FILE{SUFFIX}")
-    config = read_config(args)
+    config, stored = read_config(args), run.read_config(args.workdir)
     use_all_cores(1)
     state = run.restore(args.workdir, run.build(config, image_shape(config), 1), args.step).state
+    stored = dataclasses.replace(stored, train=dataclasses.replace(stored.train, noise=None))
     kind, params = ("raw", state.params) if args.raw else ("ema", state.ema)
     step = int(state.step)
-    metadata = {"config": json.dumps(config_io.to_json(config)), "step": str(step), "weights": kind}
+    metadata = {"config": json.dumps(config_io.to_json(stored)), "step": str(step), "weights": kind}
     convert.save(path, params, metadata)
     sizes = [x.size for x in jax.tree.leaves(params)]
     print(f"{kind} weights of step {step}, {len(sizes)} tensors, {sum(sizes):,} numbers: {path}")
@@ -43,7 +45,7 @@ def import_weights(args: argparse.Namespace, rest: list[str]) -> int:
     config = overrides.apply(base, args, rest, USAGE)
     if args.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
-    if checkpoint.steps(args.workdir / run.CHECKPOINTS):
+    if (args.workdir / run.CONFIG).exists() or checkpoint.steps(args.workdir / run.CHECKPOINTS):
         raise UserError(f"{args.workdir} holds a run already: pass another --workdir")
     use_all_cores(1)
     parts = run.build(config, image_shape(config), 1)
@@ -51,9 +53,9 @@ def import_weights(args: argparse.Namespace, rest: list[str]) -> int:
         params = convert.load(args.file, parts.state.params)
     except ValueError as error:
         raise UserError(str(error)) from error
-    loop.claim(config, args.workdir, resume=False)
     state = run.start_from(parts, params).state
     checkpoint.save(args.workdir / run.CHECKPOINTS, 0, state, config.train.keep_checkpoints)
+    run.write_config(args.workdir, config)  # last: without it nothing goes on with a part of a run
     print(f"{args.file} is step 0 of a new run in {args.workdir}")
     print(f"train it with: d3pm train --workdir {args.workdir} --resume")
     return 0
@@ -61,11 +63,14 @@ def import_weights(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _config_of(file: Path) -> Config:
     """The config that d3pm export wrote beside the weights."""
+    cure = f"pass one, as in d3pm import {file} CONFIG --workdir DIR"
     try:
         text = convert.read_metadata(file).get("config")
-        tree = None if text is None else json.loads(text)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if tree is None:
-        raise UserError(f"{file} holds no config: pass one, as in d3pm import {file} CONFIG --workdir DIR")
-    return config_io.from_json(tree)
+    if text is None:
+        raise UserError(f"{file} holds no config: {cure}")
+    try:
+        return config_io.from_json(json.loads(text))
+    except (ValueError, UserError) as error:
+        raise UserError(f"the config in {file} cannot be read ({error}): {cure}") from error

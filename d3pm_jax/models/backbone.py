@@ -1,5 +1,6 @@
 """What the networks share: residual blocks down and up through halved sizes, with skips."""
 
+import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 
 import jax
@@ -80,7 +81,7 @@ class Backbone(nnx.Module):
             n = width
         self.up = nnx.List(up)
         self.norm_out = style.norm(n)
-        self.conv_out = style.conv3(n, n_out, style.init_last)
+        self.conv_out = dataclasses.replace(style, dtype=None).conv3(n, n_out, style.init_last)
 
     def _run(
         self, x: Float[Array, "B H W n"], temb: Array, cemb: Array | None, key: Key[Array, ""] | None
@@ -105,8 +106,8 @@ class Backbone(nnx.Module):
                 h = level.block(i, jnp.concatenate([h, skips.pop()], axis=-1), temb, cemb, next(keys))
             if level.conv is not None:
                 h = level.conv(_double(h))
-        h = self.conv_out(nnx.swish(self.norm_out(h)))
-        return at_least_float32(h[:, before : before + size, before : before + size])
+        h = self.conv_out(at_least_float32(nnx.swish(self.norm_out(h))))
+        return h[:, before : before + size, before : before + size]
 
 
 def _keys(key: Key[Array, ""] | None) -> Iterator[Key[Array, ""] | None]:

@@ -13,7 +13,7 @@ Init = nnx.initializers.Initializer
 
 
 def at_least_float32(x: Array) -> Array:
-    """x in float32, if its type is narrower: for sums over many entries, and for logits."""
+    """x in float32, if its type is narrower: for sums over many entries, and for the last layer."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -69,7 +69,7 @@ def _group_norm_bwd(groups, eps, residuals, g):
     dx = _per_pixel(inverse) * (
         g * scale[None, None, None] - _per_pixel(mean_g) - centred * _per_pixel(inverse * mean_gx)
     )
-    return dx.astype(x.dtype), sum_gx.sum(0), sum_g.sum(0)
+    return dx.astype(x.dtype), sum_gx.sum(0).astype(scale.dtype), sum_g.sum(0).astype(scale.dtype)
 
 
 group_norm.defvjp(_group_norm_fwd, _group_norm_bwd)

@@ -79,9 +79,16 @@ class ScoreNet(Backbone):
         self._build(style, channels * K, channels * K, ch, ch_mult, num_res_blocks, attn, margin=2)
 
     def __call__(
-        self, xt: Int[Array, "B H W C"], t: Int[Array, " B"], *, key: Key[Array, ""] | None = None
+        self,
+        xt: Int[Array, "B H W C"],
+        t: Int[Array, " B"],
+        *,
+        label: None = None,
+        key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B H W C K"]:
-        """The logits for x_t at step t; with a key, dropout is on."""
+        """The logits for x_t at step t; it has no classes; with a key, dropout is on."""
+        if label is not None:
+            raise ValueError("ScoreNet was called with labels, and has no classes: use UNet(num_classes=...)")
         frequencies = jax.lax.stop_gradient(self.frequencies[...])
         angles = (t.astype(float) / self.max_time)[:, None] * frequencies[None] * (2 * jnp.pi)
         temb = self.temb(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1))

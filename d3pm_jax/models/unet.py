@@ -33,7 +33,7 @@ class UNet(Backbone):
         outputs: numbers for each element: K logits by default, 2 for `heads.logistic`.
         num_classes: of the labels, if there are any.
         dtype: of the computation, that of the parameters by default. In bfloat16 the parameters, the
-            embeddings, the statistics of GroupNorm, the softmax and the output stay float32.
+            embeddings, the statistics of GroupNorm, the softmax and the last layer stay float32.
         rngs: for the initial weights.
 
     Raises:

@@ -61,15 +61,19 @@ def write(parts: Parts, steps: int, path: Path) -> None:
         UserError: the noise cannot be drawn in advance, or not be written.
     """
     header = {"format": "d3pm noise bank", "version": VERSION, "steps": steps, **describe(parts)}
-    with replacing(path) as partial:
+
+    def put(call: Callable, *args: Any) -> Any:
         try:
-            writer = array_record_module.ArrayRecordWriter(str(partial), WRITER)
-            writer.write(json.dumps(header).encode())
-            for i in range(steps):
-                writer.write(_record(parts, i))
-            writer.close()
+            return call(*args)
         except RuntimeError as error:
             raise UserError(f"cannot write {path} ({error}): name another file") from error
+
+    with replacing(path) as partial:
+        writer = put(array_record_module.ArrayRecordWriter, str(partial), WRITER)
+        put(writer.write, json.dumps(header).encode())
+        for i in range(steps):
+            put(writer.write, _record(parts, i))
+        put(writer.close)
 
 
 def _record(parts: Parts, i: int) -> bytes:
@@ -148,4 +152,4 @@ def _read(reader: Any, path: Path, index: int) -> bytes:
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"noise bank {path} is damaged ({why}): presample it again, then go on with --resume")
+    return UserError(f"noise bank {path} is damaged ({why}): presample it again")

@@ -74,7 +74,9 @@ def restore(folder: Path, step: int, like: Any) -> Any:
             return checkpointer.restore(path, target)
         except (ValueError, KeyError, TypeError) as error:
             first = str(error).splitlines()[0]
-            raise UserError(f"checkpoint {path} does not fit the network of this config: {first}") from error
+            raise UserError(
+                f"checkpoint {path} does not fit the network and optimizer of this config: {first}"
+            ) from error
 
 
 def _verify(path: Path) -> None:

@@ -138,7 +138,7 @@ def _softmax(logits: Array, x0: Array, xt: Array) -> tuple[Scale, Array, Array]:
     sums = jnp.sum(jnp.exp(logits - top[..., None]), axis=-1)
     at = (jnp.take_along_axis(logits, x[..., None], axis=-1)[..., 0] for x in (x0, xt))
     l0, lt = (jnp.where(l == NEG_INF, NEG_INF, l - top - jnp.log(sums)) for l in at)
-    return Scale(top, jnp.where(sums > 0, 1 / sums, 0.0)), l0, lt
+    return Scale(top, jnp.where(sums == 0, 0.0, 1 / jnp.where(sums == 0, 1.0, sums))), l0, lt  # NaN stays
 
 
 def _probabilities(logits: Array, scale: Scale) -> Array:
@@ -274,12 +274,6 @@ def _ends(step: Step, l0: Array, lt: Array, same: Array) -> Ends:
         norm_p=norm_p,
         kept=step.a + step.c + lt - by_p,
     )
-
-
-def _at(logits: Array, x: Array, total: Array) -> Array:
-    """log p at a category, -inf where it has probability 0."""
-    picked = jnp.take_along_axis(logits, x[..., None], axis=-1)[..., 0]
-    return jnp.where(picked == NEG_INF, NEG_INF, picked - total)
 
 
 def _finite(x: Array) -> Array:

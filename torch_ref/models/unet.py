@@ -43,6 +43,9 @@ class UNet(Backbone):
         self.class_emb = None if num_classes is None else nn.Linear(num_classes, 4 * ch)
 
     def forward(self, xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        if (label is None) != (self.class_emb is None):
+            given = "without labels" if label is None else "with labels"
+            raise ValueError(f"a network of num_classes = {self.num_classes} was called {given}: change one")
         dtype = self.temb1.weight.dtype
         embedded = time_embedding(t, self.ch, self.max_time).to(dtype)
         temb = self.temb2(F.silu(self.temb1(embedded)))
