@@ -159,7 +159,7 @@ def _bar(row: Row) -> str:
         return "shown only"
     near = ' class="near"' if row.used > 0.5 else ""
     width = f"{100 * row.used:.1f}%"
-    return f'<span class="used"><span{near} style="width: {width}"></span></span>{row.used:.0%}'
+    return f'<span class="used"><span{near} style="width: {width}"></span></span>{100 * row.used:.2g}%'
 
 
 def _plots(found: Report) -> Iterator[str]:
@@ -194,7 +194,7 @@ def _drift(outcomes: Sequence[Outcome]) -> Figure:
     columns = min(2, len(outcomes))
     rows = -(-len(outcomes) // columns)
     figure = Figure(figsize=(5.2 * columns, 3 * rows), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharey="row").flat)
     for axis, outcome in zip(axes, outcomes, strict=False):
         for who, y in outcome.drift.items():
             axis.semilogy(np.arange(1, len(y) + 1), y, label=who, color=COLOURS.get(who, "#7a3e9d"))

@@ -80,8 +80,8 @@ def facts(device: Any) -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "JAX on": f"{device.platform} ({device.device_kind})",
-        "torch on": f"cpu ({platform.machine()})",
+        "JAX on": device.device_kind,
+        "torch on": f"cpu, {platform.machine()}",
     }
 
 
