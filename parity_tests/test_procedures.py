@@ -26,9 +26,8 @@ def test_training_moves_the_parameters() -> None:
     setting = Setting("gaussian", T=50, levels=1)
     with frameworks.precision("float64"):
         trained = runs.train_torch(setting, runs.noise(setting))
-    moved = [np.abs(x - runs.weights(setting)[k]).max() for k, x in trained.parameters[-1].items()]
-    assert min(moved) > 1e-4  # the bias of k has no gradient: weight decay alone moves it
-    assert sorted(moved)[1] > 2e-3
+    moved = {k: np.abs(x - runs.weights(setting)[k]).max() for k, x in trained.parameters[-1].items()}
+    assert min(x for k, x in moved.items() if not k.endswith(".k.bias")) > 2e-3  # that has no gradient
     norms = trained.metrics["grad_norm"]
     assert norms.min() < runs.ADAM.clip < norms.max()
 
