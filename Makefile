@@ -11,7 +11,7 @@ demo: .venv/installed-core
 	$(BIN)/d3pm sample $(RUN)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

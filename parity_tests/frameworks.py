@@ -15,7 +15,6 @@ torch.set_num_threads(1)  # arrays are tiny
 Function = Callable[..., Any]
 Arguments = Mapping[str, Any]
 BFLOAT16 = np.dtype(jnp.bfloat16)
-COMPILER_OPTIONS: dict[str, Any] = {}  # of every compiled call
 DIFFERENTIABLE = (
     "a",
     "b",
@@ -125,7 +124,7 @@ def _value_and_gradient(f: Function, static: tuple[tuple[str, Any], ...], jit: b
             return outputs, {}
         return outputs, pull_back([jnp.asarray(w) for w in weights])[0]
 
-    return jax.jit(run, compiler_options=COMPILER_OPTIONS) if jit else run
+    return jax.jit(run) if jit else run
 
 
 def _is_traced(x: Any) -> bool:

@@ -89,7 +89,8 @@ def continuous(*names: str) -> Callable[[str], Iterator[Case]]:
                 "mask_id": K - 1,
                 "K": K,
             }
-            yield Case(schedule, {name: args[name] for name in ("schedule", *names)})
+            eager = (schedule == "linear") == (dtype == "float64")
+            yield Case(schedule, {name: args[name] for name in ("schedule", *names)}, eager)
 
     return cases
 

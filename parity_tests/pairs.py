@@ -276,7 +276,11 @@ PAIRS: dict[str, Pair] = {
     ),
     "timesteps.stratified": Pair(loss_cases.stratified, cdf=arguments(scales.stratified), call=steps_alone),
     "strata_bound": Pair(
-        loss_cases.strata_bound, arguments(scales.strata_bound), of("logits"), call=strata_by_table
+        loss_cases.strata_bound,
+        arguments(scales.strata_bound),
+        of("logits"),
+        call=strata_by_table,
+        dtypes=("float64",),  # float32 is that of its terms
     ),
     "mean_and_se": Pair(loss_cases.values, result(scales.mean_and_se)),
     "continuous.linear": Pair(loss_cases.levels, result(scales.level), call=in_module),

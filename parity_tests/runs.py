@@ -19,7 +19,7 @@ from d3pm_jax import diffusion, likelihood, sampling
 from d3pm_jax.models import convert
 from d3pm_jax.training import network
 from d3pm_jax.training.step import build_optimizer, draw_noise, init_state, make_step
-from parity_tests import frameworks, scales
+from parity_tests import scales
 from parity_tests.frameworks import to_jax, to_torch
 from torch_ref import models as torch_models
 from torch_ref import training
@@ -126,7 +126,7 @@ def train_jax(setting: Setting) -> Trained:
     optimizer, tr, key = build_optimizer(spec.optimizer), spec.process.build(), jax.random.key(0)
     state = init_state(params, optimizer)
     lowered = jax.jit(make_step(spec, predict, optimizer)).lower(state, tr, to_jax(batch(0)), key)
-    step = lowered.compile(compiler_options=frameworks.COMPILER_OPTIONS)
+    step = lowered.compile()
     found, metrics = Trained([], [], {}), []
     for i in range(setting.steps):
         state, row = step(state, tr, to_jax(batch(i)), key)
@@ -168,7 +168,7 @@ def evaluate_jax(setting: Setting, arrays: Arrays) -> Evaluated:
         chain = sampling.ancestral(denoise, tr, tr.draw_prior(vs[0]), lambda t: vs[t], range(tr.T + 1))
         return denoise(x0, t), bound.steps, bound.prior, chain.states
 
-    compiled = jax.jit(run, compiler_options=frameworks.COMPILER_OPTIONS)
+    compiled = jax.jit(run)
     return Evaluated(*map(np.asarray, compiled(params, spec.process.build(), us, vs)))
 
 

@@ -2,13 +2,11 @@
 
 import inspect
 
+import jax
 import pytest
 
-from parity_tests import frameworks
 from parity_tests.pairs import PAIRS, REASONS, public_names, twin
 from parity_tests.run import rows
-
-frameworks.COMPILER_OPTIONS["xla_backend_optimization_level"] = 0  # compiles faster; the report does without
 
 
 def test_every_public_name_has_a_pair_or_a_reason() -> None:
@@ -27,16 +25,11 @@ def test_twins_take_the_same_parameters(name: str) -> None:
     assert named[0] == named[1]
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype"),
-    [
-        pytest.param(name, d, marks=pytest.mark.xdist_group(name))  # one process: float32 is held to float64
-        for name, pair in PAIRS.items()
-        for d in (*pair.dtypes, *(["bfloat16"] if name == "hybrid" else []))
-    ],
-)
-def test_pair(name: str, dtype: str) -> None:
-    found = list(rows(name, dtype))
+@pytest.mark.parametrize("name", PAIRS)
+def test_pair(name: str) -> None:
+    dtypes = (*PAIRS[name].dtypes, *(["bfloat16"] if name == "hybrid" else []))
+    found = [row for dtype in dtypes for row in rows(name, dtype)]
+    jax.clear_caches()  # the next pair has other programs
     failed = [row for row in found if not row.ok]
     assert found
     assert not failed, f"{len(failed)} of {len(found)}, the worst {max(failed, key=lambda row: row.used)}"

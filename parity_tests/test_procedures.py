@@ -8,8 +8,6 @@ import pytest
 from parity_tests import frameworks, procedures, runs
 from parity_tests.runs import Evaluated, Setting, Trained
 
-frameworks.COMPILER_OPTIONS["xla_backend_optimization_level"] = 0  # as in test_parity
-
 
 @pytest.mark.parametrize(("process", "dtype"), [("uniform", "float64"), ("gaussian", "float32")])
 def test_procedures(process: str, dtype: str) -> None:

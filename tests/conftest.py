@@ -1,12 +1,16 @@
-"""Strict JAX settings for every test; two CPU devices, as the trainer uses."""
+"""Fixtures of these tests; settings are in the conftest.py above."""
 
 import jax
 import numpy as np
 import pytest
 
-jax.config.update("jax_num_cpu_devices", 2)
-jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_debug_key_reuse", True)
+
+@pytest.fixture
+def optimised():
+    """New programs as users compile them: for tests of the last bits, of memory, or with much to compute."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from d3pm_jax.training import step as step_module
 from tests import tiny
 from tests.test_cli import CONFIG, error, status
 
-pytestmark = pytest.mark.xdist_group("cli")
 SHAPE = (16, 8, 8, 1)
 STEPS = 5
 

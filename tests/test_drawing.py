@@ -14,7 +14,7 @@ GRID = 2**23
 U = np.arange(GRID, dtype=np.float32) / np.float32(GRID)
 T = 20
 
-pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
+pytestmark = [pytest.mark.usefixtures("optimised"), pytest.mark.filterwarnings("ignore:x_T still depends")]
 
 
 def skewed(K):

@@ -132,16 +132,20 @@ def bound_over_paths(case, first_step, x0):
     return terms.sum(), -np.log(p.sum())
 
 
+@jax.jit
+def draw_on_grid(tr, x0, t):
+    return tr.draw_q(jnp.full(4096, x0), t, jnp.arange(4096) / 4096)
+
+
 def noise_to_reach(case, x0):
     """u [T, K, N, D] that takes each element of x0 to each category at each t, wherever it can."""
-    u = jnp.linspace(0, 1, 4096, endpoint=False)
     found = np.zeros((T, K, *x0.shape))
-    for t, index in itertools.product(range(1, T + 1), np.ndindex(x0.shape)):
-        drawn = np.asarray(case.tr.draw_q(jnp.full(u.shape, x0[index]), jnp.asarray(t), u))
+    for t, x in itertools.product(range(1, T + 1), case.data):
+        drawn = np.asarray(draw_on_grid(case.tr, jnp.asarray(x), jnp.asarray(t)))
         reached = np.unique(drawn)
-        assert set(reached) == set(np.flatnonzero(case.tr.Qbar(jnp.asarray(t))[x0[index]]))
+        assert set(reached) == set(np.flatnonzero(case.tr.Qbar(jnp.asarray(t))[x]))
         for k in reached:
-            found[(t - 1, k, *index)] = u[np.argmax(drawn == k)]
+            found[t - 1, k][x0 == x] = np.argmax(drawn == k) / 4096
     return found
 
 
@@ -159,12 +163,12 @@ def test_all_t_bound_is_the_expectation_over_paths_and_above_the_likelihood(case
         )
     )
     total = np.zeros(len(x0))
+    Qbar = np.asarray(case.tr.Qbar(jnp.arange(T + 1)))
     for a, b in STATES:  # both elements are taken to this state at every t
         found = bound(
             case.tr, jnp.asarray(x0), jnp.asarray(np.stack([u[:, a, :, 0], u[:, b, :, 1]], axis=-1))
         )
-        for t in range(1, T + 1):
-            q = np.asarray(case.tr.Qbar(jnp.asarray(t)))
+        for t, q in enumerate(Qbar[1:], 1):
             weight = q[x0[:, 0], a] * q[x0[:, 1], b]
             total += np.where(weight > 0, weight * np.asarray(found.steps[t - 1]), 0)
     total += np.asarray(found.prior)

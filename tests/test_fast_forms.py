@@ -82,6 +82,7 @@ def test_losses_are_those_of_the_definition(name, first_step):
     assert_close(marginal[..., None], expected[..., None], 1e-13)
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["uniform", "marginal", "masked", "gaussian"])
 def test_narrow_logits_give_the_float64_value(name, dtype):
@@ -135,6 +136,7 @@ VOCABULARY = {
 }
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", VOCABULARY)
 def test_the_loss_at_vocabulary_scale_takes_less_memory_than_its_logits(name):
     K = 50_000

@@ -11,6 +11,8 @@ from d3pm_jax import drawing, numerics
 
 INF = jnp.inf
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 def grad_of(f):
     """The gradient of the sum of f, of the finite entries only."""

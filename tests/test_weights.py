@@ -19,7 +19,6 @@ from d3pm_jax.training import checkpoint, loop, network, run
 from tests import tiny
 from tests.test_cli import CONFIG, error, status
 
-pytestmark = pytest.mark.xdist_group("cli")
 SMALL = ["--model.ch", "4", "--model.ch-mult", "1", "--model.groups", "1"]
 
 

@@ -1,0 +1,37 @@
+"""Strict JAX settings for every test; two CPU devices, as the trainer uses; short compilation."""
+
+import os
+
+import jax
+import pytest
+import threadpoolctl
+from jax.experimental.compilation_cache import compilation_cache
+
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_compilation(tmp_path_factory):
+    """Here and in other processes: little optimisation, and no program twice in one run of the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    settings = {
+        "jax_disable_most_optimizations": True,  # not where a test uses `optimised`
+        "jax_compilation_cache_dir": str(folder / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    compilation_cache.reset_cache()  # what imports compiled came before it had a folder
+    threadpoolctl.threadpool_limits(1)  # matrices are small: a second thread mostly waits for the first
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """What a module compiled is not kept in memory for the next one."""
+    yield
+    jax.clear_caches()
