@@ -25,7 +25,7 @@ def test_training_moves_the_parameters() -> None:
     with frameworks.precision("float64"):
         trained = runs.train_torch(setting, runs.noise(setting))
     moved = {k: np.abs(x - runs.weights(setting)[k]).max() for k, x in trained.parameters[-1].items()}
-    assert min(x for k, x in moved.items() if not k.endswith(".k.bias")) > 2e-3  # that has no gradient
+    assert min(x for k, x in moved.items() if not k.endswith(".k.bias")) > 1e-4  # that has no gradient
     norms = trained.metrics["grad_norm"]
     assert norms.min() < runs.ADAM.clip < norms.max()
 

@@ -22,7 +22,7 @@ D3PM = [sys.executable, "-c", "from d3pm_jax.cli.main import main; main()"]
 ONE_LINE = re.compile(r"d3pm \w+: error: [^\n]+\n")
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     """Where data sets are prepared: not in the user's folder."""
     return tmp_path_factory.mktemp("data")

@@ -59,7 +59,7 @@ def test_draw_q_on_the_whole_grid(name):
         assert off_by(drawn, np.exp(exact_row(name, t, 5 % tr.K))) <= 1.0
 
 
-@pytest.mark.parametrize("name", ["uniform, K = 256", "marginal", "masked", "gaussian"])
+@pytest.mark.parametrize("name", PROCESSES)
 def test_draw_prior_on_the_whole_grid(name):
     with jax.enable_x64(True):
         p = np.exp(np.asarray(PROCESSES[name]().log_prior()))

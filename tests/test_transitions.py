@@ -261,23 +261,6 @@ def _shapes(jaxpr):
             yield from _shapes(inner)
 
 
-@pytest.mark.parametrize("name", ["uniform", "absorbing", "gaussian"])
-def test_every_draw_on_a_grid_of_u_has_its_probability(name):
-    tr = {
-        "uniform": lambda: d3pm.uniform(d3pm.cosine(20), 7),
-        "absorbing": lambda: d3pm.absorbing(d3pm.reciprocal(20), 7, 3),
-        "gaussian": lambda: d3pm.gaussian(d3pm.linear(20, 0.05, 1.0), 7),
-    }[name]()
-    n = 2**16
-    u = jnp.arange(n) / n
-    for t in (1, 10, 20):
-        drawn = tr.draw_q(jnp.full(n, 5, jnp.int32), i32(t)[0], u)
-        counts = np.bincount(drawn, minlength=7)
-        np.testing.assert_allclose(counts, n * np.asarray(tr.Qbar(i32(t)[0]))[5], atol=1.5)
-    counts = np.bincount(tr.draw_prior(u), minlength=7)
-    np.testing.assert_allclose(counts, n * np.exp(tr.log_prior()), atol=1.5)
-
-
 def test_samples_do_not_depend_on_the_batch():
     tr = d3pm.uniform(d3pm.cosine(20), 7)
     key = jax.random.key(0)

@@ -166,7 +166,8 @@ def test_another_architecture_is_one_short_line(old, tmp_path, data_dir, capsys)
     _, state = old
     file, workdir = tmp_path / "w.safetensors", tmp_path / "new"
     convert.save(file, state.ema)
-    message = error(capsys, "import", file, CONFIG, "--workdir", workdir, "--data.dir", data_dir)
+    deeper = ["--model.ch-mult", "1", "2"]
+    message = error(capsys, "import", file, CONFIG, "--workdir", workdir, "--data.dir", data_dir, *deeper)
     assert "missing ['down.0.conv.bias', 'down.0.conv.weight', 'down.1.blocks.0.conv1.bias'] and 37 more" in (
         message
     )
