@@ -1,4 +1,4 @@
-"""KL and cross entropy of Q = alpha I + (1 - alpha) 1 pi^T in one pass over the logits, gradient in one more.
+"""KL and cross entropy of Q = alpha I + (1 - alpha) 1 pi^T in O(K), and their gradient in one more pass.
 
 With a = alpha_t, b = beta_t pi_xt, c = alpha_bar_{t-1}, m = 1 - c and p = softmax(logits) (D3PM eq. 3, 4):
 
@@ -8,6 +8,9 @@ With a = alpha_t, b = beta_t pi_xt, c = alpha_bar_{t-1}, m = 1 - c and p = softm
 Only j = x_0 and j = x_t stand apart; they are kept in log space. All other j take sums over K, without
 branches so that they vectorise; where pi is one category, their q is 0 and they take none. Terms of the KL
 are q r - q + p with r = log q - log p, which is never negative (see `numerics.kl`).
+
+The softmax's sums come first, for all elements; then the sums over the other j, by parts that fit a cache;
+then what is left to do for each element, once and not once per part: small programs cost more than sums.
 """
 
 from collections.abc import Callable
