@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -159,7 +160,7 @@ def log_bars(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def two_floats(x: np.ndarray) -> Array:
     """float64 numbers as two rows whose sum they are, in JAX's default float type."""
-    high = x.astype(jnp.zeros(0).dtype)
+    high = x.astype(jax.dtypes.canonicalize_dtype(float))
     return jnp.asarray(np.stack([high, (x - high).astype(high.dtype)]))
 
 

@@ -185,7 +185,7 @@ def _tables(Q: Matrices) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
         raise ValueError("Q is empty: a process needs at least 1 step")
     Qbar = np.eye(len(Q[0]))
     shape = (len(Q) + 1, *Qbar.shape)
-    back, cum, ends = (np.empty(shape, jnp.zeros(0).dtype) for _ in range(3))
+    back, cum, ends = (np.empty(shape, jax.dtypes.canonicalize_dtype(float)) for _ in range(3))
     for t in range(len(Q) + 1):
         q = _check_stochastic(Q[t - 1], t, len(Qbar)) if t else Qbar
         Qbar = Qbar @ q
@@ -202,18 +202,18 @@ def _ends(p: np.ndarray) -> np.ndarray:
 
 def _round_up(x: np.ndarray) -> np.ndarray:
     """The smallest float of JAX's default type that is not below x: no float lies between the two."""
-    dtype = jnp.zeros(0).dtype
+    dtype = jax.dtypes.canonicalize_dtype(float)
     near = x.astype(dtype)
     return np.where(near < x, np.nextafter(near, np.asarray(np.inf, dtype)), near)
 
 
 def _round(matrix: np.ndarray) -> np.ndarray:
     """The matrix in JAX's default float type, with entries too small for `numerics.log_matmul` set to 0."""
-    return _without_small(matrix).astype(jnp.zeros(0).dtype)
+    return _without_small(matrix).astype(jax.dtypes.canonicalize_dtype(float))
 
 
 def _without_small(matrix: np.ndarray) -> np.ndarray:
-    return np.where(matrix < numerics.smallest_entry(jnp.zeros(0).dtype), 0.0, matrix)
+    return np.where(matrix < numerics.smallest_entry(jax.dtypes.canonicalize_dtype(float)), 0.0, matrix)
 
 
 def _check_stochastic(q: np.ndarray, t: int, K: int) -> np.ndarray:

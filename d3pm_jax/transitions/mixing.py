@@ -232,7 +232,7 @@ def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
 def _check_range(beta: np.ndarray, beta_bar: np.ndarray, pi: np.ndarray) -> None:
     """A ratio p / q of the reverse step is at most the inverse of this: it must fit a float."""
     smallest = (beta[1:] * beta_bar[1:-1]).min(initial=1.0) * pi[pi > 0].min() ** 2
-    dtype = jnp.zeros(0).dtype
+    dtype = jax.dtypes.canonicalize_dtype(float)
     if np.count_nonzero(pi) > 1 and smallest < np.finfo(dtype).tiny:
         raise ValueError(
             f"beta as small as {beta.min():.3g} with pi as small as {pi[pi > 0].min():.3g} is out of range "
