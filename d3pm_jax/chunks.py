@@ -112,7 +112,7 @@ def stored(f: Callable[..., Rows], args: Any) -> Rows:
     """f(*args) for trees of arrays [*S], made by a loop over two halves.
 
     XLA on a CPU merges whatever leads from a sum over K to the next pass over [*S, K] with that pass, and
-    makes it anew for each of the K. It does not look into a loop.
+    makes it anew for each of the K. It does not look into a loop; with one axis there is nothing to halve.
     """
     leaves, tree = jax.tree.flatten(args)
     S = leaves[0].shape

@@ -18,7 +18,7 @@ TOLERANCES = {
         "draw": 0.0,
         "forward": 3e-15,
         "parameter": 1e-13,
-        "trained": 1e-12,
+        "trained": 1e-13,
         "bound": 1e-14,
     },
     "float32": {
@@ -27,7 +27,7 @@ TOLERANCES = {
         "draw": 1e-5,
         "forward": 2e-6,
         "parameter": 5e-5,
-        "trained": 1e-4,
+        "trained": 5e-5,
         "bound": 2e-6,
     },
     "bfloat16": {"value": 2e-6, "gradient": 2e-3, "draw": 1e-5},  # gradients are rounded to 2^-9 of them

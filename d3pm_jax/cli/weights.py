@@ -30,7 +30,7 @@ def export_weights(args: argparse.Namespace) -> int:
     stored = dataclasses.replace(stored, train=dataclasses.replace(stored.train, noise=None))
     kind, params = ("raw", state.params) if args.raw else ("ema", state.ema)
     step = int(state.step)
-    metadata = {"config": json.dumps(config_io.to_json(stored)), "step": str(step), "weights": kind}
+    metadata = {"config": config_io.dump(stored), "step": str(step), "weights": kind}
     convert.save(path, params, metadata)
     sizes = [x.size for x in jax.tree.leaves(params)]
     print(f"{kind} weights of step {step}, {len(sizes)} tensors, {sum(sizes):,} numbers: {path}")

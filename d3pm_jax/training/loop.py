@@ -38,7 +38,7 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
     source = data.open_split(config.data.name, config.data.train_split, config.data.dir)
     parts = run.build(config, source[0]["image"].shape, config.train.batch_size)
     noise_of = _drawn if config.train.noise is None else bank.open_for(parts, Path(config.train.noise))
-    claim(config, workdir, resume)
+    _claim(config, workdir, resume)
     begun = checkpoint.steps(workdir / run.CHECKPOINTS)
     parts = run.restore(workdir, parts) if begun else run.start(parts)
     start = int(parts.state.step)
@@ -53,7 +53,7 @@ def _drawn(step: int) -> None:
     """No noise: the step draws its own."""
 
 
-def claim(config: Config, workdir: Path, resume: bool) -> None:
+def _claim(config: Config, workdir: Path, resume: bool) -> None:
     """Make workdir this run's, without touching another's.
 
     Raises:
