@@ -200,10 +200,10 @@ def torch_side(what: str, net: Net, bfloat16: bool, best: bool) -> tuple[Step, s
 
 
 def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, bool]:
-    from d3pm_jax.cli.setup import use_all_cores
+    from d3pm_jax.cli.setup import prepare_cpu
     from d3pm_jax.training.devices import batched, data_mesh, replicated
 
-    use_all_cores(net.shape[0])
+    prepare_cpu(net.shape[0])
     import jax
     import jax.numpy as jnp
     import optax

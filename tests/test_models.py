@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from d3pm_jax.models import ScoreNet, UNet, convert
-from d3pm_jax.models.layers import group_norm, time_embedding
+from d3pm_jax.models.layers import conv_doubled, group_norm, time_embedding
 
 
 def small(**changes):
@@ -68,6 +68,27 @@ def test_group_norm_and_its_gradient_equal_the_formula():
         *(jax.tree.leaves(value_and_gradient(f)) for f in (group_norm, plain_group_norm)), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.usefixtures("x64")
+def test_conv_of_a_doubled_image_equals_that_of_the_copies():
+    build = partial(nnx.Conv, 3, 5, (3, 3), padding=1, param_dtype=float, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(build(bias_init=nnx.initializers.normal(1.0)))
+    x = jax.random.normal(jax.random.key(1), (2, 3, 4, 3))
+    weight = jax.random.normal(jax.random.key(2), (2, 6, 8, 5))
+
+    def of_copies(conv, x):
+        return conv(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
+
+    def value_and_gradient(f):
+        return jax.value_and_grad(lambda *a: (f(nnx.merge(graphdef, a[0]), a[1]) * weight).sum(), (0, 1))(
+            params, x
+        )
+
+    for a, b in zip(
+        *(jax.tree.leaves(value_and_gradient(f)) for f in (conv_doubled, of_copies)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.usefixtures("x64")

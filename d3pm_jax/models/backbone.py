@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from d3pm_jax.models.layers import Attention, ResBlock, Style, at_least_float32
+from d3pm_jax.models.layers import Attention, ResBlock, Style, at_least_float32, conv_doubled
 
 
 def padded_size(size: int, levels: int) -> int:
@@ -105,7 +105,7 @@ class Backbone(nnx.Module):
             for i in range(len(level.blocks)):
                 h = level.block(i, jnp.concatenate([h, skips.pop()], axis=-1), temb, cemb, next(keys))
             if level.conv is not None:
-                h = level.conv(_double(h))
+                h = conv_doubled(level.conv, h)
         h = self.conv_out(at_least_float32(nnx.swish(self.norm_out(h))))
         return h[:, before : before + size, before : before + size]
 
@@ -116,8 +116,3 @@ def _keys(key: Key[Array, ""] | None) -> Iterator[Key[Array, ""] | None]:
     while True:
         yield None if key is None else jax.random.fold_in(key, i)
         i += 1
-
-
-def _double(x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
-    """Nearest-neighbour upsampling by 2."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
