@@ -6,6 +6,7 @@ before `build`.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -183,10 +184,7 @@ class Head:
     """add onehot(x_t)"""
     forbid: int | None = None
     """a category that the data never contains: an extra mask"""
-
-    def outputs(self, K: int) -> int:
-        """How many numbers the network gives for each element."""
-        return K
+    outputs: ClassVar[int | None] = None  # numbers that it needs for each element, in place of K logits
 
     def logits(self, output: Array, xt: Array, K: int) -> Array:
         """Logits of x_0 [*S, K] from the output [*S, outputs] of a network that was given x_t."""
@@ -202,9 +200,7 @@ class LogisticHead(Head):
 
     residual: bool = True
     """add x_t, scaled to [-1, 1], to the place before a tanh"""
-
-    def outputs(self, K: int) -> int:
-        return 2
+    outputs: ClassVar[int | None] = 2
 
     def logits(self, output: Array, xt: Array, K: int) -> Array:
         loc = output[..., 0] + xt * (2.0 / (K - 1)) - 1.0 if self.residual else output[..., 0]

@@ -28,13 +28,13 @@ class Model:
     """the type of activations; parameters, the last layer, loss and draws are float32 in either case"""
 
     def build(
-        self, K: int, outputs: int, image: tuple[int, int, int], T: int, key: Key[Array, ""]
+        self, K: int, outputs: int | None, image: tuple[int, int, int], T: int, key: Key[Array, ""]
     ) -> nnx.Module:
         """The network, f(xt, t, *, key=None) -> [B, H, W, C, outputs].
 
         Args:
             K: categories.
-            outputs: numbers that the head needs for each element.
+            outputs: numbers that the head needs for each element, in place of K logits.
             image: (H, W, C).
             T: steps of the process.
             key: for the initial weights.
@@ -60,7 +60,7 @@ class UNet(Model):
     """give the network onehot(x_t) besides its scaled value"""
 
     def build(
-        self, K: int, outputs: int, image: tuple[int, int, int], T: int, key: Key[Array, ""]
+        self, K: int, outputs: int | None, image: tuple[int, int, int], T: int, key: Key[Array, ""]
     ) -> nnx.Module:
         size, channels = _square(image)
         return models.UNet(K, channels, size, T, **self._options(), outputs=outputs, rngs=nnx.Rngs(key))
@@ -80,10 +80,10 @@ class ScoreNet(Model):
     """what to multiply the output by, at evenly spaced t up to T"""
 
     def build(
-        self, K: int, outputs: int, image: tuple[int, int, int], T: int, key: Key[Array, ""]
+        self, K: int, outputs: int | None, image: tuple[int, int, int], T: int, key: Key[Array, ""]
     ) -> nnx.Module:
         _, channels = _square(image)
-        if outputs != K:
+        if outputs is not None:
             raise ValueError(f"the head needs {outputs} outputs, ScoreNet gives K = {K} logits: use Head()")
         return models.ScoreNet(K, channels, T, **self._options(), rngs=nnx.Rngs(key))
 

@@ -40,7 +40,9 @@ CASES = {
     "padded, with classes": Case(
         "UNet",
         7,
-        UNET | {"size": 7, "ch_mult": (1, 1), "num_res_blocks": 2, "outputs": 2, "num_classes": 3},
+        UNET
+        | {"channels": 2, "size": 7, "ch_mult": (1, 1), "num_res_blocks": 2}
+        | {"outputs": 2, "num_classes": 3},
     ),
     "binary": Case(
         "ScoreNet",

@@ -30,7 +30,9 @@ class UNet(Backbone):
         groups: of every GroupNorm; divides all widths. The official code has 32.
         onehot_input: besides 2 x / (K - 1) - 1, give the network onehot(x). For categories without
             order, an absorbing mask among them.
-        outputs: numbers for each element: K logits by default, 2 for `heads.logistic`.
+        outputs: numbers for each element in place of K logits: 2 for `heads.logistic`. As in the official
+            code, the last layer has the first number of every channel before the second of any, but
+            keeps the logits of a channel together.
         num_classes: of the labels, if there are any.
         dtype: of the computation, that of the parameters by default. In bfloat16 the parameters, the
             embeddings, the statistics of GroupNorm, the softmax and the last layer stay float32.
@@ -62,7 +64,7 @@ class UNet(Backbone):
         if ch < 4 or ch % 2:
             raise ValueError(f"ch = {ch}: the time embedding needs an even width of at least 4")
         self.K, self.ch, self.max_time, self.onehot_input = K, ch, max_time, onehot_input
-        self.outputs, self.num_classes = K if outputs is None else outputs, num_classes
+        self.outputs, self.num_classes = outputs, num_classes
         zeros = nnx.initializers.zeros_init()
         style = Style(
             rngs,
@@ -84,7 +86,7 @@ class UNet(Backbone):
         self._build(
             style,
             n_in=channels * (1 + K if onehot_input else 1),
-            n_out=channels * self.outputs,
+            n_out=channels * (K if outputs is None else outputs),
             ch=ch,
             ch_mult=ch_mult,
             num_res_blocks=num_res_blocks,
@@ -111,7 +113,10 @@ class UNet(Backbone):
         cemb = None
         if self.class_emb is not None and label is not None:
             cemb = self.class_emb(jax.nn.one_hot(label, self.class_emb.in_features))
-        return self._run(self._input(xt), temb, cemb, key).reshape(*xt.shape, self.outputs)
+        output = self._run(self._input(xt), temb, cemb, key)
+        if self.outputs is None:
+            return output.reshape(*xt.shape, self.K)
+        return jnp.stack(jnp.split(output, self.outputs, axis=-1), axis=-1)
 
     def _input(self, xt: Array) -> Array:
         """Categories as numbers in [-1, 1], and one-hot where asked for, channels last."""

@@ -28,7 +28,7 @@ def split(config: Config, image: tuple[int, int, int]) -> tuple[Predict, Init]:
     K, head = config.process.K, config.head
 
     def build(key: Array) -> nnx.Module:
-        return config.model.build(K, head.outputs(K), image, config.process.steps, key)
+        return config.model.build(K, head.outputs, image, config.process.steps, key)
 
     graphdef, _ = nnx.split(nnx.eval_shape(build, jax.random.key(0)))
 

@@ -30,12 +30,19 @@ class UNet(Backbone):
         outputs: int | None = None,
         num_classes: int | None = None,
     ):
-        outputs = K if outputs is None else outputs
         style = Style(1e-6, groups, dropout, 4 * ch, num_classes is not None, down_pads=(0, 1))
         n_in = channels * (1 + K if onehot_input else 1)
         first = padded_size(size, len(ch_mult))
         attn_levels = [i for i in range(len(ch_mult)) if first // 2**i in attn_resolutions]
-        super().__init__(style, n_in, channels * outputs, ch, ch_mult, num_res_blocks, attn_levels)
+        super().__init__(
+            style,
+            n_in,
+            channels * (K if outputs is None else outputs),
+            ch,
+            ch_mult,
+            num_res_blocks,
+            attn_levels,
+        )
         self.K, self.ch, self.max_time, self.onehot_input = K, ch, max_time, onehot_input
         self.outputs, self.num_classes = outputs, num_classes
         self.temb1 = nn.Linear(ch, 4 * ch)
@@ -52,7 +59,10 @@ class UNet(Backbone):
         cemb = None
         if self.class_emb is not None and label is not None:
             cemb = self.class_emb(F.one_hot(label, self.class_emb.in_features).to(dtype))
-        return self.run(self._input(xt), temb, cemb).movedim(1, -1).reshape(*xt.shape, self.outputs)
+        output = self.run(self._input(xt), temb, cemb).movedim(1, -1)
+        if self.outputs is None:
+            return output.reshape(*xt.shape, self.K)
+        return torch.stack(output.chunk(self.outputs, dim=-1), dim=-1)
 
     def _input(self, xt: Tensor) -> Tensor:
         """Categories as numbers in [-1, 1], and one-hot where asked for, [B, channels, H, W]."""
