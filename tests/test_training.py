@@ -144,7 +144,7 @@ def test_every_network_and_head_trains_and_stays_float32_outside_the_network(mod
     floats = [x for x in jax.tree.leaves((state, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert {x.dtype for x in floats} == {np.dtype("float32")}
     kernel = np.asarray(state.params["conv_out"]["kernel"][...])
-    assert kernel.shape == (3, 3, 4, head.outputs(config.process.K))
+    assert kernel.shape == (3, 3, 4, head.outputs or config.process.K)
     assert np.any(kernel != before["conv_out"]["kernel"][...])
     if "frequencies" in before:  # of the embedding of time: never trained
         for params in (state.params, state.ema):
