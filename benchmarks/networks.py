@@ -3,10 +3,10 @@
     python benchmarks/networks.py [train] [sample] [--nets big small score] [--rounds N] [--bfloat16]
 
 A training step is forward, backward and Adam on the mean cross entropy of x_0; a sampling step is forward
-and a draw of every element from its logits. JAX runs as `d3pm train` does: one device per CPU core, or the
-accelerator. PyTorch runs eagerly as users write it, and at its best settings: channels last with a malloc
-that keeps its pages, or `torch.compile` on a GPU. Compare ratios, not times: they are medians over rounds,
-and a round counts only while every side has its cores to itself.
+and a draw of every element from its logits. JAX runs as `d3pm train` does: one device per CPU core and
+huge pages where Linux gives them, or the accelerator. PyTorch runs eagerly as users write it, and at its
+best settings: channels last with a malloc that keeps its pages, or `torch.compile` on a GPU. Compare ratios,
+not times: they are medians over rounds, and a round counts only while every side has its cores to itself.
 """
 
 import argparse
@@ -58,7 +58,7 @@ MALLOC = {
     "MALLOC_TOP_PAD_": "268435456",
 }
 STEPS = {"train": "training", "sample": "sampling"}
-SIDES = {"torch": {}, "torch, best": MALLOC, "jax": {}}
+SIDES = {"torch": {}, "torch, best": MALLOC, "jax": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}}
 Step = Callable[[], Any]
 
 
@@ -200,10 +200,10 @@ def torch_side(what: str, net: Net, bfloat16: bool, best: bool) -> tuple[Step, s
 
 
 def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, bool]:
-    from d3pm_jax.cli.setup import prepare_cpu
+    from d3pm_jax.cli.setup import use_all_cores
     from d3pm_jax.training.devices import batched, data_mesh, replicated
 
-    prepare_cpu(net.shape[0])
+    use_all_cores(net.shape[0])
     import jax
     import jax.numpy as jnp
     import optax

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 
 from d3pm_jax import config_io, data
-from d3pm_jax.cli.setup import prepare_cpu
+from d3pm_jax.cli.setup import use_all_cores
 from d3pm_jax.training import bank, run
 from d3pm_jax.training.devices import batched
 from d3pm_jax.training.step import build_optimizer, make_step
@@ -26,7 +26,7 @@ def main(path: str) -> None:
     config = config_io.from_file(Path(path))
     rounds = 2 * ROUNDS + 2  # the first of both compile
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=rounds * STEPS))
-    prepare_cpu(config.train.batch_size)
+    use_all_cores(config.train.batch_size)
     source = data.open_split(config.data.name, config.data.train_split, config.data.dir)
     image, seed, B = source[0]["image"].shape, config.train.seed, config.train.batch_size
     parts = run.start(run.build(config, image, B))

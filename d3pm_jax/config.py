@@ -184,7 +184,8 @@ class Head:
     """add onehot(x_t)"""
     forbid: int | None = None
     """a category that the data never contains: an extra mask"""
-    outputs: ClassVar[int | None] = None  # numbers that it needs for each element, in place of K logits
+    outputs: ClassVar[int | None] = None
+    """what the network gives for each element: None for K logits, or so many numbers; see `models.UNet`"""
 
     def logits(self, output: Array, xt: Array, K: int) -> Array:
         """Logits of x_0 [*S, K] from the output [*S, outputs] of a network that was given x_t."""

@@ -4,7 +4,7 @@ import argparse
 import shlex
 
 from d3pm_jax.cli import overrides
-from d3pm_jax.cli.setup import image_shape, prepare_cpu
+from d3pm_jax.cli.setup import image_shape, use_all_cores
 from d3pm_jax.errors import UserError
 from d3pm_jax.training import bank, run
 
@@ -16,7 +16,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     config = overrides.from_file(args, rest, f"[--steps N] --out FILE{SUFFIX}")
     if args.out is None or args.out.suffix != SUFFIX:
         raise UserError(f"--out {args.out}: the bank is an ArrayRecord file, name it FILE{SUFFIX}")
-    prepare_cpu(config.train.batch_size)
+    use_all_cores(config.train.batch_size)
     parts = run.build(config, image_shape(config), config.train.batch_size)
     steps = args.steps or config.train.steps
     bank.write(parts, steps, args.out)

@@ -2,11 +2,9 @@
 
 import argparse
 import contextlib
-import ctypes
 import dataclasses
 import logging
 import os
-import platform
 
 import jax
 
@@ -15,34 +13,17 @@ from d3pm_jax.config import Config
 from d3pm_jax.errors import UserError
 from d3pm_jax.training import run
 
-# Numbers of malloc.h. Memory of any arena but the first is mapped if it is large, whatever M_MMAP_MAX says.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
-_MALLOPT = ((_M_TRIM_THRESHOLD, -1), (_M_MMAP_MAX, 0), (_M_ARENA_MAX, 1))
 
+def use_all_cores(batch_size: int) -> None:
+    """One CPU device per core, as many as divide the batch: XLA uses several better than one.
 
-def prepare_cpu(batch_size: int) -> None:
-    """One CPU device per core, as many as divide the batch, and memory that is kept from step to step.
-
-    XLA uses several devices better than one. Must come before the first JAX computation. Devices of a GPU or
-    TPU are left as they are.
+    Must come before the first JAX computation. Without effect where there is a GPU or TPU.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     devices = max(n for n in range(1, cores + 1) if batch_size % n == 0)
     with contextlib.suppress(RuntimeError):  # JAX runs already, in a notebook say: use what it has
         jax.config.update("jax_num_cpu_devices", devices)
-    _keep_freed_memory()
     logging.getLogger("absl").setLevel(logging.ERROR)
-
-
-def _keep_freed_memory() -> None:
-    """Tells malloc of glibc not to return memory to the system; without effect where there is another one.
-
-    XLA allocates all temporaries of a step at once and frees them after it. Large blocks are mapped anew by
-    default, so that the system zeroes every page of every step: a seventh of the time of a training step.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        for option, value in _MALLOPT:
-            ctypes.CDLL(None).mallopt(option, value)
 
 
 def open_run(args: argparse.Namespace) -> tuple[run.Parts, data.ImageSource, data.ImageSource]:
@@ -54,7 +35,7 @@ def open_run(args: argparse.Namespace) -> tuple[run.Parts, data.ImageSource, dat
     config = read_config(args)
     if not os.access(args.workdir, os.W_OK):
         raise UserError(f"{args.workdir} cannot be written to, where the results go: change its permissions")
-    prepare_cpu(args.batch_size)
+    use_all_cores(args.batch_size)
     spec = config.data
     train, test = (
         data.open_split(spec.name, split, spec.dir) for split in (spec.train_split, spec.test_split)

@@ -9,7 +9,7 @@ import jax
 
 from d3pm_jax import config_io
 from d3pm_jax.cli import overrides
-from d3pm_jax.cli.setup import image_shape, prepare_cpu, read_config
+from d3pm_jax.cli.setup import image_shape, read_config, use_all_cores
 from d3pm_jax.config import Config
 from d3pm_jax.errors import UserError
 from d3pm_jax.models import convert
@@ -25,7 +25,7 @@ def export_weights(args: argparse.Namespace) -> int:
     if path.suffix != SUFFIX:
         raise UserError(f"--out {path}: the file is one of safetensors, name it FILE{SUFFIX}")
     config, stored = read_config(args), run.read_config(args.workdir)
-    prepare_cpu(1)
+    use_all_cores(1)
     state = run.restore(args.workdir, run.build(config, image_shape(config), 1), args.step).state
     stored = dataclasses.replace(stored, train=dataclasses.replace(stored.train, noise=None))
     kind, params = ("raw", state.params) if args.raw else ("ema", state.ema)
@@ -47,7 +47,7 @@ def import_weights(args: argparse.Namespace, rest: list[str]) -> int:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     if (args.workdir / run.CONFIG).exists() or checkpoint.steps(args.workdir / run.CHECKPOINTS):
         raise UserError(f"{args.workdir} holds a run already: pass another --workdir")
-    prepare_cpu(1)
+    use_all_cores(1)
     parts = run.build(config, image_shape(config), 1)
     try:
         params = convert.load(args.file, parts.state.params)
