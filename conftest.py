@@ -17,7 +17,6 @@ def short_compilation(tmp_path_factory):
     """Here and in other processes: little optimisation, and no program twice in one run of the tests."""
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-    os.environ["GLIBC_TUNABLES"] = ""  # commands do not start twice
     settings = {
         "jax_disable_most_optimizations": True,  # not where a test uses `optimised`
         "jax_compilation_cache_dir": str(folder / "compiled"),

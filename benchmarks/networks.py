@@ -5,8 +5,9 @@
 A training step is forward, backward and Adam on the mean cross entropy of x_0; a sampling step is forward
 and a draw of every element from its logits. JAX runs as `d3pm train` does: one device per CPU core and
 huge pages where Linux gives them, or the accelerator. PyTorch runs eagerly as users write it, and at its
-best settings: channels last with a malloc that keeps its pages, or `torch.compile` on a GPU. Compare ratios,
-not times: they are medians over rounds, and a round counts only while every side has its cores to itself.
+best settings: channels last, huge pages and a malloc that keeps them, or `torch.compile` on a GPU. Compare
+ratios, not times: they are medians over rounds, and a round counts only while every side has its cores to
+itself.
 """
 
 import argparse
@@ -52,13 +53,15 @@ NETS = {
     ),
 }
 COMMON = {"max_time": 1000, "num_res_blocks": 2, "dropout": 0.0}
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "268435456",
+    **HUGE_PAGES,
 }
 STEPS = {"train": "training", "sample": "sampling"}
-SIDES = {"torch": {}, "torch, best": MALLOC, "jax": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}}
+SIDES = {"torch": {}, "torch, best": MALLOC, "jax": HUGE_PAGES}
 Step = Callable[[], Any]
 
 

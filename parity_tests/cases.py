@@ -74,7 +74,7 @@ SITUATIONS = (  # t, kind of logits, first_step
 # (tests/test_transitions.py has a dense process too), and first_step="x0" in float32, for both.
 ALL_SITUATIONS = ("marginal", "dense")
 CHAINED = ("uniform", "absorbing_extra", "marginal", "masked", "gaussian", "dense")  # each kind once
-EAGER = {"float64": ("dense", 3), "float32": ("uniform", 6)}  # the situation that runs without jit too
+EAGER = {"float64": ("dense", 3), "float32": ("marginal", 6)}  # the situation that runs without jit too
 
 
 def situations(dtype: str, families: tuple[str, ...] = tuple(FAMILIES)) -> Iterator[Case]:

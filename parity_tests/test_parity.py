@@ -5,6 +5,7 @@ import inspect
 import jax
 import pytest
 
+from parity_tests.cases import situations
 from parity_tests.pairs import PAIRS, REASONS, public_names, twin
 from parity_tests.run import rows
 
@@ -14,6 +15,11 @@ def test_every_public_name_has_a_pair_or_a_reason() -> None:
     assert set(public_names()) - covered == set(), "add a twin and a Pair, or a reason"
     assert covered - set(public_names()) == set(), "these no longer exist"
     assert set(PAIRS) & set(REASONS) == set()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_one_situation_runs_without_jit_too(dtype: str) -> None:
+    assert sum(case.eager for case in situations(dtype)) == 1
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -1,16 +1,20 @@
 """The second start with huge pages."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from d3pm_jax.cli import main, pages
 
+D3PM = Path(sys.executable).parent / "d3pm"
+HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 PROGRAM = """
 import resource, sys
-if sys.argv[1:] == ["asking"]:
+if sys.argv[1:] == ["ask"]:
     from d3pm_jax.cli.pages import use_huge_pages
     use_huge_pages()
 import jax
@@ -27,55 +31,82 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 faults()
-print(max(faults() for _ in range(3)), sys.argv[1:])
+print(max(faults() for _ in range(3)))
 """
 
 
-def output(*args, **env):
-    """Page faults of a call, and the arguments of the program that was run at last."""
-    clean = {k: v for k, v in os.environ.items() if k != pages.TUNABLES} | {"JAX_PLATFORMS": "cpu"} | env
-    command = [sys.executable, "-c", PROGRAM, *args]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean)
-    faults, args_seen = done.stdout.split(maxsplit=1)
-    assert args_seen.strip() == str(list(args))
-    return int(faults)
+def run(command, **env):
+    """What a program gave in an environment without the setting, but for `env`."""
+    clean = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"} | {"JAX_PLATFORMS": "cpu"} | env
+    return subprocess.run(command, capture_output=True, text=True, env=clean)
+
+
+def page_faults(*args, **env):
+    """Of a call that allocates, once one went before."""
+    return int(run([sys.executable, "-c", PROGRAM, *args], **env).stdout)
 
 
 def test_pages_of_a_step_are_large():
-    if not (pages._MODE.exists() and "[madvise]" in pages._MODE.read_text()):
-        pytest.skip("huge pages are not given to those who ask")
-    if (before := output()) < 5_000:
-        pytest.skip(f"{before} page faults without: not those of glibc and 4 KiB")
-    assert output("asking") < before / 10
-    assert output("asking", GLIBC_TUNABLES="") > before / 2  # the user's choice
+    without = page_faults("ask", GLIBC_TUNABLES="")  # the user's choice
+    if not pages._can_ask() or page_faults(**HUGE) > without / 10:
+        pytest.skip("huge pages are not to be had here")
+    assert page_faults("ask") < without / 5
 
 
 @pytest.mark.parametrize(
-    ("mode", "env", "starts"),
-    [("madvise", None, 1), ("madvise", "", 0), ("always", None, 0), (None, None, 0)],
+    ("change", "starts"),
+    [
+        ({}, 1),
+        ({"env": ""}, 0),
+        ({"mode": "always"}, 0),
+        ({"mode": None}, 0),
+        ({"libc": ("", "")}, 0),
+        ({"libc": ("glibc", "2.31")}, 0),
+        ({"xoptions": {"d3pm_huge_pages": True}}, 0),
+    ],
 )
-def test_only_programs_that_can_ask_are_started_anew(mode, env, starts, tmp_path, monkeypatch):
+def test_only_programs_that_can_ask_are_started_anew(change, starts, tmp_path, monkeypatch):
+    case = {"env": None, "mode": "madvise", "libc": ("glibc", "2.41"), "xoptions": {}} | change
     found = []
-    monkeypatch.setattr(pages, "_MODE", tmp_path / "enabled")
-    monkeypatch.setattr(pages.platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setattr(os, "execv", lambda *args: found.append(args))
-    if mode is not None:
-        words = [f"[{x}]" if x == mode else x for x in ("always", "madvise", "never")]
+    monkeypatch.setattr(pages, "_MODE", tmp_path / "enabled")
+    monkeypatch.setattr(pages.platform, "libc_ver", lambda: case["libc"])
+    monkeypatch.setattr(sys, "_xoptions", case["xoptions"])
+    if case["mode"] is not None:
+        words = [f"[{x}]" if x == case["mode"] else x for x in ("always", "madvise", "never")]
         (tmp_path / "enabled").write_text(" ".join(words))
-    if env is None:
-        monkeypatch.setenv(pages.TUNABLES, "")  # so that it is taken back at the end
-        monkeypatch.delenv(pages.TUNABLES)
-    else:
-        monkeypatch.setenv(pages.TUNABLES, env)
+    monkeypatch.setenv("GLIBC_TUNABLES", case["env"] or "")
+    if case["env"] is None:
+        monkeypatch.delenv("GLIBC_TUNABLES")
     pages.use_huge_pages()
-    assert found == [(sys.executable, [sys.executable, *sys.orig_argv[1:]])] * starts
+    command = [sys.executable, "-X", "d3pm_huge_pages", *sys.orig_argv[1:]]
+    assert found == [(sys.executable, command)] * starts
 
 
-@pytest.mark.parametrize(("command", "starts"), [("train", 1), ("eval", 1), ("sample", 1), ("schedule", 0)])
-def test_commands_that_run_networks_ask(command, starts, monkeypatch):
+@pytest.mark.parametrize("executable", ["", "/nowhere/python"])
+def test_a_program_that_cannot_be_started_goes_on(executable, monkeypatch):
+    monkeypatch.setattr(pages, "_can_ask", lambda: True)
+    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.setenv("GLIBC_TUNABLES", "")
+    monkeypatch.delenv("GLIBC_TUNABLES")
+    pages.use_huge_pages()
+    assert "GLIBC_TUNABLES" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("words", "starts"), [("train", 1), ("eval DIR", 1), ("sample DIR", 1), ("schedule", 0), ("train -h", 0)]
+)
+def test_commands_that_run_networks_ask(words, starts, monkeypatch):
     found = []
-    monkeypatch.setattr(sys, "argv", ["d3pm", command, *(["DIR"] if command in ("eval", "sample") else [])])
-    monkeypatch.setattr(main, "use_huge_pages", lambda: found.append(command))
+    monkeypatch.setattr(sys, "argv", ["d3pm", *words.split()])
+    monkeypatch.setattr(main, "use_huge_pages", lambda: found.append(words))
     with pytest.raises(SystemExit):
-        main.main()
+        main.script()
     assert len(found) == starts
+
+
+def test_a_command_says_what_it_says_once(tmp_path):
+    done = run([D3PM, "eval", str(tmp_path / "no run")])
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(r"d3pm eval: error: [^\n]+\n", done.stderr)

@@ -10,14 +10,20 @@ from d3pm_jax.cli.pages import use_huge_pages
 from d3pm_jax.errors import UserError
 
 
+def script() -> None:
+    """The console script: `main`, with huge pages for the commands that run a network."""
+    command, *rest = [*sys.argv[1:], ""]
+    if command in ("train", "eval", "sample") and not {"-h", "--help"}.intersection(rest):
+        use_huge_pages()
+    main()
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """The console script. Exits with 0 (done), 1 (an error of the user's), 2 (bad usage) or 130."""
+    """Runs a command. Exits with 0 (done), 1 (an error of the user's), 2 (bad usage) or 130."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     if rest and not args.takes_config:
         parser.error(f"unknown argument {rest[0]}: see d3pm {args.command} --help")
-    if argv is None and args.runs_network:
-        use_huge_pages()
     try:
         sys.exit(args.run(args, rest))
     except UserError as error:
@@ -39,12 +45,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="d3pm", description="Train and use diffusion models on discrete data.", allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    text = "train a model, or go on with a run"
-    _add_train(_command(commands, "train", _train, text, takes_config=True, runs_network=True))
-    text = "bits per dimension on the test split, with its parts"
-    _add_eval(_command(commands, "eval", _eval, text, runs_network=True))
-    text = "draw samples, beside data and as chains"
-    _add_sample(_command(commands, "sample", _sample, text, runs_network=True))
+    _add_train(_command(commands, "train", _train, "train a model, or go on with a run", takes_config=True))
+    _add_eval(_command(commands, "eval", _eval, "bits per dimension on the test split, with its parts"))
+    _add_sample(_command(commands, "sample", _sample, "draw samples, beside data and as chains"))
     text = "draw how a process removes information, without training"
     _add_schedule(_command(commands, "schedule", _schedule, text, takes_config=True))
     _add_export(_command(commands, "export", _export, "write the weights of a run for PyTorch"))
@@ -57,17 +60,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction,
-    name: str,
-    run: Callable,
-    text: str,
-    takes_config: bool = False,
-    runs_network: bool = False,
+    commands: argparse._SubParsersAction, name: str, run: Callable, text: str, takes_config: bool = False
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name, help=text, description=text, add_help=not takes_config, allow_abbrev=False
     )
-    parser.set_defaults(run=run, takes_config=takes_config, runs_network=runs_network)
+    parser.set_defaults(run=run, takes_config=takes_config)
     if takes_config:
         parser.add_argument(
             "-h", "--help", action="store_true", help="this text; after CONFIG, its fields as well"
