@@ -4,7 +4,7 @@
 
 A training step is forward, backward and Adam on the mean cross entropy of x_0; a sampling step is forward
 and a draw of every element from its logits. JAX runs as `d3pm train` does: one device per CPU core and
-huge pages where Linux gives them, or the accelerator. PyTorch runs eagerly as users write it, and at its
+memory that is kept from step to step, or the accelerator. PyTorch runs eagerly as users write it, and at its
 best settings: channels last, huge pages and a malloc that keeps them, or `torch.compile` on a GPU. Compare
 ratios, not times: they are medians over rounds, and a round counts only while every side has its cores to
 itself.
@@ -12,6 +12,7 @@ itself.
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -53,15 +54,14 @@ NETS = {
     ),
 }
 COMMON = {"max_time": 1000, "num_res_blocks": 2, "dropout": 0.0}
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "268435456",
-    **HUGE_PAGES,
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 STEPS = {"train": "training", "sample": "sampling"}
-SIDES = {"torch": {}, "torch, best": MALLOC, "jax": HUGE_PAGES}
+SIDES = {"torch": {}, "torch, best": MALLOC, "jax": {}}
 Step = Callable[[], Any]
 
 
@@ -203,10 +203,11 @@ def torch_side(what: str, net: Net, bfloat16: bool, best: bool) -> tuple[Step, s
 
 
 def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, bool]:
-    from d3pm_jax.cli.setup import use_all_cores
+    from d3pm_jax.cli.setup import keep_freed_memory, use_all_cores
     from d3pm_jax.training.devices import batched, data_mesh, replicated
 
     use_all_cores(net.shape[0])
+    keep_freed_memory(math.prod(net.shape[:3]) * net.options["ch"])
     import jax
     import jax.numpy as jnp
     import optax

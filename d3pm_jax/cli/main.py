@@ -6,20 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from d3pm_jax.cli.pages import use_huge_pages
 from d3pm_jax.errors import UserError
 
 
-def script() -> None:
-    """The console script: `main`, with huge pages for the commands that run a network."""
-    command, *rest = [*sys.argv[1:], ""]
-    if command in ("train", "eval", "sample") and not {"-h", "--help"}.intersection(rest):
-        use_huge_pages()
-    main()
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command. Exits with 0 (done), 1 (an error of the user's), 2 (bad usage) or 130."""
+    """The console script. Exits with 0 (done), 1 (an error of the user's), 2 (bad usage) or 130."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     if rest and not args.takes_config:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from d3pm_jax import plots
 from d3pm_jax.cli import overrides
-from d3pm_jax.cli.setup import use_all_cores
+from d3pm_jax.cli.setup import image_shape, keep_freed_memory, use_all_cores
 from d3pm_jax.config import Config
 from d3pm_jax.errors import UserError
 from d3pm_jax.training import loop, metrics, run
@@ -27,6 +27,8 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     if args.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     use_all_cores(config.train.batch_size)
+    height, width, _ = image_shape(config)
+    keep_freed_memory(config.train.batch_size * height * width * config.model.ch)
     print(_table(config), flush=True)
     if not loop.train(config, args.workdir, args.resume):
         print(f"go on with: d3pm train --workdir {args.workdir} --resume")
