@@ -3,8 +3,8 @@
     python benchmarks/networks.py [train] [sample] [--nets big small score] [--rounds N] [--bfloat16]
 
 A training step is forward, backward and Adam on the mean cross entropy of x_0; a sampling step is forward
-and a draw of every element from its logits. JAX runs as `d3pm train` does: one device per CPU core and
-memory that is kept from step to step, or the accelerator. PyTorch runs eagerly as users write it, and at its
+and a draw of every element from its logits. JAX runs as `d3pm` does: one device per CPU core and, in
+training, memory that is kept from step to step, or the accelerator. PyTorch runs eagerly as users write it, and at its
 best settings: channels last, huge pages and a malloc that keeps them, or `torch.compile` on a GPU. Compare
 ratios, not times: they are medians over rounds, and a round counts only while every side has its cores to
 itself.
@@ -207,7 +207,8 @@ def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, b
     from d3pm_jax.training.devices import batched, data_mesh, replicated
 
     use_all_cores(net.shape[0])
-    keep_freed_memory(math.prod(net.shape[:3]) * net.options["ch"])
+    if what == "train":
+        keep_freed_memory(math.prod(net.shape[:3]) * net.options["ch"])
     import jax
     import jax.numpy as jnp
     import optax

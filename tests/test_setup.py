@@ -30,7 +30,7 @@ def faults():
     jax.block_until_ready(f(x))
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-for _ in range(8):
+for _ in range(20):
     faults()
 print(mesh.size, sorted(faults() for _ in range(9))[4])
 """
