@@ -4,10 +4,10 @@
 
 A training step is forward, backward and Adam on the mean cross entropy of x_0; a sampling step is forward
 and a draw of every element from its logits. JAX runs as `d3pm` does: one device per CPU core and, in
-training, memory that is kept from step to step, or the accelerator. PyTorch runs eagerly as users write it, and at its
-best settings: channels last, huge pages and a malloc that keeps them, or `torch.compile` on a GPU. Compare
-ratios, not times: they are medians over rounds, and a round counts only while every side has its cores to
-itself.
+training, memory that is kept from step to step, or the accelerator. PyTorch runs eagerly as users write it,
+and at its best settings: channels last, huge pages and a malloc that keeps them, or `torch.compile` on a GPU.
+Compare ratios, not times: they are medians over rounds, and a round counts only while every side has its
+cores to itself.
 """
 
 import argparse
