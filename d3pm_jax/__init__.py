@@ -1,24 +1,17 @@
 """d3pm_jax: exact diffusion on discrete data in JAX.
 
-The names here are the pure kernels. Networks are in `d3pm_jax.models`, data in `d3pm_jax.data`, the
-trainer in `d3pm_jax.training`; none of them is imported with this package.
+Flat names are the kernels that one needs to write a training loop, a bound and a chain. What only one topic
+needs stays in its sub-package (`timesteps.importance`, `losses.continuous`, `compat`), and so does every name
+that two of them have: the flat one is the process (`uniform`) or the table of betas (`linear`, `cosine`,
+`polynomial`), and `timesteps.uniform` or `schedules.continuous.linear` are reached through theirs.
+
+Every sub-package is an attribute, imported when it is first used: the kernels need neither Flax nor a trainer.
 """
 
-from d3pm_jax import (
-    continuous,
-    heads,
-    likelihood,
-    losses,
-    numerics,
-    sampling,
-    schedules,
-    timesteps,
-    transitions,
-)
-from d3pm_jax.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
-from d3pm_jax.drawing import categorical
+import importlib
+from typing import Any
+
 from d3pm_jax.heads import forbid, logistic, residual
-from d3pm_jax.information import mutual_information, mutual_information_steps
 from d3pm_jax.likelihood import (
     all_t_bound,
     bits_per_dim,
@@ -36,19 +29,18 @@ from d3pm_jax.losses import (
     smoothed_cross_entropy,
     stochastic_bound,
 )
-from d3pm_jax.numerics import kl, kl_logits, log_add, log_matmul, log_normalize, log_prob, log_sum
-from d3pm_jax.sampling import ancestral, sample
-from d3pm_jax.schedules import (
-    cosine,
-    cosine_squared,
-    from_alpha_bar,
-    linear,
-    log_linear,
-    polynomial,
-    reciprocal,
+from d3pm_jax.numerics import (
+    categorical,
+    kl,
+    kl_logits,
+    log_add,
+    log_matmul,
+    log_normalize,
+    log_prob,
+    log_sum,
 )
-from d3pm_jax.timesteps import low_discrepancy
-from d3pm_jax.transitions import (
+from d3pm_jax.posteriors import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
+from d3pm_jax.processes import (
     absorbing,
     banded,
     dense,
@@ -62,6 +54,19 @@ from d3pm_jax.transitions import (
     respace,
     uniform,
 )
+from d3pm_jax.sampling import ancestral, sample
+from d3pm_jax.schedules import (
+    cosine,
+    cosine_squared,
+    from_alpha_bar,
+    linear,
+    log_linear,
+    mutual_information,
+    mutual_information_steps,
+    polynomial,
+    reciprocal,
+)
+from d3pm_jax.timesteps import low_discrepancy
 
 __version__ = "0.1.0"
 
@@ -72,7 +77,6 @@ __all__ = [
     "banded",
     "bits_per_dim",
     "categorical",
-    "continuous",
     "cosine",
     "cosine_squared",
     "cross_entropy",
@@ -83,13 +87,11 @@ __all__ = [
     "from_alpha_bar",
     "from_rate",
     "gaussian",
-    "heads",
     "hybrid",
     "kl",
     "kl_logits",
     "knn_graph",
     "knn_rate",
-    "likelihood",
     "linear",
     "log_add",
     "log_linear",
@@ -99,14 +101,12 @@ __all__ = [
     "log_prob",
     "log_sum",
     "logistic",
-    "losses",
     "low_discrepancy",
     "marginal",
     "masked",
     "mean_and_se",
     "mutual_information",
     "mutual_information_steps",
-    "numerics",
     "p_logits",
     "p_prev",
     "p_sample",
@@ -120,13 +120,44 @@ __all__ = [
     "residual",
     "respace",
     "sample",
-    "sampling",
-    "schedules",
     "smoothed_cross_entropy",
     "stochastic_bound",
     "strata_bound",
     "stratified_bound",
-    "timesteps",
-    "transitions",
     "uniform",
 ]
+
+_SUBPACKAGES = (
+    "checks",
+    "compat",
+    "config",
+    "data",
+    "errors",
+    "evaluation",
+    "files",
+    "heads",
+    "likelihood",
+    "losses",
+    "models",
+    "numerics",
+    "posteriors",
+    "processes",
+    "runs",
+    "sampling",
+    "schedules",
+    "show",
+    "timesteps",
+    "training",
+    "types",
+    "weights",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"d3pm_jax.{name}")
+    raise AttributeError(f"module 'd3pm_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBPACKAGES})

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
 from d3pm_jax.checks import check_categories
-from d3pm_jax.transitions.base import two_floats
+from d3pm_jax.numerics import double_float
 
 
 def residual(output: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array, "*S K"]:
@@ -67,7 +67,9 @@ def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> 
     """
     if K < 2:
         raise ValueError(f"K = {K}: a process needs at least 2 categories")
-    edges = two_floats((2 * np.arange(K + 1) - K) / (K - 1.0)).reshape((2,) + (1,) * loc.ndim + (K + 1,))
+    edges = double_float.from_float64((2 * np.arange(K + 1) - K) / (K - 1.0)).reshape(
+        (2,) + (1,) * loc.ndim + (K + 1,)
+    )
     wide = jnp.promote_types(jnp.promote_types(loc.dtype, log_scale.dtype), jnp.float32)
     loc, log_scale = loc.astype(wide)[..., None], log_scale.astype(wide)[..., None]
     inverse = math.exp(2.0) * jnp.exp(-log_scale)

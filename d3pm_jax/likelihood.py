@@ -1,6 +1,6 @@
 """The variational bound on -log p(x_0), all steps of it or some, and its units.
 
-A bound with fewer steps (strided) is that of `transitions.respace(tr, grid)`: the functions here take it
+A bound with fewer steps (strided) is that of `processes.respace(process, grid)`: the functions here take it
 as any other process.
 """
 
@@ -15,13 +15,13 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax import timesteps
-from d3pm_jax.diffusion import q_sample
 from d3pm_jax.losses import posterior_kl, prior_kl
-from d3pm_jax.noise import Noise, per_example
+from d3pm_jax.posteriors import q_sample
+from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import Denoise
-from d3pm_jax.transitions.base import Transition
+from d3pm_jax.sampling.noise import Noise, per_example
 
-Term = Callable[[Transition, Array, Array, Array, Array], Array]  # tr, logits, x0, xt, t -> nats
+Term = Callable[[Process, Array, Array, Array, Array], Array]  # process, logits, x0, xt, t -> nats
 
 
 class Bound(NamedTuple):
@@ -37,7 +37,7 @@ class Bound(NamedTuple):
 
 def all_t_bound(
     denoise: Denoise,
-    tr: Transition,
+    process: Process,
     x0: Int[Array, " B *S"],
     noise: Noise,
     term: Term = posterior_kl,
@@ -45,8 +45,8 @@ def all_t_bound(
     """-log p(x_0) <= prior KL + sum_t KL_t (D3PM eq. 1), every t once, each at one x_t ~ q(x_t | x_0).
 
     Args:
-        denoise: the network, (xt, tr.time[t]) -> logits of x_0.
-        tr: the forward process.
+        denoise: the network, (xt, process.time[t]) -> logits of x_0.
+        process: the forward process.
         x0: examples.
         noise: t -> uniforms [B, *S]; called with each t in 1..T.
         term: what the logits cost at a step: `posterior_kl` for logits of x_0.
@@ -57,16 +57,18 @@ def all_t_bound(
 
     def step(t: Array) -> Array:
         ts = jnp.broadcast_to(t, x0.shape[:1])
-        xt = q_sample(tr, x0, ts, noise(t))
-        return _per_example(term(tr, denoise(xt, tr.time[ts]), x0, xt, ts))
+        xt = q_sample(process, x0, ts, noise(t))
+        return _per_example(term(process, denoise(xt, process.time[ts]), x0, xt, ts))
 
-    return Bound(lax.map(step, jnp.arange(1, tr.T + 1, dtype=jnp.int32)), _per_example(prior_kl(tr, x0)))
+    return Bound(
+        lax.map(step, jnp.arange(1, process.T + 1, dtype=jnp.int32)), _per_example(prior_kl(process, x0))
+    )
 
 
 def estimate_bound(
     key: Key[Array, ""],
     denoise: Denoise,
-    tr: Transition,
+    process: Process,
     x0: Int[Array, " B *S"],
     index: Int[Array, " B"],
     term: Term = posterior_kl,
@@ -75,18 +77,18 @@ def estimate_bound(
 
     Args:
         key: a typed key.
-        denoise, tr, x0, term: as for `all_t_bound`.
+        denoise, process, x0, term: as for `all_t_bound`.
         index: the number of each example in its data set.
 
     Returns:
         The parts of the bound.
     """
-    return all_t_bound(denoise, tr, x0, per_example(key, index, x0.shape[1:]), term)
+    return all_t_bound(denoise, process, x0, per_example(key, index, x0.shape[1:]), term)
 
 
 def strata_bound(
     denoise: Denoise,
-    tr: Transition,
+    process: Process,
     x0: Int[Array, " B *S"],
     u: Float[Array, "n B"],
     noise: Noise,
@@ -98,7 +100,7 @@ def strata_bound(
     so it varies much less than n independent t would.
 
     Args:
-        denoise, tr, x0, term: as for `all_t_bound`.
+        denoise, process, x0, term: as for `all_t_bound`.
         u: uniform noise in [0, 1), for t.
         noise: j -> uniforms [B, *S] for x_t, called with the strata j = 1..n.
 
@@ -106,21 +108,21 @@ def strata_bound(
         Nats per example. The examples are independent, so the standard error of their mean (`mean_and_se`)
         covers the choice of examples, of t and of x_t.
     """
-    t, sizes = timesteps.stratified(u, tr.T)
+    t, sizes = timesteps.stratified(u, process.T)
 
     def stratum(j: Array) -> Array:
         ts = t[j]
-        xt = q_sample(tr, x0, ts, noise(j + 1))
-        return sizes[j] * _per_example(term(tr, denoise(xt, tr.time[ts]), x0, xt, ts))
+        xt = q_sample(process, x0, ts, noise(j + 1))
+        return sizes[j] * _per_example(term(process, denoise(xt, process.time[ts]), x0, xt, ts))
 
     terms = lax.map(stratum, jnp.arange(u.shape[0], dtype=jnp.int32))
-    return jnp.sum(terms, axis=0) + _per_example(prior_kl(tr, x0))
+    return jnp.sum(terms, axis=0) + _per_example(prior_kl(process, x0))
 
 
 def stratified_bound(
     key: Key[Array, ""],
     denoise: Denoise,
-    tr: Transition,
+    process: Process,
     x0: Int[Array, " B *S"],
     index: Int[Array, " B"],
     n: int,
@@ -130,7 +132,7 @@ def stratified_bound(
 
     Args:
         key: a typed key.
-        denoise, tr, x0, term: as for `all_t_bound`.
+        denoise, process, x0, term: as for `all_t_bound`.
         index: the number of each example in its data set.
         n: how many strata, 1..T.
 
@@ -139,7 +141,7 @@ def stratified_bound(
     """
     key_t, key_q = jax.random.split(key)
     u = per_example(key_t, index, (n,))(jnp.asarray(0, jnp.int32))
-    return strata_bound(denoise, tr, x0, u.T, per_example(key_q, index, x0.shape[1:]), term)
+    return strata_bound(denoise, process, x0, u.T, per_example(key_q, index, x0.shape[1:]), term)
 
 
 def mean_and_se(x: Float[Array, " N"]) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax import drawing
-from d3pm_jax.checks import check_steps
+from d3pm_jax.checks import check_t
+from d3pm_jax.numerics import inverse_cdf
 
 
 def uniform(u: Float[Array, " B"], T: int) -> Int[Array, " B"]:
@@ -97,7 +97,7 @@ def probabilities(
 
 
 def importance(u: Float[Array, " B"], p: Float[Array, " T"]) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
-    """The first t with p_1 + ... + p_t > u, by `drawing.categorical`, and its p_t.
+    """The first t with p_1 + ... + p_t > u, by `numerics.categorical`, and its p_t.
 
     The mean of loss_t / p_t is unbiased for the sum of the losses of all t.
 
@@ -108,7 +108,7 @@ def importance(u: Float[Array, " B"], p: Float[Array, " T"]) -> tuple[Int[Array,
     Returns:
         (t, p_t), t int32 in 1..T.
     """
-    index = drawing.categorical(jnp.broadcast_to(jnp.log(p), (*u.shape, p.size)), u)
+    index = inverse_cdf.categorical(jnp.broadcast_to(jnp.log(p), (*u.shape, p.size)), u)
     return index + 1, p[index]
 
 
@@ -131,7 +131,7 @@ def update(
         The next history.
     """
     T = history.counts.size
-    t = check_steps(t, 1, T)
+    t = check_t(t, 1, T)
     here = (t[:, None] == jnp.arange(1, T + 1, dtype=jnp.int32)[None]) & jnp.isfinite(kl)[:, None]
     seen = jnp.sum(here, axis=0, dtype=jnp.int32)
     total = jnp.sum(jnp.where(here, jnp.square(kl)[:, None], 0.0), axis=0)

@@ -9,10 +9,7 @@ if TYPE_CHECKING:
     from flax import nnx
     from jaxtyping import Array
 
-    from d3pm_jax.transitions.base import Transition
-
     Leaf = Array  # a field of a pytree
-    Inner = Transition  # a process inside another
     Params = nnx.State  # the parameters of a network
 else:
-    Leaf = Inner = Params = Any
+    Leaf = Params = Any

@@ -1,0 +1,31 @@
+"""Losses are free functions of a process: definitions in `variational`, faster forms by family in `fused`.
+
+`continuous` has the limit of infinitely many steps.
+"""
+
+from d3pm_jax.losses import fused as fused  # registers the fast forms
+from d3pm_jax.losses.variational import (
+    Hybrid,
+    cross_entropy,
+    direct_kl,
+    hybrid,
+    marginal_kl,
+    mean_over_steps,
+    posterior_kl,
+    prior_kl,
+    smoothed_cross_entropy,
+    stochastic_bound,
+)
+
+__all__ = [
+    "Hybrid",
+    "cross_entropy",
+    "direct_kl",
+    "hybrid",
+    "marginal_kl",
+    "mean_over_steps",
+    "posterior_kl",
+    "prior_kl",
+    "smoothed_cross_entropy",
+    "stochastic_bound",
+]

@@ -1,0 +1,135 @@
+"""The limit of infinitely many steps, for the processes with a closed form: absorbing and uniform.
+
+Time runs from 0, clean data, to 1. A schedule says how much of x_0 is left (`schedules.continuous`); it falls
+to 0, so that neither a prior nor a reconstruction term remains: the bound on -log p(x_0) is the mean over
+time, uniform in (0, 1], and over x_t of the losses below, summed over elements.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax import numerics
+from d3pm_jax.checks import check_categories
+from d3pm_jax.processes.tables import expand_trailing
+from d3pm_jax.schedules.continuous import Level, Schedule
+
+
+def absorbing_draw(
+    schedule: Schedule, x0: Int[Array, "*S"], time: Float[Array, "..."], u: Float[Array, "*S"], mask_id: int
+) -> Int[Array, "*S"]:
+    """x_t of an absorbing process: the mask where u < 1 - alpha(time), else x_0.
+
+    Args:
+        schedule: of the process.
+        x0: categories.
+        time: in [0, 1]; its shape is a prefix of that of x0.
+        u: uniform noise in [0, 1).
+        mask_id: which category the mask is.
+
+    Returns:
+        int32 categories.
+    """
+    return jnp.where(u < expand_trailing(schedule(time).beta, x0.shape), mask_id, x0.astype(jnp.int32))
+
+
+def uniform_draw(
+    schedule: Schedule, x0: Int[Array, "*S"], time: Float[Array, "..."], u: Float[Array, "*S"], K: int
+) -> Int[Array, "*S"]:
+    """x_t of a uniform process: with j = floor(u K / (1 - alpha)), the j-th category but x_0 if j < K - 1.
+
+    Else x_0: the rule of `Mixing.draw_q`.
+
+    Args:
+        schedule, x0, time, u: as for `absorbing_draw`.
+        K: number of categories.
+
+    Returns:
+        int32 categories.
+    """
+    x0 = check_categories("x0", x0, K)
+    beta = expand_trailing(schedule(time).beta, x0.shape)
+    j = jnp.floor(u * K / jnp.where(beta > 0, beta, 1.0))
+    moved = (beta > 0) & (j < K - 1)
+    j = jnp.where(moved, j, 0.0).astype(jnp.int32)
+    return jnp.where(moved, j + (j >= x0), x0).astype(jnp.int32)
+
+
+def absorbing_nelbo(
+    schedule: Schedule,
+    logits_x0: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    xt: Int[Array, "*S"],
+    time: Float[Array, "..."],
+    mask_id: int,
+) -> Float[Array, "*S"]:
+    """-alpha' / (1 - alpha) times -log p(x_0 | x_t) where x_t is the mask, else 0 (Shi et al. 2024).
+
+    The limit of T `posterior_kl` at t = time T. The mask is an extra symbol that the network forbids
+    (`heads.forbid`): otherwise the limit has another term.
+
+    Args:
+        schedule: of the process.
+        logits_x0: the network's unnormalised log p(x_0 | x_t), -inf at mask_id.
+        x0, xt: categories.
+        time: in (0, 1]; its shape is a prefix of that of x0.
+        mask_id: which category the mask is.
+
+    Returns:
+        Nats per unit of time, +inf where the prediction rules x_0 out.
+    """
+    x0 = check_categories("x0", x0, logits_x0.shape[-1])
+    level, rate = _level_and_rate(schedule, time)
+    ce = -numerics.log_prob(_wide(logits_x0), x0)
+    weight = rate / jnp.where(level.beta > 0, level.beta, 1.0)  # at time 0 nothing is masked
+    return jnp.where(xt == mask_id, expand_trailing(weight, x0.shape) * ce, 0.0)
+
+
+def uniform_nelbo(
+    schedule: Schedule,
+    logits_x0: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    xt: Int[Array, "*S"],
+    time: Float[Array, "..."],
+) -> Float[Array, "*S"]:
+    """-alpha' / (K alpha) sum_j (r_j log(r_j / s_j) - r_j + s_j): the uniform process (Schiff et al. 2024).
+
+    r_j = q(x_t = j | x_0) / q(x_t | x_0), and s_j the same of the prediction. The limit of T `posterior_kl`.
+
+    Args:
+        schedule, logits_x0, x0, xt: as for `absorbing_nelbo`; no category is forbidden.
+        time: in [0, 1]; its shape is a prefix of that of x0. At alpha = 0 the loss is 0.
+
+    Returns:
+        Nats per unit of time; 0 for an impossible pair (x_0, x_t), +inf where the prediction rules x_t out.
+    """
+    K = logits_x0.shape[-1]
+    x0 = check_categories("x0", x0, K)
+    xt = check_categories("xt", xt, K)
+    level, rate = _level_and_rate(schedule, time)
+    alpha, beta = (expand_trailing(jnp.log(x), x0.shape)[..., None] for x in level)
+    log_p0 = jnp.where(jnp.arange(K).reshape((1,) * x0.ndim + (K,)) == x0[..., None], 0.0, -jnp.inf)
+    log_r, at_xt = _relative(alpha, beta, log_p0.astype(_wide(logits_x0).dtype), xt)
+    log_s, predicted_at_xt = _relative(alpha, beta, numerics.log_normalize(_wide(logits_x0)), xt)
+    left = level.alpha > 0
+    weight = jnp.where(left, rate / jnp.where(left, level.alpha, 1.0), 0.0) / K
+    loss = jnp.where(predicted_at_xt == -jnp.inf, jnp.inf, numerics.kl(log_r, log_s))
+    weight = jnp.broadcast_to(expand_trailing(weight, x0.shape), x0.shape)
+    return jnp.where((at_xt == -jnp.inf) | (weight == 0), 0.0, weight * loss)
+
+
+def _level_and_rate(schedule: Schedule, time: Array) -> tuple[Level, Array]:
+    """The level, and -d alpha / d time."""
+    level, derivative = jax.jvp(schedule, (time,), (jnp.ones_like(time),))
+    return level, derivative.beta
+
+
+def _relative(alpha: Array, beta: Array, log_p: Array, xt: Array) -> tuple[Array, Array]:
+    """log of p_j / p_xt of alpha p + beta / K, and log of its K p_xt; alpha and beta as logs."""
+    pushed = numerics.log_add(*jnp.broadcast_arrays(jnp.log(log_p.shape[-1]) + alpha + log_p, beta))
+    at_xt = jnp.take_along_axis(pushed, xt[..., None].astype(jnp.int32), axis=-1)
+    return pushed - jnp.where(at_xt == -jnp.inf, 0.0, at_xt), at_xt[..., 0]
+
+
+def _wide(logits: Array) -> Array:
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

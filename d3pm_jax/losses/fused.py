@@ -1,0 +1,21 @@
+"""Which fast form stands for which definition of `variational`, by the family of the process.
+
+A family without an entry has the definition. A process of your own may register one in the same way; tests
+hold every entry against the definition.
+"""
+
+from d3pm_jax.losses import fused_dense, fused_masked, fused_mixing
+from d3pm_jax.losses.elementwise import numbers_per_element
+from d3pm_jax.losses.variational import dispatch_marginal_kl, loss_terms
+from d3pm_jax.processes.dense import Dense
+from d3pm_jax.processes.masked import Masked
+from d3pm_jax.processes.mixing import Mixing
+
+loss_terms.register(Mixing, fused_mixing.loss_terms)
+loss_terms.register(Masked, fused_masked.loss_terms)
+loss_terms.register(Dense, fused_dense.loss_terms)
+
+dispatch_marginal_kl.register(Mixing, fused_mixing.marginal_kl)
+
+numbers_per_element.register(Mixing, lambda process: process.K)
+numbers_per_element.register(Masked, lambda process: max(process.K, numbers_per_element(process.inner)))

@@ -1,0 +1,72 @@
+"""`posterior_kl` of a mask on top of a process by the chain rule: first whether x_{t-1} is the mask, then what it is.
+
+The definition is `variational.posterior_kl_definition`; the second part is the loss of the inner process, in its own
+fast form.
+"""
+
+from functools import cache, partial
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from d3pm_jax import numerics
+from d3pm_jax.checks import check_categories, check_t
+from d3pm_jax.losses.elementwise import Loss, WithGradient, by_autodiff, elementwise, numbers_per_element
+from d3pm_jax.losses.variational import cross_entropy, dispatch_marginal_kl
+from d3pm_jax.losses.variational import loss_terms as inner_loss_terms
+from d3pm_jax.posteriors import FirstStep, check_first_step
+from d3pm_jax.processes.base import promote
+from d3pm_jax.processes.masked import NEG_INF, Masked
+from d3pm_jax.processes.tables import expand_trailing, gather_steps
+
+
+def loss_terms(
+    process: Masked, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
+) -> tuple[Array, Array]:
+    """`variational.loss_terms`, the KL by parts of the elements together with its gradient."""
+    x0, xt = check_categories("x0", x0, process.K), check_categories("xt", xt, process.K)
+    t = check_t(t, 1, process.T)
+    check_first_step(first_step)
+    size, logits = numbers_per_element(process), promote(process, logits_x0)
+    kl = elementwise(*_losses(first_step), size, process, logits, x0, xt, t)
+    return kl, cross_entropy(process, logits_x0, x0)
+
+
+@cache
+def _losses(first_step: FirstStep) -> tuple[Loss, WithGradient]:
+    """The same functions each time, for what was compiled of them."""
+    loss = partial(_kl_by_chain_rule, first_step=first_step)
+    return loss, partial(by_autodiff, loss)
+
+
+def _kl_by_chain_rule(
+    process: Masked, logits: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
+) -> Array:
+    """By the chain rule: first whether x_{t-1} is the mask, then what it is if not."""
+    visible, hidden = logits[..., :-1], process.K - 1
+    inner_x0, inner_xt = process.inner_category(x0), process.inner_category(xt)
+    unmasked, _ = inner_loss_terms(process.inner, visible, inner_x0, inner_xt, t, "bayes")
+    marginal = dispatch_marginal_kl(process.inner, visible, inner_x0, t - 1)
+    q, p = _is_masked(process, logits, x0, t)
+    weight = jnp.exp(q[..., 1])
+    masked = numerics.kl(q, p) + jnp.where(weight > 0, weight * jnp.where(weight > 0, marginal, 0.0), 0.0)
+    (keep,) = gather_steps((process.log_keep_bar,), t, xt.shape)
+    impossible = (x0 == hidden) | (keep == NEG_INF)  # for an x_t that is not the mask
+    kl = jnp.where(xt == hidden, masked, jnp.where(impossible, 0.0, unmasked))
+    if first_step == "bayes":
+        return kl
+    possible = jnp.take_along_axis(process.log_q_back(xt, t), x0[..., None], axis=-1)[..., 0] > NEG_INF
+    first = expand_trailing(t, xt.shape) == 1
+    return jnp.where(first & possible, -numerics.log_prob(logits, x0), kl)
+
+
+def _is_masked(process: Masked, logits: Array, x0: Array, t: Array) -> tuple[Array, Array]:
+    """log q and log p of (x_{t-1} = mask, x_{t-1} != mask) given that x_t is the mask, [*S, 2] each."""
+    (mask_t,) = gather_steps((process.log_mask,), t, x0.shape)
+    keep_s, mask_s = gather_steps((process.log_keep_bar, process.log_mask_bar), t - 1, x0.shape)
+    hidden = x0 == process.K - 1
+    q = jnp.stack([mask_s, keep_s + mask_t], axis=-1)
+    q = jnp.where(hidden[..., None], jnp.broadcast_to(jnp.array([0.0, NEG_INF], q.dtype), q.shape), q)
+    log_seen, log_hidden = numerics.log_sum(logits[..., :-1]), logits[..., -1]
+    p = jnp.stack([numerics.log_add(log_hidden, log_seen + mask_s), log_seen + keep_s + mask_t], axis=-1)
+    return numerics.log_normalize(q), numerics.log_normalize(p)

@@ -1,0 +1,194 @@
+"""`posterior_kl` and `cross_entropy` of Q = alpha I + (1 - alpha) 1 pi^T in O(K), with their gradient by hand.
+
+The definitions are those of `variational`. With a = alpha_t, b = beta_t pi_xt, c = alpha_bar_{t-1}, m = 1 - c
+and p = softmax(logits) (D3PM eq. 3, 4):
+
+    q(x_{t-1} = j | x_t, x_0) = (a [j = x_t] + b) (c [j = x_0] + m pi_j) / norm_q
+    p(x_{t-1} = j | x_t)      = (a [j = x_t] + b) (c p_j + m pi_j) / norm_p
+
+Only j = x_0 and j = x_t stand apart; they are kept in log space. All other j take sums over K, without
+branches so that they vectorise; where pi is one category, their q is 0 and they take none. Terms of the KL
+are q r - q + p with r = log q - log p, which is never negative (see `numerics.kl`). docs/mixing-loss.md
+derives the gradient.
+
+The softmax's sums come first, for all elements; then the sums over the other j, by parts that fit a cache;
+then what is left to do for each element, once and not once per part: small programs cost more than sums.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from d3pm_jax import numerics
+from d3pm_jax.checks import check_categories, check_t
+from d3pm_jax.losses.mixing_terms import (
+    NEG_INF,
+    Endpoints,
+    Rest,
+    Softmax,
+    Step,
+    Table,
+    endpoints,
+    finite,
+    pi_at_endpoints,
+    saved,
+    slope,
+)
+from d3pm_jax.numerics import tiles
+from d3pm_jax.posteriors import FirstStep, check_first_step
+from d3pm_jax.processes.base import promote
+from d3pm_jax.processes.mixing import Mixing, PiKind
+from d3pm_jax.processes.tables import expand_trailing, gather
+
+
+def loss_terms(
+    process: Mixing, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
+) -> tuple[Array, Array]:
+    """`variational.loss_terms` in O(K)."""
+    x0 = check_categories("x0", x0, process.K)
+    xt = check_categories("xt", xt, process.K)
+    t = check_t(t, 1, process.T)
+    check_first_step(first_step)
+    ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)
+    pi_0, pi_t = gather(process.log_pi, x0), gather(process.log_pi, xt)
+    a, b = gather(process.log_alpha, ts), gather(process.log_beta, ts) + pi_t
+    c, m = gather(process.log_alpha_bar, ts - 1), gather(process.log_beta_bar, ts - 1)
+    kl, ce = _kl_and_ce(process, logits_x0, x0, xt, Step(a, b, c, m, pi_0, pi_t))
+    if first_step == "x0":
+        possible = jnp.where(xt == x0, numerics.log_add(a, b), b) > -jnp.inf
+        kl = jnp.where((ts == 1) & possible, ce, kl)
+    return kl, ce
+
+
+def marginal_kl(process: Mixing, logits_x0: Array, x0: Array, t: Array) -> Array:
+    """`variational.marginal_kl` in O(K): the KL of a step whose x_t says nothing of x_{t-1}."""
+    x0 = check_categories("x0", x0, process.K)
+    t = check_t(t, 0, process.T)
+    ts = jnp.broadcast_to(expand_trailing(t, x0.shape), x0.shape)
+    xt = jnp.full(x0.shape, jnp.argmax(process.log_pi), jnp.int32)  # any that q can reach
+    pi_0, pi_t = gather(process.log_pi, x0), gather(process.log_pi, xt)
+    c, m = gather(process.log_alpha_bar, ts), gather(process.log_beta_bar, ts)
+    certain = jnp.zeros(x0.shape, process.log_pi.dtype)
+    return _kl_and_ce(process, logits_x0, x0, xt, Step(certain - jnp.inf, certain, c, m, pi_0, pi_t))[0]
+
+
+def _kl_and_ce(process: Mixing, logits_x0: Array, x0: Array, xt: Array, step: Step) -> tuple[Array, Array]:
+    log_pi = lax.stop_gradient(process.log_pi)
+    return _terms(process.pi_kind, promote(process, logits_x0), x0, xt, step, log_pi)
+
+
+def _forward(pi_kind: PiKind, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array):
+    softmax, log_p0, log_pt = _softmax(logits, x0, xt)
+    ends = endpoints(step, log_p0, log_pt, xt == x0)
+    rest = _rest(pi_kind, logits, x0, xt, step, ends, softmax, log_pi)
+    row = tiles.materialize(partial(saved, pi_kind), (step, ends, rest, softmax, log_p0, log_pt, xt == x0))
+    return (row.kl, row.ce), (logits, x0, xt, log_pi, row)
+
+
+def _backward(pi_kind: PiKind, residuals, cotangents: tuple[Array, Array]):
+    logits, x0, xt, log_pi, row = residuals
+    at = tiles.materialize(slope, (row, *cotangents))
+    p = _probabilities(logits, row.softmax)
+    coefficient = at.p[..., None]
+    if pi_kind != "point":
+        pi, per_pi = _pi(pi_kind, log_pi, logits.ndim)
+        coefficient -= (pi * per_pi) * at.rest[..., None] / (1 + at.rho[..., None] * per_pi * p)
+    gradient = _add_at(_add_at(coefficient * p, x0, at.x0), xt, at.xt)
+    return gradient, None, None, None, None
+
+
+_custom = jax.custom_vjp(lambda *args: _forward(*args)[0], nondiff_argnums=(0,))
+_custom.defvjp(_forward, _backward)
+_terms = jax.jit(_custom, static_argnums=0)
+
+
+def _softmax(logits: Array, x0: Array, xt: Array) -> tuple[Softmax, Array, Array]:
+    """What makes probabilities of the logits, and log p at x_0 and at x_t: -inf where it is 0."""
+    top = finite(jnp.max(logits, axis=-1))
+    sums = jnp.sum(jnp.exp(logits - top[..., None]), axis=-1)
+    at = (jnp.take_along_axis(logits, x[..., None], axis=-1)[..., 0] for x in (x0, xt))
+    log_p0, log_pt = (jnp.where(l == NEG_INF, NEG_INF, l - top - jnp.log(sums)) for l in at)
+    inverse = jnp.where(sums == 0, 0.0, 1 / jnp.where(sums == 0, 1.0, sums))  # NaN stays
+    return Softmax(top, inverse), log_p0, log_pt
+
+
+def _probabilities(logits: Array, softmax: Softmax) -> Array:
+    return jnp.exp(logits - softmax.top[..., None]) * softmax.inverse[..., None]
+
+
+def _rest(
+    pi_kind: PiKind,
+    logits: Array,
+    x0: Array,
+    xt: Array,
+    step: Step,
+    ends: Endpoints,
+    softmax: Softmax,
+    log_pi: Array,
+) -> Rest:
+    """p is 0 at x_0 and x_t, so their terms are those of p = 0, which are known and taken off again."""
+    q = jnp.exp(step.b + step.m - finite(ends.norm_q))
+    rho = jnp.exp(jnp.where(step.m == NEG_INF, NEG_INF, step.c - step.m))
+    if pi_kind == "point":
+        return Rest(jnp.zeros_like(q), jnp.zeros_like(q), q, rho)
+    if pi_kind == "uniform":
+        q, rho = q * jnp.exp(step.pi_0), rho * jnp.exp(-step.pi_0)
+    log_least = jnp.where(step.b == NEG_INF, 0.0, finite(ends.norm_q) - finite(ends.norm_p))
+    least = jnp.exp(log_least)
+    unreached = jnp.exp(step.b + step.c - finite(ends.norm_p))
+    part = partial(_sums, pi_kind, _pi(pi_kind, log_pi, 3))
+    kl, S = tiles.over_parts(part, logits, x0, xt, *softmax, q, rho, least, unreached)
+    pi_0, pi_t = pi_at_endpoints(pi_kind, step)
+    apart = pi_0 + jnp.where(xt == x0, 0.0, pi_t)
+    return Rest(kl - q * apart * ((least - 1) - log_least), S, q, rho)
+
+
+def _sums(
+    pi_kind: PiKind,
+    table: Table,
+    logits: Array,
+    x0: Array,
+    xt: Array,
+    top: Array,
+    inverse: Array,
+    *rows: Array,
+) -> tuple[Array, Array]:
+    """`Rest.kl` and `Rest.S` with p = 0 at x_0 and x_t; least is the least p_j / q_j."""
+    q, rho, least, unreached = rows
+    pi, per_pi = table
+    p = _without(_without(_probabilities(logits, Softmax(top, inverse)), x0), xt)
+    rise = 1 + rho[..., None] * per_pi * p
+    ratio = least[..., None] + (least * rho)[..., None] * per_pi * p  # p_j / q_j
+    kl = q * jnp.sum(pi * ((ratio - 1) - jnp.log(ratio)), axis=-1)
+    if pi_kind == "general":
+        kl += unreached * jnp.sum(p * (per_pi == 0), axis=-1)
+    return kl, q * jnp.sum(pi - pi / rise, axis=-1)
+
+
+def _pi(pi_kind: PiKind, log_pi: Array, ndim: int) -> Table:
+    """pi and 1 / pi (0 where pi is) as arrays of ndim axes; 1 where pi is uniform."""
+    if pi_kind == "uniform":
+        return 1.0, 1.0
+    pi = jnp.exp(jnp.reshape(log_pi, (1,) * (ndim - 1) + (-1,)))
+    return pi, jnp.where(pi > 0, 1 / jnp.where(pi > 0, pi, 1.0), 0.0)
+
+
+def _without(weights: Array, x: Array) -> Array:
+    """weights, 0 at x."""
+    return _by_row(lambda row, k: row.at[k].set(0.0), weights, x)
+
+
+def _add_at(array: Array, x: Array, amount: Array) -> Array:
+    """array, with an amount added at x."""
+    return _by_row(lambda row, k, a: row.at[k].add(a), array, x, amount)
+
+
+def _by_row(f: Callable[..., Array], *args: Array) -> Array:
+    """f of each row of the first argument and the elements of the others."""
+    for _ in range(args[0].ndim - 1):
+        f = jax.vmap(f)
+    return f(*args)

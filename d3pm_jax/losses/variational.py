@@ -1,0 +1,259 @@
+"""The terms of the variational bound and the losses made of them, per element and in nats; the caller reduces.
+
+`posterior_kl_definition` and `marginal_kl_definition` are what every faster form is tested against; which
+family has one is in `fused`.
+"""
+
+from functools import singledispatch
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax import numerics
+from d3pm_jax.checks import check_categories
+from d3pm_jax.posteriors import FirstStep, log_p_x0, p_joint, p_prev, q_posterior
+from d3pm_jax.processes.base import Process, promote
+
+
+def posterior_kl_definition(
+    process: Process,
+    logits_x0: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    first_step: FirstStep = "bayes",
+) -> Float[Array, "*S"]:
+    """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) from its two arguments, `q_posterior` and `p_logits`.
+
+    Args, Returns:
+        As for `posterior_kl`.
+    """
+    joint = p_joint(process, logits_x0, xt, t, first_step)
+    return numerics.kl_logits(q_posterior(process, x0, xt, t), joint)
+
+
+def marginal_kl_definition(
+    process: Process, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"], t: Int[Array, "..."]
+) -> Float[Array, "*S"]:
+    """KL(q(x_t | x_0) || p(x_t)) from its two arguments: p(x_t) is the prediction t steps on.
+
+    Args, Returns:
+        As for `marginal_kl`.
+    """
+    return numerics.kl(process.log_q_probs(x0, t), process.log_push(log_p_x0(process, logits_x0), t))
+
+
+@singledispatch
+def loss_terms(
+    process: Process, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
+) -> tuple[Array, Array]:
+    """(`posterior_kl`, `cross_entropy`), which share their sums over K; by default the two definitions."""
+    kl = posterior_kl_definition(process, logits_x0, x0, xt, t, first_step)
+    return kl, cross_entropy(process, logits_x0, x0)
+
+
+@singledispatch
+def dispatch_marginal_kl(process: Process, logits_x0: Array, x0: Array, t: Array) -> Array:
+    """`marginal_kl`; by default the definition."""
+    return marginal_kl_definition(process, logits_x0, x0, t)
+
+
+def posterior_kl(
+    process: Process,
+    logits_x0: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    first_step: FirstStep = "bayes",
+) -> Float[Array, "*S"]:
+    """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)): the term L_{t-1} of the bound (D3PM eq. 1).
+
+    At t = 1 it is the reconstruction term -log p(x_0 | x_1), because q is then certain of x_0. The gradient
+    of some families is by hand or by parts: reverse mode only.
+
+    Args:
+        process: the forward process.
+        logits_x0: the network's unnormalised log p(x_0 | x_t).
+        x0, xt: categories.
+        t: steps 1..T.
+        first_step: see `posteriors.p_logits`.
+
+    Returns:
+        Nats. +inf where the prediction rules out what happened; 0 for an impossible pair (x_0, x_t).
+    """
+    return loss_terms(process, logits_x0, x0, xt, t, first_step)[0]
+
+
+def cross_entropy(
+    process: Process, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"]
+) -> Float[Array, "*S"]:
+    """-log p(x_0 | x_t), the auxiliary loss of D3PM eq. 5.
+
+    Args:
+        process: the forward process, whose K the logits must have.
+        logits_x0: the network's unnormalised log p(x_0 | x_t).
+        x0: categories.
+
+    Returns:
+        Nats, +inf where the prediction rules x_0 out.
+    """
+    x0 = check_categories("x0", x0, process.K)
+    return -numerics.log_prob(promote(process, logits_x0), x0)
+
+
+def marginal_kl(
+    process: Process, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"], t: Int[Array, "..."]
+) -> Float[Array, "*S"]:
+    """KL(q(x_t | x_0) || sum_{x_0} p(x_0) q(x_t | x_0)): how well the prediction says x_t without x_{t+1}.
+
+    A mask on top of a process needs it: a masked element says nothing of x_{t+1}.
+
+    Args:
+        process: the forward process.
+        logits_x0: unnormalised log p(x_0).
+        x0: categories.
+        t: steps 0..T.
+
+    Returns:
+        Nats, +inf where the prediction rules out what can happen.
+    """
+    return dispatch_marginal_kl(process, logits_x0, x0, t)
+
+
+def direct_kl(
+    process: Process,
+    logits_prev: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+) -> Float[Array, "*S"]:
+    """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for a network that predicts x_{t-1} (`posteriors.p_prev`).
+
+    The term of the bound, as `posterior_kl` is for logits of x_0; at t = 1 it is -log p(x_0 | x_1). The
+    official image code names this prediction "xprev" and stops at it, after a line that would take the same
+    logits for those of x_0: its hybrid would be this plus lambda times `cross_entropy` of logits_prev.
+
+    Args:
+        process: the forward process.
+        logits_prev: the network's unnormalised log p(x_{t-1} | x_t).
+        x0, xt: categories.
+        t: steps 1..T.
+
+    Returns:
+        Nats. +inf where the prediction rules out what happened; 0 for an impossible pair (x_0, x_t).
+    """
+    return numerics.kl(q_posterior(process, x0, xt, t), p_prev(process, logits_prev, xt, t))
+
+
+def smoothed_cross_entropy(
+    process: Process,
+    logits_x0: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    smoothing: float,
+    mask_id: int | None = None,
+) -> Float[Array, "*S"]:
+    """-sum_k r_k log p_k with r = (1 - smoothing) onehot(x_0) + smoothing / K: label smoothing.
+
+    Args:
+        process: the forward process, whose K the logits must have.
+        logits_x0: the network's unnormalised log p(x_0 | x_t).
+        x0: categories.
+        smoothing: in [0, 1]; 0 is `cross_entropy`.
+        mask_id: a category that gets no mass, the others smoothing / (K - 1): an extra mask that the head
+            forbids (`heads.forbid`), which would cost +inf.
+
+    Returns:
+        Nats, +inf where the prediction rules out a category that has mass.
+
+    Raises:
+        ValueError: smoothing is outside [0, 1].
+    """
+    x0 = check_categories("x0", x0, process.K)
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"smoothing = {smoothing}: it must be in [0, 1]")
+    log_p = numerics.log_normalize(promote(process, logits_x0))
+    each = jnp.full(process.K, smoothing / (process.K - (mask_id is not None)), log_p.dtype)
+    each = each if mask_id is None else each.at[mask_id].set(0.0)
+    onehot = jax.nn.one_hot(x0, process.K, dtype=log_p.dtype)
+    target = (1 - smoothing) * onehot + jnp.broadcast_to(each, onehot.shape)
+    return -jnp.sum(jnp.where(target > 0, target * log_p, 0.0), axis=-1)
+
+
+class Hybrid(NamedTuple):
+    """The hybrid loss and its two terms, in nats per element."""
+
+    loss: Array  # [*S]  kl + ce_weight * ce
+    kl: Array  # [*S]  the term of the variational bound
+    ce: Array  # [*S]  cross entropy
+
+
+def hybrid(
+    process: Process,
+    logits_x0: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    ce_weight: float,
+    first_step: FirstStep = "bayes",
+) -> Hybrid:
+    """L_lambda = L_vb + lambda L_ce (D3PM eq. 5): `posterior_kl` plus ce_weight times `cross_entropy`.
+
+    Args:
+        process, logits_x0, x0, xt, t, first_step: as for `posterior_kl`.
+        ce_weight: lambda; the paper uses 0.001 for images, 0.01 for text.
+
+    Returns:
+        The loss and its two terms. The mean over elements and t has no factor T, as in the official code.
+    """
+    kl, ce = loss_terms(process, logits_x0, x0, xt, t, first_step)
+    return Hybrid(jnp.where(ce_weight == 0, kl, kl + ce_weight * ce), kl, ce)  # 0 inf = 0
+
+
+def prior_kl(process: Process, x0: Int[Array, "*S"]) -> Float[Array, "*S"]:
+    """KL(q(x_T | x_0) || p(x_T)): the term L_T of the bound (D3PM eq. 1), which nothing can train.
+
+    Args:
+        process: the forward process.
+        x0: categories.
+
+    Returns:
+        Nats, +inf where x_T can be something that the reverse chain never starts from.
+    """
+    log_q = process.log_q_probs(x0, jnp.asarray(process.T, jnp.int32))
+    return numerics.kl(log_q, jnp.broadcast_to(process.log_prior(), log_q.shape))
+
+
+def stochastic_bound(
+    process: Process, kl: Float[Array, " B *S"], x0: Int[Array, " B *S"], p_t: Float[Array, " B"]
+) -> Float[Array, " B"]:
+    """kl / p_t summed over the elements, plus the prior KL: an unbiased estimate of the whole bound.
+
+    The loss of Multinomial Diffusion (Hoogeboom et al. 2021), of one t per example.
+
+    Args:
+        process: the forward process.
+        kl: the term of the bound at the drawn step (`posterior_kl`).
+        x0: categories.
+        p_t: how likely that step was to be drawn: 1 / T, or as `timesteps.importance` says.
+
+    Returns:
+        Nats per example.
+    """
+    B = x0.shape[0]
+    return kl.reshape(B, -1).sum(axis=1) / p_t + prior_kl(process, x0).reshape(B, -1).sum(axis=1)
+
+
+def mean_over_steps(x: Float[Array, " B *S"], p_t: Float[Array, " B"], T: int) -> Float[Array, ""]:
+    """mean of x / (T p_t): the mean over elements and, whatever the probabilities of the drawn t, over t.
+
+    Args:
+        x: one number for each element, of one t per example.
+        p_t: how likely that t was to be drawn: 1 / T, or as `timesteps.importance` says.
+        T: number of steps.
+
+    Returns:
+        Unbiased for the mean over t = 1..T of the mean over elements.
+    """
+    return jnp.mean(x.reshape(x.shape[0], -1).mean(axis=1) * ((1 / T) / p_t))

@@ -1,0 +1,153 @@
+"""Log-space care: exact at probability 0, and never NaN, in value or in gradient.
+
+A log-probability may be -inf (probability exactly 0). Every function here gives the limit that
+probability theory asks for at such points (0 log 0 = 0) and a finite gradient.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+NEG_INF = -jnp.inf
+
+
+def log_add(a: Float[Array, "*S"], b: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """log(exp a + exp b); -inf where both are, with gradient 0 there.
+
+    Args:
+        a, b: log-probabilities of one shape, in nats.
+
+    Returns:
+        The log of the sum of the two probabilities, same shape.
+    """
+    empty = jnp.maximum(a, b) == NEG_INF
+    both = jnp.logaddexp(jnp.where(empty, 0.0, a), jnp.where(empty, 0.0, b))
+    return jnp.where(empty, NEG_INF, both)
+
+
+def log_sum(x: Float[Array, "*S K"]) -> Float[Array, "*S"]:
+    """log sum_k exp x_k over the last axis; -inf where every entry is, with gradient 0 there.
+
+    Args:
+        x: log-probabilities in nats.
+
+    Returns:
+        The log of their sum, the last axis gone.
+    """
+    top = lax.stop_gradient(jnp.max(x, axis=-1))
+    top = jnp.where(top == NEG_INF, 0.0, top)
+    total = jnp.sum(jnp.exp(x - top[..., None]), axis=-1)
+    return jnp.where(total == 0, NEG_INF, jnp.log(jnp.where(total == 0, 1.0, total)) + top)
+
+
+def log_normalize(logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
+    """logits - log_sum(logits); a row of -inf stays -inf, because it has no distribution.
+
+    Args:
+        logits: unnormalised log-probabilities in nats, entries may be -inf.
+
+    Returns:
+        Log-probabilities whose exponentials sum to 1 over the last axis (or are all 0).
+    """
+    total = log_sum(logits)[..., None]
+    return logits - jnp.where(total == NEG_INF, 0.0, total)
+
+
+@jax.custom_vjp
+def log_prob(logits: Float[Array, "*S K"], k: Int[Array, "*S"]) -> Float[Array, "*S"]:
+    """logits[k] - log_sum(logits): the log-probability of one category of each row.
+
+    Args:
+        logits: unnormalised log-probabilities in nats, entries may be -inf.
+        k: categories.
+
+    Returns:
+        Nats; -inf, with gradient 0, where the category or the whole row has probability 0.
+    """
+    return _log_prob_fwd(logits, k)[0]
+
+
+def _log_prob_fwd(logits: Array, k: Array):
+    total = log_sum(logits)
+    picked = jnp.take_along_axis(logits, k[..., None], axis=-1)[..., 0]
+    value = jnp.where(picked == NEG_INF, picked, picked - total)
+    return value, (logits, k, total, value)
+
+
+def _log_prob_bwd(residuals, g: Array):
+    logits, k, total, value = residuals
+    categories = jnp.arange(logits.shape[-1]).reshape((1,) * k.ndim + (-1,))
+    p = jnp.exp(logits - jnp.where(total == NEG_INF, 0.0, total)[..., None])
+    g = jnp.where(value == NEG_INF, 0.0, g)[..., None]
+    return g * ((k[..., None] == categories) - p), None
+
+
+log_prob.defvjp(_log_prob_fwd, _log_prob_bwd)
+
+
+def kl(log_q: Float[Array, "*S K"], log_p: Float[Array, "*S K"]) -> Float[Array, "*S"]:
+    """KL(q || p) = sum_k q_k (log q_k - log p_k), over the last axis, with 0 log 0 = 0.
+
+    Summed as q (r - 1 + exp(-r)) with r = log q - log p, which has the same total, is never negative,
+    is 0 at q = p, and near there keeps the digits that q r loses: a rounding of r enters times r.
+
+    Args:
+        log_q, log_p: normalised log-probabilities in nats.
+
+    Returns:
+        The divergence in nats: +inf, with gradient 0, exactly where q > 0 meets p = 0; 0 where q is all zero.
+    """
+    q, p = jnp.exp(log_q), jnp.exp(log_p)
+    ruled_out = (log_q > NEG_INF) & (log_p == NEG_INF)
+    r = jnp.where((q > 0) & ~ruled_out, log_q - jnp.where(ruled_out, 0.0, log_p), 0.0)
+    near = jnp.abs(r) < 1.0
+    r_near = jnp.where(near, r, 0.0)
+    terms = jnp.where(near & (q > 0), q * (r_near + jnp.expm1(-r_near)), q * r - q + p)
+    finite = jnp.where(jnp.max(q, axis=-1) == 0, 0.0, jnp.sum(terms, axis=-1))
+    return jnp.where(jnp.any(ruled_out, axis=-1), jnp.inf, finite)
+
+
+@jax.custom_vjp
+def kl_logits(log_q: Float[Array, "*S K"], logits: Float[Array, "*S K"]) -> Float[Array, "*S"]:
+    """KL(q || softmax(logits)), whose gradient for the logits is softmax(logits) - q; q is a constant.
+
+    Args:
+        log_q: normalised log-probabilities in nats.
+        logits: unnormalised ones.
+
+    Returns:
+        The value of `kl`.
+    """
+    return _kl_logits_fwd(log_q, logits)[0]
+
+
+def _kl_logits_fwd(log_q: Array, logits: Array):
+    log_p = log_normalize(logits)
+    value = kl(log_q, log_p)
+    return value, (log_q, log_p, value)
+
+
+def _kl_logits_bwd(residuals, g: Array):
+    log_q, log_p, value = residuals
+    q = jnp.exp(log_q)
+    constant = (value == jnp.inf) | (jnp.max(q, axis=-1) == 0)
+    return None, jnp.where(constant, 0.0, g)[..., None] * (jnp.exp(log_p) - q)
+
+
+kl_logits.defvjp(_kl_logits_fwd, _kl_logits_bwd)
+
+
+def log1mexp(log_x: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """log(1 - exp(-x)) of x = exp(log_x): the log of a probability that may be tiny or all but 1.
+
+    Args:
+        log_x: of any size; x itself need not fit a float.
+
+    Returns:
+        Nats: log_x where x is tiny, 0 where it is large.
+    """
+    x = jnp.exp(jnp.clip(log_x, -40.0, 7.0))  # further out one of the two forms below is exact for any x
+    tiny = log_x < 0
+    near_0 = log_x + jnp.log(-jnp.expm1(-x) / x)
+    return jnp.where(tiny, near_0, jnp.log1p(-jnp.exp(-jnp.where(tiny, 1.0, x))))

@@ -1,0 +1,168 @@
+"""One step of the forward and of the reverse process, by Bayes' rule: the definitions, on one page.
+
+These are pure functions, and noise is an argument. `t` is int32, its shape a prefix of the shape of x; t = 1
+is the least noisy step. The network predicts logits of x_0, from which p(x_{t-1} | x_t) follows (`p_logits`),
+or logits of x_{t-1} itself (`p_prev`).
+"""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax import numerics
+from d3pm_jax.checks import check_categories, check_t
+from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.processes.base import Process, promote
+from d3pm_jax.processes.tables import expand_trailing
+
+FirstStep = Literal["bayes", "x0"]  # the rule at t = 1
+
+
+def q_sample(
+    process: Process,
+    x0: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    u: Float[Array, "*S"],
+    u_low: Float[Array, "*S"] | None = None,
+) -> Int[Array, "*S"]:
+    """x_t ~ q(x_t | x_0) (D3PM eq. 3), from one uniform in [0, 1) per element.
+
+    Args:
+        process: the forward process.
+        x0: clean categories.
+        t: steps 0..T; 0 returns x0.
+        u: uniform noise.
+        u_low: a second word of it, for events rarer than its grid (see `numerics.inverse_cdf`).
+
+    Returns:
+        int32 categories. Which one a given u yields is defined by `process.draw_q`.
+    """
+    return process.draw_q(x0, t, u, u_low)
+
+
+def q_posterior(
+    process: Process, x0: Int[Array, "*S"], xt: Int[Array, "*S"], t: Int[Array, "..."]
+) -> Float[Array, "*S K"]:
+    """log q(x_{t-1} | x_t, x_0) (D3PM eq. 3): the column of Q[t] times the row of Qbar[t-1], normalised.
+
+    Args:
+        process: the forward process.
+        x0, xt: categories.
+        t: steps 1..T.
+
+    Returns:
+        Normalised log-probabilities in nats; all -inf for an impossible pair, q(x_t | x_0) = 0.
+    """
+    t = check_t(t, 1, process.T)
+    return numerics.log_normalize(process.log_q_back(xt, t) + process.log_q_probs(x0, t - 1))
+
+
+def log_p_x0(process: Process, logits_x0: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
+    """The predicted log-distribution over x_0, normalised, in float32 or wider.
+
+    Args:
+        process: the forward process, whose K the logits must have.
+        logits_x0: unnormalised log-probabilities of any float type.
+
+    Raises:
+        ValueError: the last axis is not K.
+    """
+    return numerics.log_normalize(promote(process, logits_x0))
+
+
+def p_logits(
+    process: Process,
+    logits_x0: Float[Array, "*S K"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    first_step: FirstStep = "bayes",
+) -> Float[Array, "*S K"]:
+    """log p(x_{t-1} | x_t) = log sum_{x_0} q(x_{t-1}, x_t | x_0) p(x_0 | x_t), normalised (D3PM eq. 4).
+
+    Args:
+        process: the forward process.
+        logits_x0: the network's unnormalised log p(x_0 | x_t); entries may be -inf.
+        xt: categories.
+        t: steps 1..T.
+        first_step: at t = 1, "bayes" is the same rule, "x0" takes the prediction itself (official code).
+
+    Returns:
+        Normalised log-probabilities in nats; all -inf where the prediction contradicts x_t.
+    """
+    return numerics.log_normalize(p_joint(process, logits_x0, xt, t, first_step))
+
+
+def p_joint(
+    process: Process,
+    logits_x0: Float[Array, "*S K"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    first_step: FirstStep = "bayes",
+) -> Float[Array, "*S K"]:
+    """log p(x_{t-1}, x_t) = log sum_{x_0} q(x_{t-1}, x_t | x_0) p(x_0 | x_t): `p_logits` before normalisation.
+
+    Args:
+        process, logits_x0, xt, t, first_step: as for `p_logits`.
+
+    Returns:
+        Logs in nats, [*S, K].
+    """
+    t = check_t(t, 1, process.T)
+    check_first_step(first_step)
+    log_p0 = log_p_x0(process, logits_x0)
+    joint = process.log_q_back(xt, t) + process.log_push(log_p0, t - 1)
+    if first_step == "bayes":
+        return joint
+    return jnp.where(expand_trailing(t, xt.shape)[..., None] == 1, log_p0, joint)
+
+
+def p_prev(
+    process: Process, logits_prev: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."]
+) -> Float[Array, "*S K"]:
+    """log p(x_{t-1} | x_t) = log_normalize(logits_prev): a network that predicts x_{t-1} itself.
+
+    The direct parameterisation of the D3PM text code and of Multinomial Diffusion, in the place of
+    `p_logits`: pass it as `reverse` to `sampling.ancestral`. Forbid an extra mask at t = 1 only: before
+    that x_{t-1} may be it.
+
+    Args:
+        process: the forward process, whose K the logits must have.
+        logits_prev: the network's unnormalised log p(x_{t-1} | x_t); entries may be -inf.
+        xt: categories.
+        t: steps 1..T.
+
+    Returns:
+        Normalised log-probabilities in nats.
+    """
+    xt = check_categories("xt", xt, process.K)
+    t = check_t(t, 1, process.T)
+    return numerics.log_normalize(promote(process, logits_prev))
+
+
+def p_sample(
+    process: Process,
+    logits_x0: Float[Array, "*S K"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    u: Float[Array, "*S"],
+    first_step: FirstStep = "bayes",
+    u_low: Float[Array, "*S"] | None = None,
+) -> Int[Array, "*S"]:
+    """x_{t-1} ~ p(x_{t-1} | x_t), from one uniform in [0, 1) per element by `inverse_cdf.categorical`.
+
+    Args:
+        process, logits_x0, xt, t, first_step: as for `p_logits`.
+        u: uniform noise.
+        u_low: a second word of it (see `numerics.inverse_cdf`).
+
+    Returns:
+        int32 categories; -1 where there is no distribution (NaN logits; a prediction that contradicts x_t).
+    """
+    return inverse_cdf.categorical(p_logits(process, logits_x0, xt, t, first_step), u, u_low)
+
+
+def check_first_step(first_step: str) -> None:
+    """Raises ValueError unless it is one of the two rules."""
+    if first_step not in ("bayes", "x0"):
+        raise ValueError(f'first_step = {first_step!r}: it must be "bayes" or "x0"')

@@ -1,0 +1,28 @@
+"""The forward process as a structured operator: one interface, a few families."""
+
+from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.dense import Dense, dense
+from d3pm_jax.processes.graph import from_rate, knn_graph, knn_rate, random_walk
+from d3pm_jax.processes.masked import Masked, masked
+from d3pm_jax.processes.mixing import Mixing, absorbing, marginal, uniform
+from d3pm_jax.processes.ordinal import banded, gaussian
+from d3pm_jax.processes.respace import respace
+
+__all__ = [
+    "Dense",
+    "Masked",
+    "Mixing",
+    "Process",
+    "absorbing",
+    "banded",
+    "dense",
+    "from_rate",
+    "gaussian",
+    "knn_graph",
+    "knn_rate",
+    "marginal",
+    "masked",
+    "random_walk",
+    "respace",
+    "uniform",
+]

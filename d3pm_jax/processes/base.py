@@ -1,0 +1,118 @@
+"""The forward process q(x_t | x_{t-1}) as a structured operator on categories.
+
+A process is a pytree with static K and T. Rows are "from", columns are "to": Q[t, i, j] = q(x_t = j given
+x_{t-1} = i). `t` is an int32 array whose shape is a prefix of the shape of x: () for one step for all, [B] for
+one per example, [*S] for one per element; t = 0 is clean data.
+"""
+
+import abc
+import math
+import warnings
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax.checks import check_categories, check_t
+from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.processes import tables
+from d3pm_jax.processes.tables import expand_trailing
+
+PRIOR_KL_WARNING = 1e-3  # bits per dimension
+
+
+class Process(abc.ABC):
+    """What every forward process offers. A process of your own defines the abstract methods, K and T.
+
+    The other methods follow from these; the families of this package define them too, in ways that cost less.
+    `log_q_back` and `log_q_probs` must agree with each other: x_t given x_0 is t steps of x_t given x_{t-1}.
+    """
+
+    K: int  # number of categories
+    T: int  # number of steps
+
+    @abc.abstractmethod
+    def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        """log q(x_t = . | x_0), a row of Qbar[t] (D3PM eq. 3); at t = 0 it is certain of x_0."""
+
+    @abc.abstractmethod
+    def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        """log q(x_t = xt | x_{t-1} = .), a column of Q[t]: a likelihood, it need not sum to 1."""
+
+    @abc.abstractmethod
+    def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        """log(p @ Qbar[t]) for normalised p: where a distribution over x_0 is after t steps."""
+
+    @abc.abstractmethod
+    def log_prior(self) -> Float[Array, " K"]:
+        """log of the distribution that the reverse chain starts from."""
+
+    @property
+    def time(self) -> Int[Array, " T1"]:
+        """The step of the original process at each t, [T + 1]: what a network is told of t."""
+        return tables.all_steps(self.T)
+
+    def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
+        """The one-step matrix q(x_t | x_{t-1}), dense. For small K; the identity at t = 0."""
+        return jnp.swapaxes(jnp.exp(self.log_q_back(self._categories(t), t)), -1, -2)
+
+    def Qbar(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
+        """The matrix of q(x_t | x_0) = Q[1] ... Q[t], dense. For small K; the identity at t = 0."""
+        return jnp.exp(self.log_q_probs(self._categories(t), t))
+
+    def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        """log q(x_t = xt | x_0 = .), a column of Qbar[t]: the evidence of x_t itself for each x_0."""
+        xt, t = check_categories("xt", xt, self.K), check_t(t, 0, self.T)
+        ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)
+        rows = self.log_q_probs(self._categories(ts), ts)
+        return jnp.take_along_axis(rows, xt[..., None, None], axis=-1)[..., 0]
+
+    def draw_q(
+        self,
+        x0: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        u: Float[Array, "*S"],
+        u_low: Float[Array, "*S"] | None = None,
+    ) -> Int[Array, "*S"]:
+        """A draw of x_t from q(x_t | x_0), from one uniform in [0, 1) per element.
+
+        By default that of `numerics.categorical`; a second word of noise is explained in `numerics.inverse_cdf`.
+        """
+        return inverse_cdf.categorical(self.log_q_probs(x0, t), u, u_low)
+
+    def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
+        """A draw of x_T from the prior, from one uniform in [0, 1) per element; noise as for `draw_q`."""
+        return inverse_cdf.categorical(jnp.broadcast_to(self.log_prior(), (*u.shape, self.K)), u, u_low)
+
+    def respaced(self, grid: Sequence[int]) -> "Process":
+        """The process that takes the steps of the grid only; see `respace`.
+
+        Raises:
+            ValueError: it does not say how.
+        """
+        raise ValueError(f"{type(self).__name__} cannot take fewer steps: define its method respaced(grid)")
+
+    def _categories(self, t: Array) -> Array:
+        """0, ..., K - 1 for each t, [*B, K]."""
+        return jnp.broadcast_to(jnp.arange(self.K, dtype=jnp.int32), (*jnp.shape(t), self.K))
+
+
+def promote(process: Process, logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
+    """Logits in the type of the tables or wider. Raises ValueError unless there are K of them."""
+    if logits.shape[-1] != process.K:
+        raise ValueError(f"logits have {logits.shape[-1]} categories, the process has K = {process.K}")
+    return logits.astype(jnp.promote_types(logits.dtype, process.log_prior().dtype))
+
+
+def check_prior(nats: float, stay: float) -> None:
+    """Refuse a chain that changes nothing; warn when x_T still tells of x_0."""
+    cure = "raise beta or the number of steps, or end the schedule at beta = 1"
+    if stay > 1 - 1e-6:
+        raise ValueError(f"the chain is the identity: x_T equals x_0 with probability {stay:.12g}; {cure}")
+    bits = nats / math.log(2)
+    if bits > PRIOR_KL_WARNING:
+        warnings.warn(
+            f"x_T still depends on x_0: prior KL is up to {bits:.3g} bits per dimension "
+            f"(more than {PRIOR_KL_WARNING:g}); {cure}",
+            stacklevel=3,
+        )

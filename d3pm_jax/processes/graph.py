@@ -1,0 +1,200 @@
+"""Processes along a graph of categories: nearest neighbours of embeddings, random walks, any rate matrix."""
+
+import math
+
+import numpy as np
+
+from d3pm_jax import schedules
+from d3pm_jax.processes.dense import Dense, LazyMatrices, dense
+
+ROW_SUM_ERROR = 1e-14  # of a graph made doubly stochastic
+SINKHORN_LIMIT = 10_000  # iterations
+
+
+def knn_graph(embeddings: np.ndarray, k: int) -> np.ndarray:
+    """W = D (G + G^T + 2 I) D, doubly stochastic: the graph of the k nearest neighbours, for `random_walk`.
+
+    G[i, j] = 1 where j is one of the k categories nearest to i. The positive diagonal D is found by
+    Sinkhorn iteration. It need not exist for G + G^T alone (a hub whose neighbours know only the hub
+    cannot share its one unit among them), and always exists when each category is its own neighbour too,
+    as here: every entry of a symmetric matrix with a positive diagonal lies on a permutation. So a walk
+    stays with a probability of about 1 / (k + 1).
+
+    Args:
+        embeddings: [K, d], compared by Euclidean distance; among equally near ones the lower index is first.
+        k: number of neighbours besides itself, 1..K - 1. A graph that falls apart into pieces never mixes
+            them, and no beta does: choose a larger k when the process warns.
+
+    Returns:
+        float64 [K, K], symmetric, non-negative, rows sum to 1 within 1e-14; K^2 d time, K^2 + K d memory.
+
+    Raises:
+        ValueError: an embedding is not finite, or k is outside 1..K - 1.
+    """
+    G = _nearest(embeddings, k) + np.eye(len(embeddings))
+    return _doubly_stochastic(G + G.T)
+
+
+def knn_rate(embeddings: np.ndarray, k: int) -> np.ndarray:
+    """R = A - diag(A 1), A = (G + G^T) / (2 k): the rate matrix of D3PM appendix A.2.4, eq. 9.
+
+    G[i, j] = 1 where j is one of the k categories nearest to i. R is symmetric, so the process that
+    `from_rate` makes of it is doubly stochastic, without any scaling of rows: a category that is near to
+    many is left more often. The rate matrix of a walk along any W, of one jump per unit of time, is W - I.
+
+    Args, Raises:
+        As for `knn_graph`.
+
+    Returns:
+        float64 [K, K], rows sum to 0.
+    """
+    G = _nearest(embeddings, k)
+    A = (G + G.T) / (2 * k)
+    return A - np.diag(A.sum(1))
+
+
+def random_walk(beta: np.ndarray, W: np.ndarray) -> Dense:
+    """Q_t = (1 - beta_t) I + beta_t W: with probability beta_t one step along W.
+
+    Args:
+        beta: [T], each in (0, 1].
+        W: [K, K], rows sum to 1; for example a `knn_graph`.
+
+    Returns:
+        The process, with tables in JAX's default float type. Its prior is the mean row of Qbar[T]:
+        uniform when W is doubly stochastic.
+
+    Raises:
+        ValueError: beta outside (0, 1], or W is not row-stochastic.
+    """
+    W = _square("W", W)
+    wrong = np.flatnonzero(~((W >= 0).all(1) & (np.abs(W.sum(1) - 1) < 1e-9)))
+    if wrong.size:
+        i = wrong[0]
+        raise ValueError(
+            f"row {i} of W sums to {W[i].sum():.12g}, its smallest entry is {W[i].min():g}: expected "
+            f"probabilities that sum to 1; divide the rows of an adjacency matrix by their sums"
+        )
+    I = np.eye(len(W))
+    return dense(LazyMatrices(lambda b: (1 - b) * I + b * W, schedules.check_betas(beta)))
+
+
+def from_rate(R: np.ndarray, durations: np.ndarray) -> Dense:
+    """Q_t = exp(s_t R): a Markov process in continuous time, looked at after s_1, s_1 + s_2, .. (D3PM A.2.4).
+
+    Every entry is computed by sums and products of non-negative numbers: none is ever negative, and the
+    small ones have as many correct digits as the large ones.
+
+    Args:
+        R: [K, K], the rate of each move, for example a `knn_rate`: rows sum to 0, and no entry off the
+            diagonal is negative.
+        durations: [T], how long each step lasts, in units of 1 / R; each positive.
+
+    Returns:
+        The process, with tables in JAX's default float type. Its prior is the mean row of Qbar[T]:
+        uniform when R is symmetric.
+
+    Raises:
+        ValueError: R is not a rate matrix, or a duration is not a positive number.
+    """
+    P, rate = _uniformised(R)
+    durations = np.asarray(durations, np.float64)
+    if durations.ndim != 1 or not np.all((durations > 0) & (durations < np.inf)):
+        raise ValueError(
+            f"durations must be [T] positive numbers, got shape {durations.shape}, smallest "
+            f"{durations.min(initial=np.inf):g}: they are the s_t of exp(s_t R), not cumulative from 0"
+        )
+    powers = _powers(P)
+    return dense([_exponential(powers, rate * s) for s in durations])
+
+
+def _nearest(embeddings: np.ndarray, k: int) -> np.ndarray:
+    """G[i, j] = 1 where j is one of the k nearest to i, itself apart; one row at a time."""
+    x = np.asarray(embeddings, np.float64)
+    if x.ndim != 2:
+        raise ValueError(f"embeddings have shape {x.shape}, expected [K, d]: one row per category")
+    if not np.isfinite(x).all():
+        row = np.flatnonzero(~np.isfinite(x).all(1))[0]
+        raise ValueError(f"embedding {row} is not finite, so it has no neighbours: remove or replace it")
+    if not 1 <= k < len(x):
+        raise ValueError(
+            f"k = {k} is outside 1..{len(x) - 1}: each of K = {len(x)} categories has K - 1 others"
+        )
+    G = np.zeros((len(x), len(x)))
+    for i in range(len(x)):
+        difference = x - x[i]
+        square = np.einsum("kd,kd->k", difference, difference)
+        square[i] = np.inf
+        G[i, np.argsort(square, kind="stable")[:k]] = 1.0
+    return G
+
+
+def _doubly_stochastic(A: np.ndarray) -> np.ndarray:
+    """D A D with rows that sum to 1, for a symmetric A: d becomes d / sqrt(d A d) until it stays.
+
+    The error falls by (1 - smallest eigenvalue of D A D) / 2 each time, however slowly a walk mixes.
+    """
+    d = 1 / np.sqrt(A.sum(1))
+    for _ in range(SINKHORN_LIMIT):
+        sums = d * (A @ d)
+        d /= np.sqrt(sums)
+        if np.abs(sums - 1).max() < ROW_SUM_ERROR:
+            return A * np.outer(d, d)
+    raise ValueError(
+        f"row sums are still off by {np.abs(d * (A @ d) - 1).max():.2g} after {SINKHORN_LIMIT} Sinkhorn "
+        f"iterations: the graph cannot be made doubly stochastic; give every category an edge to itself"
+    )
+
+
+def _uniformised(R: np.ndarray) -> tuple[np.ndarray, float]:
+    """P, rate with R = rate (P - I), P row-stochastic: jumps at one rate, some of them to the same place."""
+    R = _square("R", R)
+    moves = np.where(np.eye(len(R), dtype=bool), 0.0, R)
+    wrong = np.argwhere(~((moves >= 0) & (moves < np.inf)))
+    if len(wrong):
+        i, j = wrong[0]
+        raise ValueError(f"R[{i}, {j}] = {R[i, j]:g}: rates off the diagonal are finite and not negative")
+    leave = moves.sum(1)
+    rate = leave.max() or 1.0
+    wrong = np.flatnonzero(~(np.abs(np.diag(R) + leave) <= 1e-9 * rate))
+    if wrong.size:
+        raise ValueError(
+            f"row {wrong[0]} of R sums to {R[wrong[0]].sum():g}, not 0: the diagonal is minus the sum of the "
+            f"other rates of its row; rows are 'from', columns are 'to'"
+        )
+    return moves / rate + np.diag(1 - leave / rate), float(rate)
+
+
+def _powers(P: np.ndarray) -> np.ndarray:
+    """P^0 .. P^N, [N + 1, K, K]: what is left out of exp(P) changes none of its entries above 2^-640."""
+    powers, total, weight = [np.eye(len(P))], np.eye(len(P)), 1.0
+    complete = False
+    while not (complete and weight < 2.0**-54 * total[total > 0].min()) and weight > 2.0**-700:
+        powers.append(powers[-1] @ P)
+        weight /= len(powers) - 1
+        total += weight * powers[-1]
+        complete = len(powers) >= len(P) or bool((total > 0).all())
+    return np.stack(powers)
+
+
+def _exponential(powers: np.ndarray, mean: float) -> np.ndarray:
+    """exp(mean (P - I)) by the Poisson sum of up to one jump on average, and squaring of that.
+
+    Rows are divided by their sums, which are e^mean and then 1, so errors of the sums do not add up.
+    """
+    doublings = max(0, math.frexp(mean)[1])
+    n = np.arange(1, len(powers))
+    weights = np.cumprod(np.append(1.0, math.ldexp(mean, -doublings) / n))
+    q = np.tensordot(weights, powers, axes=1)
+    q /= q.sum(1, keepdims=True)
+    for _ in range(doublings):
+        q = q @ q
+        q /= q.sum(1, keepdims=True)
+    return q
+
+
+def _square(name: str, matrix: np.ndarray) -> np.ndarray:
+    matrix = np.asarray(matrix, np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
+        raise ValueError(f"{name} has shape {matrix.shape}, expected [K, K] with K >= 2")
+    return matrix

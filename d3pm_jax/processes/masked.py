@@ -1,0 +1,173 @@
+"""An absorbing mask on top of any process."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax import numerics, schedules
+from d3pm_jax.checks import check_categories, check_t
+from d3pm_jax.numerics import double_float
+from d3pm_jax.numerics.double_float import Pair
+from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.respace import compose, require_spec
+from d3pm_jax.processes.tables import gather, gather_steps, log_bars, log_steps
+from d3pm_jax.types import Leaf
+
+Inner = Process if TYPE_CHECKING else Any  # a pytree is rebuilt with placeholders: see `types`
+NEG_INF = -jnp.inf
+TABLES = ("inner", "log_keep", "log_mask", "log_keep_bar", "log_mask_bar", "keep_bar", "steps")
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=TABLES, meta_fields=("K", "T"), drop_fields=("gamma",))
+@dataclasses.dataclass(frozen=True)
+class Masked(Process):
+    """Q[t] = (1 - gamma_t) Q_inner[t], and gamma_t to a mask that keeps itself. Make one with `masked`.
+
+    The mask is category K - 1. Qbar = (1 - gamma_bar) Qbar_inner and gamma_bar to the mask, so everything
+    is the inner process and two numbers for each t.
+    """
+
+    inner: Inner  # a process of K - 1 categories
+    log_keep: Leaf  # [T + 1]  log(1 - gamma)
+    log_mask: Leaf  # [T + 1]  log gamma
+    log_keep_bar: Leaf  # [T + 1]
+    log_mask_bar: Leaf  # [T + 1]  log gamma_bar
+    keep_bar: Leaf  # [2, T + 1]  1 - gamma_bar as the sum of two floats
+    steps: Leaf  # int32 [T + 1]  `time`
+    K: int
+    T: int
+    gamma: np.ndarray | None = None
+
+    @property
+    def time(self) -> Int[Array, " T1"]:
+        return self.steps
+
+    def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
+        t = check_t(t, 0, self.T)
+        return self._dense(self.inner.Q(t), gather(self.log_keep, t), gather(self.log_mask, t))
+
+    def Qbar(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
+        t = check_t(t, 0, self.T)
+        return self._dense(self.inner.Qbar(t), gather(self.log_keep_bar, t), gather(self.log_mask_bar, t))
+
+    def _dense(self, inner: Array, log_keep: Array, log_mask: Array) -> Array:
+        scaled = jnp.exp(log_keep)[..., None, None] * inner
+        to_mask = jnp.broadcast_to(jnp.exp(log_mask)[..., None, None], (*inner.shape[:-1], 1))
+        last = jnp.broadcast_to(jnp.eye(self.K, dtype=inner.dtype)[-1:], (*inner.shape[:-2], 1, self.K))
+        return jnp.concatenate([jnp.concatenate([scaled, to_mask], -1), last], -2)
+
+    def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        x0 = check_categories("x0", x0, self.K)
+        t = check_t(t, 0, self.T)
+        keep, mask = gather_steps((self.log_keep_bar, self.log_mask_bar), t, x0.shape)
+        hidden = x0 == self.K - 1
+        inner = jnp.where(hidden, NEG_INF, keep)[..., None] + self.inner.log_q_probs(
+            self.inner_category(x0), t
+        )
+        return jnp.concatenate([inner, jnp.where(hidden, 0.0, mask)[..., None]], axis=-1)
+
+    def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        return self._column(self.inner.log_q_back, (self.log_keep, self.log_mask), xt, t)
+
+    def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        return self._column(self.inner.log_q_x0, (self.log_keep_bar, self.log_mask_bar), xt, t)
+
+    def _column(
+        self, inner_column: Callable[..., Array], tables: tuple[Array, Array], xt: Array, t: Array
+    ) -> Array:
+        """Column x_t of the matrix that has these parts."""
+        xt, t = check_categories("xt", xt, self.K), check_t(t, 0, self.T)
+        keep, mask = gather_steps(tables, t, xt.shape)
+        hidden = xt == self.K - 1
+        column = keep[..., None] + inner_column(self.inner_category(xt), t)
+        column = jnp.where(hidden[..., None], mask[..., None], column)
+        return jnp.concatenate([column, jnp.where(hidden, 0.0, NEG_INF)[..., None]], axis=-1)
+
+    def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        t = check_t(t, 0, self.T)
+        keep, mask = gather_steps((self.log_keep_bar, self.log_mask_bar), t, log_p.shape[:-1])
+        unmasked, hidden = log_p[..., :-1], log_p[..., -1]
+        total = numerics.log_sum(unmasked)
+        inner = (keep + total)[..., None] + self.inner.log_push(numerics.log_normalize(unmasked), t)
+        return jnp.concatenate([inner, numerics.log_add(hidden, total + mask)[..., None]], axis=-1)
+
+    def log_prior(self) -> Float[Array, " K"]:
+        keep, mask = self.log_keep_bar[-1], self.log_mask_bar[-1]
+        return jnp.concatenate([keep + self.inner.log_prior(), mask[None]])
+
+    def draw_q(
+        self,
+        x0: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        u: Float[Array, "*S"],
+        u_low: Float[Array, "*S"] | None = None,
+    ) -> Int[Array, "*S"]:
+        """What the inner process draws at u / (1 - gamma_bar_t) in two words; the mask where that is >= 1."""
+        x0 = check_categories("x0", x0, self.K)
+        t = check_t(t, 0, self.T)
+        keep = gather_steps(tuple(self.keep_bar), t, x0.shape)
+        drawn = self._draw(
+            keep, u, u_low, lambda *noise: self.inner.draw_q(self.inner_category(x0), t, *noise)
+        )
+        return jnp.where(x0 == self.K - 1, self.K - 1, jnp.where(jnp.isnan(keep[0]), -1, drawn))
+
+    def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
+        """As for `draw_q`, at t = T."""
+        keep = tuple(jnp.broadcast_to(table[-1], u.shape) for table in self.keep_bar)
+        return self._draw(keep, u, u_low, self.inner.draw_prior)
+
+    def _draw(self, keep: Pair, u: Array, u_low: Array | None, draw_inner) -> Array:
+        noise = double_float.from_words(u, u_low)
+        hidden = ~double_float.less(noise, keep)
+        some = tuple(jnp.where(hidden, one, x) for one, x in zip((1.0, 0.0), keep, strict=True))
+        high, low = double_float.over(noise, some)
+        inner = draw_inner(jnp.where(hidden, 0.0, high), jnp.where(hidden, 0.0, low / jnp.finfo(u.dtype).eps))
+        return jnp.where(hidden, self.K - 1, inner)
+
+    def inner_category(self, x: Array) -> Array:
+        """x where it is not the mask, elsewhere any category of the inner process."""
+        return jnp.where(x == self.K - 1, 0, x)
+
+    def respaced(self, grid: Sequence[int]) -> "Masked":
+        gamma = require_spec(self.gamma)
+        return _masked(self.inner.respaced(grid), compose(gamma, grid))
+
+
+def masked(inner: Process, gamma: np.ndarray) -> Masked:
+    """A mask on top of a process: of a uniform one as in VQ-Diffusion, of bands, of graphs.
+
+    The new category inner.K is the mask. The data never contains it: forbid it to the network
+    (`heads.forbid`). `inner` checks itself when it is made, on its own: a warning that its x_T still depends
+    on x_0 means nothing where gamma ends at 1.
+
+    Args:
+        inner: any process.
+        gamma: [T], the probability of being masked at each step, each in (0, 1]; see `schedules`.
+
+    Raises:
+        ValueError: gamma has another length than the inner process, or values outside (0, 1].
+    """
+    gamma = schedules.check_betas(gamma)
+    if gamma.size != inner.T:
+        raise ValueError(f"gamma has {gamma.size} steps, the inner process {inner.T}: give both the same T")
+    return _masked(inner, gamma)
+
+
+def _masked(inner: Process, gamma: np.ndarray) -> Masked:
+    log_keep_bar, log_mask_bar = log_bars(gamma)
+    log_keep, log_mask = log_steps(gamma)
+    return Masked(
+        inner,
+        *(jnp.asarray(x) for x in (log_keep, log_mask, log_keep_bar, log_mask_bar)),
+        keep_bar=double_float.from_float64(np.exp(log_keep_bar)),
+        steps=inner.time,
+        K=inner.K + 1,
+        T=inner.T,
+        gamma=gamma,
+    )

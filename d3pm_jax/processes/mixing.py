@@ -1,0 +1,282 @@
+"""Q = alpha I + (1 - alpha) 1 pi^T: uniform, absorbing and data-marginal processes in O(K)."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax import numerics, schedules
+from d3pm_jax.checks import check_categories, check_distribution, check_t
+from d3pm_jax.numerics import double_float, inverse_cdf
+from d3pm_jax.numerics.double_float import Pair
+from d3pm_jax.processes.base import Process, check_prior
+from d3pm_jax.processes.respace import compose, require_spec
+from d3pm_jax.processes.tables import all_steps, expand_trailing, gather, gather_steps, log_bars, log_steps
+from d3pm_jax.types import Leaf
+
+PiKind = Literal["point", "uniform", "general"]  # pi is one category, the same everywhere, or neither
+TABLES = (
+    "log_alpha",
+    "log_beta",
+    "log_alpha_bar",
+    "log_beta_bar",
+    "beta_bar",
+    "log_pi",
+    "pi",
+    "cdf",
+    "steps",
+)
+
+
+class Spec(NamedTuple):
+    """What a process was made from."""
+
+    beta: np.ndarray  # float64 [T]
+    pi: np.ndarray  # float64 [K]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=TABLES,
+    meta_fields=("K", "T", "pi_kind"),
+    drop_fields=("spec",),
+)
+@dataclasses.dataclass(frozen=True)
+class Mixing(Process):
+    """Q[t] = alpha_t I + (1 - alpha_t) 1 pi^T: keep the value, or draw a new one from pi.
+
+    O(K) per element and O(T + K) memory. Make one with `uniform`, `absorbing` or `marginal`.
+    """
+
+    log_alpha: Leaf  # [T + 1]
+    log_beta: Leaf  # [T + 1]  log(1 - alpha)
+    log_alpha_bar: Leaf  # [T + 1]
+    log_beta_bar: Leaf  # [T + 1]  log(1 - alpha_bar)
+    beta_bar: Leaf  # [2, T + 1]  1 - alpha_bar as the sum of two floats
+    log_pi: Leaf  # [K]
+    pi: Leaf  # [2, K]  as the sum of two floats
+    cdf: Leaf  # [2, K]  cumulative sum of pi, as the sum of two floats
+    steps: Leaf  # int32 [T + 1]  `time`
+    K: int
+    T: int
+    pi_kind: PiKind
+    spec: Spec | None = None
+
+    @property
+    def time(self) -> Int[Array, " T1"]:
+        return self.steps
+
+    def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
+        return self._dense(self.log_alpha, self.log_beta, t)
+
+    def Qbar(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
+        return self._dense(self.log_alpha_bar, self.log_beta_bar, t)
+
+    def _dense(self, log_keep: Array, log_mix: Array, t: Array) -> Array:
+        t = check_t(t, 0, self.T)
+        mix = jnp.exp(gather(log_mix, t))[..., None, None]
+        keep = jnp.exp(gather(log_keep, t))[..., None, None]
+        shape = (*mix.shape[:-2], self.K, self.K)
+        pi = jnp.broadcast_to(jnp.exp(self.log_pi), shape)
+        return keep * jnp.broadcast_to(jnp.eye(self.K, dtype=pi.dtype), shape) + mix * pi
+
+    def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        x0 = check_categories("x0", x0, self.K)
+        t = check_t(t, 0, self.T)
+        ts = expand_trailing(t, x0.shape)[..., None]
+        moved = gather(self.log_beta_bar, ts) + self._pi(x0.ndim)
+        stayed = numerics.log_add(*jnp.broadcast_arrays(gather(self.log_alpha_bar, ts), moved))
+        return jnp.where(self._is(x0), stayed, moved)
+
+    def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        return self._column(self.log_alpha, self.log_beta, xt, t)
+
+    def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        return self._column(self.log_alpha_bar, self.log_beta_bar, xt, t)
+
+    def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        t = check_t(t, 0, self.T)
+        ts = expand_trailing(t, log_p.shape[:-1])[..., None]
+        moved = gather(self.log_beta_bar, ts) + self._pi(log_p.ndim - 1)
+        moved = jnp.where(jnp.max(log_p, axis=-1, keepdims=True) == -jnp.inf, -jnp.inf, moved)
+        stayed = gather(self.log_alpha_bar, ts) + log_p
+        return numerics.log_add(*jnp.broadcast_arrays(stayed, moved))
+
+    def _column(self, log_keep: Array, log_mix: Array, xt: Array, t: Array) -> Array:
+        """Column x_t of log(keep I + mix 1 pi^T)."""
+        xt = check_categories("xt", xt, self.K)
+        ts = expand_trailing(check_t(t, 0, self.T), xt.shape)
+        moved = gather(log_mix, ts) + gather(self.log_pi, xt)
+        stayed = numerics.log_add(*jnp.broadcast_arrays(gather(log_keep, ts), moved))
+        return jnp.where(self._is(xt), stayed[..., None], moved[..., None])
+
+    def log_prior(self) -> Float[Array, " K"]:
+        return self.log_pi
+
+    def draw_q(
+        self,
+        x0: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        u: Float[Array, "*S"],
+        u_low: Float[Array, "*S"] | None = None,
+    ) -> Int[Array, "*S"]:
+        """The first k with u < (1 - alpha_bar_t) (pi_0 + ... + pi_k, less pi_x0); x_0 where there is none."""
+        x0 = check_categories("x0", x0, self.K)
+        t = check_t(t, 0, self.T)
+        noise = double_float.from_words(u, u_low)
+        mix = gather_steps(tuple(self.beta_bar), t, x0.shape)
+        moves = {"point": self._move_to_point, "uniform": self._move_uniform, "general": self._move_general}
+        k = moves[self.pi_kind](x0, mix, noise)
+        drawn = jnp.where(k == self.K, x0, k)
+        return jnp.where(jnp.isnan(mix[0]), -1, drawn)  # a t outside 0..T, which only jit lets through
+
+    def _move_to_point(self, x0: Array, mix: Pair, noise: Pair) -> Array:
+        """The category that pi is certain of, or K for x_0."""
+        target = jnp.argmax(self.pi[0]).astype(jnp.int32)
+        return jnp.where(double_float.less(noise, mix) & (x0 != target), target, self.K)
+
+    def _move_uniform(self, x0: Array, mix: Pair, noise: Pair) -> Array:
+        """The quotient of u and (1 - alpha_bar_t) / K, x_0 left out; K for x_0."""
+        some = tuple(jnp.where(mix[0] > 0, x, one) for x, one in zip(mix, (1.0, 0.0), strict=True))
+        K = jnp.full(x0.shape, self.K, mix[0].dtype)
+        k = double_float.quotient(noise, double_float.over(some, (K, jnp.zeros_like(K))))
+        moved = (k < self.K - 1) & (mix[0] > 0)
+        return jnp.where(moved, k + (k >= x0), self.K)
+
+    def _move_general(self, x0: Array, mix: Pair, noise: Pair) -> Array:
+        """The first k whose end of (1 - alpha_bar_t) pi, x_0 left out, is above u; K for x_0."""
+        own = tuple(-gather(table, x0) for table in self.pi)
+
+        def passed(k: Array) -> Array:
+            below = self._cdf(k)
+            without = double_float.plus(below, own)
+            some = tuple(jnp.where(k < x0, a, b) for a, b in zip(below, without, strict=True))
+            return ~double_float.less(noise, double_float.times(mix, some))
+
+        return inverse_cdf.search(passed, self.K, x0.shape)
+
+    def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
+        """The first k with u < pi_0 + ... + pi_k."""
+        noise = double_float.from_words(u, u_low)
+        return inverse_cdf.search(lambda k: ~double_float.less(noise, self._cdf(k)), self.K - 1, u.shape)
+
+    def respaced(self, grid: Sequence[int]) -> "Mixing":
+        beta, pi = require_spec(self.spec)
+        return _mixing(compose(beta, grid), pi, np.asarray(self.steps)[[0, *grid]])
+
+    def _cdf(self, k: Array) -> Pair:
+        return gather(self.cdf[0], k), gather(self.cdf[1], k)
+
+    def _pi(self, ndim: int) -> Array:
+        return jnp.reshape(lax.stop_gradient(self.log_pi), (1,) * ndim + (self.K,))
+
+    def _is(self, x: Array) -> Array:
+        categories = jnp.arange(self.K, dtype=jnp.int32).reshape((1,) * x.ndim + (self.K,))
+        return x[..., None] == categories
+
+
+def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
+    """Resample from a fixed distribution pi with probability beta_t; the stationary distribution is pi.
+
+    Args:
+        beta: [T], each in (0, 1]; see `schedules`.
+        pi: [K] probabilities, for example the histogram of the data.
+
+    Returns:
+        The process, with tables in JAX's default float type.
+
+    Raises:
+        ValueError: beta outside (0, 1], or pi is not a distribution.
+    """
+    beta = schedules.check_betas(beta)
+    pi = check_distribution("pi", pi, np.size(pi))
+    if pi.size < 2:
+        raise ValueError(f"K = {pi.size}: a process needs at least 2 categories")
+    log_keep, log_mix = log_bars(beta)
+    _check_range(beta, np.exp(log_mix), pi)
+    process = _mixing(beta, pi, all_steps(beta.size))
+    check_prior(_mixing_prior_kl(log_keep[-1], log_mix[-1], pi), math.exp(log_keep[-1]))
+    return process
+
+
+def _check_range(beta: np.ndarray, beta_bar: np.ndarray, pi: np.ndarray) -> None:
+    """A ratio p / q of the reverse step is at most the inverse of this: it must fit a float."""
+    smallest = (beta[1:] * beta_bar[1:-1]).min(initial=1.0) * pi[pi > 0].min() ** 2
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    if np.count_nonzero(pi) > 1 and smallest < np.finfo(dtype).tiny:
+        raise ValueError(
+            f"beta as small as {beta.min():.3g} with pi as small as {pi[pi > 0].min():.3g} is out of range "
+            f"for {dtype}: raise them, or use float64 (jax_enable_x64)"
+        )
+
+
+def _mixing(beta: np.ndarray, pi: np.ndarray, steps: np.ndarray | Array) -> Mixing:
+    """The tables of `marginal`."""
+    log_alpha_bar, log_beta_bar = log_bars(beta)
+    log_alpha, log_beta = log_steps(beta)
+    with np.errstate(divide="ignore"):
+        log_pi = np.log(pi)
+    cdf = np.cumsum(pi) / pi.sum()
+    cdf[np.flatnonzero(pi)[-1] :] = 1.0
+    return Mixing(
+        *(jnp.asarray(x) for x in (log_alpha, log_beta, log_alpha_bar, log_beta_bar)),
+        beta_bar=double_float.from_float64(-np.expm1(log_alpha_bar)),
+        log_pi=jnp.asarray(log_pi),
+        pi=double_float.from_float64(pi / pi.sum()),
+        cdf=double_float.from_float64(cdf),
+        steps=jnp.asarray(steps),
+        K=pi.size,
+        T=beta.size,
+        pi_kind=_pi_kind(pi),
+        spec=Spec(beta, pi),
+    )
+
+
+def _pi_kind(pi: np.ndarray) -> PiKind:
+    if np.count_nonzero(pi) == 1:
+        return "point"
+    return "uniform" if np.all(pi == pi[0]) else "general"
+
+
+def uniform(beta: np.ndarray, K: int) -> Mixing:
+    """Resample uniformly with probability beta_t (D3PM appendix A.2.1; Multinomial Diffusion eq. 11).
+
+    Args:
+        beta: [T], each in (0, 1].
+        K: number of categories, at least 2.
+    """
+    return marginal(beta, np.full(K, 1.0 / K))
+
+
+def absorbing(beta: np.ndarray, K: int, mask_id: int) -> Mixing:
+    """Move to the mask with probability beta_t and stay there (D3PM appendix A.2.2).
+
+    Args:
+        beta: [T], each in (0, 1]; `schedules.reciprocal` ends with every element masked.
+        K: number of categories, the mask counted.
+        mask_id: which of the K the mask is. When the data never contains it, forbid it to the network
+            (`heads.forbid`).
+    """
+    if not 0 <= mask_id < K:
+        raise ValueError(
+            f"mask_id = {mask_id} is outside 0..{K - 1}: K counts the mask, use K = {mask_id + 1} or more"
+        )
+    pi = np.zeros(K)
+    pi[mask_id] = 1.0
+    return marginal(beta, pi)
+
+
+def _mixing_prior_kl(log_keep: float, log_mix: float, pi: np.ndarray) -> float:
+    """The largest KL(q(x_T | x_0) || pi) over x_0, in nats."""
+    keep, mix = np.exp(log_keep), np.exp(log_mix)
+    away = 0.0 if mix == 0 else mix * log_mix  # per unit of pi: the categories other than x_0
+    with np.errstate(divide="ignore"):
+        here = (keep + mix * pi) * np.log(np.where(pi > 0, mix + keep / np.where(pi > 0, pi, 1), 1.0))
+    return float(np.max(np.where(pi > 0, here + (1 - pi) * away, np.inf if keep > 0 else 0.0)))

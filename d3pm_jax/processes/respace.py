@@ -1,0 +1,56 @@
+"""The same process in fewer steps, made from its float64 numbers before they were rounded."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from d3pm_jax.processes.base import Process
+
+Spec = TypeVar("Spec")
+
+
+def respace(process: Process, grid: Sequence[int]) -> Process:
+    """The same process with fewer steps: its one-step matrices are the products between the kept times.
+
+    Made from the one-step probabilities in float64, as the process itself was. Its `time` is that of the
+    kept steps, so a network trained on the process serves it: strided sampling and strided bounds are the
+    ordinary functions on this process.
+
+    Args:
+        process: what a constructor returned.
+        grid: the steps to keep, increasing, in 1..T; the last is T.
+
+    Returns:
+        A process of len(grid) steps, with the Qbar of the process at these.
+
+    Raises:
+        ValueError: the grid does not increase from at least 1 to T; or the process has been through a JAX
+            transformation, which keeps only its rounded tables.
+    """
+    steps = [int(t) for t in grid]
+    if not steps or steps[0] < 1 or steps[-1] != process.T or steps != sorted(set(steps)):
+        raise ValueError(f"grid = {steps}: it must increase from at least 1 and end at T = {process.T}")
+    return process.respaced(steps)
+
+
+def require_spec(spec: Spec | None) -> Spec:
+    """The float64 numbers that a process was made from. Raises ValueError where it has them no longer."""
+    if spec is None:
+        raise ValueError(
+            "this process came out of a JAX transformation (jit, device_put, tree.map), which keeps only its "
+            "rounded tables: respace the one that the constructor returned"
+        )
+    return spec
+
+
+def steps_between(grid: Sequence[int]) -> list[range]:
+    """For each kept time the steps since the one before."""
+    return [range(a + 1, b + 1) for a, b in zip([0, *grid], grid, strict=False)]
+
+
+def compose(p: np.ndarray, grid: Sequence[int]) -> np.ndarray:
+    """1 - prod(1 - p_t) over the steps between kept times, float64 [len(grid)], from p [T]."""
+    with np.errstate(divide="ignore"):
+        never = np.log1p(-p)
+    return -np.expm1(np.array([sum(never[t - 1] for t in steps) for steps in steps_between(grid)]))

@@ -1,0 +1,80 @@
+"""Ancestral sampling: every x_{t-1} is drawn from p(x_{t-1} | x_t)."""
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.posteriors import p_logits
+from d3pm_jax.processes.base import Process
+from d3pm_jax.sampling import chain
+from d3pm_jax.sampling.chain import Chain
+from d3pm_jax.sampling.noise import Noise, per_example
+
+Denoise = Callable[[Array, Array], Array]  # xt int32 [B, *S], time int32 [B] -> logits of x_0 [B, *S, K]
+Reverse = Callable[[Process, Array, Array, Array], Array]  # process, logits, xt, t -> log p(x_{t-1} | x_t)
+
+PRIOR_STEP = 0  # the step number whose noise draws x_T: no step of the chain has it
+
+
+def ancestral(
+    denoise: Denoise,
+    process: Process,
+    xT: Int[Array, " B *S"],
+    noise: Noise,
+    record: Sequence[int] = (),
+    reverse: Reverse = p_logits,
+) -> Chain:
+    """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1 (D3PM section 3), noise given.
+
+    Args:
+        denoise: the network, (xt, process.time[t]) -> logits of x_0.
+        process: the forward process.
+        xT: where to start.
+        noise: t -> uniforms [B, *S]; called with each t in 1..T.
+        record: the t in 0..T whose x_t to return.
+        reverse: what the logits make of x_{t-1}: `p_logits` for logits of x_0.
+
+    Returns:
+        A `Chain`. Look at `failed_at` before using it.
+
+    Raises:
+        ValueError: a recorded t is outside 0..T.
+    """
+
+    def step(x: Array, t: Array) -> Array:
+        ts = jnp.broadcast_to(t, x.shape[:1])
+        logits = denoise(x, process.time[ts])
+        return inverse_cdf.categorical(reverse(process, logits, x, ts), noise(t))
+
+    return chain.run(step, process.T, xT, record)
+
+
+def sample(
+    key: Key[Array, ""],
+    denoise: Denoise,
+    process: Process,
+    shape: tuple[int, ...],
+    start: int | Int[Array, ""] = 0,
+    record: Sequence[int] = (),
+    reverse: Reverse = p_logits,
+) -> Chain:
+    """Examples start, start + 1, ... of the endless sample that a key stands for.
+
+    Under `jit`, pass the parameters and `process` as arguments rather than closing over them.
+
+    Args:
+        key: a typed key.
+        denoise: the network, (xt, process.time[t]) -> logits of x_0.
+        process: the forward process.
+        shape: (B, *S), how many examples of which shape.
+        start: the number of the first example; example i is the same whatever the batch it is drawn in.
+        record, reverse: as for `ancestral`.
+
+    Returns:
+        A `Chain`. Look at `failed_at` before using it.
+    """
+    noise = per_example(key, start + jnp.arange(shape[0], dtype=jnp.int32), shape[1:])
+    xT = process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
+    return ancestral(denoise, process, xT, noise, record, reverse)

@@ -1,0 +1,48 @@
+"""The one loop of all samplers: from t = T down to 1, noise given, as one compiled program."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Int
+
+Step = Callable[[Array, Array], Array]  # x_t int32 [B, *S], t int32 [] -> x_{t-1}, -1 where there is none
+
+
+class Chain(NamedTuple):
+    """What a reverse chain leaves behind."""
+
+    x0: Array  # int32 [B, *S]  its end
+    states: Array  # int32 [R, B, *S]  x_t at each recorded t
+    failed_at: Array  # int32 []  the first step t with nothing to draw from (NaN logits, say); 0 if none
+
+
+def run(step: Step, T: int, xT: Int[Array, " B *S"], record: Sequence[int] = ()) -> Chain:
+    """x_{t-1} = step(x_t, t) for t = T..1.
+
+    Args:
+        step: draws x_{t-1}.
+        T: number of steps.
+        xT: where to start.
+        record: the t in 0..T whose x_t to return.
+
+    Returns:
+        A `Chain`. Look at `failed_at` before using it.
+
+    Raises:
+        ValueError: a recorded t is outside 0..T.
+    """
+    if any(not 0 <= t <= T for t in record):
+        raise ValueError(f"record = {list(record)}: every t must be in 0..{T}")
+    wanted = jnp.asarray(record, jnp.int32).reshape((-1,) + (1,) * xT.ndim)
+
+    def body(carry: Chain, t: Array) -> tuple[Chain, None]:
+        x = step(carry.x0, t)
+        failed_at = jnp.where((carry.failed_at == 0) & jnp.any(x < 0), t, carry.failed_at)
+        return Chain(x, jnp.where(wanted == t - 1, x[None], carry.states), failed_at), None
+
+    xT = xT.astype(jnp.int32)
+    states = jnp.broadcast_to(xT[None], (len(record), *xT.shape))
+    start = Chain(xT, states, jnp.asarray(0, jnp.int32))
+    return lax.scan(body, start, jnp.arange(T, 0, -1, dtype=jnp.int32))[0]

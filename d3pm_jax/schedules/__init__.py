@@ -1,0 +1,32 @@
+"""Noise schedules: tables beta [T] (`discrete`), by information (`information`), in time (`continuous`)."""
+
+from d3pm_jax.schedules import continuous as continuous
+from d3pm_jax.schedules.discrete import (
+    Betas,
+    check_betas,
+    check_num_steps,
+    cosine,
+    cosine_squared,
+    from_alpha_bar,
+    linear,
+    log_linear,
+    polynomial,
+    reciprocal,
+)
+from d3pm_jax.schedules.information import mutual_information, mutual_information_steps
+
+__all__ = [
+    "Betas",
+    "check_betas",
+    "check_num_steps",
+    "continuous",
+    "cosine",
+    "cosine_squared",
+    "from_alpha_bar",
+    "linear",
+    "log_linear",
+    "mutual_information",
+    "mutual_information_steps",
+    "polynomial",
+    "reciprocal",
+]
