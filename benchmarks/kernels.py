@@ -34,18 +34,18 @@ def main() -> None:
 
 def loss(rounds: int) -> None:
     """hybrid loss and its gradient for the logits, K = 256, batch 32 of 32 x 32 x 3, float32"""
-    for process, build in (
+    for name, build in (
         ("uniform", lambda: d3pm.uniform(d3pm.cosine(T), 256)),
         ("absorbing", lambda: d3pm.absorbing(d3pm.reciprocal(T), 256, 128)),
         ("gaussian", lambda: d3pm.gaussian(d3pm.linear(T), 256)),
     ):
-        tr = build()
-        tables = official_tables(tr)
-        data = examples(tr, (32, 32 * 32 * 3))
+        process = build()
+        tables = official_tables(process)
+        data = examples(process, (32, 32 * 32 * 3))
         compare(
             {
-                f"{process}, official form": (official_loss, (*tables, *data)),
-                f"{process}, d3pm_jax": (our_loss, (tr, *data)),
+                f"{name}, official form": (official_loss, (*tables, *data)),
+                f"{name}, d3pm_jax": (our_loss, (process, *data)),
             },
             rounds,
         )
@@ -59,12 +59,12 @@ def draw(rounds: int) -> None:
     programs: dict[str, Program] = {
         "q_sample, official form": (official_q_sample, (key, gaussian.Q_cum, x0, t))
     }
-    for name, tr in (
+    for name, process in (
         ("gaussian", gaussian),
         ("uniform", d3pm.uniform(d3pm.cosine(T), 256)),
         ("absorbing", d3pm.absorbing(d3pm.reciprocal(T), 256, 128)),
     ):
-        programs[f"q_sample, {name}"] = (our_q_sample, (key, tr, x0, t))
+        programs[f"q_sample, {name}"] = (our_q_sample, (key, process, x0, t))
     compare(programs, rounds)
     logits = jax.random.normal(key, (32, 32 * 32 * 3, 256)) * 2
     compare(
@@ -83,13 +83,18 @@ def growth(rounds: int) -> None:
         programs = {}
         for name, build in MIXING.items():
             start = time.perf_counter()
-            tr = jax.block_until_ready(build(K))
+            process = jax.block_until_ready(build(K))
             built = time.perf_counter() - start
-            programs[f"K = {K}, {name}, built in {built:.2f} s"] = (our_loss, (tr, *examples(tr, shape)))
+            programs[f"K = {K}, {name}, built in {built:.2f} s"] = (
+                our_loss,
+                (process, *examples(process, shape)),
+            )
         compare(programs, rounds)
     for steps in (100, 1000, 10_000):
-        tr = d3pm.uniform(d3pm.cosine(steps), 256)
-        compare({f"T = {steps}, uniform, K = 256": (our_loss, (tr, *examples(tr, (8, 4096))))}, rounds)
+        process = d3pm.uniform(d3pm.cosine(steps), 256)
+        compare(
+            {f"T = {steps}, uniform, K = 256": (our_loss, (process, *examples(process, (8, 4096))))}, rounds
+        )
 
 
 def torch(rounds: int) -> None:
@@ -98,8 +103,8 @@ def torch(rounds: int) -> None:
 
     import torch_ref
 
-    tr, twin = d3pm.uniform(d3pm.cosine(T), 17), torch_ref.uniform(d3pm.cosine(T), 17)
-    data = examples(tr, (64, 64))
+    process, twin = d3pm.uniform(d3pm.cosine(T), 17), torch_ref.uniform(d3pm.cosine(T), 17)
+    data = examples(process, (64, 64))
     logits, x0, xt, t = (pytorch.as_tensor(np.array(x)) for x in data)
 
     def theirs(*_: Any) -> Any:
@@ -109,7 +114,7 @@ def torch(rounds: int) -> None:
         return value.detach().numpy()
 
     ours = jax.jit(our_loss)
-    timed({"torch_ref": theirs, "d3pm_jax": lambda: jax.block_until_ready(ours(tr, *data))}, rounds)
+    timed({"torch_ref": theirs, "d3pm_jax": lambda: jax.block_until_ready(ours(process, *data))}, rounds)
 
 
 MIXING: dict[str, Callable[[int], Any]] = {
@@ -120,8 +125,8 @@ MIXING: dict[str, Callable[[int], Any]] = {
 STUDIES = {"loss": loss, "draw": draw, "growth": growth, "torch": torch}
 
 
-def our_loss(tr: Any, logits: jax.Array, x0: jax.Array, xt: jax.Array, t: jax.Array) -> Any:
-    return jax.value_and_grad(lambda x: d3pm.hybrid(tr, x, x0, xt, t, CE_WEIGHT).loss.mean())(logits)
+def our_loss(process: Any, logits: jax.Array, x0: jax.Array, xt: jax.Array, t: jax.Array) -> Any:
+    return jax.value_and_grad(lambda x: d3pm.hybrid(process, x, x0, xt, t, CE_WEIGHT).loss.mean())(logits)
 
 
 def official_loss(Qbar: Any, Q_back: Any, logits: Any, x0: Any, xt: Any, t: Any) -> Any:
@@ -155,8 +160,8 @@ def gumbel(key: jax.Array, logits: jax.Array) -> jax.Array:
     return jnp.argmax(logits - jnp.log(-jnp.log(noise)), axis=-1)
 
 
-def our_q_sample(key: jax.Array, tr: Any, x0: jax.Array, t: jax.Array) -> jax.Array:
-    return d3pm.q_sample(tr, x0, t, jax.random.uniform(key, x0.shape))
+def our_q_sample(key: jax.Array, process: Any, x0: jax.Array, t: jax.Array) -> jax.Array:
+    return d3pm.q_sample(process, x0, t, jax.random.uniform(key, x0.shape))
 
 
 def inverse(key: jax.Array, logits: jax.Array) -> jax.Array:
@@ -168,22 +173,22 @@ def inverse_two_words(key: jax.Array, logits: jax.Array) -> jax.Array:
     return d3pm.categorical(logits, u, low)
 
 
-def official_tables(tr: Any) -> tuple[jax.Array, jax.Array]:
+def official_tables(process: Any) -> tuple[jax.Array, jax.Array]:
     """Qbar [T + 1, K, K] and transposed Q [T + 1, K, K], from the definition."""
-    t = jnp.arange(tr.T + 1)
-    return tr.Qbar(t), jnp.swapaxes(tr.Q(t), 1, 2)
+    t = jnp.arange(process.T + 1)
+    return process.Qbar(t), jnp.swapaxes(process.Q(t), 1, 2)
 
 
 def random_integers(low: int, high: int, shape: tuple[int, ...]) -> jax.Array:
     return jnp.asarray(np.random.default_rng(low + high).integers(low, high, shape), jnp.int32)
 
 
-def examples(tr: Any, shape: tuple[int, int]) -> tuple[jax.Array, ...]:
+def examples(process: Any, shape: tuple[int, int]) -> tuple[jax.Array, ...]:
     """logits, x_0, a drawn x_t, and t."""
     key = jax.random.key(0)
-    x0, t = random_integers(0, tr.K - 1, shape), random_integers(1, tr.T + 1, shape[:1])
-    xt = d3pm.q_sample(tr, x0, t, jax.random.uniform(key, shape))
-    return jax.random.normal(key, (*shape, tr.K)) * 2, x0, xt, t
+    x0, t = random_integers(0, process.K - 1, shape), random_integers(1, process.T + 1, shape[:1])
+    xt = d3pm.q_sample(process, x0, t, jax.random.uniform(key, shape))
+    return jax.random.normal(key, (*shape, process.K)) * 2, x0, xt, t
 
 
 def compare(programs: dict[str, Program], rounds: int) -> None:

@@ -203,8 +203,8 @@ def torch_side(what: str, net: Net, bfloat16: bool, best: bool) -> tuple[Step, s
 
 
 def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, bool]:
-    from d3pm_jax.cli.setup import keep_freed_memory, use_all_cores
-    from d3pm_jax.training.devices import batched, data_mesh, replicated
+    from d3pm_jax.runs.devices import batched, data_mesh, replicated, use_all_cores
+    from d3pm_jax.runs.memory import keep_freed_memory
 
     use_all_cores(net.shape[0])
     if what == "train":

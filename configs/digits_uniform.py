@@ -1,6 +1,6 @@
 """8 x 8 digits, uniform: every step resamples some pixels from all 17 levels."""
 
-from d3pm_jax.config import Adam, Config, Cosine, Data, Loss, Train, UNet, Uniform
+from d3pm_jax.config import Adam, Config, Cosine, Data, HybridLoss, Train, UNet, Uniform
 
 
 def get_config() -> Config:
@@ -10,7 +10,7 @@ def get_config() -> Config:
         model=UNet(
             ch=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,), groups=8, onehot_input=True
         ),
-        loss=Loss(ce_weight=0.01),
+        loss=HybridLoss(ce_weight=0.01),
         optimizer=Adam(lr=2e-3, warmup_steps=50, decay_steps=2000),
         train=Train(steps=2000, batch_size=64, ema_decay=0.99, checkpoint_every=400, sample_every=1000),
     )

@@ -1,11 +1,11 @@
 """d3pm_jax: exact diffusion on discrete data in JAX.
 
 Flat names are the kernels that one needs to write a training loop, a bound and a chain. What only one topic
-needs stays in its sub-package (`timesteps.importance`, `losses.continuous`, `compat`), and so does every name
-that two of them have: the flat one is the process (`uniform`) or the table of betas (`linear`, `cosine`,
-`polynomial`), and `timesteps.uniform` or `schedules.continuous.linear` are reached through theirs.
+needs stays in its sub-package (`timesteps.importance`, `losses.continuous`, `compat`). Where two have one
+name, the process (`uniform`) or the table of betas (`linear`, `cosine`, `polynomial`) is flat, and the other
+is reached through its sub-package (`timesteps.uniform`, `schedules.continuous.linear`).
 
-Every sub-package is an attribute, imported when it is first used: the kernels need neither Flax nor a trainer.
+Every sub-package is an attribute, imported when it is first used: kernels need neither Flax nor a trainer.
 """
 
 import importlib

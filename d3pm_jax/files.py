@@ -29,3 +29,9 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file so that, whatever happens, either the old or the new one is there."""
+    with replacing(path) as partial:
+        partial.write_text(text)

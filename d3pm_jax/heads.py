@@ -76,3 +76,31 @@ def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> 
     z = ((edges[0] - loc) + edges[1]) * inverse
     inside = numerics.log1mexp(math.log(2.0 / (K - 1)) + 2.0 - log_scale)
     return jax.nn.log_sigmoid(z[..., 1:]) + jax.nn.log_sigmoid(-z[..., :-1]) + inside
+
+
+def residual_logistic(output: Float[Array, "*S 2"], xt: Int[Array, "*S"], K: int) -> Float[Array, "*S K"]:
+    """logistic(tanh(output_0 + 2 x_t / (K - 1) - 1), output_1, K): it starts from x_t.
+
+    Args:
+        output: what the network returned, where the distribution is and the log of its width.
+        xt: the categories it was given.
+        K: number of categories, at least 2.
+
+    Returns:
+        Logits of x_0.
+    """
+    loc = output[..., 0] + xt * (2.0 / (K - 1)) - 1.0
+    return logistic(jnp.tanh(loc), output[..., 1], K)
+
+
+def bounded_logistic(output: Float[Array, "*S 2"], K: int) -> Float[Array, "*S K"]:
+    """logistic(tanh(output_0), output_1, K): the same without x_t.
+
+    Args:
+        output: what the network returned.
+        K: number of categories, at least 2.
+
+    Returns:
+        Logits of x_0.
+    """
+    return logistic(jnp.tanh(output[..., 0]), output[..., 1], K)

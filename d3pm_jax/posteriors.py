@@ -100,7 +100,7 @@ def p_joint(
     t: Int[Array, "..."],
     first_step: FirstStep = "bayes",
 ) -> Float[Array, "*S K"]:
-    """log p(x_{t-1}, x_t) = log sum_{x_0} q(x_{t-1}, x_t | x_0) p(x_0 | x_t): `p_logits` before normalisation.
+    """log sum_{x_0} q(x_{t-1}, x_t | x_0) p(x_0 | x_t): `p_logits` before it is normalised.
 
     Args:
         process, logits_x0, xt, t, first_step: as for `p_logits`.

@@ -1,1 +1,1 @@
-"""The `d3pm` command."""
+"""The `d3pm` command: one file for each command, with `add_arguments` and `execute`."""

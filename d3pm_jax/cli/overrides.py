@@ -5,8 +5,8 @@ import difflib
 
 import tyro
 
-from d3pm_jax import config_io
 from d3pm_jax.config import Config
+from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 
 

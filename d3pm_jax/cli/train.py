@@ -4,37 +4,55 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from d3pm_jax import plots
-from d3pm_jax.cli import overrides
-from d3pm_jax.cli.setup import image_shape, keep_freed_memory, use_all_cores
+from d3pm_jax import show
+from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.config import Config
 from d3pm_jax.errors import UserError
-from d3pm_jax.training import loop, metrics, run
+from d3pm_jax.runs import loop, metrics, workdir
+from d3pm_jax.runs.devices import use_all_cores
+from d3pm_jax.runs.memory import keep_freed_memory
 
 USAGE = "--workdir DIR [--resume]"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the command takes."""
+    parser.usage = "d3pm train CONFIG --workdir DIR [--resume] [OVERRIDES]"
+    parser.epilog = (
+        "CONFIG is a Python file that defines get_config(); it comes first. Every field of the config can "
+        "be overridden, for example --train.steps 200 --process.steps 50; `d3pm train CONFIG --help` lists "
+        "them. A run is resumed with `d3pm train --workdir DIR --resume`."
+    )
+    arguments.add_workdir(parser)
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in DIR from its last checkpoint"
+    )
 
 
 def run_config(args: argparse.Namespace, rest: list[str]) -> Config:
     """The config of the file, or of the run to resume, with the overrides."""
     if args.config is None and args.resume and args.workdir is not None:
-        return overrides.apply(run.read_config(args.workdir), args, rest, USAGE)
+        return overrides.apply(workdir.read_config(args.workdir), args, rest, USAGE)
     return overrides.from_file(args, rest, USAGE)
 
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
     """Trains; returns the exit status."""
+    args.config = arguments.take_path(rest)
+    if arguments.print_help(args, args.config):
+        return 0
     config = run_config(args, rest)
     if args.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     use_all_cores(config.train.batch_size)
-    height, width, _ = image_shape(config)
+    height, width, _ = arguments.image_shape(config)
     keep_freed_memory(config.train.batch_size * height * width * config.model.ch)
     print(_table(config), flush=True)
     if not loop.train(config, args.workdir, args.resume):
         print(f"go on with: d3pm train --workdir {args.workdir} --resume")
         return 130
     rows = metrics.read(args.workdir)
-    print(f"trained to step {config.train.steps}; checkpoint in {args.workdir / run.CHECKPOINTS}")
+    print(f"trained to step {config.train.steps}; checkpoint in {args.workdir / workdir.CHECKPOINTS}")
     if rows:
         print(f"loss curve: {_curve(args.workdir, rows)}")
     return 0
@@ -48,10 +66,10 @@ def _table(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _curve(workdir: Path, rows: list[dict[str, float | int]]) -> Path:
+def _curve(folder: Path, rows: list[dict[str, float | int]]) -> Path:
     """Draws the curves of metrics.jsonl, and says where."""
-    path = workdir / "loss.png"
+    path = folder / "loss.png"
     names = {"bound_bits_per_dim": "bound [bits/dim]", "ce": "cross entropy [nats]", "loss": "loss [nats]"}
     curves = {label: [row[name] for row in rows] for name, label in names.items()}
-    plots.save_curves(path, [row["step"] for row in rows], curves, "step")
+    show.save_curves(path, [row["step"] for row in rows], curves, "step")
     return path

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from d3pm_jax.config import Config
+from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError
 
 MODULE = "d3pm_jax.config"

@@ -1,4 +1,4 @@
-"""The parts of a config that make a network; part of `d3pm_jax.config`."""
+"""Networks of a config."""
 
 import dataclasses
 from typing import Any, Literal
@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Key
 
 from d3pm_jax import models
+from d3pm_jax.config.checks import check_at_least, check_shares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Model:
     """of every GroupNorm; divides all widths"""
     compute: Literal["float32", "bfloat16"] = "float32"
     """the type of activations; parameters, the last layer, loss and draws are float32 in either case"""
+
+    def check(self) -> None:
+        """Raises ValueError for a field that cannot be used."""
+        check_at_least("model", self, num_res_blocks=1)
+        check_shares("model", self, "dropout")
 
     def build(
         self, K: int, outputs: int | None, image: tuple[int, int, int], T: int, key: Key[Array, ""]

@@ -2,23 +2,14 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
 
-from d3pm_jax.data.tfds_source import DatasetError
+from d3pm_jax.data.source import DatasetError, Source
 
 Batch = dict[str, Int32[np.ndarray, "B ..."]]
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Random access to records {"image": integers [H, W, C], "label": int, if there are labels}."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
 def train_batches(

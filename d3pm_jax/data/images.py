@@ -18,14 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.errors import UserError
+from d3pm_jax.data.source import DatasetError
 
 CACHE_BYTES = 2**30  # decoded images kept in memory: decoding one costs ten times as much as batching it
 FORMAT = "array_record"
-
-
-class DatasetError(UserError):
-    """A data set cannot be used; the message is one line that names the cause and the cure."""
 
 
 class ImageSource:

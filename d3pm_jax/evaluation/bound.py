@@ -1,5 +1,6 @@
-"""The bound of a run on a whole split."""
+"""The bound of a network on many examples, and its parts as numbers."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,45 +10,72 @@ import numpy as np
 
 from d3pm_jax import likelihood, losses
 from d3pm_jax.errors import UserError
-from d3pm_jax.noise import EVALUATION
-from d3pm_jax.training.devices import batched
-from d3pm_jax.training.run import Parts
-from d3pm_jax.types import Params
+from d3pm_jax.processes import Process
+from d3pm_jax.sampling.noise import EVALUATION
 
 
-def evaluate_bound(parts: Parts, images: np.ndarray, batch_size: int, seed: int) -> likelihood.Bound:
-    """Every term of the bound for every image, under the averaged weights.
+def evaluate_bound(
+    predict: Callable[..., Any],
+    params: Any,
+    process: Process,
+    x0: np.ndarray,
+    batch_size: int,
+    seed: int,
+    term: likelihood.Term = losses.posterior_kl,
+    sharding: jax.sharding.NamedSharding | None = None,
+) -> likelihood.Bound:
+    """Every term of the bound for every example.
 
     Args:
-        parts: of the run.
-        images: int32 [N, H, W, C].
-        batch_size: how many at a time; rounded down to a multiple of the devices of the mesh.
-        seed: of the noise; the terms of image i do not depend on the others.
+        predict: the network, (params, xt, time) -> logits of x_0.
+        params: its parameters.
+        process: the forward process.
+        x0: int32 [N, *S].
+        batch_size: how many at a time; rounded down to a multiple of the devices of the sharding.
+        seed: of the noise; the terms of example i do not depend on the others.
+        term: what the logits cost at a step.
+        sharding: of a batch, where it is spread over devices.
 
     Returns:
-        steps [T, N] and prior [N], in nats per image.
+        steps [T, N] and prior [N], in nats per example.
 
     Raises:
         UserError: a term is NaN.
     """
-    size = max(1, min(batch_size, len(images)) // parts.mesh.size) * parts.mesh.size
-    sharding = batched(parts.mesh)
+    devices = 1 if sharding is None else sharding.mesh.size
+    size = max(1, min(batch_size, len(x0)) // devices) * devices
 
     @jax.jit
-    def bound(params: Params, tr: Any, x0: jax.Array, index: jax.Array) -> likelihood.Bound:
-        denoise = partial(parts.predict, params)
+    def bound(params: Any, process: Process, x0: jax.Array, index: jax.Array) -> likelihood.Bound:
         key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
-        term = partial(losses.posterior_kl, first_step=parts.config.loss.first_step)
-        return likelihood.estimate_bound(key, denoise, tr, x0, index, term)
+        return likelihood.estimate_bound(key, partial(predict, params), process, x0, index, term)
 
-    chunks = []
-    for start in range(0, len(images), size):
+    parts = []
+    for start in range(0, len(x0), size):
         index = np.arange(start, start + size)
-        x0 = images[np.minimum(index, len(images) - 1)]  # the last batch is filled up, and cut below
-        placed = jax.device_put((x0, index.astype(np.int32)), sharding)
-        chunks.append(jax.device_get(bound(parts.state.ema, parts.tr, *placed)))
-    steps = np.concatenate([c.steps for c in chunks], axis=1)[:, : len(images)]
-    prior = np.concatenate([c.prior for c in chunks])[: len(images)]
+        batch = x0[np.minimum(index, len(x0) - 1)]  # the last batch is filled up, and cut below
+        placed = jax.device_put((batch, index.astype(np.int32)), sharding)
+        parts.append(jax.device_get(bound(params, process, *placed)))
+    steps = np.concatenate([part.steps for part in parts], axis=1)[:, : len(x0)]
+    prior = np.concatenate([part.prior for part in parts])[: len(x0)]
     if np.isnan(steps).any():
         raise UserError("the bound is NaN: the weights of this checkpoint are not finite; use another one")
     return likelihood.Bound(jnp.asarray(steps), jnp.asarray(prior))
+
+
+def summary(bound: likelihood.Bound, D: int) -> dict[str, Any]:
+    """The bound in bits per dimension: mean over examples, standard error, and parts.
+
+    Args:
+        bound: of N examples.
+        D: the number of elements in an example.
+    """
+    total = np.asarray(likelihood.bits_per_dim(bound.total(), D), np.float64)
+    steps = np.asarray(likelihood.bits_per_dim(bound.steps, D), np.float64).mean(1)
+    return {
+        "bits_per_dim": float(total.mean()),
+        "standard_error": float(total.std(ddof=1) / len(total) ** 0.5) if len(total) > 1 else None,
+        "reconstruction": float(steps[0]),
+        "prior": float(np.mean(likelihood.bits_per_dim(bound.prior, D))),
+        "steps": steps.tolist(),
+    }

@@ -1,8 +1,8 @@
-"""`posterior_kl` of a dense process, and its gradient with two matrix products, where floats can hold every factor.
+"""`variational.posterior_kl_definition` of a dense process with its gradient, by two matrix products.
 
-The definition is `variational.posterior_kl_definition`, in log space. Where no product of probabilities comes near the
-smallest float, which is almost always, the same sums are made of probabilities, at about half the cost; a
-part of the elements in which one does takes the definition.
+The definition is in log space. Where no product of probabilities comes near the smallest float, which is
+almost always, the same sums are made of probabilities here, at about half the cost; a part of the elements in
+which one does takes the definition.
 """
 
 from typing import NamedTuple

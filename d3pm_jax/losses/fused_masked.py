@@ -1,6 +1,6 @@
-"""`posterior_kl` of a mask on top of a process by the chain rule: first whether x_{t-1} is the mask, then what it is.
+"""`variational.posterior_kl_definition` of a mask on top of a process, by the chain rule.
 
-The definition is `variational.posterior_kl_definition`; the second part is the loss of the inner process, in its own
+First comes whether x_{t-1} is the mask, then what it is if not: the loss of the inner process, in its own
 fast form.
 """
 

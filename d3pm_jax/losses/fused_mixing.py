@@ -1,6 +1,6 @@
-"""`posterior_kl` and `cross_entropy` of Q = alpha I + (1 - alpha) 1 pi^T in O(K), with their gradient by hand.
+"""`variational.posterior_kl_definition` and `cross_entropy` of Q = alpha I + (1 - alpha) 1 pi^T in O(K).
 
-The definitions are those of `variational`. With a = alpha_t, b = beta_t pi_xt, c = alpha_bar_{t-1}, m = 1 - c
+The gradient is by hand. With a = alpha_t, b = beta_t pi_xt, c = alpha_bar_{t-1}, m = 1 - c
 and p = softmax(logits) (D3PM eq. 3, 4):
 
     q(x_{t-1} = j | x_t, x_0) = (a [j = x_t] + b) (c [j = x_0] + m pi_j) / norm_q

@@ -1,4 +1,4 @@
-"""The terms of the variational bound and the losses made of them, per element and in nats; the caller reduces.
+"""The terms of the variational bound and the losses made of them: per element, in nats, not reduced.
 
 `posterior_kl_definition` and `marginal_kl_definition` are what every faster form is tested against; which
 family has one is in `fused`.
@@ -129,7 +129,7 @@ def direct_kl(
     xt: Int[Array, "*S"],
     t: Int[Array, "..."],
 ) -> Float[Array, "*S"]:
-    """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for a network that predicts x_{t-1} (`posteriors.p_prev`).
+    """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for a network that predicts x_{t-1} (`p_prev`).
 
     The term of the bound, as `posterior_kl` is for logits of x_0; at t = 1 it is -log p(x_0 | x_1). The
     official image code names this prediction "xprev" and stops at it, after a line that would take the same

@@ -65,20 +65,7 @@ class UNet(Backbone):
             raise ValueError(f"ch = {ch}: the time embedding needs an even width of at least 4")
         self.K, self.ch, self.max_time, self.onehot_input = K, ch, max_time, onehot_input
         self.outputs, self.num_classes = outputs, num_classes
-        zeros = nnx.initializers.zeros_init()
-        style = Style(
-            rngs,
-            init=nnx.initializers.lecun_normal(),
-            init_last=zeros,
-            init_attention=zeros,
-            down_pads=(0, 1),
-            eps=1e-6,
-            groups=groups,
-            rate=dropout,
-            n_embedding=4 * ch,
-            labelled=num_classes is not None,
-            dtype=dtype,
-        )
+        style = _style(rngs, groups, dropout, 4 * ch, num_classes is not None, dtype)
         self.temb1 = nnx.Linear(ch, 4 * ch, rngs=rngs)
         self.temb2 = nnx.Linear(4 * ch, 4 * ch, rngs=rngs)
         self.class_emb = None if num_classes is None else nnx.Linear(num_classes, 4 * ch, rngs=rngs)
@@ -125,3 +112,23 @@ class UNet(Backbone):
             return scaled
         onehot = jax.nn.one_hot(xt.astype(jnp.int32), self.K).reshape(*xt.shape[:3], -1)
         return jnp.concatenate([scaled, onehot], axis=-1)
+
+
+def _style(
+    rngs: nnx.Rngs, groups: int, dropout: float, n_embedding: int, labelled: bool, dtype: DTypeLike | None
+) -> Style:
+    """The layers of the official code: last convolutions of blocks begin at 0, eps is that of Flax."""
+    zeros = nnx.initializers.zeros_init()
+    return Style(
+        rngs,
+        init=nnx.initializers.lecun_normal(),
+        init_last=zeros,
+        init_attention=zeros,
+        down_pads=(0, 1),
+        eps=1e-6,
+        groups=groups,
+        rate=dropout,
+        n_embedding=n_embedding,
+        labelled=labelled,
+        dtype=dtype,
+    )

@@ -1,8 +1,8 @@
 """The forward process q(x_t | x_{t-1}) as a structured operator on categories.
 
 A process is a pytree with static K and T. Rows are "from", columns are "to": Q[t, i, j] = q(x_t = j given
-x_{t-1} = i). `t` is an int32 array whose shape is a prefix of the shape of x: () for one step for all, [B] for
-one per example, [*S] for one per element; t = 0 is clean data.
+x_{t-1} = i). `t` is an int32 array whose shape is a prefix of the shape of x: () for one step for all, [B]
+for one per example, [*S] for one per element; t = 0 is clean data.
 """
 
 import abc
@@ -76,7 +76,7 @@ class Process(abc.ABC):
     ) -> Int[Array, "*S"]:
         """A draw of x_t from q(x_t | x_0), from one uniform in [0, 1) per element.
 
-        By default that of `numerics.categorical`; a second word of noise is explained in `numerics.inverse_cdf`.
+        By default that of `numerics.categorical`; `numerics.inverse_cdf` explains the second word of noise.
         """
         return inverse_cdf.categorical(self.log_q_probs(x0, t), u, u_low)
 

@@ -179,7 +179,7 @@ def _dense(Q: Matrices, prior: np.ndarray | None, steps: np.ndarray | Array) -> 
 
 
 def _tables(Q: Matrices) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The rounded tables of transposed Q, Qbar and its cumulative sums, row 0 the identity; the float64 Qbar[T]."""
+    """The rounded tables of transposed Q, Qbar and its cumulative sums, row 0 the identity, and Qbar[T]."""
     if len(Q) == 0:
         raise ValueError("Q is empty: a process needs at least 1 step")
     Qbar = np.eye(len(Q[0]))

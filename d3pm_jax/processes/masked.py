@@ -19,7 +19,10 @@ from d3pm_jax.processes.respace import compose, require_spec
 from d3pm_jax.processes.tables import gather, gather_steps, log_bars, log_steps
 from d3pm_jax.types import Leaf
 
-Inner = Process if TYPE_CHECKING else Any  # a pytree is rebuilt with placeholders: see `types`
+if TYPE_CHECKING:
+    Inner = Process
+else:
+    Inner = Any  # a pytree is rebuilt with placeholders: see `types`
 NEG_INF = -jnp.inf
 TABLES = ("inner", "log_keep", "log_mask", "log_keep_bar", "log_mask_bar", "keep_bar", "steps")
 

@@ -16,15 +16,9 @@ import jax
 import orbax.checkpoint as ocp
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.files import replacing
+from d3pm_jax.files import write_text
 
 MANIFEST = "manifest.json"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that, whatever happens, either the old or the new one is there."""
-    with replacing(path) as partial:
-        partial.write_text(text)
 
 
 def save(folder: Path, step: int, state: Any, keep: int) -> None:

@@ -1,17 +1,17 @@
-"""Metrics of a run: one JSON line per interval, TensorBoard, and the terminal."""
+"""Metrics of a run: their means over an interval, one JSON line for each, and TensorBoard."""
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+import jax
+import numpy as np
 from tensorboardX import SummaryWriter
 
-from d3pm_jax.training.checkpoint import write_text
+from d3pm_jax.errors import UserError
+from d3pm_jax.files import write_text
+from d3pm_jax.training.step import Metrics
 
 FILE = "metrics.jsonl"
 
@@ -52,45 +52,50 @@ class Writer:
             self._board.add_scalar(name, value, step)
 
 
-class Terminal:
-    """A progress bar with the last metrics; plain lines where the output is not a terminal."""
+class Window:
+    """The metrics of the steps since the last report."""
 
-    def __init__(self, start: int, total: int):
-        self._console = Console(file=sys.stdout)
-        self._total = total
-        self._bar = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("train", total=total, completed=start, text="compiling")
+    def __init__(self, T: int):
+        self._rows: list[Metrics] = []
+        self._T, self._since, self._timed = T, 0.0, 0
 
-    @contextmanager
-    def shown(self) -> Iterator["Terminal"]:
-        """Shows the bar inside the block."""
-        with self._bar:
-            yield self
+    def add(self, row: Metrics) -> None:
+        """Takes the metrics of a step, and waits for the step before it."""
+        if self._rows:
+            jax.block_until_ready(self._rows[-1]["loss"])
+        self._rows.append(row)
+        if not self._since:  # the first step compiles
+            jax.block_until_ready(row["loss"])
+            self.restart()
+        else:
+            self._timed += 1
 
-    def advance(self, step: int) -> None:
-        """Moves the bar."""
-        self._bar.update(self._task, completed=step)
+    def restart(self) -> None:
+        """Starts the clock again after something that is not training."""
+        self._since, self._timed = time.monotonic(), 0
 
-    def metrics(self, step: int, row: dict[str, float | int]) -> None:
-        """Shows the metrics of an interval."""
-        text = "  ".join(f"{name} {row[name]:.4g}" for name in row if name != "seconds_per_step")
-        seconds = row.get("seconds_per_step")
-        left = ""
-        if seconds:
-            text += f"  {1 / seconds:.2f} steps/s"
-            left = f"  {(self._total - step) * seconds:.0f} s left"
-        self._bar.update(self._task, text=text)
-        if not self._console.is_terminal:
-            print(f"step {step}/{self._total}  {text}{left}", flush=True)
+    def close(self, step: int, saved: int | None) -> dict[str, float | int]:
+        """Their means, and the bound that kl stands for; empties the window.
 
-    def say(self, text: str) -> None:
-        """A line above the bar."""
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        Raises:
+            UserError: one of them is not finite.
+        """
+        rows = jax.device_get(self._rows)
+        for i, row in enumerate(rows, step - len(rows) + 1):
+            for name, value in row.items():
+                if not np.isfinite(value):
+                    kept = (
+                        "there is no checkpoint yet"
+                        if saved is None
+                        else f"the checkpoint of step {saved} is kept"
+                    )
+                    raise UserError(
+                        f"{name} is {value} at step {i}; {kept}: start anew with a lower optimizer.lr"
+                    )
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        means["bound_bits_per_dim"] = means["kl"] * self._T / float(np.log(2))
+        if self._timed:
+            means["seconds_per_step"] = (time.monotonic() - self._since) / self._timed
+        self._rows = []
+        self.restart()
+        return means

@@ -7,9 +7,9 @@ from flax import nnx
 from jaxtyping import Array, Key
 
 from d3pm_jax.config import Config
+from d3pm_jax.training.step import Predict
 from d3pm_jax.types import Params
 
-Predict = Callable[..., Array]  # (params, xt, t, key=None) -> logits of x_0
 Init = Callable[[Array], Params]  # key -> parameters
 
 
@@ -41,7 +41,7 @@ def split(config: Config, image: tuple[int, int, int]) -> tuple[Predict, Init]:
 def on_mesh(predict: Predict, sharding: jax.sharding.Sharding) -> Predict:
     """predict with x_t, and so its whole computation, spread over the devices of a mesh."""
 
-    def spread(params: Params, xt: Array, t: Array, key: Key[Array, ""] | None = None) -> Array:
+    def sharded(params: Params, xt: Array, t: Array, key: Key[Array, ""] | None = None) -> Array:
         return predict(params, jax.lax.with_sharding_constraint(xt, sharding), t, key)
 
-    return spread
+    return sharded

@@ -1,4 +1,4 @@
-"""Noise banks: what a run draws at every step, in an ArrayRecord file that other programs can read too.
+"""Presampled noise: what a run draws at every step, in an ArrayRecord file that other programs can read too.
 
 Record 0 is a JSON header. Record i + 1 is the noise of the step after i updates, little-endian: t int32 [B],
 p_t float32 [B], the probability of each t, and u float32 [B, H, W, C].
@@ -14,20 +14,21 @@ import jax
 import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
-from d3pm_jax import config_io
+from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import replacing
-from d3pm_jax.training.devices import batched
-from d3pm_jax.training.run import Parts
+from d3pm_jax.runs.build import Parts
+from d3pm_jax.runs.devices import batched
 from d3pm_jax.training.step import StepNoise, draw_noise
 
+FORMAT = "d3pm noise bank"  # as it stands in files since version 1
 VERSION = 1
 WRITER = "group_size:1,uncompressed"  # any record alone; half of the bits are random
 READER = "readahead_buffer_size:0,max_parallelism:0"
 
 
 def describe(parts: Parts) -> dict[str, Any]:
-    """What the noise of a run depends on, as in the header of its bank.
+    """What the noise of a run depends on, as in the header of its noise file.
 
     Raises:
         UserError: the noise depends on more than that, so that it cannot be drawn in advance.
@@ -39,7 +40,7 @@ def describe(parts: Parts) -> dict[str, Any]:
             f"timesteps={name} draws t by the losses of the run, not in advance: use LowDiscrepancy()"
         )
     if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
-        raise UserError("JAX_ENABLE_X64 is on, and noise banks hold float32: unset it")
+        raise UserError("JAX_ENABLE_X64 is on, and noise files hold float32: unset it")
     return {
         "batch_size": config.train.batch_size,
         "image": list(parts.image),
@@ -55,12 +56,12 @@ def write(parts: Parts, steps: int, path: Path) -> None:
     Args:
         parts: of the run.
         steps: how many, at least 1.
-        path: of the bank; one that is there is replaced, once the new one is whole.
+        path: of the file; one that is there is replaced, once the new one is whole.
 
     Raises:
         UserError: the noise cannot be drawn in advance, or not be written.
     """
-    header = {"format": "d3pm noise bank", "version": VERSION, "steps": steps, **describe(parts)}
+    header = {"format": FORMAT, "version": VERSION, "steps": steps, **describe(parts)}
 
     def put(call: Callable, *args: Any) -> Any:
         try:
@@ -88,22 +89,22 @@ def _record(parts: Parts, i: int) -> bytes:
 
 
 def open_for(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
-    """The noise of a run from its bank, as a function of the number of updates so far.
+    """The noise of a run from its noise file, as a function of the number of updates so far.
 
     Args:
         parts: of the run.
-        path: of the bank.
+        path: of the file.
 
     Returns:
         The function, NumPy arrays of the whole batch; it raises a UserError if it meets damage.
 
     Raises:
-        UserError: there is no bank, it is damaged, too short or of another run.
+        UserError: there is no file, it is damaged, too short or of another run.
     """
     expected = describe(parts)
     if not path.is_file():
         raise UserError(
-            f"no noise bank {path}: write it with d3pm presample CONFIG --out {path}, "
+            f"no noise file {path}: write it with d3pm presample CONFIG --out {path}, "
             f"or train without, --train.noise None"
         )
     reader = array_record_module.ArrayRecordReader(str(path), READER)
@@ -111,12 +112,12 @@ def open_for(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
     for name, value in expected.items():
         if header.get(name) != value:
             raise UserError(
-                f"noise bank {path} has {name} {header.get(name)}, this run has {value}: "
+                f"noise file {path} has {name} {header.get(name)}, this run has {value}: "
                 f"presample one with the config of this run, or train without, --train.noise None"
             )
     if header["steps"] < parts.config.train.steps:
         raise UserError(
-            f"noise bank {path} has {header['steps']} steps, train.steps is {parts.config.train.steps}: "
+            f"noise file {path} has {header['steps']} steps, train.steps is {parts.config.train.steps}: "
             f"presample more, or lower train.steps"
         )
     return lambda i: _noise(reader, path, i, (expected["batch_size"], *parts.image))
@@ -135,9 +136,9 @@ def _header(reader: Any, path: Path) -> dict[str, Any]:
         header = json.loads(_read(reader, path, 0))
         version, steps = header["version"], header["steps"]
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is damaged, or no noise bank: presample it again") from error
+        raise UserError(f"{path} is damaged, or no noise file: presample it again") from error
     if version != VERSION:
-        raise UserError(f"noise bank {path} has version {version}, expected {VERSION}: presample it again")
+        raise UserError(f"noise file {path} has version {version}, expected {VERSION}: presample it again")
     if reader.num_records() != steps + 1:
         raise _damaged(path, f"{reader.num_records()} records in place of {steps + 1}")
     return header
@@ -152,4 +153,4 @@ def _read(reader: Any, path: Path, index: int) -> bytes:
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"noise bank {path} is damaged ({why}): presample it again")
+    return UserError(f"noise file {path} is damaged ({why}): presample it again")

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from d3pm_jax import diffusion, sampling
+from d3pm_jax import sampling
 from d3pm_jax.errors import UserError
-from d3pm_jax.noise import SAMPLING
-from d3pm_jax.training.run import Parts
+from d3pm_jax.posteriors import p_logits
+from d3pm_jax.runs.build import Parts
+from d3pm_jax.sampling.noise import SAMPLING
 from d3pm_jax.types import Params
 
 Sampler = Callable[[Params, int, int], tuple[np.ndarray, np.ndarray]]
@@ -32,16 +33,16 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
     size = max(1, batch_size // devices) * devices
 
     @jax.jit
-    def chain(params: Params, tr: Any, key: jax.Array, start: jax.Array) -> sampling.Chain:
+    def chain(params: Params, process: Any, key: jax.Array, start: jax.Array) -> sampling.Chain:
         denoise = partial(parts.predict, params)
-        reverse = partial(diffusion.p_logits, first_step=parts.config.loss.first_step)
-        return sampling.sample(key, denoise, tr, (size, *parts.image), start, record, reverse)
+        reverse = partial(p_logits, first_step=parts.config.loss.first_step)
+        return sampling.sample(key, denoise, process, (size, *parts.image), start, record, reverse)
 
     def draw(params: Params, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         key = jax.random.fold_in(jax.random.key(seed), SAMPLING)
-        chunks = [_finite(chain(params, parts.tr, key, jax.numpy.asarray(i))) for i in range(0, n, size)]
-        x0 = np.concatenate([c.x0 for c in chunks])
-        return x0[:n], np.concatenate([c.states for c in chunks], axis=1)[:, :n]
+        batches = [_finite(chain(params, parts.process, key, jax.numpy.asarray(i))) for i in range(0, n, size)]
+        x0 = np.concatenate([b.x0 for b in batches])
+        return x0[:n], np.concatenate([b.states for b in batches], axis=1)[:, :n]
 
     return draw
 

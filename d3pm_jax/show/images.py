@@ -1,8 +1,7 @@
-"""Pictures of images, chains and curves, as PNG files."""
+"""Pictures of images and of chains, as PNG files."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -70,24 +69,4 @@ def save_chain(path: Path, forward: np.ndarray, reverse: np.ndarray, times: Sequ
         axis.set_xticks([width * (i + 0.5) for i in range(len(times))], [f"t = {t}" for t in shown])
         axis.set_yticks([])
         axis.set_title(title)
-    figure.savefig(path, dpi=120)
-
-
-def save_curves(
-    path: Path,
-    x: Sequence[Any],
-    curves: Mapping[str, Sequence[Any] | np.ndarray],
-    xlabel: str,
-    log: Collection[str] = (),
-) -> None:
-    """Writes one panel per curve, sharing the horizontal axis; those named in log have a logarithmic one."""
-    figure = Figure(figsize=(8, 2.6 * len(curves)), layout="constrained")
-    axes = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (name, y) in zip(axes, curves.items(), strict=True):
-        axis.plot(x, y, marker="." if len(x) < 40 else None)
-        axis.set_ylabel(name)
-        if name in log:
-            axis.set_yscale("log")
-        axis.grid(alpha=0.3)
-    axes[-1].set_xlabel(xlabel)
     figure.savefig(path, dpi=120)

@@ -1,1 +1,1 @@
-"""State, step, loop, checkpoints and metrics of a training run."""
+"""One step of a training: pure, jitted once, without a disk."""

@@ -1,0 +1,88 @@
+"""d3pm eval: the bound on the test split, its parts, and two baselines."""
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from d3pm_jax import data, losses, show
+from d3pm_jax.cli import arguments
+from d3pm_jax.evaluation import baselines
+from d3pm_jax.evaluation.bound import evaluate_bound, summary
+from d3pm_jax.files import write_text
+from d3pm_jax.likelihood import bits_per_dim
+from d3pm_jax.runs.build import Parts
+from d3pm_jax.runs.devices import batched
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the command takes."""
+    arguments.add_run(parser)
+    parser.add_argument(
+        "--limit", type=arguments.positive, metavar="N", help="only the first N examples of the split"
+    )
+    parser.add_argument(
+        "--batch-size", type=arguments.positive, default=128, metavar="B", help="examples at a time (128)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
+
+
+def execute(args: argparse.Namespace, rest: list[str]) -> int:
+    """Evaluates; returns the exit status."""
+    parts, train, test = arguments.open_run(args)
+    levels = parts.config.num_levels
+    images, _ = data.read_all(test, levels, args.limit)
+    result = _evaluate(parts, images, args)
+    result["baselines"] = _baselines(train, images, levels)
+    write_text(args.workdir / "eval.json", json.dumps(result, indent=1))
+    _report(args.workdir, result, parts.config.data.test_split)
+    return 0
+
+
+def _evaluate(parts: Parts, images: np.ndarray, args: argparse.Namespace) -> dict[str, Any]:
+    """The bound under the averaged weights, and what it was made of."""
+    term = partial(losses.posterior_kl, first_step=parts.config.loss.first_step)
+    sharding, ema = batched(parts.mesh), parts.state.ema
+    bound = evaluate_bound(
+        parts.predict, ema, parts.process, images, args.batch_size, args.seed, term, sharding
+    )
+    result = summary(bound, D=images[0].size)
+    result |= {"step": int(parts.state.step), "examples": len(images), "seed": args.seed}
+    return result | {"times": np.asarray(parts.process.time[1:]).tolist()}
+
+
+def _report(workdir: Path, result: dict[str, Any], split: str) -> None:
+    """Draws the terms and prints the figures."""
+    plot = _plot(workdir, result["steps"])
+    print(f"checkpoint of step {result['step']}, {result['examples']} examples of split {split!r}")
+    print(f"  reconstruction -log p(x_0 | x_1)  {result['reconstruction']:.4f} bits/dim")
+    print(f"  denoising, sum over t = 2..{len(result['steps'])}    {sum(result['steps'][1:]):.4f} bits/dim")
+    print(f"  prior KL(q(x_T | x_0) || p(x_T))  {result['prior']:.2e} bits/dim")
+    print(f"terms of every t: {plot} and {workdir / 'eval.json'}")
+    print("for comparison, on the same examples:")
+    for name, value in result["baselines"].items():
+        print(f"  {name}: {value:.3f} bits/dim")
+    error = result["standard_error"]
+    print(f"test bits/dim: {result['bits_per_dim']:.3f} +- {'unknown' if error is None else f'{error:.3f}'}")
+
+
+def _baselines(train: data.ImageSource, test: np.ndarray, levels: int) -> dict[str, float]:
+    images, labels = data.read_all(train, levels)
+    found = {"per-pixel histogram": baselines.histogram_nats(images, test, levels)}
+    if labels is not None:
+        name = f"mixture of {len(np.unique(labels))} class histograms"
+        found[name] = baselines.class_mixture_nats(images, labels, test, levels)
+    return {name: bits_per_dim(float(np.mean(nats)), test[0].size) for name, nats in found.items()}
+
+
+def _plot(workdir: Path, steps: list[float]) -> Path:
+    path = workdir / "bound_terms.png"
+    curves = {
+        "term of the bound\n[bits/dim]": steps,
+        "sum from t to T\n[bits/dim]": np.cumsum(steps[::-1])[::-1],
+    }
+    show.save_curves(path, range(1, len(steps) + 1), curves, "t")
+    return path

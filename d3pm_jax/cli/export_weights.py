@@ -1,0 +1,55 @@
+"""d3pm export: the weights of a run as a safetensors file."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import jax
+
+from d3pm_jax.cli import arguments
+from d3pm_jax.config import io as config_io
+from d3pm_jax.errors import UserError
+from d3pm_jax.runs import build, workdir
+from d3pm_jax.runs.devices import use_all_cores
+from d3pm_jax.weights import twin
+
+SUFFIX = ".safetensors"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the command takes."""
+    parser.epilog = (
+        "The tensors have the names and layouts of torch_ref.models, in float32, to the bit; the config as "
+        "JSON and the step are in the metadata. Read them with safetensors.torch.load_file, or `d3pm import`."
+    )
+    arguments.add_checkpoint(parser)
+    parser.add_argument("--to", choices=["torch"], required=True, help="whose names and layouts")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the file, replaced if there is one (DIR/weights.safetensors)",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="the last weights, in place of their moving average"
+    )
+
+
+def execute(args: argparse.Namespace, rest: list[str]) -> int:
+    """Writes the file; returns the exit status."""
+    path = args.out or args.workdir / f"weights{SUFFIX}"
+    if path.suffix != SUFFIX:
+        raise UserError(f"--out {path}: the file is one of safetensors, name it FILE{SUFFIX}")
+    config, stored = arguments.read_config(args), workdir.read_config(args.workdir)
+    use_all_cores(1)
+    state = build.restore(
+        args.workdir, build.build(config, arguments.image_shape(config), 1), args.step
+    ).state
+    stored = dataclasses.replace(stored, train=dataclasses.replace(stored.train, noise=None))
+    kind, params = ("raw", state.params) if args.raw else ("ema", state.ema)
+    step = int(state.step)
+    metadata = {"config": config_io.dump(stored), "step": str(step), "weights": kind}
+    twin.save(path, params, metadata)
+    sizes = [x.size for x in jax.tree.leaves(params)]
+    print(f"{kind} weights of step {step}, {len(sizes)} tensors, {sum(sizes):,} numbers: {path}")
+    return 0

@@ -1,0 +1,71 @@
+"""d3pm import: a run from a safetensors file of weights."""
+
+import argparse
+import json
+from pathlib import Path
+
+from d3pm_jax.cli import arguments, overrides
+from d3pm_jax.cli.export_weights import SUFFIX
+from d3pm_jax.config import Config
+from d3pm_jax.config import io as config_io
+from d3pm_jax.errors import UserError
+from d3pm_jax.runs import build, checkpoint, workdir
+from d3pm_jax.runs.devices import use_all_cores
+from d3pm_jax.weights import twin
+
+USAGE = "--workdir DIR"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the command takes."""
+    parser.usage = "d3pm import FILE [CONFIG] --workdir DIR [OVERRIDES]"
+    parser.epilog = (
+        "FILE is one of `d3pm export`, or of safetensors.torch.save_file with the state_dict of a network of "
+        "torch_ref.models in float32; it comes first. It becomes step 0 of a new run in DIR, weights and "
+        "moving average, for `d3pm sample DIR`, `d3pm eval DIR` and `d3pm train --workdir DIR --resume`. "
+        "Without CONFIG the config in FILE is used, which a file of PyTorch lacks; OVERRIDES are those of "
+        "d3pm train."
+    )
+    arguments.add_workdir(parser)
+
+
+def execute(args: argparse.Namespace, rest: list[str]) -> int:
+    """Begins a run; returns the exit status."""
+    args.file, args.config = arguments.take_path(rest), arguments.take_path(rest)
+    if arguments.print_help(args, args.file):
+        return 0
+    if args.file is None:
+        raise UserError(f"no weights: pass a file first, as in d3pm import FILE{SUFFIX} --workdir DIR")
+    base = _config_of(args.file) if args.config is None else config_io.from_file(args.config)
+    config = overrides.apply(base, args, rest, USAGE)
+    if args.workdir is None:
+        raise UserError("no workdir: pass --workdir DIR, where the run is written")
+    if (args.workdir / workdir.CONFIG).exists() or checkpoint.steps(args.workdir / workdir.CHECKPOINTS):
+        raise UserError(f"{args.workdir} holds a run already: pass another --workdir")
+    use_all_cores(1)
+    parts = build.build(config, arguments.image_shape(config), 1)
+    try:
+        params = twin.load(args.file, parts.state.params)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    state = build.start_from(parts, params).state
+    checkpoint.save(args.workdir / workdir.CHECKPOINTS, 0, state, config.train.keep_checkpoints)
+    workdir.write_config(args.workdir, config)  # last: without it nothing goes on with a part of a run
+    print(f"{args.file} is step 0 of a new run in {args.workdir}")
+    print(f"train it with: d3pm train --workdir {args.workdir} --resume")
+    return 0
+
+
+def _config_of(file: Path) -> Config:
+    """The config that d3pm export wrote beside the weights."""
+    cure = f"pass one, as in d3pm import {file} CONFIG --workdir DIR"
+    try:
+        text = twin.read_metadata(file).get("config")
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if text is None:
+        raise UserError(f"{file} holds no config: {cure}")
+    try:
+        return config_io.from_json(json.loads(text))
+    except (ValueError, UserError) as error:
+        raise UserError(f"the config in {file} cannot be read ({error}): {cure}") from error

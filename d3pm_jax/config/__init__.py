@@ -1,0 +1,57 @@
+"""What a run is: frozen dataclasses of numbers, which check themselves and build the parts of the library.
+
+A config is a Python file with `get_config() -> Config`. Every field can be overridden on the command line
+(`--process.steps 100`); which family a part belongs to is chosen by the file. Nothing is computed before
+`build`.
+"""
+
+from d3pm_jax.config.data import Data
+from d3pm_jax.config.head import Head, LogisticHead
+from d3pm_jax.config.model import Model, ScoreNet, UNet
+from d3pm_jax.config.objective import HybridLoss, Objective, StochasticBound, Terms
+from d3pm_jax.config.optimizer import Adam, Optimizer
+from d3pm_jax.config.process import Absorbing, Banded, Gaussian, Process, Uniform
+from d3pm_jax.config.run import Config, Train
+from d3pm_jax.config.schedule import (
+    Cosine,
+    CosineSquared,
+    Linear,
+    LogLinear,
+    Polynomial,
+    Reciprocal,
+    Schedule,
+)
+from d3pm_jax.config.timesteps import Importance, Independent, LowDiscrepancy, Timesteps
+
+__all__ = [
+    "Absorbing",
+    "Adam",
+    "Banded",
+    "Config",
+    "Cosine",
+    "CosineSquared",
+    "Data",
+    "Gaussian",
+    "Head",
+    "HybridLoss",
+    "Importance",
+    "Independent",
+    "Linear",
+    "LogLinear",
+    "LogisticHead",
+    "LowDiscrepancy",
+    "Model",
+    "Objective",
+    "Optimizer",
+    "Polynomial",
+    "Process",
+    "Reciprocal",
+    "Schedule",
+    "ScoreNet",
+    "StochasticBound",
+    "Terms",
+    "Timesteps",
+    "Train",
+    "UNet",
+    "Uniform",
+]

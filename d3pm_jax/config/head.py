@@ -1,0 +1,61 @@
+"""Heads of a config: how the output of a network becomes logits of x_0."""
+
+import dataclasses
+from typing import ClassVar
+
+from jaxtyping import Array
+
+from d3pm_jax import heads
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """Logits of x_0, one output of the network for each."""
+
+    residual: bool = True
+    """add onehot(x_t)"""
+    forbid: int | None = None
+    """a category that the data never contains: an extra mask"""
+    outputs: ClassVar[int | None] = None
+    """what the network gives for each element: None for K logits, or so many numbers; see `models.UNet`"""
+
+    def logits(self, output: Array, xt: Array, K: int) -> Array:
+        """Logits of x_0 [*S, K] from the output [*S, outputs] of a network that was given x_t."""
+        return self._forbidden(heads.residual(output, xt) if self.residual else output)
+
+    def check(self, K: int, mask_id: int | None) -> None:
+        """Refuses to forbid anything but an extra mask.
+
+        Args:
+            K: categories of the process.
+            mask_id: its mask, if it has one.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        if self.forbid is not None and self.forbid != K - 1:
+            raise ValueError(
+                f"head.forbid = {self.forbid}: only the last category, K - 1 = {K - 1}, can be an extra mask"
+            )
+        if self.forbid is not None and mask_id not in (None, self.forbid):
+            raise ValueError(
+                f"head.forbid = {self.forbid} is not process.mask_id: forbid the mask, or nothing"
+            )
+
+    def _forbidden(self, logits: Array) -> Array:
+        return logits if self.forbid is None else heads.forbid(logits, self.forbid)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogisticHead(Head):
+    """A truncated logistic distribution for ordinal data: its place and log-width from the network."""
+
+    residual: bool = True
+    """add x_t, scaled to [-1, 1], to the place before a tanh"""
+    outputs: ClassVar[int | None] = 2
+
+    def logits(self, output: Array, xt: Array, K: int) -> Array:
+        logits = (
+            heads.residual_logistic(output, xt, K) if self.residual else heads.bounded_logistic(output, K)
+        )
+        return self._forbidden(logits)

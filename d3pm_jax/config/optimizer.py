@@ -1,0 +1,68 @@
+"""Optimizers of a config, built of Optax."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from d3pm_jax.config.checks import check_at_least
+from d3pm_jax.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """The rule by which gradients change parameters."""
+
+    def check(self) -> None:
+        """Raises ValueError for a field that cannot be used."""
+
+    def build(self) -> optax.GradientTransformation:
+        """The rule."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adam with warm-up, cosine decay and clipping by the global norm."""
+
+    lr: float = 2e-4
+    """learning rate after warm-up"""
+    b1: float = 0.9
+    """decay of the first moment"""
+    b2: float = 0.999
+    """decay of the second moment"""
+    warmup_steps: int = 0
+    """steps from 0 to lr"""
+    decay_steps: int | None = None
+    """step at which a cosine decay reaches 0; constant lr without"""
+    clip: float = 1.0
+    """largest global norm of a gradient"""
+    weight_decay: float = 0.0
+    """of AdamW: each step also takes lr times this part of a kernel away; biases and scales stay"""
+
+    def check(self) -> None:
+        check_at_least("optimizer", self, warmup_steps=0, weight_decay=0, decay_steps=1)
+
+    def build(self) -> optax.GradientTransformation:
+        """Adam with decoupled weight decay (Loshchilov and Hutter 2019) after clipping by the global norm."""
+        adam = optax.adamw(
+            self._learning_rate, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, mask=_decays
+        )
+        return optax.chain(optax.clip_by_global_norm(self.clip), adam)
+
+    def _learning_rate(self, count: ArrayLike) -> ArrayLike:
+        """The rate of the update after count others."""
+        decayed = (
+            optax.constant_schedule(self.lr)
+            if self.decay_steps is None
+            else optax.cosine_decay_schedule(self.lr, self.decay_steps)
+        )
+        warm = jnp.minimum(1.0, (jnp.asarray(count) + 1.0) / max(1, self.warmup_steps))  # not float32 in x64
+        return jnp.asarray(decayed(count)) * warm
+
+
+def _decays(params: Params) -> Params:
+    """Arrays of two axes and more decay: kernels, not biases, scales or the frequencies of time."""
+    return jax.tree.map(lambda x: x.ndim > 1, params)

@@ -1,0 +1,62 @@
+"""Forward processes of a config; `d3pm_jax.processes.Process` is what they build."""
+
+import dataclasses
+
+from d3pm_jax import processes
+from d3pm_jax.config.schedule import Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """The forward process."""
+
+    K: int
+    """number of categories, a mask counted"""
+    steps: int
+    """T"""
+    beta: Schedule
+
+    def build(self) -> processes.Process:
+        """The process with its tables."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform(Process):
+    """Resample uniformly."""
+
+    def build(self) -> processes.Process:
+        return processes.uniform(self.beta.build(self.steps), self.K)
+
+
+@dataclasses.dataclass(frozen=True)
+class Absorbing(Process):
+    """Move to a mask and stay."""
+
+    mask_id: int
+    """which category the mask is; K - 1 for an extra symbol"""
+
+    def build(self) -> processes.Process:
+        return processes.absorbing(self.beta.build(self.steps), self.K, self.mask_id)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian(Process):
+    """Move to near values of ordinal data."""
+
+    bands: int | None = None
+    """the furthest that one step can move; K - 1 without"""
+
+    def build(self) -> processes.Process:
+        return processes.gaussian(self.beta.build(self.steps), self.K, self.bands)
+
+
+@dataclasses.dataclass(frozen=True)
+class Banded(Process):
+    """Resample uniformly, but keep only moves to near values."""
+
+    bands: int
+    """the furthest that one step can move"""
+
+    def build(self) -> processes.Process:
+        return processes.banded(self.beta.build(self.steps), self.K, self.bands)

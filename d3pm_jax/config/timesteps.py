@@ -1,0 +1,72 @@
+"""Which t a config trains on."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from d3pm_jax import timesteps
+from d3pm_jax.config.checks import check_shares
+from d3pm_jax.timesteps import LossHistory
+
+
+@dataclasses.dataclass(frozen=True)
+class Timesteps:
+    """Which t to train on."""
+
+    def check(self) -> None:
+        """Raises ValueError for a field that cannot be used."""
+
+    def start(self, T: int) -> LossHistory | None:
+        """What it learns in training, before the first step."""
+        return None
+
+    def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
+        """t in 1..T and its probability, [B] each."""
+        raise NotImplementedError
+
+    def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
+        """What it learns from the kl [B] of a batch, summed over elements."""
+        return history
+
+
+@dataclasses.dataclass(frozen=True)
+class LowDiscrepancy(Timesteps):
+    """Uniform, spread evenly over each batch."""
+
+    def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
+        return timesteps.low_discrepancy(jax.random.uniform(key), B, T), jnp.full(B, 1 / T)
+
+
+@dataclasses.dataclass(frozen=True)
+class Independent(Timesteps):
+    """Uniform, every example for itself."""
+
+    def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
+        return timesteps.uniform(jax.random.uniform(key, (B,)), T), jnp.full(B, 1 / T)
+
+
+@dataclasses.dataclass(frozen=True)
+class Importance(Timesteps):
+    """Steps with a large loss more often, weighted down by as much; uniform until enough is known."""
+
+    least_count: int = 10
+    """examples of every step that are not enough"""
+    decay: float = 0.9
+    """of the running mean of each step's squared loss"""
+
+    def check(self) -> None:
+        check_shares("timesteps", self, "decay")
+
+    def start(self, T: int) -> LossHistory | None:
+        return timesteps.empty_history(T)
+
+    def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
+        assert history is not None
+        u = jax.random.uniform(key, (B,))
+        return timesteps.importance(u, timesteps.probabilities(history, self.least_count))
+
+    def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
+        assert history is not None
+        return timesteps.update(history, t, kl, self.decay)

@@ -1,0 +1,18 @@
+"""What a data set is: records by number."""
+
+from typing import Any, Protocol, runtime_checkable
+
+from d3pm_jax.errors import UserError
+
+
+class DatasetError(UserError):
+    """A data set cannot be used; the message is one line that names the cause and the cure."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Random access to records {"image": integers [H, W, C], "label": int, if there are labels}."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...

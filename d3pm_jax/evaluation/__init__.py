@@ -1,0 +1,1 @@
+"""Figures of arrays and a predict function, without a disk: the bound, and what it has to beat."""

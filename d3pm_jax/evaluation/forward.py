@@ -1,0 +1,54 @@
+"""What a forward process does to one element: how much of x_0 each step leaves."""
+
+import bisect
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import scipy
+from jaxtyping import Array
+
+from d3pm_jax.processes import Process
+
+
+class Effect(NamedTuple):
+    """What t steps do to one element with uniform p(x_0)."""
+
+    kept: float  # q(x_t = x_0 | x_0), the mean diagonal of Qbar[t]: alpha_bar_t for an extra mask
+    lost: float  # H(x_0 | x_t) / H(x_0): the part of the information I(x_t; x_0) that is gone
+
+
+def effect(process: Process, x0: Array, t: int) -> Effect:
+    """The effect of steps 1..t.
+
+    Args:
+        process: the forward process.
+        x0: [N], the categories that the element may be, at least 2.
+        t: a step 0..T.
+    """
+    q = np.exp(np.asarray(process.log_q_probs(x0, jnp.asarray(t, jnp.int32)), np.float64))  # [N, K]
+    p_xt = q.mean(0)
+    posterior = q / np.where(p_xt > 0, p_xt * len(x0), 1.0)  # p(x_0 | x_t), [N, K]
+    left_open = scipy.special.entr(posterior).sum(0) @ p_xt
+    return Effect(float(q[np.arange(len(x0)), x0].mean()), float(left_open / math.log(len(x0))))
+
+
+def weight(before: Effect, after: Effect) -> float:
+    """(I(x_{t-1}; x_0) - I(x_t; x_0)) / H(x_0 | x_t): nats of the bound at t per nat of cross entropy.
+
+    Both for the ideal network of one element with uniform p(x_0). For an absorbing process it is the weight
+    (alpha_bar_{t-1} - alpha_bar_t) / (1 - alpha_bar_t) of the cross entropy of a masked element. NaN where
+    x_t is certain of x_0.
+    """
+    return (after.lost - before.lost) / after.lost if after.lost > 0 else math.nan
+
+
+def half_left(process: Process, x0: Array) -> int | None:
+    """The t at which the information left is nearest to a half; None if more is left even at T."""
+
+    def lost(t: int) -> float:
+        return effect(process, x0, t).lost
+
+    t = bisect.bisect_left(range(process.T + 1), 0.5, key=lost)
+    return None if t > process.T else min((t - 1, t), key=lambda t: abs(lost(t) - 0.5))
