@@ -1,9 +1,10 @@
-# make demo: train on real digits, evaluate, draw. make test: every test. Both set themselves up in .venv.
+# make demo: train on real digits, evaluate, draw. make test: every behaviour once; make slow: the long tests.
+# All set themselves up in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/digits
 
-.PHONY: demo test lint clean
+.PHONY: demo test slow lint clean
 
 demo: .venv/installed-core
 	$(BIN)/d3pm train configs/digits_gaussian.py --workdir $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
@@ -11,12 +12,16 @@ demo: .venv/installed-core
 	$(BIN)/d3pm sample $(RUN)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
+
+slow: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m slow
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""d3pm_jax: exact diffusion on discrete data in JAX.
+"""d3pm_jax is a library for exact diffusion on discrete data in JAX.
 
 Flat names are the kernels that one needs to write a training loop, a bound and a chain. What only one topic
 needs stays in its sub-package (`timesteps.importance`, `losses.continuous`, `compat`). Where two have one
@@ -8,10 +8,8 @@ is reached through its sub-package (`timesteps.uniform`, `schedules.continuous.l
 Every sub-package is an attribute, imported when it is first used: kernels need neither Flax nor a trainer.
 """
 
-import importlib
-from typing import Any
-
 from d3pm_jax.heads import forbid, logistic, residual
+from d3pm_jax.lazy import submodules
 from d3pm_jax.likelihood import (
     all_t_bound,
     bits_per_dim,
@@ -136,6 +134,7 @@ _SUBPACKAGES = (
     "evaluation",
     "files",
     "heads",
+    "lazy",
     "likelihood",
     "losses",
     "models",
@@ -152,11 +151,7 @@ _SUBPACKAGES = (
     "weights",
 )
 
-
-def __getattr__(name: str) -> Any:
-    if name in _SUBPACKAGES:
-        return importlib.import_module(f"d3pm_jax.{name}")
-    raise AttributeError(f"module 'd3pm_jax' has no attribute {name!r}")
+__getattr__ = submodules(__name__, _SUBPACKAGES)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Checks of arguments: types always, values when they are known (outside jit, vmap and grad)."""
+"""Checks arguments: types always, values when they are known (outside jit, vmap and grad)."""
 
 import jax.core
 import jax.numpy as jnp
@@ -7,21 +7,21 @@ from jaxtyping import Array
 
 
 def check_t(t: Array, first: int, last: int) -> Array:
-    """t as int32. Raises TypeError unless it is an integer array, ValueError unless first <= t <= last."""
+    """Returns t as int32. Raises TypeError unless integer, ValueError unless first <= t <= last."""
     _check_integers("t", t, f"pass the step number, {first}..{last}, as int32")
     _check_range("t", t, first, last, "t counts from 1 (least noise) to T; t = 0 is clean data")
     return jnp.asarray(t, jnp.int32)
 
 
 def check_categories(name: str, x: Array, K: int) -> Array:
-    """x as int32: small types cannot hold K. Raises TypeError unless integer, ValueError if not in 0..K-1."""
+    """Returns x as int32, which can hold K. Raises TypeError unless integer, ValueError if not in 0..K-1."""
     _check_integers(name, x, "pass category numbers as int32, not one-hot vectors or probabilities")
     _check_range(name, x, 0, K - 1, f"the process has K = {K} categories; give it more or fix the data")
     return jnp.asarray(x, jnp.int32)
 
 
 def check_distribution(name: str, p: np.ndarray, K: int) -> np.ndarray:
-    """p as float64 [K]. Raises ValueError unless it holds K probabilities that sum to 1."""
+    """Returns p as float64 [K]. Raises ValueError unless it holds K probabilities that sum to 1."""
     p = np.asarray(p, np.float64)
     if p.shape != (K,) or not np.all(p >= 0) or abs(p.sum() - 1) > 1e-9:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Writes files that are either whole or not there."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The path of an empty file to write, which takes the place of `path` when the block ends well.
+    """Gives the path of an empty file to write, which takes the place of `path` when the block ends well.
 
     Whatever happens, `path` is what it was or what was written, never a part of it.
 

@@ -1,4 +1,4 @@
-"""From the output of a network to logits of x_0."""
+"""Turns the output of a network into logits of x_0."""
 
 import math
 
@@ -27,7 +27,7 @@ def residual(output: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array,
 
 
 def forbid(logits: Float[Array, "*S K"], mask_id: int) -> Float[Array, "*S K"]:
-    """The logits with -inf at mask_id: for a mask that the data never contains.
+    """Returns the logits with -inf at mask_id: for a mask that the data never contains.
 
     Args:
         logits: unnormalised log-probabilities of x_0.

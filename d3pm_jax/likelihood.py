@@ -1,4 +1,4 @@
-"""The variational bound on -log p(x_0), all steps of it or some, and its units.
+"""Computes the variational bound on -log p(x_0), all steps of it or some, and converts its units.
 
 A bound with fewer steps (strided) is that of `processes.respace(process, grid)`: the functions here take it
 as any other process.
@@ -25,13 +25,13 @@ Term = Callable[[Process, Array, Array, Array, Array], Array]  # process, logits
 
 
 class Bound(NamedTuple):
-    """The bound in parts, in nats per example, summed over its elements."""
+    """Holds the bound in parts, in nats per example, summed over its elements."""
 
     steps: Array  # [T, B]  row t - 1 is the term of step t; row 0 is the reconstruction -log p(x_0 | x_1)
     prior: Array  # [B]  KL(q(x_T | x_0) || p(x_T))
 
     def total(self) -> Array:
-        """The bound on -log p(x_0), in nats per example, [B]."""
+        """Returns the bound on -log p(x_0), in nats per example, [B]."""
         return jnp.sum(self.steps, axis=0) + self.prior
 
 
@@ -73,7 +73,7 @@ def estimate_bound(
     index: Int[Array, " B"],
     term: Term = posterior_kl,
 ) -> Bound:
-    """`all_t_bound` with noise that depends on (key, index_b, t) alone.
+    """Computes `all_t_bound` with noise that depends on (key, index_b, t) alone.
 
     Args:
         key: a typed key.
@@ -128,7 +128,7 @@ def stratified_bound(
     n: int,
     term: Term = posterior_kl,
 ) -> Float[Array, " B"]:
-    """`strata_bound` with noise that depends on (key, index_b) and n alone.
+    """Computes `strata_bound` with noise that depends on (key, index_b) and n alone.
 
     Args:
         key: a typed key.
@@ -145,7 +145,7 @@ def stratified_bound(
 
 
 def mean_and_se(x: Float[Array, " N"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The mean of independent values, and its standard error sqrt(sum (x - mean)^2 / (N - 1) / N).
+    """Returns the mean of independent values and its standard error sqrt(sum (x - mean)^2 / (N - 1) / N).
 
     Args:
         x: for example nats per example.

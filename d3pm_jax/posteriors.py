@@ -1,4 +1,4 @@
-"""One step of the forward and of the reverse process, by Bayes' rule: the definitions, on one page.
+"""Takes one step of the forward and of the reverse process, by Bayes' rule: the definitions, on one page.
 
 These are pure functions, and noise is an argument. `t` is int32, its shape a prefix of the shape of x; t = 1
 is the least noisy step. The network predicts logits of x_0, from which p(x_{t-1} | x_t) follows (`p_logits`),
@@ -59,7 +59,7 @@ def q_posterior(
 
 
 def log_p_x0(process: Process, logits_x0: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
-    """The predicted log-distribution over x_0, normalised, in float32 or wider.
+    """Returns the predicted log-distribution over x_0, normalised, in float32 or wider.
 
     Args:
         process: the forward process, whose K the logits must have.

@@ -1,4 +1,4 @@
-"""Which steps to train on: from uniform noise to t in 1..T."""
+"""Chooses which steps to train on: from uniform noise to t in 1..T."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ def uniform(u: Float[Array, " B"], T: int) -> Int[Array, " B"]:
 
 
 def low_discrepancy(u: Float[Array, ""], B: int, T: int) -> Int[Array, " B"]:
-    """Steps spread evenly over 1..T by one shared offset: t_i = floor(((u + i / B) mod 1) T) + 1.
+    """Spreads steps evenly over 1..T by one shared offset: t_i = floor(((u + i / B) mod 1) T) + 1.
 
     Each t_i alone is uniform, so the mean loss is unbiased; together they cover 1..T, so it varies less
     (Kingma et al. 2021, appendix I.1).
@@ -41,7 +41,7 @@ def low_discrepancy(u: Float[Array, ""], B: int, T: int) -> Int[Array, " B"]:
 
 
 def stratified(u: Float[Array, "n B"], T: int) -> tuple[Int[Array, "n B"], Int[Array, " n"]]:
-    """One step in each of n strata of 1..T: t_j = a_j + floor(u_j size_j) + 1, a_j = floor((j - 1) T / n).
+    """Draws a t in each of n strata of 1..T: t_j = a_j + floor(u_j size_j) + 1, a_j = floor((j - 1) T / n).
 
     Args:
         u: uniform noise in [0, 1).
@@ -63,21 +63,21 @@ def stratified(u: Float[Array, "n B"], T: int) -> tuple[Int[Array, "n B"], Int[A
 
 
 class LossHistory(NamedTuple):
-    """What `probabilities` knows of each step; entry t - 1 belongs to step t."""
+    """Holds what `probabilities` knows of each step; entry t - 1 belongs to step t."""
 
     mean_square: Array  # [T]  running mean of kl^2, kl the summed nats of an example
     counts: Array  # int32 [T]  examples seen
 
 
 def empty_history(T: int) -> LossHistory:
-    """The history before the first batch."""
+    """Returns the history before the first batch."""
     return LossHistory(jnp.zeros(T), jnp.zeros(T, jnp.int32))
 
 
 def probabilities(
     history: LossHistory, least_count: int = 10, inner: float = 1e-10, outer: float = 1e-4
 ) -> Float[Array, " T"]:
-    """p_t proportional to sqrt(mean_square_t + inner) + outer, which varies least, once it is known.
+    """Makes p_t proportional to sqrt(mean_square_t + inner) + outer, which varies least, once it is known.
 
     The rule of Multinomial Diffusion (Hoogeboom et al. 2021; Nichol and Dhariwal 2021): step 1
     is as likely as step 2, and all are equally likely until each has been seen more than least_count times.
@@ -97,7 +97,7 @@ def probabilities(
 
 
 def importance(u: Float[Array, " B"], p: Float[Array, " T"]) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
-    """The first t with p_1 + ... + p_t > u, by `numerics.categorical`, and its p_t.
+    """Draws the first t with p_1 + ... + p_t > u, by `numerics.categorical`, and gives its p_t.
 
     The mean of loss_t / p_t is unbiased for the sum of the losses of all t.
 

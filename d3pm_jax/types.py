@@ -1,4 +1,4 @@
-"""Types that a checker sees and run-time checks do not.
+"""Defines types that a checker sees and run-time checks do not.
 
 A pytree is rebuilt with placeholders for its arrays, which no run-time type check should reject.
 """

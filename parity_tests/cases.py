@@ -10,7 +10,7 @@ import torch
 
 import torch_ref
 from parity_tests import scales
-from parity_tests.families import FAMILIES, Family, embeddings, process, random
+from parity_tests.families import FAMILIES, Family, build, embeddings, random
 from parity_tests.frameworks import precision, to_torch
 
 B, S, K, T = 3, (2, 2), 5, 7
@@ -71,7 +71,7 @@ SITUATIONS = (  # t, kind of logits, first_step
 
 
 # What would be compiled once more for every other family: t of every shape, for the first of these in float64
-# (tests/test_transitions.py has a dense process too), and first_step="x0" in float32, for both.
+# (the tests of d3pm_jax alone have a dense process too), and first_step="x0" in float32, for both.
 ALL_SITUATIONS = ("marginal", "dense")
 CHAINED = ("uniform", "absorbing_extra", "marginal", "masked", "gaussian", "dense")  # each kind once
 EAGER = {"float64": ("dense", 3), "float32": ("marginal", 6)}  # the situation that runs without jit too
@@ -90,7 +90,7 @@ def situations(dtype: str, families: tuple[str, ...] = tuple(FAMILIES)) -> Itera
             if extra:
                 x[..., K - 1] = -INF
             args = {
-                "tr": Family(name, K, T),
+                "process": Family(name, K, T),
                 "x0": random(9, i).integers(0, K - extra, (B, *S)),
                 "xt": random(10, i).integers(0, K, (B, *S)),
                 "t": t,
@@ -143,7 +143,7 @@ def tables(*families: str) -> Callable[[str], Iterator[Case]]:
 
     def cases(dtype: str) -> Iterator[Case]:
         for name in families:
-            yield Case(name, {"tr": Family(name, K, T), "t": np.arange(T + 1)})
+            yield Case(name, {"process": Family(name, K, T), "t": np.arange(T + 1)})
 
     return cases
 
@@ -189,11 +189,11 @@ def categorical(dtype: str) -> Iterator[Case]:
 
 def draw_q(dtype: str) -> Iterator[Case]:
     """Any u, and u at the boundaries."""
-    for case in from_clean("tr", "x0", "t", "u")(dtype):
+    for case in from_clean("process", "x0", "t", "u")(dtype):
         yield case
         with precision("float64"):
             args = {k: to_torch(v) for k, v in case.args.items()}
-            args["tr"] = process("torch", case.args["tr"], "float64")
+            args["process"] = build("torch", case.args["process"], "float64")
             near = at_boundaries(scales.cdf_of_draw_q(**args), dtype)
         yield case._replace(name=f"{case.name}, u at the boundaries", args=case.args | {"u": near})
 
@@ -218,7 +218,7 @@ def respaced(*families: str) -> Callable[[str], Iterator[Case]]:
 
     def cases(dtype: str) -> Iterator[Case]:
         for name in families:
-            yield Case(name, {"tr": Family(name, K, T), "grid": (1, 4, 5, T)})
+            yield Case(name, {"process": Family(name, K, T), "grid": (1, 4, 5, T)})
 
     return cases
 
@@ -281,7 +281,7 @@ def reverse_chain(family: Family, dtype: str) -> dict[str, Any]:
     table = logits("moderate", (T + 1, K, K), dtype, T)
     if family.name == "absorbing_extra":
         table[..., K - 1] = -INF
-    return {"tr": family, "logits": table, "uniforms": random(16, T).random((T + 1, B, *S))}
+    return {"process": family, "logits": table, "uniforms": random(16, T).random((T + 1, B, *S))}
 
 
 def ancestral(dtype: str) -> Iterator[Case]:
@@ -313,9 +313,9 @@ def chain_case(family: Family, dtype: str, **args: Any) -> Case:
 
 def p_sample(dtype: str) -> Iterator[Case]:
     """One step from random x_t, and from every x_t of a whole chain: it is `p_logits` and `categorical`."""
-    yield from taking("tr", "logits_x0", "xt", "t", "u", "first_step", each=True, families=ALL_SITUATIONS)(
-        dtype
-    )
+    yield from taking(
+        "process", "logits_x0", "xt", "t", "u", "first_step", each=True, families=ALL_SITUATIONS
+    )(dtype)
     for name in CHAINED:
         family = Family(name, 17, 50)
         args = reverse_chain(family, dtype)
@@ -324,7 +324,7 @@ def p_sample(dtype: str) -> Iterator[Case]:
         yield Case(
             f"{name}, K = 17, T = 50, along a chain",
             {
-                "tr": family,
+                "process": family,
                 "logits_x0": x,
                 "xt": xt,
                 "t": t,
@@ -339,12 +339,12 @@ def p_sample(dtype: str) -> Iterator[Case]:
 def chain_states(family: Family) -> np.ndarray:
     """x_t for t = 1..T of one reverse chain, [T, B, *S]."""
     with precision("float64"):
-        tr = process("torch", family, "float64")
-        args = {k: torch.as_tensor(v) for k, v in reverse_chain(family, "float64").items() if k != "tr"}
+        process = build("torch", family, "float64")
+        args = {k: torch.as_tensor(v) for k, v in reverse_chain(family, "float64").items() if k != "process"}
         chain = torch_ref.ancestral(
             lambda xt, ts: args["logits"][ts[:, None, None], xt],
-            tr,
-            tr.draw_prior(args["uniforms"][0]),
+            process,
+            process.draw_prior(args["uniforms"][0]),
             lambda t: args["uniforms"][t],
             range(1, family.T + 1),
         )

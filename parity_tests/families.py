@@ -95,7 +95,7 @@ OTHER_ZEROS_IN_FLOAT32 = ("gaussian_narrow",)  # entries that only float64 table
 
 
 @cache
-def process(lib: str, family: Family, dtype: str) -> Any:
+def build(lib: str, family: Family, dtype: str) -> Any:
     """The process as one of `LIBRARIES` builds it in one float type; call it inside `precision(dtype)`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "x_T still depends on x_0")  # gaussian_narrow is meant to

@@ -15,20 +15,39 @@ def logistic(dtype: str) -> Iterator[Case]:
         yield Case(f"K = {bins}", {"loc": loc, "log_scale": log_scale, "K": bins})
 
 
+def bounded_logistic(dtype: str) -> Iterator[Case]:
+    """Those of `logistic` in one array."""
+    for case in logistic(dtype):
+        output = np.stack([case.args["loc"], case.args["log_scale"]], axis=-1)
+        yield case._replace(args={"output": output, "K": case.args["K"]})
+
+
+def residual_logistic(dtype: str) -> Iterator[Case]:
+    for case in bounded_logistic(dtype):
+        xt = random(39).integers(0, case.args["K"], case.args["output"].shape[:-1])
+        yield case._replace(args=case.args | {"xt": xt})
+
+
 def smoothed(dtype: str) -> Iterator[Case]:
     """All mass allowed, and none for a mask."""
-    for case in taking("tr", "logits_x0", "x0")(dtype):
-        if case.args["tr"].name == "absorbing_extra":
+    for case in taking("process", "logits_x0", "x0")(dtype):
+        if case.args["process"].name == "absorbing_extra":
             yield case._replace(args=case.args | {"smoothing": 0.1, "mask_id": K - 1})
-        if case.args["tr"].name == "gaussian":
+        if case.args["process"].name == "gaussian":
             yield case._replace(args=case.args | {"smoothing": 0.2})
 
 
 def stochastic_bound(dtype: str) -> Iterator[Case]:
-    for case in taking("tr", "x0")(dtype):
-        if case.args["tr"].name in ("uniform", "dense_prior"):
+    for case in taking("process", "x0")(dtype):
+        if case.args["process"].name in ("uniform", "dense_prior"):
             args = {"kl": random(22).exponential(3.0, (B, *S)), "p_t": random(23).dirichlet(np.ones(B))}
             yield case._replace(args=case.args | args)
+
+
+def weighted(dtype: str) -> Iterator[Case]:
+    """The terms and the probabilities of `stochastic_bound`."""
+    args = next(stochastic_bound(dtype)).args
+    yield Case("nats", {"x": args["kl"], "p_t": args["p_t"], "T": T})
 
 
 def histories(dtype: str) -> Iterator[Case]:
@@ -97,3 +116,9 @@ def continuous(*names: str) -> Callable[[str], Iterator[Case]]:
 
 def log1mexp(dtype: str) -> Iterator[Case]:
     yield Case("both forms", {"log_x": np.linspace(-30.0, 5.0, 71)})
+
+
+def grids(dtype: str) -> Iterator[Case]:
+    """One step, all steps, and numbers that do and do not divide T."""
+    for T_, steps in ((1, 1), (7, 1), (7, 3), (7, 7), (1000, 50), (1000, 128)):
+        yield Case(f"{steps} of T = {T_}", {"T": T_, "steps": steps})

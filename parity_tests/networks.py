@@ -10,7 +10,7 @@ import torch
 from flax import nnx
 
 from d3pm_jax import models
-from d3pm_jax.models import convert
+from d3pm_jax.weights import twin as twin_weights
 from parity_tests import compare
 from parity_tests.compare import TOLERANCES, Row, free
 from parity_tests.frameworks import precision, to_jax, to_torch
@@ -94,7 +94,7 @@ def bfloat16_errors(name: str) -> tuple[float, float]:
     case = CASES[name]
     with precision("float64"):
         inputs = _inputs(case)
-        state_dict = convert.to_torch(_parameters(case, "float32"))
+        state_dict = twin_weights.to_torch(_parameters(case, "float32"))
         exact = _twin(case, state_dict)(**_tensors(inputs)).detach().numpy()
     with precision("float32"):
         twin = _twin(case, state_dict).bfloat16()
@@ -120,8 +120,8 @@ def _gradients(case: Case, dtype: str) -> tuple[Arrays, Arrays]:
 
     in_jax = {k: to_jax(x) for k, x in inputs.items()}
     gradients, output = jax.jit(jax.grad(loss, has_aux=True))(params, in_jax, to_jax(w))
-    ours = convert.to_torch(gradients) | {"output": np.asarray(output)}
-    return ours, _of_twin(_twin(case, convert.to_torch(params)), inputs, w)
+    ours = twin_weights.to_torch(gradients) | {"output": np.asarray(output)}
+    return ours, _of_twin(_twin(case, twin_weights.to_torch(params)), inputs, w)
 
 
 def _inputs(case: Case) -> Arrays:

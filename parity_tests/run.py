@@ -10,7 +10,7 @@ import torch
 from parity_tests import compare, frameworks
 from parity_tests.cases import Case
 from parity_tests.compare import TOLERANCES, Row
-from parity_tests.families import LIBRARIES, OTHER_ZEROS_IN_FLOAT32, Family, process
+from parity_tests.families import LIBRARIES, OTHER_ZEROS_IN_FLOAT32, Family, build
 from parity_tests.frameworks import BFLOAT16, Arguments, Function, Result, precision, working
 from parity_tests.pairs import PAIRS, Measure
 
@@ -32,7 +32,7 @@ OF_LOGITS = (  # what takes the output of a network, which may be bfloat16
     "cross_entropy",
     "smoothed_cross_entropy",
     "hybrid",
-    "Transition.marginal_kl",
+    "losses.marginal_kl",
 )
 
 
@@ -74,7 +74,7 @@ def _evaluate(name: str, case: Case, dtype: str) -> dict[str, Result]:
             results["jit"] = _in_jax(name, case, dtype, True, weights)
         if case.eager:
             results["jax"] = _in_jax(name, case, dtype, False, weights)
-    family = case.args.get("tr")
+    family = case.args.get("process")
     if dtype != "float64" and not (family and family.name in OTHER_ZEROS_IN_FLOAT32):
         with precision("float64"):
             results["torch64"] = _in_torch(name, case, "float64")
@@ -104,7 +104,7 @@ def _in_jax(name: str, case: Case, dtype: str, jit: bool, weights: list[np.ndarr
 
 
 def _built(lib: str, x: Any, dtype: str) -> Any:
-    return process(lib, x, dtype) if isinstance(x, Family) else x
+    return build(lib, x, dtype) if isinstance(x, Family) else x
 
 
 def _round(x: Any, dtype: str) -> Any:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 import torch_ref
 from d3pm_jax import config as configs
-from d3pm_jax import diffusion, likelihood, sampling
-from d3pm_jax.models import convert
-from d3pm_jax.training import network
-from d3pm_jax.training.step import build_optimizer, draw_noise, init_state, make_step
+from d3pm_jax import likelihood, posteriors, sampling
+from d3pm_jax.runs import network
+from d3pm_jax.training.state import init_state
+from d3pm_jax.training.step import Predict, draw_noise, make_step
+from d3pm_jax.weights import twin as twin_weights
 from parity_tests import scales
 from parity_tests.frameworks import to_jax, to_torch
 from torch_ref import models as torch_models
@@ -82,12 +83,12 @@ def config(setting: Setting) -> configs.Config:
         process=PROCESSES[setting.process][0](K=K, steps=setting.T, beta=beta),
         model=configs.UNet(**setting.model),
         train=configs.Train(steps=setting.steps, batch_size=B, ema_decay=EMA_DECAY),
-        loss=configs.Loss(ce_weight=CE_WEIGHT),
+        loss=configs.HybridLoss(ce_weight=CE_WEIGHT),
         optimizer=ADAM,
     )
 
 
-def process(setting: Setting) -> torch_ref.Process:
+def twin_process(setting: Setting) -> torch_ref.Process:
     """The same of the twin."""
     beta = torch_ref.linear(setting.T, 0.1 / setting.T, 20 / setting.T)
     return PROCESSES[setting.process][1](beta, K)
@@ -123,22 +124,22 @@ def train_jax(setting: Setting) -> Trained:
     """With `make_step`."""
     spec = config(setting)
     predict, params = _network(spec, weights(setting))
-    optimizer, tr, key = build_optimizer(spec.optimizer), spec.process.build(), jax.random.key(0)
+    optimizer, process, key = spec.optimizer.build(), spec.process.build(), jax.random.key(0)
     state = init_state(params, optimizer)
-    lowered = jax.jit(make_step(spec, predict, optimizer)).lower(state, tr, to_jax(batch(0)), key)
-    step = lowered.compile()
+    step = make_step(spec.loss, spec.timesteps, optimizer, predict, spec.train.ema_decay)
+    step = jax.jit(step).lower(state, process, to_jax(batch(0)), key).compile()
     found, metrics = Trained([], [], {}), []
     for i in range(setting.steps):
-        state, row = step(state, tr, to_jax(batch(i)), key)
-        found.parameters.append(convert.to_torch(state.params))
-        found.ema.append(convert.to_torch(state.ema))
+        state, row = step(state, process, to_jax(batch(i)), key)
+        found.parameters.append(twin_weights.to_torch(state.params))
+        found.ema.append(twin_weights.to_torch(state.ema))
         metrics.append(jax.device_get(row))
     return found._replace(metrics=_stacked(metrics))
 
 
 def train_torch(setting: Setting, noise: Noise) -> Trained:
     """With `train_step` of the twin."""
-    tr, model, denoise = process(setting), *_twin(setting, weights(setting))
+    process, model, denoise = twin_process(setting), *_twin(setting, weights(setting))
     named = dict(model.named_parameters())
     betas = (ADAM.b1, ADAM.b2)
     optimizer = training.adamw(model, betas, ADAM.weight_decay)
@@ -148,7 +149,7 @@ def train_torch(setting: Setting, noise: Noise) -> Trained:
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate(i, ADAM.lr, ADAM.warmup_steps, ADAM.decay_steps)
         x0, t, u = (to_torch(x) for x in (batch(i), noise.t[i], noise.u[i]))
-        row = training.train_step(denoise, optimizer, tr, x0, t, u, CE_WEIGHT, ADAM.clip)
+        row = training.train_step(denoise, optimizer, process, x0, t, u, CE_WEIGHT, ADAM.clip)
         training.average(ema, named, EMA_DECAY, i)
         found.parameters.append({k: x.detach().numpy().copy() for k, x in named.items()})
         found.ema.append({k: x.numpy().copy() for k, x in ema.items()})
@@ -162,10 +163,12 @@ def evaluate_jax(setting: Setting, arrays: Arrays) -> Evaluated:
     predict, params = _network(spec, arrays)
     x0, t, us, vs = (to_jax(x) for x in inputs(setting))
 
-    def run(params: Any, tr: Any, us: Any, vs: Any) -> tuple:
+    def run(params: Any, process: Any, us: Any, vs: Any) -> tuple:
         denoise = partial(predict, params)
-        bound = likelihood.all_t_bound(denoise, tr, x0, lambda t: us[t])
-        chain = sampling.ancestral(denoise, tr, tr.draw_prior(vs[0]), lambda t: vs[t], range(tr.T + 1))
+        bound = likelihood.all_t_bound(denoise, process, x0, lambda t: us[t])
+        chain = sampling.ancestral(
+            denoise, process, process.draw_prior(vs[0]), lambda t: vs[t], range(process.T + 1)
+        )
         return denoise(x0, t), bound.steps, bound.prior, chain.states
 
     compiled = jax.jit(run)
@@ -175,46 +178,48 @@ def evaluate_jax(setting: Setting, arrays: Arrays) -> Evaluated:
 @torch.no_grad()
 def evaluate_torch(setting: Setting, arrays: Arrays, follow: np.ndarray | None = None) -> Evaluated:
     """With the twins of the same names; each x_{t-1} from the x_t of its own chain, or from the x_t given."""
-    tr, (_, denoise) = process(setting), _twin(setting, arrays)
+    process, (_, denoise) = twin_process(setting), _twin(setting, arrays)
     x0, t, us, vs = (to_torch(x) for x in inputs(setting))
-    bound = torch_ref.all_t_bound(denoise, tr, x0, lambda t: us[t])
+    bound = torch_ref.all_t_bound(denoise, process, x0, lambda t: us[t])
     if follow is None:
-        prior = tr.draw_prior(vs[0])
-        states = torch_ref.ancestral(denoise, tr, prior, lambda t: vs[t], range(tr.T + 1)).states
+        prior = process.draw_prior(vs[0])
+        states = torch_ref.ancestral(denoise, process, prior, lambda t: vs[t], range(process.T + 1)).states
     else:
-        states = torch_ref.categorical(torch.stack(_reverse(tr, denoise, to_torch(follow))), vs.roll(-1, 0))
+        states = torch_ref.categorical(
+            torch.stack(_reverse(process, denoise, to_torch(follow))), vs.roll(-1, 0)
+        )
     return Evaluated(*(x.numpy() for x in (denoise(x0, t), *bound, states)))
 
 
 @torch.no_grad()
 def distances(setting: Setting, arrays: Arrays, states: np.ndarray) -> np.ndarray:
     """How far the noise of each draw of a chain is from where the draw changes, [T + 1, B, *IMAGE]."""
-    tr, (_, denoise) = process(setting), _twin(setting, arrays)
-    log_p = torch.stack(_reverse(tr, denoise, to_torch(states))).double()
+    process, (_, denoise) = twin_process(setting), _twin(setting, arrays)
+    log_p = torch.stack(_reverse(process, denoise, to_torch(states))).double()
     u = to_torch(inputs(setting)[3]).roll(-1, 0).double()
     return (u[..., None] - scales.cdf(log_p)).abs().amin(dim=-1).numpy()
 
 
-def _reverse(tr: torch_ref.Process, denoise: Callable, states: Tensor) -> list[Tensor]:
+def _reverse(process: torch_ref.Process, denoise: Callable, states: Tensor) -> list[Tensor]:
     """log p(x_t | x_{t+1}) for t = 0..T, from the x_{t+1} in row t + 1, and log p(x_T)."""
     found = []
-    for t in range(1, tr.T + 1):
+    for t in range(1, process.T + 1):
         ts = torch.full((B,), t)
-        found.append(torch_ref.p_logits(tr, denoise(states[t], tr.time[ts]), states[t], ts))
-    return [*found, tr.log_prior().expand(found[0].shape)]
+        found.append(torch_ref.p_logits(process, denoise(states[t], process.time[ts]), states[t], ts))
+    return [*found, process.log_prior().expand(found[0].shape)]
 
 
 def draw_jax(setting: Setting, x0: np.ndarray, t: np.ndarray, u: np.ndarray) -> np.ndarray:
     """x_t with `q_sample`."""
-    return np.asarray(jax.jit(diffusion.q_sample)(config(setting).process.build(), *map(to_jax, (x0, t, u))))
+    return np.asarray(jax.jit(posteriors.q_sample)(config(setting).process.build(), *map(to_jax, (x0, t, u))))
 
 
 def draw_torch(setting: Setting, *args: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same of the twin, and how far u is from where it changes."""
-    tr, (x0, t, u) = process(setting), (to_torch(x) for x in args)
-    cdf = scales.cdf_of_draw_q(tr, x0, t, u).double()
+    process, (x0, t, u) = twin_process(setting), (to_torch(x) for x in args)
+    cdf = scales.cdf_of_draw_q(process, x0, t, u).double()
     distance = (u.double()[..., None] - cdf).abs().amin(dim=-1)
-    return torch_ref.q_sample(tr, x0, t, u).numpy(), distance.numpy()
+    return torch_ref.q_sample(process, x0, t, u).numpy(), distance.numpy()
 
 
 def inputs(setting: Setting) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -223,13 +228,13 @@ def inputs(setting: Setting) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     return batch(setting.steps), t, uniforms(setting, 3), uniforms(setting, 4)
 
 
-def _network(spec: configs.Config, arrays: Arrays) -> tuple[network.Predict, Any]:
+def _network(spec: configs.Config, arrays: Arrays) -> tuple[Predict, Any]:
     predict, init = network.split(spec, IMAGE)
     shapes = jax.eval_shape(init, jax.random.key(0))
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(float)), shapes
     )
-    return predict, convert.from_torch(shapes, arrays)
+    return predict, twin_weights.from_torch(shapes, arrays)
 
 
 def _twin(setting: Setting, arrays: Arrays) -> tuple[torch_models.UNet, Callable]:

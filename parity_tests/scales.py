@@ -3,14 +3,16 @@
 Each function takes the arguments of a kernel and returns [*S], or a tuple with one for each output.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import torch_ref
-from torch_ref import timesteps
-from torch_ref.transitions import Process, spread
+from torch_ref import heads, timesteps
+from torch_ref.processes.base import Process, expand_trailing
+from torch_ref.schedules.continuous import rate
 
 Scale = Tensor | tuple[Tensor, ...]
 
@@ -41,9 +43,23 @@ def logistic(loc: Tensor, log_scale: Tensor, K: int) -> Tensor:
     return entries(torch_ref.logistic(loc, log_scale, K))
 
 
-def logistic_gradient(**args: Any) -> Tensor:
+def residual_logistic(output: Tensor, xt: Tensor, K: int) -> Tensor:
+    """The logits, and what the rounding of the location, which is at most 1, makes of them."""
+    return _located(heads.residual_logistic(output, xt, K), output[..., 1])
+
+
+def bounded_logistic(output: Tensor, K: int) -> Tensor:
+    """As `residual_logistic`."""
+    return _located(heads.bounded_logistic(output, K), output[..., 1])
+
+
+def _located(logits: Tensor, log_scale: Tensor) -> Tensor:
+    return torch.maximum(entries(logits), torch.exp(2 - log_scale)[..., None])
+
+
+def two_edges(of_one: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The same for the two edges of a bin."""
-    return 2 * logistic(**args)
+    return lambda **args: 2 * of_one(**args)
 
 
 def one(x: Tensor) -> Tensor:
@@ -66,39 +82,39 @@ def log_matmul(log_p: Tensor, table: Tensor) -> Tensor:
     return rows(log_p, table.log().flatten().expand(*log_p.shape[:-1], -1))
 
 
-def log_push(tr: Process, log_p: Tensor, t: Tensor) -> Tensor:
+def log_push(process: Process, log_p: Tensor, t: Tensor) -> Tensor:
     """log p, and log Qbar[t] through the result."""
-    return rows(log_p, tr.log_push(torch_ref.log_normalize(log_p), t))
+    return rows(log_p, process.log_push(torch_ref.log_normalize(log_p), t))
 
 
-def q_posterior(tr: Process, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+def q_posterior(process: Process, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """The two factors of Bayes' rule."""
-    return rows(tr.log_q_back(xt, t), tr.log_q_probs(x0, t - 1))
+    return rows(process.log_q_back(xt, t), process.log_q_probs(x0, t - 1))
 
 
-def p_logits(tr: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, first_step: str = "bayes") -> Tensor:
+def p_logits(process: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, first_step: str = "bayes") -> Tensor:
     """The two factors of Bayes' rule, and the logits."""
-    pushed = tr.log_push(torch_ref.log_p_x0(tr, logits_x0), t - 1)
-    return rows(logits_x0, tr.log_q_back(xt, t), pushed)
+    pushed = process.log_push(torch_ref.log_p_x0(process, logits_x0), t - 1)
+    return rows(logits_x0, process.log_q_back(xt, t), pushed)
 
 
 def posterior_kl(
-    tr: Process, logits_x0: Tensor, x0: Tensor, xt: Tensor, t: Tensor, first_step: Any
+    process: Process, logits_x0: Tensor, x0: Tensor, xt: Tensor, t: Tensor, first_step: Any
 ) -> Tensor:
     """The divergence of its two arguments."""
-    log_p = torch_ref.p_logits(tr, logits_x0, xt, t, first_step)
-    return divergence(torch_ref.q_posterior(tr, x0, xt, t), log_p, logits_x0)
+    log_p = torch_ref.p_logits(process, logits_x0, xt, t, first_step)
+    return divergence(torch_ref.q_posterior(process, x0, xt, t), log_p, logits_x0)
 
 
-def direct_kl(tr: Process, logits_prev: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+def direct_kl(process: Process, logits_prev: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """The divergence of its two arguments."""
-    log_p = torch_ref.p_prev(tr, logits_prev, xt, t)
-    return divergence(torch_ref.q_posterior(tr, x0, xt, t), log_p, logits_prev)
+    log_p = torch_ref.p_prev(process, logits_prev, xt, t)
+    return divergence(torch_ref.q_posterior(process, x0, xt, t), log_p, logits_prev)
 
 
-def direct_gradient(tr: Process, logits_prev: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+def direct_gradient(process: Process, logits_prev: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """p - q: the logits, and the two factors of Bayes' rule."""
-    return torch.maximum(rows(logits_prev), q_posterior(tr, x0, xt, t))
+    return torch.maximum(rows(logits_prev), q_posterior(process, x0, xt, t))
 
 
 def hybrid(ce_weight: float, **args: Any) -> tuple[Tensor, ...]:
@@ -112,25 +128,30 @@ def reverse_gradient(x0: Tensor, ce_weight: float = 0.0, **args: Any) -> Tensor:
     return p_logits(**args)
 
 
-def marginal_kl(tr: Process, logits_x0: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+def marginal_kl(process: Process, logits_x0: Tensor, x0: Tensor, t: Tensor) -> Tensor:
     """The divergence of its two arguments."""
-    pushed = tr.log_push(torch_ref.log_normalize(logits_x0), t)
-    return divergence(tr.log_q_probs(x0, t), pushed, logits_x0)
+    pushed = process.log_push(torch_ref.log_normalize(logits_x0), t)
+    return divergence(process.log_q_probs(x0, t), pushed, logits_x0)
 
 
-def prior_kl(tr: Process, x0: Tensor) -> Tensor:
+def prior_kl(process: Process, x0: Tensor) -> Tensor:
     """The divergence of its two arguments."""
-    return divergence(tr.log_q_probs(x0, torch.tensor(tr.T)), tr.log_prior())
+    return divergence(process.log_q_probs(x0, torch.tensor(process.T)), process.log_prior())
 
 
-def stochastic_bound(tr: Process, kl: Tensor, x0: Tensor, p_t: Tensor) -> Tensor:
+def stochastic_bound(process: Process, kl: Tensor, x0: Tensor, p_t: Tensor) -> Tensor:
     """Sums of positive terms."""
-    return torch_ref.stochastic_bound(tr, kl, x0, p_t).detach().clamp(min=1.0)
+    return torch_ref.stochastic_bound(process, kl, x0, p_t).detach().clamp(min=1.0)
 
 
-def stochastic_gradient(tr: Process, kl: Tensor, x0: Tensor, p_t: Tensor) -> Tensor:
+def stochastic_gradient(process: Process, kl: Tensor, x0: Tensor, p_t: Tensor) -> Tensor:
     """1 / p_t."""
     return 1 / p_t
+
+
+def mean_gradient(x: Tensor, p_t: Tensor, T: int) -> Tensor:
+    """1 / (T p_t) over the number of elements."""
+    return 1 / (x.numel() * T * p_t)
 
 
 def update(mean_square: Tensor, counts: Tensor, t: Tensor, kl: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,21 +159,21 @@ def update(mean_square: Tensor, counts: Tensor, t: Tensor, kl: Tensor) -> tuple[
     return mean_square + kl.square().max(), counts.double()
 
 
-def all_t_bound(tr: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, first_step: Any) -> Scale:
+def all_t_bound(process: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, first_step: Any) -> Scale:
     """Sums of the scales of the elements."""
     steps = []
-    for t in range(1, tr.T + 1):
+    for t in range(1, process.T + 1):
         ts = torch.full(x0.shape[:1], t)
-        xt = torch_ref.q_sample(tr, x0, ts, uniforms[t])
+        xt = torch_ref.q_sample(process, x0, ts, uniforms[t])
         x = logits[ts[:, None, None], xt]
-        steps.append(posterior_kl(tr, x, x0, xt, ts, first_step).flatten(1).sum(dim=1))
-    return torch.stack(steps), prior_kl(tr, x0).flatten(1).sum(dim=1)
+        steps.append(posterior_kl(process, x, x0, xt, ts, first_step).flatten(1).sum(dim=1))
+    return torch.stack(steps), prior_kl(process, x0).flatten(1).sum(dim=1)
 
 
-def strata_bound(tr: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, u: Tensor) -> Tensor:
+def strata_bound(process: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, u: Tensor) -> Tensor:
     """All of `all_t_bound`, each step as large as its stratum."""
-    steps, prior = all_t_bound(tr, logits, uniforms, x0, "bayes")
-    return tr.T * steps.amax(dim=0) + prior
+    steps, prior = all_t_bound(process, logits, uniforms, x0, "bayes")
+    return process.T * steps.amax(dim=0) + prior
 
 
 def mean_and_se(mean: Tensor, se: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,9 +192,8 @@ def level(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _weight(schedule: str, x0: Tensor, time: Tensor, by: str) -> Tensor:
-    level_of = getattr(torch_ref.continuous, schedule)
-    rate = torch_ref.continuous.rate(level_of, time)
-    return spread(rate / getattr(level_of(time), by), x0.ndim)
+    level_of = getattr(torch_ref.schedules.continuous, schedule)
+    return expand_trailing(rate(level_of, time) / getattr(level_of(time), by), x0.shape)
 
 
 def absorbing_nelbo(
@@ -185,14 +205,14 @@ def absorbing_nelbo(
 
 def uniform_nelbo(schedule: str, logits_x0: Tensor, x0: Tensor, xt: Tensor, time: Tensor) -> Tensor:
     """The weight times the largest ratio of two probabilities and its log."""
-    beta = spread(getattr(torch_ref.continuous, schedule)(time).beta, x0.ndim)
+    beta = expand_trailing(getattr(torch_ref.schedules.continuous, schedule)(time).beta, x0.shape)
     return _weight(schedule, x0, time, "alpha") * logits_x0.shape[-1] / beta * rows(logits_x0)
 
 
 def cdf_of_absorbing(schedule: str, x0: Tensor, time: Tensor, **args: Any) -> Tensor:
     """1 - alpha."""
-    beta = getattr(torch_ref.continuous, schedule)(time).beta
-    return spread(beta, x0.ndim).expand(x0.shape)[..., None]
+    beta = getattr(torch_ref.schedules.continuous, schedule)(time).beta
+    return expand_trailing(beta, x0.shape).expand(x0.shape)[..., None]
 
 
 def cdf_of_uniform(K: int, **args: Any) -> Tensor:
@@ -205,12 +225,12 @@ def cdf(log_p: Tensor) -> Tensor:
     return torch_ref.log_normalize(log_p).exp().cumsum(dim=-1)
 
 
-def cdf_of_draw_q(tr: Process, x0: Tensor, t: Tensor, u: Tensor) -> Tensor:
+def cdf_of_draw_q(process: Process, x0: Tensor, t: Tensor, u: Tensor) -> Tensor:
     """Of Qbar, x_0 at its end for alpha I + (1 - alpha) 1 pi^T."""
-    log_q = tr.log_q_probs(x0, t)
-    if not tr.own_last:
+    log_q = process.log_q_probs(x0, t)
+    if not process.own_last:
         return cdf(log_q)
-    own = torch.nn.functional.one_hot(x0, tr.K).bool()
+    own = torch.nn.functional.one_hot(x0, process.K).bool()
     return torch.where(own, 0.0, log_q.exp()).cumsum(dim=-1)
 
 

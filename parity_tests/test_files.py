@@ -12,11 +12,12 @@ import torch
 from flax import nnx
 
 from d3pm_jax import config, models
-from d3pm_jax.models import convert
-from d3pm_jax.training import bank, run
+from d3pm_jax.runs import presampled
+from d3pm_jax.runs.build import build
+from d3pm_jax.weights import twin as twin_weights
 from parity_tests.networks import CASES
 from torch_ref import models as torch_models
-from torch_ref.noise import read_bank
+from torch_ref.runs.presampled import read
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -24,11 +25,11 @@ def test_weights_come_back_from_pytorch_to_the_bit(case: str, tmp_path: Path) ->
     rng, (network, _, options) = np.random.default_rng(0), CASES[case]
     _, like = nnx.split(nnx.eval_shape(lambda: getattr(models, network)(**options, rngs=nnx.Rngs(0))))
     params = jax.tree.map(lambda x: jnp.asarray(_any_bits(rng, x.shape)), like)
-    convert.save(tmp_path / "ours.safetensors", params)
+    twin_weights.save(tmp_path / "ours.safetensors", params)
     twin = getattr(torch_models, network)(**options)
     twin.load_state_dict(safetensors.torch.load_file(tmp_path / "ours.safetensors"))
     safetensors.torch.save_file(twin.state_dict(), tmp_path / "theirs.safetensors")
-    back = convert.load(tmp_path / "theirs.safetensors", like)
+    back = twin_weights.load(tmp_path / "theirs.safetensors", like)
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(back), strict=True):
         np.testing.assert_array_equal(np.asarray(a).view(np.uint32), np.asarray(b).view(np.uint32))
 
@@ -47,10 +48,10 @@ def test_both_read_the_same_noise(tmp_path: Path) -> None:
         train=config.Train(steps=7, batch_size=6, seed=3),
     )
     for timesteps in (config.LowDiscrepancy(), config.Independent()):
-        parts = run.build(dataclasses.replace(spec, timesteps=timesteps), (4, 4, 2), 6)
+        parts = build(dataclasses.replace(spec, timesteps=timesteps), (4, 4, 2), 6)
         path = tmp_path / "n.array_record"
-        bank.write(parts, 7, path)
-        noise_of, theirs = bank.open_for(parts, path), list(read_bank(str(path)))
+        presampled.write(parts, 7, path)
+        noise_of, theirs = presampled.open_for(parts, path), list(read(str(path)))
         assert len(theirs) == 7
         assert (theirs[0][0].dtype, theirs[0][1].dtype) == (torch.int64, torch.float32)
         for i, (t, u) in enumerate(theirs):

@@ -1,12 +1,17 @@
 """torch_ref: the PyTorch twin of d3pm_jax, written to be checked against the paper by eye.
 
-Same names, but everything comes from the dense one-step matrices Q by Bayes' rule: no closed forms, and
-O(K^2) memory per element. Its float type is `torch.get_default_dtype()`.
+It has the names of d3pm_jax, but everything comes from the dense one-step matrices Q by Bayes' rule: no
+closed forms, and O(K^2) memory per element. Its float type is `torch.get_default_dtype()`.
+
+The rule of flat names is that of d3pm_jax: the kernels that one needs to write a training loop, a bound and a
+chain, of which the flat one is the process (`uniform`) or the table of betas (`linear`) where a sub-package
+has the name too (`timesteps.uniform`, `schedules.continuous.linear`). `Process` is the one class among them.
+Every sub-package is an attribute, imported when it is first used.
 """
 
-from torch_ref import continuous
-from torch_ref.diffusion import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
-from torch_ref.drawing import categorical
+import importlib
+from typing import Any
+
 from torch_ref.heads import forbid, logistic, residual
 from torch_ref.likelihood import all_t_bound, bits_per_dim, mean_and_se, strata_bound
 from torch_ref.losses import (
@@ -18,19 +23,18 @@ from torch_ref.losses import (
     smoothed_cross_entropy,
     stochastic_bound,
 )
-from torch_ref.numerics import kl, kl_logits, log_add, log_matmul, log_normalize, log_prob, log_sum
-from torch_ref.sampling import ancestral
-from torch_ref.schedules import (
-    cosine,
-    cosine_squared,
-    from_alpha_bar,
-    linear,
-    log_linear,
-    polynomial,
-    reciprocal,
+from torch_ref.numerics import (
+    categorical,
+    kl,
+    kl_logits,
+    log_add,
+    log_matmul,
+    log_normalize,
+    log_prob,
+    log_sum,
 )
-from torch_ref.timesteps import low_discrepancy
-from torch_ref.transitions import (
+from torch_ref.posteriors import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
+from torch_ref.processes import (
     Process,
     absorbing,
     banded,
@@ -45,6 +49,17 @@ from torch_ref.transitions import (
     respace,
     uniform,
 )
+from torch_ref.sampling import ancestral
+from torch_ref.schedules import (
+    cosine,
+    cosine_squared,
+    from_alpha_bar,
+    linear,
+    log_linear,
+    polynomial,
+    reciprocal,
+)
+from torch_ref.timesteps import low_discrepancy
 
 __all__ = [
     "Process",
@@ -54,7 +69,6 @@ __all__ = [
     "banded",
     "bits_per_dim",
     "categorical",
-    "continuous",
     "cosine",
     "cosine_squared",
     "cross_entropy",
@@ -99,3 +113,28 @@ __all__ = [
     "strata_bound",
     "uniform",
 ]
+
+_SUBPACKAGES = (
+    "heads",
+    "likelihood",
+    "losses",
+    "models",
+    "numerics",
+    "posteriors",
+    "processes",
+    "runs",
+    "sampling",
+    "schedules",
+    "timesteps",
+    "training",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"torch_ref.{name}")
+    raise AttributeError(f"module 'torch_ref' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBPACKAGES})

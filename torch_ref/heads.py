@@ -7,7 +7,7 @@ from torch import Tensor
 
 def residual(output: Tensor, xt: Tensor) -> Tensor:
     """output + onehot(x_t)."""
-    return output + torch.nn.functional.one_hot(xt, output.shape[-1]).to(output.dtype)
+    return output + F.one_hot(xt, output.shape[-1]).to(output.dtype)
 
 
 def forbid(logits: Tensor, mask_id: int) -> Tensor:
@@ -28,3 +28,13 @@ def logistic(loc: Tensor, log_scale: Tensor, K: int) -> Tensor:
     far = (side * distance - 1 / (K - 1)) * inverse
     log_near, log_far = F.logsigmoid(near), F.logsigmoid(far)
     return (log_near + torch.log1p(-torch.exp(log_far - log_near))).to(loc.dtype)
+
+
+def residual_logistic(output: Tensor, xt: Tensor, K: int) -> Tensor:
+    """logistic(tanh(output_0 + 2 x_t / (K - 1) - 1), output_1, K)."""
+    return logistic(torch.tanh(output[..., 0] + 2 * xt / (K - 1) - 1), output[..., 1], K)
+
+
+def bounded_logistic(output: Tensor, K: int) -> Tensor:
+    """logistic(tanh(output_0), output_1, K)."""
+    return logistic(torch.tanh(output[..., 0]), output[..., 1], K)

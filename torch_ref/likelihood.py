@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from torch_ref import timesteps
-from torch_ref.diffusion import q_sample
 from torch_ref.losses import posterior_kl, prior_kl
+from torch_ref.posteriors import q_sample
+from torch_ref.processes.base import Process
 from torch_ref.sampling import Denoise, Noise
-from torch_ref.transitions import Process
 
-Term = Callable[[Process, Tensor, Tensor, Tensor, Tensor], Tensor]  # tr, logits, x0, xt, t -> nats
+Term = Callable[[Process, Tensor, Tensor, Tensor, Tensor], Tensor]  # process, logits, x0, xt, t -> nats
 
 
 class Bound(NamedTuple):
@@ -23,24 +23,26 @@ class Bound(NamedTuple):
     prior: Tensor  # [B]
 
 
-def all_t_bound(denoise: Denoise, tr: Process, x0: Tensor, noise: Noise, term: Term = posterior_kl) -> Bound:
+def all_t_bound(
+    denoise: Denoise, process: Process, x0: Tensor, noise: Noise, term: Term = posterior_kl
+) -> Bound:
     """-log p(x_0) <= prior KL + sum_t KL_t, each KL_t at one x_t ~ q(x_t | x_0)."""
     steps = []
-    for t in range(1, tr.T + 1):
+    for t in range(1, process.T + 1):
         ts = torch.full(x0.shape[:1], t)
-        xt = q_sample(tr, x0, ts, noise(t))
-        steps.append(term(tr, denoise(xt, tr.time[ts]), x0, xt, ts).flatten(1).sum(dim=1))
-    return Bound(torch.stack(steps), prior_kl(tr, x0).flatten(1).sum(dim=1))
+        xt = q_sample(process, x0, ts, noise(t))
+        steps.append(term(process, denoise(xt, process.time[ts]), x0, xt, ts).flatten(1).sum(dim=1))
+    return Bound(torch.stack(steps), prior_kl(process, x0).flatten(1).sum(dim=1))
 
 
 def strata_bound(
-    denoise: Denoise, tr: Process, x0: Tensor, u: Tensor, noise: Noise, term: Term = posterior_kl
+    denoise: Denoise, process: Process, x0: Tensor, u: Tensor, noise: Noise, term: Term = posterior_kl
 ) -> Tensor:
     """prior KL + sum over strata of (its size) KL_t at one t drawn in each, per example."""
-    total = prior_kl(tr, x0).flatten(1).sum(dim=1)
-    for j, (ts, size) in enumerate(zip(*timesteps.stratified(u, tr.T), strict=True), 1):
-        xt = q_sample(tr, x0, ts, noise(j))
-        total = total + size * term(tr, denoise(xt, tr.time[ts]), x0, xt, ts).flatten(1).sum(dim=1)
+    total = prior_kl(process, x0).flatten(1).sum(dim=1)
+    for j, (ts, size) in enumerate(zip(*timesteps.stratified(u, process.T), strict=True), 1):
+        xt = q_sample(process, x0, ts, noise(j))
+        total = total + size * term(process, denoise(xt, process.time[ts]), x0, xt, ts).flatten(1).sum(dim=1)
     return total
 
 

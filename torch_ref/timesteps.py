@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_ref import drawing
+from torch_ref import numerics
 
 
 def uniform(u: Tensor, T: int) -> Tensor:
@@ -53,7 +53,7 @@ def probabilities(
 
 def importance(u: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     """The first t with p_1 + ... + p_t > u, and its p_t."""
-    index = drawing.categorical(p.log().expand(*u.shape, -1), u)
+    index = numerics.categorical(p.log().expand(*u.shape, -1), u)
     return index + 1, p[index]
 
 

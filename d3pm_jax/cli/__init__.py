@@ -1,1 +1,1 @@
-"""The `d3pm` command: one file for each command, with `add_arguments` and `execute`."""
+"""Runs the `d3pm` commands: one file for each, with `add_arguments` and `execute`."""

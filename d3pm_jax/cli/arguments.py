@@ -1,4 +1,4 @@
-"""Arguments that commands share, and what they name: a run, or the config of a file."""
+"""Defines the arguments that commands share, and opens what they name: a run, or the config of a file."""
 
 import argparse
 import dataclasses
@@ -13,12 +13,12 @@ from d3pm_jax.runs.devices import use_all_cores
 
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
-    """--workdir, of a run that is written."""
+    """Adds --workdir, of a run that is written."""
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="where everything is written")
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """DIR, --step and --data-dir, of a run that is read."""
+    """Adds DIR, --step and --data-dir, of a run that is read."""
     parser.add_argument("workdir", type=Path, metavar="DIR", help="the --workdir of `d3pm train`")
     parser.add_argument("--step", type=int, metavar="STEP", help="which checkpoint (the last)")
     parser.add_argument(
@@ -27,7 +27,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `open_run`."""
+    """Adds the arguments of `open_run`."""
     add_checkpoint(parser)
     parser.add_argument(
         "--steps",
@@ -38,7 +38,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """Parses a whole number of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not at least 1")
@@ -51,7 +51,7 @@ def take_path(rest: list[str]) -> Path | None:
 
 
 def print_help(args: argparse.Namespace, path: Path | None) -> bool:
-    """Answers --help where no file is named whose fields could be shown; whether it did."""
+    """Answers --help where no file is named whose fields could be shown; returns whether it did."""
     if args.help and path is None:
         args.parser.print_help()
         return True
@@ -59,7 +59,7 @@ def print_help(args: argparse.Namespace, path: Path | None) -> bool:
 
 
 def open_run(args: argparse.Namespace) -> tuple[build.Parts, data.ImageSource, data.ImageSource]:
-    """The run in args.workdir at a checkpoint, and its train and test splits.
+    """Opens the run in args.workdir at a checkpoint, and its train and test splits.
 
     Raises:
         UserError: there is no such run, checkpoint or data.
@@ -77,7 +77,7 @@ def open_run(args: argparse.Namespace) -> tuple[build.Parts, data.ImageSource, d
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """The config of the run in args.workdir, with its data where the command says.
+    """Reads the config of the run in args.workdir, with its data where the command says.
 
     Raises:
         UserError: there is no such run.
@@ -89,7 +89,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def image_shape(config: Config) -> tuple[int, int, int]:
-    """(H, W, C) of the data of a config.
+    """Returns the shape (H, W, C) of the images of a config.
 
     Raises:
         UserError: the data cannot be read.

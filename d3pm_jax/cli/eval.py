@@ -1,4 +1,4 @@
-"""d3pm eval: the bound on the test split, its parts, and two baselines."""
+"""d3pm eval computes the bound on the test split, its parts, and two baselines."""
 
 import argparse
 import json
@@ -43,7 +43,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _evaluate(parts: Parts, images: np.ndarray, args: argparse.Namespace) -> dict[str, Any]:
-    """The bound under the averaged weights, and what it was made of."""
+    """Computes the bound under the averaged weights, and says what it was made of."""
     term = partial(losses.posterior_kl, first_step=parts.config.loss.first_step)
     sharding, ema = batched(parts.mesh), parts.state.ema
     bound = evaluate_bound(

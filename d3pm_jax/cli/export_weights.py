@@ -1,4 +1,4 @@
-"""d3pm export: the weights of a run as a safetensors file."""
+"""d3pm export writes the weights of a run as a safetensors file."""
 
 import argparse
 import dataclasses

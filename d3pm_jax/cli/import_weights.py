@@ -1,4 +1,4 @@
-"""d3pm import: a run from a safetensors file of weights."""
+"""d3pm import begins a run from a safetensors file of weights."""
 
 import argparse
 import json
@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _config_of(file: Path) -> Config:
-    """The config that d3pm export wrote beside the weights."""
+    """Reads the config that d3pm export wrote beside the weights."""
     cure = f"pass one, as in d3pm import {file} CONFIG --workdir DIR"
     try:
         text = twin.read_metadata(file).get("config")

@@ -1,4 +1,4 @@
-"""d3pm train | eval | sample | ...: reads the command line; only the file of the command is imported."""
+"""Reads the command line, d3pm train | eval | sample | ..., and imports only the file of the command."""
 
 import argparse
 import importlib
@@ -11,7 +11,7 @@ from d3pm_jax.errors import UserError
 
 
 class Command(NamedTuple):
-    """A command: its file has `add_arguments(parser)` and `execute(args, rest) -> exit status`."""
+    """Describes a command; its file has `add_arguments(parser)` and `execute(args, rest) -> exit status`."""
 
     module: str
     text: str  # what it is for
@@ -36,7 +36,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The console script. Exits with 0 (done), 1 (an error of the user's), 2 (bad usage) or 130."""
+    """Runs the console script. Exits with 0 (done), 1 (an error of the user's), 2 (bad usage) or 130."""
     words = sys.argv[1:] if argv is None else list(argv)
     parser = _parser(words)
     args, rest = parser.parse_known_args(words)
@@ -61,7 +61,7 @@ def _fail(command: str, text: str, status: int) -> None:
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:
-    """Knows the names of all commands, and the arguments of the one that is called."""
+    """Makes a parser that knows the names of all commands, and the arguments of the one that is called."""
     parser = argparse.ArgumentParser(
         prog="d3pm", description="Train and use diffusion models on discrete data.", allow_abbrev=False
     )

@@ -1,4 +1,4 @@
-"""A config from a Python file, with the fields that the command line overrides."""
+"""Makes a config from a Python file, with the fields that the command line overrides."""
 
 import argparse
 import difflib
@@ -11,7 +11,7 @@ from d3pm_jax.errors import UserError
 
 
 def from_file(args: argparse.Namespace, overrides: list[str], usage: str) -> Config:
-    """The config of args.config with the overrides; see `apply`.
+    """Reads the config of args.config, with the overrides; see `apply`.
 
     Raises:
         UserError: there is no such file, or `apply` fails.
@@ -24,7 +24,7 @@ def from_file(args: argparse.Namespace, overrides: list[str], usage: str) -> Con
 
 
 def apply(base: Config, args: argparse.Namespace, overrides: list[str], usage: str) -> Config:
-    """The config with the overrides; prints its fields and exits where args.help is set.
+    """Returns the config with the overrides; prints its fields and exits where args.help is set.
 
     Raises:
         UserError: an override names no field of the config.

@@ -1,4 +1,4 @@
-"""d3pm presample: the noise of a run, drawn in advance."""
+"""d3pm presample draws the noise of a run in advance."""
 
 import argparse
 import shlex

@@ -1,4 +1,4 @@
-"""d3pm sample: samples as arrays and pictures, and both processes from end to end."""
+"""d3pm sample draws samples, as arrays and pictures, and both processes from end to end."""
 
 import argparse
 

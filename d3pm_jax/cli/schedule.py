@@ -1,4 +1,4 @@
-"""d3pm schedule: what the forward process of a config does to one element, without data or a network."""
+"""d3pm schedule shows what the forward process of a config does to one element, without data or a network."""
 
 import argparse
 from pathlib import Path
@@ -62,7 +62,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _categories(config: Config) -> Array:
-    """What the data may be; for a very large K as many of them, evenly spread, as fit into `ENTRIES`."""
+    """Returns what the data may be; for a very large K only as many, evenly spread, as fit into `ENTRIES`."""
     levels, K = config.num_levels, config.process.K
     if levels < 2:
         raise UserError(

@@ -1,4 +1,4 @@
-"""d3pm train: a config, its overrides, and the loop."""
+"""d3pm train reads a config and its overrides, and runs the loop."""
 
 import argparse
 import dataclasses
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_config(args: argparse.Namespace, rest: list[str]) -> Config:
-    """The config of the file, or of the run to resume, with the overrides."""
+    """Returns the config of the file, or of the run to resume, with the overrides."""
     if args.config is None and args.resume and args.workdir is not None:
         return overrides.apply(workdir.read_config(args.workdir), args, rest, USAGE)
     return overrides.from_file(args, rest, USAGE)
@@ -59,7 +59,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _table(config: Config) -> str:
-    """The config, one part per line."""
+    """Lists the config, one part per line."""
     lines = []
     for field in dataclasses.fields(config):
         lines.append(f"{field.name:>10} = {getattr(config, field.name)}")

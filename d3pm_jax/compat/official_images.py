@@ -1,4 +1,4 @@
-"""Numbers of the official code for images that the exact kernels do not give, because it adds epsilons.
+"""Gives numbers of the official code for images that the exact kernels do not, because it adds epsilons.
 
 For comparing, not for training: the official code for images (google-research, d3pm/images) adds eps inside
 every log, which smooths the reverse process that it samples from. t = 1..T and rows are "from", as everywhere
@@ -121,7 +121,7 @@ def logistic(
 
 
 def _product(process: Process, row: Array, first: Array, xt: Array, t: Array, eps: float) -> Array:
-    """The two factors of Bayes' rule with eps in each; at t = 1 what the official code has instead."""
+    """Adds the logs of Bayes' two factors, eps in each; at t = 1 gives what the official code has instead."""
     column = jnp.exp(process.log_q_back(xt, t))
     return jnp.where(
         expand_trailing(t, xt.shape)[..., None] == 1, first, jnp.log(column + eps) + jnp.log(row + eps)

@@ -1,10 +1,11 @@
-"""What a run is: frozen dataclasses of numbers, which check themselves and build the parts of the library.
+"""Describes a run by frozen dataclasses of numbers that check themselves and build the parts of the library.
 
 A config is a Python file with `get_config() -> Config`. Every field can be overridden on the command line
 (`--process.steps 100`); which family a part belongs to is chosen by the file. Nothing is computed before
 `build`.
 """
 
+from d3pm_jax.config import io as io
 from d3pm_jax.config.data import Data
 from d3pm_jax.config.head import Head, LogisticHead
 from d3pm_jax.config.model import Model, ScoreNet, UNet

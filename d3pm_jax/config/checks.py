@@ -1,9 +1,9 @@
-"""Checks that fields of a config have in common; a message names the field as the command line does."""
+"""Makes the checks that parts of a config share; a message names the field as the command line does."""
 
 from typing import Any
 
 
-def check_at_least(part: str, spec: Any, **least: float) -> None:
+def check_at_least(part: str, spec: Any, **least: Any) -> None:
     """Raises ValueError where a field, unless it is None, is below its least value."""
     for name, limit in least.items():
         value = getattr(spec, name)

@@ -1,11 +1,11 @@
-"""Data sets of a config."""
+"""Names the data sets of a config."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A TFDS image data set."""
+    """Names a TFDS image data set."""
 
     name: str
     """"digits", or any TFDS image data set prepared as ArrayRecord"""

@@ -1,4 +1,4 @@
-"""Heads of a config: how the output of a network becomes logits of x_0."""
+"""Describes the heads of a config: how the output of a network becomes logits of x_0."""
 
 import dataclasses
 from typing import ClassVar
@@ -10,7 +10,7 @@ from d3pm_jax import heads
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """Logits of x_0, one output of the network for each."""
+    """Makes logits of x_0, each from one output of the network."""
 
     residual: bool = True
     """add onehot(x_t)"""
@@ -20,7 +20,7 @@ class Head:
     """what the network gives for each element: None for K logits, or so many numbers; see `models.UNet`"""
 
     def logits(self, output: Array, xt: Array, K: int) -> Array:
-        """Logits of x_0 [*S, K] from the output [*S, outputs] of a network that was given x_t."""
+        """Returns logits of x_0 [*S, K] from the output [*S, outputs] of a network that was given x_t."""
         return self._forbidden(heads.residual(output, xt) if self.residual else output)
 
     def check(self, K: int, mask_id: int | None) -> None:
@@ -48,7 +48,7 @@ class Head:
 
 @dataclasses.dataclass(frozen=True)
 class LogisticHead(Head):
-    """A truncated logistic distribution for ordinal data: its place and log-width from the network."""
+    """Makes a truncated logistic distribution for ordinal data: its place and log-width from the network."""
 
     residual: bool = True
     """add x_t, scaled to [-1, 1], to the place before a tanh"""

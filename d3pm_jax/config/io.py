@@ -1,4 +1,4 @@
-"""Configs from Python files, to and from JSON, and compared field by field."""
+"""Reads configs from Python files and JSON, writes them as JSON, and compares them field by field."""
 
 import dataclasses
 import importlib
@@ -14,7 +14,7 @@ MODULE = "d3pm_jax.config"
 
 
 def from_file(path: Path) -> Config:
-    """The config that `get_config()` in a Python file returns.
+    """Returns the config that `get_config()` in a Python file returns.
 
     Raises:
         UserError: no such file, or it does not define get_config() -> Config.
@@ -37,7 +37,7 @@ def from_file(path: Path) -> Config:
 
 
 def to_json(node: Any) -> Any:
-    """A config, or a part of it, as nested dicts; each holds the name of its class under "class"."""
+    """Returns a config, or a part of it, as nested dicts; each holds the name of its class under "class"."""
     if dataclasses.is_dataclass(node):
         fields = {f.name: to_json(getattr(node, f.name)) for f in dataclasses.fields(node)}
         return {"class": type(node).__name__, **fields}
@@ -45,7 +45,7 @@ def to_json(node: Any) -> Any:
 
 
 def from_json(tree: dict[str, Any]) -> Config:
-    """The config that `to_json` wrote.
+    """Returns the config that `to_json` wrote.
 
     Raises:
         UserError: a class or a field that this version does not know.
@@ -57,7 +57,7 @@ def from_json(tree: dict[str, Any]) -> Config:
 
 
 def check(config: Config) -> None:
-    """Refuse a config that could not be read back, such as one with a class of the user's own.
+    """Refuses a config that could not be read back, such as one with a class of the user's own.
 
     Raises:
         UserError: it would be saved as something else.
@@ -67,13 +67,13 @@ def check(config: Config) -> None:
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """The fields that differ, by dotted name, as (old, new)."""
+    """Returns the fields that differ, by dotted name, as (old, new)."""
     a, b = flat(old), flat(new)
     return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k)}
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """Every field by dotted name, the class names of the parts among them."""
+    """Returns every field by dotted name, the class names of the parts among them."""
     found: dict[str, Any] = {}
 
     def visit(prefix: str, node: Any) -> None:
@@ -88,7 +88,7 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def dump(config: Config) -> str:
-    """The JSON text of a config."""
+    """Returns the JSON text of a config."""
     return json.dumps(to_json(config), indent=2)
 
 

@@ -1,4 +1,4 @@
-"""Networks of a config."""
+"""Describes the networks of a config."""
 
 import dataclasses
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from d3pm_jax.config.checks import check_at_least, check_shares
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """The network."""
+    """Describes the network."""
 
     ch: int = 128
     """width of the first level"""
@@ -36,7 +36,7 @@ class Model:
     def build(
         self, K: int, outputs: int | None, image: tuple[int, int, int], T: int, key: Key[Array, ""]
     ) -> nnx.Module:
-        """The network, f(xt, t, *, key=None) -> [B, H, W, C, outputs].
+        """Builds the network, f(xt, t, *, key=None) -> [B, H, W, C, outputs].
 
         Args:
             K: categories.
@@ -51,14 +51,14 @@ class Model:
         raise NotImplementedError
 
     def _options(self) -> dict[str, Any]:
-        """The fields by the names of the network's parameters."""
+        """Returns the fields by the names of the network's parameters."""
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return options | {"dtype": None if options.pop("compute") == "float32" else jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
 class UNet(Model):
-    """The U-Net of D3PM; see `d3pm_jax.models.UNet`."""
+    """Builds the U-Net of D3PM; see `d3pm_jax.models.UNet`."""
 
     attn_resolutions: tuple[int, ...] = (16,)
     """image sizes at which attention follows every block"""
@@ -74,7 +74,7 @@ class UNet(Model):
 
 @dataclasses.dataclass(frozen=True)
 class ScoreNet(Model):
-    """MNISTScoreNet, for K logits; see `d3pm_jax.models.ScoreNet`."""
+    """Builds MNISTScoreNet, for K logits; see `d3pm_jax.models.ScoreNet`."""
 
     ch: int = 32
     """width of the first level"""
@@ -95,7 +95,7 @@ class ScoreNet(Model):
 
 
 def _square(image: tuple[int, int, int]) -> tuple[int, int]:
-    """(size, channels) of (H, W, C)."""
+    """Returns (size, channels) of (H, W, C)."""
     H, W, C = image
     if H != W:
         raise ValueError(f"images are {H} x {W}: the networks take square ones")

@@ -1,4 +1,4 @@
-"""What a config minimises."""
+"""Says what a config minimises."""
 
 import dataclasses
 from typing import Literal, NamedTuple
@@ -11,7 +11,7 @@ from d3pm_jax.processes import Process
 
 
 class Terms(NamedTuple):
-    """What a batch costs."""
+    """Holds what a batch costs."""
 
     loss: Array  # []  to be minimised
     kl: Array  # [B, *S]  the term of the bound, in nats
@@ -20,13 +20,13 @@ class Terms(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What to minimise."""
+    """Says what to minimise."""
 
     first_step: Literal["bayes", "x0"] = "bayes"
     """the rule at t = 1: Bayes' rule, or the prediction of x_0 itself as in the official code"""
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        """The loss of a batch, whose t had the probabilities p_t."""
+        """Returns the loss of a batch, whose t had the probabilities p_t."""
         raise NotImplementedError
 
     def check_process(self, process: Process) -> None:
@@ -35,7 +35,7 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True)
 class HybridLoss(Objective):
-    """KL_t + ce_weight CE, averaged over t and elements (D3PM)."""
+    """Minimises KL_t + ce_weight CE, averaged over t and elements (D3PM)."""
 
     ce_weight: float = 0.001
     """lambda"""
@@ -47,7 +47,7 @@ class HybridLoss(Objective):
 
 @dataclasses.dataclass(frozen=True)
 class StochasticBound(Objective):
-    """The whole bound in nats per example, KL_t / p_t + prior KL, summed (Multinomial Diffusion)."""
+    """Minimises the whole bound, nats per example: KL_t / p_t + prior KL, summed (Multinomial Diffusion)."""
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         found = losses.hybrid(process, logits, x0, xt, t, 0.0, self.first_step)

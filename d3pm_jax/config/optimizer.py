@@ -1,4 +1,4 @@
-"""Optimizers of a config, built of Optax."""
+"""Builds the optimizers of a config, of Optax."""
 
 import dataclasses
 
@@ -13,19 +13,19 @@ from d3pm_jax.types import Params
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """The rule by which gradients change parameters."""
+    """Describes the rule by which gradients change parameters."""
 
     def check(self) -> None:
         """Raises ValueError for a field that cannot be used."""
 
     def build(self) -> optax.GradientTransformation:
-        """The rule."""
+        """Builds the rule."""
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam with warm-up, cosine decay and clipping by the global norm."""
+    """Builds Adam with warm-up, cosine decay and clipping by the global norm."""
 
     lr: float = 2e-4
     """learning rate after warm-up"""
@@ -46,14 +46,14 @@ class Adam(Optimizer):
         check_at_least("optimizer", self, warmup_steps=0, weight_decay=0, decay_steps=1)
 
     def build(self) -> optax.GradientTransformation:
-        """Adam with decoupled weight decay (Loshchilov and Hutter 2019) after clipping by the global norm."""
+        """Builds Adam with decoupled decay (Loshchilov and Hutter 2019) after clipping by the global norm."""
         adam = optax.adamw(
             self._learning_rate, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, mask=_decays
         )
         return optax.chain(optax.clip_by_global_norm(self.clip), adam)
 
     def _learning_rate(self, count: ArrayLike) -> ArrayLike:
-        """The rate of the update after count others."""
+        """Returns the rate of the update after count others."""
         decayed = (
             optax.constant_schedule(self.lr)
             if self.decay_steps is None

@@ -1,4 +1,4 @@
-"""Forward processes of a config; `d3pm_jax.processes.Process` is what they build."""
+"""Describes the forward processes of a config; `d3pm_jax.processes.Process` is what they build."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from d3pm_jax.config.schedule import Schedule
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """The forward process."""
+    """Describes the forward process."""
 
     K: int
     """number of categories, a mask counted"""
@@ -17,13 +17,13 @@ class Process:
     beta: Schedule
 
     def build(self) -> processes.Process:
-        """The process with its tables."""
+        """Builds the process with its tables."""
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(Process):
-    """Resample uniformly."""
+    """Resamples uniformly."""
 
     def build(self) -> processes.Process:
         return processes.uniform(self.beta.build(self.steps), self.K)
@@ -31,7 +31,7 @@ class Uniform(Process):
 
 @dataclasses.dataclass(frozen=True)
 class Absorbing(Process):
-    """Move to a mask and stay."""
+    """Moves to a mask and stays."""
 
     mask_id: int
     """which category the mask is; K - 1 for an extra symbol"""
@@ -42,7 +42,7 @@ class Absorbing(Process):
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Process):
-    """Move to near values of ordinal data."""
+    """Moves to near values of ordinal data."""
 
     bands: int | None = None
     """the furthest that one step can move; K - 1 without"""
@@ -53,7 +53,7 @@ class Gaussian(Process):
 
 @dataclasses.dataclass(frozen=True)
 class Banded(Process):
-    """Resample uniformly, but keep only moves to near values."""
+    """Resamples uniformly, but keeps only moves to near values."""
 
     bands: int
     """the furthest that one step can move"""

@@ -1,4 +1,4 @@
-"""One run: all of its parts, and how long it is."""
+"""Describes one run: all of its parts, and how long it is."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from d3pm_jax.config.timesteps import LowDiscrepancy, Timesteps
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """How long, on what, and what to write."""
+    """Says how long to train, on what, and what to write."""
 
     steps: int
     """optimizer steps in all"""
@@ -44,7 +44,7 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One run."""
+    """Describes one run."""
 
     data: Data
     process: Process
@@ -57,7 +57,7 @@ class Config:
 
     @property
     def num_levels(self) -> int:
-        """The number of categories that the data may have: K, less a last one that is an extra mask."""
+        """Counts the categories that the data may have: K, less a last one that is an extra mask."""
         return self.process.K - (self.head.forbid == self.process.K - 1)
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Noise schedules of a config."""
+"""Describes the noise schedules of a config."""
 
 import dataclasses
 
@@ -9,16 +9,16 @@ from d3pm_jax import schedules
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How much noise each step adds."""
+    """Says how much noise each step adds."""
 
     def build(self, steps: int) -> np.ndarray:
-        """beta_t, float64 [steps]."""
+        """Builds beta_t, float64 [steps]."""
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class Linear(Schedule):
-    """beta_t in equal steps from start to stop, meant for 1000 steps."""
+    """Takes beta_t from start to stop in equal steps; it is meant for 1000 steps."""
 
     start: float = 1e-4
     """beta at t = 1"""
@@ -47,7 +47,7 @@ class Cosine(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class CosineSquared(Schedule):
-    """The schedule of Multinomial Diffusion: `Cosine` with a limit on alpha."""
+    """Builds the schedule of Multinomial Diffusion: `Cosine` with a limit on alpha."""
 
     offset: float = 0.008
     """keeps the first beta away from 0"""

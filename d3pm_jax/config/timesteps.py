@@ -1,4 +1,4 @@
-"""Which t a config trains on."""
+"""Says which t a config trains on."""
 
 import dataclasses
 
@@ -13,27 +13,27 @@ from d3pm_jax.timesteps import LossHistory
 
 @dataclasses.dataclass(frozen=True)
 class Timesteps:
-    """Which t to train on."""
+    """Says which t to train on."""
 
     def check(self) -> None:
         """Raises ValueError for a field that cannot be used."""
 
     def start(self, T: int) -> LossHistory | None:
-        """What it learns in training, before the first step."""
+        """Returns what it learns in training, as it is before the first step."""
         return None
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        """t in 1..T and its probability, [B] each."""
+        """Draws t in 1..T, and gives its probability, [B] each."""
         raise NotImplementedError
 
     def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
-        """What it learns from the kl [B] of a batch, summed over elements."""
+        """Returns what it learns from the kl [B] of a batch, summed over elements."""
         return history
 
 
 @dataclasses.dataclass(frozen=True)
 class LowDiscrepancy(Timesteps):
-    """Uniform, spread evenly over each batch."""
+    """Draws t uniformly, spread evenly over each batch."""
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
         return timesteps.low_discrepancy(jax.random.uniform(key), B, T), jnp.full(B, 1 / T)
@@ -41,7 +41,7 @@ class LowDiscrepancy(Timesteps):
 
 @dataclasses.dataclass(frozen=True)
 class Independent(Timesteps):
-    """Uniform, every example for itself."""
+    """Draws t uniformly, for every example by itself."""
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
         return timesteps.uniform(jax.random.uniform(key, (B,)), T), jnp.full(B, 1 / T)
@@ -49,7 +49,7 @@ class Independent(Timesteps):
 
 @dataclasses.dataclass(frozen=True)
 class Importance(Timesteps):
-    """Steps with a large loss more often, weighted down by as much; uniform until enough is known."""
+    """Draws steps with a large loss more often, weighted down by as much; uniformly until enough is known."""
 
     least_count: int = 10
     """examples of every step that are not enough"""

@@ -1,4 +1,4 @@
-"""Data: a split of a TFDS data set as a random-access source, and Grain batches of int32 categories."""
+"""Opens a split of a TFDS data set for random access, and makes Grain batches of int32 categories."""
 
 from d3pm_jax.data.batches import read_all, train_batches
 from d3pm_jax.data.images import ImageSource, open_split

@@ -1,4 +1,4 @@
-"""Batches of int32 categories from a random-access source, as a pure function of (seed, batch number)."""
+"""Makes batches of int32 categories from a random-access source, a pure function of (seed, batch number)."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ Batch = dict[str, Int32[np.ndarray, "B ..."]]
 def train_batches(
     source: Source, batch_size: int, seed: int, num_categories: int, start: int = 0
 ) -> Iterator[Batch]:
-    """Endless shuffled batches; every epoch has its own order, and a batch may span two epochs.
+    """Makes endless shuffled batches; every epoch has its own order, and a batch may span two epochs.
 
     Batch number i depends on (seed, i) only, so a run resumed with start = i sees what it would have seen.
 
@@ -50,7 +50,7 @@ def train_batches(
 def read_all(
     source: Source, num_categories: int, limit: int | None = None
 ) -> tuple[Int32[np.ndarray, "N H W C"], Int32[np.ndarray, " N"] | None]:
-    """Every record, or the first `limit`, in order.
+    """Reads every record, or the first `limit`, in order.
 
     Args:
         source: the records.
@@ -71,7 +71,7 @@ def read_all(
 
 
 def _collate(records: Sequence[dict[str, Any]], num_categories: int) -> Batch:
-    """Stack records into int32 arrays and check that every value of the images is a category.
+    """Stacks records into int32 arrays and checks that every value of the images is a category.
 
     Floating-point images are refused (TypeError): rounding them in silence would destroy them.
     """

@@ -1,4 +1,4 @@
-"""One split of a TFDS image data set as a random-access source, or one clear line where that is impossible.
+"""Opens a split of a TFDS image data set as a random-access source, or says in one clear line why it cannot.
 
 TensorFlow Datasets is imported on first use. It reads without TensorFlow, but prepares its own image data
 sets only with it; "digits" is ours and needs neither TensorFlow nor network.
@@ -25,7 +25,7 @@ FORMAT = "array_record"
 
 
 class ImageSource:
-    """Records of one split, cut down to "image" (uint8 [H, W, C]) and, where there is one, "label" (int).
+    """Reads records of a split, cut down to "image" (uint8 [H, W, C]) and, where there is one, "label" (int).
 
     Args:
         records: a TFDS data source.
@@ -49,7 +49,7 @@ class ImageSource:
 
 
 def open_split(name: str, split: str, data_dir: str | None = None) -> ImageSource:
-    """Open a split of a data set; prepare the data set first, with one line to stderr, if it is not on disk.
+    """Opens a split of a data set; prepares the data set first, with a line to stderr, if it is not on disk.
 
     Args:
         name: "digits" (8x8, 17 grey levels) or a TFDS image data set such as "mnist" or "emnist/letters".
@@ -75,7 +75,7 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> ImageSourc
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the warnings, prints and progress bars of TFDS."""
+    """Silences the warnings, prints and progress bars of TFDS."""
     import tensorflow_datasets as tfds
 
     logger = logging.getLogger("absl")
@@ -91,7 +91,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _open_builder(name: str, data_dir: str | None) -> Any:
-    """The TFDS builder of a data set, whether it is prepared or not."""
+    """Returns the TFDS builder of a data set, whether it is prepared or not."""
     import tensorflow_datasets as tfds
 
     importlib.import_module("d3pm_jax.data.digits.digits_dataset_builder")  # makes "digits" known to TFDS
@@ -111,7 +111,7 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
 
 
 def _image_keys(name: str, features: Any) -> tuple[str, ...]:
-    """("image", "label"), or ("image",) where there is no class label."""
+    """Returns ("image", "label"), or ("image",) where there is no class label."""
     import tensorflow_datasets as tfds
 
     if "image" not in features:
@@ -128,7 +128,7 @@ def _image_keys(name: str, features: Any) -> tuple[str, ...]:
 
 
 def _prepare(builder: Any) -> None:
-    """Write the data set to its directory in a format with random access."""
+    """Writes the data set to its directory in a format with random access."""
     if builder.name != "digits":
         _check_can_download(builder)
     print(f"preparing data set {builder.name} in {builder.data_dir} (needed once)", file=sys.stderr)
@@ -146,7 +146,7 @@ def _prepare(builder: Any) -> None:
 
 
 def _check_can_download(builder: Any) -> None:
-    """Fail at once where TFDS would retry for minutes and end in a traceback."""
+    """Fails at once where TFDS would retry for minutes and end in a traceback."""
     missing = f"{builder.name} is not prepared (looked in {builder.data_dir})"
     elsewhere = f"or, on a machine with network and TensorFlow, {_rebuild(builder)}"
     if importlib.util.find_spec("tensorflow") is None:
@@ -159,7 +159,7 @@ def _check_can_download(builder: Any) -> None:
 
 
 def _can_connect(url: str) -> bool:
-    """Whether the server of `url` answers within seconds, asked as TFDS will ask it."""
+    """Tells whether the server of `url` answers within seconds, asked as TFDS will ask it."""
     import requests
 
     try:
@@ -170,7 +170,7 @@ def _can_connect(url: str) -> bool:
 
 
 def _open_records(builder: Any, split: str) -> Any:
-    """The TFDS data source of a split of a prepared data set."""
+    """Opens the TFDS data source of a split of a prepared data set."""
     splits = builder.info.splits
     try:
         size = splits[split].num_examples
@@ -192,7 +192,7 @@ def _open_records(builder: Any, split: str) -> Any:
 
 
 def _check_readable(source: ImageSource, builder: Any) -> None:
-    """Read the first record: a bad file, or advice about image libraries, comes out here, not in a thread."""
+    """Reads the first record: a bad file, or advice on image libraries, comes out here, not in a thread."""
     try:
         source[0]
     except Exception as error:
@@ -203,11 +203,11 @@ def _check_readable(source: ImageSource, builder: Any) -> None:
 
 
 def _rebuild(builder: Any) -> str:
-    """How to prepare a data set with the command of TFDS."""
+    """Says how to prepare a data set with the command of TFDS."""
     command = f"tfds build {builder.name} --file_format={FORMAT} --data_dir=DIR"
     return f"run `{command}` and pass --data.dir DIR"
 
 
 def _first_line(error: Exception) -> str:
-    """What an exception says, in one line."""
+    """Returns what an exception says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,1 +1,5 @@
-"""Figures of arrays and a predict function, without a disk: the bound, and what it has to beat."""
+"""Computes figures of arrays and a predict function, without a disk: the bound, and what it has to beat."""
+
+from d3pm_jax.evaluation import baselines, bound, forward
+
+__all__ = ["baselines", "bound", "forward"]

@@ -1,10 +1,10 @@
-"""What a model of a data set has to beat: histograms that ignore how elements depend on each other."""
+"""Computes what a model of data has to beat: histograms that ignore how elements depend on each other."""
 
 import numpy as np
 
 
 def histogram_nats(train: np.ndarray, test: np.ndarray, levels: int) -> np.ndarray:
-    """-log p of test examples under one histogram per element, with add-one smoothing.
+    """Returns -log p of test examples under one histogram per element, with add-one smoothing.
 
     Args:
         train, test: int [N, *S] categories below levels.
@@ -17,7 +17,7 @@ def histogram_nats(train: np.ndarray, test: np.ndarray, levels: int) -> np.ndarr
 
 
 def class_mixture_nats(train: np.ndarray, labels: np.ndarray, test: np.ndarray, levels: int) -> np.ndarray:
-    """-log p of test examples under a mixture of such histograms, one per class, weighted by frequency.
+    """Returns -log p of examples under a mixture of such histograms, one per class, weighted by frequency.
 
     Args:
         train, test: int [N, *S] categories below levels.
@@ -35,7 +35,7 @@ def class_mixture_nats(train: np.ndarray, labels: np.ndarray, test: np.ndarray, 
 
 
 def _log_histogram(x: np.ndarray, levels: int) -> np.ndarray:
-    """float64 [D, levels]."""
+    """Returns log((counts + 1) / (N + levels)) for each element, float64 [D, levels]."""
     flat = x.reshape(len(x), -1)
     counts = np.stack([np.bincount(column, minlength=levels) for column in flat.T])
     return np.log((counts + 1) / (len(x) + levels))

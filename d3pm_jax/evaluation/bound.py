@@ -1,4 +1,4 @@
-"""The bound of a network on many examples, and its parts as numbers."""
+"""Computes the bound of a network on many examples, and its parts as numbers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +24,7 @@ def evaluate_bound(
     term: likelihood.Term = losses.posterior_kl,
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> likelihood.Bound:
-    """Every term of the bound for every example.
+    """Computes every term of the bound for every example.
 
     Args:
         predict: the network, (params, xt, time) -> logits of x_0.
@@ -64,7 +64,7 @@ def evaluate_bound(
 
 
 def summary(bound: likelihood.Bound, D: int) -> dict[str, Any]:
-    """The bound in bits per dimension: mean over examples, standard error, and parts.
+    """Gives the bound in bits per dimension: mean over examples, standard error, and parts.
 
     Args:
         bound: of N examples.

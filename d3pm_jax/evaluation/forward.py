@@ -1,4 +1,4 @@
-"""What a forward process does to one element: how much of x_0 each step leaves."""
+"""Measures what a forward process does to one element: how much of x_0 each step leaves."""
 
 import bisect
 import math
@@ -13,14 +13,14 @@ from d3pm_jax.processes import Process
 
 
 class Effect(NamedTuple):
-    """What t steps do to one element with uniform p(x_0)."""
+    """Says what t steps do to one element with uniform p(x_0)."""
 
     kept: float  # q(x_t = x_0 | x_0), the mean diagonal of Qbar[t]: alpha_bar_t for an extra mask
     lost: float  # H(x_0 | x_t) / H(x_0): the part of the information I(x_t; x_0) that is gone
 
 
 def effect(process: Process, x0: Array, t: int) -> Effect:
-    """The effect of steps 1..t.
+    """Computes the effect of steps 1..t.
 
     Args:
         process: the forward process.
@@ -45,7 +45,7 @@ def weight(before: Effect, after: Effect) -> float:
 
 
 def half_left(process: Process, x0: Array) -> int | None:
-    """The t at which the information left is nearest to a half; None if more is left even at T."""
+    """Finds the t at which the information left is nearest to a half; None if more is left even at T."""
 
     def lost(t: int) -> float:
         return effect(process, x0, t).lost

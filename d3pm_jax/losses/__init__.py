@@ -3,6 +3,7 @@
 `continuous` has the limit of infinitely many steps.
 """
 
+from d3pm_jax.losses import continuous as continuous
 from d3pm_jax.losses import fused as fused  # registers the fast forms
 from d3pm_jax.losses.variational import (
     Hybrid,
@@ -19,6 +20,7 @@ from d3pm_jax.losses.variational import (
 
 __all__ = [
     "Hybrid",
+    "continuous",
     "cross_entropy",
     "direct_kl",
     "hybrid",

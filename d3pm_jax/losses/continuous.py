@@ -1,4 +1,4 @@
-"""The limit of infinitely many steps, for the processes with a closed form: absorbing and uniform.
+"""Takes the limit of infinitely many steps, for the processes with a closed form: absorbing and uniform.
 
 Time runs from 0, clean data, to 1. A schedule says how much of x_0 is left (`schedules.continuous`); it falls
 to 0, so that neither a prior nor a reconstruction term remains: the bound on -log p(x_0) is the mean over
@@ -18,7 +18,7 @@ from d3pm_jax.schedules.continuous import Level, Schedule
 def absorbing_draw(
     schedule: Schedule, x0: Int[Array, "*S"], time: Float[Array, "..."], u: Float[Array, "*S"], mask_id: int
 ) -> Int[Array, "*S"]:
-    """x_t of an absorbing process: the mask where u < 1 - alpha(time), else x_0.
+    """Draws x_t of an absorbing process: the mask where u < 1 - alpha(time), else x_0.
 
     Args:
         schedule: of the process.
@@ -36,7 +36,7 @@ def absorbing_draw(
 def uniform_draw(
     schedule: Schedule, x0: Int[Array, "*S"], time: Float[Array, "..."], u: Float[Array, "*S"], K: int
 ) -> Int[Array, "*S"]:
-    """x_t of a uniform process: with j = floor(u K / (1 - alpha)), the j-th category but x_0 if j < K - 1.
+    """Draws x_t of a uniform process: the j-th category but x_0 if j = floor(u K / (1 - alpha)) < K - 1.
 
     Else x_0: the rule of `Mixing.draw_q`.
 
@@ -119,13 +119,13 @@ def uniform_nelbo(
 
 
 def _level_and_rate(schedule: Schedule, time: Array) -> tuple[Level, Array]:
-    """The level, and -d alpha / d time."""
+    """Returns the level, and -d alpha / d time."""
     level, derivative = jax.jvp(schedule, (time,), (jnp.ones_like(time),))
     return level, derivative.beta
 
 
 def _relative(alpha: Array, beta: Array, log_p: Array, xt: Array) -> tuple[Array, Array]:
-    """log of p_j / p_xt of alpha p + beta / K, and log of its K p_xt; alpha and beta as logs."""
+    """Returns log(p_j / p_xt) of alpha p + beta / K, and log of its K p_xt; alpha and beta are logs."""
     pushed = numerics.log_add(*jnp.broadcast_arrays(jnp.log(log_p.shape[-1]) + alpha + log_p, beta))
     at_xt = jnp.take_along_axis(pushed, xt[..., None].astype(jnp.int32), axis=-1)
     return pushed - jnp.where(at_xt == -jnp.inf, 0.0, at_xt), at_xt[..., 0]

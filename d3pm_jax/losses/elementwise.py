@@ -1,4 +1,4 @@
-"""A loss of many elements made together with its gradient, part by part.
+"""Makes a loss of many elements together with its gradient, part by part.
 
 A loss of an element depends on the logits of that element alone, so that its gradient can be made together
 with its value, while the numbers in between are still in the cache (`numerics.tiles`).
@@ -20,12 +20,12 @@ WithGradient = Callable[..., tuple[Array, Array]]  # the same -> nats [*S], thei
 
 @singledispatch
 def numbers_per_element(process: Process) -> int:
-    """Numbers that a loss with a t for each element reads for it: by default a matrix [K, K]."""
+    """Counts the numbers that a loss with a t for each element reads for it: by default a matrix [K, K]."""
     return process.K**2
 
 
 def by_autodiff(loss: Loss, process: Process, logits: Array, *rest: Array) -> tuple[Array, Array]:
-    """A `WithGradient` of any loss."""
+    """Returns any loss and its gradient, as a `WithGradient` does."""
     value, pull = jax.vjp(lambda x: loss(process, x, *rest), logits)
     return value, pull(jnp.ones_like(value))[0]
 
@@ -40,7 +40,7 @@ def elementwise(
     xt: Array,
     t: Array,
 ) -> Array:
-    """loss(process, logits, x0, xt, t) [*S], made by parts together with its gradient for the logits.
+    """Returns loss(process, logits, x0, xt, t) [*S], made by parts together with its gradient for the logits.
 
     Args:
         loss: of a part, whose t is (), [B] or [B, n].

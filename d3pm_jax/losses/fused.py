@@ -1,4 +1,4 @@
-"""Which fast form stands for which definition of `variational`, by the family of the process.
+"""Says which fast form stands for which definition of `variational`, by the family of the process.
 
 A family without an entry has the definition. A process of your own may register one in the same way; tests
 hold every entry against the definition.

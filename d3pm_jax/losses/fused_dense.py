@@ -1,4 +1,4 @@
-"""`variational.posterior_kl_definition` of a dense process with its gradient, by two matrix products.
+"""Computes `variational.posterior_kl_definition` of a dense process and its gradient, by two matrix products.
 
 The definition is in log space. Where no product of probabilities comes near the smallest float, which is
 almost always, the same sums are made of probabilities here, at about half the cost; a part of the elements in
@@ -21,7 +21,7 @@ from d3pm_jax.processes.tables import expand_trailing, gather
 
 
 class Factors(NamedTuple):
-    """Probabilities [*S, K], of each row, up to the two norms [*S, 1]."""
+    """Holds probabilities [*S, K], of each row, up to the two norms [*S, 1]."""
 
     p0: Array  # of x_0, predicted
     back: Array  # of x_t given x_{t-1}
@@ -33,7 +33,7 @@ class Factors(NamedTuple):
 def loss_terms(
     process: Dense, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
 ) -> tuple[Array, Array]:
-    """`variational.loss_terms`, the KL by parts of the elements together with its gradient."""
+    """Computes `variational.loss_terms`, the KL by parts of the elements together with its gradient."""
     x0, xt = check_categories("x0", x0, process.K), check_categories("xt", xt, process.K)
     t = check_t(t, 1, process.T)
     check_first_step(first_step)
@@ -48,13 +48,13 @@ def loss_terms(
 
 
 def kl_from_factors(process: Dense, logits: Array, x0: Array, xt: Array, t: Array) -> Array:
-    """`variational.posterior_kl_definition` of one part of the elements."""
+    """Computes `variational.posterior_kl_definition` of one part of the elements."""
     kl, safe, _ = _from_factors(process, logits, x0, xt, t)
     return lax.cond(safe, lambda: kl, lambda: posterior_kl_definition(process, logits, x0, xt, t))
 
 
 def kl_and_gradient(process: Dense, logits: Array, x0: Array, xt: Array, t: Array) -> tuple[Array, Array]:
-    """`kl_from_factors` and its gradient for the logits."""
+    """Computes `kl_from_factors` and its gradient for the logits."""
     kl, safe, f = _from_factors(process, logits, x0, xt, t)
 
     def fast() -> tuple[Array, Array]:
@@ -68,7 +68,7 @@ def kl_and_gradient(process: Dense, logits: Array, x0: Array, xt: Array, t: Arra
 def _from_factors(
     process: Dense, logits: Array, x0: Array, xt: Array, t: Array
 ) -> tuple[Array, Array, Factors]:
-    """The KL, whether it can be relied on for all of these elements, and what it is made of."""
+    """Returns the KL, whether it can be relied on for all of these elements, and what it is made of."""
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     p0 = weights * (1 / jnp.sum(weights, axis=-1, keepdims=True))
     back, row = (
@@ -89,6 +89,6 @@ def _from_factors(
 
 
 def _times(p: Array, matrices: Array) -> Array:
-    """The rows of p [*B, .., K] times the matrix of each of the leading axes, [*B, K, K]."""
+    """Multiplies the rows of p [*B, .., K] by the matrix of each of the leading axes, [*B, K, K]."""
     rows = jnp.reshape(p, (*matrices.shape[:-2], -1, p.shape[-1]))
     return jnp.reshape(jnp.matmul(rows, matrices, precision=lax.Precision.HIGHEST), p.shape)

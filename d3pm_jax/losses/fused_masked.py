@@ -1,4 +1,4 @@
-"""`variational.posterior_kl_definition` of a mask on top of a process, by the chain rule.
+"""Computes `variational.posterior_kl_definition` of a mask on top of a process, by the chain rule.
 
 First comes whether x_{t-1} is the mask, then what it is if not: the loss of the inner process, in its own
 fast form.
@@ -23,7 +23,7 @@ from d3pm_jax.processes.tables import expand_trailing, gather_steps
 def loss_terms(
     process: Masked, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
 ) -> tuple[Array, Array]:
-    """`variational.loss_terms`, the KL by parts of the elements together with its gradient."""
+    """Computes `variational.loss_terms`, the KL by parts of the elements together with its gradient."""
     x0, xt = check_categories("x0", x0, process.K), check_categories("xt", xt, process.K)
     t = check_t(t, 1, process.T)
     check_first_step(first_step)
@@ -34,7 +34,7 @@ def loss_terms(
 
 @cache
 def _losses(first_step: FirstStep) -> tuple[Loss, WithGradient]:
-    """The same functions each time, for what was compiled of them."""
+    """Returns the same functions each time, for what was compiled of them."""
     loss = partial(_kl_by_chain_rule, first_step=first_step)
     return loss, partial(by_autodiff, loss)
 
@@ -42,7 +42,7 @@ def _losses(first_step: FirstStep) -> tuple[Loss, WithGradient]:
 def _kl_by_chain_rule(
     process: Masked, logits: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
 ) -> Array:
-    """By the chain rule: first whether x_{t-1} is the mask, then what it is if not."""
+    """Applies the chain rule: first whether x_{t-1} is the mask, then what it is if not."""
     visible, hidden = logits[..., :-1], process.K - 1
     inner_x0, inner_xt = process.inner_category(x0), process.inner_category(xt)
     unmasked, _ = inner_loss_terms(process.inner, visible, inner_x0, inner_xt, t, "bayes")
@@ -61,7 +61,7 @@ def _kl_by_chain_rule(
 
 
 def _is_masked(process: Masked, logits: Array, x0: Array, t: Array) -> tuple[Array, Array]:
-    """log q and log p of (x_{t-1} = mask, x_{t-1} != mask) given that x_t is the mask, [*S, 2] each."""
+    """Gives log q and log p of (x_{t-1} = mask, x_{t-1} != mask) given that x_t is the mask, [*S, 2] each."""
     (mask_t,) = gather_steps((process.log_mask,), t, x0.shape)
     keep_s, mask_s = gather_steps((process.log_keep_bar, process.log_mask_bar), t - 1, x0.shape)
     hidden = x0 == process.K - 1

@@ -1,4 +1,4 @@
-"""`variational.posterior_kl_definition` and `cross_entropy` of Q = alpha I + (1 - alpha) 1 pi^T in O(K).
+"""Computes `variational.posterior_kl_definition` and `cross_entropy` of alpha I + (1 - alpha) 1 pi^T in O(K).
 
 The gradient is by hand. With a = alpha_t, b = beta_t pi_xt, c = alpha_bar_{t-1}, m = 1 - c
 and p = softmax(logits) (D3PM eq. 3, 4):
@@ -48,7 +48,7 @@ from d3pm_jax.processes.tables import expand_trailing, gather
 def loss_terms(
     process: Mixing, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
 ) -> tuple[Array, Array]:
-    """`variational.loss_terms` in O(K)."""
+    """Computes `variational.loss_terms` in O(K)."""
     x0 = check_categories("x0", x0, process.K)
     xt = check_categories("xt", xt, process.K)
     t = check_t(t, 1, process.T)
@@ -65,7 +65,7 @@ def loss_terms(
 
 
 def marginal_kl(process: Mixing, logits_x0: Array, x0: Array, t: Array) -> Array:
-    """`variational.marginal_kl` in O(K): the KL of a step whose x_t says nothing of x_{t-1}."""
+    """Computes `variational.marginal_kl` in O(K): the KL of a step whose x_t says nothing of x_{t-1}."""
     x0 = check_categories("x0", x0, process.K)
     t = check_t(t, 0, process.T)
     ts = jnp.broadcast_to(expand_trailing(t, x0.shape), x0.shape)
@@ -107,7 +107,7 @@ _terms = jax.jit(_custom, static_argnums=0)
 
 
 def _softmax(logits: Array, x0: Array, xt: Array) -> tuple[Softmax, Array, Array]:
-    """What makes probabilities of the logits, and log p at x_0 and at x_t: -inf where it is 0."""
+    """Returns what makes probabilities of the logits, and log p at x_0 and at x_t: -inf where it is 0."""
     top = finite(jnp.max(logits, axis=-1))
     sums = jnp.sum(jnp.exp(logits - top[..., None]), axis=-1)
     at = (jnp.take_along_axis(logits, x[..., None], axis=-1)[..., 0] for x in (x0, xt))
@@ -130,7 +130,7 @@ def _rest(
     softmax: Softmax,
     log_pi: Array,
 ) -> Rest:
-    """p is 0 at x_0 and x_t, so their terms are those of p = 0, which are known and taken off again."""
+    """Sums over j with p = 0 at x_0 and x_t, whose terms are then known, and takes these off again."""
     q = jnp.exp(step.b + step.m - finite(ends.norm_q))
     rho = jnp.exp(jnp.where(step.m == NEG_INF, NEG_INF, step.c - step.m))
     if pi_kind == "point":
@@ -157,7 +157,7 @@ def _sums(
     inverse: Array,
     *rows: Array,
 ) -> tuple[Array, Array]:
-    """`Rest.kl` and `Rest.S` with p = 0 at x_0 and x_t; least is the least p_j / q_j."""
+    """Returns `Rest.kl` and `Rest.S` with p = 0 at x_0 and x_t; least is the least p_j / q_j."""
     q, rho, least, unreached = rows
     pi, per_pi = table
     p = _without(_without(_probabilities(logits, Softmax(top, inverse)), x0), xt)
@@ -170,7 +170,7 @@ def _sums(
 
 
 def _pi(pi_kind: PiKind, log_pi: Array, ndim: int) -> Table:
-    """pi and 1 / pi (0 where pi is) as arrays of ndim axes; 1 where pi is uniform."""
+    """Returns pi and 1 / pi (0 where pi is) as arrays of ndim axes; 1 where pi is uniform."""
     if pi_kind == "uniform":
         return 1.0, 1.0
     pi = jnp.exp(jnp.reshape(log_pi, (1,) * (ndim - 1) + (-1,)))
@@ -178,17 +178,17 @@ def _pi(pi_kind: PiKind, log_pi: Array, ndim: int) -> Table:
 
 
 def _without(weights: Array, x: Array) -> Array:
-    """weights, 0 at x."""
+    """Sets weights to 0 at x."""
     return _by_row(lambda row, k: row.at[k].set(0.0), weights, x)
 
 
 def _add_at(array: Array, x: Array, amount: Array) -> Array:
-    """array, with an amount added at x."""
+    """Adds an amount to array at x."""
     return _by_row(lambda row, k, a: row.at[k].add(a), array, x, amount)
 
 
 def _by_row(f: Callable[..., Array], *args: Array) -> Array:
-    """f of each row of the first argument and the elements of the others."""
+    """Applies f to each row of the first argument and the elements of the others."""
     for _ in range(args[0].ndim - 1):
         f = jax.vmap(f)
     return f(*args)

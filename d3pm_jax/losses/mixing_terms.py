@@ -1,4 +1,4 @@
-"""What each element of the mixing loss needs besides sums over K: small arrays [*S], kept as logs where tiny.
+"""Computes what each element of the mixing loss needs besides sums over K: arrays [*S], as logs where tiny.
 
 The symbols a, b, c, m, s, S, kappa and rho, and the derivation of the gradient, are in docs/mixing-loss.md.
 """
@@ -16,7 +16,7 @@ Table = tuple[Array | float, Array | float]
 
 
 class Step(NamedTuple):
-    """Logs of one step for each element, [*S]."""
+    """Holds logs of one step for each element, [*S]."""
 
     a: Array  # alpha_t
     b: Array  # beta_t pi_xt: how likely x_t is after a move
@@ -27,14 +27,14 @@ class Step(NamedTuple):
 
 
 class Softmax(NamedTuple):
-    """What makes probabilities of logits, [*S]: p_j = exp(logits_j - top) inverse; 0 for a row of -inf."""
+    """Makes probabilities of logits, [*S]: p_j = exp(logits_j - top) inverse; 0 for a row of -inf."""
 
     top: Array
     inverse: Array
 
 
 class Endpoints(NamedTuple):
-    """Logs of what belongs to j = x_0 and j = x_t, [*S]; q_t and p_t are -inf where x_t = x_0."""
+    """Holds logs of what belongs to j = x_0 and j = x_t, [*S]; q_t and p_t are -inf where x_t = x_0."""
 
     q_0: Array
     p_0: Array
@@ -48,7 +48,7 @@ class Endpoints(NamedTuple):
 
 
 class Rest(NamedTuple):
-    """Sums over the j that are neither x_0 nor x_t, and their common factors, [*S]."""
+    """Holds sums over the j that are neither x_0 nor x_t, and their common factors, [*S]."""
 
     kl: Array  # their terms of the KL
     S: Array  # the sum of q_j s_j
@@ -57,7 +57,7 @@ class Rest(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """The losses of each element, and what their gradient needs besides the logits, [*S]."""
+    """Holds the losses of each element, and what their gradient needs besides the logits, [*S]."""
 
     kl: Array
     ce: Array
@@ -70,7 +70,7 @@ class Saved(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """The gradient of g_kl kl + g_ce ce for a logit, [*S]: p_j (p - rest / (1 + rho p_j / pi_j))."""
+    """Gives the gradient of g_kl kl + g_ce ce for a logit, [*S]: p_j (p - rest / (1 + rho p_j / pi_j))."""
 
     p: Array
     rest: Array
@@ -80,7 +80,7 @@ class Slope(NamedTuple):
 
 
 def endpoints(step: Step, log_p0: Array, log_pt: Array, same: Array) -> Endpoints:
-    """The terms of j = x_0 and j = x_t from log p there; same is x_t = x_0."""
+    """Computes the terms of j = x_0 and j = x_t from log p there; same is x_t = x_0."""
     moved_0, moved_t = step.m + step.pi_0, step.m + step.pi_t
     row_0, mix_0 = numerics.log_add(step.c, moved_0), numerics.log_add(step.c + log_p0, moved_0)
     row_t, mix_t = jnp.where(same, row_0, moved_t), numerics.log_add(step.c + log_pt, moved_t)
@@ -111,7 +111,7 @@ def saved(
     log_pt: Array,
     same: Array,
 ) -> Saved:
-    """The losses and the coefficients of their gradient; a constant loss has none."""
+    """Computes the losses and the coefficients of their gradient; a constant loss has none."""
     kl = _kl(pi_kind, step, ends, softmax.inverse == 0, rest.kl)
     qs_0, qs_t = jnp.exp(ends.q_0 + ends.s_0), jnp.exp(ends.q_t + ends.s_t)
     kappa = jnp.exp(ends.kappa)
@@ -128,7 +128,7 @@ def saved(
 
 
 def slope(saved: Saved, g_kl: Array, g_ce: Array) -> Slope:
-    """The coefficients of the gradient of g_kl kl + g_ce ce."""
+    """Computes the coefficients of the gradient of g_kl kl + g_ce ce."""
     g_ce = jnp.where(jnp.isinf(saved.ce), 0.0, g_ce)
     rest = g_kl * saved.q * saved.rho
     return Slope(
@@ -141,12 +141,12 @@ def slope(saved: Saved, g_kl: Array, g_ce: Array) -> Slope:
 
 
 def pi_at_endpoints(pi_kind: PiKind, step: Step) -> Table:
-    """pi at x_0 and x_t; 1 where pi is uniform, because `Rest` has it in its factors."""
+    """Returns pi at x_0 and x_t; 1 where pi is uniform, because `Rest` has it in its factors."""
     return (1.0, 1.0) if pi_kind == "uniform" else (jnp.exp(step.pi_0), jnp.exp(step.pi_t))
 
 
 def finite(x: Array) -> Array:
-    """x, and 0 where it is -inf: the log that a probability of 0 is divided by."""
+    """Returns x, and 0 where it is -inf: the log that a probability of 0 is divided by."""
     return jnp.where(x == NEG_INF, 0.0, x)
 
 

@@ -1,4 +1,4 @@
-"""The terms of the variational bound and the losses made of them: per element, in nats, not reduced.
+"""Computes the terms of the variational bound and the losses made of them: per element, nats, not reduced.
 
 `posterior_kl_definition` and `marginal_kl_definition` are what every faster form is tested against; which
 family has one is in `fused`.
@@ -49,14 +49,14 @@ def marginal_kl_definition(
 def loss_terms(
     process: Process, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
 ) -> tuple[Array, Array]:
-    """(`posterior_kl`, `cross_entropy`), which share their sums over K; by default the two definitions."""
+    """Gives (`posterior_kl`, `cross_entropy`), which share their sums over K; by default the definitions."""
     kl = posterior_kl_definition(process, logits_x0, x0, xt, t, first_step)
     return kl, cross_entropy(process, logits_x0, x0)
 
 
 @singledispatch
 def dispatch_marginal_kl(process: Process, logits_x0: Array, x0: Array, t: Array) -> Array:
-    """`marginal_kl`; by default the definition."""
+    """Computes `marginal_kl`, by default by its definition."""
     return marginal_kl_definition(process, logits_x0, x0, t)
 
 
@@ -182,7 +182,7 @@ def smoothed_cross_entropy(
 
 
 class Hybrid(NamedTuple):
-    """The hybrid loss and its two terms, in nats per element."""
+    """Holds the hybrid loss and its two terms, in nats per element."""
 
     loss: Array  # [*S]  kl + ce_weight * ce
     kl: Array  # [*S]  the term of the variational bound
@@ -228,7 +228,7 @@ def prior_kl(process: Process, x0: Int[Array, "*S"]) -> Float[Array, "*S"]:
 def stochastic_bound(
     process: Process, kl: Float[Array, " B *S"], x0: Int[Array, " B *S"], p_t: Float[Array, " B"]
 ) -> Float[Array, " B"]:
-    """kl / p_t summed over the elements, plus the prior KL: an unbiased estimate of the whole bound.
+    """Sums kl / p_t over the elements and adds the prior KL: an unbiased estimate of the whole bound.
 
     The loss of Multinomial Diffusion (Hoogeboom et al. 2021), of one t per example.
 
@@ -246,7 +246,7 @@ def stochastic_bound(
 
 
 def mean_over_steps(x: Float[Array, " B *S"], p_t: Float[Array, " B"], T: int) -> Float[Array, ""]:
-    """mean of x / (T p_t): the mean over elements and, whatever the probabilities of the drawn t, over t.
+    """Averages x / (T p_t): the mean over elements and, whatever the probabilities of the drawn t, over t.
 
     Args:
         x: one number for each element, of one t per example.

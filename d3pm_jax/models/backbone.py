@@ -1,4 +1,4 @@
-"""What the networks share: residual blocks down and up through halved sizes, with skips."""
+"""Holds what the networks share: residual blocks down and up through halved sizes, with skips."""
 
 import dataclasses
 from collections.abc import Collection, Iterator, Sequence
@@ -12,13 +12,13 @@ from d3pm_jax.models.layers import Attention, ResBlock, Style, at_least_float32,
 
 
 def padded_size(size: int, levels: int) -> int:
-    """The smallest multiple of 2^(levels - 1) that is not below size: it can be halved levels - 1 times."""
+    """Returns the smallest multiple of 2^(levels - 1) not below size: it can be halved levels - 1 times."""
     factor = 2 ** (levels - 1)
     return -(-size // factor) * factor
 
 
 class Level(nnx.Module):
-    """The blocks at one resolution, each followed by attention where asked for, then a resampling conv."""
+    """Holds the blocks at one resolution, each followed by attention if asked for, then a resampling conv."""
 
     def __init__(self, blocks: list[ResBlock], attns: list[Attention], conv: nnx.Conv | None):
         self.blocks = nnx.List(blocks)
@@ -26,13 +26,13 @@ class Level(nnx.Module):
         self.conv = conv
 
     def block(self, i: int, h: Array, temb: Array, cemb: Array | None, key: Key[Array, ""] | None) -> Array:
-        """Block i and its attention."""
+        """Applies block i and its attention."""
         h = self.blocks[i](h, temb, cemb, key)
         return self.attns[i](h) if self.attns else h
 
 
 class Backbone(nnx.Module):
-    """Features [B, H, W, n_in] and embeddings to [B, H, W, n_out]; networks derive from it."""
+    """Maps features [B, H, W, n_in] and embeddings to [B, H, W, n_out]; networks derive from it."""
 
     def _build(
         self,
@@ -86,7 +86,7 @@ class Backbone(nnx.Module):
     def _run(
         self, x: Float[Array, "B H W n"], temb: Array, cemb: Array | None, key: Key[Array, ""] | None
     ) -> Float[Array, "B H W m"]:
-        """The output, float32 or wider; with a key, dropout is on."""
+        """Returns the output, float32 or wider; with a key, dropout is on."""
         keys, size = _keys(key), x.shape[1]
         total = padded_size(size + 2 * self.margin, self.levels) - size
         before, after = total // 2, total - total // 2
@@ -111,7 +111,7 @@ class Backbone(nnx.Module):
 
 
 def _keys(key: Key[Array, ""] | None) -> Iterator[Key[Array, ""] | None]:
-    """A key for each block in turn, or None for ever."""
+    """Yields a key for each block in turn, or None for ever."""
     i = 0
     while True:
         yield None if key is None else jax.random.fold_in(key, i)

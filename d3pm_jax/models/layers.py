@@ -1,4 +1,4 @@
-"""The layers of the networks, images as [B, H, W, C]."""
+"""Makes the layers of the networks; images are [B, H, W, C]."""
 
 import dataclasses
 from functools import partial
@@ -13,7 +13,7 @@ Init = nnx.initializers.Initializer
 
 
 def at_least_float32(x: Array) -> Array:
-    """x in float32, if its type is narrower: for sums over many entries, and for the last layer."""
+    """Returns x in float32, if its type is narrower: for sums over many entries, and for the last layer."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -21,7 +21,7 @@ def at_least_float32(x: Array) -> Array:
 def group_norm(
     x: Float[Array, "B H W C"], scale: Float[Array, " C"], bias: Float[Array, " C"], groups: int, eps: float
 ) -> Float[Array, "B H W C"]:
-    """Group normalisation (Wu and He 2018) with a backward pass of two reads of x, written by hand.
+    """Does group normalisation (Wu and He 2018) with a backward pass of two reads of x, written by hand.
 
     Automatic differentiation of the formula stores and rereads several arrays of the size of x, which
     makes a whole training step half as long again on a CPU.
@@ -43,7 +43,7 @@ def _per_pixel(coefficient: Array) -> Array:
 
 
 def _group_mean(per_channel: Array, groups: int, pixels: int) -> Array:
-    """Sums per channel [B, C] to the mean over each group, again per channel."""
+    """Turns sums per channel [B, C] into the mean over each group, again per channel."""
     B, C = per_channel.shape
     mean = per_channel.reshape(B, groups, C // groups).sum(-1) * (groups / (C * pixels))
     return jnp.repeat(mean, C // groups, axis=1)
@@ -76,7 +76,7 @@ group_norm.defvjp(_group_norm_fwd, _group_norm_bwd)
 
 
 class GroupNorm(nnx.Module):
-    """`group_norm` with its parameters."""
+    """Applies `group_norm` with its parameters."""
 
     def __init__(self, channels: int, groups: int, eps: float):
         if groups < 1 or channels % groups:
@@ -91,7 +91,7 @@ class GroupNorm(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """What the layers of one network have in common; makes them."""
+    """Says what the layers of one network have in common; makes them."""
 
     rngs: nnx.Rngs
     init: Init  # of kernels
@@ -106,19 +106,19 @@ class Style:
     dtype: DTypeLike | None  # of the computation; that of the parameters without
 
     def norm(self, channels: int) -> GroupNorm:
-        """A GroupNorm."""
+        """Makes a GroupNorm."""
         return GroupNorm(channels, self.groups, self.eps)
 
     def linear(self, n_in: int, n_out: int, init: Init | None = None) -> nnx.Linear:
-        """A linear map of the last axis."""
+        """Makes a linear map of the last axis."""
         return nnx.Linear(n_in, n_out, dtype=self.dtype, kernel_init=init or self.init, rngs=self.rngs)
 
     def conv3(self, n_in: int, n_out: int, init: Init | None = None) -> nnx.Conv:
-        """A 3 x 3 convolution that keeps the size."""
+        """Makes a 3 x 3 convolution that keeps the size."""
         return self._conv(n_in, n_out, 1, (1, 1), init or self.init)
 
     def halving(self, channels: int) -> nnx.Conv:
-        """A 3 x 3 convolution of stride 2, for even sizes."""
+        """Makes a 3 x 3 convolution of stride 2, for even sizes."""
         return self._conv(channels, channels, 2, self.down_pads, self.init)
 
     def _conv(self, n_in: int, n_out: int, strides: int, pads: tuple[int, int], init: Init) -> nnx.Conv:
@@ -135,7 +135,7 @@ class Style:
 
 
 def conv_doubled(conv: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B 2*H 2*W m"]:
-    """conv(x doubled by nearest neighbours), in four ninths of the multiplications, up to rounding.
+    """Computes conv(x doubled by nearest neighbours), in four ninths of the multiplications, up to rounding.
 
     Of three doubled rows or columns under a kernel two are the same, so their weights are added: each output
     pixel is one of 2 x 2 kinds, by its row and column being even or odd, with a 2 x 2 kernel of its own on x.
@@ -172,7 +172,7 @@ def conv_doubled(conv: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B 
 
 
 def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
-    """x with entries zeroed with probability rate and the rest scaled up; x itself without a key."""
+    """Returns x with entries zeroed with probability rate and the rest scaled up; x itself without a key."""
     if key is None or rate == 0.0:
         return x
     keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
@@ -180,7 +180,7 @@ def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
 
 
 def time_embedding(t: Int[Array, " B"], dim: int, max_time: int) -> Float[Array, "B dim"]:
-    """sin and cos of 1000 (t - 1) / max_time at dim / 2 frequencies from 1 to 1e-4 (Vaswani et al. 2017).
+    """Takes sin and cos of 1000 (t - 1) / max_time at dim / 2 frequencies 1..1e-4 (Vaswani et al. 2017).
 
     Args:
         t: steps 1..max_time. The official code counts them from 0, hence t - 1.
@@ -194,7 +194,7 @@ def time_embedding(t: Int[Array, " B"], dim: int, max_time: int) -> Float[Array,
 
 
 class ResBlock(nnx.Module):
-    """norm, swish, conv, + time, + class, norm, swish, dropout, conv, + shortcut."""
+    """Applies norm, swish, conv, + time, + class, norm, swish, dropout, conv, + shortcut."""
 
     def __init__(self, n_in: int, n_out: int, style: Style):
         self.norm1 = style.norm(n_in)
@@ -207,7 +207,7 @@ class ResBlock(nnx.Module):
         self.rate = style.rate
 
     def __call__(self, x: Array, temb: Array, cemb: Array | None, key: Key[Array, ""] | None) -> Array:
-        """x with what the block adds; temb and cemb [B, n_embedding] are those of time and class."""
+        """Returns x with what the block adds; temb and cemb [B, n_embedding] are those of time and class."""
         h = self.conv1(nnx.swish(self.norm1(x)))
         h = h + self.temb_proj(nnx.swish(temb))[:, None, None]
         if self.class_proj is not None and cemb is not None:
@@ -217,7 +217,7 @@ class ResBlock(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Single-head self-attention over the pixels, added to its input."""
+    """Adds single-head self-attention over the pixels to its input."""
 
     def __init__(self, channels: int, style: Style):
         self.norm = style.norm(channels)

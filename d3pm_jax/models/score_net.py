@@ -1,4 +1,4 @@
-"""MNISTScoreNet, the U-Net of a Dirichlet diffusion score model on binary MNIST, as logits of x_0.
+"""Holds MNISTScoreNet, the U-Net of a Dirichlet diffusion score model on binary MNIST, as logits of x_0.
 
 A U-Net of the DDPM kind in PyTorch's habits, with random Fourier features of time (Song et al. 2021) and
 the output of a score on the simplex (Avdeyev et al. 2023): centred over the categories, and scaled with t.
@@ -15,7 +15,7 @@ from d3pm_jax.models.layers import Style
 
 
 class ScoreNet(Backbone):
-    """xt int32 [B, H, W, C], t int32 [B] -> float32 [B, H, W, C, K], of mean 0 over the categories.
+    """Maps xt int32 [B, H, W, C], t int32 [B] to float32 [B, H, W, C, K], of mean 0 over the categories.
 
     The input is onehot(x_t) with two rows and columns of zeros around it, so 28 becomes 32, and more where
     that is no multiple of 2^(levels - 1). Attention always stands in the middle. At first the output is
@@ -86,7 +86,7 @@ class ScoreNet(Backbone):
         label: None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B H W C K"]:
-        """The logits for x_t at step t; it has no classes; with a key, dropout is on."""
+        """Returns the logits for x_t at step t; it has no classes; with a key, dropout is on."""
         if label is not None:
             raise ValueError("ScoreNet was called with labels, and has no classes: use UNet(num_classes=...)")
         frequencies = jax.lax.stop_gradient(self.frequencies[...])

@@ -1,4 +1,4 @@
-"""The U-Net of D3PM (appendix B.2; Ho et al. 2020), categories in, one vector per pixel out."""
+"""Holds the U-Net of D3PM (appendix B.2; Ho et al. 2020), categories in, one vector per pixel out."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from d3pm_jax.models.layers import Style, time_embedding
 
 
 class UNet(Backbone):
-    """xt int32 [B, H, W, C], t int32 [B], label int32 [B] -> float32 [B, H, W, C, outputs].
+    """Maps xt int32 [B, H, W, C], t int32 [B], label int32 [B] to float32 [B, H, W, C, outputs].
 
     Attention always stands in the middle, as in the official code. At first the output is 0. Sizes that
     cannot be halved often enough are padded with zeros, as evenly on both sides as can be.
@@ -88,7 +88,7 @@ class UNet(Backbone):
         label: Int[Array, " B"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B H W C outputs"]:
-        """The output for x_t at step t of images of these classes; with a key, dropout is on.
+        """Returns the output for x_t at step t of images of these classes; with a key, dropout is on.
 
         Raises:
             ValueError: there are labels but no num_classes, or the other way round.
@@ -106,7 +106,7 @@ class UNet(Backbone):
         return jnp.stack(jnp.split(output, self.outputs, axis=-1), axis=-1)
 
     def _input(self, xt: Array) -> Array:
-        """Categories as numbers in [-1, 1], and one-hot where asked for, channels last."""
+        """Returns categories as numbers in [-1, 1], and one-hot where asked for, channels last."""
         scaled = xt * (2.0 / (self.K - 1)) - 1.0
         if not self.onehot_input:
             return scaled
@@ -117,7 +117,7 @@ class UNet(Backbone):
 def _style(
     rngs: nnx.Rngs, groups: int, dropout: float, n_embedding: int, labelled: bool, dtype: DTypeLike | None
 ) -> Style:
-    """The layers of the official code: last convolutions of blocks begin at 0, eps is that of Flax."""
+    """Describes the layers of the official code: last convolutions of blocks begin at 0, eps is Flax's."""
     zeros = nnx.initializers.zeros_init()
     return Style(
         rngs,

@@ -1,4 +1,4 @@
-"""Numbers as sums of two floats, with about twice the digits of one (Dekker 1971)."""
+"""Computes with sums of two floats, which have about twice the digits of one (Dekker 1971)."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ Pair = tuple[Array, ...]  # (high, low): their exact sum, low at most half a uni
 
 
 def from_float64(x: np.ndarray) -> Array:
-    """float64 numbers as two rows whose sum they are, [2, ...], in JAX's default float type."""
+    """Splits float64 numbers into two rows whose sum they are, [2, ...], in JAX's default float type."""
     high = x.astype(jax.dtypes.canonicalize_dtype(float))
     return jnp.asarray(np.stack([high, (x - high).astype(high.dtype)]))
 
@@ -24,7 +24,7 @@ def quotient(noise: Pair, step: Pair) -> Array:
 
 
 def from_words(u: Array, u_low: Array | None) -> Pair:
-    """The noise u + eps u_low as a pair; u alone without a second word."""
+    """Returns the noise u + eps u_low as a pair; u alone without a second word."""
     if u_low is None:
         return u, jnp.zeros_like(u)
     bits = jnp.finfo(u.dtype)
@@ -34,25 +34,25 @@ def from_words(u: Array, u_low: Array | None) -> Pair:
 
 
 def less(a: Pair, b: Pair) -> Array:
-    """a < b."""
+    """Tells whether a < b."""
     return (a[0] - b[0]) + (a[1] - b[1]) < 0
 
 
 def two_sum(a: Array, b: Array) -> Pair:
-    """a + b without error (Knuth)."""
+    """Computes a + b without error (Knuth)."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
 
 
 def plus(a: Pair, b: Pair) -> Pair:
-    """a + b to about twice the digits of a float."""
+    """Computes a + b to about twice the digits of a float."""
     high, low = two_sum(a[0], b[0])
     return two_sum(high, low + (a[1] + b[1]))
 
 
 def times(a: Pair, b: Pair) -> Pair:
-    """a b to about twice the digits of a float."""
+    """Computes a b to about twice the digits of a float."""
     high = a[0] * b[0]
     (a1, a2), (b1, b2) = _split(a[0]), _split(b[0])
     error = ((a1 * b1 - high) + a1 * b2 + a2 * b1) + a2 * b2
@@ -60,14 +60,14 @@ def times(a: Pair, b: Pair) -> Pair:
 
 
 def over(a: Pair, b: Pair) -> Pair:
-    """a / b to about twice the digits of a float; b is positive."""
+    """Computes a / b to about twice the digits of a float; b is positive."""
     high = a[0] / b[0]
     back = times((high, jnp.zeros_like(high)), b)
     return two_sum(high, ((a[0] - back[0]) + (a[1] - back[1])) / b[0])
 
 
 def _split(x: Array) -> Pair:
-    """x as the sum of two floats of half its digits, whose products are exact."""
+    """Splits x into a sum of two floats of half its digits, whose products are exact."""
     bits = jnp.finfo(x.dtype)
     high = lax.reduce_precision(x, bits.nexp, bits.nmant // 2)
     return high, x - high

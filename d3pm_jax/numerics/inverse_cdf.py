@@ -1,4 +1,4 @@
-"""From uniform noise to categories: inverse cumulative distributions whose boundaries are exact.
+"""Turns uniform noise into categories by inverse cumulative distributions whose boundaries are exact.
 
 A noise value is u, in [0, 1), or u + g u_low with a second word u_low in [0, 1), where g is the grid of u:
 2^-23 in float32, 2^-52 in float64. With u alone an event cannot be likelier or rarer by less than g; with
@@ -24,7 +24,7 @@ NEG_INF = -jnp.inf
 def categorical(
     log_p: Float[Array, "*S K"], u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None
 ) -> Array:
-    """A draw from exp(log_p): the first k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}).
+    """Draws from exp(log_p): the first k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}).
 
     A p_k below the smallest normal float, the largest of the row being 1, counts as 0. The categories are
     searched in two levels, blocks first, so the whole row is read once or twice.
@@ -62,7 +62,7 @@ def _draw(log_p: Array, noise: Pair) -> Array:
 
 
 def search(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...]) -> Array:
-    """The first k in 0..K-1 that is not passed, K where all are; behind it none is passed."""
+    """Finds the first k in 0..K-1 that is not passed, K where all are; behind it none is passed."""
     k = jnp.zeros(shape, jnp.int32)
     for step in (2**i for i in reversed(range(K.bit_length()))):
         ahead = passed(jnp.minimum(k + step, K) - 1)
@@ -71,7 +71,7 @@ def search(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...]) -> 
 
 
 def _block_sums(p: Float[Array, "*S n size"]) -> Pair:
-    """The sums of the blocks, [n, *S]: a part that floats add without error, and the small rest."""
+    """Sums the blocks, [n, *S]: a part that floats add without error, and the small rest."""
     shift = 1.5 * 2.0 ** math.ceil(math.log2(p.shape[-1]))
     coarse = (p + shift) - shift  # p rounded to the grid of floats near shift: the sum stays on that grid
     sums = double_float.two_sum(jnp.sum(coarse, axis=-1), jnp.sum(p - coarse, axis=-1))
@@ -79,7 +79,7 @@ def _block_sums(p: Float[Array, "*S n size"]) -> Pair:
 
 
 def _cumulative(x: Pair, start: Pair | None = None) -> Pair:
-    """The cumulative sums over the first axis, from a start on."""
+    """Returns the cumulative sums over the first axis, from a start on."""
     zero = jnp.zeros(x[0].shape[1:], x[0].dtype)
 
     def add(total: Pair, term: Pair) -> tuple[Pair, Pair]:
@@ -90,10 +90,10 @@ def _cumulative(x: Pair, start: Pair | None = None) -> Pair:
 
 
 def _at_most(a: Pair, b: Pair) -> Array:
-    """a <= b for a with one more axis in front."""
+    """Tells whether a <= b, for a with one more axis in front."""
     return ~double_float.less((b[0][None], b[1][None]), a)
 
 
 def _rows(x: Array) -> Array:
-    """The index along the first axis, in every place."""
+    """Returns the index along the first axis, in every place."""
     return lax.broadcasted_iota(jnp.int32, x.shape, 0)

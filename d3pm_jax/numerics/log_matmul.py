@@ -1,4 +1,4 @@
-"""The log of a product of probabilities and a table, exact however far apart the probabilities are."""
+"""Takes the log of a product of probabilities and a table, exact however far apart the probabilities are."""
 
 from functools import partial
 
@@ -11,12 +11,12 @@ from d3pm_jax.numerics.logspace import NEG_INF, log_add
 
 
 def band_width(dtype: jnp.dtype) -> float:
-    """Nats of log_p that `log_matmul` puts through one matrix product: 30 (float32), 300 (float64)."""
+    """Gives the nats of log_p that `log_matmul` puts in one matrix product: 30 (float32), 300 (float64)."""
     return 300.0 if dtype == jnp.float64 else 30.0
 
 
 def smallest_entry(dtype: jnp.dtype) -> float:
-    """The smallest non-zero table entry for which `log_matmul` cannot underflow: 2^-80 or 2^-580."""
+    """Gives the smallest non-zero table entry for which `log_matmul` cannot underflow: 2^-80 or 2^-580."""
     return 2.0**-580 if dtype == jnp.float64 else 2.0**-80
 
 
@@ -39,7 +39,7 @@ def log_matmul(log_p: Float[Array, "*L M K"], table: Float[Array, "*L K J"]) -> 
 
 
 def _split(log_p: Array) -> tuple[Array, Array, Array]:
-    """The largest entry of each row, and each entry's band and position in it, in nats."""
+    """Returns the largest entry of each row, and each entry's band and position in it, in nats."""
     top = jnp.max(log_p, axis=-1, keepdims=True)
     top = jnp.where(top == NEG_INF, 0.0, top)
     depth = top - log_p
@@ -50,7 +50,7 @@ def _split(log_p: Array) -> tuple[Array, Array, Array]:
 
 
 def _further_bands(band: Array, body, init):
-    """Fold `body(b, carry)` over the bands behind the first that occur anywhere, in increasing order."""
+    """Folds `body(b, carry)` over the bands behind the first that occur anywhere, in increasing order."""
 
     def after(b: Array) -> Array:
         return jnp.min(jnp.where(band > b, band, jnp.inf), initial=jnp.inf)

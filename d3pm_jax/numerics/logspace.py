@@ -1,4 +1,4 @@
-"""Log-space care: exact at probability 0, and never NaN, in value or in gradient.
+"""Computes in log space: exact at probability 0, and never NaN, in value or in gradient.
 
 A log-probability may be -inf (probability exactly 0). Every function here gives the limit that
 probability theory asks for at such points (0 log 0 = 0) and a finite gradient.

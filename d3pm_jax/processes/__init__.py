@@ -1,4 +1,4 @@
-"""The forward process as a structured operator: one interface, a few families."""
+"""Describes the forward process as a structured operator: one interface, a few families."""
 
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.dense import Dense, dense

@@ -1,4 +1,4 @@
-"""The forward process q(x_t | x_{t-1}) as a structured operator on categories.
+"""Describes the forward process q(x_t | x_{t-1}) as a structured operator on categories.
 
 A process is a pytree with static K and T. Rows are "from", columns are "to": Q[t, i, j] = q(x_t = j given
 x_{t-1} = i). `t` is an int32 array whose shape is a prefix of the shape of x: () for one step for all, [B]
@@ -22,7 +22,7 @@ PRIOR_KL_WARNING = 1e-3  # bits per dimension
 
 
 class Process(abc.ABC):
-    """What every forward process offers. A process of your own defines the abstract methods, K and T.
+    """Says what every forward process offers. A process of your own defines the abstract methods, K and T.
 
     The other methods follow from these; the families of this package define them too, in ways that cost less.
     `log_q_back` and `log_q_probs` must agree with each other: x_t given x_0 is t steps of x_t given x_{t-1}.
@@ -45,19 +45,19 @@ class Process(abc.ABC):
 
     @abc.abstractmethod
     def log_prior(self) -> Float[Array, " K"]:
-        """log of the distribution that the reverse chain starts from."""
+        """Returns the log of the distribution that the reverse chain starts from."""
 
     @property
     def time(self) -> Int[Array, " T1"]:
-        """The step of the original process at each t, [T + 1]: what a network is told of t."""
+        """Returns the step of the original process at each t, [T + 1]: what a network is told of t."""
         return tables.all_steps(self.T)
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
-        """The one-step matrix q(x_t | x_{t-1}), dense. For small K; the identity at t = 0."""
+        """Returns the one-step matrix q(x_t | x_{t-1}), dense. For small K; the identity at t = 0."""
         return jnp.swapaxes(jnp.exp(self.log_q_back(self._categories(t), t)), -1, -2)
 
     def Qbar(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
-        """The matrix of q(x_t | x_0) = Q[1] ... Q[t], dense. For small K; the identity at t = 0."""
+        """Returns the matrix of q(x_t | x_0) = Q[1] ... Q[t], dense. For small K; the identity at t = 0."""
         return jnp.exp(self.log_q_probs(self._categories(t), t))
 
     def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
@@ -74,18 +74,18 @@ class Process(abc.ABC):
         u: Float[Array, "*S"],
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
-        """A draw of x_t from q(x_t | x_0), from one uniform in [0, 1) per element.
+        """Draws x_t from q(x_t | x_0), with one uniform in [0, 1) per element.
 
-        By default that of `numerics.categorical`; `numerics.inverse_cdf` explains the second word of noise.
+        By default that is `numerics.categorical`; `numerics.inverse_cdf` explains the second word of noise.
         """
         return inverse_cdf.categorical(self.log_q_probs(x0, t), u, u_low)
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
-        """A draw of x_T from the prior, from one uniform in [0, 1) per element; noise as for `draw_q`."""
+        """Draws x_T from the prior, with one uniform in [0, 1) per element; noise as for `draw_q`."""
         return inverse_cdf.categorical(jnp.broadcast_to(self.log_prior(), (*u.shape, self.K)), u, u_low)
 
     def respaced(self, grid: Sequence[int]) -> "Process":
-        """The process that takes the steps of the grid only; see `respace`.
+        """Returns the process that takes the steps of the grid only; see `respace`.
 
         Raises:
             ValueError: it does not say how.
@@ -93,19 +93,19 @@ class Process(abc.ABC):
         raise ValueError(f"{type(self).__name__} cannot take fewer steps: define its method respaced(grid)")
 
     def _categories(self, t: Array) -> Array:
-        """0, ..., K - 1 for each t, [*B, K]."""
+        """Returns 0, ..., K - 1 for each t, [*B, K]."""
         return jnp.broadcast_to(jnp.arange(self.K, dtype=jnp.int32), (*jnp.shape(t), self.K))
 
 
 def promote(process: Process, logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
-    """Logits in the type of the tables or wider. Raises ValueError unless there are K of them."""
+    """Returns logits in the type of the tables or wider. Raises ValueError unless there are K of them."""
     if logits.shape[-1] != process.K:
         raise ValueError(f"logits have {logits.shape[-1]} categories, the process has K = {process.K}")
     return logits.astype(jnp.promote_types(logits.dtype, process.log_prior().dtype))
 
 
 def check_prior(nats: float, stay: float) -> None:
-    """Refuse a chain that changes nothing; warn when x_T still tells of x_0."""
+    """Refuses a chain that changes nothing; warns when x_T still tells of x_0."""
     cure = "raise beta or the number of steps, or end the schedule at beta = 1"
     if stay > 1 - 1e-6:
         raise ValueError(f"the chain is the identity: x_T equals x_0 with probability {stay:.12g}; {cure}")

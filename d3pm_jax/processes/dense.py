@@ -1,4 +1,4 @@
-"""Any one-step matrices, as dense tables."""
+"""Makes a process of any one-step matrices, as dense tables."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,7 @@ Matrices = Sequence[np.ndarray] | np.ndarray  # [T, K, K], float64
 
 
 class LazyMatrices(Sequence[np.ndarray]):
-    """make(beta_t) for each t, to be read any number of times: all of them at once need T x K x K float64."""
+    """Gives make(beta_t) for each t, any number of times: all of them at once need T x K x K float64."""
 
     def __init__(self, make: Callable[[float], np.ndarray], beta: np.ndarray):
         self._make, self._beta = make, beta
@@ -37,7 +37,7 @@ class LazyMatrices(Sequence[np.ndarray]):
 
 
 class Spec(NamedTuple):
-    """What a process was made from."""
+    """Holds what a process was made from."""
 
     Q: Matrices
     prior: np.ndarray  # float64 [K]
@@ -51,7 +51,7 @@ class Spec(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True)
 class Dense(Process):
-    """Any row-stochastic one-step matrices, as tables of T x K x K. Make one with `dense`.
+    """Holds any row-stochastic one-step matrices, as tables of T x K x K. Make one with `dense`.
 
     Exact relative to its tables, whose entries below `numerics.smallest_entry` are 0.
     """
@@ -109,7 +109,7 @@ class Dense(Process):
         u: Float[Array, "*S"],
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
-        """The first k with u < Qbar[t, x_0, 0] + ... + Qbar[t, x_0, k]; two words: `numerics.categorical`."""
+        """Draws the first k with u < the sum of Qbar[t, x_0, 0..k]; two words: `numerics.categorical`."""
         x0 = check_categories("x0", x0, self.K)
         t = check_t(t, 0, self.T)
         if u_low is not None:
@@ -125,7 +125,7 @@ class Dense(Process):
         return jnp.where(known, k, -1)
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
-        """The first k with u < the sum of the prior over 0..k."""
+        """Draws the first k with u < the sum of the prior over 0..k."""
         cdf, noise = self.prior_cdf, double_float.from_words(u, u_low)
         return inverse_cdf.search(
             lambda k: ~double_float.less(noise, (gather(cdf[0], k), gather(cdf[1], k))), self.K - 1, u.shape
@@ -138,7 +138,7 @@ class Dense(Process):
 
 
 def dense(Q: Iterable[np.ndarray], prior: np.ndarray | None = None) -> Dense:
-    """A process from its one-step matrices.
+    """Makes a process from its one-step matrices.
 
     Args:
         Q: the T matrices [K, K] for t = 1..T, in order: an array [T, K, K] or any iterable. Rows sum to 1.
@@ -160,7 +160,7 @@ def dense(Q: Iterable[np.ndarray], prior: np.ndarray | None = None) -> Dense:
 
 
 def _dense(Q: Matrices, prior: np.ndarray | None, steps: np.ndarray | Array) -> tuple[Dense, np.ndarray]:
-    """The process and the float64 Qbar[T]."""
+    """Returns the process and the float64 Qbar[T]."""
     back, cum, cdf, Qbar = _tables(Q)
     K = len(Qbar)
     pi = Qbar.mean(0) if prior is None else check_distribution("prior", prior, K)
@@ -179,7 +179,7 @@ def _dense(Q: Matrices, prior: np.ndarray | None, steps: np.ndarray | Array) -> 
 
 
 def _tables(Q: Matrices) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The rounded tables of transposed Q, Qbar and its cumulative sums, row 0 the identity, and Qbar[T]."""
+    """Makes rounded tables of transposed Q, Qbar and its cumulative sums, row 0 the identity, and Qbar[T]."""
     if len(Q) == 0:
         raise ValueError("Q is empty: a process needs at least 1 step")
     Qbar = np.eye(len(Q[0]))
@@ -193,21 +193,21 @@ def _tables(Q: Matrices) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
 
 
 def _cumulative(p: np.ndarray) -> np.ndarray:
-    """Cumulative sums over the last axis, 1 from the last positive entry on."""
+    """Returns cumulative sums over the last axis, 1 from the last positive entry on."""
     sums = np.cumsum(p, axis=-1)
     last = p.shape[-1] - 1 - np.argmax(p[..., ::-1] > 0, axis=-1)
     return np.where(np.arange(p.shape[-1]) >= last[..., None], 1.0, sums / sums[..., -1:])
 
 
 def _round_up(x: np.ndarray) -> np.ndarray:
-    """The smallest float of JAX's default type that is not below x: no float lies between the two."""
+    """Returns the smallest float of JAX's default type not below x: no float lies between the two."""
     dtype = jax.dtypes.canonicalize_dtype(float)
     near = x.astype(dtype)
     return np.where(near < x, np.nextafter(near, np.asarray(np.inf, dtype)), near)
 
 
 def _round(matrix: np.ndarray) -> np.ndarray:
-    """The matrix in JAX's default float type, with entries too small for `numerics.log_matmul` set to 0."""
+    """Rounds the matrix to JAX's default float type; entries too small for `numerics.log_matmul` become 0."""
     return _without_small(matrix).astype(jax.dtypes.canonicalize_dtype(float))
 
 

@@ -1,4 +1,4 @@
-"""Processes along a graph of categories: nearest neighbours of embeddings, random walks, any rate matrix."""
+"""Makes processes along a graph of categories: nearest neighbours of embeddings, walks, any rate matrix."""
 
 import math
 
@@ -147,7 +147,7 @@ def _doubly_stochastic(A: np.ndarray) -> np.ndarray:
 
 
 def _uniformised(R: np.ndarray) -> tuple[np.ndarray, float]:
-    """P, rate with R = rate (P - I), P row-stochastic: jumps at one rate, some of them to the same place."""
+    """Finds P, rate with R = rate (P - I), P row-stochastic: jumps at one rate, some to the same place."""
     R = _square("R", R)
     moves = np.where(np.eye(len(R), dtype=bool), 0.0, R)
     wrong = np.argwhere(~((moves >= 0) & (moves < np.inf)))

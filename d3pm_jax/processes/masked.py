@@ -1,4 +1,4 @@
-"""An absorbing mask on top of any process."""
+"""Puts an absorbing mask on top of any process."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -84,7 +84,7 @@ class Masked(Process):
     def _column(
         self, inner_column: Callable[..., Array], tables: tuple[Array, Array], xt: Array, t: Array
     ) -> Array:
-        """Column x_t of the matrix that has these parts."""
+        """Returns column x_t of the matrix that has these parts."""
         xt, t = check_categories("xt", xt, self.K), check_t(t, 0, self.T)
         keep, mask = gather_steps(tables, t, xt.shape)
         hidden = xt == self.K - 1
@@ -111,7 +111,7 @@ class Masked(Process):
         u: Float[Array, "*S"],
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
-        """What the inner process draws at u / (1 - gamma_bar_t) in two words; the mask where that is >= 1."""
+        """Draws as `inner` does at u / (1 - gamma_bar_t) in two words; the mask where that is >= 1."""
         x0 = check_categories("x0", x0, self.K)
         t = check_t(t, 0, self.T)
         keep = gather_steps(tuple(self.keep_bar), t, x0.shape)
@@ -121,7 +121,7 @@ class Masked(Process):
         return jnp.where(x0 == self.K - 1, self.K - 1, jnp.where(jnp.isnan(keep[0]), -1, drawn))
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
-        """As for `draw_q`, at t = T."""
+        """Draws as `draw_q` does, at t = T."""
         keep = tuple(jnp.broadcast_to(table[-1], u.shape) for table in self.keep_bar)
         return self._draw(keep, u, u_low, self.inner.draw_prior)
 
@@ -134,7 +134,7 @@ class Masked(Process):
         return jnp.where(hidden, self.K - 1, inner)
 
     def inner_category(self, x: Array) -> Array:
-        """x where it is not the mask, elsewhere any category of the inner process."""
+        """Returns x where it is not the mask, elsewhere any category of the inner process."""
         return jnp.where(x == self.K - 1, 0, x)
 
     def respaced(self, grid: Sequence[int]) -> "Masked":
@@ -143,7 +143,7 @@ class Masked(Process):
 
 
 def masked(inner: Process, gamma: np.ndarray) -> Masked:
-    """A mask on top of a process: of a uniform one as in VQ-Diffusion, of bands, of graphs.
+    """Puts a mask on top of a process: on a uniform one as in VQ-Diffusion, on bands, on graphs.
 
     The new category inner.K is the mask. The data never contains it: forbid it to the network
     (`heads.forbid`). `inner` checks itself when it is made, on its own: a warning that its x_T still depends

@@ -36,7 +36,7 @@ TABLES = (
 
 
 class Spec(NamedTuple):
-    """What a process was made from."""
+    """Holds what a process was made from."""
 
     beta: np.ndarray  # float64 [T]
     pi: np.ndarray  # float64 [K]
@@ -110,7 +110,7 @@ class Mixing(Process):
         return numerics.log_add(*jnp.broadcast_arrays(stayed, moved))
 
     def _column(self, log_keep: Array, log_mix: Array, xt: Array, t: Array) -> Array:
-        """Column x_t of log(keep I + mix 1 pi^T)."""
+        """Returns column x_t of log(keep I + mix 1 pi^T)."""
         xt = check_categories("xt", xt, self.K)
         ts = expand_trailing(check_t(t, 0, self.T), xt.shape)
         moved = gather(log_mix, ts) + gather(self.log_pi, xt)
@@ -127,7 +127,7 @@ class Mixing(Process):
         u: Float[Array, "*S"],
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
-        """The first k with u < (1 - alpha_bar_t) (pi_0 + ... + pi_k, less pi_x0); x_0 where there is none."""
+        """Draws the first k with u < (1 - alpha_bar_t) (pi_0 + ... + pi_k, less pi_x0), or else x_0."""
         x0 = check_categories("x0", x0, self.K)
         t = check_t(t, 0, self.T)
         noise = double_float.from_words(u, u_low)
@@ -138,12 +138,12 @@ class Mixing(Process):
         return jnp.where(jnp.isnan(mix[0]), -1, drawn)  # a t outside 0..T, which only jit lets through
 
     def _move_to_point(self, x0: Array, mix: Pair, noise: Pair) -> Array:
-        """The category that pi is certain of, or K for x_0."""
+        """Returns the category that pi is certain of, or K for x_0."""
         target = jnp.argmax(self.pi[0]).astype(jnp.int32)
         return jnp.where(double_float.less(noise, mix) & (x0 != target), target, self.K)
 
     def _move_uniform(self, x0: Array, mix: Pair, noise: Pair) -> Array:
-        """The quotient of u and (1 - alpha_bar_t) / K, x_0 left out; K for x_0."""
+        """Returns the quotient of u and (1 - alpha_bar_t) / K, x_0 left out; K for x_0."""
         some = tuple(jnp.where(mix[0] > 0, x, one) for x, one in zip(mix, (1.0, 0.0), strict=True))
         K = jnp.full(x0.shape, self.K, mix[0].dtype)
         k = double_float.quotient(noise, double_float.over(some, (K, jnp.zeros_like(K))))
@@ -151,7 +151,7 @@ class Mixing(Process):
         return jnp.where(moved, k + (k >= x0), self.K)
 
     def _move_general(self, x0: Array, mix: Pair, noise: Pair) -> Array:
-        """The first k whose end of (1 - alpha_bar_t) pi, x_0 left out, is above u; K for x_0."""
+        """Finds the first k whose end of (1 - alpha_bar_t) pi, x_0 left out, is above u; K for x_0."""
         own = tuple(-gather(table, x0) for table in self.pi)
 
         def passed(k: Array) -> Array:
@@ -163,7 +163,7 @@ class Mixing(Process):
         return inverse_cdf.search(passed, self.K, x0.shape)
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
-        """The first k with u < pi_0 + ... + pi_k."""
+        """Draws the first k with u < pi_0 + ... + pi_k."""
         noise = double_float.from_words(u, u_low)
         return inverse_cdf.search(lambda k: ~double_float.less(noise, self._cdf(k)), self.K - 1, u.shape)
 
@@ -183,7 +183,7 @@ class Mixing(Process):
 
 
 def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
-    """Resample from a fixed distribution pi with probability beta_t; the stationary distribution is pi.
+    """Resamples from a fixed distribution pi with probability beta_t; the stationary distribution is pi.
 
     Args:
         beta: [T], each in (0, 1]; see `schedules`.
@@ -207,7 +207,7 @@ def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
 
 
 def _check_range(beta: np.ndarray, beta_bar: np.ndarray, pi: np.ndarray) -> None:
-    """A ratio p / q of the reverse step is at most the inverse of this: it must fit a float."""
+    """Raises ValueError unless the bound on a ratio p / q of the reverse step, 1 / smallest, fits a float."""
     smallest = (beta[1:] * beta_bar[1:-1]).min(initial=1.0) * pi[pi > 0].min() ** 2
     dtype = jax.dtypes.canonicalize_dtype(float)
     if np.count_nonzero(pi) > 1 and smallest < np.finfo(dtype).tiny:
@@ -218,7 +218,7 @@ def _check_range(beta: np.ndarray, beta_bar: np.ndarray, pi: np.ndarray) -> None
 
 
 def _mixing(beta: np.ndarray, pi: np.ndarray, steps: np.ndarray | Array) -> Mixing:
-    """The tables of `marginal`."""
+    """Makes the tables of `marginal`."""
     log_alpha_bar, log_beta_bar = log_bars(beta)
     log_alpha, log_beta = log_steps(beta)
     with np.errstate(divide="ignore"):
@@ -246,7 +246,7 @@ def _pi_kind(pi: np.ndarray) -> PiKind:
 
 
 def uniform(beta: np.ndarray, K: int) -> Mixing:
-    """Resample uniformly with probability beta_t (D3PM appendix A.2.1; Multinomial Diffusion eq. 11).
+    """Resamples uniformly with probability beta_t (D3PM appendix A.2.1; Multinomial Diffusion eq. 11).
 
     Args:
         beta: [T], each in (0, 1].
@@ -256,7 +256,7 @@ def uniform(beta: np.ndarray, K: int) -> Mixing:
 
 
 def absorbing(beta: np.ndarray, K: int, mask_id: int) -> Mixing:
-    """Move to the mask with probability beta_t and stay there (D3PM appendix A.2.2).
+    """Moves to the mask with probability beta_t and stays there (D3PM appendix A.2.2).
 
     Args:
         beta: [T], each in (0, 1]; `schedules.reciprocal` ends with every element masked.
@@ -274,7 +274,7 @@ def absorbing(beta: np.ndarray, K: int, mask_id: int) -> Mixing:
 
 
 def _mixing_prior_kl(log_keep: float, log_mix: float, pi: np.ndarray) -> float:
-    """The largest KL(q(x_T | x_0) || pi) over x_0, in nats."""
+    """Returns the largest KL(q(x_T | x_0) || pi) over x_0, in nats."""
     keep, mix = np.exp(log_keep), np.exp(log_mix)
     away = 0.0 if mix == 0 else mix * log_mix  # per unit of pi: the categories other than x_0
     with np.errstate(divide="ignore"):

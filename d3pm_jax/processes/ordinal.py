@@ -1,4 +1,4 @@
-"""Ordinal data: processes that move to near values."""
+"""Makes processes for ordinal data, which move to near values."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from d3pm_jax.processes.dense import Dense, LazyMatrices, dense
 
 
 def gaussian(beta: np.ndarray, K: int, bands: int | None = None) -> Dense:
-    """The discretised Gaussian (D3PM appendix A.2.3, eq. 8): near values are likelier targets.
+    """Makes the discretised Gaussian (D3PM appendix A.2.3, eq. 8): near values are likelier targets.
 
     Q[i, j] = w_{i-j} / sum_{n=-bands}^{bands} w_n for 0 < |i - j| <= bands, with
     w_n = exp(-4 n^2 / ((K - 1)^2 beta)). Beyond the bands it is 0, and the diagonal makes rows sum to 1.
@@ -73,7 +73,7 @@ def _by_distance(probabilities: Callable[[float], np.ndarray], beta: np.ndarray,
 
 
 def _check_bands(bands: int | None, K: int) -> int:
-    """bands, by default K - 1. Raises ValueError unless they lie in 1..K - 1."""
+    """Returns bands, by default K - 1. Raises ValueError unless they lie in 1..K - 1."""
     if K < 2:
         raise ValueError(f"K = {K}: a process needs at least 2 categories")
     bands = K - 1 if bands is None else bands

@@ -1,4 +1,4 @@
-"""The same process in fewer steps, made from its float64 numbers before they were rounded."""
+"""Makes the same process in fewer steps, from its float64 numbers before they were rounded."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -11,7 +11,7 @@ Spec = TypeVar("Spec")
 
 
 def respace(process: Process, grid: Sequence[int]) -> Process:
-    """The same process with fewer steps: its one-step matrices are the products between the kept times.
+    """Makes the same process with fewer steps: its one-step matrices are the products between the kept times.
 
     Made from the one-step probabilities in float64, as the process itself was. Its `time` is that of the
     kept steps, so a network trained on the process serves it: strided sampling and strided bounds are the
@@ -35,7 +35,7 @@ def respace(process: Process, grid: Sequence[int]) -> Process:
 
 
 def require_spec(spec: Spec | None) -> Spec:
-    """The float64 numbers that a process was made from. Raises ValueError where it has them no longer."""
+    """Returns the float64 numbers that a process was made from. Raises ValueError where it lost them."""
     if spec is None:
         raise ValueError(
             "this process came out of a JAX transformation (jit, device_put, tree.map), which keeps only its "
@@ -45,7 +45,7 @@ def require_spec(spec: Spec | None) -> Spec:
 
 
 def steps_between(grid: Sequence[int]) -> list[range]:
-    """For each kept time the steps since the one before."""
+    """Lists for each kept time the steps since the one before."""
     return [range(a + 1, b + 1) for a, b in zip([0, *grid], grid, strict=False)]
 
 

@@ -1,4 +1,4 @@
-"""Tables with a row for each t: how they are made on the host, and how they are indexed.
+"""Makes tables with a row for each t on the host, and indexes them.
 
 They are made in float64 and rounded once. They are constants: no gradient reaches them.
 """
@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 
 def expand_trailing(t: Array, shape: tuple[int, ...]) -> Array:
-    """t with trailing axes of size 1, so that it broadcasts against an array of this shape.
+    """Gives t trailing axes of size 1, so that it broadcasts against an array of this shape.
 
     Raises:
         ValueError: its shape is not a prefix of the other.
@@ -21,7 +21,7 @@ def expand_trailing(t: Array, shape: tuple[int, ...]) -> Array:
 
 
 def gather(table: Array, *index: Array) -> Array:
-    """table[index], NaN where jit lets an index outside of the table through.
+    """Returns table[index], NaN where jit lets an index outside of the table through.
 
     JAX itself would take the nearest entry, or for a negative index one from the end.
     """
@@ -31,24 +31,24 @@ def gather(table: Array, *index: Array) -> Array:
 
 
 def gather_steps(tables: tuple[Array, ...], t: Array, shape: tuple[int, ...]) -> tuple[Array, ...]:
-    """table[t] of each table [T + 1], broadcast to one number for each element of this shape."""
+    """Returns table[t] of each table [T + 1], broadcast to one number for each element of this shape."""
     ts = expand_trailing(t, shape)
     return tuple(jnp.broadcast_to(gather(table, ts), shape) for table in tables)
 
 
 def all_steps(T: int) -> Array:
-    """0, 1, ..., T as int32: `time` of a process that was not respaced."""
+    """Returns 0, 1, ..., T as int32: `time` of a process that was not respaced."""
     return jnp.arange(T + 1, dtype=jnp.int32)
 
 
 def log_bars(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log alpha_bar and log(1 - alpha_bar), float64 [T + 1] each, from beta [T]."""
+    """Returns log alpha_bar and log(1 - alpha_bar), float64 [T + 1] each, from beta [T]."""
     with np.errstate(divide="ignore"):
         log_alpha_bar = np.cumsum(np.concatenate([[0.0], np.log1p(-beta)]))
         return log_alpha_bar, np.log(-np.expm1(log_alpha_bar))
 
 
 def log_steps(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log alpha and log beta, float64 [T + 1] each, from beta [T]; row 0 is that of the identity."""
+    """Returns log alpha and log beta, float64 [T + 1] each, from beta [T]; row 0 is that of the identity."""
     with np.errstate(divide="ignore"):
         return np.concatenate([[0.0], np.log1p(-beta)]), np.log(np.concatenate([[0.0], beta]))

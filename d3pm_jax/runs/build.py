@@ -1,4 +1,4 @@
-"""What a config builds: process, network and state, placed on the devices."""
+"""Builds what a config describes: process, network and state, placed on the devices."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from d3pm_jax.types import Params
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a config builds, placed on the devices. `state` is abstract until `start` or `restore`."""
+    """Holds what a config builds, placed on the devices. `state` is abstract until `start` or `restore`."""
 
     config: Config
     image: tuple[int, int, int]  # (H, W, C)
@@ -34,7 +34,7 @@ class Parts:
 
 
 def build(config: Config, image: tuple[int, int, int], batch_size: int, steps: int | None = None) -> Parts:
-    """The process, the network and the shape of the state of a config.
+    """Builds the process, the network and the shape of the state of a config.
 
     Args:
         config: of the run.
@@ -67,7 +67,7 @@ def build(config: Config, image: tuple[int, int, int], batch_size: int, steps: i
 
 
 def start(parts: Parts) -> Parts:
-    """The parts with the state before the first step."""
+    """Returns the parts with the state before the first step."""
     # Random numbers of many shapes compile three times faster without optimisation, and run once.
     fast: dict[str, Any] = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
     init = jax.jit(parts.init, out_shardings=replicated(parts.mesh)).lower().compile(compiler_options=fast)
@@ -75,7 +75,7 @@ def start(parts: Parts) -> Parts:
 
 
 def start_from(parts: Parts, params: Params) -> Parts:
-    """The parts with the state before the first step of a run that goes out from these parameters."""
+    """Returns the parts with the state before the first step of a run that starts from these parameters."""
     state = jax.device_put(_first_state(parts.config, params), replicated(parts.mesh))
     return dataclasses.replace(parts, state=state)
 
@@ -86,7 +86,7 @@ def _first_state(config: Config, params: Params) -> TrainState:
 
 
 def restore(workdir: Path, parts: Parts, step: int | None = None) -> Parts:
-    """The parts with the state of a checkpoint, the last one by default.
+    """Returns the parts with the state of a checkpoint, the last one by default.
 
     Raises:
         UserError: there is none, or it is damaged.

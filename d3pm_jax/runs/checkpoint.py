@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 
 
 def save(folder: Path, step: int, state: Any, keep: int) -> None:
-    """Write the state of a step to folder/step, then delete all but the last `keep` checkpoints.
+    """Writes the state of a step to folder/step, then deletes all but the last `keep` checkpoints.
 
     Args:
         folder: of all checkpoints of a run.
@@ -43,13 +43,13 @@ def save(folder: Path, step: int, state: Any, keep: int) -> None:
 
 
 def steps(folder: Path) -> list[int]:
-    """The finished checkpoints in a folder, in order."""
+    """Lists the finished checkpoints in a folder, in order."""
     found = [p for p in folder.glob("*") if p.name.isdigit() and (p / MANIFEST).is_file()]
     return sorted(int(p.name) for p in found)
 
 
 def restore(folder: Path, step: int, like: Any) -> Any:
-    """The state of a step, after its files have been compared with their hashes.
+    """Restores the state of a step, after its files have been compared with their hashes.
 
     Args:
         folder: of all checkpoints of a run.
@@ -92,7 +92,7 @@ def _cure(path: Path) -> str:
 
 
 def _hashes(path: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder but the manifest itself, by relative name."""
+    """Returns the SHA-256 of every file below a folder but the manifest itself, by relative name."""
     return {
         str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(path.rglob("*"))

@@ -1,4 +1,4 @@
-"""The devices of this host: one for each core, and one mesh of them, over which batches are spread."""
+"""Sets up the devices of this host: one for each core, and a mesh of them, over which batches are spread."""
 
 import contextlib
 import logging
@@ -9,7 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
 def data_mesh(batch_size: int) -> Mesh:
-    """A mesh with the axis "data" over as many local devices as divide the batch."""
+    """Makes a mesh with the axis "data" over as many local devices as divide the batch."""
     devices = jax.local_devices()
     used = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
     return jax.make_mesh((used,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:used])
@@ -26,7 +26,7 @@ def batched(mesh: Mesh) -> NamedSharding:
 
 
 def use_all_cores(batch_size: int) -> None:
-    """One CPU device per core, as many as divide the batch: XLA uses several better than one.
+    """Makes one CPU device per core, as many as divide the batch: XLA uses several better than one.
 
     Must come before the first JAX computation. Without effect where there is a GPU or TPU.
     """

@@ -1,4 +1,4 @@
-"""The training loop: data in, steps, and what is written on the way."""
+"""Runs the training loop: data in, steps, and what is written on the way."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from d3pm_jax.training.step import StepNoise, make_step
 
 
 def train(config: Config, workdir: Path, resume: bool) -> bool:
-    """Train to config.train.steps, from the start or from the last checkpoint in workdir.
+    """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
 
     Args:
         config: of the run; when resuming it must be that of the run, but for `workdir.FREE`.
@@ -38,15 +38,13 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
     begun = checkpoint.steps(workdir / CHECKPOINTS)
     parts = build.restore(workdir, parts) if begun else build.start(parts)
     start = int(parts.state.step)
-    batches = data.train_batches(
-        source, config.train.batch_size, config.train.seed, config.num_levels, start
-    )
+    batches = data.train_batches(source, config.train.batch_size, config.train.seed, config.num_levels, start)
     with metrics.Writer(workdir, start) as writer, _stop_signals() as stop:
         return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer), stop)
 
 
 def _drawn(step: int) -> None:
-    """No noise: the step draws its own."""
+    """Returns no noise: the step draws its own."""
 
 
 def _loop(
@@ -58,9 +56,7 @@ def _loop(
 ) -> bool:
     config, state, sharding = parts.config, parts.state, batched(parts.mesh)
     rule = config.optimizer.build()
-    update = make_step(
-        config.loss, config.timesteps, rule, parts.predict, config.train.ema_decay, sharding
-    )
+    update = make_step(config.loss, config.timesteps, rule, parts.predict, config.train.ema_decay, sharding)
     with outputs.terminal.shown():
         for step in range(int(state.step) + 1, config.train.steps + 1):
             x0, noise = jax.device_put((next(batches)["image"], noise_of(step - 1)), sharding)
@@ -76,7 +72,7 @@ def _loop(
 
 @contextmanager
 def _stop_signals() -> Iterator[list[str]]:
-    """A list that SIGINT and SIGTERM append their name to, in place of ending the process."""
+    """Yields a list that SIGINT and SIGTERM append their name to, in place of ending the process."""
     received: list[str] = []
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Metrics of a run: their means over an interval, one JSON line for each, and TensorBoard."""
+"""Keeps the metrics of a run: their means over an interval, one JSON line for each, and TensorBoard."""
 
 import json
 import time
@@ -17,7 +17,7 @@ FILE = "metrics.jsonl"
 
 
 def read(workdir: Path) -> list[dict[str, float | int]]:
-    """The lines of metrics.jsonl; a last line cut off by a crash is left out."""
+    """Reads the lines of metrics.jsonl; a last line cut off by a crash is left out."""
     path = workdir / FILE
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
@@ -45,7 +45,7 @@ class Writer:
         self._board.close()
 
     def write(self, step: int, row: dict[str, float | int]) -> None:
-        """One line, and one point of each curve."""
+        """Writes one line, and one point of each curve."""
         self._file.write(json.dumps({"step": step, **row}) + "\n")
         self._file.flush()
         for name, value in row.items():
@@ -53,7 +53,7 @@ class Writer:
 
 
 class Window:
-    """The metrics of the steps since the last report."""
+    """Holds the metrics of the steps since the last report."""
 
     def __init__(self, T: int):
         self._rows: list[Metrics] = []
@@ -75,7 +75,7 @@ class Window:
         self._since, self._timed = time.monotonic(), 0
 
     def close(self, step: int, saved: int | None) -> dict[str, float | int]:
-        """Their means, and the bound that kl stands for; empties the window.
+        """Returns their means, and the bound that kl stands for; empties the window.
 
         Raises:
             UserError: one of them is not finite.

@@ -1,4 +1,4 @@
-"""A network and its head as one pure function of parameters."""
+"""Makes a network and its head one pure function of parameters."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ Init = Callable[[Array], Params]  # key -> parameters
 
 
 def split(config: Config, image: tuple[int, int, int]) -> tuple[Predict, Init]:
-    """The network of a config as two pure functions; nothing is computed yet.
+    """Splits the network of a config into two pure functions; nothing is computed yet.
 
     Args:
         config: of the run.
@@ -39,7 +39,7 @@ def split(config: Config, image: tuple[int, int, int]) -> tuple[Predict, Init]:
 
 
 def on_mesh(predict: Predict, sharding: jax.sharding.Sharding) -> Predict:
-    """predict with x_t, and so its whole computation, spread over the devices of a mesh."""
+    """Spreads x_t of predict, and so its whole computation, over the devices of a mesh."""
 
     def sharded(params: Params, xt: Array, t: Array, key: Key[Array, ""] | None = None) -> Array:
         return predict(params, jax.lax.with_sharding_constraint(xt, sharding), t, key)

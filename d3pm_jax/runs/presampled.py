@@ -1,4 +1,4 @@
-"""Presampled noise: what a run draws at every step, in an ArrayRecord file that other programs can read too.
+"""Keeps the noise that a run draws at every step in an ArrayRecord file that other programs can read too.
 
 Record 0 is a JSON header. Record i + 1 is the noise of the step after i updates, little-endian: t int32 [B],
 p_t float32 [B], the probability of each t, and u float32 [B, H, W, C].
@@ -28,7 +28,7 @@ READER = "readahead_buffer_size:0,max_parallelism:0"
 
 
 def describe(parts: Parts) -> dict[str, Any]:
-    """What the noise of a run depends on, as in the header of its noise file.
+    """Says what the noise of a run depends on, as in the header of its noise file.
 
     Raises:
         UserError: the noise depends on more than that, so that it cannot be drawn in advance.
@@ -51,7 +51,7 @@ def describe(parts: Parts) -> dict[str, Any]:
 
 
 def write(parts: Parts, steps: int, path: Path) -> None:
-    """Write the noise of steps 0 .. steps - 1 of a run.
+    """Writes the noise of steps 0 .. steps - 1 of a run.
 
     Args:
         parts: of the run.
@@ -78,7 +78,7 @@ def write(parts: Parts, steps: int, path: Path) -> None:
 
 
 def _record(parts: Parts, i: int) -> bytes:
-    """Of the step after i updates."""
+    """Gives the bytes of the noise of the step after i updates."""
     config = parts.config
     shape = (config.train.batch_size, *parts.image)
     noise = draw_noise(
@@ -89,7 +89,7 @@ def _record(parts: Parts, i: int) -> bytes:
 
 
 def open_for(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
-    """The noise of a run from its noise file, as a function of the number of updates so far.
+    """Opens the noise of a run from its noise file, as a function of the number of updates so far.
 
     Args:
         parts: of the run.
@@ -145,7 +145,7 @@ def _header(reader: Any, path: Path) -> dict[str, Any]:
 
 
 def _read(reader: Any, path: Path, index: int) -> bytes:
-    """A record, whose checksum is compared."""
+    """Reads a record, whose checksum is compared."""
     try:
         return reader.read([index])[0]
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Samples of a run, drawn in batches by one compiled program."""
+"""Draws samples of a run in batches by one compiled program."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ Sampler = Callable[[Params, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> Sampler:
-    """The function (params, n, seed) -> samples; sample i depends on params and seed, not on n or batch_size.
+    """Makes (params, n, seed) -> samples; sample i depends on params and seed, not on n or batch_size.
 
     Args:
         parts: of the run.
@@ -40,7 +40,8 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
 
     def draw(params: Params, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         key = jax.random.fold_in(jax.random.key(seed), SAMPLING)
-        batches = [_finite(chain(params, parts.process, key, jax.numpy.asarray(i))) for i in range(0, n, size)]
+        starts = map(jax.numpy.asarray, range(0, n, size))
+        batches = [_finite(chain(params, parts.process, key, start)) for start in starts]
         x0 = np.concatenate([b.x0 for b in batches])
         return x0[:n], np.concatenate([b.states for b in batches], axis=1)[:, :n]
 
@@ -48,7 +49,7 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
 
 
 def _finite(chain: sampling.Chain) -> sampling.Chain:
-    """The chain on the host. Raises UserError if it failed."""
+    """Returns the chain on the host. Raises UserError if it failed."""
     chain = jax.device_get(chain)
     if chain.failed_at:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Reverse chains: noise that belongs to an example, the loop, ancestral sampling, grids of fewer steps."""
+"""Runs reverse chains: noise by example, the loop, ancestral sampling, grids of fewer steps."""
 
 from d3pm_jax.sampling.ancestral import Denoise, Reverse, ancestral, sample
 from d3pm_jax.sampling.chain import Chain

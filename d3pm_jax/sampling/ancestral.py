@@ -1,4 +1,4 @@
-"""Ancestral sampling: every x_{t-1} is drawn from p(x_{t-1} | x_t)."""
+"""Samples ancestrally: every x_{t-1} is drawn from p(x_{t-1} | x_t)."""
 
 from collections.abc import Callable, Sequence
 
@@ -60,7 +60,7 @@ def sample(
     record: Sequence[int] = (),
     reverse: Reverse = p_logits,
 ) -> Chain:
-    """Examples start, start + 1, ... of the endless sample that a key stands for.
+    """Draws examples start, start + 1, ... of the endless sample that a key stands for.
 
     Under `jit`, pass the parameters and `process` as arguments rather than closing over them.
 

@@ -1,4 +1,4 @@
-"""The one loop of all samplers: from t = T down to 1, noise given, as one compiled program."""
+"""Runs the one loop of all samplers: from t = T down to 1, noise given, as one compiled program."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ Step = Callable[[Array, Array], Array]  # x_t int32 [B, *S], t int32 [] -> x_{t-
 
 
 class Chain(NamedTuple):
-    """What a reverse chain leaves behind."""
+    """Holds what a reverse chain leaves behind."""
 
     x0: Array  # int32 [B, *S]  its end
     states: Array  # int32 [R, B, *S]  x_t at each recorded t

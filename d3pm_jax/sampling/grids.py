@@ -1,4 +1,4 @@
-"""Which steps of a process to take when fewer are wanted: grids for `processes.respace`."""
+"""Chooses which steps of a process to take when fewer are wanted: grids for `processes.respace`."""
 
 
 def even_grid(T: int, steps: int) -> list[int]:

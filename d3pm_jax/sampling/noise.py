@@ -1,4 +1,4 @@
-"""Uniform noise that belongs to an example and a step, so that no result depends on batching."""
+"""Draws uniform noise that belongs to an example and a step, so that no result depends on batching."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ Noise = Callable[[Array], Array]  # t, int32 [] -> uniforms in [0, 1) [B, *S]
 
 
 def per_example(key: Key[Array, ""], index: Int[Array, " B"], shape: tuple[int, ...]) -> Noise:
-    """A function t -> u [B, *shape] whose values depend on (key, index_b, t) alone.
+    """Makes a function t -> u [B, *shape] whose values depend on (key, index_b, t) alone.
 
     Args:
         key: a typed key.

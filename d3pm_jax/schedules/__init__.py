@@ -1,4 +1,4 @@
-"""Noise schedules: tables beta [T] (`discrete`), by information (`information`), in time (`continuous`)."""
+"""Makes noise schedules: beta [T] (`discrete`), by information (`information`), in time (`continuous`)."""
 
 from d3pm_jax.schedules import continuous as continuous
 from d3pm_jax.schedules.discrete import (

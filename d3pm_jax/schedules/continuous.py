@@ -1,4 +1,4 @@
-"""Noise schedules in continuous time: alpha(time), the probability that x_t is still x_0, for time in [0, 1].
+"""Makes schedules in continuous time: alpha(time), the probability that x_t is still x_0, time in [0, 1].
 
 They fall from 1 at time 0, clean data, to 0 at time 1.
 """
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 
 class Level(NamedTuple):
-    """How much of x_0 is left at a time: both parts, because 1 - alpha loses the digits of a small beta."""
+    """Says how much of x_0 is left at a time: both parts, as 1 - alpha loses the digits of a small beta."""
 
     alpha: Array  # the probability that x_t is still x_0
     beta: Array  # 1 - alpha

@@ -1,4 +1,4 @@
-"""Noise schedules: the probability beta_t of being resampled at step t, as float64 NumPy arrays [T].
+"""Makes noise schedules: the probability beta_t of being resampled at step t, as float64 NumPy arrays [T].
 
 Entry i holds beta at t = i + 1. Every schedule is a plain function of T and floats.
 The other conventions in use, as calls of these functions (official text code: t counted from 0):
@@ -21,7 +21,7 @@ Betas = np.ndarray  # float64 [T]
 
 
 def linear(T: int, start: float = 1e-4, stop: float = 0.02) -> Betas:
-    """beta_t from start (t = 1) to stop (t = T) in equal steps (Ho et al. 2020; D3PM section 4.3).
+    """Takes beta_t from start (t = 1) to stop (t = T) in equal steps (Ho et al. 2020; D3PM section 4.3).
 
     The text code's linear schedule never reaches its beta_max: it is
     linear(T, beta_min, beta_min + (beta_max - beta_min) (T - 1) / T).
@@ -164,14 +164,14 @@ def from_alpha_bar(alpha_bar: np.ndarray) -> Betas:
 
 
 def check_num_steps(T: int) -> int:
-    """T itself. Raises ValueError unless it is at least 1."""
+    """Returns T itself. Raises ValueError unless it is at least 1."""
     if T < 1:
         raise ValueError(f"T = {T}: a process needs at least 1 step")
     return T
 
 
 def check_betas(beta: np.ndarray) -> Betas:
-    """beta as float64 [T]. Raises ValueError naming the first value outside (0, 1]."""
+    """Returns beta as float64 [T]. Raises ValueError naming the first value outside (0, 1]."""
     beta = np.asarray(beta, np.float64)
     if beta.ndim != 1 or beta.size == 0:
         raise ValueError(f"beta must have shape [T] with T >= 1, got shape {beta.shape}")

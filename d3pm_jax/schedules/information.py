@@ -1,4 +1,4 @@
-"""Schedules that remove information at an even pace (D3PM appendix A.7): float64 on the host.
+"""Makes schedules that remove information at an even pace (D3PM appendix A.7), in float64 on the host.
 
 What x_t still says of x_0 falls from the entropy H(x_0) to nothing as the exponent s of the process
 grows: alpha_bar = exp(-s) where values are resampled, Qbar = expm(s R) for a rate matrix R. Here s_t is
@@ -89,7 +89,7 @@ def mutual_information_steps(T: int, p0: np.ndarray, rate: np.ndarray) -> np.nda
 
 
 def _exponents(left_from: Doubling, targets: np.ndarray) -> np.ndarray:
-    """The s at which these falling parts of the information are left, in (0, 1).
+    """Finds the s at which these falling parts of the information are left, in (0, 1).
 
     A monotone cubic (PCHIP) through log s as a function of log(-log left): for a mask, left = exp(-s) makes
     it a straight line, and any chain forgets exponentially in the end.
@@ -112,7 +112,7 @@ def _exponents(left_from: Doubling, targets: np.ndarray) -> np.ndarray:
 
 
 def _until(lefts: Iterator[float], smallest: float) -> Iterator[float]:
-    """The parts down to the first that is below smallest."""
+    """Yields the parts down to the first that is below smallest."""
     left = 1.0
     for left in itertools.islice(lefts, 100):
         yield left
@@ -134,7 +134,7 @@ def _small_exponential(s: float, rate: np.ndarray) -> np.ndarray:
 
 
 def _check_data(p0: np.ndarray) -> tuple[np.ndarray, float]:
-    """p0 as float64 [K] and its entropy in nats."""
+    """Returns p0 as float64 [K] and its entropy in nats."""
     p0 = np.asarray(p0, np.float64)
     if p0.ndim != 1 or not np.all(p0 >= 0) or abs(p0.sum() - 1) > 1e-9:
         raise ValueError(
@@ -148,7 +148,7 @@ def _check_data(p0: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _check_rate(rate: np.ndarray, K: int) -> tuple[np.ndarray, float]:
-    """rate as float64 [K, K] and the fastest rate of leaving a category."""
+    """Returns rate as float64 [K, K] and the fastest rate of leaving a category."""
     rate = np.asarray(rate, np.float64)
     if rate.shape != (K, K):
         raise ValueError(f"rate has shape {rate.shape}, expected [{K}, {K}] as p0 has {K} categories")

@@ -1,4 +1,4 @@
-"""Curves as PNG files."""
+"""Draws curves as PNG files."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path

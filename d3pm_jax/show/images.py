@@ -1,4 +1,4 @@
-"""Pictures of images and of chains, as PNG files."""
+"""Draws pictures of images and of chains, as PNG files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ SIDE = 48  # smallest side of an image in a picture, in pixels
 
 
 def to_rgb(x: np.ndarray, levels: int) -> np.ndarray:
-    """Categories [..., H, W, C] as uint8 [..., H, W, 3]: grey or RGB; blue where not a level."""
+    """Turns categories [..., H, W, C] into uint8 [..., H, W, 3]: grey or RGB; blue where not a level."""
     masked = np.any(x >= levels, axis=-1, keepdims=True)
     grey = np.clip(x, 0, levels - 1) * (255.0 / (levels - 1))
     rgb = np.broadcast_to(grey if x.shape[-1] == 3 else grey[..., :1], (*x.shape[:-1], 3))
@@ -20,7 +20,7 @@ def to_rgb(x: np.ndarray, levels: int) -> np.ndarray:
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """uint8 [N, H, W, 3] as one picture with a thin border around each image."""
+    """Puts uint8 [N, H, W, 3] into one picture with a thin border around each image."""
     scale = max(1, SIDE // images.shape[1])
     tiles = np.repeat(np.repeat(images, scale, axis=1), scale, axis=2)
     tiles = np.pad(tiles, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)

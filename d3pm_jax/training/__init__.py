@@ -1,1 +1,5 @@
-"""One step of a training: pure, jitted once, without a disk."""
+"""Takes one step of a training: pure, jitted once, without a disk."""
+
+from d3pm_jax.training import state, step
+
+__all__ = ["state", "step"]

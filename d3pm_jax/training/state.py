@@ -1,4 +1,4 @@
-"""The state of a training: one pytree."""
+"""Holds the state of a training: one pytree."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ from d3pm_jax.types import Leaf, Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that training changes; with a step, its data and a key it determines all that follows."""
+    """Holds all that training changes; with a step, its data and a key it determines all that follows."""
 
     step: Leaf  # int32 []  updates done
     params: Params
@@ -26,6 +26,6 @@ class TrainState:
 def init_state(
     params: Params, optimizer: optax.GradientTransformation, history: LossHistory | None = None
 ) -> TrainState:
-    """The state before the first step. The average starts from a copy, so that both can be donated."""
+    """Makes the state before the first step. The average starts from a copy, so that both can be donated."""
     ema = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.asarray(0, jnp.int32), params, ema, optimizer.init(params), history)

@@ -1,9 +1,9 @@
-"""The pure step from one state of a training to the next."""
+"""Makes the pure step from one state of a training to the next."""
 
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,30 +19,32 @@ from d3pm_jax.training.state import TrainState
 from d3pm_jax.types import Params
 
 
+@runtime_checkable
 class Objective(Protocol):
-    """What is minimised, such as `config.HybridLoss`."""
+    """Says what is minimised, such as `config.HybridLoss`."""
 
     def terms(
         self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array
     ) -> tuple[Array, Array, Array]:
-        """The loss [] of a batch whose t had the probabilities p_t, its kl and its ce [B, *S]."""
+        """Returns the loss [] of a batch whose t had the probabilities p_t, its kl and its ce [B, *S]."""
         ...
 
 
+@runtime_checkable
 class Timesteps(Protocol):
-    """Which t are trained on, such as `config.LowDiscrepancy`; hashable."""
+    """Says which t are trained on, such as `config.LowDiscrepancy`; hashable."""
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        """t in 1..T and the probability of each, [B]."""
+        """Draws t in 1..T and gives the probability of each, [B]."""
         ...
 
     def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
-        """What is learnt from the kl [B] of a batch, summed over elements."""
+        """Returns what is learnt from the kl [B] of a batch, summed over elements."""
         ...
 
 
 class StepNoise(NamedTuple):
-    """What a step is random in, dropout apart; arrays of JAX, or of NumPy where they were drawn before."""
+    """Holds what a step is random in, dropout apart; arrays of JAX, or of NumPy where drawn before."""
 
     t: Any  # int32 [B] in 1..T
     p_t: Any  # [B]  the probability of each t
@@ -64,7 +66,7 @@ def draw_noise(
     T: int,
     sharding: jax.sharding.Sharding | None = None,
 ) -> StepNoise:
-    """The noise of a step, from fold_in(key, step).
+    """Draws the noise of a step, from fold_in(key, step).
 
     Args:
         timesteps: which t to train on.
@@ -89,7 +91,7 @@ def make_step(
     ema_decay: float,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Step:
-    """The step (state, process, batch, key, noise=None) -> (state, metrics), in the memory of state.
+    """Makes the step (state, process, batch, key, noise=None) -> (state, metrics), in the memory of state.
 
     All randomness comes from fold_in(key, step), so a restart repeats it. Noise that is not passed is drawn
     by a program of its own, so that passing what `draw_noise` gives changes no bit. Metrics: the loss, the
@@ -137,7 +139,7 @@ def _loss(
     noise: StepNoise,
     key: Key[Array, ""],
 ) -> tuple[Array, tuple[Metrics, Array]]:
-    """The loss, and what is reported of it: means over t, and the kl [B] of each example."""
+    """Returns the loss, and what is reported of it: means over t, and the kl [B] of each example."""
     t, p_t, u = noise
     xt = q_sample(process, x0, t, u)
     logits = predict(params, xt, process.time[t], key)
@@ -147,10 +149,10 @@ def _loss(
 
 
 def _keys(key: Key[Array, ""], step: ArrayLike) -> Key[Array, " 3"]:
-    """The keys of t, of u and of dropout, from fold_in(key, step)."""
+    """Makes the keys of t, of u and of dropout, from fold_in(key, step)."""
     return jax.random.split(jax.random.fold_in(key, step), 3)
 
 
 def _decay(ema_decay: float, step: Array) -> Array:
-    """ema_decay, but no more than (1 + step) / (10 + step): a short run is not held back by its start."""
+    """Limits ema_decay to (1 + step) / (10 + step): a short run is not held back by its start."""
     return jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))

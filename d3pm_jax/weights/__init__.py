@@ -1,1 +1,5 @@
-"""Weights under the names and in the layouts of other programs, one module for each."""
+"""Gives weights the names and layouts of other programs, one module for each."""
+
+from d3pm_jax.weights import twin
+
+__all__ = ["twin"]

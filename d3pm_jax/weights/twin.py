@@ -1,4 +1,4 @@
-"""Weights to and from the PyTorch twin, by one rule on names and shapes; NumPy arrays only, no torch."""
+"""Converts weights to and from the PyTorch twin, by one rule on names and shapes; NumPy arrays, no torch."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 
 
 def to_torch(params: Params) -> dict[str, np.ndarray]:
-    """The state dict of the PyTorch twin.
+    """Makes the state dict of the PyTorch twin.
 
     Args:
         params: the parameters of a model, `nnx.state(model, nnx.Param)`.
@@ -35,7 +35,7 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
 
 
 def from_torch(params: Params, state_dict: dict[str, np.ndarray]) -> Params:
-    """Parameters like `params`, with the values of the PyTorch twin.
+    """Makes parameters like `params`, with the values of the PyTorch twin.
 
     Args:
         params: the parameters of a model of the same architecture.
@@ -61,7 +61,7 @@ def from_torch(params: Params, state_dict: dict[str, np.ndarray]) -> Params:
 
 
 def save(path: Path, params: Params, metadata: Mapping[str, str] | None = None) -> None:
-    """Write `to_torch(params)` to a safetensors file, for `safetensors.torch.load_file`, to the bit.
+    """Writes `to_torch(params)` to a safetensors file, for `safetensors.torch.load_file`, to the bit.
 
     Args:
         path: of the file; one that is there is replaced, once the new one is whole.
@@ -77,7 +77,7 @@ def save(path: Path, params: Params, metadata: Mapping[str, str] | None = None) 
 
 
 def load(path: Path, like: Params) -> Params:
-    """Parameters like `like` from a file that `save` or `safetensors.torch.save_file` wrote, to the bit.
+    """Reads parameters like `like` from a file of `save` or `safetensors.torch.save_file`, to the bit.
 
     Args:
         path: of the file.
@@ -107,7 +107,7 @@ def load(path: Path, like: Params) -> Params:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The texts beside the tensors of a safetensors file.
+    """Reads the texts beside the tensors of a safetensors file.
 
     Raises:
         ValueError: the file is damaged or none of safetensors.
@@ -119,7 +119,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file; what is wrong in the block is said with its path."""
+    """Opens a safetensors file; what is wrong in the block is said with its path."""
     path.open("rb").close()  # an OSError that names it
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -140,7 +140,7 @@ def _check_names(expected: Collection[str], found: Collection[str]) -> None:
 
 
 def _listed(names: list[str]) -> str:
-    """The first few of them, and how many more."""
+    """Lists the first few of them, and how many more."""
     return str(names) if len(names) <= 4 else f"{names[:3]} and {len(names) - 3} more"
 
 
@@ -149,7 +149,7 @@ def _flat(params: Params) -> list:
 
 
 def _name(path: tuple) -> str:
-    """("down", 0, "conv", "kernel") -> "down.0.conv.weight"; the wrapper's own last key is dropped."""
+    """Turns ("down", 0, "conv", "kernel") into "down.0.conv.weight"; drops the wrapper's own last key."""
     parts = [str(getattr(p, "key", getattr(p, "idx", getattr(p, "name", p)))) for p in path]
     if parts[-1] == "value":
         parts.pop()

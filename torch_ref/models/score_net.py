@@ -13,7 +13,7 @@ from torch_ref.models.layers import Style
 class ScoreNet(Backbone):
     """xt [B, H, W, C], t [B] -> [B, H, W, C, K]; parameters as in d3pm_jax.models.ScoreNet.
 
-    Its initial weights are PyTorch's: load others, for example those of `d3pm_jax.models.convert.to_torch`.
+    Its initial weights are PyTorch's: load others, for example those of `d3pm_jax.weights.twin.to_torch`.
     """
 
     def __init__(

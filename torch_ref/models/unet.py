@@ -11,7 +11,7 @@ from torch_ref.models.layers import Style, time_embedding
 class UNet(Backbone):
     """xt [B, H, W, C], t [B], label [B] -> [B, H, W, C, outputs]; parameters as in d3pm_jax.models.UNet.
 
-    Its initial weights are PyTorch's: load others, for example those of `d3pm_jax.models.convert.to_torch`.
+    Its initial weights are PyTorch's: load others, for example those of `d3pm_jax.weights.twin.to_torch`.
     """
 
     def __init__(

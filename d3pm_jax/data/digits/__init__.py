@@ -1,1 +1,1 @@
-"""The bundled 8x8 digits as a TFDS data set."""
+"""Holds the bundled 8x8 digits as a TFDS data set."""

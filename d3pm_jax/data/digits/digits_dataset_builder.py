@@ -1,4 +1,4 @@
-"""TFDS builder of scikit-learn's handwritten digits: real data without network and without TensorFlow."""
+"""Builds scikit-learn's handwritten digits for TFDS: real data without network and without TensorFlow."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ Example = dict[str, Any]
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """1,797 images of 8x8 pixels with 17 grey levels: the first 1,500 train, the last 297 test.
+    """Builds 1,797 images of 8x8 pixels with 17 grey levels: the first 1,500 train, the last 297 test.
 
     TFDS takes the name "digits" from the module's name.
     """

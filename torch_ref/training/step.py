@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_ref.diffusion import q_sample
 from torch_ref.losses import hybrid
+from torch_ref.posteriors import q_sample
+from torch_ref.processes.base import Process
 from torch_ref.sampling import Denoise
-from torch_ref.transitions import Process
 
 
 class Metrics(NamedTuple):
@@ -25,7 +25,7 @@ class Metrics(NamedTuple):
 def train_step(
     denoise: Denoise,
     optimizer: torch.optim.Optimizer,
-    tr: Process,
+    process: Process,
     x0: Tensor,
     t: Tensor,
     u: Tensor,
@@ -33,8 +33,8 @@ def train_step(
     clip: float,
 ) -> Metrics:
     """One update of the parameters that the optimizer holds, which are those of denoise."""
-    xt = q_sample(tr, x0, t, u)
-    loss, kl, ce = (x.mean() for x in hybrid(tr, denoise(xt, tr.time[t]), x0, xt, t, ce_weight))
+    xt = q_sample(process, x0, t, u)
+    loss, kl, ce = (x.mean() for x in hybrid(process, denoise(xt, process.time[t]), x0, xt, t, ce_weight))
     optimizer.zero_grad()
     loss.backward()
     norm = clip_by_global_norm([p for group in optimizer.param_groups for p in group["params"]], clip)

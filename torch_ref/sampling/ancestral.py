@@ -6,12 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_ref import drawing
-from torch_ref.diffusion import p_logits
-from torch_ref.transitions import Process
+from torch_ref import numerics
+from torch_ref.posteriors import p_logits
+from torch_ref.processes.base import Process
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # xt [B, *S], t [B] -> logits of x_0 [B, *S, K]
-Reverse = Callable[[Process, Tensor, Tensor, Tensor], Tensor]  # tr, logits, xt, t -> log p(x_{t-1} | x_t)
+Reverse = Callable[
+    [Process, Tensor, Tensor, Tensor], Tensor
+]  # process, logits, xt, t -> log p(x_{t-1} | x_t)
 Noise = Callable[[int], Tensor]  # t -> uniforms [B, *S]
 
 
@@ -25,18 +27,18 @@ class Chain(NamedTuple):
 
 def ancestral(
     denoise: Denoise,
-    tr: Process,
+    process: Process,
     xT: Tensor,
     noise: Noise,
     record: Sequence[int] = (),
     reverse: Reverse = p_logits,
 ) -> Chain:
     """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1."""
-    x, states, failed_at = xT, {tr.T: xT}, 0
-    for t in range(tr.T, 0, -1):
+    x, states, failed_at = xT, {process.T: xT}, 0
+    for t in range(process.T, 0, -1):
         ts = torch.full(x.shape[:1], t)
-        logits = denoise(x, tr.time[ts])
-        x = states[t - 1] = drawing.categorical(reverse(tr, logits, x, ts), noise(t))
+        logits = denoise(x, process.time[ts])
+        x = states[t - 1] = numerics.categorical(reverse(process, logits, x, ts), noise(t))
         if failed_at == 0 and (x < 0).any():
             failed_at = t
     recorded = [states[t] for t in record]

@@ -12,11 +12,11 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from torch import Tensor
 
 
-def read_bank(path: str) -> Iterator[tuple[Tensor, Tensor]]:
+def read(path: str) -> Iterator[tuple[Tensor, Tensor]]:
     """(t, u) of one training step after another: t int64 [B] in 1..T, u float32 [B, H, W, C] in [0, 1).
 
     Record 0 of the file is JSON. Record i + 1 is t int32 [B], the probability of each t float32 [B], which is
-    1 / T for the uniform t of a bank, and u float32 [B, H, W, C], all little-endian. `diffusion.q_sample`
+    1 / T for the uniform t of a bank, and u float32 [B, H, W, C], all little-endian. `posteriors.q_sample`
     makes x_t of them.
 
     Raises:

@@ -42,17 +42,6 @@ def kl_logits(log_q: Tensor, logits: Tensor) -> Tensor:
     return kl(log_q.detach(), log_normalize(logits))
 
 
-def log_matmul(log_p: Tensor, table: Tensor) -> Tensor:
-    """log(exp(log_p) @ table), [.., M, K] x [.., K, J]; no gradient reaches the table."""
-    terms = log_p[..., :, :, None] + table.detach().log()[..., None, :, :]
-    return log_sum(terms.mT)
-
-
 def log1mexp(log_x: Tensor) -> Tensor:
     """log(1 - exp(-exp(log_x)))."""
     return torch.log(-torch.expm1(-log_x.double().exp())).to(log_x.dtype)
-
-
-def smallest_entry(dtype: torch.dtype) -> float:
-    """The smallest non-zero entry of the tables of `transitions.dense`."""
-    return 2.0**-580 if dtype == torch.float64 else 2.0**-80

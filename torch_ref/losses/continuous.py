@@ -1,50 +1,22 @@
 """The limit of infinitely many steps, time from 0 (clean data) to 1, for absorbing and uniform processes."""
 
-import math
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from torch_ref.numerics import log_normalize
-from torch_ref.transitions import spread
-
-
-class Level(NamedTuple):
-    """alpha, and beta = 1 - alpha."""
-
-    alpha: Tensor
-    beta: Tensor
-
-
-Schedule = Callable[[Tensor], Level]
-
-
-def linear(time: Tensor) -> Level:
-    """alpha = 1 - time."""
-    return Level(1 - time, time)
-
-
-def cosine(time: Tensor) -> Level:
-    """alpha = cos(time pi / 2), and 1 - cos(x) = 2 sin(x / 2)^2."""
-    return Level(torch.cos(time * math.pi / 2), 2 * torch.sin(time * math.pi / 4) ** 2)
-
-
-def polynomial(time: Tensor, power: float = 2.0) -> Level:
-    """alpha = 1 - time^power."""
-    return Level(1 - time**power, time**power)
+from torch_ref.processes.base import expand_trailing
+from torch_ref.schedules.continuous import Level, Schedule, rate
 
 
 def absorbing_draw(schedule: Schedule, x0: Tensor, time: Tensor, u: Tensor, mask_id: int) -> Tensor:
     """The mask with probability beta."""
-    return torch.where(u < spread(schedule(time).beta, x0.ndim), mask_id, x0)
+    return torch.where(u < expand_trailing(schedule(time).beta, x0.shape), mask_id, x0)
 
 
 def uniform_draw(schedule: Schedule, x0: Tensor, time: Tensor, u: Tensor, K: int) -> Tensor:
     """The first k but x_0 for which u is below the probability beta / K of each so far; x_0 without one."""
     own = torch.nn.functional.one_hot(x0, K).bool()
-    each = spread(schedule(time).beta, x0.ndim)[..., None].double() / K
+    each = expand_trailing(schedule(time).beta, x0.shape)[..., None].double() / K
     hit = (u[..., None].double() < (each * ~own).cumsum(dim=-1)) & ~own
     return torch.where(hit.any(dim=-1), hit.int().argmax(dim=-1), x0)
 
@@ -53,7 +25,7 @@ def absorbing_nelbo(
     schedule: Schedule, logits_x0: Tensor, x0: Tensor, xt: Tensor, time: Tensor, mask_id: int
 ) -> Tensor:
     """-alpha' / (1 - alpha) (-log p(x_0)) where x_t is the mask."""
-    weight = spread(rate(schedule, time) / schedule(time).beta, x0.ndim)
+    weight = expand_trailing(rate(schedule, time) / schedule(time).beta, x0.shape)
     ce = -log_normalize(logits_x0).gather(-1, x0[..., None])[..., 0]
     return torch.where(xt == mask_id, weight * ce, 0.0)
 
@@ -64,16 +36,9 @@ def uniform_nelbo(schedule: Schedule, logits_x0: Tensor, x0: Tensor, xt: Tensor,
     a = K alpha onehot(x_0) + 1 - alpha, b = K alpha p + 1 - alpha (Schiff et al. 2024, UDLM).
     """
     K = logits_x0.shape[-1]
-    level = Level(*(spread(x, x0.ndim)[..., None] for x in schedule(time)))
+    level = Level(*(expand_trailing(x, x0.shape)[..., None] for x in schedule(time)))
     a = K * level.alpha * torch.nn.functional.one_hot(x0, K) + level.beta
     b = K * level.alpha * log_normalize(logits_x0).exp() + level.beta
     a_i, b_i = (x.gather(-1, xt[..., None]) for x in (a, b))
     terms = (K / a_i - K / b_i)[..., 0] - (a / a_i * torch.log(b_i * a / (b * a_i))).sum(dim=-1)
-    return -spread(rate(schedule, time), x0.ndim) / (K * level.alpha[..., 0]) * terms
-
-
-def rate(schedule: Schedule, time: Tensor) -> Tensor:
-    """-d alpha / d time."""
-    with torch.enable_grad():
-        time = time.detach().requires_grad_()
-        return torch.autograd.grad(schedule(time).beta.sum(), time)[0]
+    return -expand_trailing(rate(schedule, time), x0.shape) / (K * level.alpha[..., 0]) * terms

@@ -1,0 +1,24 @@
+"""Works on a run on disk: its folder, what its config builds, training, samples, metrics and checkpoints."""
+
+from d3pm_jax.lazy import submodules
+
+_MODULES = (
+    "build",
+    "checkpoint",
+    "devices",
+    "loop",
+    "memory",
+    "metrics",
+    "network",
+    "outputs",
+    "presampled",
+    "samples",
+    "terminal",
+    "workdir",
+)
+
+__getattr__ = submodules(__name__, _MODULES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

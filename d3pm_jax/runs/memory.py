@@ -1,0 +1,27 @@
+"""Tells malloc of glibc to keep freed memory, before a training of a large network."""
+
+import ctypes
+import os
+import platform
+
+# Numbers of malloc.h. Memory of any arena but the first is mapped if it is large, whatever M_MMAP_MAX says.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_MALLOPT = ((_M_TRIM_THRESHOLD, -1), (_M_MMAP_MAX, 0), (_M_ARENA_MAX, 1))
+_LARGE = 2**20  # features
+
+
+def keep_freed_memory(features: int) -> None:
+    """Tells malloc of glibc not to return memory to the system, for steps of large networks.
+
+    XLA allocates all temporaries of a step at once and frees them after it. Large blocks are mapped anew by
+    default, so that the system zeroes every page in every step: a tenth of the time of a large step. Small
+    steps lose more by sharing one arena of malloc than they gain. It is set for the whole process, must come
+    before the first JAX computation, and leaves alone what the user has set.
+
+    Args:
+        features: numbers in the first layer of the network for one batch; below 2^20 nothing is done.
+    """
+    own = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if features >= _LARGE and platform.libc_ver()[0] == "glibc" and not own:
+        for option, value in _MALLOPT:
+            ctypes.CDLL(None).mallopt(option, value)

@@ -1,0 +1,119 @@
+"""How a kernel of either library is called with the arguments of a case."""
+
+from functools import partial
+from operator import attrgetter
+from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+import torch_ref
+from parity_tests.frameworks import Function
+
+
+def by_name(lib: ModuleType, name: str) -> Function:
+    """The function itself: a flat name, or one behind its sub-packages."""
+    return attrgetter(name)(lib)
+
+
+def method(lib: ModuleType, name: str) -> Function:
+    """f(process, ...) = process.name(...)."""
+    return lambda process, **args: getattr(process, name.split(".")[1])(**args)
+
+
+def all_tables(lib: ModuleType, name: str) -> Function:
+    """What a constructor made."""
+    return lambda process, t: (process.Q(t), process.Qbar(t), process.log_prior())
+
+
+def respaced_tables(lib: ModuleType, name: str) -> Function:
+    """What it made, on a grid that is not even."""
+    steps = torch.arange if lib is torch_ref else jnp.arange
+    return lambda process, grid: all_tables(lib, name)(lib.respace(process, grid), steps(len(grid) + 1))
+
+
+def of_numpy(lib: ModuleType, name: str) -> Function:
+    """What takes NumPy arrays in either framework."""
+    return lambda embeddings, k: getattr(lib, name)(np.asarray(embeddings), k)
+
+
+def on_host(lib: ModuleType, name: str) -> Function:
+    """A function of NumPy arrays in d3pm_jax."""
+    return lambda alpha_bar: getattr(lib, name)(alpha_bar if lib is torch_ref else np.asarray(alpha_bar))
+
+
+def of_history(lib: ModuleType, name: str) -> Function:
+    """The history is two arrays, in and out; counts come out as floats."""
+
+    def call(mean_square: Any, counts: Any, **args: Any) -> Any:
+        found = by_name(lib, name)(lib.timesteps.LossHistory(mean_square, counts), **args)
+        return tuple(x * 1.0 for x in found) if isinstance(found, tuple) else found
+
+    return call
+
+
+def steps_alone(lib: ModuleType, name: str) -> Function:
+    """Not their probabilities or the sizes of their strata, which follow."""
+    return lambda **args: by_name(lib, name)(**args)[0]
+
+
+def scheduled(lib: ModuleType, name: str) -> Function:
+    """With a continuous schedule, by name."""
+    return lambda schedule, **args: by_name(lib, name)(getattr(lib.schedules.continuous, schedule), **args)
+
+
+def normalised_kl(lib: ModuleType, name: str) -> Function:
+    """Its gradient is defined along normalised arguments."""
+    return lambda log_q, log_p: lib.kl(lib.log_normalize(log_q), lib.log_normalize(log_p))
+
+
+def of_normalised_q(lib: ModuleType, name: str) -> Function:
+    """It is defined for a normalised q."""
+    return lambda log_q, logits: lib.kl_logits(lib.log_normalize(log_q), logits)
+
+
+def normalised_push(lib: ModuleType, name: str) -> Function:
+    """Its result and gradient are defined for normalised arguments."""
+    return lambda process, log_p, t: process.log_push(lib.log_normalize(log_p), t)
+
+
+def chain_by_table(lib: ModuleType, name: str) -> Function:
+    """The denoiser is a table of logits [T + 1, K, K] by t and x_t; so is the noise, by t."""
+
+    def call(process: Any, logits: Any, uniforms: Any, record: tuple[int, ...], first_step: str) -> Any:
+        xT = process.draw_prior(uniforms[0])
+        reverse = partial(lib.p_logits, first_step=first_step)
+        return lib.ancestral(_denoise(logits), process, xT, lambda t: uniforms[t], record, reverse)
+
+    return call
+
+
+def bound_by_table(lib: ModuleType, name: str) -> Function:
+    """As `chain_by_table`."""
+
+    def call(process: Any, logits: Any, uniforms: Any, x0: Any, first_step: str) -> Any:
+        term = partial(lib.posterior_kl, first_step=first_step)
+        return lib.all_t_bound(_denoise(logits), process, x0, lambda t: uniforms[t], term)
+
+    return call
+
+
+def strata_by_table(lib: ModuleType, name: str) -> Function:
+    """As `chain_by_table`."""
+
+    def call(process: Any, logits: Any, uniforms: Any, x0: Any, u: Any) -> Any:
+        return lib.strata_bound(_denoise(logits), process, x0, u, lambda j: uniforms[j])
+
+    return call
+
+
+def _denoise(logits: Any) -> Function:
+    return lambda xt, t: logits[t[:, None, None], xt]
+
+
+def as_array(lib: ModuleType, name: str) -> Function:
+    """What returns a list of whole numbers."""
+    asarray = torch.tensor if lib is torch_ref else np.asarray
+    return lambda **args: asarray(by_name(lib, name)(**args))

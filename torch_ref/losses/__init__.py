@@ -1,0 +1,32 @@
+"""Losses are free functions of a process: `variational` has the terms of the bound.
+
+`continuous` has the limit of infinitely many steps.
+"""
+
+from torch_ref.losses import continuous as continuous
+from torch_ref.losses.variational import (
+    Hybrid,
+    cross_entropy,
+    direct_kl,
+    hybrid,
+    marginal_kl,
+    mean_over_steps,
+    posterior_kl,
+    prior_kl,
+    smoothed_cross_entropy,
+    stochastic_bound,
+)
+
+__all__ = [
+    "Hybrid",
+    "continuous",
+    "cross_entropy",
+    "direct_kl",
+    "hybrid",
+    "marginal_kl",
+    "mean_over_steps",
+    "posterior_kl",
+    "prior_kl",
+    "smoothed_cross_entropy",
+    "stochastic_bound",
+]

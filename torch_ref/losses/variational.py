@@ -1,0 +1,82 @@
+"""Training losses, per element and in nats."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_ref import numerics
+from torch_ref.posteriors import FirstStep, log_p_x0, p_logits, p_prev, q_posterior
+from torch_ref.processes.base import Process
+
+
+def posterior_kl(
+    process: Process, logits_x0: Tensor, x0: Tensor, xt: Tensor, t: Tensor, first_step: FirstStep = "bayes"
+) -> Tensor:
+    """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); at t = 1 this is -log p(x_0 | x_1).
+
+    0 for an impossible pair (x_0, x_t).
+    """
+    return numerics.kl(q_posterior(process, x0, xt, t), p_logits(process, logits_x0, xt, t, first_step))
+
+
+def cross_entropy(process: Process, logits_x0: Tensor, x0: Tensor) -> Tensor:
+    """-log p(x_0 | x_t)."""
+    return -log_p_x0(process, logits_x0).gather(-1, x0[..., None])[..., 0]
+
+
+def marginal_kl(process: Process, logits_x0: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+    """KL(q(x_t | x_0) || sum_{x_0} p(x_0) q(x_t | x_0))."""
+    return numerics.kl(process.log_q_probs(x0, t), process.log_push(log_p_x0(process, logits_x0), t))
+
+
+def direct_kl(process: Process, logits_prev: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """KL(q(x_{t-1} | x_t, x_0) || softmax(logits_prev)); 0 for an impossible pair (x_0, x_t)."""
+    return numerics.kl(q_posterior(process, x0, xt, t), p_prev(process, logits_prev, xt, t))
+
+
+def smoothed_cross_entropy(
+    process: Process, logits_x0: Tensor, x0: Tensor, smoothing: float, mask_id: int | None = None
+) -> Tensor:
+    """-sum_k r_k log p_k, r = (1 - smoothing) onehot(x_0) + smoothing / K; without mask_id, if given."""
+    allowed = torch.arange(process.K) != (-1 if mask_id is None else mask_id)
+    r = smoothing * allowed / allowed.sum() + (1 - smoothing) * (torch.arange(process.K) == x0[..., None])
+    return -torch.where(r > 0, r * log_p_x0(process, logits_x0), 0.0).sum(dim=-1)
+
+
+class Hybrid(NamedTuple):
+    """The hybrid loss and its two terms, [*S] each."""
+
+    loss: Tensor
+    kl: Tensor
+    ce: Tensor
+
+
+def hybrid(
+    process: Process,
+    logits_x0: Tensor,
+    x0: Tensor,
+    xt: Tensor,
+    t: Tensor,
+    ce_weight: float,
+    first_step: FirstStep = "bayes",
+) -> Hybrid:
+    """`posterior_kl` + ce_weight `cross_entropy`."""
+    kl = posterior_kl(process, logits_x0, x0, xt, t, first_step)
+    ce = cross_entropy(process, logits_x0, x0)
+    return Hybrid(kl if ce_weight == 0 else kl + ce_weight * ce, kl, ce)
+
+
+def prior_kl(process: Process, x0: Tensor) -> Tensor:
+    """KL(q(x_T | x_0) || p(x_T))."""
+    return numerics.kl(process.log_q_probs(x0, torch.tensor(process.T)), process.log_prior())
+
+
+def stochastic_bound(process: Process, kl: Tensor, x0: Tensor, p_t: Tensor) -> Tensor:
+    """sum of kl / p_t + sum of prior KL, per example."""
+    return kl.flatten(1).sum(dim=1) / p_t + prior_kl(process, x0).flatten(1).sum(dim=1)
+
+
+def mean_over_steps(x: Tensor, p_t: Tensor, T: int) -> Tensor:
+    """mean of x / (T p_t), over elements and over t, whatever the probabilities of the drawn t."""
+    return (x.flatten(1).mean(dim=1) / (T * p_t)).mean()

@@ -1,0 +1,17 @@
+"""The log of a product of probabilities and a table."""
+
+import torch
+from torch import Tensor
+
+from torch_ref.numerics.logspace import log_sum
+
+
+def smallest_entry(dtype: torch.dtype) -> float:
+    """The smallest non-zero entry of the tables of `processes.dense`."""
+    return 2.0**-580 if dtype == torch.float64 else 2.0**-80
+
+
+def log_matmul(log_p: Tensor, table: Tensor) -> Tensor:
+    """log(exp(log_p) @ table), [.., M, K] x [.., K, J]; no gradient reaches the table."""
+    terms = log_p[..., :, :, None] + table.detach().log()[..., None, :, :]
+    return log_sum(terms.mT)

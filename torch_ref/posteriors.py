@@ -1,0 +1,68 @@
+"""One step of the forward and of the reverse process. `t` is 1..T, its shape a prefix of that of x."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from torch_ref import numerics
+from torch_ref.processes.base import Process, expand_trailing
+
+FirstStep = Literal["bayes", "x0"]
+
+
+def q_sample(process: Process, x0: Tensor, t: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
+    """x_t ~ q(x_t | x_0)."""
+    return process.draw_q(x0, t, u, u_low)
+
+
+def q_posterior(process: Process, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """log q(x_{t-1} | x_t, x_0) = log q(x_t | x_{t-1}) + log q(x_{t-1} | x_0) - log q(x_t | x_0).
+
+    All -inf for an impossible pair, q(x_t | x_0) = 0.
+    """
+    return numerics.log_normalize(process.log_q_back(xt, t) + process.log_q_probs(x0, t - 1))
+
+
+def p_logits(
+    process: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, first_step: FirstStep = "bayes"
+) -> Tensor:
+    """log p(x_{t-1} | x_t) = `p_joint`, normalised; all -inf where the prediction contradicts x_t."""
+    return numerics.log_normalize(p_joint(process, logits_x0, xt, t, first_step))
+
+
+def p_joint(
+    process: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, first_step: FirstStep = "bayes"
+) -> Tensor:
+    """log p(x_{t-1}, x_t) = log sum_{x_0} p(x_0 | x_t) q(x_{t-1} | x_0) q(x_t | x_{t-1}).
+
+    At t = 1, first_step = "x0" takes p(x_0 | x_t) itself.
+    """
+    log_p0 = log_p_x0(process, logits_x0)
+    t = expand_trailing(t, xt.shape)
+    terms = log_p0[..., :, None] + process.Qbar(t - 1).log() + process.log_q_back(xt, t)[..., None, :]
+    joint = numerics.log_sum(terms.mT)  # terms are [x_0, x_{t-1}]
+    return torch.where(t[..., None] == 1, log_p0, joint) if first_step == "x0" else joint
+
+
+def p_prev(process: Process, logits_prev: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """log p(x_{t-1} | x_t) of a network that predicts x_{t-1} itself."""
+    return log_p_x0(process, logits_prev)
+
+
+def p_sample(
+    process: Process,
+    logits_x0: Tensor,
+    xt: Tensor,
+    t: Tensor,
+    u: Tensor,
+    first_step: FirstStep = "bayes",
+    u_low: Tensor | None = None,
+) -> Tensor:
+    """x_{t-1} ~ p(x_{t-1} | x_t); -1 where there is no distribution."""
+    return numerics.categorical(p_logits(process, logits_x0, xt, t, first_step), u, u_low)
+
+
+def log_p_x0(process: Process, logits_x0: Tensor) -> Tensor:
+    """log p(x_0 | x_t), normalised, in the type of the process or wider."""
+    return numerics.log_normalize(logits_x0.to(torch.promote_types(logits_x0.dtype, process.pi.dtype)))

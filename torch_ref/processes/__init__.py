@@ -1,0 +1,25 @@
+"""The forward process: one class of dense matrices, a constructor for each family."""
+
+from torch_ref.processes.base import Process
+from torch_ref.processes.dense import dense
+from torch_ref.processes.graph import from_rate, knn_graph, knn_rate, random_walk
+from torch_ref.processes.masked import masked
+from torch_ref.processes.mixing import absorbing, marginal, uniform
+from torch_ref.processes.ordinal import banded, gaussian
+from torch_ref.processes.respace import respace
+
+__all__ = [
+    "Process",
+    "absorbing",
+    "banded",
+    "dense",
+    "from_rate",
+    "gaussian",
+    "knn_graph",
+    "knn_rate",
+    "marginal",
+    "masked",
+    "random_walk",
+    "respace",
+    "uniform",
+]

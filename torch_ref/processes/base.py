@@ -1,0 +1,106 @@
+"""The forward process as its dense one-step matrices, made in float64 and rounded once."""
+
+import dataclasses
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_ref import numerics
+from torch_ref.numerics import inverse_cdf
+
+Numbers = Tensor | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """Q[t, i, j] = q(x_t = j | x_{t-1} = i) and Qbar[t] = Q[1] ... Q[t]; row 0 is the identity.
+
+    The shape of t is a prefix of the shape of x.
+    """
+
+    Q_step: Tensor  # [T + 1, K, K]  Q
+    Q_cum: Tensor  # [T + 1, K, K]  Qbar
+    pi: Tensor  # [K]  what the reverse chain starts from
+    time: Tensor  # [T + 1]  the step of the original process
+    Q64: Tensor  # [T + 1, K, K]  Q in float64
+    pi64: Tensor  # [K]
+    own_last: bool = False  # how draw_q orders the categories
+    masked: bool = False  # whether the last category is a mask on top
+
+    @property
+    def K(self) -> int:
+        return len(self.pi)
+
+    @property
+    def T(self) -> int:
+        return len(self.Q_step) - 1
+
+    def Q(self, t: Tensor) -> Tensor:
+        """q(x_t | x_{t-1}), [.., K, K]."""
+        return self.Q_step[t]
+
+    def Qbar(self, t: Tensor) -> Tensor:
+        """q(x_t | x_0), [.., K, K]."""
+        return self.Q_cum[t]
+
+    def log_q_probs(self, x0: Tensor, t: Tensor) -> Tensor:
+        """log q(x_t = . | x_0), a row of Qbar[t]."""
+        return self.Q_cum[expand_trailing(t, x0.shape), x0].log()
+
+    def log_q_back(self, xt: Tensor, t: Tensor) -> Tensor:
+        """log q(x_t = xt | x_{t-1} = .), a column of Q[t]."""
+        return self.Q_step.mT[expand_trailing(t, xt.shape), xt].log()
+
+    def log_q_x0(self, xt: Tensor, t: Tensor) -> Tensor:
+        """log q(x_t = xt | x_0 = .), a column of Qbar[t]."""
+        return self.Q_cum.mT[expand_trailing(t, xt.shape), xt].log()
+
+    def log_push(self, log_p: Tensor, t: Tensor) -> Tensor:
+        """log sum_i p_i Qbar[t, i, :]."""
+        terms = log_p[..., :, None] + self.Qbar(expand_trailing(t, log_p.shape[:-1])).log()
+        return numerics.log_sum(terms.mT)
+
+    def log_prior(self) -> Tensor:
+        """log p(x_T), [K]."""
+        return self.pi.log()
+
+    def draw_q(self, x0: Tensor, t: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
+        """The inverse of the cumulative row of Qbar at u.
+
+        Where Q = alpha I + (1 - alpha) 1 pi^T, x_0 comes last in that row, but before a mask on top: it is
+        what is left when the others had their turn.
+        """
+        if not self.own_last:
+            return inverse_cdf.categorical(self.log_q_probs(x0, t), u, u_low)
+        p = self.Q_cum[expand_trailing(t, x0.shape), x0].double()
+        others = ~torch.nn.functional.one_hot(x0, self.K).bool()
+        if self.masked:
+            others[..., -1] = False
+        noise = inverse_cdf.from_words(u, u_low)
+        hit = (noise[..., None] < torch.where(others, p, 0.0).cumsum(dim=-1)) & others
+        rest = torch.where(noise < 1 - p[..., -1], x0, self.K - 1) if self.masked else x0
+        return torch.where(hit.any(dim=-1), hit.int().argmax(dim=-1), rest)
+
+    def draw_prior(self, u: Tensor, u_low: Tensor | None = None) -> Tensor:
+        """The inverse of the cumulative prior at u."""
+        return inverse_cdf.categorical(self.log_prior().expand(*u.shape, self.K), u, u_low)
+
+
+def expand_trailing(t: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """t with trailing axes of size 1, so that it broadcasts against an array of this shape."""
+    return t.reshape(t.shape + (1,) * (len(shape) - t.ndim))
+
+
+def from_matrices(Q: Tensor, prior: Numbers | None) -> Process:
+    """Products in float64, then everything rounded to the default float type. Q is [T, K, K]."""
+    Q = torch.cat([torch.eye(Q.shape[-1], dtype=torch.float64)[None], Q])
+    Qbar = torch.stack(list(accumulate(Q, torch.matmul)))
+    pi = Qbar[-1].mean(dim=0) if prior is None else as_float64(prior)
+    dtype = torch.get_default_dtype()
+    return Process(Q.to(dtype), Qbar.to(dtype), pi.to(dtype), torch.arange(len(Q)), Q, pi)
+
+
+def as_float64(x: Numbers) -> Tensor:
+    return torch.as_tensor(x, dtype=torch.float64)

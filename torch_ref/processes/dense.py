@@ -1,0 +1,20 @@
+"""Any one-step matrices, as dense tables."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import torch
+
+from torch_ref import numerics
+from torch_ref.processes.base import Numbers, Process, as_float64, from_matrices
+
+
+def dense(Q: Iterable[Numbers], prior: Numbers | None = None) -> Process:
+    """Any one-step matrices Q[1], .., Q[T]; the prior is by default the mean row of Qbar[T].
+
+    Entries below `numerics.smallest_entry` become 0.
+    """
+    process = from_matrices(torch.stack([as_float64(q) for q in Q]), prior)
+    floor = numerics.smallest_entry(process.pi.dtype)
+    Q_step, Q_cum = (torch.where(x < floor, 0.0, x) for x in (process.Q_step, process.Q_cum))
+    return dataclasses.replace(process, Q_step=Q_step, Q_cum=Q_cum)

@@ -1,0 +1,24 @@
+"""Processes that keep x_0 or draw anew: Q = (1 - beta) I + beta 1 pi^T."""
+
+import dataclasses
+
+import torch
+
+from torch_ref.processes.base import Numbers, Process, as_float64, from_matrices
+
+
+def marginal(beta: Numbers, pi: Numbers) -> Process:
+    """Q = (1 - beta) I + beta 1 pi^T."""
+    beta, pi = as_float64(beta), as_float64(pi)
+    Q = (1 - beta)[:, None, None] * torch.eye(len(pi), dtype=torch.float64) + beta[:, None, None] * pi
+    return dataclasses.replace(from_matrices(Q, pi), own_last=True)
+
+
+def uniform(beta: Numbers, K: int) -> Process:
+    """Q = (1 - beta) I + beta / K."""
+    return marginal(beta, torch.full((K,), 1 / K, dtype=torch.float64))
+
+
+def absorbing(beta: Numbers, K: int, mask_id: int) -> Process:
+    """Q = (1 - beta) I + beta 1 e_mask^T."""
+    return marginal(beta, torch.eye(K, dtype=torch.float64)[mask_id])

@@ -1,0 +1,1 @@
+"""What a run on disk gives to PyTorch: `presampled` noise."""

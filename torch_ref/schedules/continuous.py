@@ -1,0 +1,40 @@
+"""Noise schedules in continuous time: how much of x_0 is left, from 1 at time 0 to 0 at time 1."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Level(NamedTuple):
+    """alpha, and beta = 1 - alpha."""
+
+    alpha: Tensor
+    beta: Tensor
+
+
+Schedule = Callable[[Tensor], Level]
+
+
+def linear(time: Tensor) -> Level:
+    """alpha = 1 - time."""
+    return Level(1 - time, time)
+
+
+def cosine(time: Tensor) -> Level:
+    """alpha = cos(time pi / 2), and 1 - cos(x) = 2 sin(x / 2)^2."""
+    return Level(torch.cos(time * math.pi / 2), 2 * torch.sin(time * math.pi / 4) ** 2)
+
+
+def polynomial(time: Tensor, power: float = 2.0) -> Level:
+    """alpha = 1 - time^power."""
+    return Level(1 - time**power, time**power)
+
+
+def rate(schedule: Schedule, time: Tensor) -> Tensor:
+    """-d alpha / d time."""
+    with torch.enable_grad():
+        time = time.detach().requires_grad_()
+        return torch.autograd.grad(schedule(time).beta.sum(), time)[0]
