@@ -57,7 +57,7 @@ def draw(rounds: int) -> None:
     key, shape = jax.random.key(0), (128, 32 * 32 * 3)
     x0, t = random_integers(0, 256, shape), random_integers(1, T + 1, shape[:1])
     programs: dict[str, Program] = {
-        "q_sample, official form": (official_q_sample, (key, gaussian.Q_cum, x0, t))
+        "q_sample, official form": (official_q_sample, (key, gaussian.Qbar_table, x0, t))
     }
     for name, process in (
         ("gaussian", gaussian),
@@ -129,12 +129,12 @@ def our_loss(process: Any, logits: jax.Array, x0: jax.Array, xt: jax.Array, t: j
     return jax.value_and_grad(lambda x: d3pm.hybrid(process, x, x0, xt, t, CE_WEIGHT).loss.mean())(logits)
 
 
-def official_loss(Qbar: Any, Q_back: Any, logits: Any, x0: Any, xt: Any, t: Any) -> Any:
+def official_loss(Qbar: Any, Q_transposed: Any, logits: Any, x0: Any, xt: Any, t: Any) -> Any:
     """t = 1 has the row of Qbar and Q for index 1: both tables begin with the identity."""
     each = t[:, None]
 
     def value(logits: jax.Array) -> jax.Array:
-        back = jnp.log(Q_back[each, xt] + EPS)
+        back = jnp.log(Q_transposed[each, xt] + EPS)
 
         def posterior(row: jax.Array, clean: jax.Array) -> jax.Array:
             return jnp.where(each[..., None] == 1, clean, back + jnp.log(row + EPS))

@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+import d3pm_jax as d3pm
+
 
 @pytest.fixture
 def optimised():
@@ -26,3 +28,13 @@ def close(request):
     tolerance = {"float64": 1e-10, "float32": 1e-6}[request.param]
     with jax.enable_x64(request.param == "float64"):
         yield lambda found, right: np.testing.assert_allclose(found, right, rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(params=["uniform", "absorbing", "gaussian"])
+def process(request):
+    """A process of K = 7 and T = 20 of each kind of table."""
+    return {
+        "uniform": lambda: d3pm.uniform(d3pm.cosine(20), 7),
+        "absorbing": lambda: d3pm.absorbing(d3pm.reciprocal(20), 7, 3),
+        "gaussian": lambda: d3pm.gaussian(d3pm.linear(20, 0.05, 1.0), 7),
+    }[request.param]()

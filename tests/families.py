@@ -2,14 +2,16 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from d3pm_jax import transitions
-from d3pm_jax.transitions import Transition
+from d3pm_jax import processes
+from d3pm_jax.processes import Process
+from tests.processes.own import cyclic_shift
 
 
 class Case(NamedTuple):
-    tr: Transition
+    process: Process
     Q: np.ndarray  # [T, K, K]
     prior: np.ndarray  # [K]
     data: list[int]  # categories that the data may contain
@@ -29,6 +31,7 @@ NAMES = (
     "banded",
     "neighbours",
     "dense",
+    "own",
 )
 
 
@@ -43,36 +46,36 @@ def _mix(beta: np.ndarray, pi: np.ndarray) -> np.ndarray:
 
 def _uniform() -> Case:
     pi = np.full(3, 1 / 3)
-    return Case(transitions.uniform(BETA, 3), _mix(BETA, pi), pi, [0, 1, 2])
+    return Case(processes.uniform(BETA, 3), _mix(BETA, pi), pi, [0, 1, 2])
 
 
 def _absorbing() -> Case:
     pi = np.array([0.0, 1.0, 0.0])
-    return Case(transitions.absorbing(BETA, 3, 1), _mix(BETA, pi), pi, [0, 1, 2])
+    return Case(processes.absorbing(BETA, 3, 1), _mix(BETA, pi), pi, [0, 1, 2])
 
 
 def _extra_mask() -> Case:
     pi = np.array([0.0, 0.0, 1.0])
-    return Case(transitions.absorbing(BETA, 3, 2), _mix(BETA, pi), pi, [0, 1], forbid=2)
+    return Case(processes.absorbing(BETA, 3, 2), _mix(BETA, pi), pi, [0, 1], forbid=2)
 
 
 def _marginal() -> Case:
     pi = np.array([0.6, 0.0, 0.4])
-    return Case(transitions.marginal(BETA, pi), _mix(BETA, pi), pi, [0, 1, 2])
+    return Case(processes.marginal(BETA, pi), _mix(BETA, pi), pi, [0, 1, 2])
 
 
 def _masked() -> Case:
     pi = np.array([0.7, 0.3])
-    return _on_top(transitions.marginal(BETA, pi), _mix(BETA, pi), pi, BETA[::-1] * 0.6)
+    return _on_top(processes.marginal(BETA, pi), _mix(BETA, pi), pi, BETA[::-1] * 0.6)
 
 
 def _masked_dense() -> Case:
     Q = np.random.default_rng(1).dirichlet([1.0, 1.0], (4, 2))
     Qbar = Q[0] @ Q[1] @ Q[2] @ Q[3]
-    return _on_top(transitions.dense(Q), Q, Qbar.mean(0), RISING * 0.5)
+    return _on_top(processes.dense(Q), Q, Qbar.mean(0), RISING * 0.5)
 
 
-def _on_top(inner: Transition, Q: np.ndarray, prior: np.ndarray, gamma: np.ndarray) -> Case:
+def _on_top(inner: Process, Q: np.ndarray, prior: np.ndarray, gamma: np.ndarray) -> Case:
     masked = np.zeros((4, 3, 3))
     for t in range(4):
         masked[t, :2, :2] = (1 - gamma[t]) * Q[t]
@@ -80,7 +83,7 @@ def _on_top(inner: Transition, Q: np.ndarray, prior: np.ndarray, gamma: np.ndarr
         masked[t, 2, 2] = 1.0
     hidden = 1 - np.prod(1 - gamma)
     prior = np.append((1 - hidden) * prior, hidden)
-    return Case(transitions.masked(inner, gamma), masked, prior, [0, 1], forbid=2)
+    return Case(processes.masked(inner, gamma), masked, prior, [0, 1], forbid=2)
 
 
 def _gaussian() -> Case:
@@ -92,7 +95,7 @@ def _gaussian() -> Case:
                 if i != j:
                     Q[t, i, j] = np.exp(-4 * (i - j) ** 2 / (4 * beta)) / total
             Q[t, i, i] = 1 - Q[t, i].sum()
-    return Case(transitions.gaussian(RISING, 3), Q, np.full(3, 1 / 3), [0, 1, 2])
+    return Case(processes.gaussian(RISING, 3), Q, np.full(3, 1 / 3), [0, 1, 2])
 
 
 def _banded() -> Case:
@@ -101,7 +104,7 @@ def _banded() -> Case:
         Q[t] = beta / 3 * np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
         for i in range(3):
             Q[t, i, i] = 1 - Q[t, i].sum()
-    return Case(transitions.banded(BETA, 3, 1), Q, np.full(3, 1 / 3), [0, 1, 2])
+    return Case(processes.banded(BETA, 3, 1), Q, np.full(3, 1 / 3), [0, 1, 2])
 
 
 def _neighbours() -> Case:
@@ -110,8 +113,8 @@ def _neighbours() -> Case:
     durations = np.array([0.1, 0.5, 1.0, 3.0])
     eigenvalues, V = np.linalg.eigh(R)
     Q = np.stack([V * np.exp(s * eigenvalues) @ V.T for s in durations])
-    tr = transitions.from_rate(transitions.knn_rate(np.array([[0.0], [1.0], [3.0]]), 1), durations)
-    return Case(tr, Q, np.full(3, 1 / 3), [0, 1, 2])
+    process = processes.from_rate(processes.knn_rate(np.array([[0.0], [1.0], [3.0]]), 1), durations)
+    return Case(process, Q, np.full(3, 1 / 3), [0, 1, 2])
 
 
 def _dense() -> Case:
@@ -120,4 +123,17 @@ def _dense() -> Case:
     Q[0, 0, 2] = Q[0, 2, 0] = Q[1, 1, 0] = 0.0
     Q /= Q.sum(-1, keepdims=True)
     Qbar = Q[0] @ Q[1] @ Q[2] @ Q[3]
-    return Case(transitions.dense(Q), Q, Qbar.mean(0), [0, 1, 2])
+    return Case(processes.dense(Q), Q, Qbar.mean(0), [0, 1, 2])
+
+
+def all_steps(process: Process) -> tuple[np.ndarray, np.ndarray]:
+    """Q and Qbar of t = 0..T."""
+    t = jnp.arange(process.T + 1, dtype=jnp.int32)
+    return np.asarray(process.Q(t)), np.asarray(process.Qbar(t))
+
+
+def _own() -> Case:
+    """A process that is no part of the library, beside its matrices."""
+    beta, I = np.array([0.4, 0.5, 0.3, 0.6]), np.eye(3)
+    Q = np.stack([(1 - b) * I + b * np.roll(I, 1, axis=1) for b in beta])
+    return Case(cyclic_shift(beta, 3), Q, np.full(3, 1 / 3), [0, 1, 2])

@@ -81,29 +81,31 @@ def model_step(case, t, first_step):
 
 def test_tables_are_the_products_of_the_one_step_matrices(case):
     product = np.eye(K)
-    assert np.array_equal(case.tr.Qbar(jnp.asarray(0)), product)
+    assert np.array_equal(case.process.Qbar(jnp.asarray(0)), product)
     for t in range(1, T + 1):
         product = product @ case.Q[t - 1]
-        np.testing.assert_allclose(case.tr.Q(jnp.asarray(t)), case.Q[t - 1], atol=TOLERANCE)
-        np.testing.assert_allclose(case.tr.Qbar(jnp.asarray(t)), product, atol=TOLERANCE)
-        np.testing.assert_allclose(case.tr.Qbar(jnp.asarray(t)).sum(-1), 1, atol=TOLERANCE)
+        np.testing.assert_allclose(case.process.Q(jnp.asarray(t)), case.Q[t - 1], atol=TOLERANCE)
+        np.testing.assert_allclose(case.process.Qbar(jnp.asarray(t)), product, atol=TOLERANCE)
+        np.testing.assert_allclose(case.process.Qbar(jnp.asarray(t)).sum(-1), 1, atol=TOLERANCE)
 
 
 def test_structured_forms_equal_the_dense_matrices(case):
     x, log_p = jnp.arange(K), jax.nn.log_softmax(jnp.asarray(TABLE[0, :K, 0]))
     for t in range(T + 1):
-        Q, Qbar, t = case.tr.Q(jnp.asarray(t)), case.tr.Qbar(jnp.asarray(t)), jnp.asarray(t)
-        np.testing.assert_allclose(jnp.exp(case.tr.log_q_probs(x, t)), Qbar, atol=TOLERANCE)
-        np.testing.assert_allclose(jnp.exp(case.tr.log_q_back(x, t)), Q.T, atol=TOLERANCE)
-        np.testing.assert_allclose(jnp.exp(case.tr.log_push(log_p, t)), jnp.exp(log_p) @ Qbar, atol=TOLERANCE)
-    np.testing.assert_allclose(jnp.exp(case.tr.log_prior()), case.prior, atol=TOLERANCE)
+        Q, Qbar, t = case.process.Q(jnp.asarray(t)), case.process.Qbar(jnp.asarray(t)), jnp.asarray(t)
+        np.testing.assert_allclose(jnp.exp(case.process.log_q_probs(x, t)), Qbar, atol=TOLERANCE)
+        np.testing.assert_allclose(jnp.exp(case.process.log_q_back(x, t)), Q.T, atol=TOLERANCE)
+        np.testing.assert_allclose(
+            jnp.exp(case.process.log_push(log_p, t)), jnp.exp(log_p) @ Qbar, atol=TOLERANCE
+        )
+    np.testing.assert_allclose(jnp.exp(case.process.log_prior()), case.prior, atol=TOLERANCE)
 
 
 def test_posterior_is_the_conditional_of_the_enumerated_joint(case):
     for t in range(1, T + 1):
         q = joint(case, t)
         for x0, xt in itertools.product(range(K), repeat=2):
-            found = jnp.exp(d3pm.q_posterior(case.tr, jnp.asarray(x0), jnp.asarray(xt), jnp.asarray(t)))
+            found = jnp.exp(d3pm.q_posterior(case.process, jnp.asarray(x0), jnp.asarray(xt), jnp.asarray(t)))
             total = q[x0, :, xt].sum()
             expected = q[x0, :, xt] / total if total > 0 else np.zeros(K)  # an impossible pair has none
             np.testing.assert_allclose(found, expected, atol=TOLERANCE)
@@ -114,7 +116,7 @@ def test_reverse_step_is_the_mixture_of_enumerated_joints(case_and_rule):
     xt = jnp.asarray(STATES)
     for t in range(1, T + 1):
         ts = jnp.full(len(STATES), t)
-        each = np.exp(d3pm.p_logits(case.tr, denoise(case, xt, ts), xt, ts, first_step))
+        each = np.exp(d3pm.p_logits(case.process, denoise(case, xt, ts), xt, ts, first_step))
         found = np.einsum("ni,nj->nij", each[:, 0], each[:, 1]).reshape(K**D, K**D)
         np.testing.assert_allclose(found, model_step(case, t, first_step), atol=TOLERANCE)
 
@@ -133,17 +135,17 @@ def bound_over_paths(case, first_step, x0):
 
 
 @jax.jit
-def draw_on_grid(tr, x0, t):
-    return tr.draw_q(jnp.full(4096, x0), t, jnp.arange(4096) / 4096)
+def draw_on_grid(process, x0, t):
+    return process.draw_q(jnp.full(4096, x0), t, jnp.arange(4096) / 4096)
 
 
 def noise_to_reach(case, x0):
     """u [T, K, N, D] that takes each element of x0 to each category at each t, wherever it can."""
     found = np.zeros((T, K, *x0.shape))
     for t, x in itertools.product(range(1, T + 1), case.data):
-        drawn = np.asarray(draw_on_grid(case.tr, jnp.asarray(x), jnp.asarray(t)))
+        drawn = np.asarray(draw_on_grid(case.process, jnp.asarray(x), jnp.asarray(t)))
         reached = np.unique(drawn)
-        assert set(reached) == set(np.flatnonzero(case.tr.Qbar(jnp.asarray(t))[x]))
+        assert set(reached) == set(np.flatnonzero(case.process.Qbar(jnp.asarray(t))[x]))
         for k in reached:
             found[t - 1, k][x0 == x] = np.argmax(drawn == k) / 4096
     return found
@@ -154,19 +156,19 @@ def test_all_t_bound_is_the_expectation_over_paths_and_above_the_likelihood(case
     x0 = np.array(list(itertools.product(case.data, repeat=D)))
     u = noise_to_reach(case, x0)
     bound = jax.jit(
-        lambda tr, x0, noise: d3pm.all_t_bound(
+        lambda process, x0, noise: d3pm.all_t_bound(
             lambda xt, t: denoise(case, xt, t),
-            tr,
+            process,
             x0,
             lambda t: noise[t - 1],
             functools.partial(d3pm.posterior_kl, first_step=first_step),
         )
     )
     total = np.zeros(len(x0))
-    Qbar = np.asarray(case.tr.Qbar(jnp.arange(T + 1)))
+    Qbar = np.asarray(case.process.Qbar(jnp.arange(T + 1)))
     for a, b in STATES:  # both elements are taken to this state at every t
         found = bound(
-            case.tr, jnp.asarray(x0), jnp.asarray(np.stack([u[:, a, :, 0], u[:, b, :, 1]], axis=-1))
+            case.process, jnp.asarray(x0), jnp.asarray(np.stack([u[:, a, :, 0], u[:, b, :, 1]], axis=-1))
         )
         for t, q in enumerate(Qbar[1:], 1):
             weight = q[x0[:, 0], a] * q[x0[:, 1], b]
@@ -182,17 +184,17 @@ def test_reverse_chain_draws_what_the_enumerated_steps_say(case_and_rule):
     case, first_step = case_and_rule
     n = 300
     u = np.random.default_rng(2).uniform(size=(T + 1, n, D))
-    xT = np.asarray(case.tr.draw_prior(jnp.asarray(u[0])))
+    xT = np.asarray(case.process.draw_prior(jnp.asarray(u[0])))
     chain = jax.jit(
-        lambda tr, xT, u: d3pm.ancestral(
+        lambda process, xT, u: d3pm.ancestral(
             lambda x, t: denoise(case, x, t),
-            tr,
+            process,
             xT,
             lambda t: u[t],
             range(T + 1),
             functools.partial(d3pm.p_logits, first_step=first_step),
         )
-    )(case.tr, jnp.asarray(xT), jnp.asarray(u))
+    )(case.process, jnp.asarray(xT), jnp.asarray(u))
     x = xT
     for t in range(T, 0, -1):
         np.testing.assert_array_equal(chain.states[t], x)

@@ -39,26 +39,28 @@ def shorter_chain(Q):
 
 
 @jax.jit
-def term(tr, x0, xt, ts):
-    return d3pm.posterior_kl(tr, denoise(xt, tr.time[ts]), x0, xt, ts).sum(1)
+def term(process, x0, xt, ts):
+    return d3pm.posterior_kl(process, denoise(xt, process.time[ts]), x0, xt, ts).sum(1)
 
 
 @pytest.mark.parametrize("name", ["uniform", "dense"])
 def test_a_strided_bound_is_that_of_the_paths_of_the_shorter_chain(name):
     case = families.make(name)
-    tr, (Q, reverse) = d3pm.respace(case.tr, GRID), shorter_chain(case.Q)
+    process, (Q, reverse) = d3pm.respace(case.process, GRID), shorter_chain(case.Q)
     x0 = np.array(list(itertools.product(case.data, repeat=2)))
 
-    total = np.array(d3pm.prior_kl(tr, jnp.asarray(x0)).sum(1))
+    total = np.array(d3pm.prior_kl(process, jnp.asarray(x0)).sum(1))
     for t in (1, 2):
-        ts, q = jnp.full(len(x0), t), np.asarray(case.tr.Qbar(jnp.asarray(GRID[t - 1])))
-        total += paths.expected_term(lambda xt, ts=ts: term(tr, x0, xt, ts), q, x0)
+        ts, q = jnp.full(len(x0), t), np.asarray(case.process.Qbar(jnp.asarray(GRID[t - 1])))
+        total += paths.expected_term(lambda xt, ts=ts: term(process, x0, xt, ts), q, x0)
     expected, exact = np.array([paths.bound_and_nll(Q, case.prior, reverse, x) for x in x0]).T
     np.testing.assert_allclose(total, expected, rtol=1e-12)
     assert np.all(total >= exact)
     many, index = jnp.tile(jnp.asarray(x0[4:5]), (20_000, 1)), jnp.arange(20_000)
-    estimate = jax.jit(lambda tr: d3pm.estimate_bound(jax.random.key(0), denoise, tr, many, index).total())
-    mean, error = d3pm.mean_and_se(estimate(tr))
+    estimate = jax.jit(
+        lambda process: d3pm.estimate_bound(jax.random.key(0), denoise, process, many, index).total()
+    )
+    mean, error = d3pm.mean_and_se(estimate(process))
     assert abs(mean - expected[4]) < 4 * error
     assert error < 0.05
 
@@ -66,11 +68,11 @@ def test_a_strided_bound_is_that_of_the_paths_of_the_shorter_chain(name):
 @pytest.mark.parametrize("n", [1, 3, 4])
 def test_the_mean_over_every_choice_of_t_is_the_whole_bound(n):
     """At the same noise for every t. A step of a stratum of size s is chosen by s of 12 u."""
-    tr, grid = families.make("uniform").tr, (jnp.arange(12) + 0.5) / 12
+    process, grid = families.make("uniform").process, (jnp.arange(12) + 0.5) / 12
     x0 = jnp.asarray(STATES)
     noise = jnp.asarray(np.random.default_rng(7).random(STATES.shape))
-    whole = d3pm.all_t_bound(denoise, tr, x0, lambda t: noise).total()
-    bound = jax.jit(lambda u: d3pm.strata_bound(denoise, tr, x0, u, lambda j: noise))
+    whole = d3pm.all_t_bound(denoise, process, x0, lambda t: noise).total()
+    bound = jax.jit(lambda u: d3pm.strata_bound(denoise, process, x0, u, lambda j: noise))
     # the choices in one stratum do not interact with those in another: move all together
     mean = np.mean([bound(jnp.full((n, len(STATES)), u)) for u in grid], axis=0)
     np.testing.assert_allclose(mean, whole, rtol=1e-12)
@@ -91,16 +93,18 @@ def test_strata_cover_every_step_once():
 
 
 def test_a_stratified_estimate_is_unbiased_and_does_not_depend_on_the_batch():
-    tr, x0 = families.make("uniform").tr, jnp.tile(jnp.array([[0, 2]]), (4000, 1))
+    process, x0 = families.make("uniform").process, jnp.tile(jnp.array([[0, 2]]), (4000, 1))
     index = jnp.arange(4000)
-    estimate = jax.jit(lambda x0, index: d3pm.stratified_bound(jax.random.key(1), denoise, tr, x0, index, 3))
+    estimate = jax.jit(
+        lambda x0, index: d3pm.stratified_bound(jax.random.key(1), denoise, process, x0, index, 3)
+    )
     found = estimate(x0, index)
     exact, one = 0.0, np.asarray(x0[:1])
     for t in range(1, T + 1):
-        ts, q = jnp.full(1, t), np.asarray(tr.Qbar(jnp.asarray(t)))
-        exact += paths.expected_term(lambda xt, ts=ts: term(tr, one, xt, ts), q, one)[0]
+        ts, q = jnp.full(1, t), np.asarray(process.Qbar(jnp.asarray(t)))
+        exact += paths.expected_term(lambda xt, ts=ts: term(process, one, xt, ts), q, one)[0]
     mean, error = d3pm.mean_and_se(found)
-    assert abs(mean - exact - d3pm.prior_kl(tr, x0[:1]).sum()) < 4 * error
+    assert abs(mean - exact - d3pm.prior_kl(process, x0[:1]).sum()) < 4 * error
     np.testing.assert_allclose(estimate(x0[7:9], index[7:9]), found[7:9], rtol=1e-12)
 
 

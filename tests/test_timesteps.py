@@ -49,13 +49,19 @@ def test_a_batch_counts_in_any_order():
 @pytest.mark.usefixtures("x64")
 def test_the_stochastic_bound_is_the_whole_bound_on_average():
     """Sum over t of p_t (kl_t / p_t + prior) at the same noise: no matter what p is."""
-    tr, rng = d3pm.uniform(np.array([0.3, 0.5, 1.0]), 3), np.random.default_rng(0)
+    process, rng = d3pm.uniform(np.array([0.3, 0.5, 1.0]), 3), np.random.default_rng(0)
     x0, p = jnp.asarray(rng.integers(0, 3, (1, 4))), np.array([0.2, 0.1, 0.7])
     u, logits = jnp.asarray(rng.random((4, 1, 4))), jnp.asarray(rng.normal(size=(4, 1, 4, 3)))
-    bound = d3pm.all_t_bound(lambda xt, t: logits[t[0]], tr, x0, lambda t: u[t]).total()
+    bound = d3pm.all_t_bound(lambda xt, t: logits[t[0]], process, x0, lambda t: u[t]).total()
     mean = 0.0
     for t in (1, 2, 3):
         ts = jnp.full(1, t)
-        kl = d3pm.posterior_kl(tr, logits[t], x0, d3pm.q_sample(tr, x0, ts, u[t]), ts)
-        mean += p[t - 1] * d3pm.stochastic_bound(tr, kl, x0, jnp.full(1, p[t - 1]))
+        kl = d3pm.posterior_kl(process, logits[t], x0, d3pm.q_sample(process, x0, ts, u[t]), ts)
+        mean += p[t - 1] * d3pm.stochastic_bound(process, kl, x0, jnp.full(1, p[t - 1]))
     np.testing.assert_allclose(mean, bound, rtol=1e-12)
+
+
+def test_low_discrepancy_covers_every_step():
+    for u in (0.0, 0.3, 1 - 2**-24):
+        t = d3pm.low_discrepancy(jnp.float32(u), 64, 20)
+        assert set(np.bincount(t, minlength=21)[1:]) == {3, 4}

@@ -11,7 +11,7 @@ from d3pm_jax import losses, show
 from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.config import Config
 from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation.forward import effect, half_left, weight
+from d3pm_jax.evaluation.process_effect import effect, half_left, weight
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.processes import Process
 

@@ -5,16 +5,15 @@
 
 from d3pm_jax.losses import continuous as continuous
 from d3pm_jax.losses import fused as fused  # registers the fast forms
+from d3pm_jax.losses.cross_entropy import cross_entropy, smoothed_cross_entropy
 from d3pm_jax.losses.variational import (
     Hybrid,
-    cross_entropy,
     direct_kl,
     hybrid,
     marginal_kl,
     mean_over_steps,
     posterior_kl,
     prior_kl,
-    smoothed_cross_entropy,
     stochastic_bound,
 )
 

@@ -5,15 +5,15 @@ hold every entry against the definition.
 """
 
 from d3pm_jax.losses import fused_dense, fused_masked, fused_mixing
-from d3pm_jax.losses.elementwise import numbers_per_element
-from d3pm_jax.losses.variational import dispatch_marginal_kl, loss_terms
+from d3pm_jax.losses.fused_by_parts import numbers_per_element
+from d3pm_jax.losses.variational import dispatch_kl_and_ce, dispatch_marginal_kl
 from d3pm_jax.processes.dense import Dense
 from d3pm_jax.processes.masked import Masked
 from d3pm_jax.processes.mixing import Mixing
 
-loss_terms.register(Mixing, fused_mixing.loss_terms)
-loss_terms.register(Masked, fused_masked.loss_terms)
-loss_terms.register(Dense, fused_dense.loss_terms)
+dispatch_kl_and_ce.register(Mixing, fused_mixing.kl_and_ce)
+dispatch_kl_and_ce.register(Masked, fused_masked.kl_and_ce)
+dispatch_kl_and_ce.register(Dense, fused_dense.kl_and_ce)
 
 dispatch_marginal_kl.register(Mixing, fused_mixing.marginal_kl)
 

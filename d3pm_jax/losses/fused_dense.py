@@ -12,8 +12,9 @@ from jax import lax
 from jaxtyping import Array
 
 from d3pm_jax.checks import check_categories, check_t
-from d3pm_jax.losses.elementwise import by_autodiff, elementwise, numbers_per_element
-from d3pm_jax.losses.variational import cross_entropy, posterior_kl_definition
+from d3pm_jax.losses.cross_entropy import cross_entropy
+from d3pm_jax.losses.fused_by_parts import by_autodiff, by_parts, numbers_per_element
+from d3pm_jax.losses.variational import posterior_kl_definition
 from d3pm_jax.posteriors import FirstStep, check_first_step
 from d3pm_jax.processes.base import promote
 from d3pm_jax.processes.dense import Dense
@@ -30,20 +31,18 @@ class Factors(NamedTuple):
     norm_p: Array
 
 
-def loss_terms(
+def kl_and_ce(
     process: Dense, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
 ) -> tuple[Array, Array]:
-    """Computes `variational.loss_terms`, the KL by parts of the elements together with its gradient."""
+    """Computes `dispatch_kl_and_ce`, the KL by parts of the elements together with its gradient."""
     x0, xt = check_categories("x0", x0, process.K), check_categories("xt", xt, process.K)
     t = check_t(t, 1, process.T)
     check_first_step(first_step)
     logits, ce = promote(process, logits_x0), cross_entropy(process, logits_x0, x0)
-    kl = elementwise(
-        kl_from_factors, kl_and_gradient, numbers_per_element(process), process, logits, x0, xt, t
-    )
+    kl = by_parts(kl_from_factors, kl_and_gradient, numbers_per_element(process), process, logits, x0, xt, t)
     if first_step == "x0":
         ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)
-        kl = jnp.where((ts == 1) & (gather(process.Q_back, ts, xt, x0) > 0), ce, kl)
+        kl = jnp.where((ts == 1) & (gather(process.Q_transposed, ts, xt, x0) > 0), ce, kl)
     return kl, ce
 
 
@@ -59,7 +58,7 @@ def kl_and_gradient(process: Dense, logits: Array, x0: Array, xt: Array, t: Arra
 
     def fast() -> tuple[Array, Array]:
         g = f.back / f.norm_p - jnp.where(f.q > 0, f.q / jnp.where(f.q > 0, f.v, 1.0), 0.0)
-        g = _times(g, jnp.swapaxes(gather(process.Q_cum, t - 1), -1, -2))
+        g = _times(g, jnp.swapaxes(gather(process.Qbar_table, t - 1), -1, -2))
         return kl, f.p0 * (g - jnp.sum(f.p0 * g, axis=-1, keepdims=True))
 
     return lax.cond(safe, fast, lambda: by_autodiff(posterior_kl_definition, process, logits, x0, xt, t))
@@ -72,10 +71,10 @@ def _from_factors(
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     p0 = weights * (1 / jnp.sum(weights, axis=-1, keepdims=True))
     back, row = (
-        gather(process.Q_back, expand_trailing(t, xt.shape), xt),
-        gather(process.Q_cum, expand_trailing(t - 1, x0.shape), x0),
+        gather(process.Q_transposed, expand_trailing(t, xt.shape), xt),
+        gather(process.Qbar_table, expand_trailing(t - 1, x0.shape), x0),
     )
-    v = _times(p0, gather(process.Q_cum, t - 1))
+    v = _times(p0, gather(process.Qbar_table, t - 1))
     joint_q, joint_p = back * row, back * v
     norm_q, norm_p = (jnp.sum(x, axis=-1, keepdims=True) for x in (joint_q, joint_p))
     q, p = joint_q * (1 / norm_q), joint_p * (1 / norm_p)

@@ -11,24 +11,24 @@ from jaxtyping import Array
 
 from d3pm_jax import numerics
 from d3pm_jax.checks import check_categories, check_t
-from d3pm_jax.losses.elementwise import Loss, WithGradient, by_autodiff, elementwise, numbers_per_element
-from d3pm_jax.losses.variational import cross_entropy, dispatch_marginal_kl
-from d3pm_jax.losses.variational import loss_terms as inner_loss_terms
+from d3pm_jax.losses.cross_entropy import cross_entropy
+from d3pm_jax.losses.fused_by_parts import Loss, WithGradient, by_autodiff, by_parts, numbers_per_element
+from d3pm_jax.losses.variational import dispatch_kl_and_ce, dispatch_marginal_kl
 from d3pm_jax.posteriors import FirstStep, check_first_step
 from d3pm_jax.processes.base import promote
 from d3pm_jax.processes.masked import NEG_INF, Masked
 from d3pm_jax.processes.tables import expand_trailing, gather_steps
 
 
-def loss_terms(
+def kl_and_ce(
     process: Masked, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
 ) -> tuple[Array, Array]:
-    """Computes `variational.loss_terms`, the KL by parts of the elements together with its gradient."""
+    """Computes `dispatch_kl_and_ce`, the KL by parts of the elements together with its gradient."""
     x0, xt = check_categories("x0", x0, process.K), check_categories("xt", xt, process.K)
     t = check_t(t, 1, process.T)
     check_first_step(first_step)
     size, logits = numbers_per_element(process), promote(process, logits_x0)
-    kl = elementwise(*_losses(first_step), size, process, logits, x0, xt, t)
+    kl = by_parts(*_losses(first_step), size, process, logits, x0, xt, t)
     return kl, cross_entropy(process, logits_x0, x0)
 
 
@@ -45,7 +45,7 @@ def _kl_by_chain_rule(
     """Applies the chain rule: first whether x_{t-1} is the mask, then what it is if not."""
     visible, hidden = logits[..., :-1], process.K - 1
     inner_x0, inner_xt = process.inner_category(x0), process.inner_category(xt)
-    unmasked, _ = inner_loss_terms(process.inner, visible, inner_x0, inner_xt, t, "bayes")
+    unmasked, _ = dispatch_kl_and_ce(process.inner, visible, inner_x0, inner_xt, t, "bayes")
     marginal = dispatch_marginal_kl(process.inner, visible, inner_x0, t - 1)
     q, p = _is_masked(process, logits, x0, t)
     weight = jnp.exp(q[..., 1])

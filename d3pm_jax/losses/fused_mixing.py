@@ -25,12 +25,12 @@ from jaxtyping import Array
 
 from d3pm_jax import numerics
 from d3pm_jax.checks import check_categories, check_t
-from d3pm_jax.losses.mixing_terms import (
+from d3pm_jax.losses.fused_mixing_coefficients import (
     NEG_INF,
     Endpoints,
-    Rest,
+    OtherCategories,
     Softmax,
-    Step,
+    StepLogs,
     Table,
     endpoints,
     finite,
@@ -45,10 +45,10 @@ from d3pm_jax.processes.mixing import Mixing, PiKind
 from d3pm_jax.processes.tables import expand_trailing, gather
 
 
-def loss_terms(
+def kl_and_ce(
     process: Mixing, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
 ) -> tuple[Array, Array]:
-    """Computes `variational.loss_terms` in O(K)."""
+    """Computes `variational.dispatch_kl_and_ce` in O(K)."""
     x0 = check_categories("x0", x0, process.K)
     xt = check_categories("xt", xt, process.K)
     t = check_t(t, 1, process.T)
@@ -57,7 +57,7 @@ def loss_terms(
     pi_0, pi_t = gather(process.log_pi, x0), gather(process.log_pi, xt)
     a, b = gather(process.log_alpha, ts), gather(process.log_beta, ts) + pi_t
     c, m = gather(process.log_alpha_bar, ts - 1), gather(process.log_beta_bar, ts - 1)
-    kl, ce = _kl_and_ce(process, logits_x0, x0, xt, Step(a, b, c, m, pi_0, pi_t))
+    kl, ce = _from_step(process, logits_x0, x0, xt, StepLogs(a, b, c, m, pi_0, pi_t))
     if first_step == "x0":
         possible = jnp.where(xt == x0, numerics.log_add(a, b), b) > -jnp.inf
         kl = jnp.where((ts == 1) & possible, ce, kl)
@@ -73,18 +73,20 @@ def marginal_kl(process: Mixing, logits_x0: Array, x0: Array, t: Array) -> Array
     pi_0, pi_t = gather(process.log_pi, x0), gather(process.log_pi, xt)
     c, m = gather(process.log_alpha_bar, ts), gather(process.log_beta_bar, ts)
     certain = jnp.zeros(x0.shape, process.log_pi.dtype)
-    return _kl_and_ce(process, logits_x0, x0, xt, Step(certain - jnp.inf, certain, c, m, pi_0, pi_t))[0]
+    return _from_step(process, logits_x0, x0, xt, StepLogs(certain - jnp.inf, certain, c, m, pi_0, pi_t))[0]
 
 
-def _kl_and_ce(process: Mixing, logits_x0: Array, x0: Array, xt: Array, step: Step) -> tuple[Array, Array]:
+def _from_step(
+    process: Mixing, logits_x0: Array, x0: Array, xt: Array, step: StepLogs
+) -> tuple[Array, Array]:
     log_pi = lax.stop_gradient(process.log_pi)
     return _terms(process.pi_kind, promote(process, logits_x0), x0, xt, step, log_pi)
 
 
-def _forward(pi_kind: PiKind, logits: Array, x0: Array, xt: Array, step: Step, log_pi: Array):
+def _forward(pi_kind: PiKind, logits: Array, x0: Array, xt: Array, step: StepLogs, log_pi: Array):
     softmax, log_p0, log_pt = _softmax(logits, x0, xt)
     ends = endpoints(step, log_p0, log_pt, xt == x0)
-    rest = _rest(pi_kind, logits, x0, xt, step, ends, softmax, log_pi)
+    rest = _other_categories(pi_kind, logits, x0, xt, step, ends, softmax, log_pi)
     row = tiles.materialize(partial(saved, pi_kind), (step, ends, rest, softmax, log_p0, log_pt, xt == x0))
     return (row.kl, row.ce), (logits, x0, xt, log_pi, row)
 
@@ -120,21 +122,21 @@ def _probabilities(logits: Array, softmax: Softmax) -> Array:
     return jnp.exp(logits - softmax.top[..., None]) * softmax.inverse[..., None]
 
 
-def _rest(
+def _other_categories(
     pi_kind: PiKind,
     logits: Array,
     x0: Array,
     xt: Array,
-    step: Step,
+    step: StepLogs,
     ends: Endpoints,
     softmax: Softmax,
     log_pi: Array,
-) -> Rest:
+) -> OtherCategories:
     """Sums over j with p = 0 at x_0 and x_t, whose terms are then known, and takes these off again."""
     q = jnp.exp(step.b + step.m - finite(ends.norm_q))
     rho = jnp.exp(jnp.where(step.m == NEG_INF, NEG_INF, step.c - step.m))
     if pi_kind == "point":
-        return Rest(jnp.zeros_like(q), jnp.zeros_like(q), q, rho)
+        return OtherCategories(jnp.zeros_like(q), jnp.zeros_like(q), q, rho)
     if pi_kind == "uniform":
         q, rho = q * jnp.exp(step.pi_0), rho * jnp.exp(-step.pi_0)
     log_least = jnp.where(step.b == NEG_INF, 0.0, finite(ends.norm_q) - finite(ends.norm_p))
@@ -144,7 +146,7 @@ def _rest(
     kl, S = tiles.over_parts(part, logits, x0, xt, *softmax, q, rho, least, unreached)
     pi_0, pi_t = pi_at_endpoints(pi_kind, step)
     apart = pi_0 + jnp.where(xt == x0, 0.0, pi_t)
-    return Rest(kl - q * apart * ((least - 1) - log_least), S, q, rho)
+    return OtherCategories(kl - q * apart * ((least - 1) - log_least), S, q, rho)
 
 
 def _sums(
@@ -157,7 +159,7 @@ def _sums(
     inverse: Array,
     *rows: Array,
 ) -> tuple[Array, Array]:
-    """Returns `Rest.kl` and `Rest.S` with p = 0 at x_0 and x_t; least is the least p_j / q_j."""
+    """Returns kl and S of `OtherCategories` with p = 0 at x_0 and x_t; least is the least p_j / q_j."""
     q, rho, least, unreached = rows
     pi, per_pi = table
     p = _without(_without(_probabilities(logits, Softmax(top, inverse)), x0), xt)

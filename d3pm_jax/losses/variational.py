@@ -7,14 +7,13 @@ family has one is in `fused`.
 from functools import singledispatch
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import check_categories
+from d3pm_jax.losses.cross_entropy import cross_entropy
 from d3pm_jax.posteriors import FirstStep, log_p_x0, p_joint, p_prev, q_posterior
-from d3pm_jax.processes.base import Process, promote
+from d3pm_jax.processes.base import Process
 
 
 def posterior_kl_definition(
@@ -46,7 +45,7 @@ def marginal_kl_definition(
 
 
 @singledispatch
-def loss_terms(
+def dispatch_kl_and_ce(
     process: Process, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
 ) -> tuple[Array, Array]:
     """Gives (`posterior_kl`, `cross_entropy`), which share their sums over K; by default the definitions."""
@@ -70,8 +69,9 @@ def posterior_kl(
 ) -> Float[Array, "*S"]:
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)): the term L_{t-1} of the bound (D3PM eq. 1).
 
-    At t = 1 it is the reconstruction term -log p(x_0 | x_1), because q is then certain of x_0. The gradient
-    of some families is by hand or by parts: reverse mode only.
+    At t = 1 it is the reconstruction term -log p(x_0 | x_1), because q is then certain of x_0. The definition
+    is `posterior_kl_definition`; families have faster forms, whose gradient is by hand or by parts: reverse
+    mode only.
 
     Args:
         process: the forward process.
@@ -83,24 +83,7 @@ def posterior_kl(
     Returns:
         Nats. +inf where the prediction rules out what happened; 0 for an impossible pair (x_0, x_t).
     """
-    return loss_terms(process, logits_x0, x0, xt, t, first_step)[0]
-
-
-def cross_entropy(
-    process: Process, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"]
-) -> Float[Array, "*S"]:
-    """-log p(x_0 | x_t), the auxiliary loss of D3PM eq. 5.
-
-    Args:
-        process: the forward process, whose K the logits must have.
-        logits_x0: the network's unnormalised log p(x_0 | x_t).
-        x0: categories.
-
-    Returns:
-        Nats, +inf where the prediction rules x_0 out.
-    """
-    x0 = check_categories("x0", x0, process.K)
-    return -numerics.log_prob(promote(process, logits_x0), x0)
+    return dispatch_kl_and_ce(process, logits_x0, x0, xt, t, first_step)[0]
 
 
 def marginal_kl(
@@ -147,40 +130,6 @@ def direct_kl(
     return numerics.kl(q_posterior(process, x0, xt, t), p_prev(process, logits_prev, xt, t))
 
 
-def smoothed_cross_entropy(
-    process: Process,
-    logits_x0: Float[Array, "*S K"],
-    x0: Int[Array, "*S"],
-    smoothing: float,
-    mask_id: int | None = None,
-) -> Float[Array, "*S"]:
-    """-sum_k r_k log p_k with r = (1 - smoothing) onehot(x_0) + smoothing / K: label smoothing.
-
-    Args:
-        process: the forward process, whose K the logits must have.
-        logits_x0: the network's unnormalised log p(x_0 | x_t).
-        x0: categories.
-        smoothing: in [0, 1]; 0 is `cross_entropy`.
-        mask_id: a category that gets no mass, the others smoothing / (K - 1): an extra mask that the head
-            forbids (`heads.forbid`), which would cost +inf.
-
-    Returns:
-        Nats, +inf where the prediction rules out a category that has mass.
-
-    Raises:
-        ValueError: smoothing is outside [0, 1].
-    """
-    x0 = check_categories("x0", x0, process.K)
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"smoothing = {smoothing}: it must be in [0, 1]")
-    log_p = numerics.log_normalize(promote(process, logits_x0))
-    each = jnp.full(process.K, smoothing / (process.K - (mask_id is not None)), log_p.dtype)
-    each = each if mask_id is None else each.at[mask_id].set(0.0)
-    onehot = jax.nn.one_hot(x0, process.K, dtype=log_p.dtype)
-    target = (1 - smoothing) * onehot + jnp.broadcast_to(each, onehot.shape)
-    return -jnp.sum(jnp.where(target > 0, target * log_p, 0.0), axis=-1)
-
-
 class Hybrid(NamedTuple):
     """Holds the hybrid loss and its two terms, in nats per element."""
 
@@ -207,7 +156,7 @@ def hybrid(
     Returns:
         The loss and its two terms. The mean over elements and t has no factor T, as in the official code.
     """
-    kl, ce = loss_terms(process, logits_x0, x0, xt, t, first_step)
+    kl, ce = dispatch_kl_and_ce(process, logits_x0, x0, xt, t, first_step)
     return Hybrid(jnp.where(ce_weight == 0, kl, kl + ce_weight * ce), kl, ce)  # 0 inf = 0
 
 

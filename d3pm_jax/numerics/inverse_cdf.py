@@ -4,6 +4,9 @@ A noise value is u, in [0, 1), or u + g u_low with a second word u_low in [0, 1)
 2^-23 in float32, 2^-52 in float64. With u alone an event cannot be likelier or rarer by less than g; with
 both words probabilities far below it come out right. Boundaries are sums of two floats (Dekker 1971), so
 that each category gets the number of grid points that its probability asks for, rounded up or down.
+
+This is the rule of reverse steps and of any row. Families draw x_t by rules of their own, which cost less and
+are said by their `draw_q`; so does `losses.continuous`.
 """
 
 import math

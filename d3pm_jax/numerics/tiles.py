@@ -47,8 +47,8 @@ def materialize(f: Callable[..., Rows], args: Any) -> Rows:
     XLA on a CPU merges whatever leads from a sum over K to the next pass over [*S, K] with that pass, and
     makes it anew for each of the K. It does not look into a loop; with one axis there is nothing to halve.
     Whether it is still needed: put `return f(*args)` in the place of the body, and compare the rows uniform
-    and absorbing of `python benchmarks/kernels.py loss`. With jax 0.10.2 on an AMD EPYC (Zen 3) a loss without
-    it takes 0.92 to 0.94 of the time; other CPUs have not been measured again since it was written.
+    and absorbing of `python benchmarks/kernels.py loss`. With jax 0.10.2 on an AMD EPYC (Zen 3) a loss
+    without it takes 0.92 to 0.94 of the time; other CPUs have not been measured again since it was written.
     """
     leaves, tree = jax.tree.flatten(args)
     S = leaves[0].shape

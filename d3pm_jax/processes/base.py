@@ -26,6 +26,7 @@ class Process(abc.ABC):
 
     The other methods follow from these; the families of this package define them too, in ways that cost less.
     `log_q_back` and `log_q_probs` must agree with each other: x_t given x_0 is t steps of x_t given x_{t-1}.
+    `mixing` is the family to copy: a frozen dataclass that is a pytree, and constructors that check.
     """
 
     K: int  # number of categories

@@ -45,7 +45,7 @@ class Spec(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("Q_back", "Q_cum", "cdf", "log_pi", "prior_cdf", "steps"),
+    data_fields=("Q_transposed", "Qbar_table", "cdf", "log_pi", "prior_cdf", "times"),
     meta_fields=("K", "T"),
     drop_fields=("spec",),
 )
@@ -56,48 +56,48 @@ class Dense(Process):
     Exact relative to its tables, whose entries below `numerics.smallest_entry` are 0.
     """
 
-    Q_back: Leaf  # [T + 1, K, K]  Q_back[t, j, i] = Q[t, i, j]
-    Q_cum: Leaf  # [T + 1, K, K]  Qbar
+    Q_transposed: Leaf  # [T + 1, K, K]  Q_transposed[t, j, i] = Q[t, i, j]
+    Qbar_table: Leaf  # [T + 1, K, K]  Qbar
     cdf: Leaf  # [T + 1, K, K]  cumulative sums of the rows of Qbar, each rounded up to a float
     log_pi: Leaf  # [K]
     prior_cdf: Leaf  # [2, K]  cumulative sum of the prior, as the sum of two floats
-    steps: Leaf  # int32 [T + 1]  `time`
+    times: Leaf  # int32 [T + 1]  `time`
     K: int
     T: int
     spec: Spec | None = None
 
     @property
     def time(self) -> Int[Array, " T1"]:
-        return self.steps
+        return self.times
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         t = check_t(t, 0, self.T)
-        return jnp.swapaxes(gather(self.Q_back, t), -1, -2)
+        return jnp.swapaxes(gather(self.Q_transposed, t), -1, -2)
 
     def Qbar(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         t = check_t(t, 0, self.T)
-        return gather(self.Q_cum, t)
+        return gather(self.Qbar_table, t)
 
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         x0 = check_categories("x0", x0, self.K)
         t = check_t(t, 0, self.T)
-        return jnp.log(gather(self.Q_cum, expand_trailing(t, x0.shape), x0))
+        return jnp.log(gather(self.Qbar_table, expand_trailing(t, x0.shape), x0))
 
     def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         xt = check_categories("xt", xt, self.K)
         t = check_t(t, 0, self.T)
-        return jnp.log(gather(self.Q_back, expand_trailing(t, xt.shape), xt))
+        return jnp.log(gather(self.Q_transposed, expand_trailing(t, xt.shape), xt))
 
     def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         xt, t = check_categories("xt", xt, self.K), check_t(t, 0, self.T)
         ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)[..., None]
-        return jnp.log(gather(self.Q_cum, ts, self._categories(ts[..., 0]), xt[..., None]))
+        return jnp.log(gather(self.Qbar_table, ts, self._categories(ts[..., 0]), xt[..., None]))
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         t = check_t(t, 0, self.T)
         expand_trailing(t, log_p.shape[:-1])
         rows = jnp.reshape(log_p, (*jnp.shape(t), -1, self.K))
-        return jnp.reshape(numerics.log_matmul(rows, gather(self.Q_cum, t)), log_p.shape)
+        return jnp.reshape(numerics.log_matmul(rows, gather(self.Qbar_table, t)), log_p.shape)
 
     def log_prior(self) -> Float[Array, " K"]:
         return self.log_pi
@@ -134,7 +134,7 @@ class Dense(Process):
     def respaced(self, grid: Sequence[int]) -> "Dense":
         Q, prior = require_spec(self.spec)
         products = [reduce(np.matmul, (Q[t - 1] for t in steps)) for steps in steps_between(grid)]
-        return _dense(products, prior, np.asarray(self.steps)[[0, *grid]])[0]
+        return _dense(products, prior, np.asarray(self.times)[[0, *grid]])[0]
 
 
 def dense(Q: Iterable[np.ndarray], prior: np.ndarray | None = None) -> Dense:
@@ -159,7 +159,7 @@ def dense(Q: Iterable[np.ndarray], prior: np.ndarray | None = None) -> Dense:
     return process
 
 
-def _dense(Q: Matrices, prior: np.ndarray | None, steps: np.ndarray | Array) -> tuple[Dense, np.ndarray]:
+def _dense(Q: Matrices, prior: np.ndarray | None, times: np.ndarray | Array) -> tuple[Dense, np.ndarray]:
     """Returns the process and the float64 Qbar[T]."""
     back, cum, cdf, Qbar = _tables(Q)
     K = len(Qbar)
@@ -170,7 +170,7 @@ def _dense(Q: Matrices, prior: np.ndarray | None, steps: np.ndarray | Array) -> 
         *(jnp.asarray(x) for x in (back, cum, cdf)),
         log_pi=log_pi,
         prior_cdf=double_float.from_float64(_cumulative(pi)),
-        steps=jnp.asarray(steps),
+        times=jnp.asarray(times),
         K=K,
         T=len(Q),
         spec=Spec(Q, pi),

@@ -63,7 +63,7 @@ class Mixing(Process):
     log_pi: Leaf  # [K]
     pi: Leaf  # [2, K]  as the sum of two floats
     cdf: Leaf  # [2, K]  cumulative sum of pi, as the sum of two floats
-    steps: Leaf  # int32 [T + 1]  `time`
+    times: Leaf  # int32 [T + 1]  `time`
     K: int
     T: int
     pi_kind: PiKind
@@ -71,7 +71,7 @@ class Mixing(Process):
 
     @property
     def time(self) -> Int[Array, " T1"]:
-        return self.steps
+        return self.times
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         return self._dense(self.log_alpha, self.log_beta, t)
@@ -169,7 +169,7 @@ class Mixing(Process):
 
     def respaced(self, grid: Sequence[int]) -> "Mixing":
         beta, pi = require_spec(self.spec)
-        return _mixing(compose(beta, grid), pi, np.asarray(self.steps)[[0, *grid]])
+        return _mixing(compose(beta, grid), pi, np.asarray(self.times)[[0, *grid]])
 
     def _cdf(self, k: Array) -> Pair:
         return gather(self.cdf[0], k), gather(self.cdf[1], k)
@@ -217,7 +217,7 @@ def _check_range(beta: np.ndarray, beta_bar: np.ndarray, pi: np.ndarray) -> None
         )
 
 
-def _mixing(beta: np.ndarray, pi: np.ndarray, steps: np.ndarray | Array) -> Mixing:
+def _mixing(beta: np.ndarray, pi: np.ndarray, times: np.ndarray | Array) -> Mixing:
     """Makes the tables of `marginal`."""
     log_alpha_bar, log_beta_bar = log_bars(beta)
     log_alpha, log_beta = log_steps(beta)
@@ -231,7 +231,7 @@ def _mixing(beta: np.ndarray, pi: np.ndarray, steps: np.ndarray | Array) -> Mixi
         log_pi=jnp.asarray(log_pi),
         pi=double_float.from_float64(pi / pi.sum()),
         cdf=double_float.from_float64(cdf),
-        steps=jnp.asarray(steps),
+        times=jnp.asarray(times),
         K=pi.size,
         T=beta.size,
         pi_kind=_pi_kind(pi),

@@ -21,7 +21,7 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
     """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
 
     Args:
-        config: of the run; when resuming it must be that of the run, but for `workdir.FREE`.
+        config: of the run; when resuming it must be that of the run, but for `workdir.MAY_CHANGE`.
         workdir: where everything is written.
         resume: go on with the run in workdir.
 

@@ -13,7 +13,7 @@ CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
 
 # Fields that do not change what a step computes; they may change when a run is resumed.
-FREE = (
+MAY_CHANGE = (
     "data.dir",
     "train.checkpoint_every",
     "train.keep_checkpoints",
@@ -53,7 +53,7 @@ def check_resume(old: Config, new: Config) -> None:
     Raises:
         UserError: naming the fields that differ.
     """
-    changed = {k: v for k, v in config_io.differences(old, new).items() if k not in FREE}
+    changed = {k: v for k, v in config_io.differences(old, new).items() if k not in MAY_CHANGE}
     if changed:
         listed = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
         raise UserError(f"cannot resume with another config ({listed}): undo that, or start in a new workdir")

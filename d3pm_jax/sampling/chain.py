@@ -1,4 +1,7 @@
-"""Runs the one loop of all samplers: from t = T down to 1, noise given, as one compiled program."""
+"""Runs the one loop of all samplers: from t = T down to 1, noise given, as one compiled program.
+
+A sampler is a file beside `ancestral`, which says what a step does.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -7,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-Step = Callable[[Array, Array], Array]  # x_t int32 [B, *S], t int32 [] -> x_{t-1}, -1 where there is none
+# (x_t int32 [B, *S], t int32 []) -> x_{t-1}, -1 where there is none
+ReverseStep = Callable[[Array, Array], Array]
 
 
 class Chain(NamedTuple):
@@ -18,7 +22,7 @@ class Chain(NamedTuple):
     failed_at: Array  # int32 []  the first step t with nothing to draw from (NaN logits, say); 0 if none
 
 
-def run(step: Step, T: int, xT: Int[Array, " B *S"], record: Sequence[int] = ()) -> Chain:
+def run(step: ReverseStep, T: int, xT: Int[Array, " B *S"], record: Sequence[int] = ()) -> Chain:
     """x_{t-1} = step(x_t, t) for t = T..1.
 
     Args:

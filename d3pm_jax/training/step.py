@@ -53,7 +53,9 @@ class StepNoise(NamedTuple):
 
 Metrics = dict[str, Array]
 Predict = Callable[..., Array]  # (params, xt, time, key=None) -> logits of x_0
-Step = Callable[..., tuple[TrainState, Metrics]]  # (state, process, x0, key, noise=None) -> (state, metrics)
+TrainStep = Callable[
+    ..., tuple[TrainState, Metrics]
+]  # (state, process, x0, key, noise=None) -> (state, metrics)
 
 
 @partial(jax.jit, static_argnames=("timesteps", "shape", "T", "sharding"))
@@ -90,7 +92,7 @@ def make_step(
     predict: Predict,
     ema_decay: float,
     sharding: jax.sharding.Sharding | None = None,
-) -> Step:
+) -> TrainStep:
     """Makes the step (state, process, batch, key, noise=None) -> (state, metrics), in the memory of state.
 
     All randomness comes from fold_in(key, step), so a restart repeats it. Noise that is not passed is drawn

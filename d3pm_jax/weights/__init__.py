@@ -1,4 +1,7 @@
-"""Gives weights the names and layouts of other programs, one module for each."""
+"""Gives weights the names and layouts of other programs, one module for each: `twin` is that of torch_ref.
+
+Numbers of other programs that are no weights are in `compat`.
+"""
 
 from d3pm_jax.weights import twin
 

@@ -1,1 +1,5 @@
-"""What a run on disk gives to PyTorch: `presampled` noise."""
+"""Reads in PyTorch what a run leaves on disk: `presampled` noise."""
+
+from torch_ref.runs import presampled
+
+__all__ = ["presampled"]

@@ -1,6 +1,6 @@
 """The noise that `d3pm presample` drew, for a training in PyTorch that sees the same t and uniforms.
 
-The one module here that needs more than torch and NumPy: banks are ArrayRecord files.
+The one module here that needs more than torch and NumPy: its files are ArrayRecord files.
 """
 
 import json
@@ -16,16 +16,16 @@ def read(path: str) -> Iterator[tuple[Tensor, Tensor]]:
     """(t, u) of one training step after another: t int64 [B] in 1..T, u float32 [B, H, W, C] in [0, 1).
 
     Record 0 of the file is JSON. Record i + 1 is t int32 [B], the probability of each t float32 [B], which is
-    1 / T for the uniform t of a bank, and u float32 [B, H, W, C], all little-endian. `posteriors.q_sample`
+    1 / T for uniform t, and u float32 [B, H, W, C], all little-endian. `posteriors.q_sample`
     makes x_t of them.
 
     Raises:
-        ValueError: the file is no bank of version 1.
+        ValueError: the file is no noise file of version 1.
     """
     reader = array_record_module.ArrayRecordReader(str(path))
     header = json.loads(reader.read([0])[0])
     if (header.get("format"), header.get("version")) != ("d3pm noise bank", 1):
-        raise ValueError(f"{path} is no noise bank of version 1: presample it with this release")
+        raise ValueError(f"{path} is no noise file of version 1: presample it with this release")
     B = header["batch_size"]
     for i in range(header["steps"]):
         record = reader.read([i + 1])[0]

@@ -1,0 +1,60 @@
+"""Holds cross entropies of x_0, per element and in nats: the auxiliary losses."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax import numerics
+from d3pm_jax.checks import check_categories
+from d3pm_jax.processes.base import Process, promote
+
+
+def cross_entropy(
+    process: Process, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"]
+) -> Float[Array, "*S"]:
+    """-log p(x_0 | x_t), the auxiliary loss of D3PM eq. 5.
+
+    Args:
+        process: the forward process, whose K the logits must have.
+        logits_x0: the network's unnormalised log p(x_0 | x_t).
+        x0: categories.
+
+    Returns:
+        Nats, +inf where the prediction rules x_0 out.
+    """
+    x0 = check_categories("x0", x0, process.K)
+    return -numerics.log_prob(promote(process, logits_x0), x0)
+
+
+def smoothed_cross_entropy(
+    process: Process,
+    logits_x0: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    smoothing: float,
+    mask_id: int | None = None,
+) -> Float[Array, "*S"]:
+    """-sum_k r_k log p_k with r = (1 - smoothing) onehot(x_0) + smoothing / K: label smoothing.
+
+    Args:
+        process: the forward process, whose K the logits must have.
+        logits_x0: the network's unnormalised log p(x_0 | x_t).
+        x0: categories.
+        smoothing: in [0, 1]; 0 is `cross_entropy`.
+        mask_id: a category that gets no mass, the others smoothing / (K - 1): an extra mask that the head
+            forbids (`heads.forbid`), which would cost +inf.
+
+    Returns:
+        Nats, +inf where the prediction rules out a category that has mass.
+
+    Raises:
+        ValueError: smoothing is outside [0, 1].
+    """
+    x0 = check_categories("x0", x0, process.K)
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"smoothing = {smoothing}: it must be in [0, 1]")
+    log_p = numerics.log_normalize(promote(process, logits_x0))
+    each = jnp.full(process.K, smoothing / (process.K - (mask_id is not None)), log_p.dtype)
+    each = each if mask_id is None else each.at[mask_id].set(0.0)
+    onehot = jax.nn.one_hot(x0, process.K, dtype=log_p.dtype)
+    target = (1 - smoothing) * onehot + jnp.broadcast_to(each, onehot.shape)
+    return -jnp.sum(jnp.where(target > 0, target * log_p, 0.0), axis=-1)

@@ -1,0 +1,46 @@
+"""d3pm schedule as a user runs it."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.commands import CONFIG, error, status
+
+
+@pytest.mark.parametrize(
+    ("name", "half", "prior"),
+    [("digits_absorbing", "50 of 100", "0"), ("digits_gaussian", "19 of 200", "0.000206")],
+)
+def test_schedule_draws_a_config(name, half, prior, tmp_path, capsys):
+    picture = tmp_path / "here.png"
+    assert status("schedule", Path("configs") / f"{name}.py", "--out", picture) == 0
+    printed = capsys.readouterr().out
+    assert f"prior KL(q(x_T | x_0) || p(x_T)): {prior} bits/dim" in printed
+    assert f"half of the information is left at t = {half}\n" in printed
+    assert printed.endswith(f"what each step does: {picture}\n")
+    ink = np.asarray(Image.open(picture).convert("L")) < 200
+    panels = np.array_split(ink, 3)
+    assert all(panel.mean() > 0.01 for panel in panels)  # none is blank
+
+
+def test_overrides_and_missing_noise(tmp_path, capsys):
+    args = ["schedule", CONFIG, "--out", tmp_path / "x.png"]
+    with pytest.warns(UserWarning, match="x_T still depends on x_0"):
+        assert status(*args, "--process.steps", "1", "--process.beta.stop", "0.25") == 0
+    printed = capsys.readouterr().out
+    assert "half of the information is left never: raise beta" in printed
+    bits = float(re.search(r"prior KL.*: (\S+) bits/dim", printed)[1])
+    q = 0.25 / 17 + 0.75 * np.eye(17)[0]
+    assert bits == pytest.approx((q * np.log2(17 * q)).sum(), abs=0.01)
+
+
+def test_bad_values_get_one_line(tmp_path, capsys):
+    args = ["schedule", CONFIG, "--out", tmp_path / "x.png"]
+    assert "beta = 1.13333 at t = 4 is outside (0, 1]" in error(capsys, *args, "--process.beta.stop", "3")
+    assert "no field --process.stepz" in error(capsys, *args, "--process.stepz", "2")
+    assert "as in d3pm schedule CONFIG" in error(capsys, "schedule")
+    assert "name it FILE.png" in error(capsys, "schedule", CONFIG, "--out", "x.pdf")
+    assert "No such file" in error(capsys, "schedule", CONFIG, "--out", tmp_path / "none" / "x.png")

@@ -1,0 +1,223 @@
+"""Multinomial Diffusion, cloneofsimo/d3pm, MDLM, Duo, VQ-Diffusion and tauLDR.
+
+Each formula in NumPy, in that program's own conventions, and the call here. Recorded numbers are outputs of
+the programs on torch: ehoogeboom/multinomial_diffusion at 9d907a6 with float64 for its every float32,
+cloneofsimo/d3pm at 3ceb637, kuleshov-group/mdlm at c112c52 and s-sahoo/duo at 7c9b498 with float64 as the
+default type.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax, logsumexp, softmax
+
+import d3pm_jax as d3pm
+from d3pm_jax import compat
+from tests.compat.inputs import X0, XT, T, i32, inputs, posterior_kl, prior_kl, probe, product
+
+pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
+
+
+def test_recorded_multinomial_diffusion(close):
+    process = d3pm.uniform(d3pm.cosine_squared(T), 4)
+    recorded = {  # compute_Lt
+        0: [3.86419897896, 11.79442610118],
+        1: [2.648658139328, 6.95899119818],
+        4: [0.5531600656572, 1.777674008436],
+        9: [0.1370951299605, 0.1121588998329],
+    }
+    logits = jnp.concatenate([probe(t, XT, 4) for t in recorded])
+    x0, xt = (i32(np.tile(x, (4, 1))) for x in (X0, XT))
+    kl = posterior_kl(process, logits, x0, xt, i32(np.repeat(list(recorded), 2) + 1))
+    close(kl.sum(1), np.concatenate(list(recorded.values())))
+    close(prior_kl(process, x0).sum(1), [0.0001080610298528] * 8)  # kl_prior
+
+
+def test_multinomial_diffusion(close):
+    K, (x0, xt, logits) = 4, inputs(4, seed=1)
+    f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
+    log_alpha = np.log(np.sqrt(np.clip(f[1:] / f[:-1], 0.001, 1)))
+    log_alpha_bar = np.cumsum(log_alpha)
+
+    def mixed(log_x, log_keep):
+        return np.logaddexp(log_x + log_keep, np.log(1 - np.exp(log_keep) + 1e-40) - np.log(K))
+
+    def log_onehot(x):
+        return np.moveaxis(np.log(np.maximum(np.eye(K)[x], 1e-30)), -1, 1)
+
+    def posterior(log_x0, t0):
+        before = log_x0 if t0 == 0 else mixed(log_x0, log_alpha_bar[t0 - 1])
+        z = before + mixed(log_onehot(xt), log_alpha[t0])
+        return z - logsumexp(z, axis=1, keepdims=True)
+
+    x_T = mixed(log_onehot(x0), log_alpha_bar[-1])
+    prior = (np.exp(x_T) * (x_T + np.log(K))).sum((1, 2))
+    process = d3pm.uniform(d3pm.cosine_squared(T), K)
+    close(prior_kl(process, i32(x0)).sum(1), prior)
+    for t0 in (0, 1, 6, T - 1):
+        true = posterior(log_onehot(x0), t0)
+        model = posterior(np.moveaxis(log_softmax(logits, -1), -1, 1), t0)
+        kl = (np.exp(true) * (true - model)).sum((1, 2))
+        nll = -(np.exp(log_onehot(x0)) * model).sum((1, 2))
+        found = posterior_kl(process, jnp.asarray(logits), i32(x0), i32(xt), i32([t0 + 1] * 8))
+        close(found.sum(1), nll if t0 == 0 else kl)
+        loss = d3pm.losses.stochastic_bound(process, found, i32(x0), jnp.full(8, 0.1))
+        close(loss, (nll if t0 == 0 else kl) / 0.1 + prior)
+
+
+@jax.jit
+def cloneofsimo(process, logits, x0, xt, t):
+    """(vb_loss, ce_loss)."""
+    x0_logits = jnp.log(jax.nn.one_hot(x0, process.K) + 1e-6)
+    true, model = (compat.p_logits(process, z, xt, t) for z in (x0_logits, logits))
+    vb = d3pm.kl_logits(d3pm.log_normalize(true), model).mean()
+    return vb, d3pm.cross_entropy(process, logits, x0).mean()
+
+
+def test_recorded_cloneofsimo(close):
+    process = d3pm.uniform(d3pm.cosine(T), 4)
+    recorded = {
+        1: [1.908485231173, 1.908531068016],
+        2: [1.562258585333, 1.556647841058],
+        5: [0.4717991475271, 1.869282663864],
+        9: [0.1140999606143, 1.769128157816],
+    }
+    for t, right in recorded.items():
+        close(cloneofsimo(process, probe(t, XT, 4), i32(X0), i32(XT), i32([t, t])), right)
+
+
+def test_recorded_mdlm(close):
+    xt = np.array([[4, 1, 4], [4, 4, 1]])
+    process = d3pm.absorbing(d3pm.reciprocal(20), 5, mask_id=4)
+    recorded = {
+        2: [[24.5094149957, 0, 10.3101267306], [20.9289080977, 20.9289080977, 0]],
+        7: [[6.08884205749, 0, 5.59007860359], [2.50348550904, 2.50348550904, 0]],
+        19: [[0.672384693414, 0, 2.67863641255], [2.11310672021, 2.11310672021, 0]],
+    }
+    for t, right in recorded.items():
+        found = 20 * posterior_kl(process, probe(t, xt, 5), i32(X0), i32(xt), i32([t, t]))
+        close(found, right)
+
+
+def test_cloneofsimo(close):
+    K, (x0, xt, logits) = 4, inputs(4, seed=2)
+    process = d3pm.uniform(d3pm.cosine(T), K)
+    u = np.arange(T + 1) / T
+    f = np.cos((u + 0.008) / 1.008 * np.pi / 2)
+    onestep = [(1 - b) * np.eye(K) + b / K for b in np.minimum(1 - f[1:] / f[:-1], 0.999)]
+    cumulative = [product(np.stack(onestep[: n + 1])) for n in range(T)]
+    t = np.array([1, 2, 5, T - 1] * 2)
+
+    def posterior(z, xt, t):
+        if t == 1:
+            return log_softmax(z)
+        return log_softmax(
+            np.log(onestep[t - 1].T[xt] + 1e-6) + np.log(softmax(z) @ cumulative[t - 2] + 1e-6)
+        )
+
+    vb, ce = np.zeros(x0.shape), np.zeros(x0.shape)
+    for b, d in np.ndindex(x0.shape):
+        true = posterior(np.log(np.eye(K)[x0[b, d]] + 1e-6), xt[b, d], t[b])
+        vb[b, d] = (np.exp(true) * (true - posterior(logits[b, d], xt[b, d], t[b]))).sum()
+        ce[b, d] = -log_softmax(logits[b, d])[x0[b, d]]
+    close(cloneofsimo(process, jnp.asarray(logits), i32(x0), i32(xt), i32(t)), [vb.mean(), ce.mean()])
+
+
+def mdlm_loss(log_p, x0, masked, time, T, duo=False):
+    """The loss of one step for time in (0, 1], as MDLM has it; Duo has another alpha_s."""
+    time, dt = min(time, 1 - 1e-4), 1 / T
+    alpha, alpha_s = 1 - time, (time - dt) if duo else 1 - (time - dt)
+    p_m, p_0 = np.exp(log_p[..., -1]), np.take_along_axis(log_p, x0[..., None], -1)[..., 0]
+    now, before = np.log(alpha * p_m / time + 1), np.log(alpha_s * p_m / (time - dt) + 1)
+    return T * masked * (dt / time * (now - p_0) + (1 - dt / time) * (now - before))
+
+
+def test_recorded_duo(close):
+    time, logits = jnp.asarray(0.5), probe(3, XT, 5)
+    found = d3pm.losses.continuous.uniform_nelbo(
+        d3pm.schedules.continuous.linear, logits, i32(X0), i32(XT), time
+    )
+    close(
+        found,
+        [
+            [0.3048675163025, 2.241928433573, 0.84908802745],
+            [1.0332139067, 1.63296057478, 2.985414712607],
+        ],
+    )
+
+
+@pytest.mark.parametrize("forbid", [False, True])
+def test_mdlm(forbid, close):
+    K, (x0, _, logits), steps = 5, inputs(5, seed=6), 20
+    x0, masked = x0 % (K - 1), np.random.default_rng(7).integers(0, 2, x0.shape)
+    z = d3pm.forbid(jnp.asarray(logits), K - 1) if forbid else jnp.asarray(logits)
+    log_p, xt = log_softmax(np.asarray(z, np.float64), -1), np.where(masked, K - 1, x0)
+    process = d3pm.absorbing(d3pm.reciprocal(steps), K, mask_id=K - 1)
+    for t in (2, 7, 19):
+        right = mdlm_loss(log_p, x0, masked, t / steps, steps)
+        close(steps * posterior_kl(process, z, i32(x0), i32(xt), i32([t] * 8)), right)
+        duo = mdlm_loss(log_p, x0, masked, t / steps, steps, duo=True)
+        assert np.allclose(duo, right) == forbid
+    alpha_bar = np.array([1, 1e-4 + 1 / steps, 1e-4, 0])  # MDLM at t = T: time 0.9999 and dt before
+    last = d3pm.absorbing(d3pm.from_alpha_bar(alpha_bar), K, mask_id=K - 1)
+    right = mdlm_loss(log_p, x0, masked, 1.0, steps)
+    close(steps * posterior_kl(last, z, i32(x0), i32(xt), i32([2] * 8)), right)
+
+
+def test_vq_diffusion(close):
+    """p(x_{t-1} | x_t) = sum_{x_0} q(x_{t-1} | x_t, x_0) p(x_0), not the rule of D3PM."""
+    K, (_, xt, logits), n = 5, inputs(5, seed=8), 20
+    alpha_bar, gamma_bar = np.linspace(0.99, 0.009, n), np.linspace(0.001, 0.9, n)
+    keep_bar = 1 - gamma_bar
+    alpha, keep = (x / np.append(1, x[:-1]) for x in (alpha_bar, keep_bar))
+
+    def matrix(a, keep):
+        Q = np.zeros((K, K))
+        Q[:-1, :-1] = a * np.eye(K - 1) + (keep - a) / (K - 1)
+        Q[:-1, -1], Q[-1, -1] = 1 - keep, 1
+        return Q
+
+    inner = d3pm.uniform(d3pm.from_alpha_bar(np.append(1, alpha_bar / keep_bar)), K - 1)
+    process = d3pm.masked(inner, d3pm.from_alpha_bar(np.append(1, keep_bar)))
+
+    @jax.jit
+    def reverse(xt, t):
+        log_q = jnp.log(process.Qbar(t).T[xt])  # log q(x_t | x_0 = .)
+        return jnp.exp(d3pm.p_logits(process, d3pm.forbid(jnp.asarray(logits) - log_q, K - 1), xt, t))
+
+    for t in (2, 11, n):
+        one, bar, before = (matrix(a[i], k[i]) for a, k, i in (
+            (alpha, keep, t - 1), (alpha_bar, keep_bar, t - 1), (alpha_bar, keep_bar, t - 2)))  # fmt: skip
+        right = np.zeros(logits.shape)
+        for i in np.ndindex(xt.shape):
+            p = softmax(logits[i][:-1])
+            for x0 in range(K - 1):
+                right[i] += p[x0] * one[:, xt[i]] * before[x0] / bar[x0, xt[i]]
+        close(reverse(i32(xt), i32(t)), right)
+
+
+def tauldr_rates(K):
+    birth_death = np.diag(np.ones(K - 1), 1) + np.diag(np.ones(K - 1), -1)
+    near, target = np.exp(-(np.arange(K) ** 2) / 6.0**2), np.zeros((K, K))
+    for i in range(K):
+        for j in range(K):
+            if (i < K // 2 and i < j < K - i) or (i > K // 2 and K - 1 - i < j < i):
+                target[i, j] = near[abs(i - j) - 1]
+    for i in range(K):
+        for j in range(K):
+            if target[j, i] > 0:
+                odds = np.exp(-((j + 1) ** 2 - (i + 1) ** 2 + K * (i + 1) - K * (j + 1)) / (2 * 20.0**2))
+                target[i, j] = target[j, i] * odds
+    uniform = 0.03 * (np.ones((K, K)) - np.eye(K))
+    return [R - np.diag(R.sum(1)) for R in (birth_death, uniform, target)]
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_tauldr(kind, close):
+    R, time = tauldr_rates(8)[kind], np.linspace(0, 1, 5)
+    integral = [0.5 * 0.5**2 * (6 ** (2 * time) - 1), time, 3.0 * (100.0**time - 1)][kind]
+    values, V = np.linalg.eig(R)
+    right = [(V * np.exp(s * values)) @ np.linalg.inv(V) for s in integral]
+    process = d3pm.from_rate(R, np.diff(integral))
+    close(process.Qbar(jnp.arange(5)), np.real(right))

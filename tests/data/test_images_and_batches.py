@@ -1,0 +1,336 @@
+"""The data package: content, order, purity in (seed, batch number), and one clear line for every failure."""
+
+import gc
+import importlib.util
+import itertools
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from sklearn.datasets import load_digits
+
+import tests
+from d3pm_jax.data import DatasetError, open_split, read_all, train_batches
+from d3pm_jax.data import images as image_source
+
+MNIST = Path(tests.__file__).parents[2] / "shared" / "data" / "tfds"
+needs_mnist = pytest.mark.skipif(
+    not (MNIST / "mnist").is_dir(), reason=f"no prepared MNIST in {MNIST} (TFDS data_dir)"
+)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """A data directory that holds the prepared digits."""
+    root = str(tmp_path_factory.mktemp("tfds"))
+    open_split("digits", "train", root)
+    return root
+
+
+@pytest.fixture
+def train(data_dir):
+    return open_split("digits", "train", data_dir)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """No test may reach the network: a test that expects a question to it replaces this again."""
+    monkeypatch.setattr(image_source, "_can_connect", lambda url: pytest.fail(f"asked the network for {url}"))
+
+
+@pytest.fixture
+def tensorflow_installed(monkeypatch):
+    """Makes TensorFlow look installed."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+
+
+def take(source, number, **kwargs):
+    """The first `number` batches, as a list."""
+    settings = {"batch_size": 100, "seed": 3, "num_categories": 17} | kwargs
+    return list(itertools.islice(train_batches(source, **settings), number))
+
+
+def rows(batches):
+    """Every image of some batches, as bytes."""
+    return [image.tobytes() for batch in batches for image in batch["image"]]
+
+
+def assert_same(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.keys() == other.keys()
+        for key in batch:
+            np.testing.assert_array_equal(batch[key], other[key])
+
+
+def failure(function, *args, **kwargs):
+    """The message of the DatasetError that a call raises: one line, within 10 seconds."""
+    began = time.monotonic()
+    with pytest.raises(DatasetError) as caught:
+        function(*args, **kwargs)
+    assert time.monotonic() - began < 10
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# Content
+
+
+def test_digits_are_those_of_scikit_learn_in_its_order(data_dir):
+    images, labels = load_digits(return_X_y=True)
+    images = images.reshape(-1, 8, 8, 1)
+    for split, part in {"train": slice(0, 1500), "test": slice(1500, 1797)}.items():
+        source = open_split("digits", split, data_dir)
+        assert source[0]["image"].dtype == np.uint8
+        got_images, got_labels = read_all(source, 17)
+        assert got_images.dtype == got_labels.dtype == np.int32
+        np.testing.assert_array_equal(got_images, images[part])
+        np.testing.assert_array_equal(got_labels, labels[part])
+
+
+def test_digits_are_prepared_once_with_one_line(tmp_path, capfd, caplog):
+    open_split("digits", "test", str(tmp_path))
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == f"preparing data set digits in {tmp_path}/digits/1.0.0 (needed once)\n"
+    open_split("digits", "train", str(tmp_path))
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+def test_default_directory_is_that_of_tfds(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "default"))
+    assert len(open_split("digits", "test")) == 297
+    assert (tmp_path / "default" / "digits").is_dir()
+
+
+def test_slices_and_indices(train, data_dir):
+    part = open_split("digits", "train[10:20]", data_dir)
+    assert len(part) == 10
+    np.testing.assert_array_equal(part[0]["image"], train[10]["image"])
+    np.testing.assert_array_equal(train[-1]["image"], train[1499]["image"])
+    with pytest.raises(IndexError):
+        train[1500]
+
+
+def test_read_all_limit(train):
+    images, labels = read_all(train, 17, limit=5)
+    assert images.shape == (5, 8, 8, 1)
+    assert labels.shape == (5,)
+    assert len(read_all(train, 17, limit=10**6)[0]) == 1500
+
+
+def test_records_without_label():
+    source = [{"image": np.full((2, 2, 1), i, np.uint8)} for i in range(4)]
+    images, labels = read_all(source, 4)
+    assert labels is None
+    np.testing.assert_array_equal(images[:, 0, 0, 0], range(4))
+    assert take(source, 1, batch_size=2)[0].keys() == {"image"}
+
+
+@needs_mnist
+def test_mnist(capfd):
+    """Sizes, and the published label counts and mean of the test images."""
+    train, test = (open_split("mnist", split, str(MNIST)) for split in ("train", "test"))
+    assert (len(train), len(test)) == (60_000, 10_000)
+    images, labels = read_all(test, 256)
+    assert images.shape == (10_000, 28, 28, 1)
+    counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    np.testing.assert_array_equal(np.bincount(labels), counts)
+    assert round(images.mean() / 255, 5) == 0.13251
+    (batch,) = take(train, 1, num_categories=256)
+    assert batch["image"].shape == (100, 28, 28, 1)
+    assert capfd.readouterr() == ("", "")
+
+
+# Batches
+
+
+def test_batches_are_int32_and_keep_image_and_label_together(train):
+    label_of = {train[i]["image"].tobytes(): train[i]["label"] for i in range(len(train))}
+    for batch in take(train, 3):
+        assert batch["image"].dtype == batch["label"].dtype == np.int32
+        assert batch["image"].shape == (100, 8, 8, 1)
+        expected = [label_of[image.astype(np.uint8).tobytes()] for image in batch["image"]]
+        np.testing.assert_array_equal(batch["label"], expected)
+
+
+def test_start_continues_the_run(train):
+    whole = take(train, 40)  # 15 batches are an epoch
+    assert_same(take(train, 5, start=35), whole[35:])
+    assert_same(take(train, 40), whole)
+
+
+def test_start_far_away_costs_nothing(train):
+    began = time.monotonic()
+    assert_same(take(train, 2, start=10**9 + 3), take(train, 5, start=10**9)[3:])
+    assert time.monotonic() - began < 5
+
+
+def test_seed_changes_the_order(train):
+    assert rows(take(train, 1, seed=0)) != rows(take(train, 1, seed=1))
+
+
+def test_every_epoch_has_every_image_once_in_an_order_of_its_own(train):
+    everything = Counter(rows([{"image": read_all(train, 17)[0]}]))
+    first, second = (rows(take(train, 15, start=start)) for start in (0, 15))
+    assert Counter(first) == Counter(second) == everything
+    assert first != second
+
+
+def test_batches_span_epochs_without_loss(train):
+    """15 batches of 400 are exactly 4 epochs."""
+    everything = Counter(rows([{"image": read_all(train, 17)[0]}]))
+    assert Counter(rows(take(train, 15, batch_size=400))) == Counter(
+        {k: 4 * n for k, n in everything.items()}
+    )
+
+
+def test_dropped_iterator_ends_its_threads(train):
+    def readers():
+        return [t for t in threading.enumerate() if t.name.startswith("grain-prefetch")]
+
+    iterator = train_batches(train, 100, 0, 17)
+    next(iterator)
+    assert readers()
+    del iterator
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while readers() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not readers()
+
+
+def test_importing_the_package_loads_no_data_library():
+    heavy = {"tensorflow_datasets", "grain", "sklearn"}
+    code = f"import sys, d3pm_jax.data; sys.exit(bool({heavy!r} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(tests.__file__).parents[1])
+
+
+# Failures
+
+
+def test_values_outside_the_categories(train):
+    message = failure(lambda: take(train, 1, num_categories=16))
+    assert "hold 16" in message
+    assert "set K to 17" in message
+    assert "set K to" in failure(read_all, train, 10)
+    negative = [{"image": np.full((2, 2, 1), -1, np.int16)}]
+    assert "-1" in failure(read_all, negative, 10)
+
+
+def test_floating_point_images_are_refused():
+    with pytest.raises(TypeError, match="float64"):
+        read_all([{"image": np.full((2, 2, 1), 0.5)}], 10)
+
+
+def test_batch_larger_than_the_split(train):
+    message = failure(train_batches, train, 1501, 0, 17)
+    assert "1501" in message
+    assert "1500" in message
+
+
+def test_nothing_to_read(train):
+    assert "limit is 0" in failure(read_all, train, 17, limit=0)
+
+
+@pytest.mark.parametrize("split", ["validation", "train[:7000]", "train[:0]", ""])
+def test_unknown_split_names_the_splits(data_dir, split):
+    message = failure(open_split, "digits", split, data_dir)
+    assert repr(split) in message
+    assert "train (1500 images), test (297 images)" in message
+
+
+def test_unknown_data_set_names_near_misses(data_dir):
+    assert "cifar10" in failure(open_split, "cifar_10", "train", data_dir)
+    assert "did you mean one of digits" in failure(open_split, "digts", "train", data_dir)
+    assert "'qqqqqqqq'" in failure(open_split, "qqqqqqqq", "train", data_dir)
+
+
+@pytest.mark.parametrize("name", ["mnist:9.9.9", "mnist/nope", "not a name", ""])
+def test_bad_version_configuration_or_name(data_dir, name):
+    assert repr(name) in failure(open_split, name, "train", data_dir)
+
+
+def test_absent_directory(tmp_path):
+    absent = tmp_path / "absent"
+    assert f"{absent} does not exist" in failure(open_split, "digits", "train", str(absent))
+    assert not absent.exists()
+
+
+def test_data_sets_that_are_not_images_of_one_size(data_dir):
+    assert 'no "image" feature (it has text, label)' in failure(open_split, "imdb_reviews", "train", data_dir)
+    assert "(None, None, 3)" in failure(open_split, "cats_vs_dogs", "train", data_dir)
+
+
+def test_preparing_without_tensorflow(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    message = failure(open_split, "mnist", "train", str(tmp_path))
+    assert "pip install tensorflow" in message
+    assert "tfds build mnist --file_format=array_record" in message
+    assert "--data.dir" in message
+    assert f"looked in {tmp_path}/mnist/3.0.1" in message
+
+
+def test_preparing_without_network(tmp_path, monkeypatch, tensorflow_installed):
+    asked = []
+    monkeypatch.setattr(image_source, "_can_connect", asked.append)  # append returns None: no connection
+    message = failure(open_split, "mnist", "train", str(tmp_path))
+    assert "no network" in message
+    assert f"looked in {tmp_path}/mnist/3.0.1" in message
+    assert len(asked) == 1
+    assert asked[0].startswith("https://")
+    assert asked[0] in message
+
+
+def test_preparing_fails(tmp_path, monkeypatch, tensorflow_installed):
+    def prepare(builder, **kwargs):
+        raise OSError("disk full\nand more")
+
+    monkeypatch.setattr(image_source, "_can_connect", lambda url: True)
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepare)
+    message = failure(open_split, "mnist", "train", str(tmp_path))
+    assert "mnist could not be prepared" in message
+    assert "disk full" in message
+
+
+def test_another_process_prepares_first(tmp_path, monkeypatch):
+    prepare = tfds.core.DatasetBuilder.download_and_prepare
+
+    def lose_the_race(builder, **kwargs):
+        prepare(builder, **kwargs)
+        raise OSError("directory not empty")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", lose_the_race)
+    assert len(open_split("digits", "train", str(tmp_path))) == 1500
+
+
+def test_incomplete_directory(tmp_path):
+    (tmp_path / "digits" / "1.0.0").mkdir(parents=True)
+    message = failure(open_split, "digits", "train", str(tmp_path))
+    assert "incomplete" in message
+    assert "remove" in message
+
+
+def test_format_without_random_access(tmp_path):
+    open_split("digits", "train", str(tmp_path))
+    info = tmp_path / "digits" / "1.0.0" / "dataset_info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
+    message = failure(open_split, "digits", "train", str(tmp_path))
+    assert "tfrecord" in message
+    assert "--file_format=array_record" in message
+
+
+def test_unreadable_file(tmp_path):
+    open_split("digits", "train", str(tmp_path))
+    for path in (tmp_path / "digits" / "1.0.0").glob("digits-train*"):
+        path.write_bytes(b"not a record")
+    assert "cannot read digits" in failure(open_split, "digits", "train", str(tmp_path))

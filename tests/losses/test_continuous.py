@@ -1,0 +1,115 @@
+"""The limit of infinitely many steps against processes of many, in float64, and its edges."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax.losses import continuous
+from d3pm_jax.schedules.continuous import Level, linear
+from tests.schedules.test_continuous import ALPHA, BETA, SCHEDULES
+
+K = 5
+RNG = np.random.default_rng(0)
+X0, XT = RNG.integers(0, K - 1, 12), RNG.integers(0, K, 12)
+LOGITS = RNG.normal(size=(12, K)) * 2
+
+
+def betas(name, T):
+    """Those of the process with alpha_bar_t = alpha(t / T)."""
+    time = np.arange(T + 1) / T
+    return np.append(np.diff(BETA[name](time))[:-1] / ALPHA[name](time[:-2]), 1.0)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_loss_is_the_limit_of_many_steps(name):
+    """T posterior_kl misses it by c / T: ten times less with ten times as many steps."""
+    x0, xt, logits = jnp.asarray(X0), jnp.asarray(XT), jnp.asarray(LOGITS)
+    masked = d3pm.forbid(logits, K - 1)
+    either = jnp.where(xt == K - 1, K - 1, x0)  # what an absorbing process can reach
+    time = jnp.asarray(0.3)
+    uniform = continuous.uniform_nelbo(SCHEDULES[name], logits, x0, xt, time)
+    absorbing = continuous.absorbing_nelbo(SCHEDULES[name], masked, x0, either, time, K - 1)
+    assert np.all(uniform > 0)
+    errors = []
+    for T in (10**3, 10**4, 10**5, 10**6):
+        beta, t = betas(name, T), jnp.asarray(3 * T // 10)
+        kl = d3pm.posterior_kl(d3pm.uniform(beta, K), logits, x0, xt, t)
+        masked_kl = d3pm.posterior_kl(d3pm.absorbing(beta, K, K - 1), masked, x0, either, t)
+        errors.append([np.abs(T * kl - uniform).max(), np.abs(T * masked_kl - absorbing).max()])
+    errors = np.array(errors)
+    assert np.all(errors[-1] < 2e-4)
+    np.testing.assert_allclose(errors[:2, 0] / errors[1:3, 0], 10, rtol=0.05)
+    if name != "linear":  # there every T gives the limit itself
+        np.testing.assert_allclose(errors[:2, 1] / errors[1:3, 1], 10, rtol=0.05)
+    else:
+        assert errors[:, 1].max() < 1e-7
+
+
+def test_draws_have_the_probabilities_of_the_schedule():
+    u = (jnp.arange(1000) + 0.5) / 1000
+    x0 = jnp.full(1000, 2)
+    count = np.bincount(continuous.uniform_draw(linear, x0, jnp.asarray(0.4), u, K), minlength=K)
+    np.testing.assert_array_equal(count, [80, 80, 680, 80, 80])
+    count = np.bincount(continuous.absorbing_draw(linear, x0, jnp.asarray(0.4), u, 4), minlength=K)
+    np.testing.assert_array_equal(count, [0, 0, 600, 0, 400])
+    for time, kept in ((0.0, 1000), (1.0, 200)):
+        x = continuous.uniform_draw(linear, x0, jnp.asarray(time), u, K)
+        assert (x == 2).sum() == kept
+    process = d3pm.uniform(np.array([0.4, 1.0]), K)  # the same rule
+    ours = continuous.uniform_draw(linear, x0, jnp.asarray(0.4), u, K)
+    np.testing.assert_array_equal(ours, process.draw_q(x0, jnp.asarray(1), u))
+
+
+@pytest.mark.parametrize("time", [0.0, 1e-6, 0.5, 1.0])
+def test_certain_networks_and_the_ends_of_time_give_no_nan(time):
+    """Logits of +-1e4 and -inf; x_t = x_0, and another one."""
+    logits = jnp.array([[1e4, -1e4, 0.0], [0.0, 5.0, -jnp.inf], [-jnp.inf, 0.0, 0.0], [-1e4, 1e4, 1e4]])
+    x0, xt = jnp.array([0, 1, 0, 0]), jnp.array([0, 2, 0, 2])
+
+    def loss(x):
+        return continuous.uniform_nelbo(linear, x, x0, xt, jnp.asarray(time))
+
+    value, gradient = (
+        loss(logits),
+        jax.grad(lambda x: jnp.where(jnp.isinf(loss(x)), 0.0, loss(x)).sum())(logits),
+    )
+    assert not np.isnan(value).any()
+    assert np.isfinite(gradient).all()
+    assert np.all(value >= 0)
+    assert value[0] == 0  # certain and right
+    if time == 0.0:
+        assert np.isposinf(value[2])  # x_t = x_0 for sure, and ruled out
+        assert value[1] == value[3] == 0  # impossible pairs
+    else:
+        assert np.isfinite(value).all()
+
+
+def test_only_masked_elements_cost():
+    logits = jnp.array([[0.0, -jnp.inf, -jnp.inf]] * 3)
+    x0, xt = jnp.array([0, 1, 1]), jnp.array([2, 1, 2])
+
+    def loss(x):
+        return continuous.absorbing_nelbo(linear, x, x0, xt, jnp.asarray(0.5), 2)
+
+    np.testing.assert_array_equal(loss(logits), [0.0, 0.0, jnp.inf])
+    assert np.isfinite(jax.grad(lambda x: loss(x)[:2].sum())(logits)).all()
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_mean_over_time_is_the_exact_likelihood_of_one_masked_element():
+    """One element and a network that ignores its input: -log p(x_0), whatever the schedule."""
+    time = (jnp.arange(20_000) + 0.5) / 20_000
+    logits, x0 = d3pm.forbid(jnp.asarray(LOGITS[0]), K - 1), 1
+    expected = -jax.nn.log_softmax(logits)[x0]
+    for schedule in SCHEDULES.values():
+        n = time.shape
+        mask = continuous.absorbing_nelbo(
+            schedule, jnp.broadcast_to(logits, (*n, K)), jnp.full(n, x0), jnp.full(n, K - 1), time, K - 1
+        )
+        level: Level = schedule(time)
+        np.testing.assert_allclose(
+            (level.beta * mask).mean(), expected, rtol=1e-6
+        )  # masked with probability beta

@@ -1,0 +1,210 @@
+"""Closed and fused forms against Bayes' rule at every odd point, and what memory they take."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax import losses
+from d3pm_jax.losses import fused_dense, variational
+from tests.processes.odd import PROCESSES, T
+
+pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
+
+
+SCALES = np.array([2.0, 1e4])
+
+
+def arguments(K, dtype):
+    """Every pair (x_0, x_t) at every t with logits of each scale; -inf, one-hot and empty rows among them."""
+    rng = np.random.default_rng(0)
+    axes = np.meshgrid(np.arange(1, T + 1), range(K), range(K), range(2), indexing="ij")
+    t, x0, xt, which = (x.reshape(T, -1) for x in axes)
+    logits = rng.normal(size=(*t.shape, K)) * SCALES[which][..., None]
+    logits[rng.random(logits.shape) < 0.1] = -np.inf
+    logits[:, 0], logits[:, 2] = -np.inf, np.where(np.arange(K) == 1, 0.0, -np.inf)
+    integers = (jnp.asarray(x, jnp.int32) for x in (x0, xt, t[:, 0]))
+    return jnp.asarray(logits, dtype), *integers
+
+
+def assert_close(found, expected, unit, scale=SCALES):
+    """To some units of the logits' size; row i has scale[i % 2]. The last axis is K."""
+    for i in range(2):
+        tolerance = unit * max(10.0, scale[i])
+        np.testing.assert_allclose(found[..., i::2, :], expected[..., i::2, :], rtol=unit, atol=tolerance)
+
+
+def value_and_gradient(terms, logits):
+    """kl and ce, and the gradient of a weighted sum of the finite ones."""
+    weights = np.random.default_rng(1).normal(size=(2, *logits.shape[:-1]))
+
+    def total(x):
+        found = jnp.stack(terms(x))
+        return jnp.sum(jnp.where(jnp.isfinite(found), jnp.asarray(weights, found.dtype) * found, 0.0)), found
+
+    (_, found), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(logits)
+    return np.asarray(found), np.asarray(gradient)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("name", "first_step"),
+    [(name, "bayes") for name in PROCESSES] + [(name, "x0") for name in ("marginal", "masked", "gaussian")],
+)
+def test_losses_are_those_of_the_definition(name, first_step):
+    process = PROCESSES[name]()
+    logits, x0, xt, t = arguments(process.K, jnp.float64)
+    found = value_and_gradient(
+        lambda x: variational.dispatch_kl_and_ce(process, x, x0, xt, t, first_step), logits
+    )
+    expected = value_and_gradient(
+        lambda x: (
+            variational.posterior_kl_definition(process, x, x0, xt, t, first_step),
+            losses.cross_entropy(process, x, x0),
+        ),
+        logits,
+    )
+    assert_close(found[0][..., None], expected[0][..., None], 1e-13)
+    assert_close(found[1], expected[1], 1e-14)
+    assert not np.isnan(found[0]).any()
+    marginal = jax.jit(partial(losses.marginal_kl, process))(logits, x0, t - 1)
+    expected = jax.jit(lambda x: variational.marginal_kl_definition(process, x, x0, t - 1))(logits)
+    assert_close(marginal[..., None], expected[..., None], 1e-13)
+
+
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["uniform", "marginal", "masked", "gaussian"])
+def test_narrow_logits_give_the_float64_value(name, dtype):
+    """With the tables of each type: +inf at the same places, elsewhere to the rounding of a logit."""
+    logits = arguments(PROCESSES[name]().K, dtype)[0]
+    found, gradient = losses_of(name, logits)
+    with jax.enable_x64(True):
+        expected, wanted = losses_of(name, jnp.asarray(np.float64(logits)))
+    assert found.dtype == np.float32
+    assert_close(found[..., None], expected[..., None], 3e-7)
+    assert np.isfinite(gradient).all()
+    unit = 2e-7 if dtype == "float32" else 2.0**-8  # the gradient is rounded to the type of the logits
+    assert_close(np.float64(gradient), wanted, unit, scale=(1.0, 1e4))
+
+
+def losses_of(name, logits):
+    process = PROCESSES[name]()
+    _, x0, xt, t = arguments(process.K, jnp.float32)
+    return value_and_gradient(
+        lambda x: variational.dispatch_kl_and_ce(process, x, x0, xt, t, "bayes"), logits
+    )
+
+
+def test_finite_logits_of_a_mixing_process_never_cost_infinity_where_the_move_is_possible():
+    process = d3pm.uniform(d3pm.cosine(1000), 256)
+    logits = jnp.full((1, 256), 1e4).at[0, 7].set(-1e4)
+    for t in (1, 2, 500, 1000):
+        for xt in (7, 8):
+            kl, ce = variational.dispatch_kl_and_ce(
+                process, logits, jnp.array([7]), jnp.array([xt]), jnp.array([t]), "bayes"
+            )
+            assert np.isfinite(kl[0])
+            assert ce[0] == pytest.approx(2e4 + np.log(255))
+
+
+def test_the_fused_form_of_dense_processes_is_the_definition_and_steps_aside_where_floats_end():
+    process = d3pm.gaussian(d3pm.linear(100, 1e-3, 0.2), 64)
+    keys = jax.random.split(jax.random.key(0), 3)
+    x0 = jax.random.randint(keys[0], (4, 50), 0, 64)
+    t, logits = jnp.array([1, 2, 30, 100]), jax.random.normal(keys[1], (4, 50, 64)) * 3
+    xt = d3pm.q_sample(process, x0, t, jax.random.uniform(keys[2], x0.shape))
+    assert fused_dense._from_factors(process, logits, x0, xt, t)[1]
+    assert not fused_dense._from_factors(process, logits * 1e3, x0, xt, t)[1]
+    for x in (logits, logits * 1e3):
+        found = jax.jit(jax.value_and_grad(lambda x: d3pm.posterior_kl(process, x, x0, xt, t).sum()))(x)
+        expected = jax.jit(
+            jax.value_and_grad(lambda x: variational.posterior_kl_definition(process, x, x0, xt, t).sum())
+        )(x)
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+        np.testing.assert_allclose(found[1], expected[1], atol=2e-6)
+
+
+VOCABULARY = {
+    "uniform": lambda K: d3pm.uniform(d3pm.cosine(1000), K),
+    "absorbing": lambda K: d3pm.absorbing(d3pm.reciprocal(1000), K, K - 1),
+    "masked": lambda K: d3pm.masked(d3pm.uniform(d3pm.cosine(1000), K - 1), d3pm.reciprocal(1000)),
+}
+
+
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize("name", VOCABULARY)
+def test_the_loss_at_vocabulary_scale_takes_less_memory_than_its_logits(name):
+    K = 50_000
+    process = VOCABULARY[name](K)
+    x = jax.ShapeDtypeStruct((8, 64), jnp.int32)
+    logits = jax.ShapeDtypeStruct((8, 64, K), jnp.float32)
+
+    def loss(logits, process, x0, xt, t):
+        return d3pm.hybrid(process, logits, x0, xt, t, 0.01).loss.mean()
+
+    program = jax.jit(jax.value_and_grad(loss)).lower(
+        logits, process, x, x, jax.ShapeDtypeStruct((8,), jnp.int32)
+    )
+    temporaries = program.compile().memory_analysis().temp_size_in_bytes
+    assert temporaries < 0.5 * 4 * 8 * 64 * K
+
+
+def test_an_infinite_loss_has_gradient_zero_for_masked_processes_too():
+    process, logits = PROCESSES["masked gaussian"](), jnp.zeros((1, 7)).at[0, 0].set(-jnp.inf)
+    x0, xt, t = jnp.array([0]), jnp.array([6]), jnp.array(1)
+    value, gradient = jax.value_and_grad(lambda x: d3pm.posterior_kl(process, x, x0, xt, t).sum())(logits)
+    assert value == np.inf
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+def test_an_impossible_pair_costs_nothing_under_either_rule():
+    process = d3pm.absorbing(np.array([1.0, 0.5]), 3, 2)
+    for first_step in ("bayes", "x0"):
+        kl = d3pm.posterior_kl(
+            process, jnp.zeros((1, 3)), jnp.array([0]), jnp.array([0]), jnp.array(1), first_step
+        )
+        np.testing.assert_array_equal(kl, 0.0)
+
+
+@pytest.mark.parametrize("name", ["uniform", "masked", "gaussian"])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_nothing_at_all_is_a_batch_too(name, shape):
+    process, x = PROCESSES[name](), jnp.zeros(shape, jnp.int32)
+    t, u, logits = jnp.array(1), jnp.zeros(shape), jnp.zeros((*shape, PROCESSES[name]().K))
+    gradient = jax.grad(lambda y: d3pm.hybrid(process, y, x, x, t, 0.1).loss.sum())(logits)
+    assert gradient.shape == logits.shape
+    assert d3pm.p_sample(process, logits, x, t, u).shape == process.draw_q(x, t, u).shape == shape
+
+
+def test_narrow_integers_are_the_same_categories():
+    beta = d3pm.linear(200, 1e-3, 0.2)
+    for process in (
+        d3pm.gaussian(beta, 128),
+        d3pm.uniform(beta, 256),
+        d3pm.masked(d3pm.uniform(beta, 256), beta),
+    ):
+        x, t, u = np.array([[0, 100]]), np.array([100]), jnp.array([[0.2, 0.7]])
+        logits = jax.random.normal(jax.random.key(0), (1, 2, process.K))
+        hybrid = jax.jit(lambda process, x, a, t: d3pm.hybrid(process, x, a, a, t, 0.1))
+        found, expected = (
+            (process.draw_q(a, b, u), *hybrid(process, logits, a, b))
+            for a, b in ((jnp.asarray(x, d), jnp.asarray(t, d)) for d in ("int8", "int32"))
+        )
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["uniform", "absorbing", "marginal"])
+def test_logits_that_are_not_numbers_do_not_become_a_certain_error(name):
+    process = PROCESSES[name]()
+    logits = jnp.zeros((3, process.K)).at[0, 1].set(jnp.nan).at[1, 1].set(jnp.inf)
+    x0, xt = jnp.array([2, 2, 2]), jnp.array([3, 3, 3])
+    kl, ce = jax.jit(
+        lambda x: variational.dispatch_kl_and_ce(process, x, x0, xt, jnp.array([5, 5, 5]), "bayes")
+    )(logits)
+    np.testing.assert_array_equal(np.isnan(kl), [True, True, False])
+    np.testing.assert_array_equal(np.isnan(ce), [True, True, False])

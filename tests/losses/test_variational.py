@@ -1,0 +1,125 @@
+"""The terms of the bound at extreme inputs, of any shape of t; label smoothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+
+PROCESS = d3pm.absorbing(d3pm.reciprocal(5), 4, mask_id=3)
+LOGITS = jnp.array([[0.3, -1.2, 2.0, 0.1], [1.0, 0.0, -3.0, 0.5]])
+X0 = jnp.array([2, 0])
+
+
+def test_smoothing_is_the_mean_over_all_labels():
+    log_p = np.asarray(jax.nn.log_softmax(LOGITS))
+    found = d3pm.smoothed_cross_entropy(PROCESS, LOGITS, X0, 0.2)
+    np.testing.assert_allclose(found, -0.8 * log_p[[0, 1], X0] - 0.2 * log_p.mean(1), rtol=1e-6)
+    found = d3pm.smoothed_cross_entropy(PROCESS, LOGITS, X0, 0.2, mask_id=3)
+    np.testing.assert_allclose(found, -0.8 * log_p[[0, 1], X0] - 0.2 * log_p[:, :3].mean(1), rtol=1e-6)
+    np.testing.assert_allclose(
+        d3pm.smoothed_cross_entropy(PROCESS, LOGITS, X0, 0.0),
+        d3pm.cross_entropy(PROCESS, LOGITS, X0),
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(("smoothing", "mask_id"), [(0.0, None), (0.1, 3), (0.1, None)])
+def test_a_forbidden_category_costs_infinity_only_if_it_has_mass(smoothing, mask_id):
+    def loss(x):
+        return d3pm.smoothed_cross_entropy(PROCESS, d3pm.forbid(x, 3), X0, smoothing, mask_id).sum()
+
+    value, gradient = jax.value_and_grad(loss)(LOGITS)
+    assert np.isposinf(value) if smoothing and mask_id is None else np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+def test_smoothing_outside_0_to_1_is_refused():
+    with pytest.raises(ValueError, match=r"smoothing = 1.5: it must be in \[0, 1\]"):
+        d3pm.smoothed_cross_entropy(PROCESS, LOGITS, X0, 1.5)
+
+
+def i32(*x):
+    return jnp.asarray(x, jnp.int32)
+
+
+def test_hybrid_without_cross_entropy_is_the_bound_even_where_that_is_infinite():
+    process = d3pm.uniform(d3pm.cosine(20), 7)
+    logits = jnp.zeros((1, 7)).at[0, 2].set(-jnp.inf)
+    found = d3pm.hybrid(process, logits, i32(2), i32(3), i32(10), 0.0)
+    assert found.ce == np.inf
+    np.testing.assert_array_equal(found.loss, found.kl)
+    gradient = jax.grad(lambda x: d3pm.hybrid(process, x, i32(2), i32(3), i32(10), 0.0).loss.sum())(logits)
+    assert np.all(np.isfinite(gradient))
+
+
+def test_a_large_factor_does_not_break_the_gradient():
+    process = d3pm.gaussian(d3pm.linear(100, 1e-3, 0.2), 17)
+    logits = jnp.full((1, 17), -jnp.inf).at[0, 16].set(0.0).at[0, 0].set(-29.99)
+
+    def loss(x, factor):
+        return factor * d3pm.posterior_kl(process, x, i32(0), i32(11), i32(5)).sum()
+
+    one, many = (jax.grad(loss)(logits, factor) for factor in (1.0, 1e6))
+    assert np.all(np.isfinite(one))
+    np.testing.assert_allclose(many, 1e6 * one, rtol=1e-5)
+
+
+def test_t_of_any_prefix_shape_and_vmap_agree(process):
+    keys = jax.random.split(jax.random.key(0), 4)
+    x0, xt = (jax.random.randint(k, (3, 2, 2), 0, 7) for k in keys[:2])
+    logits, t = jax.random.normal(keys[2], (3, 2, 2, 7)), i32(1, 8, 20)
+    per_example = d3pm.posterior_kl(process, logits, x0, xt, t)
+    per_element = d3pm.posterior_kl(process, logits, x0, xt, jnp.broadcast_to(t[:, None, None], x0.shape))
+    mapped = jax.vmap(d3pm.posterior_kl, (None, 0, 0, 0, 0))(process, logits, x0, xt, t)
+    np.testing.assert_allclose(per_example, per_element, rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(per_example, mapped, rtol=2e-6, atol=1e-6)
+    one = d3pm.posterior_kl(process, logits[1], x0[1], xt[1], jnp.asarray(8))
+    np.testing.assert_allclose(per_example[1], one, rtol=2e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="must be a prefix of the shape of x"):
+        process.log_q_probs(x0[0, 0], jnp.ones((2, 2), jnp.int32))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_extreme_logits_give_exact_values_and_finite_gradients(process, scale):
+    """Against the same sums in log space in float64."""
+    keys = jax.random.split(jax.random.key(1), 4)
+    x0, t = jax.random.randint(keys[0], (64,), 0, 7), jax.random.randint(keys[1], (64,), 1, 21)
+    xt = d3pm.q_sample(process, x0, t, jax.random.uniform(keys[2], (64,)))
+    logits = jax.random.normal(keys[3], (64, 7)) * scale
+    loss, gradient = jax.value_and_grad(lambda x: d3pm.posterior_kl(process, x, x0, xt, t).sum())(logits)
+    expected = _kl_in_float64(process, logits, x0, xt, t)
+    np.testing.assert_allclose(loss, expected.sum(), rtol=1e-5)
+    assert np.all(np.isfinite(gradient))
+
+
+def _kl_in_float64(process, logits, x0, xt, t):
+    Q, Qbar = (np.float64(f(jnp.arange(21, dtype=jnp.int32))) for f in (process.Q, process.Qbar))
+    x0, xt, t, logits = (np.asarray(x) for x in (x0, xt, t, np.float64(logits)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        back, row = np.log(Q[t, :, xt]), np.log(Qbar[t - 1, x0])
+        pushed = np.logaddexp.reduce(logits[:, :, None] + np.log(Qbar[t - 1]), axis=1)
+        q, p = (x - np.logaddexp.reduce(x, axis=1)[:, None] for x in (back + row, back + pushed))
+        return np.where(q > -np.inf, np.exp(q) * (q - p), 0.0).sum(1)
+
+
+def test_a_wrong_certain_prediction_costs_infinity_and_no_nan(process):
+    logits = jnp.full((1, 7), -jnp.inf).at[0, 2].set(0.0)
+    value, gradient = jax.value_and_grad(
+        lambda x: d3pm.posterior_kl(process, x, i32(5), i32(5), i32(1)).sum()
+    )(logits)
+    assert value == np.inf
+    assert not np.any(np.isnan(gradient))
+    assert d3pm.cross_entropy(process, logits, i32(5)) == np.inf
+    np.testing.assert_array_equal(d3pm.cross_entropy(process, logits, i32(2)), 0.0)
+
+
+def test_bfloat16_logits_are_widened_first(process):
+    logits = jax.random.normal(jax.random.key(0), (3, 7), jnp.bfloat16)
+    found = d3pm.posterior_kl(process, logits, i32(0, 1, 2), i32(0, 3, 3), i32(1, 9, 20))
+    expected = d3pm.posterior_kl(
+        process, logits.astype(jnp.float32), i32(0, 1, 2), i32(0, 3, 3), i32(1, 9, 20)
+    )
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, expected)

@@ -1,0 +1,82 @@
+"""The layers against their formulas: backward passes by hand, types of statistics, embeddings of time."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from d3pm_jax.models.layers import conv_doubled, group_norm, time_embedding
+
+
+def plain_group_norm(x, scale, bias, groups, eps):
+    B, H, W, C = x.shape
+    g = x.reshape(B, H, W, groups, C // groups)
+    mean, variance = g.mean((1, 2, 4), keepdims=True), g.var((1, 2, 4), keepdims=True)
+    return ((g - mean) / jnp.sqrt(variance + eps)).reshape(x.shape) * scale[None, None, None] + bias[
+        None, None, None
+    ]
+
+
+@pytest.mark.usefixtures("x64")
+def test_group_norm_and_its_gradient_equal_the_formula():
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = (2, 3, 5, 12), (12,), (12,), (2, 3, 5, 12)
+    x, scale, bias, weight = (jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True))
+
+    def value_and_gradient(f):
+        return jax.value_and_grad(lambda *a: (f(*a, 4, 1e-6) * weight).sum(), (0, 1, 2))(x + 3, scale, bias)
+
+    for a, b in zip(
+        *(jax.tree.leaves(value_and_gradient(f)) for f in (group_norm, plain_group_norm)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.usefixtures("x64")
+def test_group_norm_of_bfloat16_has_statistics_in_float32():
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, g = (jax.random.normal(k, (2, 8, 8, 4), jnp.float32).astype(jnp.bfloat16) for k in keys)
+    x = (x + 30).astype(jnp.bfloat16)
+    one, zero = jnp.ones(4, jnp.float32), jnp.zeros(4, jnp.float32)
+
+    @partial(jax.jit, static_argnums=0)
+    def value_and_gradient(norm, x, g):
+        y, pull_back = jax.vjp(lambda x: norm(x, one, zero, 2, 1e-6), x)
+        return y, pull_back(g)[0]
+
+    found = value_and_gradient(group_norm, x, g)
+    right = value_and_gradient(plain_group_norm, x.astype(float), g.astype(float))
+    for a, b in zip(found, right, strict=True):
+        assert a.dtype == jnp.bfloat16
+        assert np.abs(a.astype(float) - b).max() < 2**-8 * np.abs(b).max()
+
+
+@pytest.mark.usefixtures("x64")
+def test_conv_of_a_doubled_image_equals_that_of_the_copies():
+    build = partial(nnx.Conv, 3, 5, (3, 3), padding=1, param_dtype=float, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(build(bias_init=nnx.initializers.normal(1.0)))
+    x = jax.random.normal(jax.random.key(1), (2, 3, 4, 3))
+    weight = jax.random.normal(jax.random.key(2), (2, 6, 8, 5))
+
+    def of_copies(conv, x):
+        return conv(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
+
+    def value_and_gradient(f):
+        return jax.value_and_grad(lambda *a: (f(nnx.merge(graphdef, a[0]), a[1]) * weight).sum(), (0, 1))(
+            params, x
+        )
+
+    for a, b in zip(
+        *(jax.tree.leaves(value_and_gradient(f)) for f in (conv_doubled, of_copies)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.usefixtures("x64")
+def test_time_embedding_counts_from_zero_and_covers_1000():
+    found = time_embedding(jnp.array([1, 51], jnp.int32), 6, 100)
+    angles = 500.0 * np.array([1.0, 1e-2, 1e-4])
+    np.testing.assert_allclose(found, [[0, 0, 0, 1, 1, 1], [*np.sin(angles), *np.cos(angles)]], rtol=1e-9)

@@ -1,0 +1,178 @@
+"""Draws on the whole grid of a float32 uniform, in the tails, and in batches of any kind."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+
+GRID = 2**23
+U = np.arange(GRID, dtype=np.float32) / np.float32(GRID)
+T = 20
+
+pytestmark = [pytest.mark.usefixtures("optimised"), pytest.mark.filterwarnings("ignore:x_T still depends")]
+
+
+def skewed(K):
+    pi = np.random.default_rng(K).dirichlet(np.full(K, 0.5))
+    pi[1] = 0.0
+    return pi / pi.sum()
+
+
+PROCESSES = {
+    "uniform": lambda: d3pm.uniform(d3pm.cosine(T), 7),
+    "uniform, K = 256": lambda: d3pm.uniform(d3pm.cosine(T), 256),
+    "uniform, K = 2": lambda: d3pm.uniform(d3pm.cosine(T), 2),
+    "absorbing": lambda: d3pm.absorbing(d3pm.reciprocal(T), 7, 3),
+    "marginal": lambda: d3pm.marginal(d3pm.linear(T, 1e-4, 0.9), skewed(11)),
+    "masked": lambda: d3pm.masked(d3pm.uniform(d3pm.cosine(T), 6), 0.1 * d3pm.reciprocal(T)),
+    "masked dense": lambda: d3pm.masked(
+        d3pm.gaussian(d3pm.linear(T, 0.05, 1.0), 6), 0.1 * d3pm.reciprocal(T)
+    ),
+    "gaussian": lambda: d3pm.gaussian(d3pm.linear(T, 0.05, 1.0), 7),
+}
+
+
+def exact_row(name, t, x0):
+    """A row of Qbar in float64."""
+    with jax.enable_x64(True):
+        return np.asarray(PROCESSES[name]().log_q_probs(jnp.asarray(x0), jnp.asarray(t)))
+
+
+def off_by(drawn, p):
+    """How many grid points the counts of the categories are off, at most."""
+    counts = np.bincount(np.asarray(drawn), minlength=len(p))
+    assert len(counts) == len(p)
+    return np.abs(counts - GRID * p).max()
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_draw_q_on_the_whole_grid(name):
+    process = PROCESSES[name]()
+    draw = jax.jit(lambda process, t, u: process.draw_q(jnp.full(u.shape, 5 % process.K, jnp.int32), t, u))
+    for t in (1, 10, T):
+        drawn = draw(process, jnp.asarray(t, jnp.int32), U)
+        assert off_by(drawn, np.exp(exact_row(name, t, 5 % process.K))) <= 1.0
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_draw_prior_on_the_whole_grid(name):
+    with jax.enable_x64(True):
+        p = np.exp(np.asarray(PROCESSES[name]().log_prior()))
+    assert off_by(jax.jit(lambda process, u: process.draw_prior(u))(PROCESSES[name](), U), p) <= 1.0
+
+
+@pytest.mark.parametrize("K", [2, 27, 256])
+def test_categorical_on_the_whole_grid(K):
+    log_p = np.float32(np.random.default_rng(K).normal(size=K) * 3)
+    p = np.exp(np.float64(log_p))
+    draw = jax.jit(lambda x, u: d3pm.categorical(jnp.broadcast_to(x, (*u.shape, x.size)), u))
+    parts = [np.asarray(draw(log_p, u)) for u in np.split(U, 64)]
+    assert off_by(np.concatenate(parts), p / p.sum()) <= 1.0
+
+
+def test_p_sample_on_the_whole_grid():
+    process = d3pm.gaussian(d3pm.linear(T, 0.05, 1.0), 7)
+    logits, xt, t = jnp.asarray(np.random.default_rng(0).normal(size=7), jnp.float32), 3, jnp.asarray(10)
+    with jax.enable_x64(True):
+        process64 = d3pm.gaussian(d3pm.linear(T, 0.05, 1.0), 7)
+        p = np.exp(
+            np.asarray(d3pm.p_logits(process64, jnp.float64(logits), jnp.asarray(xt), jnp.asarray(10)))
+        )
+    draw = jax.jit(
+        lambda process, x, u: d3pm.p_sample(
+            process, jnp.broadcast_to(x, (*u.shape, 7)), jnp.full(u.shape, xt, jnp.int32), t, u
+        )
+    )
+    parts = [np.asarray(draw(process, logits, u)) for u in np.split(U, 16)]
+    assert off_by(np.concatenate(parts), p) <= 1.0
+
+
+RARE = 1e-9
+
+
+def rare():
+    """Category 200 of 256 is that rare."""
+    p = np.full(256, (1 - RARE) / 255)
+    p[200] = RARE
+    return p
+
+
+DRAWS = {
+    "categorical": lambda u, low: d3pm.categorical(jnp.log(rare()).astype(jnp.float32), u, low),
+    "prior": lambda u, low: d3pm.marginal(np.ones(1), rare()).draw_prior(u, low),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_a_rare_event_has_its_probability_with_two_words(name):
+    """The share of the two-word grid that yields it, by bisection for both of its ends."""
+    draw = jax.jit(DRAWS[name])
+    ends = [_first_at_least(k, draw) for k in (200, 201)]
+    assert (ends[1] - ends[0]) / 2**46 == pytest.approx(RARE, rel=0.01)
+
+
+def _words(n):
+    return jnp.float32((n >> 23) / GRID), jnp.float32((n & (GRID - 1)) / GRID)
+
+
+def _first_at_least(k, draw):
+    low, high = 0, 2**46 - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if draw(*_words(middle)) >= k else (middle + 1, high)
+    return low
+
+
+@pytest.mark.parametrize("name", ["uniform", "marginal", "masked dense"])
+def test_the_same_element_with_the_same_noise_gives_the_same_category_in_any_batch(name):
+    process, key = PROCESSES[name](), jax.random.key(0)
+    x0 = jax.random.randint(key, (6, 5, 2), 0, process.K)
+    u, low = (jax.random.uniform(jax.random.fold_in(key, i), x0.shape) for i in (1, 2))
+    logits = jax.random.normal(jax.random.fold_in(key, 3), (*x0.shape, process.K)) * 3
+    t = jnp.array([1, 5, 10, 15, 19, 20], jnp.int32)
+    draw = jax.jit(lambda process, x0, t, u, low: process.draw_q(x0, t, u, low))
+    step = jax.jit(lambda process, x, xt, t, u, low: d3pm.p_sample(process, x, xt, t, u, u_low=low))
+    for second in (None, low):
+        xt, x = draw(process, x0, t, u, second), step(process, logits, x0, t, u, second)
+        for b in range(6):
+            some = None if second is None else second[b : b + 1, 1:3]
+            part = x0[b : b + 1, 1:3], t[b : b + 1], u[b : b + 1, 1:3], some
+            np.testing.assert_array_equal(xt[b : b + 1, 1:3], draw(process, *part))
+            found = step(process, logits[b : b + 1, 1:3], part[0], *part[1:])
+            np.testing.assert_array_equal(x[b : b + 1, 1:3], found)
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_the_largest_noise_of_other_libraries_gives_a_category(name):
+    process, top = PROCESSES[name](), jnp.full((4,), 1 - 2.0**-24)
+    x0 = jnp.arange(4, dtype=jnp.int32) % process.K
+    for t in (0, 1, T):
+        drawn = jax.jit(process.draw_q)(x0, jnp.asarray(t), top, top)
+        row = np.exp(exact_row(name, t, x0))
+        assert np.all(np.take_along_axis(row, np.asarray(drawn)[:, None], 1) > 0)
+    for K in (2, 40, 1000):
+        np.testing.assert_array_equal(d3pm.categorical(jnp.zeros((4, K)), top, top), K - 1)
+
+
+def test_categorical_is_the_inverse_of_the_cumulative_sum():
+    p = jnp.array([0.0, 0.25, 0.0, 0.5, 0.25, 0.0])
+    u = jnp.array([0.0, 0.2499, 0.25, 0.7499, 0.75, 1 - 2**-24])
+    found = d3pm.categorical(jnp.broadcast_to(jnp.log(p) + 7.0, (6, 6)), u)
+    np.testing.assert_array_equal(found, [1, 1, 3, 3, 4, 4])
+    assert found.dtype == jnp.int32
+
+
+def test_categorical_never_draws_probability_zero():
+    key_p, key_zero, key_u = jax.random.split(jax.random.key(0), 3)
+    log_p = jax.random.normal(key_p, (20000, 300)) * 5
+    log_p = jnp.where(jax.random.bernoulli(key_zero, 0.9, log_p.shape), -jnp.inf, log_p)
+    u = jnp.where(jnp.arange(20000) % 2 == 0, 1 - 2**-24, jax.random.uniform(key_u, (20000,)))
+    drawn = d3pm.categorical(log_p, u)
+    assert np.all(np.isfinite(np.take_along_axis(np.asarray(log_p), np.asarray(drawn)[:, None], 1)))
+
+
+@pytest.mark.parametrize("row", [[-jnp.inf, -jnp.inf], [jnp.nan, 0.0]])
+def test_categorical_marks_what_is_no_distribution(row):
+    assert d3pm.categorical(jnp.array(row), jnp.asarray(0.5)) == -1

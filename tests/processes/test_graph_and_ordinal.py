@@ -1,0 +1,242 @@
+"""Processes to near values and along graphs: definitions by loops, sums, limits, closed forms."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+import d3pm_jax as d3pm
+from d3pm_jax.processes import graph
+from tests.families import all_steps
+
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore:x_T still depends")]
+
+
+def points(K, d, seed=0):
+    return np.random.default_rng(seed).normal(size=(K, d))
+
+
+def rates(K, seed=0):
+    """Random, not symmetric, some of them 0."""
+    rng = np.random.default_rng(seed)
+    R = rng.exponential(size=(K, K)) * (rng.random((K, K)) < 0.5)
+    np.fill_diagonal(R, 0.0)
+    return R - np.diag(R.sum(1))
+
+
+SYMMETRIC = {
+    "gaussian": lambda: d3pm.gaussian(d3pm.linear(40, 0.01, 1.0), 17, 3),
+    "banded": lambda: d3pm.banded(d3pm.linear(40, 0.01, 1.0), 17, 4),
+    "random_walk": lambda: d3pm.random_walk(d3pm.linear(40, 0.01, 1.0), d3pm.knn_graph(points(27, 8), 4)),
+    "from_rate": lambda: d3pm.from_rate(d3pm.knn_rate(points(27, 8), 4), np.geomspace(1e-3, 100.0, 40)),
+}
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_tables_are_doubly_stochastic_and_the_prior_uniform(name):
+    process = SYMMETRIC[name]()
+    for table in all_steps(process):
+        assert table.min() >= 0
+        np.testing.assert_allclose(table.sum(-1), 1.0, atol=1e-12)
+        np.testing.assert_allclose(table.sum(-2), 1.0, atol=1e-12)
+    np.testing.assert_allclose(np.exp(process.log_prior()), 1 / process.K, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda beta: d3pm.gaussian(beta, 9, 2),
+        lambda beta: d3pm.banded(beta, 9, 2),
+    ],
+)
+def test_one_step_stays_within_its_bands(build):
+    Q, Qbar = all_steps(build(np.full(10, 0.5)))
+    distance = np.abs(np.subtract.outer(np.arange(9), np.arange(9)))
+    np.testing.assert_array_equal(Q[1:] > 0, np.broadcast_to(distance <= 2, (10, 9, 9)))
+    assert (Qbar[4] > 0).all()
+
+
+@pytest.mark.parametrize("bands", [20, None])
+def test_gaussian_is_the_official_program_at_256_levels(bands):
+    """Values 0..255 times 2 / 255; a softmax over all distances within the bands, both ways."""
+    beta = np.array([0.001, 0.02])
+    Q, _ = all_steps(d3pm.gaussian(beta, 256, bands))
+    reach = 255 if bands is None else bands
+    for t, b in enumerate(beta, 1):
+        total = 0.0
+        for n in range(-reach, reach + 1):
+            total += math.exp(-((n * 2 / 255) ** 2) / b)
+        for i, j in [(0, 1), (100, 97), (255, 235), (3, 24)]:
+            expected = math.exp(-((abs(i - j) * 2 / 255) ** 2) / b) / total if abs(i - j) <= reach else 0.0
+            assert Q[t, i, j] == pytest.approx(expected, rel=1e-12, abs=2.0**-580)
+        left = sum(math.exp(-((n * 2 / 255) ** 2) / b) for n in range(1, reach + 1)) / total
+        assert Q[t, 0, 0] == pytest.approx(1 - left, rel=1e-12)
+
+
+def test_all_bands_are_the_uniform_process():
+    beta = d3pm.cosine(20)
+    for found, expected in zip(
+        all_steps(d3pm.banded(beta, 6, 5)), all_steps(d3pm.uniform(beta, 6)), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-14)
+
+
+def neighbours(x, i, k):
+    """By the definition, the lower index first among equals."""
+    others = [j for j in range(len(x)) if j != i]
+    return sorted(others, key=lambda j: (sum((a - b) ** 2 for a, b in zip(x[i], x[j], strict=True)), j))[:k]
+
+
+@pytest.mark.parametrize(
+    "x",
+    [points(40, 2), np.indices((5, 6)).reshape(2, -1).T.astype(float), np.zeros((6, 1))],
+    ids=["random", "grid", "all the same"],
+)
+def test_the_graph_joins_nearest_neighbours(x):
+    k = 4
+    A = np.zeros((len(x), len(x)))
+    for i in range(len(x)):
+        for j in neighbours(x, i, k):
+            A[i, j] += 1 / (2 * k)
+            A[j, i] += 1 / (2 * k)
+    R = d3pm.knn_rate(x, k)
+    np.testing.assert_allclose(R, A - np.diag(A.sum(1)), atol=1e-15)
+    W = d3pm.knn_graph(x, k)
+    np.testing.assert_array_equal(W > 0, (A > 0) | np.eye(len(x), dtype=bool))
+    scaling = W / (2 * k * A + 2 * np.eye(len(x)) + (W == 0))  # d_i d_j: any two of its rows are proportional
+    for i, j in zip(*np.nonzero(np.triu(W, 1)), strict=True):
+        assert scaling[i, j] ** 2 == pytest.approx(scaling[i, i] * scaling[j, j], rel=1e-12)
+
+
+@pytest.mark.parametrize("K", [2, 300])
+def test_a_hub_is_made_doubly_stochastic(K):
+    """All know the hub only: without edges to itself no scaling exists for K > 2."""
+    hub = np.zeros((K, K))
+    hub[0], hub[:, 0] = 1.0, 1.0
+    x = np.concatenate([np.zeros((1, K - 1)), np.eye(K - 1)])
+    W = d3pm.knn_graph(x, 1)
+    np.testing.assert_array_equal(W > 0, (hub + np.eye(K)) > 0)
+    np.testing.assert_array_equal(W, W.T)
+    np.testing.assert_allclose(W.sum(1), 1.0, atol=1e-12)
+
+
+def test_a_graph_that_cannot_be_scaled_is_refused():
+    with pytest.raises(ValueError, match=r"row sums are still off by .* after 10000 .*edge to itself"):
+        graph._doubly_stochastic(np.array([[1.0, 1.0], [1.0, 0.0]]))
+
+
+def test_renaming_the_categories_renames_the_graph():
+    x, order = points(50, 3), np.random.default_rng(1).permutation(50)
+    for make in (d3pm.knn_graph, d3pm.knn_rate):
+        np.testing.assert_allclose(make(x[order], 5), make(x, 5)[np.ix_(order, order)], atol=1e-13)
+
+
+def test_a_random_walk_mixes_its_matrix_with_the_identity():
+    W = np.array([[0.0, 1.0, 0.0], [0.3, 0.3, 0.4], [1.0, 0.0, 0.0]])
+    Q, Qbar = all_steps(d3pm.random_walk(np.array([0.2, 1.0]), W))
+    np.testing.assert_allclose(Q[1], [[0.8, 0.2, 0.0], [0.06, 0.86, 0.08], [0.2, 0.0, 0.8]], atol=1e-15)
+    np.testing.assert_array_equal(Q[2], W)
+    np.testing.assert_allclose(Qbar[2], Q[1] @ W, atol=1e-15)
+
+
+@pytest.mark.parametrize("R", [rates(9), 1e6 * rates(17, 1), d3pm.knn_rate(points(27, 2), 3)])
+def test_rates_against_scipy(R):
+    durations = np.geomspace(1e-3, 30.0, 12) / np.abs(R).max()
+    Q, _ = all_steps(d3pm.from_rate(R, durations))
+    for t, s in enumerate(durations, 1):
+        np.testing.assert_allclose(Q[t], scipy.linalg.expm(s * R), atol=1e-12)
+        np.testing.assert_allclose(Q[t].sum(1), 1.0, atol=1e-12)
+        assert Q[t].min() >= 0
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (1e-9, 3.0), (2.0, 1e-7)])
+def test_two_states_have_a_closed_form_in_every_digit(a, b):
+    R = np.array([[-a, a], [b, -b]])
+    for s in (1e-3 / (a + b), 1.0, 1e5):
+        gone, left = -math.expm1(-(a + b) * s), math.exp(-(a + b) * s)
+        expected = np.array([[b + a * left, a * gone], [b * gone, a + b * left]]) / (a + b)
+        found = graph._exponential(graph._powers(graph._uniformised(R)[0]), max(a, b) * s)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("s", [1e-3, 1.0, 20.0])
+def test_the_smallest_entries_of_a_chain_of_births_are_poisson(s):
+    """At rate 1 to the next category: exp(-s) s^n / n! after n births, down to 1e-170."""
+    K = 60
+    R = np.diag(np.ones(K - 1), 1) - np.diag(np.append(np.ones(K - 1), 0.0))
+    Q, _ = all_steps(d3pm.from_rate(R, np.array([s, 1e3])))
+    expected = [math.exp(-s) * s**n / math.factorial(n) for n in range(K - 1)]
+    np.testing.assert_allclose(
+        Q[1, 0, : K - 1], np.where(np.array(expected) < 2.0**-580, 0.0, expected), rtol=1e-12
+    )
+    np.testing.assert_allclose(Q[2, 0], np.eye(K)[-1], atol=1e-12)
+
+
+def test_after_a_long_time_a_chain_forgets():
+    R = rates(9)
+    process = d3pm.from_rate(R, np.array([0.1, 1e6]))
+    pi = np.linalg.lstsq(np.vstack([R.T, np.ones(9)]), np.append(np.zeros(9), 1.0))[0]
+    np.testing.assert_allclose(all_steps(process)[0][2], np.broadcast_to(pi, (9, 9)), rtol=1e-11)
+    np.testing.assert_allclose(np.exp(process.log_prior()), pi, rtol=1e-11)
+
+
+def test_times_add_up():
+    R = rates(9)
+    _, Qbar = all_steps(d3pm.from_rate(R, np.array([0.1, 0.2, 0.7])))
+    np.testing.assert_allclose(Qbar[3], scipy.linalg.expm(R), atol=1e-14)
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_of_an_alphabet():
+    """27 letters with random embeddings: the chain ends uniform, and the loss is finite for any logits."""
+    process = d3pm.from_rate(d3pm.knn_rate(points(27, 16), 5), np.geomspace(0.01, 2.0, 50))
+    rng = np.random.default_rng(1)
+    x0 = jnp.asarray(rng.integers(0, 27, (4, 8)), jnp.int32)
+    t = jnp.asarray([1, 10, 30, 50], jnp.int32)
+    xt = d3pm.q_sample(process, x0, t, jnp.asarray(rng.random((4, 8))))
+    kl = d3pm.posterior_kl(process, jnp.asarray(rng.normal(size=(4, 8, 27))), x0, xt, t)
+    assert np.isfinite(kl).all()
+    assert (np.asarray(kl) >= 0).all()
+    assert d3pm.prior_kl(process, x0).max() < 1e-3
+
+
+def _negative_rate():
+    R = rates(4)
+    R[2, 1] = -0.5
+    return R
+
+
+def _flat(K):
+    return np.full((K, K), 1 / K)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: d3pm.gaussian(np.ones(3), 5, 5), r"bands = 5 is outside 1\.\.4"),
+        (lambda: d3pm.gaussian(np.ones(3), 1), "K = 1: a process needs at least 2"),
+        (lambda: d3pm.banded(np.ones(3), 5, 0), r"bands = 0 is outside 1\.\.4"),
+        (lambda: d3pm.banded(np.array([1.5]), 5, 1), r"beta = 1\.5 at t = 1 is outside"),
+        (lambda: d3pm.knn_graph(points(5, 2), 5), r"k = 5 is outside 1\.\.4"),
+        (lambda: d3pm.knn_rate(points(5, 2), 0), r"k = 0 is outside 1\.\.4"),
+        (lambda: d3pm.knn_graph(np.array([[0.0], [1.0], [np.nan]]), 1), "embedding 2 is not finite"),
+        (lambda: d3pm.knn_rate(np.arange(3.0), 1), r"embeddings have shape \(3,\), expected \[K, d\]"),
+        (lambda: d3pm.random_walk(np.ones(2), 2 * np.eye(3)), "row 0 of W sums to 2"),
+        (lambda: d3pm.random_walk(np.ones(2), np.array([[1.5, -0.5], [0, 1]])), r"smallest entry is -0\.5"),
+        (lambda: d3pm.random_walk(np.ones(2), np.ones((2, 3)) / 3), r"W has shape \(2, 3\), expected"),
+        (lambda: d3pm.random_walk(np.ones(2), np.eye(3)), "the chain is the identity"),
+        (lambda: d3pm.from_rate(_negative_rate(), np.ones(2)), r"R\[2, 1\] = -0\.5: rates off the diagonal"),
+        (lambda: d3pm.from_rate(rates(4) * np.nan, np.ones(2)), r"R\[0, 1\] = nan"),
+        (lambda: d3pm.from_rate(_flat(3), np.ones(2)), "row 0 of R sums to 1, not 0"),
+        (lambda: d3pm.from_rate(rates(4).T, np.ones(2)), "rows are 'from', columns are 'to'"),
+        (lambda: d3pm.from_rate(rates(4)[0], np.ones(2)), r"R has shape \(4,\), expected"),
+        (lambda: d3pm.from_rate(np.zeros((3, 3)), np.ones(2)), "the chain is the identity"),
+        (lambda: d3pm.from_rate(rates(4), np.array([0.0, 1.0])), r"durations must be .* smallest 0"),
+        (lambda: d3pm.from_rate(rates(4), np.array([1.0, np.inf])), "durations must be"),
+    ],
+)
+def test_nonsense_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,49 @@
+"""What a config builds: every network and head trains, and parts that do not go together are refused."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from d3pm_jax import config as configs
+from d3pm_jax.errors import UserError
+from d3pm_jax.runs.build import build, start
+from d3pm_jax.training.step import make_step
+from tests import tiny
+
+
+@pytest.mark.parametrize(
+    ("model", "head"),
+    [
+        (configs.UNet(attn_resolutions=(), compute="bfloat16"), configs.LogisticHead()),
+        (configs.ScoreNet(attn=(), compute="bfloat16"), configs.Head()),
+    ],
+)
+def test_every_network_and_head_trains_and_stays_float32_outside_the_network(model, head):
+    model = dataclasses.replace(model, ch=4, ch_mult=(1,), num_res_blocks=1, groups=1)
+    config = dataclasses.replace(tiny.get_config(), model=model, head=head)
+    parts = start(build(config, (4, 4, 1), 4))
+    step = make_step(
+        config.loss, config.timesteps, config.optimizer.build(), parts.predict, config.train.ema_decay
+    )
+    before = jax.tree.map(np.array, parts.state.params)
+    x0, state = jnp.full((4, 4, 4, 1), 3, jnp.int32), parts.state
+    for _ in range(2):
+        state, metrics = step(state, parts.process, x0, parts.key)
+        assert np.isfinite(metrics["loss"])
+    floats = [x for x in jax.tree.leaves((state, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert {x.dtype for x in floats} == {np.dtype("float32")}
+    kernel = np.asarray(state.params["conv_out"]["kernel"][...])
+    assert kernel.shape == (3, 3, 4, head.outputs or config.process.K)
+    assert np.any(kernel != before["conv_out"]["kernel"][...])
+    if "frequencies" in before:  # of the embedding of time: never trained
+        for params in (state.params, state.ema):
+            np.testing.assert_array_equal(params["frequencies"][...], before["frequencies"][...])
+
+
+def test_a_score_net_gives_logits_only():
+    config = dataclasses.replace(tiny.get_config(), model=configs.ScoreNet(), head=configs.LogisticHead())
+    with pytest.raises(UserError, match=r"the head needs 2 outputs, ScoreNet gives K = 17 logits: use Head"):
+        build(config, (8, 8, 1), 4)

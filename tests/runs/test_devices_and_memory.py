@@ -1,0 +1,57 @@
+"""What is set before the first computation: a device for each core, and memory that is kept."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+from d3pm_jax.runs.devices import batched, data_mesh, use_all_cores
+from d3pm_jax.runs.memory import keep_freed_memory
+use_all_cores(4)
+keep_freed_memory(int(sys.argv[1]))
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+mesh = data_mesh(4)
+x = jax.device_put(np.ones((4, 1), np.float32), batched(mesh))
+
+@jax.jit
+def f(x):  # 48 MB for each row of x
+    y = jax.lax.optimization_barrier(jnp.broadcast_to(x, (4, 12_000_000)) + 1.0)
+    return jnp.flip(y, axis=1).sum()
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    jax.block_until_ready(f(x))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+for _ in range(20):
+    faults()
+print(mesh.size, sorted(faults() for _ in range(9))[4])
+"""
+
+
+def devices_and_faults(features, **env):
+    """How many devices there are, and the page faults of most calls, once several went before."""
+    names = [n for n in os.environ if n.startswith(("JAX_", "XLA_", "MALLOC_", "GLIBC_"))]
+    clean = {k: v for k, v in os.environ.items() if k not in names} | {"JAX_PLATFORMS": "cpu"} | env
+    command = [sys.executable, "-c", PROGRAM, str(features)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean)
+    return map(int, done.stdout.split())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only malloc of glibc can be told")
+def test_a_device_for_each_core_and_memory_of_large_steps_is_kept():
+    devices, kept = devices_and_faults(2**20)
+    assert devices == max(n for n in (1, 2, 4) if n <= len(os.sched_getaffinity(0)))
+    _, small = devices_and_faults(2**20 - 1)
+    if small < 10_000:
+        pytest.skip(f"{small} page faults without: large pages")
+    assert kept < small / 20
+    _, own = devices_and_faults(2**20, MALLOC_ARENA_MAX="8")  # the user's choice
+    assert own > small / 2

@@ -1,0 +1,70 @@
+"""What the tree promises: small files, small functions, and every sub-package as an attribute."""
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import d3pm_jax
+
+ROOT = Path(d3pm_jax.__file__).parent
+BODY, FILE = 25, 300
+
+
+def bodies(path):
+    """(name, lines of its body without the docstring) of every function in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            lines = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            if lines:
+                yield f"{path.relative_to(ROOT)} {node.name}", lines[-1].end_lineno - lines[0].lineno + 1
+
+
+def test_files_and_functions_are_small():
+    files = list(ROOT.rglob("*.py"))
+    assert len(files) > 90
+    long = {str(f.relative_to(ROOT)): n for f in files if (n := f.read_text().count("\n")) > FILE}
+    assert long == {}
+    assert {name: n for f in files for name, n in bodies(f) if n > BODY} == {}
+
+
+def test_every_module_is_reached_through_its_packages():
+    rooms = {m.name for m in pkgutil.iter_modules(d3pm_jax.__path__)} - {"cli"}
+    assert {name for name in rooms if getattr(d3pm_jax, name).__name__ == f"d3pm_jax.{name}"} == rooms
+    assert rooms <= set(dir(d3pm_jax))
+    with pytest.raises(AttributeError, match="has no attribute 'transitions'"):
+        d3pm_jax.transitions  # noqa: B018
+
+
+def test_sub_packages_are_there_after_a_plain_import():
+    """In a process of its own, where nothing else has imported them."""
+    paths = (
+        *(
+            "models.UNet",
+            "models.layers.time_embedding",
+            "config.Config",
+            "config.io.from_file",
+            "data.open_split",
+        ),
+        *("runs.checkpoint.save", "runs.build.build", "weights.twin.to_torch", "training.step.make_step"),
+        *(
+            "evaluation.bound.evaluate_bound",
+            "schedules.continuous.linear",
+            "losses.continuous.absorbing_nelbo",
+        ),
+        *("timesteps.uniform", "compat.p_logits", "heads.residual", "numerics.log1mexp", "show.save_grid"),
+    )
+    code = "import d3pm_jax as d; " + "; ".join(f"d.{path}" for path in paths)
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_flat_names_are_those_of_their_sub_packages():
+    """One rule for both: a flat name is the public name of one sub-package, and the same object."""
+    for name in d3pm_jax.__all__:
+        x = getattr(d3pm_jax, name)
+        home = ".".join(x.__module__.split(".")[:2])
+        assert getattr(importlib.import_module(home), name) is x

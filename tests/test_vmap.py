@@ -1,0 +1,212 @@
+"""Every public kernel under jit and vmap, over examples and over stacked processes, against a Python loop."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax import compat, heads, losses, numerics, schedules, timesteps
+
+K, T, N, S = 5, 6, 3, (2, 3)
+BETAS = (d3pm.linear(T, 0.2, 0.9), d3pm.linear(T, 0.5, 0.8))
+PI = np.array([0.3, 0.0, 0.3, 0.2, 0.2])
+PROCESSES = {
+    "marginal": lambda beta: d3pm.marginal(beta, PI),
+    "masked gaussian": lambda beta: d3pm.masked(d3pm.gaussian(beta, K - 1), beta),
+    "uniform": lambda beta: d3pm.uniform(beta, K),
+    "absorbing": lambda beta: d3pm.absorbing(beta, K, 1),
+    "dense": lambda beta: d3pm.random_walk(beta, np.roll(np.eye(K), 1, axis=1) * 0.5 + 0.1),
+}
+OTHERS = ("masked gaussian", "uniform", "absorbing", "dense")
+ON_HOST = {  # NumPy in, NumPy or a process out
+    *(
+        "absorbing",
+        "banded",
+        "dense",
+        "from_rate",
+        "gaussian",
+        "marginal",
+        "masked",
+        "random_walk",
+        "uniform",
+    ),
+    *("cosine", "cosine_squared", "from_alpha_bar", "linear", "log_linear", "polynomial", "reciprocal"),
+    *("knn_graph", "knn_rate", "mutual_information", "mutual_information_steps", "respace"),
+}
+
+pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
+
+
+def examples():
+    """N examples of everything that a kernel takes."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(N, *S, K)) * 3
+    logits[0, 0, 0, 1:3] = -np.inf
+    arrays = {
+        "logits": logits,
+        "x0": rng.integers(0, K - 1, (N, *S)),
+        "xt": rng.integers(0, K, (N, *S)),
+        "t": rng.integers(1, T + 1, (N, S[0])),
+        "u": rng.random((N, *S)),
+        "v": rng.random((N, T + 1, *S)),
+    }
+    return {k: jnp.asarray(x) for k, x in arrays.items()}
+
+
+def steps(process, logits, x0, xt, t, u, v):
+    """Every kernel of one step of a process, of one example [2, 3]."""
+    value, gradient = jax.value_and_grad(lambda x: d3pm.hybrid(process, x, x0, xt, t, 0.1).loss[:, 1:].sum())(
+        logits
+    )
+    return {
+        "members": (process.Q(t), process.Qbar(t), process.log_q_x0(xt, t), process.draw_prior(u)),
+        "log_p_x0": d3pm.log_p_x0(process, logits),
+        "q_sample": d3pm.q_sample(process, x0, t, u),
+        "q_posterior": d3pm.q_posterior(process, x0, xt, t),
+        "p_logits": d3pm.p_logits(process, logits, xt, t, "x0"),
+        "p_prev": d3pm.p_prev(process, logits, xt, t),
+        "p_sample": d3pm.p_sample(process, logits, xt, t, u),
+        "direct_kl": d3pm.direct_kl(process, logits, x0, xt, t),
+        "cross_entropy": d3pm.cross_entropy(process, logits, x0),
+        "smoothed_cross_entropy": d3pm.smoothed_cross_entropy(process, logits[1], x0[1], 0.1),
+        "hybrid": (value, gradient),
+        "losses.marginal_kl": losses.marginal_kl(process, logits, x0, t - 1),
+        "prior_kl": d3pm.prior_kl(process, x0),
+        "stochastic_bound": d3pm.stochastic_bound(process, u, x0, jnp.where(t > T // 2, 0.2, 0.1)),
+        "compat": (
+            compat.q_posterior(process, x0, xt, t),
+            compat.p_logits(process, logits, xt, t),
+            compat.vb_bits(process, logits, x0, xt, t),
+            compat.prior_bits(process, x0),
+        ),
+    }
+
+
+def chains(process, logits, x0, xt, t, u, v):
+    """Every kernel that takes many steps of a process, of one example [2, 3]."""
+
+    def denoise(xt, time):
+        return logits[xt[..., 0] % S[0]] + 0.1 * time[:, None, None]
+
+    def noise(t):
+        return v[t]
+
+    key, index = jax.random.key(0), jnp.arange(S[0])
+    return {
+        "posterior_kl": d3pm.posterior_kl(process, logits, x0, xt, jnp.asarray(T)),
+        "all_t_bound": d3pm.all_t_bound(denoise, process, x0, noise),
+        "estimate_bound": d3pm.estimate_bound(key, denoise, process, x0, index).total(),
+        "strata_bound": d3pm.strata_bound(denoise, process, x0, u.T, noise),
+        "stratified_bound": d3pm.stratified_bound(key, denoise, process, x0, index, 2),
+        "ancestral": d3pm.ancestral(denoise, process, xt, noise, (0, T)),
+        "sample": d3pm.sample(key, denoise, process, S),
+    }
+
+
+def of_arrays(logits, x0, xt, t, u, v):
+    """Every other kernel, of one example [2, 3]."""
+    log_p, time = d3pm.log_normalize(logits), u[:, 0]
+    history = timesteps.LossHistory(v[:, 0, 0], jnp.full(T + 1, 20))
+    continuous = {
+        name: (level(time), losses.continuous.uniform_nelbo(level, logits, x0, xt, time))
+        for name, level in (
+            ("linear", schedules.continuous.linear),
+            ("cosine", schedules.continuous.cosine),
+            ("polynomial", schedules.continuous.polynomial),
+        )
+    }
+    linear = schedules.continuous.linear
+    return {
+        "kl": d3pm.kl(log_p[1], log_p[1, ::-1]),
+        "kl_logits": d3pm.kl_logits(log_p, logits[::-1]),
+        "log_add": d3pm.log_add(log_p, log_p[::-1]),
+        "log_matmul": d3pm.log_matmul(log_p[0], jnp.exp(logits[0, 1])[:, None] * v[0, 0][None]),
+        "log_normalize": log_p,
+        "log_prob": d3pm.log_prob(logits, x0),
+        "log_sum": d3pm.log_sum(logits),
+        "numerics.log1mexp": numerics.log1mexp(logits[1]),
+        "categorical": d3pm.categorical(logits, u),
+        "residual": d3pm.residual(logits, xt),
+        "forbid": d3pm.forbid(logits, 2),
+        "logistic": d3pm.logistic(u, -u, K),
+        "heads": (heads.residual_logistic(v[:2].T, xt.T, K), heads.bounded_logistic(v[:2].T, K)),
+        "bits_per_dim": d3pm.bits_per_dim(u, 6),
+        "mean_and_se": d3pm.mean_and_se(time),
+        "losses.mean_over_steps": losses.mean_over_steps(u, time, T),
+        "low_discrepancy": d3pm.low_discrepancy(time[0], 4, T),
+        "timesteps": (
+            timesteps.uniform(time, T),
+            timesteps.stratified(u, T)[0],
+            timesteps.importance(time, timesteps.probabilities(history)),
+            timesteps.update(history, t, time),
+        ),
+        "continuous": continuous,
+        "losses.continuous": (
+            losses.continuous.absorbing_draw(linear, x0, time, u, K - 1),
+            losses.continuous.uniform_draw(linear, x0, time, u, K),
+            losses.continuous.absorbing_nelbo(linear, logits, x0, xt, time, K - 1),
+        ),
+        "compat.logistic": compat.logistic(u, -u, K),
+    }
+
+
+def assert_equal(found, expected):
+    """Leaves of what was stacked by vmap and by NumPy."""
+    found, expected = (jax.tree_util.tree_leaves_with_path(x) for x in (found, expected))
+    for (path, a), (_, b) in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12, err_msg=jax.tree_util.keystr(path))
+
+
+def assert_examples_differ(expected):
+    """Otherwise the comparison says nothing of the kernel."""
+    for name, outputs in expected.items():
+        assert any(len(np.unique(x)) > 1 for x in jax.tree.leaves(outputs)), f"{name} is the same for all"
+
+
+def stack(*trees):
+    return jax.tree.map(lambda *x: np.stack(x), *trees)
+
+
+def loop(f, data):
+    """f of each example in turn."""
+    return stack(*(f(**{k: x[i] for k, x in data.items()}) for i in range(N)))
+
+
+def check_vmap(f, name):
+    """Of examples within stacked processes, at once."""
+    data, processes = examples(), [PROCESSES[name](beta) for beta in BETAS]
+    one = jax.jit(f)
+    expected = stack(*(loop(partial(one, process), data) for process in processes))
+    together = jax.tree.map(lambda *x: jnp.stack(x), *processes)
+    over_examples = jax.vmap(f, in_axes=(None, *[0] * len(data)))
+    over_both = jax.jit(jax.vmap(lambda process, data: over_examples(process, *data), in_axes=(0, None)))
+    assert_equal(over_both(together, list(data.values())), expected)
+    if name != "absorbing":  # whose prior, and so whose bound, is the same for all
+        assert_examples_differ(expected)
+
+
+@pytest.mark.parametrize("name", ["marginal", *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)])
+def test_kernels_of_a_step(name, x64):
+    check_vmap(steps, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROCESSES)
+def test_kernels_of_many_steps(name, x64):
+    check_vmap(chains, name)
+
+
+def test_kernels_of_arrays(x64):
+    data = examples()
+    expected = loop(jax.jit(of_arrays), data)
+    assert_equal(jax.jit(jax.vmap(lambda data: of_arrays(**data)))(data), expected)
+    assert_examples_differ(expected)
+
+
+def test_no_flat_name_is_left_out(x64):
+    process, data = PROCESSES["uniform"](BETAS[0]), {k: x[0] for k, x in examples().items()}
+    found = [jax.eval_shape(partial(f, process), **data) for f in (steps, chains)]
+    assert set(d3pm.__all__) - {*found[0], *found[1], *jax.eval_shape(of_arrays, **data)} == ON_HOST

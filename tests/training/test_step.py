@@ -1,0 +1,115 @@
+"""Training steps against the formulas of losses, clipping, Adam, warm-up, decay and averaging, in NumPy."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax import config as configs
+from d3pm_jax.runs import checkpoint
+from d3pm_jax.training.state import init_state
+from d3pm_jax.training.step import make_step
+from tests import tiny
+
+W0 = np.array([0.3, -0.2, 0.5])
+ADAM = configs.Adam(lr=0.1, b1=0.8, b2=0.9, warmup_steps=2, decay_steps=10, clip=1e-3, weight_decay=0.3)
+
+
+@pytest.mark.usefixtures("x64")
+def test_steps_follow_the_formulas():
+    """The network is three logits, the same everywhere: finite differences give the gradient.
+
+    One is the bias, the others a kernel: it alone decays.
+    """
+    base = tiny.get_config()
+    train = dataclasses.replace(base.train, ema_decay=0.15)
+    config = dataclasses.replace(base, optimizer=ADAM, train=train)
+    process, key = d3pm.uniform(d3pm.cosine(10), 3), jax.random.key(5)
+    x0 = jnp.asarray(np.random.default_rng(0).integers(0, 3, (4, 2, 2, 1)), jnp.int32)
+
+    def predict(params, xt, t, key=None):
+        logits = jnp.concatenate([params["kernel"][0], params["bias"]])
+        return jnp.broadcast_to(logits, (*xt.shape, 3))
+
+    def flat(params):
+        return np.concatenate([params["kernel"][0], params["bias"]])
+
+    optimizer = ADAM.build()
+    step = make_step(config.loss, config.timesteps, optimizer, predict, config.train.ema_decay)
+    state = init_state({"kernel": jnp.asarray(W0[None, :2]), "bias": jnp.asarray(W0[2:])}, optimizer)
+    w, ema, m, v = W0.copy(), W0.copy(), np.zeros(3), np.zeros(3)
+    for i in range(3):
+        g = _gradient(config, process, x0, jax.random.fold_in(key, i), w)
+        norm = np.sqrt((g**2).sum())
+        g = g * min(1.0, ADAM.clip / norm)
+        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g**2
+        lr = 0.1 * min(1.0, (i + 1) / 2) * 0.5 * (1 + np.cos(np.pi * i / 10))
+        adam = (m / (1 - 0.8 ** (i + 1))) / (np.sqrt(v / (1 - 0.9 ** (i + 1))) + 1e-8)
+        w = w - lr * (adam + 0.3 * w * [1, 1, 0])
+        decay = min(0.15, (1 + i) / (10 + i))
+        ema = decay * ema + (1 - decay) * w
+        state, metrics = step(state, process, x0, key)
+        np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-6)
+        np.testing.assert_allclose(metrics["loss"], metrics["kl"] + 0.001 * metrics["ce"], rtol=1e-12)
+        np.testing.assert_allclose(flat(state.params), w, rtol=1e-5)
+        np.testing.assert_allclose(flat(state.ema), ema, rtol=1e-5)
+        assert state.step == i + 1
+
+
+def _gradient(config, process, x0, key, w):
+    """Central differences of the loss at the noise of this step, which a resume must repeat."""
+    key_t, key_q, _ = jax.random.split(key, 3)
+    t = d3pm.low_discrepancy(jax.random.uniform(key_t), 4, 10)
+    xt = d3pm.q_sample(process, x0, t, jax.random.uniform(key_q, x0.shape))
+
+    def loss(w):
+        logits = jnp.broadcast_to(jnp.asarray(w), (*x0.shape, 3))
+        return float(d3pm.hybrid(process, logits, x0, xt, t, config.loss.ce_weight).loss.mean())
+
+    return np.array([(loss(w + d) - loss(w - d)) / 2e-6 for d in 1e-6 * np.eye(3)])
+
+
+def bits(tree):
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
+    base = tiny.get_config()
+    spec = configs.Importance(least_count=0)
+    config = dataclasses.replace(base, timesteps=spec, loss=configs.StochasticBound())
+    process, key, T = d3pm.uniform(d3pm.cosine(4), 3), jax.random.key(5), 4
+    x0 = jnp.asarray(np.random.default_rng(0).integers(0, 3, (8, 2, 2, 1)), jnp.int32)
+
+    def predict(params, xt, t, key=None):
+        return jnp.broadcast_to(params, (*xt.shape, 3))
+
+    optimizer = config.optimizer.build()
+    step = make_step(config.loss, config.timesteps, optimizer, predict, config.train.ema_decay)
+    state = init_state(jnp.asarray(W0, jnp.float32), optimizer, spec.start(T))
+    for i in range(4):
+        before, w = jax.device_get((state.history, state.params))
+        state, metrics = step(state, process, x0, key)
+        if i == 1:
+            checkpoint.save(tmp_path, 2, state, keep=1)
+        key_t, key_q, _ = jax.random.split(jax.random.fold_in(key, i), 3)
+        p = np.sqrt(before.mean_square + 1e-10) + 1e-4
+        p[0] = p[1]
+        p = p / p.sum() if (before.counts > 0).all() else np.full(T, 1 / T)
+        t = np.searchsorted(np.cumsum(p), jax.random.uniform(key_t, (8,)), side="right") + 1
+        xt = d3pm.q_sample(process, x0, jnp.asarray(t), jax.random.uniform(key_q, x0.shape))
+        kl = d3pm.posterior_kl(process, jnp.broadcast_to(w, (*x0.shape, 3)), x0, xt, jnp.asarray(t))
+        sums = np.asarray(kl).reshape(8, -1).sum(1)
+        prior = np.asarray(d3pm.prior_kl(process, x0)).reshape(8, -1).sum(1)
+        np.testing.assert_allclose(metrics["loss"], (sums / p[t - 1] + prior).mean(), rtol=1e-5)
+        np.testing.assert_allclose(metrics["kl"], (sums / 4 / p[t - 1] / T).mean(), rtol=1e-5)
+        np.testing.assert_array_equal(state.history.counts, before.counts + np.bincount(t, minlength=5)[1:])
+    assert (state.history.counts > 0).all()
+    assert len(np.unique(state.history.mean_square)) == 4
+    again = checkpoint.restore(tmp_path, 2, state)
+    for _ in range(2):
+        again, _ = step(again, process, x0, key)
+    for a, b in zip(bits(again), bits(state), strict=True):
+        np.testing.assert_array_equal(a, b)
