@@ -31,7 +31,7 @@ TABLES = (
     "log_pi",
     "pi",
     "cdf",
-    "steps",
+    "times",
 )
 
 
