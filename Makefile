@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/digits
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow parity lint clean
 
 demo: .venv/installed-core
 	$(BIN)/d3pm train configs/digits_gaussian.py --workdir $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
@@ -16,6 +16,9 @@ test: .venv/installed-dev
 
 slow: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m slow
+
+parity: .venv/installed-dev
+	$(BIN)/python -m parity_tests
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

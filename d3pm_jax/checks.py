@@ -20,6 +20,13 @@ def check_categories(name: str, x: Array, K: int) -> Array:
     return jnp.asarray(x, jnp.int32)
 
 
+def check_num_categories(K: int) -> int:
+    """Returns K. Raises ValueError unless it is at least 2."""
+    if K < 2:
+        raise ValueError(f"K = {K}: a process needs at least 2 categories")
+    return K
+
+
 def check_distribution(name: str, p: np.ndarray, K: int) -> np.ndarray:
     """Returns p as float64 [K]. Raises ValueError unless it holds K probabilities that sum to 1."""
     p = np.asarray(p, np.float64)

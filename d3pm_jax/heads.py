@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import check_categories
+from d3pm_jax.checks import check_categories, check_num_categories
 from d3pm_jax.numerics import double_float
 
 
@@ -65,8 +65,7 @@ def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> 
     Raises:
         ValueError: K is below 2.
     """
-    if K < 2:
-        raise ValueError(f"K = {K}: a process needs at least 2 categories")
+    check_num_categories(K)
     edges = double_float.from_float64((2 * np.arange(K + 1) - K) / (K - 1.0)).reshape(
         (2,) + (1,) * loc.ndim + (K + 1,)
     )
@@ -89,6 +88,7 @@ def residual_logistic(output: Float[Array, "*S 2"], xt: Int[Array, "*S"], K: int
     Returns:
         Logits of x_0.
     """
+    xt = check_categories("xt", xt, check_num_categories(K))
     loc = output[..., 0] + xt * (2.0 / (K - 1)) - 1.0
     return logistic(jnp.tanh(loc), output[..., 1], K)
 

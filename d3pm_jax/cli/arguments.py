@@ -12,9 +12,9 @@ from d3pm_jax.runs import build, workdir
 from d3pm_jax.runs.devices import use_all_cores
 
 
-def add_workdir(parser: argparse.ArgumentParser) -> None:
-    """Adds --workdir, of a run that is written."""
-    parser.add_argument("--workdir", type=Path, metavar="DIR", help="where everything is written")
+def add_workdir(parser: argparse.ArgumentParser, text: str) -> None:
+    """Adds --workdir, of a run that is written; text is its help."""
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help=text)
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Without CONFIG the config in FILE is used, which a file of PyTorch lacks; OVERRIDES are those of "
         "d3pm train."
     )
-    arguments.add_workdir(parser)
+    arguments.add_workdir(parser, "where the run is written")
 
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:

@@ -38,21 +38,22 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the console script. Exits with 0 (done), 1 (an error of the user's), 2 (bad usage) or 130."""
     words = sys.argv[1:] if argv is None else list(argv)
-    parser = _parser(words)
-    args, rest = parser.parse_known_args(words)
-    if rest and not COMMANDS[args.command].takes_config:
-        parser.error(f"unknown argument {rest[0]}: see d3pm {args.command} --help")
+    command = next((word for word in words if word in COMMANDS), "")
     try:
+        parser = _parser(command)
+        args, rest = parser.parse_known_args(words)
+        if rest and not COMMANDS[command].takes_config:
+            parser.error(f"unknown argument {rest[0]}: see d3pm {command} --help")
         sys.exit(args.execute(args, rest))
     except UserError as error:
-        _fail(args.command, f"error: {error}", 1)
+        _fail(command, f"error: {error}", 1)
     except KeyboardInterrupt:
-        _fail(args.command, "interrupted", 130)
+        _fail(command, "interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        _fail(args.command, f"error: {error.strerror}: {error.filename}", 1)
+        _fail(command, f"error: {error.strerror}: {error.filename}", 1)
 
 
 def _fail(command: str, text: str, status: int) -> None:
@@ -60,7 +61,7 @@ def _fail(command: str, text: str, status: int) -> None:
     sys.exit(status)
 
 
-def _parser(words: list[str]) -> argparse.ArgumentParser:
+def _parser(called: str) -> argparse.ArgumentParser:
     """Makes a parser that knows the names of all commands, and the arguments of the one that is called."""
     parser = argparse.ArgumentParser(
         prog="d3pm", description="Train and use diffusion models on discrete data.", allow_abbrev=False
@@ -74,7 +75,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
             add_help=not command.takes_config,
             allow_abbrev=False,
         )
-        if words and words[0] == name:
+        if called == name:
             _add_command(sub, command)
     return parser
 

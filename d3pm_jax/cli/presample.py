@@ -34,7 +34,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         return 0
     config = overrides.from_file(args, rest, f"[--steps N] --out FILE{SUFFIX}")
     if args.out is None or args.out.suffix != SUFFIX:
-        raise UserError(f"--out {args.out}: the noise goes to an ArrayRecord file, name it FILE{SUFFIX}")
+        raise UserError(f"--out {args.out}: the noise file is an ArrayRecord file, name it FILE{SUFFIX}")
     use_all_cores(config.train.batch_size)
     parts = build.build(config, arguments.image_shape(config), config.train.batch_size)
     steps = args.steps or config.train.steps

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "be overridden, for example --train.steps 200 --process.steps 50; `d3pm train CONFIG --help` lists "
         "them. A run is resumed with `d3pm train --workdir DIR --resume`."
     )
-    arguments.add_workdir(parser)
+    arguments.add_workdir(parser, "where everything is written")
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in DIR from its last checkpoint"
     )

@@ -11,6 +11,7 @@ from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError
 
 MODULE = "d3pm_jax.config"
+RENAMED = {"Loss": "HybridLoss"}  # since 0.1.0
 
 
 def from_file(path: Path) -> Config:
@@ -98,9 +99,10 @@ def _decode(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     fields = {k: _decode(v) for k, v in node.items() if k != "class"}
-    cls = getattr(importlib.import_module(MODULE), str(node.get("class")), None)
+    name = str(node.get("class"))
+    cls = getattr(importlib.import_module(MODULE), RENAMED.get(name, name), None)
     if cls is None:
-        raise UserError(f"this version has no part named {node.get('class')!r} in {MODULE}")
+        raise UserError(f"this version has no part named {name!r} in {MODULE}")
     try:
         return cls(**fields)
     except TypeError as error:

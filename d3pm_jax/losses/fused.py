@@ -18,4 +18,10 @@ dispatch_kl_and_ce.register(Dense, fused_dense.kl_and_ce)
 dispatch_marginal_kl.register(Mixing, fused_mixing.marginal_kl)
 
 numbers_per_element.register(Mixing, lambda process: process.K)
-numbers_per_element.register(Masked, lambda process: max(process.K, numbers_per_element(process.inner)))
+
+
+@numbers_per_element.register
+def _(process: Masked) -> int:
+    """Gives what the loss of the inner process reads: a matrix, with the mask, or a row."""
+    matrix = numbers_per_element(process.inner) > process.inner.K
+    return process.K**2 if matrix else process.K

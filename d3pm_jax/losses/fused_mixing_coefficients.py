@@ -51,7 +51,7 @@ class OtherCategories(NamedTuple):
     """Holds sums over the j that are neither x_0 nor x_t, and their common factors, [*S]."""
 
     kl: Array  # their terms of the KL
-    S: Array  # the sum of q_j s_j
+    S: Array  # their part of the sum of q_j s_j
     q: Array  # q_j / pi_j; q_j itself where pi is uniform
     rho: Array  # c / m, 0 where m is; c / (m pi_j) where pi is uniform
 
@@ -62,7 +62,7 @@ class Saved(NamedTuple):
     kl: Array
     ce: Array
     softmax: Softmax
-    slope_p: Array  # S - kappa: the part of the derivative in proportion to p_j
+    slope_p: Array  # S - kappa, S over all j: the part of the derivative in proportion to p_j
     slope_x0: Array  # how much less the derivative at x_0 is than that of another j with its p_j
     slope_xt: Array  # how much more that at x_t is
     q: Array  # as in OtherCategories

@@ -9,6 +9,7 @@ import abc
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -21,16 +22,28 @@ from d3pm_jax.processes.tables import expand_trailing
 PRIOR_KL_WARNING = 1e-3  # bits per dimension
 
 
+class _AllSteps:
+    """Gives 0, 1, ..., T to a process that has no `time` of its own; one that has may be a dataclass."""
+
+    def __get__(self, process: Any, cls: type) -> Any:
+        if process is None:
+            raise AttributeError("time")
+        return tables.all_steps(process.T)
+
+
 class Process(abc.ABC):
     """Says what every forward process offers. A process of your own defines the abstract methods, K and T.
 
     The other methods follow from these; the families of this package define them too, in ways that cost less.
     `log_q_back` and `log_q_probs` must agree with each other: x_t given x_0 is t steps of x_t given x_{t-1}.
-    `mixing` is the family to copy: a frozen dataclass that is a pytree, and constructors that check.
+    `mixing` is the family to copy: a frozen dataclass that is a pytree, and constructors that check. Losses
+    have their definitions; `losses.fused` is where a family registers faster ones, and how many numbers an
+    element reads.
     """
 
     K: int  # number of categories
     T: int  # number of steps
+    time: Any = _AllSteps()  # int32 [T + 1]  the step of the original process: what a network is told of t
 
     @abc.abstractmethod
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
@@ -48,17 +61,14 @@ class Process(abc.ABC):
     def log_prior(self) -> Float[Array, " K"]:
         """Returns the log of the distribution that the reverse chain starts from."""
 
-    @property
-    def time(self) -> Int[Array, " T1"]:
-        """Returns the step of the original process at each t, [T + 1]: what a network is told of t."""
-        return tables.all_steps(self.T)
-
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         """Returns the one-step matrix q(x_t | x_{t-1}), dense. For small K; the identity at t = 0."""
+        t = check_t(t, 0, self.T)
         return jnp.swapaxes(jnp.exp(self.log_q_back(self._categories(t), t)), -1, -2)
 
     def Qbar(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         """Returns the matrix of q(x_t | x_0) = Q[1] ... Q[t], dense. For small K; the identity at t = 0."""
+        t = check_t(t, 0, self.T)
         return jnp.exp(self.log_q_probs(self._categories(t), t))
 
     def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:

@@ -45,7 +45,7 @@ class Spec(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("Q_transposed", "Qbar_table", "cdf", "log_pi", "prior_cdf", "times"),
+    data_fields=("Q_transposed", "Qbar_table", "cdf", "log_pi", "prior_cdf", "time"),
     meta_fields=("K", "T"),
     drop_fields=("spec",),
 )
@@ -61,14 +61,10 @@ class Dense(Process):
     cdf: Leaf  # [T + 1, K, K]  cumulative sums of the rows of Qbar, each rounded up to a float
     log_pi: Leaf  # [K]
     prior_cdf: Leaf  # [2, K]  cumulative sum of the prior, as the sum of two floats
-    times: Leaf  # int32 [T + 1]  `time`
+    time: Leaf  # int32 [T + 1]
     K: int
     T: int
     spec: Spec | None = None
-
-    @property
-    def time(self) -> Int[Array, " T1"]:
-        return self.times
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         t = check_t(t, 0, self.T)
@@ -134,7 +130,7 @@ class Dense(Process):
     def respaced(self, grid: Sequence[int]) -> "Dense":
         Q, prior = require_spec(self.spec)
         products = [reduce(np.matmul, (Q[t - 1] for t in steps)) for steps in steps_between(grid)]
-        return _dense(products, prior, np.asarray(self.times)[[0, *grid]])[0]
+        return _dense(products, prior, np.asarray(self.time)[[0, *grid]])[0]
 
 
 def dense(Q: Iterable[np.ndarray], prior: np.ndarray | None = None) -> Dense:
@@ -159,7 +155,7 @@ def dense(Q: Iterable[np.ndarray], prior: np.ndarray | None = None) -> Dense:
     return process
 
 
-def _dense(Q: Matrices, prior: np.ndarray | None, times: np.ndarray | Array) -> tuple[Dense, np.ndarray]:
+def _dense(Q: Matrices, prior: np.ndarray | None, time: np.ndarray | Array) -> tuple[Dense, np.ndarray]:
     """Returns the process and the float64 Qbar[T]."""
     back, cum, cdf, Qbar = _tables(Q)
     K = len(Qbar)
@@ -170,7 +166,7 @@ def _dense(Q: Matrices, prior: np.ndarray | None, times: np.ndarray | Array) -> 
         *(jnp.asarray(x) for x in (back, cum, cdf)),
         log_pi=log_pi,
         prior_cdf=double_float.from_float64(_cumulative(pi)),
-        times=jnp.asarray(times),
+        time=jnp.asarray(time),
         K=K,
         T=len(Q),
         spec=Spec(Q, pi),

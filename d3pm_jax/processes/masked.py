@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     Inner = Any  # a pytree is rebuilt with placeholders: see `types`
 NEG_INF = -jnp.inf
-TABLES = ("inner", "log_keep", "log_mask", "log_keep_bar", "log_mask_bar", "keep_bar", "times")
+TABLES = ("inner", "log_keep", "log_mask", "log_keep_bar", "log_mask_bar", "keep_bar", "time")
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=TABLES, meta_fields=("K", "T"), drop_fields=("gamma",))
@@ -42,14 +42,10 @@ class Masked(Process):
     log_keep_bar: Leaf  # [T + 1]
     log_mask_bar: Leaf  # [T + 1]  log gamma_bar
     keep_bar: Leaf  # [2, T + 1]  1 - gamma_bar as the sum of two floats
-    times: Leaf  # int32 [T + 1]  `time`
+    time: Leaf  # int32 [T + 1]
     K: int
     T: int
     gamma: np.ndarray | None = None
-
-    @property
-    def time(self) -> Int[Array, " T1"]:
-        return self.times
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         t = check_t(t, 0, self.T)
@@ -169,7 +165,7 @@ def _masked(inner: Process, gamma: np.ndarray) -> Masked:
         inner,
         *(jnp.asarray(x) for x in (log_keep, log_mask, log_keep_bar, log_mask_bar)),
         keep_bar=double_float.from_float64(np.exp(log_keep_bar)),
-        times=inner.time,
+        time=inner.time,
         K=inner.K + 1,
         T=inner.T,
         gamma=gamma,

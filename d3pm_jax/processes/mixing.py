@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics, schedules
-from d3pm_jax.checks import check_categories, check_distribution, check_t
+from d3pm_jax.checks import check_categories, check_distribution, check_num_categories, check_t
 from d3pm_jax.numerics import double_float, inverse_cdf
 from d3pm_jax.numerics.double_float import Pair
 from d3pm_jax.processes.base import Process, check_prior
@@ -31,7 +31,7 @@ TABLES = (
     "log_pi",
     "pi",
     "cdf",
-    "times",
+    "time",
 )
 
 
@@ -63,15 +63,11 @@ class Mixing(Process):
     log_pi: Leaf  # [K]
     pi: Leaf  # [2, K]  as the sum of two floats
     cdf: Leaf  # [2, K]  cumulative sum of pi, as the sum of two floats
-    times: Leaf  # int32 [T + 1]  `time`
+    time: Leaf  # int32 [T + 1]
     K: int
     T: int
     pi_kind: PiKind
     spec: Spec | None = None
-
-    @property
-    def time(self) -> Int[Array, " T1"]:
-        return self.times
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         return self._dense(self.log_alpha, self.log_beta, t)
@@ -169,7 +165,7 @@ class Mixing(Process):
 
     def respaced(self, grid: Sequence[int]) -> "Mixing":
         beta, pi = require_spec(self.spec)
-        return _mixing(compose(beta, grid), pi, np.asarray(self.times)[[0, *grid]])
+        return _mixing(compose(beta, grid), pi, np.asarray(self.time)[[0, *grid]])
 
     def _cdf(self, k: Array) -> Pair:
         return gather(self.cdf[0], k), gather(self.cdf[1], k)
@@ -197,8 +193,7 @@ def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
     """
     beta = schedules.check_betas(beta)
     pi = check_distribution("pi", pi, np.size(pi))
-    if pi.size < 2:
-        raise ValueError(f"K = {pi.size}: a process needs at least 2 categories")
+    check_num_categories(pi.size)
     log_keep, log_mix = log_bars(beta)
     _check_range(beta, np.exp(log_mix), pi)
     process = _mixing(beta, pi, all_steps(beta.size))
@@ -217,7 +212,7 @@ def _check_range(beta: np.ndarray, beta_bar: np.ndarray, pi: np.ndarray) -> None
         )
 
 
-def _mixing(beta: np.ndarray, pi: np.ndarray, times: np.ndarray | Array) -> Mixing:
+def _mixing(beta: np.ndarray, pi: np.ndarray, time: np.ndarray | Array) -> Mixing:
     """Makes the tables of `marginal`."""
     log_alpha_bar, log_beta_bar = log_bars(beta)
     log_alpha, log_beta = log_steps(beta)
@@ -231,7 +226,7 @@ def _mixing(beta: np.ndarray, pi: np.ndarray, times: np.ndarray | Array) -> Mixi
         log_pi=jnp.asarray(log_pi),
         pi=double_float.from_float64(pi / pi.sum()),
         cdf=double_float.from_float64(cdf),
-        times=jnp.asarray(times),
+        time=jnp.asarray(time),
         K=pi.size,
         T=beta.size,
         pi_kind=_pi_kind(pi),

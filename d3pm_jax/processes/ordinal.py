@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from d3pm_jax import schedules
+from d3pm_jax.checks import check_num_categories
 from d3pm_jax.processes.dense import Dense, LazyMatrices, dense
 
 
@@ -74,8 +75,7 @@ def _by_distance(probabilities: Callable[[float], np.ndarray], beta: np.ndarray,
 
 def _check_bands(bands: int | None, K: int) -> int:
     """Returns bands, by default K - 1. Raises ValueError unless they lie in 1..K - 1."""
-    if K < 2:
-        raise ValueError(f"K = {K}: a process needs at least 2 categories")
+    check_num_categories(K)
     bands = K - 1 if bands is None else bands
     if not 1 <= bands < K:
         raise ValueError(

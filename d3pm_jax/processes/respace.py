@@ -25,13 +25,20 @@ def respace(process: Process, grid: Sequence[int]) -> Process:
         A process of len(grid) steps, with the Qbar of the process at these.
 
     Raises:
-        ValueError: the grid does not increase from at least 1 to T; or the process has been through a JAX
-            transformation, which keeps only its rounded tables.
+        ValueError: the grid does not increase from at least 1 to T; the process has been through a JAX
+            transformation, which keeps only its rounded tables; or a process of your own forgets its `time`.
     """
     steps = [int(t) for t in grid]
     if not steps or steps[0] < 1 or steps[-1] != process.T or steps != sorted(set(steps)):
         raise ValueError(f"grid = {steps}: it must increase from at least 1 and end at T = {process.T}")
-    return process.respaced(steps)
+    respaced = process.respaced(steps)
+    kept = np.asarray(process.time)[[0, *steps]]
+    if not np.array_equal(respaced.time, kept):
+        raise ValueError(
+            f"{type(process).__name__}.respaced returned a process with time = {np.asarray(respaced.time)}, "
+            f"expected {kept}: pass the steps of the original process on, a network is told them"
+        )
+    return respaced
 
 
 def require_spec(spec: Spec | None) -> Spec:

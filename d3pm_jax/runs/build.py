@@ -45,10 +45,10 @@ def build(config: Config, image: tuple[int, int, int], batch_size: int, steps: i
     Raises:
         UserError: a value of the config cannot be used.
     """
+    _check(config)
+    mesh = data_mesh(batch_size)
+    key_params, key = jax.random.split(jax.random.key(config.train.seed))
     try:
-        config.check()
-        mesh = data_mesh(batch_size)
-        key_params, key = jax.random.split(jax.random.key(config.train.seed))
         process = config.process.build()
         config.loss.check_process(process)
         process = process if steps is None else respace(process, even_grid(process.T, steps))
@@ -64,6 +64,13 @@ def build(config: Config, image: tuple[int, int, int], batch_size: int, steps: i
     state = jax.tree.map(lambda x: x.update(sharding=replicated(mesh)), shapes)
     predict = network.on_mesh(predict, batched(mesh))
     return Parts(config, image, mesh, process, predict, init, state, key)
+
+
+def _check(config: Config) -> None:
+    try:
+        config.check()
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def start(parts: Parts) -> Parts:

@@ -7,7 +7,6 @@ from types import TracebackType
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_text
@@ -32,6 +31,8 @@ class Writer:
     """Appends to metrics.jsonl and TensorBoard; drops what an earlier run wrote after the given step."""
 
     def __init__(self, workdir: Path, after_step: int):
+        from tensorboardX import SummaryWriter  # brings PyTorch, where it is installed: seconds
+
         kept = [json.dumps(row) + "\n" for row in read(workdir) if row["step"] <= after_step]
         write_text(workdir / FILE, "".join(kept))
         self._file = (workdir / FILE).open("a")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 
 def save_curves(
@@ -16,6 +15,8 @@ def save_curves(
     log: Collection[str] = (),
 ) -> None:
     """Writes one panel per curve, sharing the horizontal axis; those named in log have a logarithmic one."""
+    from matplotlib.figure import Figure  # takes long
+
     figure = Figure(figsize=(8, 2.6 * len(curves)), layout="constrained")
     axes = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, y) in zip(axes, curves.items(), strict=True):

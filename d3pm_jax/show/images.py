@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 MASK_COLOUR = (70, 110, 200)
@@ -38,6 +37,8 @@ def save_grid(path: Path, images: np.ndarray, columns: int) -> None:
 
 def save_beside(path: Path, samples: np.ndarray, real: np.ndarray) -> None:
     """Writes two square grids of images side by side, each with its title."""
+    from matplotlib.figure import Figure  # takes long
+
     figure = Figure(figsize=(10, 5.4), layout="constrained")
     for axis, images, title in zip(figure.subplots(1, 2), (samples, real), ("samples", "data"), strict=True):
         axis.imshow(grid(images, round(len(images) ** 0.5)), interpolation="nearest")
@@ -54,6 +55,8 @@ def save_chain(path: Path, forward: np.ndarray, reverse: np.ndarray, times: Sequ
         forward, reverse: uint8 [R, N, H, W, 3], state r at times[r].
         times: increasing t, from 0 to T.
     """
+    from matplotlib.figure import Figure  # takes long
+
     figure = Figure(
         figsize=(1.1 * len(times), 1.2 * (len(forward[0]) + len(reverse[0])) + 1), layout="constrained"
     )

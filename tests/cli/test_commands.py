@@ -233,6 +233,11 @@ def test_missing_checkpoints_are_named(trained, tmp_path, capsys):
     assert "holds no finished checkpoint" in error(capsys, "sample", tmp_path)
 
 
+def test_an_option_before_the_command_is_one_line(capsys):
+    assert status("--foo", "train", "x.py") == 1
+    assert capsys.readouterr().err.startswith("d3pm train: error: no config")
+
+
 def test_help_explains_every_command(capsys):
     for args in (["--help"], *([name, "--help"] for name in ("train", "eval", "sample", "schedule"))):
         assert status(*args) == 0

@@ -92,6 +92,16 @@ def test_it_cannot_be_respaced_unless_it_says_how(both):
         d3pm.respace(both[0], [2, T])
 
 
+def test_a_respaced_process_that_forgets_its_time_is_refused(x64):
+    class Forgetful(type(cyclic_shift(BETA, K))):
+        def respaced(self, grid):
+            return cyclic_shift(BETA[: len(grid)], K)
+
+    own = cyclic_shift(BETA, K)
+    with pytest.raises(ValueError, match=r"Forgetful\.respaced returned a process with time = \[0 1 2\]"):
+        d3pm.respace(Forgetful(own.step, own.total, K, T), [2, T])
+
+
 def test_a_process_that_lacks_a_member_is_not_made():
     class Half(d3pm.processes.Process):
         def log_q_probs(self, x0, t):

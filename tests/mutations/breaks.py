@@ -1,0 +1,346 @@
+"""Lists deliberate breaks of the library: slips that somebody could make, each of which a test has to notice.
+
+Every one changes what a user gets. Where that is not obvious, a comment says where it shows. None is in
+`torch_ref`, which is what the library is compared with.
+"""
+
+from typing import NamedTuple
+
+
+class Break(NamedTuple):
+    """Describes one change of one file."""
+
+    name: str
+    file: str  # relative to the root of the repository
+    old: str  # stands in the file exactly once
+    new: str  # what takes its place
+    tests: tuple[str, ...]  # files that are likely to notice, the fastest first
+
+
+COMMANDS = "tests/cli/test_commands.py"
+ENUMERATION = "tests/test_enumeration.py"
+FUSED = "tests/losses/test_fused.py"
+INVERSE_CDF = "tests/numerics/test_inverse_cdf.py"
+OWN_PROCESS = "tests/processes/test_own_process.py"
+PARITY = "parity_tests/test_parity.py"
+PRESAMPLED = "tests/runs/test_presampled.py"
+STEP = "tests/training/test_step.py"
+
+NUMERICS = (
+    Break(
+        "log_sum_eps",
+        "d3pm_jax/numerics/logspace.py",
+        "return jnp.where(total == 0, NEG_INF, jnp.log(jnp.where(total == 0, 1.0, total)) + top)",
+        "return jnp.log(total + 1e-30) + top",
+        ("tests/numerics/test_logspace.py",),
+    ),
+    Break(  # bands behind the first, so entries 30 nats below the largest
+        "log_matmul_band_sign",
+        "d3pm_jax/numerics/log_matmul.py",
+        "return jnp.log(_matmul(p, table)) + (top - width * b)",
+        "return jnp.log(_matmul(p, table)) + (top + width * b)",
+        ("tests/numerics/test_log_matmul.py",),
+    ),
+    Break(
+        "product_of_pairs_without_low_terms",
+        "d3pm_jax/numerics/double_float.py",
+        "error = ((a1 * b1 - high) + a1 * b2 + a2 * b1) + a2 * b2",
+        "error = (a1 * b1 - high) + a1 * b2 + a2 * b1",
+        ("tests/numerics/test_double_float.py", INVERSE_CDF),
+    ),
+    Break(  # at a u that is a boundary exactly: u = 0 draws a category of probability 0
+        "draws_below_or_at_u",
+        "d3pm_jax/numerics/inverse_cdf.py",
+        "return ~double_float.less((b[0][None], b[1][None]), a)",
+        "return double_float.less(a, (b[0][None], b[1][None]))",
+        ("tests/test_timesteps.py", INVERSE_CDF),
+    ),
+    Break(  # where the elements behind the first axis do not divide into parts: 3 of them in two halves
+        "last_part_left_out",
+        "d3pm_jax/numerics/tiles.py",
+        "return lax.fori_loop(0, -(-N // size), step, empty) if B * N > 0 else empty",
+        "return lax.fori_loop(0, N // size, step, empty) if B * N > 0 else empty",
+        ("tests/compat/test_other_programs.py",),
+    ),
+)
+
+SCHEDULES = (
+    Break(
+        "cosine_one_step_late",
+        "d3pm_jax/schedules/discrete.py",
+        "2 * np.cos((n - 0.5) * h)",
+        "2 * np.cos((n + 0.5) * h)",
+        ("tests/schedules/test_discrete.py",),
+    ),
+    Break(  # the spacing of the official text code
+        "information_by_t_plus_1",
+        "d3pm_jax/schedules/information.py",
+        "targets = 1 - np.arange(1, check_num_steps(T)) / T",
+        "targets = 1 - np.arange(1, check_num_steps(T)) / (T + 1)",
+        ("tests/schedules/test_information.py",),
+    ),
+)
+
+PROCESSES = (
+    Break(
+        "uniform_draw_never_above_x0",
+        "d3pm_jax/processes/mixing.py",
+        "return jnp.where(moved, k + (k >= x0), self.K)",
+        "return jnp.where(moved, k + (k > x0), self.K)",
+        ("tests/losses/test_continuous.py", INVERSE_CDF, ENUMERATION),
+    ),
+    Break(  # the same where p(mask) = 0; not for a network that does not forbid the mask
+        "masked_push_without_weight",
+        "d3pm_jax/processes/masked.py",
+        "numerics.log_add(hidden, total + mask)",
+        "numerics.log_add(hidden, mask)",
+        (FUSED, ENUMERATION),
+    ),
+    Break(  # the same for matrices that commute, as those of one rate or one kernel do
+        "dense_products_in_reverse",
+        "d3pm_jax/processes/dense.py",
+        "Qbar = Qbar @ q",
+        "Qbar = q @ Qbar",
+        ("tests/processes/test_respace.py", ENUMERATION),
+    ),
+    Break(  # rows still sum to 1: the diagonal is made of the others
+        "gaussian_counts_0_twice",
+        "d3pm_jax/processes/ordinal.py",
+        "return w / (2 * w.sum() - 1)",
+        "return w / (2 * w.sum())",
+        ("tests/processes/test_graph_and_ordinal.py", ENUMERATION),
+    ),
+    Break(  # t = 0 reads the last step, so nothing fails
+        "respaced_steps_off_by_one",
+        "d3pm_jax/processes/respace.py",
+        "return [range(a + 1, b + 1) for a, b in zip([0, *grid], grid, strict=False)]",
+        "return [range(a, b) for a, b in zip([0, *grid], grid, strict=False)]",
+        ("tests/processes/test_respace.py",),
+    ),
+    Break(  # a negative t reads from the end of a table
+        "negative_steps_wrap",
+        "d3pm_jax/processes/tables.py",
+        "inside = [jnp.where(i < 0, n, i) for i, n in zip(wide, table.shape, strict=False)]",
+        "inside = list(wide)",
+        ("tests/processes/test_processes.py",),
+    ),
+)
+
+KERNELS = (
+    Break(  # `log_push` of a mixing process takes a distribution
+        "prediction_not_normalised",
+        "d3pm_jax/posteriors.py",
+        "log_p0 = log_p_x0(process, logits_x0)",
+        "log_p0 = promote(process, logits_x0)",
+        (FUSED, ENUMERATION),
+    ),
+    Break(
+        "logistic_bins_half_as_wide",
+        "d3pm_jax/heads.py",
+        "inside = numerics.log1mexp(math.log(2.0 / (K - 1)) + 2.0 - log_scale)",
+        "inside = numerics.log1mexp(math.log(1.0 / (K - 1)) + 2.0 - log_scale)",
+        ("tests/test_heads.py",),
+    ),
+    Break(
+        "history_sums_over_a_batch",
+        "d3pm_jax/timesteps.py",
+        "(1 - decay) * (total / jnp.maximum(seen, 1))",
+        "(1 - decay) * total",
+        ("tests/test_timesteps.py",),
+    ),
+    Break(
+        "strata_without_their_sizes",
+        "d3pm_jax/likelihood.py",
+        "return sizes[j] * _per_example(",
+        "return _per_example(",
+        ("tests/test_likelihood.py",),
+    ),
+    Break(  # equal at eps = 0
+        "official_eps_added_once",
+        "d3pm_jax/compat/official_images.py",
+        "jnp.log(column + eps) + jnp.log(row + eps)",
+        "jnp.log(column * row + eps)",
+        ("tests/compat/test_official_images.py",),
+    ),
+)
+
+LOSSES = (
+    Break(  # the same where every t is as likely as another: only `Importance` draws otherwise
+        "mean_over_steps_weights_upside_down",
+        "d3pm_jax/losses/variational.py",
+        "((1 / T) / p_t)",
+        "(T * p_t)",
+        (STEP, PARITY),
+    ),
+    Break(
+        "mixing_loss_mixes_a_step_too_far",
+        "d3pm_jax/losses/fused_mixing.py",
+        "c, m = gather(process.log_alpha_bar, ts - 1), gather(process.log_beta_bar, ts - 1)",
+        "c, m = gather(process.log_alpha_bar, ts - 1), gather(process.log_beta_bar, ts)",
+        (FUSED,),
+    ),
+    Break(  # the gradient alone
+        "mixing_gradient_without_kappa",
+        "d3pm_jax/losses/fused_mixing_coefficients.py",
+        "rest.S + qs_0 + qs_t - kappa, qs_0, kappa - qs_t",
+        "rest.S + qs_0 + qs_t, qs_0, kappa - qs_t",
+        (FUSED,),
+    ),
+    Break(
+        "masked_loss_a_step_late",
+        "d3pm_jax/losses/fused_masked.py",
+        "dispatch_marginal_kl(process.inner, visible, inner_x0, t - 1)",
+        "dispatch_marginal_kl(process.inner, visible, inner_x0, t)",
+        (FUSED,),
+    ),
+    Break(  # the gradient alone, and only of matrices that are not symmetric
+        "dense_gradient_not_transposed",
+        "d3pm_jax/losses/fused_dense.py",
+        "g = _times(g, jnp.swapaxes(gather(process.Qbar_table, t - 1), -1, -2))",
+        "g = _times(g, gather(process.Qbar_table, t - 1))",
+        (OWN_PROCESS, FUSED),
+    ),
+    Break(  # the gradient of anything but a plain sum
+        "cotangent_left_out",
+        "d3pm_jax/losses/fused_by_parts.py",
+        "return None, g[..., None] * gradient, None, None, None",
+        "return None, gradient, None, None, None",
+        (OWN_PROCESS, FUSED),
+    ),
+)
+
+SAMPLING = (
+    Break(
+        "examples_share_their_noise",
+        "d3pm_jax/sampling/noise.py",
+        "jax.random.fold_in(k, t)",
+        "jax.random.fold_in(key, t)",
+        ("tests/test_likelihood.py", COMMANDS),
+    ),
+    Break(  # of a respaced process alone: the network is told t = 1..n in place of the steps that were kept
+        "strided_chain_tells_its_own_t",
+        "d3pm_jax/sampling/ancestral.py",
+        "logits = denoise(x, process.time[ts])",
+        "logits = denoise(x, ts)",
+        ("tests/sampling/test_ancestral.py", ENUMERATION, COMMANDS),
+    ),
+)
+
+MODELS = (
+    Break(  # the gradient alone
+        "group_norm_gradient_without_scale",
+        "d3pm_jax/models/layers.py",
+        "centred * _per_pixel(inverse * mean_gx)",
+        "centred * _per_pixel(mean_gx)",
+        ("tests/models/test_layers.py",),
+    ),
+    Break(  # where an odd number of rows is added
+        "padding_on_the_other_side",
+        "d3pm_jax/models/backbone.py",
+        "before, after = total // 2, total - total // 2",
+        "before, after = total - total // 2, total // 2",
+        ("tests/models/test_networks.py",),
+    ),
+    Break(
+        "kernels_with_rows_as_columns",
+        "d3pm_jax/weights/twin.py",
+        "_TO_TORCH = {4: (3, 2, 0, 1)",
+        "_TO_TORCH = {4: (3, 2, 1, 0)",
+        ("tests/weights/test_twin.py",),
+    ),
+)
+
+TRAINING = (
+    Break(
+        "data_not_shuffled",
+        "d3pm_jax/data/batches.py",
+        ".seed(seed).shuffle().repeat()",
+        ".seed(seed).repeat()",
+        ("tests/data/test_images_and_batches.py",),
+    ),
+    Break(  # the same where every t is as likely as another
+        "bound_ignores_how_t_was_drawn",
+        "d3pm_jax/config/objective.py",
+        "losses.stochastic_bound(process, found.kl, x0, p_t)",
+        "losses.stochastic_bound(process, found.kl, x0, jnp.full_like(p_t, 1 / process.T))",
+        (STEP,),
+    ),
+    Break(
+        "clips_after_adam",
+        "d3pm_jax/config/optimizer.py",
+        "return optax.chain(optax.clip_by_global_norm(self.clip), adam)",
+        "return optax.chain(adam, optax.clip_by_global_norm(self.clip))",
+        (STEP,),
+    ),
+    Break(
+        "average_starts_from_zero",
+        "d3pm_jax/training/state.py",
+        "ema = jax.tree.map(jnp.copy, params)",
+        "ema = jax.tree.map(jnp.zeros_like, params)",
+        (STEP,),
+    ),
+    Break(
+        "every_step_has_the_noise_of_the_first",
+        "d3pm_jax/training/step.py",
+        "return jax.random.split(jax.random.fold_in(key, step), 3)",
+        "return jax.random.split(jax.random.fold_in(key, 0), 3)",
+        (STEP, PRESAMPLED),
+    ),
+)
+
+RUNS = (
+    Break(
+        "noise_of_evaluation_by_place_in_the_batch",
+        "d3pm_jax/evaluation/bound.py",
+        "placed = jax.device_put((batch, index.astype(np.int32)), sharding)",
+        "placed = jax.device_put((batch, (index - start).astype(np.int32)), sharding)",
+        (COMMANDS,),
+    ),
+    Break(  # a damaged file: Orbax restores many a flipped byte without a word
+        "manifest_not_checked",
+        "d3pm_jax/runs/checkpoint.py",
+        "    _verify(path)\n",
+        "",
+        (COMMANDS,),
+    ),
+    Break(  # the line of the step that a run is resumed from
+        "metrics_lose_a_line_on_resume",
+        "d3pm_jax/runs/metrics.py",
+        'if row["step"] <= after_step',
+        'if row["step"] < after_step',
+        (COMMANDS,),
+    ),
+    Break(
+        "data_from_its_start_on_resume",
+        "d3pm_jax/runs/loop.py",
+        "config.train.seed, config.num_levels, start)",
+        "config.train.seed, config.num_levels)",
+        (PRESAMPLED, COMMANDS),
+    ),
+    Break(
+        "resume_with_another_config",
+        "d3pm_jax/runs/workdir.py",
+        "    if resume:\n        check_resume(read_config(workdir), config)\n",
+        "",
+        (COMMANDS,),
+    ),
+    Break(  # the figure that is published
+        "evaluates_the_last_weights",
+        "d3pm_jax/cli/eval.py",
+        "sharding, ema = batched(parts.mesh), parts.state.ema",
+        "sharding, ema = batched(parts.mesh), parts.state.params",
+        (COMMANDS, "tests/cli/test_export_and_import.py"),
+    ),
+)
+
+BREAKS = (
+    *NUMERICS,
+    *SCHEDULES,
+    *PROCESSES,
+    *KERNELS,
+    *LOSSES,
+    *SAMPLING,
+    *MODELS,
+    *TRAINING,
+    *RUNS,
+)
