@@ -1,6 +1,8 @@
 """Strict JAX settings for every test; two CPU devices, as the trainer uses; short compilation."""
 
+import collections
 import os
+from pathlib import Path
 
 import jax
 import pytest
@@ -28,6 +30,17 @@ def short_compilation(tmp_path_factory):
         os.environ[name.upper()] = str(value)
     compilation_cache.reset_cache()  # what imports compiled came before it had a folder
     threadpoolctl.threadpool_limits(1)  # matrices are small: a second thread mostly waits for the first
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints the seconds that the tests of each folder took, all processes together."""
+    seconds = collections.Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[str(Path(report.nodeid.split("::")[0]).parent)] += report.duration
+    for folder, total in seconds.most_common():
+        terminalreporter.write_line(f"{total:7.1f} s  {folder}")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,7 +5,7 @@ import pytest
 from parity_tests import networks
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 def test_networks(dtype: str) -> None:
     found = list(networks.rows(dtype))
     failed = [row for row in found if not row.ok]

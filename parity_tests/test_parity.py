@@ -31,10 +31,21 @@ def test_twins_take_the_same_parameters(name: str) -> None:
     assert named[0] == named[1]
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_pair(name: str) -> None:
-    dtypes = (*PAIRS[name].dtypes, *(["bfloat16"] if name == "hybrid" else []))
-    found = [row for dtype in dtypes for row in rows(name, dtype)]
+# float64 once for exactness, float32 where rounding is the matter; the rest in `make slow` and `make parity`.
+ROUNDED = ("kl", "kl_logits", "log_add", "log_matmul", "log_normalize", "log_prob", "log_sum", "categorical")
+CASES = [(name, dtype) for name in PAIRS for dtype in PAIRS[name].dtypes] + [("hybrid", "bfloat16")]
+
+
+def _is_slow(name: str, dtype: str) -> bool:
+    return dtype != "float64" and name not in ROUNDED
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if _is_slow(*case) else []) for case in CASES],
+)
+def test_pair(name: str, dtype: str) -> None:
+    found = list(rows(name, dtype))
     jax.clear_caches()  # the next pair has other programs
     failed = [row for row in found if not row.ok]
     assert found

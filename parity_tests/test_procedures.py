@@ -9,7 +9,10 @@ from parity_tests import frameworks, procedures, runs
 from parity_tests.runs import Evaluated, Setting, Trained
 
 
-@pytest.mark.parametrize(("process", "dtype"), [("uniform", "float64"), ("gaussian", "float32")])
+@pytest.mark.parametrize(
+    ("process", "dtype"),
+    [("uniform", "float64"), pytest.param("gaussian", "float32", marks=pytest.mark.slow)],
+)
 def test_procedures(process: str, dtype: str) -> None:
     found = procedures.outcome(Setting(process, T=50, levels=1), dtype)
     failed = [row for row in found.rows if not row.ok]

@@ -8,8 +8,8 @@ and p = softmax(logits) (D3PM eq. 3, 4):
 
 Only j = x_0 and j = x_t stand apart; they are kept in log space. All other j take sums over K, without
 branches so that they vectorise; where pi is one category, their q is 0 and they take none. Terms of the KL
-are q r - q + p with r = log q - log p, which is never negative (see `numerics.kl`). docs/mixing-loss.md
-derives the gradient.
+are q log(q / p) - q + p, which are never negative (see `numerics.kl`); what is taken off again at x_0 and x_t
+can leave a KL of 0 negative by a rounding, -2e-8 in float32. docs/mixing-loss.md derives the gradient.
 
 The softmax's sums come first, for all elements; then the sums over the other j, by parts that fit a cache;
 then what is left to do for each element, once and not once per part: small programs cost more than sums.
@@ -69,7 +69,9 @@ def marginal_kl(process: Mixing, logits_x0: Array, x0: Array, t: Array) -> Array
     x0 = check_categories("x0", x0, process.K)
     t = check_t(t, 0, process.T)
     ts = jnp.broadcast_to(expand_trailing(t, x0.shape), x0.shape)
-    xt = jnp.full(x0.shape, jnp.argmax(process.log_pi), jnp.int32)  # any that q can reach
+    xt = jnp.full(
+        x0.shape, jnp.argmax(process.log_pi), jnp.int32
+    )  # for a pi of one category it has to be that one
     pi_0, pi_t = gather(process.log_pi, x0), gather(process.log_pi, xt)
     c, m = gather(process.log_alpha_bar, ts), gather(process.log_beta_bar, ts)
     certain = jnp.zeros(x0.shape, process.log_pi.dtype)

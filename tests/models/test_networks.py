@@ -32,7 +32,9 @@ def test_dropout_needs_a_key_and_depends_on_it():
     assert np.abs(one - model(xt, t)).max() > 1e-3
 
 
-@pytest.mark.parametrize("options", [{}, {"onehot_input": True, "num_classes": 3}])
+@pytest.mark.parametrize(
+    "options", [pytest.param({}, marks=pytest.mark.slow), {"onehot_input": True, "num_classes": 3}]
+)
 def test_every_parameter_and_every_input_matters(options):
     graphdef, params = randomised(small, **options)
     xt, t = images()

@@ -63,7 +63,7 @@ def test_draw_prior_on_the_whole_grid(name):
     assert off_by(jax.jit(lambda process, u: process.draw_prior(u))(PROCESSES[name](), U), p) <= 1.0
 
 
-@pytest.mark.parametrize("K", [2, 27, 256])
+@pytest.mark.parametrize("K", [2, 27, pytest.param(256, marks=pytest.mark.slow)])
 def test_categorical_on_the_whole_grid(K):
     log_p = np.float32(np.random.default_rng(K).normal(size=K) * 3)
     p = np.exp(np.float64(log_p))

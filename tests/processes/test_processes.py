@@ -19,6 +19,7 @@ def i32(*x):
     return jnp.asarray(x, jnp.int32)
 
 
+@pytest.mark.slow
 def test_gaussian_diagonals_of_the_paper(x64):
     process = d3pm.gaussian(d3pm.linear(1000), 256)
     diagonal = np.diagonal(process.Qbar(i32(10, 100, 500)), axis1=1, axis2=2)[:, 128]

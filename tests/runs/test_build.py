@@ -18,7 +18,7 @@ from tests import tiny
     ("model", "head"),
     [
         (configs.UNet(attn_resolutions=(), compute="bfloat16"), configs.LogisticHead()),
-        (configs.ScoreNet(attn=(), compute="bfloat16"), configs.Head()),
+        pytest.param(configs.ScoreNet(attn=(), compute="bfloat16"), configs.Head(), marks=pytest.mark.slow),
     ],
 )
 def test_every_network_and_head_trains_and_stays_float32_outside_the_network(model, head):

@@ -45,6 +45,7 @@ def devices_and_faults(features, **env):
     return map(int, done.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only malloc of glibc can be told")
 def test_a_device_for_each_core_and_memory_of_large_steps_is_kept():
     devices, kept = devices_and_faults(2**20)
