@@ -1,4 +1,4 @@
-"""8 x 8 digits, discretised Gaussian: the demo. Four and a half to six and a half minutes on two CPU cores."""
+"""8 x 8 digits, discretised Gaussian: the demo. It takes 4.5 to 6.5 minutes on two CPU cores."""
 
 from d3pm_jax.config import Adam, Config, Data, Gaussian, Linear, Train, UNet
 
