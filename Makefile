@@ -15,7 +15,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
 
 slow: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m slow
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "slow or optimised"
 
 parity: .venv/installed-dev
 	$(BIN)/python -m parity_tests

@@ -4,6 +4,12 @@ import collections
 import os
 from pathlib import Path
 
+# The older of XLA's two ways to emit code, in one thread: compiling takes half the time of the processor.
+# `make slow` sets it to nothing: what is marked slow or optimised is compiled there as users compile it.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
+
 import jax
 import pytest
 import threadpoolctl
@@ -20,7 +26,7 @@ def short_compilation(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     settings = {
-        "jax_disable_most_optimizations": True,  # not where a test uses `optimised`
+        "jax_disable_most_optimizations": True,  # but of tests that are marked optimised
         "jax_compilation_cache_dir": str(folder / "compiled"),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": 0,

@@ -33,7 +33,13 @@ TOLERANCES = {
     "bfloat16": {"value": 2e-6, "gradient": 2e-3, "draw": 1e-5},  # gradients are rounded to 2^-9 of them
 }
 
-Parts = tuple[float, float, float, float]  # absolute, relative, ULP, scaled
+
+class Difference(NamedTuple):
+    """How two arrays differ, at most."""
+
+    parts: tuple[float, float, float, float]  # absolute, relative, ULP, scaled
+    numbers: str = ""  # both, where they differ most
+    note: str = ""  # what is wrong besides
 
 
 class Row(NamedTuple):
@@ -48,6 +54,7 @@ class Row(NamedTuple):
     ulp: float
     scaled: float
     tolerance: float
+    numbers: str = ""  # both, where they differ most
     note: str = ""  # why it fails whatever the differences are
 
     @property
@@ -62,15 +69,20 @@ class Row(NamedTuple):
         return self.scaled / self.tolerance if self.tolerance else 0.0
 
 
+def row(pair: str, case: str, dtype: str, what: str, found: Difference, tolerance: float) -> Row:
+    """The row of one comparison."""
+    return Row(pair, case, dtype, what, *found.parts, tolerance, found.numbers, found.note)
+
+
 def free(row: Row) -> Row:
     """The row held to no tolerance."""
     return row._replace(tolerance=np.inf)
 
 
-def arrays(a: np.ndarray, b: np.ndarray, scale: np.ndarray, dtype: str) -> tuple[Parts, str]:
-    """How far a, of this dtype, is from b, which may be float64; and what is wrong besides."""
+def arrays(a: np.ndarray, b: np.ndarray, scale: np.ndarray, dtype: str) -> Difference:
+    """How far a, of this dtype, is from b, which may be float64."""
     if wrong := _wrong(a, b, dtype):
-        return (np.inf, np.inf, np.inf, np.inf), wrong
+        return Difference(WRONG, note=wrong)
     a, b = a.astype(np.float64), b.astype(np.float64)
     finite = np.isfinite(a)
     a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
@@ -78,7 +90,18 @@ def arrays(a: np.ndarray, b: np.ndarray, scale: np.ndarray, dtype: str) -> tuple
     ulp = np.spacing(largest.astype(dtype)).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative, scaled = np.where(d > 0, d / largest, 0.0), np.where(d > 0, d / scale, 0.0)
-    return (_max(d), _max(relative), _max(d / ulp), _max(scaled)), ""
+    return Difference((_max(d), _max(relative), _max(d / ulp), _max(scaled)), _numbers(a, b, scaled))
+
+
+WRONG = (np.inf,) * 4
+
+
+def _numbers(a: np.ndarray, b: np.ndarray, distance: np.ndarray) -> str:
+    """Both numbers at the largest distance, and where that is."""
+    if not distance.any():
+        return ""
+    at = np.unravel_index(np.argmax(distance), distance.shape)
+    return f"{a[at]!s} and {b[at]!s} at {[int(i) for i in at]}"
 
 
 def _wrong(a: np.ndarray, b: np.ndarray, dtype: str) -> str:
@@ -98,11 +121,11 @@ def _max(x: np.ndarray) -> float:
     return float(x.max(initial=0.0))
 
 
-def draws(a: np.ndarray, b: np.ndarray, distance: np.ndarray, dtype: str) -> tuple[Parts, str]:
+def draws(a: np.ndarray, b: np.ndarray, distance: np.ndarray, dtype: str) -> Difference:
     """As `arrays`: how many draws differ (three times), and how far u is from a boundary where they do."""
     if a.shape != b.shape or a.dtype.kind != "i" or b.dtype.kind != "i":
-        return (np.inf, np.inf, np.inf, np.inf), f"{a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)}"
+        return Difference(WRONG, note=f"{a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)}")
     differ = a != b
     far = np.where(differ, np.maximum(distance, np.finfo(np.float64).tiny), 0.0)
     count = float(differ.sum())
-    return (count, count, count, _max(far)), ""
+    return Difference((count, count, count, _max(far)), _numbers(a, b, far))

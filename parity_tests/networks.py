@@ -80,9 +80,9 @@ def _compare(name: str, dtype: str, who: str, a: Arrays, b: Arrays) -> Iterator[
         what = "forward" if parameter == "output" else "parameter"
         layer = parameter.rpartition(".")[0]
         scale = np.max([np.abs(y).max() for k, y in a.items() if k.rpartition(".")[0] == layer])
-        parts, note = compare.arrays(x, b[parameter], scale, dtype)
-        tolerance, label = TOLERANCES[dtype][what], f"{name}, {parameter}"
-        yield Row(CASES[name].network, label, dtype, f"{who} {what}", *parts, tolerance, note)
+        found, tolerance = compare.arrays(x, b[parameter], scale, dtype), TOLERANCES[dtype][what]
+        label = f"{name}, {parameter}"
+        yield compare.row(CASES[name].network, label, dtype, f"{who} {what}", found, tolerance)
 
 
 def bfloat16_errors(name: str) -> tuple[float, float]:

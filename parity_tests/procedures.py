@@ -12,7 +12,7 @@ from parity_tests.compare import TOLERANCES, Row, free
 from parity_tests.frameworks import precision
 from parity_tests.runs import Arrays, Evaluated, Noise, Setting, Trained
 
-Difference = tuple[str, str, str, tuple[compare.Parts, str], str]  # pair, what, case, found, tolerance
+Entry = tuple[str, str, str, compare.Difference, str]  # pair, what, case, found, tolerance
 SETTINGS = tuple(Setting(name) for name in runs.PROCESSES)  # of the report
 
 
@@ -109,12 +109,12 @@ def _compare(setting: Setting, dtype: str, who: str, a: Side, b: Side, distances
         *_evaluated(a, b, dtype),
         *_drawn(a, b, distances, dtype),
     )
-    for pair, what, label, (parts, note), tolerance in differences:
+    for pair, what, label, found, tolerance in differences:
         case = f"{name(setting)}, {label}"
-        yield Row(pair, case, dtype, f"{who} {what}", *parts, TOLERANCES[dtype][tolerance], note)
+        yield compare.row(pair, case, dtype, f"{who} {what}", found, TOLERANCES[dtype][tolerance])
 
 
-def _trained(a: Trained, b: Trained, dtype: str) -> Iterator[Difference]:
+def _trained(a: Trained, b: Trained, dtype: str) -> Iterator[Entry]:
     """Every tensor after the first and the last step, and the metrics of all steps."""
     steps = len(b.parameters)
     for what, n in product(("parameters", "ema"), dict.fromkeys((1, steps))):
@@ -127,7 +127,7 @@ def _trained(a: Trained, b: Trained, dtype: str) -> Iterator[Difference]:
         yield "training", "metrics, every step", k, found, "trained"
 
 
-def _evaluated(a: Side, b: Side, dtype: str) -> Iterator[Difference]:
+def _evaluated(a: Side, b: Side, dtype: str) -> Iterator[Entry]:
     """The logits, and the bound as a part of the whole; a term counts where its x_t is the same."""
     x, y = a.evaluated, b.evaluated
     found = compare.arrays(x.logits, y.logits, _largest(y.logits), dtype)
@@ -139,7 +139,7 @@ def _evaluated(a: Side, b: Side, dtype: str) -> Iterator[Difference]:
     yield "bound", "prior", "prior", compare.arrays(x.prior, y.prior, total, dtype), "bound"
 
 
-def _drawn(a: Side, b: Side, distances: Arrays, dtype: str) -> Iterator[Difference]:
+def _drawn(a: Side, b: Side, distances: Arrays, dtype: str) -> Iterator[Entry]:
     """How many of the integers differ, and how far from a boundary."""
     drawn = {k: (a.drawn[k], b.drawn[k]) for k in b.drawn}
     for k, (x, y) in (drawn | {"chain": (a.evaluated.states, b.evaluated.states)}).items():

@@ -152,7 +152,8 @@ def line(row: Row, count: int) -> tuple[str, ...]:
 
 
 def case(row: Row) -> str:
-    return f"{row.case}: {row.note}" if row.note else row.case
+    """Where it was, and for what failed both numbers or the reason."""
+    return row.case if row.ok else f"{row.case}: {row.note or row.numbers}"
 
 
 def layout(table: list[tuple[str, ...]], markdown: bool) -> str:

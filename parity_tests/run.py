@@ -41,9 +41,14 @@ def dtypes(name: str) -> tuple[str, ...]:
     return (*PAIRS[name].dtypes, *(("bfloat16",) if name in OF_LOGITS else ()))
 
 
-def rows(name: str, dtype: str) -> Iterator[Row]:
-    """Every comparison of one pair in one float type; bfloat16 is that of logits and their gradient alone."""
+def rows(name: str, dtype: str, quick: bool = False) -> Iterator[Row]:
+    """Every comparison of one pair in one float type; bfloat16 is that of logits and their gradient alone.
+
+    With quick, those of the quick cases only.
+    """
     for case in PAIRS[name].cases(working(dtype)):
+        if quick and not case.quick:
+            continue
         args = {k: _round(v, dtype if k in LOGITS else working(dtype)) for k, v in case.args.items()}
         yield from _compare(name, case._replace(args=args), dtype)
 
@@ -60,8 +65,9 @@ def _compare(name: str, case: Case, dtype: str) -> Iterator[Row]:
             pairs.append(("gradient", results[a].gradients[k], results[b].gradients[k], scale))
         for what_, x, y, scale in pairs:
             difference = compare.draws if what_ == "draw" else compare.arrays
-            parts, note = difference(x, y, scale, dtype if what_ == "gradient" else working(dtype))
-            yield Row(name, case.name, dtype, f"{a} = {b} {what_}", *parts, TOLERANCES[dtype][what_], note)
+            found = difference(x, y, scale, dtype if what_ == "gradient" else working(dtype))
+            what_of = f"{a} = {b} {what_}"
+            yield compare.row(name, case.name, dtype, what_of, found, TOLERANCES[dtype][what_])
 
 
 def _evaluate(name: str, case: Case, dtype: str) -> dict[str, Result]:

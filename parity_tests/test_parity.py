@@ -2,7 +2,6 @@
 
 import inspect
 
-import jax
 import pytest
 
 from parity_tests.cases import situations
@@ -31,22 +30,18 @@ def test_twins_take_the_same_parameters(name: str) -> None:
     assert named[0] == named[1]
 
 
-# float64 once for exactness, float32 where rounding is the matter; the rest in `make slow` and `make parity`.
+# float64 for exactness, float32 where rounding is the matter, bfloat16 once; all of it in `make parity`.
 ROUNDED = ("kl", "kl_logits", "log_add", "log_matmul", "log_normalize", "log_prob", "log_sum", "categorical")
-CASES = [(name, dtype) for name in PAIRS for dtype in PAIRS[name].dtypes] + [("hybrid", "bfloat16")]
+CASES = [
+    *((name, "float64") for name in PAIRS),
+    *((name, "float32") for name in ROUNDED),
+    ("hybrid", "bfloat16"),
+]
 
 
-def _is_slow(name: str, dtype: str) -> bool:
-    return dtype != "float64" and name not in ROUNDED
-
-
-@pytest.mark.parametrize(
-    ("name", "dtype"),
-    [pytest.param(*case, marks=[pytest.mark.slow] if _is_slow(*case) else []) for case in CASES],
-)
+@pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_pair(name: str, dtype: str) -> None:
-    found = list(rows(name, dtype))
-    jax.clear_caches()  # the next pair has other programs
+    found = list(rows(name, dtype, quick=True))
     failed = [row for row in found if not row.ok]
     assert found
     assert not failed, f"{len(failed)} of {len(found)}, the worst {max(failed, key=lambda row: row.used)}"

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from parity_tests import __main__ as command
-from parity_tests import page, report
+from parity_tests import compare, page, report
 from parity_tests.compare import Row, free
 from parity_tests.procedures import Outcome
 from parity_tests.report import Report
 
 GOOD = Row("kl", "moderate", "float64", "torch = jit value", 1e-16, 1e-15, 2.0, 1e-16, 1e-14)
-BAD = Row("<i>&", 'a "quoted" <case>', "float32", "torch = jit draw", 1.0, 1.0, 1.0, 0.5, 1e-5)
+BAD = Row("<i>&", 'a "quoted" <case>', "float32", "torch = jit draw", 1.0, 1.0, 1.0, 0.5, 1e-5, "2 and 3")
 DRIFT = Outcome([], "uniform, float32", {"torch = jit": np.geomspace(1e-8, 1e-6, 50)})
 VOID = {"meta", "link", "img"}
 
@@ -57,7 +57,18 @@ def test_page_is_whole_and_needs_nothing_else() -> None:
     assert "@import" not in text
     assert found.tags.count("table") == 4  # what failed, two float types, the matmul precision
     assert found.tags.count("img") == 2
-    assert {"<i>&", 'a "quoted" <case>', "1 of 2 comparisons failed", "FAIL"} <= set(found.words)
+    assert {"<i>&", 'a "quoted" <case>: 2 and 3', "1 of 2 comparisons failed", "FAIL"} <= set(found.words)
+
+
+def test_a_difference_names_both_numbers() -> None:
+    a, b = np.array([[1.0, 2.0], [3.0, 5.0]]), np.array([[1.0, 2.0], [3.0, 4.0]])
+    found = compare.arrays(a, b, np.ones(()), "float64")
+    assert (found.parts[0], found.numbers, found.note) == (1.0, "5.0 and 4.0 at [1, 1]", "")
+    assert compare.arrays(a, a, np.ones(()), "float64").numbers == ""
+    assert (
+        compare.draws(np.array([2, 3]), np.array([2, 1]), np.ones(2), "float64").numbers == "3 and 1 at [1]"
+    )
+    assert compare.arrays(a, b * np.nan, np.ones(()), "float64").note == "0 and 4 NaN"
 
 
 def test_page_of_what_passed() -> None:

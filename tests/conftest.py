@@ -7,10 +7,11 @@ import pytest
 import d3pm_jax as d3pm
 
 
-@pytest.fixture
-def optimised():
-    """New programs as users compile them: for tests of the last bits, of memory, or with much to compute."""
-    jax.config.update("jax_disable_most_optimizations", False)
+@pytest.fixture(autouse=True)
+def optimised(request):
+    """Compiles with optimisation where a test is marked so: for last bits, memory, or much to compute."""
+    marked = request.node.get_closest_marker("optimised") is not None
+    jax.config.update("jax_disable_most_optimizations", not marked)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
 

@@ -19,24 +19,25 @@ TOLERANCE = 1e-12
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore:x_T still depends")]
 
 
+X0_RULE = ("absorbing", "masked", "dense")  # each kind of process once under the other rule for t = 1
+RULES = [("bayes", name) for name in families.NAMES] + [("x0", name) for name in X0_RULE]
+
+
 @pytest.fixture(params=families.NAMES)
 def case(request, x64):
     return families.make(request.param)
 
 
-X0_RULE = ("absorbing", "masked", "dense")  # each kind of process once under the other rule for t = 1
-
-
-@pytest.fixture(params=[("bayes", name) for name in families.NAMES] + [("x0", name) for name in X0_RULE])
+@pytest.fixture(params=RULES)
 def case_and_rule(request, x64):
     first_step, name = request.param
     return families.make(name), first_step
 
 
-def denoise(case, xt, t):
+def denoise(xt, t, forbid):
     """The table model: logits of x_0 from the joint state of both elements."""
     logits = jnp.asarray(TABLE)[t, xt[:, 0] * K + xt[:, 1]]
-    return logits if case.forbid is None else d3pm.forbid(logits, case.forbid)
+    return logits if forbid is None else d3pm.forbid(logits, forbid)
 
 
 def paths(Q, x0):
@@ -79,45 +80,64 @@ def model_step(case, t, first_step):
     return p
 
 
-def test_tables_are_the_products_of_the_one_step_matrices(case):
+@jax.jit
+def members(process):
+    """What the members of a process and the posterior give of every t, x_0 and x_t: one program."""
+    t, x = jnp.arange(T + 1), jnp.arange(K)
+    log_p = jax.nn.log_softmax(jnp.asarray(TABLE[0, :K, 0]))
+    steps, x0, xt = (i.reshape(T, K * K) for i in jnp.meshgrid(t[1:], x, x, indexing="ij"))
+    each = jnp.broadcast_to(x, (T + 1, K))
+    return {
+        "Q": process.Q(t),
+        "Qbar": process.Qbar(t),
+        "q_probs": jnp.exp(process.log_q_probs(each, t)),
+        "q_back": jnp.exp(process.log_q_back(each, t)),
+        "push": jnp.exp(process.log_push(jnp.broadcast_to(log_p, (T + 1, K, K)), t)),
+        "prior": jnp.exp(process.log_prior()),
+        "posterior": jnp.exp(d3pm.q_posterior(process, x0, xt, steps)).reshape(T, K, K, K),
+    }, jnp.exp(log_p)
+
+
+def test_members_of_a_process_equal_the_dense_matrices(case):
+    close = functools.partial(np.testing.assert_allclose, atol=TOLERANCE)
+    found, p = members(case.process)
+    assert np.array_equal(found["Qbar"][0], np.eye(K))
     product = np.eye(K)
-    assert np.array_equal(case.process.Qbar(jnp.asarray(0)), product)
-    for t in range(1, T + 1):
-        product = product @ case.Q[t - 1]
-        np.testing.assert_allclose(case.process.Q(jnp.asarray(t)), case.Q[t - 1], atol=TOLERANCE)
-        np.testing.assert_allclose(case.process.Qbar(jnp.asarray(t)), product, atol=TOLERANCE)
-        np.testing.assert_allclose(case.process.Qbar(jnp.asarray(t)).sum(-1), 1, atol=TOLERANCE)
-
-
-def test_structured_forms_equal_the_dense_matrices(case):
-    x, log_p = jnp.arange(K), jax.nn.log_softmax(jnp.asarray(TABLE[0, :K, 0]))
     for t in range(T + 1):
-        Q, Qbar, t = case.process.Q(jnp.asarray(t)), case.process.Qbar(jnp.asarray(t)), jnp.asarray(t)
-        np.testing.assert_allclose(jnp.exp(case.process.log_q_probs(x, t)), Qbar, atol=TOLERANCE)
-        np.testing.assert_allclose(jnp.exp(case.process.log_q_back(x, t)), Q.T, atol=TOLERANCE)
-        np.testing.assert_allclose(
-            jnp.exp(case.process.log_push(log_p, t)), jnp.exp(log_p) @ Qbar, atol=TOLERANCE
-        )
-    np.testing.assert_allclose(jnp.exp(case.process.log_prior()), case.prior, atol=TOLERANCE)
+        Q = np.eye(K) if t == 0 else case.Q[t - 1]
+        product = product @ Q
+        close(found["Q"][t], Q)
+        close(found["Qbar"][t], product)
+        close(found["Qbar"][t].sum(-1), 1)
+        close(found["q_probs"][t], product)
+        close(found["q_back"][t], Q.T)
+        close(found["push"][t], p @ product)
+    close(found["prior"], case.prior)
 
 
 def test_posterior_is_the_conditional_of_the_enumerated_joint(case):
+    found = members(case.process)[0]["posterior"]
     for t in range(1, T + 1):
         q = joint(case, t)
         for x0, xt in itertools.product(range(K), repeat=2):
-            found = jnp.exp(d3pm.q_posterior(case.process, jnp.asarray(x0), jnp.asarray(xt), jnp.asarray(t)))
             total = q[x0, :, xt].sum()
             expected = q[x0, :, xt] / total if total > 0 else np.zeros(K)  # an impossible pair has none
-            np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+            np.testing.assert_allclose(found[t - 1, x0, xt], expected, atol=TOLERANCE)
+
+
+@functools.partial(jax.jit, static_argnames=("first_step", "forbid"))
+def reverse_steps(process, first_step, forbid):
+    """p(x_{t-1} | x_t) of each element, for every t and state."""
+    t = jnp.repeat(jnp.arange(1, T + 1), len(STATES))
+    xt = jnp.tile(jnp.asarray(STATES), (T, 1))
+    return jnp.exp(d3pm.p_logits(process, denoise(xt, t, forbid), xt, t, first_step))
 
 
 def test_reverse_step_is_the_mixture_of_enumerated_joints(case_and_rule):
     case, first_step = case_and_rule
-    xt = jnp.asarray(STATES)
+    each = np.asarray(reverse_steps(case.process, first_step, case.forbid)).reshape(T, len(STATES), D, K)
     for t in range(1, T + 1):
-        ts = jnp.full(len(STATES), t)
-        each = np.exp(d3pm.p_logits(case.process, denoise(case, xt, ts), xt, ts, first_step))
-        found = np.einsum("ni,nj->nij", each[:, 0], each[:, 1]).reshape(K**D, K**D)
+        found = np.einsum("ni,nj->nij", each[t - 1, :, 0], each[t - 1, :, 1]).reshape(K**D, K**D)
         np.testing.assert_allclose(found, model_step(case, t, first_step), atol=TOLERANCE)
 
 
@@ -135,48 +155,63 @@ def bound_over_paths(case, first_step, x0):
 
 
 @jax.jit
-def draw_on_grid(process, x0, t):
-    return process.draw_q(jnp.full(4096, x0), t, jnp.arange(4096) / 4096)
+def draw_on_grid(process, x0):
+    """x_t [T, 4096] from x0 for every t, at u = 0, 1 / 4096, .."""
+    u = jnp.broadcast_to(jnp.arange(4096) / 4096, (T, 4096))
+    return process.draw_q(jnp.full_like(u, x0, int), jnp.arange(1, T + 1), u)
 
 
 def noise_to_reach(case, x0):
     """u [T, K, N, D] that takes each element of x0 to each category at each t, wherever it can."""
-    found = np.zeros((T, K, *x0.shape))
-    for t, x in itertools.product(range(1, T + 1), case.data):
-        drawn = np.asarray(draw_on_grid(case.process, jnp.asarray(x), jnp.asarray(t)))
-        reached = np.unique(drawn)
-        assert set(reached) == set(np.flatnonzero(case.process.Qbar(jnp.asarray(t))[x]))
-        for k in reached:
-            found[t - 1, k][x0 == x] = np.argmax(drawn == k) / 4096
+    found, Qbar = np.zeros((T, K, *x0.shape)), case.process.Qbar(jnp.arange(T + 1))
+    for x in case.data:
+        for t, drawn in enumerate(np.asarray(draw_on_grid(case.process, x)), 1):
+            reached = np.unique(drawn)
+            assert set(reached) == set(np.flatnonzero(Qbar[t, x]))
+            for k in reached:
+                found[t - 1, k][x0 == x] = np.argmax(drawn == k) / 4096
     return found
+
+
+@functools.partial(jax.jit, static_argnames=("first_step", "forbid"))
+def bounds(process, x0, noise, first_step, forbid):
+    """all_t_bound at each row of noise [.., T, N, D]."""
+    term = functools.partial(d3pm.posterior_kl, first_step=first_step)
+    return jax.vmap(
+        lambda u: d3pm.all_t_bound(
+            lambda xt, t: denoise(xt, t, forbid), process, x0, lambda t: u[t - 1], term
+        )
+    )(noise)
 
 
 def test_all_t_bound_is_the_expectation_over_paths_and_above_the_likelihood(case_and_rule):
     case, first_step = case_and_rule
     x0 = np.array(list(itertools.product(case.data, repeat=D)))
     u = noise_to_reach(case, x0)
-    bound = jax.jit(
-        lambda process, x0, noise: d3pm.all_t_bound(
-            lambda xt, t: denoise(case, xt, t),
-            process,
-            x0,
-            lambda t: noise[t - 1],
-            functools.partial(d3pm.posterior_kl, first_step=first_step),
-        )
-    )
-    total = np.zeros(len(x0))
+    noise = np.stack([np.stack([u[:, a, :, 0], u[:, b, :, 1]], axis=-1) for a, b in STATES])
+    found = bounds(case.process, jnp.asarray(x0), jnp.asarray(noise), first_step, case.forbid)
+    total = np.array(found.prior[0])
     Qbar = np.asarray(case.process.Qbar(jnp.arange(T + 1)))
-    for a, b in STATES:  # both elements are taken to this state at every t
-        found = bound(
-            case.process, jnp.asarray(x0), jnp.asarray(np.stack([u[:, a, :, 0], u[:, b, :, 1]], axis=-1))
-        )
+    for (a, b), steps in zip(STATES, np.asarray(found.steps), strict=True):  # both are at a, b at every t
         for t, q in enumerate(Qbar[1:], 1):
             weight = q[x0[:, 0], a] * q[x0[:, 1], b]
-            total += np.where(weight > 0, weight * np.asarray(found.steps[t - 1]), 0)
-    total += np.asarray(found.prior)
+            total += np.where(weight > 0, weight * steps[t - 1], 0)
     expected, exact = np.array([bound_over_paths(case, first_step, x) for x in x0]).T
     np.testing.assert_allclose(total, expected, rtol=TOLERANCE, atol=TOLERANCE)
     assert np.all(total >= exact - TOLERANCE)
+
+
+@functools.partial(jax.jit, static_argnames=("first_step", "forbid"))
+def chain_of(process, u, first_step, forbid):
+    """A chain of which every state is kept, u: [T + 1, N, D], the first row for x_T."""
+    return d3pm.ancestral(
+        lambda x, t: denoise(x, t, forbid),
+        process,
+        process.draw_prior(u[0]),
+        lambda t: u[t],
+        range(T + 1),
+        functools.partial(d3pm.p_logits, first_step=first_step),
+    )
 
 
 def test_reverse_chain_draws_what_the_enumerated_steps_say(case_and_rule):
@@ -184,24 +219,17 @@ def test_reverse_chain_draws_what_the_enumerated_steps_say(case_and_rule):
     case, first_step = case_and_rule
     n = 300
     u = np.random.default_rng(2).uniform(size=(T + 1, n, D))
-    xT = np.asarray(case.process.draw_prior(jnp.asarray(u[0])))
-    chain = jax.jit(
-        lambda process, xT, u: d3pm.ancestral(
-            lambda x, t: denoise(case, x, t),
-            process,
-            xT,
-            lambda t: u[t],
-            range(T + 1),
-            functools.partial(d3pm.p_logits, first_step=first_step),
-        )
-    )(case.process, jnp.asarray(xT), jnp.asarray(u))
-    x = xT
+    chain = chain_of(case.process, jnp.asarray(u), first_step, case.forbid)
+    x = drawn(np.broadcast_to(case.prior, (n, D, K)), u[0])
     for t in range(T, 0, -1):
         np.testing.assert_array_equal(chain.states[t], x)
         p = model_step(case, t, first_step)[x[:, 0] * K + x[:, 1]].reshape(n, K, K)
-        each = np.stack([p.sum(2), p.sum(1)], axis=1)
-        cdf = np.cumsum(each, axis=-1)
-        x = np.minimum((cdf <= u[t][..., None]).sum(-1), K - 1)
+        x = drawn(np.stack([p.sum(2), p.sum(1)], axis=1), u[t])
     np.testing.assert_array_equal(chain.x0, x)
     np.testing.assert_array_equal(chain.states[0], x)
     assert chain.failed_at == 0
+
+
+def drawn(p, u):
+    """The category of p [.., K] that u falls into."""
+    return np.minimum((np.cumsum(p, axis=-1) <= u[..., None]).sum(-1), K - 1)

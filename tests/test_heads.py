@@ -13,7 +13,7 @@ import d3pm_jax as d3pm
 LOC = np.float32([-1.5, -1.0, -0.7, -0.003, 0.0, 0.3337, 0.999, 1.5])
 LOG_SCALE = np.float32([-7.0, -3.3, -0.1, 0.0, 1.7, 7.0])
 
-pytestmark = pytest.mark.usefixtures("optimised")
+pytestmark = pytest.mark.optimised
 
 
 def by_formula(loc, log_scale, K):

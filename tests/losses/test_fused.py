@@ -37,16 +37,32 @@ def assert_close(found, expected, unit, scale=SCALES):
         np.testing.assert_allclose(found[..., i::2, :], expected[..., i::2, :], rtol=unit, atol=tolerance)
 
 
-def value_and_gradient(terms, logits):
+def fused(process, logits, x0, xt, t, first_step):
+    return variational.dispatch_kl_and_ce(process, logits, x0, xt, t, first_step)
+
+
+def definition(process, logits, x0, xt, t, first_step):
+    kl = variational.posterior_kl_definition(process, logits, x0, xt, t, first_step)
+    return kl, losses.cross_entropy(process, logits, x0)
+
+
+@partial(jax.jit, static_argnames=("terms", "first_step"))
+def value_and_gradient(terms, process, logits, x0, xt, t, first_step="bayes"):
     """kl and ce, and the gradient of a weighted sum of the finite ones."""
     weights = np.random.default_rng(1).normal(size=(2, *logits.shape[:-1]))
 
     def total(x):
-        found = jnp.stack(terms(x))
+        found = jnp.stack(terms(process, x, x0, xt, t, first_step))
         return jnp.sum(jnp.where(jnp.isfinite(found), jnp.asarray(weights, found.dtype) * found, 0.0)), found
 
-    (_, found), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(logits)
-    return np.asarray(found), np.asarray(gradient)
+    (_, found), gradient = jax.value_and_grad(total, has_aux=True)(logits)
+    return found, gradient
+
+
+@jax.jit
+def marginals(process, logits, x0, t):
+    found = losses.marginal_kl(process, logits, x0, t)
+    return found, variational.marginal_kl_definition(process, logits, x0, t)
 
 
 @pytest.mark.usefixtures("x64")
@@ -57,27 +73,24 @@ def value_and_gradient(terms, logits):
 def test_losses_are_those_of_the_definition(name, first_step):
     process = PROCESSES[name]()
     logits, x0, xt, t = arguments(process.K, jnp.float64)
-    found = value_and_gradient(
-        lambda x: variational.dispatch_kl_and_ce(process, x, x0, xt, t, first_step), logits
-    )
-    expected = value_and_gradient(
-        lambda x: (
-            variational.posterior_kl_definition(process, x, x0, xt, t, first_step),
-            losses.cross_entropy(process, x, x0),
-        ),
-        logits,
+    found, expected = (
+        value_and_gradient(terms, process, logits, x0, xt, t, first_step) for terms in (fused, definition)
     )
     assert_close(found[0][..., None], expected[0][..., None], 1e-13)
     assert_close(found[1], expected[1], 1e-14)
     assert not np.isnan(found[0]).any()
-    marginal = jax.jit(partial(losses.marginal_kl, process))(logits, x0, t - 1)
-    expected = jax.jit(lambda x: variational.marginal_kl_definition(process, x, x0, t - 1))(logits)
-    assert_close(marginal[..., None], expected[..., None], 1e-13)
+    found, expected = marginals(process, logits, x0, t - 1)
+    assert_close(found[..., None], expected[..., None], 1e-13)
 
 
-@pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["uniform", "marginal", "masked", "gaussian"])
+NARROW = (("marginal", "float32"), ("masked", "float32"), ("gaussian", "float32"), ("uniform", "bfloat16"))
+NARROW_TOO = (("uniform", "float32"), *((n, "bfloat16") for n in ("marginal", "masked", "gaussian")))
+
+
+@pytest.mark.optimised
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*NARROW, *(pytest.param(*case, marks=pytest.mark.slow) for case in NARROW_TOO)]
+)
 def test_narrow_logits_give_the_float64_value(name, dtype):
     """With the tables of each type: +inf at the same places, elsewhere to the rounding of a logit."""
     logits = arguments(PROCESSES[name]().K, dtype)[0]
@@ -94,21 +107,16 @@ def test_narrow_logits_give_the_float64_value(name, dtype):
 def losses_of(name, logits):
     process = PROCESSES[name]()
     _, x0, xt, t = arguments(process.K, jnp.float32)
-    return value_and_gradient(
-        lambda x: variational.dispatch_kl_and_ce(process, x, x0, xt, t, "bayes"), logits
-    )
+    return map(np.asarray, value_and_gradient(fused, process, logits, x0, xt, t))
 
 
 def test_finite_logits_of_a_mixing_process_never_cost_infinity_where_the_move_is_possible():
     process = d3pm.uniform(d3pm.cosine(1000), 256)
-    logits = jnp.full((1, 256), 1e4).at[0, 7].set(-1e4)
-    for t in (1, 2, 500, 1000):
-        for xt in (7, 8):
-            kl, ce = variational.dispatch_kl_and_ce(
-                process, logits, jnp.array([7]), jnp.array([xt]), jnp.array([t]), "bayes"
-            )
-            assert np.isfinite(kl[0])
-            assert ce[0] == pytest.approx(2e4 + np.log(255))
+    logits = jnp.full((8, 256), 1e4).at[:, 7].set(-1e4)
+    xt, t = jnp.array([7, 8] * 4), jnp.array([1, 1, 2, 2, 500, 500, 1000, 1000])
+    (kl, ce), _ = value_and_gradient(fused, process, logits, jnp.full(8, 7), xt, t)
+    assert np.isfinite(kl).all()
+    np.testing.assert_allclose(ce, 2e4 + np.log(255))
 
 
 def test_the_fused_form_of_dense_processes_is_the_definition_and_steps_aside_where_floats_end():
@@ -117,13 +125,16 @@ def test_the_fused_form_of_dense_processes_is_the_definition_and_steps_aside_whe
     x0 = jax.random.randint(keys[0], (4, 50), 0, 64)
     t, logits = jnp.array([1, 2, 30, 100]), jax.random.normal(keys[1], (4, 50, 64)) * 3
     xt = d3pm.q_sample(process, x0, t, jax.random.uniform(keys[2], x0.shape))
-    assert fused_dense._from_factors(process, logits, x0, xt, t)[1]
-    assert not fused_dense._from_factors(process, logits * 1e3, x0, xt, t)[1]
+    from_factors = jax.jit(fused_dense._from_factors)
+    assert from_factors(process, logits, x0, xt, t)[1]
+    assert not from_factors(process, logits * 1e3, x0, xt, t)[1]
+
+    @partial(jax.jit, static_argnums=0)
+    def of_sum(kl, x):
+        return jax.value_and_grad(lambda x: kl(process, x, x0, xt, t).sum())(x)
+
     for x in (logits, logits * 1e3):
-        found = jax.jit(jax.value_and_grad(lambda x: d3pm.posterior_kl(process, x, x0, xt, t).sum()))(x)
-        expected = jax.jit(
-            jax.value_and_grad(lambda x: variational.posterior_kl_definition(process, x, x0, xt, t).sum())
-        )(x)
+        found, expected = of_sum(d3pm.posterior_kl, x), of_sum(variational.posterior_kl_definition, x)
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
         np.testing.assert_allclose(found[1], expected[1], atol=2e-6)
 
@@ -135,8 +146,10 @@ VOCABULARY = {
 }
 
 
-@pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize("name", VOCABULARY)
+@pytest.mark.optimised
+@pytest.mark.parametrize(
+    "name", ["uniform", *(pytest.param(n, marks=pytest.mark.slow) for n in ("absorbing", "masked"))]
+)
 def test_the_loss_at_vocabulary_scale_takes_less_memory_than_its_logits(name):
     K = 50_000
     process = VOCABULARY[name](K)
@@ -156,7 +169,9 @@ def test_the_loss_at_vocabulary_scale_takes_less_memory_than_its_logits(name):
 def test_an_infinite_loss_has_gradient_zero_for_masked_processes_too():
     process, logits = PROCESSES["masked gaussian"](), jnp.zeros((1, 7)).at[0, 0].set(-jnp.inf)
     x0, xt, t = jnp.array([0]), jnp.array([6]), jnp.array(1)
-    value, gradient = jax.value_and_grad(lambda x: d3pm.posterior_kl(process, x, x0, xt, t).sum())(logits)
+    value, gradient = jax.jit(jax.value_and_grad(lambda x: d3pm.posterior_kl(process, x, x0, xt, t).sum()))(
+        logits
+    )
     assert value == np.inf
     np.testing.assert_array_equal(gradient, 0.0)
 
@@ -170,14 +185,17 @@ def test_an_impossible_pair_costs_nothing_under_either_rule():
         np.testing.assert_array_equal(kl, 0.0)
 
 
-@pytest.mark.parametrize("name", ["uniform", "masked", "gaussian"])
-@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+@pytest.mark.parametrize(("name", "shape"), [("masked", (0, 3)), ("gaussian", (0, 3)), ("masked", (3, 0))])
 def test_nothing_at_all_is_a_batch_too(name, shape):
     process, x = PROCESSES[name](), jnp.zeros(shape, jnp.int32)
     t, u, logits = jnp.array(1), jnp.zeros(shape), jnp.zeros((*shape, PROCESSES[name]().K))
-    gradient = jax.grad(lambda y: d3pm.hybrid(process, y, x, x, t, 0.1).loss.sum())(logits)
-    assert gradient.shape == logits.shape
-    assert d3pm.p_sample(process, logits, x, t, u).shape == process.draw_q(x, t, u).shape == shape
+
+    @jax.jit
+    def run(logits):
+        gradient = jax.grad(lambda y: d3pm.hybrid(process, y, x, x, t, 0.1).loss.sum())(logits)
+        return gradient, d3pm.p_sample(process, logits, x, t, u), process.draw_q(x, t, u)
+
+    assert [y.shape for y in run(logits)] == [logits.shape, shape, shape]
 
 
 def test_narrow_integers_are_the_same_categories():
@@ -189,9 +207,11 @@ def test_narrow_integers_are_the_same_categories():
     ):
         x, t, u = np.array([[0, 100]]), np.array([100]), jnp.array([[0.2, 0.7]])
         logits = jax.random.normal(jax.random.key(0), (1, 2, process.K))
-        hybrid = jax.jit(lambda process, x, a, t: d3pm.hybrid(process, x, a, a, t, 0.1))
+        run = jax.jit(
+            lambda process, x, a, t, u: (process.draw_q(a, t, u), *d3pm.hybrid(process, x, a, a, t, 0.1))
+        )
         found, expected = (
-            (process.draw_q(a, b, u), *hybrid(process, logits, a, b))
+            run(process, logits, a, b, u)
             for a, b in ((jnp.asarray(x, d), jnp.asarray(t, d)) for d in ("int8", "int32"))
         )
         for a, b in zip(found, expected, strict=True):
@@ -203,8 +223,6 @@ def test_logits_that_are_not_numbers_do_not_become_a_certain_error(name):
     process = PROCESSES[name]()
     logits = jnp.zeros((3, process.K)).at[0, 1].set(jnp.nan).at[1, 1].set(jnp.inf)
     x0, xt = jnp.array([2, 2, 2]), jnp.array([3, 3, 3])
-    kl, ce = jax.jit(
-        lambda x: variational.dispatch_kl_and_ce(process, x, x0, xt, jnp.array([5, 5, 5]), "bayes")
-    )(logits)
+    (kl, ce), _ = value_and_gradient(fused, process, logits, x0, xt, jnp.array([5, 5, 5]))
     np.testing.assert_array_equal(np.isnan(kl), [True, True, False])
     np.testing.assert_array_equal(np.isnan(ce), [True, True, False])

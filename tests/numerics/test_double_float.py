@@ -8,7 +8,7 @@ import pytest
 
 from d3pm_jax.numerics import double_float
 
-pytestmark = pytest.mark.usefixtures("optimised")
+pytestmark = pytest.mark.optimised
 
 
 def as_fraction(high, low):

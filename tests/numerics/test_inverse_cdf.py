@@ -11,7 +11,7 @@ GRID = 2**23
 U = np.arange(GRID, dtype=np.float32) / np.float32(GRID)
 T = 20
 
-pytestmark = [pytest.mark.usefixtures("optimised"), pytest.mark.filterwarnings("ignore:x_T still depends")]
+pytestmark = [pytest.mark.optimised, pytest.mark.filterwarnings("ignore:x_T still depends")]
 
 
 def skewed(K):
@@ -47,7 +47,14 @@ def off_by(drawn, p):
     return np.abs(counts - GRID * p).max()
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+LONG = ("masked dense",)  # seconds; "masked" and "gaussian" are its halves
+
+
+def each(names, long):
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in long else []) for name in names]
+
+
+@pytest.mark.parametrize("name", each(PROCESSES, LONG))
 def test_draw_q_on_the_whole_grid(name):
     process = PROCESSES[name]()
     draw = jax.jit(lambda process, t, u: process.draw_q(jnp.full(u.shape, 5 % process.K, jnp.int32), t, u))
@@ -63,7 +70,7 @@ def test_draw_prior_on_the_whole_grid(name):
     assert off_by(jax.jit(lambda process, u: process.draw_prior(u))(PROCESSES[name](), U), p) <= 1.0
 
 
-@pytest.mark.parametrize("K", [2, 27, pytest.param(256, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("K", each([2, 27, 256], (27, 256)))
 def test_categorical_on_the_whole_grid(K):
     log_p = np.float32(np.random.default_rng(K).normal(size=K) * 3)
     p = np.exp(np.float64(log_p))
@@ -125,7 +132,7 @@ def _first_at_least(k, draw):
     return low
 
 
-@pytest.mark.parametrize("name", ["uniform", "marginal", "masked dense"])
+@pytest.mark.parametrize("name", each(["uniform", "marginal", "masked dense"], ["marginal"]))
 def test_the_same_element_with_the_same_noise_gives_the_same_category_in_any_batch(name):
     process, key = PROCESSES[name](), jax.random.key(0)
     x0 = jax.random.randint(key, (6, 5, 2), 0, process.K)

@@ -7,7 +7,7 @@ import pytest
 
 from d3pm_jax import numerics
 
-pytestmark = pytest.mark.usefixtures("optimised")
+pytestmark = pytest.mark.optimised
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0, 1e4, 1e30])

@@ -11,7 +11,7 @@ from d3pm_jax import numerics
 
 INF = jnp.inf
 
-pytestmark = pytest.mark.usefixtures("optimised")
+pytestmark = pytest.mark.optimised
 
 
 def grad_of(f):

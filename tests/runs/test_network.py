@@ -12,7 +12,7 @@ from d3pm_jax import config as configs
 from d3pm_jax.runs import network
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("optimised")
+pytestmark = pytest.mark.optimised
 
 
 def test_the_head_of_a_config_centres_on_x_t():

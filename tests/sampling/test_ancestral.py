@@ -24,6 +24,22 @@ def test_samples_do_not_depend_on_the_batch():
     np.testing.assert_allclose(all_at_once.steps[:, 4:], later.steps, rtol=1e-5, atol=1e-6)
 
 
+def test_in_a_shorter_chain_the_network_is_told_the_steps_that_were_kept():
+    """It says that x_0 is t."""
+    process, key = d3pm.respace(d3pm.uniform(d3pm.cosine(20), 21), [6, 13, 20]), jax.random.key(0)
+
+    def denoise(xt, t):
+        return 1e4 * jax.nn.one_hot(jnp.broadcast_to(t[:, None], xt.shape), 21)
+
+    def said(process, logits, x0, xt, t):
+        return jnp.argmax(logits, axis=-1).astype(float)
+
+    x0 = d3pm.sample(key, denoise, process, (2, 3)).x0
+    np.testing.assert_array_equal(x0, 6)
+    bound = d3pm.estimate_bound(key, denoise, process, x0, jnp.arange(2), said)
+    np.testing.assert_array_equal(bound.steps, 3 * np.array([[6, 6], [13, 13], [20, 20]]))
+
+
 def test_a_network_that_breaks_down_is_noticed(process):
     chain = d3pm.sample(jax.random.key(0), lambda xt, t: jnp.full((*xt.shape, 7), jnp.nan), process, (2, 3))
     assert chain.failed_at == 20
