@@ -44,11 +44,13 @@ def dtypes(name: str) -> tuple[str, ...]:
 def rows(name: str, dtype: str, quick: bool = False) -> Iterator[Row]:
     """Every comparison of one pair in one float type; bfloat16 is that of logits and their gradient alone.
 
-    With quick, those of the quick cases only.
+    With quick, those of the quick cases only, and not without jit as well.
     """
     for case in PAIRS[name].cases(working(dtype)):
         if quick and not case.quick:
             continue
+        if quick and PAIRS[name].jit:
+            case = case._replace(eager=False)
         args = {k: _round(v, dtype if k in LOGITS else working(dtype)) for k, v in case.args.items()}
         yield from _compare(name, case._replace(args=args), dtype)
 

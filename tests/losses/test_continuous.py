@@ -1,5 +1,7 @@
 """The limit of infinitely many steps against processes of many, in float64, and its edges."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,14 +32,17 @@ def test_the_loss_is_the_limit_of_many_steps(name):
     masked = d3pm.forbid(logits, K - 1)
     either = jnp.where(xt == K - 1, K - 1, x0)  # what an absorbing process can reach
     time = jnp.asarray(0.3)
-    uniform = continuous.uniform_nelbo(SCHEDULES[name], logits, x0, xt, time)
-    absorbing = continuous.absorbing_nelbo(SCHEDULES[name], masked, x0, either, time, K - 1)
+    uniform = jax.jit(partial(continuous.uniform_nelbo, SCHEDULES[name]))(logits, x0, xt, time)
+    absorbing = jax.jit(partial(continuous.absorbing_nelbo, SCHEDULES[name]), static_argnums=4)(
+        masked, x0, either, time, K - 1
+    )
     assert np.all(uniform > 0)
     errors = []
+    posterior_kl = jax.jit(d3pm.posterior_kl)
     for T in (10**3, 10**4, 10**5, 10**6):
         beta, t = betas(name, T), jnp.asarray(3 * T // 10)
-        kl = d3pm.posterior_kl(d3pm.uniform(beta, K), logits, x0, xt, t)
-        masked_kl = d3pm.posterior_kl(d3pm.absorbing(beta, K, K - 1), masked, x0, either, t)
+        kl = posterior_kl(d3pm.uniform(beta, K), logits, x0, xt, t)
+        masked_kl = posterior_kl(d3pm.absorbing(beta, K, K - 1), masked, x0, either, t)
         errors.append([np.abs(T * kl - uniform).max(), np.abs(T * masked_kl - absorbing).max()])
     errors = np.array(errors)
     assert np.all(errors[-1] < 2e-4)
@@ -63,19 +68,24 @@ def test_draws_have_the_probabilities_of_the_schedule():
     np.testing.assert_array_equal(ours, process.draw_q(x0, jnp.asarray(1), u))
 
 
-@pytest.mark.parametrize("time", [0.0, 1e-6, 0.5, 1.0])
-def test_certain_networks_and_the_ends_of_time_give_no_nan(time):
-    """Logits of +-1e4 and -inf; x_t = x_0, and another one."""
+@jax.jit
+def of_certain_networks(time):
+    """The loss and the gradient of the sum of its finite values."""
     logits = jnp.array([[1e4, -1e4, 0.0], [0.0, 5.0, -jnp.inf], [-jnp.inf, 0.0, 0.0], [-1e4, 1e4, 1e4]])
     x0, xt = jnp.array([0, 1, 0, 0]), jnp.array([0, 2, 0, 2])
 
-    def loss(x):
-        return continuous.uniform_nelbo(linear, x, x0, xt, jnp.asarray(time))
+    def finite(x):
+        loss = continuous.uniform_nelbo(linear, x, x0, xt, time)
+        return jnp.where(jnp.isinf(loss), 0.0, loss).sum(), loss
 
-    value, gradient = (
-        loss(logits),
-        jax.grad(lambda x: jnp.where(jnp.isinf(loss(x)), 0.0, loss(x)).sum())(logits),
-    )
+    gradient, value = jax.grad(finite, has_aux=True)(logits)
+    return value, gradient
+
+
+@pytest.mark.parametrize("time", [0.0, 1e-6, 0.5, 1.0])
+def test_certain_networks_and_the_ends_of_time_give_no_nan(time):
+    """Logits of +-1e4 and -inf; x_t = x_0, and another one."""
+    value, gradient = of_certain_networks(jnp.asarray(time))
     assert not np.isnan(value).any()
     assert np.isfinite(gradient).all()
     assert np.all(value >= 0)
@@ -94,8 +104,9 @@ def test_only_masked_elements_cost():
     def loss(x):
         return continuous.absorbing_nelbo(linear, x, x0, xt, jnp.asarray(0.5), 2)
 
-    np.testing.assert_array_equal(loss(logits), [0.0, 0.0, jnp.inf])
-    assert np.isfinite(jax.grad(lambda x: loss(x)[:2].sum())(logits)).all()
+    value, gradient = jax.jit(lambda x: (loss(x), jax.grad(lambda x: loss(x)[:2].sum())(x)))(logits)
+    np.testing.assert_array_equal(value, [0.0, 0.0, jnp.inf])
+    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.usefixtures("x64")
@@ -104,12 +115,13 @@ def test_the_mean_over_time_is_the_exact_likelihood_of_one_masked_element():
     time = (jnp.arange(20_000) + 0.5) / 20_000
     logits, x0 = d3pm.forbid(jnp.asarray(LOGITS[0]), K - 1), 1
     expected = -jax.nn.log_softmax(logits)[x0]
-    for schedule in SCHEDULES.values():
-        n = time.shape
-        mask = continuous.absorbing_nelbo(
-            schedule, jnp.broadcast_to(logits, (*n, K)), jnp.full(n, x0), jnp.full(n, K - 1), time, K - 1
-        )
+
+    def mean(schedule):
+        """Over time; an element is masked with probability beta."""
+        many, n = jnp.broadcast_to(logits, (*time.shape, K)), time.shape
+        mask = continuous.absorbing_nelbo(schedule, many, jnp.full(n, x0), jnp.full(n, K - 1), time, K - 1)
         level: Level = schedule(time)
-        np.testing.assert_allclose(
-            (level.beta * mask).mean(), expected, rtol=1e-6
-        )  # masked with probability beta
+        return (level.beta * mask).mean()
+
+    found = jax.jit(lambda: [mean(schedule) for schedule in SCHEDULES.values()])()
+    np.testing.assert_allclose(found, np.full(len(SCHEDULES), expected), rtol=1e-6)

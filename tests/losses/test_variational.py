@@ -30,7 +30,7 @@ def test_a_forbidden_category_costs_infinity_only_if_it_has_mass(smoothing, mask
     def loss(x):
         return d3pm.smoothed_cross_entropy(PROCESS, d3pm.forbid(x, 3), X0, smoothing, mask_id).sum()
 
-    value, gradient = jax.value_and_grad(loss)(LOGITS)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(LOGITS)
     assert np.isposinf(value) if smoothing and mask_id is None else np.isfinite(value)
     assert np.isfinite(gradient).all()
 
@@ -47,10 +47,14 @@ def i32(*x):
 def test_hybrid_without_cross_entropy_is_the_bound_even_where_that_is_infinite():
     process = d3pm.uniform(d3pm.cosine(20), 7)
     logits = jnp.zeros((1, 7)).at[0, 2].set(-jnp.inf)
-    found = d3pm.hybrid(process, logits, i32(2), i32(3), i32(10), 0.0)
+
+    def loss(x):
+        found = d3pm.hybrid(process, x, i32(2), i32(3), i32(10), 0.0)
+        return found.loss.sum(), found
+
+    gradient, found = jax.jit(jax.grad(loss, has_aux=True))(logits)
     assert found.ce == np.inf
     np.testing.assert_array_equal(found.loss, found.kl)
-    gradient = jax.grad(lambda x: d3pm.hybrid(process, x, i32(2), i32(3), i32(10), 0.0).loss.sum())(logits)
     assert np.all(np.isfinite(gradient))
 
 
@@ -61,7 +65,7 @@ def test_a_large_factor_does_not_break_the_gradient():
     def loss(x, factor):
         return factor * d3pm.posterior_kl(process, x, i32(0), i32(11), i32(5)).sum()
 
-    one, many = (jax.grad(loss)(logits, factor) for factor in (1.0, 1e6))
+    one, many = (jax.jit(jax.grad(loss))(logits, factor) for factor in (1.0, 1e6))
     assert np.all(np.isfinite(one))
     np.testing.assert_allclose(many, 1e6 * one, rtol=1e-5)
 
@@ -70,12 +74,20 @@ def test_t_of_any_prefix_shape_and_vmap_agree(process):
     keys = jax.random.split(jax.random.key(0), 4)
     x0, xt = (jax.random.randint(k, (3, 2, 2), 0, 7) for k in keys[:2])
     logits, t = jax.random.normal(keys[2], (3, 2, 2, 7)), i32(1, 8, 20)
-    per_example = d3pm.posterior_kl(process, logits, x0, xt, t)
-    per_element = d3pm.posterior_kl(process, logits, x0, xt, jnp.broadcast_to(t[:, None, None], x0.shape))
-    mapped = jax.vmap(d3pm.posterior_kl, (None, 0, 0, 0, 0))(process, logits, x0, xt, t)
+
+    @jax.jit
+    def run(process):
+        every = jnp.broadcast_to(t[:, None, None], x0.shape)
+        return (
+            d3pm.posterior_kl(process, logits, x0, xt, t),
+            d3pm.posterior_kl(process, logits, x0, xt, every),
+            jax.vmap(d3pm.posterior_kl, (None, 0, 0, 0, 0))(process, logits, x0, xt, t),
+            d3pm.posterior_kl(process, logits[1], x0[1], xt[1], t[1]),
+        )
+
+    per_example, per_element, mapped, one = run(process)
     np.testing.assert_allclose(per_example, per_element, rtol=2e-6, atol=1e-6)
     np.testing.assert_allclose(per_example, mapped, rtol=2e-6, atol=1e-6)
-    one = d3pm.posterior_kl(process, logits[1], x0[1], xt[1], jnp.asarray(8))
     np.testing.assert_allclose(per_example[1], one, rtol=2e-6, atol=1e-6)
     with pytest.raises(ValueError, match="must be a prefix of the shape of x"):
         process.log_q_probs(x0[0, 0], jnp.ones((2, 2), jnp.int32))
@@ -84,11 +96,16 @@ def test_t_of_any_prefix_shape_and_vmap_agree(process):
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_extreme_logits_give_exact_values_and_finite_gradients(process, scale):
     """Against the same sums in log space in float64."""
-    keys = jax.random.split(jax.random.key(1), 4)
-    x0, t = jax.random.randint(keys[0], (64,), 0, 7), jax.random.randint(keys[1], (64,), 1, 21)
-    xt = d3pm.q_sample(process, x0, t, jax.random.uniform(keys[2], (64,)))
-    logits = jax.random.normal(keys[3], (64, 7)) * scale
-    loss, gradient = jax.value_and_grad(lambda x: d3pm.posterior_kl(process, x, x0, xt, t).sum())(logits)
+    rng = np.random.default_rng(1)
+    x0, t = i32(*rng.integers(0, 7, 64)), i32(*rng.integers(1, 21, 64))
+    logits, u = (jnp.asarray(x, jnp.float32) for x in (rng.normal(size=(64, 7)) * scale, rng.random(64)))
+
+    @jax.jit
+    def run(process, logits):
+        xt = d3pm.q_sample(process, x0, t, u)
+        return xt, *jax.value_and_grad(lambda x: d3pm.posterior_kl(process, x, x0, xt, t).sum())(logits)
+
+    xt, loss, gradient = run(process, logits)
     expected = _kl_in_float64(process, logits, x0, xt, t)
     np.testing.assert_allclose(loss, expected.sum(), rtol=1e-5)
     assert np.all(np.isfinite(gradient))
@@ -106,8 +123,8 @@ def _kl_in_float64(process, logits, x0, xt, t):
 
 def test_a_wrong_certain_prediction_costs_infinity_and_no_nan(process):
     logits = jnp.full((1, 7), -jnp.inf).at[0, 2].set(0.0)
-    value, gradient = jax.value_and_grad(
-        lambda x: d3pm.posterior_kl(process, x, i32(5), i32(5), i32(1)).sum()
+    value, gradient = jax.jit(
+        jax.value_and_grad(lambda x: d3pm.posterior_kl(process, x, i32(5), i32(5), i32(1)).sum())
     )(logits)
     assert value == np.inf
     assert not np.any(np.isnan(gradient))
@@ -117,9 +134,9 @@ def test_a_wrong_certain_prediction_costs_infinity_and_no_nan(process):
 
 def test_bfloat16_logits_are_widened_first(process):
     logits = jax.random.normal(jax.random.key(0), (3, 7), jnp.bfloat16)
-    found = d3pm.posterior_kl(process, logits, i32(0, 1, 2), i32(0, 3, 3), i32(1, 9, 20))
-    expected = d3pm.posterior_kl(
-        process, logits.astype(jnp.float32), i32(0, 1, 2), i32(0, 3, 3), i32(1, 9, 20)
-    )
+    x0, xt, t = i32(0, 1, 2), i32(0, 3, 3), i32(1, 9, 20)
+    found, expected = jax.jit(
+        lambda x: [d3pm.posterior_kl(process, y, x0, xt, t) for y in (x, x.astype(jnp.float32))]
+    )(logits)
     assert found.dtype == jnp.float32
     np.testing.assert_array_equal(found, expected)

@@ -1,5 +1,7 @@
 """Chains: the same in any batch, and what they say of a network that breaks down."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,12 +17,13 @@ def test_samples_do_not_depend_on_the_batch():
     def denoise(xt, t):
         return 2.0 * jax.nn.one_hot(xt, 7)
 
-    whole = d3pm.sample(key, denoise, process, (6, 3, 2))
-    part = d3pm.sample(key, denoise, process, (2, 3, 2), start=4)
+    @partial(jax.jit, static_argnums=(0, 1))
+    def run(n, start):
+        chain = d3pm.sample(key, denoise, process, (n, 3, 2), start=start)
+        return chain, d3pm.estimate_bound(key, denoise, process, chain.x0, start + jnp.arange(n))
+
+    (whole, all_at_once), (part, later) = run(6, 0), run(2, 4)
     np.testing.assert_array_equal(whole.x0[4:], part.x0)
-    x0 = whole.x0
-    all_at_once = d3pm.estimate_bound(key, denoise, process, x0, jnp.arange(6))
-    later = d3pm.estimate_bound(key, denoise, process, x0[4:], jnp.arange(4, 6))
     np.testing.assert_allclose(all_at_once.steps[:, 4:], later.steps, rtol=1e-5, atol=1e-6)
 
 
@@ -34,14 +37,21 @@ def test_in_a_shorter_chain_the_network_is_told_the_steps_that_were_kept():
     def said(process, logits, x0, xt, t):
         return jnp.argmax(logits, axis=-1).astype(float)
 
-    x0 = d3pm.sample(key, denoise, process, (2, 3)).x0
+    @jax.jit
+    def run(process):
+        x0 = d3pm.sample(key, denoise, process, (2, 3)).x0
+        return x0, d3pm.estimate_bound(key, denoise, process, x0, jnp.arange(2), said)
+
+    x0, bound = run(process)
     np.testing.assert_array_equal(x0, 6)
-    bound = d3pm.estimate_bound(key, denoise, process, x0, jnp.arange(2), said)
     np.testing.assert_array_equal(bound.steps, 3 * np.array([[6, 6], [13, 13], [20, 20]]))
 
 
 def test_a_network_that_breaks_down_is_noticed(process):
-    chain = d3pm.sample(jax.random.key(0), lambda xt, t: jnp.full((*xt.shape, 7), jnp.nan), process, (2, 3))
+    def denoise(xt, t):
+        return jnp.full((*xt.shape, 7), jnp.nan)
+
+    chain = jax.jit(lambda process: d3pm.sample(jax.random.key(0), denoise, process, (2, 3)))(process)
     assert chain.failed_at == 20
 
 
