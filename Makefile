@@ -1,5 +1,5 @@
-# make demo: train on real digits, evaluate, draw. make test: every behaviour once; make slow: the long tests.
-# All set themselves up in .venv.
+# make demo: train on real digits, evaluate, draw. make test: every behaviour once; make slow: the long tests;
+# make parity: everything against PyTorch. All set themselves up in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/digits

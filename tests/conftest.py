@@ -23,7 +23,7 @@ def x64():
         yield
 
 
-@pytest.fixture(params=["float64", "float32"])
+@pytest.fixture(params=["float64", pytest.param("float32", marks=pytest.mark.slow)])
 def close(request):
     """The comparison that numbers of other programs have to pass, with JAX in each of the two types."""
     tolerance = {"float64": 1e-10, "float32": 1e-6}[request.param]

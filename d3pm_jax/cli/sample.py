@@ -54,4 +54,5 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
 def _forward(parts: Parts, x0: np.ndarray, times: list[int], seed: int) -> np.ndarray:
     """x_t ~ q(x_t | x_0) at each of the times, [R, N, H, W, C], with one uniform per element for all t."""
     u = per_example(jax.random.key(seed), jnp.arange(len(x0)), x0.shape[1:])(jnp.asarray(0))
-    return np.stack([posteriors.q_sample(parts.process, jnp.asarray(x0), jnp.asarray(t), u) for t in times])
+    draw = jax.jit(posteriors.q_sample)
+    return np.stack([draw(parts.process, x0, jnp.asarray(t, jnp.int32), u) for t in times])

@@ -79,6 +79,7 @@ def test_categorical_on_the_whole_grid(K):
     assert off_by(np.concatenate(parts), p / p.sum()) <= 1.0
 
 
+@pytest.mark.slow
 def test_p_sample_on_the_whole_grid():
     process = d3pm.gaussian(d3pm.linear(T, 0.05, 1.0), 7)
     logits, xt, t = jnp.asarray(np.random.default_rng(0).normal(size=7), jnp.float32), 3, jnp.asarray(10)
