@@ -27,13 +27,13 @@ def main(path: str) -> None:
     rounds = 2 * ROUNDS + 2  # the first of both compile
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=rounds * STEPS))
     use_all_cores(config.train.batch_size)
-    source = data.open_split(config.data.name, config.data.train_split, config.data.dir)
-    image, seed, B = source[0]["image"].shape, config.train.seed, config.train.batch_size
-    parts = build.start(build.build(config, image, B))
+    source = config.data.open("train")
+    seed, B = config.train.seed, config.train.batch_size
+    parts = build.start(build.build(config, config.data.describe(), B))
     sharding = batched(parts.mesh)
     rule, decay = config.optimizer.build(), config.train.ema_decay
     step_fn = make_step(config.loss, config.timesteps, rule, parts.predict, decay, sharding)
-    batch = next(data.train_batches(source, B, seed, config.num_levels))["image"]
+    batch = next(data.train_batches(source, B, seed, parts.categories))
     state, seconds = parts.state, {"drawn": [], "read": []}
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
@@ -45,8 +45,8 @@ def main(path: str) -> None:
             begun = time.perf_counter()
             for i in range(STEPS):
                 noise = noise_of(turn * STEPS + i) if kind == "read" else None
-                x0, noise = jax.device_put((batch, noise), sharding)
-                state, row = step_fn(state, parts.process, x0, parts.key, noise)
+                placed, noise = jax.device_put((batch, noise), sharding)
+                state, row = step_fn(state, parts.process, placed, parts.key, noise)
                 jax.block_until_ready(row["loss"])
             seconds[kind].append((time.perf_counter() - begun) / STEPS)
     drawn, read = seconds["drawn"][1:], seconds["read"][1:]

@@ -1,13 +1,13 @@
 """8 x 8 digits, absorbing: an 18th category is the mask, which the data never contains."""
 
-from d3pm_jax.config import Absorbing, Adam, Config, Data, Head, HybridLoss, Reciprocal, Train, UNet
+from d3pm_jax.config import Absorbing, Adam, Config, Digits, Head, HybridLoss, Reciprocal, Train, UNet
 
 MASK = 17
 
 
 def get_config() -> Config:
     return Config(
-        data=Data("digits"),
+        data=Digits(),
         process=Absorbing(K=18, steps=100, beta=Reciprocal(), mask_id=MASK),
         head=Head(forbid=MASK),
         model=UNet(

@@ -1,11 +1,11 @@
 """8 x 8 digits, discretised Gaussian: the demo. It takes 4.5 to 6.5 minutes on two CPU cores."""
 
-from d3pm_jax.config import Adam, Config, Data, Gaussian, Linear, Train, UNet
+from d3pm_jax.config import Adam, Config, Digits, Gaussian, Linear, Train, UNet
 
 
 def get_config() -> Config:
     return Config(
-        data=Data("digits"),
+        data=Digits(),
         process=Gaussian(K=17, steps=200, beta=Linear(1e-4, 0.015)),
         model=UNet(ch=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(), groups=8, onehot_input=True),
         optimizer=Adam(lr=2e-3, warmup_steps=100, decay_steps=3400),

@@ -1,11 +1,11 @@
 """8 x 8 digits, uniform, with the ScoreNet: its logits are centred and start near 0, whatever x_t is."""
 
-from d3pm_jax.config import Adam, Config, Cosine, Data, Head, HybridLoss, ScoreNet, Train, Uniform
+from d3pm_jax.config import Adam, Config, Cosine, Digits, Head, HybridLoss, ScoreNet, Train, Uniform
 
 
 def get_config() -> Config:
     return Config(
-        data=Data("digits"),
+        data=Digits(),
         process=Uniform(K=17, steps=100, beta=Cosine()),
         head=Head(residual=False),
         model=ScoreNet(ch=32, ch_mult=(1, 2), num_res_blocks=1, groups=8),

@@ -1,11 +1,11 @@
 """8 x 8 digits, uniform: every step resamples some pixels from all 17 levels."""
 
-from d3pm_jax.config import Adam, Config, Cosine, Data, HybridLoss, Train, UNet, Uniform
+from d3pm_jax.config import Adam, Config, Cosine, Digits, HybridLoss, Train, UNet, Uniform
 
 
 def get_config() -> Config:
     return Config(
-        data=Data("digits"),
+        data=Digits(),
         process=Uniform(K=17, steps=100, beta=Cosine()),
         model=UNet(
             ch=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,), groups=8, onehot_input=True

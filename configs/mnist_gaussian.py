@@ -3,12 +3,12 @@
 d3pm train configs/mnist_gaussian.py --workdir runs/mnist --data.dir DIRECTORY_WITH_TFDS_MNIST
 """
 
-from d3pm_jax.config import Adam, Config, Data, Gaussian, HybridLoss, Linear, Train, UNet
+from d3pm_jax.config import Adam, Config, Gaussian, HybridLoss, Linear, TfdsImages, Train, UNet
 
 
 def get_config() -> Config:
     return Config(
-        data=Data("mnist"),
+        data=TfdsImages("mnist"),
         process=Gaussian(K=256, steps=1000, beta=Linear(1e-4, 0.02)),
         model=UNet(ch=32, ch_mult=(1, 2), attn_resolutions=(14,)),
         loss=HybridLoss(ce_weight=0.001),

@@ -79,7 +79,7 @@ def config(setting: Setting) -> configs.Config:
     """As of a run."""
     beta = configs.Linear(0.1 / setting.T, 20 / setting.T, rescale=False)
     return configs.Config(
-        data=configs.Data("digits"),
+        data=configs.Digits(),
         process=PROCESSES[setting.process][0](K=K, steps=setting.T, beta=beta),
         model=configs.UNet(**setting.model),
         train=configs.Train(steps=setting.steps, batch_size=B, ema_decay=EMA_DECAY),
@@ -130,7 +130,7 @@ def train_jax(setting: Setting) -> Trained:
     step = jax.jit(step).lower(state, process, to_jax(batch(0)), key).compile()
     found, metrics = Trained([], [], {}), []
     for i in range(setting.steps):
-        state, row = step(state, process, to_jax(batch(i)), key)
+        state, row = step(state, process, {"x": to_jax(batch(i))}, key)
         found.parameters.append(twin_weights.to_torch(state.params))
         found.ema.append(twin_weights.to_torch(state.ema))
         metrics.append(jax.device_get(row))

@@ -42,7 +42,7 @@ def _any_bits(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 def test_both_read_the_same_noise(tmp_path: Path) -> None:
     spec = config.Config(
-        data=config.Data("digits"),
+        data=config.Digits(),
         process=config.Uniform(K=5, steps=30, beta=config.Cosine()),
         model=config.UNet(ch=4, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), groups=1),
         train=config.Train(steps=7, batch_size=6, seed=3),

@@ -3,12 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from d3pm_jax.config import Adam, Config, Data, Linear, Train, UNet, Uniform
+from d3pm_jax.config import Adam, Config, Digits, Linear, Train, UNet, Uniform
+from d3pm_jax.data import Description
+
+DIGITS = Description((8, 8, 1), 17, 10, "image")
 
 
 def get_config() -> Config:
     return Config(
-        data=Data("digits"),
+        data=Digits(),
         process=Uniform(K=17, steps=10, beta=Linear(0.2, 1.0, rescale=False)),
         model=UNet(ch=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), groups=4),
         optimizer=Adam(lr=1e-3),
@@ -18,12 +21,12 @@ def get_config() -> Config:
     )
 
 
-def split(config, image):
+def split(config, description, process):
     """In place of `network.split`: logits from a table of x_t, and in proportion to t."""
-    K = config.process.K
+    K = process.K
 
-    def predict(params, xt, t, key=None):
-        late = t[:, None, None, None, None] / config.process.steps
+    def predict(params, xt, t, key=None, label=None, weight=None):
+        late = t[:, None, None, None, None] / process.T
         return params["table"]["kernel"][xt] + late * params["late"]["bias"][None, None, None, None]
 
     def init(key):

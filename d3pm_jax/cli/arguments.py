@@ -1,15 +1,12 @@
-"""Defines the arguments that commands share, and opens what they name: a run, or the config of a file."""
+"""Defines the arguments that commands share, and opens the run that they name."""
 
 import argparse
 import dataclasses
 import os
 from pathlib import Path
 
-from d3pm_jax import data
-from d3pm_jax.config import Config
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import build, workdir
-from d3pm_jax.runs.devices import use_all_cores
+from d3pm_jax.runs.run import Run, open_run
 
 
 def add_workdir(parser: argparse.ArgumentParser, text: str) -> None:
@@ -18,16 +15,32 @@ def add_workdir(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Adds DIR, --step and --data-dir, of a run that is read."""
+    """Adds DIR, --step and --config, of a run that is read."""
     parser.add_argument("workdir", type=Path, metavar="DIR", help="the --workdir of `d3pm train`")
     parser.add_argument("--step", type=int, metavar="STEP", help="which checkpoint (the last)")
+    add_own(parser)
+
+
+def add_own(parser: argparse.ArgumentParser) -> None:
+    """Adds --config, of a run with parts of the user's own."""
+    parser.add_argument(
+        "--config",
+        dest="own",
+        type=Path,
+        metavar="FILE",
+        help="of a run with parts of your own: the config file, which defines them",
+    )
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Adds --data-dir, of a command that reads the data of a run."""
     parser.add_argument(
         "--data-dir", metavar="DIR", help="where data sets lie, if not where the run found them"
     )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `open_run`."""
+    """Adds the arguments of `open_named`."""
     add_checkpoint(parser)
     parser.add_argument(
         "--steps",
@@ -58,40 +71,19 @@ def print_help(args: argparse.Namespace, path: Path | None) -> bool:
     return False
 
 
-def open_run(args: argparse.Namespace) -> tuple[build.Parts, data.ImageSource, data.ImageSource]:
-    """Opens the run in args.workdir at a checkpoint, and its train and test splits.
+def open_named(args: argparse.Namespace, batch_size: int, steps: int | None = None) -> Run:
+    """Opens the run in args.workdir at a checkpoint, with its data where the command says.
 
     Raises:
-        UserError: there is no such run, checkpoint or data.
+        UserError: there is no such run or checkpoint.
     """
-    config = read_config(args)
+    run = open_run(args.workdir, args.own, args.step, steps, batch_size)
     if not os.access(args.workdir, os.W_OK):
         raise UserError(f"{args.workdir} cannot be written to, where the results go: change its permissions")
-    use_all_cores(args.batch_size)
-    spec = config.data
-    train, test = (
-        data.open_split(spec.name, split, spec.dir) for split in (spec.train_split, spec.test_split)
-    )
-    parts = build.build(config, train[0]["image"].shape, args.batch_size, args.steps)
-    return build.restore(args.workdir, parts, args.step), train, test
-
-
-def read_config(args: argparse.Namespace) -> Config:
-    """Reads the config of the run in args.workdir, with its data where the command says.
-
-    Raises:
-        UserError: there is no such run.
-    """
-    config = workdir.read_config(args.workdir)
-    if args.data_dir is None:
-        return config
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, dir=args.data_dir))
-
-
-def image_shape(config: Config) -> tuple[int, int, int]:
-    """Returns the shape (H, W, C) of the images of a config.
-
-    Raises:
-        UserError: the data cannot be read.
-    """
-    return data.open_split(config.data.name, config.data.train_split, config.data.dir)[0]["image"].shape
+    if getattr(args, "data_dir", None) is None:
+        return run
+    if "dir" not in run.config.data.places:
+        raise UserError(f"--data-dir {args.data_dir}: the data of this run has no folder; leave it out")
+    moved = dataclasses.replace(run.config.data, dir=args.data_dir)  # pyright: ignore[reportCallIssue]
+    config = dataclasses.replace(run.config, data=moved)
+    return dataclasses.replace(run, parts=dataclasses.replace(run.parts, config=config))

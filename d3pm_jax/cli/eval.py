@@ -2,25 +2,22 @@
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from d3pm_jax import data, losses, show
+from d3pm_jax import data, show
 from d3pm_jax.cli import arguments
 from d3pm_jax.evaluation import baselines
-from d3pm_jax.evaluation.bound import evaluate_bound, summary
 from d3pm_jax.files import write_text
 from d3pm_jax.likelihood import bits_per_dim
-from d3pm_jax.runs.build import Parts
-from d3pm_jax.runs.devices import batched
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
     arguments.add_run(parser)
+    arguments.add_data_dir(parser)
     parser.add_argument(
         "--limit", type=arguments.positive, metavar="N", help="only the first N examples of the split"
     )
@@ -32,26 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
     """Evaluates; returns the exit status."""
-    parts, train, test = arguments.open_run(args)
-    levels = parts.config.num_levels
-    images, _ = data.read_all(test, levels, args.limit)
-    result = _evaluate(parts, images, args)
-    result["baselines"] = _baselines(train, images, levels)
+    run = arguments.open_named(args, args.batch_size, args.steps)
+    levels, spec = run.parts.categories, run.config.data
+    train, test = spec.open("train"), spec.open("test")
+    x0, labels = data.read_all(test, levels, args.limit)
+    result = run.evaluate_on(x0, labels, args.batch_size, args.seed)
+    result["baselines"] = _baselines(train, x0, levels)
     write_text(args.workdir / "eval.json", json.dumps(result, indent=1))
-    _report(args.workdir, result, parts.config.data.test_split)
+    _report(args.workdir, result, getattr(spec, "test_split", "test"))
     return 0
-
-
-def _evaluate(parts: Parts, images: np.ndarray, args: argparse.Namespace) -> dict[str, Any]:
-    """Computes the bound under the averaged weights, and says what it was made of."""
-    term = partial(losses.posterior_kl, first_step=parts.config.loss.first_step)
-    sharding, ema = batched(parts.mesh), parts.state.ema
-    bound = evaluate_bound(
-        parts.predict, ema, parts.process, images, args.batch_size, args.seed, term, sharding
-    )
-    result = summary(bound, D=images[0].size)
-    result |= {"step": int(parts.state.step), "examples": len(images), "seed": args.seed}
-    return result | {"times": np.asarray(parts.process.time[1:]).tolist()}
 
 
 def _report(workdir: Path, result: dict[str, Any], split: str) -> None:
@@ -69,12 +55,12 @@ def _report(workdir: Path, result: dict[str, Any], split: str) -> None:
     print(f"test bits/dim: {result['bits_per_dim']:.3f} +- {'unknown' if error is None else f'{error:.3f}'}")
 
 
-def _baselines(train: data.ImageSource, test: np.ndarray, levels: int) -> dict[str, float]:
-    images, labels = data.read_all(train, levels)
-    found = {"per-pixel histogram": baselines.histogram_nats(images, test, levels)}
+def _baselines(train: data.Source, test: np.ndarray, levels: int) -> dict[str, float]:
+    x0, labels = data.read_all(train, levels)
+    found = {"per-pixel histogram": baselines.histogram_nats(x0, test, levels)}
     if labels is not None:
         name = f"mixture of {len(np.unique(labels))} class histograms"
-        found[name] = baselines.class_mixture_nats(images, labels, test, levels)
+        found[name] = baselines.class_mixture_nats(x0, labels, test, levels)
     return {name: bits_per_dim(float(np.mean(nats)), test[0].size) for name, nats in found.items()}
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -9,8 +10,6 @@ import jax
 from d3pm_jax.cli import arguments
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import build, workdir
-from d3pm_jax.runs.devices import use_all_cores
 from d3pm_jax.weights import twin
 
 SUFFIX = ".safetensors"
@@ -40,16 +39,12 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     path = args.out or args.workdir / f"weights{SUFFIX}"
     if path.suffix != SUFFIX:
         raise UserError(f"--out {path}: the file is one of safetensors, name it FILE{SUFFIX}")
-    config, stored = arguments.read_config(args), workdir.read_config(args.workdir)
-    use_all_cores(1)
-    state = build.restore(
-        args.workdir, build.build(config, arguments.image_shape(config), 1), args.step
-    ).state
-    stored = dataclasses.replace(stored, train=dataclasses.replace(stored.train, noise=None))
-    kind, params = ("raw", state.params) if args.raw else ("ema", state.ema)
-    step = int(state.step)
-    metadata = {"config": config_io.dump(stored), "step": str(step), "weights": kind}
+    run = arguments.open_named(args, 1)
+    config = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, noise=None))
+    kind, params = ("raw", run.parts.state.params) if args.raw else ("ema", run.params)
+    metadata = {"config": config_io.dump(config), "step": str(run.step), "weights": kind}
+    metadata["data"] = json.dumps(dataclasses.asdict(run.parts.description))
     twin.save(path, params, metadata)
     sizes = [x.size for x in jax.tree.leaves(params)]
-    print(f"{kind} weights of step {step}, {len(sizes)} tensors, {sum(sizes):,} numbers: {path}")
+    print(f"{kind} weights of step {run.step}, {len(sizes)} tensors, {sum(sizes):,} numbers: {path}")
     return 0

@@ -1,6 +1,7 @@
 """d3pm import begins a run from a safetensors file of weights."""
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.cli.export_weights import SUFFIX
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
+from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
+from d3pm_jax.files import write_text
 from d3pm_jax.runs import build, checkpoint, workdir
 from d3pm_jax.runs.devices import use_all_cores
 from d3pm_jax.weights import twin
@@ -43,17 +46,28 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     if (args.workdir / workdir.CONFIG).exists() or checkpoint.steps(args.workdir / workdir.CHECKPOINTS):
         raise UserError(f"{args.workdir} holds a run already: pass another --workdir")
     use_all_cores(1)
-    parts = build.build(config, arguments.image_shape(config), 1)
+    description = _description_of(args.file) or config.data.describe()
+    parts = build.build(config, description, 1)
     try:
         params = twin.load(args.file, parts.state.params)
     except ValueError as error:
         raise UserError(str(error)) from error
     state = build.start_from(parts, params).state
     checkpoint.save(args.workdir / workdir.CHECKPOINTS, 0, state, config.train.keep_checkpoints)
+    write_text(args.workdir / workdir.DESCRIPTION, json.dumps(dataclasses.asdict(description), indent=2))
     workdir.write_config(args.workdir, config)  # last: without it nothing goes on with a part of a run
     print(f"{args.file} is step 0 of a new run in {args.workdir}")
     print(f"train it with: d3pm train --workdir {args.workdir} --resume")
     return 0
+
+
+def _description_of(file: Path) -> Description | None:
+    """Reads what d3pm export wrote of the data, if it did."""
+    try:
+        text = twin.read_metadata(file).get("data")
+        return None if text is None else workdir.description_from_json(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the description of the data in {file} cannot be read: {error}") from error
 
 
 def _config_of(file: Path) -> Config:

@@ -49,7 +49,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         process = config.process.build()
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
-    x0 = _categories(config)
+    x0 = _categories(config, process)
     _plot(args.out, process, x0)
     prior = np.asarray(bits_per_dim(losses.prior_kl(process, x0), 1), np.float64)
     half = half_left(process, x0)
@@ -61,9 +61,9 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _categories(config: Config) -> Array:
+def _categories(config: Config, process: Process) -> Array:
     """Returns what the data may be; for a very large K only as many, evenly spread, as fit into `ENTRIES`."""
-    levels, K = config.num_levels, config.process.K
+    levels, K = config.head.data_categories(process.K), process.K
     if levels < 2:
         raise UserError(
             f"process.K = {K} leaves the data a single category: there is no information to remove"

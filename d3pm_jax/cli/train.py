@@ -2,11 +2,13 @@
 
 import argparse
 import dataclasses
+import math
 from pathlib import Path
 
 from d3pm_jax import show
 from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.config import Config
+from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import loop, metrics, workdir
 from d3pm_jax.runs.devices import use_all_cores
@@ -24,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "them. A run is resumed with `d3pm train --workdir DIR --resume`."
     )
     arguments.add_workdir(parser, "where everything is written")
+    arguments.add_own(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in DIR from its last checkpoint"
     )
@@ -32,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run_config(args: argparse.Namespace, rest: list[str]) -> Config:
     """Returns the config of the file, or of the run to resume, with the overrides."""
     if args.config is None and args.resume and args.workdir is not None:
-        return overrides.apply(workdir.read_config(args.workdir), args, rest, USAGE)
+        return overrides.apply(workdir.read_config(args.workdir, args.own), args, rest, USAGE)
     return overrides.from_file(args, rest, USAGE)
 
 
@@ -45,11 +48,12 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     if args.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     use_all_cores(config.train.batch_size)
-    height, width, _ = arguments.image_shape(config)
-    keep_freed_memory(config.train.batch_size * height * width * config.model.ch)
+    elements = math.prod(config.data.describe().shape)
+    keep_freed_memory(config.train.batch_size * elements * getattr(config.model, "ch", 1))
     print(_table(config), flush=True)
     if not loop.train(config, args.workdir, args.resume):
-        print(f"go on with: d3pm train --workdir {args.workdir} --resume")
+        own = f" --config {args.workdir / workdir.OWN}" if config_io.own_file(config) else ""
+        print(f"go on with: d3pm train --workdir {args.workdir} --resume{own}")
         return 130
     rows = metrics.read(args.workdir)
     print(f"trained to step {config.train.steps}; checkpoint in {args.workdir / workdir.CHECKPOINTS}")

@@ -6,9 +6,9 @@ A config is a Python file with `get_config() -> Config`. Every field can be over
 """
 
 from d3pm_jax.config import io as io
-from d3pm_jax.config.data import Data
+from d3pm_jax.config.data import Arrays, Data, Digits, Idx, TfdsImages
 from d3pm_jax.config.head import Head, LogisticHead
-from d3pm_jax.config.model import Model, ScoreNet, UNet
+from d3pm_jax.config.model import Model, ScoreNet, Spec, UNet
 from d3pm_jax.config.objective import HybridLoss, Objective, StochasticBound, Terms
 from d3pm_jax.config.optimizer import Adam, Optimizer
 from d3pm_jax.config.process import Absorbing, Banded, Gaussian, Process, Uniform
@@ -27,14 +27,17 @@ from d3pm_jax.config.timesteps import Importance, Independent, LowDiscrepancy, T
 __all__ = [
     "Absorbing",
     "Adam",
+    "Arrays",
     "Banded",
     "Config",
     "Cosine",
     "CosineSquared",
     "Data",
+    "Digits",
     "Gaussian",
     "Head",
     "HybridLoss",
+    "Idx",
     "Importance",
     "Independent",
     "Linear",
@@ -49,8 +52,10 @@ __all__ = [
     "Reciprocal",
     "Schedule",
     "ScoreNet",
+    "Spec",
     "StochasticBound",
     "Terms",
+    "TfdsImages",
     "Timesteps",
     "Train",
     "UNet",

@@ -1,10 +1,40 @@
-"""Names the data sets of a config."""
+"""Describes the data sets of a config."""
 
 import dataclasses
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from d3pm_jax import data
+from d3pm_jax.config.checks import check_at_least
+from d3pm_jax.data import Description, Source, idx, images
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
+    """Describes a data set; one of your own defines `describe` and `open`, and `random_map` if it likes."""
+
+    places: ClassVar[tuple[str, ...]] = ()
+    """fields that say where the data lies, not what it is: they may change when a run is resumed"""
+
+    def check(self) -> None:
+        """Raises ValueError for a field that cannot be used."""
+
+    def describe(self) -> Description:
+        """Says what examples are, if possible without opening the data."""
+        raise NotImplementedError
+
+    def open(self, split: str) -> Source:
+        """Opens the split "train" or "test": len(source), and source[i] = {"x": integers [*S], ..}."""
+        raise NotImplementedError
+
+    def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Changes an example of the training at random; rng depends on (seed, step, index) alone."""
+        return example
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsImages(Data):
     """Names a TFDS image data set."""
 
     name: str
@@ -15,3 +45,78 @@ class Data:
     """what to train on"""
     test_split: str = "test"
     """what to evaluate on"""
+    places: ClassVar[tuple[str, ...]] = ("dir",)
+
+    def describe(self) -> Description:
+        return images.describe(self.name, self.dir)
+
+    def open(self, split: str) -> Source:
+        named = {"train": self.train_split, "test": self.test_split}[split]
+        return data.open_split(self.name, named, self.dir)
+
+
+@dataclasses.dataclass(frozen=True)
+class Digits(TfdsImages):
+    """Names scikit-learn's handwritten digits: 8 x 8, 17 grey levels, 1,500 to train and 297 to test."""
+
+    name: str = "digits"
+    """the name that TFDS is told"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Idx(Data):
+    """Names a folder with the four idx files of MNIST or Fashion-MNIST, compressed or not."""
+
+    dir: str
+    """the folder"""
+    places: ClassVar[tuple[str, ...]] = ("dir",)
+
+    def describe(self) -> Description:
+        x, labels = self._read("test")
+        return Description((*x.shape[1:], 1), 256, int(labels.max()) + 1, "image")
+
+    def open(self, split: str) -> Source:
+        x, labels = self._read(split)
+        return data.ArraySource(x[..., None], labels, f"{self.dir}, {split}")
+
+    def _read(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        start = {"train": "train", "test": "t10k"}[split]
+        x, labels = (idx.read(self.dir, f"{start}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+        return x, labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays(Data):
+    """Names .npy files of integers [N, *S], which are read from disk as they are needed."""
+
+    train: str
+    """the file to train on"""
+    test: str
+    """the file to evaluate on"""
+    categories: int
+    """every number is in 0..categories - 1"""
+    kind: Literal["array", "image"] = "array"
+    """how samples are shown; images are [N, H, W, C]"""
+    train_labels: str | None = None
+    """a file of integers [N], if there are labels"""
+    test_labels: str | None = None
+    """the same for the test split"""
+    classes: int | None = None
+    """labels are in 0..classes - 1"""
+    places: ClassVar[tuple[str, ...]] = ("train", "test", "train_labels", "test_labels")
+
+    def check(self) -> None:
+        check_at_least("data", self, categories=2, classes=1)
+        labels = {"train_labels": self.train_labels, "test_labels": self.test_labels, "classes": self.classes}
+        missing = [name for name, value in labels.items() if value is None]
+        if 0 < len(missing) < len(labels):
+            raise ValueError(f"data.{missing[0]} = None: labels need {', '.join(labels)} together")
+
+    def describe(self) -> Description:
+        shape = data.open_npy(self.train).shape
+        return Description(shape[1:], self.categories, self.classes, self.kind)
+
+    def open(self, split: str) -> Source:
+        x, labels = {"train": (self.train, self.train_labels), "test": (self.test, self.test_labels)}[split]
+        found = None if labels is None else data.open_npy(labels)
+        return data.ArraySource(data.open_npy(x), found, x)

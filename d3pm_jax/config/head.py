@@ -1,7 +1,7 @@
 """Describes the heads of a config: how the output of a network becomes logits of x_0."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxtyping import Array
 
@@ -14,14 +14,18 @@ class Head:
 
     residual: bool = True
     """add onehot(x_t)"""
-    forbid: int | None = None
-    """a category that the data never contains: an extra mask"""
+    forbid: int | Literal["data"] | None = None
+    """a category that the data never contains: an extra mask; "data" is the first above those of the data"""
     outputs: ClassVar[int | None] = None
     """what the network gives for each element: None for K logits, or so many numbers; see `models.UNet`"""
 
     def logits(self, output: Array, xt: Array, K: int) -> Array:
         """Returns logits of x_0 [*S, K] from the output [*S, outputs] of a network that was given x_t."""
         return self._forbidden(heads.residual(output, xt) if self.residual else output)
+
+    def data_categories(self, K: int) -> int:
+        """Counts the categories that the data may have: K, less a last one that is an extra mask."""
+        return K - (self.forbid == K - 1)
 
     def check(self, K: int, mask_id: int | None) -> None:
         """Refuses to forbid anything but an extra mask.
@@ -43,7 +47,7 @@ class Head:
             )
 
     def _forbidden(self, logits: Array) -> Array:
-        return logits if self.forbid is None else heads.forbid(logits, self.forbid)
+        return logits if self.forbid is None else heads.forbid(logits, int(self.forbid))
 
 
 @dataclasses.dataclass(frozen=True)

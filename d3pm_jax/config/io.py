@@ -1,17 +1,25 @@
-"""Reads configs from Python files and JSON, writes them as JSON, and compares them field by field."""
+"""Reads configs from Python files and JSON, writes them as JSON, and compares them field by field.
+
+A class of the user's own stands in JSON as "own.NAME". It is read back only with the file that defines it,
+which the user names: nothing here runs code that lies in the folder of a run.
+"""
 
 import dataclasses
 import importlib
 import importlib.util
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError
 
 MODULE = "d3pm_jax.config"
-RENAMED = {"Loss": "HybridLoss"}  # since 0.1.0
+OWN = "own."
+RENAMED = {"Loss": "HybridLoss", "Data": "TfdsImages"}  # since 0.1.0
 
 
 def from_file(path: Path) -> Config:
@@ -20,14 +28,8 @@ def from_file(path: Path) -> Config:
     Raises:
         UserError: no such file, or it does not define get_config() -> Config.
     """
-    if not path.is_file():
-        raise UserError(f"no config file {path}: pass a Python file that defines get_config()")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is not a Python file: a config is a .py file that defines get_config()")
-    module = importlib.util.module_from_spec(spec)
+    module = load(path)
     try:
-        spec.loader.exec_module(module)
         config = module.get_config()
     except Exception as error:
         raise UserError(f"{path} failed: {type(error).__name__}: {error}") from error
@@ -37,34 +39,103 @@ def from_file(path: Path) -> Config:
     return config
 
 
+def load(path: Path) -> ModuleType:
+    """Runs a Python file, and returns it as a module.
+
+    Raises:
+        UserError: no such file, or it fails.
+    """
+    if not path.is_file():
+        raise UserError(f"no config file {path}: pass a Python file that defines get_config()")
+    spec = importlib.util.spec_from_file_location(f"{path.stem} (config)", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file: a config is a .py file that defines get_config()")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where annotations of its dataclasses are looked up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{path} failed: {type(error).__name__}: {error}") from error
+    return module
+
+
 def to_json(node: Any) -> Any:
     """Returns a config, or a part of it, as nested dicts; each holds the name of its class under "class"."""
     if dataclasses.is_dataclass(node):
         fields = {f.name: to_json(getattr(node, f.name)) for f in dataclasses.fields(node)}
-        return {"class": type(node).__name__, **fields}
-    return list(node) if isinstance(node, tuple) else node
+        return {"class": _name(type(node)), **fields}
+    return [to_json(x) for x in node] if isinstance(node, tuple) else node
 
 
-def from_json(tree: dict[str, Any]) -> Config:
+def from_json(tree: dict[str, Any], own: ModuleType | None = None) -> Config:
     """Returns the config that `to_json` wrote.
 
+    Args:
+        tree: the dicts.
+        own: defines the parts of the user's own.
+
     Raises:
-        UserError: a class or a field that this version does not know.
+        UserError: a class or a field that this version does not know, or one of the user's own without `own`.
     """
-    config = _decode(tree)
+    config = _decode(tree, own)
     if not isinstance(config, Config):
         raise UserError("this is not the JSON of a Config")
     return config
 
 
-def check(config: Config) -> None:
-    """Refuses a config that could not be read back, such as one with a class of the user's own.
+def own_names(tree: Any) -> list[str]:
+    """Lists the classes of the user's own in what `to_json` wrote."""
+    if isinstance(tree, list):
+        return [name for x in tree for name in own_names(x)]
+    if not isinstance(tree, dict):
+        return []
+    name = str(tree.get("class"))
+    found = [name.removeprefix(OWN)] if name.startswith(OWN) else []
+    return found + [name for x in tree.values() for name in own_names(x)]
+
+
+def own_file(config: Config) -> Path | None:
+    """Returns the file that defines the parts of the user's own; None if there are none, or none is known.
 
     Raises:
-        UserError: it would be saved as something else.
+        UserError: they are defined in several files.
     """
-    if from_json(json.loads(dump(config))) != config:
-        raise UserError(f"the config has parts that are not from {MODULE}: they could not be read back")
+    files = {getattr(sys.modules.get(cls.__module__), "__file__", None) for cls in _own_classes(config)}
+    found = sorted(file for file in files if file is not None)
+    if len(found) > 1:
+        raise UserError(f"parts of this config are defined in {' and '.join(found)}: put them in one file")
+    return Path(found[0]) if found else None
+
+
+def own_module(config: Config) -> ModuleType:
+    """Returns the parts of the user's own of a config, for `from_json`."""
+    own = ModuleType("own")
+    for cls in _own_classes(config):
+        setattr(own, cls.__name__, cls)
+    return own
+
+
+def check(config: Config) -> None:
+    """Refuses a config that could not be read back.
+
+    Raises:
+        UserError: a field holds something else than numbers, strings, tuples and parts.
+    """
+    for cls in _own_classes(config):
+        if "__dataclass_params__" not in vars(cls):
+            raise UserError(
+                f"class {cls.__name__} is not a dataclass: put @dataclasses.dataclass(frozen=True) on it"
+            )
+    try:
+        same = from_json(json.loads(dump(config)), own_module(config)) == config
+    except TypeError as error:
+        raise UserError(
+            f"the config cannot be saved ({error}): use numbers, strings, tuples and parts"
+        ) from error
+    if not same:
+        raise UserError(
+            "the config has fields that could not be read back: use numbers, strings, tuples and parts"
+        )
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -93,17 +164,46 @@ def dump(config: Config) -> str:
     return json.dumps(to_json(config), indent=2)
 
 
-def _decode(node: Any) -> Any:
+def _parts(node: Any) -> Iterator[Any]:
+    if isinstance(node, tuple):
+        for x in node:
+            yield from _parts(x)
+    elif dataclasses.is_dataclass(node):
+        yield node
+        for field in dataclasses.fields(node):
+            yield from _parts(getattr(node, field.name))
+
+
+def _own_classes(config: Config) -> list[type]:
+    return [cls for cls in map(type, _parts(config)) if _name(cls).startswith(OWN)]
+
+
+def _name(cls: type) -> str:
+    ours = getattr(importlib.import_module(MODULE), cls.__name__, None) is cls
+    return cls.__name__ if ours else OWN + cls.__name__
+
+
+def _decode(node: Any, own: ModuleType | None) -> Any:
     if isinstance(node, list):
-        return tuple(node)
+        return tuple(_decode(x, own) for x in node)
     if not isinstance(node, dict):
         return node
-    fields = {k: _decode(v) for k, v in node.items() if k != "class"}
-    name = str(node.get("class"))
-    cls = getattr(importlib.import_module(MODULE), RENAMED.get(name, name), None)
-    if cls is None:
-        raise UserError(f"this version has no part named {name!r} in {MODULE}")
+    fields = {k: _decode(v, own) for k, v in node.items() if k != "class"}
+    cls = _class(str(node.get("class")), own)
     try:
         return cls(**fields)
     except TypeError as error:
         raise UserError(f"the saved config does not fit this version: {error}") from error
+
+
+def _class(name: str, own: ModuleType | None) -> Any:
+    if name.startswith(OWN):
+        short = name.removeprefix(OWN)
+        found = getattr(own, short, None)
+        if found is None:
+            raise UserError(f"the config has a part {short} of its own: pass --config FILE, which defines it")
+        return found
+    found = getattr(importlib.import_module(MODULE), RENAMED.get(name, name), None)
+    if found is None:
+        raise UserError(f"this version has no part named {name!r} in {MODULE}")
+    return found

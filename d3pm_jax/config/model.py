@@ -1,19 +1,51 @@
 """Describes the networks of a config."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Key
 
 from d3pm_jax import models
 from d3pm_jax.config.checks import check_at_least, check_shares
 
 
+class Spec(NamedTuple):
+    """Says what a network is for."""
+
+    shape: tuple[int, ...]  # *S of an example
+    K: int  # categories
+    outputs: int | None  # numbers that the head needs for each element, in place of K logits
+    classes: int | None  # labels are in 0..classes - 1; None: the network gets none
+    T: int  # steps of the process
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Describes the network."""
+    """Describes the network. A class of one's own defines `build`."""
+
+    def check(self) -> None:
+        """Raises ValueError for a field that cannot be used."""
+
+    def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
+        """Builds the network, f(xt, t, *, label=None, key=None) -> [B, *S, outputs or K].
+
+        It is called with labels where the data has them, with a key in training, and with the weight
+        [B, *S] of the elements if it has a keyword of that name.
+
+        Args:
+            spec: what it is for.
+            rngs: for the initial weights.
+
+        Raises:
+            ValueError: it cannot be built for this.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolutional(Model):
+    """Holds what the networks for images share."""
 
     ch: int = 128
     """width of the first level"""
@@ -29,51 +61,43 @@ class Model:
     """the type of activations; parameters, the last layer, loss and draws are float32 in either case"""
 
     def check(self) -> None:
-        """Raises ValueError for a field that cannot be used."""
         check_at_least("model", self, num_res_blocks=1)
         check_shares("model", self, "dropout")
 
-    def build(
-        self, K: int, outputs: int | None, image: tuple[int, int, int], T: int, key: Key[Array, ""]
-    ) -> nnx.Module:
-        """Builds the network, f(xt, t, *, key=None) -> [B, H, W, C, outputs].
-
-        Args:
-            K: categories.
-            outputs: numbers that the head needs for each element, in place of K logits.
-            image: (H, W, C).
-            T: steps of the process.
-            key: for the initial weights.
-
-        Raises:
-            ValueError: it cannot be built for such images or with such a head.
-        """
-        raise NotImplementedError
-
-    def _options(self) -> dict[str, Any]:
+    def _options(self, spec: Spec) -> dict[str, Any]:
         """Returns the fields by the names of the network's parameters."""
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return options | {"dtype": None if options.pop("compute") == "float32" else jnp.bfloat16}
+        options["dtype"] = None if options.pop("compute") == "float32" else jnp.bfloat16
+        del options["classes"]
+        return options | {"K": spec.K, "channels": spec.shape[-1], "max_time": spec.T} | _classes(spec)
+
+
+def _classes(spec: Spec) -> dict[str, int]:
+    if len(spec.shape) != 3:
+        raise ValueError(f"examples have shape {spec.shape}: this network is for images [H, W, C]")
+    return {} if spec.classes is None else {"num_classes": spec.classes}
 
 
 @dataclasses.dataclass(frozen=True)
-class UNet(Model):
+class UNet(Convolutional):
     """Builds the U-Net of D3PM; see `d3pm_jax.models.UNet`."""
 
     attn_resolutions: tuple[int, ...] = (16,)
     """image sizes at which attention follows every block"""
     onehot_input: bool = False
     """give the network onehot(x_t) besides its scaled value"""
+    classes: int | None = None
+    """as many as the data has, to be told labels; None ignores them"""
 
-    def build(
-        self, K: int, outputs: int | None, image: tuple[int, int, int], T: int, key: Key[Array, ""]
-    ) -> nnx.Module:
-        size, channels = _square(image)
-        return models.UNet(K, channels, size, T, **self._options(), outputs=outputs, rngs=nnx.Rngs(key))
+    def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
+        options = self._options(spec)
+        H, W, _ = spec.shape
+        size = H if H == W else (H, W)
+        return models.UNet(**options, size=size, outputs=spec.outputs, rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)
-class ScoreNet(Model):
+class ScoreNet(Convolutional):
     """Builds MNISTScoreNet, for K logits; see `d3pm_jax.models.ScoreNet`."""
 
     ch: int = 32
@@ -84,19 +108,13 @@ class ScoreNet(Model):
     """levels, from 0, at which attention follows every block"""
     time_dependent_weights: tuple[float, ...] | None = None
     """what to multiply the output by, at evenly spaced t up to T"""
+    classes: int | None = None
+    """as many as the data has, to be told labels; None ignores them"""
 
-    def build(
-        self, K: int, outputs: int | None, image: tuple[int, int, int], T: int, key: Key[Array, ""]
-    ) -> nnx.Module:
-        _, channels = _square(image)
-        if outputs is not None:
-            raise ValueError(f"the head needs {outputs} outputs, ScoreNet gives K = {K} logits: use Head()")
-        return models.ScoreNet(K, channels, T, **self._options(), rngs=nnx.Rngs(key))
-
-
-def _square(image: tuple[int, int, int]) -> tuple[int, int]:
-    """Returns (size, channels) of (H, W, C)."""
-    H, W, C = image
-    if H != W:
-        raise ValueError(f"images are {H} x {W}: the networks take square ones")
-    return H, C
+    def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
+        options = self._options(spec)
+        if spec.outputs is not None:
+            raise ValueError(
+                f"the head needs {spec.outputs} outputs, ScoreNet gives K = {spec.K} logits: use Head()"
+            )
+        return models.ScoreNet(**options, rngs=rngs)

@@ -7,27 +7,33 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax import losses
+from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process
+from d3pm_jax.processes.tables import expand_trailing
 
 
 class Terms(NamedTuple):
-    """Holds what a batch costs."""
+    """Holds what each element of a batch costs, [B, *S]."""
 
-    loss: Array  # []  to be minimised
-    kl: Array  # [B, *S]  the term of the bound, in nats
-    ce: Array  # [B, *S]  cross entropy, in nats
+    loss: Array  # divided by T p_t: its mean over elements is minimised
+    kl: Array  # the term of the bound, in nats
+    ce: Array  # cross entropy, in nats
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Says what to minimise."""
+    """Says what to minimise. A class of one's own defines `terms`; it may define the others."""
 
-    first_step: Literal["bayes", "x0"] = "bayes"
-    """the rule at t = 1: Bayes' rule, or the prediction of x_0 itself as in the official code"""
+    def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
+        """Draws the x_t that the network is given; u: uniform noise [B, *S]."""
+        return q_sample(process, x0, t, u)
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        """Returns the loss of a batch, whose t had the probabilities p_t."""
+        """Returns what each element of a batch costs, whose t had the probabilities p_t [B]."""
         raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises ValueError for a field that cannot be used."""
 
     def check_process(self, process: Process) -> None:
         """Raises ValueError for a process that it cannot be minimised with."""
@@ -37,24 +43,36 @@ class Objective:
 class HybridLoss(Objective):
     """Minimises KL_t + ce_weight CE, averaged over t and elements (D3PM)."""
 
+    first_step: Literal["bayes", "x0"] = "bayes"
+    """the rule at t = 1: Bayes' rule, or the prediction of x_0 itself as in the official code"""
     ce_weight: float = 0.001
     """lambda"""
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         found = losses.hybrid(process, logits, x0, xt, t, self.ce_weight, self.first_step)
-        return Terms(losses.mean_over_steps(found.loss, p_t, process.T), found.kl, found.ce)
+        weight = expand_trailing((1 / process.T) / p_t, x0.shape)
+        return Terms(found.loss * weight, found.kl, found.ce)
 
 
 @dataclasses.dataclass(frozen=True)
 class StochasticBound(Objective):
     """Minimises the whole bound, nats per example: KL_t / p_t + prior KL, summed (Multinomial Diffusion)."""
 
+    first_step: Literal["bayes", "x0"] = "bayes"
+    """the rule at t = 1: Bayes' rule, or the prediction of x_0 itself as in the official code"""
+
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         found = losses.hybrid(process, logits, x0, xt, t, 0.0, self.first_step)
-        return Terms(jnp.mean(losses.stochastic_bound(process, found.kl, x0, p_t)), found.kl, found.ce)
+        each = found.kl / expand_trailing(p_t, x0.shape) + losses.prior_kl(process, x0)
+        return Terms(each * (x0.size // x0.shape[0]), found.kl, found.ce)
 
     def check_process(self, process: Process) -> None:
         if jnp.isinf(losses.prior_kl(process, jnp.zeros((), jnp.int32))):
             raise ValueError(
                 "the prior KL, and so the stochastic bound, is infinite: end process.beta at 1, as Reciprocal"
             )
+
+
+def first_step(objective: Objective) -> Literal["bayes", "x0"]:
+    """Returns the rule at t = 1 of an objective: Bayes' rule for one that does not say."""
+    return getattr(objective, "first_step", "bayes")

@@ -55,17 +55,11 @@ class Config:
     timesteps: Timesteps = LowDiscrepancy()
     optimizer: Optimizer = Adam()
 
-    @property
-    def num_levels(self) -> int:
-        """Counts the categories that the data may have: K, less a last one that is an extra mask."""
-        return self.process.K - (self.head.forbid == self.process.K - 1)
-
     def check(self) -> None:
         """Refuses numbers that would fail later and less clearly.
 
         Raises:
             ValueError: naming the field.
         """
-        for part in (self.train, self.optimizer, self.model, self.timesteps):
+        for part in (self.train, self.optimizer, self.model, self.timesteps, self.data, self.loss):
             part.check()
-        self.head.check(self.process.K, getattr(self.process, "mask_id", None))

@@ -18,25 +18,27 @@ from typing import Any
 
 import numpy as np
 
+from d3pm_jax.data.description import Description
 from d3pm_jax.data.source import DatasetError
 
-CACHE_BYTES = 2**30  # decoded images kept in memory: decoding one costs ten times as much as batching it
+CACHE_BYTES = 2**30  # of decoded images kept in memory: decoding one costs ten times as much as batching it
 FORMAT = "array_record"
+DIGITS_LEVELS = 17  # grey levels
 
 
 class ImageSource:
-    """Reads records of a split, cut down to "image" (uint8 [H, W, C]) and, where there is one, "label" (int).
+    """Reads examples of a split: "x" (uint8 [H, W, C]) and, where there is one, "label" (int).
 
     Args:
         records: a TFDS data source.
-        keys: the features to keep.
+        keys: which feature each entry of an example is.
         shape: (H, W, C), from which the number of records kept in memory follows.
     """
 
-    def __init__(self, records: Any, keys: tuple[str, ...], shape: tuple[int, ...]) -> None:
+    def __init__(self, records: Any, keys: dict[str, str], shape: tuple[int, ...]) -> None:
         def read(index: int) -> dict[str, Any]:
             record = records[index]
-            return {key: record[key] for key in keys}
+            return {key: record[feature] for key, feature in keys.items()}
 
         self._size = len(records)
         self._read = functools.lru_cache(CACHE_BYTES // (math.prod(shape) + 512))(read)
@@ -64,13 +66,30 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> ImageSourc
     """
     with _quiet():
         builder = _open_builder(name, data_dir)
-        keys = _image_keys(name, builder.info.features)
+        keys = _keys(name, builder.info.features)
         if not builder.is_prepared():
             _prepare(builder)
             builder = _open_builder(name, data_dir)  # reads what is there now, whoever prepared it
         source = ImageSource(_open_records(builder, split), keys, builder.info.features["image"].shape)
         _check_readable(source, builder)
     return source
+
+
+def describe(name: str, data_dir: str | None = None) -> Description:
+    """Describes a data set by what TFDS knows of it, without opening it.
+
+    Args:
+        name, data_dir: as for `open_split`.
+
+    Raises:
+        DatasetError: there is no such data set, or it is not one of uint8 images of one size.
+    """
+    with _quiet():
+        features = _open_builder(name, data_dir).info.features
+        labelled = "label" in _keys(name, features)
+    categories = DIGITS_LEVELS if name.partition("/")[0] == "digits" else 256
+    classes = features["label"].num_classes if labelled else None
+    return Description(tuple(features["image"].shape), categories, classes, "image")
 
 
 @contextlib.contextmanager
@@ -110,8 +129,8 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
         raise DatasetError(f"cannot open data set {name!r}: {_first_line(error)}") from error
 
 
-def _image_keys(name: str, features: Any) -> tuple[str, ...]:
-    """Returns ("image", "label"), or ("image",) where there is no class label."""
+def _keys(name: str, features: Any) -> dict[str, str]:
+    """Says which feature is "x", and which "label" where there is a class label."""
     import tensorflow_datasets as tfds
 
     if "image" not in features:
@@ -124,7 +143,7 @@ def _image_keys(name: str, features: Any) -> tuple[str, ...]:
             "choose a data set of uint8 images of one size"
         )
     labelled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
-    return ("image", "label") if labelled else ("image",)
+    return {"x": "image", "label": "label"} if labelled else {"x": "image"}
 
 
 def _prepare(builder: Any) -> None:

@@ -1,4 +1,4 @@
-"""Says what a data set is: records by number."""
+"""Says what a source of examples is: records by number."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +11,7 @@ class DatasetError(UserError):
 
 @runtime_checkable
 class Source(Protocol):
-    """Gives random access to records {"image": integers [H, W, C], "label": int, if there are labels}."""
+    """Gives random access to examples: {"x": integers [*S]}, and where there are any "label" and "weight"."""
 
     def __len__(self) -> int: ...
 

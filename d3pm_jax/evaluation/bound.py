@@ -23,6 +23,7 @@ def evaluate_bound(
     seed: int,
     term: likelihood.Term = losses.posterior_kl,
     sharding: jax.sharding.NamedSharding | None = None,
+    labels: np.ndarray | None = None,
 ) -> likelihood.Bound:
     """Computes every term of the bound for every example.
 
@@ -35,6 +36,7 @@ def evaluate_bound(
         seed: of the noise; the terms of example i do not depend on the others.
         term: what the logits cost at a step.
         sharding: of a batch, where it is spread over devices.
+        labels: int32 [N], for a network that takes them.
 
     Returns:
         steps [T, N] and prior [N], in nats per example.
@@ -46,15 +48,16 @@ def evaluate_bound(
     size = max(1, min(batch_size, len(x0)) // devices) * devices
 
     @jax.jit
-    def bound(params: Any, process: Process, x0: jax.Array, index: jax.Array) -> likelihood.Bound:
+    def bound(params: Any, process: Process, x0: Any, index: Any, more: dict[str, Any]) -> likelihood.Bound:
         key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
-        return likelihood.estimate_bound(key, partial(predict, params), process, x0, index, term)
+        return likelihood.estimate_bound(key, partial(predict, params, **more), process, x0, index, term)
 
     parts = []
     for start in range(0, len(x0), size):
         index = np.arange(start, start + size)
-        batch = x0[np.minimum(index, len(x0) - 1)]  # the last batch is filled up, and cut below
-        placed = jax.device_put((batch, index.astype(np.int32)), sharding)
+        taken = np.minimum(index, len(x0) - 1)  # the last batch is filled up, and cut below
+        batch, more = x0[taken], {} if labels is None else {"label": labels[taken]}
+        placed = jax.device_put((batch, index.astype(np.int32), more), sharding)
         parts.append(jax.device_get(bound(params, process, *placed)))
     steps = np.concatenate([part.steps for part in parts], axis=1)[:, : len(x0)]
     prior = np.concatenate([part.prior for part in parts])[: len(x0)]

@@ -1,4 +1,7 @@
-"""Works on a run on disk: its folder, what its config builds, training, samples, metrics and checkpoints."""
+"""Trains and opens runs, and works on what is in their folders."""
+
+import importlib
+from typing import Any
 
 from d3pm_jax.lazy import submodules
 
@@ -12,13 +15,21 @@ _MODULES = (
     "network",
     "outputs",
     "presampled",
+    "run",
     "samples",
     "terminal",
     "workdir",
 )
+_FUNCTIONS = {"Run": "Run", "open": "open_run", "train": "train"}  # of `run`
 
-__getattr__ = submodules(__name__, _MODULES)
+_module = submodules(__name__, _MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"{__name__}.run"), _FUNCTIONS[name])
+    return _module(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *_MODULES, *_FUNCTIONS})

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from d3pm_jax.config import Config
+from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.processes import Process, respace
 from d3pm_jax.runs import checkpoint, network
@@ -24,21 +25,27 @@ class Parts:
     """Holds what a config builds, placed on the devices. `state` is abstract until `start` or `restore`."""
 
     config: Config
-    image: tuple[int, int, int]  # (H, W, C)
+    description: Description  # of the data
     mesh: jax.sharding.Mesh
     process: Process
     predict: Predict
     init: Callable[[], TrainState]
     state: TrainState
     key: jax.Array  # of the noise of training
+    classes: int | None  # that the network is told
+
+    @property
+    def categories(self) -> int:
+        """Counts the categories that the data may have."""
+        return self.config.head.data_categories(self.process.K)
 
 
-def build(config: Config, image: tuple[int, int, int], batch_size: int, steps: int | None = None) -> Parts:
+def build(config: Config, description: Description, batch_size: int, steps: int | None = None) -> Parts:
     """Builds the process, the network and the shape of the state of a config.
 
     Args:
         config: of the run.
-        image: (H, W, C) of the data.
+        description: of the data.
         batch_size: decides how many devices are used.
         steps: take only so many of the steps of the process, evenly spaced; all by default.
 
@@ -49,13 +56,15 @@ def build(config: Config, image: tuple[int, int, int], batch_size: int, steps: i
     mesh = data_mesh(batch_size)
     key_params, key = jax.random.split(jax.random.key(config.train.seed))
     try:
-        process = config.process.build()
-        config.loss.check_process(process)
-        process = process if steps is None else respace(process, even_grid(process.T, steps))
-        predict, init_params = network.split(config, image)
+        whole = config.process.build()
+        config.loss.check_process(whole)
+        config.head.check(whole.K, getattr(config.process, "mask_id", None))
+        process = whole if steps is None else respace(whole, even_grid(whole.T, steps))
+        predict, init_params = network.split(config, description, whole)
+        classes = network.told_classes(config, description)
 
         def init() -> TrainState:
-            return _first_state(config, init_params(key_params))
+            return _first_state(config, whole.T, init_params(key_params))
 
         shapes = jax.eval_shape(init)
     except (ValueError, TypeError) as error:
@@ -63,7 +72,7 @@ def build(config: Config, image: tuple[int, int, int], batch_size: int, steps: i
     process, key = jax.device_put((process, key), replicated(mesh))
     state = jax.tree.map(lambda x: x.update(sharding=replicated(mesh)), shapes)
     predict = network.on_mesh(predict, batched(mesh))
-    return Parts(config, image, mesh, process, predict, init, state, key)
+    return Parts(config, description, mesh, process, predict, init, state, key, classes)
 
 
 def _check(config: Config) -> None:
@@ -83,12 +92,13 @@ def start(parts: Parts) -> Parts:
 
 def start_from(parts: Parts, params: Params) -> Parts:
     """Returns the parts with the state before the first step of a run that starts from these parameters."""
-    state = jax.device_put(_first_state(parts.config, params), replicated(parts.mesh))
+    first = _first_state(parts.config, parts.process.T, params)
+    state = jax.device_put(first, replicated(parts.mesh))
     return dataclasses.replace(parts, state=state)
 
 
-def _first_state(config: Config, params: Params) -> TrainState:
-    history = config.timesteps.start(config.process.steps)
+def _first_state(config: Config, T: int, params: Params) -> TrainState:
+    history = config.timesteps.start(T)
     return init_state(params, config.optimizer.build(), history)
 
 

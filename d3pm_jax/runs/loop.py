@@ -5,15 +5,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import jax
 
 from d3pm_jax import data
-from d3pm_jax.config import Config
+from d3pm_jax.config import Config, Data
 from d3pm_jax.runs import build, checkpoint, metrics, presampled
 from d3pm_jax.runs.devices import batched
 from d3pm_jax.runs.outputs import Outputs
-from d3pm_jax.runs.workdir import CHECKPOINTS, claim
+from d3pm_jax.runs.workdir import CHECKPOINTS, NUM_EXAMPLES, claim, write_data
 from d3pm_jax.training.step import StepNoise, make_step
 
 
@@ -31,16 +32,26 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
-    source = data.open_split(config.data.name, config.data.train_split, config.data.dir)
-    parts = build.build(config, source[0]["image"].shape, config.train.batch_size)
+    source, description = config.data.open("train"), config.data.describe()
+    parts = build.build(config, description, config.train.batch_size)
+    examples, _ = data.read_all(config.data.open("test"), parts.categories, NUM_EXAMPLES)
     noise_of = _drawn if config.train.noise is None else presampled.open_for(parts, Path(config.train.noise))
     claim(config, workdir, resume)
+    write_data(workdir, description, examples)
     begun = checkpoint.steps(workdir / CHECKPOINTS)
     parts = build.restore(workdir, parts) if begun else build.start(parts)
     start = int(parts.state.step)
-    batches = data.train_batches(source, config.train.batch_size, config.train.seed, config.num_levels, start)
+    batches = _batches(config, source, parts.categories, start)
     with metrics.Writer(workdir, start) as writer, _stop_signals() as stop:
         return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer), stop)
+
+
+def _batches(config: Config, source: data.Source, categories: int, start: int) -> Iterator[dict[str, Any]]:
+    """Makes the batches of a run from step `start` on."""
+    changes = type(config.data).random_map is not Data.random_map
+    random_map = config.data.random_map if changes else None
+    train = config.train
+    return data.train_batches(source, train.batch_size, train.seed, categories, start, random_map)
 
 
 def _drawn(step: int) -> None:
@@ -59,8 +70,8 @@ def _loop(
     update = make_step(config.loss, config.timesteps, rule, parts.predict, config.train.ema_decay, sharding)
     with outputs.terminal.shown():
         for step in range(int(state.step) + 1, config.train.steps + 1):
-            x0, noise = jax.device_put((next(batches)["image"], noise_of(step - 1)), sharding)
-            state, row = update(state, parts.process, x0, parts.key, noise)
+            batch, noise = jax.device_put((next(batches), noise_of(step - 1)), sharding)
+            state, row = update(state, parts.process, batch, parts.key, noise)
             outputs.add(step, row)
             stopping = bool(stop)  # a signal since then is seen after the next step, or too late to matter
             outputs.write(step, state, stopping)

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
+import jax
 
 from d3pm_jax import show
-from d3pm_jax.config import Config
 from d3pm_jax.runs import checkpoint
 from d3pm_jax.runs.build import Parts
 from d3pm_jax.runs.metrics import Window, Writer
@@ -15,7 +14,7 @@ from d3pm_jax.runs.workdir import CHECKPOINTS
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.training.step import Metrics
 
-SAMPLES = 64  # images in a picture of samples
+SAMPLES = 64  # in a picture of samples
 
 
 class Outputs:
@@ -30,7 +29,8 @@ class Outputs:
     def __init__(self, parts: Parts, workdir: Path, writer: Writer):
         first = int(parts.state.step)
         self.terminal = Terminal(first, parts.config.train.steps)
-        self._config, self._workdir, self._writer = parts.config, workdir, writer
+        self._config, self._description = parts.config, parts.description
+        self._workdir, self._writer = workdir, writer
         self._sampler, self._window = make_sampler(parts, SAMPLES), Window(parts.process.T)
         self._saved = first if checkpoint.steps(workdir / CHECKPOINTS) else None
 
@@ -53,8 +53,10 @@ class Outputs:
             self._writer.write(step, means)
             self.terminal.metrics(step, means)
         if draws:
-            images, _ = self._sampler(state.ema, SAMPLES, config.seed)
-            self.terminal.say(f"samples: {_picture(images, self._config, self._workdir, step)}")
+            samples, _ = self._sampler(state.ema, SAMPLES, jax.random.key(config.seed))
+            path = self._workdir / "samples" / f"step_{step:07d}"
+            path.parent.mkdir(exist_ok=True)
+            self.terminal.say(f"samples: {show.save_examples(path, samples, self._description)}")
             self._window.restart()
         if stopping or saves:
             checkpoint.save(self._workdir / CHECKPOINTS, step, state, config.keep_checkpoints)
@@ -65,11 +67,3 @@ class Outputs:
 def _due(step: int, every: int) -> bool:
     """Tells whether something that happens every so many steps, or with 0 never, happens after this one."""
     return every > 0 and step % every == 0
-
-
-def _picture(images: np.ndarray, config: Config, workdir: Path, step: int) -> Path:
-    """Writes the samples of a step, and says where."""
-    path = workdir / "samples" / f"step_{step:07d}.png"
-    path.parent.mkdir(exist_ok=True)
-    show.save_grid(path, show.to_rgb(images, config.num_levels), columns=round(SAMPLES**0.5))
-    return path

@@ -1,7 +1,7 @@
 """Keeps the noise that a run draws at every step in an ArrayRecord file that other programs can read too.
 
 Record 0 is a JSON header. Record i + 1 is the noise of the step after i updates, little-endian: t int32 [B],
-p_t float32 [B], the probability of each t, and u float32 [B, H, W, C].
+p_t float32 [B], the probability of each t, and u float32 [B, *S]. In the header "image" is *S of any data.
 """
 
 import json
@@ -43,8 +43,8 @@ def describe(parts: Parts) -> dict[str, Any]:
         raise UserError("JAX_ENABLE_X64 is on, and noise files hold float32: unset it")
     return {
         "batch_size": config.train.batch_size,
-        "image": list(parts.image),
-        "T": config.process.steps,
+        "image": list(parts.description.shape),
+        "T": parts.process.T,
         "seed": config.train.seed,
         "timesteps": config_io.to_json(config.timesteps),
     }
@@ -80,9 +80,9 @@ def write(parts: Parts, steps: int, path: Path) -> None:
 def _record(parts: Parts, i: int) -> bytes:
     """Gives the bytes of the noise of the step after i updates."""
     config = parts.config
-    shape = (config.train.batch_size, *parts.image)
+    shape = (config.train.batch_size, *parts.description.shape)
     noise = draw_noise(
-        config.timesteps, parts.key, np.int32(i), None, shape, config.process.steps, batched(parts.mesh)
+        config.timesteps, parts.key, np.int32(i), None, shape, parts.process.T, batched(parts.mesh)
     )
     t, p_t, u = jax.device_get(noise)
     return b"".join((t.astype("<i4").tobytes(), p_t.astype("<f4").tobytes(), u.astype("<f4").tobytes()))
@@ -120,7 +120,7 @@ def open_for(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
             f"noise file {path} has {header['steps']} steps, train.steps is {parts.config.train.steps}: "
             f"presample more, or lower train.steps"
         )
-    return lambda i: _noise(reader, path, i, (expected["batch_size"], *parts.image))
+    return lambda i: _noise(reader, path, i, (expected["batch_size"], *parts.description.shape))
 
 
 def _noise(reader: Any, path: Path, i: int, shape: tuple[int, ...]) -> StepNoise:

@@ -5,20 +5,22 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax import sampling
+from d3pm_jax.config.objective import first_step
 from d3pm_jax.errors import UserError
 from d3pm_jax.posteriors import p_logits
 from d3pm_jax.runs.build import Parts
 from d3pm_jax.sampling.noise import SAMPLING
 from d3pm_jax.types import Params
 
-Sampler = Callable[[Params, int, int], tuple[np.ndarray, np.ndarray]]
+Sampler = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> Sampler:
-    """Makes (params, n, seed) -> samples; sample i depends on params and seed, not on n or batch_size.
+    """Makes (params, n, key, label=None) -> samples; sample i depends on params, key and label alone.
 
     Args:
         parts: of the run.
@@ -26,26 +28,47 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
         record: the t whose x_t to return as well.
 
     Returns:
-        The function. It gives x_0 [n, H, W, C] and x_t [R, n, H, W, C], int32, and raises a UserError
-        when the network gave NaN.
+        The function. It gives x_0 [n, *S] and x_t [R, n, *S], int32, and raises a UserError when the
+        network gave NaN. Of a network that is told classes, sample i is of class `label`, or i modulo the
+        number of classes.
     """
     devices = parts.mesh.size
     size = max(1, batch_size // devices) * devices
 
     @jax.jit
-    def chain(params: Params, process: Any, key: jax.Array, start: jax.Array) -> sampling.Chain:
-        denoise = partial(parts.predict, params)
-        reverse = partial(p_logits, first_step=parts.config.loss.first_step)
-        return sampling.sample(key, denoise, process, (size, *parts.image), start, record, reverse)
+    def chain(params: Params, process: Any, key: jax.Array, start: jax.Array, label: Any) -> sampling.Chain:
+        denoise = partial(parts.predict, params, label=label)
+        reverse = partial(p_logits, first_step=first_step(parts.config.loss))
+        shape = (size, *parts.description.shape)
+        return sampling.sample(key, denoise, process, shape, start, record, reverse)
 
-    def draw(params: Params, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        key = jax.random.fold_in(jax.random.key(seed), SAMPLING)
-        starts = map(jax.numpy.asarray, range(0, n, size))
-        batches = [_finite(chain(params, parts.process, key, start)) for start in starts]
+    def draw(
+        params: Params, n: int, key: jax.Array, label: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        key, batches = jax.random.fold_in(key, SAMPLING), []
+        for start in range(0, n, size):
+            labels = _labels(parts, np.arange(start, start + size), label)
+            batches.append(_finite(chain(params, parts.process, key, jnp.asarray(start), labels)))
         x0 = np.concatenate([b.x0 for b in batches])
         return x0[:n], np.concatenate([b.states for b in batches], axis=1)[:, :n]
 
     return draw
+
+
+def _labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | None:
+    """Returns the labels of samples of these numbers, int32.
+
+    Raises:
+        UserError: a label is asked for that the network is not told, or that there is not.
+    """
+    classes = parts.classes
+    if label is not None and classes is None:
+        raise UserError(f"label = {label}: the network of this run is told no classes; set model.classes")
+    if classes is None:
+        return None
+    if label is not None and not 0 <= label < classes:
+        raise UserError(f"label = {label}: it must be in 0..{classes - 1}")
+    return (index % classes if label is None else np.full_like(index, label)).astype(np.int32)
 
 
 def _finite(chain: sampling.Chain) -> sampling.Chain:

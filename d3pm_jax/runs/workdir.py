@@ -1,20 +1,30 @@
 """Says what is in the folder of a run, and whose it is."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
 
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
+from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.files import write_text
+from d3pm_jax.files import replacing, write_text
 from d3pm_jax.runs import checkpoint
 
 CONFIG = "config.json"
+OWN = "config.py"  # a copy of the file that defines the parts of the user's own, if there are any
+DESCRIPTION = "description.json"
+EXAMPLES = "examples.npy"
+NUM_EXAMPLES = 64  # of the test split
 CHECKPOINTS = "checkpoints"
 
-# Fields that do not change what a step computes; they may change when a run is resumed.
+# Fields that do not change what a step computes; they may change when a run is resumed, as `Data.places`.
 MAY_CHANGE = (
-    "data.dir",
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.log_every",
@@ -24,11 +34,16 @@ MAY_CHANGE = (
 )
 
 
-def read_config(workdir: Path) -> Config:
+def read_config(workdir: Path, own: Path | Config | None = None) -> Config:
     """Reads the config of the run in a workdir.
 
+    Args:
+        workdir: the folder.
+        own: the file that defines the parts of the user's own, or a config that has them, if there are any.
+            Their copy in the folder is never run.
+
     Raises:
-        UserError: there is no run, or its config cannot be read.
+        UserError: there is no run, its config cannot be read, or it needs a file that is not given.
     """
     path = workdir / CONFIG
     if not path.is_file():
@@ -39,11 +54,73 @@ def read_config(workdir: Path) -> Config:
         raise UserError(
             f"{path} is not JSON ({error}): restore it, or start again in a new workdir"
         ) from error
-    return config_io.from_json(tree)
+    names = config_io.own_names(tree)
+    if names and own is None:
+        raise UserError(
+            f"the run in {workdir} has parts of its own, {', '.join(names)}: pass the file that defines "
+            f"them, as in --config {workdir / OWN}"
+        )
+    return config_io.from_json(tree, _own_module(workdir, own) if names and own else None)
+
+
+def _own_module(workdir: Path, own: Path | Config) -> ModuleType:
+    """Returns the user's own parts, if their file is the one that the run was made with."""
+    copy, file = workdir / OWN, config_io.own_file(own) if isinstance(own, Config) else own
+    if file and file.is_file() and copy.is_file() and file.read_bytes() != copy.read_bytes():
+        raise UserError(
+            f"{file} is not what this run was made with: it differs from {copy}; pass --config {copy}, "
+            "or start in a new workdir"
+        )
+    return config_io.own_module(own) if isinstance(own, Config) else config_io.load(own)
+
+
+def read_description(workdir: Path) -> Description | None:
+    """Reads what the data of a run is; None in a run of before it was kept.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = workdir / DESCRIPTION
+    if not path.is_file():
+        return None
+    try:
+        return description_from_json(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): restore it") from error
+
+
+def description_from_json(tree: dict[str, Any]) -> Description:
+    """Returns the description that `dataclasses.asdict` made JSON of."""
+    return Description(**{k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()})
+
+
+def write_data(workdir: Path, description: Description, examples: np.ndarray) -> None:
+    """Writes what the data is, and some test examples [N, *S]."""
+    write_text(workdir / DESCRIPTION, json.dumps(dataclasses.asdict(description), indent=2))
+    with replacing(workdir / EXAMPLES) as partial, partial.open("wb") as file:
+        np.save(file, examples)
+
+
+def read_examples(workdir: Path) -> np.ndarray:
+    """Reads the test examples that the run keeps, int32 [N, *S].
+
+    Raises:
+        UserError: it keeps none, or the file is damaged.
+    """
+    path = workdir / EXAMPLES
+    try:
+        return np.load(path)
+    except (OSError, ValueError) as error:
+        cure = "resume the run with its data, which writes it again"
+        raise UserError(f"{path} cannot be read ({error}): {cure}") from error
 
 
 def write_config(workdir: Path, config: Config) -> None:
-    """Writes the config, for `read_config`."""
+    """Writes the config, for `read_config`, and a copy of the file of the user's own parts."""
+    own = config_io.own_file(config)
+    if own is not None and own.resolve() != (workdir / OWN).resolve():
+        with replacing(workdir / OWN) as partial:
+            shutil.copyfile(own, partial)
     write_text(workdir / CONFIG, config_io.dump(config))
 
 
@@ -53,7 +130,8 @@ def check_resume(old: Config, new: Config) -> None:
     Raises:
         UserError: naming the fields that differ.
     """
-    changed = {k: v for k, v in config_io.differences(old, new).items() if k not in MAY_CHANGE}
+    free = {*MAY_CHANGE, *(f"data.{place}" for place in new.data.places)}
+    changed = {k: v for k, v in config_io.differences(old, new).items() if k not in free}
     if changed:
         listed = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
         raise UserError(f"cannot resume with another config ({listed}): undo that, or start in a new workdir")
@@ -73,7 +151,7 @@ def claim(config: Config, workdir: Path, resume: bool) -> None:
     if resume and not (workdir / CONFIG).exists():
         raise UserError(f"{workdir} holds no run to resume: check --workdir, or leave out --resume")
     if resume:
-        check_resume(read_config(workdir), config)
+        check_resume(read_config(workdir, config), config)
     try:
         (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         write_config(workdir, config)

@@ -1,7 +1,7 @@
 """Makes the pure step from one state of a training to the next."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -11,9 +11,8 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from d3pm_jax.losses import mean_over_steps
-from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process
+from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.timesteps import LossHistory
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.types import Params
@@ -23,10 +22,14 @@ from d3pm_jax.types import Params
 class Objective(Protocol):
     """Says what is minimised, such as `config.HybridLoss`."""
 
+    def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
+        """Draws x_t from uniform noise u."""
+        ...
+
     def terms(
         self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array
     ) -> tuple[Array, Array, Array]:
-        """Returns the loss [] of a batch whose t had the probabilities p_t, its kl and its ce [B, *S]."""
+        """Returns loss / (T p_t), kl and ce of each element [B, *S]; p_t [B]: how likely each t was."""
         ...
 
 
@@ -52,10 +55,11 @@ class StepNoise(NamedTuple):
 
 
 Metrics = dict[str, Array]
-Predict = Callable[..., Array]  # (params, xt, time, key=None) -> logits of x_0
+Batch = Mapping[str, Array]  # "x" int32 [B, *S]; if there are any, "label" int32 [B] and "weight" [B, *S]
+Predict = Callable[..., Array]  # (params, xt, time, key=None, label=None, weight=None) -> logits of x_0
 TrainStep = Callable[
     ..., tuple[TrainState, Metrics]
-]  # (state, process, x0, key, noise=None) -> (state, metrics)
+]  # (state, process, batch, key, noise=None) -> (state, metrics)
 
 
 @partial(jax.jit, static_argnames=("timesteps", "shape", "T", "sharding"))
@@ -96,14 +100,16 @@ def make_step(
     """Makes the step (state, process, batch, key, noise=None) -> (state, metrics), in the memory of state.
 
     All randomness comes from fold_in(key, step), so a restart repeats it. Noise that is not passed is drawn
-    by a program of its own, so that passing what `draw_noise` gives changes no bit. Metrics: the loss, the
-    means of kl and ce over t in nats per element, and the norm of the gradient before clipping.
+    by a program of its own, so that passing what `draw_noise` gives changes no bit. The loss is
+    sum(weight loss) / sum(weight) over the batch, weight 1 where it has none. Metrics: the loss, the means
+    of kl and ce over t in nats per element, and the norm of the gradient before clipping.
 
     Args:
         objective: what is minimised.
         timesteps: which t to train on.
         optimizer: the update rule.
-        predict: the network, (params, xt, time, key) -> logits of x_0 [B, *S, K], with dropout for a key.
+        predict: the network, (params, xt, time, key, label, weight) -> logits of x_0 [B, *S, K], with dropout
+            for a key; the last two are passed where a batch has them.
         ema_decay: of the averaged parameters.
         sharding: of the batch and the noise, where they are spread over devices.
     """
@@ -111,9 +117,9 @@ def make_step(
     loss = partial(_loss, objective, predict)
 
     @partial(jax.jit, donate_argnums=0)
-    def update(state: TrainState, process: Process, x0: Array, noise: StepNoise, key: Key[Array, ""]):
+    def update(state: TrainState, process: Process, batch: Batch, noise: StepNoise, key: Key[Array, ""]):
         key_dropout = _keys(key, state.step)[2]
-        grads, (metrics, kl) = jax.grad(loss, has_aux=True)(state.params, process, x0, noise, key_dropout)
+        grads, (metrics, kl) = jax.grad(loss, has_aux=True)(state.params, process, batch, noise, key_dropout)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1.0 - _decay(ema_decay, state.step))
@@ -123,11 +129,12 @@ def make_step(
         return dataclasses.replace(state, step=state.step + 1, **after), metrics
 
     def step(
-        state: TrainState, process: Process, x0: Array, key: Key[Array, ""], noise: StepNoise | None = None
+        state: TrainState, process: Process, batch: Batch, key: Key[Array, ""], noise: StepNoise | None = None
     ) -> tuple[TrainState, Metrics]:
         if noise is None:
-            noise = draw_noise(timesteps, key, state.step, state.history, x0.shape, process.T, sharding)
-        return update(state, process, x0, noise, key)
+            shape = batch["x"].shape
+            noise = draw_noise(timesteps, key, state.step, state.history, shape, process.T, sharding)
+        return update(state, process, batch, noise, key)
 
     return step
 
@@ -137,17 +144,30 @@ def _loss(
     predict: Predict,
     params: Params,
     process: Process,
-    x0: Array,
+    batch: Batch,
     noise: StepNoise,
     key: Key[Array, ""],
 ) -> tuple[Array, tuple[Metrics, Array]]:
     """Returns the loss, and what is reported of it: means over t, and the kl [B] of each example."""
-    t, p_t, u = noise
-    xt = q_sample(process, x0, t, u)
-    logits = predict(params, xt, process.time[t], key)
+    (t, p_t, u), x0, weight = noise, batch["x"], batch.get("weight")
+    xt = objective.draw(process, x0, t, u)
+    more = {name: batch[name] for name in ("label", "weight") if name in batch}
+    logits = predict(params, xt, process.time[t], key, **more)
     loss, kl, ce = objective.terms(process, logits, x0, xt, t, p_t)
-    means = {name: mean_over_steps(x, p_t, process.T) for name, x in (("kl", kl), ("ce", ce))}
-    return loss, ({"loss": loss, **means}, kl.reshape(kl.shape[0], -1).sum(axis=1))
+    per_step = expand_trailing((1 / process.T) / p_t, x0.shape)
+    means = {"loss": loss, "kl": kl * per_step, "ce": ce * per_step}
+    means = {name: _mean(x, weight) for name, x in means.items()}
+    return means["loss"], (means, _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1))
+
+
+def _weighted(x: Array, weight: Array | None) -> Array:
+    """Returns weight x, and 0 where the weight is 0, whatever x is."""
+    return x if weight is None else jnp.where(weight > 0, weight * x, 0.0)
+
+
+def _mean(x: Array, weight: Array | None) -> Array:
+    """sum(weight x) / sum(weight) over all elements of a batch."""
+    return jnp.mean(x) if weight is None else jnp.sum(_weighted(x, weight)) / jnp.sum(weight)
 
 
 def _keys(key: Key[Array, ""], step: ArrayLike) -> Key[Array, " 3"]:

@@ -44,7 +44,7 @@ def trained(tmp_path_factory, data_dir):
 
 def restored(workdir, step):
     """The parts of a run at a checkpoint."""
-    return build.restore(workdir, build.build(read_config(workdir), (8, 8, 1), 16), step)
+    return build.restore(workdir, build.build(read_config(workdir), tiny.DIGITS, 16), step)
 
 
 def weights(workdir, step):
@@ -164,13 +164,13 @@ def test_checkpoints_without_a_config_are_not_taken_over(trained, tmp_path, data
     assert "holds a run already" in error(capsys, *train_args(tmp_path, data_dir))
 
 
-def test_a_part_that_could_not_be_read_back_is_refused(tmp_path, data_dir, capsys):
+def test_a_part_that_is_no_dataclass_is_refused(tmp_path, capsys):
     source = Path(CONFIG).read_text().replace("get_config", "base")
     source += "class Gaussian(Uniform): pass\nimport dataclasses\ndef get_config():\n    c = base()\n"
     source += "    return dataclasses.replace(c, process=Gaussian(17, 10, c.process.beta))\n"
     (tmp_path / "own.py").write_text(source)
     message = error(capsys, "train", tmp_path / "own.py", "--workdir", tmp_path / "w")
-    assert "not from d3pm_jax.config" in message
+    assert "class Gaussian is not a dataclass: put @dataclasses.dataclass(frozen=True) on it" in message
 
 
 def test_a_run_is_never_overwritten_or_mixed(trained, data_dir, capsys):

@@ -35,7 +35,7 @@ def old(tmp_path_factory, data_dir):
     base = tiny.get_config()
     model = UNet(ch=4, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), groups=1)
     config = dataclasses.replace(base, model=model, data=dataclasses.replace(base.data, dir=data_dir))
-    parts = build.build(config, (8, 8, 1), 16)
+    parts = build.build(config, tiny.DIGITS, 16)
     rng = np.random.default_rng(0)
     one, two = (
         jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.1, x.dtype), parts.state.params)
@@ -58,7 +58,7 @@ def same(a, b):
 
 
 def first_state(workdir):
-    parts = build.build(read_config(workdir), (8, 8, 1), 16)
+    parts = build.build(read_config(workdir), tiny.DIGITS, 16)
     return build.restore(workdir, parts, 0).state
 
 

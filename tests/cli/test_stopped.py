@@ -10,6 +10,7 @@ import pytest
 
 from d3pm_jax.runs import build, checkpoint, metrics
 from d3pm_jax.runs.workdir import read_config
+from tests import tiny
 from tests.cli.commands import D3PM, status, train_args
 
 pytestmark = pytest.mark.slow
@@ -31,7 +32,7 @@ def trained(tmp_path_factory, data_dir):
 
 
 def weights(workdir):
-    parts = build.build(read_config(workdir), (8, 8, 1), 16)
+    parts = build.build(read_config(workdir), tiny.DIGITS, 16)
     return [np.asarray(x) for x in jax.tree.leaves(build.restore(workdir, parts, 20).state)]
 
 

@@ -59,7 +59,7 @@ def take(source, number, **kwargs):
 
 def rows(batches):
     """Every image of some batches, as bytes."""
-    return [image.tobytes() for batch in batches for image in batch["image"]]
+    return [image.tobytes() for batch in batches for image in batch["x"]]
 
 
 def assert_same(batches, others):
@@ -89,7 +89,7 @@ def test_digits_are_those_of_scikit_learn_in_its_order(data_dir):
     images = images.reshape(-1, 8, 8, 1)
     for split, part in {"train": slice(0, 1500), "test": slice(1500, 1797)}.items():
         source = open_split("digits", split, data_dir)
-        assert source[0]["image"].dtype == np.uint8
+        assert source[0]["x"].dtype == np.uint8
         got_images, got_labels = read_all(source, 17)
         assert got_images.dtype == got_labels.dtype == np.int32
         np.testing.assert_array_equal(got_images, images[part])
@@ -115,8 +115,8 @@ def test_default_directory_is_that_of_tfds(tmp_path, monkeypatch):
 def test_slices_and_indices(train, data_dir):
     part = open_split("digits", "train[10:20]", data_dir)
     assert len(part) == 10
-    np.testing.assert_array_equal(part[0]["image"], train[10]["image"])
-    np.testing.assert_array_equal(train[-1]["image"], train[1499]["image"])
+    np.testing.assert_array_equal(part[0]["x"], train[10]["x"])
+    np.testing.assert_array_equal(train[-1]["x"], train[1499]["x"])
     with pytest.raises(IndexError):
         train[1500]
 
@@ -129,11 +129,11 @@ def test_read_all_limit(train):
 
 
 def test_records_without_label():
-    source = [{"image": np.full((2, 2, 1), i, np.uint8)} for i in range(4)]
+    source = [{"x": np.full((2, 2, 1), i, np.uint8)} for i in range(4)]
     images, labels = read_all(source, 4)
     assert labels is None
     np.testing.assert_array_equal(images[:, 0, 0, 0], range(4))
-    assert take(source, 1, batch_size=2)[0].keys() == {"image"}
+    assert take(source, 1, batch_size=2)[0].keys() == {"x"}
 
 
 @needs_mnist
@@ -147,7 +147,7 @@ def test_mnist(capfd):
     np.testing.assert_array_equal(np.bincount(labels), counts)
     assert round(images.mean() / 255, 5) == 0.13251
     (batch,) = take(train, 1, num_categories=256)
-    assert batch["image"].shape == (100, 28, 28, 1)
+    assert batch["x"].shape == (100, 28, 28, 1)
     assert capfd.readouterr() == ("", "")
 
 
@@ -155,11 +155,11 @@ def test_mnist(capfd):
 
 
 def test_batches_are_int32_and_keep_image_and_label_together(train):
-    label_of = {train[i]["image"].tobytes(): train[i]["label"] for i in range(len(train))}
+    label_of = {train[i]["x"].tobytes(): train[i]["label"] for i in range(len(train))}
     for batch in take(train, 3):
-        assert batch["image"].dtype == batch["label"].dtype == np.int32
-        assert batch["image"].shape == (100, 8, 8, 1)
-        expected = [label_of[image.astype(np.uint8).tobytes()] for image in batch["image"]]
+        assert batch["x"].dtype == batch["label"].dtype == np.int32
+        assert batch["x"].shape == (100, 8, 8, 1)
+        expected = [label_of[image.astype(np.uint8).tobytes()] for image in batch["x"]]
         np.testing.assert_array_equal(batch["label"], expected)
 
 
@@ -180,7 +180,7 @@ def test_seed_changes_the_order(train):
 
 
 def test_every_epoch_has_every_image_once_in_an_order_of_its_own(train):
-    everything = Counter(rows([{"image": read_all(train, 17)[0]}]))
+    everything = Counter(rows([{"x": read_all(train, 17)[0]}]))
     first, second = (rows(take(train, 15, start=start)) for start in (0, 15))
     assert Counter(first) == Counter(second) == everything
     assert first != second
@@ -188,7 +188,7 @@ def test_every_epoch_has_every_image_once_in_an_order_of_its_own(train):
 
 def test_batches_span_epochs_without_loss(train):
     """15 batches of 400 are exactly 4 epochs."""
-    everything = Counter(rows([{"image": read_all(train, 17)[0]}]))
+    everything = Counter(rows([{"x": read_all(train, 17)[0]}]))
     assert Counter(rows(take(train, 15, batch_size=400))) == Counter(
         {k: 4 * n for k, n in everything.items()}
     )
@@ -223,13 +223,13 @@ def test_values_outside_the_categories(train):
     assert "hold 16" in message
     assert "set K to 17" in message
     assert "set K to" in failure(read_all, train, 10)
-    negative = [{"image": np.full((2, 2, 1), -1, np.int16)}]
+    negative = [{"x": np.full((2, 2, 1), -1, np.int16)}]
     assert "-1" in failure(read_all, negative, 10)
 
 
 def test_floating_point_images_are_refused():
     with pytest.raises(TypeError, match="float64"):
-        read_all([{"image": np.full((2, 2, 1), 0.5)}], 10)
+        read_all([{"x": np.full((2, 2, 1), 0.5)}], 10)
 
 
 def test_batch_larger_than_the_split(train):

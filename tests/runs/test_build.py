@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from d3pm_jax import config as configs
+from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs.build import build, start
 from d3pm_jax.training.step import make_step
 from tests import tiny
+from tests.tiny import DIGITS
 
 
 @pytest.mark.parametrize(
@@ -24,14 +26,14 @@ from tests import tiny
 def test_every_network_and_head_trains_and_stays_float32_outside_the_network(model, head):
     model = dataclasses.replace(model, ch=4, ch_mult=(1,), num_res_blocks=1, groups=1)
     config = dataclasses.replace(tiny.get_config(), model=model, head=head)
-    parts = start(build(config, (4, 4, 1), 4))
+    parts = start(build(config, Description((4, 4, 1), 17, 10, "image"), 4))
     step = make_step(
         config.loss, config.timesteps, config.optimizer.build(), parts.predict, config.train.ema_decay
     )
     before = jax.tree.map(np.array, parts.state.params)
     x0, state = jnp.full((4, 4, 4, 1), 3, jnp.int32), parts.state
     for _ in range(2):
-        state, metrics = step(state, parts.process, x0, parts.key)
+        state, metrics = step(state, parts.process, {"x": x0}, parts.key)
         assert np.isfinite(metrics["loss"])
     floats = [x for x in jax.tree.leaves((state, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert {x.dtype for x in floats} == {np.dtype("float32")}
@@ -46,4 +48,4 @@ def test_every_network_and_head_trains_and_stays_float32_outside_the_network(mod
 def test_a_score_net_gives_logits_only():
     config = dataclasses.replace(tiny.get_config(), model=configs.ScoreNet(), head=configs.LogisticHead())
     with pytest.raises(UserError, match=r"the head needs 2 outputs, ScoreNet gives K = 17 logits: use Head"):
-        build(config, (8, 8, 1), 4)
+        build(config, DIGITS, 4)

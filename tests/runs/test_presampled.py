@@ -10,6 +10,7 @@ from array_record.python import array_record_module
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
+from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import build as run_build
 from d3pm_jax.runs import checkpoint, loop, network, presampled
@@ -33,7 +34,7 @@ def build(steps=STEPS, image=SHAPE[1:], **changes):
     base = tiny.get_config()
     train = dataclasses.replace(base.train, steps=steps, **changes.pop("train", {}))
     config = dataclasses.replace(base, train=train, **changes)
-    return run_build.build(config, image, config.train.batch_size)
+    return run_build.build(config, Description(image, 17, 10, "image"), config.train.batch_size)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def data_dir(tmp_path_factory):
 
 
 def state_of(workdir, step):
-    parts = run_build.build(read_config(workdir), SHAPE[1:], SHAPE[0])
+    parts = run_build.build(read_config(workdir), tiny.DIGITS, SHAPE[0])
     return [np.asarray(x) for x in jax.tree.leaves(run_build.restore(workdir, parts, step).state)]
 
 
@@ -129,7 +130,7 @@ def test_noise_that_is_passed_is_used():
         noise = step_module.StepNoise(
             np.full(16, 10, np.int32), np.full(16, 0.1, np.float32), np.full(SHAPE, u, np.float32)
         )
-        found.append(float(step(state, parts.process, x0, parts.key, noise)[1]["kl"]))
+        found.append(float(step(state, parts.process, {"x": x0}, parts.key, noise)[1]["kl"]))
     assert found[0] != found[1]
 
 

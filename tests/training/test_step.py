@@ -51,7 +51,7 @@ def test_steps_follow_the_formulas():
         w = w - lr * (adam + 0.3 * w * [1, 1, 0])
         decay = min(0.15, (1 + i) / (10 + i))
         ema = decay * ema + (1 - decay) * w
-        state, metrics = step(state, process, x0, key)
+        state, metrics = step(state, process, {"x": x0}, key)
         np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-6)
         np.testing.assert_allclose(metrics["loss"], metrics["kl"] + 0.001 * metrics["ce"], rtol=1e-12)
         np.testing.assert_allclose(flat(state.params), w, rtol=1e-5)
@@ -97,7 +97,7 @@ def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
     state = init_state(jnp.asarray(W0, jnp.float32), optimizer, spec.start(T))
     for i in range(4):
         before, w = jax.device_get((state.history, state.params))
-        state, metrics = step(state, process, x0, key)
+        state, metrics = step(state, process, {"x": x0}, key)
         if i == 1:
             checkpoint.save(tmp_path, 2, state, keep=1)
         key_t, key_q, _ = jax.random.split(jax.random.fold_in(key, i), 3)
@@ -115,6 +115,6 @@ def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
     assert len(np.unique(state.history.mean_square)) == 4
     again = checkpoint.restore(tmp_path, 2, state)
     for _ in range(2):
-        again, _ = step(again, process, x0, key)
+        again, _ = step(again, process, {"x": x0}, key)
     for a, b in zip(bits(again), bits(state), strict=True):
         np.testing.assert_array_equal(a, b)

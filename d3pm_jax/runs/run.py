@@ -1,0 +1,134 @@
+"""Trains and opens runs from Python: what the commands do, without a shell."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from d3pm_jax import data, losses
+from d3pm_jax.config import Config
+from d3pm_jax.config.objective import first_step
+from d3pm_jax.evaluation.bound import evaluate_bound, summary
+from d3pm_jax.processes import Process
+from d3pm_jax.runs import build, loop, workdir
+from d3pm_jax.runs.devices import batched, use_all_cores
+from d3pm_jax.runs.samples import make_sampler
+from d3pm_jax.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Holds a run at a checkpoint."""
+
+    folder: Path
+    parts: build.Parts
+
+    @property
+    def config(self) -> Config:
+        """Returns the config of the run."""
+        return self.parts.config
+
+    @property
+    def process(self) -> Process:
+        """Returns the forward process, respaced where fewer steps were asked for."""
+        return self.parts.process
+
+    @property
+    def params(self) -> Params:
+        """Returns the averaged parameters, which samples and bounds are of."""
+        return self.parts.state.ema
+
+    @property
+    def step(self) -> int:
+        """Returns how many updates the parameters have seen."""
+        return int(self.parts.state.step)
+
+    def predict(self, xt: Any, t: Any, label: Any = None) -> jax.Array:
+        """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time."""
+        return self.parts.predict(self.params, xt, t, label=label)
+
+    def sample(
+        self,
+        key: jax.Array,
+        n: int,
+        label: int | None = None,
+        batch_size: int = 128,
+        record: Sequence[int] = (),
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws n samples; see `samples.make_sampler`.
+
+        Returns:
+            x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t.
+        """
+        return make_sampler(self.parts, min(batch_size, n), record)(self.params, n, key, label)
+
+    def evaluate(self, limit: int | None = None, batch_size: int = 128, seed: int = 0) -> dict[str, Any]:
+        """Computes the bound on the test split, and its parts, in bits/dim: `evaluation.bound.summary`."""
+        x0, labels = data.read_all(self.config.data.open("test"), self.parts.categories, limit)
+        return self.evaluate_on(x0, labels, batch_size, seed)
+
+    def evaluate_on(
+        self, x0: np.ndarray, labels: np.ndarray | None = None, batch_size: int = 128, seed: int = 0
+    ) -> dict[str, Any]:
+        """Computes the bound on examples [N, *S]."""
+        term = partial(losses.posterior_kl, first_step=first_step(self.config.loss))
+        told = None if self.parts.classes is None else labels
+        place = batched(self.parts.mesh)
+        bound = evaluate_bound(
+            self.parts.predict, self.params, self.process, x0, batch_size, seed, term, place, told
+        )
+        result = summary(bound, D=x0[0].size)
+        result |= {"step": self.step, "examples": len(x0), "seed": seed}
+        return result | {"times": np.asarray(self.process.time[1:]).tolist()}
+
+
+def train(config: Config, folder: Path | str, resume: bool = False) -> Run:
+    """Trains a config, or goes on with the run in a folder, and opens it at its end.
+
+    An interrupt is taken after the step that runs: it is saved, and the run of that step is returned.
+
+    Args:
+        config: of the run; when resuming it must be that of the run, but for `workdir.MAY_CHANGE`.
+        folder: where everything is written.
+        resume: go on with the run in the folder.
+
+    Raises:
+        UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
+    """
+    use_all_cores(config.train.batch_size)
+    loop.train(config, Path(folder), resume)
+    return open_run(folder, config)
+
+
+def open_run(
+    folder: Path | str,
+    config: Config | Path | str | None = None,
+    step: int | None = None,
+    steps: int | None = None,
+    batch_size: int = 128,
+) -> Run:
+    """Opens the run in a folder at a checkpoint; its data is not needed.
+
+    Args:
+        folder: the workdir of a training.
+        config: for a run with parts of your own, the file that defines them, or the config itself.
+        step: which checkpoint; the last by default.
+        steps: take only so many of the steps of the process, evenly spaced.
+        batch_size: decides how many devices are used.
+
+    Raises:
+        UserError: there is no such run or checkpoint, or it needs a config.
+    """
+    folder, own = Path(folder), Path(config) if isinstance(config, str) else config
+    found = workdir.read_config(folder, own)
+    if isinstance(own, Config):
+        workdir.check_resume(found, own)
+        found = own
+    use_all_cores(batch_size)
+    description = workdir.read_description(folder) or found.data.describe()
+    parts = build.build(found, description, batch_size, steps)
+    return Run(folder, build.restore(folder, parts, step))
