@@ -47,6 +47,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(f"{args.workdir} holds a run already: pass another --workdir")
     use_all_cores(1)
     description = _description_of(args.file) or config.data.describe()
+    config = build.fill_in(config, description)
     parts = build.build(config, description, 1)
     try:
         params = twin.load(args.file, parts.state.params)

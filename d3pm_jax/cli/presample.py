@@ -36,7 +36,8 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     if args.out is None or args.out.suffix != SUFFIX:
         raise UserError(f"--out {args.out}: the noise file is an ArrayRecord file, name it FILE{SUFFIX}")
     use_all_cores(config.train.batch_size)
-    parts = build.build(config, config.data.describe(), config.train.batch_size)
+    description = config.data.describe()
+    parts = build.build(build.fill_in(config, description), description, config.train.batch_size)
     steps = args.steps or config.train.steps
     presampled.write(parts, steps, args.out)
     size = args.out.stat().st_size / 1e6

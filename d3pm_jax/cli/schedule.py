@@ -9,11 +9,12 @@ from jaxtyping import Array
 
 from d3pm_jax import losses, show
 from d3pm_jax.cli import arguments, overrides
-from d3pm_jax.config import Config
+from d3pm_jax.config import Config, from_data
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.process_effect import effect, half_left, weight
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.processes import Process
+from d3pm_jax.runs.build import fill_in
 
 SHOWN = 100  # steps in the picture
 WEIGHT = "weight in the bound\n[nats per nat of CE]"
@@ -45,6 +46,8 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     config = overrides.from_file(args, rest, "[--out FILE.png]")
     if args.out.suffix != ".png":
         raise UserError(f"--out {args.out}: the picture is a PNG, name it FILE.png")
+    if from_data.needs_data(config):
+        config = fill_in(config, config.data.describe())
     try:
         process = config.process.build()
     except (ValueError, TypeError) as error:

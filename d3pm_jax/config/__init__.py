@@ -5,19 +5,32 @@ A config is a Python file with `get_config() -> Config`. Every field can be over
 `build`.
 """
 
+from d3pm_jax.config import from_data as from_data
 from d3pm_jax.config import io as io
 from d3pm_jax.config.data import Arrays, Data, Digits, Idx, TfdsImages
 from d3pm_jax.config.head import Head, LogisticHead
 from d3pm_jax.config.model import Model, ScoreNet, Spec, UNet
 from d3pm_jax.config.objective import HybridLoss, Objective, StochasticBound, Terms
 from d3pm_jax.config.optimizer import Adam, Optimizer
-from d3pm_jax.config.process import Absorbing, Banded, Gaussian, Process, Uniform
+from d3pm_jax.config.process import (
+    Absorbing,
+    Banded,
+    Dense,
+    FromRate,
+    Gaussian,
+    Marginal,
+    Masked,
+    Process,
+    RandomWalk,
+    Uniform,
+)
 from d3pm_jax.config.run import Config, Train
 from d3pm_jax.config.schedule import (
     Cosine,
     CosineSquared,
     Linear,
     LogLinear,
+    MutualInformation,
     Polynomial,
     Reciprocal,
     Schedule,
@@ -33,7 +46,9 @@ __all__ = [
     "Cosine",
     "CosineSquared",
     "Data",
+    "Dense",
     "Digits",
+    "FromRate",
     "Gaussian",
     "Head",
     "HybridLoss",
@@ -44,11 +59,15 @@ __all__ = [
     "LogLinear",
     "LogisticHead",
     "LowDiscrepancy",
+    "Marginal",
+    "Masked",
     "Model",
+    "MutualInformation",
     "Objective",
     "Optimizer",
     "Polynomial",
     "Process",
+    "RandomWalk",
     "Reciprocal",
     "Schedule",
     "ScoreNet",

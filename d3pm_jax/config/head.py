@@ -1,11 +1,12 @@
 """Describes the heads of a config: how the output of a network becomes logits of x_0."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from jaxtyping import Array
 
 from d3pm_jax import heads
+from d3pm_jax.config.from_data import FromData, known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,8 +15,8 @@ class Head:
 
     residual: bool = True
     """add onehot(x_t)"""
-    forbid: int | Literal["data"] | None = None
-    """a category that the data never contains: an extra mask; "data" is the first above those of the data"""
+    forbid: int | FromData | None = None
+    """a category that the data never contains: an extra mask; "data": the first above those of the data"""
     outputs: ClassVar[int | None] = None
     """what the network gives for each element: None for K logits, or so many numbers; see `models.UNet`"""
 
@@ -37,7 +38,7 @@ class Head:
         Raises:
             ValueError: naming the field.
         """
-        if self.forbid is not None and self.forbid != K - 1:
+        if known(self, "forbid") is not None and self.forbid != K - 1:
             raise ValueError(
                 f"head.forbid = {self.forbid}: only the last category, K - 1 = {K - 1}, can be an extra mask"
             )
@@ -47,7 +48,7 @@ class Head:
             )
 
     def _forbidden(self, logits: Array) -> Array:
-        return logits if self.forbid is None else heads.forbid(logits, int(self.forbid))
+        return logits if self.forbid is None else heads.forbid(logits, known(self, "forbid"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,62 +1,201 @@
 """Describes the forward processes of a config; `d3pm_jax.processes.Process` is what they build."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
 
 from d3pm_jax import processes
+from d3pm_jax.checks import check_num_categories
+from d3pm_jax.config.from_data import FromData, Shares, known
 from d3pm_jax.config.schedule import Schedule
+from d3pm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """Describes the forward process."""
-
-    K: int
-    """number of categories, a mask counted"""
-    steps: int
-    """T"""
-    beta: Schedule
+    """Describes the forward process. Derive from it for one of your own, with any fields."""
 
     def build(self) -> processes.Process:
-        """Builds the process with its tables."""
+        """Builds the process with its tables; K and T are those of what is built.
+
+        Raises:
+            ValueError: a field cannot be used, or is still "data".
+            UserError: a file cannot be used.
+        """
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
-class Uniform(Process):
+class _OfCategories(Process):
+    """Describes a process of K categories."""
+
+    K: int | FromData
+    """number of categories, a mask counted; "data": those of the data, plus a mask that is "data" too"""
+    steps: int
+    """T"""
+    beta: Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform(_OfCategories):
     """Resamples uniformly."""
 
     def build(self) -> processes.Process:
-        return processes.uniform(self.beta.build(self.steps), self.K)
+        K = check_num_categories(known(self, "K"))
+        return processes.uniform(self.beta.resampling(self.steps, np.full(K, 1.0 / K)), K)
 
 
 @dataclasses.dataclass(frozen=True)
-class Absorbing(Process):
+class Absorbing(_OfCategories):
     """Moves to a mask and stays."""
 
-    mask_id: int
-    """which category the mask is; K - 1 for an extra symbol"""
+    mask_id: int | FromData
+    """which category the mask is; K - 1 for an extra symbol, as "data" has it"""
 
     def build(self) -> processes.Process:
-        return processes.absorbing(self.beta.build(self.steps), self.K, self.mask_id)
+        K, mask_id = known(self, "K"), known(self, "mask_id")
+        pi = (np.arange(K) == mask_id).astype(np.float64)
+        return processes.absorbing(self.beta.resampling(self.steps, pi), K, mask_id)
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian(Process):
+class Gaussian(_OfCategories):
     """Moves to near values of ordinal data."""
 
     bands: int | None = None
     """the furthest that one step can move; K - 1 without"""
 
     def build(self) -> processes.Process:
-        return processes.gaussian(self.beta.build(self.steps), self.K, self.bands)
+        return processes.gaussian(self.beta.build(self.steps), known(self, "K"), self.bands)
 
 
 @dataclasses.dataclass(frozen=True)
-class Banded(Process):
+class Banded(_OfCategories):
     """Resamples uniformly, but keeps only moves to near values."""
 
     bands: int
     """the furthest that one step can move"""
 
     def build(self) -> processes.Process:
-        return processes.banded(self.beta.build(self.steps), self.K, self.bands)
+        return processes.banded(self.beta.build(self.steps), known(self, "K"), self.bands)
+
+
+@dataclasses.dataclass(frozen=True)
+class Marginal(Process):
+    """Resamples from a distribution; K is its length."""
+
+    steps: int
+    """T"""
+    beta: Schedule
+    pi: Shares | FromData
+    """K probabilities; "data": how often the training data has each category"""
+
+    def build(self) -> processes.Process:
+        pi = np.array(known(self, "pi"), np.float64)
+        return processes.marginal(self.beta.resampling(self.steps, pi), pi)
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked(Process):
+    """Puts a mask, as one more category, on top of another process; forbid it to the network."""
+
+    inner: Process
+    gamma: Schedule
+    """the probability of being masked at each step of the inner process"""
+
+    def build(self) -> processes.Process:
+        inner = self.inner.build()
+        return processes.masked(inner, self.gamma.build(inner.T))
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense(Process):
+    """Moves by any one-step matrices."""
+
+    file: str
+    """an .npy file, float64 [T, K, K]: row i of matrix t says where step t goes from i"""
+    prior: str | None = None
+    """an .npy file, float64 [K]: where the reverse chain starts; by default the mean row of the product"""
+
+    def build(self) -> processes.Process:
+        Q = _load(self.file, "T", "K", "K")
+        prior = None if self.prior is None else _load(self.prior, "K")
+        with _naming(self.file if self.prior is None else f"{self.file}, {self.prior}"):
+            return processes.dense(Q, prior)
+
+
+@dataclasses.dataclass(frozen=True)
+class _AlongGraph(Process):
+    """Describes a process along the graph of the nearest neighbours of embeddings."""
+
+    file: str
+    """an .npy file [K, d]: where each category lies"""
+    k: int
+    """number of neighbours"""
+    steps: int
+    """T"""
+    beta: Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomWalk(_AlongGraph):
+    """Takes a step to a neighbour with probability beta_t; see `d3pm_jax.knn_graph`."""
+
+    def build(self) -> processes.Process:
+        beta = self.beta.build(self.steps)
+        embeddings = _load(self.file, "K", "d")
+        with _naming(self.file):
+            return processes.random_walk(beta, processes.knn_graph(embeddings, self.k))
+
+
+@dataclasses.dataclass(frozen=True)
+class FromRate(_AlongGraph):
+    """Jumps to neighbours in continuous time, Q_t = exp(s_t speed R); see `d3pm_jax.knn_rate`.
+
+    s_t = -log(1 - beta_t), so that a category left at rate 1 moves in step t with probability beta_t.
+    `MutualInformation` gives the s_t of D3PM appendix A.7, whatever the speed.
+    """
+
+    speed: float = 1.0
+    """how many times faster than one jump per unit of s, on average over categories"""
+
+    def build(self) -> processes.Process:
+        embeddings = _load(self.file, "K", "d")
+        with _naming(self.file):
+            R = self.speed * processes.knn_rate(embeddings, self.k)
+        durations = self.beta.durations(self.steps, R)
+        return processes.from_rate(R, durations)
+
+
+def _load(file: str, *axes: str) -> np.ndarray:
+    """Returns the numbers of an .npy file as float64, mapped into memory where they are float64 already.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    wanted = f"an .npy file of numbers [{', '.join(axes)}], as numpy.save writes it"
+    if not Path(file).is_file():
+        raise UserError(f"no file {file} (from {Path.cwd()}): pass {wanted}")
+    try:
+        x = np.lib.format.open_memmap(file, mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}): pass {wanted}") from error
+    if x.dtype.kind not in "fiu" or x.ndim != len(axes):
+        raise UserError(f"{file} holds {x.dtype} {list(x.shape)}: pass {wanted}")
+    if x.dtype in (np.float16, np.float32) and "d" not in axes:
+        raise UserError(
+            f"{file} holds {x.dtype}: rows must sum to 1 within 1e-9, compute and save it in float64"
+        )
+    return np.asarray(x, np.float64)
+
+
+@contextmanager
+def _naming(file: str) -> Iterator[None]:
+    """Has a ValueError name the file that the numbers come from."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error

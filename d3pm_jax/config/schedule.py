@@ -5,15 +5,32 @@ import dataclasses
 import numpy as np
 
 from d3pm_jax import schedules
+from d3pm_jax.config.from_data import FromData, Shares, known
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Says how much noise each step adds."""
+    """Says how much noise each step adds. Derive from it for one of your own, with `build`."""
 
     def build(self, steps: int) -> np.ndarray:
         """Builds beta_t, float64 [steps]."""
         raise NotImplementedError
+
+    def resampling(self, steps: int, pi: np.ndarray) -> np.ndarray:
+        """Builds beta_t, float64 [steps], of a process that resamples from pi [K]."""
+        return self.build(steps)
+
+    def durations(self, steps: int, rate: np.ndarray) -> np.ndarray:
+        """Builds s_t = -log(1 - beta_t), float64 [steps], of a process exp(s_t rate), rate [K, K].
+
+        Raises:
+            ValueError: beta_t = 1 would last for ever.
+        """
+        beta = self.build(steps)
+        if np.any(beta == 1):
+            t = int(np.argmax(beta == 1)) + 1
+            raise ValueError(f"beta = 1 at t = {t} would last for ever: stop below 1, or MutualInformation()")
+        return -np.log1p(-beta)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,3 +106,34 @@ class Polynomial(Schedule):
 
     def build(self, steps: int) -> np.ndarray:
         return schedules.polynomial(steps, self.power)
+
+
+@dataclasses.dataclass(frozen=True)
+class MutualInformation(Schedule):
+    """I(x_t; x_0) = (1 - t / T) H(x_0), for Uniform, Marginal, FromRate and Absorbing (D3PM appendix A.7).
+
+    An Absorbing process whose mask is an extra symbol gets `Reciprocal()`.
+    """
+
+    p0: Shares | FromData = "data"
+    """how often the data has each category; one beyond its end never occurs: an extra mask"""
+
+    def build(self, steps: int) -> np.ndarray:
+        raise ValueError(
+            "MutualInformation() depends on what a step does: it is for Uniform, Marginal, FromRate and "
+            "Absorbing; take another schedule here, for a mask Reciprocal()"
+        )
+
+    def resampling(self, steps: int, pi: np.ndarray) -> np.ndarray:
+        return schedules.mutual_information(steps, self._histogram(len(pi)), pi)
+
+    def durations(self, steps: int, rate: np.ndarray) -> np.ndarray:
+        return schedules.mutual_information_steps(steps, self._histogram(len(rate)), rate)
+
+    def _histogram(self, K: int) -> np.ndarray:
+        p0 = np.array(known(self, "p0"), np.float64)
+        if len(p0) > K:
+            raise ValueError(
+                f"MutualInformation.p0 has {len(p0)} categories, the process {K}: leave some out"
+            )
+        return np.pad(p0, (0, K - len(p0)))

@@ -1,7 +1,7 @@
 """Opens and describes data sets, and makes Grain batches of int32 categories."""
 
 from d3pm_jax.data.arrays import ArraySource, open_npy
-from d3pm_jax.data.batches import read_all, train_batches
+from d3pm_jax.data.batches import count_categories, read_all, train_batches
 from d3pm_jax.data.description import Description
 from d3pm_jax.data.images import ImageSource, open_split
 from d3pm_jax.data.source import DatasetError, Source
@@ -12,6 +12,7 @@ __all__ = [
     "Description",
     "ImageSource",
     "Source",
+    "count_categories",
     "open_npy",
     "open_split",
     "read_all",

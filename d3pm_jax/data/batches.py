@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
 from d3pm_jax.data.source import DatasetError, Source
 
@@ -78,6 +78,19 @@ def read_all(
     numbered = _Numbered(source)
     batch = _collate([numbered[i] for i in range(size)], num_categories)
     return batch["x"], batch.get("label")
+
+
+def count_categories(source: Source, num_categories: int) -> Int[np.ndarray, " K"]:
+    """Counts how often each category occurs in all examples.
+
+    Raises:
+        DatasetError: a value is not a category.
+    """
+    numbered, counts = _Numbered(source), np.zeros(num_categories, np.int64)
+    for i in range(len(source)):
+        batch = _collate([numbered[i]], num_categories)
+        counts += np.bincount(batch["x"].ravel(), minlength=num_categories)
+    return counts
 
 
 class _Numbered:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from d3pm_jax.config import Config
-from d3pm_jax.data import Description
+from d3pm_jax.config import Config, from_data
+from d3pm_jax.data import Description, count_categories
 from d3pm_jax.errors import UserError
 from d3pm_jax.processes import Process, respace
 from d3pm_jax.runs import checkpoint, network
@@ -38,6 +39,19 @@ class Parts:
     def categories(self) -> int:
         """Counts the categories that the data may have."""
         return self.config.head.data_categories(self.process.K)
+
+
+def fill_in(config: Config, description: Description) -> Config:
+    """Returns the config with the numbers of its data in place of every "data".
+
+    Raises:
+        UserError: the data cannot be read.
+    """
+
+    def counts() -> np.ndarray:
+        return count_categories(config.data.open("train"), description.categories)
+
+    return from_data.fill(config, description.categories, counts) if from_data.needs_data(config) else config
 
 
 def build(config: Config, description: Description, batch_size: int, steps: int | None = None) -> Parts:

@@ -10,11 +10,11 @@ from typing import Any
 import jax
 
 from d3pm_jax import data
-from d3pm_jax.config import Config, Data
+from d3pm_jax.config import Config, Data, from_data
 from d3pm_jax.runs import build, checkpoint, metrics, presampled
 from d3pm_jax.runs.devices import batched
 from d3pm_jax.runs.outputs import Outputs
-from d3pm_jax.runs.workdir import CHECKPOINTS, NUM_EXAMPLES, claim, write_data
+from d3pm_jax.runs.workdir import CHECKPOINTS, NUM_EXAMPLES, claim, read_config, write_data
 from d3pm_jax.training.step import StepNoise, make_step
 
 
@@ -33,6 +33,9 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
     source, description = config.data.open("train"), config.data.describe()
+    if resume:
+        config = from_data.like(read_config(workdir, config), config)
+    config = build.fill_in(config, description)
     parts = build.build(config, description, config.train.batch_size)
     examples, _ = data.read_all(config.data.open("test"), parts.categories, NUM_EXAMPLES)
     noise_of = _drawn if config.train.noise is None else presampled.open_for(parts, Path(config.train.noise))

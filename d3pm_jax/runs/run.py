@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from d3pm_jax import data, losses
-from d3pm_jax.config import Config
+from d3pm_jax.config import Config, from_data
 from d3pm_jax.config.objective import first_step
 from d3pm_jax.evaluation.bound import evaluate_bound, summary
 from d3pm_jax.processes import Process
@@ -126,6 +126,7 @@ def open_run(
     folder, own = Path(folder), Path(config) if isinstance(config, str) else config
     found = workdir.read_config(folder, own)
     if isinstance(own, Config):
+        own = from_data.like(found, own)
         workdir.check_resume(found, own)
         found = own
     use_all_cores(batch_size)

@@ -1,20 +1,110 @@
 """Specs of processes build what they say."""
 
+import jax
 import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax import config
-from tests.families import all_steps
+from d3pm_jax import config, processes
+from d3pm_jax.errors import UserError
 
-pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore:x_T still depends")]
+pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
+
+T, PI = 5, (0.5, 0.25, 0.25)
+SPREAD = config.Linear(0.1, 0.9, rescale=False)
+BETA = SPREAD.build(T)
+POINTS = np.array([[0.0], [1.0], [3.0], [7.0]], np.float32)
+Q = np.random.default_rng(0).dirichlet(np.ones(3), (T, 3))
+
+# constructor -> spec, and what the constructor gives for the same numbers; files are in the working directory
+SPECS = {
+    "uniform": (config.Uniform(4, T, SPREAD), lambda: d3pm.uniform(BETA, 4)),
+    "absorbing": (config.Absorbing(4, T, SPREAD, 2), lambda: d3pm.absorbing(BETA, 4, 2)),
+    "marginal": (config.Marginal(T, SPREAD, PI), lambda: d3pm.marginal(BETA, np.array(PI))),
+    "masked": (
+        config.Masked(config.Gaussian(4, T, SPREAD), config.Reciprocal()),
+        lambda: d3pm.masked(d3pm.gaussian(BETA, 4), d3pm.reciprocal(T)),
+    ),
+    "gaussian": (config.Gaussian(4, T, SPREAD, 2), lambda: d3pm.gaussian(BETA, 4, 2)),
+    "banded": (config.Banded(4, T, SPREAD, 2), lambda: d3pm.banded(BETA, 4, 2)),
+    "dense": (config.Dense("Q.npy", "prior.npy"), lambda: d3pm.dense(Q, np.array(PI))),
+    "random_walk": (
+        config.RandomWalk("x.npy", 2, T, SPREAD),
+        lambda: d3pm.random_walk(BETA, d3pm.knn_graph(POINTS, 2)),
+    ),
+    "from_rate": (
+        config.FromRate("x.npy", 2, T, SPREAD, speed=3.0),
+        lambda: d3pm.from_rate(3.0 * d3pm.knn_rate(POINTS, 2), -np.log1p(-BETA)),
+    ),
+}
+REASONS = {
+    "knn_graph": "a part of RandomWalk",
+    "knn_rate": "a part of FromRate",
+    "respace": "a run trains on all steps; how few to sample or evaluate with is an option of the command",
+}
 
 
-def test_configs_build_what_they_say():
-    beta = config.Linear(0.1, 0.9, rescale=False)
-    for build, expected in [
-        (config.Gaussian(9, 10, beta, bands=2), d3pm.gaussian(beta.build(10), 9, 2)),
-        (config.Gaussian(9, 10, beta), d3pm.gaussian(beta.build(10), 9)),
-        (config.Banded(9, 10, beta, bands=2), d3pm.banded(beta.build(10), 9, 2)),
-    ]:
-        np.testing.assert_array_equal(all_steps(build.build())[1], all_steps(expected)[1])
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The files that the specs name."""
+    monkeypatch.chdir(tmp_path)
+    for name, x in {"Q": Q, "prior": PI, "x": POINTS}.items():
+        np.save(f"{name}.npy", x)
+
+
+def assert_same(process, expected):
+    found, right = jax.tree.flatten(process), jax.tree.flatten(expected)
+    assert found[1] == right[1]
+    for a, b in zip(found[0], right[0], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_every_constructor_has_a_spec_or_a_reason():
+    constructors = {name for name in processes.__all__ if name.islower()}
+    assert SPECS.keys() | REASONS.keys() == constructors
+    assert not SPECS.keys() & REASONS.keys()
+    parts = [getattr(config, name) for name in config.__all__]
+    specs = {x for x in parts if issubclass(x, config.Process)} - {config.Process}
+    assert {type(spec) for spec, _ in SPECS.values()} == specs
+
+
+def test_specs_build_what_the_constructors_give(files):
+    for spec, expected in SPECS.values():
+        assert_same(spec.build(), expected())
+    assert_same(config.Gaussian(4, T, SPREAD).build(), d3pm.gaussian(BETA, 4))
+    assert_same(config.Dense("Q.npy").build(), d3pm.dense(Q))
+
+
+def test_fields_keep_their_order():
+    assert config.Absorbing(4, T, SPREAD, 2) == config.Absorbing(K=4, steps=T, beta=SPREAD, mask_id=2)
+    assert config.Banded(4, T, SPREAD, 2) == config.Banded(K=4, steps=T, beta=SPREAD, bands=2)
+    assert config.Process() == config.Process()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (config.Dense("none.npy"), r"no file none.npy \(from /.*\): pass an .npy file .* \[T, K, K\]"),
+        (config.Dense("x.npy"), r"x.npy holds float32 \[4, 1\]: pass an .npy file of numbers \[T, K, K\]"),
+        (config.Dense("text.npy"), "text.npy cannot be read .*: pass an .npy file"),
+        (config.Dense("words.npy"), "words.npy holds <U1"),
+        (config.Dense("several.npz"), "several.npz cannot be read .*: pass an .npy file"),
+        (config.Dense("Q.npy", "x.npy"), r"x.npy holds float32 \[4, 1\]: .* \[K\], as numpy.save"),
+        (config.Dense("Q.npy", "four.npy"), "Q.npy, four.npy: prior must be 3 probabilities"),
+        (config.Dense("short.npy"), "short.npy holds float32: .* 1e-9, compute and save it in float64"),
+        (config.Dense("columns.npy"), "columns.npy: Q at t = 1 is not row-stochastic"),
+        (config.RandomWalk("x.npy", 4, T, SPREAD), r"x.npy: k = 4 is outside 1..3"),
+        (config.FromRate("x.npy", 0, T, SPREAD), r"x.npy: k = 0 is outside 1..3"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(spec, message, files):
+    with open("text.npy", "w") as file:
+        file.write("a text")
+    np.save("words.npy", np.full((1, 2, 2), "a"))
+    np.save("short.npy", Q.astype(np.float32))
+    np.savez("several.npz", Q=Q)
+    np.save("four.npy", np.full(4, 0.25))
+    np.save("columns.npy", Q.swapaxes(1, 2))
+    with pytest.raises(UserError, match=message) as error:
+        spec.build()
+    assert "\n" not in str(error.value)

@@ -1,0 +1,146 @@
+""" "data" in place of numbers: filled in once, saved, and equal to any number afterwards."""
+
+import argparse
+import dataclasses
+import json
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from d3pm_jax import config
+from d3pm_jax.cli import overrides
+from d3pm_jax.config import Absorbing, Cosine, Marginal, Masked, MutualInformation, Reciprocal, Uniform, io
+from d3pm_jax.config.from_data import fill, like, needs_data
+
+COUNTS, SHARES = np.array([6, 0, 2]), (0.75, 0.0, 0.25)
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(config.Process):
+    """A process that is no part of the library."""
+
+    K: int | Literal["data"] = "data"
+    name: str = "data"
+
+    def build(self):
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Forbidding(config.Head):
+    forbid: int | Literal["data"] | None = "data"
+
+
+FILLED = [
+    (Uniform("data", 4, Cosine()), Uniform(3, 4, Cosine())),
+    (Absorbing("data", 4, Reciprocal(), "data"), Absorbing(4, 4, Reciprocal(), 3)),
+    (Absorbing("data", 4, Reciprocal(), 1), Absorbing(3, 4, Reciprocal(), 1)),
+    (Absorbing(9, 4, Reciprocal(), "data"), Absorbing(9, 4, Reciprocal(), 3)),
+    (Marginal(4, MutualInformation(), "data"), Marginal(4, MutualInformation(SHARES), SHARES)),
+    (
+        Masked(Uniform("data", 4, MutualInformation()), Reciprocal()),
+        Masked(Uniform(3, 4, MutualInformation(SHARES)), Reciprocal()),
+    ),
+    (Own(), Own(3)),
+    (Forbidding(), Forbidding(forbid=3)),
+]
+
+
+def full(process):
+    return config.Config(
+        data=config.Data("data"), process=process, model=config.UNet(), train=config.Train(steps=1)
+    )
+
+
+@pytest.mark.parametrize(("given", "expected"), FILLED)
+def test_data_is_filled_in_wherever_it_stands(given, expected):
+    calls = []
+
+    def counts():
+        calls.append(None)
+        return COUNTS
+
+    assert needs_data(given)
+    assert not needs_data(expected)
+    assert fill(given, 3, counts) == expected
+    assert len(calls) == ("MutualInformation" in repr(given))
+    assert fill(expected, 5, lambda: pytest.fail("nothing to count for")) == expected
+
+
+def test_of_a_whole_config_only_numbers_are_filled_in():
+    given = full(FILLED[5][0])
+    assert needs_data(given)
+    filled = fill(given, 3, lambda: COUNTS)
+    assert filled == full(FILLED[5][1])
+    assert not needs_data(filled)
+    assert filled.data.name == "data"
+
+
+@pytest.mark.parametrize(("given", "saved"), FILLED)
+def test_data_equals_any_saved_number(given, saved):
+    assert like(saved, given) == saved
+    assert like(saved, saved) == saved
+
+
+def test_a_number_differs_from_a_saved_one_and_so_does_another_part():
+    saved = full(Absorbing(4, 8, Reciprocal(), 3))
+    given = full(Absorbing("data", 9, Reciprocal(), 2))
+    differences = io.differences(saved, like(saved, given))
+    assert differences == {"process.mask_id": (3, 2), "process.steps": (8, 9)}
+    other = full(Uniform("data", 8, Reciprocal()))
+    assert like(saved, other) == other
+    assert like(config.Head(), Forbidding()).forbid == "data"
+    assert like(Forbidding(forbid=None), Forbidding()).forbid == "data"
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        (Uniform("data", 4, Cosine()), "Uniform.K"),
+        (Absorbing(4, 4, Cosine(), "data"), "Absorbing.mask_id"),
+        (Masked(Uniform("data", 4, Cosine()), Cosine()), "Uniform.K"),
+        (config.Gaussian("data", 4, Cosine()), "Gaussian.K"),
+        (config.Banded("data", 4, Cosine(), 2), "Banded.K"),
+        (Marginal(4, Cosine(), "data"), "Marginal.pi"),
+        (Uniform(3, 4, MutualInformation()), "MutualInformation.p0"),
+    ],
+)
+def test_what_is_not_filled_in_cannot_be_built(spec, field):
+    with pytest.raises(ValueError, match=f'^{field} = "data" is not filled in yet: .* or write the number'):
+        spec.build()
+
+
+@pytest.mark.parametrize("counts", [np.ones(4), np.zeros(3), np.array([1, -1, 1])])
+def test_counts_of_other_categories_are_refused(counts):
+    with pytest.raises(ValueError, match="expected how often each of the 3 categories occurs"):
+        fill(Marginal(4, Cosine(), "data"), 3, lambda: counts)
+
+
+def test_parts_survive_json_with_data_and_with_numbers():
+    for process in [
+        *(x for pair in FILLED[:6] for x in pair),
+        config.Dense("Q.npy", "prior.npy"),
+        config.RandomWalk("x.npy", 2, 4, Cosine()),
+        config.FromRate("x.npy", 2, 4, MutualInformation(SHARES), speed=2.0),
+    ]:
+        given = full(process)
+        assert io.from_json(json.loads(io.dump(given))) == given
+
+
+def test_the_command_line_takes_numbers_and_data(capsys):
+    def apply(process, line, help=False):
+        args = argparse.Namespace(help=help, command="train", config=None)
+        return overrides.apply(full(process), args, line.split(), "").process
+
+    masked = Masked(Uniform("data", 4, Cosine()), Reciprocal())
+    line = "--process.inner.K 5 --process.inner.beta.offset 0.5 --process.gamma.scale 2"
+    assert apply(masked, line) == Masked(Uniform(5, 4, Cosine(0.5)), Reciprocal(2.0))
+    assert apply(masked, "") == masked
+    absorbing = apply(Absorbing(5, 4, Cosine(), 4), "--process.K data --process.mask-id data")
+    assert absorbing == Absorbing("data", 4, Cosine(), "data")
+    marginal = Marginal(4, MutualInformation(), "data")
+    assert apply(marginal, "--process.pi 0.5 0.5") == dataclasses.replace(marginal, pi=(0.5, 0.5))
+    with pytest.raises(SystemExit):
+        apply(masked, "", help=True)
+    assert "--process.inner.K INT|{data}" in capsys.readouterr().out
