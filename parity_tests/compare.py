@@ -93,7 +93,7 @@ def arrays(a: np.ndarray, b: np.ndarray, scale: np.ndarray, dtype: str) -> Diffe
     return Difference((_max(d), _max(relative), _max(d / ulp), _max(scaled)), _numbers(a, b, scaled))
 
 
-WRONG = (np.inf,) * 4
+WRONG = (np.inf, np.inf, np.inf, np.inf)
 
 
 def _numbers(a: np.ndarray, b: np.ndarray, distance: np.ndarray) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 import torch_ref
 from d3pm_jax import config as configs
 from d3pm_jax import likelihood, posteriors, sampling
+from d3pm_jax.data import Description
 from d3pm_jax.runs import network
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import Predict, draw_noise, make_step
@@ -127,7 +128,7 @@ def train_jax(setting: Setting) -> Trained:
     optimizer, process, key = spec.optimizer.build(), spec.process.build(), jax.random.key(0)
     state = init_state(params, optimizer)
     step = make_step(spec.loss, spec.timesteps, optimizer, predict, spec.train.ema_decay)
-    step = jax.jit(step).lower(state, process, to_jax(batch(0)), key).compile()
+    step = jax.jit(step).lower(state, process, {"x": to_jax(batch(0))}, key).compile()
     found, metrics = Trained([], [], {}), []
     for i in range(setting.steps):
         state, row = step(state, process, {"x": to_jax(batch(i))}, key)
@@ -229,7 +230,7 @@ def inputs(setting: Setting) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 
 def _network(spec: configs.Config, arrays: Arrays) -> tuple[Predict, Any]:
-    predict, init = network.split(spec, IMAGE)
+    predict, init = network.split(spec, Description(IMAGE, K, kind="image"), spec.process.build())
     shapes = jax.eval_shape(init, jax.random.key(0))
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(float)), shapes

@@ -12,6 +12,7 @@ import torch
 from flax import nnx
 
 from d3pm_jax import config, models
+from d3pm_jax.data import Description
 from d3pm_jax.runs import presampled
 from d3pm_jax.runs.build import build
 from d3pm_jax.weights import twin as twin_weights
@@ -48,7 +49,9 @@ def test_both_read_the_same_noise(tmp_path: Path) -> None:
         train=config.Train(steps=7, batch_size=6, seed=3),
     )
     for timesteps in (config.LowDiscrepancy(), config.Independent()):
-        parts = build(dataclasses.replace(spec, timesteps=timesteps), (4, 4, 2), 6)
+        parts = build(
+            dataclasses.replace(spec, timesteps=timesteps), Description((4, 4, 2), 5, kind="image"), 6
+        )
         path = tmp_path / "n.array_record"
         presampled.write(parts, 7, path)
         noise_of, theirs = presampled.open_for(parts, path), list(read(str(path)))

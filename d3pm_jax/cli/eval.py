@@ -32,7 +32,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     run = arguments.open_named(args, args.batch_size, args.steps)
     levels, spec = run.parts.categories, run.config.data
     train, test = spec.open("train"), spec.open("test")
-    x0, labels = data.read_all(test, levels, args.limit)
+    x0, labels = data.read_all(test, levels, args.limit, run.parts.description.classes)
     result = run.evaluate_on(x0, labels, args.batch_size, args.seed)
     result["baselines"] = _baselines(train, x0, levels)
     write_text(args.workdir / "eval.json", json.dumps(result, indent=1))

@@ -1,7 +1,6 @@
 """d3pm import begins a run from a safetensors file of weights."""
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.files import write_text
 from d3pm_jax.runs import build, checkpoint, workdir
 from d3pm_jax.runs.devices import use_all_cores
 from d3pm_jax.weights import twin
@@ -43,8 +41,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     config = overrides.apply(base, args, rest, USAGE)
     if args.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
-    if (args.workdir / workdir.CONFIG).exists() or checkpoint.steps(args.workdir / workdir.CHECKPOINTS):
-        raise UserError(f"{args.workdir} holds a run already: pass another --workdir")
+    workdir.check_empty(args.workdir)
     use_all_cores(1)
     description = _description_of(args.file) or config.data.describe()
     config = build.fill_in(config, description)
@@ -55,7 +52,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(str(error)) from error
     state = build.start_from(parts, params).state
     checkpoint.save(args.workdir / workdir.CHECKPOINTS, 0, state, config.train.keep_checkpoints)
-    write_text(args.workdir / workdir.DESCRIPTION, json.dumps(dataclasses.asdict(description), indent=2))
+    workdir.write_description(args.workdir, description)
     workdir.write_config(args.workdir, config)  # last: without it nothing goes on with a part of a run
     print(f"{args.file} is step 0 of a new run in {args.workdir}")
     print(f"train it with: d3pm train --workdir {args.workdir} --resume")

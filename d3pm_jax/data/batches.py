@@ -21,6 +21,7 @@ def train_batches(
     num_categories: int,
     start: int = 0,
     random_map: RandomMap | None = None,
+    classes: int | None = None,
 ) -> Iterator[Batch]:
     """Makes endless shuffled batches; every epoch has its own order, and a batch may span two epochs.
 
@@ -33,6 +34,7 @@ def train_batches(
         num_categories: K; every value must lie in 0 .. K - 1.
         start: number of the first batch; costs nothing.
         random_map: changes each example; its generator depends on seed and place alone.
+        classes: labels must lie in 0 .. classes - 1.
 
     Returns:
         Iterator of {"x": int32 [B, *S]}, with "label": int32 [B] and "weight": float32 [B, *S] where
@@ -48,7 +50,7 @@ def train_batches(
             f"batch size {batch_size} exceeds the {len(source)} examples of the split: "
             f"set it to {len(source)} or less"
         )
-    collate = functools.partial(_collate, num_categories=num_categories)
+    collate = functools.partial(_collate, num_categories=num_categories, classes=classes)
     dataset = grain.MapDataset.source(_Numbered(source)).seed(seed).shuffle().repeat()
     if random_map is not None:
         dataset = dataset.random_map(random_map)
@@ -57,7 +59,7 @@ def train_batches(
 
 
 def read_all(
-    source: Source, num_categories: int, limit: int | None = None
+    source: Source, num_categories: int, limit: int | None = None, classes: int | None = None
 ) -> tuple[Int32[np.ndarray, "N ..."], Int32[np.ndarray, " N"] | None]:
     """Reads every example, or the first `limit`, in order.
 
@@ -65,6 +67,7 @@ def read_all(
         source: the examples.
         num_categories: K; every value must lie in 0 .. K - 1.
         limit: read at most this many; None reads all.
+        classes: labels must lie in 0 .. classes - 1.
 
     Returns:
         (x int32 [N, *S], labels int32 [N], or None where the examples have no label).
@@ -76,7 +79,7 @@ def read_all(
     if size < 1:
         raise DatasetError(f"nothing to read: the split has {len(source)} examples and the limit is {limit}")
     numbered = _Numbered(source)
-    batch = _collate([numbered[i] for i in range(size)], num_categories)
+    batch = _collate([numbered[i] for i in range(size)], num_categories, classes)
     return batch["x"], batch.get("label")
 
 
@@ -106,14 +109,15 @@ class _Numbered:
         return {**self._source[index], "number": index}
 
 
-def _collate(examples: Sequence[Example], num_categories: int) -> Batch:
-    """Stacks examples into int32 arrays and checks that every value of x is a category."""
+def _collate(examples: Sequence[Example], num_categories: int, classes: int | None = None) -> Batch:
+    """Stacks examples into int32 arrays and checks that every value of x is a category, of labels a class."""
     number = [example["number"] for example in examples]
     x = _stack([np.asarray(example["x"]) for example in examples], number)
     _check_range(x, number, num_categories)
     batch = {"x": x}
     if "label" in examples[0]:
         batch["label"] = np.array([example["label"] for example in examples], np.int32)
+        _check_labels(batch["label"], number, classes)
     if "weight" in examples[0]:
         batch["weight"] = np.stack([np.asarray(e["weight"], np.float32) for e in examples])
     return batch
@@ -141,6 +145,15 @@ def _check_range(x: np.ndarray, number: Sequence[int], num_categories: int) -> N
             f"{_where(x, high, number)}, but K = {num_categories} allows only 0..{num_categories - 1}: "
             f"set K to {high + 1} or more (256 for 8-bit images)"
         )
+
+
+def _check_labels(labels: np.ndarray, number: Sequence[int], classes: int | None) -> None:
+    for label, i in zip(labels, number, strict=True):
+        if classes is not None and not 0 <= label < classes:
+            raise DatasetError(
+                f"the label of example {i} is {label}, but classes = {classes} allows only "
+                f"0..{classes - 1}: mend the label, or set classes"
+            )
 
 
 def _where(x: np.ndarray, value: int, number: Sequence[int]) -> str:

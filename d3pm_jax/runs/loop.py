@@ -14,7 +14,7 @@ from d3pm_jax.config import Config, Data, from_data
 from d3pm_jax.runs import build, checkpoint, metrics, presampled
 from d3pm_jax.runs.devices import batched
 from d3pm_jax.runs.outputs import Outputs
-from d3pm_jax.runs.workdir import CHECKPOINTS, NUM_EXAMPLES, claim, read_config, write_data
+from d3pm_jax.runs.workdir import CHECKPOINTS, CONFIG, NUM_EXAMPLES, claim, read_config, write_data
 from d3pm_jax.training.step import StepNoise, make_step
 
 
@@ -33,7 +33,7 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
     source, description = config.data.open("train"), config.data.describe()
-    if resume:
+    if resume and (workdir / CONFIG).is_file():
         config = from_data.like(read_config(workdir, config), config)
     config = build.fill_in(config, description)
     parts = build.build(config, description, config.train.batch_size)
@@ -44,17 +44,18 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
     begun = checkpoint.steps(workdir / CHECKPOINTS)
     parts = build.restore(workdir, parts) if begun else build.start(parts)
     start = int(parts.state.step)
-    batches = _batches(config, source, parts.categories, start)
+    batches = _batches(parts, source, start)
     with metrics.Writer(workdir, start) as writer, _stop_signals() as stop:
         return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer), stop)
 
 
-def _batches(config: Config, source: data.Source, categories: int, start: int) -> Iterator[dict[str, Any]]:
+def _batches(parts: build.Parts, source: data.Source, start: int) -> Iterator[dict[str, Any]]:
     """Makes the batches of a run from step `start` on."""
-    changes = type(config.data).random_map is not Data.random_map
-    random_map = config.data.random_map if changes else None
-    train = config.train
-    return data.train_batches(source, train.batch_size, train.seed, categories, start, random_map)
+    spec, train, classes = parts.config.data, parts.config.train, parts.description.classes
+    random_map = None if type(spec).random_map is Data.random_map else spec.random_map
+    return data.train_batches(
+        source, train.batch_size, train.seed, parts.categories, start, random_map, classes
+    )
 
 
 def _drawn(step: int) -> None:

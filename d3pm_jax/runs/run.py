@@ -68,7 +68,8 @@ class Run:
 
     def evaluate(self, limit: int | None = None, batch_size: int = 128, seed: int = 0) -> dict[str, Any]:
         """Computes the bound on the test split, and its parts, in bits/dim: `evaluation.bound.summary`."""
-        x0, labels = data.read_all(self.config.data.open("test"), self.parts.categories, limit)
+        test, classes = self.config.data.open("test"), self.parts.description.classes
+        x0, labels = data.read_all(test, self.parts.categories, limit, classes)
         return self.evaluate_on(x0, labels, batch_size, seed)
 
     def evaluate_on(

@@ -91,12 +91,18 @@ def read_description(workdir: Path) -> Description | None:
 
 def description_from_json(tree: dict[str, Any]) -> Description:
     """Returns the description that `dataclasses.asdict` made JSON of."""
-    return Description(**{k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
+    return Description(**fields)
+
+
+def write_description(workdir: Path, description: Description) -> None:
+    """Writes what the data is, for `read_description`."""
+    write_text(workdir / DESCRIPTION, json.dumps(dataclasses.asdict(description), indent=2))
 
 
 def write_data(workdir: Path, description: Description, examples: np.ndarray) -> None:
     """Writes what the data is, and some test examples [N, *S]."""
-    write_text(workdir / DESCRIPTION, json.dumps(dataclasses.asdict(description), indent=2))
+    write_description(workdir, description)
     with replacing(workdir / EXAMPLES) as partial, partial.open("wb") as file:
         np.save(file, examples)
 
@@ -135,6 +141,12 @@ def check_resume(old: Config, new: Config) -> None:
     if changed:
         listed = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
         raise UserError(f"cannot resume with another config ({listed}): undo that, or start in a new workdir")
+
+
+def check_empty(workdir: Path) -> None:
+    """Raises UserError where a folder holds a run."""
+    if (workdir / CONFIG).exists() or checkpoint.steps(workdir / CHECKPOINTS):
+        raise UserError(f"{workdir} holds a run already: pass another --workdir")
 
 
 def claim(config: Config, workdir: Path, resume: bool) -> None:

@@ -49,7 +49,7 @@ FILLED = [
 
 def full(process):
     return config.Config(
-        data=config.Data("data"), process=process, model=config.UNet(), train=config.Train(steps=1)
+        data=config.TfdsImages("data"), process=process, model=config.UNet(), train=config.Train(steps=1)
     )
 
 
