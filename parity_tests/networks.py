@@ -18,13 +18,14 @@ from torch_ref import models as torch_models
 
 Arrays = dict[str, np.ndarray]
 B, MAX_TIME = 3, 100
+OUTPUTS = "output", "output without labels"
 
 
 class Case(NamedTuple):
     """A network by the name of its class in both libraries, and what it is given."""
 
     network: str
-    size: int
+    size: tuple[int, int]  # H, W
     options: dict[str, Any]
 
 
@@ -32,29 +33,29 @@ UNET = {"K": 5, "channels": 1, "max_time": MAX_TIME, "ch": 8, "groups": 4}
 CASES = {
     "two levels": Case(
         "UNet",
-        8,
+        (8, 8),
         UNET
         | {"size": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (8, 4)}
         | {"onehot_input": True},
     ),
     "padded, with classes": Case(
         "UNet",
-        7,
+        (7, 6),
         UNET
-        | {"channels": 2, "size": 7, "ch_mult": (1, 1), "num_res_blocks": 2}
+        | {"channels": 2, "size": (7, 6), "ch_mult": (1, 1), "num_res_blocks": 2}
         | {"outputs": 2, "num_classes": 3},
     ),
-    "binary": Case(
+    "binary, with classes": Case(
         "ScoreNet",
-        7,
+        (4, 7),
         {"K": 2, "channels": 1, "max_time": MAX_TIME, "ch": 8, "groups": 2, "ch_mult": (1, 2), "attn": (0,)}
-        | {"num_res_blocks": 1, "time_dependent_weights": (1.0, 3.0, 2.0)},
+        | {"num_res_blocks": 1, "time_dependent_weights": (1.0, 3.0, 2.0), "num_classes": 3},
     ),
 }
 
 
 def rows(dtype: str) -> Iterator[Row]:
-    """The output, and the gradient of sum(w * output) with respect to every trained parameter.
+    """The output, without labels too, and the gradient of sum(w * output) for every trained parameter.
 
     The scale is the largest entry of a layer: the gradient of the bias of `k` alone is exactly 0.
     """
@@ -77,7 +78,7 @@ def cost(matmul: str) -> Iterator[Row]:
 
 def _compare(name: str, dtype: str, who: str, a: Arrays, b: Arrays) -> Iterator[Row]:
     for parameter, x in a.items():
-        what = "forward" if parameter == "output" else "parameter"
+        what = "forward" if parameter in OUTPUTS else "parameter"
         layer = parameter.rpartition(".")[0]
         scale = np.max([np.abs(y).max() for k, y in a.items() if k.rpartition(".")[0] == layer])
         found, tolerance = compare.arrays(x, b[parameter], scale, dtype), TOLERANCES[dtype][what]
@@ -109,26 +110,32 @@ def bfloat16_errors(name: str) -> tuple[float, float]:
 
 
 def _gradients(case: Case, dtype: str) -> tuple[Arrays, Arrays]:
-    """The output and every gradient, by the names of the twin, from JAX and from PyTorch."""
+    """The outputs and every gradient, by the names of the twin, from JAX and from PyTorch."""
     params, inputs, model = _parameters(case, dtype), _inputs(case), _function(case)
     shape = jax.eval_shape(model, params, {k: to_jax(x) for k, x in inputs.items()}).shape
     w = np.random.default_rng(1).normal(size=shape).astype(dtype)
 
     def loss(params: Any, inputs: Any, w: Any) -> Any:
-        output = model(params, inputs)
-        return jnp.sum(output * w), output
+        outputs = {k: model(params, x) for k, x in _calls(inputs).items()}
+        return jnp.sum(outputs["output"] * w), outputs
 
     in_jax = {k: to_jax(x) for k, x in inputs.items()}
-    gradients, output = jax.jit(jax.grad(loss, has_aux=True))(params, in_jax, to_jax(w))
-    ours = twin_weights.to_torch(gradients) | {"output": np.asarray(output)}
+    gradients, outputs = jax.jit(jax.grad(loss, has_aux=True))(params, in_jax, to_jax(w))
+    ours = twin_weights.to_torch(gradients) | {k: np.asarray(y) for k, y in outputs.items()}
     return ours, _of_twin(_twin(case, twin_weights.to_torch(params)), inputs, w)
 
 
 def _inputs(case: Case) -> Arrays:
     rng = np.random.default_rng(0)
-    xt = rng.integers(0, case.options["K"], (B, case.size, case.size, case.options["channels"]))
+    xt = rng.integers(0, case.options["K"], (B, *case.size, case.options["channels"]))
     inputs = {"xt": xt, "t": np.array([1, 40, MAX_TIME])}
     return inputs | {"label": np.array([2, 0, 1])} if "num_classes" in case.options else inputs
+
+
+def _calls(inputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What gives each output: a network with classes is called without labels too."""
+    bare = {k: x for k, x in inputs.items() if k != "label"}
+    return dict(zip(OUTPUTS, (inputs, bare) if "label" in inputs else (inputs,), strict=False))
 
 
 def _split(case: Case, **more: Any) -> tuple[Any, Any]:
@@ -164,8 +171,8 @@ def _tensors(inputs: Arrays) -> dict[str, torch.Tensor]:
 
 
 def _of_twin(twin: Any, inputs: Arrays, w: np.ndarray) -> Arrays:
-    output = twin(**_tensors(inputs))
+    outputs = {k: twin(**_tensors(x)) for k, x in _calls(inputs).items()}
     trained = {k: p for k, p in twin.named_parameters() if p.requires_grad}
-    gradients = torch.autograd.grad((output * to_torch(w)).sum(), list(trained.values()))
+    gradients = torch.autograd.grad((outputs["output"] * to_torch(w)).sum(), list(trained.values()))
     named = zip(trained, gradients, strict=True)
-    return {k: g.numpy() for k, g in named} | {"output": output.detach().numpy()}
+    return {k: g.numpy() for k, g in named} | {k: y.detach().numpy() for k, y in outputs.items()}

@@ -12,7 +12,7 @@ def test_networks() -> None:
     assert not failed, f"{len(failed)} of {len(found)}, the worst {max(failed, key=lambda row: row.used)}"
 
 
-@pytest.mark.parametrize("case", [pytest.param("two levels", marks=pytest.mark.slow), "binary"])
+@pytest.mark.parametrize("case", [pytest.param("two levels", marks=pytest.mark.slow), "binary, with classes"])
 def test_bfloat16_is_as_good_as_that_of_pytorch(case: str) -> None:
     ours, theirs = networks.bfloat16_errors(case)
     assert 0.0 < ours <= 2.0 * theirs

@@ -1,4 +1,4 @@
-"""Holds Flax NNX networks, f(xt, t, *, key=None) -> output; nothing about diffusion is inside."""
+"""Holds Flax NNX networks, f(xt, t, *, label=None, key=None) -> output; nothing about diffusion is inside."""
 
 from d3pm_jax.models.score_net import ScoreNet
 from d3pm_jax.models.unet import UNet

@@ -87,10 +87,9 @@ class Backbone(nnx.Module):
         self, x: Float[Array, "B H W n"], temb: Array, cemb: Array | None, key: Key[Array, ""] | None
     ) -> Float[Array, "B H W m"]:
         """Returns the output, float32 or wider; with a key, dropout is on."""
-        keys, size = _keys(key), x.shape[1]
-        total = padded_size(size + 2 * self.margin, self.levels) - size
-        before, after = total // 2, total - total // 2
-        h = self.conv_in(jnp.pad(x, ((0, 0), (before, after), (before, after), (0, 0))))
+        keys, (H, W) = _keys(key), x.shape[1:3]
+        rows, columns = self._pads(H), self._pads(W)
+        h = self.conv_in(jnp.pad(x, ((0, 0), rows, columns, (0, 0))))
         skips = [h]
         for level in self.down:
             for i in range(len(level.blocks)):
@@ -107,7 +106,12 @@ class Backbone(nnx.Module):
             if level.conv is not None:
                 h = conv_doubled(level.conv, h)
         h = self.conv_out(at_least_float32(nnx.swish(self.norm_out(h))))
-        return h[:, before : before + size, before : before + size]
+        return h[:, rows[0] : rows[0] + H, columns[0] : columns[0] + W]
+
+    def _pads(self, side: int) -> tuple[int, int]:
+        """Returns how many zeros come before and after a side: the margin, and up to a size that fits."""
+        total = padded_size(side + 2 * self.margin, self.levels) - side
+        return total // 2, total - total // 2
 
 
 def _keys(key: Key[Array, ""] | None) -> Iterator[Key[Array, ""] | None]:

@@ -193,6 +193,27 @@ def time_embedding(t: Int[Array, " B"], dim: int, max_time: int) -> Float[Array,
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
 
 
+def class_embedding(
+    embed: nnx.Linear | None, label: Int[Array, " B"] | None, B: int
+) -> Float[Array, "B n"] | None:
+    """Returns embed(onehot(label)); without labels the one-hot is all zero, which leaves the bias.
+
+    Args:
+        embed: of a network with classes; None for one without, which has no embedding.
+        label: classes from 0.
+        B: the number of images.
+
+    Raises:
+        ValueError: there are labels but no classes.
+    """
+    if embed is None:
+        if label is not None:
+            raise ValueError("a network of num_classes = None was called with labels: change one")
+        return None
+    n = embed.in_features
+    return embed(jnp.zeros((B, n)) if label is None else jax.nn.one_hot(label, n))
+
+
 class ResBlock(nnx.Module):
     """Applies norm, swish, conv, + time, + class, norm, swish, dropout, conv, + shortcut."""
 

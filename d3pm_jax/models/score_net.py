@@ -4,6 +4,8 @@ A U-Net of the DDPM kind in PyTorch's habits, with random Fourier features of ti
 the output of a score on the simplex (Avdeyev et al. 2023): centred over the categories, and scaled with t.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -11,15 +13,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax.models.backbone import Backbone
-from d3pm_jax.models.layers import Style
+from d3pm_jax.models.layers import Style, class_embedding
 
 
 class ScoreNet(Backbone):
-    """Maps xt int32 [B, H, W, C], t int32 [B] to float32 [B, H, W, C, K], of mean 0 over the categories.
+    """Maps xt int32 [B, H, W, C], t and label int32 [B] to float32 [B, H, W, C, K], of mean 0 over K.
 
-    The input is onehot(x_t) with two rows and columns of zeros around it, so 28 becomes 32, and more where
-    that is no multiple of 2^(levels - 1). Attention always stands in the middle. At first the output is
-    near 0.
+    The input is onehot(x_t) with two rows and columns of zeros around it, so 28 becomes 32, and more along
+    an axis where that is no multiple of 2^(levels - 1). Attention always stands in the middle. At first the
+    output is near 0.
 
     Args:
         K: categories; the original has 2.
@@ -34,6 +36,7 @@ class ScoreNet(Backbone):
             at t = i T / n, linear between, constant before the first. With n = T, number t at t. 1 without.
         groups: of every GroupNorm; divides all widths. The original has 32.
         dtype: of the computation, as in `UNet`.
+        num_classes: of the labels, if there are any, as in `UNet`; the original has none.
         rngs: for the initial weights and for the frequencies of the time embedding, which are saved with
             the weights and never trained.
 
@@ -54,11 +57,13 @@ class ScoreNet(Backbone):
         time_dependent_weights: tuple[float, ...] | None = None,
         groups: int = 32,
         dtype: DTypeLike | None = None,
+        num_classes: int | None = None,
         *,
         rngs: nnx.Rngs,
     ):
         _check(attn, len(ch_mult), time_dependent_weights)
-        self.K, self.max_time, self.time_dependent_weights = K, max_time, time_dependent_weights
+        self.K, self.max_time, self.num_classes = K, max_time, num_classes
+        self.time_dependent_weights = time_dependent_weights
         xavier = nnx.initializers.xavier_uniform()
         style = Style(
             rngs,
@@ -70,12 +75,14 @@ class ScoreNet(Backbone):
             groups=groups,
             rate=dropout,
             n_embedding=4 * ch,
-            labelled=False,
+            labelled=num_classes is not None,
             dtype=dtype,
         )
         self.frequencies = nnx.Param(30.0 * jax.random.normal(rngs(), (2 * ch,)))
         of_torch = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # what the original leaves
-        self.temb = nnx.Linear(4 * ch, 4 * ch, kernel_init=of_torch, rngs=rngs)
+        embedding = partial(nnx.Linear, out_features=4 * ch, kernel_init=of_torch, rngs=rngs)
+        self.temb = embedding(4 * ch)
+        self.class_emb = None if num_classes is None else embedding(num_classes)
         self._build(style, channels * K, channels * K, ch, ch_mult, num_res_blocks, attn, margin=2)
 
     def __call__(
@@ -83,17 +90,20 @@ class ScoreNet(Backbone):
         xt: Int[Array, "B H W C"],
         t: Int[Array, " B"],
         *,
-        label: None = None,
+        label: Int[Array, " B"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B H W C K"]:
-        """Returns the logits for x_t at step t; it has no classes; with a key, dropout is on."""
-        if label is not None:
-            raise ValueError("ScoreNet was called with labels, and has no classes: use UNet(num_classes=...)")
+        """Returns the logits for x_t at step t of images of these classes; with a key, dropout is on.
+
+        Raises:
+            ValueError: there are labels but no num_classes.
+        """
+        cemb = class_embedding(self.class_emb, label, len(xt))
         frequencies = jax.lax.stop_gradient(self.frequencies[...])
         angles = (t.astype(float) / self.max_time)[:, None] * frequencies[None] * (2 * jnp.pi)
         temb = self.temb(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1))
         onehot = jax.nn.one_hot(xt, self.K).reshape(*xt.shape[:3], -1)
-        logits = self._run(onehot, temb, None, key).reshape(*xt.shape, self.K)
+        logits = self._run(onehot, temb, cemb, key).reshape(*xt.shape, self.K)
         logits = logits - logits.mean(axis=-1, keepdims=True)
         if self.time_dependent_weights is None:
             return logits

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax.models.backbone import Backbone, padded_size
-from d3pm_jax.models.layers import Style, time_embedding
+from d3pm_jax.models.layers import Style, class_embedding, time_embedding
 
 
 class UNet(Backbone):
@@ -19,13 +19,14 @@ class UNet(Backbone):
     Args:
         K: categories.
         channels: C, the channels of an image.
-        size: H = W.
+        size: (H, W), or one number for both.
         max_time: T of the process.
         ch: width of the first level; the time embedding has 4 ch.
         ch_mult: width of each level as a multiple of ch; each level halves the size, padded to a
             multiple of 2^(levels - 1).
         num_res_blocks: residual blocks per level on the way down, one more on the way up.
-        attn_resolutions: sizes, after the padding, at which every block is followed by attention.
+        attn_resolutions: sizes of the larger side, after the padding, at which every block is followed
+            by attention.
         dropout: rate, used when a key is passed.
         groups: of every GroupNorm; divides all widths. The official code has 32.
         onehot_input: besides 2 x / (K - 1) - 1, give the network onehot(x). For categories without
@@ -33,7 +34,8 @@ class UNet(Backbone):
         outputs: numbers for each element in place of K logits: 2 for `heads.logistic`. As in the official
             code, the last layer has the first number of every channel before the second of any, but
             keeps the logits of a channel together.
-        num_classes: of the labels, if there are any.
+        num_classes: of the labels, if there are any. Called without labels, such a network sees the bias
+            of class_emb alone, an all-zero one-hot.
         dtype: of the computation, that of the parameters by default. In bfloat16 the parameters, the
             embeddings, the statistics of GroupNorm, the softmax and the last layer stay float32.
         rngs: for the initial weights.
@@ -46,7 +48,7 @@ class UNet(Backbone):
         self,
         K: int,
         channels: int,
-        size: int,
+        size: int | tuple[int, int],
         max_time: int,
         ch: int = 128,
         ch_mult: tuple[int, ...] = (1, 2, 2, 2),
@@ -69,7 +71,8 @@ class UNet(Backbone):
         self.temb1 = nnx.Linear(ch, 4 * ch, rngs=rngs)
         self.temb2 = nnx.Linear(4 * ch, 4 * ch, rngs=rngs)
         self.class_emb = None if num_classes is None else nnx.Linear(num_classes, 4 * ch, rngs=rngs)
-        first, levels = padded_size(size, len(ch_mult)), range(len(ch_mult))
+        larger, levels = size if isinstance(size, int) else max(size), range(len(ch_mult))
+        first = padded_size(larger, len(ch_mult))
         self._build(
             style,
             n_in=channels * (1 + K if onehot_input else 1),
@@ -91,15 +94,10 @@ class UNet(Backbone):
         """Returns the output for x_t at step t of images of these classes; with a key, dropout is on.
 
         Raises:
-            ValueError: there are labels but no num_classes, or the other way round.
+            ValueError: there are labels but no num_classes.
         """
-        if (label is None) != (self.class_emb is None):
-            given = "without labels" if label is None else "with labels"
-            raise ValueError(f"a network of num_classes = {self.num_classes} was called {given}: change one")
         temb = self.temb2(nnx.swish(self.temb1(time_embedding(t, self.ch, self.max_time))))
-        cemb = None
-        if self.class_emb is not None and label is not None:
-            cemb = self.class_emb(jax.nn.one_hot(label, self.class_emb.in_features))
+        cemb = class_embedding(self.class_emb, label, len(xt))
         output = self._run(self._input(xt), temb, cemb, key)
         if self.outputs is None:
             return output.reshape(*xt.shape, self.K)

@@ -38,39 +38,51 @@ def test_dropout_needs_a_key_and_depends_on_it():
 def test_every_parameter_and_every_input_matters(options):
     graphdef, params = randomised(small, **options)
     xt, t = images()
-    one, other = jnp.array([1, 0], jnp.int32), jnp.array([1, 2], jnp.int32)
+    labels = jnp.array([[1, 0], [1, 2]], jnp.int32) if "num_classes" in options else (None, None)
 
     @jax.jit
     def loss(params, t, label):
-        more = {"label": label} if "num_classes" in options else {}
-        return (nnx.merge(graphdef, params)(xt, t, **more) ** 2).sum()
+        return (nnx.merge(graphdef, params)(xt, t, label=label) ** 2).sum()
 
-    for path, g in jax.tree_util.tree_flatten_with_path(jax.jit(jax.grad(loss))(params, t, one))[0]:
+    for path, g in jax.tree_util.tree_flatten_with_path(jax.jit(jax.grad(loss))(params, t, labels[0]))[0]:
         assert np.any(g != 0) or (path[-2].key == "bias" and path[-3].key == "k"), path
-    assert loss(params, t, one) != loss(params, t + jnp.array([1, 0], jnp.int32), one)
-    assert (loss(params, t, one) != loss(params, t, other)) == ("num_classes" in options)
+    at_first = loss(params, t, labels[0])
+    assert at_first != loss(params, t + jnp.array([1, 0], jnp.int32), labels[0])
+    assert (at_first != loss(params, t, labels[1])) == ("num_classes" in options)
+    if "num_classes" in options:
+        bias_alone = params | {"class_emb": params["class_emb"] | {"kernel": nnx.Param(jnp.zeros((3, 32)))}}
+        np.testing.assert_allclose(loss(params, t, None), loss(bias_alone, t, labels[0]), rtol=1e-6)
 
 
-def test_labels_and_classes_go_together():
+@pytest.mark.parametrize("build", [small, small_score_net])
+def test_labels_need_classes(build):
     xt, t = images()
-    with pytest.raises(ValueError, match="num_classes = 3 was called without labels"):
-        nnx.eval_shape(lambda: small(num_classes=3)(xt, t))
     with pytest.raises(ValueError, match="num_classes = None was called with labels"):
-        nnx.eval_shape(lambda: small()(xt, t, label=t))
+        nnx.eval_shape(lambda: build()(xt, t, label=t))
 
 
 def test_padding_is_of_the_scaled_value_0_on_both_sides():
     options = {"ch_mult": (1, 1, 1), "groups": 4, "ch": 8, "num_res_blocks": 1, "attn_resolutions": ()}
     _, params = randomised(small, **options)
-    xt = images()[0][:, :5, :5]
-    padded = jnp.pad(xt, ((0, 0), (1, 2), (1, 2), (0, 0)), constant_values=2)  # 2 x / (K - 1) - 1 = 0
+    xt = images()[0][:, :5, :6]
+    padded = jnp.pad(xt, ((0, 0), (1, 2), (1, 1), (0, 0)), constant_values=2)  # 2 x / (K - 1) - 1 = 0
 
     @jax.jit
     def output(params, xt):
-        network = nnx.eval_shape(lambda: UNet(5, 1, xt.shape[1], 100, rngs=nnx.Rngs(0), **options))
+        network = nnx.eval_shape(lambda: UNet(5, 1, xt.shape[1:3], 100, rngs=nnx.Rngs(0), **options))
         return nnx.merge(nnx.graphdef(network), params)(xt, jnp.array([3, 90], jnp.int32))
 
-    np.testing.assert_allclose(output(params, xt), output(params, padded)[:, 1:6, 1:6], atol=1e-6)
+    np.testing.assert_allclose(output(params, xt), output(params, padded)[:, 1:6, 1:7], atol=1e-6)
+
+
+def test_attention_follows_where_the_larger_side_is_asked_for():
+    def attentions(size, **options):
+        unet = nnx.eval_shape(lambda: UNet(5, 1, size, 100, ch=8, groups=4, **options, rngs=nnx.Rngs(0)))
+        return [len(level.attns) for level in unet.down]
+
+    options = {"ch_mult": (1, 2, 2), "num_res_blocks": 1, "attn_resolutions": (14, 5)}
+    for size in ((28, 20), (18, 27)):  # levels of 28 x 20, 14 x 10, 7 x 5, and the other way round
+        assert attentions(size, **options) == [0, 1, 0]
 
 
 def test_score_net_is_centred_scaled_with_time_and_near_0_at_first():

@@ -237,8 +237,8 @@ MODELS = (
     Break(  # where an odd number of rows is added
         "padding_on_the_other_side",
         "d3pm_jax/models/backbone.py",
-        "before, after = total // 2, total - total // 2",
-        "before, after = total - total // 2, total // 2",
+        "return total // 2, total - total // 2",
+        "return total - total // 2, total // 2",
         ("tests/models/test_networks.py",),
     ),
     Break(

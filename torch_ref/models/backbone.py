@@ -95,10 +95,8 @@ class Backbone(nn.Module):
 
     def run(self, x: Tensor, temb: Tensor, cemb: Tensor | None = None) -> Tensor:
         """The output for x, padded with zeros on both sides to a size that can be halved, then cropped."""
-        dtype, size = self.conv_in.weight.dtype, x.shape[-1]
-        total = padded_size(size + 2 * self.margin, self.levels) - size
-        before, after = total // 2, total - total // 2
-        h = self.conv_in(F.pad(x.to(dtype), (before, after, before, after)))
+        (top, bottom), (left, right) = (self.pads(side) for side in x.shape[-2:])
+        h = self.conv_in(F.pad(x.to(self.conv_in.weight.dtype), (left, right, top, bottom)))
         skips = [h]
         for level in self.down:
             h = level(h, temb, cemb, skips)
@@ -106,7 +104,12 @@ class Backbone(nn.Module):
         for level in self.up:
             h = level(h, temb, cemb, skips)
         h = self.conv_out(F.silu(self.norm_out(h)))
-        return h[:, :, before : before + size, before : before + size]
+        return h[:, :, top : h.shape[2] - bottom, left : h.shape[3] - right]
+
+    def pads(self, side: int) -> tuple[int, int]:
+        """How many zeros before and after a side."""
+        total = padded_size(side + 2 * self.margin, self.levels) - side
+        return total // 2, total - total // 2
 
 
 def channels_first(x: Tensor) -> Tensor:

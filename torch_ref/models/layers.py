@@ -52,6 +52,17 @@ def time_embedding(t: Tensor, dim: int, max_time: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+def class_embedding(embed: nn.Linear | None, label: Tensor | None, B: int) -> Tensor | None:
+    """The embedding of one-hot labels; the bias for each of B images where there are none."""
+    if embed is None:
+        if label is not None:
+            raise ValueError("a network of num_classes = None was called with labels: change one")
+        return None
+    if label is None:
+        return embed.bias.expand(B, -1)
+    return embed(F.one_hot(label, embed.in_features).to(embed.weight.dtype))
+
+
 class ResBlock(nn.Module):
     """norm, swish, conv, + time, + class, norm, swish, dropout, conv, + shortcut."""
 

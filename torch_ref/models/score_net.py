@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torch_ref.models.backbone import Backbone, channels_first
-from torch_ref.models.layers import Style
+from torch_ref.models.layers import Style, class_embedding
 
 
 class ScoreNet(Backbone):
-    """xt [B, H, W, C], t [B] -> [B, H, W, C, K]; parameters as in d3pm_jax.models.ScoreNet.
+    """xt [B, H, W, C], t [B], label [B] -> [B, H, W, C, K]; parameters as in d3pm_jax.models.ScoreNet.
 
     Its initial weights are PyTorch's: load others, for example those of `d3pm_jax.weights.twin.to_torch`.
     """
@@ -28,17 +28,21 @@ class ScoreNet(Backbone):
         dropout: float = 0.1,
         time_dependent_weights: tuple[float, ...] | None = None,
         groups: int = 32,
+        num_classes: int | None = None,
     ):
-        style = Style(1e-5, groups, dropout, 4 * ch, labelled=False, down_pads=(1, 1))
+        style = Style(1e-5, groups, dropout, 4 * ch, num_classes is not None, down_pads=(1, 1))
         super().__init__(style, channels * K, channels * K, ch, ch_mult, num_res_blocks, attn, margin=2)
-        self.K, self.max_time, self.time_dependent_weights = K, max_time, time_dependent_weights
+        self.K, self.max_time, self.num_classes = K, max_time, num_classes
+        self.time_dependent_weights = time_dependent_weights
         self.frequencies = nn.Parameter(30.0 * torch.randn(2 * ch), requires_grad=False)
         self.temb = nn.Linear(4 * ch, 4 * ch)
+        self.class_emb = None if num_classes is None else nn.Linear(num_classes, 4 * ch)
 
-    def forward(self, xt: Tensor, t: Tensor) -> Tensor:
+    def forward(self, xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         angles = (t / self.max_time)[:, None] * self.frequencies * (2 * pi)
         temb = self.temb(torch.cat([angles.sin(), angles.cos()], dim=1).to(self.temb.weight.dtype))
-        logits = self.run(channels_first(F.one_hot(xt, self.K)), temb)
+        cemb = class_embedding(self.class_emb, label, len(xt))
+        logits = self.run(channels_first(F.one_hot(xt, self.K)), temb, cemb)
         logits = logits.movedim(1, -1).reshape(*xt.shape, self.K)
         logits = logits - logits.mean(dim=-1, keepdim=True)
         return logits if self.time_dependent_weights is None else logits * self._weight(t)

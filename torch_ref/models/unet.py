@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torch_ref.models.backbone import Backbone, channels_first, padded_size
-from torch_ref.models.layers import Style, time_embedding
+from torch_ref.models.layers import Style, class_embedding, time_embedding
 
 
 class UNet(Backbone):
@@ -18,7 +18,7 @@ class UNet(Backbone):
         self,
         K: int,
         channels: int,
-        size: int,
+        size: int | tuple[int, int],
         max_time: int,
         ch: int = 128,
         ch_mult: tuple[int, ...] = (1, 2, 2, 2),
@@ -32,7 +32,7 @@ class UNet(Backbone):
     ):
         style = Style(1e-6, groups, dropout, 4 * ch, num_classes is not None, down_pads=(0, 1))
         n_in = channels * (1 + K if onehot_input else 1)
-        first = padded_size(size, len(ch_mult))
+        first = padded_size(size if isinstance(size, int) else max(size), len(ch_mult))
         attn_levels = [i for i in range(len(ch_mult)) if first // 2**i in attn_resolutions]
         super().__init__(
             style,
@@ -50,15 +50,9 @@ class UNet(Backbone):
         self.class_emb = None if num_classes is None else nn.Linear(num_classes, 4 * ch)
 
     def forward(self, xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        if (label is None) != (self.class_emb is None):
-            given = "without labels" if label is None else "with labels"
-            raise ValueError(f"a network of num_classes = {self.num_classes} was called {given}: change one")
-        dtype = self.temb1.weight.dtype
-        embedded = time_embedding(t, self.ch, self.max_time).to(dtype)
+        embedded = time_embedding(t, self.ch, self.max_time).to(self.temb1.weight.dtype)
         temb = self.temb2(F.silu(self.temb1(embedded)))
-        cemb = None
-        if self.class_emb is not None and label is not None:
-            cemb = self.class_emb(F.one_hot(label, self.class_emb.in_features).to(dtype))
+        cemb = class_embedding(self.class_emb, label, len(xt))
         output = self.run(self._input(xt), temb, cemb).movedim(1, -1)
         if self.outputs is None:
             return output.reshape(*xt.shape, self.K)
