@@ -2,6 +2,13 @@
 
 from typing import Any
 
+from d3pm_jax.errors import UserError
+
+
+def undefined(part: Any, method: str) -> UserError:
+    """Returns what to raise in a base: the class of a part does not define one of its methods."""
+    return UserError(f"{type(part).__name__} defines no {method}: write that method in the class")
+
 
 def check_at_least(part: str, spec: Any, **least: Any) -> None:
     """Raises ValueError where a field, unless it is None, is below its least value."""

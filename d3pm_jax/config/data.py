@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from d3pm_jax import data
-from d3pm_jax.config.checks import check_at_least
+from d3pm_jax.config.checks import check_at_least, undefined
 from d3pm_jax.data import Description, Source, idx, images
 
 
@@ -22,11 +22,11 @@ class Data:
 
     def describe(self) -> Description:
         """Says what examples are, if possible without opening the data."""
-        raise NotImplementedError
+        raise undefined(self, "describe")
 
     def open(self, split: str) -> Source:
         """Opens the split "train" or "test": len(source), and source[i] = {"x": integers [*S], ..}."""
-        raise NotImplementedError
+        raise undefined(self, "open")
 
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Changes an example of the training at random; rng depends on (seed, step, index) alone."""

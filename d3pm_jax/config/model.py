@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from d3pm_jax import models
-from d3pm_jax.config.checks import check_at_least, check_shares
+from d3pm_jax.config.checks import check_at_least, check_shares, undefined
 
 
 class Spec(NamedTuple):
@@ -40,7 +40,7 @@ class Model:
         Raises:
             ValueError: it cannot be built for this.
         """
-        raise NotImplementedError
+        raise undefined(self, "build")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax import losses
+from d3pm_jax.config.checks import undefined
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process
 from d3pm_jax.processes.tables import expand_trailing
@@ -30,7 +31,7 @@ class Objective:
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         """Returns what each element of a batch costs, whose t had the probabilities p_t [B]."""
-        raise NotImplementedError
+        raise undefined(self, "terms")
 
     def check(self) -> None:
         """Raises ValueError for a field that cannot be used."""

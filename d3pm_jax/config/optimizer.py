@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from d3pm_jax.config.checks import check_at_least
+from d3pm_jax.config.checks import check_at_least, undefined
 from d3pm_jax.types import Params
 
 
@@ -20,7 +20,7 @@ class Optimizer:
 
     def build(self) -> optax.GradientTransformation:
         """Builds the rule."""
-        raise NotImplementedError
+        raise undefined(self, "build")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from d3pm_jax import processes
 from d3pm_jax.checks import check_num_categories
+from d3pm_jax.config.checks import undefined
 from d3pm_jax.config.from_data import FromData, Shares, known
 from d3pm_jax.config.schedule import Schedule
 from d3pm_jax.errors import UserError
@@ -25,7 +26,7 @@ class Process:
             ValueError: a field cannot be used, or is still "data".
             UserError: a file cannot be used.
         """
-        raise NotImplementedError
+        raise undefined(self, "build")
 
 
 @dataclasses.dataclass(frozen=True)

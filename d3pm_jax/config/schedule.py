@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from d3pm_jax import schedules
+from d3pm_jax.config.checks import undefined
 from d3pm_jax.config.from_data import FromData, Shares, known
 
 
@@ -14,7 +15,7 @@ class Schedule:
 
     def build(self, steps: int) -> np.ndarray:
         """Builds beta_t, float64 [steps]."""
-        raise NotImplementedError
+        raise undefined(self, "build")
 
     def resampling(self, steps: int, pi: np.ndarray) -> np.ndarray:
         """Builds beta_t, float64 [steps], of a process that resamples from pi [K]."""

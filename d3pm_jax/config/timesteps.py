@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax import timesteps
-from d3pm_jax.config.checks import check_shares
+from d3pm_jax.config.checks import check_shares, undefined
 from d3pm_jax.timesteps import LossHistory
 
 
@@ -24,7 +24,7 @@ class Timesteps:
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
         """Draws t in 1..T, and gives its probability, [B] each."""
-        raise NotImplementedError
+        raise undefined(self, "draw")
 
     def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
         """Returns what it learns from the kl [B] of a batch, summed over elements."""

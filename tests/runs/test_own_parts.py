@@ -1,0 +1,178 @@
+"""Data, network, process and objective of one's own: train, resume, open, and what is refused."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from d3pm_jax import config as configs
+from d3pm_jax import runs
+from d3pm_jax.config import io as config_io
+from d3pm_jax.data import ArraySource, Description
+from d3pm_jax.errors import UserError
+from d3pm_jax.runs import metrics
+from d3pm_jax.runs.workdir import read_config
+from tests.cli.commands import error, status
+from tests.runs import own_parts
+
+FILE = Path(own_parts.__file__)
+SHORT = [
+    "--train.steps",
+    "4",
+    "--train.checkpoint-every",
+    "2",
+    "--model.width",
+    "4",
+    "--train.batch-size",
+    "8",
+]
+
+
+def same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("own") / "run"
+    assert status("train", FILE, "--workdir", workdir, *SHORT) == 0
+    return workdir
+
+
+def test_commands_take_the_file_and_never_run_its_copy(trained, capsys, tmp_path):
+    assert (trained / "config.py").read_bytes() == FILE.read_bytes()
+    for command in (["eval", trained], ["sample", trained], ["train", "--workdir", trained, "--resume"]):
+        message = error(capsys, *command)
+        assert "parts of its own, Letters, Convolution: pass the file that defines them" in message
+        assert f"--config {trained / 'config.py'}" in message
+    assert status("sample", trained, "--num", "3", "--config", FILE) == 0
+    lines = (trained / "samples.txt").read_text().splitlines()
+    symbols = np.array(list("abc"))
+    assert lines == ["".join(symbols[row]) for row in np.load(trained / "samples.npy")]
+    changed = tmp_path / "changed.py"
+    changed.write_text(FILE.read_text() + "\n# changed\n")
+    message = error(capsys, "eval", trained, "--config", changed)
+    assert f"{changed} is not what this run was made with: it differs from {trained / 'config.py'}" in message
+    assert status("eval", trained, "--limit", "4", "--config", trained / "config.py") == 0
+    assert json.loads((trained / "eval.json").read_text())["examples"] == 4
+
+
+def test_it_resumes_to_the_same_bits_and_opens_from_python(trained, tmp_path):
+    config = config_io.from_file(FILE)
+    small = dataclasses.replace(config.train, steps=2, batch_size=8, checkpoint_every=2)
+    config = dataclasses.replace(config, model=own_parts.Convolution(4), train=small)
+    runs.train(config, tmp_path / "run")
+    longer = dataclasses.replace(config, train=dataclasses.replace(small, steps=4))
+    again = runs.train(longer, tmp_path / "run", resume=True)
+    run = runs.open(trained, FILE)
+    assert run.step == again.step == 4
+    same(run.parts.state, again.parts.state)
+    xt = jnp.full((2, own_parts.LENGTH), 3)
+    assert run.predict(xt, jnp.array([1, 24])).shape == (2, own_parts.LENGTH, 4)
+    x0, states = run.sample(jax.random.key(0), 3, record=(24,))
+    assert x0.shape == (3, own_parts.LENGTH)
+    assert (states == 3).all()
+    found = run.evaluate(limit=3)
+    np.testing.assert_allclose(found["bits_per_dim"], sum(found["steps"]) + found["prior"], rtol=1e-6)
+    with pytest.raises(UserError, match=r"model.width was 4, is 5"):
+        runs.open(tmp_path / "run", dataclasses.replace(longer, model=own_parts.Convolution(5)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Noted(configs.Data):
+    """Ones, and whatever random_map adds; with labels and weights."""
+
+    def describe(self):
+        return Description((3,), 7, classes=2)
+
+    def open(self, split):
+        class Weighted(ArraySource):
+            def __getitem__(self, index):
+                return super().__getitem__(index) | {"weight": np.array([1.0, 1.0, 0.0])}
+
+        return Weighted(np.ones((8, 3), int), np.arange(8) % 2)
+
+    def random_map(self, example, rng):
+        return example | {"x": example["x"] + rng.integers(0, 6, 3)}
+
+
+class Told(nnx.Module):
+    def __init__(self, spec, rngs):
+        self.spec = spec
+        self.table = nnx.Param(jax.random.normal(rngs(), (spec.classes, spec.K)))
+
+    def __call__(self, xt, t, *, label=None, key=None, weight=None):
+        rows = jnp.broadcast_to(self.table[...][label][:, None], (*xt.shape, self.spec.K))
+        return rows if weight is None else rows * weight[..., None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(configs.Model):
+    def build(self, spec, rngs):
+        return Told(spec, rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlyMasked(configs.Objective):
+    """Cross entropy of what was drawn as 0."""
+
+    def draw(self, process, x0, t, u):
+        return jnp.where(u < 0.5, 0, x0)
+
+    def terms(self, process, logits, x0, xt, t, p_t):
+        ce = -jnp.take_along_axis(jax.nn.log_softmax(logits), x0[..., None], -1)[..., 0]
+        return configs.Terms(jnp.where(xt == 0, ce, 0.0), ce, ce)
+
+
+def test_labels_weights_random_maps_and_objectives_reach_the_step(tmp_path):
+    spec = configs.Config(
+        data=Noted(),
+        process=configs.Uniform(K=7, steps=4, beta=configs.Cosine()),
+        model=Table(),
+        head=configs.Head(residual=False),
+        loss=OnlyMasked(),
+        train=configs.Train(steps=3, batch_size=8, checkpoint_every=1, log_every=1),
+    )
+    run = runs.train(spec, tmp_path / "run")
+    losses = [row["loss"] for row in metrics.read(tmp_path / "run")]
+    table = run.parts.state.params["table"][...]
+    assert table.shape == (2, 7)
+    x0, _ = run.sample(jax.random.key(0), 4, label=1)
+    assert x0.shape == (4, 3)
+    with pytest.raises(UserError, match=r"label = 2: it must be in 0\.\.1"):
+        run.sample(jax.random.key(0), 1, label=2)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "3")
+    runs.train(spec, tmp_path / "run", resume=True)
+    assert [row["loss"] for row in metrics.read(tmp_path / "run")] == losses
+
+
+def test_a_part_without_a_method_says_which(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Nothing(configs.Data):
+        pass
+
+    config = dataclasses.replace(config_io.from_file(FILE), data=Nothing())
+    with pytest.raises(UserError, match=r"Nothing defines no open: "):
+        runs.train(config, tmp_path / "run")
+
+
+def test_data_in_place_of_numbers_is_filled_in_once(tmp_path):
+    config = config_io.from_file(FILE)
+    small = dataclasses.replace(config.train, steps=1, batch_size=8)
+    process = configs.Marginal(steps=3, beta=configs.Cosine(), pi="data")
+    config = dataclasses.replace(
+        config, process=process, head=configs.Head(), model=own_parts.Convolution(4), train=small
+    )
+    runs.train(config, tmp_path / "run")
+    saved = read_config(tmp_path / "run", config)
+    expected = np.bincount(own_parts.sequences(4000, 0).ravel()) / (4000 * own_parts.LENGTH)
+    np.testing.assert_allclose(saved.process.pi, expected, rtol=1e-12)
+    again = runs.train(config, tmp_path / "run", resume=True)
+    assert again.config.process.pi == saved.process.pi
