@@ -1,6 +1,9 @@
 """Works on a run on disk: its folder, what its config builds, training, samples, metrics and checkpoints."""
 
+from d3pm_jax.extras import require
 from d3pm_jax.lazy import submodules
+
+require(__name__, "array_record", "grain", "orbax", "rich", "tensorboardX")
 
 _MODULES = (
     "build",
