@@ -6,7 +6,7 @@ RUN := runs/digits
 
 .PHONY: demo test slow parity lint clean
 
-demo: .venv/installed-core
+demo: .venv/installed-train
 	$(BIN)/d3pm train configs/digits_gaussian.py --workdir $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
 	$(BIN)/d3pm eval $(RUN)
 	$(BIN)/d3pm sample $(RUN)
@@ -35,10 +35,10 @@ clean:
 		{ echo "$(PYTHON) is older than 3.11: pass a newer one, e.g. make demo PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/installed-core: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install -q -e .
+.venv/installed-train: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q -e '.[train]'
 	@touch $@
 
 .venv/installed-dev: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install -q -e '.[dev]'
-	@touch $@ .venv/installed-core
+	@touch $@ .venv/installed-train

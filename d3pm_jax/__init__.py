@@ -132,6 +132,7 @@ _SUBPACKAGES = (
     "data",
     "errors",
     "evaluation",
+    "extras",
     "files",
     "heads",
     "lazy",

@@ -12,6 +12,11 @@ Every sub-package is an attribute, imported when it is first used.
 import importlib
 from typing import Any
 
+try:
+    import torch as torch
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("torch_ref needs torch: pip install 'd3pm-jax[torch]'", name="torch") from error
+
 from torch_ref.heads import forbid, logistic, residual
 from torch_ref.likelihood import all_t_bound, bits_per_dim, mean_and_se, strata_bound
 from torch_ref.losses import (

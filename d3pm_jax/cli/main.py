@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from d3pm_jax.errors import UserError
+from d3pm_jax.extras import require
 
 
 class Command(NamedTuple):
@@ -81,6 +82,7 @@ def _parser(called: str) -> argparse.ArgumentParser:
 
 
 def _add_command(parser: argparse.ArgumentParser, command: Command) -> None:
+    require("the command", "tyro")
     module = importlib.import_module(f"d3pm_jax.cli.{command.module}")
     if command.takes_config:
         text = "this text; after CONFIG, its fields as well"

@@ -5,6 +5,10 @@ A config is a Python file with `get_config() -> Config`. Every field can be over
 `build`.
 """
 
+from d3pm_jax.extras import require
+
+require(__name__, "flax", "optax")
+
 from d3pm_jax.config import from_data as from_data
 from d3pm_jax.config import io as io
 from d3pm_jax.config.data import Arrays, Data, Digits, Idx, TfdsImages

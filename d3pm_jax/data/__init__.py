@@ -1,5 +1,9 @@
 """Opens and describes data sets, and makes Grain batches of int32 categories."""
 
+from d3pm_jax.extras import require
+
+require(__name__, "grain", "tensorflow_datasets")
+
 from d3pm_jax.data.arrays import ArraySource, open_npy
 from d3pm_jax.data.batches import count_categories, read_all, train_batches
 from d3pm_jax.data.description import Description

@@ -3,7 +3,10 @@
 import importlib
 from typing import Any
 
+from d3pm_jax.extras import require
 from d3pm_jax.lazy import submodules
+
+require(__name__, "array_record", "grain", "orbax", "rich", "tensorboardX")
 
 _MODULES = (
     "build",

@@ -3,6 +3,10 @@
 Numbers of other programs that are no weights are in `compat`.
 """
 
+from d3pm_jax.extras import require
+
+require(__name__, "safetensors")
+
 from d3pm_jax.weights import twin
 
 __all__ = ["twin"]

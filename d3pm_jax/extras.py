@@ -1,0 +1,21 @@
+"""Says which extra of the installation brings what a part of the library needs: kernels need none."""
+
+from importlib.util import find_spec
+
+from d3pm_jax.errors import UserError
+
+
+class MissingExtra(UserError, ModuleNotFoundError):
+    """Its message is one line that names the part, the module that it lacks, and what to install."""
+
+
+def require(part: str, *modules: str) -> None:
+    """Raises MissingExtra unless the modules, which the extra [train] brings, are installed; imports none.
+
+    Args:
+        part: what needs them.
+        modules: their names, without dots.
+    """
+    for name in modules:
+        if find_spec(name) is None:
+            raise MissingExtra(f"{part} needs {name}: pip install 'd3pm-jax[train]'", name=name)
