@@ -1,4 +1,4 @@
-"""The examples run, small, and end below the bits of a uniform guess; each fits on a page."""
+"""The examples run, small, and end well below a network that learnt nothing; each fits on a page."""
 
 import importlib.util
 import re
@@ -37,17 +37,17 @@ def test_each_fits_on_a_page():
 def test_one_device_and_a_mesh_give_the_same_numbers(capsys):
     assert jax.device_count() == 2
     one, two = run("one_device", capsys), run("mesh", capsys)
-    assert 0 < one < np.log2(17)
+    assert 1.5 < one < 3  # 4.05 after one step
     assert two == pytest.approx(one, abs=2e-3)
 
 
 @pytest.mark.slow  # the others compile much the same
 def test_linen_network(capsys):
-    assert 0 < run("linen_network", capsys) < 2
+    assert 0.8 < run("linen_network", capsys) < 1.4  # 1.86 after one step; the entropy is 0.906
 
 
 def test_own_process_and_loss(capsys):
-    assert 0 < run("own_process_and_loss", capsys) < np.log2(17)
+    assert 1.5 < run("own_process_and_loss", capsys) < 3  # 3.65 after one step
 
 
 def test_own_process_is_a_process(x64):
