@@ -1,0 +1,65 @@
+"""The examples run, small, and end well below a network that learnt nothing; each fits on a page."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+FILES = {path.stem: path for path in (Path(__file__).parents[1] / "examples").glob("*.py")}
+SMALL = {"steps": 40, "batch": 32, "width": 32, "held_out": 8}
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"examples_{name}", FILES[name])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name, capsys):
+    """The bound that it prints."""
+    with jax.numpy_rank_promotion("allow"):
+        load(name).main(**SMALL)
+    printed = capsys.readouterr().out
+    assert re.match(r"step +0  loss 0\.\d+", printed)
+    return float(re.search(r"^test bits/dim: (\S+)", printed, re.M)[1])
+
+
+def test_each_fits_on_a_page():
+    assert set(FILES) == {"one_device", "mesh", "linen_network", "own_process_and_loss"}
+    assert {name: n for name, path in FILES.items() if (n := path.read_text().count("\n")) > 80} == {}
+
+
+def test_one_device_and_a_mesh_give_the_same_numbers(capsys):
+    assert jax.device_count() == 2
+    one, two = run("one_device", capsys), run("mesh", capsys)
+    assert 1.5 < one < 3  # 4.05 after one step
+    assert two == pytest.approx(one, abs=2e-3)
+
+
+@pytest.mark.slow  # the others compile much the same
+def test_linen_network(capsys):
+    assert 0.8 < run("linen_network", capsys) < 1.4  # 1.86 after one step; the entropy is 0.906
+
+
+def test_own_process_and_loss(capsys):
+    assert 1.5 < run("own_process_and_loss", capsys) < 3  # 3.65 after one step
+
+
+def test_own_process_is_a_process(x64):
+    """Its two tables agree: x_t given x_0 is t steps of x_t given x_{t-1}; log_push is their product."""
+    Thinning = load("own_process_and_loss").Thinning
+    process = Thinning(jnp.linspace(1, 0, Thinning.T + 1))
+    t, p = jnp.arange(Thinning.T + 1), np.random.default_rng(0).dirichlet(np.ones(17))
+    with jax.numpy_rank_promotion("allow"):
+        Q, Qbar, pushed = jax.jit(
+            lambda process, log_p: (process.Q(t), process.Qbar(t), process.log_push(log_p, t))
+        )(process, jnp.log(np.tile(p, (len(t), 1))))
+    np.testing.assert_allclose(Qbar[0], np.eye(17))
+    np.testing.assert_allclose(Qbar[1:], Qbar[:-1] @ Q[1:], atol=1e-13)
+    np.testing.assert_allclose(np.exp(pushed), p @ Qbar, rtol=1e-10)
+    np.testing.assert_allclose(Qbar[-1], np.tile(np.exp(process.log_prior()), (17, 1)))
