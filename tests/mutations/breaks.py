@@ -261,8 +261,8 @@ TRAINING = (
     Break(  # the same where every t is as likely as another
         "bound_ignores_how_t_was_drawn",
         "d3pm_jax/config/objective.py",
-        "losses.stochastic_bound(process, found.kl, x0, p_t)",
-        "losses.stochastic_bound(process, found.kl, x0, jnp.full_like(p_t, 1 / process.T))",
+        "each = found.kl / expand_trailing(p_t, x0.shape) + losses.prior_kl(process, x0)",
+        "each = found.kl * process.T + losses.prior_kl(process, x0)",
         (STEP,),
     ),
     Break(
@@ -292,8 +292,8 @@ RUNS = (
     Break(
         "noise_of_evaluation_by_place_in_the_batch",
         "d3pm_jax/evaluation/bound.py",
-        "placed = jax.device_put((batch, index.astype(np.int32)), sharding)",
-        "placed = jax.device_put((batch, (index - start).astype(np.int32)), sharding)",
+        "placed = jax.device_put((batch, index.astype(np.int32), more), sharding)",
+        "placed = jax.device_put((batch, (index - start).astype(np.int32), more), sharding)",
         (COMMANDS,),
     ),
     Break(  # a damaged file: Orbax restores many a flipped byte without a word
@@ -313,22 +313,22 @@ RUNS = (
     Break(
         "data_from_its_start_on_resume",
         "d3pm_jax/runs/loop.py",
-        "config.train.seed, config.num_levels, start)",
-        "config.train.seed, config.num_levels)",
+        "parts.categories, start, random_map, classes",
+        "parts.categories, 0, random_map, classes",
         (PRESAMPLED, COMMANDS),
     ),
     Break(
         "resume_with_another_config",
         "d3pm_jax/runs/workdir.py",
-        "    if resume:\n        check_resume(read_config(workdir), config)\n",
+        "    if resume:\n        check_resume(read_config(workdir, config), config)\n",
         "",
         (COMMANDS,),
     ),
     Break(  # the figure that is published
         "evaluates_the_last_weights",
-        "d3pm_jax/cli/eval.py",
-        "sharding, ema = batched(parts.mesh), parts.state.ema",
-        "sharding, ema = batched(parts.mesh), parts.state.params",
+        "d3pm_jax/runs/run.py",
+        "return self.parts.state.ema",
+        "return self.parts.state.params",
         (COMMANDS, "tests/cli/test_export_and_import.py"),
     ),
 )
