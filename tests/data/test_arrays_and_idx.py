@@ -1,0 +1,113 @@
+"""Arrays and idx files as data: what they give, and one line for what they cannot be."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from d3pm_jax import config
+from d3pm_jax.data import ArraySource, DatasetError, Description, read_all, train_batches
+from d3pm_jax.errors import UserError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 3)).astype(np.uint8)
+LABELS = np.array([0, 1, 2, 2, 1, 0], np.uint8)
+
+
+def write_idx(path, x, packed):
+    content = bytes([0, 0, 8, x.ndim]) + np.array(x.shape, ">u4").tobytes() + x.tobytes()
+    path.write_bytes(gzip.compress(content) if packed else content)
+
+
+def write_mnist(folder):
+    """The four files, two of them compressed."""
+    for start, n in (("train", 6), ("t10k", 3)):
+        write_idx(folder / f"{start}-images-idx3-ubyte.gz", IMAGES[:n], True)
+        write_idx(folder / f"{start}-labels-idx1-ubyte", LABELS[:n], False)
+
+
+def test_idx_files_are_images_with_labels(tmp_path):
+    write_mnist(tmp_path)
+    data = config.Idx(str(tmp_path))
+    assert data.describe() == Description((4, 3, 1), 256, 3, "image")
+    x, labels = read_all(data.open("train"), 256)
+    np.testing.assert_array_equal(x[..., 0], IMAGES)
+    np.testing.assert_array_equal(labels, LABELS)
+    assert len(data.open("test")) == 3
+
+
+def test_idx_files_that_are_missing_or_damaged_are_named(tmp_path):
+    with pytest.raises(DatasetError, match=r"no file .*t10k-images-idx3-ubyte, nor t10k-.*gz"):
+        config.Idx(str(tmp_path)).describe()
+    write_mnist(tmp_path)
+    path = tmp_path / "t10k-labels-idx1-ubyte"
+    damaged = path.read_bytes()[:-1]
+    for content, message in ((damaged, "is damaged, of 10 bytes for shape"), (b"junk", "is no idx file")):
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=message):
+            config.Idx(str(tmp_path)).open("test")
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    """A function that writes arrays and names them."""
+
+    def make(train, test, categories, **more):
+        files = {"train": train, "test": test, **{k: v for k, v in more.items() if k.endswith("labels")}}
+        for name, x in files.items():
+            np.save(tmp_path / f"{name}.npy", x)
+        paths = {name: str(tmp_path / f"{name}.npy") for name in files}
+        rest = {k: v for k, v in more.items() if k not in files}
+        return config.Arrays(**paths, categories=categories, **rest)
+
+    return make
+
+
+def test_arrays_are_mapped_and_described(arrays):
+    x = np.arange(24).reshape(4, 6) % 3
+    labels = np.arange(4)
+    data = arrays(x, x[:2], 3, train_labels=labels, test_labels=labels[:2], classes=4)
+    assert data.describe() == Description((6,), 3, 4)
+    source = data.open("train")
+    assert isinstance(source[1]["x"].base, np.memmap)
+    np.testing.assert_array_equal(read_all(source, 3)[0], x)
+    batch = next(train_batches(source, 4, 0, 3, classes=4))
+    np.testing.assert_array_equal(batch["x"], x[batch["label"]])
+
+
+def test_what_arrays_cannot_be_is_one_line(arrays, tmp_path):
+    x = np.arange(24).reshape(4, 6) % 3
+    for train, message in (
+        (x * 1.0, r"train.npy has dtype float64: categories are integers"),
+        (x[0], r"train.npy has shape \(6,\): examples are its rows"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            arrays(train, x, 3).open("train")
+    with pytest.raises(DatasetError, match=r"shape \(3,\): pass one for each of 4 examples"):
+        ArraySource(x, np.arange(3))
+    with pytest.raises(DatasetError, match=r"x of example 0 holds 2 at \[2\], but K = 2 allows only 0..1"):
+        read_all(ArraySource(x), 2)
+    with pytest.raises(DatasetError, match=r"label of example 3 is 3, but classes = 3 allows only 0..2"):
+        read_all(ArraySource(x, np.arange(4)), 3, classes=3)
+    with pytest.raises(DatasetError, match=r"no file .*none.npy: write it with numpy.save"):
+        config.Arrays("none.npy", "none.npy", 3).describe()
+    (tmp_path / "bad.npy").write_text("x")
+    with pytest.raises(DatasetError, match=r"bad.npy is no .npy file"):
+        config.Arrays(str(tmp_path / "bad.npy"), "none.npy", 3).describe()
+    with pytest.raises(ValueError, match=r"data.test_labels = None: labels need"):
+        config.Arrays("a", "b", 3, train_labels="c", classes=2).check()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shape": ()}, r"shape = \(\): it must hold sizes"),
+        ({"kind": "image"}, r"shape = \(2,\): image examples have 3 axes"),
+        ({"categories": 1}, "categories = 1: it must be at least 2"),
+        ({"classes": 0}, "classes = 0: it must be at least 1"),
+        ({"kind": "text"}, "symbols belong to kind='text'"),
+        ({"kind": "text", "symbols": ("a",)}, "1 symbols for 3 categories"),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        Description(**({"shape": (2,), "categories": 3} | fields))
