@@ -1,5 +1,6 @@
 """The Python blocks of the README and of the docs run, in order, in one namespace for each page."""
 
+import json
 import re
 from pathlib import Path
 
@@ -28,8 +29,14 @@ def check_library(names):
 
 
 def check_training(names):
-    assert names["get_config"]().num_levels == 17
+    assert names["get_config"]().process.build().K == 17
     assert names["losses"][-1] < names["losses"][0]
+
+
+def check_own_parts(names):
+    assert names["x0"].shape == (4, 24)
+    assert names["x0"].max() < 3
+    assert names["run"].step == 20
 
 
 def check_compat(names):
@@ -42,11 +49,11 @@ def check_pytorch(names):
     config = config_io.from_file(ROOT / "configs/digits_absorbing.py")
     options = {"ch": 32, "ch_mult": (1, 2), "num_res_blocks": 1, "groups": 8, "attn_resolutions": (4,)}
     saved = torch_ref.models.UNet(18, 1, 8, 100, onehot_input=True, **options).eval()
-    metadata = {"config": config_io.dump(config)}
+    metadata = {"config": config_io.dump(config), "data": json.dumps({"shape": [8, 8, 1]})}
     names["safetensors"].torch.save_file(saved.state_dict(), "exported.safetensors", metadata)
     xt, t = torch.full((2, 8, 8, 1), 17), torch.tensor([1, 100])
     with torch.no_grad():
-        found = names["denoise"](*names["network"]("exported.safetensors", 1, 8))(xt, t)
+        found = names["denoise"](*names["network"]("exported.safetensors"))(xt, t)
         expected = torch_ref.forbid(torch_ref.residual(saved(xt, t), xt), 17)
     assert torch.equal(found, expected)
 
@@ -56,6 +63,7 @@ CHECKS = {
     "docs/architecture.md": None,
     "docs/compat.md": check_compat,
     "docs/library.md": check_library,
+    "docs/own-parts.md": check_own_parts,
     "docs/pytorch.md": check_pytorch,
     "docs/training.md": check_training,
 }
