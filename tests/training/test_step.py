@@ -73,6 +73,32 @@ def _gradient(config, process, x0, key, w):
     return np.array([(loss(w + d) - loss(w - d)) / 2e-6 for d in 1e-6 * np.eye(3)])
 
 
+@pytest.mark.usefixtures("x64")
+def test_the_loss_is_the_weighted_mean_and_labels_reach_the_network():
+    """What has weight 0 does not count, even where it costs infinity."""
+    process, key, rng = d3pm.uniform(d3pm.cosine(10), 3), jax.random.key(5), np.random.default_rng(0)
+    x0, label = jnp.asarray(rng.integers(0, 2, (4, 2)), jnp.int32), jnp.array([0, 1, 1, 0], jnp.int32)
+    weight = jnp.asarray(rng.random((4, 2))).at[1, 0].set(0.0)
+    x0 = x0.at[1, 0].set(2)  # which the network rules out
+
+    def predict(params, xt, t, key=None, label=None, weight=None):
+        return jnp.broadcast_to(params[label][:, None], (*xt.shape, 3))
+
+    params = jnp.asarray([[0.3, -0.2, -jnp.inf], [0.1, 1.0, -jnp.inf]])
+    optimizer = ADAM.build()
+    step = make_step(configs.HybridLoss(), configs.LowDiscrepancy(), optimizer, predict, 0.9)
+    batch = {"x": x0, "label": label, "weight": weight}
+    state, metrics = step(init_state(jnp.copy(params), optimizer), process, batch, key)
+    key_t, key_q, _ = jax.random.split(jax.random.fold_in(key, 0), 3)
+    t = d3pm.low_discrepancy(jax.random.uniform(key_t), 4, 10)
+    xt = d3pm.q_sample(process, x0, t, jax.random.uniform(key_q, x0.shape))
+    found = d3pm.hybrid(process, predict(params, xt, t, None, label), x0, xt, t, 0.001)
+    assert np.isinf(found.loss[1, 0])
+    counted = np.where(weight > 0, weight * found.loss, 0.0)
+    np.testing.assert_allclose(metrics["loss"], counted.sum() / weight.sum(), rtol=1e-12)
+    assert np.isfinite(state.params[:, :2]).all()
+
+
 def bits(tree):
     return [np.asarray(x) for x in jax.tree.leaves(tree)]
 
