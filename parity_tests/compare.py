@@ -35,10 +35,10 @@ TOLERANCES = {
 
 
 class Difference(NamedTuple):
-    """How two arrays differ, at most."""
+    """Holds how two arrays differ, at most."""
 
     parts: tuple[float, float, float, float]  # absolute, relative, ULP, scaled
-    numbers: str = ""  # both, where they differ most
+    numbers: str = ""  # both, where the scaled difference is largest
     note: str = ""  # what is wrong besides
 
 
@@ -70,7 +70,7 @@ class Row(NamedTuple):
 
 
 def row(pair: str, case: str, dtype: str, what: str, found: Difference, tolerance: float) -> Row:
-    """The row of one comparison."""
+    """Makes the row of one comparison."""
     return Row(pair, case, dtype, what, *found.parts, tolerance, found.numbers, found.note)
 
 
@@ -97,7 +97,7 @@ WRONG = (np.inf, np.inf, np.inf, np.inf)
 
 
 def _numbers(a: np.ndarray, b: np.ndarray, distance: np.ndarray) -> str:
-    """Both numbers at the largest distance, and where that is."""
+    """Names both numbers at the largest distance, and where that is."""
     if not distance.any():
         return ""
     at = np.unravel_index(np.argmax(distance), distance.shape)
@@ -110,10 +110,11 @@ def _wrong(a: np.ndarray, b: np.ndarray, dtype: str) -> str:
     if a.dtype != dtype or b.dtype not in (np.dtype(dtype), np.float64):
         return f"types {a.dtype} and {b.dtype}"
     if np.isnan(a).any() or np.isnan(b).any():
-        return f"{np.isnan(a).sum()} and {np.isnan(b).sum()} NaN"
-    infinite = np.isinf(a) | np.isinf(b)
-    if (a[infinite] != b[infinite]).any():
-        return f"{(a[infinite] != b[infinite]).sum()} infinite values differ"
+        where = _numbers(a, b, np.isnan(a) | np.isnan(b))
+        return f"{np.isnan(a).sum()} and {np.isnan(b).sum()} NaN, {where}"
+    differ = (np.isinf(a) | np.isinf(b)) & (a != b)
+    if differ.any():
+        return f"{differ.sum()} infinite values differ, {_numbers(a, b, differ)}"
     return ""
 
 

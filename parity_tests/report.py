@@ -63,7 +63,9 @@ def _kernels(dtype: str) -> Iterator[Row]:
     """Of the kernels and, but for bfloat16, of the networks."""
     for name in PAIRS:
         if dtype in run.dtypes(name):
-            yield from run.rows(name, dtype)
+            found = list(run.rows(name, dtype))
+            assert found, f"{name} has no case in {dtype}"
+            yield from found
     if dtype != "bfloat16":
         yield from networks.rows(dtype)
 

@@ -68,7 +68,9 @@ def test_a_difference_names_both_numbers() -> None:
     assert (
         compare.draws(np.array([2, 3]), np.array([2, 1]), np.ones(2), "float64").numbers == "3 and 1 at [1]"
     )
-    assert compare.arrays(a, b * np.nan, np.ones(()), "float64").note == "0 and 4 NaN"
+    assert compare.arrays(a, b * np.nan, np.ones(()), "float64").note == "0 and 4 NaN, 1.0 and nan at [0, 0]"
+    found = compare.arrays(np.array([1.0, np.inf]), np.array([1.0, 3.0]), np.ones(()), "float64")
+    assert found.note == "1 infinite values differ, inf and 3.0 at [1]"
 
 
 def test_page_of_what_passed() -> None:

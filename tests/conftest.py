@@ -11,6 +11,8 @@ import d3pm_jax as d3pm
 def optimised(request):
     """Compiles with optimisation where a test is marked so: for last bits, memory, or much to compute."""
     marked = request.node.get_closest_marker("optimised") is not None
+    if marked:
+        jax.clear_caches()  # jit would reuse what another test compiled without
     jax.config.update("jax_disable_most_optimizations", not marked)
     yield
     jax.config.update("jax_disable_most_optimizations", True)

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax import data, show
+from d3pm_jax import show
 from d3pm_jax.cli import arguments
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.files import write_text
 from d3pm_jax.likelihood import bits_per_dim
+from d3pm_jax.runs.run import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
     """Evaluates; returns the exit status."""
     run = arguments.open_named(args, args.batch_size, args.steps)
-    levels, spec = run.parts.categories, run.config.data
-    train, test = spec.open("train"), spec.open("test")
-    x0, labels = data.read_all(test, levels, args.limit, run.parts.description.classes)
+    x0, labels = run.read_split("test", args.limit)
     result = run.evaluate_on(x0, labels, args.batch_size, args.seed)
-    result["baselines"] = _baselines(train, x0, levels)
+    result["baselines"] = _baselines(run, x0)
     write_text(args.workdir / "eval.json", json.dumps(result, indent=1))
-    _report(args.workdir, result, getattr(spec, "test_split", "test"))
+    _report(args.workdir, result, getattr(run.config.data, "test_split", "test"))
     return 0
 
 
@@ -55,8 +54,8 @@ def _report(workdir: Path, result: dict[str, Any], split: str) -> None:
     print(f"test bits/dim: {result['bits_per_dim']:.3f} +- {'unknown' if error is None else f'{error:.3f}'}")
 
 
-def _baselines(train: data.Source, test: np.ndarray, levels: int) -> dict[str, float]:
-    x0, labels = data.read_all(train, levels)
+def _baselines(run: Run, test: np.ndarray) -> dict[str, float]:
+    (x0, labels), levels = run.read_split("train"), run.parts.categories
     found = {"per-pixel histogram": baselines.histogram_nats(x0, test, levels)}
     if labels is not None:
         name = f"mixture of {len(np.unique(labels))} class histograms"

@@ -43,7 +43,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     workdir.check_empty(args.workdir)
     use_all_cores(1)
-    description = _description_of(args.file) or config.data.describe()
+    description = (None if args.config else _description_of(args.file)) or config.data.describe()
     config = build.fill_in(config, description)
     parts = build.build(config, description, 1)
     try:

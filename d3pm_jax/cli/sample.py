@@ -56,8 +56,14 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _pictures(run: Run, samples: np.ndarray, reverse: np.ndarray, times: list[int], seed: int) -> None:
     """Draws samples beside examples of the data, and both processes from end to end."""
-    picture, chains, levels = run.folder / "samples.png", run.folder / "chain.png", run.parts.categories
-    real = workdir.read_examples(run.folder)[: len(samples)]
+    picture, chains, levels = run.workdir / "samples.png", run.workdir / "chain.png", run.parts.categories
+    real = workdir.read_examples(run.workdir)
+    if real is None:  # begun from weights: there is no data to show beside
+        columns = round(len(samples[:SHOWN]) ** 0.5)
+        show.save_grid(picture, show.to_rgb(samples[:SHOWN], levels), columns)
+        print(f"samples: {picture}")
+        return
+    real = real[: len(samples)]
     show.save_beside(picture, show.to_rgb(samples[:SHOWN], levels), show.to_rgb(real[:SHOWN], levels))
     forward = _forward(run, real[:CHAINS], times, seed)
     show.save_chain(chains, show.to_rgb(forward, levels), show.to_rgb(reverse[:, :CHAINS], levels), times)

@@ -19,7 +19,7 @@ from d3pm_jax.errors import UserError
 
 MODULE = "d3pm_jax.config"
 OWN = "own."
-RENAMED = {"Loss": "HybridLoss", "Data": "TfdsImages"}  # since 0.1.0
+RENAMED = {"Loss": "HybridLoss", "Data": "TfdsImages"}  # since 0.1.0; Data("digits") is Digits()
 
 
 def from_file(path: Path) -> Config:
@@ -47,7 +47,7 @@ def load(path: Path) -> ModuleType:
     """
     if not path.is_file():
         raise UserError(f"no config file {path}: pass a Python file that defines get_config()")
-    spec = importlib.util.spec_from_file_location(f"{path.stem} (config)", path)
+    spec = importlib.util.spec_from_file_location(f"{path.resolve()} (config)", path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file: a config is a .py file that defines get_config()")
     module = importlib.util.module_from_spec(spec)
@@ -189,7 +189,8 @@ def _decode(node: Any, own: ModuleType | None) -> Any:
     if not isinstance(node, dict):
         return node
     fields = {k: _decode(v, own) for k, v in node.items() if k != "class"}
-    cls = _class(str(node.get("class")), own)
+    name = str(node.get("class"))
+    cls = _class("Digits" if name == "Data" and fields.get("name") == "digits" else name, own)
     try:
         return cls(**fields)
     except TypeError as error:
@@ -200,7 +201,7 @@ def _class(name: str, own: ModuleType | None) -> Any:
     if name.startswith(OWN):
         short = name.removeprefix(OWN)
         found = getattr(own, short, None)
-        if found is None:
+        if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
             raise UserError(f"the config has a part {short} of its own: pass --config FILE, which defines it")
         return found
     found = getattr(importlib.import_module(MODULE), RENAMED.get(name, name), None)

@@ -1,12 +1,14 @@
 """Makes batches of int32 categories from a random-access source, a pure function of (seed, batch number)."""
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int32
 
+from d3pm_jax.data.description import Description
 from d3pm_jax.data.source import DatasetError, Source
 
 Example = dict[str, Any]
@@ -21,7 +23,7 @@ def train_batches(
     num_categories: int,
     start: int = 0,
     random_map: RandomMap | None = None,
-    classes: int | None = None,
+    description: Description | None = None,
 ) -> Iterator[Batch]:
     """Makes endless shuffled batches; every epoch has its own order, and a batch may span two epochs.
 
@@ -34,14 +36,14 @@ def train_batches(
         num_categories: K; every value must lie in 0 .. K - 1.
         start: number of the first batch; costs nothing.
         random_map: changes each example; its generator depends on seed and place alone.
-        classes: labels must lie in 0 .. classes - 1.
+        description: what the examples have to be.
 
     Returns:
         Iterator of {"x": int32 [B, *S]}, with "label": int32 [B] and "weight": float32 [B, *S] where
         examples have them.
 
     Raises:
-        DatasetError: batch_size exceeds the split, or (while iterating) a value is not a category.
+        DatasetError: batch_size exceeds the split, or (while iterating) an example is not what it has to be.
     """
     import grain
 
@@ -50,16 +52,17 @@ def train_batches(
             f"batch size {batch_size} exceeds the {len(source)} examples of the split: "
             f"set it to {len(source)} or less"
         )
-    collate = functools.partial(_collate, num_categories=num_categories, classes=classes)
-    dataset = grain.MapDataset.source(_Numbered(source)).seed(seed).shuffle().repeat()
+    collate = functools.partial(_collate, num_categories=num_categories, description=description)
+    endless = sys.maxsize // (2 * len(source))  # of Grain's own, a batch of one example is one too many
+    dataset = grain.MapDataset.source(_Numbered(source)).seed(seed).shuffle().repeat(endless)
     if random_map is not None:
-        dataset = dataset.random_map(random_map)
+        dataset = dataset.random_map(functools.partial(_mapped, random_map))
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     return iter(dataset.batch(batch_size, batch_fn=collate)[start:].to_iter_dataset(options))
 
 
 def read_all(
-    source: Source, num_categories: int, limit: int | None = None, classes: int | None = None
+    source: Source, num_categories: int, limit: int | None = None, description: Description | None = None
 ) -> tuple[Int32[np.ndarray, "N ..."], Int32[np.ndarray, " N"] | None]:
     """Reads every example, or the first `limit`, in order.
 
@@ -67,19 +70,19 @@ def read_all(
         source: the examples.
         num_categories: K; every value must lie in 0 .. K - 1.
         limit: read at most this many; None reads all.
-        classes: labels must lie in 0 .. classes - 1.
+        description: what the examples have to be.
 
     Returns:
         (x int32 [N, *S], labels int32 [N], or None where the examples have no label).
 
     Raises:
-        DatasetError: nothing to read, or a value is not a category.
+        DatasetError: nothing to read, or an example is not what it has to be.
     """
     size = len(source) if limit is None else min(limit, len(source))
     if size < 1:
         raise DatasetError(f"nothing to read: the split has {len(source)} examples and the limit is {limit}")
     numbered = _Numbered(source)
-    batch = _collate([numbered[i] for i in range(size)], num_categories, classes)
+    batch = _collate([numbered[i] for i in range(size)], num_categories, description)
     return batch["x"], batch.get("label")
 
 
@@ -109,34 +112,44 @@ class _Numbered:
         return {**self._source[index], "number": index}
 
 
-def _collate(examples: Sequence[Example], num_categories: int, classes: int | None = None) -> Batch:
-    """Stacks examples into int32 arrays and checks that every value of x is a category, of labels a class."""
+def _mapped(random_map: RandomMap, example: Example, rng: np.random.Generator) -> Example:
+    """Applies a random map to a copy, which it may write into, and keeps the number."""
+    own = {name: value for name, value in example.items() if name != "number"}
+    return {**random_map({**own, "x": np.array(own["x"])}, rng), "number": example["number"]}
+
+
+def _collate(
+    examples: Sequence[Example], num_categories: int, description: Description | None = None
+) -> Batch:
+    """Stacks examples into int32 arrays and checks that each is what it has to be."""
     number = [example["number"] for example in examples]
-    x = _stack([np.asarray(example["x"]) for example in examples], number)
-    _check_range(x, number, num_categories)
-    batch = {"x": x}
+    x = _stack([np.asarray(example["x"]) for example in examples], number, description)
+    _check_range(x, number, num_categories, description)
+    batch = {"x": x.astype(np.int32)}
     if "label" in examples[0]:
-        batch["label"] = np.array([example["label"] for example in examples], np.int32)
-        _check_labels(batch["label"], number, classes)
+        classes = None if description is None else description.classes
+        batch["label"] = _labels([example["label"] for example in examples], number, classes)
     if "weight" in examples[0]:
-        batch["weight"] = np.stack([np.asarray(e["weight"], np.float32) for e in examples])
+        batch["weight"] = np.stack([_weight(e["weight"], x.shape[1:], e["number"]) for e in examples])
     return batch
 
 
-def _stack(arrays: Sequence[np.ndarray], number: Sequence[int]) -> Int32[np.ndarray, "B ..."]:
+def _stack(
+    arrays: Sequence[np.ndarray], number: Sequence[int], description: Description | None
+) -> np.ndarray:
     """Stacks them; floating-point numbers are refused: rounding in silence would destroy them."""
+    shape = arrays[0].shape if description is None else description.shape
     for x, i in zip(arrays, number, strict=True):
         if not np.issubdtype(x.dtype, np.integer):
             raise DatasetError(f"x of example {i} has dtype {x.dtype}: categories are integers, convert them")
-        if x.shape != arrays[0].shape:
-            raise DatasetError(
-                f"x of example {i} has shape {x.shape}, that of example {number[0]} {arrays[0].shape}: "
-                "give all examples one shape"
-            )
-    return np.stack(arrays).astype(np.int32)
+        if x.shape != shape:
+            raise DatasetError(f"x of example {i} has shape {x.shape}, expected {shape}: give all one shape")
+    return np.stack(arrays)
 
 
-def _check_range(x: np.ndarray, number: Sequence[int], num_categories: int) -> None:
+def _check_range(
+    x: np.ndarray, number: Sequence[int], num_categories: int, description: Description | None
+) -> None:
     low, high = int(x.min()), int(x.max())
     if low < 0:
         raise DatasetError(f"{_where(x, low, number)}, but categories start at 0: shift the data")
@@ -145,15 +158,31 @@ def _check_range(x: np.ndarray, number: Sequence[int], num_categories: int) -> N
             f"{_where(x, high, number)}, but K = {num_categories} allows only 0..{num_categories - 1}: "
             f"set K to {high + 1} or more (256 for 8-bit images)"
         )
+    if description is not None and high >= description.categories:
+        raise DatasetError(
+            f"{_where(x, high, number)}, but the data is described as 0..{description.categories - 1}: "
+            f"set its categories to {high + 1} or more"
+        )
 
 
-def _check_labels(labels: np.ndarray, number: Sequence[int], classes: int | None) -> None:
+def _labels(labels: Sequence[Any], number: Sequence[int], classes: int | None) -> np.ndarray:
     for label, i in zip(labels, number, strict=True):
+        if not isinstance(label, int | np.integer):
+            raise DatasetError(f"the label of example {i} is {label!r}: labels are integers")
         if classes is not None and not 0 <= label < classes:
             raise DatasetError(
                 f"the label of example {i} is {label}, but classes = {classes} allows only "
                 f"0..{classes - 1}: mend the label, or set classes"
             )
+    return np.array(labels).astype(np.int32)
+
+
+def _weight(weight: Any, shape: tuple[int, ...], number: int) -> np.ndarray:
+    """Returns the weight of each element, float32; one for all is repeated."""
+    weight = np.asarray(weight, np.float32)
+    if weight.shape not in ((), shape):
+        raise DatasetError(f"the weight of example {number} has shape {weight.shape}: pass {shape}, as x has")
+    return np.broadcast_to(weight, shape)
 
 
 def _where(x: np.ndarray, value: int, number: Sequence[int]) -> str:

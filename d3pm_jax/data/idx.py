@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def read(folder: str | Path, name: str) -> np.ndarray:
         raise DatasetError(f"no file {path}, nor {packed.name}: put the four idx files of the data set there")
     try:
         content = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{packed} is damaged ({error}): download it again") from error
     if len(content) < 4 or content[:3] != bytes([0, 0, UINT8]):
         raise DatasetError(f"{path} is no idx file of bytes: put the four idx files of the data set there")

@@ -32,6 +32,7 @@ class Parts:
     predict: Predict
     init: Callable[[], TrainState]
     state: TrainState
+    network: Predict  # as predict, for batches of any size
     key: jax.Array  # of the noise of training
     classes: int | None  # that the network is told
 
@@ -85,8 +86,8 @@ def build(config: Config, description: Description, batch_size: int, steps: int 
         raise UserError(str(error)) from error
     process, key = jax.device_put((process, key), replicated(mesh))
     state = jax.tree.map(lambda x: x.update(sharding=replicated(mesh)), shapes)
-    predict = network.on_mesh(predict, batched(mesh))
-    return Parts(config, description, mesh, process, predict, init, state, key, classes)
+    spread = network.on_mesh(predict, batched(mesh))
+    return Parts(config, description, mesh, process, spread, init, state, predict, key, classes)
 
 
 def _check(config: Config) -> None:

@@ -11,10 +11,19 @@ import jax
 
 from d3pm_jax import data
 from d3pm_jax.config import Config, Data, from_data
+from d3pm_jax.config import io as config_io
 from d3pm_jax.runs import build, checkpoint, metrics, presampled
 from d3pm_jax.runs.devices import batched
 from d3pm_jax.runs.outputs import Outputs
-from d3pm_jax.runs.workdir import CHECKPOINTS, CONFIG, NUM_EXAMPLES, claim, read_config, write_data
+from d3pm_jax.runs.workdir import (
+    CHECKPOINTS,
+    CONFIG,
+    NUM_EXAMPLES,
+    check_description,
+    claim,
+    read_config,
+    write_data,
+)
 from d3pm_jax.training.step import StepNoise, make_step
 
 
@@ -32,12 +41,14 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
+    config_io.check(config)
     source, description = config.data.open("train"), config.data.describe()
     if resume and (workdir / CONFIG).is_file():
         config = from_data.like(read_config(workdir, config), config)
+        check_description(workdir, description)
     config = build.fill_in(config, description)
     parts = build.build(config, description, config.train.batch_size)
-    examples, _ = data.read_all(config.data.open("test"), parts.categories, NUM_EXAMPLES)
+    examples, _ = data.read_all(config.data.open("test"), parts.categories, NUM_EXAMPLES, description)
     noise_of = _drawn if config.train.noise is None else presampled.open_for(parts, Path(config.train.noise))
     claim(config, workdir, resume)
     write_data(workdir, description, examples)
@@ -51,10 +62,10 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
 
 def _batches(parts: build.Parts, source: data.Source, start: int) -> Iterator[dict[str, Any]]:
     """Makes the batches of a run from step `start` on."""
-    spec, train, classes = parts.config.data, parts.config.train, parts.description.classes
+    spec, train = parts.config.data, parts.config.train
     random_map = None if type(spec).random_map is Data.random_map else spec.random_map
     return data.train_batches(
-        source, train.batch_size, train.seed, parts.categories, start, random_map, classes
+        source, train.batch_size, train.seed, parts.categories, start, random_map, parts.description
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Key
 
@@ -32,14 +33,13 @@ def split(config: Config, description: Description, process: Process) -> tuple[P
     Raises:
         ValueError: the network cannot be built for such data.
     """
-    K, head, classes = process.K, config.head, told_classes(config, description)
-    spec = Spec(description.shape, K, head.outputs, classes, process.T)
+    head, classes = config.head, told_classes(config, description)
+    spec = Spec(description.shape, process.K, head.outputs, classes, process.T)
 
     def build(key: Array) -> nnx.Module:
         return config.model.build(spec, nnx.Rngs(key))
 
-    network = nnx.eval_shape(build, jax.random.key(0))
-    graphdef, takes_weight = nnx.graphdef(network), "weight" in inspect.signature(network.__call__).parameters
+    graphdef, shapes, takes_weight = _abstract(build)
 
     def predict(
         params: Params,
@@ -50,11 +50,35 @@ def split(config: Config, description: Description, process: Process) -> tuple[P
         weight: Array | None = None,
     ) -> Array:
         more: dict[str, Any] = {} if classes is None else {"label": label}
-        if takes_weight:
-            more["weight"] = weight
-        return head.logits(nnx.merge(graphdef, params)(xt, t, key=key, **more), xt, K)
+        more |= {"weight": weight} if takes_weight else {}
+        return head.logits(nnx.merge(graphdef, params)(xt, t, key=key, **more), xt, spec.K)
 
+    _check_output(predict, shapes, spec)
     return predict, lambda key: nnx.split(build(key))[1]
+
+
+def _abstract(build: Callable[[Array], nnx.Module]) -> tuple[Any, Params, bool]:
+    """Returns graph and shapes of a network, and whether it takes weights.
+
+    Raises:
+        ValueError: it cannot be called.
+    """
+    network = nnx.eval_shape(build, jax.random.key(0))
+    if not callable(network):
+        raise ValueError(f"{type(network).__name__} defines no __call__: write f(xt, t, *, label, key)")
+    return *nnx.split(network), "weight" in inspect.signature(network).parameters
+
+
+def _check_output(predict: Predict, shapes: Params, spec: Spec) -> None:
+    """Raises ValueError where the network cannot be called, or gives something of another shape."""
+    xt, t = jnp.zeros((1, *spec.shape), jnp.int32), jnp.ones(1, jnp.int32)
+    label = None if spec.classes is None else t
+    found = jax.eval_shape(predict, shapes, xt, t, jax.random.key(0), label).shape
+    if found != (1, *spec.shape, spec.K):
+        raise ValueError(
+            f"the network and its head give logits {list(found)} for x {[1, *spec.shape]}: "
+            f"expected {[1, *spec.shape, spec.K]}"
+        )
 
 
 def told_classes(config: Config, description: Description) -> int | None:

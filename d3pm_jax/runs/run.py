@@ -12,11 +12,13 @@ import numpy as np
 from d3pm_jax import data, losses
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config.objective import first_step
+from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import evaluate_bound, summary
 from d3pm_jax.processes import Process
-from d3pm_jax.runs import build, loop, workdir
+from d3pm_jax.runs import build, loop
+from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.devices import batched, use_all_cores
-from d3pm_jax.runs.samples import make_sampler
+from d3pm_jax.runs.samples import Sampler, make_sampler
 from d3pm_jax.types import Params
 
 
@@ -24,8 +26,9 @@ from d3pm_jax.types import Params
 class Run:
     """Holds a run at a checkpoint."""
 
-    folder: Path
+    workdir: Path
     parts: build.Parts
+    _samplers: dict[Any, Sampler] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
     def config(self) -> Config:
@@ -49,7 +52,7 @@ class Run:
 
     def predict(self, xt: Any, t: Any, label: Any = None) -> jax.Array:
         """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time."""
-        return self.parts.predict(self.params, xt, t, label=label)
+        return jax.jit(self.parts.network)(self.params, xt, t, label=label)
 
     def sample(
         self,
@@ -64,13 +67,26 @@ class Run:
         Returns:
             x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t.
         """
-        return make_sampler(self.parts, min(batch_size, n), record)(self.params, n, key, label)
+        compiled = min(batch_size, n), tuple(record)
+        if compiled not in self._samplers:
+            self._samplers[compiled] = make_sampler(self.parts, *compiled)
+        return self._samplers[compiled](self.params, n, key, label)
 
     def evaluate(self, limit: int | None = None, batch_size: int = 128, seed: int = 0) -> dict[str, Any]:
         """Computes the bound on the test split, and its parts, in bits/dim: `evaluation.bound.summary`."""
-        test, classes = self.config.data.open("test"), self.parts.description.classes
-        x0, labels = data.read_all(test, self.parts.categories, limit, classes)
+        x0, labels = self.read_split("test", limit)
         return self.evaluate_on(x0, labels, batch_size, seed)
+
+    def read_split(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Reads examples of the data [N, *S], and their labels if there are any.
+
+        Raises:
+            UserError: the data cannot be read, or has weights, which a bound would have to respect.
+        """
+        source = self.config.data.open(split)
+        if "weight" in source[0]:
+            raise UserError("the examples have weights: bounds of such data are not computed yet")
+        return data.read_all(source, self.parts.categories, limit, self.parts.description)
 
     def evaluate_on(
         self, x0: np.ndarray, labels: np.ndarray | None = None, batch_size: int = 128, seed: int = 0
@@ -87,26 +103,26 @@ class Run:
         return result | {"times": np.asarray(self.process.time[1:]).tolist()}
 
 
-def train(config: Config, folder: Path | str, resume: bool = False) -> Run:
+def train(config: Config, workdir: Path | str, resume: bool = False) -> Run:
     """Trains a config, or goes on with the run in a folder, and opens it at its end.
 
     An interrupt is taken after the step that runs: it is saved, and the run of that step is returned.
 
     Args:
-        config: of the run; when resuming it must be that of the run, but for `workdir.MAY_CHANGE`.
-        folder: where everything is written.
+        config: of the run; when resuming it must be that of the run, but for `runs.workdir.MAY_CHANGE`.
+        workdir: where everything is written.
         resume: go on with the run in the folder.
 
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
     use_all_cores(config.train.batch_size)
-    loop.train(config, Path(folder), resume)
-    return open_run(folder, config)
+    loop.train(config, Path(workdir), resume)
+    return open_run(workdir, config)
 
 
 def open_run(
-    folder: Path | str,
+    workdir: Path | str,
     config: Config | Path | str | None = None,
     step: int | None = None,
     steps: int | None = None,
@@ -115,7 +131,7 @@ def open_run(
     """Opens the run in a folder at a checkpoint; its data is not needed.
 
     Args:
-        folder: the workdir of a training.
+        workdir: that of a training.
         config: for a run with parts of your own, the file that defines them, or the config itself.
         step: which checkpoint; the last by default.
         steps: take only so many of the steps of the process, evenly spaced.
@@ -124,13 +140,13 @@ def open_run(
     Raises:
         UserError: there is no such run or checkpoint, or it needs a config.
     """
-    folder, own = Path(folder), Path(config) if isinstance(config, str) else config
-    found = workdir.read_config(folder, own)
+    workdir, own = Path(workdir), Path(config) if isinstance(config, str) else config
+    found = folders.read_config(workdir, own)
     if isinstance(own, Config):
         own = from_data.like(found, own)
-        workdir.check_resume(found, own)
+        folders.check_resume(found, own)
         found = own
     use_all_cores(batch_size)
-    description = workdir.read_description(folder) or found.data.describe()
+    description = folders.read_description(workdir) or found.data.describe()
     parts = build.build(found, description, batch_size, steps)
-    return Run(folder, build.restore(folder, parts, step))
+    return Run(workdir, build.restore(workdir, parts, step))

@@ -58,7 +58,7 @@ def read_config(workdir: Path, own: Path | Config | None = None) -> Config:
     if names and own is None:
         raise UserError(
             f"the run in {workdir} has parts of its own, {', '.join(names)}: pass the file that defines "
-            f"them, as in --config {workdir / OWN}"
+            f"them, --config FILE; a copy is in {workdir / OWN}"
         )
     return config_io.from_json(tree, _own_module(workdir, own) if names and own else None)
 
@@ -89,6 +89,15 @@ def read_description(workdir: Path) -> Description | None:
         raise UserError(f"{path} cannot be read ({error}): restore it") from error
 
 
+def check_description(workdir: Path, description: Description) -> None:
+    """Raises UserError where the data of a run to go on with is another than it was."""
+    before = read_description(workdir)
+    if before is not None and before != description:
+        raise UserError(
+            f"the data is {description}, but the run in {workdir} has {before}: use the data it had"
+        )
+
+
 def description_from_json(tree: dict[str, Any]) -> Description:
     """Returns the description that `dataclasses.asdict` made JSON of."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
@@ -107,13 +116,15 @@ def write_data(workdir: Path, description: Description, examples: np.ndarray) ->
         np.save(file, examples)
 
 
-def read_examples(workdir: Path) -> np.ndarray:
-    """Reads the test examples that the run keeps, int32 [N, *S].
+def read_examples(workdir: Path) -> np.ndarray | None:
+    """Reads the test examples that the run keeps, int32 [N, *S]; None in a run that began from weights alone.
 
     Raises:
-        UserError: it keeps none, or the file is damaged.
+        UserError: the file is damaged.
     """
     path = workdir / EXAMPLES
+    if not path.is_file():
+        return None
     try:
         return np.load(path)
     except (OSError, ValueError) as error:

@@ -1,5 +1,6 @@
 """d3pm train in a process of its own, with a network, stopped from outside."""
 
+import json
 import signal
 import subprocess
 import time
@@ -29,6 +30,18 @@ def trained(tmp_path_factory, data_dir):
     assert done.returncode == 0, done.stderr
     assert f"checkpoint in {workdir / 'checkpoints'}" in done.stdout
     return workdir
+
+
+def test_eval_and_sample_of_a_network(trained):
+    found = []
+    for size in ("7", "20"):
+        assert status("eval", trained, "--limit", "20", "--batch-size", size) == 0
+        found.append(json.loads((trained / "eval.json").read_text())["bits_per_dim"])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert status("sample", trained, "--num", "5") == 0
+    samples = np.load(trained / "samples.npy")
+    assert status("sample", trained, "--num", "3", "--batch-size", "2") == 0
+    np.testing.assert_array_equal(np.load(trained / "samples.npy"), samples[:3])
 
 
 def weights(workdir):

@@ -70,8 +70,28 @@ def test_arrays_are_mapped_and_described(arrays):
     source = data.open("train")
     assert isinstance(source[1]["x"].base, np.memmap)
     np.testing.assert_array_equal(read_all(source, 3)[0], x)
-    batch = next(train_batches(source, 4, 0, 3, classes=4))
+    batch = next(train_batches(source, 4, 0, 3, description=data.describe()))
     np.testing.assert_array_equal(batch["x"], x[batch["label"]])
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (5, 1), (5, 5)])
+def test_batches_of_any_size_go_on_for_ever(n, batch_size):
+    source = ArraySource(np.arange(n)[:, None])
+    found = [next(train_batches(source, batch_size, 0, n, start)) for start in (0, n, 10**12)]
+    assert all(batch["x"].shape == (batch_size, 1) for batch in found)
+
+
+def test_a_random_map_works_on_a_copy_and_one_weight_is_for_all():
+    x = np.ones((4, 3), int)
+
+    def raised(example, rng):
+        example["x"] += rng.integers(0, 2)
+        return {"x": example["x"], "weight": 0.5}
+
+    first, again = (next(train_batches(ArraySource(x), 4, 0, 3, random_map=raised)) for _ in range(2))
+    np.testing.assert_array_equal(first["x"], again["x"])
+    np.testing.assert_array_equal(first["weight"], np.full((4, 3), 0.5, np.float32))
+    assert x.max() == 1
 
 
 def test_what_arrays_cannot_be_is_one_line(arrays, tmp_path):
@@ -87,7 +107,17 @@ def test_what_arrays_cannot_be_is_one_line(arrays, tmp_path):
     with pytest.raises(DatasetError, match=r"x of example 0 holds 2 at \[2\], but K = 2 allows only 0..1"):
         read_all(ArraySource(x), 2)
     with pytest.raises(DatasetError, match=r"label of example 3 is 3, but classes = 3 allows only 0..2"):
-        read_all(ArraySource(x, np.arange(4)), 3, classes=3)
+        read_all(ArraySource(x, np.arange(4)), 3, description=Description((6,), 3, 3))
+    with pytest.raises(DatasetError, match=r"holds 2 at \[2\], but the data is described as 0..1"):
+        read_all(ArraySource(x), 3, description=Description((6,), 2))
+    with pytest.raises(DatasetError, match=r"x of example 0 has shape \(6,\), expected \(5,\)"):
+        read_all(ArraySource(x), 3, description=Description((5,), 3))
+    with pytest.raises(DatasetError, match=r"x of example 0 holds 4294967297 at \[0\], but K = 3"):
+        read_all(ArraySource(np.full((1, 2), 2**32 + 1)), 3)
+    with pytest.raises(DatasetError, match=r"weight of example 0 has shape \(2,\): pass \(3,\)"):
+        next(train_batches([{"x": np.zeros(3, int), "weight": np.ones(2)}], 1, 0, 3))
+    with pytest.raises(DatasetError, match=r"the label of example 0 is 1.7: labels are integers"):
+        read_all([{"x": np.zeros(3, int), "label": 1.7}], 3)
     with pytest.raises(DatasetError, match=r"no file .*none.npy: write it with numpy.save"):
         config.Arrays("none.npy", "none.npy", 3).describe()
     (tmp_path / "bad.npy").write_text("x")

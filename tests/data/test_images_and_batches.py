@@ -234,7 +234,7 @@ def test_floating_point_images_are_refused():
 
 def test_examples_of_different_shapes_are_refused():
     examples = [{"x": np.zeros(n, int)} for n in (2, 3)]
-    assert "x of example 1 has shape (3,), that of example 0 (2,)" in failure(read_all, examples, 10)
+    assert "x of example 1 has shape (3,), expected (2,)" in failure(read_all, examples, 10)
 
 
 def test_batch_larger_than_the_split(train):

@@ -254,8 +254,8 @@ TRAINING = (
     Break(
         "data_not_shuffled",
         "d3pm_jax/data/batches.py",
-        ".seed(seed).shuffle().repeat()",
-        ".seed(seed).repeat()",
+        ".seed(seed).shuffle().repeat(endless)",
+        ".seed(seed).repeat(endless)",
         ("tests/data/test_images_and_batches.py",),
     ),
     Break(  # the same where every t is as likely as another
@@ -313,8 +313,8 @@ RUNS = (
     Break(
         "data_from_its_start_on_resume",
         "d3pm_jax/runs/loop.py",
-        "parts.categories, start, random_map, classes",
-        "parts.categories, 0, random_map, classes",
+        "parts.categories, start, random_map, parts.description",
+        "parts.categories, 0, random_map, parts.description",
         (PRESAMPLED, COMMANDS),
     ),
     Break(

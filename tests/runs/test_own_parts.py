@@ -51,7 +51,7 @@ def test_commands_take_the_file_and_never_run_its_copy(trained, capsys, tmp_path
     for command in (["eval", trained], ["sample", trained], ["train", "--workdir", trained, "--resume"]):
         message = error(capsys, *command)
         assert "parts of its own, Letters, Convolution: pass the file that defines them" in message
-        assert f"--config {trained / 'config.py'}" in message
+        assert f"--config FILE; a copy is in {trained / 'config.py'}" in message
     assert status("sample", trained, "--num", "3", "--config", FILE) == 0
     lines = (trained / "samples.txt").read_text().splitlines()
     symbols = np.array(list("abc"))
