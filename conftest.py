@@ -10,8 +10,8 @@ import threadpoolctl
 from jax.experimental.compilation_cache import compilation_cache
 
 # One thread compiles, and up to JAX 0.10 by the older of XLA's two ways to emit code, which 0.12 lacks: half
-# the time of the processor. `make slow` sets it to nothing: what is marked optimised is compiled there as users
-# compile it. XLA reads it when the first device is asked for.
+# the time of the processor. XLA reads it when the first device is asked for. `make slow` sets it to nothing:
+# what is marked optimised is compiled there as users compile it.
 older = ["--xla_cpu_use_fusion_emitters=false"] if jax.__version_info__ < (0, 11) else []
 os.environ.setdefault("XLA_FLAGS", " ".join(["--xla_cpu_parallel_codegen_split_count=1", *older]))
 
