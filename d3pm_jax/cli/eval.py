@@ -56,7 +56,8 @@ def _report(workdir: Path, result: dict[str, Any], split: str) -> None:
 
 def _baselines(run: Run, test: np.ndarray) -> dict[str, float]:
     (x0, labels), levels = run.read_split("train"), run.parts.categories
-    found = {"per-pixel histogram": baselines.histogram_nats(x0, test, levels)}
+    place = "per-pixel histogram" if run.parts.description.kind == "image" else "histogram of each place"
+    found = {place: baselines.histogram_nats(x0, test, levels)}
     if labels is not None:
         name = f"mixture of {len(np.unique(labels))} class histograms"
         found[name] = baselines.class_mixture_nats(x0, labels, test, levels)

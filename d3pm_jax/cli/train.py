@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_config(args: argparse.Namespace, rest: list[str]) -> Config:
     """Returns the config of the file, or of the run to resume, with the overrides."""
+    if args.config is not None and args.own is not None:
+        raise UserError(f"--config {args.own} is for a run that is resumed without CONFIG: leave one out")
     if args.config is None and args.resume and args.workdir is not None:
         return overrides.apply(workdir.read_config(args.workdir, args.own), args, rest, USAGE)
     return overrides.from_file(args, rest, USAGE)

@@ -60,7 +60,10 @@ def test_commands_take_the_file_and_never_run_its_copy(trained, capsys, tmp_path
     changed.write_text(FILE.read_text() + "\n# changed\n")
     message = error(capsys, "eval", trained, "--config", changed)
     assert f"{changed} is not what this run was made with: it differs from {trained / 'config.py'}" in message
+    both = error(capsys, "train", FILE, "--config", FILE, "--workdir", trained, "--resume")
+    assert "is for a run that is resumed without CONFIG" in both
     assert status("eval", trained, "--limit", "4", "--config", trained / "config.py") == 0
+    assert "histogram of each place" in capsys.readouterr().out
     assert json.loads((trained / "eval.json").read_text())["examples"] == 4
 
 
