@@ -2,9 +2,15 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import tests
+from d3pm_jax import config as configs
 from d3pm_jax.config import io as config_io
+from d3pm_jax.errors import UserError
+from tests import tiny
 
 
 def test_configs_survive_json():
@@ -20,3 +26,32 @@ def test_a_config_of_an_earlier_version_opens():
     config = config_io.from_file(Path(tests.__file__).parent.parent / "configs" / "digits_uniform.py")
     text = config_io.dump(config).replace("HybridLoss", "Loss")
     assert config_io.from_json(json.loads(text)) == config
+
+
+def test_the_data_of_older_runs_opens():
+    """Data("digits") is Digits(), and any other name a TfdsImages."""
+    tree = config_io.to_json(tiny.get_config())
+    for name, expected in (("digits", configs.Digits(dir="d")), ("mnist", configs.TfdsImages("mnist", "d"))):
+        fields = {"name": name, "dir": "d", "train_split": "train", "test_split": "test"}
+        assert config_io.from_json(tree | {"data": {"class": "Data", **fields}}).data == expected
+
+
+def test_only_a_part_of_the_users_file_is_made():
+    """Not whatever else it holds, a function that it imports among it."""
+    own = ModuleType("own")
+    own.run = print
+    tree = config_io.to_json(tiny.get_config()) | {"data": {"class": "own.run", "sep": ""}}
+    with pytest.raises(UserError, match=r"the config has a part run of its own: pass --config FILE"):
+        config_io.from_json(tree, own)
+    assert config_io.own_names(tree) == ["run"]
+
+
+def test_two_files_of_one_name_stay_apart(tmp_path):
+    source = Path(tiny.__file__).read_text() + "\n\nimport dataclasses\nfrom d3pm_jax.config import Data\n\n"
+    source += "@dataclasses.dataclass(frozen=True)\nclass Own(Data):\n    pass\n\n\nbase = get_config\n\n\n"
+    source += "def get_config():\n    return dataclasses.replace(base(), data=Own())\n"
+    files = [tmp_path / name / "config.py" for name in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(source)
+    assert [config_io.own_file(found) for found in map(config_io.from_file, files)] == files
