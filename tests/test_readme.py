@@ -29,7 +29,8 @@ def check_library(names):
 
 
 def check_training(names):
-    assert names["get_config"]().process.build().K == 17
+    config = names["get_config"]()
+    assert config.head.data_categories(config.process.build().K) == 17
     assert names["losses"][-1] < names["losses"][0]
 
 
