@@ -2,7 +2,8 @@
 
 The classifier is scikit-learn's SVC(gamma=0.001, probability=True) fitted on the 1,500 training digits. A
 sample counts when its likeliest class has probability 0.9 or more. For scale, the same for the 297 test
-digits and for as many samples of the per-pixel histogram.
+digits and for as many samples of the per-pixel histogram. The last line is for a network that is told
+classes: how many samples i are called i modulo 10.
 """
 
 import sys
@@ -30,6 +31,8 @@ def main(path: str) -> None:
     print(f"samples:            {share(samples)}")
     print(f"test digits:        {share(images[TRAIN:])}")
     print(f"per-pixel samples:  {share(shuffled)}")
+    asked = svc.predict(samples.reshape(len(samples), -1)) == np.arange(len(samples)) % 10
+    print(f"of the class asked: {asked.mean():.1%} of {len(samples)}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from jaxtyping import Array
 
 from d3pm_jax import losses
 from d3pm_jax.config.checks import undefined
+from d3pm_jax.losses.variational import per_step
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process
 from d3pm_jax.processes.tables import expand_trailing
@@ -51,8 +52,7 @@ class HybridLoss(Objective):
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         found = losses.hybrid(process, logits, x0, xt, t, self.ce_weight, self.first_step)
-        weight = expand_trailing((1 / process.T) / p_t, x0.shape)
-        return Terms(found.loss * weight, found.kl, found.ce)
+        return Terms(per_step(found.loss, p_t, process.T), found.kl, found.ce)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from d3pm_jax.checks import check_num_categories
 from d3pm_jax.config.checks import undefined
 from d3pm_jax.config.from_data import FromData, Shares, known
 from d3pm_jax.config.schedule import Schedule
+from d3pm_jax.data import open_npy
 from d3pm_jax.errors import UserError
 
 
@@ -177,13 +177,11 @@ def _load(file: str, *axes: str) -> np.ndarray:
     Raises:
         UserError: there is no such file, or it holds something else.
     """
-    wanted = f"an .npy file of numbers [{', '.join(axes)}], as numpy.save writes it"
-    if not Path(file).is_file():
-        raise UserError(f"no file {file} (from {Path.cwd()}): pass {wanted}")
+    wanted = f"an .npy file of numbers [{', '.join(axes)}]"
     try:
-        x = np.lib.format.open_memmap(file, mode="r")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({error}): pass {wanted}") from error
+        x = open_npy(file)
+    except UserError as error:
+        raise UserError(f"{error}; it must be {wanted}") from error
     if x.dtype.kind not in "fiu" or x.ndim != len(axes):
         raise UserError(f"{file} holds {x.dtype} {list(x.shape)}: pass {wanted}")
     if x.dtype in (np.float16, np.float32) and "d" not in axes:

@@ -46,12 +46,12 @@ def open_npy(path: str | Path) -> np.ndarray:
     Raises:
         DatasetError: there is no such file, or it is no .npy file.
     """
+    if not Path(path).is_file():
+        raise DatasetError(f"no file {path} (from {Path.cwd()}): write it with numpy.save, or name another")
     try:
-        return np.load(path, mmap_mode="r")
-    except FileNotFoundError:
-        raise DatasetError(f"no file {path}: write it with numpy.save, or name another") from None
+        return np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} is no .npy file ({error}): write it with numpy.save") from error
+        raise DatasetError(f"{path} cannot be read as .npy ({error}): write it with numpy.save") from error
 
 
 def _check_integers(x: np.ndarray, name: str) -> None:

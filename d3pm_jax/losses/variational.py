@@ -14,6 +14,7 @@ from d3pm_jax import numerics
 from d3pm_jax.losses.cross_entropy import cross_entropy
 from d3pm_jax.posteriors import FirstStep, log_p_x0, p_joint, p_prev, q_posterior
 from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.tables import expand_trailing
 
 
 def posterior_kl_definition(
@@ -205,4 +206,9 @@ def mean_over_steps(x: Float[Array, " B *S"], p_t: Float[Array, " B"], T: int) -
     Returns:
         Unbiased for the mean over t = 1..T of the mean over elements.
     """
-    return jnp.mean(x.reshape(x.shape[0], -1).mean(axis=1) * ((1 / T) / p_t))
+    return jnp.mean(per_step(x, p_t, T))
+
+
+def per_step(x: Float[Array, " B *S"], p_t: Float[Array, " B"], T: int) -> Float[Array, " B *S"]:
+    """x / (T p_t): what each element counts for in the mean over t; p_t: how likely its t was to be drawn."""
+    return x * expand_trailing((1 / T) / p_t, x.shape)

@@ -28,7 +28,9 @@ class Run:
 
     workdir: Path
     parts: build.Parts
-    _samplers: dict[Any, Sampler] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    _samplers: dict[Any, Sampler] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def config(self) -> Config:
@@ -91,7 +93,11 @@ class Run:
     def evaluate_on(
         self, x0: np.ndarray, labels: np.ndarray | None = None, batch_size: int = 128, seed: int = 0
     ) -> dict[str, Any]:
-        """Computes the bound on examples [N, *S]."""
+        """Computes the bound in bits/dim on x0 int32 [N, *S]; labels int32 [N] for a network that takes them.
+
+        Returns:
+            What `evaluation.bound.summary` gives, with the step, N, the seed and the times of the terms.
+        """
         term = partial(losses.posterior_kl, first_step=first_step(self.config.loss))
         told = None if self.parts.classes is None else labels
         place = batched(self.parts.mesh)

@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ DESCRIPTION = "description.json"
 EXAMPLES = "examples.npy"
 NUM_EXAMPLES = 64  # of the test split
 CHECKPOINTS = "checkpoints"
+
+Kept = TypeVar("Kept")
 
 # Fields that do not change what a step computes; they may change when a run is resumed, as `Data.places`.
 MAY_CHANGE = (
@@ -80,13 +83,18 @@ def read_description(workdir: Path) -> Description | None:
     Raises:
         UserError: it cannot be read.
     """
-    path = workdir / DESCRIPTION
+    return _read_kept(workdir / DESCRIPTION, lambda path: description_from_json(json.loads(path.read_text())))
+
+
+def _read_kept(path: Path, load: Callable[[Path], Kept]) -> Kept | None:
+    """Returns load(path), or None where there is no such file. Raises UserError where it is damaged."""
     if not path.is_file():
         return None
     try:
-        return description_from_json(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): restore it") from error
+        return load(path)
+    except (OSError, ValueError, TypeError) as error:
+        cure = "delete it and resume the run with its data, which writes it again"
+        raise UserError(f"{path} cannot be read ({error}): {cure}") from error
 
 
 def check_description(workdir: Path, description: Description) -> None:
@@ -122,14 +130,7 @@ def read_examples(workdir: Path) -> np.ndarray | None:
     Raises:
         UserError: the file is damaged.
     """
-    path = workdir / EXAMPLES
-    if not path.is_file():
-        return None
-    try:
-        return np.load(path)
-    except (OSError, ValueError) as error:
-        cure = "resume the run with its data, which writes it again"
-        raise UserError(f"{path} cannot be read ({error}): {cure}") from error
+    return _read_kept(workdir / EXAMPLES, np.load)
 
 
 def write_config(workdir: Path, config: Config) -> None:

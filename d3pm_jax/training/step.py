@@ -11,8 +11,8 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
+from d3pm_jax.losses.variational import per_step
 from d3pm_jax.processes import Process
-from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.timesteps import LossHistory
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.types import Params
@@ -154,8 +154,7 @@ def _loss(
     more = {name: batch[name] for name in ("label", "weight") if name in batch}
     logits = predict(params, xt, process.time[t], key, **more)
     loss, kl, ce = objective.terms(process, logits, x0, xt, t, p_t)
-    per_step = expand_trailing((1 / process.T) / p_t, x0.shape)
-    means = {"loss": loss, "kl": kl * per_step, "ce": ce * per_step}
+    means = {"loss": loss, "kl": per_step(kl, p_t, process.T), "ce": per_step(ce, p_t, process.T)}
     means = {name: _mean(x, weight) for name, x in means.items()}
     return means["loss"], (means, _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1))
 

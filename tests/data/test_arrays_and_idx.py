@@ -118,11 +118,14 @@ def test_what_arrays_cannot_be_is_one_line(arrays, tmp_path):
         next(train_batches([{"x": np.zeros(3, int), "weight": np.ones(2)}], 1, 0, 3))
     with pytest.raises(DatasetError, match=r"the label of example 0 is 1.7: labels are integers"):
         read_all([{"x": np.zeros(3, int), "label": 1.7}], 3)
-    with pytest.raises(DatasetError, match=r"no file .*none.npy: write it with numpy.save"):
+    with pytest.raises(DatasetError, match=r"no file none.npy \(from .*\): write it with numpy.save"):
         config.Arrays("none.npy", "none.npy", 3).describe()
     (tmp_path / "bad.npy").write_text("x")
-    with pytest.raises(DatasetError, match=r"bad.npy is no .npy file"):
+    with pytest.raises(DatasetError, match=r"bad.npy cannot be read as .npy"):
         config.Arrays(str(tmp_path / "bad.npy"), "none.npy", 3).describe()
+    np.savez(tmp_path / "several.npz", x=x)
+    with pytest.raises(DatasetError, match=r"several.npz cannot be read as .npy"):
+        config.Arrays(str(tmp_path / "several.npz"), "none.npy", 3).describe()
     with pytest.raises(ValueError, match=r"data.test_labels = None: labels need"):
         config.Arrays("a", "b", 3, train_labels="c", classes=2).check()
 

@@ -168,8 +168,8 @@ LOSSES = (
     Break(  # the same where every t is as likely as another: only `Importance` draws otherwise
         "mean_over_steps_weights_upside_down",
         "d3pm_jax/losses/variational.py",
-        "((1 / T) / p_t)",
-        "(T * p_t)",
+        "(1 / T) / p_t",
+        "T * p_t",
         (STEP, PARITY),
     ),
     Break(
