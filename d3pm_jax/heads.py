@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import check_categories, check_num_categories
+from d3pm_jax.checks import CATEGORIES, CATEGORY, NUM_CATEGORIES, declared
 from d3pm_jax.numerics import double_float
 
 
+@declared(xt=CATEGORIES)
 def residual(output: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array, "*S K"]:
     """output + onehot(x_t): a network that says nothing predicts x_t itself (D3PM appendix B.2).
 
@@ -22,10 +23,10 @@ def residual(output: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array,
     Returns:
         Logits of x_0, same type as output.
     """
-    xt = check_categories("xt", xt, output.shape[-1])
     return output + jax.nn.one_hot(xt, output.shape[-1], dtype=output.dtype)
 
 
+@declared(mask_id=CATEGORY)
 def forbid(logits: Float[Array, "*S K"], mask_id: int) -> Float[Array, "*S K"]:
     """Returns the logits with -inf at mask_id: for a mask that the data never contains.
 
@@ -40,12 +41,11 @@ def forbid(logits: Float[Array, "*S K"], mask_id: int) -> Float[Array, "*S K"]:
         ValueError: mask_id is not one of the K categories.
     """
     K = logits.shape[-1]
-    if not 0 <= mask_id < K:
-        raise ValueError(f"mask_id = {mask_id} is outside 0..{K - 1}")
     is_mask = jnp.arange(K).reshape((1,) * (logits.ndim - 1) + (K,)) == mask_id
     return jnp.where(is_mask, -jnp.inf, logits)
 
 
+@declared(K=NUM_CATEGORIES)
 def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> Float[Array, "*S K"]:
     """log(sigmoid(b_k) - sigmoid(a_k)): a logistic distribution cut into K bins (D3PM, "logistic_pars").
 
@@ -65,7 +65,6 @@ def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> 
     Raises:
         ValueError: K is below 2.
     """
-    check_num_categories(K)
     edges = double_float.from_float64((2 * np.arange(K + 1) - K) / (K - 1.0)).reshape(
         (2,) + (1,) * loc.ndim + (K + 1,)
     )
@@ -77,6 +76,7 @@ def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> 
     return jax.nn.log_sigmoid(z[..., 1:]) + jax.nn.log_sigmoid(-z[..., :-1]) + inside
 
 
+@declared(K=NUM_CATEGORIES, xt=CATEGORIES)
 def residual_logistic(output: Float[Array, "*S 2"], xt: Int[Array, "*S"], K: int) -> Float[Array, "*S K"]:
     """logistic(tanh(output_0 + 2 x_t / (K - 1) - 1), output_1, K): it starts from x_t.
 
@@ -88,11 +88,11 @@ def residual_logistic(output: Float[Array, "*S 2"], xt: Int[Array, "*S"], K: int
     Returns:
         Logits of x_0.
     """
-    xt = check_categories("xt", xt, check_num_categories(K))
     loc = output[..., 0] + xt * (2.0 / (K - 1)) - 1.0
     return logistic(jnp.tanh(loc), output[..., 1], K)
 
 
+@declared(K=NUM_CATEGORIES)
 def bounded_logistic(output: Float[Array, "*S 2"], K: int) -> Float[Array, "*S K"]:
     """logistic(tanh(output_0), output_1, K): the same without x_t.
 

@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax import timesteps
+from d3pm_jax.checks import CATEGORIES, NOISE, at_least, bare, declared
 from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes.base import Process
@@ -35,6 +36,7 @@ class Bound(NamedTuple):
         return jnp.sum(self.steps, axis=0) + self.prior
 
 
+@declared(x0=CATEGORIES)
 def all_t_bound(
     denoise: Denoise,
     process: Process,
@@ -57,7 +59,7 @@ def all_t_bound(
 
     def step(t: Array) -> Array:
         ts = jnp.broadcast_to(t, x0.shape[:1])
-        xt = q_sample(process, x0, ts, noise(t))
+        xt = bare(q_sample)(process, x0, ts, noise(t))
         return _per_example(term(process, denoise(xt, process.time[ts]), x0, xt, ts))
 
     return Bound(
@@ -65,6 +67,7 @@ def all_t_bound(
     )
 
 
+@declared(x0=CATEGORIES, index=at_least(0))
 def estimate_bound(
     key: Key[Array, ""],
     denoise: Denoise,
@@ -86,6 +89,7 @@ def estimate_bound(
     return all_t_bound(denoise, process, x0, per_example(key, index, x0.shape[1:]), term)
 
 
+@declared(x0=CATEGORIES, u=NOISE)
 def strata_bound(
     denoise: Denoise,
     process: Process,
@@ -112,13 +116,14 @@ def strata_bound(
 
     def stratum(j: Array) -> Array:
         ts = t[j]
-        xt = q_sample(process, x0, ts, noise(j + 1))
+        xt = bare(q_sample)(process, x0, ts, noise(j + 1))
         return sizes[j] * _per_example(term(process, denoise(xt, process.time[ts]), x0, xt, ts))
 
     terms = lax.map(stratum, jnp.arange(u.shape[0], dtype=jnp.int32))
     return jnp.sum(terms, axis=0) + _per_example(prior_kl(process, x0))
 
 
+@declared(x0=CATEGORIES, index=at_least(0), n=at_least(1))
 def stratified_bound(
     key: Key[Array, ""],
     denoise: Denoise,
@@ -144,6 +149,7 @@ def stratified_bound(
     return strata_bound(denoise, process, x0, u.T, per_example(key_q, index, x0.shape[1:]), term)
 
 
+@declared()
 def mean_and_se(x: Float[Array, " N"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns the mean of independent values and its standard error sqrt(sum (x - mean)^2 / (N - 1) / N).
 
@@ -164,6 +170,7 @@ def mean_and_se(x: Float[Array, " N"]) -> tuple[Float[Array, ""], Float[Array, "
 Nats = TypeVar("Nats", Array, np.ndarray, float)
 
 
+@declared(D=at_least(1))
 def bits_per_dim(nats: Nats, D: int) -> Nats:
     """nats / (D ln 2): the one place where units change.
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import check_categories, check_t
+from d3pm_jax.checks import CATEGORIES, NOISE, declared, steps
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process, promote
 from d3pm_jax.processes.tables import expand_trailing
@@ -19,6 +19,7 @@ from d3pm_jax.processes.tables import expand_trailing
 FirstStep = Literal["bayes", "x0"]  # the rule at t = 1
 
 
+@declared(x0=CATEGORIES, t=steps(0), u=NOISE, u_low=NOISE)
 def q_sample(
     process: Process,
     x0: Int[Array, "*S"],
@@ -41,6 +42,7 @@ def q_sample(
     return process.draw_q(x0, t, u, u_low)
 
 
+@declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1))
 def q_posterior(
     process: Process, x0: Int[Array, "*S"], xt: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S K"]:
@@ -54,10 +56,10 @@ def q_posterior(
     Returns:
         Normalised log-probabilities in nats; all -inf for an impossible pair, q(x_t | x_0) = 0.
     """
-    t = check_t(t, 1, process.T)
     return numerics.log_normalize(process.log_q_back(xt, t) + process.log_q_probs(x0, t - 1))
 
 
+@declared()
 def log_p_x0(process: Process, logits_x0: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
     """Returns the predicted log-distribution over x_0, normalised, in float32 or wider.
 
@@ -71,6 +73,7 @@ def log_p_x0(process: Process, logits_x0: Float[Array, "*S K"]) -> Float[Array, 
     return numerics.log_normalize(promote(process, logits_x0))
 
 
+@declared(xt=CATEGORIES, t=steps(1))
 def p_logits(
     process: Process,
     logits_x0: Float[Array, "*S K"],
@@ -93,6 +96,7 @@ def p_logits(
     return numerics.log_normalize(p_joint(process, logits_x0, xt, t, first_step))
 
 
+@declared(xt=CATEGORIES, t=steps(1))
 def p_joint(
     process: Process,
     logits_x0: Float[Array, "*S K"],
@@ -108,8 +112,6 @@ def p_joint(
     Returns:
         Logs in nats, [*S, K].
     """
-    t = check_t(t, 1, process.T)
-    check_first_step(first_step)
     log_p0 = log_p_x0(process, logits_x0)
     joint = process.log_q_back(xt, t) + process.log_push(log_p0, t - 1)
     if first_step == "bayes":
@@ -117,6 +119,7 @@ def p_joint(
     return jnp.where(expand_trailing(t, xt.shape)[..., None] == 1, log_p0, joint)
 
 
+@declared(xt=CATEGORIES, t=steps(1))
 def p_prev(
     process: Process, logits_prev: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S K"]:
@@ -135,11 +138,10 @@ def p_prev(
     Returns:
         Normalised log-probabilities in nats.
     """
-    xt = check_categories("xt", xt, process.K)
-    t = check_t(t, 1, process.T)
     return numerics.log_normalize(promote(process, logits_prev))
 
 
+@declared(xt=CATEGORIES, t=steps(1), u=NOISE, u_low=NOISE)
 def p_sample(
     process: Process,
     logits_x0: Float[Array, "*S K"],
@@ -160,9 +162,3 @@ def p_sample(
         int32 categories; -1 where there is no distribution (NaN logits; a prediction that contradicts x_t).
     """
     return inverse_cdf.categorical(p_logits(process, logits_x0, xt, t, first_step), u, u_low)
-
-
-def check_first_step(first_step: str) -> None:
-    """Raises ValueError unless it is one of the two rules."""
-    if first_step not in ("bayes", "x0"):
-        raise ValueError(f'first_step = {first_step!r}: it must be "bayes" or "x0"')

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.checks import check_t
+from d3pm_jax.checks import NOISE, NUM_STEPS, POSITIVE, SHARE, at_least, declared, steps
 from d3pm_jax.numerics import inverse_cdf
 
 
+@declared(u=NOISE, T=NUM_STEPS)
 def uniform(u: Float[Array, " B"], T: int) -> Int[Array, " B"]:
     """t = floor(u T) + 1: independent uniform steps.
 
@@ -23,6 +24,7 @@ def uniform(u: Float[Array, " B"], T: int) -> Int[Array, " B"]:
     return jnp.floor(u * T).astype(jnp.int32) % T + 1  # u T can round up to T
 
 
+@declared(u=NOISE, B=at_least(1), T=NUM_STEPS)
 def low_discrepancy(u: Float[Array, ""], B: int, T: int) -> Int[Array, " B"]:
     """Spreads steps evenly over 1..T by one shared offset: t_i = floor(((u + i / B) mod 1) T) + 1.
 
@@ -40,6 +42,7 @@ def low_discrepancy(u: Float[Array, ""], B: int, T: int) -> Int[Array, " B"]:
     return uniform((u + jnp.arange(B) / B) % 1.0, T)
 
 
+@declared(u=NOISE, T=NUM_STEPS)
 def stratified(u: Float[Array, "n B"], T: int) -> tuple[Int[Array, "n B"], Int[Array, " n"]]:
     """Draws a t in each of n strata of 1..T: t_j = a_j + floor(u_j size_j) + 1, a_j = floor((j - 1) T / n).
 
@@ -68,12 +71,19 @@ class LossHistory(NamedTuple):
     mean_square: Array  # [T]  running mean of kl^2, kl the summed nats of an example
     counts: Array  # int32 [T]  examples seen
 
+    @property
+    def T(self) -> int:
+        """Counts the steps."""
+        return self.counts.size
 
+
+@declared(T=NUM_STEPS)
 def empty_history(T: int) -> LossHistory:
     """Returns the history before the first batch."""
     return LossHistory(jnp.zeros(T), jnp.zeros(T, jnp.int32))
 
 
+@declared(least_count=at_least(0), inner=POSITIVE, outer=at_least(0))
 def probabilities(
     history: LossHistory, least_count: int = 10, inner: float = 1e-10, outer: float = 1e-4
 ) -> Float[Array, " T"]:
@@ -96,6 +106,7 @@ def probabilities(
     return jnp.where(known, weight / jnp.sum(weight), 1.0 / weight.size)
 
 
+@declared(u=NOISE, p=SHARE)
 def importance(u: Float[Array, " B"], p: Float[Array, " T"]) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
     """Draws the first t with p_1 + ... + p_t > u, by `numerics.categorical`, and gives its p_t.
 
@@ -112,6 +123,7 @@ def importance(u: Float[Array, " B"], p: Float[Array, " T"]) -> tuple[Int[Array,
     return index + 1, p[index]
 
 
+@declared(t=steps(1), decay=SHARE)
 def update(
     history: LossHistory, t: Int[Array, " B"], kl: Float[Array, " B"], decay: float = 0.9
 ) -> LossHistory:
@@ -130,9 +142,7 @@ def update(
     Returns:
         The next history.
     """
-    T = history.counts.size
-    t = check_t(t, 1, T)
-    here = (t[:, None] == jnp.arange(1, T + 1, dtype=jnp.int32)[None]) & jnp.isfinite(kl)[:, None]
+    here = (t[:, None] == jnp.arange(1, history.T + 1, dtype=jnp.int32)[None]) & jnp.isfinite(kl)[:, None]
     seen = jnp.sum(here, axis=0, dtype=jnp.int32)
     total = jnp.sum(jnp.where(here, jnp.square(kl)[:, None], 0.0), axis=0)
     moved = decay * history.mean_square + (1 - decay) * (total / jnp.maximum(seen, 1))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
+from d3pm_jax.checks import CATEGORIES, NUM_CATEGORIES, at_least, declared, steps
 from d3pm_jax.losses import cross_entropy
 from d3pm_jax.posteriors import log_p_x0
 from d3pm_jax.processes.base import Process
@@ -20,6 +21,7 @@ from d3pm_jax.processes.tables import expand_trailing
 EPS = 1e-6
 
 
+@declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1), eps=at_least(0))
 def q_posterior(
     process: Process, x0: Int[Array, "*S"], xt: Int[Array, "*S"], t: Int[Array, "..."], eps: float = EPS
 ) -> Float[Array, "*S K"]:
@@ -38,6 +40,7 @@ def q_posterior(
     return _product(process, row, jnp.log(row + eps), xt, t, eps)  # Qbar[0] is the identity
 
 
+@declared(xt=CATEGORIES, t=steps(1), eps=at_least(0))
 def p_logits(
     process: Process,
     logits_x0: Float[Array, "*S K"],
@@ -58,6 +61,7 @@ def p_logits(
     return _product(process, row, logits_x0.astype(row.dtype), xt, t, eps)
 
 
+@declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1), eps=at_least(0))
 def vb_bits(
     process: Process,
     logits_x0: Float[Array, " B *S K"],
@@ -80,6 +84,7 @@ def vb_bits(
     return _bits(jnp.where(expand_trailing(t, x0.shape) == 1, ce, kl))
 
 
+@declared(x0=CATEGORIES, eps=at_least(0))
 def prior_bits(process: Process, x0: Int[Array, " B *S"], eps: float = EPS) -> Float[Array, " B"]:
     """sum_k q_k (log(q_k + eps) - log(pi_k + eps)), q = Qbar[T, x_0]: the official `prior_bpd`.
 
@@ -96,6 +101,7 @@ def prior_bits(process: Process, x0: Int[Array, " B *S"], eps: float = EPS) -> F
     return _bits(jnp.sum(q * (jnp.log(q + eps) - jnp.log(prior + eps)), axis=-1))
 
 
+@declared(K=NUM_CATEGORIES, eps=at_least(0))
 def logistic(
     loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int, eps: float = EPS
 ) -> Float[Array, "*S K"]:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from jaxtyping import Array
 
 from d3pm_jax import heads
+from d3pm_jax.checks import bare
 from d3pm_jax.config.from_data import FromData, known
 
 
@@ -22,7 +23,7 @@ class Head:
 
     def logits(self, output: Array, xt: Array, K: int) -> Array:
         """Returns logits of x_0 [*S, K] from the output [*S, outputs] of a network that was given x_t."""
-        return self._forbidden(heads.residual(output, xt) if self.residual else output)
+        return self._forbidden(bare(heads.residual)(output, xt) if self.residual else output)
 
     def data_categories(self, K: int) -> int:
         """Counts the categories that the data may have: K, less a last one that is an extra mask."""
@@ -60,7 +61,8 @@ class LogisticHead(Head):
     outputs: ClassVar[int | None] = 2
 
     def logits(self, output: Array, xt: Array, K: int) -> Array:
-        logits = (
-            heads.residual_logistic(output, xt, K) if self.residual else heads.bounded_logistic(output, K)
-        )
+        if self.residual:
+            logits = bare(heads.residual_logistic)(output, xt, K)
+        else:
+            logits = heads.bounded_logistic(output, K)
         return self._forbidden(logits)

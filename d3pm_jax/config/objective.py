@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax import losses
+from d3pm_jax.checks import bare
 from d3pm_jax.config.checks import undefined
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.posteriors import q_sample
@@ -28,7 +29,7 @@ class Objective:
 
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
         """Draws the x_t that the network is given; u: uniform noise [B, *S]."""
-        return q_sample(process, x0, t, u)
+        return bare(q_sample)(process, x0, t, u)
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         """Returns what each element of a batch costs, whose t had the probabilities p_t [B]."""
@@ -51,8 +52,8 @@ class HybridLoss(Objective):
     """lambda"""
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        found = losses.hybrid(process, logits, x0, xt, t, self.ce_weight, self.first_step)
-        return Terms(per_step(found.loss, p_t, process.T), found.kl, found.ce)
+        found = bare(losses.hybrid)(process, logits, x0, xt, t, self.ce_weight, self.first_step)
+        return Terms(bare(per_step)(found.loss, p_t, process.T), found.kl, found.ce)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +64,8 @@ class StochasticBound(Objective):
     """the rule at t = 1: Bayes' rule, or the prediction of x_0 itself as in the official code"""
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        found = losses.hybrid(process, logits, x0, xt, t, 0.0, self.first_step)
-        each = found.kl / expand_trailing(p_t, x0.shape) + losses.prior_kl(process, x0)
+        found = bare(losses.hybrid)(process, logits, x0, xt, t, 0.0, self.first_step)
+        each = found.kl / expand_trailing(p_t, x0.shape) + bare(losses.prior_kl)(process, x0)
         return Terms(each * (x0.size // x0.shape[0]), found.kl, found.ce)
 
     def check_process(self, process: Process) -> None:

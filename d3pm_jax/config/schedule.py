@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from d3pm_jax import schedules
+from d3pm_jax.checks import check_num_steps
 from d3pm_jax.config.checks import undefined
 from d3pm_jax.config.from_data import FromData, Shares, known
 
@@ -46,7 +47,7 @@ class Linear(Schedule):
     """multiply both by 1000 / steps, so that any number of steps adds as much noise in all"""
 
     def build(self, steps: int) -> np.ndarray:
-        factor = 1000.0 / schedules.check_num_steps(steps) if self.rescale else 1.0
+        factor = 1000.0 / check_num_steps(steps) if self.rescale else 1.0
         return schedules.linear(steps, self.start * factor, self.stop * factor)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax import timesteps
+from d3pm_jax.checks import bare
 from d3pm_jax.config.checks import check_shares, undefined
 from d3pm_jax.timesteps import LossHistory
 
@@ -36,7 +37,7 @@ class LowDiscrepancy(Timesteps):
     """Draws t uniformly, spread evenly over each batch."""
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        return timesteps.low_discrepancy(jax.random.uniform(key), B, T), jnp.full(B, 1 / T)
+        return bare(timesteps.low_discrepancy)(jax.random.uniform(key), B, T), jnp.full(B, 1 / T)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Independent(Timesteps):
     """Draws t uniformly, for every example by itself."""
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        return timesteps.uniform(jax.random.uniform(key, (B,)), T), jnp.full(B, 1 / T)
+        return bare(timesteps.uniform)(jax.random.uniform(key, (B,)), T), jnp.full(B, 1 / T)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Importance(Timesteps):
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
         assert history is not None
         u = jax.random.uniform(key, (B,))
-        return timesteps.importance(u, timesteps.probabilities(history, self.least_count))
+        return bare(timesteps.importance)(u, timesteps.probabilities(history, self.least_count))
 
     def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
         assert history is not None
-        return timesteps.update(history, t, kl, self.decay)
+        return bare(timesteps.update)(history, t, kl, self.decay)

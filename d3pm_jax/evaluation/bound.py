@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax import likelihood, losses
+from d3pm_jax.checks import bare
 from d3pm_jax.errors import UserError
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling.noise import EVALUATION
@@ -50,7 +51,8 @@ def evaluate_bound(
     @jax.jit
     def bound(params: Any, process: Process, x0: Any, index: Any, more: dict[str, Any]) -> likelihood.Bound:
         key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
-        return likelihood.estimate_bound(key, partial(predict, params, **more), process, x0, index, term)
+        denoise = partial(predict, params, **more)
+        return bare(likelihood.estimate_bound)(key, denoise, process, x0, index, term)
 
     parts = []
     for start in range(0, len(x0), size):

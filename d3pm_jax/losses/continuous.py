@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import check_categories
+from d3pm_jax.checks import CATEGORIES, CATEGORY, NOISE, NUM_CATEGORIES, TIME, at_least, declared
 from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.schedules.continuous import Level, Schedule
 
 
+@declared(x0=at_least(0), time=TIME, u=NOISE, mask_id=at_least(0))
 def absorbing_draw(
     schedule: Schedule, x0: Int[Array, "*S"], time: Float[Array, "..."], u: Float[Array, "*S"], mask_id: int
 ) -> Int[Array, "*S"]:
@@ -30,9 +31,10 @@ def absorbing_draw(
     Returns:
         int32 categories.
     """
-    return jnp.where(u < expand_trailing(schedule(time).beta, x0.shape), mask_id, x0.astype(jnp.int32))
+    return jnp.where(u < expand_trailing(schedule(time).beta, x0.shape), mask_id, x0)
 
 
+@declared(x0=CATEGORIES, time=TIME, u=NOISE, K=NUM_CATEGORIES)
 def uniform_draw(
     schedule: Schedule, x0: Int[Array, "*S"], time: Float[Array, "..."], u: Float[Array, "*S"], K: int
 ) -> Int[Array, "*S"]:
@@ -47,7 +49,6 @@ def uniform_draw(
     Returns:
         int32 categories.
     """
-    x0 = check_categories("x0", x0, K)
     beta = expand_trailing(schedule(time).beta, x0.shape)
     j = jnp.floor(u * K / jnp.where(beta > 0, beta, 1.0))
     moved = (beta > 0) & (j < K - 1)
@@ -55,6 +56,7 @@ def uniform_draw(
     return jnp.where(moved, j + (j >= x0), x0).astype(jnp.int32)
 
 
+@declared(x0=CATEGORIES, xt=CATEGORIES, time=TIME, mask_id=CATEGORY)
 def absorbing_nelbo(
     schedule: Schedule,
     logits_x0: Float[Array, "*S K"],
@@ -78,13 +80,13 @@ def absorbing_nelbo(
     Returns:
         Nats per unit of time, +inf where the prediction rules x_0 out.
     """
-    x0 = check_categories("x0", x0, logits_x0.shape[-1])
     level, rate = _level_and_rate(schedule, time)
     ce = -numerics.log_prob(_wide(logits_x0), x0)
     weight = rate / jnp.where(level.beta > 0, level.beta, 1.0)  # at time 0 nothing is masked
     return jnp.where(xt == mask_id, expand_trailing(weight, x0.shape) * ce, 0.0)
 
 
+@declared(x0=CATEGORIES, xt=CATEGORIES, time=TIME)
 def uniform_nelbo(
     schedule: Schedule,
     logits_x0: Float[Array, "*S K"],
@@ -104,8 +106,6 @@ def uniform_nelbo(
         Nats per unit of time; 0 for an impossible pair (x_0, x_t), +inf where the prediction rules x_t out.
     """
     K = logits_x0.shape[-1]
-    x0 = check_categories("x0", x0, K)
-    xt = check_categories("xt", xt, K)
     level, rate = _level_and_rate(schedule, time)
     alpha, beta = (expand_trailing(jnp.log(x), x0.shape)[..., None] for x in level)
     log_p0 = jnp.where(jnp.arange(K).reshape((1,) * x0.ndim + (K,)) == x0[..., None], 0.0, -jnp.inf)

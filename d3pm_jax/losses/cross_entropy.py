@@ -5,10 +5,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import check_categories
+from d3pm_jax.checks import CATEGORIES, CATEGORY, SHARE, declared
 from d3pm_jax.processes.base import Process, promote
 
 
+@declared(x0=CATEGORIES)
 def cross_entropy(
     process: Process, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"]
 ) -> Float[Array, "*S"]:
@@ -22,10 +23,10 @@ def cross_entropy(
     Returns:
         Nats, +inf where the prediction rules x_0 out.
     """
-    x0 = check_categories("x0", x0, process.K)
     return -numerics.log_prob(promote(process, logits_x0), x0)
 
 
+@declared(x0=CATEGORIES, smoothing=SHARE, mask_id=CATEGORY)
 def smoothed_cross_entropy(
     process: Process,
     logits_x0: Float[Array, "*S K"],
@@ -49,9 +50,6 @@ def smoothed_cross_entropy(
     Raises:
         ValueError: smoothing is outside [0, 1].
     """
-    x0 = check_categories("x0", x0, process.K)
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"smoothing = {smoothing}: it must be in [0, 1]")
     log_p = numerics.log_normalize(promote(process, logits_x0))
     each = jnp.full(process.K, smoothing / (process.K - (mask_id is not None)), log_p.dtype)
     each = each if mask_id is None else each.at[mask_id].set(0.0)

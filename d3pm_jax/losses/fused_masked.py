@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import check_categories, check_t
 from d3pm_jax.losses.cross_entropy import cross_entropy
 from d3pm_jax.losses.fused_by_parts import Loss, WithGradient, by_autodiff, by_parts, numbers_per_element
 from d3pm_jax.losses.variational import dispatch_kl_and_ce, dispatch_marginal_kl
-from d3pm_jax.posteriors import FirstStep, check_first_step
+from d3pm_jax.posteriors import FirstStep
 from d3pm_jax.processes.base import promote
 from d3pm_jax.processes.masked import NEG_INF, Masked
 from d3pm_jax.processes.tables import expand_trailing, gather_steps
@@ -24,9 +23,6 @@ def kl_and_ce(
     process: Masked, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
 ) -> tuple[Array, Array]:
     """Computes `dispatch_kl_and_ce`, the KL by parts of the elements together with its gradient."""
-    x0, xt = check_categories("x0", x0, process.K), check_categories("xt", xt, process.K)
-    t = check_t(t, 1, process.T)
-    check_first_step(first_step)
     size, logits = numbers_per_element(process), promote(process, logits_x0)
     kl = by_parts(*_losses(first_step), size, process, logits, x0, xt, t)
     return kl, cross_entropy(process, logits_x0, x0)

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
+from d3pm_jax.checks import CATEGORIES, PROBABILITY, at_least, declared, steps
 from d3pm_jax.losses.cross_entropy import cross_entropy
 from d3pm_jax.posteriors import FirstStep, log_p_x0, p_joint, p_prev, q_posterior
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.tables import expand_trailing
 
 
+@declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1))
 def posterior_kl_definition(
     process: Process,
     logits_x0: Float[Array, "*S K"],
@@ -34,6 +36,7 @@ def posterior_kl_definition(
     return numerics.kl_logits(q_posterior(process, x0, xt, t), joint)
 
 
+@declared(x0=CATEGORIES, t=steps(0))
 def marginal_kl_definition(
     process: Process, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S"]:
@@ -60,6 +63,7 @@ def dispatch_marginal_kl(process: Process, logits_x0: Array, x0: Array, t: Array
     return marginal_kl_definition(process, logits_x0, x0, t)
 
 
+@declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1))
 def posterior_kl(
     process: Process,
     logits_x0: Float[Array, "*S K"],
@@ -87,6 +91,7 @@ def posterior_kl(
     return dispatch_kl_and_ce(process, logits_x0, x0, xt, t, first_step)[0]
 
 
+@declared(x0=CATEGORIES, t=steps(0))
 def marginal_kl(
     process: Process, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S"]:
@@ -106,6 +111,7 @@ def marginal_kl(
     return dispatch_marginal_kl(process, logits_x0, x0, t)
 
 
+@declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1))
 def direct_kl(
     process: Process,
     logits_prev: Float[Array, "*S K"],
@@ -139,6 +145,7 @@ class Hybrid(NamedTuple):
     ce: Array  # [*S]  cross entropy
 
 
+@declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1), ce_weight=at_least(0))
 def hybrid(
     process: Process,
     logits_x0: Float[Array, "*S K"],
@@ -161,6 +168,7 @@ def hybrid(
     return Hybrid(jnp.where(ce_weight == 0, kl, kl + ce_weight * ce), kl, ce)  # 0 inf = 0
 
 
+@declared(x0=CATEGORIES)
 def prior_kl(process: Process, x0: Int[Array, "*S"]) -> Float[Array, "*S"]:
     """KL(q(x_T | x_0) || p(x_T)): the term L_T of the bound (D3PM eq. 1), which nothing can train.
 
@@ -175,6 +183,7 @@ def prior_kl(process: Process, x0: Int[Array, "*S"]) -> Float[Array, "*S"]:
     return numerics.kl(log_q, jnp.broadcast_to(process.log_prior(), log_q.shape))
 
 
+@declared(x0=CATEGORIES, p_t=PROBABILITY)
 def stochastic_bound(
     process: Process, kl: Float[Array, " B *S"], x0: Int[Array, " B *S"], p_t: Float[Array, " B"]
 ) -> Float[Array, " B"]:
@@ -195,6 +204,7 @@ def stochastic_bound(
     return kl.reshape(B, -1).sum(axis=1) / p_t + prior_kl(process, x0).reshape(B, -1).sum(axis=1)
 
 
+@declared(p_t=PROBABILITY, T=at_least(1))
 def mean_over_steps(x: Float[Array, " B *S"], p_t: Float[Array, " B"], T: int) -> Float[Array, ""]:
     """Averages x / (T p_t): the mean over elements and, whatever the probabilities of the drawn t, over t.
 
@@ -209,6 +219,7 @@ def mean_over_steps(x: Float[Array, " B *S"], p_t: Float[Array, " B"], T: int) -
     return jnp.mean(per_step(x, p_t, T))
 
 
+@declared(p_t=PROBABILITY, T=at_least(1))
 def per_step(x: Float[Array, " B *S"], p_t: Float[Array, " B"], T: int) -> Float[Array, " B *S"]:
     """x / (T p_t): what each element counts for in the mean over t; p_t: how likely its t was to be drawn."""
     return x * expand_trailing((1 / T) / p_t, x.shape)

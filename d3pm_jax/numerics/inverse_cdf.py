@@ -17,12 +17,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from d3pm_jax.checks import NOISE, declared
 from d3pm_jax.numerics import double_float, tiles
 from d3pm_jax.numerics.double_float import Pair
 
 NEG_INF = -jnp.inf
 
 
+@declared(u=NOISE, u_low=NOISE)
 @jax.jit
 def categorical(
     log_p: Float[Array, "*S K"], u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None

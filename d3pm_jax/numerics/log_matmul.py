@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from d3pm_jax.checks import declared
 from d3pm_jax.numerics.logspace import NEG_INF, log_add
 
 
@@ -20,7 +21,7 @@ def smallest_entry(dtype: jnp.dtype) -> float:
     return 2.0**-580 if dtype == jnp.float64 else 2.0**-80
 
 
-@jax.custom_vjp
+@declared()
 def log_matmul(log_p: Float[Array, "*L M K"], table: Float[Array, "*L K J"]) -> Float[Array, "*L M J"]:
     """log(exp(log_p) @ table), exact however far apart the entries of log_p are.
 
@@ -35,6 +36,11 @@ def log_matmul(log_p: Float[Array, "*L M K"], table: Float[Array, "*L K J"]) -> 
     Returns:
         The logs of the products, -inf exactly where no term is positive.
     """
+    return _log_matmul(log_p, table)
+
+
+@jax.custom_vjp
+def _log_matmul(log_p: Array, table: Array) -> Array:
     return _log_matmul_fwd(log_p, table)[0]
 
 
@@ -95,4 +101,4 @@ def _log_matmul_bwd(residuals, g: Array):
     return _further_bands(band, lambda b, total: total + one(b), one(0.0)), None
 
 
-log_matmul.defvjp(_log_matmul_fwd, _log_matmul_bwd)
+_log_matmul.defvjp(_log_matmul_fwd, _log_matmul_bwd)

@@ -9,9 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from d3pm_jax.checks import CATEGORIES, declared
+
 NEG_INF = -jnp.inf
 
 
+@declared()
 def log_add(a: Float[Array, "*S"], b: Float[Array, "*S"]) -> Float[Array, "*S"]:
     """log(exp a + exp b); -inf where both are, with gradient 0 there.
 
@@ -26,6 +29,7 @@ def log_add(a: Float[Array, "*S"], b: Float[Array, "*S"]) -> Float[Array, "*S"]:
     return jnp.where(empty, NEG_INF, both)
 
 
+@declared()
 def log_sum(x: Float[Array, "*S K"]) -> Float[Array, "*S"]:
     """log sum_k exp x_k over the last axis; -inf where every entry is, with gradient 0 there.
 
@@ -41,6 +45,7 @@ def log_sum(x: Float[Array, "*S K"]) -> Float[Array, "*S"]:
     return jnp.where(total == 0, NEG_INF, jnp.log(jnp.where(total == 0, 1.0, total)) + top)
 
 
+@declared()
 def log_normalize(logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
     """logits - log_sum(logits); a row of -inf stays -inf, because it has no distribution.
 
@@ -54,7 +59,7 @@ def log_normalize(logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
     return logits - jnp.where(total == NEG_INF, 0.0, total)
 
 
-@jax.custom_vjp
+@declared(k=CATEGORIES)
 def log_prob(logits: Float[Array, "*S K"], k: Int[Array, "*S"]) -> Float[Array, "*S"]:
     """logits[k] - log_sum(logits): the log-probability of one category of each row.
 
@@ -65,6 +70,11 @@ def log_prob(logits: Float[Array, "*S K"], k: Int[Array, "*S"]) -> Float[Array, 
     Returns:
         Nats; -inf, with gradient 0, where the category or the whole row has probability 0.
     """
+    return _log_prob(logits, k)
+
+
+@jax.custom_vjp
+def _log_prob(logits: Array, k: Array) -> Array:
     return _log_prob_fwd(logits, k)[0]
 
 
@@ -83,9 +93,10 @@ def _log_prob_bwd(residuals, g: Array):
     return g * ((k[..., None] == categories) - p), None
 
 
-log_prob.defvjp(_log_prob_fwd, _log_prob_bwd)
+_log_prob.defvjp(_log_prob_fwd, _log_prob_bwd)
 
 
+@declared()
 def kl(log_q: Float[Array, "*S K"], log_p: Float[Array, "*S K"]) -> Float[Array, "*S"]:
     """KL(q || p) = sum_k q_k (log q_k - log p_k), over the last axis, with 0 log 0 = 0.
 
@@ -108,7 +119,7 @@ def kl(log_q: Float[Array, "*S K"], log_p: Float[Array, "*S K"]) -> Float[Array,
     return jnp.where(jnp.any(ruled_out, axis=-1), jnp.inf, finite)
 
 
-@jax.custom_vjp
+@declared()
 def kl_logits(log_q: Float[Array, "*S K"], logits: Float[Array, "*S K"]) -> Float[Array, "*S"]:
     """KL(q || softmax(logits)), whose gradient for the logits is softmax(logits) - q; q is a constant.
 
@@ -119,6 +130,11 @@ def kl_logits(log_q: Float[Array, "*S K"], logits: Float[Array, "*S K"]) -> Floa
     Returns:
         The value of `kl`.
     """
+    return _kl_logits(log_q, logits)
+
+
+@jax.custom_vjp
+def _kl_logits(log_q: Array, logits: Array) -> Array:
     return _kl_logits_fwd(log_q, logits)[0]
 
 
@@ -135,9 +151,10 @@ def _kl_logits_bwd(residuals, g: Array):
     return None, jnp.where(constant, 0.0, g)[..., None] * (jnp.exp(log_p) - q)
 
 
-kl_logits.defvjp(_kl_logits_fwd, _kl_logits_bwd)
+_kl_logits.defvjp(_kl_logits_fwd, _kl_logits_bwd)
 
 
+@declared()
 def log1mexp(log_x: Float[Array, "*S"]) -> Float[Array, "*S"]:
     """log(1 - exp(-x)) of x = exp(log_x): the log of a probability that may be tiny or all but 1.
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.checks import check_categories, check_t
+from d3pm_jax.checks import CATEGORIES, NOISE, declared, like, steps
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes import tables
 from d3pm_jax.processes.tables import expand_trailing
@@ -45,15 +45,24 @@ class Process(abc.ABC):
     T: int  # number of steps
     time: Any = _AllSteps()  # int32 [T + 1]  the step of the original process: what a network is told of t
 
+    def __init_subclass__(cls, **kwargs: Any):
+        """Gives the methods that a family defines the checks that are declared here."""
+        super().__init_subclass__(**kwargs)
+        for name in METHODS & vars(cls).keys():
+            setattr(cls, name, like(getattr(Process, name), getattr(cls, name)))
+
     @abc.abstractmethod
+    @declared(x0=CATEGORIES, t=steps(0))
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         """log q(x_t = . | x_0), a row of Qbar[t] (D3PM eq. 3); at t = 0 it is certain of x_0."""
 
     @abc.abstractmethod
+    @declared(xt=CATEGORIES, t=steps(0))
     def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         """log q(x_t = xt | x_{t-1} = .), a column of Q[t]: a likelihood, it need not sum to 1."""
 
     @abc.abstractmethod
+    @declared(t=steps(0))
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         """log(p @ Qbar[t]) for normalised p: where a distribution over x_0 is after t steps."""
 
@@ -61,23 +70,24 @@ class Process(abc.ABC):
     def log_prior(self) -> Float[Array, " K"]:
         """Returns the log of the distribution that the reverse chain starts from."""
 
+    @declared(t=steps(0))
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         """Returns the one-step matrix q(x_t | x_{t-1}), dense. For small K; the identity at t = 0."""
-        t = check_t(t, 0, self.T)
         return jnp.swapaxes(jnp.exp(self.log_q_back(self._categories(t), t)), -1, -2)
 
+    @declared(t=steps(0))
     def Qbar(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         """Returns the matrix of q(x_t | x_0) = Q[1] ... Q[t], dense. For small K; the identity at t = 0."""
-        t = check_t(t, 0, self.T)
         return jnp.exp(self.log_q_probs(self._categories(t), t))
 
+    @declared(xt=CATEGORIES, t=steps(0))
     def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         """log q(x_t = xt | x_0 = .), a column of Qbar[t]: the evidence of x_t itself for each x_0."""
-        xt, t = check_categories("xt", xt, self.K), check_t(t, 0, self.T)
         ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)
         rows = self.log_q_probs(self._categories(ts), ts)
         return jnp.take_along_axis(rows, xt[..., None, None], axis=-1)[..., 0]
 
+    @declared(x0=CATEGORIES, t=steps(0), u=NOISE, u_low=NOISE)
     def draw_q(
         self,
         x0: Int[Array, "*S"],
@@ -91,6 +101,7 @@ class Process(abc.ABC):
         """
         return inverse_cdf.categorical(self.log_q_probs(x0, t), u, u_low)
 
+    @declared(u=NOISE, u_low=NOISE)
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
         """Draws x_T from the prior, with one uniform in [0, 1) per element; noise as for `draw_q`."""
         return inverse_cdf.categorical(jnp.broadcast_to(self.log_prior(), (*u.shape, self.K)), u, u_low)
@@ -108,10 +119,11 @@ class Process(abc.ABC):
         return jnp.broadcast_to(jnp.arange(self.K, dtype=jnp.int32), (*jnp.shape(t), self.K))
 
 
+METHODS = frozenset(name for name, member in vars(Process).items() if hasattr(member, "declaration"))
+
+
 def promote(process: Process, logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
-    """Returns logits in the type of the tables or wider. Raises ValueError unless there are K of them."""
-    if logits.shape[-1] != process.K:
-        raise ValueError(f"logits have {logits.shape[-1]} categories, the process has K = {process.K}")
+    """Returns logits in the type of the tables or wider."""
     return logits.astype(jnp.promote_types(logits.dtype, process.log_prior().dtype))
 
 

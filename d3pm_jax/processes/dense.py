@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import check_categories, check_distribution, check_t
+from d3pm_jax.checks import check_distribution, declared, real_array
 from d3pm_jax.numerics import double_float, inverse_cdf
 from d3pm_jax.processes.base import Process, check_prior
 from d3pm_jax.processes.respace import require_spec, steps_between
@@ -67,30 +67,22 @@ class Dense(Process):
     spec: Spec | None = None
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
-        t = check_t(t, 0, self.T)
         return jnp.swapaxes(gather(self.Q_transposed, t), -1, -2)
 
     def Qbar(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
-        t = check_t(t, 0, self.T)
         return gather(self.Qbar_table, t)
 
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        x0 = check_categories("x0", x0, self.K)
-        t = check_t(t, 0, self.T)
         return jnp.log(gather(self.Qbar_table, expand_trailing(t, x0.shape), x0))
 
     def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        xt = check_categories("xt", xt, self.K)
-        t = check_t(t, 0, self.T)
         return jnp.log(gather(self.Q_transposed, expand_trailing(t, xt.shape), xt))
 
     def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        xt, t = check_categories("xt", xt, self.K), check_t(t, 0, self.T)
         ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)[..., None]
         return jnp.log(gather(self.Qbar_table, ts, self._categories(ts[..., 0]), xt[..., None]))
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        t = check_t(t, 0, self.T)
         expand_trailing(t, log_p.shape[:-1])
         rows = jnp.reshape(log_p, (*jnp.shape(t), -1, self.K))
         return jnp.reshape(numerics.log_matmul(rows, gather(self.Qbar_table, t)), log_p.shape)
@@ -106,8 +98,6 @@ class Dense(Process):
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
         """Draws the first k with u < the sum of Qbar[t, x_0, 0..k]; two words: `numerics.categorical`."""
-        x0 = check_categories("x0", x0, self.K)
-        t = check_t(t, 0, self.T)
         if u_low is not None:
             return inverse_cdf.categorical(self.log_q_probs(x0, t), u, u_low)
         ts = jnp.broadcast_to(expand_trailing(t, x0.shape), x0.shape)
@@ -133,6 +123,7 @@ class Dense(Process):
         return _dense(products, prior, np.asarray(self.time)[[0, *grid]])[0]
 
 
+@declared()
 def dense(Q: Iterable[np.ndarray], prior: np.ndarray | None = None) -> Dense:
     """Makes a process from its one-step matrices.
 
@@ -212,7 +203,7 @@ def _without_small(matrix: np.ndarray) -> np.ndarray:
 
 
 def _check_stochastic(q: np.ndarray, t: int, K: int) -> np.ndarray:
-    q = np.asarray(q, np.float64)
+    q = real_array(f"Q at t = {t}", q)
     if q.shape != (K, K) or K < 2:
         raise ValueError(
             f"Q at t = {t} has shape {q.shape}, expected [K, K] with the same K >= 2 for every t"

@@ -5,12 +5,14 @@ import math
 import numpy as np
 
 from d3pm_jax import schedules
+from d3pm_jax.checks import at_least, declared, real_array
 from d3pm_jax.processes.dense import Dense, LazyMatrices, dense
 
 ROW_SUM_ERROR = 1e-14  # of a graph made doubly stochastic
 SINKHORN_LIMIT = 10_000  # iterations
 
 
+@declared(k=at_least(1))
 def knn_graph(embeddings: np.ndarray, k: int) -> np.ndarray:
     """W = D (G + G^T + 2 I) D, doubly stochastic: the graph of the k nearest neighbours, for `random_walk`.
 
@@ -35,6 +37,7 @@ def knn_graph(embeddings: np.ndarray, k: int) -> np.ndarray:
     return _doubly_stochastic(G + G.T)
 
 
+@declared(k=at_least(1))
 def knn_rate(embeddings: np.ndarray, k: int) -> np.ndarray:
     """R = A - diag(A 1), A = (G + G^T) / (2 k): the rate matrix of D3PM appendix A.2.4, eq. 9.
 
@@ -53,6 +56,7 @@ def knn_rate(embeddings: np.ndarray, k: int) -> np.ndarray:
     return A - np.diag(A.sum(1))
 
 
+@declared()
 def random_walk(beta: np.ndarray, W: np.ndarray) -> Dense:
     """Q_t = (1 - beta_t) I + beta_t W: with probability beta_t one step along W.
 
@@ -79,6 +83,7 @@ def random_walk(beta: np.ndarray, W: np.ndarray) -> Dense:
     return dense(LazyMatrices(lambda b: (1 - b) * I + b * W, schedules.check_betas(beta)))
 
 
+@declared()
 def from_rate(R: np.ndarray, durations: np.ndarray) -> Dense:
     """Q_t = exp(s_t R): a Markov process in continuous time, looked at after s_1, s_1 + s_2, .. (D3PM A.2.4).
 
@@ -98,7 +103,6 @@ def from_rate(R: np.ndarray, durations: np.ndarray) -> Dense:
         ValueError: R is not a rate matrix, or a duration is not a positive number.
     """
     P, rate = _uniformised(R)
-    durations = np.asarray(durations, np.float64)
     if durations.ndim != 1 or not np.all((durations > 0) & (durations < np.inf)):
         raise ValueError(
             f"durations must be [T] positive numbers, got shape {durations.shape}, smallest "
@@ -110,7 +114,7 @@ def from_rate(R: np.ndarray, durations: np.ndarray) -> Dense:
 
 def _nearest(embeddings: np.ndarray, k: int) -> np.ndarray:
     """G[i, j] = 1 where j is one of the k nearest to i, itself apart; one row at a time."""
-    x = np.asarray(embeddings, np.float64)
+    x = embeddings
     if x.ndim != 2:
         raise ValueError(f"embeddings have shape {x.shape}, expected [K, d]: one row per category")
     if not np.isfinite(x).all():
@@ -194,7 +198,7 @@ def _exponential(powers: np.ndarray, mean: float) -> np.ndarray:
 
 
 def _square(name: str, matrix: np.ndarray) -> np.ndarray:
-    matrix = np.asarray(matrix, np.float64)
+    matrix = real_array(name, matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
         raise ValueError(f"{name} has shape {matrix.shape}, expected [K, K] with K >= 2")
     return matrix

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics, schedules
-from d3pm_jax.checks import check_categories, check_t
+from d3pm_jax.checks import declared
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import Pair
 from d3pm_jax.processes.base import Process
@@ -48,11 +48,9 @@ class Masked(Process):
     gamma: np.ndarray | None = None
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
-        t = check_t(t, 0, self.T)
         return self._dense(self.inner.Q(t), gather(self.log_keep, t), gather(self.log_mask, t))
 
     def Qbar(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
-        t = check_t(t, 0, self.T)
         return self._dense(self.inner.Qbar(t), gather(self.log_keep_bar, t), gather(self.log_mask_bar, t))
 
     def _dense(self, inner: Array, log_keep: Array, log_mask: Array) -> Array:
@@ -62,8 +60,6 @@ class Masked(Process):
         return jnp.concatenate([jnp.concatenate([scaled, to_mask], -1), last], -2)
 
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        x0 = check_categories("x0", x0, self.K)
-        t = check_t(t, 0, self.T)
         keep, mask = gather_steps((self.log_keep_bar, self.log_mask_bar), t, x0.shape)
         hidden = x0 == self.K - 1
         inner = jnp.where(hidden, NEG_INF, keep)[..., None] + self.inner.log_q_probs(
@@ -81,7 +77,6 @@ class Masked(Process):
         self, inner_column: Callable[..., Array], tables: tuple[Array, Array], xt: Array, t: Array
     ) -> Array:
         """Returns column x_t of the matrix that has these parts."""
-        xt, t = check_categories("xt", xt, self.K), check_t(t, 0, self.T)
         keep, mask = gather_steps(tables, t, xt.shape)
         hidden = xt == self.K - 1
         column = keep[..., None] + inner_column(self.inner_category(xt), t)
@@ -89,7 +84,6 @@ class Masked(Process):
         return jnp.concatenate([column, jnp.where(hidden, 0.0, NEG_INF)[..., None]], axis=-1)
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        t = check_t(t, 0, self.T)
         keep, mask = gather_steps((self.log_keep_bar, self.log_mask_bar), t, log_p.shape[:-1])
         unmasked, hidden = log_p[..., :-1], log_p[..., -1]
         total = numerics.log_sum(unmasked)
@@ -108,8 +102,6 @@ class Masked(Process):
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
         """Draws as `inner` does at u / (1 - gamma_bar_t) in two words; the mask where that is >= 1."""
-        x0 = check_categories("x0", x0, self.K)
-        t = check_t(t, 0, self.T)
         keep = gather_steps(tuple(self.keep_bar), t, x0.shape)
         drawn = self._draw(
             keep, u, u_low, lambda *noise: self.inner.draw_q(self.inner_category(x0), t, *noise)
@@ -138,6 +130,7 @@ class Masked(Process):
         return _masked(self.inner.respaced(grid), compose(gamma, grid))
 
 
+@declared()
 def masked(inner: Process, gamma: np.ndarray) -> Masked:
     """Puts a mask on top of a process: on a uniform one as in VQ-Diffusion, on bands, on graphs.
 

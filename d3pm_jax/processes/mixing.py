@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics, schedules
-from d3pm_jax.checks import check_categories, check_distribution, check_num_categories, check_t
+from d3pm_jax.checks import CATEGORY, NUM_CATEGORIES, check_distribution, declared
 from d3pm_jax.numerics import double_float, inverse_cdf
 from d3pm_jax.numerics.double_float import Pair
 from d3pm_jax.processes.base import Process, check_prior
@@ -76,7 +76,6 @@ class Mixing(Process):
         return self._dense(self.log_alpha_bar, self.log_beta_bar, t)
 
     def _dense(self, log_keep: Array, log_mix: Array, t: Array) -> Array:
-        t = check_t(t, 0, self.T)
         mix = jnp.exp(gather(log_mix, t))[..., None, None]
         keep = jnp.exp(gather(log_keep, t))[..., None, None]
         shape = (*mix.shape[:-2], self.K, self.K)
@@ -84,8 +83,6 @@ class Mixing(Process):
         return keep * jnp.broadcast_to(jnp.eye(self.K, dtype=pi.dtype), shape) + mix * pi
 
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        x0 = check_categories("x0", x0, self.K)
-        t = check_t(t, 0, self.T)
         ts = expand_trailing(t, x0.shape)[..., None]
         moved = gather(self.log_beta_bar, ts) + self._pi(x0.ndim)
         stayed = numerics.log_add(*jnp.broadcast_arrays(gather(self.log_alpha_bar, ts), moved))
@@ -98,7 +95,6 @@ class Mixing(Process):
         return self._column(self.log_alpha_bar, self.log_beta_bar, xt, t)
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        t = check_t(t, 0, self.T)
         ts = expand_trailing(t, log_p.shape[:-1])[..., None]
         moved = gather(self.log_beta_bar, ts) + self._pi(log_p.ndim - 1)
         moved = jnp.where(jnp.max(log_p, axis=-1, keepdims=True) == -jnp.inf, -jnp.inf, moved)
@@ -107,8 +103,7 @@ class Mixing(Process):
 
     def _column(self, log_keep: Array, log_mix: Array, xt: Array, t: Array) -> Array:
         """Returns column x_t of log(keep I + mix 1 pi^T)."""
-        xt = check_categories("xt", xt, self.K)
-        ts = expand_trailing(check_t(t, 0, self.T), xt.shape)
+        ts = expand_trailing(t, xt.shape)
         moved = gather(log_mix, ts) + gather(self.log_pi, xt)
         stayed = numerics.log_add(*jnp.broadcast_arrays(gather(log_keep, ts), moved))
         return jnp.where(self._is(xt), stayed[..., None], moved[..., None])
@@ -124,8 +119,6 @@ class Mixing(Process):
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
         """Draws the first k with u < (1 - alpha_bar_t) (pi_0 + ... + pi_k, less pi_x0), or else x_0."""
-        x0 = check_categories("x0", x0, self.K)
-        t = check_t(t, 0, self.T)
         noise = double_float.from_words(u, u_low)
         mix = gather_steps(tuple(self.beta_bar), t, x0.shape)
         moves = {"point": self._move_to_point, "uniform": self._move_uniform, "general": self._move_general}
@@ -178,6 +171,7 @@ class Mixing(Process):
         return x[..., None] == categories
 
 
+@declared()
 def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
     """Resamples from a fixed distribution pi with probability beta_t; the stationary distribution is pi.
 
@@ -193,7 +187,8 @@ def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
     """
     beta = schedules.check_betas(beta)
     pi = check_distribution("pi", pi, np.size(pi))
-    check_num_categories(pi.size)
+    if pi.size < 2:
+        raise ValueError(f"pi has {pi.size} categories: a process needs at least 2")
     log_keep, log_mix = log_bars(beta)
     _check_range(beta, np.exp(log_mix), pi)
     process = _mixing(beta, pi, all_steps(beta.size))
@@ -240,6 +235,7 @@ def _pi_kind(pi: np.ndarray) -> PiKind:
     return "uniform" if np.all(pi == pi[0]) else "general"
 
 
+@declared(K=NUM_CATEGORIES)
 def uniform(beta: np.ndarray, K: int) -> Mixing:
     """Resamples uniformly with probability beta_t (D3PM appendix A.2.1; Multinomial Diffusion eq. 11).
 
@@ -250,6 +246,7 @@ def uniform(beta: np.ndarray, K: int) -> Mixing:
     return marginal(beta, np.full(K, 1.0 / K))
 
 
+@declared(K=NUM_CATEGORIES, mask_id=CATEGORY)
 def absorbing(beta: np.ndarray, K: int, mask_id: int) -> Mixing:
     """Moves to the mask with probability beta_t and stays there (D3PM appendix A.2.2).
 
@@ -259,10 +256,6 @@ def absorbing(beta: np.ndarray, K: int, mask_id: int) -> Mixing:
         mask_id: which of the K the mask is. When the data never contains it, forbid it to the network
             (`heads.forbid`).
     """
-    if not 0 <= mask_id < K:
-        raise ValueError(
-            f"mask_id = {mask_id} is outside 0..{K - 1}: K counts the mask, use K = {mask_id + 1} or more"
-        )
     pi = np.zeros(K)
     pi[mask_id] = 1.0
     return marginal(beta, pi)

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import numpy as np
 
 from d3pm_jax import schedules
-from d3pm_jax.checks import check_num_categories
+from d3pm_jax.checks import NUM_CATEGORIES, declared
 from d3pm_jax.processes.dense import Dense, LazyMatrices, dense
 
 
+@declared(K=NUM_CATEGORIES)
 def gaussian(beta: np.ndarray, K: int, bands: int | None = None) -> Dense:
     """Makes the discretised Gaussian (D3PM appendix A.2.3, eq. 8): near values are likelier targets.
 
@@ -38,6 +39,7 @@ def gaussian(beta: np.ndarray, K: int, bands: int | None = None) -> Dense:
     return _by_distance(weights, beta, K)
 
 
+@declared(K=NUM_CATEGORIES)
 def banded(beta: np.ndarray, K: int, bands: int) -> Dense:
     """Q[i, j] = beta / K for 0 < |i - j| <= bands: the uniform process, of which only near values are left.
 
@@ -75,7 +77,6 @@ def _by_distance(probabilities: Callable[[float], np.ndarray], beta: np.ndarray,
 
 def _check_bands(bands: int | None, K: int) -> int:
     """Returns bands, by default K - 1. Raises ValueError unless they lie in 1..K - 1."""
-    check_num_categories(K)
     bands = K - 1 if bands is None else bands
     if not 1 <= bands < K:
         raise ValueError(

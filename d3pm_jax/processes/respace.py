@@ -5,11 +5,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from d3pm_jax.checks import declared
 from d3pm_jax.processes.base import Process
 
 Spec = TypeVar("Spec")
 
 
+@declared()
 def respace(process: Process, grid: Sequence[int]) -> Process:
     """Makes the same process with fewer steps: its one-step matrices are the products between the kept times.
 

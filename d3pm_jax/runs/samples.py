@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax import sampling
+from d3pm_jax.checks import bare
 from d3pm_jax.config.objective import first_step
 from d3pm_jax.errors import UserError
 from d3pm_jax.posteriors import p_logits
@@ -40,7 +41,7 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
         denoise = partial(parts.predict, params, label=label)
         reverse = partial(p_logits, first_step=first_step(parts.config.loss))
         shape = (size, *parts.description.shape)
-        return sampling.sample(key, denoise, process, shape, start, record, reverse)
+        return bare(sampling.sample)(key, denoise, process, shape, start, record, reverse)
 
     def draw(
         params: Params, n: int, key: jax.Array, label: int | None = None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
+from d3pm_jax.checks import CATEGORIES, at_least, bare, declared
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
@@ -18,6 +19,7 @@ Reverse = Callable[[Process, Array, Array, Array], Array]  # process, logits, xt
 PRIOR_STEP = 0  # the step number whose noise draws x_T: no step of the chain has it
 
 
+@declared(xT=CATEGORIES)
 def ancestral(
     denoise: Denoise,
     process: Process,
@@ -46,11 +48,12 @@ def ancestral(
     def step(x: Array, t: Array) -> Array:
         ts = jnp.broadcast_to(t, x.shape[:1])
         logits = denoise(x, process.time[ts])
-        return inverse_cdf.categorical(reverse(process, logits, x, ts), noise(t))
+        return bare(inverse_cdf.categorical)(reverse(process, logits, x, ts), noise(t))
 
     return chain.run(step, process.T, xT, record)
 
 
+@declared(start=at_least(0))
 def sample(
     key: Key[Array, ""],
     denoise: Denoise,
@@ -76,5 +79,5 @@ def sample(
         A `Chain`. Look at `failed_at` before using it.
     """
     noise = per_example(key, start + jnp.arange(shape[0], dtype=jnp.int32), shape[1:])
-    xT = process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
+    xT = bare(process.draw_prior)(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
     return ancestral(denoise, process, xT, noise, record, reverse)

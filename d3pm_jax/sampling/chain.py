@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
+from d3pm_jax.checks import declared
+
 # (x_t int32 [B, *S], t int32 []) -> x_{t-1}, -1 where there is none
 ReverseStep = Callable[[Array, Array], Array]
 
@@ -22,6 +24,7 @@ class Chain(NamedTuple):
     failed_at: Array  # int32 []  the first step t with nothing to draw from (NaN logits, say); 0 if none
 
 
+@declared()
 def run(step: ReverseStep, T: int, xT: Int[Array, " B *S"], record: Sequence[int] = ()) -> Chain:
     """x_{t-1} = step(x_t, t) for t = T..1.
 

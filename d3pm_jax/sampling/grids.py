@@ -1,6 +1,9 @@
 """Chooses which steps of a process to take when fewer are wanted: grids for `processes.respace`."""
 
+from d3pm_jax.checks import NUM_STEPS, declared
 
+
+@declared(T=NUM_STEPS)
 def even_grid(T: int, steps: int) -> list[int]:
     """ceil(i T / steps) for i = 1..steps.
 

@@ -5,12 +5,15 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Int, Key
 
+from d3pm_jax.checks import at_least, declared
+
 # What a seed is used for: commands with the same seed share no noise.
 EVALUATION, SAMPLING = 0x6576616C, 0x73616D70
 
 Noise = Callable[[Array], Array]  # t, int32 [] -> uniforms in [0, 1) [B, *S]
 
 
+@declared(index=at_least(0))
 def per_example(key: Key[Array, ""], index: Int[Array, " B"], shape: tuple[int, ...]) -> Noise:
     """Makes a function t -> u [B, *shape] whose values depend on (key, index_b, t) alone.
 

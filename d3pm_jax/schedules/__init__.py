@@ -4,7 +4,6 @@ from d3pm_jax.schedules import continuous as continuous
 from d3pm_jax.schedules.discrete import (
     Betas,
     check_betas,
-    check_num_steps,
     cosine,
     cosine_squared,
     from_alpha_bar,
@@ -18,7 +17,6 @@ from d3pm_jax.schedules.information import mutual_information, mutual_informatio
 __all__ = [
     "Betas",
     "check_betas",
-    "check_num_steps",
     "continuous",
     "cosine",
     "cosine_squared",

@@ -17,9 +17,12 @@ Schedules that follow the data are in `schedules.information`.
 
 import numpy as np
 
+from d3pm_jax.checks import NUM_STEPS, declared, real_array
+
 Betas = np.ndarray  # float64 [T]
 
 
+@declared(T=NUM_STEPS)
 def linear(T: int, start: float = 1e-4, stop: float = 0.02) -> Betas:
     """Takes beta_t from start (t = 1) to stop (t = T) in equal steps (Ho et al. 2020; D3PM section 4.3).
 
@@ -35,9 +38,10 @@ def linear(T: int, start: float = 1e-4, stop: float = 0.02) -> Betas:
     """
     if T == 1:
         return check_betas(np.array([stop], np.float64))
-    return check_betas(np.linspace(start, stop, check_num_steps(T)))
+    return check_betas(np.linspace(start, stop, T))
 
 
+@declared(T=NUM_STEPS)
 def cosine(T: int, offset: float = 0.008, largest: float = 0.999) -> Betas:
     """beta_t = min(1 - f(t / T) / f((t - 1) / T), largest), f(u) = cos((u + offset) / (1 + offset) pi / 2).
 
@@ -56,11 +60,12 @@ def cosine(T: int, offset: float = 0.008, largest: float = 0.999) -> Betas:
     if not 0 < largest <= 1:
         raise ValueError(f"largest = {largest:g}: a limit of beta must be in (0, 1]")
     # f((T - n) / T) = sin(n h); a difference of sines as a product keeps the digits of a small beta
-    h = np.pi / 2 / (1 + offset) / check_num_steps(T)
+    h = np.pi / 2 / (1 + offset) / T
     n = np.arange(T, 0, -1)
     return check_betas(np.minimum(2 * np.cos((n - 0.5) * h) * np.sin(h / 2) / np.sin(n * h), largest))
 
 
+@declared(T=NUM_STEPS)
 def cosine_squared(T: int, offset: float = 0.008, smallest: float = 0.001) -> Betas:
     """alpha_t = sqrt(max(f(t / T)^2 / f((t - 1) / T)^2, smallest)), with f as in `cosine`.
 
@@ -81,6 +86,7 @@ def cosine_squared(T: int, offset: float = 0.008, smallest: float = 0.001) -> Be
     return cosine(T, offset, 1 - smallest**0.5)
 
 
+@declared(T=NUM_STEPS)
 def reciprocal(T: int, scale: float = 1.0) -> Betas:
     """beta_t = 1 / (scale T - t + 1): alpha_bar_t = 1 - t / (scale T) (Sohl-Dickstein et al. 2015).
 
@@ -96,10 +102,11 @@ def reciprocal(T: int, scale: float = 1.0) -> Betas:
     """
     if not 1 <= scale < np.inf:
         raise ValueError(f"scale = {scale:g}: it must be at least 1, or beta passes 1 before t = T")
-    left = check_num_steps(T) * (scale - 1)
+    left = T * (scale - 1)
     return check_betas(1.0 / (np.arange(T, 0, -1, dtype=np.float64) + left))
 
 
+@declared(T=NUM_STEPS)
 def log_linear(T: int, eps: float = 1e-3) -> Betas:
     """-log alpha_bar_t = -log(1 - (1 - eps) t / T): alpha_bar falls linearly from 1 to eps (SEDD; MDLM).
 
@@ -115,6 +122,7 @@ def log_linear(T: int, eps: float = 1e-3) -> Betas:
     return reciprocal(T, 1 / (1 - eps))
 
 
+@declared(T=NUM_STEPS)
 def polynomial(T: int, power: float = 2.0) -> Betas:
     """alpha_bar_t = 1 - (t / T)^power: slow at first where power > 1 (MD4, without its squeeze of alpha_bar).
 
@@ -127,13 +135,14 @@ def polynomial(T: int, power: float = 2.0) -> Betas:
     """
     if not 0 < power < np.inf:
         raise ValueError(f"power = {power:g}: it must be above 0 and finite")
-    t = np.arange(1, check_num_steps(T) + 1)
+    t = np.arange(1, T + 1)
     with np.errstate(divide="ignore"):  # log 0 at t = 1
         fall = (t / T) ** power * -np.expm1(power * np.log1p(-1 / t))
         before = -np.expm1(power * np.log1p(-(T - t + 1) / T))
     return check_betas(fall / before)
 
 
+@declared()
 def from_alpha_bar(alpha_bar: np.ndarray) -> Betas:
     """beta_t = (alpha_bar_{t-1} - alpha_bar_t) / alpha_bar_{t-1}, for a schedule of your own.
 
@@ -146,7 +155,6 @@ def from_alpha_bar(alpha_bar: np.ndarray) -> Betas:
     Raises:
         ValueError: alpha_bar does not start at 1, or does not fall at some step.
     """
-    alpha_bar = np.asarray(alpha_bar, np.float64)
     if alpha_bar.ndim != 1 or alpha_bar.size < 2 or alpha_bar[0] != 1:
         raise ValueError(
             f"alpha_bar must have shape [T + 1] with T >= 1 and start at 1, got shape {alpha_bar.shape} "
@@ -163,16 +171,9 @@ def from_alpha_bar(alpha_bar: np.ndarray) -> Betas:
     return check_betas((before - after) / before)
 
 
-def check_num_steps(T: int) -> int:
-    """Returns T itself. Raises ValueError unless it is at least 1."""
-    if T < 1:
-        raise ValueError(f"T = {T}: a process needs at least 1 step")
-    return T
-
-
 def check_betas(beta: np.ndarray) -> Betas:
     """Returns beta as float64 [T]. Raises ValueError naming the first value outside (0, 1]."""
-    beta = np.asarray(beta, np.float64)
+    beta = real_array("beta", beta)
     if beta.ndim != 1 or beta.size == 0:
         raise ValueError(f"beta must have shape [T] with T >= 1, got shape {beta.shape}")
     bad = np.flatnonzero(~((beta > 0) & (beta <= 1)))

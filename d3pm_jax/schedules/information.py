@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import scipy  # its parts are imported when they are first used
 
-from d3pm_jax.schedules.discrete import check_betas, check_num_steps
+from d3pm_jax.checks import NUM_STEPS, declared
+from d3pm_jax.schedules.discrete import check_betas
 
 LEFT = 1e-6  # part of the information that x_T keeps where a chain cannot end
 PER_DOUBLING = 8  # exponents at which the information is computed
@@ -21,6 +22,7 @@ PER_DOUBLING = 8  # exponents at which the information is computed
 Doubling = Callable[[float], Iterator[float]]
 
 
+@declared(T=NUM_STEPS)
 def mutual_information(T: int, p0: np.ndarray, pi: np.ndarray) -> np.ndarray:
     """beta_t with I(x_t; x_0) = (1 - t / T) H(x_0) for Q = (1 - beta) I + beta 1 pi^T (D3PM appendix A.7).
 
@@ -50,11 +52,12 @@ def mutual_information(T: int, p0: np.ndarray, pi: np.ndarray) -> np.ndarray:
         seen = p0 > 0
         return float(moved.sum() + p0[seen] @ (stayed - moved)[seen]) / H
 
-    targets = 1 - np.arange(1, check_num_steps(T)) / T
+    targets = 1 - np.arange(1, T) / T
     s = _exponents(lambda s: (left(s * 2.0**k) for k in itertools.count()), targets)
     return check_betas(-np.expm1(-np.diff(s, prepend=0.0, append=np.inf)))
 
 
+@declared(T=NUM_STEPS)
 def mutual_information_steps(T: int, p0: np.ndarray, rate: np.ndarray) -> np.ndarray:
     """step_t with I(x_t; x_0) = (1 - t / T) H(x_0) for Q_t = expm(step_t rate) (D3PM appendix A.7).
 
@@ -75,7 +78,7 @@ def mutual_information_steps(T: int, p0: np.ndarray, rate: np.ndarray) -> np.nda
     """
     p0, H = _check_data(p0)
     rate, fastest = _check_rate(rate, p0.size)
-    targets = np.append(1 - np.arange(1, check_num_steps(T)) / T, LEFT)
+    targets = np.append(1 - np.arange(1, T) / T, LEFT)
     seen = p0 > 0
 
     def doubling(s: float) -> Iterator[float]:

@@ -11,6 +11,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
+from d3pm_jax.checks import bare
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.processes import Process
 from d3pm_jax.timesteps import LossHistory
@@ -154,8 +155,8 @@ def _loss(
     more = {name: batch[name] for name in ("label", "weight") if name in batch}
     logits = predict(params, xt, process.time[t], key, **more)
     loss, kl, ce = objective.terms(process, logits, x0, xt, t, p_t)
-    means = {"loss": loss, "kl": per_step(kl, p_t, process.T), "ce": per_step(ce, p_t, process.T)}
-    means = {name: _mean(x, weight) for name, x in means.items()}
+    spread = {name: bare(per_step)(x, p_t, process.T) for name, x in (("kl", kl), ("ce", ce))}
+    means = {name: _mean(x, weight) for name, x in {"loss": loss, **spread}.items()}
     return means["loss"], (means, _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1))
 
 

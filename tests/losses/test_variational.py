@@ -36,7 +36,7 @@ def test_a_forbidden_category_costs_infinity_only_if_it_has_mass(smoothing, mask
 
 
 def test_smoothing_outside_0_to_1_is_refused():
-    with pytest.raises(ValueError, match=r"smoothing = 1.5: it must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"smoothing = 1\.5, outside \[0, 1\]"):
         d3pm.smoothed_cross_entropy(PROCESS, LOGITS, X0, 1.5)
 
 

@@ -1,0 +1,222 @@
+"""Reads annotations: what type an argument must have, and what shape.
+
+A shape is written as jaxtyping does: `*S` for any axes, names for axes that must agree, numbers for their
+size. `...` stands for a prefix of *S, the shape of a step. K and T are those of the process, if there is one.
+"""
+
+import collections.abc
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+
+from d3pm_jax.checks.arrays import describe, real_array
+
+Sizes = dict[str, Any]  # the size of each named axis, the shapes of *S and the like; K and T
+Convert = Callable[[str, Any], Any]  # (name, value) -> what the function is called with
+
+
+class Shape(NamedTuple):
+    """Holds what the text of a shape says."""
+
+    before: tuple[str, ...]  # axes in front of those that are any number
+    many: str | None  # the name of the latter
+    after: tuple[str, ...]
+    text: str
+
+
+class ArrayType(NamedTuple):
+    """Says what array an argument is."""
+
+    kind: str  # "integers", "floats", "numbers" (either) or "key"
+    shape: Shape | None  # None: any
+
+
+class Expected(NamedTuple):
+    """Says what an argument may be: an array, or what a conversion takes, or None."""
+
+    array: ArrayType | None
+    convert: Convert | None
+    optional: bool
+    callback: bool
+
+
+def read(annotation: Any) -> Expected:
+    """Returns what an annotation asks for."""
+    options = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    if isinstance(annotation, typing.TypeVar):  # of an array or a number, which stays what it is
+        return Expected(None, _number_or_array, False, False)
+    arrays = [_array_type(x) for x in options if _is_array(x)]
+    converts = [_conversion(x) for x in options if not _is_array(x) and x is not types.NoneType]
+    convert = next((x for x in converts if x is not None), None)
+    callback = any(typing.get_origin(x) is collections.abc.Callable for x in options)
+    return Expected(arrays[0] if arrays else None, convert, types.NoneType in options, callback)
+
+
+def bind(name: str, shape: tuple[int, ...], wanted: Shape, sizes: Sizes) -> None:
+    """Notes the sizes that a shape has. Raises ValueError where they are not those that are known."""
+    a, z, ok = len(wanted.before), len(wanted.after), True
+    if wanted.many is None:
+        ok = len(shape) == a + z
+    elif len(shape) >= a + z:
+        middle = shape[a : len(shape) - z]
+        ok = sizes.setdefault(wanted.many, middle) == middle
+    else:
+        ok = False
+    if ok:
+        axes = (*zip(wanted.before, shape, strict=False), *_last(wanted.after, shape))
+        ok = all((int(axis) if axis.isdigit() else sizes.setdefault(axis, n)) == n for axis, n in axes)
+    if not ok:
+        raise ValueError(f"{name} has shape {shape}, expected {_expected(wanted, sizes)}")
+
+
+def check_prefix(name: str, shape: tuple[int, ...], whole: tuple[int, ...]) -> None:
+    """Raises ValueError unless a shape is a prefix of that of x."""
+    if shape != whole[: len(shape)]:
+        raise ValueError(f"{name} has shape {shape}: it must be a prefix of the shape of x, {whole}")
+
+
+def to_array(name: str, x: Any, kind: str) -> Any:
+    """Returns x as an array: of NumPy if it holds integers, whose range is to be checked before they are cut.
+
+    Raises:
+        TypeError: it is neither an array nor a number, or not of this kind.
+    """
+    if not isinstance(x, jax.Array):
+        plain = isinstance(x, np.ndarray | np.generic | int | float) and not isinstance(x, bool)
+        if not plain:
+            raise TypeError(f"{name} is {describe(x)}, expected an array of {kind}: {_cure(kind)}")
+        x = np.asarray(x)
+    if kind not in _kinds(x.dtype):
+        raise TypeError(f"{name} has dtype {x.dtype}, expected {kind}: {_cure(kind)}")
+    return jnp.asarray(x) if kind == "floats" and not isinstance(x, jax.Array) else x
+
+
+def _kinds(dtype: Any) -> tuple[str, ...]:
+    found = _KINDS.get(dtype)
+    if found is None:
+        found = ("key",) if jnp.issubdtype(dtype, jax.dtypes.prng_key) else ()
+        found = ("integers", "numbers") if jnp.issubdtype(dtype, jnp.integer) else found
+        found = ("floats", "numbers") if jnp.issubdtype(dtype, jnp.floating) else found
+        _KINDS[dtype] = found
+    return found
+
+
+_KINDS: dict[Any, tuple[str, ...]] = {}  # issubdtype takes microseconds
+
+
+def _cure(kind: str) -> str:
+    return {
+        "integers": "pass category or step numbers as int32, not one-hot vectors or probabilities",
+        "floats": "pass float32, for example",
+        "numbers": "pass an array or a number",
+        "key": "pass jax.random.key(seed)",
+    }[kind]
+
+
+def _expected(wanted: Shape, sizes: Sizes) -> str:
+    """Says what shape was wanted, in numbers as far as they are known."""
+    parts = [str(sizes.get(axis, axis)) for axis in wanted.before]
+    if wanted.many is not None:
+        known = sizes.get(wanted.many)
+        parts += [f"*{wanted.many}"] if known is None else [str(n) for n in known]
+    parts += [str(sizes.get(axis, axis)) for axis in wanted.after]
+    return f"[{', '.join(parts)}], which is [{wanted.text}]"
+
+
+def _last(axes: tuple[str, ...], shape: tuple[int, ...]) -> zip:
+    return zip(axes, shape[len(shape) - len(axes) :], strict=True)
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def _is_array(annotation: Any) -> bool:
+    return annotation is jax.Array or hasattr(annotation, "dim_str")
+
+
+def _array_type(annotation: Any) -> ArrayType:
+    if annotation is jax.Array:
+        return ArrayType("numbers", None)
+    kinds = {jaxtyping.Int: "integers", jaxtyping.Float: "floats", jaxtyping.Key: "key"}
+    text = annotation.dim_str.strip()
+    words, kind = text.split(), kinds.get(annotation.dtype, "numbers")
+    if words == ["..."]:
+        return ArrayType(kind, Shape((), "...", (), text))
+    many = [i for i, word in enumerate(words) if word.startswith("*")]
+    if not many:
+        return ArrayType(kind, Shape(tuple(words), None, (), text))
+    i = many[0]
+    return ArrayType(kind, Shape(tuple(words[:i]), words[i][1:], tuple(words[i + 1 :]), text))
+
+
+def _conversion(annotation: Any) -> Convert | None:
+    """Returns what makes an argument of this type, or raises TypeError; None where anything goes."""
+    origin, options = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return lambda name, x: _one_of(name, x, options)
+    if origin is collections.abc.Callable:
+        return _function
+    if origin in (collections.abc.Sequence, tuple) and options[0] is int:
+        return _integers
+    plain = {int: _integer, float: _real, str: _text, np.ndarray: real_array}
+    if annotation in plain:
+        return plain[annotation]
+    return (lambda name, x: _instance(name, x, annotation)) if isinstance(annotation, type) else None
+
+
+def _integer(name: str, x: Any) -> int:
+    if isinstance(x, bool | np.bool_) or not isinstance(x, int | np.integer):
+        raise TypeError(f"{name} is {describe(x)}, expected a whole number: pass an int")
+    return int(x)
+
+
+def _real(name: str, x: Any) -> Any:
+    if isinstance(x, jax.Array) and x.shape == () and "numbers" in _kinds(x.dtype):
+        return x
+    if isinstance(x, bool | np.bool_) or not isinstance(x, int | float | np.integer | np.floating):
+        raise TypeError(f"{name} is {describe(x)}, expected a number: pass a float")
+    if not np.isfinite(x):
+        raise ValueError(f"{name} = {x}: it must be a finite number")
+    return x.item() if isinstance(x, np.generic) else x
+
+
+def _number_or_array(name: str, x: Any) -> Any:
+    to_array(name, x, "numbers")
+    return x
+
+
+def _text(name: str, x: Any) -> str:
+    if not isinstance(x, str):
+        raise TypeError(f"{name} is {describe(x)}, expected a string")
+    return x
+
+
+def _integers(name: str, x: Any) -> tuple[int, ...]:
+    if isinstance(x, str | dict) or not hasattr(x, "__iter__"):
+        raise TypeError(f"{name} is {describe(x)}, expected whole numbers: pass a tuple of ints")
+    return tuple(_integer(f"{name}[{i}]", n) for i, n in enumerate(x))
+
+
+def _one_of(name: str, x: Any, options: tuple[Any, ...]) -> Any:
+    if not isinstance(x, str) or x not in options:
+        raise ValueError(f"{name} = {describe(x)}: it must be {' or '.join(map(repr, options))}")
+    return x
+
+
+def _function(name: str, x: Any) -> Any:
+    if not callable(x):
+        raise TypeError(f"{name} is {describe(x)}, expected a function")
+    return x
+
+
+def _instance(name: str, x: Any, cls: type) -> Any:
+    if not isinstance(x, cls):
+        raise TypeError(f"{name} is {describe(x)}, expected a {cls.__name__}")
+    return x

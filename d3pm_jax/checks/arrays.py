@@ -1,0 +1,35 @@
+"""Checks arrays that stay on the host, in NumPy."""
+
+from typing import Any
+
+import numpy as np
+
+
+def real_array(name: str, x: Any) -> np.ndarray:
+    """Returns x as float64. Raises TypeError unless it is an array, or lists, of real numbers."""
+    try:
+        found = np.asarray(x)
+    except ValueError as error:
+        raise TypeError(f"{name} is no array ({error}): make its rows equally long") from error
+    if found.dtype.kind not in "iuf" and found.dtype.name != "bfloat16":
+        raise TypeError(f"{name} is {describe(x)}, expected an array of real numbers: pass float64")
+    return found.astype(np.float64)
+
+
+def check_distribution(name: str, p: np.ndarray, K: int) -> np.ndarray:
+    """Returns p as float64 [K]. Raises ValueError unless it holds K probabilities that sum to 1."""
+    p = real_array(name, p)
+    if p.shape != (K,) or not np.all(p >= 0) or not abs(p.sum() - 1) <= 1e-9:
+        raise ValueError(
+            f"{name} must be {K} probabilities that sum to 1, got shape {p.shape}, sum {p.sum():.12g}"
+        )
+    return p
+
+
+def describe(x: Any) -> str:
+    """Says in a few words what x is, for an error."""
+    if hasattr(x, "dtype"):
+        return f"of dtype {x.dtype}, shape {getattr(x, 'shape', ())}"
+    if x is None or isinstance(x, bool | int | float | complex | str):
+        return repr(x)[:60]
+    return f"a {type(x).__name__}"
