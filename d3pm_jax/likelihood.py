@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax import timesteps
-from d3pm_jax.checks import CATEGORIES, NOISE, at_least, bare, declared
+from d3pm_jax.checks import CATEGORIES, NOISE, PART_OF_STEPS, at_least, bare, check_shape, declared
 from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes.base import Process
@@ -59,7 +59,8 @@ def all_t_bound(
 
     def step(t: Array) -> Array:
         ts = jnp.broadcast_to(t, x0.shape[:1])
-        xt = bare(q_sample)(process, x0, ts, noise(t))
+        u = check_shape("noise(t)", noise(t), "x0", x0.shape)
+        xt = bare(q_sample)(process, x0, ts, u)
         return _per_example(term(process, denoise(xt, process.time[ts]), x0, xt, ts))
 
     return Bound(
@@ -116,14 +117,14 @@ def strata_bound(
 
     def stratum(j: Array) -> Array:
         ts = t[j]
-        xt = bare(q_sample)(process, x0, ts, noise(j + 1))
+        xt = bare(q_sample)(process, x0, ts, check_shape("noise(j)", noise(j + 1), "x0", x0.shape))
         return sizes[j] * _per_example(term(process, denoise(xt, process.time[ts]), x0, xt, ts))
 
     terms = lax.map(stratum, jnp.arange(u.shape[0], dtype=jnp.int32))
     return jnp.sum(terms, axis=0) + _per_example(prior_kl(process, x0))
 
 
-@declared(x0=CATEGORIES, index=at_least(0), n=at_least(1))
+@declared(x0=CATEGORIES, index=at_least(0), n=PART_OF_STEPS)
 def stratified_bound(
     key: Key[Array, ""],
     denoise: Denoise,
@@ -163,7 +164,7 @@ def mean_and_se(x: Float[Array, " N"]) -> tuple[Float[Array, ""], Float[Array, "
         ValueError: N is below 2.
     """
     if x.size < 2:
-        raise ValueError(f"N = {x.size}: a standard error needs at least 2 values")
+        raise ValueError(f"x has N = {x.size}: a standard error needs at least 2 values")
     return jnp.mean(x), jnp.std(x, ddof=1) / math.sqrt(x.size)
 
 
@@ -182,4 +183,4 @@ def bits_per_dim(nats: Nats, D: int) -> Nats:
 
 
 def _per_example(x: Array) -> Array:
-    return jnp.sum(x.reshape(x.shape[0], -1), axis=1)
+    return jnp.sum(x.reshape(x.shape[0], math.prod(x.shape[1:])), axis=1)

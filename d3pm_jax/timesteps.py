@@ -24,7 +24,7 @@ def uniform(u: Float[Array, " B"], T: int) -> Int[Array, " B"]:
     return jnp.floor(u * T).astype(jnp.int32) % T + 1  # u T can round up to T
 
 
-@declared(u=NOISE, B=at_least(1), T=NUM_STEPS)
+@declared(u=NOISE, B=at_least(1, 2**24), T=NUM_STEPS)
 def low_discrepancy(u: Float[Array, ""], B: int, T: int) -> Int[Array, " B"]:
     """Spreads steps evenly over 1..T by one shared offset: t_i = floor(((u + i / B) mod 1) T) + 1.
 
@@ -83,7 +83,7 @@ def empty_history(T: int) -> LossHistory:
     return LossHistory(jnp.zeros(T), jnp.zeros(T, jnp.int32))
 
 
-@declared(least_count=at_least(0), inner=POSITIVE, outer=at_least(0))
+@declared(least_count=at_least(0, 2**31 - 1), inner=POSITIVE, outer=at_least(0))
 def probabilities(
     history: LossHistory, least_count: int = 10, inner: float = 1e-10, outer: float = 1e-4
 ) -> Float[Array, " T"]:

@@ -10,7 +10,7 @@ element of the result that a category, step or noise out of range belongs to is 
 A kernel inside of another is not checked again; `bare(f)` is f without the check of values.
 """
 
-from d3pm_jax.checks.arrays import check_distribution, real_array
+from d3pm_jax.checks.arrays import check_distribution, check_shape, real_array
 from d3pm_jax.checks.declare import bare, declared, like
 from d3pm_jax.checks.values import (
     CATEGORIES,
@@ -18,6 +18,7 @@ from d3pm_jax.checks.values import (
     NOISE,
     NUM_CATEGORIES,
     NUM_STEPS,
+    PART_OF_STEPS,
     POSITIVE,
     PROBABILITY,
     SHARE,
@@ -35,6 +36,7 @@ __all__ = [
     "NOISE",
     "NUM_CATEGORIES",
     "NUM_STEPS",
+    "PART_OF_STEPS",
     "POSITIVE",
     "PROBABILITY",
     "SHARE",
@@ -45,6 +47,7 @@ __all__ = [
     "check_distribution",
     "check_num_categories",
     "check_num_steps",
+    "check_shape",
     "declared",
     "like",
     "real_array",

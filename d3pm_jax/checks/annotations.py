@@ -17,8 +17,21 @@ import numpy as np
 
 from d3pm_jax.checks.arrays import describe, real_array
 
-Sizes = dict[str, Any]  # the size of each named axis, the shapes of *S and the like; K and T
 Convert = Callable[[str, Any], Any]  # (name, value) -> what the function is called with
+
+
+class Sizes:
+    """Notes the size of each named axis, the shape of *S and the like, and which argument it was seen in."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Any] = {}
+        self.owner: dict[str, str] = {}
+
+    def note(self, axis: str, size: Any, owner: str) -> bool:
+        """Notes a size, and tells whether it is what was noted before."""
+        if axis not in self.known:
+            self.known[axis], self.owner[axis] = size, owner
+        return self.known[axis] == size
 
 
 class Shape(NamedTuple):
@@ -65,20 +78,23 @@ def bind(name: str, shape: tuple[int, ...], wanted: Shape, sizes: Sizes) -> None
         ok = len(shape) == a + z
     elif len(shape) >= a + z:
         middle = shape[a : len(shape) - z]
-        ok = sizes.setdefault(wanted.many, middle) == middle
+        ok = sizes.note(wanted.many, middle, name)
     else:
         ok = False
     if ok:
         axes = (*zip(wanted.before, shape, strict=False), *_last(wanted.after, shape))
-        ok = all((int(axis) if axis.isdigit() else sizes.setdefault(axis, n)) == n for axis, n in axes)
+        ok = all(int(axis) == n if axis.isdigit() else sizes.note(axis, n, name) for axis, n in axes)
+        ok = ok and all(n > 0 for axis, n in axes if axis in ("K", "T", "n"))
     if not ok:
-        raise ValueError(f"{name} has shape {shape}, expected {_expected(wanted, sizes)}")
+        raise ValueError(f"{name} has shape {shape}, expected {_expected(name, wanted, sizes)}")
 
 
-def check_prefix(name: str, shape: tuple[int, ...], whole: tuple[int, ...]) -> None:
-    """Raises ValueError unless a shape is a prefix of that of x."""
+def check_prefix(name: str, shape: tuple[int, ...], sizes: Sizes) -> None:
+    """Raises ValueError unless a shape is a prefix of *S, where that is known."""
+    whole = sizes.known.get("S", shape)
     if shape != whole[: len(shape)]:
-        raise ValueError(f"{name} has shape {shape}: it must be a prefix of the shape of x, {whole}")
+        owner = sizes.owner["S"]
+        raise ValueError(f"{name} has shape {shape}: it must be a prefix of the shape of {owner}, {whole}")
 
 
 def to_array(name: str, x: Any, kind: str) -> Any:
@@ -119,14 +135,17 @@ def _cure(kind: str) -> str:
     }[kind]
 
 
-def _expected(wanted: Shape, sizes: Sizes) -> str:
-    """Says what shape was wanted, in numbers as far as they are known."""
-    parts = [str(sizes.get(axis, axis)) for axis in wanted.before]
-    if wanted.many is not None:
-        known = sizes.get(wanted.many)
-        parts += [f"*{wanted.many}"] if known is None else [str(n) for n in known]
-    parts += [str(sizes.get(axis, axis)) for axis in wanted.after]
-    return f"[{', '.join(parts)}], which is [{wanted.text}]"
+def _expected(name: str, wanted: Shape, sizes: Sizes) -> str:
+    """Says what shape was wanted, in numbers as far as others say them."""
+    parts, others = [], []
+    for axis in (*wanted.before, *([wanted.many] if wanted.many else ()), *wanted.after):
+        owner, many = sizes.owner.get(axis, name), axis == wanted.many
+        if owner == name:
+            parts.append(f"*{axis}" if many else axis)
+        else:
+            parts += map(str, sizes.known[axis] if many else [sizes.known[axis]])
+            others += [] if owner in others else [owner]
+    return f"[{', '.join(parts)}]" + (f" as {' and '.join(others)} has it" if others else "")
 
 
 def _last(axes: tuple[str, ...], shape: tuple[int, ...]) -> zip:
@@ -165,6 +184,8 @@ def _conversion(annotation: Any) -> Convert | None:
         return _function
     if origin in (collections.abc.Sequence, tuple) and options[0] is int:
         return _integers
+    if origin is collections.abc.Iterable:
+        return _iterable
     plain = {int: _integer, float: _real, str: _text, np.ndarray: real_array}
     if annotation in plain:
         return plain[annotation]
@@ -202,6 +223,12 @@ def _integers(name: str, x: Any) -> tuple[int, ...]:
     if isinstance(x, str | dict) or not hasattr(x, "__iter__"):
         raise TypeError(f"{name} is {describe(x)}, expected whole numbers: pass a tuple of ints")
     return tuple(_integer(f"{name}[{i}]", n) for i, n in enumerate(x))
+
+
+def _iterable(name: str, x: Any) -> Any:
+    if isinstance(x, str | dict) or not hasattr(x, "__iter__"):
+        raise TypeError(f"{name} is {describe(x)}, expected a sequence of arrays")
+    return x
 
 
 def _one_of(name: str, x: Any, options: tuple[Any, ...]) -> Any:

@@ -135,4 +135,4 @@ def _product(process: Process, row: Array, first: Array, xt: Array, t: Array, ep
 
 
 def _bits(nats: Array) -> Array:
-    return jnp.mean(nats.reshape(nats.shape[0], -1), axis=1) / math.log(2)
+    return jnp.mean(nats.reshape(nats.shape[0], math.prod(nats.shape[1:])), axis=1) / math.log(2)

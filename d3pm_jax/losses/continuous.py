@@ -15,7 +15,7 @@ from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.schedules.continuous import Level, Schedule
 
 
-@declared(x0=at_least(0), time=TIME, u=NOISE, mask_id=at_least(0))
+@declared(x0=at_least(0), time=TIME, u=NOISE, mask_id=at_least(0, 2**31 - 1))
 def absorbing_draw(
     schedule: Schedule, x0: Int[Array, "*S"], time: Float[Array, "..."], u: Float[Array, "*S"], mask_id: int
 ) -> Int[Array, "*S"]:

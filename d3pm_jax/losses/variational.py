@@ -4,6 +4,7 @@
 family has one is in `fused`.
 """
 
+import math
 from functools import singledispatch
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import CATEGORIES, PROBABILITY, at_least, declared, steps
+from d3pm_jax.checks import CATEGORIES, NUM_STEPS, PROBABILITY, at_least, declared, steps
 from d3pm_jax.losses.cross_entropy import cross_entropy
 from d3pm_jax.posteriors import FirstStep, log_p_x0, p_joint, p_prev, q_posterior
 from d3pm_jax.processes.base import Process
@@ -200,11 +201,11 @@ def stochastic_bound(
     Returns:
         Nats per example.
     """
-    B = x0.shape[0]
-    return kl.reshape(B, -1).sum(axis=1) / p_t + prior_kl(process, x0).reshape(B, -1).sum(axis=1)
+    flat = x0.shape[0], math.prod(x0.shape[1:])
+    return kl.reshape(flat).sum(axis=1) / p_t + prior_kl(process, x0).reshape(flat).sum(axis=1)
 
 
-@declared(p_t=PROBABILITY, T=at_least(1))
+@declared(p_t=PROBABILITY, T=NUM_STEPS)
 def mean_over_steps(x: Float[Array, " B *S"], p_t: Float[Array, " B"], T: int) -> Float[Array, ""]:
     """Averages x / (T p_t): the mean over elements and, whatever the probabilities of the drawn t, over t.
 
@@ -219,7 +220,7 @@ def mean_over_steps(x: Float[Array, " B *S"], p_t: Float[Array, " B"], T: int) -
     return jnp.mean(per_step(x, p_t, T))
 
 
-@declared(p_t=PROBABILITY, T=at_least(1))
+@declared(p_t=PROBABILITY, T=NUM_STEPS)
 def per_step(x: Float[Array, " B *S"], p_t: Float[Array, " B"], T: int) -> Float[Array, " B *S"]:
     """x / (T p_t): what each element counts for in the mean over t; p_t: how likely its t was to be drawn."""
     return x * expand_trailing((1 / T) / p_t, x.shape)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from d3pm_jax.checks import declared
+from d3pm_jax.checks import at_least, declared
 from d3pm_jax.numerics.logspace import NEG_INF, log_add
 
 
@@ -21,7 +21,7 @@ def smallest_entry(dtype: jnp.dtype) -> float:
     return 2.0**-580 if dtype == jnp.float64 else 2.0**-80
 
 
-@declared()
+@declared(table=at_least(0))
 def log_matmul(log_p: Float[Array, "*L M K"], table: Float[Array, "*L K J"]) -> Float[Array, "*L M J"]:
     """log(exp(log_p) @ table), exact however far apart the entries of log_p are.
 

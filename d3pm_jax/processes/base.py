@@ -7,6 +7,7 @@ for one per example, [*S] for one per element; t = 0 is clean data.
 
 import abc
 import math
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -106,6 +107,7 @@ class Process(abc.ABC):
         """Draws x_T from the prior, with one uniform in [0, 1) per element; noise as for `draw_q`."""
         return inverse_cdf.categorical(jnp.broadcast_to(self.log_prior(), (*u.shape, self.K)), u, u_low)
 
+    @declared(grid=steps(1))
     def respaced(self, grid: Sequence[int]) -> "Process":
         """Returns the process that takes the steps of the grid only; see `respace`.
 
@@ -127,6 +129,14 @@ def promote(process: Process, logits: Float[Array, "*S K"]) -> Float[Array, "*S 
     return logits.astype(jnp.promote_types(logits.dtype, process.log_prior().dtype))
 
 
+def _level_of_caller() -> int:
+    """Returns which frame, counted from that of the function that calls this, is outside of the library."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("d3pm_jax."):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
 def check_prior(nats: float, stay: float) -> None:
     """Refuses a chain that changes nothing; warns when x_T still tells of x_0."""
     cure = "raise beta or the number of steps, or end the schedule at beta = 1"
@@ -137,5 +147,5 @@ def check_prior(nats: float, stay: float) -> None:
         warnings.warn(
             f"x_T still depends on x_0: prior KL is up to {bits:.3g} bits per dimension "
             f"(more than {PRIOR_KL_WARNING:g}); {cure}",
-            stacklevel=3,
+            stacklevel=_level_of_caller(),
         )

@@ -202,7 +202,7 @@ def _without_small(matrix: np.ndarray) -> np.ndarray:
     return np.where(matrix < numerics.smallest_entry(jax.dtypes.canonicalize_dtype(float)), 0.0, matrix)
 
 
-def _check_stochastic(q: np.ndarray, t: int, K: int) -> np.ndarray:
+def _check_stochastic(q: Any, t: int, K: int) -> np.ndarray:
     q = real_array(f"Q at t = {t}", q)
     if q.shape != (K, K) or K < 2:
         raise ValueError(

@@ -103,9 +103,9 @@ def from_rate(R: np.ndarray, durations: np.ndarray) -> Dense:
         ValueError: R is not a rate matrix, or a duration is not a positive number.
     """
     P, rate = _uniformised(R)
-    if durations.ndim != 1 or not np.all((durations > 0) & (durations < np.inf)):
+    if durations.ndim != 1 or not durations.size or not np.all((durations > 0) & (durations < np.inf)):
         raise ValueError(
-            f"durations must be [T] positive numbers, got shape {durations.shape}, smallest "
+            f"durations must be [T] positive numbers, at least one, got shape {durations.shape}, smallest "
             f"{durations.min(initial=np.inf):g}: they are the s_t of exp(s_t R), not cumulative from 0"
         )
     powers = _powers(P)
@@ -119,10 +119,10 @@ def _nearest(embeddings: np.ndarray, k: int) -> np.ndarray:
         raise ValueError(f"embeddings have shape {x.shape}, expected [K, d]: one row per category")
     if not np.isfinite(x).all():
         row = np.flatnonzero(~np.isfinite(x).all(1))[0]
-        raise ValueError(f"embedding {row} is not finite, so it has no neighbours: remove or replace it")
+        raise ValueError(f"embeddings[{row}] is not finite, so it has no neighbours: remove or replace it")
     if not 1 <= k < len(x):
         raise ValueError(
-            f"k = {k} is outside 1..{len(x) - 1}: each of K = {len(x)} categories has K - 1 others"
+            f"k = {k} is outside 1..{len(x) - 1}: each of the K = {len(x)} embeddings has K - 1 others"
         )
     G = np.zeros((len(x), len(x)))
     for i in range(len(x)):

@@ -145,7 +145,7 @@ def masked(inner: Process, gamma: np.ndarray) -> Masked:
     Raises:
         ValueError: gamma has another length than the inner process, or values outside (0, 1].
     """
-    gamma = schedules.check_betas(gamma)
+    gamma = schedules.check_betas(gamma, "gamma")
     if gamma.size != inner.T:
         raise ValueError(f"gamma has {gamma.size} steps, the inner process {inner.T}: give both the same T")
     return _masked(inner, gamma)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-from d3pm_jax.checks import CATEGORIES, at_least, bare, declared
+from d3pm_jax.checks import CATEGORIES, at_least, bare, check_shape, declared
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
@@ -48,12 +48,13 @@ def ancestral(
     def step(x: Array, t: Array) -> Array:
         ts = jnp.broadcast_to(t, x.shape[:1])
         logits = denoise(x, process.time[ts])
-        return bare(inverse_cdf.categorical)(reverse(process, logits, x, ts), noise(t))
+        u = check_shape("noise(t)", noise(t), "xT", x.shape)
+        return bare(inverse_cdf.categorical)(reverse(process, logits, x, ts), u)
 
     return chain.run(step, process.T, xT, record)
 
 
-@declared(start=at_least(0))
+@declared(shape=at_least(0, 2**31 - 1), start=at_least(0))
 def sample(
     key: Key[Array, ""],
     denoise: Denoise,

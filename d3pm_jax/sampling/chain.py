@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-from d3pm_jax.checks import declared
+from d3pm_jax.checks import NUM_STEPS, declared
 
 # (x_t int32 [B, *S], t int32 []) -> x_{t-1}, -1 where there is none
 ReverseStep = Callable[[Array, Array], Array]
@@ -24,7 +24,7 @@ class Chain(NamedTuple):
     failed_at: Array  # int32 []  the first step t with nothing to draw from (NaN logits, say); 0 if none
 
 
-@declared()
+@declared(T=NUM_STEPS)
 def run(step: ReverseStep, T: int, xT: Int[Array, " B *S"], record: Sequence[int] = ()) -> Chain:
     """x_{t-1} = step(x_t, t) for t = T..1.
 

@@ -13,7 +13,7 @@ EVALUATION, SAMPLING = 0x6576616C, 0x73616D70
 Noise = Callable[[Array], Array]  # t, int32 [] -> uniforms in [0, 1) [B, *S]
 
 
-@declared(index=at_least(0))
+@declared(shape=at_least(0, 2**31 - 1))
 def per_example(key: Key[Array, ""], index: Int[Array, " B"], shape: tuple[int, ...]) -> Noise:
     """Makes a function t -> u [B, *shape] whose values depend on (key, index_b, t) alone.
 

@@ -17,7 +17,7 @@ Schedules that follow the data are in `schedules.information`.
 
 import numpy as np
 
-from d3pm_jax.checks import NUM_STEPS, declared, real_array
+from d3pm_jax.checks import NUM_STEPS, declared
 
 Betas = np.ndarray  # float64 [T]
 
@@ -171,16 +171,16 @@ def from_alpha_bar(alpha_bar: np.ndarray) -> Betas:
     return check_betas((before - after) / before)
 
 
-def check_betas(beta: np.ndarray) -> Betas:
+@declared()
+def check_betas(beta: np.ndarray, name: str = "beta") -> Betas:
     """Returns beta as float64 [T]. Raises ValueError naming the first value outside (0, 1]."""
-    beta = real_array("beta", beta)
     if beta.ndim != 1 or beta.size == 0:
-        raise ValueError(f"beta must have shape [T] with T >= 1, got shape {beta.shape}")
+        raise ValueError(f"{name} must have shape [T] with T >= 1, got shape {beta.shape}")
     bad = np.flatnonzero(~((beta > 0) & (beta <= 1)))
     if bad.size:
         i = bad[0]
         raise ValueError(
-            f"beta = {beta[i]:g} at t = {i + 1} is outside (0, 1]: change the arguments of the schedule "
+            f"{name} = {beta[i]:g} at t = {i + 1} is outside (0, 1]: change the arguments of the schedule "
             f"(linear: a smaller start or stop, which a config scales by 1000 / steps unless rescale=False)"
         )
     return beta

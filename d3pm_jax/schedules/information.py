@@ -155,6 +155,8 @@ def _check_rate(rate: np.ndarray, K: int) -> tuple[np.ndarray, float]:
     rate = np.asarray(rate, np.float64)
     if rate.shape != (K, K):
         raise ValueError(f"rate has shape {rate.shape}, expected [{K}, {K}] as p0 has {K} categories")
+    if not np.isfinite(rate).all():
+        raise ValueError("rate has entries that are not finite: rates are numbers, 0 where nothing moves")
     leave = -np.diag(rate)
     fastest = float(leave.max())
     others = rate + np.diag(leave)

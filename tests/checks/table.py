@@ -1,0 +1,470 @@
+"""Calls every public function with every argument spoilt in turn, and says what came of it.
+
+    python -m tests.checks.table [--jit] [FUNCTION ...]
+
+A call ends in a clear error (TypeError or ValueError of this library that names the argument), gives a marked
+result (NaN, or -1 for a draw), or is legal: `LEGAL` says why. Anything else is a defect: silent, or unclear.
+It runs without the checks of types that the tests of this folder have, which users have not either.
+"""
+
+import collections
+import dataclasses
+import inspect
+import sys
+import traceback
+import typing
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import d3pm_jax as d3pm
+from d3pm_jax import compat, heads, likelihood, losses, numerics, posteriors, sampling, schedules, timesteps
+from d3pm_jax.losses import continuous
+from d3pm_jax.processes import Process
+
+K, T, B, S = 4, 5, 2, (2, 3)
+NUMPY = np.random.default_rng(0)
+UNIT = jnp.asarray(NUMPY.random(S), jnp.float32)
+P = np.array([0.1, 0.2, 0.3, 0.4])
+R = np.array([[-1.0, 1, 0, 0], [1, -2, 1, 0], [0, 1, -2, 1], [0, 0, 1, -1]])
+PROCESSES = {
+    "uniform": d3pm.uniform(d3pm.reciprocal(T), K),
+    "absorbing": d3pm.absorbing(d3pm.reciprocal(T), K, K - 1),
+    "marginal": d3pm.marginal(d3pm.reciprocal(T), P),
+    "dense": d3pm.dense([*np.tile(np.eye(K) / 2 + P / 2, (T - 1, 1, 1)), np.full((K, K), 1 / K)]),
+    "masked": d3pm.masked(d3pm.uniform(d3pm.reciprocal(T), K - 1), d3pm.reciprocal(T)),
+}
+
+
+def logits_of(xt: Any, t: Any) -> Any:
+    return jnp.zeros((*xt.shape, K))
+
+
+def i32(*x: Any) -> Any:
+    return jnp.asarray(x, jnp.int32)
+
+
+# What arguments of a name are unless `SPECIAL` says otherwise: a role, and a value that is fine.
+ROLES: dict[str, tuple[str, Any]] = {
+    "x0": ("categories", i32([0, 1, 2], [2, 1, 0])),
+    "xt": ("categories", i32([3, 1, 1], [2, 1, 0])),
+    "xT": ("categories", i32([0, 1, 1], [2, 1, 0])),
+    "k": ("categories", i32([0, 1, 1], [2, 1, 0])),
+    "t": ("steps", i32(2, 5)),
+    "u": ("noise", UNIT),
+    "u_low": ("noise", UNIT),
+    "time": ("time", UNIT[:, 0]),
+    "p_t": ("probabilities", UNIT[:, 0]),
+    "index": ("indices", i32(0, 1)),
+    "key": ("key", jax.random.key(0)),
+    "n": ("count", 2),
+    "T": ("count", T),
+    "K": ("count", K),
+    "B": ("count", 3),
+    "D": ("count", 3),
+    "steps": ("count", 3),
+    "mask_id": ("category", K - 1),
+    "first_step": ("choice", "bayes"),
+    "process": ("process", PROCESSES["uniform"]),
+    "inner": ("process", PROCESSES["uniform"]),
+    "denoise": ("function", logits_of),
+    "noise": ("function", lambda t: UNIT),
+    "term": ("function", losses.posterior_kl),
+    "reverse": ("function", posteriors.p_logits),
+    "schedule": ("function", schedules.continuous.linear),
+    "step": ("function", lambda x, t: x),
+    "shape": ("counts", S),
+    "record": ("indices of steps", (0, 2)),
+    "grid": ("indices of steps", (2, 5)),
+    "start": ("indices", i32(3)[0]),
+    "history": ("history", timesteps.empty_history(T)),
+    "beta": ("host", np.full(T, 0.5)),
+    "gamma": ("host", np.full(T, 0.5)),
+    "alpha_bar": ("host", np.linspace(1, 0, T + 1)),
+    "pi": ("host", P),
+    "p0": ("host", P),
+    "prior": ("host", P),
+    "W": ("host", np.full((K, K), 1 / K)),
+    "R": ("host", R),
+    "rate": ("host", R),
+    "durations": ("host", np.full(T, 3.0)),
+    "embeddings": ("host floats", NUMPY.random((K, 2))),
+    "Q": ("host", np.full((T, K, K), 1 / K)),
+    "p": ("host", jnp.full(T, 1 / T)),
+    "least_count": ("count from 0", 3),
+    "bands": ("count", 2),
+    "name": ("skip", "beta"),
+}
+SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
+    "numerics.log_prob": {"logits": ("floats", jnp.zeros((*S, K)))},
+    "processes.knn_graph": {"k": ("count", 2)},
+    "processes.knn_rate": {"k": ("count", 2)},
+    "processes.random_walk": {"beta": ("host", np.full(T, 0.9))},
+    "timesteps.uniform": {"u": ("noise", UNIT[:, 0])},
+    "timesteps.low_discrepancy": {"u": ("noise", UNIT[0, 0])},
+    "timesteps.importance": {"u": ("noise", UNIT[:, 0]), "p": ("probabilities or 0", jnp.full(T, 1 / T))},
+    "timesteps.update": {"kl": ("floats", UNIT[:, 0])},
+    "likelihood.strata_bound": {"u": ("noise", UNIT.T)},
+    "timesteps.probabilities": {"inner": ("number", 0.1)},
+    "schedules.linear": {"start": ("number", 0.5)},
+    "likelihood.mean_and_se": {"x": ("floats", UNIT[0])},
+    "likelihood.bits_per_dim": {"nats": ("floats", UNIT[0])},
+    "numerics.log_matmul": {
+        "log_p": ("floats", jnp.zeros((2, K))),
+        "table": ("floats", jnp.full((K, 5), 0.5)),
+    },
+    "numerics.log_add": {"a": ("floats", UNIT), "b": ("floats", UNIT)},
+    "losses.mean_over_steps": {"x": ("floats", UNIT)},
+    "heads.residual_logistic": {"output": ("floats", jnp.zeros((*S, 2)))},
+    "heads.bounded_logistic": {"output": ("floats", jnp.zeros((*S, 2)))},
+    "sampling.chain.run": {"xT": ("whole numbers", i32([0, 1], [1, 2]))},
+    "losses.continuous.absorbing_draw": {"x0": ("whole numbers from 0", i32([0, 1, 2], [2, 1, 0]))},
+}
+PER_ELEMENT = ("kl", "loc", "log_scale", "log_x")  # floats [*S]; every other array of floats is [*S, K]
+
+FOREIGN = {"None": None, "dict": {"a": 1}}
+NOT_ARRAYS = {"list": [[0, 1, 2], [2, 1, 0]], "str": "abc", "bool": True}
+NOT_NUMBERS = {"str": "abc", "list": [1], "bool": True, "complex": 1j, "array": np.zeros(2)}
+
+
+class Bad(NamedTuple):
+    """Holds a spoilt argument."""
+
+    case: str
+    value: Any
+    element: tuple[int, ...] | None = (
+        None  # which element of x it spoils, if not all: others stay as they are
+    )
+
+
+def spoilt(role: str, good: Any) -> Iterator[Bad]:
+    """Yields what to pass in the place of a good value."""
+    for case, value in FOREIGN.items() if role != "skip" else ():
+        yield Bad(case, value)
+    if role in ARRAYS:
+        yield from spoilt_array(role, good)
+    elif role in ("count", "count from 0", "category"):
+        yield from (Bad(case, x) for case, x in NOT_NUMBERS.items())
+        yield from (Bad(f"{x}", x) for x in (1.5, float("nan"), float("inf"), -1, 2**40))
+        if role != "count from 0" and role != "category":
+            yield Bad("0", 0)
+        if role == "category":
+            yield Bad("K", K)
+    elif role == "number":
+        yield from (Bad(case, x) for case, x in NOT_NUMBERS.items())
+        yield from (Bad(f"{x}", x) for x in (float("nan"), float("inf"), -1.0))
+    elif role == "choice":
+        yield from (Bad(f"{x!r}", x) for x in ("Bayes", 1, True, 0.5, ["bayes"]))
+    elif role in ("function", "process", "history", "key"):
+        yield from (Bad(f"{x!r}", x) for x in (1, "abc", True, 1.5, np.zeros(2)))
+    elif role in ("counts", "indices of steps"):
+        yield from (Bad(f"{x!r}", x) for x in (1.5, "ab", True, (1.5,), ("a",), (True,), (-1, 2), (2**40,)))
+    elif role.startswith("host"):
+        yield from spoilt_on_host(role, good)
+
+
+ARRAYS = {
+    "categories": "integer",
+    "steps": "integer",
+    "indices": "integer",
+    "whole numbers": "integer",
+    "whole numbers from 0": "integer",
+    "noise": "float",
+    "time": "float",
+    "probabilities": "float",
+    "probabilities or 0": "float",
+    "floats": "float",
+}
+OUT_OF_RANGE = {
+    "categories": (-1, K, 2**31 - 1, -(2**31)),
+    "steps": (-1, T + 1, 2**31 - 1),
+    "indices": (-1,),
+    "whole numbers": (),
+    "whole numbers from 0": (-1,),
+    "noise": (-0.5, 1.0, np.nan, np.inf, -np.inf),
+    "time": (-0.5, 1.5, np.nan, np.inf),
+    "probabilities": (-0.5, 0.0, 1.5, np.nan, np.inf),
+    "probabilities or 0": (-0.5, 1.5, np.nan),
+    "floats": (np.nan, np.inf, -np.inf),
+}
+
+
+def spoilt_array(role: str, good: Any) -> Iterator[Bad]:
+    yield from (Bad(case, x) for case, x in NOT_ARRAYS.items())
+    others = (
+        ("bool_", "complex64", "float32") if ARRAYS[role] == "integer" else ("bool_", "complex64", "int32")
+    )
+    yield from (Bad(f"dtype {d}", good.astype(d)) for d in others)
+    yield Bad("object array", np.array([None, 1], object))
+    yield Bad("a rank more", good[None])
+    if good.ndim:
+        yield Bad("a rank less", good[0])
+        for axis in range(good.ndim):
+            for size in (1, 0):
+                yield Bad(f"axis {axis} of size {size}", jax.lax.slice_in_dim(good, 0, size, axis=axis))
+    for value in OUT_OF_RANGE[role]:
+        where = (0,) * good.ndim
+        yield Bad(f"value {value:g}", jnp.asarray(good).at[where].set(value), where)
+
+
+def spoilt_on_host(role: str, good: Any) -> Iterator[Bad]:
+    yield from (
+        Bad(case, x) for case, x in {"str": "abc", "number": 0.5, "ragged": [[1.0], [1.0, 2.0]]}.items()
+    )
+    yield from (Bad(f"dtype {d}", np.asarray(good).astype(d)) for d in (bool, complex, object, str))
+    yield Bad("a rank more", good[None])
+    yield Bad("a rank less", good[0])
+    yield Bad("empty", good[:0])
+    yield Bad("of size 1", good[:1])
+    for value in (np.nan, np.inf) if role == "host floats" else (np.nan, np.inf, -1.0, 7.0):
+        bad = np.array(good, np.float64)
+        changes = bad[(0,) * bad.ndim] != value
+        bad[(0,) * bad.ndim] = value
+        if changes:
+            yield Bad(f"value {value:g}", bad)
+
+
+@dataclasses.dataclass
+class Call:
+    """Holds a function and arguments that it takes."""
+
+    name: str
+    f: Callable
+    roles: dict[str, str]
+    good: dict[str, Any]
+    programs: dict[Any, Callable] = dataclasses.field(default_factory=dict)
+
+    @property
+    def traced(self) -> list[str]:
+        """Names the arguments that are arrays of JAX."""
+        return [name for name, role in self.roles.items() if role in ARRAYS]
+
+    def optional(self, name: str) -> bool:
+        return inspect.signature(self.f).parameters[name].default is None
+
+    def program(self, changed: str | None, value: Any) -> Callable:
+        """Returns the function of its arrays under jit, with one of its other arguments changed."""
+        static = {n: x for n, x in self.good.items() if n not in self.traced}
+        if changed is not None:
+            return jax.jit(lambda arrays: self.f(**arrays, **{**static, changed: value}))
+        return self.programs.setdefault("good", jax.jit(lambda arrays: self.f(**arrays, **static)))
+
+    def result(self) -> Any:
+        if "result" not in self.programs:
+            self.programs["result"] = self.f(**self.good)
+        return self.programs["result"]
+
+
+def modules() -> dict[str, Any]:
+    names = {"posteriors": posteriors, "heads": heads, "timesteps": timesteps, "likelihood": likelihood}
+    found = {name: (m, [n for n, f in vars(m).items() if of_module(f, m)]) for name, m in names.items()}
+    listed = {"numerics": numerics, "losses": losses, "processes": d3pm.processes, "schedules": schedules}
+    listed |= {"sampling": sampling, "compat": compat}
+    found |= {name: (m, m.__all__) for name, m in listed.items()}
+    more = {"losses.continuous": continuous, "schedules.continuous": schedules.continuous}
+    more |= {"sampling.chain": sampling.chain, "losses.variational": losses.variational}
+    return found | {name: (m, [n for n, f in vars(m).items() if of_module(f, m)]) for name, m in more.items()}
+
+
+def of_module(f: Any, module: Any) -> bool:
+    public = inspect.isfunction(f) and not f.__name__.startswith(("_", "dispatch"))
+    return public and f.__module__ == module.__name__
+
+
+NOT_CALLED = {"numerics.band_width", "numerics.smallest_entry"}  # of a dtype, for tables
+
+
+def public(process: Process) -> Iterator[Call]:
+    """Yields every public function of arrays and numbers, and the methods of a process."""
+    for module, (m, names) in modules().items():
+        for name in names:
+            f = getattr(m, name)
+            if inspect.isfunction(f) and f"{module}.{name}" not in NOT_CALLED:
+                yield call(f"{module}.{name}", f, process)
+    for name in (
+        "Q",
+        "Qbar",
+        "log_q_probs",
+        "log_q_back",
+        "log_push",
+        "log_q_x0",
+        "draw_q",
+        "draw_prior",
+        "respaced",
+    ):
+        yield call(f"Process.{name}", getattr(process, name), process)
+
+
+def call(name: str, f: Callable, process: Process) -> Call:
+    roles, good = {}, {}
+    for parameter in inspect.signature(f).parameters.values():
+        role, value = argument(name, parameter, process)
+        roles[parameter.name], good[parameter.name] = role, value
+    return Call(name, f, roles, good)
+
+
+def argument(function: str, parameter: inspect.Parameter, process: Process) -> tuple[str, Any]:
+    name = parameter.name
+    if name in SPECIAL.get(function, {}):
+        return SPECIAL[function][name]
+    if name == "process":
+        return "process", process
+    if name in ROLES:
+        return ROLES[name]
+    if float in (parameter.annotation, *typing.get_args(parameter.annotation)):
+        return "number", 0.5 if parameter.default is parameter.empty else parameter.default
+    return "floats", UNIT if name in PER_ELEMENT else jnp.zeros((*S, K))
+
+
+def outcome(call: Call, name: str, bad: Bad, jit: bool) -> tuple[str, str]:
+    """Says what came of a call with one argument spoilt, and how: see `OUTCOMES`."""
+    run = call.program(name if name not in call.traced else None, bad.value) if jit else call.f
+    given = {**call.good, name: bad.value}
+    try:
+        result = jax.block_until_ready(run({n: given[n] for n in call.traced}) if jit else run(**given))
+    except (TypeError, ValueError) as error:
+        said = str(error)
+        clear = name in said and "\n" not in said and raised_here(error)
+        return ("clear" if clear else "unclear"), f"{type(error).__name__}: {said.splitlines()[0][:150]}"
+    except Exception as error:
+        return "unclear", f"{type(error).__name__}: {str(error)[:150]}"
+    if legal(call, name, bad, result):
+        return "legal", ""
+    if not any(np.isnan(x).any() or (x == -1).any() for x in numbers(result)):
+        return "silent", ""
+    return ("marked" if elsewhere_as_before(call, call.roles[name], bad, result) else "spread"), ""
+
+
+DEFECTS = ("unclear", "silent", "spread")
+OUTCOMES = ("clear", "marked", "legal", *DEFECTS)
+
+
+def numbers(result: Any) -> list[np.ndarray]:
+    return [np.asarray(x, np.float64) for x in jax.tree.leaves(result) if isinstance(x, jax.Array)]
+
+
+def elsewhere_as_before(call: Call, role: str, bad: Bad, result: Any) -> bool:
+    """Tells whether only what belongs to the spoilt element is marked, in arrays that have one for each."""
+    if not bad.element or role == "probabilities or 0":  # of a distribution
+        return True
+    element = bad.element[: len(S)]
+    for found, expected in zip(numbers(result), numbers(call.result()), strict=True):
+        if found.shape[: len(element)] == S[: len(element)]:
+            same = np.isclose(found, expected, equal_nan=True) | np.isnan(found) & np.isnan(expected)
+            same[element] = True
+            if not same.all():
+                return False
+    return True
+
+
+def raised_here(error: BaseException) -> bool:
+    """Tells whether the library itself raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1].filename.replace("\\", "/")
+    return "/d3pm_jax/" in last and "/site-packages/jax" not in last
+
+
+# Arguments whose shape no other argument says.
+FREE = {
+    "posteriors.log_p_x0(logits_x0)",
+    "heads.forbid(logits)",
+    "heads.bounded_logistic(output)",
+    "timesteps.uniform(u)",
+    "timesteps.stratified(u)",
+    "timesteps.importance(u)",
+    "timesteps.importance(p)",
+    "likelihood.estimate_bound(x0)",
+    "likelihood.stratified_bound(x0)",
+    "likelihood.bits_per_dim(nats)",
+    "numerics.categorical(log_p)",
+    "numerics.log1mexp(log_x)",
+    "numerics.log_matmul(log_p)",
+    "numerics.log_matmul(table)",
+    "numerics.log_normalize(logits)",
+    "numerics.log_sum(x)",
+    "losses.mean_over_steps(x)",
+    "losses.prior_kl(x0)",
+    "losses.variational.prior_kl(x0)",
+    "losses.variational.mean_over_steps(x)",
+    "losses.variational.per_step(x)",
+    "sampling.per_example(index)",
+    "compat.prior_bits(x0)",
+    "schedules.continuous.linear(time)",
+    "schedules.continuous.cosine(time)",
+    "schedules.continuous.polynomial(time)",
+    "sampling.chain.run(xT)",
+    "Process.Q(t)",
+    "Process.Qbar(t)",
+    "Process.log_q_probs(x0)",
+    "Process.log_q_back(xt)",
+    "Process.log_push(log_p)",
+    "Process.log_q_x0(xt)",
+    "Process.draw_prior(u)",
+    "likelihood.strata_bound(u)",
+    "numerics.log_add(a)",
+}
+# Where an infinite number gives a finite one: in the limit, or because it is passed over.
+FINITE_LIMIT = (
+    "heads.", "compat.logistic", "numerics.log1mexp", "timesteps.update", "numerics.log_prob",
+    "compat.p_logits",
+)  # fmt: skip
+
+
+def legal(call: Call, name: str, bad: Bad, result: Any) -> bool:
+    """Tells whether what came of a spoilt argument is what the documentation says."""
+    which, case, role = f"{call.name}({name})", bad.case, call.roles[name]
+    infinite = any(np.isinf(x).any() for x in numbers(result))
+    return (
+        (case == "None" and call.optional(name))
+        or (case == "a rank less" and role in ("steps", "time"))  # one for all
+        or (("axis" in case or "rank" in case) and which in FREE)
+        or (case == "value -inf" and role == "floats")  # probability 0
+        or (case == "value inf" and role == "floats" and (infinite or call.name.startswith(FINITE_LIMIT)))
+        or (case == "value nan" and which == "timesteps.update(kl)")  # passed over
+        or (case == "of size 1" and role == "host" and name in ("beta", "Q", "durations"))  # one step
+        or (case == "value 7" and name == "durations")
+        or (case == "dtype int32" and which == "likelihood.bits_per_dim(nats)")
+        or (case == f"{2**40}" and name == "D")
+        or (case == "K" and which == "losses.continuous.absorbing_draw(mask_id)")  # which knows no K
+        or (case == "value -1" and which == "sampling.per_example(index)")  # any number names its noise
+    )
+
+
+Wanted = Callable[[str, str, Bad], bool]  # of the name of a function, a role and a spoilt value
+
+
+def calls(process: Process, jit: bool, wanted: Wanted) -> Iterator[tuple[str, str, str]]:
+    """Makes the calls with one argument spoilt that are wanted, by function, role and value.
+
+    Yields:
+        What came of it, which call it was, and how it ended.
+    """
+    for call in public(process):
+        for name, role in call.roles.items():
+            for bad in spoilt(role, call.good[name]):
+                if jit and name in call.traced and not isinstance(bad.value, jax.Array):
+                    continue  # never reaches the function
+                if wanted(call.name, role, bad):
+                    kind, how = outcome(call, name, bad, jit)
+                    yield kind, f"{call.name}({name}) {bad.case}", how
+
+
+def main() -> None:
+    """Prints a line for each defect and for each kind of outcome how many there are."""
+    names = [a for a in sys.argv[1:] if not a.startswith("-")]
+    counts = collections.Counter()
+    warnings.simplefilter("ignore")
+    for kind, what, how in calls(
+        PROCESSES["uniform"], "--jit" in sys.argv, lambda name, role, bad: not names or name in names
+    ):
+        counts[kind] += 1
+        if kind in DEFECTS:
+            print(f"{kind:8} {what} {how}")
+    print(", ".join(f"{counts[kind]} {kind}" for kind in OUTCOMES))
+
+
+if __name__ == "__main__":
+    main()

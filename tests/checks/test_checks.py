@@ -1,0 +1,143 @@
+"""Every edge of the kernels holds: what they are given is checked, or what they give is marked."""
+
+import collections
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax.checks import NOISE, bare, declared
+from d3pm_jax.numerics import double_float
+from d3pm_jax.processes import Process, tables
+from tests.checks import table
+
+PROCESS = table.PROCESSES["uniform"]
+X, T, U = jnp.array([[0, 1, 2], [2, 1, 0]]), jnp.array([2, 5]), table.UNIT
+LOGITS = jnp.zeros((2, 3, 4))
+
+
+def defects(process, jit, wanted):
+    found = list(table.calls(process, jit, wanted))
+    counts = collections.Counter(kind for kind, _, _ in found)
+    assert not [x for x in found if x[0] in table.DEFECTS]
+    return counts
+
+
+def is_refused(name, role, bad):
+    """What needs nothing compiled: it should not come so far."""
+    shapes = "axis" in bad.case or "rank" in bad.case
+    values = bad.element is not None and (role == "floats" or name == "timesteps.importance")
+    of_lists = name == "processes.dense" and bad.case == "ragged"  # which the checks of these tests refuse
+    return not shapes and not values and not of_lists
+
+
+@pytest.mark.filterwarnings("ignore:x_T still depends")
+def test_every_argument_of_every_function_is_checked():
+    counts = defects(PROCESS, False, is_refused)
+    assert counts["clear"] > 3000
+
+
+QUICK = {"posteriors.p_sample", "losses.smoothed_cross_entropy", "losses.direct_kl", "compat.prior_bits"}
+
+
+def is_out_of_range(name, role, bad):
+    return bad.element is not None and role != "floats"
+
+
+def test_what_only_a_run_can_see_is_marked():
+    counts = defects(PROCESS, True, lambda *call: call[0] in QUICK and is_out_of_range(*call))
+    assert set(counts) == {"marked"}
+    assert counts["marked"] > 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", table.PROCESSES.values(), ids=list(table.PROCESSES))
+def test_of_every_family_what_only_a_run_can_see_is_marked(process):
+    counts = defects(process, True, is_out_of_range)
+    assert counts["marked"] > 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--jit"]], ids=["eager", "jit"])
+def test_the_whole_table_without_the_checks_of_these_tests(options):
+    """As users have it: in a process of its own."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.checks.table", *options], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip().endswith("0 unclear, 0 silent, 0 spread"), run.stdout
+
+
+def test_a_kernel_that_was_called_before_is_checked_again():
+    for _ in range(2):
+        d3pm.q_sample(PROCESS, X, T, U)
+    for x, t, u, said in (
+        (X + 2, T, U, "x0"),
+        (X, T + 1, U, "t"),
+        (X, T, U + 1, "u"),
+        (X, T, U * jnp.nan, "u"),
+    ):
+        with pytest.raises(ValueError, match=f"^{said} contains"):
+            d3pm.q_sample(PROCESS, x, t, u)
+
+
+def test_a_zero_with_a_sign_is_noise_like_any_other():
+    u = U.at[0, 0].set(-0.0)
+    np.testing.assert_array_equal(
+        d3pm.q_sample(PROCESS, X, T, u), d3pm.q_sample(PROCESS, X, T, u.at[0, 0].set(0.0))
+    )
+
+
+def test_bare_kernels_add_nothing_to_a_program():
+    def alone(process, x0, t, u):
+        noise = double_float.from_words(u, None)
+        mix = tables.gather_steps(tuple(process.beta_bar), t, x0.shape)
+        k = process._move_uniform(x0, mix, noise)
+        drawn = jnp.where(k == process.K, x0, k)
+        return jnp.where(jnp.isnan(mix[0]), -1, drawn)
+
+    bare_text, checked_text, alone_text = (
+        jax.jit(lambda *args, f=f: f(*args)).lower(PROCESS, X, T, U).as_text()
+        for f in (bare(d3pm.q_sample), d3pm.q_sample, alone)
+    )
+    assert bare_text == alone_text
+    assert bare_text != checked_text
+
+
+def test_a_callback_of_ones_own_is_called_from_outside():
+    """Kernels within it are checked; those within a kernel are not, again."""
+
+    def denoise(xt, t):
+        return d3pm.residual(jnp.zeros((2, 3, 4)), xt[0])
+
+    with pytest.raises(ValueError, match=r"xt has shape \(3,\), expected \[2, 3\]"):
+        d3pm.ancestral(denoise, PROCESS, X, lambda t: U)
+
+
+def test_methods_of_a_process_of_ones_own_are_checked():
+    class Half(Process):
+        K, T = 2, 3
+
+        def log_q_probs(self, x0, t):
+            return jnp.full((*x0.shape, 2), jnp.log(0.5))
+
+        def log_q_back(self, xt, t):
+            return self.log_q_probs(xt, t)
+
+        def log_push(self, log_p, t):
+            return jnp.full(log_p.shape, jnp.log(0.5))
+
+        def log_prior(self):
+            return jnp.log(jnp.full(2, 0.5))
+
+    with pytest.raises(ValueError, match=r"x0 contains 2, outside 0\.\.1: the process has K = 2"):
+        Half().log_q_probs(X, T)
+    assert np.isnan(jax.jit(Half().log_q_probs)(X, jnp.array([1, 2])))[0, 2].all()
+
+
+def test_a_function_declares_what_it_takes():
+    with pytest.raises(AssertionError, match="has no"):
+        declared(missing=NOISE)(lambda x: x)
