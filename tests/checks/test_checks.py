@@ -32,7 +32,7 @@ def is_refused(name, role, bad):
     shapes = "axis" in bad.case or "rank" in bad.case
     values = bad.element is not None and (role == "floats" or name == "timesteps.importance")
     of_lists = name == "processes.dense" and bad.case == "ragged"  # which the checks of these tests refuse
-    return not shapes and not values and not of_lists
+    return not (shapes or values or of_lists or bad.case == "None")
 
 
 @pytest.mark.filterwarnings("ignore:x_T still depends")
@@ -41,7 +41,7 @@ def test_every_argument_of_every_function_is_checked():
     assert counts["clear"] > 3000
 
 
-QUICK = {"posteriors.p_sample", "losses.smoothed_cross_entropy", "losses.direct_kl", "compat.prior_bits"}
+QUICK = {"posteriors.p_sample", "losses.smoothed_cross_entropy", "compat.prior_bits"}
 
 
 def is_out_of_range(name, role, bad):
@@ -51,14 +51,14 @@ def is_out_of_range(name, role, bad):
 def test_what_only_a_run_can_see_is_marked():
     counts = defects(PROCESS, True, lambda *call: call[0] in QUICK and is_out_of_range(*call))
     assert set(counts) == {"marked"}
-    assert counts["marked"] > 30
+    assert counts["marked"] > 20
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("process", table.PROCESSES.values(), ids=list(table.PROCESSES))
 def test_of_every_family_what_only_a_run_can_see_is_marked(process):
     counts = defects(process, True, is_out_of_range)
-    assert counts["marked"] > 300
+    assert counts["marked"] > 200
 
 
 @pytest.mark.slow
