@@ -1,15 +1,17 @@
-# make demo: train on real digits, evaluate, draw. make test: every behaviour once; make slow: the long tests;
-# make parity: everything against PyTorch. All set themselves up in .venv.
+# make demo: train on real digits, evaluate, draw. make torch: PyTorch and the twin beside it. make test: every
+# behaviour once; make slow: the long tests; make parity: everything against PyTorch. All set themselves up in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/digits
 
-.PHONY: demo test slow parity lint clean
+.PHONY: demo torch test slow parity lint clean
 
 demo: .venv/installed-train
 	$(BIN)/d3pm train configs/digits_gaussian.py --workdir $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
 	$(BIN)/d3pm eval $(RUN)
 	$(BIN)/d3pm sample $(RUN)
+
+torch: .venv/installed-torch
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
@@ -39,6 +41,10 @@ clean:
 	$(BIN)/python -m pip install -q -e '.[train]'
 	@touch $@
 
+.venv/installed-torch: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q -e '.[torch,train]'
+	@touch $@ .venv/installed-train
+
 .venv/installed-dev: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install -q -e '.[dev]'
-	@touch $@ .venv/installed-train
+	@touch $@ .venv/installed-torch .venv/installed-train

@@ -1,10 +1,15 @@
 """A config that trains in seconds, and a network that compiles in less, for the tests of the trainer."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from d3pm_jax.config import Adam, Config, Digits, Linear, Train, UNet, Uniform
 from d3pm_jax.data import Description
+from d3pm_jax.runs import build, checkpoint
+from d3pm_jax.runs.workdir import CHECKPOINTS, write_config, write_description
 
 DIGITS = Description((8, 8, 1), 17, 10, "image")
 
@@ -19,6 +24,24 @@ def get_config() -> Config:
             steps=20, batch_size=16, ema_decay=0.9, log_every=5, checkpoint_every=4, keep_checkpoints=3
         ),
     )
+
+
+def write_run(workdir, config, step=7):
+    """Writes a run on digits, without data, whose weights are random and their average is too; its state."""
+    parts = build.build(config, DIGITS, 16)
+    rng = np.random.default_rng(0)
+    one, two = (
+        jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.1, x.dtype), parts.state.params)
+        for _ in range(2)
+    )
+    state = dataclasses.replace(
+        build.start_from(parts, one).state, step=jnp.asarray(step, jnp.int32), ema=two
+    )
+    workdir.mkdir(parents=True)
+    write_config(workdir, config)
+    write_description(workdir, DIGITS)
+    checkpoint.save(workdir / CHECKPOINTS, step, state, keep=1)
+    return state
 
 
 def split(config, description, process):

@@ -1,16 +1,14 @@
 """d3pm eval computes the bound on the test split, its parts, and two baselines."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.cli import arguments
+from d3pm_jax.cli import arguments, results
 from d3pm_jax.evaluation import baselines
-from d3pm_jax.files import write_text
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.runs.run import Run
 
@@ -34,19 +32,22 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     x0, labels = run.read_split("test", args.limit)
     result = run.evaluate_on(x0, labels, args.batch_size, args.seed)
     result["baselines"] = _baselines(run, x0)
-    write_text(args.workdir / "eval.json", json.dumps(result, indent=1))
-    _report(args.workdir, result, getattr(run.config.data, "test_split", "test"))
+    result["limit"] = args.limit
+    suffix = results.suffix(args, "step", "steps", "limit", "seed")
+    path, plot = args.workdir / f"eval{suffix}.json", args.workdir / f"bound_terms{suffix}.png"
+    replaced = results.write_json(path, result, ("step", "examples"))
+    _plot(plot, result["steps"], run.caption)
+    print(f"terms of every t: {plot} and {path}{replaced}")
+    _report(result, getattr(run.config.data, "test_split", "test"))
     return 0
 
 
-def _report(workdir: Path, result: dict[str, Any], split: str) -> None:
-    """Draws the terms and prints the figures."""
-    plot = _plot(workdir, result["steps"])
+def _report(result: dict[str, Any], split: str) -> None:
+    """Prints the figures."""
     print(f"checkpoint of step {result['step']}, {result['examples']} examples of split {split!r}")
     print(f"  reconstruction -log p(x_0 | x_1)  {result['reconstruction']:.4f} bits/dim")
     print(f"  denoising, sum over t = 2..{len(result['steps'])}    {sum(result['steps'][1:]):.4f} bits/dim")
     print(f"  prior KL(q(x_T | x_0) || p(x_T))  {result['prior']:.2e} bits/dim")
-    print(f"terms of every t: {plot} and {workdir / 'eval.json'}")
     print("for comparison, on the same examples:")
     for name, value in result["baselines"].items():
         print(f"  {name}: {value:.3f} bits/dim")
@@ -64,11 +65,9 @@ def _baselines(run: Run, test: np.ndarray) -> dict[str, float]:
     return {name: bits_per_dim(float(np.mean(nats)), test[0].size) for name, nats in found.items()}
 
 
-def _plot(workdir: Path, steps: list[float]) -> Path:
-    path = workdir / "bound_terms.png"
+def _plot(path: Path, steps: list[float], caption: str) -> None:
     curves = {
         "term of the bound\n[bits/dim]": steps,
         "sum from t to T\n[bits/dim]": np.cumsum(steps[::-1])[::-1],
     }
-    show.save_curves(path, range(1, len(steps) + 1), curves, "t")
-    return path
+    show.save_curves(path, range(1, len(steps) + 1), curves, "t", caption=caption)

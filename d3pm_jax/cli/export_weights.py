@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
     parser.epilog = (
         "The tensors have the names and layouts of torch_ref.models, in float32, to the bit; the config as "
-        "JSON and the step are in the metadata. Read them with safetensors.torch.load_file, or `d3pm import`."
+        "JSON and the step are in the metadata. torch_ref.runs.exported.denoiser(FILE) is the network in "
+        "PyTorch; safetensors.torch.load_file and `d3pm import` read the tensors."
     )
     arguments.add_checkpoint(parser)
     parser.add_argument("--to", choices=["torch"], required=True, help="whose names and layouts")
@@ -44,6 +45,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     kind, params = ("raw", run.parts.state.params) if args.raw else ("ema", run.params)
     metadata = {"config": config_io.dump(config), "step": str(run.step), "weights": kind}
     metadata["data"] = json.dumps(dataclasses.asdict(run.parts.description))
+    metadata["process"] = json.dumps({"K": run.process.K, "T": run.process.T})
     twin.save(path, params, metadata)
     sizes = [x.size for x in jax.tree.leaves(params)]
     print(f"{kind} weights of step {run.step}, {len(sizes)} tensors, {sum(sizes):,} numbers: {path}")

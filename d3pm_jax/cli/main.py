@@ -87,6 +87,5 @@ def _add_command(parser: argparse.ArgumentParser, command: Command) -> None:
     if command.takes_config:
         text = "this text; after CONFIG, its fields as well"
         parser.add_argument("-h", "--help", action="store_true", help=text)
-        parser.set_defaults(parser=parser)
     module.add_arguments(parser)
-    parser.set_defaults(execute=module.execute)
+    parser.set_defaults(execute=module.execute, parser=parser)

@@ -3,14 +3,13 @@
 import argparse
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from d3pm_jax import posteriors, show
-from d3pm_jax.cli import arguments
+from d3pm_jax import show
+from d3pm_jax.cli import arguments, results
 from d3pm_jax.runs import workdir
 from d3pm_jax.runs.run import Run
-from d3pm_jax.sampling import per_example
+from d3pm_jax.runs.samples import draw_forward
 
 SHOWN = 64  # samples in the picture
 CHAINS = 4  # examples in the picture of chains
@@ -39,40 +38,39 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     run = arguments.open_named(args, min(args.batch_size, args.num), args.steps)
     T, classes = run.process.T, run.parts.classes
     times = sorted({round(T * (i / (STATES - 1))) for i in range(STATES)})
-    key = jax.random.key(args.seed)
-    samples, reverse = run.sample(key, args.num, args.label, args.batch_size, times)
-    array = args.workdir / "samples.npy"
-    np.save(array, samples)
+    samples, reverse = run.sample(jax.random.key(args.seed), args.num, args.label, args.batch_size, times)
+    suffix = results.suffix(args, "step", "steps", "seed", "label")
+    path = args.workdir / f"samples{suffix}.npy"
+    np.save(path, samples)
+    about = {"step": run.step, "num": len(samples), "steps": T, "seed": args.seed, "label": args.label}
+    replaced = results.write_json(path.with_suffix(".json"), about, ("step", "num"))
     of_class = "" if classes is None else f", sample i of class i modulo {classes}"
     of_class = of_class if args.label is None else f", all of class {args.label}"
-    print(f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {array}")
+    print(f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {path}{replaced}")
     if run.parts.description.kind == "image":
-        _pictures(run, samples, reverse, times, args.seed)
+        _pictures(run, samples, reverse, times, args.seed, suffix)
     elif run.parts.description.kind == "text":
-        path = show.save_examples(args.workdir / "samples", samples, run.parts.description)
+        path = show.save_examples(path.with_suffix(""), samples, run.parts.description)
         print(f"as text, a line for each: {path}")
     return 0
 
 
-def _pictures(run: Run, samples: np.ndarray, reverse: np.ndarray, times: list[int], seed: int) -> None:
+def _pictures(
+    run: Run, samples: np.ndarray, reverse: np.ndarray, times: list[int], seed: int, suffix: str
+) -> None:
     """Draws samples beside examples of the data, and both processes from end to end."""
-    picture, chains, levels = run.workdir / "samples.png", run.workdir / "chain.png", run.parts.categories
-    real = workdir.read_examples(run.workdir)
+    picture, chains = (run.workdir / f"{name}{suffix}.png" for name in ("samples", "chain"))
+    levels, real = run.parts.categories, workdir.read_examples(run.workdir)
     if real is None:  # begun from weights: there is no data to show beside
         columns = round(len(samples[:SHOWN]) ** 0.5)
-        show.save_grid(picture, show.to_rgb(samples[:SHOWN], levels), columns)
+        show.save_grid(picture, show.to_rgb(samples[:SHOWN], levels), columns, run.caption)
         print(f"samples: {picture}")
         return
     real = real[: len(samples)]
-    show.save_beside(picture, show.to_rgb(samples[:SHOWN], levels), show.to_rgb(real[:SHOWN], levels))
-    forward = _forward(run, real[:CHAINS], times, seed)
-    show.save_chain(chains, show.to_rgb(forward, levels), show.to_rgb(reverse[:, :CHAINS], levels), times)
+    tiles, real_tiles = (show.to_rgb(x[:SHOWN], levels) for x in (samples, real))
+    show.save_beside(picture, tiles, real_tiles, run.caption)
+    forward = draw_forward(jax.random.key(seed), run.process, real[:CHAINS], times)
+    rows, back = (show.to_rgb(x, levels) for x in (forward, reverse[:, :CHAINS]))
+    show.save_chain(chains, rows, back, times, run.caption)
     print(f"samples beside test data: {picture}")
     print(f"forward and reverse process: {chains}")
-
-
-def _forward(run: Run, x0: np.ndarray, times: list[int], seed: int) -> np.ndarray:
-    """x_t ~ q(x_t | x_0) at each of the times, [R, N, *S], with one uniform per element for all t."""
-    u = per_example(jax.random.key(seed), jnp.arange(len(x0)), x0.shape[1:])(jnp.asarray(0))
-    draw = jax.jit(posteriors.q_sample)
-    return np.stack([draw(run.process, x0, jnp.asarray(t, jnp.int32), u) for t in times])

@@ -14,7 +14,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.process_effect import effect, half_left, weight
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.processes import Process
-from d3pm_jax.runs.build import fill_in
+from d3pm_jax.runs.build import fill_in, name_process
 
 SHOWN = 100  # steps in the picture
 WEIGHT = "weight in the bound\n[nats per nat of CE]"
@@ -53,7 +53,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
     x0 = _categories(config, process)
-    _plot(args.out, process, x0)
+    _plot(args.out, process, x0, name_process(config, process))
     prior = np.asarray(bits_per_dim(losses.prior_kl(process, x0), 1), np.float64)
     half = half_left(process, x0)
     print(f"process: {config.process}")
@@ -75,7 +75,7 @@ def _categories(config: Config, process: Process) -> Array:
     return jnp.asarray(shown.round(), jnp.int32)
 
 
-def _plot(path: Path, process: Process, x0: Array) -> None:
+def _plot(path: Path, process: Process, x0: Array, caption: str) -> None:
     shown = (
         *np.geomspace(1, process.T, SHOWN // 2),
         *np.linspace(1, process.T, SHOWN // 2),
@@ -87,4 +87,4 @@ def _plot(path: Path, process: Process, x0: Array) -> None:
         "information left\nI(x_t; x_0) / H(x_0)": [1 - at[t].lost for t in ts],
         WEIGHT: [weight(at[t - 1], at[t]) for t in ts],
     }
-    show.save_curves(path, ts, curves, "t", log=(WEIGHT,))
+    show.save_curves(path, ts, curves, "t", log=(WEIGHT,), caption=caption)

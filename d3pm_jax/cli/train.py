@@ -60,7 +60,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     rows = metrics.read(args.workdir)
     print(f"trained to step {config.train.steps}; checkpoint in {args.workdir / workdir.CHECKPOINTS}")
     if rows:
-        print(f"loss curve: {_curve(args.workdir, rows)}")
+        print(f"loss curve: {_curve(args.workdir, rows, type(config.process).__name__)}")
     return 0
 
 
@@ -72,10 +72,11 @@ def _table(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _curve(folder: Path, rows: list[dict[str, float | int]]) -> Path:
+def _curve(folder: Path, rows: list[dict[str, float | int]], process: str) -> Path:
     """Draws the curves of metrics.jsonl, and says where."""
     path = folder / "loss.png"
     names = {"bound_bits_per_dim": "bound [bits/dim]", "ce": "cross entropy [nats]", "loss": "loss [nats]"}
     curves = {label: [row[name] for row in rows] for name, label in names.items()}
-    show.save_curves(path, [row["step"] for row in rows], curves, "step")
+    caption = f"{folder.resolve().name}: {process}"
+    show.save_curves(path, [row["step"] for row in rows], curves, "step", caption=caption)
     return path

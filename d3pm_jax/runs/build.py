@@ -42,6 +42,18 @@ class Parts:
         return self.config.head.data_categories(self.process.K)
 
 
+def caption(workdir: Path, parts: Parts, step: int) -> str:
+    """Says in a few words what a picture is of: the run, its process and the step of its weights."""
+    return f"{workdir.resolve().name}: {name_process(parts.config, parts.process)}; weights of step {step:,}"
+
+
+def name_process(config: Config, process: Process) -> str:
+    """Names a process: "Uniform, K = 17, T = 100"."""
+    T = int(process.time[-1])
+    steps = f"T = {T}" if process.T == T else f"{process.T} of T = {T} steps"
+    return f"{type(config.process).__name__}, K = {process.K}, {steps}"
+
+
 def fill_in(config: Config, description: Description) -> Config:
     """Returns the config with the numbers of its data in place of every "data".
 

@@ -6,7 +6,7 @@ import jax
 
 from d3pm_jax import show
 from d3pm_jax.runs import checkpoint
-from d3pm_jax.runs.build import Parts
+from d3pm_jax.runs.build import Parts, caption
 from d3pm_jax.runs.metrics import Window, Writer
 from d3pm_jax.runs.samples import make_sampler
 from d3pm_jax.runs.terminal import Terminal
@@ -29,7 +29,7 @@ class Outputs:
     def __init__(self, parts: Parts, workdir: Path, writer: Writer):
         first = int(parts.state.step)
         self.terminal = Terminal(first, parts.config.train.steps)
-        self._config, self._description = parts.config, parts.description
+        self._parts, self._config = parts, parts.config
         self._workdir, self._writer = workdir, writer
         self._sampler, self._window = make_sampler(parts, SAMPLES), Window(parts.process.T)
         self._saved = first if checkpoint.steps(workdir / CHECKPOINTS) else None
@@ -56,7 +56,9 @@ class Outputs:
             samples, _ = self._sampler(state.ema, SAMPLES, jax.random.key(config.seed))
             path = self._workdir / "samples" / f"step_{step:07d}"
             path.parent.mkdir(exist_ok=True)
-            self.terminal.say(f"samples: {show.save_examples(path, samples, self._description)}")
+            words = caption(self._workdir, self._parts, step)
+            path = show.save_examples(path, samples, self._parts.description, words)
+            self.terminal.say(f"samples: {path}")
             self._window.restart()
         if stopping or saves:
             checkpoint.save(self._workdir / CHECKPOINTS, step, state, config.keep_checkpoints)

@@ -52,6 +52,11 @@ class Run:
         """Returns how many updates the parameters have seen."""
         return int(self.parts.state.step)
 
+    @property
+    def caption(self) -> str:
+        """Says in a few words what a picture of this run is of."""
+        return build.caption(self.workdir, self.parts, self.step)
+
     def predict(self, xt: Any, t: Any, label: Any = None) -> jax.Array:
         """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time."""
         return jax.jit(self.parts.network)(self.params, xt, t, label=label)

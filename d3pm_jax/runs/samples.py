@@ -12,8 +12,12 @@ from d3pm_jax import sampling
 from d3pm_jax.checks import bare
 from d3pm_jax.config.objective import first_step
 from d3pm_jax.errors import UserError
-from d3pm_jax.posteriors import p_logits
+from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.posteriors import p_logits, q_posterior, q_sample
+from d3pm_jax.processes import Process
 from d3pm_jax.runs.build import Parts
+from d3pm_jax.sampling import chain as chains
+from d3pm_jax.sampling.ancestral import PRIOR_STEP
 from d3pm_jax.sampling.noise import SAMPLING
 from d3pm_jax.types import Params
 
@@ -54,6 +58,36 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
         return x0[:n], np.concatenate([b.states for b in batches], axis=1)[:, :n]
 
     return draw
+
+
+def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequence[int]) -> np.ndarray:
+    """Draws x_1 ~ q(x_1 | x_0), x_2 ~ q(x_2 | x_1), ..., x_T: forward chains, from their end back.
+
+    x_T is drawn given x_0, then every x_{t-1} given x_t and x_0. By Bayes' rule this is the same law, in O(K)
+    per element for a process of any kind.
+
+    Args:
+        key: a typed key.
+        process: the forward process.
+        x0: examples int32 [N, *S].
+        times: the t in 0..T whose x_t to return.
+
+    Returns:
+        x_t [R, N, *S] at these times, int32.
+    """
+
+    @jax.jit
+    def draw(process: Process, x0: jax.Array) -> jax.Array:
+        noise = sampling.per_example(key, jnp.arange(len(x0)), x0.shape[1:])
+
+        def step(xt: jax.Array, t: jax.Array) -> jax.Array:
+            return inverse_cdf.categorical(q_posterior(process, x0, xt, t), noise(t))
+
+        first = noise(jnp.asarray(PRIOR_STEP, jnp.int32))
+        xT = q_sample(process, x0, jnp.asarray(process.T, jnp.int32), first)
+        return chains.run(step, process.T, xT, times).states
+
+    return np.asarray(draw(process, jnp.asarray(x0, jnp.int32)))
 
 
 def _labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | None:

@@ -2,8 +2,8 @@
 
 What x_t still says of x_0 falls from the entropy H(x_0) to nothing as the exponent s of the process
 grows: alpha_bar = exp(-s) where values are resampled, Qbar = expm(s R) for a rate matrix R. Here s_t is
-chosen so that I(x_t; x_0) / H(x_0) = 1 - t / T. The official text code spaces its targets by
-1 / (T + 1) instead and overrides the last step; with 1 / T an absorbing process gets exactly `reciprocal`.
+chosen so that I(x_t; x_0) / H(x_0) = 1 - t / T. So does the official text code where it overrides its last
+step with a mask; where it does not, its targets are 1 - t / (T + 1), the first T of those for T + 1 steps.
 """
 
 import itertools

@@ -13,8 +13,9 @@ def save_curves(
     curves: Mapping[str, Sequence[Any] | np.ndarray],
     xlabel: str,
     log: Collection[str] = (),
+    caption: str = "",
 ) -> None:
-    """Writes one panel per curve, sharing the horizontal axis; those named in log have a logarithmic one."""
+    """Writes one panel per curve below a caption, on one horizontal axis; those in log are logarithmic."""
     from matplotlib.figure import Figure  # takes long
 
     figure = Figure(figsize=(8, 2.6 * len(curves)), layout="constrained")
@@ -26,4 +27,5 @@ def save_curves(
             axis.set_yscale("log")
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel(xlabel)
+    figure.suptitle(caption)
     figure.savefig(path, dpi=120)

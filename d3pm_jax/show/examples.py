@@ -11,20 +11,21 @@ MASKED = "_"  # in text, what no symbol stands for
 SUFFIX = {"image": ".png", "text": ".txt", "array": ".npy"}
 
 
-def save_examples(path: Path, x: np.ndarray, description: Description) -> Path:
+def save_examples(path: Path, x: np.ndarray, description: Description, caption: str = "") -> Path:
     """Writes examples int [N, *S] to a file.
 
     Args:
         path: of the file, without its suffix.
         x: the examples; a category that the data lacks is a mask.
         description: of the data.
+        caption: a line of text above pictures.
 
     Returns:
         The path with the suffix of the kind: a grid of pictures, one line for each text, or the array.
     """
     path = path.with_name(path.name + SUFFIX[description.kind])
     if description.kind == "image":
-        save_grid(path, to_rgb(x, description.categories), columns=round(len(x) ** 0.5))
+        save_grid(path, to_rgb(x, description.categories), round(len(x) ** 0.5), caption)
     elif description.kind == "text":
         path.write_text("".join(line + "\n" for line in lines(x, description)), encoding="utf-8")
     else:

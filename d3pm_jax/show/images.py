@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 MASK_COLOUR = (70, 110, 200)
+LINE = 20  # height of a caption, in pixels
 SIDE = 48  # smallest side of an image in a picture, in pixels
 
 
@@ -30,30 +31,41 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     return table.swapaxes(1, 2).reshape(rows * h, columns * w, 3)
 
 
-def save_grid(path: Path, images: np.ndarray, columns: int) -> None:
-    """Writes `grid` to a PNG file."""
-    Image.fromarray(grid(images, columns)).save(path)
+def save_grid(path: Path, images: np.ndarray, columns: int, caption: str = "") -> None:
+    """Writes `grid` to a PNG file, below a line of text if there is one."""
+    picture = Image.fromarray(grid(images, columns))
+    if caption:
+        font = ImageFont.load_default(12)
+        width = max(picture.width, int(font.getlength(caption)) + 8)
+        table, picture = picture, Image.new("RGB", (width, picture.height + LINE), "white")
+        picture.paste(table, (0, LINE))
+        ImageDraw.Draw(picture).text((4, 2), caption, "black", font)
+    picture.save(path)
 
 
-def save_beside(path: Path, samples: np.ndarray, real: np.ndarray) -> None:
-    """Writes two square grids of images side by side, each with its title."""
+def save_beside(path: Path, samples: np.ndarray, real: np.ndarray, caption: str = "") -> None:
+    """Writes two square grids of images side by side, each with its title, below the caption of both."""
     from matplotlib.figure import Figure  # takes long
 
-    figure = Figure(figsize=(10, 5.4), layout="constrained")
+    figure = Figure(figsize=(10, 5.8), layout="constrained")
     for axis, images, title in zip(figure.subplots(1, 2), (samples, real), ("samples", "data"), strict=True):
         axis.imshow(grid(images, round(len(images) ** 0.5)), interpolation="nearest")
         axis.set_title(title)
         axis.axis("off")
+    figure.suptitle(caption)
     figure.savefig(path, dpi=120)
 
 
-def save_chain(path: Path, forward: np.ndarray, reverse: np.ndarray, times: Sequence[int]) -> None:
-    """Writes q(x_t | x_0) of some data (left to right: noised) above p(x_0..T) (noise to sample).
+def save_chain(
+    path: Path, forward: np.ndarray, reverse: np.ndarray, times: Sequence[int], caption: str = ""
+) -> None:
+    """Writes chains of the forward process (left to right: noised) above those of the reverse (to samples).
 
     Args:
         path: of the PNG file.
         forward, reverse: uint8 [R, N, H, W, 3], state r at times[r].
         times: increasing t, from 0 to T.
+        caption: a line of text above both.
     """
     from matplotlib.figure import Figure  # takes long
 
@@ -72,4 +84,5 @@ def save_chain(path: Path, forward: np.ndarray, reverse: np.ndarray, times: Sequ
         axis.set_xticks([width * (i + 0.5) for i in range(len(times))], [f"t = {t}" for t in shown])
         axis.set_yticks([])
         axis.set_title(title)
+    figure.suptitle(caption)
     figure.savefig(path, dpi=120)

@@ -1,5 +1,6 @@
 """The commands as a user runs them: what they write, how they stop, and what they say when they cannot."""
 
+import argparse
 import dataclasses
 import json
 import re
@@ -12,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from d3pm_jax import runs
+from d3pm_jax.cli import results
 from d3pm_jax.runs import build, checkpoint, metrics, network, outputs
 from d3pm_jax.runs.workdir import read_config
 from tests import tiny
@@ -95,7 +98,9 @@ def test_eval_and_sample(trained, data_dir, capsys):
     assert samples.max() < 17
     assert (trained / "samples.png").stat().st_size > 1000
     assert (trained / "chain.png").stat().st_size > 1000
+    capsys.readouterr()
     assert status("sample", trained, "--num", "5", "--batch-size", "2") == 0
+    assert "samples.npy, replaces that of num 20\n" in capsys.readouterr().out
     np.testing.assert_array_equal(np.load(trained / "samples.npy"), samples[:5])
 
 
@@ -109,18 +114,44 @@ def test_eval_and_sample_take_the_average_of_the_weights(trained, tmp_path):
     assert status("sample", tmp_path, "--num", "3") == 0
     assert (np.load(tmp_path / "samples.npy") == 3).all()
     assert status("eval", tmp_path, "--limit", "3") == 0
-    assert json.loads((tmp_path / "eval.json").read_text())["bits_per_dim"] > 100
+    assert json.loads((tmp_path / "eval_limit3.json").read_text())["bits_per_dim"] > 100
 
 
 def test_eval_and_sample_with_fewer_steps(trained, capsys):
     assert status("eval", trained, "--steps", "3", "--limit", "20") == 0
-    result = json.loads((trained / "eval.json").read_text())
+    result = json.loads((trained / "eval_steps3_limit20.json").read_text())
     assert result["times"] == [4, 7, 10]
     assert result["bits_per_dim"] == pytest.approx(sum(result["steps"]) + result["prior"], rel=1e-6)
     assert "sum over t = 2..3" in capsys.readouterr().out
     assert status("sample", trained, "--num", "4", "--steps", "3") == 0
-    assert np.load(trained / "samples.npy").shape == (4, 8, 8, 1)
+    assert np.load(trained / "samples_steps3.npy").shape == (4, 8, 8, 1)
+    assert (trained / "chain_steps3.png").stat().st_size > 1000
+    caption = runs.open(trained, steps=3).caption
+    assert caption == "whole: Uniform, K = 17, 3 of T = 10 steps; weights of step 20"
     assert "steps = 11: it must be in 1..10" in error(capsys, "eval", trained, "--steps", "11")
+
+
+def test_results_of_other_options_stay_and_what_is_replaced_is_said(tmp_path):
+    parser = argparse.ArgumentParser()
+    for option, default in (("--step", None), ("--seed", 0), ("--label", None), ("--num", 256)):
+        parser.add_argument(option, type=int, default=default)
+
+    def suffix(*words):
+        args = parser.parse_args(words)
+        args.parser = parser
+        return results.suffix(args, "step", "seed", "label")
+
+    assert suffix() == suffix("--seed", "0", "--num", "7") == ""
+    assert suffix("--label", "0", "--seed", "3", "--step", "0") == "_step0_seed3_label0"
+
+    path, about = tmp_path / "r.json", ("step", "examples")
+    first = {"step": 16, "examples": 20, "bits": 1.5}
+    assert results.write_json(path, first, about) == ""
+    assert results.write_json(path, first | {"bits": 2.0}, about) == ""
+    assert json.loads(path.read_text())["bits"] == 2.0
+    assert results.write_json(path, first | {"step": 20}, about) == ", replaces that of step 16"
+    path.write_text("{")
+    assert results.write_json(path, first, about) == ""
 
 
 def test_a_damaged_checkpoint_is_refused(trained, tmp_path, capsys):

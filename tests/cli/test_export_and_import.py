@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from d3pm_jax import config as configs
+from d3pm_jax import runs
 from d3pm_jax.config import UNet
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import build, checkpoint, metrics, network
-from d3pm_jax.runs.workdir import CHECKPOINTS, read_config, write_config
 from d3pm_jax.runs.workdir import CONFIG as SAVED_CONFIG
+from d3pm_jax.runs.workdir import read_config
 from d3pm_jax.weights import twin
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status
@@ -35,17 +37,7 @@ def old(tmp_path_factory, data_dir):
     base = tiny.get_config()
     model = UNet(ch=4, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), groups=1)
     config = dataclasses.replace(base, model=model, data=dataclasses.replace(base.data, dir=data_dir))
-    parts = build.build(config, tiny.DIGITS, 16)
-    rng = np.random.default_rng(0)
-    one, two = (
-        jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.1, x.dtype), parts.state.params)
-        for _ in range(2)
-    )
-    state = dataclasses.replace(build.start_from(parts, one).state, step=jnp.asarray(7, jnp.int32), ema=two)
-    workdir.mkdir()
-    write_config(workdir, config)
-    checkpoint.save(workdir / CHECKPOINTS, 7, state, keep=1)
-    return workdir, state
+    return workdir, tiny.write_run(workdir, config)
 
 
 def bits(tree):
@@ -218,3 +210,37 @@ def test_an_import_that_fails_half_way_is_not_gone_on_with(old, tmp_path, data_d
     assert "No space left" in error(capsys, "import", file, "--workdir", new)
     monkeypatch.undo()
     assert "holds no run" in error(capsys, "train", "--workdir", new, "--resume")
+
+
+NETWORKS = {
+    "logistic": {
+        "head": configs.LogisticHead(),
+        "model": configs.UNet(ch=4, ch_mult=(1,), groups=1, classes=10),
+    },
+    "mask": {
+        "head": configs.Head(residual=False, forbid=17),
+        "process": configs.Masked(tiny.get_config().process, configs.Reciprocal()),
+        "model": configs.ScoreNet(ch=4, ch_mult=(1, 1), groups=1, time_dependent_weights=(0.5, 1.0)),
+    },
+    "bounded": {"head": configs.LogisticHead(residual=False)},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pytorch_builds_the_network_and_its_head_from_the_file(name, tmp_path):
+    torch = pytest.importorskip("torch")
+    exported = pytest.importorskip("torch_ref.runs.exported")
+    tiny.write_run(tmp_path / "run", dataclasses.replace(tiny.get_config(), **NETWORKS[name]))
+    assert status("export", tmp_path / "run", "--to", "torch") == 0
+    run = runs.open(tmp_path / "run")
+    xt, t = np.random.default_rng(1).integers(0, run.process.K, (3, 8, 8, 1)), np.array([1, 4, 10])
+    label = np.array([3, 0, 9]) if name == "logistic" else None
+    expected = run.predict(*(None if x is None else jnp.asarray(x, jnp.int32) for x in (xt, t, label)))
+    with torch.no_grad():
+        denoise = exported.denoiser(tmp_path / "run" / "weights.safetensors")
+        found = denoise(*(None if x is None else torch.tensor(x) for x in (xt, t, label))).numpy()
+    np.testing.assert_allclose(found, expected, rtol=5e-6, atol=5e-6)
+    safetensors.numpy.save_file({"x": np.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="has no 'config' in its metadata: write it with d3pm export"):
+        exported.denoiser(tmp_path / "other.safetensors")

@@ -36,7 +36,7 @@ def test_eval_and_sample_of_a_network(trained):
     found = []
     for size in ("7", "20"):
         assert status("eval", trained, "--limit", "20", "--batch-size", size) == 0
-        found.append(json.loads((trained / "eval.json").read_text())["bits_per_dim"])
+        found.append(json.loads((trained / "eval_limit20.json").read_text())["bits_per_dim"])
     assert found[0] == pytest.approx(found[1], rel=1e-5)
     assert status("sample", trained, "--num", "5") == 0
     samples = np.load(trained / "samples.npy")

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.interpolate import PchipInterpolator
+from scipy.special import entr, log_softmax, softmax
 
 import d3pm_jax as d3pm
+from d3pm_jax import compat
 from tests.compat.inputs import BETA, T, i32, inputs, posterior_kl
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
@@ -111,3 +113,67 @@ def test_official_text_mask_beta_diagonal(close):
     for t0 in (1, 6):
         x_next = possible(cumulative, x0, t0)
         close(term(i32(x_next), i32(t0 + 1)), text_terms(onestep, cumulative, x0, x_next, logits, t0))
+
+
+def test_official_text_in_log_space(close):
+    """log_space = True: eps is in the logs of the two factors, of which a softmax is taken."""
+    K, (x0, _, logits) = 8, inputs(8, seed=6)
+    x0, x_next, process = x0 % (K - 1), np.full_like(x0, K - 1), d3pm.absorbing(BETA, K, K - 1)
+    Q = [text_matrix("mask", b, K, 0) for b in BETA]
+
+    @jax.jit
+    def terms(t):
+        xt, z = i32(x_next), jnp.asarray(logits)
+        log_q = d3pm.log_normalize(compat.q_posterior(process, i32(x0), xt, t, 1e-20))
+        kl = d3pm.kl_logits(log_q, compat.p_logits(process, z, xt, t, 1e-20))
+        back = jnp.exp(process.log_q_back(xt, t))
+        return kl, -d3pm.log_prob(jnp.log(jax.nn.softmax(z) + 1e-20) + jnp.log(back + 1e-20), i32(x0))
+
+    for t0 in (0, 3, T - 1):
+        cumulative = np.linalg.multi_dot([np.eye(K), np.eye(K), *Q[:t0][::-1]])
+        rows = (np.eye(K)[x0] @ cumulative.T, softmax(logits, -1) @ cumulative.T)
+        log_q, log_p = (log_softmax(np.log(r + 1e-20) + np.log(Q[t0][x_next] + 1e-20), -1) for r in rows)
+        ce = -np.take_along_axis(log_p, x0[..., None], -1)[..., 0]
+        kl, first = terms(i32(t0 + 1))
+        close(first if t0 == 0 else kl, ce if t0 == 0 else (np.exp(log_q) * (log_q - log_p)).sum(-1))
+
+
+def test_official_text_label_smoothing(close):
+    """On 1 - s and off s / (K - 1) in place of s / K everywhere, less the entropy of the target."""
+    K, s, (x0, _, logits) = 8, 0.1, inputs(8, seed=7)
+    target = np.where(np.eye(K)[x0] == 1, 1 - s, s / (K - 1))
+    right = -(target * log_softmax(logits, -1)).sum(-1) - entr(target).sum(-1)
+    process = d3pm.uniform(BETA, K)
+    found = d3pm.smoothed_cross_entropy(process, jnp.asarray(logits), i32(x0), s * K / (K - 1))
+    close(found + (1 - s) * np.log(1 - s) + s * np.log(s / (K - 1)), right)
+
+
+def lost(p0, Qbar):
+    """1 - I(x_t; x_0) / H(x_0)."""
+    joint = p0[:, None] * Qbar
+    return (entr(joint).sum() - entr(joint.sum(0)).sum()) / entr(p0).sum()
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("override", [True, False])
+@pytest.mark.parametrize("steps", [40, 1000])
+def test_official_text_information(masked, override, steps):
+    """What is lost at t is t / T with the last step overridden, else t / (T + 1), in both programs."""
+    K = 28
+    p0, pi = (np.append(1 / np.arange(1, K), 0), np.eye(K)[-1]) if masked else (1 / np.arange(1, K + 1), None)
+    p0, pi = p0 / p0.sum(), np.full(K, 1 / K) if pi is None else pi
+
+    def at(s):
+        return lost(p0, np.exp(-s) * np.eye(K) - np.expm1(-s) * pi)
+
+    s = np.geomspace(1e-4, 1e5, 128)
+    r = np.array([at(s) for s in s])
+    rises = r > np.maximum.accumulate(np.append(0, r))[:-1]
+    n = steps - override
+    targets = np.linspace(0, 1, n + 2)[1:-1]
+    theirs = PchipInterpolator(np.append(0, r[rises]), np.append(0, s[rises]))(targets)
+    beta = d3pm.schedules.mutual_information(steps if override else steps + 1, p0, pi)[:n]
+    ours = np.cumsum(-np.log1p(-beta))
+    off = [np.abs([at(s) for s in found] - targets).max() for found in (theirs, ours)]
+    assert 2e-5 < off[0] < 4e-5
+    assert off[1] < 3e-7

@@ -64,7 +64,7 @@ def test_commands_take_the_file_and_never_run_its_copy(trained, capsys, tmp_path
     assert "is for a run that is resumed without CONFIG" in both
     assert status("eval", trained, "--limit", "4", "--config", trained / "config.py") == 0
     assert "histogram of each place" in capsys.readouterr().out
-    assert json.loads((trained / "eval.json").read_text())["examples"] == 4
+    assert json.loads((trained / "eval_limit4.json").read_text())["examples"] == 4
 
 
 def test_it_resumes_to_the_same_bits_and_opens_from_python(trained, tmp_path):

@@ -1,5 +1,5 @@
-"""Reads in PyTorch what a run leaves on disk: `presampled` noise."""
+"""Reads in PyTorch what a run leaves on disk: `presampled` noise, `exported` networks."""
 
-from torch_ref.runs import presampled
+from torch_ref.runs import exported, presampled
 
-__all__ = ["presampled"]
+__all__ = ["exported", "presampled"]

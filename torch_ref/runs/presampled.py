@@ -1,6 +1,6 @@
 """The noise that `d3pm presample` drew, for a training in PyTorch that sees the same t and uniforms.
 
-The one module here that needs more than torch and NumPy: its files are ArrayRecord files.
+Its files are ArrayRecord files, of which `array_record` reads the records.
 """
 
 import json

@@ -1,0 +1,42 @@
+"""Names the files of a command's results after its options, and says what a new result replaces."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from d3pm_jax.files import write_text
+
+
+def suffix(args: argparse.Namespace, *options: str) -> str:
+    """Returns what names get of the options that were given: "_steps10_seed1"; nothing for the defaults."""
+    given = {name: getattr(args, name) for name in options}
+    default = args.parser.get_default
+    return "".join(f"_{name}{value}" for name, value in given.items() if value != default(name))
+
+
+def write_json(path: Path, result: Mapping[str, Any], about: tuple[str, ...]) -> str:
+    """Writes a result as JSON; returns words about the one that it replaces, if that was of something else.
+
+    Args:
+        path: of the file.
+        result: what to write.
+        about: the entries that say what it is of.
+
+    Returns:
+        ", replaces that of step 1600", or nothing.
+    """
+    before = _read(path)
+    write_text(path, json.dumps(result, indent=1))
+    differ = [f"{k} {before[k]}" for k in about if k in before and before[k] != result[k]]
+    return f", replaces that of {', '.join(differ)}" if differ else ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Returns the result that is there; nothing where there is none, or none that can be read."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

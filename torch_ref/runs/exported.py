@@ -1,0 +1,70 @@
+"""The network of a run, from the file that `d3pm export RUN --to torch` writes: JAX is not needed.
+
+The file holds the tensors by the names of `torch_ref.models`, and as metadata in JSON the config of the run,
+what its data is, and K and T of its process.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from torch_ref import heads, models
+
+
+def network(file: str | Path) -> nn.Module:
+    """The network with its weights, in eval mode: xt [B, H, W, C], t [B], label [B] -> what the head takes.
+
+    Raises:
+        ValueError: the file is not of `d3pm export`, or the network is one of the user's own.
+    """
+    config, data, process = _metadata(file)
+    options: dict[str, Any] = dict(config["model"])
+    name, _ = options.pop("class"), options.pop("compute", None)  # it computes in the type of its weights
+    if name not in models.__all__:
+        raise ValueError(f"{name} is none of {models.__all__}: build yours, and load the tensors into it")
+    options["num_classes"] = options.pop("classes")
+    *size, channels = data["shape"]
+    if name == "UNet":
+        options |= {"size": tuple(size), "outputs": 2 if config["head"]["class"] == "LogisticHead" else None}
+    module = getattr(models, name)(process["K"], channels, max_time=process["T"], **options)
+    module.load_state_dict(safetensors.torch.load_file(file))
+    return module.eval()
+
+
+def denoiser(file: str | Path) -> Callable[..., Tensor]:
+    """The network and its head: (xt [B, H, W, C], t [B], label=None) -> logits of x_0 [B, H, W, C, K].
+
+    Raises:
+        ValueError: as `network`, or the head is one of the user's own.
+    """
+    module, (config, _, process) = network(file), _metadata(file)
+    head, K = config["head"], process["K"]
+    if head["class"] not in ("Head", "LogisticHead"):
+        raise ValueError(f"{head['class']} is a head of your own: call it on what `network` gives")
+
+    def logits(xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        output = module(xt, t, label)
+        if head["class"] == "Head":
+            output = heads.residual(output, xt) if head["residual"] else output
+        elif head["residual"]:
+            output = heads.residual_logistic(output, xt, K)
+        else:
+            output = heads.bounded_logistic(output, K)
+        return output if head["forbid"] is None else heads.forbid(output, head["forbid"])
+
+    return logits
+
+
+def _metadata(file: str | Path) -> list[dict[str, Any]]:
+    """The config, the data and the process of the run."""
+    with safetensors.safe_open(file, "pt") as opened:
+        found = opened.metadata() or {}
+    try:
+        return [json.loads(found[name]) for name in ("config", "data", "process")]
+    except KeyError as error:
+        raise ValueError(f"{file} has no {error} in its metadata: write it with d3pm export") from error
