@@ -34,6 +34,7 @@ def check_readme(names):
 def check_library(names):
     assert names["short"].T == 10
     assert 0 < names["error"] < names["mean"]
+    assert "out of range" in names["refused"].get()
 
 
 def check_training(names):
