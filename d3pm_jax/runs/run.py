@@ -17,6 +17,7 @@ from d3pm_jax.evaluation.bound import evaluate_bound, summary
 from d3pm_jax.processes import Process
 from d3pm_jax.runs import build, loop
 from d3pm_jax.runs import workdir as folders
+from d3pm_jax.runs.begin import weights_of
 from d3pm_jax.runs.devices import batched, use_all_cores
 from d3pm_jax.runs.samples import Sampler, make_sampler
 from d3pm_jax.types import Params
@@ -109,7 +110,7 @@ class Run:
         return result | {"times": np.asarray(self.process.time[1:]).tolist()}
 
 
-def train(config: Config, workdir: Path | str, resume: bool = False) -> Run:
+def train(config: Config, workdir: Path | str, resume: bool = False, start: Run | None = None) -> Run:
     """Trains a config, or goes on with the run in a folder, and opens it at its end.
 
     An interrupt is taken after the step that runs: it is saved, and the run of that step is returned.
@@ -118,12 +119,14 @@ def train(config: Config, workdir: Path | str, resume: bool = False) -> Run:
         config: of the run; when resuming it must be that of the run, but for `runs.workdir.MAY_CHANGE`.
         workdir: where everything is written.
         resume: go on with the run in the folder.
+        start: a run whose averaged weights the new one begins with, as its weights and as their average;
+            nothing else is taken over.
 
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
     use_all_cores(config.train.batch_size)
-    loop.train(config, Path(workdir), resume)
+    loop.train(config, Path(workdir), resume, None if start is None else weights_of(start.parts))
     return open_run(workdir, config)
 
 
