@@ -1,15 +1,12 @@
 """Runs the training loop: data in, steps, and what is written on the way."""
 
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
 
-from d3pm_jax import data
+from d3pm_jax import data, signals
 from d3pm_jax.config import Config, Data, from_data
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
@@ -62,7 +59,7 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
     write_data(workdir, description, examples)
     begun = checkpoint.steps(workdir / CHECKPOINTS)
     parts = build.restore(workdir, parts) if begun else build.start(parts)
-    with metrics.Writer(workdir, step) as writer, _stop_signals() as stop:
+    with metrics.Writer(workdir, step) as writer, signals.noted() as stop:
         return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer), stop)
 
 
@@ -108,20 +105,3 @@ def _loop(
                 outputs.terminal.say(f"stopped by {stop[0]}, saved step {step}")
                 return step == config.train.steps
     return True
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[str]]:
-    """Yields a list that SIGINT and SIGTERM append their name to, in place of ending the process."""
-    received: list[str] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(signal.Signals(number).name)
-        signal.signal(number, old[number])  # a second one ends the process
-
-    old = {int(number): signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -1,7 +1,7 @@
 """Trains and opens runs from Python: what the commands do, without a shell."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class Run:
         label: int | None = None,
         batch_size: int = 128,
         record: Sequence[int] = (),
+        progress: Callable[[int], Any] = lambda done: None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws n samples; see `samples.make_sampler`.
 
@@ -73,7 +74,7 @@ class Run:
         compiled = min(batch_size, n), tuple(record)
         if compiled not in self._samplers:
             self._samplers[compiled] = make_sampler(self.parts, *compiled)
-        return self._samplers[compiled](self.params, n, key, label)
+        return self._samplers[compiled](self.params, n, key, label, progress)
 
     def evaluate(self, limit: int | None = None, batch_size: int = 128, seed: int = 0) -> dict[str, Any]:
         """Computes the bound on the test split, and its parts, in bits/dim: `evaluation.bound.summary`."""
@@ -92,7 +93,12 @@ class Run:
         return data.read_all(source, self.parts.categories, limit, self.parts.description)
 
     def evaluate_on(
-        self, x0: np.ndarray, labels: np.ndarray | None = None, batch_size: int = 128, seed: int = 0
+        self,
+        x0: np.ndarray,
+        labels: np.ndarray | None = None,
+        batch_size: int = 128,
+        seed: int = 0,
+        progress: Callable[[int], Any] = lambda done: None,
     ) -> dict[str, Any]:
         """Computes the bound in bits/dim on x0 int32 [N, *S]; labels int32 [N] for a network that takes them.
 
@@ -103,7 +109,7 @@ class Run:
         told = None if self.parts.classes is None else labels
         place = batched(self.parts.mesh)
         bound = evaluate_bound(
-            self.parts.predict, self.params, self.process, x0, batch_size, seed, term, place, told
+            self.parts.predict, self.params, self.process, x0, batch_size, seed, term, place, told, progress
         )
         result = summary(bound, D=x0[0].size)
         result |= {"step": self.step, "examples": len(x0), "seed": seed}

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import d3pm_jax
 from d3pm_jax import runs
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import begin, build, checkpoint, metrics, network, outputs
@@ -275,6 +276,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data_dir, capsys):
         (["--data.dir", "/nonexistent"], "/nonexistent"),
         (["--resume"], "holds no run to resume"),
         (["stray"], "unexpected argument 'stray'"),
+        (["--train.steps", "3.5"], "--train.steps: expected a whole number, got '3.5'"),
+        (["--train.steps"], "--train.steps: expected a whole number, got nothing"),
+        (["--train.seed", "3", "--optimizer.lr=fast"], "--optimizer.lr: expected a number, got 'fast'"),
+        (
+            ["--optimizer.decay_steps", "x"],
+            "--optimizer.decay_steps: expected a whole number or None, got 'x'",
+        ),
+        (["--model.ch-mult", "1", "a"], "--model.ch-mult: expected a list, each a whole number, got '1 a'"),
+        (["--model.compute", "int8"], "--model.compute: expected float32 or bfloat16, got 'int8'"),
     ],
 )
 def test_bad_values_get_one_line(override, message, tmp_path, data_dir, capsys):
@@ -330,3 +340,23 @@ def test_help_explains_every_command(capsys):
     assert "--process.steps" in capsys.readouterr().out
     assert status("eval") == 2
     assert status("eval", "x", "--nonsense") == 2
+
+
+def test_the_version_is_that_of_the_library(capsys):
+    assert status("--version") == 0
+    assert capsys.readouterr().out == f"d3pm_jax {d3pm_jax.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--limit", "0", "a whole number above 0"),
+        ("--batch-size", "all", "a whole number above 0"),
+        ("--step", "-1", "a whole number, 0 or more"),
+        ("--seed", "4294967296", "a whole number from 0 to 4294967295"),
+    ],
+)
+def test_an_option_says_what_it_expects(option, value, expected, capsys):
+    assert status("eval", "x", option, value) == 2
+    message = f"d3pm eval: error: argument {option}: expected {expected}, got '{value}'\n"
+    assert capsys.readouterr().err.endswith(message)
