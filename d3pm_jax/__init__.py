@@ -146,6 +146,7 @@ _SUBPACKAGES = (
     "sampling",
     "schedules",
     "show",
+    "signals",
     "timesteps",
     "training",
     "types",

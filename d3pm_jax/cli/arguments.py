@@ -1,8 +1,10 @@
 """Defines the arguments that commands share, and opens the run that they name."""
 
 import argparse
+import contextlib
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from d3pm_jax.errors import UserError
@@ -17,7 +19,7 @@ def add_workdir(parser: argparse.ArgumentParser, text: str) -> None:
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Adds DIR, --step and --config, of a run that is read."""
     parser.add_argument("workdir", type=Path, metavar="DIR", help="the --workdir of `d3pm train`")
-    parser.add_argument("--step", type=int, metavar="STEP", help="which checkpoint (the last)")
+    parser.add_argument("--step", type=not_negative, metavar="N", help="the checkpoint of step N (the last)")
     add_own(parser)
 
 
@@ -50,12 +52,26 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def seed(text: str) -> int:
+    """Parses a seed of 32 bits."""
+    return _parsed(text, f"a whole number from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)
+
+
+def not_negative(text: str) -> int:
+    """Parses a whole number of 0 or more."""
+    return _parsed(text, "a whole number, 0 or more", lambda value: value >= 0)
+
+
 def positive(text: str) -> int:
-    """Parses a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
+    """Parses a whole number of 1 or more."""
+    return _parsed(text, "a whole number above 0", lambda value: value > 0)
+
+
+def _parsed(text: str, expected: str, fits: Callable[[int], bool]) -> int:
+    with contextlib.suppress(ValueError):
+        if fits(value := int(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 
 
 def take_path(rest: list[str]) -> Path | None:

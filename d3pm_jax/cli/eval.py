@@ -11,6 +11,7 @@ from d3pm_jax.cli import arguments, results
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.runs.run import Run
+from d3pm_jax.runs.terminal import Terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,14 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=arguments.positive, default=128, metavar="B", help="examples at a time (128)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
+    parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N", help="of the noise (0)")
 
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
     """Evaluates; returns the exit status."""
     run = arguments.open_named(args, args.batch_size, args.steps)
     x0, labels = run.read_split("test", args.limit)
-    result = run.evaluate_on(x0, labels, args.batch_size, args.seed)
+    with Terminal("example", len(x0)).shown() as terminal:
+        result = run.evaluate_on(x0, labels, args.batch_size, args.seed, terminal.advance)
     result["baselines"] = _baselines(run, x0)
     result["limit"] = args.limit
     suffix = results.suffix(args, "step", "steps", "limit", "seed")

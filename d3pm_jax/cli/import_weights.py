@@ -10,7 +10,7 @@ from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import build, checkpoint, workdir
+from d3pm_jax.runs import begin, build, workdir
 from d3pm_jax.runs.devices import use_all_cores
 from d3pm_jax.weights import twin
 
@@ -50,10 +50,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         params = twin.load(args.file, parts.state.params)
     except ValueError as error:
         raise UserError(str(error)) from error
-    state = build.start_from(parts, params).state
-    checkpoint.save(args.workdir / workdir.CHECKPOINTS, 0, state, config.train.keep_checkpoints)
-    workdir.write_description(args.workdir, description)
-    workdir.write_config(args.workdir, config)  # last: without it nothing goes on with a part of a run
+    begin.begin(parts, args.workdir, params)
     print(f"{args.file} is step 0 of a new run in {args.workdir}")
     print(f"train it with: d3pm train --workdir {args.workdir} --resume")
     return 0

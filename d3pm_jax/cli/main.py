@@ -1,12 +1,14 @@
 """Reads the command line, d3pm train | eval | sample | ..., and imports only the file of the command."""
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from d3pm_jax import __version__, signals
 from d3pm_jax.errors import UserError
 from d3pm_jax.extras import require
 
@@ -41,15 +43,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else list(argv)
     command = next((word for word in words if word in COMMANDS), "")
     try:
-        parser = _parser(command)
-        args, rest = parser.parse_known_args(words)
-        if rest and not COMMANDS[command].takes_config:
-            parser.error(f"unknown argument {rest[0]}: see d3pm {command} --help")
-        sys.exit(args.execute(args, rest))
+        with signals.ending(lambda name: _tell(command, f"stopped by {name}")):
+            sys.exit(_execute(command, words))
     except UserError as error:
         _fail(command, f"error: {error}", 1)
-    except KeyboardInterrupt:
-        _fail(command, "interrupted", 130)
+    except KeyboardInterrupt as stopped:
+        _fail(command, f"stopped by {stopped or 'SIGINT'}", signals.STOPPED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -57,9 +56,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(command, f"error: {error.strerror}: {error.filename}", 1)
 
 
+def _execute(command: str, words: list[str]) -> int:
+    parser = _parser(command)
+    args, rest = parser.parse_known_args(words)
+    if rest and not COMMANDS[command].takes_config:
+        parser.error(f"unknown argument {rest[0]}: see d3pm {command} --help")
+    return args.execute(args, rest)
+
+
 def _fail(command: str, text: str, status: int) -> None:
-    print(f"d3pm {command}: {text}", file=sys.stderr)
+    _tell(command, text)
     sys.exit(status)
+
+
+def _tell(command: str, text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads any more
+        print(f"d3pm {command}: {text}", file=sys.stderr, flush=True)
 
 
 def _parser(called: str) -> argparse.ArgumentParser:
@@ -67,6 +79,7 @@ def _parser(called: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="d3pm", description="Train and use diffusion models on discrete data.", allow_abbrev=False
     )
+    parser.add_argument("--version", action="version", version=f"d3pm_jax {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(

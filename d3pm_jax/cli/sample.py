@@ -10,6 +10,7 @@ from d3pm_jax.cli import arguments, results
 from d3pm_jax.runs import workdir
 from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.samples import draw_forward
+from d3pm_jax.runs.terminal import Terminal
 
 SHOWN = 64  # samples in the picture
 CHAINS = 4  # examples in the picture of chains
@@ -23,13 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--num", type=arguments.positive, default=256, metavar="N", help="samples to draw (256)"
     )
     parser.add_argument(
-        "--label", type=int, metavar="C", help="of this class; without, sample i is of class i modulo all"
+        "--label",
+        type=arguments.not_negative,
+        metavar="C",
+        help="of this class; without, sample i is of class i modulo all",
     )
     parser.add_argument(
         "--batch-size", type=arguments.positive, default=128, metavar="B", help="samples at a time (128)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the noise (0); sample i is the same for every N and B"
+        "--seed",
+        type=arguments.seed,
+        default=0,
+        metavar="N",
+        help="of the noise (0); sample i is the same for every N and B",
     )
 
 
@@ -38,7 +46,9 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     run = arguments.open_named(args, min(args.batch_size, args.num), args.steps)
     T, classes = run.process.T, run.parts.classes
     times = sorted({round(T * (i / (STATES - 1))) for i in range(STATES)})
-    samples, reverse = run.sample(jax.random.key(args.seed), args.num, args.label, args.batch_size, times)
+    key = jax.random.key(args.seed)
+    with Terminal("sample", args.num).shown() as terminal:
+        samples, reverse = run.sample(key, args.num, args.label, args.batch_size, times, terminal.advance)
     suffix = results.suffix(args, "step", "steps", "seed", "label")
     path = args.workdir / f"samples{suffix}.npy"
     np.save(path, samples)

@@ -11,15 +11,17 @@ from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import loop, metrics, workdir
+from d3pm_jax.runs.begin import Weights, weights_of
 from d3pm_jax.runs.devices import use_all_cores
 from d3pm_jax.runs.memory import keep_freed_memory
+from d3pm_jax.runs.run import open_run
 
-USAGE = "--workdir DIR [--resume]"
+USAGE = "--workdir DIR [--resume | --from RUN]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
-    parser.usage = "d3pm train CONFIG --workdir DIR [--resume] [OVERRIDES]"
+    parser.usage = "d3pm train CONFIG --workdir DIR [--resume | --from RUN] [OVERRIDES]"
     parser.epilog = (
         "CONFIG is a Python file that defines get_config(); it comes first. Every field of the config can "
         "be overridden, for example --train.steps 200 --process.steps 50; `d3pm train CONFIG --help` lists "
@@ -30,12 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in DIR from its last checkpoint"
     )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="RUN",
+        help="begin with the averaged weights of the run in this folder, as step 0 of a new one",
+    )
 
 
 def run_config(args: argparse.Namespace, rest: list[str]) -> Config:
     """Returns the config of the file, or of the run to resume, with the overrides."""
-    if args.config is not None and args.own is not None:
+    if args.config is not None and args.own is not None and args.start is None:
         raise UserError(f"--config {args.own} is for a run that is resumed without CONFIG: leave one out")
+    if args.resume and args.start is not None:
+        raise UserError("--from begins a new run, --resume goes on with one: leave one out")
     if args.config is None and args.resume and args.workdir is not None:
         return overrides.apply(workdir.read_config(args.workdir, args.own), args, rest, USAGE)
     return overrides.from_file(args, rest, USAGE)
@@ -53,7 +64,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     elements = math.prod(config.data.describe().shape)
     keep_freed_memory(config.train.batch_size * elements * getattr(config.model, "ch", 1))
     print(_table(config), flush=True)
-    if not loop.train(config, args.workdir, args.resume):
+    if not loop.train(config, args.workdir, args.resume, _start(args, config)):
         own = f" --config {args.workdir / workdir.OWN}" if config_io.own_file(config) else ""
         print(f"go on with: d3pm train --workdir {args.workdir} --resume{own}")
         return 130
@@ -62,6 +73,15 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     if rows:
         print(f"loss curve: {_curve(args.workdir, rows, type(config.process).__name__)}")
     return 0
+
+
+def _start(args: argparse.Namespace, config: Config) -> Weights | None:
+    """Reads the weights to begin with, if they are those of a run."""
+    if args.start is None:
+        return None
+    run = open_run(args.start, args.own or args.config, batch_size=config.train.batch_size)
+    print(f"begins with the averaged weights of step {run.step} in {args.start}", flush=True)
+    return weights_of(run.parts)
 
 
 def _table(config: Config) -> str:

@@ -18,6 +18,9 @@ class Optimizer:
     def check(self) -> None:
         """Raises ValueError for a field that cannot be used."""
 
+    def check_steps(self, steps: int) -> None:
+        """Raises ValueError where the last of so many steps would change nothing."""
+
     def build(self) -> optax.GradientTransformation:
         """Builds the rule."""
         raise undefined(self, "build")
@@ -44,6 +47,13 @@ class Adam(Optimizer):
 
     def check(self) -> None:
         check_at_least("optimizer", self, warmup_steps=0, weight_decay=0, decay_steps=1)
+
+    def check_steps(self, steps: int) -> None:
+        if self.decay_steps is not None and steps > self.decay_steps:
+            raise ValueError(
+                f"optimizer.decay_steps = {self.decay_steps}: the learning rate is 0 after that, but "
+                f"train.steps = {steps}; pass --optimizer.decay-steps {steps}, or fewer steps"
+            )
 
     def build(self) -> optax.GradientTransformation:
         """Builds Adam with decoupled decay (Loshchilov and Hutter 2019) after clipping by the global norm."""

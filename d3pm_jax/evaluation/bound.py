@@ -25,6 +25,7 @@ def evaluate_bound(
     term: likelihood.Term = losses.posterior_kl,
     sharding: jax.sharding.NamedSharding | None = None,
     labels: np.ndarray | None = None,
+    progress: Callable[[int], Any] = lambda done: None,
 ) -> likelihood.Bound:
     """Computes every term of the bound for every example.
 
@@ -38,6 +39,7 @@ def evaluate_bound(
         term: what the logits cost at a step.
         sharding: of a batch, where it is spread over devices.
         labels: int32 [N], for a network that takes them.
+        progress: is called with the number of examples that are done, first with 0 when all is compiled.
 
     Returns:
         steps [T, N] and prior [N], in nats per example.
@@ -60,7 +62,10 @@ def evaluate_bound(
         taken = np.minimum(index, len(x0) - 1)  # the last batch is filled up, and cut below
         batch, more = x0[taken], {} if labels is None else {"label": labels[taken]}
         placed = jax.device_put((batch, index.astype(np.int32), more), sharding)
-        parts.append(jax.device_get(bound(params, process, *placed)))
+        part = bound(params, process, *placed)
+        progress(start)
+        parts.append(jax.device_get(part))
+    progress(len(x0))
     steps = np.concatenate([part.steps for part in parts], axis=1)[:, : len(x0)]
     prior = np.concatenate([part.prior for part in parts])[: len(x0)]
     if np.isnan(steps).any():

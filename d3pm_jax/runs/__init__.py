@@ -9,6 +9,7 @@ from d3pm_jax.lazy import submodules
 require(__name__, "array_record", "grain", "orbax", "rich", "tensorboardX")
 
 _MODULES = (
+    "begin",
     "build",
     "checkpoint",
     "devices",

@@ -1,18 +1,17 @@
 """Runs the training loop: data in, steps, and what is written on the way."""
 
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
 
-from d3pm_jax import data
+from d3pm_jax import data, signals
 from d3pm_jax.config import Config, Data, from_data
 from d3pm_jax.config import io as config_io
+from d3pm_jax.errors import UserError
 from d3pm_jax.runs import build, checkpoint, metrics, presampled
+from d3pm_jax.runs.begin import Weights, begin, fitted
 from d3pm_jax.runs.devices import batched
 from d3pm_jax.runs.outputs import Outputs
 from d3pm_jax.runs.workdir import (
@@ -27,13 +26,14 @@ from d3pm_jax.runs.workdir import (
 from d3pm_jax.training.step import StepNoise, make_step
 
 
-def train(config: Config, workdir: Path, resume: bool) -> bool:
+def train(config: Config, workdir: Path, resume: bool, start: Weights | None = None) -> bool:
     """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
 
     Args:
         config: of the run; when resuming it must be that of the run, but for `workdir.MAY_CHANGE`.
         workdir: where everything is written.
         resume: go on with the run in workdir.
+        start: weights to begin a new run from; they are its step 0.
 
     Returns:
         Whether it got to the end; False when it was interrupted and saved.
@@ -48,16 +48,27 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
         check_description(workdir, description)
     config = build.fill_in(config, description)
     parts = build.build(config, description, config.train.batch_size)
+    _check_steps(config)
     examples, _ = data.read_all(config.data.open("test"), parts.categories, NUM_EXAMPLES, description)
     noise_of = _drawn if config.train.noise is None else presampled.open_for(parts, Path(config.train.noise))
-    claim(config, workdir, resume)
+    step = max(checkpoint.steps(workdir / CHECKPOINTS), default=0)
+    batches = _batches(parts, source, step)
+    if start is not None:
+        begin(parts, workdir, fitted(parts, start))
+    claim(config, workdir, resume or start is not None)
     write_data(workdir, description, examples)
     begun = checkpoint.steps(workdir / CHECKPOINTS)
     parts = build.restore(workdir, parts) if begun else build.start(parts)
-    start = int(parts.state.step)
-    batches = _batches(parts, source, start)
-    with metrics.Writer(workdir, start) as writer, _stop_signals() as stop:
+    with metrics.Writer(workdir, step) as writer, signals.noted() as stop:
         return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer), stop)
+
+
+def _check_steps(config: Config) -> None:
+    """Refuses a training that would change nothing at its end."""
+    try:
+        config.optimizer.check_steps(config.train.steps)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _batches(parts: build.Parts, source: data.Source, start: int) -> Iterator[dict[str, Any]]:
@@ -94,20 +105,3 @@ def _loop(
                 outputs.terminal.say(f"stopped by {stop[0]}, saved step {step}")
                 return step == config.train.steps
     return True
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[str]]:
-    """Yields a list that SIGINT and SIGTERM append their name to, in place of ending the process."""
-    received: list[str] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(signal.Signals(number).name)
-        signal.signal(number, old[number])  # a second one ends the process
-
-    old = {int(number): signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

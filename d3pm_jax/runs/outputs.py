@@ -28,7 +28,7 @@ class Outputs:
 
     def __init__(self, parts: Parts, workdir: Path, writer: Writer):
         first = int(parts.state.step)
-        self.terminal = Terminal(first, parts.config.train.steps)
+        self.terminal = Terminal("step", parts.config.train.steps, first)
         self._parts, self._config = parts, parts.config
         self._workdir, self._writer = workdir, writer
         self._sampler, self._window = make_sampler(parts, SAMPLES), Window(parts.process.T)
@@ -36,8 +36,8 @@ class Outputs:
 
     def add(self, step: int, row: Metrics) -> None:
         """Takes the metrics of a step."""
-        self._window.add(row)
         self.terminal.advance(step)
+        self._window.add(row)
 
     def write(self, step: int, state: TrainState, stopping: bool) -> None:
         """Writes what is due after a step; metrics and a checkpoint after the last one and before a stop.
@@ -51,7 +51,7 @@ class Outputs:
         if stopping or draws or saves or _due(step, config.log_every):
             means = self._window.close(step, self._saved)
             self._writer.write(step, means)
-            self.terminal.metrics(step, means)
+            self.terminal.metrics(means)
         if draws:
             samples, _ = self._sampler(state.ema, SAMPLES, jax.random.key(config.seed))
             path = self._workdir / "samples" / f"step_{step:07d}"

@@ -1,7 +1,7 @@
 """Trains and opens runs from Python: what the commands do, without a shell."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from d3pm_jax.evaluation.bound import evaluate_bound, summary
 from d3pm_jax.processes import Process
 from d3pm_jax.runs import build, loop
 from d3pm_jax.runs import workdir as folders
+from d3pm_jax.runs.begin import weights_of
 from d3pm_jax.runs.devices import batched, use_all_cores
 from d3pm_jax.runs.samples import Sampler, make_sampler
 from d3pm_jax.types import Params
@@ -68,6 +69,7 @@ class Run:
         label: int | None = None,
         batch_size: int = 128,
         record: Sequence[int] = (),
+        progress: Callable[[int], Any] = lambda done: None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws n samples; see `samples.make_sampler`.
 
@@ -77,7 +79,7 @@ class Run:
         compiled = min(batch_size, n), tuple(record)
         if compiled not in self._samplers:
             self._samplers[compiled] = make_sampler(self.parts, *compiled)
-        return self._samplers[compiled](self.params, n, key, label)
+        return self._samplers[compiled](self.params, n, key, label, progress)
 
     def evaluate(self, limit: int | None = None, batch_size: int = 128, seed: int = 0) -> dict[str, Any]:
         """Computes the bound on the test split, and its parts, in bits/dim: `evaluation.bound.summary`."""
@@ -96,7 +98,12 @@ class Run:
         return data.read_all(source, self.parts.categories, limit, self.parts.description)
 
     def evaluate_on(
-        self, x0: np.ndarray, labels: np.ndarray | None = None, batch_size: int = 128, seed: int = 0
+        self,
+        x0: np.ndarray,
+        labels: np.ndarray | None = None,
+        batch_size: int = 128,
+        seed: int = 0,
+        progress: Callable[[int], Any] = lambda done: None,
     ) -> dict[str, Any]:
         """Computes the bound in bits/dim on x0 int32 [N, *S]; labels int32 [N] for a network that takes them.
 
@@ -107,14 +114,14 @@ class Run:
         told = None if self.parts.classes is None else labels
         place = batched(self.parts.mesh)
         bound = evaluate_bound(
-            self.parts.predict, self.params, self.process, x0, batch_size, seed, term, place, told
+            self.parts.predict, self.params, self.process, x0, batch_size, seed, term, place, told, progress
         )
         result = summary(bound, D=x0[0].size)
         result |= {"step": self.step, "examples": len(x0), "seed": seed}
         return result | {"times": np.asarray(self.process.time[1:]).tolist()}
 
 
-def train(config: Config, workdir: Path | str, resume: bool = False) -> Run:
+def train(config: Config, workdir: Path | str, resume: bool = False, start: Run | None = None) -> Run:
     """Trains a config, or goes on with the run in a folder, and opens it at its end.
 
     An interrupt is taken after the step that runs: it is saved, and the run of that step is returned.
@@ -123,12 +130,14 @@ def train(config: Config, workdir: Path | str, resume: bool = False) -> Run:
         config: of the run; when resuming it must be that of the run, but for `runs.workdir.MAY_CHANGE`.
         workdir: where everything is written.
         resume: go on with the run in the folder.
+        start: a run whose averaged weights the new one begins with, as its weights and as their average;
+            nothing else is taken over.
 
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
     use_all_cores(config.train.batch_size)
-    loop.train(config, Path(workdir), resume)
+    loop.train(config, Path(workdir), resume, None if start is None else weights_of(start.parts))
     return open_run(workdir, config)
 
 

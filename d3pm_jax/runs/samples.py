@@ -22,10 +22,11 @@ from d3pm_jax.sampling.noise import SAMPLING
 from d3pm_jax.types import Params
 
 Sampler = Callable[..., tuple[np.ndarray, np.ndarray]]
+Progress = Callable[[int], Any]  # is told how many are done
 
 
 def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> Sampler:
-    """Makes (params, n, key, label=None) -> samples; sample i depends on params, key and label alone.
+    """Makes (params, n, key, label=None, ...) -> samples; sample i depends on params, key and label alone.
 
     Args:
         parts: of the run.
@@ -35,7 +36,8 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
     Returns:
         The function. It gives x_0 [n, *S] and x_t [R, n, *S], int32, and raises a UserError when the
         network gave NaN. Of a network that is told classes, sample i is of class `label`, or i modulo the
-        number of classes.
+        number of classes. `progress` is called with the number of samples that are done, first with 0 when
+        all is compiled.
     """
     devices = parts.mesh.size
     size = max(1, batch_size // devices) * devices
@@ -48,12 +50,15 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
         return bare(sampling.sample)(key, denoise, process, shape, start, record, reverse)
 
     def draw(
-        params: Params, n: int, key: jax.Array, label: int | None = None
+        params: Params, n: int, key: jax.Array, label: int | None = None, progress: Progress = _silent
     ) -> tuple[np.ndarray, np.ndarray]:
         key, batches = jax.random.fold_in(key, SAMPLING), []
         for start in range(0, n, size):
             labels = _labels(parts, np.arange(start, start + size), label)
-            batches.append(_finite(chain(params, parts.process, key, jnp.asarray(start), labels)))
+            batch = chain(params, parts.process, key, jnp.asarray(start), labels)
+            progress(start)
+            batches.append(_finite(batch))
+        progress(n)
         x0 = np.concatenate([b.x0 for b in batches])
         return x0[:n], np.concatenate([b.states for b in batches], axis=1)[:, :n]
 
@@ -81,13 +86,17 @@ def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequen
         noise = sampling.per_example(key, jnp.arange(len(x0)), x0.shape[1:])
 
         def step(xt: jax.Array, t: jax.Array) -> jax.Array:
-            return inverse_cdf.categorical(q_posterior(process, x0, xt, t), noise(t))
+            return bare(inverse_cdf.categorical)(bare(q_posterior)(process, x0, xt, t), noise(t))
 
         first = noise(jnp.asarray(PRIOR_STEP, jnp.int32))
-        xT = q_sample(process, x0, jnp.asarray(process.T, jnp.int32), first)
+        xT = bare(q_sample)(process, x0, jnp.asarray(process.T, jnp.int32), first)
         return chains.run(step, process.T, xT, times).states
 
     return np.asarray(draw(process, jnp.asarray(x0, jnp.int32)))
+
+
+def _silent(done: int) -> None:
+    """Shows nothing."""
 
 
 def _labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | None:

@@ -1,52 +1,124 @@
-"""Shows a training while it runs."""
+"""Shows how far a training, an evaluation or a sampling is."""
 
+import datetime
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+BAR = 10  # columns
+EVERY = 30.0  # seconds between lines where the output is no terminal, unless there are metrics to show
+NAMES = {  # of the metrics, the most telling first: not all fit into every line
+    "loss": "loss",
+    "bound_bits_per_dim": "bits/dim",
+    "kl": "kl",
+    "ce": "ce",
+    "grad_norm": "grad norm",
+}
 
 
 class Terminal:
-    """Shows a progress bar with the last metrics; plain lines where the output is not a terminal."""
+    """Shows a bar in a terminal and plain lines elsewhere, neither wider than the terminal or 80 columns.
 
-    def __init__(self, start: int, total: int):
+    What cannot be shown, because nobody reads any more, is left out: what is done goes on.
+
+    Args:
+        unit: what is counted.
+        total: how many there are.
+        start: how many there are already.
+    """
+
+    def __init__(self, unit: str, total: int, start: int = 0):
         self._console = Console(file=sys.stdout)
-        self._total = total
-        self._bar = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("train", total=total, completed=start, text="compiling")
+        self._drawn = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._unit, self._total, self._done = unit, total, start
+        self._metrics: list[str] = []
+        self._since: tuple[int, float] | None = None  # what was done when all was compiled, and when
+        self._now = self._printed = 0.0  # when it advanced, when it printed a line
+        self._told = start  # what was done then
 
     @contextmanager
     def shown(self) -> Iterator["Terminal"]:
         """Shows the bar inside the block."""
-        with self._bar:
+        live = Live(get_renderable=self._bar, console=self._console)
+        with suppress(OSError):
+            if self._drawn:
+                live.start()
+            elif self._told != self._total:
+                self._print()
+        try:
             yield self
+            if not self._drawn and self._told != self._done:
+                self._print()
+        finally:
+            with suppress(OSError):
+                live.stop()
 
-    def advance(self, step: int) -> None:
-        """Moves the bar."""
-        self._bar.update(self._task, completed=step)
+    def advance(self, done: int) -> None:
+        """Shows that so many are done; the first time, that all is compiled."""
+        self._done, self._now = done, time.monotonic()
+        self._since = self._since or (done, self._now)
+        if not self._drawn and self._now - self._printed > EVERY:
+            self._print()
 
-    def metrics(self, step: int, row: dict[str, float | int]) -> None:
-        """Shows the metrics of an interval."""
-        text = "  ".join(f"{name} {row[name]:.4g}" for name in row if name != "seconds_per_step")
-        seconds = row.get("seconds_per_step")
-        left = ""
-        if seconds:
-            text += f"  {1 / seconds:.2f} steps/s"
-            left = f"  {(self._total - step) * seconds:.0f} s left"
-        self._bar.update(self._task, text=text)
-        if not self._console.is_terminal:
-            print(f"step {step}/{self._total}  {text}{left}", flush=True)
+    def metrics(self, row: Mapping[str, float | int]) -> None:
+        """Shows the metrics of an interval, as many as fit."""
+        self._metrics = [f"{NAMES[name]} {row[name]:.4g}" for name in NAMES if name in row]
+        if not self._drawn:
+            self._print()
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        with suppress(OSError):
+            if self._drawn:
+                self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+            else:  # rich would exit where nobody reads
+                print(text, flush=True)
+
+    def _print(self) -> None:
+        self._printed, self._told = time.monotonic(), self._done
+        count = self._count()
+        with suppress(OSError):
+            print(fitted([count, *self._pieces()], self._console.width), flush=True)
+
+    def _bar(self) -> Table:
+        """Draws the line as it is now; rich asks for it a few times a second."""
+        count, table = self._count(), Table.grid(padding=(0, 1))
+        left = self._console.width - len(count) - BAR - 3
+        bar = ProgressBar(self._total, self._done, width=BAR)
+        shown = [count, bar, fitted(self._pieces(), left)] if left > 0 else [count[: self._console.width]]
+        for _ in shown:
+            table.add_column(no_wrap=True)
+        table.add_row(*shown)
+        return table
+
+    def _count(self) -> str:
+        return f"{self._unit} {self._done}/{self._total}"
+
+    def _pieces(self) -> list[str]:
+        """Lists what is told beside the count: the rate since it was compiled, the time left, metrics."""
+        if self._since is None:
+            return ["compiling"] if self._done < self._total else []
+        done, seconds = self._done - self._since[0], self._now - self._since[1]
+        if not done or not seconds:
+            return self._metrics
+        rate, left = done / seconds, (self._total - self._done) * seconds / done
+        number = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
+        time_left = str(datetime.timedelta(seconds=round(left))).removeprefix("0:")
+        return [f"{number} {self._unit}s/s", f"{time_left} left", *self._metrics]
+
+
+def fitted(pieces: Sequence[str], width: int) -> str:
+    """Joins as many of the pieces, from the first on, as fit into a width."""
+    line = ""
+    for piece in pieces:
+        longer = f"{line}  {piece}" if line else piece
+        if len(longer) > width:
+            break
+        line = longer
+    return line

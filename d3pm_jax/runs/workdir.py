@@ -26,8 +26,11 @@ CHECKPOINTS = "checkpoints"
 
 Kept = TypeVar("Kept")
 
-# Fields that do not change what a step computes; they may change when a run is resumed, as `Data.places`.
+# Fields that may change when a run is resumed, as `Data.places` may. Only those of the optimizer change what
+# a step computes: its state counts steps, so that the rate of each is that of the new ones.
 MAY_CHANGE = (
+    "optimizer.decay_steps",
+    "optimizer.lr",
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.log_every",

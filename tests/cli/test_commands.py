@@ -13,14 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import d3pm_jax
 from d3pm_jax import runs
 from d3pm_jax.cli import results
-from d3pm_jax.runs import build, checkpoint, metrics, network, outputs
+from d3pm_jax.errors import UserError
+from d3pm_jax.runs import begin, build, checkpoint, metrics, network, outputs
 from d3pm_jax.runs.workdir import read_config
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status, train_args
 
 SPLIT = network.split
+RATES = ((0.001, 4), (0.002, 9))  # lr and decay_steps of a run, before and after it is resumed
 
 
 @pytest.fixture(scope="module")
@@ -175,13 +178,76 @@ def test_a_damaged_checkpoint_is_refused(trained, tmp_path, capsys):
     assert losses(workdir) == losses(trained)
 
 
-def test_a_longer_run_goes_on_from_a_finished_one(trained, tmp_path, capsys):
+def rates(workdir, steps):
+    """The learning rate of each step, from what it did to the parameters and Adam's moments after it."""
+    found, states = {}, {step: restored(workdir, step).state for step in (steps[0] - 1, *steps)}
+    for step in steps:
+        moved = np.asarray(states[step].params["late"]["bias"] - states[step - 1].params["late"]["bias"])
+        adam = states[step].opt_state[1][0]
+        mean = np.asarray(adam.mu["late"]["bias"]) / (1 - 0.9**step)
+        square = np.asarray(adam.nu["late"]["bias"]) / (1 - 0.999**step)
+        found[step] = np.median(-moved * (np.sqrt(square) + 1e-8) / mean)
+    return found
+
+
+def test_a_longer_run_goes_on_at_the_rate_that_is_asked_for(tmp_path, data_dir, capsys):
     workdir = tmp_path / "longer"
-    shutil.copytree(trained, workdir)
-    assert status("train", "--workdir", workdir, "--resume", "--train.steps", "24") == 0
-    assert checkpoint.steps(workdir / "checkpoints") == [16, 20, 24]
-    assert read_config(workdir).train.steps == 24
-    assert losses(workdir)[20] == losses(trained)[20]
+    decay = ["--train.steps", "4", "--optimizer.decay-steps", "4", "--optimizer.warmup-steps", "3"]
+    every = ["--train.checkpoint-every", "1", "--train.keep-checkpoints", "9"]
+    longer = ["train", "--workdir", workdir, "--resume", "--train.steps", "7"]
+    assert status(*train_args(workdir, data_dir, *decay, *every)) == 0
+    cure = "train.steps = 7; pass --optimizer.decay-steps 7, or fewer steps"
+    assert cure in error(capsys, *longer)
+    assert read_config(workdir).train.steps == 4
+    assert status(*longer, "--optimizer.decay-steps", "9", "--optimizer.lr", "0.002") == 0
+    old, new = ({s: lr * (1 + np.cos(np.pi * (s - 1) / n)) / 2 for s in range(1, 8)} for lr, n in RATES)
+    wanted = {2: old[2] * 2 / 3, 3: old[3], 4: old[4], 5: new[5], 6: new[6], 7: new[7]}
+    assert rates(workdir, range(2, 8)) == pytest.approx(wanted, rel=2e-3)
+    assert status("train", "--workdir", workdir, "--resume", "--optimizer.lr", "0.003") == 0  # nothing to do
+    assert read_config(workdir).optimizer.lr == 0.003
+
+
+def test_steps_without_a_rate_are_refused(tmp_path, data_dir, capsys):
+    args = train_args(tmp_path / "none", data_dir, "--optimizer.decay-steps", "19")
+    message = "optimizer.decay_steps = 19: the learning rate is 0 after that, but train.steps = 20"
+    assert message in error(capsys, *args)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_begins_from_the_average_of_another(trained, tmp_path, data_dir, capsys, monkeypatch):
+    workdir = tmp_path / "tuned"
+    args = [*train_args(workdir, data_dir, "--from", trained, "--optimizer.b1", "0.5", "--train.steps", "2")]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "Writer", killed)
+        assert status(*args) == 130
+    capsys.readouterr()
+    first, old = restored(workdir, 0).state, restored(trained, 20).state
+    for part in (first.params, first.ema):
+        jax.tree.map(np.testing.assert_array_equal, part, old.ema)
+    assert np.abs(old.ema["late"]["bias"] - old.params["late"]["bias"]).max() > 1e-4
+    assert not any(np.any(x) for x in jax.tree.leaves(first.opt_state))
+    assert read_config(workdir).optimizer.b1 == 0.5
+    assert "holds a run already: pass --resume alone to go on" in error(capsys, *args)
+    assert status("train", "--workdir", workdir, "--resume") == 0
+    assert checkpoint.steps(workdir / "checkpoints") == [0, 2]
+    whole = runs.train(read_config(workdir), tmp_path / "whole", start=runs.open(trained))
+    jax.tree.map(np.testing.assert_array_equal, whole.parts.state, restored(workdir, 2).state)
+
+
+def test_a_run_does_not_begin_from_what_does_not_fit(trained, tmp_path, data_dir, capsys, monkeypatch):
+    args = train_args(tmp_path / "new", data_dir, "--from", trained)
+    assert "are for K = 17, this run has K = 18: change" in error(capsys, *args, "--process.K", "18")
+    assert "--from begins a new run, --resume goes on with one" in error(capsys, *args, "--resume")
+    assert "holds no run" in error(capsys, *args[:-1], tmp_path / "none")
+    weights = begin.weights_of(restored(trained, 20))
+    other = weights._replace(params={**weights.params, "late": {"scale": np.zeros(17)}})
+    with pytest.raises(UserError, match=r"of another network \(late.bias: none, expected \(17,\)\): change"):
+        begin.fitted(restored(trained, 20), other)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_signal_while_samples_are_drawn_loses_nothing(tmp_path, data_dir, monkeypatch, capsys):
@@ -214,8 +280,8 @@ def test_a_run_is_never_overwritten_or_mixed(trained, data_dir, capsys):
     shorter = ["train", "--workdir", trained, "--resume", "--train.steps", "10"]
     assert "the run is at step 20 already" in error(capsys, *shorter)
     assert "holds a run already: pass --resume" in error(capsys, *train_args(trained, data_dir))
-    changed = train_args(trained, data_dir, "--resume", "--optimizer.lr", "0.1")
-    assert "optimizer.lr was 0.001, is 0.1" in error(capsys, *changed)
+    changed = train_args(trained, data_dir, "--resume", "--optimizer.b1", "0.1")
+    assert "optimizer.b1 was 0.9, is 0.1" in error(capsys, *changed)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data_dir, capsys):
@@ -240,6 +306,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data_dir, capsys):
         (["--data.dir", "/nonexistent"], "/nonexistent"),
         (["--resume"], "holds no run to resume"),
         (["stray"], "unexpected argument 'stray'"),
+        (["--train.steps", "3.5"], "--train.steps: expected a whole number, got '3.5'"),
+        (["--train.steps"], "--train.steps: expected a whole number, got nothing"),
+        (["--train.seed", "3", "--optimizer.lr=fast"], "--optimizer.lr: expected a number, got 'fast'"),
+        (
+            ["--optimizer.decay_steps", "x"],
+            "--optimizer.decay_steps: expected a whole number or None, got 'x'",
+        ),
+        (["--model.ch-mult", "1", "a"], "--model.ch-mult: expected a list, each a whole number, got '1 a'"),
+        (["--model.compute", "int8"], "--model.compute: expected float32 or bfloat16, got 'int8'"),
     ],
 )
 def test_bad_values_get_one_line(override, message, tmp_path, data_dir, capsys):
@@ -295,3 +370,23 @@ def test_help_explains_every_command(capsys):
     assert "--process.steps" in capsys.readouterr().out
     assert status("eval") == 2
     assert status("eval", "x", "--nonsense") == 2
+
+
+def test_the_version_is_that_of_the_library(capsys):
+    assert status("--version") == 0
+    assert capsys.readouterr().out == f"d3pm_jax {d3pm_jax.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--limit", "0", "a whole number above 0"),
+        ("--batch-size", "all", "a whole number above 0"),
+        ("--step", "-1", "a whole number, 0 or more"),
+        ("--seed", "4294967296", "a whole number from 0 to 4294967295"),
+    ],
+)
+def test_an_option_says_what_it_expects(option, value, expected, capsys):
+    assert status("eval", "x", option, value) == 2
+    message = f"d3pm eval: error: argument {option}: expected {expected}, got '{value}'\n"
+    assert capsys.readouterr().err.endswith(message)

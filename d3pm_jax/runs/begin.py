@@ -1,0 +1,62 @@
+"""Begins a run from weights, in place of random ones."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from d3pm_jax.errors import UserError
+from d3pm_jax.runs import build, checkpoint
+from d3pm_jax.runs import workdir as folders
+from d3pm_jax.types import Params
+
+
+class Weights(NamedTuple):
+    """Holds what a run begins from: the averaged weights of another one, on the host."""
+
+    K: int  # of the process that they were trained with
+    params: Params
+
+
+def weights_of(parts: build.Parts) -> Weights:
+    """Takes the averaged weights of a run."""
+    return Weights(parts.process.K, jax.device_get(parts.state.ema))
+
+
+def fitted(parts: build.Parts, weights: Weights) -> Params:
+    """Returns the weights as parameters of a run.
+
+    Raises:
+        UserError: they are of another K or another network.
+    """
+    cure = "change the config, or begin from another run"
+    if weights.K != parts.process.K:
+        raise UserError(f"the weights are for K = {weights.K}, this run has K = {parts.process.K}: {cure}")
+    given, wanted = _shapes(weights.params), _shapes(parts.state.params)
+    for name in [*wanted, *given]:
+        if given.get(name) != wanted.get(name):
+            have, want = (tree.get(name, "none") for tree in (given, wanted))
+            raise UserError(f"the weights are of another network ({name}: {have}, expected {want}): {cure}")
+    return jax.tree.unflatten(jax.tree.structure(parts.state.params), jax.tree.leaves(weights.params))
+
+
+def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    flat, _ = jax.tree.flatten_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): x.shape for path, x in flat}
+
+
+def begin(parts: build.Parts, workdir: Path, params: Params) -> None:
+    """Writes step 0 of a new run, whose weights and their average are these parameters.
+
+    The config is written last: without it nothing goes on with a part of a run.
+
+    Raises:
+        UserError: the folder holds a run.
+    """
+    if (workdir / folders.CONFIG).exists() or checkpoint.steps(workdir / folders.CHECKPOINTS):
+        raise UserError(f"{workdir} holds a run already: pass --resume alone to go on, or another --workdir")
+    (workdir / folders.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    state = build.start_from(parts, params).state
+    checkpoint.save(workdir / folders.CHECKPOINTS, 0, state, parts.config.train.keep_checkpoints)
+    folders.write_description(workdir, parts.description)
+    folders.write_config(workdir, parts.config)

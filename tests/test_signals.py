@@ -1,0 +1,77 @@
+"""How a signal ends a program, or is noted until it has saved."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from d3pm_jax import signals
+
+STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+# The main thread stays in C for a minute; a handler of Python would wait for it.
+PROGRAM = """
+import contextlib, hashlib
+from d3pm_jax import signals
+def tell(name):
+    print("ended by", name, flush=True)
+with signals.ending(tell), {block}:
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+"""
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_the_first_signal_is_noted_and_the_second_interrupts(number):
+    before = [signal.getsignal(n) for n in STOPPING]
+    with signals.noted() as received:
+        signal.raise_signal(number)
+        assert received == [number.name]
+        signal.raise_signal(signal.SIGHUP)  # a terminal that is closed sends two
+        assert received == [number.name]
+        with pytest.raises(KeyboardInterrupt, match=number.name):
+            signal.raise_signal(signal.SIGTERM)
+    assert [signal.getsignal(n) for n in STOPPING] == before
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.ending(print), signals.noted() as received:
+            signal.raise_signal(signal.SIGHUP)
+            assert received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_block_that_ends_by_itself_is_not_ended():
+    def told(name):
+        raise AssertionError
+
+    for number in STOPPING:
+        with pytest.raises(KeyboardInterrupt, match=number.name), signals.ending(told):
+            signal.raise_signal(number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("block", "sent"),
+    [
+        ("contextlib.nullcontext()", [signal.SIGTERM]),
+        ("signals.noted()", [signal.SIGHUP, signal.SIGHUP, signal.SIGTERM]),
+    ],
+)
+def test_compiled_code_does_not_keep_a_process_alive(block, sent):
+    program = [sys.executable, "-c", PROGRAM.format(block=block)]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    for number in sent[:-1]:
+        process.send_signal(number)
+        time.sleep(2 * signals.GRACE)
+        assert process.poll() is None
+    process.send_signal(sent[-1])
+    output, _ = process.communicate(timeout=10 * signals.GRACE)
+    assert output == f"ended by {sent[0].name}\n"
+    assert process.returncode == signals.STOPPED
