@@ -264,8 +264,6 @@ REASONS: dict[str, str] = {
     "mutual_information": _A_SOLUTION,
     "mutual_information_steps": _A_SOLUTION,
     "schedules.check_betas": _A_CHECK,
-    "schedules.check_num_steps": _A_CHECK,
-    "posteriors.check_first_step": _A_CHECK,
 }
 
 

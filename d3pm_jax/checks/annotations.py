@@ -145,7 +145,8 @@ def _expected(name: str, wanted: Shape, sizes: Sizes) -> str:
         else:
             parts += map(str, sizes.known[axis] if many else [sizes.known[axis]])
             others += [] if owner in others else [owner]
-    return f"[{', '.join(parts)}]" + (f" as {' and '.join(others)} has it" if others else "")
+    said = " and ".join(f"the {x}" if x == "process" else x for x in others)
+    return f"[{', '.join(parts)}]" + (f" as in {said}" if others else "")
 
 
 def _last(axes: tuple[str, ...], shape: tuple[int, ...]) -> zip:

@@ -65,10 +65,10 @@ def bare(f: Callable[P, R]) -> Callable[P, R]:
     Its program under `jit` is that of f alone; types and shapes are still checked. A function that declares
     nothing is returned as it is.
     """
-    if isinstance(f, functools.partial):
+    if isinstance(f, functools.partial) and bare(f.func) is not f.func:
         return functools.partial(bare(f.func), *f.args, **f.keywords)
-    if isinstance(f, types.MethodType):
-        return functools.partial(bare(f.__func__), f.__self__)
+    if isinstance(f, types.MethodType) and hasattr(f.__func__, "bare"):
+        return functools.partial(f.__func__.bare, f.__self__)  # pyright: ignore[reportFunctionMemberAccess]
     return getattr(f, "bare", f)
 
 
@@ -89,23 +89,23 @@ def _wrap(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
         sizes = _types_and_shapes(declaration, given)
         wrong = _values(declaration, given, sizes)
         if key is not None and all(a is b for a, b in zip(args, given.values(), strict=True)):
-            if len(seen) == MOST_SEEN:
-                seen.clear()
-            seen[key] = _testers(declaration, args, sizes)
-        result = _call(f, given, len(args))
-        for each in wrong:
-            result = values.mark(result, each)
-        return result
+            _remember(seen, key, _testers(declaration, args, sizes))
+        return functools.reduce(values.mark, wrong, _call(f, given, len(args)))
 
-    def bare(*args: P.args, **kwargs: P.kwargs) -> R:
+    checked.declaration, checked.bare = declaration, _unchecked(f, declaration)  # pyright: ignore
+    return checked
+
+
+def _unchecked(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
+    @functools.wraps(f)
+    def unchecked(*args: P.args, **kwargs: P.kwargs) -> R:
         given = _named(declaration, args, kwargs)
         if given is None:
             return f(*args, **kwargs)
         _types_and_shapes(declaration, given)
         return _call(f, given, len(args))
 
-    checked.declaration, checked.bare = declaration, functools.wraps(f)(bare)  # pyright: ignore
-    return checked
+    return unchecked
 
 
 def _declaration(f: Callable, ranges: dict[str, Range]) -> Declaration:
@@ -148,7 +148,7 @@ def _key(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
     for x in args:
         if isinstance(x, jax.Array):
             known = not isinstance(x, jax.core.Tracer) and x.is_fully_addressable
-            if not known or (x.dtype != jnp.int32 and x.dtype.kind != "f"):
+            if not known or (x.dtype != jnp.int32 and getattr(x.dtype, "kind", "key") != "f"):
                 return None
             key.append((x.shape, x.dtype))
         elif x is None or type(x) in (int, float, str):
@@ -158,6 +158,12 @@ def _key(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         else:
             return None
     return tuple(key)
+
+
+def _remember(seen: dict[Any, Testers], key: Any, testers: Testers) -> None:
+    if len(seen) == MOST_SEEN:
+        seen.clear()
+    seen[key] = testers
 
 
 def _testers(declaration: Declaration, args: tuple[Any, ...], sizes: Sizes) -> Testers:

@@ -1,6 +1,7 @@
 """Every edge of the kernels holds: what they are given is checked, or what they give is marked."""
 
 import collections
+import functools
 import subprocess
 import sys
 
@@ -107,9 +108,11 @@ def test_bare_kernels_add_nothing_to_a_program():
     assert bare_text != checked_text
 
 
-def test_a_callback_of_ones_own_is_called_from_outside():
+@pytest.mark.parametrize("wrapped", [lambda f: f, functools.partial])
+def test_a_callback_of_ones_own_is_called_from_outside(wrapped):
     """Kernels within it are checked; those within a kernel are not, again."""
 
+    @wrapped
     def denoise(xt, t):
         return d3pm.residual(jnp.zeros((2, 3, 4)), xt[0])
 

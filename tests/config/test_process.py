@@ -97,7 +97,7 @@ def test_fields_keep_their_order():
         (config.Dense("short.npy"), "short.npy holds float32: .* 1e-9, compute and save it in float64"),
         (config.Dense("columns.npy"), "columns.npy: Q at t = 1 is not row-stochastic"),
         (config.RandomWalk("x.npy", 4, T, SPREAD), r"x.npy: k = 4 is outside 1..3"),
-        (config.FromRate("x.npy", 0, T, SPREAD), r"x.npy: k = 0 is outside 1..3"),
+        (config.FromRate("x.npy", 0, T, SPREAD), r"x.npy: k = 0: it must be at least 1"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(spec, message, files):

@@ -32,7 +32,6 @@ SPECS = {
 REASONS = {
     "from_alpha_bar": "an array of the user's: derive from config.Schedule and call it in build",
     "check_betas": "a check",
-    "check_num_steps": "a check",
     "continuous": "alpha of time, for bounds in continuous time: a run has T steps",
 }
 
