@@ -1,7 +1,6 @@
 """d3pm import begins a run from a safetensors file of weights."""
 
 import argparse
-import json
 from pathlib import Path
 
 from d3pm_jax.cli import arguments, overrides
@@ -9,7 +8,8 @@ from d3pm_jax.cli.export_weights import SUFFIX
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.files import parse_json
 from d3pm_jax.runs import build, checkpoint, workdir
 from d3pm_jax.runs.devices import use_all_cores
 from d3pm_jax.weights import twin
@@ -52,8 +52,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(str(error)) from error
     state = build.start_from(parts, params).state
     checkpoint.save(args.workdir / workdir.CHECKPOINTS, 0, state, config.train.keep_checkpoints)
-    workdir.write_description(args.workdir, description)
-    workdir.write_config(args.workdir, config)  # last: without it nothing goes on with a part of a run
+    workdir.write_run(args.workdir, config, description)
     print(f"{args.file} is step 0 of a new run in {args.workdir}")
     print(f"train it with: d3pm train --workdir {args.workdir} --resume")
     return 0
@@ -63,9 +62,12 @@ def _description_of(file: Path) -> Description | None:
     """Reads what d3pm export wrote of the data, if it did."""
     try:
         text = twin.read_metadata(file).get("data")
-        return None if text is None else workdir.description_from_json(json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"the description of the data in {file} cannot be read: {error}") from error
+        return None if text is None else workdir.description_from_json(text.encode())
+    except (ValueError, TypeError, UserError) as error:
+        cure = f"pass a config, as in d3pm import {file} CONFIG --workdir DIR, which describes it"
+        raise UserError(
+            f"the description of the data in {file} cannot be read ({one_line(error)}): {cure}"
+        ) from error
 
 
 def _config_of(file: Path) -> Config:
@@ -78,6 +80,6 @@ def _config_of(file: Path) -> Config:
     if text is None:
         raise UserError(f"{file} holds no config: {cure}")
     try:
-        return config_io.from_json(json.loads(text))
+        return config_io.from_json(parse_json(text.encode()))
     except (ValueError, UserError) as error:
-        raise UserError(f"the config in {file} cannot be read ({error}): {cure}") from error
+        raise UserError(f"the config in {file} cannot be read ({one_line(error)}): {cure}") from error

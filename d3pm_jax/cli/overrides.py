@@ -27,7 +27,7 @@ def apply(base: Config, args: argparse.Namespace, overrides: list[str], usage: s
     """Returns the config with the overrides; prints its fields and exits where args.help is set.
 
     Raises:
-        UserError: an override names no field of the config.
+        UserError: an override names no field of the config, or gives it a value that cannot be used.
     """
     shown = ["--help"] if args.help else []
     config, unknown = tyro.cli(
@@ -41,6 +41,7 @@ def apply(base: Config, args: argparse.Namespace, overrides: list[str], usage: s
     )
     if unknown:
         raise UserError(_unknown(unknown[0], config))
+    config_io.check_values(config)
     return config
 
 

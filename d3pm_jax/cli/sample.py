@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
 def _pictures(run: Run, samples: np.ndarray, reverse: np.ndarray, times: list[int], seed: int) -> None:
     """Draws samples beside examples of the data, and both processes from end to end."""
     picture, chains, levels = run.workdir / "samples.png", run.workdir / "chain.png", run.parts.categories
-    real = workdir.read_examples(run.workdir)
+    real = workdir.read_examples(run.workdir, run.parts.description)
     if real is None:  # begun from weights: there is no data to show beside
         columns = round(len(samples[:SHOWN]) ** 0.5)
         show.save_grid(picture, show.to_rgb(samples[:SHOWN], levels), columns)

@@ -12,6 +12,7 @@ import importlib.util
 import io
 import logging
 import math
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,14 @@ from d3pm_jax.data.source import DatasetError
 CACHE_BYTES = 2**30  # of decoded images kept in memory: decoding one costs ten times as much as batching it
 FORMAT = "array_record"
 DIGITS_LEVELS = 17  # grey levels
+
+
+def is_name(text: str) -> bool:
+    """Says whether a text is NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION of a TFDS data set.
+
+    Others that TFDS takes would have it import packages, such as "huggingface:NAME".
+    """
+    return re.fullmatch(r"[A-Za-z]\w*(/[\w+.-]+)?(:\d+\.\d+\.\d+)?", text, re.ASCII) is not None
 
 
 class ImageSource:

@@ -22,7 +22,6 @@ from d3pm_jax.runs.workdir import (
     check_description,
     claim,
     read_config,
-    write_data,
 )
 from d3pm_jax.training.step import StepNoise, make_step
 
@@ -50,8 +49,7 @@ def train(config: Config, workdir: Path, resume: bool) -> bool:
     parts = build.build(config, description, config.train.batch_size)
     examples, _ = data.read_all(config.data.open("test"), parts.categories, NUM_EXAMPLES, description)
     noise_of = _drawn if config.train.noise is None else presampled.open_for(parts, Path(config.train.noise))
-    claim(config, workdir, resume)
-    write_data(workdir, description, examples)
+    claim(config, workdir, resume, description, examples)
     begun = checkpoint.steps(workdir / CHECKPOINTS)
     parts = build.restore(workdir, parts) if begun else build.start(parts)
     start = int(parts.state.step)

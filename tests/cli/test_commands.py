@@ -202,7 +202,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data_dir, capsys):
         (["--process.beta.stop", "3"], "beta = 1.13333 at t = 4 is outside (0, 1]"),
         (["--process.K", "9"], "holds 16 at [1, 4, 0], but K = 9 allows only 0..8: set K to 17"),
         (["--train.batch-size", "0"], "batch_size = 0"),
-        (["--train.seed", "-1"], "train.seed = -1: it must be at least 0"),
+        (["--train.seed", "-1"], "train.seed = -1: it must be an integer in 0..4294967295"),
         (["--optimizer.decay-steps", "0"], "optimizer.decay_steps = 0"),
         (["--head.forbid", "3"], "only the last category, K - 1 = 16, can be an extra mask"),
         (["--train.batch-size", "2000"], "batch size 2000 exceeds the 1500 examples"),
@@ -220,7 +220,7 @@ def test_bad_values_get_one_line(override, message, tmp_path, data_dir, capsys):
     ("override", "message"),
     [
         (["--model.groups", "3"], "8 channels do not divide into 3 groups"),
-        (["--model.groups", "0"], "do not divide into 0 groups"),
+        (["--model.groups", "0"], "model.groups = 0: it must be an integer in 1..16777216"),
         (["--model.ch", "2"], "ch = 2"),
     ],
 )

@@ -14,7 +14,7 @@ from d3pm_jax.config import UNet
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import build, checkpoint, metrics, network
-from d3pm_jax.runs.workdir import CHECKPOINTS, read_config, write_config
+from d3pm_jax.runs.workdir import CHECKPOINTS, read_config, write_run
 from d3pm_jax.runs.workdir import CONFIG as SAVED_CONFIG
 from d3pm_jax.weights import twin
 from tests import tiny
@@ -43,7 +43,7 @@ def old(tmp_path_factory, data_dir):
     )
     state = dataclasses.replace(build.start_from(parts, one).state, step=jnp.asarray(7, jnp.int32), ema=two)
     workdir.mkdir()
-    write_config(workdir, config)
+    write_run(workdir, config, tiny.DIGITS)
     checkpoint.save(workdir / CHECKPOINTS, 7, state, keep=1)
     return workdir, state
 
