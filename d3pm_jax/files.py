@@ -1,12 +1,15 @@
 """Writes files that are either whole or not there, and reads JSON that may be damaged."""
 
 import errno
+import io
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 DEEPEST = 50  # levels of JSON
 TOO_DEEP = f"it is nested more than {DEEPEST} deep"
@@ -47,6 +50,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Does what `write_text` does, for bytes."""
     with replacing(path) as partial:
         partial.write_bytes(content)
+
+
+def write_npy(path: Path, x: np.ndarray) -> None:
+    """Does what `write_text` does, for an array; unlike numpy.save, an error says what the system said."""
+    np.save(content := io.BytesIO(), x)
+    write_bytes(path, content.getvalue())
 
 
 def read_json(path: Path) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 
 from d3pm_jax import posteriors, show
 from d3pm_jax.cli import arguments
+from d3pm_jax.files import write_npy
 from d3pm_jax.runs import workdir
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import per_example
@@ -42,7 +43,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     key = jax.random.key(args.seed)
     samples, reverse = run.sample(key, args.num, args.label, args.batch_size, times)
     array = args.workdir / "samples.npy"
-    np.save(array, samples)
+    write_npy(array, samples)
     of_class = "" if classes is None else f", sample i of class i modulo {classes}"
     of_class = of_class if args.label is None else f", all of class {args.label}"
     print(f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {array}")

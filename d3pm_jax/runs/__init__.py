@@ -13,6 +13,7 @@ _MODULES = (
     "checkpoint",
     "devices",
     "loop",
+    "manifest",
     "memory",
     "metrics",
     "network",
@@ -20,6 +21,7 @@ _MODULES = (
     "presampled",
     "run",
     "samples",
+    "tensorboard",
     "terminal",
     "workdir",
 )

@@ -12,6 +12,8 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import read_json, write_text
 
 MANIFEST = "manifest.json"
+OF_A_FILE = 2**13  # bytes on the disk, besides what is in it
 OURS = re.compile(r"(0|[1-9][0-9]*)(\.orbax-checkpoint-tmp.*)?")
 
 
@@ -50,8 +53,9 @@ def save(folder: Path, step: int, state: Any, keep: int) -> None:
 
 def _write(path: Path, state: Any) -> None:
     """Has Orbax write; what it raises is an OSError, also from inside of it."""
+    _check_room(path.parent, state)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _silent("absl", "asyncio"), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(path, state)
     except OSError:
         raise
@@ -59,6 +63,27 @@ def _write(path: Path, state: Any) -> None:
         full = os.strerror(errno.ENOSPC) in str(error)
         code = errno.ENOSPC if full else errno.EIO
         raise OSError(code, os.strerror(code) if full else one_line(error), str(path)) from error
+
+
+def _check_room(folder: Path, state: Any) -> None:
+    """Raises OSError where a checkpoint does not fit: threads of Orbax would print why, each at length."""
+    sizes = [x.nbytes for x in jax.tree.leaves(state)]
+    if shutil.disk_usage(folder).free < sum(sizes) + OF_A_FILE * (len(sizes) + 8):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+@contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    """Keeps loggers from printing what is raised as well, traceback and all."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def folders(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_text
+from d3pm_jax.runs.tensorboard import Board
 from d3pm_jax.training.step import Metrics
 
 FILE = "metrics.jsonl"
@@ -31,12 +32,10 @@ class Writer:
     """Appends to metrics.jsonl and TensorBoard; drops what an earlier run wrote after the given step."""
 
     def __init__(self, workdir: Path, after_step: int):
-        from tensorboardX import SummaryWriter  # brings PyTorch, where it is installed: seconds
-
         kept = [json.dumps(row) + "\n" for row in read(workdir) if row["step"] <= after_step]
         write_text(workdir / FILE, "".join(kept))
         self._file = (workdir / FILE).open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after_step + 1)
+        self._board = Board(workdir / "tensorboard", after_step + 1)
 
     def __enter__(self) -> "Writer":
         return self

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from d3pm_jax.files import replacing
 
 MASK_COLOUR = (70, 110, 200)
 SIDE = 48  # smallest side of an image in a picture, in pixels
@@ -32,7 +35,8 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 def save_grid(path: Path, images: np.ndarray, columns: int) -> None:
     """Writes `grid` to a PNG file."""
-    Image.fromarray(grid(images, columns)).save(path)
+    with replacing(path) as partial:
+        Image.fromarray(grid(images, columns)).save(partial, "PNG")
 
 
 def save_beside(path: Path, samples: np.ndarray, real: np.ndarray) -> None:
@@ -44,7 +48,7 @@ def save_beside(path: Path, samples: np.ndarray, real: np.ndarray) -> None:
         axis.imshow(grid(images, round(len(images) ** 0.5)), interpolation="nearest")
         axis.set_title(title)
         axis.axis("off")
-    figure.savefig(path, dpi=120)
+    _save(path, figure)
 
 
 def save_chain(path: Path, forward: np.ndarray, reverse: np.ndarray, times: Sequence[int]) -> None:
@@ -72,4 +76,10 @@ def save_chain(path: Path, forward: np.ndarray, reverse: np.ndarray, times: Sequ
         axis.set_xticks([width * (i + 0.5) for i in range(len(times))], [f"t = {t}" for t in shown])
         axis.set_yticks([])
         axis.set_title(title)
-    figure.savefig(path, dpi=120)
+    _save(path, figure)
+
+
+def _save(path: Path, figure: Any) -> None:
+    """Writes a figure of Matplotlib as a PNG file."""
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")
