@@ -21,6 +21,7 @@ import numpy as np
 
 from d3pm_jax.data.description import Description
 from d3pm_jax.data.source import DatasetError
+from d3pm_jax.errors import one_line
 
 CACHE_BYTES = 2**30  # of decoded images kept in memory: decoding one costs ten times as much as batching it
 FORMAT = "array_record"
@@ -42,11 +43,23 @@ class ImageSource:
         records: a TFDS data source.
         keys: which feature each entry of an example is.
         shape: (H, W, C), from which the number of records kept in memory follows.
+        name: of the data set and where it lies, in messages.
+
+    Raises:
+        DatasetError: (while reading) a record is damaged.
     """
 
-    def __init__(self, records: Any, keys: dict[str, str], shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, records: Any, keys: dict[str, str], shape: tuple[int, ...], name: str = "the data set"
+    ) -> None:
         def read(index: int) -> dict[str, Any]:
-            record = records[index]
+            try:
+                record = records[index]
+            except Exception as error:  # of ArrayRecord, of protocol buffers, or of libraries of images
+                raise DatasetError(
+                    f"cannot read {name}, record {index} ({one_line(error)}): remove its directory and "
+                    f"prepare the data set again"
+                ) from error
             return {key: record[feature] for key, feature in keys.items()}
 
         self._size = len(records)
@@ -79,8 +92,9 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> ImageSourc
         if not builder.is_prepared():
             _prepare(builder)
             builder = _open_builder(name, data_dir)  # reads what is there now, whoever prepared it
-        source = ImageSource(_open_records(builder, split), keys, builder.info.features["image"].shape)
-        _check_readable(source, builder)
+        place = f"{builder.name} in {builder.data_dir}"
+        source = ImageSource(_open_records(builder, split), keys, builder.info.features["image"].shape, place)
+        _ = source[0]  # a bad file, or advice on image libraries, comes out here, not in a thread
     return source
 
 
@@ -123,6 +137,8 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
 
     importlib.import_module("d3pm_jax.data.digits.digits_dataset_builder")  # makes "digits" known to TFDS
+    if not is_name(name):
+        raise DatasetError(f"data set {name!r}: a name is like mnist, emnist/letters or emnist/letters:3.1.0")
     root = None if data_dir is None else tfds.core.as_path(data_dir).expanduser()
     if root is not None and not root.exists():
         raise DatasetError(
@@ -135,7 +151,7 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
         near = ", ".join(difflib.get_close_matches(name, known, cutoff=0.5)) or "digits, mnist, cifar10"
         raise DatasetError(f"unknown data set {name!r}: did you mean one of {near}?") from None
     except Exception as error:
-        raise DatasetError(f"cannot open data set {name!r}: {_first_line(error)}") from error
+        raise DatasetError(f"cannot open data set {name!r}: {one_line(error)}") from error
 
 
 def _keys(name: str, features: Any) -> dict[str, str]:
@@ -166,7 +182,7 @@ def _prepare(builder: Any) -> None:
     except Exception as error:
         cause = error
     if not builder.is_prepared():
-        reason = "the directory exists but is incomplete" if cause is None else _first_line(cause)
+        reason = "the directory exists but is incomplete" if cause is None else one_line(cause)
         raise DatasetError(
             f"{builder.name} could not be prepared in {builder.data_dir} ({reason}): "
             "remove that directory if it exists, put the cause right, and run again"
@@ -219,23 +235,7 @@ def _open_records(builder: Any, split: str) -> Any:
         ) from None
 
 
-def _check_readable(source: ImageSource, builder: Any) -> None:
-    """Reads the first record: a bad file, or advice on image libraries, comes out here, not in a thread."""
-    try:
-        source[0]
-    except Exception as error:
-        raise DatasetError(
-            f"cannot read {builder.name} in {builder.data_dir} ({_first_line(error)}): "
-            "remove that directory and prepare the data set again"
-        ) from error
-
-
 def _rebuild(builder: Any) -> str:
     """Says how to prepare a data set with the command of TFDS."""
     command = f"tfds build {builder.name} --file_format={FORMAT} --data_dir=DIR"
     return f"run `{command}` and pass --data.dir DIR"
-
-
-def _first_line(error: Exception) -> str:
-    """Returns what an exception says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

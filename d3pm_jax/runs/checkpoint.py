@@ -41,6 +41,7 @@ def save(folder: Path, step: int, state: Any, keep: int) -> None:
         OSError: it cannot be written; the checkpoints of before are kept.
     """
     path = folder.absolute() / str(step)
+    folder.mkdir(parents=True, exist_ok=True)
     for leftover in folders(folder):  # of a process that was killed while it wrote or deleted
         if leftover.is_dir() and not leftover.is_symlink() and not (leftover / MANIFEST).is_file():
             shutil.rmtree(leftover)
