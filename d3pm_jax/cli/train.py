@@ -37,7 +37,10 @@ def run_config(args: argparse.Namespace, rest: list[str]) -> Config:
     if args.config is not None and args.own is not None:
         raise UserError(f"--config {args.own} is for a run that is resumed without CONFIG: leave one out")
     if args.config is None and args.resume and args.workdir is not None:
-        return overrides.apply(workdir.read_config(args.workdir, args.own), args, rest, USAGE)
+        config = overrides.apply(workdir.read_config(args.workdir, args.own), args, rest, USAGE)
+        if not any(word.partition("=")[0] == "--data.dir" for word in rest):
+            config.data.check_kept()
+        return config
     return overrides.from_file(args, rest, USAGE)
 
 

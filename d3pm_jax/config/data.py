@@ -22,6 +22,9 @@ class Data:
     def check(self) -> None:
         """Raises ValueError for a field that cannot be used."""
 
+    def check_kept(self) -> None:
+        """Raises UserError where reading the data would write or import; of fields from a run's folder."""
+
     def describe(self) -> Description:
         """Says what examples are, if possible without opening the data."""
         raise undefined(self, "describe")
@@ -48,6 +51,10 @@ class TfdsImages(Data):
     test_split: Place = "test"
     """what to evaluate on"""
     places: ClassVar[tuple[str, ...]] = ("dir",)
+
+    def check_kept(self) -> None:
+        if self.dir is not None:
+            images.check_stored(self.name, self.dir)
 
     def describe(self) -> Description:
         return images.describe(self.name, self.dir)

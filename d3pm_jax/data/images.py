@@ -15,6 +15,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from d3pm_jax.data.description import Description
 from d3pm_jax.data.source import DatasetError
 from d3pm_jax.errors import one_line
+from d3pm_jax.files import read_json
 
 CACHE_BYTES = 2**30  # of decoded images kept in memory: decoding one costs ten times as much as batching it
 FORMAT = "array_record"
@@ -33,7 +35,7 @@ def is_name(text: str) -> bool:
 
     Others that TFDS takes would have it import packages, such as "huggingface:NAME".
     """
-    return re.fullmatch(r"[A-Za-z]\w*(/[\w+.-]+)?(:\d+\.\d+\.\d+)?", text, re.ASCII) is not None
+    return re.fullmatch(r"[a-z][a-z0-9_]*(/\w[\w+.-]*)?(:\d+\.\d+\.\d+)?", text, re.ASCII) is not None
 
 
 class ImageSource:
@@ -113,6 +115,47 @@ def describe(name: str, data_dir: str | None = None) -> Description:
     categories = DIGITS_LEVELS if name.partition("/")[0] == "digits" else 256
     classes = features["label"].num_classes if labelled else None
     return Description(tuple(features["image"].shape), categories, classes, "image")
+
+
+def check_stored(name: str, data_dir: str) -> None:
+    """Refuses a directory that opening a data set would write to, or whose files name packages to import.
+
+    For a directory that the user did not name: that of a run which may come from anybody.
+
+    Raises:
+        DatasetError: it is such a directory.
+    """
+    root = Path(data_dir).expanduser() / re.split("[/:]", name)[0]
+    for path in (*root.glob("*/features.json"), *root.glob("*/*/features.json")):
+        _check_features(path)
+    with _quiet():
+        prepared = _open_builder(name, data_dir).is_prepared()
+    if not prepared:
+        raise DatasetError(
+            f"{name} is not prepared in {data_dir}, which the run names: name the directory yourself to have "
+            f"it prepared there, --data-dir DIR, or of d3pm train --data.dir DIR"
+        )
+
+
+def _check_features(path: Path) -> None:
+    try:
+        foreign = [x for x in _classes(read_json(path)) if not x.startswith("tensorflow_datasets.")]
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{path} cannot be read ({one_line(error)}): prepare the data set again"
+        ) from error
+    if foreign:
+        raise DatasetError(f"{path} would import {one_line(foreign[0])}: name the directory if you trust it")
+
+
+def _classes(tree: Any) -> list[str]:
+    """Lists the classes that TFDS would import for a features.json."""
+    if isinstance(tree, list):
+        return [name for x in tree for name in _classes(x)]
+    if not isinstance(tree, dict):
+        return []
+    here = [x for key in ("pythonClassName", "type") if isinstance(x := tree.get(key), str) and "." in x]
+    return here + [name for x in tree.values() for name in _classes(x)]
 
 
 @contextlib.contextmanager

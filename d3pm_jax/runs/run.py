@@ -153,6 +153,9 @@ def open_run(
         folders.check_resume(found, own)
         found = own
     use_all_cores(batch_size)
-    description = folders.read_description(workdir) or found.data.describe()
+    description = folders.read_description(workdir)
+    if description is None:
+        found.data.check_kept()
+        description = found.data.describe()
     parts = build.build(found, description, batch_size, steps)
     return Run(workdir, build.restore(workdir, parts, step))

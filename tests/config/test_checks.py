@@ -292,14 +292,25 @@ def test_numbers_of_numpy_have_a_cure():
     assert said.endswith("not a numpy.float64: convert it with .tolist()")
 
 
-@pytest.mark.parametrize("text", ["mnist", "emnist/letters", "a/b-c.d:1.0.0", "MNIST", "cifar10_1:3.1.4"])
+@pytest.mark.parametrize("text", ["mnist", "emnist/letters", "a/b-c.d:1.0.0", "cifar10_1:3.1.4"])
 def test_names_of_data_sets(text):
     assert refusal(put(tiny.get_config(), "data", configs.TfdsImages(text))) is None
 
 
 @pytest.mark.parametrize(
     "text",
-    ["huggingface:mnist", "ns:a/b", "mnist/a/b=1", "../mnist", "/mnist", "a b", "mnist:1", "mnist\n", "é"],
+    [
+        "huggingface:mnist",
+        "ns:a/b",
+        "mnist/a/b=1",
+        "../mnist",
+        "/mnist",
+        "a b",
+        "mnist:1",
+        "MNIST",
+        "mnist\n",
+        "é",
+    ],
 )
 def test_names_that_could_import_something_are_refused(text):
     said = refusal(put(tiny.get_config(), "data", configs.TfdsImages(text)))
