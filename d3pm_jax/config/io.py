@@ -216,7 +216,7 @@ def _decode(node: Any, own: Mapping[str, type]) -> Any:
     cls = _class("Digits" if name == "Data" and fields.get("name") == "digits" else name, own)
     try:
         return cls(**fields)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"the saved config does not fit this version: {one_line(error)}") from error
 
 

@@ -25,7 +25,7 @@ EXAMPLES = "examples.npy"
 NUM_EXAMPLES = 64  # of the test split
 CHECKPOINTS = "checkpoints"
 FILES = (CONFIG, OWN, DESCRIPTION, EXAMPLES)
-REWRITE = "delete it and resume the run with its data, which writes it again"
+REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
 Kept = TypeVar("Kept")
 
@@ -111,7 +111,7 @@ def _read_kept(workdir: Path, name: str, load: Callable[[bytes], Kept]) -> Kept 
         return None
     try:
         return load(content)
-    except (OSError, ValueError, TypeError, MemoryError, UserError) as error:
+    except Exception as error:  # also of the parser of Python, which NumPy reads a header with
         raise UserError(f"{workdir / name} cannot be read ({one_line(error)}): {REWRITE}") from error
 
 

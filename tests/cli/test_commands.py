@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from d3pm_jax.cli import sample
 from d3pm_jax.runs import build, checkpoint, metrics, network, outputs
 from d3pm_jax.runs.workdir import read_config
 from tests import tiny
@@ -264,3 +265,27 @@ def test_help_explains_every_command(capsys):
     assert "--process.steps" in capsys.readouterr().out
     assert status("eval") == 2
     assert status("eval", "x", "--nonsense") == 2
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (OSError("5120 requested and 0 written"), "error: 5120 requested and 0 written\n"),
+        (
+            OSError(28, "No space left on device"),
+            "No space left on device; make room and run it again",
+        ),
+        (OSError(13, "Permission denied", "x"), "error: Permission denied: x\n"),
+        (MemoryError("Unable to allocate 64 TiB"), "Unable to allocate 64 TiB; take smaller batches"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmore"),
+            "RESOURCE_EXHAUSTED: Out of memory more",
+        ),
+    ],
+)
+def test_what_the_system_says_is_one_line(raised, message, capsys, monkeypatch):
+    def fail(*args):
+        raise raised
+
+    monkeypatch.setattr(sample, "execute", fail)
+    assert message in error(capsys, "sample", "x")

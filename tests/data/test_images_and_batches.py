@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -341,9 +342,9 @@ def test_unreadable_file(tmp_path):
     assert "cannot read digits" in failure(open_split, "digits", "train", str(tmp_path))
 
 
-def test_a_damaged_record_behind_the_first(tmp_path):
+def test_a_damaged_record_behind_the_first(data_dir, tmp_path):
     """It is met in a thread of Grain, or where all are read."""
-    open_split("digits", "train", str(tmp_path))
+    shutil.copytree(data_dir, tmp_path, dirs_exist_ok=True)
     (path,) = (tmp_path / "digits" / "1.0.0").glob("digits-train*")
     content = np.frombuffer(path.read_bytes(), np.uint8).copy()
     filled = np.flatnonzero(content)  # the rest is padding
