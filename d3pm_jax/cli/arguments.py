@@ -58,6 +58,14 @@ def positive(text: str) -> int:
     return value
 
 
+def seed(text: str) -> int:
+    """Parses a seed, 0..2^32 - 1."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{value} is not in 0..{2**32 - 1}")
+    return value
+
+
 def take_path(rest: list[str]) -> Path | None:
     """Takes a path from the front of rest, if there is one."""
     return Path(rest.pop(0)) if rest and not rest[0].startswith("-") else None

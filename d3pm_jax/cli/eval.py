@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=arguments.positive, default=128, metavar="B", help="examples at a time (128)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
+    parser.add_argument("--seed", type=arguments.seed, default=0, help="of the noise (0)")
 
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:

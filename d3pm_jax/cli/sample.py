@@ -31,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=arguments.positive, default=128, metavar="B", help="samples at a time (128)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the noise (0); sample i is the same for every N and B"
+        "--seed",
+        type=arguments.seed,
+        default=0,
+        help="of the noise (0); sample i is the same for every N and B",
     )
 
 

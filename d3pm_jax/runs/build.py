@@ -10,6 +10,7 @@ import numpy as np
 
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config import io as config_io
+from d3pm_jax.config.checks import check_fields
 from d3pm_jax.data import Description, count_categories
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.processes import Process, respace
@@ -72,6 +73,7 @@ def build(config: Config, description: Description, batch_size: int, steps: int 
     mesh = data_mesh(batch_size)
     key_params, key = jax.random.split(jax.random.key(config.train.seed))
     try:
+        check_fields("data.describe()", description)
         whole = config.process.build()
         config.loss.check_process(whole)
         config.head.check(whole.K, getattr(config.process, "mask_id", None))

@@ -11,6 +11,7 @@ import numpy as np
 
 from d3pm_jax import data, losses
 from d3pm_jax.config import Config, from_data
+from d3pm_jax.config import io as config_io
 from d3pm_jax.config.objective import first_step
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import evaluate_bound, summary
@@ -122,6 +123,7 @@ def train(config: Config, workdir: Path | str, resume: bool = False) -> Run:
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
+    config_io.check(config)
     use_all_cores(config.train.batch_size)
     loop.train(config, Path(workdir), resume)
     return open_run(workdir, config)

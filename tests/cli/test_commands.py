@@ -263,7 +263,7 @@ def test_help_explains_every_command(capsys):
     assert "--process.steps" in capsys.readouterr().out
     assert status("schedule", CONFIG, "--help") == 0
     assert "--process.steps" in capsys.readouterr().out
-    assert status("eval") == 2
+    assert status("eval") == status("eval", "x", "--seed", 2**64) == status("sample", "x", "--seed", -1) == 2
     assert status("eval", "x", "--nonsense") == 2
 
 
