@@ -37,7 +37,9 @@ Share = Annotated[float, Allowed("in [0, 1)", lambda x: 0 <= x < 1)]
 Probability = Annotated[float, Allowed("in [0, 1]", lambda x: 0 <= x <= 1)]
 Positive = Annotated[float, Allowed("above 0", lambda x: x > 0)]
 NotNegative = Annotated[float, Allowed("of at least 0", lambda x: x >= 0)]
-Place = Annotated[str, Allowed("of one line", lambda x: not set(x) & {"\0", "\n", "\r"} and x != "")]
+Place = Annotated[
+    str, Allowed("of one line, not empty", lambda x: not set(x) & {"\0", "\n", "\r"} and x != "")
+]
 
 
 def undefined(part: Any, method: str) -> UserError:
