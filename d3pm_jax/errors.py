@@ -1,5 +1,11 @@
-"""Defines the error that a user can mend."""
+"""Defines the error that a user can mend, and what goes into its line."""
 
 
 class UserError(Exception):
     """Its message is one line that names the value and the cure; commands print it and exit with status 1."""
+
+
+def one_line(text: object, most: int = 120) -> str:
+    """Returns a text as one line, its middle left out where it is long."""
+    line = " ".join(str(text).split()) or type(text).__name__
+    return line if len(line) <= most else f"{line[: most - 23]} ... {line[-18:]}"

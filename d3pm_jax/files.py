@@ -1,17 +1,26 @@
-"""Writes files that are either whole or not there."""
+"""Writes files that are either whole or not there, and reads JSON that may be damaged."""
 
 import errno
+import io
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DEEPEST = 50  # levels of JSON
+TOO_DEEP = f"it is nested more than {DEEPEST} deep"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives the path of an empty file to write, which takes the place of `path` when the block ends well.
 
-    Whatever happens, `path` is what it was or what was written, never a part of it.
+    Whatever happens, `path` is what it was or what was written, never a part of it. A link is replaced, not
+    followed.
 
     Raises:
         OSError: naming `path`, which is a directory or cannot be written.
@@ -20,7 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.open("wb").close()
+        partial.unlink(missing_ok=True)  # of a process that was killed, or a link
+        partial.open("xb").close()
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
@@ -33,5 +43,54 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file so that, whatever happens, either the old or the new one is there."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Does what `write_text` does, for bytes."""
     with replacing(path) as partial:
-        partial.write_text(text)
+        partial.write_bytes(content)
+
+
+def write_npy(path: Path, x: np.ndarray) -> None:
+    """Does what `write_text` does, for an array; unlike numpy.save, an error says what the system said."""
+    np.save(content := io.BytesIO(), x)
+    write_bytes(path, content.getvalue())
+
+
+def read_json(path: Path) -> Any:
+    """Returns what a file of JSON holds; see `parse_json`."""
+    return parse_json(path.read_bytes())
+
+
+def parse_json(content: bytes) -> Any:
+    """Returns what JSON in UTF-8 holds.
+
+    Raises:
+        ValueError: it is no JSON, names a field twice, is nested too deeply, or has a number like NaN.
+    """
+    try:
+        tree = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError(TOO_DEEP) from error
+    level = [tree]
+    for _ in range(DEEPEST):
+        level = [x for node in level for x in _children(node)]
+    if level:
+        raise ValueError(TOO_DEEP)
+    return tree
+
+
+def _children(node: Any) -> list[Any]:
+    return list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("it names a field twice")
+    return found
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"it holds {name}, which is no number")

@@ -9,7 +9,7 @@ import numpy as np
 from d3pm_jax.config import Adam, Config, Digits, Linear, Train, UNet, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.runs import build, checkpoint
-from d3pm_jax.runs.workdir import CHECKPOINTS, write_config, write_description
+from d3pm_jax.runs import workdir as folders
 
 DIGITS = Description((8, 8, 1), 17, 10, "image")
 
@@ -38,9 +38,8 @@ def write_run(workdir, config, step=7):
         build.start_from(parts, one).state, step=jnp.asarray(step, jnp.int32), ema=two
     )
     workdir.mkdir(parents=True)
-    write_config(workdir, config)
-    write_description(workdir, DIGITS)
-    checkpoint.save(workdir / CHECKPOINTS, step, state, keep=1)
+    folders.write_run(workdir, config, DIGITS)
+    checkpoint.save(workdir / folders.CHECKPOINTS, step, state, keep=1)
     return state
 
 

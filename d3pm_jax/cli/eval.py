@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
     """Evaluates; returns the exit status."""
     run = arguments.open_named(args, args.batch_size, args.steps)
+    if args.data_dir is None:
+        run.config.data.check_kept()
     x0, labels = run.read_split("test", args.limit)
     with Terminal("example", len(x0)).shown() as terminal:
         result = run.evaluate_on(x0, labels, args.batch_size, args.seed, terminal.advance)

@@ -1,7 +1,6 @@
 """d3pm import begins a run from a safetensors file of weights."""
 
 import argparse
-import json
 from pathlib import Path
 
 from d3pm_jax.cli import arguments, overrides
@@ -9,7 +8,8 @@ from d3pm_jax.cli.export_weights import SUFFIX
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.files import parse_json
 from d3pm_jax.runs import begin, build, workdir
 from d3pm_jax.runs.devices import use_all_cores
 from d3pm_jax.weights import twin
@@ -60,9 +60,12 @@ def _description_of(file: Path) -> Description | None:
     """Reads what d3pm export wrote of the data, if it did."""
     try:
         text = twin.read_metadata(file).get("data")
-        return None if text is None else workdir.description_from_json(json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"the description of the data in {file} cannot be read: {error}") from error
+        return None if text is None else workdir.description_from_json(text.encode())
+    except (ValueError, TypeError, UserError) as error:
+        cure = f"pass a config, as in d3pm import {file} CONFIG --workdir DIR, which describes it"
+        raise UserError(
+            f"the description of the data in {file} cannot be read ({one_line(error)}): {cure}"
+        ) from error
 
 
 def _config_of(file: Path) -> Config:
@@ -75,6 +78,6 @@ def _config_of(file: Path) -> Config:
     if text is None:
         raise UserError(f"{file} holds no config: {cure}")
     try:
-        return config_io.from_json(json.loads(text))
+        return config_io.from_json(parse_json(text.encode()))
     except (ValueError, UserError) as error:
-        raise UserError(f"the config in {file} cannot be read ({error}): {cure}") from error
+        raise UserError(f"the config in {file} cannot be read ({one_line(error)}): {cure}") from error

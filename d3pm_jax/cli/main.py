@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from d3pm_jax import __version__, signals
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.extras import require
 
 
@@ -53,7 +54,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        _fail(command, f"error: {error.strerror}: {error.filename}", 1)
+        _fail(command, f"error: {_why(error)}", 1)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _fail(command, f"error: {one_line(error, 300)}; take smaller batches, or a smaller network", 1)
+
+
+def _why(error: OSError) -> str:
+    """Says what the system said, of which file, and what to do about a full disk."""
+    what = error.strerror or one_line(error)
+    where = "" if error.filename is None else f": {error.filename}"
+    full = error.errno == errno.ENOSPC
+    cure = "; make room and run it again, a training with --resume: what was saved is whole" if full else ""
+    return f"{what}{where}{cure}"
 
 
 def _execute(command: str, words: list[str]) -> int:

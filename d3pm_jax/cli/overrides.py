@@ -32,7 +32,7 @@ def apply(base: Config, args: argparse.Namespace, overrides: list[str], usage: s
     """Returns the config with the overrides; prints its fields and exits where args.help is set.
 
     Raises:
-        UserError: an override names no field of the config, or its value is of another type.
+        UserError: an override names no field of the config, or gives it a value that cannot be used.
     """
     if args.help:
         prog = f"d3pm {args.command} {args.config or ''} {usage}"
@@ -43,6 +43,7 @@ def apply(base: Config, args: argparse.Namespace, overrides: list[str], usage: s
         raise UserError(_wrong_value(base, overrides)) from None
     if unknown:
         raise UserError(_unknown(unknown[0], config))
+    config_io.check_values(config)
     return config
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from d3pm_jax import show
 from d3pm_jax.cli import arguments, results
+from d3pm_jax.files import write_npy
 from d3pm_jax.runs import workdir
 from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.samples import draw_forward
@@ -51,7 +52,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         samples, reverse = run.sample(key, args.num, args.label, args.batch_size, times, terminal.advance)
     suffix = results.suffix(args, "step", "steps", "seed", "label")
     path = args.workdir / f"samples{suffix}.npy"
-    np.save(path, samples)
+    write_npy(path, samples)
     about = {"step": run.step, "num": len(samples), "steps": T, "seed": args.seed, "label": args.label}
     replaced = results.write_json(path.with_suffix(".json"), about, ("step", "num"))
     of_class = "" if classes is None else f", sample i of class i modulo {classes}"
@@ -70,7 +71,8 @@ def _pictures(
 ) -> None:
     """Draws samples beside examples of the data, and both processes from end to end."""
     picture, chains = (run.workdir / f"{name}{suffix}.png" for name in ("samples", "chain"))
-    levels, real = run.parts.categories, workdir.read_examples(run.workdir)
+    levels = run.parts.categories
+    real = workdir.read_examples(run.workdir, run.parts.description)
     if real is None:  # begun from weights: there is no data to show beside
         columns = round(len(samples[:SHOWN]) ** 0.5)
         show.save_grid(picture, show.to_rgb(samples[:SHOWN], levels), columns, run.caption)

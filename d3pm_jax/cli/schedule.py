@@ -10,7 +10,7 @@ from jaxtyping import Array
 from d3pm_jax import losses, show
 from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.config import Config, from_data
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.process_effect import effect, half_left, weight
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.processes import Process
@@ -50,8 +50,8 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         config = fill_in(config, config.data.describe())
     try:
         process = config.process.build()
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise UserError(one_line(error, 1000)) from error
     x0 = _categories(config, process)
     _plot(args.out, process, x0, name_process(config, process))
     prior = np.asarray(bits_per_dim(losses.prior_kl(process, x0), 1), np.float64)

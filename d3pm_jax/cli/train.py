@@ -48,7 +48,10 @@ def run_config(args: argparse.Namespace, rest: list[str]) -> Config:
     if args.resume and args.start is not None:
         raise UserError("--from begins a new run, --resume goes on with one: leave one out")
     if args.config is None and args.resume and args.workdir is not None:
-        return overrides.apply(workdir.read_config(args.workdir, args.own), args, rest, USAGE)
+        config = overrides.apply(workdir.read_config(args.workdir, args.own), args, rest, USAGE)
+        if not any(word.partition("=")[0] == "--data.dir" for word in rest):
+            config.data.check_kept()
+        return config
     return overrides.from_file(args, rest, USAGE)
 
 

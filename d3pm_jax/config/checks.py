@@ -1,8 +1,45 @@
-"""Makes the checks that parts of a config share; a message names the field as the command line does."""
+"""Checks the fields of parts against their annotations; a message names the field as the command line does.
 
-from typing import Any
+An annotation says the type of a field, and `Annotated[type, Allowed(...)]` which values of that type are
+allowed. Annotations that are not understood, in parts of the user's own, allow everything that is finite.
+"""
 
-from d3pm_jax.errors import UserError
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from d3pm_jax.errors import UserError, one_line
+
+LARGEST_INT = 2**31 - 1  # of int32, in which the library counts
+LARGEST_SIZE = 2**24  # every t or category up to it is a float32
+
+
+class Allowed(NamedTuple):
+    """Says which values of its type a field may have, in words that follow the type, and as a function."""
+
+    words: str
+    test: Callable[[Any], bool]
+
+
+def at_least(least: int, most: int = LARGEST_INT) -> Allowed:
+    """Allows least..most."""
+    return Allowed(f"in {least}..{most}", lambda x: least <= x <= most)
+
+
+Natural = Annotated[int, at_least(0)]
+Count = Annotated[int, at_least(1)]
+Size = Annotated[int, at_least(1, LARGEST_SIZE)]
+Categories = Annotated[int, at_least(2, LARGEST_SIZE)]
+Share = Annotated[float, Allowed("in [0, 1)", lambda x: 0 <= x < 1)]
+Probability = Annotated[float, Allowed("in [0, 1]", lambda x: 0 <= x <= 1)]
+Positive = Annotated[float, Allowed("above 0", lambda x: x > 0)]
+NotNegative = Annotated[float, Allowed("of at least 0", lambda x: x >= 0)]
+Place = Annotated[
+    str, Allowed("of one line, not empty", lambda x: not set(x) & {"\0", "\n", "\r"} and x != "")
+]
 
 
 def undefined(part: Any, method: str) -> UserError:
@@ -10,16 +47,114 @@ def undefined(part: Any, method: str) -> UserError:
     return UserError(f"{type(part).__name__} defines no {method}: write that method in the class")
 
 
-def check_at_least(part: str, spec: Any, **least: Any) -> None:
-    """Raises ValueError where a field, unless it is None, is below its least value."""
-    for name, limit in least.items():
-        value = getattr(spec, name)
-        if value is not None and value < limit:
-            raise ValueError(f"{part}.{name} = {value}: it must be at least {limit}")
+def check_fields(name: str, part: Any) -> None:
+    """Compares the fields of a part, and of the parts in it, with their annotations.
+
+    Args:
+        name: of the part, such as "process.beta"; "" for a whole config.
+        part: a dataclass.
+
+    Raises:
+        ValueError: naming the field, its value, and what is allowed.
+    """
+    hints = _hints(type(part))
+    for field in dataclasses.fields(part):
+        full = f"{name}.{field.name}" if name else field.name
+        _check(full, getattr(part, field.name), hints.get(field.name, Any))
 
 
-def check_shares(part: str, spec: Any, *names: str) -> None:
-    """Raises ValueError where a field is outside [0, 1)."""
-    for name in names:
-        if not 0.0 <= getattr(spec, name) < 1.0:
-            raise ValueError(f"{part}.{name} = {getattr(spec, name)}: it must be in [0, 1)")
+def _check(name: str, value: Any, hint: Any) -> None:
+    if not (_fits(value, hint) and _finite(value)):
+        raise ValueError(f"{name} = {_short(value)}: it must be {_words(hint)}{_cure(value)}")
+    for inner in value if isinstance(value, tuple) else (value,):
+        if dataclasses.is_dataclass(inner) and not isinstance(inner, type):
+            check_fields(name, inner)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Returns the annotations of the fields of a class; none where they name what cannot be found."""
+    try:
+        return get_type_hints(cls, include_extras=True)
+    except Exception:  # whatever an annotation in quotes does when it is evaluated
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Says whether a value is what an annotation says; True for one that is not understood."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _fits(value, args[0]) and all(x.test(value) for x in args[1:] if isinstance(x, Allowed))
+    if origin in (Union, UnionType):
+        return any(_fits(value, x) for x in args)
+    if origin is Literal:
+        return any(type(value) is type(x) and value == x for x in args)
+    if origin is tuple:
+        return _fits_tuple(value, args)
+    if hint is float:
+        return type(value) in (float, int) and _finite(value)
+    if hint in (int, bool, str, tuple, None, NoneType):
+        return type(value) is (hint or NoneType)
+    return not dataclasses.is_dataclass(hint) or isinstance(value, hint)  # pyright: ignore[reportArgumentType]
+
+
+def _fits_tuple(value: Any, args: tuple[Any, ...]) -> bool:
+    if type(value) is not tuple:
+        return False
+    if args[1:] == (...,):
+        return all(_fits(x, args[0]) for x in value)
+    return len(value) == len(args) and all(map(_fits, value, args))
+
+
+def _finite(value: Any) -> bool:
+    """Says whether the numbers of a field are finite, and no larger than float64 holds."""
+    if isinstance(value, tuple):
+        return all(map(_finite, value))
+    try:
+        return not isinstance(value, int | float) or math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+_WORDS = {
+    int: "an integer",
+    float: "a finite number",
+    bool: "True or False",
+    str: "a text",
+    tuple: "a tuple",
+    None: "None",
+    NoneType: "None",
+}
+
+
+def _words(hint: Any) -> str:
+    """Says in words what an annotation allows."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return " ".join([_words(args[0]), *(x.words for x in args[1:] if isinstance(x, Allowed))])
+    if origin in (Union, UnionType):
+        return " or ".join(map(_words, args))
+    if origin is Literal:
+        return " or ".join(map(repr, args))
+    if origin is tuple:
+        each = [_words(x) for x in args if x is not ...]
+        return f"a tuple, each of it {each[0]}" if ... in args else f"a tuple ({', '.join(each)})"
+    if dataclasses.is_dataclass(hint):
+        return f"a part, {hint.__name__}"  # pyright: ignore[reportAttributeAccessIssue]
+    return _WORDS.get(hint, "made of finite numbers")
+
+
+def _cure(value: Any) -> str:
+    """Says how to convert what is nearly right."""
+    if hasattr(value, "tolist"):
+        return f", not a {type(value).__module__}.{type(value).__name__}: convert it with .tolist()" + (
+            " and tuple()" if getattr(value, "ndim", 0) else ""
+        )
+    return ", not a list: write (...,)" if isinstance(value, list) else ""
+
+
+def _short(value: Any) -> str:
+    try:
+        return one_line(repr(value), 80)
+    except ValueError:  # an int of more digits than Python prints
+        return "an integer of very many digits"

@@ -1,13 +1,15 @@
 """Describes the data sets of a config."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from d3pm_jax import data
-from d3pm_jax.config.checks import check_at_least, undefined
+from d3pm_jax.config.checks import Allowed, Categories, Count, Place, undefined
 from d3pm_jax.data import Description, Source, idx, images
+
+NAME = Allowed("such as mnist, emnist/letters or emnist/letters:3.1.0", images.is_name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +21,9 @@ class Data:
 
     def check(self) -> None:
         """Raises ValueError for a field that cannot be used."""
+
+    def check_kept(self) -> None:
+        """Raises UserError where reading the data would write or import; of fields from a run's folder."""
 
     def describe(self) -> Description:
         """Says what examples are, if possible without opening the data."""
@@ -37,15 +42,19 @@ class Data:
 class TfdsImages(Data):
     """Names a TFDS image data set."""
 
-    name: str
+    name: Annotated[str, NAME]
     """"digits", or any TFDS image data set prepared as ArrayRecord"""
-    dir: str | None = None
+    dir: Place | None = None
     """where data sets lie; by default the directory of TFDS"""
-    train_split: str = "train"
+    train_split: Place = "train"
     """what to train on"""
-    test_split: str = "test"
+    test_split: Place = "test"
     """what to evaluate on"""
     places: ClassVar[tuple[str, ...]] = ("dir",)
+
+    def check_kept(self) -> None:
+        if self.dir is not None:
+            images.check_stored(self.name, self.dir)
 
     def describe(self) -> Description:
         return images.describe(self.name, self.dir)
@@ -59,7 +68,7 @@ class TfdsImages(Data):
 class Digits(TfdsImages):
     """Names scikit-learn's handwritten digits: 8 x 8, 17 grey levels, 1,500 to train and 297 to test."""
 
-    name: str = "digits"
+    name: Annotated[str, NAME] = "digits"
     """the name that TFDS is told"""
 
 
@@ -67,7 +76,7 @@ class Digits(TfdsImages):
 class Idx(Data):
     """Names a folder with the four idx files of MNIST or Fashion-MNIST, compressed or not."""
 
-    dir: str
+    dir: Place
     """the folder"""
     places: ClassVar[tuple[str, ...]] = ("dir",)
 
@@ -89,24 +98,23 @@ class Idx(Data):
 class Arrays(Data):
     """Names .npy files of integers [N, *S], which are read from disk as they are needed."""
 
-    train: str
+    train: Place
     """the file to train on"""
-    test: str
+    test: Place
     """the file to evaluate on"""
-    categories: int
+    categories: Categories
     """every number is in 0..categories - 1"""
     kind: Literal["array", "image"] = "array"
     """how samples are shown; images are [N, H, W, C]"""
-    train_labels: str | None = None
+    train_labels: Place | None = None
     """a file of integers [N], if there are labels"""
-    test_labels: str | None = None
+    test_labels: Place | None = None
     """the same for the test split"""
-    classes: int | None = None
+    classes: Count | None = None
     """labels are in 0..classes - 1"""
     places: ClassVar[tuple[str, ...]] = ("train", "test", "train_labels", "test_labels")
 
     def check(self) -> None:
-        check_at_least("data", self, categories=2, classes=1)
         labels = {"train_labels": self.train_labels, "test_labels": self.test_labels, "classes": self.classes}
         missing = [name for name, value in labels.items() if value is None]
         if 0 < len(missing) < len(labels):

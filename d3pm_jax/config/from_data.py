@@ -16,9 +16,11 @@ from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
+from d3pm_jax.config.checks import Probability
+
 T = TypeVar("T")
 FromData = Literal["data"]
-Shares = tuple[float, ...]  # of each category, summing to 1
+Shares = tuple[Probability, ...]  # of each category, summing to 1
 Counts = Callable[[], np.ndarray]  # [categories]
 
 FIELDS = ("K", "mask_id", "forbid", "pi", "p0")

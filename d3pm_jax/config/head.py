@@ -7,6 +7,7 @@ from jaxtyping import Array
 
 from d3pm_jax import heads
 from d3pm_jax.checks import bare
+from d3pm_jax.config.checks import Natural
 from d3pm_jax.config.from_data import FromData, known
 
 
@@ -16,7 +17,7 @@ class Head:
 
     residual: bool = True
     """add onehot(x_t)"""
-    forbid: int | FromData | None = None
+    forbid: Natural | FromData | None = None
     """a category that the data never contains: an extra mask; "data": the first above those of the data"""
     outputs: ClassVar[int | None] = None
     """what the network gives for each element: None for K logits, or so many numbers; see `models.UNet`"""

@@ -5,17 +5,17 @@ which the user names: nothing here runs code that lies in the folder of a run.
 """
 
 import dataclasses
-import importlib
+import functools
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from d3pm_jax.config.run import Config
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, one_line
 
 MODULE = "d3pm_jax.config"
 OWN = "own."
@@ -67,20 +67,34 @@ def to_json(node: Any) -> Any:
     return [to_json(x) for x in node] if isinstance(node, tuple) else node
 
 
-def from_json(tree: dict[str, Any], own: ModuleType | None = None) -> Config:
+def from_json(tree: Any, own: Mapping[str, type] | None = None) -> Config:
     """Returns the config that `to_json` wrote.
 
     Args:
         tree: the dicts.
-        own: defines the parts of the user's own.
+        own: the classes of the user's own, by name: `own_parts`.
 
     Raises:
-        UserError: a class or a field that this version does not know, or one of the user's own without `own`.
+        UserError: a class or a field that this version does not know, a value that cannot be used, or a part
+            of the user's own without `own`.
     """
-    config = _decode(tree, own)
+    config = _decode(tree, own or {})
     if not isinstance(config, Config):
         raise UserError("this is not the JSON of a Config")
+    check_values(config)
     return config
+
+
+def check_values(config: Config) -> None:
+    """Does what `Config.check` does, for commands.
+
+    Raises:
+        UserError: naming the field.
+    """
+    try:
+        config.check()
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def own_names(tree: Any) -> list[str]:
@@ -89,8 +103,8 @@ def own_names(tree: Any) -> list[str]:
         return [name for x in tree for name in own_names(x)]
     if not isinstance(tree, dict):
         return []
-    name = str(tree.get("class"))
-    found = [name.removeprefix(OWN)] if name.startswith(OWN) else []
+    name = tree.get("class")
+    found = [name.removeprefix(OWN)] if isinstance(name, str) and name.startswith(OWN) else []
     return found + [name for x in tree.values() for name in own_names(x)]
 
 
@@ -107,27 +121,29 @@ def own_file(config: Config) -> Path | None:
     return Path(found[0]) if found else None
 
 
-def own_module(config: Config) -> ModuleType:
-    """Returns the parts of the user's own of a config, for `from_json`."""
-    own = ModuleType("own")
-    for cls in _own_classes(config):
-        setattr(own, cls.__name__, cls)
-    return own
+def own_parts(source: Config | ModuleType) -> dict[str, type]:
+    """Returns the classes of the user's own in a config, or the dataclasses that a file defines, by name."""
+    if isinstance(source, Config):
+        return {cls.__name__: cls for cls in _own_classes(source)}
+    found = [x for x in vars(source).values() if isinstance(x, type) and dataclasses.is_dataclass(x)]
+    return {cls.__name__: cls for cls in found if cls.__module__ == source.__name__}
 
 
 def check(config: Config) -> None:
-    """Refuses a config that could not be read back.
+    """Refuses a config that cannot be used, or could not be read back.
 
     Raises:
-        UserError: a field holds something else than numbers, strings, tuples and parts.
+        UserError: a field is not what its annotation says, or holds something else than numbers, strings,
+            tuples and parts.
     """
     for cls in _own_classes(config):
         if "__dataclass_params__" not in vars(cls):
             raise UserError(
                 f"class {cls.__name__} is not a dataclass: put @dataclasses.dataclass(frozen=True) on it"
             )
+    check_values(config)
     try:
-        same = from_json(json.loads(dump(config)), own_module(config)) == config
+        same = from_json(json.loads(dump(config)), own_parts(config)) == config
     except TypeError as error:
         raise UserError(
             f"the config cannot be saved ({error}): use numbers, strings, tuples and parts"
@@ -179,32 +195,42 @@ def _own_classes(config: Config) -> list[type]:
 
 
 def _name(cls: type) -> str:
-    ours = getattr(importlib.import_module(MODULE), cls.__name__, None) is cls
-    return cls.__name__ if ours else OWN + cls.__name__
+    return cls.__name__ if _parts_of_ours().get(cls.__name__) is cls else OWN + cls.__name__
 
 
-def _decode(node: Any, own: ModuleType | None) -> Any:
+@functools.cache
+def _parts_of_ours() -> dict[str, type]:
+    """Returns the classes that a saved config may name: the dataclasses in `__all__` of this package."""
+    package = sys.modules[MODULE]
+    found = {name: getattr(package, name) for name in package.__all__}
+    return {name: x for name, x in found.items() if isinstance(x, type) and dataclasses.is_dataclass(x)}
+
+
+def _decode(node: Any, own: Mapping[str, type]) -> Any:
     if isinstance(node, list):
         return tuple(_decode(x, own) for x in node)
     if not isinstance(node, dict):
         return node
     fields = {k: _decode(v, own) for k, v in node.items() if k != "class"}
-    name = str(node.get("class"))
+    name = node.get("class")
     cls = _class("Digits" if name == "Data" and fields.get("name") == "digits" else name, own)
     try:
         return cls(**fields)
-    except TypeError as error:
-        raise UserError(f"the saved config does not fit this version: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the saved config does not fit this version: {one_line(error)}") from error
 
 
-def _class(name: str, own: ModuleType | None) -> Any:
+def _class(name: Any, own: Mapping[str, type]) -> type:
+    if not isinstance(name, str):
+        raise UserError(f"the saved config has a part of class {one_line(repr(name))}, which is no name")
     if name.startswith(OWN):
         short = name.removeprefix(OWN)
-        found = getattr(own, short, None)
-        if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-            raise UserError(f"the config has a part {short} of its own: pass --config FILE, which defines it")
-        return found
-    found = getattr(importlib.import_module(MODULE), RENAMED.get(name, name), None)
+        if short not in own:
+            raise UserError(
+                f"the config has a part {one_line(short)} of its own: pass --config FILE, which defines it"
+            )
+        return own[short]
+    found = _parts_of_ours().get(RENAMED.get(name, name))
     if found is None:
-        raise UserError(f"this version has no part named {name!r} in {MODULE}")
+        raise UserError(f"this version has no part named {one_line(repr(name))} in {MODULE}")
     return found

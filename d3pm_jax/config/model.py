@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from d3pm_jax import models
-from d3pm_jax.config.checks import check_at_least, check_shares, undefined
+from d3pm_jax.config.checks import Count, Natural, Share, Size, undefined
 
 
 class Spec(NamedTuple):
@@ -16,7 +16,7 @@ class Spec(NamedTuple):
     shape: tuple[int, ...]  # *S of an example
     K: int  # categories
     outputs: int | None  # numbers that the head needs for each element, in place of K logits
-    classes: int | None  # labels are in 0..classes - 1; None: the network gets none
+    classes: Count | None  # labels are in 0..classes - 1; None: the network gets none
     T: int  # steps of the process
 
 
@@ -47,22 +47,18 @@ class Model:
 class Convolutional(Model):
     """Holds what the networks for images share."""
 
-    ch: int = 128
+    ch: Size = 128
     """width of the first level"""
-    ch_mult: tuple[int, ...] = (1, 2, 2, 2)
+    ch_mult: tuple[Size, ...] = (1, 2, 2, 2)
     """width of each level as a multiple of ch"""
-    num_res_blocks: int = 2
+    num_res_blocks: Size = 2
     """residual blocks per level"""
-    dropout: float = 0.1
+    dropout: Share = 0.1
     """rate in training"""
-    groups: int = 32
+    groups: Size = 32
     """of every GroupNorm; divides all widths"""
     compute: Literal["float32", "bfloat16"] = "float32"
     """the type of activations; parameters, the last layer, loss and draws are float32 in either case"""
-
-    def check(self) -> None:
-        check_at_least("model", self, num_res_blocks=1)
-        check_shares("model", self, "dropout")
 
     def _options(self, spec: Spec) -> dict[str, Any]:
         """Returns the fields by the names of the network's parameters."""
@@ -82,11 +78,11 @@ def _classes(spec: Spec) -> dict[str, int]:
 class UNet(Convolutional):
     """Builds the U-Net of D3PM; see `d3pm_jax.models.UNet`."""
 
-    attn_resolutions: tuple[int, ...] = (16,)
+    attn_resolutions: tuple[Size, ...] = (16,)
     """image sizes at which attention follows every block"""
     onehot_input: bool = False
     """give the network onehot(x_t) besides its scaled value"""
-    classes: int | None = None
+    classes: Count | None = None
     """as many as the data has, to be told labels; None ignores them"""
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
@@ -100,15 +96,15 @@ class UNet(Convolutional):
 class ScoreNet(Convolutional):
     """Builds MNISTScoreNet, for K logits; see `d3pm_jax.models.ScoreNet`."""
 
-    ch: int = 32
+    ch: Size = 32
     """width of the first level"""
-    ch_mult: tuple[int, ...] = (1, 2, 2)
+    ch_mult: tuple[Size, ...] = (1, 2, 2)
     """width of each level as a multiple of ch"""
-    attn: tuple[int, ...] = (1,)
+    attn: tuple[Natural, ...] = (1,)
     """levels, from 0, at which attention follows every block"""
     time_dependent_weights: tuple[float, ...] | None = None
     """what to multiply the output by, at evenly spaced t up to T"""
-    classes: int | None = None
+    classes: Count | None = None
     """as many as the data has, to be told labels; None ignores them"""
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:

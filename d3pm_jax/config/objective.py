@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from d3pm_jax import losses
 from d3pm_jax.checks import bare
-from d3pm_jax.config.checks import undefined
+from d3pm_jax.config.checks import NotNegative, undefined
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process
@@ -48,8 +48,8 @@ class HybridLoss(Objective):
 
     first_step: Literal["bayes", "x0"] = "bayes"
     """the rule at t = 1: Bayes' rule, or the prediction of x_0 itself as in the official code"""
-    ce_weight: float = 0.001
-    """lambda"""
+    ce_weight: NotNegative = 0.001
+    """lambda; 0 for the bound alone"""
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         found = bare(losses.hybrid)(process, logits, x0, xt, t, self.ce_weight, self.first_step)

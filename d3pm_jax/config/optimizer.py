@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from d3pm_jax.config.checks import check_at_least, undefined
+from d3pm_jax.config.checks import Count, Natural, NotNegative, Positive, Share, undefined
 from d3pm_jax.types import Params
 
 
@@ -30,23 +30,20 @@ class Optimizer:
 class Adam(Optimizer):
     """Builds Adam with warm-up, cosine decay and clipping by the global norm."""
 
-    lr: float = 2e-4
-    """learning rate after warm-up"""
-    b1: float = 0.9
+    lr: NotNegative = 2e-4
+    """learning rate after warm-up; with 0 nothing is learnt"""
+    b1: Share = 0.9
     """decay of the first moment"""
-    b2: float = 0.999
+    b2: Share = 0.999
     """decay of the second moment"""
-    warmup_steps: int = 0
+    warmup_steps: Natural = 0
     """steps from 0 to lr"""
-    decay_steps: int | None = None
+    decay_steps: Count | None = None
     """step at which a cosine decay reaches 0; constant lr without"""
-    clip: float = 1.0
+    clip: Positive = 1.0
     """largest global norm of a gradient"""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """of AdamW: each step also takes lr times this part of a kernel away; biases and scales stay"""
-
-    def check(self) -> None:
-        check_at_least("optimizer", self, warmup_steps=0, weight_decay=0, decay_steps=1)
 
     def check_steps(self, steps: int) -> None:
         if self.decay_steps is not None and steps > self.decay_steps:

@@ -8,7 +8,7 @@ import numpy as np
 
 from d3pm_jax import processes
 from d3pm_jax.checks import check_num_categories
-from d3pm_jax.config.checks import undefined
+from d3pm_jax.config.checks import Categories, Count, Natural, Place, Positive, Size, undefined
 from d3pm_jax.config.from_data import FromData, Shares, known
 from d3pm_jax.config.schedule import Schedule
 from d3pm_jax.data import open_npy
@@ -33,9 +33,9 @@ class Process:
 class _OfCategories(Process):
     """Describes a process of K categories."""
 
-    K: int | FromData
+    K: Categories | FromData
     """number of categories, a mask counted; "data": those of the data, plus a mask that is "data" too"""
-    steps: int
+    steps: Size
     """T"""
     beta: Schedule
 
@@ -53,7 +53,7 @@ class Uniform(_OfCategories):
 class Absorbing(_OfCategories):
     """Moves to a mask and stays."""
 
-    mask_id: int | FromData
+    mask_id: Natural | FromData
     """which category the mask is; K - 1 for an extra symbol, as "data" has it"""
 
     def build(self) -> processes.Process:
@@ -66,7 +66,7 @@ class Absorbing(_OfCategories):
 class Gaussian(_OfCategories):
     """Moves to near values of ordinal data."""
 
-    bands: int | None = None
+    bands: Count | None = None
     """the furthest that one step can move; K - 1 without"""
 
     def build(self) -> processes.Process:
@@ -77,7 +77,7 @@ class Gaussian(_OfCategories):
 class Banded(_OfCategories):
     """Resamples uniformly, but keeps only moves to near values."""
 
-    bands: int
+    bands: Count
     """the furthest that one step can move"""
 
     def build(self) -> processes.Process:
@@ -88,7 +88,7 @@ class Banded(_OfCategories):
 class Marginal(Process):
     """Resamples from a distribution; K is its length."""
 
-    steps: int
+    steps: Size
     """T"""
     beta: Schedule
     pi: Shares | FromData
@@ -116,9 +116,9 @@ class Masked(Process):
 class Dense(Process):
     """Moves by any one-step matrices."""
 
-    file: str
+    file: Place
     """an .npy file, float64 [T, K, K]: row i of matrix t says where step t goes from i"""
-    prior: str | None = None
+    prior: Place | None = None
     """an .npy file, float64 [K]: where the reverse chain starts; by default the mean row of the product"""
 
     def build(self) -> processes.Process:
@@ -132,11 +132,11 @@ class Dense(Process):
 class _AlongGraph(Process):
     """Describes a process along the graph of the nearest neighbours of embeddings."""
 
-    file: str
+    file: Place
     """an .npy file [K, d]: where each category lies"""
-    k: int
+    k: Count
     """number of neighbours"""
-    steps: int
+    steps: Size
     """T"""
     beta: Schedule
 
@@ -160,7 +160,7 @@ class FromRate(_AlongGraph):
     `MutualInformation` gives the s_t of D3PM appendix A.7, whatever the speed.
     """
 
-    speed: float = 1.0
+    speed: Positive = 1.0
     """how many times faster than one jump per unit of s, on average over categories"""
 
     def build(self) -> processes.Process:

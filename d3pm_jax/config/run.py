@@ -1,8 +1,9 @@
 """Describes one run: all of its parts, and how long it is."""
 
 import dataclasses
+from typing import Annotated
 
-from d3pm_jax.config.checks import check_at_least, check_shares
+from d3pm_jax.config.checks import Count, Natural, Place, Share, at_least, check_fields
 from d3pm_jax.config.data import Data
 from d3pm_jax.config.head import Head
 from d3pm_jax.config.model import Model
@@ -16,30 +17,24 @@ from d3pm_jax.config.timesteps import LowDiscrepancy, Timesteps
 class Train:
     """Says how long to train, on what, and what to write."""
 
-    steps: int
+    steps: Count
     """optimizer steps in all"""
-    batch_size: int = 128
+    batch_size: Count = 128
     """examples per step, over all devices"""
-    seed: int = 0
+    seed: Annotated[int, at_least(0, 2**32 - 1)] = 0
     """of weights, data order and noise"""
-    ema_decay: float = 0.9999
+    ema_decay: Share = 0.9999
     """of the averaged weights, which are evaluated"""
-    log_every: int = 50
+    log_every: Count = 50
     """steps between lines of metrics.jsonl"""
-    checkpoint_every: int = 1000
+    checkpoint_every: Count = 1000
     """steps between checkpoints"""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Count = 2
     """how many of the last checkpoints to keep"""
-    sample_every: int = 0
+    sample_every: Natural = 0
     """steps between sample pictures; 0 for none"""
-    noise: str | None = None
+    noise: Place | None = None
     """a file of `d3pm presample` to take t and noise from; without, they are drawn, to the same bits"""
-
-    def check(self) -> None:
-        """Raises ValueError for a field that cannot be used."""
-        least = {"batch_size": 1, "log_every": 1, "checkpoint_every": 1, "keep_checkpoints": 1}
-        check_at_least("train", self, **least, sample_every=0, steps=1, seed=0)
-        check_shares("train", self, "ema_decay")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +51,11 @@ class Config:
     optimizer: Optimizer = Adam()
 
     def check(self) -> None:
-        """Refuses numbers that would fail later and less clearly.
+        """Refuses fields that are not of their type, and numbers that would fail later and less clearly.
 
         Raises:
             ValueError: naming the field.
         """
-        for part in (self.train, self.optimizer, self.model, self.timesteps, self.data, self.loss):
+        check_fields("", self)
+        for part in (self.optimizer, self.model, self.timesteps, self.data, self.loss):
             part.check()

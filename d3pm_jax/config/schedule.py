@@ -1,12 +1,13 @@
 """Describes the noise schedules of a config."""
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 
 from d3pm_jax import schedules
 from d3pm_jax.checks import check_num_steps
-from d3pm_jax.config.checks import undefined
+from d3pm_jax.config.checks import Allowed, NotNegative, Positive, Share, undefined
 from d3pm_jax.config.from_data import FromData, Shares, known
 
 
@@ -39,9 +40,9 @@ class Schedule:
 class Linear(Schedule):
     """Takes beta_t from start to stop in equal steps; it is meant for 1000 steps."""
 
-    start: float = 1e-4
+    start: Positive = 1e-4
     """beta at t = 1"""
-    stop: float = 0.02
+    stop: Positive = 0.02
     """beta at t = T"""
     rescale: bool = True
     """multiply both by 1000 / steps, so that any number of steps adds as much noise in all"""
@@ -55,9 +56,9 @@ class Linear(Schedule):
 class Cosine(Schedule):
     """alpha_bar_t = cos((t / T + offset) / (1 + offset) pi / 2), not squared."""
 
-    offset: float = 0.008
+    offset: NotNegative = 0.008
     """keeps the first beta away from 0"""
-    largest: float = 0.999
+    largest: Annotated[float, Allowed("in (0, 1]", lambda x: 0 < x <= 1)] = 0.999
     """upper limit of beta"""
 
     def build(self, steps: int) -> np.ndarray:
@@ -68,9 +69,9 @@ class Cosine(Schedule):
 class CosineSquared(Schedule):
     """Builds the schedule of Multinomial Diffusion: `Cosine` with a limit on alpha."""
 
-    offset: float = 0.008
+    offset: NotNegative = 0.008
     """keeps the first beta away from 0"""
-    smallest: float = 0.001
+    smallest: Share = 0.001
     """lower limit of alpha squared"""
 
     def build(self, steps: int) -> np.ndarray:
@@ -81,7 +82,7 @@ class CosineSquared(Schedule):
 class Reciprocal(Schedule):
     """beta_t = 1 / (scale T - t + 1): for absorbing processes."""
 
-    scale: float = 1.0
+    scale: Annotated[float, Allowed("of at least 1", lambda x: x >= 1)] = 1.0
     """above 1 to stop before everything is masked"""
 
     def build(self, steps: int) -> np.ndarray:
@@ -92,7 +93,7 @@ class Reciprocal(Schedule):
 class LogLinear(Schedule):
     """alpha_bar_t = 1 - (1 - eps) t / T."""
 
-    eps: float = 1e-3
+    eps: Share = 1e-3
     """alpha_bar at t = T"""
 
     def build(self, steps: int) -> np.ndarray:
@@ -103,7 +104,7 @@ class LogLinear(Schedule):
 class Polynomial(Schedule):
     """alpha_bar_t = 1 - (t / T)^power."""
 
-    power: float = 2.0
+    power: Positive = 2.0
     """above 1 to remove little at first"""
 
     def build(self, steps: int) -> np.ndarray:

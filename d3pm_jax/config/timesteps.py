@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from d3pm_jax import timesteps
 from d3pm_jax.checks import bare
-from d3pm_jax.config.checks import check_shares, undefined
+from d3pm_jax.config.checks import Natural, Share, undefined
 from d3pm_jax.timesteps import LossHistory
 
 
@@ -52,13 +52,10 @@ class Independent(Timesteps):
 class Importance(Timesteps):
     """Draws steps with a large loss more often, weighted down by as much; uniformly until enough is known."""
 
-    least_count: int = 10
+    least_count: Natural = 10
     """examples of every step that are not enough"""
-    decay: float = 0.9
+    decay: Share = 0.9
     """of the running mean of each step's squared loss"""
-
-    def check(self) -> None:
-        check_shares("timesteps", self, "decay")
 
     def start(self, T: int) -> LossHistory | None:
         return timesteps.empty_history(T)

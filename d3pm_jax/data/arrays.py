@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from d3pm_jax.data.source import DatasetError
+from d3pm_jax.errors import one_line
 
 
 class ArraySource:
@@ -50,8 +51,9 @@ def open_npy(path: str | Path) -> np.ndarray:
         raise DatasetError(f"no file {path} (from {Path.cwd()}): write it with numpy.save, or name another")
     try:
         return np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read as .npy ({error}): write it with numpy.save") from error
+    except Exception as error:  # also of the parser of Python, which NumPy reads a header with
+        why = one_line(error)
+        raise DatasetError(f"{path} cannot be read as .npy ({why}): write it with numpy.save") from error
 
 
 def _check_integers(x: np.ndarray, name: str) -> None:

@@ -12,18 +12,30 @@ import importlib.util
 import io
 import logging
 import math
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from d3pm_jax.data.description import Description
 from d3pm_jax.data.source import DatasetError
+from d3pm_jax.errors import one_line
+from d3pm_jax.files import read_json
 
 CACHE_BYTES = 2**30  # of decoded images kept in memory: decoding one costs ten times as much as batching it
 FORMAT = "array_record"
 DIGITS_LEVELS = 17  # grey levels
+
+
+def is_name(text: str) -> bool:
+    """Says whether a text is NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION of a TFDS data set.
+
+    Others that TFDS takes would have it import packages, such as "huggingface:NAME".
+    """
+    return re.fullmatch(r"[a-z][a-z0-9_]*(/\w[\w+.-]*)?(:\d+\.\d+\.\d+)?", text, re.ASCII) is not None
 
 
 class ImageSource:
@@ -33,11 +45,23 @@ class ImageSource:
         records: a TFDS data source.
         keys: which feature each entry of an example is.
         shape: (H, W, C), from which the number of records kept in memory follows.
+        name: of the data set and where it lies, in messages.
+
+    Raises:
+        DatasetError: (while reading) a record is damaged.
     """
 
-    def __init__(self, records: Any, keys: dict[str, str], shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, records: Any, keys: dict[str, str], shape: tuple[int, ...], name: str = "the data set"
+    ) -> None:
         def read(index: int) -> dict[str, Any]:
-            record = records[index]
+            try:
+                record = records[index]
+            except Exception as error:  # of ArrayRecord, of protocol buffers, or of libraries of images
+                raise DatasetError(
+                    f"cannot read {name}, record {index} ({one_line(error)}): remove its directory and "
+                    f"prepare the data set again"
+                ) from error
             return {key: record[feature] for key, feature in keys.items()}
 
         self._size = len(records)
@@ -70,8 +94,9 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> ImageSourc
         if not builder.is_prepared():
             _prepare(builder)
             builder = _open_builder(name, data_dir)  # reads what is there now, whoever prepared it
-        source = ImageSource(_open_records(builder, split), keys, builder.info.features["image"].shape)
-        _check_readable(source, builder)
+        place = f"{builder.name} in {builder.data_dir}"
+        source = ImageSource(_open_records(builder, split), keys, builder.info.features["image"].shape, place)
+        _ = source[0]  # a bad file, or advice on image libraries, comes out here, not in a thread
     return source
 
 
@@ -90,6 +115,47 @@ def describe(name: str, data_dir: str | None = None) -> Description:
     categories = DIGITS_LEVELS if name.partition("/")[0] == "digits" else 256
     classes = features["label"].num_classes if labelled else None
     return Description(tuple(features["image"].shape), categories, classes, "image")
+
+
+def check_stored(name: str, data_dir: str) -> None:
+    """Refuses a directory that opening a data set would write to, or whose files name packages to import.
+
+    For a directory that the user did not name: that of a run which may come from anybody.
+
+    Raises:
+        DatasetError: it is such a directory.
+    """
+    root = Path(data_dir).expanduser() / re.split("[/:]", name)[0]
+    for path in (*root.glob("*/features.json"), *root.glob("*/*/features.json")):
+        _check_features(path)
+    with _quiet():
+        prepared = _open_builder(name, data_dir).is_prepared()
+    if not prepared:
+        raise DatasetError(
+            f"{name} is not prepared in {data_dir}, which the run names: name the directory yourself to have "
+            f"it prepared there, --data-dir DIR, or of d3pm train --data.dir DIR"
+        )
+
+
+def _check_features(path: Path) -> None:
+    try:
+        foreign = [x for x in _classes(read_json(path)) if not x.startswith("tensorflow_datasets.")]
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{path} cannot be read ({one_line(error)}): prepare the data set again"
+        ) from error
+    if foreign:
+        raise DatasetError(f"{path} would import {one_line(foreign[0])}: name the directory if you trust it")
+
+
+def _classes(tree: Any) -> list[str]:
+    """Lists the classes that TFDS would import for a features.json."""
+    if isinstance(tree, list):
+        return [name for x in tree for name in _classes(x)]
+    if not isinstance(tree, dict):
+        return []
+    here = [x for key in ("pythonClassName", "type") if isinstance(x := tree.get(key), str) and "." in x]
+    return here + [name for x in tree.values() for name in _classes(x)]
 
 
 @contextlib.contextmanager
@@ -114,6 +180,8 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
 
     importlib.import_module("d3pm_jax.data.digits.digits_dataset_builder")  # makes "digits" known to TFDS
+    if not is_name(name):
+        raise DatasetError(f"data set {name!r}: a name is like mnist, emnist/letters or emnist/letters:3.1.0")
     root = None if data_dir is None else tfds.core.as_path(data_dir).expanduser()
     if root is not None and not root.exists():
         raise DatasetError(
@@ -126,7 +194,7 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
         near = ", ".join(difflib.get_close_matches(name, known, cutoff=0.5)) or "digits, mnist, cifar10"
         raise DatasetError(f"unknown data set {name!r}: did you mean one of {near}?") from None
     except Exception as error:
-        raise DatasetError(f"cannot open data set {name!r}: {_first_line(error)}") from error
+        raise DatasetError(f"cannot open data set {name!r}: {one_line(error)}") from error
 
 
 def _keys(name: str, features: Any) -> dict[str, str]:
@@ -157,7 +225,7 @@ def _prepare(builder: Any) -> None:
     except Exception as error:
         cause = error
     if not builder.is_prepared():
-        reason = "the directory exists but is incomplete" if cause is None else _first_line(cause)
+        reason = "the directory exists but is incomplete" if cause is None else one_line(cause)
         raise DatasetError(
             f"{builder.name} could not be prepared in {builder.data_dir} ({reason}): "
             "remove that directory if it exists, put the cause right, and run again"
@@ -210,23 +278,7 @@ def _open_records(builder: Any, split: str) -> Any:
         ) from None
 
 
-def _check_readable(source: ImageSource, builder: Any) -> None:
-    """Reads the first record: a bad file, or advice on image libraries, comes out here, not in a thread."""
-    try:
-        source[0]
-    except Exception as error:
-        raise DatasetError(
-            f"cannot read {builder.name} in {builder.data_dir} ({_first_line(error)}): "
-            "remove that directory and prepare the data set again"
-        ) from error
-
-
 def _rebuild(builder: Any) -> str:
     """Says how to prepare a data set with the command of TFDS."""
     command = f"tfds build {builder.name} --file_format={FORMAT} --data_dir=DIR"
     return f"run `{command}` and pass --data.dir DIR"
-
-
-def _first_line(error: Exception) -> str:
-    """Returns what an exception says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

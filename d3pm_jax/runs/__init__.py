@@ -14,6 +14,7 @@ _MODULES = (
     "checkpoint",
     "devices",
     "loop",
+    "manifest",
     "memory",
     "metrics",
     "network",
@@ -21,6 +22,7 @@ _MODULES = (
     "presampled",
     "run",
     "samples",
+    "tensorboard",
     "terminal",
     "workdir",
 )

@@ -58,5 +58,4 @@ def begin(parts: build.Parts, workdir: Path, params: Params) -> None:
     (workdir / folders.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     state = build.start_from(parts, params).state
     checkpoint.save(workdir / folders.CHECKPOINTS, 0, state, parts.config.train.keep_checkpoints)
-    folders.write_description(workdir, parts.description)
-    folders.write_config(workdir, parts.config)
+    folders.write_run(workdir, parts.config, parts.description)

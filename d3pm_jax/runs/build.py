@@ -9,8 +9,10 @@ import jax
 import numpy as np
 
 from d3pm_jax.config import Config, from_data
+from d3pm_jax.config import io as config_io
+from d3pm_jax.config.checks import check_fields
 from d3pm_jax.data import Description, count_categories
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.processes import Process, respace
 from d3pm_jax.runs import checkpoint, network
 from d3pm_jax.runs.devices import batched, data_mesh, replicated
@@ -79,10 +81,11 @@ def build(config: Config, description: Description, batch_size: int, steps: int 
     Raises:
         UserError: a value of the config cannot be used.
     """
-    _check(config)
+    config_io.check_values(config)
     mesh = data_mesh(batch_size)
     key_params, key = jax.random.split(jax.random.key(config.train.seed))
     try:
+        check_fields("data.describe()", description)
         whole = config.process.build()
         config.loss.check_process(whole)
         config.head.check(whole.K, getattr(config.process, "mask_id", None))
@@ -94,19 +97,12 @@ def build(config: Config, description: Description, batch_size: int, steps: int 
             return _first_state(config, whole.T, init_params(key_params))
 
         shapes = jax.eval_shape(init)
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise UserError(one_line(error, 1000)) from error
     process, key = jax.device_put((process, key), replicated(mesh))
     state = jax.tree.map(lambda x: x.update(sharding=replicated(mesh)), shapes)
     spread = network.on_mesh(predict, batched(mesh))
     return Parts(config, description, mesh, process, spread, init, state, predict, key, classes)
-
-
-def _check(config: Config) -> None:
-    try:
-        config.check()
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def start(parts: Parts) -> Parts:

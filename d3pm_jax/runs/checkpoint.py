@@ -5,20 +5,27 @@ So the manifest is written last, into the finished folder: a step without one is
 passed over, and a step whose files do not match theirs is refused.
 """
 
+import errno
 import hashlib
 import json
 import logging
+import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from d3pm_jax.errors import UserError
-from d3pm_jax.files import write_text
+from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.files import read_json, write_text
 
 MANIFEST = "manifest.json"
+OF_A_FILE = 2**13  # bytes on the disk, besides what is in it
+OURS = re.compile(r"(0|[1-9][0-9]*)(\.orbax-checkpoint-tmp.*)?")
 
 
 def save(folder: Path, step: int, state: Any, keep: int) -> None:
@@ -29,23 +36,66 @@ def save(folder: Path, step: int, state: Any, keep: int) -> None:
         step: its number.
         state: a pytree of arrays.
         keep: at least 1.
+
+    Raises:
+        OSError: it cannot be written; the checkpoints of before are kept.
     """
     path = folder.absolute() / str(step)
-    for leftover in folder.glob("*"):  # of a process that was killed while it wrote or deleted
-        if leftover.is_dir() and not (leftover / MANIFEST).is_file():
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folders(folder):  # of a process that was killed while it wrote or deleted
+        if leftover.is_dir() and not leftover.is_symlink() and not (leftover / MANIFEST).is_file():
             shutil.rmtree(leftover)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, state)
+    _write(path, state)
     write_text(path / MANIFEST, json.dumps(_hashes(path), indent=1))
     for old in steps(folder)[: -max(1, keep)]:
         (folder / str(old) / MANIFEST).unlink()
         shutil.rmtree(folder / str(old))
 
 
+def _write(path: Path, state: Any) -> None:
+    """Has Orbax write; what it raises is an OSError, also from inside of it."""
+    _check_room(path.parent, state)
+    try:
+        with _silent("absl", "asyncio"), ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(path, state)
+    except OSError:
+        raise
+    except (ValueError, RuntimeError) as error:
+        full = os.strerror(errno.ENOSPC) in str(error)
+        code = errno.ENOSPC if full else errno.EIO
+        raise OSError(code, os.strerror(code) if full else one_line(error), str(path)) from error
+
+
+def _check_room(folder: Path, state: Any) -> None:
+    """Raises OSError where a checkpoint does not fit: threads of Orbax would print why, each at length."""
+    sizes = [x.nbytes for x in jax.tree.leaves(state)]
+    if shutil.disk_usage(folder).free < sum(sizes) + OF_A_FILE * (len(sizes) + 8):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+@contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    """Keeps loggers from printing what is raised as well, traceback and all."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def folders(folder: Path) -> list[Path]:
+    """Lists what this program wrote, finished or not: N, and N.orbax-checkpoint-tmp of Orbax."""
+    return [path for path in folder.glob("*") if OURS.fullmatch(path.name)]
+
+
 def steps(folder: Path) -> list[int]:
     """Lists the finished checkpoints in a folder, in order."""
-    found = [p for p in folder.glob("*") if p.name.isdigit() and (p / MANIFEST).is_file()]
-    return sorted(int(p.name) for p in found)
+    found = [path for path in folders(folder) if (path / MANIFEST).is_file()]
+    return sorted(int(path.name) for path in found if path.name.isdecimal())
 
 
 def restore(folder: Path, step: int, like: Any) -> Any:
@@ -67,19 +117,21 @@ def restore(folder: Path, step: int, like: Any) -> Any:
         try:
             return checkpointer.restore(path, target)
         except (ValueError, KeyError, TypeError) as error:
-            first = str(error).splitlines()[0]
             raise UserError(
-                f"checkpoint {path} does not fit the network and optimizer of this config: {first}"
+                f"checkpoint {path} does not fit the network and optimizer of this config: {one_line(error)}"
             ) from error
 
 
 def _verify(path: Path) -> None:
     try:
-        expected = json.loads((path / MANIFEST).read_text())
+        expected = read_json(path / MANIFEST)
     except (OSError, ValueError) as error:
         raise UserError(f"checkpoint {path} is damaged ({MANIFEST} cannot be read): {_cure(path)}") from error
+    if not isinstance(expected, dict):
+        raise UserError(f"checkpoint {path} is damaged ({MANIFEST} is no table): {_cure(path)}")
     found = _hashes(path)
-    bad = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    names = sorted(expected.keys() | found.keys())
+    bad = [name for name in names if found.get(name) is None or expected.get(name) != found[name]]
     if bad:
         raise UserError(f"checkpoint {path} is damaged ({bad[0]} is not what was written): {_cure(path)}")
 
@@ -91,10 +143,15 @@ def _cure(path: Path) -> str:
     return "there is no other; start again in a new workdir"
 
 
-def _hashes(path: Path) -> dict[str, str]:
-    """Returns the SHA-256 of every file below a folder but the manifest itself, by relative name."""
+def _hashes(path: Path) -> dict[str, str | None]:
+    """Returns the SHA-256 of every file below a folder but the manifest itself, None of a link, by name."""
+    files = [x for x in sorted(path.rglob("*")) if x.is_symlink() or x.is_file()]
     return {
-        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and not file.name.startswith(MANIFEST)
+        str(file.relative_to(path)): None if file.is_symlink() else _hash(file)
+        for file in files
+        if file.parent != path or not file.name.startswith(MANIFEST)
     }
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

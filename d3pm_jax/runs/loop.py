@@ -21,7 +21,6 @@ from d3pm_jax.runs.workdir import (
     check_description,
     claim,
     read_config,
-    write_data,
 )
 from d3pm_jax.training.step import StepNoise, make_step
 
@@ -55,8 +54,7 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
     batches = _batches(parts, source, step)
     if start is not None:
         begin(parts, workdir, fitted(parts, start))
-    claim(config, workdir, resume or start is not None)
-    write_data(workdir, description, examples)
+    claim(config, workdir, resume or start is not None, description, examples)
     begun = checkpoint.steps(workdir / CHECKPOINTS)
     parts = build.restore(workdir, parts) if begun else build.start(parts)
     with metrics.Writer(workdir, step) as writer, signals.noted() as stop:

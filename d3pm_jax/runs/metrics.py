@@ -8,35 +8,46 @@ from types import TracebackType
 import jax
 import numpy as np
 
-from d3pm_jax.errors import UserError
-from d3pm_jax.files import write_text
+from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.files import parse_json, write_text
+from d3pm_jax.runs.tensorboard import Board
 from d3pm_jax.training.step import Metrics
 
 FILE = "metrics.jsonl"
+CURE = "delete that line, or the file, which curves alone are drawn from"
+CAUSES = ("ce", "kl", "loss", "grad_norm")  # which follows from which
 
 
 def read(workdir: Path) -> list[dict[str, float | int]]:
-    """Reads the lines of metrics.jsonl; a last line cut off by a crash is left out."""
+    """Reads the lines of metrics.jsonl; a last line cut off by a crash is left out.
+
+    Raises:
+        UserError: another line is damaged.
+    """
     path = workdir / FILE
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [_row(line, f"{path}, line {i}") for i, line in enumerate(lines, 1)]
+
+
+def _row(line: bytes, place: str) -> dict[str, float | int]:
+    try:
+        row = parse_json(line)
+    except ValueError as error:
+        raise UserError(f"{place} is damaged ({one_line(error)}): {CURE}") from error
+    numbers = isinstance(row, dict) and all(type(x) in (int, float) for x in row.values())
+    if not numbers or type(row.get("step")) is not int or "loss" not in row:
+        raise UserError(f"{place} is damaged (no step, no loss, or no number): {CURE}")
+    return row
 
 
 class Writer:
     """Appends to metrics.jsonl and TensorBoard; drops what an earlier run wrote after the given step."""
 
     def __init__(self, workdir: Path, after_step: int):
-        from tensorboardX import SummaryWriter  # brings PyTorch, where it is installed: seconds
-
         kept = [json.dumps(row) + "\n" for row in read(workdir) if row["step"] <= after_step]
         write_text(workdir / FILE, "".join(kept))
         self._file = (workdir / FILE).open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after_step + 1)
+        self._board = Board(workdir / "tensorboard", after_step + 1)
 
     def __enter__(self) -> "Writer":
         return self
@@ -51,6 +62,19 @@ class Writer:
         self._file.flush()
         for name, value in row.items():
             self._board.add_scalar(name, value, step)
+
+
+def _cure(name: str, value: float, step: int) -> str:
+    """Says what to change when this is the first metric, by the order of causes, that is not finite."""
+    if value == np.inf and name == "ce":
+        return "a category of the data has probability 0, look at head.forbid and at parts of your own"
+    if value == np.inf and name == "kl":
+        return "what the process does has probability 0 in the network, look at head and at parts of your own"
+    if value == np.inf and name == "loss":
+        return "its weights or the prior KL are infinite, look at loss and at the end of process.beta"
+    if step == 1 and name != "grad_norm":
+        return "no update was made yet, look at the first weights of the network and the weights of the data"
+    return "start anew with a lower optimizer.lr"
 
 
 class Window:
@@ -83,16 +107,14 @@ class Window:
         """
         rows = jax.device_get(self._rows)
         for i, row in enumerate(rows, step - len(rows) + 1):
-            for name, value in row.items():
+            for name, value in sorted(row.items(), key=lambda item: CAUSES.index(item[0])):
                 if not np.isfinite(value):
                     kept = (
                         "there is no checkpoint yet"
                         if saved is None
                         else f"the checkpoint of step {saved} is kept"
                     )
-                    raise UserError(
-                        f"{name} is {value} at step {i}; {kept}: start anew with a lower optimizer.lr"
-                    )
+                    raise UserError(f"{name} is {value} at step {i}; {kept}: {_cure(name, float(value), i)}")
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         means["bound_bits_per_dim"] = means["kl"] * self._T / float(np.log(2))
         if self._timed:

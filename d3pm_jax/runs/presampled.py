@@ -16,7 +16,7 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.files import replacing
+from d3pm_jax.files import parse_json, replacing
 from d3pm_jax.runs.build import Parts
 from d3pm_jax.runs.devices import batched
 from d3pm_jax.training.step import StepNoise, draw_noise
@@ -133,8 +133,8 @@ def _noise(reader: Any, path: Path, i: int, shape: tuple[int, ...]) -> StepNoise
 
 def _header(reader: Any, path: Path) -> dict[str, Any]:
     try:
-        header = json.loads(_read(reader, path, 0))
-        version, steps = header["version"], header["steps"]
+        header = parse_json(_read(reader, path, 0))
+        version, steps = header["version"], int(header["steps"])
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged, or no noise file: presample it again") from error
     if version != VERSION:

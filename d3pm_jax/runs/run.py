@@ -11,6 +11,7 @@ import numpy as np
 
 from d3pm_jax import data, losses
 from d3pm_jax.config import Config, from_data
+from d3pm_jax.config import io as config_io
 from d3pm_jax.config.objective import first_step
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import evaluate_bound, summary
@@ -136,6 +137,7 @@ def train(config: Config, workdir: Path | str, resume: bool = False, start: Run 
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
+    config_io.check(config)
     use_all_cores(config.train.batch_size)
     loop.train(config, Path(workdir), resume, None if start is None else weights_of(start.parts))
     return open_run(workdir, config)
@@ -167,6 +169,9 @@ def open_run(
         folders.check_resume(found, own)
         found = own
     use_all_cores(batch_size)
-    description = folders.read_description(workdir) or found.data.describe()
+    description = folders.read_description(workdir)
+    if description is None:
+        found.data.check_kept()
+        description = found.data.describe()
     parts = build.build(found, description, batch_size, steps)
     return Run(workdir, build.restore(workdir, parts, step))

@@ -1,21 +1,22 @@
 """Says what is in the folder of a run, and whose it is."""
 
 import dataclasses
+import io
 import json
-import shutil
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
 
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
+from d3pm_jax.config.checks import check_fields
 from d3pm_jax.data import Description
-from d3pm_jax.errors import UserError
-from d3pm_jax.files import replacing, write_text
-from d3pm_jax.runs import checkpoint
+from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.files import parse_json
+from d3pm_jax.runs import checkpoint, manifest
 
 CONFIG = "config.json"
 OWN = "config.py"  # a copy of the file that defines the parts of the user's own, if there are any
@@ -23,6 +24,8 @@ DESCRIPTION = "description.json"
 EXAMPLES = "examples.npy"
 NUM_EXAMPLES = 64  # of the test split
 CHECKPOINTS = "checkpoints"
+FILES = (CONFIG, OWN, DESCRIPTION, EXAMPLES)
+REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
 Kept = TypeVar("Kept")
 
@@ -51,33 +54,48 @@ def read_config(workdir: Path, own: Path | Config | None = None) -> Config:
     Raises:
         UserError: there is no run, its config cannot be read, or it needs a file that is not given.
     """
+    check_links(workdir)
     path = workdir / CONFIG
     if not path.is_file():
         raise UserError(f"{workdir} holds no run (no {CONFIG}): pass the --workdir of a `d3pm train`")
+    cure = "restore it, or start again in a new workdir"
     try:
-        tree = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(
-            f"{path} is not JSON ({error}): restore it, or start again in a new workdir"
-        ) from error
+        tree = parse_json(manifest.read_file(workdir, CONFIG, cure) or b"")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not JSON ({one_line(error)}): {cure}") from error
     names = config_io.own_names(tree)
     if names and own is None:
         raise UserError(
-            f"the run in {workdir} has parts of its own, {', '.join(names)}: pass the file that defines "
-            f"them, --config FILE; a copy is in {workdir / OWN}"
+            f"the run in {workdir} has parts of its own, {one_line(', '.join(names))}: pass the file that "
+            f"defines them, --config FILE; a copy is in {workdir / OWN}"
         )
-    return config_io.from_json(tree, _own_module(workdir, own) if names and own else None)
+    parts = _own_parts(workdir, own) if names and own else None
+    try:
+        return config_io.from_json(tree, parts)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
-def _own_module(workdir: Path, own: Path | Config) -> ModuleType:
+def check_links(workdir: Path) -> None:
+    """Raises UserError where a run would be read from, or written to, a place outside its folder."""
+    inside = (*FILES, manifest.FILE, "metrics.jsonl", "samples", "tensorboard", CHECKPOINTS)
+    for path in (*(workdir / name for name in inside), *checkpoint.folders(workdir / CHECKPOINTS)):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link to {os.readlink(path)}: put what it leads to in its place")
+
+
+def _own_parts(workdir: Path, own: Path | Config) -> Mapping[str, type]:
     """Returns the user's own parts, if their file is the one that the run was made with."""
     copy, file = workdir / OWN, config_io.own_file(own) if isinstance(own, Config) else own
-    if file and file.is_file() and copy.is_file() and file.read_bytes() != copy.read_bytes():
+    hashes = (manifest.read(workdir) or {}).get(OWN)
+    if hashes is None and copy.is_file():
+        hashes = [manifest.hash_of(copy.read_bytes())]
+    if file and file.is_file() and hashes and manifest.hash_of(file.read_bytes()) not in hashes:
         raise UserError(
-            f"{file} is not what this run was made with: it differs from {copy}; pass --config {copy}, "
-            "or start in a new workdir"
+            f"{file} is not what this run was made with: it differs from {copy} as it was written; pass "
+            f"--config with a file that is the same, or start in a new workdir"
         )
-    return config_io.own_module(own) if isinstance(own, Config) else config_io.load(own)
+    return config_io.own_parts(own if isinstance(own, Config) else config_io.load(own))
 
 
 def read_description(workdir: Path) -> Description | None:
@@ -86,63 +104,86 @@ def read_description(workdir: Path) -> Description | None:
     Raises:
         UserError: it cannot be read.
     """
-    return _read_kept(workdir / DESCRIPTION, lambda path: description_from_json(json.loads(path.read_text())))
+    return _read_kept(workdir, DESCRIPTION, description_from_json)
 
 
-def _read_kept(path: Path, load: Callable[[Path], Kept]) -> Kept | None:
-    """Returns load(path), or None where there is no such file. Raises UserError where it is damaged."""
-    if not path.is_file():
+def _read_kept(workdir: Path, name: str, load: Callable[[bytes], Kept]) -> Kept | None:
+    """Returns what a file holds, or None where there is none. Raises UserError where it is damaged."""
+    content = manifest.read_file(workdir, name, REWRITE)
+    if content is None:
         return None
     try:
-        return load(path)
-    except (OSError, ValueError, TypeError) as error:
-        cure = "delete it and resume the run with its data, which writes it again"
-        raise UserError(f"{path} cannot be read ({error}): {cure}") from error
+        return load(content)
+    except Exception as error:  # also of the parser of Python, which NumPy reads a header with
+        raise UserError(f"{workdir / name} cannot be read ({one_line(error)}): {REWRITE}") from error
 
 
 def check_description(workdir: Path, description: Description) -> None:
     """Raises UserError where the data of a run to go on with is another than it was."""
-    before = read_description(workdir)
+    there = (workdir / DESCRIPTION).is_file()  # else it is written again
+    before = read_description(workdir) if there else None
     if before is not None and before != description:
         raise UserError(
             f"the data is {description}, but the run in {workdir} has {before}: use the data it had"
         )
 
 
-def description_from_json(tree: dict[str, Any]) -> Description:
-    """Returns the description that `dataclasses.asdict` made JSON of."""
+def description_from_json(content: bytes) -> Description:
+    """Returns the description that `dataclasses.asdict` made JSON of.
+
+    Raises:
+        ValueError, TypeError, UserError: it is damaged.
+    """
+    tree = parse_json(content)
+    if not isinstance(tree, dict):
+        raise ValueError("it is no table of fields")
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
-    return Description(**fields)
+    description = Description(**fields)
+    check_fields("", description)
+    return description
 
 
-def write_description(workdir: Path, description: Description) -> None:
-    """Writes what the data is, for `read_description`."""
-    write_text(workdir / DESCRIPTION, json.dumps(dataclasses.asdict(description), indent=2))
-
-
-def write_data(workdir: Path, description: Description, examples: np.ndarray) -> None:
-    """Writes what the data is, and some test examples [N, *S]."""
-    write_description(workdir, description)
-    with replacing(workdir / EXAMPLES) as partial, partial.open("wb") as file:
-        np.save(file, examples)
-
-
-def read_examples(workdir: Path) -> np.ndarray | None:
+def read_examples(workdir: Path, description: Description) -> np.ndarray | None:
     """Reads the test examples that the run keeps, int32 [N, *S]; None in a run that began from weights alone.
 
     Raises:
         UserError: the file is damaged.
     """
-    return _read_kept(workdir / EXAMPLES, np.load)
+
+    def load(content: bytes) -> np.ndarray:
+        x = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        if x.dtype != np.int32 or x.shape != (len(x), *description.shape) or not len(x):
+            raise ValueError(f"it holds {x.dtype} {list(x.shape)}")
+        if x.min() < 0 or x.max() >= description.categories:
+            raise ValueError(f"it holds {x.min()}..{x.max()}, of {description.categories} categories")
+        return x
+
+    return _read_kept(workdir, EXAMPLES, load)
 
 
-def write_config(workdir: Path, config: Config) -> None:
-    """Writes the config, for `read_config`, and a copy of the file of the user's own parts."""
-    own = config_io.own_file(config)
-    if own is not None and own.resolve() != (workdir / OWN).resolve():
-        with replacing(workdir / OWN) as partial:
-            shutil.copyfile(own, partial)
-    write_text(workdir / CONFIG, config_io.dump(config))
+def write_run(
+    workdir: Path, config: Config, description: Description, examples: np.ndarray | None = None
+) -> None:
+    """Writes what a run is: its config, a copy of the file of the user's own parts, what its data is.
+
+    Args:
+        workdir: the folder.
+        config: for `read_config`.
+        description: for `read_description`.
+        examples: int32 [N, *S], for `read_examples`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    own, contents = config_io.own_file(config), {}
+    if own is not None:
+        contents[OWN] = own.read_bytes()
+    contents[DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
+    if examples is not None:
+        np.save(array := io.BytesIO(), examples)
+        contents[EXAMPLES] = array.getvalue()
+    contents[CONFIG] = config_io.dump(config).encode()  # last: nothing goes on with a part of a run
+    manifest.replace(workdir, contents)
 
 
 def check_resume(old: Config, new: Config) -> None:
@@ -159,17 +200,21 @@ def check_resume(old: Config, new: Config) -> None:
 
 
 def check_empty(workdir: Path) -> None:
-    """Raises UserError where a folder holds a run."""
+    """Raises UserError where a folder holds a run, or links that a run would be written through."""
+    check_links(workdir)
     if (workdir / CONFIG).exists() or checkpoint.steps(workdir / CHECKPOINTS):
         raise UserError(f"{workdir} holds a run already: pass another --workdir")
 
 
-def claim(config: Config, workdir: Path, resume: bool) -> None:
-    """Makes workdir this run's, without touching another's.
+def claim(
+    config: Config, workdir: Path, resume: bool, description: Description, examples: np.ndarray
+) -> None:
+    """Makes workdir this run's, without touching another's, and writes what the run is.
 
     Raises:
         UserError: it holds a run, or holds none to resume, or cannot be written to.
     """
+    check_links(workdir)
     begun = checkpoint.steps(workdir / CHECKPOINTS)
     if begun and not resume:
         raise UserError(f"{workdir} holds a run already: pass --resume to go on, or another --workdir")
@@ -181,6 +226,9 @@ def claim(config: Config, workdir: Path, resume: bool) -> None:
         check_resume(read_config(workdir, config), config)
     try:
         (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        write_config(workdir, config)
+        write_run(workdir, config, description, examples)
     except OSError as error:
-        raise UserError(f"cannot write to {workdir}: {error.strerror}; pass another --workdir") from error
+        raise UserError(
+            f"cannot write to {workdir}: {error.strerror or one_line(error)}; make room there, or pass "
+            f"another --workdir"
+        ) from error

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from d3pm_jax.files import replacing
+
 
 def save_curves(
     path: Path,
@@ -28,4 +30,5 @@ def save_curves(
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel(xlabel)
     figure.suptitle(caption)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")

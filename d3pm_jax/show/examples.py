@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from d3pm_jax.data import Description
+from d3pm_jax.files import write_npy, write_text
 from d3pm_jax.show.images import save_grid, to_rgb
 
 MASKED = "_"  # in text, what no symbol stands for
@@ -27,9 +28,9 @@ def save_examples(path: Path, x: np.ndarray, description: Description, caption: 
     if description.kind == "image":
         save_grid(path, to_rgb(x, description.categories), round(len(x) ** 0.5), caption)
     elif description.kind == "text":
-        path.write_text("".join(line + "\n" for line in lines(x, description)), encoding="utf-8")
+        write_text(path, "".join(line + "\n" for line in lines(x, description)))
     else:
-        np.save(path, x)
+        write_npy(path, x)
     return path
 
 

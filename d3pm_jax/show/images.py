@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from d3pm_jax.files import replacing
 
 MASK_COLOUR = (70, 110, 200)
 LINE = 20  # height of a caption, in pixels
@@ -40,7 +43,8 @@ def save_grid(path: Path, images: np.ndarray, columns: int, caption: str = "") -
         table, picture = picture, Image.new("RGB", (width, picture.height + LINE), "white")
         picture.paste(table, (0, LINE))
         ImageDraw.Draw(picture).text((4, 2), caption, "black", font)
-    picture.save(path)
+    with replacing(path) as partial:
+        picture.save(partial, "PNG")
 
 
 def save_beside(path: Path, samples: np.ndarray, real: np.ndarray, caption: str = "") -> None:
@@ -53,7 +57,7 @@ def save_beside(path: Path, samples: np.ndarray, real: np.ndarray, caption: str 
         axis.set_title(title)
         axis.axis("off")
     figure.suptitle(caption)
-    figure.savefig(path, dpi=120)
+    _save(path, figure)
 
 
 def save_chain(
@@ -85,4 +89,10 @@ def save_chain(
         axis.set_yticks([])
         axis.set_title(title)
     figure.suptitle(caption)
-    figure.savefig(path, dpi=120)
+    _save(path, figure)
+
+
+def _save(path: Path, figure: Any) -> None:
+    """Writes a figure of Matplotlib as a PNG file."""
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")

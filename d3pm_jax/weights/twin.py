@@ -1,5 +1,8 @@
 """Converts weights to and from the PyTorch twin, by one rule on names and shapes; NumPy arrays, no torch."""
 
+import hashlib
+import io
+import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +13,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from d3pm_jax.files import replacing
+from d3pm_jax.files import parse_json, write_bytes
 from d3pm_jax.types import Params
 
+HASH = "sha256"  # in the metadata
 _TORCH_NAME = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # HWIO -> OIHW, [in, out] -> [out, in]
 _FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
@@ -66,14 +70,14 @@ def save(path: Path, params: Params, metadata: Mapping[str, str] | None = None) 
     Args:
         path: of the file; one that is there is replaced, once the new one is whole.
         params: the parameters of a model.
-        metadata: texts to keep beside the tensors, for `read_metadata`.
+        metadata: texts to keep beside the tensors, for `read_metadata`; a hash of all of it is added.
 
     Raises:
         OSError: it cannot be written.
     """
-    content = safetensors.numpy.save(to_torch(params), {"format": "pt", **(metadata or {})})
-    with replacing(path) as partial:
-        partial.write_bytes(content)
+    tensors, texts = to_torch(params), {"format": "pt", **(metadata or {})}
+    digest = _digest(io.BytesIO(safetensors.numpy.save(tensors, texts)))
+    write_bytes(path, safetensors.numpy.save(tensors, texts | {HASH: digest}))
 
 
 def load(path: Path, like: Params) -> Params:
@@ -87,7 +91,8 @@ def load(path: Path, like: Params) -> Params:
         The parameters.
 
     Raises:
-        ValueError: the file is damaged or none of safetensors; a tensor is missing, left over or of another
+        ValueError: the file is damaged, does not match its hash if it has one, or is none of safetensors; a
+            tensor is missing, left over or of another
             shape; it has another dtype, so that converting it would lose bits or invent them; or an entry is
             not finite.
         OSError: it cannot be read.
@@ -123,11 +128,34 @@ def _opened(path: Path) -> Iterator[Any]:
     path.open("rb").close()  # an OSError that names it
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
+            _check_hash(path, (file.metadata() or {}).get(HASH))
             yield file
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged, or no safetensors file ({error}): write it again") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _check_hash(path: Path, expected: str | None) -> None:
+    """Raises ValueError where a file with a hash has another one."""
+    if expected is None:
+        return
+    with path.open("rb") as file:
+        if _digest(file) != expected:
+            raise ValueError(
+                f"it is damaged, or was changed after it was hashed: export it again, or if you changed it "
+                f"yourself, save it without {HASH!r} in its metadata"
+            )
+
+
+def _digest(file: io.BufferedIOBase) -> str:
+    """Returns the SHA-256 of a safetensors file: its header, sorted and without the hash, and the rest."""
+    header = parse_json(file.read(int.from_bytes(file.read(8), "little")))
+    header["__metadata__"].pop(HASH, None)
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _check_names(expected: Collection[str], found: Collection[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 import d3pm_jax
 from d3pm_jax import runs
-from d3pm_jax.cli import results
+from d3pm_jax.cli import results, sample
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import begin, build, checkpoint, metrics, network, outputs
 from d3pm_jax.runs.workdir import read_config
@@ -299,7 +299,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data_dir, capsys):
         (["--process.beta.stop", "3"], "beta = 1.13333 at t = 4 is outside (0, 1]"),
         (["--process.K", "9"], "holds 16 at [1, 4, 0], but K = 9 allows only 0..8: set K to 17"),
         (["--train.batch-size", "0"], "batch_size = 0"),
-        (["--train.seed", "-1"], "train.seed = -1: it must be at least 0"),
+        (["--train.seed", "-1"], "train.seed = -1: it must be an integer in 0..4294967295"),
         (["--optimizer.decay-steps", "0"], "optimizer.decay_steps = 0"),
         (["--head.forbid", "3"], "only the last category, K - 1 = 16, can be an extra mask"),
         (["--train.batch-size", "2000"], "batch size 2000 exceeds the 1500 examples"),
@@ -326,7 +326,7 @@ def test_bad_values_get_one_line(override, message, tmp_path, data_dir, capsys):
     ("override", "message"),
     [
         (["--model.groups", "3"], "8 channels do not divide into 3 groups"),
-        (["--model.groups", "0"], "do not divide into 0 groups"),
+        (["--model.groups", "0"], "model.groups = 0: it must be an integer in 1..16777216"),
         (["--model.ch", "2"], "ch = 2"),
     ],
 )
@@ -368,7 +368,7 @@ def test_help_explains_every_command(capsys):
     assert "--process.steps" in capsys.readouterr().out
     assert status("schedule", CONFIG, "--help") == 0
     assert "--process.steps" in capsys.readouterr().out
-    assert status("eval") == 2
+    assert status("eval") == status("eval", "x", "--seed", 2**64) == status("sample", "x", "--seed", -1) == 2
     assert status("eval", "x", "--nonsense") == 2
 
 
@@ -390,3 +390,27 @@ def test_an_option_says_what_it_expects(option, value, expected, capsys):
     assert status("eval", "x", option, value) == 2
     message = f"d3pm eval: error: argument {option}: expected {expected}, got '{value}'\n"
     assert capsys.readouterr().err.endswith(message)
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (OSError("5120 requested and 0 written"), "error: 5120 requested and 0 written\n"),
+        (
+            OSError(28, "No space left on device"),
+            "No space left on device; make room and run it again",
+        ),
+        (OSError(13, "Permission denied", "x"), "error: Permission denied: x\n"),
+        (MemoryError("Unable to allocate 64 TiB"), "Unable to allocate 64 TiB; take smaller batches"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmore"),
+            "RESOURCE_EXHAUSTED: Out of memory more",
+        ),
+    ],
+)
+def test_what_the_system_says_is_one_line(raised, message, capsys, monkeypatch):
+    def fail(*args):
+        raise raised
+
+    monkeypatch.setattr(sample, "execute", fail)
+    assert message in error(capsys, "sample", "x")

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -36,14 +35,24 @@ def test_the_data_of_older_runs_opens():
         assert config_io.from_json(tree | {"data": {"class": "Data", **fields}}).data == expected
 
 
-def test_only_a_part_of_the_users_file_is_made():
-    """Not whatever else it holds, a function that it imports among it."""
-    own = ModuleType("own")
-    own.run = print
-    tree = config_io.to_json(tiny.get_config()) | {"data": {"class": "own.run", "sep": ""}}
-    with pytest.raises(UserError, match=r"the config has a part run of its own: pass --config FILE"):
-        config_io.from_json(tree, own)
-    assert config_io.own_names(tree) == ["run"]
+def test_only_a_part_of_the_users_file_is_made(tmp_path):
+    """Not whatever else it holds, a function or a class that it imports among it."""
+    (tmp_path / "own.py").write_text("from d3pm_jax.data import Description\nrun = print\n")
+    own = config_io.own_parts(config_io.load(tmp_path / "own.py"))
+    for name in ("run", "Description", "__init__"):
+        tree = config_io.to_json(tiny.get_config()) | {"data": {"class": f"own.{name}", "sep": ""}}
+        with pytest.raises(UserError, match=f"the config has a part {name} of its own: pass --config FILE"):
+            config_io.from_json(tree, own)
+        assert config_io.own_names(tree) == [name]
+
+
+@pytest.mark.parametrize("name", ["__init__", "require", "io", "Spec", "__name__", "os", 3, None, ["UNet"]])
+def test_only_parts_are_made_from_json(name):
+    before = dict(vars(configs))
+    tree = config_io.to_json(tiny.get_config()) | {"data": {"class": name, "name": "pwned"}}
+    with pytest.raises(UserError, match=r"this version has no part named|which is no name"):
+        config_io.from_json(tree)
+    assert vars(configs) == before
 
 
 def test_two_files_of_one_name_stay_apart(tmp_path):

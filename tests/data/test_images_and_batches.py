@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -339,3 +340,22 @@ def test_unreadable_file(tmp_path):
     for path in (tmp_path / "digits" / "1.0.0").glob("digits-train*"):
         path.write_bytes(b"not a record")
     assert "cannot read digits" in failure(open_split, "digits", "train", str(tmp_path))
+
+
+def test_a_damaged_record_behind_the_first(data_dir, tmp_path):
+    """It is met in a thread of Grain, or where all are read."""
+    shutil.copytree(data_dir, tmp_path, dirs_exist_ok=True)
+    (path,) = (tmp_path / "digits" / "1.0.0").glob("digits-train*")
+    content = np.frombuffer(path.read_bytes(), np.uint8).copy()
+    filled = np.flatnonzero(content)  # the rest is padding
+    content[filled[len(filled) * 3 // 4]] ^= 1
+    path.write_bytes(content.tobytes())
+    source = open_split("digits", "train", str(tmp_path))
+    for read in (lambda: read_all(source, 17), lambda: take(source, 20)):
+        message = failure(read)
+        assert re.match(rf"cannot read digits in {tmp_path}/digits/1.0.0, record \d+ \(", message), message
+        assert "remove its directory and prepare the data set again" in message
+
+
+def test_a_name_that_would_import_something_is_refused(tmp_path):
+    assert "a name is like mnist" in failure(open_split, "huggingface:mnist", "train", str(tmp_path))

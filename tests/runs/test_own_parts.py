@@ -166,6 +166,18 @@ def test_a_part_without_a_method_says_which(tmp_path):
         runs.train(config, tmp_path / "run")
 
 
+@dataclasses.dataclass(frozen=True)
+class OfNumpy(Noted):
+    def describe(self):
+        return Description((np.int64(3),), 7)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_description_of_numpys_numbers_is_refused(tmp_path):
+    config = dataclasses.replace(config_io.from_file(FILE), data=OfNumpy())
+    with pytest.raises((UserError, TypeError), match=r"int64"):
+        runs.train(config, tmp_path / "run")
+
+
 def test_data_in_place_of_numbers_is_filled_in_once(tmp_path):
     config = config_io.from_file(FILE)
     small = dataclasses.replace(config.train, steps=1, batch_size=8)

@@ -185,6 +185,8 @@ def test_a_bank_that_is_damaged_is_refused(written, tmp_path):
     for texts, message in {
         (b"\x89PNG", b"2"): "or no noise file",
         (b"[1]",): "or no noise file",
+        (b'{"version": 1, "steps": [5]}',): "or no noise file",
+        (b"[" * 9999,): "or no noise file",
         (header.replace(b'"version": 1', b'"version": 2'),): "has version 2, expected 1",
         (header, b"1", b"2"): "3 records in place of 6",
     }.items():

@@ -1,0 +1,226 @@
+"""A run's folder that was made to do harm, opened by each command: one line, and nothing outside changes."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from d3pm_jax import config as configs
+from d3pm_jax.data import open_split
+from d3pm_jax.runs import build, checkpoint, manifest, network
+from d3pm_jax.runs.workdir import write_run
+from tests import tiny
+from tests.cli.commands import error, status
+
+COMMANDS = {
+    "train": lambda w: ["train", "--workdir", w, "--resume", "--train.steps", "6"],
+    "eval": lambda w: ["eval", w, "--limit", "3"],
+    "sample": lambda w: ["sample", w, "--num", "3"],
+    "export": lambda w: ["export", w, "--to", "torch"],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_network():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "split", tiny.split)
+        yield
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def prepared(data_dir):
+    open_split("digits", "train", str(data_dir))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, data_dir):
+    """The folder of a run at step 4; no step was computed."""
+    workdir, base = tmp_path_factory.mktemp("runs") / "run", tiny.get_config()
+    config = dataclasses.replace(base, data=dataclasses.replace(base.data, dir=str(data_dir)))
+    state = build.start(build.build(config, tiny.DIGITS, 16)).state
+    state = dataclasses.replace(state, step=jax.numpy.asarray(4, jax.numpy.int32))
+    workdir.mkdir()
+    write_run(workdir, config, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
+    checkpoint.save(workdir / "checkpoints", 4, state, keep=1)
+    return workdir
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """A copy of a run in a folder beside others', and what is in those."""
+    outside = tmp_path / "outside"
+    (outside / "checkpoints" / "7").mkdir(parents=True)
+    for name in ("file", "checkpoints/7/kept"):
+        (outside / name).write_text("of somebody else")
+    shutil.copytree(made, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def content(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+@contextlib.contextmanager
+def unharmed(run):
+    """Nothing outside of the folder of a run is written, deleted, or imported in the block."""
+    outside = run.parent / "outside"
+    before, names, modules = content(outside), dict(vars(configs)), set(sys.modules)
+    yield
+    assert content(outside) == before
+    assert vars(configs) == names
+    assert not {"antigravity", "this"} & (set(sys.modules) - modules)
+
+
+def changed(run, change):
+    """Changes the saved config, and has no manifest say so."""
+    tree = json.loads((run / "config.json").read_text())
+    change(tree)
+    (run / "config.json").write_text(json.dumps(tree))
+    (run / manifest.FILE).unlink()
+
+
+def nested(depth):
+    node = 1
+    for _ in range(depth):
+        node = [node]
+    return node
+
+
+CONFIGS = {
+    "a name of the package": (
+        lambda tree: tree.update(data={"class": "__init__", "name": "pwned"}),
+        "this version has no part named '__init__'",
+    ),
+    "a function": (lambda tree: tree.update(data={"class": "require"}), "no part named 'require'"),
+    "a class of another package": (
+        lambda tree: tree.update(data={"class": "subprocess.Popen", "args": "touch x"}),
+        "no part named 'subprocess.Popen'",
+    ),
+    "an own part": (
+        lambda tree: tree.update(data={"class": "own.Data"}),
+        "has parts of its own, Data: pass the file that defines them",
+    ),
+    "deep": (lambda tree: tree.update(data=nested(900)), "is nested more than 50 deep"),
+    "a huge number": (
+        lambda tree: tree["process"].update(steps=10**40),
+        "process.steps = 10000000000000000000000000000000000000000: it must be an integer in 1..16777216",
+    ),
+    "a type": (lambda tree: tree["train"].update(seed=[1]), "config.json: "),
+    "no field": (lambda tree: tree["train"].update(hook="x"), "does not fit this version"),
+    "an import of TFDS": (
+        lambda tree: tree["data"].update(name="huggingface:antigravity"),
+        "data.name = 'huggingface:antigravity': it must be a text such as mnist",
+    ),
+    "a path in a name": (lambda tree: tree["data"].update(name="../outside"), "data.name = '../outside'"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_that_ask_for_harm(name, run, capsys):
+    change, message = CONFIGS[name]
+    changed(run, change)
+    with unharmed(run):
+        for command in COMMANDS.values():
+            assert message in error(capsys, *command(run))
+
+
+LINKS = ["config.json", "examples.npy", "description.json", "metrics.jsonl", "manifest.json", "checkpoints"]
+LINKS += ["checkpoints/4", "checkpoints/9", "samples", "tensorboard"]
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_links_that_lead_outside(name, run, capsys):
+    path, target = run / name, run.parent / "outside" / ("checkpoints" if "." not in name else "file")
+    if path.exists():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    path.symlink_to(target)
+    with unharmed(run):
+        for command in COMMANDS.values():
+            message = error(capsys, *command(run))
+            assert f"{path} is a link to {target}: put what it leads to in its place" in message
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prepared")
+def test_a_link_inside_of_a_checkpoint(run, capsys):
+    file = max((run / "checkpoints" / "4").rglob("*"), key=lambda p: p.stat().st_size * p.is_file())
+    copy = run.parent / "outside" / "copy"
+    shutil.move(file, copy)
+    file.symlink_to(copy)
+    with unharmed(run):
+        for command in COMMANDS.values():
+            assert "is damaged" in error(capsys, *command(run))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prepared")
+def test_results_take_the_place_of_links(run):
+    target = run.parent / "outside" / "file"
+    names = ["samples.npy", "samples.png", "chain.png", "eval.json", "bound_terms.png", "loss.png"]
+    names += ["weights.safetensors", "samples/step_0000006.png"]
+    for name in [*names, *(f"{name}.partial" for name in (*names, "config.json", "metrics.jsonl"))]:
+        (run / "samples").mkdir(exist_ok=True)
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(target)
+    with unharmed(run):
+        for command in COMMANDS.values():
+            more = ["--train.sample-every", "6"] if command is COMMANDS["train"] else []
+            assert status(*command(run), *more) == 0
+    for name in names:
+        assert not (run / name).is_symlink()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prepared")
+def test_what_is_not_ours_is_never_deleted_by_a_training(run):
+    kept = run / "checkpoints" / "my_best_copy"
+    shutil.copytree(run / "checkpoints" / "4", kept)
+    (kept / checkpoint.MANIFEST).unlink()
+    assert status(*COMMANDS["train"](run)) == 0
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"4", "6", "my_best_copy"}
+
+
+@pytest.mark.slow
+def test_data_is_not_prepared_where_only_the_run_says_so(run, capsys):
+    outside = run.parent / "outside"
+    changed(run, lambda tree: tree["data"].update(dir=str(outside)))
+    with unharmed(run):
+        for name in ("train", "eval"):
+            message = error(capsys, *COMMANDS[name](run))
+            assert f"digits is not prepared in {outside}, which the run names" in message
+        features = outside / "digits" / "1.0.0" / "features.json"
+        features.parent.mkdir(parents=True)
+        features.write_text(json.dumps({"pythonClassName": "antigravity.Feature", "content": {}}))
+        before = content(outside)
+        for name in ("train", "eval"):
+            assert "would import antigravity.Feature" in error(capsys, *COMMANDS[name](run))
+        assert content(outside) == before
+        shutil.rmtree(outside / "digits")
+
+
+@pytest.mark.slow
+def test_examples_of_objects_or_of_other_data(run, capsys):
+    (run / manifest.FILE).unlink()
+    for x in (np.array([{}]), np.zeros((3, 8, 8, 1)), np.zeros((3, 5), np.int32), np.full((3, 8, 8, 1), 99)):
+        x = x.astype(np.int32) if x.dtype == np.int64 else x
+        np.save(run / "examples.npy", x, allow_pickle=True)
+        with unharmed(run):
+            assert "examples.npy cannot be read" in error(capsys, *COMMANDS["sample"](run))
+
+
+def test_a_device_is_not_read(run, capsys):
+    (run / "config.json").unlink()
+    os.mkfifo(run / "config.json")
+    for command in COMMANDS.values():
+        assert "holds no run" in error(capsys, *command(run))

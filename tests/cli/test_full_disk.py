@@ -1,0 +1,106 @@
+"""A disk that is full: one line, nothing saved is lost, and the run goes on when there is room again."""
+
+import os
+import shutil
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+
+from d3pm_jax.runs import build, checkpoint, network
+from d3pm_jax.runs.workdir import read_config
+from tests import tiny
+from tests.cli.commands import error, status, train_args
+
+pytestmark = pytest.mark.slow
+SIZE = 2**20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_network():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "split", tiny.split)
+        yield
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory, data_dir):
+    """A run of 8 of its 20 steps."""
+    workdir = tmp_path_factory.mktemp("runs") / "begun"
+    assert status(*train_args(workdir, data_dir, "--train.steps", "8")) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_dir):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    assert status(*train_args(workdir, data_dir)) == 0
+    return workdir
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of its own of 1 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", place], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(place, left):
+    """Leaves so many bytes free, rounded to pages."""
+    free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
+    (place / "filler").write_bytes(b"x" * max(0, free - left))
+
+
+def weights(workdir, step):
+    parts = build.build(read_config(workdir), tiny.DIGITS, 16)
+    return [np.asarray(x) for x in jax.tree.leaves(build.restore(workdir, parts, step).state)]
+
+
+@pytest.mark.parametrize("kib", [0, 4, 16, 24, 48, 96])
+def test_training_goes_on_where_it_stopped(kib, disk, begun, whole, capsys):
+    workdir = disk / "run"
+    shutil.copytree(begun, workdir)
+    fill(disk, kib * 1024)
+    resume = ["train", "--workdir", workdir, "--resume", "--train.steps", "20"]
+    message = error(capsys, *resume)
+    print(f"{kib} KiB left: {message}", end="")
+    assert "No space left on device" in message
+    left = checkpoint.steps(workdir / "checkpoints")
+    assert 8 in left
+    for step in left:
+        weights(workdir, step)
+    (disk / "filler").unlink()
+    assert status(*resume) == 0
+    for a, b in zip(weights(workdir, 20), weights(whole, 20), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kib", [0])
+@pytest.mark.parametrize(
+    "command", [("sample", "--num", "40"), ("eval", "--limit", "20"), ("export", "--to", "torch")]
+)
+def test_results_are_whole_or_not_there(kib, command, disk, begun, capsys):
+    workdir = disk / "run"
+    shutil.copytree(begun, workdir)
+    name, *options = command
+    before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
+    fill(disk, kib * 1024)
+    message = error(capsys, name, workdir, *options)
+    print(f"{kib} KiB left: {message}", end="")
+    assert "No space left on device" in message
+    assert {p: p.read_bytes() for p in before} == before
+    (disk / "filler").unlink()
+    assert status(name, workdir, *options) == 0

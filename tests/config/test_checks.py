@@ -1,0 +1,318 @@
+"""Every field of every part, with values that are nonsense: each is refused in one line, or can be built."""
+
+import copy
+import dataclasses
+import functools
+import math
+
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+from d3pm_jax import config as configs
+from d3pm_jax.config import io as config_io
+from d3pm_jax.config.checks import check_fields
+from d3pm_jax.errors import UserError
+from d3pm_jax.runs import build
+from tests import tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
+
+BETA = configs.Linear(0.2, 1.0, rescale=False)
+EXAMPLES = {
+    "data": (
+        configs.TfdsImages("mnist"),
+        configs.Digits(),
+        configs.Idx("folder"),
+        configs.Arrays("a.npy", "b.npy", 5, "array", "y.npy", "z.npy", 3),
+    ),
+    "process": (
+        configs.Uniform(4, 5, BETA),
+        configs.Absorbing(4, 5, BETA, 3),
+        configs.Gaussian(4, 5, BETA, 2),
+        configs.Banded(4, 5, BETA, 2),
+        configs.Marginal(5, BETA, (0.5, 0.5)),
+        configs.Masked(configs.Uniform(3, 5, BETA), BETA),
+        configs.Dense("Q.npy", "prior.npy"),
+        configs.RandomWalk("x.npy", 2, 5, BETA),
+        configs.FromRate("x.npy", 2, 5, BETA),
+        *(
+            configs.Uniform(3, 5, beta)
+            for beta in (
+                BETA,
+                configs.Cosine(),
+                configs.CosineSquared(),
+                configs.Reciprocal(),
+                configs.LogLinear(),
+                configs.Polynomial(),
+                configs.MutualInformation((0.5, 0.3, 0.2)),
+            )
+        ),
+    ),
+    "model": (
+        configs.UNet(ch=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(8,), groups=4, classes=10),
+        configs.ScoreNet(ch=8, ch_mult=(1,), num_res_blocks=1, attn=(0,), groups=4, classes=10),
+    ),
+    "head": (configs.Head(), configs.LogisticHead()),
+    "loss": (configs.HybridLoss(), configs.StochasticBound()),
+    "timesteps": (configs.LowDiscrepancy(), configs.Independent(), configs.Importance()),
+    "optimizer": (configs.Adam(),),
+    "train": (configs.Train(5),),
+}
+NEVER = {  # of no field
+    "array": np.array([1.0, 2.0]),
+    "scalar": np.float32(1.0),
+    "integer of NumPy": np.int64(1),
+    "list": [1],
+    "dict": {},
+    "nan": math.nan,
+    "inf": math.inf,
+    "tuple of nan": (math.nan,),
+    "beyond float64": 10**400,
+    "class": int,
+    "NUL": "a\0b",
+}
+SOMETIMES = {  # "word" is a text where one is meant, and so on
+    "word": "word",
+    "empty": "",
+    "import": "huggingface:mnist",
+    "None": None,
+    "True": True,
+    "-1": -1,
+    "-0.5": -0.5,
+    "0": 0,
+    "0.0": 0.0,
+    "1": 1,
+    "1.0": 1.0,
+    "1.5": 1.5,
+    "1e300": 1e300,
+    "1e-300": 1e-300,
+    "2**32": 2**32,
+    "2**40": 2**40,
+    "(0,)": (0,),
+    "(-1.0,)": (-1.0,),
+    "(2**40,)": (2**40,),
+    "()": (),
+    "('a',)": ("a",),
+    "data": "data",
+}
+OF_THEIR_TYPE = (int, float, bool, str, tuple, type(None))
+
+
+def put(part, name, value):
+    """A copy with another value, unseen by what checks annotations in tests."""
+    changed = copy.copy(part)
+    object.__setattr__(changed, name, value)
+    return changed
+
+
+def fields(part, prefix):
+    """(dotted name, a function value -> the part with it) of every field of a part and of the parts in it."""
+    for field in dataclasses.fields(part):
+        yield f"{prefix}.{field.name}", lambda value, name=field.name: put(part, name, value)
+        inner = getattr(part, field.name)
+        if dataclasses.is_dataclass(inner):
+            for full, change in fields(inner, f"{prefix}.{field.name}"):
+                yield (
+                    full,
+                    lambda value, name=field.name, change=change: put(part, name, change(value)),
+                )
+
+
+def every_field():
+    for place, parts in EXAMPLES.items():
+        for part in parts:
+            for name, change in fields(part, place):
+                yield place, name, change
+
+
+def line_of(error):
+    """What an error says, which must be one line."""
+    assert str(error)
+    assert "\n" not in str(error)
+    return str(error)
+
+
+def refusal(config):
+    """What is said of a config, None if nothing."""
+    try:
+        config_io.check_values(config)
+    except UserError as error:
+        return line_of(error)
+    return None
+
+
+def said_of(place, part):
+    """What the check of the fields of a part says, None if nothing: quicker than that of a whole config."""
+    try:
+        check_fields(place, part)
+    except ValueError as error:
+        return line_of(error)
+    return None
+
+
+def test_the_table_has_every_part_of_ours():
+    parts = {type(part) for place in EXAMPLES.values() for part in place}
+    parts |= {type(part.beta) for part in EXAMPLES["process"] if hasattr(part, "beta")}
+    known = {getattr(configs, name) for name in configs.__all__}
+    bases = {configs.Config, configs.Spec, configs.Terms, *(x for x in known if x.__subclasses__())}
+    assert known - bases - parts == set()
+    for place, parts in EXAMPLES.items():
+        for part in parts:
+            assert refusal(put(tiny.get_config(), place, part)) is None
+
+
+def test_what_no_field_can_be_is_refused_by_name():
+    count = 0
+    for place, name, change in every_field():
+        for value in NEVER.values():
+            said = said_of(place, change(value))
+            assert said is not None, (name, value)
+            assert said.startswith(f"{name} = "), (said, name, value)
+            assert ": it must be " in said
+            count += 1
+    assert count > 700
+
+
+@functools.cache
+def accepted():
+    """(place, name, value, the part with it) of what is legal somewhere and accepted there."""
+    found = []
+    for place, name, change in every_field():
+        for text, value in SOMETIMES.items():
+            said = said_of(place, change(value))
+            assert said is None or said.startswith(f"{name} = "), said
+            found += [(place, name, text, change(value))] if said is None else []
+    return found
+
+
+def test_what_a_field_accepts_is_of_its_type_and_in_its_range():
+    found = {}
+    for _, name, text, _ in accepted():
+        found.setdefault(name, set()).add(text)
+    assert found["train.seed"] == {"0", "1"}
+    assert found["train.steps"] == found["train.batch_size"] == {"1"}
+    assert found["train.noise"] == {"None", "word", "data", "import"}
+    assert found["train.ema_decay"] == found["optimizer.b1"] == {"1e-300", "0.0", "0"}
+    above = {"1", "1.0", "1.5", "1e300", "1e-300", "2**32", "2**40"}
+    assert found["optimizer.clip"] == above
+    assert found["optimizer.lr"] == found["loss.ce_weight"] == above | {"0", "0.0"}
+    assert found["optimizer.decay_steps"] == {"None", "1"}
+    assert found["data.name"] == {"word", "data"}
+    assert found["process.K"] == {"data"}
+    assert found["process.mask_id"] == {"data", "0", "1"}
+    assert found["process.pi"] == {"data", "(0,)", "()"}
+    assert found["head.residual"] == found["model.onehot_input"] == {"True"}
+    assert found["head.forbid"] == {"None", "data", "0", "1"}
+    assert found["model.ch_mult"] == {"()"}
+    assert found["model.attn"] == {"()", "(0,)"}
+    assert "loss.first_step" not in found
+    assert "process.inner" not in found
+
+
+def files():
+    rng = np.random.default_rng(0)
+    np.save("Q.npy", rng.dirichlet(np.ones(3), (5, 3)))
+    np.save("prior.npy", np.full(3, 1 / 3))
+    np.save("x.npy", rng.normal(size=(4, 2)))
+
+
+def test_what_is_accepted_builds_or_says_why(tmp_path, monkeypatch):
+    """The parts that need no network: no traceback, one line; NaN in no table."""
+    monkeypatch.chdir(tmp_path)
+    files()
+    built, failed = 0, 0
+    for place, name, value, part in accepted():
+        if place not in ("process", "optimizer", "timesteps"):
+            continue
+        try:
+            if place == "process":
+                tables = jax.tree.leaves(part.build())
+                assert not any(np.isnan(x).any() for x in tables), (name, value)
+            else:
+                _ = part.build() if place == "optimizer" else part.start(5)
+            built += 1
+        except jaxtyping.TypeCheckError:  # of annotations in tests: an int in place of a float
+            assert type(SOMETIMES[value]) is int
+        except (ValueError, MemoryError, UserError) as error:
+            line_of(error)
+            failed += 1
+    print(f"{built} built, {failed} said why not")
+    assert built > 60
+
+
+@pytest.mark.slow
+def test_networks_of_what_is_accepted_build_or_say_why():
+    for place, _, _, part in accepted():
+        if place not in ("model", "head", "loss", "train"):
+            continue
+        try:
+            build.build(put(tiny.get_config(), place, part), tiny.DIGITS, 1)
+        except UserError as error:
+            line_of(error)
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(configs.Model):
+    """A part with annotations that are understood, and one that is not."""
+
+    width: int = 4
+    sizes: tuple[int, int] = (1, 2)
+    ratio: int | None = None
+    other: object = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Unknown(configs.Model):
+    share: "float" = 0.5
+    kind: "no_such_type" = "a"  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (put(Own(), "width", 1.0), "model.width = 1.0: it must be an integer"),
+        (put(Own(), "width", True), "model.width = True: it must be an integer"),
+        (put(Own(), "sizes", (1,)), "model.sizes = (1,): it must be a tuple (an integer, an integer)"),
+        (put(Own(), "ratio", "3"), "model.ratio = '3': it must be an integer or None"),
+        (put(Own(), "other", (1.0, math.inf)), "model.other = (1.0, inf): it must be made of finite numbers"),
+        (put(Unknown(), "share", math.nan), "model.share = nan: it must be made of finite numbers"),
+        (put(Unknown(), "share", "text"), None),
+        (Own(), None),
+    ],
+)
+def test_parts_of_the_users_own_are_checked_as_far_as_they_are_understood(part, message):
+    assert refusal(put(tiny.get_config(), "model", part)) == message
+
+
+def test_numbers_of_numpy_have_a_cure():
+    said = refusal(put(tiny.get_config(), "optimizer", put(configs.Adam(), "lr", np.float64(0.1))))
+    assert said is not None
+    assert said.endswith("not a numpy.float64: convert it with .tolist()")
+
+
+@pytest.mark.parametrize("text", ["mnist", "emnist/letters", "a/b-c.d:1.0.0", "cifar10_1:3.1.4"])
+def test_names_of_data_sets(text):
+    assert refusal(put(tiny.get_config(), "data", configs.TfdsImages(text))) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "huggingface:mnist",
+        "ns:a/b",
+        "mnist/a/b=1",
+        "../mnist",
+        "/mnist",
+        "a b",
+        "mnist:1",
+        "MNIST",
+        "mnist\n",
+        "é",
+    ],
+)
+def test_names_that_could_import_something_are_refused(text):
+    said = refusal(put(tiny.get_config(), "data", configs.TfdsImages(text)))
+    assert said is not None
+    assert said.startswith("data.name = ")

@@ -1,0 +1,184 @@
+"""Damage to the folder of a run and to exported weights: refused in one line with a cure, or without effect.
+
+Quick: some of the bytes; slow: every one of our JSON and of exported weights, every tenth of other files.
+"""
+
+import collections
+import dataclasses
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from d3pm_jax.cli import import_weights
+from d3pm_jax.config import io as config_io
+from d3pm_jax.errors import UserError
+from d3pm_jax.runs import build, checkpoint, manifest, metrics, network
+from d3pm_jax.runs.workdir import CHECKPOINTS, read_config, read_description, read_examples, write_run
+from d3pm_jax.weights import twin
+from tests import tiny
+
+EVERY_BYTE = ("config.json", "description.json", "manifest.json", "metrics.jsonl", "weights.safetensors")
+STRIDES = [pytest.param(499, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module")
+def parts():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "split", tiny.split)
+        yield build.start(build.build(tiny.get_config(), tiny.DIGITS, 16))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, parts):
+    """The folder of a run at step 2, with a checkpoint of step 1, and an exported file."""
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    workdir.mkdir()
+    examples = np.random.default_rng(0).integers(0, 17, (3, 8, 8, 1)).astype(np.int32)
+    write_run(workdir, parts.config, tiny.DIGITS, examples)
+    for step in (1, 2):
+        state = dataclasses.replace(parts.state, step=jax.numpy.asarray(step, jax.numpy.int32))
+        checkpoint.save(workdir / CHECKPOINTS, step, state, keep=2)
+    with metrics.Writer(workdir, 0) as writer:
+        for step in (1, 2):
+            writer.write(step, {"loss": 0.5 / step, "kl": 1e-3})
+    texts = {"config": config_io.dump(parts.config), "data": (workdir / "description.json").read_text()}
+    twin.save(workdir / "weights.safetensors", parts.state.params, texts)
+    assert (workdir / "weights.safetensors").stat().st_size < 20_000
+    return workdir
+
+
+def opened(workdir, parts):
+    """All that commands read of a run."""
+    config, description = read_config(workdir), read_description(workdir)
+    examples = read_examples(workdir, description or tiny.DIGITS)
+    state = build.restore(workdir, parts).state
+    return config, description or tiny.DIGITS, examples, [np.asarray(x) for x in jax.tree.leaves(state)]
+
+
+def imported(workdir, parts):
+    """All that `d3pm import` reads of a file."""
+    file = workdir / "weights.safetensors"
+    config, description = import_weights._config_of(file), import_weights._description_of(file)
+    try:
+        params = twin.load(file, parts.state.params)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return config, description, None, [np.asarray(x) for x in jax.tree.leaves(params)]
+
+
+def same(a, b):
+    arrays = zip((a[2], *a[3]), (b[2], *b[3]), strict=True)
+    return a[:2] == b[:2] and all(np.array_equal(x, y) for x, y in arrays)
+
+
+def outcome(read, workdir, parts, expected):
+    """What becomes of damage: "refused", "harmless" or "silent"; any other error is raised."""
+    try:
+        found = read(workdir, parts)
+    except UserError as error:
+        message = str(error)
+        assert "\n" not in message
+        assert ": " in message
+        return "refused"
+    return "harmless" if same(found, expected) else "silent"
+
+
+def damaged(content, stride):
+    """Each byte with its lowest bit flipped, and the file cut at every tenth."""
+    for i in range(0, len(content), stride):
+        yield content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :]
+    for i in range(0, len(content), 10 * stride):
+        yield content[:i]
+
+
+def counts(read, workdir, parts, files, stride):
+    expected, found = read(workdir, parts), collections.Counter()
+    for file in files:
+        content = file.read_bytes()
+        for other in damaged(content, stride if file.name in EVERY_BYTE else 10 * stride):
+            file.write_bytes(other)
+            found[outcome(read, workdir, parts, expected)] += 1
+        file.write_bytes(content)
+    assert same(read(workdir, parts), expected)
+    return found
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+def test_no_byte_of_a_run_changes_it_silently(stride, saved, parts, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(saved, workdir)
+    files = [workdir / name for name in ("config.json", "description.json", "examples.npy", manifest.FILE)]
+    files += [x for x in (workdir / CHECKPOINTS / "2").rglob("*") if x.is_file() and x.stat().st_size < 9000]
+    found = counts(opened, workdir, parts, files, stride)
+    print(f"{len(files)} files of a run: {dict(found)}")
+    assert found["silent"] == 0
+    assert found["refused"] > 10 * found["harmless"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("description.json", "is missing: restore it, or without it resume the run with its data"),
+        ("examples.npy", "is missing: restore it, or without it resume the run with its data"),
+        ("config.json", "holds no run"),
+    ],
+)
+def test_a_missing_file_is_named(name, message, saved, parts, tmp_path):
+    for file in saved.glob("*.*"):
+        if file.name != name:
+            shutil.copy(file, tmp_path)
+    with pytest.raises(UserError, match=message):
+        opened(tmp_path, parts)
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+def test_no_byte_of_exported_weights_changes_them_silently(stride, saved, parts, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(saved, workdir)
+    found = counts(imported, workdir, parts, [workdir / "weights.safetensors"], stride)
+    print(f"exported weights: {dict(found)}")
+    assert found["silent"] == 0
+    assert found["refused"] > 10 * found["harmless"]
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+def test_files_without_hashes_and_metrics_end_in_no_traceback(stride, saved, parts, tmp_path):
+    """A run of before there were manifests is still read against its types; a digit may change."""
+    workdir = tmp_path / "run"
+    shutil.copytree(saved, workdir)
+    (workdir / manifest.FILE).unlink()
+    files = [workdir / name for name in ("config.json", "description.json", "examples.npy")]
+    found = counts(opened, workdir, parts, files, stride)
+    print(f"a run without a manifest: {dict(found)}")
+    assert found["refused"] > found["silent"]
+
+    def read(workdir, parts):
+        return metrics.read(workdir), None, None, []
+
+    found = counts(read, workdir, parts, [workdir / metrics.FILE], max(1, stride // 10))
+    print(f"metrics: {dict(found)}")
+    assert found["refused"] > 0
+
+
+@pytest.mark.slow
+def test_no_missing_entry_changes_a_run_silently(saved, parts, tmp_path):
+    workdir, expected, found = tmp_path / "run", opened(saved, parts), {}
+    for path in sorted(saved.rglob("*")):
+        shutil.copytree(saved, workdir)
+        gone = workdir / path.relative_to(saved)
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+        found[str(path.relative_to(saved))] = outcome(opened, workdir, parts, expected)
+        shutil.rmtree(workdir)
+    print(collections.Counter(found.values()))
+    assert {name for name, what in found.items() if what == "silent"} == {
+        "checkpoints/2",  # the last checkpoint is the one before, whose step every command prints
+        "checkpoints/2/manifest.json",
+    }
+    assert {name for name, what in found.items() if what == "harmless" and "/" not in name} == {
+        "manifest.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "weights.safetensors",
+    }

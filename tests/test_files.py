@@ -1,0 +1,51 @@
+"""Files that are either whole or not there, and JSON that may be damaged."""
+
+import os
+
+import pytest
+
+from d3pm_jax.files import parse_json, replacing, write_text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "Expecting value"),
+        (b"\xff", "can't decode byte"),
+        (b'{"a": 1, "a": 2}', "names a field twice"),
+        (b"[NaN]", "holds NaN"),
+        (b"[-Infinity]", "holds -Infinity"),
+        (b"[" * 51 + b"]" * 51, "nested more than 50 deep"),
+        (b"[" * 100_000, "nested more than 50 deep"),
+        (b"9" * 10_000, "Exceeds the limit"),
+    ],
+)
+def test_damaged_json_is_a_value_error(content, message):
+    with pytest.raises(ValueError, match=message):
+        parse_json(content)
+    assert parse_json(b'{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}
+
+
+def test_links_are_replaced_and_not_written_through(tmp_path):
+    (tmp_path / "outside").write_text("kept")
+    for name in ("file", "file.partial"):
+        (tmp_path / name).symlink_to(tmp_path / "outside")
+    write_text(tmp_path / "file", "new")
+    assert (tmp_path / "outside").read_text() == "kept"
+    assert (tmp_path / "file").read_text() == "new"
+    assert not (tmp_path / "file").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["file", "outside"]
+
+
+def test_what_fails_leaves_the_old_file(tmp_path):
+    write_text(tmp_path / "file", "old")
+
+    def fail():
+        with replacing(tmp_path / "file") as partial:
+            partial.write_text("new")
+            raise OSError("nothing left")
+
+    with pytest.raises(OSError, match=r"nothing left: .*file"):
+        fail()
+    assert (tmp_path / "file").read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
