@@ -48,8 +48,8 @@ def ancestral(
     def step(x: Array, t: Array) -> Array:
         ts = jnp.broadcast_to(t, x.shape[:1])
         logits = denoise(x, process.time[ts])
-        u = check_shape("noise(t)", noise(t), "xT", x.shape)
-        return bare(inverse_cdf.categorical)(reverse(process, logits, x, ts), u)
+        log_p = reverse(process, logits, x, ts)
+        return bare(inverse_cdf.categorical)(log_p, check_shape("noise(t)", noise(t), "xT", x.shape))
 
     return chain.run(step, process.T, xT, record)
 
