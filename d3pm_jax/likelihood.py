@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax import timesteps
-from d3pm_jax.checks import CATEGORIES, NOISE, PART_OF_STEPS, at_least, bare, check_shape, declared
+from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, PART_OF_STEPS, at_least, bare, check_shape, declared
 from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes.base import Process
@@ -28,8 +28,10 @@ Term = Callable[[Process, Array, Array, Array, Array], Array]  # process, logits
 class Bound(NamedTuple):
     """Holds the bound in parts, in nats per example, summed over its elements."""
 
-    steps: Array  # [T, B]  row t - 1 is the term of step t; row 0 is the reconstruction -log p(x_0 | x_1)
-    prior: Array  # [B]  KL(q(x_T | x_0) || p(x_T))
+    steps: Float[
+        Array, "T B"
+    ]  # row t - 1 is the term of step t; row 0 is the reconstruction -log p(x_0 | x_1)
+    prior: Float[Array, " B"]  # KL(q(x_T | x_0) || p(x_T))
 
     def total(self) -> Array:
         """Returns the bound on -log p(x_0), in nats per example, [B]."""
@@ -68,7 +70,7 @@ def all_t_bound(
     )
 
 
-@declared(x0=CATEGORIES, index=at_least(0))
+@declared(x0=CATEGORIES, index=INDEX)
 def estimate_bound(
     key: Key[Array, ""],
     denoise: Denoise,
@@ -124,7 +126,7 @@ def strata_bound(
     return jnp.sum(terms, axis=0) + _per_example(prior_kl(process, x0))
 
 
-@declared(x0=CATEGORIES, index=at_least(0), n=PART_OF_STEPS)
+@declared(x0=CATEGORIES, index=INDEX, n=PART_OF_STEPS)
 def stratified_bound(
     key: Key[Array, ""],
     denoise: Denoise,

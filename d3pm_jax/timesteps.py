@@ -68,8 +68,8 @@ def stratified(u: Float[Array, "n B"], T: int) -> tuple[Int[Array, "n B"], Int[A
 class LossHistory(NamedTuple):
     """Holds what `probabilities` knows of each step; entry t - 1 belongs to step t."""
 
-    mean_square: Array  # [T]  running mean of kl^2, kl the summed nats of an example
-    counts: Array  # int32 [T]  examples seen
+    mean_square: Float[Array, " T"]  # running mean of kl^2, kl the summed nats of an example
+    counts: Int[Array, " T"]  # examples seen
 
     @property
     def T(self) -> int:

@@ -5,6 +5,7 @@ size. `...` stands for a prefix of *S, the shape of a step. K and T are those of
 """
 
 import collections.abc
+import operator
 import types
 import typing
 from collections.abc import Callable
@@ -40,7 +41,11 @@ class Shape(NamedTuple):
     before: tuple[str, ...]  # axes in front of those that are any number
     many: str | None  # the name of the latter
     after: tuple[str, ...]
-    text: str
+
+    def axes(self, ndim: int) -> tuple[str, ...]:
+        """Names the axes of an array of so many: those of *S are S0, S1, .."""
+        many = ndim - len(self.before) - len(self.after)
+        return (*self.before, *(f"{self.many}{i}" for i in range(many)), *self.after)
 
 
 class ArrayType(NamedTuple):
@@ -71,6 +76,23 @@ def read(annotation: Any) -> Expected:
     return Expected(arrays[0] if arrays else None, convert, types.NoneType in options, callback)
 
 
+def results(annotation: Any) -> Any:
+    """Returns the shape of what a function returns, a tuple of them for a tuple; None if it is not said."""
+    if isinstance(annotation, type) and issubclass(annotation, tuple) and hasattr(annotation, "_fields"):
+        return tuple(results(hint) for hint in typing.get_type_hints(annotation).values())
+    if typing.get_origin(annotation) is tuple:
+        return tuple(results(x) for x in typing.get_args(annotation))
+    return _array_type(annotation).shape if _is_array(annotation) else None
+
+
+def names_of_axes(expected: Expected, ndim: int) -> tuple[str, ...]:
+    """Names the axes of an argument as `Shape.axes` does; of a step they are the first of *S."""
+    shape = None if expected.array is None else expected.array.shape
+    if shape is None:
+        return tuple(f"unknown{i}" for i in range(ndim))
+    return shape._replace(many="S").axes(ndim) if shape.many == "..." else shape.axes(ndim)
+
+
 def bind(name: str, shape: tuple[int, ...], wanted: Shape, sizes: Sizes) -> None:
     """Notes the sizes that a shape has. Raises ValueError where they are not those that are known."""
     a, z, ok = len(wanted.before), len(wanted.after), True
@@ -98,7 +120,7 @@ def check_prefix(name: str, shape: tuple[int, ...], sizes: Sizes) -> None:
 
 
 def to_array(name: str, x: Any, kind: str) -> Any:
-    """Returns x as an array: of NumPy if it holds integers, whose range is to be checked before they are cut.
+    """Returns x as an array of JAX or NumPy; the range of the latter is checked before it is rounded.
 
     Raises:
         TypeError: it is neither an array nor a number, or not of this kind.
@@ -110,7 +132,7 @@ def to_array(name: str, x: Any, kind: str) -> Any:
         x = np.asarray(x)
     if kind not in _kinds(x.dtype):
         raise TypeError(f"{name} has dtype {x.dtype}, expected {kind}: {_cure(kind)}")
-    return jnp.asarray(x) if kind == "floats" and not isinstance(x, jax.Array) else x
+    return x
 
 
 def _kinds(dtype: Any) -> tuple[str, ...]:
@@ -165,15 +187,14 @@ def _array_type(annotation: Any) -> ArrayType:
     if annotation is jax.Array:
         return ArrayType("numbers", None)
     kinds = {jaxtyping.Int: "integers", jaxtyping.Float: "floats", jaxtyping.Key: "key"}
-    text = annotation.dim_str.strip()
-    words, kind = text.split(), kinds.get(annotation.dtype, "numbers")
+    words, kind = annotation.dim_str.split(), kinds.get(annotation.dtype, "numbers")
     if words == ["..."]:
-        return ArrayType(kind, Shape((), "...", (), text))
+        return ArrayType(kind, Shape((), "...", ()))
     many = [i for i, word in enumerate(words) if word.startswith("*")]
     if not many:
-        return ArrayType(kind, Shape(tuple(words), None, (), text))
+        return ArrayType(kind, Shape(tuple(words), None, ()))
     i = many[0]
-    return ArrayType(kind, Shape(tuple(words[:i]), words[i][1:], tuple(words[i + 1 :]), text))
+    return ArrayType(kind, Shape(tuple(words[:i]), words[i][1:], tuple(words[i + 1 :])))
 
 
 def _conversion(annotation: Any) -> Convert | None:
@@ -194,14 +215,18 @@ def _conversion(annotation: Any) -> Convert | None:
 
 
 def _integer(name: str, x: Any) -> int:
-    if isinstance(x, bool | np.bool_) or not isinstance(x, int | np.integer):
-        raise TypeError(f"{name} is {describe(x)}, expected a whole number: pass an int")
-    return int(x)
+    try:
+        if isinstance(x, bool | np.bool_) or getattr(x, "dtype", None) == np.bool_:
+            raise TypeError
+        return operator.index(x)
+    except TypeError as error:
+        raise TypeError(f"{name} is {describe(x)}, expected a whole number: pass an int") from error
 
 
 def _real(name: str, x: Any) -> Any:
     if isinstance(x, jax.Array) and x.shape == () and "numbers" in _kinds(x.dtype):
         return x
+    x = x[()] if isinstance(x, np.ndarray) and x.shape == () else x
     if isinstance(x, bool | np.bool_) or not isinstance(x, int | float | np.integer | np.floating):
         raise TypeError(f"{name} is {describe(x)}, expected a number: pass a float")
     if not np.isfinite(x):

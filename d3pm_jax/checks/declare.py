@@ -3,19 +3,16 @@
 import functools
 import inspect
 import types
-from collections.abc import Callable, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.core
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array
 
 from d3pm_jax.checks import annotations, values
 from d3pm_jax.checks.annotations import Expected, Sizes
-from d3pm_jax.checks.values import Range
+from d3pm_jax.checks.values import Outside, Range
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,7 +20,8 @@ R = TypeVar("R")
 MOST_SEEN = 1000  # kinds of calls that a function remembers
 Testers = list[tuple[int, Callable[[Any], bool]]]  # of the arguments at these places
 
-_inside: ContextVar[bool] = ContextVar("inside", default=False)  # of a function that checked its arguments
+# Whether a function that checked its arguments is running. jit traces anew for each: marks are not inside.
+_nested = jax.make_user_context(default_value=False)
 
 
 class Argument(NamedTuple):
@@ -39,6 +37,7 @@ class Declaration(NamedTuple):
     names: tuple[str, ...]
     arguments: dict[str, Argument]
     process: str | None  # which argument knows K or T or both
+    results: Any  # the shape of what it returns, or a tuple of them
 
 
 def declared(**ranges: Range) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -55,7 +54,9 @@ def declared(**ranges: Range) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def like(declared_function: Callable, f: Callable[P, R]) -> Callable[P, R]:
-    """Returns f with the checks of another function, whose place it takes."""
+    """Returns f with the checks of another function, whose place it takes, unless it has its own."""
+    if bare(f) is not f:
+        return f
     return _wrap(f, declared_function.declaration)  # pyright: ignore[reportFunctionMemberAccess]
 
 
@@ -66,10 +67,11 @@ def bare(f: Callable[P, R]) -> Callable[P, R]:
     nothing is returned as it is.
     """
     if isinstance(f, functools.partial) and bare(f.func) is not f.func:
-        return functools.partial(bare(f.func), *f.args, **f.keywords)
-    if isinstance(f, types.MethodType) and hasattr(f.__func__, "bare"):
-        return functools.partial(f.__func__.bare, f.__self__)  # pyright: ignore[reportFunctionMemberAccess]
-    return getattr(f, "bare", f)
+        return type(f)(bare(f.func), *f.args, **f.keywords)
+    if isinstance(f, types.MethodType) and bare(f.__func__) is not f.__func__:
+        return functools.partial(bare(f.__func__), f.__self__)
+    checked, unchecked = getattr(f, "forms", (None, f))
+    return unchecked if checked is f else f  # a wrapper of ours has our attributes, but is another function
 
 
 def _wrap(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
@@ -77,22 +79,24 @@ def _wrap(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
 
     @functools.wraps(f)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        if _inside.get():
+        if _nested.value:
             return f(*args, **kwargs)
         key = None if kwargs else _key(args)
         testers = seen.get(key)
         if testers is not None and all(fine(args[i]) for i, fine in testers):
-            return _nested(f, args, {})
+            with _nested(True):
+                return f(*args, **kwargs)
         given = _named(declaration, args, kwargs)
         if given is None:
             return f(*args, **kwargs)  # which says what is missing, or one too many
         sizes = _types_and_shapes(declaration, given)
-        wrong = _values(declaration, given, sizes)
+        unknown = _values(declaration, given, sizes)
         if key is not None and all(a is b for a, b in zip(args, given.values(), strict=True)):
             _remember(seen, key, _testers(declaration, args, sizes))
-        return functools.reduce(values.mark, wrong, _call(f, given, len(args)))
+        return values.mark(_call(f, declaration, given, len(args)), declaration.results, unknown)
 
-    checked.declaration, checked.bare = declaration, _unchecked(f, declaration)  # pyright: ignore
+    checked.declaration = declaration  # pyright: ignore[reportAttributeAccessIssue]
+    checked.forms = checked, _unchecked(f, declaration)  # pyright: ignore[reportAttributeAccessIssue]
     return checked
 
 
@@ -103,19 +107,22 @@ def _unchecked(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
         if given is None:
             return f(*args, **kwargs)
         _types_and_shapes(declaration, given)
-        return _call(f, given, len(args))
+        return _call(f, declaration, given, len(args))
 
     return unchecked
 
 
 def _declaration(f: Callable, ranges: dict[str, Range]) -> Declaration:
-    parameters = inspect.signature(f).parameters
+    signature = inspect.signature(f)
+    parameters = signature.parameters
     expected = {name: annotations.read(p.annotation) for name, p in parameters.items() if name != "self"}
     missing = ranges.keys() - expected.keys()
     assert not missing, f"{f.__name__} has no {missing}"
     arguments = {name: Argument(x, ranges.get(name)) for name, x in expected.items()}
     process = next((name for name in parameters if name in ("self", "process", "history")), None)
-    return Declaration(tuple(parameters), arguments, process)
+    return Declaration(
+        tuple(parameters), arguments, process, annotations.results(signature.return_annotation)
+    )
 
 
 def _named(declaration: Declaration, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any] | None:
@@ -126,17 +133,12 @@ def _named(declaration: Declaration, args: tuple, kwargs: dict[str, Any]) -> dic
     return None if any(name in given for name in kwargs) else {**given, **kwargs}
 
 
-def _call(f: Callable[..., R], given: dict[str, Any], positional: int) -> R:
-    converted = [(name, _to_int32(x)) for name, x in given.items()]
-    return _nested(f, [x for _, x in converted[:positional]], dict(converted[positional:]))
-
-
-def _nested(f: Callable[..., R], args: Sequence[Any], kwargs: dict[str, Any]) -> R:
-    token = _inside.set(True)
-    try:
-        return f(*args, **kwargs)
-    finally:
-        _inside.reset(token)
+def _call(f: Callable[..., R], declaration: Declaration, given: dict[str, Any], positional: int) -> R:
+    """Calls f with arrays of JAX, integers as int32, which can hold K and T."""
+    arrays = {name: a.allowed for name, a in declaration.arguments.items() if a.expected.array is not None}
+    converted = [(n, values.to_jax(x, arrays[n]) if n in arrays else x) for n, x in given.items()]
+    with _nested(True):
+        return f(*(x for _, x in converted[:positional]), **dict(converted[positional:]))
 
 
 def _key(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -153,7 +155,7 @@ def _key(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             key.append((x.shape, x.dtype))
         elif x is None or type(x) in (int, float, str):
             key.append((type(x), x))
-        elif hasattr(x, "log_q_probs"):
+        elif hasattr(x, "log_q_probs") and type(getattr(x, "K", None)) is type(getattr(x, "T", None)) is int:
             key.append((type(x), x.K, x.T))
         else:
             return None
@@ -161,7 +163,7 @@ def _key(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
 
 
 def _remember(seen: dict[Any, Testers], key: Any, testers: Testers) -> None:
-    if len(seen) == MOST_SEEN:
+    if len(seen) >= MOST_SEEN:
         seen.clear()
     seen[key] = testers
 
@@ -173,12 +175,6 @@ def _testers(declaration: Declaration, args: tuple[Any, ...], sizes: Sizes) -> T
         for i, (x, allowed) in enumerate(zip(args, ranges, strict=False))
         if allowed is not None and isinstance(x, jax.Array)
     ]
-
-
-def _to_int32(x: Any) -> Any:
-    """Returns arrays of integers as int32, which can hold K and T, and everything else as it is."""
-    whole = isinstance(x, np.ndarray | np.generic) or (isinstance(x, jax.Array) and x.dtype != jnp.int32)
-    return jnp.asarray(x, jnp.int32) if whole and jnp.issubdtype(x.dtype, jnp.integer) else x
 
 
 def _types_and_shapes(declaration: Declaration, given: dict[str, Any]) -> Sizes:
@@ -223,24 +219,21 @@ def _as_callback(f: Callable) -> Callable:
 
     @functools.wraps(f)
     def outside(*args: Any, **kwargs: Any) -> Any:
-        token = _inside.set(False)
-        try:
+        with _nested(False):
             return f(*args, **kwargs)
-        finally:
-            _inside.reset(token)
 
     return outside
 
 
-def _values(declaration: Declaration, given: dict[str, Any], sizes: Sizes) -> list[Array]:
-    """Checks the values that are known, and returns for each other argument where it is out of range."""
+def _values(declaration: Declaration, given: dict[str, Any], sizes: Sizes) -> list[Outside]:
+    """Checks the values that are known, and tells of the others where they are out of range."""
     unknown = []
-    for name, (_, allowed) in declaration.arguments.items():
+    for name, (expected, allowed) in declaration.arguments.items():
         x = given.get(name)
         if allowed is None or x is None:
             continue
         if isinstance(x, jax.Array) and (isinstance(x, jax.core.Tracer) or not x.is_fully_addressable):
-            unknown.append((x, allowed))
+            unknown.append((annotations.names_of_axes(expected, x.ndim), x, allowed))
         else:
             values.check(name, x, allowed, sizes)
-    return [values.outside(x, allowed, sizes) for x, allowed in unknown]
+    return [Outside(values.outside(x, allowed, sizes), axes) for axes, x, allowed in unknown]

@@ -1,7 +1,7 @@
 """Checks values against a range where they are known, and marks results where they are not."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from d3pm_jax.checks.annotations import Sizes
+from d3pm_jax.checks.annotations import Shape, Sizes
 
 
 class Range(NamedTuple):
@@ -31,6 +31,10 @@ class Range(NamedTuple):
 def steps(first: int) -> Range:
     """Returns the range first..T."""
     return Range(first, "T", "t counts from 1 (least noise) to T; t = 0 is clean data")
+
+
+INT32 = Range(-(2**31), 2**31 - 1, "it is kept as int32")
+INDEX = Range(0, 2**31 - 1, "it is kept as int32")
 
 
 def at_least(low: int | float, high: int | float = math.inf) -> Range:
@@ -105,27 +109,66 @@ def outside(x: Array, allowed: Range, sizes: Sizes) -> Array:
     return ~_inside(x, allowed.low, allowed.last(sizes), allowed)
 
 
-def mark(result: Any, wrong: Array) -> Any:
-    """Returns the result with NaN, or -1 if integer, where the argument was wrong.
+def to_jax(x: Any, allowed: Range | None) -> Any:
+    """Returns arrays as those of JAX, integers as int32, and everything else as it is.
+
+    What rounds up to an end that its range leaves out is the float below it: noise of float64, say.
+    """
+    if not isinstance(x, np.ndarray | np.generic | jax.Array):
+        return x
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        return x if x.dtype == jnp.int32 and isinstance(x, jax.Array) else jnp.asarray(x, jnp.int32)
+    if isinstance(x, jax.Array) or not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    rounded = x.astype(jax.dtypes.canonicalize_dtype(x.dtype))
+    if allowed is not None and allowed.open_high and not isinstance(allowed.high, str):
+        end = np.asarray(allowed.high, rounded.dtype)
+        rounded = np.where(rounded >= end, np.nextafter(end, np.zeros_like(end)), rounded)
+    return jnp.asarray(rounded)
+
+
+class Outside(NamedTuple):
+    """Says which values of an argument are out of range."""
+
+    wrong: Array  # bool, of the shape of the argument
+    axes: tuple[str, ...]  # the names of its axes
+
+
+def mark(result: Any, shapes: Any, unknown: Sequence[Outside]) -> Any:
+    """Returns the result with NaN, or -1 if integer, where an argument was wrong.
+
+    An element is marked if it shares all named axes that it has in common with one that was wrong, so a
+    result without any is marked as a whole. So are results whose axes are not known.
 
     Args:
-        result: a tree of arrays.
-        wrong: bool, [*S] or a prefix of it. An array of the result that has other leading axes than these
-            is marked where any is wrong, all of it where nothing matches.
+        result: an array or a tuple of them.
+        shapes: what `annotations.results` says of it.
+        unknown: the arguments that were not known.
     """
-    return jax.tree.map(lambda x: _mark(x, wrong), result)
+    if isinstance(result, tuple) and isinstance(shapes, tuple) and not isinstance(shapes, Shape):
+        marked = [mark(x, shape, unknown) for x, shape in zip(result, shapes, strict=True)]
+        return type(result)(*marked) if hasattr(result, "_fields") else tuple(marked)
+    known = shapes if isinstance(shapes, Shape) else None
+    for each in unknown:
+        result = jax.tree.map(lambda x, each=each: _mark(x, known, *each), result)
+    return result
 
 
-def _mark(x: Array, wrong: Array) -> Array:
-    if not isinstance(x, jax.Array):
+def _mark(x: Any, shape: Shape | None, wrong: Array, axes: tuple[str, ...]) -> Any:
+    if not isinstance(x, jax.Array | np.ndarray):
         return x
-    shared = 0
-    while shared < min(x.ndim, wrong.ndim) and x.shape[shared] == wrong.shape[shared]:
-        shared += 1
-    wrong = jnp.any(wrong, axis=tuple(range(shared, wrong.ndim)))
-    wrong = jnp.reshape(wrong, wrong.shape + (1,) * (x.ndim - shared))
-    failed = jnp.asarray(jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else -1, x.dtype)
-    return jnp.where(wrong, failed, x)
+    x = jnp.asarray(x)
+    names = () if shape is None else shape.axes(x.ndim)
+    wrong = jnp.any(wrong, axis=tuple(i for i, name in enumerate(axes) if name not in names))
+    kept = [name for name in axes if name in names]
+    wrong = jnp.transpose(wrong, sorted(range(len(kept)), key=lambda i: names.index(kept[i])))
+    wrong = jnp.reshape(wrong, [n if name in kept else 1 for name, n in zip(names, x.shape, strict=False)])
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x * jnp.where(
+            wrong, jnp.asarray(jnp.nan, x.dtype), jnp.asarray(1, x.dtype)
+        )  # and its gradient
+    x = x.astype(jnp.promote_types(x.dtype, jnp.int32)) if jnp.issubdtype(x.dtype, jnp.integer) else x
+    return jnp.where(wrong, -1, x) if jnp.issubdtype(x.dtype, jnp.integer) else x
 
 
 def _inside(x: Any, low: int | float, high: int | float, allowed: Range) -> Any:

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import CATEGORIES, CATEGORY, NOISE, NUM_CATEGORIES, TIME, at_least, declared
+from d3pm_jax.checks import CATEGORIES, CATEGORY, INDEX, NOISE, NUM_CATEGORIES, TIME, declared
 from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.schedules.continuous import Level, Schedule
 
 
-@declared(x0=at_least(0), time=TIME, u=NOISE, mask_id=at_least(0, 2**31 - 1))
+@declared(x0=INDEX, time=TIME, u=NOISE, mask_id=INDEX)
 def absorbing_draw(
     schedule: Schedule, x0: Int[Array, "*S"], time: Float[Array, "..."], u: Float[Array, "*S"], mask_id: int
 ) -> Int[Array, "*S"]:

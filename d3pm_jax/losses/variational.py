@@ -141,9 +141,9 @@ def direct_kl(
 class Hybrid(NamedTuple):
     """Holds the hybrid loss and its two terms, in nats per element."""
 
-    loss: Array  # [*S]  kl + ce_weight * ce
-    kl: Array  # [*S]  the term of the variational bound
-    ce: Array  # [*S]  cross entropy
+    loss: Float[Array, "*S"]  # kl + ce_weight * ce
+    kl: Float[Array, "*S"]  # the term of the variational bound
+    ce: Float[Array, "*S"]  # cross entropy
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1), ce_weight=at_least(0))

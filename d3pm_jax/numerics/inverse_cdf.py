@@ -15,7 +15,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import NOISE, declared
 from d3pm_jax.numerics import double_float, tiles
@@ -25,10 +25,9 @@ NEG_INF = -jnp.inf
 
 
 @declared(u=NOISE, u_low=NOISE)
-@jax.jit
 def categorical(
     log_p: Float[Array, "*S K"], u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None
-) -> Array:
+) -> Int[Array, "*S"]:
     """Draws from exp(log_p): the first k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}).
 
     A p_k below the smallest normal float, the largest of the row being 1, counts as 0. The categories are
@@ -42,6 +41,11 @@ def categorical(
     Returns:
         int32 categories; -1 where log_p has no distribution (all -inf, or NaN).
     """
+    return _categorical(log_p, u, u_low)
+
+
+@jax.jit
+def _categorical(log_p: Array, u: Array, u_low: Array | None) -> Array:
     noise = double_float.from_words(u, u_low)
     log_p = log_p.astype(jnp.promote_types(log_p.dtype, jnp.float32))
     return tiles.over_parts(lambda *part: (_draw(part[0], part[1:]),), log_p, *noise)[0]

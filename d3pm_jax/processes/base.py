@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.checks import CATEGORIES, NOISE, declared, like, steps
+from d3pm_jax.checks import CATEGORIES, NOISE, bare, declared, like, steps
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes import tables
 from d3pm_jax.processes.tables import expand_trailing
@@ -49,8 +49,10 @@ class Process(abc.ABC):
     def __init_subclass__(cls, **kwargs: Any):
         """Gives the methods that a family defines the checks that are declared here."""
         super().__init_subclass__(**kwargs)
-        for name in METHODS & vars(cls).keys():
-            setattr(cls, name, like(getattr(Process, name), getattr(cls, name)))
+        for name in METHODS:
+            own = getattr(cls, name)
+            if bare(own) is own:  # not declared, so not of another process
+                setattr(cls, name, like(getattr(Process, name), own))
 
     @abc.abstractmethod
     @declared(x0=CATEGORIES, t=steps(0))
@@ -124,6 +126,7 @@ class Process(abc.ABC):
 METHODS = frozenset(name for name, member in vars(Process).items() if hasattr(member, "declaration"))
 
 
+@declared()
 def promote(process: Process, logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
     """Returns logits in the type of the tables or wider."""
     return logits.astype(jnp.promote_types(logits.dtype, process.log_prior().dtype))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-from d3pm_jax.checks import CATEGORIES, at_least, bare, check_shape, declared
+from d3pm_jax.checks import CATEGORIES, INDEX, at_least, bare, check_shape, declared
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
@@ -54,7 +54,7 @@ def ancestral(
     return chain.run(step, process.T, xT, record)
 
 
-@declared(shape=at_least(0, 2**31 - 1), start=at_least(0))
+@declared(shape=at_least(0, 2**31 - 1), start=INDEX)
 def sample(
     key: Key[Array, ""],
     denoise: Denoise,

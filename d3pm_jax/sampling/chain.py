@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-from d3pm_jax.checks import NUM_STEPS, declared
+from d3pm_jax.checks import INT32, NUM_STEPS, declared
 
 # (x_t int32 [B, *S], t int32 []) -> x_{t-1}, -1 where there is none
 ReverseStep = Callable[[Array, Array], Array]
@@ -19,12 +19,12 @@ ReverseStep = Callable[[Array, Array], Array]
 class Chain(NamedTuple):
     """Holds what a reverse chain leaves behind."""
 
-    x0: Array  # int32 [B, *S]  its end
-    states: Array  # int32 [R, B, *S]  x_t at each recorded t
-    failed_at: Array  # int32 []  the first step t with nothing to draw from (NaN logits, say); 0 if none
+    x0: Int[Array, " B *S"]  # its end
+    states: Int[Array, "R B *S"]  # x_t at each recorded t
+    failed_at: Int[Array, ""]  # the first step t with nothing to draw from (NaN logits, say); 0 if none
 
 
-@declared(T=NUM_STEPS)
+@declared(T=NUM_STEPS, xT=INT32)
 def run(step: ReverseStep, T: int, xT: Int[Array, " B *S"], record: Sequence[int] = ()) -> Chain:
     """x_{t-1} = step(x_t, t) for t = T..1.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Int, Key
 
-from d3pm_jax.checks import at_least, declared
+from d3pm_jax.checks import INDEX, at_least, declared
 
 # What a seed is used for: commands with the same seed share no noise.
 EVALUATION, SAMPLING = 0x6576616C, 0x73616D70
@@ -13,7 +13,7 @@ EVALUATION, SAMPLING = 0x6576616C, 0x73616D70
 Noise = Callable[[Array], Array]  # t, int32 [] -> uniforms in [0, 1) [B, *S]
 
 
-@declared(shape=at_least(0, 2**31 - 1))
+@declared(index=INDEX, shape=at_least(0, 2**31 - 1))
 def per_example(key: Key[Array, ""], index: Int[Array, " B"], shape: tuple[int, ...]) -> Noise:
     """Makes a function t -> u [B, *shape] whose values depend on (key, index_b, t) alone.
 

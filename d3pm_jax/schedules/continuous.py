@@ -15,8 +15,8 @@ from d3pm_jax.checks import POSITIVE, TIME, declared
 class Level(NamedTuple):
     """Says how much of x_0 is left at a time: both parts, as 1 - alpha loses the digits of a small beta."""
 
-    alpha: Array  # the probability that x_t is still x_0
-    beta: Array  # 1 - alpha
+    alpha: Float[Array, "*T"]  # the probability that x_t is still x_0
+    beta: Float[Array, "*T"]  # 1 - alpha
 
 
 Schedule = Callable[[Array], Level]  # time in [0, 1], any shape
