@@ -203,7 +203,7 @@ def test_noise_of_float64_that_rounds_up_to_1_is_the_last_float_below_it():
     u = np.full((2, 3), 1 - 2**-30)
     last = np.full((2, 3), np.nextafter(np.float32(1), np.float32(0)))
     np.testing.assert_array_equal(d3pm.q_sample(PROCESS, X, T, u), d3pm.q_sample(PROCESS, X, T, last))
-    with pytest.raises(ValueError, match="u contains 1.0, outside"):
+    with pytest.raises(ValueError, match=r"u contains 1\.0, outside"):
         d3pm.q_sample(PROCESS, X, T, u.astype(np.float32))
 
 
