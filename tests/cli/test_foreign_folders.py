@@ -167,7 +167,14 @@ def test_a_link_inside_of_a_checkpoint(run, capsys):
 @pytest.mark.usefixtures("prepared")
 def test_results_take_the_place_of_links(run):
     target = run.parent / "outside" / "file"
-    names = ["samples.npy", "samples.png", "chain.png", "eval.json", "bound_terms.png", "loss.png"]
+    names = [
+        "samples.npy",
+        "samples.png",
+        "chain.png",
+        "eval_limit3.json",
+        "bound_terms_limit3.png",
+        "loss.png",
+    ]
     names += ["weights.safetensors", "samples/step_0000006.png"]
     for name in [*names, *(f"{name}.partial" for name in (*names, "config.json", "metrics.jsonl"))]:
         (run / "samples").mkdir(exist_ok=True)
