@@ -8,7 +8,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -76,7 +75,7 @@ def _watch(read: socket.socket, tell: Callable[[str], None]) -> None:
             if signal.getsignal(number) is _interrupt:
                 read.settimeout(GRACE)
     with contextlib.suppress(OSError):  # of a terminal that is gone
-        if sys.stdout.isatty():
+        if os.isatty(1):
             os.write(1, b"\x1b[?25h\n")  # shows the cursor, which a bar hides
         tell(signal.Signals(first).name)
     os._exit(STOPPED)

@@ -4,10 +4,11 @@ import argparse
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from d3pm_jax.errors import UserError
+from d3pm_jax.config.checks import Count, Natural, Seed, fits, in_words
+from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.runs.run import Run, open_run
 
 
@@ -54,24 +55,24 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def seed(text: str) -> int:
     """Parses a seed of 32 bits."""
-    return _parsed(text, f"a whole number from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)
+    return _parsed(text, Seed)
 
 
 def not_negative(text: str) -> int:
     """Parses a whole number of 0 or more."""
-    return _parsed(text, "a whole number, 0 or more", lambda value: value >= 0)
+    return _parsed(text, Natural)
 
 
 def positive(text: str) -> int:
     """Parses a whole number of 1 or more."""
-    return _parsed(text, "a whole number above 0", lambda value: value > 0)
+    return _parsed(text, Count)
 
 
-def _parsed(text: str, expected: str, fits: Callable[[int], bool]) -> int:
+def _parsed(text: str, hint: Any) -> int:
     with contextlib.suppress(ValueError):
-        if fits(value := int(text)):
+        if fits(value := int(text), hint):
             return value
-    raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    raise argparse.ArgumentTypeError(f"expected {in_words(hint)}, got {one_line(repr(text), 80)}")
 
 
 def take_path(rest: list[str]) -> Path | None:
@@ -87,15 +88,24 @@ def print_help(args: argparse.Namespace, path: Path | None) -> bool:
     return False
 
 
-def open_named(args: argparse.Namespace, batch_size: int, steps: int | None = None) -> Run:
+def open_named(
+    args: argparse.Namespace, batch_size: int, steps: int | None = None, folder: Path | None = None
+) -> Run:
     """Opens the run in args.workdir at a checkpoint, with its data where the command says.
 
+    Args:
+        args: of the command.
+        batch_size: examples at a time.
+        steps: take so many of the process in place of all.
+        folder: where the results go, if not to the run.
+
     Raises:
-        UserError: there is no such run or checkpoint.
+        UserError: there is no such run or checkpoint, or the results cannot be written.
     """
     run = open_run(args.workdir, args.own, args.step, steps, batch_size)
-    if not os.access(args.workdir, os.W_OK):
-        raise UserError(f"{args.workdir} cannot be written to, where the results go: change its permissions")
+    written: Path = args.workdir if folder is None else folder
+    if written.is_dir() and not os.access(written, os.W_OK):
+        raise UserError(f"{written} cannot be written to, where the results go: change its permissions")
     if getattr(args, "data_dir", None) is None:
         return run
     if "dir" not in run.config.data.places:

@@ -40,7 +40,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     path = args.out or args.workdir / f"weights{SUFFIX}"
     if path.suffix != SUFFIX:
         raise UserError(f"--out {path}: the file is one of safetensors, name it FILE{SUFFIX}")
-    run = arguments.open_named(args, 1)
+    run = arguments.open_named(args, 1, folder=path.parent)
     config = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, noise=None))
     kind, params = ("raw", run.parts.state.params) if args.raw else ("ema", run.params)
     metadata = {"config": config_io.dump(config), "step": str(run.step), "weights": kind}

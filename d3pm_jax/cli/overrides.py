@@ -5,14 +5,14 @@ import contextlib
 import difflib
 import io
 import itertools
-import typing
 from typing import Any
 
 import tyro
 
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
-from d3pm_jax.errors import UserError
+from d3pm_jax.config.checks import hints_of, in_words
+from d3pm_jax.errors import UserError, one_line
 
 
 def from_file(args: argparse.Namespace, overrides: list[str], usage: str) -> Config:
@@ -35,16 +35,44 @@ def apply(base: Config, args: argparse.Namespace, overrides: list[str], usage: s
         UserError: an override names no field of the config, or gives it a value that cannot be used.
     """
     if args.help:
-        prog = f"d3pm {args.command} {args.config or ''} {usage}"
-        _parse(base, [*overrides, "--help"], prog)
+        _parse(base, ["--help"], f"d3pm {args.command} {args.config or ''} {usage}")
+    _check_flags(base, overrides)
     try:
         config, unknown = _parse_quietly(base, overrides)
     except SystemExit:
         raise UserError(_wrong_value(base, overrides)) from None
     if unknown:
-        raise UserError(_unknown(unknown[0], config))
+        raise UserError(f"unexpected argument {_got(unknown[0])}: CONFIG comes first, then --field value")
     config_io.check_values(config)
     return config
+
+
+def _check_flags(base: Config, words: list[str]) -> None:
+    """Refuses flags that are no fields, those of tyro among them, and values where a flag says all.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    fields = [f"--{name}" for name in config_io.flat(base) if name.split(".")[-1] != "class"]
+    switches = {}
+    for field in fields:
+        if _hint(base, field) is bool:
+            part, _, name = _dashed(field).rpartition(".")
+            switches |= dict.fromkeys([f"{part}.{name}", f"{part}.no-{name}"], (part, name))
+    known = {*map(_dashed, fields), *switches}
+    for word, following in itertools.pairwise([*words, "--"]):
+        flag, equals, _ = word.partition("=")
+        if not flag.startswith("--"):
+            continue
+        if _dashed(flag) not in known:
+            raise UserError(_unknown(flag, fields))
+        if _dashed(flag) in switches and (equals or not following.startswith("--")):
+            part, name = switches[_dashed(flag)]
+            raise UserError(f"{flag} takes no value: write {part}.{name} or {part}.no-{name}")
+
+
+def _dashed(flag: str) -> str:
+    return flag.replace("_", "-")
 
 
 def _parse(base: Config, words: list[str], prog: str) -> tuple[Config, list[str]]:
@@ -73,34 +101,25 @@ def _wrong_value(base: Config, overrides: list[str]) -> str:
         try:
             _parse_quietly(base, overrides[begin:end])
         except SystemExit:
-            found = repr(" ".join(values)) if values else "nothing"
-            return f"{flag}: expected {_in_words(_hint(base, flag))}, got {found}"
-    return f"the overrides {' '.join(overrides)!r} do not go together: give each field once"
+            found = _got(" ".join(values)) if values else "nothing"
+            return f"{flag}: expected {in_words(_hint(base, flag))}, got {found}"
+    return f"the overrides {_got(' '.join(overrides))} do not go together: give each field once"
+
+
+def _got(text: str) -> str:
+    return one_line(repr(text), 80)
 
 
 def _hint(part: Any, flag: str) -> Any:
-    """Returns the type of the field of a config that --part.name is."""
-    *parents, name = flag.removeprefix("--").replace("-", "_").split(".")
+    """Returns the annotation of the field of a config that --part.name is."""
+    *parents, name = _dashed(flag).removeprefix("--").replace("-", "_").split(".")
     for parent in parents:
         part = getattr(part, parent)
-    return typing.get_type_hints(type(part))[name]
+    return hints_of(type(part)).get(name, Any)
 
 
-def _in_words(hint: Any) -> str:
-    """Names a type as people do."""
-    inner = typing.get_args(hint)
-    if typing.get_origin(hint) is tuple:
-        return f"a list, each {_in_words(inner[0])}"
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(map(str, inner))
-    if inner:
-        return " or ".join(map(_in_words, inner))
-    return {int: "a whole number", float: "a number", str: "text", type(None): "None"}.get(hint, str(hint))
-
-
-def _unknown(name: str, config: Config) -> str:
-    if not name.startswith("-"):
-        return f"unexpected argument {name!r}: CONFIG comes first, then --field value"
-    known = [f"--{field}" for field in config_io.flat(config) if not field.endswith("class")]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"no field {name} in this config" + (f": did you mean {' or '.join(near)}?" if near else "")
+def _unknown(flag: str, fields: list[str]) -> str:
+    near = difflib.get_close_matches(flag, fields, n=3, cutoff=0.5)
+    return f"no field {one_line(flag)} in this config" + (
+        f": did you mean {' or '.join(near)}?" if near else ""
+    )

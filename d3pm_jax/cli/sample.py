@@ -55,34 +55,38 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     write_npy(path, samples)
     about = {"step": run.step, "num": len(samples), "steps": T, "seed": args.seed, "label": args.label}
     replaced = results.write_json(path.with_suffix(".json"), about, ("step", "num"))
+    pictures = _pictures(run, samples, reverse, times, args.seed, suffix)
     of_class = "" if classes is None else f", sample i of class i modulo {classes}"
     of_class = of_class if args.label is None else f", all of class {args.label}"
     print(f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {path}{replaced}")
-    if run.parts.description.kind == "image":
-        _pictures(run, samples, reverse, times, args.seed, suffix)
-    elif run.parts.description.kind == "text":
-        path = show.save_examples(path.with_suffix(""), samples, run.parts.description)
-        print(f"as text, a line for each: {path}")
+    for line in pictures:
+        print(line)
     return 0
 
 
 def _pictures(
     run: Run, samples: np.ndarray, reverse: np.ndarray, times: list[int], seed: int, suffix: str
-) -> None:
-    """Draws samples beside examples of the data, and both processes from end to end."""
+) -> list[str]:
+    """Writes samples as their kind wants to be seen, and returns what to print of that.
+
+    Images are drawn beside examples of the data, and both processes from end to end.
+    """
+    description, levels = run.parts.description, run.parts.categories
     picture, chains = (run.workdir / f"{name}{suffix}.png" for name in ("samples", "chain"))
-    levels = run.parts.categories
-    real = workdir.read_examples(run.workdir, run.parts.description)
+    if description.kind == "text":
+        path = show.save_examples(picture.with_suffix(""), samples, description)
+        return [f"as text, a line for each: {path}"]
+    if description.kind != "image":
+        return []
+    real = workdir.read_examples(run.workdir, description)
     if real is None:  # begun from weights: there is no data to show beside
         columns = round(len(samples[:SHOWN]) ** 0.5)
         show.save_grid(picture, show.to_rgb(samples[:SHOWN], levels), columns, run.caption)
-        print(f"samples: {picture}")
-        return
+        return [f"samples: {picture}"]
     real = real[: len(samples)]
     tiles, real_tiles = (show.to_rgb(x[:SHOWN], levels) for x in (samples, real))
     show.save_beside(picture, tiles, real_tiles, run.caption)
     forward = draw_forward(jax.random.key(seed), run.process, real[:CHAINS], times)
     rows, back = (show.to_rgb(x, levels) for x in (forward, reverse[:, :CHAINS]))
     show.save_chain(chains, rows, back, times, run.caption)
-    print(f"samples beside test data: {picture}")
-    print(f"forward and reverse process: {chains}")
+    return [f"samples beside test data: {picture}", f"forward and reverse process: {chains}"]

@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 import math
+import shutil
+import textwrap
 from pathlib import Path
 
 from d3pm_jax import show
@@ -72,9 +74,10 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         print(f"go on with: d3pm train --workdir {args.workdir} --resume{own}")
         return 130
     rows = metrics.read(args.workdir)
+    curve = _curve(args.workdir, rows, type(config.process).__name__) if rows else None
     print(f"trained to step {config.train.steps}; checkpoint in {args.workdir / workdir.CHECKPOINTS}")
-    if rows:
-        print(f"loss curve: {_curve(args.workdir, rows, type(config.process).__name__)}")
+    if curve is not None:
+        print(f"loss curve: {curve}")
     return 0
 
 
@@ -88,11 +91,11 @@ def _start(args: argparse.Namespace, config: Config) -> Weights | None:
 
 
 def _table(config: Config) -> str:
-    """Lists the config, one part per line."""
-    lines = []
-    for field in dataclasses.fields(config):
-        lines.append(f"{field.name:>10} = {getattr(config, field.name)}")
-    return "\n".join(lines)
+    """Lists the config, each part from a line of its own on, no wider than the terminal or 80 columns."""
+    fit = textwrap.TextWrapper(shutil.get_terminal_size().columns, subsequent_indent=" " * 13)
+    fit.break_long_words = fit.break_on_hyphens = False
+    parts = ((field.name, getattr(config, field.name)) for field in dataclasses.fields(config))
+    return "\n".join(fit.fill(f"{name:>10} = {part}") for name, part in parts)
 
 
 def _curve(folder: Path, rows: list[dict[str, float | int]], process: str) -> Path:

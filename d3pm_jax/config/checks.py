@@ -30,16 +30,18 @@ def at_least(least: int, most: int = LARGEST_INT) -> Allowed:
 
 
 Natural = Annotated[int, at_least(0)]
+Seed = Annotated[int, at_least(0, 2**32 - 1)]
 Count = Annotated[int, at_least(1)]
 Size = Annotated[int, at_least(1, LARGEST_SIZE)]
 Categories = Annotated[int, at_least(2, LARGEST_SIZE)]
-Share = Annotated[float, Allowed("in [0, 1)", lambda x: 0 <= x < 1)]
+UnitInterval = Annotated[float, Allowed("in [0, 1)", lambda x: 0 <= x < 1)]
 Probability = Annotated[float, Allowed("in [0, 1]", lambda x: 0 <= x <= 1)]
 Positive = Annotated[float, Allowed("above 0", lambda x: x > 0)]
 NotNegative = Annotated[float, Allowed("of at least 0", lambda x: x >= 0)]
-Place = Annotated[
-    str, Allowed("of one line, not empty", lambda x: not set(x) & {"\0", "\n", "\r"} and x != "")
+NonEmptyStr = Annotated[
+    str, Allowed("of one non-empty line", lambda x: not set(x) & {"\0", "\n", "\r"} and x != "")
 ]
+NOT_EMPTY = Allowed("of at least one", bool)  # of tuples
 
 
 def undefined(part: Any, method: str) -> UserError:
@@ -57,22 +59,22 @@ def check_fields(name: str, part: Any) -> None:
     Raises:
         ValueError: naming the field, its value, and what is allowed.
     """
-    hints = _hints(type(part))
+    hints = hints_of(type(part))
     for field in dataclasses.fields(part):
         full = f"{name}.{field.name}" if name else field.name
         _check(full, getattr(part, field.name), hints.get(field.name, Any))
 
 
 def _check(name: str, value: Any, hint: Any) -> None:
-    if not (_fits(value, hint) and _finite(value)):
-        raise ValueError(f"{name} = {_short(value)}: it must be {_words(hint)}{_cure(value)}")
+    if not (fits(value, hint) and _finite(value)):
+        raise ValueError(f"{name} = {_short(value)}: it must be {in_words(hint)}{_cure(value)}")
     for inner in value if isinstance(value, tuple) else (value,):
         if dataclasses.is_dataclass(inner) and not isinstance(inner, type):
             check_fields(name, inner)
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def hints_of(cls: type) -> dict[str, Any]:
     """Returns the annotations of the fields of a class; none where they name what cannot be found."""
     try:
         return get_type_hints(cls, include_extras=True)
@@ -80,13 +82,13 @@ def _hints(cls: type) -> dict[str, Any]:
         return {}
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Says whether a value is what an annotation says; True for one that is not understood."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _fits(value, args[0]) and all(x.test(value) for x in args[1:] if isinstance(x, Allowed))
+        return fits(value, args[0]) and all(x.test(value) for x in args[1:] if isinstance(x, Allowed))
     if origin in (Union, UnionType):
-        return any(_fits(value, x) for x in args)
+        return any(fits(value, x) for x in args)
     if origin is Literal:
         return any(type(value) is type(x) and value == x for x in args)
     if origin is tuple:
@@ -102,8 +104,8 @@ def _fits_tuple(value: Any, args: tuple[Any, ...]) -> bool:
     if type(value) is not tuple:
         return False
     if args[1:] == (...,):
-        return all(_fits(x, args[0]) for x in value)
-    return len(value) == len(args) and all(map(_fits, value, args))
+        return all(fits(x, args[0]) for x in value)
+    return len(value) == len(args) and all(map(fits, value, args))
 
 
 def _finite(value: Any) -> bool:
@@ -117,7 +119,7 @@ def _finite(value: Any) -> bool:
 
 
 _WORDS = {
-    int: "an integer",
+    int: "a whole number",
     float: "a finite number",
     bool: "True or False",
     str: "a text",
@@ -127,29 +129,29 @@ _WORDS = {
 }
 
 
-def _words(hint: Any) -> str:
-    """Says in words what an annotation allows."""
+def in_words(hint: Any, more: str = "") -> str:
+    """Says in words what an annotation allows; more is what is said of it beside its type."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return " ".join([_words(args[0]), *(x.words for x in args[1:] if isinstance(x, Allowed))])
+        return in_words(args[0], "".join(f" {x.words}" for x in args[1:] if isinstance(x, Allowed)))
     if origin in (Union, UnionType):
-        return " or ".join(map(_words, args))
+        return " or ".join(map(in_words, args)) + more
     if origin is Literal:
-        return " or ".join(map(repr, args))
+        return " or ".join(map(repr, args)) + more
     if origin is tuple:
-        each = [_words(x) for x in args if x is not ...]
-        return f"a tuple, each of it {each[0]}" if ... in args else f"a tuple ({', '.join(each)})"
+        each = [in_words(x) for x in args if x is not ...]
+        return f"a tuple{more}, each {each[0]}" if ... in args else f"a tuple{more} ({', '.join(each)})"
     if dataclasses.is_dataclass(hint):
-        return f"a part, {hint.__name__}"  # pyright: ignore[reportAttributeAccessIssue]
-    return _WORDS.get(hint, "made of finite numbers")
+        return f"a part, {hint.__name__}{more}"  # pyright: ignore[reportAttributeAccessIssue]
+    return _WORDS.get(hint, "made of finite numbers") + more
 
 
 def _cure(value: Any) -> str:
     """Says how to convert what is nearly right."""
     if hasattr(value, "tolist"):
-        return f", not a {type(value).__module__}.{type(value).__name__}: convert it with .tolist()" + (
-            " and tuple()" if getattr(value, "ndim", 0) else ""
-        )
+        if getattr(value, "ndim", 0):
+            return ", not an array: write tuple(x.tolist())"
+        return f", of Python's own type: write {type(value.tolist()).__name__}(...)"
     return ", not a list: write (...,)" if isinstance(value, list) else ""
 
 
@@ -157,4 +159,4 @@ def _short(value: Any) -> str:
     try:
         return one_line(repr(value), 80)
     except ValueError:  # an int of more digits than Python prints
-        return "an integer of very many digits"
+        return "a whole number of very many digits"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from d3pm_jax import data
-from d3pm_jax.config.checks import Allowed, Categories, Count, Place, undefined
+from d3pm_jax.config.checks import Allowed, Categories, Count, NonEmptyStr, undefined
 from d3pm_jax.data import Description, Source, idx, images
 
 NAME = Allowed("such as mnist, emnist/letters or emnist/letters:3.1.0", images.is_name)
@@ -44,11 +44,11 @@ class TfdsImages(Data):
 
     name: Annotated[str, NAME]
     """"digits", or any TFDS image data set prepared as ArrayRecord"""
-    dir: Place | None = None
+    dir: NonEmptyStr | None = None
     """where data sets lie; by default the directory of TFDS"""
-    train_split: Place = "train"
+    train_split: NonEmptyStr = "train"
     """what to train on"""
-    test_split: Place = "test"
+    test_split: NonEmptyStr = "test"
     """what to evaluate on"""
     places: ClassVar[tuple[str, ...]] = ("dir",)
 
@@ -76,7 +76,7 @@ class Digits(TfdsImages):
 class Idx(Data):
     """Names a folder with the four idx files of MNIST or Fashion-MNIST, compressed or not."""
 
-    dir: Place
+    dir: NonEmptyStr
     """the folder"""
     places: ClassVar[tuple[str, ...]] = ("dir",)
 
@@ -98,17 +98,17 @@ class Idx(Data):
 class Arrays(Data):
     """Names .npy files of integers [N, *S], which are read from disk as they are needed."""
 
-    train: Place
+    train: NonEmptyStr
     """the file to train on"""
-    test: Place
+    test: NonEmptyStr
     """the file to evaluate on"""
     categories: Categories
     """every number is in 0..categories - 1"""
     kind: Literal["array", "image"] = "array"
     """how samples are shown; images are [N, H, W, C]"""
-    train_labels: Place | None = None
+    train_labels: NonEmptyStr | None = None
     """a file of integers [N], if there are labels"""
-    test_labels: Place | None = None
+    test_labels: NonEmptyStr | None = None
     """the same for the test split"""
     classes: Count | None = None
     """labels are in 0..classes - 1"""

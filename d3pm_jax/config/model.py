@@ -1,13 +1,13 @@
 """Describes the networks of a config."""
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 
 from d3pm_jax import models
-from d3pm_jax.config.checks import Count, Natural, Share, Size, undefined
+from d3pm_jax.config.checks import NOT_EMPTY, Count, Natural, Size, UnitInterval, undefined
 
 
 class Spec(NamedTuple):
@@ -49,11 +49,11 @@ class Convolutional(Model):
 
     ch: Size = 128
     """width of the first level"""
-    ch_mult: tuple[Size, ...] = (1, 2, 2, 2)
+    ch_mult: Annotated[tuple[Size, ...], NOT_EMPTY] = (1, 2, 2, 2)
     """width of each level as a multiple of ch"""
     num_res_blocks: Size = 2
     """residual blocks per level"""
-    dropout: Share = 0.1
+    dropout: UnitInterval = 0.1
     """rate in training"""
     groups: Size = 32
     """of every GroupNorm; divides all widths"""
@@ -98,7 +98,7 @@ class ScoreNet(Convolutional):
 
     ch: Size = 32
     """width of the first level"""
-    ch_mult: tuple[Size, ...] = (1, 2, 2)
+    ch_mult: Annotated[tuple[Size, ...], NOT_EMPTY] = (1, 2, 2)
     """width of each level as a multiple of ch"""
     attn: tuple[Natural, ...] = (1,)
     """levels, from 0, at which attention follows every block"""

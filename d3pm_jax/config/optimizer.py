@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from d3pm_jax.config.checks import Count, Natural, NotNegative, Positive, Share, undefined
+from d3pm_jax.config.checks import Count, Natural, NotNegative, Positive, UnitInterval, undefined
 from d3pm_jax.types import Params
 
 
@@ -32,9 +32,9 @@ class Adam(Optimizer):
 
     lr: NotNegative = 2e-4
     """learning rate after warm-up; with 0 nothing is learnt"""
-    b1: Share = 0.9
+    b1: UnitInterval = 0.9
     """decay of the first moment"""
-    b2: Share = 0.999
+    b2: UnitInterval = 0.999
     """decay of the second moment"""
     warmup_steps: Natural = 0
     """steps from 0 to lr"""

@@ -8,7 +8,7 @@ import numpy as np
 
 from d3pm_jax import processes
 from d3pm_jax.checks import check_num_categories
-from d3pm_jax.config.checks import Categories, Count, Natural, Place, Positive, Size, undefined
+from d3pm_jax.config.checks import Categories, Count, Natural, NonEmptyStr, Positive, Size, undefined
 from d3pm_jax.config.from_data import FromData, Shares, known
 from d3pm_jax.config.schedule import Schedule
 from d3pm_jax.data import open_npy
@@ -116,9 +116,9 @@ class Masked(Process):
 class Dense(Process):
     """Moves by any one-step matrices."""
 
-    file: Place
+    file: NonEmptyStr
     """an .npy file, float64 [T, K, K]: row i of matrix t says where step t goes from i"""
-    prior: Place | None = None
+    prior: NonEmptyStr | None = None
     """an .npy file, float64 [K]: where the reverse chain starts; by default the mean row of the product"""
 
     def build(self) -> processes.Process:
@@ -132,7 +132,7 @@ class Dense(Process):
 class _AlongGraph(Process):
     """Describes a process along the graph of the nearest neighbours of embeddings."""
 
-    file: Place
+    file: NonEmptyStr
     """an .npy file [K, d]: where each category lies"""
     k: Count
     """number of neighbours"""

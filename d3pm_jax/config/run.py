@@ -1,9 +1,8 @@
 """Describes one run: all of its parts, and how long it is."""
 
 import dataclasses
-from typing import Annotated
 
-from d3pm_jax.config.checks import Count, Natural, Place, Share, at_least, check_fields
+from d3pm_jax.config.checks import Count, Natural, NonEmptyStr, Seed, UnitInterval, check_fields
 from d3pm_jax.config.data import Data
 from d3pm_jax.config.head import Head
 from d3pm_jax.config.model import Model
@@ -21,9 +20,9 @@ class Train:
     """optimizer steps in all"""
     batch_size: Count = 128
     """examples per step, over all devices"""
-    seed: Annotated[int, at_least(0, 2**32 - 1)] = 0
+    seed: Seed = 0
     """of weights, data order and noise"""
-    ema_decay: Share = 0.9999
+    ema_decay: UnitInterval = 0.9999
     """of the averaged weights, which are evaluated"""
     log_every: Count = 50
     """steps between lines of metrics.jsonl"""
@@ -33,7 +32,7 @@ class Train:
     """how many of the last checkpoints to keep"""
     sample_every: Natural = 0
     """steps between sample pictures; 0 for none"""
-    noise: Place | None = None
+    noise: NonEmptyStr | None = None
     """a file of `d3pm presample` to take t and noise from; without, they are drawn, to the same bits"""
 
 

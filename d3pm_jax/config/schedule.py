@@ -7,7 +7,7 @@ import numpy as np
 
 from d3pm_jax import schedules
 from d3pm_jax.checks import check_num_steps
-from d3pm_jax.config.checks import Allowed, NotNegative, Positive, Share, undefined
+from d3pm_jax.config.checks import Allowed, NotNegative, Positive, UnitInterval, undefined
 from d3pm_jax.config.from_data import FromData, Shares, known
 
 
@@ -71,7 +71,7 @@ class CosineSquared(Schedule):
 
     offset: NotNegative = 0.008
     """keeps the first beta away from 0"""
-    smallest: Share = 0.001
+    smallest: UnitInterval = 0.001
     """lower limit of alpha squared"""
 
     def build(self, steps: int) -> np.ndarray:
@@ -93,7 +93,7 @@ class Reciprocal(Schedule):
 class LogLinear(Schedule):
     """alpha_bar_t = 1 - (1 - eps) t / T."""
 
-    eps: Share = 1e-3
+    eps: UnitInterval = 1e-3
     """alpha_bar at t = T"""
 
     def build(self, steps: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from d3pm_jax import timesteps
 from d3pm_jax.checks import bare
-from d3pm_jax.config.checks import Natural, Share, undefined
+from d3pm_jax.config.checks import Natural, UnitInterval, undefined
 from d3pm_jax.timesteps import LossHistory
 
 
@@ -54,7 +54,7 @@ class Importance(Timesteps):
 
     least_count: Natural = 10
     """examples of every step that are not enough"""
-    decay: Share = 0.9
+    decay: UnitInterval = 0.9
     """of the running mean of each step's squared loss"""
 
     def start(self, T: int) -> LossHistory | None:

@@ -3,9 +3,13 @@
 import argparse
 import dataclasses
 import json
+import os
 import re
+import runpy
 import shutil
 import signal
+import socket
+import sys
 from pathlib import Path
 
 import jax
@@ -14,8 +18,8 @@ import numpy as np
 import pytest
 
 import d3pm_jax
-from d3pm_jax import runs
-from d3pm_jax.cli import results, sample
+from d3pm_jax import runs, signals
+from d3pm_jax.cli import results, sample, train
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import begin, build, checkpoint, metrics, network, outputs
 from d3pm_jax.runs.workdir import read_config
@@ -78,7 +82,18 @@ def test_train_writes_a_run(trained):
     assert read_config(trained).process == tiny.get_config().process
 
 
-def test_eval_and_sample(trained, data_dir, capsys):
+def printed_after(monkeypatch, module, *paths):
+    """Makes a module print only where all of these files are there: a pipe that is closed loses none."""
+
+    def say(text, **options):
+        assert [path for path in paths if not path.exists()] == [] or options  # flushed is what comes first
+        print(text, **options)
+
+    monkeypatch.setattr(module, "print", say, raising=False)
+
+
+def test_eval_and_sample(trained, data_dir, capsys, monkeypatch):
+    printed_after(monkeypatch, sample, *(trained / f"{name}.png" for name in ("samples", "chain")))
     assert status("eval", trained) == 0
     printed = capsys.readouterr().out
     found = re.search(r"test bits/dim: (\d\.\d{3}) \+- (\d\.\d{3})\n\Z", printed)
@@ -190,11 +205,12 @@ def rates(workdir, steps):
     return found
 
 
-def test_a_longer_run_goes_on_at_the_rate_that_is_asked_for(tmp_path, data_dir, capsys):
+def test_a_longer_run_goes_on_at_the_rate_that_is_asked_for(tmp_path, data_dir, capsys, monkeypatch):
     workdir = tmp_path / "longer"
     decay = ["--train.steps", "4", "--optimizer.decay-steps", "4", "--optimizer.warmup-steps", "3"]
     every = ["--train.checkpoint-every", "1", "--train.keep-checkpoints", "9"]
     longer = ["train", "--workdir", workdir, "--resume", "--train.steps", "7"]
+    printed_after(monkeypatch, train, workdir / "loss.png")
     assert status(*train_args(workdir, data_dir, *decay, *every)) == 0
     cure = "train.steps = 7; pass --optimizer.decay-steps 7, or fewer steps"
     assert cure in error(capsys, *longer)
@@ -299,22 +315,32 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data_dir, capsys):
         (["--process.beta.stop", "3"], "beta = 1.13333 at t = 4 is outside (0, 1]"),
         (["--process.K", "9"], "holds 16 at [1, 4, 0], but K = 9 allows only 0..8: set K to 17"),
         (["--train.batch-size", "0"], "batch_size = 0"),
-        (["--train.seed", "-1"], "train.seed = -1: it must be an integer in 0..4294967295"),
+        (["--train.seed", "-1"], "train.seed = -1: it must be a whole number in 0..4294967295"),
         (["--optimizer.decay-steps", "0"], "optimizer.decay_steps = 0"),
         (["--head.forbid", "3"], "only the last category, K - 1 = 16, can be an extra mask"),
         (["--train.batch-size", "2000"], "batch size 2000 exceeds the 1500 examples"),
         (["--data.dir", "/nonexistent"], "/nonexistent"),
         (["--resume"], "holds no run to resume"),
         (["stray"], "unexpected argument 'stray'"),
-        (["--train.steps", "3.5"], "--train.steps: expected a whole number, got '3.5'"),
-        (["--train.steps"], "--train.steps: expected a whole number, got nothing"),
-        (["--train.seed", "3", "--optimizer.lr=fast"], "--optimizer.lr: expected a number, got 'fast'"),
+        (["--train.steps", "3.5"], "--train.steps: expected a whole number in 1..2147483647, got '3.5'"),
+        (["--train.steps"], "--train.steps: expected a whole number in 1..2147483647, got nothing"),
+        (
+            ["--train.seed", "3", "--optimizer.lr=fast"],
+            "--optimizer.lr: expected a finite number of at",
+        ),
         (
             ["--optimizer.decay_steps", "x"],
-            "--optimizer.decay_steps: expected a whole number or None, got 'x'",
+            "--optimizer.decay_steps: expected a whole number in 1..2147483647 or None, got 'x'",
         ),
-        (["--model.ch-mult", "1", "a"], "--model.ch-mult: expected a list, each a whole number, got '1 a'"),
-        (["--model.compute", "int8"], "--model.compute: expected float32 or bfloat16, got 'int8'"),
+        (
+            ["--model.ch-mult", "1", "a"],
+            "ch-mult: expected a tuple of at least one, each a whole number in 1..16777216, got '1 a'",
+        ),
+        (["--model.ch-mult"], "model.ch_mult = (): it must be a tuple of at least one, each a whole"),
+        (["--model.compute", "int8"], "--model.compute: expected 'float32' or 'bfloat16', got 'int8'"),
+        (["--head.residual", "False"], "takes no value: write --head.residual or --head.no-residual"),
+        (["--head.no_residual=1"], "takes no value: write --head.residual or --head.no-residual"),
+        (["--train.steps", "9" * 5000], f"got '{'9' * 56} ... {'9' * 17}'\n"),
     ],
 )
 def test_bad_values_get_one_line(override, message, tmp_path, data_dir, capsys):
@@ -326,13 +352,20 @@ def test_bad_values_get_one_line(override, message, tmp_path, data_dir, capsys):
     ("override", "message"),
     [
         (["--model.groups", "3"], "8 channels do not divide into 3 groups"),
-        (["--model.groups", "0"], "model.groups = 0: it must be an integer in 1..16777216"),
+        (["--model.groups", "0"], "model.groups = 0: it must be a whole number in 1..16777216"),
         (["--model.ch", "2"], "ch = 2"),
     ],
 )
 def test_a_network_that_cannot_be_gets_one_line(override, message, tmp_path, data_dir, capsys, monkeypatch):
     monkeypatch.setattr(network, "split", SPLIT)
     assert message in error(capsys, *train_args(tmp_path / "bad", data_dir, *override))
+
+
+def test_flags_of_the_parser_itself_are_no_fields(tmp_path, capsys):
+    for words in (["--tyro-print-completion", "bash"], ["--tyro-write-completion", "bash", tmp_path / "x"]):
+        message = error(capsys, "train", CONFIG, "--workdir", tmp_path / "w", *words)
+        assert f"no field {words[0]} in this config" in message
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_paths_get_one_line(tmp_path, capsys):
@@ -380,10 +413,10 @@ def test_the_version_is_that_of_the_library(capsys):
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("--limit", "0", "a whole number above 0"),
-        ("--batch-size", "all", "a whole number above 0"),
-        ("--step", "-1", "a whole number, 0 or more"),
-        ("--seed", "4294967296", "a whole number from 0 to 4294967295"),
+        ("--limit", "0", "a whole number in 1..2147483647"),
+        ("--batch-size", "all", "a whole number in 1..2147483647"),
+        ("--step", "-1", "a whole number in 0..2147483647"),
+        ("--seed", "4294967296", "a whole number in 0..4294967295"),
     ],
 )
 def test_an_option_says_what_it_expects(option, value, expected, capsys):
@@ -414,3 +447,39 @@ def test_what_the_system_says_is_one_line(raised, message, capsys, monkeypatch):
 
     monkeypatch.setattr(sample, "execute", fail)
     assert message in error(capsys, "sample", "x")
+
+
+def test_the_config_is_shown_within_the_width_of_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = train._table(tiny.get_config()).splitlines()
+    assert max(map(len, lines)) <= 60
+    shown = " ".join(line.strip() for line in lines)
+    for part in ("process", "model", "train"):
+        assert f"{part} = {getattr(tiny.get_config(), part)}" in shown
+
+
+def test_modules_run_as_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["d3pm", "--version"])
+    with pytest.raises(SystemExit):
+        runpy.run_module("d3pm_jax", run_name="__main__")
+    assert capsys.readouterr().out == f"d3pm_jax {d3pm_jax.__version__}\n"
+
+
+def test_a_signal_ends_a_process_without_a_standard_output(monkeypatch):
+    ended, told = [], []
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(signals.os, "_exit", ended.append)
+    read, write = socket.socketpair()
+    with write:
+        write.send(bytes([signal.SIGTERM, signal.SIGTERM]))
+        signals._watch(read, told.append)
+    assert (ended, told) == ([130], ["SIGTERM"])
+
+
+def test_an_export_elsewhere_leaves_a_run_that_cannot_be_written(trained, tmp_path, capsys, monkeypatch):
+    out, access = tmp_path / "w.safetensors", os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != trained and access(path, mode))
+    assert status("export", trained, "--to", "torch", "--out", out) == 0
+    assert out.exists()
+    message = f"{trained} cannot be written to, where the results go: change its permissions"
+    assert message in error(capsys, "export", trained, "--to", "torch")

@@ -114,7 +114,7 @@ CONFIGS = {
     "deep": (lambda tree: tree.update(data=nested(900)), "is nested more than 50 deep"),
     "a huge number": (
         lambda tree: tree["process"].update(steps=10**40),
-        "process.steps = 10000000000000000000000000000000000000000: it must be an integer in 1..16777216",
+        "process.steps = 10000000000000000000000000000000000000000: it must be a whole number in 1..16777216",
     ),
     "a type": (lambda tree: tree["train"].update(seed=[1]), "config.json: "),
     "no field": (lambda tree: tree["train"].update(hook="x"), "does not fit this version"),

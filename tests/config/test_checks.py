@@ -6,6 +6,7 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
@@ -205,7 +206,8 @@ def test_what_a_field_accepts_is_of_its_type_and_in_its_range():
     assert found["process.pi"] == {"data", "(0,)", "()"}
     assert found["head.residual"] == found["model.onehot_input"] == {"True"}
     assert found["head.forbid"] == {"None", "data", "0", "1"}
-    assert found["model.ch_mult"] == {"()"}
+    assert "model.ch_mult" not in found
+    assert found["model.attn_resolutions"] == {"()"}
     assert found["model.attn"] == {"()", "(0,)"}
     assert "loss.first_step" not in found
     assert "process.inner" not in found
@@ -272,10 +274,13 @@ class Unknown(configs.Model):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (put(Own(), "width", 1.0), "model.width = 1.0: it must be an integer"),
-        (put(Own(), "width", True), "model.width = True: it must be an integer"),
-        (put(Own(), "sizes", (1,)), "model.sizes = (1,): it must be a tuple (an integer, an integer)"),
-        (put(Own(), "ratio", "3"), "model.ratio = '3': it must be an integer or None"),
+        (put(Own(), "width", 1.0), "model.width = 1.0: it must be a whole number"),
+        (put(Own(), "width", True), "model.width = True: it must be a whole number"),
+        (
+            put(Own(), "sizes", (1,)),
+            "model.sizes = (1,): it must be a tuple (a whole number, a whole number)",
+        ),
+        (put(Own(), "ratio", "3"), "model.ratio = '3': it must be a whole number or None"),
         (put(Own(), "other", (1.0, math.inf)), "model.other = (1.0, inf): it must be made of finite numbers"),
         (put(Unknown(), "share", math.nan), "model.share = nan: it must be made of finite numbers"),
         (put(Unknown(), "share", "text"), None),
@@ -286,10 +291,24 @@ def test_parts_of_the_users_own_are_checked_as_far_as_they_are_understood(part, 
     assert refusal(put(tiny.get_config(), "model", part)) == message
 
 
-def test_numbers_of_numpy_have_a_cure():
-    said = refusal(put(tiny.get_config(), "optimizer", put(configs.Adam(), "lr", np.float64(0.1))))
+@pytest.mark.parametrize(
+    ("value", "cure"),
+    [
+        (np.float64(0.1), ", of Python's own type: write float(...)"),
+        (np.int64(1), ", of Python's own type: write int(...)"),
+        (jnp.float32(0.1), ", of Python's own type: write float(...)"),
+        (np.ones(2), ", not an array: write tuple(x.tolist())"),
+    ],
+)
+def test_numbers_of_arrays_have_a_cure(value, cure):
+    said = said_of("optimizer", put(configs.Adam(), "lr", value))
     assert said is not None
-    assert said.endswith("not a numpy.float64: convert it with .tolist()")
+    assert said.endswith(f"it must be a finite number of at least 0{cure}")
+
+
+def test_none_is_said_to_be_allowed_where_it_is():
+    said = said_of("train", put(configs.Train(5), "noise", ""))
+    assert said == "train.noise = '': it must be a text of one non-empty line or None"
 
 
 @pytest.mark.parametrize("text", ["mnist", "emnist/letters", "a/b-c.d:1.0.0", "cifar10_1:3.1.4"])
