@@ -20,8 +20,8 @@ TOO_DEEP = f"it is nested more than {DEEPEST} deep"
 def replacing(path: Path) -> Iterator[Path]:
     """Gives the path of an empty file to write, which takes the place of `path` when the block ends well.
 
-    Whatever happens, `path` is what it was or what was written, never a part of it, also where several write it
-    at once. A link is replaced, not followed. A process that is killed leaves its NAME.*.partial.
+    Whatever happens, also where several write it at once, `path` is what it was or what was written, never a
+    part of it. A link is replaced, not followed. A process that is killed leaves its NAME.*.partial.
 
     Raises:
         OSError: naming `path`, which is a directory or cannot be written.

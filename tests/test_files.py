@@ -39,7 +39,10 @@ def test_links_are_replaced_and_not_written_through(tmp_path):
 def test_two_writers_of_a_file_do_not_meet(tmp_path):
     path = tmp_path / "file"
     with replacing(path) as first, replacing(path) as second:
-        assert [p.name.startswith("file.") and p.suffix == ".partial" for p in (first, second)] == [True, True]
+        assert [p.name.startswith("file.") and p.suffix == ".partial" for p in (first, second)] == [
+            True,
+            True,
+        ]
         first.write_text("first")
         second.write_text("second")
     assert path.read_text() == "first"  # its block ends last

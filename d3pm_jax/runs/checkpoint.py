@@ -43,13 +43,19 @@ def save(folder: Path, step: int, state: Any, keep: int) -> None:
     path = folder.absolute() / str(step)
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folders(folder):  # of a process that was killed while it wrote or deleted
-        if leftover.is_dir() and not leftover.is_symlink() and not (leftover / MANIFEST).is_file():
-            shutil.rmtree(leftover)
+        if not (leftover / MANIFEST).is_file():
+            delete(leftover)
     _write(path, state)
     write_text(path / MANIFEST, json.dumps(_hashes(path), indent=1))
     for old in steps(folder)[: -max(1, keep)]:
-        (folder / str(old) / MANIFEST).unlink()
-        shutil.rmtree(folder / str(old))
+        delete(folder / str(old))
+
+
+def delete(path: Path) -> None:
+    """Deletes a checkpoint, or a part of one; never what a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        (path / MANIFEST).unlink(missing_ok=True)  # first: what is left of a killed process is unfinished
+        shutil.rmtree(path)
 
 
 def _write(path: Path, state: Any) -> None:
