@@ -12,7 +12,7 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import begin, build, checkpoint, lock, metrics, presampled
 from d3pm_jax.runs.begin import Weights
-from d3pm_jax.runs.devices import batched
+from d3pm_jax.runs.devices import batched, use_all_cores
 from d3pm_jax.runs.outputs import Outputs
 from d3pm_jax.runs.workdir import (
     CHECKPOINTS,
@@ -28,7 +28,7 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
     """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
 
     Args:
-        config: of the run; when resuming it must be that of the run, but for `workdir.MAY_CHANGE`.
+        config: of the run; when resuming it must be that of the run, but for `workdir.may_change`.
         workdir: where everything is written.
         resume: go on with the run in workdir.
         start: weights to begin a new run from; they are its step 0.
@@ -40,6 +40,7 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
     config_io.check(config)
+    use_all_cores(config.train.batch_size)
     source, description = config.data.open("train"), config.data.describe()
     if resume:
         config = from_data.like(read_resumed(workdir, config), config)

@@ -29,18 +29,8 @@ REWRITE = "restore it, or without it resume the run with its data, which writes 
 
 Kept = TypeVar("Kept")
 
-# Fields that may change when a run is resumed, as `Data.places` may. Only those of the optimizer change what
-# a step computes: its state counts steps, so that the rate of each is that of the new ones.
-MAY_CHANGE = (
-    "optimizer.decay_steps",
-    "optimizer.lr",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.log_every",
-    "train.noise",
-    "train.sample_every",
-    "train.steps",
-)
+# Fields of `train` that may change when a run is resumed: no step computes anything else for them.
+OF_TRAIN = ("checkpoint_every", "keep_checkpoints", "log_every", "noise", "sample_every", "steps")
 
 
 def read_config(workdir: Path, own: Path | Config | None = None) -> Config:
@@ -193,14 +183,19 @@ def write_run(
     manifest.replace(workdir, contents)
 
 
+def may_change(config: Config) -> set[str]:
+    """Lists the fields that may change when a run is resumed, by dotted name."""
+    named = {"train": OF_TRAIN, "data": config.data.places, "optimizer": config.optimizer.may_change}
+    return {f"{part}.{field}" for part, fields in named.items() for field in fields}
+
+
 def check_resume(old: Config, new: Config) -> None:
     """Refuses to go on with another config than the run was started with.
 
     Raises:
         UserError: naming the fields that differ.
     """
-    free = {*MAY_CHANGE, *(f"data.{place}" for place in new.data.places)}
-    changed = {k: v for k, v in config_io.differences(old, new).items() if k not in free}
+    changed = {k: v for k, v in config_io.differences(old, new).items() if k not in may_change(new)}
     if changed:
         listed = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
         raise UserError(f"cannot resume with another config ({listed}): undo that, or start in a new workdir")
