@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,17 +20,16 @@ TOO_DEEP = f"it is nested more than {DEEPEST} deep"
 def replacing(path: Path) -> Iterator[Path]:
     """Gives the path of an empty file to write, which takes the place of `path` when the block ends well.
 
-    Whatever happens, `path` is what it was or what was written, never a part of it. A link is replaced, not
-    followed.
+    Whatever happens, also where several write it at once, `path` is what it was or what was written, never a
+    part of it. A link is replaced, not followed. A process that is killed leaves its NAME.*.partial.
 
     Raises:
         OSError: naming `path`, which is a directory or cannot be written.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")  # of this writer alone
     try:
-        partial.unlink(missing_ok=True)  # of a process that was killed, or a link
         partial.open("xb").close()
         yield partial
         with partial.open("rb") as file:

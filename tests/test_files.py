@@ -28,13 +28,27 @@ def test_damaged_json_is_a_value_error(content, message):
 
 def test_links_are_replaced_and_not_written_through(tmp_path):
     (tmp_path / "outside").write_text("kept")
-    for name in ("file", "file.partial"):
-        (tmp_path / name).symlink_to(tmp_path / "outside")
+    (tmp_path / "file").symlink_to(tmp_path / "outside")
     write_text(tmp_path / "file", "new")
     assert (tmp_path / "outside").read_text() == "kept"
     assert (tmp_path / "file").read_text() == "new"
     assert not (tmp_path / "file").is_symlink()
     assert sorted(os.listdir(tmp_path)) == ["file", "outside"]
+
+
+def test_two_writers_of_a_file_do_not_meet(tmp_path):
+    path = tmp_path / "file"
+    with replacing(path) as first, replacing(path) as second:
+        assert [p.name.startswith("file.") and p.suffix == ".partial" for p in (first, second)] == [
+            True,
+            True,
+        ]
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"  # its block ends last
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert sorted(os.listdir(tmp_path)) == ["file", "plain"]
 
 
 def test_what_fails_leaves_the_old_file(tmp_path):

@@ -1,6 +1,7 @@
 """Builds the optimizers of a config, of Optax."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,9 @@ from d3pm_jax.types import Params
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """Describes the rule by which gradients change parameters."""
+
+    may_change: ClassVar[tuple[str, ...]] = ()
+    """fields that may change when a run is resumed: those that the state of the built rule does not keep"""
 
     def check(self) -> None:
         """Raises ValueError for a field that cannot be used."""
@@ -30,6 +34,7 @@ class Optimizer:
 class Adam(Optimizer):
     """Builds Adam with warm-up, cosine decay and clipping by the global norm."""
 
+    may_change: ClassVar[tuple[str, ...]] = ("lr", "decay_steps")  # the state counts steps and keeps no rate
     lr: NotNegative = 2e-4
     """learning rate after warm-up; with 0 nothing is learnt"""
     b1: UnitInterval = 0.9

@@ -13,6 +13,7 @@ _MODULES = (
     "build",
     "checkpoint",
     "devices",
+    "lock",
     "loop",
     "manifest",
     "memory",

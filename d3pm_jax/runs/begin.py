@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import build, checkpoint
+from d3pm_jax.runs import build, checkpoint, lock
 from d3pm_jax.runs import workdir as folders
 from d3pm_jax.types import Params
 
@@ -48,14 +48,19 @@ def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
 def begin(parts: build.Parts, workdir: Path, params: Params) -> None:
     """Writes step 0 of a new run, whose weights and their average are these parameters.
 
-    The config is written last: without it nothing goes on with a part of a run.
-
     Raises:
-        UserError: the folder holds a run.
+        UserError: the folder holds a run, or another process is writing to it.
     """
-    if (workdir / folders.CONFIG).exists() or checkpoint.steps(workdir / folders.CHECKPOINTS):
-        raise UserError(f"{workdir} holds a run already: pass --resume alone to go on, or another --workdir")
-    (workdir / folders.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    with lock.held(workdir):
+        write(parts, workdir, params)
+
+
+def write(parts: build.Parts, workdir: Path, params: Params) -> None:
+    """Does what `begin` does, for who holds the lock.
+
+    The config is written last: without it nothing goes on with a part of a run.
+    """
+    folders.start_over(workdir)
     state = build.start_from(parts, params).state
     checkpoint.save(workdir / folders.CHECKPOINTS, 0, state, parts.config.train.keep_checkpoints)
     folders.write_run(workdir, parts.config, parts.description)

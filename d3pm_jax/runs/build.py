@@ -129,7 +129,7 @@ def restore(workdir: Path, parts: Parts, step: int | None = None) -> Parts:
     """Returns the parts with the state of a checkpoint, the last one by default.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is none, or it is damaged, or a training has deleted the one that was asked for.
     """
     steps = checkpoint.steps(workdir / CHECKPOINTS)
     if not steps:
@@ -137,5 +137,10 @@ def restore(workdir: Path, parts: Parts, step: int | None = None) -> Parts:
     if step is not None and step not in steps:
         raise UserError(f"{workdir} has no checkpoint of step {step}: it has {', '.join(map(str, steps))}")
     wanted = steps[-1] if step is None else step
-    state = checkpoint.restore(workdir / CHECKPOINTS, wanted, parts.state)
+    try:
+        state = checkpoint.restore(workdir / CHECKPOINTS, wanted, parts.state)
+    except checkpoint.Gone:
+        if step is not None:
+            raise
+        return restore(workdir, parts)  # a training has a newer one by now
     return dataclasses.replace(parts, state=state)

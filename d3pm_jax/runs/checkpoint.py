@@ -6,7 +6,6 @@ passed over, and a step whose files do not match theirs is refused.
 """
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -21,11 +20,16 @@ import jax
 import orbax.checkpoint as ocp
 
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.files import read_json, write_text
+from d3pm_jax.files import write_text
+from d3pm_jax.runs.manifest import hash_of, read_table
 
 MANIFEST = "manifest.json"
 OF_A_FILE = 2**13  # bytes on the disk, besides what is in it
 OURS = re.compile(r"(0|[1-9][0-9]*)(\.orbax-checkpoint-tmp.*)?")
+
+
+class Gone(UserError):
+    """A training has deleted the checkpoint since it was listed."""
 
 
 def save(folder: Path, step: int, state: Any, keep: int) -> None:
@@ -43,13 +47,19 @@ def save(folder: Path, step: int, state: Any, keep: int) -> None:
     path = folder.absolute() / str(step)
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folders(folder):  # of a process that was killed while it wrote or deleted
-        if leftover.is_dir() and not leftover.is_symlink() and not (leftover / MANIFEST).is_file():
-            shutil.rmtree(leftover)
+        if not (leftover / MANIFEST).is_file():
+            delete(leftover)
     _write(path, state)
     write_text(path / MANIFEST, json.dumps(_hashes(path), indent=1))
     for old in steps(folder)[: -max(1, keep)]:
-        (folder / str(old) / MANIFEST).unlink()
-        shutil.rmtree(folder / str(old))
+        delete(folder / str(old))
+
+
+def delete(path: Path) -> None:
+    """Deletes a checkpoint, or a part of one; never what a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        (path / MANIFEST).unlink(missing_ok=True)  # first: what is left of a killed process is unfinished
+        shutil.rmtree(path)
 
 
 def _write(path: Path, state: Any) -> None:
@@ -107,9 +117,24 @@ def restore(folder: Path, step: int, like: Any) -> Any:
         like: a pytree of arrays with the shapes, types and shardings to restore to.
 
     Raises:
+        Gone: a training has deleted it, also where that is while it is read.
         UserError: a file is damaged or missing, or the arrays are not those of `like`.
     """
     path = folder.absolute() / str(step)
+    state = error = None
+    try:
+        state = _restore(path, like)
+    except (UserError, OSError) as raised:
+        error = raised
+    if not (path / MANIFEST).is_file():  # deleting begins with it: what was read may be a part
+        message = f"step {step} is gone: a training has deleted {path}; run the command again"
+        raise Gone(message) from error
+    if error is not None:
+        raise error
+    return state
+
+
+def _restore(path: Path, like: Any) -> Any:
     _verify(path)
     logging.getLogger("absl").setLevel(logging.ERROR)
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
@@ -124,11 +149,10 @@ def restore(folder: Path, step: int, like: Any) -> Any:
 
 def _verify(path: Path) -> None:
     try:
-        expected = read_json(path / MANIFEST)
+        expected = read_table(path / MANIFEST, lambda entry: isinstance(entry, str))
     except (OSError, ValueError) as error:
-        raise UserError(f"checkpoint {path} is damaged ({MANIFEST} cannot be read): {_cure(path)}") from error
-    if not isinstance(expected, dict):
-        raise UserError(f"checkpoint {path} is damaged ({MANIFEST} is no table): {_cure(path)}")
+        why = f"{MANIFEST}: {one_line(error)}"
+        raise UserError(f"checkpoint {path} is damaged ({why}): {_cure(path)}") from error
     found = _hashes(path)
     names = sorted(expected.keys() | found.keys())
     bad = [name for name in names if found.get(name) is None or expected.get(name) != found[name]]
@@ -147,11 +171,7 @@ def _hashes(path: Path) -> dict[str, str | None]:
     """Returns the SHA-256 of every file below a folder but the manifest itself, None of a link, by name."""
     files = [x for x in sorted(path.rglob("*")) if x.is_symlink() or x.is_file()]
     return {
-        str(file.relative_to(path)): None if file.is_symlink() else _hash(file)
+        str(file.relative_to(path)): None if file.is_symlink() else hash_of(file.read_bytes())
         for file in files
         if file.parent != path or not file.name.startswith(MANIFEST)
     }
-
-
-def _hash(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

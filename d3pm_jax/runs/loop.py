@@ -10,17 +10,16 @@ from d3pm_jax import data, signals
 from d3pm_jax.config import Config, Data, from_data
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import build, checkpoint, metrics, presampled
-from d3pm_jax.runs.begin import Weights, begin, fitted
-from d3pm_jax.runs.devices import batched
+from d3pm_jax.runs import begin, build, checkpoint, lock, metrics, presampled
+from d3pm_jax.runs.begin import Weights
+from d3pm_jax.runs.devices import batched, use_all_cores
 from d3pm_jax.runs.outputs import Outputs
 from d3pm_jax.runs.workdir import (
     CHECKPOINTS,
-    CONFIG,
     NUM_EXAMPLES,
     check_description,
     claim,
-    read_config,
+    read_resumed,
 )
 from d3pm_jax.training.step import StepNoise, make_step
 
@@ -29,7 +28,7 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
     """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
 
     Args:
-        config: of the run; when resuming it must be that of the run, but for `workdir.MAY_CHANGE`.
+        config: of the run; when resuming it must be that of the run, but for `workdir.may_change`.
         workdir: where everything is written.
         resume: go on with the run in workdir.
         start: weights to begin a new run from; they are its step 0.
@@ -41,24 +40,29 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
     config_io.check(config)
+    use_all_cores(config.train.batch_size)
     source, description = config.data.open("train"), config.data.describe()
-    if resume and (workdir / CONFIG).is_file():
-        config = from_data.like(read_config(workdir, config), config)
+    if resume:
+        config = from_data.like(read_resumed(workdir, config), config)
         check_description(workdir, description)
     config = build.fill_in(config, description)
     parts = build.build(config, description, config.train.batch_size)
     _check_steps(config)
     examples, _ = data.read_all(config.data.open("test"), parts.categories, NUM_EXAMPLES, description)
     noise_of = _drawn if config.train.noise is None else presampled.open_for(parts, Path(config.train.noise))
+    params = None if start is None else begin.fitted(parts, start)
     step = max(checkpoint.steps(workdir / CHECKPOINTS), default=0)
     batches = _batches(parts, source, step)
-    if start is not None:
-        begin(parts, workdir, fitted(parts, start))
-    claim(config, workdir, resume or start is not None, description, examples)
-    begun = checkpoint.steps(workdir / CHECKPOINTS)
-    parts = build.restore(workdir, parts) if begun else build.start(parts)
-    with metrics.Writer(workdir, step) as writer, signals.noted() as stop:
-        return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer), stop)
+    with lock.held(workdir):
+        if params is not None:
+            begin.write(parts, workdir, params)
+        claim(config, workdir, resume or start is not None, description, examples)
+        begun = checkpoint.steps(workdir / CHECKPOINTS)
+        parts = build.restore(workdir, parts) if begun else build.start(parts)
+        if int(parts.state.step) != step:
+            raise UserError(f"another `d3pm train` has just gone on with {workdir}: run the command again")
+        with metrics.Writer(workdir, step) as writer, signals.noted() as stop:
+            return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer), stop)
 
 
 def _check_steps(config: Config) -> None:

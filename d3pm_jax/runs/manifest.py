@@ -7,7 +7,7 @@ a change accepted, has none; it opens, and the next `--resume` writes one.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,19 @@ def hash_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def read_table(path: Path, is_entry: Callable[[Any], bool]) -> dict[str, Any]:
+    """Reads a table of hashes by the names of files.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no table, or not of such entries.
+    """
+    tree = read_json(path)
+    if not isinstance(tree, dict) or not all(map(is_entry, tree.values())):
+        raise ValueError("it is no table of hashes")
+    return tree
+
+
 def read(workdir: Path) -> dict[str, list[str]] | None:
     """Reads the manifest, which hashes each file may have; None where there is none.
 
@@ -32,12 +45,10 @@ def read(workdir: Path) -> dict[str, list[str]] | None:
     if not path.is_file():
         return None
     try:
-        tree = read_json(path)
+        return read_table(path, _are_hashes)
     except (OSError, ValueError) as error:
-        raise _damaged(path, one_line(error)) from error
-    if not isinstance(tree, dict) or not all(map(_are_hashes, tree.values())):
-        raise _damaged(path, "it is no table of hashes")
-    return tree
+        cure = "restore it, or delete it if you trust the folder"
+        raise UserError(f"{path} is damaged ({one_line(error)}): {cure}") from error
 
 
 def read_file(workdir: Path, name: str, cure: str) -> bytes | None:
@@ -51,6 +62,13 @@ def read_file(workdir: Path, name: str, cure: str) -> bytes | None:
     Raises:
         UserError: it is damaged, missing, or was never written by a run.
     """
+    try:
+        return _read_file(workdir, name, cure)
+    except UserError:  # the manifest was read before a training replaced both, and the file after that
+        return _read_file(workdir, name, cure)
+
+
+def _read_file(workdir: Path, name: str, cure: str) -> bytes | None:
     path, known = workdir / name, read(workdir)
     content = path.read_bytes() if path.is_file() else None
     hashes = [] if known is None else known.get(name, [])
@@ -84,7 +102,3 @@ def _write(workdir: Path, hashes: Mapping[str, list[str]]) -> None:
 
 def _are_hashes(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(x, str) for x in value)
-
-
-def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is damaged ({why}): restore it, or delete it if you trust the folder")

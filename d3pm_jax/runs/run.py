@@ -11,7 +11,6 @@ import numpy as np
 
 from d3pm_jax import data, losses
 from d3pm_jax.config import Config, from_data
-from d3pm_jax.config import io as config_io
 from d3pm_jax.config.objective import first_step
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import evaluate_bound, summary
@@ -128,7 +127,7 @@ def train(config: Config, workdir: Path | str, resume: bool = False, start: Run 
     An interrupt is taken after the step that runs: it is saved, and the run of that step is returned.
 
     Args:
-        config: of the run; when resuming it must be that of the run, but for `runs.workdir.MAY_CHANGE`.
+        config: of the run; when resuming it must be that of the run, but for `runs.workdir.may_change`.
         workdir: where everything is written.
         resume: go on with the run in the folder.
         start: a run whose averaged weights the new one begins with, as its weights and as their average;
@@ -137,8 +136,6 @@ def train(config: Config, workdir: Path | str, resume: bool = False, start: Run 
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
-    config_io.check(config)
-    use_all_cores(config.train.batch_size)
     loop.train(config, Path(workdir), resume, None if start is None else weights_of(start.parts))
     return open_run(workdir, config)
 

@@ -16,7 +16,7 @@ from d3pm_jax.config.checks import check_fields
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
-from d3pm_jax.runs import checkpoint, manifest
+from d3pm_jax.runs import checkpoint, lock, manifest
 
 CONFIG = "config.json"
 OWN = "config.py"  # a copy of the file that defines the parts of the user's own, if there are any
@@ -29,18 +29,8 @@ REWRITE = "restore it, or without it resume the run with its data, which writes 
 
 Kept = TypeVar("Kept")
 
-# Fields that may change when a run is resumed, as `Data.places` may. Only those of the optimizer change what
-# a step computes: its state counts steps, so that the rate of each is that of the new ones.
-MAY_CHANGE = (
-    "optimizer.decay_steps",
-    "optimizer.lr",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.log_every",
-    "train.noise",
-    "train.sample_every",
-    "train.steps",
-)
+# Fields of `train` that may change when a run is resumed: no step computes anything else for them.
+OF_TRAIN = ("checkpoint_every", "keep_checkpoints", "log_every", "noise", "sample_every", "steps")
 
 
 def read_config(workdir: Path, own: Path | Config | None = None) -> Config:
@@ -76,9 +66,16 @@ def read_config(workdir: Path, own: Path | Config | None = None) -> Config:
         raise UserError(f"{path}: {error}") from error
 
 
+def read_resumed(workdir: Path, config: Config) -> Config:
+    """Does what `read_config` does, for a run to go on with."""
+    if not (workdir / CONFIG).is_file():
+        raise UserError(f"{workdir} holds no run to resume: check --workdir, or leave out --resume")
+    return read_config(workdir, config)
+
+
 def check_links(workdir: Path) -> None:
     """Raises UserError where a run would be read from, or written to, a place outside its folder."""
-    inside = (*FILES, manifest.FILE, "metrics.jsonl", "samples", "tensorboard", CHECKPOINTS)
+    inside = (*FILES, manifest.FILE, lock.FILE, "metrics.jsonl", "samples", "tensorboard", CHECKPOINTS)
     for path in (*(workdir / name for name in inside), *checkpoint.folders(workdir / CHECKPOINTS)):
         if path.is_symlink():
             raise UserError(f"{path} is a link to {os.readlink(path)}: put what it leads to in its place")
@@ -186,24 +183,44 @@ def write_run(
     manifest.replace(workdir, contents)
 
 
+def may_change(config: Config) -> set[str]:
+    """Lists the fields that may change when a run is resumed, by dotted name."""
+    named = {"train": OF_TRAIN, "data": config.data.places, "optimizer": config.optimizer.may_change}
+    return {f"{part}.{field}" for part, fields in named.items() for field in fields}
+
+
 def check_resume(old: Config, new: Config) -> None:
     """Refuses to go on with another config than the run was started with.
 
     Raises:
         UserError: naming the fields that differ.
     """
-    free = {*MAY_CHANGE, *(f"data.{place}" for place in new.data.places)}
-    changed = {k: v for k, v in config_io.differences(old, new).items() if k not in free}
+    changed = {k: v for k, v in config_io.differences(old, new).items() if k not in may_change(new)}
     if changed:
         listed = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
         raise UserError(f"cannot resume with another config ({listed}): undo that, or start in a new workdir")
 
 
-def check_empty(workdir: Path) -> None:
-    """Raises UserError where a folder holds a run, or links that a run would be written through."""
+def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:
+    """Raises UserError where a folder holds a run, or links that a run would be written through.
+
+    A config alone is of a run that was stopped before its first checkpoint, and a step 0 alone of one that
+    was killed while it began from weights: neither is a run yet. Other checkpoints are somebody's work.
+    """
     check_links(workdir)
-    if (workdir / CONFIG).exists() or checkpoint.steps(workdir / CHECKPOINTS):
-        raise UserError(f"{workdir} holds a run already: pass another --workdir")
+    begun, config = checkpoint.steps(workdir / CHECKPOINTS), (workdir / CONFIG).exists()
+    if begun and config:
+        raise UserError(f"{workdir} holds a run already: {cure}")
+    if begun and begun != [0]:
+        raise UserError(f"{workdir} holds checkpoints but no {CONFIG}: restore it, or pass another --workdir")
+    if config and CONFIG not in (manifest.read(workdir) or {}):
+        raise UserError(f"{workdir / CONFIG} is of no run: pass another --workdir")
+
+
+def start_over(workdir: Path) -> None:
+    """Does what `check_empty` does, and deletes the step 0 of a process that was killed before the config."""
+    check_empty(workdir, "pass --resume alone to go on, or another --workdir")
+    checkpoint.delete(workdir / CHECKPOINTS / "0")
 
 
 def claim(
@@ -212,23 +229,17 @@ def claim(
     """Makes workdir this run's, without touching another's, and writes what the run is.
 
     Raises:
-        UserError: it holds a run, or holds none to resume, or cannot be written to.
+        UserError: it holds a run, or another one, or cannot be written to.
     """
-    check_links(workdir)
+    if not resume:
+        start_over(workdir)
     begun = checkpoint.steps(workdir / CHECKPOINTS)
-    if begun and not resume:
-        raise UserError(f"{workdir} holds a run already: pass --resume to go on, or another --workdir")
     if begun and begun[-1] > config.train.steps:
         raise UserError(f"the run is at step {begun[-1]} already: set train.steps to that or more")
-    if resume and not (workdir / CONFIG).exists():
-        raise UserError(f"{workdir} holds no run to resume: check --workdir, or leave out --resume")
     if resume:
         check_resume(read_config(workdir, config), config)
     try:
         (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         write_run(workdir, config, description, examples)
     except OSError as error:
-        raise UserError(
-            f"cannot write to {workdir}: {error.strerror or one_line(error)}; make room there, or pass "
-            f"another --workdir"
-        ) from error
+        raise lock.cannot_write(workdir, error) from error

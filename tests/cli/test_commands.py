@@ -21,7 +21,7 @@ import d3pm_jax
 from d3pm_jax import runs, signals
 from d3pm_jax.cli import results, sample, train
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import begin, build, checkpoint, metrics, network, outputs
+from d3pm_jax.runs import begin, build, checkpoint, lock, metrics, network, outputs
 from d3pm_jax.runs.workdir import read_config
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status, train_args
@@ -280,7 +280,9 @@ def test_a_signal_while_samples_are_drawn_loses_nothing(tmp_path, data_dir, monk
 
 def test_checkpoints_without_a_config_are_not_taken_over(trained, tmp_path, data_dir, capsys):
     shutil.copytree(trained / "checkpoints", tmp_path / "checkpoints")
-    assert "holds a run already" in error(capsys, *train_args(tmp_path, data_dir))
+    message = "holds checkpoints but no config.json: restore it, or pass another --workdir"
+    assert message in error(capsys, *train_args(tmp_path, data_dir))
+    assert checkpoint.steps(tmp_path / "checkpoints") == [12, 16, 20]
 
 
 def test_a_part_that_is_no_dataclass_is_refused(tmp_path, capsys):
@@ -298,6 +300,13 @@ def test_a_run_is_never_overwritten_or_mixed(trained, data_dir, capsys):
     assert "holds a run already: pass --resume" in error(capsys, *train_args(trained, data_dir))
     changed = train_args(trained, data_dir, "--resume", "--optimizer.b1", "0.1")
     assert "optimizer.b1 was 0.9, is 0.1" in error(capsys, *changed)
+
+
+def test_another_training_in_the_folder_is_refused(trained, capsys):
+    message = f"another `d3pm train` is writing to {trained}: wait for it or pass another --workdir"
+    with lock.held(trained):
+        assert message in error(capsys, "train", "--workdir", trained, "--resume", "--train.steps", "21")
+    assert read_config(trained).train.steps == 20
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data_dir, capsys):

@@ -133,6 +133,27 @@ def test_a_missing_file_is_named(name, message, saved, parts, tmp_path):
         opened(tmp_path, parts)
 
 
+@pytest.mark.parametrize("first", ["deleted", "verified"])
+def test_a_checkpoint_that_a_training_deletes_meanwhile_is_no_damage(
+    first, saved, parts, tmp_path, monkeypatch
+):
+    folder, verify = tmp_path / CHECKPOINTS, checkpoint._verify
+
+    def meanwhile(path):
+        if first == "verified":
+            verify(path)
+        checkpoint.delete(folder / "2")
+        if first == "deleted":
+            verify(path)
+
+    shutil.copytree(saved / CHECKPOINTS, folder)
+    monkeypatch.setattr(checkpoint, "_verify", meanwhile)
+    assert build.restore(tmp_path, parts).state.step == 1
+    shutil.copytree(saved / CHECKPOINTS / "2", folder / "2")
+    with pytest.raises(UserError, match=r"step 2 is gone: a training has deleted .*; run the command again"):
+        build.restore(tmp_path, parts, 2)
+
+
 @pytest.mark.parametrize("stride", STRIDES)
 def test_no_byte_of_exported_weights_changes_them_silently(stride, saved, parts, tmp_path):
     workdir = tmp_path / "run"

@@ -99,6 +99,15 @@ def test_the_copy_of_the_users_file_is_covered_and_a_file_is_compared_with_its_h
         read_config(workdir, own)
 
 
+def test_a_file_that_is_replaced_after_its_manifest_was_read_is_no_damage(tmp_path, monkeypatch):
+    write_run(tmp_path, OLD, tiny.DIGITS)
+    read, before = manifest.read, [manifest.read(tmp_path)]
+    write_run(tmp_path, NEW, tiny.DIGITS)
+    monkeypatch.setattr(manifest, "read", lambda workdir: before.pop() if before else read(workdir))
+    assert read_config(tmp_path) == NEW
+    assert not before
+
+
 BROKEN = ["", "[]", "{", '{"config.json": 3}', '{"config.json": [3]}', "\xff", "[" * 9999]
 
 

@@ -16,7 +16,7 @@ from d3pm_jax import runs
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import ArraySource, Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import metrics
+from d3pm_jax.runs import metrics, workdir
 from d3pm_jax.runs.workdir import read_config
 from tests.cli.commands import error, status
 from tests.runs import own_parts
@@ -154,6 +154,26 @@ def test_labels_weights_random_maps_and_objectives_reach_the_step(tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "3")
     runs.train(spec, tmp_path / "run", resume=True)
     assert [row["loss"] for row in metrics.read(tmp_path / "run")] == losses
+
+
+@dataclasses.dataclass(frozen=True)
+class RateInItsState(configs.Optimizer):
+    lr: float = 1e-3
+
+
+def test_what_the_state_of_an_optimizer_may_keep_stays_on_resume():
+    configured = configs.Config(
+        data=Noted(),
+        process=configs.Uniform(K=7, steps=4, beta=configs.Cosine()),
+        model=Table(),
+        optimizer=RateInItsState(),
+        train=configs.Train(steps=3, batch_size=8),
+    )
+    new = dataclasses.replace(configured, optimizer=RateInItsState(lr=2e-3))
+    with pytest.raises(UserError, match=r"optimizer.lr was 0.001, is 0.002"):
+        workdir.check_resume(configured, new)
+    adam = [dataclasses.replace(configured, optimizer=configs.Adam(lr, decay_steps=9)) for lr in (1e-3, 2e-3)]
+    workdir.check_resume(*adam)
 
 
 def test_a_part_without_a_method_says_which(tmp_path):

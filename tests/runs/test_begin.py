@@ -1,0 +1,71 @@
+"""Folders that a run begins in: after a kill, beside another training, and with what is somebody else's."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from d3pm_jax.errors import UserError
+from d3pm_jax.runs import begin, build, checkpoint, lock, network, workdir
+from tests import tiny
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture(scope="module")
+def parts():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "split", tiny.split)
+        yield build.build(tiny.get_config(), tiny.DIGITS, 16)
+
+
+@pytest.fixture(scope="module")
+def params(parts):
+    return jax.tree.map(lambda x: np.ones(x.shape, x.dtype), parts.state.params)
+
+
+def test_a_run_that_was_killed_while_it_began_is_begun_again(parts, params, tmp_path, monkeypatch):
+    killed, plain, steps = tmp_path / "killed", tmp_path / "plain", checkpoint.steps
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workdir, "write_run", kill)
+        with pytest.raises(Killed):
+            begin.begin(parts, killed, params)
+    assert steps(killed / "checkpoints") == [0]
+    shutil.copytree(killed, plain)
+    with pytest.raises(UserError, match="holds no run to resume: check --workdir, or leave out --resume"):
+        workdir.read_resumed(killed, parts.config)
+    workdir.check_empty(killed)  # of `d3pm import`
+    begin.begin(parts, killed, params)
+    assert steps(killed / "checkpoints") == [0]
+    assert workdir.read_config(killed) == parts.config
+    workdir.claim(parts.config, plain, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
+    assert steps(plain / "checkpoints") == []
+    assert workdir.read_config(plain) == parts.config
+    with pytest.raises(UserError, match="holds a run already: pass --resume alone to go on"):
+        begin.begin(parts, killed, params)
+
+
+def test_a_run_does_not_begin_where_another_is_written(parts, params, tmp_path):
+    folder = tmp_path / "new"
+    with (
+        lock.held(folder),
+        pytest.raises(UserError, match=r"another `d3pm train` is writing to .*new: wait for it or pass"),
+    ):
+        begin.begin(parts, folder, params)
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+    with lock.held(folder):
+        pass
+
+
+def test_the_config_of_another_program_is_kept(parts, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"config.json is of no run: pass another --workdir"):
+        workdir.claim(parts.config, tmp_path, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
+    assert (tmp_path / "config.json").read_text() == "{}"
