@@ -41,3 +41,14 @@ def process(request):
         "absorbing": lambda: d3pm.absorbing(d3pm.reciprocal(20), 7, 3),
         "gaussian": lambda: d3pm.gaussian(d3pm.linear(20, 0.05, 1.0), 7),
     }[request.param]()
+
+
+@pytest.fixture(scope="module")
+def small_network():
+    """Replaces the network of runs by a table, which compiles in no time."""
+    from d3pm_jax.runs import network
+    from tests import tiny
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "split", tiny.split)
+        yield

@@ -39,7 +39,7 @@ INDEX = Range(0, 2**31 - 1, "it is kept as int32")
 
 def at_least(low: int | float, high: int | float = math.inf) -> Range:
     """Returns the range from low on, to high if there is an end."""
-    return Range(low, high, "choose another number", open_high=high == math.inf)
+    return Range(low, high, "choose a number in between", open_high=high == math.inf)
 
 
 NUM_STEPS = at_least(1, 2**23)  # the grid of a float32 uniform
@@ -51,7 +51,7 @@ NOISE = Range(0, 1, "noise is uniform in [0, 1), as jax.random.uniform gives it"
 TIME = Range(0, 1, "time runs from 0 (clean data) to 1")
 SHARE = Range(0, 1, "choose a number in between")
 PROBABILITY = Range(0, 1, "these are probabilities, and none is 0", open_low=True)
-POSITIVE = Range(0, math.inf, "choose another number", open_low=True, open_high=True)
+POSITIVE = Range(0, math.inf, "choose a number above 0", open_low=True, open_high=True)
 
 
 def check_num_categories(K: int) -> int:
@@ -163,12 +163,11 @@ def _mark(x: Any, shape: Shape | None, wrong: Array, axes: tuple[str, ...]) -> A
     kept = [name for name in axes if name in names]
     wrong = jnp.transpose(wrong, sorted(range(len(kept)), key=lambda i: names.index(kept[i])))
     wrong = jnp.reshape(wrong, [n if name in kept else 1 for name, n in zip(names, x.shape, strict=False)])
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        return x * jnp.where(
-            wrong, jnp.asarray(jnp.nan, x.dtype), jnp.asarray(1, x.dtype)
-        )  # and its gradient
-    x = x.astype(jnp.promote_types(x.dtype, jnp.int32)) if jnp.issubdtype(x.dtype, jnp.integer) else x
-    return jnp.where(wrong, -1, x) if jnp.issubdtype(x.dtype, jnp.integer) else x
+    if jnp.issubdtype(x.dtype, jnp.floating):  # a product, so that the gradient is marked too
+        return x * jnp.where(wrong, jnp.asarray(jnp.nan, x.dtype), jnp.asarray(1, x.dtype))
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        return jnp.where(wrong, -1, x.astype(jnp.promote_types(x.dtype, jnp.int32)))
+    return x
 
 
 def _inside(x: Any, low: int | float, high: int | float, allowed: Range) -> Any:
@@ -184,5 +183,5 @@ def _cure(allowed: Range, sizes: Sizes) -> str:
 
 def _interval(allowed: Range, low: int | float, high: int | float, integers: bool) -> str:
     if integers:
-        return f"{low:g}..{high:g}"
+        return f"{low}..{high}"
     return f"{'(' if allowed.open_low else '['}{low:g}, {high:g}{')' if allowed.open_high else ']'}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from d3pm_jax.files import write_text
+from d3pm_jax.files import read_json, write_text
 
 
 def suffix(args: argparse.Namespace, *options: str) -> str:
@@ -36,7 +36,7 @@ def write_json(path: Path, result: Mapping[str, Any], about: tuple[str, ...]) ->
 def _read(path: Path) -> dict[str, Any]:
     """Returns the result that is there; nothing where there is none, or none that can be read."""
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -30,7 +30,7 @@ def respace(process: Process, grid: Sequence[int]) -> Process:
         ValueError: the grid does not increase from at least 1 to T; the process has been through a JAX
             transformation, which keeps only its rounded tables; or a process of your own forgets its `time`.
     """
-    steps = [int(t) for t in grid]
+    steps = list(grid)
     if not steps or steps[0] < 1 or steps[-1] != process.T or steps != sorted(set(steps)):
         raise ValueError(f"grid = {steps}: it must increase from at least 1 and end at T = {process.T}")
     respaced = process.respaced(steps)

@@ -40,7 +40,6 @@ def mutual_information(T: int, p0: np.ndarray, pi: np.ndarray) -> np.ndarray:
         ValueError: p0 or pi is not a distribution over the same K, or p0 is next to certain.
     """
     p0, H = _check_data(p0)
-    pi = np.asarray(pi, np.float64)
     if pi.shape != p0.shape or not np.all(pi >= 0) or abs(pi.sum() - 1) > 1e-9:
         raise ValueError(f"pi must be {p0.size} probabilities that sum to 1, as p0, got shape {pi.shape}")
 
@@ -138,7 +137,6 @@ def _small_exponential(s: float, rate: np.ndarray) -> np.ndarray:
 
 def _check_data(p0: np.ndarray) -> tuple[np.ndarray, float]:
     """Returns p0 as float64 [K] and its entropy in nats."""
-    p0 = np.asarray(p0, np.float64)
     if p0.ndim != 1 or not np.all(p0 >= 0) or abs(p0.sum() - 1) > 1e-9:
         raise ValueError(
             f"p0 must be probabilities that sum to 1, got shape {p0.shape}, sum {p0.sum():.12g}: "
@@ -152,7 +150,6 @@ def _check_data(p0: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _check_rate(rate: np.ndarray, K: int) -> tuple[np.ndarray, float]:
     """Returns rate as float64 [K, K] and the fastest rate of leaving a category."""
-    rate = np.asarray(rate, np.float64)
     if rate.shape != (K, K):
         raise ValueError(f"rate has shape {rate.shape}, expected [{K}, {K}] as p0 has {K} categories")
     if not np.isfinite(rate).all():

@@ -26,22 +26,10 @@ from d3pm_jax.runs.workdir import read_config
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status, train_args
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 SPLIT = network.split
 RATES = ((0.001, 4), (0.002, 9))  # lr and decay_steps of a run, before and after it is resumed
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """Where data sets are prepared: not in the user's folder."""
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_network():
-    """Replaces the network by a table, which compiles in no time; test_stopped.py has a real one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "split", tiny.split)
-        yield
 
 
 @pytest.fixture(scope="module")

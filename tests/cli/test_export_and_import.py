@@ -26,11 +26,6 @@ SMALL = ["--model.ch", "4", "--model.ch-mult", "1", "--model.groups", "1"]
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def old(tmp_path_factory, data_dir):
     """(workdir, state) of a run at step 7, whose weights are random, and their average too."""
     workdir = tmp_path_factory.mktemp("runs") / "old"

@@ -13,10 +13,12 @@ import pytest
 
 from d3pm_jax import config as configs
 from d3pm_jax.data import open_split
-from d3pm_jax.runs import build, checkpoint, manifest, network
+from d3pm_jax.runs import build, checkpoint, manifest
 from d3pm_jax.runs.workdir import write_run
 from tests import tiny
 from tests.cli.commands import error, status
+
+pytestmark = pytest.mark.usefixtures("small_network")
 
 COMMANDS = {
     "train": lambda w: ["train", "--workdir", w, "--resume", "--train.steps", "6"],
@@ -24,18 +26,6 @@ COMMANDS = {
     "sample": lambda w: ["sample", w, "--num", "3"],
     "export": lambda w: ["export", w, "--to", "torch"],
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_network():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "split", tiny.split)
-        yield
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture(scope="module")

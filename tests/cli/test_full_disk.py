@@ -10,25 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-from d3pm_jax.runs import build, checkpoint, network
+from d3pm_jax.runs import build, checkpoint
 from d3pm_jax.runs.workdir import read_config
 from d3pm_jax.weights import twin
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status, train_args
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 SIZE = 2**20
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_network():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "split", tiny.split)
-        yield
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def trained(tmp_path_factory, data_dir):
     """A finished run of 20 steps without interruption."""
     jax.devices()  # two, also for the commands in this process: the first could still ask for one

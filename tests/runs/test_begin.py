@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import begin, build, checkpoint, lock, network, workdir
+from d3pm_jax.runs import begin, build, checkpoint, lock, workdir
 from tests import tiny
 
 
@@ -16,10 +16,8 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def parts():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "split", tiny.split)
-        yield build.build(tiny.get_config(), tiny.DIGITS, 16)
+def parts(small_network):
+    return build.build(tiny.get_config(), tiny.DIGITS, 16)
 
 
 @pytest.fixture(scope="module")

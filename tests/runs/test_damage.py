@@ -14,7 +14,7 @@ import pytest
 from d3pm_jax.cli import import_weights
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import build, checkpoint, manifest, metrics, network
+from d3pm_jax.runs import build, checkpoint, manifest, metrics
 from d3pm_jax.runs.workdir import CHECKPOINTS, read_config, read_description, read_examples, write_run
 from d3pm_jax.weights import twin
 from tests import tiny
@@ -24,10 +24,8 @@ STRIDES = [pytest.param(499, id="some"), pytest.param(1, id="all", marks=pytest.
 
 
 @pytest.fixture(scope="module")
-def parts():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "split", tiny.split)
-        yield build.start(build.build(tiny.get_config(), tiny.DIGITS, 16))
+def parts(small_network):
+    return build.start(build.build(tiny.get_config(), tiny.DIGITS, 16))
 
 
 @pytest.fixture(scope="module")

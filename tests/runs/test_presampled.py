@@ -13,21 +13,16 @@ from d3pm_jax import config as configs
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import build as run_build
-from d3pm_jax.runs import checkpoint, loop, network, presampled
+from d3pm_jax.runs import checkpoint, loop, presampled
 from d3pm_jax.runs.workdir import read_config
 from d3pm_jax.training import step as step_module
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 SHAPE = (16, 8, 8, 1)
 STEPS = 5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_network():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "split", tiny.split)
-        yield
 
 
 def build(steps=STEPS, image=SHAPE[1:], **changes):
