@@ -126,6 +126,7 @@ __all__ = [
 ]
 
 _SUBPACKAGES = (
+    "beliefs",
     "checks",
     "compat",
     "config",

@@ -14,7 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from d3pm_jax import timesteps
+from d3pm_jax import beliefs, timesteps
+from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, PART_OF_STEPS, at_least, bare, check_shape, declared
 from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.posteriors import q_sample
@@ -45,6 +46,7 @@ def all_t_bound(
     x0: Int[Array, " B *S"],
     noise: Noise,
     term: Term = posterior_kl,
+    belief: Belief = "d3pm",
 ) -> Bound:
     """-log p(x_0) <= prior KL + sum_t KL_t (D3PM eq. 1), every t once, each at one x_t ~ q(x_t | x_0).
 
@@ -54,10 +56,13 @@ def all_t_bound(
         x0: examples.
         noise: t -> uniforms [B, *S]; called with each t in 1..T.
         term: what the logits cost at a step: `posterior_kl` for logits of x_0.
+        belief: what the logits of x_0 are (see `beliefs`): passed on to `term`.
 
     Returns:
         The parts of the bound; their expectation over the noise is the bound.
     """
+
+    term = beliefs.of(belief, term)
 
     def step(t: Array) -> Array:
         ts = jnp.broadcast_to(t, x0.shape[:1])
@@ -78,18 +83,19 @@ def estimate_bound(
     x0: Int[Array, " B *S"],
     index: Int[Array, " B"],
     term: Term = posterior_kl,
+    belief: Belief = "d3pm",
 ) -> Bound:
     """Computes `all_t_bound` with noise that depends on (key, index_b, t) alone.
 
     Args:
         key: a typed key.
-        denoise, process, x0, term: as for `all_t_bound`.
+        denoise, process, x0, term, belief: as for `all_t_bound`.
         index: the number of each example in its data set.
 
     Returns:
         The parts of the bound.
     """
-    return all_t_bound(denoise, process, x0, per_example(key, index, x0.shape[1:]), term)
+    return all_t_bound(denoise, process, x0, per_example(key, index, x0.shape[1:]), term, belief)
 
 
 @declared(x0=CATEGORIES, u=NOISE)
@@ -100,6 +106,7 @@ def strata_bound(
     u: Float[Array, "n B"],
     noise: Noise,
     term: Term = posterior_kl,
+    belief: Belief = "d3pm",
 ) -> Float[Array, " B"]:
     """prior KL + sum over n strata of 1..T of (its size) KL_t, at one t in each (`timesteps.stratified`).
 
@@ -107,7 +114,7 @@ def strata_bound(
     so it varies much less than n independent t would.
 
     Args:
-        denoise, process, x0, term: as for `all_t_bound`.
+        denoise, process, x0, term, belief: as for `all_t_bound`.
         u: uniform noise in [0, 1), for t.
         noise: j -> uniforms [B, *S] for x_t, called with the strata j = 1..n.
 
@@ -115,6 +122,7 @@ def strata_bound(
         Nats per example. The examples are independent, so the standard error of their mean (`mean_and_se`)
         covers the choice of examples, of t and of x_t.
     """
+    term = beliefs.of(belief, term)
     t, sizes = timesteps.stratified(u, process.T)
 
     def stratum(j: Array) -> Array:
@@ -135,12 +143,13 @@ def stratified_bound(
     index: Int[Array, " B"],
     n: int,
     term: Term = posterior_kl,
+    belief: Belief = "d3pm",
 ) -> Float[Array, " B"]:
     """Computes `strata_bound` with noise that depends on (key, index_b) and n alone.
 
     Args:
         key: a typed key.
-        denoise, process, x0, term: as for `all_t_bound`.
+        denoise, process, x0, term, belief: as for `all_t_bound`.
         index: the number of each example in its data set.
         n: how many strata, 1..T.
 
@@ -149,7 +158,7 @@ def stratified_bound(
     """
     key_t, key_q = jax.random.split(key)
     u = per_example(key_t, index, (n,))(jnp.asarray(0, jnp.int32))
-    return strata_bound(denoise, process, x0, u.T, per_example(key_q, index, x0.shape[1:]), term)
+    return strata_bound(denoise, process, x0, u.T, per_example(key_q, index, x0.shape[1:]), term, belief)
 
 
 @declared()

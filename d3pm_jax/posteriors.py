@@ -3,6 +3,8 @@
 These are pure functions, and noise is an argument. `t` is int32, its shape a prefix of the shape of x; t = 1
 is the least noisy step. The network predicts logits of x_0, from which p(x_{t-1} | x_t) follows (`p_logits`),
 or logits of x_{t-1} itself (`p_prev`).
+What the logits of x_0 are taken for, p(x_0 | x_t) or what the other elements say of it, is their belief
+(`beliefs`).
 """
 
 from typing import Literal
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
+from d3pm_jax.beliefs import Belief, to_leave_one_out
 from d3pm_jax.checks import CATEGORIES, NOISE, declared, steps
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process, promote
@@ -80,20 +83,27 @@ def p_logits(
     xt: Int[Array, "*S"],
     t: Int[Array, "..."],
     first_step: FirstStep = "bayes",
+    belief: Belief = "d3pm",
 ) -> Float[Array, "*S K"]:
-    """log p(x_{t-1} | x_t) = log sum_{x_0} q(x_{t-1}, x_t | x_0) p(x_0 | x_t), normalised (D3PM eq. 4).
+    """log p(x_{t-1} | x_t) = log sum_{x_0} q(x_{t-1}, x_t | x_0) p(x_0), normalised (D3PM eq. 4).
+
+    p(x_0) is the prediction, where it is taken for the leave-one-out posterior; of a denoiser it is
+    p(x_0 | x_t) / q(x_t | x_0), which makes the sum the average over x_0 of the normalised posteriors.
 
     Args:
         process: the forward process.
-        logits_x0: the network's unnormalised log p(x_0 | x_t); entries may be -inf.
+        logits_x0: the network's unnormalised log-probabilities of x_0; entries may be -inf.
         xt: categories.
         t: steps 1..T.
         first_step: at t = 1, "bayes" is the same rule, "x0" takes the prediction itself (official code).
+            Under "leave_one_out" and "denoiser" both are the denoiser.
+        belief: what the prediction is: "leave_one_out", "denoiser" (see `beliefs`), or "d3pm", as published:
+            the sum takes it for the former, "x0" for the latter.
 
     Returns:
         Normalised log-probabilities in nats; all -inf where the prediction contradicts x_t.
     """
-    return numerics.log_normalize(p_joint(process, logits_x0, xt, t, first_step))
+    return numerics.log_normalize(p_joint(process, logits_x0, xt, t, first_step, belief))
 
 
 @declared(xt=CATEGORIES, t=steps(1))
@@ -103,18 +113,21 @@ def p_joint(
     xt: Int[Array, "*S"],
     t: Int[Array, "..."],
     first_step: FirstStep = "bayes",
+    belief: Belief = "d3pm",
 ) -> Float[Array, "*S K"]:
-    """log sum_{x_0} q(x_{t-1}, x_t | x_0) p(x_0 | x_t): `p_logits` before it is normalised.
+    """log sum_{x_0} q(x_{t-1}, x_t | x_0) p(x_0): `p_logits` before it is normalised.
 
     Args:
-        process, logits_x0, xt, t, first_step: as for `p_logits`.
+        process, logits_x0, xt, t, first_step, belief: as for `p_logits`.
 
     Returns:
         Logs in nats, [*S, K].
     """
+    if belief == "denoiser":
+        logits_x0 = to_leave_one_out(process, logits_x0, xt, t)
     log_p0 = log_p_x0(process, logits_x0)
     joint = process.log_q_back(xt, t) + process.log_push(log_p0, t - 1)
-    if first_step == "bayes":
+    if first_step == "bayes" or belief != "d3pm":
         return joint
     return jnp.where(expand_trailing(t, xt.shape)[..., None] == 1, log_p0, joint)
 
@@ -150,15 +163,16 @@ def p_sample(
     u: Float[Array, "*S"],
     first_step: FirstStep = "bayes",
     u_low: Float[Array, "*S"] | None = None,
+    belief: Belief = "d3pm",
 ) -> Int[Array, "*S"]:
     """x_{t-1} ~ p(x_{t-1} | x_t), from one uniform in [0, 1) per element by `inverse_cdf.categorical`.
 
     Args:
-        process, logits_x0, xt, t, first_step: as for `p_logits`.
+        process, logits_x0, xt, t, first_step, belief: as for `p_logits`.
         u: uniform noise.
         u_low: a second word of it (see `numerics.inverse_cdf`).
 
     Returns:
         int32 categories; -1 where there is no distribution (NaN logits; a prediction that contradicts x_t).
     """
-    return inverse_cdf.categorical(p_logits(process, logits_x0, xt, t, first_step), u, u_low)
+    return inverse_cdf.categorical(p_logits(process, logits_x0, xt, t, first_step, belief), u, u_low)

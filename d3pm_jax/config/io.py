@@ -14,12 +14,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from d3pm_jax.config.objective import HybridLoss, StochasticBound
 from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError, one_line
 
 MODULE = "d3pm_jax.config"
 OWN = "own."
 RENAMED = {"Loss": "HybridLoss", "Data": "TfdsImages"}  # since 0.1.0; Data("digits") is Digits()
+# Fields that older versions did not save, and what they did.
+ADDED = {HybridLoss: {"belief": "d3pm"}, StochasticBound: {"belief": "d3pm"}}
 
 
 def from_file(path: Path) -> Config:
@@ -214,6 +217,8 @@ def _decode(node: Any, own: Mapping[str, type]) -> Any:
     fields = {k: _decode(v, own) for k, v in node.items() if k != "class"}
     name = node.get("class")
     cls = _class("Digits" if name == "Data" and fields.get("name") == "digits" else name, own)
+    for base, before in ADDED.items():
+        fields = before | fields if issubclass(cls, base) else fields
     try:
         return cls(**fields)
     except (TypeError, ValueError) as error:

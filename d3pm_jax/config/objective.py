@@ -1,16 +1,17 @@
 """Says what a config minimises."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax import losses
+from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import bare
 from d3pm_jax.config.checks import NotNegative, undefined
 from d3pm_jax.losses.variational import per_step
-from d3pm_jax.posteriors import q_sample
+from d3pm_jax.posteriors import FirstStep, q_sample
 from d3pm_jax.processes import Process
 from d3pm_jax.processes.tables import expand_trailing
 
@@ -46,13 +47,15 @@ class Objective:
 class HybridLoss(Objective):
     """Minimises KL_t + ce_weight CE, averaged over t and elements (D3PM)."""
 
-    first_step: Literal["bayes", "x0"] = "bayes"
-    """the rule at t = 1: Bayes' rule, or the prediction of x_0 itself as in the official code"""
+    first_step: FirstStep = "bayes"
+    """for "d3pm", the rule at t = 1: Bayes' rule, or the prediction of x_0 as in the official code"""
     ce_weight: NotNegative = 0.001
     """lambda; 0 for the bound alone"""
+    belief: Belief = "leave_one_out"
+    """what the logits are in both terms: "leave_one_out" or "denoiser"; "d3pm" as published, one in each"""
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        found = bare(losses.hybrid)(process, logits, x0, xt, t, self.ce_weight, self.first_step)
+        found = bare(losses.hybrid)(process, logits, x0, xt, t, self.ce_weight, **of_logits(self))
         return Terms(bare(per_step)(found.loss, p_t, process.T), found.kl, found.ce)
 
 
@@ -60,11 +63,14 @@ class HybridLoss(Objective):
 class StochasticBound(Objective):
     """Minimises the whole bound, nats per example: KL_t / p_t + prior KL, summed (Multinomial Diffusion)."""
 
-    first_step: Literal["bayes", "x0"] = "bayes"
-    """the rule at t = 1: Bayes' rule, or the prediction of x_0 itself as in the official code"""
+    first_step: FirstStep = "bayes"
+    """for "d3pm", the rule at t = 1: Bayes' rule, or the prediction of x_0 as in the official code"""
+
+    belief: Belief = "leave_one_out"
+    """what the network's logits are: see `HybridLoss`"""
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        found = bare(losses.hybrid)(process, logits, x0, xt, t, 0.0, self.first_step)
+        found = bare(losses.hybrid)(process, logits, x0, xt, t, 0.0, **of_logits(self))
         each = found.kl / expand_trailing(p_t, x0.shape) + bare(losses.prior_kl)(process, x0)
         return Terms(each * (x0.size // x0.shape[0]), found.kl, found.ce)
 
@@ -75,6 +81,15 @@ class StochasticBound(Objective):
             )
 
 
-def first_step(objective: Objective) -> Literal["bayes", "x0"]:
-    """Returns the rule at t = 1 of an objective: Bayes' rule for one that does not say."""
-    return getattr(objective, "first_step", "bayes")
+class OfLogits(TypedDict):
+    """Holds what a reverse step and a bound have to know of the logits, as their keywords."""
+
+    first_step: FirstStep
+    belief: Belief
+
+
+def of_logits(objective: Objective) -> OfLogits:
+    """Returns what the logits of an objective are: as published for one that has no such fields."""
+    first_step: FirstStep = getattr(objective, "first_step", "bayes")
+    belief: Belief = getattr(objective, "belief", "d3pm")
+    return {"first_step": first_step, "belief": belief}

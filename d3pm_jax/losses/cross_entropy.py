@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
+from d3pm_jax.beliefs import Belief, to_denoiser
 from d3pm_jax.checks import CATEGORIES, CATEGORY, SHARE, declared
 from d3pm_jax.processes.base import Process, promote
 
@@ -56,3 +57,12 @@ def smoothed_cross_entropy(
     onehot = jax.nn.one_hot(x0, process.K, dtype=log_p.dtype)
     target = (1 - smoothing) * onehot + jnp.broadcast_to(each, onehot.shape)
     return -jnp.sum(jnp.where(target > 0, target * log_p, 0.0), axis=-1)
+
+
+def denoiser_cross_entropy(
+    process: Process, logits_x0: Array, x0: Array, xt: Array, t: Array, belief: Belief
+) -> Array:
+    """Computes `cross_entropy` of the denoiser: of `to_denoiser` for "leave_one_out", else of the logits."""
+    if belief == "leave_one_out":
+        logits_x0 = to_denoiser(process, logits_x0, xt, t)
+    return cross_entropy(process, logits_x0, x0)

@@ -5,12 +5,15 @@ with its value, while the numbers in between are still in the cache (`numerics.t
 """
 
 from collections.abc import Callable
-from functools import partial, singledispatch
+from functools import cache, partial, singledispatch
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from d3pm_jax.beliefs import Belief, to_leave_one_out
+from d3pm_jax.losses.cross_entropy import denoiser_cross_entropy
 from d3pm_jax.numerics import tiles
 from d3pm_jax.processes.base import Process
 
@@ -28,6 +31,23 @@ def by_autodiff(loss: Loss, process: Process, logits: Array, *rest: Array) -> tu
     """Returns any loss and its gradient, as a `WithGradient` does."""
     value, pull = jax.vjp(lambda x: loss(process, x, *rest), logits)
     return value, pull(jnp.ones_like(value))[0]
+
+
+@cache
+def of_denoiser(loss: Loss, with_gradient: WithGradient) -> tuple[Loss, WithGradient]:
+    """Returns the two for logits of a denoiser: they take its leave-one-out posterior."""
+
+    def converted(f: Callable[..., Any], process: Process, logits: Array, x0: Array, xt: Array, t: Array):
+        return f(process, to_leave_one_out(process, logits, xt, t), x0, xt, t)
+
+    return partial(converted, loss), partial(converted, with_gradient)
+
+
+def ce_by_parts(process: Process, logits: Array, x0: Array, xt: Array, t: Array, belief: Belief) -> Array:
+    """Computes `denoiser_cross_entropy`, by parts where the logits have to be converted."""
+    if belief != "leave_one_out":
+        return denoiser_cross_entropy(process, logits, x0, xt, t, belief)
+    return by_parts(_converted_ce, _converted_ce_and_gradient, process.K, process, logits, x0, xt, t)
 
 
 def by_parts(
@@ -56,6 +76,10 @@ def by_parts(
         t = jnp.broadcast_to(jnp.reshape(t, t.shape + (1,) * (x0.ndim - t.ndim)), x0.shape)
     size = logits.shape[-1] if shared else per_element
     return _compiled(loss, with_gradient, shared, size, process, logits, x0, xt, t)
+
+
+_converted_ce = partial(denoiser_cross_entropy, belief="leave_one_out")
+_converted_ce_and_gradient = partial(by_autodiff, _converted_ce)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))

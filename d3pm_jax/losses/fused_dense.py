@@ -11,8 +11,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from d3pm_jax.losses.cross_entropy import cross_entropy
-from d3pm_jax.losses.fused_by_parts import by_autodiff, by_parts, numbers_per_element
+from d3pm_jax.beliefs import Belief
+from d3pm_jax.losses.fused_by_parts import (
+    by_autodiff,
+    by_parts,
+    ce_by_parts,
+    numbers_per_element,
+    of_denoiser,
+)
 from d3pm_jax.losses.variational import posterior_kl_definition
 from d3pm_jax.posteriors import FirstStep
 from d3pm_jax.processes.base import promote
@@ -31,12 +37,21 @@ class Factors(NamedTuple):
 
 
 def kl_and_ce(
-    process: Dense, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
+    process: Dense,
+    logits_x0: Array,
+    x0: Array,
+    xt: Array,
+    t: Array,
+    first_step: FirstStep,
+    belief: Belief = "d3pm",
 ) -> tuple[Array, Array]:
     """Computes `dispatch_kl_and_ce`, the KL by parts of the elements together with its gradient."""
-    logits, ce = promote(process, logits_x0), cross_entropy(process, logits_x0, x0)
-    kl = by_parts(kl_from_factors, kl_and_gradient, numbers_per_element(process), process, logits, x0, xt, t)
-    if first_step == "x0":
+    size, logits = numbers_per_element(process), promote(process, logits_x0)
+    losses = kl_from_factors, kl_and_gradient
+    losses = of_denoiser(*losses) if belief == "denoiser" else losses
+    kl = by_parts(*losses, size, process, logits, x0, xt, t)
+    ce = ce_by_parts(process, logits, x0, xt, t, belief)
+    if first_step == "x0" and belief == "d3pm":
         ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)
         kl = jnp.where((ts == 1) & (gather(process.Q_transposed, ts, xt, x0) > 0), ce, kl)
     return kl, ce

@@ -10,8 +10,16 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax import numerics
-from d3pm_jax.losses.cross_entropy import cross_entropy
-from d3pm_jax.losses.fused_by_parts import Loss, WithGradient, by_autodiff, by_parts, numbers_per_element
+from d3pm_jax.beliefs import Belief
+from d3pm_jax.losses.fused_by_parts import (
+    Loss,
+    WithGradient,
+    by_autodiff,
+    by_parts,
+    ce_by_parts,
+    numbers_per_element,
+    of_denoiser,
+)
 from d3pm_jax.losses.variational import dispatch_kl_and_ce, dispatch_marginal_kl
 from d3pm_jax.posteriors import FirstStep
 from d3pm_jax.processes.base import promote
@@ -20,12 +28,20 @@ from d3pm_jax.processes.tables import expand_trailing, gather_steps
 
 
 def kl_and_ce(
-    process: Masked, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
+    process: Masked,
+    logits_x0: Array,
+    x0: Array,
+    xt: Array,
+    t: Array,
+    first_step: FirstStep,
+    belief: Belief = "d3pm",
 ) -> tuple[Array, Array]:
     """Computes `dispatch_kl_and_ce`, the KL by parts of the elements together with its gradient."""
     size, logits = numbers_per_element(process), promote(process, logits_x0)
-    kl = by_parts(*_losses(first_step), size, process, logits, x0, xt, t)
-    return kl, cross_entropy(process, logits_x0, x0)
+    losses = _losses(first_step if belief == "d3pm" else "bayes")
+    losses = of_denoiser(*losses) if belief == "denoiser" else losses
+    kl = by_parts(*losses, size, process, logits, x0, xt, t)
+    return kl, ce_by_parts(process, logits, x0, xt, t, belief)
 
 
 @cache

@@ -24,6 +24,7 @@ from jax import lax
 from jaxtyping import Array
 
 from d3pm_jax import numerics
+from d3pm_jax.beliefs import Belief
 from d3pm_jax.losses.fused_mixing_coefficients import (
     NEG_INF,
     Endpoints,
@@ -33,6 +34,7 @@ from d3pm_jax.losses.fused_mixing_coefficients import (
     Table,
     endpoints,
     finite,
+    log_own_evidence,
     pi_at_endpoints,
     saved,
     slope,
@@ -45,15 +47,21 @@ from d3pm_jax.processes.tables import expand_trailing, gather
 
 
 def kl_and_ce(
-    process: Mixing, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
+    process: Mixing,
+    logits_x0: Array,
+    x0: Array,
+    xt: Array,
+    t: Array,
+    first_step: FirstStep,
+    belief: Belief = "d3pm",
 ) -> tuple[Array, Array]:
     """Computes `variational.dispatch_kl_and_ce` in O(K)."""
     ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)
     pi_0, pi_t = gather(process.log_pi, x0), gather(process.log_pi, xt)
     a, b = gather(process.log_alpha, ts), gather(process.log_beta, ts) + pi_t
     c, m = gather(process.log_alpha_bar, ts - 1), gather(process.log_beta_bar, ts - 1)
-    kl, ce = _from_step(process, logits_x0, x0, xt, StepLogs(a, b, c, m, pi_0, pi_t))
-    if first_step == "x0":
+    kl, ce = _from_step(process, logits_x0, x0, xt, StepLogs(a, b, c, m, pi_0, pi_t), belief)
+    if first_step == "x0" and belief == "d3pm":
         possible = jnp.where(xt == x0, numerics.log_add(a, b), b) > -jnp.inf
         kl = jnp.where((ts == 1) & possible, ce, kl)
     return kl, ce
@@ -68,28 +76,33 @@ def marginal_kl(process: Mixing, logits_x0: Array, x0: Array, t: Array) -> Array
     pi_0, pi_t = gather(process.log_pi, x0), gather(process.log_pi, xt)
     c, m = gather(process.log_alpha_bar, ts), gather(process.log_beta_bar, ts)
     certain = jnp.zeros(x0.shape, process.log_pi.dtype)
-    return _from_step(process, logits_x0, x0, xt, StepLogs(certain - jnp.inf, certain, c, m, pi_0, pi_t))[0]
+    step = StepLogs(certain - jnp.inf, certain, c, m, pi_0, pi_t)
+    return _from_step(process, logits_x0, x0, xt, step, "d3pm")[0]
 
 
 def _from_step(
-    process: Mixing, logits_x0: Array, x0: Array, xt: Array, step: StepLogs
+    process: Mixing, logits_x0: Array, x0: Array, xt: Array, step: StepLogs, belief: Belief
 ) -> tuple[Array, Array]:
     log_pi = lax.stop_gradient(process.log_pi)
-    return _terms(process.pi_kind, promote(process, logits_x0), x0, xt, step, log_pi)
+    return _terms(process.pi_kind, belief, promote(process, logits_x0), x0, xt, step, log_pi)
 
 
-def _forward(pi_kind: PiKind, logits: Array, x0: Array, xt: Array, step: StepLogs, log_pi: Array):
-    softmax, log_p0, log_pt = _softmax(logits, x0, xt)
+def _forward(
+    pi_kind: PiKind, belief: Belief, logits: Array, x0: Array, xt: Array, step: StepLogs, log_pi: Array
+):
+    own = log_own_evidence(step) if belief == "denoiser" else None
+    softmax, log_p0, log_pt = _softmax(_less_at(logits, xt, own), x0, xt)
     ends = endpoints(step, log_p0, log_pt, xt == x0)
     rest = _other_categories(pi_kind, logits, x0, xt, step, ends, softmax, log_pi)
-    row = tiles.materialize(partial(saved, pi_kind), (step, ends, rest, softmax, log_p0, log_pt, xt == x0))
-    return (row.kl, row.ce), (logits, x0, xt, log_pi, row)
+    numbers = (step, ends, rest, softmax, log_p0, log_pt, xt == x0)
+    row = tiles.materialize(partial(saved, pi_kind, belief), numbers)
+    return (row.kl, row.ce), (logits, x0, xt, own, log_pi, row)
 
 
-def _backward(pi_kind: PiKind, residuals, cotangents: tuple[Array, Array]):
-    logits, x0, xt, log_pi, row = residuals
+def _backward(pi_kind: PiKind, belief: Belief, residuals, cotangents: tuple[Array, Array]):
+    logits, x0, xt, own, log_pi, row = residuals
     at = tiles.materialize(slope, (row, *cotangents))
-    p = _probabilities(logits, row.softmax)
+    p = _probabilities(_less_at(logits, xt, own), row.softmax)
     coefficient = at.p[..., None]
     if pi_kind != "point":
         pi, per_pi = _pi(pi_kind, log_pi, logits.ndim)
@@ -98,9 +111,17 @@ def _backward(pi_kind: PiKind, residuals, cotangents: tuple[Array, Array]):
     return gradient, None, None, None, None
 
 
-_custom = jax.custom_vjp(lambda *args: _forward(*args)[0], nondiff_argnums=(0,))
+_custom = jax.custom_vjp(lambda *args: _forward(*args)[0], nondiff_argnums=(0, 1))
 _custom.defvjp(_forward, _backward)
-_terms = jax.jit(_custom, static_argnums=0)
+_terms = jax.jit(_custom, static_argnums=(0, 1))
+
+
+def _less_at(logits: Array, xt: Array, amount: Array | None) -> Array:
+    """Takes an amount off the logit at x_t: for whatever reads the result, it is never stored."""
+    if amount is None:
+        return logits
+    categories = jnp.arange(logits.shape[-1]).reshape((1,) * xt.ndim + (-1,))
+    return jnp.where(xt[..., None] == categories, logits - amount[..., None], logits)
 
 
 def _softmax(logits: Array, x0: Array, xt: Array) -> tuple[Softmax, Array, Array]:

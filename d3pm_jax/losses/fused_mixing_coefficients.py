@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax import numerics
+from d3pm_jax.beliefs import Belief
 from d3pm_jax.processes.mixing import PiKind
 
 NEG_INF = -jnp.inf
@@ -65,6 +66,8 @@ class Saved(NamedTuple):
     slope_p: Array  # S - kappa, S over all j: the part of the derivative in proportion to p_j
     slope_x0: Array  # how much less the derivative at x_0 is than that of another j with its p_j
     slope_xt: Array  # how much more that at x_t is
+    ce_p: Array  # the same of ce: the part in proportion to p_j
+    ce_xt: Array  # how much more it is at x_t
     q: Array  # as in OtherCategories
     rho: Array
 
@@ -101,8 +104,41 @@ def endpoints(step: StepLogs, log_p0: Array, log_pt: Array, same: Array) -> Endp
     )
 
 
+def log_own_evidence(step: StepLogs) -> Array:
+    """log q(x_t | x_0 = x_t) - log q(x_t | any other x_0), and 0 where no other is possible."""
+    others = _log_evidence_of_others(step)
+    own = numerics.log_add(step.a + numerics.log_add(step.c, step.m + step.pi_t), step.b)
+    return jnp.where(others == NEG_INF, 0.0, own - finite(others))
+
+
+def _log_evidence_of_others(step: StepLogs) -> Array:
+    """log q(x_t | x_0) of any x_0 but x_t itself."""
+    return numerics.log_add(step.a + step.m + step.pi_t, step.b)
+
+
+def _denoiser_ce(
+    belief: Belief, step: StepLogs, ends: Endpoints, log_p0: Array
+) -> tuple[Array, Array, Array]:
+    """Returns the cross entropy of the denoiser p_j q(x_t | x_0 = j) / N_p, `ce_p` and `ce_xt`.
+
+    For "d3pm" p itself is taken for it, as it is for "denoiser" where x_t rules out all x_0 but x_t: there
+    nothing was taken off at x_t.
+    """
+    if belief == "d3pm":
+        return -log_p0, jnp.ones_like(log_p0), jnp.zeros_like(log_p0)
+    others = _log_evidence_of_others(step)
+    impossible = (log_p0 == NEG_INF) | (ends.norm_q == NEG_INF)
+    ce = jnp.where(impossible, jnp.inf, finite(ends.norm_p) - finite(ends.norm_q) - finite(log_p0))
+    ce_p, ce_xt = jnp.exp(others - finite(ends.norm_p)), jnp.exp(ends.kappa)
+    if belief == "leave_one_out":
+        return ce, ce_p, ce_xt
+    same = others == NEG_INF
+    return jnp.where(same, -log_p0, ce), jnp.where(same, 1.0, ce_p), jnp.where(same, 0.0, ce_xt)
+
+
 def saved(
     pi_kind: PiKind,
+    belief: Belief,
     step: StepLogs,
     ends: Endpoints,
     rest: OtherCategories,
@@ -124,7 +160,8 @@ def saved(
     slope_p, slope_x0, slope_xt, q = (
         jnp.where(constant, 0.0, x) for x in (slope_p, slope_x0, slope_xt, rest.q)
     )
-    return Saved(kl, -log_p0, softmax, slope_p, slope_x0, slope_xt, q, rest.rho)
+    ce, ce_p, ce_xt = _denoiser_ce(belief, step, ends, log_p0)
+    return Saved(kl, ce, softmax, slope_p, slope_x0, slope_xt, ce_p, ce_xt, q, rest.rho)
 
 
 def slope(saved: Saved, g_kl: Array, g_ce: Array) -> Slope:
@@ -132,11 +169,11 @@ def slope(saved: Saved, g_kl: Array, g_ce: Array) -> Slope:
     g_ce = jnp.where(jnp.isinf(saved.ce), 0.0, g_ce)
     rest = g_kl * saved.q * saved.rho
     return Slope(
-        p=g_kl * saved.slope_p + g_ce,
+        p=g_kl * saved.slope_p + g_ce * saved.ce_p,
         rest=rest,
         rho=saved.rho,
         x0=-(g_kl * saved.slope_x0 + g_ce),
-        xt=g_kl * saved.slope_xt,
+        xt=g_kl * saved.slope_xt + g_ce * saved.ce_xt,
     )
 
 

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
+from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import CATEGORIES, NUM_STEPS, PROBABILITY, at_least, declared, steps
-from d3pm_jax.losses.cross_entropy import cross_entropy
+from d3pm_jax.losses.cross_entropy import denoiser_cross_entropy
 from d3pm_jax.posteriors import FirstStep, log_p_x0, p_joint, p_prev, q_posterior
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.tables import expand_trailing
@@ -27,13 +28,14 @@ def posterior_kl_definition(
     xt: Int[Array, "*S"],
     t: Int[Array, "..."],
     first_step: FirstStep = "bayes",
+    belief: Belief = "d3pm",
 ) -> Float[Array, "*S"]:
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) from its two arguments, `q_posterior` and `p_logits`.
 
     Args, Returns:
         As for `posterior_kl`.
     """
-    joint = p_joint(process, logits_x0, xt, t, first_step)
+    joint = p_joint(process, logits_x0, xt, t, first_step, belief)
     return numerics.kl_logits(q_posterior(process, x0, xt, t), joint)
 
 
@@ -51,11 +53,17 @@ def marginal_kl_definition(
 
 @singledispatch
 def dispatch_kl_and_ce(
-    process: Process, logits_x0: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
+    process: Process,
+    logits_x0: Array,
+    x0: Array,
+    xt: Array,
+    t: Array,
+    first_step: FirstStep,
+    belief: Belief = "d3pm",
 ) -> tuple[Array, Array]:
-    """Gives (`posterior_kl`, `cross_entropy`), which share their sums over K; by default the definitions."""
-    kl = posterior_kl_definition(process, logits_x0, x0, xt, t, first_step)
-    return kl, cross_entropy(process, logits_x0, x0)
+    """Gives the two terms of `hybrid`, which share their sums over K; by default their definitions."""
+    kl = posterior_kl_definition(process, logits_x0, x0, xt, t, first_step, belief)
+    return kl, denoiser_cross_entropy(process, logits_x0, x0, xt, t, belief)
 
 
 @singledispatch
@@ -72,6 +80,7 @@ def posterior_kl(
     xt: Int[Array, "*S"],
     t: Int[Array, "..."],
     first_step: FirstStep = "bayes",
+    belief: Belief = "d3pm",
 ) -> Float[Array, "*S"]:
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)): the term L_{t-1} of the bound (D3PM eq. 1).
 
@@ -81,15 +90,15 @@ def posterior_kl(
 
     Args:
         process: the forward process.
-        logits_x0: the network's unnormalised log p(x_0 | x_t).
+        logits_x0: the network's unnormalised log-probabilities of x_0.
         x0, xt: categories.
         t: steps 1..T.
-        first_step: see `posteriors.p_logits`.
+        first_step, belief: see `posteriors.p_logits`.
 
     Returns:
         Nats. +inf where the prediction rules out what happened; 0 for an impossible pair (x_0, x_t).
     """
-    return dispatch_kl_and_ce(process, logits_x0, x0, xt, t, first_step)[0]
+    return dispatch_kl_and_ce(process, logits_x0, x0, xt, t, first_step, belief)[0]
 
 
 @declared(x0=CATEGORIES, t=steps(0))
@@ -143,7 +152,7 @@ class Hybrid(NamedTuple):
 
     loss: Float[Array, "*S"]  # kl + ce_weight * ce
     kl: Float[Array, "*S"]  # the term of the variational bound
-    ce: Float[Array, "*S"]  # cross entropy
+    ce: Float[Array, "*S"]  # cross entropy of the denoiser
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1), ce_weight=at_least(0))
@@ -155,17 +164,22 @@ def hybrid(
     t: Int[Array, "..."],
     ce_weight: float,
     first_step: FirstStep = "bayes",
+    belief: Belief = "d3pm",
 ) -> Hybrid:
     """L_lambda = L_vb + lambda L_ce (D3PM eq. 5): `posterior_kl` plus ce_weight times `cross_entropy`.
 
+    As published ("d3pm"), the two disagree: the bound is least for the leave-one-out posterior, cross entropy
+    for the denoiser. Under the other beliefs both are of one thing: the cross entropy is that of logits_x0
+    where they are the denoiser, and that of `beliefs.to_denoiser` of them where they are the other.
+
     Args:
-        process, logits_x0, x0, xt, t, first_step: as for `posterior_kl`.
+        process, logits_x0, x0, xt, t, first_step, belief: as for `posterior_kl`.
         ce_weight: lambda; the paper uses 0.001 for images, 0.01 for text.
 
     Returns:
         The loss and its two terms. The mean over elements and t has no factor T, as in the official code.
     """
-    kl, ce = dispatch_kl_and_ce(process, logits_x0, x0, xt, t, first_step)
+    kl, ce = dispatch_kl_and_ce(process, logits_x0, x0, xt, t, first_step, belief)
     return Hybrid(jnp.where(ce_weight == 0, kl, kl + ce_weight * ce), kl, ce)  # 0 inf = 0
 
 

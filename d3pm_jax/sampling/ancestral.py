@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
+from d3pm_jax import beliefs
+from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import CATEGORIES, INDEX, at_least, bare, check_shape, declared
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.posteriors import p_logits
@@ -27,6 +29,7 @@ def ancestral(
     noise: Noise,
     record: Sequence[int] = (),
     reverse: Reverse = p_logits,
+    belief: Belief = "d3pm",
 ) -> Chain:
     """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1 (D3PM section 3), noise given.
 
@@ -37,6 +40,7 @@ def ancestral(
         noise: t -> uniforms [B, *S]; called with each t in 1..T.
         record: the t in 0..T whose x_t to return.
         reverse: what the logits make of x_{t-1}: `p_logits` for logits of x_0.
+        belief: what the logits of x_0 are (see `beliefs`): passed on to `reverse`.
 
     Returns:
         A `Chain`. Look at `failed_at` before using it.
@@ -44,6 +48,8 @@ def ancestral(
     Raises:
         ValueError: a recorded t is outside 0..T.
     """
+
+    reverse = beliefs.of(belief, reverse)
 
     def step(x: Array, t: Array) -> Array:
         ts = jnp.broadcast_to(t, x.shape[:1])
@@ -63,6 +69,7 @@ def sample(
     start: int | Int[Array, ""] = 0,
     record: Sequence[int] = (),
     reverse: Reverse = p_logits,
+    belief: Belief = "d3pm",
 ) -> Chain:
     """Draws examples start, start + 1, ... of the endless sample that a key stands for.
 
@@ -74,11 +81,11 @@ def sample(
         process: the forward process.
         shape: (B, *S), how many examples of which shape.
         start: the number of the first example; example i is the same whatever the batch it is drawn in.
-        record, reverse: as for `ancestral`.
+        record, reverse, belief: as for `ancestral`.
 
     Returns:
         A `Chain`. Look at `failed_at` before using it.
     """
     noise = per_example(key, start + jnp.arange(shape[0], dtype=jnp.int32), shape[1:])
     xT = bare(process.draw_prior)(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
-    return ancestral(denoise, process, xT, noise, record, reverse)
+    return ancestral(denoise, process, xT, noise, record, reverse, belief)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax import losses
+from d3pm_jax import beliefs, losses
 from d3pm_jax.losses import fused_dense, variational
 from tests.processes.odd import PROCESSES, T
 
@@ -37,22 +37,23 @@ def assert_close(found, expected, unit, scale=SCALES):
         np.testing.assert_allclose(found[..., i::2, :], expected[..., i::2, :], rtol=unit, atol=tolerance)
 
 
-def fused(process, logits, x0, xt, t, first_step):
-    return variational.dispatch_kl_and_ce(process, logits, x0, xt, t, first_step)
+def fused(process, logits, x0, xt, t, first_step, belief):
+    return variational.dispatch_kl_and_ce(process, logits, x0, xt, t, first_step, belief)
 
 
-def definition(process, logits, x0, xt, t, first_step):
-    kl = variational.posterior_kl_definition(process, logits, x0, xt, t, first_step)
-    return kl, losses.cross_entropy(process, logits, x0)
+def definition(process, logits, x0, xt, t, first_step, belief):
+    kl = variational.posterior_kl_definition(process, logits, x0, xt, t, first_step, belief)
+    denoiser = beliefs.to_denoiser(process, logits, xt, t) if belief == "leave_one_out" else logits
+    return kl, losses.cross_entropy(process, denoiser, x0)
 
 
-@partial(jax.jit, static_argnames=("terms", "first_step"))
-def value_and_gradient(terms, process, logits, x0, xt, t, first_step="bayes"):
+@partial(jax.jit, static_argnames=("terms", "first_step", "belief"))
+def value_and_gradient(terms, process, logits, x0, xt, t, first_step="bayes", belief="d3pm"):
     """kl and ce, and the gradient of a weighted sum of the finite ones."""
     weights = np.random.default_rng(1).normal(size=(2, *logits.shape[:-1]))
 
     def total(x):
-        found = jnp.stack(terms(process, x, x0, xt, t, first_step))
+        found = jnp.stack(terms(process, x, x0, xt, t, first_step, belief))
         return jnp.sum(jnp.where(jnp.isfinite(found), jnp.asarray(weights, found.dtype) * found, 0.0)), found
 
     (_, found), gradient = jax.value_and_grad(total, has_aux=True)(logits)
@@ -67,14 +68,17 @@ def marginals(process, logits, x0, t):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    ("name", "first_step"),
-    [(name, "bayes") for name in PROCESSES] + [(name, "x0") for name in ("marginal", "masked", "gaussian")],
+    ("name", "first_step", "belief"),
+    [(name, "bayes", "d3pm") for name in PROCESSES]
+    + [(name, "x0", "d3pm") for name in ("marginal", "masked", "gaussian")]
+    + [(name, "x0", belief) for name in PROCESSES for belief in ("leave_one_out", "denoiser")],
 )
-def test_losses_are_those_of_the_definition(name, first_step):
+def test_losses_are_those_of_the_definition(name, first_step, belief):
     process = PROCESSES[name]()
     logits, x0, xt, t = arguments(process.K, jnp.float64)
     found, expected = (
-        value_and_gradient(terms, process, logits, x0, xt, t, first_step) for terms in (fused, definition)
+        value_and_gradient(terms, process, logits, x0, xt, t, first_step, belief)
+        for terms in (fused, definition)
     )
     assert_close(found[0][..., None], expected[0][..., None], 1e-13)
     assert_close(found[1], expected[1], 1e-14)

@@ -1,0 +1,74 @@
+"""Converts between what a network may believe of x_0: the denoiser and the leave-one-out posterior.
+
+The denoiser is p(x_0 | x_t). The leave-one-out posterior of an element is p(x_0 | x_t at all other elements):
+it has not seen the element's own x_t. By Bayes' rule they differ by the evidence of that x_t,
+
+    denoiser(x_0) ~ leave_one_out(x_0) q(x_t | x_0).
+
+The reverse step sum_{x_0} q(x_{t-1}, x_t | x_0) p(x_0) of D3PM (eq. 4) counts that evidence itself. So it is
+exact for the leave-one-out posterior, while cross entropy trains the denoiser: see docs/reverse-step.md.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax.checks import CATEGORIES, declared, steps
+from d3pm_jax.processes.base import Process, promote
+
+# What logits of x_0 are. "d3pm" is as published: the leave-one-out posterior in the reverse step, and the
+# denoiser in the cross entropy. The other two are one thing in both.
+Belief = Literal["d3pm", "leave_one_out", "denoiser"]
+
+
+@declared(xt=CATEGORIES, t=steps(0))
+def to_denoiser(
+    process: Process, logits_loo: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."]
+) -> Float[Array, "*S K"]:
+    """logits_loo + log q(x_t | x_0): the denoiser p(x_0 | x_t) of a leave-one-out posterior.
+
+    Args:
+        process: the forward process.
+        logits_loo: unnormalised log p(x_0 | x_t at all other elements); entries may be -inf.
+        xt: categories.
+        t: steps 0..T; at 0 the denoiser is certain of x_t.
+
+    Returns:
+        Unnormalised logs in the type of the tables or wider; -inf where q(x_t | x_0) = 0. A row is all -inf,
+        no distribution, where the posterior contradicts x_t. O(K) for `Mixing` and for a mask on top of it.
+    """
+    evidence = process.log_q_x0(xt, t)
+    impossible = evidence == -jnp.inf
+    evidence = jnp.where(impossible, 0.0, evidence)  # no inf - inf, in the gradient either
+    return jnp.where(impossible, -jnp.inf, promote(process, logits_loo) + evidence)
+
+
+@declared(xt=CATEGORIES, t=steps(0))
+def to_leave_one_out(
+    process: Process, logits_denoiser: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."]
+) -> Float[Array, "*S K"]:
+    """logits_denoiser - log q(x_t | x_0): the leave-one-out posterior of a denoiser.
+
+    Args:
+        process: the forward process.
+        logits_denoiser: unnormalised log p(x_0 | x_t); entries may be -inf.
+        xt: categories.
+        t: steps 0..T.
+
+    Returns:
+        Unnormalised logs in the type of the tables or wider. -inf where q(x_t | x_0) = 0: what x_t rules out
+        says nothing of the others, and takes no part in a reverse step. So a row is all -inf, no
+        distribution, where the denoiser allows only what x_t rules out.
+    """
+    evidence = process.log_q_x0(xt, t)
+    impossible = evidence == -jnp.inf
+    evidence = jnp.where(impossible, 0.0, evidence)
+    return jnp.where(impossible, -jnp.inf, promote(process, logits_denoiser) - evidence)
+
+
+def of(belief: Belief, f: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns f for logits of this belief: f itself for "d3pm", which f need not know then."""
+    return f if belief == "d3pm" else partial(f, belief=belief)
