@@ -12,13 +12,8 @@ from jax import lax
 from jaxtyping import Array
 
 from d3pm_jax.beliefs import Belief
-from d3pm_jax.losses.fused_by_parts import (
-    by_autodiff,
-    by_parts,
-    ce_by_parts,
-    numbers_per_element,
-    of_denoiser,
-)
+from d3pm_jax.losses import fused_by_parts
+from d3pm_jax.losses.fused_by_parts import by_autodiff
 from d3pm_jax.losses.variational import posterior_kl_definition
 from d3pm_jax.posteriors import FirstStep
 from d3pm_jax.processes.base import promote
@@ -46,11 +41,8 @@ def kl_and_ce(
     belief: Belief = "d3pm",
 ) -> tuple[Array, Array]:
     """Computes `dispatch_kl_and_ce`, the KL by parts of the elements together with its gradient."""
-    size, logits = numbers_per_element(process), promote(process, logits_x0)
-    losses = kl_from_factors, kl_and_gradient
-    losses = of_denoiser(*losses) if belief == "denoiser" else losses
-    kl = by_parts(*losses, size, process, logits, x0, xt, t)
-    ce = ce_by_parts(process, logits, x0, xt, t, belief)
+    logits = promote(process, logits_x0)
+    kl, ce = fused_by_parts.kl_and_ce(kl_from_factors, kl_and_gradient, process, logits, x0, xt, t, belief)
     if first_step == "x0" and belief == "d3pm":
         ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)
         kl = jnp.where((ts == 1) & (gather(process.Q_transposed, ts, xt, x0) > 0), ce, kl)

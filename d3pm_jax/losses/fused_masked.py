@@ -11,15 +11,8 @@ from jaxtyping import Array
 
 from d3pm_jax import numerics
 from d3pm_jax.beliefs import Belief
-from d3pm_jax.losses.fused_by_parts import (
-    Loss,
-    WithGradient,
-    by_autodiff,
-    by_parts,
-    ce_by_parts,
-    numbers_per_element,
-    of_denoiser,
-)
+from d3pm_jax.losses import fused_by_parts
+from d3pm_jax.losses.fused_by_parts import Loss, WithGradient, by_autodiff
 from d3pm_jax.losses.variational import dispatch_kl_and_ce, dispatch_marginal_kl
 from d3pm_jax.posteriors import FirstStep
 from d3pm_jax.processes.base import promote
@@ -37,11 +30,8 @@ def kl_and_ce(
     belief: Belief = "d3pm",
 ) -> tuple[Array, Array]:
     """Computes `dispatch_kl_and_ce`, the KL by parts of the elements together with its gradient."""
-    size, logits = numbers_per_element(process), promote(process, logits_x0)
     losses = _losses(first_step if belief == "d3pm" else "bayes")
-    losses = of_denoiser(*losses) if belief == "denoiser" else losses
-    kl = by_parts(*losses, size, process, logits, x0, xt, t)
-    return kl, ce_by_parts(process, logits, x0, xt, t, belief)
+    return fused_by_parts.kl_and_ce(*losses, process, promote(process, logits_x0), x0, xt, t, belief)
 
 
 @cache

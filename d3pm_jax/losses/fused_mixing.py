@@ -90,7 +90,7 @@ def _from_step(
 def _forward(
     pi_kind: PiKind, belief: Belief, logits: Array, x0: Array, xt: Array, step: StepLogs, log_pi: Array
 ):
-    own = log_own_evidence(step) if belief == "denoiser" else None
+    own = tiles.materialize(log_own_evidence, (step,)) if belief == "denoiser" else None
     softmax, log_p0, log_pt = _softmax(_less_at(logits, xt, own), x0, xt)
     ends = endpoints(step, log_p0, log_pt, xt == x0)
     rest = _other_categories(pi_kind, logits, x0, xt, step, ends, softmax, log_pi)

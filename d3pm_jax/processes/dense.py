@@ -1,6 +1,7 @@
 """Makes a process of any one-step matrices, as dense tables."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
@@ -79,8 +80,12 @@ class Dense(Process):
         return jnp.log(gather(self.Q_transposed, expand_trailing(t, xt.shape), xt))
 
     def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)[..., None]
-        return jnp.log(gather(self.Qbar_table, ts, self._categories(ts[..., 0]), xt[..., None]))
+        if t.ndim == xt.ndim:
+            return jnp.log(gather(self.Qbar_table, t[..., None], self._categories(t), xt[..., None]))
+        columns = jnp.swapaxes(gather(self.Qbar_table, t), -1, -2)  # read along rows, many elements of each t
+        shared = jnp.arange(math.prod(t.shape)).reshape(expand_trailing(t, xt.shape).shape)
+        row = jnp.where((xt >= 0) & (xt < self.K), shared * self.K + xt, -1)
+        return jnp.log(gather(jnp.reshape(columns, (-1, self.K)), row))
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         expand_trailing(t, log_p.shape[:-1])
