@@ -74,6 +74,12 @@ PAIRS: dict[str, Pair] = {
     ),
     "uniform": _process("uniform"),
     "absorbing": _process("absorbing", "absorbing_extra"),
+    "autoregressive": Pair(
+        cases.positional,
+        arguments(scales.by_position),
+        arguments(lambda logits_x0, **_: scales.rows(logits_x0)),
+        call=calls.by_position,
+    ),
     "marginal": _process("marginal", "marginal_reset", "marginal_slow"),
     "masked": _process("masked", "masked_dense"),
     "gaussian": _process("gaussian", "gaussian_narrow", "gaussian_bands"),

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -50,6 +51,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         config = fill_in(config, config.data.describe())
     try:
         process = config.process.build()
+        jax.eval_shape(process.log_q_probs, *[jax.ShapeDtypeStruct((), np.int32)] * 2)  # one element alone
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise UserError(one_line(error, 1000)) from error
     x0 = _categories(config, process)

@@ -1,5 +1,6 @@
 """Describes the forward process as a structured operator: one interface, a few families."""
 
+from d3pm_jax.processes.autoregressive import Autoregressive, autoregressive
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.dense import Dense, dense
 from d3pm_jax.processes.graph import from_rate, knn_graph, knn_rate, random_walk
@@ -9,11 +10,13 @@ from d3pm_jax.processes.ordinal import banded, gaussian
 from d3pm_jax.processes.respace import respace
 
 __all__ = [
+    "Autoregressive",
     "Dense",
     "Masked",
     "Mixing",
     "Process",
     "absorbing",
+    "autoregressive",
     "banded",
     "dense",
     "from_rate",

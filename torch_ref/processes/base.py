@@ -94,8 +94,8 @@ def expand_trailing(t: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def from_matrices(Q: Tensor, prior: Numbers | None) -> Process:
-    """Products in float64, then everything rounded to the default float type. Q is [T, K, K]."""
-    Q = torch.cat([torch.eye(Q.shape[-1], dtype=torch.float64)[None], Q])
+    """Products in float64, then everything rounded to the default float type. Q is [T, .., K, K]."""
+    Q = torch.cat([torch.eye(Q.shape[-1], dtype=torch.float64).expand(Q[:1].shape), Q])
     Qbar = torch.stack(list(accumulate(Q, torch.matmul)))
     pi = Qbar[-1].mean(dim=0) if prior is None else as_float64(prior)
     dtype = torch.get_default_dtype()
