@@ -87,6 +87,7 @@ CONSTRUCTED: dict[str, Build] = {  # the kernels of "dense" again: only their ta
     "gaussian_bands": lambda lib, K, T: lib.gaussian(_linear(T), K, 2),
     "banded": lambda lib, K, T: lib.banded(_linear(T), K, 2),
     "random_walk": lambda lib, K, T: lib.random_walk(_linear(T), _matrices(K, 1)[0]),
+    "random_walk_prior": lambda lib, K, T: lib.random_walk(_linear(T), _matrices(K, 1)[0], prior=_pi(K)),
     "random_walk_knn": lambda lib, K, T: lib.random_walk(_linear(T), lib.knn_graph(embeddings(K), 2)),
     "from_rate": lambda lib, K, T: lib.from_rate(_rate(K), _linear(T)),
     "from_rate_knn": lambda lib, K, T: lib.from_rate(lib.knn_rate(embeddings(K), 2), 5 * _linear(T)),

@@ -84,7 +84,7 @@ PAIRS: dict[str, Pair] = {
     "masked": _process("masked", "masked_dense"),
     "gaussian": _process("gaussian", "gaussian_narrow", "gaussian_bands"),
     "banded": _process("banded"),
-    "random_walk": _process("random_walk", "random_walk_knn"),
+    "random_walk": _process("random_walk", "random_walk_prior", "random_walk_knn"),
     "from_rate": _process("from_rate", "from_rate_knn"),
     "knn_graph": _graph(),
     "knn_rate": _graph(),
