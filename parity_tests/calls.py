@@ -28,6 +28,11 @@ def all_tables(lib: ModuleType, name: str) -> Function:
     return lambda process, t: (process.Q(t), process.Qbar(t), process.log_prior())
 
 
+def mixing_tables(lib: ModuleType, name: str) -> Function:
+    """What a constructor made that has an alpha_bar."""
+    return lambda process, t: (*all_tables(lib, name)(process, t), process.alpha_bar)
+
+
 def by_position(lib: ModuleType, name: str) -> Function:
     """The members of a process that has a matrix for each position, and what follows from them."""
 

@@ -47,6 +47,15 @@ class Masked(Process):
     T: int
     gamma: np.ndarray | None = None
 
+    @property
+    def alpha_bar(self) -> Array:
+        """[T + 1], (1 - gamma_bar) alpha_bar of the inner process: how likely steps 1..t all keep x_0.
+
+        As in VQ-Diffusion. The part that is not masked, 1 - gamma_bar = exp(log_keep_bar), is no alpha_bar:
+        the inner process may have moved it. An inner process without an alpha_bar leaves this one without.
+        """
+        return jnp.exp(self.log_keep_bar) * self.inner.alpha_bar  # pyright: ignore[reportAttributeAccessIssue]
+
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         return self._dense(self.inner.Q(t), gather(self.log_keep, t), gather(self.log_mask, t))
 

@@ -37,6 +37,12 @@ class Process:
     def T(self) -> int:
         return len(self.Q_step) - 1
 
+    @property
+    def alpha_bar(self) -> Tensor:
+        """[T + 1], where rows of Qbar[t] have alpha_bar[t] more at their own place, and else are equal."""
+        Qbar = torch.stack(list(accumulate(self.Q64, torch.matmul)))
+        return (Qbar[:, 0, 0] - Qbar[:, 1, 0]).to(self.pi.dtype)
+
     def Q(self, t: Tensor) -> Tensor:
         """q(x_t | x_{t-1}), [.., K, K]."""
         return self.Q_step[t]
