@@ -280,6 +280,7 @@ REASONS: dict[str, str] = {
     "mutual_information": _A_SOLUTION,
     "mutual_information_steps": _A_SOLUTION,
     "schedules.check_betas": _A_CHECK,
+    "processes.allow_identity": _A_CHECK,
 }
 
 

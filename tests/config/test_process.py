@@ -41,6 +41,7 @@ SPECS = {
 REASONS = {
     "knn_graph": "a part of RandomWalk",
     "knn_rate": "a part of FromRate",
+    "allow_identity": "a run has nothing to learn from a chain that changes nothing",
     "respace": "a run trains on all steps; how few to sample or evaluate with is an option of the command",
 }
 
