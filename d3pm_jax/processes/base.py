@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -140,6 +141,12 @@ def _level_of_caller() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("d3pm_jax."):
         frame, level = frame.f_back, level + 1
     return level
+
+
+def check_elementwise(process: Process) -> None:
+    """Raises ValueError for a process that one element alone says too little to: `autoregressive`."""
+    one = jax.ShapeDtypeStruct((), jnp.int32)
+    jax.eval_shape(process.log_q_probs, one, one)
 
 
 _identity_allowed = ContextVar("identity_allowed", default=False)

@@ -14,7 +14,7 @@ from d3pm_jax import numerics, schedules
 from d3pm_jax.checks import declared
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import Pair
-from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.base import Process, check_elementwise
 from d3pm_jax.processes.respace import compose, require_spec
 from d3pm_jax.processes.tables import gather, gather_steps, log_bars, log_steps
 from d3pm_jax.types import Leaf
@@ -148,12 +148,14 @@ def masked(inner: Process, gamma: np.ndarray) -> Masked:
     on x_0 means nothing where gamma ends at 1.
 
     Args:
-        inner: any process.
+        inner: any process of elements each on its own: not `autoregressive`.
         gamma: [T], the probability of being masked at each step, each in (0, 1]; see `schedules`.
 
     Raises:
-        ValueError: gamma has another length than the inner process, or values outside (0, 1].
+        ValueError: gamma has another length than the inner process, or values outside (0, 1]; the inner
+            process goes by the position.
     """
+    check_elementwise(inner)
     gamma = schedules.check_betas(gamma, "gamma")
     if gamma.size != inner.T:
         raise ValueError(f"gamma has {gamma.size} steps, the inner process {inner.T}: give both the same T")

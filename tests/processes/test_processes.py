@@ -165,6 +165,7 @@ for call in (
     [
         lambda K: d3pm.uniform(d3pm.cosine(1000), K),
         lambda K: d3pm.absorbing(d3pm.reciprocal(1000), K, K - 1),
+        lambda K: d3pm.autoregressive(3, K, K - 1),
         lambda K: d3pm.marginal(d3pm.cosine(1000), np.arange(1, K + 1) / (K * (K + 1) / 2)),
         lambda K: d3pm.masked(d3pm.uniform(d3pm.cosine(1000), K - 1), d3pm.reciprocal(1000)),
     ],
