@@ -41,9 +41,7 @@ def by_position(lib: ModuleType, name: str) -> Function:
             *(process.log_q_probs(x0, t), process.log_q_back(xt, t), process.log_q_x0(xt, t)),
             process.log_push(lib.log_normalize(logits_x0), t),
             *(process.log_prior(), process.draw_prior(u) * 1.0, process.draw_q(x0, t, u) * 1.0),
-            lib.p_logits(process, logits_x0, xt, t),
             lib.posterior_kl(process, logits_x0, x0, lib.q_sample(process, x0, t, u), t),
-            lib.prior_kl(process, x0),
         )
 
     return call

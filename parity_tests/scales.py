@@ -131,9 +131,8 @@ def reverse_gradient(x0: Tensor, ce_weight: float = 0.0, **args: Any) -> Tensor:
 def by_position(process: Process, logits_x0: Tensor, x0: Tensor, xt: Tensor, t: Tensor, u: Tensor) -> Scale:
     """Ones where all is certain, else as for each kernel."""
     each, moved = torch.ones(x0.shape), torch_ref.q_sample(process, x0, t, u)
-    pushed, step = rows(logits_x0), p_logits(process, logits_x0, xt, t)
     kl = posterior_kl(process, logits_x0, x0, moved, t, "bayes")
-    return each, each, each, pushed, torch.ones(process.K), each, each, step, kl, each
+    return each, each, each, rows(logits_x0), torch.ones(process.K), each, each, kl
 
 
 def marginal_kl(process: Process, logits_x0: Tensor, x0: Tensor, t: Tensor) -> Tensor:

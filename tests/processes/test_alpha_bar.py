@@ -12,8 +12,6 @@ BETA, GAMMA = np.array([0.1, 0.3, 0.2, 0.5, 1.0]), np.array([0.2, 0.1, 0.4, 0.3,
 KEPT = np.cumprod(np.append(1.0, 1 - BETA))
 
 CASES = {
-    "uniform": (lambda: d3pm.uniform(BETA, 4), KEPT),
-    "absorbing": (lambda: d3pm.absorbing(BETA, 4, 2), KEPT),
     "marginal": (lambda: d3pm.marginal(BETA, np.array([0.5, 0.0, 0.2, 0.3])), KEPT),
     "masked": (
         lambda: d3pm.masked(d3pm.uniform(BETA, 4), GAMMA),
