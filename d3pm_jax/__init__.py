@@ -40,6 +40,7 @@ from d3pm_jax.numerics import (
 from d3pm_jax.posteriors import log_p_x0, p_logits, p_prev, p_sample, q_posterior, q_sample
 from d3pm_jax.processes import (
     absorbing,
+    autoregressive,
     banded,
     dense,
     from_rate,
@@ -72,6 +73,7 @@ __all__ = [
     "absorbing",
     "all_t_bound",
     "ancestral",
+    "autoregressive",
     "banded",
     "bits_per_dim",
     "categorical",

@@ -28,6 +28,25 @@ def all_tables(lib: ModuleType, name: str) -> Function:
     return lambda process, t: (process.Q(t), process.Qbar(t), process.log_prior())
 
 
+def mixing_tables(lib: ModuleType, name: str) -> Function:
+    """What a constructor made that has an alpha_bar."""
+    return lambda process, t: (*all_tables(lib, name)(process, t), process.alpha_bar)
+
+
+def by_position(lib: ModuleType, name: str) -> Function:
+    """The members of a process that has a matrix for each position, and what follows from them."""
+
+    def call(process: Any, logits_x0: Any, x0: Any, xt: Any, t: Any, u: Any) -> Any:
+        return (
+            *(process.log_q_probs(x0, t), process.log_q_back(xt, t), process.log_q_x0(xt, t)),
+            process.log_push(lib.log_normalize(logits_x0), t),
+            *(process.log_prior(), process.draw_prior(u) * 1.0, process.draw_q(x0, t, u) * 1.0),
+            lib.posterior_kl(process, logits_x0, x0, lib.q_sample(process, x0, t, u), t),
+        )
+
+    return call
+
+
 def respaced_tables(lib: ModuleType, name: str) -> Function:
     """What it made, on a grid that is not even."""
     steps = torch.arange if lib is torch_ref else jnp.arange

@@ -10,7 +10,7 @@ import torch
 
 import torch_ref
 from parity_tests import scales
-from parity_tests.families import FAMILIES, Family, build, embeddings, random
+from parity_tests.families import FAMILIES, POSITIONAL, Family, build, embeddings, random
 from parity_tests.frameworks import precision, to_torch
 
 B, S, K, T = 3, (2, 2), 5, 7
@@ -149,6 +149,25 @@ def tables(*families: str) -> Callable[[str], Iterator[Case]]:
             yield Case(name, {"process": Family(name, K, T), "t": np.arange(T + 1)})
 
     return cases
+
+
+def positional(dtype: str) -> Iterator[Case]:
+    """Sequences of T elements, two in an example, with a t for all, for each example, for each sequence."""
+    shape = (B, 2, T)
+    for name in POSITIONAL:
+        last = 3 if name == "autoregressive_short" else T
+        each = random(7).integers(1, last + 1, (B, 2))
+        for i, t in enumerate([np.array([1, 2, last]), np.array(last), each]):
+            args = {
+                "process": Family(name, K, T),
+                "logits_x0": logits(KINDS[i], (*shape, K), dtype),
+                "x0": random(9).integers(0, K, shape),
+                "xt": random(10).integers(0, K, shape),
+                "t": t,
+                "u": uniforms(dtype, shape),
+            }
+            quick = name == "autoregressive" and t.ndim == 2
+            yield Case(f"{name}, t {t.tolist()}, {KINDS[i]}", args, i == 0 and not quick, quick)
 
 
 def log_arrays(*names: str) -> Callable[[str], Iterator[Case]]:

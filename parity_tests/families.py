@@ -87,9 +87,14 @@ CONSTRUCTED: dict[str, Build] = {  # the kernels of "dense" again: only their ta
     "gaussian_bands": lambda lib, K, T: lib.gaussian(_linear(T), K, 2),
     "banded": lambda lib, K, T: lib.banded(_linear(T), K, 2),
     "random_walk": lambda lib, K, T: lib.random_walk(_linear(T), _matrices(K, 1)[0]),
+    "random_walk_prior": lambda lib, K, T: lib.random_walk(_linear(T), _matrices(K, 1)[0], prior=_pi(K)),
     "random_walk_knn": lambda lib, K, T: lib.random_walk(_linear(T), lib.knn_graph(embeddings(K), 2)),
     "from_rate": lambda lib, K, T: lib.from_rate(_rate(K), _linear(T)),
     "from_rate_knn": lambda lib, K, T: lib.from_rate(lib.knn_rate(embeddings(K), 2), 5 * _linear(T)),
+}
+POSITIONAL: dict[str, Build] = {  # compared on x whose last axis is T
+    "autoregressive": lambda lib, K, T: lib.autoregressive(T, K, K // 2),
+    "autoregressive_short": lambda lib, K, T: lib.respace(lib.autoregressive(T, K, K - 1), (1, 4, T)),
 }
 OTHER_ZEROS_IN_FLOAT32 = ("gaussian_narrow",)  # entries that only float64 tables can hold
 
@@ -99,4 +104,4 @@ def build(lib: str, family: Family, dtype: str) -> Any:
     """The process as one of `LIBRARIES` builds it in one float type; call it inside `precision(dtype)`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "x_T still depends on x_0")  # gaussian_narrow is meant to
-        return (FAMILIES | CONSTRUCTED)[family.name](LIBRARIES[lib], family.K, family.T)
+        return (FAMILIES | CONSTRUCTED | POSITIONAL)[family.name](LIBRARIES[lib], family.K, family.T)

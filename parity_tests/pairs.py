@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 import d3pm_jax
 import torch_ref
@@ -50,6 +51,15 @@ def _process(*families: str) -> Pair:
     return Pair(cases.tables(*families), scale, call=calls.all_tables)
 
 
+def _mixing(*families: str) -> Pair:
+    """As `_process`, and alpha_bar, in the twin a difference of probabilities."""
+
+    def scale(Q: Tensor, Qbar: Tensor, log_pi: Tensor, alpha_bar: Tensor) -> tuple[Tensor, ...]:
+        return (*scales.probabilities(Q, Qbar), scales.entries(log_pi), scales.one(alpha_bar))
+
+    return Pair(cases.tables(*families), result(scale), call=calls.mixing_tables)
+
+
 def _schedule(size: Callable[..., Any] = scales.one, **kwargs: float) -> Pair:
     return Pair(cases.schedule(**kwargs), result(size), dtypes=("float64",), jit=False)
 
@@ -72,13 +82,19 @@ PAIRS: dict[str, Pair] = {
     "from_alpha_bar": Pair(
         cases.falling, result(scales.near_zero), call=calls.on_host, dtypes=("float64",), jit=False
     ),
-    "uniform": _process("uniform"),
-    "absorbing": _process("absorbing", "absorbing_extra"),
-    "marginal": _process("marginal", "marginal_reset", "marginal_slow"),
+    "uniform": _mixing("uniform"),
+    "absorbing": _mixing("absorbing", "absorbing_extra"),
+    "autoregressive": Pair(
+        cases.positional,
+        arguments(scales.by_position),
+        arguments(lambda logits_x0, **_: scales.rows(logits_x0)),
+        call=calls.by_position,
+    ),
+    "marginal": _mixing("marginal", "marginal_reset", "marginal_slow"),
     "masked": _process("masked", "masked_dense"),
     "gaussian": _process("gaussian", "gaussian_narrow", "gaussian_bands"),
     "banded": _process("banded"),
-    "random_walk": _process("random_walk", "random_walk_knn"),
+    "random_walk": _process("random_walk", "random_walk_prior", "random_walk_knn"),
     "from_rate": _process("from_rate", "from_rate_knn"),
     "knn_graph": _graph(),
     "knn_rate": _graph(),
@@ -264,6 +280,7 @@ REASONS: dict[str, str] = {
     "mutual_information": _A_SOLUTION,
     "mutual_information_steps": _A_SOLUTION,
     "schedules.check_betas": _A_CHECK,
+    "processes.allow_identity": _A_CHECK,
 }
 
 

@@ -128,6 +128,13 @@ def reverse_gradient(x0: Tensor, ce_weight: float = 0.0, **args: Any) -> Tensor:
     return p_logits(**args)
 
 
+def by_position(process: Process, logits_x0: Tensor, x0: Tensor, xt: Tensor, t: Tensor, u: Tensor) -> Scale:
+    """Ones where all is certain, else as for each kernel."""
+    each, moved = torch.ones(x0.shape), torch_ref.q_sample(process, x0, t, u)
+    kl = posterior_kl(process, logits_x0, x0, moved, t, "bayes")
+    return each, each, each, rows(logits_x0), torch.ones(process.K), each, each, kl
+
+
 def marginal_kl(process: Process, logits_x0: Tensor, x0: Tensor, t: Tensor) -> Tensor:
     """The divergence of its two arguments."""
     pushed = process.log_push(torch_ref.log_normalize(logits_x0), t)

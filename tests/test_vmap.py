@@ -24,6 +24,7 @@ OTHERS = ("masked gaussian", "uniform", "absorbing", "dense")
 ON_HOST = {  # NumPy in, NumPy or a process out
     *(
         "absorbing",
+        "autoregressive",
         "banded",
         "dense",
         "from_rate",

@@ -42,6 +42,7 @@ from torch_ref.posteriors import log_p_x0, p_logits, p_prev, p_sample, q_posteri
 from torch_ref.processes import (
     Process,
     absorbing,
+    autoregressive,
     banded,
     dense,
     from_rate,
@@ -71,6 +72,7 @@ __all__ = [
     "absorbing",
     "all_t_bound",
     "ancestral",
+    "autoregressive",
     "banded",
     "bits_per_dim",
     "categorical",

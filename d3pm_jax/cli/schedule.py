@@ -14,6 +14,7 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.process_effect import effect, half_left, weight
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.processes import Process
+from d3pm_jax.processes.base import check_elementwise
 from d3pm_jax.runs.build import fill_in, name_process
 
 SHOWN = 100  # steps in the picture
@@ -50,6 +51,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         config = fill_in(config, config.data.describe())
     try:
         process = config.process.build()
+        check_elementwise(process)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise UserError(one_line(error, 1000)) from error
     x0 = _categories(config, process)

@@ -18,6 +18,7 @@ from d3pm_jax.config.objective import HybridLoss, Objective, StochasticBound, Te
 from d3pm_jax.config.optimizer import Adam, Optimizer
 from d3pm_jax.config.process import (
     Absorbing,
+    Autoregressive,
     Banded,
     Dense,
     FromRate,
@@ -45,6 +46,7 @@ __all__ = [
     "Absorbing",
     "Adam",
     "Arrays",
+    "Autoregressive",
     "Banded",
     "Config",
     "Cosine",

@@ -63,6 +63,21 @@ class Absorbing(_OfCategories):
 
 
 @dataclasses.dataclass(frozen=True)
+class Autoregressive(Process):
+    """Masks one position after the other from the end of a sequence, the last axis of x; T = L."""
+
+    K: Categories | FromData
+    """number of categories, the mask counted; "data": those of the data, plus a mask that is "data" too"""
+    L: Size
+    """the length of a sequence"""
+    mask_id: Natural | FromData
+    """which category the mask is; K - 1 for an extra symbol, as "data" has it"""
+
+    def build(self) -> processes.Process:
+        return processes.autoregressive(self.L, known(self, "K"), known(self, "mask_id"))
+
+
+@dataclasses.dataclass(frozen=True)
 class Gaussian(_OfCategories):
     """Moves to near values of ordinal data."""
 

@@ -1,6 +1,7 @@
 """Describes the forward process as a structured operator: one interface, a few families."""
 
-from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.autoregressive import Autoregressive, autoregressive
+from d3pm_jax.processes.base import Process, allow_identity
 from d3pm_jax.processes.dense import Dense, dense
 from d3pm_jax.processes.graph import from_rate, knn_graph, knn_rate, random_walk
 from d3pm_jax.processes.masked import Masked, masked
@@ -9,11 +10,14 @@ from d3pm_jax.processes.ordinal import banded, gaussian
 from d3pm_jax.processes.respace import respace
 
 __all__ = [
+    "Autoregressive",
     "Dense",
     "Masked",
     "Mixing",
     "Process",
     "absorbing",
+    "allow_identity",
+    "autoregressive",
     "banded",
     "dense",
     "from_rate",

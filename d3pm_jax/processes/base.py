@@ -9,9 +9,12 @@ import abc
 import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -140,11 +143,37 @@ def _level_of_caller() -> int:
     return level
 
 
+def check_elementwise(process: Process) -> None:
+    """Raises ValueError for a process that one element alone says too little to: `autoregressive`."""
+    one = jax.ShapeDtypeStruct((), jnp.int32)
+    jax.eval_shape(process.log_q_probs, one, one)
+
+
+_identity_allowed = ContextVar("identity_allowed", default=False)
+
+
+@contextmanager
+def allow_identity() -> Iterator[None]:
+    """Has constructors in its block make a chain that changes nothing, which they refuse elsewhere.
+
+    For comparing with programs that make such a chain, and for studying schedules. Nothing else changes: the
+    warning that x_T still depends on x_0 stays.
+    """
+    token = _identity_allowed.set(True)
+    try:
+        yield
+    finally:
+        _identity_allowed.reset(token)
+
+
 def check_prior(nats: float, stay: float) -> None:
-    """Refuses a chain that changes nothing; warns when x_T still tells of x_0."""
+    """Refuses a chain that changes nothing, unless `allow_identity`; warns when x_T still tells of x_0."""
     cure = "raise beta or the number of steps, or end the schedule at beta = 1"
-    if stay > 1 - 1e-6:
-        raise ValueError(f"the chain is the identity: x_T equals x_0 with probability {stay:.12g}; {cure}")
+    if stay > 1 - 1e-6 and not _identity_allowed.get():
+        raise ValueError(
+            f"the chain is the identity: x_T equals x_0 with probability {stay:.12g}; {cure}; "
+            f"one that is meant can be made within `with d3pm_jax.processes.allow_identity():`"
+        )
     bits = nats / math.log(2)
     if bits > PRIOR_KL_WARNING:
         warnings.warn(

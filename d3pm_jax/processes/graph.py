@@ -57,19 +57,20 @@ def knn_rate(embeddings: np.ndarray, k: int) -> np.ndarray:
 
 
 @declared()
-def random_walk(beta: np.ndarray, W: np.ndarray) -> Dense:
+def random_walk(beta: np.ndarray, W: np.ndarray, prior: np.ndarray | None = None) -> Dense:
     """Q_t = (1 - beta_t) I + beta_t W: with probability beta_t one step along W.
 
     Args:
         beta: [T], each in (0, 1].
         W: [K, K], rows sum to 1; for example a `knn_graph`.
+        prior: [K], where the reverse chain starts; by default the mean row of Qbar[T], which is uniform when
+            W is doubly stochastic. The stationary distribution of W is another choice.
 
     Returns:
-        The process, with tables in JAX's default float type. Its prior is the mean row of Qbar[T]:
-        uniform when W is doubly stochastic.
+        The process, with tables in JAX's default float type.
 
     Raises:
-        ValueError: beta outside (0, 1], or W is not row-stochastic.
+        ValueError: beta outside (0, 1], W is not row-stochastic, or the prior is not a distribution.
     """
     W = _square("W", W)
     wrong = np.flatnonzero(~((W >= 0).all(1) & (np.abs(W.sum(1) - 1) < 1e-9)))
@@ -80,7 +81,7 @@ def random_walk(beta: np.ndarray, W: np.ndarray) -> Dense:
             f"probabilities that sum to 1; divide the rows of an adjacency matrix by their sums"
         )
     I = np.eye(len(W))
-    return dense(LazyMatrices(lambda b: (1 - b) * I + b * W, schedules.check_betas(beta)))
+    return dense(LazyMatrices(lambda b: (1 - b) * I + b * W, schedules.check_betas(beta)), prior)
 
 
 @declared()

@@ -14,7 +14,7 @@ from d3pm_jax import numerics, schedules
 from d3pm_jax.checks import declared
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import Pair
-from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.base import Process, check_elementwise
 from d3pm_jax.processes.respace import compose, require_spec
 from d3pm_jax.processes.tables import gather, gather_steps, log_bars, log_steps
 from d3pm_jax.types import Leaf
@@ -46,6 +46,15 @@ class Masked(Process):
     K: int
     T: int
     gamma: np.ndarray | None = None
+
+    @property
+    def alpha_bar(self) -> Array:
+        """[T + 1], (1 - gamma_bar) alpha_bar of the inner process: how likely steps 1..t all keep x_0.
+
+        As in VQ-Diffusion. The part that is not masked, 1 - gamma_bar = exp(log_keep_bar), is no alpha_bar:
+        the inner process may have moved it. An inner process without an alpha_bar leaves this one without.
+        """
+        return jnp.exp(self.log_keep_bar) * self.inner.alpha_bar  # pyright: ignore[reportAttributeAccessIssue]
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         return self._dense(self.inner.Q(t), gather(self.log_keep, t), gather(self.log_mask, t))
@@ -139,12 +148,14 @@ def masked(inner: Process, gamma: np.ndarray) -> Masked:
     on x_0 means nothing where gamma ends at 1.
 
     Args:
-        inner: any process.
+        inner: any process of elements each on its own: not `autoregressive`.
         gamma: [T], the probability of being masked at each step, each in (0, 1]; see `schedules`.
 
     Raises:
-        ValueError: gamma has another length than the inner process, or values outside (0, 1].
+        ValueError: gamma has another length than the inner process, or values outside (0, 1]; the inner
+            process goes by the position.
     """
+    check_elementwise(inner)
     gamma = schedules.check_betas(gamma, "gamma")
     if gamma.size != inner.T:
         raise ValueError(f"gamma has {gamma.size} steps, the inner process {inner.T}: give both the same T")

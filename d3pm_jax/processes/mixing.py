@@ -69,6 +69,11 @@ class Mixing(Process):
     pi_kind: PiKind
     spec: Spec | None = None
 
+    @property
+    def alpha_bar(self) -> Array:
+        """alpha_bar [T + 1] in Qbar[t] = alpha_bar[t] I + (1 - alpha_bar[t]) 1 pi^T; alpha_bar[0] = 1."""
+        return jnp.exp(self.log_alpha_bar)
+
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         return self._dense(self.log_alpha, self.log_beta, t)
 

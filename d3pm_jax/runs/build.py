@@ -88,6 +88,7 @@ def build(config: Config, description: Description, batch_size: int, steps: int 
         check_fields("data.describe()", description)
         whole = config.process.build()
         config.loss.check_process(whole)
+        jax.eval_shape(whole.log_q_probs, _integers(description.shape), _integers(()))  # may refuse a shape
         config.head.check(whole.K, getattr(config.process, "mask_id", None))
         process = whole if steps is None else respace(whole, even_grid(whole.T, steps))
         predict, init_params = network.split(config, description, whole)
@@ -118,6 +119,10 @@ def start_from(parts: Parts, params: Params) -> Parts:
     first = _first_state(parts.config, parts.process.T, params)
     state = jax.device_put(first, replicated(parts.mesh))
     return dataclasses.replace(parts, state=state)
+
+
+def _integers(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, np.int32)
 
 
 def _first_state(config: Config, T: int, params: Params) -> TrainState:

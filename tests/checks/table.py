@@ -64,6 +64,7 @@ ROLES: dict[str, tuple[str, Any]] = {
     "n": ("count", 2),
     "T": ("count", T),
     "K": ("count", K),
+    "L": ("count", 3),
     "B": ("count", 3),
     "D": ("count", 3),
     "steps": ("count", 3),

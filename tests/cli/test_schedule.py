@@ -41,6 +41,11 @@ def test_bad_values_get_one_line(tmp_path, capsys):
     args = ["schedule", CONFIG, "--out", tmp_path / "x.png"]
     assert "beta = 1.13333 at t = 4 is outside (0, 1]" in error(capsys, *args, "--process.beta.stop", "3")
     assert "no field --process.stepz" in error(capsys, *args, "--process.stepz", "2")
+    by_position = tmp_path / "by_position.py"
+    process = "process=Autoregressive(17, 64, 16)"
+    text = Path(CONFIG).read_text().replace("import Adam", "import Adam, Autoregressive")
+    by_position.write_text(re.sub(r"process=Uniform\(.*\)", process, text))
+    assert "x has shape (), but an autoregressive process goes by" in error(capsys, "schedule", by_position)
     assert "as in d3pm schedule CONFIG" in error(capsys, "schedule")
     assert "name it FILE.png" in error(capsys, "schedule", CONFIG, "--out", "x.pdf")
     assert "No such file" in error(capsys, "schedule", CONFIG, "--out", tmp_path / "none" / "x.png")

@@ -31,6 +31,7 @@ EXAMPLES = {
     "process": (
         configs.Uniform(4, 5, BETA),
         configs.Absorbing(4, 5, BETA, 3),
+        configs.Autoregressive(4, 5, 3),
         configs.Gaussian(4, 5, BETA, 2),
         configs.Banded(4, 5, BETA, 2),
         configs.Marginal(5, BETA, (0.5, 0.5)),

@@ -10,7 +10,17 @@ import pytest
 
 from d3pm_jax import config
 from d3pm_jax.cli import overrides
-from d3pm_jax.config import Absorbing, Cosine, Marginal, Masked, MutualInformation, Reciprocal, Uniform, io
+from d3pm_jax.config import (
+    Absorbing,
+    Autoregressive,
+    Cosine,
+    Marginal,
+    Masked,
+    MutualInformation,
+    Reciprocal,
+    Uniform,
+    io,
+)
 from d3pm_jax.config.from_data import fill, like, needs_data
 
 COUNTS, SHARES = np.array([6, 0, 2]), (0.75, 0.0, 0.25)
@@ -42,6 +52,7 @@ FILLED = [
         Masked(Uniform("data", 4, MutualInformation()), Reciprocal()),
         Masked(Uniform(3, 4, MutualInformation(SHARES)), Reciprocal()),
     ),
+    (Autoregressive("data", 4, "data"), Autoregressive(4, 4, 3)),
     (Own(), Own(3)),
     (Forbidding(), Forbidding(forbid=3)),
 ]
@@ -102,6 +113,7 @@ def test_a_number_differs_from_a_saved_one_and_so_does_another_part():
         (Masked(Uniform("data", 4, Cosine()), Cosine()), "Uniform.K"),
         (config.Gaussian("data", 4, Cosine()), "Gaussian.K"),
         (config.Banded("data", 4, Cosine(), 2), "Banded.K"),
+        (Autoregressive(4, 4, "data"), "Autoregressive.mask_id"),
         (Marginal(4, Cosine(), "data"), "Marginal.pi"),
         (Uniform(3, 4, MutualInformation()), "MutualInformation.p0"),
     ],
@@ -119,7 +131,7 @@ def test_counts_of_other_categories_are_refused(counts):
 
 def test_parts_survive_json_with_data_and_with_numbers():
     for process in [
-        *(x for pair in FILLED[:6] for x in pair),
+        *(x for pair in FILLED[:7] for x in pair),
         config.Dense("Q.npy", "prior.npy"),
         config.RandomWalk("x.npy", 2, 4, Cosine()),
         config.FromRate("x.npy", 2, 4, MutualInformation(SHARES), speed=2.0),

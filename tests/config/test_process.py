@@ -20,6 +20,7 @@ Q = np.random.default_rng(0).dirichlet(np.ones(3), (T, 3))
 SPECS = {
     "uniform": (config.Uniform(4, T, SPREAD), lambda: d3pm.uniform(BETA, 4)),
     "absorbing": (config.Absorbing(4, T, SPREAD, 2), lambda: d3pm.absorbing(BETA, 4, 2)),
+    "autoregressive": (config.Autoregressive(4, 6, 3), lambda: d3pm.autoregressive(6, 4, 3)),
     "marginal": (config.Marginal(T, SPREAD, PI), lambda: d3pm.marginal(BETA, np.array(PI))),
     "masked": (
         config.Masked(config.Gaussian(4, T, SPREAD), config.Reciprocal()),
@@ -40,6 +41,7 @@ SPECS = {
 REASONS = {
     "knn_graph": "a part of RandomWalk",
     "knn_rate": "a part of FromRate",
+    "allow_identity": "a run has nothing to learn from a chain that changes nothing",
     "respace": "a run trains on all steps; how few to sample or evaluate with is an option of the command",
 }
 

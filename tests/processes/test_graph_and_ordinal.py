@@ -141,6 +141,16 @@ def test_a_random_walk_mixes_its_matrix_with_the_identity():
     np.testing.assert_allclose(Qbar[2], Q[1] @ W, atol=1e-15)
 
 
+def test_a_random_walk_starts_from_the_mean_row_or_from_a_prior_of_its_own():
+    W = np.array([[0.0, 1.0, 0.0], [0.3, 0.3, 0.4], [1.0, 0.0, 0.0]])
+    beta, prior = np.array([0.2, 1.0]), np.array([0.5, 0.25, 0.25])
+    mean = np.mean(((0.8 * np.eye(3) + 0.2 * W) @ W), axis=0)
+    np.testing.assert_allclose(np.exp(d3pm.random_walk(beta, W).log_prior()), mean, rtol=1e-14)
+    own = d3pm.random_walk(beta, W, prior)
+    for process in (own, d3pm.respace(own, [2])):
+        np.testing.assert_allclose(np.exp(process.log_prior()), prior, rtol=1e-14)
+
+
 @pytest.mark.parametrize("R", [rates(9), 1e6 * rates(17, 1), d3pm.knn_rate(points(27, 2), 3)])
 def test_rates_against_scipy(R):
     durations = np.geomspace(1e-3, 30.0, 12) / np.abs(R).max()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
+from d3pm_jax import processes
 from tests.processes.odd import PROCESSES, T
 
 
@@ -78,6 +79,19 @@ def test_nonsense_is_refused():
         d3pm.dense([np.full((2, 2), 0.5)], prior=np.ones(3) / 3)
     with pytest.raises(ValueError, match="Q is empty"):
         d3pm.dense([])
+
+
+def test_a_chain_that_is_the_identity_is_made_where_it_is_allowed():
+    slow = np.full(3, 1e-9)
+    made = []
+    with pytest.warns(UserWarning, match="x_T still depends on x_0"), processes.allow_identity():
+        made += [d3pm.uniform(slow, 4), d3pm.dense(np.tile(np.eye(4), (3, 1, 1)))]
+    for process in made:
+        np.testing.assert_allclose(process.Qbar(i32(3))[0], np.eye(4), atol=4e-9)
+    with pytest.raises(KeyError), processes.allow_identity():
+        raise KeyError
+    with pytest.raises(ValueError, match=r"the chain is the identity.*processes\.allow_identity\(\)"):
+        d3pm.uniform(slow, 4)
 
 
 def test_bad_input_names_the_value_and_the_cure(process):
@@ -151,6 +165,7 @@ for call in (
     [
         lambda K: d3pm.uniform(d3pm.cosine(1000), K),
         lambda K: d3pm.absorbing(d3pm.reciprocal(1000), K, K - 1),
+        lambda K: d3pm.autoregressive(3, K, K - 1),
         lambda K: d3pm.marginal(d3pm.cosine(1000), np.arange(1, K + 1) / (K * (K + 1) / 2)),
         lambda K: d3pm.masked(d3pm.uniform(d3pm.cosine(1000), K - 1), d3pm.reciprocal(1000)),
     ],

@@ -45,6 +45,12 @@ def test_every_network_and_head_trains_and_stays_float32_outside_the_network(mod
             np.testing.assert_array_equal(params["frequencies"][...], before["frequencies"][...])
 
 
+def test_data_whose_shape_the_process_cannot_take_is_refused_before_training():
+    config = dataclasses.replace(tiny.get_config(), process=configs.Autoregressive(17, 6, 16))
+    with pytest.raises(UserError, match=r"^x has shape \(8, 8, 1\), .* L = 6: .* with that L"):
+        build(config, DIGITS, 4)
+
+
 def test_a_score_net_gives_logits_only():
     config = dataclasses.replace(tiny.get_config(), model=configs.ScoreNet(), head=configs.LogisticHead())
     with pytest.raises(UserError, match=r"the head needs 2 outputs, ScoreNet gives K = 17 logits: use Head"):

@@ -1,5 +1,6 @@
-"""The forward process: one class of dense matrices, a constructor for each family."""
+"""The forward process: dense matrices, a constructor for each family."""
 
+from torch_ref.processes.autoregressive import autoregressive
 from torch_ref.processes.base import Process
 from torch_ref.processes.dense import dense
 from torch_ref.processes.graph import from_rate, knn_graph, knn_rate, random_walk
@@ -11,6 +12,7 @@ from torch_ref.processes.respace import respace
 __all__ = [
     "Process",
     "absorbing",
+    "autoregressive",
     "banded",
     "dense",
     "from_rate",

@@ -37,6 +37,12 @@ class Process:
     def T(self) -> int:
         return len(self.Q_step) - 1
 
+    @property
+    def alpha_bar(self) -> Tensor:
+        """[T + 1], where rows of Qbar[t] have alpha_bar[t] more at their own place, and else are equal."""
+        Qbar = torch.stack(list(accumulate(self.Q64, torch.matmul)))
+        return (Qbar[:, 0, 0] - Qbar[:, 1, 0]).to(self.pi.dtype)
+
     def Q(self, t: Tensor) -> Tensor:
         """q(x_t | x_{t-1}), [.., K, K]."""
         return self.Q_step[t]
@@ -94,8 +100,8 @@ def expand_trailing(t: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def from_matrices(Q: Tensor, prior: Numbers | None) -> Process:
-    """Products in float64, then everything rounded to the default float type. Q is [T, K, K]."""
-    Q = torch.cat([torch.eye(Q.shape[-1], dtype=torch.float64)[None], Q])
+    """Products in float64, then everything rounded to the default float type. Q is [T, .., K, K]."""
+    Q = torch.cat([torch.eye(Q.shape[-1], dtype=torch.float64).expand(Q[:1].shape), Q])
     Qbar = torch.stack(list(accumulate(Q, torch.matmul)))
     pi = Qbar[-1].mean(dim=0) if prior is None else as_float64(prior)
     dtype = torch.get_default_dtype()

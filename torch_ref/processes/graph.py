@@ -24,10 +24,10 @@ def knn_rate(embeddings: Numbers, k: int) -> Tensor:
     return A - torch.diag(A.sum(dim=1))
 
 
-def random_walk(beta: Numbers, W: Numbers) -> Process:
-    """Q = (1 - beta) I + beta W."""
+def random_walk(beta: Numbers, W: Numbers, prior: Numbers | None = None) -> Process:
+    """Q = (1 - beta) I + beta W; the prior is by default the mean row of Qbar[T]."""
     beta, W = as_float64(beta)[:, None, None], as_float64(W)
-    return dense((1 - beta) * torch.eye(len(W), dtype=torch.float64) + beta * W)
+    return dense((1 - beta) * torch.eye(len(W), dtype=torch.float64) + beta * W, prior)
 
 
 def from_rate(R: Numbers, durations: Numbers) -> Process:

@@ -1,0 +1,141 @@
+"""Masks a sequence from its end, one position a step: the reverse chain writes from left to right."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax.checks import CATEGORY, NUM_CATEGORIES, NUM_STEPS, declared
+from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.tables import all_steps, expand_trailing
+from d3pm_jax.types import Leaf
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("log_pi", "time"),
+    meta_fields=("K", "T", "L", "mask_id"),
+)
+@dataclasses.dataclass(frozen=True)
+class Autoregressive(Process):
+    """Q[t] takes position L - t to the mask and keeps the others: of x_t the last t positions are masked.
+
+    Positions count from 0 along the last axis of x, which has length L; t is one for all or one for each
+    sequence. Nothing is random; what is the mask stays the mask. O(K) per element. Make one with
+    `autoregressive`.
+    """
+
+    log_pi: Leaf  # [K]  certain of the mask
+    time: Leaf  # int32 [T + 1]  the step of the original process, and so how many positions are masked
+    K: int
+    T: int
+    L: int
+    mask_id: int
+
+    def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
+        """Raises ValueError: there is one matrix for each position."""
+        self._refuse_matrix("Q", "its columns are log_q_back(xt, t)")
+
+    def Qbar(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
+        """Raises ValueError: there is one matrix for each position."""
+        self._refuse_matrix("Qbar", "its rows are log_q_probs(x0, t), its columns log_q_x0(xt, t)")
+
+    def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        return self._certain_of(self._move(x0, t))
+
+    def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        now = self._masked(t, xt.shape) & ~self._masked(jnp.maximum(t - 1, 0), xt.shape)
+        return self._column(now, xt)
+
+    def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        return self._column(self._masked(t, xt.shape), xt)
+
+    def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        masked = self._masked(t, log_p.shape[:-1])[..., None]
+        some = lax.stop_gradient(jnp.max(log_p, axis=-1, keepdims=True))
+        moved = jnp.where(some > -jnp.inf, self._prior(log_p.ndim - 1), some)  # no distribution: -inf or NaN
+        return jnp.where(masked, moved, log_p)
+
+    def log_prior(self) -> Float[Array, " K"]:
+        return self.log_pi
+
+    def draw_q(
+        self,
+        x0: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        u: Float[Array, "*S"],
+        u_low: Float[Array, "*S"] | None = None,
+    ) -> Int[Array, "*S"]:
+        """Returns x_t, whatever u is."""
+        return self._move(x0, t)
+
+    def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
+        """Returns the mask, whatever u is."""
+        return jnp.full(u.shape, self.mask_id, jnp.int32)
+
+    def respaced(self, grid: Sequence[int]) -> "Autoregressive":
+        """Returns the process that masks several positions at once, those between the steps of the grid."""
+        return dataclasses.replace(self, time=jnp.asarray(np.asarray(self.time)[[0, *grid]]), T=len(grid))
+
+    def _masked(self, t: Array, shape: tuple[int, ...]) -> Array:
+        """Tells which elements of an x of this shape are masked after t steps."""
+        if not shape or shape[-1] != self.L:
+            raise ValueError(
+                f"x has shape {shape}, but an autoregressive process goes by the position along its last "
+                f"axis, of length L = {self.L}: pass whole sequences [.., {self.L}], or make it with that L"
+            )
+        if jnp.ndim(t) == len(shape):
+            raise ValueError(
+                f"t has shape {jnp.shape(t)}, a step for each element: a step masks a position of a whole "
+                f"sequence, so pass one t for all or one for each sequence, [] to {list(shape[:-1])}"
+            )
+        positions = jnp.arange(self.L, dtype=jnp.int32).reshape((1,) * (len(shape) - 1) + (self.L,))
+        return jnp.broadcast_to(positions >= self.L - expand_trailing(self.time[t], shape), shape)
+
+    def _move(self, x0: Array, t: Array) -> Array:
+        """Returns x_t."""
+        return jnp.where(self._masked(t, x0.shape), jnp.asarray(self.mask_id, x0.dtype), x0)
+
+    def _column(self, moved: Array, xt: Array) -> Array:
+        """Returns column x_t of a matrix that takes everything to the mask where moved, else keeps it."""
+        hit = jnp.where(xt == self.mask_id, 0.0, -jnp.inf).astype(self.log_pi.dtype)
+        return jnp.where(moved[..., None], hit[..., None], self._certain_of(xt))
+
+    def _certain_of(self, x: Array) -> Array:
+        categories = jnp.arange(self.K, dtype=jnp.int32).reshape((1,) * x.ndim + (self.K,))
+        return jnp.where(x[..., None] == categories, 0.0, -jnp.inf).astype(self.log_pi.dtype)
+
+    def _prior(self, ndim: int) -> Array:
+        return jnp.reshape(lax.stop_gradient(self.log_pi), (1,) * ndim + (self.K,))
+
+    def _refuse_matrix(self, name: str, instead: str) -> NoReturn:
+        raise ValueError(
+            f"{name}(t) of the autoregressive process is another matrix at each position: {instead}, "
+            f"of x [.., {self.L}]"
+        )
+
+
+@declared(L=NUM_STEPS, K=NUM_CATEGORIES, mask_id=CATEGORY)
+def autoregressive(L: int, K: int, mask_id: int) -> Autoregressive:
+    """Masks position L - t, counted from 0, at step t: autoregressive models as diffusion (D3PM section 4).
+
+    The bound of the process is -log p(x_0) itself by the chain rule, from left to right, and its terms are
+    the cross entropies of one position each, as for x_t that shows what is before it. T = L.
+
+    Args:
+        L: the length of a sequence, the last axis of x.
+        K: number of categories, the mask counted.
+        mask_id: which of the K the mask is. When the data never contains it, forbid it to the network
+            (`heads.forbid`).
+
+    Raises:
+        ValueError: L below 1, K below 2, or mask_id outside 0..K - 1.
+    """
+    log_pi = np.where(np.arange(K) == mask_id, 0.0, -np.inf)
+    return Autoregressive(jnp.asarray(log_pi), all_steps(L), K=K, T=L, L=L, mask_id=mask_id)
