@@ -265,8 +265,26 @@ def schedule(**kwargs: float) -> Callable[[str], Iterator[Case]]:
 
 def graph(dtype: str) -> Iterator[Case]:
     """Points of which two are the same, and a star, whose graph only has edges to its centre."""
-    yield Case("random points", {"embeddings": embeddings(17), "k": 3})
-    yield Case("star", {"embeddings": np.concatenate([np.zeros((1, 4)), np.eye(4)]), "k": 1})
+    for weights in (None, "rank", "gaussian"):
+        yield Case(f"random points, {weights}", {"embeddings": embeddings(17), "k": 3, "weights": weights})
+    star = np.concatenate([np.zeros((1, 4)), np.eye(4)])
+    yield Case("star", {"embeddings": star, "k": 1, "weights": None})
+
+
+def points(dtype: str) -> Iterator[Case]:
+    """Points of which two are the same."""
+    yield Case("random points", {"embeddings": embeddings(17)})
+
+
+def distances(**kwargs: float) -> Callable[[str], Iterator[Case]]:
+    """Distances that rise, two of them the same."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        d = np.sort(random(20).exponential(size=(6, 9)), axis=1)
+        d[:, 3] = d[:, 2]
+        yield Case(f"distances, {kwargs}", {"distances": d, **kwargs})
+
+    return cases
 
 
 def falling(dtype: str) -> Iterator[Case]:

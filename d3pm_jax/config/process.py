@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -139,6 +141,20 @@ class _AlongGraph(Process):
     steps: Size
     """T"""
     beta: Schedule
+    weights: Literal["equal", "rank"] | Positive = dataclasses.field(default="equal", kw_only=True)
+    """of neighbours: equal; by rank, as in the official text code; or a number, the scale of a Gaussian"""
+    unit: bool = dataclasses.field(default=False, kw_only=True)
+    """divide each embedding by its norm, as the official text code does"""
+
+    def _neighbours(self) -> tuple[np.ndarray, int, processes.Weights | None]:
+        """Returns what a graph of neighbours is made from: embeddings, k, weights."""
+        x = _load(self.file, "K", "d")
+        x = processes.unit_rows(x) if self.unit else x
+        if self.weights == "equal":
+            return x, self.k, None
+        if self.weights == "rank":
+            return x, self.k, processes.rank_weights
+        return x, self.k, partial(processes.gaussian_weights, scale=self.weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,9 +163,8 @@ class RandomWalk(_AlongGraph):
 
     def build(self) -> processes.Process:
         beta = self.beta.build(self.steps)
-        embeddings = _load(self.file, "K", "d")
         with _naming(self.file):
-            return processes.random_walk(beta, processes.knn_graph(embeddings, self.k))
+            return processes.random_walk(beta, processes.knn_graph(*self._neighbours()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,9 +179,8 @@ class FromRate(_AlongGraph):
     """how many times faster than one jump per unit of s, on average over categories"""
 
     def build(self) -> processes.Process:
-        embeddings = _load(self.file, "K", "d")
         with _naming(self.file):
-            R = self.speed * processes.knn_rate(embeddings, self.k)
+            R = self.speed * processes.knn_rate(*self._neighbours())
         durations = self.beta.durations(self.steps, R)
         return processes.from_rate(R, durations)
 

@@ -5,6 +5,7 @@ from d3pm_jax.processes.dense import Dense, dense
 from d3pm_jax.processes.graph import from_rate, knn_graph, knn_rate, random_walk
 from d3pm_jax.processes.masked import Masked, masked
 from d3pm_jax.processes.mixing import Mixing, absorbing, marginal, uniform
+from d3pm_jax.processes.neighbours import Weights, gaussian_weights, rank_weights, unit_rows
 from d3pm_jax.processes.ordinal import banded, gaussian
 from d3pm_jax.processes.respace import respace
 
@@ -13,16 +14,20 @@ __all__ = [
     "Masked",
     "Mixing",
     "Process",
+    "Weights",
     "absorbing",
     "banded",
     "dense",
     "from_rate",
     "gaussian",
+    "gaussian_weights",
     "knn_graph",
     "knn_rate",
     "marginal",
     "masked",
     "random_walk",
+    "rank_weights",
     "respace",
     "uniform",
+    "unit_rows",
 ]

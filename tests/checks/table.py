@@ -88,6 +88,8 @@ ROLES: dict[str, tuple[str, Any]] = {
     "pi": ("host", P),
     "p0": ("host", P),
     "prior": ("host", P),
+    "weights": ("function", d3pm.processes.rank_weights),
+    "distances": ("host", np.sort(NUMPY.random((K, 2)))),
     "W": ("host", np.full((K, K), 1 / K)),
     "R": ("host", R),
     "rate": ("host", R),
@@ -406,6 +408,12 @@ FREE = {
     "likelihood.strata_bound(u)",
     "numerics.log_add(a)",
 }
+# Where one row is enough.
+ONE_ROW = {
+    "processes.unit_rows(embeddings)",
+    "processes.rank_weights(distances)",
+    "processes.gaussian_weights(distances)",
+}
 # Where an infinite number gives a finite one: in the limit, or because it is passed over.
 FINITE_LIMIT = (
     "heads.", "compat.logistic", "numerics.log1mexp", "timesteps.update", "numerics.log_prob",
@@ -425,6 +433,7 @@ def legal(call: Call, name: str, bad: Bad, result: Any) -> bool:
         or (case == "value inf" and role == "floats" and (infinite or call.name.startswith(FINITE_LIMIT)))
         or (case == "value nan" and which == "timesteps.update(kl)")  # passed over
         or (case == "of size 1" and role == "host" and name in ("beta", "Q", "durations"))  # one step
+        or (case == "of size 1" and which in ONE_ROW)
         or (case == "value 7" and name == "durations")
         or (case == "dtype int32" and which == "likelihood.bits_per_dim(nats)")
         or (case == f"{2**40}" and name == "D")
