@@ -271,6 +271,12 @@ def graph(dtype: str) -> Iterator[Case]:
     yield Case("star", {"embeddings": star, "k": 1, "weights": None})
 
 
+def level_rates(dtype: str) -> Iterator[Case]:
+    """One level, and several of which one has the rate 0."""
+    for rates in ([2.0], [0.1, 0.3, 0.0, 1.5]):
+        yield Case(f"{rates}", {"level_rates": np.array(rates)})
+
+
 def points(dtype: str) -> Iterator[Case]:
     """Points of which two are the same."""
     yield Case("random points", {"embeddings": embeddings(17)})

@@ -82,6 +82,7 @@ PAIRS: dict[str, Pair] = {
     "from_rate": _process("from_rate", "from_rate_knn"),
     "knn_graph": _of_numpy(cases.graph),
     "knn_rate": _of_numpy(cases.graph),
+    "hierarchical_rate": _of_numpy(cases.level_rates),
     "processes.unit_rows": _of_numpy(cases.points),
     "processes.rank_weights": _of_numpy(cases.distances(), torch.abs),
     "processes.gaussian_weights": _of_numpy(cases.distances(scale=0.7), torch.abs),

@@ -4,13 +4,23 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from d3pm_jax import processes
 from d3pm_jax.checks import check_num_categories
-from d3pm_jax.config.checks import Categories, Count, Natural, NonEmptyStr, Positive, Size, undefined
+from d3pm_jax.config.checks import (
+    NOT_EMPTY,
+    Categories,
+    Count,
+    Natural,
+    NonEmptyStr,
+    NotNegative,
+    Positive,
+    Size,
+    undefined,
+)
 from d3pm_jax.config.from_data import FromData, Shares, known
 from d3pm_jax.config.schedule import Schedule
 from d3pm_jax.data import open_npy
@@ -183,6 +193,24 @@ class FromRate(_AlongGraph):
             R = self.speed * processes.knn_rate(*self._neighbours())
         durations = self.beta.durations(self.steps, R)
         return processes.from_rate(R, durations)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hierarchical(Process):
+    """Jumps between leaves of a binary tree in continuous time; see `d3pm_jax.hierarchical_rate`.
+
+    K = 2^N for N levels. Q_t = exp(s_t R), with the s_t of `FromRate`.
+    """
+
+    level_rates: Annotated[tuple[NotNegative, ...], NOT_EMPTY]
+    """how often a jump goes into the other half: of all categories, of a half, .., of a pair of neighbours"""
+    steps: Size
+    """T"""
+    beta: Schedule
+
+    def build(self) -> processes.Process:
+        R = processes.hierarchical_rate(np.array(self.level_rates, np.float64))
+        return processes.from_rate(R, self.beta.durations(self.steps, R))
 
 
 def _load(file: str, *axes: str) -> np.ndarray:

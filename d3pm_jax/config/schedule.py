@@ -113,7 +113,9 @@ class Polynomial(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class MutualInformation(Schedule):
-    """I(x_t; x_0) = (1 - t / T) H(x_0), for Uniform, Marginal, FromRate and Absorbing (D3PM appendix A.7).
+    """I(x_t; x_0) = (1 - t / T) H(x_0) (D3PM appendix A.7).
+
+    For Uniform, Marginal, FromRate, Hierarchical and Absorbing.
 
     An Absorbing process whose mask is an extra symbol gets `Reciprocal()`.
     """
@@ -123,8 +125,8 @@ class MutualInformation(Schedule):
 
     def build(self, steps: int) -> np.ndarray:
         raise ValueError(
-            "MutualInformation() depends on what a step does: it is for Uniform, Marginal, FromRate and "
-            "Absorbing; take another schedule here, for a mask Reciprocal()"
+            "MutualInformation() depends on what a step does: it is for Uniform, Marginal, FromRate, "
+            "Hierarchical and Absorbing; take another schedule here, for a mask Reciprocal()"
         )
 
     def resampling(self, steps: int, pi: np.ndarray) -> np.ndarray:

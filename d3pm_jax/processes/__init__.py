@@ -2,7 +2,7 @@
 
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.dense import Dense, dense
-from d3pm_jax.processes.graph import from_rate, knn_graph, knn_rate, random_walk
+from d3pm_jax.processes.graph import from_rate, hierarchical_rate, knn_graph, knn_rate, random_walk
 from d3pm_jax.processes.masked import Masked, masked
 from d3pm_jax.processes.mixing import Mixing, absorbing, marginal, uniform
 from d3pm_jax.processes.neighbours import Weights, gaussian_weights, rank_weights, unit_rows
@@ -21,6 +21,7 @@ __all__ = [
     "from_rate",
     "gaussian",
     "gaussian_weights",
+    "hierarchical_rate",
     "knn_graph",
     "knn_rate",
     "marginal",

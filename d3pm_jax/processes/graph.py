@@ -63,6 +63,41 @@ def knn_rate(embeddings: np.ndarray, k: int, weights: Weights | None = None) -> 
 
 
 @declared()
+def hierarchical_rate(level_rates: np.ndarray) -> np.ndarray:
+    """R[i, j] = level_rates[l] / 2^(N - 1 - l), where l is the first of N bits in which i and j differ.
+
+    The K = 2^N categories, written as N bits, are the leaves of a binary tree in their order. At rate
+    level_rates[l] the bit l flips and all bits after it are drawn anew: a jump from one half of the group of
+    2^(N - l) leaves that share the bits before l into the other half, evenly. So level_rates[0] is that of
+    the coarsest level, between the two halves of all categories, and level_rates[-1] that of the finest,
+    between 2 n and 2 n + 1. `hierarchical_matrix_exponential` of the official text code has this rate.
+
+    Args:
+        level_rates: [N], not negative. A 0 keeps the halves of every group of its level apart, unless a
+            coarser level joins them.
+
+    Returns:
+        float64 [K, K], symmetric, rows sum to 0, for `from_rate`. Where category i is leaf leaf[i], take
+        R[np.ix_(leaf, leaf)].
+
+    Raises:
+        ValueError: level_rates is not one or more finite numbers of at least 0.
+    """
+    N, fine = level_rates.size, (level_rates >= 0) & (level_rates < np.inf)
+    if level_rates.ndim != 1 or N == 0 or not fine.all():
+        raise ValueError(
+            f"level_rates must be [N] finite numbers of at least 0, one for each level of a tree of 2^N "
+            f"categories, got shape {level_rates.shape}, values {level_rates.ravel()[:8]}"
+        )
+    to_each = level_rates / 2.0 ** np.arange(N)[::-1]  # of the leaves in the other half
+    i = np.arange(2**N)
+    bits_left = np.frexp(np.bitwise_xor.outer(i, i))[1]  # N - l, and 0 for a leaf itself
+    R = np.append(0.0, to_each[::-1])[bits_left]
+    np.fill_diagonal(R, -level_rates.sum())
+    return R
+
+
+@declared()
 def random_walk(beta: np.ndarray, W: np.ndarray) -> Dense:
     """Q_t = (1 - beta_t) I + beta_t W: with probability beta_t one step along W.
 
@@ -97,8 +132,8 @@ def from_rate(R: np.ndarray, durations: np.ndarray) -> Dense:
     small ones have as many correct digits as the large ones.
 
     Args:
-        R: [K, K], the rate of each move, for example a `knn_rate`: rows sum to 0, and no entry off the
-            diagonal is negative.
+        R: [K, K], the rate of each move, for example a `knn_rate` or a `hierarchical_rate`: rows sum to 0,
+            and no entry off the diagonal is negative.
         durations: [T], how long each step lasts, in units of 1 / R; each positive.
 
     Returns:

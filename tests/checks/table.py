@@ -90,6 +90,7 @@ ROLES: dict[str, tuple[str, Any]] = {
     "prior": ("host", P),
     "weights": ("function", d3pm.processes.rank_weights),
     "distances": ("host", np.sort(NUMPY.random((K, 2)))),
+    "level_rates": ("host", np.array([0.5, 2.0])),
     "W": ("host", np.full((K, K), 1 / K)),
     "R": ("host", R),
     "rate": ("host", R),
@@ -432,9 +433,9 @@ def legal(call: Call, name: str, bad: Bad, result: Any) -> bool:
         or (case == "value -inf" and role == "floats")  # probability 0
         or (case == "value inf" and role == "floats" and (infinite or call.name.startswith(FINITE_LIMIT)))
         or (case == "value nan" and which == "timesteps.update(kl)")  # passed over
-        or (case == "of size 1" and role == "host" and name in ("beta", "Q", "durations"))  # one step
+        or (case == "of size 1" and role == "host" and name in ("beta", "Q", "durations", "level_rates"))
         or (case == "of size 1" and which in ONE_ROW)
-        or (case == "value 7" and name == "durations")
+        or (case == "value 7" and name in ("durations", "level_rates"))
         or (case == "dtype int32" and which == "likelihood.bits_per_dim(nats)")
         or (case == f"{2**40}" and name == "D")
         or (case == "K" and which == "losses.continuous.absorbing_draw(mask_id)")  # which knows no K

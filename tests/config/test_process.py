@@ -36,6 +36,10 @@ SPECS = {
         config.FromRate("x.npy", 2, T, SPREAD, speed=3.0),
         lambda: d3pm.from_rate(3.0 * d3pm.knn_rate(POINTS, 2), -np.log1p(-BETA)),
     ),
+    "hierarchical_rate": (
+        config.Hierarchical((0.5, 0.0, 2.0), T, SPREAD),
+        lambda: d3pm.from_rate(d3pm.hierarchical_rate(np.array([0.5, 0.0, 2.0])), -np.log1p(-BETA)),
+    ),
 }
 REASONS = {
     "knn_graph": "a part of RandomWalk",

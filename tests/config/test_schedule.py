@@ -71,12 +71,16 @@ def test_mutual_information_follows_what_the_process_does(tmp_path):
     np.save(tmp_path / "x.npy", POINTS)
     walks = [config.FromRate(f"{tmp_path}/x.npy", 2, T, INFORMATION, speed).build() for speed in (1.0, 9.0)]
     expected = processes.from_rate(RATE, schedules.mutual_information_steps(T, np.array([*P0, 0.0]), RATE))
+    tree = config.Hierarchical((1.0, 3.0), T, INFORMATION).build()
+    R = processes.hierarchical_rate(np.array([1.0, 3.0]))
+    steps = schedules.mutual_information_steps(T, np.array([*P0, 0.0]), R)
+    np.testing.assert_array_equal(tree.spec.Q, processes.from_rate(R, steps).spec.Q)
     for walk in walks:
         np.testing.assert_allclose(walk.spec.Q, expected.spec.Q, rtol=1e-9)
 
 
 def test_a_schedule_that_does_not_fit_says_what_does():
-    with pytest.raises(ValueError, match=r"Uniform, Marginal, FromRate .* for a mask Reciprocal"):
+    with pytest.raises(ValueError, match=r"Uniform, Marginal, FromRate, .* for a mask Reciprocal"):
         config.Gaussian(3, T, INFORMATION).build()
     with pytest.raises(ValueError, match="p0 has 3 categories, the process 2"):
         config.Uniform(2, T, INFORMATION).build()

@@ -214,6 +214,49 @@ def test_the_smallest_entries_of_a_chain_of_births_are_poisson(s):
     np.testing.assert_allclose(Q[2, 0], np.eye(K)[-1], atol=1e-12)
 
 
+LEVELS = np.array([0.1, 0.7, 0.0, 3.0])
+
+
+def test_a_hierarchical_rate_depends_on_where_the_paths_of_two_leaves_part():
+    R = d3pm.hierarchical_rate(LEVELS)
+    paths = [(i // 8, i // 4 % 2, i // 2 % 2, i % 2) for i in range(16)]
+    for i, a in enumerate(paths):
+        for j, b in enumerate(paths):
+            common = 0
+            while common < 4 and a[common] == b[common]:
+                common += 1
+            expected = LEVELS[common] / 2 ** (3 - common) if i != j else -LEVELS.sum()
+            assert R[i, j] == pytest.approx(expected, rel=1e-15)
+    np.testing.assert_allclose(R.sum(1), 0, atol=1e-14)
+    halves = R.reshape(2, 8, 2, 8)
+    np.testing.assert_allclose(halves[0, :, 1].sum(-1), LEVELS[0])  # out of one half, at the first
+    np.testing.assert_allclose(np.diag(R, 1)[::2], LEVELS[-1])  # of two neighbours, at the last
+
+
+def haar(p, level_rates, s):
+    """p exp(s R) by Haar wavelets, K log K: those of level l decay at rates[l] twice and rates[0..l - 1]."""
+    total, mean = np.full_like(p, p.mean()), p.mean()
+    for l, rate in enumerate(level_rates):
+        finer = np.repeat(p.reshape(2 ** (l + 1), -1).mean(1), len(p) // 2 ** (l + 1))
+        total += np.exp(-s * (level_rates[:l].sum() + 2 * rate)) * (finer - mean)
+        mean = finer
+    return total
+
+
+def test_a_hierarchical_process_has_wavelets_for_eigenvectors():
+    durations = np.array([0.05, 1.0, 20.0])
+    Q, Qbar = all_steps(d3pm.from_rate(d3pm.hierarchical_rate(LEVELS), durations))
+    p = np.random.default_rng(0).dirichlet(np.ones(16))
+    for t, s in enumerate(durations, 1):
+        np.testing.assert_allclose(p @ Q[t], haar(p, LEVELS, s), rtol=1e-12)
+    np.testing.assert_allclose(p @ Qbar[3], haar(p, LEVELS, durations.sum()), rtol=1e-12)
+
+
+def test_a_hierarchical_rate_that_is_the_same_between_all_leaves_resamples_uniformly():
+    R = d3pm.hierarchical_rate(0.5 ** np.arange(1, 5))
+    np.testing.assert_array_equal(R, 1 / 16 - np.eye(16))
+
+
 def test_after_a_long_time_a_chain_forgets():
     R = rates(9)
     process = d3pm.from_rate(R, np.array([0.1, 1e6]))
@@ -272,6 +315,8 @@ def _flat(K):
         (lambda: d3pm.random_walk(np.ones(2), np.array([[1.5, -0.5], [0, 1]])), r"smallest entry is -0\.5"),
         (lambda: d3pm.random_walk(np.ones(2), np.ones((2, 3)) / 3), r"W has shape \(2, 3\), expected"),
         (lambda: d3pm.random_walk(np.ones(2), np.eye(3)), "the chain is the identity"),
+        (lambda: d3pm.hierarchical_rate(np.array([1.0, -2.0])), r"level_rates must .* values \[ 1. -2.\]"),
+        (lambda: d3pm.hierarchical_rate(np.array([])), r"level_rates must be \[N\] .* shape \(0,\)"),
         (lambda: d3pm.from_rate(_negative_rate(), np.ones(2)), r"R\[2, 1\] = -0\.5: rates off the diagonal"),
         (lambda: d3pm.from_rate(rates(4) * np.nan, np.ones(2)), r"R\[0, 1\] = nan"),
         (lambda: d3pm.from_rate(_flat(3), np.ones(2)), "row 0 of R sums to 1, not 0"),

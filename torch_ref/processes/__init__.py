@@ -2,7 +2,7 @@
 
 from torch_ref.processes.base import Process
 from torch_ref.processes.dense import dense
-from torch_ref.processes.graph import from_rate, knn_graph, knn_rate, random_walk
+from torch_ref.processes.graph import from_rate, hierarchical_rate, knn_graph, knn_rate, random_walk
 from torch_ref.processes.masked import masked
 from torch_ref.processes.mixing import absorbing, marginal, uniform
 from torch_ref.processes.neighbours import gaussian_weights, rank_weights, unit_rows
@@ -17,6 +17,7 @@ __all__ = [
     "from_rate",
     "gaussian",
     "gaussian_weights",
+    "hierarchical_rate",
     "knn_graph",
     "knn_rate",
     "marginal",

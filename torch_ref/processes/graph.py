@@ -25,6 +25,20 @@ def knn_rate(embeddings: Numbers, k: int, weights: Weights | None = None) -> Ten
     return A - torch.diag(A.sum(dim=1))
 
 
+def hierarchical_rate(level_rates: Numbers) -> Tensor:
+    """level_rates[l] over the number of leaves in the other half, l the first bit that differs."""
+    rates = as_float64(level_rates)
+    N = len(rates)
+    leaves = [f"{i:0{N}b}" for i in range(2**N)]
+    R = torch.zeros(2**N, 2**N, dtype=torch.float64)
+    for i, a in enumerate(leaves):
+        for j, b in enumerate(leaves):
+            if i != j:
+                l = next(l for l in range(N) if a[l] != b[l])
+                R[i, j] = rates[l] / 2 ** (N - 1 - l)
+    return R - torch.diag(R.sum(dim=1))
+
+
 def random_walk(beta: Numbers, W: Numbers) -> Process:
     """Q = (1 - beta) I + beta W."""
     beta, W = as_float64(beta)[:, None, None], as_float64(W)
