@@ -277,6 +277,21 @@ def level_rates(dtype: str) -> Iterator[Case]:
         yield Case(f"{rates}", {"level_rates": np.array(rates)})
 
 
+def resampled(dtype: str) -> Iterator[Case]:
+    """Exponents from the start of a chain to its end; a mask that the data has not, and any distribution."""
+    p0, s = random(21).dirichlet(np.ones(K)), np.array([[0.0, 1e-6, 0.1], [2.0, 30.0, INF]])
+    yield Case("mask", {"s": s, "p0": np.append(p0, 0.0), "pi": np.eye(K + 1)[K]})
+    yield Case("any", {"s": s, "p0": p0, "pi": random(22).dirichlet(np.ones(K))})
+
+
+def by_rate(dtype: str) -> Iterator[Case]:
+    """Exponents from the start of a chain to where it has forgotten all."""
+    moves = random(23).random((K, K)) * (random(24).random((K, K)) < 0.5)
+    s = np.array([[0.0, 1e-6, 0.1], [2.0, 10.0, 30.0]])
+    args = {"s": s, "p0": random(21).dirichlet(np.ones(K)), "rate": moves - np.diag(moves.sum(1))}
+    yield Case("some rates 0", args)
+
+
 def points(dtype: str) -> Iterator[Case]:
     """Points of which two are the same."""
     yield Case("random points", {"embeddings": embeddings(17)})

@@ -69,6 +69,8 @@ PAIRS: dict[str, Pair] = {
     "reciprocal": _schedule(scale=1.5),
     "log_linear": _schedule(scales.near_zero, eps=0.1),
     "polynomial": _schedule(scales.near_zero, power=2.5),
+    "schedules.information_left": _of_numpy(cases.resampled),
+    "schedules.information_left_by_rate": _of_numpy(cases.by_rate),
     "from_alpha_bar": Pair(
         cases.falling, result(scales.near_zero), call=calls.on_host, dtypes=("float64",), jit=False
     ),

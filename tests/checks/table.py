@@ -94,6 +94,8 @@ ROLES: dict[str, tuple[str, Any]] = {
     "W": ("host", np.full((K, K), 1 / K)),
     "R": ("host", R),
     "rate": ("host", R),
+    "left": ("host", np.linspace(1, 0, T + 1) ** 2),
+    "s": ("host", np.array([0.5, 2.0])),
     "durations": ("host", np.full(T, 3.0)),
     "embeddings": ("host floats", NUMPY.random((K, 2))),
     "Q": ("host", np.full((T, K, K), 1 / K)),
@@ -435,6 +437,8 @@ def legal(call: Call, name: str, bad: Bad, result: Any) -> bool:
         or (case == "value nan" and which == "timesteps.update(kl)")  # passed over
         or (case == "of size 1" and role == "host" and name in ("beta", "Q", "durations", "level_rates"))
         or (case == "of size 1" and which in ONE_ROW)
+        or (name == "s" and case in ("a rank more", "a rank less", "of size 1", "empty", "number", "value 7"))
+        or (case == "value inf" and which == "schedules.information_left(s)")  # the end of a chain
         or (case == "value 7" and name in ("durations", "level_rates"))
         or (case == "dtype int32" and which == "likelihood.bits_per_dim(nats)")
         or (case == f"{2**40}" and name == "D")

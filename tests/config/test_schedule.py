@@ -30,6 +30,8 @@ SPECS = {
     ),
 }
 REASONS = {
+    "information_left": "what a schedule does, not one",
+    "information_left_by_rate": "what a schedule does, not one",
     "from_alpha_bar": "an array of the user's: derive from config.Schedule and call it in build",
     "check_betas": "a check",
     "continuous": "alpha of time, for bounds in continuous time: a run has T steps",
@@ -77,6 +79,13 @@ def test_mutual_information_follows_what_the_process_does(tmp_path):
     np.testing.assert_array_equal(tree.spec.Q, processes.from_rate(R, steps).spec.Q)
     for walk in walks:
         np.testing.assert_allclose(walk.spec.Q, expected.spec.Q, rtol=1e-9)
+
+
+def test_mutual_information_may_fall_by_a_power():
+    spec, t = config.MutualInformation(P0, power=2.0), np.arange(T + 1) / T
+    np.testing.assert_allclose(spec.resampling(T, MASK), schedules.polynomial(T, 2.0), rtol=1e-9)
+    steps = schedules.mutual_information_steps(T, np.array([*P0, 0.0]), RATE, 1 - t**2)
+    np.testing.assert_array_equal(spec.durations(T, RATE), steps)
 
 
 def test_a_schedule_that_does_not_fit_says_what_does():
