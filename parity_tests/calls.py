@@ -54,8 +54,19 @@ def respaced_tables(lib: ModuleType, name: str) -> Function:
 
 
 def of_numpy(lib: ModuleType, name: str) -> Function:
-    """What takes NumPy arrays in either framework."""
-    return lambda embeddings, k: getattr(lib, name)(np.asarray(embeddings), k)
+    """What takes NumPy arrays in either framework; weights of neighbours by name."""
+    given = {
+        None: None,
+        "rank": lib.processes.rank_weights,
+        "gaussian": partial(lib.processes.gaussian_weights, scale=0.7),
+    }
+
+    def call(**args: Any) -> Any:
+        named = {"weights": given[args.pop("weights")]} if "weights" in args else {}
+        arrays = {k: np.asarray(x) if hasattr(x, "shape") else x for k, x in args.items()}
+        return by_name(lib, name)(**arrays, **named)
+
+    return call
 
 
 def on_host(lib: ModuleType, name: str) -> Function:

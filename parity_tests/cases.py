@@ -284,8 +284,47 @@ def schedule(**kwargs: float) -> Callable[[str], Iterator[Case]]:
 
 def graph(dtype: str) -> Iterator[Case]:
     """Points of which two are the same, and a star, whose graph only has edges to its centre."""
-    yield Case("random points", {"embeddings": embeddings(17), "k": 3})
-    yield Case("star", {"embeddings": np.concatenate([np.zeros((1, 4)), np.eye(4)]), "k": 1})
+    for weights in (None, "rank", "gaussian"):
+        yield Case(f"random points, {weights}", {"embeddings": embeddings(17), "k": 3, "weights": weights})
+    star = np.concatenate([np.zeros((1, 4)), np.eye(4)])
+    yield Case("star", {"embeddings": star, "k": 1, "weights": None})
+
+
+def level_rates(dtype: str) -> Iterator[Case]:
+    """One level, and several of which one has the rate 0."""
+    for rates in ([2.0], [0.1, 0.3, 0.0, 1.5]):
+        yield Case(f"{rates}", {"level_rates": np.array(rates)})
+
+
+def resampled(dtype: str) -> Iterator[Case]:
+    """Exponents from the start of a chain to its end; a mask that the data has not, and any distribution."""
+    p0, s = random(21).dirichlet(np.ones(K)), np.array([[0.0, 1e-6, 0.1], [2.0, 30.0, INF]])
+    yield Case("mask", {"s": s, "p0": np.append(p0, 0.0), "pi": np.eye(K + 1)[K]})
+    yield Case("any", {"s": s, "p0": p0, "pi": random(22).dirichlet(np.ones(K))})
+
+
+def by_rate(dtype: str) -> Iterator[Case]:
+    """Exponents from the start of a chain to where it has forgotten all."""
+    moves = random(23).random((K, K)) * (random(24).random((K, K)) < 0.5)
+    s = np.array([[0.0, 1e-6, 0.1], [2.0, 10.0, 30.0]])
+    args = {"s": s, "p0": random(21).dirichlet(np.ones(K)), "rate": moves - np.diag(moves.sum(1))}
+    yield Case("some rates 0", args)
+
+
+def points(dtype: str) -> Iterator[Case]:
+    """Points of which two are the same."""
+    yield Case("random points", {"embeddings": embeddings(17)})
+
+
+def distances(**kwargs: float) -> Callable[[str], Iterator[Case]]:
+    """Distances that rise, two of them the same."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        d = np.sort(random(20).exponential(size=(6, 9)), axis=1)
+        d[:, 3] = d[:, 2]
+        yield Case(f"distances, {kwargs}", {"distances": d, **kwargs})
+
+    return cases
 
 
 def falling(dtype: str) -> Iterator[Case]:

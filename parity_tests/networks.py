@@ -36,7 +36,7 @@ CASES = {
         (8, 8),
         UNET
         | {"size": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (8, 4)}
-        | {"onehot_input": True},
+        | {"onehot_input": True, "num_heads": 2},
     ),
     "padded, with classes": Case(
         "UNet",

@@ -64,9 +64,9 @@ def _schedule(size: Callable[..., Any] = scales.one, **kwargs: float) -> Pair:
     return Pair(cases.schedule(**kwargs), result(size), dtypes=("float64",), jit=False)
 
 
-def _graph() -> Pair:
-    """From points to numbers in [-1, 1]."""
-    return Pair(cases.graph, result(scales.one), call=calls.of_numpy, dtypes=("float64",), jit=False)
+def _of_numpy(maker: Maker, size: Callable[..., Any] = scales.one) -> Pair:
+    """From NumPy arrays to numbers in [-1, 1], or of another size."""
+    return Pair(maker, result(size), call=calls.of_numpy, dtypes=("float64",), jit=False)
 
 
 _POSTERIOR = ("process", "logits_x0", "x0", "xt", "t", "first_step")
@@ -79,6 +79,8 @@ PAIRS: dict[str, Pair] = {
     "reciprocal": _schedule(scale=1.5),
     "log_linear": _schedule(scales.near_zero, eps=0.1),
     "polynomial": _schedule(scales.near_zero, power=2.5),
+    "schedules.information_left": _of_numpy(cases.resampled),
+    "schedules.information_left_by_rate": _of_numpy(cases.by_rate),
     "from_alpha_bar": Pair(
         cases.falling, result(scales.near_zero), call=calls.on_host, dtypes=("float64",), jit=False
     ),
@@ -96,8 +98,12 @@ PAIRS: dict[str, Pair] = {
     "banded": _process("banded"),
     "random_walk": _process("random_walk", "random_walk_prior", "random_walk_knn"),
     "from_rate": _process("from_rate", "from_rate_knn"),
-    "knn_graph": _graph(),
-    "knn_rate": _graph(),
+    "knn_graph": _of_numpy(cases.graph),
+    "knn_rate": _of_numpy(cases.graph),
+    "hierarchical_rate": _of_numpy(cases.level_rates),
+    "processes.unit_rows": _of_numpy(cases.points),
+    "processes.rank_weights": _of_numpy(cases.distances(), torch.abs),
+    "processes.gaussian_weights": _of_numpy(cases.distances(scale=0.7), torch.abs),
     "dense": _process("dense", "dense_prior"),
     "Process.Q": Pair(cases.from_clean("process", "t"), result(scales.probabilities), call=calls.method),
     "Process.Qbar": Pair(cases.from_clean("process", "t"), result(scales.probabilities), call=calls.method),

@@ -35,7 +35,8 @@ ON_HOST = {  # NumPy in, NumPy or a process out
         "uniform",
     ),
     *("cosine", "cosine_squared", "from_alpha_bar", "linear", "log_linear", "polynomial", "reciprocal"),
-    *("knn_graph", "knn_rate", "mutual_information", "mutual_information_steps", "respace"),
+    *("hierarchical_rate", "knn_graph", "knn_rate", "respace"),
+    *("mutual_information", "mutual_information_steps"),
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")

@@ -59,6 +59,8 @@ class Convolutional(Model):
     """of every GroupNorm; divides all widths"""
     compute: Literal["float32", "bfloat16"] = "float32"
     """the type of activations; parameters, the last layer, loss and draws are float32 in either case"""
+    num_heads: Count = dataclasses.field(default=1, kw_only=True)
+    """of every attention; divides the widths that have one"""
 
     def _options(self, spec: Spec) -> dict[str, Any]:
         """Returns the fields by the names of the network's parameters."""

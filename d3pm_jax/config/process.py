@@ -3,12 +3,24 @@
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Annotated, Literal
 
 import numpy as np
 
 from d3pm_jax import processes
 from d3pm_jax.checks import check_num_categories
-from d3pm_jax.config.checks import Categories, Count, Natural, NonEmptyStr, Positive, Size, undefined
+from d3pm_jax.config.checks import (
+    NOT_EMPTY,
+    Categories,
+    Count,
+    Natural,
+    NonEmptyStr,
+    NotNegative,
+    Positive,
+    Size,
+    undefined,
+)
 from d3pm_jax.config.from_data import FromData, Shares, known
 from d3pm_jax.config.schedule import Schedule
 from d3pm_jax.data import open_npy
@@ -154,6 +166,20 @@ class _AlongGraph(Process):
     steps: Size
     """T"""
     beta: Schedule
+    weights: Literal["equal", "rank"] | Positive = dataclasses.field(default="equal", kw_only=True)
+    """of neighbours: equal; by rank, as in the official text code; or a number, the scale of a Gaussian"""
+    unit: bool = dataclasses.field(default=False, kw_only=True)
+    """divide each embedding by its norm, as the official text code does"""
+
+    def _neighbours(self) -> tuple[np.ndarray, int, processes.Weights | None]:
+        """Returns what a graph of neighbours is made from: embeddings, k, weights."""
+        x = _load(self.file, "K", "d")
+        x = processes.unit_rows(x) if self.unit else x
+        if self.weights == "equal":
+            return x, self.k, None
+        if self.weights == "rank":
+            return x, self.k, processes.rank_weights
+        return x, self.k, partial(processes.gaussian_weights, scale=self.weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,9 +188,8 @@ class RandomWalk(_AlongGraph):
 
     def build(self) -> processes.Process:
         beta = self.beta.build(self.steps)
-        embeddings = _load(self.file, "K", "d")
         with _naming(self.file):
-            return processes.random_walk(beta, processes.knn_graph(embeddings, self.k))
+            return processes.random_walk(beta, processes.knn_graph(*self._neighbours()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,11 +204,28 @@ class FromRate(_AlongGraph):
     """how many times faster than one jump per unit of s, on average over categories"""
 
     def build(self) -> processes.Process:
-        embeddings = _load(self.file, "K", "d")
         with _naming(self.file):
-            R = self.speed * processes.knn_rate(embeddings, self.k)
+            R = self.speed * processes.knn_rate(*self._neighbours())
         durations = self.beta.durations(self.steps, R)
         return processes.from_rate(R, durations)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hierarchical(Process):
+    """Jumps between leaves of a binary tree in continuous time; see `d3pm_jax.hierarchical_rate`.
+
+    K = 2^N for N levels. Q_t = exp(s_t R), with the s_t of `FromRate`.
+    """
+
+    level_rates: Annotated[tuple[NotNegative, ...], NOT_EMPTY]
+    """how often a jump goes into the other half: of all categories, of a half, .., of a pair of neighbours"""
+    steps: Size
+    """T"""
+    beta: Schedule
+
+    def build(self) -> processes.Process:
+        R = processes.hierarchical_rate(np.array(self.level_rates, np.float64))
+        return processes.from_rate(R, self.beta.durations(self.steps, R))
 
 
 def _load(file: str, *axes: str) -> np.ndarray:

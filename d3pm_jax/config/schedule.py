@@ -113,25 +113,33 @@ class Polynomial(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class MutualInformation(Schedule):
-    """I(x_t; x_0) = (1 - t / T) H(x_0), for Uniform, Marginal, FromRate and Absorbing (D3PM appendix A.7).
+    """I(x_t; x_0) = (1 - (t / T)^power) H(x_0) (D3PM appendix A.7, with power = 1).
 
-    An Absorbing process whose mask is an extra symbol gets `Reciprocal()`.
+    For Uniform, Marginal, FromRate, Hierarchical and Absorbing.
+
+    An Absorbing process whose mask is an extra symbol gets `Polynomial(power)`, `Reciprocal()` for power 1.
     """
 
     p0: Shares | FromData = "data"
     """how often the data has each category; one beyond its end never occurs: an extra mask"""
+    power: Positive = 1.0
+    """above 1 to remove little at first"""
 
     def build(self, steps: int) -> np.ndarray:
         raise ValueError(
-            "MutualInformation() depends on what a step does: it is for Uniform, Marginal, FromRate and "
-            "Absorbing; take another schedule here, for a mask Reciprocal()"
+            "MutualInformation() depends on what a step does: it is for Uniform, Marginal, FromRate, "
+            "Hierarchical and Absorbing; take another schedule here, for a mask Reciprocal()"
         )
 
     def resampling(self, steps: int, pi: np.ndarray) -> np.ndarray:
-        return schedules.mutual_information(steps, self._histogram(len(pi)), pi)
+        return schedules.mutual_information(steps, self._histogram(len(pi)), pi, self._left(steps))
 
     def durations(self, steps: int, rate: np.ndarray) -> np.ndarray:
-        return schedules.mutual_information_steps(steps, self._histogram(len(rate)), rate)
+        p0 = self._histogram(len(rate))
+        return schedules.mutual_information_steps(steps, p0, rate, self._left(steps))
+
+    def _left(self, steps: int) -> np.ndarray:
+        return 1 - (np.arange(steps + 1) / check_num_steps(steps)) ** self.power
 
     def _histogram(self, K: int) -> np.ndarray:
         p0 = np.array(known(self, "p0"), np.float64)

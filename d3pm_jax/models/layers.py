@@ -100,6 +100,7 @@ class Style:
     down_pads: tuple[int, int]  # zeros before and after rows and columns of a convolution of stride 2
     eps: float  # of every GroupNorm
     groups: int
+    num_heads: int  # of every attention
     rate: float  # of dropout
     n_embedding: int  # width of the embeddings of time and class
     labelled: bool  # whether blocks see a class
@@ -238,9 +239,18 @@ class ResBlock(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Adds single-head self-attention over the pixels to its input."""
+    """Adds self-attention over the pixels to its input; head i has the i-th part of the channels of q, k, v.
+
+    The parameters have the same shapes for any number of heads: [C, heads, C / heads] of the official code is
+    [C, C] here.
+    """
 
     def __init__(self, channels: int, style: Style):
+        if style.num_heads < 1 or channels % style.num_heads:
+            raise ValueError(
+                f"{channels} channels do not divide into {style.num_heads} heads: change ch or num_heads"
+            )
+        self.num_heads = style.num_heads
         self.norm = style.norm(channels)
         self.q = style.linear(channels, channels)
         self.k = style.linear(channels, channels)
@@ -250,7 +260,14 @@ class Attention(nnx.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         B, H, W, C = x.shape
         h = self.norm(x).reshape(B, H * W, C)
-        scores = at_least_float32(jnp.einsum("bqc,bkc->bqk", self.q(h), self.k(h))) * C**-0.5
+        q, k, v = (self._split(linear(h)) for linear in (self.q, self.k, self.v))
+        scores = at_least_float32(jnp.einsum("bqc,bkc->bqk", q, k)) * q.shape[-1] ** -0.5
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        mixed = jnp.einsum("bqk,bkc->bqc", weights, self.v(h))
-        return x + self.proj_out(mixed).reshape(B, H, W, C)
+        mixed = jnp.einsum("bqk,bkc->bqc", weights, v).reshape(B, self.num_heads, H * W, -1)
+        return x + self.proj_out(jnp.swapaxes(mixed, 1, 2).reshape(B, H * W, C)).reshape(B, H, W, C)
+
+    def _split(self, y: Float[Array, "B n C"]) -> Array:
+        """Returns [B heads, n, C / heads], a head as an image: one head is the same program as none."""
+        B, n, _ = y.shape
+        parts = jnp.swapaxes(y.reshape(B, n, self.num_heads, -1), 1, 2)
+        return parts.reshape(B * self.num_heads, n, -1)

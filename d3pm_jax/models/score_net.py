@@ -37,11 +37,13 @@ class ScoreNet(Backbone):
         groups: of every GroupNorm; divides all widths. The original has 32.
         dtype: of the computation, as in `UNet`.
         num_classes: of the labels, if there are any, as in `UNet`; the original has none.
+        num_heads: of every attention; divides the widths that have one. The original has 1.
         rngs: for the initial weights and for the frequencies of the time embedding, which are saved with
             the weights and never trained.
 
     Raises:
-        ValueError: a width is not divisible by groups; attn holds no level; fewer than 2 weights.
+        ValueError: a width is not divisible by groups or num_heads; attn holds no level; fewer than 2
+            weights.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class ScoreNet(Backbone):
         groups: int = 32,
         dtype: DTypeLike | None = None,
         num_classes: int | None = None,
+        num_heads: int = 1,
         *,
         rngs: nnx.Rngs,
     ):
@@ -73,6 +76,7 @@ class ScoreNet(Backbone):
             down_pads=(1, 1),
             eps=1e-5,
             groups=groups,
+            num_heads=num_heads,
             rate=dropout,
             n_embedding=4 * ch,
             labelled=num_classes is not None,

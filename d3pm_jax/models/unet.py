@@ -36,12 +36,13 @@ class UNet(Backbone):
             keeps the logits of a channel together.
         num_classes: of the labels, if there are any. Called without labels, such a network sees the bias
             of class_emb alone, an all-zero one-hot.
+        num_heads: of every attention; divides the widths that have one. The official code's default is 1.
         dtype: of the computation, that of the parameters by default. In bfloat16 the parameters, the
             embeddings, the statistics of GroupNorm, the softmax and the last layer stay float32.
         rngs: for the initial weights.
 
     Raises:
-        ValueError: a width is not divisible by groups; ch is odd or below 4.
+        ValueError: a width is not divisible by groups or num_heads; ch is odd or below 4.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class UNet(Backbone):
         outputs: int | None = None,
         num_classes: int | None = None,
         dtype: DTypeLike | None = None,
+        num_heads: int = 1,
         *,
         rngs: nnx.Rngs,
     ):
@@ -67,7 +69,7 @@ class UNet(Backbone):
             raise ValueError(f"ch = {ch}: the time embedding needs an even width of at least 4")
         self.K, self.ch, self.max_time, self.onehot_input = K, ch, max_time, onehot_input
         self.outputs, self.num_classes = outputs, num_classes
-        style = _style(rngs, groups, dropout, 4 * ch, num_classes is not None, dtype)
+        style = _style(rngs, groups, num_heads, dropout, 4 * ch, num_classes is not None, dtype)
         self.temb1 = nnx.Linear(ch, 4 * ch, rngs=rngs)
         self.temb2 = nnx.Linear(4 * ch, 4 * ch, rngs=rngs)
         self.class_emb = None if num_classes is None else nnx.Linear(num_classes, 4 * ch, rngs=rngs)
@@ -113,7 +115,13 @@ class UNet(Backbone):
 
 
 def _style(
-    rngs: nnx.Rngs, groups: int, dropout: float, n_embedding: int, labelled: bool, dtype: DTypeLike | None
+    rngs: nnx.Rngs,
+    groups: int,
+    num_heads: int,
+    dropout: float,
+    n_embedding: int,
+    labelled: bool,
+    dtype: DTypeLike | None,
 ) -> Style:
     """Describes the layers of the official code: last convolutions of blocks begin at 0, eps is Flax's."""
     zeros = nnx.initializers.zeros_init()
@@ -125,6 +133,7 @@ def _style(
         down_pads=(0, 1),
         eps=1e-6,
         groups=groups,
+        num_heads=num_heads,
         rate=dropout,
         n_embedding=n_embedding,
         labelled=labelled,

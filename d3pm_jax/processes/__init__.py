@@ -3,9 +3,10 @@
 from d3pm_jax.processes.autoregressive import Autoregressive, autoregressive
 from d3pm_jax.processes.base import Process, allow_identity
 from d3pm_jax.processes.dense import Dense, dense
-from d3pm_jax.processes.graph import from_rate, knn_graph, knn_rate, random_walk
+from d3pm_jax.processes.graph import from_rate, hierarchical_rate, knn_graph, knn_rate, random_walk
 from d3pm_jax.processes.masked import Masked, masked
 from d3pm_jax.processes.mixing import Mixing, absorbing, marginal, uniform
+from d3pm_jax.processes.neighbours import Weights, gaussian_weights, rank_weights, unit_rows
 from d3pm_jax.processes.ordinal import banded, gaussian
 from d3pm_jax.processes.respace import respace
 
@@ -15,6 +16,7 @@ __all__ = [
     "Masked",
     "Mixing",
     "Process",
+    "Weights",
     "absorbing",
     "allow_identity",
     "autoregressive",
@@ -22,11 +24,15 @@ __all__ = [
     "dense",
     "from_rate",
     "gaussian",
+    "gaussian_weights",
+    "hierarchical_rate",
     "knn_graph",
     "knn_rate",
     "marginal",
     "masked",
     "random_walk",
+    "rank_weights",
     "respace",
     "uniform",
+    "unit_rows",
 ]

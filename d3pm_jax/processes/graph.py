@@ -7,43 +7,49 @@ import numpy as np
 from d3pm_jax import schedules
 from d3pm_jax.checks import at_least, declared, real_array
 from d3pm_jax.processes.dense import Dense, LazyMatrices, dense
+from d3pm_jax.processes.neighbours import Weights, adjacency
 
 ROW_SUM_ERROR = 1e-14  # of a graph made doubly stochastic
 SINKHORN_LIMIT = 10_000  # iterations
 
 
 @declared(k=at_least(1))
-def knn_graph(embeddings: np.ndarray, k: int) -> np.ndarray:
+def knn_graph(embeddings: np.ndarray, k: int, weights: Weights | None = None) -> np.ndarray:
     """W = D (G + G^T + 2 I) D, doubly stochastic: the graph of the k nearest neighbours, for `random_walk`.
 
-    G[i, j] = 1 where j is one of the k categories nearest to i. The positive diagonal D is found by
-    Sinkhorn iteration. It need not exist for G + G^T alone (a hub whose neighbours know only the hub
-    cannot share its one unit among them), and always exists when each category is its own neighbour too,
-    as here: every entry of a symmetric matrix with a positive diagonal lies on a permutation. So a walk
-    stays with a probability of about 1 / (k + 1).
+    G[i, j] is the weight of j among the k categories nearest to i, 1 by default, and 0 elsewhere. The
+    positive diagonal D is found by Sinkhorn iteration. It need not exist for G + G^T alone (a hub whose
+    neighbours know only the hub cannot share its one unit among them), and always exists when each category
+    is its own neighbour too, with weight 1 as here: every entry of a symmetric matrix with a positive
+    diagonal lies on a permutation. So a walk stays with a probability of about 1 / (k + 1).
 
     Args:
         embeddings: [K, d], compared by Euclidean distance; among equally near ones the lower index is first.
+            Where only directions count, pass `processes.unit_rows` of them.
         k: number of neighbours besides itself, 1..K - 1. A graph that falls apart into pieces never mixes
             them, and no beta does: choose a larger k when the process warns.
+        weights: from the distances [K, k], nearest first, to the weights [K, k] of the neighbours:
+            `processes.rank_weights`, `partial(processes.gaussian_weights, scale=...)`, or one of your own.
 
     Returns:
         float64 [K, K], symmetric, non-negative, rows sum to 1 within 1e-14; K^2 d time, K^2 + K d memory.
 
     Raises:
-        ValueError: an embedding is not finite, or k is outside 1..K - 1.
+        ValueError: an embedding is not finite, k is outside 1..K - 1, a weight is negative or not finite, or
+            the weights are too uneven for the iteration.
     """
-    G = _nearest(embeddings, k) + np.eye(len(embeddings))
+    G = adjacency(embeddings, k, weights) + np.eye(len(embeddings))
     return _doubly_stochastic(G + G.T)
 
 
 @declared(k=at_least(1))
-def knn_rate(embeddings: np.ndarray, k: int) -> np.ndarray:
+def knn_rate(embeddings: np.ndarray, k: int, weights: Weights | None = None) -> np.ndarray:
     """R = A - diag(A 1), A = (G + G^T) / (2 k): the rate matrix of D3PM appendix A.2.4, eq. 9.
 
-    G[i, j] = 1 where j is one of the k categories nearest to i. R is symmetric, so the process that
-    `from_rate` makes of it is doubly stochastic, without any scaling of rows: a category that is near to
-    many is left more often. The rate matrix of a walk along any W, of one jump per unit of time, is W - I.
+    G[i, j] is the weight of j among the k categories nearest to i, 1 by default, and 0 elsewhere. R is
+    symmetric, so the process that `from_rate` makes of it is doubly stochastic, without any scaling of rows:
+    a category that is near to many is left more often. With weights that sum to k, as all here do, the mean
+    rate of leaving is 1. The rate matrix of a walk along any W, of one jump per unit of time, is W - I.
 
     Args, Raises:
         As for `knn_graph`.
@@ -51,9 +57,44 @@ def knn_rate(embeddings: np.ndarray, k: int) -> np.ndarray:
     Returns:
         float64 [K, K], rows sum to 0.
     """
-    G = _nearest(embeddings, k)
+    G = adjacency(embeddings, k, weights)
     A = (G + G.T) / (2 * k)
     return A - np.diag(A.sum(1))
+
+
+@declared()
+def hierarchical_rate(level_rates: np.ndarray) -> np.ndarray:
+    """R[i, j] = level_rates[l] / 2^(N - 1 - l), where l is the first of N bits in which i and j differ.
+
+    The K = 2^N categories, written as N bits, are the leaves of a binary tree in their order. At rate
+    level_rates[l] the bit l flips and all bits after it are drawn anew: a jump from one half of the group of
+    2^(N - l) leaves that share the bits before l into the other half, evenly. So level_rates[0] is that of
+    the coarsest level, between the two halves of all categories, and level_rates[-1] that of the finest,
+    between 2 n and 2 n + 1. `hierarchical_matrix_exponential` of the official text code has this rate.
+
+    Args:
+        level_rates: [N], not negative. A 0 keeps the halves of every group of its level apart, unless a
+            coarser level joins them.
+
+    Returns:
+        float64 [K, K], symmetric, rows sum to 0, for `from_rate`. Where category i is leaf leaf[i], take
+        R[np.ix_(leaf, leaf)].
+
+    Raises:
+        ValueError: level_rates is not one or more finite numbers of at least 0.
+    """
+    N, fine = level_rates.size, (level_rates >= 0) & (level_rates < np.inf)
+    if level_rates.ndim != 1 or N == 0 or not fine.all():
+        raise ValueError(
+            f"level_rates must be [N] finite numbers of at least 0, one for each level of a tree of 2^N "
+            f"categories, got shape {level_rates.shape}, values {level_rates.ravel()[:8]}"
+        )
+    to_each = level_rates / 2.0 ** np.arange(N)[::-1]  # of the leaves in the other half
+    i = np.arange(2**N)
+    bits_left = np.frexp(np.bitwise_xor.outer(i, i))[1]  # N - l, and 0 for a leaf itself
+    R = np.append(0.0, to_each[::-1])[bits_left]
+    np.fill_diagonal(R, -level_rates.sum())
+    return R
 
 
 @declared()
@@ -92,8 +133,8 @@ def from_rate(R: np.ndarray, durations: np.ndarray) -> Dense:
     small ones have as many correct digits as the large ones.
 
     Args:
-        R: [K, K], the rate of each move, for example a `knn_rate`: rows sum to 0, and no entry off the
-            diagonal is negative.
+        R: [K, K], the rate of each move, for example a `knn_rate` or a `hierarchical_rate`: rows sum to 0,
+            and no entry off the diagonal is negative.
         durations: [T], how long each step lasts, in units of 1 / R; each positive.
 
     Returns:
@@ -113,27 +154,6 @@ def from_rate(R: np.ndarray, durations: np.ndarray) -> Dense:
     return dense([_exponential(powers, rate * s) for s in durations])
 
 
-def _nearest(embeddings: np.ndarray, k: int) -> np.ndarray:
-    """G[i, j] = 1 where j is one of the k nearest to i, itself apart; one row at a time."""
-    x = embeddings
-    if x.ndim != 2:
-        raise ValueError(f"embeddings have shape {x.shape}, expected [K, d]: one row per category")
-    if not np.isfinite(x).all():
-        row = np.flatnonzero(~np.isfinite(x).all(1))[0]
-        raise ValueError(f"embeddings[{row}] is not finite, so it has no neighbours: remove or replace it")
-    if not 1 <= k < len(x):
-        raise ValueError(
-            f"k = {k} is outside 1..{len(x) - 1}: each of the K = {len(x)} embeddings has K - 1 others"
-        )
-    G = np.zeros((len(x), len(x)))
-    for i in range(len(x)):
-        difference = x - x[i]
-        square = np.einsum("kd,kd->k", difference, difference)
-        square[i] = np.inf
-        G[i, np.argsort(square, kind="stable")[:k]] = 1.0
-    return G
-
-
 def _doubly_stochastic(A: np.ndarray) -> np.ndarray:
     """D A D with rows that sum to 1, for a symmetric A: d becomes d / sqrt(d A d) until it stays.
 
@@ -147,7 +167,7 @@ def _doubly_stochastic(A: np.ndarray) -> np.ndarray:
             return A * np.outer(d, d)
     raise ValueError(
         f"row sums are still off by {np.abs(d * (A @ d) - 1).max():.2g} after {SINKHORN_LIMIT} Sinkhorn "
-        f"iterations: the graph cannot be made doubly stochastic; give every category an edge to itself"
+        f"iterations: give every category an edge to itself, and neighbours of more even weights"
     )
 
 

@@ -12,7 +12,12 @@ from d3pm_jax.schedules.discrete import (
     polynomial,
     reciprocal,
 )
-from d3pm_jax.schedules.information import mutual_information, mutual_information_steps
+from d3pm_jax.schedules.information import (
+    information_left,
+    information_left_by_rate,
+    mutual_information,
+    mutual_information_steps,
+)
 
 __all__ = [
     "Betas",
@@ -21,6 +26,8 @@ __all__ = [
     "cosine",
     "cosine_squared",
     "from_alpha_bar",
+    "information_left",
+    "information_left_by_rate",
     "linear",
     "log_linear",
     "mutual_information",

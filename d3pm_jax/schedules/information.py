@@ -1,21 +1,26 @@
-"""Makes schedules that remove information at an even pace (D3PM appendix A.7), in float64 on the host.
+"""Makes schedules that remove information at a given pace (D3PM appendix A.7), in float64 on the host.
 
 What x_t still says of x_0 falls from the entropy H(x_0) to nothing as the exponent s of the process
 grows: alpha_bar = exp(-s) where values are resampled, Qbar = expm(s R) for a rate matrix R. Here s_t is
-chosen so that I(x_t; x_0) / H(x_0) = 1 - t / T. So does the official text code where it overrides its last
-step with a mask; where it does not, its targets are 1 - t / (T + 1), the first T of those for T + 1 steps.
+chosen so that I(x_t; x_0) / H(x_0) is the part that is to be left at t, 1 - t / T by default. So does the
+official text code where it overrides its last step with a mask; where it does not, its targets are
+1 - t / (T + 1), the first T of those for T + 1 steps.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import scipy  # its parts are imported when they are first used
 
-from d3pm_jax.checks import NUM_STEPS, declared
+from d3pm_jax.checks import NUM_STEPS, Range, declared
 from d3pm_jax.schedules.discrete import check_betas
 
 LEFT = 1e-6  # part of the information that x_T keeps where a chain cannot end
+NEAREST = 1e-12  # that a target comes to 0 or 1: nearer ones are lost in rounding
+EXPONENTS = Range(0, math.inf, "exponents count from 0")
 PER_DOUBLING = 8  # exponents at which the information is computed
 
 # s -> the part of the information that is left at exponents s, 2 s, 4 s, ...
@@ -23,71 +28,160 @@ Doubling = Callable[[float], Iterator[float]]
 
 
 @declared(T=NUM_STEPS)
-def mutual_information(T: int, p0: np.ndarray, pi: np.ndarray) -> np.ndarray:
-    """beta_t with I(x_t; x_0) = (1 - t / T) H(x_0) for Q = (1 - beta) I + beta 1 pi^T (D3PM appendix A.7).
+def mutual_information(T: int, p0: np.ndarray, pi: np.ndarray, left: np.ndarray | None = None) -> np.ndarray:
+    """beta_t with I(x_t; x_0) = left_t H(x_0) for Q = (1 - beta) I + beta 1 pi^T (D3PM appendix A.7).
 
-    With all of pi on a mask that the data never contains this is 1 / (T - t + 1), whatever p0.
+    With all of pi on a mask that the data never contains alpha_bar is left, so that beta_t is
+    1 / (T - t + 1) by default, whatever p0.
 
     Args:
         T: number of steps, at least 1.
         p0: [K], the histogram of the data.
         pi: [K], what is resampled from: see `processes.marginal`.
+        left: [T + 1], the part of the information that is left at t = 0..T: from exactly 1, strictly falling;
+            only the last may be 0. 1 - t / T by default.
 
     Returns:
-        float64 [T], the last entry exactly 1. The information is within 1e-6 of its target.
+        float64 [T], the last entry exactly 1 where nothing is left at T. The information is within 1e-6 of
+        its target.
 
     Raises:
-        ValueError: p0 or pi is not a distribution over the same K, or p0 is next to certain.
+        ValueError: p0 or pi is not a distribution over the same K, p0 is next to certain, or left does not
+            fall at some step, or is nearer than 1e-12 to 1 or 0.
     """
     p0, H = _check_data(p0)
-    if pi.shape != p0.shape or not np.all(pi >= 0) or abs(pi.sum() - 1) > 1e-9:
-        raise ValueError(f"pi must be {p0.size} probabilities that sum to 1, as p0, got shape {pi.shape}")
+    pi = _check_pi(pi, p0.size)
+    targets = _targets(T, left)
 
-    def left(s: float) -> float:
-        keep, mix = np.exp(-s), -np.expm1(-s)
-        m = keep * p0 + mix * pi
-        moved = scipy.special.kl_div(mix * pi, m)  # of the categories other than x_0
-        stayed = scipy.special.kl_div(keep + mix * pi, m)
-        seen = p0 > 0
-        return float(moved.sum() + p0[seen] @ (stayed - moved)[seen]) / H
+    def doubling(s: float) -> Iterator[float]:
+        return (_left_where_resampled(s * 2.0**k, p0, pi) / H for k in itertools.count())
 
-    targets = 1 - np.arange(1, T) / T
-    s = _exponents(lambda s: (left(s * 2.0**k) for k in itertools.count()), targets)
-    return check_betas(-np.expm1(-np.diff(s, prepend=0.0, append=np.inf)))
+    s = _exponents(doubling, targets[targets > 0])
+    s = np.append(s, [np.inf] * (T - s.size))
+    return check_betas(-np.expm1(-np.diff(s, prepend=0.0)))
 
 
 @declared(T=NUM_STEPS)
-def mutual_information_steps(T: int, p0: np.ndarray, rate: np.ndarray) -> np.ndarray:
-    """step_t with I(x_t; x_0) = (1 - t / T) H(x_0) for Q_t = expm(step_t rate) (D3PM appendix A.7).
+def mutual_information_steps(
+    T: int, p0: np.ndarray, rate: np.ndarray, left: np.ndarray | None = None
+) -> np.ndarray:
+    """step_t with I(x_t; x_0) = left_t H(x_0) for Q_t = expm(step_t rate) (D3PM appendix A.7).
 
-    No finite exponent removes everything: x_T keeps 1e-6 of the information.
+    No finite exponent removes everything: where nothing is to be left, x_T keeps 1e-6 of the information.
 
     Args:
         T: number of steps, at least 1.
         p0: [K], the histogram of the data.
         rate: [K, K], a generator: non-negative off the diagonal, rows sum to 0; rows are "from". For
             example the adjacency matrix of a graph less its degrees.
+        left: [T + 1], as for `mutual_information`.
 
     Returns:
         float64 [T], the increments of the exponent. The information is within 1e-6 of its target.
 
     Raises:
         ValueError: p0 is not a distribution or is next to certain, rate is not a generator, or it cannot
-            remove the information because some categories never meet.
+            remove the information because some categories never meet; left as for `mutual_information`.
     """
     p0, H = _check_data(p0)
     rate, fastest = _check_rate(rate, p0.size)
-    targets = np.append(1 - np.arange(1, T) / T, LEFT)
-    seen = p0 > 0
-
-    def doubling(s: float) -> Iterator[float]:
-        Qbar = _small_exponential(s, rate / fastest)
-        while True:
-            yield float(p0[seen] @ scipy.special.kl_div(Qbar[seen], p0 @ Qbar).sum(1)) / H
-            Qbar = Qbar @ Qbar
-            Qbar /= Qbar.sum(1, keepdims=True)
-
+    targets = _targets(T, left, LEFT)
+    doubling = partial(_left_by_doubling, p0=p0, H=H, rate=rate / fastest)
     return np.diff(_exponents(doubling, targets), prepend=0.0) / fastest
+
+
+@declared(s=EXPONENTS)
+def information_left(s: np.ndarray, p0: np.ndarray, pi: np.ndarray) -> np.ndarray:
+    """I(x_t; x_0) / H(x_0) where alpha_bar_t = exp(-s) and values are resampled from pi.
+
+    Args:
+        s: exponents of any shape, at least 0; inf is the end of a chain.
+        p0: [K], the histogram of the data.
+        pi: [K], what is resampled from: see `processes.marginal`.
+
+    Returns:
+        float64, of the shape of s: 1 at s = 0, 0 at inf.
+
+    Raises:
+        ValueError: s is negative, or p0 or pi as for `mutual_information`.
+    """
+    p0, H = _check_data(p0)
+    pi = _check_pi(pi, p0.size)
+    return np.reshape([_left_where_resampled(x, p0, pi) / H for x in s.ravel()], s.shape)
+
+
+@declared(s=EXPONENTS)
+def information_left_by_rate(s: np.ndarray, p0: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    """I(x_t; x_0) / H(x_0) where Qbar_t = expm(s rate), by squaring of what a short time does.
+
+    Args:
+        s: exponents of any shape, at least 0 and finite.
+        p0: [K], the histogram of the data.
+        rate: [K, K], a generator, as for `mutual_information_steps`.
+
+    Returns:
+        float64, of the shape of s: 1 at s = 0.
+
+    Raises:
+        ValueError: s is negative or infinite, or p0 or rate as for `mutual_information_steps`.
+    """
+    p0, H = _check_data(p0)
+    rate, fastest = _check_rate(rate, p0.size)
+    if not np.isfinite(s).all():
+        raise ValueError("s contains inf: no exponent of a rate is the end of a chain, pass finite ones")
+
+    def left(x: float) -> float:
+        doublings = max(0, math.frexp(x)[1])
+        parts = _left_by_doubling(math.ldexp(x, -doublings), p0, H, rate / fastest)
+        return next(itertools.islice(parts, doublings, None))
+
+    return np.reshape([left(x) for x in s.ravel() * fastest], s.shape)
+
+
+def _left_where_resampled(s: float, p0: np.ndarray, pi: np.ndarray) -> float:
+    """I(x_t; x_0) in nats for alpha_bar = exp(-s)."""
+    keep, mix = np.exp(-s), -np.expm1(-s)
+    m = keep * p0 + mix * pi
+    moved = scipy.special.kl_div(mix * pi, m)  # of the categories other than x_0
+    stayed = scipy.special.kl_div(keep + mix * pi, m)
+    seen = p0 > 0
+    return float(moved.sum() + p0[seen] @ (stayed - moved)[seen])
+
+
+def _left_by_doubling(s: float, p0: np.ndarray, H: float, rate: np.ndarray) -> Iterator[float]:
+    """Yields I(x_t; x_0) / H for Qbar = expm(s rate), expm(2 s rate), .., for s <= 2 and rates up to 1."""
+    seen = p0 > 0
+    Qbar = _small_exponential(s, rate)
+    while True:
+        yield float(p0[seen] @ scipy.special.kl_div(Qbar[seen], p0 @ Qbar).sum(1)) / H
+        Qbar = Qbar @ Qbar
+        Qbar /= Qbar.sum(1, keepdims=True)
+
+
+def _targets(T: int, left: np.ndarray | None, end: float = 0.0) -> np.ndarray:
+    """Returns the parts [T] that are to be left at t = 1..T, with `end` in place of 0 at T."""
+    left = 1 - np.arange(T + 1) / T if left is None else left
+    if left.shape != (T + 1,) or left[0] != 1:
+        raise ValueError(
+            f"left must have shape [T + 1] = ({T + 1},) and start at 1, got shape {left.shape} starting "
+            f"{left.ravel()[:2]}"
+        )
+    left = np.append(left[:-1], left[-1] or end)
+    wrong = np.flatnonzero(~(np.diff(left) < 0)) + 1
+    if wrong.size:
+        t = wrong[0]
+        raise ValueError(
+            f"left goes from {left[t - 1]:g} to {left[t]:g} at t = {t}: the part of the information that is "
+            f"left must fall at every step"
+        )
+    near = np.flatnonzero(~((left[1:] >= NEAREST) & (left[1:] <= 1 - NEAREST))) + 1
+    if near.size and not (near[0] == T and left[T] == 0):
+        t = near[0]
+        raise ValueError(
+            f"left = {left[t]:g} at t = {t}: only the first is 1, only the last may be 0, and none is nearer "
+            f"to them than {NEAREST:g}"
+        )
+    return left[1:]
 
 
 def _exponents(left_from: Doubling, targets: np.ndarray) -> np.ndarray:
@@ -107,6 +201,7 @@ def _exponents(left_from: Doubling, targets: np.ndarray) -> np.ndarray:
         for k, left in enumerate(_until(left_from(first), targets[-1]))
     ]
     s, left = np.array(sorted(found)).T
+    left = np.maximum(left, np.finfo(float).tiny)  # rounding may make what is next to 0 negative
     x = np.maximum.accumulate(np.log(-np.log(left)))
     rises = np.diff(x, prepend=-np.inf) > 0  # rounding may make neighbours equal
     curve = scipy.interpolate.PchipInterpolator(x[rises], np.log(s[rises]))
@@ -146,6 +241,12 @@ def _check_data(p0: np.ndarray) -> tuple[np.ndarray, float]:
     if H < 0.01:
         raise ValueError(f"p0 has an entropy of {H:.3g} nats: below 0.01 there is no information to remove")
     return p0, H
+
+
+def _check_pi(pi: np.ndarray, K: int) -> np.ndarray:
+    if pi.shape != (K,) or not np.all(pi >= 0) or abs(pi.sum() - 1) > 1e-9:
+        raise ValueError(f"pi must be {K} probabilities that sum to 1, as p0, got shape {pi.shape}")
+    return pi
 
 
 def _check_rate(rate: np.ndarray, K: int) -> tuple[np.ndarray, float]:

@@ -89,9 +89,14 @@ ROLES: dict[str, tuple[str, Any]] = {
     "pi": ("host", P),
     "p0": ("host", P),
     "prior": ("host", P),
+    "weights": ("function", d3pm.processes.rank_weights),
+    "distances": ("host", np.sort(NUMPY.random((K, 2)))),
+    "level_rates": ("host", np.array([0.5, 2.0])),
     "W": ("host", np.full((K, K), 1 / K)),
     "R": ("host", R),
     "rate": ("host", R),
+    "left": ("host", np.linspace(1, 0, T + 1) ** 2),
+    "s": ("host", np.array([0.5, 2.0])),
     "durations": ("host", np.full(T, 3.0)),
     "embeddings": ("host floats", NUMPY.random((K, 2))),
     "Q": ("host", np.full((T, K, K), 1 / K)),
@@ -407,6 +412,12 @@ FREE = {
     "likelihood.strata_bound(u)",
     "numerics.log_add(a)",
 }
+# Where one row is enough.
+ONE_ROW = {
+    "processes.unit_rows(embeddings)",
+    "processes.rank_weights(distances)",
+    "processes.gaussian_weights(distances)",
+}
 # Where an infinite number gives a finite one: in the limit, or because it is passed over.
 FINITE_LIMIT = (
     "heads.", "compat.logistic", "numerics.log1mexp", "timesteps.update", "numerics.log_prob",
@@ -425,8 +436,11 @@ def legal(call: Call, name: str, bad: Bad, result: Any) -> bool:
         or (case == "value -inf" and role == "floats")  # probability 0
         or (case == "value inf" and role == "floats" and (infinite or call.name.startswith(FINITE_LIMIT)))
         or (case == "value nan" and which == "timesteps.update(kl)")  # passed over
-        or (case == "of size 1" and role == "host" and name in ("beta", "Q", "durations"))  # one step
-        or (case == "value 7" and name == "durations")
+        or (case == "of size 1" and role == "host" and name in ("beta", "Q", "durations", "level_rates"))
+        or (case == "of size 1" and which in ONE_ROW)
+        or (name == "s" and case in ("a rank more", "a rank less", "of size 1", "empty", "number", "value 7"))
+        or (case == "value inf" and which == "schedules.information_left(s)")  # the end of a chain
+        or (case == "value 7" and name in ("durations", "level_rates"))
         or (case == "dtype int32" and which == "likelihood.bits_per_dim(nats)")
         or (case == f"{2**40}" and name == "D")
         or (case == "K" and which == "losses.continuous.absorbing_draw(mask_id)")  # which knows no K

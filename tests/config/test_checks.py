@@ -39,6 +39,7 @@ EXAMPLES = {
         configs.Dense("Q.npy", "prior.npy"),
         configs.RandomWalk("x.npy", 2, 5, BETA),
         configs.FromRate("x.npy", 2, 5, BETA),
+        configs.Hierarchical((0.5, 2.0), 5, configs.LogLinear()),
         *(
             configs.Uniform(3, 5, beta)
             for beta in (

@@ -23,8 +23,9 @@ def test_configs_survive_json():
 
 def test_a_config_of_an_earlier_version_opens():
     config = config_io.from_file(Path(tests.__file__).parent.parent / "configs" / "digits_uniform.py")
-    text = config_io.dump(config).replace("HybridLoss", "Loss")
-    assert config_io.from_json(json.loads(text)) == config
+    tree = json.loads(config_io.dump(config).replace("HybridLoss", "Loss"))
+    assert tree["model"].pop("num_heads") == 1
+    assert config_io.from_json(tree) == config
 
 
 def test_the_data_of_older_runs_opens():

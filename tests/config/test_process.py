@@ -37,11 +37,18 @@ SPECS = {
         config.FromRate("x.npy", 2, T, SPREAD, speed=3.0),
         lambda: d3pm.from_rate(3.0 * d3pm.knn_rate(POINTS, 2), -np.log1p(-BETA)),
     ),
+    "hierarchical_rate": (
+        config.Hierarchical((0.5, 0.0, 2.0), T, SPREAD),
+        lambda: d3pm.from_rate(d3pm.hierarchical_rate(np.array([0.5, 0.0, 2.0])), -np.log1p(-BETA)),
+    ),
 }
 REASONS = {
     "knn_graph": "a part of RandomWalk",
     "knn_rate": "a part of FromRate",
     "allow_identity": "a run has nothing to learn from a chain that changes nothing",
+    "unit_rows": "a field of both",
+    "rank_weights": "weights='rank' of both",
+    "gaussian_weights": "weights=scale of both",
     "respace": "a run trains on all steps; how few to sample or evaluate with is an option of the command",
 }
 
@@ -77,6 +84,19 @@ def test_specs_build_what_the_constructors_give(files):
     assert_same(config.Dense("Q.npy").build(), d3pm.dense(Q))
 
 
+def test_a_graph_may_have_weights_and_unit_embeddings(files):
+    ring = np.random.default_rng(1).normal(size=(6, 2))
+    np.save("ring.npy", ring)
+    ranked = d3pm.knn_graph(processes.unit_rows(ring), 3, processes.rank_weights)
+    spec = config.RandomWalk("ring.npy", 3, T, SPREAD, weights="rank", unit=True)
+    assert_same(spec.build(), d3pm.random_walk(BETA, ranked))
+    near = d3pm.knn_rate(ring, 3, lambda d: processes.gaussian_weights(d, 0.5))
+    assert_same(
+        config.FromRate("ring.npy", 3, T, SPREAD, weights=0.5).build(),
+        d3pm.from_rate(near, -np.log1p(-BETA)),
+    )
+
+
 def test_fields_keep_their_order():
     assert config.Absorbing(4, T, SPREAD, 2) == config.Absorbing(K=4, steps=T, beta=SPREAD, mask_id=2)
     assert config.Banded(4, T, SPREAD, 2) == config.Banded(K=4, steps=T, beta=SPREAD, bands=2)
@@ -100,6 +120,7 @@ def test_fields_keep_their_order():
         (config.Dense("columns.npy"), "columns.npy: Q at t = 1 is not row-stochastic"),
         (config.RandomWalk("x.npy", 4, T, SPREAD), r"x.npy: k = 4 is outside 1..3"),
         (config.FromRate("x.npy", 0, T, SPREAD), r"x.npy: k = 0: it must be at least 1"),
+        (config.FromRate("x.npy", 2, T, SPREAD, unit=True), r"x.npy: embeddings\[0\] has norm 0, so it"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(spec, message, files):

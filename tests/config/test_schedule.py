@@ -30,6 +30,8 @@ SPECS = {
     ),
 }
 REASONS = {
+    "information_left": "what a schedule does, not one",
+    "information_left_by_rate": "what a schedule does, not one",
     "from_alpha_bar": "an array of the user's: derive from config.Schedule and call it in build",
     "check_betas": "a check",
     "continuous": "alpha of time, for bounds in continuous time: a run has T steps",
@@ -71,12 +73,23 @@ def test_mutual_information_follows_what_the_process_does(tmp_path):
     np.save(tmp_path / "x.npy", POINTS)
     walks = [config.FromRate(f"{tmp_path}/x.npy", 2, T, INFORMATION, speed).build() for speed in (1.0, 9.0)]
     expected = processes.from_rate(RATE, schedules.mutual_information_steps(T, np.array([*P0, 0.0]), RATE))
+    tree = config.Hierarchical((1.0, 3.0), T, INFORMATION).build()
+    R = processes.hierarchical_rate(np.array([1.0, 3.0]))
+    steps = schedules.mutual_information_steps(T, np.array([*P0, 0.0]), R)
+    np.testing.assert_array_equal(tree.spec.Q, processes.from_rate(R, steps).spec.Q)
     for walk in walks:
         np.testing.assert_allclose(walk.spec.Q, expected.spec.Q, rtol=1e-9)
 
 
+def test_mutual_information_may_fall_by_a_power():
+    spec, t = config.MutualInformation(P0, power=2.0), np.arange(T + 1) / T
+    np.testing.assert_allclose(spec.resampling(T, MASK), schedules.polynomial(T, 2.0), rtol=1e-9)
+    steps = schedules.mutual_information_steps(T, np.array([*P0, 0.0]), RATE, 1 - t**2)
+    np.testing.assert_array_equal(spec.durations(T, RATE), steps)
+
+
 def test_a_schedule_that_does_not_fit_says_what_does():
-    with pytest.raises(ValueError, match=r"Uniform, Marginal, FromRate .* for a mask Reciprocal"):
+    with pytest.raises(ValueError, match=r"Uniform, Marginal, FromRate, .* for a mask Reciprocal"):
         config.Gaussian(3, T, INFORMATION).build()
     with pytest.raises(ValueError, match="p0 has 3 categories, the process 2"):
         config.Uniform(2, T, INFORMATION).build()

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from d3pm_jax.models.layers import conv_doubled, group_norm, time_embedding
+from tests.models.small import randomised, small
 
 
 def plain_group_norm(x, scale, bias, groups, eps):
@@ -73,6 +74,31 @@ def test_conv_of_a_doubled_image_equals_that_of_the_copies():
         *(jax.tree.leaves(value_and_gradient(f)) for f in (conv_doubled, of_copies)), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
+def plain_attention(x, params, groups, num_heads):
+    """Each head by itself: softmax(q k^T / sqrt(c)) v of its c channels."""
+    B, C = len(x), x.shape[-1]
+    h = plain_group_norm(x, params["norm"]["scale"], params["norm"]["bias"], groups, 1e-6)
+    h = np.asarray(h).reshape(B, -1, C)
+    q, k, v = (h @ params[n]["kernel"] + params[n]["bias"] for n in "qkv")
+    mixed, c = np.zeros(h.shape), C // num_heads
+    for i in range(num_heads):
+        own = np.s_[:, :, i * c : (i + 1) * c]
+        e = np.exp(np.einsum("bqc,bkc->bqk", q[own], k[own]) / np.sqrt(c))
+        mixed[own] = np.einsum("bqk,bkc->bqc", e / e.sum(-1, keepdims=True), v[own])
+    out = params["proj_out"]
+    return x + (mixed @ out["kernel"] + out["bias"]).reshape(x.shape)
+
+
+@pytest.mark.usefixtures("x64")
+def test_every_head_attends_with_its_own_channels():
+    graphdef, params = randomised(lambda: small(num_heads=4).mid_attn)
+    x = np.random.default_rng(0).normal(size=(2, 3, 2, 16))
+    params = jax.tree.map(lambda p: p.astype(float), params)
+    found = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))(params, x)
+    plain = jax.tree.map(np.asarray, nnx.to_pure_dict(params))
+    np.testing.assert_allclose(found, plain_attention(x, plain, 4, 4), rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.usefixtures("x64")

@@ -121,3 +121,12 @@ def test_what_does_not_fit_is_named():
         small_score_net(time_dependent_weights=(1.0,))
     with pytest.raises(ValueError, match="8 channels do not divide into 3 groups: change ch or groups"):
         small(groups=3)
+    for build in (small, small_score_net):
+        with pytest.raises(ValueError, match="16 channels do not divide into 3 heads: change ch or"):
+            build(num_heads=3)
+
+
+@pytest.mark.parametrize("build", [small, small_score_net])
+def test_heads_change_no_shape_of_a_parameter(build):
+    one, two = (nnx.state(nnx.eval_shape(lambda n=n: build(num_heads=n))) for n in (1, 2))
+    assert jax.tree.map(jnp.shape, one) == jax.tree.map(jnp.shape, two)

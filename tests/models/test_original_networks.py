@@ -53,18 +53,31 @@ def summary(x):
     return [*x[:: x.size // 4][:4], np.sum(x * np.cos(np.arange(x.size)))]
 
 
-def test_the_unet_with_classes_gives_the_logits_of_the_official_code():
-    xt, t, label = images(256, 8, 1), jnp.array([1, 61], jnp.int32), jnp.array([2, 0], jnp.int32)
-    options = {"ch": 32, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,), "num_classes": 3}
-    output = outputs(lambda rngs: UNet(256, 1, 8, 100, **options, rngs=rngs), xt, t, label=label)
-    recorded = [
+LOGITS = {  # by the number of heads
+    1: [
         0.05262671111219075,
         -3.6476716426136013,
         0.4887410668145019,
         3.3534986422885513,
         -49.55241397176843,
-    ]
-    np.testing.assert_allclose(summary(heads.residual(output, xt)), recorded, rtol=1e-11)
+    ],
+    4: [
+        0.05008354415383176,
+        -3.6449469979598903,
+        0.4872233980038818,
+        3.356385615995658,
+        -49.50559706267494,
+    ],
+}
+
+
+@pytest.mark.parametrize("num_heads", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_unet_with_classes_gives_the_logits_of_the_official_code(num_heads):
+    xt, t, label = images(256, 8, 1), jnp.array([1, 61], jnp.int32), jnp.array([2, 0], jnp.int32)
+    options = {"ch": 32, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,), "num_classes": 3}
+    options |= {"num_heads": num_heads}
+    output = outputs(lambda rngs: UNet(256, 1, 8, 100, **options, rngs=rngs), xt, t, label=label)
+    np.testing.assert_allclose(summary(heads.residual(output, xt)), LOGITS[num_heads], rtol=1e-11)
 
 
 def test_the_unet_gives_the_logistic_parameters_of_the_official_code():

@@ -75,8 +75,8 @@ SCHEDULES = (
     Break(  # the spacing of the official text code
         "information_by_t_plus_1",
         "d3pm_jax/schedules/information.py",
-        "targets = 1 - np.arange(1, T) / T",
-        "targets = 1 - np.arange(1, T) / (T + 1)",
+        "left = 1 - np.arange(T + 1) / T if",
+        "left = 1 - np.arange(T + 1) / (T + 1) if",
         ("tests/schedules/test_information.py",),
     ),
 )

@@ -1,6 +1,7 @@
 """Processes to near values and along graphs: definitions by loops, sums, limits, closed forms."""
 
 import math
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import scipy.linalg
 
 import d3pm_jax as d3pm
+from d3pm_jax import processes
 from d3pm_jax.processes import graph
 from tests.families import all_steps
 
@@ -110,6 +112,44 @@ def test_the_graph_joins_nearest_neighbours(x):
         assert scaling[i, j] ** 2 == pytest.approx(scaling[i, i] * scaling[j, j], rel=1e-12)
 
 
+WEIGHTS = {  # of one category, from its distances, by sums
+    processes.rank_weights: lambda d: [math.exp(-2 * r**2 / len(d)) for r in range(len(d))],
+    partial(processes.gaussian_weights, scale=0.3): lambda d: [math.exp(-((x / 0.3) ** 2) / 2) for x in d],
+}
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_neighbours_are_weighed_by_rank_or_by_distance(weights):
+    x, k = points(30, 2), 5
+    G = np.zeros((30, 30))
+    for i in range(30):
+        near = neighbours(x, i, k)
+        w = np.array(WEIGHTS[weights]([math.dist(x[i], x[j]) for j in near]))
+        G[i, near] = k * w / w.sum()
+    R = d3pm.knn_rate(x, k, weights)
+    moves = np.where(np.eye(30), 0, R)
+    np.testing.assert_allclose(moves, (G + G.T) / (2 * k), rtol=1e-12)
+    np.testing.assert_allclose(R.sum(1), 0, atol=1e-15)
+    assert moves.sum() / 30 == pytest.approx(1, rel=1e-12)
+    W = d3pm.knn_graph(x, k, weights)
+    np.testing.assert_allclose(W.sum(1), 1, atol=1e-13)
+    d = np.sqrt(np.diag(W) / 2)
+    np.testing.assert_allclose(W, np.outer(d, d) * (G + G.T + 2 * np.eye(30)), rtol=1e-12)
+
+
+def test_the_scale_of_a_gaussian_goes_from_the_nearest_to_all_the_same():
+    d = np.array([[0.0, 0.0, 1.0], [1e10, 2e10, 3e10]])
+    np.testing.assert_array_equal(processes.gaussian_weights(d, 1e-300), [[1.5, 1.5, 0], [3, 0, 0]])
+    np.testing.assert_allclose(processes.gaussian_weights(d, 1e20), 1, rtol=1e-12)
+
+
+def test_unit_rows_are_near_where_directions_are():
+    x = np.array([[3.0, 4.0], [-6.0, -8.0], [30.0, 41.0]])
+    np.testing.assert_allclose(processes.unit_rows(x)[:2], [[0.6, 0.8], [-0.6, -0.8]], rtol=1e-15)
+    assert d3pm.knn_rate(x, 1)[0, 1] > 0
+    assert d3pm.knn_rate(processes.unit_rows(x), 1)[0, 2] == 1
+
+
 @pytest.mark.parametrize("K", [2, 300])
 def test_a_hub_is_made_doubly_stochastic(K):
     """All know the hub only: without edges to itself no scaling exists for K > 2."""
@@ -184,6 +224,49 @@ def test_the_smallest_entries_of_a_chain_of_births_are_poisson(s):
     np.testing.assert_allclose(Q[2, 0], np.eye(K)[-1], atol=1e-12)
 
 
+LEVELS = np.array([0.1, 0.7, 0.0, 3.0])
+
+
+def test_a_hierarchical_rate_depends_on_where_the_paths_of_two_leaves_part():
+    R = d3pm.hierarchical_rate(LEVELS)
+    paths = [(i // 8, i // 4 % 2, i // 2 % 2, i % 2) for i in range(16)]
+    for i, a in enumerate(paths):
+        for j, b in enumerate(paths):
+            common = 0
+            while common < 4 and a[common] == b[common]:
+                common += 1
+            expected = LEVELS[common] / 2 ** (3 - common) if i != j else -LEVELS.sum()
+            assert R[i, j] == pytest.approx(expected, rel=1e-15)
+    np.testing.assert_allclose(R.sum(1), 0, atol=1e-14)
+    halves = R.reshape(2, 8, 2, 8)
+    np.testing.assert_allclose(halves[0, :, 1].sum(-1), LEVELS[0])  # out of one half, at the first
+    np.testing.assert_allclose(np.diag(R, 1)[::2], LEVELS[-1])  # of two neighbours, at the last
+
+
+def haar(p, level_rates, s):
+    """p exp(s R) by Haar wavelets, K log K: those of level l decay at rates[l] twice and rates[0..l - 1]."""
+    total, mean = np.full_like(p, p.mean()), p.mean()
+    for l, rate in enumerate(level_rates):
+        finer = np.repeat(p.reshape(2 ** (l + 1), -1).mean(1), len(p) // 2 ** (l + 1))
+        total += np.exp(-s * (level_rates[:l].sum() + 2 * rate)) * (finer - mean)
+        mean = finer
+    return total
+
+
+def test_a_hierarchical_process_has_wavelets_for_eigenvectors():
+    durations = np.array([0.05, 1.0, 20.0])
+    Q, Qbar = all_steps(d3pm.from_rate(d3pm.hierarchical_rate(LEVELS), durations))
+    p = np.random.default_rng(0).dirichlet(np.ones(16))
+    for t, s in enumerate(durations, 1):
+        np.testing.assert_allclose(p @ Q[t], haar(p, LEVELS, s), rtol=1e-12)
+    np.testing.assert_allclose(p @ Qbar[3], haar(p, LEVELS, durations.sum()), rtol=1e-12)
+
+
+def test_a_hierarchical_rate_that_is_the_same_between_all_leaves_resamples_uniformly():
+    R = d3pm.hierarchical_rate(0.5 ** np.arange(1, 5))
+    np.testing.assert_array_equal(R, 1 / 16 - np.eye(16))
+
+
 def test_after_a_long_time_a_chain_forgets():
     R = rates(9)
     process = d3pm.from_rate(R, np.array([0.1, 1e6]))
@@ -233,10 +316,17 @@ def _flat(K):
         (lambda: d3pm.knn_rate(points(5, 2), 0), "k = 0: it must be at least 1"),
         (lambda: d3pm.knn_graph(np.array([[0.0], [1.0], [np.nan]]), 1), r"embeddings\[2\] is not finite"),
         (lambda: d3pm.knn_rate(np.arange(3.0), 1), r"embeddings have shape \(3,\), expected \[K, d\]"),
+        (lambda: d3pm.knn_rate(points(5, 2), 2, lambda d: d[0]), r"weights of distances \[5, 2\] have shape"),
+        (lambda: d3pm.knn_graph(points(5, 2), 2, np.negative), r"weights\[0, 0\] = -.* not negative"),
+        (lambda: processes.unit_rows(np.array([[1.0, 2.0], [0.0, 0.0]])), r"embeddings\[1\] has norm 0, so"),
+        (lambda: processes.rank_weights(np.array([[2.0, 1.0]])), r"distances must .* rise along each row"),
+        (lambda: processes.gaussian_weights(np.ones((2, 2)), 0.0), "scale = 0.0: it must be above 0"),
         (lambda: d3pm.random_walk(np.ones(2), 2 * np.eye(3)), "row 0 of W sums to 2"),
         (lambda: d3pm.random_walk(np.ones(2), np.array([[1.5, -0.5], [0, 1]])), r"smallest entry is -0\.5"),
         (lambda: d3pm.random_walk(np.ones(2), np.ones((2, 3)) / 3), r"W has shape \(2, 3\), expected"),
         (lambda: d3pm.random_walk(np.ones(2), np.eye(3)), "the chain is the identity"),
+        (lambda: d3pm.hierarchical_rate(np.array([1.0, -2.0])), r"level_rates must .* values \[ 1. -2.\]"),
+        (lambda: d3pm.hierarchical_rate(np.array([])), r"level_rates must be \[N\] .* shape \(0,\)"),
         (lambda: d3pm.from_rate(_negative_rate(), np.ones(2)), r"R\[2, 1\] = -0\.5: rates off the diagonal"),
         (lambda: d3pm.from_rate(rates(4) * np.nan, np.ones(2)), r"R\[0, 1\] = nan"),
         (lambda: d3pm.from_rate(_flat(3), np.ones(2)), "row 0 of R sums to 1, not 0"),

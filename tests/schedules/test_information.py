@@ -66,6 +66,83 @@ def test_information_falls_linearly_under_a_rate_matrix(name):
     assert information.mutual_information_steps(1, p0, rate)[0] == pytest.approx(steps.sum(), rel=1e-4)
 
 
+CURVES = {  # parts that are left at t / T
+    "cosine": lambda t: np.append(np.cos(np.pi / 2 * t[:-1]), 0.0),
+    "power": lambda t: 1 - t**3,
+    "exponential": lambda t: np.exp(-9 * t),
+}
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_information_falls_along_any_curve(curve):
+    T, p0 = 50, histogram(8)
+    wanted = CURVES[curve](np.arange(T + 1) / T)
+    pi, rate = histogram(8, 1), ring(8)
+    keep = np.cumprod(1 - information.mutual_information(T, p0, pi, wanted))
+    found = [left(p0, a * np.eye(8) + (1 - a) * pi) for a in keep]
+    np.testing.assert_allclose(found, wanted[1:], atol=1e-6)
+    s = np.cumsum(information.mutual_information_steps(T, p0, rate, wanted))
+    found = [left(p0, scipy.linalg.expm(x * rate).clip(0)) for x in s]
+    np.testing.assert_allclose(found, np.append(wanted[1:-1], wanted[-1] or 1e-6), atol=1e-6, rtol=1e-3)
+    mask = information.mutual_information(T, np.append(p0, 0.0), np.eye(9)[-1], wanted)
+    np.testing.assert_allclose(mask, schedules.from_alpha_bar(wanted), rtol=1e-9)
+
+
+def test_by_default_information_falls_linearly():
+    T, p0, pi = 30, histogram(8), histogram(8, 1)
+    line = 1 - np.arange(T + 1) / T
+    for solve, other in (
+        (information.mutual_information, pi),
+        (information.mutual_information_steps, ring(8)),
+    ):
+        np.testing.assert_array_equal(solve(T, p0, other, line), solve(T, p0, other))
+
+
+def test_targets_next_to_everything_and_to_nothing():
+    p0, pi, rate = histogram(8), histogram(8, 1), ring(8)
+    wanted = np.array([1, 1 - 1e-12, 1 - 2e-12, 0.5, 1e-6, 2e-12, 1e-12])
+    s = np.cumsum(-np.log1p(-information.mutual_information(6, p0, pi, wanted)))
+    np.testing.assert_allclose(information.information_left(s, p0, pi), wanted[1:], atol=1e-6)
+    s = np.cumsum(information.mutual_information_steps(6, p0, rate, wanted))
+    np.testing.assert_allclose(information.information_left_by_rate(s, p0, rate), wanted[1:], atol=1e-6)
+    assert np.all(np.diff(s) > 0)
+
+
+def test_information_left_at_any_exponents():
+    p0, pi, rate = np.append(histogram(7), 0.0), histogram(8, 1), 5.0 * ring(8)
+    s = np.array([[0.0, 1e-9, 0.01], [0.7, 3.0, 40.0]])
+    found = information.information_left(s, p0, pi)
+    dense = [[left(p0, np.exp(-x) * np.eye(8) - np.expm1(-x) * pi) for x in row] for row in s]
+    np.testing.assert_allclose(found, dense, atol=1e-14)
+    ends = information.information_left(np.array([0.0, np.inf]), p0, pi)
+    np.testing.assert_allclose(ends, [1.0, 0.0], rtol=1e-15)
+    found = information.information_left_by_rate(s, p0, rate)
+    dense = [[left(p0, scipy.linalg.expm(x * rate).clip(0)) for x in row] for row in s]
+    np.testing.assert_allclose(found, dense, atol=1e-12)
+    with pytest.raises(ValueError, match="s contains inf: no exponent of a rate is the end of a chain"):
+        information.information_left_by_rate(np.array([np.inf]), p0, rate)
+    with pytest.raises(ValueError, match=r"s contains -1\.0: it must be at least 0"):
+        information.information_left(np.array([-1.0]), p0, pi)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ([1.0, 0.5], r"left must have shape \[T \+ 1\] = \(4,\) .* got shape \(2,\)"),
+        ([0.9, 0.5, 0.2, 0.0], r"start at 1, got shape \(4,\) starting \[0.9 0.5\]"),
+        ([1.0, 0.5, 0.5, 0.0], "left goes from 0.5 to 0.5 at t = 2: .* must fall at every step"),
+        ([1.0, 0.5, 0.2, np.nan], "left goes from 0.2 to nan at t = 3"),
+        ([1.0, 0.5, 0.2, -0.1], "left = -0.1 at t = 3: only the first is 1, only the last may be 0"),
+        ([1.0, 0.5, 1e-13, 0.0], "left = 1e-13 at t = 2: .* none is nearer to them than 1e-12"),
+    ],
+)
+def test_a_curve_that_cannot_be_followed_is_refused(wanted, message):
+    with pytest.raises(ValueError, match=message):
+        information.mutual_information(3, histogram(8), histogram(8, 1), np.array(wanted))
+    with pytest.raises(ValueError, match="left goes from 1e-07 to 1e-06 at t = 3"):
+        information.mutual_information_steps(3, histogram(8), ring(8), np.array([1.0, 0.5, 1e-7, 0.0]))
+
+
 def test_time_units_of_a_rate_matrix_do_not_matter():
     p0 = histogram(8)
     steps = information.mutual_information_steps(10, p0, ring(8))

@@ -12,6 +12,7 @@ class Style(NamedTuple):
 
     eps: float  # of every GroupNorm; 1e-5 is PyTorch's own, 1e-6 that of Flax
     groups: int
+    num_heads: int  # of every attention
     rate: float  # of dropout
     n_embedding: int  # width of the embeddings of time and class
     labelled: bool  # whether blocks see a class
@@ -87,10 +88,11 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Single-head self-attention over the pixels, added to its input."""
+    """Self-attention over the pixels, added to its input; each head has a part of the channels."""
 
     def __init__(self, channels: int, style: Style):
         super().__init__()
+        self.num_heads = style.num_heads
         self.norm = group_norm(channels, style)
         self.q = nn.Linear(channels, channels)
         self.k = nn.Linear(channels, channels)
@@ -99,6 +101,6 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x).flatten(2).mT  # [B, H W, C]
-        scores = self.q(h) @ self.k(h).mT / h.shape[-1] ** 0.5
-        mixed = self.proj_out(scores.softmax(-1) @ self.v(h))
-        return x + mixed.mT.reshape(x.shape)
+        parts = [linear(h).chunk(self.num_heads, dim=-1) for linear in (self.q, self.k, self.v)]
+        heads = [(q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v for q, k, v in zip(*parts, strict=True)]
+        return x + self.proj_out(torch.cat(heads, dim=-1)).mT.reshape(x.shape)

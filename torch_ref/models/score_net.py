@@ -29,8 +29,9 @@ class ScoreNet(Backbone):
         time_dependent_weights: tuple[float, ...] | None = None,
         groups: int = 32,
         num_classes: int | None = None,
+        num_heads: int = 1,
     ):
-        style = Style(1e-5, groups, dropout, 4 * ch, num_classes is not None, down_pads=(1, 1))
+        style = Style(1e-5, groups, num_heads, dropout, 4 * ch, num_classes is not None, down_pads=(1, 1))
         super().__init__(style, channels * K, channels * K, ch, ch_mult, num_res_blocks, attn, margin=2)
         self.K, self.max_time, self.num_classes = K, max_time, num_classes
         self.time_dependent_weights = time_dependent_weights

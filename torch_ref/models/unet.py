@@ -29,8 +29,9 @@ class UNet(Backbone):
         onehot_input: bool = False,
         outputs: int | None = None,
         num_classes: int | None = None,
+        num_heads: int = 1,
     ):
-        style = Style(1e-6, groups, dropout, 4 * ch, num_classes is not None, down_pads=(0, 1))
+        style = Style(1e-6, groups, num_heads, dropout, 4 * ch, num_classes is not None, down_pads=(0, 1))
         n_in = channels * (1 + K if onehot_input else 1)
         first = padded_size(size if isinstance(size, int) else max(size), len(ch_mult))
         attn_levels = [i for i in range(len(ch_mult)) if first // 2**i in attn_resolutions]

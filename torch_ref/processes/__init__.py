@@ -3,9 +3,10 @@
 from torch_ref.processes.autoregressive import autoregressive
 from torch_ref.processes.base import Process
 from torch_ref.processes.dense import dense
-from torch_ref.processes.graph import from_rate, knn_graph, knn_rate, random_walk
+from torch_ref.processes.graph import from_rate, hierarchical_rate, knn_graph, knn_rate, random_walk
 from torch_ref.processes.masked import masked
 from torch_ref.processes.mixing import absorbing, marginal, uniform
+from torch_ref.processes.neighbours import gaussian_weights, rank_weights, unit_rows
 from torch_ref.processes.ordinal import banded, gaussian
 from torch_ref.processes.respace import respace
 
@@ -17,11 +18,15 @@ __all__ = [
     "dense",
     "from_rate",
     "gaussian",
+    "gaussian_weights",
+    "hierarchical_rate",
     "knn_graph",
     "knn_rate",
     "marginal",
     "masked",
     "random_walk",
+    "rank_weights",
     "respace",
     "uniform",
+    "unit_rows",
 ]

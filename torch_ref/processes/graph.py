@@ -5,11 +5,12 @@ from torch import Tensor
 
 from torch_ref.processes.base import Numbers, Process, as_float64
 from torch_ref.processes.dense import dense
+from torch_ref.processes.neighbours import Weights, adjacency
 
 
-def knn_graph(embeddings: Numbers, k: int) -> Tensor:
-    """G + G^T + 2 I, rows and columns divided by their sums in turn; G as in `_nearest`."""
-    G = _nearest(embeddings, k)
+def knn_graph(embeddings: Numbers, k: int, weights: Weights | None = None) -> Tensor:
+    """G + G^T + 2 I, rows and columns divided by their sums in turn; G as in `adjacency`."""
+    G = adjacency(embeddings, k, weights)
     W = G + G.T + 2 * torch.eye(len(G), dtype=torch.float64)
     for _ in range(1000):
         W = W / W.sum(dim=1, keepdim=True)
@@ -17,11 +18,25 @@ def knn_graph(embeddings: Numbers, k: int) -> Tensor:
     return W
 
 
-def knn_rate(embeddings: Numbers, k: int) -> Tensor:
+def knn_rate(embeddings: Numbers, k: int, weights: Weights | None = None) -> Tensor:
     """A - diag(A 1) with A = (G + G^T) / (2 k)."""
-    G = _nearest(embeddings, k)
+    G = adjacency(embeddings, k, weights)
     A = (G + G.T) / (2 * k)
     return A - torch.diag(A.sum(dim=1))
+
+
+def hierarchical_rate(level_rates: Numbers) -> Tensor:
+    """level_rates[l] over the number of leaves in the other half, l the first bit that differs."""
+    rates = as_float64(level_rates)
+    N = len(rates)
+    leaves = [f"{i:0{N}b}" for i in range(2**N)]
+    R = torch.zeros(2**N, 2**N, dtype=torch.float64)
+    for i, a in enumerate(leaves):
+        for j, b in enumerate(leaves):
+            if i != j:
+                l = next(l for l in range(N) if a[l] != b[l])
+                R[i, j] = rates[l] / 2 ** (N - 1 - l)
+    return R - torch.diag(R.sum(dim=1))
 
 
 def random_walk(beta: Numbers, W: Numbers, prior: Numbers | None = None) -> Process:
@@ -33,14 +48,3 @@ def random_walk(beta: Numbers, W: Numbers, prior: Numbers | None = None) -> Proc
 def from_rate(R: Numbers, durations: Numbers) -> Process:
     """Q = exp(s R)."""
     return dense(torch.linalg.matrix_exp(as_float64(durations)[:, None, None] * as_float64(R)))
-
-
-def _nearest(embeddings: Numbers, k: int) -> Tensor:
-    """G[i, j] = 1 where j is one of the k nearest to i; the lower index first among equals."""
-    x = as_float64(embeddings)
-    G = torch.zeros(len(x), len(x), dtype=torch.float64)
-    for i in range(len(x)):
-        others = [j for j in range(len(x)) if j != i]
-        for j in sorted(others, key=lambda j: (((x[i] - x[j]) ** 2).sum().item(), j))[:k]:
-            G[i, j] = 1
-    return G

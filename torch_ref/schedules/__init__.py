@@ -1,4 +1,4 @@
-"""Noise schedules: tables beta [T] (`discrete`), and in time (`continuous`)."""
+"""Noise schedules: tables beta [T] (`discrete`), information (`information`), in time (`continuous`)."""
 
 from torch_ref.schedules import continuous as continuous
 from torch_ref.schedules.discrete import (
@@ -10,12 +10,15 @@ from torch_ref.schedules.discrete import (
     polynomial,
     reciprocal,
 )
+from torch_ref.schedules.information import information_left, information_left_by_rate
 
 __all__ = [
     "continuous",
     "cosine",
     "cosine_squared",
     "from_alpha_bar",
+    "information_left",
+    "information_left_by_rate",
     "linear",
     "log_linear",
     "polynomial",

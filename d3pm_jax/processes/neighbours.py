@@ -1,0 +1,129 @@
+"""Finds the nearest neighbours of embeddings, and weighs them by rank or by distance."""
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy  # its parts are imported when they are first used
+
+from d3pm_jax.checks import POSITIVE, declared, real_array
+
+# distances [K, k] of the neighbours of each category, nearest first -> their weights [K, k]
+Weights = Callable[[np.ndarray], np.ndarray]
+
+
+@declared()
+def unit_rows(embeddings: np.ndarray) -> np.ndarray:
+    """Divides each row by its norm, so that nearest means of the nearest direction, as in the official code.
+
+    Args:
+        embeddings: [K, d].
+
+    Returns:
+        float64 [K, d].
+
+    Raises:
+        ValueError: a row is 0 or not finite, and so has no direction.
+    """
+    x = _check_embeddings(embeddings)
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    wrong = np.flatnonzero(~((norms > 0) & (norms < np.inf)))
+    if wrong.size:
+        i = wrong[0]
+        raise ValueError(
+            f"embeddings[{i}] has norm {norms[i, 0]:g}, so it has no direction: remove or replace it"
+        )
+    return x / norms
+
+
+@declared()
+def rank_weights(distances: np.ndarray) -> np.ndarray:
+    """Weighs by rank: k softmax(-2 r^2 / k) over the ranks r = 0..k - 1, of which 0 is the nearest.
+
+    So does the official text code (`use_gaussian_transitions`).
+
+    Args:
+        distances: [K, k], nearest first; only their order counts.
+
+    Returns:
+        float64 [K, k], rows sum to k.
+    """
+    k = _check_distances(distances).shape[1]
+    row = k * scipy.special.softmax(-2.0 * np.arange(k) ** 2 / k)
+    return np.tile(row, (len(distances), 1))
+
+
+@declared(scale=POSITIVE)
+def gaussian_weights(distances: np.ndarray, scale: float) -> np.ndarray:
+    """Weighs by distance: k softmax(-d^2 / (2 scale^2)) over the k distances d of a category.
+
+    The weights of every category have the same sum, those of an outlier too: the scale says how much more
+    the nearest of its neighbours counts than the furthest.
+
+    Args:
+        distances: [K, k], nearest first.
+        scale: the standard deviation, in units of the embeddings; above 0.
+
+    Returns:
+        float64 [K, k], rows sum to k.
+    """
+    d = _check_distances(distances)
+    nearest = d[:, :1]
+    with np.errstate(over="ignore", invalid="ignore"):  # inf is a weight of 0
+        z = (d - nearest) / scale * ((d + nearest) / scale)
+    return d.shape[1] * scipy.special.softmax(-np.where(d > nearest, z, 0.0) / 2, axis=1)
+
+
+def adjacency(embeddings: np.ndarray, k: int, weights: Weights | None) -> np.ndarray:
+    """Returns G [K, K]: G[i, j] is the weight of j, one of the k nearest to i, itself apart; 0 elsewhere."""
+    neighbours, distances = _nearest(_check_embeddings(embeddings), k)
+    G = np.zeros((len(embeddings), len(embeddings)))
+    found = 1.0 if weights is None else _check_weights(weights(distances), distances.shape)
+    np.put_along_axis(G, neighbours, found, axis=1)
+    return G
+
+
+def _nearest(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the k nearest to each row, itself apart, and their distances, [K, k]; one row at a time."""
+    if not 1 <= k < len(x):
+        raise ValueError(
+            f"k = {k} is outside 1..{len(x) - 1}: each of the K = {len(x)} embeddings has K - 1 others"
+        )
+    neighbours, square = np.empty((len(x), k), int), np.empty((len(x), k))
+    for i in range(len(x)):
+        difference = x - x[i]
+        all_squares = np.einsum("kd,kd->k", difference, difference)
+        all_squares[i] = np.inf
+        neighbours[i] = np.argsort(all_squares, kind="stable")[:k]
+        square[i] = all_squares[neighbours[i]]
+    return neighbours, np.sqrt(square)
+
+
+def _check_embeddings(x: np.ndarray) -> np.ndarray:
+    if x.ndim != 2 or not len(x):
+        raise ValueError(f"embeddings have shape {x.shape}, expected [K, d]: one row per category")
+    if not np.isfinite(x).all():
+        row = np.flatnonzero(~np.isfinite(x).all(1))[0]
+        raise ValueError(f"embeddings[{row}] is not finite, so it has no neighbours: remove or replace it")
+    return x
+
+
+def _check_distances(d: np.ndarray) -> np.ndarray:
+    if d.ndim != 2 or not d.size or not np.isfinite(d).all() or np.any(np.diff(d, prepend=0.0) < 0):
+        raise ValueError(
+            f"distances must be [K, k] finite numbers from 0 on that rise along each row, got shape {d.shape}"
+        )
+    return d
+
+
+def _check_weights(found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    found = real_array("weights", found)
+    if found.shape != shape:
+        raise ValueError(f"weights of distances {list(shape)} have shape {found.shape}: return one for each")
+    wrong = np.argwhere(~((found >= 0) & (found < np.inf)))
+    if len(wrong):
+        i, r = wrong[0]
+        raise ValueError(
+            f"weights[{i}, {r}] = {found[i, r]:g}, of the neighbour of category {i} that is number {r} from "
+            f"0: weights are finite and not negative"
+        )
+    return found
