@@ -59,21 +59,24 @@ def _each(seed: int) -> np.ndarray:
     return t
 
 
-SITUATIONS = (  # t, kind of logits, first_step
-    (np.array([1, 4, T]), "moderate", "bayes"),
-    (np.array(1), "holes", "bayes"),
-    (np.array(T), "large", "bayes"),
-    (_each(0), "holes", "bayes"),
-    (_each(1), "large", "bayes"),
-    (_each(2), "moderate", "bayes"),
-    (_each(3), "holes", "x0"),
-    (_each(4), "moderate", "x0"),
+SITUATIONS = (  # t, kind of logits, first_step, belief
+    (np.array([1, 4, T]), "moderate", "bayes", "d3pm"),
+    (np.array(1), "holes", "bayes", "d3pm"),
+    (np.array(T), "large", "bayes", "d3pm"),
+    (_each(0), "holes", "bayes", "d3pm"),
+    (_each(1), "large", "bayes", "d3pm"),
+    (_each(2), "moderate", "bayes", "d3pm"),
+    (_each(3), "holes", "x0", "d3pm"),
+    (_each(4), "moderate", "x0", "d3pm"),
+    (_each(5), "holes", "x0", "denoiser"),
+    (_each(6), "moderate", "bayes", "leave_one_out"),
 )
 
 
 # What would be compiled once more for every other family: t of every shape, for the first of these in float64
 # (the tests of d3pm_jax alone have a dense process too), and first_step="x0" in float32, for both.
 ALL_SITUATIONS = ("marginal", "dense")
+QUICK_BELIEFS = {"denoiser": "marginal", "leave_one_out": "masked"}  # the family that `make test` has
 QUICK = ("marginal", "masked", "dense")  # those that `make test` has under both rules for t = 1
 CHAINED = ("uniform", "absorbing_extra", "marginal", "masked", "gaussian", "dense")  # each kind once
 EAGER = {"float64": ("dense", 3), "float32": ("marginal", 6)}  # the situation that runs without jit too
@@ -83,10 +86,11 @@ def situations(dtype: str, families: tuple[str, ...] = tuple(FAMILIES)) -> Itera
     """Everything that a kernel could ask for, for every family, shape of t and kind of logits."""
     for name in families:
         extra = name == "absorbing_extra"
-        for i, (t, kind, first_step) in enumerate(SITUATIONS):
+        for i, (t, kind, first_step, belief) in enumerate(SITUATIONS):
             if t.ndim < 3 and not (name == ALL_SITUATIONS[0] and dtype == "float64"):
                 continue
-            if first_step == "x0" and not (name in ALL_SITUATIONS or dtype == "float64"):
+            other = first_step == "x0" or belief != "d3pm"
+            if other and not (name in ALL_SITUATIONS or dtype == "float64"):
                 continue
             x = logits(kind, (B, *S, K), dtype, i)
             if extra:
@@ -102,12 +106,13 @@ def situations(dtype: str, families: tuple[str, ...] = tuple(FAMILIES)) -> Itera
                 "u": uniforms(dtype, (B, *S), i),
                 "ce_weight": 0.01,
                 "first_step": first_step,
+                "belief": belief,
             }
             yield Case(
-                f"{name}, t {t.tolist() if t.ndim < 2 else 'each'}, {kind}, {first_step}",
+                f"{name}, t {t.tolist() if t.ndim < 2 else 'each'}, {kind}, {first_step}, {belief}",
                 args,
                 (name, i) == EAGER[dtype],
-                first_step == "bayes" or name in QUICK,
+                name in QUICK if belief == "d3pm" and other else not other or name == QUICK_BELIEFS[belief],
             )
 
 
@@ -376,7 +381,7 @@ def chain_case(family: Family, dtype: str, **args: Any) -> Case:
 def p_sample(dtype: str) -> Iterator[Case]:
     """One step from random x_t, and from every x_t of a whole chain: it is `p_logits` and `categorical`."""
     yield from taking(
-        "process", "logits_x0", "xt", "t", "u", "first_step", each=True, families=ALL_SITUATIONS
+        "process", "logits_x0", "xt", "t", "u", "first_step", "belief", each=True, families=ALL_SITUATIONS
     )(dtype)
     for name in CHAINED:
         family = Family(name, 17, 50)

@@ -69,8 +69,21 @@ def _of_numpy(maker: Maker, size: Callable[..., Any] = scales.one) -> Pair:
     return Pair(maker, result(size), call=calls.of_numpy, dtypes=("float64",), jit=False)
 
 
-_POSTERIOR = ("process", "logits_x0", "x0", "xt", "t", "first_step")
-_P = ("process", "logits_x0", "xt", "t", "first_step")
+_POSTERIOR = ("process", "logits_x0", "x0", "xt", "t", "first_step", "belief")
+_P = ("process", "logits_x0", "xt", "t", "first_step", "belief")
+
+
+def _renamed(logits: str) -> Maker:
+    """The logits by another name."""
+    take = cases.from_clean("process", "logits_x0", "xt", "t")
+
+    def named(dtype: str) -> Iterator[Case]:
+        for case in take(dtype):
+            args = {logits if name == "logits_x0" else name: x for name, x in case.args.items()}
+            yield case._replace(args=args)
+
+    return named
+
 
 PAIRS: dict[str, Pair] = {
     "linear": _schedule(start=0.02, stop=1.0),
@@ -249,6 +262,8 @@ PAIRS: dict[str, Pair] = {
         arguments(scales.uniform_nelbo),
         call=calls.scheduled,
     ),
+    "beliefs.to_denoiser": Pair(_renamed("logits_loo"), arguments(scales.converted)),
+    "beliefs.to_leave_one_out": Pair(_renamed("logits_denoiser"), arguments(scales.converted)),
     "sampling.even_grid": Pair(loss_cases.grids, call=calls.as_array, dtypes=("float64",), jit=False),
     "low_discrepancy": Pair(cases.low_discrepancy, cdf=arguments(scales.low_discrepancy)),
 }
@@ -256,6 +271,7 @@ PAIRS: dict[str, Pair] = {
 # Where public names are, beside the flat ones. The numbers of `compat` are those of other programs, and the
 # tests of d3pm_jax hold them to these.
 KERNELS = (
+    "beliefs",
     "numerics",
     "schedules",
     "schedules.continuous",
@@ -287,6 +303,7 @@ REASONS: dict[str, str] = {
     "mutual_information_steps": _A_SOLUTION,
     "schedules.check_betas": _A_CHECK,
     "processes.allow_identity": _A_CHECK,
+    "beliefs.of": "a function with the keyword `belief`, which each pair is compared with",
 }
 
 

@@ -92,17 +92,39 @@ def q_posterior(process: Process, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     return rows(process.log_q_back(xt, t), process.log_q_probs(x0, t - 1))
 
 
-def p_logits(process: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, first_step: str = "bayes") -> Tensor:
-    """The two factors of Bayes' rule, and the logits."""
+def p_logits(
+    process: Process,
+    logits_x0: Tensor,
+    xt: Tensor,
+    t: Tensor,
+    first_step: str = "bayes",
+    belief: str = "d3pm",
+) -> Tensor:
+    """The two factors of Bayes' rule, and the logits; what is taken off these too."""
+    found = [logits_x0]
+    if belief == "denoiser":
+        found.append(process.log_q_x0(xt, t))
+        logits_x0 = torch_ref.beliefs.to_leave_one_out(process, logits_x0, xt, t)
     pushed = process.log_push(torch_ref.log_p_x0(process, logits_x0), t - 1)
-    return rows(logits_x0, process.log_q_back(xt, t), pushed)
+    return rows(*found, process.log_q_back(xt, t), pushed)
+
+
+def converted(process: Process, xt: Tensor, t: Tensor, **logits: Tensor) -> Tensor:
+    """The logits, and what is added to them or taken off."""
+    return rows(*logits.values(), process.log_q_x0(xt, t))
 
 
 def posterior_kl(
-    process: Process, logits_x0: Tensor, x0: Tensor, xt: Tensor, t: Tensor, first_step: Any
+    process: Process,
+    logits_x0: Tensor,
+    x0: Tensor,
+    xt: Tensor,
+    t: Tensor,
+    first_step: Any,
+    belief: Any = "d3pm",
 ) -> Tensor:
     """The divergence of its two arguments."""
-    log_p = torch_ref.p_logits(process, logits_x0, xt, t, first_step)
+    log_p = torch_ref.p_logits(process, logits_x0, xt, t, first_step, belief)
     return divergence(torch_ref.q_posterior(process, x0, xt, t), log_p, logits_x0)
 
 
@@ -119,7 +141,9 @@ def direct_gradient(process: Process, logits_prev: Tensor, x0: Tensor, xt: Tenso
 
 def hybrid(ce_weight: float, **args: Any) -> tuple[Tensor, ...]:
     """loss, kl, ce."""
-    kl, ce = posterior_kl(**args), rows(args["logits_x0"])
+    evidence = args["process"].log_q_x0(args["xt"], args["t"])
+    denoiser = (args["logits_x0"], evidence) if args["belief"] == "leave_one_out" else (args["logits_x0"],)
+    kl, ce = posterior_kl(**args), rows(*denoiser)
     return kl + ce_weight * ce, kl, ce
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax import compat, heads, losses, numerics, schedules, timesteps
+from d3pm_jax import beliefs, compat, heads, losses, numerics, schedules, timesteps
 
 K, T, N, S = 5, 6, 3, (2, 3)
 BETAS = (d3pm.linear(T, 0.2, 0.9), d3pm.linear(T, 0.5, 0.8))
@@ -75,6 +75,12 @@ def steps(process, logits, x0, xt, t, u, v):
         "cross_entropy": d3pm.cross_entropy(process, logits, x0),
         "smoothed_cross_entropy": d3pm.smoothed_cross_entropy(process, logits[1], x0[1], 0.1),
         "hybrid": (value, gradient),
+        "beliefs": (
+            beliefs.to_denoiser(process, logits, xt, t),
+            beliefs.to_leave_one_out(process, logits, xt, t),
+            d3pm.p_logits(process, logits, xt, t, belief="denoiser"),
+            d3pm.hybrid(process, logits, x0, xt, t, 0.1, belief="leave_one_out").loss,
+        ),
         "losses.marginal_kl": losses.marginal_kl(process, logits, x0, t - 1),
         "prior_kl": d3pm.prior_kl(process, x0),
         "stochastic_bound": d3pm.stochastic_bound(process, u, x0, jnp.where(t > T // 2, 0.2, 0.1)),

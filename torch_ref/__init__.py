@@ -124,6 +124,7 @@ __all__ = [
 ]
 
 _SUBPACKAGES = (
+    "beliefs",
     "heads",
     "likelihood",
     "losses",

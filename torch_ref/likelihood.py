@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_ref import timesteps
+from torch_ref import beliefs, timesteps
+from torch_ref.beliefs import Belief
 from torch_ref.losses import posterior_kl, prior_kl
 from torch_ref.posteriors import q_sample
 from torch_ref.processes.base import Process
@@ -24,9 +25,15 @@ class Bound(NamedTuple):
 
 
 def all_t_bound(
-    denoise: Denoise, process: Process, x0: Tensor, noise: Noise, term: Term = posterior_kl
+    denoise: Denoise,
+    process: Process,
+    x0: Tensor,
+    noise: Noise,
+    term: Term = posterior_kl,
+    belief: Belief = "d3pm",
 ) -> Bound:
     """-log p(x_0) <= prior KL + sum_t KL_t, each KL_t at one x_t ~ q(x_t | x_0)."""
+    term = beliefs.of(belief, term)
     steps = []
     for t in range(1, process.T + 1):
         ts = torch.full(x0.shape[:1], t)
@@ -36,9 +43,16 @@ def all_t_bound(
 
 
 def strata_bound(
-    denoise: Denoise, process: Process, x0: Tensor, u: Tensor, noise: Noise, term: Term = posterior_kl
+    denoise: Denoise,
+    process: Process,
+    x0: Tensor,
+    u: Tensor,
+    noise: Noise,
+    term: Term = posterior_kl,
+    belief: Belief = "d3pm",
 ) -> Tensor:
     """prior KL + sum over strata of (its size) KL_t at one t drawn in each, per example."""
+    term = beliefs.of(belief, term)
     total = prior_kl(process, x0).flatten(1).sum(dim=1)
     for j, (ts, size) in enumerate(zip(*timesteps.stratified(u, process.T), strict=True), 1):
         xt = q_sample(process, x0, ts, noise(j))

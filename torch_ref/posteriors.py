@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_ref import numerics
+from torch_ref.beliefs import Belief
 from torch_ref.processes.base import Process, expand_trailing
 
 FirstStep = Literal["bayes", "x0"]
@@ -25,24 +26,39 @@ def q_posterior(process: Process, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
 
 
 def p_logits(
-    process: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, first_step: FirstStep = "bayes"
+    process: Process,
+    logits_x0: Tensor,
+    xt: Tensor,
+    t: Tensor,
+    first_step: FirstStep = "bayes",
+    belief: Belief = "d3pm",
 ) -> Tensor:
     """log p(x_{t-1} | x_t) = `p_joint`, normalised; all -inf where the prediction contradicts x_t."""
-    return numerics.log_normalize(p_joint(process, logits_x0, xt, t, first_step))
+    return numerics.log_normalize(p_joint(process, logits_x0, xt, t, first_step, belief))
 
 
 def p_joint(
-    process: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, first_step: FirstStep = "bayes"
+    process: Process,
+    logits_x0: Tensor,
+    xt: Tensor,
+    t: Tensor,
+    first_step: FirstStep = "bayes",
+    belief: Belief = "d3pm",
 ) -> Tensor:
-    """log p(x_{t-1}, x_t) = log sum_{x_0} p(x_0 | x_t) q(x_{t-1} | x_0) q(x_t | x_{t-1}).
+    """log p(x_{t-1}, x_t) = log sum_{x_0} p(x_0) q(x_{t-1} | x_0) q(x_t | x_{t-1}).
 
-    At t = 1, first_step = "x0" takes p(x_0 | x_t) itself.
+    For a "denoiser", the average of the normalised posteriors: each term is divided by q(x_t | x_0). For
+    "d3pm", at t = 1, first_step = "x0" takes p(x_0) itself.
     """
     log_p0 = log_p_x0(process, logits_x0)
     t = expand_trailing(t, xt.shape)
     terms = log_p0[..., :, None] + process.Qbar(t - 1).log() + process.log_q_back(xt, t)[..., None, :]
+    if belief == "denoiser":
+        evidence = process.log_q_x0(xt, t)[..., None]
+        terms = torch.where(evidence == -torch.inf, -torch.inf, terms - evidence)
     joint = numerics.log_sum(terms.mT)  # terms are [x_0, x_{t-1}]
-    return torch.where(t[..., None] == 1, log_p0, joint) if first_step == "x0" else joint
+    as_published = first_step == "x0" and belief == "d3pm"
+    return torch.where(t[..., None] == 1, log_p0, joint) if as_published else joint
 
 
 def p_prev(process: Process, logits_prev: Tensor, xt: Tensor, t: Tensor) -> Tensor:
@@ -58,9 +74,10 @@ def p_sample(
     u: Tensor,
     first_step: FirstStep = "bayes",
     u_low: Tensor | None = None,
+    belief: Belief = "d3pm",
 ) -> Tensor:
     """x_{t-1} ~ p(x_{t-1} | x_t); -1 where there is no distribution."""
-    return numerics.categorical(p_logits(process, logits_x0, xt, t, first_step), u, u_low)
+    return numerics.categorical(p_logits(process, logits_x0, xt, t, first_step, belief), u, u_low)
 
 
 def log_p_x0(process: Process, logits_x0: Tensor) -> Tensor:

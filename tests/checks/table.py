@@ -22,7 +22,18 @@ import jax.numpy as jnp
 import numpy as np
 
 import d3pm_jax as d3pm
-from d3pm_jax import compat, heads, likelihood, losses, numerics, posteriors, sampling, schedules, timesteps
+from d3pm_jax import (
+    beliefs,
+    compat,
+    heads,
+    likelihood,
+    losses,
+    numerics,
+    posteriors,
+    sampling,
+    schedules,
+    timesteps,
+)
 from d3pm_jax.losses import continuous
 from d3pm_jax.processes import Process
 
@@ -70,6 +81,7 @@ ROLES: dict[str, tuple[str, Any]] = {
     "steps": ("count", 3),
     "mask_id": ("category", K - 1),
     "first_step": ("choice", "bayes"),
+    "belief": ("choice", "leave_one_out"),
     "process": ("process", PROCESSES["uniform"]),
     "inner": ("process", PROCESSES["uniform"]),
     "denoise": ("function", logits_of),
@@ -266,7 +278,13 @@ class Call:
 
 
 def modules() -> dict[str, Any]:
-    names = {"posteriors": posteriors, "heads": heads, "timesteps": timesteps, "likelihood": likelihood}
+    names = {
+        "beliefs": beliefs,
+        "posteriors": posteriors,
+        "heads": heads,
+        "timesteps": timesteps,
+        "likelihood": likelihood,
+    }
     found = {name: (m, [n for n, f in vars(m).items() if of_module(f, m)]) for name, m in names.items()}
     listed = {"numerics": numerics, "losses": losses, "processes": d3pm.processes, "schedules": schedules}
     listed |= {"sampling": sampling, "compat": compat}
@@ -281,7 +299,7 @@ def of_module(f: Any, module: Any) -> bool:
     return public and f.__module__ == module.__name__
 
 
-NOT_CALLED = {"numerics.band_width", "numerics.smallest_entry"}  # of a dtype, for tables
+NOT_CALLED = {"beliefs.of", "numerics.band_width", "numerics.smallest_entry"}  # of a dtype, for tables
 
 
 def public(process: Process) -> Iterator[Call]:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_ref import numerics
+from torch_ref import beliefs, numerics
+from torch_ref.beliefs import Belief
 from torch_ref.posteriors import p_logits
 from torch_ref.processes.base import Process
 
@@ -32,8 +33,10 @@ def ancestral(
     noise: Noise,
     record: Sequence[int] = (),
     reverse: Reverse = p_logits,
+    belief: Belief = "d3pm",
 ) -> Chain:
     """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1."""
+    reverse = beliefs.of(belief, reverse)
     x, states, failed_at = xT, {process.T: xT}, 0
     for t in range(process.T, 0, -1):
         ts = torch.full(x.shape[:1], t)

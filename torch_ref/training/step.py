@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torch_ref.beliefs import Belief
 from torch_ref.losses import hybrid
 from torch_ref.posteriors import q_sample
 from torch_ref.processes.base import Process
@@ -31,10 +32,12 @@ def train_step(
     u: Tensor,
     ce_weight: float,
     clip: float,
+    belief: Belief = "d3pm",
 ) -> Metrics:
     """One update of the parameters that the optimizer holds, which are those of denoise."""
     xt = q_sample(process, x0, t, u)
-    loss, kl, ce = (x.mean() for x in hybrid(process, denoise(xt, process.time[t]), x0, xt, t, ce_weight))
+    terms = hybrid(process, denoise(xt, process.time[t]), x0, xt, t, ce_weight, belief=belief)
+    loss, kl, ce = (x.mean() for x in terms)
     optimizer.zero_grad()
     loss.backward()
     norm = clip_by_global_norm([p for group in optimizer.param_groups for p in group["params"]], clip)

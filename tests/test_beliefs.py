@@ -1,0 +1,309 @@
+"""What the logits are, against enumeration: random laws of a few positions, with exact beliefs in float64.
+
+`pytest -s tests/test_beliefs.py -m "slow or not slow" -k excess` prints the table.
+"""
+
+import itertools
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+import d3pm_jax as d3pm
+from d3pm_jax import beliefs
+from tests.processes import odd
+from tests.processes.own import cyclic_shift
+
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore:x_T still depends")]
+
+T = 20
+BELIEFS = ("d3pm", "leave_one_out", "denoiser")
+CONSISTENT = BELIEFS[1:]
+
+
+def neighbours(K):
+    return d3pm.knn_rate(np.arange(K, dtype=float)[:, None] ** 1.5, 2)
+
+
+PROCESSES = {  # of K categories, a mask among them where there is one
+    "uniform": lambda K: d3pm.uniform(d3pm.cosine(T), K),
+    "absorbing": lambda K: d3pm.absorbing(d3pm.reciprocal(T), K, K - 1),
+    "absorbing to a category": lambda K: d3pm.absorbing(d3pm.cosine(T), K, 1),
+    "marginal": lambda K: d3pm.marginal(d3pm.cosine(T), np.arange(K) / np.arange(K).sum()),
+    "gaussian": lambda K: d3pm.gaussian(d3pm.linear(T, 0.02, 0.5), K),
+    "banded": lambda K: d3pm.banded(d3pm.linear(T, 0.05, 0.9), K, 1),
+    "mask on uniform": lambda K: d3pm.masked(d3pm.uniform(d3pm.cosine(T), K - 1), d3pm.linear(T, 0.05, 0.2)),
+    "mask on gaussian": lambda K: d3pm.masked(
+        d3pm.gaussian(d3pm.linear(T, 0.02, 0.5), K - 1), d3pm.reciprocal(T)
+    ),
+    "walk": lambda K: d3pm.random_walk(d3pm.cosine(T), d3pm.knn_graph(np.arange(K)[:, None] ** 1.5, 2)),
+    "rate": lambda K: d3pm.from_rate(neighbours(K), np.geomspace(0.01, 2, T)),
+    "dense": lambda K: d3pm.dense(
+        0.8 * np.eye(K) + 0.2 * np.random.default_rng(0).dirichlet(np.ones(K), (T, K))
+    ),
+    "own": lambda K: cyclic_shift(np.full(T, 0.2), K),
+}
+MASKED = ("absorbing", "mask on uniform", "mask on gaussian")
+
+
+@cache
+def law(K, D, masked):
+    """A random law of x_0 [K, .., K], which never has the mask."""
+    data = K - masked
+    p = np.zeros((K,) * D)
+    p[(slice(data),) * D] = np.random.default_rng(K + D).dirichlet(np.full(data**D, 0.3)).reshape((data,) * D)
+    return p
+
+
+def others(p, Qbar, axis):
+    """sum over all other positions of p(x_0) q(x_t | x_0) there, [x_t elsewhere .., x_0 at the axis]."""
+    for d in range(p.ndim):
+        if d != axis:
+            p = np.moveaxis(np.tensordot(p, Qbar, (d, 0)), -1, d)
+    return np.moveaxis(p, axis, -1)
+
+
+def exact(p, Qbar, axis):
+    """The leave-one-out posterior and the denoiser of one position, [states of x_t, K]."""
+    K, D = p.shape[0], p.ndim
+    elsewhere = np.expand_dims(others(p, Qbar, axis), axis)
+    loo = np.broadcast_to(elsewhere, (*[K] * D, K)).reshape(-1, K)
+    xt = states(K, D)[:, axis]
+    denoiser = loo * Qbar[:, xt].T
+    with np.errstate(invalid="ignore"):
+        return tuple(np.nan_to_num(x / x.sum(1, keepdims=True)) for x in (loo, denoiser))
+
+
+@cache
+def states(K, D):
+    return np.array(list(itertools.product(range(K), repeat=D)))
+
+
+def true_reverse(p, Q, Qbar_s, Qbar, axis):
+    """p(x_{t-1} = j | x_t) of one position from the joint law of both, and p(x_t), by state of x_t."""
+    K, D = p.shape[0], p.ndim
+    elsewhere = np.expand_dims(others(p, Qbar, axis), axis)
+    loo = np.broadcast_to(elsewhere, (*[K] * D, K)).reshape(-1, K)
+    joint = (loo @ Qbar_s) * Q[:, states(K, D)[:, axis]].T
+    total = joint.sum(1)
+    return np.divide(joint, total[:, None], out=np.zeros_like(joint), where=total[:, None] > 0), total
+
+
+@partial(jax.jit, static_argnames="belief")
+def chain(process, p0, xt, t, belief):
+    return jnp.exp(d3pm.p_logits(process, jnp.log(p0), xt, t, belief=belief))
+
+
+def excess(name, K, D):
+    """KL of the true reverse from the chain in nats per token, summed over the steps, of each belief."""
+    process, p = PROCESSES[name](K), law(K, D, name in MASKED)
+    Q, Qbar = (np.asarray(f(jnp.arange(T + 1))) for f in (process.Q, process.Qbar))
+    xt, found = states(K, D), dict.fromkeys(BELIEFS, 0.0)
+    for axis in range(D):
+        loo, denoiser = (
+            np.stack(x) for x in zip(*(exact(p, Qbar[t], axis) for t in range(1, T + 1)), strict=True)
+        )
+        given = {"d3pm": denoiser, "leave_one_out": loo, "denoiser": denoiser}
+        steps = jnp.repeat(jnp.arange(1, T + 1), len(xt)).reshape(T, -1)
+        x = jnp.broadcast_to(jnp.asarray(xt[:, axis], jnp.int32), steps.shape)
+        chains = {b: np.asarray(chain(process, jnp.asarray(given[b]), x, steps, b)) for b in BELIEFS}
+        for t in range(1, T + 1):
+            truth, weight = true_reverse(p, Q[t], Qbar[t - 1], Qbar[t], axis)
+            for belief in BELIEFS:
+                found[belief] += weight @ divergence(truth, chains[belief][t - 1]) / D
+    return found
+
+
+def divergence(q, p):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(q > 0, q * (np.log(q) - np.log(p)), 0.0).sum(-1)
+
+
+AS_PUBLISHED = {"uniform": 0.3, "gaussian": 0.2, "mask on uniform": 0.2}  # at least so many nats are lost
+QUICK = ("uniform", "absorbing", "gaussian", "mask on uniform")
+
+
+@pytest.mark.parametrize(
+    ("name", "K", "D"),
+    [
+        pytest.param(name, K, D, marks=() if name in QUICK and (K, D) == (4, 2) else pytest.mark.slow)
+        for name in PROCESSES
+        for K, D in itertools.product((3, 4), (2, 3))
+    ],
+)
+def test_excess_of_the_chain_is_nothing_under_consistent_beliefs(name, K, D):
+    found = excess(name, K, D)
+    print(f"| {name} | {K} | {D} | " + " | ".join(f"{found[b]:.3g}" for b in BELIEFS) + " |")
+    for belief in CONSISTENT:
+        assert abs(found[belief]) < 1e-13
+    if name == "absorbing":
+        assert abs(found["d3pm"]) < 1e-13
+    elif (K, D) == (4, 2):
+        assert found["d3pm"] > AS_PUBLISHED.get(name, 1e-3)
+
+
+MINIMISED = {
+    "uniform": lambda: d3pm.uniform(np.array([0.2, 0.3, 0.4, 1.0]), 3),
+    "gaussian": lambda: d3pm.gaussian(np.array([0.3, 0.4, 0.6, 0.9]), 3),
+}
+
+
+@partial(jax.jit, static_argnames="belief")
+def expected_loss(table, process, weight, x0, xt, t, ce_weight, belief):
+    """The mean of the hybrid over the law of (x_0, x_t), of a table of logits by state of x_t."""
+
+    def loss(table):
+        found = d3pm.hybrid(process, table, x0, xt, t, 1.0, belief=belief)
+        return jnp.sum(weight[..., None] * (found.kl + ce_weight * found.ce)) / (1 + ce_weight)
+
+    return jax.value_and_grad(loss)(table)
+
+
+def minimiser(process, p, t, ce_weight, belief):
+    """The probabilities [states of x_t, D, K] that the loss is least for, by quasi-Newton steps."""
+    K, D, Qbar = process.K, p.ndim, np.asarray(process.Qbar(jnp.asarray(t)))
+    all_states = states(K, D)
+    weight = p.reshape(-1, 1) * np.prod(Qbar[all_states[:, None], all_states[None]], axis=-1)  # [x_0, x_t]
+    shape = (len(all_states), len(all_states), D)
+    x0, xt = (jnp.broadcast_to(jnp.asarray(x, jnp.int32), shape) for x in (all_states[:, None], all_states))
+
+    def f(x):
+        table = jnp.broadcast_to(jnp.asarray(x).reshape(-1, D, K), (*shape, K))
+        value, gradient = expected_loss(
+            table, process, jnp.asarray(weight), x0, xt, jnp.asarray(t), ce_weight, belief
+        )
+        return float(value), np.asarray(gradient).sum(0).ravel()
+
+    options = {"maxiter": 5000, "maxfun": 10_000, "ftol": 0, "gtol": 1e-11, "maxcor": 50}
+    start = np.zeros(len(all_states) * D * K)
+    found = scipy.optimize.minimize(f, start, jac=True, method="L-BFGS-B", options=options).x
+    return np.asarray(jax.nn.softmax(found.reshape(-1, D, K)))
+
+
+@pytest.mark.parametrize("name", MINIMISED)
+def test_the_least_hybrid_is_at_the_exact_belief_whatever_the_weight(name):
+    t, process = 2, MINIMISED[name]()
+    p = np.random.default_rng(1).dirichlet(np.ones(9)).reshape(3, 3)
+    Qbar = np.asarray(process.Qbar(jnp.asarray(t)))
+    loo, denoiser = (np.stack(x, 1) for x in zip(*(exact(p, Qbar, axis) for axis in range(2)), strict=True))
+    for belief, wanted in zip(CONSISTENT, (loo, denoiser), strict=True):
+        for ce_weight in (0.0, 0.01, 1.0, 100.0):
+            found = minimiser(process, p, t, ce_weight, belief)
+            np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=f"{belief}, {ce_weight}")
+    moved = [np.abs(minimiser(process, p, t, w, "d3pm") - loo).max() for w in (0.0, 0.01, 1.0, 100.0)]
+    print(f"{name}: as published, off the leave-one-out posterior by {np.round(moved, 4)}")
+    assert moved[0] < 1e-5 < 1e-3 < moved[1] < moved[2] < moved[3]
+
+
+def arguments(K, dtype):
+    """Every pair (x_0 = argmax, x_t) at every t, and logits with holes, certain and empty rows among them."""
+    rng = np.random.default_rng(3)
+    t, x, xt = (i.reshape(odd.T, -1) for i in np.indices((odd.T, K + 2, K)))
+    logits = rng.normal(size=(*xt.shape, K)) * 4
+    logits[rng.random(logits.shape) < 0.2] = -np.inf
+    certain = x[..., None] == np.arange(K)
+    logits = np.where((x < K)[..., None], np.where(certain, logits[..., :1], -np.inf), logits)
+    logits[:, -1] = -np.inf
+    logits[~np.isfinite(logits).any(-1), 0] = 1.0
+    logits[:, -2] = -np.inf
+    return jnp.asarray(logits, dtype), jnp.asarray(xt, jnp.int32), jnp.asarray(t[:, 0] + 1, jnp.int32)
+
+
+@jax.jit
+def averaged(process, logits, xt, t):
+    """log sum_{x_0} q(x_{t-1} | x_t, x_0) p(x_0), normalised over what x_t leaves of x_0 (VQ-Diffusion)."""
+    K = process.K
+    x0 = jnp.broadcast_to(jnp.arange(K), (*xt.shape, K))
+    log_p0 = d3pm.log_normalize(jnp.where(process.log_q_x0(xt, t) == -jnp.inf, -jnp.inf, logits))
+    wide = jnp.broadcast_to(xt[..., None], x0.shape)
+    terms = d3pm.q_posterior(process, x0, wide, t) + log_p0[..., None]
+    return d3pm.log_sum(jnp.swapaxes(terms, -1, -2))
+
+
+@jax.jit
+def by_belief(process, logits, xt, t):
+    def total(logits):
+        found = d3pm.p_logits(process, logits, xt, t, belief="denoiser")
+        return jnp.sum(jnp.where(found > -jnp.inf, found, 0.0)), found
+
+    (_, found), gradient = jax.value_and_grad(total, has_aux=True)(logits)
+    return found, gradient
+
+
+AVERAGED = ("marginal", "masked", "gaussian")
+OTHERS = (pytest.param(name, marks=pytest.mark.slow) for name in odd.PROCESSES if name not in AVERAGED)
+
+
+@pytest.mark.parametrize("name", [*AVERAGED, *OTHERS])
+def test_a_denoiser_gives_the_average_of_the_normalised_posteriors(name):
+    process = odd.PROCESSES[name]()
+    logits, xt, t = arguments(process.K, jnp.float64)
+    found, gradient = by_belief(process, logits, xt, t)
+    expected = averaged(process, logits, xt, t)
+    np.testing.assert_allclose(jnp.exp(found), jnp.exp(expected), rtol=1e-12, atol=1e-15)
+    np.testing.assert_array_equal(found == -jnp.inf, expected == -jnp.inf)
+    assert not np.isnan(gradient).any()
+    with jax.enable_x64(False):
+        narrow, gradient = by_belief(odd.PROCESSES[name](), *arguments(process.K, jnp.float32))
+    np.testing.assert_allclose(np.exp(narrow), jnp.exp(found), atol=2e-6)
+    assert not np.isnan(gradient).any()
+
+
+@jax.jit
+def conversions(process, logits, xt, t):
+    loo = beliefs.to_leave_one_out(process, logits, xt, t)
+    return loo, beliefs.to_denoiser(process, loo, xt, t)
+
+
+def test_conversions_are_bayes_rule_and_undo_each_other():
+    process, K = odd.PROCESSES["marginal"](), odd.PROCESSES["marginal"]().K
+    logits, xt, t = arguments(K, jnp.float64)
+    loo, back = conversions(process, logits, xt, t)
+    Qbar = np.asarray(process.Qbar(t))
+    q = np.stack([Qbar[i][:, x].T for i, x in enumerate(np.asarray(xt))])  # q(x_t | x_0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = np.where(q > 0, logits - np.log(q), -np.inf)
+    np.testing.assert_allclose(loo, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(back, np.where(q > 0, logits, -np.inf), rtol=1e-12, atol=1e-12)
+    assert (q == 0).any()
+    impossible = (expected == -np.inf).all(-1)
+    assert impossible.any()  # nothing is left: no distribution, in the chain either
+    np.testing.assert_array_equal(
+        (d3pm.p_sample(process, logits, xt, t, jnp.full(xt.shape, 0.5), belief="denoiser") == -1), impossible
+    )
+
+
+@pytest.mark.parametrize("belief", CONSISTENT)
+def test_the_first_step_is_the_denoiser_under_either_rule(belief):
+    process = PROCESSES["uniform"](4)
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(4, 4)))
+    xt, t = jnp.arange(4), jnp.asarray(1)
+    denoiser = beliefs.to_denoiser(process, logits, xt, t) if belief == "leave_one_out" else logits
+    for rule in ("bayes", "x0"):
+        found = d3pm.p_logits(process, logits, xt, t, rule, belief)
+        np.testing.assert_allclose(found, d3pm.log_normalize(denoiser), atol=1e-12)
+        kl, ce = d3pm.hybrid(process, logits, xt[::-1], xt, t, 1.0, rule, belief)[1:]
+        np.testing.assert_allclose(kl, ce, atol=1e-14)
+
+
+def test_bounds_and_chains_pass_the_belief_on():
+    process, u = PROCESSES["uniform"](4), np.random.default_rng(5).random((T + 1, 6, 2))
+    table = jnp.asarray(np.random.default_rng(6).normal(size=(4, 4)))
+    x0, noise = jnp.asarray(states(4, 2)[:6], jnp.int32), lambda t: jnp.asarray(u)[t]
+
+    def denoise(xt, t):
+        return table[xt] + t[:, None, None] / T
+
+    def to_loo(xt, t):
+        return beliefs.to_leave_one_out(process, denoise(xt, t), xt, t)
+
+    found = d3pm.all_t_bound(denoise, process, x0, noise, belief="denoiser").total()
+    np.testing.assert_allclose(found, d3pm.all_t_bound(to_loo, process, x0, noise).total(), rtol=1e-12)
+    found = d3pm.ancestral(denoise, process, x0, noise, belief="denoiser").x0
+    np.testing.assert_array_equal(found, d3pm.ancestral(to_loo, process, x0, noise).x0)
+    assert (found != d3pm.ancestral(denoise, process, x0, noise).x0).any()
+    with pytest.raises(TypeError, match="belief"):
+        d3pm.all_t_bound(denoise, process, x0, noise, d3pm.direct_kl, "denoiser")
