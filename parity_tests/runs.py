@@ -16,6 +16,7 @@ from torch import Tensor
 import torch_ref
 from d3pm_jax import config as configs
 from d3pm_jax import likelihood, posteriors, sampling
+from d3pm_jax.beliefs import Belief
 from d3pm_jax.data import Description
 from d3pm_jax.runs import network
 from d3pm_jax.training.state import init_state
@@ -33,6 +34,7 @@ PROCESSES: dict[str, tuple[Callable[..., configs.Process], Callable[..., torch_r
     "uniform": (configs.Uniform, torch_ref.uniform),
     "gaussian": (configs.Gaussian, torch_ref.gaussian),
 }
+BELIEFS: dict[str, Belief] = {"uniform": "denoiser", "gaussian": "leave_one_out"}  # what the logits are
 Arrays = dict[str, np.ndarray]
 
 
@@ -43,6 +45,11 @@ class Setting(NamedTuple):
     T: int = 1000
     steps: int = 50
     levels: int = 2
+
+    @property
+    def belief(self) -> Belief:
+        """What the logits of the network are."""
+        return BELIEFS[self.process]
 
     @property
     def model(self) -> dict[str, Any]:
@@ -84,7 +91,7 @@ def config(setting: Setting) -> configs.Config:
         process=PROCESSES[setting.process][0](K=K, steps=setting.T, beta=beta),
         model=configs.UNet(**setting.model),
         train=configs.Train(steps=setting.steps, batch_size=B, ema_decay=EMA_DECAY),
-        loss=configs.HybridLoss(ce_weight=CE_WEIGHT),
+        loss=configs.HybridLoss(ce_weight=CE_WEIGHT, belief=setting.belief),
         optimizer=ADAM,
     )
 
@@ -150,7 +157,7 @@ def train_torch(setting: Setting, noise: Noise) -> Trained:
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate(i, ADAM.lr, ADAM.warmup_steps, ADAM.decay_steps)
         x0, t, u = (to_torch(x) for x in (batch(i), noise.t[i], noise.u[i]))
-        row = training.train_step(denoise, optimizer, process, x0, t, u, CE_WEIGHT, ADAM.clip)
+        row = training.train_step(denoise, optimizer, process, x0, t, u, CE_WEIGHT, ADAM.clip, setting.belief)
         training.average(ema, named, EMA_DECAY, i)
         found.parameters.append({k: x.detach().numpy().copy() for k, x in named.items()})
         found.ema.append({k: x.numpy().copy() for k, x in ema.items()})
@@ -166,10 +173,10 @@ def evaluate_jax(setting: Setting, arrays: Arrays) -> Evaluated:
 
     def run(params: Any, process: Any, us: Any, vs: Any) -> tuple:
         denoise = partial(predict, params)
-        bound = likelihood.all_t_bound(denoise, process, x0, lambda t: us[t])
-        chain = sampling.ancestral(
-            denoise, process, process.draw_prior(vs[0]), lambda t: vs[t], range(process.T + 1)
-        )
+        told: dict[str, Any] = {"belief": setting.belief}
+        bound = likelihood.all_t_bound(denoise, process, x0, lambda t: us[t], **told)
+        xT, record = process.draw_prior(vs[0]), range(process.T + 1)
+        chain = sampling.ancestral(denoise, process, xT, lambda t: vs[t], record, **told)
         return denoise(x0, t), bound.steps, bound.prior, chain.states
 
     compiled = jax.jit(run)
@@ -181,14 +188,14 @@ def evaluate_torch(setting: Setting, arrays: Arrays, follow: np.ndarray | None =
     """With the twins of the same names; each x_{t-1} from the x_t of its own chain, or from the x_t given."""
     process, (_, denoise) = twin_process(setting), _twin(setting, arrays)
     x0, t, us, vs = (to_torch(x) for x in inputs(setting))
-    bound = torch_ref.all_t_bound(denoise, process, x0, lambda t: us[t])
+    told: dict[str, Any] = {"belief": setting.belief}
+    bound = torch_ref.all_t_bound(denoise, process, x0, lambda t: us[t], **told)
     if follow is None:
-        prior = process.draw_prior(vs[0])
-        states = torch_ref.ancestral(denoise, process, prior, lambda t: vs[t], range(process.T + 1)).states
+        prior, record = process.draw_prior(vs[0]), range(process.T + 1)
+        states = torch_ref.ancestral(denoise, process, prior, lambda t: vs[t], record, **told).states
     else:
-        states = torch_ref.categorical(
-            torch.stack(_reverse(process, denoise, to_torch(follow))), vs.roll(-1, 0)
-        )
+        log_p = torch.stack(_reverse(setting, process, denoise, to_torch(follow)))
+        states = torch_ref.categorical(log_p, vs.roll(-1, 0))
     return Evaluated(*(x.numpy() for x in (denoise(x0, t), *bound, states)))
 
 
@@ -196,17 +203,18 @@ def evaluate_torch(setting: Setting, arrays: Arrays, follow: np.ndarray | None =
 def distances(setting: Setting, arrays: Arrays, states: np.ndarray) -> np.ndarray:
     """How far the noise of each draw of a chain is from where the draw changes, [T + 1, B, *IMAGE]."""
     process, (_, denoise) = twin_process(setting), _twin(setting, arrays)
-    log_p = torch.stack(_reverse(process, denoise, to_torch(states))).double()
+    log_p = torch.stack(_reverse(setting, process, denoise, to_torch(states))).double()
     u = to_torch(inputs(setting)[3]).roll(-1, 0).double()
     return (u[..., None] - scales.cdf(log_p)).abs().amin(dim=-1).numpy()
 
 
-def _reverse(process: torch_ref.Process, denoise: Callable, states: Tensor) -> list[Tensor]:
+def _reverse(setting: Setting, process: torch_ref.Process, denoise: Callable, states: Tensor) -> list[Tensor]:
     """log p(x_t | x_{t+1}) for t = 0..T, from the x_{t+1} in row t + 1, and log p(x_T)."""
     found = []
     for t in range(1, process.T + 1):
         ts = torch.full((B,), t)
-        found.append(torch_ref.p_logits(process, denoise(states[t], process.time[ts]), states[t], ts))
+        logits = denoise(states[t], process.time[ts])
+        found.append(torch_ref.p_logits(process, logits, states[t], ts, belief=setting.belief))
     return [*found, process.log_prior().expand(found[0].shape)]
 
 

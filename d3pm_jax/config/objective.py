@@ -75,7 +75,8 @@ class StochasticBound(Objective):
         return Terms(each * (x0.size // x0.shape[0]), found.kl, found.ce)
 
     def check_process(self, process: Process) -> None:
-        if jnp.isinf(losses.prior_kl(process, jnp.zeros((), jnp.int32))):
+        x0 = jnp.zeros(process.T, jnp.int32)  # a process that goes by the position has T of them
+        if jnp.isinf(losses.prior_kl(process, x0)).any():
             raise ValueError(
                 "the prior KL, and so the stochastic bound, is infinite: end process.beta at 1, as Reciprocal"
             )

@@ -1,5 +1,6 @@
 """Configs as JSON."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -25,7 +26,23 @@ def test_a_config_of_an_earlier_version_opens():
     config = config_io.from_file(Path(tests.__file__).parent.parent / "configs" / "digits_uniform.py")
     tree = json.loads(config_io.dump(config).replace("HybridLoss", "Loss"))
     assert tree["model"].pop("num_heads") == 1
-    assert config_io.from_json(tree) == config
+    assert tree["loss"].pop("belief") == "leave_one_out"
+    before = dataclasses.replace(config, loss=dataclasses.replace(config.loss, belief="d3pm"))
+    assert config_io.from_json(tree) == before  # its network was trained as published
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnLoss(configs.HybridLoss):
+    """A loss of one's own that derives from ours."""
+
+
+@pytest.mark.parametrize("loss", [configs.StochasticBound(), OwnLoss(ce_weight=1.0)])
+def test_an_objective_that_was_saved_without_its_belief_is_as_published(loss):
+    config = dataclasses.replace(tiny.get_config(), loss=loss)
+    tree, own = config_io.to_json(config), {"OwnLoss": OwnLoss}
+    assert config_io.from_json(tree, own) == config
+    del tree["loss"]["belief"]
+    assert config_io.from_json(tree, own).loss == dataclasses.replace(loss, belief="d3pm")
 
 
 def test_the_data_of_older_runs_opens():

@@ -203,8 +203,8 @@ LOSSES = (
     Break(  # the gradient of anything but a plain sum
         "cotangent_left_out",
         "d3pm_jax/losses/fused_by_parts.py",
-        "return None, g[..., None] * gradient, None, None, None",
-        "return None, gradient, None, None, None",
+        "each[..., None] * gradient for each",
+        "gradient for each",
         (OWN_PROCESS, FUSED),
     ),
 )

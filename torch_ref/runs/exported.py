@@ -60,6 +60,12 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
     return logits
 
 
+def of_logits(file: str | Path) -> dict[str, str]:
+    """What the logits are: the keywords `first_step` and `belief` of `p_logits` and `posterior_kl`."""
+    loss = _metadata(file)[0]["loss"]
+    return {"first_step": loss.get("first_step", "bayes"), "belief": loss.get("belief", "d3pm")}
+
+
 def _metadata(file: str | Path) -> list[dict[str, Any]]:
     """The config, the data and the process of the run."""
     with safetensors.safe_open(file, "pt") as opened:

@@ -1,0 +1,38 @@
+"""A run evaluates and samples with the belief it was trained with."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax import config as configs
+from d3pm_jax import runs
+from d3pm_jax.sampling.noise import EVALUATION, SAMPLING
+from tests import tiny
+
+pytestmark = pytest.mark.usefixtures("small_network")
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [configs.HybridLoss(belief="denoiser"), configs.StochasticBound(), configs.HybridLoss(belief="d3pm")],
+)
+def test_the_belief_of_the_run_is_that_of_its_bound_and_samples(loss, tmp_path):
+    tiny.write_run(tmp_path / "run", dataclasses.replace(tiny.get_config(), loss=loss))
+    run = runs.open(tmp_path / "run")
+    x0 = np.random.default_rng(0).integers(0, 17, (4, 8, 8, 1)).astype(np.int32)
+    denoise, key = partial(run.parts.predict, run.params), jax.random.key(0)
+    found = {}
+    for belief in ("d3pm", "leave_one_out", "denoiser"):
+        of_bound, of_samples = (jax.random.fold_in(key, use) for use in (EVALUATION, SAMPLING))
+        bound = d3pm.estimate_bound(of_bound, denoise, run.process, x0, jnp.arange(4), belief=belief).total()
+        samples = d3pm.sample(of_samples, denoise, run.process, x0.shape, belief=belief).x0
+        found[belief] = float(d3pm.bits_per_dim(bound, 64).mean()), samples
+    bits, samples = found[loss.belief]
+    assert run.evaluate_on(x0, batch_size=4)["bits_per_dim"] == pytest.approx(bits, rel=1e-5)
+    np.testing.assert_array_equal(run.sample(key, 4, batch_size=4)[0], samples)
+    assert found["d3pm"][0] == found["leave_one_out"][0] != found["denoiser"][0]
