@@ -6,21 +6,19 @@ with its value, while the numbers in between are still in the cache (`numerics.t
 
 from collections.abc import Callable
 from functools import cache, partial, singledispatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax.beliefs import Belief, to_denoiser, to_leave_one_out
-from d3pm_jax.losses.cross_entropy import cross_entropy, denoiser_cross_entropy
+from d3pm_jax.losses.cross_entropy import cross_entropy
 from d3pm_jax.numerics import tiles
 from d3pm_jax.processes.base import Process
 
 Loss = Callable[..., Array]  # (process, logits [*S, K], x0 [*S], xt [*S], t) -> nats [*S]
 WithGradient = Callable[..., tuple[Array, Array]]  # the same -> nats [*S], their gradient [*S, K]
-Losses = tuple[Loss, ...]
-WithGradients = tuple[WithGradient, ...]
 
 
 @singledispatch
@@ -33,6 +31,27 @@ def by_autodiff(loss: Loss, process: Process, logits: Array, *rest: Array) -> tu
     """Returns any loss and its gradient, as a `WithGradient` does."""
     value, pull = jax.vjp(lambda x: loss(process, x, *rest), logits)
     return value, pull(jnp.ones_like(value))[0]
+
+
+class Plan(NamedTuple):
+    """Says what is made of a part of the elements, and how large a part is."""
+
+    kl: Loss  # of leave-one-out logits; t is (), [B] or [B, n]
+    kl_and_gradient: WithGradient
+    shared: bool  # whether t is one for all elements of an example
+    size: int  # numbers that an element takes in the largest array
+
+    def over_parts(self, f: Callable[..., tuple[Array, ...]], t: Array, *rows: Array) -> tuple[Array, ...]:
+        """Applies f(*rows, t) to one part after the other."""
+        if not self.shared:
+            return tiles.over_parts(f, *rows, t, floats=self.size)
+        return tiles.over_parts(lambda *part: f(*part, t), *rows, floats=self.size)
+
+    def update(self, f: Callable[..., Array], t: Array, array: Array, *rows: Array) -> Array:
+        """Replaces array by f(array, *rows, t), one part after the other."""
+        if not self.shared:
+            return tiles.update_by_parts(f, array, *rows, t, floats=self.size)
+        return tiles.update_by_parts(lambda *part: f(*part, t), array, *rows, floats=self.size)
 
 
 def kl_and_ce(
@@ -48,17 +67,19 @@ def kl_and_ce(
     """Makes `variational.dispatch_kl_and_ce` of the KL for leave-one-out logits, by parts, for any belief.
 
     Args:
-        kl: of a part; like the next argument, the same function each time, for what was compiled of it.
+        kl: the loss; like the next argument, the same function each time, for what was compiled of it.
         kl_and_gradient: the same with its gradient.
         process, logits, x0, xt, t, belief: as for `variational.hybrid`.
     """
+    shared = t.ndim <= 1
+    if not shared:
+        t = jnp.broadcast_to(jnp.reshape(t, t.shape + (1,) * (x0.ndim - t.ndim)), x0.shape)
+    size = process.K if shared else numbers_per_element(process)
     if belief == "leave_one_out":
-        losses, with_gradients = (kl, _converted_ce), (kl_and_gradient, _converted_ce_and_gradient)
-        first, ce = by_parts(losses, with_gradients, process, logits, x0, xt, t)
-        return first, ce
+        return _both(Plan(kl, kl_and_gradient, shared, size), process, logits, x0, xt, t)
     if belief == "denoiser":
         kl, kl_and_gradient = _of_denoiser(kl), _of_denoiser(kl_and_gradient)
-    (found,) = by_parts((kl,), (kl_and_gradient,), process, logits, x0, xt, t)
+    found = _alone(Plan(kl, kl_and_gradient, shared, size), process, logits, x0, xt, t)
     return found, cross_entropy(process, logits, x0)
 
 
@@ -72,96 +93,75 @@ def _of_denoiser(f: Callable[..., Any]) -> Callable[..., Any]:
     return converted
 
 
-_converted_ce = partial(denoiser_cross_entropy, belief="leave_one_out")
+def _finite_gradient(plan: Plan, process: Process, *part: Array) -> tuple[Array, Array]:
+    """Returns the KL of a part and its gradient, 0 where the KL is infinite."""
+    value, gradient = plan.kl_and_gradient(process, *part)
+    return value, jnp.where(jnp.isinf(value)[..., None], 0.0, gradient)
 
 
-def _converted_ce_and_gradient(
-    process: Process, logits: Array, x0: Array, xt: Array, t: Array
-) -> tuple[Array, Array]:
-    """Computes the cross entropy of `to_denoiser`, and its gradient p - onehot(x_0): one exp for both."""
+def _kl(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Array) -> Array:
+    return plan.over_parts(lambda *part: (plan.kl(process, *part),), t, logits, x0, xt)[0]
+
+
+def _kl_forward(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Array):
+    return plan.over_parts(partial(_finite_gradient, plan, process), t, logits, x0, xt)
+
+
+def _kl_backward(plan: Plan, gradient: Array, g: Array):
+    return None, g[..., None] * gradient, None, None, None
+
+
+def _pair(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Array):
+    """Returns the KL, and the cross entropy of `to_denoiser`."""
+
+    def values(*part: Array) -> tuple[Array, Array]:
+        return plan.kl(process, *part), _ce_and_gradient(process, *part)[0]
+
+    return plan.over_parts(values, t, logits, x0, xt)
+
+
+def _pair_forward(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Array):
+    def values(*part: Array) -> tuple[Array, Array, Array]:
+        kl, gradient = _finite_gradient(plan, process, *part)
+        return kl, _ce_and_gradient(process, *part)[0], gradient
+
+    kl, ce, gradient = plan.over_parts(values, t, logits, x0, xt)
+    return (kl, ce), (process, logits, gradient, x0, xt, t)
+
+
+def _pair_backward(plan: Plan, residuals, g: tuple[Array, Array]):
+    """Makes the gradient of the cross entropy anew, and adds it to that of the KL where that is."""
+    process, logits, gradient, x0, xt, t = residuals
+
+    def total(of_kl: Array, logits: Array, x0: Array, xt: Array, g_kl: Array, g_ce: Array, t: Array) -> Array:
+        of_ce = _ce_and_gradient(process, logits, x0, xt, t)[1]
+        return g_kl[..., None] * of_kl + g_ce[..., None] * of_ce
+
+    return None, plan.update(total, t, gradient, logits, x0, xt, *g), None, None, None
+
+
+def _ce_and_gradient(process: Process, logits: Array, x0: Array, xt: Array, t: Array) -> tuple[Array, Array]:
+    """Computes the cross entropy of `to_denoiser`, and its gradient: 0 where it is infinite."""
     denoiser = to_denoiser(process, logits, xt, t)
     top = jnp.max(denoiser, axis=-1, keepdims=True)
     weights = jnp.exp(denoiser - jnp.where(top == -jnp.inf, 0.0, top))
     total = jnp.sum(weights, axis=-1, keepdims=True)
     at_x0 = jnp.take_along_axis(denoiser, x0[..., None], axis=-1)
-    value = jnp.where(at_x0 == -jnp.inf, jnp.inf, jnp.log(total) + top - at_x0)[..., 0]
+    impossible = at_x0 == -jnp.inf
     is_x0 = x0[..., None] == jnp.arange(process.K).reshape((1,) * x0.ndim + (-1,))
-    return value, weights * (1 / total) - is_x0
+    gradient = jnp.where(impossible, 0.0, weights * (1 / total) - is_x0)
+    return jnp.where(impossible, jnp.inf, jnp.log(total) + top - at_x0)[..., 0], gradient
 
 
-def by_parts(
-    losses: Losses,
-    with_gradients: WithGradients,
-    process: Process,
-    logits: Array,
-    x0: Array,
-    xt: Array,
-    t: Array,
-) -> tuple[Array, ...]:
-    """Returns each loss(process, logits, x0, xt, t), made by parts together with its gradient for the logits.
-
-    Args:
-        losses: of a part, whose t is (), [B] or [B, n].
-        with_gradients: the same with their gradients.
-        process: the forward process.
-        logits: [*S, K].
-        x0, xt: [*S].
-        t: its shape is a prefix of *S.
-
-    Returns:
-        Nats of each, [*S].
-    """
-    shared = t.ndim <= 1
-    if not shared:
-        t = jnp.broadcast_to(jnp.reshape(t, t.shape + (1,) * (x0.ndim - t.ndim)), x0.shape)
-    size = logits.shape[-1] if shared else numbers_per_element(process)
-    return _compiled(losses, with_gradients, shared, size, process, logits, x0, xt, t)
+Rule = Callable[..., Any]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def _by_parts(
-    losses: Losses,
-    _: WithGradients,
-    shared: bool,
-    size: int,
-    process: Process,
-    logits: Array,
-    x0: Array,
-    xt: Array,
-    t: Array,
-) -> tuple[Array, ...]:
-    def values(logits: Array, *rows: Array) -> tuple[Array, ...]:
-        return tuple(loss(process, logits, *rows, *((t,) if shared else ())) for loss in losses)
-
-    return tiles.over_parts(values, logits, x0, xt, *(() if shared else (t,)), floats=size)
+def _compiled(f: Rule, forward: Rule, backward: Rule) -> Rule:
+    """Returns f with a gradient by hand; its plan is static."""
+    custom = jax.custom_vjp(f, nondiff_argnums=(0,))
+    custom.defvjp(forward, backward)
+    return jax.jit(custom, static_argnums=0)
 
 
-def _forward(
-    _: Losses,
-    with_gradients: WithGradients,
-    shared: bool,
-    size: int,
-    process: Process,
-    logits: Array,
-    x0: Array,
-    xt: Array,
-    t: Array,
-):
-    def both(logits: Array, *rows: Array) -> tuple[Array, ...]:
-        found = [f(process, logits, *rows, *((t,) if shared else ())) for f in with_gradients]
-        finite = [jnp.where(jnp.isinf(value)[..., None], 0.0, gradient) for value, gradient in found]
-        return *(value for value, _ in found), *finite
-
-    found = tiles.over_parts(both, logits, x0, xt, *(() if shared else (t,)), floats=size)
-    return found[: len(with_gradients)], found[len(with_gradients) :]
-
-
-def _backward(
-    _: Losses, __: WithGradients, shared: bool, size: int, gradients: tuple[Array, ...], g: tuple[Array, ...]
-):
-    parts = [each[..., None] * gradient for each, gradient in zip(g, gradients, strict=True)]
-    return None, sum(parts[1:], parts[0]), None, None, None
-
-
-_by_parts.defvjp(_forward, _backward)
-_compiled = jax.jit(_by_parts, static_argnums=(0, 1, 2, 3))
+_alone = _compiled(_kl, _kl_forward, _kl_backward)
+_both = _compiled(_pair, _pair_forward, _pair_backward)

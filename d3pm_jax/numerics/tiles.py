@@ -41,6 +41,32 @@ def over_parts(
     return tuple(jnp.reshape(o, S + o.shape[2:]) for o in outputs)
 
 
+def update_by_parts(f: Callable[..., Array], array: Array, *rows: Array, floats: int) -> Array:
+    """Replaces an array [*S, K] by f(array, *rows), one part of the elements after the other, in its memory.
+
+    Args:
+        f: (array [B, n, K], *rows [B, n] or [B, n, K]) -> array [B, n, K].
+        array: [*S, K].
+        rows: arrays [*S] or [*S, K].
+        floats: that an element takes in the largest array of a part.
+    """
+    S = array.shape[:-1]
+    B, N = _flat(S)
+    inputs = [jnp.reshape(x, (B, N, *x.shape[len(S) :])) for x in (array, *rows)]
+    size = max(1, min(N, FLOATS // max(1, B * floats)))
+    if size == N or B * N == 0:
+        return jnp.reshape(f(*inputs), array.shape)
+
+    def step(i: Array, whole: Array) -> Array:
+        start = jnp.minimum(i * size, N - size)
+        part, *others = (lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in (whole, *inputs[1:]))
+        new = start + jnp.arange(size) >= i * size  # the last part begins among elements that are done
+        changed = jnp.where(new[None, :, None], f(part, *others), part)
+        return lax.dynamic_update_slice_in_dim(whole, changed, start, axis=1)
+
+    return jnp.reshape(lax.fori_loop(0, -(-N // size), step, inputs[0]), array.shape)
+
+
 def materialize(f: Callable[..., Rows], args: Any) -> Rows:
     """Makes f(*args) for trees of arrays [*S] once, by a loop over two halves, before anything reads it.
 

@@ -19,6 +19,7 @@ from d3pm_jax.processes.respace import require_spec, steps_between
 from d3pm_jax.processes.tables import all_steps, expand_trailing, gather
 from d3pm_jax.types import Leaf
 
+SMALL = 64  # categories of which a column is not far apart in memory
 Matrices = Sequence[np.ndarray] | np.ndarray  # [T, K, K], float64
 
 
@@ -80,9 +81,10 @@ class Dense(Process):
         return jnp.log(gather(self.Q_transposed, expand_trailing(t, xt.shape), xt))
 
     def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        if t.ndim == xt.ndim:
-            return jnp.log(gather(self.Qbar_table, t[..., None], self._categories(t), xt[..., None]))
-        columns = jnp.swapaxes(gather(self.Qbar_table, t), -1, -2)  # read along rows, many elements of each t
+        if t.ndim == xt.ndim or self.K <= SMALL:
+            ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)[..., None]
+            return jnp.log(gather(self.Qbar_table, ts, self._categories(ts[..., 0]), xt[..., None]))
+        columns = jnp.swapaxes(gather(self.Qbar_table, t), -1, -2)  # once for all elements of a t
         shared = jnp.arange(math.prod(t.shape)).reshape(expand_trailing(t, xt.shape).shape)
         row = jnp.where((xt >= 0) & (xt < self.K), shared * self.K + xt, -1)
         return jnp.log(gather(jnp.reshape(columns, (-1, self.K)), row))
