@@ -42,7 +42,8 @@ def loss(params, network, process, x0, key):
     key_t, key_u = jax.random.split(key)
     t = d3pm.low_discrepancy(jax.random.uniform(key_t), len(x0), process.T)
     xt = d3pm.q_sample(process, x0, t, jax.random.uniform(key_u, x0.shape))
-    return d3pm.hybrid(process, network.apply(params, xt, t), x0, xt, t, ce_weight=0.01).loss.mean()
+    logits = network.apply(params, xt, t)
+    return d3pm.hybrid(process, logits, x0, xt, t, ce_weight=0.01, belief="leave_one_out").loss.mean()
 
 
 @jax.jit(static_argnames=("network", "optimizer"))
