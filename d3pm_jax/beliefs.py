@@ -40,10 +40,7 @@ def to_denoiser(
         Unnormalised logs in the type of the tables or wider; -inf where q(x_t | x_0) = 0. A row is all -inf,
         no distribution, where the posterior contradicts x_t. O(K) for `Mixing` and for a mask on top of it.
     """
-    evidence = process.log_q_x0(xt, t)
-    impossible = evidence == -jnp.inf
-    evidence = jnp.where(impossible, 0.0, evidence)  # no inf - inf, in the gradient either
-    return jnp.where(impossible, -jnp.inf, promote(process, logits_loo) + evidence)
+    return promote(process, logits_loo) + process.log_q_x0(xt, t)
 
 
 @declared(xt=CATEGORIES, t=steps(0))
@@ -65,10 +62,10 @@ def to_leave_one_out(
     """
     evidence = process.log_q_x0(xt, t)
     impossible = evidence == -jnp.inf
-    evidence = jnp.where(impossible, 0.0, evidence)
+    evidence = jnp.where(impossible, 0.0, evidence)  # no inf - inf, in the gradient either
     return jnp.where(impossible, -jnp.inf, promote(process, logits_denoiser) - evidence)
 
 
-def of(belief: Belief, f: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns f for logits of this belief: f itself for "d3pm", which f need not know then."""
+def with_belief(belief: Belief, f: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns f(..., belief=belief), and f itself for "d3pm", which needs to know no beliefs."""
     return f if belief == "d3pm" else partial(f, belief=belief)

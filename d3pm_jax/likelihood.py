@@ -62,7 +62,7 @@ def all_t_bound(
         The parts of the bound; their expectation over the noise is the bound.
     """
 
-    term = beliefs.of(belief, term)
+    term = beliefs.with_belief(belief, term)
 
     def step(t: Array) -> Array:
         ts = jnp.broadcast_to(t, x0.shape[:1])
@@ -122,7 +122,7 @@ def strata_bound(
         Nats per example. The examples are independent, so the standard error of their mean (`mean_and_se`)
         covers the choice of examples, of t and of x_t.
     """
-    term = beliefs.of(belief, term)
+    term = beliefs.with_belief(belief, term)
     t, sizes = timesteps.stratified(u, process.T)
 
     def stratum(j: Array) -> Array:

@@ -2,9 +2,8 @@
 
 These are pure functions, and noise is an argument. `t` is int32, its shape a prefix of the shape of x; t = 1
 is the least noisy step. The network predicts logits of x_0, from which p(x_{t-1} | x_t) follows (`p_logits`),
-or logits of x_{t-1} itself (`p_prev`).
-What the logits of x_0 are taken for, p(x_0 | x_t) or what the other elements say of it, is their belief
-(`beliefs`).
+or logits of x_{t-1} itself (`p_prev`). What the logits of x_0 are, p(x_0 | x_t) or what the other elements
+say of it, is their belief (`beliefs`).
 """
 
 from typing import Literal
@@ -88,7 +87,8 @@ def p_logits(
     """log p(x_{t-1} | x_t) = log sum_{x_0} q(x_{t-1}, x_t | x_0) p(x_0), normalised (D3PM eq. 4).
 
     p(x_0) is the prediction, where it is taken for the leave-one-out posterior; of a denoiser it is
-    p(x_0 | x_t) / q(x_t | x_0), which makes the sum the average over x_0 of the normalised posteriors.
+    p(x_0 | x_t) / q(x_t | x_0), which makes the sum the average of the normalised posteriors over those x_0
+    that x_t allows.
 
     Args:
         process: the forward process.

@@ -303,7 +303,7 @@ REASONS: dict[str, str] = {
     "mutual_information_steps": _A_SOLUTION,
     "schedules.check_betas": _A_CHECK,
     "processes.allow_identity": _A_CHECK,
-    "beliefs.of": "a function with the keyword `belief`, which each pair is compared with",
+    "beliefs.with_belief": "a function with the keyword `belief`, which each pair is compared with",
 }
 
 

@@ -25,6 +25,6 @@ def to_leave_one_out(process: Process, logits_denoiser: Tensor, xt: Tensor, t: T
     return torch.where(evidence == -torch.inf, -torch.inf, logits - evidence)
 
 
-def of(belief: Belief, f: Callable[..., Any]) -> Callable[..., Any]:
-    """f for logits of this belief."""
+def with_belief(belief: Belief, f: Callable[..., Any]) -> Callable[..., Any]:
+    """f(..., belief=belief)."""
     return f if belief == "d3pm" else partial(f, belief=belief)

@@ -33,7 +33,7 @@ def all_t_bound(
     belief: Belief = "d3pm",
 ) -> Bound:
     """-log p(x_0) <= prior KL + sum_t KL_t, each KL_t at one x_t ~ q(x_t | x_0)."""
-    term = beliefs.of(belief, term)
+    term = beliefs.with_belief(belief, term)
     steps = []
     for t in range(1, process.T + 1):
         ts = torch.full(x0.shape[:1], t)
@@ -52,7 +52,7 @@ def strata_bound(
     belief: Belief = "d3pm",
 ) -> Tensor:
     """prior KL + sum over strata of (its size) KL_t at one t drawn in each, per example."""
-    term = beliefs.of(belief, term)
+    term = beliefs.with_belief(belief, term)
     total = prior_kl(process, x0).flatten(1).sum(dim=1)
     for j, (ts, size) in enumerate(zip(*timesteps.stratified(u, process.T), strict=True), 1):
         xt = q_sample(process, x0, ts, noise(j))

@@ -218,7 +218,8 @@ def _decode(node: Any, own: Mapping[str, type]) -> Any:
     name = node.get("class")
     cls = _class("Digits" if name == "Data" and fields.get("name") == "digits" else name, own)
     for base, before in ADDED.items():
-        fields = before | fields if issubclass(cls, base) else fields
+        if issubclass(cls, base):
+            fields = before | fields
     try:
         return cls(**fields)
     except (TypeError, ValueError) as error:

@@ -54,8 +54,11 @@ class HybridLoss(Objective):
     belief: Belief = "leave_one_out"
     """what the logits are in both terms: "leave_one_out" or "denoiser"; "d3pm" as published, one in each"""
 
+    def check(self) -> None:
+        _check_first_step(self.first_step, self.belief)
+
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        found = bare(losses.hybrid)(process, logits, x0, xt, t, self.ce_weight, **of_logits(self))
+        found = bare(losses.hybrid)(process, logits, x0, xt, t, self.ce_weight, **logits_keywords(self))
         return Terms(bare(per_step)(found.loss, p_t, process.T), found.kl, found.ce)
 
 
@@ -69,8 +72,11 @@ class StochasticBound(Objective):
     belief: Belief = "leave_one_out"
     """what the network's logits are: see `HybridLoss`"""
 
+    def check(self) -> None:
+        _check_first_step(self.first_step, self.belief)
+
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        found = bare(losses.hybrid)(process, logits, x0, xt, t, 0.0, **of_logits(self))
+        found = bare(losses.hybrid)(process, logits, x0, xt, t, 0.0, **logits_keywords(self))
         each = found.kl / expand_trailing(p_t, x0.shape) + bare(losses.prior_kl)(process, x0)
         return Terms(each * (x0.size // x0.shape[0]), found.kl, found.ce)
 
@@ -82,14 +88,23 @@ class StochasticBound(Objective):
             )
 
 
-class OfLogits(TypedDict):
+def _check_first_step(first_step: FirstStep, belief: Belief) -> None:
+    """Raises ValueError for a rule that would do nothing."""
+    if first_step == "x0" and belief != "d3pm":
+        raise ValueError(
+            f"first_step = 'x0' is a rule as published, and does nothing for belief = {belief!r}: set "
+            f"belief = 'd3pm', or leave first_step out"
+        )
+
+
+class LogitsKeywords(TypedDict):
     """Holds what a reverse step and a bound have to know of the logits, as their keywords."""
 
     first_step: FirstStep
     belief: Belief
 
 
-def of_logits(objective: Objective) -> OfLogits:
+def logits_keywords(objective: Objective) -> LogitsKeywords:
     """Returns what the logits of an objective are: as published for one that has no such fields."""
     first_step: FirstStep = getattr(objective, "first_step", "bayes")
     belief: Belief = getattr(objective, "belief", "d3pm")

@@ -85,7 +85,11 @@ def kl_and_ce(
 
 @cache
 def _of_denoiser(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns f for logits of a denoiser. What is added to them is constant: the gradient stays the same."""
+    """Returns f for logits of a denoiser.
+
+    What is taken off them is constant, and where x_t rules x_0 out they are -inf, p = 0: so the gradient of f
+    for the difference is the one for them.
+    """
 
     def converted(process: Process, logits: Array, x0: Array, xt: Array, t: Array) -> Any:
         return f(process, to_leave_one_out(process, logits, xt, t), x0, xt, t)
@@ -141,7 +145,10 @@ def _pair_backward(plan: Plan, residuals, g: tuple[Array, Array]):
 
 
 def _ce_and_gradient(process: Process, logits: Array, x0: Array, xt: Array, t: Array) -> tuple[Array, Array]:
-    """Computes the cross entropy of `to_denoiser`, and its gradient: 0 where it is infinite."""
+    """Computes `cross_entropy` of `to_denoiser`, and its gradient: 0 where it is infinite.
+
+    Both in one pass over a part; the gradient is made anew in the backward pass, rather than kept.
+    """
     denoiser = to_denoiser(process, logits, xt, t)
     top = jnp.max(denoiser, axis=-1, keepdims=True)
     weights = jnp.exp(denoiser - jnp.where(top == -jnp.inf, 0.0, top))

@@ -9,7 +9,8 @@ and p = softmax(logits) (D3PM eq. 3, 4):
 Only j = x_0 and j = x_t stand apart; they are kept in log space. All other j take sums over K, without
 branches so that they vectorise; where pi is one category, their q is 0 and they take none. Terms of the KL
 are q log(q / p) - q + p, which are never negative (see `numerics.kl`); what is taken off again at x_0 and x_t
-can leave a KL of 0 negative by a rounding, -2e-8 in float32. docs/mixing-loss.md derives the gradient.
+can leave a KL of 0 negative by a rounding, -2e-8 in float32; so can the cross entropy be where it is made of
+logs, under a belief other than "d3pm". docs/mixing-loss.md derives the gradient.
 
 The softmax's sums come first, for all elements; then the sums over the other j, by parts that fit a cache;
 then what is left to do for each element, once and not once per part: small programs cost more than sums.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.beliefs import Belief
+from d3pm_jax.beliefs import Belief, with_belief
 from d3pm_jax.checks import CATEGORIES, NUM_STEPS, PROBABILITY, at_least, declared, steps
 from d3pm_jax.losses.cross_entropy import denoiser_cross_entropy
 from d3pm_jax.posteriors import FirstStep, log_p_x0, p_joint, p_prev, q_posterior
@@ -98,7 +98,7 @@ def posterior_kl(
     Returns:
         Nats. +inf where the prediction rules out what happened; 0 for an impossible pair (x_0, x_t).
     """
-    return dispatch_kl_and_ce(process, logits_x0, x0, xt, t, first_step, belief)[0]
+    return with_belief(belief, dispatch_kl_and_ce)(process, logits_x0, x0, xt, t, first_step)[0]
 
 
 @declared(x0=CATEGORIES, t=steps(0))
@@ -152,7 +152,7 @@ class Hybrid(NamedTuple):
 
     loss: Float[Array, "*S"]  # kl + ce_weight * ce
     kl: Float[Array, "*S"]  # the term of the variational bound
-    ce: Float[Array, "*S"]  # cross entropy of the denoiser
+    ce: Float[Array, "*S"]  # cross entropy: of the denoiser, as published of the logits
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1), ce_weight=at_least(0))
@@ -179,7 +179,7 @@ def hybrid(
     Returns:
         The loss and its two terms. The mean over elements and t has no factor T, as in the official code.
     """
-    kl, ce = dispatch_kl_and_ce(process, logits_x0, x0, xt, t, first_step, belief)
+    kl, ce = with_belief(belief, dispatch_kl_and_ce)(process, logits_x0, x0, xt, t, first_step)
     return Hybrid(jnp.where(ce_weight == 0, kl, kl + ce_weight * ce), kl, ce)  # 0 inf = 0
 
 

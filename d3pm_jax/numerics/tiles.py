@@ -36,7 +36,7 @@ def over_parts(
     B, N = _flat(S)
     inputs = [jnp.reshape(x, (B, N, *x.shape[len(S) :])) for x in (logits, *rows)]
     each = logits.shape[-1] if floats is None else floats
-    size = max(1, min(N, FLOATS // max(1, B * each)))
+    size = _size(B, N, each)
     outputs = f(*inputs) if size == N and B > 0 else _loop(f, inputs, size)
     return tuple(jnp.reshape(o, S + o.shape[2:]) for o in outputs)
 
@@ -52,19 +52,18 @@ def update_by_parts(f: Callable[..., Array], array: Array, *rows: Array, floats:
     """
     S = array.shape[:-1]
     B, N = _flat(S)
-    inputs = [jnp.reshape(x, (B, N, *x.shape[len(S) :])) for x in (array, *rows)]
-    size = max(1, min(N, FLOATS // max(1, B * floats)))
+    whole, *others = (jnp.reshape(x, (B, N, *x.shape[len(S) :])) for x in (array, *rows))
+    size = _size(B, N, floats)
     if size == N or B * N == 0:
-        return jnp.reshape(f(*inputs), array.shape)
+        return jnp.reshape(f(whole, *others), array.shape)
 
     def step(i: Array, whole: Array) -> Array:
-        start = jnp.minimum(i * size, N - size)
-        part, *others = (lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in (whole, *inputs[1:]))
+        start, (part, *given) = _part(i, size, [whole, *others])
         new = start + jnp.arange(size) >= i * size  # the last part begins among elements that are done
-        changed = jnp.where(new[None, :, None], f(part, *others), part)
+        changed = jnp.where(new[None, :, None], f(part, *given), part)
         return lax.dynamic_update_slice_in_dim(whole, changed, start, axis=1)
 
-    return jnp.reshape(lax.fori_loop(0, -(-N // size), step, inputs[0]), array.shape)
+    return jnp.reshape(lax.fori_loop(0, -(-N // size), step, whole), array.shape)
 
 
 def materialize(f: Callable[..., Rows], args: Any) -> Rows:
@@ -93,6 +92,17 @@ def _flat(S: tuple[int, ...]) -> tuple[int, int]:
     return (S[0], math.prod(S[1:])) if S else (1, 1)
 
 
+def _size(B: int, N: int, floats: int) -> int:
+    """Returns how many of N elements a part has."""
+    return max(1, min(N, FLOATS // max(1, B * floats)))
+
+
+def _part(i: Array, size: int, inputs: list[Array]) -> tuple[Array, list[Array]]:
+    """Returns where part i of arrays [B, N, ..] begins, and the parts; the last ends with them."""
+    start = jnp.minimum(i * size, inputs[0].shape[1] - size)
+    return start, [lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in inputs]
+
+
 def _loop(f: Callable[..., tuple[Array, ...]], inputs: list[Array], size: int) -> tuple[Array, ...]:
     """Computes `over_parts` for inputs [B, N, ..]."""
     B, N = inputs[0].shape[:2]
@@ -100,8 +110,8 @@ def _loop(f: Callable[..., tuple[Array, ...]], inputs: list[Array], size: int) -
     empty = tuple(jnp.zeros((B, N, *s.shape[2:]), s.dtype) for s in shapes)
 
     def step(i: Array, outputs: tuple[Array, ...]) -> tuple[Array, ...]:
-        start = jnp.minimum(i * size, N - size)  # the last part repeats some elements rather than be short
-        part = f(*(lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in inputs))
+        start, given = _part(i, size, inputs)  # the last part repeats some elements rather than be short
+        part = f(*given)
         return tuple(
             lax.dynamic_update_slice_in_dim(o, p, start, axis=1) for o, p in zip(outputs, part, strict=True)
         )

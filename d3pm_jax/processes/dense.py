@@ -19,7 +19,7 @@ from d3pm_jax.processes.respace import require_spec, steps_between
 from d3pm_jax.processes.tables import all_steps, expand_trailing, gather
 from d3pm_jax.types import Leaf
 
-SMALL = 64  # categories of which a column is not far apart in memory
+SMALL = 64  # with more categories a column [K] is slow to gather: 16 ms in place of 3 for 8 x 1024 at K = 256
 Matrices = Sequence[np.ndarray] | np.ndarray  # [T, K, K], float64
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from d3pm_jax import data, losses
 from d3pm_jax.config import Config, from_data
-from d3pm_jax.config.objective import of_logits
+from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import evaluate_bound, summary
 from d3pm_jax.processes import Process
@@ -110,7 +110,7 @@ class Run:
         Returns:
             What `evaluation.bound.summary` gives, with the step, N, the seed and the times of the terms.
         """
-        term = partial(losses.posterior_kl, **of_logits(self.config.loss))
+        term = partial(losses.posterior_kl, **logits_keywords(self.config.loss))
         told = None if self.parts.classes is None else labels
         place = batched(self.parts.mesh)
         bound = evaluate_bound(

@@ -10,7 +10,7 @@ import numpy as np
 
 from d3pm_jax import sampling
 from d3pm_jax.checks import bare
-from d3pm_jax.config.objective import of_logits
+from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.posteriors import p_logits, q_posterior, q_sample
@@ -45,7 +45,7 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
     @jax.jit
     def chain(params: Params, process: Any, key: jax.Array, start: jax.Array, label: Any) -> sampling.Chain:
         denoise = partial(parts.predict, params, label=label)
-        reverse = partial(p_logits, **of_logits(parts.config.loss))
+        reverse = partial(p_logits, **logits_keywords(parts.config.loss))
         shape = (size, *parts.description.shape)
         return bare(sampling.sample)(key, denoise, process, shape, start, record, reverse)
 

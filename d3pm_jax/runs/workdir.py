@@ -198,7 +198,8 @@ def check_resume(old: Config, new: Config) -> None:
     changed = {k: v for k, v in config_io.differences(old, new).items() if k not in may_change(new)}
     if changed:
         listed = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
-        raise UserError(f"cannot resume with another config ({listed}): undo that, or start in a new workdir")
+        cure = "pass --resume without a config or these, or start in a new workdir"
+        raise UserError(f"cannot resume with another config ({listed}): {cure}")
 
 
 def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:

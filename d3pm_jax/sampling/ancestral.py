@@ -49,7 +49,7 @@ def ancestral(
         ValueError: a recorded t is outside 0..T.
     """
 
-    reverse = beliefs.of(belief, reverse)
+    reverse = beliefs.with_belief(belief, reverse)
 
     def step(x: Array, t: Array) -> Array:
         ts = jnp.broadcast_to(t, x.shape[:1])

@@ -299,7 +299,8 @@ def of_module(f: Any, module: Any) -> bool:
     return public and f.__module__ == module.__name__
 
 
-NOT_CALLED = {"beliefs.of", "numerics.band_width", "numerics.smallest_entry"}  # of a dtype, for tables
+NOT_CALLED = {"numerics.band_width", "numerics.smallest_entry"}  # of a dtype, for tables
+NOT_CALLED |= {"beliefs.with_belief"}  # of a function
 
 
 def public(process: Process) -> Iterator[Call]:

@@ -10,6 +10,7 @@ import pytest
 
 import d3pm_jax as d3pm
 
+BELIEFS = ("d3pm", "leave_one_out", "denoiser")
 K, L, MASK = 4, 3, 1  # the mask is one in the middle: the data has 0, 2 and 3
 X0 = np.array([x for x in itertools.product(range(K), repeat=L) if MASK not in x])  # [27, L]
 RNG = np.random.default_rng(0)
@@ -86,9 +87,9 @@ def test_members_are_those_of_the_matrices_of_each_position(grid, x64):
     np.testing.assert_array_equal(np.exp(found["prior"]), np.eye(K)[MASK])
 
 
-@jax.jit
-def bound(process, x0):
-    return d3pm.all_t_bound(denoise, process, x0, lambda t: jnp.zeros(x0.shape))
+@functools.partial(jax.jit, static_argnames="belief")
+def bound(process, x0, belief="d3pm"):
+    return d3pm.all_t_bound(denoise, process, x0, lambda t: jnp.zeros(x0.shape), belief=belief)
 
 
 def test_the_bound_is_the_chain_rule_from_left_to_right(x64):
@@ -99,6 +100,8 @@ def test_the_bound_is_the_chain_rule_from_left_to_right(x64):
     np.testing.assert_allclose(found.steps, each[::-1], rtol=1e-12)  # step t unmasks position L - t
     np.testing.assert_allclose(found.total(), sum(each), rtol=1e-12)
     np.testing.assert_allclose(np.exp(-found.total()).sum(), 1.0, rtol=1e-12)  # a likelihood
+    for belief in ("leave_one_out", "denoiser"):  # a masked position's x_t says nothing of x_0: they are one
+        np.testing.assert_allclose(bound(process, jnp.asarray(X0), belief).steps, found.steps, rtol=1e-12)
     rows = jnp.asarray(X0[:26].reshape(13, 2, L))  # [B, H, L]: two sequences in an example
     estimate = jax.jit(lambda process, x0: d3pm.estimate_bound(key, denoise, process, x0, jnp.arange(13)))
     key = jax.random.key(0)
@@ -145,8 +148,9 @@ def test_losses_and_gradients_are_never_nan():
     @jax.jit
     def every_t(process, logits, x0, xt):
         def loss(logits, t):
-            found = d3pm.hybrid(process, logits, x0, xt, t, 0.1)
-            each = jnp.stack([found.kl, found.ce, d3pm.losses.marginal_kl(process, logits, x0, t)])
+            found = [d3pm.hybrid(process, logits, x0, xt, t, 0.1, belief=belief) for belief in BELIEFS]
+            terms = [x for hybrid in found for x in (hybrid.kl, hybrid.ce)]
+            each = jnp.stack([*terms, d3pm.losses.marginal_kl(process, logits, x0, t)])
             return jnp.where(jnp.isfinite(each), each, 0.0).sum(), each
 
         t = jnp.arange(1, L + 1)

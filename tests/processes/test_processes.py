@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax import processes
+from d3pm_jax import beliefs, processes
 from tests.processes.odd import PROCESSES, T
+
+BELIEFS = ("d3pm", "leave_one_out", "denoiser")
 
 
 def i32(*x):
@@ -176,10 +178,14 @@ def test_no_array_of_an_o_of_k_process_has_two_axes_of_size_k(build):
 
     def everything(process, logits, x0, t, u):
         xt = d3pm.q_sample(process, x0, t, u)
-        grad = jax.grad(lambda x: d3pm.hybrid(process, x, x0, xt, t, 0.01).loss.sum())(logits)
+
+        def loss(x):
+            return sum(d3pm.hybrid(process, x, x0, xt, t, 0.01, belief=b).loss.sum() for b in BELIEFS)
+
         return (
-            grad,
-            d3pm.p_sample(process, logits, xt, t, u),
+            jax.grad(loss)(logits),
+            [d3pm.p_sample(process, logits, xt, t, u, belief=b) for b in BELIEFS],
+            beliefs.to_denoiser(process, beliefs.to_leave_one_out(process, logits, xt, t), xt, t),
             d3pm.prior_kl(process, x0),
             process.draw_prior(u),
         )
@@ -188,6 +194,21 @@ def test_no_array_of_an_o_of_k_process_has_two_axes_of_size_k(build):
     shapes = list(_shapes(jax.make_jaxpr(everything)(process, *args).jaxpr))
     assert any(K in shape for shape in shapes)
     assert all(sum(n >= K - 1 for n in shape) < 2 for shape in shapes)
+
+
+@pytest.mark.filterwarnings("ignore:x_T still depends")
+@pytest.mark.parametrize("K", [5, 70])
+def test_columns_of_a_dense_process_for_a_step_of_any_shape(K, x64):
+    """Gathered in one of two ways, by K and by how many elements share a step."""
+    process = d3pm.banded(d3pm.linear(3, 0.3, 0.9), K, 2)
+    xt = np.random.default_rng(0).integers(0, K, (2, 3, 4))
+    Qbar = np.asarray(process.Qbar(jnp.arange(4)))
+    for shape in ((), (2,), (2, 3), (2, 3, 4)):
+        t = np.random.default_rng(1).integers(0, 4, shape)
+        each = np.broadcast_to(t.reshape(shape + (1,) * (3 - len(shape))), xt.shape)
+        expected = np.swapaxes(Qbar, 1, 2)[each, xt]
+        found = process.log_q_x0(jnp.asarray(xt), jnp.asarray(t))
+        np.testing.assert_allclose(np.exp(found), expected, rtol=1e-14)
 
 
 def _shapes(jaxpr):

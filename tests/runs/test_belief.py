@@ -17,7 +17,7 @@ from tests import tiny
 pytestmark = pytest.mark.usefixtures("small_network")
 
 
-@pytest.mark.parametrize("loss", [configs.HybridLoss(belief="denoiser"), configs.StochasticBound()])
+@pytest.mark.parametrize("loss", [configs.HybridLoss(), configs.StochasticBound(belief="denoiser")])
 def test_the_belief_of_the_run_is_that_of_its_bound_and_samples(loss, tmp_path):
     tiny.write_run(tmp_path / "run", dataclasses.replace(tiny.get_config(), loss=loss))
     run = runs.open(tmp_path / "run")

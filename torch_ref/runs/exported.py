@@ -60,7 +60,7 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
     return logits
 
 
-def of_logits(file: str | Path) -> dict[str, str]:
+def logits_keywords(file: str | Path) -> dict[str, str]:
     """What the logits are: the keywords `first_step` and `belief` of `p_logits` and `posterior_kl`."""
     loss = _metadata(file)[0]["loss"]
     return {"first_step": loss.get("first_step", "bayes"), "belief": loss.get("belief", "d3pm")}

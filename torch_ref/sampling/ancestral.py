@@ -36,7 +36,7 @@ def ancestral(
     belief: Belief = "d3pm",
 ) -> Chain:
     """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1."""
-    reverse = beliefs.of(belief, reverse)
+    reverse = beliefs.with_belief(belief, reverse)
     x, states, failed_at = xT, {process.T: xT}, 0
     for t in range(process.T, 0, -1):
         ts = torch.full(x.shape[:1], t)
