@@ -24,13 +24,13 @@ def method(lib: ModuleType, name: str) -> Function:
 
 
 def all_tables(lib: ModuleType, name: str) -> Function:
-    """What a constructor made."""
-    return lambda process, t: (process.Q(t), process.Qbar(t), process.log_prior())
+    """What a constructor made, with the alpha_bar of a process that has one."""
 
+    def call(process: Any, t: Any) -> Any:
+        alpha_bar = (process.alpha_bar,) if hasattr(process, "alpha_bar") else ()
+        return process.Q(t), process.Qbar(t), process.log_prior(), *alpha_bar
 
-def mixing_tables(lib: ModuleType, name: str) -> Function:
-    """What a constructor made that has an alpha_bar."""
-    return lambda process, t: (*all_tables(lib, name)(process, t), process.alpha_bar)
+    return call
 
 
 def by_position(lib: ModuleType, name: str) -> Function:

@@ -46,18 +46,12 @@ def of(*names: str) -> Measure:
 
 
 def _process(*families: str) -> Pair:
-    """A constructor: Q and Qbar relative to their entries, the prior as logs."""
-    scale = result(lambda Q, Qbar, log_pi: (*scales.probabilities(Q, Qbar), scales.entries(log_pi)))
-    return Pair(cases.tables(*families), scale, call=calls.all_tables)
+    """A constructor: Q and Qbar relative to their entries, the prior as logs, alpha_bar relative to 1."""
 
+    def scale(Q: Tensor, Qbar: Tensor, log_pi: Tensor, *alpha_bar: Tensor) -> tuple[Tensor, ...]:
+        return (*scales.probabilities(Q, Qbar), scales.entries(log_pi), *map(scales.one, alpha_bar))
 
-def _mixing(*families: str) -> Pair:
-    """As `_process`, and alpha_bar, in the twin a difference of probabilities."""
-
-    def scale(Q: Tensor, Qbar: Tensor, log_pi: Tensor, alpha_bar: Tensor) -> tuple[Tensor, ...]:
-        return (*scales.probabilities(Q, Qbar), scales.entries(log_pi), scales.one(alpha_bar))
-
-    return Pair(cases.tables(*families), result(scale), call=calls.mixing_tables)
+    return Pair(cases.tables(*families), result(scale), call=calls.all_tables)
 
 
 def _schedule(size: Callable[..., Any] = scales.one, **kwargs: float) -> Pair:
@@ -97,15 +91,15 @@ PAIRS: dict[str, Pair] = {
     "from_alpha_bar": Pair(
         cases.falling, result(scales.near_zero), call=calls.on_host, dtypes=("float64",), jit=False
     ),
-    "uniform": _mixing("uniform"),
-    "absorbing": _mixing("absorbing", "absorbing_extra"),
+    "uniform": _process("uniform"),
+    "absorbing": _process("absorbing", "absorbing_extra"),
     "autoregressive": Pair(
         cases.positional,
         arguments(scales.by_position),
         arguments(lambda logits_x0, **_: scales.rows(logits_x0)),
         call=calls.by_position,
     ),
-    "marginal": _mixing("marginal", "marginal_reset", "marginal_slow"),
+    "marginal": _process("marginal", "marginal_reset", "marginal_slow"),
     "masked": _process("masked", "masked_dense"),
     "gaussian": _process("gaussian", "gaussian_narrow", "gaussian_bands"),
     "banded": _process("banded"),
@@ -295,6 +289,7 @@ REASONS: dict[str, str] = {
     "stratified_bound": _A_KEY + "strata_bound",
     "sampling.per_example": "draws from a JAX key: all other kernels take the noise",
     "Process.respaced": "respace is its check and this",
+    "Process.positional": "what the library refuses a mask on top of",
     "Process.time": "which step each t is: the denoisers of ancestral and all_t_bound are called with it",
     "timesteps.empty_history": "zeros",
     "numerics.band_width": "a constant of the algorithm of log_matmul",

@@ -3,6 +3,7 @@
 import pytest
 
 from parity_tests import networks
+from torch_ref import models
 
 
 def test_networks() -> None:
@@ -10,6 +11,12 @@ def test_networks() -> None:
     failed = [row for row in found if not row.ok]
     assert len(found) > 250
     assert not failed, f"{len(failed)} of {len(found)}, the worst {max(failed, key=lambda row: row.used)}"
+
+
+@pytest.mark.parametrize("num_heads", [0, 3])
+def test_the_twin_refuses_heads_that_do_not_divide_its_channels(num_heads: int) -> None:
+    with pytest.raises(ValueError, match=f"8 channels do not divide into {num_heads} heads: change ch"):
+        models.UNet(K=2, channels=1, size=4, max_time=10, ch=8, ch_mult=(1,), num_heads=num_heads, groups=4)
 
 
 @pytest.mark.parametrize("case", [pytest.param("two levels", marks=pytest.mark.slow), "binary, with classes"])

@@ -2,8 +2,11 @@
 
 import inspect
 
+import numpy as np
 import pytest
 
+import torch_ref
+from parity_tests import families
 from parity_tests.cases import situations
 from parity_tests.pairs import PAIRS, REASONS, public_names, twin
 from parity_tests.run import rows
@@ -28,6 +31,15 @@ def test_twins_take_the_same_parameters(name: str) -> None:
         [(p.name, getattr(p.default, "__name__", p.default)) for p in params] for params in (ours, theirs)
     ]
     assert named[0] == named[1]
+
+
+def test_the_twin_has_an_alpha_bar_where_the_rows_of_qbar_are_equal_off_the_diagonal() -> None:
+    every = families.FAMILIES | families.CONSTRUCTED | families.POSITIONAL
+    found = {name for name, build in every.items() if hasattr(build(torch_ref, 5, 7), "alpha_bar")}
+    mixing = {"uniform", "absorbing", "marginal", "masked"}
+    assert found == mixing | {"absorbing_extra", "marginal_reset", "marginal_slow"}
+    with pytest.raises(AttributeError, match="rows of Qbar differ off the diagonal"):
+        torch_ref.gaussian(np.full(3, 0.3), 4).alpha_bar  # noqa: B018
 
 
 # float64 for exactness, float32 where rounding is the matter, bfloat16 once; all of it in `make parity`.

@@ -21,7 +21,8 @@ def check_distribution(name: str, p: np.ndarray, K: int) -> np.ndarray:
     p = real_array(name, p)
     if p.shape != (K,) or not np.all(p >= 0) or not abs(p.sum() - 1) <= 1e-9:
         raise ValueError(
-            f"{name} must be {K} probabilities that sum to 1, got shape {p.shape}, sum {p.sum():.12g}"
+            f"{name} must be {K} probabilities that sum to 1, got shape {p.shape}, sum {p.sum():.12g}, "
+            f"smallest entry {p.min(initial=np.inf):g}: divide counts by their total"
         )
     return p
 

@@ -51,7 +51,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         config = fill_in(config, config.data.describe())
     try:
         process = config.process.build()
-        check_elementwise(process)
+        check_elementwise(process, "d3pm schedule shows")
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise UserError(one_line(error, 1000)) from error
     x0 = _categories(config, process)

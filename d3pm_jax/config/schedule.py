@@ -9,6 +9,7 @@ from d3pm_jax import schedules
 from d3pm_jax.checks import check_num_steps
 from d3pm_jax.config.checks import Allowed, NotNegative, Positive, UnitInterval, undefined
 from d3pm_jax.config.from_data import FromData, Shares, known
+from d3pm_jax.schedules.information import NEAREST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +140,17 @@ class MutualInformation(Schedule):
         return schedules.mutual_information_steps(steps, p0, rate, self._left(steps))
 
     def _left(self, steps: int) -> np.ndarray:
-        return 1 - (np.arange(steps + 1) / check_num_steps(steps)) ** self.power
+        left = 1 - (np.arange(steps + 1) / check_num_steps(steps)) ** self.power
+        for wrong, size, cure in (
+            (left[1:-1] > 1 - NEAREST, "large", "smaller"),
+            (left[1:-1] < NEAREST, "small", "larger"),
+        ):
+            if wrong.any():
+                raise ValueError(
+                    f"MutualInformation.power = {self.power:g} is too {size} for {steps} steps: some remove "
+                    f"less than {NEAREST:g} of the information; choose a {cure} power, or fewer steps"
+                )
+        return left
 
     def _histogram(self, K: int) -> np.ndarray:
         p0 = np.array(known(self, "p0"), np.float64)

@@ -1,7 +1,9 @@
 """Makes the layers of the networks; images are [B, H, W, C]."""
 
 import dataclasses
+import operator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -238,6 +240,16 @@ class ResBlock(nnx.Module):
         return h + (x if self.shortcut is None else self.shortcut(x))
 
 
+def _heads(num_heads: Any, channels: int) -> int:
+    try:
+        found = operator.index(num_heads)
+    except TypeError:
+        raise TypeError(f"num_heads = {num_heads!r}: it must be a whole number") from None
+    if found < 1 or channels % found:
+        raise ValueError(f"{channels} channels do not divide into {found} heads: change ch or num_heads")
+    return found
+
+
 class Attention(nnx.Module):
     """Adds self-attention over the pixels to its input; head i has the i-th part of the channels of q, k, v.
 
@@ -246,11 +258,7 @@ class Attention(nnx.Module):
     """
 
     def __init__(self, channels: int, style: Style):
-        if style.num_heads < 1 or channels % style.num_heads:
-            raise ValueError(
-                f"{channels} channels do not divide into {style.num_heads} heads: change ch or num_heads"
-            )
-        self.num_heads = style.num_heads
+        self.num_heads = _heads(style.num_heads, channels)
         self.norm = style.norm(channels)
         self.q = style.linear(channels, channels)
         self.k = style.linear(channels, channels)

@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import CATEGORY, NUM_CATEGORIES, NUM_STEPS, declared
 from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.respace import require_spec
 from d3pm_jax.processes.tables import all_steps, expand_trailing
 from d3pm_jax.types import Leaf
 
@@ -37,6 +39,7 @@ class Autoregressive(Process):
     T: int
     L: int
     mask_id: int
+    positional: ClassVar[bool] = True
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         """Raises ValueError: there is one matrix for each position."""
@@ -81,7 +84,9 @@ class Autoregressive(Process):
 
     def respaced(self, grid: Sequence[int]) -> "Autoregressive":
         """Returns the process that masks several positions at once, those between the steps of the grid."""
-        return dataclasses.replace(self, time=jnp.asarray(np.asarray(self.time)[[0, *grid]]), T=len(grid))
+        lost = isinstance(self.time, jax.core.Tracer) or np.ndim(self.time) != 1  # in jit, or stacked
+        time = np.asarray(require_spec(None if lost else self.time))
+        return dataclasses.replace(self, time=jnp.asarray(time[[0, *grid]]), T=len(grid))
 
     def _masked(self, t: Array, shape: tuple[int, ...]) -> Array:
         """Tells which elements of an x of this shape are masked after t steps."""

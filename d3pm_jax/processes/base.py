@@ -12,9 +12,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -40,13 +39,15 @@ class Process(abc.ABC):
 
     The other methods follow from these; the families of this package define them too, in ways that cost less.
     `log_q_back` and `log_q_probs` must agree with each other: x_t given x_0 is t steps of x_t given x_{t-1}.
-    `mixing` is the family to copy: a frozen dataclass that is a pytree, and constructors that check. Losses
-    have their definitions; `losses.fused` is where a family registers faster ones, and how many numbers an
-    element reads.
+    One whose element goes by its position in x says `positional = True`: what takes elements one by one, such
+    as a mask on top, refuses it. `mixing` is the family to copy: a frozen dataclass that is a pytree, and
+    constructors that check. Losses have their definitions; `losses.fused` is where a family registers faster
+    ones, and how many numbers an element reads.
     """
 
     K: int  # number of categories
     T: int  # number of steps
+    positional: ClassVar[bool] = False  # whether what a step does to an element goes by its position
     time: Any = _AllSteps()  # int32 [T + 1]  the step of the original process: what a network is told of t
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -143,10 +144,12 @@ def _level_of_caller() -> int:
     return level
 
 
-def check_elementwise(process: Process) -> None:
-    """Raises ValueError for a process that one element alone says too little to: `autoregressive`."""
-    one = jax.ShapeDtypeStruct((), jnp.int32)
-    jax.eval_shape(process.log_q_probs, one, one)
+def check_elementwise(process: Process, what: str) -> None:
+    """Raises ValueError where `what` a process is taken for needs elements each on its own."""
+    if process.positional:
+        raise ValueError(
+            f"{what} a process of elements each on its own; {type(process).__name__} goes by the position"
+        )
 
 
 _identity_allowed = ContextVar("identity_allowed", default=False)
@@ -157,7 +160,7 @@ def allow_identity() -> Iterator[None]:
     """Has constructors in its block make a chain that changes nothing, which they refuse elsewhere.
 
     For comparing with programs that make such a chain, and for studying schedules. Nothing else changes: the
-    warning that x_T still depends on x_0 stays.
+    warning that x_T still depends on x_0 stays. Threads that are started inside do not inherit it.
     """
     token = _identity_allowed.set(True)
     try:

@@ -11,6 +11,7 @@ from d3pm_jax.processes.neighbours import Weights, adjacency
 
 ROW_SUM_ERROR = 1e-14  # of a graph made doubly stochastic
 SINKHORN_LIMIT = 10_000  # iterations
+MOST_LEVELS = 14  # of a tree: K = 16,384, and a matrix [K, K] of 2 GiB
 
 
 @declared(k=at_least(1))
@@ -35,11 +36,10 @@ def knn_graph(embeddings: np.ndarray, k: int, weights: Weights | None = None) ->
         float64 [K, K], symmetric, non-negative, rows sum to 1 within 1e-14; K^2 d time, K^2 + K d memory.
 
     Raises:
-        ValueError: an embedding is not finite, k is outside 1..K - 1, a weight is negative or not finite, or
-            the weights are too uneven for the iteration.
+        ValueError: an embedding is not finite, k is outside 1..K - 1, a weight is negative or not finite,
+            distances or sums of weights overflow, or the weights are too uneven for the iteration.
     """
-    G = adjacency(embeddings, k, weights) + np.eye(len(embeddings))
-    return _doubly_stochastic(G + G.T)
+    return _doubly_stochastic(_both_ways(adjacency(embeddings, k, weights) + np.eye(len(embeddings))))
 
 
 @declared(k=at_least(1))
@@ -57,8 +57,7 @@ def knn_rate(embeddings: np.ndarray, k: int, weights: Weights | None = None) -> 
     Returns:
         float64 [K, K], rows sum to 0.
     """
-    G = adjacency(embeddings, k, weights)
-    A = (G + G.T) / (2 * k)
+    A = _both_ways(adjacency(embeddings, k, weights)) / (2 * k)
     return A - np.diag(A.sum(1))
 
 
@@ -73,21 +72,26 @@ def hierarchical_rate(level_rates: np.ndarray) -> np.ndarray:
     between 2 n and 2 n + 1. `hierarchical_matrix_exponential` of the official text code has this rate.
 
     Args:
-        level_rates: [N], not negative. A 0 keeps the halves of every group of its level apart, unless a
-            coarser level joins them.
+        level_rates: [N], not negative, N up to 14. A 0 keeps the halves of every group of its level apart,
+            unless a coarser level joins them.
 
     Returns:
         float64 [K, K], symmetric, rows sum to 0, for `from_rate`. Where category i is leaf leaf[i], take
         R[np.ix_(leaf, leaf)].
 
     Raises:
-        ValueError: level_rates is not one or more finite numbers of at least 0.
+        ValueError: level_rates is not 1 to 14 finite numbers of at least 0.
     """
     N, fine = level_rates.size, (level_rates >= 0) & (level_rates < np.inf)
     if level_rates.ndim != 1 or N == 0 or not fine.all():
         raise ValueError(
             f"level_rates must be [N] finite numbers of at least 0, one for each level of a tree of 2^N "
             f"categories, got shape {level_rates.shape}, values {level_rates.ravel()[:8]}"
+        )
+    if N > MOST_LEVELS:
+        raise ValueError(
+            f"level_rates has N = {N} levels, so K = 2^N = {2**N} categories, too many for a matrix [K, K]: "
+            f"N is at most {MOST_LEVELS}"
         )
     to_each = level_rates / 2.0 ** np.arange(N)[::-1]  # of the leaves in the other half
     i = np.arange(2**N)
@@ -152,6 +156,16 @@ def from_rate(R: np.ndarray, durations: np.ndarray) -> Dense:
         )
     powers = _powers(P)
     return dense([_exponential(powers, rate * s) for s in durations])
+
+
+def _both_ways(G: np.ndarray) -> np.ndarray:
+    """G + G^T."""
+    with np.errstate(over="ignore"):
+        A = G + G.T
+        finite = np.isfinite(A.sum(1)).all()
+    if not finite:
+        raise ValueError(f"weights are up to {G.max():g}, and their sums overflow: divide all by one number")
+    return A
 
 
 def _doubly_stochastic(A: np.ndarray) -> np.ndarray:

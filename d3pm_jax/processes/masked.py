@@ -54,7 +54,13 @@ class Masked(Process):
         As in VQ-Diffusion. The part that is not masked, 1 - gamma_bar = exp(log_keep_bar), is no alpha_bar:
         the inner process may have moved it. An inner process without an alpha_bar leaves this one without.
         """
-        return jnp.exp(self.log_keep_bar) * self.inner.alpha_bar  # pyright: ignore[reportAttributeAccessIssue]
+        inner = getattr(self.inner, "alpha_bar", None)
+        if inner is None:
+            raise AttributeError(
+                f"Masked has no alpha_bar on top of {type(self.inner).__name__}, which has none: "
+                f"no probability is that of leaving x_0 alone"
+            )
+        return jnp.exp(self.log_keep_bar) * inner
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         return self._dense(self.inner.Q(t), gather(self.log_keep, t), gather(self.log_mask, t))
@@ -155,7 +161,7 @@ def masked(inner: Process, gamma: np.ndarray) -> Masked:
         ValueError: gamma has another length than the inner process, or values outside (0, 1]; the inner
             process goes by the position.
     """
-    check_elementwise(inner)
+    check_elementwise(inner, "a mask goes on top of")
     gamma = schedules.check_betas(gamma, "gamma")
     if gamma.size != inner.T:
         raise ValueError(f"gamma has {gamma.size} steps, the inner process {inner.T}: give both the same T")

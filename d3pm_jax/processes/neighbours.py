@@ -25,13 +25,12 @@ def unit_rows(embeddings: np.ndarray) -> np.ndarray:
         ValueError: a row is 0 or not finite, and so has no direction.
     """
     x = _check_embeddings(embeddings)
+    largest = np.abs(x).max(axis=1, initial=0.0, keepdims=True)
+    x = np.ldexp(x, -np.frexp(largest)[1])  # so that squares neither overflow nor all vanish
     norms = np.linalg.norm(x, axis=1, keepdims=True)
-    wrong = np.flatnonzero(~((norms > 0) & (norms < np.inf)))
+    wrong = np.flatnonzero(norms == 0)
     if wrong.size:
-        i = wrong[0]
-        raise ValueError(
-            f"embeddings[{i}] has norm {norms[i, 0]:g}, so it has no direction: remove or replace it"
-        )
+        raise ValueError(f"embeddings[{wrong[0]}] has norm 0, so it has no direction: remove or replace it")
     return x / norms
 
 
@@ -88,6 +87,9 @@ def _nearest(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(
             f"k = {k} is outside 1..{len(x) - 1}: each of the K = {len(x)} embeddings has K - 1 others"
         )
+    largest = np.abs(x).max(initial=0.0)
+    exponent = np.frexp(largest)[1]
+    x = np.ldexp(x, -exponent)  # so that squares neither overflow nor all vanish
     neighbours, square = np.empty((len(x), k), int), np.empty((len(x), k))
     for i in range(len(x)):
         difference = x - x[i]
@@ -95,7 +97,13 @@ def _nearest(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         all_squares[i] = np.inf
         neighbours[i] = np.argsort(all_squares, kind="stable")[:k]
         square[i] = all_squares[neighbours[i]]
-    return neighbours, np.sqrt(square)
+    with np.errstate(over="ignore"):
+        distances = np.ldexp(np.sqrt(square), exponent)
+    if not np.isfinite(distances).all():
+        raise ValueError(
+            f"embeddings are up to {largest:g}, and distances between them overflow: divide all by one number"
+        )
+    return neighbours, distances
 
 
 def _check_embeddings(x: np.ndarray) -> np.ndarray:

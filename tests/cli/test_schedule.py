@@ -45,7 +45,8 @@ def test_bad_values_get_one_line(tmp_path, capsys):
     process = "process=Autoregressive(17, 64, 16)"
     text = Path(CONFIG).read_text().replace("import Adam", "import Adam, Autoregressive")
     by_position.write_text(re.sub(r"process=Uniform\(.*\)", process, text))
-    assert "x has shape (), but an autoregressive process goes by" in error(capsys, "schedule", by_position)
+    message = "d3pm schedule shows a process of elements each on its own; Autoregressive goes by the position"
+    assert message in error(capsys, "schedule", by_position)
     assert "as in d3pm schedule CONFIG" in error(capsys, "schedule")
     assert "name it FILE.png" in error(capsys, "schedule", CONFIG, "--out", "x.pdf")
     assert "No such file" in error(capsys, "schedule", CONFIG, "--out", tmp_path / "none" / "x.png")

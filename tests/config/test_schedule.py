@@ -93,5 +93,10 @@ def test_a_schedule_that_does_not_fit_says_what_does():
         config.Gaussian(3, T, INFORMATION).build()
     with pytest.raises(ValueError, match="p0 has 3 categories, the process 2"):
         config.Uniform(2, T, INFORMATION).build()
+    for power, cure in ((20.0, "smaller"), (1e-13, "larger")):
+        message = rf"MutualInformation\.power = {power:g} is too .* for 10 steps: .* a {cure} power"
+        with pytest.raises(ValueError, match=message):
+            config.MutualInformation(P0, power).durations(T, RATE)
+        config.MutualInformation(P0, power).durations(1, RATE)
     with pytest.raises(ValueError, match="beta = 1 at t = 10 would last for ever: stop below 1"):
         config.Reciprocal().durations(T, RATE)

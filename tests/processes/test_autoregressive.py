@@ -201,9 +201,13 @@ def test_what_does_not_say_the_position_is_refused():
             process.log_q_probs(jnp.zeros(shape, jnp.int32), t)
     with pytest.raises(ValueError, match=r"t has shape \(2, 3\), a step for each element: .* \[\] to \[2\]"):
         d3pm.q_posterior(process, x, x, jnp.full((2, L), 1))
-    with pytest.raises(ValueError, match=r"x has shape \(\), but an autoregressive process goes by"):
+    with pytest.raises(ValueError, match=r"a mask goes on top of .* on its own; Autoregressive goes by the"):
         d3pm.masked(process, np.array([0.2, 0.5, 1.0]))  # its loss takes elements in parts of any size
     with pytest.raises(ValueError, match=r"x has shape \(4, 2\)"):
         d3pm.sample(jax.random.key(0), lambda xt, time: jnp.zeros((*xt.shape, K)), process, (4, 2))
+    with pytest.raises(ValueError, match="came out of a JAX transformation"):
+        jax.jit(lambda process: d3pm.respace(process, [L]))(process)
+    with pytest.raises(ValueError, match="came out of a JAX transformation"):
+        d3pm.respace(jax.tree.map(lambda x: jnp.stack([x, x]), process), [L])
     with pytest.raises(ValueError, match=r"mask_id = 4, outside 0\.\.3"):
         d3pm.autoregressive(L, K, K)

@@ -295,6 +295,17 @@ def test_letters_of_an_alphabet():
     assert d3pm.prior_kl(process, x0).max() < 1e-3
 
 
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_neighbours_and_directions_do_not_depend_on_the_unit(scale):
+    x, k = points(9, 3), 3
+    np.testing.assert_allclose(processes.unit_rows(x * scale), processes.unit_rows(x), rtol=1e-14)
+    seen = []
+    np.testing.assert_array_equal(d3pm.knn_rate(x * scale, k), d3pm.knn_rate(x, k))
+    for unit in (scale, 1.0):
+        d3pm.knn_rate(x * unit, k, lambda d, unit=unit: seen.append(d / unit) or np.ones_like(d))
+    np.testing.assert_allclose(*seen, rtol=1e-13)
+
+
 def _negative_rate():
     R = rates(4)
     R[2, 1] = -0.5
@@ -318,6 +329,12 @@ def _flat(K):
         (lambda: d3pm.knn_rate(np.arange(3.0), 1), r"embeddings have shape \(3,\), expected \[K, d\]"),
         (lambda: d3pm.knn_rate(points(5, 2), 2, lambda d: d[0]), r"weights of distances \[5, 2\] have shape"),
         (lambda: d3pm.knn_graph(points(5, 2), 2, np.negative), r"weights\[0, 0\] = -.* not negative"),
+        (
+            lambda: d3pm.knn_rate(np.array([[-1.7e308], [1.7e308]]), 1),
+            r"embeddings are up to 1\.7e\+308, and",
+        ),
+        (lambda: d3pm.knn_graph(points(5, 2), 2, lambda d: 0 * d + 1e308), "weights are up to 1e\\+308, and"),
+        (lambda: d3pm.knn_rate(points(5, 2), 2, lambda d: 0 * d + 1e308), "weights are up to 1e\\+308, and"),
         (lambda: processes.unit_rows(np.array([[1.0, 2.0], [0.0, 0.0]])), r"embeddings\[1\] has norm 0, so"),
         (lambda: processes.rank_weights(np.array([[2.0, 1.0]])), r"distances must .* rise along each row"),
         (lambda: processes.gaussian_weights(np.ones((2, 2)), 0.0), "scale = 0.0: it must be above 0"),
@@ -327,6 +344,10 @@ def _flat(K):
         (lambda: d3pm.random_walk(np.ones(2), np.eye(3)), "the chain is the identity"),
         (lambda: d3pm.hierarchical_rate(np.array([1.0, -2.0])), r"level_rates must .* values \[ 1. -2.\]"),
         (lambda: d3pm.hierarchical_rate(np.array([])), r"level_rates must be \[N\] .* shape \(0,\)"),
+        (
+            lambda: d3pm.hierarchical_rate(np.ones(40)),
+            r"N = 40 levels, so K = 2\^N = 1099511627776 categories",
+        ),
         (lambda: d3pm.from_rate(_negative_rate(), np.ones(2)), r"R\[2, 1\] = -0\.5: rates off the diagonal"),
         (lambda: d3pm.from_rate(rates(4) * np.nan, np.ones(2)), r"R\[0, 1\] = nan"),
         (lambda: d3pm.from_rate(_flat(3), np.ones(2)), "row 0 of R sums to 1, not 0"),

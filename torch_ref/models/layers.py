@@ -92,6 +92,10 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, style: Style):
         super().__init__()
+        if style.num_heads < 1 or channels % style.num_heads:
+            raise ValueError(
+                f"{channels} channels do not divide into {style.num_heads} heads: change ch or num_heads"
+            )
         self.num_heads = style.num_heads
         self.norm = group_norm(channels, style)
         self.q = nn.Linear(channels, channels)

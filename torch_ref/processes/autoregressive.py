@@ -12,6 +12,10 @@ from torch_ref.processes.base import Process, expand_trailing, from_matrices
 class Autoregressive(Process):
     """Q and Qbar are [T + 1, L, K, K], the second index being that of the last axis of x."""
 
+    @property
+    def alpha_bar(self) -> Tensor:
+        raise AttributeError("a process with a matrix for each position has no alpha_bar")
+
     def Q(self, t: Tensor) -> Tensor:
         """[.., L, K, K], for t [.., 1]."""
         return self.Q_step[t, self._positions()]

@@ -41,6 +41,11 @@ class Process:
     def alpha_bar(self) -> Tensor:
         """[T + 1], where rows of Qbar[t] have alpha_bar[t] more at their own place, and else are equal."""
         Qbar = torch.stack(list(accumulate(self.Q64, torch.matmul)))
+        n = self.K - self.masked  # a mask on top apart
+        found, own = Qbar[:, :n, :n], torch.eye(n, dtype=torch.bool)
+        other = Qbar[:, [1] + [0] * (n - 1), range(n)][:, None]  # one entry off the diagonal of each column
+        if not torch.allclose(found, torch.where(own, found, other), rtol=1e-9, atol=0.0):
+            raise AttributeError("this process has no alpha_bar: the rows of Qbar differ off the diagonal")
         return (Qbar[:, 0, 0] - Qbar[:, 1, 0]).to(self.pi.dtype)
 
     def Q(self, t: Tensor) -> Tensor:
