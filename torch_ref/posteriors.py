@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_ref import numerics
-from torch_ref.beliefs import Belief
+from torch_ref.beliefs import Belief, to_leave_one_out
 from torch_ref.processes.base import Process, expand_trailing
 
 FirstStep = Literal["bayes", "x0"]
@@ -47,15 +47,14 @@ def p_joint(
 ) -> Tensor:
     """log p(x_{t-1}, x_t) = log sum_{x_0} p(x_0) q(x_{t-1} | x_0) q(x_t | x_{t-1}).
 
-    For a "denoiser", the average of the normalised posteriors: each term is divided by q(x_t | x_0). For
-    "d3pm", at t = 1, first_step = "x0" takes p(x_0) itself.
+    p(x_0) is `to_leave_one_out` of a "denoiser", else that of the logits. For "d3pm", at t = 1,
+    first_step = "x0" takes it itself.
     """
+    if belief == "denoiser":
+        logits_x0 = to_leave_one_out(process, logits_x0, xt, t)
     log_p0 = log_p_x0(process, logits_x0)
     t = expand_trailing(t, xt.shape)
     terms = log_p0[..., :, None] + process.Qbar(t - 1).log() + process.log_q_back(xt, t)[..., None, :]
-    if belief == "denoiser":
-        evidence = process.log_q_x0(xt, t)[..., None]
-        terms = torch.where(evidence == -torch.inf, -torch.inf, terms - evidence)
     joint = numerics.log_sum(terms.mT)  # terms are [x_0, x_{t-1}]
     as_published = first_step == "x0" and belief == "d3pm"
     return torch.where(t[..., None] == 1, log_p0, joint) if as_published else joint
