@@ -98,6 +98,8 @@ def posterior_kl(
     Returns:
         Nats. +inf where the prediction rules out what happened; 0 for an impossible pair (x_0, x_t).
     """
+    if belief == "leave_one_out":  # as published, by Bayes' rule: only the cross entropy differs
+        belief, first_step = "d3pm", "bayes"
     return with_belief(belief, dispatch_kl_and_ce)(process, logits_x0, x0, xt, t, first_step)[0]
 
 
