@@ -1,6 +1,6 @@
 """Our kernels beside the same mathematics written as the official D3PM code does it, in one interleaved run.
 
-    python benchmarks/kernels.py [loss] [draw] [growth] [torch] [--rounds N]
+    python benchmarks/kernels.py [loss] [belief] [draw] [growth] [torch] [--rounds N]
 
 The other side gathers from T x K x K tables, multiplies softmax(logits) by Qbar, puts 1e-6 into every log
 and draws with K Gumbels per element. Times are medians over rounds in which everything takes its turn, each
@@ -10,6 +10,7 @@ the second of two calls; memory is the temporaries of the compiled program. Comp
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 import d3pm_jax as d3pm
 
 T, EPS, CE_WEIGHT = 1000, 1e-6, 0.001
+BELIEFS = ("d3pm", "leave_one_out", "denoiser")
 Program = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
@@ -49,6 +51,19 @@ def loss(rounds: int) -> None:
             },
             rounds,
         )
+
+
+def belief(rounds: int) -> None:
+    """hybrid loss and its gradient under each belief, K = 256, 8 x 1024 elements, float32"""
+    for name, process in (
+        ("uniform", d3pm.uniform(d3pm.cosine(T), 256)),
+        ("absorbing", d3pm.absorbing(d3pm.reciprocal(T), 256, 255)),
+        ("mask + uniform", MIXING["mask + uniform"](256)),
+        ("gaussian", d3pm.gaussian(d3pm.linear(T), 256)),
+    ):
+        data = (process, *examples(process, (8, 1024)))
+        programs = {f"{name}, {b}": (partial(our_loss, belief=b), data) for b in BELIEFS}
+        compare(programs, rounds)
 
 
 def draw(rounds: int) -> None:
@@ -122,11 +137,16 @@ MIXING: dict[str, Callable[[int], Any]] = {
     "absorbing": lambda K: d3pm.absorbing(d3pm.reciprocal(T), K, K - 1),
     "mask + uniform": lambda K: d3pm.masked(d3pm.uniform(d3pm.cosine(T), K - 1), d3pm.reciprocal(T)),
 }
-STUDIES = {"loss": loss, "draw": draw, "growth": growth, "torch": torch}
+STUDIES = {"loss": loss, "belief": belief, "draw": draw, "growth": growth, "torch": torch}
 
 
-def our_loss(process: Any, logits: jax.Array, x0: jax.Array, xt: jax.Array, t: jax.Array) -> Any:
-    return jax.value_and_grad(lambda x: d3pm.hybrid(process, x, x0, xt, t, CE_WEIGHT).loss.mean())(logits)
+def our_loss(
+    process: Any, logits: jax.Array, x0: jax.Array, xt: jax.Array, t: jax.Array, belief: Any = "d3pm"
+) -> Any:
+    def value(logits: jax.Array) -> jax.Array:
+        return d3pm.hybrid(process, logits, x0, xt, t, CE_WEIGHT, belief=belief).loss.mean()
+
+    return jax.value_and_grad(value)(logits)
 
 
 def official_loss(Qbar: Any, Q_transposed: Any, logits: Any, x0: Any, xt: Any, t: Any) -> Any:
