@@ -4,7 +4,7 @@
 """
 
 import itertools
-from functools import cache, partial
+from functools import cache, partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -58,36 +58,33 @@ def law(K, D, masked):
     return p
 
 
-def others(p, Qbar, axis):
-    """sum over all other positions of p(x_0) q(x_t | x_0) there, [x_t elsewhere .., x_0 at the axis]."""
-    for d in range(p.ndim):
-        if d != axis:
-            p = np.moveaxis(np.tensordot(p, Qbar, (d, 0)), -1, d)
-    return np.moveaxis(p, axis, -1)
-
-
-def exact(p, Qbar, axis):
-    """The leave-one-out posterior and the denoiser of one position, [states of x_t, K]."""
-    K, D = p.shape[0], p.ndim
-    elsewhere = np.expand_dims(others(p, Qbar, axis), axis)
-    loo = np.broadcast_to(elsewhere, (*[K] * D, K)).reshape(-1, K)
-    xt = states(K, D)[:, axis]
-    denoiser = loo * Qbar[:, xt].T
-    with np.errstate(invalid="ignore"):
-        return tuple(np.nan_to_num(x / x.sum(1, keepdims=True)) for x in (loo, denoiser))
-
-
 @cache
 def states(K, D):
     return np.array(list(itertools.product(range(K), repeat=D)))
 
 
-def true_reverse(p, Q, Qbar_s, Qbar, axis):
-    """p(x_{t-1} = j | x_t) of one position from the joint law of both, and p(x_t), by state of x_t."""
+def together(matrix, D):
+    """The matrix of all D positions at once, [K^D, K^D], from that of one."""
+    return reduce(np.kron, [matrix] * D)
+
+
+def exact(p, Qbar, axis):
+    """The leave-one-out posterior and the denoiser of a position, [states of x_t, K], by definition."""
     K, D = p.shape[0], p.ndim
-    elsewhere = np.expand_dims(others(p, Qbar, axis), axis)
-    loo = np.broadcast_to(elsewhere, (*[K] * D, K)).reshape(-1, K)
-    joint = (loo @ Qbar_s) * Q[:, states(K, D)[:, axis]].T
+    joint = p.reshape(-1, 1) * together(Qbar, D)  # of x_0 and x_t, by state
+    is_x0 = states(K, D)[:, axis, None] == np.arange(K)
+    denoiser = joint.T @ is_x0
+    rest = np.delete(states(K, D), axis, axis=1)
+    same_rest = (rest[:, None] == rest[None]).all(-1)  # x_t that differ at the axis alone
+    with np.errstate(invalid="ignore"):
+        return tuple(np.nan_to_num(x / x.sum(1, keepdims=True)) for x in (same_rest @ denoiser, denoiser))
+
+
+def true_reverse(p, Q, Qbar_s, axis):
+    """p(x_{t-1} = j | x_t) of one position from the joint law of all of both, and p(x_t), by state of x_t."""
+    K, D = p.shape[0], p.ndim
+    before = p.reshape(-1) @ together(Qbar_s, D)
+    joint = (before[:, None] * together(Q, D)).T @ (states(K, D)[:, axis, None] == np.arange(K))
     total = joint.sum(1)
     return np.divide(joint, total[:, None], out=np.zeros_like(joint), where=total[:, None] > 0), total
 
@@ -111,7 +108,7 @@ def excess(name, K, D):
         x = jnp.broadcast_to(jnp.asarray(xt[:, axis], jnp.int32), steps.shape)
         chains = {b: np.asarray(chain(process, jnp.asarray(given[b]), x, steps, b)) for b in BELIEFS}
         for t in range(1, T + 1):
-            truth, weight = true_reverse(p, Q[t], Qbar[t - 1], Qbar[t], axis)
+            truth, weight = true_reverse(p, Q[t], Qbar[t - 1], axis)
             for belief in BELIEFS:
                 found[belief] += weight @ divergence(truth, chains[belief][t - 1]) / D
     return found
@@ -166,7 +163,7 @@ def minimiser(process, p, t, ce_weight, belief):
     """The probabilities [states of x_t, D, K] that the loss is least for, by quasi-Newton steps."""
     K, D, Qbar = process.K, p.ndim, np.asarray(process.Qbar(jnp.asarray(t)))
     all_states = states(K, D)
-    weight = p.reshape(-1, 1) * np.prod(Qbar[all_states[:, None], all_states[None]], axis=-1)  # [x_0, x_t]
+    weight = p.reshape(-1, 1) * together(Qbar, D)  # [x_0, x_t]
     shape = (len(all_states), len(all_states), D)
     x0, xt = (jnp.broadcast_to(jnp.asarray(x, jnp.int32), shape) for x in (all_states[:, None], all_states))
 
@@ -183,6 +180,9 @@ def minimiser(process, p, t, ce_weight, belief):
     return np.asarray(jax.nn.softmax(found.reshape(-1, D, K)))
 
 
+CLOSE = {"uniform": 1e-7, "gaussian": 1e-5}  # the bound alone is nearly flat along some logits of the latter
+
+
 @pytest.mark.parametrize("name", ["uniform", pytest.param("gaussian", marks=pytest.mark.slow)])
 def test_the_least_hybrid_is_at_the_exact_belief_whatever_the_weight(name):
     t, process = 2, MINIMISED[name]()
@@ -192,10 +192,11 @@ def test_the_least_hybrid_is_at_the_exact_belief_whatever_the_weight(name):
     for belief, wanted in zip(CONSISTENT, (loo, denoiser), strict=True):
         for ce_weight in (0.0, 0.01, 1.0, 100.0):
             found = minimiser(process, p, t, ce_weight, belief)
-            np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=f"{belief}, {ce_weight}")
+            print(f"{name}, {belief}, {ce_weight}: off by {np.abs(found - wanted).max():.1e}")
+            np.testing.assert_allclose(found, wanted, atol=CLOSE[name], err_msg=f"{belief}, {ce_weight}")
     moved = [np.abs(minimiser(process, p, t, w, "d3pm") - loo).max() for w in (0.0, 0.01, 1.0, 100.0)]
     print(f"{name}: as published, off the leave-one-out posterior by {np.round(moved, 4)}")
-    assert moved[0] < 1e-5 < 1e-3 < moved[1] < moved[2] < moved[3]
+    assert moved[0] < CLOSE[name] < 1e-3 < moved[1] < moved[2] < moved[3]
 
 
 def arguments(K, dtype):

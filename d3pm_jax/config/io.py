@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from d3pm_jax.config.objective import HybridLoss, StochasticBound
+from d3pm_jax.config.objective import X0Objective
 from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError, one_line
 
@@ -22,7 +22,7 @@ MODULE = "d3pm_jax.config"
 OWN = "own."
 RENAMED = {"Loss": "HybridLoss", "Data": "TfdsImages"}  # since 0.1.0; Data("digits") is Digits()
 # Fields that older versions did not save, and what they did.
-ADDED = {HybridLoss: {"belief": "d3pm"}, StochasticBound: {"belief": "d3pm"}}
+ADDED: dict[type, dict[str, Any]] = {X0Objective: {"belief": "d3pm"}}
 
 
 def from_file(path: Path) -> Config:

@@ -44,18 +44,28 @@ class Objective:
 
 
 @dataclasses.dataclass(frozen=True)
-class HybridLoss(Objective):
-    """Minimises KL_t + ce_weight CE, averaged over t and elements (D3PM)."""
+class X0Objective(Objective):
+    """Describes what trains a network of x_0."""
 
     first_step: FirstStep = "bayes"
     """for "d3pm", the rule at t = 1: Bayes' rule, or the prediction of x_0 as in the official code"""
-    ce_weight: NotNegative = 0.001
-    """lambda; 0 for the bound alone"""
-    belief: Belief = "leave_one_out"
+    belief: Belief = dataclasses.field(default="leave_one_out", kw_only=True)
     """what the logits are in both terms: "leave_one_out" or "denoiser"; "d3pm" as published, one in each"""
 
     def check(self) -> None:
-        _check_first_step(self.first_step, self.belief)
+        if self.first_step == "x0" and self.belief != "d3pm":
+            raise ValueError(
+                f"first_step = 'x0' is a rule as published, and does nothing for belief = {self.belief!r}: "
+                f"set belief = 'd3pm', or leave first_step out"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class HybridLoss(X0Objective):
+    """Minimises KL_t + ce_weight CE, averaged over t and elements (D3PM)."""
+
+    ce_weight: NotNegative = 0.001
+    """lambda; 0 for the bound alone"""
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         found = bare(losses.hybrid)(process, logits, x0, xt, t, self.ce_weight, **logits_keywords(self))
@@ -63,17 +73,8 @@ class HybridLoss(Objective):
 
 
 @dataclasses.dataclass(frozen=True)
-class StochasticBound(Objective):
+class StochasticBound(X0Objective):
     """Minimises the whole bound, nats per example: KL_t / p_t + prior KL, summed (Multinomial Diffusion)."""
-
-    first_step: FirstStep = "bayes"
-    """for "d3pm", the rule at t = 1: Bayes' rule, or the prediction of x_0 as in the official code"""
-
-    belief: Belief = "leave_one_out"
-    """what the network's logits are: see `HybridLoss`"""
-
-    def check(self) -> None:
-        _check_first_step(self.first_step, self.belief)
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         found = bare(losses.hybrid)(process, logits, x0, xt, t, 0.0, **logits_keywords(self))
@@ -87,15 +88,6 @@ class StochasticBound(Objective):
             raise ValueError(
                 "the prior KL, and so the stochastic bound, is infinite: end process.beta at 1, as Reciprocal"
             )
-
-
-def _check_first_step(first_step: FirstStep, belief: Belief) -> None:
-    """Raises ValueError for a rule that would do nothing."""
-    if first_step == "x0" and belief != "d3pm":
-        raise ValueError(
-            f"first_step = 'x0' is a rule as published, and does nothing for belief = {belief!r}: set "
-            f"belief = 'd3pm', or leave first_step out"
-        )
 
 
 class LogitsKeywords(TypedDict):

@@ -16,6 +16,7 @@ from d3pm_jax.beliefs import Belief, to_denoiser, to_leave_one_out
 from d3pm_jax.losses.cross_entropy import cross_entropy
 from d3pm_jax.numerics import tiles
 from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.tables import expand_trailing, is_category
 
 Loss = Callable[..., Array]  # (process, logits [*S, K], x0 [*S], xt [*S], t) -> nats [*S]
 WithGradient = Callable[..., tuple[Array, Array]]  # the same -> nats [*S], their gradient [*S, K]
@@ -73,7 +74,7 @@ def kl_and_ce(
     """
     shared = t.ndim <= 1
     if not shared:
-        t = jnp.broadcast_to(jnp.reshape(t, t.shape + (1,) * (x0.ndim - t.ndim)), x0.shape)
+        t = jnp.broadcast_to(expand_trailing(t, x0.shape), x0.shape)
     size = process.K if shared else numbers_per_element(process)
     if belief == "leave_one_out":
         return _both(Plan(kl, kl_and_gradient, shared, size), process, logits, x0, xt, t)
@@ -155,8 +156,7 @@ def _ce_and_gradient(process: Process, logits: Array, x0: Array, xt: Array, t: A
     total = jnp.sum(weights, axis=-1, keepdims=True)
     at_x0 = jnp.take_along_axis(denoiser, x0[..., None], axis=-1)
     impossible = at_x0 == -jnp.inf
-    is_x0 = x0[..., None] == jnp.arange(process.K).reshape((1,) * x0.ndim + (-1,))
-    gradient = jnp.where(impossible, 0.0, weights * (1 / total) - is_x0)
+    gradient = jnp.where(impossible, 0.0, weights * (1 / total) - is_category(x0, process.K))
     return jnp.where(impossible, jnp.inf, jnp.log(total) + top - at_x0)[..., 0], gradient
 
 

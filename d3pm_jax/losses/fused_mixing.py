@@ -44,7 +44,7 @@ from d3pm_jax.numerics import tiles
 from d3pm_jax.posteriors import FirstStep
 from d3pm_jax.processes.base import promote
 from d3pm_jax.processes.mixing import Mixing, PiKind
-from d3pm_jax.processes.tables import expand_trailing, gather
+from d3pm_jax.processes.tables import expand_trailing, gather, is_category
 
 
 def kl_and_ce(
@@ -121,8 +121,7 @@ def _less_at(logits: Array, xt: Array, amount: Array | None) -> Array:
     """Takes an amount off the logit at x_t: for whatever reads the result, it is never stored."""
     if amount is None:
         return logits
-    categories = jnp.arange(logits.shape[-1]).reshape((1,) * xt.ndim + (-1,))
-    return jnp.where(xt[..., None] == categories, logits - amount[..., None], logits)
+    return jnp.where(is_category(xt, logits.shape[-1]), logits - amount[..., None], logits)
 
 
 def _softmax(logits: Array, x0: Array, xt: Array) -> tuple[Softmax, Array, Array]:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax.checks import CATEGORY, NUM_CATEGORIES, NUM_STEPS, declared
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.respace import require_spec
-from d3pm_jax.processes.tables import all_steps, expand_trailing
+from d3pm_jax.processes.tables import all_steps, expand_trailing, is_category
 from d3pm_jax.types import Leaf
 
 
@@ -113,8 +113,7 @@ class Autoregressive(Process):
         return jnp.where(moved[..., None], hit[..., None], self._certain_of(xt))
 
     def _certain_of(self, x: Array) -> Array:
-        categories = jnp.arange(self.K, dtype=jnp.int32).reshape((1,) * x.ndim + (self.K,))
-        return jnp.where(x[..., None] == categories, 0.0, -jnp.inf).astype(self.log_pi.dtype)
+        return jnp.where(is_category(x, self.K), 0.0, -jnp.inf).astype(self.log_pi.dtype)
 
     def _prior(self, ndim: int) -> Array:
         return jnp.reshape(lax.stop_gradient(self.log_pi), (1,) * ndim + (self.K,))

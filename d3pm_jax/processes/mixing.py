@@ -18,7 +18,15 @@ from d3pm_jax.numerics import double_float, inverse_cdf
 from d3pm_jax.numerics.double_float import Pair
 from d3pm_jax.processes.base import Process, check_prior
 from d3pm_jax.processes.respace import compose, require_spec
-from d3pm_jax.processes.tables import all_steps, expand_trailing, gather, gather_steps, log_bars, log_steps
+from d3pm_jax.processes.tables import (
+    all_steps,
+    expand_trailing,
+    gather,
+    gather_steps,
+    is_category,
+    log_bars,
+    log_steps,
+)
 from d3pm_jax.types import Leaf
 
 PiKind = Literal["point", "uniform", "general"]  # pi is one category, the same everywhere, or neither
@@ -91,7 +99,7 @@ class Mixing(Process):
         ts = expand_trailing(t, x0.shape)[..., None]
         moved = gather(self.log_beta_bar, ts) + self._pi(x0.ndim)
         stayed = numerics.log_add(*jnp.broadcast_arrays(gather(self.log_alpha_bar, ts), moved))
-        return jnp.where(self._is(x0), stayed, moved)
+        return jnp.where(is_category(x0, self.K), stayed, moved)
 
     def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         return self._column(self.log_alpha, self.log_beta, xt, t)
@@ -111,7 +119,7 @@ class Mixing(Process):
         ts = expand_trailing(t, xt.shape)
         moved = gather(log_mix, ts) + gather(self.log_pi, xt)
         stayed = numerics.log_add(*jnp.broadcast_arrays(gather(log_keep, ts), moved))
-        return jnp.where(self._is(xt), stayed[..., None], moved[..., None])
+        return jnp.where(is_category(xt, self.K), stayed[..., None], moved[..., None])
 
     def log_prior(self) -> Float[Array, " K"]:
         return self.log_pi
@@ -170,10 +178,6 @@ class Mixing(Process):
 
     def _pi(self, ndim: int) -> Array:
         return jnp.reshape(lax.stop_gradient(self.log_pi), (1,) * ndim + (self.K,))
-
-    def _is(self, x: Array) -> Array:
-        categories = jnp.arange(self.K, dtype=jnp.int32).reshape((1,) * x.ndim + (self.K,))
-        return x[..., None] == categories
 
 
 @declared()

@@ -36,6 +36,11 @@ def gather_steps(tables: tuple[Array, ...], t: Array, shape: tuple[int, ...]) ->
     return tuple(jnp.broadcast_to(gather(table, ts), shape) for table in tables)
 
 
+def is_category(x: Array, K: int) -> Array:
+    """Tells for each element of x [*S] which of 0..K - 1 it is, bool [*S, K]."""
+    return x[..., None] == jnp.arange(K, dtype=jnp.int32).reshape((1,) * x.ndim + (K,))
+
+
 def all_steps(T: int) -> Array:
     """Returns 0, 1, ..., T as int32: `time` of a process that was not respaced."""
     return jnp.arange(T + 1, dtype=jnp.int32)

@@ -196,21 +196,6 @@ def test_no_array_of_an_o_of_k_process_has_two_axes_of_size_k(build):
     assert all(sum(n >= K - 1 for n in shape) < 2 for shape in shapes)
 
 
-@pytest.mark.filterwarnings("ignore:x_T still depends")
-@pytest.mark.parametrize("K", [5, 70])
-def test_columns_of_a_dense_process_for_a_step_of_any_shape(K, x64):
-    """Gathered in one of two ways, by K and by how many elements share a step."""
-    process = d3pm.banded(d3pm.linear(3, 0.3, 0.9), K, 2)
-    xt = np.random.default_rng(0).integers(0, K, (2, 3, 4))
-    Qbar = np.asarray(process.Qbar(jnp.arange(4)))
-    for shape in ((), (2,), (2, 3), (2, 3, 4)):
-        t = np.random.default_rng(1).integers(0, 4, shape)
-        each = np.broadcast_to(t.reshape(shape + (1,) * (3 - len(shape))), xt.shape)
-        expected = np.swapaxes(Qbar, 1, 2)[each, xt]
-        found = process.log_q_x0(jnp.asarray(xt), jnp.asarray(t))
-        np.testing.assert_allclose(np.exp(found), expected, rtol=1e-14)
-
-
 def _shapes(jaxpr):
     for equation in jaxpr.eqns:
         yield from (v.aval.shape for v in equation.outvars)

@@ -17,8 +17,9 @@ from tests import tiny
 pytestmark = pytest.mark.usefixtures("small_network")
 
 
-@pytest.mark.parametrize("loss", [configs.HybridLoss(), configs.StochasticBound(belief="denoiser")])
-def test_the_belief_of_the_run_is_that_of_its_bound_and_samples(loss, tmp_path):
+@pytest.mark.parametrize("kind", [configs.HybridLoss, configs.StochasticBound])
+def test_the_belief_of_the_run_is_that_of_its_bound_and_samples(kind, tmp_path):
+    loss = kind(belief="denoiser")
     tiny.write_run(tmp_path / "run", dataclasses.replace(tiny.get_config(), loss=loss))
     run = runs.open(tmp_path / "run")
     x0 = np.random.default_rng(0).integers(0, 17, (4, 8, 8, 1)).astype(np.int32)
