@@ -1,6 +1,8 @@
-"""28 x 28 MNIST with all 256 levels: the paper's Gaussian process and a small U-Net. For an accelerator.
+"""28 x 28 MNIST of 256 levels, gaussian: steps go to near levels.
 
-d3pm train configs/mnist_gaussian.py --workdir runs/mnist --data.dir DIRECTORY_WITH_TFDS_MNIST
+    d3pm train configs/mnist_gaussian.py --workdir runs/mnist_gaussian --data.dir DIRECTORY_WITH_TFDS_MNIST
+
+--process.steps 1000 --model.ch 128 is the paper's size, for an accelerator.
 """
 
 from d3pm_jax.config import Adam, Config, Gaussian, HybridLoss, Linear, TfdsImages, Train, UNet
@@ -9,9 +11,17 @@ from d3pm_jax.config import Adam, Config, Gaussian, HybridLoss, Linear, TfdsImag
 def get_config() -> Config:
     return Config(
         data=TfdsImages("mnist"),
-        process=Gaussian(K=256, steps=1000, beta=Linear(1e-4, 0.02)),
-        model=UNet(ch=32, ch_mult=(1, 2), attn_resolutions=(14,)),
-        loss=HybridLoss(ce_weight=0.001),
-        optimizer=Adam(lr=2e-4, warmup_steps=1000),
-        train=Train(steps=200_000, batch_size=64, checkpoint_every=5000, log_every=100, sample_every=5000),
+        process=Gaussian(K=256, steps=100, beta=Linear(1e-4, 0.02)),
+        model=UNet(
+            ch=32,
+            ch_mult=(1, 2, 2),
+            num_res_blocks=1,
+            attn_resolutions=(7,),
+            groups=8,
+            onehot_input=True,
+            dropout=0.0,
+        ),
+        loss=HybridLoss(ce_weight=0.01),
+        optimizer=Adam(lr=1e-3, warmup_steps=200, decay_steps=9000),
+        train=Train(steps=9000, batch_size=64, ema_decay=0.999, checkpoint_every=500, sample_every=1500),
     )

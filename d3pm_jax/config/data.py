@@ -8,6 +8,7 @@ import numpy as np
 from d3pm_jax import data
 from d3pm_jax.config.checks import Allowed, Categories, Count, NonEmptyStr, undefined
 from d3pm_jax.data import Description, Source, idx, images
+from d3pm_jax.data.binarize import Binarize, BinarySource, redraw
 
 NAME = Allowed("such as mnist, emnist/letters or emnist/letters:3.1.0", images.is_name)
 
@@ -39,7 +40,37 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
-class TfdsImages(Data):
+class Grey(Data):
+    """Holds what data of ordered levels share. A class defines `describe_levels` and `open_levels`."""
+
+    binarize: Binarize | None = dataclasses.field(default=None, kw_only=True)
+    """make x 0 or 1: by a "threshold" at half of the highest level, or "dynamic": drawn with probability
+    level / highest, anew in every epoch of the training and from a fixed seed for evaluation"""
+
+    def describe(self) -> Description:
+        found = self.describe_levels()
+        return found if self.binarize is None else dataclasses.replace(found, categories=2)
+
+    def open(self, split: str) -> Source:
+        found = self.open_levels(split)
+        if self.binarize is None:
+            return found
+        return BinarySource(found, self.describe_levels().categories, self.binarize)
+
+    def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        return redraw(example, rng)
+
+    def describe_levels(self) -> Description:
+        """Does what `describe` does, of x before it is made binary."""
+        raise undefined(self, "describe_levels")
+
+    def open_levels(self, split: str) -> Source:
+        """Does what `open` does, of x before it is made binary."""
+        raise undefined(self, "open_levels")
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsImages(Grey):
     """Names a TFDS image data set."""
 
     name: Annotated[str, NAME]
@@ -50,18 +81,24 @@ class TfdsImages(Data):
     """what to train on"""
     test_split: NonEmptyStr = "test"
     """what to evaluate on"""
+    mirror: bool = dataclasses.field(default=False, kw_only=True)
+    """exchange left and right in half of the examples, anew in every epoch of the training"""
     places: ClassVar[tuple[str, ...]] = ("dir",)
 
     def check_kept(self) -> None:
         if self.dir is not None:
             images.check_stored(self.name, self.dir)
 
-    def describe(self) -> Description:
+    def describe_levels(self) -> Description:
         return images.describe(self.name, self.dir)
 
-    def open(self, split: str) -> Source:
+    def open_levels(self, split: str) -> Source:
         named = {"train": self.train_split, "test": self.test_split}[split]
         return data.open_split(self.name, named, self.dir)
+
+    def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        drawn = super().random_map(example, rng)
+        return drawn | {"x": drawn["x"][:, ::-1]} if self.mirror and rng.random() < 0.5 else drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,18 +110,18 @@ class Digits(TfdsImages):
 
 
 @dataclasses.dataclass(frozen=True)
-class Idx(Data):
+class Idx(Grey):
     """Names a folder with the four idx files of MNIST or Fashion-MNIST, compressed or not."""
 
     dir: NonEmptyStr
     """the folder"""
     places: ClassVar[tuple[str, ...]] = ("dir",)
 
-    def describe(self) -> Description:
+    def describe_levels(self) -> Description:
         x, labels = self._read("test")
         return Description((*x.shape[1:], 1), 256, int(labels.max()) + 1, "image")
 
-    def open(self, split: str) -> Source:
+    def open_levels(self, split: str) -> Source:
         x, labels = self._read(split)
         return data.ArraySource(x[..., None], labels, f"{self.dir}, {split}")
 
@@ -95,7 +132,7 @@ class Idx(Data):
 
 
 @dataclasses.dataclass(frozen=True)
-class Arrays(Data):
+class Arrays(Grey):
     """Names .npy files of integers [N, *S], which are read from disk as they are needed."""
 
     train: NonEmptyStr
@@ -120,11 +157,11 @@ class Arrays(Data):
         if 0 < len(missing) < len(labels):
             raise ValueError(f"data.{missing[0]} = None: labels need {', '.join(labels)} together")
 
-    def describe(self) -> Description:
+    def describe_levels(self) -> Description:
         shape = data.open_npy(self.train).shape
         return Description(shape[1:], self.categories, self.classes, self.kind)
 
-    def open(self, split: str) -> Source:
+    def open_levels(self, split: str) -> Source:
         x, labels = {"train": (self.train, self.train_labels), "test": (self.test, self.test_labels)}[split]
         found = None if labels is None else data.open_npy(labels)
         return data.ArraySource(data.open_npy(x), found, x)
