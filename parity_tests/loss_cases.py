@@ -118,6 +118,13 @@ def log1mexp(dtype: str) -> Iterator[Case]:
     yield Case("both forms", {"log_x": np.linspace(-30.0, 5.0, 71)})
 
 
+def best_grids(dtype: str) -> Iterator[Case]:
+    """Costs without structure, for one step, all steps, and some."""
+    rng = np.random.default_rng(3)
+    for T_, steps in ((1, 1), (6, 1), (6, 3), (6, 6), (40, 7)):
+        yield Case(f"{steps} of T = {T_}", {"costs": rng.random((T_ + 1, T_ + 1)), "steps": steps})
+
+
 def grids(dtype: str) -> Iterator[Case]:
     """One step, all steps, and numbers that do and do not divide T."""
     for T_, steps in ((1, 1), (7, 1), (7, 3), (7, 7), (1000, 50), (1000, 128)):

@@ -258,6 +258,7 @@ PAIRS: dict[str, Pair] = {
     ),
     "beliefs.to_denoiser": Pair(_renamed("logits_loo"), arguments(scales.converted)),
     "beliefs.to_leave_one_out": Pair(_renamed("logits_denoiser"), arguments(scales.converted)),
+    "sampling.best_grid": Pair(loss_cases.best_grids, call=calls.as_array, dtypes=("float64",), jit=False),
     "sampling.even_grid": Pair(loss_cases.grids, call=calls.as_array, dtypes=("float64",), jit=False),
     "low_discrepancy": Pair(cases.low_discrepancy, cdf=arguments(scales.low_discrepancy)),
 }

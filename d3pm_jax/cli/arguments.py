@@ -9,7 +9,9 @@ from typing import Any
 
 from d3pm_jax.config.checks import Count, Natural, Seed, fits, in_words
 from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.runs import grids
 from d3pm_jax.runs.run import Run, open_run
+from d3pm_jax.runs.terminal import Terminal
 
 
 def add_workdir(parser: argparse.ArgumentParser, text: str) -> None:
@@ -42,14 +44,14 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `open_named`."""
-    add_checkpoint(parser)
+def add_grid(parser: argparse.ArgumentParser) -> None:
+    """Adds --grid, of a command that takes fewer steps."""
     parser.add_argument(
-        "--steps",
-        type=positive,
-        metavar="N",
-        help="take N evenly spaced steps of the process in place of all",
+        "--grid",
+        choices=("even", "dp"),
+        default="even",
+        help="which steps --steps takes: evenly spaced (even), or by dynamic programming those with the "
+        "lowest bound on examples of the train split (dp)",
     )
 
 
@@ -66,6 +68,11 @@ def not_negative(text: str) -> int:
 def positive(text: str) -> int:
     """Parses a whole number of 1 or more."""
     return _parsed(text, Count)
+
+
+def counts(text: str) -> list[int]:
+    """Parses whole numbers of 1 or more, N[,N...], each once."""
+    return list(dict.fromkeys(positive(word) for word in text.split(",")))
 
 
 def _parsed(text: str, hint: Any) -> int:
@@ -88,21 +95,41 @@ def print_help(args: argparse.Namespace, path: Path | None) -> bool:
     return False
 
 
-def open_named(
-    args: argparse.Namespace, batch_size: int, steps: int | None = None, folder: Path | None = None
-) -> Run:
+def grid(run: Run, steps: int, kind: str) -> int | list[int]:
+    """Returns which steps of a run to take: so many, evenly spaced, or those with the lowest bound.
+
+    What those follow from is computed once for each checkpoint.
+
+    Args:
+        run: with all of its steps.
+        steps: how many.
+        kind: "even" or "dp".
+
+    Raises:
+        UserError: the process has not so many.
+    """
+    if kind == "even":
+        return steps
+    jumps = grids.read(run.workdir, run.step)
+    if jumps is None:
+        with Terminal("time", grids.num_times(run)).shown() as terminal:
+            jumps = grids.measure(run, terminal.advance)
+        grids.write(run.workdir, jumps)
+    return jumps.grid(steps)
+
+
+def open_named(args: argparse.Namespace, batch_size: int, folder: Path | None = None) -> Run:
     """Opens the run in args.workdir at a checkpoint, with its data where the command says.
 
     Args:
         args: of the command.
         batch_size: examples at a time.
-        steps: take so many of the process in place of all.
         folder: where the results go, if not to the run.
 
     Raises:
         UserError: there is no such run or checkpoint, or the results cannot be written.
     """
-    run = open_run(args.workdir, args.own, args.step, steps, batch_size)
+    run = open_run(args.workdir, args.own, args.step, batch_size=batch_size)
     written: Path = args.workdir if folder is None else folder
     if written.is_dir() and not os.access(written, os.W_OK):
         raise UserError(f"{written} cannot be written to, where the results go: change its permissions")

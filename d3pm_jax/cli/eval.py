@@ -1,6 +1,8 @@
 """d3pm eval computes the bound on the test split, its parts, and two baselines."""
 
 import argparse
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,26 @@ from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.terminal import Terminal
 
+SHORT = 100_000  # calls of the network that take no time worth telling
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
-    arguments.add_run(parser)
+    arguments.add_checkpoint(parser)
     arguments.add_data_dir(parser)
+    parser.add_argument(
+        "--steps",
+        type=arguments.counts,
+        metavar="N[,N...]",
+        help="take so many steps of the process in place of all; a line for each number",
+    )
+    arguments.add_grid(parser)
+    parser.add_argument(
+        "--calls",
+        type=arguments.positive,
+        metavar="N",
+        help="estimate the sum over the steps from N calls of the network per example, without bias",
+    )
     parser.add_argument(
         "--limit", type=arguments.positive, metavar="N", help="only the first N examples of the split"
     )
@@ -29,34 +46,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
     """Evaluates; returns the exit status."""
-    run = arguments.open_named(args, args.batch_size, args.steps)
+    run = arguments.open_named(args, args.batch_size)
     if args.data_dir is None:
         run.config.data.check_kept()
+    counts: list[int | None] = args.steps or [None]
+    runs = [run if n is None else run.respaced(arguments.grid(run, n, args.grid)) for n in counts]
     x0, labels = run.read_split("test", args.limit)
-    with Terminal("example", len(x0)).shown() as terminal:
-        result = run.evaluate_on(x0, labels, args.batch_size, args.seed, terminal.advance)
-    result["baselines"] = _baselines(run, x0)
-    result["limit"] = args.limit
-    suffix = results.suffix(args, "step", "steps", "limit", "seed")
-    path, plot = args.workdir / f"eval{suffix}.json", args.workdir / f"bound_terms{suffix}.png"
-    replaced = results.write_json(path, result, ("step", "examples"))
-    _plot(plot, result["steps"], run.caption)
-    print(f"terms of every t: {plot} and {path}{replaced}")
-    _report(result, getattr(run.config.data, "test_split", "test"))
+    if args.limit is None:
+        _say_how_long(runs, x0, labels, args)
+    compared = _baselines(run, x0)
+    found = [_evaluate(each, x0, labels, n, compared, args) for n, each in zip(counts, runs, strict=True)]
+    split = getattr(run.config.data, "test_split", "test")
+    print(f"checkpoint of step {run.step}, {len(x0)} examples of split {split!r}")
+    for result in found:
+        print(_line(result))
+    print("for comparison, on the same examples:")
+    for name, value in compared.items():
+        print(f"  {name}: {value:.3f} bits/dim")
+    print(f"test bits/dim: {_with_error(found[-1], '', 3)}")
     return 0
 
 
-def _report(result: dict[str, Any], split: str) -> None:
-    """Prints the figures."""
-    print(f"checkpoint of step {result['step']}, {result['examples']} examples of split {split!r}")
-    print(f"  reconstruction -log p(x_0 | x_1)  {result['reconstruction']:.4f} bits/dim")
-    print(f"  denoising, sum over t = 2..{len(result['steps'])}    {sum(result['steps'][1:]):.4f} bits/dim")
-    print(f"  prior KL(q(x_T | x_0) || p(x_T))  {result['prior']:.2e} bits/dim")
-    print("for comparison, on the same examples:")
-    for name, value in result["baselines"].items():
-        print(f"  {name}: {value:.3f} bits/dim")
-    error = result["standard_error"]
-    print(f"test bits/dim: {result['bits_per_dim']:.3f} +- {'unknown' if error is None else f'{error:.3f}'}")
+def _evaluate(
+    run: Run,
+    x0: np.ndarray,
+    labels: np.ndarray | None,
+    steps: int | None,
+    compared: dict[str, float],
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """Computes the bound with the steps of a run, and writes it to files of its own."""
+    with Terminal("example", len(x0)).shown() as terminal:
+        result = run.evaluate_on(x0, labels, args.batch_size, args.seed, terminal.advance, args.calls)
+    result |= {"baselines": compared, "limit": args.limit, "grid": args.grid}
+    named = argparse.Namespace(**vars(args) | {"steps": steps})
+    suffix = results.suffix(named, "step", "steps", "grid", "calls", "limit", "seed")
+    path = args.workdir / f"eval{suffix}.json"
+    replaced = results.write_json(path, result, ("step", "examples"))
+    plot = None
+    if "steps" in result:
+        plot = args.workdir / f"bound_terms{suffix}.png"
+        _plot(plot, result["steps"], run.caption)
+    print(f"terms of every t: {plot} and {path}{replaced}" if plot else f"written to {path}{replaced}")
+    return result
+
+
+def _line(result: dict[str, Any]) -> str:
+    """Says what was found with so many steps."""
+    steps = len(result["times"])
+    total = f"  {steps} steps: {_with_error(result, '', 3)} bits/dim, {_with_error(result, 'nats', 2)} nats"
+    if "steps" not in result:
+        return f"{total}, estimated from {result['calls']} of them for each example"
+    parts = {
+        "reconstruction -log p(x_0 | x_1)": result["reconstruction"],
+        f"denoising, t = 2..{steps}": sum(result["steps"][1:]),
+        "prior KL(q(x_T | x_0) || p(x_T))": result["prior"],
+    }
+    return f"{total}: " + ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
+
+
+def _with_error(result: dict[str, Any], of: str, digits: int) -> str:
+    value, error = result[of or "bits_per_dim"], result[f"{of}_standard_error".strip("_")]
+    return f"{value:.{digits}f} +- {'unknown' if error is None else f'{error:.{digits}f}'}"
+
+
+def _say_how_long(
+    runs: list[Run], x0: np.ndarray, labels: np.ndarray | None, args: argparse.Namespace
+) -> None:
+    """Prints how long it will take, by a call of the network, where that is minutes."""
+    calls = [args.calls or run.process.T for run in runs]
+    if len(x0) * sum(calls) < SHORT:
+        return
+    n = min(args.batch_size, len(x0))
+    once = partial(runs[0].evaluate_on, x0[:n], None if labels is None else labels[:n], n, calls=1)
+    once()  # compiles
+    start = time.monotonic()
+    once()
+    seconds = (time.monotonic() - start) / n * len(x0) * sum(calls)
+    fewer = "--limit N takes the first N"
+    fewer += ", --calls N fewer calls for each" if args.calls is None else ""
+    print(f"about {_in_words(seconds)}: {len(x0):,} examples x {sum(calls)} calls of the network; {fewer}")
+
+
+def _in_words(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _baselines(run: Run, test: np.ndarray) -> dict[str, float]:

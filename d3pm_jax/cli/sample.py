@@ -20,7 +20,14 @@ STATES = 10  # states in the picture of chains
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
-    arguments.add_run(parser)
+    arguments.add_checkpoint(parser)
+    parser.add_argument(
+        "--steps",
+        type=arguments.positive,
+        metavar="N",
+        help="take N steps of the process in place of all",
+    )
+    arguments.add_grid(parser)
     parser.add_argument(
         "--num", type=arguments.positive, default=256, metavar="N", help="samples to draw (256)"
     )
@@ -44,16 +51,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
     """Samples; returns the exit status."""
-    run = arguments.open_named(args, min(args.batch_size, args.num), args.steps)
+    run = arguments.open_named(args, min(args.batch_size, args.num))
+    if args.steps is not None:
+        run = run.respaced(arguments.grid(run, args.steps, args.grid))
     T, classes = run.process.T, run.parts.classes
     times = sorted({round(T * (i / (STATES - 1))) for i in range(STATES)})
     key = jax.random.key(args.seed)
     with Terminal("sample", args.num).shown() as terminal:
         samples, reverse = run.sample(key, args.num, args.label, args.batch_size, times, terminal.advance)
-    suffix = results.suffix(args, "step", "steps", "seed", "label")
+    suffix = results.suffix(args, "step", "steps", "grid", "seed", "label")
     path = args.workdir / f"samples{suffix}.npy"
     write_npy(path, samples)
-    about = {"step": run.step, "num": len(samples), "steps": T, "seed": args.seed, "label": args.label}
+    about = {"step": run.step, "num": len(samples), "steps": T, "grid": args.grid}
+    about |= {"seed": args.seed, "label": args.label}
     replaced = results.write_json(path.with_suffix(".json"), about, ("step", "num"))
     pictures = _pictures(run, samples, reverse, times, args.seed, suffix)
     of_class = "" if classes is None else f", sample i of class i modulo {classes}"

@@ -31,8 +31,16 @@ class Data:
         raise undefined(self, "describe")
 
     def open(self, split: str) -> Source:
-        """Opens the split "train" or "test": len(source), and source[i] = {"x": integers [*S], ..}."""
+        """Opens the split "train" or "test": len(source), and source[i] = {"x": integers [*S], ..}.
+
+        And "valid", to evaluate on during training, where `has_valid` says so.
+        """
         raise undefined(self, "open")
+
+    @property
+    def has_valid(self) -> bool:
+        """Says whether there is a split "valid"."""
+        return False
 
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Changes an example of the training at random; rng depends on (seed, step, index) alone."""
@@ -81,6 +89,8 @@ class TfdsImages(Grey):
     """what to train on"""
     test_split: NonEmptyStr = "test"
     """what to evaluate on"""
+    valid_split: NonEmptyStr | None = dataclasses.field(default=None, kw_only=True)
+    """what to evaluate on during training, if there is such a split"""
     mirror: bool = dataclasses.field(default=False, kw_only=True)
     """exchange left and right in half of the examples, anew in every epoch of the training"""
     places: ClassVar[tuple[str, ...]] = ("dir",)
@@ -93,8 +103,13 @@ class TfdsImages(Grey):
         return images.describe(self.name, self.dir)
 
     def open_levels(self, split: str) -> Source:
-        named = {"train": self.train_split, "test": self.test_split}[split]
+        named = {"train": self.train_split, "test": self.test_split, "valid": self.valid_split}[split]
+        assert named is not None
         return data.open_split(self.name, named, self.dir)
+
+    @property
+    def has_valid(self) -> bool:
+        return self.valid_split is not None
 
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         drawn = super().random_map(example, rng)
@@ -149,19 +164,39 @@ class Arrays(Grey):
     """the same for the test split"""
     classes: Count | None = None
     """labels are in 0..classes - 1"""
-    places: ClassVar[tuple[str, ...]] = ("train", "test", "train_labels", "test_labels")
+    valid: NonEmptyStr | None = dataclasses.field(default=None, kw_only=True)
+    """a file to evaluate on during training, if there is one"""
+    valid_labels: NonEmptyStr | None = dataclasses.field(default=None, kw_only=True)
+    """its labels, if the others have some"""
+    places: ClassVar[tuple[str, ...]] = (
+        "train",
+        "test",
+        "train_labels",
+        "test_labels",
+        "valid",
+        "valid_labels",
+    )
 
     def check(self) -> None:
         labels = {"train_labels": self.train_labels, "test_labels": self.test_labels, "classes": self.classes}
+        labels |= {} if self.valid is None else {"valid_labels": self.valid_labels}
         missing = [name for name, value in labels.items() if value is None]
         if 0 < len(missing) < len(labels):
             raise ValueError(f"data.{missing[0]} = None: labels need {', '.join(labels)} together")
+        if self.valid is None and self.valid_labels is not None:
+            raise ValueError(f"data.valid_labels = {self.valid_labels!r} without data.valid: name both")
 
     def describe_levels(self) -> Description:
         shape = data.open_npy(self.train).shape
         return Description(shape[1:], self.categories, self.classes, self.kind)
 
     def open_levels(self, split: str) -> Source:
-        x, labels = {"train": (self.train, self.train_labels), "test": (self.test, self.test_labels)}[split]
+        files = {"train": (self.train, self.train_labels), "test": (self.test, self.test_labels)}
+        files["valid"] = (self.valid or "", self.valid_labels)
+        x, labels = files[split]
         found = None if labels is None else data.open_npy(labels)
         return data.ArraySource(data.open_npy(x), found, x)
+
+    @property
+    def has_valid(self) -> bool:
+        return self.valid is not None

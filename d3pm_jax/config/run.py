@@ -32,6 +32,10 @@ class Train:
     """how many of the last checkpoints to keep"""
     sample_every: Natural = 0
     """steps between sample pictures; 0 for none"""
+    eval_every: Natural = 0
+    """steps between estimates of the bound on `held_out`, or on the data's valid split; 0 for none"""
+    held_out: Natural = 0
+    """how many of the last train examples are never trained on"""
     noise: NonEmptyStr | None = None
     """a file of `d3pm presample` to take t and noise from; without, they are drawn, to the same bits"""
 

@@ -8,13 +8,14 @@ from d3pm_jax.data.arrays import ArraySource, open_npy
 from d3pm_jax.data.batches import count_categories, read_all, train_batches
 from d3pm_jax.data.description import Description
 from d3pm_jax.data.images import ImageSource, open_split
-from d3pm_jax.data.source import DatasetError, Source
+from d3pm_jax.data.source import DatasetError, Part, Source
 
 __all__ = [
     "ArraySource",
     "DatasetError",
     "Description",
     "ImageSource",
+    "Part",
     "Source",
     "count_categories",
     "open_npy",

@@ -1,7 +1,7 @@
 """Builds what a config describes: process, network and state, placed on the devices."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from d3pm_jax.config.checks import check_fields
 from d3pm_jax.data import Description, count_categories
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.processes import Process, respace
-from d3pm_jax.runs import checkpoint, network
+from d3pm_jax.runs import checkpoint, network, splits
 from d3pm_jax.runs.devices import batched, data_mesh, replicated
 from d3pm_jax.runs.workdir import CHECKPOINTS
 from d3pm_jax.sampling import even_grid
@@ -64,19 +64,32 @@ def fill_in(config: Config, description: Description) -> Config:
     """
 
     def counts() -> np.ndarray:
-        return count_categories(config.data.open("train"), description.categories)
+        return count_categories(splits.training(config), description.categories)
 
     return from_data.fill(config, description.categories, counts) if from_data.needs_data(config) else config
 
 
-def build(config: Config, description: Description, batch_size: int, steps: int | None = None) -> Parts:
+def with_steps(whole: Process, steps: int | Sequence[int] | None) -> Process:
+    """Returns a process with so many of its steps, evenly spaced, or with these, or with all of them.
+
+    Raises:
+        ValueError: it has no such steps.
+    """
+    if steps is None:
+        return whole
+    return respace(whole, even_grid(whole.T, steps) if isinstance(steps, int) else steps)
+
+
+def build(
+    config: Config, description: Description, batch_size: int, steps: int | Sequence[int] | None = None
+) -> Parts:
     """Builds the process, the network and the shape of the state of a config.
 
     Args:
         config: of the run.
         description: of the data.
         batch_size: decides how many devices are used.
-        steps: take only so many of the steps of the process, evenly spaced; all by default.
+        steps: take only so many of the steps of the process, evenly spaced, or only these; all by default.
 
     Raises:
         UserError: a value of the config cannot be used.
@@ -90,7 +103,7 @@ def build(config: Config, description: Description, batch_size: int, steps: int 
         config.loss.check_process(whole)
         jax.eval_shape(whole.log_q_probs, _integers(description.shape), _integers(()))  # may refuse a shape
         config.head.check(whole.K, getattr(config.process, "mask_id", None))
-        process = whole if steps is None else respace(whole, even_grid(whole.T, steps))
+        process = with_steps(whole, steps)
         predict, init_params = network.split(config, description, whole)
         classes = network.told_classes(config, description)
 

@@ -10,7 +10,7 @@ from d3pm_jax import data, signals
 from d3pm_jax.config import Config, Data, from_data
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import begin, build, checkpoint, lock, metrics, presampled
+from d3pm_jax.runs import begin, build, checkpoint, lock, metrics, presampled, splits
 from d3pm_jax.runs.begin import Weights
 from d3pm_jax.runs.devices import batched, use_all_cores
 from d3pm_jax.runs.outputs import Outputs
@@ -41,7 +41,7 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
     """
     config_io.check(config)
     use_all_cores(config.train.batch_size)
-    source, description = config.data.open("train"), config.data.describe()
+    source, description = splits.training(config), config.data.describe()
     if resume:
         config = from_data.like(read_resumed(workdir, config), config)
         check_description(workdir, description)
@@ -49,6 +49,8 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
     parts = build.build(config, description, config.train.batch_size)
     _check_steps(config)
     examples, _ = data.read_all(config.data.open("test"), parts.categories, NUM_EXAMPLES, description)
+    held_out = splits.validation(config)
+    valid = None if held_out is None else data.read_all(held_out, parts.categories, None, description)
     noise_of = _drawn if config.train.noise is None else presampled.open_for(parts, Path(config.train.noise))
     params = None if start is None else begin.fitted(parts, start)
     step = max(checkpoint.steps(workdir / CHECKPOINTS), default=0)
@@ -62,7 +64,7 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
         if int(parts.state.step) != step:
             raise UserError(f"another `d3pm train` has just gone on with {workdir}: run the command again")
         with metrics.Writer(workdir, step) as writer, signals.noted() as stop:
-            return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer), stop)
+            return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer, valid), stop)
 
 
 def _check_steps(config: Config) -> None:

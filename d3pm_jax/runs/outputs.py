@@ -1,20 +1,32 @@
 """Writes what a training leaves on the way: metrics, pictures of samples, checkpoints."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from d3pm_jax import show
+from d3pm_jax.config.objective import logits_keywords
+from d3pm_jax.evaluation.bound import evaluate_bound, few_terms
+from d3pm_jax.likelihood import bits_per_dim
+from d3pm_jax.losses import posterior_kl
 from d3pm_jax.runs import checkpoint
 from d3pm_jax.runs.build import Parts, caption
+from d3pm_jax.runs.devices import batched
 from d3pm_jax.runs.metrics import Window, Writer
 from d3pm_jax.runs.samples import make_sampler
 from d3pm_jax.runs.terminal import Terminal
 from d3pm_jax.runs.workdir import CHECKPOINTS
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.training.step import Metrics
+from d3pm_jax.types import Params
 
 SAMPLES = 64  # in a picture of samples
+CALLS = 10  # of the network for each example, in an estimate of the bound
+
+Examples = tuple[np.ndarray, np.ndarray | None]
 
 
 class Outputs:
@@ -24,14 +36,16 @@ class Outputs:
         parts: of the run, with the state that training begins with.
         workdir: where to write.
         writer: of metrics.
+        valid: x0 int32 [N, *S] to estimate the bound of, and labels [N] if there are any.
     """
 
-    def __init__(self, parts: Parts, workdir: Path, writer: Writer):
+    def __init__(self, parts: Parts, workdir: Path, writer: Writer, valid: Examples | None = None):
         first = int(parts.state.step)
         self.terminal = Terminal("step", parts.config.train.steps, first)
         self._parts, self._config = parts, parts.config
         self._workdir, self._writer = workdir, writer
         self._sampler, self._window = make_sampler(parts, SAMPLES), Window(parts.process.T)
+        self._valid = None if valid is None else make_estimate(parts, *valid)
         self._saved = first if checkpoint.steps(workdir / CHECKPOINTS) else None
 
     def add(self, step: int, row: Metrics) -> None:
@@ -48,8 +62,12 @@ class Outputs:
         config = self._config.train
         stopping |= step == config.steps
         draws, saves = _due(step, config.sample_every), _due(step, config.checkpoint_every)
-        if stopping or draws or saves or _due(step, config.log_every):
+        evaluates = self._valid is not None and _due(step, config.eval_every)
+        if stopping or draws or saves or evaluates or _due(step, config.log_every):
             means = self._window.close(step, self._saved)
+            if self._valid is not None and evaluates:
+                means |= {"valid_bits_per_dim": self._valid(state.ema)}
+                self._window.restart()
             self._writer.write(step, means)
             self.terminal.metrics(means)
         if draws:
@@ -64,6 +82,19 @@ class Outputs:
             checkpoint.save(self._workdir / CHECKPOINTS, step, state, config.keep_checkpoints)
             self._saved = step
             self._window.restart()
+
+
+def make_estimate(parts: Parts, x0: np.ndarray, labels: np.ndarray | None) -> Callable[[Params], float]:
+    """Makes params -> the bound of examples in bits/dim, estimated from a few steps for each."""
+    term = partial(posterior_kl, **logits_keywords(parts.config.loss))
+    compiled = few_terms(parts.predict, min(CALLS, parts.process.T), parts.config.train.seed, term)
+    told, place = None if parts.classes is None else labels, batched(parts.mesh)
+
+    def estimate(params: Params) -> float:
+        nats = evaluate_bound(compiled, params, parts.process, x0, parts.config.train.batch_size, place, told)
+        return float(np.mean(bits_per_dim(nats, x0[0].size)))
+
+    return estimate
 
 
 def _due(step: int, every: int) -> bool:

@@ -1,26 +1,28 @@
 """Trains and opens runs from Python: what the commands do, without a shell."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from d3pm_jax import data, losses
+from d3pm_jax import data, likelihood, losses
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation.bound import evaluate_bound, summary
+from d3pm_jax.evaluation.bound import all_terms, evaluate_bound, few_terms, parts, summary
 from d3pm_jax.processes import Process
 from d3pm_jax.runs import build, loop
 from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.begin import weights_of
-from d3pm_jax.runs.devices import batched, use_all_cores
-from d3pm_jax.runs.samples import Sampler, make_sampler
+from d3pm_jax.runs.devices import batched, replicated, use_all_cores
+from d3pm_jax.runs.samples import make_sampler
 from d3pm_jax.types import Params
+
+Made = TypeVar("Made")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +31,7 @@ class Run:
 
     workdir: Path
     parts: build.Parts
-    _samplers: dict[Any, Sampler] = dataclasses.field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def config(self) -> Config:
@@ -76,15 +76,29 @@ class Run:
         Returns:
             x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t.
         """
-        compiled = min(batch_size, n), tuple(record)
-        if compiled not in self._samplers:
-            self._samplers[compiled] = make_sampler(self.parts, *compiled)
-        return self._samplers[compiled](self.params, n, key, label, progress)
+        size, record = min(batch_size, n), tuple(record)
+        sampler = self._once(("sample", size, record), lambda: make_sampler(self.parts, size, record))
+        return sampler(self.params, n, key, label, progress)
 
-    def evaluate(self, limit: int | None = None, batch_size: int = 128, seed: int = 0) -> dict[str, Any]:
-        """Computes the bound on the test split, and its parts, in bits/dim: `evaluation.bound.summary`."""
+    def respaced(self, steps: int | Sequence[int]) -> "Run":
+        """Returns the run with so many of the steps of its process, evenly spaced, or with these.
+
+        Raises:
+            UserError: the process has no such steps.
+        """
+        try:
+            process = build.with_steps(self.config.process.build(), steps)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        placed = jax.device_put(process, replicated(self.parts.mesh))
+        return dataclasses.replace(self, parts=dataclasses.replace(self.parts, process=placed))
+
+    def evaluate(
+        self, limit: int | None = None, batch_size: int = 128, seed: int = 0, calls: int | None = None
+    ) -> dict[str, Any]:
+        """Computes the bound on the test split, or on its first examples: see `evaluate_on`."""
         x0, labels = self.read_split("test", limit)
-        return self.evaluate_on(x0, labels, batch_size, seed)
+        return self.evaluate_on(x0, labels, batch_size, seed, calls=calls)
 
     def read_split(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads examples of the data [N, *S], and their labels if there are any.
@@ -92,7 +106,14 @@ class Run:
         Raises:
             UserError: the data cannot be read, or has weights, which a bound would have to respect.
         """
+        return self._read(self.config.data.open(split), limit)
+
+    def read_last(self, split: str, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Reads the last n examples of a split, or all if there are fewer; see `read_split`."""
         source = self.config.data.open(split)
+        return self._read(data.Part(source, max(0, len(source) - n), len(source)), None)
+
+    def _read(self, source: data.Source, limit: int | None) -> tuple[np.ndarray, np.ndarray | None]:
         if "weight" in source[0]:
             raise UserError("the examples have weights: bounds of such data are not computed yet")
         return data.read_all(source, self.parts.categories, limit, self.parts.description)
@@ -104,21 +125,58 @@ class Run:
         batch_size: int = 128,
         seed: int = 0,
         progress: Callable[[int], Any] = lambda done: None,
+        calls: int | None = None,
     ) -> dict[str, Any]:
-        """Computes the bound in bits/dim on x0 int32 [N, *S]; labels int32 [N] for a network that takes them.
+        """Computes the bound on x0 int32 [N, *S]; labels int32 [N] for a network that takes them.
+
+        Args:
+            x0, labels: the examples.
+            batch_size: how many at a time.
+            seed: of the noise.
+            progress: is called with the number of examples that are done.
+            calls: estimate the sum over t from so many calls of the network per example, without bias; by
+                default every t is computed.
 
         Returns:
-            What `evaluation.bound.summary` gives, with the step, N, the seed and the times of the terms.
+            What `evaluation.bound.summary` gives, with the step, N, the seed and the times of the terms; and
+            without `calls` what `evaluation.bound.parts` gives.
         """
-        term = partial(losses.posterior_kl, **logits_keywords(self.config.loss))
-        told = None if self.parts.classes is None else labels
-        place = batched(self.parts.mesh)
-        bound = evaluate_bound(
-            self.parts.predict, self.params, self.process, x0, batch_size, seed, term, place, told, progress
-        )
-        result = summary(bound, D=x0[0].size)
-        result |= {"step": self.step, "examples": len(x0), "seed": seed}
-        return result | {"times": np.asarray(self.process.time[1:]).tolist()}
+        found = self._bound(x0, labels, batch_size, seed, progress, calls)
+        about = {"step": self.step, "examples": len(x0), "seed": seed}
+        D, times = x0[0].size, np.asarray(self.process.time[1:]).tolist()
+        if calls is not None:
+            return summary(found, D) | about | {"times": times, "calls": calls}
+        return summary(np.asarray(found.total()), D) | parts(found, D) | about | {"times": times}
+
+    def _bound(
+        self,
+        x0: np.ndarray,
+        labels: np.ndarray | None,
+        batch_size: int,
+        seed: int,
+        progress: Callable[[int], Any],
+        calls: int | None,
+    ) -> Any:
+        predict, term = self.parts.predict, self.term
+        if calls is None:
+            compiled = self._once(("bound", seed), lambda: all_terms(predict, seed, term))
+        elif 1 <= calls <= self.process.T:
+            compiled = self._once(("bound", seed, calls), lambda: few_terms(predict, calls, seed, term))
+        else:
+            raise UserError(f"calls = {calls}: it must be in 1..{self.process.T}, the steps of the process")
+        told, place = None if self.parts.classes is None else labels, batched(self.parts.mesh)
+        return evaluate_bound(compiled, self.params, self.process, x0, batch_size, place, told, progress)
+
+    @property
+    def term(self) -> likelihood.Term:
+        """Returns what logits of this run's network cost at a step."""
+        return partial(losses.posterior_kl, **logits_keywords(self.config.loss))
+
+    def _once(self, name: Hashable, make: Callable[[], Made]) -> Made:
+        """Returns what `make` returned for this name the first time: it holds compiled programs."""
+        if name not in self._compiled:
+            self._compiled[name] = make()
+        return self._compiled[name]
 
 
 def train(config: Config, workdir: Path | str, resume: bool = False, start: Run | None = None) -> Run:
@@ -144,7 +202,7 @@ def open_run(
     workdir: Path | str,
     config: Config | Path | str | None = None,
     step: int | None = None,
-    steps: int | None = None,
+    steps: int | Sequence[int] | None = None,
     batch_size: int = 128,
 ) -> Run:
     """Opens the run in a folder at a checkpoint; its data is not needed.
@@ -153,7 +211,7 @@ def open_run(
         workdir: that of a training.
         config: for a run with parts of your own, the file that defines them, or the config itself.
         step: which checkpoint; the last by default.
-        steps: take only so many of the steps of the process, evenly spaced.
+        steps: take only so many of the steps of the process, evenly spaced, or only these.
         batch_size: decides how many devices are used.
 
     Raises:

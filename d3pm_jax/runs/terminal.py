@@ -16,6 +16,7 @@ EVERY = 30.0  # seconds between lines where the output is no terminal, unless th
 NAMES = {  # of the metrics, the most telling first: not all fit into every line
     "loss": "loss",
     "bound_bits_per_dim": "bits/dim",
+    "valid_bits_per_dim": "valid",
     "kl": "kl",
     "ce": "ce",
     "grad_norm": "grad norm",

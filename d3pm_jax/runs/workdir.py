@@ -30,7 +30,15 @@ REWRITE = "restore it, or without it resume the run with its data, which writes 
 Kept = TypeVar("Kept")
 
 # Fields of `train` that may change when a run is resumed: no step computes anything else for them.
-OF_TRAIN = ("checkpoint_every", "keep_checkpoints", "log_every", "noise", "sample_every", "steps")
+OF_TRAIN = (
+    "checkpoint_every",
+    "eval_every",
+    "keep_checkpoints",
+    "log_every",
+    "noise",
+    "sample_every",
+    "steps",
+)
 
 
 def read_config(workdir: Path, own: Path | Config | None = None) -> Config:

@@ -2,7 +2,17 @@
 
 from d3pm_jax.sampling.ancestral import Denoise, Reverse, ancestral, sample
 from d3pm_jax.sampling.chain import Chain
-from d3pm_jax.sampling.grids import even_grid
+from d3pm_jax.sampling.grids import best_grid, even_grid
 from d3pm_jax.sampling.noise import Noise, per_example
 
-__all__ = ["Chain", "Denoise", "Noise", "Reverse", "ancestral", "even_grid", "per_example", "sample"]
+__all__ = [
+    "Chain",
+    "Denoise",
+    "Noise",
+    "Reverse",
+    "ancestral",
+    "best_grid",
+    "even_grid",
+    "per_example",
+    "sample",
+]

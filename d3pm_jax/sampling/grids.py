@@ -1,5 +1,7 @@
 """Chooses which steps of a process to take when fewer are wanted: grids for `processes.respace`."""
 
+import numpy as np
+
 from d3pm_jax.checks import NUM_STEPS, declared
 
 
@@ -20,3 +22,42 @@ def even_grid(T: int, steps: int) -> list[int]:
     if not 1 <= steps <= T:
         raise ValueError(f"steps = {steps}: it must be in 1..{T}, the steps of the process")
     return [-(-i * T // steps) for i in range(1, steps + 1)]
+
+
+@declared()
+def best_grid(costs: np.ndarray, steps: int) -> list[int]:
+    """argmin over 0 < t_1 < .. < t_steps = T of sum_i costs[t_{i-1}, t_i], t_0 = 0 (Watson et al. 2021).
+
+    By dynamic programming, O(steps T^2). With the terms of the bound as costs it is the grid with the lowest
+    bound.
+
+    Args:
+        costs: [T + 1, T + 1]; [s, t] is the cost of one step from t to s < t, the others are not looked at.
+        steps: how many to take, 1..T.
+
+    Returns:
+        Increasing step numbers, the last of them T. Of equal sums, that whose last steps are the longest.
+
+    Raises:
+        ValueError: steps is outside 1..T, a cost is NaN or -inf, or every grid has an infinite sum.
+    """
+    if costs.ndim != 2 or costs.shape[0] != costs.shape[1] or len(costs) < 2:
+        raise ValueError(f"costs have shape {costs.shape}: expected [T + 1, T + 1] with T >= 1")
+    T = len(costs) - 1
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps = {steps}: it must be in 1..{T}, the steps of the process")
+    allowed = np.where(np.triu(np.ones(costs.shape, bool), 1), costs, np.inf)
+    if np.any(np.isnan(allowed) | (allowed == -np.inf)):
+        raise ValueError("costs hold NaN or -inf: no grid is the best; compute them from finite weights")
+    least, before = np.full(T + 1, np.inf), []
+    least[0] = 0.0
+    for _ in range(steps):
+        sums = least[:, None] + allowed  # [s, t]
+        before.append(np.argmin(sums, axis=0))
+        least = np.min(sums, axis=0)
+    if least[T] == np.inf:
+        raise ValueError(f"every grid of {steps} steps has an infinite cost")
+    grid = [T]
+    for came_from in before[:0:-1]:
+        grid.append(int(came_from[grid[-1]]))
+    return grid[::-1]

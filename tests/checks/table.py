@@ -111,6 +111,7 @@ ROLES: dict[str, tuple[str, Any]] = {
     "s": ("host", np.array([0.5, 2.0])),
     "durations": ("host", np.full(T, 3.0)),
     "embeddings": ("host floats", NUMPY.random((K, 2))),
+    "costs": ("host", NUMPY.random((T + 1, T + 1))),
     "Q": ("host", np.full((T, K, K), 1 / K)),
     "p": ("host", jnp.full(T, 1 / T)),
     "least_count": ("count from 0", 3),

@@ -21,7 +21,7 @@ import d3pm_jax
 from d3pm_jax import runs, signals
 from d3pm_jax.cli import results, sample, train
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import begin, build, checkpoint, lock, metrics, network, outputs
+from d3pm_jax.runs import begin, build, checkpoint, grids, lock, metrics, network, outputs
 from d3pm_jax.runs.workdir import read_config
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status, train_args
@@ -128,13 +128,47 @@ def test_eval_and_sample_with_fewer_steps(trained, capsys):
     result = json.loads((trained / "eval_steps3_limit20.json").read_text())
     assert result["times"] == [4, 7, 10]
     assert result["bits_per_dim"] == pytest.approx(sum(result["steps"]) + result["prior"], rel=1e-6)
-    assert "sum over t = 2..3" in capsys.readouterr().out
+    assert f"3 steps: {result['bits_per_dim']:.3f} +- " in capsys.readouterr().out
     assert status("sample", trained, "--num", "4", "--steps", "3") == 0
     assert np.load(trained / "samples_steps3.npy").shape == (4, 8, 8, 1)
     assert (trained / "chain_steps3.png").stat().st_size > 1000
     caption = runs.open(trained, steps=3).caption
     assert caption == "whole: Uniform, K = 17, 3 of T = 10 steps; weights of step 20"
     assert "steps = 11: it must be in 1..10" in error(capsys, "eval", trained, "--steps", "11")
+
+
+def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(trained, capsys):
+    assert status("eval", trained, "--steps", "2,3,10", "--grid", "dp", "--limit", "40") == 0
+    printed = capsys.readouterr().out
+    found = [json.loads((trained / f"eval_steps{n}_griddp_limit40.json").read_text()) for n in (2, 3, 10)]
+    for result in found:
+        assert result["times"][-1] == 10
+        nats = result["bits_per_dim"] * 64 * np.log(2)
+        assert result["nats"] == pytest.approx(nats, rel=1e-6)
+        line = (
+            f"  {len(result['times'])} steps: {result['bits_per_dim']:.3f} +- {result['standard_error']:.3f}"
+        )
+        assert f"{line} bits/dim, {nats:.2f} +- {result['nats_standard_error']:.2f} nats" in printed
+    assert printed.endswith(
+        f"test bits/dim: {found[-1]['bits_per_dim']:.3f} +- {found[-1]['standard_error']:.3f}\n"
+    )
+    costs = grids.read(trained, 20).costs
+    sums = [costs[0, s] + costs[s, 10] for s in range(1, 10)]
+    assert found[0]["times"] == [1 + int(np.argmin(sums)), 10]
+    assert found[2]["times"] == list(range(1, 11))
+    whole = runs.open(trained).evaluate(40)
+    assert whole["bits_per_dim"] == pytest.approx(found[2]["bits_per_dim"], rel=1e-6)
+    assert status("eval", trained, "--calls", "9", "--limit", "40") == 0
+    few = json.loads((trained / "eval_calls9_limit40.json").read_text())
+    assert abs(few["bits_per_dim"] - whole["bits_per_dim"]) < 4 * few["standard_error"]
+    assert few["bits_per_dim"] != whole["bits_per_dim"]
+    assert "9 of them for each example" in capsys.readouterr().out
+    assert "calls = 11: it must be in 1..10" in error(capsys, "eval", trained, "--calls", "11")
+    (trained / "jumps.json").write_text("[]")
+    assert "delete it, it is computed again" in error(
+        capsys, "sample", trained, "--steps", "2", "--grid", "dp"
+    )
+    (trained / "jumps.json").unlink()
 
 
 def test_results_of_other_options_stay_and_what_is_replaced_is_said(tmp_path):

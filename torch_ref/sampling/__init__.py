@@ -1,6 +1,6 @@
 """Reverse chains: ancestral sampling, and grids of fewer steps."""
 
 from torch_ref.sampling.ancestral import Chain, Denoise, Noise, Reverse, ancestral
-from torch_ref.sampling.grids import even_grid
+from torch_ref.sampling.grids import best_grid, even_grid
 
-__all__ = ["Chain", "Denoise", "Noise", "Reverse", "ancestral", "even_grid"]
+__all__ = ["Chain", "Denoise", "Noise", "Reverse", "ancestral", "best_grid", "even_grid"]

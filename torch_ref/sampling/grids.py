@@ -1,9 +1,27 @@
 """Which steps of a process to take when fewer are wanted: grids for `processes.respace`."""
 
 from fractions import Fraction
+from functools import cache
 from math import ceil
+
+from torch import Tensor
 
 
 def even_grid(T: int, steps: int) -> list[int]:
     """ceil(i T / steps) for i = 1..steps."""
     return [ceil(Fraction(i * T, steps)) for i in range(1, steps + 1)]
+
+
+def best_grid(costs: Tensor, steps: int) -> list[int]:
+    """argmin over 0 < t_1 < .. < t_steps = T of sum_i costs[t_{i-1}, t_i], t_0 = 0."""
+
+    @cache
+    def best(t: int, left: int) -> tuple[float, list[int]]:
+        """Returns the least sum of so many steps that lead from t to 0, and their grid."""
+        if left == 1:
+            return float(costs[0, t]), [t]
+        found = [(best(s, left - 1), float(costs[s, t])) for s in range(left - 1, t)]
+        (least, grid), last = min(found, key=lambda x: x[0][0] + x[1])
+        return least + last, [*grid, t]
+
+    return best(len(costs) - 1, steps)[1]

@@ -1,0 +1,64 @@
+"""Computes what a step of any length costs, from which the best grid of few steps follows."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from d3pm_jax import likelihood, losses
+from d3pm_jax.checks import bare
+from d3pm_jax.posteriors import q_sample
+from d3pm_jax.processes import Process, respace
+from d3pm_jax.sampling.noise import per_example
+
+
+def jump_costs(
+    denoise: Callable[..., Any],
+    process: Process,
+    x0: np.ndarray,
+    times: Sequence[int],
+    key: jax.Array,
+    term: likelihood.Term = losses.posterior_kl,
+    progress: Callable[[int], Any] = lambda done: None,
+) -> np.ndarray:
+    """Computes the term of the bound of a step from t to s, for all s < t of some times: `best_grid`'s costs.
+
+    It is that of `respace` with a grid in which s is followed by t. The network is called once for each t.
+
+    Args:
+        denoise: the network, (xt, time) -> logits of x_0; jitted, or each call is traced anew.
+        process: what a constructor returned, all of its steps.
+        x0: examples int32 [N, *S], over which the mean is taken.
+        times: increasing steps, the last of them T.
+        key: of the noise.
+        term: what the logits cost at a step.
+        progress: is called with the number of times that are done.
+
+    Returns:
+        Nats per example, float64 [n + 1, n + 1] for n times: [i, j] is the cost from times[j - 1] to
+        times[i - 1], and to x_0 for i = 0. inf where i >= j.
+    """
+    x = jnp.asarray(x0, jnp.int32)
+    noise = per_example(key, jnp.arange(len(x)), x.shape[1:])
+
+    @jax.jit
+    def diffuse(process: Process, t: jax.Array) -> jax.Array:
+        return bare(q_sample)(process, x, t, noise(t))
+
+    @jax.jit
+    def cost(pair: Process, logits: jax.Array, xt: jax.Array, step: jax.Array) -> jax.Array:
+        nats = bare(term)(pair, logits, x, xt, jnp.broadcast_to(step, len(x)))
+        return jnp.sum(nats) / len(x)
+
+    coarse = respace(process, times)
+    costs = np.full((len(times) + 1, len(times) + 1), np.inf)
+    for j in range(1, len(times) + 1):
+        xt = diffuse(coarse, jnp.int32(j))
+        logits = denoise(xt, jnp.broadcast_to(coarse.time[j], len(x)))
+        for i in range(j):
+            grid = sorted({i, j, coarse.T} - {0})
+            costs[i, j] = cost(respace(coarse, grid), logits, xt, jnp.int32(grid.index(j) + 1))
+        progress(j)
+    return costs

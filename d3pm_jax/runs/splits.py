@@ -1,0 +1,40 @@
+"""Says which examples of a run are trained on, and which are held back to evaluate on meanwhile."""
+
+from d3pm_jax.config import Config
+from d3pm_jax.data import Part, Source
+from d3pm_jax.errors import UserError
+
+
+def training(config: Config) -> Source:
+    """Opens the train split, without the last `train.held_out` examples.
+
+    Raises:
+        UserError: the data cannot be read, or too few are left for a batch.
+    """
+    source, held_out = config.data.open("train"), config.train.held_out
+    left = len(source) - held_out
+    if held_out and left < config.train.batch_size:
+        raise UserError(
+            f"train.held_out = {held_out} leaves {max(0, left)} of {len(source)} examples, less than a batch "
+            f"of {config.train.batch_size}: hold back fewer"
+        )
+    return Part(source, 0, left) if held_out else source
+
+
+def validation(config: Config) -> Source | None:
+    """Opens what is evaluated on during training: held-out examples, the data's "valid" split, or None.
+
+    Raises:
+        UserError: the data cannot be read, or `train.eval_every` has nothing to evaluate on.
+    """
+    if not config.train.eval_every:
+        return None
+    if config.train.held_out:
+        source = config.data.open("train")
+        return Part(source, len(source) - config.train.held_out, len(source))
+    if config.data.has_valid:
+        return config.data.open("valid")
+    raise UserError(
+        f"train.eval_every = {config.train.eval_every}, but the data has no valid split: hold back examples, "
+        f"as --train.held-out 1000, or leave it out"
+    )
