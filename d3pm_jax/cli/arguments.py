@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,9 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_grid(parser: argparse.ArgumentParser) -> None:
-    """Adds --grid, of a command that takes fewer steps."""
+def add_steps(parser: argparse.ArgumentParser, parse: Callable[[str], Any], metavar: str, text: str) -> None:
+    """Adds --steps and --grid, of a command that can take fewer steps than the process has."""
+    parser.add_argument("--steps", type=parse, metavar=metavar, help=text)
     parser.add_argument(
         "--grid",
         choices=("even", "dp"),

@@ -22,13 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
     arguments.add_checkpoint(parser)
     arguments.add_data_dir(parser)
-    parser.add_argument(
-        "--steps",
-        type=arguments.counts,
-        metavar="N[,N...]",
-        help="take so many steps of the process in place of all; a line for each number",
-    )
-    arguments.add_grid(parser)
+    text = "take so many steps of the process in place of all; a line for each number"
+    arguments.add_steps(parser, arguments.counts, "N[,N...]", text)
     parser.add_argument(
         "--calls",
         type=arguments.positive,

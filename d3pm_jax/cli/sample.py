@@ -21,13 +21,7 @@ STATES = 10  # states in the picture of chains
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
     arguments.add_checkpoint(parser)
-    parser.add_argument(
-        "--steps",
-        type=arguments.positive,
-        metavar="N",
-        help="take N steps of the process in place of all",
-    )
-    arguments.add_grid(parser)
+    arguments.add_steps(parser, arguments.positive, "N", "take N steps of the process in place of all")
     parser.add_argument(
         "--num", type=arguments.positive, default=256, metavar="N", help="samples to draw (256)"
     )

@@ -13,7 +13,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.runs import begin, build, checkpoint, lock, metrics, presampled, splits
 from d3pm_jax.runs.begin import Weights
 from d3pm_jax.runs.devices import batched, use_all_cores
-from d3pm_jax.runs.outputs import Outputs
+from d3pm_jax.runs.outputs import Examples, Outputs
 from d3pm_jax.runs.workdir import (
     CHECKPOINTS,
     NUM_EXAMPLES,
@@ -49,8 +49,7 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
     parts = build.build(config, description, config.train.batch_size)
     _check_steps(config)
     examples, _ = data.read_all(config.data.open("test"), parts.categories, NUM_EXAMPLES, description)
-    held_out = splits.validation(config)
-    valid = None if held_out is None else data.read_all(held_out, parts.categories, None, description)
+    valid = _read_valid(parts)
     noise_of = _drawn if config.train.noise is None else presampled.open_for(parts, Path(config.train.noise))
     params = None if start is None else begin.fitted(parts, start)
     step = max(checkpoint.steps(workdir / CHECKPOINTS), default=0)
@@ -65,6 +64,12 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
             raise UserError(f"another `d3pm train` has just gone on with {workdir}: run the command again")
         with metrics.Writer(workdir, step) as writer, signals.noted() as stop:
             return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer, valid), stop)
+
+
+def _read_valid(parts: build.Parts) -> Examples | None:
+    """Reads what the bound is estimated of during training, if anything."""
+    source = splits.validation(parts.config)
+    return None if source is None else data.read_all(source, parts.categories, None, parts.description)
 
 
 def _check_steps(config: Config) -> None:
