@@ -12,7 +12,6 @@ from d3pm_jax.config.checks import Count, Natural, Seed, fits, in_words
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.runs import grids
 from d3pm_jax.runs.run import Run, open_run
-from d3pm_jax.runs.terminal import Terminal
 
 
 def add_workdir(parser: argparse.ArgumentParser, text: str) -> None:
@@ -100,23 +99,22 @@ def print_help(args: argparse.Namespace, path: Path | None) -> bool:
 def grid(run: Run, steps: int, kind: str) -> int | list[int]:
     """Returns which steps of a run to take: so many, evenly spaced, or those with the lowest bound.
 
-    What those follow from is computed once for each checkpoint.
-
     Args:
         run: with all of its steps.
         steps: how many.
-        kind: "even" or "dp".
+        kind: "even", or "dp" where `d3pm eval` has computed what that follows from.
 
     Raises:
-        UserError: the process has not so many.
+        UserError: the process has not so many, or it was not computed for this checkpoint.
     """
     if kind == "even":
         return steps
     jumps = grids.read(run.workdir, run.step)
     if jumps is None:
-        with Terminal("time", grids.num_times(run)).shown() as terminal:
-            jumps = grids.measure(run, terminal.advance)
-        grids.write(run.workdir, jumps)
+        raise UserError(
+            f"the best grid of step {run.step} is not known yet: it is found with the data of the run, by "
+            f"d3pm eval {run.workdir} --grid dp"
+        )
     return jumps.grid(steps)
 
 

@@ -12,6 +12,7 @@ from d3pm_jax import show
 from d3pm_jax.cli import arguments, results
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.likelihood import bits_per_dim
+from d3pm_jax.runs import grids
 from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.terminal import Terminal
 
@@ -44,6 +45,8 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     run = arguments.open_named(args, args.batch_size)
     if args.data_dir is None:
         run.config.data.check_kept()
+    if args.grid == "dp":
+        _measure_jumps(run)
     counts: list[int | None] = args.steps or [None]
     runs = [run if n is None else run.respaced(arguments.grid(run, n, args.grid)) for n in counts]
     x0, labels = run.read_split("test", args.limit)
@@ -60,6 +63,13 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         print(f"  {name}: {value:.3f} bits/dim")
     print(f"test bits/dim: {_with_error(found[-1], '', 3)}")
     return 0
+
+
+def _measure_jumps(run: Run) -> None:
+    """Computes what the best grids follow from, once for each checkpoint."""
+    if grids.read(run.workdir, run.step) is None:
+        with Terminal("time", grids.num_times(run)).shown() as terminal:
+            grids.write(run.workdir, grids.measure(run, terminal.advance))
 
 
 def _evaluate(

@@ -32,7 +32,8 @@ def best_grid(costs: np.ndarray, steps: int) -> list[int]:
     bound.
 
     Args:
-        costs: [T + 1, T + 1]; [s, t] is the cost of one step from t to s < t, the others are not looked at.
+        costs: [T + 1, T + 1]; [s, t] is the cost of one step from t to s < t, inf for one that cannot be
+            taken; the others do not count.
         steps: how many to take, 1..T.
 
     Returns:
@@ -46,9 +47,9 @@ def best_grid(costs: np.ndarray, steps: int) -> list[int]:
     T = len(costs) - 1
     if not 1 <= steps <= T:
         raise ValueError(f"steps = {steps}: it must be in 1..{T}, the steps of the process")
-    allowed = np.where(np.triu(np.ones(costs.shape, bool), 1), costs, np.inf)
-    if np.any(np.isnan(allowed) | (allowed == -np.inf)):
+    if np.any(np.isnan(costs) | (costs == -np.inf)):
         raise ValueError("costs hold NaN or -inf: no grid is the best; compute them from finite weights")
+    allowed = np.where(np.triu(np.ones(costs.shape, bool), 1), costs, np.inf)
     least, before = np.full(T + 1, np.inf), []
     least[0] = 0.0
     for _ in range(steps):

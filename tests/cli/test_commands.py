@@ -164,11 +164,13 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     assert few["bits_per_dim"] != whole["bits_per_dim"]
     assert "9 of them for each example" in capsys.readouterr().out
     assert "calls = 11: it must be in 1..10" in error(capsys, "eval", trained, "--calls", "11")
+    assert status("sample", trained, "--steps", "2", "--grid", "dp", "--num", "3") == 0
+    assert np.load(trained / "samples_steps2_griddp.npy").shape == (3, 8, 8, 1)
     (trained / "jumps.json").write_text("[]")
-    assert "delete it, it is computed again" in error(
-        capsys, "sample", trained, "--steps", "2", "--grid", "dp"
-    )
+    two = ("sample", trained, "--steps", "2", "--grid", "dp")
+    assert "delete it, it is computed again" in error(capsys, *two)
     (trained / "jumps.json").unlink()
+    assert "the best grid of step 20 is not known yet" in error(capsys, *two)
 
 
 def test_results_of_other_options_stay_and_what_is_replaced_is_said(tmp_path):
