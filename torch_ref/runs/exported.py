@@ -22,7 +22,7 @@ def network(file: str | Path) -> nn.Module:
     Raises:
         ValueError: the file is not of `d3pm export`, or the network is one of the user's own.
     """
-    config, data, process = _metadata(file)
+    config, data, process = metadata(file)
     options: dict[str, Any] = dict(config["model"])
     name, _ = options.pop("class"), options.pop("compute", None)  # it computes in the type of its weights
     if name not in models.__all__:
@@ -42,7 +42,7 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
     Raises:
         ValueError: as `network`, or the head is one of the user's own.
     """
-    module, (config, _, process) = network(file), _metadata(file)
+    module, (config, _, process) = network(file), metadata(file)
     head, K = config["head"], process["K"]
     if head["class"] not in ("Head", "LogisticHead"):
         raise ValueError(f"{head['class']} is a head of your own: call it on what `network` gives")
@@ -62,11 +62,11 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
 
 def logits_keywords(file: str | Path) -> dict[str, str]:
     """What the logits are: the keywords `first_step` and `belief` of `p_logits` and `posterior_kl`."""
-    loss = _metadata(file)[0]["loss"]
+    loss = metadata(file)[0]["loss"]
     return {"first_step": loss.get("first_step", "bayes"), "belief": loss.get("belief", "d3pm")}
 
 
-def _metadata(file: str | Path) -> list[dict[str, Any]]:
+def metadata(file: str | Path) -> list[dict[str, Any]]:
     """The config, the data and the process of the run."""
     with safetensors.safe_open(file, "pt") as opened:
         found = opened.metadata() or {}

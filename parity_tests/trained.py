@@ -1,0 +1,113 @@
+"""Evaluate and sample a trained run in both frameworks, from the same noise; status 1 if they differ.
+
+    python -m parity_tests.trained RUN [--steps N] [--limit N] [--samples N] [--data-dir DIR]
+
+JAX does it as `d3pm eval` and `d3pm sample` do, PyTorch from the file of `d3pm export RUN --to torch` alone,
+with dense matrices and the eager networks of `torch_ref`.
+"""
+
+import argparse
+import contextlib
+import io
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import Tensor
+
+import torch_ref
+from d3pm_jax.cli import arguments
+from d3pm_jax.cli.main import main as d3pm
+from d3pm_jax.runs.run import Run
+from d3pm_jax.sampling import per_example
+from d3pm_jax.sampling.noise import EVALUATION, SAMPLING
+from torch_ref.runs import exported, processes
+
+TOLERANCE = 1e-5  # bits/dim
+
+Noise = Callable[[int], Tensor]
+
+
+class Twin:
+    """The network and the process of a run in PyTorch, from its exported file."""
+
+    def __init__(self, workdir: Path, steps: int | None):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "weights.safetensors"
+            with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+                d3pm(["export", str(workdir), "--to", "torch", "--out", str(file)])
+            self.network, self.told = exported.denoiser(file), exported.logits_keywords(file)
+            self.process = processes.process(file)
+        if steps is not None:
+            grid = torch_ref.sampling.even_grid(self.process.T, steps)
+            self.process = torch_ref.processes.respace(self.process, grid)
+
+    def bound(self, x0: np.ndarray, labels: np.ndarray | None, noise: Noise) -> np.ndarray:
+        """Nats per example [N]."""
+        posterior_kl = partial(torch_ref.losses.posterior_kl, **self.told)
+        steps, prior = torch_ref.likelihood.all_t_bound(
+            self._denoise(labels), self.process, torch.tensor(x0).long(), noise, posterior_kl
+        )
+        return (steps.sum(dim=0) + prior).double().numpy()
+
+    def sample(self, labels: np.ndarray | None, noise: Noise) -> np.ndarray:
+        """x_0."""
+        reverse, xT = partial(torch_ref.posteriors.p_logits, **self.told), self.process.draw_prior(noise(0))
+        chain = torch_ref.sampling.ancestral(self._denoise(labels), self.process, xT, noise, reverse=reverse)
+        return chain.x0.numpy()
+
+    def _denoise(self, labels: np.ndarray | None) -> Callable[..., Tensor]:
+        return self.network if labels is None else partial(self.network, label=torch.tensor(labels).long())
+
+
+def in_torch(use: int, n: int, shape: tuple[int, ...]) -> Noise:
+    """t -> the noise that the commands draw for examples 0..n - 1, as a tensor."""
+    key = jax.random.fold_in(jax.random.key(0), use)
+    draw = per_example(key, jnp.arange(n, dtype=jnp.int32), shape)
+    return lambda t: torch.tensor(np.asarray(draw(jnp.asarray(t, jnp.int32))))
+
+
+def compare(run: Run, twin: Twin, limit: int, samples: int) -> bool:
+    """Prints both, and tells whether they agree."""
+    x0, labels = run.read_split("test", limit)
+    told = None if run.parts.classes is None else labels
+    ours = run.evaluate_on(x0, labels, batch_size=min(128, len(x0)))["bits_per_dim"]
+    nats = twin.bound(x0, told, in_torch(EVALUATION, len(x0), x0.shape[1:]))
+    theirs = float(nats.mean()) / (x0[0].size * np.log(2))
+    print(
+        f"{len(x0)} test examples, {run.process.T} steps: bits/dim {ours:.7f} in JAX, {theirs:.7f} in PyTorch"
+    )
+    drawn, _ = run.sample(jax.random.key(0), samples)
+    classes = None if run.parts.classes is None else np.arange(samples) % run.parts.classes
+    differ = drawn != twin.sample(classes, in_torch(SAMPLING, samples, x0.shape[1:]))
+    wrong = int(differ.reshape(samples, -1).any(axis=1).sum())
+    print(f"{samples} samples: {wrong} differ, in {differ.sum():,} of {drawn.size:,} elements")
+    return abs(ours - theirs) <= TOLERANCE and wrong == 0
+
+
+def main() -> int:
+    raw = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser("python -m parity_tests.trained", None, __doc__, formatter_class=raw)
+    arguments.add_checkpoint(parser)
+    arguments.add_data_dir(parser)
+    for name, value, text in (
+        ("--steps", None, "evenly spaced, in place of all"),
+        ("--limit", 64, "test examples (64)"),
+        ("--samples", 16, "to draw (16)"),
+    ):
+        parser.add_argument(name, type=arguments.positive, default=value, metavar="N", help=text)
+    args = parser.parse_args()
+    run = arguments.open_named(args, args.limit)
+    run = run if args.steps is None else run.respaced(args.steps)
+    with torch.no_grad():
+        return 0 if compare(run, Twin(args.workdir, args.steps), args.limit, args.samples) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
