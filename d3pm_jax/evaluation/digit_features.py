@@ -18,7 +18,7 @@ from d3pm_jax.types import Params
 
 RECIPE = "classifier 1"  # the network and its training
 SEED = 0  # of weights and the order of the data
-STEPS = 2000
+STEPS = 3000
 BATCH = 128
 PEAK = 2e-3  # learning rate of Adam, which falls to 0 along a cosine
 SHIFT = 1  # pixels

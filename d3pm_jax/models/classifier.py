@@ -20,12 +20,15 @@ class Classifier(nnx.Module):
         H, W, channels = shape
         self.first = nnx.Conv(channels, 16, (5, 5), strides=2, rngs=rngs)
         self.second = nnx.Conv(16, 32, (3, 3), strides=2, rngs=rngs)
+        self.third = nnx.Conv(32, 32, (3, 3), rngs=rngs)
         self.hidden = nnx.Linear(32 * -(-H // 4) * -(-W // 4), FEATURES, rngs=rngs)
         self.last = nnx.Linear(FEATURES, classes, rngs=rngs)
 
     def features(self, images: Float[Array, "N H W C"]) -> Float[Array, "N 64"]:
         """Returns the last hidden layer before its nonlinearity, which would leave some of it constant."""
-        x = jax.nn.relu(self.second(jax.nn.relu(self.first(images))))
+        x = images
+        for conv in (self.first, self.second, self.third):
+            x = jax.nn.relu(conv(x))
         return self.hidden(x.reshape(len(x), -1))
 
     def logits(self, features: Float[Array, "N 64"]) -> Float[Array, "N classes"]:

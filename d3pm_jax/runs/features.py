@@ -19,9 +19,7 @@ class Features(NamedTuple):
     """Says in which features images are compared."""
 
     name: str  # with the hash of the weights
-    of: Callable[
-        [np.ndarray], tuple[np.ndarray, np.ndarray | None]
-    ]  # [N, d], and classes [N] if it knows any
+    of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]  # [N, d], and the class of each or None
 
 
 def check(description: Description, num: int, weights: Path | None) -> None:

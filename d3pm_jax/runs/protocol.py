@@ -116,8 +116,6 @@ def table(found: Sequence[Figures]) -> list[str]:
 
 def _line(title: str, one: Figures, name: str) -> str:
     row, steps = one.figures[name], one.protocol.steps if name == "samples" else ""
-    shown = (
-        "too few" if row[key] is None else f"{row[key]:.3f}" for key in ("frechet", "precision", "recall")
-    )
-    frechet, precision, recall = shown
+    frechet = "too few" if row["frechet"] is None else f"{row['frechet']:.3f}"
+    precision, recall = (f"{row[key]:.3f}" for key in ("precision", "recall"))
     return f"{title:<44} {row['n']:>6} {steps:>5} {frechet:>7} {precision:>10} {recall:>7}"

@@ -67,9 +67,8 @@ def measure(
     reference = _reference(train, chosen, num)
     samples, _ = run.sample(jax.random.key(seed), num, None, batch_size, (), progress)
     rows = {"samples": samples, **_rows(run, train, num)}
-    figures = {
-        name: _figures(x, chosen, reference, run.parts.description.classes) for name, x in rows.items()
-    }
+    classes = run.parts.description.classes
+    figures = {name: _figures(x, chosen, reference, classes) for name, x in rows.items()}
     index = {}
     for name in ("samples", "test", "per-pixel"):
         index[name], squared = nearest.find(rows[name], train)
