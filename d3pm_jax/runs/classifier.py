@@ -61,7 +61,8 @@ def _read(path: Path, shapes: Params, data: str) -> Kept:
         if texts.get(DATA) != data or twin.HASH not in texts:
             raise ValueError("it has no hash, or is of other data")
     except ValueError as error:
+        why = one_line(str(error).removeprefix(f"{path}: "))
         raise UserError(
-            f"{path} is no classifier of this data ({one_line(error)}): delete it, and it is trained again"
+            f"{path} is no classifier of this data ({why}): delete it, and it is trained again"
         ) from error
     return Kept(params, texts[twin.HASH])

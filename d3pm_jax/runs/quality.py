@@ -42,7 +42,7 @@ def measure(
     num: int,
     seed: int = 0,
     batch_size: int = 128,
-    weights: Path | None = None,
+    inception: Path | None = None,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> Quality:
     """Draws samples and compares them with all of the training split.
@@ -55,15 +55,15 @@ def measure(
         num: how many samples.
         seed: of their noise.
         batch_size: samples at a time.
-        weights: a file of Inception weights; without, the features are those of a classifier of the data.
+        inception: a file of its weights; without, the features are those of a classifier of the data.
         progress: is called with the number of samples that are done.
 
     Raises:
         UserError: there are too few samples or examples for a distance, or no features for such data.
     """
-    features.check(run.parts.description, num, weights)
+    features.check(run.parts.description, num, inception)
     train, labels = run.read_split("train")
-    chosen = features.choose(run.parts.description, train, labels, weights, batch_size)
+    chosen = features.choose(run.parts.description, train, labels, inception, batch_size)
     reference = _reference(train, chosen, num)
     samples, _ = run.sample(jax.random.key(seed), num, None, batch_size, (), progress)
     rows = {"samples": samples, **_rows(run, train, num)}

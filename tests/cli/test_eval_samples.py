@@ -100,7 +100,9 @@ def test_the_classifier_is_kept_and_verified(run, tmp_path, monkeypatch):
     content = bytearray(kept.read_bytes())
     content[-1] ^= 1
     kept.write_bytes(content)
-    with pytest.raises(UserError, match=r"is no classifier of this data \(.*: delete it, and it is trained"):
+    with pytest.raises(
+        UserError, match=r"is no classifier of this data \(it is damaged.*\): delete it, and it is trained"
+    ):
         classifier.obtain(train, labels, run.parts.description)
 
 
