@@ -118,4 +118,5 @@ def _line(title: str, one: Figures, name: str) -> str:
     row, steps = one.figures[name], one.protocol.steps if name == "samples" else ""
     frechet = "too few" if row["frechet"] is None else f"{row['frechet']:.3f}"
     precision, recall = (f"{row[key]:.3f}" for key in ("precision", "recall"))
-    return f"{title:<44} {row['n']:>6} {steps:>5} {frechet:>7} {precision:>10} {recall:>7}"
+    mark = "" if row["n"] == one.protocol.N else "  NOT COMPARABLE with the samples: other N"
+    return f"{title:<44} {row['n']:>6} {steps:>5} {frechet:>7} {precision:>10} {recall:>7}{mark}"
