@@ -9,13 +9,14 @@ class MissingExtra(UserError, ModuleNotFoundError):
     """Its message is one line that names the part, the module that it lacks, and what to install."""
 
 
-def require(part: str, *modules: str) -> None:
-    """Raises MissingExtra unless the modules, which the extra [train] brings, are installed; imports none.
+def require(part: str, *modules: str, extra: str = "train") -> None:
+    """Raises MissingExtra unless the modules, which an extra brings, are installed; imports none.
 
     Args:
         part: what needs them.
         modules: their names, without dots.
+        extra: which one.
     """
     for name in modules:
         if find_spec(name) is None:
-            raise MissingExtra(f"{part} needs {name}: pip install 'd3pm-jax[train]'", name=name)
+            raise MissingExtra(f"{part} needs {name}: pip install 'd3pm-jax[{extra}]'", name=name)

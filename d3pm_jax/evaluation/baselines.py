@@ -34,6 +34,19 @@ def class_mixture_nats(train: np.ndarray, labels: np.ndarray, test: np.ndarray, 
     return -np.logaddexp.reduce(parts)
 
 
+def histogram_samples(train: np.ndarray, num: int, seed: int) -> np.ndarray:
+    """Draws num samples, each element from the training examples on its own: what ignores all dependence.
+
+    Args:
+        train: [N, *S].
+        num: how many to draw.
+        seed: of the draws.
+    """
+    rng, flat = np.random.default_rng(seed), train.reshape(len(train), -1)
+    chosen = rng.integers(len(train), size=(num, flat.shape[1]))
+    return np.take_along_axis(flat, chosen, axis=0).reshape(num, *train.shape[1:])
+
+
 def _log_histogram(x: np.ndarray, levels: int) -> np.ndarray:
     """Returns log((counts + 1) / (N + levels)) for each element, float64 [D, levels]."""
     flat = x.reshape(len(x), -1)

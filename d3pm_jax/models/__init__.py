@@ -4,7 +4,8 @@ from d3pm_jax.extras import require
 
 require(__name__, "flax")
 
+from d3pm_jax.models.classifier import Classifier
 from d3pm_jax.models.score_net import ScoreNet
 from d3pm_jax.models.unet import UNet
 
-__all__ = ["ScoreNet", "UNet"]
+__all__ = ["Classifier", "ScoreNet", "UNet"]

@@ -1,0 +1,55 @@
+"""Measures samples for d3pm eval: how far they are from the training split, and what is nearest to each."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from d3pm_jax import show
+from d3pm_jax.cli import arguments
+from d3pm_jax.runs import protocol, quality
+from d3pm_jax.runs.run import Run
+from d3pm_jax.runs.terminal import Terminal
+
+PAIRS = 32  # samples in the picture, each with its nearest example
+COLUMNS = 8  # of pairs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the measure takes."""
+    parser.add_argument(
+        "--samples",
+        type=arguments.positive,
+        metavar="N",
+        help="draw N samples and measure how far they are from the training split (2000 for a start)",
+    )
+    parser.add_argument(
+        "--inception",
+        type=Path,
+        metavar="FILE",
+        help="measure them in features of these weights of Inception, not of a classifier of the data",
+    )
+
+
+def execute(args: argparse.Namespace, run: Run) -> int:
+    """Draws args.samples samples and measures them; returns the exit status."""
+    with Terminal("sample", args.samples).shown() as terminal:
+        found = quality.measure(
+            run, args.samples, args.seed, args.batch_size, args.inception, terminal.advance
+        )
+    path = protocol.write(run.workdir, found.figures, found.protocol)
+    picture = path.with_suffix(".png")
+    _save_pairs(picture, found, run)
+    others = (one for one in protocol.read([run.workdir]) if one.path != path)
+    for line in protocol.table([protocol.Figures(path, found.figures, found.protocol), *others]):
+        print(line)
+    print(f"samples, each left of the training example nearest to it: {picture}")
+    print(f"figures and their protocol: {path}")
+    return 0
+
+
+def _save_pairs(path: Path, found: quality.Quality, run: Run) -> None:
+    """Draws samples with the training examples nearest to them."""
+    pairs = np.stack([found.samples[:PAIRS], found.nearest[:PAIRS]], axis=1)
+    images = show.to_rgb(pairs.reshape(-1, *pairs.shape[2:]), run.parts.categories)
+    show.save_grid(path, images, 2 * COLUMNS, f"{run.caption}; right of each sample its nearest example")

@@ -1,0 +1,120 @@
+"""Computes features of images like digits, in which samples are compared: those of a small classifier.
+
+It is trained from SEED on the training split of the data itself. What is written here decides its weights, so
+that RECIPE has to change with it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax.models.classifier import Classifier
+from d3pm_jax.types import Params
+
+RECIPE = "classifier 1"  # the network and its training
+SEED = 0  # of weights and the order of the data
+STEPS = 3000
+BATCH = 128
+PEAK = 2e-3  # learning rate of Adam, which falls to 0 along a cosine
+SHIFT = 1  # pixels
+CHUNK = 1000  # images at a time
+
+
+def _build(shape: tuple[int, ...], classes: int) -> Callable[[Array], Classifier]:
+    from flax import nnx  # of the extra [train], which the other figures do without
+
+    return lambda key: Classifier(shape, classes, nnx.Rngs(key))
+
+
+def shapes(shape: tuple[int, ...], classes: int) -> tuple[Any, Params]:
+    """Returns the graph of the classifier and the shapes of its parameters.
+
+    Args:
+        shape: (H, W, 1) of an image.
+        classes: how many there are.
+    """
+    from flax import nnx
+
+    return nnx.split(nnx.eval_shape(_build(shape, classes), jax.random.key(SEED)))
+
+
+def train(
+    x: Int[np.ndarray, "N H W 1"],
+    labels: Int[np.ndarray, " N"],
+    classes: int,
+    levels: int,
+    progress: Callable[[int], Any] = lambda done: None,
+) -> Params:
+    """Trains the classifier: the same data on the same machine gives the same weights, to the bit.
+
+    Args:
+        x: images in 0..levels - 1.
+        labels: their classes.
+        classes: how many there are.
+        levels: number of grey levels.
+        progress: is called with the number of steps that are done.
+
+    Returns:
+        The parameters of a `Classifier`.
+    """
+    import optax
+    from flax import nnx
+
+    graph = shapes(x.shape[1:], classes)[0]
+    params = nnx.split(jax.jit(_build(x.shape[1:], classes))(jax.random.key(SEED)))[1]
+    optimizer = optax.adam(optax.cosine_decay_schedule(PEAK, STEPS))
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(params: Any, moments: Any, x: Array, labels: Array) -> tuple[Any, Any]:
+        def loss(params: Any) -> Array:
+            network = nnx.merge(graph, params)
+            logits = network.logits(network.features(x / (levels - 1)))
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        updates, moments = optimizer.update(jax.grad(loss)(params), moments)
+        return optax.apply_updates(params, updates), moments
+
+    moments, rng = optimizer.init(params), np.random.default_rng(SEED)
+    for done in range(STEPS):
+        index = rng.integers(len(x), size=BATCH)
+        params, moments = step(params, moments, _shifted(x[index], rng), labels[index])
+        progress(done)
+    return params
+
+
+def _shifted(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns a batch of images shifted by up to SHIFT pixels, all by the same."""
+    top, left = rng.integers(2 * SHIFT + 1, size=2)
+    wide = np.pad(x, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
+    return wide[:, top : top + x.shape[1], left : left + x.shape[2]]
+
+
+def classify(
+    params: Params, x: Int[np.ndarray, "N H W 1"], classes: int, levels: int
+) -> tuple[Float[np.ndarray, "N d"], Int[np.ndarray, " N"]]:
+    """Returns the features of images, and the class that each is called.
+
+    Args:
+        params: of `train`.
+        x: images in 0..levels - 1.
+        classes: how many there are.
+        levels: number of grey levels.
+    """
+    from flax import nnx
+
+    graph = shapes(x.shape[1:], classes)[0]
+
+    @jax.jit
+    def both(params: Params, x: Array) -> tuple[Array, Array]:
+        network = nnx.merge(graph, params)
+        features = network.features(x / (levels - 1))
+        return features, jnp.argmax(network.logits(features), -1)
+
+    parts = [jax.device_get(both(params, x[i : i + CHUNK])) for i in range(0, len(x), CHUNK)]
+    features, called = zip(*parts, strict=True)
+    return np.concatenate(features), np.concatenate(called)

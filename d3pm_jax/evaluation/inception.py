@@ -1,0 +1,72 @@
+"""Computes Inception features of images, for the FID, by torch-fidelity and weights that the user has."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from d3pm_jax.errors import one_line
+from d3pm_jax.extras import require
+
+FEATURES = 2048  # numbers of the pooled last layer
+WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity calls them
+
+
+def load(content: bytes) -> Any:
+    """Makes the Inception network of torch-fidelity from the content of a file of its weights.
+
+    Nothing in the file is executed: it is read as plain tensors, and the library is given those alone.
+    Nothing is downloaded.
+
+    Args:
+        content: of a file of `torch.save` with the state dict of torch-fidelity's network.
+
+    Raises:
+        MissingExtra: torch-fidelity is not installed.
+        ValueError: the content is something else.
+    """
+    require("an Inception distance", "torch", "torch_fidelity", extra="eval")
+    import torch  # only here: the other figures need none
+    from torch_fidelity import FeatureExtractorInceptionV3
+
+    try:
+        tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        torch.save(tensors, copy := io.BytesIO())  # the library reads with less care: give it what was read
+        copy.seek(0)
+        network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=copy)
+    except Exception as error:  # of pickle, of archives, of names and shapes
+        raise ValueError(
+            f"it holds no Inception weights ({one_line(error)}): pass {WEIGHTS} of torch-fidelity"
+        ) from error
+    return network.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def features(
+    network: Any,
+    x: Int[np.ndarray, "N H W C"],
+    levels: int,
+    batch_size: int = 64,
+    progress: Callable[[int], Any] = lambda done: None,
+) -> Float[np.ndarray, "N d"]:
+    """Returns the features of images, float32 [N, 2048].
+
+    Args:
+        network: of `load`.
+        x: images in 0..levels - 1, which become 0..255; with one channel, which becomes three, or with three.
+        levels: how many there are.
+        batch_size: images at a time.
+        progress: is called with the number of images that are done.
+    """
+    import torch
+
+    device, parts = next(network.parameters()).device, []
+    for start in range(0, len(x), batch_size):
+        images = np.round(x[start : start + batch_size] * (255 / (levels - 1))).astype(np.uint8)
+        images = np.broadcast_to(images, (*images.shape[:3], 3)).transpose(0, 3, 1, 2)
+        with torch.no_grad():
+            (found,) = network(torch.from_numpy(np.ascontiguousarray(images)).to(device))
+        parts.append(found.cpu().numpy())
+        progress(start + len(found))
+    return np.concatenate(parts)

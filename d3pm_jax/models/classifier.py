@@ -1,0 +1,36 @@
+"""Defines a small convolutional classifier of grey images, whose last hidden layer measures samples."""
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+FEATURES = 64  # numbers of the last hidden layer
+
+
+class Classifier(nnx.Module):
+    """Maps grey images in [0, 1] to 64 features, and these to logits of classes.
+
+    Args:
+        shape: (H, W, 1) of an image.
+        classes: how many there are.
+        rngs: of the weights.
+    """
+
+    def __init__(self, shape: tuple[int, ...], classes: int, rngs: nnx.Rngs):
+        H, W, channels = shape
+        self.first = nnx.Conv(channels, 16, (5, 5), strides=2, rngs=rngs)
+        self.second = nnx.Conv(16, 32, (3, 3), strides=2, rngs=rngs)
+        self.third = nnx.Conv(32, 32, (3, 3), rngs=rngs)
+        self.hidden = nnx.Linear(32 * -(-H // 4) * -(-W // 4), FEATURES, rngs=rngs)
+        self.last = nnx.Linear(FEATURES, classes, rngs=rngs)
+
+    def features(self, images: Float[Array, "N H W C"]) -> Float[Array, "N 64"]:
+        """Returns the last hidden layer before its nonlinearity, which would leave some of it constant."""
+        x = images
+        for conv in (self.first, self.second, self.third):
+            x = jax.nn.relu(conv(x))
+        return self.hidden(x.reshape(len(x), -1))
+
+    def logits(self, features: Float[Array, "N 64"]) -> Float[Array, "N classes"]:
+        """Returns the logits of the classes for features of images."""
+        return self.last(jax.nn.relu(features))

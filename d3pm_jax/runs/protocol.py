@@ -1,0 +1,122 @@
+"""Says how figures of sample quality were measured, and keeps each protocol's in a file of its own."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from d3pm_jax.config.checks import check_fields
+from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.files import read_json, write_text
+
+COMPARED = ("N", "split", "reference", "features")  # which figures have to have in common
+FILES = "quality_*.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """Says all that a figure of sample quality depends on."""
+
+    N: int
+    """samples"""
+    split: str
+    """of the data, which they are compared with"""
+    reference: str
+    """its number of examples and their hash"""
+    features: str
+    """in which they are compared, and the hash of their weights"""
+    step: int
+    """of the checkpoint"""
+    steps: int
+    """of the reverse chain"""
+    grid: str
+    """which steps of the process these are"""
+    sampler: str
+    """how a step is taken"""
+    classes: str
+    """which classes the network was told"""
+    ema: float
+    """decay of the averaged weights"""
+    belief: str
+    """what the logits are"""
+    first_step: str
+    """the rule at t = 1"""
+    dtype: str
+    """of the network"""
+    seed: int
+    """of the noise"""
+
+
+class Figures(NamedTuple):
+    """Holds what a file holds."""
+
+    path: Path
+    figures: dict[str, dict[str, Any]]  # by what was compared with the reference, "samples" first
+    protocol: Protocol
+
+
+def differing(a: Protocol, b: Protocol) -> list[str]:
+    """Lists the entries by which figures of two protocols are not comparable; none where they are."""
+    return [name for name in COMPARED if getattr(a, name) != getattr(b, name)]
+
+
+def file_name(protocol: Protocol) -> str:
+    """Names the file of a protocol, by its sizes and a hash of all of it."""
+    text = json.dumps(dataclasses.asdict(protocol), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"quality_n{protocol.N}_steps{protocol.steps}_seed{protocol.seed}_{digest}.json"
+
+
+def write(workdir: Path, figures: dict[str, dict[str, Any]], protocol: Protocol) -> Path:
+    """Writes figures to the file of their protocol in the folder of a run, and returns its path."""
+    path = workdir / file_name(protocol)
+    content = {"protocol": dataclasses.asdict(protocol), "figures": figures}
+    write_text(path, json.dumps(content, indent=1))
+    return path
+
+
+def read(workdirs: Sequence[Path]) -> list[Figures]:
+    """Reads all figures of sample quality of runs.
+
+    Raises:
+        UserError: a file of them is damaged.
+    """
+    return [_read(path) for workdir in workdirs for path in sorted(workdir.glob(FILES))]
+
+
+def _read(path: Path) -> Figures:
+    try:
+        tree = read_json(path)
+        protocol = Protocol(**tree["protocol"])
+        check_fields("protocol", protocol)
+        found = {str(name): dict(row) for name, row in tree["figures"].items()}
+        return Figures(path, {"samples": found.pop("samples"), **found}, protocol)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({one_line(error)}): delete it and measure again") from error
+
+
+def table(found: Sequence[Figures]) -> list[str]:
+    """Lists figures side by side, a line for each file, and says by what some are not comparable.
+
+    What the samples are to be compared with, such as the test split, is listed once for each reference.
+    """
+    lines, firsts = [f"{'':<44} {'N':>6} {'steps':>5} Fréchet  precision  recall"], []
+    for one in found:
+        lines.append(_line(f"{one.path.parent.name}/{one.path.stem}", one, "samples"))
+        differ = differing(found[0].protocol, one.protocol)
+        if differ:
+            lines[-1] += f"  NOT COMPARABLE with the first line: other {', '.join(differ)}"
+        if all(differing(first, one.protocol) for first in firsts):
+            firsts.append(one.protocol)
+            lines += [_line(f"  {name}", one, name) for name in one.figures if name != "samples"]
+    return lines
+
+
+def _line(title: str, one: Figures, name: str) -> str:
+    row, steps = one.figures[name], one.protocol.steps if name == "samples" else ""
+    frechet = "too few" if row["frechet"] is None else f"{row['frechet']:.3f}"
+    precision, recall = (f"{row[key]:.3f}" for key in ("precision", "recall"))
+    mark = "" if row["n"] == one.protocol.N else "  NOT COMPARABLE with the samples: other N"
+    return f"{title:<44} {row['n']:>6} {steps:>5} {frechet:>7} {precision:>10} {recall:>7}{mark}"

@@ -1,0 +1,123 @@
+"""Sample quality of a run: figures, their protocol, the classifier that is kept, and what is refused."""
+
+import argparse
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import scipy.linalg
+from PIL import Image
+
+from d3pm_jax.cli import eval_samples
+from d3pm_jax.config import Arrays
+from d3pm_jax.data import Description
+from d3pm_jax.errors import UserError
+from d3pm_jax.evaluation import digit_features
+from d3pm_jax.runs import classifier, features, protocol
+from d3pm_jax.runs.run import open_run
+from tests import tiny
+
+pytestmark = pytest.mark.usefixtures("small_network")
+N = 70
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with random weights, on arrays that look like digits, with half of its steps."""
+    rng, files = np.random.default_rng(0), {}
+    for split, size in (("train", 150), ("test", 66)):
+        files |= {split: str(tmp_path / f"{split}.npy"), f"{split}_labels": str(tmp_path / f"{split}_of.npy")}
+        labels = rng.integers(10, size=size)
+        np.save(files[f"{split}_labels"], labels)
+        np.save(
+            files[split], np.clip(rng.integers(8, size=(size, 8, 8, 1)) + labels[:, None, None, None], 0, 16)
+        )
+    data = Arrays(**files, categories=17, kind="image", classes=10)
+    tiny.write_run(tmp_path / "w", dataclasses.replace(tiny.get_config(), data=data))
+    return open_run(tmp_path / "w", steps=5, batch_size=N)
+
+
+def execute(run):
+    args = argparse.Namespace(samples=N, seed=3, batch_size=N, inception=None)
+    assert eval_samples.execute(args, run) == 0
+
+
+def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monkeypatch):
+    """In features that need no training: sums of rows."""
+    sums = features.Features("sums", lambda x: (x.sum((2, 3)).astype(np.float32), x[:, 0, 0, 0] % 10))
+    monkeypatch.setattr(features, "choose", lambda *_: sums)
+    execute(run)
+    (path,) = run.workdir.glob("quality_*.json")
+    (found,) = protocol.read([run.workdir])
+    assert (found.protocol.N, found.protocol.step, found.protocol.seed) == (N, 7, 3)
+    assert (found.protocol.steps, found.protocol.grid) == (5, "even, of 10")
+    printed = capsys.readouterr().out
+    assert f"figures and their protocol: {path}\n" in printed
+    assert "\n  per-pixel  " in printed
+    with Image.open(path.with_suffix(".png")) as picture:
+        assert picture.height > 100
+
+    samples, _ = run.sample(jax.random.key(3), N, batch_size=N)
+    train, _ = run.read_split("train")
+    rows = found.figures
+    assert {name: row["n"] for name, row in rows.items()} == {
+        "samples": N,
+        "train": N,
+        "test": 66,
+        "per-pixel": N,
+    }
+    x, y = samples.sum((2, 3)).astype(float), train.sum((2, 3)).astype(float)
+    S, R = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    distance = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(S + R - 2 * scipy.linalg.sqrtm(S @ R).real)
+    assert rows["samples"]["frechet"] == pytest.approx(distance)
+    assert rows["train"]["frechet"] < rows["per-pixel"]["frechet"]
+    np.testing.assert_allclose(
+        rows["samples"]["classes"], np.bincount(samples[:, 0, 0, 0] % 10, minlength=10) / N
+    )
+    every = np.square(samples[:, None].astype(float) - train[None]).sum((2, 3, 4))
+    assert rows["samples"]["nearest"] == pytest.approx(np.sqrt(every.min(1)).mean() / 16)
+    assert rows["samples"]["copies"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_the_classifier_is_kept_and_verified(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(digit_features, "STEPS", 200)
+    train, labels = run.read_split("train")
+    first = classifier.obtain(train, labels, run.parts.description)
+    (kept,) = (tmp_path / "cache" / "d3pm_jax").iterdir()
+    kept.rename(tmp_path / "first")
+    assert classifier.obtain(train, labels, run.parts.description).digest == first.digest  # trained again
+    found, called = digit_features.classify(first.params, train, 10, 17)
+    assert found.shape == (150, 64)
+    assert np.mean(called == labels) > 0.5  # of what few steps can tell apart
+
+    monkeypatch.setattr(digit_features, "train", lambda *_: pytest.fail("trains again"))
+    execute(run)
+    assert protocol.read([run.workdir])[0].protocol.features.endswith(f"sha256 {first.digest}")
+    content = bytearray(kept.read_bytes())
+    content[-1] ^= 1
+    kept.write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"is no classifier of this data \(it is damaged.*\): delete it, and it is trained"
+    ):
+        classifier.obtain(train, labels, run.parts.description)
+
+
+@pytest.mark.parametrize(
+    ("description", "num", "weights", "message"),
+    [
+        (tiny.DIGITS, 64, None, r"--samples 64: 64 samples of 64 numbers: .*no full rank.*; take 65 or more"),
+        (tiny.DIGITS, 2000, "there", r"--samples 2000: .*; take 2049 or more"),
+        (tiny.DIGITS, 2049, "none", r"no file .*none: pass weights-inception-\S+ of torch-fidelity"),
+        (Description((8, 8, 3), 17, 10, "image"), 99, None, r"shape \(8, 8, 3\) .*: pass --inception FILE"),
+        (Description((8, 8, 1), 17, None, "image"), 99, None, r"with no classes .*: pass --inception FILE"),
+        (Description((9,), 17, None, "array"), 99, "there", r"of kind 'array' .*: leave --samples out"),
+    ],
+)
+def test_what_cannot_be_measured_gets_one_line(description, num, weights, message, tmp_path):
+    (tmp_path / "there").touch()
+    with pytest.raises(UserError, match=message):
+        features.check(description, num, None if weights is None else tmp_path / weights)

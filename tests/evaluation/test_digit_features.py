@@ -1,0 +1,26 @@
+"""The classifier in whose features samples are compared, on MNIST."""
+
+import numpy as np
+import pytest
+
+from d3pm_jax.data import open_split, read_all
+from d3pm_jax.evaluation import digit_features
+from tests.data.test_images_and_batches import MNIST, needs_mnist
+
+
+@needs_mnist
+@pytest.mark.slow
+@pytest.mark.optimised
+@pytest.mark.parametrize("levels", [256, 2])
+def test_digits_are_told_apart(levels):
+    """Grey, and of two levels that are drawn once with the grey as their probability."""
+    (x, labels), (test, right) = (
+        read_all(open_split("mnist", split, str(MNIST)), 256) for split in ("train", "test")
+    )
+    if levels == 2:
+        rng = np.random.default_rng(1)
+        x, test = ((255 * rng.random(images.shape) < images).astype(np.int32) for images in (x, test))
+    params = digit_features.train(x, labels, 10, levels)
+    features, called = digit_features.classify(params, test, 10, levels)
+    assert np.mean(called == right) >= 0.985
+    assert np.linalg.matrix_rank(np.cov(features, rowvar=False)) == 64

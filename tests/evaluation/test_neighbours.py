@@ -1,0 +1,58 @@
+"""Nearest examples, precision and recall, against all pairs of points, by parts that do not divide them."""
+
+import numpy as np
+import pytest
+
+from d3pm_jax.evaluation import baselines, nearest
+from d3pm_jax.evaluation.precision_recall import precision_recall
+
+
+@pytest.fixture(autouse=True, params=[7, 1000])
+def small_parts(request, monkeypatch):
+    monkeypatch.setattr(nearest, "CHUNK", request.param)
+
+
+def pairs(a, b):
+    return np.square(a[:, None].astype(float) - b[None].astype(float)).sum(-1)
+
+
+def test_nearest_is_the_first_of_the_nearest():
+    rng = np.random.default_rng(0)
+    queries, examples = (rng.integers(4, size=(n, 2, 2, 1)) for n in (23, 40))
+    every = pairs(queries.reshape(23, 4), examples.reshape(40, 4))
+    index, squared = nearest.find(queries, examples)
+    np.testing.assert_array_equal(index, every.argmin(1))
+    np.testing.assert_array_equal(squared, every.min(1))
+    assert (squared == 0).any()
+    assert (squared > 0).any()
+    assert ((every == every.min(1)[:, None]).sum(1) > 1).any()  # there are ties
+
+
+def brute_force(real, samples, k):
+    """By sorting all distances: the first of a point's own kind is that to itself."""
+
+    def covered(points, by):
+        radius = np.sort(pairs(by, by), axis=1)[:, k]
+        return np.mean([(row <= radius).any() for row in pairs(points, by)])
+
+    return covered(samples, real), covered(real, samples)
+
+
+def test_precision_and_recall_are_those_of_all_pairs():
+    rng = np.random.default_rng(1)
+    real, samples = rng.normal(size=(31, 3)), 0.4 * rng.normal(size=(26, 3)) + 0.4
+    found = precision_recall(real, samples)
+    assert tuple(found) == brute_force(real, samples, 3)
+    assert 0 < found.recall < found.precision
+    assert tuple(precision_recall(real, samples, 1)) == brute_force(real, samples, 1) != tuple(found)
+    assert precision_recall(real, real + 100) == (0, 0)
+    with pytest.raises(ValueError, match="3 samples: none has a neighbour number 3; take 4 or more"):
+        precision_recall(real, samples[:3])
+
+
+def test_samples_of_the_histogram_keep_each_pixel_and_lose_what_joins_them():
+    train = np.repeat(np.array([[0, 0], [5, 5], [5, 5], [5, 5]])[..., None], 1, axis=-1)
+    x = baselines.histogram_samples(train, 4000, 0)
+    assert x.shape == (4000, 2, 1)
+    np.testing.assert_allclose((x == 5).mean(0), 0.75, atol=0.03)
+    assert np.mean((x == 5).all((1, 2))) == pytest.approx(0.75**2, abs=0.03)
