@@ -32,7 +32,7 @@ def smoothed(dtype: str) -> Iterator[Case]:
     """All mass allowed, and none for a mask."""
     for case in taking("process", "logits_x0", "x0")(dtype):
         if case.args["process"].name == "absorbing_extra":
-            yield case._replace(args=case.args | {"smoothing": 0.1, "mask_id": K - 1})
+            yield case._replace(args=case.args | {"smoothing": 0.1, "mask_id": K - 1}, quick=True)
         if case.args["process"].name == "gaussian":
             yield case._replace(args=case.args | {"smoothing": 0.2})
 

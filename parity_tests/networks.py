@@ -54,14 +54,15 @@ CASES = {
 }
 
 
-def rows(dtype: str) -> Iterator[Row]:
+def rows(dtype: str, *names: str) -> Iterator[Row]:
     """The output, without labels too, and the gradient of sum(w * output) for every trained parameter.
 
-    The scale is the largest entry of a layer: the gradient of the bias of `k` alone is exactly 0.
+    Of the cases of these names, or of all. The scale is the largest entry of a layer: the gradient of the
+    bias of `k` alone is exactly 0.
     """
-    for name, case in CASES.items():
+    for name in names or CASES:
         with precision(dtype), jax.default_matmul_precision("highest"):
-            ours, theirs = _gradients(case, dtype)
+            ours, theirs = _gradients(CASES[name], dtype)
         yield from _compare(name, dtype, "torch = jit", theirs, ours)
 
 

@@ -129,7 +129,7 @@ PAIRS: dict[str, Pair] = {
     "Process.log_prior": Pair(cases.taking("process"), result(scales.entries), call=calls.method),
     "Process.draw_q": Pair(cases.draw_q, cdf=arguments(scales.cdf_of_draw_q), call=calls.method),
     "Process.draw_prior": Pair(
-        cases.taking("process", "u"),
+        cases.taking("process", "u", quick=tuple(cases.FAMILIES)),
         cdf=arguments(lambda process, u: scales.cdf(process.log_prior())),
         call=calls.method,
     ),

@@ -1,4 +1,7 @@
-"""The rows of one procedure as tests: a smaller network and fewer steps of chains than in `make parity`."""
+"""The rows of one procedure as tests: a smaller network and fewer steps of chains than in `make parity`.
+
+Slow, because it is what `make parity` runs longer; tests/training and tests/test_enumeration.py are quick.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ from parity_tests import frameworks, procedures, runs
 from parity_tests.runs import Evaluated, Setting, Trained
 
 
+@pytest.mark.slow
 def test_procedures() -> None:
     found = procedures.outcome(Setting("uniform", T=50, levels=1), "float64")
     failed = [row for row in found.rows if not row.ok]

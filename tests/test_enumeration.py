@@ -21,6 +21,10 @@ pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore
 
 X0_RULE = ("absorbing", "masked", "dense")  # each kind of process once under the other rule for t = 1
 RULES = [("bayes", name) for name in families.NAMES] + [("x0", name) for name in X0_RULE]
+WHOLE = [  # bounds and chains pass the rule on: to one kind is enough
+    pytest.param(rule, marks=pytest.mark.slow if rule in [("x0", "absorbing"), ("x0", "masked")] else ())
+    for rule in RULES
+]
 
 
 @pytest.fixture(params=families.NAMES)
@@ -184,6 +188,7 @@ def bounds(process, x0, noise, first_step, forbid):
     )(noise)
 
 
+@pytest.mark.parametrize("case_and_rule", WHOLE, indirect=True)
 def test_all_t_bound_is_the_expectation_over_paths_and_above_the_likelihood(case_and_rule):
     case, first_step = case_and_rule
     x0 = np.array(list(itertools.product(case.data, repeat=D)))
@@ -214,6 +219,7 @@ def chain_of(process, u, first_step, forbid):
     )
 
 
+@pytest.mark.parametrize("case_and_rule", WHOLE, indirect=True)
 def test_reverse_chain_draws_what_the_enumerated_steps_say(case_and_rule):
     """The marginal of the steps is the likelihood, and a chain inverts their cumulative sums."""
     case, first_step = case_and_rule

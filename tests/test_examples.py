@@ -34,10 +34,14 @@ def test_each_fits_on_a_page():
     assert {name: n for name, path in FILES.items() if (n := path.read_text().count("\n")) > 80} == {}
 
 
+def test_one_device(capsys):
+    assert 1.5 < run("one_device", capsys) < 3  # 4.05 after one step
+
+
+@pytest.mark.slow
 def test_one_device_and_a_mesh_give_the_same_numbers(capsys):
     assert jax.device_count() == 2
     one, two = run("one_device", capsys), run("mesh", capsys)
-    assert 1.5 < one < 3  # 4.05 after one step
     assert two == pytest.approx(one, abs=2e-3)
 
 
@@ -46,6 +50,7 @@ def test_linen_network(capsys):
     assert 0.8 < run("linen_network", capsys) < 1.4  # 1.86 after one step; the entropy is 0.906
 
 
+@pytest.mark.slow  # its process is tested below, and one like it in tests/processes
 def test_own_process_and_loss(capsys):
     assert 1.5 < run("own_process_and_loss", capsys) < 3  # 3.65 after one step
 

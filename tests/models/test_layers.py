@@ -27,6 +27,7 @@ def test_group_norm_and_its_gradient_equal_the_formula():
     shapes = (2, 3, 5, 12), (12,), (12,), (2, 3, 5, 12)
     x, scale, bias, weight = (jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True))
 
+    @partial(jax.jit, static_argnums=0)
     def value_and_gradient(f):
         return jax.value_and_grad(lambda *a: (f(*a, 4, 1e-6) * weight).sum(), (0, 1, 2))(x + 3, scale, bias)
 
@@ -65,6 +66,7 @@ def test_conv_of_a_doubled_image_equals_that_of_the_copies():
     def of_copies(conv, x):
         return conv(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
 
+    @partial(jax.jit, static_argnums=0)
     def value_and_gradient(f):
         return jax.value_and_grad(lambda *a: (f(nnx.merge(graphdef, a[0]), a[1]) * weight).sum(), (0, 1))(
             params, x

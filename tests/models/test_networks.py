@@ -13,14 +13,14 @@ from tests.models.small import images, initial, randomised, small, small_score_n
 
 def test_a_new_network_says_nothing():
     xt, t = images()
-    graphdef, params = initial(small)
+    graphdef, params = initial(lambda: small(ch_mult=(1,), attn_resolutions=()))
     output = jax.jit(lambda p, x, t: nnx.merge(graphdef, p)(x, t))(params, xt, t)
     assert output.shape == (2, 8, 8, 1, 5)
     np.testing.assert_array_equal(output, 0.0)
 
 
 def test_dropout_needs_a_key_and_depends_on_it():
-    graphdef, params = randomised(small, dropout=0.5)
+    graphdef, params = randomised(small, dropout=0.5, ch_mult=(1,), attn_resolutions=())
     xt, t = images()
 
     @jax.jit
@@ -89,8 +89,11 @@ def test_attention_follows_where_the_larger_side_is_asked_for():
 def test_score_net_is_centred_scaled_with_time_and_near_0_at_first():
     xt, _ = images()
     t = jnp.array([10, 70], jnp.int32)
-    graphdef, params = initial(small_score_net)
-    weighted, other_params = randomised(small_score_net, time_dependent_weights=(3.0, 1.0, 2.0, 6.0))
+    options = {"ch_mult": (1,), "attn": ()}
+    graphdef, params = initial(lambda: small_score_net(**options))
+    weighted, other_params = randomised(
+        small_score_net, **options, time_dependent_weights=(3.0, 1.0, 2.0, 6.0)
+    )
     outputs = jax.jit(lambda p: [nnx.merge(g, p)(xt, t) for g in (graphdef, weighted)])
     assert 0 < np.abs(outputs(params)[0]).max() < 1e-3
     assert 15 < np.std(params["frequencies"][...]) < 45

@@ -14,7 +14,7 @@ PROCESSES = {
     "absorbing": lambda: d3pm.absorbing(d3pm.reciprocal(T), 7, 3),
     "marginal": lambda: d3pm.marginal(d3pm.linear(T, 1e-6, 1.0), PI),
     "masked": lambda: d3pm.masked(d3pm.marginal(d3pm.linear(T, 0.1, 1.0), PI[:6]), 0.5 * d3pm.reciprocal(T)),
-    "masked to the end": lambda: d3pm.masked(d3pm.uniform(d3pm.cosine(T), 6), d3pm.reciprocal(T)),
+    "masked to the end": lambda: d3pm.masked(d3pm.marginal(d3pm.cosine(T), PI[:6]), d3pm.reciprocal(T)),
     "masked gaussian": lambda: d3pm.masked(d3pm.gaussian(d3pm.linear(T, 0.2, 1.0), 6), d3pm.reciprocal(T)),
     "gaussian": lambda: d3pm.gaussian(d3pm.linear(T, 0.2, 1.0), 7),
 }

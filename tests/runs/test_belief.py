@@ -17,20 +17,33 @@ from tests import tiny
 pytestmark = pytest.mark.usefixtures("small_network")
 
 
-@pytest.mark.parametrize("kind", [configs.HybridLoss, configs.StochasticBound])
+@pytest.mark.parametrize(
+    "kind", [configs.HybridLoss, pytest.param(configs.StochasticBound, marks=pytest.mark.slow)]
+)
 def test_the_belief_of_the_run_is_that_of_its_bound_and_samples(kind, tmp_path):
     loss = kind(belief="denoiser")
     tiny.write_run(tmp_path / "run", dataclasses.replace(tiny.get_config(), loss=loss))
     run = runs.open(tmp_path / "run")
     x0 = np.random.default_rng(0).integers(0, 17, (4, 8, 8, 1)).astype(np.int32)
-    denoise, key = partial(run.parts.predict, run.params), jax.random.key(0)
-    found = {}
-    for belief in ("d3pm", "leave_one_out", "denoiser"):
-        of_bound, of_samples = (jax.random.fold_in(key, use) for use in (EVALUATION, SAMPLING))
-        bound = d3pm.estimate_bound(of_bound, denoise, run.process, x0, jnp.arange(4), belief=belief).total()
-        samples = d3pm.sample(of_samples, denoise, run.process, x0.shape, belief=belief).x0
-        found[belief] = float(d3pm.bits_per_dim(bound, 64).mean()), samples
+    key = jax.random.key(0)
+
+    @jax.jit
+    def run_of(params, process, x0, key):
+        denoise, found = partial(run.parts.predict, params), {}
+        for belief in (
+            "leave_one_out",
+            "denoiser",
+        ):  # bounds and samples of "d3pm" are those of the first
+            of_bound, of_samples = (jax.random.fold_in(key, use) for use in (EVALUATION, SAMPLING))
+            bound = d3pm.estimate_bound(of_bound, denoise, process, x0, jnp.arange(4), belief=belief).total()
+            samples = d3pm.sample(of_samples, denoise, process, x0.shape, belief=belief).x0
+            found[belief] = d3pm.bits_per_dim(bound, 64).mean(), samples
+        return found
+
+    with jax.debug_key_reuse(False):  # the noise of both beliefs is the same
+        found = run_of(run.params, run.process, jnp.asarray(x0), key)
     bits, samples = found[loss.belief]
-    assert run.evaluate_on(x0, batch_size=4)["bits_per_dim"] == pytest.approx(bits, rel=1e-5)
+    assert run.evaluate_on(x0, batch_size=4)["bits_per_dim"] == pytest.approx(float(bits), rel=1e-5)
     np.testing.assert_array_equal(run.sample(key, 4, batch_size=4)[0], samples)
-    assert found["d3pm"][0] == found["leave_one_out"][0] != found["denoiser"][0]
+    assert abs(found["leave_one_out"][0] - bits) > 1e-3
+    assert (found["leave_one_out"][1] != samples).any()

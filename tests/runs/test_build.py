@@ -15,31 +15,43 @@ from d3pm_jax.training.step import make_step
 from tests import tiny
 from tests.tiny import DIGITS
 
+NETWORKS = [
+    (configs.UNet(attn_resolutions=(), compute="bfloat16"), configs.LogisticHead()),
+    (configs.ScoreNet(attn=(), compute="bfloat16"), configs.Head()),
+]
+X0 = jnp.full((4, 4, 4, 1), 3, jnp.int32)
 
-@pytest.mark.parametrize(
-    ("model", "head"),
-    [
-        (configs.UNet(attn_resolutions=(), compute="bfloat16"), configs.LogisticHead()),
-        pytest.param(configs.ScoreNet(attn=(), compute="bfloat16"), configs.Head(), marks=pytest.mark.slow),
-    ],
-)
-def test_every_network_and_head_trains_and_stays_float32_outside_the_network(model, head):
+
+def made(model, head):
+    """The parts of a run, and its step."""
     model = dataclasses.replace(model, ch=4, ch_mult=(1,), num_res_blocks=1, groups=1)
     config = dataclasses.replace(tiny.get_config(), model=model, head=head)
-    parts = start(build(config, Description((4, 4, 1), 17, 10, "image"), 4))
-    step = make_step(
-        config.loss, config.timesteps, config.optimizer.build(), parts.predict, config.train.ema_decay
-    )
-    before = jax.tree.map(np.array, parts.state.params)
-    x0, state = jnp.full((4, 4, 4, 1), 3, jnp.int32), parts.state
-    for _ in range(2):
-        state, metrics = step(state, parts.process, {"x": x0}, parts.key)
-        assert np.isfinite(metrics["loss"])
+    parts = build(config, Description((4, 4, 1), 17, 10, "image"), 4)
+    optimizer = config.optimizer.build()
+    return parts, make_step(config.loss, config.timesteps, optimizer, parts.predict, config.train.ema_decay)
+
+
+@pytest.mark.parametrize(("model", "head"), NETWORKS)
+def test_every_network_and_head_stays_float32_outside_the_network(model, head):
+    parts, step = made(model, head)
+    state, metrics = jax.eval_shape(step, parts.state, parts.process, {"x": X0}, parts.key)
     floats = [x for x in jax.tree.leaves((state, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert {x.dtype for x in floats} == {np.dtype("float32")}
-    kernel = np.asarray(state.params["conv_out"]["kernel"][...])
-    assert kernel.shape == (3, 3, 4, head.outputs or config.process.K)
-    assert np.any(kernel != before["conv_out"]["kernel"][...])
+    assert len(floats) > 20
+    assert state.params["conv_out"]["kernel"].shape == (3, 3, 4, head.outputs or parts.config.process.K)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "head"), NETWORKS)
+def test_every_network_and_head_trains(model, head):
+    parts, step = made(model, head)
+    parts = start(parts)
+    before = jax.tree.map(np.array, parts.state.params)
+    state = parts.state
+    for _ in range(2):
+        state, metrics = step(state, parts.process, {"x": X0}, parts.key)
+        assert np.isfinite(metrics["loss"])
+    assert np.any(np.asarray(state.params["conv_out"]["kernel"][...]) != before["conv_out"]["kernel"][...])
     if "frequencies" in before:  # of the embedding of time: never trained
         for params in (state.params, state.ema):
             np.testing.assert_array_equal(params["frequencies"][...], before["frequencies"][...])

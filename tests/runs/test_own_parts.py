@@ -198,6 +198,7 @@ def test_a_description_of_numpys_numbers_is_refused(tmp_path):
         runs.train(config, tmp_path / "run")
 
 
+@pytest.mark.slow  # what is filled in has tests in tests/config
 def test_data_in_place_of_numbers_is_filled_in_once(tmp_path):
     config = config_io.from_file(FILE)
     small = dataclasses.replace(config.train, steps=1, batch_size=8)

@@ -123,6 +123,7 @@ def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
     optimizer = config.optimizer.build()
     step = make_step(config.loss, config.timesteps, optimizer, predict, config.train.ema_decay)
     state = init_state(jnp.asarray(W0, jnp.float32), optimizer, spec.start(T))
+    prior = np.asarray(d3pm.prior_kl(process, x0)).reshape(8, -1).sum(1)
     for i in range(4):
         before, w = jax.device_get((state.history, state.params))
         state, metrics = step(state, process, {"x": x0}, key)
@@ -135,7 +136,6 @@ def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
         t = np.searchsorted(np.cumsum(p), jax.random.uniform(key_t, (8,)), side="right") + 1
         kl = kl_at(w, jnp.asarray(t), jax.random.uniform(key_q, x0.shape))
         sums = np.asarray(kl).reshape(8, -1).sum(1)
-        prior = np.asarray(d3pm.prior_kl(process, x0)).reshape(8, -1).sum(1)
         np.testing.assert_allclose(metrics["loss"], (sums / p[t - 1] + prior).mean(), rtol=1e-5)
         np.testing.assert_allclose(metrics["kl"], (sums / 4 / p[t - 1] / T).mean(), rtol=1e-5)
         np.testing.assert_array_equal(state.history.counts, before.counts + np.bincount(t, minlength=5)[1:])
