@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.cli import arguments, results
+from d3pm_jax.cli import arguments, eval_samples, results
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.runs import grids
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=arguments.positive, default=128, metavar="B", help="examples at a time (128)"
     )
     parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N", help="of the noise (0)")
+    eval_samples.add_arguments(parser)
 
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
@@ -52,8 +53,11 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     x0, labels = run.read_split("test", args.limit)
     if args.limit is None:
         _say_how_long(runs, x0, labels, args)
+    eval_samples.check(args, run)
     compared = _baselines(run, x0)
     found = [_evaluate(each, x0, labels, n, compared, args) for n, each in zip(counts, runs, strict=True)]
+    for each in runs:
+        eval_samples.execute(args, each)
     split = getattr(run.config.data, "test_split", "test")
     print(f"checkpoint of step {run.step}, {len(x0)} examples of split {split!r}")
     for result in found:

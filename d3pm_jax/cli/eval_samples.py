@@ -7,7 +7,8 @@ import numpy as np
 
 from d3pm_jax import show
 from d3pm_jax.cli import arguments
-from d3pm_jax.runs import protocol, quality
+from d3pm_jax.errors import UserError
+from d3pm_jax.runs import features, protocol, quality
 from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.terminal import Terminal
 
@@ -31,8 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute(args: argparse.Namespace, run: Run) -> int:
-    """Draws args.samples samples and measures them; returns the exit status."""
+def check(args: argparse.Namespace, run: Run) -> None:
+    """Raises UserError where samples of a run could not be measured, before anything is computed."""
+    if args.samples is not None:
+        features.check(run.parts.description, args.samples, args.inception)
+    elif args.inception is not None:
+        raise UserError(f"--inception {args.inception} measures samples: say how many, as --samples 5000")
+
+
+def execute(args: argparse.Namespace, run: Run) -> None:
+    """Draws args.samples samples and measures them, if there are to be any."""
+    if args.samples is None:
+        return
     with Terminal("sample", args.samples).shown() as terminal:
         found = quality.measure(
             run, args.samples, args.seed, args.batch_size, args.inception, terminal.advance
@@ -45,7 +56,6 @@ def execute(args: argparse.Namespace, run: Run) -> int:
         print(line)
     print(f"samples, each left of the training example nearest to it: {picture}")
     print(f"figures and their protocol: {path}")
-    return 0
 
 
 def _save_pairs(path: Path, found: quality.Quality, run: Run) -> None:
