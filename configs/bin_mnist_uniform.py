@@ -15,5 +15,13 @@ def get_config() -> Config:
         model=UNet(ch=32, ch_mult=(1, 2, 2), num_res_blocks=1, attn_resolutions=(7,), groups=8, dropout=0.0),
         loss=HybridLoss(ce_weight=0.01),
         optimizer=Adam(lr=1e-3, warmup_steps=200, decay_steps=9000),
-        train=Train(steps=9000, batch_size=64, ema_decay=0.999, checkpoint_every=500, sample_every=1500),
+        train=Train(
+            steps=9000,
+            batch_size=64,
+            ema_decay=0.999,
+            checkpoint_every=500,
+            sample_every=1500,
+            eval_every=1000,
+            held_out=500,
+        ),
     )

@@ -23,5 +23,13 @@ def get_config() -> Config:
         ),
         loss=HybridLoss(ce_weight=0.01),
         optimizer=Adam(lr=1e-3, warmup_steps=200, decay_steps=9000),
-        train=Train(steps=9000, batch_size=64, ema_decay=0.999, checkpoint_every=500, sample_every=1500),
+        train=Train(
+            steps=9000,
+            batch_size=64,
+            ema_decay=0.999,
+            checkpoint_every=500,
+            sample_every=1500,
+            eval_every=1000,
+            held_out=500,
+        ),
     )
