@@ -10,6 +10,8 @@ import numpy as np
 
 from d3pm_jax import show
 from d3pm_jax.cli import arguments, eval_samples, results
+from d3pm_jax.config import io as config_io
+from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.runs import grids
@@ -87,7 +89,7 @@ def _evaluate(
     """Computes the bound with the steps of a run, and writes it to files of its own."""
     with Terminal("example", len(x0)).shown() as terminal:
         result = run.evaluate_on(x0, labels, args.batch_size, args.seed, terminal.advance, args.calls)
-    result |= {"baselines": compared, "limit": args.limit, "grid": args.grid}
+    result |= {"baselines": compared, "limit": args.limit, "protocol": _protocol(run, len(x0), args)}
     named = argparse.Namespace(**vars(args) | {"steps": steps})
     suffix = results.suffix(named, "step", "steps", "grid", "calls", "limit", "seed")
     path = args.workdir / f"eval{suffix}.json"
@@ -98,6 +100,25 @@ def _evaluate(
         _plot(plot, result["steps"], run.caption)
     print(f"terms of every t: {plot} and {path}{replaced}" if plot else f"written to {path}{replaced}")
     return result
+
+
+def _protocol(run: Run, N: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Says all that a bound depends on."""
+    config, data = run.config, config_io.to_json(run.config.data)
+    return {
+        "N": N,
+        "split": getattr(config.data, "test_split", "test"),
+        "data": {name: value for name, value in data.items() if name not in config.data.places},
+        "checkpoint": run.step,
+        "ema": config.train.ema_decay,
+        "steps": run.process.T,
+        "T": int(run.process.time[-1]),
+        "grid": args.grid if args.steps else "all",
+        "terms": "all" if args.calls is None else f"{args.calls} for each example, stratified",
+        **logits_keywords(config.loss),
+        "dtype": getattr(config.model, "compute", "float32"),
+        "seed": args.seed,
+    }
 
 
 def _line(result: dict[str, Any]) -> str:

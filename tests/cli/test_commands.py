@@ -19,6 +19,7 @@ import pytest
 
 import d3pm_jax
 from d3pm_jax import runs, signals
+from d3pm_jax.cli import eval as evaluate
 from d3pm_jax.cli import results, sample, train
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import begin, build, checkpoint, grids, lock, metrics, network, outputs
@@ -137,7 +138,7 @@ def test_eval_and_sample_with_fewer_steps(trained, capsys):
     assert "steps = 11: it must be in 1..10" in error(capsys, "eval", trained, "--steps", "11")
 
 
-def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(trained, capsys):
+def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(trained, capsys, monkeypatch):
     assert status("eval", trained, "--steps", "2,3,10", "--grid", "dp", "--limit", "40") == 0
     printed = capsys.readouterr().out
     found = [json.loads((trained / f"eval_steps{n}_griddp_limit40.json").read_text()) for n in (2, 3, 10)]
@@ -154,6 +155,21 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     )
     costs = grids.read(trained, 20).costs
     sums = [costs[0, s] + costs[s, 10] for s in range(1, 10)]
+    assert found[1]["protocol"] == {
+        "N": 40,
+        "split": "test",
+        "checkpoint": 20,
+        "ema": 0.9,
+        "steps": 3,
+        "T": 10,
+        "grid": "dp",
+        "data": found[1]["protocol"]["data"],
+        "terms": "all",
+        "belief": "leave_one_out",
+        "first_step": "bayes",
+        "dtype": "float32",
+        "seed": 0,
+    }
     assert found[0]["times"] == [1 + int(np.argmin(sums)), 10]
     assert found[2]["times"] == list(range(1, 11))
     whole = runs.open(trained).evaluate(40)
@@ -166,6 +182,9 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     assert "calls = 11: it must be in 1..10" in error(capsys, "eval", trained, "--calls", "11")
     assert status("sample", trained, "--steps", "2", "--grid", "dp", "--num", "3") == 0
     assert np.load(trained / "samples_steps2_griddp.npy").shape == (3, 8, 8, 1)
+    monkeypatch.setattr(evaluate, "SHORT", 1)
+    assert status("eval", trained, "--steps", "1,2") == 0
+    assert "about 1 min: 297 examples x 3 calls of the network; --limit N" in capsys.readouterr().out
     (trained / "jumps.json").write_text("[]")
     two = ("sample", trained, "--steps", "2", "--grid", "dp")
     assert "delete it, it is computed again" in error(capsys, *two)
