@@ -13,6 +13,8 @@ _MODULES = (
     "build",
     "checkpoint",
     "devices",
+    "exported",
+    "foreign",
     "lock",
     "loop",
     "manifest",
