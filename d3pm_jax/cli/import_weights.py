@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "options but --workdir and --config are for these. "
         "Or FILE is one of `d3pm export`, or of safetensors.torch.save_file with the state_dict of a "
         "network of torch_ref.models in float32; it comes first. It becomes step 0 of a new run in DIR, "
-        "weights and moving average, for `d3pm sample DIR`, `d3pm eval DIR` and `d3pm train --workdir DIR --resume`. "
+        "weights and moving average, for `d3pm sample DIR`, `d3pm eval DIR` and "
+        "`d3pm train --workdir DIR --resume`. "
         "Without CONFIG the config in FILE is used, which a file of PyTorch lacks; OVERRIDES are those of "
         "d3pm train."
     )

@@ -126,7 +126,7 @@ def read_check(path: Path) -> dict[str, np.ndarray]:
     """
     path.open("rb").close()  # an OSError that names it
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             found = {name: file[name] for name in ("x", "t", "label", "logits") if name in file.files}
     except Exception as error:  # whatever a damaged archive does to NumPy
         raise UserError(f"{path} is damaged, or no .npz file ({one_line(error)}): write it again") from error

@@ -11,7 +11,7 @@ class Told(NamedTuple):
     raw: bool = False  # the last weights, in place of their moving average
     num_heads: int | None = None
     input_range: tuple[float, float] | None = None
-    max_time: float | None = None  # in the unit of the program
+    max_time: int | float | None = None  # in the unit of the program
     K: int | None = None
     output: str | None = None  # "logits" or "logistic"
 
@@ -23,7 +23,7 @@ def choose(given: Any, default: Any, what: str, flag: str, notes: list[str]) -> 
     return default if given is None else given
 
 
-def whole(number: float, flag: str) -> int:
+def whole(number: int | float, flag: str) -> int:
     """Returns a number of steps.
 
     Raises:
