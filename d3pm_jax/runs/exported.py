@@ -65,9 +65,10 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
     """
     module, head, K = _parts(Path(file))
 
-    def logits(xt: Array, t: Array, label: Array | None = None) -> Array:
-        told = {} if label is None else {"label": label}
-        return head.logits(module(xt, t, **told), xt, K)  # pyright: ignore[reportCallIssue]
+    def logits(xt: Any, t: Any, label: Any = None) -> Array:
+        told = {} if label is None else {"label": jnp.asarray(label)}
+        output = module(jnp.asarray(xt), jnp.asarray(t), **told)  # pyright: ignore[reportCallIssue]
+        return head.logits(output, jnp.asarray(xt), K)
 
     return logits
 

@@ -141,7 +141,8 @@ def _in_our_layout(arrays: dict[str, np.ndarray], foreign: Foreign) -> Check:
     x, t, label = arrays["x"], arrays["t"], arrays.get("label")
     if t.ndim != 1 or len(t) != len(x) or not len(t):
         raise ValueError(f"x has shape {x.shape} and t {t.shape}: expected [B, ..] and [B]")
-    xt, steps = foreign.inputs(x, t, foreign.K)
+    whole = t.astype(np.int64) if t.dtype.kind in "biu" else t
+    xt, steps = foreign.inputs(x, whole, foreign.K)
     if not np.array_equal(xt, np.round(xt)):
         raise ValueError("x holds fractions: expected categories")
     if np.array_equal(steps, np.round(steps)):

@@ -7,6 +7,7 @@ name that is not in a short list is refused here, and for those in it stand-ins 
 import io
 import math
 import pickle
+import pickletools
 import sys
 import zipfile
 from collections.abc import Callable
@@ -78,11 +79,20 @@ def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(name)
 
 
+def _check_memo(content: bytes) -> None:
+    """Raises ValueError where a pickle numbers what it remembers beyond its length: memory is made for it."""
+    for i, (opcode, number, _) in enumerate(pickletools.genops(content)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (number or 0) > i:
+            raise ValueError(f"entry {number} of its memo comes too early")
+
+
 class _Reader(pickle.Unpickler):
     """Unpickles data.pkl of an archive, with stand-ins in place of every function and class."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str):
-        super().__init__(io.BytesIO(_entry(archive, f"{folder}data.pkl")))
+        content = _entry(archive, f"{folder}data.pkl")
+        _check_memo(content)
+        super().__init__(io.BytesIO(content))
         self.archive, self.folder, self.storages = archive, folder, {}
         byteorder = f"{folder}byteorder"
         big = byteorder in archive.namelist() and _entry(archive, byteorder) == b"big"

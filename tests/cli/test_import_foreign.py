@@ -53,7 +53,7 @@ def test_a_checkpoint_is_a_file_of_weights_and_a_run(files, tmp_path, data_dir, 
         logits = np.moveaxis(given["logits"], 1, -2)
     for predict in (exported.denoiser(a), exported.denoiser(b), run.predict):
         np.testing.assert_allclose(predict(xt, t), logits, atol=2e-6)
-    assert "holds a run already" in error(capsys, "import", file, *options)
+    assert "holds a run already" in error(capsys, "import", file, "--workdir", new)
 
 
 @pytest.mark.slow
