@@ -35,7 +35,7 @@ CASES = {
         "UNet",
         (8, 8),
         UNET
-        | {"size": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (8, 4)}
+        | {"size": 8, "ch_mult": (1, 2), "num_res_blocks": 0, "attn_resolutions": (8, 4)}
         | {"onehot_input": True, "num_heads": 2, "groups": 32, "channels_per_group": 4}
         | {"attention_eps": 1e-2, "input_range": (-1.0, 9.0)},
     ),
@@ -50,7 +50,7 @@ CASES = {
         "ScoreNet",
         (4, 7),
         {"K": 2, "channels": 1, "max_time": MAX_TIME, "ch": 8, "groups": 2, "ch_mult": (1, 2), "attn": (0,)}
-        | {"num_res_blocks": 0, "time_dependent_weights": (1.0, 3.0, 2.0), "num_classes": 3},
+        | {"num_res_blocks": 1, "time_dependent_weights": (1.0, 3.0, 2.0), "num_classes": 3},
     ),
 }
 
