@@ -35,8 +35,9 @@ CASES = {
         "UNet",
         (8, 8),
         UNET
-        | {"size": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (8, 4)}
-        | {"onehot_input": True, "num_heads": 2},
+        | {"size": 8, "ch_mult": (1, 2), "num_res_blocks": 0, "attn_resolutions": (8, 4)}
+        | {"onehot_input": True, "num_heads": 2, "groups": 32, "channels_per_group": 4}
+        | {"attention_eps": 1e-2, "input_range": (-1.0, 9.0)},
     ),
     "padded, with classes": Case(
         "UNet",

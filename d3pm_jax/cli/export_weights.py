@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
@@ -10,6 +9,7 @@ import jax
 from d3pm_jax.cli import arguments
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
+from d3pm_jax.runs import exported
 from d3pm_jax.weights import twin
 
 SUFFIX = ".safetensors"
@@ -43,10 +43,8 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     run = arguments.open_named(args, 1, folder=path.parent)
     config = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, noise=None))
     kind, params = ("raw", run.parts.state.params) if args.raw else ("ema", run.params)
-    metadata = {"config": config_io.dump(config), "step": str(run.step), "weights": kind}
-    metadata["data"] = json.dumps(dataclasses.asdict(run.parts.description))
-    metadata["process"] = json.dumps({"K": run.process.K, "T": run.process.T})
-    twin.save(path, params, metadata)
+    K, T, tree = run.process.K, run.process.T, config_io.to_json(config)
+    twin.save(path, params, exported.metadata(tree, run.parts.description, K, T, run.step, kind))
     sizes = [x.size for x in jax.tree.leaves(params)]
     print(f"{kind} weights of step {run.step}, {len(sizes)} tensors, {sum(sizes):,} numbers: {path}")
     return 0

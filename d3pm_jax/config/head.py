@@ -59,10 +59,16 @@ class LogisticHead(Head):
 
     residual: bool = True
     """add x_t, scaled to [-1, 1], to the place before a tanh"""
+    input_range: tuple[float, float] | None = dataclasses.field(default=None, kw_only=True)
+    """the x_t that are added as -1 and 1; None: 0 and K - 1"""
     outputs: ClassVar[int | None] = 2
 
     def logits(self, output: Array, xt: Array, K: int) -> Array:
-        if self.residual:
+        if self.residual and self.input_range is not None:
+            least, greatest = self.input_range
+            scaled = (xt - least) * (2.0 / (greatest - least)) - 1.0
+            logits = heads.bounded_logistic(output.at[..., 0].add(scaled.astype(output.dtype)), K)
+        elif self.residual:
             logits = bare(heads.residual_logistic)(output, xt, K)
         else:
             logits = heads.bounded_logistic(output, K)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from d3pm_jax.config.checks import check_fields
 from d3pm_jax.config.objective import X0Objective
 from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError, one_line
@@ -86,6 +87,20 @@ def from_json(tree: Any, own: Mapping[str, type] | None = None) -> Config:
         raise UserError("this is not the JSON of a Config")
     check_values(config)
     return config
+
+
+def part_from_json(tree: Any) -> Any:
+    """Returns the part of a config that `to_json` wrote, none of the user's own.
+
+    Raises:
+        UserError: as `from_json`.
+    """
+    part = _decode(tree, {})
+    try:
+        check_fields("", part)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the saved part cannot be used: {one_line(error)}") from error
+    return part
 
 
 def check_values(config: Config) -> None:

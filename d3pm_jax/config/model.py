@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from d3pm_jax import models
-from d3pm_jax.config.checks import NOT_EMPTY, Count, Natural, Size, UnitInterval, undefined
+from d3pm_jax.config.checks import NOT_EMPTY, Count, Natural, Positive, Size, UnitInterval, undefined
 
 
 class Spec(NamedTuple):
@@ -51,8 +51,8 @@ class Convolutional(Model):
     """width of the first level"""
     ch_mult: Annotated[tuple[Size, ...], NOT_EMPTY] = (1, 2, 2, 2)
     """width of each level as a multiple of ch"""
-    num_res_blocks: Size = 2
-    """residual blocks per level"""
+    num_res_blocks: Natural = 2
+    """residual blocks per level, and one more on the way up; with 0 the width is ch all the way down"""
     dropout: UnitInterval = 0.1
     """rate in training"""
     groups: Size = 32
@@ -61,13 +61,16 @@ class Convolutional(Model):
     """the type of activations; parameters, the last layer, loss and draws are float32 in either case"""
     num_heads: Count = dataclasses.field(default=1, kw_only=True)
     """of every attention; divides the widths that have one"""
+    max_time: Count | None = dataclasses.field(default=None, kw_only=True)
+    """the largest time that the network was made for, in steps; None: T of the process"""
 
     def _options(self, spec: Spec) -> dict[str, Any]:
         """Returns the fields by the names of the network's parameters."""
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         options["dtype"] = None if options.pop("compute") == "float32" else jnp.bfloat16
         del options["classes"]
-        return options | {"K": spec.K, "channels": spec.shape[-1], "max_time": spec.T} | _classes(spec)
+        options["max_time"] = spec.T if self.max_time is None else self.max_time
+        return options | {"K": spec.K, "channels": spec.shape[-1]} | _classes(spec)
 
 
 def _classes(spec: Spec) -> dict[str, int]:
@@ -86,6 +89,12 @@ class UNet(Convolutional):
     """give the network onehot(x_t) besides its scaled value"""
     classes: Count | None = None
     """as many as the data has, to be told labels; None ignores them"""
+    channels_per_group: Count | None = dataclasses.field(default=None, kw_only=True)
+    """a layer of C channels has min(C // channels_per_group, groups) groups; None: groups"""
+    attention_eps: Positive | None = dataclasses.field(default=None, kw_only=True)
+    """of the GroupNorm of attention; None: 1e-6, that of the others"""
+    input_range: tuple[float, float] | None = dataclasses.field(default=None, kw_only=True)
+    """the numbers that the network sees as -1 and 1; None: 0 and K - 1"""
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         options = self._options(spec)

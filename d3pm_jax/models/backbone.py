@@ -52,7 +52,8 @@ class Backbone(nnx.Module):
             n_in, n_out: features of the input and of the output.
             ch: features after conv_in.
             ch_mult: features of each level as a multiple of ch.
-            num_res_blocks: residual blocks per level on the way down, one more on the way up.
+            num_res_blocks: residual blocks per level on the way down, one more on the way up. With 0 there
+                are ch features all the way down.
             attn_levels: levels at which every block is followed by attention; the middle always has one.
             margin: rows and columns of zeros around the input, before it is padded to a size that fits.
         """
@@ -66,10 +67,9 @@ class Backbone(nnx.Module):
         down, skips = [], [ch]
         for i, width in enumerate(widths):
             blocks = [ResBlock(n if j == 0 else width, width, style) for j in range(num_res_blocks)]
-            last = i == len(widths) - 1
-            down.append(Level(blocks, attns(i, len(blocks)), None if last else style.halving(width)))
-            skips += [width] * (num_res_blocks + (not last))
-            n = width
+            last, n = i == len(widths) - 1, width if blocks else n
+            down.append(Level(blocks, attns(i, len(blocks)), None if last else style.halving(n)))
+            skips += [n] * (num_res_blocks + (not last))
         self.down = nnx.List(down)
         self.mid_block1, self.mid_attn = ResBlock(n, n, style), Attention(n, style)
         self.mid_block2 = ResBlock(n, n, style)

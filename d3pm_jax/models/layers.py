@@ -100,17 +100,20 @@ class Style:
     init_last: Init  # of the last convolution of a residual block and of the network
     init_attention: Init  # of the last map of an attention
     down_pads: tuple[int, int]  # zeros before and after rows and columns of a convolution of stride 2
-    eps: float  # of every GroupNorm
+    eps: float  # of every GroupNorm, but that of attention
     groups: int
     num_heads: int  # of every attention
     rate: float  # of dropout
     n_embedding: int  # width of the embeddings of time and class
     labelled: bool  # whether blocks see a class
     dtype: DTypeLike | None  # of the computation; that of the parameters without
+    channels_per_group: int | None = None  # at least so many: narrow layers have fewer groups
+    attention_eps: float | None = None  # of the GroupNorm of attention; eps without
 
-    def norm(self, channels: int) -> GroupNorm:
+    def norm(self, channels: int, eps: float | None = None) -> GroupNorm:
         """Makes a GroupNorm."""
-        return GroupNorm(channels, self.groups, self.eps)
+        few = self.groups if self.channels_per_group is None else channels // self.channels_per_group
+        return GroupNorm(channels, min(few, self.groups), self.eps if eps is None else eps)
 
     def linear(self, n_in: int, n_out: int, init: Init | None = None) -> nnx.Linear:
         """Makes a linear map of the last axis."""
@@ -259,7 +262,7 @@ class Attention(nnx.Module):
 
     def __init__(self, channels: int, style: Style):
         self.num_heads = _heads(style.num_heads, channels)
-        self.norm = style.norm(channels)
+        self.norm = style.norm(channels, style.attention_eps)
         self.q = style.linear(channels, channels)
         self.k = style.linear(channels, channels)
         self.v = style.linear(channels, channels)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Real
 
 from d3pm_jax.models.backbone import Backbone
 from d3pm_jax.models.layers import Style, class_embedding
@@ -92,12 +92,14 @@ class ScoreNet(Backbone):
     def __call__(
         self,
         xt: Int[Array, "B H W C"],
-        t: Int[Array, " B"],
+        t: Real[Array, " B"],
         *,
         label: Int[Array, " B"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B H W C K"]:
-        """Returns the logits for x_t at step t of images of these classes; with a key, dropout is on.
+        """Returns the logits for x_t at step t, or between steps, of images of these classes.
+
+        With a key, dropout is on.
 
         Raises:
             ValueError: there are labels but no num_classes.

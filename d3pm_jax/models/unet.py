@@ -1,5 +1,7 @@
 """Holds the U-Net of D3PM (appendix B.2; Ho et al. 2020), categories in, one vector per pixel out."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -20,15 +22,20 @@ class UNet(Backbone):
         K: categories.
         channels: C, the channels of an image.
         size: (H, W), or one number for both.
-        max_time: T of the process.
+        max_time: T of the process; the embedding of time sees 1000 (t - 1) / max_time, whatever T.
         ch: width of the first level; the time embedding has 4 ch.
         ch_mult: width of each level as a multiple of ch; each level halves the size, padded to a
             multiple of 2^(levels - 1).
-        num_res_blocks: residual blocks per level on the way down, one more on the way up.
+        num_res_blocks: residual blocks per level on the way down, one more on the way up. With 0 the width
+            is ch all the way down, as in the official code.
         attn_resolutions: sizes of the larger side, after the padding, at which every block is followed
             by attention.
         dropout: rate, used when a key is passed.
         groups: of every GroupNorm; divides all widths. The official code has 32.
+        channels_per_group: a layer of C channels has min(C // channels_per_group, groups) groups.
+        attention_eps: of the GroupNorm of attention, where it is not that of the others, 1e-6.
+        input_range: numbers that the input has as -1 and 1, in place of 0 and K - 1: (0, 255) in the
+            official code, whatever K.
         onehot_input: besides 2 x / (K - 1) - 1, give the network onehot(x). For categories without
             order, an absorbing mask among them.
         outputs: numbers for each element in place of K logits: 2 for `heads.logistic`. As in the official
@@ -42,7 +49,8 @@ class UNet(Backbone):
         rngs: for the initial weights.
 
     Raises:
-        ValueError: a width is not divisible by groups or num_heads; ch is odd or below 4.
+        ValueError: a width is not divisible by groups or num_heads; ch is odd or below 4; input_range does
+            not grow.
     """
 
     def __init__(
@@ -63,13 +71,21 @@ class UNet(Backbone):
         dtype: DTypeLike | None = None,
         num_heads: int = 1,
         *,
+        channels_per_group: int | None = None,
+        attention_eps: float | None = None,
+        input_range: tuple[float, float] | None = None,
         rngs: nnx.Rngs,
     ):
         if ch < 4 or ch % 2:
             raise ValueError(f"ch = {ch}: the time embedding needs an even width of at least 4")
+        if input_range is not None and not input_range[0] < input_range[1]:
+            raise ValueError(f"input_range = {input_range}: the first number must be less than the second")
         self.K, self.ch, self.max_time, self.onehot_input = K, ch, max_time, onehot_input
         self.outputs, self.num_classes = outputs, num_classes
+        self.least, self.greatest = (0, K - 1) if input_range is None else input_range
         style = _style(rngs, groups, num_heads, dropout, 4 * ch, num_classes is not None, dtype)
+        own = {"channels_per_group": channels_per_group, "attention_eps": attention_eps}
+        style = dataclasses.replace(style, **own)
         self.temb1 = nnx.Linear(ch, 4 * ch, rngs=rngs)
         self.temb2 = nnx.Linear(4 * ch, 4 * ch, rngs=rngs)
         self.class_emb = None if num_classes is None else nnx.Linear(num_classes, 4 * ch, rngs=rngs)
@@ -107,7 +123,7 @@ class UNet(Backbone):
 
     def _input(self, xt: Array) -> Array:
         """Returns categories as numbers in [-1, 1], and one-hot where asked for, channels last."""
-        scaled = xt * (2.0 / (self.K - 1)) - 1.0
+        scaled = (xt - self.least) * (2.0 / (self.greatest - self.least)) - 1.0
         if not self.onehot_input:
             return scaled
         onehot = jax.nn.one_hot(xt.astype(jnp.int32), self.K).reshape(*xt.shape[:3], -1)

@@ -77,10 +77,11 @@ class Backbone(nn.Module):
         self.conv_in = conv3(n_in, ch)
         self.down, skips, n = nn.ModuleList(), [ch], ch
         for i, width in enumerate(ch * m for m in ch_mult):
-            conv = Halving(width, style) if i < last else None
-            self.down.append(Down(*blocks([n] + [width] * (num_res_blocks - 1), i), conv))
-            skips += [width] * (num_res_blocks + (i < last))
-            n = width
+            n_ins = ([n] + [width] * num_res_blocks)[:num_res_blocks]
+            n = width if num_res_blocks > 0 else ch
+            conv = Halving(n, style) if i < last else None
+            self.down.append(Down(*blocks(n_ins, i), conv))
+            skips += [n] * (num_res_blocks + (i < last))
         self.mid_block1 = ResBlock(n, n, style)
         self.mid_attn = Attention(n, style)
         self.mid_block2 = ResBlock(n, n, style)

@@ -10,18 +10,23 @@ from torch import Tensor, nn
 class Style(NamedTuple):
     """What the layers of one network have in common."""
 
-    eps: float  # of every GroupNorm; 1e-5 is PyTorch's own, 1e-6 that of Flax
+    eps: float  # of every GroupNorm, but that of attention; 1e-5 is PyTorch's own, 1e-6 that of Flax
     groups: int
     num_heads: int  # of every attention
     rate: float  # of dropout
     n_embedding: int  # width of the embeddings of time and class
     labelled: bool  # whether blocks see a class
     down_pads: tuple[int, int]  # zeros before and after rows and columns of a convolution of stride 2
+    channels_per_group: int | None = None  # at least so many: narrow layers have fewer groups
+    attention_eps: float | None = None  # of the GroupNorm of attention; eps without
 
 
 def group_norm(channels: int, style: Style) -> nn.GroupNorm:
     """A GroupNorm of the style."""
-    return nn.GroupNorm(style.groups, channels, eps=style.eps)
+    groups = style.groups
+    if style.channels_per_group is not None:
+        groups = min(channels // style.channels_per_group, groups)
+    return nn.GroupNorm(groups, channels, eps=style.eps)
 
 
 def conv3(n_in: int, n_out: int) -> nn.Conv2d:
@@ -98,6 +103,8 @@ class Attention(nn.Module):
             )
         self.num_heads = style.num_heads
         self.norm = group_norm(channels, style)
+        if style.attention_eps is not None:
+            self.norm.eps = style.attention_eps
         self.q = nn.Linear(channels, channels)
         self.k = nn.Linear(channels, channels)
         self.v = nn.Linear(channels, channels)

@@ -30,8 +30,13 @@ class UNet(Backbone):
         outputs: int | None = None,
         num_classes: int | None = None,
         num_heads: int = 1,
+        *,
+        channels_per_group: int | None = None,
+        attention_eps: float | None = None,
+        input_range: tuple[float, float] | None = None,
     ):
         style = Style(1e-6, groups, num_heads, dropout, 4 * ch, num_classes is not None, down_pads=(0, 1))
+        style = style._replace(channels_per_group=channels_per_group, attention_eps=attention_eps)
         n_in = channels * (1 + K if onehot_input else 1)
         first = padded_size(size if isinstance(size, int) else max(size), len(ch_mult))
         attn_levels = [i for i in range(len(ch_mult)) if first // 2**i in attn_resolutions]
@@ -45,7 +50,7 @@ class UNet(Backbone):
             attn_levels,
         )
         self.K, self.ch, self.max_time, self.onehot_input = K, ch, max_time, onehot_input
-        self.outputs, self.num_classes = outputs, num_classes
+        self.outputs, self.num_classes, self.input_range = outputs, num_classes, input_range or (0, K - 1)
         self.temb1 = nn.Linear(ch, 4 * ch)
         self.temb2 = nn.Linear(4 * ch, 4 * ch)
         self.class_emb = None if num_classes is None else nn.Linear(num_classes, 4 * ch)
@@ -61,7 +66,8 @@ class UNet(Backbone):
 
     def _input(self, xt: Tensor) -> Tensor:
         """Categories as numbers in [-1, 1], and one-hot where asked for, [B, channels, H, W]."""
-        scaled = xt.to(torch.get_default_dtype()) * (2.0 / (self.K - 1)) - 1.0
+        least, greatest = self.input_range
+        scaled = 2 * (xt.to(torch.get_default_dtype()) - least) / (greatest - least) - 1
         if not self.onehot_input:
             return channels_first(scaled)
         return torch.cat([channels_first(scaled), channels_first(F.one_hot(xt, self.K))], dim=1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torch_ref import heads, models
@@ -28,10 +29,11 @@ def network(file: str | Path) -> nn.Module:
     if name not in models.__all__:
         raise ValueError(f"{name} is none of {models.__all__}: build yours, and load the tensors into it")
     options["num_classes"] = options.pop("classes")
+    T = options.pop("max_time", None) or process["T"]
     *size, channels = data["shape"]
     if name == "UNet":
         options |= {"size": tuple(size), "outputs": 2 if config["head"]["class"] == "LogisticHead" else None}
-    module = getattr(models, name)(process["K"], channels, max_time=process["T"], **options)
+    module = getattr(models, name)(process["K"], channels, max_time=T, **options)
     module.load_state_dict(safetensors.torch.load_file(file))
     return module.eval()
 
@@ -51,6 +53,10 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
         output = module(xt, t, label)
         if head["class"] == "Head":
             output = heads.residual(output, xt) if head["residual"] else output
+        elif head["residual"] and head.get("input_range") is not None:
+            least, greatest = head["input_range"]
+            scaled = 2 * (xt.to(output.dtype) - least) / (greatest - least) - 1
+            output = heads.bounded_logistic(output + F.pad(scaled[..., None], (0, 1)), K)
         elif head["residual"]:
             output = heads.residual_logistic(output, xt, K)
         else:

@@ -1,0 +1,56 @@
+"""Reads checkpoints of other programs, which it tells apart by what is in them."""
+
+from pathlib import Path
+
+from d3pm_jax.weights import mnist_score_net, official_unet, paulffm_unet, pickles
+from d3pm_jax.weights.layout import Foreign
+from d3pm_jax.weights.told import Told
+
+_PROGRAMS = {"pickle": (paulffm_unet, mnist_score_net), "msgpack": (official_unet,)}
+
+
+def kind_of(path: Path) -> str:
+    """Says what a file is by its first bytes: "safetensors", "pickle", "bare pickle" or "msgpack".
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start.startswith(pickles.MAGIC):
+        return "pickle"
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "bare pickle"
+    # a map of msgpack of 1..15 or more entries; a safetensors file has its length first, then {
+    if start[8:] != b"{" and (b"\x81" <= start[:1] <= b"\x8f" or start[:1] in (b"\xde", b"\xdf")):
+        return "msgpack"
+    return "safetensors"
+
+
+def read(path: Path, told: Told) -> Foreign:
+    """Reads the network of a checkpoint.
+
+    Args:
+        path: of the file.
+        told: what the file does not say.
+
+    Raises:
+        ValueError: naming the file: it is damaged, of no program that is known, holds more than weights, or
+            its network cannot be built.
+        OSError: it cannot be read.
+    """
+    kind = kind_of(path)
+    if kind == "bare pickle":
+        raise ValueError(
+            f"{path} is a bare pickle, which is not read: load it where it was made, and save its state dict "
+            f"with torch.save of PyTorch 1.6 or newer"
+        )
+    tree = pickles.read(path) if kind == "pickle" else official_unet.read_file(path)
+    for program in _PROGRAMS[kind]:
+        if program.recognise(tree):
+            try:
+                return program.read(tree, told)
+            except ValueError as error:
+                raise ValueError(f"{path} is of {program.PROGRAM}, but {error}") from error
+    known = " or ".join(program.PROGRAM for program in _PROGRAMS[kind])
+    raise ValueError(f"{path} holds no weights of {known}: pass a checkpoint of one, as it was written")

@@ -1,0 +1,196 @@
+"""Reads checkpoints of the official D3PM code for images: flax.serialization, of its U-Net in Flax Linen.
+
+A checkpoint is {"step", "optimizer": {"target", "state"}, "ema_params"}; modules have dots in their names. x
+is scaled from 0..255 whatever K is, t counts from 0, one-hot x is added to logits and x itself to the place
+of a logistic distribution.
+"""
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import serialization
+
+from d3pm_jax.errors import one_line
+from d3pm_jax.weights import layout
+from d3pm_jax.weights.layout import Foreign, Level, Tensors
+from d3pm_jax.weights.told import Told, choose, output_of, step_of, whole
+
+PROGRAM = "the U-Net of the official D3PM code"
+_BLOCK = {
+    "norm1": "norm1",
+    "conv1": "conv1",
+    "temb_proj": "temb_proj",
+    "y_proj": "class_proj",
+    "norm2": "norm2",
+    "conv2": "conv2",
+    "nin_shortcut": "shortcut",
+}
+_ATTENTION = {name: name for name in ("norm", "q", "k", "v", "proj_out")}
+_ENDS = {"dense0": "temb1", "dense1": "temb2", "class_emb": "class_emb"}
+_ENDS |= {name: name for name in ("conv_in", "norm_out", "conv_out")}
+_FOREIGN = partial(
+    Foreign,
+    program=PROGRAM,
+    network="UNet",
+    size=32,
+    residual=True,
+    inputs=lambda x, t, K: (x, t + 1),
+    logits=lambda logits: logits,
+)
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+
+
+def read_file(path: Path) -> Any:
+    """Returns the nested dicts of arrays that flax.serialization wrote.
+
+    Raises:
+        ValueError: it is damaged, or none of flax.serialization.
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        return serialization.msgpack_restore(content)
+    except Exception as error:  # whatever damaged bytes do to msgpack and NumPy
+        why = one_line(f"{type(error).__name__}: {error}")
+        raise ValueError(f"{path} is damaged, or no checkpoint ({why}): take another copy") from error
+
+
+def recognise(tree: Any) -> bool:
+    """Says whether a file of flax.serialization is of this program."""
+    return any({"conv_in", "dense0", "mid.block_1"} <= found.keys() for found in _candidates(tree).values())
+
+
+def read(tree: Any, told: Told) -> Foreign:
+    """Reads the network.
+
+    Args:
+        tree: what the file holds.
+        told: what it does not say.
+
+    Raises:
+        ValueError: something is missing, left over, or of another shape, or said otherwise than by the file.
+    """
+    notes: list[str] = []
+    params, weights = _weights(tree, told.raw, notes)
+    heads, tensors = _heads(params, told.num_heads), _as_torch(params)
+    ch, channels, *_ = layout.axes(tensors, "conv_in.weight", 4)
+    classes = layout.axes(tensors, "class_emb.weight", 2)[1] if "class_emb" in params else None
+    outputs = layout.axes(tensors, "conv_out.weight", 4)[0]
+    logistic, K = output_of(outputs, channels, told, True, notes)
+    input_range = choose(told.input_range, (0.0, 255.0), "range of x", "--input-range", notes)
+    T = whole(choose(told.max_time, 1000, "largest time", "--max-time", notes), "--max-time")
+    found, shape = _network(tensors, ch)
+    options = {"ch": ch, "ch_mult": shape.ch_mult, "num_res_blocks": shape.num_res_blocks, "groups": 32}
+    options |= {"num_heads": heads, "max_time": T, "input_range": input_range, "classes": classes}
+    return _FOREIGN(
+        options=options,
+        attn_levels=shape.attn_levels,
+        K=K,
+        channels=channels,
+        T=T,
+        tensors=layout.as_float32(found, notes),
+        weights=weights,
+        step=step_of(tree.get("step")),
+        notes=notes,
+        logistic=logistic,
+        classes=classes,
+    )
+
+
+def _candidates(tree: Any) -> dict[str, dict[str, Any]]:
+    """Returns the parameters that a checkpoint holds, by which they are."""
+    if not isinstance(tree, dict):
+        return {}
+    optimizer = tree.get("optimizer")
+    target = optimizer.get("target") if isinstance(optimizer, dict) else None
+    found = {"ema": tree.get("ema_params"), "raw": target}
+    return {k: x for k, x in found.items() if isinstance(x, dict) and x}
+
+
+def _weights(tree: Any, raw: bool, notes: list[str]) -> tuple[dict[str, Any], str]:
+    found = _candidates(tree)
+    if raw and "raw" not in found:
+        raise ValueError("optimizer/target, the last weights, are not in it: leave out --raw")
+    if "ema" in found and not raw:
+        return found["ema"], "ema"
+    if not raw:
+        notes.append("the file has no moving average: these are the last weights")
+    return found["raw"], "raw"
+
+
+def _heads(params: dict[str, Any], told: int | None) -> int:
+    """Returns the number of heads, the middle axis of kernels [C, heads, C / heads].
+
+    Raises:
+        ValueError: it is not one number, or not what was told.
+    """
+    found = set()
+    for name, module in params.items():
+        if re.search(r"\.attn_\d+$", name):
+            q = module.get("q") if isinstance(module, dict) else None
+            kernel = q.get("kernel") if isinstance(q, dict) else None
+            if not isinstance(kernel, np.ndarray) or kernel.ndim != 3:
+                raise ValueError(f"{name}/q/kernel is not of shape [C, heads, C / heads]")
+            found.add(int(kernel.shape[1]))
+    if len(found) != 1:
+        raise ValueError(f"its attention has {sorted(found)} heads, expected one number for all")
+    if told not in (None, *found):
+        raise ValueError(f"its attention has {found.pop()} heads, not {told}: leave out --heads")
+    return found.pop()
+
+
+def _as_torch(params: dict[str, Any]) -> Tensors:
+    """Returns the tensors as "module.weight" in the layouts of PyTorch, heads beside each other."""
+    found: Tensors = {}
+
+    def visit(at: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, x in node.items():
+                visit(f"{at}.{key}" if at else str(key), x)
+            return
+        module, _, leaf = at.rpartition(".")
+        if leaf not in _LEAVES or not isinstance(node, np.ndarray):
+            raise ValueError(f"{at} is no array of a network")
+        found[f"{module}.{_LEAVES[leaf]}"] = _transposed(module.rpartition(".")[2], leaf, node)
+
+    visit("", params)
+    return found
+
+
+def _transposed(module: str, leaf: str, x: np.ndarray) -> np.ndarray:
+    if x.ndim == 4:
+        return x.transpose(3, 2, 0, 1)
+    if module in ("q", "k", "v") and x.ndim == (3 if leaf == "kernel" else 2):
+        x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+    elif module == "proj_out" and x.ndim == 3:
+        x = x.reshape(x.shape[0] * x.shape[1], x.shape[2])
+    return x.T if x.ndim == 2 else x
+
+
+def _network(tensors: Tensors, ch: int) -> tuple[Tensors, layout.Shape]:
+    """Takes every tensor; returns them by the names of the twin."""
+
+    def has(at: str) -> bool:
+        return any(name.startswith(f"{at}.") for name in tensors)
+
+    def level(at: str, first: int, conv: str) -> Level:
+        blocks, attns, i = [], [], first
+        while has(f"{at}.block_{i}"):
+            block, attention = f"{at}.block_{i}", f"{at}.attn_{i}"
+            blocks.append(layout.take(tensors, block, _BLOCK, optional=("y_proj", "nin_shortcut")))
+            attns.append(layout.take(tensors, attention, _ATTENTION) if has(attention) else {})
+            i += 1
+        return Level(blocks, attns, layout.pop(tensors, f"{at}.{conv}") if has(f"{at}.{conv}") else {})
+
+    count = sum(has(f"up_{i}.block_0") for i in range(len(tensors)))
+    down = [level(f"down_{i}", 0, "downsample") for i in range(count)]
+    up = [level(f"up_{i}", 0, "upsample") for i in reversed(range(count))]
+    if not up:
+        raise ValueError("up_0.block_0 is missing")
+    found, shape = layout.assemble(ch, down, level("mid", 1, "none"), up)
+    found |= layout.take(tensors, "", _ENDS, optional=("class_emb",))
+    layout.refuse_left(tensors)
+    return found, shape

@@ -1,0 +1,203 @@
+"""Reads files of torch.save without PyTorch, weights only: tensors become arrays, and nothing of a file runs.
+
+Such a file is a zip archive of a pickle and of the bytes of each storage. A pickle names functions to call: a
+name that is not in a short list is refused here, and for those in it stand-ins build arrays and plain values.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from d3pm_jax.errors import one_line
+
+MAGIC = b"PK\x03\x04"  # of a zip archive
+RESAVE = "take another copy, or write it again"
+_STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+
+
+class Refused(ValueError):
+    """Says what a pickle holds besides weights."""
+
+
+def read(path: Path) -> Any:
+    """Returns what torch.save wrote, with NumPy arrays in place of tensors.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ValueError: it is damaged, none of torch.save, or holds anything but tensors, NumPy's float64 scalars
+            and plain values.
+        OSError: it cannot be read.
+    """
+    path.open("rb").close()  # an OSError that names it
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _Reader(archive, _folder(archive)).load()
+    except Refused as error:
+        raise ValueError(
+            f"{path} {error}: only tensors and plain values are read; save a state dict"
+        ) from None
+    except Exception as error:  # whatever a damaged archive or pickle does to zipfile and pickle
+        why = one_line(f"{type(error).__name__}: {error}")
+        raise ValueError(f"{path} is damaged, or none of torch.save ({why}): {RESAVE}") from error
+
+
+def _folder(archive: zipfile.ZipFile) -> str:
+    """Returns the folder in the archive that holds data.pkl."""
+    names = [name for name in archive.namelist() if name.count("/") == 1]
+    found = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
+    if len(found) != 1:
+        raise Refused("is a zip archive without the data.pkl of torch.save")
+    return found[0]
+
+
+def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Returns an entry of the archive, which torch.save never compresses: no file is more than its size."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    return archive.read(name)
+
+
+def _check_memo(content: bytes) -> None:
+    """Raises ValueError where a pickle numbers what it remembers beyond its length: memory is made for it."""
+    for i, (opcode, number, _) in enumerate(pickletools.genops(content)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (number or 0) > i:
+            raise ValueError(f"entry {number} of its memo comes too early")
+
+
+class _Reader(pickle.Unpickler):
+    """Unpickles data.pkl of an archive, with stand-ins in place of every function and class."""
+
+    def __init__(self, archive: zipfile.ZipFile, folder: str):
+        content = _entry(archive, f"{folder}data.pkl")
+        _check_memo(content)
+        super().__init__(io.BytesIO(content))
+        self.archive, self.folder, self.storages = archive, folder, {}
+        byteorder = f"{folder}byteorder"
+        big = byteorder in archive.namelist() and _entry(archive, byteorder) == b"big"
+        self.swapped = big != (sys.byteorder == "big")
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns the stand-in of a name.
+
+        Raises:
+            Refused: there is none.
+        """
+        if module == "torch" and name in _STORAGES:
+            return _Token(name)
+        found = _STAND_INS.get((module, name))
+        if found is None:
+            raise Refused(f"holds {one_line(f'{module}.{name}')}, which is not loaded")
+        return lambda *args: found(*args)  # a new one: what a pickle does to it stays there
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        """Returns a storage as an array of one axis."""
+        kind, token, key, _, size = pid
+        if kind != "storage" or not isinstance(token, _Token) or not isinstance(key, str):
+            raise ValueError("a tensor without a storage")
+        if key not in self.storages:
+            self.storages[key] = self._storage(_STORAGES[token.name], key)
+        if len(self.storages[key]) != size:
+            raise ValueError(f"storage {key} has {len(self.storages[key])} entries, expected {size}")
+        return self.storages[key]
+
+    def _storage(self, dtype: str, key: str) -> np.ndarray:
+        kind, content = np.dtype(jnp.dtype(dtype)), _entry(self.archive, f"{self.folder}data/{key}")
+        found = np.frombuffer(content, kind)
+        return found.byteswap() if self.swapped else found.copy()
+
+
+class _Token:
+    """Stands for the class of a storage; it cannot be called."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+
+class _Dict(dict):
+    """Stands for OrderedDict; attributes, such as the _metadata of a state dict, are left out."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Float64:
+    """Stands for numpy.dtype("f8"), and takes the state that NumPy gives it."""
+
+    def __setstate__(self, state: Any) -> None:
+        if tuple(state[:2]) != (3, "<"):
+            raise Refused("holds a NumPy dtype other than float64")
+
+
+def _dtype(name: Any, *flags: Any) -> _Float64:
+    if not isinstance(name, str) or name != "f8":
+        raise Refused("holds a NumPy dtype other than float64")
+    return _Float64()
+
+
+def _scalar(dtype: Any, content: Any = None) -> float:
+    if not isinstance(dtype, _Float64) or not isinstance(content, bytes) or len(content) != 8:
+        raise Refused("holds a NumPy scalar other than float64")
+    return float(np.frombuffer(content, "<f8")[0])
+
+
+def _encode(text: Any, encoding: Any = None) -> bytes:
+    """Stands for _codecs.encode, with which old protocols write bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise Refused("calls _codecs.encode on no bytes")
+    return text.encode("latin1")
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> np.ndarray:
+    """Stands for torch._utils._rebuild_tensor_v2; the array is a copy."""
+    if not isinstance(storage, np.ndarray) or storage.ndim != 1 or len(size) != len(stride):
+        raise ValueError("a tensor without a storage")
+    numbers = [offset, *size, *stride]
+    if not all(type(n) is int and n >= 0 for n in numbers):
+        raise ValueError("a tensor whose sizes are no whole numbers")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if math.prod(size) > len(storage) or (math.prod(size) > 0 and last >= len(storage)):
+        raise ValueError(f"a tensor of shape {tuple(size)} is larger than its storage")
+    strides = [step * storage.itemsize for step in stride]
+    view = np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
+    return np.ascontiguousarray(view).reshape(size)
+
+
+def _parameter(data: Any, *more: Any) -> Any:
+    """Stands for torch._utils._rebuild_parameter."""
+    return data
+
+
+_STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): _Dict,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch", "Size"): tuple,
+    ("_codecs", "encode"): _encode,
+    ("numpy", "dtype"): _dtype,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+}

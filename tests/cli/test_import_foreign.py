@@ -1,0 +1,102 @@
+"""Checkpoints of other programs as commands import them: notes, files, runs, one line for what is wrong."""
+
+import jax
+import numpy as np
+import pytest
+
+from d3pm_jax import runs
+from d3pm_jax.config import Head, LogisticHead
+from d3pm_jax.runs import exported, foreign
+from d3pm_jax.weights import checkpoints, twin
+from d3pm_jax.weights.told import Told
+from tests.cli.commands import CONFIG, error, status
+
+torch = pytest.importorskip("torch")
+originals = pytest.importorskip("tests.weights.originals")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """(checkpoint, check) of a U-Net for digits, of which the average differs from the last weights."""
+    folder = tmp_path_factory.mktemp("files")
+    module = originals.randomise(originals.SeedUNet(17, 1, 8, (1,), 1, ()))
+    state = {f"net.{k}": x for k, x in module.state_dict().items()}
+    last = {k: x + 0.1 for k, x in state.items()}
+    torch.save({"model": last | {"ema_shadow_params": list(state.values())}}, folder / "model.pt")
+    x, t = np.random.default_rng(0).integers(0, 17, (2, 1, 8, 8)), np.array([0, 9])
+    with torch.no_grad():
+        logits = module(torch.tensor(x), torch.tensor(t)).numpy()
+    np.savez(folder / "check.npz", x=x, t=t, logits=logits)
+    return folder / "model.pt", folder / "check.npz"
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_a_file_of_weights_and_a_run(files, tmp_path, data_dir, capsys):
+    file, check = files
+    new, bare = tmp_path / "run", tmp_path / "bare"
+    options = ["--workdir", new, "--data.dir", data_dir]
+    assert status("import", file, "--config", CONFIG, *options) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "number of heads = 1, the program's default: the file does not say (--heads)" in printed.out
+    assert "Head(residual=False" in printed.out
+    assert "note: the process has T = 10, the network was made for 1000 steps" in printed.out
+    run = runs.open(new)
+    assert run.config.head == Head(residual=False)
+    assert (run.config.model.max_time, run.config.model.channels_per_group) == (1000, 4)
+
+    assert status("import", file, "--workdir", bare, "--size", "8", "8") == 0
+    a, b = (folder / "weights.safetensors" for folder in (new, bare))
+    jax.tree.map(np.testing.assert_array_equal, twin.load(a, run.params), run.params)
+    with np.load(check) as given:
+        xt, t = np.moveaxis(given["x"], 1, -1).astype(np.int32), (given["t"] + 1).astype(np.int32)
+        logits = np.moveaxis(given["logits"], 1, -2)
+    for predict in (exported.denoiser(a), exported.denoiser(b), run.predict):
+        np.testing.assert_allclose(predict(xt, t), logits, atol=2e-6)
+    assert "holds a run already" in error(capsys, "import", file, "--workdir", new)
+
+
+@pytest.mark.slow
+def test_a_check_is_compared_and_the_twin_builds_the_same(files, tmp_path, capsys):
+    file, check = files
+    assert status("import", file, "--workdir", tmp_path / "w", "--check", check) == 0
+    assert "in float64" in capsys.readouterr().out
+    theirs = pytest.importorskip("torch_ref.runs.exported")
+    denoise = theirs.denoiser(tmp_path / "w" / "weights.safetensors")
+    with np.load(check) as given, torch.no_grad():
+        xt, t = torch.tensor(given["x"]).movedim(1, -1), torch.tensor(given["t"] + 1)
+        found = denoise(xt, t).movedim(-2, 1).numpy()
+        np.testing.assert_allclose(found, given["logits"], atol=2e-6)
+    message = error(capsys, "import", file, "--raw", "--workdir", tmp_path / "v", "--check", check)
+    assert "of the largest, " in message
+    assert "more than 0.0001: see what was assumed" in message
+    assert not (tmp_path / "v").exists()
+
+
+def test_what_keeps_a_checkpoint_from_being_imported(files, tmp_path, data_dir, capsys):
+    file, _ = files
+    to = ["--workdir", tmp_path / "new"]
+    config = ["--data.dir", data_dir]
+    assert "unexpected argument --train.steps" in error(capsys, "import", file, *to, "--train.steps", "2")
+    assert "no workdir: pass --workdir" in error(capsys, "import", file)
+    assert "two configs" in error(capsys, "import", file, CONFIG, "--config", CONFIG, *to)
+    other = error(capsys, "import", file, CONFIG, *to, *config, "--process.K", "18")
+    assert "it gives logits of K = 17 categories, not 18" in other
+    assert "the data of" in error(capsys, "import", file, CONFIG, *to, *config, "--size", "8", "8")
+    assert "is no q, k, v of 3 heads" in error(capsys, "import", file, *to, "--heads", "3")
+    assert "--max-time 2.5: it must be a whole" in error(capsys, "import", file, *to, "--max-time", "2.5")
+    ours = tmp_path / "w.safetensors"
+    ours.write_bytes(b"")
+    assert "--raw is for checkpoints of other programs" in error(capsys, "import", ours, "--raw", *to)
+    assert "No such file" in error(capsys, "import", file, *to, "--check", tmp_path / "none.npz")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_head_of_a_config_becomes_that_of_the_program(files):
+    found = checkpoints.read(files[0], Told())
+    own = Head(forbid=16)
+    assert foreign.fit_head(own, found) == Head(residual=False, forbid=16)
+    assert foreign.fit_head(LogisticHead(), found) == Head(residual=False)
+    options = found.options | {"input_range": (0.0, 255.0)}
+    logistic = found._replace(logistic=True, residual=True, options=options)
+    assert foreign.fit_head(own, logistic) == LogisticHead(forbid=16, input_range=(0.0, 255.0))
