@@ -1,4 +1,4 @@
-"""28 x 28 MNIST of 256 levels as the seed of this library trained it: Gaussian, its U-Net. For an accelerator.
+"""28 x 28 MNIST of 256 levels as the seed of this library had it: Gaussian, its U-Net. Needs an accelerator.
 
     d3pm train configs/mnist_seed.py --workdir runs/mnist_seed --data.dir DIRECTORY_WITH_TFDS_MNIST
 
