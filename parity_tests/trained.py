@@ -7,8 +7,7 @@ with dense matrices and the eager networks of `torch_ref`.
 """
 
 import argparse
-import contextlib
-import io
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -23,7 +22,6 @@ from torch import Tensor
 
 import torch_ref
 from d3pm_jax.cli import arguments
-from d3pm_jax.cli.main import main as d3pm
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import per_example
 from d3pm_jax.sampling.noise import EVALUATION, SAMPLING
@@ -37,11 +35,12 @@ Noise = Callable[[int], Tensor]
 class Twin:
     """The network and the process of a run in PyTorch, from its exported file."""
 
-    def __init__(self, workdir: Path, steps: int | None):
+    def __init__(self, run: Run, steps: int | None, own: list[str]):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "weights.safetensors"
-            with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
-                d3pm(["export", str(workdir), "--to", "torch", "--out", str(file)])
+            words = ["export", run.workdir, "--to", "torch", "--step", str(run.step), "--out", file, *own]
+            command = [sys.executable, "-m", "d3pm_jax", *words]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             self.network, self.told = exported.denoiser(file), exported.logits_keywords(file)
             self.process = processes.process(file)
         if steps is not None:
@@ -105,8 +104,9 @@ def main() -> int:
     args = parser.parse_args()
     run = arguments.open_named(args, args.limit)
     run = run if args.steps is None else run.respaced(args.steps)
+    own = [] if args.own is None else ["--config", str(args.own)]
     with torch.no_grad():
-        return 0 if compare(run, Twin(args.workdir, args.steps), args.limit, args.samples) else 1
+        return 0 if compare(run, Twin(run, args.steps, own), args.limit, args.samples) else 1
 
 
 if __name__ == "__main__":

@@ -96,24 +96,25 @@ def print_help(args: argparse.Namespace, path: Path | None) -> bool:
     return False
 
 
-def grid(run: Run, steps: int, kind: str) -> int | list[int]:
+def check_grid(args: argparse.Namespace) -> None:
+    """Raises UserError where --grid dp has no number of steps to find the best of."""
+    if args.grid == "dp" and args.steps is None:
+        raise UserError("--grid dp says which steps --steps takes: pass both, as --steps 20 --grid dp")
+
+
+def grid(args: argparse.Namespace, run: Run, steps: int) -> int | list[int]:
     """Returns which steps of a run to take: so many, evenly spaced, or those with the lowest bound.
 
-    Args:
-        run: with all of its steps.
-        steps: how many.
-        kind: "even", or "dp" where `d3pm eval` has computed what that follows from.
-
     Raises:
-        UserError: the process has not so many, or it was not computed for this checkpoint.
+        UserError: the process has not so many, or `d3pm eval` has not computed what the best follow from.
     """
-    if kind == "even":
+    if args.grid == "even":
         return steps
-    jumps = grids.read(run.workdir, run.step)
+    jumps = grids.read(run)
     if jumps is None:
         raise UserError(
-            f"the best grid of step {run.step} is not known yet: it is found with the data of the run, by "
-            f"d3pm eval {run.workdir} --grid dp"
+            f"the best grid of step {run.step} is not known yet: d3pm eval {run.workdir} --step {run.step} "
+            f"--steps {steps} --grid dp --limit 100 finds it, with the data of the run"
         )
     return jumps.grid(steps)
 
@@ -133,7 +134,10 @@ def open_named(args: argparse.Namespace, batch_size: int, folder: Path | None = 
     written: Path = args.workdir if folder is None else folder
     if written.is_dir() and not os.access(written, os.W_OK):
         raise UserError(f"{written} cannot be written to, where the results go: change its permissions")
-    if getattr(args, "data_dir", None) is None:
+    if not hasattr(args, "data_dir"):
+        return run
+    if args.data_dir is None:
+        run.config.data.check_kept()
         return run
     if "dir" not in run.config.data.places:
         raise UserError(f"--data-dir {args.data_dir}: the data of this run has no folder; leave it out")

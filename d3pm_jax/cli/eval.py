@@ -1,6 +1,7 @@
 """d3pm eval computes the bound on the test split, its parts, and two baselines."""
 
 import argparse
+import hashlib
 import time
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from d3pm_jax import show
 from d3pm_jax.cli import arguments, eval_samples, results
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.objective import logits_keywords
+from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.runs import grids
@@ -45,37 +47,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
     """Evaluates; returns the exit status."""
+    arguments.check_grid(args)
     run = arguments.open_named(args, args.batch_size)
-    if args.data_dir is None:
-        run.config.data.check_kept()
-    if args.grid == "dp":
-        _measure_jumps(run)
-    counts: list[int | None] = args.steps or [None]
-    runs = [run if n is None else run.respaced(arguments.grid(run, n, args.grid)) for n in counts]
-    x0, labels = run.read_split("test", args.limit)
-    if args.limit is None:
-        _say_how_long(runs, x0, labels, args)
     eval_samples.check(args, run)
-    compared = _baselines(run, x0)
-    found = [_evaluate(each, x0, labels, n, compared, args) for n, each in zip(counts, runs, strict=True)]
-    for each in runs:
-        eval_samples.execute(args, each)
+    runs = _with_steps(args, run)
+    x0, labels = run.read_split("test", args.limit)
     split = getattr(run.config.data, "test_split", "test")
     print(f"checkpoint of step {run.step}, {len(x0)} examples of split {split!r}")
-    for result in found:
-        print(_line(result))
+    if args.limit is None:
+        _say_how_long(list(runs.values()), x0, labels, args)
+    compared, found = _baselines(run, x0), []
+    for steps, each in runs.items():
+        found.append(_evaluate(each, x0, labels, steps, compared, args))
+    eval_samples.execute(args, list(runs.values()))
     print("for comparison, on the same examples:")
     for name, value in compared.items():
         print(f"  {name}: {value:.3f} bits/dim")
-    print(f"test bits/dim: {_with_error(found[-1], '', 3)}")
+    print(f"test bits/dim: {_in_bits(found[-1])}")
     return 0
+
+
+def _with_steps(args: argparse.Namespace, run: Run) -> dict[int | None, Run]:
+    """Returns the run with each number of steps that was asked for; None stands for all.
+
+    Raises:
+        UserError: the process has not so many, or --calls are more than them.
+    """
+    counts: list[int | None] = args.steps or [None]
+    fewest = min(n or run.process.T for n in counts)
+    if args.calls is not None and args.calls > fewest:
+        raise UserError(f"calls = {args.calls}: it must be in 1..{fewest}, the fewest steps asked for")
+    if args.grid == "dp":
+        run.respaced(max(args.steps))  # a number that there is not is told before anything is computed
+        _measure_jumps(run)
+    return {n: run if n is None else run.respaced(arguments.grid(args, run, n)) for n in counts}
 
 
 def _measure_jumps(run: Run) -> None:
     """Computes what the best grids follow from, once for each checkpoint."""
-    if grids.read(run.workdir, run.step) is None:
+    if grids.read(run) is None:
         with Terminal("time", grids.num_times(run)).shown() as terminal:
-            grids.write(run.workdir, grids.measure(run, terminal.advance))
+            grids.write(run, grids.measure(run, terminal.advance))
 
 
 def _evaluate(
@@ -86,29 +98,32 @@ def _evaluate(
     compared: dict[str, float],
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Computes the bound with the steps of a run, and writes it to files of its own."""
+    """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
     with Terminal("example", len(x0)).shown() as terminal:
         result = run.evaluate_on(x0, labels, args.batch_size, args.seed, terminal.advance, args.calls)
-    result |= {"baselines": compared, "limit": args.limit, "protocol": _protocol(run, len(x0), args)}
+    result |= {"baselines": compared, "limit": args.limit, "protocol": _protocol(run, x0, args)}
     named = argparse.Namespace(**vars(args) | {"steps": steps})
     suffix = results.suffix(named, "step", "steps", "grid", "calls", "limit", "seed")
-    path = args.workdir / f"eval{suffix}.json"
+    path, plot = (args.workdir / f"{name}{suffix}" for name in ("eval", "bound_terms"))
+    path, plot = path.with_suffix(".json"), plot.with_suffix(".png")
     replaced = results.write_json(path, result, ("step", "examples"))
-    plot = None
+    print(_line(result))
     if "steps" in result:
-        plot = args.workdir / f"bound_terms{suffix}.png"
         _plot(plot, result["steps"], run.caption)
-    print(f"terms of every t: {plot} and {path}{replaced}" if plot else f"written to {path}{replaced}")
+        print(f"terms of every t: {plot} and {path}{replaced}")
+    else:
+        print(f"written to {path}{replaced}")
     return result
 
 
-def _protocol(run: Run, N: int, args: argparse.Namespace) -> dict[str, Any]:
+def _protocol(run: Run, x0: np.ndarray, args: argparse.Namespace) -> dict[str, Any]:
     """Says all that a bound depends on."""
     config, data = run.config, config_io.to_json(run.config.data)
     return {
-        "N": N,
+        "N": len(x0),
         "split": getattr(config.data, "test_split", "test"),
         "data": {name: value for name, value in data.items() if name not in config.data.places},
+        "examples": f"sha256 {hashlib.sha256(x0.tobytes()).hexdigest()}",
         "checkpoint": run.step,
         "ema": config.train.ema_decay,
         "steps": run.process.T,
@@ -124,7 +139,8 @@ def _protocol(run: Run, N: int, args: argparse.Namespace) -> dict[str, Any]:
 def _line(result: dict[str, Any]) -> str:
     """Says what was found with so many steps."""
     steps = len(result["times"])
-    total = f"  {steps} steps: {_with_error(result, '', 3)} bits/dim, {_with_error(result, 'nats', 2)} nats"
+    nats = _with_error(result["nats"], result["nats_standard_error"], 2)
+    total = f"  {steps} steps: {_in_bits(result)} bits/dim, {nats} nats"
     if "steps" not in result:
         return f"{total}, estimated from {result['calls']} of them for each example"
     parts = {
@@ -135,8 +151,11 @@ def _line(result: dict[str, Any]) -> str:
     return f"{total}: " + ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
 
 
-def _with_error(result: dict[str, Any], of: str, digits: int) -> str:
-    value, error = result[of or "bits_per_dim"], result[f"{of}_standard_error".strip("_")]
+def _in_bits(result: dict[str, Any]) -> str:
+    return _with_error(result["bits_per_dim"], result["standard_error"], 3)
+
+
+def _with_error(value: float, error: float | None, digits: int) -> str:
     return f"{value:.{digits}f} +- {'unknown' if error is None else f'{error:.{digits}f}'}"
 
 

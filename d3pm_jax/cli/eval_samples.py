@@ -1,6 +1,7 @@
 """Measures samples for d3pm eval: how far they are from the training split, and what is nearest to each."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,26 +37,28 @@ def check(args: argparse.Namespace, run: Run) -> None:
     """Raises UserError where samples of a run could not be measured, before anything is computed."""
     if args.samples is not None:
         features.check(run.parts.description, args.samples, args.inception)
+        protocol.read([run.workdir])  # what is damaged there is told before hours of work
     elif args.inception is not None:
         raise UserError(f"--inception {args.inception} measures samples: say how many, as --samples 5000")
 
 
-def execute(args: argparse.Namespace, run: Run) -> None:
-    """Draws args.samples samples and measures them, if there are to be any."""
+def execute(args: argparse.Namespace, runs: Sequence[Run]) -> None:
+    """Draws samples of each run, all of one workdir, and measures them, if any are wanted."""
     if args.samples is None:
         return
-    with Terminal("sample", args.samples).shown() as terminal:
-        found = quality.measure(
-            run, args.samples, args.seed, args.batch_size, args.inception, terminal.advance
-        )
-    path = protocol.write(run.workdir, found.figures, found.protocol)
-    picture = path.with_suffix(".png")
-    _save_pairs(picture, found, run)
-    others = (one for one in protocol.read([run.workdir]) if one.path != path)
-    for line in protocol.table([protocol.Figures(path, found.figures, found.protocol), *others]):
+    reference = quality.prepare(runs[0], args.samples, args.batch_size, args.inception)
+    for run in runs:
+        with Terminal("sample", args.samples).shown() as terminal:
+            found = quality.measure(
+                run, reference, args.samples, args.seed, args.batch_size, terminal.advance
+            )
+        path = protocol.write(run.workdir, found.figures, found.protocol)
+        picture = path.with_suffix(".png")
+        _save_pairs(picture, found, run)
+        print(f"samples, each left of the training example nearest to it: {picture}")
+        print(f"figures and their protocol: {path}")
+    for line in protocol.table(protocol.read([runs[0].workdir])):
         print(line)
-    print(f"samples, each left of the training example nearest to it: {picture}")
-    print(f"figures and their protocol: {path}")
 
 
 def _save_pairs(path: Path, found: quality.Quality, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,18 @@ def write_json(path: Path, result: Mapping[str, Any], about: tuple[str, ...]) ->
         ", replaces that of step 1600", or nothing.
     """
     before = _read(path)
-    write_text(path, json.dumps(result, indent=1))
+    write_text(path, json.dumps(_finite(result), indent=1, allow_nan=False))
     differ = [f"{k} {before[k]}" for k in about if k in before and before[k] != result[k]]
     return f", replaces that of {', '.join(differ)}" if differ else ""
+
+
+def _finite(tree: Any) -> Any:
+    """Returns a result with null, which JSON has, for numbers that are not finite, which it has not."""
+    if isinstance(tree, Mapping):
+        return {name: _finite(x) for name, x in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(x) for x in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def _read(path: Path) -> dict[str, Any]:

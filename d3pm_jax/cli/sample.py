@@ -45,9 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
     """Samples; returns the exit status."""
+    arguments.check_grid(args)
     run = arguments.open_named(args, min(args.batch_size, args.num))
     if args.steps is not None:
-        run = run.respaced(arguments.grid(run, args.steps, args.grid))
+        run = run.respaced(arguments.grid(args, run, args.steps))
     T, classes = run.process.T, run.parts.classes
     times = sorted({round(T * (i / (STATES - 1))) for i in range(STATES)})
     key = jax.random.key(args.seed)

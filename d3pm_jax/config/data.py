@@ -1,6 +1,7 @@
 """Describes the data sets of a config."""
 
 import dataclasses
+import functools
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from d3pm_jax import data
 from d3pm_jax.config.checks import Allowed, Categories, Count, NonEmptyStr, undefined
 from d3pm_jax.data import Description, Source, idx, images
-from d3pm_jax.data.binarize import Binarize, BinarySource, redraw
+from d3pm_jax.data.binarize import Binarize, BinarySource, at_random
 
 NAME = Allowed("such as mnist, emnist/letters or emnist/letters:3.1.0", images.is_name)
 
@@ -42,6 +43,10 @@ class Data:
         """Says whether there is a split "valid"."""
         return False
 
+    def open_training(self) -> Source:
+        """Opens what `random_map` changes, where that is not the split "train" as it is evaluated."""
+        return self.open("train")
+
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Changes an example of the training at random; rng depends on (seed, step, index) alone."""
         return example
@@ -61,12 +66,16 @@ class Grey(Data):
 
     def open(self, split: str) -> Source:
         found = self.open_levels(split)
-        if self.binarize is None:
-            return found
-        return BinarySource(found, self.describe_levels().categories, self.binarize)
+        return found if self.binarize is None else BinarySource(found, self._levels(), self.binarize, split)
+
+    def open_training(self) -> Source:
+        return self.open_levels("train") if self.binarize == "dynamic" else self.open("train")
 
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        return redraw(example, rng)
+        return at_random(example, self._levels(), rng) if self.binarize == "dynamic" else example
+
+    def _levels(self) -> int:
+        return _levels(self)
 
     def describe_levels(self) -> Description:
         """Does what `describe` does, of x before it is made binary."""
@@ -75,6 +84,12 @@ class Grey(Data):
     def open_levels(self, split: str) -> Source:
         """Does what `open` does, of x before it is made binary."""
         raise undefined(self, "open_levels")
+
+
+@functools.cache
+def _levels(data: Grey) -> int:
+    """Counts the grey levels, once: a description may open files."""
+    return data.describe_levels().categories
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +108,7 @@ class TfdsImages(Grey):
     """what to evaluate on during training, if there is such a split"""
     mirror: bool = dataclasses.field(default=False, kw_only=True)
     """exchange left and right in half of the examples, anew in every epoch of the training"""
-    places: ClassVar[tuple[str, ...]] = ("dir",)
+    places: ClassVar[tuple[str, ...]] = ("dir", "valid_split")
 
     def check_kept(self) -> None:
         if self.dir is not None:

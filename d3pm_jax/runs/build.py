@@ -64,7 +64,7 @@ def fill_in(config: Config, description: Description) -> Config:
     """
 
     def counts() -> np.ndarray:
-        return count_categories(splits.training(config), description.categories)
+        return count_categories(splits.training(config, config.data.open("train")), description.categories)
 
     return from_data.fill(config, description.categories, counts) if from_data.needs_data(config) else config
 

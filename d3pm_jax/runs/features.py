@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,4 +92,5 @@ def _inception(path: Path, levels: int, batch_size: int) -> Features:
     def pooled(x: np.ndarray) -> tuple[np.ndarray, None]:
         return inception.features(network, x, levels, batch_size), None
 
-    return Features(f"Inception, sha256 {hashlib.sha256(content).hexdigest()}", pooled)
+    name = f"Inception of torch-fidelity {metadata.version('torch-fidelity')}, {levels} levels, sha256"
+    return Features(f"{name} {hashlib.sha256(content).hexdigest()}", pooled)

@@ -1,6 +1,8 @@
 """Finds which few steps of a run's process have the lowest bound, and keeps what that follows from."""
 
+import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,16 +16,15 @@ from d3pm_jax.files import read_json, write_text
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import best_grid, even_grid
 
-FILE = "jumps.json"
 EXAMPLES = 64  # the last of the train split
-MANY = 100  # times between which steps go; half as many where a pair of them takes products of large matrices
+MANY = 100  # times between which steps go; half as many where a pair of them costs more, for K above LARGE
+LARGE = 64
 SEED = 0
 
 
 class Jumps(NamedTuple):
-    """Holds the costs of steps between some times of a process, for the weights of one checkpoint."""
+    """Holds the costs of steps between some times of a process."""
 
-    step: int  # the checkpoint
     times: list[int]  # increasing, the last is T
     costs: np.ndarray  # float64 [n + 1, n + 1], see `evaluation.jumps`
 
@@ -31,13 +32,21 @@ class Jumps(NamedTuple):
         """Returns the times of so many steps with the lowest bound.
 
         Raises:
-            UserError: there are fewer times than that.
+            UserError: there are fewer times than that, or every grid has an infinite bound.
         """
         if steps > len(self.times):
             raise UserError(
                 f"steps = {steps}: the best grid is one of {len(self.times)} times at most; take the even one"
             )
-        return [self.times[i - 1] for i in best_grid(self.costs, steps)]
+        try:
+            return [self.times[i - 1] for i in best_grid(self.costs, steps)]
+        except ValueError as error:
+            raise UserError(f"{error}; take the even grid") from error
+
+
+def num_times(run: Run) -> int:
+    """Returns between how many times steps go: all, or fewer where so many pairs would take too long."""
+    return min(run.process.T, MANY if run.process.K <= LARGE else MANY // 2)
 
 
 def measure(run: Run, progress: Callable[[int], Any] = lambda done: None) -> Jumps:
@@ -46,47 +55,73 @@ def measure(run: Run, progress: Callable[[int], Any] = lambda done: None) -> Jum
     `progress` is called with the number of times that are done, of `num_times`.
 
     Raises:
-        UserError: the data cannot be read, or a cost is NaN.
+        UserError: the data cannot be read, a cost is NaN, or the process cannot take fewer steps.
     """
     x0, labels = run.read_last("train", EXAMPLES)
     told = None if run.parts.classes is None else labels
-    denoise = jax.jit(lambda xt, t: run.parts.network(run.params, xt, t, label=told))
-    process, times = run.config.process.build(), even_grid(run.process.T, num_times(run))
-    costs = jump_costs(denoise, process, x0, times, jax.random.key(SEED), run.term, progress)
+    predict = jax.jit(run.parts.network)
+    times = even_grid(run.process.T, num_times(run))
+    try:
+        process = run.config.process.build()
+        costs = jump_costs(
+            lambda xt, t: predict(run.params, xt, t, label=told),
+            process,
+            x0,
+            times,
+            jax.random.key(SEED),
+            run.term,
+            progress,
+        )
+    except ValueError as error:
+        raise UserError(one_line(error, 1000)) from error
     if np.isnan(costs).any():
         raise UserError("the bound is NaN: the weights of this checkpoint are not finite; use another one")
-    return Jumps(run.step, times, costs)
+    return Jumps(times, costs)
 
 
-def num_times(run: Run) -> int:
-    """Returns between how many times steps go: all, or fewer where so many pairs would take too long."""
-    return min(run.process.T, MANY if run.process.K <= 64 else MANY // 2)
+def path(run: Run) -> Path:
+    """Names the file that keeps the costs of a run's weights."""
+    return run.workdir / f"jumps_step{run.step}.json"
 
 
-def write(workdir: Path, jumps: Jumps) -> None:
-    """Keeps the costs in the folder of a run."""
-    columns = [jumps.costs[:t, t].tolist() for t in range(1, len(jumps.times) + 1)]
-    about = {"step": jumps.step, "times": jumps.times, "examples": EXAMPLES, "seed": SEED, "costs": columns}
-    write_text(workdir / FILE, json.dumps(about))
+def write(run: Run, jumps: Jumps) -> None:
+    """Keeps the costs in the folder of a run, with null for those that are infinite."""
+    columns = [
+        [x if math.isfinite(x) else None for x in jumps.costs[:t, t].tolist()]
+        for t in range(1, len(jumps.times) + 1)
+    ]
+    about = {"weights": _weights(run), "examples": EXAMPLES, "seed": SEED, "times": jumps.times}
+    write_text(path(run), json.dumps(about | {"costs": columns}, allow_nan=False))
 
 
-def read(workdir: Path, step: int) -> Jumps | None:
-    """Reads the costs of a checkpoint; None where there are none, or those of another.
+def read(run: Run) -> Jumps | None:
+    """Reads the costs of a run's weights; None where there are none, or those of other weights.
 
     Raises:
         UserError: the file is damaged.
     """
-    path = workdir / FILE
-    if not path.is_file():
+    if not path(run).is_file():
         return None
+    times = even_grid(run.process.T, num_times(run))
     try:
-        found = read_json(path)
-        times, columns = found["times"], found["costs"]
+        found = read_json(path(run))
+        if found["weights"] != _weights(run):
+            return None
         costs = np.full((len(times) + 1, len(times) + 1), np.inf)
-        for t, column in enumerate(columns, 1):
-            costs[:t, t] = column
-        if np.isnan(costs).any() or len(columns) != len(times) or type(found["step"]) is not int:
-            raise ValueError("it holds no costs")
+        if found["times"] != times or [len(x) for x in found["costs"]] != list(range(1, len(costs))):
+            raise ValueError("it has other times than the process")
+        for t, column in enumerate(found["costs"], 1):
+            costs[:t, t] = [math.inf if x is None else float(x) for x in column]
     except (OSError, ValueError, TypeError, LookupError) as error:
-        raise UserError(f"{path} is damaged ({one_line(error)}): delete it, it is computed again") from error
-    return Jumps(found["step"], times, costs) if found["step"] == step else None
+        raise UserError(
+            f"{path(run)} is damaged ({one_line(error)}): delete it, d3pm eval --grid dp writes it again"
+        ) from error
+    return Jumps(times, costs)
+
+
+def _weights(run: Run) -> str:
+    """Hashes the averaged weights of a run."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(jax.device_get(run.params)):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()

@@ -41,7 +41,7 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
     """
     config_io.check(config)
     use_all_cores(config.train.batch_size)
-    source, description = splits.training(config), config.data.describe()
+    source, description = splits.training(config, config.data.open_training()), config.data.describe()
     if resume:
         config = from_data.like(read_resumed(workdir, config), config)
         check_description(workdir, description)
@@ -69,7 +69,7 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
 def _read_valid(parts: build.Parts) -> Examples | None:
     """Reads what the bound is estimated of during training, if anything."""
     source = splits.validation(parts.config)
-    return None if source is None else data.read_all(source, parts.categories, None, parts.description)
+    return None if source is None else splits.read(source, parts.categories, parts.description)
 
 
 def _check_steps(config: Config) -> None:

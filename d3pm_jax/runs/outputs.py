@@ -1,5 +1,6 @@
 """Writes what a training leaves on the way: metrics, pictures of samples, checkpoints."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,7 @@ class Outputs:
         if stopping or draws or saves or evaluates or _due(step, config.log_every):
             means = self._window.close(step, self._saved)
             if self._valid is not None and evaluates:
-                means |= {"valid_bits_per_dim": self._valid(state.ema)}
+                means |= self._evaluated(state.ema)
                 self._window.restart()
             self._writer.write(step, means)
             self.terminal.metrics(means)
@@ -82,6 +83,15 @@ class Outputs:
             checkpoint.save(self._workdir / CHECKPOINTS, step, state, config.keep_checkpoints)
             self._saved = step
             self._window.restart()
+
+    def _evaluated(self, params: Params) -> dict[str, float]:
+        """Returns the bound of the held-out examples; says so, and returns nothing, where it is infinite."""
+        assert self._valid is not None
+        found = self._valid(params)
+        if math.isinf(found):
+            self.terminal.say("the bound of the held-out examples is infinite: is beta 1 at the end?")
+            return {}
+        return {"valid_bits_per_dim": found}
 
 
 def make_estimate(parts: Parts, x0: np.ndarray, labels: np.ndarray | None) -> Callable[[Params], float]:

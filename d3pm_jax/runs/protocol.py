@@ -91,10 +91,18 @@ def _read(path: Path) -> Figures:
         tree = read_json(path)
         protocol = Protocol(**tree["protocol"])
         check_fields("protocol", protocol)
-        found = {str(name): dict(row) for name, row in tree["figures"].items()}
+        found = {str(name): _checked(dict(row)) for name, row in tree["figures"].items()}
         return Figures(path, {"samples": found.pop("samples"), **found}, protocol)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({one_line(error)}): delete it and measure again") from error
+
+
+def _checked(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row. Raises ValueError where it lacks a figure that the table shows."""
+    figures = [row[name] for name in ("frechet", "precision", "recall")]
+    if type(row["n"]) is not int or not all(x is None or type(x) in (int, float) for x in figures):
+        raise ValueError("a figure is no number")
+    return row
 
 
 def table(found: Sequence[Figures]) -> list[str]:
@@ -116,7 +124,8 @@ def table(found: Sequence[Figures]) -> list[str]:
 
 def _line(title: str, one: Figures, name: str) -> str:
     row, steps = one.figures[name], one.protocol.steps if name == "samples" else ""
-    frechet = "too few" if row["frechet"] is None else f"{row['frechet']:.3f}"
-    precision, recall = (f"{row[key]:.3f}" for key in ("precision", "recall"))
+    frechet, precision, recall = (
+        "too few" if row[key] is None else f"{row[key]:.3f}" for key in ("frechet", "precision", "recall")
+    )
     mark = "" if row["n"] == one.protocol.N else "  NOT COMPARABLE with the samples: other N"
     return f"{title:<44} {row['n']:>6} {steps:>5} {frechet:>7} {precision:>10} {recall:>7}{mark}"

@@ -9,15 +9,17 @@ import jax
 import numpy as np
 
 from d3pm_jax.config.objective import logits_keywords
+from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines, frechet, nearest
+from d3pm_jax.evaluation.precision_recall import K as NEIGHBOURS
 from d3pm_jax.evaluation.precision_recall import precision_recall
 from d3pm_jax.runs import features
 from d3pm_jax.runs.protocol import Protocol
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import even_grid
 
-ROWS_SEED = 0  # of what samples are to be compared with
+SEED = 0  # of what samples are to be compared with
 
 
 class Quality(NamedTuple):
@@ -30,93 +32,112 @@ class Quality(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """Holds what samples are compared with."""
+    """Holds what samples of any run on the same data are compared with."""
 
     images: np.ndarray  # all of the training split
-    statistics: frechet.Statistics  # of their features
-    features: np.ndarray  # of as many of them as there are samples, evenly spaced: for precision and recall
+    features: features.Features
+    statistics: frechet.Statistics  # of all of them
+    some: np.ndarray  # features of as many of them as there are samples, evenly spaced
+    figures: dict[str, dict[str, Any]]  # of "train", "test" and "per-pixel", measured as samples are
 
 
-def measure(
-    run: Run,
-    num: int,
-    seed: int = 0,
-    batch_size: int = 128,
-    inception: Path | None = None,
-    progress: Callable[[int], Any] = lambda done: None,
-) -> Quality:
-    """Draws samples and compares them with all of the training split.
+def prepare(run: Run, num: int, batch_size: int = 128, inception: Path | None = None) -> Reference:
+    """Measures what samples are to be compared with, and learns the training split.
 
-    The same is measured of as many examples of the training split itself, of at most as many of the test
-    split, and of as many samples of the per-pixel histogram.
+    These are as many examples of the training split itself, at most as many of the test split, and as many
+    samples of the per-pixel histogram.
 
     Args:
         run: of images.
         num: how many samples.
-        seed: of their noise.
-        batch_size: samples at a time.
+        batch_size: images at a time.
         inception: a file of its weights; without, the features are those of a classifier of the data.
-        progress: is called with the number of samples that are done.
 
     Raises:
         UserError: there are too few samples or examples for a distance, or no features for such data.
     """
-    features.check(run.parts.description, num, inception)
+    description = run.parts.description
+    features.check(description, num, inception)
     train, labels = run.read_split("train")
-    chosen = features.choose(run.parts.description, train, labels, inception, batch_size)
-    reference = _reference(train, chosen, num)
-    samples, _ = run.sample(jax.random.key(seed), num, None, batch_size, (), progress)
-    rows = {"samples": samples, **_rows(run, train, num)}
-    classes = run.parts.description.classes
-    figures = {name: _figures(x, chosen, reference, classes) for name, x in rows.items()}
-    index = {}
-    for name in ("samples", "test", "per-pixel"):
-        index[name], squared = nearest.find(rows[name], train)
-        figures[name]["nearest"] = float(np.sqrt(squared).mean()) / (run.parts.description.categories - 1)
-        figures[name]["copies"] = float(np.mean(squared == 0))
-    return Quality(figures, _protocol(run, num, seed, train, chosen), samples, train[index["samples"]])
-
-
-def _rows(run: Run, train: np.ndarray, num: int) -> dict[str, np.ndarray]:
-    """Returns images for comparison: of the data, and of what ignores how its pixels depend on each other."""
-    rng = np.random.default_rng(ROWS_SEED)
-    return {
-        "train": train[rng.choice(len(train), num, replace=num > len(train))],
-        "test": run.read_split("test", num)[0],
-        "per-pixel": baselines.histogram_samples(train, num, ROWS_SEED),
-    }
-
-
-def _reference(train: np.ndarray, chosen: features.Features, num: int) -> Reference:
+    chosen = features.choose(description, train, labels, inception, batch_size)
     found, _ = chosen.of(train)
-    try:
-        statistics = frechet.statistics(found)
-    except ValueError as error:
-        raise UserError(f"the training split is too small to compare with: {error}") from error
-    some = np.linspace(0, len(train) - 1, min(len(train), num)).astype(int)
-    return Reference(train, statistics, found[some])
+    statistics = _statistics(found, "the training split")
+    spaced = np.linspace(0, len(train) - 1, min(len(train), num)).astype(int)
+    reference = Reference(train, chosen, statistics, found[spaced], {})
+    rows = {
+        "train": train[np.random.default_rng(SEED).choice(len(train), num, replace=num > len(train))],
+        "test": run.read_split("test", num)[0],
+        "per-pixel": baselines.histogram_samples(train, num, SEED),
+    }
+    figures = {name: _figures(x, reference, description)[0] for name, x in rows.items()}
+    return reference._replace(figures=figures)
+
+
+def measure(
+    run: Run,
+    reference: Reference,
+    num: int,
+    seed: int = 0,
+    batch_size: int = 128,
+    progress: Callable[[int], Any] = lambda done: None,
+) -> Quality:
+    """Draws samples and compares them with all of the training split.
+
+    Args:
+        run: of images.
+        reference: of `prepare`, for the same data and number.
+        num: how many samples.
+        seed: of their noise.
+        batch_size: samples at a time.
+        progress: is called with the number of samples that are done.
+
+    Raises:
+        UserError: samples have categories that the data has not, or features that are not finite.
+    """
+    samples, _ = run.sample(jax.random.key(seed), num, None, batch_size, (), progress)
+    description = run.parts.description
+    if samples.max() >= description.categories:
+        raise UserError(
+            f"a sample holds {samples.max()}, but the data has {description.categories} categories: forbid "
+            f"the mask, head.forbid"
+        )
+    row, index = _figures(samples, reference, description)
+    figures = {"samples": row, **reference.figures}
+    return Quality(figures, _protocol(run, num, seed, reference), samples, reference.images[index])
 
 
 def _figures(
-    x: np.ndarray, chosen: features.Features, reference: Reference, classes: int | None
-) -> dict[str, Any]:
-    """Returns what is measured of images; the distance is None of a test split that is too small for one."""
-    found, called = chosen.of(x)
+    x: np.ndarray, reference: Reference, description: Description
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Returns what is measured of images, None where they are too few, and the nearest training examples."""
+    found, called = reference.features.of(x)
+    compared = min(len(found), len(reference.some)) > NEIGHBOURS
+    precision, recall = precision_recall(reference.some, found, NEIGHBOURS) if compared else (None, None)
     enough = len(x) > found.shape[1]
-    precision, recall = precision_recall(reference.features, found)
+    index, squared = nearest.find(x, reference.images)
     row = {
         "n": len(x),
-        "frechet": frechet.distance(frechet.statistics(found), reference.statistics) if enough else None,
+        "frechet": frechet.distance(_statistics(found, "images"), reference.statistics) if enough else None,
         "precision": precision,
         "recall": recall,
+        "nearest": float(np.sqrt(squared).mean()) / (description.categories - 1),
+        "copies": float(np.mean(squared == 0)),
     }
     if called is not None:
-        row["classes"] = (np.bincount(called, minlength=classes or 0) / len(x)).tolist()
-    return row
+        row["classes"] = (np.bincount(called, minlength=description.classes or 0) / len(x)).tolist()
+    return row, index
 
 
-def _protocol(run: Run, num: int, seed: int, train: np.ndarray, chosen: features.Features) -> Protocol:
+def _statistics(found: np.ndarray, what: str) -> frechet.Statistics:
+    try:
+        return frechet.statistics(found)
+    except ValueError as error:
+        raise UserError(f"{what} cannot be compared: {error}") from error
+
+
+def _protocol(run: Run, num: int, seed: int, reference: Reference) -> Protocol:
     """Says what the figures depend on."""
+    train = reference.images
     process, config = run.process, run.config
     T, times = int(process.time[-1]), np.asarray(process.time[1:]).tolist()
     classes = run.parts.classes
@@ -124,7 +145,7 @@ def _protocol(run: Run, num: int, seed: int, train: np.ndarray, chosen: features
         N=num,
         split=getattr(config.data, "train_split", "train"),
         reference=f"{len(train)} examples, sha256 {hashlib.sha256(train.tobytes()).hexdigest()}",
-        features=chosen.name,
+        features=reference.features.name,
         step=run.step,
         steps=process.T,
         grid=f"even, of {T}" if times == even_grid(T, process.T) else f"{times} of {T}",

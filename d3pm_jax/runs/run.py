@@ -15,7 +15,7 @@ from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import all_terms, evaluate_bound, few_terms, parts, summary
 from d3pm_jax.processes import Process
-from d3pm_jax.runs import build, loop
+from d3pm_jax.runs import build, loop, splits
 from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.begin import weights_of
 from d3pm_jax.runs.devices import batched, replicated, use_all_cores
@@ -114,9 +114,7 @@ class Run:
         return self._read(data.Part(source, max(0, len(source) - n), len(source)), None)
 
     def _read(self, source: data.Source, limit: int | None) -> tuple[np.ndarray, np.ndarray | None]:
-        if "weight" in source[0]:
-            raise UserError("the examples have weights: bounds of such data are not computed yet")
-        return data.read_all(source, self.parts.categories, limit, self.parts.description)
+        return splits.read(source, self.parts.categories, self.parts.description, limit)
 
     def evaluate_on(
         self,

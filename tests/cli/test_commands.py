@@ -153,7 +153,7 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     assert printed.endswith(
         f"test bits/dim: {found[-1]['bits_per_dim']:.3f} +- {found[-1]['standard_error']:.3f}\n"
     )
-    costs = grids.read(trained, 20).costs
+    costs = grids.read(runs.open(trained)).costs
     sums = [costs[0, s] + costs[s, 10] for s in range(1, 10)]
     assert found[1]["protocol"] == {
         "N": 40,
@@ -164,6 +164,7 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
         "T": 10,
         "grid": "dp",
         "data": found[1]["protocol"]["data"],
+        "examples": found[1]["protocol"]["examples"],
         "terms": "all",
         "belief": "leave_one_out",
         "first_step": "bayes",
@@ -179,17 +180,28 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     assert abs(few["bits_per_dim"] - whole["bits_per_dim"]) < 4 * few["standard_error"]
     assert few["bits_per_dim"] != whole["bits_per_dim"]
     assert "9 of them for each example" in capsys.readouterr().out
-    assert "calls = 11: it must be in 1..10" in error(capsys, "eval", trained, "--calls", "11")
+    calls = ("eval", trained, "--calls", "4", "--steps", "5,3")
+    assert "calls = 4: it must be in 1..3, the fewest steps asked for" in error(capsys, *calls)
     assert status("sample", trained, "--steps", "2", "--grid", "dp", "--num", "3") == 0
     assert np.load(trained / "samples_steps2_griddp.npy").shape == (3, 8, 8, 1)
     monkeypatch.setattr(evaluate, "SHORT", 1)
     assert status("eval", trained, "--steps", "1,2") == 0
     assert "about 1 min: 297 examples x 3 calls of the network; --limit N" in capsys.readouterr().out
-    (trained / "jumps.json").write_text("[]")
+    kept = trained / "jumps_step20.json"
+    text = kept.read_text()
     two = ("sample", trained, "--steps", "2", "--grid", "dp")
-    assert "delete it, it is computed again" in error(capsys, *two)
-    (trained / "jumps.json").unlink()
-    assert "the best grid of step 20 is not known yet" in error(capsys, *two)
+    for damaged in (
+        "[]",
+        text.replace("[1, 2, ", "[1, 3, "),
+        text.replace('"costs": [[', '"costs": [["x", '),
+    ):
+        kept.write_text(damaged)
+        assert "delete it, d3pm eval --grid dp writes it again" in error(capsys, *two)
+    for other in (text.replace('"weights": "', '"weights": "0'), None):
+        kept.unlink() if other is None else kept.write_text(other)
+        message = error(capsys, *two)
+        assert f"d3pm eval {trained} --step 20 --steps 2 --grid dp --limit 100 finds it" in message
+    assert "pass both, as --steps 20 --grid dp" in error(capsys, "sample", trained, "--grid", "dp")
 
 
 def test_results_of_other_options_stay_and_what_is_replaced_is_said(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from d3pm_jax import config
 from d3pm_jax.data import ArraySource, DatasetError, Description, read_all, train_batches
+from d3pm_jax.data.binarize import BinarySource
 from tests.data.test_arrays_and_idx import IMAGES, write_mnist
 from tests.data.test_images_and_batches import MNIST
 
@@ -36,12 +37,16 @@ def test_a_threshold_is_half_of_the_highest_level(arrays, tmp_path):
 
 def test_dynamic_pixels_have_the_law_of_their_levels(arrays):
     data, n = arrays("dynamic"), 4000
-    source = data.open("train")
+    source = data.open_training()
     rng = np.random.default_rng(1)
-    drawn = np.stack([data.random_map(source[0], rng)["x"] for _ in range(n)])
+    anew = np.stack([data.random_map(source[0], rng)["x"] for _ in range(n)])
+    grey = ArraySource(np.tile(LEVELS[0], (n, 1)))
+    fixed, others = (read_all(BinarySource(grey, 256, "dynamic", split), 2)[0] for split in ("train", "test"))
     p = LEVELS[0] / 255
-    assert np.all(np.abs(drawn.mean(0) - p) <= 4.5 * np.sqrt(p * (1 - p) / n))  # and 0 and 255 are certain
-    assert abs(np.corrcoef(drawn[:, 3], drawn[:, 4])[0, 1]) < 4.5 / np.sqrt(n)
+    for drawn in (anew, fixed, others):
+        assert np.all(np.abs(drawn.mean(0) - p) <= 4.5 * np.sqrt(p * (1 - p) / n))  # 0 and 255 are certain
+        assert abs(np.corrcoef(drawn[:, 3], drawn[:, 4])[0, 1]) < 4.5 / np.sqrt(n)
+    assert abs(np.corrcoef(fixed[:, 3], others[:, 3])[0, 1]) < 4.5 / np.sqrt(n)
 
 
 def test_dynamic_data_is_fixed_for_evaluation_and_drawn_anew_in_every_epoch(arrays):
@@ -52,7 +57,7 @@ def test_dynamic_data_is_fixed_for_evaluation_and_drawn_anew_in_every_epoch(arra
     np.testing.assert_array_equal(data.open("test")[-1]["x"], first[3])
 
     def epochs(start):
-        batches = train_batches(data.open("train"), 4, 0, 2, start, data.random_map, data.describe())
+        batches = train_batches(data.open_training(), 4, 0, 2, start, data.random_map, data.describe())
         return [sorted(map(tuple, next(batches)["x"])) for _ in range(8 - start)]
 
     found = epochs(0)
@@ -61,8 +66,11 @@ def test_dynamic_data_is_fixed_for_evaluation_and_drawn_anew_in_every_epoch(arra
 
 
 def test_what_has_no_levels_is_one_line(arrays):
-    with pytest.raises(DatasetError, match=r"x of example 0 holds 0..255, but its levels are 0..16: mend"):
+    with pytest.raises(DatasetError, match=r"an example holds 0..255, but its levels are 0..16: mend"):
         read_all(arrays("dynamic", 17).open("test"), 2)
+    data = arrays("dynamic", 17)
+    with pytest.raises(DatasetError, match=r"an example holds 0..255"):
+        next(train_batches(data.open_training(), 4, 0, 2, 0, data.random_map, data.describe()))
 
 
 def test_mirrored_images_are_half_of_all():

@@ -51,7 +51,9 @@ def test_held_out_examples_are_evaluated_on_and_not_trained_on(tmp_path, monkeyp
 def test_the_estimate_is_that_of_the_stratified_bound_with_the_average_of_the_weights(tmp_path):
     config = config_of(tmp_path, eval_every=6)
     data = dataclasses.replace(config.data, valid=str(tmp_path / "valid.npy"))
-    run = runs.train(dataclasses.replace(config, data=data), tmp_path / "run")
+    process = dataclasses.replace(config.process, steps=20)
+    changes = {"data": data, "process": process, "loss": configs.HybridLoss(belief="denoiser")}
+    run = runs.train(dataclasses.replace(config, **changes), tmp_path / "run")
     x0 = np.tile(np.arange(3, dtype=np.int32)[:, None, None, None], (1, 2, 2, 1))
     key = jax.random.fold_in(jax.random.key(0), d3pm.sampling.noise.EVALUATION)
     nats = d3pm.stratified_bound(
@@ -60,18 +62,30 @@ def test_the_estimate_is_that_of_the_stratified_bound_with_the_average_of_the_we
         run.process,
         x0,
         np.arange(3, dtype=np.int32),
-        5,
-        belief="leave_one_out",
+        10,
+        belief="denoiser",
     )
     (row,) = [row for row in metrics.read(tmp_path / "run") if row["step"] == 6]
     assert row["valid_bits_per_dim"] == pytest.approx(float(d3pm.bits_per_dim(nats.mean(), 4)), rel=1e-5)
 
 
 def test_what_cannot_be_held_back_is_one_line(tmp_path):
+    config = config_of(tmp_path, held_out=7)
+    source = config.data.open("train")
     with pytest.raises(UserError, match=r"held_out = 7 leaves 1 of 8 examples, less than a batch of 2"):
-        splits.training(config_of(tmp_path, held_out=7))
-    with pytest.raises(UserError, match=r"eval_every = 5, but the data has no valid split: hold back"):
+        splits.training(config, source)
+    with pytest.raises(UserError, match=r"eval_every = 5, but the data has no valid split: name one, or"):
         splits.validation(config_of(tmp_path, eval_every=5))
     data = configs.Arrays("a", "b", 8, valid_labels="c")
     with pytest.raises(ValueError, match=r"data.valid_labels = 'c' without data.valid"):
         data.check()
+
+
+@pytest.mark.usefixtures("small_network")
+@pytest.mark.filterwarnings("ignore:x_T still depends on x_0")
+def test_an_infinite_bound_is_told_and_left_out(tmp_path, capsys):
+    config = config_of(tmp_path, eval_every=3, held_out=3)
+    process = configs.Absorbing(K=9, steps=5, beta=configs.Reciprocal(1.5), mask_id=8)
+    runs.train(dataclasses.replace(config, process=process, head=configs.Head(forbid=8)), tmp_path / "run")
+    assert "the bound of the held-out examples is infinite" in capsys.readouterr().out
+    assert all("valid_bits_per_dim" not in row for row in metrics.read(tmp_path / "run"))
