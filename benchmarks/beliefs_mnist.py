@@ -1,4 +1,4 @@
-"""The three beliefs on binarised MNIST: trains, evaluates and measures what is missing, one seed, 1,500 steps.
+"""The three beliefs on binarised MNIST: trains, evaluates and measures what is missing, one seed each.
 
     python benchmarks/beliefs_mnist.py --data-dir DIR [--out runs/beliefs_mnist]
 
