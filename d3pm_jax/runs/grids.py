@@ -16,9 +16,9 @@ from d3pm_jax.files import read_json, write_text
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import best_grid, even_grid
 
-EXAMPLES = 64  # the last of the train split
-MANY = 100  # times between which steps go; half as many where a pair of them costs more, for K above LARGE
-LARGE = 64
+EXAMPLES, FEW_EXAMPLES = 512, 64  # to measure costs on
+TIMES, FEW_TIMES = 100, 50  # between which steps go
+LARGE = 64  # categories from which on a cost takes long, and few are taken
 SEED = 0
 
 
@@ -46,18 +46,19 @@ class Jumps(NamedTuple):
 
 def num_times(run: Run) -> int:
     """Returns between how many times steps go: all, or fewer where so many pairs would take too long."""
-    return min(run.process.T, MANY if run.process.K <= LARGE else MANY // 2)
+    return min(run.process.T, TIMES if run.process.K <= LARGE else FEW_TIMES)
 
 
 def measure(run: Run, progress: Callable[[int], Any] = lambda done: None) -> Jumps:
-    """Computes the costs of a run with all of its steps, on the last examples of its train split.
+    """Computes the costs of a run with all of its steps, on examples that are not those of the test.
 
+    They are of the data's valid split, or those that were held back, or else the last of the train split.
     `progress` is called with the number of times that are done, of `num_times`.
 
     Raises:
         UserError: the data cannot be read, a cost is NaN, or the process cannot take fewer steps.
     """
-    x0, labels = run.read_last("train", EXAMPLES)
+    x0, labels = _examples(run)
     told = None if run.parts.classes is None else labels
     predict = jax.jit(run.parts.network)
     times = even_grid(run.process.T, num_times(run))
@@ -79,6 +80,13 @@ def measure(run: Run, progress: Callable[[int], Any] = lambda done: None) -> Jum
     return Jumps(times, costs)
 
 
+def _examples(run: Run) -> tuple[np.ndarray, np.ndarray | None]:
+    wanted, held_out = EXAMPLES if run.process.K <= LARGE else FEW_EXAMPLES, run.config.train.held_out
+    if held_out or not run.config.data.has_valid:
+        return run.read_last("train", min(wanted, held_out or wanted))
+    return run.read_split("valid", wanted)
+
+
 def path(run: Run) -> Path:
     """Names the file that keeps the costs of a run's weights."""
     return run.workdir / f"jumps_step{run.step}.json"
@@ -90,7 +98,7 @@ def write(run: Run, jumps: Jumps) -> None:
         [x if math.isfinite(x) else None for x in jumps.costs[:t, t].tolist()]
         for t in range(1, len(jumps.times) + 1)
     ]
-    about = {"weights": _weights(run), "examples": EXAMPLES, "seed": SEED, "times": jumps.times}
+    about = {"weights": _weights(run), "seed": SEED, "times": jumps.times}
     write_text(path(run), json.dumps(about | {"costs": columns}, allow_nan=False))
 
 
