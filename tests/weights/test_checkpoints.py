@@ -234,7 +234,7 @@ def test_a_check_that_does_not_fit_is_named(whole, tmp_path):
         "x holds 0..5": {"x": np.eye(4, dtype=int)[None, None].repeat(2, 0) * 5},
         "C = 1": {"x": np.zeros((2, 4, 4, 3), int)},
         "logits are": {"logits": np.ones((2, 4, 4, 1, 5))},
-        "and t": {"t": np.zeros(3, int)},
+        "t (3,)": {"t": np.zeros(3, int)},
     }
     for message, changes in cases.items():
         with pytest.raises(foreign.UserError, match=r"check\.npz: ") as raised:

@@ -77,9 +77,9 @@ def test_a_tensor_that_is_not_in_its_storage_is_refused(tmp_path):
 
 
 def test_tensors_are_no_more_than_four_times_the_file(tmp_path):
-    (size,) = (put(tmp_path, tensor(0, (1,), (0,))).stat().st_size,)
+    size = put(tmp_path, tensor(0, (1,), (0,))).stat().st_size
     assert pickles.read(put(tmp_path, tensor(0, (size - 10,), (0,)))).nbytes == 4 * (size - 10)
-    for content in (tensor(0, (size,), (0,)), b"](" + tensor(0, (size // 2 + 9,), (0,)) * 2 + b"e"):
+    for content in (tensor(0, (size,), (0,)), b"](" + tensor(0, (size,), (0,)) * 3 + b"e"):
         with pytest.raises(ValueError, match="more than 4 times the size of the file"):
             pickles.read(put(tmp_path, content))
     many = b"](" + tensor(0, (2, 2), (1, 2)) * 500 + b"e"
@@ -88,13 +88,13 @@ def test_tensors_are_no_more_than_four_times_the_file(tmp_path):
 
 
 HARMFUL = {
-    "a key of nested tuples": (b"})" + b"\x85" * 2_000_000 + b"Ns", "keys are neither"),
+    "a key of nested tuples": (b"})" + b"\x85" * 400_000 + b"Ns", "keys are neither"),
     "the same in SETITEMS": (b"}()" + b"\x85" * 9 + b"Nu", "keys are neither"),
     "the same in DICT": (b"()" + b"\x85" * 9 + b"Nd", "keys are neither"),
     "a key of 2^45 entries": (b"})" + b"2\x86" * 45 + b"Ns", "keys are neither"),
     "a set of them": (b"\x8f()" + b"2\x86" * 45 + b"\x90", "a set or an object"),
     "a frozen set of them": (b"()" + b"2\x86" * 45 + b"\x91", "a set or an object"),
-    "pairs of them for OrderedDict": (b"ccollections\nOrderedDict\n(](()NteetR", "TypeError"),
+    "pairs of them for OrderedDict": (b"ccollections\nOrderedDict\n(](()NtetR", "TypeError"),
     "2^40 bytes": (b"\x96" + struct.pack("<Q", 2**40), "a set or an object"),
     "a state for a tensor": (tensor(0, (1,), (1,)) + b"}b", "holds an object"),
     "a tensor as a dict": (tensor(0, (1,), (1,)) + text("a") + b"Ns", "entries of what is no dict"),
