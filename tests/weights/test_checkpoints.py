@@ -15,6 +15,7 @@ from d3pm_jax.weights.told import Told
 
 torch = pytest.importorskip("torch")
 originals = pytest.importorskip("tests.weights.originals")
+official = pytest.importorskip("tests.weights.official")
 
 REAL = Path(tests.__file__).parents[2] / "shared" / "data" / "checkpoints"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no checkpoints of other programs in {REAL}")
@@ -79,15 +80,46 @@ def test_the_unet_of_any_shape_gives_its_logits(prefix, options, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"mult": (1, 2), "attends": (1,)}, {"mult": (1,), "attends": ()}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mult": (1, 2), "attends": (1,), "weights": torch.linspace(3, 1, 400, dtype=torch.float64)},
+        {"mult": (1,), "attends": (), "weights": None},
+    ],
+)
 def test_mnist_score_net_gives_its_output_at_any_time(options, tmp_path):
-    weights = torch.linspace(3, 1, 400, dtype=torch.float64)
-    module = originals.randomise(originals.MNISTScoreNet(32, blocks=1, weights=weights, **options))
+    module = originals.randomise(originals.MNISTScoreNet(32, blocks=1, **options))
     x = np.eye(2)[np.random.default_rng(0).integers(0, 2, (3, 28, 28))]
     tree = {"model": {k: v.clone() for k, v in module.state_dict().items()}, "optimizer": {}, "n_iter": 9}
     narrow, wide = differences(*write(tmp_path, module, tree, x, np.array([0.004, 2.505, 4.0])))
     assert narrow < 1e-4  # a float32 of 120 turns
     assert wide < 1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("K", "logistic", "options"),
+    [
+        (5, False, {"channels": 3, "classes": 4, "mult": (1, 2), "attends": (1,), "heads": 2}),
+        (8, True, {"channels": 3, "mult": (1,), "attends": (), "heads": 1}),
+    ],
+)
+def test_the_official_unet_gives_its_logits(K, logistic, options, tmp_path):
+    rng = np.random.default_rng(0)
+    params = official.random_params(rng, outputs=2 if logistic else K, ch=32, blocks=1, **options)
+    other = official.random_params(rng, outputs=2 if logistic else K, ch=32, blocks=1, **options)
+    file, check, labelled = tmp_path / "checkpoint_3", tmp_path / "check.npz", "classes" in options
+    file.write_bytes(
+        serialization.msgpack_serialize({"step": 3, "ema_params": params, "optimizer": {"target": other}})
+    )
+    given = {"x": rng.integers(0, K, (2, 8, 8, 3)), "t": np.array([0, 417])}
+    given |= {"label": np.array([3, 1])} if labelled else {}
+    in_torch = [torch.tensor(given[name]) if name in given else None for name in ("x", "t", "label")]
+    expected = official.logits(params, *in_torch, K, 500, logistic).numpy()
+    np.savez(check, **given, logits=expected)
+    narrow, wide = differences(file, check, max_time=500, K=K)
+    assert narrow < 1e-5
+    assert wide < (1e-10 if logistic else 1e-12)  # 1 - exp() has fewer digits
 
 
 def official_tree(rng, outputs, ch=32, classes=None):
