@@ -6,6 +6,6 @@ class UserError(Exception):
 
 
 def one_line(text: object, most: int = 120) -> str:
-    """Returns a text as one line, its middle left out where it is long."""
-    line = " ".join(str(text).split()) or type(text).__name__
+    """Returns a text as one line without what cannot be printed, its middle left out where it is long."""
+    line = "".join(filter(str.isprintable, " ".join(str(text).split()))) or type(text).__name__
     return line if len(line) <= most else f"{line[: most - 23]} ... {line[-18:]}"

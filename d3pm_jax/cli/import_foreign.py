@@ -6,6 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
@@ -18,6 +20,7 @@ from d3pm_jax.weights.layout import Foreign
 from d3pm_jax.weights.told import Told
 
 WEIGHTS = "weights.safetensors"
+_COARSE = "since 1 - exp() + 1e-6 of a logistic head has a few per cent of precision in float32"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,18 +55,29 @@ def execute(args: argparse.Namespace, rest: list[str], usage: str) -> int:
         raise UserError("no workdir: pass --workdir DIR, where the weights are written")
     workdir.check_empty(args.workdir)
     use_all_cores(1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _import(args, config)
+    for warning in caught:
+        print(f"note: {one_line(warning.message, 300)}")
+    return 0
+
+
+def _import(args: argparse.Namespace, config: Config | None) -> None:
+    """Reads, compares and writes."""
+    description = None if config is None else config.data.describe()
+    if config is not None and description is not None:
+        config = build.fill_in(config, description)
     arrays = None if args.check is None else foreign.read_check(args.check)
     found = _read(args, _told(args, arrays, config))
     size = None if args.size is None else (args.size[0], args.size[1])
     if arrays is not None:
         compared = _compare(args, arrays, found)
         size = size or compared
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        _write_weights(args, found, size) if config is None else _write_run(args, config, found)
-    for warning in caught:
-        print(f"note: {one_line(warning.message, 300)}")
-    return 0
+    if config is not None and description is not None:
+        _write_run(args, config, found, description)
+    else:
+        _write_weights(args, found, size)
 
 
 def _read(args: argparse.Namespace, told: Told) -> Foreign:
@@ -74,19 +88,20 @@ def _read(args: argparse.Namespace, told: Told) -> Foreign:
         raise UserError(str(error)) from error
     print(f"{args.file} is of {found.program}: {found.weights} weights of step {found.step}")
     for note in found.notes:
-        print(f"note: {note}")
+        print(f"note: {one_line(note, 300)}")
     return found
 
 
 def _told(args: argparse.Namespace, arrays: dict[str, Any] | None, config: Config | None) -> Told:
     """Returns what the command says, and the K of the check or of the process."""
-    K = args.categories
+    K, source = args.categories, "--categories"
     if K is None and arrays is not None and arrays["logits"].ndim:
-        K = arrays["logits"].shape[-1]
+        K, source = arrays["logits"].shape[-1], f"the last axis of logits in {args.check}"
     if K is None and config is not None:
-        K = getattr(config.process, "K", None)
+        K, source = getattr(config.process, "K", None), f"process.K of {args.config}"
     given = None if args.input_range is None else (args.input_range[0], args.input_range[1])
-    return Told(args.raw, args.heads, given, args.max_time, K if isinstance(K, int) else None, args.output)
+    known = K if isinstance(K, int) else None
+    return Told(args.raw, args.heads, given, args.max_time, known, args.output, source)
 
 
 def _compare(args: argparse.Namespace, arrays: dict[str, Any], found: Foreign) -> tuple[int, int]:
@@ -102,6 +117,8 @@ def _compare(args: argparse.Namespace, arrays: dict[str, Any], found: Foreign) -
     text = f"logits differ from {args.check} by {narrow:.1e} of the largest, {wide:.1e} in float64"
     if not narrow <= foreign.TOLERANCE:
         cure = "see what was assumed, or whether the check is of these weights"
+        if found.logistic and arrays["logits"].dtype != np.float64:
+            cure = f"compute it in float64, {_COARSE}"
         raise UserError(f"{args.file}: {text}, more than {foreign.TOLERANCE:g}: {cure}")
     print(text)
     return H, W
@@ -121,15 +138,15 @@ def _write_weights(args: argparse.Namespace, found: Foreign, size: tuple[int, in
     print(f"a network for Python, no run: for one pass --config CONFIG (see {args.parser.prog} --help)")
 
 
-def _write_run(args: argparse.Namespace, config: Config, found: Foreign) -> None:
+def _write_run(args: argparse.Namespace, config: Config, found: Foreign, description: Description) -> None:
     """Begins a run from the weights, and writes them."""
-    description = config.data.describe()
     _refuse_other_data(args, found, description)
-    config = _replaced(args, build.fill_in(config, description), found, description)
+    config = _replaced(args, config, found, description)
     parts = build.build(config, description, 1)
     K, T = parts.process.K, parts.process.T
     if found.K != K:
-        raise UserError(f"{args.file} has K = {found.K}, the process of {args.config} has {K}: change it")
+        cure = "change the process, or pass --categories"
+        raise UserError(f"{args.file} has K = {found.K}, the process of {args.config} has {K}: {cure}")
     if found.T != T:
         print(f"note: the process has T = {T}, the network was made for {found.T} steps (--max-time)")
     try:
@@ -152,6 +169,10 @@ def _refuse_other_data(args: argparse.Namespace, found: Foreign, description: De
             f"{args.file} is for images of {found.channels} channels, the data of {args.config} has shape "
             f"{shape}: pass a config of other data"
         )
+    if found.classes not in (None, description.classes):
+        have = "no labels" if description.classes is None else f"{description.classes} classes"
+        cure = f"pass a config whose data has {found.classes} classes"
+        raise UserError(f"{args.file} is told one of {found.classes} classes, the data has {have}: {cure}")
 
 
 def _replaced(args: argparse.Namespace, config: Config, found: Foreign, description: Description) -> Config:

@@ -37,6 +37,9 @@ Categories = Annotated[int, at_least(2, LARGEST_SIZE)]
 UnitInterval = Annotated[float, Allowed("in [0, 1)", lambda x: 0 <= x < 1)]
 Probability = Annotated[float, Allowed("in [0, 1]", lambda x: 0 <= x <= 1)]
 Positive = Annotated[float, Allowed("above 0", lambda x: x > 0)]
+Epsilon = Annotated[float, Allowed("above 0, at most 1", lambda x: 0 < x <= 1)]
+RISING = Allowed("whose second number is larger by 1e-30..1e30", lambda x: 1e-30 <= x[1] - x[0] <= 1e30)
+Range = Annotated[tuple[float, float], RISING]  # float32 can divide by its length
 NotNegative = Annotated[float, Allowed("of at least 0", lambda x: x >= 0)]
 NonEmptyStr = Annotated[
     str, Allowed("of one non-empty line", lambda x: not set(x) & {"\0", "\n", "\r"} and x != "")

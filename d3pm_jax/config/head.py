@@ -7,7 +7,7 @@ from jaxtyping import Array
 
 from d3pm_jax import heads
 from d3pm_jax.checks import bare
-from d3pm_jax.config.checks import Natural
+from d3pm_jax.config.checks import Natural, Range
 from d3pm_jax.config.from_data import FromData, known
 
 
@@ -59,7 +59,7 @@ class LogisticHead(Head):
 
     residual: bool = True
     """add x_t, scaled to [-1, 1], to the place before a tanh"""
-    input_range: tuple[float, float] | None = dataclasses.field(default=None, kw_only=True)
+    input_range: Range | None = dataclasses.field(default=None, kw_only=True)
     """the x_t that are added as -1 and 1; None: 0 and K - 1"""
     outputs: ClassVar[int | None] = 2
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from d3pm_jax import models
-from d3pm_jax.config.checks import NOT_EMPTY, Count, Natural, Positive, Size, UnitInterval, undefined
+from d3pm_jax.config.checks import NOT_EMPTY, Count, Epsilon, Natural, Range, Size, UnitInterval, undefined
 
 
 class Spec(NamedTuple):
@@ -91,9 +91,9 @@ class UNet(Convolutional):
     """as many as the data has, to be told labels; None ignores them"""
     channels_per_group: Count | None = dataclasses.field(default=None, kw_only=True)
     """a layer of C channels has min(C // channels_per_group, groups) groups; None: groups"""
-    attention_eps: Positive | None = dataclasses.field(default=None, kw_only=True)
+    attention_eps: Epsilon | None = dataclasses.field(default=None, kw_only=True)
     """of the GroupNorm of attention; None: 1e-6, that of the others"""
-    input_range: tuple[float, float] | None = dataclasses.field(default=None, kw_only=True)
+    input_range: Range | None = dataclasses.field(default=None, kw_only=True)
     """the numbers that the network sees as -1 and 1; None: 0 and K - 1"""
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:

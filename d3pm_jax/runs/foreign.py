@@ -1,6 +1,7 @@
 """Makes networks of ours of the checkpoints of other programs, and compares them with what those gave."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from d3pm_jax.runs import exported
 from d3pm_jax.types import Params
 from d3pm_jax.weights import twin
 from d3pm_jax.weights.layout import Foreign
+from d3pm_jax.weights.told import MOST_STEPS
 
 TOLERANCE = 1e-4  # of the largest logit
 
@@ -138,17 +140,23 @@ def read_check(path: Path) -> dict[str, np.ndarray]:
 
 
 def _in_our_layout(arrays: dict[str, np.ndarray], foreign: Foreign) -> Check:
-    x, t, label = arrays["x"], arrays["t"], arrays.get("label")
-    if t.ndim != 1 or len(t) != len(x) or not len(t):
-        raise ValueError(f"x has shape {x.shape} and t {t.shape}: expected [B, ..] and [B]")
-    whole = t.astype(np.int64) if t.dtype.kind in "biu" else t
-    xt, steps = foreign.inputs(x, whole, foreign.K)
-    if not np.array_equal(xt, np.round(xt)):
+    x, t, label, logits = arrays["x"], arrays["t"], arrays.get("label"), arrays["logits"]
+    if x.ndim != 4 or x.size == 0 or t.shape != x.shape[:1] or logits.ndim < 4:
+        shapes = f"x has shape {x.shape}, t {t.shape} and logits {logits.shape}"
+        raise ValueError(f"{shapes}: expected images [B, ..] of 4 axes, [B], and K for each element")
+    if t.min() < -MOST_STEPS or t.max() > MOST_STEPS:
+        raise ValueError(f"t holds {t.min()}..{t.max()}: a time is at most {MOST_STEPS}")
+    xt, steps = foreign.inputs(x, t.astype(np.int64) if t.dtype.kind in "biu" else t, foreign.K)
+    if xt.min() < 0 or xt.max() >= foreign.K:
+        raise ValueError(f"x holds {xt.min()}..{xt.max()}: the network has K = {foreign.K} categories")
+    if not np.array_equal(xt, xt.astype(np.int32)):
         raise ValueError("x holds fractions: expected categories")
     if np.array_equal(steps, np.round(steps)):
         steps = np.round(steps).astype(np.int32)
-    logits = foreign.logits(arrays["logits"].astype(np.float64))
-    return Check(xt.astype(np.int32), steps, label if foreign.classes else None, logits)
+    wide = foreign.logits(logits.astype(np.float64))
+    if not np.isfinite(wide).all():
+        raise ValueError("logits are beyond float64: write them again")
+    return Check(xt.astype(np.int32), steps, label if foreign.classes else None, wide)
 
 
 def _refuse_what_does_not_fit(check: Check, foreign: Foreign) -> None:
@@ -156,8 +164,6 @@ def _refuse_what_does_not_fit(check: Check, foreign: Foreign) -> None:
     xt, label, K = check.xt, check.label, foreign.K
     if xt.ndim != 4 or xt.shape[-1] != foreign.channels or min(xt.shape) < 1:
         raise ValueError(f"x is {list(xt.shape)} as [B, H, W, C]: the network has C = {foreign.channels}")
-    if xt.min() < 0 or xt.max() >= K:
-        raise ValueError(f"x holds {xt.min()}..{xt.max()}: the network has K = {K} categories")
     if check.logits.shape != (*xt.shape, K):
         have, wanted = list(check.logits.shape), [*xt.shape, K]
         raise ValueError(f"logits are {have} as [B, H, W, C, K], expected {wanted}")
@@ -170,7 +176,7 @@ def _refuse_what_does_not_fit(check: Check, foreign: Foreign) -> None:
 
 
 def difference(check: Check, foreign: Foreign, model: Model, wide: bool) -> float:
-    """Returns the largest difference of our logits, in units of the largest of the program.
+    """Returns the largest difference of our logits, in units of the largest of the program; 0 if all are 0.
 
     Args:
         check: what the program gave.
@@ -191,8 +197,10 @@ def difference(check: Check, foreign: Foreign, model: Model, wide: bool) -> floa
         graph, params = parameters(foreign, model, description)
         given = [None if x is None else jnp.asarray(x) for x in (check.xt, check.t, check.label)]
         found = np.asarray(jax.jit(logits)(exported.in_default_type(params), *given), np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.abs(found - check.logits).max() / np.abs(check.logits).max())
+    worst, largest = float(np.abs(found - check.logits).max()), float(np.abs(check.logits).max())
+    if largest > 0:
+        return worst / largest
+    return 0.0 if worst == 0 else math.inf
 
 
 def _program_logits(foreign: Foreign, output: jax.Array, xt: jax.Array) -> jax.Array:

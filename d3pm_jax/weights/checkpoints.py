@@ -1,7 +1,9 @@
 """Reads checkpoints of other programs, which it tells apart by what is in them."""
 
 from pathlib import Path
+from typing import Any
 
+from d3pm_jax.errors import one_line
 from d3pm_jax.weights import mnist_score_net, official_unet, paulffm_unet, pickles
 from d3pm_jax.weights.layout import Foreign
 from d3pm_jax.weights.told import Told
@@ -16,13 +18,14 @@ def kind_of(path: Path) -> str:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        start = file.read(9)
+        start, size = file.read(9), file.seek(0, 2)
     if start.startswith(pickles.MAGIC):
         return "pickle"
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "bare pickle"
-    # a map of msgpack of 1..15 or more entries; a safetensors file has its length first, then {
-    if start[8:] != b"{" and (b"\x81" <= start[:1] <= b"\x8f" or start[:1] in (b"\xde", b"\xdf")):
+    # a map of msgpack of 1..15 or more entries; a safetensors file has the length of its header first, then {
+    ours = start[8:] == b"{" and int.from_bytes(start[:8], "little") + 8 <= size
+    if not ours and (b"\x81" <= start[:1] <= b"\x8f" or start[:1] in (b"\xde", b"\xdf")):
         return "msgpack"
     return "safetensors"
 
@@ -46,11 +49,26 @@ def read(path: Path, told: Told) -> Foreign:
             f"with torch.save of PyTorch 1.6 or newer"
         )
     tree = pickles.read(path) if kind == "pickle" else official_unet.read_file(path)
+    try:
+        tree = _by_name(tree, {})
+    except RecursionError:
+        raise ValueError(f"{path} holds dicts too deep in each other: pass a checkpoint") from None
     for program in _PROGRAMS[kind]:
-        if program.recognise(tree):
-            try:
+        try:
+            if program.recognise(tree):
                 return program.read(tree, told)
-            except ValueError as error:
-                raise ValueError(f"{path} is of {program.PROGRAM}, but {error}") from error
+        except Exception as error:  # whatever values of other types do to it
+            why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"{path} is of {program.PROGRAM}, but {one_line(why, 300)}") from error
     known = " or ".join(program.PROGRAM for program in _PROGRAMS[kind])
     raise ValueError(f"{path} holds no weights of {known}: pass a checkpoint of one, as it was written")
+
+
+def _by_name(node: Any, done: dict[int, Any]) -> Any:
+    """Returns a tree without the entries of its dicts that have no name; done has the dicts it visited."""
+    if not isinstance(node, dict):
+        return node
+    if id(node) not in done:
+        done[id(node)] = {}
+        done[id(node)].update((k, _by_name(x, done)) for k, x in node.items() if isinstance(k, str))
+    return done[id(node)]

@@ -45,17 +45,20 @@ def read(tree: Any, told: Told) -> Foreign:
     """
     if told.output == "logistic" or told.input_range is not None:
         raise ValueError("it takes one-hot x and gives K logits: leave out --output and --input-range")
+    if told.num_heads not in (None, 1):
+        raise ValueError(f"its attention has 1 head, not {told.num_heads}: leave out --heads")
     notes: list[str] = []
     tensors = {k: x for k, x in _model(tree).items() if isinstance(x, np.ndarray)}
     ch, K, *_ = layout.axes(tensors, "head.weight", 4)
     if told.K not in (None, K):
-        raise ValueError(f"it has K = {K} categories, not {told.K}: change K")
+        raise ValueError(f"it has K = {K} categories, not {told.K} as {told.source} says: change that")
     largest = choose(told.max_time, 4, "largest time", "--max-time", notes)
+    notes.append(f"time step = {1 / STEPS}, the program's default: the file does not say")
     T = whole(round(STEPS * largest, 6), "100 times --max-time is")
     scales = _time_dependent_weights(tensors.pop(_WEIGHTS, None), T, notes)
     found, shape = _network(tensors, ch)
     options = {"ch": ch, "ch_mult": shape.ch_mult, "num_res_blocks": shape.num_res_blocks, "groups": 32}
-    options |= {"num_heads": told.num_heads or 1, "attn": shape.attn_levels, "max_time": T}
+    options |= {"num_heads": 1, "attn": shape.attn_levels, "max_time": T}
     return _FOREIGN(
         options=options | {"time_dependent_weights": scales},
         attn_levels=shape.attn_levels,
@@ -82,7 +85,7 @@ _FOREIGN = partial(
 def _model(tree: Any) -> dict[str, Any]:
     """Returns the state dict, without the prefix of a distributed training."""
     model = tree.get("model", tree) if isinstance(tree, dict) else None
-    named = {k: x for k, x in model.items() if isinstance(k, str)} if isinstance(model, dict) else {}
+    named = model if isinstance(model, dict) else {}
     spread = bool(named) and all(name.startswith("module.") for name in named)
     return {name.removeprefix("module.") if spread else name: x for name, x in named.items()}
 
@@ -102,7 +105,7 @@ def _time_dependent_weights(found: Any, T: int, notes: list[str]) -> tuple[float
 def _inputs(x: np.ndarray, t: np.ndarray, K: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the categories of one-hot [B, H, W, K], and times as steps."""
     found = np.argmax(x, axis=-1)
-    if x.ndim != 4 or x.shape[-1] != K or not np.array_equal(np.eye(K)[found], x):
+    if x.shape[-1] != K or not np.array_equal(np.eye(K)[found], x):
         raise ValueError(f"x of shape {x.shape} is not one-hot [B, H, W, {K}]: only categories are computed")
     return found[..., None], t * float(STEPS)
 
@@ -120,6 +123,7 @@ def _network(tensors: Tensors, ch: int) -> tuple[Tensors, layout.Shape]:
     up = layout.read_levels(tensors, "upblocks", 0, "block1", "main", block)
     mid = layout.read_levels(tensors, "middleblocks", 0, "block1", "main", block)[0]
     found, shape = layout.assemble(ch, down, mid, up)
+    layout.axes(tensors, _FREQUENCIES, 1)
     found |= layout.take(tensors, "", _ENDS) | {"frequencies": tensors.pop(_FREQUENCIES)}
     layout.refuse_left(tensors)
     return found, shape

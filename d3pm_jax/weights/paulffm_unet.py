@@ -6,7 +6,6 @@ Groups follow the width of a layer, attention has PyTorch's eps, t counts from 0
 and logits are not added to one-hot x.
 """
 
-import re
 from functools import partial
 from typing import Any
 
@@ -26,6 +25,10 @@ _BLOCK = {
     "skip": "shortcut",
 }
 _ENDS = {"time.1": "temb1", "time.3": "temb2", "down.0": "conv_in", "out.0": "norm_out", "out.2": "conv_out"}
+_LOGISTIC = (
+    "the logistic head is taken as that of lib/d3pm.py, with the official bins, and not as that of "
+    "lib/models/models.py, whose bins are 2 / K wide: the file does not say"
+)
 _FOREIGN = partial(
     Foreign,
     program=PROGRAM,
@@ -33,13 +36,12 @@ _FOREIGN = partial(
     inputs=lambda x, t, K: (np.moveaxis(x, 1, -1), t + 1),
     logits=lambda logits: np.moveaxis(logits, 1, -2),
 )
-_PREFIX = re.compile(r"net\.(module\.)*")
 
 
 def recognise(tree: Any) -> bool:
     """Says whether a file of torch.save is of this program."""
     model = tree.get("model", tree) if isinstance(tree, dict) else None
-    names = {_PREFIX.sub("", k) for k in model if isinstance(k, str)} if isinstance(model, dict) else set()
+    names = {_bare(name) for name in model} if isinstance(model, dict) else set()
     return {"down.0.weight", "time.1.weight", "mid.0.resblocks.norm1.weight"} <= names
 
 
@@ -58,6 +60,8 @@ def read(tree: Any, told: Told) -> Foreign:
     ch, channels, *_ = layout.axes(tensors, "down.0.weight", 4)
     outputs = layout.axes(tensors, "out.2.weight", 4)[0]
     logistic, K = output_of(outputs, channels, told, False, notes)
+    if logistic:
+        notes.append(_LOGISTIC)
     heads = choose(told.num_heads, 1, "number of heads", "--heads", notes)
     input_range = choose(told.input_range, (0.0, K - 1.0), "range of x", "--input-range", notes)
     T = whole(choose(told.max_time, 1000, "T", "--max-time", notes), "--max-time")
@@ -80,12 +84,20 @@ def read(tree: Any, told: Told) -> Foreign:
     )
 
 
+def _bare(name: str) -> str:
+    """Returns a name without the prefixes of a process and of a distributed training."""
+    bare = name.removeprefix("net.")
+    while bare != name and bare.startswith("module."):
+        bare = bare.removeprefix("module.")
+    return bare
+
+
 def _weights(model: Any, raw: bool, notes: list[str]) -> tuple[Tensors, str]:
     """Returns the tensors by the names of the network alone, and which they are."""
     named = {k: x for k, x in model.items() if isinstance(x, np.ndarray)}
     if any(name.startswith("net.") for name in named):
         named = {k: x for k, x in named.items() if k.startswith("net.")}
-    found = {_PREFIX.sub("", k): x for k, x in named.items()}
+    found = {_bare(k): x for k, x in named.items()}
     averages = model.get("ema_shadow_params")
     if raw or averages is None:
         if not raw:

@@ -5,14 +5,12 @@ name that is not in a short list is refused here, and for those in it stand-ins 
 """
 
 import io
-import math
 import pickle
-import pickletools
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +31,13 @@ _STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
+_MOST_AXES = 32  # of an array of NumPy
+_MOST = 4  # bytes that are made of a byte of the file
+_REFUSED = (
+    *(pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET),
+    *(pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4),
+    *(pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+)
 
 
 class Refused(ValueError):
@@ -53,7 +58,7 @@ def read(path: Path) -> Any:
     path.open("rb").close()  # an OSError that names it
     try:
         with zipfile.ZipFile(path) as archive:
-            return _Reader(archive, _folder(archive)).load()
+            return _Reader(archive, _folder(archive), _MOST * path.stat().st_size).load()
     except Refused as error:
         raise ValueError(
             f"{path} {error}: only tensors and plain values are read; save a state dict"
@@ -79,21 +84,59 @@ def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(name)
 
 
-def _check_memo(content: bytes) -> None:
-    """Raises ValueError where a pickle numbers what it remembers beyond its length: memory is made for it."""
-    for i, (opcode, number, _) in enumerate(pickletools.genops(content)):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (number or 0) > i:
-            raise ValueError(f"entry {number} of its memo comes too early")
+def _refuse(reader: Any) -> None:
+    """Stands for the opcodes of sets, whose entries are hashed, and of others that no weights need."""
+    raise Refused("holds a set or an object")
 
 
-class _Reader(pickle.Unpickler):
+def _fill(found: Any, items: list[Any]) -> None:
+    """Puts keys and values into a dict; no tuple as a key is hashed, which may take all stack or time."""
+    if not isinstance(found, dict):
+        raise ValueError("entries of what is no dict")
+    for key, x in zip(items[::2], items[1::2], strict=True):
+        if type(key) is not str and not (type(key) is int and abs(key) < 2**63):
+            raise Refused("has a dict whose keys are neither names nor numbers")
+        found[key] = x
+
+
+def _set_item(reader: Any) -> None:
+    x, key = reader.stack.pop(), reader.stack.pop()
+    _fill(reader.stack[-1], [key, x])
+
+
+def _set_items(reader: Any) -> None:
+    items = reader.pop_mark()
+    _fill(reader.stack[-1], items)
+
+
+def _dict(reader: Any) -> None:
+    found, items = {}, reader.pop_mark()
+    _fill(found, items)
+    reader.append(found)
+
+
+def _build(reader: Any) -> None:
+    state = reader.stack.pop()
+    if not isinstance(reader.stack[-1], _Dict | _Float64):
+        raise Refused("holds an object")
+    reader.stack[-1].__setstate__(state)
+
+
+class _Reader(pickle._Unpickler):  # that in Python: the one in C does not let a key be seen before its hash
     """Unpickles data.pkl of an archive, with stand-ins in place of every function and class."""
 
-    def __init__(self, archive: zipfile.ZipFile, folder: str):
-        content = _entry(archive, f"{folder}data.pkl")
-        _check_memo(content)
-        super().__init__(io.BytesIO(content))
-        self.archive, self.folder, self.storages = archive, folder, {}
+    dispatch: ClassVar = {
+        **pickle._Unpickler.dispatch,
+        **{code[0]: _refuse for code in _REFUSED},
+        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEMS[0]: _set_items,
+        pickle.DICT[0]: _dict,
+        pickle.BUILD[0]: _build,
+    }
+
+    def __init__(self, archive: zipfile.ZipFile, folder: str, most: int):
+        super().__init__(io.BytesIO(_entry(archive, f"{folder}data.pkl")))
+        self.archive, self.folder, self.left, self.storages = archive, folder, most, {}
         byteorder = f"{folder}byteorder"
         big = byteorder in archive.namelist() and _entry(archive, byteorder) == b"big"
         self.swapped = big != (sys.byteorder == "big")
@@ -109,7 +152,18 @@ class _Reader(pickle.Unpickler):
         found = _STAND_INS.get((module, name))
         if found is None:
             raise Refused(f"holds {one_line(f'{module}.{name}')}, which is not loaded")
-        return lambda *args: found(*args)  # a new one: what a pickle does to it stays there
+        return found if found is _parameter else lambda *args: self._spend(found(*args))
+
+    def _spend(self, made: Any) -> Any:
+        """Returns what was made; counts it where it may be large, a view as if it were copied.
+
+        Raises:
+            ValueError: it is more, in all, than a file of this size has.
+        """
+        self.left -= made.nbytes if isinstance(made, np.ndarray) else len(made) if type(made) is bytes else 0
+        if self.left < 0:
+            raise ValueError(f"its tensors are more than {_MOST} times the size of the file")
+        return made
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         """Returns a storage as an array of one axis."""
@@ -117,7 +171,7 @@ class _Reader(pickle.Unpickler):
         if kind != "storage" or not isinstance(token, _Token) or not isinstance(key, str):
             raise ValueError("a tensor without a storage")
         if key not in self.storages:
-            self.storages[key] = self._storage(_STORAGES[token.name], key)
+            self.storages[key] = self._spend(self._storage(_STORAGES[token.name], key))
         if len(self.storages[key]) != size:
             raise ValueError(f"storage {key} has {len(self.storages[key])} entries, expected {size}")
         return self.storages[key]
@@ -125,7 +179,7 @@ class _Reader(pickle.Unpickler):
     def _storage(self, dtype: str, key: str) -> np.ndarray:
         kind, content = np.dtype(jnp.dtype(dtype)), _entry(self.archive, f"{self.folder}data/{key}")
         found = np.frombuffer(content, kind)
-        return found.byteswap() if self.swapped else found.copy()
+        return found.byteswap() if self.swapped else found
 
 
 class _Token:
@@ -148,7 +202,7 @@ class _Float64:
     """Stands for numpy.dtype("f8"), and takes the state that NumPy gives it."""
 
     def __setstate__(self, state: Any) -> None:
-        if tuple(state[:2]) != (3, "<"):
+        if type(state) is not tuple or state[:2] != (3, "<"):
             raise Refused("holds a NumPy dtype other than float64")
 
 
@@ -172,18 +226,27 @@ def _encode(text: Any, encoding: Any = None) -> bytes:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> np.ndarray:
-    """Stands for torch._utils._rebuild_tensor_v2; the array is a copy."""
-    if not isinstance(storage, np.ndarray) or storage.ndim != 1 or len(size) != len(stride):
+    """Stands for torch._utils._rebuild_tensor_v2; the array is a view that cannot be written to."""
+    if not isinstance(storage, np.ndarray) or storage.ndim != 1:
         raise ValueError("a tensor without a storage")
-    numbers = [offset, *size, *stride]
-    if not all(type(n) is int and n >= 0 for n in numbers):
+    if type(size) is not tuple or type(stride) is not tuple or not len(size) == len(stride) <= _MOST_AXES:
+        raise ValueError("a tensor without a shape")
+    if not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *size, *stride)):
         raise ValueError("a tensor whose sizes are no whole numbers")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if math.prod(size) > len(storage) or (math.prod(size) > 0 and last >= len(storage)):
-        raise ValueError(f"a tensor of shape {tuple(size)} is larger than its storage")
+    if 0 not in size and last >= len(storage):
+        raise ValueError(f"a tensor of shape {size} is larger than its storage")
+    if 0 in size:
+        return np.zeros(size, storage.dtype)
     strides = [step * storage.itemsize for step in stride]
-    view = np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
-    return np.ascontiguousarray(view).reshape(size)
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
+
+
+def _size(entries: Any) -> tuple[Any, ...]:
+    """Stands for torch.Size."""
+    if type(entries) is not tuple:
+        raise ValueError("a shape that is no tuple")
+    return entries
 
 
 def _parameter(data: Any, *more: Any) -> Any:
@@ -192,10 +255,10 @@ def _parameter(data: Any, *more: Any) -> Any:
 
 
 _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): _Dict,
+    ("collections", "OrderedDict"): lambda: _Dict(),
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch", "Size"): tuple,
+    ("torch", "Size"): _size,
     ("_codecs", "encode"): _encode,
     ("numpy", "dtype"): _dtype,
     ("numpy.core.multiarray", "scalar"): _scalar,

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 MOST_STEPS = 2**24
 
 
@@ -14,6 +16,7 @@ class Told(NamedTuple):
     max_time: int | float | None = None  # in the unit of the program
     K: int | None = None
     output: str | None = None  # "logits" or "logistic"
+    source: str = "--categories"  # of K
 
 
 def choose(given: Any, default: Any, what: str, flag: str, notes: list[str]) -> Any:
@@ -36,10 +39,8 @@ def whole(number: int | float, flag: str) -> int:
 
 def step_of(found: Any) -> int:
     """Returns the number of updates that a checkpoint names, 0 where it names none."""
-    try:
-        return max(0, int(found))
-    except (TypeError, ValueError, OverflowError):
-        return 0
+    number = found.item() if isinstance(found, np.ndarray | np.generic) and found.ndim == 0 else found
+    return int(number) if type(number) in (int, float) and 0 <= number < 2**63 else 0
 
 
 def output_of(
@@ -69,5 +70,7 @@ def output_of(
     if logistic:
         return True, choose(told.K, 256, "K", "--categories", notes)
     if told.K not in (None, each):
-        raise ValueError(f"it gives logits of K = {each} categories, not {told.K}: change K")
+        raise ValueError(
+            f"it gives logits of K = {each} categories, not {told.K} as {told.source}: change that"
+        )
     return False, each

@@ -218,6 +218,8 @@ class MNISTScoreNet(nn.Module):
         at = (t / 0.01 - 1).clamp(min=0)
         low = at.floor().long()
         w = self.time_dependent_weights
+        if w is None:
+            return h - h.mean(-1, keepdim=True)
         scale = w[low] + (at - low) * (w[(low + 1).clamp(max=len(w) - 1)] - w[low])
         return (h - h.mean(-1, keepdim=True)) * scale[:, None, None, None].to(dtype)
 

@@ -1,0 +1,117 @@
+"""Pickles as no torch.save writes them: what they may hold, byte by byte, and what would harm a process."""
+
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from d3pm_jax.weights import checkpoints, pickles
+from d3pm_jax.weights.told import Told
+
+STORAGE = np.arange(4, dtype="<f4").tobytes()
+
+
+def number(n):
+    return b"\x8a\x08" + struct.pack("<q", n)
+
+
+def text(s):
+    return b"X" + struct.pack("<I", len(s)) + s.encode()
+
+
+def numbers(ns):
+    return b"(" + b"".join(map(number, ns)) + b"t"
+
+
+def tensor(offset, size, stride, kind="Float", entries=4, key="0"):
+    storage = (
+        text("storage") + f"ctorch\n{kind}Storage\n".encode() + text(key) + text("cpu") + number(entries)
+    )
+    made = b"ctorch._utils\n_rebuild_tensor_v2\n((" + storage + b"tQ"
+    return made + number(offset) + numbers(size) + numbers(stride) + b"tR"
+
+
+def put(folder, content, storage=STORAGE, order=None):
+    file = folder / "x.pt"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02" + content + b".")
+        archive.writestr("x/data/0", storage)
+        if order:
+            archive.writestr("x/byteorder", order)
+    return file
+
+
+def test_a_tensor_is_the_part_of_its_storage_that_it_says(tmp_path):
+    cases = {
+        (1, (3,), (1,)): [1, 2, 3],
+        (0, (2, 2), (1, 2)): [[0, 2], [1, 3]],
+        (3, (3,), (0,)): [3, 3, 3],  # torch.Tensor.expand
+        (2, (), ()): 2,
+        (9, (0, 5), (5, 1)): [],
+    }
+    for said, expected in cases.items():
+        assert pickles.read(put(tmp_path, tensor(*said))).tolist() == expected
+    half = np.arange(4, dtype=">f2").tobytes()
+    found = pickles.read(put(tmp_path, tensor(0, (4,), (1,), "Half"), half, "big"))
+    assert (found.dtype, found.tolist()) == (np.float16, [0, 1, 2, 3])
+
+
+def test_a_tensor_that_is_not_in_its_storage_is_refused(tmp_path):
+    cases = [
+        (tensor(3, (2,), (1,)), r"of shape \(2,\) is larger than its storage"),
+        (tensor(4, (1,), (1,)), "larger than its storage"),
+        (tensor(0, (2, 2), (3, 1)), "larger than its storage"),
+        (tensor(3, (2,), (-1,)), "no whole numbers"),
+        (tensor(-1, (2,), (1,)), "no whole numbers"),
+        (tensor(0, (-1,), (1,)), "no whole numbers"),
+        (tensor(0, (2, 2), (1,)), "without a shape"),
+        (tensor(0, (1,) * 99, (1,) * 99), "without a shape"),
+        (tensor(0, (5,), (1,), entries=5), "storage 0 has 4 entries, expected 5"),
+        (tensor(0, (1,), (1,), "Double"), "storage 0 has 2 entries, expected 4"),
+        (tensor(0, (1,), (1,), key="../0"), r"no item named 'x/data/\.\./0'"),
+    ]
+    for content, message in cases:
+        with pytest.raises(ValueError, match=message):
+            pickles.read(put(tmp_path, content))
+
+
+def test_tensors_are_no_more_than_four_times_the_file(tmp_path):
+    size = put(tmp_path, tensor(0, (1,), (0,))).stat().st_size
+    assert pickles.read(put(tmp_path, tensor(0, (size - 10,), (0,)))).nbytes == 4 * (size - 10)
+    for content in (tensor(0, (size,), (0,)), b"](" + tensor(0, (size,), (0,)) * 3 + b"e"):
+        with pytest.raises(ValueError, match="more than 4 times the size of the file"):
+            pickles.read(put(tmp_path, content))
+    many = b"](" + tensor(0, (2, 2), (1, 2)) * 500 + b"e"
+    first, *_, last = pickles.read(put(tmp_path, many))
+    assert np.shares_memory(first, last)
+
+
+HARMFUL = {
+    "a key of nested tuples": (b"})" + b"\x85" * 400_000 + b"Ns", "keys are neither"),
+    "the same in SETITEMS": (b"}()" + b"\x85" * 9 + b"Nu", "keys are neither"),
+    "the same in DICT": (b"()" + b"\x85" * 9 + b"Nd", "keys are neither"),
+    "a key of 2^45 entries": (b"})" + b"2\x86" * 45 + b"Ns", "keys are neither"),
+    "a set of them": (b"\x8f()" + b"2\x86" * 45 + b"\x90", "a set or an object"),
+    "a frozen set of them": (b"()" + b"2\x86" * 45 + b"\x91", "a set or an object"),
+    "pairs of them for OrderedDict": (b"ccollections\nOrderedDict\n(](()NtetR", "TypeError"),
+    "2^40 bytes": (b"\x96" + struct.pack("<Q", 2**40), "a set or an object"),
+    "a state for a tensor": (tensor(0, (1,), (1,)) + b"}b", "holds an object"),
+    "a tensor as a dict": (tensor(0, (1,), (1,)) + text("a") + b"Ns", "entries of what is no dict"),
+    "nested tuples": (b")" + b"\x85" * 200_000, "holds no weights"),
+    "a tuple of 2^45 entries": (b")" + b"2\x86" * 45, "holds no weights"),
+    "nested dicts": ((b"}" + text("model")) * 3000 + b"N" + b"s" * 3000, "too deep"),
+    "a dict of 2^45 entries": (
+        b"}" + (b"q\0}" + text("a") + b"h\0s" + text("b") + b"h\0s") * 45,
+        "no weights",
+    ),
+    "a name with an escape": (b"cos\x1b[31m\nsystem\n", r"holds os\[31m\.system, which"),
+}
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+def test_a_pickle_that_would_harm_is_refused_in_a_line(name, tmp_path):
+    content, message = HARMFUL[name]
+    with pytest.raises(ValueError, match=message) as raised:
+        checkpoints.read(put(tmp_path, content), Told())
+    assert str(raised.value).isprintable()
