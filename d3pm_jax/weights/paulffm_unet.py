@@ -29,6 +29,7 @@ _LOGISTIC = (
     "the logistic head is taken as that of lib/d3pm.py, with the official bins, and not as that of "
     "lib/models/models.py, whose bins are 2 / K wide: the file does not say"
 )
+_FIXED = {"groups": 32, "channels_per_group": 4, "attention_eps": 1e-5, "max_time": 1000}
 _FOREIGN = partial(
     Foreign,
     program=PROGRAM,
@@ -60,16 +61,14 @@ def read(tree: Any, told: Told) -> Foreign:
     ch, channels, *_ = layout.axes(tensors, "down.0.weight", 4)
     outputs = layout.axes(tensors, "out.2.weight", 4)[0]
     logistic, K = output_of(outputs, channels, told, False, notes)
-    if logistic:
-        notes.append(_LOGISTIC)
+    notes += [_LOGISTIC] if logistic else []
     heads = choose(told.num_heads, 1, "number of heads", "--heads", notes)
     input_range = choose(told.input_range, (0.0, K - 1.0), "range of x", "--input-range", notes)
     T = whole(choose(told.max_time, 1000, "T", "--max-time", notes), "--max-time")
     found, shape = _network(tensors, ch, heads)
-    options = {"ch": ch, "ch_mult": shape.ch_mult, "num_res_blocks": shape.num_res_blocks, "groups": 32}
-    options |= {"num_heads": heads, "channels_per_group": 4, "attention_eps": 1e-5, "max_time": 1000}
+    options = {"ch": ch, "ch_mult": shape.ch_mult, "num_res_blocks": shape.num_res_blocks, "num_heads": heads}
     return _FOREIGN(
-        options=options | {"input_range": input_range},
+        options=options | _FIXED | {"input_range": input_range},
         attn_levels=shape.attn_levels,
         K=K,
         channels=channels,

@@ -71,6 +71,6 @@ def output_of(
         return True, choose(told.K, 256, "K", "--categories", notes)
     if told.K not in (None, each):
         raise ValueError(
-            f"it gives logits of K = {each} categories, not {told.K} as {told.source}: change that"
+            f"it gives logits of K = {each} categories, not {told.K} as {told.source} says: change that"
         )
     return False, each

@@ -220,6 +220,10 @@ NETWORKS = {
         "model": configs.ScoreNet(ch=4, ch_mult=(1, 1), groups=1, time_dependent_weights=(0.5, 1.0)),
     },
     "bounded": {"head": configs.LogisticHead(residual=False)},
+    "scaled": {
+        "head": configs.LogisticHead(input_range=(0.0, 255.0)),
+        "model": configs.UNet(ch=4, ch_mult=(1,), groups=1, input_range=(0.0, 255.0)),
+    },
 }
 
 

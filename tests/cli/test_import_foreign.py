@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from flax import serialization
 
 from d3pm_jax import runs
 from d3pm_jax.config import Head, LogisticHead
@@ -10,6 +11,7 @@ from d3pm_jax.runs import exported, foreign
 from d3pm_jax.weights import checkpoints, twin
 from d3pm_jax.weights.told import Told
 from tests.cli.commands import CONFIG, error, status
+from tests.weights.test_checkpoints import official_tree
 
 torch = pytest.importorskip("torch")
 originals = pytest.importorskip("tests.weights.originals")
@@ -90,6 +92,46 @@ def test_what_keeps_a_checkpoint_from_being_imported(files, tmp_path, data_dir, 
     assert "--raw is for checkpoints of other programs" in error(capsys, "import", ours, "--raw", *to)
     assert "No such file" in error(capsys, "import", file, *to, "--check", tmp_path / "none.npz")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture(scope="module")
+def logistic(tmp_path_factory):
+    """(checkpoint, check) of two numbers for each element; logits of the check are of no network."""
+    folder = tmp_path_factory.mktemp("logistic")
+    module = originals.SeedUNet(17, 1, 8, (1,), 1, (), outputs=2)
+    torch.save({"model": {f"net.{k}": x for k, x in module.state_dict().items()}}, folder / "model.pt")
+    logits = np.random.default_rng(0).normal(size=(1, 1, 8, 8, 17)).astype("f")
+    np.savez(folder / "check.npz", x=np.zeros((1, 1, 8, 8), int), t=np.zeros(1, int), logits=logits)
+    return folder / "model.pt", folder / "check.npz"
+
+
+@pytest.mark.slow
+def test_the_categories_of_a_logistic_head_are_those_of_the_data(logistic, tmp_path, data_dir, capsys):
+    file, check = logistic
+    to = ["--config", CONFIG, "--data.dir", data_dir, "--workdir", tmp_path / "run"]
+    message = error(capsys, "import", file, *to, "--categories", "8")
+    assert "has K = 8, the process of" in message
+    assert "has 17: change the process, or pass --categories" in message
+    assert "more than 0.0001: compute it in float64" in error(capsys, "import", file, *to, "--check", check)
+    assert status("import", file, *to, "--process.K", "data") == 0
+    assert "the logistic head is taken as that of lib/d3pm.py" in capsys.readouterr().out
+    assert runs.open(tmp_path / "run").process.K == 17
+
+
+def test_a_check_or_a_config_of_another_kind_is_named(files, tmp_path, data_dir, capsys):
+    file, check = files[0], tmp_path / "check.npz"
+    to = ["--workdir", tmp_path / "new"]
+    given = {"x": np.zeros((1, 1, 8, 8), int), "t": np.zeros(1, int)}
+    np.savez(check, **given, logits=np.zeros((1, 1, 8, 8, 5)))
+    said = error(capsys, "import", file, *to, "--check", check)
+    assert f"logits of K = 17 categories, not 5 as the last axis of logits in {check} says" in said
+    np.savez(check, **given, logits=np.full((1, 1, 8, 8, 17), np.longdouble("1e4000")))
+    assert f"{check}" in error(capsys, "import", file, *to, "--check", check)
+    labelled = tmp_path / "checkpoint_3"
+    tree = official_tree(np.random.default_rng(0), 17, classes=3)
+    labelled.write_bytes(serialization.msgpack_serialize(tree))
+    said = error(capsys, "import", labelled, CONFIG, "--data.dir", data_dir, *to)
+    assert "is told one of 3 classes, the data has 10 classes: pass a config whose data has 3" in said
 
 
 def test_a_head_of_a_config_becomes_that_of_the_program(files):

@@ -200,6 +200,7 @@ def test_what_a_field_accepts_is_of_its_type_and_in_its_range():
     assert found["train.ema_decay"] == found["optimizer.b1"] == {"1e-300", "0.0", "0"}
     above = {"1", "1.0", "1.5", "1e300", "1e-300", "2**32", "2**40"}
     assert found["optimizer.clip"] == above
+    assert found["model.attention_eps"] == {"None", "1", "1.0", "1e-300"}
     assert found["optimizer.lr"] == found["loss.ce_weight"] == above | {"0", "0.0"}
     assert found["optimizer.decay_steps"] == {"None", "1"}
     assert found["data.name"] == {"word", "data"}
@@ -306,6 +307,16 @@ def test_numbers_of_arrays_have_a_cure(value, cure):
     said = said_of("optimizer", put(configs.Adam(), "lr", value))
     assert said is not None
     assert said.endswith(f"it must be a finite number of at least 0{cure}")
+
+
+@pytest.mark.parametrize("place", ["model", "head"])
+@pytest.mark.parametrize("value", [(5, 5), (9, 1), (0.0, 1e-300), (-1e308, 1e308), (0,), [0, 1]])
+def test_a_range_that_is_none_is_refused(place, value):
+    part = {"model": configs.UNet(), "head": configs.LogisticHead()}[place]
+    said = said_of(place, put(part, "input_range", value))
+    assert said is not None
+    assert said.startswith(f"{place}.input_range = ")
+    assert said_of(place, put(part, "input_range", (0, 255.0))) is None
 
 
 def test_none_is_said_to_be_allowed_where_it_is():

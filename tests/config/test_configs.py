@@ -1,10 +1,14 @@
-"""Every config that comes with the library fits its data."""
+"""Every config that comes with the library fits its data; the head of a config with a range of its own."""
 
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import tests
+from d3pm_jax import config as configs
+from d3pm_jax import heads
 from d3pm_jax.config import from_data, io
 
 CONFIGS = sorted((Path(tests.__file__).parents[1] / "configs").glob("*.py"))
@@ -24,3 +28,10 @@ def test_a_config_fits_its_data(path):
     assert config.head.data_categories(process.K) == description.categories
     assert description.shape[0] in (8, 28, 32)
     config.optimizer.check_steps(config.train.steps)
+
+
+def test_a_logistic_head_adds_x_on_the_scale_of_its_range():
+    output, xt = np.random.default_rng(0).normal(size=(3, 2)).astype("f"), np.array([0, 3, 7])
+    found = configs.LogisticHead(input_range=(0.0, 255.0)).logits(jnp.asarray(output), jnp.asarray(xt), 8)
+    place = jnp.asarray(np.tanh(output[:, 0] + xt / 127.5 - 1), jnp.float32)
+    np.testing.assert_allclose(found, heads.logistic(place, jnp.asarray(output[:, 1]), 8), rtol=1e-5)

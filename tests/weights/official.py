@@ -4,6 +4,7 @@ Nothing here is of d3pm_jax or torch_ref. Images have their channels last, as in
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,7 +149,7 @@ def bins(loc, log_scale, K):
     return above + torch.log(1 - torch.exp(below - above) + 1e-6)
 
 
-def as_double(node):
+def as_double(node) -> Any:
     if isinstance(node, dict):
         return {name: as_double(x) for name, x in node.items()}
     return torch.tensor(node).double()
