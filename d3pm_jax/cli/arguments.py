@@ -52,7 +52,7 @@ def add_steps(parser: argparse.ArgumentParser, parse: Callable[[str], Any], meta
         choices=("even", "dp"),
         default="even",
         help="which steps --steps takes: evenly spaced (even), or by dynamic programming those with the "
-        "lowest bound on examples of the train split (dp)",
+        "lowest bound on held-out or train examples (dp)",
     )
 
 

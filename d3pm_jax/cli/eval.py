@@ -12,7 +12,6 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.cli import arguments, eval_samples, results
 from d3pm_jax.config import io as config_io
-from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.likelihood import bits_per_dim
@@ -124,15 +123,9 @@ def _protocol(run: Run, x0: np.ndarray, args: argparse.Namespace) -> dict[str, A
         "split": getattr(config.data, "test_split", "test"),
         "data": {name: value for name, value in data.items() if name not in config.data.places},
         "examples": f"sha256 {hashlib.sha256(x0.tobytes()).hexdigest()}",
-        "checkpoint": run.step,
-        "ema": config.train.ema_decay,
-        "steps": run.process.T,
-        "T": int(run.process.time[-1]),
-        "grid": args.grid if args.steps else "all",
         "terms": "all" if args.calls is None else f"{args.calls} for each example, stratified",
-        **logits_keywords(config.loss),
-        "dtype": getattr(config.model, "compute", "float32"),
         "seed": args.seed,
+        **run.about(),
     }
 
 

@@ -66,16 +66,13 @@ class Grey(Data):
 
     def open(self, split: str) -> Source:
         found = self.open_levels(split)
-        return found if self.binarize is None else BinarySource(found, self._levels(), self.binarize, split)
+        return found if self.binarize is None else BinarySource(found, _levels(self), self.binarize, split)
 
     def open_training(self) -> Source:
         return self.open_levels("train") if self.binarize == "dynamic" else self.open("train")
 
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        return at_random(example, self._levels(), rng) if self.binarize == "dynamic" else example
-
-    def _levels(self) -> int:
-        return _levels(self)
+        return at_random(example, _levels(self), rng) if self.binarize == "dynamic" else example
 
     def describe_levels(self) -> Description:
         """Does what `describe` does, of x before it is made binary."""

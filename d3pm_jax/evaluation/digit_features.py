@@ -48,7 +48,6 @@ def train(
     labels: Int[np.ndarray, " N"],
     classes: int,
     levels: int,
-    progress: Callable[[int], Any] = lambda done: None,
 ) -> Params:
     """Trains the classifier: the same data on the same machine gives the same weights, to the bit.
 
@@ -57,7 +56,6 @@ def train(
         labels: their classes.
         classes: how many there are.
         levels: number of grey levels.
-        progress: is called with the number of steps that are done.
 
     Returns:
         The parameters of a `Classifier`.
@@ -80,10 +78,9 @@ def train(
         return optax.apply_updates(params, updates), moments
 
     moments, rng = optimizer.init(params), np.random.default_rng(SEED)
-    for done in range(STEPS):
+    for _ in range(STEPS):
         index = rng.integers(len(x), size=BATCH)
         params, moments = step(params, moments, _shifted(x[index], rng), labels[index])
-        progress(done)
     return params
 
 

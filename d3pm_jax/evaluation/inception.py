@@ -1,7 +1,6 @@
 """Computes Inception features of images, for the FID, by torch-fidelity and weights that the user has."""
 
 import io
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,6 @@ def features(
     x: Int[np.ndarray, "N H W C"],
     levels: int,
     batch_size: int = 64,
-    progress: Callable[[int], Any] = lambda done: None,
 ) -> Float[np.ndarray, "N d"]:
     """Returns the features of images, float32 [N, 2048].
 
@@ -57,7 +55,6 @@ def features(
         x: images in 0..levels - 1, which become 0..255; with one channel, which becomes three, or with three.
         levels: how many there are.
         batch_size: images at a time.
-        progress: is called with the number of images that are done.
     """
     import torch
 
@@ -68,5 +65,4 @@ def features(
         with torch.no_grad():
             (found,) = network(torch.from_numpy(np.ascontiguousarray(images)).to(device))
         parts.append(found.cpu().numpy())
-        progress(start + len(found))
     return np.concatenate(parts)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines, frechet, nearest
@@ -17,7 +16,6 @@ from d3pm_jax.evaluation.precision_recall import precision_recall
 from d3pm_jax.runs import features
 from d3pm_jax.runs.protocol import Protocol
 from d3pm_jax.runs.run import Run
-from d3pm_jax.sampling import even_grid
 
 SEED = 0  # of what samples are to be compared with
 
@@ -138,21 +136,14 @@ def _statistics(found: np.ndarray, what: str) -> frechet.Statistics:
 def _protocol(run: Run, num: int, seed: int, reference: Reference) -> Protocol:
     """Says what the figures depend on."""
     train = reference.images
-    process, config = run.process, run.config
-    T, times = int(process.time[-1]), np.asarray(process.time[1:]).tolist()
     classes = run.parts.classes
     return Protocol(
         N=num,
-        split=getattr(config.data, "train_split", "train"),
+        split=getattr(run.config.data, "train_split", "train"),
         reference=f"{len(train)} examples, sha256 {hashlib.sha256(train.tobytes()).hexdigest()}",
         features=reference.features.name,
-        step=run.step,
-        steps=process.T,
-        grid=f"even, of {T}" if times == even_grid(T, process.T) else f"{times} of {T}",
         sampler="ancestral",
         classes="none" if classes is None else f"sample i is of class i modulo {classes}",
-        ema=config.train.ema_decay,
-        **logits_keywords(config.loss),
-        dtype=getattr(config.model, "compute", "float32"),
         seed=seed,
+        **run.about(),
     )

@@ -20,6 +20,7 @@ from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.begin import weights_of
 from d3pm_jax.runs.devices import batched, replicated, use_all_cores
 from d3pm_jax.runs.samples import make_sampler
+from d3pm_jax.sampling import even_grid
 from d3pm_jax.types import Params
 
 Made = TypeVar("Made")
@@ -164,6 +165,18 @@ class Run:
             raise UserError(f"calls = {calls}: it must be in 1..{self.process.T}, the steps of the process")
         told, place = None if self.parts.classes is None else labels, batched(self.parts.mesh)
         return evaluate_bound(compiled, self.params, self.process, x0, batch_size, place, told, progress)
+
+    def about(self) -> dict[str, Any]:
+        """Says what a figure of this run depends on, besides data and noise."""
+        T, times = int(self.process.time[-1]), np.asarray(self.process.time[1:]).tolist()
+        return {
+            "step": self.step,
+            "ema": self.config.train.ema_decay,
+            "steps": self.process.T,
+            "grid": f"even, of {T}" if times == even_grid(T, len(times)) else f"{times} of {T}",
+            **logits_keywords(self.config.loss),
+            "dtype": getattr(self.config.model, "compute", "float32"),
+        }
 
     @property
     def term(self) -> likelihood.Term:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import d3pm_jax
 from d3pm_jax import runs, signals
 from d3pm_jax.cli import eval as evaluate
 from d3pm_jax.cli import results, sample, train
+from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import begin, build, checkpoint, grids, lock, metrics, network, outputs
 from d3pm_jax.runs.workdir import read_config
@@ -138,6 +140,9 @@ def test_eval_and_sample_with_fewer_steps(trained, capsys):
     assert "steps = 11: it must be in 1..10" in error(capsys, "eval", trained, "--steps", "11")
 
 
+KEPT_OF_DATA = ("class", "name", "train_split", "test_split", "binarize", "mirror")  # no places
+
+
 def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(trained, capsys, monkeypatch):
     assert status("eval", trained, "--steps", "2,3,10", "--grid", "dp", "--limit", "40") == 0
     printed = capsys.readouterr().out
@@ -158,13 +163,12 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     assert found[1]["protocol"] == {
         "N": 40,
         "split": "test",
-        "checkpoint": 20,
+        "step": 20,
         "ema": 0.9,
         "steps": 3,
-        "T": 10,
-        "grid": "dp",
-        "data": found[1]["protocol"]["data"],
-        "examples": found[1]["protocol"]["examples"],
+        "grid": f"{found[1]['times']} of 10" if found[1]["times"] != [4, 7, 10] else "even, of 10",
+        "data": {k: v for k, v in config_io.to_json(tiny.get_config().data).items() if k in KEPT_OF_DATA},
+        "examples": f"sha256 {hashlib.sha256(runs.open(trained).read_split('test', 40)[0]).hexdigest()}",
         "terms": "all",
         "belief": "leave_one_out",
         "first_step": "bayes",

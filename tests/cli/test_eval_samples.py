@@ -47,6 +47,8 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
     """In features that need no training: sums of rows."""
     sums = features.Features("sums", lambda x: (x.sum((2, 3)).astype(np.float32), x[:, 0, 0, 0] % 10))
     monkeypatch.setattr(features, "choose", lambda *_: sums)
+    shown, save = [], eval_samples.show.save_grid
+    monkeypatch.setattr(eval_samples.show, "save_grid", lambda *args: (shown.append(args[1]), save(*args)))
     execute(run)
     (path,) = run.workdir.glob("quality_*.json")
     (found,) = protocol.read([run.workdir])
@@ -76,6 +78,8 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
         rows["samples"]["classes"], np.bincount(samples[:, 0, 0, 0] % 10, minlength=10) / N
     )
     every = np.square(samples[:, None].astype(float) - train[None]).sum((2, 3, 4))
+    beside = np.stack([samples, train[every.argmin(1)]], 1)[: eval_samples.PAIRS].reshape(-1, 8, 8, 1)
+    np.testing.assert_array_equal(shown[0], eval_samples.show.to_rgb(beside, 17))
     assert rows["samples"]["nearest"] == pytest.approx(np.sqrt(every.min(1)).mean() / 16)
     assert (rows["samples"]["copies"], rows["train"]["copies"]) == (0, 1)
 
