@@ -1,4 +1,4 @@
-"""The weights that the repository carries load, here and in PyTorch, and give the number that stands beside them."""
+"""The weights in the repository load in JAX and in PyTorch, and give the number that stands beside them."""
 
 import hashlib
 import json
