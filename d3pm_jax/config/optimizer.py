@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
+from jaxtyping import Array
 
 from d3pm_jax.config.checks import Count, Natural, NotNegative, Positive, UnitInterval, undefined
 from d3pm_jax.types import Params
@@ -76,5 +77,12 @@ class Adam(Optimizer):
 
 
 def _decays(params: Params) -> Params:
-    """Arrays of two axes and more decay: kernels, not biases, scales or the frequencies of time."""
-    return jax.tree.map(lambda x: x.ndim > 1, params)
+    """Arrays of two axes and more decay: kernels, not biases, scales or the frequencies of time.
+
+    Layers may be stacked, with an axis more: a bias is one by its name.
+    """
+
+    def decays(path: tuple, x: Array) -> bool:
+        return x.ndim > 1 and not jax.tree_util.keystr(path).endswith(("['bias']", "['bias'].value"))
+
+    return jax.tree_util.tree_map_with_path(decays, params)

@@ -6,6 +6,7 @@ require(__name__, "flax")
 
 from d3pm_jax.models.classifier import Classifier
 from d3pm_jax.models.score_net import ScoreNet
+from d3pm_jax.models.transformer import Transformer
 from d3pm_jax.models.unet import UNet
 
-__all__ = ["Classifier", "ScoreNet", "UNet"]
+__all__ = ["Classifier", "ScoreNet", "Transformer", "UNet"]

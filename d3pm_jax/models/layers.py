@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Real
 
 Init = nnx.initializers.Initializer
 
@@ -185,11 +185,11 @@ def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
     return jnp.where(keep, x / (1.0 - rate), 0.0)
 
 
-def time_embedding(t: Int[Array, " B"], dim: int, max_time: int) -> Float[Array, "B dim"]:
+def time_embedding(t: Real[Array, " B"], dim: int, max_time: int) -> Float[Array, "B dim"]:
     """Takes sin and cos of 1000 (t - 1) / max_time at dim / 2 frequencies 1..1e-4 (Vaswani et al. 2017).
 
     Args:
-        t: steps 1..max_time. The official code counts them from 0, hence t - 1.
+        t: steps 1..max_time, or real numbers between. The official code counts them from 0, hence t - 1.
         dim: even, at least 4.
         max_time: the number of steps T, so that every T covers the same range.
     """

@@ -17,7 +17,9 @@ from d3pm_jax.files import parse_json, write_bytes
 from d3pm_jax.types import Params
 
 HASH = "sha256"  # in the metadata
-_TORCH_NAME = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+_TORCH_NAME = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+STACKED = "layers"  # below this attribute parameters have a first axis; each of its entries is a module of the twin
+_UNMOVED = ("embed.weight",)  # tensors that have the same layout in both
 _TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # HWIO -> OIHW, [in, out] -> [out, in]
 _FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # in safetensors
@@ -33,8 +35,9 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
         Contiguous arrays by the twin's names: kernels as [out, in, H, W] or [out, in].
     """
     return {
-        _name(path): np.ascontiguousarray(np.transpose(np.asarray(x), _TO_TORCH[x.ndim]))
+        name: np.ascontiguousarray(np.transpose(part, _axes(name, part.ndim, _TO_TORCH)))
         for path, x in _flat(params)
+        for name, part in zip(_names(path, x), _parts(path, np.asarray(x)), strict=True)
     }
 
 
@@ -51,17 +54,25 @@ def from_torch(params: Params, state_dict: dict[str, np.ndarray]) -> Params:
     Raises:
         ValueError: naming the tensors that are missing, left over or of another shape.
     """
-    _check_names([_name(path) for path, _ in _flat(params)], state_dict)
+    _check_names([name for path, x in _flat(params) for name in _names(path, x)], state_dict)
 
-    def convert(path, x):
-        array = np.asarray(state_dict[_name(path)])
-        found = np.transpose(array, _FROM_TORCH[array.ndim]) if array.ndim == x.ndim else array
-        if found.shape != x.shape:
-            expected = tuple(x.shape[i] for i in _TO_TORCH[x.ndim])
-            raise ValueError(f"{_name(path)} has shape {array.shape}, expected {expected} in this model")
-        return jax.numpy.asarray(found, x.dtype)
+    def convert(path: tuple, x: Any) -> jax.Array:
+        stacked = STACKED in _keys(path)
+        shape = x.shape[1:] if stacked else x.shape
+        found = [_converted(name, np.asarray(state_dict[name]), shape) for name in _names(path, x)]
+        return jax.numpy.asarray(np.stack(found) if stacked else found[0], x.dtype)
 
     return jax.tree_util.tree_map_with_path(convert, params)
+
+
+def _converted(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a tensor of the twin in the layout of JAX; raises ValueError where it has another shape."""
+    same = array.ndim == len(shape)
+    found = np.transpose(array, _axes(name, array.ndim, _FROM_TORCH)) if same else array
+    if found.shape != shape:
+        expected = tuple(shape[i] for i in _axes(name, len(shape), _TO_TORCH))
+        raise ValueError(f"{name} has shape {array.shape}, expected {expected} in this model")
+    return found
 
 
 def save(path: Path, params: Params, metadata: Mapping[str, str] | None = None) -> None:
@@ -97,7 +108,7 @@ def load(path: Path, like: Params) -> Params:
             not finite.
         OSError: it cannot be read.
     """
-    dtypes = {_name(path): str(x.dtype) for path, x in _flat(like)}
+    dtypes = {name: str(x.dtype) for path, x in _flat(like) for name in _names(path, x)}
     with _opened(path) as file:
         _check_names(dtypes, file.keys())
         for name, dtype in dtypes.items():
@@ -176,9 +187,27 @@ def _flat(params: Params) -> list:
     return jax.tree_util.tree_flatten_with_path(params)[0]
 
 
-def _name(path: tuple) -> str:
-    """Turns ("down", 0, "conv", "kernel") into "down.0.conv.weight"; drops the wrapper's own last key."""
+def _names(path: tuple, x: Any) -> list[str]:
+    """Turns ("down", 0, "conv", "kernel") into ["down.0.conv.weight"]; has one name for each stacked layer."""
+    parts = _keys(path)
+    parts[-1] = _TORCH_NAME.get(parts[-1], parts[-1])
+    if STACKED not in parts:
+        return [".".join(parts)]
+    at = parts.index(STACKED) + 1
+    return [".".join([*parts[:at], str(i), *parts[at:]]) for i in range(x.shape[0])]
+
+
+def _parts(path: tuple, x: np.ndarray) -> list[np.ndarray]:
+    """Returns what `_names` names."""
+    return list(x) if STACKED in _keys(path) else [x]
+
+
+def _axes(name: str, ndim: int, table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+    """Returns how axes move: by their number, but an embedding keeps the layout [K, width]."""
+    return tuple(range(ndim)) if name in _UNMOVED else table[ndim]
+
+
+def _keys(path: tuple) -> list[str]:
+    """Returns the keys of a path as strings, without the last one of the wrapper."""
     parts = [str(getattr(p, "key", getattr(p, "idx", getattr(p, "name", p)))) for p in path]
-    if parts[-1] == "value":
-        parts.pop()
-    return ".".join([*parts[:-1], _TORCH_NAME.get(parts[-1], parts[-1])])
+    return parts[:-1] if parts[-1] == "value" else parts
