@@ -25,7 +25,7 @@ class Case(NamedTuple):
     """A network by the name of its class in both libraries, and what it is given."""
 
     network: str
-    size: tuple[int, int]  # H, W
+    shape: tuple[int, ...]  # *S of x_t
     options: dict[str, Any]
 
 
@@ -33,7 +33,7 @@ UNET = {"K": 5, "channels": 1, "max_time": MAX_TIME, "ch": 8, "groups": 4}
 CASES = {
     "two levels": Case(
         "UNet",
-        (8, 8),
+        (8, 8, 1),
         UNET
         | {"size": 8, "ch_mult": (1, 2), "num_res_blocks": 0, "attn_resolutions": (8, 4)}
         | {"onehot_input": True, "num_heads": 2, "groups": 32, "channels_per_group": 4}
@@ -41,16 +41,26 @@ CASES = {
     ),
     "padded, with classes": Case(
         "UNet",
-        (7, 6),
+        (7, 6, 2),
         UNET
         | {"channels": 2, "size": (7, 6), "ch_mult": (1, 1), "num_res_blocks": 2}
         | {"outputs": 2, "num_classes": 3},
     ),
     "binary, with classes": Case(
         "ScoreNet",
-        (4, 7),
+        (4, 7, 1),
         {"K": 2, "channels": 1, "max_time": MAX_TIME, "ch": 8, "groups": 2, "ch_mult": (1, 2), "attn": (0,)}
         | {"num_res_blocks": 1, "time_dependent_weights": (1.0, 3.0, 2.0), "num_classes": 3},
+    ),
+    "sequences, with classes and padding": Case(
+        "Transformer",
+        (9,),
+        {"K": 5, "max_time": MAX_TIME, "width": 12, "num_layers": 3, "num_heads": 3, "num_classes": 3},
+    ),
+    "sequences, without time": Case(
+        "Transformer",
+        (6,),
+        {"K": 3, "max_time": MAX_TIME, "width": 8, "num_layers": 2, "num_heads": 1, "see_time": False},
     ),
 }
 
@@ -129,8 +139,10 @@ def _gradients(case: Case, dtype: str) -> tuple[Arrays, Arrays]:
 
 def _inputs(case: Case) -> Arrays:
     rng = np.random.default_rng(0)
-    xt = rng.integers(0, case.options["K"], (B, *case.size, case.options["channels"]))
+    xt = rng.integers(0, case.options["K"], (B, *case.shape))
     inputs = {"xt": xt, "t": np.array([1, 40, MAX_TIME])}
+    if case.network == "Transformer":
+        inputs |= {"weight": (xt < 3).astype(np.float32)}
     return inputs | {"label": np.array([2, 0, 1])} if "num_classes" in case.options else inputs
 
 

@@ -13,7 +13,7 @@ from d3pm_jax.config import from_data as from_data
 from d3pm_jax.config import io as io
 from d3pm_jax.config.data import Arrays, Data, Digits, Idx, TfdsImages
 from d3pm_jax.config.head import Head, LogisticHead
-from d3pm_jax.config.model import Model, ScoreNet, Spec, UNet
+from d3pm_jax.config.model import Model, ScoreNet, Spec, Transformer, UNet
 from d3pm_jax.config.objective import HybridLoss, Objective, StochasticBound, Terms
 from d3pm_jax.config.optimizer import Adam, Optimizer
 from d3pm_jax.config.process import (
@@ -85,6 +85,7 @@ __all__ = [
     "TfdsImages",
     "Timesteps",
     "Train",
+    "Transformer",
     "UNet",
     "Uniform",
 ]

@@ -120,8 +120,49 @@ class ScoreNet(Convolutional):
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         options = self._options(spec)
-        if spec.outputs is not None:
-            raise ValueError(
-                f"the head needs {spec.outputs} outputs, ScoreNet gives K = {spec.K} logits: use Head()"
-            )
+        _need_logits("ScoreNet", spec)
         return models.ScoreNet(**options, rngs=rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Transformer(Model):
+    """Builds a transformer for sequences [L], for K logits; see `d3pm_jax.models.Transformer`."""
+
+    width: Size = 256
+    """of the residual stream; divides by num_heads into even parts"""
+    num_layers: Size = 6
+    """blocks of attention and two linear maps"""
+    num_heads: Size = 4
+    """of every attention"""
+    mlp_ratio: Size = 4
+    """width of the hidden layer of a block as a multiple of width"""
+    dropout: UnitInterval = 0.0
+    """rate in training"""
+    see_time: bool = True
+    """tell the network t; predictions of an absorbing process need no time"""
+    classes: Count | None = None
+    """as many as the data has, to be told labels; None ignores them"""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """the type of activations; parameters, the last layer, loss and draws are float32 in either case"""
+    remat: bool = False
+    """compute a block again in the backward pass in place of keeping what is in it"""
+    max_time: Count | None = dataclasses.field(default=None, kw_only=True)
+    """the largest time that the network was made for, in steps; None: T of the process"""
+
+    def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
+        if len(spec.shape) != 1:
+            raise ValueError(f"examples have shape {spec.shape}: this network is for sequences [L]")
+        _need_logits("Transformer", spec)
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        options["dtype"] = None if options.pop("compute") == "float32" else jnp.bfloat16
+        options["max_time"] = spec.T if self.max_time is None else self.max_time
+        options["num_classes"] = None if options.pop("classes") is None else spec.classes
+        return models.Transformer(spec.K, **options, rngs=rngs)
+
+
+def _need_logits(name: str, spec: Spec) -> None:
+    """Raises ValueError where the head needs something else than K logits."""
+    if spec.outputs is not None:
+        raise ValueError(
+            f"the head needs {spec.outputs} outputs, {name} gives K = {spec.K} logits: use Head()"
+        )

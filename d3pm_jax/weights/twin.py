@@ -18,7 +18,9 @@ from d3pm_jax.types import Params
 
 HASH = "sha256"  # in the metadata
 _TORCH_NAME = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-STACKED = "layers"  # below this attribute parameters have a first axis; each of its entries is a module of the twin
+STACKED = (
+    "layers"  # below this attribute parameters have a first axis; each of its entries is a module of the twin
+)
 _UNMOVED = ("embed.weight",)  # tensors that have the same layout in both
 _TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # HWIO -> OIHW, [in, out] -> [out, in]
 _FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}

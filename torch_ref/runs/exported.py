@@ -18,28 +18,35 @@ from torch_ref import heads, models
 
 
 def network(file: str | Path) -> nn.Module:
-    """The network with its weights, in eval mode: xt [B, H, W, C], t [B], label [B] -> what the head takes.
+    """The network with its weights, in eval mode: xt [B, *S], t [B], label [B] -> what the head takes.
 
     Raises:
         ValueError: the file is not of `d3pm export`, or the network is one of the user's own.
     """
     config, data, process = metadata(file)
     options: dict[str, Any] = dict(config["model"])
-    name, _ = options.pop("class"), options.pop("compute", None)  # it computes in the type of its weights
+    name = options.pop("class")
+    for only_in_jax in (
+        "compute",
+        "remat",
+    ):  # it computes in the type of its weights, and keeps what it needs
+        options.pop(only_in_jax, None)
     if name not in models.__all__:
         raise ValueError(f"{name} is none of {models.__all__}: build yours, and load the tensors into it")
     options["num_classes"] = options.pop("classes")
     T = options.pop("max_time", None) or process["T"]
-    *size, channels = data["shape"]
+    if name != "Transformer":
+        options["channels"] = data["shape"][-1]
     if name == "UNet":
-        options |= {"size": tuple(size), "outputs": 2 if config["head"]["class"] == "LogisticHead" else None}
-    module = getattr(models, name)(process["K"], channels, max_time=T, **options)
+        options["size"] = tuple(data["shape"][:-1])
+        options["outputs"] = 2 if config["head"]["class"] == "LogisticHead" else None
+    module = getattr(models, name)(process["K"], max_time=T, **options)
     module.load_state_dict(safetensors.torch.load_file(file))
     return module.eval()
 
 
 def denoiser(file: str | Path) -> Callable[..., Tensor]:
-    """The network and its head: (xt [B, H, W, C], t [B], label=None) -> logits of x_0 [B, H, W, C, K].
+    """The network and its head: (xt [B, *S], t [B], label=None) -> logits of x_0 [B, *S, K].
 
     Raises:
         ValueError: as `network`, or the head is one of the user's own.
