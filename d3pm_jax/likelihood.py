@@ -47,6 +47,7 @@ def all_t_bound(
     noise: Noise,
     term: Term = posterior_kl,
     belief: Belief = "d3pm",
+    weight: Float[Array, " B *S"] | None = None,
 ) -> Bound:
     """-log p(x_0) <= prior KL + sum_t KL_t (D3PM eq. 1), every t once, each at one x_t ~ q(x_t | x_0).
 
@@ -57,6 +58,7 @@ def all_t_bound(
         noise: t -> uniforms [B, *S]; called with each t in 1..T.
         term: what the logits cost at a step: `posterior_kl` for logits of x_0.
         belief: what the logits of x_0 are (see `beliefs`): passed on to `term`.
+        weight: of each element, 1 without; 0 on padding, of which `denoise` has to know by itself.
 
     Returns:
         The parts of the bound; their expectation over the noise is the bound.
@@ -68,11 +70,10 @@ def all_t_bound(
         ts = jnp.broadcast_to(t, x0.shape[:1])
         u = check_shape("noise(t)", noise(t), "x0", x0.shape)
         xt = bare(q_sample)(process, x0, ts, u)
-        return _per_example(term(process, denoise(xt, process.time[ts]), x0, xt, ts))
+        return _per_example(term(process, denoise(xt, process.time[ts]), x0, xt, ts), weight)
 
-    return Bound(
-        lax.map(step, jnp.arange(1, process.T + 1, dtype=jnp.int32)), _per_example(prior_kl(process, x0))
-    )
+    steps = lax.map(step, jnp.arange(1, process.T + 1, dtype=jnp.int32))
+    return Bound(steps, _per_example(prior_kl(process, x0), weight))
 
 
 @declared(x0=CATEGORIES, index=INDEX)
@@ -84,18 +85,19 @@ def estimate_bound(
     index: Int[Array, " B"],
     term: Term = posterior_kl,
     belief: Belief = "d3pm",
+    weight: Float[Array, " B *S"] | None = None,
 ) -> Bound:
     """Computes `all_t_bound` with noise that depends on (key, index_b, t) alone.
 
     Args:
         key: a typed key.
-        denoise, process, x0, term, belief: as for `all_t_bound`.
+        denoise, process, x0, term, belief, weight: as for `all_t_bound`.
         index: the number of each example in its data set.
 
     Returns:
         The parts of the bound.
     """
-    return all_t_bound(denoise, process, x0, per_example(key, index, x0.shape[1:]), term, belief)
+    return all_t_bound(denoise, process, x0, per_example(key, index, x0.shape[1:]), term, belief, weight)
 
 
 @declared(x0=CATEGORIES, u=NOISE)
@@ -107,6 +109,7 @@ def strata_bound(
     noise: Noise,
     term: Term = posterior_kl,
     belief: Belief = "d3pm",
+    weight: Float[Array, " B *S"] | None = None,
 ) -> Float[Array, " B"]:
     """prior KL + sum over n strata of 1..T of (its size) KL_t, at one t in each (`timesteps.stratified`).
 
@@ -114,7 +117,7 @@ def strata_bound(
     so it varies much less than n independent t would.
 
     Args:
-        denoise, process, x0, term, belief: as for `all_t_bound`.
+        denoise, process, x0, term, belief, weight: as for `all_t_bound`.
         u: uniform noise in [0, 1), for t.
         noise: j -> uniforms [B, *S] for x_t, called with the strata j = 1..n.
 
@@ -128,10 +131,10 @@ def strata_bound(
     def stratum(j: Array) -> Array:
         ts = t[j]
         xt = bare(q_sample)(process, x0, ts, check_shape("noise(j)", noise(j + 1), "x0", x0.shape))
-        return sizes[j] * _per_example(term(process, denoise(xt, process.time[ts]), x0, xt, ts))
+        return sizes[j] * _per_example(term(process, denoise(xt, process.time[ts]), x0, xt, ts), weight)
 
     terms = lax.map(stratum, jnp.arange(u.shape[0], dtype=jnp.int32))
-    return jnp.sum(terms, axis=0) + _per_example(prior_kl(process, x0))
+    return jnp.sum(terms, axis=0) + _per_example(prior_kl(process, x0), weight)
 
 
 @declared(x0=CATEGORIES, index=INDEX, n=PART_OF_STEPS)
@@ -144,12 +147,13 @@ def stratified_bound(
     n: int,
     term: Term = posterior_kl,
     belief: Belief = "d3pm",
+    weight: Float[Array, " B *S"] | None = None,
 ) -> Float[Array, " B"]:
     """Computes `strata_bound` with noise that depends on (key, index_b) and n alone.
 
     Args:
         key: a typed key.
-        denoise, process, x0, term, belief: as for `all_t_bound`.
+        denoise, process, x0, term, belief, weight: as for `all_t_bound`.
         index: the number of each example in its data set.
         n: how many strata, 1..T.
 
@@ -158,7 +162,9 @@ def stratified_bound(
     """
     key_t, key_q = jax.random.split(key)
     u = per_example(key_t, index, (n,))(jnp.asarray(0, jnp.int32))
-    return strata_bound(denoise, process, x0, u.T, per_example(key_q, index, x0.shape[1:]), term, belief)
+    return strata_bound(
+        denoise, process, x0, u.T, per_example(key_q, index, x0.shape[1:]), term, belief, weight
+    )
 
 
 @declared()
@@ -193,5 +199,7 @@ def bits_per_dim(nats: Nats, D: int) -> Nats:
     return nats / (D * math.log(2.0))
 
 
-def _per_example(x: Array) -> Array:
+def _per_example(x: Array, weight: Array | None) -> Array:
+    """Sums weight x over the elements of each example; where the weight is 0 it counts 0, whatever x is."""
+    x = x if weight is None else jnp.where(weight > 0, weight * x, 0.0)
     return jnp.sum(x.reshape(x.shape[0], math.prod(x.shape[1:])), axis=1)

@@ -31,15 +31,17 @@ def all_t_bound(
     noise: Noise,
     term: Term = posterior_kl,
     belief: Belief = "d3pm",
+    weight: Tensor | None = None,
 ) -> Bound:
-    """-log p(x_0) <= prior KL + sum_t KL_t, each KL_t at one x_t ~ q(x_t | x_0)."""
+    """-log p(x_0) <= prior KL + sum_t KL_t, each KL_t at one x_t ~ q(x_t | x_0); a term counts weight times."""
     term = beliefs.with_belief(belief, term)
     steps = []
     for t in range(1, process.T + 1):
         ts = torch.full(x0.shape[:1], t)
         xt = q_sample(process, x0, ts, noise(t))
-        steps.append(term(process, denoise(xt, process.time[ts]), x0, xt, ts).flatten(1).sum(dim=1))
-    return Bound(torch.stack(steps), prior_kl(process, x0).flatten(1).sum(dim=1))
+        nats = term(process, denoise(xt, process.time[ts]), x0, xt, ts)
+        steps.append(_per_example(nats, weight))
+    return Bound(torch.stack(steps), _per_example(prior_kl(process, x0), weight))
 
 
 def strata_bound(
@@ -50,13 +52,15 @@ def strata_bound(
     noise: Noise,
     term: Term = posterior_kl,
     belief: Belief = "d3pm",
+    weight: Tensor | None = None,
 ) -> Tensor:
     """prior KL + sum over strata of (its size) KL_t at one t drawn in each, per example."""
     term = beliefs.with_belief(belief, term)
-    total = prior_kl(process, x0).flatten(1).sum(dim=1)
+    total = _per_example(prior_kl(process, x0), weight)
     for j, (ts, size) in enumerate(zip(*timesteps.stratified(u, process.T), strict=True), 1):
         xt = q_sample(process, x0, ts, noise(j))
-        total = total + size * term(process, denoise(xt, process.time[ts]), x0, xt, ts).flatten(1).sum(dim=1)
+        nats = term(process, denoise(xt, process.time[ts]), x0, xt, ts)
+        total = total + size * _per_example(nats, weight)
     return total
 
 
@@ -68,3 +72,9 @@ def mean_and_se(x: Tensor) -> tuple[Tensor, Tensor]:
 def bits_per_dim(nats: Tensor, D: int) -> Tensor:
     """nats / (D ln 2)."""
     return nats / (D * math.log(2))
+
+
+def _per_example(nats: Tensor, weight: Tensor | None) -> Tensor:
+    """The sum over the elements of each example of weight nats, without those of weight 0."""
+    nats = nats if weight is None else torch.where(weight > 0, weight * nats, torch.zeros_like(nats))
+    return nats.flatten(1).sum(dim=1)

@@ -12,13 +12,16 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.cli import arguments, eval_samples, results
 from d3pm_jax.config import io as config_io
+from d3pm_jax.data import count_categories
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines
+from d3pm_jax.evaluation.bound import elements
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.runs import grids
 from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.terminal import Terminal
 
+Examples = dict[str, np.ndarray]  # "x", and if there are any "label" and "weight"
 SHORT = 100_000  # calls of the network that take no time worth telling
 
 
@@ -50,14 +53,14 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     run = arguments.open_named(args, args.batch_size)
     eval_samples.check(args, run)
     runs = _with_steps(args, run)
-    x0, labels = run.read_split("test", args.limit)
+    examples = run.read_batch("test", args.limit)
     split = getattr(run.config.data, "test_split", "test")
-    print(f"checkpoint of step {run.step}, {len(x0)} examples of split {split!r}")
+    print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
     if args.limit is None:
-        _say_how_long(list(runs.values()), x0, labels, args)
-    compared, found = _baselines(run, x0), []
+        _say_how_long(list(runs.values()), examples, args)
+    compared, found = _baselines(run, examples), []
     for steps, each in runs.items():
-        found.append(_evaluate(each, x0, labels, steps, compared, args))
+        found.append(_evaluate(each, examples, steps, compared, args))
     eval_samples.execute(args, list(runs.values()))
     print("for comparison, on the same examples:")
     for name, value in compared.items():
@@ -91,16 +94,15 @@ def _measure_jumps(run: Run) -> None:
 
 def _evaluate(
     run: Run,
-    x0: np.ndarray,
-    labels: np.ndarray | None,
+    examples: Examples,
     steps: int | None,
     compared: dict[str, float],
     args: argparse.Namespace,
 ) -> dict[str, Any]:
     """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
-    with Terminal("example", len(x0)).shown() as terminal:
-        result = run.evaluate_on(x0, labels, args.batch_size, args.seed, terminal.advance, args.calls)
-    result |= {"baselines": compared, "limit": args.limit, "protocol": _protocol(run, x0, args)}
+    with Terminal("example", len(examples["x"])).shown() as terminal:
+        result = _bound(run, examples, args.batch_size, args.seed, terminal.advance, args.calls)
+    result |= {"baselines": compared, "limit": args.limit, "protocol": _protocol(run, examples, args)}
     named = argparse.Namespace(**vars(args) | {"steps": steps})
     suffix = results.suffix(named, "step", "steps", "grid", "calls", "limit", "seed")
     path, plot = (args.workdir / f"{name}{suffix}" for name in ("eval", "bound_terms"))
@@ -115,14 +117,20 @@ def _evaluate(
     return result
 
 
-def _protocol(run: Run, x0: np.ndarray, args: argparse.Namespace) -> dict[str, Any]:
+def _bound(run: Run, examples: Examples, *args: Any, **more: Any) -> dict[str, Any]:
+    labels, weight = examples.get("label"), examples.get("weight")
+    return run.evaluate_on(examples["x"], labels, *args, weight=weight, **more)
+
+
+def _protocol(run: Run, examples: Examples, args: argparse.Namespace) -> dict[str, Any]:
     """Says all that a bound depends on."""
     config, data = run.config, config_io.to_json(run.config.data)
+    content = b"".join(examples[name].tobytes() for name in ("x", "weight") if name in examples)
     return {
-        "N": len(x0),
+        "N": len(examples["x"]),
         "split": getattr(config.data, "test_split", "test"),
         "data": {name: value for name, value in data.items() if name not in config.data.places},
-        "examples": f"sha256 {hashlib.sha256(x0.tobytes()).hexdigest()}",
+        "examples": f"sha256 {hashlib.sha256(content).hexdigest()}",
         "terms": "all" if args.calls is None else f"{args.calls} for each example, stratified",
         "seed": args.seed,
         **run.about(),
@@ -152,22 +160,20 @@ def _with_error(value: float, error: float | None, digits: int) -> str:
     return f"{value:.{digits}f} +- {'unknown' if error is None else f'{error:.{digits}f}'}"
 
 
-def _say_how_long(
-    runs: list[Run], x0: np.ndarray, labels: np.ndarray | None, args: argparse.Namespace
-) -> None:
+def _say_how_long(runs: list[Run], examples: Examples, args: argparse.Namespace) -> None:
     """Prints how long it will take, by a call of the network, where that is minutes."""
-    calls = [args.calls or run.process.T for run in runs]
-    if len(x0) * sum(calls) < SHORT:
+    calls, N = [args.calls or run.process.T for run in runs], len(examples["x"])
+    if N * sum(calls) < SHORT:
         return
-    n = min(args.batch_size, len(x0))
-    once = partial(runs[0].evaluate_on, x0[:n], None if labels is None else labels[:n], n, calls=1)
+    n = min(args.batch_size, N)
+    once = partial(_bound, runs[0], {name: x[:n] for name, x in examples.items()}, n, calls=1)
     once()  # compiles
     start = time.monotonic()
     once()
-    seconds = (time.monotonic() - start) / n * len(x0) * sum(calls)
+    seconds = (time.monotonic() - start) / n * N * sum(calls)
     fewer = "--limit N takes the first N"
     fewer += ", --calls N fewer calls for each" if args.calls is None else ""
-    print(f"about {_in_words(seconds)}: {len(x0):,} examples x {sum(calls)} calls of the network; {fewer}")
+    print(f"about {_in_words(seconds)}: {N:,} examples x {sum(calls)} calls of the network; {fewer}")
 
 
 def _in_words(seconds: float) -> str:
@@ -175,14 +181,25 @@ def _in_words(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def _baselines(run: Run, test: np.ndarray) -> dict[str, float]:
-    (x0, labels), levels = run.read_split("train"), run.parts.categories
+def _baselines(run: Run, examples: Examples) -> dict[str, float]:
+    levels, test, weight = run.parts.categories, examples["x"], examples.get("weight")
+    if run.parts.description.kind == "text" or weight is not None:
+        counts = count_categories(run.config.data.open("train"), levels)
+        found = {"unigram": baselines.unigram_nats(counts, test, weight)}
+    else:
+        found = _by_place(run, test, levels)
+    D = float(np.mean(elements(test, weight)))
+    return {name: bits_per_dim(float(np.mean(nats)) / D, 1) for name, nats in found.items()}
+
+
+def _by_place(run: Run, test: np.ndarray, levels: int) -> dict[str, np.ndarray]:
+    x0, labels = run.read_split("train")
     place = "per-pixel histogram" if run.parts.description.kind == "image" else "histogram of each place"
     found = {place: baselines.histogram_nats(x0, test, levels)}
     if labels is not None:
         name = f"mixture of {len(np.unique(labels))} class histograms"
         found[name] = baselines.class_mixture_nats(x0, labels, test, levels)
-    return {name: bits_per_dim(float(np.mean(nats)), test[0].size) for name, nats in found.items()}
+    return found
 
 
 def _plot(path: Path, steps: list[float], caption: str) -> None:

@@ -41,6 +41,7 @@ from d3pm_jax.config.schedule import (
     Reciprocal,
     Schedule,
 )
+from d3pm_jax.config.text import Enwik8, Shakespeare, Text, Text8
 from d3pm_jax.config.timesteps import Importance, Independent, LowDiscrepancy, Timesteps
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "Data",
     "Dense",
     "Digits",
+    "Enwik8",
     "FromRate",
     "Gaussian",
     "Head",
@@ -79,9 +81,12 @@ __all__ = [
     "Reciprocal",
     "Schedule",
     "ScoreNet",
+    "Shakespeare",
     "Spec",
     "StochasticBound",
     "Terms",
+    "Text",
+    "Text8",
     "TfdsImages",
     "Timesteps",
     "Train",

@@ -5,7 +5,7 @@ from d3pm_jax.extras import require
 require(__name__, "grain", "tensorflow_datasets")
 
 from d3pm_jax.data.arrays import ArraySource, open_npy
-from d3pm_jax.data.batches import count_categories, read_all, train_batches
+from d3pm_jax.data.batches import count_categories, read_all, read_batch, train_batches
 from d3pm_jax.data.description import Description
 from d3pm_jax.data.images import ImageSource, open_split
 from d3pm_jax.data.source import DatasetError, Part, Source
@@ -21,5 +21,6 @@ __all__ = [
     "open_npy",
     "open_split",
     "read_all",
+    "read_batch",
     "train_batches",
 ]

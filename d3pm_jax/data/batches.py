@@ -78,16 +78,23 @@ def read_all(
     Raises:
         DatasetError: nothing to read, or an example is not what it has to be.
     """
+    batch = read_batch(source, num_categories, limit, description)
+    return batch["x"], batch.get("label")
+
+
+def read_batch(
+    source: Source, num_categories: int, limit: int | None = None, description: Description | None = None
+) -> Batch:
+    """Does what `read_all` does, and returns what `train_batches` does, as one batch."""
     size = len(source) if limit is None else min(limit, len(source))
     if size < 1:
         raise DatasetError(f"nothing to read: the split has {len(source)} examples and the limit is {limit}")
     numbered = _Numbered(source)
-    batch = _collate([numbered[i] for i in range(size)], num_categories, description)
-    return batch["x"], batch.get("label")
+    return _collate([numbered[i] for i in range(size)], num_categories, description)
 
 
 def count_categories(source: Source, num_categories: int) -> Int[np.ndarray, " K"]:
-    """Counts how often each category occurs in all examples.
+    """Counts how often each category occurs in all examples, elements of weight 0 apart.
 
     Raises:
         DatasetError: a value is not a category.
@@ -95,7 +102,8 @@ def count_categories(source: Source, num_categories: int) -> Int[np.ndarray, " K
     numbered, counts = _Numbered(source), np.zeros(num_categories, np.int64)
     for i in range(len(source)):
         batch = _collate([numbered[i]], num_categories)
-        counts += np.bincount(batch["x"].ravel(), minlength=num_categories)
+        counted = batch["x"][batch["weight"] > 0] if "weight" in batch else batch["x"]
+        counts += np.bincount(counted.ravel(), minlength=num_categories)
     return counts
 
 

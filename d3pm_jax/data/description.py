@@ -1,8 +1,10 @@
 """Says what examples of a data set are."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Literal, get_args
 
+from d3pm_jax.data.tokenizers import joined
 from d3pm_jax.errors import UserError
 
 Kind = Literal["image", "text", "array"]
@@ -25,7 +27,11 @@ class Description:
     kind: Kind = "array"
     """how an example is shown: as a picture, as a line of text, or as an .npy file"""
     symbols: tuple[str, ...] | None = None
-    """of text: what each category is written as"""
+    """of text: what each category is written as; see `tokenizers` for parts of characters"""
+    padded: bool = False
+    """examples have a "weight", which is 0 on padding: the network has to be told it"""
+    digest: str | None = None
+    """the hash of what the examples are of, where it is known: data that has another one is other data"""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -47,3 +53,8 @@ class Description:
             raise UserError(
                 f"{len(self.symbols)} symbols for {self.categories} categories: pass one for each"
             )
+
+    def text(self, x: Iterable[int], masked: str = "_") -> str:
+        """Returns what categories are written as; `masked` stands for one that the data does not have."""
+        symbols = self.symbols or ()
+        return joined(symbols[k] if k < len(symbols) else masked for k in x)

@@ -16,6 +16,21 @@ def histogram_nats(train: np.ndarray, test: np.ndarray, levels: int) -> np.ndarr
     return -_log_likelihood(_log_histogram(train, levels), test)
 
 
+def unigram_nats(counts: np.ndarray, test: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    """Returns -log p of test examples whose elements are all drawn from one histogram, with add-one smoothing.
+
+    Args:
+        counts: of each category in the training data, [K].
+        test: int [N, *S].
+        weight: of each element of test, if there are any.
+
+    Returns:
+        Nats per test example, float64 [N].
+    """
+    each = -np.log((counts + 1) / (counts.sum() + len(counts)))[test]
+    return (each if weight is None else each * weight).reshape(len(test), -1).sum(1)
+
+
 def class_mixture_nats(train: np.ndarray, labels: np.ndarray, test: np.ndarray, levels: int) -> np.ndarray:
     """Returns -log p of examples under a mixture of such histograms, one per class, weighted by frequency.
 

@@ -1,6 +1,6 @@
 """Computes the bound of a network on many examples, and its parts as numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,8 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling.noise import EVALUATION
 
-Compiled = Callable[..., Any]  # params, process, x0 [B, *S], index [B], {"label": [B]} or {} -> nats [.., B]
+# params, process, x0 [B, *S], index [B], {"label": [B], "weight": [B, *S]} or less -> nats [.., B]
+Compiled = Callable[..., Any]
 
 
 def all_terms(
@@ -22,7 +23,7 @@ def all_terms(
     """Makes the jitted (params, process, x0, index, more) -> `likelihood.estimate_bound`, for a batch.
 
     Args:
-        predict: the network, (params, xt, time) -> logits of x_0.
+        predict: the network, (params, xt, time) -> logits of x_0; told label and weight where there are any.
         seed: of the noise; the terms of example i do not depend on the others.
         term: what the logits cost at a step.
     """
@@ -30,7 +31,8 @@ def all_terms(
     @jax.jit
     def bound(params: Any, process: Process, x0: Any, index: Any, more: dict[str, Any]) -> likelihood.Bound:
         key, denoise = jax.random.fold_in(jax.random.key(seed), EVALUATION), partial(predict, params, **more)
-        return bare(likelihood.estimate_bound)(key, denoise, process, x0, index, term)
+        weight = more.get("weight")
+        return bare(likelihood.estimate_bound)(key, denoise, process, x0, index, term, weight=weight)
 
     return bound
 
@@ -43,7 +45,8 @@ def few_terms(
     @jax.jit
     def bound(params: Any, process: Process, x0: Any, index: Any, more: dict[str, Any]) -> jax.Array:
         key, denoise = jax.random.fold_in(jax.random.key(seed), EVALUATION), partial(predict, params, **more)
-        return bare(likelihood.stratified_bound)(key, denoise, process, x0, index, calls, term)
+        weight = more.get("weight")
+        return bare(likelihood.stratified_bound)(key, denoise, process, x0, index, calls, term, weight=weight)
 
     return bound
 
@@ -55,7 +58,7 @@ def evaluate_bound(
     x0: np.ndarray,
     batch_size: int,
     sharding: jax.sharding.NamedSharding | None = None,
-    labels: np.ndarray | None = None,
+    more: Mapping[str, np.ndarray] | None = None,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> Any:
     """Computes the bound of many examples in batches.
@@ -67,7 +70,7 @@ def evaluate_bound(
         x0: int32 [N, *S].
         batch_size: how many at a time; rounded down to a multiple of the devices of the sharding.
         sharding: of a batch, where it is spread over devices.
-        labels: int32 [N], for a network that takes them.
+        more: "label" int32 [N] for a network that takes them, and "weight" [N, *S] if there are any.
         progress: is called with the number of examples that are done, first with 0 when all is compiled.
 
     Returns:
@@ -83,8 +86,8 @@ def evaluate_bound(
     for start in range(0, len(x0), size):
         index = np.arange(start, start + size)
         taken = np.minimum(index, len(x0) - 1)  # the last batch is filled up, and cut below
-        batch, more = x0[taken], {} if labels is None else {"label": labels[taken]}
-        placed = jax.device_put((batch, index.astype(np.int32), more), sharding)
+        told = {name: values[taken] for name, values in (more or {}).items()}
+        placed = jax.device_put((x0[taken], index.astype(np.int32), told), sharding)
         part = compiled(params, process, *placed)
         progress(start)
         parts.append(jax.device_get(part))
@@ -95,29 +98,41 @@ def evaluate_bound(
     return found
 
 
-def summary(total: np.ndarray, D: int) -> dict[str, float | None]:
-    """Gives a bound as numbers: mean over examples and its standard error, per example and per dimension.
+def elements(x0: np.ndarray, weight: np.ndarray | None = None) -> int | np.ndarray:
+    """Returns D: how many elements each example has, or the sums of their weights, float64 [N]."""
+    return x0[0].size if weight is None else weight.reshape(len(weight), -1).sum(1, dtype=np.float64)
+
+
+def summary(total: np.ndarray, D: int | np.ndarray) -> dict[str, float | None]:
+    """Gives a bound as numbers, per dimension and per example, each with its standard error.
+
+    Per dimension it is the ratio r = sum_i nats_i / sum_i D_i of what N independent examples have, whose error
+    is sqrt(sum_i (nats_i - r D_i)^2 / (N - 1) / N) / mean D: of the mean of nats_i / D where all D_i are the same.
 
     Args:
         total: nats per example [N]; the error of one example alone is None.
-        D: the number of elements in an example.
+        D: the number of elements in an example, or the sum of the weights of each, [N].
     """
-    nats = np.asarray(total, np.float64)
-    bits = np.asarray(likelihood.bits_per_dim(nats, D))
-    error = len(nats) ** -0.5 if len(nats) > 1 else None
+    nats, N = np.asarray(total, np.float64), len(total)
+    each = np.broadcast_to(np.asarray(D, np.float64), N)
+    ratio = nats.sum() / each.sum()
+    per_element = np.array([ratio, np.nan if N < 2 else _error(nats - ratio * each) / each.mean()])
+    bits, error = likelihood.bits_per_dim(per_element, 1).tolist()
     return {
-        "bits_per_dim": float(bits.mean()),
-        "standard_error": None if error is None else float(bits.std(ddof=1) * error),
+        "bits_per_dim": bits,
+        "standard_error": None if N < 2 else error,
         "nats": float(nats.mean()),
-        "nats_standard_error": None if error is None else float(nats.std(ddof=1) * error),
+        "nats_standard_error": None if N < 2 else float(_error(nats - nats.mean())),
     }
 
 
-def parts(bound: likelihood.Bound, D: int) -> dict[str, Any]:
+def _error(centred: np.ndarray) -> np.floating:
+    """Returns the standard error of a mean from what its values are beside it."""
+    return np.sqrt((centred**2).sum() / (len(centred) - 1) / len(centred))
+
+
+def parts(bound: likelihood.Bound, D: int | np.ndarray) -> dict[str, Any]:
     """Gives the parts of a bound in bits per dimension: reconstruction, prior, and the term of every t."""
-    steps = np.asarray(likelihood.bits_per_dim(np.asarray(bound.steps, np.float64), D)).mean(1)
-    return {
-        "reconstruction": float(steps[0]),
-        "prior": float(np.mean(likelihood.bits_per_dim(np.asarray(bound.prior, np.float64), D))),
-        "steps": steps.tolist(),
-    }
+    nats = np.asarray(bound.steps, np.float64).mean(1), np.asarray(bound.prior, np.float64).mean()
+    steps, prior = (np.asarray(likelihood.bits_per_dim(x / np.mean(D), 1)) for x in nats)
+    return {"reconstruction": float(steps[0]), "prior": float(prior), "steps": steps.tolist()}

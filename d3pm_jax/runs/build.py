@@ -1,7 +1,7 @@
 """Builds what a config describes: process, network and state, placed on the devices."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ class Parts:
     def categories(self) -> int:
         """Counts the categories that the data may have."""
         return self.config.head.data_categories(self.process.K)
+
+    def told(self, examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Takes what is told of examples beside x: "label" where the network is told classes, and "weight"."""
+        names = ("weight",) if self.classes is None else ("label", "weight")
+        return {name: examples[name] for name in names if name in examples}
 
 
 def caption(workdir: Path, parts: Parts, step: int) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from d3pm_jax import data, signals
 from d3pm_jax.config import Config, Data, from_data
@@ -13,7 +14,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.runs import begin, build, checkpoint, lock, metrics, presampled, splits
 from d3pm_jax.runs.begin import Weights
 from d3pm_jax.runs.devices import batched, use_all_cores
-from d3pm_jax.runs.outputs import Examples, Outputs
+from d3pm_jax.runs.outputs import Outputs
 from d3pm_jax.runs.workdir import (
     CHECKPOINTS,
     NUM_EXAMPLES,
@@ -66,10 +67,10 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
             return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer, valid), stop)
 
 
-def _read_valid(parts: build.Parts) -> Examples | None:
+def _read_valid(parts: build.Parts) -> dict[str, np.ndarray] | None:
     """Reads what the bound is estimated of during training, if anything."""
     source = splits.validation(parts.config)
-    return None if source is None else splits.read(source, parts.categories, parts.description)
+    return None if source is None else data.read_batch(source, parts.categories, None, parts.description)
 
 
 def _check_steps(config: Config) -> None:

@@ -40,6 +40,11 @@ def split(config: Config, description: Description, process: Process) -> tuple[P
         return config.model.build(spec, nnx.Rngs(key))
 
     graphdef, shapes, takes_weight = _abstract(build)
+    if description.padded and not takes_weight:
+        raise ValueError(
+            f"the data is padded, but the network of {type(config.model).__name__} has no keyword weight to be "
+            f"told where: take Transformer, or packing='wrapped'"
+        )
 
     def predict(
         params: Params,

@@ -1,7 +1,7 @@
 """Writes what a training leaves on the way: metrics, pictures of samples, checkpoints."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from d3pm_jax import show
 from d3pm_jax.config.objective import logits_keywords
-from d3pm_jax.evaluation.bound import evaluate_bound, few_terms
+from d3pm_jax.evaluation.bound import elements, evaluate_bound, few_terms
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.losses import posterior_kl
 from d3pm_jax.runs import checkpoint
@@ -27,8 +27,6 @@ from d3pm_jax.types import Params
 SAMPLES = 64  # in a picture of samples
 CALLS = 10  # of the network for each example, in an estimate of the bound
 
-Examples = tuple[np.ndarray, np.ndarray | None]
-
 
 class Outputs:
     """Writes everything that a training writes.
@@ -37,16 +35,18 @@ class Outputs:
         parts: of the run, with the state that training begins with.
         workdir: where to write.
         writer: of metrics.
-        valid: x0 int32 [N, *S] to estimate the bound of, and labels [N] if there are any.
+        valid: examples to estimate the bound of, see `make_estimate`.
     """
 
-    def __init__(self, parts: Parts, workdir: Path, writer: Writer, valid: Examples | None = None):
+    def __init__(
+        self, parts: Parts, workdir: Path, writer: Writer, valid: Mapping[str, np.ndarray] | None = None
+    ):
         first = int(parts.state.step)
         self.terminal = Terminal("step", parts.config.train.steps, first)
         self._parts, self._config = parts, parts.config
         self._workdir, self._writer = workdir, writer
         self._sampler, self._window = make_sampler(parts, SAMPLES), Window(parts.process.T)
-        self._valid = None if valid is None else make_estimate(parts, *valid)
+        self._valid = None if valid is None else make_estimate(parts, valid)
         self._saved = first if checkpoint.steps(workdir / CHECKPOINTS) else None
 
     def add(self, step: int, row: Metrics) -> None:
@@ -94,15 +94,21 @@ class Outputs:
         return {"valid_bits_per_dim": found}
 
 
-def make_estimate(parts: Parts, x0: np.ndarray, labels: np.ndarray | None) -> Callable[[Params], float]:
-    """Makes params -> the bound of examples in bits/dim, estimated from a few steps for each."""
+def make_estimate(parts: Parts, examples: Mapping[str, np.ndarray]) -> Callable[[Params], float]:
+    """Makes params -> the bound of examples in bits/dim, estimated from a few steps for each.
+
+    Args:
+        parts: of the run.
+        examples: "x" int32 [N, *S], "label" [N] and "weight" [N, *S] if there are any.
+    """
     term = partial(posterior_kl, **logits_keywords(parts.config.loss))
     compiled = few_terms(parts.predict, min(CALLS, parts.process.T), parts.config.train.seed, term)
-    told, place = None if parts.classes is None else labels, batched(parts.mesh)
+    D = elements(examples["x"], examples.get("weight"))
+    x0, told, place = examples["x"], parts.told(examples), batched(parts.mesh)
 
     def estimate(params: Params) -> float:
         nats = evaluate_bound(compiled, params, parts.process, x0, parts.config.train.batch_size, place, told)
-        return float(np.mean(bits_per_dim(nats, x0[0].size)))
+        return float(bits_per_dim(np.mean(nats, dtype=np.float64) / np.mean(D), 1))
 
     return estimate
 

@@ -13,9 +13,9 @@ from d3pm_jax import data, likelihood, losses
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation.bound import all_terms, evaluate_bound, few_terms, parts, summary
+from d3pm_jax.evaluation.bound import all_terms, elements, evaluate_bound, few_terms, parts, summary
 from d3pm_jax.processes import Process
-from d3pm_jax.runs import build, loop, splits
+from d3pm_jax.runs import build, loop
 from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.begin import weights_of
 from d3pm_jax.runs.devices import batched, replicated, use_all_cores
@@ -98,24 +98,33 @@ class Run:
         self, limit: int | None = None, batch_size: int = 128, seed: int = 0, calls: int | None = None
     ) -> dict[str, Any]:
         """Computes the bound on the test split, or on its first examples: see `evaluate_on`."""
-        x0, labels = self.read_split("test", limit)
-        return self.evaluate_on(x0, labels, batch_size, seed, calls=calls)
+        found = self.read_batch("test", limit)
+        told = {"labels": found.get("label"), "weight": found.get("weight")}
+        return self.evaluate_on(found["x"], batch_size=batch_size, seed=seed, calls=calls, **told)
+
+    def read_batch(self, split: str, limit: int | None = None) -> dict[str, np.ndarray]:
+        """Reads examples of the data: "x" [N, *S], and if there are any "label" [N] and "weight" [N, *S].
+
+        Raises:
+            UserError: the data cannot be read.
+        """
+        return self._read(self.config.data.open(split), limit)
 
     def read_split(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads examples of the data [N, *S], and their labels if there are any.
 
         Raises:
-            UserError: the data cannot be read, or has weights, which a bound would have to respect.
+            UserError: the data cannot be read, or has weights, which `read_batch` gives.
         """
-        return self._read(self.config.data.open(split), limit)
+        return _without_weights(self._read(self.config.data.open(split), limit))
 
     def read_last(self, split: str, n: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads the last n examples of a split, or all if there are fewer; see `read_split`."""
         source = self.config.data.open(split)
-        return self._read(data.Part(source, max(0, len(source) - n), len(source)), None)
+        return _without_weights(self._read(data.Part(source, max(0, len(source) - n), len(source)), None))
 
-    def _read(self, source: data.Source, limit: int | None) -> tuple[np.ndarray, np.ndarray | None]:
-        return splits.read(source, self.parts.categories, self.parts.description, limit)
+    def _read(self, source: data.Source, limit: int | None) -> dict[str, np.ndarray]:
+        return data.read_batch(source, self.parts.categories, limit, self.parts.description)
 
     def evaluate_on(
         self,
@@ -125,11 +134,12 @@ class Run:
         seed: int = 0,
         progress: Callable[[int], Any] = lambda done: None,
         calls: int | None = None,
+        weight: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """Computes the bound on x0 int32 [N, *S]; labels int32 [N] for a network that takes them.
 
         Args:
-            x0, labels: the examples.
+            x0, labels, weight: the examples; each element counts as often as its weight [N, *S] says.
             batch_size: how many at a time.
             seed: of the noise.
             progress: is called with the number of examples that are done.
@@ -140,9 +150,11 @@ class Run:
             What `evaluation.bound.summary` gives, with the step, N, the seed and the times of the terms; and
             without `calls` what `evaluation.bound.parts` gives.
         """
-        found = self._bound(x0, labels, batch_size, seed, progress, calls)
+        told = {} if labels is None else {"label": labels}
+        told |= {} if weight is None else {"weight": weight}
+        found = self._bound(x0, self.parts.told(told), batch_size, seed, progress, calls)
         about = {"step": self.step, "examples": len(x0), "seed": seed}
-        D, times = x0[0].size, np.asarray(self.process.time[1:]).tolist()
+        D, times = elements(x0, weight), np.asarray(self.process.time[1:]).tolist()
         if calls is not None:
             return summary(found, D) | about | {"times": times, "calls": calls}
         return summary(np.asarray(found.total()), D) | parts(found, D) | about | {"times": times}
@@ -150,7 +162,7 @@ class Run:
     def _bound(
         self,
         x0: np.ndarray,
-        labels: np.ndarray | None,
+        told: dict[str, np.ndarray],
         batch_size: int,
         seed: int,
         progress: Callable[[int], Any],
@@ -163,7 +175,7 @@ class Run:
             compiled = self._once(("bound", seed, calls), lambda: few_terms(predict, calls, seed, term))
         else:
             raise UserError(f"calls = {calls}: it must be in 1..{self.process.T}, the steps of the process")
-        told, place = None if self.parts.classes is None else labels, batched(self.parts.mesh)
+        place = batched(self.parts.mesh)
         return evaluate_bound(compiled, self.params, self.process, x0, batch_size, place, told, progress)
 
     def about(self) -> dict[str, Any]:
@@ -188,6 +200,12 @@ class Run:
         if name not in self._compiled:
             self._compiled[name] = make()
         return self._compiled[name]
+
+
+def _without_weights(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    if "weight" in batch:
+        raise UserError("the examples have weights: take Run.read_batch, and respect them")
+    return batch["x"], batch.get("label")
 
 
 def train(config: Config, workdir: Path | str, resume: bool = False, start: Run | None = None) -> Run:

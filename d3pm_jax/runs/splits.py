@@ -1,10 +1,7 @@
 """Says which examples of a run are trained on, and which are held back to evaluate on meanwhile."""
 
-import numpy as np
-
-from d3pm_jax import data
 from d3pm_jax.config import Config
-from d3pm_jax.data import Description, Part, Source
+from d3pm_jax.data import Part, Source
 from d3pm_jax.errors import UserError
 
 
@@ -41,16 +38,3 @@ def validation(config: Config) -> Source | None:
         f"train.eval_every = {config.train.eval_every}, but the data has no valid split: name one, or in "
         f"a new run hold back examples, as --train.held-out 1000, or leave it out"
     )
-
-
-def read(
-    source: Source, categories: int, description: Description, limit: int | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads examples to compute a bound of [N, *S], and their labels if there are any.
-
-    Raises:
-        UserError: one of them cannot be read, or they have weights, which a bound would have to respect.
-    """
-    if "weight" in source[0]:
-        raise UserError("the examples have weights: bounds of such data are not computed yet")
-    return data.read_all(source, categories, limit, description)

@@ -127,10 +127,13 @@ def check_description(workdir: Path, description: Description) -> None:
     """Raises UserError where the data of a run to go on with is another than it was."""
     there = (workdir / DESCRIPTION).is_file()  # else it is written again
     before = read_description(workdir) if there else None
-    if before is not None and before != description:
-        raise UserError(
-            f"the data is {description}, but the run in {workdir} has {before}: use the data it had"
-        )
+    for field in dataclasses.fields(Description) if before else ():
+        now, then = getattr(description, field.name), getattr(before, field.name)
+        if now != then:
+            raise UserError(
+                f"the data has {field.name} = {one_line(repr(now))}, but the run in {workdir} has "
+                f"{one_line(repr(then))}: use the data it had"
+            )
 
 
 def description_from_json(content: bytes) -> Description:

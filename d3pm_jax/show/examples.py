@@ -36,6 +36,5 @@ def save_examples(path: Path, x: np.ndarray, description: Description, caption: 
 
 def lines(x: np.ndarray, description: Description) -> list[str]:
     """Returns texts int [N, L] as strings, line breaks within them escaped."""
-    symbols = [*(description.symbols or ()), MASKED]
-    found = ("".join(symbols[min(k, len(symbols) - 1)] for k in row) for row in x)
+    found = (description.text(row, MASKED) for row in x)
     return [text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") for text in found]

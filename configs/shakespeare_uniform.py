@@ -1,0 +1,14 @@
+"""Plays of Shakespeare by characters, uniform: every step resamples some characters from all 68."""
+
+from d3pm_jax.config import Adam, Config, Cosine, HybridLoss, Shakespeare, Train, Transformer, Uniform
+
+
+def get_config() -> Config:
+    return Config(
+        data=Shakespeare(length=128),
+        process=Uniform(K="data", steps=128, beta=Cosine()),
+        model=Transformer(width=128, num_layers=4, num_heads=4),
+        loss=HybridLoss(ce_weight=0.01, belief="leave_one_out"),
+        optimizer=Adam(lr=1e-3, warmup_steps=100, decay_steps=2000),
+        train=Train(steps=2000, batch_size=32, ema_decay=0.99, checkpoint_every=500, sample_every=1000),
+    )
