@@ -33,7 +33,7 @@ def all_t_bound(
     belief: Belief = "d3pm",
     weight: Tensor | None = None,
 ) -> Bound:
-    """-log p(x_0) <= prior KL + sum_t KL_t, each KL_t at one x_t ~ q(x_t | x_0); a term counts weight times."""
+    """-log p(x_0) <= prior KL + sum_t KL_t, each KL_t at one x_t ~ q(x_t | x_0)."""
     term = beliefs.with_belief(belief, term)
     steps = []
     for t in range(1, process.T + 1):

@@ -1,8 +1,8 @@
 """Prepares texts once: tokens on disk in the user's cache folder, named by the hash of text and tokenizer.
 
 A folder of it holds for each split its tokens, of the smallest unsigned type, for documents also where each
-ends, and about.json. It has its name when it is whole: a preparation that is killed leaves a folder of another
-name, which the next one deletes.
+ends, and about.json. It has its name when it is whole: a preparation that is killed leaves a folder of
+another name, which the next one deletes.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ class Prepared:
         dtype = np.min_scalar_type(len(self.symbols) - 1)
         x = _mapped(self.folder / f"{split}.tokens", dtype)
         if len(x) != self.counts[split]:
-            raise DatasetError(f"{self.folder} is damaged: delete it, the text is prepared again then")
+            raise DatasetError(f"{self.folder} is damaged: delete it, then it is prepared again")
         return Tokens(x, _mapped(self.folder / f"{split}.ends", np.int64) if self.documents else None)
 
 
@@ -112,7 +112,7 @@ def _read(folder: Path, digest: str) -> Prepared:
         about = json.loads((folder / ABOUT).read_bytes())
         return Prepared(folder, digest, tuple(about["symbols"]), about["counts"], about["documents"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{folder} is damaged: delete it, the text is prepared again then") from error
+        raise DatasetError(f"{folder} is damaged: delete it, then it is prepared again") from error
 
 
 def _digest(corpus: Corpus) -> str:
@@ -207,7 +207,7 @@ def _check_letters(part: text.Part, letters: str) -> None:
     at = next((i for i, x in enumerate(part.text) if x not in letters), None)
     if at is not None:
         raise DatasetError(
-            f"{part.file} holds {part.text[at]!r} at character {part.start + at:,}, which is none of the 27 of "
+            f"{part.file} holds {part.text[at]!r} at character {part.start + at:,}, which is none of "
             f"letters27, a-z and space: take data.tokenizer = 'characters', or clean the text"
         )
 

@@ -1,14 +1,14 @@
 """Makes categories of text: by characters, by bytes, or by a file of the `tokenizers` library.
 
 What a category is written as is its symbol, and a text is its symbols joined. A symbol may be a part of a
-character only: its bytes are then lone surrogates U+DC80..U+DCFF, as Python's "surrogateescape" has it, so that
-`joined` puts characters together again.
+character only: its bytes are then lone surrogates U+DC80..U+DCFF, as Python's "surrogateescape" has it, so
+that `joined` puts characters together again.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,7 @@ NAMES = ("characters", "letters27", "bytes")
 UNICODE = 0x110000
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Makes categories of lines."""
 
@@ -75,7 +76,7 @@ class FromFile:
             self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except Exception as error:  # the library raises nothing narrower
             raise DatasetError(
-                f"{path} is no file of the tokenizers library ({one_line(error)}): write it with Tokenizer.save"
+                f"{path} is no file of the tokenizers library ({one_line(error)}): save it anew"
             ) from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()

@@ -17,7 +17,7 @@ def histogram_nats(train: np.ndarray, test: np.ndarray, levels: int) -> np.ndarr
 
 
 def unigram_nats(counts: np.ndarray, test: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
-    """Returns -log p of test examples whose elements are all drawn from one histogram, with add-one smoothing.
+    """Returns -log p of test examples under one histogram of all elements, with add-one smoothing.
 
     Args:
         counts: of each category in the training data, [K].

@@ -106,8 +106,8 @@ def elements(x0: np.ndarray, weight: np.ndarray | None = None) -> int | np.ndarr
 def summary(total: np.ndarray, D: int | np.ndarray) -> dict[str, float | None]:
     """Gives a bound as numbers, per dimension and per example, each with its standard error.
 
-    Per dimension it is the ratio r = sum_i nats_i / sum_i D_i of what N independent examples have, whose error
-    is sqrt(sum_i (nats_i - r D_i)^2 / (N - 1) / N) / mean D: of the mean of nats_i / D where all D_i are the same.
+    Per dimension it is the ratio r = sum_i nats_i / sum_i D_i over N independent examples, whose error is
+    sqrt(sum_i (nats_i - r D_i)^2 / (N - 1) / N) / mean D, that of a mean where all D_i are the same.
 
     Args:
         total: nats per example [N]; the error of one example alone is None.

@@ -44,7 +44,7 @@ class Parts:
         return self.config.head.data_categories(self.process.K)
 
     def told(self, examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Takes what is told of examples beside x: "label" where the network is told classes, and "weight"."""
+        """Takes what is told of examples beside x: "label" to a network of classes, and "weight"."""
         names = ("weight",) if self.classes is None else ("label", "weight")
         return {name: examples[name] for name in names if name in examples}
 

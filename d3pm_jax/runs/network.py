@@ -40,11 +40,7 @@ def split(config: Config, description: Description, process: Process) -> tuple[P
         return config.model.build(spec, nnx.Rngs(key))
 
     graphdef, shapes, takes_weight = _abstract(build)
-    if description.padded and not takes_weight:
-        raise ValueError(
-            f"the data is padded, but the network of {type(config.model).__name__} has no keyword weight to be "
-            f"told where: take Transformer, or packing='wrapped'"
-        )
+    _check_padding(config, description, takes_weight)
 
     def predict(
         params: Params,
@@ -72,6 +68,15 @@ def _abstract(build: Callable[[Array], nnx.Module]) -> tuple[Any, Params, bool]:
     if not callable(network):
         raise ValueError(f"{type(network).__name__} defines no __call__: write f(xt, t, *, label, key)")
     return *nnx.split(network), "weight" in inspect.signature(network).parameters
+
+
+def _check_padding(config: Config, description: Description, takes_weight: bool) -> None:
+    """Raises ValueError for padded data and a network that cannot be told where the padding is."""
+    if description.padded and not takes_weight:
+        raise ValueError(
+            f"the data is padded, but the network of {type(config.model).__name__} has no keyword weight to "
+            f"be told where: take Transformer, or packing='wrapped'"
+        )
 
 
 def _check_output(predict: Predict, shapes: Params, spec: Spec) -> None:

@@ -99,8 +99,8 @@ class Run:
     ) -> dict[str, Any]:
         """Computes the bound on the test split, or on its first examples: see `evaluate_on`."""
         found = self.read_batch("test", limit)
-        told = {"labels": found.get("label"), "weight": found.get("weight")}
-        return self.evaluate_on(found["x"], batch_size=batch_size, seed=seed, calls=calls, **told)
+        labels, weight = found.get("label"), found.get("weight")
+        return self.evaluate_on(found["x"], labels, batch_size, seed, calls=calls, weight=weight)
 
     def read_batch(self, split: str, limit: int | None = None) -> dict[str, np.ndarray]:
         """Reads examples of the data: "x" [N, *S], and if there are any "label" [N] and "weight" [N, *S].
