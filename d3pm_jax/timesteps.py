@@ -42,6 +42,22 @@ def low_discrepancy(u: Float[Array, ""], B: int, T: int) -> Int[Array, " B"]:
     return uniform((u + jnp.arange(B) / B) % 1.0, T)
 
 
+@declared(u=NOISE, B=at_least(1, 2**24))
+def antithetic(u: Float[Array, ""], B: int) -> Float[Array, " B"]:
+    """Spreads real times evenly over (0, 1] by one shared offset: time_i = 1 - ((u + i / B) mod 1).
+
+    `low_discrepancy` in continuous time (Kingma et al. 2021, appendix I.1): each time alone is uniform.
+
+    Args:
+        u: one uniform in [0, 1).
+        B: batch size.
+
+    Returns:
+        [B] in (0, 1].
+    """
+    return 1.0 - (u + jnp.arange(B) / B) % 1.0
+
+
 @declared(u=NOISE, T=NUM_STEPS)
 def stratified(u: Float[Array, "n B"], T: int) -> tuple[Int[Array, "n B"], Int[Array, " n"]]:
     """Draws a t in each of n strata of 1..T: t_j = a_j + floor(u_j size_j) + 1, a_j = floor((j - 1) T / n).

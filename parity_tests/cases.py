@@ -284,6 +284,12 @@ def low_discrepancy(dtype: str) -> Iterator[Case]:
         yield Case(f"B = {B}, T = {T}", {"u": np.array(random(15, i).random()), "B": B, "T": T})
 
 
+def antithetic(dtype: str) -> Iterator[Case]:
+    for i, B in enumerate([1, 8, 100]):
+        u = np.asarray([0.0, 0.3, np.nextafter(np.float32(1), 0)][i], np.float64)
+        yield Case(f"B = {B}, u = {u:.3g}", {"u": u, "B": B})
+
+
 def schedule(**kwargs: float) -> Callable[[str], Iterator[Case]]:
     """A schedule for several T, with its default values and with the given ones."""
 

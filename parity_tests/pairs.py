@@ -213,6 +213,7 @@ PAIRS: dict[str, Pair] = {
     ),
     "ancestral": Pair(cases.ancestral, call=calls.chain_by_table, dtypes=("float64",)),
     "timesteps.uniform": Pair(cases.uniform_steps, cdf=arguments(lambda u, T: scales.steps(T))),
+    "timesteps.antithetic": Pair(cases.antithetic, result(scales.one)),
     "timesteps.probabilities": Pair(loss_cases.histories, result(scales.one), call=calls.of_history),
     "timesteps.importance": Pair(
         loss_cases.importance, cdf=arguments(lambda u, p: scales.cdf(p.log())), call=calls.steps_alone

@@ -18,6 +18,11 @@ def low_discrepancy(u: Tensor, B: int, T: int) -> Tensor:
     return uniform((u + torch.arange(B) / B) % 1.0, T)
 
 
+def antithetic(u: Tensor, B: int) -> Tensor:
+    """time_i = 1 - ((u + i / B) mod 1), in (0, 1]."""
+    return 1.0 - (u + torch.arange(B) / B) % 1.0
+
+
 def stratified(u: Tensor, T: int) -> tuple[Tensor, Tensor]:
     """1..T cut into n parts at floor(j T / n), and u of the way through each; with their sizes."""
     n = len(u)

@@ -11,6 +11,7 @@ require(__name__, "flax", "optax")
 
 from d3pm_jax.config import from_data as from_data
 from d3pm_jax.config import io as io
+from d3pm_jax.config.continuous import ContinuousAbsorbing, ContinuousUniform
 from d3pm_jax.config.data import Arrays, Data, Digits, Idx, TfdsImages
 from d3pm_jax.config.head import Head, LogisticHead
 from d3pm_jax.config.model import Model, ScoreNet, Spec, Transformer, UNet
@@ -42,7 +43,7 @@ from d3pm_jax.config.schedule import (
     Schedule,
 )
 from d3pm_jax.config.text import Enwik8, Shakespeare, Text, Text8
-from d3pm_jax.config.timesteps import Importance, Independent, LowDiscrepancy, Timesteps
+from d3pm_jax.config.timesteps import Importance, Independent, LowDiscrepancy, RealTimes, Timesteps
 
 __all__ = [
     "Absorbing",
@@ -51,6 +52,8 @@ __all__ = [
     "Autoregressive",
     "Banded",
     "Config",
+    "ContinuousAbsorbing",
+    "ContinuousUniform",
     "Cosine",
     "CosineSquared",
     "Data",
@@ -78,6 +81,7 @@ __all__ = [
     "Polynomial",
     "Process",
     "RandomWalk",
+    "RealTimes",
     "Reciprocal",
     "Schedule",
     "ScoreNet",

@@ -10,6 +10,8 @@ from d3pm_jax import losses
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import bare
 from d3pm_jax.config.checks import NotNegative, undefined
+from d3pm_jax.config.head import Head
+from d3pm_jax.config.timesteps import Timesteps
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.posteriors import FirstStep, q_sample
 from d3pm_jax.processes import Process
@@ -41,6 +43,14 @@ class Objective:
 
     def check_process(self, process: Process) -> None:
         """Raises ValueError for a process that it cannot be minimised with."""
+
+    def check_beside(self, head: Head, timesteps: Timesteps) -> None:
+        """Raises ValueError for a head, or times, that it cannot be minimised with."""
+        if timesteps.real:
+            raise ValueError(
+                f"timesteps = {timesteps} draws real times, {type(self).__name__} needs whole steps: "
+                f"take LowDiscrepancy()"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,3 +62,4 @@ class Config:
         check_fields("", self)
         for part in (self.optimizer, self.model, self.timesteps, self.data, self.loss):
             part.check()
+        self.loss.check_beside(self.head, self.timesteps)

@@ -1,6 +1,7 @@
 """Describes the noise schedules of a config."""
 
 import dataclasses
+import functools
 from typing import Annotated
 
 import numpy as np
@@ -9,6 +10,7 @@ from d3pm_jax import schedules
 from d3pm_jax.checks import check_num_steps
 from d3pm_jax.config.checks import Allowed, NotNegative, Positive, UnitInterval, undefined
 from d3pm_jax.config.from_data import FromData, Shares, known
+from d3pm_jax.schedules import continuous
 from d3pm_jax.schedules.information import NEAREST
 
 
@@ -23,6 +25,17 @@ class Schedule:
     def resampling(self, steps: int, pi: np.ndarray) -> np.ndarray:
         """Builds beta_t, float64 [steps], of a process that resamples from pi [K]."""
         return self.build(steps)
+
+    def continuous(self) -> continuous.Schedule:
+        """Builds alpha(time), whose values at time = t / T are alpha_bar_t.
+
+        Raises:
+            ValueError: it is none that falls from 1 to 0, or has no form in continuous time.
+        """
+        raise ValueError(
+            f"{self} has no form in continuous time: take Reciprocal(), Polynomial(power), or "
+            f"Cosine(offset=0.0, largest=1.0)"
+        )
 
     def durations(self, steps: int, rate: np.ndarray) -> np.ndarray:
         """Builds s_t = -log(1 - beta_t), float64 [steps], of a process exp(s_t rate), rate [K, K].
@@ -65,6 +78,9 @@ class Cosine(Schedule):
     def build(self, steps: int) -> np.ndarray:
         return schedules.cosine(steps, self.offset, self.largest)
 
+    def continuous(self) -> continuous.Schedule:
+        return continuous.cosine if (self.offset, self.largest) == (0, 1) else super().continuous()
+
 
 @dataclasses.dataclass(frozen=True)
 class CosineSquared(Schedule):
@@ -89,6 +105,9 @@ class Reciprocal(Schedule):
     def build(self, steps: int) -> np.ndarray:
         return schedules.reciprocal(steps, self.scale)
 
+    def continuous(self) -> continuous.Schedule:
+        return continuous.linear if self.scale == 1 else super().continuous()
+
 
 @dataclasses.dataclass(frozen=True)
 class LogLinear(Schedule):
@@ -110,6 +129,9 @@ class Polynomial(Schedule):
 
     def build(self, steps: int) -> np.ndarray:
         return schedules.polynomial(steps, self.power)
+
+    def continuous(self) -> continuous.Schedule:
+        return functools.partial(continuous.polynomial, power=self.power)
 
 
 @dataclasses.dataclass(frozen=True)

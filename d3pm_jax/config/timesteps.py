@@ -1,6 +1,7 @@
 """Says which t a config trains on."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,9 @@ from d3pm_jax.timesteps import LossHistory
 class Timesteps:
     """Says which t to train on."""
 
+    real: ClassVar[bool] = False
+    """whether t are real numbers in (0, T], for an objective in continuous time"""
+
     def check(self) -> None:
         """Raises ValueError for a field that cannot be used."""
 
@@ -24,7 +28,7 @@ class Timesteps:
         return None
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        """Draws t in 1..T, and gives its probability, [B] each."""
+        """Draws t in 1..T, and gives its probability, [B] each; for real t in (0, T], its density."""
         raise undefined(self, "draw")
 
     def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
@@ -46,6 +50,16 @@ class Independent(Timesteps):
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
         return bare(timesteps.uniform)(jax.random.uniform(key, (B,)), T), jnp.full(B, 1 / T)
+
+
+@dataclasses.dataclass(frozen=True)
+class RealTimes(Timesteps):
+    """Draws real t in (0, T], spread evenly over each batch, for an objective in continuous time."""
+
+    real: ClassVar[bool] = True
+
+    def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
+        return bare(timesteps.antithetic)(jax.random.uniform(key), B) * T, jnp.full(B, 1 / T)
 
 
 @dataclasses.dataclass(frozen=True)

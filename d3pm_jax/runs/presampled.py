@@ -39,6 +39,8 @@ def describe(parts: Parts) -> dict[str, Any]:
         raise UserError(
             f"timesteps={name} draws t by the losses of the run, not in advance: use LowDiscrepancy()"
         )
+    if config.timesteps.real:
+        raise UserError("the run draws real times, and noise files hold whole steps: train without one")
     if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
         raise UserError("JAX_ENABLE_X64 is on, and noise files hold float32: unset it")
     return {

@@ -50,7 +50,7 @@ class Timesteps(Protocol):
 class StepNoise(NamedTuple):
     """Holds what a step is random in, dropout apart; arrays of JAX, or of NumPy where drawn before."""
 
-    t: Any  # int32 [B] in 1..T
+    t: Any  # int32 [B] in 1..T, or in continuous time float32 [B] in (0, T]
     p_t: Any  # [B]  the probability of each t
     u: Any  # [B, *S]  uniform in [0, 1), from which x_t is drawn
 
@@ -153,7 +153,8 @@ def _loss(
     (t, p_t, u), x0, weight = noise, batch["x"], batch.get("weight")
     xt = objective.draw(process, x0, t, u)
     more = {name: batch[name] for name in ("label", "weight") if name in batch}
-    logits = predict(params, xt, process.time[t], key, **more)
+    time = process.time[t] if jnp.issubdtype(t.dtype, jnp.integer) else t
+    logits = predict(params, xt, time, key, **more)
     loss, kl, ce = objective.terms(process, logits, x0, xt, t, p_t)
     spread = {name: bare(per_step)(x, p_t, process.T) for name, x in (("kl", kl), ("ce", ce))}
     means = {name: _mean(x, weight) for name, x in {"loss": loss, **spread}.items()}

@@ -18,9 +18,7 @@ from d3pm_jax.types import Params
 
 HASH = "sha256"  # in the metadata
 _TORCH_NAME = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-STACKED = (
-    "layers"  # below this attribute parameters have a first axis; each of its entries is a module of the twin
-)
+STACKED = "layers"  # parameters below this attribute have a first axis, of modules of the twin
 _UNMOVED = ("embed.weight",)  # tensors that have the same layout in both
 _TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # HWIO -> OIHW, [in, out] -> [out, in]
 _FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
@@ -190,7 +188,7 @@ def _flat(params: Params) -> list:
 
 
 def _names(path: tuple, x: Any) -> list[str]:
-    """Turns ("down", 0, "conv", "kernel") into ["down.0.conv.weight"]; has one name for each stacked layer."""
+    """Turns ("down", 0, "conv", "kernel") into ["down.0.conv.weight"]; each stacked layer has its own."""
     parts = _keys(path)
     parts[-1] = _TORCH_NAME.get(parts[-1], parts[-1])
     if STACKED not in parts:

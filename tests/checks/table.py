@@ -125,6 +125,7 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     "processes.random_walk": {"beta": ("host", np.full(T, 0.9))},
     "timesteps.uniform": {"u": ("noise", UNIT[:, 0])},
     "timesteps.low_discrepancy": {"u": ("noise", UNIT[0, 0])},
+    "timesteps.antithetic": {"u": ("noise", UNIT[0, 0])},
     "timesteps.importance": {"u": ("noise", UNIT[:, 0]), "p": ("probabilities or 0", jnp.full(T, 1 / T))},
     "timesteps.update": {"kl": ("floats", UNIT[:, 0])},
     "likelihood.strata_bound": {"u": ("noise", UNIT.T)},

@@ -56,10 +56,21 @@ EXAMPLES = {
     "model": (
         configs.UNet(ch=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(8,), groups=4, classes=10),
         configs.ScoreNet(ch=8, ch_mult=(1,), num_res_blocks=1, attn=(0,), groups=4, classes=10),
+        configs.Transformer(width=8, num_layers=1, num_heads=1, classes=10),
     ),
     "head": (configs.Head(), configs.LogisticHead()),
-    "loss": (configs.HybridLoss(), configs.StochasticBound()),
-    "timesteps": (configs.LowDiscrepancy(), configs.Independent(), configs.Importance()),
+    "loss": (
+        configs.HybridLoss(),
+        configs.StochasticBound(),
+        configs.ContinuousAbsorbing(mask_id=3),
+        configs.ContinuousUniform(),
+    ),
+    "timesteps": (
+        configs.LowDiscrepancy(),
+        configs.Independent(),
+        configs.Importance(),
+        configs.RealTimes(),
+    ),
     "optimizer": (configs.Adam(),),
     "train": (configs.Train(5),),
 }
@@ -155,6 +166,37 @@ def said_of(place, part):
     return None
 
 
+def beside(part):
+    """A config whose other parts go with this one."""
+    config = tiny.get_config()
+    if isinstance(part, configs.ContinuousAbsorbing):
+        config = put(config, "head", configs.Head(forbid=part.mask_id))
+    if getattr(part, "real", False):
+        return put(config, "loss", configs.ContinuousUniform())
+    real = isinstance(part, configs.ContinuousAbsorbing | configs.ContinuousUniform)
+    return put(config, "timesteps", configs.RealTimes()) if real else config
+
+
+def test_real_times_and_objectives_in_continuous_time_go_together():
+    config = tiny.get_config()
+    for place, part, words in (
+        ("timesteps", configs.RealTimes(), "HybridLoss needs whole steps: take LowDiscrepancy()"),
+        (
+            "loss",
+            configs.ContinuousUniform(),
+            "ContinuousUniform needs real times: set timesteps=RealTimes()",
+        ),
+    ):
+        assert words in refusal(put(config, place, part))
+    loss = configs.ContinuousAbsorbing(mask_id=3)
+    assert "head.forbid = None is not loss.mask_id = 3" in refusal(
+        put(put(config, "timesteps", configs.RealTimes()), "loss", loss)
+    )
+    for beta in (configs.Cosine(), configs.Reciprocal(2.0), configs.LogLinear()):
+        with pytest.raises(ValueError, match="has no form in continuous time: take Reciprocal"):
+            beta.continuous()
+
+
 def test_the_table_has_every_part_of_ours():
     parts = {type(part) for place in EXAMPLES.values() for part in place}
     parts |= {type(part.beta) for part in EXAMPLES["process"] if hasattr(part, "beta")}
@@ -163,7 +205,7 @@ def test_the_table_has_every_part_of_ours():
     assert known - bases - parts == set()
     for place, parts in EXAMPLES.items():
         for part in parts:
-            assert refusal(put(tiny.get_config(), place, part)) is None
+            assert refusal(put(beside(part), place, part)) is None
 
 
 def test_what_no_field_can_be_is_refused_by_name():

@@ -46,7 +46,7 @@ class Transformer(nn.Module):
         self, xt: Tensor, t: Tensor, label: Tensor | None = None, weight: Tensor | None = None
     ) -> Tensor:
         condition = class_embedding(self.class_emb, label, len(xt))
-        if self.temb1 is not None:
+        if self.temb1 is not None and self.temb2 is not None:
             embedded = time_embedding(t, self.width, self.max_time).to(self.temb1.weight.dtype)
             temb = self.temb2(F.silu(self.temb1(embedded)))
             condition = temb if condition is None else temb + condition
@@ -95,8 +95,11 @@ class Modulation(nn.Module):
         self.bias = None if conditioned else nn.Parameter(torch.zeros(n * width))
 
     def forward(self, condition: Tensor | None) -> tuple[Tensor, ...]:
-        found = self.bias[None] if self.linear is None else self.linear(F.silu(condition))
-        return found[:, None].chunk(self.n, dim=-1)
+        if self.linear is None:
+            assert self.bias is not None
+            return self.bias[None, None].chunk(self.n, dim=-1)
+        assert condition is not None
+        return self.linear(F.silu(condition))[:, None].chunk(self.n, dim=-1)
 
 
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
