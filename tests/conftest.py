@@ -19,6 +19,13 @@ def optimised(request):
 
 
 @pytest.fixture
+def text_cache(tmp_path, monkeypatch):
+    """The folder in which texts are prepared, in place of the user's."""
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *name: str(tmp_path / "cache"))
+    return tmp_path / "cache" / "text"
+
+
+@pytest.fixture
 def x64():
     """float64 throughout the test."""
     with jax.enable_x64(True):

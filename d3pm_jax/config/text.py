@@ -4,19 +4,18 @@ import dataclasses
 import zipfile
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from d3pm_jax import data
-from d3pm_jax.config.checks import Allowed, NonEmptyStr, Probability, Size, undefined
+from d3pm_jax.config.checks import NonEmptyStr, Probability, Size, undefined
 from d3pm_jax.config.data import Data
 from d3pm_jax.data import DatasetError, Description, Source
 from d3pm_jax.data.prepared import Corpus, Prepared, prepare
 from d3pm_jax.data.windows import Overlapping, Padded, Wrapped, random_window
 
 SHARES = (0.9, 0.05, 0.05)
-TOKENIZER = Allowed("of 'characters', 'letters27', 'bytes', or a file of the tokenizers library", bool)
 BUNDLED = Path(data.__file__).with_name("shakespeare.txt.xz")
 STANDARD = 10**8  # bytes of text8 and of enwik8
 
@@ -81,7 +80,7 @@ class Text(Tokens):
     """a text to evaluate on during training, beside a `test`"""
     split: tuple[Probability, Probability, Probability] = SHARES
     """shares of train, valid and test in the characters of the one text, which is cut where they end"""
-    tokenizer: Annotated[NonEmptyStr, TOKENIZER] = "characters"
+    tokenizer: NonEmptyStr = "characters"
     """"characters": all that occur in the splits, in their order; "letters27": space and a-z; "bytes"; or a
     file of the tokenizers library, applied to each line on its own"""
     places: ClassVar[tuple[str, ...]] = ("train", "test", "valid", "tokenizer")
@@ -135,7 +134,7 @@ class Text8(Tokens):
     places: ClassVar[tuple[str, ...]] = ("dir",)
 
     def corpus(self) -> Corpus:
-        path = standard_file(self.dir, "text8")
+        path = standard_file(self.dir, "text8", STANDARD)
         return Corpus((("all", path),), SHARES, "letters27", self.packing == "padded")
 
     @property
@@ -152,7 +151,7 @@ class Enwik8(Tokens):
     places: ClassVar[tuple[str, ...]] = ("dir",)
 
     def corpus(self) -> Corpus:
-        path = standard_file(self.dir, "enwik8")
+        path = standard_file(self.dir, "enwik8", STANDARD)
         return Corpus((("all", path),), SHARES, "bytes", self.packing == "padded", "latin-1")
 
     @property
@@ -160,7 +159,7 @@ class Enwik8(Tokens):
         return True
 
 
-def standard_file(folder: str, name: str, size: int = STANDARD) -> str:
+def standard_file(folder: str, name: str, size: int) -> str:
     """Returns the path of NAME or NAME.zip in a folder.
 
     Raises:

@@ -1,8 +1,10 @@
 """Says what examples of a data set are."""
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Integer
 
 from d3pm_jax.data.tokenizers import joined
 from d3pm_jax.errors import UserError
@@ -54,7 +56,7 @@ class Description:
                 f"{len(self.symbols)} symbols for {self.categories} categories: pass one for each"
             )
 
-    def text(self, x: Iterable[int], masked: str = "_") -> str:
+    def text(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> str:
         """Returns what categories are written as; `masked` stands for one that the data does not have."""
         symbols = self.symbols or ()
         return joined(symbols[k] if k < len(symbols) else masked for k in x)

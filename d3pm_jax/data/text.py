@@ -8,8 +8,9 @@ import lzma
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from d3pm_jax.data.source import DatasetError
 from d3pm_jax.errors import one_line
@@ -118,8 +119,8 @@ def _contents(file: Path) -> Iterator[bytes]:
         raise DatasetError(f"{file} cannot be read ({one_line(error)}): restore it") from error
 
 
-def _opened(file: Path) -> IO[bytes]:
+def _opened(file: Path) -> BufferedIOBase:
     if file.suffix == ".zip":
-        return zipfile.ZipFile(file).open(file.stem)
+        return cast(BufferedIOBase, zipfile.ZipFile(file).open(file.stem))
     opener = {".gz": gzip.open, ".xz": lzma.open}.get(file.suffix, open)
-    return cast(IO[bytes], opener(file, "rb"))
+    return cast(BufferedIOBase, opener(file, "rb"))

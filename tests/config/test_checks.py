@@ -27,6 +27,10 @@ EXAMPLES = {
         configs.Digits(),
         configs.Idx("folder"),
         configs.Arrays("a.npy", "b.npy", 5, "array", "y.npy", "z.npy", 3),
+        configs.Text("a.txt", "b.txt", "c.txt"),
+        configs.Shakespeare(),
+        configs.Text8("folder"),
+        configs.Enwik8("folder"),
     ),
     "process": (
         configs.Uniform(4, 5, BETA),
