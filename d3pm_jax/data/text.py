@@ -4,6 +4,7 @@ import codecs
 import functools
 import gzip
 import hashlib
+import itertools
 import lzma
 import zipfile
 import zlib
@@ -55,7 +56,7 @@ def parts(path: str, encoding: str) -> Iterator[Part]:
         if number:
             yield Part(file, 0, "\n")
         decoder, start, offset = codecs.getincrementaldecoder(encoding)(), 0, 0
-        for content in (*_contents(file), b""):
+        for content in itertools.chain(_contents(file), (b"",)):
             pending = len(decoder.getstate()[0])
             try:
                 text = decoder.decode(content, final=not content)

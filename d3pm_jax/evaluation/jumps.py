@@ -22,6 +22,7 @@ def jump_costs(
     key: jax.Array,
     term: likelihood.Term = losses.posterior_kl,
     progress: Callable[[int], Any] = lambda done: None,
+    weight: np.ndarray | None = None,
 ) -> np.ndarray:
     """Computes the term of the bound of a step from t to s, for all s < t of some times: `best_grid`'s costs.
 
@@ -35,6 +36,7 @@ def jump_costs(
         key: of the noise.
         term: what the logits cost at a step.
         progress: is called with the number of times that are done.
+        weight: of each element, 1 without; `denoise` knows it by itself.
 
     Returns:
         Nats per example, float64 [n + 1, n + 1] for n times: [i, j] is the cost from times[j - 1] to
@@ -50,7 +52,7 @@ def jump_costs(
     @jax.jit
     def cost(pair: Process, logits: jax.Array, xt: jax.Array, step: jax.Array) -> jax.Array:
         nats = bare(term)(pair, logits, x, xt, jnp.broadcast_to(step, len(x)))
-        return jnp.sum(nats) / len(x)
+        return jnp.sum(nats if weight is None else jnp.where(weight > 0, weight * nats, 0.0)) / len(x)
 
     coarse = respace(process, times)
     costs = np.full((len(times) + 1, len(times) + 1), np.inf)

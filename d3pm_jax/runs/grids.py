@@ -58,20 +58,21 @@ def measure(run: Run, progress: Callable[[int], Any] = lambda done: None) -> Jum
     Raises:
         UserError: the data cannot be read, a cost is NaN, or the process cannot take fewer steps.
     """
-    x0, labels = _examples(run)
-    told = None if run.parts.classes is None else labels
+    examples = _examples(run)
+    told = run.parts.told(examples)
     predict = jax.jit(run.parts.network)
     times = even_grid(run.process.T, num_times(run))
     try:
         process = run.config.process.build()
         costs = jump_costs(
-            lambda xt, t: predict(run.params, xt, t, label=told),
+            lambda xt, t: predict(run.params, xt, t, **told),
             process,
-            x0,
+            examples["x"],
             times,
             jax.random.key(SEED),
             run.term,
             progress,
+            examples.get("weight"),
         )
     except ValueError as error:
         raise UserError(one_line(error, 1000)) from error
@@ -80,11 +81,11 @@ def measure(run: Run, progress: Callable[[int], Any] = lambda done: None) -> Jum
     return Jumps(times, costs)
 
 
-def _examples(run: Run) -> tuple[np.ndarray, np.ndarray | None]:
+def _examples(run: Run) -> dict[str, np.ndarray]:
     wanted, held_out = EXAMPLES if run.process.K <= LARGE else FEW_EXAMPLES, run.config.train.held_out
     if held_out or not run.config.data.has_valid:
         return run.read_last("train", min(wanted, held_out or wanted))
-    return run.read_split("valid", wanted)
+    return run.read_batch("valid", wanted)
 
 
 def path(run: Run) -> Path:

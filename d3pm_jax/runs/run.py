@@ -108,7 +108,7 @@ class Run:
         Raises:
             UserError: the data cannot be read.
         """
-        return self._read(self.config.data.open(split), limit)
+        return self._read(self._open(split), limit)
 
     def read_split(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads examples of the data [N, *S], and their labels if there are any.
@@ -116,12 +116,22 @@ class Run:
         Raises:
             UserError: the data cannot be read, or has weights, which `read_batch` gives.
         """
-        return _without_weights(self._read(self.config.data.open(split), limit))
+        found = self.read_batch(split, limit)
+        if "weight" in found:
+            raise UserError("the examples have weights: take Run.read_batch, and respect them")
+        return found["x"], found.get("label")
 
-    def read_last(self, split: str, n: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Reads the last n examples of a split, or all if there are fewer; see `read_split`."""
-        source = self.config.data.open(split)
-        return _without_weights(self._read(data.Part(source, max(0, len(source) - n), len(source)), None))
+    def read_last(self, split: str, n: int) -> dict[str, np.ndarray]:
+        """Reads the last n examples of a split, or all if there are fewer; see `read_batch`."""
+        source = self._open(split)
+        return self._read(data.Part(source, max(0, len(source) - n), len(source)), None)
+
+    def _open(self, split: str) -> data.Source:
+        """Opens the data. Raises UserError where it is known to be another than the run had."""
+        spec, kept = self.config.data, self.parts.description.digest
+        if kept is not None and spec.describe().digest != kept:
+            raise UserError("the text or its tokenizer has changed since the run: use the data it had")
+        return spec.open(split)
 
     def _read(self, source: data.Source, limit: int | None) -> dict[str, np.ndarray]:
         return data.read_batch(source, self.parts.categories, limit, self.parts.description)
@@ -200,12 +210,6 @@ class Run:
         if name not in self._compiled:
             self._compiled[name] = make()
         return self._compiled[name]
-
-
-def _without_weights(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
-    if "weight" in batch:
-        raise UserError("the examples have weights: take Run.read_batch, and respect them")
-    return batch["x"], batch.get("label")
 
 
 def train(config: Config, workdir: Path | str, resume: bool = False, start: Run | None = None) -> Run:
