@@ -164,10 +164,10 @@ def stratified_bound(
 @declared(x0=INDEX, order=NOISE, mask_id=INDEX)
 def chain_rule(
     fill_in: Callable[[Array], Array],
-    x0: Int[Array, "B *S"],
-    order: Float[Array, "B *S"],
+    x0: Int[Array, " B *S"],
+    order: Float[Array, " B *S"],
     mask_id: int,
-) -> Float[Array, "B *S"]:
+) -> Float[Array, " B *S"]:
     """-log p(x_i | the elements before i), elements from the lowest entry of `order` to the highest.
 
     The exact likelihood of filling in one element after the other with the network of an absorbing process

@@ -1,4 +1,4 @@
-"""Objectives in continuous time against sums over all x_t, many steps and all orders: K = 3, L = 3, float64."""
+"""Objectives in continuous time against sums over all x_t, many steps and all orders, in float64."""
 
 import itertools
 

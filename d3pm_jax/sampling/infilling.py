@@ -27,7 +27,7 @@ def infill(
     reverse: Reverse = p_logits,
     belief: Belief = "d3pm",
 ) -> Chain:
-    """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1 as in `ancestral`, but known elements are those of x_0 at every t.
+    """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1 as in `ancestral`, with known elements those of x_0 at every t.
 
     Exact for an absorbing process with an extra mask and a network that sees no time: such a chain fills in
     what is masked, given what is not, whatever came first. A network of another process, or one that sees
