@@ -58,7 +58,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     _check_gif(args, run)
     if args.steps is not None:
         run = run.respaced(arguments.grid(args, run, args.steps))
-    times, key = _times(run, GIF_STATES if args.gif else STATES), jax.random.key(args.seed)
+    times, key = _times(run.process.T, GIF_STATES if args.gif else STATES), jax.random.key(args.seed)
     with Terminal("sample", args.num).shown() as terminal:
         samples, reverse = run.sample(
             key, args.num, args.label, args.batch_size, times, terminal.advance, GIF_CHAINS
@@ -73,8 +73,8 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     classes = run.parts.classes
     of_class = "" if classes is None else f", sample i of class i modulo {classes}"
     of_class = of_class if args.label is None else f", all of class {args.label}"
-    print(f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {path}{replaced}")
-    print("".join(line + "\n" for line in pictures), end="")
+    first = f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {path}{replaced}"
+    print("\n".join([first, *pictures]))
     return 0
 
 
@@ -85,9 +85,8 @@ def _check_gif(args: argparse.Namespace, run: Run) -> None:
         raise UserError(f"--gif: a GIF is of images, the data of this run is of kind {kind!r}; leave it out")
 
 
-def _times(run: Run, n: int) -> list[int]:
+def _times(T: int, n: int) -> list[int]:
     """Returns n evenly spaced t from 0 to T, or all where there are fewer."""
-    T = run.process.T
     return sorted({round(T * (i / (n - 1))) for i in range(n)})
 
 
@@ -126,7 +125,7 @@ def _pictures(
 
 def _chain(run: Run, real: np.ndarray, reverse: np.ndarray, times: list[int], seed: int, suffix: str) -> str:
     """Draws both processes, and returns what to print of that."""
-    path, shown = run.workdir / f"chain{suffix}.png", _times(run, STATES)
+    path, shown = run.workdir / f"chain{suffix}.png", _times(run.process.T, STATES)
     forward = draw_forward(jax.random.key(seed), run.process, real[:CHAINS], shown)
     reverse = reverse[[times.index(t) for t in shown], :CHAINS]
     rows, back = (show.to_rgb(x, run.parts.categories) for x in (forward, reverse))

@@ -56,8 +56,9 @@ def save_gif(
 ) -> None:
     """Writes a chain as a GIF that repeats: each frame is a `grid` with its t above.
 
-    Colours are kept exactly where there are at most 256, as in all grey images, with blue for masks; others
-    get the 256 that suit the whole chain, without dithering.
+    Colours are kept exactly where the chain has at most 256, with those of the border and the text, as all
+    grey images have that fit a byte together with their mask. Others get the 256 that suit the whole chain,
+    without dithering.
 
     Args:
         path: of the GIF file.
@@ -84,7 +85,7 @@ def save_gif(
             append_images=frames[1:],
             duration=durations,
             loop=0,
-            optimize=False,
+            optimize=False,  # which Pillow 13.0 takes for True, and then damages frames with all 256 greys
         )
 
 

@@ -23,7 +23,7 @@ def to_rgb(x: np.ndarray, levels: int) -> np.ndarray:
 
 
 def check_colours(name: str, x: np.ndarray, shape: str) -> None:
-    """Raises TypeError or ValueError unless x is uint8 of a shape "[..., H, W, 3]" with as many axes, not empty."""
+    """Raises TypeError or ValueError unless x is uint8 of a shape "[..., H, W, 3]", and not empty."""
     got = f"{name} is {describe(x)}, expected uint8 {shape}"
     if x.dtype != np.uint8:
         raise TypeError(f"{got}: to_rgb makes colours of categories")
