@@ -12,7 +12,9 @@ from d3pm_jax.show.figures import save_figure
 from d3pm_jax.show.images import LINE, check_colours, grid
 
 FRAME = 100  # milliseconds of a frame
+WIDTH = 320  # of a frame in pixels: a narrower grid is enlarged as often as it fits
 HOLD = 2000  # milliseconds of the first and of the last one
+TILE = 1.1  # width of an image in a strip, in inches
 Times = Sequence[int] | np.ndarray
 
 
@@ -57,8 +59,8 @@ def save_gif(
     """Writes a chain as a GIF that repeats: each frame is a `grid` with its t above.
 
     Colours are kept exactly where the chain has at most 256, with those of the border and the text, as all
-    grey images have that fit a byte together with their mask. Others get the 256 that suit the whole chain,
-    without dithering.
+    grey images have, and with a mask those of up to 255 levels. Otherwise each frame gets the 256 that suit
+    it, without dithering.
 
     Args:
         path: of the GIF file.
@@ -85,7 +87,7 @@ def save_gif(
             append_images=frames[1:],
             duration=durations,
             loop=0,
-            optimize=False,  # which Pillow 13.0 takes for True, and then damages frames with all 256 greys
+            optimize=False,  # Pillow 13.0 takes none for True, and then damages chains of 256 greys
         )
 
 
@@ -102,9 +104,12 @@ def _save_strips(path: Path, strips: list[tuple[np.ndarray, Times, str]], captio
 
     for states, times, _ in strips:
         _check(states, times)
-    width, rows = max(len(times) for _, times, _ in strips), sum(states.shape[1] for states, _, _ in strips)
-    size = (max(1.1 * width, 4), 1.2 * rows + 0.5 * len(strips))
-    figure = Figure(figsize=size, layout="constrained")
+    inches = [
+        states.shape[1] * TILE * states.shape[2] / states.shape[3] + (0.6 if title else 0.3)
+        for states, _, title in strips
+    ]
+    width = max(4, TILE * max(len(times) for _, times, _ in strips))
+    figure = Figure(figsize=(width, sum(inches) + 0.3), layout="constrained")
     axes = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
     for axis, (states, times, title) in zip(axes, strips, strict=True):
         _draw_strip(axis, states, times)
@@ -123,34 +128,32 @@ def _draw_strip(axis: Any, states: np.ndarray, times: Times) -> None:
     axis.set_yticks([])
 
 
-def _frames(states: np.ndarray, columns: int, times: Times) -> np.ndarray:
-    """Draws frames uint8 [R, H, W, 3] of one size, with black text on white above each grid."""
+def _frames(states: np.ndarray, columns: int, times: Times) -> list[np.ndarray]:
+    """Draws frames uint8 [H, W, 3] of one size, with black text on white above each grid."""
     font, texts = ImageFont.load_default(12), [f"t = {t}" for t in times]
-    widest = max(int(font.getlength(text)) + 8 for text in texts)
+    tables = [grid(images, columns) for images in states]
+    scale = max(1, WIDTH // tables[0].shape[1])
+    height, width = (scale * side for side in tables[0].shape[:2])
+    widest = max(width, *(int(font.getlength(text)) + 8 for text in texts))
     frames = []
-    for images, text in zip(states, texts, strict=True):
-        table = grid(images, columns)
-        picture = Image.new("RGB", (max(widest, table.shape[1]), table.shape[0] + LINE), "white")
-        picture.paste(Image.fromarray(table), (0, LINE))
+    for table, text in zip(tables, texts, strict=True):
+        picture = Image.new("RGB", (widest, height + LINE), "white")
+        picture.paste(Image.fromarray(table.repeat(scale, 0).repeat(scale, 1)), (0, LINE))
         draw = ImageDraw.Draw(picture)
         draw.fontmode = "1"  # no shades of grey: they are colours too
         draw.text((4, 2), text, "black", font)
         frames.append(np.asarray(picture))
-    return np.stack(frames)
+    return frames
 
 
-def _indexed(frames: np.ndarray) -> list[Image.Image]:
-    """Turns frames uint8 [R, H, W, 3] into images with one palette of at most 256 colours."""
-    R, h, w, _ = frames.shape
-    packed = frames.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+def _indexed(frames: list[np.ndarray]) -> list[Image.Image]:
+    """Turns frames uint8 [H, W, 3] into images with one exact palette, or each with its own."""
+    packed = np.stack(frames).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     colours, index = np.unique(packed, return_inverse=True)
-    if len(colours) <= 256:
-        palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8).tobytes()
-        index = index.astype(np.uint8)
-    else:
-        whole = Image.fromarray(frames.reshape(R * h, w, 3)).quantize(256, dither=Image.Dither.NONE)
-        palette, index = bytes(whole.getpalette() or ()), np.asarray(whole)
-    images = [Image.fromarray(frame) for frame in index.reshape(R, h, w)]
+    if len(colours) > 256:
+        return [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
+    palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8)
+    images = [Image.fromarray(frame) for frame in index.reshape(packed.shape).astype(np.uint8)]
     for image in images:
-        image.putpalette(palette)
+        image.putpalette(palette.tobytes())
     return images
