@@ -107,7 +107,7 @@ def _evaluate(
     replaced = results.write_json(path, result, ("step", "examples"))
     print(_line(result))
     if "steps" in result:
-        show.save_bound_terms(plot, {"the run": result}, run.caption)
+        show.save_bound_terms(plot, {"": result}, run.caption)
         print(f"terms of every t: {plot} and {path}{replaced}")
     else:
         print(f"written to {path}{replaced}")

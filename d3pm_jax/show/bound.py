@@ -40,13 +40,13 @@ def _terms(name: str, bound: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]
     """Returns the times and the terms of a bound, float64 [n]."""
     if "steps" not in bound or "times" not in bound:
         raise ValueError(
-            f"{name} has {sorted(bound)}, not steps and times: evaluate it without --calls, which estimates "
+            f"bound {name!r} has {sorted(bound)}, not steps and times: evaluate it without --calls, which estimates "
             f"the sum alone"
         )
     times, steps = (np.asarray(bound[x], np.float64) for x in ("times", "steps"))
     if steps.ndim != 1 or not len(steps) or times.shape != steps.shape:
         raise ValueError(
-            f"{name} has steps of shape {steps.shape} and times of shape {times.shape}: "
+            f"bound {name!r} has steps of shape {steps.shape} and times of shape {times.shape}: "
             f"give at least one term, and the t of each"
         )
     return times, steps

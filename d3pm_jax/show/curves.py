@@ -31,18 +31,18 @@ def save_lines(
 
     Args:
         path: of the PNG file.
-        lines: by name, x and the curves over it; the first one says which panels there are.
+        lines: by name ("" for none), x and the curves over it; the first one says which panels there are.
         xlabel: what x is.
         log: the panels that are logarithmic.
         caption: a line of text above all.
 
     Raises:
-        ValueError: there is no line, or one has no such panel, or curves of another length than its x.
+        ValueError: there is no line, or one has other panels, or curves of another length than its x.
     """
     from matplotlib.figure import Figure  # takes long
 
     panels = _panels(lines)
-    legend = len(lines) if len(lines) > 1 else 0
+    legend = len(lines) if any(lines) else 0
     figure = Figure(figsize=(8, 2.6 * len(panels) + 0.25 * legend), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, panel in zip(axes, panels, strict=True):

@@ -59,10 +59,13 @@ def test_what_is_no_bound_is_one_line(tmp_path):
     path = tmp_path / "terms.png"
     for bounds, message in (
         ({}, "there is nothing to draw"),
-        ({"a": {"bits_per_dim": 1.0, "times": [1]}}, r"a has \['bits_per_dim', 'times'\].* without --calls"),
+        (
+            {"a": {"bits_per_dim": 1.0, "times": [1]}},
+            r"bound 'a' has \['bits_per_dim', 'times'\].* without --calls",
+        ),
         (
             {"a": BOUND, "b": BOUND | {"times": [1, 2]}},
-            r"b has steps of shape \(4,\) and times of .*\(2,\)",
+            r"bound 'b' has steps of shape \(4,\) and times of .*\(2,\)",
         ),
         ({"a": {"steps": [], "times": []}}, "give at least one term"),
     ):
