@@ -44,11 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of the noise (0); sample i is the same for every N and B",
     )
-    parser.add_argument(
-        "--gif",
-        action="store_true",
-        help=f"of images: the reverse process of {GIF_CHAINS} samples as a GIF as well",
-    )
+    text = f"of images: the reverse process of {GIF_CHAINS} samples as a GIF as well"
+    parser.add_argument("--gif", action="store_true", help=text)
 
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:

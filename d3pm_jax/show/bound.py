@@ -40,8 +40,8 @@ def _terms(name: str, bound: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]
     """Returns the times and the terms of a bound, float64 [n]."""
     if "steps" not in bound or "times" not in bound:
         raise ValueError(
-            f"bound {name!r} has {sorted(bound)}, not steps and times: evaluate it without --calls, which estimates "
-            f"the sum alone"
+            f"bound {name!r} has {sorted(bound)}, not steps and times: evaluate it without --calls, which "
+            f"estimates the sum alone"
         )
     times, steps = (np.asarray(bound[x], np.float64) for x in ("times", "steps"))
     if steps.ndim != 1 or not len(steps) or times.shape != steps.shape:
