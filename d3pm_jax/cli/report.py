@@ -1,4 +1,4 @@
-"""d3pm report writes one page about runs that opens from the disk: figures, curves, samples, chains, configs."""
+"""d3pm report writes a page about runs, for a browser and no network: figures, curves, samples, chains."""
 
 import argparse
 from pathlib import Path

@@ -10,9 +10,9 @@ from d3pm_jax.runs.samples import draw_forward
 
 SAMPLES = 64
 CLASSES = 80  # samples of a network that is told classes, at most
-FRAMES = 40  # states of a chain
 FILMED = 16  # chains
-STRIP = 10  # states of a chain in a picture of its own
+STRIP = 10  # states of a chain side by side
+FRAMES = 4 * (STRIP - 1) + 1  # states of a chain that plays, those among them
 ROWS = 4  # chains in it
 SEED = 0
 
@@ -39,7 +39,7 @@ def draw(record: folder.Record) -> Chains:
     kept = folder.read_samples(run, wanted)
     n, times = wanted if kept is None else FILMED, spaced(run.process.T, FRAMES)
     drawn, reverse = run.sample(key, n, batch_size=n, record=times)
-    strip, forward = [times[i] for i in spaced(len(times) - 1, STRIP)], None
+    strip, forward = spaced(run.process.T, STRIP), None
     if record.examples is not None:
         forward = draw_forward(key, run.process, record.examples[:ROWS], strip)
     samples = drawn if kept is None else kept

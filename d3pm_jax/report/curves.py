@@ -25,10 +25,7 @@ def training(records: Sequence[Record]) -> Html:
     names = [*(name for name in TITLES if name in known), *(name for name in known if name not in TITLES)]
     found = [plot(TITLES.get(name, name), "step", _metric(records, name)) for name in names]
     notes = [
-        missing(
-            f"{record.name} has no curves: it has not been trained here",
-            f"d3pm train --workdir {record.run.workdir} --resume",
-        )
+        missing(f"{record.name} has no curves, as nothing was trained here", record.resume)
         for record in records
         if not record.metrics
     ]
@@ -48,8 +45,7 @@ def terms(records: Sequence[Record]) -> Html:
     single, summed, notes = [], [], []
     for i, record in enumerate(records):
         if record.bound is None or not record.bound.terms:
-            command = f"d3pm eval {record.run.workdir}"
-            notes.append(missing(f"The terms of {record.name} by t are not known", command))
+            notes.append(missing(f"The terms of {record.name} by t are not known", record.evaluate()))
             continue
         times, steps = record.bound.result["times"], record.bound.terms
         single.append(Curve(i, times, steps))

@@ -37,12 +37,11 @@ def bounds(records: Sequence[Record]) -> Html:
         rows += [[record.name, *_bound(bound)] for bound in record.bounds]
         if record.bound is None:
             text = f"No bound of {record.name} at step {record.run.step:,} is known"
-            step = "" if record.bounds == [] else f" --step {record.run.step}"
-            notes.append(missing(text, f"d3pm eval {record.run.workdir}{step}"))
+            notes.append(missing(text, record.evaluate()))
     head = ["run", "file", "bits/dim", "nats", "reconstruction", "prior", *OF_BOUND, "examples"]
     words = (
-        "Upper bounds on -log p of test examples, mean +- standard error over the examples. They compare where "
-        "the examples are the same, and only there."
+        "Upper bounds on -log p of test examples, mean ± standard error over the examples. They compare "
+        "where the examples are the same, and only there."
     )
     shown = [tag("p", words, class_="soft"), table(list(head), rows, 2)] if rows else []
     return join(*shown, *_baselines(records), *notes)
@@ -52,20 +51,23 @@ def _bound(bound: Bound) -> Iterator[object]:
     known, result = bound.protocol, bound.result
     yield bound.path.name
     yield _bits(result)
-    yield _with_error(result, "nats", 2) if "nats" in result else "–"
-    yield from (_number(result[name]) if name in result else "–" for name in ("reconstruction", "prior"))
+    yield _with_error(result, "nats", 2) if "nats" in result else "-"
+    yield from (_number(result[name]) if name in result else "-" for name in ("reconstruction", "prior"))
     yield from (_cell(known.get(name)) for name in OF_BOUND)
-    digest = str(known.get("examples", "–"))
+    digest = str(known.get("examples", "-"))
     yield tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
 
 
 def _baselines(records: Sequence[Record]) -> Iterator[Html]:
     """Says what histograms of the training split reach on the same examples."""
+    found: dict[str, list[str]] = {}
     for record in records:
         compared = {} if record.bound is None else record.bound.result.get("baselines", {})
         if compared:
             figures = "; ".join(f"{name} {_number(value)} bits/dim" for name, value in compared.items())
-            yield tag("p", f"For comparison, on the same examples as {record.name}: {figures}.")
+            found.setdefault(figures, []).append(record.name)
+    for figures, names in found.items():
+        yield tag("p", f"For comparison, on the same examples as {', '.join(names)}: {figures}.")
 
 
 def quality(records: Sequence[Record]) -> Html:
@@ -73,8 +75,8 @@ def quality(records: Sequence[Record]) -> Html:
     found = [(record, figures) for record in records for figures in record.quality]
     if not found:
         images = [r for r in records if r.run.parts.description.kind == "image"]
-        commands = [f"d3pm eval {r.run.workdir} --samples 2000" for r in images]
-        return join(*(missing("How good samples are was not measured", command) for command in commands))
+        text = "How good samples of {} are was not measured"
+        return join(*(missing(text.format(r.name), r.evaluate(" --samples 2000")) for r in images))
     first, rows = found[0][1].protocol, []
     for record, figures in found:
         differ = protocol.differing(first, figures.protocol)
@@ -83,8 +85,8 @@ def quality(records: Sequence[Record]) -> Html:
             rows.append([record.name, name, *_quality(row), compares, *_protocol(figures, name)])
     head = ["run", "of", "n", "Fréchet", "precision", "recall", "nearest", "copies", "compares with row 1"]
     words = (
-        "Samples, and for comparison examples of the data and samples of the per-pixel histogram, beside all of "
-        "the training split, in features of images. Figures compare where N, split, reference and features "
+        "Samples, and for comparison examples of the data and samples of the per-pixel histogram, beside all "
+        "of the training split, in features of images. Figures compare where N, split, reference and features "
         "are the same."
     )
     return join(
@@ -96,7 +98,7 @@ def _quality(row: dict[str, Any]) -> Iterator[str]:
     yield f"{row['n']:,}"
     for name in ("frechet", "precision", "recall"):
         yield "too few" if row[name] is None else _number(row[name])
-    yield from (_number(row[name]) if name in row else "–" for name in ("nearest", "copies"))
+    yield from (_number(row[name]) if name in row else "-" for name in ("nearest", "copies"))
 
 
 def _protocol(found: protocol.Figures, name: str) -> Iterator[object]:
@@ -119,7 +121,7 @@ def _with_error(result: dict[str, Any], name: str, digits: int, error: str = "")
     value, spread = result[name], result.get(error or f"{name}_standard_error")
     if value is None:
         return "infinite"
-    return f"{value:.{digits}f} +- {'unknown' if spread is None else f'{spread:.{digits}f}'}"
+    return f"{value:.{digits}f} ± {'unknown' if spread is None else f'{spread:.{digits}f}'}"
 
 
 def _number(value: float | None) -> str:
@@ -129,7 +131,7 @@ def _number(value: float | None) -> str:
 def _cell(value: object) -> object:
     """Returns a value of a protocol, its hashes shortened."""
     if value is None:
-        return "–"
+        return "-"
     text = str(value)
     if "sha256 " not in text:
         return text

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,6 +60,17 @@ class Record:
     def bound(self) -> Bound | None:
         """Returns the bound of this checkpoint with all steps and terms on most examples, if there is one."""
         return next((x for x in self.bounds if x.result["step"] == self.run.step), None)
+
+    def evaluate(self, options: str = "") -> str:
+        """Returns the command that evaluates this checkpoint."""
+        last = checkpoint.steps(self.run.workdir / folders.CHECKPOINTS)[-1] == self.run.step
+        step = "" if last else f" --step {self.run.step}"
+        return f"d3pm eval {shlex.quote(str(self.run.workdir))}{step}{options}"
+
+    @property
+    def resume(self) -> str:
+        """Returns the command that goes on with the training."""
+        return f"d3pm train --workdir {shlex.quote(str(self.run.workdir))} --resume"
 
 
 def read(runs: Sequence[Run]) -> list[Record]:

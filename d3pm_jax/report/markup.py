@@ -94,7 +94,11 @@ def table(head: list[object], rows: list[list[object]], numbers: int | None = No
 
     top = tag("tr", *(tag("th", cell, scope="col", class_=kind(i)) for i, cell in enumerate(head)))
     lines = [
-        tag("tr", tag("th", row[0], scope="row"), *(tag("td", x, class_=kind(i)) for i, x in enumerate(row[1:], 1)))
+        tag(
+            "tr",
+            tag("th", row[0], scope="row"),
+            *(tag("td", x, class_=kind(i)) for i, x in enumerate(row[1:], 1)),
+        )
         for row in rows
     ]
     inside = tag("table", tag("thead", top), tag("tbody", *lines))

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import jax
 
+from d3pm_jax import __version__
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_text
 from d3pm_jax.report import chains, curves, figures, folder, plots, samples, settings
 from d3pm_jax.report.folder import Record
-from d3pm_jax.report.markup import Html, cards, document, join, tag
+from d3pm_jax.report.markup import Html, cards, document, join, table, tag
 from d3pm_jax.runs.build import name_process
 from d3pm_jax.runs.run import Run, open_run
 
 FILE = "report.html"
+NAMED = 4  # runs in the title
 
 
 def write(runs: Sequence[Run | Path | str] | Run | Path | str, out: Path | str | None = None) -> Path:
@@ -46,7 +48,7 @@ def page(runs: Sequence[Run]) -> str:
     """
     records = folder.read(runs)
     names = [record.name for record in records]
-    title = f"Report of {' and '.join(names) if len(names) < 3 else f'{len(names)} runs'}"
+    title = f"Report of {', '.join(names) if len(names) <= NAMED else f'{len(names)} runs'}"
     sections = {
         "Bounds": figures.bounds(records),
         "Sample quality": figures.quality(records),
@@ -57,7 +59,7 @@ def page(runs: Sequence[Run]) -> str:
     }
     sections = {name: content for name, content in sections.items() if content}
     links = [tag("a", name, href=f"#{_anchor(name)}") for name in sections]
-    head = tag("header", tag("h1", title), *map(_head, records), tag("nav", *links))
+    head = tag("header", tag("h1", title), _written(), _overview(records), tag("nav", *links))
     colours = plots.legend(names)
     legends = {"Training": colours, "Terms of the bound": colours}
     body = [
@@ -71,18 +73,35 @@ def _anchor(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
-def _head(record: Record) -> Html:
-    """Says which run it is, of what, and its figures."""
+def _written() -> Html:
+    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    words = f"Written {now} by d3pm_jax {__version__}. All is of the averaged weights of the checkpoint."
+    return tag("p", words, class_="soft")
+
+
+def _overview(records: Sequence[Record]) -> Html:
+    """Says which runs these are, of what, and their figures: a run in boxes, several in a table."""
+    facts = [_facts(record) for record in records]
+    if len(records) == 1:
+        return cards(facts[0])
+    names = list(dict.fromkeys(name for row in facts for name in row))
+    swatches = [tag("span", r.name, class_=f"swatch {plots.colour(i)}") for i, r in enumerate(records)]
+    rows = [
+        [swatch, *(row.get(name, "-") for name in names)] for swatch, row in zip(swatches, facts, strict=True)
+    ]
+    return table(["run", *names], rows)
+
+
+def _facts(record: Record) -> dict[str, object]:
     run, leaves = record.run, jax.tree.leaves(record.run.params)
-    facts = figures.headline(record) | {
+    kind, shape = run.parts.description.kind, run.parts.description.shape
+    return figures.headline(record) | {
         "step": f"{run.step:,} of {run.config.train.steps:,}",
         "process": name_process(run.config, run.process),
         "network": f"{type(run.config.model).__name__}, {sum(x.size for x in leaves):,} parameters",
-        "data": f"{type(run.config.data).__name__}, {run.parts.description.kind} {run.parts.description.shape}",
+        "data": f"{type(run.config.data).__name__}, {kind} {' x '.join(map(str, shape))}",
         "checkpoint saved": f"{record.saved:%Y-%m-%d %H:%M} UTC",
-        "page written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
-    return join(tag("h3", record.name), cards(facts))
 
 
 def _pictures(records: Sequence[Record]) -> dict[str, Html]:

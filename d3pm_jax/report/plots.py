@@ -13,6 +13,7 @@ WIDTH, HEIGHT = 340, 210
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 38  # what is around the curves
 POINTS = 500  # at most so many of a curve are drawn
 SPREAD = 20.0  # largest over smallest value from which on an axis is logarithmic
+ROUND = (1, 2, 2.5, 5, 10)  # times a power of 10, what is between two numbers on an axis
 MARKED = 30  # up to so many points of a curve have a dot
 
 
@@ -43,7 +44,11 @@ class Axis(NamedTuple):
         from matplotlib.ticker import LogLocator, MaxNLocator  # takes long
 
         few = self.high / self.low < 50 if self.log else False
-        locator = LogLocator(subs=(1, 2, 5) if few else (1,), numticks=6) if self.log else MaxNLocator(5)
+        locator = (
+            LogLocator(subs=(1, 2, 5) if few else (1,), numticks=6)
+            if self.log
+            else MaxNLocator(5, steps=ROUND)
+        )
         found = [float(x) for x in locator.tick_values(self.low, self.high)]
         slack = 1e-9 * (self.high - self.low)
         return [x for x in found if self.low - slack <= x <= self.high + slack]
@@ -64,7 +69,7 @@ def plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = False) 
     if not shown:
         return None
     everything = np.concatenate([points for _, points in shown])
-    x = _axis(everything[:, 0], log_x, LEFT, WIDTH - RIGHT)
+    x = _axis(everything[:, 0] if log_x else np.append(everything[:, 0], 0), log_x, LEFT, WIDTH - RIGHT)
     y = _axis(everything[:, 1], _far_apart(everything[:, 1]), HEIGHT - BOTTOM, TOP)
     lines = [part for run, points in shown for part in _line(run, points, x, y)]
     label = tag("text", xlabel, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle")

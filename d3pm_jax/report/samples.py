@@ -30,8 +30,8 @@ def samples(record: Record, drawn: Chains) -> Html:
         return tag("p", words, f" Each is an array {list(x.shape[1:])}, of which no picture is made.")
     beside = [figure(_samples(record, x), "Samples", words)]
     if real is None:
-        command = f"d3pm train --workdir {run.workdir} --resume"
-        note = missing("Examples of the data are not beside them: this run began from weights alone", command)
+        text = "Examples of the data are not beside them: this run began from weights alone"
+        note = missing(text, record.resume)
         return join(*beside, note)
     words = f"The first {len(real)} examples of the test split, which the run keeps."
     return tag("div", *beside, figure(_shown(record, real), "Data", words), class_="beside")
@@ -39,11 +39,11 @@ def samples(record: Record, drawn: Chains) -> Html:
 
 def processes(record: Record, drawn: Chains) -> Html:
     """Returns chains of the forward process and of the reverse one, and the latter as a film."""
-    kind, run, found = record.run.parts.description.kind, record.run, []
+    kind, found = record.run.parts.description.kind, []
     if kind == "array":
         return tag("p", "No picture is made of chains of arrays.", class_="soft")
     if drawn.forward is None:
-        found.append(missing("The forward process has no examples to begin from", _resume(record)))
+        found.append(missing("The forward process has no examples to begin from", record.resume))
     else:
         words = "x_t of examples of the test split, from the data (t = 0) to noise."
         found.append(figure(_strip(record, drawn.forward, drawn.strip), "Forward, data to noise", words))
@@ -51,13 +51,17 @@ def processes(record: Record, drawn: Chains) -> Html:
     reverse, times = drawn.reverse[chosen, : chains.ROWS], drawn.strip[::-1]
     words = "x_t of the first samples, from noise to t = 0."
     found.append(figure(_strip(record, reverse, times), "Reverse, noise to sample", words))
-    if kind == "image":
-        columns = round(drawn.reverse.shape[1] ** 0.5)
-        played = show.to_rgb(drawn.reverse[::-1], run.parts.categories)
-        picture = pictures.film(played, drawn.times[::-1], columns, "the reverse process, played")
-        words = f"The first {drawn.reverse.shape[1]} samples, at {len(drawn.times)} of the t."
-        found.append(figure(picture, "The reverse process", words))
-    return join(*found)
+    strips = tag("div", *found)
+    return tag("div", strips, _film(record, drawn), class_="chains") if kind == "image" else strips
+
+
+def _film(record: Record, drawn: Chains) -> Html:
+    """Shows the reverse process as it goes."""
+    n = drawn.reverse.shape[1]
+    states = show.to_rgb(drawn.reverse[::-1], record.run.parts.categories)
+    picture = pictures.film(states, drawn.times[::-1], round(n**0.5), f"the chains of {n} samples, played")
+    words = f"x_t of the first {n} samples, at {len(drawn.times)} of the {record.run.process.T + 1} t."
+    return figure(picture, "Reverse, played", words)
 
 
 def nearest(record: Record) -> Html | None:
@@ -70,10 +74,6 @@ def nearest(record: Record) -> Html | None:
         if path.is_file()
     ]
     return join(*shown) if shown else None
-
-
-def _resume(record: Record) -> str:
-    return f"d3pm train --workdir {record.run.workdir} --resume"
 
 
 def _samples(record: Record, x: np.ndarray) -> Html:

@@ -33,7 +33,7 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def _row(name: str, configs: Sequence[dict[str, Any]]) -> list[object]:
-    return [name, *(_value(config[name]) if name in config else "–" for config in configs)]
+    return [name, *(_value(config[name]) if name in config else "-" for config in configs)]
 
 
 def _value(value: Any) -> str:
