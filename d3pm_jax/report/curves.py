@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from d3pm_jax.report.folder import Record
+from d3pm_jax.report.folder import Bound, Record
 from d3pm_jax.report.markup import Html, join, missing, tag
 from d3pm_jax.report.plots import Curve, plot
 
@@ -63,14 +63,19 @@ def _by_steps(records: Sequence[Record]) -> list[Curve]:
     """Returns the bound by the number of steps of an even grid, where several were measured alike."""
     found = []
     for i, record in enumerate(records):
-        first, best = record.bound, {}
-        for bound in record.bounds if first else []:
-            alike = all(bound.protocol.get(k) == first.protocol.get(k) for k in ("step", "examples", "N"))
-            if alike and str(bound.protocol.get("grid", "even")).startswith("even"):
+        best: dict[int, float | None] = {}
+        for bound in record.bounds if record.bound else []:
+            if _measured_as(record.bounds[0], bound):
                 best.setdefault(bound.steps, bound.result["bits_per_dim"])
         if len(best) > 1:
             found.append(Curve(i, sorted(best), [best[n] for n in sorted(best)]))
     return found
+
+
+def _measured_as(first: Bound, bound: Bound) -> bool:
+    """Tells whether bounds differ in the number of steps of an even grid alone, but for the seed."""
+    same = all(bound.protocol.get(name) == first.protocol.get(name) for name in ("step", "examples", "N"))
+    return same and str(bound.protocol.get("grid", "even")).startswith("even")
 
 
 def _panels(found: Sequence[Html | None]) -> Html | None:

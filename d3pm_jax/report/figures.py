@@ -86,8 +86,8 @@ def quality(records: Sequence[Record]) -> Html:
     head = ["run", "of", "n", "Fréchet", "precision", "recall", "nearest", "copies", "compares with row 1"]
     words = (
         "Samples, and for comparison examples of the data and samples of the per-pixel histogram, beside all "
-        "of the training split, in features of images. Figures compare where N, split, reference and features "
-        "are the same."
+        "of the training split, in features of images. Figures compare where N, split, reference and "
+        "features are the same."
     )
     return join(
         tag("p", words, class_="soft"), table([*head, "steps", "file", *OF_QUALITY, "reference"], rows, 2)

@@ -93,14 +93,10 @@ def table(head: list[object], rows: list[list[object]], numbers: int | None = No
         return None if numbers is None or i < numbers else "number"
 
     top = tag("tr", *(tag("th", cell, scope="col", class_=kind(i)) for i, cell in enumerate(head)))
-    lines = [
-        tag(
-            "tr",
-            tag("th", row[0], scope="row"),
-            *(tag("td", x, class_=kind(i)) for i, x in enumerate(row[1:], 1)),
-        )
-        for row in rows
-    ]
+    lines = []
+    for first, *cells in rows:
+        others = (tag("td", cell, class_=kind(i)) for i, cell in enumerate(cells, 1))
+        lines.append(tag("tr", tag("th", first, scope="row"), *others))
     inside = tag("table", tag("thead", top), tag("tbody", *lines))
     return tag("div", inside, class_="scroll", tabindex="0")
 

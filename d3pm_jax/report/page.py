@@ -86,9 +86,7 @@ def _overview(records: Sequence[Record]) -> Html:
         return cards(facts[0])
     names = list(dict.fromkeys(name for row in facts for name in row))
     swatches = [tag("span", r.name, class_=f"swatch {plots.colour(i)}") for i, r in enumerate(records)]
-    rows = [
-        [swatch, *(row.get(name, "-") for name in names)] for swatch, row in zip(swatches, facts, strict=True)
-    ]
+    rows = [[swatches[i], *(row.get(name, "-") for name in names)] for i, row in enumerate(facts)]
     return table(["run", *names], rows)
 
 

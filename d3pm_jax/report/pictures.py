@@ -52,8 +52,8 @@ def strip(states: np.ndarray, times: Sequence[int], alt: str) -> Html:
 def film(states: np.ndarray, times: Sequence[int], columns: int, alt: str) -> Html:
     """Returns chains uint8 [R, N, H, W, 3] as a picture that plays, from the first of the times to the last.
 
-    Its frames are `show.grid`, in rows of `SHEET` on one sheet, of which an svg shows a part. Without a script
-    that is the last frame.
+    Its frames are `show.grid`, in rows of `SHEET` on one sheet, of which an svg shows a part: the last
+    one, without a script.
     """
     frames = np.stack([show.grid(images, columns) for images in states])
     pixels, (h, w) = sheet(frames), frames.shape[1:3]

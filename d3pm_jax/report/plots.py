@@ -43,12 +43,8 @@ class Axis(NamedTuple):
         """Lists the round numbers on the axis, a few."""
         from matplotlib.ticker import LogLocator, MaxNLocator  # takes long
 
-        few = self.high / self.low < 50 if self.log else False
-        locator = (
-            LogLocator(subs=(1, 2, 5) if few else (1,), numticks=6)
-            if self.log
-            else MaxNLocator(5, steps=ROUND)
-        )
+        between = (1, 2, 5) if self.log and self.high / self.low < 50 else (1,)
+        locator = LogLocator(subs=between, numticks=6) if self.log else MaxNLocator(5, steps=ROUND)
         found = [float(x) for x in locator.tick_values(self.low, self.high)]
         slack = 1e-9 * (self.high - self.low)
         return [x for x in found if self.low - slack <= x <= self.high + slack]
