@@ -73,10 +73,16 @@ def _baselines(records: Sequence[Record]) -> Iterator[Html]:
 def quality(records: Sequence[Record]) -> Html:
     """Returns a table of all figures of sample quality, of `d3pm eval --samples`."""
     found = [(record, figures) for record in records for figures in record.quality]
-    if not found:
-        images = [r for r in records if r.run.parts.description.kind == "image"]
-        text = "How good samples of {} are was not measured"
-        return join(*(missing(text.format(r.name), r.evaluate(" --samples 2000")) for r in images))
+    text = "How good samples of {} are was not measured"
+    notes = [
+        missing(text.format(record.name), record.evaluate(" --samples 2000"))
+        for record in records
+        if not record.quality and record.run.parts.description.kind == "image"
+    ]
+    return join(_qualities(found) if found else None, *notes)
+
+
+def _qualities(found: Sequence[tuple[Record, protocol.Figures]]) -> Html:
     first, rows = found[0][1].protocol, []
     for record, figures in found:
         differ = protocol.differing(first, figures.protocol)
@@ -124,7 +130,7 @@ def _with_error(result: dict[str, Any], name: str, digits: int, error: str = "")
     return f"{value:.{digits}f} ± {'unknown' if spread is None else f'{spread:.{digits}f}'}"
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | int | None) -> str:
     return "infinite" if value is None else f"{value:.4g}"
 
 

@@ -25,8 +25,8 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
     Args:
         name: of the element.
         children: what is in it; text is escaped, None and "" are nothing.
-        attributes: an underscore stands for a hyphen, one at the end for nothing; None leaves one out, and
-            True writes its name alone.
+        attributes: an underscore stands for a hyphen, one at the end for nothing; None leaves one out, True
+            writes its name alone, and six digits of a float are enough.
     """
     written = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
     if name in VOID:
@@ -45,7 +45,8 @@ def _escaped(child: object) -> str:
 
 def _attribute(key: str, value: object) -> str:
     name = key.rstrip("_").replace("_", "-")
-    return f" {name}" if value is True else f' {name}="{escape(str(value))}"'
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f" {name}" if value is True else f' {name}="{escape(text)}"'
 
 
 def document(title: str, *body: Html, script: str = "") -> str:

@@ -26,7 +26,7 @@ def rows(images: np.ndarray, names: Sequence[str], alt: str) -> Html:
     image = _image(pixels, BESIDE, 0, side, height)
     step = height / len(names)
     words = [
-        tag("text", name, x=BESIDE - 6, y=f"{step * (i + 0.5) + 4:.1f}", text_anchor="end")
+        tag("text", name, x=BESIDE - 6, y=step * (i + 0.5) + 4, text_anchor="end")
         for i, name in enumerate(names)
     ]
     box = f"0 0 {BESIDE + side:g} {height:g}"
@@ -81,6 +81,5 @@ def sheet(frames: np.ndarray) -> np.ndarray:
     return full.reshape(count, SHEET, h, w, 3).swapaxes(1, 2).reshape(count * h, SHEET * w, 3)
 
 
-def _image(pixels: np.ndarray, x: float, y: float, width: float, height: float) -> Html:
-    size = {"x": f"{x:g}", "y": f"{y:g}", "width": f"{width:g}", "height": f"{height:g}"}
-    return tag("image", href=png(pixels), class_="pixels", **size)
+def _image(pixels: np.ndarray, x: int, y: int, width: float | int, height: float | int) -> Html:
+    return tag("image", href=png(pixels), class_="pixels", x=x, y=y, width=width, height=height)

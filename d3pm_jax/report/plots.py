@@ -9,8 +9,8 @@ import numpy as np
 from d3pm_jax.report.markup import Html, tag
 
 COLOURS = 8  # .run-0, ..., .run-7 of the style
-WIDTH, HEIGHT = 340, 210
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 38  # what is around the curves
+WIDTH, HEIGHT = 340.0, 210.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 10.0, 8.0, 38.0  # what is around the curves
 POINTS = 500  # at most so many of a curve are drawn
 SPREAD = 20.0  # largest over smallest value from which on an axis is logarithmic
 ROUND = (1, 2, 2.5, 5, 10)  # times a power of 10, what is between two numbers on an axis
@@ -75,7 +75,7 @@ def plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = False) 
         label,
         *lines,
         class_="plot",
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
         role="img",
         aria_label=f"{title}, by {xlabel}",
     )
@@ -121,12 +121,12 @@ def _axis(values: np.ndarray, log: bool, start: float, stop: float) -> Axis:
 def _grid(x: Axis, y: Axis) -> list[Html]:
     """Draws the lines of round numbers, and the numbers."""
     across, down = x.ticks(), y.ticks()
-    moves = [f"M{x.place(v):.1f} {TOP}V{HEIGHT - BOTTOM}" for v in across]
-    moves += [f"M{LEFT} {y.place(v):.1f}H{WIDTH - RIGHT}" for v in down]
-    numbers = [tag("text", f"{v:g}", x=LEFT - 6, y=f"{y.place(v) + 4:.1f}", text_anchor="end") for v in down]
+    moves = [f"M{x.place(v):.1f} {TOP:g}V{HEIGHT - BOTTOM:g}" for v in across]
+    moves += [f"M{LEFT:g} {y.place(v):.1f}H{WIDTH - RIGHT:g}" for v in down]
+    numbers = [tag("text", f"{v:g}", x=LEFT - 6, y=y.place(v) + 4, text_anchor="end") for v in down]
     for v in across:
         place = min(x.place(v), WIDTH - RIGHT - 3.5 * len(f"{v:g}") + 6)  # the last one stays on the paper
-        text = tag("text", f"{v:g}", x=f"{place:.1f}", y=HEIGHT - BOTTOM + 16, text_anchor="middle")
+        text = tag("text", f"{v:g}", x=place, y=HEIGHT - BOTTOM + 16, text_anchor="middle")
         numbers.append(text)
     return [tag("path", d="".join(moves), class_="grid"), *numbers]
 
@@ -136,5 +136,5 @@ def _line(run: int, points: np.ndarray, x: Axis, y: Axis) -> list[Html]:
     path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in placed)
     kind = colour(run)
     dots = placed if len(placed) <= MARKED else []
-    marks = [tag("circle", cx=f"{a:.1f}", cy=f"{b:.1f}", r=2.2, class_=f"point {kind}") for a, b in dots]
+    marks = [tag("circle", cx=a, cy=b, r=2.2, class_=f"point {kind}") for a, b in dots]
     return [tag("path", d=path, class_=f"curve {kind}"), *marks]
