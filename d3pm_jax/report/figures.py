@@ -26,7 +26,7 @@ def headline(record: Record) -> dict[str, object]:
     if of_this:
         best = max(of_this, key=lambda found: (found.protocol.N, found.protocol.steps))
         words = f"{best.protocol.N} samples, {best.protocol.steps} steps, seed {best.protocol.seed}"
-        facts["Fréchet distance"] = join(_number(best.figures["samples"]["frechet"]), tag("small", words))
+        facts["Fréchet distance"] = join(_or_too_few(best.figures["samples"]["frechet"]), tag("small", words))
     return facts
 
 
@@ -102,8 +102,7 @@ def _qualities(found: Sequence[tuple[Record, protocol.Figures]]) -> Html:
 
 def _quality(row: dict[str, Any]) -> Iterator[str]:
     yield f"{row['n']:,}"
-    for name in ("frechet", "precision", "recall"):
-        yield "too few" if row[name] is None else _number(row[name])
+    yield from (_or_too_few(row[name]) for name in ("frechet", "precision", "recall"))
     yield from (_number(row[name]) if name in row else "-" for name in ("nearest", "copies"))
 
 
@@ -132,6 +131,11 @@ def _with_error(result: dict[str, Any], name: str, digits: int, error: str = "")
 
 def _number(value: float | int | None) -> str:
     return "infinite" if value is None else f"{value:.4g}"
+
+
+def _or_too_few(value: float | int | None) -> str:
+    """Returns a figure of samples, of which there may have been too few for it."""
+    return "too few" if value is None else _number(value)
 
 
 def _cell(value: object) -> object:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import read_json
 from d3pm_jax.runs import checkpoint, metrics, protocol
@@ -65,12 +66,18 @@ class Record:
         """Returns the command that evaluates this checkpoint."""
         last = checkpoint.steps(self.run.workdir / folders.CHECKPOINTS)[-1] == self.run.step
         step = "" if last else f" --step {self.run.step}"
-        return f"d3pm eval {shlex.quote(str(self.run.workdir))}{step}{options}"
+        return f"d3pm eval {shlex.quote(str(self.run.workdir))}{step}{options}{self._own}"
 
     @property
     def resume(self) -> str:
         """Returns the command that goes on with the training."""
-        return f"d3pm train --workdir {shlex.quote(str(self.run.workdir))} --resume"
+        return f"d3pm train --workdir {shlex.quote(str(self.run.workdir))} --resume{self._own}"
+
+    @property
+    def _own(self) -> str:
+        """Returns the option that names the file of the user's own parts, if the run has any."""
+        file = config_io.own_file(self.run.config)
+        return "" if file is None else f" --config {shlex.quote(str(file))}"
 
 
 def read(runs: Sequence[Run]) -> list[Record]:
@@ -93,14 +100,18 @@ def _record(name: str, run: Run) -> Record:
         run,
         datetime.fromtimestamp(manifest.stat().st_mtime, UTC),
         metrics.read(folder),
-        _bounds(run),
+        read_bounds(run),
         protocol.read([folder]),
         folders.read_examples(folder, run.parts.description),
     )
 
 
-def _bounds(run: Run) -> list[Bound]:
-    """Reads all files of `d3pm eval`: those of this checkpoint first, and of them the most complete."""
+def read_bounds(run: Run) -> list[Bound]:
+    """Reads all files of `d3pm eval`: those of this checkpoint first, and of them the most complete.
+
+    Raises:
+        UserError: one is damaged.
+    """
     paths = [path for path in sorted(run.workdir.glob("eval*.json")) if EVAL.fullmatch(path.name)]
     found = [_bound(path) for path in paths]
 
@@ -116,7 +127,8 @@ def _bound(path: Path) -> Bound:
         tree = read_json(path)
         if not isinstance(tree, dict) or type(tree["step"]) is not int:
             raise ValueError("it names no step")
-        steps, times = tree.get("steps", []), tree["times"]
+        steps = tree.get("steps", [])
+        times = tree.setdefault("times", list(range(1, len(steps) + 1)))  # files of old runs have none
         if not isinstance(times, list) or not times or len(steps) not in (0, len(times)):
             raise ValueError("its times are not those of its terms")
         rows = [tree.get(name) for name in NUMBERS], times, steps, tree.get("baselines", {}).values()

@@ -22,8 +22,10 @@ def samples(record: Record, drawn: Chains) -> Html:
     """Returns samples beside examples of the data."""
     run, real = record.run, record.examples
     told, x = run.parts.classes, drawn.samples
-    words = f"{len(x)} samples of step {run.step:,}, all {run.process.T} steps, seed {chains.SEED}: "
+    words = f"{len(x)} samples of step {run.step:,}, {run.process.T} steps, seed {chains.SEED}: "
     words += "the first of samples.npy of d3pm sample." if drawn.kept else "drawn for this page."
+    if run.parts.description.kind == "text":
+        words += f" The first {LINES} are shown."
     if told is not None:
         words += f" The network is told labels: sample i is of class i modulo {told}."
     if run.parts.description.kind == "array":

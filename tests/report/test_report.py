@@ -292,6 +292,10 @@ def test_infinite_and_old_bounds(whole, tmp_path):
     found = Page(figures.bounds([record]))
     assert found.inside["td"][:3] == ["eval.json", "infinite", "-"]
     assert found.inside["td"][5:7] == ["7", "2"]
+    older = {name: x for name, x in old.items() if name != "times"} | {"bits_per_dim": 1.5}
+    path.write_text(json.dumps(older))
+    (found,) = folder.read_bounds(dataclasses.replace(record.run, workdir=tmp_path))
+    assert (found.steps, found.result["times"], found.result["bits_per_dim"]) == (2, [1, 2], 1.5)
 
 
 def test_the_sheet_holds_every_frame_in_order():
