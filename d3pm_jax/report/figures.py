@@ -51,7 +51,7 @@ def _bound(bound: Bound) -> Iterator[object]:
     known, result = bound.protocol, bound.result
     yield bound.path.name
     yield _bits(result)
-    yield _with_error(result, "nats", 2) if "nats" in result else "-"
+    yield _with_error(result, "nats", 2)
     yield from (_number(result[name]) if name in result else "-" for name in ("reconstruction", "prior"))
     yield from (_cell(known.get(name)) for name in OF_BOUND)
     digest = str(known.get("examples", "-"))
@@ -86,8 +86,9 @@ def _qualities(found: Sequence[tuple[Record, protocol.Figures]]) -> Html:
     first, rows = found[0][1].protocol, []
     for record, figures in found:
         differ = protocol.differing(first, figures.protocol)
-        compares = f"no: other {', '.join(differ)}" if differ else "yes"
         for name, row in figures.figures.items():
+            other = differ or (["N"] if row["n"] != figures.protocol.N else [])
+            compares = f"no: other {', '.join(other)}" if other else "yes"
             rows.append([record.name, name, *_quality(row), compares, *_protocol(figures, name)])
     head = ["run", "of", "n", "Fréchet", "precision", "recall", "nearest", "copies", "compares with row 1"]
     words = (
@@ -123,17 +124,19 @@ def _bits(result: dict[str, Any]) -> str:
 
 
 def _with_error(result: dict[str, Any], name: str, digits: int, error: str = "") -> str:
-    value, spread = result[name], result.get(error or f"{name}_standard_error")
+    value, spread = result.get(name), result.get(error or f"{name}_standard_error")
     if value is None:
-        return "infinite"
+        return "infinite" if name in result else "-"
     return f"{value:.{digits}f} ± {'unknown' if spread is None else f'{spread:.{digits}f}'}"
 
 
-def _number(value: float | int | None) -> str:
-    return "infinite" if value is None else f"{value:.4g}"
+def _number(value: object) -> str:
+    if value is None:
+        return "infinite"
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
 
 
-def _or_too_few(value: float | int | None) -> str:
+def _or_too_few(value: object) -> str:
     """Returns a figure of samples, of which there may have been too few for it."""
     return "too few" if value is None else _number(value)
 

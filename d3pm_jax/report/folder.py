@@ -18,6 +18,7 @@ from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.run import Run
 
 EVAL = re.compile(r"eval(_.*)?\.json")
+LARGE = 1e100  # what no figure is
 NUMBERS = ("bits_per_dim", "standard_error", "nats", "nats_standard_error", "reconstruction", "prior")
 
 
@@ -125,8 +126,8 @@ def read_bounds(run: Run) -> list[Bound]:
 def _bound(path: Path) -> Bound:
     try:
         tree = read_json(path)
-        if not isinstance(tree, dict) or type(tree["step"]) is not int:
-            raise ValueError("it names no step")
+        if not isinstance(tree, dict) or {type(tree["step"]), type(tree.get("examples", 0))} != {int}:
+            raise ValueError("it names no step, or not how many examples")
         steps = tree.get("steps", [])
         times = tree.setdefault("times", list(range(1, len(steps) + 1)))  # files of old runs have none
         if not isinstance(times, list) or not times or len(steps) not in (0, len(times)):
@@ -143,7 +144,7 @@ def _bound(path: Path) -> Bound:
 
 
 def _is_number(x: Any) -> bool:
-    return x is None or type(x) in (int, float)
+    return x is None or (type(x) in (int, float) and abs(x) < LARGE)
 
 
 def read_samples(run: Run, n: int) -> np.ndarray | None:

@@ -118,7 +118,6 @@ def figure(content: Html, title: str, words: str = "") -> Html:
     return tag("figure", content, tag("figcaption", tag("b", f"{title}."), " ", words))
 
 
-def missing(text: str, command: str = "") -> Html:
+def missing(text: str, command: str) -> Html:
     """Says what is not on the page, and which command gives it."""
-    cure = (": ", tag("code", command), " gives it.") if command else (".",)
-    return tag("p", text, *cure, class_="soft missing")
+    return tag("p", text, ": ", tag("code", command), " gives it.", class_="soft missing")

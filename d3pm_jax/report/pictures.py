@@ -65,7 +65,7 @@ def film(states: np.ndarray, times: Sequence[int], columns: int, alt: str) -> Ht
         "div",
         tag("button", "Play", type="button"),
         tag("input", type="range", min=0, max=last, value=last, step=1, aria_label="state of the chain"),
-        tag("output", f"t = {times[-1]}"),
+        tag("output", f"t = {times[-1]}", aria_live="off"),
         class_="controls",
         hidden=True,
     )

@@ -14,6 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52.0, 10.0, 8.0, 38.0  # what is around the curves
 POINTS = 500  # at most so many of a curve are drawn
 SPREAD = 20.0  # largest over smallest value from which on an axis is logarithmic
 ROUND = (1, 2, 2.5, 5, 10)  # times a power of 10, what is between two numbers on an axis
+LARGE = 1e100  # a number of more is not drawn
 MARKED = 30  # up to so many points of a curve have a dot
 
 
@@ -51,7 +52,7 @@ class Axis(NamedTuple):
 
 
 def plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = False) -> Html | None:
-    """Returns a figure of curves; None where there is nothing finite to draw.
+    """Returns a figure of curves; None where there is nothing to draw.
 
     The vertical axis is logarithmic where all values are positive and far apart.
 
@@ -94,9 +95,11 @@ def colour(run: int) -> str:
 
 
 def _points(curve: Curve, log_x: bool) -> np.ndarray:
-    """Returns the finite points of a curve [N, 2], thinned out where there are many."""
-    y = [math.nan if v is None else v for v in curve.y]
-    points = np.column_stack([np.asarray(curve.x, float), np.asarray(y, float)])
+    """Returns the points of a curve [N, 2] that can be drawn, thinned out where there are many."""
+    pairs = [
+        (a, b) for a, b in zip(curve.x, curve.y, strict=True) if b is not None and max(a, abs(b)) < LARGE
+    ]
+    points = np.asarray(pairs, float).reshape(-1, 2)
     points = points[np.isfinite(points).all(1) & ((points[:, 0] > 0) | (not log_x))]
     if len(points) <= POINTS:
         return points

@@ -18,7 +18,7 @@ from d3pm_jax import show
 from d3pm_jax.config import Adam, Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.report import chains, figures, folder, pictures, samples
+from d3pm_jax.report import chains, figures, folder, pictures, plots, samples
 from d3pm_jax.runs import protocol
 from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.run import open_run
@@ -57,7 +57,7 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("report")
     rng, files = np.random.default_rng(0), {}
     for split, size in (("train", 20), ("test", 12)):
-        files[split] = str(home / f"{split}.npy")
+        files[split] = str(home / f"{split}<script>alert(1)<script>.npy")
         np.save(files[split], rng.integers(17, size=(size, 8, 8, 1)))
     config = dataclasses.replace(tiny.get_config(), data=Arrays(**files, categories=17, kind="image"))
     whole, bare = home / EVIL.replace("/", "&"), home / "bare"
@@ -111,12 +111,13 @@ def test_it_is_whole_and_asks_nothing_of_a_network(written, page):
     assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
 
 
-def test_what_files_say_is_text(written, page):
-    """A name of a folder, of a metric, of a row of quality, an entry of a protocol."""
+def test_what_files_say_is_text(written, page, home):
+    """A name of a folder, of a metric, of a row of quality, an entry of a protocol, a text of a config."""
     assert "alert" not in page.inside["script"][0]
     assert written.count("alert(1)") == written.count("&lt;script&gt;alert(1)&lt;") >= 4
     assert EVIL in page.inside["figcaption"]  # the metric
     assert EVIL in page.inside["td"]
+    assert str(home / "train<script>alert(1)<script>.npy") in page.inside["td"]
 
 
 def test_figures_are_those_of_the_files(whole, page):
@@ -248,6 +249,8 @@ def test_samples_are_taken_from_the_folder_where_they_are_of_this_step(whole, tm
             "eval_x.json is damaged .*no number",
         ),
         ("eval.json", '{"step": 7, "times": [1, 2], "steps": [0.1], "bits_per_dim": 1}', "of its terms"),
+        ("eval.json", '{"step": 7, "examples": "3", "bits_per_dim": 1}', "not how many examples"),
+        ("eval.json", '{"step": 7, "times": [1], "bits_per_dim": 1e200}', "no number"),
         ("quality_x.json", "{}", "quality_x.json is damaged"),
         ("metrics.jsonl", "{}\n", "line 1 is damaged"),
     ],
@@ -292,6 +295,10 @@ def test_infinite_and_old_bounds(whole, tmp_path):
     found = Page(figures.bounds([record]))
     assert found.inside["td"][:3] == ["eval.json", "infinite", "-"]
     assert found.inside["td"][5:7] == ["7", "2"]
+    assert figures.headline(record) == {
+        "test bits/dim": "infinite<small>3 examples, 2 steps, seed 1</small>",
+        "test nats per example": "-<small>the same 3 examples</small>",
+    }
     older = {name: x for name, x in old.items() if name != "times"} | {"bits_per_dim": 1.5}
     path.write_text(json.dumps(older))
     (found,) = folder.read_bounds(dataclasses.replace(record.run, workdir=tmp_path))
@@ -303,3 +310,20 @@ def test_the_sheet_holds_every_frame_in_order():
     sheet = pictures.sheet(frames)
     assert sheet.shape == (4, 24, 3)
     np.testing.assert_array_equal(sheet[::2, ::3, 0].ravel()[:11], np.arange(11))
+
+
+def test_a_curve_leaves_out_what_cannot_be_drawn():
+    """Infinite terms, a 0 on a logarithmic axis, a number that is too large; nothing at all is no plot."""
+    curve = plots.Curve(1, [0, 1, 2, 4], [1.0, None, 10.0**200, 8.0])
+    found = Page(plots.plot("y", "x", [curve, plots.Curve(0, [], [])]))
+    assert len(found.having("circle", "run-1")) == 2
+    assert found.having("path", "run-0") == []
+    assert plots.plot("y", "x", [curve._replace(y=[None] * 4)]) is None
+    (path,) = Page(plots.plot("y", "x", [curve], log_x=True)).having("path", "run-1")
+    assert "L" not in path["d"]
+    many = plots.Curve(0, list(range(9999)), [float(i) for i in range(9999)])
+    (path,) = Page(plots.plot("y", "x", [many])).having("path", "run-0")
+    assert path["d"].count("L") == plots.POINTS - 1
+    low, high = (plots.Axis(1.0, x, True, 0.0, 1.0) for x in (20.0, 1e4))
+    assert (low.ticks(), high.ticks()) == ([1, 2, 5, 10, 20], [1, 10, 100, 1000, 10000])
+    assert high.place(100.0) == pytest.approx(0.5)
