@@ -147,6 +147,7 @@ _SUBPACKAGES = (
     "numerics",
     "posteriors",
     "processes",
+    "report",
     "runs",
     "sampling",
     "schedules",
