@@ -149,6 +149,7 @@ _SUBPACKAGES = (
     "numerics",
     "posteriors",
     "processes",
+    "report",
     "runs",
     "sampling",
     "schedules",
