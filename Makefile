@@ -1,4 +1,4 @@
-# make demo: train on real digits, evaluate, draw. make torch: PyTorch and the twin beside it. make test: every
+# make demo: train on real digits, evaluate, draw, report. make torch: PyTorch and the twin beside it. make test: every
 # behaviour once; make slow: the long tests; make parity: everything against PyTorch. All set themselves up in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,6 +10,7 @@ demo: .venv/installed-train
 	$(BIN)/d3pm train configs/digits_gaussian.py --workdir $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
 	$(BIN)/d3pm eval $(RUN)
 	$(BIN)/d3pm sample $(RUN)
+	$(BIN)/d3pm report $(RUN)
 
 torch: .venv/installed-torch
 

@@ -13,6 +13,7 @@ from d3pm_jax.lazy import submodules
 from d3pm_jax.likelihood import (
     all_t_bound,
     bits_per_dim,
+    chain_rule,
     estimate_bound,
     mean_and_se,
     strata_bound,
@@ -78,6 +79,7 @@ __all__ = [
     "banded",
     "bits_per_dim",
     "categorical",
+    "chain_rule",
     "cosine",
     "cosine_squared",
     "cross_entropy",
@@ -147,6 +149,7 @@ _SUBPACKAGES = (
     "numerics",
     "posteriors",
     "processes",
+    "report",
     "runs",
     "sampling",
     "schedules",

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from d3pm_jax import beliefs, timesteps
+from d3pm_jax import beliefs, numerics, timesteps
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, PART_OF_STEPS, at_least, bare, check_shape, declared
 from d3pm_jax.losses import posterior_kl, prior_kl
@@ -165,6 +165,45 @@ def stratified_bound(
     return strata_bound(
         denoise, process, x0, u.T, per_example(key_q, index, x0.shape[1:]), term, belief, weight
     )
+
+
+@declared(x0=INDEX, order=NOISE, mask_id=INDEX)
+def chain_rule(
+    fill_in: Callable[[Array], Array],
+    x0: Int[Array, " B *S"],
+    order: Float[Array, " B *S"],
+    mask_id: int,
+) -> Float[Array, " B *S"]:
+    """-log p(x_i | the elements before i), elements from the lowest entry of `order` to the highest.
+
+    The exact likelihood of filling in one element after the other with the network of an absorbing process
+    that sees no time. From left to right for increasing entries; the mean over random orders is the bound in
+    continuous time (Hoogeboom et al. 2022, arXiv 2110.02037).
+
+    Args:
+        fill_in: the network, x_t int32 [B, *S] with masks -> logits of x_0 [B, *S, K]; it is called once for
+            each element.
+        x0: examples.
+        order: in [0, 1): uniform noise for random orders, rising numbers for one from left to right. Of equal
+            numbers the first comes first.
+        mask_id: which category the mask is.
+
+    Returns:
+        Nats of each element; their sum is -log p(x_0) in this order.
+    """
+    flat = x0.reshape(len(x0), -1)
+    places = jnp.argsort(order.reshape(flat.shape), axis=1)
+    rank = jnp.argsort(places, axis=1)
+
+    def cost(i: Array) -> Array:
+        xt = jnp.where(rank < i, flat, mask_id).reshape(x0.shape)
+        logits = fill_in(xt).reshape(*flat.shape, -1)
+        at = places[:, i, None]
+        here = jnp.take_along_axis(logits, at[..., None], axis=1)
+        return -numerics.log_prob(here, jnp.take_along_axis(flat, at, axis=1))[:, 0]
+
+    costs = lax.map(cost, jnp.arange(flat.shape[1], dtype=jnp.int32))
+    return jnp.take_along_axis(costs.T, rank, axis=1).reshape(x0.shape)
 
 
 @declared()

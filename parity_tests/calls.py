@@ -120,6 +120,17 @@ def chain_by_table(lib: ModuleType, name: str) -> Function:
     return call
 
 
+def infill_by_table(lib: ModuleType, name: str) -> Function:
+    """As `chain_by_table`."""
+
+    def call(process: Any, logits: Any, uniforms: Any, x0: Any, known: Any, record: tuple[int, ...]) -> Any:
+        xT = process.draw_prior(uniforms[0])
+        noise = uniforms.__getitem__
+        return lib.sampling.infill(_denoise(logits), process, x0, known > 0, xT, noise, record)
+
+    return call
+
+
 def bound_by_table(lib: ModuleType, name: str) -> Function:
     """As `chain_by_table`."""
 
@@ -135,6 +146,15 @@ def strata_by_table(lib: ModuleType, name: str) -> Function:
 
     def call(process: Any, logits: Any, uniforms: Any, x0: Any, u: Any) -> Any:
         return lib.strata_bound(_denoise(logits), process, x0, u, lambda j: uniforms[j])
+
+    return call
+
+
+def chain_rule_by_table(lib: ModuleType, name: str) -> Function:
+    """Of a network that sees what comes before."""
+
+    def call(logits: Any, x0: Any, order: Any, mask_id: int) -> Any:
+        return lib.chain_rule(lambda xt: logits[xt].cumsum(1), x0, order, mask_id)
 
     return call
 

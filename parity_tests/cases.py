@@ -371,6 +371,13 @@ def ancestral(dtype: str) -> Iterator[Case]:
         yield chain_case(family, dtype, record=record, first_step=first_step)
 
 
+def infill(dtype: str) -> Iterator[Case]:
+    for name in ("uniform", "absorbing_extra", "gaussian"):
+        family, rng = Family(name, K, T), random(36)
+        args = {"x0": rng.integers(0, K - 1, (B, *S)), "known": rng.integers(0, 2, (B, *S))}
+        yield Case(name, reverse_chain(family, dtype) | args | {"record": (0, 2, T)})
+
+
 def all_t_bound(dtype: str) -> Iterator[Case]:
     for family, first_step in chains():
         x0 = random(17).integers(0, family.K - (family.name == "absorbing_extra"), (B, *S))

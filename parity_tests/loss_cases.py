@@ -1,5 +1,6 @@
 """Arguments of heads, losses, timesteps and bounds beside those of `cases`."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -83,6 +84,17 @@ def strata_bound(dtype: str) -> Iterator[Case]:
     family = Family("uniform", K, T)
     args = {"x0": random(17).integers(0, K, (B, *S)), "u": random(29).random((3, B))}
     yield Case("three strata", reverse_chain(family, dtype) | args)
+
+
+def chain_rule(dtype: str) -> Iterator[Case]:
+    """Orders with ties among them, and from left to right."""
+    x0, size = random(33).integers(0, K - 1, (B, *S)), math.prod(S)
+    table = logits("moderate", (K, K), dtype, 34)
+    for name, order in (
+        ("any order", random(35).integers(0, size, (B, *S)) / size),
+        ("left to right", np.broadcast_to(np.arange(size).reshape(S) / size, (B, *S))),
+    ):
+        yield Case(name, {"logits": table, "x0": x0, "order": order, "mask_id": K - 1})
 
 
 def values(dtype: str) -> Iterator[Case]:

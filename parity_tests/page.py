@@ -1,4 +1,7 @@
-"""The report as one HTML page that needs nothing else: no scripts, no requests, pictures inside."""
+"""The report as one HTML page that needs nothing else: no scripts, no requests, pictures inside.
+
+Its style is that of `d3pm report`.
+"""
 
 import base64
 import io
@@ -10,50 +13,11 @@ from itertools import groupby
 import numpy as np
 from matplotlib.figure import Figure
 
+from d3pm_jax.report.markup import Html, document
 from parity_tests import report
 from parity_tests.compare import Row
 from parity_tests.procedures import Outcome
 from parity_tests.report import Report
-
-STYLE = """
-:root { --ink: #1c2430; --soft: #5b6675; --line: #dde2e9; --paper: #f6f7f9; --card: #fff; --good: #1a7f4b;
-  --bad: #b42318; --tint: #fdecea; --bar: #7aa7d9; --full: #d9822b; }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 84rem; margin: 0 auto; padding: 2rem 1.5rem 4rem; }
-h1 { margin: 0 0 .25rem; font-size: 1.8rem; line-height: 1.2; }
-h2 { margin: 2.75rem 0 .5rem; font-size: 1.3rem; }
-p { max-width: 52rem; margin: .4rem 0; }
-.soft, figcaption, .hint { color: var(--soft); }
-nav a { margin-right: 1rem; color: #1d5fa8; }
-.verdict { display: inline-block; margin: .75rem 0; padding: .3rem .9rem; border-radius: 2rem; color: #fff;
-  font-weight: 600; background: var(--good); }
-.verdict.bad { background: var(--bad); }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem; }
-dl div { padding: .7rem .9rem; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
-dt { color: var(--soft); font-size: .8rem; }
-dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
-.scroll { overflow: auto; max-height: 44rem; background: var(--card); border: 1px solid var(--line);
-  border-radius: .5rem; }
-table { width: 100%; border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-thead th { position: sticky; top: 0; background: #eef1f5; text-align: left; z-index: 1; }
-th, td { padding: .3rem .6rem; vertical-align: top; white-space: nowrap; }
-tbody { border-top: 1px solid var(--line); }
-tbody th { text-align: left; font-weight: 600; }
-.number { text-align: right; }
-td.case { white-space: normal; min-width: 16rem; color: var(--soft); }
-tr.bad td { background: var(--tint); }
-tr.bad .case { color: var(--bad); }
-.used { display: inline-block; width: 5rem; height: .6rem; margin-right: .4rem; border-radius: .3rem;
-  background: #e7ebf0; overflow: hidden; }
-.used span { display: block; height: 100%; background: var(--bar); }
-.used span.near { background: var(--full); }
-figure { margin: 1rem 0; padding: 1rem; background: var(--card); border: 1px solid var(--line);
-  border-radius: .5rem; }
-figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-figcaption { max-width: 60rem; margin-top: .5rem; font-size: .9rem; }
-@media print { .scroll { max-height: none; overflow: visible; } }
-"""
 
 COLUMNS = ("rows", "absolute", "relative", "ULP", "scaled", "tolerance")
 COLOURS = {"torch = jit": "#1d5fa8", "torch = torch64": "#d9822b", "jit = torch64": "#2f8f5b"}
@@ -66,14 +30,11 @@ def page(found: Report) -> str:
     links = [*dtypes, *(["matmul"] if found.costs else []), "plots"]
     nav = "".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in links)
     title = "Parity of d3pm_jax and torch_ref"
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body><main>'
+    body = (
         f"<header><h1>{title}</h1>{_head(found)}<nav>{nav}</nav></header>"
         f'{"".join(sections)}<section id="plots"><h2>Plots</h2>{"".join(_plots(found))}</section>'
-        "</main></body></html>\n"
     )
+    return document(title, Html(body))
 
 
 def _head(found: Report) -> str:
@@ -184,7 +145,7 @@ def _figure(figure: Figure, alt: str, words: str) -> str:
     figure.savefig(picture, format="svg", metadata={"Date": None})
     source = base64.b64encode(picture.getvalue()).decode()
     return (
-        f'<figure><img alt="{escape(alt)}" src="data:image/svg+xml;base64,{source}">'
+        f'<figure><img class="plot" alt="{escape(alt)}" src="data:image/svg+xml;base64,{source}">'
         f"<figcaption><b>{escape(alt)}.</b> {escape(words)}</figcaption></figure>"
     )
 

@@ -212,6 +212,7 @@ PAIRS: dict[str, Pair] = {
         dtypes=("float64",),  # float32 is that of its terms
     ),
     "ancestral": Pair(cases.ancestral, call=calls.chain_by_table, dtypes=("float64",)),
+    "sampling.infill": Pair(cases.infill, call=calls.infill_by_table, dtypes=("float64",)),
     "timesteps.uniform": Pair(cases.uniform_steps, cdf=arguments(lambda u, T: scales.steps(T))),
     "timesteps.antithetic": Pair(cases.antithetic, result(scales.one)),
     "timesteps.probabilities": Pair(loss_cases.histories, result(scales.one), call=calls.of_history),
@@ -225,6 +226,12 @@ PAIRS: dict[str, Pair] = {
     "losses.mean_over_steps": Pair(loss_cases.weighted, result(torch.abs), arguments(scales.mean_gradient)),
     "timesteps.stratified": Pair(
         loss_cases.stratified, cdf=arguments(scales.stratified), call=calls.steps_alone
+    ),
+    "chain_rule": Pair(
+        loss_cases.chain_rule,
+        arguments(scales.chain_rule),
+        arguments(scales.chain_rule_gradient),
+        call=calls.chain_rule_by_table,
     ),
     "strata_bound": Pair(
         loss_cases.strata_bound,
@@ -287,6 +294,7 @@ _A_SOLUTION = (
 _A_CHECK = "a check of arguments: the twin has none"
 REASONS: dict[str, str] = {
     "sample": _A_KEY + "ancestral",
+    "sampling.sample_infill": _A_KEY + "sampling.infill",
     "estimate_bound": _A_KEY + "all_t_bound",
     "stratified_bound": _A_KEY + "strata_bound",
     "sampling.per_example": "draws from a JAX key: all other kernels take the noise",

@@ -207,6 +207,16 @@ def strata_bound(process: Process, logits: Tensor, uniforms: Tensor, x0: Tensor,
     return process.T * steps.amax(dim=0) + prior
 
 
+def chain_rule(logits: Tensor, x0: Tensor, order: Tensor, mask_id: int) -> Tensor:
+    """Logits that are sums over an axis."""
+    return torch.full(x0.shape, x0.shape[1] * float(rows(logits).amax()))
+
+
+def chain_rule_gradient(logits: Tensor, x0: Tensor, order: Tensor, mask_id: int) -> Tensor:
+    """A term of at most 1 for each element that the logits of another are summed over."""
+    return torch.full(logits.shape[:1], float(x0.numel()))
+
+
 def mean_and_se(mean: Tensor, se: Tensor) -> tuple[Tensor, Tensor]:
     """Sums of squares of the size of the mean."""
     return mean.abs(), mean.abs()

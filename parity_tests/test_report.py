@@ -55,6 +55,8 @@ def test_page_is_whole_and_needs_nothing_else() -> None:
     assert not {"script", "i", "case"} & set(found.tags)
     assert "url(" not in text
     assert "@import" not in text
+    assert "@media (prefers-color-scheme: dark)" in text
+    assert "default-src &#x27;none&#x27;" in text
     assert found.tags.count("table") == 4  # what failed, two float types, the matmul precision
     assert found.tags.count("img") == 2
     assert {"<i>&", 'a "quoted" <case>: 2 and 3', "1 of 2 comparisons failed", "FAIL"} <= set(found.words)

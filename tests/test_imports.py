@@ -78,7 +78,17 @@ def test_without_the_extra_kernels_work_and_the_rest_names_it():
     cure = r"needs \w+: pip install 'd3pm-jax\[train\]'"
     assert all(re.fullmatch(rf"d3pm_jax\.\w+ {cure}", text) for text in failed.values()), failed
     rooms = {name.split(".")[1] for name in failed}
-    assert rooms == {"config", "data", "evaluation", "models", "runs", "show", "training", "weights"}
+    assert rooms == {
+        "config",
+        "data",
+        "evaluation",
+        "models",
+        "report",
+        "runs",
+        "show",
+        "training",
+        "weights",
+    }
     assert done.returncode == 1
     assert re.fullmatch(rf"d3pm train: error: the command {cure}\n", done.stderr), done.stderr
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import d3pm_jax
 from d3pm_jax.config import io as config_io
@@ -53,6 +54,13 @@ def check_compat(names):
     assert np.isfinite(names["log_p"][..., :-1]).all()
 
 
+def check_pictures(names):
+    written = ("chain.gif", "strip.png", "compared.png", "bound_terms.png")
+    assert min(Path(name).stat().st_size for name in written) > 5000
+    with Image.open("chain.gif") as gif:
+        assert gif.n_frames == len(names["times"]) == 41
+
+
 def check_pytorch(names):
     """The network that is written out is the one of the file."""
     for a, b in zip(*(names[name].state_dict().items() for name in ("module", "in_torch")), strict=True):
@@ -66,6 +74,7 @@ CHECKS = {
     "docs/compat.md": check_compat,
     "docs/library.md": check_library,
     "docs/own-parts.md": check_own_parts,
+    "docs/pictures.md": check_pictures,
     "docs/pytorch.md": check_pytorch,
     "docs/training.md": check_training,
 }

@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("torch_ref needs torch: pip install 'd3pm-jax[torch]'", name="torch") from error
 
 from torch_ref.heads import forbid, logistic, residual
-from torch_ref.likelihood import all_t_bound, bits_per_dim, mean_and_se, strata_bound
+from torch_ref.likelihood import all_t_bound, bits_per_dim, chain_rule, mean_and_se, strata_bound
 from torch_ref.losses import (
     cross_entropy,
     direct_kl,
@@ -77,6 +77,7 @@ __all__ = [
     "banded",
     "bits_per_dim",
     "categorical",
+    "chain_rule",
     "cosine",
     "cosine_squared",
     "cross_entropy",

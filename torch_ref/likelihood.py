@@ -64,6 +64,18 @@ def strata_bound(
     return total
 
 
+def chain_rule(fill_in: Callable[[Tensor], Tensor], x0: Tensor, order: Tensor, mask_id: int) -> Tensor:
+    """-log p(x_i | the elements before i), elements from the lowest entry of `order` to the highest."""
+    costs = torch.zeros(x0.shape)
+    for b in range(len(x0)):
+        xt = torch.full_like(x0[b], mask_id)
+        for i in order[b].flatten().argsort(stable=True):
+            log_p = fill_in(xt.clone()[None].expand_as(x0))[b].flatten(0, -2)[i].log_softmax(-1)
+            costs[b].view(-1)[i] = -log_p[x0[b].view(-1)[i]]
+            xt.view(-1)[i] = x0[b].view(-1)[i]
+    return costs
+
+
 def mean_and_se(x: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of independent values, and its standard error."""
     return x.mean(), x.std(correction=1) / math.sqrt(len(x))

@@ -141,6 +141,7 @@ def _kinds(dtype: Any) -> tuple[str, ...]:
         found = ("key",) if jnp.issubdtype(dtype, jax.dtypes.prng_key) else ()
         found = ("integers", "numbers") if jnp.issubdtype(dtype, jnp.integer) else found
         found = ("floats", "numbers") if jnp.issubdtype(dtype, jnp.floating) else found
+        found = ("booleans",) if jnp.issubdtype(dtype, jnp.bool_) else found
         _KINDS[dtype] = found
     return found
 
@@ -153,6 +154,7 @@ def _cure(kind: str) -> str:
         "integers": "pass category or step numbers as int32, not one-hot vectors or probabilities",
         "floats": "pass float32, for example",
         "numbers": "pass an array or a number",
+        "booleans": "pass a comparison, such as x >= 0",
         "key": "pass jax.random.key(seed)",
     }[kind]
 
@@ -187,6 +189,7 @@ def _array_type(annotation: Any) -> ArrayType:
     if annotation is jax.Array:
         return ArrayType("numbers", None)
     kinds = {jaxtyping.Int: "integers", jaxtyping.Float: "floats", jaxtyping.Key: "key"}
+    kinds |= {jaxtyping.Bool: "booleans"}
     words, kind = annotation.dim_str.split(), kinds.get(annotation.dtype, "numbers")
     if words == ["..."]:
         return ArrayType(kind, Shape((), "...", ()))

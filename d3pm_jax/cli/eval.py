@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,7 +109,7 @@ def _evaluate(
     replaced = results.write_json(path, result, ("step", "examples"))
     print(_line(result))
     if "steps" in result:
-        _plot(plot, result["steps"], run.caption)
+        show.save_bound_terms(plot, {"": result}, run.caption)
         print(f"terms of every t: {plot} and {path}{replaced}")
     else:
         print(f"written to {path}{replaced}")
@@ -200,11 +199,3 @@ def _by_place(run: Run, test: np.ndarray, levels: int) -> dict[str, np.ndarray]:
         name = f"mixture of {len(np.unique(labels))} class histograms"
         found[name] = baselines.class_mixture_nats(x0, labels, test, levels)
     return found
-
-
-def _plot(path: Path, steps: list[float], caption: str) -> None:
-    curves = {
-        "term of the bound\n[bits/dim]": steps,
-        "sum from t to T\n[bits/dim]": np.cumsum(steps[::-1])[::-1],
-    }
-    show.save_curves(path, range(1, len(steps) + 1), curves, "t", caption=caption)

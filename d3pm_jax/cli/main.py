@@ -29,6 +29,7 @@ COMMANDS = {
     "schedule": Command(
         "schedule", "draw how a process removes information, without training", takes_config=True
     ),
+    "report": Command("report", "write a page about runs: figures, curves, samples, chains"),
     "export": Command("export_weights", "write the weights of a run for PyTorch"),
     "import": Command("import_weights", "begin a run from a file of weights", takes_config=True),
     "presample": Command(

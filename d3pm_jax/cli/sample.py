@@ -7,6 +7,7 @@ import numpy as np
 
 from d3pm_jax import show
 from d3pm_jax.cli import arguments, results
+from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_npy
 from d3pm_jax.runs import workdir
 from d3pm_jax.runs.run import Run
@@ -16,6 +17,8 @@ from d3pm_jax.runs.terminal import Terminal
 SHOWN = 64  # samples in the picture
 CHAINS = 4  # examples in the picture of chains
 STATES = 10  # states in the picture of chains
+GIF_CHAINS = 25  # samples in the GIF
+GIF_STATES = 5 * (STATES - 1) + 1  # states in the GIF, those of the picture among them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,57 +44,94 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of the noise (0); sample i is the same for every N and B",
     )
+    text = f"of images: the reverse process of {GIF_CHAINS} samples as a GIF as well"
+    parser.add_argument("--gif", action="store_true", help=text)
 
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
     """Samples; returns the exit status."""
     arguments.check_grid(args)
     run = arguments.open_named(args, min(args.batch_size, args.num))
+    _check_gif(args, run)
     if args.steps is not None:
         run = run.respaced(arguments.grid(args, run, args.steps))
-    T, classes = run.process.T, run.parts.classes
-    times = sorted({round(T * (i / (STATES - 1))) for i in range(STATES)})
-    key = jax.random.key(args.seed)
+    times, key = _times(run.process.T, GIF_STATES if args.gif else STATES), jax.random.key(args.seed)
     with Terminal("sample", args.num).shown() as terminal:
-        samples, reverse = run.sample(key, args.num, args.label, args.batch_size, times, terminal.advance)
+        samples, reverse = run.sample(
+            key, args.num, args.label, args.batch_size, times, terminal.advance, GIF_CHAINS
+        )
     suffix = results.suffix(args, "step", "steps", "grid", "seed", "label")
     path = args.workdir / f"samples{suffix}.npy"
     write_npy(path, samples)
-    about = {"step": run.step, "num": len(samples), "steps": T, "grid": args.grid}
+    about = {"step": run.step, "num": len(samples), "steps": run.process.T, "grid": args.grid}
     about |= {"seed": args.seed, "label": args.label}
     replaced = results.write_json(path.with_suffix(".json"), about, ("step", "num"))
-    pictures = _pictures(run, samples, reverse, times, args.seed, suffix)
+    pictures = _pictures(run, samples, reverse, times, args, suffix)
+    classes = run.parts.classes
     of_class = "" if classes is None else f", sample i of class i modulo {classes}"
     of_class = of_class if args.label is None else f", all of class {args.label}"
-    print(f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {path}{replaced}")
-    for line in pictures:
-        print(line)
+    first = f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {path}{replaced}"
+    print("\n".join([first, *pictures]))
     return 0
 
 
+def _check_gif(args: argparse.Namespace, run: Run) -> None:
+    """Raises UserError where --gif is asked of a run on anything but images."""
+    kind = run.parts.description.kind
+    if args.gif and kind != "image":
+        raise UserError(f"--gif: a GIF is of images, the data of this run is of kind {kind!r}; leave it out")
+
+
+def _times(T: int, n: int) -> list[int]:
+    """Returns n evenly spaced t from 0 to T, or all where there are fewer."""
+    return sorted({round(T * (i / (n - 1))) for i in range(n)})
+
+
 def _pictures(
-    run: Run, samples: np.ndarray, reverse: np.ndarray, times: list[int], seed: int, suffix: str
+    run: Run,
+    samples: np.ndarray,
+    reverse: np.ndarray,
+    times: list[int],
+    args: argparse.Namespace,
+    suffix: str,
 ) -> list[str]:
     """Writes samples as their kind wants to be seen, and returns what to print of that.
 
     Images are drawn beside examples of the data, and both processes from end to end.
     """
     description, levels = run.parts.description, run.parts.categories
-    picture, chains = (run.workdir / f"{name}{suffix}.png" for name in ("samples", "chain"))
+    picture = run.workdir / f"samples{suffix}.png"
     if description.kind == "text":
         path = show.save_examples(picture.with_suffix(""), samples, description)
         return [f"as text, a line for each: {path}"]
     if description.kind != "image":
         return []
-    real = workdir.read_examples(run.workdir, description)
+    gif = [_gif(run, reverse, times, suffix)] if args.gif else []
+    real, tiles = workdir.read_examples(run.workdir, description), show.to_rgb(samples[:SHOWN], levels)
     if real is None:  # begun from weights: there is no data to show beside
-        columns = round(len(samples[:SHOWN]) ** 0.5)
-        show.save_grid(picture, show.to_rgb(samples[:SHOWN], levels), columns, run.caption)
-        return [f"samples: {picture}"]
-    real = real[: len(samples)]
-    tiles, real_tiles = (show.to_rgb(x[:SHOWN], levels) for x in (samples, real))
-    show.save_beside(picture, tiles, real_tiles, run.caption)
-    forward = draw_forward(jax.random.key(seed), run.process, real[:CHAINS], times)
-    rows, back = (show.to_rgb(x, levels) for x in (forward, reverse[:, :CHAINS]))
-    show.save_chain(chains, rows, back, times, run.caption)
-    return [f"samples beside test data: {picture}", f"forward and reverse process: {chains}"]
+        show.save_grid(picture, tiles, round(len(tiles) ** 0.5), run.caption)
+        return [f"samples: {picture}", *gif]
+    real = real[: len(tiles)]
+    show.save_beside(picture, tiles, show.to_rgb(real, levels), run.caption)
+    return [
+        f"samples beside test data: {picture}",
+        _chain(run, real, reverse, times, args.seed, suffix),
+        *gif,
+    ]
+
+
+def _chain(run: Run, real: np.ndarray, reverse: np.ndarray, times: list[int], seed: int, suffix: str) -> str:
+    """Draws both processes, and returns what to print of that."""
+    path, shown = run.workdir / f"chain{suffix}.png", _times(run.process.T, STATES)
+    forward = draw_forward(jax.random.key(seed), run.process, real[:CHAINS], shown)
+    reverse = reverse[[times.index(t) for t in shown], :CHAINS]
+    rows, back = (show.to_rgb(x, run.parts.categories) for x in (forward, reverse))
+    show.save_chain(path, rows, back, shown, run.caption)
+    return f"forward and reverse process: {path}"
+
+
+def _gif(run: Run, reverse: np.ndarray, times: list[int], suffix: str) -> str:
+    """Writes the reverse process as a GIF, and returns what to print of that."""
+    path, tiles = run.workdir / f"chain{suffix}.gif", show.to_rgb(reverse[::-1], run.parts.categories)
+    show.save_gif(path, tiles, round(tiles.shape[1] ** 0.5), times[::-1])
+    return f"reverse process, moving: {path}"

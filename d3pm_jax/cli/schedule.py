@@ -1,34 +1,30 @@
-"""d3pm schedule shows what the forward process of a config does to one element, without data or a network."""
+"""d3pm schedule shows what forward processes of configs do to one element, without data or a network."""
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from d3pm_jax import losses, show
 from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.evaluation.process_effect import effect, half_left, weight
+from d3pm_jax.evaluation.process_effect import categories, half_left
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.processes import Process
 from d3pm_jax.processes.base import check_elementwise
 from d3pm_jax.runs.build import fill_in, name_process
 
-SHOWN = 100  # steps in the picture
-WEIGHT = "weight in the bound\n[nats per nat of CE]"
-ENTRIES = 2**20  # of the largest array of probabilities
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
-    parser.usage = "d3pm schedule CONFIG [--out FILE.png] [OVERRIDES]"
+    parser.usage = "d3pm schedule CONFIG [CONFIG2 ...] [--out FILE.png] [OVERRIDES]"
     parser.epilog = (
         "CONFIG and OVERRIDES are those of d3pm train. The picture shows, for one element with uniform "
         "p(x_0): how often x_t is still x_0, the part of the information I(x_t; x_0) that is left, and the "
-        "weight of the cross entropy in the bound."
+        "weight of the cross entropy in the bound. Of several configs it has a curve for each, over t / T "
+        "where T differs; OVERRIDES are of all of them."
     )
     parser.add_argument(
         "--out",
@@ -39,11 +35,68 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class Shown(NamedTuple):
+    """Holds what is shown of a config."""
+
+    name: str  # of its process
+    config: Config
+    process: Process
+    levels: int  # categories that the data may be
+
+
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
     """Draws and prints; returns the exit status."""
-    args.config = arguments.take_path(rest)
+    paths = list(iter(lambda: arguments.take_path(rest), None))
+    args.config = paths[0] if paths else None
     if arguments.print_help(args, args.config):
         return 0
+    if len(paths) < 2:
+        shown = _read(args, rest)
+        show.save_schedules(args.out, {"": shown.process}, {"": shown.levels}, shown.name)
+        print("\n".join(_lines(shown)))
+    else:
+        _compare(args, paths, rest)
+    print(f"what each step does: {args.out}")
+    return 0
+
+
+def _compare(args: argparse.Namespace, paths: list[Path], rest: list[str]) -> None:
+    """Draws several configs in one picture, and prints the lines of each below its name."""
+    configs = {name: _read_named(args, path, rest) for name, path in _names(paths).items()}
+    same: dict[tuple[str, int], list[str]] = {}  # configs of one curve
+    for name, shown in configs.items():
+        same.setdefault((str(shown.config.process), shown.levels), []).append(name)
+    drawn = {f"{', '.join(names)}: {configs[names[0]].name}": configs[names[0]] for names in same.values()}
+    levels = {label: shown.levels for label, shown in drawn.items()}
+    show.save_schedules(args.out, {label: shown.process for label, shown in drawn.items()}, levels)
+    for name, shown in configs.items():
+        print(f"{name}:", *_lines(shown), sep="\n  ")
+
+
+def _names(paths: list[Path]) -> dict[str, Path]:
+    """Returns the files by their names, or, where two have the same, by their paths."""
+    by_name = {path.stem: path for path in paths}
+    by_path = {str(path): path for path in paths}
+    if len(by_path) < len(paths):
+        twice = next(name for name in by_path if list(map(str, paths)).count(name) > 1)
+        raise UserError(f"{twice} is there more than once: pass each config once")
+    return by_name if len(by_name) == len(paths) else by_path
+
+
+def _read_named(args: argparse.Namespace, path: Path, rest: list[str]) -> Shown:
+    """Reads one of several configs; an error names it."""
+    try:
+        return _read(argparse.Namespace(**vars(args) | {"config": path}), rest)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _read(args: argparse.Namespace, rest: list[str]) -> Shown:
+    """Reads the config of args.config with the overrides, and makes its process.
+
+    Raises:
+        UserError: there is no such config, or no process that could be shown.
+    """
     config = overrides.from_file(args, rest, "[--out FILE.png]")
     if args.out.suffix != ".png":
         raise UserError(f"--out {args.out}: the picture is a PNG, name it FILE.png")
@@ -54,39 +107,22 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         check_elementwise(process, "d3pm schedule shows")
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise UserError(one_line(error, 1000)) from error
-    x0 = _categories(config, process)
-    _plot(args.out, process, x0, name_process(config, process))
-    prior = np.asarray(bits_per_dim(losses.prior_kl(process, x0), 1), np.float64)
-    half = half_left(process, x0)
-    print(f"process: {config.process}")
-    print(f"prior KL(q(x_T | x_0) || p(x_T)): {prior.mean():.3g} bits/dim, at most {prior.max():.3g}")
-    where = "never: raise beta or the number of steps" if half is None else f"at t = {half} of {process.T}"
-    print(f"half of the information is left {where}")
-    print(f"what each step does: {args.out}")
-    return 0
-
-
-def _categories(config: Config, process: Process) -> Array:
-    """Returns what the data may be; for a very large K only as many, evenly spread, as fit into `ENTRIES`."""
-    levels, K = config.head.data_categories(process.K), process.K
+    levels = config.head.data_categories(process.K)
     if levels < 2:
         raise UserError(
-            f"process.K = {K} leaves the data a single category: there is no information to remove"
+            f"process.K = {process.K} leaves the data a single category: there is no information to remove"
         )
-    shown = np.linspace(0, levels - 1, min(levels, max(2, ENTRIES // K)))
-    return jnp.asarray(shown.round(), jnp.int32)
+    return Shown(name_process(config, process), config, process, levels)
 
 
-def _plot(path: Path, process: Process, x0: Array, caption: str) -> None:
-    shown = (
-        *np.geomspace(1, process.T, SHOWN // 2),
-        *np.linspace(1, process.T, SHOWN // 2),
-    )  # early steps matter most
-    ts = sorted({round(t) for t in shown})
-    at = {t: effect(process, x0, t) for t in sorted({s for t in ts for s in (t - 1, t)})}
-    curves = {
-        "x_t is still x_0\n[probability]": [at[t].kept for t in ts],
-        "information left\nI(x_t; x_0) / H(x_0)": [1 - at[t].lost for t in ts],
-        WEIGHT: [weight(at[t - 1], at[t]) for t in ts],
-    }
-    show.save_curves(path, ts, curves, "t", log=(WEIGHT,), caption=caption)
+def _lines(shown: Shown) -> list[str]:
+    """Says what the process of a config is and does."""
+    process, x0 = shown.process, categories(shown.process.K, shown.levels)
+    prior = np.asarray(bits_per_dim(losses.prior_kl(process, x0), 1), np.float64)
+    half = half_left(process, x0)
+    where = "never: raise beta or the number of steps" if half is None else f"at t = {half} of {process.T}"
+    return [
+        f"process: {shown.config.process}",
+        f"prior KL(q(x_T | x_0) || p(x_T)): {prior.mean():.3g} bits/dim, at most {prior.max():.3g}",
+        f"half of the information is left {where}",
+    ]

@@ -11,12 +11,26 @@ from jaxtyping import Array
 
 from d3pm_jax.processes import Process
 
+ENTRIES = 2**20  # of the largest array of probabilities
+
 
 class Effect(NamedTuple):
     """Says what t steps do to one element with uniform p(x_0)."""
 
     kept: float  # q(x_t = x_0 | x_0), the mean diagonal of Qbar[t]: alpha_bar_t for an extra mask
     lost: float  # H(x_0 | x_t) / H(x_0): the part of the information I(x_t; x_0) that is gone
+
+
+def categories(K: int, levels: int) -> Array:
+    """Returns what an element may be, int32: 0..levels - 1; for a very large K some, evenly spread.
+
+    Raises:
+        ValueError: levels are not in 2..K.
+    """
+    if not 2 <= levels <= K:
+        raise ValueError(f"levels = {levels}: data of a process with K = {K} has 2..{K} categories")
+    shown = np.linspace(0, levels - 1, min(levels, max(2, ENTRIES // K)))
+    return jnp.asarray(shown.round(), jnp.int32)
 
 
 def effect(process: Process, x0: Array, t: int) -> Effect:

@@ -71,15 +71,16 @@ class Run:
         batch_size: int = 128,
         record: Sequence[int] = (),
         progress: Callable[[int], Any] = lambda done: None,
+        chains: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws n samples; see `samples.make_sampler`.
 
         Returns:
-            x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t.
+            x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
         """
         size, record = min(batch_size, n), tuple(record)
         sampler = self._once(("sample", size, record), lambda: make_sampler(self.parts, size, record))
-        return sampler(self.params, n, key, label, progress)
+        return sampler(self.params, n, key, label, progress, chains)
 
     def respaced(self, steps: int | Sequence[int]) -> "Run":
         """Returns the run with so many of the steps of its process, evenly spaced, or with these.

@@ -37,7 +37,8 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
         The function. It gives x_0 [n, *S] and x_t [R, n, *S], int32, and raises a UserError when the
         network gave NaN. Of a network that is told classes, sample i is of class `label`, or i modulo the
         number of classes. `progress` is called with the number of samples that are done, first with 0 when
-        all is compiled.
+        all is compiled. With `chains` x_t is that of so many samples, the first ones: R times the memory
+        of all of them is much.
     """
     devices = parts.mesh.size
     size = max(1, batch_size // devices) * devices
@@ -49,20 +50,7 @@ def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> S
         shape = (size, *parts.description.shape)
         return bare(sampling.sample)(key, denoise, process, shape, start, record, reverse)
 
-    def draw(
-        params: Params, n: int, key: jax.Array, label: int | None = None, progress: Progress = _silent
-    ) -> tuple[np.ndarray, np.ndarray]:
-        key, batches = jax.random.fold_in(key, SAMPLING), []
-        for start in range(0, n, size):
-            labels = _labels(parts, np.arange(start, start + size), label)
-            batch = chain(params, parts.process, key, jnp.asarray(start), labels)
-            progress(start)
-            batches.append(_finite(batch))
-        progress(n)
-        x0 = np.concatenate([b.x0 for b in batches])
-        return x0[:n], np.concatenate([b.states for b in batches], axis=1)[:, :n]
-
-    return draw
+    return partial(_draw, parts, size, chain)
 
 
 def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequence[int]) -> np.ndarray:
@@ -97,6 +85,31 @@ def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequen
 
 def _silent(done: int) -> None:
     """Shows nothing."""
+
+
+def _draw(
+    parts: Parts,
+    size: int,
+    chain: Callable[..., sampling.Chain],
+    params: Params,
+    n: int,
+    key: jax.Array,
+    label: int | None = None,
+    progress: Progress = _silent,
+    chains: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws n samples in batches of a size; see `make_sampler`."""
+    key, x0, states = jax.random.fold_in(key, SAMPLING), [], []
+    kept = n if chains is None else min(chains, n)
+    for start in range(0, n, size):
+        labels = _labels(parts, np.arange(start, start + size), label)
+        batch = chain(params, parts.process, key, jnp.asarray(start), labels)
+        progress(start)
+        batch = _finite(batch)
+        x0.append(batch.x0)
+        states.append(batch.states[:, : max(0, kept - start)].copy())  # a view would keep the others
+    progress(n)
+    return np.concatenate(x0)[:n], np.concatenate(states, axis=1)
 
 
 def _labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | None:

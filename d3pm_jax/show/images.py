@@ -1,13 +1,13 @@
-"""Draws pictures of images and of chains, as PNG files."""
+"""Draws pictures of images, as PNG files."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from d3pm_jax.checks.arrays import describe
 from d3pm_jax.files import replacing
+from d3pm_jax.show.figures import save_figure
 
 MASK_COLOUR = (70, 110, 200)
 LINE = 20  # height of a caption, in pixels
@@ -22,8 +22,24 @@ def to_rgb(x: np.ndarray, levels: int) -> np.ndarray:
     return np.where(masked, np.array(MASK_COLOUR), rgb).round().astype(np.uint8)
 
 
+def check_colours(name: str, x: np.ndarray, shape: str) -> None:
+    """Raises TypeError or ValueError unless x is uint8 of a shape "[..., H, W, 3]", and not empty."""
+    got = f"{name} is {describe(x)}, expected uint8 {shape}"
+    if x.dtype != np.uint8:
+        raise TypeError(f"{got}: to_rgb makes colours of categories")
+    if x.ndim != shape.count(",") + 1 or x.shape[-1] != 3 or 0 in x.shape:
+        raise ValueError(f"{got}, none of them 0")
+
+
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Puts uint8 [N, H, W, 3] into one picture with a thin border around each image."""
+    """Puts uint8 [N, H, W, 3] into one picture with a thin border around each image.
+
+    Raises:
+        TypeError, ValueError: images are not of this dtype and shape, or there are no columns.
+    """
+    check_colours("images", images, "[N, H, W, 3]")
+    if columns < 1:
+        raise ValueError(f"columns = {columns}: take at least 1")
     scale = max(1, SIDE // images.shape[1])
     tiles = np.repeat(np.repeat(images, scale, axis=1), scale, axis=2)
     tiles = np.pad(tiles, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)
@@ -57,42 +73,4 @@ def save_beside(path: Path, samples: np.ndarray, real: np.ndarray, caption: str 
         axis.set_title(title)
         axis.axis("off")
     figure.suptitle(caption)
-    _save(path, figure)
-
-
-def save_chain(
-    path: Path, forward: np.ndarray, reverse: np.ndarray, times: Sequence[int], caption: str = ""
-) -> None:
-    """Writes chains of the forward process (left to right: noised) above those of the reverse (to samples).
-
-    Args:
-        path: of the PNG file.
-        forward, reverse: uint8 [R, N, H, W, 3], state r at times[r].
-        times: increasing t, from 0 to T.
-        caption: a line of text above both.
-    """
-    from matplotlib.figure import Figure  # takes long
-
-    figure = Figure(
-        figsize=(1.1 * len(times), 1.2 * (len(forward[0]) + len(reverse[0])) + 1), layout="constrained"
-    )
-    halves = (
-        (forward, times, "forward: data to noise"),
-        (reverse[::-1], times[::-1], "reverse: noise to sample"),
-    )
-    for axis, (states, shown, title) in zip(figure.subplots(2, 1), halves, strict=True):
-        rows = states.swapaxes(0, 1)
-        picture = grid(rows.reshape(-1, *rows.shape[2:]), len(times))
-        axis.imshow(picture, interpolation="nearest")
-        width = picture.shape[1] / len(times)
-        axis.set_xticks([width * (i + 0.5) for i in range(len(times))], [f"t = {t}" for t in shown])
-        axis.set_yticks([])
-        axis.set_title(title)
-    figure.suptitle(caption)
-    _save(path, figure)
-
-
-def _save(path: Path, figure: Any) -> None:
-    """Writes a figure of Matplotlib as a PNG file."""
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=120, format="png")
+    save_figure(path, figure)

@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import d3pm_jax
-from d3pm_jax import runs, signals
+from d3pm_jax import runs, show, signals
 from d3pm_jax.cli import eval as evaluate
 from d3pm_jax.cli import results, sample, train
 from d3pm_jax.config import io as config_io
@@ -111,6 +112,30 @@ def test_eval_and_sample(trained, data_dir, capsys, monkeypatch):
     assert status("sample", trained, "--num", "5", "--batch-size", "2") == 0
     assert "samples.npy, replaces that of num 20\n" in capsys.readouterr().out
     np.testing.assert_array_equal(np.load(trained / "samples.npy"), samples[:5])
+
+    chain = (trained / "chain.png").read_bytes()
+    assert status("sample", trained, "--num", "5", "--batch-size", "2", "--gif") == 0
+    assert capsys.readouterr().out.endswith(f"reverse process, moving: {trained / 'chain.gif'}\n")
+    assert (trained / "chain.png").read_bytes() == chain
+    with Image.open(trained / "chain.gif") as gif:
+        assert gif.n_frames == 11  # t = 10..0
+        gif.seek(10)
+        last = np.asarray(gif.convert("RGB"))
+    np.testing.assert_array_equal(last[-450::3, ::3], show.grid(show.to_rgb(samples[:5], 17), 2))
+
+
+def test_a_gif_is_of_images(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tiny, "DIGITS", dataclasses.replace(tiny.DIGITS, kind="array"))
+    tiny.write_run(tmp_path / "w", tiny.get_config())
+    message = "--gif: a GIF is of images, the data of this run is of kind 'array'; leave it out"
+    assert message in error(capsys, "sample", tmp_path / "w", "--gif")
+
+
+@pytest.mark.parametrize("T", [1, 5, 10, 45, 100, 256, 1000, 4000])
+def test_the_states_of_the_picture_are_among_those_of_the_gif(T):
+    few, many = (sample._times(T, n) for n in (sample.STATES, sample.GIF_STATES))
+    assert set(few) <= set(many)
+    assert (many[0], many[-1], len(many)) == (0, T, min(T + 1, sample.GIF_STATES))
 
 
 def test_eval_and_sample_take_the_average_of_the_weights(trained, tmp_path):

@@ -26,6 +26,41 @@ def test_schedule_draws_a_config(name, half, prior, tmp_path, capsys):
     assert all(panel.mean() > 0.01 for panel in panels)  # none is blank
 
 
+def test_schedule_draws_several_configs(tmp_path, capsys):
+    """Overrides are of all of them, and each has the lines that it has alone."""
+    picture, steps = tmp_path / "both.png", ("--process.steps", "4")
+    names = ("digits_absorbing", "digits_uniform")
+    configs = [Path("configs") / f"{name}.py" for name in names]
+    assert status("schedule", *configs, "--out", picture, *steps) == 0
+    printed = capsys.readouterr().out
+    assert status("schedule", configs[1], "--out", tmp_path / "one.png", *steps) == 0
+    alone = capsys.readouterr().out.splitlines()[:-1]
+    end = "".join(f"  {line}\n" for line in alone) + f"what each step does: {picture}\n"
+    assert re.fullmatch(
+        r"digits_absorbing:\n  process: Absorbing\(K=18, steps=4, .*\n  .*\n  .*\ndigits_uniform:\n"
+        + re.escape(end),
+        printed,
+    )
+    found = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    for colour in ((31, 119, 180), (255, 127, 14)):
+        near = np.abs(found - colour).max(-1) < 30
+        assert all(panel.any() for panel in np.array_split(near[: len(near) * 9 // 10], 3))
+
+
+def test_bad_values_among_several_configs_name_theirs(tmp_path, capsys):
+    other = tmp_path / "tiny.py"
+    other.write_text(Path(CONFIG).read_text())
+    args = ["schedule", CONFIG, other, "--out", tmp_path / "x.png"]
+    assert f"{CONFIG}: no field --process.stepz" in error(capsys, *args, "--process.stepz", "2")
+    assert f"{tmp_path / 'none.py'}: no config file" in error(capsys, *args[:3], tmp_path / "none.py")
+    assert f"{other} is there more than once" in error(capsys, *args[:3], other)
+    assert not (tmp_path / "x.png").exists()
+    assert status(*args) == 0  # two files of one name are told apart by their paths
+    printed = capsys.readouterr().out
+    assert f"{CONFIG}:\n  process: Uniform" in printed
+    assert f"{other}:\n  process: Uniform" in printed
+
+
 def test_overrides_and_missing_noise(tmp_path, capsys):
     args = ["schedule", CONFIG, "--out", tmp_path / "x.png"]
     with pytest.warns(UserWarning, match="x_T still depends on x_0"):

@@ -117,9 +117,7 @@ def test_a_file_makes_data_and_another_file_other_data(tmp_path):
     padded = config.Text(str(text), str(text), tokenizer=str(tokenizer), length=64, packing="padded")
     rows = [padded.open("test")[i] for i in range(9)]
     assert [description.text(r["x"][r["weight"] > 0]) for r in rows] == [x for x in TEXT.split("\n") if x]
-    moved = config.Text(
-        str(text), str(text), tokenizer=str(save(byte_level(), tmp_path, "b.json")), length=8
-    )
+    moved = config.Text(str(text), str(text), tokenizer=str(save(byte_level(), tmp_path, "b.json")), length=8)
     assert moved.describe() == description
     save(word_piece(), tmp_path, "b.json")
     assert moved.describe().digest != description.digest

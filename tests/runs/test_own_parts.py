@@ -1,6 +1,7 @@
 """Data, network, process and objective of one's own: train, resume, open, and what is refused."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -79,9 +80,13 @@ def test_it_resumes_to_the_same_bits_and_opens_from_python(trained, tmp_path):
     same(run.parts.state, again.parts.state)
     xt = jnp.full((2, own_parts.LENGTH), 3)
     assert run.predict(xt, jnp.array([1, 24])).shape == (2, own_parts.LENGTH, 4)
-    x0, states = run.sample(jax.random.key(0), 3, record=(24,))
+    draw = functools.partial(run.sample, jax.random.key(0), 3, batch_size=2, record=(24, 5))
+    x0, states = draw()
     assert x0.shape == (3, own_parts.LENGTH)
-    assert (states == 3).all()
+    assert (states[0] == 3).all()
+    first, of_first = draw(chains=1)
+    np.testing.assert_array_equal(first, x0)
+    np.testing.assert_array_equal(of_first, states[:, :1])
     found = run.evaluate(limit=3)
     np.testing.assert_allclose(found["bits_per_dim"], sum(found["steps"]) + found["prior"], rtol=1e-6)
     with pytest.raises(UserError, match=r"model.width was 4, is 5"):

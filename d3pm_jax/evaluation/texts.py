@@ -1,0 +1,91 @@
+"""Computes figures of texts: how far they compress, and how samples compare with a training text."""
+
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+BASE = np.uint64(0x9E3779B97F4A7C15)  # of the hash of windows; odd
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": lambda x: gzip.compress(x, 9),
+    "bzip2": lambda x: bz2.compress(x, 9),
+    "xz": lambda x: lzma.compress(x, preset=9 | lzma.PRESET_EXTREME),
+}
+
+
+def compressed_bits(train: bytes, test: bytes) -> dict[str, float]:
+    """Counts the bits of a text as programs compress it: alone, and by what it adds to the training text.
+
+    Returns:
+        By name, such as "xz" and "xz after train": bits in all.
+    """
+    alone = {name: 8.0 * len(compress(test)) for name, compress in COMPRESSORS.items()}
+    after = {
+        f"{name} after train": 8.0 * (len(compress(train + test)) - len(compress(train)))
+        for name, compress in COMPRESSORS.items()
+    }
+    return alone | after
+
+
+def known_words(samples: Sequence[str], train: str) -> float:
+    """Returns which share of the words of samples are words of the training text.
+
+    A word is what stands between white space; the first and the last of a sample may be cut off and do not
+    count. NaN where there are none.
+    """
+    vocabulary = set(train.split())
+    words = [word for sample in samples for word in sample.split()[1:-1]]
+    return float(np.mean([word in vocabulary for word in words])) if words else float("nan")
+
+
+def distinct_ngrams(samples: Sequence[str], n: int) -> float:
+    """Returns which share of all runs of n words in samples are different (Li et al. 2016); NaN without."""
+    runs = [
+        tuple(words[i : i + n])
+        for words in (sample.split() for sample in samples)
+        for i in range(len(words) - n + 1)
+    ]
+    return len(set(runs)) / len(runs) if runs else float("nan")
+
+
+def longest_copy(samples: Sequence[str], train: str) -> str:
+    """Returns the longest piece of a sample that stands in the training text, the first of those."""
+    codes = [np.frombuffer(x.encode("utf-32-le"), np.uint32) for x in samples]
+    source = np.frombuffer(train.encode("utf-32-le"), np.uint32)
+    longest = min(len(source), max((len(x) for x in codes), default=0))
+    low, high, best = 0, longest, ""
+    while low < high:
+        length = (low + high + 1) // 2
+        hashes = np.sort(_windows(source, length))  # ten times as fast as numpy.unique and isin
+        copied = (
+            sample[i : i + length]
+            for sample, x in zip(samples, codes, strict=True)
+            for i in np.flatnonzero(_among(_windows(x, length), hashes))
+        )
+        piece = next((piece for piece in copied if piece in train), None)
+        if piece is None:
+            high = length - 1
+        else:
+            low, best = length, piece
+    return best
+
+
+def _among(x: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Says which entries of x are in an ordered array of at least one."""
+    return ordered[np.searchsorted(ordered, x).clip(max=len(ordered) - 1)] == x
+
+
+def _windows(codes: np.ndarray, length: int) -> np.ndarray:
+    """Hashes every run of so many codes to uint64: sum_j code_{i + j} BASE^j, modulo 2^64."""
+    if len(codes) < length:
+        return np.zeros(0, np.uint64)
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(codes * _powers(BASE, len(codes)))])
+    inverse = np.uint64(pow(int(BASE), -1, 2**64))
+    return (sums[length:] - sums[:-length]) * _powers(inverse, len(codes) - length + 1)
+
+
+def _powers(x: np.uint64, n: int) -> np.ndarray:
+    """Returns x^0, .., x^(n - 1), modulo 2^64."""
+    return np.concatenate([np.ones(1, np.uint64), np.cumprod(np.full(n - 1, x))])

@@ -1,0 +1,83 @@
+"""Shows how the metrics of runs went in training, and the terms of their bounds by t."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from d3pm_jax.report.folder import Bound, Record
+from d3pm_jax.report.markup import Html, join, missing, tag
+from d3pm_jax.report.plots import Curve, plot
+
+TITLES = {  # of the metrics, the most telling first
+    "loss": "loss [nats per element]",
+    "bound_bits_per_dim": "bound on train data [bits/dim]",
+    "valid_bits_per_dim": "bound on held-out data [bits/dim]",
+    "kl": "KL [nats per element]",
+    "ce": "cross entropy [nats per element]",
+    "grad_norm": "norm of the gradient",
+    "seconds_per_step": "seconds per step",
+}
+
+
+def training(records: Sequence[Record]) -> Html:
+    """Returns a plot for each metric, all runs in it."""
+    known = {name: None for record in records for row in record.metrics for name in row if name != "step"}
+    names = [*(name for name in TITLES if name in known), *(name for name in known if name not in TITLES)]
+    found = [plot(TITLES.get(name, name), "step", _metric(records, name)) for name in names]
+    notes = [
+        missing(f"{record.name} has no curves, as nothing was trained here", record.resume)
+        for record in records
+        if not record.metrics
+    ]
+    return join(_panels(found), *notes)
+
+
+def _metric(records: Sequence[Record], name: str) -> list[Curve]:
+    found = []
+    for i, record in enumerate(records):
+        rows = [row for row in record.metrics if name in row]
+        found.append(Curve(i, [row["step"] for row in rows], [row[name] for row in rows]))
+    return found
+
+
+def terms(records: Sequence[Record]) -> Html:
+    """Returns the terms of the bounds by t, and their sums from t up to T."""
+    single, summed, notes = [], [], []
+    for i, record in enumerate(records):
+        if record.bound is None or not record.bound.terms:
+            notes.append(missing(f"The terms of {record.name} by t are not known", record.evaluate()))
+            continue
+        times, steps = record.bound.result["times"], record.bound.terms
+        single.append(Curve(i, times, steps))
+        finite = np.array([np.nan if x is None else x for x in steps])
+        summed.append(Curve(i, times, np.cumsum(finite[::-1])[::-1].tolist()))
+    found = [
+        plot("term of the bound at t [bits/dim]", "t", single),
+        plot("sum of the terms from t up to T [bits/dim]", "t", summed),
+        plot("bound with fewer steps [bits/dim]", "steps of the process", _by_steps(records), log_x=True),
+    ]
+    return join(_panels(found), *notes)
+
+
+def _by_steps(records: Sequence[Record]) -> list[Curve]:
+    """Returns the bound by the number of steps of an even grid, where several were measured alike."""
+    found = []
+    for i, record in enumerate(records):
+        best: dict[int, float | None] = {}
+        for bound in record.bounds if record.bound else []:
+            if _measured_as(record.bounds[0], bound):
+                best.setdefault(bound.steps, bound.result["bits_per_dim"])
+        if len(best) > 1:
+            found.append(Curve(i, sorted(best), [best[n] for n in sorted(best)]))
+    return found
+
+
+def _measured_as(first: Bound, bound: Bound) -> bool:
+    """Tells whether bounds differ in the number of steps of an even grid alone, but for the seed."""
+    same = all(bound.protocol.get(name) == first.protocol.get(name) for name in ("step", "examples", "N"))
+    return same and str(bound.protocol.get("grid", "even")).startswith("even")
+
+
+def _panels(found: Sequence[Html | None]) -> Html | None:
+    shown = [panel for panel in found if panel is not None]
+    return tag("div", *shown, class_="panels") if shown else None

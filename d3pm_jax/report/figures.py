@@ -1,0 +1,152 @@
+"""Shows the figures of runs, each with the protocol that it was measured by."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from d3pm_jax.report.folder import Bound, Record
+from d3pm_jax.report.markup import Html, join, missing, table, tag
+from d3pm_jax.runs import protocol
+
+HASH = 12  # characters of it that are shown
+OF_BOUND = ("step", "steps", "grid", "terms", "N", "split", "belief", "first_step", "dtype", "ema", "seed")
+OF_QUALITY = ("step", "grid", "sampler", "classes", "split", "features", "belief", "dtype", "ema", "seed")
+
+
+def headline(record: Record) -> dict[str, object]:
+    """Returns the figures of a run in a few words, each with what it was measured on."""
+    facts: dict[str, object] = {}
+    if record.bound is not None:
+        known, result = record.bound.protocol, record.bound.result
+        few = "" if record.bound.terms else f", {result.get('calls')} calls each"
+        words = f"{known.get('N')} examples, {known['steps']} steps{few}, seed {known.get('seed')}"
+        facts["test bits/dim"] = join(_bits(result), tag("small", words))
+        words = f"the same {known.get('N')} examples"
+        facts["test nats per example"] = join(_with_error(result, "nats", 2), tag("small", words))
+    of_this = [found for found in record.quality if found.protocol.step == record.run.step]
+    if of_this:
+        best = max(of_this, key=lambda found: (found.protocol.N, found.protocol.steps))
+        words = f"{best.protocol.N} samples, {best.protocol.steps} steps, seed {best.protocol.seed}"
+        facts["Fréchet distance"] = join(_or_too_few(best.figures["samples"]["frechet"]), tag("small", words))
+    return facts
+
+
+def bounds(records: Sequence[Record]) -> Html:
+    """Returns a table of all bounds, and which commands give those that are not there."""
+    rows, notes = [], []
+    for record in records:
+        rows += [[record.name, *_bound(bound)] for bound in record.bounds]
+        if record.bound is None:
+            text = f"No bound of {record.name} at step {record.run.step:,} is known"
+            notes.append(missing(text, record.evaluate()))
+    head = ["run", "file", "bits/dim", "nats", "reconstruction", "prior", *OF_BOUND, "examples"]
+    words = (
+        "Upper bounds on -log p of test examples, mean ± standard error over the examples. They compare "
+        "where the examples are the same, and only there."
+    )
+    shown = [tag("p", words, class_="soft"), table(list(head), rows, 2)] if rows else []
+    return join(*shown, *_baselines(records), *notes)
+
+
+def _bound(bound: Bound) -> Iterator[object]:
+    known, result = bound.protocol, bound.result
+    yield bound.path.name
+    yield _bits(result)
+    yield _with_error(result, "nats", 2)
+    yield from (_number(result[name]) if name in result else "-" for name in ("reconstruction", "prior"))
+    yield from (_cell(known.get(name)) for name in OF_BOUND)
+    digest = str(known.get("examples", "-"))
+    yield tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
+
+
+def _baselines(records: Sequence[Record]) -> Iterator[Html]:
+    """Says what histograms of the training split reach on the same examples."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        compared = {} if record.bound is None else record.bound.result.get("baselines", {})
+        if compared:
+            figures = "; ".join(f"{name} {_number(value)} bits/dim" for name, value in compared.items())
+            found.setdefault(figures, []).append(record.name)
+    for figures, names in found.items():
+        yield tag("p", f"For comparison, on the same examples as {', '.join(names)}: {figures}.")
+
+
+def quality(records: Sequence[Record]) -> Html:
+    """Returns a table of all figures of sample quality, of `d3pm eval --samples`."""
+    found = [(record, figures) for record in records for figures in record.quality]
+    text = "How good samples of {} are was not measured"
+    notes = [
+        missing(text.format(record.name), record.evaluate(" --samples 2000"))
+        for record in records
+        if not record.quality and record.run.parts.description.kind == "image"
+    ]
+    return join(_qualities(found) if found else None, *notes)
+
+
+def _qualities(found: Sequence[tuple[Record, protocol.Figures]]) -> Html:
+    first, rows = found[0][1].protocol, []
+    for record, figures in found:
+        differ = protocol.differing(first, figures.protocol)
+        for name, row in figures.figures.items():
+            other = differ or (["N"] if row["n"] != figures.protocol.N else [])
+            compares = f"no: other {', '.join(other)}" if other else "yes"
+            rows.append([record.name, name, *_quality(row), compares, *_protocol(figures, name)])
+    head = ["run", "of", "n", "Fréchet", "precision", "recall", "nearest", "copies", "compares with row 1"]
+    words = (
+        "Samples, and for comparison examples of the data and samples of the per-pixel histogram, beside all "
+        "of the training split, in features of images. Figures compare where N, split, reference and "
+        "features are the same."
+    )
+    return join(
+        tag("p", words, class_="soft"), table([*head, "steps", "file", *OF_QUALITY, "reference"], rows, 2)
+    )
+
+
+def _quality(row: dict[str, Any]) -> Iterator[str]:
+    yield f"{row['n']:,}"
+    yield from (_or_too_few(row[name]) for name in ("frechet", "precision", "recall"))
+    yield from (_number(row[name]) if name in row else "-" for name in ("nearest", "copies"))
+
+
+def _protocol(found: protocol.Figures, name: str) -> Iterator[object]:
+    """Tells the protocol of samples once, in their own row."""
+    if name != "samples":
+        yield from [""] * (3 + len(OF_QUALITY))
+        return
+    known = found.protocol
+    yield known.steps
+    yield found.path.name
+    yield from (_cell(getattr(known, field)) for field in OF_QUALITY)
+    yield tag("span", known.reference.split(",")[0], title=known.reference)
+
+
+def _bits(result: dict[str, Any]) -> str:
+    return _with_error(result, "bits_per_dim", 3, "standard_error")
+
+
+def _with_error(result: dict[str, Any], name: str, digits: int, error: str = "") -> str:
+    value, spread = result.get(name), result.get(error or f"{name}_standard_error")
+    if value is None:
+        return "infinite" if name in result else "-"
+    return f"{value:.{digits}f} ± {'unknown' if spread is None else f'{spread:.{digits}f}'}"
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return "infinite"
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+
+
+def _or_too_few(value: object) -> str:
+    """Returns a figure of samples, of which there may have been too few for it."""
+    return "too few" if value is None else _number(value)
+
+
+def _cell(value: object) -> object:
+    """Returns a value of a protocol, its hashes shortened."""
+    if value is None:
+        return "-"
+    text = str(value)
+    if "sha256 " not in text:
+        return text
+    before, digest = text.rsplit("sha256 ", 1)
+    return tag("span", f"{before}{digest[:HASH]}", title=text)

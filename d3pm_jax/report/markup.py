@@ -1,0 +1,123 @@
+"""Builds HTML that cannot say what its words did not mean: all that is no `Html` is escaped."""
+
+import base64
+import hashlib
+import io
+from functools import cache
+from html import escape
+from importlib import resources
+
+import numpy as np
+from PIL import Image
+
+VOID = {"img", "input", "link", "meta"}
+
+
+class Html(str):
+    """Is HTML already, and is not escaped again."""
+
+    __slots__ = ()
+
+
+def tag(name: str, /, *children: object, **attributes: object) -> Html:
+    """Returns an element: `tag("p", "1 < 2", class_="soft")` is <p class="soft">1 &lt; 2</p>.
+
+    Args:
+        name: of the element.
+        children: what is in it; text is escaped, None and "" are nothing.
+        attributes: an underscore stands for a hyphen, one at the end for nothing; None leaves one out, True
+            writes its name alone, and six digits of a float are enough.
+    """
+    written = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
+    if name in VOID:
+        return Html(f"<{name}{written}>")
+    return Html(f"<{name}{written}>{join(*children)}</{name}>")
+
+
+def join(*children: object) -> Html:
+    """Returns children one after another, those escaped that are no HTML."""
+    return Html("".join(_escaped(child) for child in children if child is not None))
+
+
+def _escaped(child: object) -> str:
+    return child if isinstance(child, Html) else escape(str(child))
+
+
+def _attribute(key: str, value: object) -> str:
+    name = key.rstrip("_").replace("_", "-")
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f" {name}" if value is True else f' {name}="{escape(text)}"'
+
+
+def document(title: str, *body: Html, script: str = "") -> str:
+    """Returns a whole page in the one style, light or dark, that asks nothing of a network.
+
+    Args:
+        title: of the window.
+        body: what is on the page.
+        script: a file of this package to run, the only one that the page lets run.
+    """
+    code, style = (Html(asset(name) if name else "") for name in (script, "style.css"))
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    policy += f"; script-src 'sha256-{digest}'" if script else ""
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("link", rel="icon", href="data:,"),
+        tag("style", style),
+    )
+    content = tag("body", tag("main", *body), tag("script", code) if script else None)
+    return f"<!DOCTYPE html>\n{tag('html', head, content, lang='en')}\n"
+
+
+@cache
+def asset(name: str) -> str:
+    """Returns the text of a file of this package."""
+    return resources.files(__package__ or "").joinpath(name).read_text(encoding="utf-8")
+
+
+def table(head: list[object], rows: list[list[object]], numbers: int | None = None) -> Html:
+    """Returns a table in a box of its own that scrolls, its first column the names of the rows.
+
+    Args:
+        head: the names of the columns.
+        rows: their cells.
+        numbers: from which column on cells are aligned at the right.
+    """
+
+    def kind(i: int) -> str | None:
+        return None if numbers is None or i < numbers else "number"
+
+    top = tag("tr", *(tag("th", cell, scope="col", class_=kind(i)) for i, cell in enumerate(head)))
+    lines = []
+    for first, *cells in rows:
+        others = (tag("td", cell, class_=kind(i)) for i, cell in enumerate(cells, 1))
+        lines.append(tag("tr", tag("th", first, scope="row"), *others))
+    inside = tag("table", tag("thead", top), tag("tbody", *lines))
+    return tag("div", inside, class_="scroll", tabindex="0")
+
+
+def cards(facts: dict[str, object]) -> Html:
+    """Returns facts as a list of small boxes."""
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()))
+
+
+def png(pixels: np.ndarray) -> str:
+    """Returns the address of a picture that is a part of the page: of uint8 [H, W, 3], as PNG."""
+    Image.fromarray(pixels).save(written := io.BytesIO(), "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
+
+
+def figure(content: Html, title: str, words: str = "") -> Html:
+    """Returns a figure with its caption."""
+    return tag("figure", content, tag("figcaption", tag("b", f"{title}."), " ", words))
+
+
+def missing(text: str, command: str) -> Html:
+    """Says what is not on the page, and which command gives it."""
+    return tag("p", text, ": ", tag("code", command), " gives it.", class_="soft missing")

@@ -1,0 +1,85 @@
+"""Shows images as parts of a page: grids, strips of a chain with its t above, and a chain that plays."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from d3pm_jax import show
+from d3pm_jax.report.markup import Html, png, tag
+
+UNIT = 56  # of a column of a strip, in units of its svg
+ABOVE = 18  # height of the line of text above it
+BESIDE = 24  # width of the names of rows
+SHEET = 8  # frames of a chain in a row of their sheet
+
+
+def grid(images: np.ndarray, columns: int, alt: str) -> Html:
+    """Returns a picture of uint8 [N, H, W, 3] in rows of so many."""
+    return tag("img", src=png(show.grid(images, columns)), alt=alt, class_="pixels")
+
+
+def rows(images: np.ndarray, names: Sequence[str], alt: str) -> Html:
+    """Returns a picture of uint8 [R, N, H, W, 3], the name of each row before it."""
+    pixels = show.grid(images.reshape(-1, *images.shape[2:]), images.shape[1])
+    side = 400.0
+    height = side * pixels.shape[0] / pixels.shape[1]
+    image = _image(pixels, BESIDE, 0, side, height)
+    step = height / len(names)
+    words = [
+        tag("text", name, x=BESIDE - 6, y=step * (i + 0.5) + 4, text_anchor="end")
+        for i, name in enumerate(names)
+    ]
+    box = f"0 0 {BESIDE + side:g} {height:g}"
+    return tag("svg", image, *words, class_="labelled", viewBox=box, role="img", aria_label=alt)
+
+
+def strip(states: np.ndarray, times: Sequence[int], alt: str) -> Html:
+    """Returns a picture of chains uint8 [R, N, H, W, 3], a row for each of N, with the R times above."""
+    by_row = states.swapaxes(0, 1)
+    pixels = show.grid(by_row.reshape(-1, *by_row.shape[2:]), len(times))
+    width = UNIT * len(times)
+    height = width * pixels.shape[0] / pixels.shape[1]
+    words = [
+        tag("text", f"t = {t}" if i == 0 else t, x=UNIT * (i + 0.5), y=12, text_anchor="middle")
+        for i, t in enumerate(times)
+    ]
+    image = _image(pixels, 0, ABOVE, width, height)
+    box = f"0 0 {width} {ABOVE + height:g}"
+    svg = tag("svg", *words, image, class_="labelled", viewBox=box, role="img", aria_label=alt)
+    return tag("div", svg, class_="strip", tabindex="0")
+
+
+def film(states: np.ndarray, times: Sequence[int], columns: int, alt: str) -> Html:
+    """Returns chains uint8 [R, N, H, W, 3] as a picture that plays, from the first of the times to the last.
+
+    Its frames are `show.grid`, in rows of `SHEET` on one sheet, of which an svg shows a part: the last
+    one, without a script.
+    """
+    frames = np.stack([show.grid(images, columns) for images in states])
+    pixels, (h, w) = sheet(frames), frames.shape[1:3]
+    last = len(times) - 1
+    box = f"{last % SHEET * w} {last // SHEET * h} {w} {h}"
+    image = _image(pixels, 0, 0, pixels.shape[1], pixels.shape[0])
+    svg = tag("svg", image, viewBox=box, role="img", aria_label=alt)
+    controls = tag(
+        "div",
+        tag("button", "Play", type="button"),
+        tag("input", type="range", min=0, max=last, value=last, step=1, aria_label="state of the chain"),
+        tag("output", f"t = {times[-1]}", aria_live="off"),
+        class_="controls",
+        hidden=True,
+    )
+    data = {"data_times": " ".join(map(str, times)), "data_sheet": f"{SHEET} {w} {h}"}
+    return tag("div", svg, controls, class_="film", **data)
+
+
+def sheet(frames: np.ndarray) -> np.ndarray:
+    """Puts frames uint8 [R, H, W, 3] on one picture, in rows of `SHEET`; what is left over is black."""
+    r, h, w, _ = frames.shape
+    count = -(-r // SHEET)
+    full = np.concatenate([frames, np.zeros((count * SHEET - r, h, w, 3), np.uint8)])
+    return full.reshape(count, SHEET, h, w, 3).swapaxes(1, 2).reshape(count * h, SHEET * w, 3)
+
+
+def _image(pixels: np.ndarray, x: int, y: int, width: float | int, height: float | int) -> Html:
+    return tag("image", href=png(pixels), class_="pixels", x=x, y=y, width=width, height=height)

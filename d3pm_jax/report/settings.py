@@ -1,0 +1,40 @@
+"""Shows the configs of runs: the fields that differ, then all of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from d3pm_jax.config import Config
+from d3pm_jax.config import io as config_io
+from d3pm_jax.report.folder import Record
+from d3pm_jax.report.markup import Html, join, table, tag
+
+
+def settings(records: Sequence[Record]) -> Html:
+    """Returns what differs between runs side by side, and folded all fields of each."""
+    configs = [flat(record.run.config) for record in records]
+    names = list(dict.fromkeys(name for config in configs for name in config))
+    differ = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]
+    head: list[object] = ["field", *(record.name for record in records)]
+    found = []
+    if len(records) > 1 and differ:
+        found.append(table(head, [_row(name, configs) for name in differ]))
+    elif len(records) > 1:
+        found.append(tag("p", "The configs are the same."))
+    rest = [name for name in names if name not in differ]
+    words = f"{len(rest)} fields, the same of all" if len(records) > 1 else f"all {len(rest)} fields"
+    folded = table(["field", "value"], [[name, _value(configs[0][name])] for name in rest])
+    return join(*found, tag("details", tag("summary", words), folded))
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Returns every field by dotted name; the class of a part stands under the name of the part itself."""
+    found = config_io.flat(config)
+    return {name.removesuffix(".class"): value for name, value in found.items() if name != "class"}
+
+
+def _row(name: str, configs: Sequence[dict[str, Any]]) -> list[object]:
+    return [name, *(_value(config[name]) if name in config else "-" for config in configs)]
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else repr(tuple(value) if isinstance(value, list) else value)

@@ -1,0 +1,12 @@
+"""Writes figures of Matplotlib."""
+
+from pathlib import Path
+from typing import Any
+
+from d3pm_jax.files import replacing
+
+
+def save_figure(path: Path, figure: Any) -> None:
+    """Writes a figure of Matplotlib as a PNG file."""
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")

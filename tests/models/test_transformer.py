@@ -1,0 +1,113 @@
+"""The transformer: what it depends on, how it starts, what it refuses, and its formulas in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from d3pm_jax import config as configs
+from d3pm_jax.config import Spec
+from d3pm_jax.models import Transformer
+from d3pm_jax.models.transformer import attention, rotary_angles, rotated
+from tests.models.small import randomised
+
+OPTIONS = {"K": 5, "max_time": 50, "width": 8, "num_layers": 2, "num_heads": 2}
+XT = jnp.asarray(np.random.default_rng(0).integers(0, 5, (2, 6)))
+T = jnp.asarray([3, 40])
+
+
+def build(**changes):
+    return Transformer(**(OPTIONS | changes), rngs=nnx.Rngs(0))
+
+
+def test_a_new_network_says_nothing():
+    graphdef, params = nnx.split(build())
+    output = jax.jit(lambda p: nnx.merge(graphdef, p)(XT, T))(params)
+    np.testing.assert_array_equal(output, np.zeros((2, 6, 5)))
+    assert params["layers"]["qkv"]["kernel"].shape == (2, 8, 24)  # of both layers
+    first, second = params["layers"]["qkv"]["kernel"][...]
+    assert np.abs(first - second).max() > 0.1
+
+
+def test_what_the_output_depends_on():
+    """Every parameter, time and label; not what has weight 0; keeping less in memory changes nothing."""
+    graphdef, params = randomised(build, num_classes=3, dropout=0.5)
+    leaner = nnx.graphdef(nnx.eval_shape(lambda: build(num_classes=3, dropout=0.5, remat=True)))
+    label, weight = jnp.asarray([0, 2]), jnp.ones((2, 6)).at[:, 4:].set(0.0)
+    other = XT.at[:, 4:].set((XT[:, 4:] + 1) % 5)
+
+    @jax.jit
+    def outputs(params):
+        def call(xt=XT, t=T, label=label, weight=weight, key=None, graphdef=graphdef):
+            return nnx.merge(graphdef, params)(xt, t, label=label, weight=weight, key=key)[:, :4]
+
+        found = {"as it is": call(), "padding": call(xt=other), "time": call(t=T + 0.5)}
+        found |= {"label": call(label=label + 1), "no padding": call(weight=None), "in x": call(xt=XT + 1)}
+        found |= {"dropout": call(key=jax.random.key(0)), "remat": call(graphdef=leaner)}
+        one, two = (
+            jax.grad(lambda p, g=g: (nnx.merge(g, p)(XT, T, label=label) ** 2).sum())(params)
+            for g in (graphdef, leaner)
+        )
+        return found, one, two
+
+    found, gradient, again = outputs(params)
+    same = found.pop("as it is")
+    for name, x in found.items():
+        close = np.abs(x - same).max() < 1e-5
+        assert close == (name in ("padding", "remat")), name
+    for path, g in jax.tree_util.tree_flatten_with_path(gradient)[0]:
+        assert np.all(np.any(np.asarray(g).reshape(len(g), -1) != 0, axis=1)) or "class_emb" in str(path), (
+            path
+        )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradient, again)
+
+
+def test_a_network_without_time_does_not_see_it():
+    graphdef, params = randomised(build, see_time=False)
+    call = jax.jit(lambda p, t: nnx.merge(graphdef, p)(XT, t))
+    np.testing.assert_array_equal(call(params, T), call(params, T - 1))
+    assert "temb1" not in params
+    with pytest.raises(ValueError, match="num_classes = None was called with labels"):
+        nnx.eval_shape(lambda: build(see_time=False)(XT, T, label=T))
+
+
+@pytest.mark.usefixtures("x64")
+def test_attention_and_positions_equal_their_formulas():
+    """In float64 by the formula, in float32 by JAX's own attention; what is seen by itself is itself."""
+    rng = np.random.default_rng(1)
+    q, k, v = (rng.normal(size=(2, 5, 3, 4)) for _ in range(3))
+    seen = np.array([[1, 1, 0, 1, 1], [1, 0, 0, 0, 0]], bool)
+    scores = np.where(seen[:, None, None], np.einsum("bqhd,bkhd->bhqk", q, k) / 2, -np.inf)
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    expected = np.einsum("bhqk,bkhd->bqhd", weights, v)
+    run = jax.jit(attention)
+    np.testing.assert_allclose(run(q, k, v, jnp.asarray(seen)), expected, rtol=1e-12)
+    narrow = (jnp.asarray(x, jnp.float32) for x in (q, k, v))
+    np.testing.assert_allclose(run(*narrow, jnp.asarray(seen)), expected, rtol=2e-5, atol=1e-6)
+    turned = np.asarray(jax.jit(lambda x: rotated(x, rotary_angles(5, 4)))(q))
+    point, angle = q[..., :2] + 1j * q[..., 2:], np.arange(5)[:, None] * np.array([1.0, 0.01])
+    moved = point * np.exp(1j * angle)[None, :, None]
+    np.testing.assert_allclose(turned, np.concatenate([moved.real, moved.imag], -1), rtol=1e-12)
+
+
+def test_what_cannot_be_built_is_refused():
+    with pytest.raises(ValueError, match="width = 8 does not divide into 3 heads of an even width"):
+        build(num_heads=3)
+    spec = Spec((6,), 5, None, None, 50)
+    model = configs.Transformer(width=8, num_layers=1, num_heads=1)
+    for wrong, words in (
+        (spec._replace(shape=(2, 2, 1)), "this network is for sequences"),
+        (spec._replace(outputs=2), "Transformer gives K = 5 logits: use Head"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            model.build(wrong, nnx.Rngs(0))
+
+
+def test_stacked_biases_do_not_decay():
+    params = nnx.split(build())[1]
+    mask = configs.optimizer._decays(params)
+    assert mask["layers"]["qkv"]["kernel"].get_value() is True
+    assert mask["embed"]["embedding"].get_value() is True
+    assert mask["layers"]["qkv"]["bias"].get_value() is False
+    assert mask["layers"]["modulation"]["linear"]["bias"].get_value() is False

@@ -1,0 +1,329 @@
+"""The page about runs: that it is whole, asks nothing of a network, and shows what is in their folders."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+from datetime import UTC, datetime
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import d3pm_jax
+from d3pm_jax import show
+from d3pm_jax.config import Adam, Arrays
+from d3pm_jax.data import Description
+from d3pm_jax.errors import UserError
+from d3pm_jax.report import chains, figures, folder, pictures, plots, samples
+from d3pm_jax.runs import protocol
+from d3pm_jax.runs import workdir as folders
+from d3pm_jax.runs.run import open_run
+from tests import tiny
+from tests.cli.commands import error, status
+from tests.report.reading import Page, pixels
+
+pytestmark = pytest.mark.usefixtures("small_network")
+
+EVIL = "<script>alert(1)</script>"
+PROTOCOL = protocol.Protocol(
+    9,
+    "train",
+    "150 examples, sha256 ab",
+    "sums",
+    7,
+    5,
+    EVIL,
+    "ancestral",
+    "none",
+    0.9,
+    "d3pm",
+    "bayes",
+    "f",
+    3,
+)
+ROWS = {
+    name: {"n": 9, "frechet": x, "precision": 0.5, "recall": None}
+    for name, x in (("samples", 1.25), ("test", 2.5), (EVIL, None))
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Two runs with random weights: one evaluated and with curves, of the other only what a run has."""
+    home = tmp_path_factory.mktemp("report")
+    rng, files = np.random.default_rng(0), {}
+    for split, size in (("train", 20), ("test", 12)):
+        files[split] = str(home / f"{split}<script>alert(1)<script>.npy")
+        np.save(files[split], rng.integers(17, size=(size, 8, 8, 1)))
+    config = dataclasses.replace(tiny.get_config(), data=Arrays(**files, categories=17, kind="image"))
+    whole, bare = home / EVIL.replace("/", "&"), home / "bare"
+    tiny.write_run(whole, config)
+    shutil.copytree(whole, bare)
+    folders.write_run(bare, dataclasses.replace(config, optimizer=Adam(lr=0.25)), tiny.DIGITS)
+    examples = rng.integers(17, size=(6, 8, 8, 1)).astype(np.int32)
+    folders.write_run(whole, config, tiny.DIGITS, examples)
+    rows = [{"step": i, "loss": 2.0**-i, "grad_norm": 1.0, EVIL: 3.0} for i in range(1, 8)]
+    (whole / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    protocol.write(whole, ROWS, PROTOCOL)
+    assert status("eval", whole, "--limit", "8") == 0
+    result = json.loads((whole / "eval_limit8.json").read_text())
+    fewer = {name: 2 * result[name] for name in ("bits_per_dim", "standard_error", "nats")}
+    fewer |= {name: result[name][::2] for name in ("times", "steps")}
+    fewer |= {"protocol": result["protocol"] | {"steps": 5, "belief": EVIL}}
+    (whole / "eval_steps5_limit8.json").write_text(json.dumps(result | fewer))
+    return home
+
+
+@pytest.fixture(scope="module")
+def whole(home):
+    return home / EVIL.replace("/", "&")
+
+
+@pytest.fixture(scope="module")
+def written(whole, home):
+    """The text of a page about both."""
+    assert status("report", whole, home / "bare") == 0
+    return (whole / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    return Page(written)
+
+
+def test_it_is_whole_and_asks_nothing_of_a_network(written, page):
+    assert page.open == []
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert not re.search(r"url\(|@import|https?:|srcset|<iframe|<form", written)
+    assert [attrs["href"] for tag, attrs in page.tags if tag == "link"] == ["data:,"]
+    anchors = {address[1:] for address in page.addresses if address.startswith("#")}
+    assert anchors == {attrs["id"] for tag, attrs in page.tags if tag == "section"}
+    (policy,) = (a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    (script,) = page.inside["script"]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    )
+    assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
+
+
+def test_what_files_say_is_text(written, page, home):
+    """A name of a folder, of a metric, of a row of quality, an entry of a protocol, a text of a config."""
+    assert "alert" not in page.inside["script"][0]
+    assert written.count("alert(1)") == written.count("&lt;script&gt;alert(1)&lt;") >= 4
+    assert EVIL in page.inside["figcaption"]  # the metric
+    assert EVIL in page.inside["td"]
+    assert str(home / "train<script>alert(1)<script>.npy") in page.inside["td"]
+
+
+def test_figures_are_those_of_the_files(whole, page):
+    cells = page.inside["td"]
+    for name in ("eval_limit8.json", "eval_steps5_limit8.json"):
+        result = json.loads((whole / name).read_text())
+        row = cells[cells.index(name) :]
+        assert row[1] == f"{result['bits_per_dim']:.3f} ± {result['standard_error']:.3f}"
+        assert row[2] == f"{result['nats']:.2f} ± {result['nats_standard_error']:.2f}"
+        known = result["protocol"]
+        shown = [known[field] for field in ("step", "steps", "grid", "terms", "N", "split", "belief")]
+        assert row[5:12] == [str(x) for x in shown]
+    best = json.loads((whole / "eval_limit8.json").read_text())
+    headline = f"{best['bits_per_dim']:.3f} ± {best['standard_error']:.3f}8 examples, 10 steps, seed 0"
+    assert headline in cells
+    assert "1.259 samples, 5 steps, seed 3" in cells  # the Fréchet distance, and of what
+    assert cells[cells.index("samples") :][:4] == ["samples", "9", "1.25", "0.5"]
+
+
+def test_missing_parts_name_the_command(home, page):
+    codes = page.inside["code"]
+    bare = home / "bare"
+    assert {
+        f"d3pm eval {bare}",
+        f"d3pm eval {bare} --samples 2000",
+        f"d3pm train --workdir {bare} --resume",
+    } <= {*codes}
+    assert not any(str(home) in code and "bare" not in code for code in codes)  # the other lacks nothing
+
+
+def test_fields_that_differ_are_side_by_side(whole, page):
+    names = page.inside["th"]
+    at = names.index("field")
+    assert names[at : at + 4] == ["field", whole.name, "bare", "optimizer.lr"]
+    assert names[at + 4] == "field"  # of the folded table: no other field differs
+    assert {"process", "process.beta", "train.steps"} <= {*names[at + 5 :]}
+    assert page.inside["td"][page.inside["td"].index("0.25") - 1 :][:2] == ["0.001", "0.25"]
+
+
+def test_curves_are_the_metrics(page):
+    """A path for each run that has a metric, whose points go down with the logarithm of the loss."""
+    paths = [attrs for _, attrs in page.tags if "curve" in attrs.get("class", "").split()]
+    assert {attrs["class"] for attrs in paths} == {"curve run-0"}
+    points = np.array([point.split() for point in paths[0]["d"][1:].split("L")], float)
+    assert len(points) == 7
+    np.testing.assert_allclose(np.diff(points, axis=0), np.diff(points, axis=0)[:1].repeat(6, 0), atol=0.11)
+    assert (np.diff(points, axis=0) > 0).all()  # below is larger in an svg
+
+
+def test_the_film_is_the_recorded_chain(whole, page):
+    run, film = open_run(whole), page.having("div", "film")[0]
+    times = [int(t) for t in film["data-times"].split()]
+    assert times == list(range(10, -1, -1))
+    columns, w, h = map(int, film["data-sheet"].split())
+    x0, states = run.sample(jax.random.key(0), chains.SAMPLES, record=times)
+    at = page.tags.index(("div", film))
+    box, image = (attrs for _, attrs in page.tags[at + 1 : at + 3])
+    assert box["viewbox"] == f"{10 % columns * w} {10 // columns * h} {w} {h}"  # without a script: t = 0
+    sheet = pixels(image["href"])
+    assert (str(sheet.shape[1]), str(sheet.shape[0])) == (image["width"], image["height"])
+    for i, state in enumerate(states):
+        y, x = i // columns * h, i % columns * w
+        expected = show.grid(show.to_rgb(state[: chains.FILMED], 17), 4)
+        np.testing.assert_array_equal(sheet[y : y + h, x : x + w], expected)
+    np.testing.assert_array_equal(pixels(page.having("img", "pixels")[0]["src"]), grid(x0))
+    np.testing.assert_array_equal(states[-1], x0)
+    data = np.load(whole / "examples.npy")
+    np.testing.assert_array_equal(pixels(page.having("img", "pixels")[1]["src"]), grid(data))
+
+
+def grid(x):
+    return show.grid(show.to_rgb(x, 17), samples.COLUMNS)
+
+
+def told(run, **changes):
+    """A record of a run as if its data were other."""
+    parts = dataclasses.replace(run.parts, **changes)
+    return folder.Record("x", dataclasses.replace(run, parts=parts), datetime.now(UTC), [], [], [], None)
+
+
+def test_other_kinds_of_data(whole):
+    run, rng = open_run(whole), np.random.default_rng(0)
+    x = rng.integers(3, size=(40, 5)).astype(np.int32)
+    drawn = chains.Chains(x, False, [0, 4, 9], np.stack([x, x, x + 1]), [0, 9], None)
+    text = told(run, description=Description((5,), 3, None, "text", ("a", "<", "b\n")))
+    found = Page(samples.samples(text, drawn) + samples.processes(text, drawn))
+    lines = show.lines(x[: samples.LINES], text.run.parts.description)
+    assert found.inside["pre"][0].split("\n") == lines
+    last = show.lines(x[:1] + 1, text.run.parts.description)[0]
+    assert found.inside["pre"][1].split("\n") == [f"t = 9  {last}", f"t = 0  {lines[0]}"]
+    array = told(run, description=Description((5,), 3))
+    found = Page(samples.samples(array, drawn) + samples.processes(array, drawn))
+    assert "no picture is made" in found.words[0]
+    assert found.open == []
+
+    x = rng.integers(17, size=(30, 8, 8, 1)).astype(np.int32)
+    drawn = chains.Chains(x, True, [0], x[None], [0], None)
+    found = Page(samples.samples(told(run, classes=10), drawn))
+    assert found.inside["text"] == [str(c) for c in range(10)]
+    rows = np.concatenate([x[c::10] for c in range(10)])
+    (image,) = (attrs for tag, attrs in found.tags if tag == "image")
+    np.testing.assert_array_equal(pixels(image["href"]), show.grid(show.to_rgb(rows, 17), 3))
+
+
+def test_samples_are_taken_from_the_folder_where_they_are_of_this_step(whole, tmp_path):
+    run, x = open_run(whole), np.arange(3 * 64, dtype=np.int32).reshape(3, 8, 8, 1) % 17
+    run = dataclasses.replace(run, workdir=tmp_path)
+    assert folder.read_samples(run, 2) is None
+    np.save(tmp_path / "samples.npy", x)
+    about = {"step": 7, "num": 3, "steps": 10, "grid": "even", "seed": 0, "label": None}
+    for change, kept in (({}, True), ({"step": 6}, False), ({"num": 1}, False), ({"seed": 1}, False)):
+        (tmp_path / "samples.json").write_text(json.dumps(about | change))
+        found = folder.read_samples(run, 2)
+        assert (found is not None) == kept
+    (tmp_path / "samples.json").write_text(json.dumps(about))
+    np.testing.assert_array_equal(folder.read_samples(run, 2), x[:2])
+    np.save(tmp_path / "samples.npy", x + 1)
+    with pytest.raises(UserError, match=r"samples.npy or samples.json is damaged .*: delete both"):
+        folder.read_samples(run, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("eval.json", "{", r"eval.json is damaged .*: delete it, `d3pm eval` writes it again"),
+        (
+            "eval_x.json",
+            '{"step": 7, "times": [1], "bits_per_dim": "1"}',
+            "eval_x.json is damaged .*no number",
+        ),
+        ("eval.json", '{"step": 7, "times": [1, 2], "steps": [0.1], "bits_per_dim": 1}', "of its terms"),
+        ("eval.json", '{"step": 7, "examples": "3", "bits_per_dim": 1}', "not how many examples"),
+        ("eval.json", '{"step": 7, "times": [1], "bits_per_dim": 1e200}', "no number"),
+        ("quality_x.json", "{}", "quality_x.json is damaged"),
+        ("metrics.jsonl", "{}\n", "line 1 is damaged"),
+    ],
+)
+def test_damaged_files_get_one_line(name, content, message, home, tmp_path):
+    shutil.copytree(home / "bare", tmp_path / "w")
+    (tmp_path / "w" / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        d3pm_jax.report.write(tmp_path / "w")
+    assert not (tmp_path / "w" / "report.html").exists()
+
+
+def test_a_picture_of_quality_is_shown_or_refused(whole, tmp_path):
+    path = protocol.write(tmp_path, {"samples": ROWS["samples"]}, PROTOCOL).with_suffix(".png")
+    record = dataclasses.replace(told(open_run(whole)), quality=protocol.read([tmp_path]))
+    assert samples.nearest(record) is None
+    colours = np.random.default_rng(0).integers(256, size=(4, 6, 3)).astype(np.uint8)
+    Image.fromarray(colours).save(path)
+    (image,) = (attrs for tag, attrs in Page(samples.nearest(record)).tags if tag == "img")
+    np.testing.assert_array_equal(pixels(image["src"]), colours)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"\.png is no picture .*: delete it, `d3pm eval --samples`"):
+        samples.nearest(record)
+
+
+def test_what_cannot_be_written(whole, tmp_path, capsys):
+    assert "holds no run" in error(capsys, "report", tmp_path)
+    assert "none is not a directory: make it" in error(
+        capsys, "report", whole, "--out", tmp_path / "none/x.html"
+    )
+    with pytest.raises(UserError, match="no runs: pass at least one"):
+        d3pm_jax.report.write([])
+
+
+def test_infinite_and_old_bounds(whole, tmp_path):
+    """Null is infinite; files of before there was a protocol have less to tell."""
+    old = {"step": 7, "examples": 3, "seed": 1, "times": [1, 2], "steps": [None, 0.5], "bits_per_dim": None}
+    path = tmp_path / "eval.json"
+    path.write_text(json.dumps(old))
+    bound = folder.Bound(path, old)
+    record = dataclasses.replace(told(open_run(whole)), bounds=[bound])
+    found = Page(figures.bounds([record]))
+    assert found.inside["td"][:3] == ["eval.json", "infinite", "-"]
+    assert found.inside["td"][5:7] == ["7", "2"]
+    assert figures.headline(record) == {
+        "test bits/dim": "infinite<small>3 examples, 2 steps, seed 1</small>",
+        "test nats per example": "-<small>the same 3 examples</small>",
+    }
+    older = {name: x for name, x in old.items() if name != "times"} | {"bits_per_dim": 1.5}
+    path.write_text(json.dumps(older))
+    (found,) = folder.read_bounds(dataclasses.replace(record.run, workdir=tmp_path))
+    assert (found.steps, found.result["times"], found.result["bits_per_dim"]) == (2, [1, 2], 1.5)
+
+
+def test_the_sheet_holds_every_frame_in_order():
+    frames = np.arange(11, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 3), np.uint8)
+    sheet = pictures.sheet(frames)
+    assert sheet.shape == (4, 24, 3)
+    np.testing.assert_array_equal(sheet[::2, ::3, 0].ravel()[:11], np.arange(11))
+
+
+def test_a_curve_leaves_out_what_cannot_be_drawn():
+    """Infinite terms, a 0 on a logarithmic axis, a number that is too large; nothing at all is no plot."""
+    curve = plots.Curve(1, [0, 1, 2, 4], [1.0, None, 10.0**200, 8.0])
+    found = Page(plots.plot("y", "x", [curve, plots.Curve(0, [], [])]))
+    assert len(found.having("circle", "run-1")) == 2
+    assert found.having("path", "run-0") == []
+    assert plots.plot("y", "x", [curve._replace(y=[None] * 4)]) is None
+    (path,) = Page(plots.plot("y", "x", [curve], log_x=True)).having("path", "run-1")
+    assert "L" not in path["d"]
+    many = plots.Curve(0, list(range(9999)), [float(i) for i in range(9999)])
+    (path,) = Page(plots.plot("y", "x", [many])).having("path", "run-0")
+    assert path["d"].count("L") == plots.POINTS - 1
+    low, high = (plots.Axis(1.0, x, True, 0.0, 1.0) for x in (20.0, 1e4))
+    assert (low.ticks(), high.ticks()) == ([1, 2, 5, 10, 20], [1, 10, 100, 1000, 10000])
+    assert high.place(100.0) == pytest.approx(0.5)

@@ -1,0 +1,130 @@
+"""Objectives in continuous time against sums over all x_t, many steps and all orders, in float64."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax import config as configs
+
+L = 3
+pytestmark = pytest.mark.usefixtures("x64")
+LOGITS = np.random.default_rng(3).normal(size=(4**L, L, 4)) * 1.5  # the network: any function of x_t
+ORDERS = np.array(list(itertools.permutations(range(L)))) / L
+
+
+def states(K):
+    return np.array(list(itertools.product(range(K), repeat=L)))
+
+
+def network(xt, K, mask_id):
+    """Logits of x_0 from all of x_t, without time."""
+    found = jnp.asarray(LOGITS)[xt @ (K ** np.arange(L))][..., :K]
+    return found if mask_id is None else d3pm.forbid(found, mask_id)
+
+
+@jax.jit
+def chain_rules():
+    """-log p of every x_0 of three categories and a mask, in every order: [6, 27]."""
+    x0 = jnp.asarray(np.tile(states(3), (len(ORDERS), 1)))
+    order = jnp.asarray(np.repeat(ORDERS, 27, axis=0))
+    return d3pm.chain_rule(lambda xt: network(xt, 4, 3), x0, order, 3).sum(1).reshape(len(ORDERS), 27)
+
+
+def in_order(x, order):
+    """-log p of one example, a place at a time, in NumPy."""
+    xt, total = np.full(L, 3), 0.0
+    for place in np.argsort(order):
+        logits = LOGITS[xt @ 4 ** np.arange(L), place, :3]
+        total -= logits[x[place]] - np.log(np.exp(logits).sum())
+        xt[place] = x[place]
+    return total
+
+
+def test_the_chain_rule_is_the_likelihood_of_filling_in_one_place_after_the_other():
+    found = np.asarray(chain_rules())
+    np.testing.assert_allclose(np.exp(-found).sum(1), 1, rtol=1e-12)
+    expected = [[in_order(x, order) for x in states(3)] for order in ORDERS]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert np.ptp(found, axis=0).min() > 1e-3  # the orders differ
+
+
+def expectation(objective, K, data, mask_id, nodes, power):
+    """The mean of the objective over times in (0, 1] and all x_t, of every x_0: Gauss and Legendre's nodes.
+
+    Times are s^power, so that logarithms at time 0 do no harm.
+    """
+    s, w = np.polynomial.legendre.leggauss(nodes)
+    s, w = (s + 1) / 2, w / 2
+    time, weight = s**power, w * power * s ** (power - 1)
+    x0, xt = (i.reshape(-1) for i in np.meshgrid(np.arange(data**L), np.arange(K**L), indexing="ij"))
+    x0, xt = states(data)[x0], states(K)[xt]
+    process = d3pm.uniform(d3pm.reciprocal(1), K)  # T = 1: t is time
+    alpha = objective.alpha.continuous()
+
+    @jax.jit
+    def at(time):
+        level, n = alpha(time), jnp.full(len(x0), time)
+        if mask_id is None:
+            q = jnp.where(x0 == xt, level.alpha, 0.0) + level.beta / K
+        else:
+            q = jnp.where(x0 == xt, level.alpha, 0.0) + jnp.where(xt == mask_id, level.beta, 0.0)
+        logits = network(jnp.asarray(xt), K, mask_id)
+        terms = objective.terms(process, logits, jnp.asarray(x0), jnp.asarray(xt), n, jnp.ones(len(x0)))
+        each = jnp.where(q.prod(1) > 0, q.prod(1) * terms.loss.sum(1), 0.0)
+        return each.reshape(data**L, -1).sum(1)
+
+    return sum(float(b) * np.asarray(at(jnp.asarray(a))) for a, b in zip(time, weight, strict=True))
+
+
+@pytest.mark.parametrize("alpha", [configs.Reciprocal(), configs.Polynomial(2.0)])
+def test_the_absorbing_objective_is_the_mean_over_orders_of_the_chain_rule(alpha):
+    objective = configs.ContinuousAbsorbing(alpha, mask_id=3)
+    found = expectation(objective, 4, 3, 3, nodes=8, power=1)
+    np.testing.assert_allclose(found, np.asarray(chain_rules()).mean(0), rtol=1e-12)
+
+
+def discrete_bound(process, data, mask_id):
+    """The bound of every x_0: all t, all x_t."""
+    K, T = process.K, process.T
+    x0, xt = (i.reshape(-1) for i in np.meshgrid(np.arange(data**L), np.arange(K**L), indexing="ij"))
+    x0, xt = jnp.asarray(states(data)[x0]), jnp.asarray(states(K)[xt])
+
+    @jax.jit
+    def total(process):
+        def step(t):
+            log_q = jnp.take_along_axis(process.log_q_probs(x0, t), xt[..., None], axis=-1)[..., 0].sum(1)
+            ts = jnp.full(len(x0), t)
+            kl = d3pm.posterior_kl(process, network(xt, K, mask_id), x0, xt, ts, belief="leave_one_out")
+            return jnp.where(log_q > -jnp.inf, jnp.exp(log_q) * kl.sum(1), 0.0)
+
+        every = jax.lax.map(step, jnp.arange(1, T + 1)).sum(0)
+        return every.reshape(data**L, -1).sum(1) + d3pm.prior_kl(process, jnp.asarray(states(data))).sum(1)
+
+    return np.asarray(total(process))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("objective", "K", "mask_id"),
+    [
+        (configs.ContinuousAbsorbing(configs.Polynomial(2.0), mask_id=3), 4, 3),
+        (configs.ContinuousUniform(configs.Cosine(0.0, 1.0)), 3, None),
+    ],
+)
+def test_an_objective_is_the_limit_of_the_bound_of_many_steps(objective, K, mask_id):
+    """The bound of T steps misses it by c / T, and extrapolated from three T by less than a millionth."""
+    limit = expectation(objective, K, 3, mask_id, nodes=200, power=1 if mask_id else 4)
+    bounds = []
+    for T in (128, 256, 512, 1024):
+        beta = objective.alpha.build(T)
+        process = d3pm.uniform(beta, K) if mask_id is None else d3pm.absorbing(beta, K, mask_id)
+        bounds.append(discrete_bound(process, 3, mask_id))
+    gaps = np.array(bounds) - limit
+    assert np.all(np.abs(gaps[:-1] - 2 * gaps[1:]).max(1) < 0.02 * np.abs(gaps[:-1]).max(1))
+    once = 2 * np.array(bounds[1:]) - bounds[:-1]
+    twice = (4 * once[1:] - once[:-1]) / 3
+    assert np.abs(twice[-1] - limit).max() < 1e-6
