@@ -224,12 +224,16 @@ def test_the_plays_are_those_of_their_hash():
     assert "".join(text_of(data, split) for split in ("train", "valid", "test")) == plain.decode()
 
 
+def opened(make):
+    data = make()
+    data.check()
+    data.describe()
+    return data.open("test")
+
+
 def refused(make):
     with pytest.raises((DatasetError, ValueError)) as error:
-        data = make()
-        data.check()
-        data.describe()
-        data.open("test")
+        opened(make)
     assert "\n" not in str(error.value)
     return str(error.value)
 
