@@ -1,0 +1,86 @@
+"""Weights in bounds: padding counts nothing, and figures per dimension are ratios."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax.evaluation import baselines, bound
+from d3pm_jax.models import Transformer
+
+K, T, L, SHORT = 5, 4, 6, 4
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.filterwarnings("ignore:x_T still depends")
+def test_a_padded_example_has_the_bound_of_the_shorter_one():
+    """With the same noise where both are: of a transformer that is told the weights."""
+    from flax import nnx
+
+    rng = np.random.default_rng(0)
+    process = d3pm.uniform(np.array([0.2, 0.3, 0.4, 0.6]), K)
+    graphdef, params = nnx.split(Transformer(K, T, width=8, num_layers=1, num_heads=2, rngs=nnx.Rngs(0)))
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), params)
+    x0, u, ut = rng.integers(0, K, (2, L)), rng.random((T + 1, 2, L)), rng.random((2, 2))
+    weight = (np.arange(L) < SHORT) * np.ones((2, 1))
+
+    @jax.jit
+    def bounds(x0, u, weight, said):
+        def denoise(xt, t):
+            return nnx.merge(graphdef, params)(xt, t, weight=said)
+
+        whole = d3pm.all_t_bound(denoise, process, x0, lambda t: u[t], weight=weight)
+        return *whole, d3pm.strata_bound(denoise, process, x0, jnp.asarray(ut), lambda t: u[t], weight=weight)
+
+    ones = np.ones((2, SHORT))
+    expected = bounds(x0[:, :SHORT], u[..., :SHORT], ones, ones)
+    found = bounds(x0, u, weight, weight)
+    assert found[0].shape == (T, 2)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    untold = bounds(x0, u, weight, np.ones((2, L)))
+    assert not np.allclose(untold[0], expected[0], rtol=1e-3)
+
+
+def test_bits_per_dim_are_a_ratio_with_its_error():
+    rng = np.random.default_rng(0)
+    nats = rng.normal(100, 5, 50)
+    same = bound.summary(nats, 20)
+    assert same["bits_per_dim"] == pytest.approx(nats.mean() / 20 / np.log(2))
+    assert same["standard_error"] == pytest.approx(nats.std(ddof=1) / 50**0.5 / 20 / np.log(2))
+    assert same == pytest.approx(bound.summary(nats, np.full(50, 20.0)))
+    D = rng.integers(1, 30, 50).astype(float)
+    exact = bound.summary(2 * D, D)
+    assert exact["bits_per_dim"] == pytest.approx(2 / np.log(2))
+    assert exact["standard_error"] == pytest.approx(0, abs=1e-12)
+    assert exact["nats_standard_error"] > 1
+    assert bound.summary(nats[:1], 20)["standard_error"] is None
+    assert bound.elements(np.zeros((3, 2, 4))) == 8
+    np.testing.assert_array_equal(bound.elements(np.zeros((2, 3)), np.array([[1, 1, 0], [1, 0, 0]])), [2, 1])
+
+
+def test_the_error_of_the_ratio_is_that_of_many_draws():
+    rng = np.random.default_rng(1)
+    D = rng.integers(1, 30, (2000, 200)).astype(float)
+    nats = D * 2 + rng.normal(size=D.shape) * D**0.5
+    found = [bound.summary(n, d) for n, d in zip(nats, D, strict=True)]
+    bits, errors = ([x[name] for x in found] for name in ("bits_per_dim", "standard_error"))
+    assert np.mean(errors) == pytest.approx(np.std(bits), rel=0.06)
+
+
+def test_parts_of_a_bound_are_per_weighted_element():
+    found = bound.parts(
+        d3pm.likelihood.Bound(np.array([[1.0, 3.0], [2.0, 2.0]]), np.array([0.0, 2.0])), np.array([1.0, 3.0])
+    )
+    np.testing.assert_allclose(
+        [found["reconstruction"], found["prior"], *found["steps"]], np.array([1, 0.5, 1, 1]) / np.log(2)
+    )
+
+
+def test_a_unigram_counts_no_padding():
+    nats = baselines.unigram_nats(np.array([2, 0, 5]), np.array([[0, 2, 1]]), np.array([[1.0, 1.0, 0.0]]))
+    np.testing.assert_allclose(nats, [-np.log(3 / 10) - np.log(6 / 10)])
+    np.testing.assert_allclose(
+        baselines.unigram_nats(np.array([2, 0, 5]), np.array([[0, 1]])), [-np.log(0.03)]
+    )

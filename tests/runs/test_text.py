@@ -1,0 +1,127 @@
+"""Runs on texts: trained, resumed, evaluated and sampled; padding; one line for what does not go together."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from d3pm_jax import config, runs
+from d3pm_jax.config import Absorbing, Adam, Config, Head, HybridLoss, Reciprocal, Train, Transformer
+from d3pm_jax.config import io as config_io
+from d3pm_jax.errors import UserError
+from d3pm_jax.evaluation import baselines
+from d3pm_jax.runs import network
+from tests.cli.commands import error, status
+
+LINES = ["the cat sat", "a", "on the mat it sat", "é!"] * 40
+
+
+def table(config, description, process):
+    """In place of `network.split`: logits from a table of x_t; where the weight is 0 they are NaN."""
+    network._check_padding(config, description, hasattr(config.model, "width"))
+
+    def predict(params, xt, t, key=None, label=None, weight=None):
+        logits = params["table"]["kernel"][xt]
+        return config.head.logits(
+            logits if weight is None else jax.numpy.where(weight[..., None] > 0, logits, np.nan),
+            xt,
+            process.K,
+        )
+
+    return predict, lambda key: {"table": {"kernel": 0.1 * jax.random.normal(key, (process.K,) * 2)}}
+
+
+def config_of(folder, packing="padded", **train):
+    (folder / "a.txt").write_text("\n".join(LINES))
+    return Config(
+        data=config.Text(str(folder / "a.txt"), length=8, packing=packing),
+        process=Absorbing(K="data", steps=5, beta=Reciprocal(), mask_id="data"),
+        head=Head(residual=False, forbid="data"),
+        model=Transformer(width=8, num_layers=1, num_heads=2),
+        loss=HybridLoss(ce_weight=0.01),
+        optimizer=Adam(lr=1e-2),
+        train=Train(steps=4, batch_size=4, ema_decay=0.5, log_every=2, eval_every=2, **train),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on a padded text; where a weight is 0 the logits of its network are NaN."""
+    folder = tmp_path_factory.mktemp("text")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("platformdirs.user_cache_dir", lambda *name: str(folder / "cache"))
+        patch.setattr(network, "split", table)
+        yield runs.train(config_of(folder), folder / "run")
+
+
+def test_padding_counts_nowhere(trained):
+    rows = [json.loads(line) for line in (trained.workdir / "metrics.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(row["loss"]) and np.isfinite(row["valid_bits_per_dim"]) for row in rows)
+    batch, found = trained.read_batch("test"), trained.evaluate(batch_size=5)
+    D = batch["weight"].sum()
+    assert batch["x"].size > D
+    assert found["bits_per_dim"] == pytest.approx(found["nats"] * len(batch["x"]) / D / np.log(2))
+    assert sum(found["steps"]) + found["prior"] == pytest.approx(found["bits_per_dim"], rel=1e-5)
+    with pytest.raises(UserError, match=r"have weights: take Run\.read_batch"):
+        trained.read_split("test")
+
+
+@pytest.mark.slow
+def test_a_padded_run_is_evaluated_on_its_best_grid_and_sampled_without_its_text(trained, capsys):
+    folder = trained.workdir
+    assert status("eval", folder, "--grid", "dp", "--steps", 3) == 0
+    out = capsys.readouterr().out
+    train, batch = trained.read_batch("train"), trained.read_batch("test")
+    counts = np.bincount(train["x"][train["weight"] > 0], minlength=len(trained.parts.description.symbols))
+    nats = baselines.unigram_nats(counts, batch["x"], batch["weight"]).sum()
+    assert f"  unigram: {nats / batch['weight'].sum() / np.log(2):.3f} bits/dim" in out
+    assert "test bits/dim: " in out
+    (folder.parent / "a.txt").rename(folder.parent / "gone")
+    assert status("sample", folder, "--num", 3) == 0
+    (folder.parent / "gone").rename(folder.parent / "a.txt")
+    assert (folder / "samples.txt").read_text()
+
+
+def test_a_run_goes_on_with_its_text_only_wherever_it_lies(trained, capsys):
+    folder, own = trained.workdir, trained.config
+    text = folder.parent / "b.txt"
+    resume = ("train", "--workdir", folder, "--resume", "--data.train", text)
+    text.write_text("\n".join(LINES))
+    assert status(*resume) == 0
+    assert config_io.from_json(json.loads((folder / "config.json").read_bytes())).data.train == str(text)
+    text.write_text("\n".join(LINES[::-1]))
+    other = dataclasses.replace(own, data=dataclasses.replace(own.data, train=str(text)))
+    moved = dataclasses.replace(trained, parts=dataclasses.replace(trained.parts, config=other))
+    with pytest.raises(
+        UserError, match="text or its tokenizer has changed since the run: use the data it had"
+    ):
+        moved.evaluate()
+    assert "the data has digest = " in error(capsys, *resume)
+    by_bytes = (*resume[:-1], folder.parent / "a.txt", "--data.tokenizer", "bytes")
+    assert "the data has categories = 256, but the run in " in error(capsys, *by_bytes)
+
+
+def test_padded_data_is_refused_to_a_network_that_cannot_be_told(trained, tmp_path):
+    for model in (config.UNet(), config.ScoreNet()):
+        with pytest.raises(
+            UserError, match=r"the data is padded, but the network of \w+ has no keyword weight"
+        ):
+            runs.train(dataclasses.replace(trained.config, model=model), tmp_path / "none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", ["wrapped", "padded"])
+@pytest.mark.usefixtures("text_cache")
+def test_a_transformer_is_trained_on_a_text_and_goes_on_to_the_same_bits(tmp_path, packing):
+    own = config_of(tmp_path, packing)
+    whole = runs.train(own, tmp_path / "whole")
+    part = dataclasses.replace(own, train=dataclasses.replace(own.train, steps=2))
+    runs.train(part, tmp_path / "part")
+    again = runs.train(own, tmp_path / "part", resume=True)
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(again.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.isfinite(whole.evaluate()["bits_per_dim"])
+    x0, _ = whole.sample(jax.random.key(0), 3)
+    assert x0.shape == (3, 8)
