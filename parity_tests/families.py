@@ -96,6 +96,19 @@ POSITIONAL: dict[str, Build] = {  # compared on x whose last axis is T
     "autoregressive": lambda lib, K, T: lib.autoregressive(T, K, K // 2),
     "autoregressive_short": lambda lib, K, T: lib.respace(lib.autoregressive(T, K, K - 1), (1, 4, T)),
 }
+
+
+def _as_matrices(build: Build) -> Build:
+    """The same process as matrices."""
+
+    def dense(lib: Any, K: int, T: int) -> Any:
+        process = build(torch_ref, K, T)
+        return lib.dense(process.Q64[1:].numpy(), prior=process.pi64.numpy())
+
+    return dense
+
+
+AS_MATRICES = {f"{name}, matrices": _as_matrices(build) for name, build in FAMILIES.items()}  # one program for all
 OTHER_ZEROS_IN_FLOAT32 = ("gaussian_narrow",)  # entries that only float64 tables can hold
 
 
@@ -104,4 +117,5 @@ def build(lib: str, family: Family, dtype: str) -> Any:
     """The process as one of `LIBRARIES` builds it in one float type; call it inside `precision(dtype)`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "x_T still depends on x_0")  # gaussian_narrow is meant to
-        return (FAMILIES | CONSTRUCTED | POSITIONAL)[family.name](LIBRARIES[lib], family.K, family.T)
+        every = FAMILIES | CONSTRUCTED | POSITIONAL | AS_MATRICES
+        return every[family.name](LIBRARIES[lib], family.K, family.T)

@@ -118,7 +118,7 @@ def _difference(
         finite = np.isfinite(theirs)
         largest = np.abs(theirs[finite] - ours[finite].astype(theirs.dtype)).max(initial=0.0)
         return finding._replace(size=differ.size, difference=float(largest))
-    told = hints.tested(call, finding, theirs, ours, scale) if finding.what == "value" else ()
+    told = hints.tested(call, finding.dtype, theirs, ours, scale) if finding.what == "value" else ()
     return finding._replace(
         input="; ".join(filter(None, (finding.input, _where(call.case.args, at)))),
         size=differ.size,

@@ -34,20 +34,25 @@ def distance(theirs: np.ndarray, ours: np.ndarray, scale: np.ndarray, draws: boo
     return np.where(theirs == ours, 0.0, d)
 
 
-def tested(call: Any, finding: Any, theirs: np.ndarray, ours: np.ndarray, scale: np.ndarray) -> tuple[str, ...]:
+def tested(call: Any, dtype: str, theirs: np.ndarray, ours: np.ndarray, scale: np.ndarray) -> tuple[str, ...]:
     """The slips that give these numbers, first of all where they are, else where t > 1."""
-    tolerance, args = TOLERANCES[finding.dtype]["yours"], run.torch_arguments(call.case, finding.dtype)
+    tolerance, args = TOLERANCES[dtype]["yours"], run.torch_arguments(call.case, dtype)
     differ = distance(theirs, ours, scale) > tolerance
     t, twin, found = _time(args, differ.shape), run.function("torch", call.pair), []
     scopes = {"": np.ones_like(differ), " at t > 1": t > 1, " at 1 < t < T": (t > 1) & (t < t.max())}
     slips = list(_slips(twin, args, torch.tensor(theirs)))
-    with precision(finding.dtype), torch.no_grad():
+    with precision(dtype), torch.no_grad():
         numbers = [slip.numbers(twin, args).numpy() for slip in slips]
     for where, scope in scopes.items():
         if not found and (differ & scope).any():
-            same = [not (distance(theirs, x, scale) > tolerance)[scope].any() for x in numbers]
+            same = [(_distance_of_slip(theirs, x, scale) <= tolerance)[scope].all() for x in numbers]
             found = [slip.words + where for slip, holds in zip(slips, same, strict=True) if holds]
     return (*found[:1], *_only(differ, ours, t))
+
+
+def _distance_of_slip(theirs: np.ndarray, slip: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """NaN is a way to say that there is no distribution, which is -inf here."""
+    return distance(np.where(np.isnan(theirs) & np.isneginf(slip), -np.inf, theirs), slip, scale)
 
 
 def _only(differ: np.ndarray, ours: np.ndarray, t: np.ndarray) -> Iterator[str]:

@@ -14,14 +14,14 @@ from torch import Tensor
 import torch_ref
 from parity_tests import run
 from parity_tests.against.loading import takes
-from parity_tests.against.signatures import CONSTRUCTORS, SCHEDULES, Ours
+from parity_tests.against.signatures import CONSTRUCTORS, PROCESSES, SCHEDULES, Ours
 from parity_tests.cases import INF, K, T, Case, uniforms
 from parity_tests.families import CONSTRUCTED, FAMILIES, Family, build, random
 from parity_tests.frameworks import Arguments, Function, precision, to_torch
 from parity_tests.pairs import PAIRS
 
 B, S = 2 * T, (2, 3)  # every t twice
-KINDS = {"": 3.0, "confident": 30.0, "forbidden": 3.0}  # the size of logits; some of the last are -inf
+KINDS = {"": 3.0, "confident": 10.0, "forbidden": 3.0}  # the size of logits; some of the last are -inf
 OPTIONS = {  # the default first
     "first_step": ("bayes", "x0"),
     "belief": ("d3pm", "leave_one_out", "denoiser"),
@@ -53,28 +53,29 @@ def calls(ours: Ours, f: Function, dtype: str) -> Iterator[Call]:
         yield from _constructed(ours, f, dtype)
         return
     default = {k: OPTIONS[k][0] for k in ours.optional if k in OPTIONS}
-    options = [{}, *({k: x} for k in default if takes(f, k) for x in OPTIONS[k][1:])]
+    others = [{k: x} for k in default if takes(f, k) for x in OPTIONS[k][1:]]
     for process, case in _cases(ours, f, dtype):
-        for option in options:
+        for option in ({}, *(() if case.name else others)):
             told = ", ".join([*filter(None, [case.name]), *(f"{k} = {x}" for k, x in option.items())])
             args = {k: run.rounded(x, dtype) for k, x in (case.args | default | option).items()}
             yield Call(process, told, ours.pair, case._replace(args=args), _called(f, process))
 
 
 def _cases(ours: Ours, f: Function, dtype: str) -> Iterator[tuple[str, Case]]:
-    if not ours.processes:
+    if "process" not in ours.required:
         for case in PAIRS[ours.pair].cases(dtype):
             if all(takes(f, name) for name in case.args) and not (ours.name in SCHEDULES and dtype != "float64"):
                 yield "", case
-    for process in ours.processes:
+    for process in PROCESSES if "process" in ours.required else ():
         for kind in KINDS if {"logits_x0", "logits_prev"} & {*ours.required} else ("",):
             values = situation(process, kind, dtype)
             yield process, Case(f"{kind} logits" if kind else "", {name: values[name] for name in ours.required})
 
 
 def situation(process: str, kind: str, dtype: str) -> dict[str, Any]:
-    """The arguments of all kernels, for t = 1..T."""
-    family, shape, extra = Family(process, K, T), (B, *S), process in ("absorbing_extra", "masked")
+    """The arguments of all kernels, for t = 1..T. Every process is its matrices: JAX compiles one program."""
+    family = Family(f"{process}, matrices", K, T)
+    shape, extra = (B, *S), process in ("absorbing_extra", "masked")
     x0, t = random(40).integers(0, K - extra, shape), np.tile(np.arange(1, T + 1), 2)
     logits = KINDS[kind] * random(41).normal(size=(*shape, K))
     if kind == "forbidden":

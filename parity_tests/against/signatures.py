@@ -42,7 +42,6 @@ PROCESSES = {
     "gaussian": "",
     "dense": "any matrices, some entries 0",
 }
-IN_ORDER = ("gaussian", "dense")  # whose draw goes through the categories in order
 UNUSED = ("self", "u_low")
 
 
@@ -54,7 +53,6 @@ class Ours(NamedTuple):
     optional: tuple[str, ...]
     equation: str
     result: str
-    processes: tuple[str, ...]  # which of `PROCESSES` it is called with
 
     @property
     def name(self) -> str:
@@ -71,9 +69,8 @@ def _ours(pair: str, result: str) -> Ours:
     required = tuple(p.name for p in parameters if p.default is p.empty)
     if pair.startswith("Process."):
         required = ("process", *required)
-    fit = () if "process" not in required else IN_ORDER if pair == "q_sample" else tuple(PROCESSES)
     optional = tuple(p.name for p in parameters if p.default is not p.empty)
-    return Ours(pair, required, optional, inspect.getdoc(twin).split("\n")[0], result, fit)
+    return Ours(pair, required, optional, (inspect.getdoc(twin) or "").split("\n")[0], result)
 
 
 def _every() -> Iterator[Ours]:
@@ -106,6 +103,5 @@ def listing() -> str:
     lines = [HEADER]
     lines += [f"  {name:17}{what}".rstrip() for name, what in PROCESSES.items()]
     for ours in FUNCTIONS.values():
-        fit = "" if len(ours.processes) in (0, len(PROCESSES)) else f"; {', '.join(ours.processes)} only"
-        lines += ["", f"{ours.signature} -> {ours.result}{fit}", f"    {ours.equation}"]
+        lines += ["", f"{ours.signature} -> {ours.result}", f"    {ours.equation}"]
     return "\n".join(lines)
