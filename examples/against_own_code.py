@@ -1,6 +1,6 @@
-"""D3PM in PyTorch, with three slips: `python -m parity_tests --against examples/against_own_code.py` finds them.
+"""D3PM in PyTorch with three slips, for `python -m parity_tests --against examples/against_own_code.py`.
 
-Right are `cosine`, `uniform`, `absorbing` and `log_q_probs`; the other three have one slip each.
+`cosine`, `uniform`, `absorbing` and `log_q_probs` are right; the other three have one slip each.
 """
 
 import math

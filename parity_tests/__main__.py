@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const=Path(),
         metavar="FILE.py",
-        help="compare the PyTorch functions of this file, under names of --list, with JAX: value and gradient",
+        help="compare the PyTorch functions of a file, under the names of --list, with JAX",
     )
     parser.add_argument(
         "--list", action="store_true", help="print which functions --against compares, and their arguments"
@@ -52,7 +52,11 @@ def main() -> int:
 
 def _against(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     """Of a file: 0 where all agrees, 1 where something differs, 2 where there is nothing to compare."""
-    given = {"--html": args.html, "--device": args.device != "cpu", "--matmul-precision": args.matmul_precision}
+    given = {
+        "--html": args.html,
+        "--device": args.device != "cpu",
+        "--matmul-precision": args.matmul_precision,
+    }
     for option in (name for name, value in given.items() if value):
         parser.error(f"{option} does not go with --against: leave it out")
     if "bfloat16" in (args.dtype or ()):

@@ -99,7 +99,7 @@ POSITIONAL: dict[str, Build] = {  # compared on x whose last axis is T
 
 
 def _as_matrices(build: Build) -> Build:
-    """The same process as matrices."""
+    """The same process from its matrices, which are one program of JAX for all."""
 
     def dense(lib: Any, K: int, T: int) -> Any:
         process = build(torch_ref, K, T)
@@ -108,7 +108,18 @@ def _as_matrices(build: Build) -> Build:
     return dense
 
 
-AS_MATRICES = {f"{name}, matrices": _as_matrices(build) for name, build in FAMILIES.items()}  # one program for all
+USUAL: dict[
+    str, Build
+] = {  # no beta is 1, which other people's code may not take, but where the mask needs it
+    "uniform": lambda lib, K, T: lib.uniform(0.9 * _linear(T), K),
+    "absorbing": FAMILIES["absorbing"],
+    "absorbing_extra": FAMILIES["absorbing_extra"],
+    "marginal": lambda lib, K, T: lib.marginal(0.9 * _linear(T), _pi(K)),
+    "masked": lambda lib, K, T: lib.masked(lib.marginal(0.9 * _linear(T), _pi(K - 1)), _reciprocal(T)),
+    "gaussian": lambda lib, K, T: lib.gaussian(0.9 * _linear(T), K),
+    "dense": FAMILIES["dense"],
+}
+MATRICES = {f"{name}, matrices": _as_matrices(build) for name, build in USUAL.items()}
 OTHER_ZEROS_IN_FLOAT32 = ("gaussian_narrow",)  # entries that only float64 tables can hold
 
 
@@ -117,5 +128,5 @@ def build(lib: str, family: Family, dtype: str) -> Any:
     """The process as one of `LIBRARIES` builds it in one float type; call it inside `precision(dtype)`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "x_T still depends on x_0")  # gaussian_narrow is meant to
-        every = FAMILIES | CONSTRUCTED | POSITIONAL | AS_MATRICES
+        every = FAMILIES | CONSTRUCTED | POSITIONAL | MATRICES
         return every[family.name](LIBRARIES[lib], family.K, family.T)

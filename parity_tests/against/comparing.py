@@ -26,7 +26,7 @@ class Finding(NamedTuple):
     what: str
     input: str
     size: int = 0  # numbers compared
-    count: int = 0  # of which differ
+    differ: int = 0  # of which differ
     difference: float = 0.0  # the largest; where some differ, at the worst place
     theirs: str = ""  # the number there
     ours: str = ""
@@ -36,45 +36,50 @@ class Finding(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        return not self.count and not self.note
+        return not self.differ and not self.note
 
 
 class Unfit(Exception):
     """Says what is wrong with the result of a function as a whole."""
 
 
+class Raised(Exception):
+    """Holds what a function raised."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+
 def findings(ours: Ours, f: Function, dtype: str, path: Path) -> Iterator[Finding]:
     """Every comparison of one function in one float type."""
     for call in calls(ours, f, dtype):
+        what = "draw" if PAIRS[call.pair].scale is None else "value"
+        finding = Finding(ours.name, call.process, dtype, what, call.input)
         with precision(dtype):
-            yield from _compare(ours.name, call, dtype, path)
+            try:
+                yield from _compare(finding, call)
+            except NotImplementedError:
+                yield finding._replace(skipped=True)
+            except Raised as error:
+                yield finding._replace(note=f"raises {place(error.error, path)}")
+            except Unfit as error:
+                yield finding._replace(note=str(error))
 
 
-def _compare(name: str, call: Call, dtype: str, path: Path) -> Iterator[Finding]:
+def _compare(finding: Finding, call: Call) -> Iterator[Finding]:
+    dtype = finding.dtype
     twin = run.in_torch(call.pair, call.case, dtype)
     weights = [frameworks.weight(x, i) * (i == 0) for i, x in enumerate(twin.outputs)]
     ours = run.in_jax(call.pair, call.case, dtype, PAIRS[call.pair].jit, weights)
-    what = "draw" if PAIRS[call.pair].scale is None else "value"
-    finding = Finding(name, call.process, dtype, what, call.input)
-    try:
-        value, gradients = _theirs(call, dtype, ours.outputs[0], weights[0])
-    except NotImplementedError:
-        yield finding._replace(skipped=True)
-        return
-    except Unfit as error:
-        yield finding._replace(note=str(error))
-        return
-    except Exception as error:
-        yield finding._replace(note=f"raises {place(error, path)}")
-        return
-    scales, gradient_scales = run.measured(call.pair, call.case, twin._replace(outputs=ours.outputs))
+    value, gradients = _theirs(call, dtype, ours.outputs[0], weights[0])
+    scales, gradient_scales = run.measured(call.pair, call.case, ours)
     yield _difference(finding, call, value, ours.outputs[0], scales[0])
-    for k, expected in ours.gradients.items() if what == "value" else ():
-        finding = finding._replace(what=f"gradient of {k}")
+    for k, expected in ours.gradients.items():
+        of_argument = finding._replace(what=f"gradient of {k}")
         if k in gradients:
-            yield _difference(finding, call, gradients[k], expected, gradient_scales[k])
+            yield _difference(of_argument, call, gradients[k], expected, gradient_scales[k])
         else:
-            yield finding._replace(note="none: the result does not depend on it, or is detached")
+            yield of_argument._replace(note="the result does not depend on it, or is detached")
 
 
 def _theirs(
@@ -83,11 +88,18 @@ def _theirs(
     """The value, and the gradients of sum(weight * value)."""
     args = run.torch_arguments(call.case, dtype)
     leaves = {k: x.requires_grad_() for k, x in args.items() if k in DIFFERENTIABLE and torch.is_tensor(x)}
-    value = _checked(call.theirs(args), like)
-    found = value.detach().clone().numpy()
-    if not leaves or not value.requires_grad:
-        return found, {}
-    gradients = torch.autograd.grad(value, list(leaves.values()), torch.as_tensor(weight), allow_unused=True)
+    try:
+        value = _checked(call.theirs(args), like).cpu()
+        found = value.detach().clone().numpy()
+        if not leaves or not value.requires_grad:
+            return found, {}
+        gradients = torch.autograd.grad(
+            value, list(leaves.values()), torch.as_tensor(weight), allow_unused=True
+        )
+    except (Unfit, NotImplementedError):
+        raise
+    except Exception as error:  # whatever other people's code may raise
+        raise Raised(error) from error
     return found, {k: g.numpy() for k, g in zip(leaves, gradients, strict=True) if g is not None}
 
 
@@ -122,7 +134,7 @@ def _difference(
     return finding._replace(
         input="; ".join(filter(None, (finding.input, _where(call.case.args, at)))),
         size=differ.size,
-        count=int(differ.sum()),
+        differ=int(differ.sum()),
         difference=float(np.abs(np.float64(theirs[at]) - np.float64(ours[at]))),
         theirs=f"{theirs[at]:.6g}",
         ours=f"{ours[at]:.6g}",

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +48,7 @@ def tested(call: Any, dtype: str, theirs: np.ndarray, ours: np.ndarray, scale: n
         if not found and (differ & scope).any():
             same = [(_distance_of_slip(theirs, x, scale) <= tolerance)[scope].all() for x in numbers]
             found = [slip.words + where for slip, holds in zip(slips, same, strict=True) if holds]
-    return (*found[:1], *_only(differ, ours, t))
+    return (*found[:1],) if found else (*_only(differ, ours, t),)
 
 
 def _distance_of_slip(theirs: np.ndarray, slip: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -58,9 +59,9 @@ def _distance_of_slip(theirs: np.ndarray, slip: np.ndarray, scale: np.ndarray) -
 def _only(differ: np.ndarray, ours: np.ndarray, t: np.ndarray) -> Iterator[str]:
     """What is true of every number that differs and not of the others."""
     if (t == 1).any() and (t[differ] == 1).all():
-        yield "only t = 1 differs"
+        yield "but for t = 1"
     if np.isneginf(ours[differ]).all():
-        yield "only entries that are -inf in JAX differ: an epsilon in a log?"
+        yield "but for entries that are -inf, of which it has numbers"
 
 
 def _time(args: Arguments, shape: tuple[int, ...]) -> np.ndarray:
@@ -85,13 +86,13 @@ def _shifted() -> Iterator[Slip]:
 
 
 def _turned() -> Iterator[Slip]:
-    yield from _tables(lambda x: x.mT, " with rows for columns", "Q and Qbar")
+    yield from _tables(lambda x: x.mT, " transposed, a row for a column", "Q and Qbar")
 
 
 def _with_epsilon() -> Iterator[Slip]:
     for eps in EPSILONS:
-        yield from _tables(lambda x, eps=eps: x + eps, f" with {eps:g} added, inside the log", "Q and Qbar")
-        yield from _tables(lambda x, eps=eps: x.clamp(min=eps), f" with entries of at least {eps:g}", "Q and Qbar")
+        yield from _tables(partial(torch.add, other=eps), f" + {eps:g} inside the log", "Q and Qbar")
+        yield from _tables(partial(torch.clamp, min=eps), f" at least {eps:g} inside the log", "Q and Qbar")
 
 
 def _tables(change: Callable[[Tensor], Tensor], words: str, both: str) -> Iterator[Slip]:
@@ -101,9 +102,9 @@ def _tables(change: Callable[[Tensor], Tensor], words: str, both: str) -> Iterat
         def numbers(twin: Function, args: Arguments, fields: tuple[str, ...] = fields) -> Tensor:
             process = args["process"]
             tables = {field: change(getattr(process, field)) for field in fields}
-            return _first(twin, args | {"process": dataclasses.replace(process, **tables)})
+            return _first(twin, {**args, "process": dataclasses.replace(process, **tables)})
 
-        yield Slip(f"{name}{words}", numbers)
+        yield Slip(f"with {name}{words}", numbers)
 
 
 def _options(twin: Function, args: Arguments) -> Iterator[Slip]:
@@ -111,8 +112,8 @@ def _options(twin: Function, args: Arguments) -> Iterator[Slip]:
     for option in ({"first_step": "x0"}, {"belief": "leave_one_out"}, {"belief": "denoiser"}):
         ((name, value),) = option.items()
         if name in inspect.signature(twin).parameters and args.get(name) != value:
-            words = f'what {name}="{value}" gives'
-            yield Slip(words, lambda twin, args, option=option: _first(twin, args | option))
+            words = f'with {name}="{value}"'
+            yield Slip(words, lambda twin, args, option=option: _first(twin, {**args, **option}))
 
 
 def _of_result(theirs: Tensor) -> Iterator[Slip]:
@@ -120,10 +121,10 @@ def _of_result(theirs: Tensor) -> Iterator[Slip]:
     for eps in EPSILONS:
         for sign in (1, -1):  # of a log, of minus a log
             change = lambda x, eps=eps, sign=sign: sign * torch.log(torch.exp(sign * x) + eps)  # noqa: E731
-            yield _changed(f"{eps:g} added inside the last log", change)
-    yield _changed("the other sign", torch.neg)
-    yield _changed("a probability, no log", torch.exp)
-    yield _changed("bits, not nats", lambda x: x / np.log(2))
+            yield _changed(f"with {eps:g} added inside the last log", change)
+    yield _changed("with the other sign", torch.neg)
+    yield _changed("as a probability, not its log", torch.exp)
+    yield _changed("in bits, not nats", lambda x: x / np.log(2))
     yield _changed("not normalised over the last axis", lambda x: x + theirs.logsumexp(-1, keepdim=True))
 
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
+from itertools import product
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -14,9 +15,9 @@ from torch import Tensor
 import torch_ref
 from parity_tests import run
 from parity_tests.against.loading import takes
-from parity_tests.against.signatures import CONSTRUCTORS, PROCESSES, SCHEDULES, Ours
-from parity_tests.cases import INF, K, T, Case, uniforms
-from parity_tests.families import CONSTRUCTED, FAMILIES, Family, build, random
+from parity_tests.against.signatures import ANY, CONSTRUCTORS, PROCESSES, Ours
+from parity_tests.cases import INF, Case, K, T, uniforms
+from parity_tests.families import CONSTRUCTED, FAMILIES, USUAL, Build, Family, build, random
 from parity_tests.frameworks import Arguments, Function, precision, to_torch
 from parity_tests.pairs import PAIRS
 
@@ -62,14 +63,15 @@ def calls(ours: Ours, f: Function, dtype: str) -> Iterator[Call]:
 
 
 def _cases(ours: Ours, f: Function, dtype: str) -> Iterator[tuple[str, Case]]:
+    """(process, arguments)."""
     if "process" not in ours.required:
-        for case in PAIRS[ours.pair].cases(dtype):
-            if all(takes(f, name) for name in case.args) and not (ours.name in SCHEDULES and dtype != "float64"):
-                yield "", case
-    for process in PROCESSES if "process" in ours.required else ():
-        for kind in KINDS if {"logits_x0", "logits_prev"} & {*ours.required} else ("",):
-            values = situation(process, kind, dtype)
-            yield process, Case(f"{kind} logits" if kind else "", {name: values[name] for name in ours.required})
+        given = PAIRS[ours.pair].cases(dtype) if dtype in PAIRS[ours.pair].dtypes else ()
+        yield from (("", case) for case in given if all(takes(f, name) for name in case.args))
+        return
+    kinds = KINDS if {"logits_x0", "logits_prev"} & {*ours.required} else ("",)
+    for process, kind in product(PROCESSES if ours.name not in ANY else ("absorbing_extra",), kinds):
+        values = situation(process, kind, dtype)
+        yield process, Case(f"{kind} logits" if kind else "", {k: values[k] for k in ours.required})
 
 
 def situation(process: str, kind: str, dtype: str) -> dict[str, Any]:
@@ -109,13 +111,13 @@ def _called(f: Function, process: str) -> Callable[[Arguments], Tensor]:
 
 def _given(x: torch_ref.Process, process: str) -> Given:
     """A copy, which may be written to."""
-    beta = _bound(process)[1].get("beta")
+    beta = _bound(USUAL[process])[1].get("beta")
     beta = None if beta is None else torch.as_tensor(beta, dtype=x.pi.dtype)
     return Given(**copy.deepcopy(vars(x)), name=process, beta=beta)
 
 
-def _bound(family: str) -> tuple[str, dict[str, Any]]:
-    """The constructor of a family, and its arguments at K and T."""
+def _bound(make: Build) -> tuple[str, dict[str, Any]]:
+    """The constructor that makes a process, and its arguments at K and T."""
     found = []
 
     def record(name: str) -> Function:
@@ -124,7 +126,7 @@ def _bound(family: str) -> tuple[str, dict[str, Any]]:
 
     lib = SimpleNamespace(**{name: record(name) for name in (*CONSTRUCTORS, "masked", "dense")})
     lib.knn_graph, lib.knn_rate = torch_ref.knn_graph, torch_ref.knn_rate
-    (FAMILIES | CONSTRUCTED)[family](lib, K, T)
+    make(lib, K, T)
     return found[-1]
 
 
@@ -132,8 +134,8 @@ def _constructed(ours: Ours, f: Function, dtype: str) -> Iterator[Call]:
     """The matrices that a constructor makes, which is done in float64, t = 1..T."""
     if dtype != "float64":
         return
-    for family in FAMILIES | CONSTRUCTED:
-        name, arguments = _bound(family)
+    for family, make in (FAMILIES | CONSTRUCTED).items():
+        name, arguments = _bound(make)
         if name == ours.name and all(takes(f, k) for k in arguments):
             case = Case("", {"process": Family(family, K, T), "t": np.arange(1, T + 1)})
             yield Call(family, "", "Process.Q", case, _constructing(f, arguments))

@@ -17,20 +17,21 @@ class Refused(Exception):
     """Says in a line what is wrong with the file."""
 
 
-def load(path: Path) -> dict[str, Callable[..., Any]]:
-    """The functions of a file that have names of ours.
+def load(path: Path) -> tuple[dict[str, Callable[..., Any]], list[str]]:
+    """The functions of a file that have names of ours, and a line for each whose name is nearly one.
 
     Raises:
         Refused: the file is not there, does not run, has none, or one with other arguments.
     """
     found = {name: f for name, f in vars(_module(path)).items() if _is_own(f)}
     functions = {name: found[name] for name in FUNCTIONS if name in found}
+    others = [name for name in found if name not in functions]
+    near = [f"{name} is not compared: do you mean {x}?" for name in others for x in _near(name)]
     if not functions:
-        near = [f"{name} (do you mean {x}?)" for name in found for x in _near(name)]
-        raise Refused(f"{path} has no function that --list names{': ' if near else ''}{', '.join(near)}")
+        raise Refused("\n".join([f"{path} has no function that --list names", *near]))
     if wrong := [line for name, f in functions.items() if (line := _wrong(f, FUNCTIONS[name]))]:
         raise Refused("\n".join(f"{path}: {line}" for line in wrong))
-    return functions
+    return functions, near
 
 
 def takes(f: Callable[..., Any], name: str) -> bool:
@@ -40,8 +41,9 @@ def takes(f: Callable[..., Any], name: str) -> bool:
 
 def place(error: BaseException, path: Path) -> str:
     """The error in a line, with the last line of the file that it went through."""
-    lines = [x.lineno for x in traceback.extract_tb(error.__traceback__) if Path(x.filename) == path.resolve()]
-    what = " ".join(f"{type(error).__name__}: {error}".split())
+    steps = traceback.extract_tb(error.__traceback__)
+    lines = [step.lineno for step in steps if Path(step.filename) == path.resolve()]
+    what = " ".join(f"{type(error).__name__}{': ' if str(error) else ''}{error}".split())
     return f"{what} at {path.name}:{lines[-1]}" if lines else what
 
 
@@ -65,17 +67,23 @@ def _module(path: Path) -> ModuleType:
 def _is_own(x: Any) -> bool:
     """A function, or something like one, that is not of a library: `linear` of torch.nn.functional is not."""
     library = str(getattr(x, "__module__", "")).partition(".")[0] in ("torch", "numpy", "math", "typing")
-    return callable(x) and not inspect.isclass(x) and not inspect.isbuiltin(x) and not library
+    if library or not callable(x) or inspect.isclass(x) or inspect.isbuiltin(x):
+        return False
+    try:
+        return inspect.signature(x) is not None
+    except ValueError:
+        return False
 
 
 def _wrong(f: Callable[..., Any], ours: Ours) -> str:
-    signature = inspect.signature(f)
+    theirs = list(inspect.signature(f).parameters)
+    given = [*ours.required, *(name for name in ours.optional if name in theirs)]
     try:
-        signature.bind(**dict.fromkeys(ours.required))
+        inspect.signature(f).bind(**dict.fromkeys(given))
     except TypeError:
-        return f"{ours.name}{signature} should be {ours.name}({', '.join(ours.required)}), by these names"
+        return f"{ours.name}({', '.join(theirs)}) should take ({', '.join(ours.required)}), by these names"
     return ""
 
 
 def _near(name: str) -> list[str]:
-    return difflib.get_close_matches(name, FUNCTIONS, n=1, cutoff=0.7)
+    return difflib.get_close_matches(name, FUNCTIONS, n=1, cutoff=0.75)

@@ -42,6 +42,7 @@ PROCESSES = {
     "gaussian": "",
     "dense": "any matrices, some entries 0",
 }
+ANY = ("cross_entropy", "smoothed_cross_entropy")  # the process does not matter
 UNUSED = ("self", "u_low")
 
 
@@ -83,18 +84,19 @@ def _every() -> Iterator[Ours]:
 FUNCTIONS: dict[str, Ours] = {ours.name: ours for ours in _every()}
 
 HEADER = """\
-A file may have any of these, with these names of the arguments; those that end in = are optional.
-All are called with tensors on the CPU and give one; logs are natural, losses per element and in nats.
+A file may have any of these functions, with arguments of these names; those that end in = it may leave out.
+They get tensors on the CPU and give one, of the float type that is compared. Logs are natural; losses are per
+element and in nats. Gradients are those with respect to logits.
 
-  t [B] int64           1..T; a table has row t - 1 at t, and process.Q(t), Qbar(t) know t = 0 too, the identity
-  x0, xt [B, *S] int64  categories 0..K - 1, xt a possible one
-  logits_x0 [B, *S, K]  the output of a network, some entries -inf
-  u [B, *S]             uniform noise: the first category whose cumulative probability is above u
-  beta [T], pi [K]      float64; W and R [K, K] too
-  process               .K, .T, .Q(t) and .Qbar(t) [.., K, K] with Q[i, j] = q(x_t = j | x_{t-1} = i),
-                        .log_prior() [K], .name, and .beta [T], None for a process that has none
+  t [B] int64           1..T
+  x0, xt [B, *S] int64  categories 0..K - 1; xt can come of x0
+  logits_x0 [B, *S, K]  the output of a network; some entries are -inf
+  u [B, *S]             uniform noise: a draw is the first category whose cumulative probability is above u
+  beta [T], pi [K], W and R [K, K], durations [T]      float64
+  process               .K and .T; .Q(t) and .Qbar(t) [.., K, K], where Q[i, j] = q(x_t = j | x_{t-1} = i) and
+                        t = 0 is the identity; .log_prior() [K]; .name; .beta [T], None where there is none
 
-Raise NotImplementedError for a process (process.name) that your code has not:
+A function may raise NotImplementedError for a process. Their names, and what is not usual in them:
 """
 
 
