@@ -28,6 +28,5 @@ def against(path: Path, dtypes: Sequence[str], markdown: bool, every: bool) -> i
             for dtype in dtypes
             for finding in comparing.findings(FUNCTIONS[name], f, dtype, path)
         ]
-    print(layout(table.rows(found, every), markdown) + "\n")
-    print(("\n\n" if markdown else "\n").join([*notes, *table.sentences(found)]))
+    print("\n\n".join([layout(table.rows(found, every), markdown), *notes, *table.sentences(found)]))
     return 1 if table.bad(found) else 0 if any(x.size for x in found) else 2

@@ -59,7 +59,8 @@ def calls(ours: Ours, f: Function, dtype: str) -> Iterator[Call]:
         for option in ({}, *(() if case.name else others)):
             told = ", ".join([*filter(None, [case.name]), *(f"{k} = {x}" for k, x in option.items())])
             args = {k: run.rounded(x, dtype) for k, x in (case.args | default | option).items()}
-            yield Call(process, told, ours.pair, case._replace(args=args), _called(f, process))
+            shown = "any" if ours.name in ANY else process
+            yield Call(shown, told, ours.pair, case._replace(args=args), _called(f, process))
 
 
 def _cases(ours: Ours, f: Function, dtype: str) -> Iterator[tuple[str, Case]]:

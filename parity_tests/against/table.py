@@ -4,19 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from parity_tests.against.comparing import Finding
 
-HEAD: tuple[str, ...] = (
-    "function",
-    "process",
-    "",
-    "differ",
-    "of",
-    "in",
-    "type",
-    "difference",
-    "yours",
-    "JAX",
-    "input",
-)
+NUMBERS = ("differ", "of", "in", "type", "difference", "yours", "JAX")
+HEAD: tuple[str, ...] = ("function", "process", "", *NUMBERS, "input")
 
 
 def rows(findings: Sequence[Finding], every: bool) -> list[tuple[str, ...]]:
@@ -41,8 +30,8 @@ def sentences(findings: Sequence[Finding]) -> list[str]:
     wrong = dict.fromkeys(x.function for x in bad(findings))
     names, total = dict.fromkeys(x.function for x in findings if not x.skipped), sum(x.size for x in findings)
     end = f"{len(wrong)} of {len(names)} functions differ: {', '.join(wrong)}" if wrong else _all(len(names))
-    heading = ["Tested on every number that differs:"] if tested else []
-    return [*heading, *tested, *_skipped(findings), f"{total:,} numbers compared, {end}"]
+    parts = (tested, _skipped(findings), [f"{total:,} numbers compared, {end}"])
+    return ["\n".join(part) for part in parts if part]
 
 
 def bad(findings: Iterable[Finding]) -> list[Finding]:
