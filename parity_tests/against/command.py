@@ -28,5 +28,7 @@ def against(path: Path, dtypes: Sequence[str], markdown: bool, every: bool) -> i
             for dtype in dtypes
             for finding in comparing.findings(FUNCTIONS[name], f, dtype, path)
         ]
+    if alone := ", ".join(name for name in functions if name not in {x.function for x in found}):
+        notes.append(f"{alone}: made in float64, not compared in {', '.join(dtypes)}")
     print("\n\n".join([layout(table.rows(found, every), markdown), *notes, *table.sentences(found)]))
     return 1 if table.bad(found) else 0 if any(x.size for x in found) else 2

@@ -30,6 +30,7 @@ def sentences(findings: Sequence[Finding]) -> list[str]:
     wrong = dict.fromkeys(x.function for x in bad(findings))
     names, total = dict.fromkeys(x.function for x in findings if not x.skipped), sum(x.size for x in findings)
     end = f"{len(wrong)} of {len(names)} functions differ: {', '.join(wrong)}" if wrong else _all(len(names))
+    tested = ["Tested on every number:", *tested] if tested else []
     parts = (tested, _skipped(findings), [f"{total:,} numbers compared, {end}"])
     return ["\n".join(part) for part in parts if part]
 
