@@ -159,7 +159,7 @@ def test_what_may_be_wrong_with_a_result() -> None:
         *("dense", "uniform", "absorbing", "absorbing_extra", "marginal", "masked")
     ]
     assert "not implemented for gaussian: log_prior" in sentences(every)
-    assert sentences([found["gaussian"]])[-1] == "0 numbers compared, nothing to compare"
+    assert sentences([found["gaussian"]])[-1].endswith("; nothing to compare")
 
 
 def test_a_gradient_alone_may_be_wrong() -> None:

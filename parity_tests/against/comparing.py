@@ -144,9 +144,6 @@ def _difference(
 
 def _where(args: Arguments, at: tuple[Any, ...]) -> str:
     """The arguments at a place of the result, and the place."""
-    found = []
-    for name in ("K", "T", "t", "x0", "xt", "u"):
-        x = np.asarray(args.get(name, np.zeros((1,) * 9)))
-        if x.ndim <= len(at):
-            found.append(f"{name} = {x[at[: x.ndim]]:.6g}")
+    given = {k: np.asarray(args[k]) for k in ("K", "T", "t", "x0", "xt", "u") if k in args}
+    found = [f"{k} = {x[at[: x.ndim]]:.6g}" for k, x in given.items() if x.ndim <= len(at)]
     return ", ".join([*found, f"at {[int(i) for i in at]}"])

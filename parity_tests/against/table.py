@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from parity_tests.against.comparing import Finding
+from parity_tests.cases import K, T
 
 NUMBERS = ("differ", "of", "in", "type", "difference", "yours", "JAX")
 HEAD: tuple[str, ...] = ("function", "process", "", *NUMBERS, "input")
@@ -31,7 +32,11 @@ def sentences(findings: Sequence[Finding]) -> list[str]:
     names, total = dict.fromkeys(x.function for x in findings if not x.skipped), sum(x.size for x in findings)
     end = f"{len(wrong)} of {len(names)} functions differ: {', '.join(wrong)}" if wrong else _all(len(names))
     tested = ["Tested on every number:", *tested] if tested else []
-    parts = (tested, _skipped(findings), [f"{total:,} numbers compared, {end}"])
+    parts = (
+        tested,
+        _skipped(findings),
+        [f"{total:,} numbers compared, of processes with K = {K} and T = {T}; {end}"],
+    )
     return ["\n".join(part) for part in parts if part]
 
 
