@@ -1,17 +1,15 @@
-"""Print the parity report; exit with status 1 when a comparison fails."""
+"""Print the parity report; exit with status 1 when a comparison fails, 2 when it could not be asked for."""
 
 import argparse
 import sys
 from pathlib import Path
 
-import jax
-
-from parity_tests import page, report
+from parity_tests.compare import TOLERANCES
 
 
-def main() -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m parity_tests", description=__doc__)
-    parser.add_argument("--dtype", choices=report.DTYPES, action="append", help="only this float type")
+    parser.add_argument("--dtype", choices=TOLERANCES, action="append", help="only this float type")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where JAX computes")
     parser.add_argument(
         "--matmul-precision",
@@ -23,9 +21,58 @@ def main() -> int:
     parser.add_argument(
         "--all", action="store_true", help="print every comparison, not the worst of each kind"
     )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="FILE.py",
+        help="compare the PyTorch functions of a file, under the names of --list, with JAX",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print which functions --against compares, and their arguments"
+    )
+    return parser
+
+
+def main() -> int:
+    parser = _parser()
     args = parser.parse_args()
+    if args.list:
+        from parity_tests.against import signatures
+
+        print(signatures.listing())
+        return 0
+    if args.against:
+        return _against(parser, args)
     if args.html and not args.html.parent.is_dir():
         parser.error(f"{args.html.parent} is not a directory: make it, or write --html elsewhere")
+    return _report(args)
+
+
+def _against(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    """Of a file: 0 where all agrees, 1 where something differs, 2 where there is nothing to compare."""
+    given = {
+        "--html": args.html,
+        "--device": args.device != "cpu",
+        "--matmul-precision": args.matmul_precision,
+    }
+    for option in (name for name, value in given.items() if value):
+        parser.error(f"{option} does not go with --against: leave it out")
+    if "bfloat16" in (args.dtype or ()):
+        parser.error("--against compares float64 and float32: leave --dtype bfloat16 out")
+    if args.against == Path():
+        parser.error("--against needs a file of functions: --against FILE.py; --list names them")
+    from parity_tests.against import command
+
+    return command.against(args.against, args.dtype or command.DTYPES, args.markdown, args.all)
+
+
+def _report(args: argparse.Namespace) -> int:
+    import jax
+
+    from parity_tests import page, report
+
     try:
         device = jax.devices(args.device)[0]
     except RuntimeError:

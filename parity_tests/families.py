@@ -96,6 +96,30 @@ POSITIONAL: dict[str, Build] = {  # compared on x whose last axis is T
     "autoregressive": lambda lib, K, T: lib.autoregressive(T, K, K // 2),
     "autoregressive_short": lambda lib, K, T: lib.respace(lib.autoregressive(T, K, K - 1), (1, 4, T)),
 }
+
+
+def _as_matrices(build: Build) -> Build:
+    """The same process from its matrices, which are one program of JAX for all."""
+
+    def dense(lib: Any, K: int, T: int) -> Any:
+        process = build(torch_ref, K, T)
+        return lib.dense(process.Q64[1:].numpy(), prior=process.pi64.numpy())
+
+    return dense
+
+
+USUAL: dict[
+    str, Build
+] = {  # no beta is 1, which other people's code may not take, but where the mask needs it
+    "uniform": lambda lib, K, T: lib.uniform(0.9 * _linear(T), K),
+    "absorbing": FAMILIES["absorbing"],
+    "absorbing_extra": FAMILIES["absorbing_extra"],
+    "marginal": lambda lib, K, T: lib.marginal(0.9 * _linear(T), _pi(K)),
+    "masked": lambda lib, K, T: lib.masked(lib.marginal(0.9 * _linear(T), _pi(K - 1)), _reciprocal(T)),
+    "gaussian": lambda lib, K, T: lib.gaussian(0.9 * _linear(T), K),
+    "dense": FAMILIES["dense"],
+}
+MATRICES = {f"{name}, matrices": _as_matrices(build) for name, build in USUAL.items()}
 OTHER_ZEROS_IN_FLOAT32 = ("gaussian_narrow",)  # entries that only float64 tables can hold
 
 
@@ -104,4 +128,5 @@ def build(lib: str, family: Family, dtype: str) -> Any:
     """The process as one of `LIBRARIES` builds it in one float type; call it inside `precision(dtype)`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "x_T still depends on x_0")  # gaussian_narrow is meant to
-        return (FAMILIES | CONSTRUCTED | POSITIONAL)[family.name](LIBRARIES[lib], family.K, family.T)
+        every = FAMILIES | CONSTRUCTED | POSITIONAL | MATRICES
+        return every[family.name](LIBRARIES[lib], family.K, family.T)

@@ -12,6 +12,7 @@ from parity_tests import networks, procedures, run
 from parity_tests.compare import Row
 from parity_tests.pairs import PAIRS
 from parity_tests.procedures import Outcome
+from parity_tests.tables import layout
 
 DTYPES = ("float64", "float32", "bfloat16")
 HEAD: tuple[str, ...] = (
@@ -156,12 +157,3 @@ def line(row: Row, count: int) -> tuple[str, ...]:
 def case(row: Row) -> str:
     """Where it was, and for what failed both numbers or the reason."""
     return row.case if row.ok else f"{row.case}: {row.note or row.numbers}"
-
-
-def layout(table: list[tuple[str, ...]], markdown: bool) -> str:
-    """The table in columns, or in Markdown."""
-    if markdown:
-        lines = [" | ".join(cells) for cells in table]
-        return "\n".join([lines[0], " | ".join(["---"] * len(table[0])), *lines[1:]])
-    widths = [max(len(cells[i]) for cells in table) for i in range(len(table[0]))]
-    return "\n".join("  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table)

@@ -51,14 +51,14 @@ def rows(name: str, dtype: str, quick: bool = False) -> Iterator[Row]:
             continue
         if quick and PAIRS[name].jit:
             case = case._replace(eager=False)
-        args = {k: _round(v, dtype if k in LOGITS else working(dtype)) for k, v in case.args.items()}
+        args = {k: rounded(v, dtype if k in LOGITS else working(dtype)) for k, v in case.args.items()}
         yield from _compare(name, case._replace(args=args), dtype)
 
 
 def _compare(name: str, case: Case, dtype: str) -> Iterator[Row]:
     results = _evaluate(name, case, dtype)
     what = "draw" if PAIRS[name].scale is None else "value"
-    scales, gradient_scales = _scales(name, case, results["torch"])
+    scales, gradient_scales = measured(name, case, results["torch"])
     for a, b in SAME:
         if a not in results or b not in results:
             continue
@@ -76,57 +76,57 @@ def _evaluate(name: str, case: Case, dtype: str) -> dict[str, Result]:
     """The results by the names that `SAME` uses."""
     pair = PAIRS[name]
     with precision(dtype):
-        results = {"torch": _in_torch(name, case, dtype)}
+        results = {"torch": in_torch(name, case, dtype)}
         weights = [frameworks.weight(x, i) for i, x in enumerate(results["torch"].outputs)]
         if pair.jit:
-            results["jit"] = _in_jax(name, case, dtype, True, weights)
+            results["jit"] = in_jax(name, case, dtype, True, weights)
         if case.eager:
-            results["jax"] = _in_jax(name, case, dtype, False, weights)
+            results["jax"] = in_jax(name, case, dtype, False, weights)
     family = case.args.get("process")
     if dtype != "float64" and not (family and family.name in OTHER_ZEROS_IN_FLOAT32):
         with precision("float64"):
-            results["torch64"] = _in_torch(name, case, "float64")
+            results["torch64"] = in_torch(name, case, "float64")
             if pair.jit:
-                results["jit64"] = _in_jax(
+                results["jit64"] = in_jax(
                     name, case, "float64", True, [w.astype(np.float64) for w in weights]
                 )
     return results
 
 
 @cache
-def _function(lib: str, name: str) -> Function:
+def function(lib: str, name: str) -> Function:
     return PAIRS[name].call(LIBRARIES[lib], name)
 
 
-def _in_torch(name: str, case: Case, dtype: str) -> Result:
-    return frameworks.in_torch(_function("torch", name), _torch_arguments(case, dtype))
+def in_torch(name: str, case: Case, dtype: str) -> Result:
+    return frameworks.in_torch(function("torch", name), torch_arguments(case, dtype))
 
 
-def _torch_arguments(case: Case, dtype: str) -> Arguments:
+def torch_arguments(case: Case, dtype: str) -> Arguments:
     return {k: frameworks.to_torch(_built("torch", v, dtype)) for k, v in case.args.items()}
 
 
-def _in_jax(name: str, case: Case, dtype: str, jit: bool, weights: list[np.ndarray]) -> Result:
+def in_jax(name: str, case: Case, dtype: str, jit: bool, weights: list[np.ndarray]) -> Result:
     args = {k: frameworks.to_jax(_built("jax", v, dtype)) for k, v in case.args.items()}
-    return frameworks.in_jax(_function("jax", name), args, jit, weights)
+    return frameworks.in_jax(function("jax", name), args, jit, weights)
 
 
 def _built(lib: str, x: Any, dtype: str) -> Any:
     return build(lib, x, dtype) if isinstance(x, Family) else x
 
 
-def _round(x: Any, dtype: str) -> Any:
+def rounded(x: Any, dtype: str) -> Any:
     """A float array that dtype holds exactly, in float64 or bfloat16."""
     if not frameworks.is_float(x):
         return x
     return x.astype(BFLOAT16) if dtype == "bfloat16" else x.astype(dtype).astype(np.float64)
 
 
-def _scales(name: str, case: Case, values: Result) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+def measured(name: str, case: Case, values: Result) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
     """Of each output (for draws: the distance of u from a boundary) and of each gradient."""
-    pair, call = PAIRS[name], _function("torch", name)
+    pair, call = PAIRS[name], function("torch", name)
     with precision("float64"), torch.no_grad():
-        args = _torch_arguments(case, "float64")
+        args = torch_arguments(case, "float64")
 
         def measure(f: Measure | None) -> list[np.ndarray]:
             return [np.asarray(x) for x in frameworks.flat(f(call, args))] if f else [np.array(np.inf)]

@@ -30,7 +30,7 @@ def run(name, capsys):
 
 
 def test_each_fits_on_a_page():
-    assert set(FILES) == {"one_device", "mesh", "linen_network", "own_process_and_loss"}
+    assert set(FILES) == {"one_device", "mesh", "linen_network", "own_process_and_loss", "against_own_code"}
     assert {name: n for name, path in FILES.items() if (n := path.read_text().count("\n")) > 80} == {}
 
 

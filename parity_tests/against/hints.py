@@ -1,0 +1,136 @@
+"""What the differences of a function are, where a slip that is often made gives just its numbers."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from parity_tests import run
+from parity_tests.compare import TOLERANCES
+from parity_tests.frameworks import Arguments, Function, flat, precision
+
+EPSILONS = tuple(float(f"1e-{k}") for k in (*range(4, 13), 15, 16, 18, 20, 24, 30, 38, 40))
+
+
+class Slip(NamedTuple):
+    """A slip, and the numbers that come of it: of the twin's function and its arguments."""
+
+    words: str
+    numbers: Callable[[Function, Arguments], Tensor]
+
+
+def distance(theirs: np.ndarray, ours: np.ndarray, scale: np.ndarray, draws: bool = False) -> np.ndarray:
+    """How far each number is from ours on the scale of its terms; inf for NaN and for an infinity of one.
+
+    Of draws that differ, how far u is from where the result changes.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        d = np.abs(theirs.astype(np.float64) - ours.astype(np.float64)) / scale
+    d = np.maximum(scale, np.finfo(np.float64).tiny) if draws else np.where(np.isnan(d), np.inf, d)
+    return np.where(theirs == ours, 0.0, d)
+
+
+def tested(call: Any, dtype: str, theirs: np.ndarray, ours: np.ndarray, scale: np.ndarray) -> tuple[str, ...]:
+    """The slips that give these numbers, first of all where they are, else where t > 1."""
+    tolerance, args = TOLERANCES[dtype]["yours"], run.torch_arguments(call.case, dtype)
+    differ = distance(theirs, ours, scale) > tolerance
+    t, twin, found = _time(args, differ.shape), run.function("torch", call.pair), []
+    scopes = {"": np.ones_like(differ), " at t > 1": t > 1, " at 1 < t < T": (t > 1) & (t < t.max())}
+    slips = list(_slips(twin, args, torch.tensor(theirs)))
+    with precision(dtype), torch.no_grad():
+        numbers = [slip.numbers(twin, args).numpy() for slip in slips]
+    for where, scope in scopes.items():
+        if not found and (differ & scope).any():
+            same = [(_distance_of_slip(theirs, x, scale) <= tolerance)[scope].all() for x in numbers]
+            found = [slip.words + where for slip, holds in zip(slips, same, strict=True) if holds]
+    return (*found[:1],) if found else (*_only(differ, ours, t),)
+
+
+def _distance_of_slip(theirs: np.ndarray, slip: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """NaN is a way to say that there is no distribution, which is -inf here."""
+    return distance(np.where(np.isnan(theirs) & np.isneginf(slip), -np.inf, theirs), slip, scale)
+
+
+def _only(differ: np.ndarray, ours: np.ndarray, t: np.ndarray) -> Iterator[str]:
+    """What is true of every number that differs and not of the others."""
+    if (t == 1).any() and (t[differ] == 1).all():
+        yield "but for t = 1"
+    if np.isneginf(ours[differ]).all():
+        yield "but for entries that are -inf, of which it has numbers"
+
+
+def _time(args: Arguments, shape: tuple[int, ...]) -> np.ndarray:
+    """t of each number, 2 without one."""
+    t = args.get("t", torch.tensor(2)).numpy()
+    return np.broadcast_to(t.reshape(t.shape + (1,) * (len(shape) - t.ndim)), shape)
+
+
+def _slips(twin: Function, args: Arguments, theirs: Tensor) -> Iterator[Slip]:
+    if "process" in args:
+        yield from _shifted()
+        yield from _turned()
+        yield from _with_epsilon()
+    yield from _options(twin, args)
+    yield from _of_result(theirs)
+
+
+def _shifted() -> Iterator[Slip]:
+    for words, later in ((" one step later", 1), (" one step earlier", -1)):
+        shift = lambda x, n=later: x[(torch.arange(len(x)) + n).clamp(0, len(x) - 1)]  # noqa: E731
+        yield from _tables(shift, words, "t")
+
+
+def _turned() -> Iterator[Slip]:
+    yield from _tables(lambda x: x.mT, " transposed, a row for a column", "Q and Qbar")
+
+
+def _with_epsilon() -> Iterator[Slip]:
+    for eps in EPSILONS:
+        yield from _tables(partial(torch.add, other=eps), f" + {eps:g} inside the log", "Q and Qbar")
+        yield from _tables(partial(torch.clamp, min=eps), f" at least {eps:g} inside the log", "Q and Qbar")
+
+
+def _tables(change: Callable[[Tensor], Tensor], words: str, both: str) -> Iterator[Slip]:
+    """Both tables of the process changed, or one of them."""
+    for name, fields in (("Qbar", ("Q_cum",)), ("Q", ("Q_step",)), (both, ("Q_step", "Q_cum"))):
+
+        def numbers(twin: Function, args: Arguments, fields: tuple[str, ...] = fields) -> Tensor:
+            process = args["process"]
+            tables = {field: change(getattr(process, field)) for field in fields}
+            return _first(twin, {**args, "process": dataclasses.replace(process, **tables)})
+
+        yield Slip(f"with {name}{words}", numbers)
+
+
+def _options(twin: Function, args: Arguments) -> Iterator[Slip]:
+    """The other conventions of the kernels that have them."""
+    for option in ({"first_step": "x0"}, {"belief": "leave_one_out"}, {"belief": "denoiser"}):
+        ((name, value),) = option.items()
+        if name in inspect.signature(twin).parameters and args.get(name) != value:
+            words = f'with {name}="{value}"'
+            yield Slip(words, lambda twin, args, option=option: _first(twin, {**args, **option}))
+
+
+def _of_result(theirs: Tensor) -> Iterator[Slip]:
+    """One thing done to our result."""
+    for eps in EPSILONS:
+        for sign in (1, -1):  # of a log, of minus a log
+            change = lambda x, eps=eps, sign=sign: sign * torch.log(torch.exp(sign * x) + eps)  # noqa: E731
+            yield _changed(f"with {eps:g} added inside the last log", change)
+    yield _changed("with the other sign", torch.neg)
+    yield _changed("as a probability, not its log", torch.exp)
+    yield _changed("in bits, not nats", lambda x: x / np.log(2))
+    yield _changed("not normalised over the last axis", lambda x: x + theirs.logsumexp(-1, keepdim=True))
+
+
+def _changed(words: str, change: Callable[[Tensor], Tensor]) -> Slip:
+    return Slip(words, lambda twin, args: change(_first(twin, args)))
+
+
+def _first(twin: Function, args: Arguments) -> Tensor:
+    return flat(twin(**args))[0]

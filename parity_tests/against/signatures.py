@@ -1,0 +1,109 @@
+"""The functions that a file may have, as `torch_ref` has them: arguments, equation, result. No JAX here."""
+
+import inspect
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import NamedTuple
+
+import torch_ref
+
+SCHEDULES = ("linear", "cosine", "cosine_squared", "reciprocal", "log_linear", "polynomial", "from_alpha_bar")
+CONSTRUCTORS = ("uniform", "absorbing", "marginal", "gaussian", "banded", "random_walk", "from_rate")
+MEMBERS = {
+    "Q": "[B, K, K]",
+    "Qbar": "[B, K, K]",
+    "log_q_probs": "[B, *S, K]",
+    "log_q_back": "[B, *S, K]",
+    "log_q_x0": "[B, *S, K]",
+    "log_prior": "[K]",
+}
+KERNELS = {
+    "q_sample": "integers [B, *S]",
+    "q_posterior": "[B, *S, K]",
+    "p_logits": "[B, *S, K]",
+    "p_sample": "integers [B, *S]",
+    "posterior_kl": "[B, *S]",
+    "losses.marginal_kl": "[B, *S]",
+    "direct_kl": "[B, *S]",
+    "cross_entropy": "[B, *S]",
+    "smoothed_cross_entropy": "[B, *S]",
+    "hybrid": "[B, *S], the loss",
+    "prior_kl": "[B, *S]",
+    "stochastic_bound": "[B]",
+    "bits_per_dim": "[B]",
+    "logistic": "[.., K]",
+}
+PROCESSES = {
+    "uniform": "",
+    "absorbing": "the mask is K // 2, a category that x_0 has too",
+    "absorbing_extra": "the mask is K - 1, which x_0 never is",
+    "marginal": "noise from any pi, one entry of it 0",
+    "masked": "a mask K - 1 on top of a marginal process",
+    "gaussian": "",
+    "dense": "any matrices, some entries 0",
+}
+ANY = ("cross_entropy", "smoothed_cross_entropy")  # the process does not matter
+UNUSED = ("self", "u_low")
+
+
+class Ours(NamedTuple):
+    """A function that a file may have."""
+
+    pair: str  # its name in `pairs.PAIRS`
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    equation: str
+    result: str
+
+    @property
+    def name(self) -> str:
+        return self.pair.rpartition(".")[2]
+
+    @property
+    def signature(self) -> str:
+        return f"{self.name}({', '.join([*self.required, *(f'{name}=' for name in self.optional)])})"
+
+
+def _ours(pair: str, result: str) -> Ours:
+    twin = attrgetter(pair)(torch_ref)
+    parameters = [p for p in inspect.signature(twin).parameters.values() if p.name not in UNUSED]
+    required = tuple(p.name for p in parameters if p.default is p.empty)
+    if pair.startswith("Process."):
+        required = ("process", *required)
+    optional = tuple(p.name for p in parameters if p.default is not p.empty)
+    return Ours(pair, required, optional, (inspect.getdoc(twin) or "").split("\n")[0], result)
+
+
+def _every() -> Iterator[Ours]:
+    yield from (_ours(name, "[T], at t = 1..T") for name in SCHEDULES)
+    yield from (_ours(name, "[T, K, K], Q at t = 1..T") for name in CONSTRUCTORS)
+    yield from (_ours(f"Process.{name}", result) for name, result in MEMBERS.items())
+    yield from (_ours(name, result) for name, result in KERNELS.items())
+
+
+FUNCTIONS: dict[str, Ours] = {ours.name: ours for ours in _every()}
+
+HEADER = """\
+A file may have any of these functions, with arguments of these names; those that end in = it may leave out.
+They get tensors on the CPU and give one, of the float type that is compared. Logs are natural; losses are per
+element and in nats. Gradients are those with respect to logits.
+
+  t [B] int64           1..T
+  x0, xt [B, *S] int64  categories 0..K - 1; xt can come of x0
+  logits_x0 [B, *S, K]  the output of a network; some entries are -inf
+  u [B, *S]             uniform noise: a draw is the first category whose cumulative probability is above u
+  beta [T], pi [K], W and R [K, K], durations [T]      float64
+  process               .K and .T; .Q(t) and .Qbar(t) [.., K, K], where Q[i, j] = q(x_t = j | x_{t-1} = i) and
+                        t = 0 is the identity; .log_prior() [K]; .name; .beta [T], None where there is none
+
+A function may raise NotImplementedError for a process. Their names, and what is not usual in them:
+"""
+
+
+def listing() -> str:
+    """What `--list` prints."""
+    lines = [HEADER]
+    lines += [f"  {name:17}{what}".rstrip() for name, what in PROCESSES.items()]
+    for ours in FUNCTIONS.values():
+        lines += ["", f"{ours.signature} -> {ours.result}", f"    {ours.equation}"]
+    return "\n".join(lines)
