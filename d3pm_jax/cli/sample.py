@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.cli import arguments, results
+from d3pm_jax.cli import arguments, results, sample_text
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_npy
 from d3pm_jax.runs import workdir
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = f"of images: the reverse process of {GIF_CHAINS} samples as a GIF as well"
     parser.add_argument("--gif", action="store_true", help=text)
+    sample_text.add_arguments(parser)
 
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
@@ -53,18 +54,22 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     arguments.check_grid(args)
     run = arguments.open_named(args, min(args.batch_size, args.num))
     _check_gif(args, run)
+    sample_text.check(args, run)
+    given, shape = sample_text.given(args, run), None if args.length is None else (args.length,)
     if args.steps is not None:
         run = run.respaced(arguments.grid(args, run, args.steps))
     times, key = _times(run.process.T, GIF_STATES if args.gif else STATES), jax.random.key(args.seed)
     with Terminal("sample", args.num).shown() as terminal:
         samples, reverse = run.sample(
-            key, args.num, args.label, args.batch_size, times, terminal.advance, GIF_CHAINS
+            key, args.num, args.label, args.batch_size, times, terminal.advance, GIF_CHAINS, given, shape
         )
-    suffix = results.suffix(args, "step", "steps", "grid", "seed", "label")
+    suffix = results.suffix(args, "step", "steps", "grid", "seed", "label", "length")
+    suffix += "".join(f"_{name}" for name in ("prompt", "infill") if getattr(args, name) is not None)
     path = args.workdir / f"samples{suffix}.npy"
     write_npy(path, samples)
     about = {"step": run.step, "num": len(samples), "steps": run.process.T, "grid": args.grid}
     about |= {"seed": args.seed, "label": args.label}
+    about |= {name: getattr(args, name) for name in sample_text.OPTIONS if getattr(args, name) is not None}
     replaced = results.write_json(path.with_suffix(".json"), about, ("step", "num"))
     pictures = _pictures(run, samples, reverse, times, args, suffix)
     classes = run.parts.classes
@@ -103,7 +108,7 @@ def _pictures(
     picture = run.workdir / f"samples{suffix}.png"
     if description.kind == "text":
         path = show.save_examples(picture.with_suffix(""), samples, description)
-        return [f"as text, a line for each: {path}"]
+        return [f"as text, a line for each: {path}", *sample_text.printed(args, run, samples)]
     if description.kind != "image":
         return []
     gif = [_gif(run, reverse, times, suffix)] if args.gif else []

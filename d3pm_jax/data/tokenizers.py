@@ -88,6 +88,31 @@ class FromFile:
         return np.fromiter((i for ids in found for i in ids), np.uint32, sum(lengths)), lengths
 
 
+def matched(text: str, symbols: Sequence[str]) -> np.ndarray:
+    """Returns categories whose symbols, joined, are this text: at each place the longest symbol that fits.
+
+    For symbols of one character these are the categories of the text; a file of the `tokenizers` library may
+    cut a text elsewhere.
+
+    Raises:
+        DatasetError: some of the text has no symbol.
+    """
+    table = {_bytes_of(symbol): k for k, symbol in enumerate(symbols) if symbol}
+    longest, content, found, i = max(map(len, table), default=0), text.encode(), [], 0
+    while i < len(content):
+        ends = range(min(len(content), i + longest), i, -1)
+        end = next((j for j in ends if content[i:j] in table), None)
+        if end is None:
+            at = len(content[:i].decode(errors="ignore"))
+            raise DatasetError(
+                f"{text[at : at + 1]!r} at character {at:,} is in no symbol of the text that the run was "
+                f"trained on: leave it out"
+            )
+        found.append(table[content[i:end]])
+        i = end
+    return np.array(found, np.int32)
+
+
 def code_points(text: str) -> np.ndarray:
     """Returns the number of each character, uint32 [n]."""
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
@@ -96,6 +121,10 @@ def code_points(text: str) -> np.ndarray:
 def joined(symbols: Iterable[str]) -> str:
     """Joins symbols to a text; bytes that are no character are U+FFFD."""
     return "".join(symbols).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _bytes_of(symbol: str) -> bytes:
+    return symbol.encode("utf-8", "surrogateescape")
 
 
 def _text_of(content: bytes) -> str:

@@ -19,7 +19,7 @@ from d3pm_jax.runs import build, loop
 from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.begin import weights_of
 from d3pm_jax.runs.devices import batched, replicated, use_all_cores
-from d3pm_jax.runs.samples import make_sampler
+from d3pm_jax.runs.samples import Given, make_sampler
 from d3pm_jax.sampling import even_grid
 from d3pm_jax.types import Params
 
@@ -72,6 +72,8 @@ class Run:
         record: Sequence[int] = (),
         progress: Callable[[int], Any] = lambda done: None,
         chains: int | None = None,
+        given: Given | None = None,
+        shape: tuple[int, ...] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws n samples; see `samples.make_sampler`.
 
@@ -79,8 +81,9 @@ class Run:
             x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
         """
         size, record = min(batch_size, n), tuple(record)
-        sampler = self._once(("sample", size, record), lambda: make_sampler(self.parts, size, record))
-        return sampler(self.params, n, key, label, progress, chains)
+        name = ("sample", size, record, shape)
+        sampler = self._once(name, lambda: make_sampler(self.parts, size, record, shape))
+        return sampler(self.params, n, key, label, progress, chains, given)
 
     def respaced(self, steps: int | Sequence[int]) -> "Run":
         """Returns the run with so many of the steps of its process, evenly spaced, or with these.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,30 +25,46 @@ Sampler = Callable[..., tuple[np.ndarray, np.ndarray]]
 Progress = Callable[[int], Any]  # is told how many are done
 
 
-def make_sampler(parts: Parts, batch_size: int, record: Sequence[int] = ()) -> Sampler:
+class Given(NamedTuple):
+    """Holds what is known of every sample: see `sampling.infill`."""
+
+    x0: np.ndarray  # int32 [*S], any category where it is not known
+    known: np.ndarray  # bool [*S]
+
+
+def make_sampler(
+    parts: Parts, batch_size: int, record: Sequence[int] = (), shape: tuple[int, ...] | None = None
+) -> Sampler:
     """Makes (params, n, key, label=None, ...) -> samples; sample i depends on params, key and label alone.
 
     Args:
         parts: of the run.
         batch_size: how many at a time; rounded down to a multiple of the devices of the mesh.
         record: the t whose x_t to return as well.
+        shape: *S of a sample, where it is not that of the data.
 
     Returns:
         The function. It gives x_0 [n, *S] and x_t [R, n, *S], int32, and raises a UserError when the
         network gave NaN. Of a network that is told classes, sample i is of class `label`, or i modulo the
         number of classes. `progress` is called with the number of samples that are done, first with 0 when
         all is compiled. With `chains` x_t is that of so many samples, the first ones: R times the memory
-        of all of them is much.
+        of all of them is much. What is `given` is so in every sample.
     """
     devices = parts.mesh.size
     size = max(1, batch_size // devices) * devices
 
+    whole = (size, *(parts.description.shape if shape is None else shape))
+
     @jax.jit
-    def chain(params: Params, process: Any, key: jax.Array, start: jax.Array, label: Any) -> sampling.Chain:
+    def chain(
+        params: Params, process: Any, key: jax.Array, start: jax.Array, label: Any, given: Given | None
+    ) -> sampling.Chain:
         denoise = partial(parts.predict, params, label=label)
         reverse = partial(p_logits, **logits_keywords(parts.config.loss))
-        shape = (size, *parts.description.shape)
-        return bare(sampling.sample)(key, denoise, process, shape, start, record, reverse)
+        if given is None:
+            return bare(sampling.sample)(key, denoise, process, whole, start, record, reverse)
+        x0, known = (jnp.broadcast_to(x, whole) for x in given)
+        return bare(sampling.sample_infill)(key, denoise, process, x0, known, start, record, reverse)
 
     return partial(_draw, parts, size, chain)
 
@@ -97,13 +113,14 @@ def _draw(
     label: int | None = None,
     progress: Progress = _silent,
     chains: int | None = None,
+    given: Given | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws n samples in batches of a size; see `make_sampler`."""
     key, x0, states = jax.random.fold_in(key, SAMPLING), [], []
     kept = n if chains is None else min(chains, n)
     for start in range(0, n, size):
         labels = _labels(parts, np.arange(start, start + size), label)
-        batch = chain(params, parts.process, key, jnp.asarray(start), labels)
+        batch = chain(params, parts.process, key, jnp.asarray(start), labels, given)
         progress(start)
         batch = _finite(batch)
         x0.append(batch.x0)

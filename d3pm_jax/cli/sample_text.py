@@ -1,0 +1,88 @@
+"""Samples of text for d3pm sample: what is known of them, and how they are printed."""
+
+import argparse
+import re
+
+import numpy as np
+
+from d3pm_jax.cli import arguments
+from d3pm_jax.data import tokenizers
+from d3pm_jax.errors import UserError
+from d3pm_jax.runs.run import Run
+from d3pm_jax.runs.samples import Given
+
+MASK = re.compile(r"\[MASK:(\d+)\]")
+OPTIONS = ("prompt", "infill", "length")
+CLAMPED = (
+    "known characters stand among noise that the network was trained without: the rest follows them only "
+    "roughly, see docs/text.md; exact for Absorbing with see_time=False"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what samples of text take."""
+    known = parser.add_mutually_exclusive_group()
+    known.add_argument("--prompt", metavar="TEXT", help="of text: every sample begins with this")
+    known.add_argument(
+        "--infill",
+        metavar="TEXT",
+        help='of text: every sample has this, with a gap for each [MASK:N], as "The [MASK:12] fox"',
+    )
+    parser.add_argument(
+        "--length", type=arguments.positive, metavar="N", help="of text: tokens of a sample (as the data has)"
+    )
+
+
+def check(args: argparse.Namespace, run: Run) -> None:
+    """Raises UserError where options of texts are given for other data, or a length that was not trained."""
+    kind = run.parts.description.kind
+    for name in OPTIONS:
+        if getattr(args, name) is not None and kind != "text":
+            raise UserError(
+                f"--{name}: it is of text, the data of this run is of kind {kind!r}; leave it out"
+            )
+    longest = run.parts.description.shape[0]
+    if args.length is not None and args.length > longest:
+        raise UserError(f"--length {args.length}: the run has texts of at most {longest}; take fewer")
+
+
+def given(args: argparse.Namespace, run: Run) -> Given | None:
+    """Returns what every sample has, if anything.
+
+    Raises:
+        UserError: it is longer than a sample, or has what the text of the run does not have.
+    """
+    option = "prompt" if args.prompt is not None else "infill"
+    text = getattr(args, option)
+    if text is None:
+        return None
+    length, symbols = args.length or run.parts.description.shape[0], run.parts.description.symbols or ()
+    literal = [text] if option == "prompt" else MASK.split(text)  # every second one is how long a gap is
+    x0, known = [np.zeros(0, np.int32)], [np.zeros(0, bool)]
+    for i, piece in enumerate(literal):
+        try:
+            tokens = np.zeros(int(piece), np.int32) if i % 2 else tokenizers.matched(piece, symbols)
+        except tokenizers.DatasetError as error:
+            raise UserError(f"--{option}: {error}") from error
+        x0.append(tokens)
+        known.append(np.full(len(tokens), not i % 2))
+    n = sum(map(len, x0))
+    if n > length:
+        raise UserError(f"--{option} has {n} tokens, a sample {length}: shorten it")
+    rest = length - n
+    return Given(np.pad(np.concatenate(x0), (0, rest)), np.pad(np.concatenate(known), (0, rest)))
+
+
+def printed(args: argparse.Namespace, run: Run, samples: np.ndarray) -> list[str]:
+    """Returns the texts as they are, each below a line with its number, and before them how exact they are."""
+    exact = args.prompt is args.infill is None or fills_in(run)
+    texts = (run.parts.description.text(x) for x in samples)
+    lines = (line for i, text in enumerate(texts) for line in (f"sample {i}", text))
+    return [*([] if exact else [CLAMPED]), *lines]
+
+
+def fills_in(run: Run) -> bool:
+    """Says whether the network fills in masks without seeing time, so that what is known can be anywhere."""
+    mask = getattr(run.config.process, "mask_id", None)
+    extra = mask is not None and mask == run.config.head.forbid
+    return extra and not getattr(run.config.model, "see_time", True)
