@@ -39,7 +39,7 @@ class Bound(NamedTuple):
         return jnp.sum(self.steps, axis=0) + self.prior
 
 
-@declared(x0=CATEGORIES)
+@declared(x0=CATEGORIES, weight=at_least(0))
 def all_t_bound(
     denoise: Denoise,
     process: Process,
@@ -76,7 +76,7 @@ def all_t_bound(
     return Bound(steps, _per_example(prior_kl(process, x0), weight))
 
 
-@declared(x0=CATEGORIES, index=INDEX)
+@declared(x0=CATEGORIES, index=INDEX, weight=at_least(0))
 def estimate_bound(
     key: Key[Array, ""],
     denoise: Denoise,
@@ -100,7 +100,7 @@ def estimate_bound(
     return all_t_bound(denoise, process, x0, per_example(key, index, x0.shape[1:]), term, belief, weight)
 
 
-@declared(x0=CATEGORIES, u=NOISE)
+@declared(x0=CATEGORIES, u=NOISE, weight=at_least(0))
 def strata_bound(
     denoise: Denoise,
     process: Process,
@@ -137,7 +137,7 @@ def strata_bound(
     return jnp.sum(terms, axis=0) + _per_example(prior_kl(process, x0), weight)
 
 
-@declared(x0=CATEGORIES, index=INDEX, n=PART_OF_STEPS)
+@declared(x0=CATEGORIES, index=INDEX, n=PART_OF_STEPS, weight=at_least(0))
 def stratified_bound(
     key: Key[Array, ""],
     denoise: Denoise,

@@ -68,6 +68,7 @@ ROLES: dict[str, tuple[str, Any]] = {
     "t": ("steps", i32(2, 5)),
     "u": ("noise", UNIT),
     "u_low": ("noise", UNIT),
+    "weight": ("weights", UNIT),
     "time": ("time", UNIT[:, 0]),
     "p_t": ("probabilities", UNIT[:, 0]),
     "index": ("indices", i32(0, 1)),
@@ -200,6 +201,7 @@ ARRAYS = {
     "time": "float",
     "probabilities": "float",
     "probabilities or 0": "float",
+    "weights": "float",
     "floats": "float",
     "booleans": "bool",
 }
@@ -213,6 +215,7 @@ OUT_OF_RANGE = {
     "time": (-0.5, 1.5, np.nan, np.inf),
     "probabilities": (-0.5, 0.0, 1.5, np.nan, np.inf),
     "probabilities or 0": (-0.5, 1.5, np.nan),
+    "weights": (-0.5, np.nan, np.inf),
     "floats": (np.nan, np.inf, -np.inf),
     "booleans": (),
 }
