@@ -59,4 +59,4 @@ class Description:
     def text(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> str:
         """Returns what categories are written as; `masked` stands for one that the data does not have."""
         symbols: tuple[str, ...] = self.symbols or ()
-        return joined(symbols[k] if k < len(symbols) else masked for k in x)
+        return joined(symbols[int(k)] if k < len(symbols) else masked for k in x)
