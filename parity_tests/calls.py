@@ -134,9 +134,9 @@ def infill_by_table(lib: ModuleType, name: str) -> Function:
 def bound_by_table(lib: ModuleType, name: str) -> Function:
     """As `chain_by_table`."""
 
-    def call(process: Any, logits: Any, uniforms: Any, x0: Any, first_step: str) -> Any:
+    def call(process: Any, logits: Any, uniforms: Any, x0: Any, first_step: str, weight: Any) -> Any:
         term = partial(lib.posterior_kl, first_step=first_step)
-        return lib.all_t_bound(_denoise(logits), process, x0, lambda t: uniforms[t], term)
+        return lib.all_t_bound(_denoise(logits), process, x0, lambda t: uniforms[t], term, weight=weight)
 
     return call
 
@@ -144,8 +144,8 @@ def bound_by_table(lib: ModuleType, name: str) -> Function:
 def strata_by_table(lib: ModuleType, name: str) -> Function:
     """As `chain_by_table`."""
 
-    def call(process: Any, logits: Any, uniforms: Any, x0: Any, u: Any) -> Any:
-        return lib.strata_bound(_denoise(logits), process, x0, u, lambda j: uniforms[j])
+    def call(process: Any, logits: Any, uniforms: Any, x0: Any, u: Any, weight: Any) -> Any:
+        return lib.strata_bound(_denoise(logits), process, x0, u, lambda j: uniforms[j], weight=weight)
 
     return call
 

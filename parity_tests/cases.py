@@ -381,7 +381,12 @@ def infill(dtype: str) -> Iterator[Case]:
 def all_t_bound(dtype: str) -> Iterator[Case]:
     for family, first_step in chains():
         x0 = random(17).integers(0, family.K - (family.name == "absorbing_extra"), (B, *S))
-        yield chain_case(family, dtype, x0=x0, first_step=first_step)
+        yield chain_case(family, dtype, x0=x0, first_step=first_step, weight=weights())
+
+
+def weights() -> np.ndarray:
+    """0, 1/2 and 1 for each element."""
+    return random(37).integers(0, 3, (B, *S)) / 2
 
 
 def chains(*longer: int) -> Iterator[tuple[Family, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from parity_tests.cases import B, Case, K, S, T, logits, reverse_chain, taking, uniforms
+from parity_tests.cases import B, Case, K, S, T, logits, reverse_chain, taking, uniforms, weights
 from parity_tests.families import Family, random
 
 
@@ -82,7 +82,7 @@ def stratified(dtype: str) -> Iterator[Case]:
 def strata_bound(dtype: str) -> Iterator[Case]:
     """Three strata of all_t_bound; elsewhere u is far from where t changes."""
     family = Family("uniform", K, T)
-    args = {"x0": random(17).integers(0, K, (B, *S)), "u": random(29).random((3, B))}
+    args = {"x0": random(17).integers(0, K, (B, *S)), "u": random(29).random((3, B)), "weight": weights()}
     yield Case("three strata", reverse_chain(family, dtype) | args)
 
 

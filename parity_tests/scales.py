@@ -190,8 +190,10 @@ def update(mean_square: Tensor, counts: Tensor, t: Tensor, kl: Tensor) -> tuple[
     return mean_square + kl.square().max(), counts.double()
 
 
-def all_t_bound(process: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, first_step: Any) -> Scale:
-    """Sums of the scales of the elements."""
+def all_t_bound(
+    process: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, first_step: Any, weight: Tensor
+) -> Scale:
+    """Sums of the scales of the elements, whose weights are at most 1."""
     steps = []
     for t in range(1, process.T + 1):
         ts = torch.full(x0.shape[:1], t)
@@ -201,9 +203,11 @@ def all_t_bound(process: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, 
     return torch.stack(steps), prior_kl(process, x0).flatten(1).sum(dim=1)
 
 
-def strata_bound(process: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, u: Tensor) -> Tensor:
+def strata_bound(
+    process: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, u: Tensor, weight: Tensor
+) -> Tensor:
     """All of `all_t_bound`, each step as large as its stratum."""
-    steps, prior = all_t_bound(process, logits, uniforms, x0, "bayes")
+    steps, prior = all_t_bound(process, logits, uniforms, x0, "bayes", weight)
     return process.T * steps.amax(dim=0) + prior
 
 
