@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.cli import arguments, eval_samples, results
+from d3pm_jax.cli import arguments, eval_samples, eval_text, results
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import count_categories
 from d3pm_jax.errors import UserError
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N", help="of the noise (0)")
     eval_samples.add_arguments(parser)
+    eval_text.add_arguments(parser)
 
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
@@ -51,6 +52,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     arguments.check_grid(args)
     run = arguments.open_named(args, args.batch_size)
     eval_samples.check(args, run)
+    eval_text.check(args, run)
     runs = _with_steps(args, run)
     examples = run.read_batch("test", args.limit)
     split = getattr(run.config.data, "test_split", "test")
@@ -61,6 +63,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     for steps, each in runs.items():
         found.append(_evaluate(each, examples, steps, compared, args))
     eval_samples.execute(args, list(runs.values()))
+    eval_text.execute(args, run, examples)
     print("for comparison, on the same examples:")
     for name, value in compared.items():
         print(f"  {name}: {value:.3f} bits/dim")
@@ -101,6 +104,7 @@ def _evaluate(
     """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
     with Terminal("example", len(examples["x"])).shown() as terminal:
         result = _bound(run, examples, args.batch_size, args.seed, terminal.advance, args.calls)
+    result |= eval_text.figures(run, examples, result)
     result |= {"baselines": compared, "limit": args.limit, "protocol": _protocol(run, examples, args)}
     named = argparse.Namespace(**vars(args) | {"steps": steps})
     suffix = results.suffix(named, "step", "steps", "grid", "calls", "limit", "seed")
@@ -141,6 +145,8 @@ def _line(result: dict[str, Any]) -> str:
     steps = len(result["times"])
     nats = _with_error(result["nats"], result["nats_standard_error"], 2)
     total = f"  {steps} steps: {_in_bits(result)} bits/dim, {nats} nats"
+    if "perplexity" in result:
+        total += f", {result['bits_per_char']:.3f} bits/char, perplexity {result['perplexity']:.4g}"
     if "steps" not in result:
         return f"{total}, estimated from {result['calls']} of them for each example"
     parts = {
@@ -188,7 +194,8 @@ def _baselines(run: Run, examples: Examples) -> dict[str, float]:
     else:
         found = _by_place(run, test, levels)
     D = float(np.mean(elements(test, weight)))
-    return {name: bits_per_dim(float(np.mean(nats)) / D, 1) for name, nats in found.items()}
+    named = {name: bits_per_dim(float(np.mean(nats)) / D, 1) for name, nats in found.items()}
+    return named | (eval_text.baselines(run, examples) if run.parts.description.kind == "text" else {})
 
 
 def _by_place(run: Run, test: np.ndarray, levels: int) -> dict[str, np.ndarray]:

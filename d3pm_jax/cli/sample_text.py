@@ -74,15 +74,8 @@ def given(args: argparse.Namespace, run: Run) -> Given | None:
 
 
 def printed(args: argparse.Namespace, run: Run, samples: np.ndarray) -> list[str]:
-    """Returns the texts as they are, each below a line with its number, and before them how exact they are."""
-    exact = args.prompt is args.infill is None or fills_in(run)
+    """Returns the texts as they are, each below its number; above all, whether what is known is clamped."""
+    exact = args.prompt is args.infill is None or run.fills_in
     texts = (run.parts.description.text(x) for x in samples)
     lines = (line for i, text in enumerate(texts) for line in (f"sample {i}", text))
     return [*([] if exact else [CLAMPED]), *lines]
-
-
-def fills_in(run: Run) -> bool:
-    """Says whether the network fills in masks without seeing time, so that what is known can be anywhere."""
-    mask = getattr(run.config.process, "mask_id", None)
-    extra = mask is not None and mask == run.config.head.forbid
-    return extra and not getattr(run.config.model, "see_time", True)

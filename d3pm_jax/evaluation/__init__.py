@@ -3,6 +3,7 @@
 from d3pm_jax.evaluation import (
     baselines,
     bound,
+    chain_rule,
     frechet,
     nearest,
     ngrams,
@@ -17,6 +18,7 @@ __getattr__ = submodules(__name__, ("digit_features", "inception"))  # which nee
 __all__ = [
     "baselines",
     "bound",
+    "chain_rule",
     "frechet",
     "nearest",
     "ngrams",

@@ -1,0 +1,84 @@
+"""Figures of texts for d3pm eval: by character, by n-grams and compressors, and by the chain rule."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from d3pm_jax.cli import arguments, results
+from d3pm_jax.data import read_batch
+from d3pm_jax.errors import UserError
+from d3pm_jax.evaluation import ngrams, texts
+from d3pm_jax.likelihood import bits_per_dim
+from d3pm_jax.runs.run import Run
+from d3pm_jax.runs.terminal import Terminal
+
+CONTEXT = 5  # tokens that an n-gram looks at
+Examples = Mapping[str, np.ndarray]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what figures of texts take."""
+    parser.add_argument(
+        "--chain-rule",
+        type=arguments.positive,
+        metavar="N",
+        help="of a network that fills in masks and sees no time: the exact likelihood of N examples too, "
+        "from left to right and in random orders, by a call of the network for each element",
+    )
+
+
+def check(args: argparse.Namespace, run: Run) -> None:
+    """Raises UserError where a chain rule is asked of a network that has none."""
+    if args.chain_rule is not None and not run.fills_in:
+        raise UserError(
+            f"--chain-rule {args.chain_rule} is for a network that fills in masks and sees no time: "
+            f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
+        )
+
+
+def figures(run: Run, examples: Examples, result: Mapping[str, Any]) -> dict[str, float]:
+    """Returns a bound in bits per character and as perplexity per token; nothing for other data."""
+    if run.parts.description.kind != "text":
+        return {}
+    characters = len("".join(_texts(run, examples)))
+    nats = result["nats"] * len(examples["x"])
+    return {"bits_per_char": nats / characters / np.log(2), "perplexity": 2.0 ** result["bits_per_dim"]}
+
+
+def baselines(run: Run, examples: Examples) -> dict[str, float]:
+    """Returns bits per token of the examples by n-grams and compressors of the training text."""
+    description = run.parts.description
+    train = read_batch(run.config.data.open("train"), run.parts.categories, None, description)
+    before, tokens = (x["x"][_real(x)] for x in (train, examples))
+    nats = ngrams.ngram_nats(before, tokens, run.parts.categories, CONTEXT).mean()
+    compressed = texts.compressed_bits(*("\n".join(_texts(run, x)).encode() for x in (train, examples)))
+    named = {f"n-gram of {CONTEXT} tokens before each": bits_per_dim(float(nats), 1)}
+    return named | {name: bits / len(tokens) for name, bits in compressed.items()}
+
+
+def execute(args: argparse.Namespace, run: Run, examples: Examples) -> None:
+    """Computes and prints the exact likelihood by the chain rule, if it is asked for."""
+    if args.chain_rule is None:
+        return
+    few = {name: x[: args.chain_rule] for name, x in examples.items()}
+    with Terminal("example", 2 * len(few["x"])).shown() as terminal:
+        found = run.chain_rule(few, args.batch_size, args.seed, terminal.advance)
+    path = args.workdir / f"chain_rule{results.suffix(args, 'step', 'chain_rule', 'seed')}.json"
+    results.write_json(path, found, ("step", "examples"))
+    for name in ("left to right", "in random orders"):
+        bits, error = found[name]["bits_per_dim"], found[name]["standard_error"]
+        said = "unknown" if error is None else f"{error:.3f}"
+        print(f"  exact, {name}, {len(few['x'])} examples: {bits:.3f} +- {said} bits/dim")
+
+
+def _texts(run: Run, examples: Examples) -> list[str]:
+    description, real = run.parts.description, _real(examples)
+    return [description.text(x[w]) for x, w in zip(examples["x"], real, strict=True)]
+
+
+def _real(examples: Examples) -> np.ndarray:
+    """Says which elements are no padding."""
+    weight = examples.get("weight")
+    return np.ones(examples["x"].shape, bool) if weight is None else weight > 0

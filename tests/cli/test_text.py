@@ -1,0 +1,82 @@
+"""Commands on texts: prompts and gaps, figures by character, n-grams, compressors and the chain rule."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from d3pm_jax import runs
+from d3pm_jax.config import Transformer
+from d3pm_jax.evaluation import ngrams
+from d3pm_jax.runs import network
+from tests.cli.commands import error, status
+from tests.runs.test_text import config_of, table
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on windows of eight characters whose network is a table of x_t, and sees no time."""
+    folder = tmp_path_factory.mktemp("text")
+    config = config_of(folder, "wrapped")
+    config = dataclasses.replace(
+        config, model=Transformer(width=8, num_layers=1, num_heads=2, see_time=False)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("platformdirs.user_cache_dir", lambda *name: str(folder / "cache"))
+        patch.setattr(network, "split", table)
+        yield runs.train(config, folder / "run")
+
+
+def samples(out):
+    """The texts below each line "sample i"; they may have line breaks."""
+    return [part.partition("\n")[2].removesuffix("\n") for part in out.split("sample ")[1:]]
+
+
+def test_samples_begin_with_a_prompt_or_have_it_around_gaps(run, capsys):
+    folder = run.workdir
+    assert status("sample", folder, "--num", 3, "--prompt", "the é") == 0
+    printed = capsys.readouterr().out
+    found = samples(printed[printed.index("\nsample 0\n") :])
+    assert [text[:5] for text in found] == ["the é"] * 3
+    assert {len(text) for text in found} == {8}
+    assert "known characters" not in printed
+    kept = np.load(folder / "samples_prompt.npy")
+    assert [run.parts.description.text(x) for x in kept] == found
+    assert json.loads((folder / "samples_prompt.json").read_text())["prompt"] == "the é"
+    assert status("sample", folder, "--num", 2, "--infill", "a[MASK:3]t", "--length", 6) == 0
+    x = np.load(folder / "samples_length6_infill.npy")
+    texts = [run.parts.description.text(row) for row in x]
+    assert x.shape == (2, 6)
+    assert all(text[0] == "a" and text[4] == "t" for text in texts)
+
+
+def test_what_cannot_be_asked_of_a_text_is_said_in_a_line(run, capsys):
+    folder = run.workdir
+    for words, said in (
+        (("--prompt", "the cat sat on it"), "--prompt has 17 tokens, a sample 8: shorten it"),
+        (("--prompt", "tax"), "'x' at character 2 is in no symbol of the text"),
+        (("--infill", "a[MASK:9]"), "--infill has 10 tokens, a sample 8"),
+        (("--length", 9), "--length 9: the run has texts of at most 8"),
+    ):
+        assert said in error(capsys, "sample", folder, *words)
+
+
+def test_a_text_is_measured_by_character_by_n_grams_and_by_the_chain_rule(run, capsys):
+    folder, description = run.workdir, run.parts.description
+    assert status("eval", folder, "--chain-rule", 5) == 0
+    out = capsys.readouterr().out
+    result = json.loads((folder / "eval.json").read_text())
+    assert result["bits_per_char"] == pytest.approx(result["bits_per_dim"])  # a token is a character
+    assert result["perplexity"] == pytest.approx(2 ** result["bits_per_dim"])
+    train, test = (run.read_batch(split)["x"].ravel() for split in ("train", "test"))
+    nats = ngrams.ngram_nats(train, test, len(description.symbols), 5).mean()
+    assert f"n-gram of 5 tokens before each: {nats / np.log(2):.3f} bits/dim" in out
+    assert "xz after train: " in out
+    exact = json.loads((folder / "chain_rule_chain_rule5.json").read_text())
+    assert exact["examples"] == 5
+    log_p = np.asarray(run.params["table"]["kernel"])[description.categories]  # of a masked x_t
+    log_p = log_p[: description.categories] - np.log(np.exp(log_p[: description.categories]).sum())
+    bits = -log_p[run.read_batch("test", 5)["x"]].mean() / np.log(2)  # what is around does not matter
+    for name in ("left to right", "in random orders"):
+        assert exact[name]["bits_per_dim"] == pytest.approx(bits, rel=1e-5)
