@@ -26,7 +26,7 @@ from d3pm_jax.weights import twin
 
 
 def export(run: Run, path: Path | str, raw: bool = False) -> None:
-    """Writes the weights of a run to a safetensors file, for `denoiser` here and in `torch_ref.runs.exported`.
+    """Writes the weights of a run to a file of safetensors, for `denoiser` here and in `torch_ref`.
 
     Args:
         run: at the checkpoint that is wanted.
