@@ -48,6 +48,7 @@ def execute(notebook: NotebookNode, folder: Path, **parameters: Any) -> None:
     env = {**os.environ, "PYTHONPATH": str(FOLDER.parent), "JAX_PLATFORMS": "cpu"}
     env.pop("TFDS_DATA_DIR", None)  # the data that is everywhere
     client = NotebookClient(notebook, timeout=LONG, kernel_name="python3", record_timing=False)
+    client.coalesce_streams = True
     client.resources = {"metadata": {"path": str(folder)}}
     client.execute(env=env)
 

@@ -27,7 +27,7 @@ jax.config.update("jax_enable_x64", True)  # to compare with sums by hand to the
 #
 # A forward process replaces x_{t-1} by x_t, each element on its own, with the matrix Q_t: `Q[i, j]` is the
 # probability of x_t = j where x_{t-1} = i. `Qbar(t)` is Q_1 .. Q_t, so its row x_0 is the law of x_t given
-# x_0. Rows are "from", columns "to". The pictures show Qbar of three processes in the middle of the chain:
+# x_0. Rows are "from", columns "to". The pictures show Qbar of three processes after 6 of 20 steps:
 # uniform noise spreads a category over all others alike, ordinal noise over its neighbours, and absorbing
 # noise sends it to a mask, the last column.
 
@@ -40,8 +40,8 @@ processes = {
 }
 figure, axes = plt.subplots(1, 3, figsize=(8, 2.8), layout="constrained")
 for axis, (name, process) in zip(axes, processes.items(), strict=True):
-    axis.imshow(process.Qbar(jnp.asarray(T // 2)), vmin=0, vmax=1, cmap="Blues")
-    axis.set(title=f"{name}, t = {T // 2} of {T}", xlabel="$x_t$", ylabel="$x_0$")
+    axis.imshow(process.Qbar(jnp.asarray(6)), vmin=0, vmax=1, cmap="Blues")
+    axis.set(title=f"{name}, t = 6 of {T}", xlabel="$x_t$", ylabel="$x_0$")
 plt.show()
 
 # %% [markdown]

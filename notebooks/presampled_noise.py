@@ -74,7 +74,8 @@ print("first step: t =", t[:8].tolist(), "..., u", tuple(u.shape))
 torch.manual_seed(0)
 module = torch_ref.models.UNet(17, 1, size=8, max_time=50, **network)
 for p in module.parameters():  # layers that begin as zeros too: nothing is to be equal for that reason
-    torch.nn.init.normal_(p, std=0.05) if p.ndim > 1 else None
+    if p.ndim > 1:
+        torch.nn.init.normal_(p, std=0.05)
 START = FOLDER / "start.safetensors"
 safetensors.torch.save_file(module.state_dict(), START)
 

@@ -14,7 +14,6 @@ STEPS = 200  # in JAX
 FURTHER = 50  # in PyTorch
 
 # %%
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -107,10 +106,7 @@ def noise_torch(t):
     return torch.tensor(np.asarray(noise(jnp.asarray(t, jnp.int32))))
 
 
-xT = d3pm.sampling.noise.per_example(jax.random.key(1), jnp.arange(8), x0.shape[1:])(
-    jnp.asarray(0, jnp.int32)
-)
-xT = run.process.draw_prior(xT)
+xT = run.process.draw_prior(noise(jnp.asarray(0)))  # the prior has the uniforms of t = 0
 chain = jax.jit(lambda process, xT: d3pm.ancestral(run.predict, process, xT, noise, belief=told["belief"]))(
     run.process, xT
 )
@@ -122,7 +118,7 @@ same = np.mean(np.asarray(chain.x0) == chain_torch.x0.numpy())
 print(f"{same:.1%} of the pixels are the same")
 assert same > 0.9
 both = np.concatenate([chain.x0, chain_torch.x0.numpy()])
-Image.fromarray(show.grid(show.to_rgb(both, 17), 8))
+Image.fromarray(show.grid(show.to_rgb(both, run.parts.categories), 8))
 
 # %% [markdown]
 # ## Training in PyTorch
@@ -132,7 +128,6 @@ Image.fromarray(show.grid(show.to_rgb(both, 17), 8))
 
 # %%
 module = exported.network(FILE)
-head = partial(torch_ref.residual) if run.config.head.residual else (lambda output, xt: output)
 optimizer = adamw(module, (0.9, 0.999), 0.0)
 for group in optimizer.param_groups:
     group["lr"] = 5e-4
@@ -143,7 +138,7 @@ for _ in range(FURTHER):
     t_torch = torch.tensor(generator.integers(1, process.T + 1, 64))
     u_torch = torch.tensor(generator.random(x0_torch.shape, np.float32))
     metrics = train_step(
-        lambda xt, t: head(module(xt, t), xt),
+        lambda xt, t: torch_ref.residual(module(xt, t), xt),  # as the head of the config
         *(optimizer, process, x0_torch, t_torch, u_torch),
         ce_weight=run.config.loss.ce_weight,
         clip=1.0,
