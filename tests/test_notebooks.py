@@ -1,4 +1,4 @@
-"""The notebooks are their sources with outputs, and run anywhere; a training in one is shown and interrupted."""
+"""The notebooks are their sources with outputs, and run anywhere; one shows a training and is interrupted."""
 
 import json
 import os
