@@ -148,9 +148,9 @@ grid(few[:20], 10)
 # %% [markdown]
 # ## The bound
 #
-# On test images, with all steps; beside it the histogram of each pixel, and a mixture of such histograms for
-# the ten classes. The network is told the label, so its bound is on -log p(x_0 given the label). A classifier
-# could win at most log2(10) bits for each image by that, which is what the last line is.
+# On test images, with all steps. Beside it the histogram of each pixel, and a mixture of such histograms for
+# the ten classes. The network is told the label, so its bound is one on -log p(x_0 given the label). That is
+# worth at most log2(10) bits for each image, the last line.
 
 # %%
 x0, labels = run.read_split("test", LIMIT)
@@ -173,6 +173,5 @@ plt.title(f"terms of the bound, {len(x0)} test images; prior KL {found['prior']:
 plt.show()
 
 # %% [markdown]
-# The term at t = 1 is the reconstruction, and the first steps, in which neighbouring levels are told apart,
-# make up most of the bound. The shape of a digit costs little in bits: it is what samples show and bounds do
-# not.
+# Nearly all of the bound is in the first steps of the process, in which neighbouring levels are told apart.
+# The shape of a digit, which is decided late, costs little in bits: samples show it and bounds do not.
