@@ -54,23 +54,16 @@ def execute(notebook: NotebookNode, folder: Path, **parameters: Any) -> None:
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
-    """Leaves out of an executed notebook what differs between machines and what no reader needs."""
+    """Leaves out of an executed notebook what differs between machines; stderr is printed here instead."""
     for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _warns(output)]
-        for output in cell.get("outputs", ()):
-            if "image/png" in output.get("data", {}):
-                output.data.pop("image/jpeg", None)  # PIL gives both
+        for output in [*cell.get("outputs", ())]:
+            if output.get("name") == "stderr":
+                print(output.text, end="", file=sys.stderr)
+                cell.outputs.remove(output)
+            elif "image/png" in output.get("data", {}):
+                output.data.pop("image/jpeg", None)  # PIL gives both, larger
     notebook.metadata = {"kernelspec": PYTHON, "language_info": {"name": "python"}}
     return notebook
-
-
-def _warns(output: NotebookNode) -> bool:
-    """Tells whether an output is of stderr, and prints it here in place of there."""
-    warns = output.get("name") == "stderr"
-    if warns:
-        print(output.text, end="", file=sys.stderr)
-    return warns
 
 
 def main(names: list[str]) -> None:

@@ -173,5 +173,5 @@ plt.title(f"terms of the bound, {len(x0)} test images; prior KL {found['prior']:
 plt.show()
 
 # %% [markdown]
-# Nearly all of the bound is in the first steps of the process, in which neighbouring levels are told apart.
-# The shape of a digit, which is decided late, costs little in bits: samples show it and bounds do not.
+# Nearly all of the bound is at small t, where neighbouring levels are told apart. The shape of a digit, which
+# the chain decides at large t, costs little in bits: samples show it and bounds do not.
