@@ -27,9 +27,9 @@ jax.config.update("jax_enable_x64", True)  # to compare with sums by hand to the
 #
 # A forward process replaces x_{t-1} by x_t, each element on its own, with the matrix Q_t: `Q[i, j]` is the
 # probability of x_t = j where x_{t-1} = i. `Qbar(t)` is Q_1 .. Q_t, so its row x_0 is the law of x_t given
-# x_0. Rows are "from", columns "to". The pictures show Qbar of three processes after 6 of 20 steps:
-# uniform noise spreads a category over all others alike, ordinal noise over its neighbours, and absorbing
-# noise sends it to a mask, the last column.
+# x_0. Rows are "from", columns "to". The pictures show Qbar of three processes after 6 of 20 steps: uniform
+# noise spreads a category over all others alike, ordinal noise over its neighbours, and absorbing noise sends
+# it to a mask, the last column.
 
 # %%
 K, T = 8, 20
@@ -248,9 +248,9 @@ plt.show()
 
 # %% [markdown]
 # With one step the elements are drawn independently, 2 log K nats, and the bound is exact. With more, the
-# likelihood falls towards the entropy; the bound lies above it and follows. So a better bound with more
-# steps, which networks show as well, is not their merit alone: it is what the factorised step costs that goes
-# away.
+# negative log likelihood falls towards the entropy; the bound lies above it and follows. So a better bound
+# with more steps, which networks show as well, is not their merit alone: it is what the factorised step costs
+# that goes away.
 #
 # From here: docs/library.md has every process, schedule and loss; docs/reverse-step.md derives the two
 # beliefs.
