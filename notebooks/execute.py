@@ -45,8 +45,8 @@ def execute(notebook: NotebookNode, folder: Path, **parameters: Any) -> None:
         first = next(i for i, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", ()))
         lines = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
         notebook.cells = [*cells[: first + 1], v4.new_code_cell(lines), *cells[first + 1 :]]
-    env = {**os.environ, "PYTHONPATH": str(FOLDER.parent), "JAX_PLATFORMS": "cpu"}
-    env.pop("TFDS_DATA_DIR", None)  # the data that is everywhere
+    env = {**os.environ, "PYTHONPATH": str(FOLDER.parent), "JAX_PLATFORMS": "cpu"}  # what is everywhere
+    env.pop("TFDS_DATA_DIR", None)  # the same: digits, not MNIST
     client = NotebookClient(notebook, timeout=LONG, kernel_name="python3", record_timing=False)
     client.coalesce_streams = True
     client.resources = {"metadata": {"path": str(folder)}}

@@ -4,9 +4,10 @@
 # A config made in Python, a run in a folder, the same run continued with more iterations and other intervals
 # of saving and sampling, then samples and a bound on the test images.
 #
-# It takes two to three minutes on two CPU cores, with 8 x 8 digits of scikit-learn. Where `DATA_DIR` has the
-# MNIST of TFDS (`tfds build mnist --file_format=array_record`), it takes that: for the bounds of
-# docs/results.md set `STEPS = 6000` and `LIMIT = 1000`, which is hours on a CPU.
+# It takes about three minutes on two CPU cores, with 8 x 8 digits of scikit-learn. Where `DATA_DIR` has the
+# MNIST of TFDS (`tfds build mnist --file_format=array_record`), it takes that: for bounds like those of
+# docs/results.md set `STEPS = 6000`, `LIMIT = 1000` and `ema_decay=0.999`, which is hours on a CPU. It needs
+# `pip install 'd3pm-jax[train,notebooks]'`.
 
 # %% tags=["parameters"]
 import os
