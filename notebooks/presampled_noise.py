@@ -15,6 +15,7 @@ STEPS = 30
 
 # %%
 import dataclasses
+import shutil
 from pathlib import Path
 
 import jax
@@ -31,7 +32,8 @@ from torch_ref.runs import presampled
 from torch_ref.training import adamw, average, learning_rate, train_step
 
 FOLDER = Path("runs/presampled")
-FOLDER.mkdir(parents=True, exist_ok=True)
+shutil.rmtree(FOLDER, ignore_errors=True)  # of an earlier execution
+FOLDER.mkdir(parents=True)
 
 # %% [markdown]
 # ## The config, and its noise
@@ -68,7 +70,7 @@ print("first step: t =", t[:8].tolist(), "..., u", tuple(u.shape))
 #
 # A training with the file ends with the same bits as one that draws its noise itself. Both begin from the
 # same weights of PyTorch: a module with random weights, whose tensors `runs.import_weights` makes step 0 of a
-# run. (A folder that is there already is opened, in place of training again.)
+# run.
 
 # %%
 torch.manual_seed(0)
@@ -83,8 +85,7 @@ safetensors.torch.save_file(module.state_dict(), START)
 def trained(name, noise):
     """The run of this name, trained with a file of noise or without."""
     workdir = FOLDER / name
-    if not workdir.exists():
-        runs.import_weights(START, config, workdir)
+    runs.import_weights(START, config, workdir)
     train = dataclasses.replace(config.train, noise=noise)
     return runs.train(dataclasses.replace(config, train=train), workdir, resume=True)
 

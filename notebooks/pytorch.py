@@ -5,8 +5,9 @@
 # file, PyTorch builds the same network from it, and the two are compared on the same noise: logits, terms of
 # the bound, samples. Then PyTorch trains it further, and the weights become a run of JAX again.
 #
-# It takes one to two minutes on two CPU cores. Any run will do in place of the small one that is trained
-# first: set `WORKDIR` to its folder. It needs `pip install 'd3pm-jax[train,torch,notebooks]'`.
+# It takes about two minutes on two CPU cores. Any run of a U-Net without labels and with the default head
+# will do in place of the small one that is trained first: set `WORKDIR` to its folder. It needs `pip install
+# 'd3pm-jax[train,torch,notebooks]'`.
 
 # %% tags=["parameters"]
 WORKDIR = "runs/pytorch"
@@ -14,6 +15,7 @@ STEPS = 200  # in JAX
 FURTHER = 50  # in PyTorch
 
 # %%
+import shutil
 from pathlib import Path
 
 import jax
@@ -157,8 +159,8 @@ print(f"mean KL of the last steps: {np.mean(losses[-20:]):.4f} nats")
 # %%
 BACK = Path("runs/back.safetensors")
 safetensors.torch.save_file(module.state_dict(), BACK)
-if not Path("runs/back").exists():
-    runs.import_weights(BACK, run.config, "runs/back")
+shutil.rmtree("runs/back", ignore_errors=True)  # of an earlier execution
+runs.import_weights(BACK, run.config, "runs/back")
 back = runs.open("runs/back")
 for tensor, array in zip(
     (module.state_dict()[name] for name in sorted(module.state_dict())),
