@@ -1,10 +1,11 @@
 # make demo: train on real digits, evaluate, draw, report. make torch: PyTorch and the twin beside it. make test: every
-# behaviour once; make slow: the long tests; make parity: everything against PyTorch. All set themselves up in .venv.
+# behaviour once; make slow: the long tests; make parity: everything against PyTorch. make notebooks: executes
+# notebooks/*.py and writes *.ipynb. All set themselves up in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/digits
 
-.PHONY: demo torch test slow parity lint clean
+.PHONY: demo torch test slow parity lint notebooks clean
 
 demo: .venv/installed-train
 	$(BIN)/d3pm train configs/digits_gaussian.py --workdir $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
@@ -28,6 +29,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+notebooks: .venv/installed-dev
+	$(BIN)/python notebooks/execute.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache

@@ -62,6 +62,13 @@ def test_sub_packages_are_there_after_a_plain_import():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_what_the_commands_do_is_a_function_of_runs():
+    runs = d3pm_jax.runs
+    homes = {name: module for name, (module, _) in runs._FUNCTIONS.items()}
+    assert {name: getattr(runs, name).__module__.split(".")[-1] for name in homes} == homes
+    assert {"export", "import_weights", "open", "presample", "train"} <= set(homes) <= set(dir(runs))
+
+
 def test_flat_names_are_those_of_their_sub_packages():
     """One rule for both: a flat name is the public name of one sub-package, and the same object."""
     for name in d3pm_jax.__all__:

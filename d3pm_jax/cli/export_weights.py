@@ -1,16 +1,13 @@
 """d3pm export writes the weights of a run as a safetensors file."""
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 import jax
 
 from d3pm_jax.cli import arguments
-from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import exported
-from d3pm_jax.weights import twin
 
 SUFFIX = ".safetensors"
 
@@ -41,10 +38,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     if path.suffix != SUFFIX:
         raise UserError(f"--out {path}: the file is one of safetensors, name it FILE{SUFFIX}")
     run = arguments.open_named(args, 1, folder=path.parent)
-    config = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, noise=None))
-    kind, params = ("raw", run.parts.state.params) if args.raw else ("ema", run.params)
-    K, T, tree = run.process.K, run.process.T, config_io.to_json(config)
-    twin.save(path, params, exported.metadata(tree, run.parts.description, K, T, run.step, kind))
-    sizes = [x.size for x in jax.tree.leaves(params)]
+    exported.export(run, path, args.raw)
+    kind, sizes = "raw" if args.raw else "ema", [x.size for x in jax.tree.leaves(run.params)]
     print(f"{kind} weights of step {run.step}, {len(sizes)} tensors, {sum(sizes):,} numbers: {path}")
     return 0

@@ -10,8 +10,7 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
-from d3pm_jax.runs import begin, build, workdir
-from d3pm_jax.runs.devices import use_all_cores
+from d3pm_jax.runs import begin, workdir
 from d3pm_jax.weights import checkpoints, twin
 
 USAGE = "--workdir DIR"
@@ -65,16 +64,8 @@ def _begin(args: argparse.Namespace, rest: list[str]) -> int:
     config = overrides.apply(base, args, rest, USAGE)
     if args.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
-    workdir.check_empty(args.workdir)
-    use_all_cores(1)
-    description = (None if args.config else _description_of(args.file)) or config.data.describe()
-    config = build.fill_in(config, description)
-    parts = build.build(config, description, 1)
-    try:
-        params = twin.load(args.file, parts.state.params)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    begin.begin(parts, args.workdir, params)
+    description = None if args.config else _description_of(args.file)
+    begin.import_weights(args.file, config, args.workdir, description)
     print(f"{args.file} is step 0 of a new run in {args.workdir}")
     print(f"train it with: d3pm train --workdir {args.workdir} --resume")
     return 0

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import build, presampled
-from d3pm_jax.runs.devices import use_all_cores
+from d3pm_jax.runs import presampled
 
 SUFFIX = ".array_record"
 
@@ -35,11 +34,8 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     config = overrides.from_file(args, rest, f"[--steps N] --out FILE{SUFFIX}")
     if args.out is None or args.out.suffix != SUFFIX:
         raise UserError(f"--out {args.out}: the noise file is an ArrayRecord file, name it FILE{SUFFIX}")
-    use_all_cores(config.train.batch_size)
-    description = config.data.describe()
-    parts = build.build(build.fill_in(config, description), description, config.train.batch_size)
     steps = args.steps or config.train.steps
-    presampled.write(parts, steps, args.out)
+    presampled.presample(config, args.out, steps)
     size = args.out.stat().st_size / 1e6
     print(f"noise of {steps} steps of batch size {config.train.batch_size}, {size:.1f} MB: {args.out}")
     words = [str(args.config), *rest, "--workdir", "DIR", "--train.noise", str(args.out)]

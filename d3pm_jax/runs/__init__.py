@@ -35,14 +35,22 @@ _MODULES = (
     "terminal",
     "workdir",
 )
-_FUNCTIONS = {"Run": "Run", "open": "open_run", "train": "train"}  # of `run`
+_FUNCTIONS = {  # what the commands do, and the modules that do it
+    "Run": ("run", "Run"),
+    "export": ("exported", "export"),
+    "import_weights": ("begin", "import_weights"),
+    "open": ("run", "open_run"),
+    "presample": ("presampled", "presample"),
+    "train": ("run", "train"),
+}
 
 _module = submodules(__name__, _MODULES)
 
 
 def __getattr__(name: str) -> Any:
     if name in _FUNCTIONS:
-        return getattr(importlib.import_module(f"{__name__}.run"), _FUNCTIONS[name])
+        module, function = _FUNCTIONS[name]
+        return getattr(importlib.import_module(f"{__name__}.{module}"), function)
     return _module(name)
 
 

@@ -5,10 +5,14 @@ from typing import NamedTuple
 
 import jax
 
+from d3pm_jax.config import Config
+from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import build, checkpoint, lock
 from d3pm_jax.runs import workdir as folders
+from d3pm_jax.runs.devices import use_all_cores
 from d3pm_jax.types import Params
+from d3pm_jax.weights import twin
 
 
 class Weights(NamedTuple):
@@ -43,6 +47,32 @@ def fitted(parts: build.Parts, weights: Weights) -> Params:
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
     flat, _ = jax.tree.flatten_with_path(params)
     return {jax.tree_util.keystr(path, simple=True, separator="."): x.shape for path, x in flat}
+
+
+def import_weights(
+    file: Path | str, config: Config, workdir: Path | str, description: Description | None = None
+) -> None:
+    """Begins a run from a file of weights, of `export` or of PyTorch: they are its step 0.
+
+    Args:
+        file: of safetensors, with the tensors of a network of `torch_ref.models` under its names.
+        config: of the run.
+        workdir: where it is written; a folder without a run.
+        description: of the data, where that is known without it.
+
+    Raises:
+        UserError: the folder is not empty, or the tensors are not those of the network of the config.
+    """
+    workdir = Path(workdir)
+    folders.check_empty(workdir)
+    use_all_cores(1)
+    description = description or config.data.describe()
+    parts = build.build(build.fill_in(config, description), description, 1)
+    try:
+        params = twin.load(Path(file), parts.state.params)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    begin(parts, workdir, params)
 
 
 def begin(parts: build.Parts, workdir: Path, params: Params) -> None:

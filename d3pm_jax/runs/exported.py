@@ -21,7 +21,25 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.runs import workdir
+from d3pm_jax.runs.run import Run
 from d3pm_jax.weights import twin
+
+
+def export(run: Run, path: Path | str, raw: bool = False) -> None:
+    """Writes the weights of a run to a file of safetensors, for `denoiser` here and in `torch_ref`.
+
+    Args:
+        run: at the checkpoint that is wanted.
+        path: of the file; one that is there is replaced, once the new one is whole.
+        raw: write the last weights, in place of their moving average.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    config = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, noise=None))
+    kind, params = ("raw", run.parts.state.params) if raw else ("ema", run.params)
+    K, T, tree = run.process.K, run.process.T, config_io.to_json(config)
+    twin.save(Path(path), params, metadata(tree, run.parts.description, K, T, run.step, kind))
 
 
 def metadata(

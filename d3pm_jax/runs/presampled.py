@@ -14,11 +14,13 @@ import jax
 import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
+from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import parse_json, replacing
+from d3pm_jax.runs import build
 from d3pm_jax.runs.build import Parts
-from d3pm_jax.runs.devices import batched
+from d3pm_jax.runs.devices import batched, use_all_cores
 from d3pm_jax.training.step import StepNoise, draw_noise
 
 FORMAT = "d3pm noise bank"  # as it stands in files since version 1
@@ -50,6 +52,23 @@ def describe(parts: Parts) -> dict[str, Any]:
         "seed": config.train.seed,
         "timesteps": config_io.to_json(config.timesteps),
     }
+
+
+def presample(config: Config, path: Path | str, steps: int | None = None) -> None:
+    """Writes the noise of a training in advance, for `train.noise` and for `torch_ref.runs.presampled`.
+
+    Args:
+        config: of the training.
+        path: of the file; one that is there is replaced, once the new one is whole.
+        steps: how many steps; those of the config by default.
+
+    Raises:
+        UserError: the noise cannot be drawn in advance, or not be written.
+    """
+    use_all_cores(config.train.batch_size)
+    description = config.data.describe()
+    parts = build.build(build.fill_in(config, description), description, config.train.batch_size)
+    write(parts, steps or config.train.steps, Path(path))
 
 
 def write(parts: Parts, steps: int, path: Path) -> None:

@@ -3,8 +3,9 @@
 import datetime
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from rich.console import Console
 from rich.live import Live
@@ -13,6 +14,7 @@ from rich.table import Table
 
 BAR = 10  # columns
 EVERY = 30.0  # seconds between lines where the output is no terminal, unless there are metrics to show
+EVERY_REWRITTEN = 0.5  # seconds between those that stand in each other's place, in a notebook
 NAMES = {  # of the metrics, the most telling first: not all fit into every line
     "loss": "loss",
     "bound_bits_per_dim": "bits/dim",
@@ -26,7 +28,9 @@ NAMES = {  # of the metrics, the most telling first: not all fit into every line
 class Terminal:
     """Shows a bar in a terminal and plain lines elsewhere, neither wider than the terminal or 80 columns.
 
-    What cannot be shown, because nobody reads any more, is left out: what is done goes on.
+    In a notebook each line takes the place of the one before, and the last has no rate: what is saved there
+    does not change with the time that it took. What cannot be shown, because nobody reads any more, is left
+    out: what is done goes on.
 
     Args:
         unit: what is counted.
@@ -37,6 +41,8 @@ class Terminal:
     def __init__(self, unit: str, total: int, start: int = 0):
         self._console = Console(file=sys.stdout)
         self._drawn = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._rewrites = self._console.is_jupyter
+        self._put: Callable[[str], None] = _rewritten() if self._rewrites else partial(print, flush=True)
         self._unit, self._total, self._done = unit, total, start
         self._metrics: list[str] = []
         self._since: tuple[int, float] | None = None  # what was done when all was compiled, and when
@@ -51,11 +57,13 @@ class Terminal:
             if self._drawn:
                 live.start()
             elif self._told != self._total:
-                self._print()
+                self._print(self._pieces())
         try:
             yield self
-            if not self._drawn and self._told != self._done:
-                self._print()
+            if self._rewrites and self._since:
+                self._print(self._metrics)
+            elif not self._drawn and self._told != self._done:
+                self._print(self._pieces())
         finally:
             with suppress(OSError):
                 live.stop()
@@ -64,14 +72,15 @@ class Terminal:
         """Shows that so many are done; the first time, that all is compiled."""
         self._done, self._now = done, time.monotonic()
         self._since = self._since or (done, self._now)
-        if not self._drawn and self._now - self._printed > EVERY:
-            self._print()
+        every = EVERY_REWRITTEN if self._rewrites else EVERY
+        if not self._drawn and self._now - self._printed > every:
+            self._print(self._pieces())
 
     def metrics(self, row: Mapping[str, float | int]) -> None:
         """Shows the metrics of an interval, as many as fit."""
         self._metrics = [f"{NAMES[name]} {row[name]:.4g}" for name in NAMES if name in row]
         if not self._drawn:
-            self._print()
+            self._print(self._pieces())
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
@@ -81,11 +90,10 @@ class Terminal:
             else:  # rich would exit where nobody reads
                 print(text, flush=True)
 
-    def _print(self) -> None:
+    def _print(self, pieces: Sequence[str]) -> None:
         self._printed, self._told = time.monotonic(), self._done
-        count = self._count()
         with suppress(OSError):
-            print(fitted([count, *self._pieces()], self._console.width), flush=True)
+            self._put(fitted([self._count(), *pieces], self._console.width))
 
     def _bar(self) -> Table:
         """Draws the line as it is now; rich asks for it a few times a second."""
@@ -112,6 +120,20 @@ class Terminal:
         number = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
         time_left = str(datetime.timedelta(seconds=round(left))).removeprefix("0:")
         return [f"{number} {self._unit}s/s", f"{time_left} left", *self._metrics]
+
+
+def _rewritten() -> Callable[[str], None]:
+    """Makes text -> None, which shows it below a cell of a notebook in the place of what it showed before."""
+    from IPython.display import DisplayHandle  # it is there in a notebook, and nothing else needs it
+
+    handle, shown = DisplayHandle(), False
+
+    def put(line: str) -> None:
+        nonlocal shown
+        show, shown = (handle.update if shown else handle.display), True
+        show({"text/plain": line}, raw=True)
+
+    return put
 
 
 def fitted(pieces: Sequence[str], width: int) -> str:

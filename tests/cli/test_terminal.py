@@ -85,6 +85,26 @@ def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
     ]
 
 
+def test_a_notebook_has_one_line_that_ends_without_a_rate(monkeypatch, capsys):
+    lines, clock = [], [100.0]
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr(terminal, "_rewritten", lambda: lines.append)
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[-1])
+    with terminal.Terminal("step", 20, 10).shown() as shown:
+        for now, done in ((110.0, 11), (110.1, 12), (111.0, 13), (111.1, 20)):
+            clock.append(now)
+            shown.advance(done)
+        shown.metrics({"loss": 0.5})
+    assert lines == [
+        "step 10/20  compiling",
+        "step 11/20",
+        "step 13/20  2 steps/s  00:04 left",
+        "step 20/20  8.18 steps/s  00:00 left  loss 0.5",
+        "step 20/20  loss 0.5",
+    ]
+    assert capsys.readouterr().out == ""
+
+
 def test_a_finished_run_compiles_nothing(capsys):
     with terminal.Terminal("step", 5, 5).shown():
         pass
