@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax import beliefs, compat, heads, losses, numerics, schedules, timesteps
+from d3pm_jax import beliefs, compat, heads, losses, numerics, sampling, schedules, timesteps
 
 K, T, N, S = 5, 6, 3, (2, 3)
 BETAS = (d3pm.linear(T, 0.2, 0.9), d3pm.linear(T, 0.5, 0.8))
@@ -111,6 +111,8 @@ def chains(process, logits, x0, xt, t, u, v):
         "stratified_bound": d3pm.stratified_bound(key, denoise, process, x0, index, 2),
         "ancestral": d3pm.ancestral(denoise, process, xt, noise, (0, T)),
         "sample": d3pm.sample(key, denoise, process, S),
+        "infill": sampling.infill(denoise, process, x0, x0 == xt, xt, noise, (0, T)),
+        "sample_infill": sampling.sample_infill(key, denoise, process, x0, x0 == xt),
     }
 
 
@@ -142,11 +144,13 @@ def of_arrays(logits, x0, xt, t, u, v):
         "logistic": d3pm.logistic(u, -u, K),
         "heads": (heads.residual_logistic(v[:2].T, xt.T, K), heads.bounded_logistic(v[:2].T, K)),
         "bits_per_dim": d3pm.bits_per_dim(u, 6),
+        "chain_rule": d3pm.chain_rule(lambda xt: logits[xt[..., 0] % S[0]], x0, u, K - 1),
         "mean_and_se": d3pm.mean_and_se(time),
         "losses.mean_over_steps": losses.mean_over_steps(u, time, T),
         "low_discrepancy": d3pm.low_discrepancy(time[0], 4, T),
         "timesteps": (
             timesteps.uniform(time, T),
+            timesteps.antithetic(time[0], 4),
             timesteps.stratified(u, T)[0],
             timesteps.importance(time, timesteps.probabilities(history)),
             timesteps.update(history, t, time),

@@ -11,6 +11,7 @@ from d3pm_jax.data import read_batch
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import ngrams, texts
 from d3pm_jax.likelihood import bits_per_dim
+from d3pm_jax.runs import exact
 from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.terminal import Terminal
 
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace, run: Run) -> None:
     """Raises UserError where a chain rule is asked of a network that has none."""
-    if args.chain_rule is not None and not run.fills_in:
+    if args.chain_rule is not None and exact.mask_of(run) is None:
         raise UserError(
             f"--chain-rule {args.chain_rule} is for a network that fills in masks and sees no time: "
             f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
@@ -64,7 +65,7 @@ def execute(args: argparse.Namespace, run: Run, examples: Examples) -> None:
         return
     few = {name: x[: args.chain_rule] for name, x in examples.items()}
     with Terminal("example", 2 * len(few["x"])).shown() as terminal:
-        found = run.chain_rule(few, args.batch_size, args.seed, terminal.advance)
+        found = exact.likelihood(run, few, args.batch_size, args.seed, terminal.advance)
     path = args.workdir / f"chain_rule{results.suffix(args, 'step', 'chain_rule', 'seed')}.json"
     results.write_json(path, found, ("step", "examples"))
     for name in ("left to right", "in random orders"):

@@ -1,6 +1,7 @@
 """d3pm sample draws samples, as arrays and as their kind wants to be seen; of images, chains end to end."""
 
 import argparse
+from typing import Any
 
 import jax
 import numpy as np
@@ -63,14 +64,12 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         samples, reverse = run.sample(
             key, args.num, args.label, args.batch_size, times, terminal.advance, GIF_CHAINS, given, shape
         )
-    suffix = results.suffix(args, "step", "steps", "grid", "seed", "label", "length")
-    suffix += "".join(f"_{name}" for name in ("prompt", "infill") if getattr(args, name) is not None)
+    suffix = results.suffix(args, "step", "steps", "grid", "seed", "label", "length") + sample_text.suffix(
+        args
+    )
     path = args.workdir / f"samples{suffix}.npy"
     write_npy(path, samples)
-    about = {"step": run.step, "num": len(samples), "steps": run.process.T, "grid": args.grid}
-    about |= {"seed": args.seed, "label": args.label}
-    about |= {name: getattr(args, name) for name in sample_text.OPTIONS if getattr(args, name) is not None}
-    replaced = results.write_json(path.with_suffix(".json"), about, ("step", "num"))
+    replaced = results.write_json(path.with_suffix(".json"), _about(args, run, len(samples)), ("step", "num"))
     pictures = _pictures(run, samples, reverse, times, args, suffix)
     classes = run.parts.classes
     of_class = "" if classes is None else f", sample i of class i modulo {classes}"
@@ -78,6 +77,13 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     first = f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {path}{replaced}"
     print("\n".join([first, *pictures]))
     return 0
+
+
+def _about(args: argparse.Namespace, run: Run, n: int) -> dict[str, Any]:
+    """Says what samples are of."""
+    about = {"step": run.step, "num": n, "steps": run.process.T, "grid": args.grid}
+    about |= {"seed": args.seed, "label": args.label}
+    return about | {name: x for name in sample_text.OPTIONS if (x := getattr(args, name)) is not None}
 
 
 def _check_gif(args: argparse.Namespace, run: Run) -> None:

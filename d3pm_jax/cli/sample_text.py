@@ -8,6 +8,7 @@ import numpy as np
 from d3pm_jax.cli import arguments
 from d3pm_jax.data import tokenizers
 from d3pm_jax.errors import UserError
+from d3pm_jax.runs.exact import mask_of
 from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.samples import Given
 
@@ -73,9 +74,14 @@ def given(args: argparse.Namespace, run: Run) -> Given | None:
     return Given(np.pad(np.concatenate(x0), (0, rest)), np.pad(np.concatenate(known), (0, rest)))
 
 
+def suffix(args: argparse.Namespace) -> str:
+    """Returns what names of files get where something is known, which is in the .json beside them."""
+    return "".join(f"_{name}" for name in ("prompt", "infill") if getattr(args, name) is not None)
+
+
 def printed(args: argparse.Namespace, run: Run, samples: np.ndarray) -> list[str]:
     """Returns the texts as they are, each below its number; above all, whether what is known is clamped."""
-    exact = args.prompt is args.infill is None or run.fills_in
+    exact = args.prompt is args.infill is None or mask_of(run) is not None
     texts = (run.parts.description.text(x) for x in samples)
     lines = (line for i, text in enumerate(texts) for line in (f"sample {i}", text))
     return [*([] if exact else [CLAMPED]), *lines]

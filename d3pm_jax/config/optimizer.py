@@ -1,13 +1,12 @@
 """Builds the optimizers of a config, of Optax."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array
 
 from d3pm_jax.config.checks import Count, Natural, NotNegative, Positive, UnitInterval, undefined
 from d3pm_jax.types import Params
@@ -82,7 +81,7 @@ def _decays(params: Params) -> Params:
     Layers may be stacked, with an axis more: a bias is one by its name.
     """
 
-    def decays(path: tuple, x: Array) -> bool:
+    def decays(path: tuple, x: Any) -> bool:
         return x.ndim > 1 and not jax.tree_util.keystr(path).endswith(("['bias']", "['bias'].value"))
 
     return jax.tree_util.tree_map_with_path(decays, params)

@@ -14,6 +14,7 @@ _MODULES = (
     "checkpoint",
     "classifier",
     "devices",
+    "exact",
     "exported",
     "features",
     "foreign",

@@ -1,7 +1,7 @@
 """Trains and opens runs from Python: what the commands do, without a shell."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,6 @@ from d3pm_jax import data, likelihood, losses
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation import chain_rule
 from d3pm_jax.evaluation.bound import all_terms, elements, evaluate_bound, few_terms, parts, summary
 from d3pm_jax.processes import Process
 from d3pm_jax.runs import build, loop
@@ -193,50 +192,6 @@ class Run:
         place = batched(self.parts.mesh)
         return evaluate_bound(compiled, self.params, self.process, x0, batch_size, place, told, progress)
 
-    def chain_rule(
-        self,
-        examples: Mapping[str, np.ndarray],
-        batch_size: int = 128,
-        seed: int = 0,
-        progress: Callable[[int], Any] = lambda done: None,
-    ) -> dict[str, Any]:
-        """Computes the exact likelihood of examples, filled in one element after the other.
-
-        Args:
-            examples: "x" [N, *S], and "label" and "weight" if there are any.
-            batch_size: how many at a time.
-            seed: of the random orders.
-            progress: is called with the number of examples that are done, twice N in the end.
-
-        Returns:
-            What `evaluation.bound.summary` gives "left to right" and "in random orders", with the step and N.
-
-        Raises:
-            UserError: the network does not fill in masks without seeing time (`fills_in`).
-        """
-        if not self.fills_in:
-            raise UserError("the network sees time, or has no extra mask: it has a bound, and no chain rule")
-        x0, told, place = examples["x"], self.parts.told(examples), batched(self.parts.mesh)
-        D, mask = elements(x0, examples.get("weight")), self.config.head.forbid
-        orders = {"left to right": chain_rule.left_to_right, "in random orders": chain_rule.at_random(seed)}
-        found: dict[str, Any] = {"step": self.step, "examples": len(x0), "seed": seed}
-        for i, (name, order) in enumerate(orders.items()):
-            compiled = chain_rule.exact_nats(self.parts.predict, mask, order)
-            told_of = partial(_later, progress, i * len(x0))
-            nats = evaluate_bound(compiled, self.params, self.process, x0, batch_size, place, told, told_of)
-            found[name] = summary(nats, D)
-        return found
-
-    @property
-    def fills_in(self) -> bool:
-        """Says whether the network fills in an extra mask and sees no time."""
-        mask = getattr(self.config.process, "mask_id", None)
-        return (
-            mask is not None
-            and mask == self.config.head.forbid
-            and not getattr(self.config.model, "see_time", True)
-        )
-
     def about(self) -> dict[str, Any]:
         """Says what a figure of this run depends on, besides data and noise."""
         T, times = int(self.process.time[-1]), np.asarray(self.process.time[1:]).tolist()
@@ -259,11 +214,6 @@ class Run:
         if name not in self._compiled:
             self._compiled[name] = make()
         return self._compiled[name]
-
-
-def _later(progress: Callable[[int], Any], before: int, done: int) -> None:
-    """Tells how many are done, after so many before them."""
-    progress(before + done)
 
 
 def train(config: Config, workdir: Path | str, resume: bool = False, start: Run | None = None) -> Run:
