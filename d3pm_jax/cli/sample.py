@@ -15,6 +15,7 @@ from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.samples import draw_forward
 from d3pm_jax.runs.terminal import Terminal
 
+NAMED = ("step", "steps", "grid", "seed", "label", "length")  # options in names of files
 SHOWN = 64  # samples in the picture
 CHAINS = 4  # examples in the picture of chains
 STATES = 10  # states in the picture of chains
