@@ -6,6 +6,11 @@ from typing import Any
 from d3pm_jax.files import replacing
 
 
+def plain(text: str) -> str:
+    """Returns what Matplotlib draws as this very text: a "$" begins no formula."""
+    return text.replace("$", r"\$")
+
+
 def save_figure(path: Path, figure: Any) -> None:
     """Writes a figure of Matplotlib as a PNG file."""
     with replacing(path) as partial:
