@@ -26,7 +26,7 @@ def training(records: Sequence[Record]) -> Html:
     names = [*(name for name in TITLES if name in known), *(name for name in known if name not in TITLES)]
     found = [plot(TITLES.get(name, name), "step", _metric(records, name)) for name in names]
     notes = [
-        missing(f"{record.name} has no curves, as there is no metrics.jsonl with steps", record.resume)
+        missing(f"{record.name} has no curves, as its metrics.jsonl is empty or missing", record.resume)
         for record in records
         if not record.metrics
     ]
