@@ -63,8 +63,8 @@ class Record:
 
     def evaluate(self, options: str = "") -> str:
         """Returns the command that evaluates this checkpoint."""
-        last = checkpoint.steps(self.run.workdir / folders.CHECKPOINTS)[-1] == self.run.step
-        step = "" if last else f" --step {self.run.step}"
+        there = checkpoint.steps(self.run.workdir / folders.CHECKPOINTS)
+        step = "" if there[-1:] == [self.run.step] else f" --step {self.run.step}"
         return f"d3pm eval {shlex.quote(str(self.run.workdir))}{step}{options}{self._own}"
 
     @property

@@ -7,8 +7,8 @@ from d3pm_jax.files import replacing
 
 
 def plain(text: str) -> str:
-    """Returns what Matplotlib draws as this very text: a "$" begins no formula."""
-    return text.replace("$", r"\$")
+    """Returns what Matplotlib draws as this text: "$" begins no formula, and what is no UTF-8 is "?"."""
+    return text.replace("$", r"\$").encode("utf-8", "replace").decode()
 
 
 def save_figure(path: Path, figure: Any) -> None:

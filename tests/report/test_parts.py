@@ -154,6 +154,7 @@ def test_no_two_runs_have_one_name():
 
 def test_the_command_names_a_step_that_is_not_the_last(tmp_path):
     run = Known(**vars(RUN) | {"workdir": tmp_path})
+    assert record(run=run).evaluate() == f"d3pm eval {tmp_path} --step 7"  # training has deleted them
     for step, option in ((7, ""), (9, " --step 7")):
         manifest = tmp_path / folders.CHECKPOINTS / str(step) / checkpoint.MANIFEST
         manifest.parent.mkdir(parents=True)

@@ -121,7 +121,7 @@ def test_names_are_no_formulas_and_none_is_left_out(tmp_path, monkeypatch):
     )
     names = ["$_$", r"x$\foo$", "_hidden", "5$"]
     lines = {name: ([1, 2], {r"$\loss$": [1, 2]}) for name in names}
-    show.save_lines(tmp_path / "x.png", lines, "$^$", caption=r"$\bar$")
+    show.save_lines(tmp_path / "x.png", lines, "$^$", caption="$\\bar$ \udc80")
     (legend,) = drawn[0].legends
     assert [text.get_text() for text in legend.get_texts()] == [name.replace("$", r"\$") for name in names]
     states = np.zeros((1, 1, 8, 8, 3), np.uint8)
