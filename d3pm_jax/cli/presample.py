@@ -34,8 +34,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     config = overrides.from_file(args, rest, f"[--steps N] --out FILE{SUFFIX}")
     if args.out is None or args.out.suffix != SUFFIX:
         raise UserError(f"--out {args.out}: the noise file is an ArrayRecord file, name it FILE{SUFFIX}")
-    steps = args.steps or config.train.steps
-    presampled.presample(config, args.out, steps)
+    steps = presampled.presample(config, args.out, args.steps)
     size = args.out.stat().st_size / 1e6
     print(f"noise of {steps} steps of batch size {config.train.batch_size}, {size:.1f} MB: {args.out}")
     words = [str(args.config), *rest, "--workdir", "DIR", "--train.noise", str(args.out)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from d3pm_jax import report
 from d3pm_jax.cli import arguments
-from d3pm_jax.report.page import FILE
+from d3pm_jax.report.pages import FILE
 from d3pm_jax.runs.run import open_run
 
 

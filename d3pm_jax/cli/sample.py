@@ -12,7 +12,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_npy
 from d3pm_jax.runs import workdir
 from d3pm_jax.runs.run import Run
-from d3pm_jax.runs.samples import draw_forward
+from d3pm_jax.runs.samples import draw_forward, spaced
 from d3pm_jax.runs.terminal import Terminal
 
 NAMED = ("step", "steps", "grid", "seed", "label", "length")  # options in names of files
@@ -60,7 +60,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     given, shape = sample_text.given(args, run), None if args.length is None else (args.length,)
     if args.steps is not None:
         run = run.respaced(arguments.grid(args, run, args.steps))
-    times, key = _times(run.process.T, GIF_STATES if args.gif else STATES), jax.random.key(args.seed)
+    times, key = spaced(run.process.T, GIF_STATES if args.gif else STATES), jax.random.key(args.seed)
     with Terminal("sample", args.num).shown() as terminal:
         samples, reverse = run.sample(
             key, args.num, args.label, args.batch_size, times, terminal.advance, GIF_CHAINS, given, shape
@@ -92,11 +92,6 @@ def _check_gif(args: argparse.Namespace, run: Run) -> None:
     kind = run.parts.description.kind
     if args.gif and kind != "image":
         raise UserError(f"--gif: a GIF is of images, the data of this run is of kind {kind!r}; leave it out")
-
-
-def _times(T: int, n: int) -> list[int]:
-    """Returns n evenly spaced t from 0 to T, or all where there are fewer."""
-    return sorted({round(T * (i / (n - 1))) for i in range(n)})
 
 
 def _pictures(
@@ -134,7 +129,7 @@ def _pictures(
 
 def _chain(run: Run, real: np.ndarray, reverse: np.ndarray, times: list[int], seed: int, suffix: str) -> str:
     """Draws both processes, and returns what to print of that."""
-    path, shown = run.workdir / f"chain{suffix}.png", _times(run.process.T, STATES)
+    path, shown = run.workdir / f"chain{suffix}.png", spaced(run.process.T, STATES)
     forward = draw_forward(jax.random.key(seed), run.process, real[:CHAINS], shown)
     reverse = reverse[[times.index(t) for t in shown], :CHAINS]
     rows, back = (show.to_rgb(x, run.parts.categories) for x in (forward, reverse))

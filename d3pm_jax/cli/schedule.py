@@ -63,12 +63,9 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
 def _compare(args: argparse.Namespace, paths: list[Path], rest: list[str]) -> None:
     """Draws several configs in one picture, and prints the lines of each below its name."""
     configs = {name: _read_named(args, path, rest) for name, path in _names(paths).items()}
-    same: dict[tuple[str, int], list[str]] = {}  # configs of one curve
-    for name, shown in configs.items():
-        same.setdefault((str(shown.config.process), shown.levels), []).append(name)
-    drawn = {f"{', '.join(names)}: {configs[names[0]].name}": configs[names[0]] for names in same.values()}
-    levels = {label: shown.levels for label, shown in drawn.items()}
-    show.save_schedules(args.out, {label: shown.process for label, shown in drawn.items()}, levels)
+    labels = {f"{name}: {shown.name}": shown for name, shown in configs.items()}
+    levels = {label: shown.levels for label, shown in labels.items()}
+    show.save_schedules(args.out, {label: shown.process for label, shown in labels.items()}, levels)
     for name, shown in configs.items():
         print(f"{name}:", *_lines(shown), sep="\n  ")
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from d3pm_jax.report import folder
-from d3pm_jax.runs.samples import draw_forward
+from d3pm_jax.runs.samples import draw_forward, spaced
 
 SAMPLES = 64
 CLASSES = 80  # samples of a network that is told classes, at most
@@ -22,7 +22,7 @@ class Chains(NamedTuple):
 
     samples: np.ndarray  # [N, *S]; sample i is of class i modulo all
     kept: bool  # whether they are those of `d3pm sample`
-    times: list[int]  # increasing, from 0 to T
+    times: list[int]  # increasing, from 0 to the last, of the process with all steps
     reverse: np.ndarray  # [R, FILMED, *S], state r at times[r]
     strip: list[int]  # which of the times a strip shows
     forward: np.ndarray | None  # [len(strip), ROWS, *S]; None without examples to begin from
@@ -38,17 +38,12 @@ def draw(record: folder.Record) -> Chains:
     wanted = _number(run.parts.classes)
     kept = folder.read_samples(run, wanted)
     n, times = wanted if kept is None else FILMED, spaced(run.process.T, FRAMES)
-    drawn, reverse = run.sample(key, n, batch_size=n, record=times)
+    drawn, reverse = run.sample(key, n, batch_size=n, record=times, chains=FILMED)
     strip, forward = spaced(run.process.T, STRIP), None
     if record.examples is not None:
         forward = draw_forward(key, run.process, record.examples[:ROWS], strip)
-    samples = drawn if kept is None else kept
-    return Chains(samples, kept is not None, times, reverse[:, :FILMED], strip, forward)
-
-
-def spaced(last: int, n: int) -> list[int]:
-    """Returns n whole numbers from 0 to the last one, evenly spaced; all of them where there are fewer."""
-    return sorted({round(last * i / (n - 1)) for i in range(n)})
+    samples, time = drawn if kept is None else kept, np.asarray(run.process.time)
+    return Chains(samples, kept is not None, time[times].tolist(), reverse, time[strip].tolist(), forward)
 
 
 def _number(classes: int | None) -> int:

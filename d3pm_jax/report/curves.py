@@ -1,6 +1,6 @@
 """Shows how the metrics of runs went in training, and the terms of their bounds by t."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from d3pm_jax.report.folder import Bound, Record
 from d3pm_jax.report.markup import Html, join, missing, tag
 from d3pm_jax.report.plots import Curve, plot
 
+LISTED = 5  # infinite terms, at most
 TITLES = {  # of the metrics, the most telling first
     "loss": "loss [nats per element]",
     "bound_bits_per_dim": "bound on train data [bits/dim]",
@@ -25,7 +26,7 @@ def training(records: Sequence[Record]) -> Html:
     names = [*(name for name in TITLES if name in known), *(name for name in known if name not in TITLES)]
     found = [plot(TITLES.get(name, name), "step", _metric(records, name)) for name in names]
     notes = [
-        missing(f"{record.name} has no curves, as nothing was trained here", record.resume)
+        missing(f"{record.name} has no curves, as its metrics.jsonl is empty or missing", record.resume)
         for record in records
         if not record.metrics
     ]
@@ -51,12 +52,22 @@ def terms(records: Sequence[Record]) -> Html:
         single.append(Curve(i, times, steps))
         finite = np.array([np.nan if x is None else x for x in steps])
         summed.append(Curve(i, times, np.cumsum(finite[::-1])[::-1].tolist()))
+        notes += _infinite(record.name, [t for t, x in zip(times, steps, strict=True) if x is None])
     found = [
         plot("term of the bound at t [bits/dim]", "t", single),
         plot("sum of the terms from t up to T [bits/dim]", "t", summed),
         plot("bound with fewer steps [bits/dim]", "steps of the process", _by_steps(records), log_x=True),
     ]
     return join(_panels(found), *notes)
+
+
+def _infinite(name: str, times: Sequence[int]) -> Iterator[Html]:
+    """Says which terms of a bound no curve can show."""
+    if times:
+        shown = ", ".join(map(str, times[:LISTED]))
+        shown += f" and {len(times) - LISTED} more" if len(times) > LISTED else ""
+        words = f"The term of {name} is infinite at t = {shown}, and so is the sum from every t up to that."
+        yield tag("p", words, class_="soft")
 
 
 def _by_steps(records: Sequence[Record]) -> list[Curve]:

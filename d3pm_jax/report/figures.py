@@ -8,12 +8,18 @@ from d3pm_jax.report.markup import Html, join, missing, table, tag
 from d3pm_jax.runs import protocol
 
 HASH = 12  # characters of it that are shown
-OF_BOUND = ("step", "steps", "grid", "terms", "N", "split", "belief", "first_step", "dtype", "ema", "seed")
-OF_QUALITY = ("step", "grid", "sampler", "classes", "split", "features", "belief", "dtype", "ema", "seed")
+LOGITS = ("belief", "first_step")  # what they are taken for
+OF_BOUND = ("step", "steps", "grid", "terms", "N", "split", *LOGITS, "dtype", "ema", "seed")
+OF_QUALITY = ("step", "grid", "sampler", "classes", "split", "features", *LOGITS, "dtype", "ema", "seed")
 
 
-def headline(record: Record) -> dict[str, object]:
-    """Returns the figures of a run in a few words, each with what it was measured on."""
+def headline(record: Record, best: protocol.Figures | None) -> dict[str, object]:
+    """Returns the figures of a run in a few words, each with what it was measured on.
+
+    Args:
+        record: the run.
+        best: its figures of sample quality, of `comparable`.
+    """
     facts: dict[str, object] = {}
     if record.bound is not None:
         known, result = record.bound.protocol, record.bound.result
@@ -22,12 +28,24 @@ def headline(record: Record) -> dict[str, object]:
         facts["test bits/dim"] = join(_bits(result), tag("small", words))
         words = f"the same {known.get('N')} examples"
         facts["test nats per example"] = join(_with_error(result, "nats", 2), tag("small", words))
-    of_this = [found for found in record.quality if found.protocol.step == record.run.step]
-    if of_this:
-        best = max(of_this, key=lambda found: (found.protocol.N, found.protocol.steps))
-        words = f"{best.protocol.N} samples, {best.protocol.steps} steps, seed {best.protocol.seed}"
-        facts["Fréchet distance"] = join(_or_too_few(best.figures["samples"]["frechet"]), tag("small", words))
+    if best is not None:
+        known = best.protocol
+        words = f"{known.N} samples beside split {known.split}, {known.steps} steps, seed {known.seed}, in "
+        small = tag("small", words, cell(known.features))
+        facts["Fréchet distance"] = join(_or_too_few(best.figures["samples"]["frechet"]), small)
     return facts
+
+
+def comparable(records: Sequence[Record]) -> list[protocol.Figures | None]:
+    """Returns the figures of sample quality of each run, at its step, that all compare with each other.
+
+    Those with most samples, then steps, of the first run that has any decide; None where a run has none like
+    them.
+    """
+    found = [[x for x in record.quality if x.protocol.step == record.run.step] for record in records]
+    most = [max(own, key=lambda x: (x.protocol.N, x.protocol.steps)) for own in found if own]
+    alike = [[x for x in own if not protocol.differing(most[0].protocol, x.protocol)] for own in found]
+    return [max(own, key=lambda x: x.protocol.steps, default=None) for own in alike]
 
 
 def bounds(records: Sequence[Record]) -> Html:
@@ -53,7 +71,7 @@ def _bound(bound: Bound) -> Iterator[object]:
     yield _bits(result)
     yield _with_error(result, "nats", 2)
     yield from (_number(result[name]) if name in result else "-" for name in ("reconstruction", "prior"))
-    yield from (_cell(known.get(name)) for name in OF_BOUND)
+    yield from (cell(known.get(name)) for name in OF_BOUND)
     digest = str(known.get("examples", "-"))
     yield tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
 
@@ -115,7 +133,7 @@ def _protocol(found: protocol.Figures, name: str) -> Iterator[object]:
     known = found.protocol
     yield known.steps
     yield found.path.name
-    yield from (_cell(getattr(known, field)) for field in OF_QUALITY)
+    yield from (cell(getattr(known, field)) for field in OF_QUALITY)
     yield tag("span", known.reference.split(",")[0], title=known.reference)
 
 
@@ -141,7 +159,7 @@ def _or_too_few(value: object) -> str:
     return "too few" if value is None else _number(value)
 
 
-def _cell(value: object) -> object:
+def cell(value: object) -> object:
     """Returns a value of a protocol, its hashes shortened."""
     if value is None:
         return "-"

@@ -4,7 +4,6 @@ import dataclasses
 import re
 import shlex
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ import numpy as np
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import read_json
+from d3pm_jax.report.plots import LARGE
 from d3pm_jax.runs import checkpoint, metrics, protocol
 from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.run import Run
 
 EVAL = re.compile(r"eval(_.*)?\.json")
-LARGE = 1e100  # what no figure is
 NUMBERS = ("bits_per_dim", "standard_error", "nats", "nats_standard_error", "reconstruction", "prior")
 
 
@@ -52,7 +51,6 @@ class Record:
 
     name: str  # no other on the page has it
     run: Run
-    saved: datetime  # when its checkpoint was
     metrics: list[dict[str, float | int]]
     bounds: list[Bound]  # the one to show first is first
     quality: list[protocol.Figures]
@@ -65,8 +63,8 @@ class Record:
 
     def evaluate(self, options: str = "") -> str:
         """Returns the command that evaluates this checkpoint."""
-        last = checkpoint.steps(self.run.workdir / folders.CHECKPOINTS)[-1] == self.run.step
-        step = "" if last else f" --step {self.run.step}"
+        there = checkpoint.steps(self.run.workdir / folders.CHECKPOINTS)
+        step = "" if there[-1:] == [self.run.step] else f" --step {self.run.step}"
         return f"d3pm eval {shlex.quote(str(self.run.workdir))}{step}{options}{self._own}"
 
     @property
@@ -87,19 +85,26 @@ def read(runs: Sequence[Run]) -> list[Record]:
     Raises:
         UserError: a file in one of them is damaged.
     """
+    return [_record(name, run) for name, run in zip(names(runs), runs, strict=True)]
+
+
+def names(runs: Sequence[Run]) -> list[str]:
+    """Returns a name for each run that no other has: of its folder, or with all that tells runs apart."""
     short = [run.workdir.resolve().name for run in runs]
-    once = len(set(short)) == len(short)
-    names = short if once else [f"{run.workdir}, step {run.step}" for run in runs]
-    return [_record(name, run) for name, run in zip(names, runs, strict=True)]
+    if len({*short}) == len(short):
+        return short
+    long = [f"{run.workdir}, step {run.step}, {run.process.T} steps" for run in runs]
+    return [
+        name if long.count(name) == 1 else f"{name} ({long[: i + 1].count(name)})"
+        for i, name in enumerate(long)
+    ]
 
 
 def _record(name: str, run: Run) -> Record:
     folder = run.workdir
-    manifest = folder / folders.CHECKPOINTS / str(run.step) / checkpoint.MANIFEST
     return Record(
         name,
         run,
-        datetime.fromtimestamp(manifest.stat().st_mtime, UTC),
         metrics.read(folder),
         read_bounds(run),
         protocol.read([folder]),

@@ -1,4 +1,4 @@
-"""Builds HTML that cannot say what its words did not mean: all that is no `Html` is escaped."""
+"""Builds HTML; text that is not `Html` is escaped."""
 
 import base64
 import hashlib
@@ -40,13 +40,18 @@ def join(*children: object) -> Html:
 
 
 def _escaped(child: object) -> str:
-    return child if isinstance(child, Html) else escape(str(child))
+    return child if isinstance(child, Html) else _text(child)
 
 
 def _attribute(key: str, value: object) -> str:
     name = key.rstrip("_").replace("_", "-")
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return f" {name}" if value is True else f' {name}="{escape(text)}"'
+    return f" {name}" if value is True else f' {name}="{_text(text)}"'
+
+
+def _text(value: object) -> str:
+    """Returns text as HTML; "?" stands for halves of characters, which are no UTF-8."""
+    return escape(str(value).encode("utf-8", "replace").decode())
 
 
 def document(title: str, *body: Html, script: str = "") -> str:

@@ -14,7 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52.0, 10.0, 8.0, 38.0  # what is around the curves
 POINTS = 500  # at most so many of a curve are drawn
 SPREAD = 20.0  # largest over smallest value from which on an axis is logarithmic
 ROUND = (1, 2, 2.5, 5, 10)  # times a power of 10, what is between two numbers on an axis
-LARGE = 1e100  # a number of more is not drawn
+LARGE = 1e100  # what no figure is: more is not drawn
 MARKED = 30  # up to so many points of a curve have a dot
 
 
@@ -62,10 +62,10 @@ def plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = False) 
         curves: at most one for each run.
         log_x: whether the horizontal axis is logarithmic: then what has x = 0 is left out.
     """
-    shown = [(curve.run, points) for curve in curves if len(points := _points(curve, log_x))]
+    shown = [(c.run, points) for c in curves if np.isfinite(points := _points(c, log_x)).all(1).any()]
     if not shown:
         return None
-    everything = np.concatenate([points for _, points in shown])
+    everything = np.concatenate([points[np.isfinite(points[:, 1])] for _, points in shown])
     x = _axis(everything[:, 0] if log_x else np.append(everything[:, 0], 0), log_x, LEFT, WIDTH - RIGHT)
     y = _axis(everything[:, 1], _far_apart(everything[:, 1]), HEIGHT - BOTTOM, TOP)
     lines = [part for run, points in shown for part in _line(run, points, x, y)]
@@ -91,23 +91,25 @@ def legend(names: Sequence[str]) -> Html | None:
 
 def colour(run: int) -> str:
     """Returns the class of the style that has the colour of a run."""
-    return f"run-{run % COLOURS}"
+    return f"run-{run}"
 
 
 def _points(curve: Curve, log_x: bool) -> np.ndarray:
-    """Returns the points of a curve [N, 2] that can be drawn, thinned out where there are many."""
+    """Returns the points of a curve [N, 2], thinned out where there are many, y NaN where it breaks off."""
     pairs = [
-        (a, b) for a, b in zip(curve.x, curve.y, strict=True) if b is not None and max(a, abs(b)) < LARGE
+        (a, math.nan if b is None or not abs(b) < LARGE else b)
+        for a, b in zip(curve.x, curve.y, strict=True)
+        if a < LARGE and (a > 0 or not log_x)
     ]
     points = np.asarray(pairs, float).reshape(-1, 2)
-    points = points[np.isfinite(points).all(1) & ((points[:, 0] > 0) | (not log_x))]
     if len(points) <= POINTS:
         return points
-    return points[np.linspace(0, len(points) - 1, POINTS).round().astype(int)]
+    even = np.linspace(0, len(points) - 1, POINTS).round().astype(int)
+    return points[np.union1d(even, np.flatnonzero(np.isnan(points[:, 1])))]
 
 
 def _far_apart(values: np.ndarray) -> bool:
-    return bool(values.min() > 0 and values.max() / values.min() > SPREAD)
+    return bool(values.min() > 1 / LARGE and values.max() / values.min() > SPREAD)
 
 
 def _axis(values: np.ndarray, log: bool, start: float, stop: float) -> Axis:
@@ -135,8 +137,15 @@ def _grid(x: Axis, y: Axis) -> list[Html]:
 
 
 def _line(run: int, points: np.ndarray, x: Axis, y: Axis) -> list[Html]:
-    placed = [(x.place(a), y.place(b)) for a, b in points.tolist()]
-    path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in placed)
+    """Draws a curve, broken off where y is NaN; up to `MARKED` points have a dot."""
+    placed, path, command = [], "", "M"
+    for a, b in points.tolist():
+        if math.isnan(b):
+            command = "M"
+            continue
+        placed.append((x.place(a), y.place(b)))
+        path += "{}{:.1f} {:.1f}".format(command, *placed[-1])
+        command = "L"
     kind = colour(run)
     dots = placed if len(placed) <= MARKED else []
     marks = [tag("circle", cx=a, cy=b, r=2.2, class_=f"point {kind}") for a, b in dots]

@@ -10,6 +10,7 @@ from d3pm_jax import show
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.report import chains, pictures
 from d3pm_jax.report.chains import Chains
+from d3pm_jax.report.figures import cell
 from d3pm_jax.report.folder import Record
 from d3pm_jax.report.markup import Html, figure, join, missing, png, tag
 
@@ -22,7 +23,7 @@ def samples(record: Record, drawn: Chains) -> Html:
     """Returns samples beside examples of the data."""
     run, real = record.run, record.examples
     told, x = run.parts.classes, drawn.samples
-    words = f"{len(x)} samples of step {run.step:,}, {run.process.T} steps, seed {chains.SEED}: "
+    words = f"{len(x)} samples of step {run.step:,}, {run.process.T} steps, seed {chains.SEED}, "
     words += "the first of samples.npy of d3pm sample." if drawn.kept else "drawn for this page."
     if run.parts.description.kind == "text":
         words += f" The first {LINES} are shown."
@@ -68,13 +69,14 @@ def _film(record: Record, drawn: Chains) -> Html:
 
 def nearest(record: Record) -> Html | None:
     """Returns the pictures of `d3pm eval --samples`: samples and the training example nearest to each."""
-    paths = [found.path.with_suffix(".png") for found in record.quality]
-    words = "Right of each sample the training example nearest to it, of all of the training split ({})."
-    shown = [
-        figure(_picture(path), "Nearest training examples", words.format(path.name))
-        for path in paths
-        if path.is_file()
-    ]
+    shown = []
+    for found in record.quality:
+        path = found.path.with_suffix(".png")
+        if path.is_file():
+            words = f"Right of each sample of step {found.protocol.step:,} the training example nearest to "
+            words += "it, of all of the training split, in "
+            words = join(words, cell(found.protocol.features), f" ({path.name}).")
+            shown.append(figure(_picture(path), "Nearest training examples", words))
     return join(*shown) if shown else None
 
 

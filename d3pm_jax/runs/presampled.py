@@ -54,7 +54,7 @@ def describe(parts: Parts) -> dict[str, Any]:
     }
 
 
-def presample(config: Config, path: Path | str, steps: int | None = None) -> None:
+def presample(config: Config, path: Path | str, steps: int | None = None) -> int:
     """Writes the noise of a training in advance, for `train.noise` and for `torch_ref.runs.presampled`.
 
     Args:
@@ -62,13 +62,18 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> Non
         path: of the file; one that is there is replaced, once the new one is whole.
         steps: how many steps; those of the config by default.
 
+    Returns:
+        How many there are.
+
     Raises:
         UserError: the noise cannot be drawn in advance, or not be written.
     """
     use_all_cores(config.train.batch_size)
     description = config.data.describe()
     parts = build.build(build.fill_in(config, description), description, config.train.batch_size)
-    write(parts, steps or config.train.steps, Path(path))
+    steps = config.train.steps if steps is None else steps
+    write(parts, steps, Path(path))
+    return steps
 
 
 def write(parts: Parts, steps: int, path: Path) -> None:

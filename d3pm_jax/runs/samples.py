@@ -69,6 +69,11 @@ def make_sampler(
     return partial(_draw, parts, size, chain)
 
 
+def spaced(last: int, n: int) -> list[int]:
+    """Returns n whole numbers from 0 to the last one, evenly spaced; all of them where there are fewer."""
+    return sorted({round(last * (i / (n - 1))) for i in range(n)})
+
+
 def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequence[int]) -> np.ndarray:
     """Draws x_1 ~ q(x_1 | x_0), x_2 ~ q(x_2 | x_1), ..., x_T: forward chains, from their end back.
 

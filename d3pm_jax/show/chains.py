@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from d3pm_jax.files import replacing
-from d3pm_jax.show.figures import save_figure
+from d3pm_jax.show.figures import plain, save_figure
 from d3pm_jax.show.images import LINE, check_colours, grid
 
 FRAME = 100  # milliseconds of a frame
@@ -114,7 +114,7 @@ def _save_strips(path: Path, strips: list[tuple[np.ndarray, Times, str]], captio
     for axis, (states, times, title) in zip(axes, strips, strict=True):
         _draw_strip(axis, states, times)
         axis.set_title(title)
-    figure.suptitle(caption)
+    figure.suptitle(plain(caption))
     save_figure(path, figure)
 
 
@@ -148,12 +148,19 @@ def _frames(states: np.ndarray, columns: int, times: Times) -> list[np.ndarray]:
 
 def _indexed(frames: list[np.ndarray]) -> list[Image.Image]:
     """Turns frames uint8 [H, W, 3] into images with one exact palette, or each with its own."""
-    packed = np.stack(frames).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    colours, index = np.unique(packed, return_inverse=True)
-    if len(colours) > 256:
-        return [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
+    colours = np.zeros(0, np.uint32)
+    for frame in frames:
+        colours = np.union1d(colours, _packed(frame))
+        if len(colours) > 256:
+            return [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
     palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8)
-    images = [Image.fromarray(frame) for frame in index.reshape(packed.shape).astype(np.uint8)]
+    images = [Image.fromarray(np.searchsorted(colours, _packed(f)).astype(np.uint8)) for f in frames]
     for image in images:
         image.putpalette(palette.tobytes())
     return images
+
+
+def _packed(frame: np.ndarray) -> np.ndarray:
+    """Returns colours uint8 [H, W, 3] as numbers uint32 [H, W]."""
+    red, green, blue = np.moveaxis(frame.astype(np.uint32), -1, 0)
+    return red << 16 | green << 8 | blue

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.show.figures import save_figure
+from d3pm_jax.show.figures import plain, save_figure
 
 Numbers = Sequence[Any] | np.ndarray
 Line = tuple[Numbers, Mapping[str, Numbers]]  # x, and y in each panel
@@ -46,23 +46,23 @@ def save_lines(
     figure = Figure(figsize=(8, 2.6 * len(panels) + 0.25 * legend), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, panel in zip(axes, panels, strict=True):
-        for name, (x, curves) in lines.items():
-            axis.plot(x, curves[panel], marker="." if len(x) < 40 else None, label=name)
-        axis.set_ylabel(panel)
+        for x, curves in lines.values():
+            axis.plot(x, curves[panel], marker="." if len(x) < 40 else None)
+        axis.set_ylabel(plain(panel))
         if panel in log:
             axis.set_yscale("log")
         axis.grid(alpha=0.3)
-    axes[-1].set_xlabel(xlabel)
-    figure.suptitle(caption)
+    axes[-1].set_xlabel(plain(xlabel))
+    figure.suptitle(plain(caption))
     if legend:
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center")
+        figure.legend(axes[0].get_lines(), list(map(plain, lines)), loc="outside lower center")
     save_figure(path, figure)
 
 
 def _panels(lines: Mapping[str, Line]) -> list[str]:
     """Returns the names of the panels; raises ValueError where lines do not fit them."""
     if not lines:
-        raise ValueError("there is nothing to draw: pass at least one, by its name")
+        raise ValueError("lines = {}, there is nothing to draw: pass at least one, by its name")
     panels = list(next(iter(lines.values()))[1])
     for name, (x, curves) in lines.items():
         lengths = {panel: len(y) for panel, y in curves.items()}

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from d3pm_jax.checks.arrays import describe
 from d3pm_jax.files import replacing
-from d3pm_jax.show.figures import save_figure
+from d3pm_jax.show.figures import plain, save_figure
 
 MASK_COLOUR = (70, 110, 200)
 LINE = 20  # height of a caption, in pixels
@@ -72,5 +72,5 @@ def save_beside(path: Path, samples: np.ndarray, real: np.ndarray, caption: str 
         axis.imshow(grid(images, round(len(images) ** 0.5)), interpolation="nearest")
         axis.set_title(title)
         axis.axis("off")
-    figure.suptitle(caption)
+    figure.suptitle(plain(caption))
     save_figure(path, figure)

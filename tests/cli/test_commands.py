@@ -26,6 +26,7 @@ from d3pm_jax.cli import results, sample, train
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import begin, build, checkpoint, grids, lock, metrics, network, outputs
+from d3pm_jax.runs.samples import spaced
 from d3pm_jax.runs.workdir import read_config
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status, train_args
@@ -133,7 +134,7 @@ def test_a_gif_is_of_images(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("T", [1, 5, 10, 45, 100, 256, 1000, 4000])
 def test_the_states_of_the_picture_are_among_those_of_the_gif(T):
-    few, many = (sample._times(T, n) for n in (sample.STATES, sample.GIF_STATES))
+    few, many = (spaced(T, n) for n in (sample.STATES, sample.GIF_STATES))
     assert set(few) <= set(many)
     assert (many[0], many[-1], len(many)) == (0, T, min(T + 1, sample.GIF_STATES))
 

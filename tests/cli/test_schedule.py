@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from d3pm_jax import show
 from tests.cli.commands import CONFIG, error, status
 
 
@@ -47,7 +48,7 @@ def test_schedule_draws_several_configs(tmp_path, capsys):
         assert all(panel.any() for panel in np.array_split(near[: len(near) * 9 // 10], 3))
 
 
-def test_bad_values_among_several_configs_name_theirs(tmp_path, capsys):
+def test_bad_values_among_several_configs_name_theirs(tmp_path, capsys, monkeypatch):
     other = tmp_path / "tiny.py"
     other.write_text(Path(CONFIG).read_text())
     args = ["schedule", CONFIG, other, "--out", tmp_path / "x.png"]
@@ -55,10 +56,13 @@ def test_bad_values_among_several_configs_name_theirs(tmp_path, capsys):
     assert f"{tmp_path / 'none.py'}: no config file" in error(capsys, *args[:3], tmp_path / "none.py")
     assert f"{other} is there more than once" in error(capsys, *args[:3], other)
     assert not (tmp_path / "x.png").exists()
+    drawn, save = [], show.save_schedules
+    monkeypatch.setattr(show, "save_schedules", lambda *args: (drawn.extend(args[1]), save(*args)))
     assert status(*args) == 0  # two files of one name are told apart by their paths
     printed = capsys.readouterr().out
     assert f"{CONFIG}:\n  process: Uniform" in printed
     assert f"{other}:\n  process: Uniform" in printed
+    assert [label.split(": ")[0] for label in drawn] == [str(CONFIG), str(other)]  # a line for each
 
 
 def test_overrides_and_missing_noise(tmp_path, capsys):

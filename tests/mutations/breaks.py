@@ -23,6 +23,7 @@ FUSED = "tests/losses/test_fused.py"
 INVERSE_CDF = "tests/numerics/test_inverse_cdf.py"
 OWN_PROCESS = "tests/processes/test_own_process.py"
 PARITY = "parity_tests/test_parity.py"
+PARTS_OF_REPORT = "tests/report/test_parts.py"
 PRESAMPLED = "tests/runs/test_presampled.py"
 STEP = "tests/training/test_step.py"
 
@@ -333,6 +334,30 @@ RUNS = (
     ),
 )
 
+REPORT = (
+    Break(
+        "terms_summed_from_1_up",
+        "d3pm_jax/report/curves.py",
+        "np.cumsum(finite[::-1])[::-1].tolist()",
+        "np.cumsum(finite).tolist()",
+        (PARTS_OF_REPORT,),
+    ),
+    Break(  # the figure at the top of the page
+        "shows_the_bound_of_fewest_steps",
+        "d3pm_jax/report/folder.py",
+        'return bound.result["step"] != run.step, -bound.steps, not bound.terms, -examples',
+        'return bound.result["step"] != run.step, bound.steps, not bound.terms, -examples',
+        (PARTS_OF_REPORT,),
+    ),
+    Break(  # figures in other features beside each other, as if they compared
+        "quality_always_compares",
+        "d3pm_jax/report/figures.py",
+        "differ = protocol.differing(first, figures.protocol)",
+        "differ = protocol.differing(first, first)",
+        (PARTS_OF_REPORT,),
+    ),
+)
+
 BREAKS = (
     *NUMERICS,
     *SCHEDULES,
@@ -343,4 +368,5 @@ BREAKS = (
     *MODELS,
     *TRAINING,
     *RUNS,
+    *REPORT,
 )

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-from datetime import UTC, datetime
 
 import jax
 import numpy as np
@@ -66,6 +65,9 @@ def home(tmp_path_factory):
     folders.write_run(bare, dataclasses.replace(config, optimizer=Adam(lr=0.25)), tiny.DIGITS)
     examples = rng.integers(17, size=(6, 8, 8, 1)).astype(np.int32)
     folders.write_run(whole, config, tiny.DIGITS, examples)
+    np.save(bare / "samples.npy", rng.integers(17, size=(70, 8, 8, 1)).astype(np.int32))
+    about = {"step": 7, "num": 70, "steps": 10, "grid": "even", "seed": 0, "label": None}
+    (bare / "samples.json").write_text(json.dumps(about))
     rows = [{"step": i, "loss": 2.0**-i, "grad_norm": 1.0, EVIL: 3.0} for i in range(1, 8)]
     (whole / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     protocol.write(whole, ROWS, PROTOCOL)
@@ -133,7 +135,9 @@ def test_figures_are_those_of_the_files(whole, page):
     best = json.loads((whole / "eval_limit8.json").read_text())
     headline = f"{best['bits_per_dim']:.3f} ± {best['standard_error']:.3f}8 examples, 10 steps, seed 0"
     assert headline in cells
-    assert "1.259 samples, 5 steps, seed 3" in cells  # the Fréchet distance, and of what
+    assert (
+        "1.259 samples beside split train, 5 steps, seed 3, in sums" in cells
+    )  # the Fréchet distance, and of what
     assert cells[cells.index("samples") :][:4] == ["samples", "9", "1.25", "0.5"]
 
 
@@ -188,6 +192,12 @@ def test_the_film_is_the_recorded_chain(whole, page):
     np.testing.assert_array_equal(pixels(page.having("img", "pixels")[1]["src"]), grid(data))
 
 
+def test_samples_of_the_command_are_shown_in_their_order(home, page):
+    samples = np.load(home / "bare" / "samples.npy")[: chains.SAMPLES]
+    np.testing.assert_array_equal(pixels(page.having("img", "pixels")[2]["src"]), grid(samples))
+    assert any("the first of samples.npy of d3pm sample" in words for words in page.inside["figcaption"])
+
+
 def grid(x):
     return show.grid(show.to_rgb(x, 17), samples.COLUMNS)
 
@@ -195,7 +205,7 @@ def grid(x):
 def told(run, **changes):
     """A record of a run as if its data were other."""
     parts = dataclasses.replace(run.parts, **changes)
-    return folder.Record("x", dataclasses.replace(run, parts=parts), datetime.now(UTC), [], [], [], None)
+    return folder.Record("x", dataclasses.replace(run, parts=parts), [], [], [], None)
 
 
 def test_other_kinds_of_data(whole):
@@ -269,7 +279,10 @@ def test_a_picture_of_quality_is_shown_or_refused(whole, tmp_path):
     assert samples.nearest(record) is None
     colours = np.random.default_rng(0).integers(256, size=(4, 6, 3)).astype(np.uint8)
     Image.fromarray(colours).save(path)
-    (image,) = (attrs for tag, attrs in Page(samples.nearest(record)).tags if tag == "img")
+    found = Page(samples.nearest(record))
+    (image,) = (attrs for tag, attrs in found.tags if tag == "img")
+    assert "sample of step 7 the training" in found.inside["figcaption"][0]
+    assert f"in sums ({path.name})" in found.inside["figcaption"][0]
     np.testing.assert_array_equal(pixels(image["src"]), colours)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UserError, match=r"\.png is no picture .*: delete it, `d3pm eval --samples`"):
@@ -295,7 +308,7 @@ def test_infinite_and_old_bounds(whole, tmp_path):
     found = Page(figures.bounds([record]))
     assert found.inside["td"][:3] == ["eval.json", "infinite", "-"]
     assert found.inside["td"][5:7] == ["7", "2"]
-    assert figures.headline(record) == {
+    assert figures.headline(record, None) == {
         "test bits/dim": "infinite<small>3 examples, 2 steps, seed 1</small>",
         "test nats per example": "-<small>the same 3 examples</small>",
     }
@@ -321,6 +334,10 @@ def test_a_curve_leaves_out_what_cannot_be_drawn():
     assert plots.plot("y", "x", [curve._replace(y=[None] * 4)]) is None
     (path,) = Page(plots.plot("y", "x", [curve], log_x=True)).having("path", "run-1")
     assert "L" not in path["d"]
+    gap = plots.Curve(0, [0, 1, 2, 3, 4], [1.0, 2.0, None, 3.0, 4.0])
+    (path,) = Page(plots.plot("y", "x", [gap])).having("path", "run-0")
+    assert [part.count("L") for part in path["d"].split("M")] == [0, 1, 1]  # not over the gap
+    assert plots.plot("y", "x", [plots.Curve(0, [1, 2, 3], [1e-300, 1.0, 1e99])]) is not None
     many = plots.Curve(0, list(range(9999)), [float(i) for i in range(9999)])
     (path,) = Page(plots.plot("y", "x", [many])).having("path", "run-0")
     assert path["d"].count("L") == plots.POINTS - 1

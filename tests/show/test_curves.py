@@ -8,7 +8,7 @@ from PIL import Image
 
 import d3pm_jax as d3pm
 from d3pm_jax import show
-from d3pm_jax.show import bound, schedules
+from d3pm_jax.show import bound, curves, schedules
 from d3pm_jax.show.bound import SUM, TERM
 from d3pm_jax.show.schedules import WEIGHT
 
@@ -112,3 +112,18 @@ def test_what_is_no_schedule_is_one_line(tmp_path):
         with pytest.raises(ValueError, match=message):
             show.save_schedules(tmp_path / "x.png", processes, levels)
     assert not list(tmp_path.iterdir())
+
+
+def test_names_are_no_formulas_and_none_is_left_out(tmp_path, monkeypatch):
+    drawn, save = [], curves.save_figure
+    monkeypatch.setattr(
+        curves, "save_figure", lambda path, figure: (drawn.append(figure), save(path, figure))
+    )
+    names = ["$_$", r"x$\foo$", "_hidden", "5$"]
+    lines = {name: ([1, 2], {r"$\loss$": [1, 2]}) for name in names}
+    show.save_lines(tmp_path / "x.png", lines, "$^$", caption="$\\bar$ \udc80")
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == [name.replace("$", r"\$") for name in names]
+    states = np.zeros((1, 1, 8, 8, 3), np.uint8)
+    show.save_strip(tmp_path / "y.png", states, [0], "$_$")
+    show.save_beside(tmp_path / "z.png", states[0], states[0], "$_$")

@@ -13,6 +13,7 @@ from d3pm_jax.report import chains, curves, figures, folder, plots, samples, set
 from d3pm_jax.report.folder import Record
 from d3pm_jax.report.markup import Html, cards, document, join, table, tag
 from d3pm_jax.runs.build import name_process
+from d3pm_jax.runs.protocol import Figures
 from d3pm_jax.runs.run import Run, open_run
 
 FILE = "report.html"
@@ -27,7 +28,8 @@ def write(runs: Sequence[Run | Path | str] | Run | Path | str, out: Path | str |
         out: where to write; report.html in the folder of the first run by default.
 
     Raises:
-        UserError: there is no such run, a file of it is damaged, or `out` is in no folder.
+        UserError: there is no such run, a file of it is damaged, `out` is in no folder, or there are more
+            runs than colours, 8.
     """
     several = [runs] if isinstance(runs, Run | Path | str) else list(runs)
     if not several:
@@ -44,8 +46,10 @@ def page(runs: Sequence[Run]) -> str:
     """Returns the page about runs as HTML.
 
     Raises:
-        UserError: a file in their folders is damaged, or their weights are not finite.
+        UserError: a file in their folders is damaged, their weights are not finite, or there are too many.
     """
+    if len(runs) > plots.COLOURS:
+        raise UserError(f"{len(runs)} runs: a page has {plots.COLOURS} colours, write several pages")
     records = folder.read(runs)
     names = [record.name for record in records]
     title = f"Report of {', '.join(names) if len(names) <= NAMED else f'{len(names)} runs'}"
@@ -75,13 +79,15 @@ def _anchor(name: str) -> str:
 
 def _written() -> Html:
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    words = f"Written {now} by d3pm_jax {__version__}. All is of the averaged weights of the checkpoint."
+    words = f"Written {now} by d3pm_jax {__version__}. "
+    words += "Samples and chains are drawn from the averaged weights of the checkpoint."
     return tag("p", words, class_="soft")
 
 
 def _overview(records: Sequence[Record]) -> Html:
     """Says which runs these are, of what, and their figures: a run in boxes, several in a table."""
-    facts = [_facts(record) for record in records]
+    best = figures.comparable(records)
+    facts = [_facts(record, quality) for record, quality in zip(records, best, strict=True)]
     if len(records) == 1:
         return cards(facts[0])
     names = list(dict.fromkeys(name for row in facts for name in row))
@@ -90,15 +96,14 @@ def _overview(records: Sequence[Record]) -> Html:
     return table(["run", *names], rows)
 
 
-def _facts(record: Record) -> dict[str, object]:
+def _facts(record: Record, quality: Figures | None) -> dict[str, object]:
     run, leaves = record.run, jax.tree.leaves(record.run.params)
     kind, shape = run.parts.description.kind, run.parts.description.shape
-    return figures.headline(record) | {
+    return figures.headline(record, quality) | {
         "step": f"{run.step:,} of {run.config.train.steps:,}",
         "process": name_process(run.config, run.process),
         "network": f"{type(run.config.model).__name__}, {sum(x.size for x in leaves):,} parameters",
         "data": f"{type(run.config.data).__name__}, {kind} {' x '.join(map(str, shape))}",
-        "checkpoint saved": f"{record.saved:%Y-%m-%d %H:%M} UTC",
     }
 
 

@@ -1,0 +1,207 @@
+"""Parts of the page about runs, of numbers written out: nothing is drawn, and no network is called."""
+
+import dataclasses
+import json
+from itertools import permutations
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import d3pm_jax
+from d3pm_jax.config import io as config_io
+from d3pm_jax.errors import UserError
+from d3pm_jax.report import chains, curves, figures, folder, markup, plots
+from d3pm_jax.report import settings as shown
+from d3pm_jax.runs import build, checkpoint, protocol
+from d3pm_jax.runs import workdir as folders
+from d3pm_jax.runs.run import Run
+from tests.report.reading import Page
+
+
+class Known(Run):
+    """A run of which only so much is known."""
+
+    step = process = config = None
+
+    def __init__(self, **known):
+        vars(self).update(known)
+
+
+RUN = Known(
+    step=7,
+    workdir=Path("runs/a"),
+    config=config_io.from_file(Path("configs/digits_absorbing.py")),
+    process=SimpleNamespace(T=4),
+    parts=SimpleNamespace(description=SimpleNamespace(kind="image")),
+)
+PROTOCOL = protocol.Protocol(
+    N=9,
+    split="train",
+    reference="150 examples, sha256 ab",
+    features="sums, sha256 0123456789abcdef",
+    step=7,
+    steps=5,
+    grid="even",
+    sampler="ancestral",
+    classes="none",
+    ema=0.9,
+    belief="d3pm",
+    first_step="bayes",
+    dtype="float32",
+    seed=3,
+)
+
+
+def record(name="a", run=RUN, bounds=(), quality=()):
+    found = [folder.Bound(Path(f"eval_{i}.json"), result) for i, result in enumerate(bounds)]
+    return folder.Record(name, run, [], found, list(quality), None)
+
+
+def bound(*terms, **entries):
+    """What a file of `d3pm eval` holds."""
+    times = list(range(1, len(terms) + 1))
+    return {"step": 7, "examples": 3, "times": times, "steps": list(terms), "bits_per_dim": 1.0} | entries
+
+
+def quality(name, frechet=1.0, **changes):
+    row = {"n": changes.get("N", 9), "frechet": frechet, "precision": 0.5, "recall": None}
+    return protocol.Figures(Path(name), {"samples": row}, dataclasses.replace(PROTOCOL, **changes))
+
+
+def test_fields_are_the_same_where_they_are():
+    """Of every ordered pair of the configs here: a field that one lacks differs, also where it is None."""
+    paths = sorted(Path("configs").glob("*.py"))
+    configs = {path.stem: config_io.from_file(path) for path in paths}
+    assert len(configs) > 9
+    for a, b in permutations(map(shown.flat, configs.values()), 2):
+        differ, rest = shown.compared([a, b])
+        same = {name for name in a.keys() & b.keys() if a[name] == b[name]}
+        assert {*rest} == same
+        assert {*differ} == (a.keys() | b.keys()) - same
+    pair = [record(x, Known(config=configs[x])) for x in ("bin_mnist_absorbing", "bin_mnist_uniform")]
+    for records in (pair, pair[::-1]):  # a field of the first is None, and the second has none of that name
+        page = Page(shown.settings(records))
+        at = page.inside["th"].index("model.channels_per_group")
+        assert at < page.inside["th"].index("value")  # among those that differ
+
+
+@pytest.fixture
+def plotted(monkeypatch):
+    """The curves of each plot, by the first word of its title."""
+    found = {}
+
+    def keep(title, xlabel, shown, log_x=False):
+        found[title.split()[0]] = shown
+        return plots.plot(title, xlabel, shown, log_x)
+
+    monkeypatch.setattr(curves, "plot", keep)
+    return found
+
+
+def test_terms_and_their_sums_from_t_up(plotted):
+    four, two = bound(1.0, 0.5, 0.25, 0.125), bound(2.0, 0.5, times=[2, 4], bits_per_dim=2.5)
+    other = bound(9.0, step=6, bits_per_dim=9.0)  # of another checkpoint: none of these
+    text = curves.terms([record(bounds=[four, two, other]), record("b", bounds=[bound(3.0, None, 4.0, 5.0)])])
+    assert plotted["term"] == [
+        plots.Curve(0, [1, 2, 3, 4], [1.0, 0.5, 0.25, 0.125]),
+        plots.Curve(1, [1, 2, 3, 4], [3.0, None, 4.0, 5.0]),
+    ]
+    assert plotted["sum"][0] == plots.Curve(0, [1, 2, 3, 4], [1.875, 0.875, 0.375, 0.125])
+    np.testing.assert_array_equal(plotted["sum"][1].y, [np.nan, np.nan, 9.0, 5.0])
+    assert plotted["bound"] == [plots.Curve(0, [2, 4], [2.5, 1.0])]
+    page = Page(text)
+    assert page.inside["figcaption"] == [
+        "term of the bound at t [bits/dim]",
+        "sum of the terms from t up to T [bits/dim]",
+        "bound with fewer steps [bits/dim]",
+    ]
+    assert "The term of b is infinite at t = 2, and so is the sum from every t up to that." in page.words
+    assert "The term of a is infinite" not in text
+    assert "at t = 1, 2, 3, 4, 5 and 3 more, and" in curves.terms([record(bounds=[bound(*[None] * 8, 1.0)])])
+
+
+def test_bounds_begin_with_this_step_most_steps_all_terms_most_examples(tmp_path):
+    files = {
+        "eval_a": bound(1.0, 1.0, 1.0, step=6),
+        "eval_b": bound(1.0),
+        "eval_c": bound(times=[1, 2], examples=99),
+        "eval_d": bound(1.0, 1.0, examples=4),
+        "eval_e": bound(1.0, 1.0, examples=5),
+    }
+    for name, tree in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(tree))
+    found = folder.read_bounds(Known(step=7, workdir=tmp_path))
+    assert [x.path.stem[-1] for x in found] == ["e", "d", "c", "b", "a"]
+
+
+def test_no_two_runs_have_one_name():
+    def run(path, step=7, T=4):
+        return Known(workdir=Path(path), step=step, process=SimpleNamespace(T=T))
+
+    assert folder.names([run("runs/a"), run("runs/b")]) == ["a", "b"]
+    assert folder.names([run("a"), run("x/a"), run("a", T=2), run("a", step=6), run("a")]) == [
+        "a, step 7, 4 steps (1)",
+        "x/a, step 7, 4 steps",
+        "a, step 7, 2 steps",
+        "a, step 6, 4 steps",
+        "a, step 7, 4 steps (2)",
+    ]
+    with pytest.raises(UserError, match="9 runs: a page has 8 colours, write several pages"):
+        d3pm_jax.report.page([RUN] * 9)
+
+
+def test_the_command_names_a_step_that_is_not_the_last(tmp_path):
+    run = Known(**vars(RUN) | {"workdir": tmp_path})
+    assert record(run=run).evaluate() == f"d3pm eval {tmp_path} --step 7"  # training has deleted them
+    for step, option in ((7, ""), (9, " --step 7")):
+        manifest = tmp_path / folders.CHECKPOINTS / str(step) / checkpoint.MANIFEST
+        manifest.parent.mkdir(parents=True)
+        manifest.touch()
+        assert record(run=run).evaluate(" --x") == f"d3pm eval {tmp_path}{option} --x"
+
+
+def test_figures_of_quality_that_do_not_compare_are_told_apart():
+    a, fewer = quality("a.json", 1.5), quality("fewer.json", 8.0, steps=3)
+    other, small = quality("other.json", 2.5, features="pixels"), quality("small.json", 3.5, N=5)
+    earlier = quality("earlier.json", 9.0, step=6, N=99)
+    first = record(quality=[earlier, small, fewer, a])
+    second = record("b", quality=[other, quality("b.json", 4.5)])
+    cells = Page(figures.quality([first, second])).inside["td"]
+    assert [x for x in cells if x == "yes" or x.startswith("no: other")] == [
+        "yes",
+        *["no: other N"] * 3,
+        "no: other N, features",
+        "no: other N",
+    ]
+    alone = Page(figures.quality([record(quality=[a, other])])).inside["td"]
+    assert [x for x in alone if x in ("yes", "no: other features")] == ["yes", "no: other features"]
+    found = figures.comparable([record("none"), first, second, record("c", quality=[other])])
+    assert [x and x.path.name for x in found] == [None, "a.json", "b.json", None]
+    assert figures.headline(first, a)["Fréchet distance"] == (
+        "1.5<small>9 samples beside split train, 5 steps, seed 3, in "
+        '<span title="sums, sha256 0123456789abcdef">sums, 0123456789ab</span></small>'
+    )
+
+
+def test_baselines_are_told_once():
+    result = bound(1.0, baselines={"histogram": 2.5})
+    words = Page(figures.bounds([record(bounds=[result]), record("b", bounds=[result])])).inside["p"]
+    assert words[1:] == ["For comparison, on the same examples as a, b: histogram 2.5 bits/dim."]
+
+
+def test_chains_tell_the_t_of_the_whole_process(tmp_path):
+    process = build.with_steps(d3pm_jax.uniform(d3pm_jax.cosine(10), 4), [2, 3, 10])
+
+    def sample(key, n, batch_size, record, chains):
+        assert (record, chains) == ([0, 1, 2, 3], 16)
+        return np.zeros((n, 2), np.int32), np.zeros((4, 16, 2), np.int32)
+
+    run = Known(step=7, workdir=tmp_path, process=process, sample=sample, parts=SimpleNamespace(classes=None))
+    drawn = chains.draw(record(run=run))
+    assert (drawn.times, drawn.strip) == ([0, 2, 3, 10], [0, 2, 3, 10])
+
+
+def test_text_that_is_no_utf_8_is_written():
+    assert markup.tag("p", "a\udc80<", title="\udc80b").encode() == b'<p title="?b">a?&lt;</p>'
