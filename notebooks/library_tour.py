@@ -5,7 +5,7 @@
 # processes of a few categories, where every probability can be written out: matrices and Bayes' rule, a
 # process of your own matrices, the two things that logits of x_0 may mean, and the exact likelihood of a
 # whole reverse chain beside its bound. No network is trained; it takes seconds. Change `K`, `T` (at least 10
-# in the first part) and the laws of x_0: what is asserted stays true, as long as the sums over K^2 states fit.
+# in the first part) and the laws of x_0: what is asserted stays true as long as the sums over K^2 states fit.
 #
 # It needs `pip install d3pm-jax matplotlib`, not the trainer.
 
