@@ -108,7 +108,7 @@ SLIPS = {
     "in bits, not nats": _result(lambda x, t: x / np.log(2)),
     "not normalised over the last axis": _result(lambda x, t: x - 0.1 * t[:, None, None, None]),
     "but for t = 1": _result(lambda x, t: x.where(t[:, None, None, None] > 1, 3.0)),
-    "but for entries that are -inf, of which it has numbers": _result(lambda x, t: x.clamp(min=-500)),
+    "but for entries that are -inf, where it has something else": _result(lambda x, t: x.clamp(min=-500)),
 }
 
 
@@ -150,6 +150,7 @@ def test_what_may_be_wrong_with_a_result() -> None:
     assert found["absorbing"].note.startswith("gives float32, not float64")
     assert found["absorbing_extra"].note == "gives ndarray, no tensor"
     assert (found["marginal"].differ, found["marginal"].theirs, found["marginal"].ours) == (1, "nan", "-inf")
+    assert found["marginal"].hints == ("but for entries that are -inf, where it has something else",)
     assert found["masked"].note.startswith("raises IndexError: index 7 is out of range at test_against.py:")
     assert found["gaussian"].skipped
     assert found["dense"].ok
@@ -189,7 +190,50 @@ def test_draws_and_processes_by_their_betas() -> None:
     assert not any(x.ok for x in other)
 
 
+def _log_p_of_x0(logits_x0: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+    return logits_x0.log_softmax(-1).gather(-1, x0[..., None])[..., 0]
+
+
+BOUNDED = {
+    "an epsilon": lambda process, logits_x0, x0: -torch.log(_log_p_of_x0(logits_x0, x0).exp() + 1e-30),
+    "a clamp of 100": lambda process, logits_x0, x0: -_log_p_of_x0(logits_x0, x0).clamp(min=-100),
+    "a clamp of 50": lambda process, logits_x0, x0, xt, t: torch_ref.posterior_kl(
+        process, logits_x0, x0, xt, t
+    ).clamp(max=50),
+}
+
+
+@pytest.mark.parametrize("bound", BOUNDED)
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
+def test_a_loss_that_is_never_large_is_seen(bound: str, dtype: str) -> None:
+    """Where x_0 is forbidden, and in float64 where it is as good as that."""
+    found = told("posterior_kl" if bound == "a clamp of 50" else "cross_entropy", BOUNDED[bound], dtype)
+    kinds = {x.input.split()[0] for x in found if not x.ok and x.what == "value"}
+    assert kinds == {"forbidden", *(["confident"] if dtype == "float64" else [])}
+    assert any(x.ours == "inf" for x in found)
+
+
+def test_what_pytorch_does_not_implement_is_not_skipped() -> None:
+    def of_integers(process: Any, logits_x0: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+        return x0.softmax(-1)
+
+    found = told("cross_entropy", of_integers)
+    assert not any(x.skipped for x in found)
+    assert all(x.note.startswith("raises NotImplementedError: ") for x in found)
+
+
+def test_an_exit_is_a_difference() -> None:
+    found = told("log_prior", lambda process: sys.exit(0))
+    assert all(x.note.startswith("raises SystemExit: 0 at test_against.py:") for x in found)
+
+
 def test_arguments_may_be_written_to() -> None:
+    def in_place(process: Any, logits_x0: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+        logits_x0 -= 1.0
+        return torch_ref.cross_entropy(process, logits_x0, x0)
+
+    assert all(x.ok for x in told("cross_entropy", in_place))
+
     def spoils(process: Any) -> torch.Tensor:
         result = process.log_prior()
         process.pi.zero_()

@@ -22,7 +22,8 @@ from parity_tests.frameworks import Arguments, Function, precision, to_torch
 from parity_tests.pairs import PAIRS
 
 B, S = 2 * T, (2, 3)  # every t twice
-KINDS = {"": 3.0, "confident": 10.0, "forbidden": 3.0}  # the size of logits; some of the last are -inf
+KINDS = ("", "confident", "forbidden")  # logits; some of the last are -inf
+CONFIDENT = {"float64": 100.0, "float32": 10.0}  # their size, whose probabilities the type can hold
 OPTIONS = {  # the default first
     "first_step": ("bayes", "x0"),
     "belief": ("d3pm", "leave_one_out", "denoiser"),
@@ -80,13 +81,15 @@ def situation(process: str, kind: str, dtype: str) -> dict[str, Any]:
     family = Family(f"{process}, matrices", K, T)
     shape, extra = (B, *S), process in ("absorbing_extra", "masked")
     x0, t = random(40).integers(0, K - extra, shape), np.tile(np.arange(1, T + 1), 2)
-    logits = KINDS[kind] * random(41).normal(size=(*shape, K))
-    if kind == "forbidden":
-        forbidden = random(42).random(logits.shape) < 0.4
-        logits[forbidden & (np.arange(K) != x0[..., None])] = -INF
+    size = CONFIDENT[dtype] if kind == "confident" else 3.0
+    logits = size * random(41).normal(size=(*shape, K))
     with precision("float64"):
         noisy = map(to_torch, (x0, t, random(43).random(shape)))
-        xt = torch_ref.q_sample(build("torch", family, "float64"), *noisy).numpy()
+        forward = build("torch", family, "float64")
+        xt = torch_ref.q_sample(forward, *noisy).numpy()
+        reach = forward.Qbar(to_torch(t)).mT.numpy()[np.arange(B)[:, None, None], xt] > 0  # x_t from each x_0
+    if kind == "forbidden":
+        logits[_forbidden(x0, reach)] = -INF
     return {
         "process": family,
         "x0": x0,
@@ -100,6 +103,13 @@ def situation(process: str, kind: str, dtype: str) -> dict[str, Any]:
         "kl": random(45).exponential(3.0, shape),
         "p_t": random(46).dirichlet(np.ones(B)),
     }
+
+
+def _forbidden(x0: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Categories [.., K] at random; x_0 among them, whose loss is infinite, where x_t can come of another."""
+    drawn, is_x0 = random(42).random(reach.shape) < 0.4, np.arange(K) == x0[..., None]
+    other = (reach & ~drawn & ~is_x0).any(-1, keepdims=True)
+    return drawn & (other | ~is_x0)
 
 
 def _called(f: Function, process: str) -> Callable[[Arguments], Tensor]:

@@ -55,13 +55,19 @@ def _module(path: Path) -> ModuleType:
         raise Refused(f"{path} is not a Python file: its name should end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))  # for what lies beside it
+    sys.modules[spec.name] = module  # a dataclass looks for its module there
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise Refused(f"{error.filename}:{error.lineno}: SyntaxError: {error.msg}") from error
     except (Exception, SystemExit) as error:
-        raise Refused(f"{path} does not run: {place(error, path)}") from error
+        del sys.modules[spec.name]
+        raise Refused(_does_not_run(error, path)) from error
     return module
+
+
+def _does_not_run(error: BaseException, path: Path) -> str:
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: SyntaxError: {error.msg}"
+    return f"{path} does not run: {place(error, path)}"
 
 
 def _is_own(x: Any) -> bool:
