@@ -160,6 +160,7 @@ def test_what_may_be_wrong_with_a_result() -> None:
         *("dense", "uniform", "absorbing", "absorbing_extra", "marginal", "masked")
     ]
     assert "not implemented for gaussian: log_prior" in sentences(every)
+    assert any(line.startswith("Tested on every value in float64:\n") for line in sentences(every))
     assert sentences([found["gaussian"]])[-1].endswith("; nothing to compare")
 
 
@@ -242,6 +243,57 @@ def test_arguments_may_be_written_to() -> None:
     assert all(x.ok for _ in range(2) for x in told("log_prior", spoils))
 
 
+def test_what_is_not_implemented_is_named() -> None:
+    def log_linear(T: int) -> torch.Tensor:
+        raise NotImplementedError
+
+    def p_logits(
+        process: Any, logits_x0: torch.Tensor, xt: torch.Tensor, t: torch.Tensor, belief: str
+    ) -> Any:
+        if belief == "denoiser":
+            raise NotImplementedError
+        return torch_ref.p_logits(process, logits_x0, xt, t, belief=belief)
+
+    found = [*told("log_linear", log_linear), *told("p_logits", p_logits)]
+    assert all(x.ok for x in found)
+    assert "not implemented: log_linear\nnot implemented for belief = denoiser: p_logits" in sentences(found)
+
+
+def test_arguments_by_other_signatures() -> None:
+    """A default may be missing, and names may come by **."""
+
+    def linear(T: int, start: float, stop: float) -> torch.Tensor:
+        return torch_ref.linear(T, start, stop)
+
+    found = [*told("linear", linear), *told("log_prior", lambda **given: given["process"].log_prior())]
+    assert {x.function for x in found} == {"linear", "log_prior"}
+    assert all(x.ok and not x.skipped for x in found)
+
+
+def test_what_is_own(run, written) -> None:
+    text = """
+from __future__ import annotations
+import dataclasses
+from scipy.stats import logistic, uniform
+
+@dataclasses.dataclass
+class Strange:
+    x: int = 0
+
+    def __call__(self): ...
+
+    def __getattr__(self, name):
+        raise KeyError(name)
+
+strange = Strange()
+
+def log_prior(process):
+    return process.log_prior()
+"""
+    status, out, _ = run("--against", written(text), "--dtype", "float64")
+    assert (status, "all of 1 functions agree" in out) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -251,7 +303,7 @@ def test_arguments_may_be_written_to() -> None:
         ("import nothing_like_it", "does not run: ModuleNotFoundError: No module named 'nothing_like_it'"),
         ("from torch.nn.functional import linear", "has no function that --list names"),
         ("def q_posteriors(x): ...", "q_posteriors is not compared: do you mean q_posterior?"),
-        ("def cosine(T, s): ...", "own.py: cosine(T, s) should take (T), by these names"),
+        ("def cosine(T, s): ...", "own.py: cosine(T, s) should take (T), by these names; else rename it"),
         ("def q_posterior(x_0, x_t, t): ...", "should take (process, x0, xt, t), by these names"),
     ],
 )

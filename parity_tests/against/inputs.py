@@ -2,8 +2,8 @@
 
 import copy
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterator
+from inspect import signature
 from itertools import product
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -55,13 +55,13 @@ def calls(ours: Ours, f: Function, dtype: str) -> Iterator[Call]:
         yield from _constructed(ours, f, dtype)
         return
     default = {k: OPTIONS[k][0] for k in ours.optional if k in OPTIONS}
-    others = [{k: x} for k in default if takes(f, k) for x in OPTIONS[k][1:]]
+    others = [{k: x} for k in default if k in signature(f).parameters for x in OPTIONS[k][1:]]
     for process, case in _cases(ours, f, dtype):
         for option in ({}, *(() if case.name else others)):
             told = ", ".join([*filter(None, [case.name]), *(f"{k} = {x}" for k, x in option.items())])
             args = {k: run.rounded(x, dtype) for k, x in (case.args | default | option).items()}
             shown = "any" if ours.name in ANY else process
-            yield Call(shown, told, ours.pair, case._replace(args=args), _called(f, process))
+            yield Call(shown, told, ours.pair, case._replace(args=args), _called(ours, f, process))
 
 
 def _cases(ours: Ours, f: Function, dtype: str) -> Iterator[tuple[str, Case]]:
@@ -112,12 +112,22 @@ def _forbidden(x0: np.ndarray, reach: np.ndarray) -> np.ndarray:
     return drawn & (other | ~is_x0)
 
 
-def _called(f: Function, process: str) -> Callable[[Arguments], Tensor]:
+def _called(ours: Ours, f: Function, process: str) -> Callable[[Arguments], Tensor]:
+    needed, named = _needed(ours, f), signature(f).parameters
+
     def call(args: Arguments) -> Tensor:
-        given = {k: x for k, x in args.items() if takes(f, k) or k not in OPTIONS}
+        given = needed | {k: x for k, x in args.items() if k in named or k not in OPTIONS}
         return f(**{k: _given(x, process) if k == "process" else x for k, x in given.items()})
 
     return call
+
+
+def _needed(ours: Ours, f: Function) -> dict[str, Any]:
+    """What a function must be given that `torch_ref` has a default for."""
+    parameters = signature(f).parameters.values()
+    return {
+        p.name: ours.optional[p.name] for p in parameters if p.default is p.empty and p.name in ours.optional
+    }
 
 
 def _given(x: torch_ref.Process, process: str) -> Given:
@@ -132,8 +142,8 @@ def _bound(make: Build) -> tuple[str, dict[str, Any]]:
     found = []
 
     def record(name: str) -> Function:
-        signature = inspect.signature(getattr(torch_ref, name))
-        return lambda *args, **kwargs: found.append((name, signature.bind(*args, **kwargs).arguments))
+        bind = signature(getattr(torch_ref, name)).bind
+        return lambda *args, **kwargs: found.append((name, bind(*args, **kwargs).arguments))
 
     lib = SimpleNamespace(**{name: record(name) for name in (*CONSTRUCTORS, "masked", "dense")})
     lib.knn_graph, lib.knn_rate = torch_ref.knn_graph, torch_ref.knn_rate
@@ -149,7 +159,7 @@ def _constructed(ours: Ours, f: Function, dtype: str) -> Iterator[Call]:
         name, arguments = _bound(make)
         if name == ours.name and all(takes(f, k) for k in arguments):
             case = Case("", {"process": Family(family, K, T), "t": np.arange(1, T + 1)})
-            yield Call(family, "", "Process.Q", case, _constructing(f, arguments))
+            yield Call(family, "", "Process.Q", case, _constructing(f, _needed(ours, f) | arguments))
 
 
 def _constructing(f: Function, arguments: dict[str, Any]) -> Callable[[Arguments], Tensor]:
