@@ -98,7 +98,7 @@ def _theirs(
     leaves = {k: x.requires_grad_() for k, x in args.items() if k in DIFFERENTIABLE and torch.is_tensor(x)}
     writable = {k: x.clone() for k, x in leaves.items()}  # a leaf itself may not be written to
     try:
-        value = _checked(call.theirs(args | writable), like).cpu()
+        value = _checked(call.theirs({**args, **writable}), like).cpu()
         found = value.detach().clone().numpy()
         if not leaves or not value.requires_grad:
             return found, {}

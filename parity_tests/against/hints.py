@@ -48,11 +48,7 @@ def tested(call: Any, dtype: str, theirs: np.ndarray, ours: np.ndarray, scale: n
         if not found and (differ & scope).any():
             same = [(_distance_of_slip(theirs, x, scale) <= tolerance)[scope].all() for x in numbers]
             moves = [(distance(x, ours, scale) > tolerance)[differ & scope].any() for x in numbers]
-            found = [
-                slip.words + where
-                for slip, holds in zip(slips, np.logical_and(same, moves), strict=True)
-                if holds
-            ]
+            found = [slips[i].words + where for i in np.flatnonzero(np.logical_and(same, moves))]
     return (*found[:1],) if found else (*_only(differ, ours, t),)
 
 
