@@ -136,14 +136,21 @@ columns = {
     "per pixel": of_all.figures["per-pixel"],
 }
 print(f"{'':<10}" + "".join(f"{name:>11}" for name in columns))
+between = []
 for figure in ("frechet", "precision", "recall", "nearest", "copies"):
     print(f"{figure:<10}" + "".join(f"{row[figure]:>11.3f}" for row in columns.values()))
+    low, high = sorted(columns[name][figure] for name in ("test", "per pixel"))
+    between += [figure] if all(low < row[figure] < high for row in list(columns.values())[:2]) else []
+print("samples lie between test and per pixel in", ", ".join(between) or "none of these")
+assert columns["training"]["frechet"] < columns["test"]["frechet"] < columns["per pixel"]["frechet"]
 
 # %% [markdown]
-# A run of 300 steps lies between the test split and the per-pixel histogram. (The test split is farther off
-# than the training examples are, since the classifier has seen the latter.) Training examples are copies, all
-# of them, and test examples are none; samples should be like the latter. Here are some, each with the
-# training example nearest to it on its right.
+# After 300 steps of training the Fréchet distance of the samples and how near they are to training examples
+# lie between the test split and the per-pixel histogram. Their precision does not: it is below that of all
+# three. No figure says everything. (The test split is farther off than the training examples are, since they
+# are part of the reference, and the classifier has seen them.) Training examples are copies, all of them, and
+# of the test examples of these digits none is; samples should be like the latter. Here are some, each with
+# the training example nearest to it on its right.
 
 # %%
 assert of_all.figures["train"]["copies"] == 1
@@ -155,8 +162,8 @@ Image.fromarray(show.grid(show.to_rgb(pairs.reshape(-1, *x0.shape[1:]), levels),
 #
 # `protocol.write` has kept each figure with its protocol: all that it depends on. Two figures compare where
 # N, the split, the hash of its examples and the features are the same; `protocol.differing` names what is
-# not. A Fréchet distance is biased upwards by about 1 / N, so that another number of samples has another
-# figure:
+# not. A Fréchet distance is biased upwards in proportion to 1 / N, so that another number of samples has
+# another figure:
 
 # %%
 kept = protocol.read([run.workdir])

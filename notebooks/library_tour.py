@@ -4,8 +4,8 @@
 # The kernels are pure functions of arrays and of a forward process. This notebook goes through them on
 # processes of a few categories, where every probability can be written out: matrices and Bayes' rule, a
 # process of your own matrices, the two things that logits of x_0 may mean, and the exact likelihood of a
-# whole reverse chain beside its bound. No network is trained; it takes seconds. Change `K`, `T` and the laws
-# of x_0 at will: what is asserted stays true as long as the sums over K^D states fit.
+# whole reverse chain beside its bound. No network is trained; it takes seconds. Change `K`, `T` (at least 10
+# in the first part) and the laws of x_0: what is asserted stays true as long as the sums over K^2 states fit.
 #
 # It needs `pip install d3pm-jax matplotlib`, not the trainer.
 
@@ -83,7 +83,7 @@ for name, process in processes.items():
 process = processes["uniform"]
 key_x, key_u, key_logits = jax.random.split(jax.random.key(1), 3)
 x0 = jax.random.randint(key_x, (4, 6), 0, K)
-t = jnp.array([1, 5, 10, 20])
+t = jnp.array([1, 5, 10, T])
 xt = d3pm.q_sample(process, x0, t, jax.random.uniform(key_u, x0.shape))
 logits = jax.random.normal(key_logits, (4, 6, K))
 
@@ -228,8 +228,10 @@ def chain_and_bound(T):
 
 counts = [1, 2, 4, 8, 16, 32, 64]
 exact, bound = np.transpose([chain_and_bound(T) for T in counts])
-entropy = np.log(K)  # of the data: no model has less
+entropy = -(pair[pair > 0] * np.log(pair[pair > 0])).sum()  # of the data: no model has less
 assert (exact >= entropy - 1e-10).all()
+assert (np.diff(exact) < 0).all()
+np.testing.assert_allclose([exact[0], bound[0]], 2 * entropy, rtol=1e-5)  # one element has all of it
 for row in zip(counts, exact, bound, strict=True):
     print("T = {:>2}: -log p {:.4f} nats, bound {:.4f}".format(*row))
 print(f"entropy of x_0: {entropy:.4f}")
@@ -247,10 +249,10 @@ plt.legend()
 plt.show()
 
 # %% [markdown]
-# With one step the elements are drawn independently, 2 log K nats, and the bound is exact. With more, the
-# negative log likelihood falls towards the entropy; the bound lies above it and follows. So a better bound
-# with more steps, which networks show as well, is not their merit alone: it is what the factorised step costs
-# that goes away.
+# With one step the elements are drawn independently, here with 2 log K nats, and the bound is exact, but for
+# the little that x_1 knows of x_0. With more steps the negative log likelihood falls towards the entropy; the
+# bound lies above it and follows. So a better bound with more steps, which networks show as well, is not
+# their merit alone: it is what the factorised step costs that goes away.
 #
 # From here: docs/library.md has every process, schedule and loss; docs/reverse-step.md derives the two
 # beliefs.

@@ -6,8 +6,8 @@
 # by number. Here JAX and PyTorch train the same network from the same weights on the same batches and the
 # same noise.
 #
-# It takes about a minute on two CPU cores. `STEPS` may be any number: what the two differ by grows slowly
-# with it, as rounding is carried on by the optimizer. It needs `pip install
+# It takes about a minute on two CPU cores. What the two differ by grows slowly with `STEPS`, as rounding is
+# carried on by the optimizer; 4 to 100 steps were tried. It needs `pip install
 # 'd3pm-jax[train,torch,notebooks]'`.
 
 # %% tags=["parameters"]
@@ -142,7 +142,7 @@ above.legend()
 below.semilogy(np.maximum(apart, 1e-9), ".-")
 below.set(xlabel="step", ylabel="relative difference")
 plt.show()
-assert apart[0] < 1e-6, apart[0]
+assert apart[0] < 1e-5, apart[0]
 assert apart.max() < 1e-3, apart.max()
 
 # %%

@@ -5,9 +5,9 @@
 # file, PyTorch builds the same network from it, and the two are compared on the same noise: logits, terms of
 # the bound, samples. Then PyTorch trains it further, and the weights become a run of JAX again.
 #
-# It takes about two minutes on two CPU cores. Any run of a U-Net without labels and with the default head
-# will do in place of the small one that is trained first: set `WORKDIR` to its folder. It needs `pip install
-# 'd3pm-jax[train,torch,notebooks]'`.
+# It takes about two minutes on two CPU cores. Any run of a U-Net without labels, with the default head, the
+# hybrid loss and its `first_step="bayes"` will do in place of the small one that is trained first: set
+# `WORKDIR` to its folder. It needs `pip install 'd3pm-jax[train,torch,notebooks]'`.
 
 # %% tags=["parameters"]
 WORKDIR = "runs/pytorch"
@@ -57,6 +57,7 @@ run = runs.open(WORKDIR) if Path(WORKDIR).exists() else runs.train(config, WORKD
 
 # %%
 FILE = Path("runs/pytorch.safetensors")
+FILE.parent.mkdir(parents=True, exist_ok=True)
 runs.export(run, FILE)
 denoise = exported.denoiser(FILE)
 process = processes.process(FILE)

@@ -108,9 +108,8 @@ def _as_matrices(build: Build) -> Build:
     return dense
 
 
-USUAL: dict[
-    str, Build
-] = {  # no beta is 1, which other people's code may not take, but where the mask needs it
+# No beta is 1, which other people's code may not take, but where the mask needs it.
+USUAL: dict[str, Build] = {
     "uniform": lambda lib, K, T: lib.uniform(0.9 * _linear(T), K),
     "absorbing": FAMILIES["absorbing"],
     "absorbing_extra": FAMILIES["absorbing_extra"],

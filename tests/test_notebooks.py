@@ -23,7 +23,7 @@ SMALL = {
     "train_bin_mnist": {"STEPS": 4, "MORE": 4, "LIMIT": 8},
     "train_mnist": {"STEPS": 4, "MORE": 4, "LIMIT": 8},
 }
-MACHINE = re.compile(r"/tmp/|/home/|/root/|/Users/|site-packages|Traceback|Warning|WARNING")
+MACHINE = re.compile(r"/(tmp|home|root|Users|work|opt|mnt)/|site-packages|Traceback|Warning|WARNING")
 LONG_TRAINING = """
 import dataclasses
 from d3pm_jax import runs

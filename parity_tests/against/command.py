@@ -8,7 +8,7 @@ import jax
 
 from parity_tests.against import comparing, table
 from parity_tests.against.loading import Refused, load
-from parity_tests.against.signatures import FUNCTIONS
+from parity_tests.against.signatures import CONSTRUCTORS, FUNCTIONS, SCHEDULES
 from parity_tests.tables import layout
 
 DTYPES = ("float64", "float32")
@@ -28,7 +28,11 @@ def against(path: Path, dtypes: Sequence[str], markdown: bool, every: bool) -> i
             for dtype in dtypes
             for finding in comparing.findings(FUNCTIONS[name], f, dtype, path)
         ]
-    if alone := ", ".join(name for name in functions if name not in {x.function for x in found}):
-        notes.append(f"{alone}: made in float64, not compared in {', '.join(dtypes)}")
+    alone = [name for name in functions if name not in {x.function for x in found}]
+    made = [name for name in alone if name in (*SCHEDULES, *CONSTRUCTORS) and "float64" not in dtypes]
+    if made:
+        notes.append(f"{', '.join(made)}: made in float64, not compared in {', '.join(dtypes)}")
+    if others := [name for name in alone if name not in made]:
+        notes.append(f"{', '.join(others)}: not called, no call has all of the arguments")
     print("\n\n".join([layout(table.rows(found, every), markdown), *notes, *table.sentences(found)]))
     return 1 if table.bad(found) else 0 if any(x.size for x in found) else 2

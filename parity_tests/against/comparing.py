@@ -1,5 +1,6 @@
 """One call of a user's function beside the same call of the JAX kernel: value and gradient."""
 
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +47,7 @@ class Unfit(Exception):
 class Raised(Exception):
     """Holds what a function raised."""
 
-    def __init__(self, error: Exception):
+    def __init__(self, error: BaseException):
         self.error = error
 
 
@@ -77,9 +78,16 @@ def _compare(finding: Finding, call: Call) -> Iterator[Finding]:
     for k, expected in ours.gradients.items():
         of_argument = finding._replace(what=f"gradient of {k}")
         if k in gradients:
-            yield _difference(of_argument, call, gradients[k], expected, gradient_scales[k])
+            given = _where_finite(gradients[k], expected, ours.outputs[0])
+            yield _difference(of_argument, call, given, expected, gradient_scales[k])
         else:
             yield of_argument._replace(note="the result does not depend on it, or is detached")
+
+
+def _where_finite(gradient: np.ndarray, expected: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """The gradient, and what is expected where a loss is infinite, which has none."""
+    infinite = np.isinf(value).reshape(value.shape + (1,) * (gradient.ndim - value.ndim))
+    return np.where(infinite, expected, gradient) if gradient.ndim > value.ndim else gradient
 
 
 def _theirs(
@@ -88,19 +96,28 @@ def _theirs(
     """The value, and the gradients of sum(weight * value)."""
     args = run.torch_arguments(call.case, dtype)
     leaves = {k: x.requires_grad_() for k, x in args.items() if k in DIFFERENTIABLE and torch.is_tensor(x)}
+    writable = {k: x.clone() for k, x in leaves.items()}  # a leaf itself may not be written to
     try:
-        value = _checked(call.theirs(args), like).cpu()
+        value = _checked(call.theirs({**args, **writable}), like).cpu()
         found = value.detach().clone().numpy()
         if not leaves or not value.requires_grad:
             return found, {}
         gradients = torch.autograd.grad(
             value, list(leaves.values()), torch.as_tensor(weight), allow_unused=True
         )
-    except (Unfit, NotImplementedError):
+    except Unfit:
         raise
-    except Exception as error:  # whatever other people's code may raise
+    except (Exception, SystemExit) as error:  # whatever other people's code may raise
+        if isinstance(error, NotImplementedError) and not _of_torch(error):
+            raise
         raise Raised(error) from error
     return found, {k: g.numpy() for k, g in zip(leaves, gradients, strict=True) if g is not None}
+
+
+def _of_torch(error: NotImplementedError) -> bool:
+    """Whether PyTorch raised it, for a type that an operation of its does not take."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return "not implemented for '" in str(error) or Path(torch.__file__).parent in Path(last.filename).parents
 
 
 def _checked(value: Any, like: np.ndarray) -> torch.Tensor:

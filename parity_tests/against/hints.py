@@ -47,7 +47,8 @@ def tested(call: Any, dtype: str, theirs: np.ndarray, ours: np.ndarray, scale: n
     for where, scope in scopes.items():
         if not found and (differ & scope).any():
             same = [(_distance_of_slip(theirs, x, scale) <= tolerance)[scope].all() for x in numbers]
-            found = [slip.words + where for slip, holds in zip(slips, same, strict=True) if holds]
+            moves = [(distance(x, ours, scale) > tolerance)[differ & scope].any() for x in numbers]
+            found = [slips[i].words + where for i in np.flatnonzero(np.logical_and(same, moves))]
     return (*found[:1],) if found else (*_only(differ, ours, t),)
 
 
@@ -61,7 +62,7 @@ def _only(differ: np.ndarray, ours: np.ndarray, t: np.ndarray) -> Iterator[str]:
     if (t == 1).any() and (t[differ] == 1).all():
         yield "but for t = 1"
     if np.isneginf(ours[differ]).all():
-        yield "but for entries that are -inf, of which it has numbers"
+        yield "but for entries that are -inf, where it has something else"
 
 
 def _time(args: Arguments, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 import copy
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterator
+from inspect import signature
 from itertools import product
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -22,7 +22,8 @@ from parity_tests.frameworks import Arguments, Function, precision, to_torch
 from parity_tests.pairs import PAIRS
 
 B, S = 2 * T, (2, 3)  # every t twice
-KINDS = {"": 3.0, "confident": 10.0, "forbidden": 3.0}  # the size of logits; some of the last are -inf
+KINDS = ("", "confident", "forbidden")  # logits; some of the last are -inf
+CONFIDENT = {"float64": 100.0, "float32": 10.0}  # their size, whose probabilities the type can hold
 OPTIONS = {  # the default first
     "first_step": ("bayes", "x0"),
     "belief": ("d3pm", "leave_one_out", "denoiser"),
@@ -54,13 +55,13 @@ def calls(ours: Ours, f: Function, dtype: str) -> Iterator[Call]:
         yield from _constructed(ours, f, dtype)
         return
     default = {k: OPTIONS[k][0] for k in ours.optional if k in OPTIONS}
-    others = [{k: x} for k in default if takes(f, k) for x in OPTIONS[k][1:]]
+    others = [{k: x} for k in default if k in signature(f).parameters for x in OPTIONS[k][1:]]
     for process, case in _cases(ours, f, dtype):
         for option in ({}, *(() if case.name else others)):
             told = ", ".join([*filter(None, [case.name]), *(f"{k} = {x}" for k, x in option.items())])
             args = {k: run.rounded(x, dtype) for k, x in (case.args | default | option).items()}
             shown = "any" if ours.name in ANY else process
-            yield Call(shown, told, ours.pair, case._replace(args=args), _called(f, process))
+            yield Call(shown, told, ours.pair, case._replace(args=args), _called(ours, f, process))
 
 
 def _cases(ours: Ours, f: Function, dtype: str) -> Iterator[tuple[str, Case]]:
@@ -80,13 +81,15 @@ def situation(process: str, kind: str, dtype: str) -> dict[str, Any]:
     family = Family(f"{process}, matrices", K, T)
     shape, extra = (B, *S), process in ("absorbing_extra", "masked")
     x0, t = random(40).integers(0, K - extra, shape), np.tile(np.arange(1, T + 1), 2)
-    logits = KINDS[kind] * random(41).normal(size=(*shape, K))
-    if kind == "forbidden":
-        forbidden = random(42).random(logits.shape) < 0.4
-        logits[forbidden & (np.arange(K) != x0[..., None])] = -INF
+    size = CONFIDENT[dtype] if kind == "confident" else 3.0
+    logits = size * random(41).normal(size=(*shape, K))
     with precision("float64"):
         noisy = map(to_torch, (x0, t, random(43).random(shape)))
-        xt = torch_ref.q_sample(build("torch", family, "float64"), *noisy).numpy()
+        forward = build("torch", family, "float64")
+        xt = torch_ref.q_sample(forward, *noisy).numpy()
+        reach = forward.Qbar(to_torch(t)).mT.numpy()[np.arange(B)[:, None, None], xt] > 0  # x_t from each x_0
+    if kind == "forbidden":
+        logits[_forbidden(x0, reach)] = -INF
     return {
         "process": family,
         "x0": x0,
@@ -102,12 +105,29 @@ def situation(process: str, kind: str, dtype: str) -> dict[str, Any]:
     }
 
 
-def _called(f: Function, process: str) -> Callable[[Arguments], Tensor]:
+def _forbidden(x0: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Categories [.., K] at random; x_0 among them, whose loss is infinite, where x_t can come of another."""
+    drawn, is_x0 = random(42).random(reach.shape) < 0.4, np.arange(K) == x0[..., None]
+    other = (reach & ~drawn & ~is_x0).any(-1, keepdims=True)
+    return drawn & (other | ~is_x0)
+
+
+def _called(ours: Ours, f: Function, process: str) -> Callable[[Arguments], Tensor]:
+    needed, named = _needed(ours, f), signature(f).parameters
+
     def call(args: Arguments) -> Tensor:
-        given = {k: x for k, x in args.items() if takes(f, k) or k not in OPTIONS}
+        given = needed | {k: x for k, x in args.items() if k in named or k not in OPTIONS}
         return f(**{k: _given(x, process) if k == "process" else x for k, x in given.items()})
 
     return call
+
+
+def _needed(ours: Ours, f: Function) -> dict[str, Any]:
+    """What a function must be given that `torch_ref` has a default for."""
+    parameters = signature(f).parameters.values()
+    return {
+        p.name: ours.optional[p.name] for p in parameters if p.default is p.empty and p.name in ours.optional
+    }
 
 
 def _given(x: torch_ref.Process, process: str) -> Given:
@@ -122,8 +142,8 @@ def _bound(make: Build) -> tuple[str, dict[str, Any]]:
     found = []
 
     def record(name: str) -> Function:
-        signature = inspect.signature(getattr(torch_ref, name))
-        return lambda *args, **kwargs: found.append((name, signature.bind(*args, **kwargs).arguments))
+        bind = signature(getattr(torch_ref, name)).bind
+        return lambda *args, **kwargs: found.append((name, bind(*args, **kwargs).arguments))
 
     lib = SimpleNamespace(**{name: record(name) for name in (*CONSTRUCTORS, "masked", "dense")})
     lib.knn_graph, lib.knn_rate = torch_ref.knn_graph, torch_ref.knn_rate
@@ -139,7 +159,7 @@ def _constructed(ours: Ours, f: Function, dtype: str) -> Iterator[Call]:
         name, arguments = _bound(make)
         if name == ours.name and all(takes(f, k) for k in arguments):
             case = Case("", {"process": Family(family, K, T), "t": np.arange(1, T + 1)})
-            yield Call(family, "", "Process.Q", case, _constructing(f, arguments))
+            yield Call(family, "", "Process.Q", case, _constructing(f, _needed(ours, f) | arguments))
 
 
 def _constructing(f: Function, arguments: dict[str, Any]) -> Callable[[Arguments], Tensor]:

@@ -6,9 +6,12 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import torch
 
 from parity_tests.against.signatures import FUNCTIONS, Ours
 
@@ -35,8 +38,9 @@ def load(path: Path) -> tuple[dict[str, Callable[..., Any]], list[str]]:
 
 
 def takes(f: Callable[..., Any], name: str) -> bool:
-    """Whether a function has a parameter of this name."""
-    return name in inspect.signature(f).parameters
+    """Whether a function can be given an argument of this name."""
+    parameters = inspect.signature(f).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def place(error: BaseException, path: Path) -> str:
@@ -55,24 +59,36 @@ def _module(path: Path) -> ModuleType:
         raise Refused(f"{path} is not a Python file: its name should end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))  # for what lies beside it
+    sys.modules[spec.name] = module  # a dataclass looks for its module there
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise Refused(f"{error.filename}:{error.lineno}: SyntaxError: {error.msg}") from error
     except (Exception, SystemExit) as error:
-        raise Refused(f"{path} does not run: {place(error, path)}") from error
+        del sys.modules[spec.name]
+        raise Refused(_does_not_run(error, path)) from error
     return module
+
+
+def _does_not_run(error: BaseException, path: Path) -> str:
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: SyntaxError: {error.msg}"
+    return f"{path} does not run: {place(error, path)}"
 
 
 def _is_own(x: Any) -> bool:
     """A function, or something like one, that is not of a library: `linear` of torch.nn.functional is not."""
-    library = str(getattr(x, "__module__", "")).partition(".")[0] in ("torch", "numpy", "math", "typing")
-    if library or not callable(x) or inspect.isclass(x) or inspect.isbuiltin(x):
+    if not callable(x) or inspect.isclass(x) or inspect.isbuiltin(x):
         return False
     try:
-        return inspect.signature(x) is not None
-    except ValueError:
+        inspect.signature(x)
+        return isinstance(x, torch.nn.Module | partial) or not _of_library(x.__module__)
+    except Exception:  # no signature, or whatever an attribute of other people's objects raises
         return False
+
+
+def _of_library(module: str) -> bool:
+    top = module.partition(".")[0]
+    folders = Path(getattr(sys.modules.get(top), "__file__", None) or "").parts
+    return top in sys.stdlib_module_names or "site-packages" in folders or "dist-packages" in folders
 
 
 def _wrong(f: Callable[..., Any], ours: Ours) -> str:
@@ -81,7 +97,8 @@ def _wrong(f: Callable[..., Any], ours: Ours) -> str:
     try:
         inspect.signature(f).bind(**dict.fromkeys(given))
     except TypeError:
-        return f"{ours.name}({', '.join(theirs)}) should take ({', '.join(ours.required)}), by these names"
+        given = f"{ours.name}({', '.join(theirs)})"
+        return f"{given} should take ({', '.join(ours.required)}), by these names; else rename it"
     return ""
 
 

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch_ref
 
@@ -51,7 +51,7 @@ class Ours(NamedTuple):
 
     pair: str  # its name in `pairs.PAIRS`
     required: tuple[str, ...]
-    optional: tuple[str, ...]
+    optional: dict[str, Any]  # and the defaults of `torch_ref`
     equation: str
     result: str
 
@@ -70,7 +70,7 @@ def _ours(pair: str, result: str) -> Ours:
     required = tuple(p.name for p in parameters if p.default is p.empty)
     if pair.startswith("Process."):
         required = ("process", *required)
-    optional = tuple(p.name for p in parameters if p.default is not p.empty)
+    optional = {p.name: p.default for p in parameters if p.default is not p.empty}
     return Ours(pair, required, optional, (inspect.getdoc(twin) or "").split("\n")[0], result)
 
 

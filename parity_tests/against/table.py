@@ -31,7 +31,8 @@ def sentences(findings: Sequence[Finding]) -> list[str]:
     wrong = dict.fromkeys(x.function for x in bad(findings))
     names, total = dict.fromkeys(x.function for x in findings if not x.skipped), sum(x.size for x in findings)
     end = f"{len(wrong)} of {len(names)} functions differ: {', '.join(wrong)}" if wrong else _all(len(names))
-    tested = ["Tested on every number:", *tested] if tested else []
+    dtypes = dict.fromkeys(group[0].dtype for group in _groups(bad(findings), "function") if _told(group))
+    tested = [f"Tested on every value in {', '.join(dtypes)}:", *tested] if tested else []
     parts = (
         tested,
         _skipped(findings),
@@ -54,13 +55,14 @@ def _told(group: Sequence[Finding]) -> list[str]:
 
 
 def _skipped(findings: Sequence[Finding]) -> list[str]:
-    """Which functions raised NotImplementedError, by the processes for which they did."""
+    """Which functions raised NotImplementedError, by the processes, or else the input, for which they did."""
     told: dict[str, list[str]] = {}
     for group in _groups([x for x in findings if x.skipped], "function"):
         done = {x.process for x in findings if x.function == group[0].function and not x.skipped}
-        where = ", ".join(dict.fromkeys(x.process for x in group if x.process not in done))
-        told.setdefault(where, []).append(group[0].function)
-    return [f"not implemented for {where}: {', '.join(names)}" for where, names in told.items()]
+        left = dict.fromkeys(x.input if x.process in done else x.process for x in group)
+        where = ", ".join(x for x in left if x not in ("", "any"))
+        told.setdefault(f" for {where}" if where else "", []).append(group[0].function)
+    return [f"not implemented{where}: {', '.join(names)}" for where, names in told.items()]
 
 
 def _all(count: int) -> str:

@@ -1,0 +1,233 @@
+"""Other people's functions beside JAX: what is found and said."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import torch_ref
+from parity_tests.against.comparing import Finding, findings
+from parity_tests.against.signatures import CONSTRUCTORS, FUNCTIONS, MEMBERS, PROCESSES, SCHEDULES
+from parity_tests.against.table import rows, sentences
+
+
+def told(name: str, f: Callable[..., Any], dtype: str = "float64") -> list[Finding]:
+    return list(findings(FUNCTIONS[name], f, dtype, Path(__file__)))
+
+
+def _tables(of_q: Callable, of_qbar: Callable) -> Callable[..., torch.Tensor]:
+    """q_posterior with both tables changed."""
+
+    def f(process: Any, x0: torch.Tensor, xt: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        b = torch.arange(len(t))[:, None, None]
+        joint = of_q(process.Q(t)).mT[b, xt].log() + of_qbar(process.Qbar(t - 1))[b, x0].log()
+        return torch_ref.log_normalize(joint)
+
+    return f
+
+
+def _result(change: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    return lambda process, x0, xt, t: change(torch_ref.q_posterior(process, x0, xt, t), t)
+
+
+SLIPS = {
+    "with t one step later": lambda process, x0, xt, t: torch_ref.q_posterior(
+        process, x0, xt, (t + 1).clamp(max=process.T)
+    ),
+    "with Q and Qbar transposed, a row for a column": _tables(lambda x: x.mT, lambda x: x.mT),
+    "with Q and Qbar + 1e-06 inside the log": _tables(lambda x: x + 1e-6, lambda x: x + 1e-6),
+    "with Qbar at least 0.0001 inside the log": _tables(lambda x: x, lambda x: x.clamp(min=1e-4)),
+    "with 1e-10 added inside the last log": _result(lambda x, t: torch.log(x.exp() + 1e-10)),
+    "with the other sign": _result(lambda x, t: -x),
+    "as a probability, not its log": _result(lambda x, t: x.exp()),
+    "in bits, not nats": _result(lambda x, t: x / np.log(2)),
+    "not normalised over the last axis": _result(lambda x, t: x - 0.1 * t[:, None, None, None]),
+    "but for t = 1": _result(lambda x, t: x.where(t[:, None, None, None] > 1, 3.0)),
+    "but for entries that are -inf, where it has something else": _result(lambda x, t: x.clamp(min=-500)),
+}
+
+
+@pytest.mark.parametrize("words", SLIPS)
+def test_a_slip_is_named(words: str) -> None:
+    """Where two are the same, as for a symmetric matrix, the other one may be."""
+    found = [x for x in told("q_posterior", SLIPS[words]) if not x.ok]
+    assert found
+    assert all(x.hints for x in found)
+    assert words in {hint.removesuffix(" at 1 < t < T") for x in found for hint in x.hints}
+
+
+def test_no_slip_is_named_that_does_not_hold() -> None:
+    found = told("q_posterior", _result(lambda x, t: x * 1.1))
+    assert len(found) == len(PROCESSES)
+    assert not any(x.ok or x.hints for x in found)
+
+
+def _prior(process: Any) -> Any:
+    right = process.log_prior()
+    if process.name == "uniform":
+        return right[None]
+    if process.name == "absorbing":
+        return right.float()
+    if process.name == "absorbing_extra":
+        return right.numpy()
+    if process.name == "marginal":
+        return right.where(right > -np.inf, torch.nan)
+    if process.name == "masked":
+        raise IndexError("index 7\nis out of range")
+    if process.name == "gaussian":
+        raise NotImplementedError
+    return right
+
+
+def test_what_may_be_wrong_with_a_result() -> None:
+    found = {x.process: x for x in told("log_prior", _prior)}
+    assert found["uniform"].note == "gives shape [1, 5], not [5]"
+    assert found["absorbing"].note.startswith("gives float32, not float64")
+    assert found["absorbing_extra"].note == "gives ndarray, no tensor"
+    assert (found["marginal"].differ, found["marginal"].theirs, found["marginal"].ours) == (1, "nan", "-inf")
+    assert found["marginal"].hints == ("but for entries that are -inf, where it has something else",)
+    assert found["masked"].note.startswith(
+        "raises IndexError: index 7 is out of range at test_against_findings.py:"
+    )
+    assert found["gaussian"].skipped
+    assert found["dense"].ok
+    assert found["dense"].size == 5
+    every = list(found.values())
+    assert [line[1] for line in rows(every, False)[1:]] == [
+        *("dense", "uniform", "absorbing", "absorbing_extra", "marginal", "masked")
+    ]
+    assert "not implemented for gaussian: log_prior" in sentences(every)
+    assert any(line.startswith("Tested on every value in float64:\n") for line in sentences(every))
+    assert sentences([found["gaussian"]])[-1].endswith("; nothing to compare")
+
+
+def test_a_gradient_alone_may_be_wrong() -> None:
+    def twice(process: Any, logits_x0: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+        return torch_ref.cross_entropy(process, 2 * logits_x0 - logits_x0.detach(), x0)
+
+    def detached(process: Any, logits_x0: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+        return torch_ref.cross_entropy(process, logits_x0, x0).detach()
+
+    # where a logit is -inf, 2 x - x is NaN
+    assert [(x.what, x.ok) for x in told("cross_entropy", twice)][:2] == [
+        *(("value", True), ("gradient of logits_x0", False))
+    ]
+    assert told("cross_entropy", detached)[1].note == "the result does not depend on it, or is detached"
+
+
+def test_draws_and_processes_by_their_betas() -> None:
+    def by_beta(process: Any, t: torch.Tensor) -> torch.Tensor:
+        if process.name not in ("uniform", "gaussian"):
+            raise NotImplementedError
+        return getattr(torch_ref, process.name)(process.beta, process.K).Q(t)
+
+    assert [x.process for x in told("Q", by_beta, "float64") if not x.skipped] == ["uniform", "gaussian"]
+    assert all(x.ok for x in told("Q", by_beta, "float64"))
+    assert all(x.ok and x.what == "draw" for x in told("q_sample", torch_ref.q_sample, "float64"))
+    other = told("q_sample", lambda process, x0, t, u: torch_ref.q_sample(process, x0, t, 1 - u))
+    assert not any(x.ok for x in other)
+
+
+def _log_p_of_x0(logits_x0: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+    return logits_x0.log_softmax(-1).gather(-1, x0[..., None])[..., 0]
+
+
+BOUNDED = {
+    "an epsilon": lambda process, logits_x0, x0: -torch.log(_log_p_of_x0(logits_x0, x0).exp() + 1e-30),
+    "a clamp of 100": lambda process, logits_x0, x0: -_log_p_of_x0(logits_x0, x0).clamp(min=-100),
+    "a clamp of 50": lambda process, logits_x0, x0, xt, t: torch_ref.posterior_kl(
+        process, logits_x0, x0, xt, t
+    ).clamp(max=50),
+}
+
+
+@pytest.mark.parametrize("bound", BOUNDED)
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
+def test_a_loss_that_is_never_large_is_seen(bound: str, dtype: str) -> None:
+    """Where x_0 is forbidden, and in float64 where it is as good as that."""
+    found = told("posterior_kl" if bound == "a clamp of 50" else "cross_entropy", BOUNDED[bound], dtype)
+    kinds = {x.input.split()[0] for x in found if not x.ok and x.what == "value"}
+    assert kinds == {"forbidden", *(["confident"] if dtype == "float64" else [])}
+    assert any(x.ours == "inf" for x in found)
+
+
+def test_what_pytorch_does_not_implement_is_not_skipped() -> None:
+    def of_integers(process: Any, logits_x0: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+        return x0.softmax(-1)
+
+    found = told("cross_entropy", of_integers)
+    assert not any(x.skipped for x in found)
+    assert all(x.note.startswith("raises NotImplementedError: ") for x in found)
+
+
+def test_an_exit_is_a_difference() -> None:
+    found = told("log_prior", lambda process: sys.exit(0))
+    assert all(x.note.startswith("raises SystemExit: 0 at test_against_findings.py:") for x in found)
+
+
+def test_arguments_may_be_written_to() -> None:
+    def in_place(process: Any, logits_x0: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+        logits_x0 -= 1.0
+        return torch_ref.cross_entropy(process, logits_x0, x0)
+
+    assert all(x.ok for x in told("cross_entropy", in_place))
+
+    def spoils(process: Any) -> torch.Tensor:
+        result = process.log_prior()
+        process.pi.zero_()
+        return result
+
+    assert all(x.ok for _ in range(2) for x in told("log_prior", spoils))
+
+
+def test_what_is_not_implemented_is_named() -> None:
+    def log_linear(T: int) -> torch.Tensor:
+        raise NotImplementedError
+
+    def p_logits(
+        process: Any, logits_x0: torch.Tensor, xt: torch.Tensor, t: torch.Tensor, belief: Any
+    ) -> Any:
+        if belief == "denoiser":
+            raise NotImplementedError
+        return torch_ref.p_logits(process, logits_x0, xt, t, belief=belief)
+
+    found = [*told("log_linear", log_linear), *told("p_logits", p_logits)]
+    assert all(x.ok for x in found)
+    assert "not implemented: log_linear\nnot implemented for belief = denoiser: p_logits" in sentences(found)
+
+
+def test_arguments_by_other_signatures() -> None:
+    """A default may be missing, and names may come by **."""
+
+    def linear(T: int, start: float, stop: float) -> torch.Tensor:
+        return torch_ref.linear(T, start, stop)
+
+    found = [*told("linear", linear), *told("log_prior", lambda **given: given["process"].log_prior())]
+    assert {x.function for x in found} == {"linear", "log_prior"}
+    assert all(x.ok and not x.skipped for x in found)
+
+
+def _twin(name: str) -> Callable[..., torch.Tensor]:
+    """torch_ref as a file of its own would have it."""
+    twin = attrgetter(FUNCTIONS[name].pair)(torch_ref)
+    return wraps(twin)(lambda **args: twin(**args).Q_step[1:]) if name in CONSTRUCTORS else twin
+
+
+def _of_process(name: str) -> Callable[..., torch.Tensor]:
+    takes = ["process", *FUNCTIONS[name].required[1:]]
+    return eval(f"lambda {', '.join(takes)}: process.{name}({', '.join(takes[1:])})")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_twin_agrees(name: str, dtype: str) -> None:
+    found = told(name, _of_process(name) if name in MEMBERS else _twin(name), dtype)
+    assert bool(found) == (dtype == "float64" or name not in (*SCHEDULES, *CONSTRUCTORS))
+    assert all(x.ok and not x.skipped for x in found)
