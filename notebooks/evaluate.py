@@ -154,6 +154,7 @@ assert columns["training"]["frechet"] < columns["test"]["frechet"] < columns["pe
 
 # %%
 assert of_all.figures["train"]["copies"] == 1
+assert of_all.figures["test"]["copies"] == 0 or WORKDIR != "runs/evaluate"
 pairs = np.stack([of_all.samples[:16], of_all.nearest[:16]], axis=1)
 Image.fromarray(show.grid(show.to_rgb(pairs.reshape(-1, *x0.shape[1:]), levels), 16))
 
