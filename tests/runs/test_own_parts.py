@@ -64,7 +64,7 @@ def test_commands_take_the_file_and_never_run_its_copy(trained, capsys, tmp_path
     both = error(capsys, "train", FILE, "--config", FILE, "--workdir", trained, "--resume")
     assert "is for a run that is resumed without CONFIG" in both
     assert status("eval", trained, "--limit", "4", "--config", trained / "config.py") == 0
-    assert "histogram of each place" in capsys.readouterr().out
+    assert "unigram" in capsys.readouterr().out
     assert json.loads((trained / "eval_limit4.json").read_text())["examples"] == 4
 
 
