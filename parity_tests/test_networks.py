@@ -5,7 +5,6 @@ import pytest
 from parity_tests import networks
 from torch_ref import models
 
-
 SLOW = ("padded, with classes", "sequences, without time")
 
 
