@@ -112,7 +112,6 @@ def chains(process, logits, x0, xt, t, u, v):
         "ancestral": d3pm.ancestral(denoise, process, xt, noise, (0, T)),
         "sample": d3pm.sample(key, denoise, process, S),
         "infill": sampling.infill(denoise, process, x0, x0 == xt, xt, noise, (0, T)),
-        "sample_infill": sampling.sample_infill(key, denoise, process, x0, x0 == xt),
     }
 
 

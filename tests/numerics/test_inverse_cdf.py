@@ -134,7 +134,7 @@ def _first_at_least(k, draw):
     return low
 
 
-@pytest.mark.parametrize("name", each(["uniform", "marginal", "masked dense"], ["marginal"]))
+@pytest.mark.parametrize("name", each(["uniform", "marginal", "masked dense"], ["marginal", "masked dense"]))
 def test_the_same_element_with_the_same_noise_gives_the_same_category_in_any_batch(name):
     process, rng = PROCESSES[name](), np.random.default_rng(0)
     x0, t = rng.integers(0, process.K, (6, 5, 2), np.int32), np.array([1, 5, 10, 15, 19, 20], np.int32)

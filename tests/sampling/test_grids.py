@@ -40,7 +40,7 @@ def test_costs_that_are_none_are_refused():
             best_grid(costs, steps)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "dense"])
+@pytest.mark.parametrize("kind", ["uniform", pytest.param("dense", marks=pytest.mark.slow)])
 def test_costs_of_steps_are_the_terms_of_strided_bounds(kind):
     T, K, rng = 6, 3, np.random.default_rng(0)
     beta = np.linspace(0.1, 1.0, T)
