@@ -18,7 +18,7 @@ def get_config() -> Config:
         data=Shakespeare(length=128),
         process=Absorbing(K="data", steps=128, beta=Reciprocal(), mask_id="data"),
         head=Head(forbid="data"),
-        model=Transformer(width=128, num_layers=4, num_heads=4),
+        model=Transformer(width=128, num_layers=4, num_heads=4, see_time=False),
         loss=HybridLoss(ce_weight=0.01),
         optimizer=Adam(lr=1e-3, warmup_steps=100, decay_steps=2000),
         train=Train(steps=2000, batch_size=32, ema_decay=0.99, checkpoint_every=500, sample_every=1000),

@@ -5,10 +5,13 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
+from d3pm_jax.training.state import init_state
+from d3pm_jax.training.step import make_step
 
 L = 3
 pytestmark = pytest.mark.usefixtures("x64")
@@ -128,3 +131,47 @@ def test_an_objective_is_the_limit_of_the_bound_of_many_steps(objective, K, mask
     once = 2 * np.array(bounds[1:]) - bounds[:-1]
     twice = (4 * once[1:] - once[:-1]) / 3
     assert np.abs(twice[-1] - limit).max() < 1e-6
+
+
+def test_a_training_step_in_continuous_time_minimises_the_objective_and_reports_the_bound():
+    """A network that says nothing, at times of 1..T = 128: the bound is log 3 nats, in bits/dim log2 3."""
+    loss, spread = configs.ContinuousAbsorbing(configs.Polynomial(2.0), mask_id=3), configs.RealTimes()
+    process = d3pm.absorbing(d3pm.polynomial(128, 2.0), 4, 3)
+    loss.check_process(process)
+    told = []
+
+    def predict(params, xt, time, key=None):
+        told.append(time)
+        return d3pm.forbid(jnp.broadcast_to(params, (*xt.shape, 4)), 3)
+
+    update = make_step(loss, spread, optax.sgd(0.0), predict, 0.9)
+    x0 = jnp.zeros((20_000, 4), jnp.int32)
+    state = init_state(jnp.zeros(4), optax.sgd(0.0))
+    _, metrics = update(state, process, {"x": x0}, jax.random.key(0))
+    np.testing.assert_allclose(metrics["loss"], np.log(3), rtol=0.02)
+    np.testing.assert_allclose(metrics["kl"] * 128, metrics["loss"], rtol=1e-9)
+    assert told[0].dtype == jnp.float64
+    time, _ = spread.draw(jax.random.key(0), None, 1000, 128)
+    assert time.min() > 0
+    assert 127 < time.max() <= 128
+
+
+def test_times_that_are_drawn_more_often_count_less():
+    loss, process = configs.ContinuousUniform(), d3pm.uniform(d3pm.reciprocal(8), 3)
+    args = process, jnp.zeros((2, 4, 3)), jnp.zeros((2, 4), jnp.int32), jnp.ones((2, 4), jnp.int32)
+    t = jnp.asarray([3.0, 3.0])
+    once, half = loss.terms(*args, t, jnp.asarray([1 / 8, 1 / 4])).loss
+    np.testing.assert_allclose(once, 2 * half, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        lambda: d3pm.absorbing(d3pm.reciprocal(8), 4, 2),  # another mask
+        lambda: d3pm.absorbing(d3pm.polynomial(8, 2.0), 4, 3),  # another schedule
+        lambda: d3pm.uniform(d3pm.reciprocal(8), 4),
+    ],
+)
+def test_another_process_than_that_of_the_objective_is_refused(process):
+    with pytest.raises(ValueError, match=r"ContinuousAbsorbing .* is not of this process: .* at t = "):
+        configs.ContinuousAbsorbing(mask_id=3).check_process(process())

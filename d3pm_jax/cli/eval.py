@@ -146,7 +146,8 @@ def _line(result: dict[str, Any]) -> str:
     nats = _with_error(result["nats"], result["nats_standard_error"], 2)
     total = f"  {steps} steps: {_in_bits(result)} bits/dim, {nats} nats"
     if "perplexity" in result:
-        total += f", {result['bits_per_char']:.3f} bits/char, perplexity {result['perplexity']:.4g}"
+        total += f", {result['bits_per_char']:.3f} bits/char" if "bits_per_char" in result else ""
+        total += f", perplexity {result['perplexity']:.4g}"
     if "steps" not in result:
         return f"{total}, estimated from {result['calls']} of them for each example"
     parts = {

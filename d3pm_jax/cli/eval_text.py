@@ -16,6 +16,7 @@ from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.terminal import Terminal
 
 CONTEXT = 5  # tokens that an n-gram looks at
+LARGEST = 10_000_000  # tokens of a training text that is counted and compressed
 Examples = Mapping[str, np.ndarray]
 
 
@@ -40,21 +41,31 @@ def check(args: argparse.Namespace, run: Run) -> None:
 
 
 def figures(run: Run, examples: Examples, result: Mapping[str, Any]) -> dict[str, float]:
-    """Returns a bound in bits per character and as perplexity per token; nothing for other data."""
+    """Returns a bound as perplexity per token, and in bits per character; nothing for other data.
+
+    By character only where each token is a character, or a byte: what others stand for in the text is not
+    always what they are written as.
+    """
     if run.parts.description.kind != "text":
         return {}
-    characters = len("".join(_texts(run, examples)))
-    nats = result["nats"] * len(examples["x"])
-    return {"bits_per_char": nats / characters / np.log(2), "perplexity": 2.0 ** result["bits_per_dim"]}
+    found = {"perplexity": 2.0 ** result["bits_per_dim"]}
+    if any(len(symbol) != 1 for symbol in run.parts.description.symbols or ()):
+        return found
+    nats, characters = result["nats"] * len(examples["x"]), len(_text(run, examples))
+    return {"bits_per_char": nats / characters / np.log(2)} | found
 
 
 def baselines(run: Run, examples: Examples) -> dict[str, float]:
-    """Returns bits per token of the examples by n-grams and compressors of the training text."""
-    description = run.parts.description
-    train = read_batch(run.config.data.open("train"), run.parts.categories, None, description)
+    """Returns bits per token of the examples by n-grams and compressors of a training text of some size."""
+    description, source = run.parts.description, run.config.data.open("train")
+    n = len(source) * description.shape[0]
+    if n > LARGEST:
+        print(f"no n-grams and compressors: the train split has up to {n:,} tokens, more than {LARGEST:,}")
+        return {}
+    train = read_batch(source, run.parts.categories, None, description)
     before, tokens = (x["x"][_real(x)] for x in (train, examples))
     nats = ngrams.ngram_nats(before, tokens, run.parts.categories, CONTEXT).mean()
-    compressed = texts.compressed_bits(*("\n".join(_texts(run, x)).encode() for x in (train, examples)))
+    compressed = texts.compressed_bits(*(_text(run, x).encode() for x in (train, examples)))
     named = {f"n-gram of {CONTEXT} tokens before each": bits_per_dim(float(nats), 1)}
     return named | {name: bits / len(tokens) for name, bits in compressed.items()}
 
@@ -66,7 +77,7 @@ def execute(args: argparse.Namespace, run: Run, examples: Examples) -> None:
     few = {name: x[: args.chain_rule] for name, x in examples.items()}
     with Terminal("example", 2 * len(few["x"])).shown() as terminal:
         found = exact.likelihood(run, few, args.batch_size, args.seed, terminal.advance)
-    path = args.workdir / f"chain_rule{results.suffix(args, 'step', 'chain_rule', 'seed')}.json"
+    path = args.workdir / f"exact{results.suffix(args, 'step', 'chain_rule', 'seed')}.json"
     results.write_json(path, found, ("step", "examples"))
     for name in ("left to right", "in random orders"):
         bits, error = found[name]["bits_per_dim"], found[name]["standard_error"]
@@ -74,9 +85,12 @@ def execute(args: argparse.Namespace, run: Run, examples: Examples) -> None:
         print(f"  exact, {name}, {len(few['x'])} examples: {bits:.3f} +- {said} bits/dim")
 
 
-def _texts(run: Run, examples: Examples) -> list[str]:
-    description, real = run.parts.description, _real(examples)
-    return [description.text(x[w]) for x, w in zip(examples["x"], real, strict=True)]
+def _text(run: Run, examples: Examples) -> str:
+    """Returns windows as the one text that they are, documents with padding as lines."""
+    description, x = run.parts.description, examples["x"]
+    if "weight" not in examples:
+        return description.text(x.ravel())
+    return "\n".join(description.text(row[w]) for row, w in zip(x, _real(examples), strict=True))
 
 
 def _real(examples: Examples) -> np.ndarray:

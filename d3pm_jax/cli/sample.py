@@ -65,12 +65,11 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         samples, reverse = run.sample(
             key, args.num, args.label, args.batch_size, times, terminal.advance, GIF_CHAINS, given, shape
         )
-    suffix = results.suffix(args, "step", "steps", "grid", "seed", "label", "length") + sample_text.suffix(
-        args
-    )
+    suffix = results.suffix(args, *NAMED) + sample_text.suffix(args)
     path = args.workdir / f"samples{suffix}.npy"
     write_npy(path, samples)
-    replaced = results.write_json(path.with_suffix(".json"), _about(args, run, len(samples)), ("step", "num"))
+    about = _about(args, run, len(samples))
+    replaced = results.write_json(path.with_suffix(".json"), about, ("step", "num", *sample_text.told(args)))
     pictures = _pictures(run, samples, reverse, times, args, suffix)
     classes = run.parts.classes
     of_class = "" if classes is None else f", sample i of class i modulo {classes}"

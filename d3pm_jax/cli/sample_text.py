@@ -59,6 +59,9 @@ def given(args: argparse.Namespace, run: Run) -> Given | None:
         return None
     length, symbols = args.length or run.parts.description.shape[0], run.parts.description.symbols or ()
     literal = [text] if option == "prompt" else MASK.split(text)  # every second one is how long a gap is
+    gaps = sum(map(int, literal[1::2]))
+    if gaps > length:
+        raise UserError(f"--infill has gaps of {gaps} tokens, a sample {length}: shorten it")
     x0, known = [np.zeros(0, np.int32)], [np.zeros(0, bool)]
     for i, piece in enumerate(literal):
         try:
@@ -74,9 +77,14 @@ def given(args: argparse.Namespace, run: Run) -> Given | None:
     return Given(np.pad(np.concatenate(x0), (0, rest)), np.pad(np.concatenate(known), (0, rest)))
 
 
+def told(args: argparse.Namespace) -> list[str]:
+    """Returns which of --prompt and --infill is given."""
+    return [name for name in ("prompt", "infill") if getattr(args, name) is not None]
+
+
 def suffix(args: argparse.Namespace) -> str:
     """Returns what names of files get where something is known, which is in the .json beside them."""
-    return "".join(f"_{name}" for name in ("prompt", "infill") if getattr(args, name) is not None)
+    return "".join(f"_{name}" for name in told(args))
 
 
 def printed(args: argparse.Namespace, run: Run, samples: np.ndarray) -> list[str]:

@@ -18,6 +18,7 @@ from d3pm_jax.config.objective import Objective, Terms
 from d3pm_jax.config.schedule import Reciprocal, Schedule
 from d3pm_jax.config.timesteps import Timesteps
 from d3pm_jax.losses import continuous
+from d3pm_jax.losses.variational import per_step
 from d3pm_jax.processes import Process
 
 COMPARED = 16  # steps at which the process is compared with alpha
@@ -45,8 +46,9 @@ class Continuous(Objective):
                 f"set timesteps=RealTimes()"
             )
 
-    def _terms(self, process: Process, logits: Array, x0: Array, loss: Array) -> Terms:
-        return Terms(loss, loss / process.T, bare(losses.cross_entropy)(process, logits, x0))
+    def _terms(self, process: Process, logits: Array, x0: Array, loss: Array, p_t: Array) -> Terms:
+        ce = bare(losses.cross_entropy)(process, logits, x0)
+        return Terms(bare(per_step)(loss, p_t, process.T), loss / process.T, ce)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,7 @@ class ContinuousAbsorbing(Continuous):
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         alpha, mask = self.alpha.continuous(), known(self, "mask_id")
         loss = bare(continuous.absorbing_nelbo)(alpha, logits, x0, xt, t / process.T, mask)
-        return self._terms(process, logits, x0, loss)
+        return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
         _check_same(self, process, jax.nn.one_hot(known(self, "mask_id"), process.K))
@@ -72,7 +74,8 @@ class ContinuousAbsorbing(Continuous):
         super().check_beside(head, timesteps)
         if head.forbid != self.mask_id:
             raise ValueError(
-                f"head.forbid = {head.forbid!r} is not loss.mask_id = {self.mask_id!r}: forbid the mask"
+                f"head.forbid = {head.forbid!r} is not loss.mask_id = {self.mask_id!r}: forbid the mask, and "
+                f"write the same in both"
             )
 
 
@@ -85,7 +88,7 @@ class ContinuousUniform(Continuous):
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         loss = bare(continuous.uniform_nelbo)(self.alpha.continuous(), logits, x0, xt, t / process.T)
-        return self._terms(process, logits, x0, loss)
+        return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
         _check_same(self, process, jnp.full(process.K, 1 / process.K))

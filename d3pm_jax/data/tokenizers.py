@@ -98,7 +98,7 @@ def matched(text: str, symbols: Sequence[str]) -> np.ndarray:
         DatasetError: some of the text has no symbol.
     """
     table = {_bytes_of(symbol): k for k, symbol in enumerate(symbols) if symbol}
-    longest, content, found, i = max(map(len, table), default=0), text.encode(), [], 0
+    longest, content, found, i = max(map(len, table), default=0), _bytes_of(text), [], 0
     while i < len(content):
         ends = range(min(len(content), i + longest), i, -1)
         end = next((j for j in ends if content[i:j] in table), None)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from d3pm_jax.config import Absorbing
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import chain_rule
 from d3pm_jax.evaluation.bound import elements, evaluate_bound, summary
@@ -16,7 +17,8 @@ def mask_of(run: Run) -> int | None:
     """Returns the extra mask of a network that sees no time, so that anything may be known; else None."""
     forbidden = run.config.head.forbid
     sees_time = getattr(run.config.model, "see_time", True)
-    is_mask = forbidden == getattr(run.config.process, "mask_id", None)
+    process = run.config.process
+    is_mask = isinstance(process, Absorbing) and process.mask_id == forbidden
     return forbidden if isinstance(forbidden, int) and is_mask and not sees_time else None
 
 

@@ -76,15 +76,16 @@ def network(file: str | Path) -> nnx.Module:
 
 
 def denoiser(file: str | Path) -> Callable[..., Array]:
-    """Builds the network and its head: (xt [B, *S], t [B], label=None) -> logits of x_0 [B, *S, K].
+    """Builds the network and its head: (xt [B, *S], t [B], label=None, weight=None) -> logits of x_0.
 
     Raises:
         ValueError: as `network`.
     """
     module, head, K = _parts(Path(file))
 
-    def logits(xt: Any, t: Any, label: Any = None) -> Array:
-        told = {} if label is None else {"label": jnp.asarray(label)}
+    def logits(xt: Any, t: Any, label: Any = None, weight: Any = None) -> Array:
+        named = {"label": label, "weight": weight}
+        told = {name: jnp.asarray(x) for name, x in named.items() if x is not None}
         output = module(jnp.asarray(xt), jnp.asarray(t), **told)  # pyright: ignore[reportCallIssue]
         return head.logits(output, jnp.asarray(xt), K)
 

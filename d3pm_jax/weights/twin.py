@@ -19,9 +19,8 @@ from d3pm_jax.types import Params
 HASH = "sha256"  # in the metadata
 _TORCH_NAME = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 STACKED = "layers"  # parameters below this attribute have a first axis, of modules of the twin
-_UNMOVED = ("embed.weight",)  # tensors that have the same layout in both
-_TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # HWIO -> OIHW, [in, out] -> [out, in]
-_FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+_TO_TORCH = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}  # HWIO -> OIHW, [in, out] -> [out, in]
+_FROM_TORCH = {4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # in safetensors
 
 
@@ -35,7 +34,7 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
         Contiguous arrays by the twin's names: kernels as [out, in, H, W] or [out, in].
     """
     return {
-        name: np.ascontiguousarray(np.transpose(part, _axes(name, part.ndim, _TO_TORCH)))
+        name: np.ascontiguousarray(np.transpose(part, _axes(path, part.ndim, _TO_TORCH)))
         for path, x in _flat(params)
         for name, part in zip(_names(path, x), _parts(path, np.asarray(x)), strict=True)
     }
@@ -57,20 +56,19 @@ def from_torch(params: Params, state_dict: dict[str, np.ndarray]) -> Params:
     _check_names([name for path, x in _flat(params) for name in _names(path, x)], state_dict)
 
     def convert(path: tuple, x: Any) -> jax.Array:
-        stacked = STACKED in _keys(path)
-        shape = x.shape[1:] if stacked else x.shape
-        found = [_converted(name, np.asarray(state_dict[name]), shape) for name in _names(path, x)]
-        return jax.numpy.asarray(np.stack(found) if stacked else found[0], x.dtype)
+        shape = x.shape[1:] if _stacked(path) else x.shape
+        found = [_converted(path, name, np.asarray(state_dict[name]), shape) for name in _names(path, x)]
+        return jax.numpy.asarray(np.stack(found) if _stacked(path) else found[0], x.dtype)
 
     return jax.tree_util.tree_map_with_path(convert, params)
 
 
-def _converted(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _converted(path: tuple, name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Returns a tensor of the twin in the layout of JAX; raises ValueError where it has another shape."""
     same = array.ndim == len(shape)
-    found = np.transpose(array, _axes(name, array.ndim, _FROM_TORCH)) if same else array
+    found = np.transpose(array, _axes(path, array.ndim, _FROM_TORCH)) if same else array
     if found.shape != shape:
-        expected = tuple(shape[i] for i in _axes(name, len(shape), _TO_TORCH))
+        expected = tuple(shape[i] for i in _axes(path, len(shape), _TO_TORCH))
         raise ValueError(f"{name} has shape {array.shape}, expected {expected} in this model")
     return found
 
@@ -191,7 +189,7 @@ def _names(path: tuple, x: Any) -> list[str]:
     """Turns ("down", 0, "conv", "kernel") into ["down.0.conv.weight"]; each stacked layer has its own."""
     parts = _keys(path)
     parts[-1] = _TORCH_NAME.get(parts[-1], parts[-1])
-    if STACKED not in parts:
+    if not _stacked(path):
         return [".".join(parts)]
     at = parts.index(STACKED) + 1
     return [".".join([*parts[:at], str(i), *parts[at:]]) for i in range(x.shape[0])]
@@ -199,12 +197,18 @@ def _names(path: tuple, x: Any) -> list[str]:
 
 def _parts(path: tuple, x: np.ndarray) -> list[np.ndarray]:
     """Returns what `_names` names."""
-    return list(x) if STACKED in _keys(path) else [x]
+    return list(x) if _stacked(path) else [x]
 
 
-def _axes(name: str, ndim: int, table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
-    """Returns how axes move: by their number, but an embedding keeps the layout [K, width]."""
-    return tuple(range(ndim)) if name in _UNMOVED else table[ndim]
+def _stacked(path: tuple) -> bool:
+    """Says whether a parameter is that of stacked layers: a list of modules has a number there."""
+    keys = [*_keys(path), ""]
+    return STACKED in keys and not keys[keys.index(STACKED) + 1].isdigit()
+
+
+def _axes(path: tuple, ndim: int, table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+    """Returns how axes move: by their number, but an embedding has the layout [K, width] in both."""
+    return tuple(range(ndim)) if _keys(path)[-1] == "embedding" else table[ndim]
 
 
 def _keys(path: tuple) -> list[str]:

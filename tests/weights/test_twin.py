@@ -53,3 +53,25 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
         twin.save(file, jax.tree.map(jnp.zeros_like, params))
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
     assert file.read_bytes() == before
+
+
+class Own(nnx.Module):
+    """A network of one's own: a list of layers, and what its twin calls otherwise."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.embed = nnx.Linear(4, 3, rngs=rngs)
+        self.symbols = nnx.Embed(5, 3, rngs=rngs)
+        self.layers = nnx.List([nnx.Conv(3, 2, (5,), rngs=rngs), nnx.Linear(2, 3, rngs=rngs)])
+
+
+def test_networks_of_ones_own_have_lists_of_layers_and_convolutions_of_one_axis():
+    _, params = nnx.split(Own())
+    state_dict = twin.to_torch(params)
+    shapes = {name: x.shape for name, x in state_dict.items()}
+    assert shapes["layers.0.weight"] == (2, 3, 5)
+    assert shapes["layers.1.weight"] == (3, 2)
+    assert shapes["embed.weight"] == (3, 4)
+    assert shapes["symbols.weight"] == (5, 3)
+    back = twin.from_torch(jax.tree.map(jnp.zeros_like, params), state_dict)
+    jax.tree.map(np.testing.assert_array_equal, back, params)

@@ -46,7 +46,7 @@ def network(file: str | Path) -> nn.Module:
 
 
 def denoiser(file: str | Path) -> Callable[..., Tensor]:
-    """The network and its head: (xt [B, *S], t [B], label=None) -> logits of x_0 [B, *S, K].
+    """The network and its head: (xt [B, *S], t [B], label=None, weight=None) -> logits of x_0 [B, *S, K].
 
     Raises:
         ValueError: as `network`, or the head is one of the user's own.
@@ -56,8 +56,8 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
     if head["class"] not in ("Head", "LogisticHead"):
         raise ValueError(f"{head['class']} is a head of your own: call it on what `network` gives")
 
-    def logits(xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        output = module(xt, t, label)
+    def logits(xt: Tensor, t: Tensor, label: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
+        output = module(xt, t, label) if weight is None else module(xt, t, label, weight)
         if head["class"] == "Head":
             output = heads.residual(output, xt) if head["residual"] else output
         elif head["residual"] and head.get("input_range") is not None:
