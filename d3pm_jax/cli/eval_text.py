@@ -48,7 +48,8 @@ def figures(run: Run, examples: Examples, result: Mapping[str, Any]) -> dict[str
     """
     if run.parts.description.kind != "text":
         return {}
-    found = {"perplexity": 2.0 ** result["bits_per_dim"]}
+    with np.errstate(over="ignore"):  # of a network that rules the data out, or nearly
+        found = {"perplexity": float(np.exp2(result["bits_per_dim"]))}
     if any(len(symbol) != 1 for symbol in run.parts.description.symbols or ()):
         return found
     nats, characters = result["nats"] * len(examples["x"]), len(_text(run, examples))

@@ -34,6 +34,10 @@ class Tokens(Data):
         """Says which text it is, and how it becomes tokens."""
         raise undefined(self, "corpus")
 
+    @property
+    def has_valid(self) -> bool:
+        return True
+
     def describe(self) -> Description:
         found, padded = self._prepared(), self.packing == "padded"
         K = len(found.symbols)
@@ -120,10 +124,6 @@ class Shakespeare(Tokens):
     def corpus(self) -> Corpus:
         return Corpus((("all", str(BUNDLED)),), SHARES, "characters", self.packing == "padded")
 
-    @property
-    def has_valid(self) -> bool:
-        return True
-
 
 @dataclasses.dataclass(frozen=True)
 class Text8(Tokens):
@@ -137,10 +137,6 @@ class Text8(Tokens):
         path = standard_file(self.dir, "text8", STANDARD)
         return Corpus((("all", path),), SHARES, "letters27", self.packing == "padded")
 
-    @property
-    def has_valid(self) -> bool:
-        return True
-
 
 @dataclasses.dataclass(frozen=True)
 class Enwik8(Tokens):
@@ -153,10 +149,6 @@ class Enwik8(Tokens):
     def corpus(self) -> Corpus:
         path = standard_file(self.dir, "enwik8", STANDARD)
         return Corpus((("all", path),), SHARES, "bytes", self.packing == "padded", "latin-1")
-
-    @property
-    def has_valid(self) -> bool:
-        return True
 
 
 def standard_file(folder: str, name: str, size: int) -> str:

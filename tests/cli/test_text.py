@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax import runs
+from d3pm_jax.cli import eval_text
 from d3pm_jax.config import Transformer
 from d3pm_jax.evaluation import ngrams
 from d3pm_jax.runs import network
@@ -83,3 +84,9 @@ def test_a_text_is_measured_by_character_by_n_grams_and_by_the_chain_rule(run, c
     bits = -log_p[run.read_batch("test", 5)["x"]].mean() / np.log(2)  # what is around does not matter
     for name in ("left to right", "in random orders"):
         assert exact[name]["bits_per_dim"] == pytest.approx(bits, rel=1e-5)
+
+
+def test_a_bound_beyond_what_two_to_its_power_is_a_number_has_an_infinite_perplexity(run):
+    batch = run.read_batch("test", 2)
+    assert eval_text.figures(run, batch, {"bits_per_dim": 2000.0, "nats": 1e4})["perplexity"] == np.inf
+    assert eval_text.figures(run, batch, {"bits_per_dim": 3.0, "nats": 1e1})["perplexity"] == 8
