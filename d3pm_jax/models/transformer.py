@@ -8,6 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Real
 
+from d3pm_jax.models.attention import attention, rotary_angles, rotated
 from d3pm_jax.models.layers import at_least_float32, class_embedding, dropout, time_embedding
 
 EPS = 1e-6  # of every norm
@@ -112,7 +113,7 @@ class Transformer(nnx.Module):
         x = self.embed.embedding[...][xt]  # in the type of the parameters
         x = x if self.dtype is None else x.astype(self.dtype)
         x, _ = jax.lax.scan(jax.checkpoint(block) if self.remat else block, x, (layers, keys))
-        return self.head(modulated_norm(at_least_float32(x), *self.modulation(condition)))
+        return of_each_token(self.head, modulated_norm(at_least_float32(x), *self.modulation(condition)))
 
     def _condition(self, t: Array, label: Array | None, B: int) -> Array | None:
         """Returns the sum of the embeddings of time and class [B, width], None for a network of neither."""
@@ -157,14 +158,16 @@ class Block(nnx.Module):
         scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = self.modulation(condition)
         h = self._attend(modulated_norm(x, scale_a, shift_a), angles, seen)
         x = x + gate_a * dropout(h, self.rate, one)
-        h = self.mlp2(nnx.gelu(self.mlp1(modulated_norm(x, scale_m, shift_m))))
+        h = of_each_token(self.mlp1, modulated_norm(x, scale_m, shift_m))
+        h = of_each_token(self.mlp2, gelu(h))
         return x + gate_m * dropout(h, self.rate, two)
 
     def _attend(self, h: Array, angles: Array, seen: Array | None) -> Array:
         B, L, _ = h.shape
-        parts = jnp.split(self.qkv(h), 3, axis=-1)
+        parts = jnp.split(of_each_token(self.qkv, h), 3, axis=-1)
         q, k, v = (part.reshape(B, L, self.num_heads, -1) for part in parts)
-        return self.proj_out(attention(rotated(q, angles), rotated(k, angles), v, seen).reshape(B, L, -1))
+        mixed = attention(rotated(q, angles), rotated(k, angles), v, seen)
+        return of_each_token(self.proj_out, mixed.reshape(B, L, -1))
 
 
 class Modulation(nnx.Module):
@@ -189,6 +192,23 @@ class Modulation(nnx.Module):
         return jnp.split(found[:, None], self.n, axis=-1)
 
 
+def of_each_token(linear: nnx.Linear, x: Float[Array, "B L n"]) -> Float[Array, "B L m"]:
+    """Returns linear(x), taken of one matrix of B L rows.
+
+    So the gradient of its kernel is one product. Of an array of three axes XLA on a CPU makes copies first,
+    which take as long as the product.
+    """
+    B, L, n = x.shape
+    return linear(x.reshape(B * L, n)).reshape(B, L, -1)
+
+
+# Computed again in the backward pass, which costs less than to store what is between.
+computed_again = partial(jax.checkpoint, prevent_cse=False)  # within the scan of the layers there is no CSE
+
+gelu = computed_again(nnx.gelu)
+
+
+@computed_again
 def modulated_norm(x: Array, scale: Array, shift: Array) -> Array:
     """Returns (1 + scale) y + shift, y = x with mean 0 and variance 1 over the last axis.
 
@@ -200,31 +220,3 @@ def modulated_norm(x: Array, scale: Array, shift: Array) -> Array:
     centred = wide - wide.mean(-1, keepdims=True)
     y = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + EPS)
     return (y * (1.0 + at_least_float32(scale)) + at_least_float32(shift)).astype(x.dtype)
-
-
-def attention(q: Array, k: Array, v: Array, seen: Array | None) -> Array:
-    """softmax(q k^T / sqrt(d)) v over the places that are seen, of q, k, v [B, L, heads, d].
-
-    `jax.nn.dot_product_attention` is good to 1e-7 in float64 too, where the formula is taken instead.
-    """
-    mask = None if seen is None else seen[:, None, None]
-    if q.dtype != jnp.float64:
-        return jax.nn.dot_product_attention(q, k, v, mask=mask)
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
-    scores = scores if mask is None else jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1), v)
-
-
-def rotary_angles(length: int, d: int) -> Float[Array, "length m"]:
-    """Returns place * 10000^(-2 i / d) for i = 0..d / 2 - 1."""
-    frequencies = 10000.0 ** (-jnp.arange(d // 2) / (d // 2))
-    return jnp.arange(length)[:, None] * frequencies[None]
-
-
-def rotated(x: Float[Array, "B L h d"], angles: Float[Array, "L m"]) -> Float[Array, "B L h d"]:
-    """Returns x with its entries i and i + d / 2 turned, as a point of the plane, by angle i of the place."""
-    angles = angles[None, :, None]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    first, second = jnp.split(at_least_float32(x), 2, axis=-1)
-    turned = [first * cos - second * sin, first * sin + second * cos]
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -9,7 +9,8 @@ from flax import nnx
 from d3pm_jax import config as configs
 from d3pm_jax.config import Spec
 from d3pm_jax.models import Transformer
-from d3pm_jax.models.transformer import attention, rotary_angles, rotated
+from d3pm_jax.models import attention as attention_module
+from d3pm_jax.models.attention import attention, rotary_angles, rotated
 from tests.models.small import randomised
 
 OPTIONS = {"K": 5, "max_time": 50, "width": 8, "num_layers": 2, "num_heads": 2}
@@ -74,21 +75,37 @@ def test_a_network_without_time_does_not_see_it():
 
 @pytest.mark.usefixtures("x64")
 def test_attention_and_positions_equal_their_formulas():
-    """In float64 by the formula, in float32 by JAX's own attention; what is seen by itself is itself."""
+    """In float64 and in float32, with the gradients of JAX's own attention, which accelerators take."""
     rng = np.random.default_rng(1)
-    q, k, v = (rng.normal(size=(2, 5, 3, 4)) for _ in range(3))
+    q, k, v, g = (rng.normal(size=(2, 5, 3, 4)) for _ in range(4))
     seen = np.array([[1, 1, 0, 1, 1], [1, 0, 0, 0, 0]], bool)
     scores = np.where(seen[:, None, None], np.einsum("bqhd,bkhd->bhqk", q, k) / 2, -np.inf)
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     expected = np.einsum("bhqk,bkhd->bqhd", weights, v)
-    run = jax.jit(attention)
-    np.testing.assert_allclose(run(q, k, v, jnp.asarray(seen)), expected, rtol=1e-12)
-    narrow = (jnp.asarray(x, jnp.float32) for x in (q, k, v))
-    np.testing.assert_allclose(run(*narrow, jnp.asarray(seen)), expected, rtol=2e-5, atol=1e-6)
+    run = jax.jit(lambda f, *qkv: jax.vjp(lambda *qkv: f(*qkv, jnp.asarray(seen)), *qkv), static_argnums=0)
+    exact, gradients = run(attention, q, k, v)
+    np.testing.assert_allclose(exact, expected, rtol=1e-12)
+    narrow = [jnp.asarray(x, jnp.float32) for x in (q, k, v)]
+    for f in (attention, attention_module._of_jax):
+        found, gradient = run(f, *narrow)
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
+        for a, b in zip(gradient(jnp.asarray(g, jnp.float32)), gradients(jnp.asarray(g)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
     turned = np.asarray(jax.jit(lambda x: rotated(x, rotary_angles(5, 4)))(q))
     point, angle = q[..., :2] + 1j * q[..., 2:], np.arange(5)[:, None] * np.array([1.0, 0.01])
     moved = point * np.exp(1j * angle)[None, :, None]
     np.testing.assert_allclose(turned, np.concatenate([moved.real, moved.imag], -1), rtol=1e-12)
+
+
+def test_accelerators_take_the_attention_of_jax():
+    """The formula for CPUs makes one axis of the examples and the heads, 6, and goes nowhere else."""
+    shape = jax.ShapeDtypeStruct((2, 7, 3, 4), jnp.float32)
+    gradient = jax.jit(jax.grad(lambda q, k, v: attention(q, k, v, None).sum())).trace(shape, shape, shape)
+    merged = {
+        platform: "tensor<6x7x" in gradient.lower(lowering_platforms=(platform,)).as_text()
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    assert merged == {"cpu": True, "cuda": False, "tpu": False}
 
 
 def test_what_cannot_be_built_is_refused():
