@@ -1,13 +1,13 @@
 """Training and sampling steps of the networks beside their PyTorch twins, in turn, each in its own process.
 
-    python benchmarks/networks.py [train] [sample] [--nets big small score] [--rounds N] [--bfloat16]
+    python benchmarks/networks.py [train] [sample] [--nets big small score text] [--rounds N] [--bfloat16]
 
 A training step is forward, backward and Adam on the mean cross entropy of x_0; a sampling step is forward
 and a draw of every element from its logits. JAX runs as `d3pm` does: one device per CPU core and, in
 training, memory that is kept from step to step, or the accelerator. PyTorch runs eagerly as users write it,
-and at its best settings: channels last, huge pages and a malloc that keeps them, or `torch.compile` on a GPU.
-Compare ratios, not times: they are medians over rounds, and a round counts only while every side has its
-cores to itself.
+and at its best settings: channels last for images, huge pages and a malloc that keeps them, or
+`torch.compile` on a GPU. Compare ratios, not times: they are medians over rounds, and a round counts only
+while every side has its cores to itself.
 """
 
 import argparse
@@ -28,8 +28,9 @@ class Net(NamedTuple):
 
     name: str  # in d3pm_jax.models and torch_ref.models
     options: dict[str, Any]
-    shape: tuple[int, int, int, int]  # of x_t, [B, H, W, C]
+    shape: tuple[int, ...]  # of x_t, [B, H, W, C] or [B, L]
     steps: int  # per round
+    features: int  # of a layer, for each element
 
 
 NETS = {
@@ -38,22 +39,30 @@ NETS = {
         {"K": 256, "size": 32, "ch": 64, "ch_mult": (1, 2, 2), "attn_resolutions": (16,)},
         (32, 32, 32, 1),
         2,
+        64,
     ),
     "small": Net(
         "UNet",
         {"K": 17, "size": 8, "ch": 32, "ch_mult": (1, 2), "attn_resolutions": (4,)},
         (128, 8, 8, 1),
         10,
+        32,
     ),
-    "score": Net("ScoreNet", {"K": 2, "ch": 32, "ch_mult": (1, 2, 2), "attn": (1,)}, (64, 28, 28, 1), 4),
+    "score": Net("ScoreNet", {"K": 2, "ch": 32, "ch_mult": (1, 2, 2), "attn": (1,)}, (64, 28, 28, 1), 4, 32),
+    "text": Net(
+        "Transformer", {"K": 69, "width": 128, "num_layers": 4, "num_heads": 4}, (32, 128), 6, 4 * 128
+    ),
+    "text256": Net(
+        "Transformer", {"K": 28, "width": 256, "num_layers": 6, "num_heads": 8}, (16, 256), 2, 4 * 256
+    ),
     "cifar": Net(
         "UNet",
         {"K": 256, "size": 32, "ch": 128, "ch_mult": (1, 2, 2, 2), "attn_resolutions": (16,)},
         (128, 32, 32, 3),
         10,
+        128,
     ),
 }
-COMMON = {"max_time": 1000, "num_res_blocks": 2, "dropout": 0.0}
 MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
@@ -153,6 +162,12 @@ def serve(side: str, what: str, net: Net, bfloat16: bool) -> None:
         print(json.dumps({"seconds": wall / net.steps, "cores": cpu_time / wall}), flush=True)
 
 
+def options(net: Net) -> dict[str, Any]:
+    """What a network is built with, by names that both sides have."""
+    images = {"num_res_blocks": 2, "channels": net.shape[-1]} if len(net.shape) == 4 else {}
+    return {"max_time": 1000, "dropout": 0.0} | images | net.options
+
+
 def batch(net: Net) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """x_0, x_t, t and u."""
     rng = np.random.default_rng(0)
@@ -167,8 +182,8 @@ def torch_side(what: str, net: Net, bfloat16: bool, best: bool) -> tuple[Step, s
     from torch_ref import models
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = getattr(models, net.name)(channels=net.shape[-1], **(COMMON | net.options)).to(device)
-    if best:
+    model = getattr(models, net.name)(**options(net)).to(device)
+    if best and len(net.shape) == 4:
         model = model.to(memory_format=torch.channels_last)
     f = torch.compile(model) if best and device == "cuda" else model
     x0, xt, t, u = (torch.as_tensor(x, device=device) for x in batch(net))
@@ -208,7 +223,7 @@ def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, b
 
     use_all_cores(net.shape[0])
     if what == "train":
-        keep_freed_memory(math.prod(net.shape[:3]) * net.options["ch"])
+        keep_freed_memory(math.prod(net.shape) * net.features)
     import jax
     import jax.numpy as jnp
     import optax
@@ -218,9 +233,8 @@ def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, b
     from d3pm_jax import models
 
     mesh = data_mesh(net.shape[0])
-    options = COMMON | net.options | ({"dtype": jnp.bfloat16} if bfloat16 else {})
-    build = getattr(models, net.name)
-    graphdef, params = nnx.split(build(channels=net.shape[-1], **options, rngs=nnx.Rngs(0)))
+    dtype = {"dtype": jnp.bfloat16} if bfloat16 else {}
+    graphdef, params = nnx.split(getattr(models, net.name)(**options(net), **dtype, rngs=nnx.Rngs(0)))
     adam = optax.adam(2e-4)
     state = jax.device_put((params, adam.init(params)), replicated(mesh))
     x0, xt, t, u = jax.device_put(tuple(map(jnp.asarray, batch(net))), batched(mesh))

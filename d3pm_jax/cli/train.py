@@ -11,6 +11,7 @@ from d3pm_jax import show
 from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
+from d3pm_jax.config.model import features
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import loop, metrics, workdir
 from d3pm_jax.runs.begin import Weights, weights_of
@@ -67,7 +68,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     use_all_cores(config.train.batch_size)
     elements = math.prod(config.data.describe().shape)
-    keep_freed_memory(config.train.batch_size * elements * getattr(config.model, "ch", 1))
+    keep_freed_memory(config.train.batch_size * elements * features(config.model))
     print(_table(config), flush=True)
     if not loop.train(config, args.workdir, args.resume, _start(args, config)):
         own = f" --config {args.workdir / workdir.OWN}" if config_io.own_file(config) else ""

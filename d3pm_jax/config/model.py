@@ -160,6 +160,13 @@ class Transformer(Model):
         return models.Transformer(spec.K, **options, rngs=rngs)
 
 
+def features(model: Model) -> int:
+    """Returns how many numbers a layer of the network holds of one element; 1 for a network of one's own."""
+    if isinstance(model, Convolutional):
+        return model.ch
+    return model.mlp_ratio * model.width if isinstance(model, Transformer) else 1
+
+
 def _need_logits(name: str, spec: Spec) -> None:
     """Raises ValueError where the head needs something else than K logits."""
     if spec.outputs is not None:

@@ -19,7 +19,7 @@ def keep_freed_memory(features: int) -> None:
     before the first JAX computation, and leaves alone what the user has set.
 
     Args:
-        features: numbers in the first layer of the network for one batch; below 2^20 nothing is done.
+        features: numbers in a layer of the network for one batch; below 2^20 nothing is done.
     """
     own = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     if features >= _LARGE and platform.libc_ver()[0] == "glibc" and not own:

@@ -1,0 +1,45 @@
+"""Places the characters of a text by their neighbours, for a process that moves between near ones.
+
+    python examples/character_embeddings.py FILE.npy    # of the plays that come with the library
+    python examples/character_embeddings.py FILE.npy --text novel.txt --tokenizer letters27
+
+Row c of FILE.npy, float32 [K, 2 K], is log(1 + n) of how often each character stands on the left of c in the
+training text, and on its right, each half less its mean: a rare letter is near a frequent one of the same
+habits. `FromRate` and `RandomWalk` take the file; configs/shakespeare_neighbours.py shows how.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from d3pm_jax import processes
+from d3pm_jax.config import Shakespeare, Text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("file", type=Path, metavar="FILE.npy", help="where to write")
+    parser.add_argument("--text", help="a file in UTF-8 (the plays)")
+    parser.add_argument("--tokenizer", default="characters", help="of the text (characters)")
+    parser.add_argument("--neighbours", type=int, default=5, help="how many to print of each (5)")
+    args = parser.parse_args()
+    data = Shakespeare() if args.text is None else Text(args.text, tokenizer=args.tokenizer)
+    about, train = data.describe(), data.open("train")
+    x = np.stack([train[i]["x"] for i in range(len(train))])
+    embeddings = by_neighbours(x, about.categories)
+    np.save(args.file, embeddings.astype(np.float32))
+    near = processes.knn_graph(processes.unit_rows(embeddings), args.neighbours)
+    for symbol, row in zip(about.symbols, near, strict=True):
+        print(repr(symbol), *(repr(about.symbols[j]) for j in np.flatnonzero(row)))
+
+
+def by_neighbours(x: np.ndarray, K: int) -> np.ndarray:
+    """Returns log(1 + n) of left and right neighbours, less the means: [K, 2 K] of texts x [N, L]."""
+    pairs = np.bincount((x[:, :-1].astype(np.int64) * K + x[:, 1:]).ravel(), minlength=K * K).reshape(K, K)
+    logs = np.log1p(np.stack([pairs.T, pairs]))  # [2, K, K]: who stands on the left of c, on the right
+    return np.concatenate(logs - logs.mean(axis=-1, keepdims=True), axis=-1)
+
+
+if __name__ == "__main__":
+    main()
