@@ -30,7 +30,8 @@ def run(name, capsys):
 
 
 def test_each_fits_on_a_page():
-    assert set(FILES) == {"one_device", "mesh", "linen_network", "own_process_and_loss", "against_own_code"}
+    programs = {"one_device", "mesh", "linen_network", "own_process_and_loss"}
+    assert set(FILES) == programs | {"against_own_code", "character_embeddings"}
     assert {name: n for name, path in FILES.items() if (n := path.read_text().count("\n")) > 80} == {}
 
 
@@ -53,6 +54,23 @@ def test_linen_network(capsys):
 @pytest.mark.slow  # its process is tested below, and one like it in tests/processes
 def test_own_process_and_loss(capsys):
     assert 1.5 < run("own_process_and_loss", capsys) < 3  # 3.65 after one step
+
+
+def test_characters_of_the_same_habits_are_near(tmp_path, capsys, monkeypatch):
+    """Two letters that stand between the same ones, one of them rare, are nearer than any other."""
+    text, file = tmp_path / "letters.txt", tmp_path / "places.npy"
+    text.write_text("".join(f"{'mu'[i % 7 == 0]}{'bd'[i % 2]}" for i in range(4000)))
+    monkeypatch.setattr("sys.argv", ["", str(file), "--text", str(text), "--neighbours", "1"])
+    load("character_embeddings").main()
+    assert capsys.readouterr().out.splitlines() == [
+        "'b' 'b' 'd'",
+        "'d' 'b' 'd'",
+        "'m' 'm' 'u'",
+        "'u' 'm' 'u'",
+    ]
+    pairs = np.load(file)
+    assert pairs.shape == (4, 8)
+    np.testing.assert_allclose(pairs.reshape(4, 2, 4).sum(-1), 0, atol=1e-5)
 
 
 def test_own_process_is_a_process(x64):
