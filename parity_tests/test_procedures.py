@@ -25,7 +25,12 @@ def test_procedures(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [Setting("gaussian", T=50, levels=1), Setting("text, padded", levels=1)], ids=str
+    "setting",
+    [
+        Setting("gaussian", T=50, levels=1),
+        pytest.param(Setting("text, padded", levels=1), marks=pytest.mark.slow),
+    ],
+    ids=lambda setting: setting.name,
 )
 def test_training_moves_the_parameters(setting: Setting) -> None:
     """Otherwise the rows compare nothing: the twin alone, some of its gradients clipped and some not."""
