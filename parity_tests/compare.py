@@ -19,7 +19,7 @@ TOLERANCES = {
         "draw": 0.0,
         "forward": 3e-15,
         "parameter": 1e-13,
-        "trained": 1e-13,
+        "trained": 1e-12,
         "bound": 1e-14,
         "yours": 1e-11,
     },

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from parity_tests import compare, runs
+from parity_tests import compare, runs, settings
 from parity_tests.compare import TOLERANCES, Row, free
 from parity_tests.frameworks import precision
-from parity_tests.runs import Arrays, Evaluated, Noise, Setting, Trained
+from parity_tests.runs import Evaluated, Trained
+from parity_tests.settings import Arrays, Noise, Setting
 
 Entry = tuple[str, str, str, compare.Difference, str]  # pair, what, case, found, tolerance
-SETTINGS = tuple(Setting(name) for name in runs.PROCESSES)  # of the report
+SETTINGS = tuple(Setting(name) for name in settings.KINDS)  # of the report
 
 
 class Outcome(NamedTuple):
@@ -39,13 +40,13 @@ def outcome(setting: Setting, dtype: str) -> Outcome:
     follows its own chain; in float32 the twin draws every x_{t-1} from the x_t of JAX.
     """
     with precision(dtype), jax.default_matmul_precision("highest"):
-        noise = runs.noise(setting)
+        noise = settings.noise(setting)
         sides = {"jit": _in_jax(setting, noise)}
-        weights, states = sides["jit"].trained.ema[-1], sides["jit"].evaluated.states
-        follow = states if dtype == "float32" else None
+        weights, chains = sides["jit"].trained.ema[-1], sides["jit"].evaluated.chains
+        follow = chains if dtype == "float32" else None
         sides["torch"] = _in_torch(setting, noise, weights, follow)
         distances = {k: runs.draw_torch(setting, *x)[1] for k, x in _tables(setting, noise).items()}
-        distances["chain"] = runs.distances(setting, weights, states)
+        distances |= runs.distances(setting, weights, chains)
     if dtype == "float32":
         with precision("float64"):
             sides["torch64"] = _in_torch(setting, noise, weights, follow)
@@ -60,7 +61,7 @@ def outcome(setting: Setting, dtype: str) -> Outcome:
 def cost(setting: Setting, matmul: str) -> Outcome:
     """JAX in float32 with this matmul precision beside JAX with the highest: shown, not held to anything."""
     with precision("float32"):
-        noise = runs.noise(setting)
+        noise = settings.noise(setting)
         with jax.default_matmul_precision("highest"):
             best = _in_jax(setting, noise)
         with jax.default_matmul_precision(matmul):
@@ -68,7 +69,7 @@ def cost(setting: Setting, matmul: str) -> Outcome:
             other = best._replace(
                 trained=runs.train_jax(setting), evaluated=runs.evaluate_jax(setting, weights)
             )
-    none = dict.fromkeys((*best.drawn, "chain"), np.zeros(()))
+    none = dict.fromkeys((*best.drawn, *best.evaluated.chains), np.zeros(()))
     rows = _compare(setting, "float32", f"{matmul} = highest", other, best, none)
     drift = {f"{matmul} = highest": _drift(other.trained, best.trained)}
     return Outcome([free(row) for row in rows], f"{name(setting)}, matmul precision {matmul}", drift)
@@ -76,7 +77,7 @@ def cost(setting: Setting, matmul: str) -> Outcome:
 
 def name(setting: Setting) -> str:
     """In words."""
-    return f"{setting.process}, T = {setting.T}"
+    return f"{setting.name}, T = {setting.T}"
 
 
 def _in_jax(setting: Setting, noise: Noise) -> Side:
@@ -85,7 +86,7 @@ def _in_jax(setting: Setting, noise: Noise) -> Side:
     return Side(trained, runs.evaluate_jax(setting, trained.ema[-1]), drawn)
 
 
-def _in_torch(setting: Setting, noise: Noise, weights: Arrays, follow: np.ndarray | None) -> Side:
+def _in_torch(setting: Setting, noise: Noise, weights: Arrays, follow: Arrays | None) -> Side:
     drawn = {k: runs.draw_torch(setting, *x)[0] for k, x in _tables(setting, noise).items()}
     evaluated = runs.evaluate_torch(setting, weights, follow)
     return Side(runs.train_torch(setting, noise), evaluated, drawn)
@@ -93,12 +94,11 @@ def _in_torch(setting: Setting, noise: Noise, weights: Arrays, follow: np.ndarra
 
 def _tables(setting: Setting, noise: Noise) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """x_0, t and u of every x_t that is drawn from x_0."""
-    batches = np.stack([runs.batch(i) for i in range(setting.steps)])
-    x0, _, u, _ = runs.inputs(setting)
-    every = np.arange(1, setting.T + 1)
+    batches = np.stack([settings.batch(setting, i)["x"] for i in range(setting.steps)])
+    given, every = settings.inputs(setting), np.arange(1, setting.T + 1)
     return {
         "training": (batches, noise.t, noise.u),
-        "bound": (np.broadcast_to(x0, u[1:].shape), every, u[1:]),
+        "bound": (np.broadcast_to(given.x0, given.us[1:].shape), every, given.us[1:]),
     }
 
 
@@ -141,10 +141,11 @@ def _evaluated(a: Side, b: Side, dtype: str) -> Iterator[Entry]:
 
 def _drawn(a: Side, b: Side, distances: Arrays, dtype: str) -> Iterator[Entry]:
     """How many of the integers differ, and how far from a boundary."""
-    drawn = {k: (a.drawn[k], b.drawn[k]) for k in b.drawn}
-    for k, (x, y) in (drawn | {"chain": (a.evaluated.states, b.evaluated.states)}).items():
+    drawn = [(k, "x_t", k) for k in b.drawn] + [("chain", f"x_t, {k}", k) for k in b.evaluated.chains]
+    for pair, what, k in drawn:
+        x, y = ((side.drawn | side.evaluated.chains)[k] for side in (a, b))
         found = compare.draws(x, y, np.broadcast_to(distances[k], y.shape), dtype)
-        yield k, "x_t", f"{y.size:,} integers", found, "draw"
+        yield pair, what, f"{y.size:,} integers", found, "draw"
 
 
 def _drift(a: Trained, b: Trained) -> np.ndarray:
@@ -158,4 +159,5 @@ def _relative(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _largest(x: np.ndarray) -> np.ndarray:
-    return np.abs(x).max()
+    """Of the finite entries: a forbidden category has the logit -inf."""
+    return np.abs(x[np.isfinite(x)]).max()

@@ -8,29 +8,39 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parity_tests import frameworks, procedures, runs
-from parity_tests.runs import Evaluated, Setting, Trained
+from parity_tests import frameworks, procedures, runs, settings
+from parity_tests.runs import Evaluated, Trained
+from parity_tests.settings import Arrays, B, Setting
 
 
 @pytest.mark.slow
-def test_procedures() -> None:
-    found = procedures.outcome(Setting("uniform", T=50, levels=1), "float64")
+@pytest.mark.parametrize("name", ["uniform", "text, absorbing", "text, uniform", "text, padded"])
+def test_procedures(name: str) -> None:
+    found = procedures.outcome(Setting(name, T=50, levels=1), "float64")
     failed = [row for row in found.rows if not row.ok]
     assert not failed, f"{len(failed)} of {len(found.rows)}, {max(failed, key=lambda row: row.used)}"
     assert {row.pair for row in found.rows} == {"training", "forward", "bound", "chain"}
-    assert len(found.rows) > 300
+    assert len(found.rows) > (300 if name == "uniform" else 60)
     assert all(0 < y.max() < 1e-4 and len(y) == 50 for y in found.drift.values())
 
 
-def test_training_moves_the_parameters() -> None:
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting("gaussian", T=50, levels=1),
+        pytest.param(Setting("text, padded", levels=1), marks=pytest.mark.slow),
+    ],
+    ids=lambda setting: setting.name,
+)
+def test_training_moves_the_parameters(setting: Setting) -> None:
     """Otherwise the rows compare nothing: the twin alone, some of its gradients clipped and some not."""
-    setting = Setting("gaussian", T=50, levels=1)
     with frameworks.precision("float64"):
-        trained = runs.train_torch(setting, runs.noise(setting))
-    moved = {k: np.abs(x - runs.weights(setting)[k]).max() for k, x in trained.parameters[-1].items()}
+        trained = runs.train_torch(setting, settings.noise(setting))
+    start = settings.weights(setting)
+    moved = {k: np.abs(x - start[k]).max() for k, x in trained.parameters[-1].items()}
     assert min(x for k, x in moved.items() if not k.endswith(".k.bias")) > 1e-4  # that has no gradient
     norms = trained.metrics["grad_norm"]
-    assert norms.min() < runs.ADAM.clip < norms.max()
+    assert norms.min() < settings.ADAM.clip < norms.max()
 
 
 def test_cost_is_of_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,9 +55,9 @@ def test_cost_is_of_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyP
             [{"w": number()}] * setting.steps, [{"w": number()}] * setting.steps, {"loss": number()}
         )
 
-    def evaluate(setting: Setting, arrays: runs.Arrays) -> Evaluated:
-        whole, states = np.ones((setting.T, runs.B), np.float32), np.zeros((setting.T + 1, runs.B), np.int32)
-        return Evaluated(number() * arrays["w"], whole, whole[0], states)
+    def evaluate(setting: Setting, arrays: Arrays) -> Evaluated:
+        whole, states = np.ones((setting.T, B), np.float32), np.zeros((setting.T + 1, B), np.int32)
+        return Evaluated(number() * arrays["w"], whole, whole[0], {"every step": states})
 
     monkeypatch.setattr(runs, "train_jax", train)
     monkeypatch.setattr(runs, "evaluate_jax", evaluate)

@@ -216,8 +216,8 @@ def class_embedding(
         if label is not None:
             raise ValueError("a network of num_classes = None was called with labels: change one")
         return None
-    n = embed.in_features
-    return embed(jnp.zeros((B, n)) if label is None else jax.nn.one_hot(label, n))
+    n, dtype = embed.in_features, embed.kernel.dtype
+    return embed(jnp.zeros((B, n), dtype) if label is None else jax.nn.one_hot(label, n, dtype=dtype))
 
 
 class ResBlock(nnx.Module):

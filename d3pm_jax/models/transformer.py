@@ -178,7 +178,7 @@ class Modulation(nnx.Module):
         linear = nnx.Linear(width, n * width, dtype=dtype, kernel_init=zeros, rngs=rngs)
         self.n, self.dtype = n, dtype
         self.linear = linear if conditioned else None
-        self.bias = None if conditioned else nnx.Param(jnp.zeros(n * width))
+        self.bias = None if conditioned else nnx.Param(jnp.zeros(n * width, jnp.float32))
 
     def __call__(self, condition: Float[Array, "B n"] | None) -> list[Array]:
         """Returns n arrays [B, 1, width], or [1, 1, width] where there is nothing to see."""

@@ -64,6 +64,16 @@ def test_what_the_output_depends_on():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradient, again)
 
 
+@pytest.mark.usefixtures("x64")
+def test_a_network_has_one_type_as_it_is_made():
+    """Whatever it is told: where JAX computes in float64, what Flax makes is still float32."""
+    for see_time, num_classes in ((False, None), (True, 3)):
+        made = nnx.eval_shape(lambda: build(see_time=see_time, num_classes=num_classes))  # noqa: B023
+        graphdef, params = nnx.split(made)
+        assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+        assert jax.eval_shape(lambda p: nnx.merge(graphdef, p)(XT, T), params).dtype == jnp.float32  # noqa: B023
+
+
 def test_a_network_without_time_does_not_see_it():
     graphdef, params = randomised(build, see_time=False)
     call = jax.jit(lambda p, t: nnx.merge(graphdef, p)(XT, t))

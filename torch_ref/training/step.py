@@ -33,16 +33,27 @@ def train_step(
     ce_weight: float,
     clip: float,
     belief: Belief = "d3pm",
+    weight: Tensor | None = None,
 ) -> Metrics:
-    """One update of the parameters that the optimizer holds, which are those of denoise."""
+    """One update of the parameters that the optimizer holds, which are those of denoise.
+
+    The mean over elements is sum(weight loss) / sum(weight); a denoiser of padding is told the weight before.
+    """
     xt = q_sample(process, x0, t, u)
     terms = hybrid(process, denoise(xt, process.time[t]), x0, xt, t, ce_weight, belief=belief)
-    loss, kl, ce = (x.mean() for x in terms)
+    loss, kl, ce = (_mean(x, weight) for x in terms)
     optimizer.zero_grad()
     loss.backward()
     norm = clip_by_global_norm([p for group in optimizer.param_groups for p in group["params"]], clip)
     optimizer.step()
     return Metrics(*(x.detach() for x in (loss, kl, ce, norm)))
+
+
+def _mean(x: Tensor, weight: Tensor | None) -> Tensor:
+    """sum(weight x) / sum(weight), without elements of weight 0."""
+    if weight is None:
+        return x.mean()
+    return torch.where(weight > 0, weight * x, 0.0).sum() / weight.sum()
 
 
 def adamw(model: torch.nn.Module, betas: tuple[float, float], weight_decay: float) -> torch.optim.AdamW:
