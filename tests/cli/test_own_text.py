@@ -39,20 +39,6 @@ def get_config():
 """
 
 
-def make_tokenizer(text):
-    """Trains a byte-level BPE of 300 tokens."""
-    made, level = tokenizers.Tokenizer(tokenizers.models.BPE()), tokenizers.pre_tokenizers.ByteLevel
-    made.pre_tokenizer = level(add_prefix_space=False)
-    made.decoder = tokenizers.decoders.ByteLevel()
-    made.train_from_iterator(
-        [text],
-        tokenizers.trainers.BpeTrainer(
-            vocab_size=300, initial_alphabet=level.alphabet(), show_progress=False
-        ),
-    )
-    return made
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A folder with a text, a tokenizer, a config and two runs; one of them was killed on its way."""
@@ -60,7 +46,9 @@ def home(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("own"), random.Random(0)
     text = "\n".join(" ".join(rng.choices(WORDS.split(), k=rng.randint(3, 12))) for _ in range(400))
     (folder / "novel.txt").write_text(text, encoding="utf-8")
-    make_tokenizer(text).save(str(folder / "tokenizer.json"))
+    bpe = tokenizers.ByteLevelBPETokenizer()
+    bpe.train(str(folder / "novel.txt"), vocab_size=300, show_progress=False)
+    bpe.save(str(folder / "tokenizer.json"))
     (folder / "own.py").write_text(CONFIG)
     finished(folder, "train", "own.py", "--workdir", "whole")
     killed = started(folder, "train", "own.py", "--workdir", "killed")
