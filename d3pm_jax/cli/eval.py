@@ -14,7 +14,7 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.data import count_categories
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines
-from d3pm_jax.evaluation.bound import elements
+from d3pm_jax.evaluation.bound import elements, with_error
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.runs import grids
 from d3pm_jax.runs.run import Run
@@ -143,7 +143,7 @@ def _protocol(run: Run, examples: Examples, args: argparse.Namespace) -> dict[st
 def _line(result: dict[str, Any]) -> str:
     """Says what was found with so many steps."""
     steps = len(result["times"])
-    nats = _with_error(result["nats"], result["nats_standard_error"], 2)
+    nats = with_error(result["nats"], result["nats_standard_error"], 2)
     total = f"  {steps} steps: {_in_bits(result)} bits/dim, {nats} nats"
     if "perplexity" in result:
         total += f", {result['bits_per_char']:.3f} bits/char" if "bits_per_char" in result else ""
@@ -159,11 +159,7 @@ def _line(result: dict[str, Any]) -> str:
 
 
 def _in_bits(result: dict[str, Any]) -> str:
-    return _with_error(result["bits_per_dim"], result["standard_error"], 3)
-
-
-def _with_error(value: float, error: float | None, digits: int) -> str:
-    return f"{value:.{digits}f} +- {'unknown' if error is None else f'{error:.{digits}f}'}"
+    return with_error(result["bits_per_dim"], result["standard_error"], 3)
 
 
 def _say_how_long(runs: list[Run], examples: Examples, args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from d3pm_jax.cli import arguments, results
 from d3pm_jax.data import read_batch
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import ngrams, texts
+from d3pm_jax.evaluation.bound import with_error
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.runs import exact
 from d3pm_jax.runs.run import Run
@@ -81,9 +82,8 @@ def execute(args: argparse.Namespace, run: Run, examples: Examples) -> None:
     path = args.workdir / f"exact{results.suffix(args, 'step', 'chain_rule', 'seed')}.json"
     results.write_json(path, found, ("step", "examples"))
     for name in ("left to right", "in random orders"):
-        bits, error = found[name]["bits_per_dim"], found[name]["standard_error"]
-        said = "unknown" if error is None else f"{error:.3f}"
-        print(f"  exact, {name}, {len(few['x'])} examples: {bits:.3f} +- {said} bits/dim")
+        bits = with_error(found[name]["bits_per_dim"], found[name]["standard_error"], 3)
+        print(f"  exact, {name}, {len(few['x'])} examples: {bits} bits/dim")
 
 
 def _text(run: Run, examples: Examples) -> str:

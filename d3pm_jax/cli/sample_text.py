@@ -7,12 +7,13 @@ import numpy as np
 
 from d3pm_jax.cli import arguments
 from d3pm_jax.data import tokenizers
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.runs.exact import mask_of
 from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.samples import Given
 
-MASK = re.compile(r"\[MASK:(\d+)\]")
+MASK = re.compile(r"\[MASK:([1-9][0-9]{0,8})\]")
+LIKE_MASK = re.compile(r"\[mask\b[^]]*]?", re.IGNORECASE)
 OPTIONS = ("prompt", "infill", "length")
 CLAMPED = (
     "known characters stand among noise that the network was trained without: the rest follows them only "
@@ -51,14 +52,14 @@ def given(args: argparse.Namespace, run: Run) -> Given | None:
     """Returns what every sample has, if anything.
 
     Raises:
-        UserError: it is longer than a sample, or has what the text of the run does not have.
+        UserError: it is longer than a sample, has what the text of the run does not have, or no gap.
     """
     option = "prompt" if args.prompt is not None else "infill"
     text = getattr(args, option)
     if text is None:
         return None
     length, symbols = args.length or run.parts.description.shape[0], run.parts.description.symbols or ()
-    literal = [text] if option == "prompt" else MASK.split(text)  # every second one is how long a gap is
+    literal = [text] if option == "prompt" else _around_gaps(text, length)
     gaps = sum(map(int, literal[1::2]))
     if gaps > length:
         raise UserError(f"--infill has gaps of {gaps} tokens, a sample {length}: shorten it")
@@ -75,6 +76,16 @@ def given(args: argparse.Namespace, run: Run) -> Given | None:
         raise UserError(f"--{option} has {n} tokens, a sample {length}: shorten it")
     rest = length - n
     return Given(np.pad(np.concatenate(x0), (0, rest)), np.pad(np.concatenate(known), (0, rest)))
+
+
+def _around_gaps(text: str, length: int) -> list[str]:
+    """Cuts a text at its gaps; every second piece is how many tokens a gap has."""
+    pieces = MASK.split(text)
+    odd = next(filter(None, map(LIKE_MASK.search, pieces[::2])), None)
+    if odd or len(pieces) == 1:
+        what = f"has {odd[0]!r}" if odd else f"{one_line(repr(text))} has no gap"
+        raise UserError(f"--infill {what}: write [MASK:N] for a gap of N tokens, N in 1..{length}")
+    return pieces
 
 
 def told(args: argparse.Namespace) -> list[str]:

@@ -41,6 +41,10 @@ class Tokens(Data):
     def describe(self) -> Description:
         found, padded = self._prepared(), self.packing == "padded"
         K = len(found.symbols)
+        if K < 2:
+            raise DatasetError(
+                f"the tokens of the text have {K} categories: take a text or a data.tokenizer with 2 or more"
+            )
         return Description((self.length,), K, None, "text", found.symbols, padded, found.digest)
 
     def open(self, split: str) -> Source:

@@ -133,8 +133,8 @@ def _tokenizer_file(corpus: Corpus) -> Path:
     path = Path(corpus.tokenizer).expanduser()
     if not path.is_file():
         raise DatasetError(
-            f"data.tokenizer = {corpus.tokenizer!r}: there is no such file; it is 'characters', 'letters27', "
-            f"'bytes', or a file of the tokenizers library"
+            f"data.tokenizer = {corpus.tokenizer!r}: there is no such file (from {Path.cwd()}); it is "
+            f"'characters', 'letters27', 'bytes', or a file of the tokenizers library"
         )
     return path
 

@@ -39,7 +39,10 @@ def files(path: str) -> list[Path]:
     if place.is_file():
         return [place]
     if not place.is_dir():
-        raise DatasetError(f"no file or folder {place} (from {Path.cwd()}): name a text in UTF-8")
+        raise DatasetError(
+            f"no file or folder {place} (from {Path.cwd()}): name a text in UTF-8; a run is told "
+            f"where its text lies now by d3pm train --resume, as with --data.train PATH"
+        )
     found = sorted((x for x in place.glob("*.txt") if x.is_file()), key=lambda x: x.name)
     if not found:
         raise DatasetError(f"the folder {place} has no *.txt: put the texts there, or name a file")
@@ -63,8 +66,8 @@ def parts(path: str, encoding: str) -> Iterator[Part]:
             except UnicodeDecodeError as error:
                 at = offset - pending + error.start
                 raise DatasetError(
-                    f"{file} is not {encoding.upper()} at byte {at:,} ({error.reason}): convert it, as with "
-                    f"iconv -t utf-8"
+                    f"{file} is not {encoding.upper()} at byte {at:,} ({error.reason}): convert it, as "
+                    f"iconv -f latin1 -t utf-8 does for Latin-1"
                 ) from error
             yield Part(file, start, text)
             start, offset = start + len(text), offset + len(content)

@@ -104,9 +104,11 @@ def matched(text: str, symbols: Sequence[str]) -> np.ndarray:
         end = next((j for j in ends if content[i:j] in table), None)
         if end is None:
             at = len(content[:i].decode(errors="ignore"))
+            spaced = any(symbol.startswith(_bytes_of(f" {text[at]}")) for symbol in table)
+            cure = ", or put a space before it" if spaced else ""
             raise DatasetError(
-                f"{text[at : at + 1]!r} at character {at:,} is in no symbol of the text that the run was "
-                f"trained on: leave it out"
+                f"no symbol of the text of the run fits {text[at]!r}, character {at:,} of "
+                f"{one_line(repr(text))}: leave it out{cure}"
             )
         found.append(table[content[i:end]])
         i = end

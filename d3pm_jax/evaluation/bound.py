@@ -110,20 +110,25 @@ def summary(total: np.ndarray, D: int | np.ndarray) -> dict[str, float | None]:
     sqrt(sum_i (nats_i - r D_i)^2 / (N - 1) / N) / mean D, that of a mean where all D_i are the same.
 
     Args:
-        total: nats per example [N]; the error of one example alone is None.
+        total: nats per example [N]; the error of one example alone, or of an infinite total, is None.
         D: the number of elements in an example, or the sum of the weights of each, [N].
     """
     nats, N = np.asarray(total, np.float64), len(total)
     each = np.broadcast_to(np.asarray(D, np.float64), N)
-    ratio = nats.sum() / each.sum()
-    per_element = np.array([ratio, np.nan if N < 2 else _error(nats - ratio * each) / each.mean()])
+    ratio, known = nats.sum() / each.sum(), N > 1 and bool(np.isfinite(nats).all())
+    per_element = np.array([ratio, _error(nats - ratio * each) / each.mean() if known else np.nan])
     bits, error = likelihood.bits_per_dim(per_element, 1).tolist()
     return {
         "bits_per_dim": bits,
-        "standard_error": None if N < 2 else error,
+        "standard_error": error if known else None,
         "nats": float(nats.mean()),
-        "nats_standard_error": None if N < 2 else float(_error(nats - nats.mean())),
+        "nats_standard_error": float(_error(nats - nats.mean())) if known else None,
     }
+
+
+def with_error(value: float, error: float | None, digits: int, sign: str = "+-") -> str:
+    """Writes a figure of `summary` and its standard error with so many digits behind the point."""
+    return f"{value:.{digits}f} {sign} {'unknown' if error is None else f'{error:.{digits}f}'}"
 
 
 def _error(centred: np.ndarray) -> np.floating:

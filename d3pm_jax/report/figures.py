@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from d3pm_jax.evaluation.bound import with_error
 from d3pm_jax.report.folder import Bound, Record
 from d3pm_jax.report.markup import Html, join, missing, table, tag
 from d3pm_jax.runs import protocol
@@ -145,7 +146,7 @@ def _with_error(result: dict[str, Any], name: str, digits: int, error: str = "")
     value, spread = result.get(name), result.get(error or f"{name}_standard_error")
     if value is None:
         return "infinite" if name in result else "-"
-    return f"{value:.{digits}f} ± {'unknown' if spread is None else f'{spread:.{digits}f}'}"
+    return with_error(value, spread, digits, "±")
 
 
 def _number(value: object) -> str:

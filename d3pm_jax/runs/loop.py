@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from d3pm_jax import data, signals
-from d3pm_jax.config import Config, Data, from_data
+from d3pm_jax.config import Config, Data
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import begin, build, checkpoint, lock, metrics, presampled, splits
@@ -18,9 +18,8 @@ from d3pm_jax.runs.outputs import Outputs
 from d3pm_jax.runs.workdir import (
     CHECKPOINTS,
     NUM_EXAMPLES,
-    check_description,
     claim,
-    read_resumed,
+    resumed,
 )
 from d3pm_jax.training.step import StepNoise, make_step
 
@@ -44,12 +43,11 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
     use_all_cores(config.train.batch_size)
     source, description = splits.training(config, config.data.open_training()), config.data.describe()
     if resume:
-        config = from_data.like(read_resumed(workdir, config), config)
-        check_description(workdir, description)
+        config = resumed(workdir, config, description)
     config = build.fill_in(config, description)
     parts = build.build(config, description, config.train.batch_size)
     _check_steps(config)
-    examples, _ = data.read_all(config.data.open("test"), parts.categories, NUM_EXAMPLES, description)
+    examples = _read_examples(parts)
     valid = _read_valid(parts)
     noise_of = _drawn if config.train.noise is None else presampled.open_for(parts, Path(config.train.noise))
     params = None if start is None else begin.fitted(parts, start)
@@ -65,6 +63,13 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
             raise UserError(f"another `d3pm train` has just gone on with {workdir}: run the command again")
         with metrics.Writer(workdir, step) as writer, signals.noted() as stop:
             return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer, valid), stop)
+
+
+def _read_examples(parts: build.Parts) -> np.ndarray:
+    """Reads the test examples that the run keeps; -1 is padding."""
+    source = parts.config.data.open("test")
+    batch = data.read_batch(source, parts.categories, NUM_EXAMPLES, parts.description)
+    return np.where(batch["weight"] > 0, batch["x"], -1) if "weight" in batch else batch["x"]
 
 
 def _read_valid(parts: build.Parts) -> dict[str, np.ndarray] | None:

@@ -132,9 +132,9 @@ class Run:
 
     def _open(self, split: str) -> data.Source:
         """Opens the data. Raises UserError where it is known to be another than the run had."""
-        spec, kept = self.config.data, self.parts.description.digest
-        if kept is not None and spec.describe().digest != kept:
-            raise UserError("the text or its tokenizer has changed since the run: use the data it had")
+        spec, kept = self.config.data, self.parts.description
+        if kept.digest is not None:
+            folders.check_digest(self.workdir, spec.describe(), kept)
         return spec.open(split)
 
     def _read(self, source: data.Source, limit: int | None) -> dict[str, np.ndarray]:

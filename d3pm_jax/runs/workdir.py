@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from d3pm_jax.config import Config
+from d3pm_jax.config import Config, from_data
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.data import Description
@@ -74,11 +74,19 @@ def read_config(workdir: Path, own: Path | Config | None = None) -> Config:
         raise UserError(f"{path}: {error}") from error
 
 
-def read_resumed(workdir: Path, config: Config) -> Config:
-    """Does what `read_config` does, for a run to go on with."""
+def resumed(workdir: Path, config: Config, description: Description) -> Config:
+    """Returns the config to go on with: the given one, with a run's numbers in place of "data".
+
+    Raises:
+        UserError: there is no run, or it has another config or other data.
+    """
     if not (workdir / CONFIG).is_file():
         raise UserError(f"{workdir} holds no run to resume: check --workdir, or leave out --resume")
-    return read_config(workdir, config)
+    before = read_config(workdir, config)
+    config = from_data.like(before, config)
+    check_resume(before, config)
+    check_description(workdir, description)
+    return config
 
 
 def check_links(workdir: Path) -> None:
@@ -127,6 +135,7 @@ def check_description(workdir: Path, description: Description) -> None:
     """Raises UserError where the data of a run to go on with is another than it was."""
     there = (workdir / DESCRIPTION).is_file()  # else it is written again
     before = read_description(workdir) if there else None
+    check_digest(workdir, description, before)
     for field in dataclasses.fields(Description) if before else ():
         now, then = getattr(description, field.name), getattr(before, field.name)
         if now != then:
@@ -134,6 +143,15 @@ def check_description(workdir: Path, description: Description) -> None:
                 f"the data has {field.name} = {one_line(repr(now))}, but the run in {workdir} has "
                 f"{one_line(repr(then))}: use the data it had"
             )
+
+
+def check_digest(workdir: Path, now: Description, before: Description | None) -> None:
+    """Raises UserError where it is known that the data of a run is made of something else than it was."""
+    if before is not None and before.digest is not None and before.digest != now.digest:
+        raise UserError(
+            f"the text or its tokenizer has changed since the run in {workdir}: use those it had, or start "
+            f"in a new workdir"
+        )
 
 
 def description_from_json(content: bytes) -> Description:
@@ -152,7 +170,10 @@ def description_from_json(content: bytes) -> Description:
 
 
 def read_examples(workdir: Path, description: Description) -> np.ndarray | None:
-    """Reads the test examples that the run keeps, int32 [N, *S]; None in a run that began from weights alone.
+    """Reads the test examples that the run keeps, int32 [N, *S], where -1 is padding.
+
+    Returns:
+        The examples; None in a run that began from weights alone.
 
     Raises:
         UserError: the file is damaged.
@@ -162,7 +183,7 @@ def read_examples(workdir: Path, description: Description) -> np.ndarray | None:
         x = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
         if x.dtype != np.int32 or x.shape != (len(x), *description.shape) or not len(x):
             raise ValueError(f"it holds {x.dtype} {list(x.shape)}")
-        if x.min() < 0 or x.max() >= description.categories:
+        if x.min() < -description.padded or x.max() >= description.categories:
             raise ValueError(f"it holds {x.min()}..{x.max()}, of {description.categories} categories")
         return x
 

@@ -57,7 +57,19 @@ def test_what_cannot_be_asked_of_a_text_is_said_in_a_line(run, capsys):
     folder = run.workdir
     for words, said in (
         (("--prompt", "the cat sat on it"), "--prompt has 17 tokens, a sample 8: shorten it"),
-        (("--prompt", "tax"), "'x' at character 2 is in no symbol of the text"),
+        (
+            ("--prompt", "tax"),
+            "no symbol of the text of the run fits 'x', character 2 of 'tax': leave it out",
+        ),
+        (
+            ("--infill", "a[MASK:0]t"),
+            "--infill has '[MASK:0]': write [MASK:N] for a gap of N tokens, N in 1..8",
+        ),
+        (("--infill", "a[MASK:-3]t[MASK:1]"), "--infill has '[MASK:-3]': write [MASK:N]"),
+        (("--infill", "a[mask]t"), "--infill has '[mask]': write [MASK:N]"),
+        (("--infill", "a[MASK:3"), "--infill has '[MASK:3': write [MASK:N]"),
+        (("--infill", "a[MASK:" + "9" * 5000 + "]"), "write [MASK:N] for a gap"),
+        (("--infill", "the"), "--infill 'the' has no gap: write [MASK:N]"),
         (("--infill", "a[MASK:9]"), "--infill has gaps of 9 tokens, a sample 8"),
         (("--infill", "the[MASK:6]"), "--infill has 9 tokens, a sample 8"),
         (("--length", 9), "--length 9: the run has texts of at most 8"),

@@ -253,6 +253,9 @@ def test_what_cannot_be_is_one_line(tmp_path):
     torn = write(tmp_path, lzma.compress(b"abc" * 1000)[:-20], "torn.xz")
     cases = {
         "wrong.txt is not UTF-8 at byte 12 (": lambda: config.Text(wrong),
+        "the tokens of the text have 1 categories: take": lambda: config.Text(
+            write(tmp_path, "aaa", "one.txt")
+        ),
         "is empty: name a text": lambda: config.Text(write(tmp_path, "", "no.txt")),
         "the test split has 1 tokens, less than data.length = 256": lambda: config.Text(short),
         "the test split has 0 tokens, less than a line": lambda: config.Text(
@@ -265,7 +268,7 @@ def test_what_cannot_be_is_one_line(tmp_path):
         "train and test not 0": lambda: config.Text(good, split=(0.9, 0.1, 0.0)),
         "with data.test: nothing is cut": lambda: config.Text(good, short, split=(0.5, 0.25, 0.25)),
         "without data.test: name both": lambda: config.Text(good, valid=short),
-        "data.tokenizer = 'charcters': there is no such file; it is 'characters',": lambda: config.Text(
+        "data.tokenizer = 'charcters': there is no such file (from": lambda: config.Text(
             good, tokenizer="charcters"
         ),
     }

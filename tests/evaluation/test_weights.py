@@ -56,6 +56,9 @@ def test_bits_per_dim_are_a_ratio_with_its_error():
     assert exact["standard_error"] == pytest.approx(0, abs=1e-12)
     assert exact["nats_standard_error"] > 1
     assert bound.summary(nats[:1], 20)["standard_error"] is None
+    infinite = bound.summary(np.append(nats, np.inf), 20)
+    assert (infinite["bits_per_dim"], infinite["standard_error"]) == (np.inf, None)
+    assert (infinite["nats"], infinite["nats_standard_error"]) == (np.inf, None)
     assert bound.elements(np.zeros((3, 2, 4))) == 8
     np.testing.assert_array_equal(bound.elements(np.zeros((2, 3)), np.array([[1, 1, 0], [1, 0, 0]])), [2, 1])
 

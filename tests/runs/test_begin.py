@@ -38,7 +38,7 @@ def test_a_run_that_was_killed_while_it_began_is_begun_again(parts, params, tmp_
     assert steps(killed / "checkpoints") == [0]
     shutil.copytree(killed, plain)
     with pytest.raises(UserError, match="holds no run to resume: check --workdir, or leave out --resume"):
-        workdir.read_resumed(killed, parts.config)
+        workdir.resumed(killed, parts.config, tiny.DIGITS)
     workdir.check_empty(killed)  # of `d3pm import`
     begin.begin(parts, killed, params)
     assert steps(killed / "checkpoints") == [0]

@@ -2,17 +2,21 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
 import pytest
 
-from d3pm_jax import config, runs
+from d3pm_jax import config, runs, show
 from d3pm_jax.config import Absorbing, Adam, Config, Head, HybridLoss, Reciprocal, Train, Transformer
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines
+from d3pm_jax.report import chains
+from d3pm_jax.report import folder as records
 from d3pm_jax.runs import network
+from d3pm_jax.runs import workdir as folders
 from tests.cli.commands import error, status
 
 LINES = ["the cat sat", "a", "on the mat it sat", "é!"] * 40
@@ -66,6 +70,9 @@ def test_padding_counts_nowhere(trained):
     assert sum(found["steps"]) + found["prior"] == pytest.approx(found["bits_per_dim"], rel=1e-5)
     with pytest.raises(UserError, match=r"have weights: take Run\.read_batch"):
         trained.read_split("test")
+    kept = folders.read_examples(trained.workdir, trained.parts.description)
+    np.testing.assert_array_equal(kept, np.where(batch["weight"] > 0, batch["x"], -1)[:64])
+    assert show.lines(kept[:4], trained.parts.description) == ["the cat ", "sat", "a", "on the m"]
 
 
 @pytest.mark.slow
@@ -82,6 +89,9 @@ def test_a_padded_run_is_evaluated_on_its_best_grid_and_sampled_without_its_text
     assert status("sample", folder, "--num", 3) == 0
     (folder.parent / "gone").rename(folder.parent / "a.txt")
     assert (folder / "samples.txt").read_text()
+    forward = chains.draw(records.read([trained])[0]).forward
+    padding = np.broadcast_to(batch["weight"][: chains.ROWS] == 0, forward.shape)
+    np.testing.assert_array_equal(forward == -1, padding)
 
 
 def test_a_run_goes_on_with_its_text_only_wherever_it_lies(trained, capsys):
@@ -94,13 +104,17 @@ def test_a_run_goes_on_with_its_text_only_wherever_it_lies(trained, capsys):
     text.write_text("\n".join(LINES[::-1]))
     other = dataclasses.replace(own, data=dataclasses.replace(own.data, train=str(text)))
     moved = dataclasses.replace(trained, parts=dataclasses.replace(trained.parts, config=other))
-    with pytest.raises(
-        UserError, match="text or its tokenizer has changed since the run: use the data it had"
-    ):
+    changed = f"the text or its tokenizer has changed since the run in {folder}: use those it had"
+    with pytest.raises(UserError, match=re.escape(changed)):
         moved.evaluate()
-    assert "the data has digest = " in error(capsys, *resume)
-    by_bytes = (*resume[:-1], folder.parent / "a.txt", "--data.tokenizer", "bytes")
-    assert "the data has categories = 256, but the run in " in error(capsys, *by_bytes)
+    assert changed in error(capsys, *resume)
+    same = (*resume[:-1], folder.parent / "a.txt")
+    assert changed in error(capsys, *same, "--data.tokenizer", "bytes")
+    shares = ("--data.split", 0.8, 0.1, 0.1)
+    said = "cannot resume with another config (data.split was [0.9, 0.05, 0.05], is [0.8, 0.1, 0.1]): pass"
+    assert said in error(capsys, *same, *shares)
+    gone = error(capsys, *resume[:-1], folder / "none.txt")
+    assert "told where its text lies now by d3pm train --resume, as with --data.train PATH" in gone
 
 
 def test_padded_data_is_refused_to_a_network_that_cannot_be_told(trained, tmp_path):

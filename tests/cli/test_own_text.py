@@ -1,0 +1,122 @@
+"""A text and a tokenizer of one's own: trained, killed, gone on with, evaluated and sampled, by processes."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import d3pm_jax
+from d3pm_jax import runs
+from d3pm_jax.data import tokenizers as symbols
+from d3pm_jax.runs import checkpoint
+from tests.cli.commands import D3PM
+
+tokenizers = pytest.importorskip("tokenizers")
+pytestmark = pytest.mark.slow
+
+WORDS = "the café naïve dog saw one more cat and ran past it to a mat of straw"
+STEPS = 60
+CONFIG = f"""
+from d3pm_jax.config import Absorbing, Adam, Config, Head, Reciprocal, Text, Train, Transformer
+
+def get_config():
+    return Config(
+        data=Text("novel.txt", tokenizer="tokenizer.json", length=24),
+        process=Absorbing(K="data", steps=16, beta=Reciprocal(), mask_id="data"),
+        head=Head(forbid="data"),
+        model=Transformer(width=16, num_layers=1, num_heads=2, see_time=False),
+        optimizer=Adam(lr=1e-2),
+        train=Train(steps={STEPS}, batch_size=8, ema_decay=0.9, checkpoint_every=5),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a text, a tokenizer, a config and two runs; one of them was killed on its way."""
+    jax.devices()  # two, as in the processes: the first to ask could still have one
+    folder, rng = tmp_path_factory.mktemp("own"), random.Random(0)
+    text = "\n".join(" ".join(rng.choices(WORDS.split(), k=rng.randint(3, 12))) for _ in range(400))
+    (folder / "novel.txt").write_text(text, encoding="utf-8")
+    bpe = tokenizers.ByteLevelBPETokenizer()
+    bpe.train(str(folder / "novel.txt"), vocab_size=300, show_progress=False)
+    bpe.save(str(folder / "tokenizer.json"))
+    (folder / "own.py").write_text(CONFIG)
+    finished(folder, "train", "own.py", "--workdir", "whole")
+    killed = started(folder, "train", "own.py", "--workdir", "killed")
+    deadline = time.monotonic() + 120
+    while not checkpoint.steps(folder / "killed" / "checkpoints"):
+        assert killed.poll() is None, "it ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    at = checkpoint.steps(folder / "killed" / "checkpoints")[-1]
+    assert f"step {at}/{STEPS}  compiling" in finished(folder, "train", "--workdir", "killed", "--resume")
+    assert at < STEPS
+    return folder
+
+
+def started(folder, *args):
+    """A command of this library that runs in another folder, with its cache."""
+    env = {"PYTHONPATH": str(Path(d3pm_jax.__file__).parents[1]), "XDG_CACHE_HOME": str(folder / "cache")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*D3PM, *args], cwd=folder, env={**os.environ, **env}, **pipes)
+
+
+def finished(folder, *args):
+    """What a command prints."""
+    process = started(folder, *args)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out
+
+
+def lines(path):
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+def test_a_killed_run_ends_with_the_same_bits(home):
+    whole, killed = (runs.open(home / name).parts.state for name in ("whole", "killed"))
+    assert int(whole.step) == STEPS
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(killed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_it_is_evaluated_by_token_and_by_the_chain_rule(home):
+    """A token is no character, so there are no bits per character."""
+    out = finished(home, "eval", "killed", "--chain-rule", "2", "--calls", "2")
+    found = json.loads((home / "killed" / "eval_calls2.json").read_text())
+    assert 0 < found["bits_per_dim"] < np.log2(300)
+    assert found["perplexity"] == pytest.approx(2 ** found["bits_per_dim"])
+    assert "bits_per_char" not in found
+    assert "bits/char" not in out
+    assert re.search(r"^  exact, in random orders, 2 examples: \d\.\d{3} \+- \d\.\d{3} bits/dim$", out, re.M)
+    assert re.search(r"^test bits/dim: \d\.\d{3} \+- \d\.\d{3}\n\Z", out, re.M)
+
+
+def test_what_is_known_of_samples_stays_to_the_letter(home):
+    run, prompt, before, behind = home / "killed", "a naïve café\n", "the dog ", " saw a"
+    out = finished(home, "sample", "killed", "--num", "2", "--steps", "8")
+    assert re.findall(r"^sample (\d)$", out, re.M) == ["0", "1"]
+    assert len(lines(run / "samples_steps8.txt")) == 2
+    prompted = finished(home, "sample", "killed", "--num", "3", "--prompt", prompt)
+    assert [prompted.count(f"\nsample {i}\n{prompt}") for i in range(3)] == [1, 1, 1]
+    assert [x.startswith("a naïve café\\n") for x in lines(run / "samples_prompt.txt")] == [True] * 3
+    finished(home, "sample", "killed", "--num", "3", "--infill", f"{before}[MASK:5]{behind}[MASK:2]")
+    vocabulary = runs.open(run).parts.description.symbols
+    first, last = (symbols.matched(text, vocabulary) for text in (before, behind))
+    for x in np.load(run / "samples_infill.npy"):
+        np.testing.assert_array_equal(x[: len(first)], first)
+        np.testing.assert_array_equal(x[len(first) + 5 :][: len(last)], last)
+    infilled = lines(run / "samples_infill.txt")
+    assert [x.startswith(before) and behind in x[len(before) :] for x in infilled] == [True] * 3
