@@ -36,7 +36,7 @@ def shown(run: Run, states: np.ndarray, times: Sequence[int]) -> Html:
     cut = "" if few.shape[2] == states.shape[2] else f", their first {TOKENS:,} tokens"
     words = join(
         f"x_t of the first {few.shape[1]} samples{cut}, at {len(times)} of the {run.process.T + 1} t, from "
-        f"noise to t = 0. Tokens that are others than in the state before are ",
+        f"noise to t = 0. Tokens that differ from the state before are ",
         tag("span", "marked", class_="changed"),
         ", ",
         tag("span", MASK, class_="mask"),
