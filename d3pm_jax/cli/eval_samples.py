@@ -1,4 +1,4 @@
-"""Measures samples for d3pm eval: how far they are from the training split, and what is nearest to each."""
+"""Measures samples for d3pm eval: how far they are from the training split, and what they have of it."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.cli import arguments
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import features, protocol, quality
+from d3pm_jax.runs import features, protocol, quality, text_quality
 from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.terminal import Terminal
 
@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples",
         type=arguments.positive,
         metavar="N",
-        help="draw N samples and measure how far they are from the training split (2000 for a start)",
+        help="draw N samples and measure how far they are from the training split (2000 for a start); of "
+        "text, whether they are of its words and what they copy",
     )
     parser.add_argument(
         "--inception",
@@ -35,17 +36,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace, run: Run) -> None:
     """Raises UserError where samples of a run could not be measured, before anything is computed."""
+    description = run.parts.description
+    if args.inception is not None and (args.samples is None or description.kind == "text"):
+        cure = "say how many, as --samples 5000" if args.samples is None else "leave it out for text"
+        raise UserError(f"--inception {args.inception} measures samples of images: {cure}")
     if args.samples is not None:
-        features.check(run.parts.description, args.samples, args.inception)
+        if description.kind != "text":
+            features.check(description, args.samples, args.inception)
         protocol.read([run.workdir])  # what is damaged there is told before hours of work
-    elif args.inception is not None:
-        raise UserError(f"--inception {args.inception} measures samples: say how many, as --samples 5000")
 
 
 def execute(args: argparse.Namespace, runs: Sequence[Run]) -> None:
     """Draws samples of each run, all of one workdir, and measures them, if any are wanted."""
     if args.samples is None:
         return
+    measure = _text if runs[0].parts.description.kind == "text" else _images
+    measure(args, runs)
+    for line in protocol.table(protocol.read([runs[0].workdir])):
+        print(line)
+
+
+def _images(args: argparse.Namespace, runs: Sequence[Run]) -> None:
     reference = quality.prepare(runs[0], args.samples, args.batch_size, args.inception)
     for run in runs:
         with Terminal("sample", args.samples).shown() as terminal:
@@ -57,8 +68,20 @@ def execute(args: argparse.Namespace, runs: Sequence[Run]) -> None:
         _save_pairs(picture, found, run)
         print(f"samples, each left of the training example nearest to it: {picture}")
         print(f"figures and their protocol: {path}")
-    for line in protocol.table(protocol.read([runs[0].workdir])):
-        print(line)
+
+
+def _text(args: argparse.Namespace, runs: Sequence[Run]) -> None:
+    reference = text_quality.prepare(runs[0], args.samples)
+    for run in runs:
+        with Terminal("sample", args.samples).shown() as terminal:
+            found = text_quality.measure(
+                run, reference, args.samples, args.seed, args.batch_size, terminal.advance
+            )
+        path = protocol.write(run.workdir, found.figures, found.protocol)
+        copied = found.figures["samples"]["copied"]
+        print(f"longest piece of a sample that is in the training split: {copied!r}")
+        print(f"figures and their protocol: {path}")
+    print(f"compared with the training split: {reference.compared.partition(', sha256')[0]}")
 
 
 def _save_pairs(path: Path, found: quality.Quality, run: Run) -> None:

@@ -58,5 +58,10 @@ class Description:
 
     def text(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> str:
         """Returns what categories are written as; `masked` stands for one that the data does not have."""
+        return joined(self.written(x, masked))
+
+    def written(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> list[str]:
+        """Returns the symbol of each category, of which `tokenizers.joined` makes the text."""
         symbols: tuple[str, ...] = self.symbols or ()
-        return joined(symbols[int(k)] if k < len(symbols) else masked for k in x)
+        numbers: list[int] = x.tolist()
+        return [symbols[k] if k < len(symbols) else masked for k in numbers]

@@ -5,8 +5,9 @@ character only: its bytes are then lone surrogates U+DC80..U+DCFF, as Python's "
 that `joined` puts characters together again.
 """
 
+import codecs
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -122,7 +123,15 @@ def code_points(text: str) -> np.ndarray:
 
 def joined(symbols: Iterable[str]) -> str:
     """Joins symbols to a text; bytes that are no character are U+FFFD."""
-    return "".join(symbols).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(joined_parts([symbols]))
+
+
+def joined_parts(parts: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Yields the text that `joined` makes of all these symbols, in parts; a character is where it ends."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for symbols in parts:
+        yield decoder.decode(_bytes_of("".join(symbols)))
+    yield decoder.decode(b"", final=True)
 
 
 def _bytes_of(symbol: str) -> bytes:

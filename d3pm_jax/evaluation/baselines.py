@@ -62,6 +62,12 @@ def histogram_samples(train: np.ndarray, num: int, seed: int) -> np.ndarray:
     return np.take_along_axis(flat, chosen, axis=0).reshape(num, *train.shape[1:])
 
 
+def unigram_samples(counts: np.ndarray, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Draws categories [N, *S], each on its own in proportion to counts [K], which ignores all dependence."""
+    rng = np.random.default_rng(seed)
+    return rng.choice(len(counts), shape, p=counts / counts.sum())
+
+
 def _log_histogram(x: np.ndarray, levels: int) -> np.ndarray:
     """Returns log((counts + 1) / (N + levels)) for each element, float64 [D, levels]."""
     flat = x.reshape(len(x), -1)

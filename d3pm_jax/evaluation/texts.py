@@ -1,9 +1,13 @@
-"""Computes figures of texts: how far they compress, and how samples compare with a training text."""
+"""Computes figures of texts: how far they compress, and how samples compare with a training text.
+
+A training text comes in parts that may be cut anywhere, and is never in memory as a whole.
+"""
 
 import bz2
 import gzip
+import itertools
 import lzma
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -29,13 +33,22 @@ def compressed_bits(train: bytes, test: bytes) -> dict[str, float]:
     return alone | after
 
 
-def known_words(samples: Sequence[str], train: str) -> float:
-    """Returns which share of the words of samples are words of the training text.
+def vocabulary(train: Iterable[str]) -> set[str]:
+    """Returns the words of a text that comes in parts: what stands between white space."""
+    found, cut = set[str](), ""
+    for part in itertools.chain(train, ["\n"]):
+        text = cut + part
+        words = text.split()
+        cut = words.pop() if words and not text[-1].isspace() else ""
+        found.update(words)
+    return found
 
-    A word is what stands between white space; the first and the last of a sample may be cut off and do not
-    count. NaN where there are none.
+
+def known_words(samples: Sequence[str], vocabulary: set[str]) -> float:
+    """Returns which share of the words of samples are in the vocabulary of the training text.
+
+    The first and the last word of a sample may be cut off and do not count. NaN where there are no others.
     """
-    vocabulary = set(train.split())
     words = [word for sample in samples for word in sample.split()[1:-1]]
     return float(np.mean([word in vocabulary for word in words])) if words else float("nan")
 
@@ -50,14 +63,27 @@ def distinct_ngrams(samples: Sequence[str], n: int) -> float:
     return len(set(runs)) / len(runs) if runs else float("nan")
 
 
-def longest_copy(samples: Sequence[str], train: str) -> str:
-    """Returns the longest piece of a sample that stands in the training text, the first of those."""
-    codes = [np.frombuffer(x.encode("utf-32-le"), np.uint32) for x in samples]
-    source = np.frombuffer(train.encode("utf-32-le"), np.uint32)
-    longest = min(len(source), max((len(x) for x in codes), default=0))
-    low, high, best = 0, longest, ""
+def longest_copy(samples: Sequence[str], train: Iterable[str]) -> str:
+    """Returns the longest piece of a sample that stands in a text that comes in parts, one of those."""
+    codes = [_code_points(x) for x in samples]
+    longest = max(map(len, samples), default=0)
+    best, before = "", ""
+    for part in train if longest else ():
+        text = before + part
+        best = _longer_copy(samples, codes, text, best)
+        before = text[max(0, len(text) - longest + 1) :]  # a piece may go on in the next part
+    return best
+
+
+def _longer_copy(samples: Sequence[str], codes: Sequence[np.ndarray], train: str, best: str) -> str:
+    """Returns the longest piece of a sample that stands in the training text, or `best` if none is longer.
+
+    Where a piece of n characters is copied, so are pieces of fewer: n is found by halving. One character
+    more than the best is tried first, as few parts of a text have that.
+    """
+    source, low = _code_points(train), len(best)
+    high, length = min(len(source), max(map(len, codes))), low + 1
     while low < high:
-        length = (low + high + 1) // 2
         hashes = np.sort(_windows(source, length))  # ten times as fast as numpy.unique and isin
         copied = (
             sample[i : i + length]
@@ -69,7 +95,12 @@ def longest_copy(samples: Sequence[str], train: str) -> str:
             high = length - 1
         else:
             low, best = length, piece
+        length = (low + high + 1) // 2
     return best
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le"), np.uint32)
 
 
 def _among(x: np.ndarray, ordered: np.ndarray) -> np.ndarray:

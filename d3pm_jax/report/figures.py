@@ -12,6 +12,14 @@ HASH = 12  # characters of it that are shown
 LOGITS = ("belief", "first_step")  # what they are taken for
 OF_BOUND = ("step", "steps", "grid", "terms", "N", "split", *LOGITS, "dtype", "ema", "seed")
 OF_QUALITY = ("step", "grid", "sampler", "classes", "split", "features", *LOGITS, "dtype", "ema", "seed")
+ALSO = ("nearest", "copies", "copied")  # in rows of quality, beside the columns of the command's table
+MEASURED = {
+    "image": "Samples, and for comparison examples of the data and samples of the per-pixel histogram, "
+    "beside all of the training split, in features of images.",
+    "text": "Samples, and for comparison examples of the test split and samples of the unigram, beside the "
+    "training split: the share of their words that it has too, how many of their words and of their runs of "
+    "2 and 3 words are different, and the longest piece of them that is copied from it, in characters.",
+}
 
 
 def headline(record: Record, best: protocol.Figures | None) -> dict[str, object]:
@@ -30,10 +38,11 @@ def headline(record: Record, best: protocol.Figures | None) -> dict[str, object]
         words = f"the same {known.get('N')} examples"
         facts["test nats per example"] = join(_with_error(result, "nats", 2), tag("small", words))
     if best is not None:
-        known = best.protocol
+        known, row = best.protocol, best.figures["samples"]
         words = f"{known.N} samples beside split {known.split}, {known.steps} steps, seed {known.seed}, in "
         small = tag("small", words, cell(known.features))
-        facts["Fréchet distance"] = join(_or_too_few(best.figures["samples"]["frechet"]), small)
+        name, title = ("known_words", "known words") if _is_text(row) else ("frechet", "Fréchet distance")
+        facts[title] = join(_or_too_few(row[name]), small)
     return facts
 
 
@@ -90,40 +99,38 @@ def _baselines(records: Sequence[Record]) -> Iterator[Html]:
 
 
 def quality(records: Sequence[Record]) -> Html:
-    """Returns a table of all figures of sample quality, of `d3pm eval --samples`."""
-    found = [(record, figures) for record in records for figures in record.quality]
+    """Returns tables of all figures of sample quality, of `d3pm eval --samples`: of images, and of texts."""
     text = "How good samples of {} are was not measured"
     notes = [
         missing(text.format(record.name), record.evaluate(" --samples 2000"))
         for record in records
-        if not record.quality and record.run.parts.description.kind == "image"
+        if not record.quality and record.run.parts.description.kind in MEASURED
     ]
-    return join(_qualities(found) if found else None, *notes)
+    kinds: dict[str, list[tuple[Record, protocol.Figures]]] = {}
+    for record in records:
+        for figures in record.quality:
+            kind = "text" if _is_text(figures.figures["samples"]) else "image"
+            kinds.setdefault(kind, []).append((record, figures))
+    return join(*(_qualities(pairs, kind) for kind, pairs in kinds.items()), *notes)
 
 
-def _qualities(found: Sequence[tuple[Record, protocol.Figures]]) -> Html:
-    first, rows = found[0][1].protocol, []
+def _is_text(row: dict[str, Any]) -> bool:
+    return protocol.columns(row) is protocol.OF_TEXTS
+
+
+def _qualities(found: Sequence[tuple[Record, protocol.Figures]], kind: str) -> Html:
+    first, rows, shown = found[0][1].protocol, [], found[0][1].figures["samples"]
+    columns = protocol.columns(shown) | {name: name for name in ALSO if name in shown}
     for record, figures in found:
         differ = protocol.differing(first, figures.protocol)
         for name, row in figures.figures.items():
             other = differ or (["N"] if row["n"] != figures.protocol.N else [])
             compares = f"no: other {', '.join(other)}" if other else "yes"
-            rows.append([record.name, name, *_quality(row), compares, *_protocol(figures, name)])
-    head = ["run", "of", "n", "Fréchet", "precision", "recall", "nearest", "copies", "compares with row 1"]
-    words = (
-        "Samples, and for comparison examples of the data and samples of the per-pixel histogram, beside all "
-        "of the training split, in features of images. Figures compare where N, split, reference and "
-        "features are the same."
-    )
-    return join(
-        tag("p", words, class_="soft"), table([*head, "steps", "file", *OF_QUALITY, "reference"], rows, 2)
-    )
-
-
-def _quality(row: dict[str, Any]) -> Iterator[str]:
-    yield f"{row['n']:,}"
-    yield from (_or_too_few(row[name]) for name in ("frechet", "precision", "recall"))
-    yield from (_number(row[name]) if name in row else "-" for name in ("nearest", "copies"))
+            cells = [_or_too_few(row[key]) if key in row else "-" for key in columns]
+            rows.append([record.name, name, f"{row['n']:,}", *cells, compares, *_protocol(figures, name)])
+    head = ["run", "of", "n", *columns.values(), "compares with row 1", "steps", "file", *OF_QUALITY]
+    words = f"{MEASURED[kind]} Figures compare where N, split, reference and features are the same."
+    return join(tag("p", words, class_="soft"), table([*head, "reference"], rows, 2))
 
 
 def _protocol(found: protocol.Figures, name: str) -> Iterator[object]:
@@ -135,7 +142,7 @@ def _protocol(found: protocol.Figures, name: str) -> Iterator[object]:
     yield known.steps
     yield found.path.name
     yield from (cell(getattr(known, field)) for field in OF_QUALITY)
-    yield tag("span", known.reference.split(",")[0], title=known.reference)
+    yield tag("span", known.reference.partition(", sha256 ")[0], title=known.reference)
 
 
 def _bits(result: dict[str, Any]) -> str:
@@ -152,7 +159,7 @@ def _with_error(result: dict[str, Any], name: str, digits: int, error: str = "")
 def _number(value: object) -> str:
     if value is None:
         return "infinite"
-    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+    return f"{value:.4g}" if isinstance(value, int | float) else repr(value)
 
 
 def _or_too_few(value: object) -> str:

@@ -34,6 +34,7 @@ _MODULES = (
     "splits",
     "tensorboard",
     "terminal",
+    "text_quality",
     "workdir",
 )
 _FUNCTIONS = {  # what the commands do, and the modules that do it

@@ -37,8 +37,8 @@ def check(description: Description, num: int, weights: Path | None) -> None:
     shape, classes = description.shape, description.classes
     if description.kind != "image" or shape[-1] not in (1, 3):
         raise UserError(
-            f"sample quality is of images with 1 or 3 channels, and the data is of kind {description.kind!r} "
-            f"and shape {shape}: leave --samples out"
+            f"sample quality is of texts, and of images with 1 or 3 channels, and the data is of kind "
+            f"{description.kind!r} and shape {shape}: leave --samples out"
         )
     if weights is None and (shape[-1] != 1 or classes is None):
         raise UserError(

@@ -12,6 +12,14 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import read_json, write_text
 
 COMPARED = ("N", "split", "reference", "features")  # which figures have to have in common
+OF_IMAGES = {"frechet": "Fréchet", "precision": "precision", "recall": "recall"}
+OF_TEXTS = {
+    "known_words": "known words",
+    "distinct_1": "distinct words",
+    "distinct_2": "2-grams",
+    "distinct_3": "3-grams",
+    "longest_copy": "longest copy",
+}
 FILES = "quality_*.json"
 
 
@@ -97,9 +105,14 @@ def _read(path: Path) -> Figures:
         raise UserError(f"{path} is damaged ({one_line(error)}): delete it and measure again") from error
 
 
+def columns(row: dict[str, Any]) -> dict[str, str]:
+    """Returns the figures of a row that tables show, those of images or those of texts, with their titles."""
+    return OF_TEXTS if "known_words" in row else OF_IMAGES
+
+
 def _checked(row: dict[str, Any]) -> dict[str, Any]:
     """Returns a row. Raises ValueError where it lacks a figure that the table shows."""
-    figures = [row[name] for name in ("frechet", "precision", "recall")]
+    figures = [row[name] for name in columns(row)]
     if type(row["n"]) is not int or not all(x is None or type(x) in (int, float) for x in figures):
         raise ValueError("a figure is no number")
     return row
@@ -110,22 +123,30 @@ def table(found: Sequence[Figures]) -> list[str]:
 
     What the samples are to be compared with, such as the test split, is listed once for each reference.
     """
-    lines, firsts = [f"{'':<44} {'N':>6} {'steps':>5} Fréchet  precision  recall"], []
+    shown = columns(found[0].figures["samples"])
+    titles = "  ".join(f"{title:>7}" for title in shown.values())
+    lines, firsts = [f"{'':<44} {'N':>6} {'steps':>5} {titles}"], []
     for one in found:
-        lines.append(_line(f"{one.path.parent.name}/{one.path.stem}", one, "samples"))
+        lines.append(_line(f"{one.path.parent.name}/{one.path.stem}", one, "samples", shown))
         differ = differing(found[0].protocol, one.protocol)
         if differ:
             lines[-1] += f"  NOT COMPARABLE with the first line: other {', '.join(differ)}"
         if all(differing(first, one.protocol) for first in firsts):
             firsts.append(one.protocol)
-            lines += [_line(f"  {name}", one, name) for name in one.figures if name != "samples"]
+            lines += [_line(f"  {name}", one, name, shown) for name in one.figures if name != "samples"]
     return lines
 
 
-def _line(title: str, one: Figures, name: str) -> str:
+def _line(title: str, one: Figures, name: str, shown: dict[str, str]) -> str:
     row, steps = one.figures[name], one.protocol.steps if name == "samples" else ""
-    frechet, precision, recall = (
-        "too few" if row[key] is None else f"{row[key]:.3f}" for key in ("frechet", "precision", "recall")
-    )
+    cells = "  ".join(f"{_cell(row, key):>{max(7, len(said))}}" for key, said in shown.items())
     mark = "" if row["n"] == one.protocol.N else "  NOT COMPARABLE with the samples: other N"
-    return f"{title:<44} {row['n']:>6} {steps:>5} {frechet:>7} {precision:>10} {recall:>7}{mark}"
+    return f"{title:<44} {row['n']:>6} {steps:>5} {cells}{mark}"
+
+
+def _cell(row: dict[str, Any], key: str) -> str:
+    """Returns a figure as text; "-" where it is one of other data."""
+    value = row.get(key)
+    if value is None:
+        return "too few" if key in row else "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"

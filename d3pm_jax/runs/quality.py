@@ -92,16 +92,25 @@ def measure(
     Raises:
         UserError: samples have categories that the data has not, or features that are not finite.
     """
+    samples, train = draw(run, num, seed, batch_size, progress), reference.images
+    row, index = _figures(samples, reference, run.parts.description)
+    compared = f"{len(train)} examples, sha256 {hashlib.sha256(train.tobytes()).hexdigest()}"
+    told = protocol_of(run, num, seed, compared, reference.features.name)
+    return Quality({"samples": row, **reference.figures}, told, samples, train[index])
+
+
+def draw(
+    run: Run, num: int, seed: int, batch_size: int, progress: Callable[[int], Any] = lambda done: None
+) -> np.ndarray:
+    """Draws samples to be measured; see `measure`."""
     samples, _ = run.sample(jax.random.key(seed), num, None, batch_size, (), progress)
-    description = run.parts.description
-    if samples.max() >= description.categories:
+    categories = run.parts.description.categories
+    if samples.max() >= categories:
         raise UserError(
-            f"a sample holds {samples.max()}, but the data has {description.categories} categories: forbid "
-            f"the mask, head.forbid"
+            f"a sample holds {samples.max()}, but the data has {categories} categories: forbid the mask, "
+            f"head.forbid"
         )
-    row, index = _figures(samples, reference, description)
-    figures = {"samples": row, **reference.figures}
-    return Quality(figures, _protocol(run, num, seed, reference), samples, reference.images[index])
+    return samples
 
 
 def _figures(
@@ -133,15 +142,14 @@ def _statistics(found: np.ndarray, what: str) -> frechet.Statistics:
         raise UserError(f"{what} cannot be compared: {error}") from error
 
 
-def _protocol(run: Run, num: int, seed: int, reference: Reference) -> Protocol:
-    """Says what the figures depend on."""
-    train = reference.images
+def protocol_of(run: Run, num: int, seed: int, reference: str, features: str) -> Protocol:
+    """Says what figures of samples depend on."""
     classes = run.parts.classes
     return Protocol(
         N=num,
         split=getattr(run.config.data, "train_split", "train"),
-        reference=f"{len(train)} examples, sha256 {hashlib.sha256(train.tobytes()).hexdigest()}",
-        features=reference.features.name,
+        reference=reference,
+        features=features,
         sampler="ancestral",
         classes="none" if classes is None else f"sample i is of class i modulo {classes}",
         seed=seed,

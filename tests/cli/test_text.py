@@ -1,18 +1,21 @@
-"""Commands on texts: prompts and gaps, figures by character, n-grams, compressors and the chain rule."""
+"""Commands on texts: prompts, gaps, samples, figures by character, n-grams, compressors, the chain rule."""
 
+import argparse
 import dataclasses
 import gzip
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from d3pm_jax import runs
-from d3pm_jax.cli import eval_text
+from d3pm_jax.cli import eval_samples, eval_text
 from d3pm_jax.config import Transformer
 from d3pm_jax.evaluation import ngrams
-from d3pm_jax.runs import network
+from d3pm_jax.runs import network, protocol, text_quality
 from tests.cli.commands import error, status
+from tests.report.reading import Page
 from tests.runs.test_text import config_of, table
 
 
@@ -46,6 +49,10 @@ def test_samples_begin_with_a_prompt_or_have_it_around_gaps(run, capsys):
     kept = np.load(folder / "samples_prompt.npy")
     assert [run.parts.description.text(x) for x in kept] == found
     assert json.loads((folder / "samples_prompt.json").read_text())["prompt"] == "the é"
+    assert f"\nreverse process, played: {folder / 'chain_prompt.html'}\n" in printed
+    page = Page((folder / "chain_prompt.html").read_text())
+    assert page.inside["pre"] == ["\n" + text for text in found]
+    assert page.having("div", "film")[0]["data-times"] == "5 4 3 2 1 0"
     assert status("sample", folder, "--num", 2, "--infill", "a[MASK:3]t", "--length", 6) == 0
     x = np.load(folder / "samples_length6_infill.npy")
     texts = [run.parts.description.text(row) for row in x]
@@ -75,6 +82,8 @@ def test_what_cannot_be_asked_of_a_text_is_said_in_a_line(run, capsys):
         (("--length", 9), "--length 9: the run has texts of at most 8"),
     ):
         assert said in error(capsys, "sample", folder, *words)
+    inception = error(capsys, "eval", folder, "--samples", 5, "--inception", "x")
+    assert "--inception x measures samples of images: leave it out for text" in inception
 
 
 def test_a_text_is_measured_by_character_by_n_grams_and_by_the_chain_rule(run, capsys):
@@ -102,3 +111,40 @@ def test_a_bound_beyond_what_two_to_its_power_is_a_number_has_an_infinite_perple
     batch = run.read_batch("test", 2)
     assert eval_text.figures(run, batch, {"bits_per_dim": 2000.0, "nats": 1e4})["perplexity"] == np.inf
     assert eval_text.figures(run, batch, {"bits_per_dim": 3.0, "nats": 1e1})["perplexity"] == 8
+
+
+def by_hand(texts, train):
+    """What is measured of texts beside a training text."""
+    inner = [word for text in texts for word in text.split()[1:-1]]
+    found = {"n": len(texts), "known_words": np.mean([x in train.split() for x in inner]) if inner else None}
+    for n in (1, 2, 3):
+        every = [tuple(w[i : i + n]) for w in map(str.split, texts) for i in range(len(w) - n + 1)]
+        found[f"distinct_{n}"] = len({*every}) / len(every) if every else None
+    pieces = {x[i:j] for x in texts for i in range(len(x)) for j in range(i + 1, len(x) + 1)}
+    return found | {"longest_copy": max(map(len, {x for x in pieces if x in train}))}
+
+
+@pytest.mark.slow
+def test_samples_are_compared_with_the_training_split(run, capsys, monkeypatch):
+    """Which is read in parts, cut within words; a split that is too long to read is read up to its limit."""
+    monkeypatch.setattr(text_quality, "PART", 24)
+    eval_samples.execute(argparse.Namespace(samples=30, seed=3, batch_size=30), [run])
+    out, (found,) = capsys.readouterr().out, protocol.read([run.workdir])
+    x0, _ = run.sample(jax.random.key(3), 30, batch_size=30)
+    write = run.parts.description.text
+    x, test = (run.read_batch(split)["x"] for split in ("train", "test"))
+    train = write(x.ravel())
+    for name, rows in (("samples", x0), ("test", test[:30])):
+        row = found.figures[name]
+        copied = row.pop("copied")
+        assert row == pytest.approx(by_hand([write(row) for row in rows], train), nan_ok=True)
+        assert copied in train
+        assert len(copied) == row["longest_copy"]
+    assert found.figures["unigram"]["n"] == 30
+    assert found.protocol.reference.startswith(f"{x.size:,} tokens, sha256 ")
+    assert f"compared with the training split: {x.size:,} tokens\n" in out
+    assert "known words  distinct words  2-grams  3-grams  longest copy\n" in out
+    monkeypatch.setattr(text_quality, "LARGEST", 79)
+    short = text_quality.prepare(run, 5)
+    assert short.compared.startswith("the first 72 tokens, ")  # nine windows
+    assert short.vocabulary == set(write(x[:9].ravel()).split())

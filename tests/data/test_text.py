@@ -294,3 +294,7 @@ def test_symbols_of_parts_of_characters_join_to_characters():
     symbols = [tokenizers.Bytes().symbols[k] for k in x]
     assert tokenizers.joined(symbols) == "é🎈"
     assert tokenizers.joined(symbols[1:]) == "\ufffd🎈"
+    for cuts in itertools.combinations_with_replacement(range(7), 2):
+        parts = [symbols[a:b] for a, b in itertools.pairwise([0, *cuts, 6])]
+        assert "".join(tokenizers.joined_parts(parts)) == "é🎈"
+    assert [*tokenizers.joined_parts([symbols[:3], ["a"], symbols[:1]])] == ["é", "\ufffda", "", "\ufffd"]

@@ -54,12 +54,13 @@ def test_ngrams_are_a_distribution_of_the_next_token():
 
 
 def test_samples_are_compared_with_the_training_text():
-    assert texts.longest_copy(SAMPLES, TRAIN) == "the cat sat on "
-    assert texts.longest_copy(["xyz"], TRAIN) == ""
-    assert texts.longest_copy([TRAIN], TRAIN) == TRAIN
-    assert texts.longest_copy([], TRAIN) == ""
-    assert texts.known_words(SAMPLES, TRAIN) == 7 / 9  # cat sat in the, the cat sat on a: not "in" and "a"
-    assert np.isnan(texts.known_words(["q"], TRAIN))
+    assert texts.longest_copy(SAMPLES, [TRAIN]) == "the cat sat on "
+    assert texts.longest_copy(["xyz", ""], [TRAIN]) == ""
+    assert texts.longest_copy([TRAIN], [TRAIN]) == TRAIN
+    assert texts.longest_copy([], [TRAIN]) == texts.longest_copy(["", "a"], []) == ""
+    words = texts.vocabulary([TRAIN])
+    assert texts.known_words(SAMPLES, words) == 7 / 9  # cat sat in the, the cat sat on a: not "in" and "a"
+    assert np.isnan(texts.known_words(["q"], words))
     pairs = ["a b a b", "b a"]  # a b, b a, a b, b a
     assert texts.distinct_ngrams(pairs, 2) == 2 / 4
     assert np.isnan(texts.distinct_ngrams(["q"], 2))
@@ -71,7 +72,20 @@ def test_the_longest_copy_is_that_of_a_plain_search():
         train, sample = ("".join(rng.choice(list("abc"), n)) for n in (60, 20))
         pieces = (sample[i:j] for i in range(20) for j in range(i, 21))
         longest = max((piece for piece in pieces if piece in train), key=len)
-        assert len(texts.longest_copy([sample], train)) == len(longest)
+        found = texts.longest_copy([sample], [train])
+        assert len(found) == len(longest)
+        assert found in train
+
+
+def test_a_training_text_may_be_cut_anywhere():
+    rng = np.random.default_rng(3)
+    train = "".join(rng.choice(list("ab \n"), 90))
+    samples = [train[70:85], train[:4], "".join(rng.choice(list("ab "), 30))]
+    for _ in range(10):
+        cuts = [0, *sorted(rng.integers(0, 91, 6)), 90]  # some parts are empty
+        parts = [train[a:b] for a, b in itertools.pairwise(cuts)]
+        assert texts.vocabulary(parts) == set(train.split())
+        assert texts.longest_copy(samples, iter(parts)) == train[70:85]
 
 
 def test_compressed_bits_are_those_of_the_programs():

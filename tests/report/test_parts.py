@@ -185,6 +185,21 @@ def test_figures_of_quality_that_do_not_compare_are_told_apart():
     )
 
 
+def test_figures_of_texts_have_a_table_of_their_own():
+    row = {"n": 9, "known_words": 0.5, "distinct_1": 0.25, "distinct_2": None, "distinct_3": 1.0}
+    row |= {"longest_copy": 5, "copied": "<b>\né"}
+    text = protocol.Figures(Path("t.json"), {"samples": row, "unigram": row | {"n": 3}}, PROTOCOL)
+    page = Page(figures.quality([record(quality=[quality("a.json")]), record("b", quality=[text])]))
+    assert len(page.inside["table"]) == 2
+    at = page.inside["th"].index("known words")
+    titles = ["distinct words", "2-grams", "3-grams", "longest copy", "copied"]
+    assert page.inside["th"][at + 1 : at + 6] == titles
+    cells = page.inside["td"][page.inside["td"].index("unigram") :]
+    assert cells[:9] == ["unigram", "3", "0.5", "0.25", "too few", "1", "5", "'<b>\\né'", "no: other N"]
+    said = figures.headline(record(), text)["known words"]
+    assert said.startswith("0.5<small>9 samples beside split train, 5 steps, seed 3, in ")
+
+
 def test_baselines_are_told_once():
     result = bound(1.0, baselines={"histogram": 2.5})
     words = Page(figures.bounds([record(bounds=[result]), record("b", bounds=[result])])).inside["p"]

@@ -71,6 +71,22 @@ def test_figures_are_read_back_and_side_by_side(tmp_path):
     assert sum(line.startswith("  train") for line in lines) == 2  # once for each that is not comparable
 
 
+def test_figures_of_texts_have_columns_of_their_own(tmp_path):
+    row = {"n": 2000, "known_words": 0.5, "distinct_1": 0.25, "distinct_2": None, "distinct_3": 1.0}
+    row |= {"longest_copy": 1234, "copied": "é\n"}
+    path = protocol.write(tmp_path, {"samples": row}, ONE)
+    (found,) = protocol.read([tmp_path])
+    assert found.figures["samples"] == row
+    head, line = protocol.table([found])
+    assert " ".join(head.split()) == "N steps known words distinct words 2-grams 3-grams longest copy"
+    assert line.split()[1:] == ["2000", "50", "0.500", "0.250", "too", "few", "1.000", "1,234"]
+    mixed = protocol.table([found, found._replace(figures=FIGURES)])
+    assert mixed[2].split()[3:] == ["-"] * 5
+    path.write_text(path.read_text().replace('"longest_copy": 1234', '"longest_copy": "1234"'))
+    with pytest.raises(UserError, match="a figure is no number"):
+        protocol.read([tmp_path])
+
+
 def test_a_damaged_file_is_named(tmp_path):
     path = protocol.write(tmp_path, FIGURES, ONE)
     whole = path.read_text()

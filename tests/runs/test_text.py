@@ -15,7 +15,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.report import chains
 from d3pm_jax.report import folder as records
-from d3pm_jax.runs import network
+from d3pm_jax.runs import network, text_quality
 from d3pm_jax.runs import workdir as folders
 from tests.cli.commands import error, status
 
@@ -139,3 +139,16 @@ def test_a_transformer_is_trained_on_a_text_and_goes_on_to_the_same_bits(tmp_pat
     assert np.isfinite(whole.evaluate()["bits_per_dim"])
     x0, _ = whole.sample(jax.random.key(0), 3)
     assert x0.shape == (3, 8)
+
+
+def test_samples_of_lines_are_compared_with_lines(trained):
+    """Padding is no text, and a line is not what a piece goes on from."""
+    reference, train = text_quality.prepare(trained, 7), trained.read_batch("train")
+    assert reference.compared.startswith(f"{int(train['weight'].sum()):,} tokens, ")
+    pieces = [x[w > 0] for x, w in zip(train["x"], train["weight"], strict=True)]
+    lines = [trained.parts.description.text(x) for x in pieces]
+    assert reference.vocabulary == {word for line in lines for word in line.split()}
+    row = reference.figures["test"]
+    assert (row["n"], row["longest_copy"]) == (7, 8)  # lines of the test split are lines of the train split
+    assert row["copied"] in lines
+    assert reference.figures["unigram"]["n"] == 7
