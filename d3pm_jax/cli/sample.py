@@ -9,7 +9,8 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.cli import arguments, results, sample_text
 from d3pm_jax.errors import UserError
-from d3pm_jax.files import write_npy
+from d3pm_jax.files import write_npy, write_text
+from d3pm_jax.report import texts
 from d3pm_jax.runs import workdir
 from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.samples import draw_forward, spaced
@@ -20,7 +21,7 @@ SHOWN = 64  # samples in the picture
 CHAINS = 4  # examples in the picture of chains
 STATES = 10  # states in the picture of chains
 GIF_CHAINS = 25  # samples in the GIF
-GIF_STATES = 5 * (STATES - 1) + 1  # states in the GIF, those of the picture among them
+GIF_STATES = 5 * (STATES - 1) + 1  # states in the GIF and of a text, those of the picture among them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +61,8 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     given, shape = sample_text.given(args, run), None if args.length is None else (args.length,)
     if args.steps is not None:
         run = run.respaced(arguments.grid(args, run, args.steps))
-    times, key = spaced(run.process.T, GIF_STATES if args.gif else STATES), jax.random.key(args.seed)
+    many = args.gif or run.parts.description.kind == "text"
+    times, key = spaced(run.process.T, GIF_STATES if many else STATES), jax.random.key(args.seed)
     with Terminal("sample", args.num).shown() as terminal:
         samples, reverse = run.sample(
             key, args.num, args.label, args.batch_size, times, terminal.advance, GIF_CHAINS, given, shape
@@ -109,7 +111,10 @@ def _pictures(
     picture = run.workdir / f"samples{suffix}.png"
     if description.kind == "text":
         path = show.save_examples(picture.with_suffix(""), samples, description)
-        return [f"as text, a line for each: {path}", *sample_text.printed(args, run, samples)]
+        chain = run.workdir / f"chain{suffix}.html"
+        write_text(chain, texts.page(run, reverse[::-1], _told(run, times[::-1])))
+        lines = [f"as text, a line for each: {path}", f"reverse process, played: {chain}"]
+        return [*lines, *sample_text.printed(args, run, samples)]
     if description.kind != "image":
         return []
     gif = [_gif(run, reverse, times, suffix)] if args.gif else []
@@ -132,12 +137,17 @@ def _chain(run: Run, real: np.ndarray, reverse: np.ndarray, times: list[int], se
     forward = draw_forward(jax.random.key(seed), run.process, real[:CHAINS], shown)
     reverse = reverse[[times.index(t) for t in shown], :CHAINS]
     rows, back = (show.to_rgb(x, run.parts.categories) for x in (forward, reverse))
-    show.save_chain(path, rows, back, shown, run.caption)
+    show.save_chain(path, rows, back, _told(run, shown), run.caption)
     return f"forward and reverse process: {path}"
 
 
 def _gif(run: Run, reverse: np.ndarray, times: list[int], suffix: str) -> str:
     """Writes the reverse process as a GIF, and returns what to print of that."""
     path, tiles = run.workdir / f"chain{suffix}.gif", show.to_rgb(reverse[::-1], run.parts.categories)
-    show.save_gif(path, tiles, round(tiles.shape[1] ** 0.5), times[::-1])
+    show.save_gif(path, tiles, round(tiles.shape[1] ** 0.5), _told(run, times[::-1]))
     return f"reverse process, moving: {path}"
+
+
+def _told(run: Run, times: list[int]) -> list[int]:
+    """Returns steps of a process that may have fewer by their t in the one with all of them."""
+    return np.asarray(run.process.time)[times].tolist()

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+from collections.abc import Sequence
 from functools import cache
 from html import escape
 from importlib import resources
@@ -121,6 +122,26 @@ def png(pixels: np.ndarray) -> str:
 def figure(content: Html, title: str, words: str = "") -> Html:
     """Returns a figure with its caption."""
     return tag("figure", content, tag("figcaption", tag("b", f"{title}."), " ", words))
+
+
+def player(content: Html, times: Sequence[int], **data: str) -> Html:
+    """Returns a chain with a button and a slider, which film.js shows and plays.
+
+    Args:
+        content: the last state, which is there without a script too.
+        times: the t of the states, in the order to show them.
+        data: what film.js draws them from.
+    """
+    last = len(times) - 1
+    controls = tag(
+        "div",
+        tag("button", "Play", type="button"),
+        tag("input", type="range", min=0, max=last, value=last, step=1, aria_label="state of the chain"),
+        tag("output", f"t = {times[-1]}", aria_live="off"),
+        class_="controls",
+        hidden=True,
+    )
+    return tag("div", content, controls, class_="film", data_times=" ".join(map(str, times)), **data)
 
 
 def missing(text: str, command: str) -> Html:

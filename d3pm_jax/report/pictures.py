@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.report.markup import Html, png, tag
+from d3pm_jax.report.markup import Html, player, png, tag
 
 UNIT = 56  # of a column of a strip, in units of its svg
 ABOVE = 18  # height of the line of text above it
@@ -61,16 +61,7 @@ def film(states: np.ndarray, times: Sequence[int], columns: int, alt: str) -> Ht
     box = f"{last % SHEET * w} {last // SHEET * h} {w} {h}"
     image = _image(pixels, 0, 0, pixels.shape[1], pixels.shape[0])
     svg = tag("svg", image, viewBox=box, role="img", aria_label=alt)
-    controls = tag(
-        "div",
-        tag("button", "Play", type="button"),
-        tag("input", type="range", min=0, max=last, value=last, step=1, aria_label="state of the chain"),
-        tag("output", f"t = {times[-1]}", aria_live="off"),
-        class_="controls",
-        hidden=True,
-    )
-    data = {"data_times": " ".join(map(str, times)), "data_sheet": f"{SHEET} {w} {h}"}
-    return tag("div", svg, controls, class_="film", **data)
+    return player(svg, times, data_sheet=f"{SHEET} {w} {h}")
 
 
 def sheet(frames: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from d3pm_jax import show
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.report import chains, pictures
+from d3pm_jax.report import chains, pictures, texts
 from d3pm_jax.report.chains import Chains
 from d3pm_jax.report.figures import cell
 from d3pm_jax.report.folder import Record
@@ -55,7 +55,9 @@ def processes(record: Record, drawn: Chains) -> Html:
     words = "x_t of the first samples, from noise to t = 0."
     found.append(figure(_strip(record, reverse, times), "Reverse, noise to sample", words))
     strips = tag("div", *found)
-    return tag("div", strips, _film(record, drawn), class_="chains") if kind == "image" else strips
+    if kind == "text":
+        return join(strips, texts.shown(record.run, drawn.reverse[::-1], drawn.times[::-1]))
+    return tag("div", strips, _film(record, drawn), class_="chains")
 
 
 def _film(record: Record, drawn: Chains) -> Html:
@@ -104,8 +106,8 @@ def _strip(record: Record, states: np.ndarray, times: list[int]) -> Html:
         alt = f"chains at t = {', '.join(map(str, times))}"
         return pictures.strip(show.to_rgb(states, record.run.parts.categories), times, alt)
     width = len(str(max(times)))
-    texts = show.lines(states[:, 0], record.run.parts.description)
-    lines = [f"t = {t:>{width}}  {text}" for t, text in zip(times, texts, strict=True)]
+    found = show.lines(states[:, 0], record.run.parts.description)
+    lines = [f"t = {t:>{width}}  {text}" for t, text in zip(times, found, strict=True)]
     return tag("pre", "\n".join(lines), tabindex="0")
 
 

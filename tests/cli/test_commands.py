@@ -152,13 +152,18 @@ def test_eval_and_sample_take_the_average_of_the_weights(trained, tmp_path):
     assert json.loads((tmp_path / "eval_limit3.json").read_text())["bits_per_dim"] > 100
 
 
-def test_eval_and_sample_with_fewer_steps(trained, capsys):
+def test_eval_and_sample_with_fewer_steps(trained, capsys, monkeypatch):
     assert status("eval", trained, "--steps", "3", "--limit", "20") == 0
     result = json.loads((trained / "eval_steps3_limit20.json").read_text())
     assert result["times"] == [4, 7, 10]
     assert result["bits_per_dim"] == pytest.approx(sum(result["steps"]) + result["prior"], rel=1e-6)
     assert f"3 steps: {result['bits_per_dim']:.3f} +- " in capsys.readouterr().out
-    assert status("sample", trained, "--num", "4", "--steps", "3") == 0
+    told = {}
+    for name in ("save_chain", "save_gif"):
+        save = getattr(show, name)
+        monkeypatch.setattr(show, name, lambda *args, n=name, s=save: (told.update({n: args[3]}), s(*args)))
+    assert status("sample", trained, "--num", "4", "--steps", "3", "--gif") == 0
+    assert told == {"save_chain": [0, 4, 7, 10], "save_gif": [10, 7, 4, 0]}  # of all steps, as in the report
     assert np.load(trained / "samples_steps3.npy").shape == (4, 8, 8, 1)
     assert (trained / "chain_steps3.png").stat().st_size > 1000
     caption = runs.open(trained, steps=3).caption

@@ -15,6 +15,7 @@ from d3pm_jax.config import Transformer
 from d3pm_jax.evaluation import ngrams
 from d3pm_jax.runs import network, protocol, text_quality
 from tests.cli.commands import error, status
+from tests.report.reading import Page
 from tests.runs.test_text import config_of, table
 
 
@@ -48,6 +49,10 @@ def test_samples_begin_with_a_prompt_or_have_it_around_gaps(run, capsys):
     kept = np.load(folder / "samples_prompt.npy")
     assert [run.parts.description.text(x) for x in kept] == found
     assert json.loads((folder / "samples_prompt.json").read_text())["prompt"] == "the é"
+    assert f"\nreverse process, played: {folder / 'chain_prompt.html'}\n" in printed
+    page = Page((folder / "chain_prompt.html").read_text())
+    assert page.inside["pre"] == ["\n" + text for text in found]
+    assert page.having("div", "film")[0]["data-times"] == "5 4 3 2 1 0"
     assert status("sample", folder, "--num", 2, "--infill", "a[MASK:3]t", "--length", 6) == 0
     x = np.load(folder / "samples_length6_infill.npy")
     texts = [run.parts.description.text(row) for row in x]

@@ -218,6 +218,7 @@ def test_other_kinds_of_data(whole):
     assert found.inside["pre"][0].split("\n") == lines
     last = show.lines(x[:1] + 1, text.run.parts.description)[0]
     assert found.inside["pre"][1].split("\n") == [f"t = 9  {last}", f"t = 0  {lines[0]}"]
+    assert [film["data-times"] for film in found.having("div", "film")] == ["9 4 0"]
     array = told(run, description=Description((5,), 3))
     found = Page(samples.samples(array, drawn) + samples.processes(array, drawn))
     assert "no picture is made" in found.words[0]
