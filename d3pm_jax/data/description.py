@@ -64,4 +64,5 @@ class Description:
         """Returns the symbol of each category, of which `tokenizers.joined` makes the text."""
         symbols: tuple[str, ...] = self.symbols or ()
         numbers: list[int] = x.tolist()
-        return [symbols[k] if k < len(symbols) else masked for k in numbers]
+        known = len(symbols)
+        return [symbols[k] if k < known else masked for k in numbers]

@@ -123,7 +123,7 @@ def table(found: Sequence[Figures]) -> list[str]:
 
     What the samples are to be compared with, such as the test split, is listed once for each reference.
     """
-    shown = columns(found[0].figures["samples"])
+    shown = columns(found[0].figures["samples"] if found else {})
     titles = "  ".join(f"{title:>7}" for title in shown.values())
     lines, firsts = [f"{'':<44} {'N':>6} {'steps':>5} {titles}"], []
     for one in found:

@@ -80,6 +80,7 @@ def test_figures_of_texts_have_columns_of_their_own(tmp_path):
     head, line = protocol.table([found])
     assert " ".join(head.split()) == "N steps known words distinct words 2-grams 3-grams longest copy"
     assert line.split()[1:] == ["2000", "50", "0.500", "0.250", "too", "few", "1.000", "1,234"]
+    assert protocol.table([])[0].split()[2] == "Fréchet"
     mixed = protocol.table([found, found._replace(figures=FIGURES)])
     assert mixed[2].split()[3:] == ["-"] * 5
     path.write_text(path.read_text().replace('"longest_copy": 1234', '"longest_copy": "1234"'))
