@@ -5,7 +5,8 @@
 
 Row c of FILE.npy, float32 [K, 2 K], is log(1 + n) of how often each character stands on the left of c in the
 training text, and on its right, each half less its mean: a rare letter is near a frequent one of the same
-habits. `FromRate` and `RandomWalk` take the file; configs/shakespeare_neighbours.py shows how.
+habits, and one that the training text lacks is in the middle. `FromRate` and `RandomWalk` take it, as in
+configs/shakespeare_neighbours.py.
 """
 
 import argparse
@@ -38,7 +39,9 @@ def by_neighbours(x: np.ndarray, K: int) -> np.ndarray:
     """Returns log(1 + n) of left and right neighbours, less the means: [K, 2 K] of texts x [N, L]."""
     pairs = np.bincount((x[:, :-1].astype(np.int64) * K + x[:, 1:]).ravel(), minlength=K * K).reshape(K, K)
     logs = np.log1p(np.stack([pairs.T, pairs]))  # [2, K, K]: who stands on the left of c, on the right
-    return np.concatenate(logs - logs.mean(axis=-1, keepdims=True), axis=-1)
+    found = np.concatenate(logs - logs.mean(axis=-1, keepdims=True), axis=-1)
+    seen = np.any(found != 0, axis=-1, keepdims=True)
+    return np.where(seen, found, found.mean(axis=0, where=seen))
 
 
 if __name__ == "__main__":

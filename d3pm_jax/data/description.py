@@ -61,8 +61,8 @@ class Description:
         return joined(self.written(x, masked))
 
     def written(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> list[str]:
-        """Returns the symbol of each category, of which `tokenizers.joined` makes the text."""
+        """Returns the symbol of each category, of which `tokenizers.joined` makes the text; -1 is padding."""
         symbols: tuple[str, ...] = self.symbols or ()
         numbers: list[int] = x.tolist()
         known = len(symbols)
-        return [symbols[k] if k < known else masked for k in numbers]
+        return [symbols[k] if k < known else masked for k in numbers if k >= 0]

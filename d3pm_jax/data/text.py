@@ -39,10 +39,7 @@ def files(path: str) -> list[Path]:
     if place.is_file():
         return [place]
     if not place.is_dir():
-        raise DatasetError(
-            f"no file or folder {place} (from {Path.cwd()}): name a text in UTF-8; a run is told "
-            f"where its text lies now by d3pm train --resume, as with --data.train PATH"
-        )
+        raise DatasetError(f"no file or folder {place} (from {Path.cwd()}): name a text in UTF-8")
     found = sorted((x for x in place.glob("*.txt") if x.is_file()), key=lambda x: x.name)
     if not found:
         raise DatasetError(f"the folder {place} has no *.txt: put the texts there, or name a file")

@@ -60,6 +60,11 @@ class Padded:
     def __len__(self) -> int:
         return int(self._pieces[-1]) if len(self._pieces) else 0
 
+    def ends_document(self, index: int) -> bool:
+        """Says whether an example is the last piece of its document."""
+        number = range(len(self))[index] + 1
+        return bool(self._pieces[np.searchsorted(self._pieces, number)] == number)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         number = range(len(self))[index]
         document = int(np.searchsorted(self._pieces, number, side="right"))

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from d3pm_jax.models.layers import at_least_float32
@@ -21,7 +22,7 @@ def attention(q: Array, k: Array, v: Array, seen: Array | None) -> Array:
         q, k, v: [B, L, heads, d].
         seen: bool [B, L], or None for all.
     """
-    return _on_this_platform(lambda f: f, q, k, v, seen)
+    return _on_this_platform(q.dtype, lambda f: f, q, k, v, seen)
 
 
 def _forward(q: Array, k: Array, v: Array, seen: Array | None) -> tuple[Array, tuple]:
@@ -32,16 +33,18 @@ def _backward(kept: tuple, g: Array) -> tuple:
     def gradient(f: Callable[..., Array]) -> Callable[..., tuple]:
         return lambda g, q, k, v, seen: jax.vjp(lambda *qkv: f(*qkv, seen), q, k, v)[1](g)
 
-    return *_on_this_platform(gradient, g, *kept), None
+    return *_on_this_platform(g.dtype, gradient, g, *kept), None
 
 
 attention.defvjp(_forward, _backward)
 
 
-def _on_this_platform(transform: Callable[[Callable[..., Array]], Callable], *arrays: Array | None) -> Any:
+def _on_this_platform(
+    dtype: DTypeLike, transform: Callable[[Callable[..., Array]], Callable], *arrays: Array | None
+) -> Any:
     """Applies the transformed formula on a CPU or in float64, elsewhere the transformed function of JAX."""
     formula, other = transform(_formula), transform(_of_jax)
-    if arrays[0] is not None and arrays[0].dtype == jnp.float64:
+    if dtype == jnp.float64:
         return formula(*arrays)
     return jax.lax.platform_dependent(*arrays, cpu=formula, default=other)
 

@@ -202,8 +202,8 @@ def of_each_token(linear: nnx.Linear, x: Float[Array, "B L n"]) -> Float[Array, 
     return linear(x.reshape(B * L, n)).reshape(B, L, -1)
 
 
-# Computed again in the backward pass, which costs less than to store what is between.
-computed_again = partial(jax.checkpoint, prevent_cse=False)  # within the scan of the layers there is no CSE
+# Computed again in the backward pass: a CPU takes longer to store what is between. A scan needs no barriers.
+computed_again = partial(jax.checkpoint, prevent_cse=False)
 
 gelu = computed_again(nnx.gelu)
 

@@ -41,9 +41,7 @@ def draw(record: folder.Record) -> Chains:
     drawn, reverse = run.sample(key, n, batch_size=n, record=times, chains=FILMED)
     strip, forward = spaced(run.process.T, STRIP), None
     if record.examples is not None:
-        x0 = record.examples[:ROWS]
-        drawn_forward = draw_forward(key, run.process, np.maximum(x0, 0), strip)
-        forward = np.where(x0 < 0, -1, drawn_forward)  # padding is no element, and every element on its own
+        forward = draw_forward(key, run.process, record.examples[:ROWS], strip)
     samples, time = drawn if kept is None else kept, np.asarray(run.process.time)
     return Chains(samples, kept is not None, time[times].tolist(), reverse, time[strip].tolist(), forward)
 

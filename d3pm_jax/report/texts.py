@@ -34,13 +34,13 @@ def shown(run: Run, states: np.ndarray, times: Sequence[int]) -> Html:
     """Returns the first chains of those, as a figure with its caption."""
     few = states[:, :CHAINS, :TOKENS]
     cut = "" if few.shape[2] == states.shape[2] else f", their first {TOKENS:,} tokens"
+    masked = bool((few >= run.parts.description.categories).any())
     words = join(
         f"x_t of the first {few.shape[1]} samples{cut}, at {len(times)} of the {run.process.T + 1} t, from "
         f"noise to t = 0. Tokens that differ from the state before are ",
         tag("span", "marked", class_="changed"),
-        ", ",
-        tag("span", MASK, class_="mask"),
-        " is a mask, ↵ a line break.",
+        *((", ", tag("span", MASK, class_="mask"), " is a mask") if masked else ()),
+        ", ↵ a line break.",
     )
     return figure(film(few, times, run.parts.description), "Reverse, played", words)
 

@@ -25,6 +25,11 @@ from d3pm_jax.types import Params
 
 Made = TypeVar("Made")
 
+MOVED = (  # a text, or the file of its tokenizer
+    "; where they lie now the run is told by d3pm train --workdir RUN --resume --data.train PATH, and "
+    "--data.tokenizer PATH"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -133,9 +138,12 @@ class Run:
     def _open(self, split: str) -> data.Source:
         """Opens the data. Raises UserError where it is known to be another than the run had."""
         spec, kept = self.config.data, self.parts.description
-        if kept.digest is not None:
-            folders.check_digest(self.workdir, spec.describe(), kept)
-        return spec.open(split)
+        try:
+            if kept.digest is not None:
+                folders.check_digest(self.workdir, spec.describe(), kept)
+            return spec.open(split)
+        except data.DatasetError as error:
+            raise UserError(f"{error}{MOVED if kept.kind == 'text' else ''}") from error
 
     def _read(self, source: data.Source, limit: int | None) -> dict[str, np.ndarray]:
         return data.read_batch(source, self.parts.categories, limit, self.parts.description)

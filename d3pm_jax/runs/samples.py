@@ -83,7 +83,7 @@ def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequen
     Args:
         key: a typed key.
         process: the forward process.
-        x0: examples int32 [N, *S].
+        x0: examples int32 [N, *S]; -1 is padding, and stays.
         times: the t in 0..T whose x_t to return.
 
     Returns:
@@ -101,7 +101,8 @@ def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequen
         xT = bare(q_sample)(process, x0, jnp.asarray(process.T, jnp.int32), first)
         return chains.run(step, process.T, xT, times).states
 
-    return np.asarray(draw(process, jnp.asarray(x0, jnp.int32)))
+    drawn = np.asarray(draw(process, jnp.asarray(np.maximum(x0, 0), jnp.int32)))
+    return np.where(x0 < 0, x0, drawn)  # every element is drawn on its own
 
 
 def _silent(done: int) -> None:

@@ -1,6 +1,7 @@
 """Measures samples of a text: whether they are of its words, how they vary, and what they copy from it."""
 
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -88,7 +89,8 @@ def _figures(samples: Sequence[str], run: Run, reference: Reference) -> dict[str
     """Returns what is measured of texts; None where they have too few words."""
     shares = {"known_words": texts.known_words(samples, reference.vocabulary)}
     shares |= {f"distinct_{n}": texts.distinct_ngrams(samples, n) for n in COUNTED}
-    copied = texts.longest_copy(samples, _text(run))
+    whole = [piece for sample in samples for piece in sample.split("\ufffd")]  # bytes of no character
+    copied = texts.longest_copy(whole, _text(run))
     found = {name: None if math.isnan(share) else share for name, share in shares.items()}
     return {"n": len(samples), **found, "longest_copy": len(copied), "copied": copied}
 
@@ -106,11 +108,17 @@ def _count(run: Run) -> tuple[np.ndarray, str]:
 
 def _text(run: Run) -> Iterator[str]:
     """Reads the training split as one text in parts: its windows, or its documents as lines."""
-    written = run.parts.description.written
+    written, index = run.parts.description.written, itertools.count()
+    ends = getattr(run.config.data.open("train"), "ends_document", lambda i: True)
     return joined_parts(
-        [symbol for x in _tokens(batch) for symbol in written(x) + ["\n"] * ("weight" in batch)]
+        [symbol for x in _tokens(batch) for symbol in written(x) + _break("weight" in batch, ends, index)]
         for batch in _batches(run)
     )
+
+
+def _break(padded: bool, ends: Callable[[int], bool], index: Iterator[int]) -> list[str]:
+    """Returns the line break behind the next example: none within a document, or in a text in windows."""
+    return ["\n"] if padded and ends(next(index)) else []
 
 
 def _each(run: Run, batch: Batch) -> list[str]:

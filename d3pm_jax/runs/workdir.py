@@ -269,8 +269,6 @@ def claim(
     begun = checkpoint.steps(workdir / CHECKPOINTS)
     if begun and begun[-1] > config.train.steps:
         raise UserError(f"the run is at step {begun[-1]} already: set train.steps to that or more")
-    if resume:
-        check_resume(read_config(workdir, config), config)
     try:
         (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         write_run(workdir, config, description, examples)

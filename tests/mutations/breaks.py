@@ -321,7 +321,7 @@ RUNS = (
     Break(
         "resume_with_another_config",
         "d3pm_jax/runs/workdir.py",
-        "    if resume:\n        check_resume(read_config(workdir, config), config)\n",
+        "    check_resume(before, config)\n",
         "",
         (COMMANDS,),
     ),
