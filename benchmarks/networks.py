@@ -30,7 +30,6 @@ class Net(NamedTuple):
     options: dict[str, Any]
     shape: tuple[int, ...]  # of x_t, [B, H, W, C] or [B, L]
     steps: int  # per round
-    features: int  # of a layer, for each element
 
 
 NETS = {
@@ -39,28 +38,21 @@ NETS = {
         {"K": 256, "size": 32, "ch": 64, "ch_mult": (1, 2, 2), "attn_resolutions": (16,)},
         (32, 32, 32, 1),
         2,
-        64,
     ),
     "small": Net(
         "UNet",
         {"K": 17, "size": 8, "ch": 32, "ch_mult": (1, 2), "attn_resolutions": (4,)},
         (128, 8, 8, 1),
         10,
-        32,
     ),
-    "score": Net("ScoreNet", {"K": 2, "ch": 32, "ch_mult": (1, 2, 2), "attn": (1,)}, (64, 28, 28, 1), 4, 32),
-    "text": Net(
-        "Transformer", {"K": 69, "width": 128, "num_layers": 4, "num_heads": 4}, (32, 128), 6, 4 * 128
-    ),
-    "text256": Net(
-        "Transformer", {"K": 28, "width": 256, "num_layers": 6, "num_heads": 8}, (16, 256), 2, 4 * 256
-    ),
+    "score": Net("ScoreNet", {"K": 2, "ch": 32, "ch_mult": (1, 2, 2), "attn": (1,)}, (64, 28, 28, 1), 4),
+    "text": Net("Transformer", {"K": 69, "width": 128, "num_layers": 4, "num_heads": 4}, (32, 128), 6),
+    "text256": Net("Transformer", {"K": 28, "width": 256, "num_layers": 6, "num_heads": 8}, (16, 256), 2),
     "cifar": Net(
         "UNet",
         {"K": 256, "size": 32, "ch": 128, "ch_mult": (1, 2, 2, 2), "attn_resolutions": (16,)},
         (128, 32, 32, 3),
         10,
-        128,
     ),
 }
 MALLOC = {
@@ -223,7 +215,8 @@ def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, b
 
     use_all_cores(net.shape[0])
     if what == "train":
-        keep_freed_memory(math.prod(net.shape) * net.features)
+        features = net.options.get("ch") or 4 * net.options["width"]  # of an element, in a layer
+        keep_freed_memory(math.prod(net.shape) * features)
     import jax
     import jax.numpy as jnp
     import optax

@@ -25,7 +25,7 @@ class Case(NamedTuple):
     text: str
     noise: str
     workdir: Path
-    data: tuple[str, ...]  # options that name the text
+    letters: Path | None  # the text, where it is not that of the library
 
 
 def main() -> None:
@@ -35,10 +35,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/texts"), help="where the runs are")
     parser.add_argument("--only", default="", help="a word that the names of the runs to work on hold")
     args, options = parser.parse_known_args()
-    cases = [Case("shakespeare", noise, args.out / f"shakespeare_{noise}", ()) for noise in NOISES]
+    cases = [Case("shakespeare", noise, args.out / f"shakespeare_{noise}", None) for noise in NOISES]
     if args.letters is not None:
-        data = ("--data.train", str(args.letters.resolve()))
-        cases += [Case("letters", noise, args.out / f"letters_{noise}", data) for noise in NOISES]
+        letters = args.letters.resolve()
+        cases += [Case("letters", noise, args.out / f"letters_{noise}", letters) for noise in NOISES]
     for case in cases:
         if args.only in case.workdir.name:
             run(case, args.steps, options)
@@ -58,7 +58,9 @@ def run(case: Case, steps: int, options: list[str]) -> None:
 
 def train(case: Case, steps: int, options: list[str]) -> None:
     """Trains, and adds the seconds that its processes had a core to those in the folder."""
-    told = [*case.data, f"--train.steps={steps}", f"--optimizer.decay-steps={steps}", *options]
+    told = [f"--train.steps={steps}", f"--optimizer.decay-steps={steps}", *options]
+    if case.letters is not None:
+        told.append(f"--data.train={case.letters}")
     if case.noise == "neighbours":
         told.append(f"--process.file={embeddings(case)}")
     resume = ["--resume"] if (case.workdir / "config.json").exists() else []
@@ -77,7 +79,7 @@ def embeddings(case: Case) -> Path:
     file = case.workdir.with_suffix(".npy").resolve()
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        of = ["--text", case.data[1], "--tokenizer", "letters27"] if case.data else []
+        of = ["--text", str(case.letters), "--tokenizer", "letters27"] if case.letters is not None else []
         subprocess.run([sys.executable, "examples/character_embeddings.py", str(file), *of], check=True)
     return file
 

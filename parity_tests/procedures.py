@@ -105,7 +105,7 @@ def _tables(setting: Setting, noise: Noise) -> dict[str, tuple[np.ndarray, np.nd
 def _compare(setting: Setting, dtype: str, who: str, a: Side, b: Side, distances: Arrays) -> Iterator[Row]:
     """Every difference as a row."""
     differences = (
-        *_trained(a.trained, b.trained, dtype),
+        *_trained(setting, a.trained, b.trained, dtype),
         *_evaluated(a, b, dtype),
         *_drawn(a, b, distances, dtype),
     )
@@ -114,17 +114,17 @@ def _compare(setting: Setting, dtype: str, who: str, a: Side, b: Side, distances
         yield compare.row(pair, case, dtype, f"{who} {what}", found, TOLERANCES[dtype][tolerance])
 
 
-def _trained(a: Trained, b: Trained, dtype: str) -> Iterator[Entry]:
+def _trained(setting: Setting, a: Trained, b: Trained, dtype: str) -> Iterator[Entry]:
     """Every tensor after the first and the last step, and the metrics of all steps."""
-    steps = len(b.parameters)
+    steps, tolerance = len(b.parameters), "trained text" if setting.kind.shape == settings.TEXT else "trained"
     for what, n in product(("parameters", "ema"), dict.fromkeys((1, steps))):
         x, y = getattr(a, what)[n - 1], getattr(b, what)[n - 1]
         for k in y:
             found = compare.arrays(x[k], y[k], _largest(y[k]), dtype)
-            yield "training", f"{what}, step {n}", k, found, "trained"
+            yield "training", f"{what}, step {n}", k, found, tolerance
     for k, y in b.metrics.items():
         found = compare.arrays(a.metrics[k], y, _largest(y), dtype)
-        yield "training", "metrics, every step", k, found, "trained"
+        yield "training", "metrics, every step", k, found, tolerance
 
 
 def _evaluated(a: Side, b: Side, dtype: str) -> Iterator[Entry]:

@@ -1,7 +1,6 @@
 """Measures samples of a text: whether they are of its words, how they vary, and what they copy from it."""
 
 import hashlib
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -108,17 +107,20 @@ def _count(run: Run) -> tuple[np.ndarray, str]:
 
 def _text(run: Run) -> Iterator[str]:
     """Reads the training split as one text in parts: its windows, or its documents as lines."""
-    written, index = run.parts.description.written, itertools.count()
+    return joined_parts(_symbols(run))
+
+
+def _symbols(run: Run) -> Iterator[list[str]]:
+    """Yields the symbols of the training split in parts, with a line break behind each document."""
+    written, example = run.parts.description.written, 0
+    # where the data does not say which piece is the last one, each is a document
     ends = getattr(run.config.data.open("train"), "ends_document", lambda i: True)
-    return joined_parts(
-        [symbol for x in _tokens(batch) for symbol in written(x) + _break("weight" in batch, ends, index)]
-        for batch in _batches(run)
-    )
-
-
-def _break(padded: bool, ends: Callable[[int], bool], index: Iterator[int]) -> list[str]:
-    """Returns the line break behind the next example: none within a document, or in a text in windows."""
-    return ["\n"] if padded and ends(next(index)) else []
+    for batch in _batches(run):
+        found: list[str] = []
+        for x in _tokens(batch):
+            found += written(x) + (["\n"] if "weight" in batch and ends(example) else [])
+            example += 1
+        yield found
 
 
 def _each(run: Run, batch: Batch) -> list[str]:

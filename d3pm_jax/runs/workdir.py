@@ -262,7 +262,7 @@ def claim(
     """Makes workdir this run's, without touching another's, and writes what the run is.
 
     Raises:
-        UserError: it holds a run, or another one, or cannot be written to.
+        UserError: it holds a run, one that is further than this goes, or cannot be written to.
     """
     if not resume:
         start_over(workdir)

@@ -140,7 +140,10 @@ def test_documents_of_many_lengths_lose_no_token():
     np.testing.assert_array_equal(
         np.concatenate([r["x"][r["weight"] > 0] for r in rows]), range(lengths.sum())
     )
-    assert len(rows) == sum(-(-n // 3) for n in lengths)
+    pieces = [-(-n // 3) for n in lengths]
+    assert len(rows) == sum(pieces)
+    last = [i for i in range(len(source)) if source.ends_document(i)]
+    assert last == [stop - 1 for stop, n in zip(np.cumsum(pieces), pieces, strict=True) if n]
 
 
 def test_a_text_is_prepared_once_wherever_it_lies(tmp_path, cache, monkeypatch):
