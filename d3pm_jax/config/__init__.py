@@ -31,7 +31,7 @@ from d3pm_jax.config.process import (
     RandomWalk,
     Uniform,
 )
-from d3pm_jax.config.run import Config, Train
+from d3pm_jax.config.run import Config, Mesh, Train
 from d3pm_jax.config.schedule import (
     Cosine,
     CosineSquared,
@@ -74,6 +74,7 @@ __all__ = [
     "LowDiscrepancy",
     "Marginal",
     "Masked",
+    "Mesh",
     "Model",
     "MutualInformation",
     "Objective",

@@ -2,7 +2,16 @@
 
 import dataclasses
 
-from d3pm_jax.config.checks import Count, Natural, NonEmptyStr, Seed, UnitInterval, check_fields
+from d3pm_jax.config.checks import (
+    Count,
+    Natural,
+    NonEmptyStr,
+    Positive,
+    Seed,
+    Size,
+    UnitInterval,
+    check_fields,
+)
 from d3pm_jax.config.data import Data
 from d3pm_jax.config.head import Head
 from d3pm_jax.config.model import Model
@@ -38,6 +47,24 @@ class Train:
     """how many of the last train examples are never trained on"""
     noise: NonEmptyStr | None = None
     """a file of `d3pm presample` to take t and noise from; without, they are drawn, to the same bits"""
+    accumulate: Size = dataclasses.field(default=1, kw_only=True)
+    """parts that a batch is taken in, one after the other: the same step in less memory"""
+    remat: bool = dataclasses.field(default=False, kw_only=True)
+    """compute the inside of blocks again in the backward pass in place of keeping it: less memory, more time"""
+    max_nonfinite: Count = dataclasses.field(default=5, kw_only=True)
+    """after so many steps in a row whose gradient is not finite, each of which is skipped, the run stops"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Says how a run is laid out over devices; free to change when it is resumed."""
+
+    fsdp: Size = 1
+    """devices that parameters, their average and the state of the optimizer are cut into parts for"""
+    heartbeat: Count = 30
+    """seconds without a sign of life after which the other processes of a run give up"""
+    peak_flops: Positive | None = None
+    """FLOP per second of a device, for its utilisation; None: what is known of its kind"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +79,7 @@ class Config:
     loss: Objective = HybridLoss()
     timesteps: Timesteps = LowDiscrepancy()
     optimizer: Optimizer = Adam()
+    mesh: Mesh = Mesh()
 
     def check(self) -> None:
         """Refuses fields that are not of their type, and numbers that would fail later and less clearly.

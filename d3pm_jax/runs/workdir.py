@@ -29,13 +29,17 @@ REWRITE = "restore it, or without it resume the run with its data, which writes 
 
 Kept = TypeVar("Kept")
 
-# Fields of `train` that may change when a run is resumed: no step computes anything else for them.
+# Fields of `train` that may change when a run is resumed: no step computes anything else for them, but for
+# rounding and, where a batch is taken in parts, the masks of dropout.
 OF_TRAIN = (
+    "accumulate",
     "checkpoint_every",
     "eval_every",
     "keep_checkpoints",
     "log_every",
+    "max_nonfinite",
     "noise",
+    "remat",
     "sample_every",
     "steps",
 )
@@ -218,6 +222,7 @@ def write_run(
 def may_change(config: Config) -> set[str]:
     """Lists the fields that may change when a run is resumed, by dotted name."""
     named = {"train": OF_TRAIN, "data": config.data.places, "optimizer": config.optimizer.may_change}
+    named["mesh"] = tuple(field.name for field in dataclasses.fields(config.mesh))
     return {f"{part}.{field}" for part, fields in named.items() for field in fields}
 
 

@@ -77,6 +77,7 @@ EXAMPLES = {
     ),
     "optimizer": (configs.Adam(),),
     "train": (configs.Train(5),),
+    "mesh": (configs.Mesh(),),
 }
 NEVER = {  # of no field
     "array": np.array([1.0, 2.0]),
