@@ -14,6 +14,7 @@ import numpy as np
 
 DEEPEST = 50  # levels of JSON
 TOO_DEEP = f"it is nested more than {DEEPEST} deep"
+kept_by_another: Path | None = None  # a folder that another process of a run writes: here nothing is replaced
 
 
 @contextmanager
@@ -21,7 +22,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives the path of an empty file to write, which takes the place of `path` when the block ends well.
 
     Whatever happens, also where several write it at once, `path` is what it was or what was written, never a
-    part of it. A link is replaced, not followed. A process that is killed leaves its NAME.*.partial.
+    part of it. A link is replaced, not followed. A process that is killed leaves its NAME.*.partial. In the
+    folder `kept_by_another` what was written is thrown away.
 
     Raises:
         OSError: naming `path`, which is a directory or cannot be written.
@@ -34,7 +36,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        if kept_by_another is None or not path.resolve().is_relative_to(kept_by_another):
+            os.replace(partial, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:

@@ -35,6 +35,17 @@ def noted() -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
+def turned_into_sigterm() -> Iterator[None]:
+    """Makes SIGTERM of each other signal that stops, and leaves that one to who watches it."""
+
+    def send(number: int, frame: FrameType | None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with _handled(send, but=signal.SIGTERM):
+        yield
+
+
+@contextlib.contextmanager
 def ending(tell: Callable[[str], None]) -> Iterator[None]:
     """Makes a signal interrupt the block, and ends the process where that takes long or a second one comes.
 
@@ -82,12 +93,13 @@ def _watch(read: socket.socket, tell: Callable[[str], None]) -> None:
 
 
 @contextlib.contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handled(handler: Callable[[int, FrameType | None], None], but: int | None = None) -> Iterator[None]:
     """Handles the signals that stop in the block; SIGHUP not where it is ignored, as nohup has it."""
     if not _in_main_thread():
         yield
         return
-    taken = [n for n in STOPPING if n != SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+    ignored = SIGHUP is not None and signal.getsignal(SIGHUP) is signal.SIG_IGN
+    taken = [n for n in STOPPING if n != but and not (n == SIGHUP and ignored)]
     old = {number: signal.signal(number, handler) for number in taken}
     try:
         yield

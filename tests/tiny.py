@@ -28,7 +28,7 @@ def get_config() -> Config:
 
 def write_run(workdir, config, step=7):
     """Writes a run on digits, without data, whose weights are random and their average is too; its state."""
-    parts = build.build(config, DIGITS, 16)
+    parts = build.build(config, DIGITS)
     rng = np.random.default_rng(0)
     one, two = (
         jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.1, x.dtype), parts.state.params)

@@ -10,8 +10,9 @@ from typing import Any
 
 from d3pm_jax.config.checks import Count, Natural, Seed, fits, in_words
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.runs import grids
+from d3pm_jax.runs import cluster, grids
 from d3pm_jax.runs.run import Run, open_run
+from d3pm_jax.runs.workdir import read_config
 
 
 def add_workdir(parser: argparse.ArgumentParser, text: str) -> None:
@@ -54,6 +55,31 @@ def add_steps(parser: argparse.ArgumentParser, parse: Callable[[str], Any], meta
         help="which steps --steps takes: evenly spaced (even), or by dynamic programming those with the "
         "lowest bound on held-out or train examples (dp)",
     )
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Adds --coordinator and what belongs to it, of a command that may run as several processes."""
+    group = parser.add_argument_group("several processes, each with its own devices, as one run")
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="where process 0 waits for the others; auto: SLURM, Open MPI, Kubernetes or a TPU pod says so",
+    )
+    group.add_argument("--num-processes", type=positive, metavar="N", help="how many there are")
+    group.add_argument("--process-id", type=not_negative, metavar="I", help="which one this is, from 0 on")
+    group.add_argument(
+        "--connect-timeout",
+        type=positive,
+        default=60,
+        metavar="S",
+        help="seconds in which the processes have to find each other (60)",
+    )
+
+
+def join(args: argparse.Namespace, heartbeat: int, saves: bool) -> None:
+    """Joins the processes of the command; see `cluster.join`."""
+    place = cluster.Place(args.coordinator, args.num_processes, args.process_id, args.connect_timeout)
+    cluster.join(place, args.workdir, heartbeat, saves)
 
 
 def seed(text: str) -> int:
@@ -130,6 +156,8 @@ def open_named(args: argparse.Namespace, batch_size: int, folder: Path | None = 
     Raises:
         UserError: there is no such run or checkpoint, or the results cannot be written.
     """
+    if hasattr(args, "coordinator"):
+        join(args, read_config(args.workdir, args.own).mesh.heartbeat, saves=False)
     run = open_run(args.workdir, args.own, args.step, batch_size=batch_size)
     written: Path = args.workdir if folder is None else folder
     if written.is_dir() and not os.access(written, os.W_OK):

@@ -27,6 +27,7 @@ SHORT = 100_000  # calls of the network that take no time worth telling
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
     arguments.add_checkpoint(parser)
+    arguments.add_cluster(parser)
     arguments.add_data_dir(parser)
     text = "take so many steps of the process in place of all; a line for each number"
     arguments.add_steps(parser, arguments.counts, "N[,N...]", text)

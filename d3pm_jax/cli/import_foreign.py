@@ -142,7 +142,7 @@ def _write_run(args: argparse.Namespace, config: Config, found: Foreign, descrip
     """Begins a run from the weights, and writes them."""
     _refuse_other_data(args, found, description)
     config = _replaced(args, config, found, description)
-    parts = build.build(config, description, 1)
+    parts = build.build(config, description)
     K, T = parts.process.K, parts.process.T
     if found.K != K:
         cure = "change the process, or pass --categories"

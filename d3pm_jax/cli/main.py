@@ -57,9 +57,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         _fail(command, f"error: {_why(error)}", 1)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            _fail(command, f"error: {one_line(error, 300)}; take smaller batches, or a smaller network", 1)
+        if not _others_wait():
             raise
-        _fail(command, f"error: {one_line(error, 300)}; take smaller batches, or a smaller network", 1)
+        _fail(command, f"error: another process has ended, or cannot be reached: {one_line(error, 300)}", 1)
 
 
 def _why(error: OSError) -> str:
@@ -81,7 +83,15 @@ def _execute(command: str, words: list[str]) -> int:
 
 def _fail(command: str, text: str, status: int) -> None:
     _tell(command, text)
+    if _others_wait():
+        os._exit(status)  # at once: so they see that this one is gone
     sys.exit(status)
+
+
+def _others_wait() -> bool:
+    """Tells whether this is one of several processes of a run."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
 
 
 def _tell(command: str, text: str) -> None:

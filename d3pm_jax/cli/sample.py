@@ -27,6 +27,7 @@ GIF_STATES = 5 * (STATES - 1) + 1  # states in the GIF and of a text, those of t
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
     arguments.add_checkpoint(parser)
+    arguments.add_cluster(parser)
     arguments.add_steps(parser, arguments.positive, "N", "take N steps of the process in place of all")
     parser.add_argument(
         "--num", type=arguments.positive, default=256, metavar="N", help="samples to draw (256)"

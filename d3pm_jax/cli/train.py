@@ -15,7 +15,7 @@ from d3pm_jax.config.model import features
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import loop, metrics, workdir
 from d3pm_jax.runs.begin import Weights, weights_of
-from d3pm_jax.runs.devices import use_all_cores
+from d3pm_jax.runs.devices import fit, use_all_cores
 from d3pm_jax.runs.memory import keep_freed_memory
 from d3pm_jax.runs.run import open_run
 
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_workdir(parser, "where everything is written")
     arguments.add_own(parser)
+    arguments.add_cluster(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in DIR from its last checkpoint"
     )
@@ -66,7 +67,10 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     config = run_config(args, rest)
     if args.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
-    use_all_cores(config.train.batch_size)
+    arguments.join(args, config.mesh.heartbeat, saves=True)
+    use_all_cores(config.train.batch_size, config.mesh.fsdp)
+    if args.config is None and not any(word.partition("=")[0] == "--mesh.fsdp" for word in rest):
+        config = fit(config)  # as the run is recorded, where there are devices for that
     elements = math.prod(config.data.describe().shape)
     keep_freed_memory(config.train.batch_size * elements * features(config.model))
     print(_table(config), flush=True)

@@ -24,6 +24,8 @@ def train_batches(
     start: int = 0,
     random_map: RandomMap | None = None,
     description: Description | None = None,
+    part: int = 0,
+    parts: int = 1,
 ) -> Iterator[Batch]:
     """Makes endless shuffled batches; every epoch has its own order, and a batch may span two epochs.
 
@@ -37,9 +39,10 @@ def train_batches(
         start: number of the first batch; costs nothing.
         random_map: changes each example; its generator depends on seed and place alone.
         description: what the examples have to be.
+        part, parts: take of each batch, cut into so many parts, this one alone; others are not read.
 
     Returns:
-        Iterator of {"x": int32 [B, *S]}, with "label": int32 [B] and "weight": float32 [B, *S] where
+        Iterator of {"x": int32 [B / parts, *S]}, with "label": int32 [B] and "weight": float32 [B, *S] where
         examples have them.
 
     Raises:
@@ -47,18 +50,24 @@ def train_batches(
     """
     import grain
 
-    if batch_size > len(source):
-        raise DatasetError(
-            f"batch size {batch_size} exceeds the {len(source)} examples of the split: "
-            f"set it to {len(source)} or less"
-        )
+    check_batch_size(source, batch_size)
     collate = functools.partial(_collate, num_categories=num_categories, description=description)
     endless = sys.maxsize // (2 * len(source))  # of Grain's own, a batch of one example is one too many
     dataset = grain.MapDataset.source(_Numbered(source)).seed(seed).shuffle().repeat(endless)
     if random_map is not None:
         dataset = dataset.random_map(functools.partial(_mapped, random_map))
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-    return iter(dataset.batch(batch_size, batch_fn=collate)[start:].to_iter_dataset(options))
+    cut = dataset.batch(batch_size // parts, batch_fn=collate)
+    return iter(cut[start * parts + part :: parts].to_iter_dataset(options))
+
+
+def check_batch_size(source: Source, batch_size: int) -> None:
+    """Raises DatasetError where a batch is larger than the split that it comes from."""
+    if batch_size > len(source):
+        raise DatasetError(
+            f"batch size {batch_size} exceeds the {len(source)} examples of the split: "
+            f"set it to {len(source)} or less"
+        )
 
 
 def read_all(

@@ -10,6 +10,7 @@ import numpy as np
 from d3pm_jax import likelihood, losses
 from d3pm_jax.checks import bare
 from d3pm_jax.errors import UserError
+from d3pm_jax.placing import fetch, place
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling.noise import EVALUATION
 
@@ -87,10 +88,10 @@ def evaluate_bound(
         index = np.arange(start, start + size)
         taken = np.minimum(index, len(x0) - 1)  # the last batch is filled up, and cut below
         told = {name: values[taken] for name, values in (more or {}).items()}
-        placed = jax.device_put((x0[taken], index.astype(np.int32), told), sharding)
+        placed = place((x0[taken], index.astype(np.int32), told), sharding)
         part = compiled(params, process, *placed)
         progress(start)
-        parts.append(jax.device_get(part))
+        parts.append(fetch(part))
     progress(len(x0))
     found = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1)[..., : len(x0)], *parts)
     if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(found)):

@@ -8,7 +8,8 @@ import jax
 from d3pm_jax.config import Config
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import build, checkpoint, lock
+from d3pm_jax.placing import fetch
+from d3pm_jax.runs import build, checkpoint, cluster, lock
 from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.devices import use_all_cores
 from d3pm_jax.types import Params
@@ -24,7 +25,7 @@ class Weights(NamedTuple):
 
 def weights_of(parts: build.Parts) -> Weights:
     """Takes the averaged weights of a run."""
-    return Weights(parts.process.K, jax.device_get(parts.state.ema))
+    return Weights(parts.process.K, fetch(parts.state.ema))
 
 
 def fitted(parts: build.Parts, weights: Weights) -> Params:
@@ -67,7 +68,7 @@ def import_weights(
     folders.check_empty(workdir)
     use_all_cores(1)
     description = description or config.data.describe()
-    parts = build.build(build.fill_in(config, description), description, 1)
+    parts = build.build(build.fill_in(config, description), description)
     try:
         params = twin.load(Path(file), parts.state.params)
     except ValueError as error:
@@ -90,7 +91,12 @@ def write(parts: build.Parts, workdir: Path, params: Params) -> None:
 
     The config is written last: without it nothing goes on with a part of a run.
     """
-    folders.start_over(workdir)
+
+    def describe() -> int:
+        folders.write_run(workdir, parts.config, parts.description)
+        return 0
+
+    cluster.by_first(lambda: folders.start_over(workdir) or 0)
     state = build.start_from(parts, params).state
     checkpoint.save(workdir / folders.CHECKPOINTS, 0, state, parts.config.train.keep_checkpoints)
-    folders.write_run(workdir, parts.config, parts.description)
+    cluster.by_first(describe)

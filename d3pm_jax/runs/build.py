@@ -13,9 +13,10 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.data import Description, count_categories
 from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
-from d3pm_jax.runs import checkpoint, network, splits
-from d3pm_jax.runs.devices import batched, data_mesh, replicated
+from d3pm_jax.runs import checkpoint, cluster, network, splits
+from d3pm_jax.runs.devices import batched, cut, make_mesh, replicated
 from d3pm_jax.runs.workdir import CHECKPOINTS
 from d3pm_jax.sampling import even_grid
 from d3pm_jax.training.state import TrainState, init_state
@@ -85,23 +86,19 @@ def with_steps(whole: Process, steps: int | Sequence[int] | None) -> Process:
     return respace(whole, even_grid(whole.T, steps) if isinstance(steps, int) else steps)
 
 
-def build(
-    config: Config, description: Description, batch_size: int, steps: int | Sequence[int] | None = None
-) -> Parts:
-    """Builds the process, the network and the shape of the state of a config.
+def build(config: Config, description: Description, steps: int | Sequence[int] | None = None) -> Parts:
+    """Builds the process, the network and the shape of the state of a config, for all devices there are.
 
     Args:
         config: of the run.
         description: of the data.
-        batch_size: decides how many devices are used.
         steps: take only so many of the steps of the process, evenly spaced, or only these; all by default.
 
     Raises:
-        UserError: a value of the config cannot be used.
+        UserError: a value of the config cannot be used, or there are too few devices for it.
     """
     config_io.check_values(config)
-    mesh = data_mesh(batch_size)
-    key_params, key = jax.random.split(jax.random.key(config.train.seed))
+    mesh = make_mesh(config.mesh.fsdp)
     try:
         check_fields("data.describe()", description)
         whole = config.process.build()
@@ -113,30 +110,41 @@ def build(
         classes = network.told_classes(config, description)
 
         def init() -> TrainState:
-            return _first_state(config, whole.T, init_params(key_params))
+            return _first_state(config, whole.T, init_params(_keys(config)[0]))
 
         shapes = jax.eval_shape(init)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise UserError(one_line(error, 1000)) from error
-    process, key = jax.device_put((process, key), replicated(mesh))
-    state = jax.tree.map(lambda x: x.update(sharding=replicated(mesh)), shapes)
+    process = place(process, replicated(mesh))
+    key = jax.jit(lambda: _keys(config)[1], out_shardings=replicated(mesh))()
+    state = jax.tree.map(lambda x: x.update(sharding=cut(mesh, x.shape)), shapes)
     spread = network.on_mesh(predict, batched(mesh))
     return Parts(config, description, mesh, process, spread, init, state, predict, key, classes)
+
+
+def _keys(config: Config) -> tuple[jax.Array, jax.Array]:
+    """Makes the key of the first parameters, and that of the noise of training."""
+    one, two = jax.random.split(jax.random.key(config.train.seed))
+    return one, two
 
 
 def start(parts: Parts) -> Parts:
     """Returns the parts with the state before the first step."""
     # Random numbers of many shapes compile three times faster without optimisation, and run once.
     fast: dict[str, Any] = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-    init = jax.jit(parts.init, out_shardings=replicated(parts.mesh)).lower().compile(compiler_options=fast)
+    init = jax.jit(parts.init, out_shardings=shardings(parts)).lower().compile(compiler_options=fast)
     return dataclasses.replace(parts, state=init())
 
 
 def start_from(parts: Parts, params: Params) -> Parts:
     """Returns the parts with the state before the first step of a run that starts from these parameters."""
-    first = _first_state(parts.config, parts.process.T, params)
-    state = jax.device_put(first, replicated(parts.mesh))
-    return dataclasses.replace(parts, state=state)
+    first = jax.device_get(_first_state(parts.config, parts.process.T, params))
+    return dataclasses.replace(parts, state=jax.tree.map(place, first, shardings(parts)))
+
+
+def shardings(parts: Parts) -> TrainState:
+    """Returns where each array of the state is."""
+    return jax.tree.map(lambda x: x.sharding, parts.state)
 
 
 def _integers(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
@@ -149,21 +157,30 @@ def _first_state(config: Config, T: int, params: Params) -> TrainState:
 
 
 def restore(workdir: Path, parts: Parts, step: int | None = None) -> Parts:
-    """Returns the parts with the state of a checkpoint, the last one by default.
+    """Returns the parts with the state of a checkpoint, the last whole one by default.
 
     Raises:
-        UserError: there is none, or it is damaged, or a training has deleted the one that was asked for.
+        UserError: there is none, or a training has deleted the one that was asked for, or it is damaged.
     """
-    steps = checkpoint.steps(workdir / CHECKPOINTS)
-    if not steps:
-        raise UserError(f"{workdir} holds no finished checkpoint: let `d3pm train` run longer")
-    if step is not None and step not in steps:
-        raise UserError(f"{workdir} has no checkpoint of step {step}: it has {', '.join(map(str, steps))}")
-    wanted = steps[-1] if step is None else step
+    folder = workdir / CHECKPOINTS
+    wanted = cluster.by_first(lambda: _find(folder, step))
     try:
-        state = checkpoint.restore(workdir / CHECKPOINTS, wanted, parts.state)
+        state = checkpoint.restore(folder, wanted, parts.state)
     except checkpoint.Gone:
         if step is not None:
             raise
         return restore(workdir, parts)  # a training has a newer one by now
     return dataclasses.replace(parts, state=state)
+
+
+def _find(folder: Path, step: int | None) -> int:
+    """Returns a step whose checkpoint is whole: the one that is asked for, or the last."""
+    known = checkpoint.steps(folder)
+    if step is None or not known:
+        return checkpoint.newest(folder)
+    if step not in known:
+        raise UserError(
+            f"{folder.parent} has no checkpoint of step {step}: it has {', '.join(map(str, known))}"
+        )
+    checkpoint.check(folder, step)
+    return step

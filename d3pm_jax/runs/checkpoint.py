@@ -1,8 +1,8 @@
 """Checkpoints: Orbax writes the arrays, a manifest of hashes says that they are whole.
 
 Orbax replaces nothing until a checkpoint is written, but it can restore a damaged one without a word.
-So the manifest is written last, into the finished folder: a step without one is unfinished and is
-passed over, and a step whose files do not match theirs is refused.
+So the manifest is written last, into the finished folder: a step without one is unfinished, and one whose
+files do not match theirs is damaged. Both are passed over, for the step before.
 """
 
 import errno
@@ -11,9 +11,12 @@ import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -21,9 +24,11 @@ import orbax.checkpoint as ocp
 
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import write_text
+from d3pm_jax.runs.cluster import is_first
 from d3pm_jax.runs.manifest import hash_of, read_table
 
 MANIFEST = "manifest.json"
+LONGEST_WRITE = 3600  # seconds
 OF_A_FILE = 2**13  # bytes on the disk, besides what is in it
 OURS = re.compile(r"(0|[1-9][0-9]*)(\.orbax-checkpoint-tmp.*)?")
 
@@ -32,27 +37,85 @@ class Gone(UserError):
     """A training has deleted the checkpoint since it was listed."""
 
 
-def save(folder: Path, step: int, state: Any, keep: int) -> None:
-    """Writes the state of a step to folder/step, then deletes all but the last `keep` checkpoints.
+class Saver:
+    """Writes checkpoints in the background, one after the other, while training goes on.
+
+    All processes call the same methods. Those but `close` raise OSError where a checkpoint cannot be written;
+    the checkpoints of before are kept.
 
     Args:
         folder: of all checkpoints of a run.
-        step: its number.
-        state: a pytree of arrays.
-        keep: at least 1.
+        keep: how many of the last ones; at least 1.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        self._folder, self._keep = folder.absolute(), max(1, keep)
+        self._checkpointer = ocp.StandardCheckpointer(
+            async_options=ocp.options.AsyncOptions(timeout_secs=LONGEST_WRITE)
+        )
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self.wait()
+        finally:
+            self.close(wait=jax.process_count() == 1)  # processes that are gone would be waited for
+
+    def save(self, step: int, state: Any) -> None:
+        """Starts to write the state of a step, a pytree of arrays; waits for the one before."""
+        self.wait()
+        if is_first():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folders(self._folder):  # of a process that was killed while it wrote or deleted
+                if not (leftover / MANIFEST).is_file():
+                    delete(leftover)
+        path = self._folder / str(step)
+        with _as_os_error(path):
+            _check_room(self._folder, state)
+            self._checkpointer.save(path, state)
+        self._pending = self._thread.submit(self._finish, path)
+
+    def check(self) -> None:
+        """Raises what the one in the background has failed with."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until what was started is written."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self, wait: bool = True) -> None:
+        """Ends the threads, after what is being written or without waiting for it."""
+        self._thread.shutdown(wait=wait)
+        if wait:
+            with suppress(Exception):  # it was told, or another error is
+                self._checkpointer.close()
+
+    def _finish(self, path: Path) -> None:
+        """Writes the manifest when all arrays are written, then deletes the oldest checkpoints."""
+        with _as_os_error(path):
+            self._checkpointer.wait_until_finished()
+        if is_first():
+            write_text(path / MANIFEST, json.dumps(_hashes(path), indent=1))
+            for old in steps(self._folder)[: -self._keep]:
+                delete(self._folder / str(old))
+
+
+def save(folder: Path, step: int, state: Any, keep: int) -> None:
+    """Writes the state of a step to folder/step, then deletes all but the last `keep` checkpoints.
 
     Raises:
         OSError: it cannot be written; the checkpoints of before are kept.
     """
-    path = folder.absolute() / str(step)
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folders(folder):  # of a process that was killed while it wrote or deleted
-        if not (leftover / MANIFEST).is_file():
-            delete(leftover)
-    _write(path, state)
-    write_text(path / MANIFEST, json.dumps(_hashes(path), indent=1))
-    for old in steps(folder)[: -max(1, keep)]:
-        delete(folder / str(old))
+    with Saver(folder, keep) as saver:
+        saver.save(step, state)
 
 
 def delete(path: Path) -> None:
@@ -62,12 +125,19 @@ def delete(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _write(path: Path, state: Any) -> None:
-    """Has Orbax write; what it raises is an OSError, also from inside of it."""
-    _check_room(path.parent, state)
+def delete_after(folder: Path, step: int) -> None:
+    """Deletes the checkpoints of later steps, which a training that goes on from this one has passed over."""
+    for later in steps(folder):
+        if later > step:
+            delete(folder / str(later))
+
+
+@contextmanager
+def _as_os_error(path: Path) -> Iterator[None]:
+    """Makes what Orbax raises an OSError, also what comes from inside of it, and keeps it from printing."""
     try:
-        with _silent("absl", "asyncio"), ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path, state)
+        with _silent("absl", "asyncio"):
+            yield
     except OSError:
         raise
     except (ValueError, RuntimeError) as error:
@@ -108,8 +178,41 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in found if path.name.isdecimal())
 
 
+def newest(folder: Path) -> int:
+    """Returns the last step whose checkpoint is whole, and says which damaged ones it passes over.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = steps(folder)
+    if not found:
+        raise UserError(f"{folder.parent} holds no finished checkpoint: let `d3pm train` run longer")
+    for step in reversed(found):
+        try:
+            check(folder, step)
+            return step
+        except Gone:
+            return newest(folder)  # a training has a newer one by now
+        except UserError as error:
+            if step == found[0]:
+                raise
+            print(f"warning: {error}", file=sys.stderr, flush=True)
+    raise AssertionError("the first one returns or raises")
+
+
+def check(folder: Path, step: int) -> None:
+    """Compares the files of a checkpoint with their hashes.
+
+    Raises:
+        Gone: a training has deleted it.
+        UserError: a file is damaged or missing.
+    """
+    with _there(folder.absolute() / str(step)) as path:
+        _verify(path)
+
+
 def restore(folder: Path, step: int, like: Any) -> Any:
-    """Restores the state of a step, after its files have been compared with their hashes.
+    """Restores the state of a step, which `check` has found whole.
 
     Args:
         folder: of all checkpoints of a run.
@@ -118,24 +221,28 @@ def restore(folder: Path, step: int, like: Any) -> Any:
 
     Raises:
         Gone: a training has deleted it, also where that is while it is read.
-        UserError: a file is damaged or missing, or the arrays are not those of `like`.
+        UserError: the arrays are not those of `like`.
     """
-    path = folder.absolute() / str(step)
-    state = error = None
+    with _there(folder.absolute() / str(step)) as path:
+        return _restore(path, like)
+
+
+@contextmanager
+def _there(path: Path) -> Iterator[Path]:
+    """Raises Gone, whatever else is raised, where a training has deleted a checkpoint in the block."""
+    error = None
     try:
-        state = _restore(path, like)
+        yield path
     except (UserError, OSError) as raised:
         error = raised
     if not (path / MANIFEST).is_file():  # deleting begins with it: what was read may be a part
-        message = f"step {step} is gone: a training has deleted {path}; run the command again"
+        message = f"step {path.name} is gone: a training has deleted {path}; run the command again"
         raise Gone(message) from error
     if error is not None:
         raise error
-    return state
 
 
 def _restore(path: Path, like: Any) -> Any:
-    _verify(path)
     logging.getLogger("absl").setLevel(logging.ERROR)
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     with ocp.StandardCheckpointer() as checkpointer:
@@ -152,19 +259,18 @@ def _verify(path: Path) -> None:
         expected = read_table(path / MANIFEST, lambda entry: isinstance(entry, str))
     except (OSError, ValueError) as error:
         why = f"{MANIFEST}: {one_line(error)}"
-        raise UserError(f"checkpoint {path} is damaged ({why}): {_cure(path)}") from error
+        raise UserError(f"checkpoint {path} is damaged ({why}): {_what_next(path)}") from error
     found = _hashes(path)
     names = sorted(expected.keys() | found.keys())
     bad = [name for name in names if found.get(name) is None or expected.get(name) != found[name]]
     if bad:
-        raise UserError(f"checkpoint {path} is damaged ({bad[0]} is not what was written): {_cure(path)}")
+        why = f"{bad[0]} is not what was written"
+        raise UserError(f"checkpoint {path} is damaged ({why}): {_what_next(path)}")
 
 
-def _cure(path: Path) -> str:
-    others = [s for s in steps(path.parent) if s != int(path.name)]
-    if others:
-        return f"delete that folder to go on from step {others[-1]}"
-    return "there is no other; start again in a new workdir"
+def _what_next(path: Path) -> str:
+    before = [s for s in steps(path.parent) if s < int(path.name)]
+    return f"step {before[-1]} is before it" if before else "there is none before it; start in a new workdir"
 
 
 def _hashes(path: Path) -> dict[str, str | None]:

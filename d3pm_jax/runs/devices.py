@@ -1,18 +1,65 @@
-"""Sets up the devices of this host: one for each core, and a mesh of them, over which batches are spread."""
+"""Lays a run out over devices: a mesh of two axes, "data" and "fsdp", also where there is one device.
+
+A batch is spread over both axes; parameters, their average and the state of the optimizer are cut into parts
+over "fsdp" and repeated over "data".
+"""
 
 import contextlib
+import dataclasses
 import logging
+import math
 import os
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from d3pm_jax.config import Config
+from d3pm_jax.errors import UserError
 
-def data_mesh(batch_size: int) -> Mesh:
-    """Makes a mesh with the axis "data" over as many local devices as divide the batch."""
-    devices = jax.local_devices()
-    used = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
-    return jax.make_mesh((used,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:used])
+WORTH_CUTTING = 2**14  # elements; a smaller array is on every device: to fetch its parts takes longer
+
+
+def make_mesh(fsdp: int = 1) -> Mesh:
+    """Makes the mesh of all devices of all processes, those of a process beside each other.
+
+    So each process holds whole examples of a batch, one after the other.
+
+    Args:
+        fsdp: devices that hold the parts of one copy of the parameters.
+
+    Raises:
+        UserError: there are not as many, or not a multiple of them.
+    """
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    if len(devices) % fsdp:
+        few = "there are" if fsdp > len(devices) else "it does not divide"
+        raise UserError(f"mesh.fsdp = {fsdp}: {few} {_count(devices)}; set it to a number that divides them")
+    return Mesh(np.array(devices).reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def fit(config: Config) -> Config:
+    """Returns the config of a run for the devices there are, where its own layout is not asked for."""
+    fsdp = math.gcd(config.mesh.fsdp, jax.device_count())
+    return dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, fsdp=fsdp))
+
+
+def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
+    """Raises UserError where a batch, or a part that is taken of it, does not divide over the devices."""
+    n = mesh.size * accumulate
+    if batch_size % n:
+        parts = f" in {accumulate} parts" if accumulate > 1 else ""
+        raise UserError(
+            f"train.batch_size = {batch_size} does not divide over {_count(mesh.devices.ravel())}{parts}: "
+            f"set it to a multiple of {n}, or use fewer devices (on a CPU JAX_NUM_CPU_DEVICES=N)"
+        )
+
+
+def _count(devices: Any) -> str:
+    n, processes = len(devices), jax.process_count()
+    of = f" of {processes} processes" if processes > 1 else ""
+    return f"{n} device{'' if n == 1 else 's'}{of}"
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -22,16 +69,34 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batched(mesh: Mesh) -> NamedSharding:
     """Every device holds its part of the first axis."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def use_all_cores(batch_size: int) -> None:
+def cut(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """Every device along "fsdp" holds its part of the longest axis; of a small array the whole.
+
+    Only axes are cut that divide, and of axes as long as each other the last: the first may count layers, which
+    a scan takes one by one.
+    """
+    n = mesh.shape["fsdp"]
+    axes = [axis for axis, size in enumerate(shape) if size % n == 0]
+    if n == 1 or not axes or math.prod(shape) < WORTH_CUTTING:
+        return replicated(mesh)
+    longest = max(axes, key=lambda axis: (shape[axis], axis))
+    return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "fsdp"))
+
+
+def use_all_cores(batch_size: int, fsdp: int = 1) -> None:
     """Makes one CPU device per core, as many as divide the batch: XLA uses several better than one.
 
-    Must come before the first JAX computation. Without effect where there is a GPU or TPU.
+    Must come before the first JAX computation. Without effect where there is a GPU or TPU, or where
+    JAX_NUM_CPU_DEVICES says how many.
     """
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    if "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    devices = max(n for n in range(1, cores + 1) if batch_size % n == 0)
+    fit = [n for n in range(1, cores + 1) if batch_size % n == 0]
+    devices = max([n for n in fit if n % fsdp == 0] or fit)
     with contextlib.suppress(RuntimeError):  # JAX runs already, in a notebook say: use what it has
         jax.config.update("jax_num_cpu_devices", devices)
-    logging.getLogger("absl").setLevel(logging.ERROR)

@@ -13,6 +13,7 @@ import numpy as np
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.jumps import jump_costs
 from d3pm_jax.files import read_json, write_text
+from d3pm_jax.placing import fetch
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import best_grid, even_grid
 
@@ -131,6 +132,6 @@ def read(run: Run) -> Jumps | None:
 def _weights(run: Run) -> str:
     """Hashes the averaged weights of a run."""
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(jax.device_get(run.params)):
+    for leaf in jax.tree.leaves(fetch(run.params)):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Runs the training loop: data in, steps, and what is written on the way."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from d3pm_jax import data, signals
+from d3pm_jax import data
 from d3pm_jax.config import Config, Data
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import begin, build, checkpoint, lock, metrics, presampled, splits
+from d3pm_jax.placing import place, place_part
+from d3pm_jax.runs import begin, build, checkpoint, cluster, lock, metrics, presampled, splits
 from d3pm_jax.runs.begin import Weights
-from d3pm_jax.runs.devices import batched, use_all_cores
+from d3pm_jax.runs.devices import batched, check_batch, use_all_cores
 from d3pm_jax.runs.outputs import Outputs
 from d3pm_jax.runs.workdir import (
     CHECKPOINTS,
@@ -40,29 +42,49 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
     config_io.check(config)
-    use_all_cores(config.train.batch_size)
+    use_all_cores(config.train.batch_size, config.mesh.fsdp)
     source, description = splits.training(config, config.data.open_training()), config.data.describe()
     if resume:
         config = resumed(workdir, config, description)
     config = build.fill_in(config, description)
-    parts = build.build(config, description, config.train.batch_size)
+    parts = build.build(config, description)
+    check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
     _check_steps(config)
     examples = _read_examples(parts)
     valid = _read_valid(parts)
     noise_of = _drawn if config.train.noise is None else presampled.open_for(parts, Path(config.train.noise))
     params = None if start is None else begin.fitted(parts, start)
-    step = max(checkpoint.steps(workdir / CHECKPOINTS), default=0)
-    batches = _batches(parts, source, step)
-    with lock.held(workdir):
+    data.check_batch_size(source, config.train.batch_size)
+
+    def claimed() -> int:
+        claim(config, workdir, resume or start is not None, description, examples)
+        return len(checkpoint.steps(workdir / CHECKPOINTS))
+
+    with cluster.held_by_first(lock.held(workdir)):
         if params is not None:
             begin.write(parts, workdir, params)
-        claim(config, workdir, resume or start is not None, description, examples)
-        begun = checkpoint.steps(workdir / CHECKPOINTS)
-        parts = build.restore(workdir, parts) if begun else build.start(parts)
-        if int(parts.state.step) != step:
-            raise UserError(f"another `d3pm train` has just gone on with {workdir}: run the command again")
-        with metrics.Writer(workdir, step) as writer, signals.noted() as stop:
-            return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer, valid), stop)
+        parts = build.restore(workdir, parts) if cluster.by_first(claimed) else build.start(parts)
+        return _train(parts, workdir, source, noise_of, valid)
+
+
+def _train(
+    parts: build.Parts,
+    workdir: Path,
+    source: data.Source,
+    noise_of: Callable[[int], StepNoise | None],
+    valid: dict[str, np.ndarray] | None,
+) -> bool:
+    """Trains from the state of the parts on, for who holds the lock."""
+    step, folder, keep = int(parts.state.step), workdir / CHECKPOINTS, parts.config.train.keep_checkpoints
+    if cluster.is_first():
+        checkpoint.delete_after(folder, step)
+    with (
+        metrics.Writer(workdir, step) if cluster.is_first() else contextlib.nullcontext() as writer,
+        checkpoint.Saver(folder, keep) as saver,
+        cluster.stopping() as stop,
+    ):
+        outputs = Outputs(parts, workdir, writer, saver, valid)
+        return _loop(parts, _batches(parts, source, step), noise_of, outputs, stop)
 
 
 def _read_examples(parts: build.Parts) -> np.ndarray:
@@ -90,8 +112,9 @@ def _batches(parts: build.Parts, source: data.Source, start: int) -> Iterator[di
     """Makes the batches of a run from step `start` on."""
     spec, train = parts.config.data, parts.config.train
     random_map = None if type(spec).random_map is Data.random_map else spec.random_map
+    part = jax.process_index(), jax.process_count()
     return data.train_batches(
-        source, train.batch_size, train.seed, parts.categories, start, random_map, parts.description
+        source, train.batch_size, train.seed, parts.categories, start, random_map, parts.description, *part
     )
 
 
@@ -104,19 +127,19 @@ def _loop(
     batches: Iterator,
     noise_of: Callable[[int], StepNoise | None],
     outputs: Outputs,
-    stop: list[str],
+    stop: Callable[[int], str | None],
 ) -> bool:
     config, state, sharding = parts.config, parts.state, batched(parts.mesh)
     rule = config.optimizer.build()
     update = make_step(config.loss, config.timesteps, rule, parts.predict, config.train.ema_decay, sharding)
     with outputs.terminal.shown():
         for step in range(int(state.step) + 1, config.train.steps + 1):
-            batch, noise = jax.device_put((next(batches), noise_of(step - 1)), sharding)
+            batch, noise = place_part(next(batches), sharding), place(noise_of(step - 1), sharding)
             state, row = update(state, parts.process, batch, parts.key, noise)
             outputs.add(step, row)
-            stopping = bool(stop)  # a signal since then is seen after the next step, or too late to matter
-            outputs.write(step, state, stopping)
-            if stopping:
-                outputs.terminal.say(f"stopped by {stop[0]}, saved step {step}")
+            stopped = stop(step)  # a signal since then is seen after the next step, or too late to matter
+            outputs.write(step, state, stopped is not None)
+            if stopped is not None:
+                outputs.terminal.say(f"stopped by {stopped}, saved step {step}")
                 return step == config.train.steps
     return True

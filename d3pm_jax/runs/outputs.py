@@ -34,17 +34,23 @@ class Outputs:
     Args:
         parts: of the run, with the state that training begins with.
         workdir: where to write.
-        writer: of metrics.
+        writer: of metrics; None in processes that write none.
+        saver: of checkpoints.
         valid: examples to estimate the bound of, see `make_estimate`.
     """
 
     def __init__(
-        self, parts: Parts, workdir: Path, writer: Writer, valid: Mapping[str, np.ndarray] | None = None
+        self,
+        parts: Parts,
+        workdir: Path,
+        writer: Writer | None,
+        saver: checkpoint.Saver,
+        valid: Mapping[str, np.ndarray] | None = None,
     ):
         first = int(parts.state.step)
         self.terminal = Terminal("step", parts.config.train.steps, first)
         self._parts, self._config = parts, parts.config
-        self._workdir, self._writer = workdir, writer
+        self._workdir, self._writer, self._saver = workdir, writer, saver
         self._sampler, self._window = make_sampler(parts, SAMPLES), Window(parts.process.T)
         self._valid = None if valid is None else make_estimate(parts, valid)
         self._saved = first if checkpoint.steps(workdir / CHECKPOINTS) else None
@@ -69,7 +75,8 @@ class Outputs:
             if self._valid is not None and evaluates:
                 means |= self._evaluated(state.ema)
                 self._window.restart()
-            self._writer.write(step, means)
+            if self._writer is not None:
+                self._writer.write(step, means)
             self.terminal.metrics(means)
         if draws:
             samples, _ = self._sampler(state.ema, SAMPLES, jax.random.key(config.seed))
@@ -80,9 +87,12 @@ class Outputs:
             self.terminal.say(f"samples: {path}")
             self._window.restart()
         if stopping or saves:
-            checkpoint.save(self._workdir / CHECKPOINTS, step, state, config.keep_checkpoints)
+            self._saver.save(step, state)
             self._saved = step
             self._window.restart()
+        if stopping:
+            self._saver.wait()
+        self._saver.check()
 
     def _evaluated(self, params: Params) -> dict[str, float]:
         """Returns the bound of the held-out examples; says so, and returns nothing, where it is infinite."""

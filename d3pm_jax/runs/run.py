@@ -14,11 +14,12 @@ from d3pm_jax.config import Config, from_data
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import all_terms, elements, evaluate_bound, few_terms, parts, summary
+from d3pm_jax.placing import place
 from d3pm_jax.processes import Process
 from d3pm_jax.runs import build, loop
 from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.begin import weights_of
-from d3pm_jax.runs.devices import batched, replicated, use_all_cores
+from d3pm_jax.runs.devices import batched, fit, replicated, use_all_cores
 from d3pm_jax.runs.samples import Given, make_sampler
 from d3pm_jax.sampling import even_grid
 from d3pm_jax.types import Params
@@ -100,7 +101,7 @@ class Run:
             process = build.with_steps(self.config.process.build(), steps)
         except ValueError as error:
             raise UserError(str(error)) from error
-        placed = jax.device_put(process, replicated(self.parts.mesh))
+        placed = place(process, replicated(self.parts.mesh))
         return dataclasses.replace(self, parts=dataclasses.replace(self.parts, process=placed))
 
     def evaluate(
@@ -273,5 +274,5 @@ def open_run(
     if description is None:
         found.data.check_kept()
         description = found.data.describe()
-    parts = build.build(found, description, batch_size, steps)
+    parts = build.build(fit(found), description, steps)
     return Run(workdir, build.restore(workdir, parts, step))

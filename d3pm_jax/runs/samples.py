@@ -13,6 +13,7 @@ from d3pm_jax.checks import bare
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
 from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import p_logits, q_posterior, q_sample
 from d3pm_jax.processes import Process
 from d3pm_jax.runs.build import Parts
@@ -126,7 +127,7 @@ def _draw(
     kept = n if chains is None else min(chains, n)
     for start in range(0, n, size):
         labels = _labels(parts, np.arange(start, start + size), label)
-        batch = chain(params, parts.process, key, jnp.asarray(start), labels, given)
+        batch = chain(params, parts.process, key, np.int32(start), labels, given)
         progress(start)
         batch = _finite(batch)
         x0.append(batch.x0)
@@ -153,7 +154,7 @@ def _labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | 
 
 def _finite(chain: sampling.Chain) -> sampling.Chain:
     """Returns the chain on the host. Raises UserError if it failed."""
-    chain = jax.device_get(chain)
+    chain = fetch(chain)
     if chain.failed_at:
         raise UserError(
             f"the network gave no distribution at t = {chain.failed_at}: its weights are not finite, "

@@ -47,7 +47,7 @@ def trained(tmp_path_factory, data_dir):
 
 def restored(workdir, step):
     """The parts of a run at a checkpoint."""
-    return build.restore(workdir, build.build(read_config(workdir), tiny.DIGITS, 16), step)
+    return build.restore(workdir, build.build(read_config(workdir), tiny.DIGITS), step)
 
 
 def weights(workdir, step):
@@ -262,7 +262,7 @@ def test_results_of_other_options_stay_and_what_is_replaced_is_said(tmp_path):
     assert results.write_json(path, first, about) == ""
 
 
-def test_a_damaged_checkpoint_is_refused(trained, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path, capsys):
     workdir = tmp_path / "damaged"
     shutil.copytree(trained, workdir)
     largest = max(
@@ -271,10 +271,14 @@ def test_a_damaged_checkpoint_is_refused(trained, tmp_path, capsys):
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
-    assert "is damaged" in error(capsys, "eval", workdir)
-    assert "delete that folder to go on from step 16" in error(
-        capsys, "train", "--workdir", workdir, "--resume"
-    )
+    assert "is damaged" in error(capsys, "eval", workdir, "--step", "20")
+    assert status("eval", workdir, "--limit", "4") == 0
+    said = capsys.readouterr()
+    assert "checkpoint of step 16, " in said.out
+    assert re.fullmatch(r"warning: checkpoint \S+/20 is damaged \(.*\): step 16 is before it\n", said.err)
+    assert status("train", "--workdir", workdir, "--resume") == 0
+    assert "is damaged" in capsys.readouterr().err
+    assert checkpoint.steps(workdir / "checkpoints") == checkpoint.steps(trained / "checkpoints")
     shutil.rmtree(workdir / "checkpoints" / "20")
     (workdir / "checkpoints" / "16" / checkpoint.MANIFEST).unlink()  # as if killed while writing it
     assert status("train", "--workdir", workdir, "--resume") == 0

@@ -45,7 +45,7 @@ def same(a, b):
 
 
 def first_state(workdir):
-    parts = build.build(read_config(workdir), tiny.DIGITS, 16)
+    parts = build.build(read_config(workdir), tiny.DIGITS)
     return build.restore(workdir, parts, 0).state
 
 

@@ -57,7 +57,7 @@ def fill(place, left):
 
 
 def weights(workdir, step):
-    parts = build.build(read_config(workdir), tiny.DIGITS, 16)
+    parts = build.build(read_config(workdir), tiny.DIGITS)
     return [np.asarray(x) for x in jax.tree.leaves(build.restore(workdir, parts, step).state)]
 
 

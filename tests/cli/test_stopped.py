@@ -44,7 +44,7 @@ def test_eval_and_sample_of_a_network(trained):
 
 
 def weights(workdir):
-    parts = build.build(read_config(workdir), tiny.DIGITS, 16)
+    parts = build.build(read_config(workdir), tiny.DIGITS)
     return [np.asarray(x) for x in jax.tree.leaves(build.restore(workdir, parts, 20).state)]
 
 

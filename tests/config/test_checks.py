@@ -300,7 +300,7 @@ def test_networks_of_what_is_accepted_build_or_say_why():
         if place not in ("model", "head", "loss", "train"):
             continue
         try:
-            build.build(put(tiny.get_config(), place, part), tiny.DIGITS, 1)
+            build.build(put(tiny.get_config(), place, part), tiny.DIGITS)
         except UserError as error:
             line_of(error)
 

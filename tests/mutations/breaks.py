@@ -293,8 +293,8 @@ RUNS = (
     Break(
         "noise_of_evaluation_by_place_in_the_batch",
         "d3pm_jax/evaluation/bound.py",
-        "placed = jax.device_put((x0[taken], index.astype(np.int32), told), sharding)",
-        "placed = jax.device_put((x0[taken], (index - start).astype(np.int32), told), sharding)",
+        "placed = place((x0[taken], index.astype(np.int32), told), sharding)",
+        "placed = place((x0[taken], (index - start).astype(np.int32), told), sharding)",
         (COMMANDS,),
     ),
     Break(  # a damaged file: Orbax restores many a flipped byte without a word

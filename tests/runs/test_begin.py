@@ -17,7 +17,7 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def parts(small_network):
-    return build.build(tiny.get_config(), tiny.DIGITS, 16)
+    return build.build(tiny.get_config(), tiny.DIGITS)
 
 
 @pytest.fixture(scope="module")

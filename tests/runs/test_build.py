@@ -26,7 +26,7 @@ def made(model, head):
     """The parts of a run, and its step."""
     model = dataclasses.replace(model, ch=4, ch_mult=(1,), num_res_blocks=1, groups=1)
     config = dataclasses.replace(tiny.get_config(), model=model, head=head)
-    parts = build(config, Description((4, 4, 1), 17, 10, "image"), 4)
+    parts = build(config, Description((4, 4, 1), 17, 10, "image"))
     optimizer = config.optimizer.build()
     return parts, make_step(config.loss, config.timesteps, optimizer, parts.predict, config.train.ema_decay)
 
@@ -60,10 +60,10 @@ def test_every_network_and_head_trains(model, head):
 def test_data_whose_shape_the_process_cannot_take_is_refused_before_training():
     config = dataclasses.replace(tiny.get_config(), process=configs.Autoregressive(17, 6, 16))
     with pytest.raises(UserError, match=r"^x has shape \(8, 8, 1\), .* L = 6: .* with that L"):
-        build(config, DIGITS, 4)
+        build(config, DIGITS)
 
 
 def test_a_score_net_gives_logits_only():
     config = dataclasses.replace(tiny.get_config(), model=configs.ScoreNet(), head=configs.LogisticHead())
     with pytest.raises(UserError, match=r"the head needs 2 outputs, ScoreNet gives K = 17 logits: use Head"):
-        build(config, DIGITS, 4)
+        build(config, DIGITS)

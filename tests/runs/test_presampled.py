@@ -29,7 +29,7 @@ def build(steps=STEPS, image=SHAPE[1:], **changes):
     base = tiny.get_config()
     train = dataclasses.replace(base.train, steps=steps, **changes.pop("train", {}))
     config = dataclasses.replace(base, train=train, **changes)
-    return run_build.build(config, Description(image, 17, 10, "image"), config.train.batch_size)
+    return run_build.build(config, Description(image, 17, 10, "image"))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def data_dir(tmp_path_factory):
 
 
 def state_of(workdir, step):
-    parts = run_build.build(read_config(workdir), tiny.DIGITS, SHAPE[0])
+    parts = run_build.build(read_config(workdir), tiny.DIGITS)
     return [np.asarray(x) for x in jax.tree.leaves(run_build.restore(workdir, parts, step).state)]
 
 

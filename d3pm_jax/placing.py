@@ -1,0 +1,36 @@
+"""Puts arrays on devices and gets them back, also where the devices are those of several processes."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental.multihost_utils import process_allgather
+from jax.sharding import NamedSharding
+
+
+def place(tree: Any, sharding: NamedSharding | None) -> Any:
+    """Puts arrays, which each process holds whole, on the devices of a sharding, or on one by default."""
+    if sharding is None or sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(x: Any) -> jax.Array:
+        return jax.make_array_from_callback(np.shape(x), sharding, lambda index: np.asarray(x)[index])
+
+    return jax.tree.map(put, tree)
+
+
+def place_part(tree: Any, sharding: NamedSharding) -> Any:
+    """Puts arrays on the devices of a sharding, of which each process holds its part of the first axis."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
+
+
+def fetch(tree: Any) -> Any:
+    """Returns arrays as those of NumPy, whole in every process; all processes have to take part."""
+
+    def get(x: Any) -> Any:
+        whole = not isinstance(x, jax.Array) or x.is_fully_addressable
+        return x if whole else process_allgather(x, tiled=True)
+
+    return jax.device_get(jax.tree.map(get, tree))

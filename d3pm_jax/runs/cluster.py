@@ -1,0 +1,196 @@
+"""Joins the processes of a run to one program of JAX, and lets them agree.
+
+All of them run the same code. The first one alone writes what stands in the folder of the run, but for
+checkpoints, and prints; what it finds there the others are told.
+"""
+
+import contextlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from d3pm_jax import files, signals
+from d3pm_jax.errors import UserError, one_line
+
+AUTO = "auto"
+LONGEST = 1000  # bytes of what the others are told
+PATIENCE = 24 * 3600  # seconds that a process which is done waits for the first one to write its results
+
+
+class Place(NamedTuple):
+    """Says where the processes of a run meet, and which of them this is."""
+
+    coordinator: str | None  # HOST:PORT of the first process, or "auto"; None: there is one process
+    num_processes: int | None = None
+    process_id: int | None = None
+    connect_timeout: int = 60  # seconds to wait for the others
+
+
+class Told(UserError):
+    """Another process has failed, and says why."""
+
+
+def join(place: Place, workdir: Path, heartbeat: int, saves: bool) -> None:
+    """Joins the other processes of a run; must come before the first JAX computation.
+
+    Args:
+        place: where they meet.
+        workdir: of the run, which the first process writes.
+        heartbeat: seconds without a sign of life after which a process is taken for dead.
+        saves: whether SIGTERM is left to JAX, and told by `jax.experimental.multihost_utils`; else it ends
+            the process.
+
+    Raises:
+        UserError: the place is none, or nobody answers there in time.
+    """
+    if place.coordinator is None:
+        _refuse_parts(place)
+        return
+    jax.config.update("jax_enable_preemption_service", saves)
+    auto = place.coordinator == AUTO
+    if not auto:
+        _check(place)
+        _wait_for(place)
+    address = None if auto else place.coordinator
+    try:
+        jax.distributed.initialize(
+            address,
+            place.num_processes,
+            place.process_id,
+            initialization_timeout=place.connect_timeout,
+            heartbeat_timeout_seconds=heartbeat,
+            shutdown_timeout_seconds=PATIENCE,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(_why(place, error)) from error
+    if not is_first():
+        files.kept_by_another = workdir.resolve()
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+
+
+def is_first() -> bool:
+    """Tells whether this process is the one that writes and prints."""
+    return jax.process_index() == 0
+
+
+def by_first(do: Callable[[], int]) -> int:
+    """Returns what the first process finds, a whole number, in all of them; others do not run it.
+
+    Raises:
+        UserError, OSError: of the first process.
+        Told: of the first process, in the others.
+    """
+    if jax.process_count() == 1:
+        return do()
+    found, message, error = 0, b"", None
+    if is_first():
+        try:
+            found = do()
+        except (UserError, OSError) as raised:
+            error, message = raised, str(raised).encode()[:LONGEST]
+    told = np.zeros(LONGEST, np.uint8)
+    told[: len(message)] = np.frombuffer(message, np.uint8)
+    found, told = multihost_utils.broadcast_one_to_all((np.int32(found), told))
+    if error is not None:
+        raise error
+    if told.any():
+        raise Told(bytes(told[told > 0]).decode(errors="replace"))
+    return int(found)
+
+
+@contextlib.contextmanager
+def held_by_first(context: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+    """Enters a context in the first process alone; what it raises there is raised in all.
+
+    Raises:
+        UserError: of the context.
+    """
+    with contextlib.ExitStack() as stack:
+        by_first(lambda: stack.enter_context(context) or 0)
+        yield
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[Callable[[int], str | None]]:
+    """Yields step -> the name of the signal that stops the run after this step; None to go on.
+
+    All processes have to ask after every step, and are told the same. In a run of several JAX watches SIGTERM
+    and lets them agree on a step; other signals become that one.
+    """
+    if jax.process_count() == 1:
+        with signals.noted() as received:
+            yield lambda step: received[0] if received else None
+        return
+    with signals.turned_into_sigterm():
+        yield lambda step: "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else None
+
+
+def _refuse_parts(place: Place) -> None:
+    for name in ("num_processes", "process_id"):
+        if getattr(place, name) is not None:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} is of a run of several processes: pass --coordinator HOST:PORT too")
+
+
+def _check(place: Place) -> None:
+    """Raises UserError where the place of this process is not all said, or cannot be."""
+    host, _, port = str(place.coordinator).rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UserError(f"--coordinator {place.coordinator}: write HOST:PORT of process 0, or auto")
+    if place.num_processes is None or place.process_id is None:
+        raise UserError("--coordinator HOST:PORT needs --num-processes N and --process-id I, I from 0 on")
+    if place.process_id >= place.num_processes:
+        raise UserError(
+            f"--process-id {place.process_id} of --num-processes {place.num_processes}: they count from 0"
+        )
+
+
+def _wait_for(place: Place) -> None:
+    """Waits until the first process can be reached: JAX would end this one without a word where it cannot.
+
+    Raises:
+        UserError: nobody answers in time; of the first process: its port is taken.
+    """
+    host, _, port = str(place.coordinator).rpartition(":")
+    if place.process_id == 0:
+        return _check_free(int(port), place)
+    end, why = time.monotonic() + place.connect_timeout, ""
+    while (left := end - time.monotonic()) > 0:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), left).close()
+            return None
+        except OSError as error:
+            why = error.strerror or one_line(error)
+        time.sleep(min(0.2, max(0.0, left)))
+    raise UserError(
+        f"nobody answers at {place.coordinator} within {place.connect_timeout} s ({why}): start process 0 "
+        f"there, or mend --coordinator; --connect-timeout waits longer"
+    )
+
+
+def _check_free(port: int, place: Place) -> None:
+    try:
+        with socket.create_server(("", port)):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--coordinator {place.coordinator}: port {port} cannot be taken here "
+            f"({error.strerror or one_line(error)}); choose another one, the same for all processes"
+        ) from error
+
+
+def _why(place: Place, error: Exception) -> str:
+    if place.coordinator == AUTO:
+        return (
+            f"--coordinator auto: JAX finds no cluster here that it knows, as SLURM, Open MPI, Kubernetes or "
+            f"a TPU pod ({one_line(error)}); pass --coordinator HOST:PORT, --num-processes and --process-id"
+        )
+    return f"--coordinator {place.coordinator}: {one_line(error)}"
