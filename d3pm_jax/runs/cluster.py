@@ -73,7 +73,7 @@ def join(place: Place, workdir: Path, heartbeat: int, saves: bool) -> None:
         raise UserError(_why(place, error)) from error
     if not is_first():
         files.kept_by_another = workdir.resolve()
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # until the process ends, also for what Gloo prints
 
 
 def is_first() -> bool:

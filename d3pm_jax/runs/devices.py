@@ -75,8 +75,8 @@ def batched(mesh: Mesh) -> NamedSharding:
 def cut(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     """Every device along "fsdp" holds its part of the longest axis; of a small array the whole.
 
-    Only axes are cut that divide, and of axes as long as each other the last: the first may count layers, which
-    a scan takes one by one.
+    Only axes are cut that divide, and of axes as long as each other the last: the first may count layers,
+    which a scan takes one by one.
     """
     n = mesh.shape["fsdp"]
     axes = [axis for axis, size in enumerate(shape) if size % n == 0]
