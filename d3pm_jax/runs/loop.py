@@ -131,7 +131,10 @@ def _loop(
 ) -> bool:
     config, state, sharding = parts.config, parts.state, batched(parts.mesh)
     rule = config.optimizer.build()
-    update = make_step(config.loss, config.timesteps, rule, parts.predict, config.train.ema_decay, sharding)
+    layout = build.shardings(parts)
+    update = make_step(
+        config.loss, config.timesteps, rule, parts.predict, config.train.ema_decay, sharding, layout
+    )
     with outputs.terminal.shown():
         for step in range(int(state.step) + 1, config.train.steps + 1):
             batch, noise = place_part(next(batches), sharding), place(noise_of(step - 1), sharding)

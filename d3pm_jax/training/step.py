@@ -97,6 +97,7 @@ def make_step(
     predict: Predict,
     ema_decay: float,
     sharding: jax.sharding.Sharding | None = None,
+    layout: TrainState | None = None,
 ) -> TrainStep:
     """Makes the step (state, process, batch, key, noise=None) -> (state, metrics), in the memory of state.
 
@@ -113,11 +114,12 @@ def make_step(
             for a key; the last two are passed where a batch has them.
         ema_decay: of the averaged parameters.
         sharding: of the batch and the noise, where they are spread over devices.
+        layout: the sharding of each array of the state, where it is spread over devices.
     """
 
     loss = partial(_loss, objective, predict)
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, out_shardings=(layout, None))
     def update(state: TrainState, process: Process, batch: Batch, noise: StepNoise, key: Key[Array, ""]):
         key_dropout = _keys(key, state.step)[2]
         grads, (metrics, kl) = jax.grad(loss, has_aux=True)(state.params, process, batch, noise, key_dropout)
