@@ -7,7 +7,6 @@ checkpoints, and prints; what it finds there the others are told.
 import contextlib
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Runs the training loop: data in, steps, and what is written on the way."""
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from d3pm_jax.runs.devices import batched, check_batch, use_all_cores
 from d3pm_jax.runs.outputs import Outputs
 from d3pm_jax.runs.workdir import (
     CHECKPOINTS,
+    LAYOUTS,
     NUM_EXAMPLES,
     claim,
     resumed,
@@ -78,6 +80,7 @@ def _train(
     step, folder, keep = int(parts.state.step), workdir / CHECKPOINTS, parts.config.train.keep_checkpoints
     if cluster.is_first():
         checkpoint.delete_after(folder, step)
+        _record_layout(workdir, parts, step)
     with (
         metrics.Writer(workdir, step) if cluster.is_first() else contextlib.nullcontext() as writer,
         checkpoint.Saver(folder, keep) as saver,
@@ -85,6 +88,14 @@ def _train(
     ):
         outputs = Outputs(parts, workdir, writer, saver, valid)
         return _loop(parts, _batches(parts, source, step), noise_of, outputs, stop)
+
+
+def _record_layout(workdir: Path, parts: build.Parts, step: int) -> None:
+    """Adds a line to layouts.jsonl: over what the steps after this one were laid out."""
+    row = {"step": step, "processes": jax.process_count(), "mesh": dict(parts.mesh.shape)}
+    row["device"] = parts.mesh.devices.flat[0].device_kind
+    with (workdir / LAYOUTS).open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def _read_examples(parts: build.Parts) -> np.ndarray:

@@ -24,6 +24,7 @@ DESCRIPTION = "description.json"
 EXAMPLES = "examples.npy"
 NUM_EXAMPLES = 64  # of the test split
 CHECKPOINTS = "checkpoints"
+LAYOUTS = "layouts.jsonl"  # a line for each start: the devices that were used
 FILES = (CONFIG, OWN, DESCRIPTION, EXAMPLES)
 REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
@@ -95,7 +96,16 @@ def resumed(workdir: Path, config: Config, description: Description) -> Config:
 
 def check_links(workdir: Path) -> None:
     """Raises UserError where a run would be read from, or written to, a place outside its folder."""
-    inside = (*FILES, manifest.FILE, lock.FILE, "metrics.jsonl", "samples", "tensorboard", CHECKPOINTS)
+    inside = (
+        *FILES,
+        manifest.FILE,
+        lock.FILE,
+        "metrics.jsonl",
+        LAYOUTS,
+        "samples",
+        "tensorboard",
+        CHECKPOINTS,
+    )
     for path in (*(workdir / name for name in inside), *checkpoint.folders(workdir / CHECKPOINTS)):
         if path.is_symlink():
             raise UserError(f"{path} is a link to {os.readlink(path)}: put what it leads to in its place")

@@ -1,0 +1,197 @@
+"""Runs of several processes: checkpoints across their number, signals, deaths and slips."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from d3pm_jax.runs import checkpoint, metrics
+from tests.cli.commands import CONFIG
+
+pytestmark = pytest.mark.slow
+
+ENDLESS = ["--train.steps", "100000", "--train.log-every", "1"]
+
+
+def free_port():
+    with socket.create_server(("", 0)) as server:
+        return server.getsockname()[1]
+
+
+def start(count, *words, devices=2, port=None, ids=None):
+    """Starts a command as so many processes, each with so many devices."""
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    place = ["--coordinator", f"127.0.0.1:{port or free_port()}", "--num-processes", str(count)]
+    command = [sys.executable, "-m", "tests.cli.joined", *map(str, words)]
+    each = [[*place, "--process-id", str(i)] for i in ids or range(count)] if count > 1 else [[]]
+    pipe = subprocess.PIPE
+    return [
+        subprocess.Popen([*command, *more], env=env, stdout=pipe, stderr=pipe, text=True) for more in each
+    ]
+
+
+def ended(processes, timeout=120):
+    """(status, output, errors) of each."""
+    found = [process.communicate(timeout=timeout) for process in processes]
+    return [(p.returncode, *texts) for p, texts in zip(processes, found, strict=True)]
+
+
+def run(count, *words, devices=2, status=0):
+    """Runs a command to its end; returns what the first process prints. The others print nothing."""
+    (first, *others) = ended(start(count, *words, devices=devices))
+    assert [first[0], *(other[0] for other in others)] == [status] * count, (first, others)
+    assert all(other[1] == "" for other in others)
+    return first[1]
+
+
+def train(workdir, *more):
+    return ["train", CONFIG, "--workdir", workdir, "--train.log-every", "1", *more]
+
+
+def resume(workdir, *more):
+    return ["train", "--workdir", workdir, "--resume", *more]
+
+
+def until(condition, processes, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert all(p.poll() is None for p in processes), ended(processes)
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def losses(workdir):
+    return {row["step"]: row["loss"] for row in metrics.read(workdir)}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of 20 steps by one process of one device."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    run(1, *train(workdir), devices=1)
+    return workdir
+
+
+def test_two_begin_one_goes_on_and_two_end(whole, tmp_path):
+    workdir = tmp_path / "run"
+    run(2, *train(workdir, "--mesh.fsdp", "4", "--train.steps", "7"))
+    assert "begins" not in run(1, *resume(workdir, "--train.steps", "13"), devices=1)
+    run(2, *resume(workdir, "--train.steps", "20", "--mesh.fsdp", "2"))
+    ours, theirs = losses(workdir), losses(whole)
+    assert ours.keys() == theirs.keys() == set(range(1, 21))
+    np.testing.assert_allclose([ours[i] for i in theirs], list(theirs.values()), rtol=1e-5)  # float32
+    lines = [json.loads(line) for line in (workdir / "layouts.jsonl").read_text().splitlines()]
+    told = [(line["step"], line["processes"], line["mesh"]) for line in lines]
+    assert told == [
+        (0, 2, {"data": 1, "fsdp": 4}),
+        (7, 1, {"data": 1, "fsdp": 1}),
+        (13, 2, {"data": 2, "fsdp": 2}),
+    ]
+
+
+def test_what_two_evaluate_and_sample_is_what_one_does(whole, tmp_path):
+    found = []
+    for count in (2, 1):
+        text = run(count, "eval", whole, "--limit", "20")
+        assert "test bits/dim: " in text
+        run(count, "sample", whole, "--num", "40")
+        bits = json.loads((whole / "eval_limit20.json").read_text())["bits_per_dim"]
+        found.append((bits, np.load(whole / "samples.npy")))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize(("number", "who"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
+def test_a_signal_to_one_saves_and_stops_both(number, who, tmp_path):
+    workdir = tmp_path / "run"
+    processes = start(2, *train(workdir, *ENDLESS))
+    until(lambda: checkpoint.steps(workdir / "checkpoints"), processes)
+    sent = time.monotonic()
+    processes[who].send_signal(number)
+    (first, second) = ended(processes, timeout=30)
+    print(f"{number.name} to process {who}: both down after {time.monotonic() - sent:.1f} s")
+    assert (first[0], second[0]) == (130, 130)
+    step = int(re.search(r"stopped by SIGTERM, saved step (\d+)\n", first[1])[1])
+    assert checkpoint.steps(workdir / "checkpoints")[-1] == step
+    text = run(2, *resume(workdir, "--train.steps", step + 2))
+    assert f"trained to step {step + 2}" in text
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_peer_that_dies_takes_the_others_along(who, tmp_path):
+    workdir = tmp_path / "run"
+    processes = start(2, *train(workdir, *ENDLESS, "--mesh.heartbeat", "10"))
+    until(lambda: checkpoint.steps(workdir / "checkpoints"), processes)
+    processes[who].kill()
+    killed = time.monotonic()
+    other = processes[1 - who]
+    other.communicate(timeout=60)
+    print(
+        f"process {who} killed: the other ended with {other.returncode} after {time.monotonic() - killed:.1f} s"
+    )
+    assert other.returncode not in (0, 130)
+    step = checkpoint.steps(workdir / "checkpoints")[-1]
+    assert f"trained to step {step + 2}" in run(1, *resume(workdir, "--train.steps", step + 2))
+
+
+@pytest.mark.parametrize("command", ["eval", "sample"])
+def test_sigterm_ends_those_that_evaluate_or_sample(command, whole):
+    words = {"eval": ["--batch-size", "4"], "sample": ["--num", "100000", "--batch-size", "4"]}[command]
+    processes = start(2, command, whole, *words)
+    time.sleep(15)
+    assert all(p.poll() is None for p in processes)
+    processes[1].send_signal(signal.SIGTERM)
+    statuses = [status for status, _, _ in ended(processes, timeout=60)]
+    assert 0 not in statuses
+
+
+def test_two_runs_on_one_folder(tmp_path):
+    workdir = tmp_path / "run"
+    running = start(2, *train(workdir, *ENDLESS))
+    until(lambda: checkpoint.steps(workdir / "checkpoints"), running)
+    try:
+        for count in (1, 2):
+            for status, _, errors in ended(start(count, *resume(workdir))):
+                assert status == 1
+                assert re.fullmatch(r"d3pm train: error: another `d3pm train` is writing to [^\n]+\n", errors)
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
+
+
+def test_a_coordinator_that_nobody_answers_at(tmp_path):
+    began = time.monotonic()
+    words = [*train(tmp_path / "run"), "--connect-timeout", "3"]
+    ((status, _, errors),) = ended(start(2, *words, ids=[1]), timeout=60)
+    assert status == 1
+    assert re.fullmatch(r"d3pm train: error: nobody answers at 127.0.0.1:\d+ within 3 s [^\n]+\n", errors)
+    assert time.monotonic() - began < 30
+
+
+def test_peers_that_stay_away(tmp_path):
+    words = [*train(tmp_path / "run"), "--connect-timeout", "3"]
+    ((status, _, errors),) = ended(start(2, *words, ids=[0]), timeout=60)
+    assert status != 0
+    assert "DEADLINE_EXCEEDED" in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--train.batch-size", "6"], "train.batch_size = 6 does not divide over 4 devices of 2 processes"),
+        (["--mesh.fsdp", "8"], "mesh.fsdp = 8: there are 4 devices of 2 processes"),
+    ],
+)
+def test_what_devices_cannot_be_cut_into_is_one_line(words, message, tmp_path):
+    for status, _, errors in ended(start(2, *train(tmp_path / "run", *words))):
+        assert status == 1
+        assert re.fullmatch(rf"d3pm train: error: {re.escape(message)}[^\n]*\n", errors), errors
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,86 @@
+"""Trains a small transformer and samples from it on one layout of devices; the tests compare the layouts.
+
+python -m tests.runs.layouts OUT.npz FSDP [COORDINATOR N I]; JAX_NUM_CPU_DEVICES says how many devices each
+process has.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from d3pm_jax import config as configs
+from d3pm_jax.data import Description
+from d3pm_jax.placing import fetch, place_part
+from d3pm_jax.runs import build, cluster, devices, samples
+from d3pm_jax.training.step import make_step
+
+K, L, B, STEPS = 12, 16, 16, 20
+
+
+def get_config(fsdp):
+    return configs.Config(
+        data=configs.Arrays("train.npy", "test.npy", K, "array"),
+        process=configs.Uniform(K, 20, configs.Cosine()),
+        model=configs.Transformer(width=32, num_layers=2, num_heads=2, dropout=0.1),
+        loss=configs.HybridLoss(ce_weight=0.1),
+        optimizer=configs.Adam(lr=1e-4),
+        train=configs.Train(STEPS, batch_size=B, ema_decay=0.9),
+        mesh=configs.Mesh(fsdp=fsdp),
+    )
+
+
+def randomised(parts, dtype):
+    """The first state with no zeros among its parameters, which those of a transformer have, in a type."""
+
+    def state():
+        first = parts.init()
+        leaves, tree = jax.tree.flatten(first.params)
+        keys = jax.random.split(jax.random.key(1), len(leaves))
+        drawn = [0.2 * jax.random.normal(k, x.shape, np.float32) for k, x in zip(keys, leaves, strict=True)]
+        params = jax.tree.unflatten(tree, drawn)
+        first = dataclasses.replace(first, params=params, ema=params)
+        return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == np.float32 else x, first)
+
+    return jax.jit(state, out_shardings=build.shardings(parts))()
+
+
+def measured(fsdp, dtype):
+    """Samples of the first weights; loss, gradient norm and parameters after one step and after all."""
+    config = get_config(fsdp)
+    parts = build.build(config, Description((L,), K, None, "array"))
+    state, layout, place = randomised(parts, dtype), build.shardings(parts), devices.batched(parts.mesh)
+    drawn, _ = samples.make_sampler(parts, 128)(state.ema, 256, jax.random.key(2))
+    found = {"samples": drawn}
+    cut = [x.sharding.shard_shape(x.shape) != x.shape for x in jax.tree.leaves(state.params)]
+    assert any(cut) == (fsdp > 1)
+    rule, decay = config.optimizer.build(), config.train.ema_decay
+    step = make_step(config.loss, config.timesteps, rule, parts.predict, decay, place, layout)
+    rng, size = np.random.default_rng(0), B // jax.process_count()
+    begin = jax.process_index() * size
+    for i in range(1, STEPS + 1):
+        x = rng.integers(0, K, (B, L)).astype(np.int32)[begin : begin + size]
+        state, row = step(state, parts.process, place_part({"x": x}, place), parts.key)
+        if i in (1, STEPS):
+            leaves = jax.tree.leaves((fetch(state.params), fetch(state.ema)))
+            found[f"state {i}"] = np.concatenate([x.ravel() for x in leaves])
+            found[f"metrics {i}"] = np.array([row[name] for name in ("loss", "kl", "ce", "grad_norm")])
+    return found
+
+
+def main(out, fsdp, coordinator=None, *numbers):
+    devices.WORTH_CUTTING = 1
+    place = cluster.Place(coordinator, *map(int, numbers))
+    cluster.join(place, Path(out).parent, 30, saves=False)
+    found = {}
+    for dtype in ("float32", "float64"):
+        with jax.enable_x64(dtype == "float64"):
+            found |= {f"{name}, {dtype}": x for name, x in measured(int(fsdp), dtype).items()}
+    if cluster.is_first():
+        np.savez(out, **found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
