@@ -1,0 +1,215 @@
+"""Does to a training what happens to trainings, for longer than a test may take, and prints the outcome.
+
+python -m tests.faults [--rounds 20]: kills it at random moments, also while it saves; flips a byte in each
+file of its newest checkpoint; fills its disk; sends SIGTERM while it evaluates, samples and saves; kills one
+of two processes. Each time it goes on, and at the end its parameters are those of a run that nothing happened
+to, bit for bit (of the last, where the layout changes, the loss). The config is configs/digits_uniform.py.
+"""
+
+import argparse
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from d3pm_jax.runs import build, checkpoint, metrics
+from d3pm_jax.runs.workdir import read_config, read_description
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "configs" / "digits_uniform.py"
+D3PM = [sys.executable, "-m", "d3pm_jax"]
+STEPS = 200
+
+
+def spawn(*words):
+    """Starts a command."""
+    return subprocess.Popen(
+        [*D3PM, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def train(workdir, steps=STEPS, every=10):
+    """The words that begin a training, or go on with it."""
+    if checkpoint.steps(workdir / "checkpoints"):
+        return ["train", "--workdir", workdir, "--resume", "--train.steps", steps]
+    shutil.rmtree(workdir, ignore_errors=True)
+    more = ["--train.steps", steps, "--train.checkpoint-every", every, "--train.log-every", every]
+    return ["train", CONFIG, "--workdir", workdir, *more]
+
+
+def finish(workdir):
+    """Trains to the end."""
+    process = spawn(*train(workdir))
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+
+
+def weights(workdir):
+    """All arrays of the state at the end."""
+    parts = build.build(read_config(workdir), read_description(workdir))
+    return [np.asarray(x) for x in jax.tree.leaves(build.restore(workdir, parts, STEPS).state)]
+
+
+def same(workdir, whole):
+    """Whether a run has ended as the one that nothing happened to."""
+    return all(np.array_equal(a, b) for a, b in zip(weights(workdir), weights(whole), strict=True))
+
+
+def saving(workdir):
+    """Whether a checkpoint is being written: there is an unfinished one."""
+    found = checkpoint.folders(workdir / "checkpoints")
+    return any(not (path / checkpoint.MANIFEST).is_file() for path in found)
+
+
+def killed(folder, rounds, rng):
+    """Restarts after SIGKILL, half of them at random moments and half while a checkpoint is written."""
+    workdir, while_saving, steps = folder / "killed", 0, []
+    for i in range(rounds):
+        process = spawn(*train(workdir, every=2))
+        until = time.monotonic() + 120
+        if i % 2:
+            while process.poll() is None and not saving(workdir) and time.monotonic() < until:
+                time.sleep(0.001)
+        else:
+            time.sleep(rng.uniform(0, 25))
+        process.kill()
+        process.communicate()
+        while_saving += saving(workdir)
+        steps.append(max(checkpoint.steps(workdir / "checkpoints"), default=0))
+    finish(workdir)
+    print(f"{rounds} times killed, {while_saving} of them while a checkpoint was written, at steps {steps}")
+    return workdir
+
+
+def flipped(folder, whole, rng):
+    """Flips a byte in each file of the newest checkpoint in turn; each time the one before it is used."""
+    files = [p.relative_to(whole) for p in (whole / "checkpoints" / str(STEPS)).rglob("*") if p.is_file()]
+    passed = 0
+    for file in files:
+        workdir = folder / "flipped"
+        shutil.rmtree(workdir, ignore_errors=True)
+        shutil.copytree(whole, workdir)
+        content = bytearray((workdir / file).read_bytes())
+        if not content:
+            continue
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        (workdir / file).write_bytes(content)
+        parts = build.build(read_config(workdir), read_description(workdir))
+        passed += int(build.restore(workdir, parts).state.step) == STEPS - 10
+    finish(workdir)
+    print(
+        f"{len(files)} files of the newest checkpoint damaged in turn: {passed} times the one before it was used"
+    )
+    return workdir
+
+
+def full(folder):
+    """Trains on a file system that is too small, until it is made larger."""
+    disk = folder / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk]
+    if subprocess.run(mount, capture_output=True).returncode:
+        print("full disk: file systems cannot be mounted here")
+        return None
+    try:
+        process = spawn(*train(disk / "run"))
+        output, _ = process.communicate()
+        line = output.splitlines()[-1]
+        left = checkpoint.steps(disk / "run" / "checkpoints")
+        print(f"full disk: exit {process.returncode}, checkpoints {left}: {line}")
+        assert process.returncode == 1
+        assert "No space left on device" in line
+        subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
+        finish(disk / "run")
+        shutil.copytree(disk / "run", folder / "full")
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    return folder / "full"
+
+
+def peer(folder):
+    """Kills one of two processes, and goes on with one."""
+    workdir = folder / "peer"
+    with socket.create_server(("", 0)) as server:
+        place = ["--coordinator", f"127.0.0.1:{server.getsockname()[1]}", "--num-processes", 2]
+    os.environ["JAX_NUM_CPU_DEVICES"] = "1"
+    two = [spawn(*train(workdir), *place, "--process-id", i) for i in range(2)]
+    while len(checkpoint.steps(workdir / "checkpoints")) < 2:
+        time.sleep(0.1)
+    two[1].kill()
+    began = time.monotonic()
+    two[0].communicate()
+    print(
+        f"a peer killed: the other was down, with {two[0].returncode}, after {time.monotonic() - began:.1f} s"
+    )
+    del os.environ["JAX_NUM_CPU_DEVICES"]
+    finish(workdir)
+    return workdir
+
+
+def terminated(folder, whole):
+    """Sends SIGTERM while a run evaluates, samples and saves."""
+    for command, begun in (("eval", "example 0/"), ("sample", "sample 0/")):
+        process = spawn(command, whole)
+        for line in process.stdout or []:
+            if line.startswith(begun):
+                break
+        time.sleep(3)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        output, _ = process.communicate()
+        seconds, line = time.monotonic() - began, output.splitlines()[-1]
+        print(f"SIGTERM in {command}: exit {process.returncode} after {seconds:.1f} s: {line}")
+    workdir = folder / "terminated"
+    process = spawn(*train(workdir, every=2))
+    while not (saving(workdir) and checkpoint.steps(workdir / "checkpoints")):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    output, _ = process.communicate()
+    told = re.search(r"stopped by SIGTERM, saved step \d+", output)
+    print(
+        f"SIGTERM while it saves: exit {process.returncode} after {time.monotonic() - began:.1f} s: {told and told[0]}"
+    )
+    finish(workdir)
+    return workdir
+
+
+def main():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=20, help="how often a training is killed (20)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    os.environ["PYTHONPATH"] = str(ROOT)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        whole = folder / "whole"
+        finish(whole)
+        rounds = {
+            "killed": lambda: killed(folder, args.rounds, rng),
+            "flipped": lambda: flipped(folder, whole, rng),
+            "full disk": lambda: full(folder),
+            "terminated": lambda: terminated(folder, whole),
+        }
+        for name, do in rounds.items():
+            workdir = do()
+            if workdir is not None:
+                print(f"  {name}: all arrays as in the undisturbed run: {same(workdir, whole)}", flush=True)
+        ours, theirs = ({row["step"]: row["loss"] for row in metrics.read(w)} for w in (peer(folder), whole))
+        apart = max(abs(ours[step] / theirs[step] - 1) for step in theirs)
+        print(f"  peer: losses apart from those of the undisturbed run by at most {apart:.1e} of them")
+
+
+if __name__ == "__main__":
+    main()
