@@ -108,7 +108,7 @@ def flipped(folder, whole, rng):
         passed += int(build.restore(workdir, parts).state.step) == STEPS - 10
     finish(workdir)
     print(
-        f"{len(files)} files of the newest checkpoint damaged in turn: {passed} times the one before it was used"
+        f"{len(files)} files of the newest checkpoint damaged in turn: the one before was used {passed} times"
     )
     return workdir
 
@@ -177,10 +177,8 @@ def terminated(folder, whole):
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     output, _ = process.communicate()
-    told = re.search(r"stopped by SIGTERM, saved step \d+", output)
-    print(
-        f"SIGTERM while it saves: exit {process.returncode} after {time.monotonic() - began:.1f} s: {told and told[0]}"
-    )
+    seconds, told = time.monotonic() - began, re.search(r"stopped by SIGTERM, saved step \d+", output)
+    print(f"SIGTERM in saving: exit {process.returncode} after {seconds:.1f} s: {told and told[0]}")
     finish(workdir)
     return workdir
 
