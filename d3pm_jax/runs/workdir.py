@@ -220,7 +220,7 @@ def write_run(
 
 
 def may_change(config: Config) -> set[str]:
-    """Lists the fields that may change when a run is resumed, by dotted name."""
+    """Lists the fields that may change when a run is resumed, by dotted name; a part is all that is in it."""
     named = {"train": OF_TRAIN, "data": config.data.places, "optimizer": config.optimizer.may_change}
     named["mesh"] = tuple(field.name for field in dataclasses.fields(config.mesh))
     return {f"{part}.{field}" for part, fields in named.items() for field in fields}
@@ -232,7 +232,9 @@ def check_resume(old: Config, new: Config) -> None:
     Raises:
         UserError: naming the fields that differ.
     """
-    changed = {k: v for k, v in config_io.differences(old, new).items() if k not in may_change(new)}
+    free = tuple(f"{name}." for name in may_change(new))
+    differ = config_io.differences(old, new).items()
+    changed = {k: v for k, v in differ if not f"{k}.".startswith(free)}
     if changed:
         listed = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
         cure = "pass --resume without a config or these, or start in a new workdir"
