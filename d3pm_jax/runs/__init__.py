@@ -20,6 +20,7 @@ _MODULES = (
     "foreign",
     "grids",
     "lock",
+    "logs",
     "loop",
     "manifest",
     "memory",
@@ -35,6 +36,7 @@ _MODULES = (
     "tensorboard",
     "terminal",
     "text_quality",
+    "wandb_run",
     "workdir",
 )
 _FUNCTIONS = {  # what the commands do, and the modules that do it

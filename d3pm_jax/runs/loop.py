@@ -1,6 +1,6 @@
 """Runs the training loop: data in, steps, and what is written on the way."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from d3pm_jax import data, signals
 from d3pm_jax.config import Config, Data
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import begin, build, checkpoint, lock, metrics, presampled, splits
+from d3pm_jax.runs import begin, build, checkpoint, lock, logs, presampled, splits
 from d3pm_jax.runs.begin import Weights
 from d3pm_jax.runs.devices import batched, use_all_cores
+from d3pm_jax.runs.logs import Log
 from d3pm_jax.runs.outputs import Outputs
 from d3pm_jax.runs.workdir import (
     CHECKPOINTS,
@@ -24,7 +25,14 @@ from d3pm_jax.runs.workdir import (
 from d3pm_jax.training.step import StepNoise, make_step
 
 
-def train(config: Config, workdir: Path, resume: bool, start: Weights | None = None) -> bool:
+def train(
+    config: Config,
+    workdir: Path,
+    resume: bool,
+    start: Weights | None = None,
+    wandb: str | None = None,
+    own_logs: Sequence[Log] = (),
+) -> bool:
     """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
 
     Args:
@@ -32,6 +40,8 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
         workdir: where everything is written.
         resume: go on with the run in workdir.
         start: weights to begin a new run from; they are its step 0.
+        wandb: a project of Weights & Biases to log to as well.
+        own_logs: more logs, which are closed at the end.
 
     Returns:
         Whether it got to the end; False when it was interrupted and saved.
@@ -61,8 +71,8 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
         parts = build.restore(workdir, parts) if begun else build.start(parts)
         if int(parts.state.step) != step:
             raise UserError(f"another `d3pm train` has just gone on with {workdir}: run the command again")
-        with metrics.Writer(workdir, step) as writer, signals.noted() as stop:
-            return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer, valid), stop)
+        with logs.opened(config, workdir, step, wandb, own_logs) as log, signals.noted() as stop:
+            return _loop(parts, batches, noise_of, Outputs(parts, workdir, log, valid), stop)
 
 
 def _read_examples(parts: build.Parts) -> np.ndarray:

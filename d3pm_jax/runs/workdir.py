@@ -16,7 +16,7 @@ from d3pm_jax.config.checks import check_fields
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
-from d3pm_jax.runs import checkpoint, lock, manifest
+from d3pm_jax.runs import checkpoint, lock, manifest, wandb_run
 
 CONFIG = "config.json"
 OWN = "config.py"  # a copy of the file that defines the parts of the user's own, if there are any
@@ -96,6 +96,7 @@ def resumed(workdir: Path, config: Config, description: Description) -> Config:
 def check_links(workdir: Path) -> None:
     """Raises UserError where a run would be read from, or written to, a place outside its folder."""
     inside = (*FILES, manifest.FILE, lock.FILE, "metrics.jsonl", "samples", "tensorboard", CHECKPOINTS)
+    inside += ("wandb", wandb_run.ID)
     for path in (*(workdir / name for name in inside), *checkpoint.folders(workdir / CHECKPOINTS)):
         if path.is_symlink():
             raise UserError(f"{path} is a link to {os.readlink(path)}: put what it leads to in its place")

@@ -306,7 +306,7 @@ RUNS = (
     ),
     Break(  # the line of the step that a run is resumed from
         "metrics_lose_a_line_on_resume",
-        "d3pm_jax/runs/metrics.py",
+        "d3pm_jax/runs/logs.py",
         'if row["step"] <= after_step',
         'if row["step"] < after_step',
         (COMMANDS,),
