@@ -64,7 +64,8 @@ class WandbRun:
         try:
             yield
         except self._wandb.Error as error:
-            raise UserError(f"Weights & Biases: {one_line(error, 300)}; or leave out --wandb") from error
+            said = one_line(error, 300)
+            raise UserError(f"Weights & Biases says '{said}': mend that, or leave out --wandb") from error
 
 
 def _id(workdir: Path) -> str:

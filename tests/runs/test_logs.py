@@ -1,4 +1,4 @@
-"""Where metrics go: all logs get the same, and are closed whatever happens; Weights & Biases in a stand-in."""
+"""Where metrics go: all logs get the same, and are closed whatever happens; a stand-in for W&B."""
 
 import json
 import sys
@@ -114,7 +114,7 @@ def test_a_resumed_run_is_the_same_run_there_and_a_moved_folder_too(tmp_path, se
 
 def test_what_the_package_raises_is_one_line(tmp_path, service):
     service.fails.add("init")
-    line = "Weights & Biases: No API key configured; or leave out --wandb"
+    line = "Weights & Biases says 'No API key configured': mend that, or leave out --wandb"
     with pytest.raises(UserError, match=line):
         wandb_run.WandbRun(tmp_path, "digits", {})
     service.fails = {"log"}
