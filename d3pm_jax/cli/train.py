@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+import shlex
 import shutil
 import textwrap
 from pathlib import Path
@@ -18,6 +19,7 @@ from d3pm_jax.runs.begin import Weights, weights_of
 from d3pm_jax.runs.devices import fit, use_all_cores
 from d3pm_jax.runs.memory import keep_freed_memory
 from d3pm_jax.runs.run import open_run
+from d3pm_jax.runs.wandb_run import check_installed
 
 USAGE = "--workdir DIR [--resume | --from RUN]"
 
@@ -43,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="begin with the averaged weights of the run in this folder, as step 0 of a new one",
     )
+    parser.add_argument(
+        "--wandb",
+        metavar="PROJECT",
+        help="log to this project of Weights & Biases too, under the name of DIR; WANDB_MODE=offline sends "
+        "nothing",
+    )
 
 
 def run_config(args: argparse.Namespace, rest: list[str]) -> Config:
@@ -67,6 +75,8 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     config = run_config(args, rest)
     if args.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
+    if args.wandb is not None:
+        check_installed()
     arguments.join(args, config.mesh.heartbeat, saves=True)
     use_all_cores(config.train.batch_size, config.mesh.fsdp)
     if args.config is None and not any(word.partition("=")[0] == "--mesh.fsdp" for word in rest):
@@ -74,8 +84,9 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     elements = math.prod(config.data.describe().shape)
     keep_freed_memory(config.train.batch_size * elements * features(config.model))
     print(_table(config), flush=True)
-    if not loop.train(config, args.workdir, args.resume, _start(args, config)):
+    if not loop.train(config, args.workdir, args.resume, _start(args, config), args.wandb):
         own = f" --config {args.workdir / workdir.OWN}" if config_io.own_file(config) else ""
+        own += f" --wandb {shlex.quote(args.wandb)}" if args.wandb is not None else ""
         print(f"go on with: d3pm train --workdir {args.workdir} --resume{own}")
         return 130
     rows = metrics.read(args.workdir)

@@ -16,7 +16,7 @@ from d3pm_jax.config.data import Arrays, Data, Digits, Idx, TfdsImages
 from d3pm_jax.config.head import Head, LogisticHead
 from d3pm_jax.config.model import Model, ScoreNet, Spec, Transformer, UNet
 from d3pm_jax.config.objective import HybridLoss, Objective, StochasticBound, Terms
-from d3pm_jax.config.optimizer import Adam, Optimizer
+from d3pm_jax.config.optimizer import Adafactor, Adam, AdamW, Lion, Muon, Optimizer, RatedOptimizer
 from d3pm_jax.config.process import (
     Absorbing,
     Autoregressive,
@@ -31,6 +31,7 @@ from d3pm_jax.config.process import (
     RandomWalk,
     Uniform,
 )
+from d3pm_jax.config.rate import ConstantRate, CosineRate, InverseSqrtRate, Rate, WSDRate
 from d3pm_jax.config.run import Config, Mesh, Train
 from d3pm_jax.config.schedule import (
     Cosine,
@@ -47,14 +48,18 @@ from d3pm_jax.config.timesteps import Importance, Independent, LowDiscrepancy, R
 
 __all__ = [
     "Absorbing",
+    "Adafactor",
     "Adam",
+    "AdamW",
     "Arrays",
     "Autoregressive",
     "Banded",
     "Config",
+    "ConstantRate",
     "ContinuousAbsorbing",
     "ContinuousUniform",
     "Cosine",
+    "CosineRate",
     "CosineSquared",
     "Data",
     "Dense",
@@ -68,7 +73,9 @@ __all__ = [
     "Idx",
     "Importance",
     "Independent",
+    "InverseSqrtRate",
     "Linear",
+    "Lion",
     "LogLinear",
     "LogisticHead",
     "LowDiscrepancy",
@@ -76,12 +83,15 @@ __all__ = [
     "Masked",
     "Mesh",
     "Model",
+    "Muon",
     "MutualInformation",
     "Objective",
     "Optimizer",
     "Polynomial",
     "Process",
     "RandomWalk",
+    "Rate",
+    "RatedOptimizer",
     "RealTimes",
     "Reciprocal",
     "Schedule",
@@ -98,4 +108,5 @@ __all__ = [
     "Transformer",
     "UNet",
     "Uniform",
+    "WSDRate",
 ]

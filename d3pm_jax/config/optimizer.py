@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
+from optax.contrib import MuonDimensionNumbers, muon
 
-from d3pm_jax.config.checks import Count, Natural, NotNegative, Positive, UnitInterval, undefined
+from d3pm_jax.config.checks import Count, Natural, NonEmptyStr, NotNegative, Positive, UnitInterval, undefined
+from d3pm_jax.config.rate import ConstantRate, CosineRate, Rate, check_end
 from d3pm_jax.types import Params
 
 
@@ -31,8 +33,61 @@ class Optimizer:
 
 
 @dataclasses.dataclass(frozen=True)
+class RatedOptimizer(Optimizer):
+    """Clips by the global norm, and goes on with a rule whose learning rate has a warm-up and a `Rate`.
+
+    The update after n others has the learning rate lr r(n) min(1, (n + 1) / warmup_steps), r being the rate.
+    """
+
+    may_change: ClassVar[tuple[str, ...]] = ("lr", "rate")  # the state counts steps and keeps no rate
+    lr: NotNegative = 2e-4
+    """largest learning rate; with 0 nothing is learnt"""
+    warmup_steps: Natural = 0
+    """steps from 0 to the whole rate"""
+    rate: Rate = ConstantRate()
+    """which part of lr the updates have"""
+    clip: Positive = 1.0
+    """largest global norm of a gradient"""
+
+    def check(self) -> None:
+        self.rate.check()
+
+    def check_steps(self, steps: int) -> None:
+        self.rate.check_steps(steps)
+
+    def build(self) -> optax.GradientTransformation:
+        return optax.chain(optax.clip_by_global_norm(self.clip), self.rule(self.learning_rate))
+
+    def rule(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+        """Builds what follows after clipping."""
+        raise undefined(self, "rule")
+
+    def learning_rate(self, count: ArrayLike) -> ArrayLike:
+        """Returns the rate of the update after count others."""
+        warm = jnp.minimum(1.0, (jnp.asarray(count) + 1.0) / max(1, self.warmup_steps))  # not float32 in x64
+        return self.lr * self.rate.build()(count) * warm
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW(RatedOptimizer):
+    """Builds Adam with decoupled decay of weights (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
+
+    b1: UnitInterval = 0.9
+    """decay of the first moment"""
+    b2: UnitInterval = 0.999
+    """decay of the second moment"""
+    weight_decay: NotNegative = 0.0
+    """each step also takes the learning rate times this part of a kernel away; biases and scales stay"""
+
+    def rule(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+        return optax.adamw(
+            learning_rate, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, mask=_decays
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Adam(Optimizer):
-    """Builds Adam with warm-up, cosine decay and clipping by the global norm."""
+    """Builds `AdamW` with a cosine decay, or at a constant rate."""
 
     may_change: ClassVar[tuple[str, ...]] = ("lr", "decay_steps")  # the state counts steps and keeps no rate
     lr: NotNegative = 2e-4
@@ -51,28 +106,99 @@ class Adam(Optimizer):
     """of AdamW: each step also takes lr times this part of a kernel away; biases and scales stay"""
 
     def check_steps(self, steps: int) -> None:
-        if self.decay_steps is not None and steps > self.decay_steps:
-            raise ValueError(
-                f"optimizer.decay_steps = {self.decay_steps}: the learning rate is 0 after that, but "
-                f"train.steps = {steps}; pass --optimizer.decay-steps {steps}, or fewer steps"
-            )
+        if self.decay_steps is not None:
+            check_end("optimizer.decay_steps", self.decay_steps, steps)
 
     def build(self) -> optax.GradientTransformation:
-        """Builds Adam with decoupled decay (Loshchilov and Hutter 2019) after clipping by the global norm."""
-        adam = optax.adamw(
-            self._learning_rate, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, mask=_decays
-        )
-        return optax.chain(optax.clip_by_global_norm(self.clip), adam)
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        steps = fields.pop("decay_steps")
+        return AdamW(rate=ConstantRate() if steps is None else CosineRate(steps), **fields).build()
 
-    def _learning_rate(self, count: ArrayLike) -> ArrayLike:
-        """Returns the rate of the update after count others."""
-        decayed = (
-            optax.constant_schedule(self.lr)
-            if self.decay_steps is None
-            else optax.cosine_decay_schedule(self.lr, self.decay_steps)
+
+@dataclasses.dataclass(frozen=True)
+class Adafactor(RatedOptimizer):
+    """Builds Adafactor (Shazeer and Stern 2018, arXiv 1804.04235): second moments of rows and columns alone.
+
+    An array with two axes of 128 or more keeps their means over these two, not one of each entry: next to no
+    memory. lr is relative: an update is lr times the root mean square of its array, or times 0.001 if that is
+    less.
+    """
+
+    lr: NotNegative = 1e-2
+    """largest learning rate, relative to an array's size; with 0 nothing is learnt"""
+    momentum: UnitInterval | None = None
+    """decay of the mean of updates, which takes the memory of the parameters; None for no such mean"""
+    decay_rate: UnitInterval = 0.8
+    """c of the decay 1 - n^-c of the second moments at update n"""
+
+    def rule(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+        return optax.adafactor(learning_rate, decay_rate=self.decay_rate, momentum=self.momentum)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lion(RatedOptimizer):
+    """Builds Lion (Chen et al. 2023, arXiv 2302.06675): the sign of a moment, and half of the memory of Adam.
+
+    Every entry moves by the learning rate, so that it is three to ten times smaller than that of Adam.
+    """
+
+    lr: NotNegative = 5e-5
+    """largest learning rate; with 0 nothing is learnt"""
+    b1: UnitInterval = 0.9
+    """weight of the moment beside the gradient in the sign"""
+    b2: UnitInterval = 0.99
+    """decay of the moment"""
+    weight_decay: NotNegative = 0.0
+    """each step also takes the learning rate times this part of a kernel away; biases and scales stay"""
+
+    def rule(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+        return optax.lion(learning_rate, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, mask=_decays)
+
+
+@dataclasses.dataclass(frozen=True)
+class Muon(RatedOptimizer):
+    """Builds Muon: a kernel moves along its moment with all singular values made about 1, all else by Adam.
+
+    The rule of Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/), by five steps of Newton and
+    Schulz. The last two axes of a kernel [..., n, m] are a matrix, which is taken by itself: that of a layer
+    of a Transformer, whose layers are stacked, or of a place of a convolution, as Bernstein and Newhouse 2024
+    (arXiv 2410.21265) do. It is scaled by rms sqrt(max(n, m)) (Liu et al. 2025, arXiv 2502.16982): then one
+    learning rate, that of `AdamW`, is for all. Adam looks ahead as Nesterov does here, like the moment.
+    """
+
+    beta: UnitInterval = 0.95
+    """decay of the moment of a kernel"""
+    rms: Positive = 0.2
+    """root mean square of what a kernel changes by, before the learning rate; with 0.2 about that of Adam"""
+    weight_decay: NotNegative = 0.0
+    """each step also takes the learning rate times this part of these kernels away; all others stay"""
+    adam: tuple[NonEmptyStr, ...] = ("class_emb", "conv_in", "conv_out", "head")
+    """parts of the network whose kernels Adam changes too, as all embeddings: its first and last layers"""
+    b1: UnitInterval = 0.9
+    """decay of the first moment of Adam"""
+    b2: UnitInterval = 0.999
+    """decay of the second moment of Adam"""
+
+    def rule(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+        return muon(
+            learning_rate,
+            beta=self.beta,
+            weight_decay=self.weight_decay,
+            adam_b1=self.b1,
+            adam_b2=self.b2,
+            muon_weight_dimension_numbers=self._matrices,
+            consistent_rms=self.rms,
         )
-        warm = jnp.minimum(1.0, (jnp.asarray(count) + 1.0) / max(1, self.warmup_steps))  # not float32 in x64
-        return jnp.asarray(decayed(count)) * warm
+
+    def _matrices(self, params: Any) -> Any:
+        """Returns which axes of an array are those of a matrix, None for an array of Adam."""
+
+        def axes(path: tuple, x: Any) -> MuonDimensionNumbers | None:
+            names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
+            inner = names[-1:] == ["kernel"] and names[0] not in self.adam
+            return MuonDimensionNumbers(-2, -1) if inner and x.ndim > 1 else None
+
+        return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def _decays(params: Params) -> Params:

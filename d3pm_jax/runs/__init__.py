@@ -13,6 +13,7 @@ _MODULES = (
     "build",
     "checkpoint",
     "classifier",
+    "cluster",
     "devices",
     "exact",
     "exported",
@@ -20,6 +21,7 @@ _MODULES = (
     "foreign",
     "grids",
     "lock",
+    "logs",
     "loop",
     "manifest",
     "memory",
@@ -35,6 +37,7 @@ _MODULES = (
     "tensorboard",
     "terminal",
     "text_quality",
+    "wandb_run",
     "workdir",
 )
 _FUNCTIONS = {  # what the commands do, and the modules that do it

@@ -1,8 +1,9 @@
 """Runs the training loop: data in, steps, and what is written on the way."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from d3pm_jax.config import Config, Data
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.placing import place, place_part
-from d3pm_jax.runs import begin, build, checkpoint, cluster, lock, metrics, presampled, splits
+from d3pm_jax.runs import begin, build, checkpoint, cluster, lock, logs, presampled, splits
 from d3pm_jax.runs.begin import Weights
 from d3pm_jax.runs.devices import batched, check_batch, use_all_cores
+from d3pm_jax.runs.logs import Log, Logging
 from d3pm_jax.runs.outputs import Outputs
 from d3pm_jax.runs.workdir import (
     CHECKPOINTS,
@@ -28,7 +30,14 @@ from d3pm_jax.runs.workdir import (
 from d3pm_jax.training.step import StepNoise, make_step
 
 
-def train(config: Config, workdir: Path, resume: bool, start: Weights | None = None) -> bool:
+def train(
+    config: Config,
+    workdir: Path,
+    resume: bool,
+    start: Weights | None = None,
+    wandb: str | None = None,
+    own_logs: Sequence[Log] = (),
+) -> bool:
     """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
 
     Args:
@@ -36,6 +45,8 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
         workdir: where everything is written.
         resume: go on with the run in workdir.
         start: weights to begin a new run from; they are its step 0.
+        wandb: a project of Weights & Biases to log to as well.
+        own_logs: more logs, which are closed at the end.
 
     Returns:
         Whether it got to the end; False when it was interrupted and saved.
@@ -66,7 +77,10 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
         if params is not None:
             begin.write(parts, workdir, params)
         parts = build.restore(workdir, parts) if cluster.by_first(claimed) else build.start(parts)
-        return _train(parts, workdir, source, noise_of, valid)
+        opened = partial(logs.opened, config, workdir, project=wandb, own=own_logs)
+        return _train(
+            parts, workdir, source, noise_of, valid, opened if cluster.is_first() else logs.unopened
+        )
 
 
 def _train(
@@ -75,18 +89,15 @@ def _train(
     source: data.Source,
     noise_of: Callable[[int], StepNoise | None],
     valid: dict[str, np.ndarray] | None,
+    opened: Callable[[int], AbstractContextManager[Logging]],
 ) -> bool:
     """Trains from the state of the parts on, for who holds the lock."""
     step, folder, keep = int(parts.state.step), workdir / CHECKPOINTS, parts.config.train.keep_checkpoints
     if cluster.is_first():
         checkpoint.delete_after(folder, step)
         _record_layout(workdir, parts, step)
-    with (
-        metrics.Writer(workdir, step) if cluster.is_first() else contextlib.nullcontext() as writer,
-        checkpoint.Saver(folder, keep) as saver,
-        cluster.stopping() as stop,
-    ):
-        outputs = Outputs(parts, workdir, writer, saver, valid)
+    with opened(step) as log, checkpoint.Saver(folder, keep) as saver, cluster.stopping() as stop:
+        outputs = Outputs(parts, workdir, log, saver, valid)
         return _loop(parts, _batches(parts, source, step), noise_of, outputs, stop)
 
 

@@ -1,16 +1,13 @@
-"""Keeps the metrics of a run: their means over an interval, one JSON line for each, and TensorBoard."""
+"""Takes the means of the metrics of a run over an interval, and reads the lines of them that there are."""
 
-import json
 import time
 from pathlib import Path
-from types import TracebackType
 
 import jax
 import numpy as np
 
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.files import parse_json, write_text
-from d3pm_jax.runs.tensorboard import Board
+from d3pm_jax.files import parse_json
 from d3pm_jax.training.step import Metrics
 
 FILE = "metrics.jsonl"
@@ -38,30 +35,6 @@ def _row(line: bytes, place: str) -> dict[str, float | int]:
     if not numbers or type(row.get("step")) is not int or "loss" not in row:
         raise UserError(f"{place} is damaged (no step, no loss, or no number): {CURE}")
     return row
-
-
-class Writer:
-    """Appends to metrics.jsonl and TensorBoard; drops what an earlier run wrote after the given step."""
-
-    def __init__(self, workdir: Path, after_step: int):
-        kept = [json.dumps(row) + "\n" for row in read(workdir) if row["step"] <= after_step]
-        write_text(workdir / FILE, "".join(kept))
-        self._file = (workdir / FILE).open("a")
-        self._board = Board(workdir / "tensorboard", after_step + 1)
-
-    def __enter__(self) -> "Writer":
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
-        self._board.close()
-
-    def write(self, step: int, row: dict[str, float | int]) -> None:
-        """Writes one line, and one point of each curve."""
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
-        self._file.flush()
-        for name, value in row.items():
-            self._board.add_scalar(name, value, step)
 
 
 def _cure(name: str, value: float, step: int) -> str:

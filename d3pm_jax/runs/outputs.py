@@ -16,7 +16,8 @@ from d3pm_jax.losses import posterior_kl
 from d3pm_jax.runs import checkpoint
 from d3pm_jax.runs.build import Parts, caption
 from d3pm_jax.runs.devices import batched
-from d3pm_jax.runs.metrics import Window, Writer
+from d3pm_jax.runs.logs import Logging
+from d3pm_jax.runs.metrics import Window
 from d3pm_jax.runs.samples import make_sampler
 from d3pm_jax.runs.terminal import Terminal
 from d3pm_jax.runs.workdir import CHECKPOINTS
@@ -34,7 +35,7 @@ class Outputs:
     Args:
         parts: of the run, with the state that training begins with.
         workdir: where to write.
-        writer: of metrics; None in processes that write none.
+        log: takes a step and its metrics, see `logs.opened`.
         saver: of checkpoints.
         valid: examples to estimate the bound of, see `make_estimate`.
     """
@@ -43,14 +44,14 @@ class Outputs:
         self,
         parts: Parts,
         workdir: Path,
-        writer: Writer | None,
+        log: Logging,
         saver: checkpoint.Saver,
         valid: Mapping[str, np.ndarray] | None = None,
     ):
         first = int(parts.state.step)
         self.terminal = Terminal("step", parts.config.train.steps, first)
         self._parts, self._config = parts, parts.config
-        self._workdir, self._writer, self._saver = workdir, writer, saver
+        self._workdir, self._log, self._saver = workdir, log, saver
         self._sampler, self._window = make_sampler(parts, SAMPLES), Window(parts.process.T)
         self._valid = None if valid is None else make_estimate(parts, valid)
         self._saved = first if checkpoint.steps(workdir / CHECKPOINTS) else None
@@ -75,8 +76,7 @@ class Outputs:
             if self._valid is not None and evaluates:
                 means |= self._evaluated(state.ema)
                 self._window.restart()
-            if self._writer is not None:
-                self._writer.write(step, means)
+            self._log(step, means)
             self.terminal.metrics(means)
         if draws:
             samples, _ = self._sampler(state.ema, SAMPLES, jax.random.key(config.seed))

@@ -20,6 +20,7 @@ from d3pm_jax.runs import build, loop
 from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.begin import weights_of
 from d3pm_jax.runs.devices import batched, fit, replicated, use_all_cores
+from d3pm_jax.runs.logs import Log
 from d3pm_jax.runs.samples import Given, make_sampler
 from d3pm_jax.sampling import even_grid
 from d3pm_jax.types import Params
@@ -225,7 +226,15 @@ class Run:
         return self._compiled[name]
 
 
-def train(config: Config, workdir: Path | str, resume: bool = False, start: Run | None = None) -> Run:
+def train(
+    config: Config,
+    workdir: Path | str,
+    resume: bool = False,
+    start: Run | None = None,
+    *,
+    wandb: str | None = None,
+    logs: Sequence[Log] = (),
+) -> Run:
     """Trains a config, or goes on with the run in a folder, and opens it at its end.
 
     An interrupt is taken after the step that runs: it is saved, and the run of that step is returned.
@@ -236,11 +245,15 @@ def train(config: Config, workdir: Path | str, resume: bool = False, start: Run 
         resume: go on with the run in the folder.
         start: a run whose averaged weights the new one begins with, as its weights and as their average;
             nothing else is taken over.
+        wandb: a project of Weights & Biases, where the metrics are logged too, in a run of the folder's name.
+        logs: more that metrics are logged to: each has log(step, values) and close(), which is called at the
+            end.
 
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
-    loop.train(config, Path(workdir), resume, None if start is None else weights_of(start.parts))
+    weights = None if start is None else weights_of(start.parts)
+    loop.train(config, Path(workdir), resume, weights, wandb, logs)
     return open_run(workdir, config)
 
 

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ class Board:
         self._events = EventsWriter(str(folder / "events"), f".{secrets.token_hex(4)}")
         self._write(purge_step, session_log=SessionLog(status=SessionLog.START))
 
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        """Adds a point to a curve."""
+    def log(self, step: int, values: Mapping[str, float | int]) -> None:
+        """Adds a point to each curve."""
         from tensorboardX.summary import scalar
 
-        self._write(step, summary=scalar(name, value))
+        for name, value in values.items():
+            self._write(step, summary=scalar(name, value))
 
     def close(self) -> None:
         """Writes what is not written yet."""

@@ -16,7 +16,7 @@ from d3pm_jax.config.checks import check_fields
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
-from d3pm_jax.runs import checkpoint, lock, manifest
+from d3pm_jax.runs import checkpoint, lock, manifest, wandb_run
 
 CONFIG = "config.json"
 OWN = "config.py"  # a copy of the file that defines the parts of the user's own, if there are any
@@ -96,16 +96,8 @@ def resumed(workdir: Path, config: Config, description: Description) -> Config:
 
 def check_links(workdir: Path) -> None:
     """Raises UserError where a run would be read from, or written to, a place outside its folder."""
-    inside = (
-        *FILES,
-        manifest.FILE,
-        lock.FILE,
-        "metrics.jsonl",
-        LAYOUTS,
-        "samples",
-        "tensorboard",
-        CHECKPOINTS,
-    )
+    folders = ("samples", "tensorboard", "wandb", CHECKPOINTS)
+    inside = (*FILES, manifest.FILE, lock.FILE, "metrics.jsonl", LAYOUTS, wandb_run.ID, *folders)
     for path in (*(workdir / name for name in inside), *checkpoint.folders(workdir / CHECKPOINTS)):
         if path.is_symlink():
             raise UserError(f"{path} is a link to {os.readlink(path)}: put what it leads to in its place")
@@ -230,7 +222,7 @@ def write_run(
 
 
 def may_change(config: Config) -> set[str]:
-    """Lists the fields that may change when a run is resumed, by dotted name."""
+    """Lists the fields that may change when a run is resumed, by dotted name; a part is all that is in it."""
     named = {"train": OF_TRAIN, "data": config.data.places, "optimizer": config.optimizer.may_change}
     named["mesh"] = tuple(field.name for field in dataclasses.fields(config.mesh))
     return {f"{part}.{field}" for part, fields in named.items() for field in fields}
@@ -242,7 +234,9 @@ def check_resume(old: Config, new: Config) -> None:
     Raises:
         UserError: naming the fields that differ.
     """
-    changed = {k: v for k, v in config_io.differences(old, new).items() if k not in may_change(new)}
+    free = tuple(f"{name}." for name in may_change(new))
+    differ = config_io.differences(old, new).items()
+    changed = {k: v for k, v in differ if not f"{k}.".startswith(free)}
     if changed:
         listed = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
         cure = "pass --resume without a config or these, or start in a new workdir"

@@ -25,7 +25,7 @@ from d3pm_jax.cli import eval as evaluate
 from d3pm_jax.cli import results, sample, train
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import begin, build, checkpoint, grids, lock, metrics, network, outputs
+from d3pm_jax.runs import begin, build, checkpoint, grids, lock, logs, metrics, network, outputs
 from d3pm_jax.runs.samples import spaced
 from d3pm_jax.runs.workdir import read_config
 from tests import tiny
@@ -332,7 +332,7 @@ def test_a_run_begins_from_the_average_of_another(trained, tmp_path, data_dir, c
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(metrics, "Writer", killed)
+        patch.setattr(logs, "opened", killed)
         assert status(*args) == 130
     capsys.readouterr()
     first, old = restored(workdir, 0).state, restored(trained, 20).state

@@ -75,7 +75,13 @@ EXAMPLES = {
         configs.Importance(),
         configs.RealTimes(),
     ),
-    "optimizer": (configs.Adam(),),
+    "optimizer": (
+        configs.Adam(),
+        configs.AdamW(rate=configs.CosineRate(5)),
+        configs.Adafactor(rate=configs.InverseSqrtRate(5)),
+        configs.Lion(rate=configs.WSDRate(5, 2)),
+        configs.Muon(),
+    ),
     "train": (configs.Train(5),),
     "mesh": (configs.Mesh(),),
 }
@@ -205,6 +211,7 @@ def test_real_times_and_objectives_in_continuous_time_go_together():
 def test_the_table_has_every_part_of_ours():
     parts = {type(part) for place in EXAMPLES.values() for part in place}
     parts |= {type(part.beta) for part in EXAMPLES["process"] if hasattr(part, "beta")}
+    parts |= {type(part.rate) for part in EXAMPLES["optimizer"] if hasattr(part, "rate")}
     known = {getattr(configs, name) for name in configs.__all__}
     bases = {configs.Config, configs.Spec, configs.Terms, *(x for x in known if x.__subclasses__())}
     assert known - bases - parts == set()

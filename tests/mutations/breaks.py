@@ -269,8 +269,8 @@ TRAINING = (
     Break(
         "clips_after_adam",
         "d3pm_jax/config/optimizer.py",
-        "return optax.chain(optax.clip_by_global_norm(self.clip), adam)",
-        "return optax.chain(adam, optax.clip_by_global_norm(self.clip))",
+        "return optax.chain(optax.clip_by_global_norm(self.clip), self.rule(self.learning_rate))",
+        "return optax.chain(self.rule(self.learning_rate), optax.clip_by_global_norm(self.clip))",
         (STEP,),
     ),
     Break(
@@ -306,7 +306,7 @@ RUNS = (
     ),
     Break(  # the line of the step that a run is resumed from
         "metrics_lose_a_line_on_resume",
-        "d3pm_jax/runs/metrics.py",
+        "d3pm_jax/runs/logs.py",
         'if row["step"] <= after_step',
         'if row["step"] < after_step',
         (COMMANDS,),

@@ -6,6 +6,7 @@ Quick: some of the bytes; slow: every one of our JSON and of exported weights, e
 import collections
 import dataclasses
 import shutil
+from contextlib import closing
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from d3pm_jax.cli import import_weights
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import build, checkpoint, manifest, metrics
+from d3pm_jax.runs import build, checkpoint, logs, manifest, metrics
 from d3pm_jax.runs.workdir import CHECKPOINTS, read_config, read_description, read_examples, write_run
 from d3pm_jax.weights import twin
 from tests import tiny
@@ -38,9 +39,9 @@ def saved(tmp_path_factory, parts):
     for step in (1, 2):
         state = dataclasses.replace(parts.state, step=jax.numpy.asarray(step, jax.numpy.int32))
         checkpoint.save(workdir / CHECKPOINTS, step, state, keep=2)
-    with metrics.Writer(workdir, 0) as writer:
+    with closing(logs.Lines(workdir, 0)) as lines:
         for step in (1, 2):
-            writer.write(step, {"loss": 0.5 / step, "kl": 1e-3})
+            lines.log(step, {"loss": 0.5 / step, "kl": 1e-3})
     texts = {"config": config_io.dump(parts.config), "data": (workdir / "description.json").read_text()}
     twin.save(workdir / "weights.safetensors", parts.state.params, texts)
     assert (workdir / "weights.safetensors").stat().st_size < 20_000

@@ -166,7 +166,7 @@ def test_curves_are_read_by_what_tensorboard_reads(tmp_path):
     from tensorboardX.proto import event_pb2
 
     board = Board(tmp_path / "board", 5)
-    board.add_scalar("loss", 0.5, 6)
+    board.log(6, {"loss": 0.5})
     board.close()
     (file,) = (tmp_path / "board").iterdir()
     content, events = file.read_bytes(), []

@@ -1,0 +1,130 @@
+"""Where metrics go: all logs get the same, and are closed whatever happens; a stand-in for W&B."""
+
+import json
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from d3pm_jax.config import io as config_io
+from d3pm_jax.errors import UserError
+from d3pm_jax.extras import MissingExtra
+from d3pm_jax.runs import logs, metrics, wandb_run
+from tests import tiny
+
+CONFIG = tiny.get_config()
+
+
+class Kept:
+    """A logger of the user's own."""
+
+    def __init__(self, error=None):
+        self.rows, self.closed, self.error = [], 0, error
+
+    def log(self, step, values):
+        self.rows.append((step, dict(values)))
+
+    def close(self):
+        self.closed += 1
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """What stands for the package: its runs by id, with what `init` was told and the rows of each."""
+
+    class Error(Exception):
+        pass
+
+    found = SimpleNamespace(calls=[], rows={}, finished=0, fails=set())
+
+    def init(**told):
+        found.calls.append(told)
+        if "init" in found.fails:
+            raise Error("No API key\nconfigured")
+        rows = found.rows.setdefault(told["id"], {})
+
+        def log(values, step, commit):
+            if "log" in found.fails:
+                raise Error("the service is gone")
+            assert commit
+            rows.setdefault(step, values)
+
+        def finish():
+            found.finished += 1
+
+        return SimpleNamespace(log=log, finish=finish)
+
+    module = ModuleType("wandb")
+    vars(module).update(
+        __spec__=ModuleSpec("wandb", None), Error=Error, init=init, Settings=lambda **x: ("settings", x)
+    )
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return found
+
+
+def test_all_logs_get_the_same_and_are_closed(tmp_path, service):
+    own = Kept(), Kept()
+    with logs.opened(CONFIG, tmp_path, 0, "digits", own) as log:
+        log(5, {"loss": 0.5, "kl": 0.25})
+        log(10, {"loss": 0.25})
+        assert len(metrics.read(tmp_path)) == 2  # a reader need not wait
+    wanted = [(5, {"loss": 0.5, "kl": 0.25}), (10, {"loss": 0.25})]
+    assert [kept.rows for kept in own] == [wanted, wanted]
+    assert metrics.read(tmp_path) == [{"step": step, **values} for step, values in wanted]
+    assert list(service.rows.values()) == [dict(wanted)]
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+    assert ([kept.closed for kept in own], service.finished) == ([1, 1], 1)
+
+
+def test_logs_are_closed_where_training_or_one_of_them_fails(tmp_path, service):
+    own = Kept(), Kept(OSError("no room"))
+    with pytest.raises(OSError, match="no room"), logs.opened(CONFIG, tmp_path, 0, "digits", own):
+        raise UserError("loss is nan")
+    assert ([kept.closed for kept in own], service.finished) == ([1, 1], 1)
+    (tmp_path / metrics.FILE).write_text("{\n")
+    kept = Kept()
+    with pytest.raises(UserError, match="line 1 is damaged"), logs.opened(CONFIG, tmp_path, 0, None, [kept]):
+        pass
+    assert kept.closed == 1
+
+
+def test_a_resumed_run_is_the_same_run_there_and_a_moved_folder_too(tmp_path, service):
+    folder = tmp_path / "first"
+    folder.mkdir()
+    for after, steps in ((0, (5, 10)), (5, (10, 15))):
+        with logs.opened(CONFIG, folder, after, "digits") as log:
+            for step in steps:
+                log(step, {"loss": 1.0 / step})
+        folder = folder.rename(tmp_path / "second")
+    one, two = service.calls
+    assert one["id"] == two["id"] == (folder / wandb_run.ID).read_text()
+    assert list(service.rows[one["id"]]) == [row["step"] for row in metrics.read(folder)] == [5, 10, 15]
+    assert (one["project"], one["name"], two["name"]) == ("digits", "first", "second")
+    assert (one["resume"], one["dir"]) == ("allow", tmp_path / "first")
+    assert one["config"] == config_io.flat(CONFIG)
+    assert one["config"]["process.beta.class"] == "Linear"
+    json.dumps(one["config"])
+    (folder / wandb_run.ID).write_text("../x\n")
+    with pytest.raises(UserError, match=r"wandb_id.txt holds no id .*: delete it"):
+        wandb_run.WandbRun(folder, "digits", {})
+
+
+def test_what_the_package_raises_is_one_line(tmp_path, service):
+    service.fails.add("init")
+    line = "Weights & Biases says 'No API key configured': mend that, or leave out --wandb"
+    with pytest.raises(UserError, match=line):
+        wandb_run.WandbRun(tmp_path, "digits", {})
+    service.fails = {"log"}
+    with pytest.raises(UserError, match="the service is gone"):
+        wandb_run.WandbRun(tmp_path, "digits", {}).log(1, {})
+
+
+def test_without_the_package_the_cure_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("d3pm_jax.extras.find_spec", lambda name: None)
+    cure = r"--wandb needs wandb: pip install 'd3pm-jax\[wandb\]'"
+    with pytest.raises(MissingExtra, match=cure):
+        wandb_run.WandbRun(tmp_path, "digits", {})
+    assert not list(tmp_path.iterdir())
