@@ -20,7 +20,11 @@ from tests import tiny
 PLACES = {
     "early": (build, "build", 1),
     "step": (metrics.Window, "add", 6),
-    "save": (checkpoint, "_hashes", 2),  # of step 8: its arrays are written, its manifest is not
+    "save": (
+        checkpoint,
+        "_hashes",
+        2,
+    ),  # of step 8: its arrays are written, its manifest is not, in the background
     "evaluation": (run, "evaluate_bound", 1),
     "sampling": (samples, "_labels", 1),
 }

@@ -1,6 +1,7 @@
 """Commands in processes of their own that signals stop: with a network from outside, and at chosen places."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -112,15 +113,18 @@ def test_a_signal_at_any_place_loses_nothing_that_is_saved(stopped, number, monk
     monkeypatch.setattr(network, "split", tiny.split)
     folder, statuses = stopped
     killed = number == signal.SIGKILL
-    for place, saved in (("early", None), ("step", 4 if killed else 6), ("save", 4 if killed else 9)):
+    # Checkpoints are written in the background: the one of step 4 may not be when steps 6 and 8 end.
+    later = {"early": [], "step": [0, 4] if killed else [6], "save": [0, 4] if killed else [9, 10, 11, 12]}
+    for place, possible in later.items():
         name = f"{place}-{number.name}"
         output, error = ((folder / f"{name}.{end}").read_text() for end in ("out", "err"))
         assert statuses[name] == (-number if killed else 130)
         assert error == (f"d3pm train: stopped by {number.name}\n" if place == "early" and not killed else "")
-        if saved is None:
+        if not possible:
             assert not (folder / name).exists()
             continue
-        assert (folder / f"resumed-{name}.out").read_text().count(f"step {saved}/20  compiling\n") == 1
+        (saved,) = re.findall(r"step (\d+)/20  compiling\n", (folder / f"resumed-{name}.out").read_text())
+        assert int(saved) in possible
         assert statuses[f"resumed-{name}"] == 0
         for a, b in zip(weights(folder / name), weights(folder / "whole"), strict=True):
             np.testing.assert_array_equal(a, b)
