@@ -22,6 +22,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from d3pm_jax import show
 from d3pm_jax.runs import build, checkpoint, metrics
 from d3pm_jax.runs.workdir import read_config, read_description
 
@@ -137,24 +138,39 @@ def full(folder):
     return folder / "full"
 
 
-def peer(folder):
-    """Kills one of two processes, and goes on with one."""
-    workdir = folder / "peer"
+def two(workdir):
+    """Starts a training, or goes on with it, as two processes, and waits for two more checkpoints."""
     with socket.create_server(("", 0)) as server:
         place = ["--coordinator", f"127.0.0.1:{server.getsockname()[1]}", "--num-processes", 2]
+    before, words = max(checkpoint.steps(workdir / "checkpoints"), default=0), train(workdir)
     os.environ["JAX_NUM_CPU_DEVICES"] = "1"
-    two = [spawn(*train(workdir), *place, "--process-id", i) for i in range(2)]
-    while len(checkpoint.steps(workdir / "checkpoints")) < 2:
-        time.sleep(0.1)
-    two[1].kill()
-    began = time.monotonic()
-    two[0].communicate()
-    print(
-        f"a peer killed: the other was down, with {two[0].returncode}, after {time.monotonic() - began:.1f} s"
-    )
+    processes = [spawn(*words, *place, "--process-id", i) for i in range(2)]
     del os.environ["JAX_NUM_CPU_DEVICES"]
+    while max(checkpoint.steps(workdir / "checkpoints"), default=0) < before + 20:
+        time.sleep(0.1)
+    return processes
+
+
+def peers(folder, whole, picture):
+    """Kills one of two processes, then goes on with two and kills both, then goes on with one to the end."""
+    workdir = folder / "peers"
+    first, second = two(workdir)
+    second.kill()
+    began = time.monotonic()
+    first.communicate()
+    seconds = time.monotonic() - began
+    print(f"a peer killed: the other was down, with {first.returncode}, after {seconds:.1f} s")
+    for process in two(workdir):
+        process.kill()
+        process.communicate()
+    steps = checkpoint.steps(workdir / "checkpoints")
     finish(workdir)
-    return workdir
+    ours, theirs = ({row["step"]: row["loss"] for row in metrics.read(x)} for x in (workdir, whole))
+    apart = max(abs(ours[step] / theirs[step] - 1) for step in theirs)
+    print(f"  both killed at step {steps[-1]}, one to the end: losses at most {apart:.1e} of them apart")
+    curves = {"one process": theirs, f"two until step {steps[-1]}, then one": ours}
+    lines = {name: (list(row), {"loss": list(row.values())}) for name, row in curves.items()}
+    show.save_lines(picture, lines, "step", caption="configs/digits_uniform.py, killed and gone on with")
 
 
 def terminated(folder, whole):
@@ -187,6 +203,7 @@ def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=20, help="how often a training is killed (20)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", type=Path, default=Path("resumed.png"), help="of the losses")
     args = parser.parse_args()
     rng = random.Random(args.seed)
     os.environ["PYTHONPATH"] = str(ROOT)
@@ -204,9 +221,7 @@ def main():
             workdir = do()
             if workdir is not None:
                 print(f"  {name}: all arrays as in the undisturbed run: {same(workdir, whole)}", flush=True)
-        ours, theirs = ({row["step"]: row["loss"] for row in metrics.read(w)} for w in (peer(folder), whole))
-        apart = max(abs(ours[step] / theirs[step] - 1) for step in theirs)
-        print(f"  peer: losses apart from those of the undisturbed run by at most {apart:.1e} of them")
+        peers(folder, whole, args.picture)
 
 
 if __name__ == "__main__":
