@@ -114,7 +114,11 @@ def test_a_signal_at_any_place_loses_nothing_that_is_saved(stopped, number, monk
     folder, statuses = stopped
     killed = number == signal.SIGKILL
     # Checkpoints are written in the background: the one of step 4 may not be when steps 6 and 8 end.
-    later = {"early": [], "step": [0, 4] if killed else [6], "save": [0, 4] if killed else [9, 10, 11, 12]}
+    later = {
+        "early": [],
+        "step": [0, 4] if killed else [6],
+        "save": [0, 4] if killed else [9, 10, 11, 12, 13],
+    }
     for place, possible in later.items():
         name = f"{place}-{number.name}"
         output, error = ((folder / f"{name}.{end}").read_text() for end in ("out", "err"))
