@@ -50,7 +50,7 @@ class Train:
     accumulate: Size = dataclasses.field(default=1, kw_only=True)
     """parts that a batch is taken in, one after the other: the same step in less memory"""
     remat: bool = dataclasses.field(default=False, kw_only=True)
-    """compute the inside of blocks again in the backward pass in place of keeping it: less memory, more time"""
+    """compute the inside of blocks again in the backward pass, in place of keeping it: less memory, slower"""
     max_nonfinite: Count = dataclasses.field(default=5, kw_only=True)
     """after so many steps in a row whose gradient is not finite, each of which is skipped, the run stops"""
 

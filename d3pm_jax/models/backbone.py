@@ -19,7 +19,7 @@ def padded_size(size: int, levels: int) -> int:
 
 
 class Level(nnx.Module):
-    """Holds the blocks at one resolution, each followed by attention if there is any, and a resampling conv."""
+    """Holds the blocks at one resolution, each followed by attention if there is any; a resampling conv."""
 
     def __init__(self, blocks: list[ResBlock], attns: list[Attention], conv: nnx.Conv | None):
         self.blocks = nnx.List(blocks)

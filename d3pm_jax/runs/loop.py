@@ -45,7 +45,7 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
     if resume:
         config = resumed(workdir, config, description)
     config = build.fill_in(config, description)
-    parts = build.build(config, description, config.train.batch_size)
+    parts = build.build(config, description, config.train.batch_size // config.train.accumulate)
     _check_steps(config)
     examples = _read_examples(parts)
     valid = _read_valid(parts)
@@ -108,7 +108,8 @@ def _loop(
 ) -> bool:
     config, state, sharding = parts.config, parts.state, batched(parts.mesh)
     rule = config.optimizer.build()
-    update = make_step(config.loss, config.timesteps, rule, parts.predict, config.train.ema_decay, sharding)
+    decay, accumulate = config.train.ema_decay, config.train.accumulate
+    update = make_step(config.loss, config.timesteps, rule, parts.predict, decay, sharding, accumulate)
     with outputs.terminal.shown():
         for step in range(int(state.step) + 1, config.train.steps + 1):
             batch, noise = jax.device_put((next(batches), noise_of(step - 1)), sharding)

@@ -126,7 +126,7 @@ def make_step(
         accumulate: how many parts a batch is taken in, one after the other; divides B.
     """
     gradient = partial(_gradient, partial(_loss, objective, predict), accumulate)
-    moved = partial(_moved, optimizer, timesteps)
+    trained = partial(_trained, optimizer, timesteps)
 
     @partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, process: Process, batch: Batch, noise: StepNoise, key: Key[Array, ""]):
@@ -135,11 +135,7 @@ def make_step(
         metrics["grad_norm"] = optax.tree.norm(grads)
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
         before = Trained(state.params, state.opt_state, state.history)
-        after, metrics["first_nonfinite"] = jax.lax.cond(
-            finite,
-            lambda: (moved(before, grads, noise.t, kl), jnp.int32(-1)),
-            lambda: (before, _first_nonfinite(grads)),
-        )
+        after, metrics["first_nonfinite"] = trained(finite, before, grads, noise.t, kl)
         ema = optax.incremental_update(after.params, state.ema, 1.0 - _decay(ema_decay, state.step))
         return dataclasses.replace(state, step=state.step + 1, ema=ema, **after._asdict()), metrics
 
@@ -162,18 +158,23 @@ class Trained(NamedTuple):
     history: Any
 
 
-def _moved(
+def _trained(
     optimizer: optax.GradientTransformation,
     timesteps: Timesteps,
+    finite: Array,
     before: Trained,
     grads: Params,
     t: Array,
     kl: Array,
-) -> Trained:
-    """Returns what an update makes of it."""
-    updates, opt_state = optimizer.update(grads, before.opt_state, before.params)
-    params = optax.apply_updates(before.params, updates)
-    return Trained(params, opt_state, timesteps.update(before.history, t, kl))
+) -> tuple[Trained, Array]:
+    """Returns what an update makes of it, and -1; where not finite, itself, and the leaf to blame."""
+
+    def updated() -> tuple[Trained, Array]:
+        updates, opt_state = optimizer.update(grads, before.opt_state, before.params)
+        params: Any = optax.apply_updates(before.params, updates)
+        return Trained(params, opt_state, timesteps.update(before.history, t, kl)), jnp.int32(-1)
+
+    return jax.lax.cond(finite, updated, lambda: (before, _first_nonfinite(grads)))
 
 
 def _first_nonfinite(grads: Params) -> Array:
