@@ -18,6 +18,7 @@ class Spec(NamedTuple):
     outputs: int | None  # numbers that the head needs for each element, in place of K logits
     classes: Count | None  # labels are in 0..classes - 1; None: the network gets none
     T: int  # steps of the process
+    remat: bool = False  # compute the inside of blocks again in the backward pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Convolutional(Model):
         options["dtype"] = None if options.pop("compute") == "float32" else jnp.bfloat16
         del options["classes"]
         options["max_time"] = spec.T if self.max_time is None else self.max_time
-        return options | {"K": spec.K, "channels": spec.shape[-1]} | _classes(spec)
+        return options | {"K": spec.K, "channels": spec.shape[-1], "remat": spec.remat} | _classes(spec)
 
 
 def _classes(spec: Spec) -> dict[str, int]:
@@ -156,6 +157,7 @@ class Transformer(Model):
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         options["dtype"] = None if options.pop("compute") == "float32" else jnp.bfloat16
         options["max_time"] = spec.T if self.max_time is None else self.max_time
+        options["remat"] = self.remat or spec.remat
         options["num_classes"] = None if options.pop("classes") is None else spec.classes
         return models.Transformer(spec.K, **options, rngs=rngs)
 

@@ -90,4 +90,9 @@ class Config:
         check_fields("", self)
         for part in (self.optimizer, self.model, self.timesteps, self.data, self.loss):
             part.check()
+        if self.train.batch_size % self.train.accumulate:
+            raise ValueError(
+                f"train.accumulate = {self.train.accumulate} does not divide train.batch_size = "
+                f"{self.train.batch_size} into equal parts: change one"
+            )
         self.loss.check_beside(self.head, self.timesteps)

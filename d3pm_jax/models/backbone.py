@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +19,12 @@ def padded_size(size: int, levels: int) -> int:
 
 
 class Level(nnx.Module):
-    """Holds the blocks at one resolution, each followed by attention if asked for, then a resampling conv."""
+    """Holds the blocks at one resolution, each followed by attention if there is any; a resampling conv."""
 
     def __init__(self, blocks: list[ResBlock], attns: list[Attention], conv: nnx.Conv | None):
         self.blocks = nnx.List(blocks)
         self.attns = nnx.List(attns)
         self.conv = conv
-
-    def block(self, i: int, h: Array, temb: Array, cemb: Array | None, key: Key[Array, ""] | None) -> Array:
-        """Applies block i and its attention."""
-        h = self.blocks[i](h, temb, cemb, key)
-        return self.attns[i](h) if self.attns else h
 
 
 class Backbone(nnx.Module):
@@ -44,6 +40,7 @@ class Backbone(nnx.Module):
         num_res_blocks: int,
         attn_levels: Collection[int],
         margin: int = 0,
+        remat: bool = False,
     ) -> None:
         """Makes the layers.
 
@@ -56,13 +53,14 @@ class Backbone(nnx.Module):
                 are ch features all the way down.
             attn_levels: levels at which every block is followed by attention; the middle always has one.
             margin: rows and columns of zeros around the input, before it is padded to a size that fits.
+            remat: keep only the input of each block and attention for the backward pass.
         """
 
         def attns(level: int, count: int) -> list[Attention]:
             return [Attention(widths[level], style) for _ in range(count) if level in attn_levels]
 
         widths, n = [ch * m for m in ch_mult], ch
-        self.levels, self.margin = len(widths), margin
+        self.levels, self.margin, self.remat = len(widths), margin, remat
         self.conv_in = style.conv3(n_in, ch)
         down, skips = [], [ch]
         for i, width in enumerate(widths):
@@ -93,25 +91,38 @@ class Backbone(nnx.Module):
         skips = [h]
         for level in self.down:
             for i in range(len(level.blocks)):
-                h = level.block(i, h, temb, cemb, next(keys))
+                h = self._block(level, i, h, temb, cemb, next(keys))
                 skips.append(h)
             if level.conv is not None:
                 h = level.conv(h)
                 skips.append(h)
-        h = self.mid_block1(h, temb, cemb, next(keys))
-        h = self.mid_block2(self.mid_attn(h), temb, cemb, next(keys))
+        h = self._apply(self.mid_block1, h, temb, cemb, next(keys))
+        h = self._apply(self.mid_block2, self._apply(self.mid_attn, h), temb, cemb, next(keys))
         for level in self.up:
             for i in range(len(level.blocks)):
-                h = level.block(i, jnp.concatenate([h, skips.pop()], axis=-1), temb, cemb, next(keys))
+                h = self._block(level, i, jnp.concatenate([h, skips.pop()], axis=-1), temb, cemb, next(keys))
             if level.conv is not None:
                 h = conv_doubled(level.conv, h)
         h = self.conv_out(at_least_float32(nnx.swish(self.norm_out(h))))
         return h[:, rows[0] : rows[0] + H, columns[0] : columns[0] + W]
 
+    def _block(self, level: Level, i: int, h: Array, *more: Array | None) -> Array:
+        """Applies block i of a level and its attention."""
+        h = self._apply(level.blocks[i], h, *more)
+        return self._apply(level.attns[i], h) if level.attns else h
+
+    def _apply(self, layer: nnx.Module, *args: Array | None) -> Array:
+        """Returns layer(*args), with remat such that the backward pass computes its inside again."""
+        return nnx.remat(_call)(layer, *args) if self.remat else _call(layer, *args)
+
     def _pads(self, side: int) -> tuple[int, int]:
         """Returns how many zeros come before and after a side: the margin, and up to a size that fits."""
         total = padded_size(side + 2 * self.margin, self.levels) - side
         return total // 2, total - total // 2
+
+
+def _call(layer: Any, *args: Array | None) -> Array:
+    return layer(*args)
 
 
 def _keys(key: Key[Array, ""] | None) -> Iterator[Key[Array, ""] | None]:

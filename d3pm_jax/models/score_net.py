@@ -38,6 +38,7 @@ class ScoreNet(Backbone):
         dtype: of the computation, as in `UNet`.
         num_classes: of the labels, if there are any, as in `UNet`; the original has none.
         num_heads: of every attention; divides the widths that have one. The original has 1.
+        remat: keep only the input of each block for the backward pass, and compute the rest again.
         rngs: for the initial weights and for the frequencies of the time embedding, which are saved with
             the weights and never trained.
 
@@ -62,6 +63,7 @@ class ScoreNet(Backbone):
         num_classes: int | None = None,
         num_heads: int = 1,
         *,
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         _check(attn, len(ch_mult), time_dependent_weights)
@@ -87,7 +89,7 @@ class ScoreNet(Backbone):
         embedding = partial(nnx.Linear, out_features=4 * ch, kernel_init=of_torch, rngs=rngs)
         self.temb = embedding(4 * ch)
         self.class_emb = None if num_classes is None else embedding(num_classes)
-        self._build(style, channels * K, channels * K, ch, ch_mult, num_res_blocks, attn, margin=2)
+        self._build(style, channels * K, channels * K, ch, ch_mult, num_res_blocks, attn, 2, remat)
 
     def __call__(
         self,

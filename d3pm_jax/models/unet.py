@@ -44,6 +44,7 @@ class UNet(Backbone):
         num_classes: of the labels, if there are any. Called without labels, such a network sees the bias
             of class_emb alone, an all-zero one-hot.
         num_heads: of every attention; divides the widths that have one. The official code's default is 1.
+        remat: keep only the input of each block for the backward pass, and compute the rest again.
         dtype: of the computation, that of the parameters by default. In bfloat16 the parameters, the
             embeddings, the statistics of GroupNorm, the softmax and the last layer stay float32.
         rngs: for the initial weights.
@@ -74,6 +75,7 @@ class UNet(Backbone):
         channels_per_group: int | None = None,
         attention_eps: float | None = None,
         input_range: tuple[float, float] | None = None,
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         if ch < 4 or ch % 2:
@@ -99,6 +101,7 @@ class UNet(Backbone):
             ch_mult=ch_mult,
             num_res_blocks=num_res_blocks,
             attn_levels=[i for i in levels if first // 2**i in attn_resolutions],
+            remat=remat,
         )
 
     def __call__(

@@ -16,6 +16,7 @@ TITLES = {  # of the metrics, the most telling first
     "kl": "KL [nats per element]",
     "ce": "cross entropy [nats per element]",
     "grad_norm": "norm of the gradient",
+    "skipped": "steps skipped, as they were not finite",
     "seconds_per_step": "seconds per step",
 }
 

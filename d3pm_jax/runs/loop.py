@@ -153,9 +153,16 @@ def _loop(
 ) -> bool:
     config, state, sharding = parts.config, parts.state, batched(parts.mesh)
     rule = config.optimizer.build()
-    layout = build.shardings(parts)
+    layout, train = build.shardings(parts), config.train
     update = make_step(
-        config.loss, config.timesteps, rule, parts.predict, config.train.ema_decay, sharding, layout
+        config.loss,
+        config.timesteps,
+        rule,
+        parts.predict,
+        train.ema_decay,
+        sharding,
+        accumulate=train.accumulate,
+        layout=layout,
     )
     with outputs.terminal.shown():
         for step in range(int(state.step) + 1, config.train.steps + 1):

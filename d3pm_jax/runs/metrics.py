@@ -1,7 +1,9 @@
 """Takes the means of the metrics of a run over an interval, and reads the lines of them that there are."""
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,10 +11,14 @@ import numpy as np
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.training.step import Metrics
+from d3pm_jax.types import Params
 
 FILE = "metrics.jsonl"
 CURE = "delete that line, or the file, which curves alone are drawn from"
 CAUSES = ("ce", "kl", "loss", "grad_norm")  # which follows from which
+TERMS = ("loss", "kl", "ce", "grad_norm")
+
+Row = Mapping[str, Any]  # the metrics of a step, on the host
 
 
 def read(workdir: Path) -> list[dict[str, float | int]]:
@@ -50,48 +56,104 @@ def _cure(name: str, value: float, step: int) -> str:
     return "start anew with a lower optimizer.lr"
 
 
+def leaf_names(params: Params) -> list[str]:
+    """Names the leaves of parameters in their order, such as "layers.qkv.kernel"."""
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    return [jax.tree_util.keystr(p, simple=True, separator=".").removesuffix(".value") for p, _ in paths]
+
+
+def diagnosis(bad: Sequence[tuple[int, Row]], leaves: Sequence[str], saved: int | None) -> str:
+    """Says of steps in a row that were not finite what was the matter with the first, and what to change.
+
+    Args:
+        bad: the steps and their metrics.
+        leaves: the names of the parameters, in their order.
+        saved: the step of the last checkpoint, if there is one.
+    """
+    step, row = bad[0]
+    name = next(name for name in CAUSES if name in row and not np.isfinite(row[name]))
+    kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
+    terms = [f"{key} {float(row[key]):.4g}" for key in TERMS if key in row]
+    first = int(row.get("first_nonfinite", -1))
+    terms += [f"{leaves[first]} has the first gradient that is not finite"] if first >= 0 else []
+    terms += [f"{len(bad)} steps in a row"] if len(bad) > 1 else []
+    cure = _cure(name, float(row[name]), step)
+    return f"{name} is {float(row[name])} at step {step}; {kept}: {cure} ({', '.join(terms)})"
+
+
 class Window:
-    """Holds the metrics of the steps since the last report."""
+    """Holds the metrics of the steps since the last report.
 
-    def __init__(self, T: int):
-        self._rows: list[Metrics] = []
-        self._T, self._since, self._timed = T, 0.0, 0
+    Args:
+        T: number of steps of the process.
+        leaves: the names of the parameters, in their order.
+        max_nonfinite: after so many steps in a row that are not finite it raises.
+    """
 
-    def add(self, row: Metrics) -> None:
-        """Takes the metrics of a step, and waits for the step before it."""
-        if self._rows:
-            jax.block_until_ready(self._rows[-1]["loss"])
-        self._rows.append(row)
+    def __init__(self, T: int, leaves: Sequence[str] = (), max_nonfinite: int = 1):
+        self._T, self._leaves, self._most = T, leaves, max_nonfinite
+        self._last: tuple[int, Metrics] | None = None  # the step that may still run
+        self._rows: list[Row] = []  # of steps that were finite
+        self._bad: list[tuple[int, Row]] = []  # the last steps, as far as they were not
+        self._skipped = 0  # since the last report
+        self._since, self._timed = 0.0, 0
+
+    def add(self, step: int, row: Metrics, saved: int | None) -> None:
+        """Takes the metrics of a step, and waits for the step before it.
+
+        Args:
+            step: its number.
+            row: its metrics.
+            saved: the step of the last checkpoint, if there is one.
+
+        Raises:
+            UserError: so many steps in a row were not finite.
+        """
+        self._look(saved)
+        self._last = step, row
         if not self._since:  # the first step compiles
             jax.block_until_ready(row["loss"])
             self.restart()
         else:
             self._timed += 1
 
+    def _look(self, saved: int | None) -> None:
+        """Waits for the step that was added last, and looks whether it was finite."""
+        if self._last is None:
+            return
+        (step, row), self._last = jax.device_get(self._last), None
+        if all(np.isfinite(value) for value in row.values()):
+            self._rows.append(row)
+            self._bad = []
+            return
+        self._skipped += 1
+        self._bad.append((step, row))
+        if len(self._bad) >= self._most:
+            raise UserError(diagnosis(self._bad, self._leaves, saved))
+
     def restart(self) -> None:
         """Starts the clock again after something that is not training."""
         self._since, self._timed = time.monotonic(), 0
 
-    def close(self, step: int, saved: int | None) -> dict[str, float | int]:
+    def close(self, saved: int | None) -> dict[str, float | int]:
         """Returns their means, and the bound that kl stands for; empties the window.
 
+        The means are those of the finite steps; "skipped" says how many others there were, if any. Where
+        no step was finite nothing is returned, and the next report counts them.
+
         Raises:
-            UserError: one of them is not finite.
+            UserError: so many steps in a row were not finite.
         """
-        rows = jax.device_get(self._rows)
-        for i, row in enumerate(rows, step - len(rows) + 1):
-            for name, value in sorted(row.items(), key=lambda item: CAUSES.index(item[0])):
-                if not np.isfinite(value):
-                    kept = (
-                        "there is no checkpoint yet"
-                        if saved is None
-                        else f"the checkpoint of step {saved} is kept"
-                    )
-                    raise UserError(f"{name} is {value} at step {i}; {kept}: {_cure(name, float(value), i)}")
-        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        means["bound_bits_per_dim"] = means["kl"] * self._T / float(np.log(2))
-        if self._timed:
-            means["seconds_per_step"] = (time.monotonic() - self._since) / self._timed
-        self._rows = []
+        self._look(saved)
+        found: dict[str, float | int] = {}
+        if self._rows:
+            columns = {name: [row[name] for row in self._rows] for name in TERMS}
+            found = {name: float(np.mean(column, dtype=np.float64)) for name, column in columns.items()}
+            found["bound_bits_per_dim"] = found["kl"] * self._T / float(np.log(2))
+            if self._timed:
+                found["seconds_per_step"] = (time.monotonic() - self._since) / self._timed
+            if self._skipped:
+                found["skipped"] = self._skipped
+            self._rows, self._skipped = [], 0
         self.restart()
-        return means
+        return found

@@ -34,7 +34,7 @@ def split(config: Config, description: Description, process: Process) -> tuple[P
         ValueError: the network cannot be built for such data.
     """
     head, classes = config.head, told_classes(config, description)
-    spec = Spec(description.shape, process.K, head.outputs, classes, process.T)
+    spec = Spec(description.shape, process.K, head.outputs, classes, process.T, config.train.remat)
 
     def build(key: Array) -> nnx.Module:
         return config.model.build(spec, nnx.Rngs(key))

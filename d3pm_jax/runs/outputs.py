@@ -17,7 +17,7 @@ from d3pm_jax.runs import checkpoint
 from d3pm_jax.runs.build import Parts, caption
 from d3pm_jax.runs.devices import batched
 from d3pm_jax.runs.logs import Logging
-from d3pm_jax.runs.metrics import Window
+from d3pm_jax.runs.metrics import Window, leaf_names
 from d3pm_jax.runs.samples import make_sampler
 from d3pm_jax.runs.terminal import Terminal
 from d3pm_jax.runs.workdir import CHECKPOINTS
@@ -51,33 +51,39 @@ class Outputs:
         first = int(parts.state.step)
         self.terminal = Terminal("step", parts.config.train.steps, first)
         self._parts, self._config = parts, parts.config
-        self._workdir, self._log, self._saver = workdir, log, saver
-        self._sampler, self._window = make_sampler(parts, SAMPLES), Window(parts.process.T)
+        self._workdir, self._log_to, self._saver = workdir, log, saver
+        self._sampler = make_sampler(parts, SAMPLES)
+        self._window = Window(
+            parts.process.T, leaf_names(parts.state.params), self._config.train.max_nonfinite
+        )
         self._valid = None if valid is None else make_estimate(parts, valid)
         self._saved = first if checkpoint.steps(workdir / CHECKPOINTS) else None
 
     def add(self, step: int, row: Metrics) -> None:
-        """Takes the metrics of a step."""
+        """Takes the metrics of a step.
+
+        Raises:
+            UserError: `train.max_nonfinite` steps in a row were not finite.
+        """
         self.terminal.advance(step)
-        self._window.add(row)
+        self._window.add(step, row, self._saved)
 
     def write(self, step: int, state: TrainState, stopping: bool) -> None:
         """Writes what is due after a step; metrics and a checkpoint after the last one and before a stop.
 
         Raises:
-            UserError: a metric is not finite, or the network gives no samples.
+            UserError: too many steps in a row were not finite, or the network gives no samples.
         """
         config = self._config.train
         stopping |= step == config.steps
         draws, saves = _due(step, config.sample_every), _due(step, config.checkpoint_every)
         evaluates = self._valid is not None and _due(step, config.eval_every)
         if stopping or draws or saves or evaluates or _due(step, config.log_every):
-            means = self._window.close(step, self._saved)
+            means = self._window.close(self._saved)
             if self._valid is not None and evaluates:
                 means |= self._evaluated(state.ema)
                 self._window.restart()
             self._log(step, means)
-            self.terminal.metrics(means)
         if draws:
             samples, _ = self._sampler(state.ema, SAMPLES, jax.random.key(config.seed))
             path = self._workdir / "samples" / f"step_{step:07d}"
@@ -93,6 +99,16 @@ class Outputs:
         if stopping:
             self._saver.wait()
         self._saver.check()
+
+    def _log(self, step: int, means: dict[str, float | int]) -> None:
+        """Writes a line of metrics, and says why there is none where no step since the last was finite."""
+        if "loss" not in means:
+            self.terminal.say(
+                f"no metrics at step {step}: the steps since the last were not finite, and skipped"
+            )
+            return
+        self._log_to(step, means)
+        self.terminal.metrics(means)
 
     def _evaluated(self, params: Params) -> dict[str, float]:
         """Returns the bound of the held-out examples; says so, and returns nothing, where it is infinite."""

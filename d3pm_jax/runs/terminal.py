@@ -17,6 +17,7 @@ EVERY = 30.0  # seconds between lines where the output is no terminal, unless th
 EVERY_REWRITTEN = 0.5  # seconds between those that stand in each other's place, in a notebook
 NAMES = {  # of the metrics, the most telling first: not all fit into every line
     "loss": "loss",
+    "skipped": "skipped",
     "bound_bits_per_dim": "bits/dim",
     "valid_bits_per_dim": "valid",
     "kl": "kl",

@@ -97,6 +97,7 @@ def make_step(
     predict: Predict,
     ema_decay: float,
     sharding: jax.sharding.Sharding | None = None,
+    accumulate: int = 1,
     layout: TrainState | None = None,
 ) -> TrainStep:
     """Makes the step (state, process, batch, key, noise=None) -> (state, metrics), in the memory of state.
@@ -104,7 +105,16 @@ def make_step(
     All randomness comes from fold_in(key, step), so a restart repeats it. Noise that is not passed is drawn
     by a program of its own, so that passing what `draw_noise` gives changes no bit. The loss is
     sum(weight loss) / sum(weight) over the batch, weight 1 where it has none. Metrics: the loss, the means
-    of kl and ce over t in nats per element, and the norm of the gradient before clipping.
+    of kl and ce over t in nats per element, the norm of the gradient before clipping, and "first_nonfinite",
+    the place among the leaves of params of the first whose gradient is not finite, or -1.
+
+    Where the loss, a mean or the norm is not finite, the step is skipped: parameters, optimizer and history
+    stay as they are to the bit, while steps are counted on, and the average moves on towards the parameters.
+    Unlike that of `optax.apply_if_finite` this rule has no state, looks at the loss too, and takes no pass
+    over the gradient of its own.
+
+    A batch that is taken in parts makes one step, that of the whole batch up to rounding, but for dropout,
+    which has a key for each part. Unlike with `optax.MultiSteps` the state knows nothing of it.
 
     Args:
         objective: what is minimised.
@@ -114,22 +124,22 @@ def make_step(
             for a key; the last two are passed where a batch has them.
         ema_decay: of the averaged parameters.
         sharding: of the batch and the noise, where they are spread over devices.
+        accumulate: how many parts a batch is taken in, one after the other; divides B.
         layout: the sharding of each array of the state, where it is spread over devices.
     """
-
-    loss = partial(_loss, objective, predict)
+    gradient = partial(_gradient, partial(_loss, objective, predict), accumulate)
+    trained = partial(_trained, optimizer, timesteps)
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(layout, None))
     def update(state: TrainState, process: Process, batch: Batch, noise: StepNoise, key: Key[Array, ""]):
         key_dropout = _keys(key, state.step)[2]
-        grads, (metrics, kl) = jax.grad(loss, has_aux=True)(state.params, process, batch, noise, key_dropout)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = optax.incremental_update(params, state.ema, 1.0 - _decay(ema_decay, state.step))
-        history = timesteps.update(state.history, noise.t, kl)
+        grads, metrics, kl = gradient(state.params, process, batch, noise, key_dropout)
         metrics["grad_norm"] = optax.tree.norm(grads)
-        after = {"params": params, "ema": ema, "opt_state": opt_state, "history": history}
-        return dataclasses.replace(state, step=state.step + 1, **after), metrics
+        finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
+        before = Trained(state.params, state.opt_state, state.history)
+        after, metrics["first_nonfinite"] = trained(finite, before, grads, noise.t, kl)
+        ema = optax.incremental_update(after.params, state.ema, 1.0 - _decay(ema_decay, state.step))
+        return dataclasses.replace(state, step=state.step + 1, ema=ema, **after._asdict()), metrics
 
     def step(
         state: TrainState, process: Process, batch: Batch, key: Key[Array, ""], noise: StepNoise | None = None
@@ -142,6 +152,85 @@ def make_step(
     return step
 
 
+class Trained(NamedTuple):
+    """Holds what a step that is skipped leaves as it is."""
+
+    params: Params
+    opt_state: Any
+    history: Any
+
+
+def _trained(
+    optimizer: optax.GradientTransformation,
+    timesteps: Timesteps,
+    finite: Array,
+    before: Trained,
+    grads: Params,
+    t: Array,
+    kl: Array,
+) -> tuple[Trained, Array]:
+    """Returns what an update makes of it, and -1; where not finite, itself, and the leaf to blame."""
+
+    def updated() -> tuple[Trained, Array]:
+        updates, opt_state = optimizer.update(grads, before.opt_state, before.params)
+        params: Any = optax.apply_updates(before.params, updates)
+        return Trained(params, opt_state, timesteps.update(before.history, t, kl)), jnp.int32(-1)
+
+    return jax.lax.cond(finite, updated, lambda: (before, _first_nonfinite(grads)))
+
+
+def _first_nonfinite(grads: Params) -> Array:
+    """Returns the number of the first leaf with an entry that is not finite, or -1."""
+    bad = jnp.stack([~jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)])
+    return jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.int32)
+
+
+def _gradient(
+    loss: Callable[..., tuple[Array, tuple[Metrics, Array]]],
+    accumulate: int,
+    params: Params,
+    process: Process,
+    batch: Batch,
+    noise: StepNoise,
+    key: Key[Array, ""],
+) -> tuple[Params, Metrics, Array]:
+    """Returns the gradient of the loss of a batch, taken in so many parts, its metrics and kl [B]."""
+    total = jnp.sum(batch["weight"]) if "weight" in batch else batch["x"].size
+
+    def of_part(batch: Batch, noise: StepNoise, key: Key[Array, ""]) -> tuple[tuple[Params, Metrics], Array]:
+        grads, (metrics, kl) = jax.grad(loss, has_aux=True)(params, process, batch, noise, key, total)
+        return (grads, metrics), kl
+
+    if accumulate == 1:
+        (grads, metrics), kl = of_part(batch, noise, key)
+        return grads, metrics, kl
+
+    def add(sums: tuple[Params, Metrics], part: tuple) -> tuple[tuple[Params, Metrics], Array]:
+        found, kl = of_part(*part)
+        return jax.tree.map(jnp.add, sums, found), kl
+
+    parts = *_parts((dict(batch), noise), accumulate), jax.random.split(key, accumulate)
+    shapes = jax.eval_shape(lambda: of_part(*jax.tree.map(lambda x: x[0], parts))[0])
+    (grads, metrics), kl = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, shapes), parts)
+    return grads, metrics, kl.swapaxes(0, 1).reshape(-1)
+
+
+def _parts(arrays: Any, accumulate: int) -> Any:
+    """Cuts [B, ...] into [accumulate, B / accumulate, ...]: rows i, i + accumulate, ... are part i.
+
+    So every device that holds rows of a batch which follow one another has rows of each part.
+    """
+
+    def cut(x: Array) -> Array:
+        if len(x) % accumulate:
+            raise ValueError(
+                f"a batch of {len(x)} does not divide into accumulate = {accumulate} parts: change one"
+            )
+        return x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(cut, arrays)
+
+
 def _loss(
     objective: Objective,
     predict: Predict,
@@ -150,8 +239,12 @@ def _loss(
     batch: Batch,
     noise: StepNoise,
     key: Key[Array, ""],
+    total: ArrayLike,
 ) -> tuple[Array, tuple[Metrics, Array]]:
-    """Returns the loss, and what is reported of it: means over t, and the kl [B] of each example."""
+    """Returns the loss, and what is reported of it: means over t, and the kl [B] of each example.
+
+    Means are sums over these examples divided by total, the sum of weights of the whole batch.
+    """
     (t, p_t, u), x0, weight = noise, batch["x"], batch.get("weight")
     xt = objective.draw(process, x0, t, u)
     more = {name: batch[name] for name in ("label", "weight") if name in batch}
@@ -159,18 +252,13 @@ def _loss(
     logits = predict(params, xt, time, key, **more)
     loss, kl, ce = objective.terms(process, logits, x0, xt, t, p_t)
     spread = {name: bare(per_step)(x, p_t, process.T) for name, x in (("kl", kl), ("ce", ce))}
-    means = {name: _mean(x, weight) for name, x in {"loss": loss, **spread}.items()}
+    means = {name: _weighted(x, weight).sum() / total for name, x in {"loss": loss, **spread}.items()}
     return means["loss"], (means, _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1))
 
 
 def _weighted(x: Array, weight: Array | None) -> Array:
     """Returns weight x, and 0 where the weight is 0, whatever x is."""
     return x if weight is None else jnp.where(weight > 0, weight * x, 0.0)
-
-
-def _mean(x: Array, weight: Array | None) -> Array:
-    """sum(weight x) / sum(weight) over all elements of a batch."""
-    return jnp.mean(x) if weight is None else jnp.sum(_weighted(x, weight)) / jnp.sum(weight)
 
 
 def _keys(key: Key[Array, ""], step: ArrayLike) -> Key[Array, " 3"]:

@@ -92,9 +92,9 @@ def test_an_import_is_a_run_to_go_on_with(tmp_path, data_dir, monkeypatch, capsy
 
 def test_an_import_is_a_checkpoint_to_go_back_to():
     window = metrics.Window(10)
-    window.add({"loss": jnp.asarray(np.nan)})
+    window.add(1, {"loss": jnp.asarray(np.nan)}, saved=0)
     with pytest.raises(UserError, match="loss is nan at step 1; the checkpoint of step 0 is kept"):
-        window.close(1, saved=0)
+        window.close(saved=0)
 
 
 def test_the_last_weights_and_a_file_without_a_config(old, tmp_path, data_dir, capsys):

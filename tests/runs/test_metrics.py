@@ -29,6 +29,15 @@ def test_only_a_last_line_that_was_cut_off_is_left_out(tmp_path):
             metrics.read(tmp_path)
 
 
+def row(**changes):
+    """Metrics of a finite step, but for the changes."""
+    values = {"loss": 1.0, "kl": 1.0, "ce": 1.0, "grad_norm": 1.0, "first_nonfinite": -1} | changes
+    return {name: jnp.asarray(value) for name, value in values.items()}
+
+
+BAD = row(loss=np.nan, kl=np.nan, ce=3.0, grad_norm=np.nan, first_nonfinite=1)
+
+
 @pytest.mark.parametrize(
     ("values", "step", "message"),
     [
@@ -38,7 +47,7 @@ def test_only_a_last_line_that_was_cut_off_is_left_out(tmp_path):
         ({"loss": np.nan, "kl": np.nan, "ce": np.nan}, 1, "ce is nan at step 1; .* first weights"),
         ({"loss": np.nan, "kl": np.nan, "ce": np.nan}, 9, "ce is nan at step 9; .* lower optimizer.lr"),
         (
-            {"loss": 1.0, "kl": 1.0, "ce": 1.0, "grad_norm": np.inf},
+            {"grad_norm": np.inf},
             1,
             "grad_norm is inf .* optimizer.lr",
         ),
@@ -46,6 +55,37 @@ def test_only_a_last_line_that_was_cut_off_is_left_out(tmp_path):
 )
 def test_the_first_metric_that_is_not_finite_has_its_own_cure(values, step, message):
     window = metrics.Window(10)
-    window.add({name: jnp.asarray(value) for name, value in values.items()})
+    window.add(step, row(**values), saved=None)
     with pytest.raises(UserError, match=message):
-        window.close(step, saved=None)
+        window.close(saved=None)
+
+
+def test_steps_that_are_not_finite_are_counted_and_left_out():
+    window = metrics.Window(10, ("w", "b"), max_nonfinite=3)
+    for step, taken in enumerate((BAD, row(loss=2.0), BAD, BAD, row(loss=4.0)), 1):
+        window.add(step, taken, saved=None)
+    found = window.close(saved=None)
+    assert (found["loss"], found["skipped"]) == (3.0, 3)
+    assert np.isfinite(list(found.values())).all()
+    for step in (6, 7):
+        window.add(step, BAD, saved=None)
+    assert window.close(saved=None) == {}
+    window.add(8, row(), saved=None)
+    assert window.close(saved=None)["skipped"] == 2  # told with the next line
+    window.add(9, row(), saved=None)
+    assert "skipped" not in window.close(saved=None)
+
+
+def test_so_many_in_a_row_stop_the_run_a_step_later_whatever_was_reported_between():
+    window = metrics.Window(10, ("w", "b"), max_nonfinite=3)
+    window.add(7, BAD, saved=5)
+    window.close(saved=5)
+    window.add(8, BAD, saved=5)
+    window.add(9, BAD, saved=5)
+    message = (
+        r"kl is nan at step 7; the checkpoint of step 5 is kept: start anew with a lower optimizer.lr "
+        r"\(loss nan, kl nan, ce 3, grad_norm nan, b has the first gradient that is not finite, "
+        r"3 steps in a row\)"
+    )
+    with pytest.raises(UserError, match=message):
+        window.add(10, row(), saved=5)
