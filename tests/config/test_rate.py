@@ -30,7 +30,7 @@ FORMULAS = [
 ]
 
 
-@pytest.mark.parametrize(("rate", "formula"), FORMULAS, ids=str)
+@pytest.mark.parametrize(("rate", "formula"), FORMULAS, ids=[str(rate) for rate, _ in FORMULAS])
 def test_a_rate_is_its_formula_in_both_types(rate, formula):
     warm = np.minimum(1.0, (COUNTS + 1.0) / 20)
     optimizer = configs.AdamW(lr=3e-3, warmup_steps=20, rate=rate)
