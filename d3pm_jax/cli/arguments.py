@@ -11,6 +11,7 @@ from typing import Any
 from d3pm_jax.config.checks import Count, Natural, Seed, fits, in_words
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.runs import grids
+from d3pm_jax.runs.cache import keep_programs
 from d3pm_jax.runs.run import Run, open_run
 
 
@@ -130,6 +131,7 @@ def open_named(args: argparse.Namespace, batch_size: int, folder: Path | None = 
     Raises:
         UserError: there is no such run or checkpoint, or the results cannot be written.
     """
+    keep_programs()
     run = open_run(args.workdir, args.own, args.step, batch_size=batch_size)
     written: Path = args.workdir if folder is None else folder
     if written.is_dir() and not os.access(written, os.W_OK):

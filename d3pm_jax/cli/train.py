@@ -13,18 +13,19 @@ from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.model import features
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import loop, metrics, workdir
+from d3pm_jax.runs import cost, loop, metrics, workdir
 from d3pm_jax.runs.begin import Weights, weights_of
+from d3pm_jax.runs.cache import keep_programs
 from d3pm_jax.runs.devices import use_all_cores
 from d3pm_jax.runs.memory import keep_freed_memory
 from d3pm_jax.runs.run import open_run
 
-USAGE = "--workdir DIR [--resume | --from RUN]"
+USAGE = "--workdir DIR [--resume | --from RUN] [--profile] | --dry-run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
-    parser.usage = "d3pm train CONFIG --workdir DIR [--resume | --from RUN] [OVERRIDES]"
+    parser.usage = f"d3pm train CONFIG {USAGE} [OVERRIDES]"
     parser.epilog = (
         "CONFIG is a Python file that defines get_config(); it comes first. Every field of the config can "
         "be overridden, for example --train.steps 200 --process.steps 50; `d3pm train CONFIG --help` lists "
@@ -41,6 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="RUN",
         help="begin with the averaged weights of the run in this folder, as step 0 of a new one",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing and write nothing: compile a step, and say what memory and work it takes",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="write a trace of a few steps to DIR/profile, for TensorBoard"
     )
 
 
@@ -64,13 +73,17 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     if arguments.print_help(args, args.config):
         return 0
     config = run_config(args, rest)
-    if args.workdir is None:
+    if args.workdir is None and not args.dry_run:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
+    keep_programs()
     use_all_cores(config.train.batch_size)
     elements = math.prod(config.data.describe().shape)
     keep_freed_memory(config.train.batch_size * elements * features(config.model))
     print(_table(config), flush=True)
-    if not loop.train(config, args.workdir, args.resume, _start(args, config)):
+    if args.dry_run:
+        print(cost.dry_run(config))
+        return 0
+    if not loop.train(config, args.workdir, args.resume, _start(args, config), args.profile):
         own = f" --config {args.workdir / workdir.OWN}" if config_io.own_file(config) else ""
         print(f"go on with: d3pm train --workdir {args.workdir} --resume{own}")
         return 130
@@ -79,6 +92,8 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     print(f"trained to step {config.train.steps}; checkpoint in {args.workdir / workdir.CHECKPOINTS}")
     if curve is not None:
         print(f"loss curve: {curve}")
+    if args.profile:
+        print(f"trace of some steps: {args.workdir / 'profile'}; tensorboard --logdir shows it")
     return 0
 
 

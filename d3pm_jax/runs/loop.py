@@ -15,6 +15,7 @@ from d3pm_jax.runs import begin, build, checkpoint, lock, metrics, presampled, s
 from d3pm_jax.runs.begin import Weights
 from d3pm_jax.runs.devices import batched, use_all_cores
 from d3pm_jax.runs.outputs import Outputs
+from d3pm_jax.runs.profile import traced
 from d3pm_jax.runs.workdir import (
     CHECKPOINTS,
     NUM_EXAMPLES,
@@ -24,7 +25,9 @@ from d3pm_jax.runs.workdir import (
 from d3pm_jax.training.step import StepNoise, make_step
 
 
-def train(config: Config, workdir: Path, resume: bool, start: Weights | None = None) -> bool:
+def train(
+    config: Config, workdir: Path, resume: bool, start: Weights | None = None, profile: bool = False
+) -> bool:
     """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
 
     Args:
@@ -32,6 +35,7 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
         workdir: where everything is written.
         resume: go on with the run in workdir.
         start: weights to begin a new run from; they are its step 0.
+        profile: write a trace of some steps to workdir/profile.
 
     Returns:
         Whether it got to the end; False when it was interrupted and saved.
@@ -62,7 +66,8 @@ def train(config: Config, workdir: Path, resume: bool, start: Weights | None = N
         if int(parts.state.step) != step:
             raise UserError(f"another `d3pm train` has just gone on with {workdir}: run the command again")
         with metrics.Writer(workdir, step) as writer, signals.noted() as stop:
-            return _loop(parts, batches, noise_of, Outputs(parts, workdir, writer, valid), stop)
+            outputs = Outputs(parts, workdir, writer, valid)
+            return _loop(parts, batches, noise_of, outputs, stop, workdir / "profile" if profile else None)
 
 
 def _read_examples(parts: build.Parts) -> np.ndarray:
@@ -105,13 +110,15 @@ def _loop(
     noise_of: Callable[[int], StepNoise | None],
     outputs: Outputs,
     stop: list[str],
+    trace: Path | None,
 ) -> bool:
     config, state, sharding = parts.config, parts.state, batched(parts.mesh)
     rule = config.optimizer.build()
     update = make_step(config.loss, config.timesteps, rule, parts.predict, config.train.ema_decay, sharding)
     with outputs.terminal.shown():
-        for step in range(int(state.step) + 1, config.train.steps + 1):
-            batch, noise = jax.device_put((next(batches), noise_of(step - 1)), sharding)
+        for step in traced(range(int(state.step) + 1, config.train.steps + 1), trace):
+            with outputs.speed.waiting():
+                batch, noise = jax.device_put((next(batches), noise_of(step - 1)), sharding)
             state, row = update(state, parts.process, batch, parts.key, noise)
             outputs.add(step, row)
             stopping = bool(stop)  # a signal since then is seen after the next step, or too late to matter

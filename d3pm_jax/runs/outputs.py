@@ -18,6 +18,7 @@ from d3pm_jax.runs.build import Parts, caption
 from d3pm_jax.runs.devices import batched
 from d3pm_jax.runs.metrics import Window, Writer
 from d3pm_jax.runs.samples import make_sampler
+from d3pm_jax.runs.speed import Speed
 from d3pm_jax.runs.terminal import Terminal
 from d3pm_jax.runs.workdir import CHECKPOINTS
 from d3pm_jax.training.state import TrainState
@@ -46,6 +47,7 @@ class Outputs:
         self._parts, self._config = parts, parts.config
         self._workdir, self._writer = workdir, writer
         self._sampler, self._window = make_sampler(parts, SAMPLES), Window(parts.process.T)
+        self.speed = Speed(parts)
         self._valid = None if valid is None else make_estimate(parts, valid)
         self._saved = first if checkpoint.steps(workdir / CHECKPOINTS) else None
 
@@ -65,7 +67,7 @@ class Outputs:
         draws, saves = _due(step, config.sample_every), _due(step, config.checkpoint_every)
         evaluates = self._valid is not None and _due(step, config.eval_every)
         if stopping or draws or saves or evaluates or _due(step, config.log_every):
-            means = self._window.close(step, self._saved)
+            means = self.speed.added(self._window.close(step, self._saved))
             if self._valid is not None and evaluates:
                 means |= self._evaluated(state.ema)
                 self._window.restart()

@@ -90,6 +90,31 @@ def draw_noise(
     return noise if sharding is None else jax.lax.with_sharding_constraint(noise, sharding)
 
 
+def make_update(
+    objective: Objective,
+    timesteps: Timesteps,
+    optimizer: optax.GradientTransformation,
+    predict: Predict,
+    ema_decay: float,
+) -> Any:
+    """Makes the compiled part of `make_step`, (state, process, batch, noise, key) -> (state, metrics)."""
+    loss = partial(batch_loss, objective, predict)
+
+    @partial(jax.jit, donate_argnums=0)
+    def update(state: TrainState, process: Process, batch: Batch, noise: StepNoise, key: Key[Array, ""]):
+        key_dropout = _keys(key, state.step)[2]
+        grads, (metrics, kl) = jax.grad(loss, has_aux=True)(state.params, process, batch, noise, key_dropout)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = optax.incremental_update(params, state.ema, 1.0 - _decay(ema_decay, state.step))
+        history = timesteps.update(state.history, noise.t, kl)
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        after = {"params": params, "ema": ema, "opt_state": opt_state, "history": history}
+        return dataclasses.replace(state, step=state.step + 1, **after), metrics
+
+    return update
+
+
 def make_step(
     objective: Objective,
     timesteps: Timesteps,
@@ -115,19 +140,7 @@ def make_step(
         sharding: of the batch and the noise, where they are spread over devices.
     """
 
-    loss = partial(_loss, objective, predict)
-
-    @partial(jax.jit, donate_argnums=0)
-    def update(state: TrainState, process: Process, batch: Batch, noise: StepNoise, key: Key[Array, ""]):
-        key_dropout = _keys(key, state.step)[2]
-        grads, (metrics, kl) = jax.grad(loss, has_aux=True)(state.params, process, batch, noise, key_dropout)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = optax.incremental_update(params, state.ema, 1.0 - _decay(ema_decay, state.step))
-        history = timesteps.update(state.history, noise.t, kl)
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        after = {"params": params, "ema": ema, "opt_state": opt_state, "history": history}
-        return dataclasses.replace(state, step=state.step + 1, **after), metrics
+    update = make_update(objective, timesteps, optimizer, predict, ema_decay)
 
     def step(
         state: TrainState, process: Process, batch: Batch, key: Key[Array, ""], noise: StepNoise | None = None
@@ -140,7 +153,7 @@ def make_step(
     return step
 
 
-def _loss(
+def batch_loss(
     objective: Objective,
     predict: Predict,
     params: Params,

@@ -1,0 +1,62 @@
+"""Measures how fast a training goes, how long it waits for data, and how much of a device it uses."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from d3pm_jax.runs import cost
+from d3pm_jax.runs.build import Parts
+
+# FLOP per second of products of dense matrices in bfloat16 (float16 on a V100), by the kind that JAX names.
+# GPUs: NVIDIA's data sheets of each, halved where they count zeros that are skipped. TPUs: Google Cloud's pages of
+# each version.
+PEAKS = {
+    "Tesla V100-SXM2-16GB": 125e12,
+    "Tesla V100-SXM2-32GB": 125e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H200": 989e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,  # v5e
+    "TPU v5": 459e12,  # v5p
+    "TPU v6 lite": 918e12,  # v6e
+}
+
+
+class Speed:
+    """Adds to the metrics of an interval what follows from its `seconds_per_step`.
+
+    That is `examples_per_second`; `waiting`, the share of the time that the loop waited for its batches; and
+    `mfu`, where the peak of the device is known or given (`mesh.peak_flops`): the share of it that
+    `cost.flops_of_step` takes.
+    """
+
+    def __init__(self, parts: Parts):
+        self._parts, self._waits = parts, []
+        self._peak = parts.config.mesh.peak_flops or PEAKS.get(parts.mesh.devices.flat[0].device_kind)
+        self._first, self._flops = True, 0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Takes the time of the block for that in which a step waits for its batch."""
+        start = time.monotonic()
+        yield
+        self._waits.append(time.monotonic() - start)
+
+    def added(self, means: Mapping[str, float | int]) -> dict[str, float | int]:
+        """Returns the metrics of the steps since the last call, and these."""
+        timed, self._waits = self._waits[self._first :], []
+        self._first = False  # the first step compiles, and is not timed
+        seconds = means.get("seconds_per_step")
+        if not seconds:
+            return dict(means)
+        found = {"examples_per_second": self._parts.config.train.batch_size / seconds}
+        found["waiting"] = sum(timed) / len(timed) / seconds
+        if self._peak:
+            self._flops = self._flops or cost.flops_of_step(self._parts)
+            found["mfu"] = self._flops / seconds / self._peak
+        return {**means, **found}
