@@ -73,16 +73,17 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     if arguments.print_help(args, args.config):
         return 0
     config = run_config(args, rest)
-    if args.workdir is None and not args.dry_run:
-        raise UserError("no workdir: pass --workdir DIR, where the run is written")
     keep_programs()
     use_all_cores(config.train.batch_size)
     elements = math.prod(config.data.describe().shape)
     keep_freed_memory(config.train.batch_size * elements * features(config.model))
-    print(_table(config), flush=True)
     if args.dry_run:
+        print(_table(config), flush=True)
         print(cost.dry_run(config))
         return 0
+    if args.workdir is None:
+        raise UserError("no workdir: pass --workdir DIR, where the run is written")
+    print(_table(config), flush=True)
     if not loop.train(config, args.workdir, args.resume, _start(args, config), args.profile):
         own = f" --config {args.workdir / workdir.OWN}" if config_io.own_file(config) else ""
         print(f"go on with: d3pm train --workdir {args.workdir} --resume{own}")

@@ -5,6 +5,7 @@ import hashlib
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import filelock
 import jax
@@ -34,7 +35,7 @@ def keep_programs() -> None:
     (JAX_ENABLE_COMPILATION_CACHE=false), or where the folder cannot be written to. What was not used for the
     longest time is deleted first; processes take turns by a lock.
     """
-    config = jax.config
+    config: Any = jax.config
     if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
         return
     folder = Path(platformdirs.user_cache_dir("d3pm_jax", False)) / "programs" / _machine()

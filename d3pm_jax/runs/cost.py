@@ -94,7 +94,7 @@ def in_words(cost: Cost, parts: build.Parts) -> str:
     )
 
 
-def _whether_it_fits(cost: Cost, device: jax.Device, number: int) -> str:
+def _whether_it_fits(cost: Cost, device: Any, number: int) -> str:
     """Compares the memory of a step with what there is."""
     told = (device.memory_stats() or {}).get("bytes_limit")
     if told is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 
 def of_gradient(f: Callable[..., Any], params: Any, *args: Any) -> int:
@@ -40,12 +40,12 @@ def _walk(jaxpr: Jaxpr, reached: Sequence[bool]) -> tuple[int, list[bool]]:
     for equation in jaxpr.eqns:
         flops, found = _of_equation(equation, tell(equation.invars))
         total += flops
-        results = zip(equation.outvars, found, strict=True)
+        results: Any = zip(equation.outvars, found, strict=True)
         on |= {var for var, yes in results if yes and jnp.issubdtype(var.aval.dtype, jnp.inexact)}
     return total, tell(jaxpr.outvars)
 
 
-def _of_equation(equation: JaxprEqn, reached: list[bool]) -> tuple[int, list[bool]]:
+def _of_equation(equation: Any, reached: list[bool]) -> tuple[int, list[bool]]:
     """Counts one operation, and what is inside of it."""
     name, params = equation.primitive.name, equation.params
     if name in PRODUCTS:
@@ -79,14 +79,14 @@ def _of_loop(
         reached = more
 
 
-def _of_matrices(equation: JaxprEqn) -> int:
+def _of_matrices(equation: Any) -> int:
     """2 m n k, once for each pair of matrices."""
     (contracted, _), _ = equation.params["dimension_numbers"]
     shape = equation.invars[0].aval.shape
     return 2 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
 
 
-def _of_convolution(equation: JaxprEqn) -> int:
+def _of_convolution(equation: Any) -> int:
     """2 for each number of the output and each of the kernel for its channel; zeros put in between apart."""
     kernel, params = equation.invars[1].aval, equation.params
     each = kernel.size // kernel.shape[params["dimension_numbers"].rhs_spec[0]]

@@ -54,6 +54,7 @@ class Outputs:
     def add(self, step: int, row: Metrics) -> None:
         """Takes the metrics of a step."""
         self.terminal.advance(step)
+        self.speed.dispatched(row)
         self._window.add(row)
 
     def write(self, step: int, state: TrainState, stopping: bool) -> None:

@@ -8,6 +8,13 @@ import jax
 AFTER, STEPS = 5, 5  # steps before those that are traced, where there are so many, and how many are
 
 
+def _options() -> jax.profiler.ProfileOptions:
+    """Leaves out every call of Python, which would be most of the trace and slow what is traced."""
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    return options
+
+
 def traced(steps: range, folder: Path | None) -> Iterator[int]:
     """Yields the steps, and traces some after the first, which compiles, into a folder; none without one."""
     before, running = max(0, min(AFTER, len(steps) - 1)), False
@@ -15,7 +22,7 @@ def traced(steps: range, folder: Path | None) -> Iterator[int]:
     try:
         for step in steps:
             if step in chosen[:1]:
-                jax.profiler.start_trace(str(folder))
+                jax.profiler.start_trace(str(folder), profiler_options=_options())
                 running = True
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 yield step

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from d3pm_jax.runs import cost
 from d3pm_jax.runs.build import Parts
+from d3pm_jax.training.step import Metrics
 
 # FLOP per second of products of dense matrices in bfloat16 (float16 on a V100), by the kind that JAX names.
-# GPUs: NVIDIA's data sheets of each, halved where they count zeros that are skipped. TPUs: Google Cloud's pages of
-# each version.
+# GPUs: NVIDIA's data sheets, halved where they count zeros that are skipped. TPUs: the pages of Google Cloud.
 PEAKS = {
     "Tesla V100-SXM2-16GB": 125e12,
     "Tesla V100-SXM2-32GB": 125e12,
@@ -30,22 +31,28 @@ PEAKS = {
 class Speed:
     """Adds to the metrics of an interval what follows from its `seconds_per_step`.
 
-    That is `examples_per_second`; `waiting`, the share of the time that the loop waited for its batches; and
-    `mfu`, where the peak of the device is known or given (`mesh.peak_flops`): the share of it that
-    `cost.flops_of_step` takes.
+    That is `examples_per_second`; `waiting`, the share of the time in which the loop waited for a batch while
+    no step was computed; and `mfu`, where the peak of the device is known or given (`mesh.peak_flops`): the
+    share of it that `cost.flops_of_step` takes.
     """
 
     def __init__(self, parts: Parts):
         self._parts, self._waits = parts, []
         self._peak = parts.config.mesh.peak_flops or PEAKS.get(parts.mesh.devices.flat[0].device_kind)
         self._first, self._flops = True, 0
+        self._last: Any = None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Takes the time of the block for that in which a step waits for its batch."""
+        """Takes the block for time lost to data, unless the step before is still computed at its end."""
         start = time.monotonic()
         yield
-        self._waits.append(time.monotonic() - start)
+        idle = self._last is None or self._last.is_ready()
+        self._waits.append(time.monotonic() - start if idle else 0.0)
+
+    def dispatched(self, row: Metrics) -> None:
+        """Takes the metrics of the step that is computed now."""
+        self._last = row["loss"]
 
     def added(self, means: Mapping[str, float | int]) -> dict[str, float | int]:
         """Returns the metrics of the steps since the last call, and these."""
