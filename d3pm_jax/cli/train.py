@@ -21,16 +21,17 @@ from d3pm_jax.runs.memory import keep_freed_memory
 from d3pm_jax.runs.run import open_run
 
 USAGE = "--workdir DIR [--resume | --from RUN] [--profile] | --dry-run"
+EPILOG = (
+    "CONFIG is a Python file that defines get_config(); it comes first. Every field of the config can "
+    "be overridden, for example --train.steps 200 --process.steps 50; `d3pm train CONFIG --help` lists "
+    "them. A run is resumed with `d3pm train --workdir DIR --resume`."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
     parser.usage = f"d3pm train CONFIG {USAGE} [OVERRIDES]"
-    parser.epilog = (
-        "CONFIG is a Python file that defines get_config(); it comes first. Every field of the config can "
-        "be overridden, for example --train.steps 200 --process.steps 50; `d3pm train CONFIG --help` lists "
-        "them. A run is resumed with `d3pm train --workdir DIR --resume`."
-    )
+    parser.epilog = EPILOG
     arguments.add_workdir(parser, "where everything is written")
     arguments.add_own(parser)
     parser.add_argument(
@@ -73,10 +74,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     if arguments.print_help(args, args.config):
         return 0
     config = run_config(args, rest)
-    keep_programs()
-    use_all_cores(config.train.batch_size)
-    elements = math.prod(config.data.describe().shape)
-    keep_freed_memory(config.train.batch_size * elements * features(config.model))
+    _set_up(config)
     if args.dry_run:
         print(_table(config), flush=True)
         print(cost.dry_run(config))
@@ -96,6 +94,14 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     if args.profile:
         print(f"trace of some steps: {args.workdir / 'profile'}; tensorboard --logdir shows it")
     return 0
+
+
+def _set_up(config: Config) -> None:
+    """Does what has to come before the first computation."""
+    keep_programs()
+    use_all_cores(config.train.batch_size)
+    elements = math.prod(config.data.describe().shape)
+    keep_freed_memory(config.train.batch_size * elements * features(config.model))
 
 
 def _start(args: argparse.Namespace, config: Config) -> Weights | None:

@@ -17,6 +17,9 @@ TITLES = {  # of the metrics, the most telling first
     "ce": "cross entropy [nats per element]",
     "grad_norm": "norm of the gradient",
     "seconds_per_step": "seconds per step",
+    "examples_per_second": "examples per second",
+    "waiting": "share of the time that waits for data",
+    "mfu": "model FLOP utilisation",
 }
 
 

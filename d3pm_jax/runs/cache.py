@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def keep_programs() -> None:
         if name.upper() not in os.environ:
             config.update(name, value)
     config.update("jax_compilation_cache_dir", str(folder))
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")  # it is slower
 
 
 def _machine() -> str:

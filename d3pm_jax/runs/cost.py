@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from d3pm_jax import data
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.runs import build, flops, splits
 from d3pm_jax.runs.devices import batched, use_all_cores
-from d3pm_jax.training.step import Batch, StepNoise, batch_loss, draw_noise, make_update
+from d3pm_jax.training.step import StepNoise, batch_loss, draw_noise, make_update
 
 
 class Cost(NamedTuple):
@@ -38,9 +39,9 @@ def dry_run(config: Config) -> str:
     """
     config_io.check(config)
     use_all_cores(config.train.batch_size)
-    splits.training(config, config.data.open_training())  # may refuse
-    description = config.data.describe()
+    source, description = splits.training(config, config.data.open_training()), config.data.describe()
     parts = build.build(build.fill_in(config, description), description, config.train.batch_size)
+    data.train_batches(source, config.train.batch_size, config.train.seed, parts.categories)  # may refuse
     return in_words(measure(parts)[0], parts)
 
 
@@ -65,7 +66,7 @@ def flops_of_step(parts: build.Parts) -> int:
     return found // parts.mesh.size
 
 
-def abstract_inputs(parts: build.Parts) -> tuple[Batch, StepNoise]:
+def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], StepNoise]:
     """Returns what a batch and its noise are, without numbers."""
     description, B = parts.description, parts.config.train.batch_size
     shape, place = (B, *description.shape), batched(parts.mesh)

@@ -13,12 +13,11 @@ from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.evaluation.bound import elements, evaluate_bound, few_terms
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.losses import posterior_kl
-from d3pm_jax.runs import checkpoint
+from d3pm_jax.runs import checkpoint, speed
 from d3pm_jax.runs.build import Parts, caption
 from d3pm_jax.runs.devices import batched
 from d3pm_jax.runs.metrics import Window, Writer
 from d3pm_jax.runs.samples import make_sampler
-from d3pm_jax.runs.speed import Speed
 from d3pm_jax.runs.terminal import Terminal
 from d3pm_jax.runs.workdir import CHECKPOINTS
 from d3pm_jax.training.state import TrainState
@@ -47,7 +46,7 @@ class Outputs:
         self._parts, self._config = parts, parts.config
         self._workdir, self._writer = workdir, writer
         self._sampler, self._window = make_sampler(parts, SAMPLES), Window(parts.process.T)
-        self.speed = Speed(parts)
+        self.speed = speed.of_run(parts)
         self._valid = None if valid is None else make_estimate(parts, valid)
         self._saved = first if checkpoint.steps(workdir / CHECKPOINTS) else None
 

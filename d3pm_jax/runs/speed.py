@@ -1,13 +1,13 @@
 """Measures how fast a training goes, how long it waits for data, and how much of a device it uses."""
 
+import functools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from d3pm_jax.runs import cost
 from d3pm_jax.runs.build import Parts
-from d3pm_jax.training.step import Metrics
 
 # FLOP per second of products of dense matrices in bfloat16 (float16 on a V100), by the kind that JAX names.
 # GPUs: NVIDIA's data sheets, halved where they count zeros that are skipped. TPUs: the pages of Google Cloud.
@@ -32,15 +32,18 @@ class Speed:
     """Adds to the metrics of an interval what follows from its `seconds_per_step`.
 
     That is `examples_per_second`; `waiting`, the share of the time in which the loop waited for a batch while
-    no step was computed; and `mfu`, where the peak of the device is known or given (`mesh.peak_flops`): the
-    share of it that `cost.flops_of_step` takes.
+    no step was computed; and `mfu`, where the peak of the device is known: the share of it that steps take.
+
+    Args:
+        batch_size: examples of a step, on all devices.
+        flops: counts what a step computes on one device; it is called once, if at all.
+        peak: FLOP per second of one device, where that is known.
     """
 
-    def __init__(self, parts: Parts):
-        self._parts, self._waits = parts, []
-        self._peak = parts.config.mesh.peak_flops or PEAKS.get(parts.mesh.devices.flat[0].device_kind)
-        self._first, self._flops = True, 0
-        self._last: Any = None
+    def __init__(self, batch_size: int, flops: Callable[[], int], peak: float | None):
+        self._batch_size, self._flops, self._peak = batch_size, functools.cache(flops), peak
+        self._waits: list[float] = []
+        self._first, self._last = True, None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -50,7 +53,7 @@ class Speed:
         idle = self._last is None or self._last.is_ready()
         self._waits.append(time.monotonic() - start if idle else 0.0)
 
-    def dispatched(self, row: Metrics) -> None:
+    def dispatched(self, row: Mapping[str, Any]) -> None:
         """Takes the metrics of the step that is computed now."""
         self._last = row["loss"]
 
@@ -61,9 +64,14 @@ class Speed:
         seconds = means.get("seconds_per_step")
         if not seconds:
             return dict(means)
-        found = {"examples_per_second": self._parts.config.train.batch_size / seconds}
+        found = {"examples_per_second": self._batch_size / seconds}
         found["waiting"] = sum(timed) / len(timed) / seconds
         if self._peak:
-            self._flops = self._flops or cost.flops_of_step(self._parts)
-            found["mfu"] = self._flops / seconds / self._peak
+            found["mfu"] = self._flops() / seconds / self._peak
         return {**means, **found}
+
+
+def of_run(parts: Parts) -> Speed:
+    """Makes the measure of a run."""
+    peak = parts.config.mesh.peak_flops or PEAKS.get(parts.mesh.devices.flat[0].device_kind)
+    return Speed(parts.config.train.batch_size, functools.partial(cost.flops_of_step, parts), peak)
