@@ -74,14 +74,13 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     if arguments.print_help(args, args.config):
         return 0
     config = run_config(args, rest)
-    _set_up(config)
     if args.dry_run:
-        print(_table(config), flush=True)
+        _set_up(config)
         print(cost.dry_run(config))
         return 0
     if args.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
-    print(_table(config), flush=True)
+    _set_up(config)
     if not loop.train(config, args.workdir, args.resume, _start(args, config), args.profile):
         own = f" --config {args.workdir / workdir.OWN}" if config_io.own_file(config) else ""
         print(f"go on with: d3pm train --workdir {args.workdir} --resume{own}")
@@ -97,11 +96,12 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _set_up(config: Config) -> None:
-    """Does what has to come before the first computation."""
+    """Does what has to come before the first computation, and prints the config."""
     keep_programs()
     use_all_cores(config.train.batch_size)
     elements = math.prod(config.data.describe().shape)
     keep_freed_memory(config.train.batch_size * elements * features(config.model))
+    print(_table(config), flush=True)
 
 
 def _start(args: argparse.Namespace, config: Config) -> Weights | None:
