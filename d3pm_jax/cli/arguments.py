@@ -11,6 +11,7 @@ from typing import Any
 from d3pm_jax.config.checks import Count, Natural, Seed, fits, in_words
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.runs import cluster, grids
+from d3pm_jax.runs.cache import keep_programs
 from d3pm_jax.runs.run import Run, open_run
 from d3pm_jax.runs.workdir import read_config
 
@@ -156,6 +157,7 @@ def open_named(args: argparse.Namespace, batch_size: int, folder: Path | None = 
     Raises:
         UserError: there is no such run or checkpoint, or the results cannot be written.
     """
+    keep_programs()
     if hasattr(args, "coordinator"):
         join(args, read_config(args.workdir, args.own).mesh.heartbeat, saves=False)
     run = open_run(args.workdir, args.own, args.step, batch_size=batch_size)

@@ -14,24 +14,26 @@ from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.model import features
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import loop, metrics, workdir
+from d3pm_jax.runs import cost, loop, metrics, workdir
 from d3pm_jax.runs.begin import Weights, weights_of
+from d3pm_jax.runs.cache import keep_programs
 from d3pm_jax.runs.devices import fit, use_all_cores
 from d3pm_jax.runs.memory import keep_freed_memory
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.runs.wandb_run import check_installed
 
-USAGE = "--workdir DIR [--resume | --from RUN]"
+USAGE = "--workdir DIR [--resume | --from RUN] [--profile] | --dry-run"
+EPILOG = (
+    "CONFIG is a Python file that defines get_config(); it comes first. Every field of the config can "
+    "be overridden, for example --train.steps 200 --process.steps 50; `d3pm train CONFIG --help` lists "
+    "them. A run is resumed with `d3pm train --workdir DIR --resume`."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
-    parser.usage = "d3pm train CONFIG --workdir DIR [--resume | --from RUN] [OVERRIDES]"
-    parser.epilog = (
-        "CONFIG is a Python file that defines get_config(); it comes first. Every field of the config can "
-        "be overridden, for example --train.steps 200 --process.steps 50; `d3pm train CONFIG --help` lists "
-        "them. A run is resumed with `d3pm train --workdir DIR --resume`."
-    )
+    parser.usage = f"d3pm train CONFIG {USAGE} [OVERRIDES]"
+    parser.epilog = EPILOG
     arguments.add_workdir(parser, "where everything is written")
     arguments.add_own(parser)
     arguments.add_cluster(parser)
@@ -50,6 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PROJECT",
         help="log to this project of Weights & Biases too, under the name of DIR; WANDB_MODE=offline sends "
         "nothing",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing and write nothing: compile a step, and say what memory and work it takes",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="write a trace of a few steps to DIR/profile, for TensorBoard"
     )
 
 
@@ -73,18 +83,20 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     if arguments.print_help(args, args.config):
         return 0
     config = run_config(args, rest)
+    if args.dry_run:
+        _set_up(config)
+        print(cost.dry_run(config))
+        return 0
     if args.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     if args.wandb is not None:
         check_installed()
     arguments.join(args, config.mesh.heartbeat, saves=True)
-    use_all_cores(config.train.batch_size, config.mesh.fsdp)
+    _set_up(config)
     if args.config is None and not any(word.partition("=")[0] == "--mesh.fsdp" for word in rest):
         config = fit(config)  # as the run is recorded, where there are devices for that
-    elements = math.prod(config.data.describe().shape)
-    keep_freed_memory(config.train.batch_size * elements * features(config.model))
-    print(_table(config), flush=True)
-    if not loop.train(config, args.workdir, args.resume, _start(args, config), args.wandb):
+    more = {"wandb": args.wandb, "profile": args.profile}
+    if not loop.train(config, args.workdir, args.resume, _start(args, config), **more):
         own = f" --config {args.workdir / workdir.OWN}" if config_io.own_file(config) else ""
         own += f" --wandb {shlex.quote(args.wandb)}" if args.wandb is not None else ""
         print(f"go on with: d3pm train --workdir {args.workdir} --resume{own}")
@@ -94,7 +106,18 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     print(f"trained to step {config.train.steps}; checkpoint in {args.workdir / workdir.CHECKPOINTS}")
     if curve is not None:
         print(f"loss curve: {curve}")
+    if args.profile:
+        print(f"trace of some steps: {args.workdir / 'profile'}; tensorboard --logdir shows it")
     return 0
+
+
+def _set_up(config: Config) -> None:
+    """Does what has to come before the first computation, and prints the config."""
+    keep_programs()
+    use_all_cores(config.train.batch_size, config.mesh.fsdp)
+    elements = math.prod(config.data.describe().shape)
+    keep_freed_memory(config.train.batch_size * elements * features(config.model))
+    print(_table(config), flush=True)
 
 
 def _start(args: argparse.Namespace, config: Config) -> Weights | None:

@@ -18,6 +18,9 @@ TITLES = {  # of the metrics, the most telling first
     "grad_norm": "norm of the gradient",
     "skipped": "steps skipped, as they were not finite",
     "seconds_per_step": "seconds per step",
+    "examples_per_second": "examples per second",
+    "waiting": "share of the time that waits for data",
+    "mfu": "model FLOP utilisation",
 }
 
 

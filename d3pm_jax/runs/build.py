@@ -156,6 +156,20 @@ def _first_state(config: Config, T: int, params: Params) -> TrainState:
     return init_state(params, config.optimizer.build(), history)
 
 
+def step_arguments(parts: Parts) -> dict[str, Any]:
+    """Returns what `training.step.make_update` takes of a run, by name."""
+    config = parts.config
+    return {
+        "objective": config.loss,
+        "timesteps": config.timesteps,
+        "optimizer": config.optimizer.build(),
+        "predict": parts.predict,
+        "ema_decay": config.train.ema_decay,
+        "accumulate": config.train.accumulate,
+        "layout": shardings(parts),
+    }
+
+
 def restore(workdir: Path, parts: Parts, step: int | None = None) -> Parts:
     """Returns the parts with the state of a checkpoint, the last whole one by default.
 

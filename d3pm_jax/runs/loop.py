@@ -20,6 +20,7 @@ from d3pm_jax.runs.begin import Weights
 from d3pm_jax.runs.devices import batched, check_batch, use_all_cores
 from d3pm_jax.runs.logs import Log, Logging
 from d3pm_jax.runs.outputs import Outputs
+from d3pm_jax.runs.profile import traced
 from d3pm_jax.runs.workdir import (
     CHECKPOINTS,
     LAYOUTS,
@@ -37,6 +38,7 @@ def train(
     start: Weights | None = None,
     wandb: str | None = None,
     own_logs: Sequence[Log] = (),
+    profile: bool = False,
 ) -> bool:
     """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
 
@@ -47,6 +49,7 @@ def train(
         start: weights to begin a new run from; they are its step 0.
         wandb: a project of Weights & Biases to log to as well.
         own_logs: more logs, which are closed at the end.
+        profile: write a trace of some steps to workdir/profile.
 
     Returns:
         Whether it got to the end; False when it was interrupted and saved.
@@ -78,9 +81,9 @@ def train(
             begin.write(parts, workdir, params)
         parts = build.restore(workdir, parts) if cluster.by_first(claimed) else build.start(parts)
         opened = partial(logs.opened, config, workdir, project=wandb, own=own_logs)
-        return _train(
-            parts, workdir, source, noise_of, valid, opened if cluster.is_first() else logs.unopened
-        )
+        opened = opened if cluster.is_first() else logs.unopened
+        trace = workdir / "profile" if profile and cluster.is_first() else None
+        return _train(parts, workdir, source, noise_of, valid, opened, trace)
 
 
 def _train(
@@ -90,6 +93,7 @@ def _train(
     noise_of: Callable[[int], StepNoise | None],
     valid: dict[str, np.ndarray] | None,
     opened: Callable[[int], AbstractContextManager[Logging]],
+    trace: Path | None,
 ) -> bool:
     """Trains from the state of the parts on, for who holds the lock."""
     step, folder, keep = int(parts.state.step), workdir / CHECKPOINTS, parts.config.train.keep_checkpoints
@@ -98,7 +102,7 @@ def _train(
         _record_layout(workdir, parts, step)
     with opened(step) as log, checkpoint.Saver(folder, keep) as saver, cluster.stopping() as stop:
         outputs = Outputs(parts, workdir, log, saver, valid)
-        return _loop(parts, _batches(parts, source, step), noise_of, outputs, stop)
+        return _loop(parts, _batches(parts, source, step), noise_of, outputs, stop, trace)
 
 
 def _record_layout(workdir: Path, parts: build.Parts, step: int) -> None:
@@ -150,23 +154,14 @@ def _loop(
     noise_of: Callable[[int], StepNoise | None],
     outputs: Outputs,
     stop: Callable[[int], str | None],
+    trace: Path | None,
 ) -> bool:
     config, state, sharding = parts.config, parts.state, batched(parts.mesh)
-    rule = config.optimizer.build()
-    layout, train = build.shardings(parts), config.train
-    update = make_step(
-        config.loss,
-        config.timesteps,
-        rule,
-        parts.predict,
-        train.ema_decay,
-        sharding,
-        accumulate=train.accumulate,
-        layout=layout,
-    )
+    update = make_step(**build.step_arguments(parts), sharding=sharding)
     with outputs.terminal.shown():
-        for step in range(int(state.step) + 1, config.train.steps + 1):
-            batch, noise = place_part(next(batches), sharding), place(noise_of(step - 1), sharding)
+        for step in traced(range(int(state.step) + 1, config.train.steps + 1), trace):
+            with outputs.speed.waiting():
+                batch, noise = place_part(next(batches), sharding), place(noise_of(step - 1), sharding)
             state, row = update(state, parts.process, batch, parts.key, noise)
             outputs.add(step, row)
             stopped = stop(step)  # a signal since then is seen after the next step, or too late to matter

@@ -13,7 +13,7 @@ from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.evaluation.bound import elements, evaluate_bound, few_terms
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.losses import posterior_kl
-from d3pm_jax.runs import checkpoint
+from d3pm_jax.runs import checkpoint, speed
 from d3pm_jax.runs.build import Parts, caption
 from d3pm_jax.runs.devices import batched
 from d3pm_jax.runs.logs import Logging
@@ -52,7 +52,7 @@ class Outputs:
         self.terminal = Terminal("step", parts.config.train.steps, first)
         self._parts, self._config = parts, parts.config
         self._workdir, self._log_to, self._saver = workdir, log, saver
-        self._sampler = make_sampler(parts, SAMPLES)
+        self._sampler, self.speed = make_sampler(parts, SAMPLES), speed.of_run(parts)
         self._window = Window(
             parts.process.T, leaf_names(parts.state.params), self._config.train.max_nonfinite
         )
@@ -66,6 +66,7 @@ class Outputs:
             UserError: `train.max_nonfinite` steps in a row were not finite.
         """
         self.terminal.advance(step)
+        self.speed.dispatched(row)
         self._window.add(step, row, self._saved)
 
     def write(self, step: int, state: TrainState, stopping: bool) -> None:
@@ -79,7 +80,7 @@ class Outputs:
         draws, saves = _due(step, config.sample_every), _due(step, config.checkpoint_every)
         evaluates = self._valid is not None and _due(step, config.eval_every)
         if stopping or draws or saves or evaluates or _due(step, config.log_every):
-            means = self._window.close(self._saved)
+            means = self.speed.added(self._window.close(self._saved))
             if self._valid is not None and evaluates:
                 means |= self._evaluated(state.ema)
                 self._window.restart()

@@ -90,6 +90,33 @@ def draw_noise(
     return noise if sharding is None else jax.lax.with_sharding_constraint(noise, sharding)
 
 
+def make_update(
+    objective: Objective,
+    timesteps: Timesteps,
+    optimizer: optax.GradientTransformation,
+    predict: Predict,
+    ema_decay: float,
+    accumulate: int = 1,
+    layout: TrainState | None = None,
+) -> Any:
+    """Makes the compiled part of `make_step`, (state, process, batch, noise, key) -> (state, metrics)."""
+    gradient = partial(_gradient, partial(batch_loss, objective, predict), accumulate)
+    trained = partial(_trained, optimizer, timesteps)
+
+    @partial(jax.jit, donate_argnums=0, out_shardings=(layout, None))
+    def update(state: TrainState, process: Process, batch: Batch, noise: StepNoise, key: Key[Array, ""]):
+        key_dropout = _keys(key, state.step)[2]
+        grads, metrics, kl = gradient(state.params, process, batch, noise, key_dropout)
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
+        before = Trained(state.params, state.opt_state, state.history)
+        after, metrics["first_nonfinite"] = trained(finite, before, grads, noise.t, kl)
+        ema = optax.incremental_update(after.params, state.ema, 1.0 - _decay(ema_decay, state.step))
+        return dataclasses.replace(state, step=state.step + 1, ema=ema, **after._asdict()), metrics
+
+    return update
+
+
 def make_step(
     objective: Objective,
     timesteps: Timesteps,
@@ -127,19 +154,7 @@ def make_step(
         accumulate: how many parts a batch is taken in, one after the other; divides B.
         layout: the sharding of each array of the state, where it is spread over devices.
     """
-    gradient = partial(_gradient, partial(_loss, objective, predict), accumulate)
-    trained = partial(_trained, optimizer, timesteps)
-
-    @partial(jax.jit, donate_argnums=0, out_shardings=(layout, None))
-    def update(state: TrainState, process: Process, batch: Batch, noise: StepNoise, key: Key[Array, ""]):
-        key_dropout = _keys(key, state.step)[2]
-        grads, metrics, kl = gradient(state.params, process, batch, noise, key_dropout)
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
-        before = Trained(state.params, state.opt_state, state.history)
-        after, metrics["first_nonfinite"] = trained(finite, before, grads, noise.t, kl)
-        ema = optax.incremental_update(after.params, state.ema, 1.0 - _decay(ema_decay, state.step))
-        return dataclasses.replace(state, step=state.step + 1, ema=ema, **after._asdict()), metrics
+    update = make_update(objective, timesteps, optimizer, predict, ema_decay, accumulate, layout)
 
     def step(
         state: TrainState, process: Process, batch: Batch, key: Key[Array, ""], noise: StepNoise | None = None
@@ -231,7 +246,7 @@ def _parts(arrays: Any, accumulate: int) -> Any:
     return jax.tree.map(cut, arrays)
 
 
-def _loss(
+def batch_loss(
     objective: Objective,
     predict: Predict,
     params: Params,

@@ -1,0 +1,77 @@
+"""Measures how fast a training goes, how long it waits for data, and how much of a device it uses."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from d3pm_jax.runs import cost
+from d3pm_jax.runs.build import Parts
+
+# FLOP per second of products of dense matrices in bfloat16 (float16 on a V100), by the kind that JAX names.
+# GPUs: NVIDIA's data sheets, halved where they count zeros that are skipped. TPUs: the pages of Google Cloud.
+PEAKS = {
+    "Tesla V100-SXM2-16GB": 125e12,
+    "Tesla V100-SXM2-32GB": 125e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H200": 989e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,  # v5e
+    "TPU v5": 459e12,  # v5p
+    "TPU v6 lite": 918e12,  # v6e
+}
+
+
+class Speed:
+    """Adds to the metrics of an interval what follows from its `seconds_per_step`.
+
+    That is `examples_per_second`; `waiting`, the share of the time in which the loop waited for a batch while
+    no step was computed; and `mfu`, where the peak of the device is known: the share of it that steps take.
+
+    Args:
+        batch_size: examples of a step, on all devices.
+        flops: counts what a step computes on one device; it is called once, if at all.
+        peak: FLOP per second of one device, where that is known.
+    """
+
+    def __init__(self, batch_size: int, flops: Callable[[], int], peak: float | None):
+        self._batch_size, self._flops, self._peak = batch_size, functools.cache(flops), peak
+        self._waits: list[float] = []
+        self._first, self._last = True, None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Takes the block for time lost to data, unless the step before is still computed at its end."""
+        start = time.monotonic()
+        yield
+        idle = self._last is None or self._last.is_ready()
+        self._waits.append(time.monotonic() - start if idle else 0.0)
+
+    def dispatched(self, row: Mapping[str, Any]) -> None:
+        """Takes the metrics of the step that is computed now."""
+        self._last = row["loss"]
+
+    def added(self, means: Mapping[str, float | int]) -> dict[str, float | int]:
+        """Returns the metrics of the steps since the last call, and these."""
+        timed, self._waits = self._waits[self._first :], []
+        self._first = False  # the first step compiles, and is not timed
+        seconds = means.get("seconds_per_step")
+        if not seconds:
+            return dict(means)
+        found = {"examples_per_second": self._batch_size / seconds}
+        found["waiting"] = sum(timed) / len(timed) / seconds
+        if self._peak:
+            found["mfu"] = self._flops() / seconds / self._peak
+        return {**means, **found}
+
+
+def of_run(parts: Parts) -> Speed:
+    """Makes the measure of a run."""
+    peak = parts.config.mesh.peak_flops or PEAKS.get(parts.mesh.devices.flat[0].device_kind)
+    return Speed(parts.config.train.batch_size, functools.partial(cost.flops_of_step, parts), peak)

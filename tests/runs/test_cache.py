@@ -1,0 +1,83 @@
+"""Compiled programs are kept for the next process, which gets the same bits."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from d3pm_jax.runs import cache
+
+PROGRAM = """
+from d3pm_jax.runs.cache import keep_programs
+keep_programs()
+import hashlib, jax, jax.numpy as jnp
+print(jax.config.jax_compilation_cache_dir)
+hits = []
+jax.monitoring.register_event_listener(lambda name, **more: hits.append(name.endswith("/cache_hits")))
+
+@jax.jit
+def f(x):
+    x, _ = jax.lax.scan(lambda x, _: (jnp.tanh(jnp.sin(x) @ jax.nn.softmax(x)), None), x, length=20)
+    return jnp.sort(x.cumsum(0), axis=1), x.sum()
+
+found = jax.grad(lambda x: sum(y.sum() for y in f(x)))(jax.random.normal(jax.random.key(0), (128, 128)))
+print(hashlib.sha256(found.tobytes()).hexdigest(), sum(hits) > 0)
+"""
+
+
+def ran(folder, **env):
+    """What the program prints: the folder of the cache, a hash of its result, whether it loaded anything."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    clean |= {"XDG_CACHE_HOME": str(folder), "HOME": str(folder), "JAX_PLATFORMS": "cpu"}
+    clean |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | env
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=clean)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+@pytest.mark.slow
+def test_the_next_process_takes_them_to_the_same_bits(tmp_path):
+    at, fresh, loaded = ran(tmp_path)
+    assert Path(at).parent == tmp_path / "d3pm_jax" / "programs"
+    assert loaded == "False"
+    assert ran(tmp_path) == [at, fresh, "True"]
+    kept = sorted(Path(at).glob("*-cache"))
+    for file in kept:  # written in part, by processes that were killed
+        file.write_bytes(file.read_bytes()[:-50])
+        file.with_name(file.name.replace("-cache", "-atime")).unlink()
+    assert ran(tmp_path) == [at, fresh, "False"]
+    assert ran(tmp_path) == [at, fresh, "True"]
+    for file in kept:  # damaged otherwise
+        file.write_bytes(file.read_bytes()[:-50])
+    assert ran(tmp_path)[1] == fresh
+
+
+@pytest.mark.slow
+def test_what_the_user_says_counts(tmp_path):
+    own = str(tmp_path / "own")
+    fresh = ran(tmp_path, JAX_COMPILATION_CACHE_DIR=own)
+    assert fresh[0] == own
+    assert ran(tmp_path, JAX_ENABLE_COMPILATION_CACHE="false") == ["None", *fresh[1:]]
+    assert not (tmp_path / "d3pm_jax").exists()
+    (tmp_path / "d3pm_jax").write_text("no folder can be made here")
+    assert ran(tmp_path) == ["None", *fresh[1:]]
+
+
+def test_nothing_replaces_the_folder_of_these_tests(monkeypatch):
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *name: pytest.fail("it is asked for"))
+    before = jax.config.jax_compilation_cache_dir
+    cache.keep_programs()
+    assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_another_processor_has_another_folder(monkeypatch):
+    here, found = cache._machine(), []
+    for name, flags, clock in (("A", "avx2", 1), ("A", "avx512f", 1), ("B", "avx2", 1), ("A", "avx2", 2)):
+        told = f"model name\t: {name}\nflags\t\t: {flags}\ncpu MHz\t\t: {clock}\n\nprocessor\t: 1\n"
+        monkeypatch.setattr(Path, "read_text", lambda path, told=told: told)
+        found.append(cache._machine())
+    assert len({here, *found}) == 4
+    assert found[0] == found[3]

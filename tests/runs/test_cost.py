@@ -1,0 +1,129 @@
+"""What a run costs: said before it, and measured in it."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import jax
+import pytest
+
+from d3pm_jax.runs import build, cost, metrics, profile, speed
+from tests import tiny
+from tests.cli.commands import CONFIG, error, status
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_dry_run_compiles_and_writes_nothing(small_network, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    assert status("train", CONFIG, "--dry-run", "--data.dir", data) == 0
+    printed = capsys.readouterr().out
+    assert f"parameters: {17 * 17 + 17:,}, 0.0 MB\ndevices: 2 x cpu; compiled in " in printed
+    assert "it fits: " in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}  # which was prepared
+    assert "batch size" in error(capsys, "train", CONFIG, "--dry-run", "--train.batch-size", "9999")
+
+
+def test_memory_is_that_of_the_arguments_and_of_what_is_added(small_network):
+    parts = build.build(tiny.get_config(), tiny.DIGITS, 16)
+    found, compiled = cost.measure(parts)
+    state, process = (
+        sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)) for tree in (parts.state, parts.process)
+    )
+    used = state + 8 * (4 + 4 + 64 * (4 + 4))  # a device's half of t, p_t, x and u; labels are not used
+    assert used <= found.arguments <= used + process + 64  # not all tables, and keys
+    assert found.flops == 0  # of a table
+    assert found.added > 0
+    assert compiled.memory_analysis().alias_size_in_bytes >= state  # donated
+
+
+def test_what_does_not_fit():
+    small, device = cost.Cost(1, 1, 6 * 10**9, 5 * 10**9, 1.0), types.SimpleNamespace(platform="gpu")
+    device.memory_stats = lambda: {"bytes_limit": 10**10}
+    assert cost._whether_it_fits(small, device, 8) == (
+        "it does not fit: 11.00 GB needed, a device has 10.00 GB"
+    )
+    device.memory_stats = lambda: None
+    assert "not known" in cost._whether_it_fits(small, device, 8)
+
+
+def test_speed_follows_from_the_seconds_of_a_step(monkeypatch):
+    now, ready = [0.0], [True]
+    monkeypatch.setattr(speed.time, "monotonic", lambda: now[0])
+    found = speed.Speed(32, lambda: 6 * 10**9, 1e12)
+
+    def steps(*waits):
+        for seconds in waits:
+            with found.waiting():
+                now[0] += seconds
+            found.dispatched({"loss": types.SimpleNamespace(is_ready=lambda: ready[0])})
+
+    steps(7.0)
+    assert found.added({"loss": 1.0}) == {"loss": 1.0}  # the first step alone is not timed
+    steps(0.1, 0.3)
+    row = found.added({"loss": 1.0, "seconds_per_step": 0.4})
+    assert row.pop("examples_per_second") == 80
+    assert row.pop("waiting") == pytest.approx(0.5)
+    assert row.pop("mfu") == pytest.approx(6e9 / 0.4 / 1e12)
+    assert row == {"loss": 1.0, "seconds_per_step": 0.4}
+    ready[0] = False  # the step before is still computed: nothing is lost
+    steps(0.1, 0.3)
+    assert found.added({"seconds_per_step": 0.4})["waiting"] == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [(1, 30, (6, 10)), (41, 47, (46, 47)), (1, 3, (3, 3)), (1, 1, (1, 1)), (5, 4, ())],
+)
+def test_which_steps_are_traced(monkeypatch, tmp_path, first, last, expected):
+    told, now = [], [0]
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, profiler_options: told.append(now[0] + 1))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: told.append(now[0]))
+    now[0] = first - 1
+    for step in profile.traced(range(first, last + 1), tmp_path):
+        now[0] = step
+    assert tuple(told) == expected
+    assert list(profile.traced(range(3), None)) == [0, 1, 2]
+    assert tuple(told) == expected
+
+
+@pytest.mark.slow
+def test_profile_writes_a_trace_and_goes_on(small_network, tmp_path, capsys):
+    assert status("train", CONFIG, "--workdir", tmp_path / "run", "--data.dir", tmp_path, "--profile") == 0
+    assert str(tmp_path / "run" / "profile") in capsys.readouterr().out
+    files = [path for path in (tmp_path / "run" / "profile").rglob("*.xplane.pb") if path.stat().st_size]
+    assert files
+    assert metrics.read(tmp_path / "run")[-1]["step"] == 20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.system() != "Linux", reason="asks the kernel of Linux")
+def test_memory_told_is_what_the_first_step_adds():
+    """Of more than 1 GB, to 10%."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))} | {"PYTHONPATH": "."}
+    program = [sys.executable, "benchmarks/memory.py", "--batch-size", "16"]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, env=clean, cwd=ROOT)
+    told, ratio = (
+        float(x) for x in re.findall(r"told: ([\d.]+) GB|([\d.]+) of what", done.stdout) for x in x if x
+    )
+    assert told > 1
+    assert abs(ratio - 1) < 0.1
+
+
+@pytest.mark.slow
+def test_the_step_is_compiled_once(small_network, tmp_path, caplog):
+    """In a run, and in one that goes on with it in the same process."""
+    folder = ["--workdir", tmp_path / "run"]
+    for more in (CONFIG, *folder, "--data.dir", tmp_path), (*folder, "--resume", "--train.steps", "30"):
+        caplog.clear()
+        with jax.log_compiles():
+            assert status("train", *more) == 0
+        compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+        assert len([text for text in compiled if "jit(update)" in text]) == 1, compiled

@@ -1,0 +1,87 @@
+"""What a function and its gradient compute, against formulas and against the gradient's own program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from d3pm_jax.models.attention import attention
+from d3pm_jax.runs import flops
+
+A, B = jax.ShapeDtypeStruct((4, 8, 16), np.float32), jax.ShapeDtypeStruct((4, 16, 32), np.float32)
+MATMUL = 2 * 4 * 8 * 16 * 32
+KERNEL, IMAGE = jax.ShapeDtypeStruct((3, 5, 4, 6), np.float32), jax.ShapeDtypeStruct((2, 7, 9, 8), np.float32)
+CONV = 2 * (2 * 7 * 9 * 6) * (3 * 5 * 4)
+W, X = jax.ShapeDtypeStruct((10, 16, 16), np.float32), jax.ShapeDtypeStruct((3, 16), np.float32)
+LAYER = 2 * 3 * 16 * 16
+
+
+def conv(kernel, image):
+    """Of two groups of channels."""
+    return jax.lax.conv_general_dilated(
+        image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=2
+    )
+
+
+def layer(x, w):
+    return jnp.tanh(x @ w), None
+
+
+def layers(w, x, layer=layer):
+    return jax.lax.scan(layer, x, w)[0]
+
+
+def chosen(w, x):
+    return jax.lax.cond(x[0, 0] > 0, lambda: x @ w[0] @ w[1], lambda: jax.jit(jnp.matmul)(x, w[2]))
+
+
+def looped(w, x):
+    return jax.lax.while_loop(lambda x: x[0, 0] > 0, lambda x: x @ w[0], x)
+
+
+@pytest.mark.parametrize(
+    ("f", "params", "x", "expected"),
+    [
+        (lambda b, a: a @ b, B, A, 2 * MATMUL),
+        (lambda both, _: both[0] @ both[1], (A, B), 0.0, 3 * MATMUL),
+        (lambda _, ab: ab[0] @ ab[1], 0.0, (A, B), MATMUL),
+        (conv, KERNEL, IMAGE, 2 * CONV),
+        (lambda both, _: conv(*both), (KERNEL, IMAGE), 0.0, 3 * CONV),
+        (layers, W, X, 30 * LAYER),  # the first input is data, in a loop that is the same for all
+        (lambda x, w: layers(w, x), X, W, 20 * LAYER),
+        (lambda w, x: layers(w, x, jax.checkpoint(layer)), W, X, 30 * LAYER),  # not 40
+        (chosen, W, X, (2 + 3) * LAYER),
+        (looped, W, X, 3 * LAYER),
+        (
+            lambda w, x: (jnp.argmax(x @ w[0], 1)[:, None] * x) @ w[1],
+            W,
+            X,
+            4 * LAYER,
+        ),  # no gradient goes back
+    ],
+)
+def test_formulas(f, params, x, expected):
+    assert flops.of_gradient(f, params, x) == expected
+
+
+def test_the_gradient_has_so_many():
+    """The same count of the gradient's program, in which nothing is computed again, or one round."""
+
+    def of_program(f, *args):
+        return flops.of_gradient(lambda _, args: f(*args), 0.0, args)
+
+    def loss(w, x, layer=layer):
+        return layers(w, x, layer).sum()
+
+    found = flops.of_gradient(loss, W, X)
+    assert of_program(jax.grad(loss), W, X) == found
+    again = of_program(jax.grad(lambda w, x: loss(w, x, jax.checkpoint(layer))), W, X)
+    assert again == found + 10 * LAYER
+
+
+def test_a_rule_of_its_own_counts_as_what_it_stands_for():
+    """The backward pass of `attention` computes the softmax again."""
+    q = jax.ShapeDtypeStruct((2, 5, 3, 4), np.float32)
+    assert flops.of_gradient(lambda qkv, seen: attention(*qkv, seen), (q, q, q), None) == 3 * 2 * 2 * (
+        2 * 3 * 5 * 5 * 4
+    )
