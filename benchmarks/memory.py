@@ -38,7 +38,7 @@ def measure(batch_size: int, layers: int) -> tuple[cost.Cost, int, int]:
         model=Transformer(width=512, num_layers=layers, num_heads=8),
         train=Train(steps=1, batch_size=batch_size),
     )
-    parts = build.build(config, Description((256,), 28), batch_size)
+    parts = build.build(config, Description((256,), 28))
     told, compiled = cost.measure(parts)
     parts = build.start(parts)
     abstract, _ = cost.abstract_inputs(parts)

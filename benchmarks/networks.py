@@ -210,7 +210,7 @@ def torch_side(what: str, net: Net, bfloat16: bool, best: bool) -> tuple[Step, s
 
 
 def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, bool]:
-    from d3pm_jax.runs.devices import batched, data_mesh, replicated, use_all_cores
+    from d3pm_jax.runs.devices import batched, make_mesh, replicated, use_all_cores
     from d3pm_jax.runs.memory import keep_freed_memory
 
     use_all_cores(net.shape[0])
@@ -225,7 +225,7 @@ def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, b
     import d3pm_jax as d3pm
     from d3pm_jax import models
 
-    mesh = data_mesh(net.shape[0])
+    mesh = make_mesh()
     dtype = {"dtype": jnp.bfloat16} if bfloat16 else {}
     graphdef, params = nnx.split(getattr(models, net.name)(**options(net), **dtype, rngs=nnx.Rngs(0)))
     adam = optax.adam(2e-4)

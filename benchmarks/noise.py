@@ -29,7 +29,7 @@ def main(path: str) -> None:
     use_all_cores(config.train.batch_size)
     source = config.data.open("train")
     seed, B = config.train.seed, config.train.batch_size
-    parts = build.start(build.build(config, config.data.describe(), B))
+    parts = build.start(build.build(config, config.data.describe()))
     sharding = batched(parts.mesh)
     rule, decay = config.optimizer.build(), config.train.ema_decay
     step_fn = make_step(config.loss, config.timesteps, rule, parts.predict, decay, sharding)

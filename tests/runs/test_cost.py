@@ -32,7 +32,7 @@ def test_dry_run_compiles_and_writes_nothing(small_network, tmp_path, monkeypatc
 
 
 def test_memory_is_that_of_the_arguments_and_of_what_is_added(small_network):
-    parts = build.build(tiny.get_config(), tiny.DIGITS, 16)
+    parts = build.build(tiny.get_config(), tiny.DIGITS)
     found, compiled = cost.measure(parts)
     state, process = (
         sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)) for tree in (parts.state, parts.process)

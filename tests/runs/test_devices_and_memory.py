@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys
-from d3pm_jax.runs.devices import batched, data_mesh, use_all_cores
+from d3pm_jax.runs.devices import batched, make_mesh, use_all_cores
 from d3pm_jax.runs.memory import keep_freed_memory
 use_all_cores(4)
 keep_freed_memory(int(sys.argv[1]))
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-mesh = data_mesh(4)
+mesh = make_mesh()
 x = jax.device_put(np.ones((4, 1), np.float32), batched(mesh))
 
 @jax.jit
