@@ -10,7 +10,7 @@ from d3pm_jax.runs import cost
 from d3pm_jax.runs.build import Parts
 
 # FLOP per second of products of dense matrices in bfloat16 (float16 on a V100), by the kind that JAX names.
-# GPUs: NVIDIA's data sheets, halved where they count zeros that are skipped. TPUs: the pages of Google Cloud.
+# As their makers publish them, without the sparsity that doubles them; none was measured here.
 PEAKS = {
     "Tesla V100-SXM2-16GB": 125e12,
     "Tesla V100-SXM2-32GB": 125e12,

@@ -1,5 +1,6 @@
 """One device, eight, and two processes of two: the same training and the same samples."""
 
+import json
 import os
 import socket
 import subprocess
@@ -42,3 +43,15 @@ def test_a_layout_changes_no_more_than_rounding(layout, found):
     print(f"{layout}: {differ:.2%} of samples differ in float32")
     assert differ <= 1e-3
     assert (one["state 20, float64"] != one["state 1, float64"]).all()
+
+
+def test_a_state_cut_over_four_devices_takes_a_quarter_of_each():
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
+    command = [sys.executable, "-m", "tests.runs.sharded_memory"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    (stored, whole), (_, cut) = json.loads(done.stdout)
+    print(
+        f"state {stored / 1e9:.2f} GB; a step on one of 4 devices: {whole / 1e9:.3f} GB, cut {cut / 1e9:.3f}"
+    )
+    assert stored >= 1e9
+    assert cut <= 0.3 * whole
