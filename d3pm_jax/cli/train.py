@@ -47,6 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="begin with the averaged weights of the run in this folder, as step 0 of a new one",
     )
+    _add_looks(parser)
+
+
+def _add_looks(parser: argparse.ArgumentParser) -> None:
+    """Adds the ways to look at a training."""
     parser.add_argument(
         "--wandb",
         metavar="PROJECT",
@@ -101,6 +106,12 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         own += f" --wandb {shlex.quote(args.wandb)}" if args.wandb is not None else ""
         print(f"go on with: d3pm train --workdir {args.workdir} --resume{own}")
         return 130
+    _tell_end(args, config)
+    return 0
+
+
+def _tell_end(args: argparse.Namespace, config: Config) -> None:
+    """Draws the curves of a training that is done, and says what there is."""
     rows = metrics.read(args.workdir)
     curve = _curve(args.workdir, rows, type(config.process).__name__) if rows else None
     print(f"trained to step {config.train.steps}; checkpoint in {args.workdir / workdir.CHECKPOINTS}")
@@ -108,7 +119,6 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         print(f"loss curve: {curve}")
     if args.profile:
         print(f"trace of some steps: {args.workdir / 'profile'}; tensorboard --logdir shows it")
-    return 0
 
 
 def _set_up(config: Config) -> None:

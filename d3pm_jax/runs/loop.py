@@ -58,32 +58,35 @@ def train(
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
     config_io.check(config)
-    use_all_cores(config.train.batch_size, config.mesh.fsdp)
-    source, description = splits.training(config, config.data.open_training()), config.data.describe()
-    if resume:
-        config = resumed(workdir, config, description)
-    config = build.fill_in(config, description)
-    parts = build.build(config, description)
-    check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
-    _check_steps(config)
-    examples = _read_examples(parts)
-    valid = _read_valid(parts)
-    noise_of = _drawn if config.train.noise is None else presampled.open_for(parts, Path(config.train.noise))
+    parts, source = _built(config, workdir, resume)
+    examples, valid, noise_of = _read_examples(parts), _read_valid(parts), _noise_of(parts)
     params = None if start is None else begin.fitted(parts, start)
-    data.check_batch_size(source, config.train.batch_size)
 
     def claimed() -> int:
-        claim(config, workdir, resume or start is not None, description, examples)
+        claim(parts.config, workdir, resume or start is not None, parts.description, examples)
         return len(checkpoint.steps(workdir / CHECKPOINTS))
 
     with cluster.held_by_first(lock.held(workdir)):
         if params is not None:
             begin.write(parts, workdir, params)
         parts = build.restore(workdir, parts) if cluster.by_first(claimed) else build.start(parts)
-        opened = partial(logs.opened, config, workdir, project=wandb, own=own_logs)
+        opened = partial(logs.opened, parts.config, workdir, project=wandb, own=own_logs)
         opened = opened if cluster.is_first() else logs.unopened
         trace = workdir / "profile" if profile and cluster.is_first() else None
         return _train(parts, workdir, source, noise_of, valid, opened, trace)
+
+
+def _built(config: Config, workdir: Path, resume: bool) -> tuple[build.Parts, data.Source]:
+    """Builds a run, and opens what it is trained on; refuses what would fail later."""
+    use_all_cores(config.train.batch_size, config.mesh.fsdp)
+    source, description = splits.training(config, config.data.open_training()), config.data.describe()
+    if resume:
+        config = resumed(workdir, config, description)
+    parts = build.build(build.fill_in(config, description), description)
+    check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
+    data.check_batch_size(source, config.train.batch_size)
+    _check_steps(config)
+    return parts, source
 
 
 def _train(
@@ -142,6 +145,12 @@ def _batches(parts: build.Parts, source: data.Source, start: int) -> Iterator[di
     return data.train_batches(
         source, train.batch_size, train.seed, parts.categories, start, random_map, parts.description, *part
     )
+
+
+def _noise_of(parts: build.Parts) -> Callable[[int], StepNoise | None]:
+    """Returns the noise of the step after so many updates, where that comes from a file."""
+    file = parts.config.train.noise
+    return _drawn if file is None else presampled.open_for(parts, Path(file))
 
 
 def _drawn(step: int) -> None:

@@ -328,7 +328,7 @@ def test_a_run_begins_from_the_average_of_another(trained, tmp_path, data_dir, c
     workdir = tmp_path / "tuned"
     args = [*train_args(workdir, data_dir, "--from", trained, "--optimizer.b1", "0.5", "--train.steps", "2")]
 
-    def killed(*_):
+    def killed(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
