@@ -98,6 +98,22 @@ def test_digits_are_those_of_scikit_learn_in_its_order(data_dir):
         np.testing.assert_array_equal(got_labels, labels[part])
 
 
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_batches_are_the_batches(train, parts):
+    """Each process reads a part: also after some batches, beyond an epoch, with a random map."""
+
+    def noisy(example, rng):
+        return example | {"x": (example["x"] + rng.integers(0, 17, example["x"].shape)) % 17}
+
+    for start, random_map in ((0, None), (13, noisy)):
+        options = {"start": start, "random_map": random_map}
+        cut = [take(train, 18, part=i, parts=parts, **options) for i in range(parts)]
+        joined = [
+            {k: np.concatenate([b[k] for b in same]) for k in same[0]} for same in zip(*cut, strict=True)
+        ]
+        assert_same(joined, take(train, 18, **options))
+
+
 def test_digits_are_prepared_once_with_one_line(tmp_path, capfd, caplog):
     open_split("digits", "test", str(tmp_path))
     out, err = capfd.readouterr()

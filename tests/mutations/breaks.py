@@ -290,6 +290,27 @@ TRAINING = (
 )
 
 RUNS = (
+    Break(  # every process trains on the same part of a batch
+        "every_process_reads_the_first_part",
+        "d3pm_jax/data/batches.py",
+        "cut[start * parts + part :: parts]",
+        "cut[start * parts :: parts]",
+        ("tests/data/test_images_and_batches.py",),
+    ),
+    Break(  # the first axis counts layers, of which a scan takes one after the other
+        "layers_are_cut_apart",
+        "d3pm_jax/runs/devices.py",
+        "key=lambda axis: (shape[axis], axis)",
+        "key=lambda axis: (shape[axis], -axis)",
+        ("tests/runs/test_cluster.py",),
+    ),
+    Break(  # what was damaged is taken for the last checkpoint again
+        "damaged_checkpoints_stay",
+        "d3pm_jax/runs/checkpoint.py",
+        "        if later > step:\n            delete(folder / str(later))\n",
+        "        pass\n",
+        (COMMANDS,),
+    ),
     Break(
         "noise_of_evaluation_by_place_in_the_batch",
         "d3pm_jax/evaluation/bound.py",
