@@ -67,7 +67,7 @@ class Writer:
         self._file.write(json.dumps({"step": step, **row}) + "\n")
         self._file.flush()
         for name, value in row.items():
-            self._board.add_scalar(name, value, step)
+            self._board.add_scalar(name, float(value), step)
 
 
 def _cure(name: str, value: float, step: int) -> str:
