@@ -1,0 +1,61 @@
+"""Blocks that are computed again in the backward pass: the same numbers in less memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from d3pm_jax import config as configs
+from d3pm_jax.config import Spec
+from tests.models.small import images, randomised, small, small_score_net
+
+# By default XLA on a CPU begins to compute again before it has to. Other platforms need no such option.
+AS_LATE_AS_CAN_BE = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("build", [small, small_score_net])
+def test_remat_changes_no_number(build):
+    """Neither loss nor gradient, with dropout of a key, whether it is passed or not."""
+    graphdef, params = randomised(build, dropout=0.5, num_classes=3)
+    params, (xt, t) = jax.tree.map(lambda x: x.astype(float), params), images()
+    leaner = nnx.graphdef(nnx.eval_shape(lambda: build(dropout=0.5, num_classes=3, remat=True)))
+
+    def loss(params, graphdef, key):
+        return (nnx.merge(graphdef, params)(xt, t, label=jnp.asarray([0, 2]), key=key) ** 2).sum()
+
+    run = jax.jit(
+        lambda params, key: [jax.value_and_grad(loss)(params, g, key) for g in (graphdef, leaner)],
+    )
+    found = [run(params, key) for key in (None, jax.random.key(1), jax.random.key(2))]
+    for one, two in found:
+        assert one[0] == two[0]
+        for a, b in zip(jax.tree.leaves(one[1]), jax.tree.leaves(two[1]), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(one[0]) ** 0.5)
+    assert len({float(one[0]) for one, _ in found}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_a_step_that_computes_blocks_again_needs_less_memory():
+    model = configs.UNet(ch=16, ch_mult=(1, 2), num_res_blocks=1, groups=4, attn_resolutions=(8,))
+
+    def temporary(remat):
+        spec = Spec((16, 16, 1), 5, None, None, 50, remat)
+        graphdef, params = nnx.split(nnx.eval_shape(lambda: model.build(spec, nnx.Rngs(0))))
+        gradient = jax.jit(jax.grad(lambda p, xt, t, key: nnx.merge(graphdef, p)(xt, t, key=key).sum()))
+        batch = jax.ShapeDtypeStruct((32, 16, 16, 1), jnp.int32), jax.ShapeDtypeStruct((32,), jnp.int32)
+        compiled = gradient.lower(params, *batch, jax.random.key(0)).compile(AS_LATE_AS_CAN_BE)
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary(remat=True) < 0.75 * temporary(remat=False)
+
+
+def test_either_field_of_a_config_switches_it_on():
+    spec = Spec((6,), 5, None, None, 50)
+    for own, of_train in ((False, False), (True, False), (False, True)):
+        model = configs.Transformer(width=8, num_layers=1, num_heads=1, remat=own)
+        made = nnx.eval_shape(lambda: model.build(spec._replace(remat=of_train), nnx.Rngs(0)))  # noqa: B023
+        assert made.remat == (own or of_train)
