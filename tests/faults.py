@@ -66,26 +66,25 @@ def same(workdir, whole):
     return all(np.array_equal(a, b) for a, b in zip(weights(workdir), weights(whole), strict=True))
 
 
-def saving(workdir):
-    """Whether a checkpoint is being written: there is an unfinished one."""
+def unfinished(workdir):
+    """The checkpoints that are being written, or were when a process was killed."""
     found = checkpoint.folders(workdir / "checkpoints")
-    return any(not (path / checkpoint.MANIFEST).is_file() for path in found)
+    return {(path.name, path.stat().st_ino) for path in found if not (path / checkpoint.MANIFEST).is_file()}
 
 
 def killed(folder, rounds, rng):
     """Restarts after SIGKILL, half of them at random moments and half while a checkpoint is written."""
     workdir, while_saving, steps = folder / "killed", 0, []
     for i in range(rounds):
-        process = spawn(*train(workdir, every=2))
-        until = time.monotonic() + 120
-        if i % 2:
-            while process.poll() is None and not saving(workdir) and time.monotonic() < until:
-                time.sleep(0.001)
-        else:
-            time.sleep(rng.uniform(0, 25))
+        before, process = unfinished(workdir), spawn(*train(workdir, every=2))
+        until = time.monotonic() + (120 if i % 2 else rng.uniform(0, 20))
+        while process.poll() is None and time.monotonic() < until:
+            if i % 2 and unfinished(workdir) - before:
+                break
+            time.sleep(0.001)
         process.kill()
         process.communicate()
-        while_saving += saving(workdir)
+        while_saving += bool(unfinished(workdir) - before)
         steps.append(max(checkpoint.steps(workdir / "checkpoints"), default=0))
     finish(workdir)
     print(f"{rounds} times killed, {while_saving} of them while a checkpoint was written, at steps {steps}")
@@ -188,7 +187,7 @@ def terminated(folder, whole):
         print(f"SIGTERM in {command}: exit {process.returncode} after {seconds:.1f} s: {line}")
     workdir = folder / "terminated"
     process = spawn(*train(workdir, every=2))
-    while not (saving(workdir) and checkpoint.steps(workdir / "checkpoints")):
+    while not (unfinished(workdir) and checkpoint.steps(workdir / "checkpoints")):
         time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
@@ -201,6 +200,8 @@ def terminated(folder, whole):
 
 def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    kinds = ("killed", "flipped", "full", "terminated", "peers")
+    parser.add_argument("kinds", nargs="*", default=kinds, help=f"of {', '.join(kinds)} (all)")
     parser.add_argument("--rounds", type=int, default=20, help="how often a training is killed (20)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", type=Path, default=Path("resumed.png"), help="of the losses")
@@ -211,17 +212,17 @@ def main():
         folder = Path(name)
         whole = folder / "whole"
         finish(whole)
-        rounds = {
+        do = {
             "killed": lambda: killed(folder, args.rounds, rng),
             "flipped": lambda: flipped(folder, whole, rng),
-            "full disk": lambda: full(folder),
+            "full": lambda: full(folder),
             "terminated": lambda: terminated(folder, whole),
+            "peers": lambda: peers(folder, whole, args.picture),
         }
-        for name, do in rounds.items():
-            workdir = do()
+        for kind in args.kinds:
+            workdir = do[kind]()
             if workdir is not None:
-                print(f"  {name}: all arrays as in the undisturbed run: {same(workdir, whole)}", flush=True)
-        peers(folder, whole, args.picture)
+                print(f"  {kind}: all arrays as in the undisturbed run: {same(workdir, whole)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -104,9 +104,7 @@ class Outputs:
     def _log(self, step: int, means: dict[str, float | int]) -> None:
         """Writes a line of metrics, and says why there is none where no step since the last was finite."""
         if "loss" not in means:
-            self.terminal.say(
-                f"no metrics at step {step}: the steps since the last were not finite, and skipped"
-            )
+            self.terminal.say(f"no metrics at step {step}: all steps since the last were skipped")
             return
         self._log_to(step, means)
         self.terminal.metrics(means)

@@ -7,7 +7,7 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
-from d3pm_jax.runs.devices import batched, data_mesh, replicated
+from d3pm_jax.runs.devices import batched, make_mesh, replicated
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import make_step
 
@@ -24,7 +24,7 @@ def predict(params, xt, t, key=None, label=None, weight=None):
 
 def stepped(batch, accumulate, devices):
     """What two steps make of the first state, and their metrics."""
-    mesh = data_mesh(devices)
+    mesh = make_mesh()
     rule = configs.Adam(lr=0.1, clip=1e-2).build()
     step = make_step(OBJECTIVE, TIMESTEPS, rule, predict, 0.9, batched(mesh), accumulate)
     rng = np.random.default_rng(1)
