@@ -117,7 +117,7 @@ def full(folder):
     """Trains on a file system that is too small, until it is made larger."""
     disk = folder / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", disk]
     if subprocess.run(mount, capture_output=True).returncode:
         print("full disk: file systems cannot be mounted here")
         return None
