@@ -53,6 +53,14 @@ def test_the_data_of_older_runs_opens():
         assert config_io.from_json(tree | {"data": {"class": "Data", **fields}}).data == expected
 
 
+def test_a_run_of_before_there_were_meshes_opens():
+    tree = config_io.to_json(tiny.get_config())
+    for name in ("accumulate", "remat", "max_nonfinite"):
+        del tree["train"][name]
+    del tree["mesh"]
+    assert config_io.from_json(tree) == tiny.get_config()
+
+
 def test_only_a_part_of_the_users_file_is_made(tmp_path):
     """Not whatever else it holds, a function or a class that it imports among it."""
     (tmp_path / "own.py").write_text("from d3pm_jax.data import Description\nrun = print\n")
