@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 
 from d3pm_jax import config as configs
 from d3pm_jax.data import Description
@@ -51,19 +52,23 @@ def measured(fsdp, dtype):
     """Samples of the first weights; loss, gradient norm and parameters after one step and after all."""
     config = get_config(fsdp)
     parts = build.build(config, Description((L,), K, None, "array"))
-    state, layout, place = randomised(parts, dtype), build.shardings(parts), devices.batched(parts.mesh)
+    state, place = randomised(parts, dtype), devices.batched(parts.mesh)
     drawn, _ = samples.make_sampler(parts, 128)(state.ema, 256, jax.random.key(2))
     found = {"samples": drawn}
     cut = [x.sharding.shard_shape(x.shape) != x.shape for x in jax.tree.leaves(state.params)]
     assert any(cut) == (fsdp > 1)
-    rule, decay = config.optimizer.build(), config.train.ema_decay
-    step = make_step(config.loss, config.timesteps, rule, parts.predict, decay, place, layout)
+    arguments, steps = build.step_arguments(parts), STEPS
+    if dtype == "float32":  # Adam makes of gradients that are 0 but for rounding updates of any size up to lr
+        arguments, steps = arguments | {"optimizer": optax.sgd(0.1)}, 1
+        state = dataclasses.replace(state, opt_state=arguments["optimizer"].init(state.params))
+        arguments["layout"] = jax.tree.map(lambda x: x.sharding, state)
+    step = make_step(**arguments, sharding=place)
     rng, size = np.random.default_rng(0), B // jax.process_count()
     begin = jax.process_index() * size
-    for i in range(1, STEPS + 1):
+    for i in range(1, steps + 1):
         x = rng.integers(0, K, (B, L)).astype(np.int32)[begin : begin + size]
         state, row = step(state, parts.process, place_part({"x": x}, place), parts.key)
-        if i in (1, STEPS):
+        if i in (1, steps):
             leaves = jax.tree.leaves((fetch(state.params), fetch(state.ema)))
             found[f"state {i}"] = np.concatenate([x.ravel() for x in leaves])
             found[f"metrics {i}"] = np.array([row[name] for name in ("loss", "kl", "ce", "grad_norm")])
