@@ -24,6 +24,7 @@ INVERSE_CDF = "tests/numerics/test_inverse_cdf.py"
 OWN_PROCESS = "tests/processes/test_own_process.py"
 PARITY = "parity_tests/test_parity.py"
 PARTS_OF_REPORT = "tests/report/test_parts.py"
+PARTS = "tests/training/test_parts.py"
 PRESAMPLED = "tests/runs/test_presampled.py"
 STEP = "tests/training/test_step.py"
 
@@ -287,6 +288,20 @@ TRAINING = (
         "return jax.random.split(jax.random.fold_in(key, 0), 3)",
         (STEP, PRESAMPLED),
     ),
+    Break(  # where parts have other sums of weights
+        "parts_are_means_of_their_own",
+        "d3pm_jax/training/step.py",
+        "found, kl = of_part(*part)",
+        "found, kl = jax.tree.map(lambda x: x / accumulate, of_part(*part)[0]), of_part(*part)[1]",
+        (PARTS,),
+    ),
+    Break(  # an infinite loss may have a finite gradient
+        "steps_are_skipped_by_their_gradient_alone",
+        "d3pm_jax/training/step.py",
+        "finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()",
+        'finite = jnp.isfinite(metrics["grad_norm"])',
+        (PARTS,),
+    ),
 )
 
 RUNS = (
@@ -310,6 +325,13 @@ RUNS = (
         "        if later > step:\n            delete(folder / str(later))\n",
         "        pass\n",
         (COMMANDS,),
+    ),
+    Break(  # one here and one there would stop a long run
+        "skipped_steps_count_though_not_in_a_row",
+        "d3pm_jax/runs/metrics.py",
+        "            self._bad = []\n",
+        "",
+        ("tests/runs/test_metrics.py",),
     ),
     Break(
         "noise_of_evaluation_by_place_in_the_batch",

@@ -95,17 +95,17 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
     """One poisoned example of many: in its gradient, or in the loss alone, whose gradient is finite."""
 
     def poisoned(params, xt, t, key=None, label=None):
-        logits = predict(params, xt, t) + params["of_label"][label][:, None]
-        logits = logits.at[..., 1].set(jnp.where(label[:, None] == 1, -jnp.inf, logits[..., 1]))
-        return logits * jnp.sqrt(jnp.where(label == 2, 0.0, 1.0) + 0.0 * params["rate"])[:, None, None]
+        root = jnp.sqrt(jnp.where(label == 2, 0.0, 1.0) + 0.0 * params["rate"])  # with a gradient of 0 * inf
+        infinite = jnp.where(label == 1, jnp.inf, 0.0)
+        return predict(params, xt, t) * root[:, None, None] + infinite[:, None, None]
 
     rule = configs.Adam(lr=0.1).build()
     tables = {"of_x": jnp.ones((K, K)), "of_label": jnp.zeros((3, K)), "rate": jnp.asarray(1.0)}
     state = init_state(tables, rule, TIMESTEPS.start(T))
-    step = make_step(OBJECTIVE, TIMESTEPS, rule, poisoned, 0.9)
+    step = make_step(FirstLogit(), TIMESTEPS, rule, poisoned, 0.9)
     x = jnp.ones((8, L), jnp.int32)
     for i, (of_last, skipped, first) in enumerate(
-        ((0, False, -1), (2, True, 2), (1, True, None), (0, False, -1))
+        ((0, False, -1), (2, True, 2), (1, True, -1), (0, False, -1))
     ):
         label = jnp.asarray([0] * 7 + [of_last], jnp.int32)
         before = bits((state.params, state.opt_state, state.history))
@@ -113,5 +113,6 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
         after = bits((state.params, state.opt_state, state.history))
         assert (before == after, int(state.step)) == (skipped, i + 1)
         assert all(np.isfinite(value) for value in row.values()) != skipped
-        assert first is None or row["first_nonfinite"] == first
+        assert row["first_nonfinite"] == first
+        assert np.isfinite(row["grad_norm"]) == (of_last != 2)
         assert np.isfinite(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.ema)])).all()
