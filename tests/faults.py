@@ -7,6 +7,7 @@ to, bit for bit (of the last, where the layout changes, the loss). The config is
 """
 
 import argparse
+import contextlib
 import os
 import random
 import re
@@ -68,8 +69,12 @@ def same(workdir, whole):
 
 def unfinished(workdir):
     """The checkpoints that are being written, or were when a process was killed."""
-    found = checkpoint.folders(workdir / "checkpoints")
-    return {(path.name, path.stat().st_ino) for path in found if not (path / checkpoint.MANIFEST).is_file()}
+    found = set()
+    for path in checkpoint.folders(workdir / "checkpoints"):
+        with contextlib.suppress(FileNotFoundError):  # it is finished now
+            if not (path / checkpoint.MANIFEST).is_file():
+                found.add((path.name, path.stat().st_ino))
+    return found
 
 
 def killed(folder, rounds, rng):
@@ -88,6 +93,7 @@ def killed(folder, rounds, rng):
         steps.append(max(checkpoint.steps(workdir / "checkpoints"), default=0))
     finish(workdir)
     print(f"{rounds} times killed, {while_saving} of them while a checkpoint was written, at steps {steps}")
+    assert while_saving >= rounds // 2
     return workdir
 
 
@@ -100,16 +106,15 @@ def flipped(folder, whole, rng):
         shutil.rmtree(workdir, ignore_errors=True)
         shutil.copytree(whole, workdir)
         content = bytearray((workdir / file).read_bytes())
-        if not content:
-            continue
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         (workdir / file).write_bytes(content)
         parts = build.build(read_config(workdir), read_description(workdir))
         passed += int(build.restore(workdir, parts).state.step) == STEPS - 10
     finish(workdir)
     print(
-        f"{len(files)} files of the newest checkpoint damaged in turn: the one before was used {passed} times"
+        f"{len(files)} files of the newest checkpoint damaged in turn: {passed} times the one before is used"
     )
+    assert passed == len(files)
     return workdir
 
 
@@ -146,6 +151,7 @@ def two(workdir):
     processes = [spawn(*words, *place, "--process-id", i) for i in range(2)]
     del os.environ["JAX_NUM_CPU_DEVICES"]
     while max(checkpoint.steps(workdir / "checkpoints"), default=0) < before + 20:
+        assert all(process.poll() is None for process in processes)
         time.sleep(0.1)
     return processes
 
@@ -159,6 +165,8 @@ def peers(folder, whole, picture):
     first.communicate()
     seconds = time.monotonic() - began
     print(f"a peer killed: the other was down, with {first.returncode}, after {seconds:.1f} s")
+    assert first.returncode != 0
+    assert seconds < 60
     for process in two(workdir):
         process.kill()
         process.communicate()
@@ -167,6 +175,7 @@ def peers(folder, whole, picture):
     ours, theirs = ({row["step"]: row["loss"] for row in metrics.read(x)} for x in (workdir, whole))
     apart = max(abs(ours[step] / theirs[step] - 1) for step in theirs)
     print(f"  both killed at step {steps[-1]}, one to the end: losses at most {apart:.1e} of them apart")
+    assert apart < 1e-4  # float32
     curves = {"one process": theirs, f"two until step {steps[-1]}, then one": ours}
     lines = {name: (list(row), {"loss": list(row.values())}) for name, row in curves.items()}
     show.save_lines(picture, lines, "step", caption="configs/digits_uniform.py, killed and gone on with")
@@ -185,6 +194,7 @@ def terminated(folder, whole):
         output, _ = process.communicate()
         seconds, line = time.monotonic() - began, output.splitlines()[-1]
         print(f"SIGTERM in {command}: exit {process.returncode} after {seconds:.1f} s: {line}")
+        assert process.returncode == 130
     workdir = folder / "terminated"
     process = spawn(*train(workdir, every=2))
     while not (unfinished(workdir) and checkpoint.steps(workdir / "checkpoints")):
@@ -194,6 +204,7 @@ def terminated(folder, whole):
     output, _ = process.communicate()
     seconds, told = time.monotonic() - began, re.search(r"stopped by SIGTERM, saved step \d+", output)
     print(f"SIGTERM in saving: exit {process.returncode} after {seconds:.1f} s: {told and told[0]}")
+    assert process.returncode == 130
     finish(workdir)
     return workdir
 
@@ -222,7 +233,8 @@ def main():
         for kind in args.kinds:
             workdir = do[kind]()
             if workdir is not None:
-                print(f"  {kind}: all arrays as in the undisturbed run: {same(workdir, whole)}", flush=True)
+                assert same(workdir, whole)
+                print(f"  {kind}: all arrays are those of the undisturbed run", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from d3pm_jax.config.checks import Count, Natural, Seed, fits, in_words
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.runs import cluster, grids
 from d3pm_jax.runs.cache import keep_programs
+from d3pm_jax.runs.devices import use_all_cores
 from d3pm_jax.runs.run import Run, open_run
 from d3pm_jax.runs.workdir import read_config
 
@@ -79,8 +80,8 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
 
 def join(args: argparse.Namespace, heartbeat: int, saves: bool) -> None:
     """Joins the processes of the command; see `cluster.join`."""
-    place = cluster.Place(args.coordinator, args.num_processes, args.process_id, args.connect_timeout)
-    cluster.join(place, args.workdir, heartbeat, saves)
+    address = cluster.Address(args.coordinator, args.num_processes, args.process_id, args.connect_timeout)
+    cluster.join(address, args.workdir, heartbeat, saves)
 
 
 def seed(text: str) -> int:
@@ -159,6 +160,7 @@ def open_named(args: argparse.Namespace, batch_size: int, folder: Path | None = 
     """
     keep_programs()
     if hasattr(args, "coordinator"):
+        use_all_cores(batch_size // (args.num_processes or 1))
         join(args, read_config(args.workdir, args.own).mesh.heartbeat, saves=False)
     run = open_run(args.workdir, args.own, args.step, batch_size=batch_size)
     written: Path = args.workdir if folder is None else folder

@@ -16,7 +16,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.evaluation.bound import elements, with_error
 from d3pm_jax.likelihood import bits_per_dim
-from d3pm_jax.runs import grids
+from d3pm_jax.runs import cluster, grids
 from d3pm_jax.runs.run import Run
 from d3pm_jax.runs.terminal import Terminal
 
@@ -93,6 +93,7 @@ def _measure_jumps(run: Run) -> None:
     if grids.read(run) is None:
         with Terminal("time", grids.num_times(run)).shown() as terminal:
             grids.write(run, grids.measure(run, terminal.advance))
+        cluster.meet()  # the first process has written it
 
 
 def _evaluate(

@@ -6,12 +6,16 @@ import errno
 import importlib
 import os
 import sys
+import time
+import traceback
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from d3pm_jax import __version__, signals
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.extras import require
+
+GRACE = 3.0  # seconds
 
 
 class Command(NamedTuple):
@@ -53,15 +57,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(command, f"stopped by {stopped or 'SIGINT'}", signals.STOPPED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _end(1)
     except OSError as error:
         _fail(command, f"error: {_why(error)}", 1)
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             _fail(command, f"error: {one_line(error, 300)}; take smaller batches, or a smaller network", 1)
         if not _others_wait():
             raise
-        _fail(command, f"error: another process has ended, or cannot be reached: {one_line(error, 300)}", 1)
+        if type(error).__name__ == "JaxRuntimeError":
+            why = f"error: another process has ended, or cannot be reached: {one_line(error, 300)}"
+            _fail(command, why, 1)
+        traceback.print_exc()
+        _end(1)
 
 
 def _why(error: OSError) -> str:
@@ -81,11 +89,18 @@ def _execute(command: str, words: list[str]) -> int:
     return args.execute(args, rest)
 
 
-def _fail(command: str, text: str, status: int) -> None:
+def _fail(command: str, text: str, status: int) -> NoReturn:
     _tell(command, text)
-    if _others_wait():
-        os._exit(status)  # at once: so they see that this one is gone
-    sys.exit(status)
+    _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    """Ends the process; of several at once, without JAX, which would wait for the others that wait for it."""
+    if not _others_wait():
+        sys.exit(status)
+    sys.stderr.flush()
+    time.sleep(GRACE)  # for others that fail as this one does, before the first one takes them along
+    os._exit(status)
 
 
 def _others_wait() -> bool:

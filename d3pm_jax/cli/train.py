@@ -17,7 +17,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.runs import cost, loop, metrics, workdir
 from d3pm_jax.runs.begin import Weights, weights_of
 from d3pm_jax.runs.cache import keep_programs
-from d3pm_jax.runs.devices import fit, use_all_cores
+from d3pm_jax.runs.devices import use_all_cores
 from d3pm_jax.runs.memory import keep_freed_memory
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.runs.wandb_run import check_installed
@@ -96,10 +96,9 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     if args.wandb is not None:
         check_installed()
+    use_all_cores(config.train.batch_size // (args.num_processes or 1), config.mesh.fsdp)
     arguments.join(args, config.mesh.heartbeat, saves=True)
     _set_up(config)
-    if args.config is None and not any(word.partition("=")[0] == "--mesh.fsdp" for word in rest):
-        config = fit(config)  # as the run is recorded, where there are devices for that
     more = {"wandb": args.wandb, "profile": args.profile}
     if not loop.train(config, args.workdir, args.resume, _start(args, config), **more):
         own = f" --config {args.workdir / workdir.OWN}" if config_io.own_file(config) else ""

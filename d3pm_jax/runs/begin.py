@@ -11,7 +11,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.placing import fetch
 from d3pm_jax.runs import build, checkpoint, cluster, lock
 from d3pm_jax.runs import workdir as folders
-from d3pm_jax.runs.devices import use_all_cores
+from d3pm_jax.runs.devices import fitting_mesh, use_all_cores
 from d3pm_jax.types import Params
 from d3pm_jax.weights import twin
 
@@ -68,7 +68,8 @@ def import_weights(
     folders.check_empty(workdir)
     use_all_cores(1)
     description = description or config.data.describe()
-    parts = build.build(build.fill_in(config, description), description)
+    mesh = fitting_mesh(config.mesh.fsdp)
+    parts = build.build(build.fill_in(config, description), description, mesh=mesh)
     try:
         params = twin.load(Path(file), parts.state.params)
     except ValueError as error:
@@ -91,12 +92,7 @@ def write(parts: build.Parts, workdir: Path, params: Params) -> None:
 
     The config is written last: without it nothing goes on with a part of a run.
     """
-
-    def describe() -> int:
-        folders.write_run(workdir, parts.config, parts.description)
-        return 0
-
-    cluster.by_first(lambda: folders.start_over(workdir) or 0)
+    cluster.by_first(lambda: folders.start_over(workdir))
     state = build.start_from(parts, params).state
     checkpoint.save(workdir / folders.CHECKPOINTS, 0, state, parts.config.train.keep_checkpoints)
-    cluster.by_first(describe)
+    cluster.by_first(lambda: folders.write_run(workdir, parts.config, parts.description))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +87,25 @@ def with_steps(whole: Process, steps: int | Sequence[int] | None) -> Process:
     return respace(whole, even_grid(whole.T, steps) if isinstance(steps, int) else steps)
 
 
-def build(config: Config, description: Description, steps: int | Sequence[int] | None = None) -> Parts:
-    """Builds the process, the network and the shape of the state of a config, for all devices there are.
+def build(
+    config: Config,
+    description: Description,
+    steps: int | Sequence[int] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Parts:
+    """Builds the process, the network and the shape of the state of a config.
 
     Args:
         config: of the run.
         description: of the data.
         steps: take only so many of the steps of the process, evenly spaced, or only these; all by default.
+        mesh: of the devices; that of the config by default.
 
     Raises:
         UserError: a value of the config cannot be used, or there are too few devices for it.
     """
     config_io.check_values(config)
-    mesh = make_mesh(config.mesh.fsdp)
+    mesh = make_mesh(config.mesh.fsdp) if mesh is None else mesh
     try:
         check_fields("data.describe()", description)
         whole = config.process.build()
@@ -138,8 +145,9 @@ def start(parts: Parts) -> Parts:
 
 def start_from(parts: Parts, params: Params) -> Parts:
     """Returns the parts with the state before the first step of a run that starts from these parameters."""
-    first = jax.device_get(_first_state(parts.config, parts.process.T, params))
-    return dataclasses.replace(parts, state=jax.tree.map(place, first, shardings(parts)))
+    layout = shardings(parts)
+    begin = jax.jit(partial(_first_state, parts.config, parts.process.T), out_shardings=layout)
+    return dataclasses.replace(parts, state=begin(jax.tree.map(place, params, layout.params)))
 
 
 def shardings(parts: Parts) -> TrainState:
@@ -181,7 +189,7 @@ def restore(workdir: Path, parts: Parts, step: int | None = None) -> Parts:
     try:
         state = checkpoint.restore(folder, wanted, parts.state)
     except checkpoint.Gone:
-        if step is not None:
+        if step is not None or jax.process_count() > 1:  # others may have read it
             raise
         return restore(workdir, parts)  # a training has a newer one by now
     return dataclasses.replace(parts, state=state)

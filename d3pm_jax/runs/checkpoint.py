@@ -69,8 +69,8 @@ class Saver:
     def save(self, step: int, state: Any) -> None:
         """Starts to write the state of a step, a pytree of arrays; waits for the one before."""
         self.wait()
+        self._folder.mkdir(parents=True, exist_ok=True)
         if is_first():
-            self._folder.mkdir(parents=True, exist_ok=True)
             for leftover in folders(self._folder):  # of a process that was killed while it wrote or deleted
                 if not (leftover / MANIFEST).is_file():
                     delete(leftover)
@@ -125,11 +125,13 @@ def delete(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def delete_after(folder: Path, step: int) -> None:
-    """Deletes the checkpoints of later steps, which a training that goes on from this one has passed over."""
+def set_aside(folder: Path, step: int) -> None:
+    """Renames the checkpoints of later steps, which a training that goes on from this one has passed over."""
     for later in steps(folder):
         if later > step:
-            delete(folder / str(later))
+            damaged = folder / f"{later}.damaged"
+            delete(damaged)
+            (folder / str(later)).rename(damaged)
 
 
 @contextmanager
@@ -193,11 +195,16 @@ def newest(folder: Path) -> int:
             return step
         except Gone:
             return newest(folder)  # a training has a newer one by now
-        except UserError as error:
+        except (UserError, OSError) as error:
             if step == found[0]:
                 raise
-            print(f"warning: {error}", file=sys.stderr, flush=True)
+            print(f"warning: {_why(error, folder / str(step))}", file=sys.stderr, flush=True)
     raise AssertionError("the first one returns or raises")
+
+
+def _why(error: Exception, path: Path) -> str:
+    """Says why a checkpoint is passed over."""
+    return str(error) if isinstance(error, UserError) else f"{path} cannot be read ({one_line(error)})"
 
 
 def check(folder: Path, step: int) -> None:
@@ -257,7 +264,7 @@ def _restore(path: Path, like: Any) -> Any:
 def _verify(path: Path) -> None:
     try:
         expected = read_table(path / MANIFEST, lambda entry: isinstance(entry, str))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         why = f"{MANIFEST}: {one_line(error)}"
         raise UserError(f"checkpoint {path} is damaged ({why}): {_what_next(path)}") from error
     found = _hashes(path)

@@ -8,6 +8,7 @@ import contextlib
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ LONGEST = 1000  # bytes of what the others are told
 PATIENCE = 24 * 3600  # seconds that a process which is done waits for the first one to write its results
 
 
-class Place(NamedTuple):
+class Address(NamedTuple):
     """Says where the processes of a run meet, and which of them this is."""
 
     coordinator: str | None  # HOST:PORT of the first process, or "auto"; None: there is one process
@@ -37,42 +38,51 @@ class Told(UserError):
     """Another process has failed, and says why."""
 
 
-def join(place: Place, workdir: Path, heartbeat: int, saves: bool) -> None:
+def join(address: Address, workdir: Path, heartbeat: int, saves: bool) -> None:
     """Joins the other processes of a run; must come before the first JAX computation.
 
     Args:
-        place: where they meet.
+        address: where they meet.
         workdir: of the run, which the first process writes.
         heartbeat: seconds without a sign of life after which a process is taken for dead.
         saves: whether SIGTERM is left to JAX, and told by `jax.experimental.multihost_utils`; else it ends
             the process.
 
     Raises:
-        UserError: the place is none, or nobody answers there in time.
+        UserError: the address is none, or nobody answers there in time.
     """
-    if place.coordinator is None:
-        _refuse_parts(place)
+    if address.coordinator is None:
+        _refuse_parts(address)
         return
     jax.config.update("jax_enable_preemption_service", saves)
-    auto = place.coordinator == AUTO
+    auto = address.coordinator == AUTO
     if not auto:
-        _check(place)
-        _wait_for(place)
-    address = None if auto else place.coordinator
+        _check(address)
+        _wait_for(address)
     try:
         jax.distributed.initialize(
-            address,
-            place.num_processes,
-            place.process_id,
-            initialization_timeout=place.connect_timeout,
+            None if auto else address.coordinator,
+            address.num_processes,
+            address.process_id,
+            initialization_timeout=address.connect_timeout,
             heartbeat_timeout_seconds=heartbeat,
             shutdown_timeout_seconds=PATIENCE,
         )
     except (ValueError, RuntimeError) as error:
-        raise UserError(_why(place, error)) from error
+        raise UserError(_why(address, error)) from error
     if not is_first():
         files.kept_by_another = workdir.resolve()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # until the process ends, also for what Gloo prints
+    _check_devices()
+    meet()  # connects them now: where one is late later on, the others wait as long as it takes
+
+
+def _check_devices() -> None:
+    """Raises UserError where processes have unequal numbers of devices."""
+    each = Counter(device.process_index for device in jax.devices())
+    if len(set(each.values())) > 1:
+        numbers = [each[i] for i in sorted(each)]
+        raise UserError(f"the processes have {numbers} devices: give each the same number")
 
 
 def is_first() -> bool:
@@ -80,7 +90,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def by_first(do: Callable[[], int]) -> int:
+def by_first(do: Callable[[], int | None]) -> int:
     """Returns what the first process finds, a whole number, in all of them; others do not run it.
 
     Raises:
@@ -88,21 +98,27 @@ def by_first(do: Callable[[], int]) -> int:
         Told: of the first process, in the others.
     """
     if jax.process_count() == 1:
-        return do()
-    found, message, error = 0, b"", None
+        return do() or 0
+    found, error = 0, None
     if is_first():
         try:
-            found = do()
+            found = do() or 0
         except (UserError, OSError) as raised:
-            error, message = raised, str(raised).encode()[:LONGEST]
-    told = np.zeros(LONGEST, np.uint8)
-    told[: len(message)] = np.frombuffer(message, np.uint8)
-    found, told = multihost_utils.broadcast_one_to_all((np.int32(found), told))
+            error = raised
+    message = np.frombuffer(str(error or "").encode()[:LONGEST].ljust(LONGEST), np.uint8)
+    failed, found, message = multihost_utils.broadcast_one_to_all(
+        (np.int32(error is not None), np.int32(found), message)
+    )
     if error is not None:
         raise error
-    if told.any():
-        raise Told(bytes(told[told > 0]).decode(errors="replace"))
+    if failed:
+        raise Told(bytes(message).decode(errors="replace").rstrip())
     return int(found)
+
+
+def meet() -> None:
+    """Waits until all processes are here."""
+    by_first(lambda: None)
 
 
 @contextlib.contextmanager
@@ -113,7 +129,7 @@ def held_by_first(context: contextlib.AbstractContextManager[Any]) -> Iterator[N
         UserError: of the context.
     """
     with contextlib.ExitStack() as stack:
-        by_first(lambda: stack.enter_context(context) or 0)
+        by_first(lambda: stack.enter_context(context))
         yield
 
 
@@ -132,36 +148,36 @@ def stopping() -> Iterator[Callable[[int], str | None]]:
         yield lambda step: "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else None
 
 
-def _refuse_parts(place: Place) -> None:
+def _refuse_parts(address: Address) -> None:
     for name in ("num_processes", "process_id"):
-        if getattr(place, name) is not None:
+        if getattr(address, name) is not None:
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} is of a run of several processes: pass --coordinator HOST:PORT too")
 
 
-def _check(place: Place) -> None:
+def _check(address: Address) -> None:
     """Raises UserError where the place of this process is not all said, or cannot be."""
-    host, _, port = str(place.coordinator).rpartition(":")
+    host, _, port = str(address.coordinator).rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise UserError(f"--coordinator {place.coordinator}: write HOST:PORT of process 0, or auto")
-    if place.num_processes is None or place.process_id is None:
+        raise UserError(f"--coordinator {address.coordinator}: write HOST:PORT of process 0, or auto")
+    if address.num_processes is None or address.process_id is None:
         raise UserError("--coordinator HOST:PORT needs --num-processes N and --process-id I, I from 0 on")
-    if place.process_id >= place.num_processes:
+    if address.process_id >= address.num_processes:
         raise UserError(
-            f"--process-id {place.process_id} of --num-processes {place.num_processes}: they count from 0"
+            f"--process-id {address.process_id} of --num-processes {address.num_processes}: they count from 0"
         )
 
 
-def _wait_for(place: Place) -> None:
+def _wait_for(address: Address) -> None:
     """Waits until the first process can be reached: JAX would end this one without a word where it cannot.
 
     Raises:
         UserError: nobody answers in time; of the first process: its port is taken.
     """
-    host, _, port = str(place.coordinator).rpartition(":")
-    if place.process_id == 0:
-        return _check_free(int(port), place)
-    end, why = time.monotonic() + place.connect_timeout, ""
+    host, _, port = str(address.coordinator).rpartition(":")
+    if address.process_id == 0:
+        return _check_free(int(port), address)
+    end, why = time.monotonic() + address.connect_timeout, ""
     while (left := end - time.monotonic()) > 0:
         try:
             socket.create_connection((host.strip("[]"), int(port)), left).close()
@@ -170,26 +186,26 @@ def _wait_for(place: Place) -> None:
             why = error.strerror or one_line(error)
         time.sleep(min(0.2, max(0.0, left)))
     raise UserError(
-        f"nobody answers at {place.coordinator} within {place.connect_timeout} s ({why}): start process 0 "
-        f"there, or mend --coordinator; --connect-timeout waits longer"
+        f"nobody answers at {address.coordinator} within {address.connect_timeout} s ({why}): start process "
+        f"0 there, or mend --coordinator; --connect-timeout waits longer"
     )
 
 
-def _check_free(port: int, place: Place) -> None:
+def _check_free(port: int, address: Address) -> None:
     try:
         with socket.create_server(("", port)):
             pass
     except OSError as error:
         raise UserError(
-            f"--coordinator {place.coordinator}: port {port} cannot be taken here "
+            f"--coordinator {address.coordinator}: port {port} cannot be taken here "
             f"({error.strerror or one_line(error)}); choose another one, the same for all processes"
         ) from error
 
 
-def _why(place: Place, error: Exception) -> str:
-    if place.coordinator == AUTO:
+def _why(address: Address, error: Exception) -> str:
+    if address.coordinator == AUTO and "should be defined" in str(error):
         return (
-            f"--coordinator auto: JAX finds no cluster here that it knows, as SLURM, Open MPI, Kubernetes or "
-            f"a TPU pod ({one_line(error)}); pass --coordinator HOST:PORT, --num-processes and --process-id"
+            "--coordinator auto: JAX finds no cluster here that it knows, as SLURM, Open MPI, Kubernetes or "
+            "a TPU pod; pass --coordinator HOST:PORT, --num-processes and --process-id"
         )
-    return f"--coordinator {place.coordinator}: {one_line(error)}"
+    return f"--coordinator {address.coordinator}: {one_line(error)}"

@@ -5,7 +5,6 @@ over "fsdp" and repeated over "data".
 """
 
 import contextlib
-import dataclasses
 import logging
 import math
 import os
@@ -15,7 +14,6 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from d3pm_jax.config import Config
 from d3pm_jax.errors import UserError
 
 WORTH_CUTTING = 2**14  # elements; a smaller array is on every device: to fetch its parts takes longer
@@ -34,15 +32,14 @@ def make_mesh(fsdp: int = 1) -> Mesh:
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if len(devices) % fsdp:
-        few = "there are" if fsdp > len(devices) else "it does not divide"
+        few = "it does not divide" if fsdp < len(devices) else f"there {'is' if len(devices) == 1 else 'are'}"
         raise UserError(f"mesh.fsdp = {fsdp}: {few} {_count(devices)}; set it to a number that divides them")
     return Mesh(np.array(devices).reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
-def fit(config: Config) -> Config:
-    """Returns the config of a run for the devices there are, where its own layout is not asked for."""
-    fsdp = math.gcd(config.mesh.fsdp, jax.device_count())
-    return dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, fsdp=fsdp))
+def fitting_mesh(fsdp: int) -> Mesh:
+    """Makes the mesh of a run whose layout is not asked for: cut over as many devices as it can be."""
+    return make_mesh(math.gcd(fsdp, jax.device_count()))
 
 
 def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:

@@ -50,7 +50,7 @@ def likelihood(
             "the network sees time, or has no extra mask, so it has a bound and no chain rule: take "
             "Absorbing, Head(forbid=) of its mask, and Transformer(see_time=False)"
         )
-    x0, told, place = examples["x"], run.parts.told(examples), batched(run.parts.mesh)
+    x0, told, sharding = examples["x"], run.parts.told(examples), batched(run.parts.mesh)
     orders = {"left to right": chain_rule.left_to_right, "in random orders": chain_rule.at_random(seed)}
     found: dict[str, Any] = {"step": run.step, "examples": len(x0), "seed": seed}
     for i, (name, order) in enumerate(orders.items()):
@@ -59,6 +59,6 @@ def likelihood(
         def done(n: int, before: int = i * len(x0)) -> None:
             progress(before + n)
 
-        nats = evaluate_bound(compiled, run.params, run.process, x0, batch_size, place, told, done)
+        nats = evaluate_bound(compiled, run.params, run.process, x0, batch_size, sharding, told, done)
         found[name] = summary(nats, elements(x0, examples.get("weight")))
     return found

@@ -17,7 +17,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.placing import place, place_part
 from d3pm_jax.runs import begin, build, checkpoint, cluster, lock, logs, presampled, splits
 from d3pm_jax.runs.begin import Weights
-from d3pm_jax.runs.devices import batched, check_batch, use_all_cores
+from d3pm_jax.runs.devices import batched, check_batch, fitting_mesh, make_mesh, use_all_cores
 from d3pm_jax.runs.logs import Log, Logging
 from d3pm_jax.runs.outputs import Outputs
 from d3pm_jax.runs.profile import traced
@@ -26,6 +26,7 @@ from d3pm_jax.runs.workdir import (
     LAYOUTS,
     NUM_EXAMPLES,
     claim,
+    read_config,
     resumed,
 )
 from d3pm_jax.training.step import StepNoise, make_step
@@ -80,9 +81,12 @@ def _built(config: Config, workdir: Path, resume: bool) -> tuple[build.Parts, da
     """Builds a run, and opens what it is trained on; refuses what would fail later."""
     use_all_cores(config.train.batch_size, config.mesh.fsdp)
     source, description = splits.training(config, config.data.open_training()), config.data.describe()
+    asked = True  # for just this layout
     if resume:
         config = resumed(workdir, config, description)
-    parts = build.build(build.fill_in(config, description), description)
+        asked = config.mesh.fsdp != read_config(workdir, config).mesh.fsdp
+    mesh = (make_mesh if asked else fitting_mesh)(config.mesh.fsdp)
+    parts = build.build(build.fill_in(config, description), description, mesh=mesh)
     check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
     data.check_batch_size(source, config.train.batch_size)
     _check_steps(config)
@@ -101,7 +105,7 @@ def _train(
     """Trains from the state of the parts on, for who holds the lock."""
     step, folder, keep = int(parts.state.step), workdir / CHECKPOINTS, parts.config.train.keep_checkpoints
     if cluster.is_first():
-        checkpoint.delete_after(folder, step)
+        checkpoint.set_aside(folder, step)
         _record_layout(workdir, parts, step)
     with opened(step) as log, checkpoint.Saver(folder, keep) as saver, cluster.stopping() as stop:
         outputs = Outputs(parts, workdir, log, saver, valid)
@@ -141,9 +145,16 @@ def _batches(parts: build.Parts, source: data.Source, start: int) -> Iterator[di
     """Makes the batches of a run from step `start` on."""
     spec, train = parts.config.data, parts.config.train
     random_map = None if type(spec).random_map is Data.random_map else spec.random_map
-    part = jax.process_index(), jax.process_count()
     return data.train_batches(
-        source, train.batch_size, train.seed, parts.categories, start, random_map, parts.description, *part
+        source,
+        train.batch_size,
+        train.seed,
+        parts.categories,
+        start,
+        random_map,
+        parts.description,
+        part=jax.process_index(),
+        parts=jax.process_count(),
     )
 
 

@@ -129,10 +129,11 @@ def make_estimate(parts: Parts, examples: Mapping[str, np.ndarray]) -> Callable[
     term = partial(posterior_kl, **logits_keywords(parts.config.loss))
     compiled = few_terms(parts.predict, min(CALLS, parts.process.T), parts.config.train.seed, term)
     D = elements(examples["x"], examples.get("weight"))
-    x0, told, place = examples["x"], parts.told(examples), batched(parts.mesh)
+    x0, told, sharding = examples["x"], parts.told(examples), batched(parts.mesh)
+    batch_size = parts.config.train.batch_size
 
     def estimate(params: Params) -> float:
-        nats = evaluate_bound(compiled, params, parts.process, x0, parts.config.train.batch_size, place, told)
+        nats = evaluate_bound(compiled, params, parts.process, x0, batch_size, sharding, told)
         return float(bits_per_dim(np.mean(nats, dtype=np.float64) / np.mean(D), 1))
 
     return estimate

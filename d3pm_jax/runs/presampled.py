@@ -20,7 +20,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.files import parse_json, replacing
 from d3pm_jax.runs import build
 from d3pm_jax.runs.build import Parts
-from d3pm_jax.runs.devices import batched, check_batch, use_all_cores
+from d3pm_jax.runs.devices import batched, check_batch, fitting_mesh, use_all_cores
 from d3pm_jax.training.step import StepNoise, draw_noise
 
 FORMAT = "d3pm noise bank"  # as it stands in files since version 1
@@ -70,7 +70,8 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> int
     """
     use_all_cores(config.train.batch_size)
     description = config.data.describe()
-    parts = build.build(build.fill_in(config, description), description)
+    mesh = fitting_mesh(config.mesh.fsdp)
+    parts = build.build(build.fill_in(config, description), description, mesh=mesh)
     check_batch(parts.mesh, config.train.batch_size)
     steps = config.train.steps if steps is None else steps
     write(parts, steps, Path(path))

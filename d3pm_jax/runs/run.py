@@ -19,7 +19,7 @@ from d3pm_jax.processes import Process
 from d3pm_jax.runs import build, loop
 from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.begin import weights_of
-from d3pm_jax.runs.devices import batched, fit, replicated, use_all_cores
+from d3pm_jax.runs.devices import batched, fitting_mesh, replicated, use_all_cores
 from d3pm_jax.runs.logs import Log
 from d3pm_jax.runs.samples import Given, make_sampler
 from d3pm_jax.sampling import even_grid
@@ -199,8 +199,8 @@ class Run:
             compiled = self._once(("bound", seed, calls), lambda: few_terms(predict, calls, seed, term))
         else:
             raise UserError(f"calls = {calls}: it must be in 1..{self.process.T}, the steps of the process")
-        place = batched(self.parts.mesh)
-        return evaluate_bound(compiled, self.params, self.process, x0, batch_size, place, told, progress)
+        sharding = batched(self.parts.mesh)
+        return evaluate_bound(compiled, self.params, self.process, x0, batch_size, sharding, told, progress)
 
     def about(self) -> dict[str, Any]:
         """Says what a figure of this run depends on, besides data and noise."""
@@ -287,5 +287,5 @@ def open_run(
     if description is None:
         found.data.check_kept()
         description = found.data.describe()
-    parts = build.build(fit(found), description, steps)
+    parts = build.build(found, description, steps, fitting_mesh(found.mesh.fsdp))
     return Run(workdir, build.restore(workdir, parts, step))

@@ -25,9 +25,9 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(count, *words, devices=2, port=None, ids=None):
+def start(count, *words, devices=2, port=None, ids=None, env=None):
     """Starts a command as so many processes, each with so many devices."""
-    env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)} | (env or {})
     place = ["--coordinator", f"127.0.0.1:{port or free_port()}", "--num-processes", str(count)]
     command = [sys.executable, "-m", "tests.cli.joined", *map(str, words)]
     each = [[*place, "--process-id", str(i)] for i in ids or range(count)] if count > 1 else [[]]
@@ -141,15 +141,50 @@ def test_a_peer_that_dies_takes_the_others_along(who, tmp_path):
     assert f"trained to step {step + 2}" in run(1, *resume(workdir, "--train.steps", step + 2))
 
 
+@pytest.mark.parametrize("where", ["logs", "standard output"])
+def test_any_error_of_one_process_ends_all(where, tmp_path):
+    """Not only those that are one line."""
+    env = {"D3PM_BREAK": where}
+    found = ended(start(2, *train(tmp_path / "run"), env=env), timeout=60)
+    assert 0 not in [status for status, _, _ in found]
+    assert ("ValueError: broken" in found[0][2]) == (where == "logs")
+
+
+def test_two_begin_with_the_weights_of_another_run(whole, tmp_path):
+    text = run(2, *train(tmp_path / "run", "--from", whole, "--train.steps", "3"))
+    assert "begins with the averaged weights of step 20" in text
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [0, 3]
+
+
+def test_two_find_the_best_grid(whole):
+    text = run(2, "eval", whole, "--steps", "3", "--grid", "dp", "--limit", "4")
+    assert "test bits/dim: " in text
+
+
+def test_no_cluster(tmp_path):
+    command = [sys.executable, "-m", "tests.cli.joined", *map(str, train(tmp_path / "run"))]
+    done = subprocess.run([*command, "--coordinator", "auto"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"d3pm train: error: --coordinator auto: JAX finds no cluster [^\n]+\n", done.stderr)
+
+
+def test_processes_with_other_numbers_of_devices(tmp_path):
+    port = free_port()
+    words = train(tmp_path / "run")
+    both = [*start(2, *words, port=port, ids=[0]), *start(2, *words, port=port, ids=[1], devices=3)]
+    for status, _, errors in ended(both, timeout=60):
+        assert status == 1
+        assert "the processes have [2, 3] devices: give each the same number" in errors
+
+
 @pytest.mark.parametrize("command", ["eval", "sample"])
 def test_sigterm_ends_those_that_evaluate_or_sample(command, whole):
     processes = start(2, command, whole)
-    for line in processes[0].stdout:
-        if re.match(r"(example|sample) 0/", line):
-            break
+    assert any(re.match(r"(example|sample) 0/", line) for line in processes[0].stdout)
     processes[1].send_signal(signal.SIGTERM)
-    statuses = [status for status, _, _ in ended(processes, timeout=60)]
-    assert 0 not in statuses
+    first, second = (status for status, _, _ in ended(processes, timeout=60))
+    assert second == 130
+    assert first not in (0, 130)
 
 
 def test_two_runs_on_one_folder(tmp_path):

@@ -322,8 +322,8 @@ RUNS = (
     Break(  # what was damaged is taken for the last checkpoint again
         "damaged_checkpoints_stay",
         "d3pm_jax/runs/checkpoint.py",
-        "        if later > step:\n            delete(folder / str(later))\n",
-        "        pass\n",
+        "        if later > step:\n",
+        "        if later > step + 10**9:\n",
         (COMMANDS,),
     ),
     Break(  # one here and one there would stop a long run
@@ -357,8 +357,8 @@ RUNS = (
     Break(
         "data_from_its_start_on_resume",
         "d3pm_jax/runs/loop.py",
-        "parts.categories, start, random_map, parts.description",
-        "parts.categories, 0, random_map, parts.description",
+        "        start,\n        random_map,\n",
+        "        0,\n        random_map,\n",
         (PRESAMPLED, COMMANDS),
     ),
     Break(

@@ -77,7 +77,7 @@ def measured(fsdp, dtype):
 
 def main(out, fsdp, coordinator=None, *numbers):
     devices.WORTH_CUTTING = 1
-    place = cluster.Place(coordinator, *map(int, numbers))
+    place = cluster.Address(coordinator, *map(int, numbers))
     cluster.join(place, Path(out).parent, 30, saves=False)
     found = {}
     for dtype in ("float32", "float64"):

@@ -1,6 +1,5 @@
 """Where processes meet, and how arrays are cut over devices. Real processes are in tests/cli."""
 
-import dataclasses
 import socket
 
 import jax
@@ -11,7 +10,6 @@ from jax.sharding import PartitionSpec
 from d3pm_jax import files
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import cluster, devices
-from tests import tiny
 
 
 @pytest.mark.parametrize(
@@ -30,7 +28,7 @@ from tests import tiny
 )
 def test_a_place_that_is_none_is_refused(place, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        cluster.join(cluster.Place(*place), tmp_path, 30, saves=False)
+        cluster.join(cluster.Address(*place), tmp_path, 30, saves=False)
     jax.config.update("jax_enable_preemption_service", True)
 
 
@@ -38,11 +36,11 @@ def test_a_port_that_is_taken_is_told(tmp_path):
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(UserError, match=rf"port {port} cannot be taken here .*; choose another one"):
-            cluster.join(cluster.Place(f"127.0.0.1:{port}", 2, 0), tmp_path, 30, saves=True)
+            cluster.join(cluster.Address(f"127.0.0.1:{port}", 2, 0), tmp_path, 30, saves=True)
 
 
 def test_without_a_place_there_is_one_process(tmp_path):
-    cluster.join(cluster.Place(None), tmp_path, 30, saves=True)
+    cluster.join(cluster.Address(None), tmp_path, 30, saves=True)
     assert cluster.is_first()
     assert cluster.by_first(lambda: 7) == 7
     assert not jax.distributed.is_initialized()
@@ -62,10 +60,7 @@ def test_a_mesh_has_all_devices():
     for fsdp, why in ((3, "there are 2 devices"), (4, "there are 2 devices")):
         with pytest.raises(UserError, match=rf"^mesh.fsdp = {fsdp}: {why}; set it to a number that divides"):
             devices.make_mesh(fsdp)
-    config = tiny.get_config()
-    cut = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, fsdp=6))
-    assert devices.fit(cut).mesh.fsdp == 2
-    assert devices.fit(config) == config
+    assert [devices.fitting_mesh(n).shape["fsdp"] for n in (1, 2, 3, 6)] == [1, 2, 1, 2]
 
 
 def test_a_batch_has_to_divide_over_the_devices():
