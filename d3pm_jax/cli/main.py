@@ -99,7 +99,8 @@ def _end(status: int) -> NoReturn:
     if not _others_wait():
         sys.exit(status)
     sys.stderr.flush()
-    time.sleep(GRACE)  # for others that fail as this one does, before the first one takes them along
+    if sys.modules["jax"].process_index() == 0:  # takes along those that it finds still there
+        time.sleep(GRACE)  # for those that fail as it does
     os._exit(status)
 
 
