@@ -135,10 +135,10 @@ def make_step(
     of kl and ce over t in nats per element, the norm of the gradient before clipping, and "first_nonfinite",
     the place among the leaves of params of the first whose gradient is not finite, or -1.
 
-    Where the loss, a mean or the norm is not finite, the step is skipped: parameters, their average, optimizer
-    and history stay as they are to the bit, while steps are counted on.
-    Unlike that of `optax.apply_if_finite` this rule has no state, looks at the loss too, and takes no pass
-    over the gradient of its own.
+    Where the loss, a mean or the norm is not finite, the step is skipped: parameters, their average,
+    optimizer and history stay as they are to the bit, while steps are counted on. Unlike that of
+    `optax.apply_if_finite` this rule has no state, looks at the loss too, and takes no pass over the gradient
+    of its own.
 
     A batch that is taken in parts makes one step, that of the whole batch up to rounding, but for dropout,
     which has a key for each part. Unlike with `optax.MultiSteps` the state knows nothing of it.
@@ -191,7 +191,7 @@ def _trained(
     def updated() -> tuple[Trained, Array]:
         updates, opt_state = optimizer.update(grads, before.opt_state, before.params)
         params: Any = optax.apply_updates(before.params, updates)
-        ema = optax.incremental_update(params, before.ema, 1.0 - decay)
+        ema: Any = optax.incremental_update(params, before.ema, 1.0 - decay)
         return Trained(params, ema, opt_state, timesteps.update(before.history, t, kl)), jnp.int32(-1)
 
     return jax.lax.cond(finite, updated, lambda: (before, _first_nonfinite(grads)))

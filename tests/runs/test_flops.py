@@ -36,8 +36,8 @@ def transposed(kernel, image):
 
 def gathered(w, x):
     """Sums rows of a product into others, which is a program inside that takes scalars."""
-    y = x @ w[0]
-    return jax.ops.segment_sum(y, jnp.asarray([0, 1, 0]), 2).at[0].add(1.0).at[:, 0].max(y[:2, 0]) @ w[1, :, :9]
+    y, i = x @ w[0], jnp.asarray([0, 1, 0])
+    return jax.ops.segment_sum(y, i, 2).at[0].add(1.0).at[:, 0].max(y[:2, 0]) @ w[1, :, :9]
 
 
 def layer(x, w):
