@@ -61,7 +61,8 @@ def _add_looks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="train nothing and write nothing: compile a step, and say what memory and work it takes",
+        help="train nothing and write nothing, but for data that is not prepared: compile a step, and say "
+        "what memory and work it takes",
     )
     parser.add_argument(
         "--profile", action="store_true", help="write a trace of a few steps to DIR/profile, for TensorBoard"
@@ -89,14 +90,13 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         return 0
     config = run_config(args, rest)
     if args.dry_run:
-        _set_up(config)
-        print(cost.dry_run(config))
-        return 0
+        return _dry_run(args, config)
     if args.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     if args.wandb is not None:
         check_installed()
-    use_all_cores(config.train.batch_size // (args.num_processes or 1), config.mesh.fsdp)
+    part = config.train.batch_size // config.train.accumulate // (args.num_processes or 1)
+    use_all_cores(part, config.mesh.fsdp)
     arguments.join(args, config.mesh.heartbeat, saves=True)
     _set_up(config)
     more = {"wandb": args.wandb, "profile": args.profile}
@@ -106,6 +106,16 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         print(f"go on with: d3pm train --workdir {args.workdir} --resume{own}")
         return 130
     _tell_end(args, config)
+    return 0
+
+
+def _dry_run(args: argparse.Namespace, config: Config) -> int:
+    """Builds the run and compiles its step, without a folder, and says what the step costs."""
+    if args.coordinator is not None:
+        raise UserError("--dry-run is of one process: leave out --coordinator, or --dry-run")
+    _set_up(config)
+    parts, _ = loop.built(config)
+    print(cost.in_words(cost.measure(parts)[0], parts))
     return 0
 
 
@@ -123,7 +133,7 @@ def _tell_end(args: argparse.Namespace, config: Config) -> None:
 def _set_up(config: Config) -> None:
     """Does what has to come before the first computation, and prints the config."""
     keep_programs()
-    use_all_cores(config.train.batch_size, config.mesh.fsdp)
+    use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
     elements = math.prod(config.data.describe().shape)
     keep_freed_memory(config.train.batch_size * elements * features(config.model))
     print(_table(config), flush=True)

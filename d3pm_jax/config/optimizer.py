@@ -204,10 +204,11 @@ class Muon(RatedOptimizer):
 def _decays(params: Params) -> Params:
     """Arrays of two axes and more decay: kernels, not biases, scales or the frequencies of time.
 
-    Layers may be stacked, with an axis more: a bias is one by its name.
+    Layers may be stacked, with an axis more: a bias or a scale is one by its name.
     """
 
     def decays(path: tuple, x: Any) -> bool:
-        return x.ndim > 1 and not jax.tree_util.keystr(path).endswith(("['bias']", "['bias'].value"))
+        name = jax.tree_util.keystr(path).removesuffix(".value")
+        return x.ndim > 1 and not name.endswith(("['bias']", "['scale']"))
 
     return jax.tree_util.tree_map_with_path(decays, params)

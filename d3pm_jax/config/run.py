@@ -50,9 +50,9 @@ class Train:
     accumulate: Size = dataclasses.field(default=1, kw_only=True)
     """parts that a batch is taken in, one after the other: the same step in less memory"""
     remat: bool = dataclasses.field(default=False, kw_only=True)
-    """compute blocks again in the backward pass, in place of keeping what is in them: slower, less memory"""
+    """compute blocks again in the backward pass: slower, less memory, but for a UNet or ScoreNet on a CPU"""
     max_nonfinite: Count = dataclasses.field(default=5, kw_only=True)
-    """after so many steps in a row whose gradient is not finite, each of which is skipped, the run stops"""
+    """after so many steps in a row whose loss, kl, ce or gradient is not finite, and skipped, it stops"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,14 +40,15 @@ def keep_programs() -> None:
     if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
         return
     folder = Path(platformdirs.user_cache_dir("d3pm_jax", False)) / "programs" / _machine()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _clean(folder)
-    except (OSError, filelock.Timeout):
-        return
     for name, value in SETTINGS.items():
         if name.upper() not in os.environ:
             config.update(name, value)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if config.jax_compilation_cache_max_size != -1:  # with -1 JAX writes no times of use
+            _clean(folder)
+    except (OSError, filelock.Timeout):
+        return
     config.update("jax_compilation_cache_dir", str(folder))
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")  # it is slower
 
@@ -64,6 +65,8 @@ def _machine() -> str:
 
 def _clean(folder: Path) -> None:
     """Deletes what processes left that were killed while they wrote: JAX would neither read nor replace it.
+
+    What was kept without a largest size looks the same, and goes too.
 
     Raises:
         OSError, Timeout: the folder cannot be written to, or another process holds its lock.

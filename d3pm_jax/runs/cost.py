@@ -8,11 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from d3pm_jax import data
-from d3pm_jax.config import Config
-from d3pm_jax.config import io as config_io
-from d3pm_jax.runs import build, flops, splits
-from d3pm_jax.runs.devices import batched, check_batch, use_all_cores
+from d3pm_jax.runs import build, flops
+from d3pm_jax.runs.devices import batched
 from d3pm_jax.training.step import StepNoise, batch_loss, draw_noise, make_update
 
 
@@ -29,21 +26,6 @@ class Cost(NamedTuple):
     def memory(self) -> int:
         """Returns the bytes that one device needs."""
         return self.arguments + self.added
-
-
-def dry_run(config: Config) -> str:
-    """Builds a run and compiles its step, without a folder, and says what the step costs.
-
-    Raises:
-        UserError: a value cannot be used, or the data cannot be read.
-    """
-    config_io.check(config)
-    use_all_cores(config.train.batch_size, config.mesh.fsdp)
-    source, description = splits.training(config, config.data.open_training()), config.data.describe()
-    parts = build.build(build.fill_in(config, description), description)
-    check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
-    data.check_batch_size(source, config.train.batch_size)
-    return in_words(measure(parts)[0], parts)
 
 
 def measure(parts: build.Parts) -> tuple[Cost, Any]:

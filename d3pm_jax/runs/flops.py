@@ -61,9 +61,10 @@ def _of_equation(equation: Any, reached: list[bool]) -> tuple[int, list[bool]]:
         each = zip(*(results for _, results in found), strict=True)
         return max(flops for flops, _ in found), [any(results) for results in each]
     inner = next((x for x in params.values() if isinstance(x, Jaxpr | ClosedJaxpr)), None)
-    if inner is None:
-        return 0, [any(reached)] * len(equation.outvars)
-    return _walk(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner, reached)
+    inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
+    if inner is None or (len(inner.invars), len(inner.outvars)) != (len(reached), len(equation.outvars)):
+        return 0, [any(reached)] * len(equation.outvars)  # an inner one is of scalars, as of a scatter
+    return _walk(inner, reached)
 
 
 def _of_loop(

@@ -65,18 +65,18 @@ def opened(
         log(step, values), which hands on to all.
     """
     with ExitStack() as stack:
-        logs: list[Log] = []
+        logs: list[Logging] = []
         for log in own:  # closed even where one of ours cannot be opened
             stack.callback(log.close)
-        logs.append(stack.enter_context(closing(Lines(workdir, after_step))))
-        logs.append(stack.enter_context(closing(Board(workdir / "tensorboard", after_step + 1))))
+        logs.append(stack.enter_context(closing(Lines(workdir, after_step))).log)
+        logs.append(stack.enter_context(closing(Board(workdir / "tensorboard", after_step + 1))).log)
         if project is not None:
-            logs.append(stack.enter_context(closing(WandbRun(workdir, project, config_io.flat(config)))))
-        logs += own
+            logs.append(stack.enter_context(WandbRun(workdir, project, config_io.flat(config))).log)
+        logs += [log.log for log in own]
 
         def log_all(step: int, values: Values) -> None:
             for log in logs:
-                log.log(step, values)
+                log(step, values)
 
         yield log_all
 

@@ -58,8 +58,7 @@ def train(
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
-    config_io.check(config)
-    parts, source = _built(config, workdir, resume)
+    parts, source = built(config, workdir if resume else None)
     examples, valid, noise_of = _read_examples(parts), _read_valid(parts), _noise_of(parts)
     params = None if start is None else begin.fitted(parts, start)
 
@@ -77,12 +76,13 @@ def train(
         return _train(parts, workdir, source, noise_of, valid, opened, trace)
 
 
-def _built(config: Config, workdir: Path, resume: bool) -> tuple[build.Parts, data.Source]:
-    """Builds a run, and opens what it is trained on; refuses what would fail later."""
-    use_all_cores(config.train.batch_size, config.mesh.fsdp)
+def built(config: Config, workdir: Path | None = None) -> tuple[build.Parts, data.Source]:
+    """Builds a run, or that of a folder to go on with, and opens its data; refuses what would fail later."""
+    config_io.check(config)
+    use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
     source, description = splits.training(config, config.data.open_training()), config.data.describe()
     asked = True  # for just this layout
-    if resume:
+    if workdir is not None:
         config = resumed(workdir, config, description)
         asked = config.mesh.fsdp != read_config(workdir, config).mesh.fsdp
     mesh = (make_mesh if asked else fitting_mesh)(config.mesh.fsdp)
@@ -179,7 +179,7 @@ def _loop(
     config, state, sharding = parts.config, parts.state, batched(parts.mesh)
     update = make_step(**build.step_arguments(parts), sharding=sharding)
     with outputs.terminal.shown():
-        for step in traced(range(int(state.step) + 1, config.train.steps + 1), trace):
+        for step in traced(range(int(state.step) + 1, config.train.steps + 1), trace, outputs.speed.wait):
             with outputs.speed.waiting():
                 batch, noise = place_part(next(batches), sharding), place(noise_of(step - 1), sharding)
             state, row = update(state, parts.process, batch, parts.key, noise)

@@ -90,11 +90,12 @@ class Window:
         max_nonfinite: after so many steps in a row that are not finite it raises.
     """
 
-    def __init__(self, T: int, leaves: Sequence[str] = (), max_nonfinite: int = 1):
+    def __init__(self, T: int, leaves: Sequence[str], max_nonfinite: int):
         self._T, self._leaves, self._most = T, leaves, max_nonfinite
         self._last: tuple[int, Metrics] | None = None  # the step that may still run
         self._rows: list[Row] = []  # of steps that were finite
         self._bad: list[tuple[int, Row]] = []  # the last steps, as far as they were not
+        self._any = False  # whether any step was
         self._skipped = 0  # since the last report
         self._since, self._timed = 0.0, 0
 
@@ -125,11 +126,24 @@ class Window:
         if all(np.isfinite(value) for value in row.values()):
             self._rows.append(row)
             self._bad = []
+            self._any = True
             return
         self._skipped += 1
         self._bad.append((step, row))
         if len(self._bad) >= self._most:
-            raise UserError(diagnosis(self._bad, self._leaves, saved))
+            raise self._error(saved)
+
+    def _error(self, saved: int | None) -> UserError:
+        return UserError(diagnosis(self._bad, self._leaves, saved))
+
+    def skipped_last(self) -> int:
+        """Counts the last steps, as far as they were not finite; `close` has waited for the last of them."""
+        return len(self._bad)
+
+    def check_any(self, saved: int | None) -> None:
+        """Raises UserError where no step at all was finite: nothing was trained."""
+        if self._bad and not self._any:
+            raise self._error(saved)
 
     def restart(self) -> None:
         """Starts the clock again after something that is not training."""

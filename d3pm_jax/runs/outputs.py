@@ -73,10 +73,12 @@ class Outputs:
         """Writes what is due after a step; metrics and a checkpoint after the last one and before a stop.
 
         Raises:
-            UserError: too many steps in a row were not finite, or the network gives no samples.
+            UserError: too many steps in a row were not finite, or all of a training, or the network gives no
+                samples.
         """
         config = self._config.train
-        stopping |= step == config.steps
+        ends = step == config.steps
+        stopping |= ends
         draws, saves = _due(step, config.sample_every), _due(step, config.checkpoint_every)
         evaluates = self._valid is not None and _due(step, config.eval_every)
         if stopping or draws or saves or evaluates or _due(step, config.log_every):
@@ -93,18 +95,31 @@ class Outputs:
             path = show.save_examples(path, samples, self._parts.description, words)
             self.terminal.say(f"samples: {path}")
             self._window.restart()
+        if ends:
+            self._window.check_any(self._saved)
         if stopping or saves:
-            self._saver.save(step, state)
-            self._saved = step
-            self._window.restart()
+            self._save(step, state, stopping)
+        self._saver.check()
+
+    def _save(self, step: int, state: TrainState, stopping: bool) -> None:
+        """Saves; in a row of skipped steps only before a stop, so that those from before it stay."""
+        skipped = self._window.skipped_last()
+        if skipped:
+            words = f"steps {step - skipped + 1} to {step} were not finite, and skipped"
+            self.terminal.say(words if stopping else f"{words}: no checkpoint is written")
+        if skipped and not stopping:
+            return
+        self._saver.save(step, state)
+        self._saved = step
+        self._window.restart()
         if stopping:
             self._saver.wait()
-        self._saver.check()
 
     def _log(self, step: int, means: dict[str, float | int]) -> None:
         """Writes a line of metrics, and says why there is none where no step since the last was finite."""
         if "loss" not in means:
-            self.terminal.say(f"no metrics at step {step}: all steps since the last were skipped")
+            found = "".join(f"; {name} {value:.4g}" for name, value in means.items())
+            self.terminal.say(f"no metrics at step {step}: all steps since the last were skipped{found}")
             return
         self._log_to(step, means)
         self.terminal.metrics(means)

@@ -1,6 +1,6 @@
 """Traces some steps of a training, to see what its time goes into."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -15,8 +15,14 @@ def _options() -> jax.profiler.ProfileOptions:
     return options
 
 
-def traced(steps: range, folder: Path | None) -> Iterator[int]:
-    """Yields the steps, and traces some after the first, which compiles, into a folder; none without one."""
+def traced(steps: range, folder: Path | None, wait: Callable[[], None]) -> Iterator[int]:
+    """Yields the steps, and traces some after the first, which compiles, into a folder; none without one.
+
+    Args:
+        steps: of a training.
+        folder: where to write the trace.
+        wait: returns when what was yielded last is computed.
+    """
     before, running = max(0, min(AFTER, len(steps) - 1)), False
     chosen = steps[before : before + STEPS] if folder is not None else range(0)
     try:
@@ -27,6 +33,7 @@ def traced(steps: range, folder: Path | None) -> Iterator[int]:
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 yield step
             if step in chosen[-1:]:
+                wait()
                 jax.profiler.stop_trace()
                 running = False
     finally:  # also where the training was stopped meanwhile

@@ -1,10 +1,11 @@
 """Measures how fast a training goes, how long it waits for data, and how much of a device it uses."""
 
-import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+import jax
 
 from d3pm_jax.runs import cost
 from d3pm_jax.runs.build import Parts
@@ -31,23 +32,26 @@ PEAKS = {
 class Speed:
     """Adds to the metrics of an interval what follows from its `seconds_per_step`.
 
-    That is `examples_per_second`; `waiting`, the share of the time in which the loop waited for a batch while
-    no step was computed; and `mfu`, where the peak of the device is known: the share of it that steps take.
+    That is `examples_per_second`; `waiting`, at most this share of the time the loop waited for a batch
+    while no step was computed; and `mfu`, where the peak of the device is known: the share of it that steps
+    take.
 
     Args:
         batch_size: examples of a step, on all devices.
-        flops: counts what a step computes on one device; it is called once, if at all.
-        peak: FLOP per second of one device, where that is known.
+        at_peak: seconds that a step would take at the peak of a device, where that is known.
     """
 
-    def __init__(self, batch_size: int, flops: Callable[[], int], peak: float | None):
-        self._batch_size, self._flops, self._peak = batch_size, functools.cache(flops), peak
+    def __init__(self, batch_size: int, at_peak: float | None):
+        self._batch_size, self._at_peak = batch_size, at_peak
         self._waits: list[float] = []
         self._first, self._last = True, None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Takes the block for time lost to data, unless the step before is still computed at its end."""
+        """Takes the block for time lost to data, unless the step before is still computed at its end.
+
+        When in the block that step ended is not known, so this is an upper bound.
+        """
         start = time.monotonic()
         yield
         idle = self._last is None or self._last.is_ready()
@@ -56,6 +60,10 @@ class Speed:
     def dispatched(self, row: Mapping[str, Any]) -> None:
         """Takes the metrics of the step that is computed now."""
         self._last = row["loss"]
+
+    def wait(self) -> None:
+        """Waits for that step."""
+        jax.block_until_ready(self._last)
 
     def added(self, means: Mapping[str, float | int]) -> dict[str, float | int]:
         """Returns the metrics of the steps since the last call, and these."""
@@ -66,12 +74,12 @@ class Speed:
             return dict(means)
         found = {"examples_per_second": self._batch_size / seconds}
         found["waiting"] = sum(timed) / len(timed) / seconds
-        if self._peak:
-            found["mfu"] = self._flops() / seconds / self._peak
+        if self._at_peak is not None:
+            found["mfu"] = self._at_peak / seconds
         return {**means, **found}
 
 
 def of_run(parts: Parts) -> Speed:
-    """Makes the measure of a run."""
+    """Makes the measure of a run; counts its operations, where the peak is known, before steps are timed."""
     peak = parts.config.mesh.peak_flops or PEAKS.get(parts.mesh.devices.flat[0].device_kind)
-    return Speed(parts.config.train.batch_size, functools.partial(cost.flops_of_step, parts), peak)
+    return Speed(parts.config.train.batch_size, cost.flops_of_step(parts) / peak if peak else None)

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from d3pm_jax.errors import UserError, one_line
@@ -53,10 +54,13 @@ class WandbRun:
         with self._refused():
             self._run.log(dict(values), step=step, commit=True)
 
-    def close(self) -> None:
-        """Waits until all is sent."""
+    def __enter__(self) -> "WandbRun":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Waits until all is sent; says so where training has failed."""
         with self._refused():
-            self._run.finish()
+            self._run.finish(exit_code=0 if kind is None else 1)
 
     @contextmanager
     def _refused(self) -> Iterator[None]:

@@ -109,10 +109,10 @@ def make_update(
         grads, metrics, kl = gradient(state.params, process, batch, noise, key_dropout)
         metrics["grad_norm"] = optax.tree.norm(grads)
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
-        before = Trained(state.params, state.opt_state, state.history)
-        after, metrics["first_nonfinite"] = trained(finite, before, grads, noise.t, kl)
-        ema = optax.incremental_update(after.params, state.ema, 1.0 - _decay(ema_decay, state.step))
-        return dataclasses.replace(state, step=state.step + 1, ema=ema, **after._asdict()), metrics
+        before = Trained(state.params, state.ema, state.opt_state, state.history)
+        decay = _decay(ema_decay, state.step)
+        after, metrics["first_nonfinite"] = trained(finite, before, decay, grads, noise.t, kl)
+        return dataclasses.replace(state, step=state.step + 1, **after._asdict()), metrics
 
     return update
 
@@ -135,10 +135,10 @@ def make_step(
     of kl and ce over t in nats per element, the norm of the gradient before clipping, and "first_nonfinite",
     the place among the leaves of params of the first whose gradient is not finite, or -1.
 
-    Where the loss, a mean or the norm is not finite, the step is skipped: parameters, optimizer and history
-    stay as they are to the bit, while steps are counted on, and the average moves on towards the parameters.
-    Unlike that of `optax.apply_if_finite` this rule has no state, looks at the loss too, and takes no pass
-    over the gradient of its own.
+    Where the loss, a mean or the norm is not finite, the step is skipped: parameters, their average,
+    optimizer and history stay as they are to the bit, while steps are counted on. Unlike that of
+    `optax.apply_if_finite` this rule has no state, looks at the loss too, and takes no pass over the gradient
+    of its own.
 
     A batch that is taken in parts makes one step, that of the whole batch up to rounding, but for dropout,
     which has a key for each part. Unlike with `optax.MultiSteps` the state knows nothing of it.
@@ -171,6 +171,7 @@ class Trained(NamedTuple):
     """Holds what a step that is skipped leaves as it is."""
 
     params: Params
+    ema: Params
     opt_state: Any
     history: Any
 
@@ -180,6 +181,7 @@ def _trained(
     timesteps: Timesteps,
     finite: Array,
     before: Trained,
+    decay: Array,
     grads: Params,
     t: Array,
     kl: Array,
@@ -189,7 +191,8 @@ def _trained(
     def updated() -> tuple[Trained, Array]:
         updates, opt_state = optimizer.update(grads, before.opt_state, before.params)
         params: Any = optax.apply_updates(before.params, updates)
-        return Trained(params, opt_state, timesteps.update(before.history, t, kl)), jnp.int32(-1)
+        ema: Any = optax.incremental_update(params, before.ema, 1.0 - decay)
+        return Trained(params, ema, opt_state, timesteps.update(before.history, t, kl)), jnp.int32(-1)
 
     return jax.lax.cond(finite, updated, lambda: (before, _first_nonfinite(grads)))
 

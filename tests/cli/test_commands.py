@@ -404,21 +404,23 @@ def test_another_training_in_the_folder_is_refused(trained, capsys):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data_dir, capsys):
-    args = train_args(tmp_path / "nan", data_dir, "--optimizer.lr", "1e20")
+    """No checkpoint of the steps that are skipped takes the place of one from before them."""
+    args = train_args(tmp_path / "nan", data_dir, "--optimizer.lr", "1e20", "--train.checkpoint-every", "1")
     message = error(capsys, *args)
-    assert re.search(r"is (nan|inf) at step 2; the checkpoint of step 4 is kept: start anew", message)
+    assert re.search(r"is (nan|inf) at step 2; the checkpoint of step 1 is kept: start anew", message)
     assert re.search(r"grad_norm (nan|inf), .*5 steps in a row\)", message)
-    assert checkpoint.steps(tmp_path / "nan" / "checkpoints") == [4]
+    assert checkpoint.steps(tmp_path / "nan" / "checkpoints") == [1]
 
 
 def test_a_run_goes_on_over_steps_that_are_not_finite(tmp_path, data_dir, capsys):
     """Its lines of metrics are of finite steps alone, and the weights of its checkpoints are finite."""
     args = train_args(tmp_path / "w", data_dir, "--optimizer.lr", "1e20", "--train.max-nonfinite", "30")
     assert status(*args) == 0
-    assert (
-        "no metrics at step 8: the steps since the last were not finite, and skipped"
-        in capsys.readouterr().out
-    )
+    printed = capsys.readouterr().out
+    assert "no metrics at step 8: all steps since the last were skipped" in printed
+    assert "steps 2 to 8 were not finite, and skipped: no checkpoint is written" in printed
+    assert "steps 2 to 20 were not finite, and skipped\n" in printed
+    assert checkpoint.steps(tmp_path / "w" / "checkpoints") == [20]
     (row,) = metrics.read(tmp_path / "w")
     assert (row["step"], row["skipped"]) == (4, 3)
     assert all(np.isfinite(x).all() for x in tables(tmp_path / "w", 20))

@@ -153,7 +153,7 @@ NETWORKS = [(UNET, (4, 4, 1), "image"), (TRANSFORMER, (16,), "array")]
 
 def made(optimizer, model, shape, kind):
     config = dataclasses.replace(tiny.get_config(), optimizer=optimizer, model=model)
-    parts = build.build(config, Description(shape, 17, None, kind), 16)
+    parts = build.build(config, Description(shape, 17, None, kind))
     step = make_step(config.loss, config.timesteps, optimizer.build(), parts.predict, 0.9)
     return parts, step
 

@@ -131,7 +131,9 @@ def test_what_cannot_be_built_is_refused():
             model.build(wrong, nnx.Rngs(0))
 
 
-def test_stacked_biases_do_not_decay():
+def test_stacked_biases_and_scales_do_not_decay():
+    stacked = {"norm": {"scale": jnp.ones((3, 4)), "kernel": jnp.ones((3, 4))}}
+    assert configs.optimizer._decays(stacked) == {"norm": {"scale": False, "kernel": True}}
     params = nnx.split(build())[1]
     mask = configs.optimizer._decays(params)
     assert mask["layers"]["qkv"]["kernel"].get_value() is True

@@ -56,6 +56,14 @@ def test_the_next_process_takes_them_to_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
+def test_without_a_largest_size_they_are_kept_too(tmp_path):
+    unlimited = {"JAX_COMPILATION_CACHE_MAX_SIZE": "-1"}
+    at, fresh, _ = ran(tmp_path, **unlimited)
+    assert ran(tmp_path, **unlimited) == [at, fresh, "True"]
+    assert not list(Path(at).glob("*-atime"))
+
+
+@pytest.mark.slow
 def test_what_the_user_says_counts(tmp_path):
     own = str(tmp_path / "own")
     fresh = ran(tmp_path, JAX_COMPILATION_CACHE_DIR=own)

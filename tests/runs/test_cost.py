@@ -1,5 +1,6 @@
 """What a run costs: said before it, and measured in it."""
 
+import dataclasses
 import os
 import platform
 import re
@@ -11,7 +12,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from d3pm_jax.runs import build, cost, metrics, profile, speed
+from d3pm_jax.cli import train as commands
+from d3pm_jax.runs import build, cost, loop, metrics, profile, speed
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status
 
@@ -28,7 +30,24 @@ def test_dry_run_compiles_and_writes_nothing(small_network, tmp_path, monkeypatc
     assert f"parameters: {17 * 17 + 17:,}, 0.0 MB\ndevices: 2 x cpu; compiled in " in printed
     assert "it fits: " in printed
     assert {path.name for path in tmp_path.iterdir()} == {"data"}  # which was prepared
-    assert "batch size" in error(capsys, "train", CONFIG, "--dry-run", "--train.batch-size", "9999")
+    assert "batch_size" in error(capsys, "train", CONFIG, "--dry-run", "--train.batch-size", "9999")
+    assert "decay_steps = 5" in error(capsys, "train", CONFIG, "--dry-run", "--optimizer.decay-steps", "5")
+    assert "is of one process" in error(capsys, "train", CONFIG, "--dry-run", "--coordinator", "auto")
+
+
+def test_as_many_devices_as_divide_a_part_of_a_batch(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def ask(*asked):
+        raise Asked(asked)
+
+    config = tiny.get_config()
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=8))
+    for module, begin in (loop, loop.built), (commands, commands._set_up):
+        monkeypatch.setattr(module, "use_all_cores", ask)
+        with pytest.raises(Asked, match=r"\(2, 1\)"):
+            begin(config)
 
 
 def test_memory_is_that_of_the_arguments_and_of_what_is_added(small_network):
@@ -57,7 +76,7 @@ def test_what_does_not_fit():
 def test_speed_follows_from_the_seconds_of_a_step(monkeypatch):
     now, ready = [0.0], [True]
     monkeypatch.setattr(speed.time, "monotonic", lambda: now[0])
-    found = speed.Speed(32, lambda: 6 * 10**9, 1e12)
+    found = speed.Speed(32, 6e9 / 1e12)
 
     def steps(*waits):
         for seconds in waits:
@@ -83,14 +102,15 @@ def test_speed_follows_from_the_seconds_of_a_step(monkeypatch):
     [(1, 30, (6, 10)), (41, 47, (46, 47)), (1, 3, (3, 3)), (1, 1, (1, 1)), (5, 4, ())],
 )
 def test_which_steps_are_traced(monkeypatch, tmp_path, first, last, expected):
-    told, now = [], [0]
+    told, waited, now = [], [], [0]
     monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, profiler_options: told.append(now[0] + 1))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: told.append(now[0]))
     now[0] = first - 1
-    for step in profile.traced(range(first, last + 1), tmp_path):
+    for step in profile.traced(range(first, last + 1), tmp_path, lambda: waited.append(now[0])):
         now[0] = step
     assert tuple(told) == expected
-    assert list(profile.traced(range(3), None)) == [0, 1, 2]
+    assert waited == told[1:]  # the last one may still be computed
+    assert list(profile.traced(range(3), None, pytest.fail)) == [0, 1, 2]
     assert tuple(told) == expected
 
 

@@ -12,6 +12,7 @@ A, B = jax.ShapeDtypeStruct((4, 8, 16), np.float32), jax.ShapeDtypeStruct((4, 16
 MATMUL = 2 * 4 * 8 * 16 * 32
 KERNEL, IMAGE = jax.ShapeDtypeStruct((3, 5, 4, 6), np.float32), jax.ShapeDtypeStruct((2, 7, 9, 8), np.float32)
 CONV = 2 * (2 * 7 * 9 * 6) * (3 * 5 * 4)
+SQUARE, EVEN = jax.ShapeDtypeStruct((3, 5, 4, 6), np.float32), jax.ShapeDtypeStruct((2, 6, 8, 4), np.float32)
 W, X = jax.ShapeDtypeStruct((10, 16, 16), np.float32), jax.ShapeDtypeStruct((3, 16), np.float32)
 LAYER = 2 * 3 * 16 * 16
 
@@ -21,6 +22,22 @@ def conv(kernel, image):
     return jax.lax.conv_general_dilated(
         image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=2
     )
+
+
+def strided(kernel, image):
+    return jax.lax.conv_general_dilated(
+        image, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def transposed(kernel, image):
+    return jax.lax.conv_transpose(image, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def gathered(w, x):
+    """Sums rows of a product into others, which is a program inside that takes scalars."""
+    y, i = x @ w[0], jnp.asarray([0, 1, 0])
+    return jax.ops.segment_sum(y, i, 2).at[0].add(1.0).at[:, 0].max(y[:2, 0]) @ w[1, :, :9]
 
 
 def layer(x, w):
@@ -46,12 +63,15 @@ def looped(w, x):
         (lambda both, _: both[0] @ both[1], (A, B), 0.0, 3 * MATMUL),
         (lambda _, ab: ab[0] @ ab[1], 0.0, (A, B), MATMUL),
         (conv, KERNEL, IMAGE, 2 * CONV),
+        (strided, SQUARE, EVEN, 2 * 2 * (2 * 3 * 4 * 6) * (3 * 5 * 4)),
+        (transposed, SQUARE, EVEN, 2 * 2 * (2 * 6 * 8 * 4) * (3 * 5 * 6)),
         (lambda both, _: conv(*both), (KERNEL, IMAGE), 0.0, 3 * CONV),
         (layers, W, X, 30 * LAYER),  # the first input is data, in a loop that is the same for all
         (lambda x, w: layers(w, x), X, W, 20 * LAYER),
         (lambda w, x: layers(w, x, jax.checkpoint(layer)), W, X, 30 * LAYER),  # not 40
         (chosen, W, X, (2 + 3) * LAYER),
         (looped, W, X, 3 * LAYER),
+        (gathered, W, X, 2 * LAYER + 3 * 2 * 2 * 16 * 9),
         (
             lambda w, x: (jnp.argmax(x @ w[0], 1)[:, None] * x) @ w[1],
             W,
@@ -75,6 +95,9 @@ def test_the_gradient_has_so_many():
 
     found = flops.of_gradient(loss, W, X)
     assert of_program(jax.grad(loss), W, X) == found
+    assert of_program(jax.grad(lambda both: strided(*both).sum()), (SQUARE, EVEN)) == flops.of_gradient(
+        lambda both: strided(*both).sum(), (SQUARE, EVEN)
+    )
     again = of_program(jax.grad(lambda w, x: loss(w, x, jax.checkpoint(layer))), W, X)
     assert again == found + 10 * LAYER
 

@@ -38,7 +38,7 @@ def service(monkeypatch):
     class Error(Exception):
         pass
 
-    found = SimpleNamespace(calls=[], rows={}, finished=0, fails=set())
+    found = SimpleNamespace(calls=[], rows={}, codes=[], fails=set())
 
     def init(**told):
         found.calls.append(told)
@@ -52,8 +52,8 @@ def service(monkeypatch):
             assert commit
             rows.setdefault(step, values)
 
-        def finish():
-            found.finished += 1
+        def finish(exit_code):
+            found.codes.append(exit_code)
 
         return SimpleNamespace(log=log, finish=finish)
 
@@ -76,14 +76,14 @@ def test_all_logs_get_the_same_and_are_closed(tmp_path, service):
     assert metrics.read(tmp_path) == [{"step": step, **values} for step, values in wanted]
     assert list(service.rows.values()) == [dict(wanted)]
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
-    assert ([kept.closed for kept in own], service.finished) == ([1, 1], 1)
+    assert ([kept.closed for kept in own], service.codes) == ([1, 1], [0])
 
 
 def test_logs_are_closed_where_training_or_one_of_them_fails(tmp_path, service):
     own = Kept(), Kept(OSError("no room"))
     with pytest.raises(OSError, match="no room"), logs.opened(CONFIG, tmp_path, 0, "digits", own):
         raise UserError("loss is nan")
-    assert ([kept.closed for kept in own], service.finished) == ([1, 1], 1)
+    assert ([kept.closed for kept in own], service.codes) == ([1, 1], [1])
     (tmp_path / metrics.FILE).write_text("{\n")
     kept = Kept()
     with pytest.raises(UserError, match="line 1 is damaged"), logs.opened(CONFIG, tmp_path, 0, None, [kept]):

@@ -54,7 +54,7 @@ BAD = row(loss=np.nan, kl=np.nan, ce=3.0, grad_norm=np.nan, first_nonfinite=1)
     ],
 )
 def test_the_first_metric_that_is_not_finite_has_its_own_cure(values, step, message):
-    window = metrics.Window(10)
+    window = metrics.Window(10, ("w", "b"), 1)
     window.add(step, row(**values), saved=None)
     with pytest.raises(UserError, match=message):
         window.close(saved=None)
@@ -74,6 +74,18 @@ def test_steps_that_are_not_finite_are_counted_and_left_out():
     assert window.close(saved=None)["skipped"] == 2  # told with the next line
     window.add(9, row(), saved=None)
     assert "skipped" not in window.close(saved=None)
+    window.check_any(saved=None)  # there were others
+
+
+def test_a_training_without_a_finite_step_is_an_error_at_its_end():
+    window = metrics.Window(10, ("w", "b"), max_nonfinite=30)
+    window.check_any(saved=18)  # of no step
+    for step in (19, 20):
+        window.add(step, BAD, saved=18)
+    window.close(saved=18)
+    assert window.skipped_last() == 2
+    with pytest.raises(UserError, match="kl is nan at step 19; the checkpoint of step 18 is kept"):
+        window.check_any(saved=18)
 
 
 def test_so_many_in_a_row_stop_the_run_a_step_later_whatever_was_reported_between():

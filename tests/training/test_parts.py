@@ -1,13 +1,16 @@
 """A batch taken in parts makes the step of the whole batch, on one device and on two."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
-from d3pm_jax.runs.devices import batched, make_mesh, replicated
+from d3pm_jax.runs.devices import batched, replicated
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import make_step
 
@@ -24,7 +27,7 @@ def predict(params, xt, t, key=None, label=None, weight=None):
 
 def stepped(batch, accumulate, devices):
     """What two steps make of the first state, and their metrics."""
-    mesh = make_mesh()
+    mesh = Mesh(jax.devices()[:devices], "data")
     rule = configs.Adam(lr=0.1, clip=1e-2).build()
     step = make_step(OBJECTIVE, TIMESTEPS, rule, predict, 0.9, batched(mesh), accumulate)
     rng = np.random.default_rng(1)
@@ -45,7 +48,7 @@ def test_parts_make_the_step_of_the_whole_batch():
     weight[1::4] = 0.0  # all of part 1 of 4
     batch = {"x": rng.integers(0, K, (B, L)).astype(np.int32)}
     told = batch | {"weight": weight, "label": rng.integers(0, 2, B).astype(np.int32)}
-    for given, parts in ((told, ((2, 1), (4, 1), (4, 2))), (batch, ((2, 2),))):
+    for given, parts in ((told, ((4, 1), (4, 2))), (batch, ((2, 2),))):
         expected = stepped(given, 1, 1)
         for accumulate, devices in parts:
             found = stepped(given, accumulate, devices)
@@ -108,11 +111,10 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
         ((0, False, -1), (2, True, 2), (1, True, -1), (0, False, -1))
     ):
         label = jnp.asarray([0] * 7 + [of_last], jnp.int32)
-        before = bits((state.params, state.opt_state, state.history))
+        before = bits(dataclasses.replace(state, step=0))
         state, row = step(state, PROCESS, {"x": x, "label": label}, jax.random.key(0))
-        after = bits((state.params, state.opt_state, state.history))
+        after = bits(dataclasses.replace(state, step=0))
         assert (before == after, int(state.step)) == (skipped, i + 1)
         assert all(np.isfinite(value) for value in row.values()) != skipped
         assert row["first_nonfinite"] == first
         assert np.isfinite(row["grad_norm"]) == (of_last != 2)
-        assert np.isfinite(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.ema)])).all()
