@@ -34,9 +34,9 @@ def test_held_out_examples_are_evaluated_on_and_not_trained_on(tmp_path, monkeyp
     seen = []
     batches = runs.loop.data.train_batches
 
-    def noted(source, *args):
+    def noted(source, *args, **more):
         seen.extend(int(source[i]["x"].max()) for i in range(len(source)))
-        return batches(source, *args)
+        return batches(source, *args, **more)
 
     monkeypatch.setattr(runs.loop.data, "train_batches", noted)
     run = runs.train(config, tmp_path / "run")
