@@ -63,6 +63,7 @@ def train_jax(setting: Setting) -> Trained:
         state, row = step(state, process, batch, key)
         found.parameters.append(twin_weights.to_torch(state.params))
         found.ema.append(twin_weights.to_torch(state.ema))
+        del row["first_nonfinite"]  # the twin skips no step
         metrics.append(jax.device_get(row))
     return found._replace(metrics=_stacked(metrics))
 
