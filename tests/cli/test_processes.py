@@ -37,7 +37,7 @@ def start(count, *words, devices=2, port=None, ids=None, env=None):
     ]
 
 
-def ended(processes, timeout=120):
+def ended(processes, timeout=400):
     """(status, output, errors) of each."""
     found = [process.communicate(timeout=timeout) for process in processes]
     return [(p.returncode, *texts) for p, texts in zip(processes, found, strict=True)]
@@ -59,7 +59,7 @@ def resume(workdir, *more):
     return ["train", "--workdir", workdir, "--resume", *more]
 
 
-def until(condition, processes, seconds=120):
+def until(condition, processes, seconds=400):
     end = time.monotonic() + seconds
     while not condition():
         assert all(p.poll() is None for p in processes), ended(processes)
@@ -115,7 +115,7 @@ def test_a_signal_to_one_saves_and_stops_both(number, who, tmp_path):
     until(lambda: checkpoint.steps(workdir / "checkpoints"), processes)
     sent = time.monotonic()
     processes[who].send_signal(number)
-    (first, second) = ended(processes, timeout=30)
+    (first, second) = ended(processes)
     print(f"{number.name} to process {who}: both down after {time.monotonic() - sent:.1f} s")
     assert (first[0], second[0]) == (130, 130)
     step = int(re.search(r"stopped by SIGTERM, saved step (\d+)\n", first[1])[1])
@@ -145,7 +145,7 @@ def test_a_peer_that_dies_takes_the_others_along(who, tmp_path):
 def test_any_error_of_one_process_ends_all(where, tmp_path):
     """Not only those that are one line."""
     env = {"D3PM_BREAK": where}
-    found = ended(start(2, *train(tmp_path / "run"), env=env), timeout=60)
+    found = ended(start(2, *train(tmp_path / "run"), env=env))
     assert 0 not in [status for status, _, _ in found]
     assert ("ValueError: broken" in found[0][2]) == (where == "logs")
 
@@ -172,7 +172,7 @@ def test_processes_with_other_numbers_of_devices(tmp_path):
     port = free_port()
     words = train(tmp_path / "run")
     both = [*start(2, *words, port=port, ids=[0]), *start(2, *words, port=port, ids=[1], devices=3)]
-    for status, _, errors in ended(both, timeout=60):
+    for status, _, errors in ended(both):
         assert status == 1
         assert "the processes have [2, 3] devices: give each the same number" in errors
 
@@ -182,7 +182,7 @@ def test_sigterm_ends_those_that_evaluate_or_sample(command, whole):
     processes = start(2, command, whole)
     assert any(re.match(r"(example|sample) 0/", line) for line in processes[0].stdout)
     processes[1].send_signal(signal.SIGTERM)
-    first, second = (status for status, _, _ in ended(processes, timeout=60))
+    first, second = (status for status, _, _ in ended(processes))
     assert second == 130
     assert first not in (0, 130)
 
@@ -205,15 +205,15 @@ def test_two_runs_on_one_folder(tmp_path):
 def test_a_coordinator_that_nobody_answers_at(tmp_path):
     began = time.monotonic()
     words = [*train(tmp_path / "run"), "--connect-timeout", "3"]
-    ((status, _, errors),) = ended(start(2, *words, ids=[1]), timeout=60)
+    ((status, _, errors),) = ended(start(2, *words, ids=[1]))
     assert status == 1
     assert re.fullmatch(r"d3pm train: error: nobody answers at 127.0.0.1:\d+ within 3 s [^\n]+\n", errors)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 100  # of which most is imports, where others use the cores
 
 
 def test_peers_that_stay_away(tmp_path):
     words = [*train(tmp_path / "run"), "--connect-timeout", "3"]
-    ((status, _, errors),) = ended(start(2, *words, ids=[0]), timeout=60)
+    ((status, _, errors),) = ended(start(2, *words, ids=[0]))
     assert status != 0
     assert "DEADLINE_EXCEEDED" in errors
 
