@@ -195,16 +195,11 @@ def newest(folder: Path) -> int:
             return step
         except Gone:
             return newest(folder)  # a training has a newer one by now
-        except (UserError, OSError) as error:
+        except UserError as error:
             if step == found[0]:
                 raise
-            print(f"warning: {_why(error, folder / str(step))}", file=sys.stderr, flush=True)
+            print(f"warning: {error}", file=sys.stderr, flush=True)
     raise AssertionError("the first one returns or raises")
-
-
-def _why(error: Exception, path: Path) -> str:
-    """Says why a checkpoint is passed over."""
-    return str(error) if isinstance(error, UserError) else f"{path} cannot be read ({one_line(error)})"
 
 
 def check(folder: Path, step: int) -> None:
@@ -215,7 +210,10 @@ def check(folder: Path, step: int) -> None:
         UserError: a file is damaged or missing.
     """
     with _there(folder.absolute() / str(step)) as path:
-        _verify(path)
+        try:
+            _verify(path)
+        except OSError as error:
+            raise UserError(f"checkpoint {path} cannot be read ({one_line(error)})") from error
 
 
 def restore(folder: Path, step: int, like: Any) -> Any:
@@ -264,7 +262,7 @@ def _restore(path: Path, like: Any) -> Any:
 def _verify(path: Path) -> None:
     try:
         expected = read_table(path / MANIFEST, lambda entry: isinstance(entry, str))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         why = f"{MANIFEST}: {one_line(error)}"
         raise UserError(f"checkpoint {path} is damaged ({why}): {_what_next(path)}") from error
     found = _hashes(path)

@@ -343,8 +343,8 @@ RUNS = (
     Break(  # a damaged file: Orbax restores many a flipped byte without a word
         "manifest_not_checked",
         "d3pm_jax/runs/checkpoint.py",
-        "        _verify(path)\n",
-        "        pass\n",
+        "            _verify(path)\n",
+        "            pass\n",
         (COMMANDS,),
     ),
     Break(  # the line of the step that a run is resumed from

@@ -192,10 +192,7 @@ def test_no_missing_entry_changes_a_run_silently(saved, parts, tmp_path):
         found[str(path.relative_to(saved))] = outcome(opened, workdir, parts, expected)
         shutil.rmtree(workdir)
     print(collections.Counter(found.values()))
-    assert {name for name, what in found.items() if what == "silent"} == {
-        "checkpoints/2",  # the last checkpoint is the one before, whose step every command prints
-        "checkpoints/2/manifest.json",
-    }
+    assert "silent" not in found.values()
     assert {name for name, what in found.items() if what == "harmless" and "/" not in name} == {
         "manifest.json",
         "metrics.jsonl",
