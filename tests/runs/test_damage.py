@@ -196,6 +196,5 @@ def test_no_missing_entry_changes_a_run_silently(saved, parts, tmp_path):
     assert {name for name, what in found.items() if what == "harmless" and "/" not in name} == {
         "manifest.json",
         "metrics.jsonl",
-        "tensorboard",
         "weights.safetensors",
     }
