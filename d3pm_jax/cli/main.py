@@ -15,7 +15,9 @@ from d3pm_jax import __version__, signals
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.extras import require
 
-GRACE = 3.0  # seconds
+GRACE = (
+    3.0  # seconds that the first process waits for others that fail as it does, before it takes them along
+)
 
 
 class Command(NamedTuple):
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             _fail(command, f"error: {one_line(error, 300)}; take smaller batches, or a smaller network", 1)
         if not _others_wait():
             raise
-        if type(error).__name__ == "JaxRuntimeError":
+        if isinstance(error, sys.modules["jax"].errors.JaxRuntimeError):
             why = f"error: another process has ended, or cannot be reached: {one_line(error, 300)}"
             _fail(command, why, 1)
         traceback.print_exc()
@@ -99,8 +101,8 @@ def _end(status: int) -> NoReturn:
     if not _others_wait():
         sys.exit(status)
     sys.stderr.flush()
-    if sys.modules["jax"].process_index() == 0:  # takes along those that it finds still there
-        time.sleep(GRACE)  # for those that fail as it does
+    if sys.modules["jax"].process_index() == 0:
+        time.sleep(GRACE)
     os._exit(status)
 
 

@@ -95,10 +95,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     if args.wandb is not None:
         check_installed()
-    part = config.train.batch_size // config.train.accumulate // (args.num_processes or 1)
-    use_all_cores(part, config.mesh.fsdp)
-    arguments.join(args, config.mesh.heartbeat, saves=True)
-    _set_up(config)
+    _set_up(args, config)
     more = {"wandb": args.wandb, "profile": args.profile}
     if not loop.train(config, args.workdir, args.resume, _start(args, config), **more):
         own = f" --config {args.workdir / workdir.OWN}" if config_io.own_file(config) else ""
@@ -113,7 +110,7 @@ def _dry_run(args: argparse.Namespace, config: Config) -> int:
     """Builds the run and compiles its step, without a folder, and says what the step costs."""
     if args.coordinator is not None:
         raise UserError("--dry-run is of one process: leave out --coordinator, or --dry-run")
-    _set_up(config)
+    _set_up(args, config)
     parts, _ = loop.built(config)
     print(cost.in_words(cost.measure(parts)[0], parts))
     return 0
@@ -130,12 +127,14 @@ def _tell_end(args: argparse.Namespace, config: Config) -> None:
         print(f"trace of some steps: {args.workdir / 'profile'}; tensorboard --logdir shows it")
 
 
-def _set_up(config: Config) -> None:
-    """Does what has to come before the first computation, and prints the config."""
+def _set_up(args: argparse.Namespace, config: Config) -> None:
+    """Does what comes before the first computation, joins the other processes, and prints the config."""
     keep_programs()
-    use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
+    part = config.train.batch_size // config.train.accumulate // (args.num_processes or 1)
+    use_all_cores(part, config.mesh.fsdp)
     elements = math.prod(config.data.describe().shape)
     keep_freed_memory(config.train.batch_size * elements * features(config.model))
+    arguments.join(args, config.mesh.heartbeat, saves=True)
     print(_table(config), flush=True)
 
 

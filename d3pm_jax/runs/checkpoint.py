@@ -40,8 +40,8 @@ class Gone(UserError):
 class Saver:
     """Writes checkpoints in the background, one after the other, while training goes on.
 
-    All processes call the same methods. Those but `close` raise OSError where a checkpoint cannot be written;
-    the checkpoints of before are kept.
+    All processes call the same methods. They raise OSError where a checkpoint cannot be written; those of
+    before are kept. It is a context: at its end what was started is written.
 
     Args:
         folder: of all checkpoints of a run.
@@ -64,7 +64,11 @@ class Saver:
             if error is None:
                 self.wait()
         finally:
-            self.close(wait=jax.process_count() == 1)  # processes that are gone would be waited for
+            alone = jax.process_count() == 1  # processes that are gone would be waited for
+            self._thread.shutdown(wait=alone)
+            if alone:
+                with suppress(Exception):  # it was told, or another error is
+                    self._checkpointer.close()
 
     def save(self, step: int, state: Any) -> None:
         """Starts to write the state of a step, a pytree of arrays; waits for the one before."""
@@ -90,13 +94,6 @@ class Saver:
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
-
-    def close(self, wait: bool = True) -> None:
-        """Ends the threads, after what is being written or without waiting for it."""
-        self._thread.shutdown(wait=wait)
-        if wait:
-            with suppress(Exception):  # it was told, or another error is
-                self._checkpointer.close()
 
     def _finish(self, path: Path) -> None:
         """Writes the manifest when all arrays are written, then deletes the oldest checkpoints."""
@@ -213,7 +210,8 @@ def check(folder: Path, step: int) -> None:
         try:
             _verify(path)
         except OSError as error:
-            raise UserError(f"checkpoint {path} cannot be read ({one_line(error)})") from error
+            why = f"checkpoint {path} cannot be read ({one_line(error)})"
+            raise UserError(f"{why}: {_what_next(path)}") from error
 
 
 def restore(folder: Path, step: int, like: Any) -> Any:

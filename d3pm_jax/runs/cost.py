@@ -51,13 +51,13 @@ def flops_of_step(parts: build.Parts) -> int:
 def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], StepNoise]:
     """Returns what a batch and its noise are, without numbers."""
     description, B = parts.description, parts.config.train.batch_size
-    shape, place = (B, *description.shape), batched(parts.mesh)
+    shape, sharding = (B, *description.shape), batched(parts.mesh)
     x = {"x": jax.ShapeDtypeStruct(shape, jnp.int32)}
     x |= {"label": jax.ShapeDtypeStruct((B,), jnp.int32)} if description.classes else {}
     x |= {"weight": jax.ShapeDtypeStruct(shape, jnp.float32)} if description.padded else {}
     draw = partial(draw_noise, parts.config.timesteps, shape=shape, T=parts.process.T)
     noise = jax.eval_shape(draw, parts.key, parts.state.step, parts.state.history)
-    return jax.tree.map(lambda x: x.update(sharding=place), (x, noise))
+    return jax.tree.map(lambda x: x.update(sharding=sharding), (x, noise))
 
 
 def in_words(cost: Cost, parts: build.Parts) -> str:
