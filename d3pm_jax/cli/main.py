@@ -15,9 +15,7 @@ from d3pm_jax import __version__, signals
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.extras import require
 
-GRACE = (
-    3.0  # seconds that the first process waits for others that fail as it does, before it takes them along
-)
+GRACE = 3.0  # seconds that the first process waits, before it ends, for others that fail as it does
 
 
 class Command(NamedTuple):

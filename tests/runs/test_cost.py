@@ -1,6 +1,8 @@
 """What a run costs: said before it, and measured in it."""
 
+import argparse
 import dataclasses
+import functools
 import os
 import platform
 import re
@@ -44,7 +46,8 @@ def test_as_many_devices_as_divide_a_part_of_a_batch(monkeypatch):
 
     config = tiny.get_config()
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=8))
-    for module, begin in (loop, loop.built), (commands, commands._set_up):
+    set_up = functools.partial(commands._set_up, argparse.Namespace(num_processes=None))
+    for module, begin in (loop, loop.built), (commands, set_up):
         monkeypatch.setattr(module, "use_all_cores", ask)
         with pytest.raises(Asked, match=r"\(2, 1\)"):
             begin(config)
