@@ -38,12 +38,12 @@ class Told(UserError):
     """Another process has failed, and says why."""
 
 
-def join(address: Address, workdir: Path, heartbeat: int, saves: bool) -> None:
+def join(address: Address, workdir: Path | None, heartbeat: int, saves: bool) -> None:
     """Joins the other processes of a run; must come before the first JAX computation.
 
     Args:
         address: where they meet.
-        workdir: of the run, which the first process writes.
+        workdir: of the run, which the first process writes; None where one process writes none.
         heartbeat: seconds without a sign of life after which a process is taken for dead.
         saves: whether SIGTERM is left to JAX, and told by `jax.experimental.multihost_utils`; else it ends
             the process.
@@ -71,7 +71,7 @@ def join(address: Address, workdir: Path, heartbeat: int, saves: bool) -> None:
     except (ValueError, RuntimeError) as error:
         raise UserError(_why(address, error)) from error
     if not is_first():
-        files.kept_by_another = workdir.resolve()
+        files.kept_by_another = workdir and workdir.resolve()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # until the process ends, also for what Gloo prints
     _check_devices()
     meet()  # connects them now: where one is late later on, the others wait as long as it takes
