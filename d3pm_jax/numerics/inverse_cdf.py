@@ -9,7 +9,6 @@ This is the rule of reverse steps and of any row. Families draw x_t by rules of 
 are said by their `draw_q`; so does `losses.continuous`.
 """
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -22,6 +21,7 @@ from d3pm_jax.numerics import double_float, tiles
 from d3pm_jax.numerics.double_float import Pair
 
 NEG_INF = -jnp.inf
+LARGEST, BLOCK = 32, 16  # a row of more categories is cut into blocks
 
 
 @declared(u=NOISE, u_low=NOISE)
@@ -30,8 +30,9 @@ def categorical(
 ) -> Int[Array, "*S"]:
     """Draws from exp(log_p): the first k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}).
 
-    A p_k below the smallest normal float, the largest of the row being 1, counts as 0. The categories are
-    searched in two levels, blocks first, so the whole row is read once or twice.
+    A p_k below the smallest normal float, the largest of the row being 1, counts as 0. Blocks are searched
+    first, so that most of a row is read once, for the sums of its blocks. These are made from left to right,
+    in one order on every device.
 
     Args:
         log_p: unnormalised log-probabilities in nats.
@@ -52,22 +53,23 @@ def _categorical(log_p: Array, u: Array, u_low: Array | None) -> Array:
 
 
 def _draw(log_p: Array, noise: Pair) -> Array:
+    """Draws a block of the coarsest level, then a block in it, and so on down to a category."""
     K = log_p.shape[-1]
-    size = math.ceil(math.sqrt(K)) if K > 32 else K
-    log_p = jnp.pad(log_p, [(0, 0)] * (log_p.ndim - 1) + [(0, -K % size)], constant_values=NEG_INF)
+    size = K if K <= LARGEST else BLOCK
     top = jnp.max(log_p, axis=-1, keepdims=True)
-    blocks = jnp.reshape(log_p - top, (*log_p.shape[:-1], log_p.shape[-1] // size, size))
-    block_ends = _cumulative(_block_sums(jnp.exp(blocks)))
-    target = double_float.times(noise, tuple(x[-1] for x in block_ends))
-    block = jnp.sum(_at_most(block_ends, target), axis=0, dtype=jnp.int32)
-    before = tuple(jnp.sum(jnp.where(_rows(x) == block[None] - 1, x, 0.0), axis=0) for x in block_ends)
-    inside = jnp.exp(jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :])
-    inside = jnp.moveaxis(inside, -1, 0)
-    ends = _cumulative((inside, jnp.zeros_like(inside)), before)
-    k = jnp.sum(_at_most(ends, target), axis=0, dtype=jnp.int32)
-    last = jnp.max(jnp.where(inside > 0, _rows(inside), 0), axis=0)
-    drawn = block * size + jnp.minimum(k, last)  # rounding of the block sums can leave none in the block
-    return jnp.where(jnp.isfinite(top[..., 0]), drawn, -1)
+    log_p = _padded(log_p, size, NEG_INF)
+    sums = [_sums(_probabilities(log_p, top), size)]  # of blocks, of blocks of blocks, .., of all
+    while sums[-1][0].shape[-1] > 1:
+        sums.append(_sums(tuple(_padded(x, size, 0.0) for x in sums[-1]), size))
+    target = double_float.times(noise, tuple(x[..., 0] for x in sums[-1]))
+    k, start = jnp.zeros(top.shape[:-1], jnp.int32), tuple(jnp.zeros_like(x) for x in target)
+    for level in reversed(sums[:-1]):
+        inside, start = _first_above(
+            target, tuple(_block(_padded(x, size, 0.0), k, size) for x in level), start
+        )
+        k = k * size + inside
+    inside, _ = _first_above(target, _probabilities(_block(log_p, k, size), top), start)
+    return jnp.where(jnp.isfinite(top[..., 0]), k * size + inside, -1)
 
 
 def search(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...]) -> Array:
@@ -79,30 +81,66 @@ def search(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...]) -> 
     return k
 
 
-def _block_sums(p: Float[Array, "*S n size"]) -> Pair:
-    """Sums the blocks, [n, *S]: a part that floats add without error, and the small rest."""
-    shift = 1.5 * 2.0 ** math.ceil(math.log2(p.shape[-1]))
-    coarse = (p + shift) - shift  # p rounded to the grid of floats near shift: the sum stays on that grid
-    sums = double_float.two_sum(jnp.sum(coarse, axis=-1), jnp.sum(p - coarse, axis=-1))
-    return jnp.moveaxis(sums[0], -1, 0), jnp.moveaxis(sums[1], -1, 0)
+def _padded(x: Float[Array, "*S n"], size: int, value: float) -> Float[Array, "*S m"]:
+    """Adds entries, so that blocks of this size divide them."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % size)], constant_values=value)
 
 
-def _cumulative(x: Pair, start: Pair | None = None) -> Pair:
-    """Returns the cumulative sums over the first axis, from a start on."""
-    zero = jnp.zeros(x[0].shape[1:], x[0].dtype)
-
-    def add(total: Pair, term: Pair) -> tuple[Pair, Pair]:
-        total = double_float.plus(total, term)
-        return total, total
-
-    return lax.scan(add, (zero, zero) if start is None else start, x)[1]
+def _probabilities(log_p: Float[Array, "*S n"], top: Float[Array, "*S 1"]) -> Pair:
+    """Returns exp(log_p - top) as pairs."""
+    p = jnp.exp(log_p - top)
+    return p, jnp.zeros_like(p)
 
 
-def _at_most(a: Pair, b: Pair) -> Array:
-    """Tells whether a <= b, for a with one more axis in front."""
-    return ~double_float.less((b[0][None], b[1][None]), a)
+def _block(x: Float[Array, "*S n"], k: Int[Array, "*S"], size: int) -> Float[Array, "*S size"]:
+    """Gathers block k of each row."""
+    if x.shape[-1] == size:
+        return x
+    blocks = jnp.reshape(x, (*x.shape[:-1], -1, size))
+    return jnp.take_along_axis(blocks, k[..., None, None], axis=-2, mode="promise_in_bounds")[..., 0, :]
 
 
-def _rows(x: Array) -> Array:
-    """Returns the index along the first axis, in every place."""
-    return lax.broadcasted_iota(jnp.int32, x.shape, 0)
+def _sums(x: Pair, size: int) -> Pair:
+    """Sums the blocks of pairs [*S, n], from left to right: [*S, n / size].
+
+    The order is the same on every device. A CPU takes the reduction of XLA, which goes from left to right
+    there and nowhere else; tests hold the two forms together to the last bit.
+    """
+    blocks = tuple(jnp.reshape(a, (*a.shape[:-1], -1, size)) for a in x)
+    return lax.platform_dependent(blocks, cpu=_reduced, default=_added_up)
+
+
+def _reduced(blocks: Pair) -> Pair:
+    zero = jnp.zeros((), blocks[0].dtype)
+    return double_float.two_sum(*lax.reduce(blocks, (zero, zero), _add, (blocks[0].ndim - 1,)))
+
+
+def _added_up(blocks: Pair) -> Pair:
+    """Adds slices; the barrier has each sum made once, rather than again for whatever reads it."""
+    total = tuple(x[..., 0] for x in blocks)
+    for i in range(1, blocks[0].shape[-1]):
+        total = _add(total, tuple(x[..., i] for x in blocks))
+    return lax.optimization_barrier(double_float.two_sum(*total))
+
+
+def _add(a: Pair, b: Pair) -> Pair:
+    """Adds pairs, but for what makes a pair of the sum: its low part may have grown."""
+    high, rest = double_float.two_sum(a[0], b[0])
+    return high, a[1] + (rest + b[1])
+
+
+def _first_above(target: Pair, x: Pair, start: Pair) -> tuple[Array, Pair]:
+    """Finds the first of pairs [*S, n] whose cumulative sum, from a start on, is above the target.
+
+    Returns:
+        Its index, and the sum before it. Rounding of sums of blocks can leave none: then it is the last that
+        is not 0.
+    """
+    end, passed, last = start, 0, 0
+    for i in range(x[0].shape[-1]):
+        last = jnp.where(x[0][..., i] > 0, i, last)
+        end = double_float.plus(end, (x[0][..., i], x[1][..., i]))
+        over = double_float.less(target, end)
+        passed += jnp.where(over, 0, 1)
+        start = tuple(jnp.where(over, a, b) for a, b in zip(start, end, strict=True))
+    return jnp.minimum(passed, last), start
