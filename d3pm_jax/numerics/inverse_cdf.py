@@ -96,7 +96,7 @@ def _block(x: Float[Array, "*S n"], k: Int[Array, "*S"], size: int) -> Float[Arr
     """Gathers block k of each row."""
     if x.shape[-1] == size:
         return x
-    blocks = jnp.reshape(x, (*x.shape[:-1], -1, size))
+    blocks = jnp.reshape(x, (*x.shape[:-1], x.shape[-1] // size, size))
     return jnp.take_along_axis(blocks, k[..., None, None], axis=-2, mode="promise_in_bounds")[..., 0, :]
 
 
@@ -106,7 +106,7 @@ def _sums(x: Pair, size: int) -> Pair:
     The order is the same on every device. A CPU takes the reduction of XLA, which goes from left to right
     there and nowhere else; tests hold the two forms together to the last bit.
     """
-    blocks = tuple(jnp.reshape(a, (*a.shape[:-1], -1, size)) for a in x)
+    blocks = tuple(jnp.reshape(a, (*a.shape[:-1], a.shape[-1] // size, size)) for a in x)
     return lax.platform_dependent(blocks, cpu=_reduced, default=_added_up)
 
 

@@ -56,7 +56,10 @@ def _split(log_p: Array) -> tuple[Array, Array, Array]:
 
 
 def _further_bands(band: Array, body, init):
-    """Folds `body(b, carry)` over the bands behind the first that occur anywhere, in increasing order."""
+    """Folds `body(b, carry)` over the bands behind the first that occur anywhere, in increasing order.
+
+    Mostly there are none: the loop stands behind a condition, for accelerators, which have no other loop.
+    """
 
     def after(b: Array) -> Array:
         return jnp.min(jnp.where(band > b, band, jnp.inf), initial=jnp.inf)
@@ -65,7 +68,12 @@ def _further_bands(band: Array, body, init):
         b, value = carry
         return after(b), body(b, value)
 
-    return lax.while_loop(lambda carry: carry[0] < jnp.inf, step, (after(jnp.zeros((), band.dtype)), init))[1]
+    second = after(jnp.zeros((), band.dtype))
+    return lax.cond(
+        second < jnp.inf,
+        lambda: lax.while_loop(lambda carry: carry[0] < jnp.inf, step, (second, init))[1],
+        lambda: init,
+    )
 
 
 _matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)

@@ -79,8 +79,7 @@ class Dense(Process):
         return jnp.log(gather(self.Q_transposed, expand_trailing(t, xt.shape), xt))
 
     def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)[..., None]
-        return jnp.log(gather(self.Qbar_table, ts, self._categories(ts[..., 0]), xt[..., None]))
+        return jnp.log(gather(self.Qbar_table, expand_trailing(t, xt.shape), slice(None), xt))
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         expand_trailing(t, log_p.shape[:-1])

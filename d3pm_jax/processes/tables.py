@@ -20,13 +20,16 @@ def expand_trailing(t: Array, shape: tuple[int, ...]) -> Array:
     return jnp.reshape(t, jnp.shape(t) + (1,) * (len(shape) - jnp.ndim(t)))
 
 
-def gather(table: Array, *index: Array) -> Array:
+def gather(table: Array, *index: Array | slice) -> Array:
     """Returns table[index], NaN where jit lets an index outside of the table through.
 
-    JAX itself would take the nearest entry, or for a negative index one from the end.
+    JAX itself would take the nearest entry, or for a negative index one from the end. The axes of the index
+    come first, as in NumPy where a slice stands between arrays.
     """
-    wide = (jnp.asarray(i, jnp.int32) for i in index)
-    inside = [jnp.where(i < 0, n, i) for i, n in zip(wide, table.shape, strict=False)]
+    inside = [
+        i if isinstance(i, slice) else jnp.where(jnp.asarray(i, jnp.int32) < 0, n, jnp.asarray(i, jnp.int32))
+        for i, n in zip(index, table.shape, strict=False)
+    ]
     return lax.stop_gradient(table).at[tuple(inside)].get(mode="fill", fill_value=jnp.nan)
 
 

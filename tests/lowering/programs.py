@@ -1,0 +1,99 @@
+"""Reads what a function becomes on an accelerator, which needs none: its program as it is handed to XLA.
+
+    python -m tests.lowering.programs
+
+prints how many loops there are in losses with their gradients, draws and reverse steps of each family, and
+how large the largest array in between is, at batch 128 of 32 x 32 x 3, K = 256, in float32.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import d3pm_jax as d3pm
+
+PLATFORMS = ("cuda", "tpu")
+LOOP = re.compile(r"stablehlo\.while\b")
+CALL = re.compile(r"stablehlo\.custom_call @(\w+)")
+ARRAY = re.compile(r"tensor<((?:\d+x)*)([a-z]+\d+)>")
+
+
+class Program(NamedTuple):
+    """Says what there is in a program for one platform."""
+
+    loops: int
+    calls: set[str]  # of what XLA does not have itself, host callbacks among them
+    shapes: set[tuple[int, ...]]  # of all arrays
+    largest: int  # bytes of the largest array
+
+
+def lower(f: Callable[..., Any], *args: Any, platforms: tuple[str, ...] = PLATFORMS) -> dict[str, Program]:
+    """Traces a function once, and reads its program for each platform."""
+    traced = (f if hasattr(f, "trace") else jax.jit(f)).trace(*args)
+    return {p: read(traced.lower(lowering_platforms=(p,)).as_text()) for p in platforms}
+
+
+def read(text: str) -> Program:
+    """Reads a program in StableHLO."""
+    arrays = {(tuple(int(n) for n in dims.split("x")[:-1]), dtype) for dims, dtype in ARRAY.findall(text)}
+    sizes = [math.prod(shape) * int(re.sub("[a-z]", "", dtype)) // 8 for shape, dtype in arrays]
+    calls = set(CALL.findall(text))
+    return Program(len(LOOP.findall(text)), calls, {shape for shape, _ in arrays}, max(sizes, default=0))
+
+
+def gradient(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that gives the sum of the floats of f, and its gradient for the first argument."""
+
+    def total(x: Any, *args: Any) -> Any:
+        leaves = jax.tree.leaves(f(x, *args))
+        return sum(jnp.sum(y) for y in leaves if jnp.issubdtype(y.dtype, jnp.floating))
+
+    return jax.value_and_grad(total)
+
+
+T, K, SHAPE = 1000, 256, (128, 32, 32, 3)
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "uniform": lambda: d3pm.uniform(d3pm.cosine(T), K),
+    "absorbing": lambda: d3pm.absorbing(d3pm.reciprocal(T), K, K // 2),
+    "gaussian": lambda: d3pm.gaussian(d3pm.linear(T), K),
+    "marginal": lambda: d3pm.marginal(d3pm.cosine(T), np.arange(1, K + 1) / np.arange(1, K + 1).sum()),
+    "mask + uniform": lambda: d3pm.masked(d3pm.uniform(d3pm.cosine(T), K - 1), d3pm.reciprocal(T)),
+    "mask + gaussian": lambda: d3pm.masked(d3pm.gaussian(d3pm.linear(T), K - 1), d3pm.reciprocal(T)),
+}
+
+
+def of_family(process: Any, shape: tuple[int, ...] = SHAPE) -> dict[str, tuple[Callable[..., Any], tuple]]:
+    """Returns functions of a process and what they take."""
+    x, u = jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape, jnp.float32)
+    logits = jax.ShapeDtypeStruct((*shape, process.K), jnp.float32)
+    t = jax.ShapeDtypeStruct(shape[:1], jnp.int32)
+
+    def hybrid(belief: Any) -> Callable[..., Any]:
+        return gradient(lambda l, p, x0, xt, t: d3pm.hybrid(p, l, x0, xt, t, 0.001, belief=belief).loss)
+
+    beliefs = ("d3pm", "leave_one_out", "denoiser")
+    return {f"hybrid, {b}": (hybrid(b), (logits, process, x, x, t)) for b in beliefs} | {
+        "q_sample": (lambda p, x, t, u: d3pm.q_sample(p, x, t, u, u), (process, x, t, u)),
+        "p_sample": (
+            lambda p, l, x, t, u: d3pm.p_sample(p, l, x, t, u, u_low=u),
+            (process, logits, x, t, u),
+        ),
+    }
+
+
+def main() -> None:
+    for family, build in FAMILIES.items():
+        process = build()
+        for name, (f, args) in of_family(process).items():
+            found = lower(f, *args, platforms=(*PLATFORMS, "cpu"))
+            loops = ", ".join(f"{p} {found[p].loops}" for p in found)
+            print(f"{family:16s} {name:22s} loops: {loops}; largest array: {found['cuda'].largest / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
