@@ -6,6 +6,7 @@ the time, as a part of what a pass over as many bytes reaches. Noise is drawn in
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -39,10 +40,11 @@ def rows(sizes: Sizes) -> Iterator[Row]:
     what = "copy that turns the sign, bytes of the logits"
     yield attempted(what, lambda: _copy(what, sizes, copied))
     bandwidth = copied[0] if copied else math.nan
-    for name, build in kernels.FAMILIES.items():
+    for name, family in kernels.FAMILIES.items():
+        build = cache(lambda family=family: family(sizes.K))
         for kind, find in (("hybrid loss and gradient", _loss), ("q_sample", _q_sample)):
             what = f"{kind}, {name}"
-            yield attempted(what, lambda f=find, w=what, b=build: f(w, b(sizes.K), sizes, bandwidth))
+            yield attempted(what, lambda f=find, w=what, b=build: f(w, b(), sizes, bandwidth))
     what = "categorical from logits"
     yield attempted(what, lambda: _categorical(what, sizes, bandwidth))
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -81,12 +82,22 @@ def test_losses_of_two_steps(part):
     ],
 )
 def test_parity_in_a_process(part, program, ok, said):
-    row = part("accelerator").compare(
-        [sys.executable, "-c", program], 60.0 if "sleep" not in program else 0.1
-    )
+    limit = 0.1 if "sleep" in program else 60.0
+    row = part("accelerator").compare("parity", [sys.executable, "-c", program], limit)
     assert row.ok == ok
     assert row.correct.startswith(said)
     assert row.ours == ""
+
+
+@pytest.mark.slow  # imports all that trains
+def test_what_there_is_no_time_for_is_left_out(part, monkeypatch):
+    """On a GPU, of which only the name is needed for it; nothing is compiled."""
+    kit, networks = part("accelerator"), part("accelerator_networks")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(networks, "torch_missing", lambda: None)
+    rows = [*kit.training(False, time.monotonic()), *kit.parity(False, time.monotonic())]
+    assert len(rows) == 2 * 3 * 2 + 3
+    assert all(row.correct.startswith("left out: takes some ") and row.ok and not row.ours for row in rows)
 
 
 @pytest.mark.slow
@@ -125,7 +136,8 @@ def test_the_whole_kit_in_small():
     assert done.returncode == 0, done.stdout + done.stderr
     found = cells(done.stdout)
     untimed = [what for what, line in found.items() if not line[0]]
-    assert untimed == ["parity_tests --device gpu", "most memory that JAX used"]
+    parity = [f"parity_tests --device gpu --dtype {dtype}" for dtype in ("bfloat16", "float32", "float64")]
+    assert untimed == [*parity, "most memory that JAX used"]
     assert all(line[5].startswith("yes: ") for what, line in found.items() if what not in untimed)
     kinds = ("hybrid", "q_sample", "categorical", "reverse chain", "U-Net training", "transformer training")
     counts = [sum(what.startswith(kind) for what in found) for kind in kinds]
