@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from measuring import in_turn
 
 import d3pm_jax as d3pm
 
@@ -36,12 +37,8 @@ def main() -> None:
 
 def loss(rounds: int) -> None:
     """hybrid loss and its gradient for the logits, K = 256, batch 32 of 32 x 32 x 3, float32"""
-    for name, build in (
-        ("uniform", lambda: d3pm.uniform(d3pm.cosine(T), 256)),
-        ("absorbing", lambda: d3pm.absorbing(d3pm.reciprocal(T), 256, 128)),
-        ("gaussian", lambda: d3pm.gaussian(d3pm.linear(T), 256)),
-    ):
-        process = build()
+    for name, build in FAMILIES.items():
+        process = build(256)
         tables = official_tables(process)
         data = examples(process, (32, 32 * 32 * 3))
         compare(
@@ -68,17 +65,13 @@ def belief(rounds: int) -> None:
 
 def draw(rounds: int) -> None:
     """q_sample at batch 128 and draws from logits at batch 32, 32 x 32 x 3, K = 256, noise included"""
-    gaussian = d3pm.gaussian(d3pm.linear(T), 256)
+    processes = {name: build(256) for name, build in FAMILIES.items()}
     key, shape = jax.random.key(0), (128, 32 * 32 * 3)
     x0, t = random_integers(0, 256, shape), random_integers(1, T + 1, shape[:1])
     programs: dict[str, Program] = {
-        "q_sample, official form": (official_q_sample, (key, gaussian.Qbar_table, x0, t))
+        "q_sample, official form": (official_q_sample, (key, processes["gaussian"].Qbar_table, x0, t))
     }
-    for name, process in (
-        ("gaussian", gaussian),
-        ("uniform", d3pm.uniform(d3pm.cosine(T), 256)),
-        ("absorbing", d3pm.absorbing(d3pm.reciprocal(T), 256, 128)),
-    ):
+    for name, process in processes.items():
         programs[f"q_sample, {name}"] = (our_q_sample, (key, process, x0, t))
     compare(programs, rounds)
     logits = jax.random.normal(key, (32, 32 * 32 * 3, 256)) * 2
@@ -132,6 +125,11 @@ def torch(rounds: int) -> None:
     timed({"torch_ref": theirs, "d3pm_jax": lambda: jax.block_until_ready(ours(process, *data))}, rounds)
 
 
+FAMILIES: dict[str, Callable[[int], Any]] = {
+    "uniform": lambda K: d3pm.uniform(d3pm.cosine(T), K),
+    "absorbing": lambda K: d3pm.absorbing(d3pm.reciprocal(T), K, K // 2),
+    "gaussian": lambda K: d3pm.gaussian(d3pm.linear(T), K),
+}
 MIXING: dict[str, Callable[[int], Any]] = {
     "uniform": lambda K: d3pm.uniform(d3pm.cosine(T), K),
     "absorbing": lambda K: d3pm.absorbing(d3pm.reciprocal(T), K, K - 1),
@@ -221,18 +219,10 @@ def compare(programs: dict[str, Program], rounds: int) -> None:
 
 def timed(calls: dict[str, Callable[[], Any]], rounds: int, notes: dict[str, str] | None = None) -> None:
     """Prints medians, and how many times faster than the first each is in the same round."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            call()  # not timed: the caches and the free pages are its own, not those of the call before
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    first = np.array(next(iter(seconds.values())))
+    seconds = in_turn(calls, rounds)
+    first = next(iter(seconds.values()))
     for name, taken in seconds.items():
-        ratios = first / np.array(taken)
+        ratios = first / taken
         print(
             f"  {name:44s} {np.median(taken) * 1e3:9.1f} ms   x {np.median(ratios):7.1f} "
             f"({ratios.min():.1f} to {ratios.max():.1f})  {(notes or {}).get(name, '')}",

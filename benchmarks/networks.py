@@ -167,9 +167,9 @@ def batch(net: Net) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return x0, xt, rng.integers(1, 1001, net.shape[0]).astype(np.int32), rng.random(net.shape, np.float32)
 
 
-def torch_side(what: str, net: Net, bfloat16: bool, best: bool) -> tuple[Step, str, bool]:
+def torch_network(net: Net, best: bool) -> tuple[Any, Any]:
+    """The twin of a network on its device, and how it is called."""
     import torch
-    import torch.nn.functional as F
 
     from torch_ref import models
 
@@ -177,20 +177,33 @@ def torch_side(what: str, net: Net, bfloat16: bool, best: bool) -> tuple[Step, s
     model = getattr(models, net.name)(**options(net)).to(device)
     if best and len(net.shape) == 4:
         model = model.to(memory_format=torch.channels_last)
-    f = torch.compile(model) if best and device == "cuda" else model
-    x0, xt, t, u = (torch.as_tensor(x, device=device) for x in batch(net))
+    return model, torch.compile(model) if best and device == "cuda" else model
+
+
+def torch_step(
+    what: str, network: tuple[Any, Any], data: tuple[np.ndarray, ...], bfloat16: bool, best: bool
+) -> Step:
+    """A step of training, which gives its loss, or of sampling, on x_0, x_t, t and u."""
+    import torch
+    import torch.nn.functional as F
+
+    model, f = network
+    device = next(model.parameters()).device
+    x0, xt, t, u = (torch.as_tensor(x, device=device) for x in data)
     x0, xt, t = x0.long(), xt.long(), t.long()
     adam = torch.optim.Adam(model.parameters(), lr=2e-4, fused=best)
 
     def logits() -> Any:
-        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             return f(xt, t)
 
-    def train() -> None:
+    def train() -> Any:
         adam.zero_grad()
-        F.cross_entropy(logits().float().flatten(0, -2), x0.flatten()).backward()
+        loss = F.cross_entropy(logits().float().flatten(0, -2), x0.flatten())
+        loss.backward()
         adam.step()
         finish()
+        return loss.detach()
 
     @torch.no_grad()
     def sample() -> None:
@@ -199,14 +212,44 @@ def torch_side(what: str, net: Net, bfloat16: bool, best: bool) -> tuple[Step, s
         finish()
 
     def finish() -> None:
-        if device == "cuda":
+        if device.type == "cuda":
             torch.cuda.synchronize()
 
-    return (
-        {"train": train, "sample": sample}[what],
-        f"PyTorch {torch.__version__} on {device}",
-        device == "cpu",
-    )
+    return {"train": train, "sample": sample}[what]
+
+
+def torch_side(what: str, net: Net, bfloat16: bool, best: bool) -> tuple[Step, str, bool]:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    step = torch_step(what, torch_network(net, best), batch(net), bfloat16, best)
+    return step, f"PyTorch {torch.__version__} on {device}", device == "cpu"
+
+
+def jax_training(net: Net, bfloat16: bool) -> tuple[Any, Any, Callable[..., Any], Callable[..., Any]]:
+    """A network and its state, its loss of (params, x_0, x_t, t), and a step (state, ...) -> state, loss."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import nnx
+
+    from d3pm_jax import models
+
+    dtype = {"dtype": jnp.bfloat16} if bfloat16 else {}
+    graphdef, params = nnx.split(getattr(models, net.name)(**options(net), **dtype, rngs=nnx.Rngs(0)))
+    adam = optax.adam(2e-4)
+
+    def loss(params: Any, x0: jax.Array, xt: jax.Array, t: jax.Array) -> jax.Array:
+        logits = nnx.merge(graphdef, params)(xt, t)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, x0).mean()
+
+    def update(state: Any, *data: jax.Array) -> Any:
+        params, opt_state = state
+        value, gradient = jax.value_and_grad(loss)(params, *data)
+        updates, opt_state = adam.update(gradient, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), value
+
+    return graphdef, (params, adam.init(params)), loss, update
 
 
 def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, bool]:
@@ -219,34 +262,20 @@ def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, b
         keep_freed_memory(math.prod(net.shape) * features)
     import jax
     import jax.numpy as jnp
-    import optax
     from flax import nnx
 
     import d3pm_jax as d3pm
-    from d3pm_jax import models
 
     mesh = make_mesh()
-    dtype = {"dtype": jnp.bfloat16} if bfloat16 else {}
-    graphdef, params = nnx.split(getattr(models, net.name)(**options(net), **dtype, rngs=nnx.Rngs(0)))
-    adam = optax.adam(2e-4)
-    state = jax.device_put((params, adam.init(params)), replicated(mesh))
+    graphdef, state, _loss, update = jax_training(net, bfloat16)
+    state = jax.device_put(state, replicated(mesh))
     x0, xt, t, u = jax.device_put(tuple(map(jnp.asarray, batch(net))), batched(mesh))
-
-    def loss(params: Any, x0: jax.Array, xt: jax.Array, t: jax.Array) -> jax.Array:
-        logits = nnx.merge(graphdef, params)(xt, t)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, x0).mean()
-
-    def update(state: Any, *data: jax.Array) -> Any:
-        params, opt_state = state
-        updates, opt_state = adam.update(jax.grad(loss)(params, *data), opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
     compiled = jax.jit(update, donate_argnums=0)
     drawn = jax.jit(lambda params, xt, t, u: d3pm.categorical(nnx.merge(graphdef, params)(xt, t), u))
 
     def train() -> None:
         nonlocal state
-        state = jax.block_until_ready(compiled(state, x0, xt, t))
+        state, _ = jax.block_until_ready(compiled(state, x0, xt, t))
 
     def sample() -> None:
         jax.block_until_ready(drawn(state[0], xt, t, u))
