@@ -1,35 +1,20 @@
 """Every config that comes with the library fits its data; the head of a config with a range of its own."""
 
-from pathlib import Path
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import tests
 from d3pm_jax import config as configs
 from d3pm_jax import heads
-from d3pm_jax.config import from_data, io
-
-CONFIGS = sorted((Path(tests.__file__).parents[1] / "configs").glob("*.py"))
-
-
-def counts(K, path):
-    """How often each category occurs; only processes along a graph ask."""
-    assert path.stem.endswith("_neighbours")
-    return np.arange(1, K + 1)
+from tests.config.shipped import CONFIGS, opened
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.usefixtures("text_cache")
 def test_a_config_fits_its_data(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where the text and the embeddings of one's own are
-    Path("letters.txt").write_text("so said the quick brown fox " * 200)
-    config = io.from_file(path)
-    description = config.data.describe()
+    config, description = opened(path)
     K = description.categories
-    np.save(f"{path.stem}.npy", np.random.default_rng(0).normal(size=(K, 4)))
-    config = from_data.fill(config, K, lambda: counts(K, path))
     process = config.process.build() if isinstance(config.process, configs.FromRate) else config.process
     config.head.check(process.K, getattr(process, "mask_id", None))
     assert config.head.data_categories(process.K) == K

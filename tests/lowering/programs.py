@@ -56,14 +56,14 @@ def gradient(f: Callable[..., Any]) -> Callable[..., Any]:
     return jax.value_and_grad(total)
 
 
-T, K, SHAPE = 1000, 256, (128, 32, 32, 3)
-FAMILIES: dict[str, Callable[[], Any]] = {
-    "uniform": lambda: d3pm.uniform(d3pm.cosine(T), K),
-    "absorbing": lambda: d3pm.absorbing(d3pm.reciprocal(T), K, K // 2),
-    "gaussian": lambda: d3pm.gaussian(d3pm.linear(T), K),
-    "marginal": lambda: d3pm.marginal(d3pm.cosine(T), np.arange(1, K + 1) / np.arange(1, K + 1).sum()),
-    "mask + uniform": lambda: d3pm.masked(d3pm.uniform(d3pm.cosine(T), K - 1), d3pm.reciprocal(T)),
-    "mask + gaussian": lambda: d3pm.masked(d3pm.gaussian(d3pm.linear(T), K - 1), d3pm.reciprocal(T)),
+K, SHAPE = 256, (128, 32, 32, 3)
+FAMILIES: dict[str, Callable[[int], Any]] = {
+    "uniform": lambda T: d3pm.uniform(d3pm.cosine(T), K),
+    "absorbing": lambda T: d3pm.absorbing(d3pm.reciprocal(T), K, K // 2),
+    "gaussian": lambda T: d3pm.gaussian(d3pm.linear(T), K),
+    "marginal": lambda T: d3pm.marginal(d3pm.cosine(T), np.arange(1, K + 1) / np.arange(1, K + 1).sum()),
+    "mask + uniform": lambda T: d3pm.masked(d3pm.uniform(d3pm.cosine(T), K - 1), d3pm.reciprocal(T)),
+    "mask + gaussian": lambda T: d3pm.masked(d3pm.gaussian(d3pm.linear(T), K - 1), d3pm.reciprocal(T)),
 }
 
 
@@ -88,11 +88,13 @@ def of_family(process: Any, shape: tuple[int, ...] = SHAPE) -> dict[str, tuple[C
 
 def main() -> None:
     for family, build in FAMILIES.items():
-        process = build()
+        process = build(1000)
         for name, (f, args) in of_family(process).items():
             found = lower(f, *args, platforms=(*PLATFORMS, "cpu"))
             loops = ", ".join(f"{p} {found[p].loops}" for p in found)
-            print(f"{family:16s} {name:22s} loops: {loops}; largest array: {found['cuda'].largest / 1e6:.0f} MB")
+            print(
+                f"{family:16s} {name:22s} loops: {loops}; largest array: {found['cuda'].largest / 1e6:.0f} MB"
+            )
 
 
 if __name__ == "__main__":

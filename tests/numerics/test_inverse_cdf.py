@@ -109,8 +109,10 @@ def rare(place):
 
 
 DRAWS = {
-    "categorical": lambda p: lambda u, low: d3pm.categorical(
-        jnp.broadcast_to(jnp.log(p).astype(jnp.float32), (*u.shape, p.size)), u, low
+    "categorical": lambda p: (
+        lambda u, low: d3pm.categorical(
+            jnp.broadcast_to(jnp.log(p).astype(jnp.float32), (*u.shape, p.size)), u, low
+        )
     ),
     "prior": lambda p: d3pm.marginal(np.ones(1), p).draw_prior,
 }

@@ -1,0 +1,27 @@
+"""Opens the configs that come with the library, with data of their kind where they name a file of yours."""
+
+from pathlib import Path
+
+import numpy as np
+
+import tests
+from d3pm_jax.config import Config, from_data, io
+from d3pm_jax.data import Description
+
+CONFIGS = sorted((Path(tests.__file__).parents[1] / "configs").glob("*.py"))
+
+
+def opened(path: Path) -> tuple[Config, Description]:
+    """Returns a config and its data, filled in; writes its files into the folder one is in."""
+    Path("letters.txt").write_text("so said the quick brown fox " * 200)
+    config = io.from_file(path)
+    description = config.data.describe()
+    K = description.categories
+    np.save(f"{path.stem}.npy", np.random.default_rng(0).normal(size=(K, 4)))
+
+    def counts() -> np.ndarray:
+        """How often each category occurs; only processes along a graph ask."""
+        assert path.stem.endswith("_neighbours")
+        return np.arange(1, K + 1)
+
+    return from_data.fill(config, K, counts), description

@@ -1,0 +1,123 @@
+"""The forms for accelerators, run on a CPU: the same integers, and losses equal to their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax.losses.variational import posterior_kl_definition
+from d3pm_jax.numerics import inverse_cdf, tiles
+from tests.lowering.programs import gradient
+
+pytestmark = [pytest.mark.optimised, pytest.mark.filterwarnings("ignore:x_T still depends")]
+
+GRID = 2**23
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Returns what compiles a function as for an accelerator."""
+
+    def choose(*args, default, **platforms):
+        return default(*args)
+
+    def compiled(f, *args):
+        jax.clear_caches()  # of what was traced for a CPU
+        with monkeypatch.context() as patch:
+            patch.setattr(jax.lax, "platform_dependent", choose)
+            traced = jax.jit(f).trace(*args)
+        jax.clear_caches()
+        return traced.lower().compile()
+
+    return compiled
+
+
+def noise(shape, seed=0):
+    """Two words of the grid."""
+    words = np.random.default_rng(seed).integers(0, GRID, (2, *shape)) / GRID
+    return tuple(jnp.asarray(w, jnp.float32) for w in words)
+
+
+def some(names, quick):
+    return [pytest.param(n, marks=[pytest.mark.slow] * (n not in quick)) for n in names]
+
+
+@pytest.mark.parametrize("K", some([2, 17, 33, 256, 1000], [17, 256]))
+def test_the_same_integers(K, elsewhere, monkeypatch):
+    """2,400 draws of other rows each: too few to meet a boundary that an ulp of exp moves."""
+    monkeypatch.setattr(tiles, "FLOATS", 2**14)
+    log_p = jnp.asarray(np.random.default_rng(K).normal(size=(4, 600, K)) * 4, jnp.float32)
+    args = (log_p, *noise((4, 600), K))
+    jax.clear_caches()
+    np.testing.assert_array_equal(elsewhere(d3pm.categorical, *args)(*args), d3pm.categorical(*args))
+
+
+def given(p, top):
+    """Takes probabilities for logarithms: exp differs by an ulp between programs, sums may not."""
+    return jnp.where(p == -jnp.inf, 0.0, p), jnp.zeros_like(p)
+
+
+def assert_same_draws(elsewhere, row, low, most):
+    """On the whole grid of u, in both forms, where at most so many of the 2^23 may differ."""
+
+    def draw(row, u, u_low):
+        return d3pm.categorical(jnp.broadcast_to(row, (*u.shape, row.size)), u, u_low)
+
+    u = np.arange(GRID, dtype=np.float32).reshape(64, 32, -1) / np.float32(GRID)
+    there, here = elsewhere(draw, row, u[0], low), jax.jit(draw)
+    differ = sum(int((there(row, part, low) != here(row, part, low)).sum()) for part in u)
+    print(f"K = {row.size}: {differ} of 2^23 draws differ")
+    assert differ <= most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("K", [3, 17, 256])
+def test_the_same_integers_on_the_whole_grid(K, elsewhere, monkeypatch):
+    """Of probabilities without exception; of their logarithms an ulp of exp can move each boundary by one."""
+    p = np.float32(np.exp(np.random.default_rng(K).normal(size=K) * 3))
+    low = noise((32, GRID // 64 // 32))[1]
+    for word in (jnp.zeros_like(low), low):
+        assert_same_draws(elsewhere, jnp.log(p), word, K - 1)
+    monkeypatch.setattr(inverse_cdf, "_probabilities", given)
+    for word in (jnp.zeros_like(low), low):
+        assert_same_draws(elsewhere, jnp.asarray(p), word, 0)
+
+
+@pytest.mark.slow
+def test_the_same_integers_of_many_categories(elsewhere, monkeypatch):
+    monkeypatch.setattr(inverse_cdf, "_probabilities", given)
+    rng, shape = np.random.default_rng(0), (8, 32)
+    there = elsewhere(d3pm.categorical, jnp.zeros((*shape, 50_000), jnp.float32), *noise(shape))
+    for seed in range(8):
+        p = np.exp(rng.normal(size=(*shape, 50_000)) * rng.choice([0.1, 2.0, 8.0]))
+        args = (jnp.asarray(p / p.max(), jnp.float32), *noise(shape, seed))
+        np.testing.assert_array_equal(there(*args), d3pm.categorical(*args))
+
+
+FAMILIES = {
+    "uniform": lambda: d3pm.uniform(d3pm.cosine(9), 5),
+    "absorbing": lambda: d3pm.absorbing(d3pm.reciprocal(9), 5, 4),
+    "marginal": lambda: d3pm.marginal(d3pm.cosine(9), np.array([0.1, 0.0, 0.4, 0.3, 0.2])),
+    "gaussian": lambda: d3pm.gaussian(d3pm.linear(9), 5),
+    "masked": lambda: d3pm.masked(d3pm.uniform(d3pm.cosine(9), 4), d3pm.reciprocal(9)),
+}
+
+
+@pytest.mark.parametrize("name", some(FAMILIES, ["uniform", "gaussian"]))
+def test_a_loss_and_its_gradient_are_those_of_the_definition(name, elsewhere, monkeypatch):
+    monkeypatch.setattr(tiles, "FLOATS", 20)  # a CPU would take it by parts
+    with jax.enable_x64(True):
+        process, rng, shape = FAMILIES[name](), np.random.default_rng(0), (3, 7)
+        logits = jnp.asarray(rng.normal(size=(*shape, 5)) * 3)
+        x0, t = jnp.asarray(rng.integers(0, 4, shape), jnp.int32), jnp.asarray([1, 4, 9], jnp.int32)
+        xt = d3pm.q_sample(process, x0, t, jnp.asarray(rng.random(shape)))
+        args = (logits, process, x0, xt, t)
+        fast = gradient(lambda l, p, x0, xt, t: d3pm.hybrid(p, l, x0, xt, t, 0.3).loss)
+        exact = gradient(
+            lambda l, p, x0, xt, t: (
+                posterior_kl_definition(p, l, x0, xt, t) + 0.3 * d3pm.cross_entropy(p, l, x0)
+            )
+        )
+        for found, right in zip(elsewhere(fast, *args)(*args), jax.jit(exact)(*args), strict=True):
+            np.testing.assert_allclose(found, right, rtol=1e-10, atol=1e-12)

@@ -1,0 +1,115 @@
+"""What an accelerator gets: passes without loops, without the host, without what it cannot run."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax.numerics import tiles
+from d3pm_jax.runs import build, cost
+from d3pm_jax.training.step import make_update
+from tests.checks import table
+from tests.config.shipped import CONFIGS, opened
+from tests.lowering.programs import FAMILIES, PLATFORMS, gradient, lower, of_family
+
+pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
+
+# Bands of terms far apart in `log_matmul`, behind a condition: forward, and in the gradient.
+BANDS = {"hybrid": 2, "p_sample": 1, "q_sample": 0}
+
+
+def test_what_is_counted():
+    def f(x):
+        return jax.lax.fori_loop(0, 3, lambda i, y: y @ y, jnp.linalg.cholesky(x))
+
+    for platform, program in lower(f, jnp.ones((5, 5)), platforms=("cuda", "cpu")).items():
+        assert program.loops == 1
+        assert len(program.calls) == 1, platform
+        assert (5, 5) in program.shapes
+        assert program.largest == 100
+    told = lower(lambda x: jax.debug.callback(lambda y: None, x), 1.0, platforms=("cpu",))
+    assert any("callback" in name for name in told["cpu"].calls)
+
+
+QUICK = ("uniform", "gaussian")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in FAMILIES]
+)
+def test_a_family_is_passes_without_loops(name):
+    """K = 256, 128 of 32 x 32 x 3: where a CPU loops over parts."""
+    process = FAMILIES[name](10)
+    bands = "gaussian" in name
+    for function, (f, args) in of_family(process).items():
+        found = lower(f, *args, platforms=(*PLATFORMS, "cpu"))
+        most = BANDS[function.split(",")[0]] * bands * (2 if name == "mask + gaussian" else 1)
+        for platform in PLATFORMS:
+            program = found[platform]
+            assert program.loops <= most, (function, platform)
+            assert not program.calls
+            assert program.largest <= 4 * 128 * 32 * 32 * 3 * 256, (function, program.largest)
+        if function == "p_sample":
+            assert found["cpu"].loops > found["cuda"].loops
+
+
+@pytest.mark.parametrize("name", ["uniform", pytest.param("absorbing", marks=pytest.mark.slow), "marginal"])
+def test_mixing_makes_no_array_with_two_axes_of_size_K(name):
+    K, pi = 5003, np.arange(1, 5004) / np.arange(1, 5004).sum()
+    process = {
+        "uniform": lambda: d3pm.uniform(d3pm.cosine(10), K),
+        "absorbing": lambda: d3pm.absorbing(d3pm.reciprocal(10), K, 7),
+        "marginal": lambda: d3pm.marginal(d3pm.cosine(10), pi),
+    }[name]()
+    for function, (f, args) in of_family(process, (4, 30)).items():
+        for program in lower(f, *args).values():
+            assert all(shape.count(K) < 2 for shape in program.shapes), function
+            assert program.loops == 0
+
+
+STEPS = ("likelihood", "sampling.ancestral", "sampling.infill", "sampling.sample", "sampling.chain")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", table.PROCESSES)
+def test_every_public_function(name, monkeypatch):
+    """With their gradients; a loop over steps is one, and that of the bands of `log_matmul`."""
+    monkeypatch.setattr(tiles, "FLOATS", 1)
+    seen = 0
+    for call in table.public(table.PROCESSES[name]):
+        if not call.traced or call.name == "sampling.per_example":  # which returns a function
+            continue
+        floats = {k: x for k, x in call.good.items() if call.roles[k] == "floats"}
+        others = {k: x for k, x in call.good.items() if k in call.traced and k not in floats}
+        static = {k: x for k, x in call.good.items() if k not in call.traced}
+
+        def f(floats, others, call=call, static=static):
+            return call.f(**floats, **others, **static)
+
+        results = jax.tree.leaves(jax.eval_shape(f, floats, others))
+        smooth = floats and any(jnp.issubdtype(x.dtype, jnp.floating) for x in results)
+        banded = call.name == "numerics.log_matmul" or name == "dense"
+        most = call.name.startswith(STEPS) + banded * (2 if smooth else 1)
+        with jax.debug_key_reuse(False):  # the table has one key
+            for platform, program in lower(gradient(f) if smooth else f, floats, others).items():
+                assert program.loops <= most, (call.name, platform)
+                assert not program.calls, (call.name, platform)
+        seen += 1
+    assert seen > 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.usefixtures("text_cache")
+def test_the_training_step_of_a_config(path, tmp_path, monkeypatch):
+    """A transformer has a loop over its layers, forward and backward."""
+    monkeypatch.chdir(tmp_path)
+    parts = build.build(*opened(path))
+    batch, noise = cost.abstract_inputs(parts)
+    update = make_update(**build.step_arguments(parts))
+    layers = 2 * (type(parts.config.model).__name__ == "Transformer")
+    bands = 2 * isinstance(parts.process, d3pm.processes.Dense)
+    for program in lower(update, parts.state, parts.process, batch, noise, parts.key).values():
+        assert program.loops == layers + bands
+        assert not program.calls
