@@ -257,10 +257,9 @@ def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, b
     from d3pm_jax.runs.memory import keep_freed_memory
 
     use_all_cores(net.shape[0])
-    if what == "train":
-        features = net.options.get("ch") or 4 * net.options["width"]  # of an element, in a layer
-        keep_freed_memory(math.prod(net.shape) * features)
-    import jax
+    features = net.options.get("ch") or 4 * net.options["width"]  # of an element, in a layer
+    with keep_freed_memory(math.prod(net.shape) * features if what == "train" else 0):
+        import jax
     import jax.numpy as jnp
     from flax import nnx
 

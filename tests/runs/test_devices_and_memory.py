@@ -4,15 +4,19 @@ import os
 import platform
 import subprocess
 import sys
+import types
 
 import pytest
+
+from d3pm_jax.runs import memory
 
 PROGRAM = """
 import resource, sys
 from d3pm_jax.runs.devices import batched, make_mesh, use_all_cores
 from d3pm_jax.runs.memory import keep_freed_memory
 use_all_cores(4)
-keep_freed_memory(int(sys.argv[1]))
+with keep_freed_memory(int(sys.argv[1])):
+    pass
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +47,23 @@ def devices_and_faults(features, **env):
     command = [sys.executable, "-c", PROGRAM, str(features)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean)
     return map(int, done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("backend", "told"),
+    [("cpu", [(-8, 1), "begun", (-1, -1), (-4, 0)]), ("gpu", [(-8, 1), "begun", (-8, 0)])],
+)
+def test_an_accelerator_leaves_malloc_as_it_is(backend, told, monkeypatch):
+    found = []
+    libc = types.SimpleNamespace(mallopt=lambda option, value: found.append((option, value)))
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: libc)
+    monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(memory.jax, "default_backend", lambda: backend)
+    for name in [n for n in os.environ if n.startswith(("MALLOC_", "GLIBC_"))]:
+        monkeypatch.delenv(name)
+    with memory.keep_freed_memory(2**20):
+        found.append("begun")
+    assert found == told
 
 
 @pytest.mark.slow
