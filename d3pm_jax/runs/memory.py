@@ -23,8 +23,8 @@ def keep_freed_memory(features: int) -> Iterator[None]:
     leaves alone what the user has set.
 
     No JAX computation may come before it. Threads of a backend take their arenas when it starts, so there is
-    one when the context begins; at its end it is known whether the backend is a CPU. An accelerator has memory
-    of its own, and the host its arenas again.
+    one when the context begins; at its end it is known whether the backend is a CPU. With an accelerator the
+    host has its arenas again.
 
     Args:
         features: numbers in a layer of the network for one batch; below 2^20 nothing is done.
