@@ -56,9 +56,9 @@ conv.defvjp(_forward, _backward)
 def _by_parts(x: Array, g: Array, pads: Pads) -> Array:
     """Returns the gradient of the kernel, for g that of the output.
 
-    It is a convolution of x by a kernel of the size of an image, g, with the examples as features. XLA's reads
-    all of the kernel again for a few rows of the result, from memory if no cache holds it. A part takes every
-    so many examples, so that each device has as many of its own in it.
+    It is a convolution of x by a kernel of the size of an image, g, with the examples as features. XLA reads
+    all of g again for every few rows of the result, from memory if no cache holds it. A part takes examples
+    at equal distances, so that each device has as many of its own in it.
     """
     B, wide = len(x), jnp.promote_types(x.dtype, jnp.float32)
     n = _examples(B, (x[0].size + g[0].size) * x.dtype.itemsize)
@@ -81,7 +81,7 @@ def _examples(B: int, size: int) -> int:
 
 
 def _of_part(x: Array, g: Array, pads: Pads, wide: Any) -> Array:
-    """Returns the gradient for a part, by the one of x and g as kernel whose features fit vectors, and are fewer."""
+    """Returns the gradient for a part; of x and g the kernel is that whose features fit vectors, or are fewer."""
     if (x.shape[3] % _LANES > 0, x.shape[3]) >= (g.shape[3] % _LANES > 0, g.shape[3]):
         return _plain(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), pads, wide).transpose(1, 2, 0, 3)
     h, w = (x.shape[i + 1] + sum(pads[i]) - g.shape[i + 1] for i in (0, 1))
