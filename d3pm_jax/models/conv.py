@@ -81,7 +81,7 @@ def _examples(B: int, size: int) -> int:
 
 
 def _of_part(x: Array, g: Array, pads: Pads, wide: Any) -> Array:
-    """Returns the gradient for a part; of x and g the kernel is that whose features fit vectors, or are fewer."""
+    """Returns the gradient for a part; the kernel is x or g, whose features fit vectors or are fewer."""
     if (x.shape[3] % _LANES > 0, x.shape[3]) >= (g.shape[3] % _LANES > 0, g.shape[3]):
         return _plain(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), pads, wide).transpose(1, 2, 0, 3)
     h, w = (x.shape[i + 1] + sum(pads[i]) - g.shape[i + 1] for i in (0, 1))
