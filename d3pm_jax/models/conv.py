@@ -65,7 +65,8 @@ def _by_parts(x: Array, g: Array, pads: Pads) -> Array:
     x, g = (y.reshape(n, B // n, *y.shape[1:]) for y in (x, g))
 
     def part(i: Array | int) -> Array:
-        return _of_part(*(jax.lax.dynamic_index_in_dim(y, i, 1, keepdims=False) for y in (x, g)), pads, wide)
+        x_part, g_part = (jax.lax.dynamic_index_in_dim(y, i, 1, keepdims=False) for y in (x, g))
+        return _of_part(x_part, g_part, pads, wide)
 
     if n == B:
         return part(0).astype(x.dtype)
@@ -84,7 +85,8 @@ def _of_part(x: Array, g: Array, pads: Pads, wide: Any) -> Array:
     """Returns the gradient for a part; the kernel is x or g, whose features fit vectors or are fewer."""
     if (x.shape[3] % _LANES > 0, x.shape[3]) >= (g.shape[3] % _LANES > 0, g.shape[3]):
         return _plain(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), pads, wide).transpose(1, 2, 0, 3)
-    h, w = (x.shape[i + 1] + sum(pads[i]) - g.shape[i + 1] for i in (0, 1))
-    turned = tuple((n - before, n - after) for n, (before, after) in zip((h, w), pads, strict=True))
+    (top, bottom), (left, right) = pads
+    h, w = x.shape[1] + top + bottom - g.shape[1], x.shape[2] + left + right - g.shape[2]
+    turned = (h - top, h - bottom), (w - left, w - right)
     flipped = _plain(g.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3), turned, wide)
     return flipped[:, ::-1, ::-1].transpose(1, 2, 3, 0)
