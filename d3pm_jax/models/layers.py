@@ -11,6 +11,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, Real
 
+from d3pm_jax.models.conv import conv, conv_of_flax
+
 Init = nnx.initializers.Initializer
 
 
@@ -136,45 +138,46 @@ class Style:
             padding=(pads, pads),
             dtype=self.dtype,
             kernel_init=init,
+            conv_general_dilated=conv_of_flax if strides == 1 else jax.lax.conv_general_dilated,
             rngs=self.rngs,
         )
 
 
-def conv_doubled(conv: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B 2*H 2*W m"]:
-    """Computes conv(x doubled by nearest neighbours), in four ninths of the multiplications, up to rounding.
+def conv_doubled(layer: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B 2*H 2*W m"]:
+    """Computes layer(x doubled by nearest neighbours), in four ninths of the multiplications, up to rounding.
 
     Of three doubled rows or columns under a kernel two are the same, so their weights are added: each output
     pixel is one of 2 x 2 kinds, by its row and column being even or odd, with a 2 x 2 kernel of its own on x.
 
     Args:
-        conv: 3 x 3, of stride 1, with one row and column of zeros around its input, and with a bias.
+        layer: 3 x 3, of stride 1, with one row and column of zeros around its input, and with a bias.
         x: images.
 
     Returns:
-        What conv gives for images of twice the size, in which every pixel of x fills 2 x 2.
+        What layer gives for images of twice the size, in which every pixel of x fills 2 x 2.
     """
-    assert conv.bias is not None
-    x = x.astype(conv.dtype or jnp.result_type(x, conv.kernel[...]))
+    assert layer.bias is not None
+    x = x.astype(layer.dtype or jnp.result_type(x, layer.kernel[...]))
 
     def added(kernel: Array, odd: int, axis: int) -> Array:
         first, middle, last = jnp.split(kernel, 3, axis)
         return jnp.concatenate([first + middle, last] if odd else [first, middle + last], axis)
 
     def pixels(odd_row: int, odd_column: int) -> Array:
-        return jax.lax.conv_general_dilated(
-            x,
-            added(added(conv.kernel[...], odd_row, 0), odd_column, 1).astype(x.dtype),
-            window_strides=(1, 1),
-            padding=((1 - odd_row, odd_row), (1 - odd_column, odd_column)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        kernel = added(added(layer.kernel[...], odd_row, 0), odd_column, 1).astype(x.dtype)
+        return conv(x, kernel, ((1 - odd_row, odd_row), (1 - odd_column, odd_column)))
 
     rows = [jnp.stack([pixels(row, column) for column in (0, 1)], axis=3) for row in (0, 1)]
     B, H, W, _ = x.shape
     return (
         jnp.stack(rows, axis=2).reshape(B, 2 * H, 2 * W, -1)
-        + conv.bias[...].astype(x.dtype)[None, None, None]
+        + layer.bias[...].astype(x.dtype)[None, None, None]
     )
+
+
+def on_rows(linear: nnx.Linear, x: Float[Array, "*S n"]) -> Float[Array, "*S m"]:
+    """Returns linear(x) as one product of matrices, for which the gradient of its kernel copies nothing."""
+    return linear(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
@@ -240,7 +243,7 @@ class ResBlock(nnx.Module):
         if self.class_proj is not None and cemb is not None:
             h = h + self.class_proj(cemb)[:, None, None]
         h = self.conv2(dropout(nnx.swish(self.norm2(h)), self.rate, key))
-        return h + (x if self.shortcut is None else self.shortcut(x))
+        return h + (x if self.shortcut is None else on_rows(self.shortcut, x))
 
 
 def _heads(num_heads: Any, channels: int) -> int:
@@ -271,11 +274,11 @@ class Attention(nnx.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         B, H, W, C = x.shape
         h = self.norm(x).reshape(B, H * W, C)
-        q, k, v = (self._split(linear(h)) for linear in (self.q, self.k, self.v))
+        q, k, v = (self._split(on_rows(linear, h)) for linear in (self.q, self.k, self.v))
         scores = at_least_float32(jnp.einsum("bqc,bkc->bqk", q, k)) * q.shape[-1] ** -0.5
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
         mixed = jnp.einsum("bqk,bkc->bqc", weights, v).reshape(B, self.num_heads, H * W, -1)
-        return x + self.proj_out(jnp.swapaxes(mixed, 1, 2).reshape(B, H * W, C)).reshape(B, H, W, C)
+        return x + on_rows(self.proj_out, jnp.swapaxes(mixed, 1, 2).reshape(B, H, W, C))
 
     def _split(self, y: Float[Array, "B n C"]) -> Array:
         """Returns [B heads, n, C / heads], a head as an image: one head is the same program as none."""

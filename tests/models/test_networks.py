@@ -104,13 +104,21 @@ def test_score_net_is_centred_scaled_with_time_and_near_0_at_first():
     np.testing.assert_allclose(scaled, plain * np.array([3.0, 1.8])[:, None, None, None, None], rtol=1e-5)
 
 
+def equations(jaxpr):
+    """Those of a program, and of the functions with a gradient of their own that it calls."""
+    for equation in jaxpr.eqns:
+        yield equation
+        if "call_jaxpr" in equation.params:
+            yield from equations(equation.params["call_jaxpr"])
+
+
 @pytest.mark.parametrize("build", [small, small_score_net])
 def test_bfloat16_is_the_type_of_every_large_product(build):
     graphdef, params = nnx.split(nnx.eval_shape(lambda: build(dtype=jnp.bfloat16)))
     assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
     jaxpr = jax.make_jaxpr(lambda p, x, t: nnx.merge(graphdef, p)(x, t))(params, *images())
     assert jaxpr.out_avals[0].dtype == jnp.float32
-    products = [e for e in jaxpr.eqns if e.primitive.name in ("conv_general_dilated", "dot_general")]
+    products = [e for e in equations(jaxpr) if e.primitive.name in ("conv_general_dilated", "dot_general")]
     wide = [e for e in products if e.outvars[0].aval.dtype != jnp.bfloat16]
     assert len(products) > 20
     shapes = {e.outvars[0].aval.shape for e in wide[:-1]}

@@ -1,0 +1,101 @@
+"""The convolution whose kernel's gradient is summed by parts on CPUs, against plain autodiff."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from d3pm_jax.models import conv as module
+from d3pm_jax.models.conv import conv
+from d3pm_jax.runs.devices import batched, make_mesh, replicated
+
+ONE = ((1, 1), (1, 1))
+# examples, rows and columns, channels in and out, sides of the kernel, pads
+CASES = [
+    (6, 4, 6, 3, 5, 3, ONE),
+    (6, 5, 3, 16, 5, 3, ONE),  # x takes the place of the kernel
+    (4, 3, 4, 4, 3, 2, ((1, 0), (0, 1))),
+    (4, 3, 4, 16, 32, 2, ((1, 0), (0, 1))),  # also here
+    (4, 4, 4, 3, 4, 1, ((0, 0), (0, 0))),
+    (5, 4, 5, 16, 3, 3, ((0, 2), (2, 1))),
+]
+
+
+def plain(x, kernel, pads):
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=dimensions)
+
+
+def arrays(B, H, W, n, m, side, _):
+    keys = jax.random.split(jax.random.key(0))
+    shapes = (B, H, W, n), (side, side, n, m)
+    return [jax.random.normal(k, s, float) for k, s in zip(keys, shapes, strict=True)]
+
+
+def gradients(f, pads, x, kernel):
+    return jax.grad(lambda *a: jnp.sin(f(*a, pads)).sum(), (0, 1))(x, kernel)
+
+
+@pytest.fixture(params=[1, 2**20])
+def _parts(request, monkeypatch):
+    """Parts of as few examples as can be, and one part."""
+    monkeypatch.setattr(module, "_PART", request.param)
+
+
+@pytest.mark.usefixtures("x64", "_parts")
+def test_gradients_equal_those_of_plain_autodiff():
+    inputs = [arrays(*case) for case in CASES]
+    found, expected = (
+        jax.jit(lambda inputs, f=f: [gradients(f, c[-1], *a) for c, a in zip(CASES, inputs, strict=True)])(
+            inputs
+        )
+        for f in (conv, plain)
+    )
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_gradients_under_vmap_equal_those_one_by_one(monkeypatch):
+    monkeypatch.setattr(module, "_PART", 1)
+    x, kernel = arrays(*CASES[0])
+    stacked = jnp.stack([x, 2 * x]), jnp.stack([kernel, kernel + 1])
+    found = jax.jit(jax.vmap(partial(gradients, conv, ONE)))(*stacked)
+    for i in range(2):
+        for a, b in zip(found, gradients(plain, ONE, *(s[i] for s in stacked)), strict=True):
+            np.testing.assert_allclose(a[i], b, rtol=1e-12, atol=1e-12)
+
+
+def test_parts_of_bfloat16_are_added_in_float32(monkeypatch):
+    """In bfloat16 512 + 2 is 512."""
+    monkeypatch.setattr(module, "_PART", 1)
+    x, kernel = jnp.ones((2048, 1, 1, 1), jnp.bfloat16), jnp.ones((1, 1, 1, 1), jnp.bfloat16)
+    found = jax.jit(jax.grad(lambda kernel: jnp.sum(conv(x, kernel, ((0, 0), (0, 0))))))(kernel)
+    assert found.dtype == jnp.bfloat16
+    assert found.item() == 2048
+
+
+def test_every_device_of_a_mesh_sums_its_own_examples(monkeypatch):
+    monkeypatch.setattr(module, "_PART", 1)
+    mesh = make_mesh()
+    x, kernel = arrays(4 * mesh.size, 4, 4, 3, 4, 3, ONE)
+    f = jax.jit(partial(gradients, conv, ONE), in_shardings=(batched(mesh), replicated(mesh)))
+    assert "all-gather" not in str(f.lower(x, kernel).compile().as_text())
+    for a, b in zip(f(x, kernel), gradients(plain, ONE, x, kernel), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_accelerators_take_the_gradient_of_the_plain_convolution(monkeypatch):
+    monkeypatch.setattr(module, "_PART", 1)
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((4, 4, 4, 3), (3, 3, 3, 5))]
+    traced = {f: jax.jit(partial(gradients, f, ONE)).trace(*shapes) for f in (conv, plain)}
+
+    def operations(f, platform):
+        text = traced[f].lower(lowering_platforms=(platform,)).as_text()
+        return {name: text.count(f"stablehlo.{name}") for name in ("convolution", "while", "transpose")}
+
+    for platform in ("cuda", "tpu"):
+        assert operations(conv, platform) == operations(plain, platform)
+    assert operations(conv, "cpu")["while"] == 1
