@@ -27,10 +27,15 @@ def gather(table: Array, *index: Array | slice) -> Array:
     come first, as in NumPy where a slice stands between arrays.
     """
     inside = [
-        i if isinstance(i, slice) else jnp.where(jnp.asarray(i, jnp.int32) < 0, n, jnp.asarray(i, jnp.int32))
-        for i, n in zip(index, table.shape, strict=False)
+        i if isinstance(i, slice) else _not_negative(i, n) for i, n in zip(index, table.shape, strict=False)
     ]
     return lax.stop_gradient(table).at[tuple(inside)].get(mode="fill", fill_value=jnp.nan)
+
+
+def _not_negative(i: Array, n: int) -> Array:
+    """Returns an index, and n, which is outside of the table, in place of a negative one."""
+    i = jnp.asarray(i, jnp.int32)
+    return jnp.where(i < 0, n, i)
 
 
 def gather_steps(tables: tuple[Array, ...], t: Array, shape: tuple[int, ...]) -> tuple[Array, ...]:
