@@ -121,6 +121,13 @@ def bfloat16_errors(name: str) -> tuple[float, float]:
     return float(error_ours), float(error_theirs)
 
 
+def twin_and_inputs(name: str) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Returns the twin of a case, in float32, and what it takes."""
+    case = CASES[name]
+    with precision("float32"):
+        return _twin(case, twin_weights.to_torch(_parameters(case, "float32"))), _tensors(_inputs(case))
+
+
 def _gradients(case: Case, dtype: str) -> tuple[Arrays, Arrays]:
     """The outputs and every gradient, by the names of the twin, from JAX and from PyTorch."""
     params, inputs, model = _parameters(case, dtype), _inputs(case), _function(case)

@@ -26,6 +26,14 @@ def test_the_twin_refuses_heads_that_do_not_divide_its_channels(num_heads: int) 
         models.UNet(K=2, channels=1, size=4, max_time=10, ch=8, ch_mult=(1,), num_heads=num_heads, groups=4)
 
 
+@pytest.mark.parametrize("case", networks.CASES)
+def test_the_twin_computes_where_its_weights_are(case: str) -> None:
+    """On torch's device of shapes alone, which like a GPU mixes with no tensor of the CPU."""
+    twin, inputs = networks.twin_and_inputs(case)
+    found = twin.to("meta")(**{name: x.to("meta") for name, x in inputs.items()})
+    assert found.device.type == "meta"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["two levels", "binary, with classes"])
 def test_bfloat16_is_as_good_as_that_of_pytorch(case: str) -> None:

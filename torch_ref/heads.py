@@ -12,7 +12,7 @@ def residual(output: Tensor, xt: Tensor) -> Tensor:
 
 def forbid(logits: Tensor, mask_id: int) -> Tensor:
     """The logits with -inf at mask_id."""
-    return torch.where(torch.arange(logits.shape[-1]) == mask_id, float("-inf"), logits)
+    return torch.where(torch.arange(logits.shape[-1], device=logits.device) == mask_id, float("-inf"), logits)
 
 
 def logistic(loc: Tensor, log_scale: Tensor, K: int) -> Tensor:
@@ -20,7 +20,7 @@ def logistic(loc: Tensor, log_scale: Tensor, K: int) -> Tensor:
 
     In float64, and as a difference of whichever tail is the smaller.
     """
-    centre = torch.linspace(-1, 1, K, dtype=torch.float64)
+    centre = torch.linspace(-1, 1, K, dtype=torch.float64, device=loc.device)
     inverse = torch.exp(2 - log_scale.double())[..., None]
     distance = centre - loc.double()[..., None]
     side = torch.where(distance > 0, -1.0, 1.0)  # the logistic distribution is symmetric

@@ -38,13 +38,14 @@ def gradients(f, pads, x, kernel):
     return jax.grad(lambda *a: jnp.sin(f(*a, pads)).sum(), (0, 1))(x, kernel)
 
 
-@pytest.fixture(params=[1, 2**20])
-def _parts(request, monkeypatch):
-    """Parts of as few examples as can be, and one part."""
-    monkeypatch.setattr(module, "_PART", request.param)
+@pytest.fixture
+def _small_parts(monkeypatch):
+    """Parts of as few examples as can be."""
+    monkeypatch.setattr(module, "_MOST", 1)
+    monkeypatch.setattr(module, "_LEAST", 0)
 
 
-@pytest.mark.usefixtures("x64", "_parts")
+@pytest.mark.usefixtures("x64", "_small_parts")
 def test_gradients_equal_those_of_plain_autodiff():
     inputs = [arrays(*case) for case in CASES]
     found, expected = (
@@ -57,9 +58,8 @@ def test_gradients_equal_those_of_plain_autodiff():
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.usefixtures("x64")
-def test_gradients_under_vmap_equal_those_one_by_one(monkeypatch):
-    monkeypatch.setattr(module, "_PART", 1)
+@pytest.mark.usefixtures("x64", "_small_parts")
+def test_gradients_under_vmap_equal_those_one_by_one():
     x, kernel = arrays(*CASES[0])
     stacked = jnp.stack([x, 2 * x]), jnp.stack([kernel, kernel + 1])
     found = jax.jit(jax.vmap(partial(gradients, conv, ONE)))(*stacked)
@@ -68,17 +68,17 @@ def test_gradients_under_vmap_equal_those_one_by_one(monkeypatch):
             np.testing.assert_allclose(a[i], b, rtol=1e-12, atol=1e-12)
 
 
-def test_parts_of_bfloat16_are_added_in_float32(monkeypatch):
+@pytest.mark.usefixtures("_small_parts")
+def test_parts_of_bfloat16_are_added_in_float32():
     """In bfloat16 512 + 2 is 512."""
-    monkeypatch.setattr(module, "_PART", 1)
     x, kernel = jnp.ones((2048, 1, 1, 1), jnp.bfloat16), jnp.ones((1, 1, 1, 1), jnp.bfloat16)
     found = jax.jit(jax.grad(lambda kernel: jnp.sum(conv(x, kernel, ((0, 0), (0, 0))))))(kernel)
     assert found.dtype == jnp.bfloat16
     assert found.item() == 2048
 
 
-def test_every_device_of_a_mesh_sums_its_own_examples(monkeypatch):
-    monkeypatch.setattr(module, "_PART", 1)
+@pytest.mark.usefixtures("_small_parts")
+def test_every_device_of_a_mesh_sums_its_own_examples():
     mesh = make_mesh()
     x, kernel = arrays(4 * mesh.size, 4, 4, 3, 4, 3, ONE)
     f = jax.jit(partial(gradients, conv, ONE), in_shardings=(batched(mesh), replicated(mesh)))
@@ -87,8 +87,8 @@ def test_every_device_of_a_mesh_sums_its_own_examples(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_accelerators_take_the_gradient_of_the_plain_convolution(monkeypatch):
-    monkeypatch.setattr(module, "_PART", 1)
+@pytest.mark.usefixtures("_small_parts")
+def test_accelerators_take_the_gradient_of_the_plain_convolution():
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((4, 4, 4, 3), (3, 3, 3, 5))]
     traced = {f: jax.jit(partial(gradients, f, ONE)).trace(*shapes) for f in (conv, plain)}
 
@@ -99,3 +99,39 @@ def test_accelerators_take_the_gradient_of_the_plain_convolution(monkeypatch):
     for platform in ("cuda", "tpu"):
         assert operations(conv, platform) == operations(plain, platform)
     assert operations(conv, "cpu")["while"] == 1
+
+
+@pytest.mark.usefixtures("x64", "_small_parts")
+def test_a_product_of_the_hessian_is_that_of_plain_autodiff():
+    x, kernel = arrays(*CASES[0])
+    found, expected = (
+        jax.jit(lambda x, kernel, f=f: jax.jvp(partial(gradients, f, ONE), (x, kernel), (x, kernel)))(
+            x, kernel
+        )
+        for f in (conv, plain)
+    )
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64", "_small_parts")
+def test_what_a_device_has_of_its_own_is_not_cut():
+    mesh = make_mesh()
+    x, kernel = arrays(4 * mesh.size, 4, 4, 3, 4, 3, ONE)
+    rows, whole = jax.sharding.PartitionSpec(mesh.axis_names), jax.sharding.PartitionSpec()
+
+    def loss(f, x, kernel):
+        return jax.shard_map(
+            lambda x, kernel: jnp.sin(f(x, kernel, ONE)), mesh=mesh, in_specs=(rows, whole), out_specs=rows
+        )(x, kernel).sum()
+
+    found, expected = (jax.jit(jax.grad(partial(loss, f), (0, 1)))(x, kernel) for f in (conv, plain))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("B", "side", "n"), [(32, 32, 2), (128, 8, 64), (127, 8, 127), (0, 8, 0)])
+def test_parts_that_are_too_small_are_not_made(B, side, n, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    x = jax.ShapeDtypeStruct((B, side, side, 32), jnp.float32)
+    assert module._examples(jnp.zeros(x.shape, x.dtype), jnp.zeros(x.shape, x.dtype)) == n

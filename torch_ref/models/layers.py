@@ -53,7 +53,9 @@ def per_pixel(linear: nn.Linear, x: Tensor) -> Tensor:
 def time_embedding(t: Tensor, dim: int, max_time: int) -> Tensor:
     """sin and cos of 1000 (t - 1) / max_time at dim / 2 frequencies from 1 to 1e-4, [B, dim]."""
     half = dim // 2
-    frequencies = 10000.0 ** (-torch.arange(half, dtype=torch.get_default_dtype()) / (half - 1))
+    frequencies = 10000.0 ** (
+        -torch.arange(half, dtype=torch.get_default_dtype(), device=t.device) / (half - 1)
+    )
     angles = ((t - 1) * (1000.0 / max_time))[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 

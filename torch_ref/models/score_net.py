@@ -50,7 +50,7 @@ class ScoreNet(Backbone):
 
     def _weight(self, t: Tensor) -> Tensor:
         """Number i = 1..n of the weights at t = i T / n, linear between, constant before the first."""
-        weights = torch.tensor(self.time_dependent_weights)
+        weights = torch.tensor(self.time_dependent_weights, device=t.device)
         at = (t * len(weights) / self.max_time - 1.0).clamp(min=0.0)
         lower = at.floor().long()
         upper = (lower + 1).clamp(max=len(weights) - 1)

@@ -51,7 +51,7 @@ class Transformer(nn.Module):
             temb = self.temb2(F.silu(self.temb1(embedded)))
             condition = temb if condition is None else temb + condition
         x = self.embed(xt)
-        angles = rotary_angles(xt.shape[1], self.width // self.num_heads)
+        angles = rotary_angles(xt.shape[1], self.width // self.num_heads).to(xt.device)
         seen = None if weight is None else weight > 0
         for block in self.layers:
             x = block(x, condition, angles, seen)
