@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
-# Bytes of the images and gradients of a part, for each device: half a second level cache, and what gains nothing.
+# Bytes of images and gradients of a part of a device: half a second level cache, and what gains nothing
 _MOST, _LEAST = 2**20, 2**17
 _LANES = 16  # numbers in a vector: a last axis of a multiple is computed several times faster
 
