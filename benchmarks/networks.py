@@ -258,8 +258,8 @@ def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, b
 
     use_all_cores(net.shape[0])
     features = net.options.get("ch") or 4 * net.options["width"]  # of an element, in a layer
-    with keep_freed_memory(math.prod(net.shape) * features if what == "train" else 0):
-        import jax
+    keep_freed_memory(math.prod(net.shape) * features if what == "train" else 0)
+    import jax
     import jax.numpy as jnp
     from flax import nnx
 

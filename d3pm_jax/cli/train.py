@@ -133,8 +133,8 @@ def _set_up(args: argparse.Namespace, config: Config) -> None:
     part = config.train.batch_size // config.train.accumulate // (args.num_processes or 1)
     use_all_cores(part, config.mesh.fsdp)
     elements = math.prod(config.data.describe().shape)
-    with keep_freed_memory(config.train.batch_size * elements * features(config.model)):
-        arguments.join(args, config.mesh.heartbeat, saves=True)
+    keep_freed_memory(config.train.batch_size * elements * features(config.model))
+    arguments.join(args, config.mesh.heartbeat, saves=True)
     print(_table(config), flush=True)
 
 

@@ -12,8 +12,8 @@ are q log(q / p) - q + p, which are never negative (see `numerics.kl`); what is 
 can leave a KL of 0 negative by a rounding, -2e-8 in float32; so can the cross entropy be where it is made of
 logs, under a belief other than "d3pm". docs/mixing-loss.md derives the gradient.
 
-The softmax's sums come first, for all elements; then the sums over the other j, by parts that fit a cache;
-then what is left to do for each element, once and not once per part: small programs cost more than sums.
+The softmax's sums come first, for all elements; then the sums over the other j, on CPUs by parts that fit a
+cache; then what is left to do for each element, once and not once per part, as small programs cost more.
 """
 
 from functools import partial
@@ -194,11 +194,11 @@ def _pi(pi_kind: PiKind, log_pi: Array, ndim: int) -> Table:
 
 
 def _without(weights: Array, x0: Array, xt: Array) -> Array:
-    """Sets weights to 0 at x_0 and x_t: in place on a CPU, where a select costs a quarter of the loss."""
-    return lax.platform_dependent(weights, x0, xt, cpu=_cleared, default=_unselected)
+    """Sets weights to 0 at x_0 and x_t: in place on CPUs, where a select takes a quarter of a loss."""
+    return lax.platform_dependent(weights, x0, xt, cpu=_zero_in_place, default=_zero_by_select)
 
 
-def _cleared(weights: Array, x0: Array, xt: Array) -> Array:
+def _zero_in_place(weights: Array, x0: Array, xt: Array) -> Array:
     def clear(row: Array, k: Array) -> Array:
         return row.at[k].set(0.0)
 
@@ -207,7 +207,7 @@ def _cleared(weights: Array, x0: Array, xt: Array) -> Array:
     return clear(clear(weights, x0), xt)
 
 
-def _unselected(weights: Array, x0: Array, xt: Array) -> Array:
+def _zero_by_select(weights: Array, x0: Array, xt: Array) -> Array:
     K = weights.shape[-1]
     return jnp.where(is_category(x0, K) | is_category(xt, K), 0.0, weights)
 

@@ -1,6 +1,7 @@
 """Makes the layers of the networks; images are [B, H, W, C]."""
 
 import dataclasses
+import math
 import operator
 from functools import partial
 from typing import Any
@@ -177,7 +178,8 @@ def conv_doubled(layer: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B
 
 def on_rows(linear: nnx.Linear, x: Float[Array, "*S n"]) -> Float[Array, "*S m"]:
     """Returns linear(x) as one product of matrices, for which the gradient of its kernel copies nothing."""
-    return linear(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], linear.out_features)
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return linear(rows).reshape(*x.shape[:-1], linear.out_features)
 
 
 def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:

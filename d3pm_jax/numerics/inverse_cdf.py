@@ -42,7 +42,7 @@ def categorical(
     Returns:
         int32 categories; -1 where log_p has no distribution (all -inf, or NaN).
     """
-    return _categorical(log_p, u, u_low)
+    return _categorical(*lax.stop_gradient((log_p, u, u_low)))  # integers have no gradient
 
 
 @jax.jit
@@ -69,7 +69,7 @@ def _draw(log_p: Array, noise: Pair) -> Array:
         )
         k = k * size + inside
     inside, _ = _first_above(target, _probabilities(_block(log_p, k, size), top), start)
-    return jnp.where(jnp.isfinite(top[..., 0]), k * size + inside, -1)
+    return jnp.where(jnp.isfinite(target[0]), k * size + inside, -1)  # a maximum may drop a NaN, no sum does
 
 
 def search(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...]) -> Array:

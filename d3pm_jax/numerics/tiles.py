@@ -70,9 +70,10 @@ def _by_device(work: Callable[..., Any], inputs: list[Array], on_cpu: int, elsew
 def _sizes(S: tuple[int, ...], K: int, floats: int) -> tuple[int, int]:
     """Returns how many elements of each example a part has, on CPUs and elsewhere."""
     B, N = (S[0], math.prod(S[1:])) if S else (1, 1)
-    size = (max(1, min(N, most // max(1, B * floats))) for most in (FLOATS, MOST_FLOATS))
-    on_cpu, elsewhere = size
-    return on_cpu, elsewhere if floats > K else max(1, N)
+    on_cpu, elsewhere = (max(1, min(N, most // max(1, B * floats))) for most in (FLOATS, MOST_FLOATS))
+    if floats <= K:  # nothing is larger than the logits, which are there as a whole
+        elsewhere = max(1, N)
+    return on_cpu, elsewhere
 
 
 def _flat(x: Array, S: tuple[int, ...]) -> Array:

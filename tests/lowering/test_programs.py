@@ -1,5 +1,7 @@
 """What an accelerator gets: passes without loops, without the host, without what it cannot run."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +54,27 @@ def test_a_family_is_passes_without_loops(name):
             assert program.largest <= 4 * 128 * 32 * 32 * 3 * 256, (function, program.largest)
         if function == "p_sample":
             assert found["cpu"].loops > found["cuda"].loops
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_sums_of_blocks_are_no_reduction(platform):
+    """Whose order is that of the device."""
+    log_p, u = jax.ShapeDtypeStruct((4, 6, 100), jnp.float32), jax.ShapeDtypeStruct((4, 6), jnp.float32)
+    traced = jax.jit(d3pm.categorical).trace(log_p, u, u)
+    sums = re.compile(r"stablehlo\.reduce\([^)]*\), \(")  # of pairs
+    assert not sums.findall(traced.lower(lowering_platforms=(platform,)).as_text())
+    assert sums.findall(traced.lower(lowering_platforms=("cpu",)).as_text())
+
+
+def test_a_matrix_for_each_element_is_taken_by_parts(monkeypatch):
+    """A t of each element has K x K numbers for it: an accelerator's memory would not hold all."""
+    monkeypatch.setattr(tiles, "MOST_FLOATS", 2**22)
+    process, shape = FAMILIES["gaussian"](10), (2, 500)
+    x, logits = jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct((*shape, 256), jnp.float32)
+    f = gradient(lambda l, p, x, t: d3pm.hybrid(p, l, x, x, t, 0.1).loss)
+    for program in lower(f, logits, process, x, x).values():
+        assert 1 <= program.loops <= 3
+        assert program.largest <= 4 * 2**22
 
 
 @pytest.mark.parametrize("name", ["uniform", pytest.param("absorbing", marks=pytest.mark.slow), "marginal"])

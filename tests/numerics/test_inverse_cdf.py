@@ -98,6 +98,27 @@ def test_p_sample_on_the_whole_grid():
     assert off_by(np.concatenate(parts), p) <= 1.0
 
 
+@pytest.mark.parametrize("K", [5, 40])
+def test_a_draw_may_stand_in_what_is_differentiated(K):
+    """Draws are integers, of which nothing is the derivative: the rest of the function has its own."""
+    process, rng = d3pm.uniform(d3pm.cosine(T), K), np.random.default_rng(0)
+    logits, u = (
+        jnp.asarray(rng.normal(size=(2, 3, K)), jnp.float32),
+        jnp.asarray(rng.random((2, 3)), jnp.float32),
+    )
+
+    def f(x, drawn=None):
+        k = d3pm.categorical(x, u) if drawn is None else drawn[0]
+        x_prev = d3pm.p_sample(process, x, k, jnp.asarray(3), u) if drawn is None else drawn[1]
+        own = sum(d3pm.log_prob(x, y).sum() for y in (k, x_prev))
+        return own, (k, x_prev)
+
+    (_, drawn), found = jax.jit(jax.value_and_grad(f, has_aux=True))(logits)
+    np.testing.assert_allclose(found, jax.grad(lambda x: f(x, drawn)[0])(logits), rtol=1e-6)
+    slope = jax.jvp(lambda x: f(x)[0], (logits,), (found,))[1]
+    np.testing.assert_allclose(slope, jnp.sum(found**2), rtol=1e-5)
+
+
 RARE = 1e-9
 PLACES = (0, 200, 207, 255)  # of it among 256: the first, one within a block, the last of a block, the last
 
@@ -193,6 +214,9 @@ def test_categorical_never_draws_probability_zero():
     assert np.all(np.isfinite(np.take_along_axis(log_p, np.asarray(drawn)[:, None], 1)))
 
 
-@pytest.mark.parametrize("row", [[-jnp.inf, -jnp.inf], [jnp.nan, 0.0]])
-def test_categorical_marks_what_is_no_distribution(row):
-    assert d3pm.categorical(jnp.array(row), jnp.asarray(0.5)) == -1
+@pytest.mark.parametrize("K", [2, 31, 256])
+def test_categorical_marks_what_is_no_distribution(K):
+    log_p = np.zeros((4, 9, K), np.float32)
+    log_p[0], log_p[1, :, 0], log_p[2, :, K - 1] = -np.inf, np.nan, np.nan
+    drawn = d3pm.categorical(jnp.asarray(log_p), jnp.full((4, 9), 0.5, jnp.float32))
+    np.testing.assert_array_equal(drawn, [[-1] * 9] * 3 + [[K // 2] * 9])
