@@ -110,7 +110,7 @@ def test_a_draw_may_stand_in_what_is_differentiated(K):
     def f(x, drawn=None):
         k = d3pm.categorical(x, u) if drawn is None else drawn[0]
         x_prev = d3pm.p_sample(process, x, k, jnp.asarray(3), u) if drawn is None else drawn[1]
-        own = sum(d3pm.log_prob(x, y).sum() for y in (k, x_prev))
+        own = sum(jnp.take_along_axis(jax.nn.log_softmax(x), y[..., None], -1).sum() for y in (k, x_prev))
         return own, (k, x_prev)
 
     (_, drawn), found = jax.jit(jax.value_and_grad(f, has_aux=True))(logits)
