@@ -20,6 +20,7 @@ from d3pm_jax.processes.tables import expand_trailing, is_category
 
 Loss = Callable[..., Array]  # (process, logits [*S, K], x0 [*S], xt [*S], t) -> nats [*S]
 WithGradient = Callable[..., tuple[Array, Array]]  # the same -> nats [*S], their gradient [*S, K]
+ROWS = 128  # of an example that a matrix is read for, at least
 
 
 @singledispatch
@@ -41,7 +42,7 @@ class Plan(NamedTuple):
     kl_and_gradient: WithGradient
     shared: bool  # whether t is one for all elements of an example
     size: int  # numbers that an element takes in the largest array
-    definition: Loss | None  # what a part takes in which kl has left a NaN
+    definition: Loss | None  # what takes the place of kl where that is NaN, and near by
 
     def over_parts(
         self, f: Callable[..., tuple[Array, ...]], process: Process, t: Array, *rows: Array
@@ -55,7 +56,9 @@ class Plan(NamedTuple):
         if (kl := self.definition) is not None:
             otherwise = of(self._replace(kl=kl, kl_and_gradient=partial(by_autodiff, kl)))
         rows = rows if self.shared else (*rows, t)
-        return tiles.over_parts(of(self), *rows, floats=self.size, otherwise=otherwise)
+        matrix = self.shared and numbers_per_element(process) > process.K
+        least = ROWS if matrix else 1
+        return tiles.over_parts(of(self), *rows, floats=self.size, least=least, otherwise=otherwise)
 
     def update(self, f: Callable[..., Array], t: Array, array: Array, *rows: Array) -> Array:
         """Replaces array by f(array, *rows, t), one part after the other."""
@@ -81,7 +84,7 @@ def kl_and_ce(
         kl: the loss; like the next argument, the same function each time, for what was compiled of it.
         kl_and_gradient: the same with its gradient.
         process, logits, x0, xt, t, belief: as for `variational.hybrid`.
-        definition: the loss where kl is NaN: it takes the place of both in a part with such an element.
+        definition: the loss, with its gradient by autodiff, where kl is NaN and near by.
     """
     shared = t.ndim <= 1
     if not shared:

@@ -1,8 +1,8 @@
 """Computes `variational.posterior_kl_definition` of a dense process and its gradient, by two matrix products.
 
 The definition is in log space. Where no product of probabilities comes near the smallest float, which is
-almost always, the same sums are made of probabilities here, at about half the cost; a part of the elements in
-which one does takes the definition.
+almost always, the same sums are made of probabilities here, at about a third of the cost; an element in
+which one does takes the definition, and its neighbours with it.
 """
 
 import jax.numpy as jnp

@@ -28,6 +28,7 @@ def over_parts(
     logits: Array,
     *rows: Array,
     floats: int | None = None,
+    least: int = 1,
     otherwise: Callable[..., tuple[Array, ...]] | None = None,
 ) -> tuple[Array, ...]:
     """Applies f to parts of the elements, one after the other; on an accelerator to all at once.
@@ -37,14 +38,15 @@ def over_parts(
         logits: [*S, K].
         rows: arrays [*S].
         floats: that an element takes in the largest array of a part; K by default.
-        otherwise: what takes the place of f for a part in whose first output f has left a NaN.
+        least: elements that a part has of each example, whatever they take.
+        otherwise: what takes the place of f where f has left a NaN in its first output, and near by.
 
     Returns:
         Its outputs for all elements, [*S] or [*S, K].
     """
     S, K = logits.shape[:-1], logits.shape[-1]
     inputs = [_flat(x, S) for x in (logits, *rows)]
-    outputs = _by_device(partial(_loop, f, otherwise), inputs, *_sizes(S, K, floats or K))
+    outputs = _by_device(partial(_loop, f, otherwise), inputs, *_sizes(S, K, floats or K, least))
     return tuple(jnp.reshape(o, S + o.shape[2:]) for o in outputs)
 
 
@@ -72,10 +74,10 @@ def _by_device(work: Callable[..., Any], inputs: list[Array], on_cpu: int, elsew
     )
 
 
-def _sizes(S: tuple[int, ...], K: int, floats: int) -> tuple[int, int]:
+def _sizes(S: tuple[int, ...], K: int, floats: int, least: int = 1) -> tuple[int, int]:
     """Returns how many elements of each example a part has, on CPUs and elsewhere."""
     B, N = (S[0], math.prod(S[1:])) if S else (1, 1)
-    size = (max(1, min(N, most // max(1, B * floats))) for most in (FLOATS, MOST_FLOATS))
+    size = (max(1, min(N, max(least, most // max(1, B * floats)))) for most in (FLOATS, MOST_FLOATS))
     on_cpu, elsewhere = size
     return on_cpu, elsewhere if floats > K else max(1, N)
 
@@ -120,15 +122,16 @@ def _loop(
         return _put(outputs, f(*given), start)
 
     outputs = lax.fori_loop(0, -(-N // size), step, empty)
-    return outputs if otherwise is None else _repair(otherwise, inputs, outputs, size)
+    return outputs if otherwise is None else _repair(otherwise, inputs, outputs, max(1, size // 4))
 
 
 def _repair(
     otherwise: Callable[..., tuple[Array, ...]], inputs: list[Array], outputs: tuple[Array, ...], size: int
 ) -> tuple[Array, ...]:
-    """Replaces the outputs of a part from each first NaN on: mostly there is none, and no part.
+    """Replaces the outputs of so many elements from each first NaN on: mostly there is none.
 
-    A condition in the loop before would have XLA copy the outputs of every part.
+    A condition in the loop before would have XLA copy the outputs of every part. Fewer elements than there
+    have been in a part, as what comes in its place takes more memory for each.
     """
 
     def step(carry: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
