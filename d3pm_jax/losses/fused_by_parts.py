@@ -20,6 +20,7 @@ from d3pm_jax.processes.tables import expand_trailing, is_category
 
 Loss = Callable[..., Array]  # (process, logits [*S, K], x0 [*S], xt [*S], t) -> nats [*S]
 WithGradient = Callable[..., tuple[Array, Array]]  # the same -> nats [*S], their gradient [*S, K]
+ROWS = 128  # of an example that a matrix is read for, at least
 
 
 @singledispatch
@@ -41,12 +42,23 @@ class Plan(NamedTuple):
     kl_and_gradient: WithGradient
     shared: bool  # whether t is one for all elements of an example
     size: int  # numbers that an element takes in the largest array
+    definition: Loss | None  # what takes the place of kl where that is NaN, and near by
 
-    def over_parts(self, f: Callable[..., tuple[Array, ...]], t: Array, *rows: Array) -> tuple[Array, ...]:
-        """Applies f(*rows, t) to one part after the other."""
-        if not self.shared:
-            return tiles.over_parts(f, *rows, t, floats=self.size)
-        return tiles.over_parts(lambda *part: f(*part, t), *rows, floats=self.size)
+    def over_parts(
+        self, f: Callable[..., tuple[Array, ...]], process: Process, t: Array, *rows: Array
+    ) -> tuple[Array, ...]:
+        """Applies f(plan, process, *rows, t) to one part after the other; to some with the definition."""
+
+        def of(plan: Plan) -> Callable[..., tuple[Array, ...]]:
+            return lambda *part: f(plan, process, *part, *([t] if self.shared else []))
+
+        otherwise = None
+        if (kl := self.definition) is not None:
+            otherwise = of(self._replace(kl=kl, kl_and_gradient=partial(by_autodiff, kl)))
+        rows = rows if self.shared else (*rows, t)
+        matrix = self.shared and numbers_per_element(process) > process.K
+        least = ROWS if matrix else 1
+        return tiles.over_parts(of(self), *rows, floats=self.size, least=least, otherwise=otherwise)
 
     def update(self, f: Callable[..., Array], t: Array, array: Array, *rows: Array) -> Array:
         """Replaces array by f(array, *rows, t), one part after the other."""
@@ -64,6 +76,7 @@ def kl_and_ce(
     xt: Array,
     t: Array,
     belief: Belief,
+    definition: Loss | None = None,
 ) -> tuple[Array, Array]:
     """Makes `variational.dispatch_kl_and_ce` of the KL for leave-one-out logits, by parts, for any belief.
 
@@ -71,16 +84,18 @@ def kl_and_ce(
         kl: the loss; like the next argument, the same function each time, for what was compiled of it.
         kl_and_gradient: the same with its gradient.
         process, logits, x0, xt, t, belief: as for `variational.hybrid`.
+        definition: the loss, with its gradient by autodiff, where kl is NaN and near by.
     """
     shared = t.ndim <= 1
     if not shared:
         t = jnp.broadcast_to(expand_trailing(t, x0.shape), x0.shape)
     size = process.K if shared else numbers_per_element(process)
     if belief == "leave_one_out":
-        return _both(Plan(kl, kl_and_gradient, shared, size), process, logits, x0, xt, t)
+        return _both(Plan(kl, kl_and_gradient, shared, size, definition), process, logits, x0, xt, t)
     if belief == "denoiser":
         kl, kl_and_gradient = _of_denoiser(kl), _of_denoiser(kl_and_gradient)
-    found = _alone(Plan(kl, kl_and_gradient, shared, size), process, logits, x0, xt, t)
+        definition = None if definition is None else _of_denoiser(definition)
+    found = _alone(Plan(kl, kl_and_gradient, shared, size, definition), process, logits, x0, xt, t)
     return found, cross_entropy(process, logits, x0)
 
 
@@ -105,11 +120,14 @@ def _finite_gradient(plan: Plan, process: Process, *part: Array) -> tuple[Array,
 
 
 def _kl(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Array) -> Array:
-    return plan.over_parts(lambda *part: (plan.kl(process, *part),), t, logits, x0, xt)[0]
+    def value(plan: Plan, process: Process, *part: Array) -> tuple[Array]:
+        return (plan.kl(process, *part),)
+
+    return plan.over_parts(value, process, t, logits, x0, xt)[0]
 
 
 def _kl_forward(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Array):
-    return plan.over_parts(partial(_finite_gradient, plan, process), t, logits, x0, xt)
+    return plan.over_parts(_finite_gradient, process, t, logits, x0, xt)
 
 
 def _kl_backward(plan: Plan, gradient: Array, g: Array):
@@ -119,18 +137,18 @@ def _kl_backward(plan: Plan, gradient: Array, g: Array):
 def _pair(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Array):
     """Returns the KL, and the cross entropy of `to_denoiser`."""
 
-    def values(*part: Array) -> tuple[Array, Array]:
+    def values(plan: Plan, process: Process, *part: Array) -> tuple[Array, Array]:
         return plan.kl(process, *part), _ce_and_gradient(process, *part)[0]
 
-    return plan.over_parts(values, t, logits, x0, xt)
+    return plan.over_parts(values, process, t, logits, x0, xt)
 
 
 def _pair_forward(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Array):
-    def values(*part: Array) -> tuple[Array, Array, Array]:
+    def values(plan: Plan, process: Process, *part: Array) -> tuple[Array, Array, Array]:
         kl, gradient = _finite_gradient(plan, process, *part)
         return kl, _ce_and_gradient(process, *part)[0], gradient
 
-    kl, ce, gradient = plan.over_parts(values, t, logits, x0, xt)
+    kl, ce, gradient = plan.over_parts(values, process, t, logits, x0, xt)
     return (kl, ce), (process, logits, gradient, x0, xt, t)
 
 

@@ -24,7 +24,12 @@ MOST_FLOATS = 2**28  # the same for the memory of an accelerator
 
 
 def over_parts(
-    f: Callable[..., tuple[Array, ...]], logits: Array, *rows: Array, floats: int | None = None
+    f: Callable[..., tuple[Array, ...]],
+    logits: Array,
+    *rows: Array,
+    floats: int | None = None,
+    least: int = 1,
+    otherwise: Callable[..., tuple[Array, ...]] | None = None,
 ) -> tuple[Array, ...]:
     """Applies f to parts of the elements, one after the other; on an accelerator to all at once.
 
@@ -33,13 +38,15 @@ def over_parts(
         logits: [*S, K].
         rows: arrays [*S].
         floats: that an element takes in the largest array of a part; K by default.
+        least: elements that a part has of each example, whatever they take.
+        otherwise: what takes the place of f where f has left a NaN in its first output, and near by.
 
     Returns:
         Its outputs for all elements, [*S] or [*S, K].
     """
     S, K = logits.shape[:-1], logits.shape[-1]
     inputs = [_flat(x, S) for x in (logits, *rows)]
-    outputs = _by_device(partial(_loop, f), inputs, *_sizes(S, K, floats or K))
+    outputs = _by_device(partial(_loop, f, otherwise), inputs, *_sizes(S, K, floats or K, least))
     return tuple(jnp.reshape(o, S + o.shape[2:]) for o in outputs)
 
 
@@ -67,10 +74,11 @@ def _by_device(work: Callable[..., Any], inputs: list[Array], on_cpu: int, elsew
     )
 
 
-def _sizes(S: tuple[int, ...], K: int, floats: int) -> tuple[int, int]:
+def _sizes(S: tuple[int, ...], K: int, floats: int, least: int = 1) -> tuple[int, int]:
     """Returns how many elements of each example a part has, on CPUs and elsewhere."""
     B, N = (S[0], math.prod(S[1:])) if S else (1, 1)
-    on_cpu, elsewhere = (max(1, min(N, most // max(1, B * floats))) for most in (FLOATS, MOST_FLOATS))
+    sizes = (max(1, min(N, max(least, most // max(1, B * floats)))) for most in (FLOATS, MOST_FLOATS))
+    on_cpu, elsewhere = sizes
     if floats <= K:  # nothing is larger than the logits, which are there as a whole
         elsewhere = max(1, N)
     return on_cpu, elsewhere
@@ -81,28 +89,61 @@ def _flat(x: Array, S: tuple[int, ...]) -> Array:
     return jnp.reshape(x, (*S[:1], math.prod(S[1:]), *x.shape[len(S) :]) if S else (1, 1, *x.shape))
 
 
-def _part(i: Array, size: int, inputs: list[Array]) -> tuple[Array, list[Array]]:
-    """Returns where part i of arrays [B, N, ..] begins, and the parts; the last ends with them."""
-    start = jnp.minimum(i * size, inputs[0].shape[1] - size)
+def _part(start: Array, size: int, inputs: list[Array]) -> tuple[Array, list[Array]]:
+    """Returns the parts of arrays [B, N, ..] from there on, and where they begin: the last ends with them."""
+    start = jnp.minimum(start, inputs[0].shape[1] - size)
     return start, [lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in inputs]
 
 
-def _loop(f: Callable[..., tuple[Array, ...]], inputs: list[Array], size: int) -> tuple[Array, ...]:
+def _put(outputs: tuple[Array, ...], part: tuple[Array, ...], start: Array) -> tuple[Array, ...]:
+    """Writes a part of each of the outputs."""
+    pairs = zip(outputs, part, strict=True)
+    return tuple(lax.dynamic_update_slice_in_dim(o, p, start, axis=1) for o, p in pairs)
+
+
+def _loop(
+    f: Callable[..., tuple[Array, ...]],
+    otherwise: Callable[..., tuple[Array, ...]] | None,
+    inputs: list[Array],
+    size: int,
+) -> tuple[Array, ...]:
     """Computes `over_parts` for inputs [B, N, ..]."""
     B, N = inputs[0].shape[:2]
     if size == N and B > 0:
-        return f(*inputs)
+        found = f(*inputs)
+        if otherwise is None:
+            return found
+        return lax.cond(jnp.any(jnp.isnan(found[0])), lambda: otherwise(*inputs), lambda: found)
     shapes = jax.eval_shape(f, *(jax.ShapeDtypeStruct((B, size, *x.shape[2:]), x.dtype) for x in inputs))
     empty = tuple(jnp.zeros((B, N, *s.shape[2:]), s.dtype) for s in shapes)
+    if B * N == 0:
+        return empty
 
     def step(i: Array, outputs: tuple[Array, ...]) -> tuple[Array, ...]:
-        start, given = _part(i, size, inputs)  # the last part repeats some elements rather than be short
-        part = f(*given)
-        return tuple(
-            lax.dynamic_update_slice_in_dim(o, p, start, axis=1) for o, p in zip(outputs, part, strict=True)
-        )
+        start, given = _part(i * size, size, inputs)  # the last part repeats some rather than be short
+        return _put(outputs, f(*given), start)
 
-    return lax.fori_loop(0, -(-N // size), step, empty) if B * N > 0 else empty
+    outputs = lax.fori_loop(0, -(-N // size), step, empty)
+    return outputs if otherwise is None else _repair(otherwise, inputs, outputs, max(1, size // 4))
+
+
+def _repair(
+    otherwise: Callable[..., tuple[Array, ...]], inputs: list[Array], outputs: tuple[Array, ...], size: int
+) -> tuple[Array, ...]:
+    """Replaces the outputs of so many elements from each first NaN on: mostly there is none.
+
+    A condition in the loop before would have XLA copy the outputs of every part. Fewer elements than there
+    have been in a part, as what comes in its place takes more memory for each.
+    """
+
+    def step(carry: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
+        left, outputs = carry
+        start, given = _part(jnp.argmax(left), size, inputs)
+        left = lax.dynamic_update_slice_in_dim(left, jnp.zeros(size, bool), start, axis=0)
+        return left, _put(outputs, otherwise(*given), start)
+
+    left = jnp.any(jnp.isnan(outputs[0]), axis=0)
+    return lax.while_loop(lambda carry: jnp.any(carry[0]), step, (left, outputs))[1]
 
 
 def _update(f: Callable[..., Array], inputs: list[Array], size: int) -> Array:
@@ -113,7 +154,7 @@ def _update(f: Callable[..., Array], inputs: list[Array], size: int) -> Array:
         return f(whole, *others)
 
     def step(i: Array, whole: Array) -> Array:
-        start, (part, *given) = _part(i, size, [whole, *others])
+        start, (part, *given) = _part(i * size, size, [whole, *others])
         new = start + jnp.arange(size) >= i * size  # the last part begins among elements that are done
         changed = jnp.where(new[None, :, None], f(part, *given), part)
         return lax.dynamic_update_slice_in_dim(whole, changed, start, axis=1)

@@ -10,6 +10,7 @@ import pytest
 import d3pm_jax as d3pm
 from d3pm_jax import beliefs, losses
 from d3pm_jax.losses import fused_dense, variational
+from d3pm_jax.numerics import tiles
 from tests.processes.odd import PROCESSES, T
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
@@ -152,13 +153,48 @@ def test_the_fused_form_of_dense_processes_is_the_definition_and_steps_aside_whe
         xt = d3pm.q_sample(process, x0, t, u)
         kinds = d3pm.posterior_kl, variational.posterior_kl_definition
         found = [jax.value_and_grad(lambda x, kl=kl: kl(process, x, x0, xt, t).sum())(x) for kl in kinds]
-        return fused_dense._from_factors(process, x, x0, xt, t)[1], *found
+        return ~jnp.isnan(fused_dense.kl_from_weights(process, x, x0, xt, t)).any(), *found
 
     for x, holds in ((normal, True), (normal * 1e3, False)):
         used, found, expected = of_sums(process, x)
         assert used == holds
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
         np.testing.assert_allclose(found[1], expected[1], atol=2e-6)
+
+
+def test_the_parts_with_an_element_where_floats_end_have_the_definition_and_no_others(monkeypatch):
+    """100 is added to it, to tell them apart: 7 elements from one on; of each example of a vmap alone."""
+    K, shape = 14, (2, 4, 30)
+    process = d3pm.gaussian(d3pm.linear(100, 1e-3, 0.2), K)
+    monkeypatch.setattr(tiles, "FLOATS", 4 * 28 * K)
+    definition = variational.posterior_kl_definition
+    monkeypatch.setattr(fused_dense, "posterior_kl_definition", lambda *args: definition(*args) + 100)
+    rng, t = np.random.default_rng(0), jnp.array([[1, 2, 30, 100], [5, 6, 7, 8]])
+    x0, logits = jnp.asarray(rng.integers(0, K, shape)), 3 * rng.normal(size=(*shape, K)).astype(np.float32)
+    xt = jnp.where(rng.random(shape) < 0.5, x0, jnp.clip(x0 + 1, 0, K - 1))
+    unsafe, tolerance = np.zeros((2, 1, 30)), np.full((*shape, 1), 2e-6)
+    for example, element, part in ((0, (1, 9), np.s_[9:16]), (1, (0, 29), np.s_[23:])):
+        logits[example, *element] *= 1e3
+        unsafe[example, :, part] = 1
+        tolerance[example, *element] = 2e-4  # the rounding of its logits
+
+    def found_by(kl, process, logits, lift):
+        def with_gradient(x, *rest):
+            value, pull = jax.vjp(lambda x: kl(process, x, *rest), x)
+            return value, pull(jnp.ones_like(value))[0]
+
+        return map(np.asarray, lift(jax.jit(with_gradient), (logits, x0, xt, t)))
+
+    def one_by_one(f, args):
+        return jax.tree.map(lambda *x: np.stack(x), *map(f, *args))
+
+    with jax.enable_x64(True):  # of the same tables
+        wide = jax.tree.map(lambda x: jnp.asarray(np.float64(x)) if x.dtype == jnp.float32 else x, process)
+        expected, wanted = found_by(definition, wide, np.float64(logits), one_by_one)
+    for lift in (one_by_one, lambda f, args: jax.jit(jax.vmap(f))(*args)):
+        found, gradient = found_by(d3pm.posterior_kl, process, logits, lift)
+        np.testing.assert_allclose(found, expected + 100 * unsafe, rtol=1e-5, atol=1e-6)
+        assert (np.abs(gradient - wanted) < tolerance).all()
 
 
 VOCABULARY = {

@@ -74,8 +74,8 @@ NUMERICS = (
     Break(  # where the elements behind the first axis do not divide into parts
         "last_part_left_out",
         "d3pm_jax/numerics/tiles.py",
-        "return lax.fori_loop(0, -(-N // size), step, empty) if B * N > 0 else empty",
-        "return lax.fori_loop(0, N // size, step, empty) if B * N > 0 else empty",
+        "outputs = lax.fori_loop(0, -(-N // size), step, empty)",
+        "outputs = lax.fori_loop(0, N // size, step, empty)",
         ("tests/numerics/test_tiles.py",),
     ),
     Break(  # a matrix for each element, all of them at once
@@ -84,6 +84,13 @@ NUMERICS = (
         "if floats <= K:",
         "if floats <= K**2:",
         ("tests/lowering/test_programs.py",),
+    ),
+    Break(  # where one element of many needs the definition: the others are right
+        "unsafe_parts_left_as_they_are",
+        "d3pm_jax/numerics/tiles.py",
+        "left = jnp.any(jnp.isnan(outputs[0]), axis=0)",
+        "left = jnp.zeros(outputs[0].shape[1], bool)",
+        ("tests/numerics/test_tiles.py",),
     ),
 )
 

@@ -1,5 +1,6 @@
 """Work by parts: the same as at once, whatever does not divide."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -27,3 +28,36 @@ def test_an_array_is_replaced_once_at_every_element(shape, floats, monkeypatch):
         lambda a, x, g: 2 * a + x * g[..., None], *map(jnp.asarray, (array, x, g)), floats=floats
     )
     np.testing.assert_allclose(found, 2 * array + x * g[..., None], rtol=1e-5, atol=1e-6)
+
+
+def doubled(x):
+    """Twice each example, and its sum over the last axis: NaN where it has one."""
+    return jnp.sum(x, axis=-1), 2 * x
+
+
+def zeros(x):
+    """What no sum is."""
+    return jnp.zeros(x.shape[:-1]), 0 * jnp.nan_to_num(x)
+
+
+@pytest.mark.parametrize("floats", [32, 1000])
+def test_the_parts_with_a_nan_are_made_otherwise_and_no_others(floats, monkeypatch):
+    """Pairs of the 11 elements, a quarter of a part, from a NaN on or the last; of each example of a vmap."""
+    monkeypatch.setattr(tiles, "FLOATS", floats)
+    x = np.ones((4, 2, 11, 2), np.float32)
+    x[1, 0, 4], x[2, 1, 1], x[2, 0, 2], x[2, 0, 10] = (np.nan,) * 4
+    otherwise = np.zeros((4, 11), bool)
+    otherwise[1, 4:6] = otherwise[2, 1:3] = otherwise[2, 9:] = True
+    if floats == 1000:  # all in one part
+        otherwise[1:3] = True
+
+    def work(x):
+        return tiles.over_parts(doubled, x, otherwise=zeros)
+
+    for found in (
+        jax.jit(jax.vmap(work))(x),
+        [jnp.stack(y) for y in zip(*map(jax.jit(work), x), strict=True)],
+    ):
+        expected = np.broadcast_to(np.where(otherwise, 0.0, 2.0)[:, None], (4, 2, 11))
+        np.testing.assert_array_equal(found[0], expected)
+        np.testing.assert_array_equal(found[1], np.stack([expected, expected], -1))
