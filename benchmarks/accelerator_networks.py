@@ -18,7 +18,7 @@ import networks
 import numpy as np
 from accelerator_parity import SECONDS as PARITY
 from flax import nnx
-from measuring import Check, Row, Rows, in_time, judged, temporaries
+from measuring import Check, Row, Rows, in_time, judged, temporaries, within
 from networks import Net
 
 import d3pm_jax as d3pm
@@ -41,7 +41,7 @@ PRECISIONS = {
 TINY = {"K": 5, "size": 8, "ch": 8, "ch_mult": (1, 2), "attn_resolutions": (4,), "groups": 4}
 SMALL = {
     "U-Net": Net("UNet", TINY | {"num_res_blocks": 1}, (4, 8, 8, 1), 1),
-    "transformer": Net("Transformer", {"K": 7, "width": 16, "num_layers": 2, "num_heads": 2}, (4, 8), 1),
+    "transformer": Net("Transformer", {"K": 7, "width": 64, "num_layers": 2, "num_heads": 2}, (4, 64), 1),
 }
 TEXT8 = {"K": 28, "width": 768, "num_layers": 12, "num_heads": 12}  # as D3PM's, which reads 256 letters
 FULL = {"U-Net": networks.NETS["cifar"], "transformer": Net("Transformer", TEXT8, (64, 256), 1)}
@@ -152,8 +152,7 @@ def _like(name: str, found: list[float], right: list[float], precision: str) -> 
     """Compares the first loss, and by how much it changes in a step."""
     first, change = abs(found[0] / right[0] - 1), abs((found[0] - found[1]) / (right[0] - right[1]) - 1)
     _, least, most = PRECISIONS[precision]
-    words = f"{name} {first:.0e} in loss ({least:.0e}), {change:.0e} in its change ({most:.0e})"
-    return Check(first <= least and change <= most, words)
+    return within(name, loss=(first, least), change=(change, most))
 
 
 def chain(small: bool, _: float) -> Rows:

@@ -18,13 +18,9 @@ def parity(small: bool, end: float) -> Rows:
     for dtype, seconds in SECONDS.items():
         what = f"parity_tests --device gpu --dtype {dtype}"
         command = [sys.executable, "-m", *what.split(), "--matmul-precision", "highest"]
+        row = partial(in_time, seconds, end, partial(compare, command, end))
         if small or jax.default_backend() != "gpu":
-            yield (
-                what,
-                partial(Row, correct="NOT COMPARED: needs a GPU, not --small; `make parity` is for CPUs"),
-            )
-        else:
-            row = partial(in_time, seconds, end, partial(compare, command, end))
+            row = partial(Row, correct="NOT COMPARED: needs a GPU, not --small; `make parity` is for CPUs")
         yield what, row
 
 

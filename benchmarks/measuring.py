@@ -10,7 +10,7 @@ import numpy as np
 
 Calls = Mapping[str, Callable[[], Any]]
 Rows = Iterator[tuple[str, Callable[[], "Row"]]]  # what each is of, and how it is found
-ROUNDS, LEAST = 9, 0.02  # seconds of a side in a round
+ROUNDS, LEAST = 9, 0.02  # rounds, and seconds of a side in each
 HEAD = ("what", "ours", "the other side", "ratio", "share", "memory", "correct?")
 
 
@@ -31,6 +31,12 @@ class Row(NamedTuple):
     memory: str = ""
     correct: str = ""
     ok: bool | None = None  # None: left out
+
+
+def within(name: str, **errors: tuple[float, float]) -> Check:
+    """Whether each error is at most the one that it may be; NaN is not."""
+    words = ", ".join(f"{error:.0e} in {what} ({most:.0e})" for what, (error, most) in errors.items())
+    return Check(all(error <= most for error, most in errors.values()), f"{name} {words}")
 
 
 def judged(
