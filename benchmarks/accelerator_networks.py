@@ -38,7 +38,8 @@ PRECISIONS = {
     "TF32 (on a TPU: 3 x bfloat16)": ("tensorfloat32", 2**-11, 0.01),
     "float32": ("highest", 1e-5, 0.005),
 }
-TINY = {"K": 5, "size": 8, "ch": 8, "ch_mult": (1, 2), "attn_resolutions": (4,), "groups": 4}
+# Wide enough for a step to change the loss by more than its rounding in bfloat16, by 1% or so.
+TINY = {"K": 5, "size": 8, "ch": 16, "ch_mult": (1, 2), "attn_resolutions": (4,), "groups": 4}
 SMALL = {
     "U-Net": Net("UNet", TINY | {"num_res_blocks": 1}, (4, 8, 8, 1), 1),
     "transformer": Net("Transformer", {"K": 7, "width": 64, "num_layers": 2, "num_heads": 2}, (4, 64), 1),
