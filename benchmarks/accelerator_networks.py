@@ -38,7 +38,7 @@ PRECISIONS = {
     "TF32 (on a TPU: 3 x bfloat16)": ("tensorfloat32", 2**-11, 0.01),
     "float32": ("highest", 1e-5, 0.005),
 }
-# Wide enough for a step to change the loss by more than its rounding in bfloat16, by 1% or so.
+# Wide enough for a step to change the loss by more than its rounding in bfloat16, by half a percent or more.
 TINY = {"K": 5, "size": 8, "ch": 16, "ch_mult": (1, 2), "attn_resolutions": (4,), "groups": 4}
 SMALL = {
     "U-Net": Net("UNet", TINY | {"num_res_blocks": 1}, (4, 8, 8, 1), 1),
