@@ -2,13 +2,15 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 Calls = Mapping[str, Callable[[], Any]]
+Rows = Iterator[tuple[str, Callable[[], "Row"]]]  # what each is of, and how it is found
+ROUNDS, LEAST = 9, 0.02  # rounds, and seconds of a side in each
 HEAD = ("what", "ours", "the other side", "ratio", "share", "memory", "correct?")
 
 
@@ -20,33 +22,63 @@ class Check(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of the table, in words."""
+    """A line of the table behind what it is of, in words."""
 
-    what: str
     ours: str = ""
     other: str = ""
     ratio: str = ""  # how many times as fast ours is, in the same round
     share: str = ""  # of the bandwidth of a copy, or of the peak
     memory: str = ""
     correct: str = ""
-    ok: bool = True
+    ok: bool | None = None  # None: left out
 
 
-def judged(what: str, checks: Sequence[Check], measure: Callable[[], Row]) -> Row:
-    """Measures if every check holds; says which do not hold in place of a time."""
+def within(name: str, **errors: tuple[float, float]) -> Check:
+    """Whether each error is at most the one that it may be; NaN is not."""
+    words = ", ".join(f"{error:.0e} in {what} ({most:.0e})" for what, (error, most) in errors.items())
+    return Check(all(error <= most for error, most in errors.values()), f"{name} {words}")
+
+
+def judged(
+    checks: Sequence[Check],
+    calls: Calls,
+    speed: Callable[[float], str],
+    share: Callable[[float], str] = lambda seconds: "",
+    memory: str = "",
+) -> Row:
+    """Times ours and the other side, if every check holds; says which do not hold in place of a time."""
     wrong = [check.words for check in checks if not check.ok]
     if wrong:
-        return Row(what, correct="WRONG: " + "; ".join(wrong), ok=False)
-    return measure()._replace(what=what, correct="yes: " + "; ".join(check.words for check in checks))
+        return Row(correct="WRONG: " + "; ".join(wrong), ok=False)
+    found = list(in_turn(calls, ROUNDS, LEAST).values())
+    speeds = [speed(float(np.median(seconds))) for seconds in found]
+    row = Row(speeds[0], *speeds[1:], share=share(float(np.median(found[0]))), memory=memory, ok=True)
+    if len(found) > 1:
+        each = found[1] / found[0]
+        row = row._replace(ratio=f"{np.median(each):.2f} ({each.min():.2f} to {each.max():.2f})")
+    return row._replace(correct="yes: " + "; ".join(check.words for check in checks))
 
 
-def attempted(what: str, find: Callable[[], Row]) -> Row:
+def attempted(find: Callable[[], Row]) -> Row:
     """A row that cannot be found, for want of memory say, says so and lets the others be."""
     try:
         return find()
     except Exception as error:
-        first = next(iter(str(error).splitlines()), "")[:200]
-        return Row(what, correct=f"DID NOT RUN: {type(error).__name__}: {first}", ok=False)
+        return failed(error)
+
+
+def failed(error: Exception) -> Row:
+    """Says that a row could not be found, and why."""
+    first = next(iter(str(error).splitlines()), "")[:200]
+    return Row(correct=f"DID NOT RUN: {type(error).__name__}: {first}", ok=False)
+
+
+def in_time(seconds: float, end: float, find: Callable[[], Row]) -> Row:
+    """Leaves a row out that takes more than the seconds which are left until `end` by the monotonic clock."""
+    left = max(0.0, end - time.monotonic())
+    if left >= seconds:
+        return find()
+    return Row(correct=f"NOT COMPARED: no time, some {seconds:.0f} s needed, {left:.0f} s left; --minutes 30")
 
 
 def in_turn(calls: Calls, rounds: int, least: float = 0.0) -> dict[str, np.ndarray]:
@@ -75,12 +107,11 @@ def _seconds(call: Callable[[], Any], repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def times(ratios: np.ndarray) -> str:
-    """The median of ratios, and their range."""
-    return f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+def temporaries(compiled: Any) -> str:
+    """The memory of a program besides what it is given and gives."""
+    return f"{compiled.memory_analysis().temp_size_in_bytes / 1e6:,.1f} MB"
 
 
-def table(rows: Sequence[Row]) -> str:
-    """One Markdown table."""
-    lines = [HEAD, ("---",) * len(HEAD), *(row[: len(HEAD)] for row in rows)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+def line(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

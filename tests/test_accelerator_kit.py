@@ -39,15 +39,27 @@ def cells(text):
 def test_what_is_wrong_is_not_timed(part):
     measuring = part("measuring")
     right, wrong = measuring.Check(True, "ours 1e-9"), measuring.Check(False, "official |x| = 3")
-    timed = measuring.judged("a", [right], lambda: measuring.Row("", ours="1 ms"))
-    untimed = measuring.judged("b", [right, wrong], lambda: pytest.fail("timed"))
-    broken = measuring.attempted("c", lambda: 1 // 0)
-    assert [row.ok for row in (timed, untimed, broken)] == [True, False, False]
-    assert cells(measuring.table([timed, untimed, broken])) == {
-        "a": ["1 ms", "", "", "", "", "yes: ours 1e-9"],
-        "b": ["", "", "", "", "", r"WRONG: official \|x\| = 3"],
-        "c": ["", "", "", "", "", "DID NOT RUN: ZeroDivisionError: integer division or modulo by zero"],
-    }
+    timed = measuring.judged(
+        [right], {"ours": int, "official": int}, lambda s: "fast", lambda s: "1%", "1 MB"
+    )
+    alone = measuring.judged([right], {"ours": int}, lambda s: "fast")
+    untimed = measuring.judged([right, wrong], {"ours": lambda: pytest.fail("timed")}, str)
+    broken = measuring.attempted(lambda: 1 // 0)
+    assert [row.ok for row in (timed, alone, untimed, broken)] == [True, True, False, False]
+    assert timed[:2] + timed[3:6] == ("fast", "fast", "1%", "1 MB", "yes: ours 1e-9")
+    assert re.fullmatch(r"[\d.]+ \([\d.]+ to [\d.]+\)", timed.ratio)
+    assert alone[:6] == ("fast", "", "", "", "", "yes: ours 1e-9")
+    assert untimed[:6] == ("", "", "", "", "", "WRONG: official |x| = 3")
+    assert broken.correct == "DID NOT RUN: ZeroDivisionError: integer division or modulo by zero"
+    assert measuring.line(("a", *untimed[:-1])) == r"| a |  |  |  |  |  | WRONG: official \|x\| = 3 |"
+
+
+def test_what_there_is_no_time_for_is_left_out(part):
+    in_time, row = part("measuring").in_time, part("measuring").Row(ok=True)
+    assert in_time(10, time.monotonic() + 20, lambda: row) is row
+    late = in_time(10, time.monotonic() + 5, lambda: pytest.fail("run"))
+    assert late.ok is None
+    assert late.correct.startswith("NOT COMPARED: no time, some 10 s needed, 5 s left; --minutes 30")
 
 
 def test_sides_take_turns(part):
@@ -78,26 +90,39 @@ def test_losses_of_two_steps(part):
         ("print('1,234 comparisons, 0 failed')", True, "yes: 1,234 comparisons, 0 failed"),
         ("print('9 comparisons, 2 failed'); exit(1)", False, "WRONG: 9 comparisons, 2 failed"),
         ("exit('JAX finds no gpu')", False, "DID NOT RUN: JAX finds no gpu"),
-        ("import time; time.sleep(60)", True, "left out: not done in"),
+        ("import time; time.sleep(60)", None, "NOT COMPARED: no time, not done in"),
     ],
 )
 def test_parity_in_a_process(part, program, ok, said):
-    limit = 0.1 if "sleep" in program else 60.0
-    row = part("accelerator").compare("parity", [sys.executable, "-c", program], limit)
-    assert row.ok == ok
+    end = time.monotonic() + (0.1 if "sleep" in program else 60.0)
+    row = part("accelerator_parity").compare([sys.executable, "-c", program], end)
+    assert row.ok is ok
     assert row.correct.startswith(said)
     assert row.ours == ""
 
 
+def test_the_cpu_is_never_hidden(part):
+    found = [part("accelerator").with_cpu(x) for x in (None, "", "cuda", "tpu,cpu", "cpu")]
+    assert found == [None, "", "cuda,cpu", "tpu,cpu", "cpu"]
+
+
+def test_a_part_that_cannot_be_imported_is_a_row(part, monkeypatch, capsys):
+    kit = part("accelerator")
+    monkeypatch.setitem(sys.modules, "accelerator_networks", None)
+    assert kit.shown("chain", True, math.inf) == [False]
+    assert "| chain |  |  |  |  |  | DID NOT RUN: ModuleNotFoundError: " in capsys.readouterr().out
+
+
 @pytest.mark.slow  # imports all that trains
-def test_what_there_is_no_time_for_is_left_out(part, monkeypatch):
-    """On a GPU, of which only the name is needed for it; nothing is compiled."""
-    kit, networks = part("accelerator"), part("accelerator_networks")
+def test_a_full_run_that_has_no_time(part, monkeypatch, capsys):
+    """On a GPU, of which only the name is needed for it: nothing is compiled, bfloat16 comes first."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(networks, "torch_missing", lambda: None)
-    rows = [*kit.training(False, time.monotonic()), *kit.parity(False, time.monotonic())]
-    assert len(rows) == 2 * 3 * 2 + 3
-    assert all(row.correct.startswith("left out: takes some ") and row.ok and not row.ours for row in rows)
+    kit, end = part("accelerator"), time.monotonic()
+    assert kit.shown("training", False, end) + kit.shown("parity", False, end) == [None] * (2 * 3 + 3)
+    lines = capsys.readouterr().out.splitlines()
+    assert all("| NOT COMPARED: no time, some " in line for line in lines)
+    assert [line[: len("| transformer")] for line in lines[:2]] == ["| U-Net train", "| transformer"]
+    assert ["bfloat16" in line.split(" | ")[0] for line in lines[:5]] == [True, True, True, True, False]
 
 
 @pytest.mark.slow
@@ -123,10 +148,10 @@ def test_a_wrong_kernel_is_told(part, monkeypatch, capsys, name, line):
         settings.enter_context(jax.debug_key_reuse(False))
         assert part("accelerator").main() == 1
     found = cells(capsys.readouterr().out)
-    assert len(found) == 5
+    assert len(found) == 4
     assert found[line][:5] == [""] * 5
     assert found[line][5].startswith("WRONG: ours ")
-    others = [rest for what, rest in found.items() if what != line and "memory" not in what]
+    others = [rest for what, rest in found.items() if what != line]
     assert all(rest[0] and rest[5].startswith("yes: ") for rest in others)
 
 
@@ -135,14 +160,12 @@ def test_the_whole_kit_in_small():
     done = subprocess.run([sys.executable, FOLDER / "accelerator.py"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     found = cells(done.stdout)
-    untimed = [what for what, line in found.items() if not line[0]]
-    parity = [f"parity_tests --device gpu --dtype {dtype}" for dtype in ("bfloat16", "float32", "float64")]
-    assert untimed == [*parity, "most memory that JAX used"]
-    assert all(line[5].startswith("yes: ") for what, line in found.items() if what not in untimed)
-    kinds = ("hybrid", "q_sample", "categorical", "reverse chain", "U-Net training", "transformer training")
-    counts = [sum(what.startswith(kind) for what in found) for kind in kinds]
-    assert counts[:4] == [3, 3, 1, 1]
-    assert counts[4:] in ([6, 6], [3, 3])  # without PyTorch ours alone
-    assert re.search(
-        r"^device cpu, .*jax [\d.]+, jaxlib [\d.]+, torch \S+, python 3.*; small sizes$", done.stdout, re.M
-    )
+    parity = {what for what, line in found.items() if line[5].startswith("NOT COMPARED: needs a GPU")}
+    assert parity == {f"parity_tests --device gpu --dtype {x}" for x in ("bfloat16", "float32", "float64")}
+    timed = [line for what, line in found.items() if what not in parity]
+    assert all(line[0] and line[5].startswith("yes: ") for line in timed)
+    kinds = ("copy", "hybrid", "q_sample", "categorical", "reverse chain", "U-Net", "transformer")
+    assert [sum(what.startswith(kind) for what in found) for kind in kinds] == [1, 3, 3, 1, 1, 3, 3]
+    versions, counts = done.stdout.splitlines()[-2:]
+    assert re.match(r"device cpu, .*jax [\d.]+, jaxlib [\d.]+, .*python 3.*; small sizes$", versions)
+    assert counts == "15 rows right, 0 wrong or not run, 3 left out"
