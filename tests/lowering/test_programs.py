@@ -73,7 +73,7 @@ def test_a_matrix_for_each_element_is_taken_by_parts(monkeypatch):
     x, logits = jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct((*shape, 256), jnp.float32)
     f = gradient(lambda l, p, x, t: d3pm.hybrid(p, l, x, x, t, 0.1).loss)
     for program in lower(f, logits, process, x, x).values():
-        assert 1 <= program.loops <= 3
+        assert 1 <= program.loops <= 4  # over parts, over what is made again, and two of bands
         assert program.largest <= 4 * 2**22
 
 
