@@ -147,6 +147,7 @@ _SUBPACKAGES = (
     "losses",
     "models",
     "numerics",
+    "placing",
     "posteriors",
     "processes",
     "report",
