@@ -36,7 +36,7 @@ def keep_freed_memory(features: int) -> None:
 
 def _other_platforms() -> bool:
     """Tells whether JAX may find more than CPUs: by what it is told, or by what is installed."""
-    if jax.config.jax_platforms:
-        return jax.config.jax_platforms != "cpu"
+    if told := jax.config.values["jax_platforms"]:
+        return told != "cpu"
     plugins = importlib.metadata.entry_points(group="jax_plugins")
     return bool(plugins) or importlib.util.find_spec("libtpu") is not None

@@ -55,7 +55,7 @@ def devices_and_faults(features, **env):
 def test_malloc_is_told_only_where_there_is_no_accelerator(platforms, plugins, told, monkeypatch):
     found = []
     libc = types.SimpleNamespace(mallopt=lambda option, value: found.append((option, value)))
-    config = types.SimpleNamespace(jax_platforms=platforms)
+    config = types.SimpleNamespace(values={"jax_platforms": platforms})
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: libc)
     monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setattr(memory, "jax", types.SimpleNamespace(config=config))
