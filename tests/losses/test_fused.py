@@ -9,7 +9,7 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import beliefs, losses
-from d3pm_jax.losses import fused_dense, variational
+from d3pm_jax.losses import fused_by_parts, fused_dense, variational
 from d3pm_jax.numerics import tiles
 from tests.processes.odd import PROCESSES, T
 
@@ -167,6 +167,7 @@ def test_the_parts_with_an_element_where_floats_end_have_the_definition_and_no_o
     K, shape = 14, (2, 4, 30)
     process = d3pm.gaussian(d3pm.linear(100, 1e-3, 0.2), K)
     monkeypatch.setattr(tiles, "FLOATS", 4 * 28 * K)
+    monkeypatch.setattr(fused_by_parts, "ROWS", 1)
     definition = variational.posterior_kl_definition
     monkeypatch.setattr(fused_dense, "posterior_kl_definition", lambda *args: definition(*args) + 100)
     rng, t = np.random.default_rng(0), jnp.array([[1, 2, 30, 100], [5, 6, 7, 8]])

@@ -57,12 +57,12 @@ NUMERICS = (
         "return double_float.less(a, (b[0][None], b[1][None]))",
         ("tests/test_timesteps.py", INVERSE_CDF),
     ),
-    Break(  # where the elements behind the first axis do not divide into parts: 3 of them in two halves
+    Break(  # where the elements behind the first axis do not divide into parts
         "last_part_left_out",
         "d3pm_jax/numerics/tiles.py",
         "outputs = lax.fori_loop(0, -(-N // size), step, empty)",
         "outputs = lax.fori_loop(0, N // size, step, empty)",
-        ("tests/compat/test_other_programs.py",),
+        ("tests/numerics/test_tiles.py",),
     ),
     Break(  # where one element of many needs the definition: the others are right
         "unsafe_parts_left_as_they_are",
