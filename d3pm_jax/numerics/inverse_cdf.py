@@ -32,7 +32,7 @@ def categorical(
 
     A p_k below the smallest normal float, the largest of the row being 1, counts as 0. Blocks are searched
     first, so that most of a row is read once, for the sums of its blocks. These are made from left to right,
-    in one order on every device.
+    in one order whatever the device.
 
     Args:
         log_p: unnormalised log-probabilities in nats.
@@ -103,7 +103,7 @@ def _block(x: Float[Array, "*S n"], k: Int[Array, "*S"], size: int) -> Float[Arr
 def _sums(x: Pair, size: int) -> Pair:
     """Sums the blocks of pairs [*S, n], from left to right: [*S, n / size].
 
-    The order is the same on every device. A CPU takes the reduction of XLA, which goes from left to right
+    The order is the same whatever the device. A CPU takes the reduction of XLA, which goes from left to right
     there and nowhere else; tests hold the two forms together to the last bit.
     """
     blocks = tuple(jnp.reshape(a, (*a.shape[:-1], a.shape[-1] // size, size)) for a in x)
