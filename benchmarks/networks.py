@@ -185,37 +185,54 @@ def torch_step(
 ) -> Step:
     """A step of training, which gives its loss, or of sampling, on x_0, x_t, t and u."""
     import torch
-    import torch.nn.functional as F
 
     model, f = network
     device = next(model.parameters()).device
     x0, xt, t, u = (torch.as_tensor(x, device=device) for x in data)
     x0, xt, t = x0.long(), xt.long(), t.long()
-    adam = torch.optim.Adam(model.parameters(), lr=2e-4, fused=best)
 
     def logits() -> Any:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            return f(xt, t)
+            return f(xt, t).float()
+
+    step = torch_sampling(logits, u) if what == "sample" else torch_training(model, logits, x0, best)
+
+    def finished() -> Any:
+        result = step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+    return finished
+
+
+def torch_training(model: Any, logits: Callable[[], Any], x0: Any, best: bool) -> Step:
+    """Adam on the mean cross entropy."""
+    import torch
+    import torch.nn.functional as F
+
+    adam = torch.optim.Adam(model.parameters(), lr=2e-4, fused=best)
 
     def train() -> Any:
         adam.zero_grad()
-        loss = F.cross_entropy(logits().float().flatten(0, -2), x0.flatten())
+        loss = F.cross_entropy(logits().flatten(0, -2), x0.flatten())
         loss.backward()
         adam.step()
-        finish()
         return loss.detach()
 
+    return train
+
+
+def torch_sampling(logits: Callable[[], Any], u: Any) -> Step:
+    """The inverse cumulative distribution of the logits at u."""
+    import torch
+
     @torch.no_grad()
-    def sample() -> None:
-        cdf = logits().float().softmax(-1).cumsum(-1)
-        (u[..., None] >= cdf[..., :-1]).sum(-1)
-        finish()
+    def sample() -> Any:
+        cdf = logits().softmax(-1).cumsum(-1)
+        return (u[..., None] >= cdf[..., :-1]).sum(-1)
 
-    def finish() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return {"train": train, "sample": sample}[what]
+    return sample
 
 
 def torch_side(what: str, net: Net, bfloat16: bool, best: bool) -> tuple[Step, str, bool]:

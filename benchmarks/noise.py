@@ -49,7 +49,11 @@ def main(path: str) -> None:
                 state, row = step_fn(state, parts.process, placed, parts.key, noise)
                 jax.block_until_ready(row["loss"])
             seconds[kind].append((time.perf_counter() - begun) / STEPS)
-    drawn, read = seconds["drawn"][1:], seconds["read"][1:]
+    tell(path, seconds["drawn"][1:], seconds["read"][1:], writing)
+
+
+def tell(path: str, drawn: list[float], read: list[float], writing: float) -> None:
+    """Prints seconds per step, drawn and read in turn, and those to write one."""
     ratio = statistics.median(a / b for a, b in zip(drawn, read, strict=True))
     print(f"{path}: {statistics.median(drawn) * 1e3:.2f} ms per step drawn, ", end="")
     print(f"{statistics.median(read) * 1e3:.2f} ms read: {ratio:.3f} times faster, ", end="")

@@ -60,13 +60,12 @@ def _draw(log_p: Array, noise: Pair) -> Array:
     log_p = _padded(log_p, size, NEG_INF)
     sums = [_sums(_probabilities(log_p, top), size)]  # of blocks, of blocks of blocks, .., of all
     while sums[-1][0].shape[-1] > 1:
-        sums.append(_sums(tuple(_padded(x, size, 0.0) for x in sums[-1]), size))
+        sums[-1] = tuple(_padded(x, size, 0.0) for x in sums[-1])
+        sums.append(_sums(sums[-1], size))
     target = double_float.times(noise, tuple(x[..., 0] for x in sums[-1]))
     k, start = jnp.zeros(top.shape[:-1], jnp.int32), tuple(jnp.zeros_like(x) for x in target)
     for level in reversed(sums[:-1]):
-        inside, start = _first_above(
-            target, tuple(_block(_padded(x, size, 0.0), k, size) for x in level), start
-        )
+        inside, start = _first_above(target, tuple(_block(x, k, size) for x in level), start)
         k = k * size + inside
     inside, _ = _first_above(target, _probabilities(_block(log_p, k, size), top), start)
     return jnp.where(jnp.isfinite(target[0]), k * size + inside, -1)  # a maximum may drop a NaN, no sum does
