@@ -12,7 +12,7 @@ from pathlib import Path
 
 from beliefs import BELIEFS, command
 
-from d3pm_jax.runs import protocol
+from d3pm_jax.measure import protocol
 
 STEPS, LIMIT, SAMPLES = 1500, 1000, 1000
 

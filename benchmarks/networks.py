@@ -270,8 +270,13 @@ def jax_training(net: Net, bfloat16: bool) -> tuple[Any, Any, Callable[..., Any]
 
 
 def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, bool]:
-    from d3pm_jax.runs.devices import batched, make_mesh, replicated, use_all_cores
-    from d3pm_jax.runs.memory import keep_freed_memory
+    from d3pm_jax.cpu.malloc import keep_freed_memory
+    from d3pm_jax.machine.devices import (
+        batched,
+        make_mesh,
+        replicated,
+        use_all_cores,
+    )
 
     use_all_cores(net.shape[0])
     features = net.options.get("ch") or 4 * net.options["width"]  # of an element, in a layer

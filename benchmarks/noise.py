@@ -15,8 +15,9 @@ import jax
 
 from d3pm_jax import data
 from d3pm_jax.config import io as config_io
-from d3pm_jax.runs import build, presampled
-from d3pm_jax.runs.devices import batched, use_all_cores
+from d3pm_jax.loop import presampled
+from d3pm_jax.machine.devices import batched, use_all_cores
+from d3pm_jax.parts import build
 from d3pm_jax.training.step import make_step
 
 STEPS, ROUNDS = 5, 25

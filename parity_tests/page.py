@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 from matplotlib.figure import Figure
 
-from d3pm_jax.report.markup import Html, document
+from d3pm_jax.show.markup import Html, document
 from parity_tests import report
 from parity_tests.compare import Row
 from parity_tests.procedures import Outcome

@@ -13,8 +13,8 @@ from flax import nnx
 
 from d3pm_jax import config, models
 from d3pm_jax.data import Description
-from d3pm_jax.runs import presampled
-from d3pm_jax.runs.build import build
+from d3pm_jax.loop import presampled
+from d3pm_jax.parts.build import build
 from d3pm_jax.weights import twin as twin_weights
 from parity_tests.networks import CASES
 from torch_ref import models as torch_models

@@ -24,8 +24,10 @@ import jax
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.runs import build, checkpoint, metrics
-from d3pm_jax.runs.workdir import read_config, read_description
+from d3pm_jax.loop import metrics
+from d3pm_jax.parts import build
+from d3pm_jax.storage import checkpoint
+from d3pm_jax.storage.workdir import read_config, read_description
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "digits_uniform.py"

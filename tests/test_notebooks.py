@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from d3pm_jax.runs import checkpoint
+from d3pm_jax.storage import checkpoint
 from notebooks import execute
 
 LARGEST = 1_000_000  # bytes

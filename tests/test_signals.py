@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from d3pm_jax import signals
+from d3pm_jax.machine import signals
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 

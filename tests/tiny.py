@@ -8,8 +8,9 @@ import numpy as np
 
 from d3pm_jax.config import Adam, Config, Digits, Linear, Train, UNet, Uniform
 from d3pm_jax.data import Description
-from d3pm_jax.runs import build, checkpoint
-from d3pm_jax.runs import workdir as folders
+from d3pm_jax.parts import build
+from d3pm_jax.storage import checkpoint, names
+from d3pm_jax.storage import workdir as folders
 
 DIGITS = Description((8, 8, 1), 17, 10, "image")
 
@@ -39,7 +40,7 @@ def write_run(workdir, config, step=7):
     )
     workdir.mkdir(parents=True)
     folders.write_run(workdir, config, DIGITS)
-    checkpoint.save(workdir / folders.CHECKPOINTS, step, state, keep=1)
+    checkpoint.save(workdir / names.CHECKPOINTS, step, state, keep=1)
     return state
 
 

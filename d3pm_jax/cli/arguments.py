@@ -10,11 +10,12 @@ from typing import Any
 
 from d3pm_jax.config.checks import Count, Natural, Seed, fits, in_words
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.runs import cluster, grids
-from d3pm_jax.runs.cache import keep_programs
-from d3pm_jax.runs.devices import use_all_cores
+from d3pm_jax.machine import cluster
+from d3pm_jax.machine.cache import keep_programs
+from d3pm_jax.machine.devices import use_all_cores
+from d3pm_jax.measure import grids
 from d3pm_jax.runs.run import Run, open_run
-from d3pm_jax.runs.workdir import read_config
+from d3pm_jax.storage.workdir import read_config
 
 
 def add_workdir(parser: argparse.ArgumentParser, text: str) -> None:
@@ -138,7 +139,7 @@ def grid(args: argparse.Namespace, run: Run, steps: int) -> int | list[int]:
     """
     if args.grid == "even":
         return steps
-    jumps = grids.read(run)
+    jumps = grids.read(run.parts, run.workdir)
     if jumps is None:
         raise UserError(
             f"the best grid of step {run.step} is not known yet: d3pm eval {run.workdir} --step {run.step} "

@@ -16,9 +16,10 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.evaluation.bound import elements, with_error
 from d3pm_jax.likelihood import bits_per_dim
-from d3pm_jax.runs import cluster, grids
+from d3pm_jax.machine import cluster
+from d3pm_jax.machine.terminal import Terminal
+from d3pm_jax.measure import grids
 from d3pm_jax.runs.run import Run
-from d3pm_jax.runs.terminal import Terminal
 
 Examples = dict[str, np.ndarray]  # "x", and if there are any "label" and "weight"
 SHORT = 100_000  # calls of the network that take no time worth telling
@@ -90,9 +91,9 @@ def _with_steps(args: argparse.Namespace, run: Run) -> dict[int | None, Run]:
 
 def _measure_jumps(run: Run) -> None:
     """Computes what the best grids follow from, once for each checkpoint."""
-    if grids.read(run) is None:
-        with Terminal("time", grids.num_times(run)).shown() as terminal:
-            grids.write(run, grids.measure(run, terminal.advance))
+    if grids.read(run.parts, run.workdir) is None:
+        with Terminal("time", grids.num_times(run.parts)).shown() as terminal:
+            grids.write(run.parts, run.workdir, grids.measure(run.parts, run.workdir, terminal.advance))
         cluster.meet()  # the first process has written it
 
 

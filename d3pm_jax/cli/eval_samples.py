@@ -9,9 +9,10 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.cli import arguments
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import features, protocol, quality, text_quality
+from d3pm_jax.kinds import features
+from d3pm_jax.machine.terminal import Terminal
+from d3pm_jax.measure import protocol, quality, text_quality
 from d3pm_jax.runs.run import Run
-from d3pm_jax.runs.terminal import Terminal
 
 PAIRS = 32  # samples in the picture, each with its nearest example
 COLUMNS = 8  # of pairs

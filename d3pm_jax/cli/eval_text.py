@@ -12,9 +12,9 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import ngrams, texts
 from d3pm_jax.evaluation.bound import with_error
 from d3pm_jax.likelihood import bits_per_dim
-from d3pm_jax.runs import exact
+from d3pm_jax.machine.terminal import Terminal
+from d3pm_jax.measure import exact
 from d3pm_jax.runs.run import Run
-from d3pm_jax.runs.terminal import Terminal
 
 CONTEXT = 5  # tokens that an n-gram looks at
 LARGEST = 10_000_000  # tokens of a training text that is counted and compressed
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace, run: Run) -> None:
     """Raises UserError where a chain rule is asked of a network that has none."""
-    if args.chain_rule is not None and exact.mask_of(run) is None:
+    if args.chain_rule is not None and exact.mask_of(run.parts) is None:
         raise UserError(
             f"--chain-rule {args.chain_rule} is for a network that fills in masks and sees no time: "
             f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
@@ -78,7 +78,7 @@ def execute(args: argparse.Namespace, run: Run, examples: Examples) -> None:
         return
     few = {name: x[: args.chain_rule] for name, x in examples.items()}
     with Terminal("example", 2 * len(few["x"])).shown() as terminal:
-        found = exact.likelihood(run, few, args.batch_size, args.seed, terminal.advance)
+        found = exact.likelihood(run.parts, few, args.batch_size, args.seed, terminal.advance)
     path = args.workdir / f"exact{results.suffix(args, 'step', 'chain_rule', 'seed')}.json"
     results.write_json(path, found, ("step", "examples"))
     for name in ("left to right", "in random orders"):

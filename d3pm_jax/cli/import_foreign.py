@@ -11,13 +11,16 @@ import numpy as np
 from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
+from d3pm_jax.contrib import checkpoints, foreign
+from d3pm_jax.contrib.layout import Foreign
+from d3pm_jax.contrib.told import Told
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.runs import begin, build, exported, foreign, workdir
-from d3pm_jax.runs.devices import use_all_cores
-from d3pm_jax.weights import checkpoints, twin
-from d3pm_jax.weights.layout import Foreign
-from d3pm_jax.weights.told import Told
+from d3pm_jax.machine.devices import use_all_cores
+from d3pm_jax.parts import begin, build
+from d3pm_jax.runs import exported
+from d3pm_jax.storage import workdir
+from d3pm_jax.weights import twin
 
 WEIGHTS = "weights.safetensors"
 _COARSE = "since 1 - exp() + 1e-6 of a logistic head has a few per cent of precision in float32"

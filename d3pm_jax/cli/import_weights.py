@@ -7,11 +7,13 @@ from d3pm_jax.cli import arguments, import_foreign, overrides
 from d3pm_jax.cli.export_weights import SUFFIX
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
+from d3pm_jax.contrib import checkpoints
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
-from d3pm_jax.runs import begin, workdir
-from d3pm_jax.weights import checkpoints, twin
+from d3pm_jax.parts import begin
+from d3pm_jax.storage import workdir
+from d3pm_jax.weights import twin
 
 USAGE = "--workdir DIR"
 OF_OTHERS = ("check", "raw", "heads", "input_range", "max_time", "categories", "output", "size")

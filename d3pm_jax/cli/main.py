@@ -11,9 +11,10 @@ import traceback
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
-from d3pm_jax import __version__, signals
+from d3pm_jax import __version__
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.extras import require
+from d3pm_jax.machine import signals
 
 GRACE = 3.0  # seconds that the first process waits, before it ends, for others that fail as it does
 

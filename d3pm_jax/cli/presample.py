@@ -6,7 +6,7 @@ from pathlib import Path
 
 from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import presampled
+from d3pm_jax.loop import presampled
 
 SUFFIX = ".array_record"
 

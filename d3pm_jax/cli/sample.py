@@ -10,11 +10,12 @@ from d3pm_jax import show
 from d3pm_jax.cli import arguments, results, sample_text
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_npy, write_text
+from d3pm_jax.kinds import examples
+from d3pm_jax.machine.terminal import Terminal
+from d3pm_jax.measure.samples import draw_forward, spaced
 from d3pm_jax.report import texts
-from d3pm_jax.runs import workdir
 from d3pm_jax.runs.run import Run
-from d3pm_jax.runs.samples import draw_forward, spaced
-from d3pm_jax.runs.terminal import Terminal
+from d3pm_jax.storage import workdir
 
 NAMED = ("step", "steps", "grid", "seed", "label", "length")  # options in names of files
 SHOWN = 64  # samples in the picture
@@ -111,7 +112,7 @@ def _pictures(
     description, levels = run.parts.description, run.parts.categories
     picture = run.workdir / f"samples{suffix}.png"
     if description.kind == "text":
-        path = show.save_examples(picture.with_suffix(""), samples, description)
+        path = examples.save_examples(picture.with_suffix(""), samples, description)
         chain = run.workdir / f"chain{suffix}.html"
         write_text(chain, texts.page(run, reverse[::-1], _told(run, times[::-1])))
         lines = [f"as text, a line for each: {path}", f"reverse process, played: {chain}"]

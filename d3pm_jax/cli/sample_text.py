@@ -8,9 +8,9 @@ import numpy as np
 from d3pm_jax.cli import arguments
 from d3pm_jax.data import tokenizers
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.runs.exact import mask_of
+from d3pm_jax.measure.exact import mask_of
+from d3pm_jax.measure.samples import Given
 from d3pm_jax.runs.run import Run
-from d3pm_jax.runs.samples import Given
 
 MASK = re.compile(r"\[MASK:([1-9][0-9]{0,8})\]")
 LIKE_MASK = re.compile(r"\[mask\b[^]]*]?", re.IGNORECASE)
@@ -100,7 +100,7 @@ def suffix(args: argparse.Namespace) -> str:
 
 def printed(args: argparse.Namespace, run: Run, samples: np.ndarray) -> list[str]:
     """Returns the texts as they are, each below its number; above all, whether what is known is clamped."""
-    exact = args.prompt is args.infill is None or mask_of(run) is not None
+    exact = args.prompt is args.infill is None or mask_of(run.parts) is not None
     texts = (run.parts.description.text(x) for x in samples)
     lines = (line for i, text in enumerate(texts) for line in (f"sample {i}", text))
     return [*([] if exact else [CLAMPED]), *lines]

@@ -13,14 +13,15 @@ from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.model import features
+from d3pm_jax.cpu.malloc import keep_freed_memory
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import cost, loop, metrics, workdir
-from d3pm_jax.runs.begin import Weights, weights_of
-from d3pm_jax.runs.cache import keep_programs
-from d3pm_jax.runs.devices import use_all_cores
-from d3pm_jax.runs.memory import keep_freed_memory
+from d3pm_jax.loop import cost, loop, metrics
+from d3pm_jax.loop.wandb_run import check_installed
+from d3pm_jax.machine.cache import keep_programs
+from d3pm_jax.machine.devices import use_all_cores
+from d3pm_jax.parts.begin import Weights, weights_of
 from d3pm_jax.runs.run import open_run
-from d3pm_jax.runs.wandb_run import check_installed
+from d3pm_jax.storage import names, workdir
 
 USAGE = "--workdir DIR [--resume | --from RUN] [--profile] | --dry-run"
 EPILOG = (
@@ -98,7 +99,7 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     _set_up(args, config)
     more = {"wandb": args.wandb, "profile": args.profile}
     if not loop.train(config, args.workdir, args.resume, _start(args, config), **more):
-        own = f" --config {args.workdir / workdir.OWN}" if config_io.own_file(config) else ""
+        own = f" --config {args.workdir / names.OWN}" if config_io.own_file(config) else ""
         own += f" --wandb {shlex.quote(args.wandb)}" if args.wandb is not None else ""
         print(f"go on with: d3pm train --workdir {args.workdir} --resume{own}")
         return 130
@@ -120,7 +121,7 @@ def _tell_end(args: argparse.Namespace, config: Config) -> None:
     """Draws the curves of a training that is done, and says what there is."""
     rows = metrics.read(args.workdir)
     curve = _curve(args.workdir, rows, type(config.process).__name__) if rows else None
-    print(f"trained to step {config.train.steps}; checkpoint in {args.workdir / workdir.CHECKPOINTS}")
+    print(f"trained to step {config.train.steps}; checkpoint in {args.workdir / names.CHECKPOINTS}")
     if curve is not None:
         print(f"loss curve: {curve}")
     if args.profile:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax.beliefs import Belief, to_denoiser, to_leave_one_out
+from d3pm_jax.cpu import tiles
 from d3pm_jax.losses.cross_entropy import cross_entropy
-from d3pm_jax.numerics import tiles
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.tables import expand_trailing, is_category
 

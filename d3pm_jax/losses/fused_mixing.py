@@ -25,6 +25,7 @@ from jaxtyping import Array
 
 from d3pm_jax import numerics
 from d3pm_jax.beliefs import Belief
+from d3pm_jax.cpu import tiles
 from d3pm_jax.losses.fused_mixing_coefficients import (
     NEG_INF,
     Endpoints,
@@ -39,7 +40,6 @@ from d3pm_jax.losses.fused_mixing_coefficients import (
     saved,
     slope,
 )
-from d3pm_jax.numerics import tiles
 from d3pm_jax.posteriors import FirstStep
 from d3pm_jax.processes.base import promote
 from d3pm_jax.processes.mixing import Mixing, PiKind

@@ -12,7 +12,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, Real
 
-from d3pm_jax.models.conv import conv, conv_of_flax
+from d3pm_jax.cpu.conv import conv, conv_of_flax
 
 Init = nnx.initializers.Initializer
 

@@ -17,7 +17,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import NOISE, declared
-from d3pm_jax.numerics import double_float, tiles
+from d3pm_jax.cpu import tiles
+from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import Pair
 
 NEG_INF = -jnp.inf

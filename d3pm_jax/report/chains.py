@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from d3pm_jax.measure.samples import draw_forward, spaced
 from d3pm_jax.report import folder
-from d3pm_jax.runs.samples import draw_forward, spaced
 
 SAMPLES = 64
 CLASSES = 80  # samples of a network that is told classes, at most

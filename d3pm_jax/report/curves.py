@@ -5,8 +5,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from d3pm_jax.report.folder import Bound, Record
-from d3pm_jax.report.markup import Html, join, missing, tag
 from d3pm_jax.report.plots import Curve, plot
+from d3pm_jax.show.markup import (
+    Html,
+    join,
+    missing,
+    tag,
+)
 
 LISTED = 5  # infinite terms, at most
 TITLES = {  # of the metrics, the most telling first

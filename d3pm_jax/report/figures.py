@@ -4,9 +4,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from d3pm_jax.evaluation.bound import with_error
+from d3pm_jax.measure import protocol
 from d3pm_jax.report.folder import Bound, Record
-from d3pm_jax.report.markup import Html, join, missing, table, tag
-from d3pm_jax.runs import protocol
+from d3pm_jax.show.markup import (
+    Html,
+    join,
+    missing,
+    table,
+    tag,
+)
 
 HASH = 12  # characters of it that are shown
 LOGITS = ("belief", "first_step")  # what they are taken for

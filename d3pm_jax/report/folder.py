@@ -12,10 +12,13 @@ import numpy as np
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import read_json
+from d3pm_jax.loop import metrics
+from d3pm_jax.measure import protocol
 from d3pm_jax.report.plots import LARGE
-from d3pm_jax.runs import checkpoint, metrics, protocol
-from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.run import Run
+from d3pm_jax.storage import checkpoint
+from d3pm_jax.storage import workdir as folders
+from d3pm_jax.storage.names import CHECKPOINTS
 
 EVAL = re.compile(r"eval(_.*)?\.json")
 NUMBERS = ("bits_per_dim", "standard_error", "nats", "nats_standard_error", "reconstruction", "prior")
@@ -63,7 +66,7 @@ class Record:
 
     def evaluate(self, options: str = "") -> str:
         """Returns the command that evaluates this checkpoint."""
-        there = checkpoint.steps(self.run.workdir / folders.CHECKPOINTS)
+        there = checkpoint.steps(self.run.workdir / CHECKPOINTS)
         step = "" if there[-1:] == [self.run.step] else f" --step {self.run.step}"
         return f"d3pm eval {shlex.quote(str(self.run.workdir))}{step}{options}{self._own}"
 

@@ -9,12 +9,19 @@ import jax
 from d3pm_jax import __version__
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_text
+from d3pm_jax.measure.protocol import Figures
+from d3pm_jax.parts.about import name_process
 from d3pm_jax.report import chains, curves, figures, folder, plots, samples, settings
 from d3pm_jax.report.folder import Record
-from d3pm_jax.report.markup import Html, cards, document, join, table, tag
-from d3pm_jax.runs.build import name_process
-from d3pm_jax.runs.protocol import Figures
 from d3pm_jax.runs.run import Run, open_run
+from d3pm_jax.show.markup import (
+    Html,
+    cards,
+    document,
+    join,
+    table,
+    tag,
+)
 
 FILE = "report.html"
 NAMED = 4  # runs in the title

@@ -5,7 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.report.markup import Html, player, png, tag
+from d3pm_jax.show.markup import (
+    Html,
+    player,
+    png,
+    tag,
+)
 
 UNIT = 56  # of a column of a strip, in units of its svg
 ABOVE = 18  # height of the line of text above it

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from d3pm_jax.report.markup import Html, tag
+from d3pm_jax.show.markup import Html, tag
 
 COLOURS = 8  # .run-0, ..., .run-7 of the style
 WIDTH, HEIGHT = 340.0, 210.0

@@ -8,11 +8,19 @@ from PIL import Image
 
 from d3pm_jax import show
 from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.kinds import examples
 from d3pm_jax.report import chains, pictures, texts
 from d3pm_jax.report.chains import Chains
 from d3pm_jax.report.figures import cell
 from d3pm_jax.report.folder import Record
-from d3pm_jax.report.markup import Html, figure, join, missing, png, tag
+from d3pm_jax.show.markup import (
+    Html,
+    figure,
+    join,
+    missing,
+    png,
+    tag,
+)
 
 COLUMNS = 8  # of a grid
 LINES = 24  # of text
@@ -95,7 +103,7 @@ def _samples(record: Record, x: np.ndarray) -> Html:
 def _shown(record: Record, x: np.ndarray) -> Html:
     """Shows examples: images as a grid, texts as lines."""
     if record.run.parts.description.kind == "text":
-        return tag("pre", "\n".join(show.lines(x[:LINES], record.run.parts.description)), tabindex="0")
+        return tag("pre", "\n".join(examples.lines(x[:LINES], record.run.parts.description)), tabindex="0")
     images = show.to_rgb(x, record.run.parts.categories)
     return pictures.grid(images, COLUMNS, f"{len(images)} images")
 
@@ -106,7 +114,7 @@ def _strip(record: Record, states: np.ndarray, times: list[int]) -> Html:
         alt = f"chains at t = {', '.join(map(str, times))}"
         return pictures.strip(show.to_rgb(states, record.run.parts.categories), times, alt)
     width = len(str(max(times)))
-    found = show.lines(states[:, 0], record.run.parts.description)
+    found = examples.lines(states[:, 0], record.run.parts.description)
     lines = [f"t = {t:>{width}}  {text}" for t, text in zip(times, found, strict=True)]
     return tag("pre", "\n".join(lines), tabindex="0")
 

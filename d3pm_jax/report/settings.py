@@ -6,7 +6,12 @@ from typing import Any
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.report.folder import Record
-from d3pm_jax.report.markup import Html, join, table, tag
+from d3pm_jax.show.markup import (
+    Html,
+    join,
+    table,
+    tag,
+)
 
 
 def settings(records: Sequence[Record]) -> Html:

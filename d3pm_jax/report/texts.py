@@ -8,8 +8,15 @@ import numpy as np
 
 from d3pm_jax.data import Description
 from d3pm_jax.data.tokenizers import joined_parts
-from d3pm_jax.report.markup import Html, document, figure, join, player, tag
 from d3pm_jax.runs.run import Run
+from d3pm_jax.show.markup import (
+    Html,
+    document,
+    figure,
+    join,
+    player,
+    tag,
+)
 
 CHAINS = 4  # that play
 TOKENS = 1024  # of a text, at most

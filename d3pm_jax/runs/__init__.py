@@ -1,67 +1,51 @@
-"""Trains and opens runs, and works on what is in their folders."""
+"""Trains and opens runs, and works on what is in their folders.
+
+Modules that other rooms have now are attributes here too, by the names that pages and notebooks use.
+"""
 
 import importlib
 from typing import Any
 
 from d3pm_jax.extras import require
-from d3pm_jax.lazy import submodules
 
 require(__name__, "array_record", "grain", "orbax", "rich", "tensorboardX")
 
-_MODULES = (
-    "begin",
-    "build",
-    "cache",
-    "checkpoint",
-    "classifier",
-    "cluster",
-    "cost",
-    "devices",
-    "exact",
-    "exported",
-    "features",
-    "flops",
-    "foreign",
-    "grids",
-    "lock",
-    "logs",
-    "loop",
-    "manifest",
-    "memory",
-    "metrics",
-    "network",
-    "outputs",
-    "presampled",
-    "profile",
-    "protocol",
-    "quality",
-    "run",
-    "samples",
-    "speed",
-    "splits",
-    "tensorboard",
-    "terminal",
-    "text_quality",
-    "wandb_run",
-    "workdir",
-)
-_FUNCTIONS = {  # what the commands do, and the modules that do it
-    "Run": ("run", "Run"),
-    "export": ("exported", "export"),
-    "import_weights": ("begin", "import_weights"),
-    "open": ("run", "open_run"),
-    "presample": ("presampled", "presample"),
-    "train": ("run", "train"),
+_MODULES = {name: f"{__name__}.{name}" for name in ("exact", "exported", "grids", "run")}
+_ELSEWHERE = {
+    "parts": ("begin", "build", "network", "splits"),
+    "storage": ("checkpoint", "lock", "manifest", "workdir"),
+    "machine": ("cache", "cluster", "devices", "flops", "terminal"),
+    "measure": ("protocol", "quality", "samples", "text_quality"),
+    "loop": (
+        "cost",
+        "loop",
+        "metrics",
+        "outputs",
+        "presampled",
+        "profile",
+        "speed",
+        "tensorboard",
+        "wandb_run",
+    ),
 }
-
-_module = submodules(__name__, _MODULES)
+_MODULES |= {name: f"d3pm_jax.{room}.{name}" for room, names in _ELSEWHERE.items() for name in names}
+_FUNCTIONS = {  # what the commands do, and the modules that do it
+    "Run": ("d3pm_jax.runs.run", "Run"),
+    "export": ("d3pm_jax.runs.exported", "export"),
+    "import_weights": ("d3pm_jax.parts.begin", "import_weights"),
+    "open": ("d3pm_jax.runs.run", "open_run"),
+    "presample": ("d3pm_jax.loop.presampled", "presample"),
+    "train": ("d3pm_jax.runs.run", "train"),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _FUNCTIONS:
         module, function = _FUNCTIONS[name]
-        return getattr(importlib.import_module(f"{__name__}.{module}"), function)
-    return _module(name)
+        return getattr(importlib.import_module(module), function)
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

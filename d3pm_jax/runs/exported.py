@@ -20,8 +20,8 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
-from d3pm_jax.runs import workdir
 from d3pm_jax.runs.run import Run
+from d3pm_jax.storage import workdir
 from d3pm_jax.weights import twin
 
 

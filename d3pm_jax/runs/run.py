@@ -1,36 +1,26 @@
 """Trains and opens runs from Python: what the commands do, without a shell."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 
-from d3pm_jax import data, likelihood, losses
+from d3pm_jax import likelihood
 from d3pm_jax.config import Config, from_data
-from d3pm_jax.config.objective import logits_keywords
-from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation.bound import all_terms, elements, evaluate_bound, few_terms, parts, summary
-from d3pm_jax.placing import place
+from d3pm_jax.loop import loop
+from d3pm_jax.loop.sinks import Log
+from d3pm_jax.machine.devices import fitting_mesh, use_all_cores
+from d3pm_jax.measure import bounds
+from d3pm_jax.measure.samples import Given, draw
+from d3pm_jax.parts import build, reading
+from d3pm_jax.parts.about import about, caption
+from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.processes import Process
-from d3pm_jax.runs import build, loop
-from d3pm_jax.runs import workdir as folders
-from d3pm_jax.runs.begin import weights_of
-from d3pm_jax.runs.devices import batched, fitting_mesh, replicated, use_all_cores
-from d3pm_jax.runs.logs import Log
-from d3pm_jax.runs.samples import Given, make_sampler
-from d3pm_jax.sampling import even_grid
+from d3pm_jax.storage import workdir as folders
 from d3pm_jax.types import Params
-
-Made = TypeVar("Made")
-
-MOVED = (  # a text, or the file of its tokenizer
-    "; where they lie now the run is told by d3pm train --workdir RUN --resume --data.train PATH, and "
-    "--data.tokenizer PATH"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +29,6 @@ class Run:
 
     workdir: Path
     parts: build.Parts
-    _compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def config(self) -> Config:
@@ -54,17 +43,17 @@ class Run:
     @property
     def params(self) -> Params:
         """Returns the averaged parameters, which samples and bounds are of."""
-        return self.parts.state.ema
+        return self.parts.params
 
     @property
     def step(self) -> int:
         """Returns how many updates the parameters have seen."""
-        return int(self.parts.state.step)
+        return self.parts.step
 
     @property
     def caption(self) -> str:
         """Says in a few words what a picture of this run is of."""
-        return build.caption(self.workdir, self.parts, self.step)
+        return caption(self.workdir, self.parts, self.step)
 
     def predict(self, xt: Any, t: Any, label: Any = None) -> jax.Array:
         """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time."""
@@ -82,15 +71,12 @@ class Run:
         given: Given | None = None,
         shape: tuple[int, ...] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draws n samples; see `samples.make_sampler`.
+        """Draws n samples; see `measure.samples.make_sampler`.
 
         Returns:
             x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
         """
-        size, record = min(batch_size, n), tuple(record)
-        name = ("sample", size, record, shape)
-        sampler = self._once(name, lambda: make_sampler(self.parts, size, record, shape))
-        return sampler(self.params, n, key, label, progress, chains, given)
+        return draw(self.parts, key, n, label, batch_size, record, progress, chains, given, shape)
 
     def respaced(self, steps: int | Sequence[int]) -> "Run":
         """Returns the run with so many of the steps of its process, evenly spaced, or with these.
@@ -98,12 +84,7 @@ class Run:
         Raises:
             UserError: the process has no such steps.
         """
-        try:
-            process = build.with_steps(self.config.process.build(), steps)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        placed = place(process, replicated(self.parts.mesh))
-        return dataclasses.replace(self, parts=dataclasses.replace(self.parts, process=placed))
+        return dataclasses.replace(self, parts=build.respaced(self.parts, steps))
 
     def evaluate(
         self, limit: int | None = None, batch_size: int = 128, seed: int = 0, calls: int | None = None
@@ -119,7 +100,7 @@ class Run:
         Raises:
             UserError: the data cannot be read.
         """
-        return self._read(self._open(split), limit)
+        return reading.read_batch(self.parts, self.workdir, split, limit)
 
     def read_split(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads examples of the data [N, *S], and their labels if there are any.
@@ -127,28 +108,11 @@ class Run:
         Raises:
             UserError: the data cannot be read, or has weights, which `read_batch` gives.
         """
-        found = self.read_batch(split, limit)
-        if "weight" in found:
-            raise UserError("the examples have weights: take Run.read_batch, and respect them")
-        return found["x"], found.get("label")
+        return reading.read_split(self.parts, self.workdir, split, limit)
 
     def read_last(self, split: str, n: int) -> dict[str, np.ndarray]:
         """Reads the last n examples of a split, or all if there are fewer; see `read_batch`."""
-        source = self._open(split)
-        return self._read(data.Part(source, max(0, len(source) - n), len(source)), None)
-
-    def _open(self, split: str) -> data.Source:
-        """Opens the data. Raises UserError where it is known to be another than the run had."""
-        spec, kept = self.config.data, self.parts.description
-        try:
-            if kept.digest is not None:
-                folders.check_digest(self.workdir, spec.describe(), kept)
-            return spec.open(split)
-        except data.DatasetError as error:
-            raise UserError(f"{error}{MOVED if kept.kind == 'text' else ''}") from error
-
-    def _read(self, source: data.Source, limit: int | None) -> dict[str, np.ndarray]:
-        return data.read_batch(source, self.parts.categories, limit, self.parts.description)
+        return reading.read_last(self.parts, self.workdir, split, n)
 
     def evaluate_on(
         self,
@@ -160,70 +124,17 @@ class Run:
         calls: int | None = None,
         weight: np.ndarray | None = None,
     ) -> dict[str, Any]:
-        """Computes the bound on x0 int32 [N, *S]; labels int32 [N] for a network that takes them.
-
-        Args:
-            x0, labels, weight: the examples; each element counts as often as its weight [N, *S] says.
-            batch_size: how many at a time.
-            seed: of the noise.
-            progress: is called with the number of examples that are done.
-            calls: estimate the sum over t from so many calls of the network per example, without bias; by
-                default every t is computed.
-
-        Returns:
-            What `evaluation.bound.summary` gives, with the step, N, the seed and the times of the terms; and
-            without `calls` what `evaluation.bound.parts` gives.
-        """
-        told = {} if labels is None else {"label": labels}
-        told |= {} if weight is None else {"weight": weight}
-        found = self._bound(x0, self.parts.told(told), batch_size, seed, progress, calls)
-        about = {"step": self.step, "examples": len(x0), "seed": seed}
-        D, times = elements(x0, weight), np.asarray(self.process.time[1:]).tolist()
-        if calls is not None:
-            return summary(found, D) | about | {"times": times, "calls": calls}
-        return summary(np.asarray(found.total()), D) | parts(found, D) | about | {"times": times}
-
-    def _bound(
-        self,
-        x0: np.ndarray,
-        told: dict[str, np.ndarray],
-        batch_size: int,
-        seed: int,
-        progress: Callable[[int], Any],
-        calls: int | None,
-    ) -> Any:
-        predict, term = self.parts.predict, self.term
-        if calls is None:
-            compiled = self._once(("bound", seed), lambda: all_terms(predict, seed, term))
-        elif 1 <= calls <= self.process.T:
-            compiled = self._once(("bound", seed, calls), lambda: few_terms(predict, calls, seed, term))
-        else:
-            raise UserError(f"calls = {calls}: it must be in 1..{self.process.T}, the steps of the process")
-        sharding = batched(self.parts.mesh)
-        return evaluate_bound(compiled, self.params, self.process, x0, batch_size, sharding, told, progress)
+        """Computes the bound on x0 int32 [N, *S], see `measure.bounds.evaluate`; labels int32 [N] if told."""
+        return bounds.evaluate(self.parts, x0, labels, batch_size, seed, progress, calls, weight)
 
     def about(self) -> dict[str, Any]:
         """Says what a figure of this run depends on, besides data and noise."""
-        T, times = int(self.process.time[-1]), np.asarray(self.process.time[1:]).tolist()
-        return {
-            "step": self.step,
-            "ema": self.config.train.ema_decay,
-            "steps": self.process.T,
-            "grid": f"even, of {T}" if times == even_grid(T, len(times)) else f"{times} of {T}",
-            **logits_keywords(self.config.loss),
-            "dtype": getattr(self.config.model, "compute", "float32"),
-        }
+        return about(self.parts)
 
     @property
     def term(self) -> likelihood.Term:
         """Returns what logits of this run's network cost at a step."""
-        return partial(losses.posterior_kl, **logits_keywords(self.config.loss))
-
-    def _once(self, name: Hashable, make: Callable[[], Made]) -> Made:
-        """Returns what `make` returned for this name the first time: it holds compiled programs."""
-        if name not in self._compiled:
-            self._compiled[name] = make()
-        return self._compiled[name]
+        return self.parts.term
 
 
 def train(

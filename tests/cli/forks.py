@@ -13,7 +13,11 @@ import traceback
 from pathlib import Path
 
 from d3pm_jax.cli.main import COMMANDS, main
-from d3pm_jax.runs import build, checkpoint, metrics, network, run, samples
+from d3pm_jax.loop import metrics
+from d3pm_jax.measure import samples
+from d3pm_jax.parts import build, network
+from d3pm_jax.runs import run
+from d3pm_jax.storage import checkpoint
 from tests import tiny
 
 # Where a signal comes: (owner, name of a function, which call of it).

@@ -7,7 +7,9 @@ import os
 import sys
 
 from d3pm_jax.cli.main import main
-from d3pm_jax.runs import cluster, devices, logs, network
+from d3pm_jax.loop import sinks as logs
+from d3pm_jax.machine import cluster, devices
+from d3pm_jax.parts import network
 from tests import tiny
 
 

@@ -20,14 +20,19 @@ import pytest
 from PIL import Image
 
 import d3pm_jax
-from d3pm_jax import runs, show, signals
+from d3pm_jax import runs, show
 from d3pm_jax.cli import eval as evaluate
 from d3pm_jax.cli import results, sample, train
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import begin, build, checkpoint, grids, lock, logs, metrics, network, outputs
-from d3pm_jax.runs.samples import spaced
-from d3pm_jax.runs.workdir import read_config
+from d3pm_jax.loop import metrics, outputs
+from d3pm_jax.loop import sinks as logs
+from d3pm_jax.machine import signals
+from d3pm_jax.measure.samples import spaced
+from d3pm_jax.parts import begin, build, network
+from d3pm_jax.runs import grids
+from d3pm_jax.storage import checkpoint, lock
+from d3pm_jax.storage.workdir import read_config
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status, train_args
 

@@ -14,7 +14,8 @@ from d3pm_jax.config import Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import digit_features
-from d3pm_jax.runs import classifier, features, protocol
+from d3pm_jax.kinds import classifier, features
+from d3pm_jax.measure import protocol
 from d3pm_jax.runs.run import open_run
 from tests import tiny
 

@@ -13,8 +13,9 @@ import pytest
 
 from d3pm_jax import config as configs
 from d3pm_jax.data import open_split
-from d3pm_jax.runs import build, checkpoint, manifest
-from d3pm_jax.runs.workdir import write_run
+from d3pm_jax.parts import build
+from d3pm_jax.storage import checkpoint, manifest
+from d3pm_jax.storage.workdir import write_run
 from tests import tiny
 from tests.cli.commands import error, status
 

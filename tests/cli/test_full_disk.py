@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from d3pm_jax.runs import build, checkpoint
-from d3pm_jax.runs.workdir import read_config
+from d3pm_jax.parts import build
+from d3pm_jax.storage import checkpoint
+from d3pm_jax.storage.workdir import read_config
 from d3pm_jax.weights import twin
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status, train_args

@@ -7,9 +7,10 @@ from flax import serialization
 
 from d3pm_jax import runs
 from d3pm_jax.config import Head, LogisticHead
-from d3pm_jax.runs import exported, foreign
-from d3pm_jax.weights import checkpoints, twin
-from d3pm_jax.weights.told import Told
+from d3pm_jax.contrib import checkpoints, foreign
+from d3pm_jax.contrib.told import Told
+from d3pm_jax.runs import exported
+from d3pm_jax.weights import twin
 from tests.cli.commands import CONFIG, error, status
 from tests.weights.test_checkpoints import official_tree
 

@@ -16,7 +16,7 @@ import pytest
 import d3pm_jax
 from d3pm_jax import runs
 from d3pm_jax.data import tokenizers as symbols
-from d3pm_jax.runs import checkpoint
+from d3pm_jax.storage import checkpoint
 from tests.cli.commands import D3PM
 
 tokenizers = pytest.importorskip("tokenizers")

@@ -12,7 +12,8 @@ import time
 import numpy as np
 import pytest
 
-from d3pm_jax.runs import checkpoint, metrics
+from d3pm_jax.loop import metrics
+from d3pm_jax.storage import checkpoint
 from tests.cli.commands import CONFIG
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from d3pm_jax import config as configs
 from d3pm_jax import runs
 from d3pm_jax.cli import overrides
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import workdir as folders
+from d3pm_jax.storage import workdir as folders
 from tests import tiny
 from tests.cli.commands import error, status, train_args
 

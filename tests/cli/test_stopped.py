@@ -11,8 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from d3pm_jax.runs import build, checkpoint, metrics, network
-from d3pm_jax.runs.workdir import read_config
+from d3pm_jax.loop import metrics
+from d3pm_jax.parts import build, network
+from d3pm_jax.storage import checkpoint
+from d3pm_jax.storage.workdir import read_config
 from tests import tiny
 from tests.cli.commands import D3PM, status, train_args
 

@@ -11,7 +11,9 @@ import termios
 
 import pytest
 
-from d3pm_jax.runs import checkpoint, metrics, terminal
+from d3pm_jax.loop import metrics
+from d3pm_jax.machine import terminal
+from d3pm_jax.storage import checkpoint
 from tests.cli.commands import train_args
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -13,7 +13,8 @@ from d3pm_jax import runs
 from d3pm_jax.cli import eval_samples, eval_text
 from d3pm_jax.config import Transformer
 from d3pm_jax.evaluation import ngrams
-from d3pm_jax.runs import network, protocol, text_quality
+from d3pm_jax.measure import protocol, text_quality
+from d3pm_jax.parts import network
 from tests.cli.commands import error, status
 from tests.report.reading import Page
 from tests.runs.test_text import config_of, table

@@ -13,7 +13,7 @@ from flax import nnx
 from d3pm_jax import config as configs
 from d3pm_jax.config import Adafactor, Adam, AdamW, CosineRate, Lion, Muon
 from d3pm_jax.data import Description
-from d3pm_jax.runs import build
+from d3pm_jax.parts import build
 from d3pm_jax.training.step import make_step
 from tests import tiny
 

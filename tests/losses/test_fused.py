@@ -9,8 +9,8 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import beliefs, losses
+from d3pm_jax.cpu import tiles
 from d3pm_jax.losses import fused_by_parts, fused_dense, variational
-from d3pm_jax.numerics import tiles
 from tests.processes.odd import PROCESSES, T
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
+from d3pm_jax.cpu import tiles
 from d3pm_jax.losses.variational import posterior_kl_definition
-from d3pm_jax.numerics import inverse_cdf, tiles
+from d3pm_jax.numerics import inverse_cdf
 from tests.lowering.programs import gradient
 
 pytestmark = [pytest.mark.optimised, pytest.mark.filterwarnings("ignore:x_T still depends")]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax.numerics import tiles
-from d3pm_jax.runs import build, cost
+from d3pm_jax.cpu import tiles
+from d3pm_jax.loop import cost
+from d3pm_jax.parts import build
 from d3pm_jax.training.step import make_update
 from tests.checks import table
 from tests.config.shipped import CONFIGS, opened

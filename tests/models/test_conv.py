@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from d3pm_jax.models import conv as module
-from d3pm_jax.models.conv import conv
-from d3pm_jax.runs.devices import batched, make_mesh, replicated
+from d3pm_jax.cpu import conv as module
+from d3pm_jax.cpu.conv import conv
+from d3pm_jax.machine.devices import batched, make_mesh, replicated
 
 ONE = ((1, 1), (1, 1))
 # examples, rows and columns, channels in and out, sides of the kernel, pads

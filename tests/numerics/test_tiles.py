@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from d3pm_jax.numerics import tiles
+from d3pm_jax.cpu import tiles
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5), (4, 7), (6,), (2, 0)])

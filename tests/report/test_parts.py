@@ -12,11 +12,19 @@ import pytest
 import d3pm_jax
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.report import chains, curves, figures, folder, markup, plots
+from d3pm_jax.measure import protocol
+from d3pm_jax.parts import build
+from d3pm_jax.report import (
+    chains,
+    curves,
+    figures,
+    folder,
+    plots,
+)
 from d3pm_jax.report import settings as shown
-from d3pm_jax.runs import build, checkpoint, protocol
-from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.run import Run
+from d3pm_jax.show import markup
+from d3pm_jax.storage import checkpoint, names
 from tests.report.reading import Page
 
 
@@ -156,7 +164,7 @@ def test_the_command_names_a_step_that_is_not_the_last(tmp_path):
     run = Known(**vars(RUN) | {"workdir": tmp_path})
     assert record(run=run).evaluate() == f"d3pm eval {tmp_path} --step 7"  # training has deleted them
     for step, option in ((7, ""), (9, " --step 7")):
-        manifest = tmp_path / folders.CHECKPOINTS / str(step) / checkpoint.MANIFEST
+        manifest = tmp_path / names.CHECKPOINTS / str(step) / checkpoint.MANIFEST
         manifest.parent.mkdir(parents=True)
         manifest.touch()
         assert record(run=run).evaluate(" --x") == f"d3pm eval {tmp_path}{option} --x"

@@ -17,10 +17,11 @@ from d3pm_jax import show
 from d3pm_jax.config import Adam, Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
+from d3pm_jax.kinds import examples
+from d3pm_jax.measure import protocol
 from d3pm_jax.report import chains, figures, folder, pictures, plots, samples
-from d3pm_jax.runs import protocol
-from d3pm_jax.runs import workdir as folders
 from d3pm_jax.runs.run import open_run
+from d3pm_jax.storage import workdir as folders
 from tests import tiny
 from tests.cli.commands import error, status
 from tests.report.reading import Page, pixels
@@ -214,9 +215,9 @@ def test_other_kinds_of_data(whole):
     drawn = chains.Chains(x, False, [0, 4, 9], np.stack([x, x, x + 1]), [0, 9], None)
     text = told(run, description=Description((5,), 3, None, "text", ("a", "<", "b\n")))
     found = Page(samples.samples(text, drawn) + samples.processes(text, drawn))
-    lines = show.lines(x[: samples.LINES], text.run.parts.description)
+    lines = examples.lines(x[: samples.LINES], text.run.parts.description)
     assert found.inside["pre"][0].split("\n") == lines
-    last = show.lines(x[:1] + 1, text.run.parts.description)[0]
+    last = examples.lines(x[:1] + 1, text.run.parts.description)[0]
     assert found.inside["pre"][1].split("\n") == [f"t = 9  {last}", f"t = 0  {lines[0]}"]
     assert [film["data-times"] for film in found.having("div", "film")] == ["9 4 0"]
     array = told(run, description=Description((5,), 3))

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from d3pm_jax import show
 from d3pm_jax.data import Description, tokenizers
+from d3pm_jax.kinds import examples
 from d3pm_jax.report import texts
 from d3pm_jax.runs.run import Run
 from tests.report.reading import Page
@@ -93,6 +93,6 @@ def test_a_page_of_a_chain_is_whole_and_asks_nothing_of_a_network():
     (film,) = page.having("div", "film")
     assert np.shape(cells_of(film, 0)) == (4, 1024)
     assert [x.removeprefix("\n") for x in page.inside["pre"]] == [
-        x.replace("_", texts.MASK) for x in show.lines(states[-1, :4, :1024], known)
+        x.replace("_", texts.MASK) for x in examples.lines(states[-1, :4, :1024], known)
     ]
     assert "controls" in [attrs.get("class") for _, attrs in page.tags if "hidden" in attrs]

@@ -14,8 +14,10 @@ import optax
 
 from d3pm_jax import config as configs
 from d3pm_jax.data import Description
+from d3pm_jax.machine import cluster, devices
+from d3pm_jax.measure import samples
+from d3pm_jax.parts import build
 from d3pm_jax.placing import fetch, place_part
-from d3pm_jax.runs import build, cluster, devices, samples
 from d3pm_jax.training.step import make_step
 
 K, L, B, STEPS = 12, 16, 16, 20

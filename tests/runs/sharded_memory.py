@@ -10,7 +10,8 @@ import jax
 
 from d3pm_jax import config as configs
 from d3pm_jax.data import Description
-from d3pm_jax.runs import build, cost
+from d3pm_jax.loop import cost
+from d3pm_jax.parts import build
 
 
 def measured(fsdp):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import begin, build, checkpoint, lock, workdir
+from d3pm_jax.parts import begin, build
+from d3pm_jax.storage import checkpoint, lock, workdir
 from tests import tiny
 
 

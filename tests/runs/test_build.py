@@ -10,7 +10,7 @@ import pytest
 from d3pm_jax import config as configs
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs.build import build, start
+from d3pm_jax.parts.build import build, start
 from d3pm_jax.training.step import make_step
 from tests import tiny
 from tests.tiny import DIGITS

@@ -8,10 +8,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from d3pm_jax.runs import cache
+from d3pm_jax.machine import cache
 
 PROGRAM = """
-from d3pm_jax.runs.cache import keep_programs
+from d3pm_jax.machine.cache import keep_programs
 keep_programs()
 import hashlib, jax, jax.numpy as jnp
 print(jax.config.jax_compilation_cache_dir)

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 
 from d3pm_jax import files
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import cluster, devices
+from d3pm_jax.machine import cluster, devices
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,14 @@ import jax
 import pytest
 
 from d3pm_jax.cli import train as commands
-from d3pm_jax.runs import build, cost, loop, metrics, profile, speed
+from d3pm_jax.loop import (
+    cost,
+    loop,
+    metrics,
+    profile,
+    speed,
+)
+from d3pm_jax.parts import build
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status
 

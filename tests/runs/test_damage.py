@@ -15,8 +15,17 @@ import pytest
 from d3pm_jax.cli import import_weights
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import build, checkpoint, logs, manifest, metrics
-from d3pm_jax.runs.workdir import CHECKPOINTS, read_config, read_description, read_examples, write_run
+from d3pm_jax.loop import metrics
+from d3pm_jax.loop import sinks as logs
+from d3pm_jax.parts import build
+from d3pm_jax.storage import checkpoint, manifest
+from d3pm_jax.storage.workdir import (
+    CHECKPOINTS,
+    read_config,
+    read_description,
+    read_examples,
+    write_run,
+)
 from d3pm_jax.weights import twin
 from tests import tiny
 

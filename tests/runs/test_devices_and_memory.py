@@ -8,12 +8,12 @@ import types
 
 import pytest
 
-from d3pm_jax.runs import memory
+from d3pm_jax.cpu import malloc as memory
 
 PROGRAM = """
 import resource, sys
-from d3pm_jax.runs.devices import batched, make_mesh, use_all_cores
-from d3pm_jax.runs.memory import keep_freed_memory
+from d3pm_jax.machine.devices import batched, make_mesh, use_all_cores
+from d3pm_jax.cpu.malloc import keep_freed_memory
 use_all_cores(4)
 keep_freed_memory(int(sys.argv[1]))
 import jax

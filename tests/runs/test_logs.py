@@ -10,7 +10,8 @@ import pytest
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.extras import MissingExtra
-from d3pm_jax.runs import logs, metrics, wandb_run
+from d3pm_jax.loop import metrics, wandb_run
+from d3pm_jax.loop import sinks as logs
 from tests import tiny
 
 CONFIG = tiny.get_config()

@@ -13,9 +13,15 @@ import pytest
 
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import checkpoint, manifest
-from d3pm_jax.runs.tensorboard import Board
-from d3pm_jax.runs.workdir import check_description, read_config, read_description, read_examples, write_run
+from d3pm_jax.loop.tensorboard import Board
+from d3pm_jax.storage import checkpoint, manifest
+from d3pm_jax.storage.workdir import (
+    check_description,
+    read_config,
+    read_description,
+    read_examples,
+    write_run,
+)
 from tests import tiny
 from tests.runs import own_parts
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import metrics
+from d3pm_jax.loop import metrics
 
 GOOD = b'{"step": 1, "loss": 0.5}\n'
 

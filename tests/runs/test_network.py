@@ -9,7 +9,7 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
-from d3pm_jax.runs import network
+from d3pm_jax.parts import network
 from tests import tiny
 
 pytestmark = pytest.mark.optimised

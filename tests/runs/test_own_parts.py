@@ -17,8 +17,9 @@ from d3pm_jax import runs
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import ArraySource, Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import metrics, workdir
-from d3pm_jax.runs.workdir import read_config
+from d3pm_jax.loop import metrics
+from d3pm_jax.storage import workdir
+from d3pm_jax.storage.workdir import read_config
 from tests.cli.commands import error, status
 from tests.runs import own_parts
 

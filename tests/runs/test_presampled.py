@@ -12,9 +12,10 @@ import d3pm_jax as d3pm
 from d3pm_jax import config as configs
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import build as run_build
-from d3pm_jax.runs import checkpoint, loop, presampled
-from d3pm_jax.runs.workdir import read_config
+from d3pm_jax.loop import loop, presampled
+from d3pm_jax.parts import build as run_build
+from d3pm_jax.storage import checkpoint
+from d3pm_jax.storage.workdir import read_config
 from d3pm_jax.training import step as step_module
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import protocol
-from d3pm_jax.runs.protocol import Protocol
+from d3pm_jax.measure import protocol
+from d3pm_jax.measure.protocol import Protocol
 
 ONE = Protocol(
     N=2000,

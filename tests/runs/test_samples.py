@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import d3pm_jax as d3pm
-from d3pm_jax.runs.samples import draw_forward
+from d3pm_jax.measure.samples import draw_forward
 from tests.families import BETA
 
 

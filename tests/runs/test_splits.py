@@ -10,7 +10,8 @@ import d3pm_jax as d3pm
 from d3pm_jax import config as configs
 from d3pm_jax import runs
 from d3pm_jax.errors import UserError
-from d3pm_jax.runs import metrics, splits
+from d3pm_jax.loop import metrics
+from d3pm_jax.parts import splits
 from tests import tiny
 
 

@@ -8,15 +8,17 @@ import jax
 import numpy as np
 import pytest
 
-from d3pm_jax import config, runs, show
+from d3pm_jax import config, runs
 from d3pm_jax.config import Absorbing, Adam, Config, Head, HybridLoss, Reciprocal, Train, Transformer
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines
+from d3pm_jax.kinds import examples
+from d3pm_jax.measure import text_quality
+from d3pm_jax.parts import network
 from d3pm_jax.report import chains
 from d3pm_jax.report import folder as records
-from d3pm_jax.runs import network, text_quality
-from d3pm_jax.runs import workdir as folders
+from d3pm_jax.storage import workdir as folders
 from tests.cli.commands import error, status
 
 LINES = ["the cat sat", "a", "on the mat it sat", "é!"] * 40
@@ -72,7 +74,7 @@ def test_padding_counts_nowhere(trained):
         trained.read_split("test")
     kept = folders.read_examples(trained.workdir, trained.parts.description)
     np.testing.assert_array_equal(kept, np.where(batch["weight"] > 0, batch["x"], -1)[:64])
-    assert show.lines(kept[:4], trained.parts.description) == ["the cat ", "sat", "a", "on the m"]
+    assert examples.lines(kept[:4], trained.parts.description) == ["the cat ", "sat", "a", "on the m"]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
-from d3pm_jax.runs import checkpoint
+from d3pm_jax.storage import checkpoint
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import make_step
 from tests import tiny

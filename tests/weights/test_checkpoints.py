@@ -9,9 +9,8 @@ import pytest
 from flax import serialization
 
 import tests
-from d3pm_jax.runs import foreign
-from d3pm_jax.weights import checkpoints, pickles
-from d3pm_jax.weights.told import Told
+from d3pm_jax.contrib import checkpoints, foreign, pickles
+from d3pm_jax.contrib.told import Told
 
 torch = pytest.importorskip("torch")
 originals = pytest.importorskip("tests.weights.originals")

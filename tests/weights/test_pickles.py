@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from d3pm_jax.weights import checkpoints, pickles
-from d3pm_jax.weights.told import Told
+from d3pm_jax.contrib import checkpoints, pickles
+from d3pm_jax.contrib.told import Told
 
 STORAGE = np.arange(4, dtype="<f4").tobytes()
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from flax import serialization
 
-from d3pm_jax.runs import foreign
-from d3pm_jax.weights import checkpoints
-from d3pm_jax.weights.told import Told
+from d3pm_jax.contrib import checkpoints, foreign
+from d3pm_jax.contrib.told import Told
 from tests.weights.test_checkpoints import official_tree
 
 torch = pytest.importorskip("torch")

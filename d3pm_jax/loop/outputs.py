@@ -8,19 +8,21 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from d3pm_jax import show
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.evaluation.bound import elements, evaluate_bound, few_terms
+from d3pm_jax.kinds import examples
 from d3pm_jax.likelihood import bits_per_dim
+from d3pm_jax.loop import speed
+from d3pm_jax.loop.metrics import Window, leaf_names
+from d3pm_jax.loop.sinks import Logging
 from d3pm_jax.losses import posterior_kl
-from d3pm_jax.runs import checkpoint, speed
-from d3pm_jax.runs.build import Parts, caption
-from d3pm_jax.runs.devices import batched
-from d3pm_jax.runs.logs import Logging
-from d3pm_jax.runs.metrics import Window, leaf_names
-from d3pm_jax.runs.samples import make_sampler
-from d3pm_jax.runs.terminal import Terminal
-from d3pm_jax.runs.workdir import CHECKPOINTS
+from d3pm_jax.machine.devices import batched
+from d3pm_jax.machine.terminal import Terminal
+from d3pm_jax.measure.samples import make_sampler
+from d3pm_jax.parts.about import caption
+from d3pm_jax.parts.build import Parts
+from d3pm_jax.storage import checkpoint
+from d3pm_jax.storage.names import CHECKPOINTS
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.training.step import Metrics
 from d3pm_jax.types import Params
@@ -92,7 +94,7 @@ class Outputs:
             path = self._workdir / "samples" / f"step_{step:07d}"
             path.parent.mkdir(exist_ok=True)
             words = caption(self._workdir, self._parts, step)
-            path = show.save_examples(path, samples, self._parts.description, words)
+            path = examples.save_examples(path, samples, self._parts.description, words)
             self.terminal.say(f"samples: {path}")
             self._window.restart()
         if ends:

@@ -13,10 +13,16 @@ from typing import Any
 import numpy as np
 from flax import serialization
 
+from d3pm_jax.contrib import layout
+from d3pm_jax.contrib.layout import Foreign, Level, Tensors
+from d3pm_jax.contrib.told import (
+    Told,
+    choose,
+    output_of,
+    step_of,
+    whole,
+)
 from d3pm_jax.errors import one_line
-from d3pm_jax.weights import layout
-from d3pm_jax.weights.layout import Foreign, Level, Tensors
-from d3pm_jax.weights.told import Told, choose, output_of, step_of, whole
 
 PROGRAM = "the U-Net of the official D3PM code"
 _BLOCK = {

@@ -13,10 +13,10 @@ from d3pm_jax.checks import bare
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
 from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.parts.build import Parts
 from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import p_logits, q_posterior, q_sample
 from d3pm_jax.processes import Process
-from d3pm_jax.runs.build import Parts
 from d3pm_jax.sampling import chain as chains
 from d3pm_jax.sampling.ancestral import PRIOR_STEP
 from d3pm_jax.sampling.noise import SAMPLING
@@ -68,6 +68,29 @@ def make_sampler(
         return bare(sampling.sample_infill)(key, denoise, process, x0, known, start, record, reverse)
 
     return partial(_draw, parts, size, chain)
+
+
+def draw(
+    parts: Parts,
+    key: jax.Array,
+    n: int,
+    label: int | None = None,
+    batch_size: int = 128,
+    record: Sequence[int] = (),
+    progress: Progress = lambda done: None,
+    chains: int | None = None,
+    given: Given | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws n samples of a run by a program that is compiled once; see `make_sampler`.
+
+    Returns:
+        x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
+    """
+    size, record = min(batch_size, n), tuple(record)
+    name = ("sample", size, record, shape)
+    sampler = parts.once(name, lambda: make_sampler(parts, size, record, shape))
+    return sampler(parts.params, n, key, label, progress, chains, given)
 
 
 def spaced(last: int, n: int) -> list[int]:

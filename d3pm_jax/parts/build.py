@@ -1,28 +1,39 @@
 """Builds what a config describes: process, network and state, placed on the devices."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
+from d3pm_jax import likelihood, losses
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.checks import check_fields
+from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.data import Description, count_categories
 from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.machine import cluster
+from d3pm_jax.machine.devices import (
+    batched,
+    cut,
+    make_mesh,
+    replicated,
+)
+from d3pm_jax.parts import network, splits
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
-from d3pm_jax.runs import checkpoint, cluster, network, splits
-from d3pm_jax.runs.devices import batched, cut, make_mesh, replicated
-from d3pm_jax.runs.workdir import CHECKPOINTS
 from d3pm_jax.sampling import even_grid
+from d3pm_jax.storage import checkpoint
+from d3pm_jax.storage.names import CHECKPOINTS
 from d3pm_jax.training.state import TrainState, init_state
 from d3pm_jax.training.step import Predict
 from d3pm_jax.types import Params
+
+Made = TypeVar("Made")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +50,28 @@ class Parts:
     network: Predict  # as predict, for batches of any size
     key: jax.Array  # of the noise of training
     classes: int | None  # that the network is told
+    _compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def params(self) -> Params:
+        """Returns the averaged parameters, which samples and bounds are of."""
+        return self.state.ema
+
+    @property
+    def step(self) -> int:
+        """Returns how many updates the parameters have seen."""
+        return int(self.state.step)
+
+    @property
+    def term(self) -> likelihood.Term:
+        """Returns what logits of the network cost at a step."""
+        return partial(losses.posterior_kl, **logits_keywords(self.config.loss))
+
+    def once(self, name: Hashable, make: Callable[[], Made]) -> Made:
+        """Returns what `make` returned for this name the first time: it holds compiled programs."""
+        if name not in self._compiled:
+            self._compiled[name] = make()
+        return self._compiled[name]
 
     @property
     def categories(self) -> int:
@@ -49,18 +82,6 @@ class Parts:
         """Takes what is told of examples beside x: "label" to a network of classes, and "weight"."""
         names = ("weight",) if self.classes is None else ("label", "weight")
         return {name: examples[name] for name in names if name in examples}
-
-
-def caption(workdir: Path, parts: Parts, step: int) -> str:
-    """Says in a few words what a picture is of: the run, its process and the step of its weights."""
-    return f"{workdir.resolve().name}: {name_process(parts.config, parts.process)}; weights of step {step:,}"
-
-
-def name_process(config: Config, process: Process) -> str:
-    """Names a process: "Uniform, K = 17, T = 100"."""
-    T = int(process.time[-1])
-    steps = f"T = {T}" if process.T == T else f"{process.T} of T = {T} steps"
-    return f"{type(config.process).__name__}, K = {process.K}, {steps}"
 
 
 def fill_in(config: Config, description: Description) -> Config:
@@ -85,6 +106,19 @@ def with_steps(whole: Process, steps: int | Sequence[int] | None) -> Process:
     if steps is None:
         return whole
     return respace(whole, even_grid(whole.T, steps) if isinstance(steps, int) else steps)
+
+
+def respaced(parts: Parts, steps: int | Sequence[int]) -> Parts:
+    """Returns the parts with so many of the steps of their process, evenly spaced, or with these.
+
+    Raises:
+        UserError: the process has no such steps.
+    """
+    try:
+        process = with_steps(parts.config.process.build(), steps)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return dataclasses.replace(parts, process=place(process, replicated(parts.mesh)))
 
 
 def build(

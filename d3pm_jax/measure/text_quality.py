@@ -10,9 +10,8 @@ import numpy as np
 from d3pm_jax.data import Part, Source, read_batch
 from d3pm_jax.data.tokenizers import joined, joined_parts
 from d3pm_jax.evaluation import baselines, texts
-from d3pm_jax.runs.protocol import Protocol
-from d3pm_jax.runs.quality import draw, protocol_of
-from d3pm_jax.runs.run import Run
+from d3pm_jax.measure.protocol import Protocol
+from d3pm_jax.measure.quality import draw, protocol_of
 
 LARGEST = 100_000_000  # tokens of the training split: of a longer one the first so many are taken
 PART = 1_000_000  # tokens in memory at a time
@@ -36,7 +35,7 @@ class Reference(NamedTuple):
     figures: dict[str, dict[str, Any]]  # of "test" and "unigram", measured as samples are
 
 
-def prepare(run: Run, num: int) -> Reference:
+def prepare(run: Any, num: int) -> Reference:
     """Measures what samples are to be compared with, and learns the words of the training split.
 
     These are as many examples of the test split, or all, and as many samples of the unigram.
@@ -57,7 +56,7 @@ def prepare(run: Run, num: int) -> Reference:
 
 
 def measure(
-    run: Run,
+    run: Any,
     reference: Reference,
     num: int,
     seed: int = 0,
@@ -84,7 +83,7 @@ def measure(
     return Quality(figures, told)
 
 
-def _figures(samples: Sequence[str], run: Run, reference: Reference) -> dict[str, Any]:
+def _figures(samples: Sequence[str], run: Any, reference: Reference) -> dict[str, Any]:
     """Returns what is measured of texts; None where they have too few words."""
     shares = {"known_words": texts.known_words(samples, reference.vocabulary)}
     shares |= {f"distinct_{n}": texts.distinct_ngrams(samples, n) for n in COUNTED}
@@ -94,7 +93,7 @@ def _figures(samples: Sequence[str], run: Run, reference: Reference) -> dict[str
     return {"n": len(samples), **found, "longest_copy": len(copied), "copied": copied}
 
 
-def _count(run: Run) -> tuple[np.ndarray, str]:
+def _count(run: Any) -> tuple[np.ndarray, str]:
     """Counts how often each token is in the training split, and says what was counted."""
     K, digest = run.parts.categories, hashlib.sha256()
     counts = np.zeros(K, np.int64)
@@ -105,12 +104,12 @@ def _count(run: Run) -> tuple[np.ndarray, str]:
     return counts, f"{first}{counts.sum():,} tokens, sha256 {digest.hexdigest()}"
 
 
-def _text(run: Run) -> Iterator[str]:
+def _text(run: Any) -> Iterator[str]:
     """Reads the training split as one text in parts: its windows, or its documents as lines."""
     return joined_parts(_symbols(run))
 
 
-def _symbols(run: Run) -> Iterator[list[str]]:
+def _symbols(run: Any) -> Iterator[list[str]]:
     """Yields the symbols of the training split in parts, with a line break behind each document."""
     written, example = run.parts.description.written, 0
     # where the data does not say which piece is the last one, each is a document
@@ -123,7 +122,7 @@ def _symbols(run: Run) -> Iterator[list[str]]:
         yield found
 
 
-def _each(run: Run, batch: Batch) -> list[str]:
+def _each(run: Any, batch: Batch) -> list[str]:
     """Returns the text of each example."""
     return [joined(run.parts.description.written(x)) for x in _tokens(batch)]
 
@@ -135,7 +134,7 @@ def _tokens(batch: Batch) -> list[np.ndarray]:
     return [x[weight > 0] for x, weight in zip(batch["x"], batch["weight"], strict=True)]
 
 
-def _batches(run: Run) -> Iterator[Batch]:
+def _batches(run: Any) -> Iterator[Batch]:
     """Reads the training split, up to its limit, in parts."""
     source, size = _source(run), max(1, PART // run.parts.description.shape[0])
     for start in range(0, len(source), size):
@@ -143,6 +142,6 @@ def _batches(run: Run) -> Iterator[Batch]:
         yield read_batch(part, run.parts.categories, None, run.parts.description)
 
 
-def _source(run: Run) -> Source:
+def _source(run: Any) -> Source:
     source, limit = run.config.data.open("train"), max(1, LARGEST // run.parts.description.shape[0])
     return Part(source, 0, min(limit, len(source)))

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from d3pm_jax.runs import build, flops
-from d3pm_jax.runs.devices import batched
+from d3pm_jax.machine import flops
+from d3pm_jax.machine.devices import batched
+from d3pm_jax.parts import build
 from d3pm_jax.training.step import StepNoise, batch_loss, draw_noise, make_update
 
 

@@ -9,9 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.weights import layout
-from d3pm_jax.weights.layout import Foreign, Tensors
-from d3pm_jax.weights.told import Told, choose, step_of, whole
+from d3pm_jax.contrib import layout
+from d3pm_jax.contrib.layout import Foreign, Tensors
+from d3pm_jax.contrib.told import (
+    Told,
+    choose,
+    step_of,
+    whole,
+)
 
 PROGRAM = "MNISTScoreNet"
 STEPS = 100  # in a unit of time

@@ -14,14 +14,14 @@ from d3pm_jax import compat
 from d3pm_jax import config as configs
 from d3pm_jax.config import Head, LogisticHead, Model, Spec
 from d3pm_jax.config.checks import check_fields
+from d3pm_jax.contrib.layout import Foreign
+from d3pm_jax.contrib.told import MOST_STEPS
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.models.backbone import padded_size
 from d3pm_jax.runs import exported
 from d3pm_jax.types import Params
 from d3pm_jax.weights import twin
-from d3pm_jax.weights.layout import Foreign
-from d3pm_jax.weights.told import MOST_STEPS
 
 TOLERANCE = 1e-4  # of the largest logit
 

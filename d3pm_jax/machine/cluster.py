@@ -17,8 +17,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from d3pm_jax import files, signals
+from d3pm_jax import files
 from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.machine import signals
 
 AUTO = "auto"
 LONGEST = 1000  # bytes of what the others are told

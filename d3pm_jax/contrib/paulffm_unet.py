@@ -11,9 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.weights import layout
-from d3pm_jax.weights.layout import Foreign, Tensors
-from d3pm_jax.weights.told import Told, choose, output_of, step_of, whole
+from d3pm_jax.contrib import layout
+from d3pm_jax.contrib.layout import Foreign, Tensors
+from d3pm_jax.contrib.told import (
+    Told,
+    choose,
+    output_of,
+    step_of,
+    whole,
+)
 
 PROGRAM = "the U-Net of Discrete-Time-Diffusion-Models-for-Discrete-Data"
 _BLOCK = {

@@ -3,10 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from d3pm_jax.contrib import (
+    mnist_score_net,
+    official_unet,
+    paulffm_unet,
+    pickles,
+)
+from d3pm_jax.contrib.layout import Foreign
+from d3pm_jax.contrib.told import Told
 from d3pm_jax.errors import one_line
-from d3pm_jax.weights import mnist_score_net, official_unet, paulffm_unet, pickles
-from d3pm_jax.weights.layout import Foreign
-from d3pm_jax.weights.told import Told
 
 _PROGRAMS = {"pickle": (paulffm_unet, mnist_score_net), "msgpack": (official_unet,)}
 

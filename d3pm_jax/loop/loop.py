@@ -14,16 +14,25 @@ from d3pm_jax import data
 from d3pm_jax.config import Config, Data
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
+from d3pm_jax.loop import presampled
+from d3pm_jax.loop import sinks as logs
+from d3pm_jax.loop.outputs import Outputs
+from d3pm_jax.loop.profile import traced
+from d3pm_jax.loop.sinks import Log, Logging
+from d3pm_jax.machine import cluster
+from d3pm_jax.machine.devices import (
+    batched,
+    check_batch,
+    fitting_mesh,
+    make_mesh,
+    use_all_cores,
+)
+from d3pm_jax.parts import begin, build, splits
+from d3pm_jax.parts.begin import Weights
 from d3pm_jax.placing import place, place_part
-from d3pm_jax.runs import begin, build, checkpoint, cluster, lock, logs, presampled, splits
-from d3pm_jax.runs.begin import Weights
-from d3pm_jax.runs.devices import batched, check_batch, fitting_mesh, make_mesh, use_all_cores
-from d3pm_jax.runs.logs import Log, Logging
-from d3pm_jax.runs.outputs import Outputs
-from d3pm_jax.runs.profile import traced
-from d3pm_jax.runs.workdir import (
-    CHECKPOINTS,
-    LAYOUTS,
+from d3pm_jax.storage import checkpoint, lock
+from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS
+from d3pm_jax.storage.workdir import (
     NUM_EXAMPLES,
     claim,
     read_config,

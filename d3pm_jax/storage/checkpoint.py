@@ -24,8 +24,8 @@ import orbax.checkpoint as ocp
 
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import write_text
-from d3pm_jax.runs.cluster import is_first
-from d3pm_jax.runs.manifest import hash_of, read_table
+from d3pm_jax.machine.cluster import is_first
+from d3pm_jax.storage.manifest import hash_of, read_table
 
 MANIFEST = "manifest.json"
 LONGEST_WRITE = 3600  # seconds

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from d3pm_jax.runs import cost
-from d3pm_jax.runs.build import Parts
+from d3pm_jax.loop import cost
+from d3pm_jax.parts.build import Parts
 
 # FLOP per second of products of dense matrices in bfloat16 (float16 on a V100), by the kind that JAX names.
 # As their makers publish them, without the sparsity that doubles them; none was measured here.

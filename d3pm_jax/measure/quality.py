@@ -13,9 +13,8 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines, frechet, nearest
 from d3pm_jax.evaluation.precision_recall import K as NEIGHBOURS
 from d3pm_jax.evaluation.precision_recall import precision_recall
-from d3pm_jax.runs import features
-from d3pm_jax.runs.protocol import Protocol
-from d3pm_jax.runs.run import Run
+from d3pm_jax.kinds import features
+from d3pm_jax.measure.protocol import Protocol
 
 SEED = 0  # of what samples are to be compared with
 
@@ -39,7 +38,7 @@ class Reference(NamedTuple):
     figures: dict[str, dict[str, Any]]  # of "train", "test" and "per-pixel", measured as samples are
 
 
-def prepare(run: Run, num: int, batch_size: int = 128, inception: Path | None = None) -> Reference:
+def prepare(run: Any, num: int, batch_size: int = 128, inception: Path | None = None) -> Reference:
     """Measures what samples are to be compared with, and learns the training split.
 
     These are as many examples of the training split itself, at most as many of the test split, and as many
@@ -72,7 +71,7 @@ def prepare(run: Run, num: int, batch_size: int = 128, inception: Path | None = 
 
 
 def measure(
-    run: Run,
+    run: Any,
     reference: Reference,
     num: int,
     seed: int = 0,
@@ -100,7 +99,7 @@ def measure(
 
 
 def draw(
-    run: Run, num: int, seed: int, batch_size: int, progress: Callable[[int], Any] = lambda done: None
+    run: Any, num: int, seed: int, batch_size: int, progress: Callable[[int], Any] = lambda done: None
 ) -> np.ndarray:
     """Draws samples to be measured; see `measure`."""
     samples, _ = run.sample(jax.random.key(seed), num, None, batch_size, (), progress)
@@ -142,7 +141,7 @@ def _statistics(found: np.ndarray, what: str) -> frechet.Statistics:
         raise UserError(f"{what} cannot be compared: {error}") from error
 
 
-def protocol_of(run: Run, num: int, seed: int, reference: str, features: str) -> Protocol:
+def protocol_of(run: Any, num: int, seed: int, reference: str, features: str) -> Protocol:
     """Says what figures of samples depend on."""
     classes = run.parts.classes
     return Protocol(

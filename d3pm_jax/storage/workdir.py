@@ -16,15 +16,10 @@ from d3pm_jax.config.checks import check_fields
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
-from d3pm_jax.runs import checkpoint, lock, manifest, wandb_run
+from d3pm_jax.storage import checkpoint, lock, manifest, names
+from d3pm_jax.storage.names import CHECKPOINTS, CONFIG, DESCRIPTION, EXAMPLES, OWN
 
-CONFIG = "config.json"
-OWN = "config.py"  # a copy of the file that defines the parts of the user's own, if there are any
-DESCRIPTION = "description.json"
-EXAMPLES = "examples.npy"
 NUM_EXAMPLES = 64  # of the test split
-CHECKPOINTS = "checkpoints"
-LAYOUTS = "layouts.jsonl"  # a line for each start: the devices that were used
 FILES = (CONFIG, OWN, DESCRIPTION, EXAMPLES)
 REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
@@ -96,8 +91,9 @@ def resumed(workdir: Path, config: Config, description: Description) -> Config:
 
 def check_links(workdir: Path) -> None:
     """Raises UserError where a run would be read from, or written to, a place outside its folder."""
-    folders = ("samples", "tensorboard", "wandb", CHECKPOINTS)
-    inside = (*FILES, manifest.FILE, lock.FILE, "metrics.jsonl", LAYOUTS, wandb_run.ID, *folders)
+    folders = (names.SAMPLES, names.TENSORBOARD, names.WANDB, CHECKPOINTS)
+    files = (*FILES, names.MANIFEST, names.LOCK, names.METRICS, names.LAYOUTS, names.WANDB_ID)
+    inside = (*files, *folders)
     for path in (*(workdir / name for name in inside), *checkpoint.folders(workdir / CHECKPOINTS)):
         if path.is_symlink():
             raise UserError(f"{path} is a link to {os.readlink(path)}: put what it leads to in its place")

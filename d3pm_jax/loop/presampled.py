@@ -18,9 +18,14 @@ from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import parse_json, replacing
-from d3pm_jax.runs import build
-from d3pm_jax.runs.build import Parts
-from d3pm_jax.runs.devices import batched, check_batch, fitting_mesh, use_all_cores
+from d3pm_jax.machine.devices import (
+    batched,
+    check_batch,
+    fitting_mesh,
+    use_all_cores,
+)
+from d3pm_jax.parts import build
+from d3pm_jax.parts.build import Parts
 from d3pm_jax.training.step import StepNoise, draw_noise
 
 FORMAT = "d3pm noise bank"  # as it stands in files since version 1

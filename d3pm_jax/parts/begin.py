@@ -8,10 +8,12 @@ import jax
 from d3pm_jax.config import Config
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
+from d3pm_jax.machine import cluster
+from d3pm_jax.machine.devices import fitting_mesh, use_all_cores
+from d3pm_jax.parts import build
 from d3pm_jax.placing import fetch
-from d3pm_jax.runs import build, checkpoint, cluster, lock
-from d3pm_jax.runs import workdir as folders
-from d3pm_jax.runs.devices import fitting_mesh, use_all_cores
+from d3pm_jax.storage import checkpoint, lock, names
+from d3pm_jax.storage import workdir as folders
 from d3pm_jax.types import Params
 from d3pm_jax.weights import twin
 
@@ -94,5 +96,5 @@ def write(parts: build.Parts, workdir: Path, params: Params) -> None:
     """
     cluster.by_first(lambda: folders.start_over(workdir))
     state = build.start_from(parts, params).state
-    checkpoint.save(workdir / folders.CHECKPOINTS, 0, state, parts.config.train.keep_checkpoints)
+    checkpoint.save(workdir / names.CHECKPOINTS, 0, state, parts.config.train.keep_checkpoints)
     cluster.by_first(lambda: folders.write_run(workdir, parts.config, parts.description))

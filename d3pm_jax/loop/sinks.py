@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.files import write_text
-from d3pm_jax.runs import metrics
-from d3pm_jax.runs.tensorboard import Board
-from d3pm_jax.runs.wandb_run import WandbRun
+from d3pm_jax.loop import metrics
+from d3pm_jax.loop.tensorboard import Board
+from d3pm_jax.loop.wandb_run import WandbRun
 
 Values = Mapping[str, float | int]
 Logging = Callable[[int, Values], None]  # step, values -> None

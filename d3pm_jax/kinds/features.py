@@ -12,8 +12,8 @@ import numpy as np
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import digit_features, frechet, inception
+from d3pm_jax.kinds import classifier
 from d3pm_jax.models.classifier import FEATURES
-from d3pm_jax.runs import classifier
 
 
 class Features(NamedTuple):

@@ -1,0 +1,63 @@
+"""Reads the data of a run, if that is still what the run had."""
+
+from pathlib import Path
+
+import numpy as np
+
+from d3pm_jax import data
+from d3pm_jax.errors import UserError
+from d3pm_jax.parts.build import Parts
+from d3pm_jax.storage import workdir as folders
+
+MOVED = (  # a text, or the file of its tokenizer
+    "; where they lie now the run is told by d3pm train --workdir RUN --resume --data.train PATH, and "
+    "--data.tokenizer PATH"
+)
+
+
+def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
+    """Opens a split of the data of the run in a folder.
+
+    Raises:
+        UserError: it cannot be read, or is known to be another than the run had.
+    """
+    spec, kept = parts.config.data, parts.description
+    try:
+        if kept.digest is not None:
+            folders.check_digest(workdir, spec.describe(), kept)
+        return spec.open(split)
+    except data.DatasetError as error:
+        raise UserError(f"{error}{MOVED if kept.kind == 'text' else ''}") from error
+
+
+def read_batch(parts: Parts, workdir: Path, split: str, limit: int | None = None) -> dict[str, np.ndarray]:
+    """Reads examples of the data: "x" [N, *S], and if there are any "label" [N] and "weight" [N, *S].
+
+    Raises:
+        UserError: the data cannot be read.
+    """
+    return _read(parts, open_split(parts, workdir, split), limit)
+
+
+def read_last(parts: Parts, workdir: Path, split: str, n: int) -> dict[str, np.ndarray]:
+    """Reads the last n examples of a split, or all if there are fewer; see `read_batch`."""
+    source = open_split(parts, workdir, split)
+    return _read(parts, data.Part(source, max(0, len(source) - n), len(source)), None)
+
+
+def read_split(
+    parts: Parts, workdir: Path, split: str, limit: int | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Reads examples of the data [N, *S], and their labels if there are any.
+
+    Raises:
+        UserError: the data cannot be read, or has weights, which `read_batch` gives.
+    """
+    found = read_batch(parts, workdir, split, limit)
+    if "weight" in found:
+        raise UserError("the examples have weights: take Run.read_batch, and respect them")
+    return found["x"], found.get("label")
+
+
+def _read(parts: Parts, source: data.Source, limit: int | None) -> dict[str, np.ndarray]:
+    return data.read_batch(source, parts.categories, limit, parts.description)

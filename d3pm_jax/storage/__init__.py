@@ -1,0 +1,5 @@
+"""Reads and writes the folder of a run: its files, their manifest, its lock, its checkpoints."""
+
+from d3pm_jax.extras import require
+
+require(__name__, "orbax")
