@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from d3pm_jax import data
 from d3pm_jax.config.checks import Allowed, Categories, Count, NonEmptyStr, undefined
 from d3pm_jax.data import Description, Source, idx, images
 from d3pm_jax.data.binarize import Binarize, BinarySource, at_random
+
+if TYPE_CHECKING:
+    from d3pm_jax.kinds import Kind
 
 NAME = Allowed("such as mnist, emnist/letters or emnist/letters:3.1.0", images.is_name)
 
@@ -37,6 +40,10 @@ class Data:
         And "valid", to evaluate on during training, where `has_valid` says so.
         """
         raise undefined(self, "open")
+
+    def own_kind(self) -> "type[Kind] | None":
+        """Returns the class of a kind of your own, where `describe` names one: see `d3pm_jax.kinds.Kind`."""
+        return None
 
     @property
     def has_valid(self) -> bool:

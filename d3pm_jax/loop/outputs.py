@@ -10,7 +10,6 @@ import numpy as np
 
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.evaluation.bound import elements, evaluate_bound, few_terms
-from d3pm_jax.kinds import examples
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.loop import speed
 from d3pm_jax.loop.metrics import Window, leaf_names
@@ -94,7 +93,7 @@ class Outputs:
             path = self._workdir / "samples" / f"step_{step:07d}"
             path.parent.mkdir(exist_ok=True)
             words = caption(self._workdir, self._parts, step)
-            path = examples.save_examples(path, samples, self._parts.description, words)
+            path = self._parts.kind.save_examples(path, samples, words)
             self.terminal.say(f"samples: {path}")
             self._window.restart()
         if ends:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from d3pm_jax import sampling
 from d3pm_jax.checks import bare
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
+from d3pm_jax.kinds import Chains, Given
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.placing import fetch
@@ -22,15 +23,9 @@ from d3pm_jax.sampling.ancestral import PRIOR_STEP
 from d3pm_jax.sampling.noise import SAMPLING
 from d3pm_jax.types import Params
 
+FORWARD = 4  # chains of the forward process that are shown
 Sampler = Callable[..., tuple[np.ndarray, np.ndarray]]
 Progress = Callable[[int], Any]  # is told how many are done
-
-
-class Given(NamedTuple):
-    """Holds what is known of every sample: see `sampling.infill`."""
-
-    x0: np.ndarray  # int32 [*S], any category where it is not known
-    known: np.ndarray  # bool [*S]
 
 
 def make_sampler(
@@ -127,6 +122,34 @@ def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequen
 
     drawn = np.asarray(draw(process, jnp.asarray(np.maximum(x0, 0), jnp.int32)))
     return np.where(x0 < 0, x0, drawn)  # every element is drawn on its own
+
+
+def chains_to_show(
+    parts: Parts,
+    key: jax.Array,
+    samples: np.ndarray,
+    reverse: np.ndarray,
+    times: Sequence[int],
+    strip: Sequence[int],
+    examples: np.ndarray | None,
+) -> Chains:
+    """Puts together what the kind of the data shows of samples.
+
+    Args:
+        parts: of the run.
+        key: of the forward process.
+        samples: int32 [N, *S].
+        reverse: states [R, n, *S] of the first of them, as `draw` recorded them.
+        times: their t.
+        strip: which of the times to show side by side.
+        examples: of the test split, from which the forward process begins; None where there are none.
+    """
+    time = np.asarray(parts.process.time)
+    forward = None
+    if examples is not None:
+        forward = partial(draw_forward, key, parts.process, examples[:FORWARD], strip)
+    shown, whole = time[list(times)].tolist(), time[list(strip)].tolist()
+    return Chains(samples, shown, reverse, whole, forward, examples, parts.categories, parts.process.T)
 
 
 def _silent(done: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from d3pm_jax import likelihood, losses
+from d3pm_jax import kinds, likelihood, losses
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.checks import check_fields
@@ -42,6 +42,7 @@ class Parts:
 
     config: Config
     description: Description  # of the data
+    kind: kinds.Kind  # of the data
     mesh: jax.sharding.Mesh
     process: Process
     predict: Predict
@@ -142,6 +143,7 @@ def build(
     mesh = make_mesh(config.mesh.fsdp) if mesh is None else mesh
     try:
         check_fields("data.describe()", description)
+        kind = kinds.of(description, config.data)
         whole = config.process.build()
         config.loss.check_process(whole)
         jax.eval_shape(whole.log_q_probs, _integers(description.shape), _integers(()))  # may refuse a shape
@@ -160,7 +162,7 @@ def build(
     key = jax.jit(lambda: _keys(config)[1], out_shardings=replicated(mesh))()
     state = jax.tree.map(lambda x: x.update(sharding=cut(mesh, x.shape)), shapes)
     spread = network.on_mesh(predict, batched(mesh))
-    return Parts(config, description, mesh, process, spread, init, state, predict, key, classes)
+    return Parts(config, description, kind, mesh, process, spread, init, state, predict, key, classes)
 
 
 def _keys(config: Config) -> tuple[jax.Array, jax.Array]:
