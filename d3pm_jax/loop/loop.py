@@ -23,8 +23,6 @@ from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import (
     batched,
     check_batch,
-    fitting_mesh,
-    make_mesh,
     use_all_cores,
 )
 from d3pm_jax.parts import begin, build, splits
@@ -94,8 +92,7 @@ def built(config: Config, workdir: Path | None = None) -> tuple[build.Parts, dat
     if workdir is not None:
         config = resumed(workdir, config, description)
         asked = config.mesh.fsdp != read_config(workdir, config).mesh.fsdp
-    mesh = (make_mesh if asked else fitting_mesh)(config.mesh.fsdp)
-    parts = build.build(build.fill_in(config, description), description, mesh=mesh)
+    parts = build.build(build.fill_in(config, description), description, asked=asked)
     check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
     data.check_batch_size(source, config.train.batch_size)
     _check_steps(config)
