@@ -29,7 +29,7 @@ from d3pm_jax.parts import begin, build, splits
 from d3pm_jax.parts.begin import Weights
 from d3pm_jax.placing import place, place_part
 from d3pm_jax.storage import checkpoint, lock
-from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS
+from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS, PROFILE
 from d3pm_jax.storage.workdir import (
     NUM_EXAMPLES,
     claim,
@@ -79,7 +79,7 @@ def train(
         parts = build.restore(workdir, parts) if cluster.by_first(claimed) else build.start(parts)
         opened = partial(logs.opened, parts.config, workdir, project=wandb, own=own_logs)
         opened = opened if cluster.is_first() else logs.unopened
-        trace = workdir / "profile" if profile and cluster.is_first() else None
+        trace = workdir / PROFILE if profile and cluster.is_first() else None
         return _train(parts, workdir, source, noise_of, valid, opened, trace)
 
 
