@@ -20,7 +20,7 @@ from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import (
     batched,
     cut,
-    make_mesh,
+    mesh_of,
     replicated,
 )
 from d3pm_jax.parts import network, splits
@@ -126,7 +126,7 @@ def build(
     config: Config,
     description: Description,
     steps: int | Sequence[int] | None = None,
-    mesh: jax.sharding.Mesh | None = None,
+    asked: bool = True,
 ) -> Parts:
     """Builds the process, the network and the shape of the state of a config.
 
@@ -134,13 +134,13 @@ def build(
         config: of the run.
         description: of the data.
         steps: take only so many of the steps of the process, evenly spaced, or only these; all by default.
-        mesh: of the devices; that of the config by default.
+        asked: whether just the layout of config.mesh is asked for, see `mesh_of`.
 
     Raises:
         UserError: a value of the config cannot be used, or there are too few devices for it.
     """
     config_io.check_values(config)
-    mesh = make_mesh(config.mesh.fsdp) if mesh is None else mesh
+    mesh = mesh_of(config.mesh.fsdp, asked)
     try:
         check_fields("data.describe()", description)
         kind = kinds.of(description, config.data)
