@@ -1,23 +1,22 @@
 """d3pm sample draws samples, as arrays and as their kind wants to be seen; of images, chains end to end."""
 
 import argparse
-from typing import Any
 
 import jax
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.cli import arguments, results, sample_text
+from d3pm_jax.cli import arguments, sample_text
 from d3pm_jax.errors import UserError
-from d3pm_jax.files import write_npy, write_text
+from d3pm_jax.files import write_text
 from d3pm_jax.kinds import examples
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure.samples import draw_forward, spaced
+from d3pm_jax.measure import grids, record
+from d3pm_jax.measure.samples import draw_forward, spaced, write
 from d3pm_jax.report import texts
 from d3pm_jax.runs.run import Run
 from d3pm_jax.storage import workdir
 
-NAMED = ("step", "steps", "grid", "seed", "label", "length")  # options in names of files
 SHOWN = 64  # samples in the picture
 CHAINS = 4  # examples in the picture of chains
 STATES = 10  # states in the picture of chains
@@ -62,18 +61,24 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     sample_text.check(args, run)
     given, shape = sample_text.given(args, run), None if args.length is None else (args.length,)
     if args.steps is not None:
-        run = run.respaced(arguments.grid(args, run, args.steps))
+        run = run.respaced(grids.choose(run.parts, run.workdir, args.steps, args.grid))
     many = args.gif or run.parts.description.kind == "text"
     times, key = spaced(run.process.T, GIF_STATES if many else STATES), jax.random.key(args.seed)
     with Terminal("sample", args.num).shown() as terminal:
         samples, reverse = run.sample(
             key, args.num, args.label, args.batch_size, times, terminal.advance, GIF_CHAINS, given, shape
         )
-    suffix = results.suffix(args, *NAMED) + sample_text.suffix(args)
-    path = args.workdir / f"samples{suffix}.npy"
-    write_npy(path, samples)
-    about = _about(args, run, len(samples))
-    replaced = results.write_json(path.with_suffix(".json"), about, ("step", "num", *sample_text.told(args)))
+    suffix = record.suffix(
+        step=args.step,
+        steps=args.steps,
+        grid=args.grid,
+        seed=args.seed,
+        label=args.label,
+        length=args.length,
+    )
+    suffix += sample_text.suffix(args)
+    asked = sample_text.asked(args)
+    path, replaced = write(run.parts, run.workdir, samples, args.grid, args.seed, args.label, asked, suffix)
     pictures = _pictures(run, samples, reverse, times, args, suffix)
     classes = run.parts.classes
     of_class = "" if classes is None else f", sample i of class i modulo {classes}"
@@ -81,13 +86,6 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     first = f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {path}{replaced}"
     print("\n".join([first, *pictures]))
     return 0
-
-
-def _about(args: argparse.Namespace, run: Run, n: int) -> dict[str, Any]:
-    """Says what samples are of."""
-    about = {"step": run.step, "num": n, "steps": run.process.T, "grid": args.grid}
-    about |= {"seed": args.seed, "label": args.label}
-    return about | {name: x for name in sample_text.OPTIONS if (x := getattr(args, name)) is not None}
 
 
 def _check_gif(args: argparse.Namespace, run: Run) -> None:

@@ -88,6 +88,12 @@ def _around_gaps(text: str, length: int) -> list[str]:
     return pieces
 
 
+def asked(args: argparse.Namespace) -> dict[str, str | int]:
+    """Returns what is asked of samples, which is written beside them."""
+    values = {name: getattr(args, name) for name in OPTIONS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def told(args: argparse.Namespace) -> list[str]:
     """Returns which of --prompt and --infill is given."""
     return [name for name in ("prompt", "infill") if getattr(args, name) is not None]

@@ -28,7 +28,7 @@ class Chains(NamedTuple):
     forward: np.ndarray | None  # [len(strip), ROWS, *S]; None without examples to begin from
 
 
-def draw(record: folder.Record) -> Chains:
+def draw(record: folder.Reported) -> Chains:
     """Draws them from the checkpoint of a run; what `d3pm sample` drew from it is not drawn again.
 
     Raises:

@@ -12,7 +12,7 @@ from d3pm_jax.kinds import examples
 from d3pm_jax.report import chains, pictures, texts
 from d3pm_jax.report.chains import Chains
 from d3pm_jax.report.figures import cell
-from d3pm_jax.report.folder import Record
+from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import (
     Html,
     figure,
@@ -27,7 +27,7 @@ LINES = 24  # of text
 NAMED = 20  # classes whose rows have their numbers before them
 
 
-def samples(record: Record, drawn: Chains) -> Html:
+def samples(record: Reported, drawn: Chains) -> Html:
     """Returns samples beside examples of the data."""
     run, real = record.run, record.examples
     told, x = run.parts.classes, drawn.samples
@@ -48,7 +48,7 @@ def samples(record: Record, drawn: Chains) -> Html:
     return tag("div", *beside, figure(_shown(record, real), "Data", words), class_="beside")
 
 
-def processes(record: Record, drawn: Chains) -> Html:
+def processes(record: Reported, drawn: Chains) -> Html:
     """Returns chains of the forward process and of the reverse one, and the latter as a film."""
     kind, found = record.run.parts.description.kind, []
     if kind == "array":
@@ -68,7 +68,7 @@ def processes(record: Record, drawn: Chains) -> Html:
     return tag("div", strips, _film(record, drawn), class_="chains")
 
 
-def _film(record: Record, drawn: Chains) -> Html:
+def _film(record: Reported, drawn: Chains) -> Html:
     """Shows the reverse process as it goes."""
     n = drawn.reverse.shape[1]
     states = show.to_rgb(drawn.reverse[::-1], record.run.parts.categories)
@@ -77,20 +77,22 @@ def _film(record: Record, drawn: Chains) -> Html:
     return figure(picture, "Reverse, played", words)
 
 
-def nearest(record: Record) -> Html | None:
+def nearest(record: Reported) -> Html | None:
     """Returns the pictures of `d3pm eval --samples`: samples and the training example nearest to each."""
     shown = []
     for found in record.quality:
         path = found.path.with_suffix(".png")
         if path.is_file():
-            words = f"Right of each sample of step {found.protocol.step:,} the training example nearest to "
+            words = (
+                f"Right of each sample of step {found.protocol['step']:,} the training example nearest to "
+            )
             words += "it, of all of the training split, in "
-            words = join(words, cell(found.protocol.features), f" ({path.name}).")
+            words = join(words, cell(found.protocol["features"]), f" ({path.name}).")
             shown.append(figure(_picture(path), "Nearest training examples", words))
     return join(*shown) if shown else None
 
 
-def _samples(record: Record, x: np.ndarray) -> Html:
+def _samples(record: Reported, x: np.ndarray) -> Html:
     """Shows samples, of a network that is told classes in a row for each."""
     classes = record.run.parts.classes
     if record.run.parts.description.kind != "image" or classes is None or len(x) % classes or classes > NAMED:
@@ -100,7 +102,7 @@ def _samples(record: Record, x: np.ndarray) -> Html:
     return pictures.rows(by_class, [str(c) for c in range(classes)], "samples, a row for each class")
 
 
-def _shown(record: Record, x: np.ndarray) -> Html:
+def _shown(record: Reported, x: np.ndarray) -> Html:
     """Shows examples: images as a grid, texts as lines."""
     if record.run.parts.description.kind == "text":
         return tag("pre", "\n".join(examples.lines(x[:LINES], record.run.parts.description)), tabindex="0")
@@ -108,7 +110,7 @@ def _shown(record: Record, x: np.ndarray) -> Html:
     return pictures.grid(images, COLUMNS, f"{len(images)} images")
 
 
-def _strip(record: Record, states: np.ndarray, times: list[int]) -> Html:
+def _strip(record: Reported, states: np.ndarray, times: list[int]) -> Html:
     """Shows chains [R, N, *S]: of texts the first one, a line for each t."""
     if record.run.parts.description.kind == "image":
         alt = f"chains at t = {', '.join(map(str, times))}"
