@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 
 from d3pm_jax.cli import arguments, eval_samples, eval_text
-from d3pm_jax.data import count_categories
 from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation import baselines
-from d3pm_jax.evaluation.bound import elements, with_error
-from d3pm_jax.likelihood import bits_per_dim
+from d3pm_jax.evaluation.bound import with_error
+from d3pm_jax.kinds import Kind
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import bounds, grids, record
+from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.runs.run import Run
 
 Examples = dict[str, np.ndarray]  # "x", and if there are any "label" and "weight"
@@ -52,11 +51,11 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     eval_text.check(args, run)
     runs = _with_steps(args, run)
     examples = run.read_batch("test", args.limit)
-    split = bounds.split_name(run.parts)
+    split = getattr(run.config.data, "test_split", "test")
     print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
     if args.limit is None:
         _say_how_long(list(runs.values()), examples, args)
-    compared, found = _baselines(run, examples), []
+    compared, found = run.parts.kind.baselines(open_whole(run.parts, run.workdir, "train"), examples), []
     for steps, each in runs.items():
         found.append(_evaluate(each, examples, steps, compared, args))
     eval_samples.execute(args, list(runs.values()))
@@ -107,14 +106,13 @@ def _evaluate(
         result = bounds.evaluate(
             run.parts, examples, args.batch_size, args.seed, terminal.advance, args.calls
         )
-    result |= eval_text.figures(run, examples, result)
     suffix = record.suffix(
         step=args.step, steps=steps, grid=args.grid, calls=args.calls, limit=args.limit, seed=args.seed
     )
     path, picture, replaced = bounds.write(
         run.parts, run.workdir, examples, result, compared, args.limit, suffix
     )
-    print(_line(result))
+    print(_line(run.parts.kind, result))
     if picture is None:
         print(f"written to {path}{replaced}")
     else:
@@ -122,14 +120,14 @@ def _evaluate(
     return result
 
 
-def _line(result: dict[str, Any]) -> str:
+def _line(kind: Kind, result: dict[str, Any]) -> str:
     """Says what was found with so many steps."""
     steps = len(result["times"])
     nats = with_error(result["nats"], result["nats_standard_error"], 2)
     total = f"  {steps} steps: {_in_bits(result)} bits/dim, {nats} nats"
-    if "perplexity" in result:
-        total += f", {result['bits_per_char']:.3f} bits/char" if "bits_per_char" in result else ""
-        total += f", perplexity {result['perplexity']:.4g}"
+    for name, words in kind.units.items():
+        if name in result:
+            total += f", {words.format(result[name])}"
     if "steps" not in result:
         return f"{total}, estimated from {result['calls']} of them for each example"
     parts = {
@@ -158,25 +156,3 @@ def _say_how_long(runs: list[Run], examples: Examples, args: argparse.Namespace)
 def _in_words(seconds: float) -> str:
     minutes = max(1, round(seconds / 60))
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def _baselines(run: Run, examples: Examples) -> dict[str, float]:
-    levels, test, weight = run.parts.categories, examples["x"], examples.get("weight")
-    if run.parts.description.kind == "text" or weight is not None:
-        counts = count_categories(run.config.data.open("train"), levels)
-        found = {"unigram": baselines.unigram_nats(counts, test, weight)}
-    else:
-        found = _by_place(run, test, levels)
-    D = float(np.mean(elements(test, weight)))
-    named = {name: bits_per_dim(float(np.mean(nats)) / D, 1) for name, nats in found.items()}
-    return named | (eval_text.baselines(run, examples) if run.parts.description.kind == "text" else {})
-
-
-def _by_place(run: Run, test: np.ndarray, levels: int) -> dict[str, np.ndarray]:
-    x0, labels = run.read_split("train")
-    place = "per-pixel histogram" if run.parts.description.kind == "image" else "histogram of each place"
-    found = {place: baselines.histogram_nats(x0, test, levels)}
-    if labels is not None:
-        name = f"mixture of {len(np.unique(labels))} class histograms"
-        found[name] = baselines.class_mixture_nats(x0, labels, test, levels)
-    return found

@@ -3,25 +3,20 @@
 import argparse
 
 import jax
-import numpy as np
 
-from d3pm_jax import show
-from d3pm_jax.cli import arguments, sample_text
-from d3pm_jax.errors import UserError
-from d3pm_jax.files import write_text
-from d3pm_jax.kinds import examples
+from d3pm_jax.cli import arguments
+from d3pm_jax.kinds.base import STATES
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import grids, record
-from d3pm_jax.measure.samples import draw_forward, spaced, write
-from d3pm_jax.report import texts
-from d3pm_jax.runs.run import Run
+from d3pm_jax.measure.exact import mask_of
+from d3pm_jax.measure.samples import chains_to_show, spaced, write
 from d3pm_jax.storage import workdir
 
-SHOWN = 64  # samples in the picture
-CHAINS = 4  # examples in the picture of chains
-STATES = 10  # states in the picture of chains
 GIF_CHAINS = 25  # samples in the GIF
-GIF_STATES = 5 * (STATES - 1) + 1  # states in the GIF and of a text, those of the picture among them
+CLAMPED = (
+    "known characters stand among noise that the network was trained without: the rest follows them only "
+    "roughly, see docs/text.md; exact for Absorbing with see_time=False"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,24 +45,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = f"of images: the reverse process of {GIF_CHAINS} samples as a GIF as well"
     parser.add_argument("--gif", action="store_true", help=text)
-    sample_text.add_arguments(parser)
+    known = parser.add_mutually_exclusive_group()
+    known.add_argument("--prompt", metavar="TEXT", help="of text: every sample begins with this")
+    known.add_argument(
+        "--infill",
+        metavar="TEXT",
+        help='of text: every sample has this, with a gap for each [MASK:N], as "The [MASK:12] fox"',
+    )
+    parser.add_argument(
+        "--length", type=arguments.positive, metavar="N", help="of text: tokens of a sample (as the data has)"
+    )
 
 
 def execute(args: argparse.Namespace, rest: list[str]) -> int:
     """Samples; returns the exit status."""
     arguments.check_grid(args)
     run = arguments.open_named(args, min(args.batch_size, args.num))
-    _check_gif(args, run)
-    sample_text.check(args, run)
-    given, shape = sample_text.given(args, run), None if args.length is None else (args.length,)
+    kind, examples = run.parts.kind, None
+    if kind.beside_data:
+        examples = workdir.read_examples(run.workdir, run.parts.description)
+    num_states = kind.num_states(args.gif)
+    given = kind.parse_given(args.prompt, args.infill, args.length)
+    shape = None if args.length is None else (args.length,)
     if args.steps is not None:
         run = run.respaced(grids.choose(run.parts, run.workdir, args.steps, args.grid))
-    many = args.gif or run.parts.description.kind == "text"
-    times, key = spaced(run.process.T, GIF_STATES if many else STATES), jax.random.key(args.seed)
+    times, key = spaced(run.process.T, num_states), jax.random.key(args.seed)
     with Terminal("sample", args.num).shown() as terminal:
         samples, reverse = run.sample(
             key, args.num, args.label, args.batch_size, times, terminal.advance, GIF_CHAINS, given, shape
         )
+    options = {"prompt": args.prompt, "infill": args.infill, "length": args.length}
+    asked = {name: value for name, value in options.items() if value is not None}
+    known = [name for name in ("prompt", "infill") if name in asked]
     suffix = record.suffix(
         step=args.step,
         steps=args.steps,
@@ -76,78 +85,20 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
         label=args.label,
         length=args.length,
     )
-    suffix += sample_text.suffix(args)
-    asked = sample_text.asked(args)
+    suffix += "".join(f"_{name}" for name in known)
     path, replaced = write(run.parts, run.workdir, samples, args.grid, args.seed, args.label, asked, suffix)
-    pictures = _pictures(run, samples, reverse, times, args, suffix)
+    beside = None if examples is None else examples[: len(samples)]
+    strip = spaced(run.process.T, STATES)
+    chains = chains_to_show(run.parts, key, samples, reverse, times, strip, beside)
+    written = kind.save_samples(args.workdir, suffix, chains, run.caption, args.gif)
     classes = run.parts.classes
     of_class = "" if classes is None else f", sample i of class i modulo {classes}"
     of_class = of_class if args.label is None else f", all of class {args.label}"
-    first = f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {path}{replaced}"
-    print("\n".join([first, *pictures]))
+    print(f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {path}{replaced}")
+    for words, file in written.items():
+        print(f"{words}: {file}")
+    if known and mask_of(run.parts) is None:
+        print(CLAMPED)
+    for line in kind.in_words(samples):
+        print(line)
     return 0
-
-
-def _check_gif(args: argparse.Namespace, run: Run) -> None:
-    """Raises UserError where --gif is asked of a run on anything but images."""
-    kind = run.parts.description.kind
-    if args.gif and kind != "image":
-        raise UserError(f"--gif: a GIF is of images, the data of this run is of kind {kind!r}; leave it out")
-
-
-def _pictures(
-    run: Run,
-    samples: np.ndarray,
-    reverse: np.ndarray,
-    times: list[int],
-    args: argparse.Namespace,
-    suffix: str,
-) -> list[str]:
-    """Writes samples as their kind wants to be seen, and returns what to print of that.
-
-    Images are drawn beside examples of the data, and both processes from end to end.
-    """
-    description, levels = run.parts.description, run.parts.categories
-    picture = run.workdir / f"samples{suffix}.png"
-    if description.kind == "text":
-        path = examples.save_examples(picture.with_suffix(""), samples, description)
-        chain = run.workdir / f"chain{suffix}.html"
-        write_text(chain, texts.page(run, reverse[::-1], _told(run, times[::-1])))
-        lines = [f"as text, a line for each: {path}", f"reverse process, played: {chain}"]
-        return [*lines, *sample_text.printed(args, run, samples)]
-    if description.kind != "image":
-        return []
-    gif = [_gif(run, reverse, times, suffix)] if args.gif else []
-    real, tiles = workdir.read_examples(run.workdir, description), show.to_rgb(samples[:SHOWN], levels)
-    if real is None:  # begun from weights: there is no data to show beside
-        show.save_grid(picture, tiles, round(len(tiles) ** 0.5), run.caption)
-        return [f"samples: {picture}", *gif]
-    real = real[: len(tiles)]
-    show.save_beside(picture, tiles, show.to_rgb(real, levels), run.caption)
-    return [
-        f"samples beside test data: {picture}",
-        _chain(run, real, reverse, times, args.seed, suffix),
-        *gif,
-    ]
-
-
-def _chain(run: Run, real: np.ndarray, reverse: np.ndarray, times: list[int], seed: int, suffix: str) -> str:
-    """Draws both processes, and returns what to print of that."""
-    path, shown = run.workdir / f"chain{suffix}.png", spaced(run.process.T, STATES)
-    forward = draw_forward(jax.random.key(seed), run.process, real[:CHAINS], shown)
-    reverse = reverse[[times.index(t) for t in shown], :CHAINS]
-    rows, back = (show.to_rgb(x, run.parts.categories) for x in (forward, reverse))
-    show.save_chain(path, rows, back, _told(run, shown), run.caption)
-    return f"forward and reverse process: {path}"
-
-
-def _gif(run: Run, reverse: np.ndarray, times: list[int], suffix: str) -> str:
-    """Writes the reverse process as a GIF, and returns what to print of that."""
-    path, tiles = run.workdir / f"chain{suffix}.gif", show.to_rgb(reverse[::-1], run.parts.categories)
-    show.save_gif(path, tiles, round(tiles.shape[1] ** 0.5), _told(run, times[::-1]))
-    return f"reverse process, moving: {path}"
-
-
-def _told(run: Run, times: list[int]) -> list[int]:
-    """Returns steps of a process that may have fewer by their t in the one with all of them."""
-    return np.asarray(run.process.time)[times].tolist()

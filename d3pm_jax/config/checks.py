@@ -29,6 +29,10 @@ def at_least(least: int, most: int = LARGEST_INT) -> Allowed:
     return Allowed(f"in {least}..{most}", lambda x: least <= x <= most)
 
 
+class Free:
+    """Marks a field that may change when a run is resumed, as `Annotated[int, Free]` does."""
+
+
 Natural = Annotated[int, at_least(0)]
 Seed = Annotated[int, at_least(0, 2**32 - 1)]
 Count = Annotated[int, at_least(1)]
@@ -76,9 +80,39 @@ def _check(name: str, value: Any, hint: Any) -> None:
             check_fields(name, inner)
 
 
+class FreeFields:
+    """Gives the names of the `Free` fields of a class, as an attribute that a class may set itself."""
+
+    def __get__(self, instance: Any, owner: type) -> tuple[str, ...]:
+        return free_fields(owner)
+
+
+def free_fields(cls: type) -> tuple[str, ...]:
+    """Lists the fields that a class, or one that it derives from, marks as `Free`."""
+    hints = [item for base in reversed(cls.__mro__) for item in _marked_hints(base).items()]
+    return tuple(dict.fromkeys(name for name, hint in hints if Free in get_args(hint)))
+
+
 @functools.cache
 def hints_of(cls: type) -> dict[str, Any]:
-    """Returns the annotations of the fields of a class; none where they name what cannot be found."""
+    """Returns the annotations of the fields of a class, without `Free`.
+
+    There are none where they name what cannot be found.
+    """
+    return {name: _without_free(hint) for name, hint in _marked_hints(cls).items()}
+
+
+def _without_free(hint: Any) -> Any:
+    if get_origin(hint) is not Annotated:
+        return hint
+    inner, *extras = get_args(hint)
+    for extra in extras:
+        if extra is not Free:
+            inner = Annotated[inner, extra]
+    return inner
+
+
+def _marked_hints(cls: type) -> dict[str, Any]:
     try:
         return get_type_hints(cls, include_extras=True)
     except Exception:  # whatever an annotation in quotes does when it is evaluated

@@ -2,14 +2,17 @@
 
 import dataclasses
 import functools
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from d3pm_jax import data
-from d3pm_jax.config.checks import Allowed, Categories, Count, NonEmptyStr, undefined
+from d3pm_jax.config.checks import Allowed, Categories, Count, Free, FreeFields, NonEmptyStr, undefined
 from d3pm_jax.data import Description, Source, idx, images
 from d3pm_jax.data.binarize import Binarize, BinarySource, at_random
+
+if TYPE_CHECKING:
+    from d3pm_jax.kinds import Kind
 
 NAME = Allowed("such as mnist, emnist/letters or emnist/letters:3.1.0", images.is_name)
 
@@ -18,7 +21,7 @@ NAME = Allowed("such as mnist, emnist/letters or emnist/letters:3.1.0", images.i
 class Data:
     """Describes a data set; one of your own defines `describe` and `open`, and `random_map` if it likes."""
 
-    places: ClassVar[tuple[str, ...]] = ()
+    places: ClassVar[tuple[str, ...]] = FreeFields()  # pyright: ignore[reportAssignmentType]
     """fields that say where the data lies, not what it is: they may change when a run is resumed"""
 
     def check(self) -> None:
@@ -37,6 +40,10 @@ class Data:
         And "valid", to evaluate on during training, where `has_valid` says so.
         """
         raise undefined(self, "open")
+
+    def own_kind(self) -> "type[Kind] | None":
+        """Returns the class of a kind of your own, where `describe` names one: see `d3pm_jax.kinds.Kind`."""
+        return None
 
     @property
     def has_valid(self) -> bool:
@@ -95,17 +102,16 @@ class TfdsImages(Grey):
 
     name: Annotated[str, NAME]
     """"digits", or any TFDS image data set prepared as ArrayRecord"""
-    dir: NonEmptyStr | None = None
+    dir: Annotated[NonEmptyStr | None, Free] = None
     """where data sets lie; by default the directory of TFDS"""
     train_split: NonEmptyStr = "train"
     """what to train on"""
     test_split: NonEmptyStr = "test"
     """what to evaluate on"""
-    valid_split: NonEmptyStr | None = dataclasses.field(default=None, kw_only=True)
+    valid_split: Annotated[NonEmptyStr | None, Free] = dataclasses.field(default=None, kw_only=True)
     """what to evaluate on during training, if there is such a split"""
     mirror: bool = dataclasses.field(default=False, kw_only=True)
     """exchange left and right in half of the examples, anew in every epoch of the training"""
-    places: ClassVar[tuple[str, ...]] = ("dir", "valid_split")
 
     def check_kept(self) -> None:
         if self.dir is not None:
@@ -140,9 +146,8 @@ class Digits(TfdsImages):
 class Idx(Grey):
     """Names a folder with the four idx files of MNIST or Fashion-MNIST, compressed or not."""
 
-    dir: NonEmptyStr
+    dir: Annotated[NonEmptyStr, Free]
     """the folder"""
-    places: ClassVar[tuple[str, ...]] = ("dir",)
 
     def describe_levels(self) -> Description:
         x, labels = self._read("test")
@@ -162,32 +167,24 @@ class Idx(Grey):
 class Arrays(Grey):
     """Names .npy files of integers [N, *S], which are read from disk as they are needed."""
 
-    train: NonEmptyStr
+    train: Annotated[NonEmptyStr, Free]
     """the file to train on"""
-    test: NonEmptyStr
+    test: Annotated[NonEmptyStr, Free]
     """the file to evaluate on"""
     categories: Categories
     """every number is in 0..categories - 1"""
     kind: Literal["array", "image"] = "array"
     """how samples are shown; images are [N, H, W, C]"""
-    train_labels: NonEmptyStr | None = None
+    train_labels: Annotated[NonEmptyStr | None, Free] = None
     """a file of integers [N], if there are labels"""
-    test_labels: NonEmptyStr | None = None
+    test_labels: Annotated[NonEmptyStr | None, Free] = None
     """the same for the test split"""
     classes: Count | None = None
     """labels are in 0..classes - 1"""
-    valid: NonEmptyStr | None = dataclasses.field(default=None, kw_only=True)
+    valid: Annotated[NonEmptyStr | None, Free] = dataclasses.field(default=None, kw_only=True)
     """a file to evaluate on during training, if there is one"""
-    valid_labels: NonEmptyStr | None = dataclasses.field(default=None, kw_only=True)
+    valid_labels: Annotated[NonEmptyStr | None, Free] = dataclasses.field(default=None, kw_only=True)
     """its labels, if the others have some"""
-    places: ClassVar[tuple[str, ...]] = (
-        "train",
-        "test",
-        "train_labels",
-        "test_labels",
-        "valid",
-        "valid_labels",
-    )
 
     def check(self) -> None:
         labels = {"train_labels": self.train_labels, "test_labels": self.test_labels, "classes": self.classes}

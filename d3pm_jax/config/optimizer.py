@@ -1,7 +1,7 @@
 """Builds the optimizers of a config, of Optax."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,17 @@ import optax
 from jax.typing import ArrayLike
 from optax.contrib import MuonDimensionNumbers, muon
 
-from d3pm_jax.config.checks import Count, Natural, NonEmptyStr, NotNegative, Positive, UnitInterval, undefined
+from d3pm_jax.config.checks import (
+    Count,
+    Free,
+    FreeFields,
+    Natural,
+    NonEmptyStr,
+    NotNegative,
+    Positive,
+    UnitInterval,
+    undefined,
+)
 from d3pm_jax.config.rate import ConstantRate, CosineRate, Rate, check_end
 from d3pm_jax.types import Params
 
@@ -18,7 +28,7 @@ from d3pm_jax.types import Params
 class Optimizer:
     """Describes the rule by which gradients change parameters."""
 
-    may_change: ClassVar[tuple[str, ...]] = ()
+    may_change: ClassVar[tuple[str, ...]] = FreeFields()  # pyright: ignore[reportAssignmentType]
     """fields that may change when a run is resumed: those that the state of the built rule does not keep"""
 
     def check(self) -> None:
@@ -39,12 +49,12 @@ class RatedOptimizer(Optimizer):
     The update after n others has the learning rate lr r(n) min(1, (n + 1) / warmup_steps), r being the rate.
     """
 
-    may_change: ClassVar[tuple[str, ...]] = ("lr", "rate")  # the state counts steps and keeps no rate
-    lr: NotNegative = 2e-4
+    # The state counts steps and keeps no rate.
+    lr: Annotated[NotNegative, Free] = 2e-4
     """largest learning rate; with 0 nothing is learnt"""
     warmup_steps: Natural = 0
     """steps from 0 to the whole rate"""
-    rate: Rate = ConstantRate()
+    rate: Annotated[Rate, Free] = ConstantRate()
     """which part of lr the updates have"""
     clip: Positive = 1.0
     """largest global norm of a gradient"""
@@ -89,8 +99,7 @@ class AdamW(RatedOptimizer):
 class Adam(Optimizer):
     """Builds `AdamW` with a cosine decay, or at a constant rate."""
 
-    may_change: ClassVar[tuple[str, ...]] = ("lr", "decay_steps")  # the state counts steps and keeps no rate
-    lr: NotNegative = 2e-4
+    lr: Annotated[NotNegative, Free] = 2e-4
     """learning rate after warm-up; with 0 nothing is learnt"""
     b1: UnitInterval = 0.9
     """decay of the first moment"""
@@ -98,7 +107,7 @@ class Adam(Optimizer):
     """decay of the second moment"""
     warmup_steps: Natural = 0
     """steps from 0 to lr"""
-    decay_steps: Count | None = None
+    decay_steps: Annotated[Count | None, Free] = None
     """step at which a cosine decay reaches 0; constant lr without"""
     clip: Positive = 1.0
     """largest global norm of a gradient"""
@@ -124,7 +133,7 @@ class Adafactor(RatedOptimizer):
     less.
     """
 
-    lr: NotNegative = 1e-2
+    lr: Annotated[NotNegative, Free] = 1e-2
     """largest learning rate, relative to an array's size; with 0 nothing is learnt"""
     momentum: UnitInterval | None = None
     """decay of the mean of updates, which takes the memory of the parameters; None for no such mean"""
@@ -142,7 +151,7 @@ class Lion(RatedOptimizer):
     Every entry moves by the learning rate, so that it is three to ten times smaller than that of Adam.
     """
 
-    lr: NotNegative = 5e-5
+    lr: Annotated[NotNegative, Free] = 5e-5
     """largest learning rate; with 0 nothing is learnt"""
     b1: UnitInterval = 0.9
     """weight of the moment beside the gradient in the sign"""

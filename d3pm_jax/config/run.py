@@ -1,9 +1,11 @@
 """Describes one run: all of its parts, and how long it is."""
 
 import dataclasses
+from typing import Annotated
 
 from d3pm_jax.config.checks import (
     Count,
+    Free,
     Natural,
     NonEmptyStr,
     Positive,
@@ -25,7 +27,10 @@ from d3pm_jax.config.timesteps import LowDiscrepancy, Timesteps
 class Train:
     """Says how long to train, on what, and what to write."""
 
-    steps: Count
+    # No step computes anything else for a field that is free, but for rounding and, where a batch is taken in
+    # parts, the masks of dropout.
+
+    steps: Annotated[Count, Free]
     """optimizer steps in all"""
     batch_size: Count = 128
     """examples per step, over all devices"""
@@ -33,25 +38,25 @@ class Train:
     """of weights, data order and noise"""
     ema_decay: UnitInterval = 0.9999
     """of the averaged weights, which are evaluated"""
-    log_every: Count = 50
+    log_every: Annotated[Count, Free] = 50
     """steps between lines of metrics.jsonl"""
-    checkpoint_every: Count = 1000
+    checkpoint_every: Annotated[Count, Free] = 1000
     """steps between checkpoints"""
-    keep_checkpoints: Count = 2
+    keep_checkpoints: Annotated[Count, Free] = 2
     """how many of the last checkpoints to keep"""
-    sample_every: Natural = 0
+    sample_every: Annotated[Natural, Free] = 0
     """steps between sample pictures; 0 for none"""
-    eval_every: Natural = 0
+    eval_every: Annotated[Natural, Free] = 0
     """steps between estimates of the bound on `held_out`, or on the data's valid split; 0 for none"""
     held_out: Natural = 0
     """how many of the last train examples are never trained on"""
-    noise: NonEmptyStr | None = None
+    noise: Annotated[NonEmptyStr | None, Free] = None
     """a file of `d3pm presample` to take t and noise from; without, they are drawn, to the same bits"""
-    accumulate: Size = dataclasses.field(default=1, kw_only=True)
+    accumulate: Annotated[Size, Free] = dataclasses.field(default=1, kw_only=True)
     """parts that a batch is taken in, one after the other: the same step in less memory"""
-    remat: bool = dataclasses.field(default=False, kw_only=True)
+    remat: Annotated[bool, Free] = dataclasses.field(default=False, kw_only=True)
     """compute blocks again in the backward pass: slower, less memory, but for a UNet or ScoreNet on a CPU"""
-    max_nonfinite: Count = dataclasses.field(default=5, kw_only=True)
+    max_nonfinite: Annotated[Count, Free] = dataclasses.field(default=5, kw_only=True)
     """after so many steps in a row whose loss, kl, ce or gradient is not finite, and skipped, it stops"""
 
 
@@ -59,11 +64,11 @@ class Train:
 class Mesh:
     """Says how a run is laid out over devices; free to change when it is resumed."""
 
-    fsdp: Size = 1
+    fsdp: Annotated[Size, Free] = 1
     """devices that parameters, their average and the state of the optimizer are cut into parts for"""
-    heartbeat: Count = 30
+    heartbeat: Annotated[Count, Free] = 30
     """seconds without a sign of life after which the other processes of a run give up"""
-    peak_flops: Positive | None = None
+    peak_flops: Annotated[Positive | None, Free] = None
     """FLOP per second of a device, for its utilisation; None: what is known of its kind"""
 
 

@@ -4,12 +4,12 @@ import dataclasses
 import zipfile
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from d3pm_jax import data
-from d3pm_jax.config.checks import NonEmptyStr, Probability, Size, undefined
+from d3pm_jax.config.checks import Free, NonEmptyStr, Probability, Size, undefined
 from d3pm_jax.config.data import Data
 from d3pm_jax.data import DatasetError, Description, Source
 from d3pm_jax.data.prepared import Corpus, Prepared, prepare
@@ -80,18 +80,17 @@ class Tokens(Data):
 class Text(Tokens):
     """Names texts in UTF-8: files, or folders, whose *.txt are joined by name with a line break between."""
 
-    train: NonEmptyStr
+    train: Annotated[NonEmptyStr, Free]
     """the text to train on; without `test` it is cut into train, valid and test, in this order"""
-    test: NonEmptyStr | None = None
+    test: Annotated[NonEmptyStr | None, Free] = None
     """the text to evaluate on"""
-    valid: NonEmptyStr | None = None
+    valid: Annotated[NonEmptyStr | None, Free] = None
     """a text to evaluate on during training, beside a `test`"""
     split: tuple[Probability, Probability, Probability] = SHARES
     """shares of train, valid and test in the characters of the one text, which is cut where they end"""
-    tokenizer: NonEmptyStr = "characters"
+    tokenizer: Annotated[NonEmptyStr, Free] = "characters"
     """"characters": all that occur in the splits, in their order; "letters27": space and a-z; "bytes"; or a
     file of the tokenizers library, applied to each line on its own"""
-    places: ClassVar[tuple[str, ...]] = ("train", "test", "valid", "tokenizer")
 
     def check(self) -> None:
         if sum(Fraction(str(share)) for share in self.split) != 1 or not (self.split[0] and self.split[2]):
@@ -133,9 +132,8 @@ class Shakespeare(Tokens):
 class Text8(Tokens):
     """Names the folder with text8, zipped or not: 27 letters, the first 90M to train, 5M valid, 5M test."""
 
-    dir: NonEmptyStr
+    dir: Annotated[NonEmptyStr, Free]
     """the folder"""
-    places: ClassVar[tuple[str, ...]] = ("dir",)
 
     def corpus(self) -> Corpus:
         path = standard_file(self.dir, "text8", STANDARD)
@@ -146,9 +144,8 @@ class Text8(Tokens):
 class Enwik8(Tokens):
     """Names the folder with enwik8, zipped or not: bytes, the first 90M to train, 5M valid, 5M test."""
 
-    dir: NonEmptyStr
+    dir: Annotated[NonEmptyStr, Free]
     """the folder"""
-    places: ClassVar[tuple[str, ...]] = ("dir",)
 
     def corpus(self) -> Corpus:
         path = standard_file(self.dir, "enwik8", STANDARD)

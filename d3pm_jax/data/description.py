@@ -1,15 +1,12 @@
 """Says what examples of a data set are."""
 
 import dataclasses
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Integer
 
 from d3pm_jax.data.tokenizers import joined
 from d3pm_jax.errors import UserError
-
-Kind = Literal["image", "text", "array"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +23,8 @@ class Description:
     """x is in 0..categories - 1"""
     classes: int | None = None
     """a label is in 0..classes - 1; None: there are none"""
-    kind: Kind = "array"
-    """how an example is shown: as a picture, as a line of text, or as an .npy file"""
+    kind: str = "array"
+    """what an example looks like: "image", "text", "array", or a kind of your own; see `d3pm_jax.kinds`"""
     symbols: tuple[str, ...] | None = None
     """of text: what each category is written as; see `tokenizers` for parts of characters"""
     padded: bool = False
@@ -36,21 +33,12 @@ class Description:
     """the hash of what the examples are of, where it is known: data that has another one is other data"""
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise UserError(f"kind = {self.kind!r}: it must be one of {', '.join(get_args(Kind))}")
         if not self.shape or min(self.shape) < 1:
             raise UserError(f"shape = {self.shape}: it must hold sizes of at least 1")
-        axes = {"image": 3, "text": 1}.get(self.kind, len(self.shape))
-        if len(self.shape) != axes:
-            raise UserError(f"shape = {self.shape}: {self.kind} examples have {axes} axes")
         for name, least in (("categories", 2), ("classes", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{name} = {value}: it must be at least {least}")
-        if (self.symbols is None) == (self.kind == "text"):
-            raise UserError(
-                "symbols belong to kind='text': pass one string for each category, or kind='array'"
-            )
         if self.symbols is not None and len(self.symbols) != self.categories:
             raise UserError(
                 f"{len(self.symbols)} symbols for {self.categories} categories: pass one for each"

@@ -1,5 +1,61 @@
-"""Says what an example looks like: an image, a text, an array."""
+"""Says what an example looks like: a kind of data is a class, and no caller asks which one it has."""
 
 from d3pm_jax.extras import require
 
 require(__name__, "PIL", "matplotlib")
+
+from d3pm_jax.config import Data
+from d3pm_jax.data import Description
+from d3pm_jax.errors import UserError
+from d3pm_jax.kinds.array import Array
+from d3pm_jax.kinds.base import (
+    Batch,
+    Chains,
+    Given,
+    Kind,
+    Measured,
+    QualityTable,
+    Reference,
+    Split,
+)
+from d3pm_jax.kinds.image import Image
+from d3pm_jax.kinds.text import Text
+
+__all__ = [
+    "Array",
+    "Batch",
+    "Chains",
+    "Given",
+    "Image",
+    "Kind",
+    "Measured",
+    "QualityTable",
+    "Reference",
+    "Split",
+    "Text",
+    "of",
+]
+
+SHIPPED = (Image, Text, Array)
+
+
+def of(description: Description, data: Data | None = None) -> Kind:
+    """Returns the kind of a data set.
+
+    Args:
+        description: of the data.
+        data: of the config; a class of your own may have a kind of your own.
+
+    Raises:
+        UserError: there is no kind of this name, or the description is not one of it.
+    """
+    own = None if data is None else data.own_kind()
+    classes: dict[str, type[Kind]] = {cls.name: cls for cls in SHIPPED}
+    if own is not None:
+        classes[own.name] = own
+    if description.kind not in classes:
+        words = f"kind = {description.kind!r}: it must be one of {', '.join(classes)}"
+        raise UserError(f"{words}; own_kind() of your Data class names one of your own")
+    kind = classes[description.kind](description)
+    kind.check()
+    return kind

@@ -27,7 +27,7 @@ def check(description: Description, num: int, weights: Path | None) -> None:
     """Refuses what cannot be measured, before anything is computed.
 
     Args:
-        description: of the data.
+        description: of images with 1 or 3 channels.
         num: how many samples.
         weights: a file of Inception weights, if they are to be used.
 
@@ -35,11 +35,6 @@ def check(description: Description, num: int, weights: Path | None) -> None:
         UserError: the data have no features, there are too few samples, or there is no such file.
     """
     shape, classes = description.shape, description.classes
-    if description.kind != "image" or shape[-1] not in (1, 3):
-        raise UserError(
-            f"sample quality is of texts, and of images with 1 or 3 channels, and the data is of kind "
-            f"{description.kind!r} and shape {shape}: leave --samples out"
-        )
     if weights is None and (shape[-1] != 1 or classes is None):
         raise UserError(
             f"images of shape {shape} with {classes or 'no'} classes have no classifier to compare them by, "

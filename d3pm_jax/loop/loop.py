@@ -23,15 +23,13 @@ from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import (
     batched,
     check_batch,
-    fitting_mesh,
-    make_mesh,
     use_all_cores,
 )
 from d3pm_jax.parts import begin, build, splits
 from d3pm_jax.parts.begin import Weights
 from d3pm_jax.placing import place, place_part
 from d3pm_jax.storage import checkpoint, lock
-from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS
+from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS, PROFILE
 from d3pm_jax.storage.workdir import (
     NUM_EXAMPLES,
     claim,
@@ -81,7 +79,7 @@ def train(
         parts = build.restore(workdir, parts) if cluster.by_first(claimed) else build.start(parts)
         opened = partial(logs.opened, parts.config, workdir, project=wandb, own=own_logs)
         opened = opened if cluster.is_first() else logs.unopened
-        trace = workdir / "profile" if profile and cluster.is_first() else None
+        trace = workdir / PROFILE if profile and cluster.is_first() else None
         return _train(parts, workdir, source, noise_of, valid, opened, trace)
 
 
@@ -94,8 +92,7 @@ def built(config: Config, workdir: Path | None = None) -> tuple[build.Parts, dat
     if workdir is not None:
         config = resumed(workdir, config, description)
         asked = config.mesh.fsdp != read_config(workdir, config).mesh.fsdp
-    mesh = (make_mesh if asked else fitting_mesh)(config.mesh.fsdp)
-    parts = build.build(build.fill_in(config, description), description, mesh=mesh)
+    parts = build.build(build.fill_in(config, description), description, asked=asked)
     check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
     data.check_batch_size(source, config.train.batch_size)
     _check_steps(config)

@@ -10,10 +10,10 @@ import numpy as np
 
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
+from d3pm_jax.storage.names import METRICS
 from d3pm_jax.training.step import Metrics
 from d3pm_jax.types import Params
 
-FILE = "metrics.jsonl"
 CURE = "delete that line, or the file, which curves alone are drawn from"
 CAUSES = ("ce", "kl", "loss", "grad_norm")  # which follows from which
 TERMS = ("loss", "kl", "ce", "grad_norm")
@@ -27,7 +27,7 @@ def read(workdir: Path) -> list[dict[str, float | int]]:
     Raises:
         UserError: another line is damaged.
     """
-    path = workdir / FILE
+    path = workdir / METRICS
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     return [_row(line, f"{path}, line {i}") for i, line in enumerate(lines, 1)]
 

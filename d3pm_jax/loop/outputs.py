@@ -10,7 +10,6 @@ import numpy as np
 
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.evaluation.bound import elements, evaluate_bound, few_terms
-from d3pm_jax.kinds import examples
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.loop import speed
 from d3pm_jax.loop.metrics import Window, leaf_names
@@ -22,12 +21,12 @@ from d3pm_jax.measure.samples import make_sampler
 from d3pm_jax.parts.about import caption
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.names import CHECKPOINTS
+from d3pm_jax.storage.names import CHECKPOINTS, SAMPLES
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.training.step import Metrics
 from d3pm_jax.types import Params
 
-SAMPLES = 64  # in a picture of samples
+NUM_SAMPLES = 64  # in a picture of samples
 CALLS = 10  # of the network for each example, in an estimate of the bound
 
 
@@ -54,7 +53,7 @@ class Outputs:
         self.terminal = Terminal("step", parts.config.train.steps, first)
         self._parts, self._config = parts, parts.config
         self._workdir, self._log_to, self._saver = workdir, log, saver
-        self._sampler, self.speed = make_sampler(parts, SAMPLES), speed.of_run(parts)
+        self._sampler, self.speed = make_sampler(parts, NUM_SAMPLES), speed.of_run(parts)
         self._window = Window(
             parts.process.T, leaf_names(parts.state.params), self._config.train.max_nonfinite
         )
@@ -90,11 +89,11 @@ class Outputs:
                 self._window.restart()
             self._log(step, means)
         if draws:
-            samples, _ = self._sampler(state.ema, SAMPLES, jax.random.key(config.seed))
-            path = self._workdir / "samples" / f"step_{step:07d}"
+            samples, _ = self._sampler(state.ema, NUM_SAMPLES, jax.random.key(config.seed))
+            path = self._workdir / SAMPLES / f"step_{step:07d}"
             path.parent.mkdir(exist_ok=True)
             words = caption(self._workdir, self._parts, step)
-            path = examples.save_examples(path, samples, self._parts.description, words)
+            path = self._parts.kind.save_examples(path, samples, words)
             self.terminal.say(f"samples: {path}")
             self._window.restart()
         if ends:

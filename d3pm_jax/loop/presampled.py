@@ -21,7 +21,6 @@ from d3pm_jax.files import parse_json, replacing
 from d3pm_jax.machine.devices import (
     batched,
     check_batch,
-    fitting_mesh,
     use_all_cores,
 )
 from d3pm_jax.parts import build
@@ -75,8 +74,7 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> int
     """
     use_all_cores(config.train.batch_size)
     description = config.data.describe()
-    mesh = fitting_mesh(config.mesh.fsdp)
-    parts = build.build(build.fill_in(config, description), description, mesh=mesh)
+    parts = build.build(build.fill_in(config, description), description, asked=False)
     check_batch(parts.mesh, config.train.batch_size)
     steps = config.train.steps if steps is None else steps
     write(parts, steps, Path(path))

@@ -12,6 +12,7 @@ from d3pm_jax.files import write_text
 from d3pm_jax.loop import metrics
 from d3pm_jax.loop.tensorboard import Board
 from d3pm_jax.loop.wandb_run import WandbRun
+from d3pm_jax.storage.names import METRICS, TENSORBOARD
 
 Values = Mapping[str, float | int]
 Logging = Callable[[int, Values], None]  # step, values -> None
@@ -35,8 +36,8 @@ class Lines:
 
     def __init__(self, workdir: Path, after_step: int):
         kept = [json.dumps(row) + "\n" for row in metrics.read(workdir) if row["step"] <= after_step]
-        write_text(workdir / metrics.FILE, "".join(kept))
-        self._file = (workdir / metrics.FILE).open("a")
+        write_text(workdir / METRICS, "".join(kept))
+        self._file = (workdir / METRICS).open("a")
 
     def log(self, step: int, values: Values) -> None:
         """Writes one line."""
@@ -69,7 +70,7 @@ def opened(
         for log in own:  # closed even where one of ours cannot be opened
             stack.callback(log.close)
         logs.append(stack.enter_context(closing(Lines(workdir, after_step))).log)
-        logs.append(stack.enter_context(closing(Board(workdir / "tensorboard", after_step + 1))).log)
+        logs.append(stack.enter_context(closing(Board(workdir / TENSORBOARD, after_step + 1))).log)
         if project is not None:
             logs.append(stack.enter_context(WandbRun(workdir, project, config_io.flat(config))).log)
         logs += [log.log for log in own]

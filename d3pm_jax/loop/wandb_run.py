@@ -11,8 +11,7 @@ from typing import Any
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.extras import require
 from d3pm_jax.files import write_text
-
-ID = "wandb_id.txt"
+from d3pm_jax.storage.names import WANDB_ID
 
 
 def check_installed() -> None:
@@ -78,7 +77,7 @@ def _id(workdir: Path) -> str:
     Raises:
         UserError: the file of it holds something else.
     """
-    path = workdir / ID
+    path = workdir / WANDB_ID
     if not path.exists():
         write_text(path, secrets.token_hex(8))
     found = path.read_text(errors="replace")

@@ -8,6 +8,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from d3pm_jax.extras import require
+
+require("d3pm_jax.machine", "filelock", "platformdirs")
+
 import filelock
 import jax
 import platformdirs

@@ -37,9 +37,18 @@ def make_mesh(fsdp: int = 1) -> Mesh:
     return Mesh(np.array(devices).reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
-def fitting_mesh(fsdp: int) -> Mesh:
-    """Makes the mesh of a run whose layout is not asked for: cut over as many devices as it can be."""
-    return make_mesh(math.gcd(fsdp, jax.device_count()))
+def mesh_of(fsdp: int, asked: bool) -> Mesh:
+    """Decides the mesh of a run.
+
+    Args:
+        fsdp: of its config.
+        asked: whether just this layout is asked for, as by who trains; else the parameters are cut over as
+            many devices as they can be, at most so many.
+
+    Raises:
+        UserError: it is asked for, and there are not as many, or not a multiple of them.
+    """
+    return make_mesh(fsdp if asked else math.gcd(fsdp, jax.device_count()))
 
 
 def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:

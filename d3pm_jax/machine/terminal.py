@@ -7,6 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
+from d3pm_jax.extras import require
+
+require("d3pm_jax.machine", "rich")
+
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar

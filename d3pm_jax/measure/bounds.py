@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +19,7 @@ from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.about import about, caption
 from d3pm_jax.parts.build import Parts
 
-NUMBERS = ("bits_per_dim", "nats", "reconstruction", "prior")
-
-
-class Written(NamedTuple):
-    """Says where a bound was written."""
-
-    path: Path
-    picture: Path | None  # of the terms, where all were computed
-    replaced: str  # words about the bound that was there, if it was of something else
+NUMBERS = ("nats", "reconstruction", "prior")
 
 
 def evaluate(
@@ -51,8 +43,8 @@ def evaluate(
             default every t is computed.
 
     Returns:
-        What `evaluation.bound.summary` gives, with the step, N, the seed and the times of the terms; and
-        without `calls` what `evaluation.bound.parts` gives.
+        What `evaluation.bound.summary` gives, with the step, N, the seed and the times of the terms; without
+        `calls` what `evaluation.bound.parts` gives; and the same in units of the kind of data.
 
     Raises:
         UserError: the process has fewer steps than calls.
@@ -71,9 +63,11 @@ def evaluate(
     D = elements(x0, examples.get("weight"))
     times = np.asarray(process.time[1:]).tolist()
     known = {"step": parts.step, "examples": len(x0), "seed": seed, "times": times}
-    if calls is not None:
-        return summary(found, D) | known | {"calls": calls}
-    return summary(np.asarray(found.total()), D) | parts_of_bound(found, D) | known
+    if calls is None:
+        result = summary(np.asarray(found.total()), D) | parts_of_bound(found, D) | known
+    else:
+        result = summary(found, D) | known | {"calls": calls}
+    return result | parts.kind.extra_figures(result, examples)
 
 
 def seconds_per_call(parts: Parts, examples: Mapping[str, np.ndarray], batch_size: int = 128) -> float:
@@ -94,18 +88,13 @@ def protocol(
     content = b"".join(examples[name].tobytes() for name in ("x", "weight") if name in examples)
     return {
         "N": len(examples["x"]),
-        "split": split_name(parts),
+        "split": getattr(config.data, "test_split", "test"),
         "data": {name: value for name, value in data.items() if name not in config.data.places},
         "examples": f"sha256 {hashlib.sha256(content).hexdigest()}",
         "terms": "all" if calls is None else f"{calls} for each example, stratified",
         "seed": seed,
         **about(parts),
     }
-
-
-def split_name(parts: Parts) -> str:
-    """Names the split of the data that figures are of."""
-    return getattr(parts.config.data, "test_split", "test")
 
 
 def write(
@@ -116,7 +105,7 @@ def write(
     baselines: Mapping[str, float],
     limit: int | None = None,
     suffix: str = "",
-) -> Written:
+) -> tuple[Path, Path | None, str]:
     """Writes a bound to the folder of a run, and draws its terms where all were computed.
 
     Args:
@@ -127,22 +116,24 @@ def write(
         baselines: bits per dimension of what a model of the data has to beat, by name.
         limit: how many examples were asked for, if not all.
         suffix: of the names of files, of `record.suffix`.
+
+    Returns:
+        The path of the file, that of the picture if there is one, and words about the bound that it
+        replaces, see `record.write`.
     """
     known = protocol(parts, examples, result["seed"], result.get("calls"))
     path = workdir / f"eval{suffix}.json"
     content = {**result, "baselines": baselines, "limit": limit, "protocol": known}
     replaced = record.write(path, EVAL, content)
     if "steps" not in result:
-        return Written(path, None, replaced)
+        return path, None, replaced
     picture = workdir / f"bound_terms{suffix}.png"
     show.save_bound_terms(picture, {"": result}, caption(workdir, parts, parts.step))
-    return Written(path, picture, replaced)
+    return path, picture, replaced
 
 
 def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
-    terms, own = content.get("steps", []), content.get("protocol", {})
-    if not isinstance(own, dict):
-        raise ValueError("its protocol is no table")
+    terms = content.get("steps", [])
     times = content.get("times", list(range(1, len(terms) + 1)))  # files of old runs have none
     known = {name: content.get(name) for name in ("seed", "calls")}
     known |= {"N": content.get("examples"), "step": content["step"], "steps": len(times)}
@@ -150,29 +141,27 @@ def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
         "bound": record.figures(content),
         "baselines": record.figures(content.get("baselines", {}), "bits/dim"),
     }
-    return known | own, values, {"bound": {"times": times, "steps": terms}}
+    return {**known, **content.get("protocol", {})}, values, {"bound": {"times": times, "steps": terms}}
 
 
 def _check(found: Record) -> None:
     """Raises where it says not what it is of, or lacks a figure."""
-    known, bound = found.protocol, found.values["bound"]
+    known, bound, arrays = found.protocol, found.values["bound"], found.arrays["bound"]
     if type(known["step"]) is not int or type(known["N"]) not in (int, type(None)):
         raise ValueError("it names no step, or not how many examples")
-    times, terms = (found.arrays["bound"][name] for name in ("times", "steps"))
+    times, terms = arrays["times"], arrays["steps"]
     if not isinstance(times, list) or not times or len(terms) not in (0, len(times)):
         raise ValueError("its times are not those of its terms")
-    if "bits_per_dim" not in bound:
-        raise ValueError("a figure is no number")
-    told = [bound[name] for name in NUMBERS if name in bound]
-    record.check_numbers(x for figure in told for x in (figure.value, figure.error))
-    record.check_numbers(figure.value for figure in found.values["baselines"].values())
-    record.check_numbers([*times, *terms])
+    optional = [bound[name] for name in NUMBERS if name in bound]
+    figures = [bound["bits_per_dim"], *optional, *found.values["baselines"].values()]
+    numbers = [x for figure in figures for x in (figure.value, figure.error)]
+    record.check_numbers([*numbers, *times, *terms])
 
 
 EVAL = record.Format(
     ("N", "examples"),
     ("step", "examples"),
     _from_keys,
-    _check,
     "{path} is damaged ({why}): delete it, `d3pm eval` writes it again",
+    _check,
 )

@@ -5,9 +5,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from d3pm_jax.config.checks import check_fields
+from d3pm_jax.kinds import SHIPPED, QualityTable
 from d3pm_jax.measure import record
 from d3pm_jax.measure.record import Record, Value
 
@@ -15,71 +16,24 @@ COMPARED = ("N", "split", "reference", "features")  # which figures have to have
 FILES = "quality_*.json"
 
 
-class Table(NamedTuple):
-    """Says which figures of samples of a kind of data are shown, and what they are."""
-
-    columns: Mapping[str, str]  # the titles of figures by their names
-    also: tuple[str, ...]  # figures that a report shows beside them, under their names, if there are any
-    headline: tuple[str, str]  # name and title of the one that says most
-    words: str
-
-
-OF_IMAGES = Table(
-    {"frechet": "Fréchet", "precision": "precision", "recall": "recall"},
-    ("nearest", "copies"),
-    ("frechet", "Fréchet distance"),
-    "Samples, and for comparison examples of the data and samples of the per-pixel histogram, "
-    "beside all of the training split, in features of images.",
-)
-OF_TEXTS = Table(
-    {
-        "known_words": "known words",
-        "distinct_1": "distinct words",
-        "distinct_2": "2-grams",
-        "distinct_3": "3-grams",
-        "longest_copy": "longest copy",
-    },
-    ("copied",),
-    ("known_words", "known words"),
-    "Samples, and for comparison examples of the test split and samples of the unigram, beside the "
-    "training split: the share of their words that it has too, how many of their words and of their runs of "
-    "2 and 3 words are different, and the longest piece of them that is copied from it, in characters.",
-)
-TABLES = {"image": OF_IMAGES, "text": OF_TEXTS}  # by the kind of the data
-
-
 @dataclasses.dataclass(frozen=True)
 class Protocol:
     """Says all that a figure of sample quality depends on."""
 
-    N: int
-    """samples"""
-    split: str
-    """of the data, which they are compared with"""
-    reference: str
-    """its number of examples and their hash"""
-    features: str
-    """in which they are compared, and the hash of their weights"""
-    step: int
-    """of the checkpoint"""
-    steps: int
-    """of the reverse chain"""
-    grid: str
-    """which steps of the process these are"""
-    sampler: str
-    """how a step is taken"""
-    classes: str
-    """which classes the network was told"""
-    ema: float
-    """decay of the averaged weights"""
-    belief: str
-    """what the logits are"""
-    first_step: str
-    """the rule at t = 1"""
-    dtype: str
-    """of the network"""
-    seed: int
-    """of the noise"""
+    N: int  # samples
+    split: str  # of the data, which they are compared with
+    reference: str  # its number of examples and their hash
+    features: str  # in which they are compared, and the hash of their weights
+    step: int  # of the checkpoint
+    steps: int  # of the reverse chain
+    grid: str  # which steps of the process these are
+    sampler: str  # how a step is taken
+    classes: str  # which classes the network was told
+    ema: float  # decay of the averaged weights
+    belief: str  # what the logits are
+    first_step: str  # the rule at t = 1
+    dtype: str  # of the network
+    seed: int  # of the noise
 
 
 def differing(a: Protocol | Mapping[str, Any], b: Protocol | Mapping[str, Any]) -> list[str]:
@@ -139,13 +93,24 @@ def _check(found: Record) -> None:
 
 
 QUALITY = record.Format(
-    COMPARED, (), _from_keys, _check, "{path} is damaged ({why}): delete it and measure again"
+    COMPARED, (), _from_keys, "{path} is damaged ({why}): delete it and measure again", _check
 )
 
 
-def table_of(row: Mapping[str, Value]) -> Table:
-    """Returns what is shown of a row of figures: those of images or those of texts."""
-    return OF_TEXTS if "known_words" in row else OF_IMAGES
+def table_of(row: Mapping[str, Value], own: QualityTable | None = None) -> QualityTable:
+    """Returns how a row of figures is shown, as of the shipped kind whose figures they are, or of an own one.
+
+    Args:
+        row: figures by name; of none of them it is as of images.
+        own: of the kind of a run; without it what no shipped kind has is called by its name.
+    """
+    for cls in SHIPPED:
+        if cls.quality is not None and (not row or cls.quality.headline[0] in row):
+            return cls.quality
+    if own is not None:
+        return own
+    names = {name: name for name, figure in row.items() if name != "n" and not isinstance(figure.value, str)}
+    return QualityTable(names, (), ("n", "n"), "")
 
 
 def table(found: Sequence[Record]) -> list[str]:

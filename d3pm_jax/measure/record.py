@@ -1,8 +1,8 @@
 """Holds what was measured: by which protocol, figures with unit and error, arrays; writes and reads it."""
 
+import contextlib
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,8 @@ NO_FIGURES = (*ERRORS.values(), "step", "examples", "seed", "limit", "calls")  #
 DEFAULTS = {"grid": "even", "seed": 0}  # of options that are in the names of files; of all others None
 
 
-class Value(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Value:
     """Holds a figure."""
 
     value: Any  # a number, or a text; None where it is infinite, or of too few samples
@@ -39,8 +40,8 @@ class Format(NamedTuple):
     compared: tuple[str, ...]  # entries of the protocol that figures have to have in common
     replaced: tuple[str, ...]  # keys that are told of a file whose place a new one takes
     from_keys: Callable[[dict[str, Any]], Any]  # the keys of a file -> protocol, values, arrays
-    check: Callable[[Any], Any]  # raises a ValueError, TypeError or LookupError where a Record is damaged
-    damaged: str  # what is said of that, with {path} and {why}
+    damaged: str  # what is said of a damaged file, with {path} and {why}
+    check: Callable[[Any], Any] = lambda record: None  # raises ValueError, TypeError or LookupError of one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +56,7 @@ class Record:
 
 
 def comparable(a: Record, b: Record) -> list[str]:
-    """Lists what differs between two results so that their figures do not compare; nothing where they do."""
-    if a.format != b.format:
-        return ["what was measured"]
+    """Lists the entries by which figures of two results are not comparable; none where they are."""
     return [name for name in a.format.compared if a.protocol.get(name) != b.protocol.get(name)]
 
 
@@ -104,7 +103,11 @@ def write(
         Words about the result that it replaces, if that was of something else: ", replaces that of step
         1600".
     """
-    before, finite = _keys(path), _finite(content)
+    before: Any = {}
+    with contextlib.suppress(OSError, ValueError):
+        before = read_json(path)
+    # JSON has no numbers that are not finite: they become null
+    finite = json.loads(json.dumps(dict(content)), parse_constant=lambda name: None)
     found = of(file_format, path, finite)
     kept = {
         "protocol": {**found.protocol, **(protocol or {})},
@@ -112,8 +115,8 @@ def write(
         "arrays": found.arrays,
     }
     write_text(path, json.dumps(finite | {KEY: kept}, indent=1, allow_nan=False))
-    asked = [name for name in file_format.replaced if name in before]
-    differ = [f"{name} {before[name]}" for name in asked if before[name] != finite.get(name)]
+    known = [name for name in file_format.replaced if isinstance(before, dict) and name in before]
+    differ = [f"{name} {before[name]}" for name in known if before[name] != finite.get(name)]
     return f", replaces that of {', '.join(differ)}" if differ else ""
 
 
@@ -145,26 +148,8 @@ def check_numbers(values: Iterable[Any]) -> None:
 
 
 def _row_to_json(row: Mapping[str, Value]) -> dict[str, Any]:
-    return {name: value._asdict() for name, value in row.items()}
+    return {name: dataclasses.asdict(value) for name, value in row.items()}
 
 
 def _row_from_json(row: Mapping[str, Any]) -> dict[str, Value]:
     return {name: Value(**value) for name, value in row.items()}
-
-
-def _finite(tree: Any) -> Any:
-    """Returns a result with null, which JSON has, for numbers that are not finite, which it has not."""
-    if isinstance(tree, Mapping):
-        return {name: _finite(x) for name, x in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_finite(x) for x in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
-def _keys(path: Path) -> dict[str, Any]:
-    """Returns the keys of the result that is there; none where there is none, or none that can be read."""
-    try:
-        found = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from d3pm_jax.checks import bare
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_npy
+from d3pm_jax.kinds import Chains, Given
 from d3pm_jax.measure import record
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.parts.build import Parts
@@ -25,17 +26,9 @@ from d3pm_jax.sampling.ancestral import PRIOR_STEP
 from d3pm_jax.sampling.noise import SAMPLING
 from d3pm_jax.types import Params
 
+FORWARD = 4  # chains of the forward process that are shown
 Sampler = Callable[..., tuple[np.ndarray, np.ndarray]]
 Progress = Callable[[int], Any]  # is told how many are done
-
-OF_SAMPLES = ("step", "num", "steps", "grid", "seed", "label")  # keys of what they are of
-
-
-class Given(NamedTuple):
-    """Holds what is known of every sample: see `sampling.infill`."""
-
-    x0: np.ndarray  # int32 [*S], any category where it is not known
-    known: np.ndarray  # bool [*S]
 
 
 def make_sampler(
@@ -134,6 +127,34 @@ def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequen
     return np.where(x0 < 0, x0, drawn)  # every element is drawn on its own
 
 
+def chains_to_show(
+    parts: Parts,
+    key: jax.Array,
+    samples: np.ndarray,
+    reverse: np.ndarray,
+    times: Sequence[int],
+    strip: Sequence[int],
+    examples: np.ndarray | None,
+) -> Chains:
+    """Puts together what the kind of the data shows of samples.
+
+    Args:
+        parts: of the run.
+        key: of the forward process.
+        samples: int32 [N, *S].
+        reverse: states [R, n, *S] of the first of them, as `draw` recorded them.
+        times: their t.
+        strip: which of the times to show side by side.
+        examples: of the test split, from which the forward process begins; None where there are none.
+    """
+    time = np.asarray(parts.process.time)
+    forward = None
+    if examples is not None:
+        forward = partial(draw_forward, key, parts.process, examples[:FORWARD], strip)
+    shown, whole = time[list(times)].tolist(), time[list(strip)].tolist()
+    return Chains(samples, shown, reverse, whole, forward, examples, parts.categories, parts.process.T)
+
+
 def _silent(done: int) -> None:
     """Shows nothing."""
 
@@ -224,20 +245,14 @@ def write(
 
 
 def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
-    return content | {name: content[name] for name in OF_SAMPLES}, {}, {}
-
-
-def _check(found: record.Record) -> None:
-    """Raises where it says not how many samples there are."""
-    if type(found.protocol["num"]) is not int:
-        raise ValueError("it says not how many")
+    needed = ("step", "num", "steps", "grid", "seed", "label")
+    return content | {name: content[name] for name in needed}, {}, {}
 
 
 SAMPLES = record.Format(
     ("step", "steps", "grid", "seed", "label", "prompt", "infill", "length"),
     ("step", "num", "prompt", "infill"),
     _from_keys,
-    _check,
     "{path.parent}/{path.stem}.npy or {path.name} is damaged ({why}): delete both, `d3pm sample` writes them "
     "again",
 )

@@ -9,7 +9,7 @@ from d3pm_jax.config import Config
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.machine import cluster
-from d3pm_jax.machine.devices import fitting_mesh, use_all_cores
+from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.parts import build
 from d3pm_jax.placing import fetch
 from d3pm_jax.storage import checkpoint, lock, names
@@ -70,8 +70,7 @@ def import_weights(
     folders.check_empty(workdir)
     use_all_cores(1)
     description = description or config.data.describe()
-    mesh = fitting_mesh(config.mesh.fsdp)
-    parts = build.build(build.fill_in(config, description), description, mesh=mesh)
+    parts = build.build(build.fill_in(config, description), description, asked=False)
     try:
         params = twin.load(Path(file), parts.state.params)
     except ValueError as error:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from d3pm_jax import likelihood, losses
+from d3pm_jax import kinds, likelihood, losses
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.checks import check_fields
@@ -20,7 +20,7 @@ from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import (
     batched,
     cut,
-    make_mesh,
+    mesh_of,
     replicated,
 )
 from d3pm_jax.parts import network, splits
@@ -42,6 +42,7 @@ class Parts:
 
     config: Config
     description: Description  # of the data
+    kind: kinds.Kind  # of the data
     mesh: jax.sharding.Mesh
     process: Process
     predict: Predict
@@ -125,7 +126,7 @@ def build(
     config: Config,
     description: Description,
     steps: int | Sequence[int] | None = None,
-    mesh: jax.sharding.Mesh | None = None,
+    asked: bool = True,
 ) -> Parts:
     """Builds the process, the network and the shape of the state of a config.
 
@@ -133,15 +134,16 @@ def build(
         config: of the run.
         description: of the data.
         steps: take only so many of the steps of the process, evenly spaced, or only these; all by default.
-        mesh: of the devices; that of the config by default.
+        asked: whether just the layout of config.mesh is asked for, see `mesh_of`.
 
     Raises:
         UserError: a value of the config cannot be used, or there are too few devices for it.
     """
     config_io.check_values(config)
-    mesh = make_mesh(config.mesh.fsdp) if mesh is None else mesh
+    mesh = mesh_of(config.mesh.fsdp, asked)
     try:
         check_fields("data.describe()", description)
+        kind = kinds.of(description, config.data)
         whole = config.process.build()
         config.loss.check_process(whole)
         jax.eval_shape(whole.log_q_probs, _integers(description.shape), _integers(()))  # may refuse a shape
@@ -160,7 +162,7 @@ def build(
     key = jax.jit(lambda: _keys(config)[1], out_shardings=replicated(mesh))()
     state = jax.tree.map(lambda x: x.update(sharding=cut(mesh, x.shape)), shapes)
     spread = network.on_mesh(predict, batched(mesh))
-    return Parts(config, description, mesh, process, spread, init, state, predict, key, classes)
+    return Parts(config, description, kind, mesh, process, spread, init, state, predict, key, classes)
 
 
 def _keys(config: Config) -> tuple[jax.Array, jax.Array]:

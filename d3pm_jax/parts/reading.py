@@ -6,13 +6,9 @@ import numpy as np
 
 from d3pm_jax import data
 from d3pm_jax.errors import UserError
+from d3pm_jax.kinds import Split
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.storage import workdir as folders
-
-MOVED = (  # a text, or the file of its tokenizer
-    "; where they lie now the run is told by d3pm train --workdir RUN --resume --data.train PATH, and "
-    "--data.tokenizer PATH"
-)
 
 
 def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
@@ -27,7 +23,12 @@ def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
             folders.check_digest(workdir, spec.describe(), kept)
         return spec.open(split)
     except data.DatasetError as error:
-        raise UserError(f"{error}{MOVED if kept.kind == 'text' else ''}") from error
+        raise UserError(f"{error}{parts.kind.where_it_lies}") from error
+
+
+def open_whole(parts: Parts, workdir: Path, split: str) -> Split:
+    """Opens a split of the data, for a kind to read as often as it likes; see `open_split`."""
+    return Split(open_split(parts, workdir, split), parts.categories, parts.description)
 
 
 def read_batch(parts: Parts, workdir: Path, split: str, limit: int | None = None) -> dict[str, np.ndarray]:

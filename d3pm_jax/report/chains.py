@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
-from d3pm_jax.measure.samples import draw_forward, spaced
+from d3pm_jax.kinds import Chains
+from d3pm_jax.measure.samples import chains_to_show, spaced
 from d3pm_jax.report import folder
 
 SAMPLES = 64
@@ -17,19 +17,15 @@ ROWS = 4  # chains in it
 SEED = 0
 
 
-class Chains(NamedTuple):
-    """Holds samples and chains, int32."""
+class Drawn(NamedTuple):
+    """Holds what the pictures of a run show."""
 
-    samples: np.ndarray  # [N, *S]; sample i is of class i modulo all
-    kept: bool  # whether they are those of `d3pm sample`
-    times: list[int]  # increasing, from 0 to the last, of the process with all steps
-    reverse: np.ndarray  # [R, FILMED, *S], state r at times[r]
-    strip: list[int]  # which of the times a strip shows
-    forward: np.ndarray | None  # [len(strip), ROWS, *S]; None without examples to begin from
+    chains: Chains
+    kept: bool  # whether the samples are those of `d3pm sample`
 
 
-def draw(record: folder.Reported) -> Chains:
-    """Draws them from the checkpoint of a run; what `d3pm sample` drew from it is not drawn again.
+def draw(record: folder.Reported) -> Drawn:
+    """Draws from the checkpoint of a run; what `d3pm sample` drew from it is not drawn again.
 
     Raises:
         UserError: the weights are not finite, or the samples in the folder are damaged.
@@ -39,11 +35,10 @@ def draw(record: folder.Reported) -> Chains:
     kept = folder.read_samples(run, wanted)
     n, times = wanted if kept is None else FILMED, spaced(run.process.T, FRAMES)
     drawn, reverse = run.sample(key, n, batch_size=n, record=times, chains=FILMED)
-    strip, forward = spaced(run.process.T, STRIP), None
-    if record.examples is not None:
-        forward = draw_forward(key, run.process, record.examples[:ROWS], strip)
-    samples, time = drawn if kept is None else kept, np.asarray(run.process.time)
-    return Chains(samples, kept is not None, time[times].tolist(), reverse, time[strip].tolist(), forward)
+    samples = drawn if kept is None else kept
+    strip = spaced(run.process.T, STRIP)
+    chains = chains_to_show(run.parts, key, samples, reverse, times, strip, record.examples)
+    return Drawn(chains, kept is not None)
 
 
 def _number(classes: int | None) -> int:

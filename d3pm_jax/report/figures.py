@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from d3pm_jax.evaluation.bound import with_error
+from d3pm_jax.kinds import QualityTable
 from d3pm_jax.measure import protocol
 from d3pm_jax.measure.record import Record, Value, comparable
 from d3pm_jax.report.folder import Reported
@@ -40,7 +41,7 @@ def headline(run: Reported, best: Record | None) -> dict[str, object]:
         known, figures = best.protocol, best.values["samples"]
         words = f"{known['N']} samples beside split {known['split']}, {known['steps']} steps, "
         small = tag("small", words, f"seed {known['seed']}, in ", cell(known["features"]))
-        name, title = protocol.table_of(figures).headline
+        name, title = protocol.table_of(figures, run.run.parts.kind.quality).headline
         facts[title] = join(_or_too_few(figures[name].value), small)
     return facts
 
@@ -74,15 +75,13 @@ def bounds(runs: Sequence[Reported]) -> Html:
     return join(*shown, *_baselines(runs), *notes)
 
 
-def _bound(bound: Record) -> Iterator[object]:
+def _bound(bound: Record) -> list[object]:
     known, figures = bound.protocol, bound.values["bound"]
-    yield bound.path.name
-    yield _with_error(figures.get("bits_per_dim"), 3)
-    yield _with_error(figures.get("nats"), 2)
-    yield from (_number(figures[name].value) if name in figures else "-" for name in PARTS)
-    yield from (cell(known.get(name)) for name in OF_BOUND)
+    shown = [_with_error(figures.get("bits_per_dim"), 3), _with_error(figures.get("nats"), 2)]
+    shown += [_number(figures[name].value) if name in figures else "-" for name in PARTS]
     digest = str(known.get("examples", "-"))
-    yield tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
+    examples = tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
+    return [bound.path.name, *shown, *(cell(known.get(name)) for name in OF_BOUND), examples]
 
 
 def _baselines(runs: Sequence[Reported]) -> Iterator[Html]:
@@ -91,7 +90,7 @@ def _baselines(runs: Sequence[Reported]) -> Iterator[Html]:
     for each in runs:
         compared = {} if each.bound is None else each.bound.values["baselines"]
         if compared:
-            figures = [f"{name} {_number(value)} {unit}" for name, (value, unit, _) in compared.items()]
+            figures = [f"{name} {_number(x.value)} {x.unit}" for name, x in compared.items()]
             found.setdefault("; ".join(figures), []).append(each.name)
     for figures, names in found.items():
         yield tag("p", f"For comparison, on the same examples as {', '.join(names)}: {figures}.")
@@ -103,20 +102,20 @@ def quality(runs: Sequence[Reported]) -> Html:
     notes = [
         missing(text.format(each.name), each.evaluate(" --samples 2000"))
         for each in runs
-        if not each.quality and each.run.parts.description.kind in protocol.TABLES
+        if not each.quality and each.run.parts.kind.quality is not None
     ]
-    tables: dict[str, list[tuple[str, Record]]] = {}
+    tables: dict[str, tuple[QualityTable, list[tuple[str, Record]]]] = {}
     for each in runs:
         for found in each.quality:
-            words = protocol.table_of(found.values["samples"]).words
-            tables.setdefault(words, []).append((each.name, found))
-    return join(*(_qualities(words, pairs) for words, pairs in tables.items()), *notes)
+            kind = protocol.table_of(found.values["samples"], each.run.parts.kind.quality)
+            tables.setdefault(kind.words, (kind, []))[1].append((each.name, found))
+    return join(*(_qualities(kind, pairs) for kind, pairs in tables.values()), *notes)
 
 
-def _qualities(words: str, found: Sequence[tuple[str, Record]]) -> Html:
+def _qualities(kind: QualityTable, found: Sequence[tuple[str, Record]]) -> Html:
+    """Returns the table of figures of a kind of data, with the names of the runs."""
     first, rows = found[0][1], []
     shown = first.values["samples"]
-    kind = protocol.table_of(shown)
     columns = {**kind.columns, **{name: name for name in kind.also if name in shown}}
     for run, record in found:
         differ = comparable(first, record)
@@ -127,20 +126,17 @@ def _qualities(words: str, found: Sequence[tuple[str, Record]]) -> Html:
             cells = [_or_too_few(row[key].value) if key in row else "-" for key in columns]
             rows.append([run, name, f"{n:,}", *cells, compares, *_protocol(record, name)])
     head = ["run", "of", "n", *columns.values(), "compares with row 1", "steps", "file", *OF_QUALITY]
-    words = f"{words} Figures compare where N, split, reference and features are the same."
+    words = f"{kind.words} Figures compare where N, split, reference and features are the same."
     return join(tag("p", words, class_="soft"), table([*head, "reference"], rows, 2))
 
 
-def _protocol(found: Record, name: str) -> Iterator[object]:
+def _protocol(found: Record, name: str) -> list[object]:
     """Tells the protocol of samples once, in their own row."""
     if name != "samples":
-        yield from [""] * (3 + len(OF_QUALITY))
-        return
+        return [""] * (3 + len(OF_QUALITY))
     known = found.protocol
-    yield known["steps"]
-    yield found.path.name
-    yield from (cell(known[field]) for field in OF_QUALITY)
-    yield tag("span", known["reference"].partition(", sha256 ")[0], title=known["reference"])
+    reference = tag("span", known["reference"].partition(", sha256 ")[0], title=known["reference"])
+    return [known["steps"], found.path.name, *(cell(known[field]) for field in OF_QUALITY), reference]
 
 
 def _with_error(figure: Value | None, digits: int) -> str:

@@ -124,5 +124,5 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
         if x.min() < 0 or x.max() >= run.process.K:
             raise ValueError(f"it holds {x.min()}..{x.max()}, of {run.process.K} categories")
         return x[:n]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
         raise record.damaged(about, samples.SAMPLES, error) from error

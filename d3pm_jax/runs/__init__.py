@@ -10,12 +10,12 @@ from d3pm_jax.extras import require
 
 require(__name__, "array_record", "grain", "orbax", "rich", "tensorboardX")
 
-_MODULES = {name: f"{__name__}.{name}" for name in ("exact", "exported", "grids", "run")}
+_MODULES = {name: f"{__name__}.{name}" for name in ("exact", "exported", "grids", "quality", "run")}
 _ELSEWHERE = {
     "parts": ("begin", "build", "network", "splits"),
     "storage": ("checkpoint", "lock", "manifest", "workdir"),
     "machine": ("cache", "cluster", "devices", "flops", "terminal"),
-    "measure": ("protocol", "quality", "samples", "text_quality"),
+    "measure": ("protocol", "samples"),
     "loop": (
         "cost",
         "loop",

@@ -12,7 +12,7 @@ from d3pm_jax import likelihood
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
-from d3pm_jax.machine.devices import fitting_mesh, use_all_cores
+from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.measure import bounds
 from d3pm_jax.measure.samples import Given, draw
 from d3pm_jax.parts import build, reading
@@ -198,5 +198,5 @@ def open_run(
     if description is None:
         found.data.check_kept()
         description = found.data.describe()
-    parts = build.build(found, description, steps, fitting_mesh(found.mesh.fsdp))
+    parts = build.build(found, description, steps, asked=False)
     return Run(workdir, build.restore(workdir, parts, step))

@@ -26,8 +26,8 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import write_text
 from d3pm_jax.machine.cluster import is_first
 from d3pm_jax.storage.manifest import hash_of, read_table
+from d3pm_jax.storage.names import MANIFEST
 
-MANIFEST = "manifest.json"
 LONGEST_WRITE = 3600  # seconds
 OF_A_FILE = 2**13  # bytes on the disk, besides what is in it
 OURS = re.compile(r"(0|[1-9][0-9]*)(\.orbax-checkpoint-tmp.*)?")

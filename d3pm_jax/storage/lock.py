@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.storage.names import LOCK
 
 try:
     import fcntl
 except ImportError:  # a system that has no such locks
     fcntl = None
-
-FILE = "lock"  # empty; it says nothing by being there
 
 
 @contextlib.contextmanager
@@ -27,7 +26,7 @@ def held(workdir: Path) -> Iterator[None]:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = os.open(workdir / FILE, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        file = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     except OSError as error:
         raise cannot_write(workdir, error) from error
     try:

@@ -13,8 +13,7 @@ from typing import Any
 
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import read_json, write_bytes
-
-FILE = "manifest.json"
+from d3pm_jax.storage.names import MANIFEST
 
 
 def hash_of(content: bytes) -> str:
@@ -41,7 +40,7 @@ def read(workdir: Path) -> dict[str, list[str]] | None:
     Raises:
         UserError: it is damaged.
     """
-    path = workdir / FILE
+    path = workdir / MANIFEST
     if not path.is_file():
         return None
     try:
@@ -76,8 +75,8 @@ def _read_file(workdir: Path, name: str, cure: str) -> bytes | None:
         if hashes:
             raise UserError(f"{path} is missing: {cure}")
     elif known is not None and hash_of(content) not in hashes:
-        changed = "is not what was written" if hashes else f"is not in {FILE}"
-        raise UserError(f"{path} {changed}: {cure}; if you changed it yourself, delete {workdir / FILE}")
+        changed = "is not what was written" if hashes else f"is not in {MANIFEST}"
+        raise UserError(f"{path} {changed}: {cure}; if you changed it yourself, delete {workdir / MANIFEST}")
     return content
 
 
@@ -97,7 +96,7 @@ def replace(workdir: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _write(workdir: Path, hashes: Mapping[str, list[str]]) -> None:
-    write_bytes(workdir / FILE, json.dumps(hashes, indent=1).encode())
+    write_bytes(workdir / MANIFEST, json.dumps(hashes, indent=1).encode())
 
 
 def _are_hashes(value: Any) -> bool:

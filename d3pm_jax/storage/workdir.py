@@ -12,7 +12,7 @@ import numpy as np
 
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config import io as config_io
-from d3pm_jax.config.checks import check_fields
+from d3pm_jax.config.checks import check_fields, free_fields
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
@@ -24,21 +24,6 @@ FILES = (CONFIG, OWN, DESCRIPTION, EXAMPLES)
 REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
 Kept = TypeVar("Kept")
-
-# Fields of `train` that may change when a run is resumed: no step computes anything else for them, but for
-# rounding and, where a batch is taken in parts, the masks of dropout.
-OF_TRAIN = (
-    "accumulate",
-    "checkpoint_every",
-    "eval_every",
-    "keep_checkpoints",
-    "log_every",
-    "max_nonfinite",
-    "noise",
-    "remat",
-    "sample_every",
-    "steps",
-)
 
 
 def read_config(workdir: Path, own: Path | Config | None = None) -> Config:
@@ -219,9 +204,11 @@ def write_run(
 
 def may_change(config: Config) -> set[str]:
     """Lists the fields that may change when a run is resumed, by dotted name; a part is all that is in it."""
-    named = {"train": OF_TRAIN, "data": config.data.places, "optimizer": config.optimizer.may_change}
-    named["mesh"] = tuple(field.name for field in dataclasses.fields(config.mesh))
-    return {f"{part}.{field}" for part, fields in named.items() for field in fields}
+    parts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    free = {name: free_fields(type(part)) for name, part in parts.items()}
+    free["data"] = config.data.places
+    free["optimizer"] = config.optimizer.may_change
+    return {f"{part}.{field}" for part, fields in free.items() for field in fields}
 
 
 def check_resume(old: Config, new: Config) -> None:

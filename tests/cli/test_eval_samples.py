@@ -10,12 +10,13 @@ import pytest
 import scipy.linalg
 from PIL import Image
 
+from d3pm_jax import kinds, show
 from d3pm_jax.cli import eval_samples
 from d3pm_jax.config import Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import digit_features
-from d3pm_jax.kinds import classifier, features
+from d3pm_jax.kinds import classifier, features, image
 from d3pm_jax.measure import protocol
 from d3pm_jax.runs.run import open_run
 from tests import tiny
@@ -49,8 +50,8 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
     """In features that need no training: sums of rows."""
     sums = features.Features("sums", lambda x: (x.sum((2, 3)).astype(np.float32), x[:, 0, 0, 0] % 10))
     monkeypatch.setattr(features, "choose", lambda *_: sums)
-    shown, save = [], eval_samples.show.save_grid
-    monkeypatch.setattr(eval_samples.show, "save_grid", lambda *args: (shown.append(args[1]), save(*args)))
+    shown, save = [], show.save_grid
+    monkeypatch.setattr(show, "save_grid", lambda *args: (shown.append(args[1]), save(*args)))
     execute(run)
     (path,) = run.workdir.glob("quality_*.json")
     (found,) = protocol.read([run.workdir])
@@ -81,8 +82,8 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
         rows["samples"]["classes"], np.bincount(samples[:, 0, 0, 0] % 10, minlength=10) / N
     )
     every = np.square(samples[:, None].astype(float) - train[None]).sum((2, 3, 4))
-    beside = np.stack([samples, train[every.argmin(1)]], 1)[: eval_samples.PAIRS].reshape(-1, 8, 8, 1)
-    np.testing.assert_array_equal(shown[0], eval_samples.show.to_rgb(beside, 17))
+    beside = np.stack([samples, train[every.argmin(1)]], 1)[: image.PAIRS].reshape(-1, 8, 8, 1)
+    np.testing.assert_array_equal(shown[0], show.to_rgb(beside, 17))
     assert rows["samples"]["nearest"] == pytest.approx(np.sqrt(every.min(1)).mean() / 16)
     assert (rows["samples"]["copies"], rows["train"]["copies"]) == (0, 1)
 
@@ -127,4 +128,4 @@ def test_the_classifier_is_kept_and_verified(run, tmp_path, monkeypatch):
 def test_what_cannot_be_measured_gets_one_line(description, num, weights, message, tmp_path):
     (tmp_path / "there").touch()
     with pytest.raises(UserError, match=message):
-        features.check(description, num, None if weights is None else tmp_path / weights)
+        kinds.of(description).check_quality(num, None if weights is None else tmp_path / weights)

@@ -78,7 +78,7 @@ def changed(run, change):
     tree = json.loads((run / "config.json").read_text())
     change(tree)
     (run / "config.json").write_text(json.dumps(tree))
-    (run / manifest.FILE).unlink()
+    (run / manifest.MANIFEST).unlink()
 
 
 def nested(depth):
@@ -202,7 +202,7 @@ def test_data_is_not_prepared_where_only_the_run_says_so(run, capsys):
 
 @pytest.mark.slow
 def test_examples_of_objects_or_of_other_data(run, capsys):
-    (run / manifest.FILE).unlink()
+    (run / manifest.MANIFEST).unlink()
     for x in (np.array([{}]), np.zeros((3, 8, 8, 1)), np.zeros((3, 5), np.int32), np.full((3, 8, 8, 1), 99)):
         x = x.astype(np.int32) if x.dtype == np.int64 else x
         np.save(run / "examples.npy", x, allow_pickle=True)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from d3pm_jax import runs
-from d3pm_jax.cli import eval_samples, eval_text
+from d3pm_jax.cli import eval_samples
 from d3pm_jax.config import Transformer
 from d3pm_jax.evaluation import ngrams
-from d3pm_jax.measure import protocol, text_quality
+from d3pm_jax.kinds import text as text_kind
+from d3pm_jax.measure import protocol
 from d3pm_jax.parts import network
 from tests.cli.commands import error, status
 from tests.report.reading import Page
@@ -110,8 +111,8 @@ def test_a_text_is_measured_by_character_by_n_grams_and_by_the_chain_rule(run, c
 
 def test_a_bound_beyond_what_two_to_its_power_is_a_number_has_an_infinite_perplexity(run):
     batch = run.read_batch("test", 2)
-    assert eval_text.figures(run, batch, {"bits_per_dim": 2000.0, "nats": 1e4})["perplexity"] == np.inf
-    assert eval_text.figures(run, batch, {"bits_per_dim": 3.0, "nats": 1e1})["perplexity"] == 8
+    assert run.parts.kind.extra_figures({"bits_per_dim": 2000.0, "nats": 1e4}, batch)["perplexity"] == np.inf
+    assert run.parts.kind.extra_figures({"bits_per_dim": 3.0, "nats": 1e1}, batch)["perplexity"] == 8
 
 
 def by_hand(texts, train):
@@ -128,8 +129,8 @@ def by_hand(texts, train):
 @pytest.mark.slow
 def test_samples_are_compared_with_the_training_split(run, capsys, monkeypatch):
     """Which is read in parts, cut within words; a split that is too long to read is read up to its limit."""
-    monkeypatch.setattr(text_quality, "PART", 24)
-    eval_samples.execute(argparse.Namespace(samples=30, seed=3, batch_size=30), [run])
+    monkeypatch.setattr(text_kind, "PART", 24)
+    eval_samples.execute(argparse.Namespace(samples=30, seed=3, batch_size=30, inception=None), [run])
     out, (found,) = capsys.readouterr().out, protocol.read([run.workdir])
     x0, _ = run.sample(jax.random.key(3), 30, batch_size=30)
     write = run.parts.description.text
@@ -145,7 +146,7 @@ def test_samples_are_compared_with_the_training_split(run, capsys, monkeypatch):
     assert found.protocol["reference"].startswith(f"{x.size:,} tokens, sha256 ")
     assert f"compared with the training split: {x.size:,} tokens\n" in out
     assert "known words  distinct words  2-grams  3-grams  longest copy\n" in out
-    monkeypatch.setattr(text_quality, "LARGEST", 79)
-    short = text_quality.prepare(run, 5)
+    monkeypatch.setattr(text_kind, "MOST_READ", 79)
+    short = runs.quality.prepare(run, 5)
     assert short.compared.startswith("the first 72 tokens, ")  # nine windows
     assert short.vocabulary == set(write(x[:9].ravel()).split())

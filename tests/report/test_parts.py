@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import d3pm_jax
+from d3pm_jax import kinds
 from d3pm_jax.config import io as config_io
+from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.measure import bounds, protocol
 from d3pm_jax.measure import record as measured
@@ -29,6 +31,16 @@ from d3pm_jax.storage import checkpoint, names
 from tests.report.reading import Page
 
 EVAL = bounds.EVAL
+DIGITS = Description((8, 8, 1), 17, 10, "image")
+
+
+class KnownParts(build.Parts):
+    """Parts of which only so much is known."""
+
+    process = classes = categories = None
+
+    def __init__(self, **known):
+        vars(self).update(known)
 
 
 class Known(Run):
@@ -45,7 +57,7 @@ RUN = Known(
     workdir=Path("runs/a"),
     config=config_io.from_file(Path("configs/digits_absorbing.py")),
     process=SimpleNamespace(T=4),
-    parts=SimpleNamespace(description=SimpleNamespace(kind="image")),
+    parts=SimpleNamespace(description=DIGITS, kind=kinds.of(DIGITS)),
 )
 PROTOCOL = protocol.Protocol(
     N=9,
@@ -229,9 +241,15 @@ def test_chains_tell_the_t_of_the_whole_process(tmp_path):
         assert (record, chains) == ([0, 1, 2, 3], 16)
         return np.zeros((n, 2), np.int32), np.zeros((4, 16, 2), np.int32)
 
-    run = Known(step=7, workdir=tmp_path, process=process, sample=sample, parts=SimpleNamespace(classes=None))
+    run = Known(
+        step=7,
+        workdir=tmp_path,
+        process=process,
+        sample=sample,
+        parts=KnownParts(classes=None, process=process, categories=4),
+    )
     drawn = chains.draw(record(run=run))
-    assert (drawn.times, drawn.strip) == ([0, 2, 3, 10], [0, 2, 3, 10])
+    assert (drawn.chains.times, drawn.chains.strip) == ([0, 2, 3, 10], [0, 2, 3, 10])
 
 
 def test_text_that_is_no_utf_8_is_written():

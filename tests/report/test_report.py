@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 
 import d3pm_jax
-from d3pm_jax import show
+from d3pm_jax import kinds, show
 from d3pm_jax.config import Adam, Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds import examples
+from d3pm_jax.kinds import image as images
 from d3pm_jax.measure import bounds, protocol
 from d3pm_jax.measure import record as measured
-from d3pm_jax.report import chains, figures, folder, pictures, plots, samples
+from d3pm_jax.report import blocks, chains, figures, folder, plots, samples
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.storage import workdir as folders
 from tests import tiny
@@ -202,24 +202,27 @@ def test_samples_of_the_command_are_shown_in_their_order(home, page):
 
 
 def grid(x):
-    return show.grid(show.to_rgb(x, 17), samples.COLUMNS)
+    return show.grid(show.to_rgb(x, 17), images.COLUMNS)
 
 
 def told(run, **changes):
     """A record of a run as if its data were other."""
     parts = dataclasses.replace(run.parts, **changes)
+    parts = dataclasses.replace(parts, kind=kinds.of(parts.description))
     return folder.Reported("x", dataclasses.replace(run, parts=parts), [], [], [], None)
 
 
 def test_other_kinds_of_data(whole):
     run, rng = open_run(whole), np.random.default_rng(0)
     x = rng.integers(3, size=(40, 5)).astype(np.int32)
-    drawn = chains.Chains(x, False, [0, 4, 9], np.stack([x, x, x + 1]), [0, 9], None)
+    states = np.stack([x, x, x + 1])
+    drawn = chains.Drawn(kinds.Chains(x, [0, 4, 9], states, [0, 9], None, None, 17, 10), False)
     text = told(run, description=Description((5,), 3, None, "text", ("a", "<", "b\n")))
     found = Page(samples.samples(text, drawn) + samples.processes(text, drawn))
-    lines = examples.lines(x[: samples.LINES], text.run.parts.description)
+    kind = text.run.parts.kind
+    lines = kind.lines(x[: kind.lines_shown])
     assert found.inside["pre"][0].split("\n") == lines
-    last = examples.lines(x[:1] + 1, text.run.parts.description)[0]
+    last = kind.lines(x[:1] + 1)[0]
     assert found.inside["pre"][1].split("\n") == [f"t = 9  {last}", f"t = 0  {lines[0]}"]
     assert [film["data-times"] for film in found.having("div", "film")] == ["9 4 0"]
     array = told(run, description=Description((5,), 3))
@@ -228,7 +231,7 @@ def test_other_kinds_of_data(whole):
     assert found.open == []
 
     x = rng.integers(17, size=(30, 8, 8, 1)).astype(np.int32)
-    drawn = chains.Chains(x, True, [0], x[None], [0], None)
+    drawn = chains.Drawn(kinds.Chains(x, [0], x[None], [0], None, None, 17, 10), True)
     found = Page(samples.samples(told(run, classes=10), drawn))
     assert found.inside["text"] == [str(c) for c in range(10)]
     rows = np.concatenate([x[c::10] for c in range(10)])
@@ -325,7 +328,7 @@ def test_infinite_and_old_bounds(whole, tmp_path):
 
 def test_the_sheet_holds_every_frame_in_order():
     frames = np.arange(11, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 3), np.uint8)
-    sheet = pictures.sheet(frames)
+    sheet = blocks.sheet(frames)
     assert sheet.shape == (4, 24, 3)
     np.testing.assert_array_equal(sheet[::2, ::3, 0].ravel()[:11], np.arange(11))
 

@@ -2,32 +2,20 @@
 
 import json
 import re
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
+from d3pm_jax import kinds
 from d3pm_jax.data import Description, tokenizers
-from d3pm_jax.kinds import examples
-from d3pm_jax.report import texts
-from d3pm_jax.runs.run import Run
+from d3pm_jax.show import text_film
 from tests.report.reading import Page
 
 BYTES = tokenizers.Bytes()
 EVIL = ("</pre><script>alert(1)</script>", '"', "'&amp;", "\n", "a\r", "", "·")
 
 
-class Known(Run):
-    """A run of which only so much is known."""
-
-    process = caption = None
-
-    def __init__(self, **known):
-        vars(self).update(known)
-
-
-def description(symbols, length=6):
-    return Description((length,), len(symbols), None, "text", tuple(symbols))
+def kind_of(symbols, length=6):
+    return kinds.of(Description((length,), len(symbols), None, "text", tuple(symbols)))
 
 
 def cells_of(film, i):
@@ -43,22 +31,22 @@ def _at(turns, i):
 
 def test_what_tokens_add_is_the_text_and_masks_are_apart():
     x, _ = BYTES.encode(["é🎈\n"])
-    known = description(BYTES.symbols)
-    assert texts.cells(x, known) == ["", "é", "", "", "", "🎈", "\n"]
-    assert texts.cells(x[:3], known) == ["", "é", "\ufffd"]  # what only the end decides
+    known = kind_of(BYTES.symbols)
+    assert known.cells(x) == ["", "é", "", "", "", "🎈", "\n"]
+    assert known.cells(x[:3]) == ["", "é", "\ufffd"]  # what only the end decides
     masked = np.array([x[0], 256, x[1], 256, 256])
-    assert texts.cells(masked, known) == ["\ufffd", None, "\ufffd", None, None]
+    assert known.cells(masked) == ["\ufffd", None, "\ufffd", None, None]
     rng = np.random.default_rng(0)
     for _ in range(20):
         x = rng.choice([10, 65, 0xC3, 0xA9, 0xF0, 0x9F, 0x8E, 0x88], 30)
-        assert "".join(texts.cells(x, known)) == known.text(x)
+        assert "".join(known.cells(x)) == known.description.text(x)
 
 
 def test_every_state_is_in_the_film():
     rng = np.random.default_rng(1)
-    known, states = description(EVIL), rng.integers(0, len(EVIL) + 1, (5, 3, 6))  # the last one is a mask
+    known, states = kind_of(EVIL), rng.integers(0, len(EVIL) + 1, (5, 3, 6))  # the last one is a mask
     states[3] = states[2]  # nothing changes
-    page = Page(texts.film(states, [9, 7, 4, 1, 0], known))
+    page = Page(text_film.film(known.show_film(states, [9, 7, 4, 1, 0], 6, 9).chains, [9, 7, 4, 1, 0]))
     (film,) = page.having("div", "film")
     assert film["data-times"] == "9 7 4 1 0"
     for i, state in enumerate(states):
@@ -68,21 +56,16 @@ def test_every_state_is_in_the_film():
     assert sum(turns) == (states[1:] != states[:-1]).sum()  # no more than what changes is written
     assert "script" not in [tag for tag, _ in page.tags]
     assert page.open == []
-    plain = ["".join([*EVIL, texts.MASK][k] for k in x).replace("\r", "\u240d") for x in states[-1]]
+    plain = ["".join([*EVIL, text_film.MASK][k] for k in x).replace("\r", "\u240d") for x in states[-1]]
     assert page.inside["pre"] == ["\n" + text for text in plain]  # browsers skip the line break
     assert len(page.having("span", "mask")) == (states[-1] == len(EVIL)).sum()
 
 
 def test_a_page_of_a_chain_is_whole_and_asks_nothing_of_a_network():
-    known = description("ab<", 3000)
-    run = Known(
-        workdir=Path("runs/<b>"),
-        caption="of <i>",
-        process=SimpleNamespace(T=8),
-        parts=SimpleNamespace(description=known),
-    )
+    known = kind_of("ab<", 3000)
     states = np.random.default_rng(2).integers(0, 4, (3, 6, 3000))
-    written = texts.page(run, states, [8, 4, 0])
+    film = known.show_film(states, [8, 4, 0], 3, 8)
+    written = text_film.page("<b>", "of <i>", *film)
     page = Page(written)
     assert page.open == []
     assert page.addresses == ["data:,"]
@@ -93,6 +76,6 @@ def test_a_page_of_a_chain_is_whole_and_asks_nothing_of_a_network():
     (film,) = page.having("div", "film")
     assert np.shape(cells_of(film, 0)) == (4, 1024)
     assert [x.removeprefix("\n") for x in page.inside["pre"]] == [
-        x.replace("_", texts.MASK) for x in examples.lines(states[-1, :4, :1024], known)
+        x.replace("_", text_film.MASK) for x in known.lines(states[-1, :4, :1024])
     ]
     assert "controls" in [attrs.get("class") for _, attrs in page.tags if "hidden" in attrs]

@@ -60,7 +60,7 @@ def test_a_mesh_has_all_devices():
     for fsdp, why in ((3, "there are 2 devices"), (4, "there are 2 devices")):
         with pytest.raises(UserError, match=rf"^mesh.fsdp = {fsdp}: {why}; set it to a number that divides"):
             devices.make_mesh(fsdp)
-    assert [devices.fitting_mesh(n).shape["fsdp"] for n in (1, 2, 3, 6)] == [1, 2, 1, 2]
+    assert [devices.mesh_of(n, asked=False).shape["fsdp"] for n in (1, 2, 3, 6)] == [1, 2, 1, 2]
 
 
 def test_a_batch_has_to_divide_over_the_devices():

@@ -117,7 +117,9 @@ def counts(read, workdir, parts, files, stride):
 def test_no_byte_of_a_run_changes_it_silently(stride, saved, parts, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(saved, workdir)
-    files = [workdir / name for name in ("config.json", "description.json", "examples.npy", manifest.FILE)]
+    files = [
+        workdir / name for name in ("config.json", "description.json", "examples.npy", manifest.MANIFEST)
+    ]
     files += [x for x in (workdir / CHECKPOINTS / "2").rglob("*") if x.is_file() and x.stat().st_size < 9000]
     found = counts(opened, workdir, parts, files, stride)
     print(f"{len(files)} files of a run: {dict(found)}")
@@ -177,7 +179,7 @@ def test_files_without_hashes_and_metrics_end_in_no_traceback(stride, saved, par
     """A run of before there were manifests is still read against its types; a digit may change."""
     workdir = tmp_path / "run"
     shutil.copytree(saved, workdir)
-    (workdir / manifest.FILE).unlink()
+    (workdir / manifest.MANIFEST).unlink()
     files = [workdir / name for name in ("config.json", "description.json", "examples.npy")]
     found = counts(opened, workdir, parts, files, stride)
     print(f"a run without a manifest: {dict(found)}")
@@ -186,7 +188,7 @@ def test_files_without_hashes_and_metrics_end_in_no_traceback(stride, saved, par
     def read(workdir, parts):
         return metrics.read(workdir), None, None, []
 
-    found = counts(read, workdir, parts, [workdir / metrics.FILE], max(1, stride // 10))
+    found = counts(read, workdir, parts, [workdir / metrics.METRICS], max(1, stride // 10))
     print(f"metrics: {dict(found)}")
     assert found["refused"] > 0
 

@@ -9,6 +9,7 @@ import types
 import pytest
 
 from d3pm_jax.cpu import malloc as memory
+from d3pm_jax.machine import cluster, setup
 
 PROGRAM = """
 import resource, sys
@@ -64,6 +65,26 @@ def test_malloc_is_told_only_where_there_is_no_accelerator(platforms, plugins, t
         monkeypatch.delenv(name)
     memory.keep_freed_memory(2**20)
     assert len(found) == told
+
+
+def test_a_command_sets_the_state_of_the_process_once_and_in_order(monkeypatch, tmp_path):
+    called = []
+    for name in "keep_programs", "use_all_cores", "keep_freed_memory":
+        monkeypatch.setattr(setup, name, lambda *args, name=name: called.append((name, *args)))
+    monkeypatch.setattr(cluster, "join", lambda *args: called.append(("join", *args)))
+    setup.set_up()
+    assert called == [("keep_programs",), ("keep_freed_memory", 0)]
+    called.clear()
+    address = cluster.Address("host:1", 3, 0)
+    setup.set_up(
+        batch_size=12, fsdp=2, features=5, address=address, workdir=tmp_path, heartbeat=7, saves=True
+    )
+    assert called == [
+        ("keep_programs",),
+        ("use_all_cores", 4, 2),
+        ("keep_freed_memory", 5),
+        ("join", address, tmp_path, 7, True),
+    ]
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ def test_logs_are_closed_where_training_or_one_of_them_fails(tmp_path, service):
     with pytest.raises(OSError, match="no room"), logs.opened(CONFIG, tmp_path, 0, "digits", own):
         raise UserError("loss is nan")
     assert ([kept.closed for kept in own], service.codes) == ([1, 1], [1])
-    (tmp_path / metrics.FILE).write_text("{\n")
+    (tmp_path / metrics.METRICS).write_text("{\n")
     kept = Kept()
     with pytest.raises(UserError, match="line 1 is damaged"), logs.opened(CONFIG, tmp_path, 0, None, [kept]):
         pass
@@ -101,14 +101,14 @@ def test_a_resumed_run_is_the_same_run_there_and_a_moved_folder_too(tmp_path, se
                 log(step, {"loss": 1.0 / step})
         folder = folder.rename(tmp_path / "second")
     one, two = service.calls
-    assert one["id"] == two["id"] == (folder / wandb_run.ID).read_text()
+    assert one["id"] == two["id"] == (folder / wandb_run.WANDB_ID).read_text()
     assert list(service.rows[one["id"]]) == [row["step"] for row in metrics.read(folder)] == [5, 10, 15]
     assert (one["project"], one["name"], two["name"]) == ("digits", "first", "second")
     assert (one["resume"], one["dir"]) == ("allow", tmp_path / "first")
     assert one["config"] == config_io.flat(CONFIG)
     assert one["config"]["process.beta.class"] == "Linear"
     json.dumps(one["config"])
-    (folder / wandb_run.ID).write_text("../x\n")
+    (folder / wandb_run.WANDB_ID).write_text("../x\n")
     with pytest.raises(UserError, match=r"wandb_id.txt holds no id .*: delete it"):
         wandb_run.WandbRun(folder, "digits", {})
 

@@ -62,7 +62,7 @@ def test_a_kill_at_any_point_leaves_a_run_that_opens_or_none(before, tmp_path, m
         if before != "nothing":
             write_run(workdir, OLD, tiny.DIGITS, EXAMPLES)
         if before == "a run without a manifest":
-            (workdir / manifest.FILE).unlink()
+            (workdir / manifest.MANIFEST).unlink()
         whole = killed_after(n, monkeypatch, workdir, NEW, tiny.DIGITS, EXAMPLES + 1)
         if (workdir / "config.json").exists():
             found.append(read_config(workdir).train.steps)
@@ -120,7 +120,7 @@ BROKEN = ["", "[]", "{", '{"config.json": 3}', '{"config.json": [3]}', "\xff", "
 @pytest.mark.parametrize("text", BROKEN)
 def test_a_damaged_manifest_is_named(text, tmp_path):
     write_run(tmp_path, OLD, tiny.DIGITS)
-    (tmp_path / manifest.FILE).write_text(text, encoding="latin-1")
+    (tmp_path / manifest.MANIFEST).write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=r"manifest.json is damaged \(.*\): restore it, or delete it if"):
         read_config(tmp_path)
 

@@ -11,7 +11,7 @@ GOOD = b'{"step": 1, "loss": 0.5}\n'
 
 
 def test_only_a_last_line_that_was_cut_off_is_left_out(tmp_path):
-    path = tmp_path / metrics.FILE
+    path = tmp_path / metrics.METRICS
     assert metrics.read(tmp_path) == []
     path.write_bytes(GOOD + b'{"step": 2, "lo')
     assert metrics.read(tmp_path) == [{"step": 1, "loss": 0.5}]

@@ -12,10 +12,9 @@ from d3pm_jax import config, runs
 from d3pm_jax.config import Absorbing, Adam, Config, Head, HybridLoss, Reciprocal, Train, Transformer
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation import baselines
-from d3pm_jax.kinds import examples
-from d3pm_jax.measure import text_quality
-from d3pm_jax.parts import network
+from d3pm_jax.evaluation import baselines, texts
+from d3pm_jax.kinds import text as text_kind
+from d3pm_jax.parts import network, reading
 from d3pm_jax.report import chains
 from d3pm_jax.report import folder as records
 from d3pm_jax.storage import workdir as folders
@@ -74,7 +73,7 @@ def test_padding_counts_nowhere(trained):
         trained.read_split("test")
     kept = folders.read_examples(trained.workdir, trained.parts.description)
     np.testing.assert_array_equal(kept, np.where(batch["weight"] > 0, batch["x"], -1)[:64])
-    assert examples.lines(kept[:4], trained.parts.description) == ["the cat ", "sat", "a", "on the m"]
+    assert trained.parts.kind.lines(kept[:4]) == ["the cat ", "sat", "a", "on the m"]
 
 
 @pytest.mark.slow
@@ -91,7 +90,7 @@ def test_a_padded_run_is_evaluated_on_its_best_grid_and_sampled_without_its_text
     assert status("sample", folder, "--num", 3) == 0
     (folder.parent / "gone").rename(folder.parent / "a.txt")
     assert (folder / "samples.txt").read_text()
-    forward = chains.draw(records.read([trained])[0]).forward
+    forward = chains.draw(records.read([trained])[0]).chains.forward()
     padding = np.broadcast_to(batch["weight"][: chains.ROWS] == 0, forward.shape)
     np.testing.assert_array_equal(forward == -1, padding)
 
@@ -150,13 +149,15 @@ def test_a_transformer_is_trained_on_a_text_and_goes_on_to_the_same_bits(tmp_pat
 
 def test_samples_of_lines_are_compared_with_lines(trained, monkeypatch):
     """Padding is no text, and a line is not what a piece goes on from."""
-    monkeypatch.setattr(text_quality, "PART", 40)  # five examples
-    reference, train = text_quality.prepare(trained, 7), trained.read_batch("train")
+    monkeypatch.setattr(text_kind, "PART", 40)  # five examples
+    reference, train = runs.quality.prepare(trained, 7), trained.read_batch("train")
     assert reference.compared.startswith(f"{int(train['weight'].sum()):,} tokens, ")
     pieces = [x[w > 0] for x, w in zip(train["x"], train["weight"], strict=True)]
     lines = [trained.parts.description.text(x) for x in pieces]
     whole = {word for line in LINES for word in line.split()}
-    assert reference.vocabulary == whole  # without what is left of a word where a line is cut
+    split = reading.open_whole(trained.parts, trained.workdir, "train")
+    vocabulary = texts.vocabulary(trained.parts.kind.in_parts(split))
+    assert vocabulary == whole  # without what is left of a word where a line is cut
     assert {word for line in lines for word in line.split()} - whole
     row = reference.figures["test"]
     assert (row["n"], row["longest_copy"]) == (7, 8)  # lines of the test split are lines of the train split

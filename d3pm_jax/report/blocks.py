@@ -1,16 +1,13 @@
-"""Shows images as parts of a page: grids, strips of a chain with its t above, and a chain that plays."""
+"""Renders what a kind of data gives to show, pictures, films, texts and tables, as parts of a page."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.show.markup import (
-    Html,
-    player,
-    png,
-    tag,
-)
+from d3pm_jax.kinds.blocks import Block, Film, Picture, Rows, Strip, Table, Text, TextFilm
+from d3pm_jax.show import text_film
+from d3pm_jax.show.markup import Html, figure, player, png, table, tag
 
 UNIT = 56  # of a column of a strip, in units of its svg
 ABOVE = 18  # height of the line of text above it
@@ -18,9 +15,23 @@ BESIDE = 24  # width of the names of rows
 SHEET = 8  # frames of a chain in a row of their sheet
 
 
-def grid(images: np.ndarray, columns: int, alt: str) -> Html:
-    """Returns a picture of uint8 [N, H, W, 3] in rows of so many."""
-    return tag("img", src=png(show.grid(images, columns)), alt=alt, class_="pixels")
+def render(block: Block) -> Html:
+    """Returns a block as HTML."""
+    match block:
+        case Picture(pixels, alt):
+            return tag("img", src=png(pixels), alt=alt, class_="pixels")
+        case Rows(images, names, alt):
+            return rows(images, names, alt)
+        case Strip(states, times, alt):
+            return strip(states, times, alt)
+        case Film(states, times, columns, alt):
+            return film(states, times, columns, alt)
+        case Text(text):
+            return tag("pre", text, tabindex="0")
+        case TextFilm(chains, times, _, _):
+            return text_film.film(chains, times)
+        case Table(head, lines):
+            return table(list(head), [list(line) for line in lines])
 
 
 def rows(images: np.ndarray, names: Sequence[str], alt: str) -> Html:
@@ -67,6 +78,22 @@ def film(states: np.ndarray, times: Sequence[int], columns: int, alt: str) -> Ht
     image = _image(pixels, 0, 0, pixels.shape[1], pixels.shape[0])
     svg = tag("svg", image, viewBox=box, role="img", aria_label=alt)
     return player(svg, times, data_sheet=f"{SHEET} {w} {h}")
+
+
+def film_figure(block: Block, steps: int) -> Html:
+    """Returns chains that play as a figure with its caption.
+
+    Args:
+        block: of `Kind.show_film`.
+        steps: of the process that was drawn from.
+    """
+    if isinstance(block, TextFilm):
+        return text_film.shown(*block)
+    words = ""
+    if isinstance(block, Film):
+        n = block.states.shape[1]
+        words = f"x_t of the first {n} samples, at {len(block.times)} of the {steps + 1} t."
+    return figure(render(block), "Reverse, played", words)
 
 
 def sheet(frames: np.ndarray) -> np.ndarray:

@@ -1,0 +1,308 @@
+"""Defines what a kind of data is: all that a run has to know of what its examples look like."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from d3pm_jax.config.checks import undefined
+from d3pm_jax.data import Description, Part, Source, count_categories, read_batch
+from d3pm_jax.errors import UserError
+from d3pm_jax.evaluation import baselines
+from d3pm_jax.evaluation.bound import elements
+from d3pm_jax.files import write_npy
+from d3pm_jax.kinds.blocks import Block
+from d3pm_jax.likelihood import bits_per_dim
+
+Batch = Mapping[str, np.ndarray]  # "x" [N, *S], and if there are any "label" [N] and "weight" [N, *S]
+STATES = 10  # of a chain side by side
+FRAMES = 5 * (STATES - 1) + 1  # of a chain that plays, those among them
+
+
+class Given(NamedTuple):
+    """Holds what is known of every sample: see `sampling.infill`."""
+
+    x0: np.ndarray  # int32 [*S], any category where it is not known
+    known: np.ndarray  # bool [*S]
+
+
+class Chains(NamedTuple):
+    """Holds samples, and chains that lead to and from them, int32."""
+
+    samples: np.ndarray  # [N, *S]
+    times: list[int]  # increasing t from 0 to the last, of the process with all steps
+    reverse: np.ndarray  # [R, n, *S], state r at times[r], of the first n samples
+    strip: list[int]  # which of the times a picture of states side by side shows
+    forward: Callable[[], np.ndarray] | None  # draws [len(strip), n, *S] of examples; None without any
+    examples: np.ndarray | None  # of the test split [M, *S], where -1 is padding
+    levels: int  # categories that the data may have
+    steps: int  # of the process that was drawn from
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Reads a split of the data, whole or in parts, as often as it is asked."""
+
+    source: Source
+    categories: int
+    description: Description
+    most: int | None = None
+    """how many of the examples it has, the first ones; all by default"""
+
+    def __len__(self) -> int:
+        return len(self.source) if self.most is None else min(self.most, len(self.source))
+
+    def read(self, limit: int | None = None) -> dict[str, np.ndarray]:
+        """Reads all examples, or the first ones."""
+        size = len(self) if limit is None else min(limit, len(self))
+        return read_batch(self.source, self.categories, size, self.description)
+
+    def read_unweighted(self, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Reads examples [N, *S], and their labels if there are any.
+
+        Raises:
+            UserError: they have weights.
+        """
+        batch = self.read(limit)
+        if "weight" in batch:
+            raise UserError("the examples have weights: take Run.read_batch, and respect them")
+        return batch["x"], batch.get("label")
+
+    def first(self, n: int) -> "Split":
+        """Returns the split of the first n examples, or of all if there are fewer."""
+        return dataclasses.replace(self, most=n)
+
+    def ends_document(self, index: int) -> bool:
+        """Says whether an example is the last piece of its document: each is where the data does not say."""
+        ends = getattr(self.source, "ends_document", None)
+        return ends is None or ends(index)
+
+    def in_parts(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+        """Reads all examples, so many at a time."""
+        for start in range(0, len(self), size):
+            part = Part(self.source, start, min(start + size, len(self)))
+            yield read_batch(part, self.categories, None, self.description)
+
+
+class Measured(NamedTuple):
+    """Holds the figures of some samples, and the training examples nearest to them where these are known."""
+
+    figures: dict[str, Any]
+    nearest: np.ndarray | None = None  # [N, *S]
+
+
+class Reference(NamedTuple):
+    """Holds what samples of any run on the same data are compared with."""
+
+    compared: str  # which training examples these are, and their hash
+    features: str  # in which samples are compared, and the hash of their weights
+    figures: dict[str, dict[str, Any]]  # of what is compared in the samples' place, by its name
+    measure: Callable[[np.ndarray], Measured]  # samples [N, *S] -> their figures
+
+
+class QualityTable(NamedTuple):
+    """Says how figures of the quality of samples are shown."""
+
+    columns: Mapping[str, str]  # the figures of a table, with their titles
+    also: tuple[str, ...]  # more of them, where there is room
+    headline: tuple[str, str]  # the figure that says most, with its title
+    words: str  # how samples were measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """Says what examples of a data set look like: how they are shown, named, measured and given.
+
+    A kind of your own derives from this class, and `Data.own_kind` names it. What it does not define is that
+    of data of which nothing is known: no picture is made, samples are not measured, nothing can be given.
+    """
+
+    description: Description
+    name: ClassVar[str]
+    """what `Description.kind` calls it"""
+    units: ClassVar[Mapping[str, str]] = {}
+    """the figures of `extra_figures` by name, each with the words that print it"""
+    quality: ClassVar[QualityTable | None] = None
+    """how figures of the quality of samples are shown, where there are any"""
+    beside_data: ClassVar[bool] = False
+    """whether `save_samples` shows examples of the test split beside samples"""
+    lines_shown: ClassVar[int | None] = None
+    """how many samples a report shows, if not all"""
+    where_it_lies: ClassVar[str] = ""
+    """what to add where the data cannot be read"""
+
+    def check(self) -> None:
+        """Raises UserError where the description is not one of this kind."""
+        self._check_no_symbols()
+
+    def save_examples(self, path: Path, x: np.ndarray, caption: str = "") -> Path:
+        """Writes examples int [N, *S] to a file, and returns its path.
+
+        Args:
+            path: of the file, without its suffix.
+            x: the examples; a category that the data lacks is a mask.
+            caption: a line of text above pictures.
+        """
+        path = path.with_name(f"{path.name}.npy")
+        write_npy(path, x)
+        return path
+
+    def num_states(self, gif: bool = False) -> int:
+        """Returns how many states of a chain `save_samples` wants; raises UserError where no GIF is made."""
+        if gif:
+            raise UserError(
+                f"--gif: a GIF is of images, the data of this run is of kind {self.name!r}; leave it out"
+            )
+        return STATES
+
+    def save_samples(
+        self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
+    ) -> dict[str, Path]:
+        """Writes samples and chains as they want to be seen.
+
+        Args:
+            folder: where to write.
+            suffix: of the names of files.
+            chains: what to show.
+            caption: what the samples are of.
+            gif: write the reverse process as a GIF as well.
+
+        Returns:
+            The files, by words that say what is in them.
+        """
+        return {}
+
+    def in_words(self, samples: np.ndarray) -> list[str]:
+        """Returns samples [N, *S] as lines for a terminal; none where they cannot be read there."""
+        return []
+
+    def parse_given(self, prompt: str | None, infill: str | None, length: int | None) -> Given | None:
+        """Returns what every sample has, from words of the user's; None where nothing is given.
+
+        Args:
+            prompt: what a sample begins with.
+            infill: a sample with gaps.
+            length: elements of a sample, if not those of an example.
+
+        Raises:
+            UserError: it cannot be given, or not like this.
+        """
+        for option, value in {"prompt": prompt, "infill": infill, "length": length}.items():
+            if value is not None:
+                raise UserError(
+                    f"--{option}: it is of text, the data of this run is of kind {self.name!r}; leave it out"
+                )
+        return None
+
+    def extra_figures(self, bound: Mapping[str, Any], examples: Batch) -> dict[str, float]:
+        """Returns a bound on examples in units of this kind.
+
+        Args:
+            bound: what `evaluation.bound.summary` gives.
+            examples: what it was computed on.
+        """
+        return {}
+
+    def baselines(self, train: Split, test: Batch, say: Callable[[str], Any] = print) -> dict[str, float]:
+        """Returns what a model has to beat on test examples, in bits per dimension, by name.
+
+        Args:
+            train: the split to learn from.
+            test: the examples.
+            say: is told what is left out, and why.
+        """
+        if "weight" in test:
+            return in_bits({"unigram": baselines.unigram_nats(count(train), test["x"], test["weight"])}, test)
+        return self._by_place(train, test, "histogram of each place")
+
+    def check_quality(self, num: int, inception: Path | None) -> None:
+        """Refuses samples that cannot be measured, before anything is computed.
+
+        Args:
+            num: how many.
+            inception: a file of weights of Inception, if they are to be used.
+
+        Raises:
+            UserError: the data has no features, there are too few samples, or there is no such file.
+        """
+        raise UserError(
+            f"sample quality is of texts, and of images with 1 or 3 channels, and the data is of kind "
+            f"{self.name!r} and shape {self.description.shape}: leave --samples out"
+        )
+
+    def prepare_quality(
+        self, train: Split, test: Split, num: int, batch_size: int = 128, inception: Path | None = None
+    ) -> Reference:
+        """Learns the training split, and measures what samples are to be compared with.
+
+        Args:
+            train, test: splits of the data.
+            num: how many samples there will be.
+            batch_size: how many at a time.
+            inception: a file of weights of Inception, if they are to be used.
+
+        Raises:
+            UserError: as `check_quality`, or the data cannot be read.
+        """
+        self.check_quality(num, inception)
+        raise undefined(self, "prepare_quality")
+
+    def show_quality(
+        self, path: Path, samples: np.ndarray, measured: Measured, levels: int, caption: str
+    ) -> str | None:
+        """Shows what was measured beside its figures: writes path.png, or returns a line for the terminal."""
+        return None
+
+    def closing_words(self, reference: Reference) -> str | None:
+        """Returns a line that says what samples were compared with, where the table does not."""
+        return None
+
+    def show_samples(self, x: np.ndarray, levels: int, classes: int | None = None) -> Block | None:
+        """Returns samples or examples [N, *S] for a report; None where no picture is made of them.
+
+        Args:
+            x: the examples; -1 is padding.
+            levels: categories that the data may have; others are masks.
+            classes: sample i is of class i modulo so many, where the network is told classes.
+        """
+        return None
+
+    def show_chain(self, states: np.ndarray, times: Sequence[int], levels: int) -> Block | None:
+        """Returns states of chains [R, N, *S] side by side, for a report."""
+        return None
+
+    def show_film(self, states: np.ndarray, times: Sequence[int], levels: int, steps: int) -> Block | None:
+        """Returns states of chains [R, N, *S] of a process of so many steps as they play, for a report."""
+        return None
+
+    def _by_place(self, train: Split, test: Batch, name: str) -> dict[str, float]:
+        """Returns the bits of a histogram of each place, and of one for each class where there are labels."""
+        x0, labels = train.read_unweighted()
+        nats = {name: baselines.histogram_nats(x0, test["x"], train.categories)}
+        if labels is not None:
+            mixture = f"mixture of {len(np.unique(labels))} class histograms"
+            nats[mixture] = baselines.class_mixture_nats(x0, labels, test["x"], train.categories)
+        return in_bits(nats, test)
+
+    def _check_axes(self, axes: int) -> None:
+        shape = self.description.shape
+        if len(shape) != axes:
+            raise UserError(f"shape = {shape}: {self.name} examples have {axes} axes")
+
+    def _check_no_symbols(self) -> None:
+        if self.description.symbols is not None:
+            raise UserError(
+                "symbols belong to kind='text': pass one string for each category, or kind='array'"
+            )
+
+
+def count(split: Split) -> np.ndarray:
+    """Counts how often each category occurs in a split, [K]."""
+    return count_categories(split.source, split.categories)
+
+
+def in_bits(nats: Mapping[str, np.ndarray], test: Batch) -> dict[str, float]:
+    D = float(np.mean(elements(test["x"], test.get("weight"))))
+    return {name: bits_per_dim(float(np.mean(each)) / D, 1) for name, each in nats.items()}

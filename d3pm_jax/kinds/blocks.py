@@ -1,0 +1,63 @@
+"""Defines what a kind gives a page to show: pictures, films, texts and tables, without any HTML."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Picture(NamedTuple):
+    """Holds a picture of any size."""
+
+    pixels: np.ndarray  # uint8 [H, W, 3]
+    alt: str  # what is on it, for who does not see it
+
+
+class Rows(NamedTuple):
+    """Holds images in rows that have names."""
+
+    images: np.ndarray  # uint8 [rows, columns, H, W, 3]
+    names: Sequence[str]
+    alt: str
+
+
+class Strip(NamedTuple):
+    """Holds the states of chains of images side by side, a row for each chain."""
+
+    states: np.ndarray  # uint8 [R, N, H, W, 3]
+    times: Sequence[int]  # [R]
+    alt: str
+
+
+class Film(NamedTuple):
+    """Holds the states of chains of images, which play one after the other."""
+
+    states: np.ndarray  # uint8 [R, N, H, W, 3]
+    times: Sequence[int]  # [R]
+    columns: int  # of each state's grid
+    alt: str
+
+
+class Text(NamedTuple):
+    """Holds a text that is shown as it is, line breaks and all."""
+
+    text: str
+
+
+class TextFilm(NamedTuple):
+    """Holds the states of chains of texts, which play one after the other."""
+
+    chains: Sequence[Sequence[Sequence[str | None]]]  # by chain, state and token; None is a mask
+    times: Sequence[int]  # of the states
+    steps: int  # of the process
+    is_cut: bool  # whether a sample has more tokens than are shown
+
+
+class Table(NamedTuple):
+    """Holds a table, whose first column names the rows."""
+
+    head: Sequence[object]
+    rows: Sequence[Sequence[object]]
+
+
+Block = Picture | Rows | Strip | Film | Text | TextFilm | Table

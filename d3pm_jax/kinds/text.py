@@ -1,0 +1,295 @@
+"""Texts [L] of symbols: lines, chains that play, bits per character, n-grams, known and copied words."""
+
+import hashlib
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from d3pm_jax.data import DatasetError, tokenizers
+from d3pm_jax.data.tokenizers import joined, joined_parts
+from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.evaluation import baselines, ngrams, texts
+from d3pm_jax.files import write_text
+from d3pm_jax.kinds.base import (
+    FRAMES,
+    Batch,
+    Chains,
+    Given,
+    Kind,
+    Measured,
+    QualityTable,
+    Reference,
+    Split,
+    count,
+    in_bits,
+)
+from d3pm_jax.kinds.blocks import Block, TextFilm
+from d3pm_jax.kinds.blocks import Text as TextBlock
+from d3pm_jax.likelihood import bits_per_dim, perplexity
+from d3pm_jax.show import text_film
+
+MASKED = "_"  # what no symbol stands for
+LINES = 24  # of samples in a report
+FILMED = 4  # chains that play
+TOKENS = 1024  # of a text that plays, at most
+CONTEXT = 5  # tokens that an n-gram looks at
+MOST_COUNTED = 10_000_000  # tokens of a training text that is counted and compressed
+MOST_READ = 100_000_000  # tokens of the training split beside samples: of a longer one the first so many
+PART = 1_000_000  # tokens in memory at a time
+WORDS = (1, 2, 3)  # in a run of them
+SEED = 0  # of what samples are to be compared with
+GAP = re.compile(r"\[MASK:([1-9][0-9]{0,8})\]")
+LIKE_GAP = re.compile(r"\[mask\b[^]]*]?", re.IGNORECASE)
+
+
+class Text(Kind):
+    """Says that examples are texts [L], whose categories are written as symbols."""
+
+    name = "text"
+    units: ClassVar = {"bits_per_char": "{:.3f} bits/char", "perplexity": "perplexity {:.4g}"}
+    quality = QualityTable(
+        columns={
+            "known_words": "known words",
+            "distinct_1": "distinct words",
+            "distinct_2": "2-grams",
+            "distinct_3": "3-grams",
+            "longest_copy": "longest copy",
+        },
+        also=("copied",),
+        headline=("known_words", "known words"),
+        words="Samples, and for comparison examples of the test split and samples of the unigram, beside "
+        "the training split: the share of their words that it has too, how many of their words and of their "
+        "runs of 2 and 3 words are different, and the longest piece of them that is copied from it, in "
+        "characters.",
+    )
+    lines_shown = LINES
+    where_it_lies = (  # a text, or the file of its tokenizer
+        "; where they lie now the run is told by d3pm train --workdir RUN --resume --data.train PATH, and "
+        "--data.tokenizer PATH"
+    )
+
+    def check(self) -> None:
+        self._check_axes(1)
+        if self.description.symbols is None:
+            raise UserError(
+                "symbols belong to kind='text': pass one string for each category, or kind='array'"
+            )
+
+    def lines(self, x: np.ndarray) -> list[str]:
+        """Returns texts int [N, L] as strings, their line breaks escaped; -1 is padding, and nothing."""
+        found = (self.description.text(row, MASKED) for row in x)
+        return [text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") for text in found]
+
+    def save_examples(self, path: Path, x: np.ndarray, caption: str = "") -> Path:
+        path = path.with_name(f"{path.name}.txt")
+        write_text(path, "".join(line + "\n" for line in self.lines(x)))
+        return path
+
+    def num_states(self, gif: bool = False) -> int:
+        super().num_states(gif)
+        return FRAMES
+
+    def save_samples(
+        self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
+    ) -> dict[str, Path]:
+        path = self.save_examples(folder / f"samples{suffix}", chains.samples)
+        page = folder / f"chain{suffix}.html"
+        film = self.show_film(chains.reverse[::-1], chains.times[::-1], chains.levels, chains.steps)
+        write_text(page, text_film.page(folder.resolve().name, caption, *film))
+        return {"as text, a line for each": path, "reverse process, played": page}
+
+    def in_words(self, samples: np.ndarray) -> list[str]:
+        """Returns the texts as they are, each below its number."""
+        return [line for i, x in enumerate(samples) for line in (f"sample {i}", self.description.text(x))]
+
+    def parse_given(self, prompt: str | None, infill: str | None, length: int | None) -> Given | None:
+        """Returns what every sample has: the text of a prompt, or one with a gap for each [MASK:N]."""
+        longest = self.description.shape[0]
+        if length is not None and length > longest:
+            raise UserError(f"--length {length}: the run has texts of at most {longest}; take fewer")
+        if prompt is not None:
+            return self._around([prompt], "prompt", length or longest)
+        if infill is not None:
+            return self._around(_cut_at_gaps(infill, length or longest), "infill", length or longest)
+        return None
+
+    def _around(self, pieces: Sequence[str], option: str, length: int) -> Given:
+        """Returns pieces of text, every second of which says how many tokens a gap has, as a sample."""
+        gaps = sum(map(int, pieces[1::2]))
+        if gaps > length:
+            raise UserError(f"--infill has gaps of {gaps} tokens, a sample {length}: shorten it")
+        x0, known = [np.zeros(0, np.int32)], [np.zeros(0, bool)]
+        for i, piece in enumerate(pieces):
+            is_gap = i % 2 == 1
+            try:
+                tokens = np.zeros(int(piece), np.int32) if is_gap else self._matched(piece)
+            except DatasetError as error:
+                raise UserError(f"--{option}: {error}") from error
+            x0.append(tokens)
+            known.append(np.full(len(tokens), not is_gap))
+        n = sum(map(len, x0))
+        if n > length:
+            raise UserError(f"--{option} has {n} tokens, a sample {length}: shorten it")
+        rest = length - n
+        return Given(np.pad(np.concatenate(x0), (0, rest)), np.pad(np.concatenate(known), (0, rest)))
+
+    def _matched(self, text: str) -> np.ndarray:
+        return tokenizers.matched(text, self.description.symbols or ())
+
+    def extra_figures(self, bound: Mapping[str, Any], examples: Batch) -> dict[str, float]:
+        """Returns a bound as perplexity per token, and in bits per character.
+
+        By character only where each token is a character, or a byte: what others stand for in the text is not
+        always what they are written as.
+        """
+        figures = {"perplexity": perplexity(bound["bits_per_dim"])}
+        if any(len(symbol) != 1 for symbol in self.description.symbols or ()):
+            return figures
+        nats, characters = bound["nats"] * len(examples["x"]), len(self._joined(examples))
+        return {"bits_per_char": bits_per_dim(nats / characters, 1)} | figures
+
+    def baselines(self, train: Split, test: Batch, say: Callable[[str], Any] = print) -> dict[str, float]:
+        """Returns bits per token by a unigram; and by n-grams and compressors, of a text of some size."""
+        found = in_bits(
+            {"unigram": baselines.unigram_nats(count(train), test["x"], test.get("weight"))}, test
+        )
+        n = len(train) * self.description.shape[0]
+        if n > MOST_COUNTED:
+            left_out = f"the train split has up to {n:,} tokens, more than {MOST_COUNTED:,}"
+            say(f"no n-grams and compressors: {left_out}")
+            return found
+        known = train.read()
+        before, tokens = (np.concatenate(_tokens(batch)) for batch in (known, test))
+        nats = ngrams.ngram_nats(before, tokens, train.categories, CONTEXT).mean()
+        found[f"n-gram of {CONTEXT} tokens before each"] = bits_per_dim(float(nats), 1)
+        compressed = texts.compressed_bits(self._joined(known).encode(), self._joined(test).encode())
+        return found | {name: bits / len(tokens) for name, bits in compressed.items()}
+
+    def check_quality(self, num: int, inception: Path | None) -> None:
+        if inception is not None:
+            raise UserError(f"--inception {inception} measures samples of images: leave it out for text")
+
+    def prepare_quality(
+        self, train: Split, test: Split, num: int, batch_size: int = 128, inception: Path | None = None
+    ) -> Reference:
+        """Learns the words of the training split, and measures the test split and a unigram beside it."""
+        self.check_quality(num, inception)
+        first = train.first(max(1, MOST_READ // self.description.shape[0]))
+        counts, compared = self._count(first, len(first) < len(train))
+        vocabulary = texts.vocabulary(self.in_parts(first))
+
+        def measure(samples: Sequence[str]) -> Measured:
+            return _measure(samples, vocabulary, self.in_parts(first))
+
+        unigram = baselines.unigram_samples(counts, (num, *self.description.shape), SEED)
+        rows = {"test": test.read(num), "unigram": {"x": unigram}}
+        figures = {name: measure(self._each(batch)).figures for name, batch in rows.items()}
+        name = f"words of texts of {self.description.shape[0]} tokens"
+        return Reference(compared, name, figures, lambda x: measure(self._each({"x": x})))
+
+    def show_quality(
+        self, path: Path, samples: np.ndarray, measured: Measured, levels: int, caption: str
+    ) -> str | None:
+        return f"longest piece of a sample that is in the training split: {measured.figures['copied']!r}"
+
+    def closing_words(self, reference: Reference) -> str | None:
+        return f"compared with the training split: {reference.compared.partition(', sha256')[0]}"
+
+    def show_samples(self, x: np.ndarray, levels: int, classes: int | None = None) -> Block | None:
+        return TextBlock("\n".join(self.lines(x[:LINES])))
+
+    def show_chain(self, states: np.ndarray, times: Sequence[int], levels: int) -> Block | None:
+        """Shows the first of the chains, a line for each t."""
+        width = len(str(max(times)))
+        found = zip(times, self.lines(states[:, 0]), strict=True)
+        return TextBlock("\n".join(f"t = {t:>{width}}  {text}" for t, text in found))
+
+    def show_film(self, states: np.ndarray, times: Sequence[int], levels: int, steps: int) -> TextFilm:
+        few = states[:, :FILMED, :TOKENS]
+        chains = [[self.cells(x) for x in chain] for chain in few.swapaxes(0, 1)]
+        return TextFilm(chains, times, steps, few.shape[2] < states.shape[2])
+
+    def cells(self, x: np.ndarray) -> list[str | None]:
+        """Returns what each token adds to the text, None for a mask.
+
+        Joined it is the text; a character whose bytes are several tokens is at the last one.
+        """
+        found: list[str | None] = []
+        for masked, group in itertools.groupby(x.tolist(), lambda k: k >= self.description.categories):
+            tokens = np.array([*group])
+            if masked:
+                found += [None] * len(tokens)
+            else:
+                *parts, end = joined_parts([symbol] for symbol in self.description.written(tokens))
+                found += [*parts[:-1], parts[-1] + end]
+        return found
+
+    def _joined(self, batch: Batch) -> str:
+        """Returns windows as the one text that they are, documents with padding as lines."""
+        if "weight" not in batch:
+            return self.description.text(batch["x"].ravel())
+        return "\n".join(map(self.description.text, _tokens(batch)))
+
+    def _each(self, batch: Batch) -> list[str]:
+        """Returns the text of each example."""
+        return [joined(self.description.written(x)) for x in _tokens(batch)]
+
+    def _count(self, train: Split, is_cut: bool) -> tuple[np.ndarray, str]:
+        """Counts how often each token is in a training split, and says what was counted."""
+        digest, counts = hashlib.sha256(), np.zeros(train.categories, np.int64)
+        for batch in self._batches(train):
+            digest.update(b"".join(batch[name].tobytes() for name in ("x", "weight") if name in batch))
+            counts += np.bincount(np.concatenate(_tokens(batch)), minlength=train.categories)
+        first = "the first " if is_cut else ""
+        return counts, f"{first}{counts.sum():,} tokens, sha256 {digest.hexdigest()}"
+
+    def in_parts(self, train: Split) -> Iterator[str]:
+        """Reads a training split as one text in parts: its windows, or its documents as lines."""
+        return joined_parts(self._symbols(train))
+
+    def _symbols(self, train: Split) -> Iterator[list[str]]:
+        """Yields the symbols of a training split in parts, with a line break behind each document."""
+        example = 0
+        for batch in self._batches(train):
+            found: list[str] = []
+            for x in _tokens(batch):
+                found += self.description.written(x)
+                if "weight" in batch and train.ends_document(example):
+                    found.append("\n")
+                example += 1
+            yield found
+
+    def _batches(self, train: Split) -> Iterator[Batch]:
+        return train.in_parts(max(1, PART // self.description.shape[0]))
+
+
+def _cut_at_gaps(text: str, length: int) -> list[str]:
+    """Cuts a text at its gaps; every second piece is how many tokens a gap has."""
+    pieces = GAP.split(text)
+    odd = next(filter(None, map(LIKE_GAP.search, pieces[::2])), None)
+    if odd or len(pieces) == 1:
+        what = f"has {odd[0]!r}" if odd else f"{one_line(repr(text))} has no gap"
+        raise UserError(f"--infill {what}: write [MASK:N] for a gap of N tokens, N in 1..{length}")
+    return pieces
+
+
+def _tokens(batch: Batch) -> list[np.ndarray]:
+    """Returns the tokens of each example, without padding."""
+    if "weight" not in batch:
+        return list(batch["x"])
+    return [x[weight > 0] for x, weight in zip(batch["x"], batch["weight"], strict=True)]
+
+
+def _measure(samples: Sequence[str], vocabulary: set[str], train: Iterator[str]) -> Measured:
+    """Measures texts beside those of the training split; a share is None where they have too few words."""
+    shares = {"known_words": texts.known_words(samples, vocabulary)}
+    shares |= {f"distinct_{n}": texts.distinct_ngrams(samples, n) for n in WORDS}
+    whole = [piece for sample in samples for piece in sample.split("\ufffd")]  # bytes of no character
+    copied = texts.longest_copy(whole, train)
+    found = {name: None if math.isnan(share) else share for name, share in shares.items()}
+    return Measured({"n": len(samples), **found, "longest_copy": len(copied), "copied": copied})

@@ -1,0 +1,41 @@
+"""Sets all state of a process that a command needs: its devices, its caches, its malloc, its cluster."""
+
+from pathlib import Path
+
+from d3pm_jax.cpu.malloc import keep_freed_memory
+from d3pm_jax.machine import cluster
+from d3pm_jax.machine.cache import keep_programs
+from d3pm_jax.machine.devices import use_all_cores
+
+
+def set_up(
+    batch_size: int | None = None,
+    fsdp: int = 1,
+    features: int = 0,
+    address: cluster.Address | None = None,
+    workdir: Path | None = None,
+    heartbeat: int = 30,
+    saves: bool = False,
+) -> None:
+    """Sets the state of the process, once, before the first computation of JAX.
+
+    Args:
+        batch_size: examples that are computed at a time, by all processes together: it decides how many
+            devices a CPU has; None where that is decided elsewhere.
+        fsdp: devices that hold the parts of one copy of the parameters.
+        features: numbers in a layer of a network that is trained, for one batch; see `keep_freed_memory`.
+        address: where the processes of a run meet; None where the command is of one process.
+        workdir: of the run, see `cluster.join`, as are the others.
+        heartbeat: seconds without a sign of life after which a process is taken for dead.
+        saves: whether SIGTERM is left to JAX.
+
+    Raises:
+        UserError: the address is none, or nobody answers there in time.
+    """
+    keep_programs()
+    if batch_size is not None:
+        processes = address.num_processes if address is not None else None
+        use_all_cores(batch_size // (processes or 1), fsdp)
+    keep_freed_memory(features)
+    if address is not None:
+        cluster.join(address, workdir, heartbeat, saves)

@@ -1,0 +1,100 @@
+"""Which fields may change when a run is resumed, as the fields themselves say."""
+
+import argparse
+import dataclasses
+from typing import Annotated, ClassVar
+
+import pytest
+
+from d3pm_jax import config as configs
+from d3pm_jax.cli import overrides
+from d3pm_jax.config.checks import Count, Free, NotNegative, fits, free_fields, hints_of, in_words
+from d3pm_jax.errors import UserError
+from d3pm_jax.storage.workdir import check_resume, may_change
+from tests import tiny
+
+SHIPPED = [x for x in map(configs.__dict__.get, configs.__all__) if dataclasses.is_dataclass(x)]
+RATED = {"lr", "rate"}
+FREE = {
+    "Adafactor": RATED,
+    "Adam": {"lr", "decay_steps"},
+    "AdamW": RATED,
+    "Arrays": {"train", "test", "train_labels", "test_labels", "valid", "valid_labels"},
+    "Digits": {"dir", "valid_split"},
+    "Enwik8": {"dir"},
+    "Idx": {"dir"},
+    "Lion": RATED,
+    "Mesh": {"fsdp", "heartbeat", "peak_flops"},
+    "Muon": RATED,
+    "RatedOptimizer": RATED,
+    "Text": {"train", "test", "valid", "tokenizer"},
+    "Text8": {"dir"},
+    "TfdsImages": {"dir", "valid_split"},
+    "Train": {
+        "accumulate",
+        "checkpoint_every",
+        "eval_every",
+        "keep_checkpoints",
+        "log_every",
+        "max_nonfinite",
+        "noise",
+        "remat",
+        "sample_every",
+        "steps",
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Inherits(configs.AdamW):
+    lr: NotNegative = 0.5
+    momentum: Annotated[float, Free] = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class SetsItsOwn(configs.AdamW):
+    may_change: ClassVar[tuple[str, ...]] = ("b1",)
+
+
+@dataclasses.dataclass(frozen=True)
+class InheritsThat(SetsItsOwn):
+    b2: Annotated[float, Free] = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Elsewhere(configs.Digits):
+    places = ("name",)
+
+
+def test_free_fields_of_the_shipped_classes():
+    assert {cls.__name__: set(free_fields(cls)) for cls in SHIPPED if free_fields(cls)} == FREE
+    for cls in SHIPPED:
+        if issubclass(cls, configs.Data):
+            assert set(cls.places) == FREE.get(cls.__name__, set())
+        if issubclass(cls, configs.Optimizer):
+            assert set(cls.may_change) == FREE.get(cls.__name__, set())
+
+
+def test_a_class_of_ones_own_is_believed_over_what_it_inherits():
+    assert set(Inherits.may_change) == {"lr", "rate", "momentum"}
+    assert SetsItsOwn.may_change == InheritsThat.may_change == ("b1",)
+    assert Elsewhere.places == ("name",)
+    config = dataclasses.replace(tiny.get_config(), data=Elsewhere(), optimizer=SetsItsOwn())
+    named = {"train": FREE["Train"], "mesh": FREE["Mesh"], "data": {"name"}, "optimizer": {"b1"}}
+    assert may_change(config) == {f"{part}.{name}" for part, names in named.items() for name in names}
+    check_resume(config, dataclasses.replace(config, optimizer=SetsItsOwn(b1=0.5)))
+    with pytest.raises(UserError, match=r"optimizer.lr was 0.0002, is 0.5"):
+        check_resume(config, dataclasses.replace(config, optimizer=SetsItsOwn(lr=0.5)))
+
+
+def test_the_mark_is_nothing_else():
+    marked = Annotated[Count, Free]
+    assert (fits(1, marked), fits(0, marked), in_words(marked)) == (True, False, in_words(Count))
+    hints = hints_of(configs.Train)
+    assert hints["steps"] == Count
+    assert hints["remat"] is bool
+    base, quiet = tiny.get_config(), argparse.Namespace(help=False)
+    assert overrides.apply(base, quiet, ["--train.remat"], "").train.remat
+    assert not overrides.apply(base, quiet, ["--train.no-remat"], "").train.remat
+    with pytest.raises(UserError, match=r"--train.remat takes no value: write --train.remat or --train.no-"):
+        overrides.apply(base, quiet, ["--train.remat", "True"], "")
