@@ -40,7 +40,7 @@ def row(belief: str, workdir: Path, data_dir: str) -> str:
         command(*evaluation, "--steps", "50", "--samples", str(SAMPLES))
     found = [json.loads((workdir / f"eval_steps{n}_limit{LIMIT}.json").read_text()) for n in (100, 10)]
     nats = [f"{x['nats']:.2f} ± {x['nats_standard_error']:.2f}" for x in found]
-    distance = protocol.read([workdir])[0].figures["samples"]["frechet"]
+    distance = protocol.read([workdir])[0].values["samples"]["frechet"].value
     return f"| `{belief}` | {' | '.join(nats)} | {distance:.1f} |"
 
 

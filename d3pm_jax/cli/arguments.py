@@ -13,7 +13,6 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.cache import keep_programs
 from d3pm_jax.machine.devices import use_all_cores
-from d3pm_jax.measure import grids
 from d3pm_jax.runs.run import Run, open_run
 from d3pm_jax.storage.workdir import read_config
 
@@ -129,23 +128,6 @@ def check_grid(args: argparse.Namespace) -> None:
     """Raises UserError where --grid dp has no number of steps to find the best of."""
     if args.grid == "dp" and args.steps is None:
         raise UserError("--grid dp says which steps --steps takes: pass both, as --steps 20 --grid dp")
-
-
-def grid(args: argparse.Namespace, run: Run, steps: int) -> int | list[int]:
-    """Returns which steps of a run to take: so many, evenly spaced, or those with the lowest bound.
-
-    Raises:
-        UserError: the process has not so many, or `d3pm eval` has not computed what the best follow from.
-    """
-    if args.grid == "even":
-        return steps
-    jumps = grids.read(run.parts, run.workdir)
-    if jumps is None:
-        raise UserError(
-            f"the best grid of step {run.step} is not known yet: d3pm eval {run.workdir} --step {run.step} "
-            f"--steps {steps} --grid dp --limit 100 finds it, with the data of the run"
-        )
-    return jumps.grid(steps)
 
 
 def open_named(args: argparse.Namespace, batch_size: int, folder: Path | None = None) -> Run:

@@ -1,22 +1,17 @@
 """d3pm eval computes the bound on the test split, its parts, and two baselines."""
 
 import argparse
-import hashlib
-import time
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from d3pm_jax import show
-from d3pm_jax.cli import arguments, eval_samples, eval_text, results
-from d3pm_jax.config import io as config_io
+from d3pm_jax.cli import arguments, eval_samples, eval_text
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import with_error
 from d3pm_jax.kinds import Kind
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure import grids
+from d3pm_jax.measure import bounds, grids, record
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.runs.run import Run
 
@@ -85,7 +80,10 @@ def _with_steps(args: argparse.Namespace, run: Run) -> dict[int | None, Run]:
     if args.grid == "dp":
         run.respaced(max(args.steps))  # a number that there is not is told before anything is computed
         _measure_jumps(run)
-    return {n: run if n is None else run.respaced(arguments.grid(args, run, n)) for n in counts}
+    runs: dict[int | None, Run] = {}
+    for n in counts:
+        runs[n] = run if n is None else run.respaced(grids.choose(run.parts, run.workdir, n, args.grid))
+    return runs
 
 
 def _measure_jumps(run: Run) -> None:
@@ -105,41 +103,21 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
     with Terminal("example", len(examples["x"])).shown() as terminal:
-        result = _bound(run, examples, args.batch_size, args.seed, terminal.advance, args.calls)
-    result |= run.parts.kind.extra_figures(result, examples)
-    result |= {"baselines": compared, "limit": args.limit, "protocol": _protocol(run, examples, args)}
-    named = argparse.Namespace(**vars(args) | {"steps": steps})
-    suffix = results.suffix(named, "step", "steps", "grid", "calls", "limit", "seed")
-    path, plot = (args.workdir / f"{name}{suffix}" for name in ("eval", "bound_terms"))
-    path, plot = path.with_suffix(".json"), plot.with_suffix(".png")
-    replaced = results.write_json(path, result, ("step", "examples"))
+        result = bounds.evaluate(
+            run.parts, examples, args.batch_size, args.seed, terminal.advance, args.calls
+        )
+    suffix = record.suffix(
+        step=args.step, steps=steps, grid=args.grid, calls=args.calls, limit=args.limit, seed=args.seed
+    )
+    path, picture, replaced = bounds.write(
+        run.parts, run.workdir, examples, result, compared, args.limit, suffix
+    )
     print(_line(run.parts.kind, result))
-    if "steps" in result:
-        show.save_bound_terms(plot, {"": result}, run.caption)
-        print(f"terms of every t: {plot} and {path}{replaced}")
-    else:
+    if picture is None:
         print(f"written to {path}{replaced}")
+    else:
+        print(f"terms of every t: {picture} and {path}{replaced}")
     return result
-
-
-def _bound(run: Run, examples: Examples, *args: Any, **more: Any) -> dict[str, Any]:
-    labels, weight = examples.get("label"), examples.get("weight")
-    return run.evaluate_on(examples["x"], labels, *args, weight=weight, **more)
-
-
-def _protocol(run: Run, examples: Examples, args: argparse.Namespace) -> dict[str, Any]:
-    """Says all that a bound depends on."""
-    config, data = run.config, config_io.to_json(run.config.data)
-    content = b"".join(examples[name].tobytes() for name in ("x", "weight") if name in examples)
-    return {
-        "N": len(examples["x"]),
-        "split": getattr(config.data, "test_split", "test"),
-        "data": {name: value for name, value in data.items() if name not in config.data.places},
-        "examples": f"sha256 {hashlib.sha256(content).hexdigest()}",
-        "terms": "all" if args.calls is None else f"{args.calls} for each example, stratified",
-        "seed": args.seed,
-        **run.about(),
-    }
 
 
 def _line(kind: Kind, result: dict[str, Any]) -> str:
@@ -169,12 +147,7 @@ def _say_how_long(runs: list[Run], examples: Examples, args: argparse.Namespace)
     calls, N = [args.calls or run.process.T for run in runs], len(examples["x"])
     if N * sum(calls) < SHORT:
         return
-    n = min(args.batch_size, N)
-    once = partial(_bound, runs[0], {name: x[:n] for name, x in examples.items()}, n, calls=1)
-    once()  # compiles
-    start = time.monotonic()
-    once()
-    seconds = (time.monotonic() - start) / n * N * sum(calls)
+    seconds = bounds.seconds_per_call(runs[0].parts, examples, args.batch_size) * N * sum(calls)
     fewer = "--limit N takes the first N"
     fewer += ", --calls N fewer calls for each" if args.calls is None else ""
     print(f"about {_in_words(seconds)}: {N:,} examples x {sum(calls)} calls of the network; {fewer}")

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from d3pm_jax.cli import arguments, results
+from d3pm_jax.cli import arguments
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import with_error
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure import exact
+from d3pm_jax.measure import exact, record
 from d3pm_jax.runs.run import Run
 
 Examples = Mapping[str, np.ndarray]
@@ -42,8 +42,8 @@ def execute(args: argparse.Namespace, run: Run, examples: Examples) -> None:
     few = {name: x[: args.chain_rule] for name, x in examples.items()}
     with Terminal("example", 2 * len(few["x"])).shown() as terminal:
         found = exact.likelihood(run.parts, few, args.batch_size, args.seed, terminal.advance)
-    path = args.workdir / f"exact{results.suffix(args, 'step', 'chain_rule', 'seed')}.json"
-    results.write_json(path, found, ("step", "examples"))
+    suffix = record.suffix(step=args.step, chain_rule=args.chain_rule, seed=args.seed)
+    exact.write(run.parts, run.workdir, few, found, suffix)
     for name in ("left to right", "in random orders"):
         bits = with_error(found[name]["bits_per_dim"], found[name]["standard_error"], 3)
         print(f"  exact, {name}, {len(few['x'])} examples: {bits} bits/dim")

@@ -1,20 +1,17 @@
 """d3pm sample draws samples, as arrays and as their kind wants to be seen; of images, chains end to end."""
 
 import argparse
-from typing import Any
 
 import jax
 
-from d3pm_jax.cli import arguments, results
-from d3pm_jax.files import write_npy
+from d3pm_jax.cli import arguments
 from d3pm_jax.kinds.base import STATES
 from d3pm_jax.machine.terminal import Terminal
+from d3pm_jax.measure import grids, record
 from d3pm_jax.measure.exact import mask_of
-from d3pm_jax.measure.samples import chains_to_show, spaced
-from d3pm_jax.runs.run import Run
+from d3pm_jax.measure.samples import chains_to_show, spaced, write
 from d3pm_jax.storage import workdir
 
-NAMED = ("step", "steps", "grid", "seed", "label", "length")  # options in names of files
 GIF_CHAINS = 25  # samples in the GIF
 CLAMPED = (
     "known characters stand among noise that the network was trained without: the rest follows them only "
@@ -71,18 +68,25 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     given = kind.parse_given(args.prompt, args.infill, args.length)
     shape = None if args.length is None else (args.length,)
     if args.steps is not None:
-        run = run.respaced(arguments.grid(args, run, args.steps))
+        run = run.respaced(grids.choose(run.parts, run.workdir, args.steps, args.grid))
     times, key = spaced(run.process.T, num_states), jax.random.key(args.seed)
     with Terminal("sample", args.num).shown() as terminal:
         samples, reverse = run.sample(
             key, args.num, args.label, args.batch_size, times, terminal.advance, GIF_CHAINS, given, shape
         )
-    known = [name for name in ("prompt", "infill") if getattr(args, name) is not None]
-    suffix = results.suffix(args, *NAMED) + "".join(f"_{name}" for name in known)
-    path = args.workdir / f"samples{suffix}.npy"
-    write_npy(path, samples)
-    about = _about(args, run, len(samples))
-    replaced = results.write_json(path.with_suffix(".json"), about, ("step", "num", *known))
+    options = {"prompt": args.prompt, "infill": args.infill, "length": args.length}
+    asked = {name: value for name, value in options.items() if value is not None}
+    known = [name for name in ("prompt", "infill") if name in asked]
+    suffix = record.suffix(
+        step=args.step,
+        steps=args.steps,
+        grid=args.grid,
+        seed=args.seed,
+        label=args.label,
+        length=args.length,
+    )
+    suffix += "".join(f"_{name}" for name in known)
+    path, replaced = write(run.parts, run.workdir, samples, args.grid, args.seed, args.label, asked, suffix)
     beside = None if examples is None else examples[: len(samples)]
     strip = spaced(run.process.T, STATES)
     chains = chains_to_show(run.parts, key, samples, reverse, times, strip, beside)
@@ -98,11 +102,3 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     for line in kind.in_words(samples):
         print(line)
     return 0
-
-
-def _about(args: argparse.Namespace, run: Run, n: int) -> dict[str, Any]:
-    """Says what samples are of."""
-    about = {"step": run.step, "num": n, "steps": run.process.T, "grid": args.grid}
-    about |= {"seed": args.seed, "label": args.label}
-    options = {"prompt": args.prompt, "infill": args.infill, "length": args.length}
-    return about | {name: value for name, value in options.items() if value is not None}

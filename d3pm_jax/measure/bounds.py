@@ -1,32 +1,41 @@
-"""Computes the bound of the parts of a run on examples."""
+"""Computes the bound of the parts of a run on examples, and writes it with what it depends on."""
 
-from collections.abc import Callable
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from d3pm_jax import show
+from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import all_terms, elements, evaluate_bound, few_terms, summary
 from d3pm_jax.evaluation.bound import parts as parts_of_bound
 from d3pm_jax.machine.devices import batched
+from d3pm_jax.measure import record
+from d3pm_jax.measure.record import Record
+from d3pm_jax.parts.about import about, caption
 from d3pm_jax.parts.build import Parts
+
+NUMBERS = ("nats", "reconstruction", "prior")
 
 
 def evaluate(
     parts: Parts,
-    x0: np.ndarray,
-    labels: np.ndarray | None = None,
+    examples: Mapping[str, np.ndarray],
     batch_size: int = 128,
     seed: int = 0,
     progress: Callable[[int], Any] = lambda done: None,
     calls: int | None = None,
-    weight: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Computes the bound on x0 int32 [N, *S]; labels int32 [N] for a network that takes them.
+    """Computes the bound on examples.
 
     Args:
         parts: of the run, at a checkpoint.
-        x0, labels, weight: the examples; each element counts as often as its weight [N, *S] says.
+        examples: "x" int32 [N, *S], "label" int32 [N] for a network that takes them, and "weight" [N, *S] if
+            each element counts as often as that says.
         batch_size: how many at a time.
         seed: of the noise.
         progress: is called with the number of examples that are done.
@@ -34,15 +43,13 @@ def evaluate(
             default every t is computed.
 
     Returns:
-        What `evaluation.bound.summary` gives, with the step, N, the seed and the times of the terms; and
-        without `calls` what `evaluation.bound.parts` gives.
+        What `evaluation.bound.summary` gives, with the step, N, the seed and the times of the terms; without
+        `calls` what `evaluation.bound.parts` gives; and the same in units of the kind of data.
 
     Raises:
         UserError: the process has fewer steps than calls.
     """
-    told = {} if labels is None else {"label": labels}
-    told |= {} if weight is None else {"weight": weight}
-    process, predict = parts.process, parts.predict
+    process, predict, x0 = parts.process, parts.predict, examples["x"]
     if calls is None:
         compiled = parts.once(("bound", seed), lambda: all_terms(predict, seed, parts.term))
     elif 1 <= calls <= process.T:
@@ -51,10 +58,110 @@ def evaluate(
         raise UserError(f"calls = {calls}: it must be in 1..{process.T}, the steps of the process")
     sharding = batched(parts.mesh)
     found = evaluate_bound(
-        compiled, parts.params, process, x0, batch_size, sharding, parts.told(told), progress
+        compiled, parts.params, process, x0, batch_size, sharding, parts.told(examples), progress
     )
-    about = {"step": parts.step, "examples": len(x0), "seed": seed}
-    D, times = elements(x0, weight), np.asarray(process.time[1:]).tolist()
-    if calls is not None:
-        return summary(found, D) | about | {"times": times, "calls": calls}
-    return summary(np.asarray(found.total()), D) | parts_of_bound(found, D) | about | {"times": times}
+    D = elements(x0, examples.get("weight"))
+    times = np.asarray(process.time[1:]).tolist()
+    known = {"step": parts.step, "examples": len(x0), "seed": seed, "times": times}
+    if calls is None:
+        result = summary(np.asarray(found.total()), D) | parts_of_bound(found, D) | known
+    else:
+        result = summary(found, D) | known | {"calls": calls}
+    return result | parts.kind.extra_figures(result, examples)
+
+
+def seconds_per_call(parts: Parts, examples: Mapping[str, np.ndarray], batch_size: int = 128) -> float:
+    """Measures how long a call of the network takes for one of the examples, once all is compiled."""
+    few = {name: x[:batch_size] for name, x in examples.items()}
+    n = len(few["x"])
+    evaluate(parts, few, n, calls=1)  # compiles
+    start = time.monotonic()
+    evaluate(parts, few, n, calls=1)
+    return (time.monotonic() - start) / n
+
+
+def protocol(
+    parts: Parts, examples: Mapping[str, np.ndarray], seed: int, calls: int | None = None
+) -> dict[str, Any]:
+    """Says all that a bound depends on."""
+    config, data = parts.config, config_io.to_json(parts.config.data)
+    content = b"".join(examples[name].tobytes() for name in ("x", "weight") if name in examples)
+    return {
+        "N": len(examples["x"]),
+        "split": getattr(config.data, "test_split", "test"),
+        "data": {name: value for name, value in data.items() if name not in config.data.places},
+        "examples": f"sha256 {hashlib.sha256(content).hexdigest()}",
+        "terms": "all" if calls is None else f"{calls} for each example, stratified",
+        "seed": seed,
+        **about(parts),
+    }
+
+
+def write(
+    parts: Parts,
+    workdir: Path,
+    examples: Mapping[str, np.ndarray],
+    result: Mapping[str, Any],
+    baselines: Mapping[str, float],
+    limit: int | None = None,
+    suffix: str = "",
+) -> tuple[Path, Path | None, str]:
+    """Writes a bound to the folder of a run, and draws its terms where all were computed.
+
+    Args:
+        parts: which it was computed of.
+        workdir: of the run.
+        examples: which it was computed on.
+        result: of `evaluate`.
+        baselines: bits per dimension of what a model of the data has to beat, by name.
+        limit: how many examples were asked for, if not all.
+        suffix: of the names of files, of `record.suffix`.
+
+    Returns:
+        The path of the file, that of the picture if there is one, and words about the bound that it
+        replaces, see `record.write`.
+    """
+    known = protocol(parts, examples, result["seed"], result.get("calls"))
+    path = workdir / f"eval{suffix}.json"
+    content = {**result, "baselines": baselines, "limit": limit, "protocol": known}
+    replaced = record.write(path, EVAL, content)
+    if "steps" not in result:
+        return path, None, replaced
+    picture = workdir / f"bound_terms{suffix}.png"
+    show.save_bound_terms(picture, {"": result}, caption(workdir, parts, parts.step))
+    return path, picture, replaced
+
+
+def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
+    terms = content.get("steps", [])
+    times = content.get("times", list(range(1, len(terms) + 1)))  # files of old runs have none
+    known = {name: content.get(name) for name in ("seed", "calls")}
+    known |= {"N": content.get("examples"), "step": content["step"], "steps": len(times)}
+    values = {
+        "bound": record.figures(content),
+        "baselines": record.figures(content.get("baselines", {}), "bits/dim"),
+    }
+    return {**known, **content.get("protocol", {})}, values, {"bound": {"times": times, "steps": terms}}
+
+
+def _check(found: Record) -> None:
+    """Raises where it says not what it is of, or lacks a figure."""
+    known, bound, arrays = found.protocol, found.values["bound"], found.arrays["bound"]
+    if type(known["step"]) is not int or type(known["N"]) not in (int, type(None)):
+        raise ValueError("it names no step, or not how many examples")
+    times, terms = arrays["times"], arrays["steps"]
+    if not isinstance(times, list) or not times or len(terms) not in (0, len(times)):
+        raise ValueError("its times are not those of its terms")
+    optional = [bound[name] for name in NUMBERS if name in bound]
+    figures = [bound["bits_per_dim"], *optional, *found.values["baselines"].values()]
+    numbers = [x for figure in figures for x in (figure.value, figure.error)]
+    record.check_numbers([*numbers, *times, *terms])
+
+
+EVAL = record.Format(
+    ("N", "examples"),
+    ("step", "examples"),
+    _from_keys,
+    "{path} is damaged ({why}): delete it, `d3pm eval` writes it again",
+    _check,
+)

@@ -1,6 +1,7 @@
-"""Computes the exact likelihood of a run whose network fills in masks and sees no time."""
+"""Computes the exact likelihood of a run whose network fills in masks and sees no time, and writes it."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import chain_rule
 from d3pm_jax.evaluation.bound import elements, evaluate_bound, summary
 from d3pm_jax.machine.devices import batched
+from d3pm_jax.measure import bounds, record
 from d3pm_jax.parts.build import Parts
 
 
@@ -62,3 +64,39 @@ def likelihood(
         nats = evaluate_bound(compiled, parts.params, parts.process, x0, batch_size, sharding, told, done)
         found[name] = summary(nats, elements(x0, examples.get("weight")))
     return found
+
+
+def write(
+    parts: Parts,
+    workdir: Path,
+    examples: Mapping[str, np.ndarray],
+    result: Mapping[str, Any],
+    suffix: str = "",
+) -> str:
+    """Writes what `likelihood` computed on examples to the folder of a run.
+
+    Returns:
+        Words about the result that it replaces, see `record.write`.
+    """
+    known = bounds.protocol(parts, examples, result["seed"])
+    return record.write(workdir / f"exact{suffix}.json", EXACT, result, known)
+
+
+def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
+    known = {"N": content["examples"], "step": content["step"], "seed": content["seed"]}
+    rows = {name: row for name, row in content.items() if isinstance(row, dict)}
+    return known, {name: record.figures(row) for name, row in rows.items()}, {}
+
+
+def _check(found: record.Record) -> None:
+    """Raises where a figure is no number."""
+    record.check_numbers(figure.value for row in found.values.values() for figure in row.values())
+
+
+EXACT = record.Format(
+    ("N", "examples"),
+    ("step", "examples"),
+    _from_keys,
+    "{path} is damaged ({why}): delete it, `d3pm eval` writes it again",
+    _check,
+)

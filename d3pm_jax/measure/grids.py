@@ -129,6 +129,29 @@ def read(parts: Parts, workdir: Path) -> Jumps | None:
     return Jumps(times, costs)
 
 
+def choose(parts: Parts, workdir: Path, steps: int, grid: str) -> int | list[int]:
+    """Returns which steps of a process to take: so many, evenly spaced, or those with the lowest bound.
+
+    Args:
+        parts: of the run in the folder.
+        workdir: of the run.
+        steps: how many.
+        grid: "even" or "dp".
+
+    Raises:
+        UserError: the process has not so many, or `d3pm eval` has not computed what the best follow from.
+    """
+    if grid == "even":
+        return steps
+    jumps = read(parts, workdir)
+    if jumps is None:
+        raise UserError(
+            f"the best grid of step {parts.step} is not known yet: d3pm eval {workdir} --step {parts.step} "
+            f"--steps {steps} --grid dp --limit 100 finds it, with the data of the run"
+        )
+    return jumps.grid(steps)
+
+
 def _weights(parts: Parts) -> str:
     """Hashes the averaged weights of a run."""
     digest = hashlib.sha256()

@@ -1,7 +1,8 @@
-"""Draws samples of a run in batches by one compiled program."""
+"""Draws samples of a run in batches by one compiled program, and writes them with what they are of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +13,9 @@ from d3pm_jax import sampling
 from d3pm_jax.checks import bare
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
+from d3pm_jax.files import write_npy
 from d3pm_jax.kinds import Chains, Given
+from d3pm_jax.measure import record
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.placing import fetch
@@ -207,3 +210,49 @@ def _finite(chain: sampling.Chain) -> sampling.Chain:
             f"or it ruled out what it was given; use another checkpoint"
         )
     return chain
+
+
+def write(
+    parts: Parts,
+    workdir: Path,
+    samples: np.ndarray,
+    grid: str = "even",
+    seed: int = 0,
+    label: int | None = None,
+    asked: Mapping[str, str | int] | None = None,
+    suffix: str = "",
+) -> tuple[Path, str]:
+    """Writes samples of a run to its folder, and beside them what they are of.
+
+    Args:
+        parts: which they were drawn of.
+        workdir: of the run.
+        samples: int32 [N, *S].
+        grid: how the steps were chosen, "even" or "dp".
+        seed: of their noise.
+        label: their class, if they are of one.
+        asked: what else was asked of them, such as a prompt.
+        suffix: of the names of files, of `record.suffix`.
+
+    Returns:
+        The path of the array, and words about the samples that it replaces, see `record.write`.
+    """
+    path = workdir / f"samples{suffix}.npy"
+    write_npy(path, samples)
+    content = {"step": parts.step, "num": len(samples), "steps": parts.process.T, "grid": grid}
+    content |= {"seed": seed, "label": label, **(asked or {})}
+    return path, record.write(path.with_suffix(".json"), SAMPLES, content)
+
+
+def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
+    needed = ("step", "num", "steps", "grid", "seed", "label")
+    return content | {name: content[name] for name in needed}, {}, {}
+
+
+SAMPLES = record.Format(
+    ("step", "steps", "grid", "seed", "label", "prompt", "infill", "length"),
+    ("step", "num", "prompt", "infill"),
+    _from_keys,
+    "{path.parent}/{path.stem}.npy or {path.name} is damaged ({why}): delete both, `d3pm sample` writes them "
+    "again",
+)

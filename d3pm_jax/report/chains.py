@@ -24,7 +24,7 @@ class Drawn(NamedTuple):
     kept: bool  # whether the samples are those of `d3pm sample`
 
 
-def draw(record: folder.Record) -> Drawn:
+def draw(record: folder.Reported) -> Drawn:
     """Draws from the checkpoint of a run; what `d3pm sample` drew from it is not drawn again.
 
     Raises:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from d3pm_jax.report.folder import Bound, Record
+from d3pm_jax.measure.record import Record, comparable
+from d3pm_jax.report.folder import Reported
 from d3pm_jax.report.plots import Curve, plot
 from d3pm_jax.show.markup import (
     Html,
@@ -29,43 +30,44 @@ TITLES = {  # of the metrics, the most telling first
 }
 
 
-def training(records: Sequence[Record]) -> Html:
+def training(runs: Sequence[Reported]) -> Html:
     """Returns a plot for each metric, all runs in it."""
-    known = {name: None for record in records for row in record.metrics for name in row if name != "step"}
+    known = {name: None for each in runs for row in each.metrics for name in row if name != "step"}
     names = [*(name for name in TITLES if name in known), *(name for name in known if name not in TITLES)]
-    found = [plot(TITLES.get(name, name), "step", _metric(records, name)) for name in names]
+    found = [plot(TITLES.get(name, name), "step", _metric(runs, name)) for name in names]
     notes = [
-        missing(f"{record.name} has no curves, as its metrics.jsonl is empty or missing", record.resume)
-        for record in records
-        if not record.metrics
+        missing(f"{each.name} has no curves, as its metrics.jsonl is empty or missing", each.resume)
+        for each in runs
+        if not each.metrics
     ]
     return join(_panels(found), *notes)
 
 
-def _metric(records: Sequence[Record], name: str) -> list[Curve]:
+def _metric(runs: Sequence[Reported], name: str) -> list[Curve]:
     found = []
-    for i, record in enumerate(records):
-        rows = [row for row in record.metrics if name in row]
+    for i, each in enumerate(runs):
+        rows = [row for row in each.metrics if name in row]
         found.append(Curve(i, [row["step"] for row in rows], [row[name] for row in rows]))
     return found
 
 
-def terms(records: Sequence[Record]) -> Html:
+def terms(runs: Sequence[Reported]) -> Html:
     """Returns the terms of the bounds by t, and their sums from t up to T."""
     single, summed, notes = [], [], []
-    for i, record in enumerate(records):
-        if record.bound is None or not record.bound.terms:
-            notes.append(missing(f"The terms of {record.name} by t are not known", record.evaluate()))
+    for i, each in enumerate(runs):
+        arrays = {} if each.bound is None else each.bound.arrays["bound"]
+        if not arrays.get("steps"):
+            notes.append(missing(f"The terms of {each.name} by t are not known", each.evaluate()))
             continue
-        times, steps = record.bound.result["times"], record.bound.terms
+        times, steps = arrays["times"], arrays["steps"]
         single.append(Curve(i, times, steps))
         finite = np.array([np.nan if x is None else x for x in steps])
         summed.append(Curve(i, times, np.cumsum(finite[::-1])[::-1].tolist()))
-        notes += _infinite(record.name, [t for t, x in zip(times, steps, strict=True) if x is None])
+        notes += _infinite(each.name, [t for t, x in zip(times, steps, strict=True) if x is None])
     found = [
         plot("term of the bound at t [bits/dim]", "t", single),
         plot("sum of the terms from t up to T [bits/dim]", "t", summed),
-        plot("bound with fewer steps [bits/dim]", "steps of the process", _by_steps(records), log_x=True),
+        plot("bound with fewer steps [bits/dim]", "steps of the process", _by_steps(runs), log_x=True),
     ]
     return join(_panels(found), *notes)
 
@@ -79,22 +81,23 @@ def _infinite(name: str, times: Sequence[int]) -> Iterator[Html]:
         yield tag("p", words, class_="soft")
 
 
-def _by_steps(records: Sequence[Record]) -> list[Curve]:
+def _by_steps(runs: Sequence[Reported]) -> list[Curve]:
     """Returns the bound by the number of steps of an even grid, where several were measured alike."""
     found = []
-    for i, record in enumerate(records):
+    for i, each in enumerate(runs):
         best: dict[int, float | None] = {}
-        for bound in record.bounds if record.bound else []:
-            if _measured_as(record.bounds[0], bound):
-                best.setdefault(bound.steps, bound.result["bits_per_dim"])
+        for bound in each.bounds if each.bound else []:
+            if _measured_as(each.bounds[0], bound):
+                steps = len(bound.arrays["bound"]["times"])
+                best.setdefault(steps, bound.values["bound"]["bits_per_dim"].value)
         if len(best) > 1:
             found.append(Curve(i, sorted(best), [best[n] for n in sorted(best)]))
     return found
 
 
-def _measured_as(first: Bound, bound: Bound) -> bool:
+def _measured_as(first: Record, bound: Record) -> bool:
     """Tells whether bounds differ in the number of steps of an even grid alone, but for the seed."""
-    same = all(bound.protocol.get(name) == first.protocol.get(name) for name in ("step", "examples", "N"))
+    same = first.protocol["step"] == bound.protocol["step"] and not comparable(first, bound)
     return same and str(bound.protocol.get("grid", "even")).startswith("even")
 
 

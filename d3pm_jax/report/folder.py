@@ -4,65 +4,37 @@ import dataclasses
 import re
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from d3pm_jax.config import io as config_io
-from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.files import read_json
 from d3pm_jax.loop import metrics
-from d3pm_jax.measure import protocol
-from d3pm_jax.report.plots import LARGE
+from d3pm_jax.measure import bounds, protocol, record, samples
+from d3pm_jax.measure.record import Record
 from d3pm_jax.runs.run import Run
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.storage import workdir as folders
 from d3pm_jax.storage.names import CHECKPOINTS
 
 EVAL = re.compile(r"eval(_.*)?\.json")
-NUMBERS = ("bits_per_dim", "standard_error", "nats", "nats_standard_error", "reconstruction", "prior")
 
 
 @dataclasses.dataclass(frozen=True)
-class Bound:
-    """Holds a file of `d3pm eval`; a number that is None was infinite, or is of one example alone."""
-
-    path: Path
-    result: dict[str, Any]
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """Returns what the bound depends on, by the names of `d3pm eval`; the file's own of old runs."""
-        old = {"N": self.result.get("examples"), "seed": self.result.get("seed"), "step": self.result["step"]}
-        return old | {"steps": self.steps} | self.result.get("protocol", {})
-
-    @property
-    def steps(self) -> int:
-        """Counts the steps of the process."""
-        return len(self.result["times"])
-
-    @property
-    def terms(self) -> list[float | None]:
-        """Returns the term of every t in bits per dimension; none where they were not all computed."""
-        return self.result.get("steps", [])
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
+class Reported:
     """Holds a run and what is in its folder."""
 
     name: str  # no other on the page has it
     run: Run
     metrics: list[dict[str, float | int]]
-    bounds: list[Bound]  # the one to show first is first
-    quality: list[protocol.Figures]
+    bounds: list[Record]  # the one to show first is first
+    quality: list[Record]
     examples: np.ndarray | None  # of the test split int32 [N, *S]
 
     @property
-    def bound(self) -> Bound | None:
+    def bound(self) -> Record | None:
         """Returns the bound of this checkpoint with all steps and terms on most examples, if there is one."""
-        return next((x for x in self.bounds if x.result["step"] == self.run.step), None)
+        return next((x for x in self.bounds if x.protocol["step"] == self.run.step), None)
 
     def evaluate(self, options: str = "") -> str:
         """Returns the command that evaluates this checkpoint."""
@@ -82,13 +54,13 @@ class Record:
         return "" if file is None else f" --config {shlex.quote(str(file))}"
 
 
-def read(runs: Sequence[Run]) -> list[Record]:
+def read(runs: Sequence[Run]) -> list[Reported]:
     """Reads the folders of runs.
 
     Raises:
         UserError: a file in one of them is damaged.
     """
-    return [_record(name, run) for name, run in zip(names(runs), runs, strict=True)]
+    return [_reported(name, run) for name, run in zip(names(runs), runs, strict=True)]
 
 
 def names(runs: Sequence[Run]) -> list[str]:
@@ -103,9 +75,9 @@ def names(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _record(name: str, run: Run) -> Record:
+def _reported(name: str, run: Run) -> Reported:
     folder = run.workdir
-    return Record(
+    return Reported(
         name,
         run,
         metrics.read(folder),
@@ -115,44 +87,19 @@ def _record(name: str, run: Run) -> Record:
     )
 
 
-def read_bounds(run: Run) -> list[Bound]:
+def read_bounds(run: Run) -> list[Record]:
     """Reads all files of `d3pm eval`: those of this checkpoint first, and of them the most complete.
 
     Raises:
         UserError: one is damaged.
     """
     paths = [path for path in sorted(run.workdir.glob("eval*.json")) if EVAL.fullmatch(path.name)]
-    found = [_bound(path) for path in paths]
 
-    def order(bound: Bound) -> tuple[Any, ...]:
-        examples = bound.result.get("examples") or 0
-        return bound.result["step"] != run.step, -bound.steps, not bound.terms, -examples
+    def order(bound: Record) -> tuple[Any, ...]:
+        known, arrays = bound.protocol, bound.arrays["bound"]
+        return known["step"] != run.step, -len(arrays["times"]), not arrays["steps"], -(known["N"] or 0)
 
-    return sorted(found, key=order)
-
-
-def _bound(path: Path) -> Bound:
-    try:
-        tree = read_json(path)
-        if not isinstance(tree, dict) or {type(tree["step"]), type(tree.get("examples", 0))} != {int}:
-            raise ValueError("it names no step, or not how many examples")
-        steps = tree.get("steps", [])
-        times = tree.setdefault("times", list(range(1, len(steps) + 1)))  # files of old runs have none
-        if not isinstance(times, list) or not times or len(steps) not in (0, len(times)):
-            raise ValueError("its times are not those of its terms")
-        rows = [tree.get(name) for name in NUMBERS], times, steps, tree.get("baselines", {}).values()
-        if "bits_per_dim" not in tree or not all(map(_is_number, [x for row in rows for x in row])):
-            raise ValueError("a figure is no number")
-        if not isinstance(tree.get("protocol", {}), dict):
-            raise ValueError("its protocol is no table")
-        return Bound(path, tree)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        cure = "delete it, `d3pm eval` writes it again"
-        raise UserError(f"{path} is damaged ({one_line(error)}): {cure}") from error
-
-
-def _is_number(x: Any) -> bool:
-    return x is None or (type(x) in (int, float) and abs(x) < LARGE)
+    return sorted([record.read(path, bounds.EVAL) for path in paths], key=order)
 
 
 def read_samples(run: Run, n: int) -> np.ndarray | None:
@@ -164,17 +111,18 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
     about, path = run.workdir / "samples.json", run.workdir / "samples.npy"
     if not about.is_file() or not path.is_file():
         return None
+    known = {"step": run.step, "num": n, "steps": run.process.T, "grid": "even", "seed": 0, "label": None}
+    wanted = record.of(samples.SAMPLES, about, known)
     try:
-        tree = read_json(about)
-        wanted = {"step": run.step, "steps": run.process.T, "grid": "even", "seed": 0, "label": None}
-        if {name: tree[name] for name in wanted} != wanted or tree["num"] < n:
+        found = record.read(about, samples.SAMPLES)
+        num = found.protocol["num"]
+        if record.comparable(found, wanted) or num < n:
             return None
         x = np.load(path, allow_pickle=False)
-        if x.dtype != np.int32 or x.shape != (tree["num"], *run.parts.description.shape):
+        if x.dtype != np.int32 or x.shape != (num, *run.parts.description.shape):
             raise ValueError(f"it holds {x.dtype} {list(x.shape)}")
         if x.min() < 0 or x.max() >= run.process.K:
             raise ValueError(f"it holds {x.min()}..{x.max()}, of {run.process.K} categories")
         return x[:n]
     except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
-        why = f"{path} or {about.name} is damaged ({one_line(error)})"
-        raise UserError(f"{why}: delete both, `d3pm sample` writes them again") from error
+        raise record.damaged(about, samples.SAMPLES, error) from error

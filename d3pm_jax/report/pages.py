@@ -9,10 +9,10 @@ import jax
 from d3pm_jax import __version__
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_text
-from d3pm_jax.measure.protocol import Figures
+from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.about import name_process
 from d3pm_jax.report import chains, curves, figures, folder, plots, samples, settings
-from d3pm_jax.report.folder import Record
+from d3pm_jax.report.folder import Reported
 from d3pm_jax.runs.run import Run, open_run
 from d3pm_jax.show.markup import (
     Html,
@@ -57,20 +57,20 @@ def page(runs: Sequence[Run]) -> str:
     """
     if len(runs) > plots.COLOURS:
         raise UserError(f"{len(runs)} runs: a page has {plots.COLOURS} colours, write several pages")
-    records = folder.read(runs)
-    names = [record.name for record in records]
+    reported = folder.read(runs)
+    names = [each.name for each in reported]
     title = f"Report of {', '.join(names) if len(names) <= NAMED else f'{len(names)} runs'}"
     sections = {
-        "Bounds": figures.bounds(records),
-        "Sample quality": figures.quality(records),
-        "Training": curves.training(records),
-        "Terms of the bound": curves.terms(records),
-        **_pictures(records),
-        "Config": settings.settings(records),
+        "Bounds": figures.bounds(reported),
+        "Sample quality": figures.quality(reported),
+        "Training": curves.training(reported),
+        "Terms of the bound": curves.terms(reported),
+        **_pictures(reported),
+        "Config": settings.settings(reported),
     }
     sections = {name: content for name, content in sections.items() if content}
     links = [tag("a", name, href=f"#{_anchor(name)}") for name in sections]
-    head = tag("header", tag("h1", title), _written(), _overview(records), tag("nav", *links))
+    head = tag("header", tag("h1", title), _written(), _overview(reported), tag("nav", *links))
     colours = plots.legend(names)
     legends = {"Training": colours, "Terms of the bound": colours}
     body = [
@@ -91,22 +91,22 @@ def _written() -> Html:
     return tag("p", words, class_="soft")
 
 
-def _overview(records: Sequence[Record]) -> Html:
+def _overview(reported: Sequence[Reported]) -> Html:
     """Says which runs these are, of what, and their figures: a run in boxes, several in a table."""
-    best = figures.comparable(records)
-    facts = [_facts(record, quality) for record, quality in zip(records, best, strict=True)]
-    if len(records) == 1:
+    best = figures.best_quality(reported)
+    facts = [_facts(each, quality) for each, quality in zip(reported, best, strict=True)]
+    if len(reported) == 1:
         return cards(facts[0])
     names = list(dict.fromkeys(name for row in facts for name in row))
-    swatches = [tag("span", r.name, class_=f"swatch {plots.colour(i)}") for i, r in enumerate(records)]
+    swatches = [tag("span", r.name, class_=f"swatch {plots.colour(i)}") for i, r in enumerate(reported)]
     rows = [[swatches[i], *(row.get(name, "-") for name in names)] for i, row in enumerate(facts)]
     return table(["run", *names], rows)
 
 
-def _facts(record: Record, quality: Figures | None) -> dict[str, object]:
-    run, leaves = record.run, jax.tree.leaves(record.run.params)
+def _facts(reported: Reported, quality: Record | None) -> dict[str, object]:
+    run, leaves = reported.run, jax.tree.leaves(reported.run.params)
     kind, shape = run.parts.description.kind, run.parts.description.shape
-    return figures.headline(record, quality) | {
+    return figures.headline(reported, quality) | {
         "step": f"{run.step:,} of {run.config.train.steps:,}",
         "process": name_process(run.config, run.process),
         "network": f"{type(run.config.model).__name__}, {sum(x.size for x in leaves):,} parameters",
@@ -114,18 +114,18 @@ def _facts(record: Record, quality: Figures | None) -> dict[str, object]:
     }
 
 
-def _pictures(records: Sequence[Record]) -> dict[str, Html]:
+def _pictures(reported: Sequence[Reported]) -> dict[str, Html]:
     """Draws from each run, and shows samples, what is nearest to them, and chains."""
-    drawn = [chains.draw(record) for record in records]
-    pairs = list(zip(records, drawn, strict=True))
-    close = [(record, samples.nearest(record)) for record in records]
+    drawn = [chains.draw(each) for each in reported]
+    pairs = list(zip(reported, drawn, strict=True))
+    close = [(each, samples.nearest(each)) for each in reported]
     return {
-        "Samples": join(*(_named(records, r, samples.samples(r, x)) for r, x in pairs)),
-        "Nearest examples": join(*(_named(records, r, found) for r, found in close if found)),
-        "Processes": join(*(_named(records, r, samples.processes(r, x)) for r, x in pairs)),
+        "Samples": join(*(_named(reported, r, samples.samples(r, x)) for r, x in pairs)),
+        "Nearest examples": join(*(_named(reported, r, found) for r, found in close if found)),
+        "Processes": join(*(_named(reported, r, samples.processes(r, x)) for r, x in pairs)),
     }
 
 
-def _named(records: Sequence[Record], record: Record, content: Html) -> Html:
+def _named(reported: Sequence[Reported], one: Reported, content: Html) -> Html:
     """Puts the name of a run above, where there are several."""
-    return join(tag("h3", record.name) if len(records) > 1 else None, content)
+    return join(tag("h3", one.name) if len(reported) > 1 else None, content)

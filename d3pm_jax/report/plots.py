@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from d3pm_jax.measure.record import LARGE
 from d3pm_jax.show.markup import Html, tag
 
 COLOURS = 8  # .run-0, ..., .run-7 of the style
@@ -14,7 +15,6 @@ LEFT, RIGHT, TOP, BOTTOM = 52.0, 10.0, 8.0, 38.0  # what is around the curves
 POINTS = 500  # at most so many of a curve are drawn
 SPREAD = 20.0  # largest over smallest value from which on an axis is logarithmic
 ROUND = (1, 2, 2.5, 5, 10)  # times a power of 10, what is between two numbers on an axis
-LARGE = 1e100  # what no figure is: more is not drawn
 MARKED = 30  # up to so many points of a curve have a dot
 
 

@@ -12,11 +12,11 @@ from d3pm_jax.report import chains
 from d3pm_jax.report.blocks import film_figure, render
 from d3pm_jax.report.chains import Drawn
 from d3pm_jax.report.figures import cell
-from d3pm_jax.report.folder import Record
+from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import Html, figure, join, missing, png, tag
 
 
-def samples(record: Record, drawn: Drawn) -> Html:
+def samples(record: Reported, drawn: Drawn) -> Html:
     """Returns samples beside examples of the data."""
     run, real, classes = record.run, record.examples, record.run.parts.classes
     x, levels, kind = drawn.chains.samples, drawn.chains.levels, record.run.parts.kind
@@ -38,7 +38,7 @@ def samples(record: Record, drawn: Drawn) -> Html:
     return tag("div", beside, figure(render(data), "Data", words), class_="beside")
 
 
-def processes(record: Record, drawn: Drawn) -> Html:
+def processes(record: Reported, drawn: Drawn) -> Html:
     """Returns chains of the forward process and of the reverse one, and the latter as a film."""
     kind, known = record.run.parts.kind, drawn.chains
     chosen = [known.times.index(t) for t in reversed(known.strip)]
@@ -65,15 +65,17 @@ def processes(record: Record, drawn: Drawn) -> Html:
     return tag("div", strips, played, class_="chains")
 
 
-def nearest(record: Record) -> Html | None:
+def nearest(record: Reported) -> Html | None:
     """Returns the pictures of `d3pm eval --samples`: samples and the training example nearest to each."""
     shown = []
     for found in record.quality:
         path = found.path.with_suffix(".png")
         if path.is_file():
-            words = f"Right of each sample of step {found.protocol.step:,} the training example nearest to "
+            words = (
+                f"Right of each sample of step {found.protocol['step']:,} the training example nearest to "
+            )
             words += "it, of all of the training split, in "
-            words = join(words, cell(found.protocol.features), f" ({path.name}).")
+            words = join(words, cell(found.protocol["features"]), f" ({path.name}).")
             shown.append(figure(_picture(path), "Nearest training examples", words))
     return join(*shown) if shown else None
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
-from d3pm_jax.report.folder import Record
+from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import (
     Html,
     join,
@@ -14,17 +14,17 @@ from d3pm_jax.show.markup import (
 )
 
 
-def settings(records: Sequence[Record]) -> Html:
+def settings(runs: Sequence[Reported]) -> Html:
     """Returns what differs between runs side by side, and folded all fields of each."""
-    configs = [flat(record.run.config) for record in records]
+    configs = [flat(each.run.config) for each in runs]
     differ, rest = compared(configs)
-    head: list[object] = ["field", *(record.name for record in records)]
+    head: list[object] = ["field", *(each.name for each in runs)]
     found = []
-    if len(records) > 1 and differ:
+    if len(runs) > 1 and differ:
         found.append(table(head, [_row(name, configs) for name in differ]))
-    elif len(records) > 1:
+    elif len(runs) > 1:
         found.append(tag("p", "The configs are the same."))
-    words = f"{len(rest)} fields, the same of all" if len(records) > 1 else f"all {len(rest)} fields"
+    words = f"{len(rest)} fields, the same of all" if len(runs) > 1 else f"all {len(rest)} fields"
     folded = table(["field", "value"], [[name, _value(configs[0][name])] for name in rest])
     return join(*found, tag("details", tag("summary", words), folded))
 

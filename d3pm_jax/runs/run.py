@@ -90,9 +90,7 @@ class Run:
         self, limit: int | None = None, batch_size: int = 128, seed: int = 0, calls: int | None = None
     ) -> dict[str, Any]:
         """Computes the bound on the test split, or on its first examples: see `evaluate_on`."""
-        found = self.read_batch("test", limit)
-        labels, weight = found.get("label"), found.get("weight")
-        return self.evaluate_on(found["x"], labels, batch_size, seed, calls=calls, weight=weight)
+        return bounds.evaluate(self.parts, self.read_batch("test", limit), batch_size, seed, calls=calls)
 
     def read_batch(self, split: str, limit: int | None = None) -> dict[str, np.ndarray]:
         """Reads examples of the data: "x" [N, *S], and if there are any "label" [N] and "weight" [N, *S].
@@ -125,7 +123,9 @@ class Run:
         weight: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """Computes the bound on x0 int32 [N, *S], see `measure.bounds.evaluate`; labels int32 [N] if told."""
-        return bounds.evaluate(self.parts, x0, labels, batch_size, seed, progress, calls, weight)
+        known = {"x": x0, "label": labels, "weight": weight}
+        examples = {name: x for name, x in known.items() if x is not None}
+        return bounds.evaluate(self.parts, examples, batch_size, seed, progress, calls)
 
     def about(self) -> dict[str, Any]:
         """Says what a figure of this run depends on, besides data and noise."""

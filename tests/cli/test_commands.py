@@ -1,6 +1,5 @@
 """The commands as a user runs them: what they write, how they stop, and what they say when they cannot."""
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -22,12 +21,13 @@ from PIL import Image
 import d3pm_jax
 from d3pm_jax import runs, show
 from d3pm_jax.cli import eval as evaluate
-from d3pm_jax.cli import results, sample, train
+from d3pm_jax.cli import sample, train
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics, outputs
 from d3pm_jax.loop import sinks as logs
 from d3pm_jax.machine import signals
+from d3pm_jax.measure import bounds, record
 from d3pm_jax.measure.samples import spaced
 from d3pm_jax.parts import begin, build, network
 from d3pm_jax.runs import grids
@@ -245,26 +245,18 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
 
 
 def test_results_of_other_options_stay_and_what_is_replaced_is_said(tmp_path):
-    parser = argparse.ArgumentParser()
-    for option, default in (("--step", None), ("--seed", 0), ("--label", None), ("--num", 256)):
-        parser.add_argument(option, type=int, default=default)
+    assert record.suffix() == record.suffix(step=None, seed=0, label=None) == ""
+    assert record.suffix(step=0, seed=3, label=0) == "_step0_seed3_label0"
+    assert record.suffix(num=256) == "_num256"
 
-    def suffix(*words):
-        args = parser.parse_args(words)
-        args.parser = parser
-        return results.suffix(args, "step", "seed", "label")
-
-    assert suffix() == suffix("--seed", "0", "--num", "7") == ""
-    assert suffix("--label", "0", "--seed", "3", "--step", "0") == "_step0_seed3_label0"
-
-    path, about = tmp_path / "r.json", ("step", "examples")
+    path = tmp_path / "r.json"
     first = {"step": 16, "examples": 20, "bits": 1.5}
-    assert results.write_json(path, first, about) == ""
-    assert results.write_json(path, first | {"bits": 2.0}, about) == ""
+    assert record.write(path, bounds.EVAL, first) == ""
+    assert record.write(path, bounds.EVAL, first | {"bits": 2.0}) == ""
     assert json.loads(path.read_text())["bits"] == 2.0
-    assert results.write_json(path, first | {"step": 20}, about) == ", replaces that of step 16"
+    assert record.write(path, bounds.EVAL, first | {"step": 20}) == ", replaces that of step 16"
     path.write_text("{")
-    assert results.write_json(path, first, about) == ""
+    assert record.write(path, bounds.EVAL, first) == ""
 
 
 def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -54,8 +55,8 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
     execute(run)
     (path,) = run.workdir.glob("quality_*.json")
     (found,) = protocol.read([run.workdir])
-    assert (found.protocol.N, found.protocol.step, found.protocol.seed) == (N, 7, 3)
-    assert (found.protocol.steps, found.protocol.grid) == (5, "even, of 10")
+    assert [found.protocol[name] for name in ("N", "step", "seed")] == [N, 7, 3]
+    assert [found.protocol[name] for name in ("steps", "grid")] == [5, "even, of 10"]
     printed = capsys.readouterr().out
     assert f"figures and their protocol: {path}\n" in printed
     assert "\n  per-pixel  " in printed
@@ -64,7 +65,8 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
 
     samples, _ = run.sample(jax.random.key(3), N, batch_size=N)
     train, _ = run.read_split("train")
-    rows = found.figures
+    rows = json.loads(path.read_text())["figures"]
+    assert {name: row["n"].value for name, row in found.values.items()} == {x: rows[x]["n"] for x in rows}
     assert {name: row["n"] for name, row in rows.items()} == {
         "samples": N,
         "train": N,
@@ -102,7 +104,7 @@ def test_the_classifier_is_kept_and_verified(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(digit_features, "train", lambda *_: pytest.fail("trains again"))
     execute(run)
-    assert protocol.read([run.workdir])[0].protocol.features.endswith(f"sha256 {first.digest}")
+    assert protocol.read([run.workdir])[0].protocol["features"].endswith(f"sha256 {first.digest}")
     content = bytearray(kept.read_bytes())
     content[-1] ^= 1
     kept.write_bytes(content)

@@ -137,13 +137,13 @@ def test_samples_are_compared_with_the_training_split(run, capsys, monkeypatch):
     x, test = (run.read_batch(split)["x"] for split in ("train", "test"))
     train = write(x.ravel())
     for name, rows in (("samples", x0), ("test", test[:30])):
-        row = found.figures[name]
+        row = {figure: x.value for figure, x in found.values[name].items()}
         copied = row.pop("copied")
         assert row == pytest.approx(by_hand([write(row) for row in rows], train), nan_ok=True)
         assert copied in train
         assert len(copied) == row["longest_copy"]
-    assert found.figures["unigram"]["n"] == 30
-    assert found.protocol.reference.startswith(f"{x.size:,} tokens, sha256 ")
+    assert found.values["unigram"]["n"].value == 30
+    assert found.protocol["reference"].startswith(f"{x.size:,} tokens, sha256 ")
     assert f"compared with the training split: {x.size:,} tokens\n" in out
     assert "known words  distinct words  2-grams  3-grams  longest copy\n" in out
     monkeypatch.setattr(text_kind, "MOST_READ", 79)

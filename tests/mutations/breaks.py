@@ -416,15 +416,15 @@ REPORT = (
     Break(  # the figure at the top of the page
         "shows_the_bound_of_fewest_steps",
         "d3pm_jax/report/folder.py",
-        'return bound.result["step"] != run.step, -bound.steps, not bound.terms, -examples',
-        'return bound.result["step"] != run.step, bound.steps, not bound.terms, -examples',
+        'run.step, -len(arrays["times"]), not arrays["steps"]',
+        'run.step, len(arrays["times"]), not arrays["steps"]',
         (PARTS_OF_REPORT,),
     ),
     Break(  # figures in other features beside each other, as if they compared
         "quality_always_compares",
         "d3pm_jax/report/figures.py",
-        "differ = protocol.differing(first, figures.protocol)",
-        "differ = protocol.differing(first, first)",
+        "differ = comparable(first, record)",
+        "differ = comparable(first, first)",
         (PARTS_OF_REPORT,),
     ),
 )

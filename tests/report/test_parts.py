@@ -14,7 +14,8 @@ from d3pm_jax import kinds
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure import protocol
+from d3pm_jax.measure import bounds, protocol
+from d3pm_jax.measure import record as measured
 from d3pm_jax.parts import build
 from d3pm_jax.report import (
     chains,
@@ -29,6 +30,7 @@ from d3pm_jax.show import markup
 from d3pm_jax.storage import checkpoint, names
 from tests.report.reading import Page
 
+EVAL = bounds.EVAL
 DIGITS = Description((8, 8, 1), 17, 10, "image")
 
 
@@ -76,8 +78,8 @@ PROTOCOL = protocol.Protocol(
 
 
 def record(name="a", run=RUN, bounds=(), quality=()):
-    found = [folder.Bound(Path(f"eval_{i}.json"), result) for i, result in enumerate(bounds)]
-    return folder.Record(name, run, [], found, list(quality), None)
+    found = [measured.of(EVAL, Path(f"eval_{i}.json"), result) for i, result in enumerate(bounds)]
+    return folder.Reported(name, run, [], found, list(quality), None)
 
 
 def bound(*terms, **entries):
@@ -88,7 +90,12 @@ def bound(*terms, **entries):
 
 def quality(name, frechet=1.0, **changes):
     row = {"n": changes.get("N", 9), "frechet": frechet, "precision": 0.5, "recall": None}
-    return protocol.Figures(Path(name), {"samples": row}, dataclasses.replace(PROTOCOL, **changes))
+    return of_quality(name, {"samples": row}, dataclasses.replace(PROTOCOL, **changes))
+
+
+def of_quality(name, rows, known):
+    content = {"protocol": dataclasses.asdict(known), "figures": rows}
+    return measured.of(protocol.QUALITY, Path(name), content)
 
 
 def test_fields_are_the_same_where_they_are():
@@ -198,7 +205,7 @@ def test_figures_of_quality_that_do_not_compare_are_told_apart():
     ]
     alone = Page(figures.quality([record(quality=[a, other])])).inside["td"]
     assert [x for x in alone if x in ("yes", "no: other features")] == ["yes", "no: other features"]
-    found = figures.comparable([record("none"), first, second, record("c", quality=[other])])
+    found = figures.best_quality([record("none"), first, second, record("c", quality=[other])])
     assert [x and x.path.name for x in found] == [None, "a.json", "b.json", None]
     assert figures.headline(first, a)["Fréchet distance"] == (
         "1.5<small>9 samples beside split train, 5 steps, seed 3, in "
@@ -209,7 +216,7 @@ def test_figures_of_quality_that_do_not_compare_are_told_apart():
 def test_figures_of_texts_have_a_table_of_their_own():
     row = {"n": 9, "known_words": 0.5, "distinct_1": 0.25, "distinct_2": None, "distinct_3": 1.0}
     row |= {"longest_copy": 5, "copied": "<b>\né"}
-    text = protocol.Figures(Path("t.json"), {"samples": row, "unigram": row | {"n": 3}}, PROTOCOL)
+    text = of_quality("t.json", {"samples": row, "unigram": row | {"n": 3}}, PROTOCOL)
     page = Page(figures.quality([record(quality=[quality("a.json")]), record("b", quality=[text])]))
     assert len(page.inside["table"]) == 2
     at = page.inside["th"].index("known words")

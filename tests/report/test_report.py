@@ -18,7 +18,8 @@ from d3pm_jax.config import Adam, Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import image as images
-from d3pm_jax.measure import protocol
+from d3pm_jax.measure import bounds, protocol
+from d3pm_jax.measure import record as measured
 from d3pm_jax.report import blocks, chains, figures, folder, plots, samples
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.storage import workdir as folders
@@ -74,6 +75,7 @@ def home(tmp_path_factory):
     protocol.write(whole, ROWS, PROTOCOL)
     assert status("eval", whole, "--limit", "8") == 0
     result = json.loads((whole / "eval_limit8.json").read_text())
+    del result["record"]  # the file of an older run
     fewer = {name: 2 * result[name] for name in ("bits_per_dim", "standard_error", "nats")}
     fewer |= {name: result[name][::2] for name in ("times", "steps")}
     fewer |= {"protocol": result["protocol"] | {"steps": 5, "belief": EVIL}}
@@ -207,7 +209,7 @@ def told(run, **changes):
     """A record of a run as if its data were other."""
     parts = dataclasses.replace(run.parts, **changes)
     parts = dataclasses.replace(parts, kind=kinds.of(parts.description))
-    return folder.Record("x", dataclasses.replace(run, parts=parts), [], [], [], None)
+    return folder.Reported("x", dataclasses.replace(run, parts=parts), [], [], [], None)
 
 
 def test_other_kinds_of_data(whole):
@@ -308,7 +310,7 @@ def test_infinite_and_old_bounds(whole, tmp_path):
     old = {"step": 7, "examples": 3, "seed": 1, "times": [1, 2], "steps": [None, 0.5], "bits_per_dim": None}
     path = tmp_path / "eval.json"
     path.write_text(json.dumps(old))
-    bound = folder.Bound(path, old)
+    bound = measured.of(bounds.EVAL, path, old)
     record = dataclasses.replace(told(open_run(whole)), bounds=[bound])
     found = Page(figures.bounds([record]))
     assert found.inside["td"][:3] == ["eval.json", "infinite", "-"]
@@ -320,7 +322,8 @@ def test_infinite_and_old_bounds(whole, tmp_path):
     older = {name: x for name, x in old.items() if name != "times"} | {"bits_per_dim": 1.5}
     path.write_text(json.dumps(older))
     (found,) = folder.read_bounds(dataclasses.replace(record.run, workdir=tmp_path))
-    assert (found.steps, found.result["times"], found.result["bits_per_dim"]) == (2, [1, 2], 1.5)
+    figure = found.values["bound"]["bits_per_dim"]
+    assert (found.protocol["steps"], found.arrays["bound"]["times"], figure.value) == (2, [1, 2], 1.5)
 
 
 def test_the_sheet_holds_every_frame_in_order():

@@ -1,0 +1,131 @@
+"""Records of results: written and read, of files of older runs too, what compares, and what is damaged."""
+
+import json
+import math
+
+import pytest
+
+from d3pm_jax.errors import UserError
+from d3pm_jax.measure import bounds, exact, protocol, record, samples
+from d3pm_jax.measure.record import Value
+
+SUMMARY = {"bits_per_dim": 1.5, "standard_error": 0.25, "nats": 8.0, "nats_standard_error": None}
+OF_BOUND = {"N": 3, "split": "test", "examples": "sha256 ab", "step": 7, "steps": 2, "seed": 1}
+FORMATS = {  # and what the commands write, by the names of files
+    "eval": (
+        bounds.EVAL,
+        SUMMARY
+        | {"reconstruction": 0.5, "prior": math.inf, "steps": [0.5, 1.0], "perplexity": 4.0}
+        | {"step": 7, "examples": 3, "seed": 1, "times": [5, 10], "limit": 3}
+        | {"baselines": {"unigram": 2.5}, "protocol": OF_BOUND},
+    ),
+    "exact": (
+        exact.EXACT,
+        {"step": 7, "examples": 3, "seed": 1, "left to right": SUMMARY, "in random orders": SUMMARY},
+    ),
+    "quality": (
+        protocol.QUALITY,
+        {
+            "protocol": {"N": 9, "split": "train", "reference": "150", "features": "sums", "step": 7}
+            | {"steps": 5, "grid": "even", "sampler": "ancestral", "classes": "none", "ema": 0.9}
+            | {"belief": "d3pm", "first_step": "bayes", "dtype": "float32", "seed": 3},
+            "figures": {
+                "test": {"n": 9, "known_words": 0.5, "distinct_1": None, "distinct_2": 1.0, "distinct_3": 1}
+                | {"longest_copy": 4, "copied": "a\nb"},
+                "samples": {"n": 9, "frechet": 1.0, "precision": 0.5, "recall": None, "classes": [0.5, 0.5]},
+            },
+        },
+    ),
+    "samples": (
+        samples.SAMPLES,
+        {"step": 7, "num": 4, "steps": 5, "grid": "even", "seed": 0, "label": None, "prompt": "a"},
+    ),
+}
+
+
+@pytest.fixture(params=FORMATS)
+def written(request, tmp_path):
+    """A path, its format, and what was written there."""
+    file_format, content = FORMATS[request.param]
+    path = tmp_path / f"{request.param}.json"
+    assert record.write(path, file_format, content) == ""
+    return path, file_format, content
+
+
+def test_a_file_keeps_its_keys_and_an_old_one_has_the_same_record(written):
+    path, file_format, content = written
+    found = record.read(path, file_format)
+    tree = json.loads(path.read_text())
+    kept = tree.pop("record")
+    assert kept.keys() == {"protocol", "values", "arrays"}
+    assert tree == content | ({"prior": None} if "prior" in content else {})
+    path.write_text(json.dumps(tree))  # as older runs have it
+    assert record.read(path, file_format) == found
+    assert record.comparable(found, record.read(path, file_format)) == []
+
+
+def test_figures_have_their_units_and_errors(tmp_path):
+    found = {}
+    for name, (file_format, content) in FORMATS.items():
+        record.write(tmp_path / name, file_format, content, {"step": 8})
+        found[name] = record.read(tmp_path / name, file_format)
+        assert found[name].protocol["step"] == 8  # what is said beside the keys
+    bits, nats = Value(1.5, "bits/dim", 0.25), Value(8.0, "nats", None)
+    assert found["eval"].values == {
+        "bound": {
+            "bits_per_dim": bits,
+            "nats": nats,
+            "reconstruction": Value(0.5, "bits/dim"),
+            "prior": Value(None, "bits/dim"),
+            "perplexity": Value(4.0),
+        },
+        "baselines": {"unigram": Value(2.5, "bits/dim")},
+    }
+    assert found["eval"].arrays == {"bound": {"times": [5, 10], "steps": [0.5, 1.0]}}
+    for name in ("left to right", "in random orders"):
+        assert found["exact"].values[name] == {"bits_per_dim": bits, "nats": nats}
+    assert list(found["quality"].values) == ["samples", "test"]  # samples come first
+    assert found["quality"].values["test"]["longest_copy"] == Value(4, "characters")
+    assert found["quality"].values["test"]["copied"] == Value("a\nb")
+    assert found["quality"].arrays["samples"] == {"classes": [0.5, 0.5]}
+    assert (found["samples"].protocol["num"], found["samples"].values) == (4, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "differ"),
+    [
+        ("eval", {"examples": "sha256 cd", "seed": 2, "steps": 1}, ["examples"]),
+        ("eval", {"N": 4}, ["N"]),
+        ("exact", {"N": 4, "seed": 2}, ["N"]),
+        ("quality", {"N": 5, "features": "pixels", "step": 6}, ["N", "features"]),
+        ("samples", {"num": 9}, []),
+        ("samples", {"seed": 1, "prompt": None}, ["seed", "prompt"]),
+    ],
+)
+def test_what_differs_is_listed(name, changes, differ, tmp_path):
+    file_format, content = FORMATS[name]
+    first = record.of(file_format, tmp_path, content)
+    record.write(tmp_path / "other", file_format, content, changes)
+    other = record.read(tmp_path / "other", file_format)
+    assert record.comparable(first, other) == record.comparable(other, first) == differ
+
+
+SAID = {
+    "eval": r"eval\.json is damaged \(.+\): delete it, `d3pm eval` writes it again",
+    "exact": r"exact\.json is damaged \(.+\): delete it, `d3pm eval` writes it again",
+    "quality": r"quality\.json is damaged \(.+\): delete it and measure again",
+    "samples": r"samples\.npy or samples\.json is damaged \(.+\): delete both, `d3pm sample` writes them",
+}
+
+
+def test_damage_is_told_with_its_cure(written):
+    path, file_format, _ = written
+    whole = path.read_text()
+    numbers = ('"value": 1.5', '"value": "1.5"'), ('"value": 0.5', '"value": "0.5"')
+    texts = ["{", "[]", '"x"', "{}", whole[:-9], whole.replace('"protocol"', '"protocols"')]
+    for before, after in numbers:
+        texts += [whole.replace(before, after)] if before in whole else []
+    for text in texts:
+        path.write_text(text)
+        with pytest.raises(UserError, match=SAID[path.stem]):
+            record.read(path, file_format)
