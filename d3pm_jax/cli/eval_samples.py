@@ -58,5 +58,5 @@ def execute(args: argparse.Namespace, runs: Sequence[Run]) -> None:
     closing = kind.closing_words(reference)
     if closing is not None:
         print(closing)
-    for line in protocol.table(protocol.read([runs[0].workdir])):
+    for line in protocol.table(protocol.read([runs[0].workdir]), kind.quality):
         print(line)

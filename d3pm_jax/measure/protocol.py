@@ -113,12 +113,12 @@ def table_of(row: Mapping[str, Value], own: QualityTable | None = None) -> Quali
     return QualityTable(names, (), ("n", "n"), "")
 
 
-def table(found: Sequence[Record]) -> list[str]:
+def table(found: Sequence[Record], own: QualityTable | None = None) -> list[str]:
     """Lists figures side by side, a line for each file, and says by what some are not comparable.
 
     What the samples are to be compared with, such as the test split, is listed once for each reference.
     """
-    shown = table_of(found[0].values["samples"] if found else {}).columns
+    shown = table_of(found[0].values["samples"] if found else {}, own).columns
     titles = "  ".join(f"{title:>7}" for title in shown.values())
     lines, firsts = [f"{'':<44} {'N':>6} {'steps':>5} {titles}"], []
     for one in found:

@@ -41,5 +41,5 @@ def test_points_of_the_plane_are_a_kind_like_any_other(tmp_path, capsys):
 
     assert status("report", workdir, *own) == 0
     page = (workdir / "report.html").read_text()
-    for words in ("Share on the ring.", "plane 2", 'alt="9 points"', "Reverse, noise to sample"):
+    for words in ("Share on the ring.", "plane 2", 'alt="64 points"', "Reverse, noise to sample"):
         assert words in page
