@@ -7,7 +7,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from d3pm_jax import models
-from d3pm_jax.config.checks import NOT_EMPTY, Count, Epsilon, Natural, Range, Size, UnitInterval, undefined
+from d3pm_jax.config.checks import (
+    NOT_EMPTY,
+    Count,
+    Epsilon,
+    Natural,
+    Part,
+    Range,
+    Size,
+    UnitInterval,
+    undefined,
+)
 
 
 class Spec(NamedTuple):
@@ -22,11 +32,8 @@ class Spec(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class Model(Part):
     """Describes the network. A class of one's own defines `build`."""
-
-    def check(self) -> None:
-        """Raises ValueError for a field that cannot be used."""
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         """Builds the network, f(xt, t, *, label=None, key=None) -> [B, *S, outputs or K].

@@ -78,7 +78,6 @@ def train(
             begin.write(parts, workdir, params)
         parts = build.restore(workdir, parts) if cluster.by_first(claimed) else build.start(parts)
         opened = partial(logs.opened, parts.config, workdir, project=wandb, own=own_logs)
-        opened = opened if cluster.is_first() else logs.unopened
         trace = workdir / PROFILE if profile and cluster.is_first() else None
         return _train(parts, workdir, source, noise_of, valid, opened, trace)
 
