@@ -195,20 +195,15 @@ def _scan(corpus: Corpus) -> tuple[dict[str, int], list[str]]:
             seen[tokenizers.code_points(part.text)] = True
             sizes[split] += len(part.text)
             if letters is not None and part.text.strip(letters):
-                _check_letters(part, letters)
+                at = next(i for i, x in enumerate(part.text) if x not in letters)
+                raise DatasetError(
+                    f"{part.file} holds {part.text[at]!r} at character {part.start + at:,}, which is none of "
+                    f"letters27, a-z and space: take data.tokenizer = 'characters', or clean the text"
+                )
         if not sizes[split]:
             raise DatasetError(f"{path} is empty: name a text")
     seen[ord("\n")] &= not corpus.documents
     return sizes, [chr(x) for x in np.flatnonzero(seen)]
-
-
-def _check_letters(part: text.Part, letters: str) -> None:
-    at = next((i for i, x in enumerate(part.text) if x not in letters), None)
-    if at is not None:
-        raise DatasetError(
-            f"{part.file} holds {part.text[at]!r} at character {part.start + at:,}, which is none of "
-            f"letters27, a-z and space: take data.tokenizer = 'characters', or clean the text"
-        )
 
 
 def _tokenizer(corpus: Corpus, characters: list[str]) -> tokenizers.Tokenizer:
