@@ -51,6 +51,13 @@ NonEmptyStr = Annotated[
 NOT_EMPTY = Allowed("of at least one", bool)  # of tuples
 
 
+class Part:
+    """Holds what the parts of a config share that check themselves."""
+
+    def check(self) -> None:
+        """Raises ValueError for a field that cannot be used."""
+
+
 def undefined(part: Any, method: str) -> UserError:
     """Returns what to raise in a base: the class of a part does not define one of its methods."""
     return UserError(f"{type(part).__name__} defines no {method}: write that method in the class")

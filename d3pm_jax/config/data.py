@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from d3pm_jax import data
-from d3pm_jax.config.checks import Allowed, Categories, Count, Free, FreeFields, NonEmptyStr, undefined
+from d3pm_jax.config.checks import Allowed, Categories, Count, Free, FreeFields, NonEmptyStr, Part, undefined
 from d3pm_jax.data import Description, Source, idx, images
 from d3pm_jax.data.binarize import Binarize, BinarySource, at_random
 
@@ -18,14 +18,11 @@ NAME = Allowed("such as mnist, emnist/letters or emnist/letters:3.1.0", images.i
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class Data(Part):
     """Describes a data set; one of your own defines `describe` and `open`, and `random_map` if it likes."""
 
     places: ClassVar[tuple[str, ...]] = FreeFields()  # pyright: ignore[reportAssignmentType]
     """fields that say where the data lies, not what it is: they may change when a run is resumed"""
-
-    def check(self) -> None:
-        """Raises ValueError for a field that cannot be used."""
 
     def check_kept(self) -> None:
         """Raises UserError where reading the data would write or import; of fields from a run's folder."""

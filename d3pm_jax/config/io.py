@@ -17,7 +17,7 @@ from typing import Any
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.config.objective import X0Objective
 from d3pm_jax.config.run import Config
-from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.errors import UserError, as_user_error, one_line
 
 MODULE = "d3pm_jax.config"
 OWN = "own."
@@ -109,10 +109,8 @@ def check_values(config: Config) -> None:
     Raises:
         UserError: naming the field.
     """
-    try:
+    with as_user_error():
         config.check()
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def own_names(tree: Any) -> list[str]:

@@ -7,7 +7,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from d3pm_jax import models
-from d3pm_jax.config.checks import NOT_EMPTY, Count, Epsilon, Natural, Range, Size, UnitInterval, undefined
+from d3pm_jax.config.checks import (
+    NOT_EMPTY,
+    Count,
+    Epsilon,
+    Natural,
+    Part,
+    Range,
+    Size,
+    UnitInterval,
+    undefined,
+)
 
 
 class Spec(NamedTuple):
@@ -22,11 +32,8 @@ class Spec(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class Model(Part):
     """Describes the network. A class of one's own defines `build`."""
-
-    def check(self) -> None:
-        """Raises ValueError for a field that cannot be used."""
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         """Builds the network, f(xt, t, *, label=None, key=None) -> [B, *S, outputs or K].
@@ -67,17 +74,14 @@ class Convolutional(Model):
 
     def _options(self, spec: Spec) -> dict[str, Any]:
         """Returns the fields by the names of the network's parameters."""
+        if len(spec.shape) != 3:
+            raise ValueError(f"examples have shape {spec.shape}: this network is for images [H, W, C]")
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         options["dtype"] = None if options.pop("compute") == "float32" else jnp.bfloat16
         del options["classes"]
         options["max_time"] = spec.T if self.max_time is None else self.max_time
-        return options | {"K": spec.K, "channels": spec.shape[-1], "remat": spec.remat} | _classes(spec)
-
-
-def _classes(spec: Spec) -> dict[str, int]:
-    if len(spec.shape) != 3:
-        raise ValueError(f"examples have shape {spec.shape}: this network is for images [H, W, C]")
-    return {} if spec.classes is None else {"num_classes": spec.classes}
+        options |= {"K": spec.K, "channels": spec.shape[-1], "num_classes": spec.classes}
+        return options | {"remat": spec.remat}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jaxtyping import Array
 from d3pm_jax import losses
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import bare
-from d3pm_jax.config.checks import NotNegative, undefined
+from d3pm_jax.config.checks import NotNegative, Part, undefined
 from d3pm_jax.config.head import Head
 from d3pm_jax.config.timesteps import Timesteps
 from d3pm_jax.losses.variational import per_step
@@ -27,7 +27,7 @@ class Terms(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective:
+class Objective(Part):
     """Says what to minimise. A class of one's own defines `terms`; it may define the others."""
 
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -37,9 +37,6 @@ class Objective:
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         """Returns what each element of a batch costs, whose t had the probabilities p_t [B]."""
         raise undefined(self, "terms")
-
-    def check(self) -> None:
-        """Raises ValueError for a field that cannot be used."""
 
     def check_process(self, process: Process) -> None:
         """Raises ValueError for a process that it cannot be minimised with."""

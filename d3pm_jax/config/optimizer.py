@@ -16,6 +16,7 @@ from d3pm_jax.config.checks import (
     Natural,
     NonEmptyStr,
     NotNegative,
+    Part,
     Positive,
     UnitInterval,
     undefined,
@@ -25,14 +26,11 @@ from d3pm_jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Part):
     """Describes the rule by which gradients change parameters."""
 
     may_change: ClassVar[tuple[str, ...]] = FreeFields()  # pyright: ignore[reportAssignmentType]
     """fields that may change when a run is resumed: those that the state of the built rule does not keep"""
-
-    def check(self) -> None:
-        """Raises ValueError for a field that cannot be used."""
 
     def check_steps(self, steps: int) -> None:
         """Raises ValueError where the last of so many steps would change nothing."""

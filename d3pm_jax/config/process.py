@@ -1,8 +1,6 @@
 """Describes the forward processes of a config; `d3pm_jax.processes.Process` is what they build."""
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Literal
 
@@ -24,7 +22,7 @@ from d3pm_jax.config.checks import (
 from d3pm_jax.config.from_data import FromData, Shares, known
 from d3pm_jax.config.schedule import Schedule
 from d3pm_jax.data import open_npy
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, as_user_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +149,7 @@ class Dense(Process):
     def build(self) -> processes.Process:
         Q = _load(self.file, "T", "K", "K")
         prior = None if self.prior is None else _load(self.prior, "K")
-        with _naming(self.file if self.prior is None else f"{self.file}, {self.prior}"):
+        with as_user_error(f"{self.file}: " if self.prior is None else f"{self.file}, {self.prior}: "):
             return processes.dense(Q, prior)
 
 
@@ -188,7 +186,7 @@ class RandomWalk(_AlongGraph):
 
     def build(self) -> processes.Process:
         beta = self.beta.build(self.steps)
-        with _naming(self.file):
+        with as_user_error(f"{self.file}: "):
             return processes.random_walk(beta, processes.knn_graph(*self._neighbours()))
 
 
@@ -204,7 +202,7 @@ class FromRate(_AlongGraph):
     """how many times faster than one jump per unit of s, on average over categories"""
 
     def build(self) -> processes.Process:
-        with _naming(self.file):
+        with as_user_error(f"{self.file}: "):
             R = self.speed * processes.knn_rate(*self._neighbours())
         durations = self.beta.durations(self.steps, R)
         return processes.from_rate(R, durations)
@@ -246,12 +244,3 @@ def _load(file: str, *axes: str) -> np.ndarray:
             f"{file} holds {x.dtype}: rows must sum to 1 within 1e-9, compute and save it in float64"
         )
     return np.asarray(x, np.float64)
-
-
-@contextmanager
-def _naming(file: str) -> Iterator[None]:
-    """Has a ValueError name the file that the numbers come from."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(f"{file}: {error}") from error

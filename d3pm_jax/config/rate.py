@@ -7,19 +7,16 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from d3pm_jax.config.checks import Count, undefined
+from d3pm_jax.config.checks import Count, Part, undefined
 
 
 @dataclasses.dataclass(frozen=True)
-class Rate:
+class Rate(Part):
     """Describes the learning rate of every update, as a part of the `lr` of its optimizer.
 
     Warm-up is not in it: the optimizer multiplies by that. No state keeps a rate: a run may be resumed with
     any other, which then holds as if it had been that from the start.
     """
-
-    def check(self) -> None:
-        """Raises ValueError for a field that cannot be used."""
 
     def check_steps(self, steps: int) -> None:
         """Raises ValueError where the last of so many steps would change nothing."""

@@ -9,19 +9,16 @@ from jaxtyping import Array
 
 from d3pm_jax import timesteps
 from d3pm_jax.checks import bare
-from d3pm_jax.config.checks import Natural, UnitInterval, undefined
+from d3pm_jax.config.checks import Natural, Part, UnitInterval, undefined
 from d3pm_jax.timesteps import LossHistory
 
 
 @dataclasses.dataclass(frozen=True)
-class Timesteps:
+class Timesteps(Part):
     """Says which t to train on."""
 
     real: ClassVar[bool] = False
     """whether t are real numbers in (0, T], for an objective in continuous time"""
-
-    def check(self) -> None:
-        """Raises ValueError for a field that cannot be used."""
 
     def start(self, T: int) -> LossHistory | None:
         """Returns what it learns in training, as it is before the first step."""

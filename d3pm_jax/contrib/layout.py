@@ -63,12 +63,17 @@ def pop(tensors: Tensors, name: str) -> Tensors:
     return {leaf: tensors.pop(f"{name}.{leaf}") for leaf in ("weight", "bias")}
 
 
+def has(tensors: Tensors, at: str) -> bool:
+    """Says whether there is a tensor of the module, or list of modules, of this name."""
+    return any(name.startswith(f"{at}.") for name in tensors)
+
+
 def take(tensors: Tensors, prefix: str, names: Mapping[str, str], optional: tuple[str, ...] = ()) -> Tensors:
     """Takes the modules of a block, {their name: ours}; those that are optional where they are there."""
     found = {}
     for theirs, ours in names.items():
         at = f"{prefix}.{theirs}" if prefix else theirs
-        if theirs in optional and not any(name.startswith(f"{at}.") for name in tensors):
+        if theirs in optional and not has(tensors, at):
             continue
         found |= {f"{ours}.{leaf}": x for leaf, x in pop(tensors, at).items()}
     return found
@@ -119,11 +124,11 @@ def read_levels(
     levels, i = [Level([], [], {})], first
     while True:
         at = f"{prefix}.{i}"
-        if any(name.startswith(f"{at}.{block}.") for name in tensors):
+        if has(tensors, f"{at}.{block}"):
             found, attention = read(at)
             levels[-1].blocks.append(found)
             levels[-1].attns.append(attention)
-        elif any(name.startswith(f"{at}.{conv}.") for name in tensors):
+        elif has(tensors, f"{at}.{conv}"):
             levels[-1] = levels[-1]._replace(conv=pop(tensors, f"{at}.{conv}"))
             levels.append(Level([], [], {}))
         else:

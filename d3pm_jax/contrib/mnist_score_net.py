@@ -119,7 +119,7 @@ def _network(tensors: Tensors, ch: int) -> tuple[Tensors, layout.Shape]:
     """Takes every tensor; returns them by the names of the twin."""
 
     def block(at: str) -> tuple[Tensors, Tensors]:
-        attends = any(name.startswith(f"{at}.attn.") for name in tensors)
+        attends = layout.has(tensors, f"{at}.attn")
         attention = layout.take(tensors, f"{at}.attn", _ATTENTION) if attends else {}
         found = layout.take(tensors, at, _BLOCK, optional=("shortcut",))
         return layout.as_linear(found, "shortcut"), layout.as_linear(attention, "q", "k", "v", "proj_out")

@@ -179,8 +179,7 @@ def _transposed(module: str, leaf: str, x: np.ndarray) -> np.ndarray:
 def _network(tensors: Tensors, ch: int) -> tuple[Tensors, layout.Shape]:
     """Takes every tensor; returns them by the names of the twin."""
 
-    def has(at: str) -> bool:
-        return any(name.startswith(f"{at}.") for name in tensors)
+    has = partial(layout.has, tensors)
 
     def level(at: str, first: int, conv: str) -> Level:
         blocks, attns, i = [], [], first

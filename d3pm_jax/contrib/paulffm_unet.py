@@ -121,7 +121,7 @@ def _network(tensors: Tensors, ch: int, heads: int) -> tuple[Tensors, layout.Sha
 
     def block(at: str) -> tuple[Tensors, Tensors]:
         found = layout.take(tensors, f"{at}.resblocks", _BLOCK, optional=("skip",))
-        attends = any(name.startswith(f"{at}.attention.") for name in tensors)
+        attends = layout.has(tensors, f"{at}.attention")
         attention = _attention(tensors, f"{at}.attention", heads) if attends else {}
         return layout.as_linear(found, "shortcut"), attention
 

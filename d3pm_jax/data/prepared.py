@@ -176,9 +176,8 @@ def _write_splits(corpus: Corpus, folder: Path, progress: Progress) -> dict[str,
     )
     counts = {}
     for split, (path, start, stop) in ranges.items():
-        taken = _taken(path, corpus.encoding, start, stop)
-        counted = _advancing(taken, functools.partial(progress.advance, task))
-        counts[split] = _write_tokens(folder / split, counted, tokenizer, corpus.documents)
+        taken = _taken(path, corpus.encoding, start, stop, functools.partial(progress.advance, task))
+        counts[split] = _write_tokens(folder / split, taken, tokenizer, corpus.documents)
     return {"symbols": tokenizer.symbols, "counts": counts, "documents": corpus.documents}
 
 
@@ -196,20 +195,15 @@ def _scan(corpus: Corpus) -> tuple[dict[str, int], list[str]]:
             seen[tokenizers.code_points(part.text)] = True
             sizes[split] += len(part.text)
             if letters is not None and part.text.strip(letters):
-                _check_letters(part, letters)
+                at = next(i for i, x in enumerate(part.text) if x not in letters)
+                raise DatasetError(
+                    f"{part.file} holds {part.text[at]!r} at character {part.start + at:,}, which is none of "
+                    f"letters27, a-z and space: take data.tokenizer = 'characters', or clean the text"
+                )
         if not sizes[split]:
             raise DatasetError(f"{path} is empty: name a text")
     seen[ord("\n")] &= not corpus.documents
     return sizes, [chr(x) for x in np.flatnonzero(seen)]
-
-
-def _check_letters(part: text.Part, letters: str) -> None:
-    at = next((i for i, x in enumerate(part.text) if x not in letters), None)
-    if at is not None:
-        raise DatasetError(
-            f"{part.file} holds {part.text[at]!r} at character {part.start + at:,}, which is none of "
-            f"letters27, a-z and space: take data.tokenizer = 'characters', or clean the text"
-        )
 
 
 def _tokenizer(corpus: Corpus, characters: list[str]) -> tokenizers.Tokenizer:
@@ -232,20 +226,16 @@ def _ranges(corpus: Corpus, sizes: dict[str, int]) -> dict[str, tuple[str, int, 
     return {name: (path, *pair) for name, pair in zip(SPLITS, itertools.pairwise(cuts), strict=True)}
 
 
-def _taken(path: str, encoding: str, start: int, stop: int) -> Iterator[str]:
-    """Reads the characters start, .., stop - 1 of a text."""
+def _taken(path: str, encoding: str, start: int, stop: int, advance: Advance) -> Iterator[str]:
+    """Reads the characters start, .., stop - 1 of a text, and tells how many of them are done."""
     at = 0
     for part in text.parts(path, encoding):
         if at >= stop:
             return
-        yield part.text[max(0, start - at) : stop - at]
+        taken = part.text[max(0, start - at) : stop - at]
+        yield taken
+        advance(len(taken))
         at += len(part.text)
-
-
-def _advancing(texts: Iterator[str], advance: Advance) -> Iterator[str]:
-    for part in texts:
-        yield part
-        advance(len(part))
 
 
 def _write_tokens(path: Path, texts: Iterator[str], tokenizer: tokenizers.Tokenizer, documents: bool) -> int:

@@ -9,7 +9,7 @@ import codecs
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -20,18 +20,6 @@ from d3pm_jax.extras import require
 LETTERS27 = " abcdefghijklmnopqrstuvwxyz"
 NAMES = ("characters", "letters27", "bytes")
 UNICODE = 0x110000
-
-
-@runtime_checkable
-class Tokenizer(Protocol):
-    """Makes categories of lines."""
-
-    symbols: tuple[str, ...]
-    """what each category is written as"""
-
-    def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, list[int]]:
-        """Returns the categories of the lines, one after the other, and how many each line has."""
-        ...
 
 
 class Characters:
@@ -87,6 +75,11 @@ class FromFile:
         found = [x.ids for x in self._tokenizer.encode_batch_fast(list(lines), add_special_tokens=False)]
         lengths = [len(ids) for ids in found]
         return np.fromiter((i for ids in found for i in ids), np.uint32, sum(lengths)), lengths
+
+
+# Each has `symbols`, what each category is written as, and encode(lines), which returns the categories of the
+# lines, one after the other, and how many each line has.
+Tokenizer = Characters | Bytes | FromFile
 
 
 def matched(text: str, symbols: Sequence[str]) -> np.ndarray:

@@ -29,13 +29,7 @@ def all_terms(
         term: what the logits cost at a step.
     """
 
-    @jax.jit
-    def bound(params: Any, process: Process, x0: Any, index: Any, more: dict[str, Any]) -> likelihood.Bound:
-        key, denoise = jax.random.fold_in(jax.random.key(seed), EVALUATION), partial(predict, params, **more)
-        weight = more.get("weight")
-        return bare(likelihood.estimate_bound)(key, denoise, process, x0, index, term, weight=weight)
-
-    return bound
+    return _compiled(predict, seed, partial(bare(likelihood.estimate_bound), term=term))
 
 
 def few_terms(
@@ -43,11 +37,17 @@ def few_terms(
 ) -> Compiled:
     """Makes the same with `likelihood.stratified_bound`, of so many calls of the network per example."""
 
+    return _compiled(predict, seed, partial(bare(likelihood.stratified_bound), n=calls, term=term))
+
+
+def _compiled(predict: Callable[..., Any], seed: int, estimate: Callable[..., Any]) -> Compiled:
+    """Makes the jitted function of an estimate, (key, denoise, process, x0, index, weight=None) -> nats."""
+
     @jax.jit
-    def bound(params: Any, process: Process, x0: Any, index: Any, more: dict[str, Any]) -> jax.Array:
-        key, denoise = jax.random.fold_in(jax.random.key(seed), EVALUATION), partial(predict, params, **more)
-        weight = more.get("weight")
-        return bare(likelihood.stratified_bound)(key, denoise, process, x0, index, calls, term, weight=weight)
+    def bound(params: Any, process: Process, x0: Any, index: Any, more: dict[str, Any]) -> Any:
+        key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+        denoise = partial(predict, params, **more)
+        return estimate(key, denoise, process, x0, index, weight=more.get("weight"))
 
     return bound
 

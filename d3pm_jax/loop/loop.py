@@ -13,7 +13,7 @@ import numpy as np
 from d3pm_jax import data
 from d3pm_jax.config import Config, Data
 from d3pm_jax.config import io as config_io
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import as_user_error
 from d3pm_jax.loop import presampled
 from d3pm_jax.loop import sinks as logs
 from d3pm_jax.loop.outputs import Outputs
@@ -78,7 +78,6 @@ def train(
             begin.write(parts, workdir, params)
         parts = build.restore(workdir, parts) if cluster.by_first(claimed) else build.start(parts)
         opened = partial(logs.opened, parts.config, workdir, project=wandb, own=own_logs)
-        opened = opened if cluster.is_first() else logs.unopened
         trace = workdir / PROFILE if profile and cluster.is_first() else None
         return _train(parts, workdir, source, noise_of, valid, opened, trace)
 
@@ -95,7 +94,8 @@ def built(config: Config, workdir: Path | None = None) -> tuple[build.Parts, dat
     parts = build.build(build.fill_in(config, description), description, asked=asked)
     check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
     data.check_batch_size(source, config.train.batch_size)
-    _check_steps(config)
+    with as_user_error():  # nothing would change at the end of the training
+        config.optimizer.check_steps(config.train.steps)
     return parts, source
 
 
@@ -120,8 +120,12 @@ def _train(
 
 def _record_layout(workdir: Path, parts: build.Parts, step: int) -> None:
     """Adds a line to layouts.jsonl: over what the steps after this one were laid out."""
-    row = {"step": step, "processes": jax.process_count(), "mesh": dict(parts.mesh.shape)}
-    row["device"] = parts.mesh.devices.flat[0].device_kind
+    row = {
+        "step": step,
+        "processes": jax.process_count(),
+        "mesh": dict(parts.mesh.shape),
+        "device": parts.mesh.devices.flat[0].device_kind,
+    }
     with (workdir / LAYOUTS).open("a") as file:
         file.write(json.dumps(row) + "\n")
 
@@ -137,14 +141,6 @@ def _read_valid(parts: build.Parts) -> dict[str, np.ndarray] | None:
     """Reads what the bound is estimated of during training, if anything."""
     source = splits.validation(parts.config)
     return None if source is None else data.read_batch(source, parts.categories, None, parts.description)
-
-
-def _check_steps(config: Config) -> None:
-    """Refuses a training that would change nothing at its end."""
-    try:
-        config.optimizer.check_steps(config.train.steps)
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def _batches(parts: build.Parts, source: data.Source, start: int) -> Iterator[dict[str, Any]]:
@@ -167,11 +163,9 @@ def _batches(parts: build.Parts, source: data.Source, start: int) -> Iterator[di
 def _noise_of(parts: build.Parts) -> Callable[[int], StepNoise | None]:
     """Returns the noise of the step after so many updates, where that comes from a file."""
     file = parts.config.train.noise
-    return _drawn if file is None else presampled.open_for(parts, Path(file))
-
-
-def _drawn(step: int) -> None:
-    """Returns no noise: the step draws its own."""
+    if file is None:
+        return lambda step: None  # the step draws its own
+    return presampled.open_for(parts, Path(file))
 
 
 def _loop(

@@ -51,11 +51,11 @@ class Outputs:
     ):
         first = int(parts.state.step)
         self.terminal = Terminal("step", parts.config.train.steps, first)
-        self._parts, self._config = parts, parts.config
+        self._parts = parts
         self._workdir, self._log_to, self._saver = workdir, log, saver
         self._sampler, self.speed = make_sampler(parts, NUM_SAMPLES), speed.of_run(parts)
         self._window = Window(
-            parts.process.T, leaf_names(parts.state.params), self._config.train.max_nonfinite
+            parts.process.T, leaf_names(parts.state.params), parts.config.train.max_nonfinite
         )
         self._valid = None if valid is None else make_estimate(parts, valid)
         self._saved = first if checkpoint.steps(workdir / CHECKPOINTS) else None
@@ -77,7 +77,7 @@ class Outputs:
             UserError: too many steps in a row were not finite, or all of a training, or the network gives no
                 samples.
         """
-        config = self._config.train
+        config = self._parts.config.train
         ends = step == config.steps
         stopping |= ends
         draws, saves = _due(step, config.sample_every), _due(step, config.checkpoint_every)

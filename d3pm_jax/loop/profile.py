@@ -8,13 +8,6 @@ import jax
 AFTER, STEPS = 5, 5  # steps before those that are traced, where there are so many, and how many are
 
 
-def _options() -> jax.profiler.ProfileOptions:
-    """Leaves out every call of Python, which would be most of the trace and slow what is traced."""
-    options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0
-    return options
-
-
 def traced(steps: range, folder: Path | None, wait: Callable[[], None]) -> Iterator[int]:
     """Yields the steps, and traces some after the first, which compiles, into a folder; none without one.
 
@@ -23,12 +16,14 @@ def traced(steps: range, folder: Path | None, wait: Callable[[], None]) -> Itera
         folder: where to write the trace.
         wait: returns when what was yielded last is computed.
     """
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # calls of Python would be most of the trace, and slow what is traced
     before, running = max(0, min(AFTER, len(steps) - 1)), False
     chosen = steps[before : before + STEPS] if folder is not None else range(0)
     try:
         for step in steps:
             if step in chosen[:1]:
-                jax.profiler.start_trace(str(folder), profiler_options=_options())
+                jax.profiler.start_trace(str(folder), profiler_options=options)
                 running = True
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 yield step

@@ -12,6 +12,7 @@ from d3pm_jax.files import write_text
 from d3pm_jax.loop import metrics
 from d3pm_jax.loop.tensorboard import Board
 from d3pm_jax.loop.wandb_run import WandbRun
+from d3pm_jax.machine import cluster
 from d3pm_jax.storage.names import METRICS, TENSORBOARD
 
 Values = Mapping[str, float | int]
@@ -63,8 +64,11 @@ def opened(
         own: more of them.
 
     Yields:
-        log(step, values), which hands on to all.
+        log(step, values), which hands on to all; in processes beside the first it does nothing.
     """
+    if not cluster.is_first():
+        yield lambda step, values: None
+        return
     with ExitStack() as stack:
         logs: list[Logging] = []
         for log in own:  # closed even where one of ours cannot be opened
@@ -80,9 +84,3 @@ def opened(
                 log(step, values)
 
         yield log_all
-
-
-@contextmanager
-def unopened(after_step: int) -> Iterator[Logging]:
-    """Yields log(step, values), which does nothing: of processes beside the first."""
-    yield lambda step, values: None

@@ -7,7 +7,7 @@ import jax
 
 from d3pm_jax.config import Config
 from d3pm_jax.data import Description
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.parts import build
@@ -71,10 +71,8 @@ def import_weights(
     use_all_cores(1)
     description = description or config.data.describe()
     parts = build.build(build.fill_in(config, description), description, asked=False)
-    try:
+    with as_user_error():
         params = twin.load(Path(file), parts.state.params)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     begin(parts, workdir, params)
 
 

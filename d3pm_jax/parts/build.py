@@ -15,7 +15,7 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.data import Description, count_categories
-from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import (
     batched,
@@ -115,10 +115,8 @@ def respaced(parts: Parts, steps: int | Sequence[int]) -> Parts:
     Raises:
         UserError: the process has no such steps.
     """
-    try:
+    with as_user_error():
         process = with_steps(parts.config.process.build(), steps)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     return dataclasses.replace(parts, process=place(process, replicated(parts.mesh)))
 
 

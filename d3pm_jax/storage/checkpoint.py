@@ -226,8 +226,15 @@ def restore(folder: Path, step: int, like: Any) -> Any:
         Gone: a training has deleted it, also where that is while it is read.
         UserError: the arrays are not those of `like`.
     """
-    with _there(folder.absolute() / str(step)) as path:
-        return _restore(path, like)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+    with _there(folder.absolute() / str(step)) as path, ocp.StandardCheckpointer() as checkpointer:
+        try:
+            return checkpointer.restore(path, target)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"checkpoint {path} does not fit the network and optimizer of this config: {one_line(error)}"
+            ) from error
 
 
 @contextmanager
@@ -243,18 +250,6 @@ def _there(path: Path) -> Iterator[Path]:
         raise Gone(message) from error
     if error is not None:
         raise error
-
-
-def _restore(path: Path, like: Any) -> Any:
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    with ocp.StandardCheckpointer() as checkpointer:
-        try:
-            return checkpointer.restore(path, target)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"checkpoint {path} does not fit the network and optimizer of this config: {one_line(error)}"
-            ) from error
 
 
 def _verify(path: Path) -> None:

@@ -12,10 +12,10 @@ import pytest
 from d3pm_jax import runs
 from d3pm_jax.cli import eval_samples
 from d3pm_jax.config import Transformer
-from d3pm_jax.evaluation import ngrams
+from d3pm_jax.evaluation import ngrams, texts
 from d3pm_jax.kinds import text as text_kind
 from d3pm_jax.measure import protocol
-from d3pm_jax.parts import network
+from d3pm_jax.parts import network, reading
 from tests.cli.commands import error, status
 from tests.report.reading import Page
 from tests.runs.test_text import config_of, table
@@ -149,4 +149,5 @@ def test_samples_are_compared_with_the_training_split(run, capsys, monkeypatch):
     monkeypatch.setattr(text_kind, "MOST_READ", 79)
     short = runs.quality.prepare(run, 5)
     assert short.compared.startswith("the first 72 tokens, ")  # nine windows
-    assert short.vocabulary == set(write(x[:9].ravel()).split())
+    first = reading.open_whole(run.parts, run.workdir, "train").first(9)
+    assert texts.vocabulary(run.parts.kind.in_parts(first)) == set(write(x[:9].ravel()).split())
