@@ -1,18 +1,23 @@
 """d3pm eval computes the bound on the test split, its parts, and two baselines."""
 
-import argparse
+import dataclasses
 import hashlib
 import time
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from d3pm_jax import show
 from d3pm_jax.cli import arguments, eval_samples, eval_text, results
+from d3pm_jax.cli.reading import quoted
 from d3pm_jax.config import io as config_io
+from d3pm_jax.config.checks import Count, Seed, fits, in_words
 from d3pm_jax.data import count_categories
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UsageError, UserError
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.evaluation.bound import elements, with_error
 from d3pm_jax.likelihood import bits_per_dim
@@ -25,34 +30,59 @@ Examples = dict[str, np.ndarray]  # "x", and if there are any "label" and "weigh
 SHORT = 100_000  # calls of the network that take no time worth telling
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the command takes."""
-    arguments.add_checkpoint(parser)
-    arguments.add_cluster(parser)
-    arguments.add_data_dir(parser)
-    text = "take so many steps of the process in place of all; a line for each number"
-    arguments.add_steps(parser, arguments.counts, "N[,N...]", text)
-    parser.add_argument(
-        "--calls",
-        type=arguments.positive,
-        metavar="N",
-        help="estimate the sum over the steps from N calls of the network per example, without bias",
-    )
-    parser.add_argument(
-        "--limit", type=arguments.positive, metavar="N", help="only the first N examples of the split"
-    )
-    parser.add_argument(
-        "--batch-size", type=arguments.positive, default=128, metavar="B", help="examples at a time (128)"
-    )
-    parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N", help="of the noise (0)")
-    eval_samples.add_arguments(parser)
-    eval_text.add_arguments(parser)
+def _counts(words: list[str]) -> tuple[int, ...]:
+    """Parses the numbers of --steps, N[,N...], each once."""
+    found = []
+    for word in words[0].split(","):
+        number = int(word) if word.strip().isdecimal() else 0
+        if not fits(number, Count):
+            raise UsageError(f"argument --steps: expected {in_words(Count)}, got {quoted([word])}")
+        found.append(number)
+    return tuple(dict.fromkeys(found))
 
 
-def execute(args: argparse.Namespace, rest: list[str]) -> int:
+Counts = Annotated[
+    tuple[int, ...],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N[,N...]",
+        instance_from_str=_counts,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    ),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval(arguments.Computation):
+    """Computes bits per dimension on the test split, with its parts."""
+
+    data_dir: Annotated[str | None, arg(metavar="DIR")] = None
+    """where data sets lie, if not where the run found them"""
+    steps: Counts | None = None
+    """take so many steps of the process in place of all; a line for each number"""
+    calls: Annotated[Count | None, arg(metavar="N")] = None
+    """estimate the sum over the steps from N calls of the network per example, without bias"""
+    limit: Annotated[Count | None, arg(metavar="N")] = None
+    """only the first N examples of the split"""
+    batch_size: Annotated[Count, arg(metavar="B")] = 128
+    """examples at a time"""
+    seed: Annotated[Seed, arg(metavar="N")] = 0
+    """of the noise"""
+    samples: Annotated[Count | None, arg(metavar="N")] = None
+    """draw N samples and measure how far they are from the training split (2000 for a start);
+    of text, whether they are of its words and what they copy"""
+    inception: Annotated[Path | None, arg(metavar="FILE")] = None
+    """measure them in features of these weights of Inception, not of a classifier of the data"""
+    chain_rule: Annotated[Count | None, arg(metavar="N")] = None
+    """of a network that fills in masks and sees no time: the exact likelihood of N examples too,
+    from left to right and in random orders, by a call of the network for each element"""
+
+
+def execute(args: Eval, words: list[str]) -> int:
     """Evaluates; returns the exit status."""
-    arguments.check_grid(args)
-    run = arguments.open_named(args, args.batch_size)
+    arguments.check_grid(args.grid, args.steps)
+    run = arguments.find_data(arguments.open_with_others(args, args.batch_size), args.data_dir)
     eval_samples.check(args, run)
     eval_text.check(args, run)
     runs = _with_steps(args, run)
@@ -73,20 +103,23 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _with_steps(args: argparse.Namespace, run: Run) -> dict[int | None, Run]:
+def _with_steps(args: Eval, run: Run) -> dict[int | None, Run]:
     """Returns the run with each number of steps that was asked for; None stands for all.
 
     Raises:
         UserError: the process has not so many, or --calls are more than them.
     """
-    counts: list[int | None] = args.steps or [None]
+    counts: tuple[int | None, ...] = args.steps or (None,)
     fewest = min(n or run.process.T for n in counts)
     if args.calls is not None and args.calls > fewest:
         raise UserError(f"calls = {args.calls}: it must be in 1..{fewest}, the fewest steps asked for")
-    if args.grid == "dp":
+    if args.grid == "dp" and args.steps is not None:
         run.respaced(max(args.steps))  # a number that there is not is told before anything is computed
         _measure_jumps(run)
-    return {n: run if n is None else run.respaced(arguments.grid(args, run, n)) for n in counts}
+    return {
+        n: run if n is None else run.respaced(grids.choose(run.parts, run.workdir, n, args.grid))
+        for n in counts
+    }
 
 
 def _measure_jumps(run: Run) -> None:
@@ -102,15 +135,14 @@ def _evaluate(
     examples: Examples,
     steps: int | None,
     compared: dict[str, float],
-    args: argparse.Namespace,
+    args: Eval,
 ) -> dict[str, Any]:
     """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
     with Terminal("example", len(examples["x"])).shown() as terminal:
         result = _bound(run, examples, args.batch_size, args.seed, terminal.advance, args.calls)
     result |= eval_text.figures(run, examples, result)
     result |= {"baselines": compared, "limit": args.limit, "protocol": _protocol(run, examples, args)}
-    named = argparse.Namespace(**vars(args) | {"steps": steps})
-    suffix = results.suffix(named, "step", "steps", "grid", "calls", "limit", "seed")
+    suffix = results.suffix(args, "step", "steps", "grid", "calls", "limit", "seed", steps=steps)
     path, plot = (args.workdir / f"{name}{suffix}" for name in ("eval", "bound_terms"))
     path, plot = path.with_suffix(".json"), plot.with_suffix(".png")
     replaced = results.write_json(path, result, ("step", "examples"))
@@ -128,7 +160,7 @@ def _bound(run: Run, examples: Examples, *args: Any, **more: Any) -> dict[str, A
     return run.evaluate_on(examples["x"], labels, *args, weight=weight, **more)
 
 
-def _protocol(run: Run, examples: Examples, args: argparse.Namespace) -> dict[str, Any]:
+def _protocol(run: Run, examples: Examples, args: Eval) -> dict[str, Any]:
     """Says all that a bound depends on."""
     config, data = run.config, config_io.to_json(run.config.data)
     content = b"".join(examples[name].tobytes() for name in ("x", "weight") if name in examples)
@@ -165,7 +197,7 @@ def _in_bits(result: dict[str, Any]) -> str:
     return with_error(result["bits_per_dim"], result["standard_error"], 3)
 
 
-def _say_how_long(runs: list[Run], examples: Examples, args: argparse.Namespace) -> None:
+def _say_how_long(runs: list[Run], examples: Examples, args: Eval) -> None:
     """Prints how long it will take, by a call of the network, where that is minutes."""
     calls, N = [args.calls or run.process.T for run in runs], len(examples["x"])
     if N * sum(calls) < SHORT:

@@ -1,13 +1,12 @@
 """Measures samples for d3pm eval: how far they are from the training split, and what they have of it."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.cli import arguments
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import features
 from d3pm_jax.machine.terminal import Terminal
@@ -18,24 +17,7 @@ PAIRS = 32  # samples in the picture, each with its nearest example
 COLUMNS = 8  # of pairs
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the measure takes."""
-    parser.add_argument(
-        "--samples",
-        type=arguments.positive,
-        metavar="N",
-        help="draw N samples and measure how far they are from the training split (2000 for a start); of "
-        "text, whether they are of its words and what they copy",
-    )
-    parser.add_argument(
-        "--inception",
-        type=Path,
-        metavar="FILE",
-        help="measure them in features of these weights of Inception, not of a classifier of the data",
-    )
-
-
-def check(args: argparse.Namespace, run: Run) -> None:
+def check(args: Any, run: Run) -> None:
     """Raises UserError where samples of a run could not be measured, before anything is computed."""
     description = run.parts.description
     if args.inception is not None and (args.samples is None or description.kind == "text"):
@@ -47,7 +29,7 @@ def check(args: argparse.Namespace, run: Run) -> None:
         protocol.read([run.workdir])  # what is damaged there is told before hours of work
 
 
-def execute(args: argparse.Namespace, runs: Sequence[Run]) -> None:
+def execute(args: Any, runs: Sequence[Run]) -> None:
     """Draws samples of each run, all of one workdir, and measures them, if any are wanted."""
     if args.samples is None:
         return
@@ -57,7 +39,7 @@ def execute(args: argparse.Namespace, runs: Sequence[Run]) -> None:
         print(line)
 
 
-def _images(args: argparse.Namespace, runs: Sequence[Run]) -> None:
+def _images(args: Any, runs: Sequence[Run]) -> None:
     reference = quality.prepare(runs[0], args.samples, args.batch_size, args.inception)
     for run in runs:
         with Terminal("sample", args.samples).shown() as terminal:
@@ -71,7 +53,7 @@ def _images(args: argparse.Namespace, runs: Sequence[Run]) -> None:
         print(f"figures and their protocol: {path}")
 
 
-def _text(args: argparse.Namespace, runs: Sequence[Run]) -> None:
+def _text(args: Any, runs: Sequence[Run]) -> None:
     reference = text_quality.prepare(runs[0], args.samples)
     for run in runs:
         with Terminal("sample", args.samples).shown() as terminal:

@@ -1,12 +1,11 @@
 """Figures of texts for d3pm eval: by character, by n-grams and compressors, and by the chain rule."""
 
-import argparse
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from d3pm_jax.cli import arguments, results
+from d3pm_jax.cli import results
 from d3pm_jax.data import read_batch
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import ngrams, texts
@@ -21,18 +20,7 @@ LARGEST = 10_000_000  # tokens of a training text that is counted and compressed
 Examples = Mapping[str, np.ndarray]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what figures of texts take."""
-    parser.add_argument(
-        "--chain-rule",
-        type=arguments.positive,
-        metavar="N",
-        help="of a network that fills in masks and sees no time: the exact likelihood of N examples too, "
-        "from left to right and in random orders, by a call of the network for each element",
-    )
-
-
-def check(args: argparse.Namespace, run: Run) -> None:
+def check(args: Any, run: Run) -> None:
     """Raises UserError where a chain rule is asked of a network that has none."""
     if args.chain_rule is not None and exact.mask_of(run.parts) is None:
         raise UserError(
@@ -72,7 +60,7 @@ def baselines(run: Run, examples: Examples) -> dict[str, float]:
     return named | {name: bits / len(tokens) for name, bits in compressed.items()}
 
 
-def execute(args: argparse.Namespace, run: Run, examples: Examples) -> None:
+def execute(args: Any, run: Run, examples: Examples) -> None:
     """Computes and prints the exact likelihood by the chain rule, if it is asked for."""
     if args.chain_rule is None:
         return

@@ -1,6 +1,6 @@
 """Names the files of a command's results after its options, and says what a new result replaces."""
 
-import argparse
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -10,11 +10,17 @@ from typing import Any
 from d3pm_jax.files import read_json, write_text
 
 
-def suffix(args: argparse.Namespace, *options: str) -> str:
-    """Returns what names get of the options that were given: "_steps10_seed1"; nothing for the defaults."""
-    given = {name: getattr(args, name) for name in options}
-    default = args.parser.get_default
-    return "".join(f"_{name}{value}" for name, value in given.items() if value != default(name))
+def suffix(command: Any, *options: str, **others: Any) -> str:
+    """Returns what names get of the options that were given: "_steps10_seed1"; nothing for the defaults.
+
+    Args:
+        command: a dataclass with the options.
+        options: their names, in order.
+        others: values in place of those of the command.
+    """
+    given = {name: getattr(command, name) for name in options} | others
+    defaults = {field.name: field.default for field in dataclasses.fields(command)}
+    return "".join(f"_{name}{value}" for name, value in given.items() if value != defaults[name])
 
 
 def write_json(path: Path, result: Mapping[str, Any], about: tuple[str, ...]) -> str:

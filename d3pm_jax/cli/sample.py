@@ -1,17 +1,20 @@
 """d3pm sample draws samples, as arrays and as their kind wants to be seen; of images, chains end to end."""
 
-import argparse
-from typing import Any
+import dataclasses
+from typing import Annotated, Any
 
 import jax
 import numpy as np
+from tyro.conf import arg
 
 from d3pm_jax import show
 from d3pm_jax.cli import arguments, results, sample_text
-from d3pm_jax.errors import UserError
+from d3pm_jax.config.checks import Count, Natural, Seed
+from d3pm_jax.errors import UsageError, UserError
 from d3pm_jax.files import write_npy, write_text
 from d3pm_jax.kinds import examples
 from d3pm_jax.machine.terminal import Terminal
+from d3pm_jax.measure import grids
 from d3pm_jax.measure.samples import draw_forward, spaced
 from d3pm_jax.report import texts
 from d3pm_jax.runs.run import Run
@@ -25,44 +28,41 @@ GIF_CHAINS = 25  # samples in the GIF
 GIF_STATES = 5 * (STATES - 1) + 1  # states in the GIF and of a text, those of the picture among them
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the command takes."""
-    arguments.add_checkpoint(parser)
-    arguments.add_cluster(parser)
-    arguments.add_steps(parser, arguments.positive, "N", "take N steps of the process in place of all")
-    parser.add_argument(
-        "--num", type=arguments.positive, default=256, metavar="N", help="samples to draw (256)"
-    )
-    parser.add_argument(
-        "--label",
-        type=arguments.not_negative,
-        metavar="C",
-        help="of this class; without, sample i is of class i modulo all",
-    )
-    parser.add_argument(
-        "--batch-size", type=arguments.positive, default=128, metavar="B", help="samples at a time (128)"
-    )
-    parser.add_argument(
-        "--seed",
-        type=arguments.seed,
-        default=0,
-        metavar="N",
-        help="of the noise (0); sample i is the same for every N and B",
-    )
-    text = f"of images: the reverse process of {GIF_CHAINS} samples as a GIF as well"
-    parser.add_argument("--gif", action="store_true", help=text)
-    sample_text.add_arguments(parser)
+@dataclasses.dataclass(frozen=True)
+class Sample(arguments.Computation):
+    """Draws samples, beside data and as chains."""
+
+    steps: Annotated[Count | None, arg(metavar="N")] = None
+    """take N steps of the process in place of all"""
+    num: Annotated[Count, arg(metavar="N")] = 256
+    """samples to draw"""
+    label: Annotated[Natural | None, arg(metavar="C")] = None
+    """of this class; without, sample i is of class i modulo all"""
+    batch_size: Annotated[Count, arg(metavar="B")] = 128
+    """samples at a time"""
+    seed: Annotated[Seed, arg(metavar="N")] = 0
+    """of the noise; sample i is the same for every N and B"""
+    gif: bool = False
+    """of images: the reverse process of 25 samples as a GIF as well"""
+    prompt: Annotated[str | None, arg(metavar="TEXT")] = None
+    """of text: every sample begins with this; not together with --infill"""
+    infill: Annotated[str | None, arg(metavar="TEXT")] = None
+    """of text: every sample has this, with a gap for each [MASK:N], as "The [MASK:12] fox\""""
+    length: Annotated[Count | None, arg(metavar="N")] = None
+    """of text: tokens of a sample (as the data has)"""
 
 
-def execute(args: argparse.Namespace, rest: list[str]) -> int:
+def execute(args: Sample, words: list[str]) -> int:
     """Samples; returns the exit status."""
-    arguments.check_grid(args)
-    run = arguments.open_named(args, min(args.batch_size, args.num))
+    if args.prompt is not None and args.infill is not None:
+        raise UsageError("argument --infill: not allowed with argument --prompt")
+    arguments.check_grid(args.grid, args.steps)
+    run = arguments.open_with_others(args, min(args.batch_size, args.num))
     _check_gif(args, run)
     sample_text.check(args, run)
     given, shape = sample_text.given(args, run), None if args.length is None else (args.length,)
     if args.steps is not None:
-        run = run.respaced(arguments.grid(args, run, args.steps))
+        run = run.respaced(grids.choose(run.parts, run.workdir, args.steps, args.grid))
     many = args.gif or run.parts.description.kind == "text"
     times, key = spaced(run.process.T, GIF_STATES if many else STATES), jax.random.key(args.seed)
     with Terminal("sample", args.num).shown() as terminal:
@@ -83,14 +83,14 @@ def execute(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _about(args: argparse.Namespace, run: Run, n: int) -> dict[str, Any]:
+def _about(args: Sample, run: Run, n: int) -> dict[str, Any]:
     """Says what samples are of."""
     about = {"step": run.step, "num": n, "steps": run.process.T, "grid": args.grid}
     about |= {"seed": args.seed, "label": args.label}
     return about | {name: x for name in sample_text.OPTIONS if (x := getattr(args, name)) is not None}
 
 
-def _check_gif(args: argparse.Namespace, run: Run) -> None:
+def _check_gif(args: Sample, run: Run) -> None:
     """Raises UserError where --gif is asked of a run on anything but images."""
     kind = run.parts.description.kind
     if args.gif and kind != "image":
@@ -102,7 +102,7 @@ def _pictures(
     samples: np.ndarray,
     reverse: np.ndarray,
     times: list[int],
-    args: argparse.Namespace,
+    args: Sample,
     suffix: str,
 ) -> list[str]:
     """Writes samples as their kind wants to be seen, and returns what to print of that.

@@ -1,11 +1,10 @@
 """Samples of text for d3pm sample: what is known of them, and how they are printed."""
 
-import argparse
 import re
+from typing import Any
 
 import numpy as np
 
-from d3pm_jax.cli import arguments
 from d3pm_jax.data import tokenizers
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.measure.exact import mask_of
@@ -21,21 +20,7 @@ CLAMPED = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what samples of text take."""
-    known = parser.add_mutually_exclusive_group()
-    known.add_argument("--prompt", metavar="TEXT", help="of text: every sample begins with this")
-    known.add_argument(
-        "--infill",
-        metavar="TEXT",
-        help='of text: every sample has this, with a gap for each [MASK:N], as "The [MASK:12] fox"',
-    )
-    parser.add_argument(
-        "--length", type=arguments.positive, metavar="N", help="of text: tokens of a sample (as the data has)"
-    )
-
-
-def check(args: argparse.Namespace, run: Run) -> None:
+def check(args: Any, run: Run) -> None:
     """Raises UserError where options of texts are given for other data, or a length that was not trained."""
     kind = run.parts.description.kind
     for name in OPTIONS:
@@ -48,7 +33,7 @@ def check(args: argparse.Namespace, run: Run) -> None:
         raise UserError(f"--length {args.length}: the run has texts of at most {longest}; take fewer")
 
 
-def given(args: argparse.Namespace, run: Run) -> Given | None:
+def given(args: Any, run: Run) -> Given | None:
     """Returns what every sample has, if anything.
 
     Raises:
@@ -88,17 +73,17 @@ def _around_gaps(text: str, length: int) -> list[str]:
     return pieces
 
 
-def told(args: argparse.Namespace) -> list[str]:
+def told(args: Any) -> list[str]:
     """Returns which of --prompt and --infill is given."""
     return [name for name in ("prompt", "infill") if getattr(args, name) is not None]
 
 
-def suffix(args: argparse.Namespace) -> str:
+def suffix(args: Any) -> str:
     """Returns what names of files get where something is known, which is in the .json beside them."""
     return "".join(f"_{name}" for name in told(args))
 
 
-def printed(args: argparse.Namespace, run: Run, samples: np.ndarray) -> list[str]:
+def printed(args: Any, run: Run, samples: np.ndarray) -> list[str]:
     """Returns the texts as they are, each below its number; above all, whether what is known is clamped."""
     exact = args.prompt is args.infill is None or mask_of(run.parts) is not None
     texts = (run.parts.description.text(x) for x in samples)

@@ -129,6 +129,29 @@ def read(parts: Parts, workdir: Path) -> Jumps | None:
     return Jumps(times, costs)
 
 
+def choose(parts: Parts, workdir: Path, steps: int, grid: str) -> int | list[int]:
+    """Returns which steps of a run to take, for `build.respaced`: so many, evenly spaced, or the best.
+
+    Args:
+        parts: of the run.
+        workdir: its folder.
+        steps: how many to take.
+        grid: "even", or "dp" for those with the lowest bound.
+
+    Raises:
+        UserError: the process has not so many, or what the best follow from has not been measured.
+    """
+    if grid == "even":
+        return steps
+    jumps = read(parts, workdir)
+    if jumps is None:
+        raise UserError(
+            f"the best grid of step {parts.step} is not known yet: d3pm eval {workdir} --step {parts.step} "
+            f"--steps {steps} --grid dp --limit 100 finds it, with the data of the run"
+        )
+    return jumps.grid(steps)
+
+
 def _weights(parts: Parts) -> str:
     """Hashes the averaged weights of a run."""
     digest = hashlib.sha256()

@@ -1,0 +1,96 @@
+"""Reads the words of a command by tyro, whose own messages of errors are never shown."""
+
+import contextlib
+import dataclasses
+import inspect
+import itertools
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from d3pm_jax.config.checks import check_fields, hints_of, in_words
+from d3pm_jax.errors import UsageError, one_line
+from d3pm_jax.machine.cluster import Address
+
+OPTIONS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+
+Command = TypeVar("Command")
+
+
+def read_command(cls: type[Command], words: list[str], name: str) -> tuple[Command, list[str]]:
+    """Returns a command with the fields that words give, and the words that are of no field.
+
+    Args:
+        cls: the dataclass of the command.
+        words: what follows its name.
+        name: what it is called.
+
+    Raises:
+        UsageError: a value cannot be used, or DIR is missing.
+    """
+    try:
+        return _parse(cls, words)
+    except (SystemExit, ValueError, UsageError):
+        _refuse(cls, words, name)
+
+
+def print_help(cls: type[Any], usage: str) -> NoReturn:
+    """Prints the options of a command, below them the rest of its docstring, and exits."""
+    summary, _, more = (inspect.getdoc(cls) or "").partition("\n\n")
+    with contextlib.suppress(SystemExit):
+        tyro.cli(cls, args=["--help"], prog=usage, description=summary, config=OPTIONS)
+    print(textwrap.fill(more, shutil.get_terminal_size().columns))
+    sys.exit(0)
+
+
+def first_failing(parse: Callable[[list[str]], Any], words: list[str]) -> tuple[str, list[str]] | None:
+    """Returns the first flag that cannot be parsed alone, and the words after it; None if all can be."""
+    starts = [i for i, word in enumerate(words) if word.startswith("--")]
+    for begin, end in itertools.pairwise([*starts, len(words)]):
+        flag, *values = [*words[begin].split("=", 1), *words[begin + 1 : end]]
+        try:
+            parse(words[begin:end])
+        except (SystemExit, ValueError):
+            return flag, values
+    return None
+
+
+def quoted(words: list[str]) -> str:
+    """Quotes words for a message, cut where they are long."""
+    return one_line(repr(" ".join(words)), 80)
+
+
+def _parse(cls: type[Command], words: list[str]) -> tuple[Command, list[str]]:
+    """Raises SystemExit of tyro, or ValueError of a number that is not allowed."""
+    command, unknown = tyro.cli(
+        cls, args=words, add_help=False, console_outputs=False, return_unknown_args=True, config=OPTIONS
+    )
+    check_fields("", command)
+    return command, unknown
+
+
+def _refuse(cls: type[Any], words: list[str], name: str) -> NoReturn:
+    """Raises UsageError that says why words cannot be parsed."""
+    required = ["DIR" for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+    failing = first_failing(lambda alone: _parse(cls, [*required, *alone]), words)
+    if failing is not None:
+        flag, values = failing
+        if not values:
+            raise UsageError(f"argument {flag}: expected a value, got nothing")
+        hints = hints_of(cls) | hints_of(Address)
+        hint = hints.get(flag.removeprefix("--").replace("-", "_"), Any)
+        expected = in_words(hint).removesuffix(" or None")
+        raise UsageError(f"argument {flag}: expected {expected}, got {quoted(values)}")
+    _, unknown = _parse(cls, [*required, *words])
+    refuse_unknown(unknown, name)
+    raise UsageError("the following arguments are required: DIR")
+
+
+def refuse_unknown(words: list[str], name: str) -> None:
+    """Raises UsageError where words are left that a command does not know."""
+    if words:
+        raise UsageError(f"unknown argument {words[0]}: see d3pm {name} --help")
