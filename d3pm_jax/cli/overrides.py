@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from d3pm_jax.cli.reading import first_failing, quoted
+from d3pm_jax.cli.reading import first_failing, quoted, silence
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.checks import hints_of, in_words
@@ -35,10 +35,10 @@ def apply(base: Config, words: list[str], usage: str) -> Config:
         UserError: an override names no field of the config, or gives it a value that cannot be used.
     """
     if "--help" in words:
-        _parse(base, ["--help"], prog=usage, description="Fields of the config and their values.")
+        _parse(base, ["--help"], usage)
     _check_flags(base, words)
     try:
-        config, unknown = _parse(base, words, console_outputs=False)
+        config, unknown = _parse_quietly(base, words)
     except SystemExit:
         raise UserError(_wrong_value(base, words)) from None
     if unknown:
@@ -76,21 +76,27 @@ def _dashed(flag: str) -> str:
     return flag.replace("_", "-")
 
 
-def _parse(base: Config, words: list[str], **shown: Any) -> tuple[Config, list[str]]:
+def _parse(base: Config, words: list[str], usage: str) -> tuple[Config, list[str]]:
     """Returns the config with the overrides, and what names no field of it; exits where a value is wrong."""
     return tyro.cli(
         Config,
         default=base,
         args=words,
+        prog=usage,
+        description="Fields of the config and their values.",
         config=(tyro.conf.AvoidSubcommands,),
         return_unknown_args=True,
-        **shown,
     )
+
+
+def _parse_quietly(base: Config, words: list[str]) -> tuple[Config, list[str]]:
+    with silence():
+        return _parse(base, words, "d3pm")
 
 
 def _wrong_value(base: Config, words: list[str]) -> str:
     """Says which override cannot be read: the first that fails alone."""
-    failing = first_failing(lambda alone: _parse(base, alone, console_outputs=False), words)
+    failing = first_failing(lambda alone: _parse_quietly(base, alone), words)
     if failing is None:
         return f"the overrides {quoted(words)} do not go together: give each field once"
     flag, values = failing

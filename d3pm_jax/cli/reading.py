@@ -3,11 +3,12 @@
 import contextlib
 import dataclasses
 import inspect
+import io
 import itertools
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -59,6 +60,14 @@ def first_failing(parse: Callable[[list[str]], Any], words: list[str]) -> tuple[
     return None
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Prints nothing of what the block prints."""
+    nowhere = io.StringIO()
+    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
+
+
 def quoted(words: list[str]) -> str:
     """Quotes words for a message, cut where they are long."""
     return one_line(repr(" ".join(words)), 80)
@@ -66,9 +75,8 @@ def quoted(words: list[str]) -> str:
 
 def _parse(cls: type[Command], words: list[str]) -> tuple[Command, list[str]]:
     """Raises SystemExit of tyro, or ValueError of a number that is not allowed."""
-    command, unknown = tyro.cli(
-        cls, args=words, add_help=False, console_outputs=False, return_unknown_args=True, config=OPTIONS
-    )
+    with silence():
+        command, unknown = tyro.cli(cls, args=words, add_help=False, return_unknown_args=True, config=OPTIONS)
     check_fields("", command)
     return command, unknown
 

@@ -1,6 +1,5 @@
 """The commands as a user runs them: what they write, how they stop, and what they say when they cannot."""
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -22,7 +21,7 @@ from PIL import Image
 import d3pm_jax
 from d3pm_jax import runs, show
 from d3pm_jax.cli import eval as evaluate
-from d3pm_jax.cli import results, sample, train
+from d3pm_jax.cli import reading, results, sample, train
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics, outputs
@@ -245,14 +244,10 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
 
 
 def test_results_of_other_options_stay_and_what_is_replaced_is_said(tmp_path):
-    parser = argparse.ArgumentParser()
-    for option, default in (("--step", None), ("--seed", 0), ("--label", None), ("--num", 256)):
-        parser.add_argument(option, type=int, default=default)
-
     def suffix(*words):
-        args = parser.parse_args(words)
-        args.parser = parser
-        return results.suffix(args, "step", "seed", "label")
+        command, _ = reading.read_command(sample.Sample, ["W", *words], "sample")
+        assert (sample.Sample.seed, sample.Sample.num) == (0, 256)
+        return results.suffix(command, "step", "seed", "label")
 
     assert suffix() == suffix("--seed", "0", "--num", "7") == ""
     assert suffix("--label", "0", "--seed", "3", "--step", "0") == "_step0_seed3_label0"

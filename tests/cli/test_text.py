@@ -1,6 +1,5 @@
 """Commands on texts: prompts, gaps, samples, figures by character, n-grams, compressors, the chain rule."""
 
-import argparse
 import dataclasses
 import gzip
 import json
@@ -11,6 +10,7 @@ import pytest
 
 from d3pm_jax import runs
 from d3pm_jax.cli import eval_samples, eval_text
+from d3pm_jax.cli.eval import Eval
 from d3pm_jax.config import Transformer
 from d3pm_jax.evaluation import ngrams
 from d3pm_jax.measure import protocol, text_quality
@@ -129,7 +129,7 @@ def by_hand(texts, train):
 def test_samples_are_compared_with_the_training_split(run, capsys, monkeypatch):
     """Which is read in parts, cut within words; a split that is too long to read is read up to its limit."""
     monkeypatch.setattr(text_quality, "PART", 24)
-    eval_samples.execute(argparse.Namespace(samples=30, seed=3, batch_size=30), [run])
+    eval_samples.execute(Eval(run.workdir, samples=30, seed=3, batch_size=30), [run])
     out, (found,) = capsys.readouterr().out, protocol.read([run.workdir])
     x0, _ = run.sample(jax.random.key(3), 30, batch_size=30)
     write = run.parts.description.text
