@@ -13,11 +13,10 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from d3pm_jax import show
 from d3pm_jax.cli import arguments, eval_samples, eval_text, results
-from d3pm_jax.cli.reading import quoted
 from d3pm_jax.config import io as config_io
-from d3pm_jax.config.checks import Count, Seed, fits, in_words
+from d3pm_jax.config.checks import Count, Seed
 from d3pm_jax.data import count_categories
-from d3pm_jax.errors import UsageError, UserError
+from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.evaluation.bound import elements, with_error
 from d3pm_jax.likelihood import bits_per_dim
@@ -30,27 +29,16 @@ Examples = dict[str, np.ndarray]  # "x", and if there are any "label" and "weigh
 SHORT = 100_000  # calls of the network that take no time worth telling
 
 
-def _counts(words: list[str]) -> tuple[int, ...]:
-    """Parses the numbers of --steps, N[,N...], each once."""
-    found = []
-    for word in words[0].split(","):
-        number = int(word) if word.strip().isdecimal() else 0
-        if not fits(number, Count):
-            raise UsageError(f"argument --steps: expected {in_words(Count)}, got {quoted([word])}")
-        found.append(number)
-    return tuple(dict.fromkeys(found))
-
-
 Counts = Annotated[
-    tuple[int, ...],
+    tuple[Count, ...],
     PrimitiveConstructorSpec(
         nargs=1,
         metavar="N[,N...]",
-        instance_from_str=_counts,
+        instance_from_str=lambda words: tuple(dict.fromkeys(map(int, words[0].split(",")))),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(map(str, value))],
     ),
-]
+]  # each number once
 
 
 @dataclasses.dataclass(frozen=True)

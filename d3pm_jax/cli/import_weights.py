@@ -165,10 +165,10 @@ def _read(
         command.output,
     )
     arrays = None if command.check is None else foreign.read_check(command.check)
-    if command.check is not None and arrays is not None:
-        told = importing.of_check(told, command.check, arrays)
+    if arrays is not None and arrays["logits"].ndim:
+        told = told.with_categories(arrays["logits"].shape[-1], f"the last axis of logits in {command.check}")
     if config is not None:
-        told = importing.of_config(told, config, path)
+        told = told.with_categories(getattr(config.process, "K", None), f"process.K of {path}")
     try:
         found = checkpoints.read(file, told)
     except ValueError as error:

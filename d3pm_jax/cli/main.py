@@ -19,33 +19,28 @@ GRACE = 3.0  # seconds that the first process waits, before it ends, for others 
 
 
 class Command(NamedTuple):
-    """Describes a command; its file has a dataclass of its options and `execute(command, words)`.
+    """Describes a command; its file has a dataclass with its name and `execute(command, words)`.
 
     That returns the exit status; `words` are those that the dataclass has no field for.
     """
 
     module: str
-    name: str  # of the dataclass
     text: str  # what it is for
     takes_config: bool = False  # whether CONFIG and overrides of its fields may follow, as rest
 
 
 COMMANDS = {
-    "train": Command("train", "Train", "train a model, or go on with a run", takes_config=True),
-    "eval": Command("eval", "Eval", "bits per dimension on the test split, with its parts"),
-    "sample": Command("sample", "Sample", "draw samples, beside data and as chains"),
+    "train": Command("train", "train a model, or go on with a run", takes_config=True),
+    "eval": Command("eval", "bits per dimension on the test split, with its parts"),
+    "sample": Command("sample", "draw samples, beside data and as chains"),
     "schedule": Command(
-        "schedule",
-        "Schedule",
-        "draw how a process removes information, without training",
-        takes_config=True,
+        "schedule", "draw how a process removes information, without training", takes_config=True
     ),
-    "report": Command("report", "Report", "write a page about runs: figures, curves, samples, chains"),
-    "export": Command("export_weights", "Export", "write the weights of a run for PyTorch"),
-    "import": Command("import_weights", "Import", "begin a run from a file of weights", takes_config=True),
+    "report": Command("report", "write a page about runs: figures, curves, samples, chains"),
+    "export": Command("export_weights", "write the weights of a run for PyTorch"),
+    "import": Command("import_weights", "begin a run from a file of weights", takes_config=True),
     "presample": Command(
         "presample",
-        "Presample",
         "draw the noise of a training in advance, for other programs or --train.noise",
         takes_config=True,
     ),
@@ -128,7 +123,7 @@ def _execute_command(name: str, words: list[str]) -> int:
 
     command = COMMANDS[name]
     module = importlib.import_module(f"d3pm_jax.cli.{command.module}")
-    options = getattr(module, command.name)
+    options = getattr(module, name.capitalize())
     plain_words = [word for word in words if word not in HELP]
     asks_for_help = plain_words != words
     if asks_for_help and not command.takes_config:

@@ -1,7 +1,6 @@
 """Reads the words of a command by tyro, whose own messages of errors are never shown."""
 
 import contextlib
-import dataclasses
 import inspect
 import io
 import itertools
@@ -35,7 +34,7 @@ def read_command(cls: type[Command], words: list[str], name: str) -> tuple[Comma
     """
     try:
         return _parse(cls, words)
-    except (SystemExit, ValueError, UsageError):
+    except (SystemExit, ValueError):
         _refuse(cls, words, name)
 
 
@@ -83,8 +82,7 @@ def _parse(cls: type[Command], words: list[str]) -> tuple[Command, list[str]]:
 
 def _refuse(cls: type[Any], words: list[str], name: str) -> NoReturn:
     """Raises UsageError that says why words cannot be parsed."""
-    required = ["DIR" for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
-    failing = first_failing(lambda alone: _parse(cls, [*required, *alone]), words)
+    failing = first_failing(lambda alone: _parse(cls, ["DIR", *alone]), words)
     if failing is not None:
         flag, values = failing
         if not values:
@@ -93,7 +91,7 @@ def _refuse(cls: type[Any], words: list[str], name: str) -> NoReturn:
         hint = hints.get(flag.removeprefix("--").replace("-", "_"), Any)
         expected = in_words(hint).removesuffix(" or None")
         raise UsageError(f"argument {flag}: expected {expected}, got {quoted(values)}")
-    _, unknown = _parse(cls, [*required, *words])
+    _, unknown = _parse(cls, ["DIR", *words])
     refuse_unknown(unknown, name)
     raise UsageError("the following arguments are required: DIR")
 

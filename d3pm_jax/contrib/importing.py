@@ -10,7 +10,6 @@ from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.contrib import foreign
 from d3pm_jax.contrib.layout import Foreign
-from d3pm_jax.contrib.told import Told
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.parts import begin, build
@@ -19,33 +18,6 @@ from d3pm_jax.storage.names import WEIGHTS
 from d3pm_jax.weights import twin
 
 _COARSE = "since 1 - exp() + 1e-6 of a logistic head has a few per cent of precision in float32"
-
-
-def of_check(told: Told, check: Path, arrays: dict[str, np.ndarray]) -> Told:
-    """Returns what is told of a checkpoint, with K of the logits of a check where it is not told.
-
-    Args:
-        told: by the user.
-        check: the file of the arrays.
-        arrays: of `foreign.read_check`.
-    """
-    if told.K is not None or not arrays["logits"].ndim:
-        return told
-    return told._replace(K=arrays["logits"].shape[-1], source=f"the last axis of logits in {check}")
-
-
-def of_config(told: Told, config: Config, name: object) -> Told:
-    """Returns what is told of a checkpoint, with K of the process of a config where it is not told.
-
-    Args:
-        told: by the user.
-        config: of a run.
-        name: what the config is called in messages.
-    """
-    K = getattr(config.process, "K", None)
-    return (
-        told._replace(K=K, source=f"process.K of {name}") if told.K is None and isinstance(K, int) else told
-    )
 
 
 def compare(
