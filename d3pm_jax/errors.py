@@ -5,7 +5,15 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Its message is one line that names the value and the cure; commands print it and exit with status 1."""
+    """Its message is one line that names the value and the cure; commands print it and exit with a status."""
+
+    status = 1
+
+
+class UsageError(UserError):
+    """Its message is one line about words that a command cannot read."""
+
+    status = 2
 
 
 def one_line(text: object, most: int = 120) -> str:

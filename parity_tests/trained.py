@@ -6,7 +6,7 @@ JAX does it as `d3pm eval` and `d3pm sample` do, PyTorch from the file of `d3pm 
 with dense matrices and the eager networks of `torch_ref`.
 """
 
-import argparse
+import dataclasses
 import subprocess
 import sys
 import tempfile
@@ -18,10 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+import tyro
 from torch import Tensor
 
 import torch_ref
 from d3pm_jax.cli import arguments
+from d3pm_jax.cli.reading import OPTIONS
+from d3pm_jax.machine.setup import set_up
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import per_example
 from d3pm_jax.sampling.noise import EVALUATION, SAMPLING
@@ -30,6 +33,20 @@ from torch_ref.runs import exported, processes
 TOLERANCE = 1e-5  # bits/dim
 
 Noise = Callable[[int], Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained(arguments.Checkpoint):
+    """Compares a trained run in both frameworks."""
+
+    data_dir: str | None = None
+    """where data sets lie, if not where the run found them"""
+    steps: int | None = None
+    """evenly spaced, in place of all"""
+    limit: int = 64
+    """test examples"""
+    samples: int = 16
+    """to draw"""
 
 
 class Twin:
@@ -91,22 +108,13 @@ def compare(run: Run, twin: Twin, limit: int, samples: int) -> bool:
 
 
 def main() -> int:
-    raw = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser("python -m parity_tests.trained", None, __doc__, formatter_class=raw)
-    arguments.add_checkpoint(parser)
-    arguments.add_data_dir(parser)
-    for name, value, text in (
-        ("--steps", None, "evenly spaced, in place of all"),
-        ("--limit", 64, "test examples (64)"),
-        ("--samples", 16, "to draw (16)"),
-    ):
-        parser.add_argument(name, type=arguments.positive, default=value, metavar="N", help=text)
-    args = parser.parse_args()
-    run = arguments.open_named(args, args.limit)
-    run = run if args.steps is None else run.respaced(args.steps)
-    own = [] if args.own is None else ["--config", str(args.own)]
+    command = tyro.cli(Trained, prog="python -m parity_tests.trained", config=OPTIONS)
+    set_up()
+    run = arguments.find_data(arguments.open_named(command, command.limit), command.data_dir)
+    run = run if command.steps is None else run.respaced(command.steps)
+    own = [] if command.own is None else ["--config", str(command.own)]
     with torch.no_grad():
-        return 0 if compare(run, Twin(run, args.steps, own), args.limit, args.samples) else 1
+        return 0 if compare(run, Twin(run, command.steps, own), command.limit, command.samples) else 1
 
 
 if __name__ == "__main__":

@@ -1,88 +1,123 @@
 """d3pm eval computes the bound on the test split, its parts, and two baselines."""
 
-import argparse
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
 
-from d3pm_jax.cli import arguments, eval_samples, eval_text
+from d3pm_jax.cli import arguments
+from d3pm_jax.config.checks import Count, Seed
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import with_error
 from d3pm_jax.kinds import Kind
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure import bounds, grids, record
+from d3pm_jax.measure import bounds, exact, grids, protocol, record
 from d3pm_jax.parts.reading import open_whole
+from d3pm_jax.runs import quality
 from d3pm_jax.runs.run import Run
 
-Examples = dict[str, np.ndarray]  # "x", and if there are any "label" and "weight"
+Examples = Mapping[str, np.ndarray]  # "x", and if there are any "label" and "weight"
 SHORT = 100_000  # calls of the network that take no time worth telling
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the command takes."""
-    arguments.add_checkpoint(parser)
-    arguments.add_cluster(parser)
-    arguments.add_data_dir(parser)
-    text = "take so many steps of the process in place of all; a line for each number"
-    arguments.add_steps(parser, arguments.counts, "N[,N...]", text)
-    parser.add_argument(
-        "--calls",
-        type=arguments.positive,
-        metavar="N",
-        help="estimate the sum over the steps from N calls of the network per example, without bias",
-    )
-    parser.add_argument(
-        "--limit", type=arguments.positive, metavar="N", help="only the first N examples of the split"
-    )
-    parser.add_argument(
-        "--batch-size", type=arguments.positive, default=128, metavar="B", help="examples at a time (128)"
-    )
-    parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N", help="of the noise (0)")
-    eval_samples.add_arguments(parser)
-    eval_text.add_arguments(parser)
+Counts = Annotated[
+    tuple[Count, ...],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N[,N...]",
+        instance_from_str=lambda words: tuple(dict.fromkeys(map(int, words[0].split(",")))),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    ),
+]  # each number once
 
 
-def execute(args: argparse.Namespace, rest: list[str]) -> int:
+@dataclasses.dataclass(frozen=True)
+class Eval(arguments.Computation):
+    """Computes bits per dimension on the test split, with its parts."""
+
+    data_dir: Annotated[str | None, arg(metavar="DIR")] = None
+    """where data sets lie, if not where the run found them"""
+    steps: Counts | None = None
+    """take so many steps of the process in place of all; a line for each number"""
+    calls: Annotated[Count | None, arg(metavar="N")] = None
+    """estimate the sum over the steps from N calls of the network per example, without bias"""
+    limit: Annotated[Count | None, arg(metavar="N")] = None
+    """only the first N examples of the split"""
+    batch_size: Annotated[Count, arg(metavar="B")] = 128
+    """examples at a time"""
+    seed: Annotated[Seed, arg(metavar="N")] = 0
+    """of the noise"""
+    samples: Annotated[Count | None, arg(metavar="N")] = None
+    """draw N samples and measure how far they are from the training split (2000 for a start);
+    of text, whether they are of its words and what they copy"""
+    inception: Annotated[Path | None, arg(metavar="FILE")] = None
+    """measure them in features of these weights of Inception, not of a classifier of the data"""
+    chain_rule: Annotated[Count | None, arg(metavar="N")] = None
+    """of a network that fills in masks and sees no time: the exact likelihood of N examples too,
+    from left to right and in random orders, by a call of the network for each element"""
+
+
+def execute(command: Eval, words: list[str]) -> int:
     """Evaluates; returns the exit status."""
-    arguments.check_grid(args)
-    run = arguments.open_named(args, args.batch_size)
-    eval_samples.check(args, run)
-    eval_text.check(args, run)
-    runs = _with_steps(args, run)
-    examples = run.read_batch("test", args.limit)
+    arguments.check_grid(command.grid, command.steps)
+    run = arguments.find_data(arguments.open_with_others(command, command.batch_size), command.data_dir)
+    _check(command, run)
+    runs = _with_steps(command, run)
+    examples = run.read_batch("test", command.limit)
     split = getattr(run.config.data, "test_split", "test")
     print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
-    if args.limit is None:
-        _say_how_long(list(runs.values()), examples, args)
-    compared, found = run.parts.kind.baselines(open_whole(run.parts, run.workdir, "train"), examples), []
-    for steps, each in runs.items():
-        found.append(_evaluate(each, examples, steps, compared, args))
-    eval_samples.execute(args, list(runs.values()))
-    eval_text.execute(args, run, examples)
+    if command.limit is None:
+        _say_how_long(command, list(runs.values()), examples)
+    baselines = run.parts.kind.baselines(open_whole(run.parts, run.workdir, "train"), examples)
+    results = [_evaluate(command, each, steps, examples, baselines) for steps, each in runs.items()]
+    if command.samples is not None:
+        measure_samples(command, list(runs.values()), command.samples)
+    if command.chain_rule is not None:
+        _compute_exactly(command, run, examples, command.chain_rule)
     print("for comparison, on the same examples:")
-    for name, value in compared.items():
+    for name, value in baselines.items():
         print(f"  {name}: {value:.3f} bits/dim")
-    print(f"test bits/dim: {_in_bits(found[-1])}")
+    print(f"test bits/dim: {_in_bits(results[-1])}")
     return 0
 
 
-def _with_steps(args: argparse.Namespace, run: Run) -> dict[int | None, Run]:
+def _check(command: Eval, run: Run) -> None:
+    """Raises UserError for what could not be measured of a run, before anything is computed."""
+    if command.samples is not None:
+        run.parts.kind.check_quality(command.samples, command.inception)
+        protocol.read([run.workdir])  # what is damaged there is told before hours of work
+    elif command.inception is not None:
+        cure = "say how many, as --samples 5000"
+        raise UserError(f"--inception {command.inception} measures samples of images: {cure}")
+    if command.chain_rule is not None and exact.mask_of(run.parts) is None:
+        raise UserError(
+            f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
+            f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
+        )
+
+
+def _with_steps(command: Eval, run: Run) -> dict[int | None, Run]:
     """Returns the run with each number of steps that was asked for; None stands for all.
 
     Raises:
         UserError: the process has not so many, or --calls are more than them.
     """
-    counts: list[int | None] = args.steps or [None]
+    counts = command.steps or (None,)
     fewest = min(n or run.process.T for n in counts)
-    if args.calls is not None and args.calls > fewest:
-        raise UserError(f"calls = {args.calls}: it must be in 1..{fewest}, the fewest steps asked for")
-    if args.grid == "dp":
-        run.respaced(max(args.steps))  # a number that there is not is told before anything is computed
+    if command.calls is not None and command.calls > fewest:
+        raise UserError(f"calls = {command.calls}: it must be in 1..{fewest}, the fewest steps asked for")
+    if command.grid == "dp" and command.steps is not None:
+        run.respaced(max(command.steps))  # a number that there is not is told before anything is computed
         _measure_jumps(run)
     runs: dict[int | None, Run] = {}
     for n in counts:
-        runs[n] = run if n is None else run.respaced(grids.choose(run.parts, run.workdir, n, args.grid))
+        runs[n] = run if n is None else run.respaced(grids.choose(run.parts, run.workdir, n, command.grid))
     return runs
 
 
@@ -95,22 +130,23 @@ def _measure_jumps(run: Run) -> None:
 
 
 def _evaluate(
-    run: Run,
-    examples: Examples,
-    steps: int | None,
-    compared: dict[str, float],
-    args: argparse.Namespace,
+    command: Eval, run: Run, steps: int | None, examples: Examples, baselines: Mapping[str, float]
 ) -> dict[str, Any]:
     """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
     with Terminal("example", len(examples["x"])).shown() as terminal:
         result = bounds.evaluate(
-            run.parts, examples, args.batch_size, args.seed, terminal.advance, args.calls
+            run.parts, examples, command.batch_size, command.seed, terminal.advance, command.calls
         )
     suffix = record.suffix(
-        step=args.step, steps=steps, grid=args.grid, calls=args.calls, limit=args.limit, seed=args.seed
+        step=command.step,
+        steps=steps,
+        grid=command.grid,
+        calls=command.calls,
+        limit=command.limit,
+        seed=command.seed,
     )
     path, picture, replaced = bounds.write(
-        run.parts, run.workdir, examples, result, compared, args.limit, suffix
+        run.parts, run.workdir, examples, result, baselines, command.limit, suffix
     )
     print(_line(run.parts.kind, result))
     if picture is None:
@@ -142,17 +178,47 @@ def _in_bits(result: dict[str, Any]) -> str:
     return with_error(result["bits_per_dim"], result["standard_error"], 3)
 
 
-def _say_how_long(runs: list[Run], examples: Examples, args: argparse.Namespace) -> None:
+def _say_how_long(command: Eval, runs: Sequence[Run], examples: Examples) -> None:
     """Prints how long it will take, by a call of the network, where that is minutes."""
-    calls, N = [args.calls or run.process.T for run in runs], len(examples["x"])
-    if N * sum(calls) < SHORT:
+    N = len(examples["x"])
+    calls = sum(command.calls or run.process.T for run in runs)
+    if N * calls < SHORT:
         return
-    seconds = bounds.seconds_per_call(runs[0].parts, examples, args.batch_size) * N * sum(calls)
-    fewer = "--limit N takes the first N"
-    fewer += ", --calls N fewer calls for each" if args.calls is None else ""
-    print(f"about {_in_words(seconds)}: {N:,} examples x {sum(calls)} calls of the network; {fewer}")
-
-
-def _in_words(seconds: float) -> str:
+    seconds = bounds.seconds_per_call(runs[0].parts, examples, command.batch_size) * N * calls
     minutes = max(1, round(seconds / 60))
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    in_words = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    fewer = "--limit N takes the first N"
+    if command.calls is None:
+        fewer += ", --calls N fewer calls for each"
+    print(f"about {in_words}: {N:,} examples x {calls} calls of the network; {fewer}")
+
+
+def measure_samples(command: Eval, runs: Sequence[Run], num: int) -> None:
+    """Draws samples of each run, all of one workdir, measures them and prints the figures."""
+    kind = runs[0].parts.kind
+    reference = quality.prepare(runs[0], num, command.batch_size, command.inception)
+    for run in runs:
+        with Terminal("sample", num).shown() as terminal:
+            found = quality.measure(run, reference, num, command.seed, command.batch_size, terminal.advance)
+        path = protocol.write(run.workdir, found.figures, found.protocol)
+        shown = kind.show_quality(path, found.samples, found.measured, run.parts.categories, run.caption)
+        if shown is not None:
+            print(shown)
+        print(f"figures and their protocol: {path}")
+    closing = kind.closing_words(reference)
+    if closing is not None:
+        print(closing)
+    for line in protocol.table(protocol.read([runs[0].workdir]), kind.quality):
+        print(line)
+
+
+def _compute_exactly(command: Eval, run: Run, examples: Examples, num: int) -> None:
+    """Computes and prints the exact likelihood of the first examples by the chain rule."""
+    few = {name: x[:num] for name, x in examples.items()}
+    with Terminal("example", 2 * len(few["x"])).shown() as terminal:
+        found = exact.likelihood(run.parts, few, command.batch_size, command.seed, terminal.advance)
+    suffix = record.suffix(step=command.step, chain_rule=num, seed=command.seed)
+    exact.write(run.parts, run.workdir, few, found, suffix)
+    for name in ("left to right", "in random orders"):
+        bits = with_error(found[name]["bits_per_dim"], found[name]["standard_error"], 3)
+        print(f"  exact, {name}, {len(few['x'])} examples: {bits} bits/dim")

@@ -1,100 +1,183 @@
-"""d3pm import begins a run from a safetensors file of weights."""
+"""d3pm import begins a run from a file of weights: of ours, or a checkpoint of another program."""
 
-import argparse
+import dataclasses
+import warnings
 from pathlib import Path
+from typing import Annotated, Literal
 
-from d3pm_jax.cli import arguments, import_foreign, overrides
+from tyro.conf import arg
+
+from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.cli.export_weights import SUFFIX
+from d3pm_jax.cli.reading import print_help
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
-from d3pm_jax.contrib import checkpoints
-from d3pm_jax.data import Description
+from d3pm_jax.config.checks import Count
+from d3pm_jax.contrib import checkpoints, foreign, importing
+from d3pm_jax.contrib.layout import Foreign
+from d3pm_jax.contrib.told import Told
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.files import parse_json
-from d3pm_jax.parts import begin
+from d3pm_jax.machine.setup import set_up
+from d3pm_jax.parts import begin, build
+from d3pm_jax.runs import exported
 from d3pm_jax.storage import workdir
-from d3pm_jax.weights import twin
+from d3pm_jax.storage.names import WEIGHTS
 
-USAGE = "--workdir DIR"
-OF_OTHERS = ("check", "raw", "heads", "input_range", "max_time", "categories", "output", "size")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the command takes."""
-    parser.usage = "d3pm import FILE [[--config] CONFIG] --workdir DIR [--check CHECK.npz] [OVERRIDES]"
-    parser.epilog = (
-        "FILE is a checkpoint of another program, which is recognised by what is in it: of the U-Net of "
-        "Discrete-Time-Diffusion-Models-for-Discrete-Data or of MNISTScoreNet (torch.save), or of the "
-        "official D3PM code for images (checkpoint_N). DIR/weights.safetensors is then what `d3pm export` "
-        "writes; with CONFIG (its data, process and head; its model is replaced) DIR is a run as well. The "
-        "options but --workdir and --config are for these. "
-        "Or FILE is one of `d3pm export`, or of safetensors.torch.save_file with the state_dict of a "
-        "network of torch_ref.models in float32; it comes first. It becomes step 0 of a new run in DIR, "
-        "weights and moving average, for `d3pm sample DIR`, `d3pm eval DIR` and "
-        "`d3pm train --workdir DIR --resume`. "
-        "Without CONFIG the config in FILE is used, which a file of PyTorch lacks; OVERRIDES are those of "
-        "d3pm train."
-    )
-    arguments.add_workdir(parser, "where the run is written")
-    text = "the Python file that defines get_config(), which may also follow FILE"
-    parser.add_argument("--config", type=Path, metavar="CONFIG", help=text)
-    import_foreign.add_arguments(parser)
+USAGE = "d3pm import FILE [[--config] CONFIG] --workdir DIR [--check CHECK.npz]"
 
 
-def execute(args: argparse.Namespace, rest: list[str]) -> int:
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """Begins a run from a file of weights.
+
+    FILE is a checkpoint of another program, which is recognised by what is in it: of the U-Net of
+    Discrete-Time-Diffusion-Models-for-Discrete-Data or of MNISTScoreNet (torch.save), or of the official D3PM
+    code for images (checkpoint_N). DIR/weights.safetensors is then what `d3pm export` writes; with CONFIG
+    (its data, process and head; its model is replaced) DIR is a run as well. The options but --workdir and
+    --config are for these.
+
+    Or FILE is one of `d3pm export`, or of safetensors.torch.save_file with the state_dict of a network of
+    torch_ref.models in float32; it comes first. It becomes step 0 of a new run in DIR, weights and moving
+    average, for `d3pm sample DIR`, `d3pm eval DIR` and `d3pm train --workdir DIR --resume`. Without CONFIG
+    the config in FILE is used, which a file of PyTorch lacks; its fields are overridden as those of d3pm
+    train.
+    """
+
+    workdir: Annotated[Path | None, arg(metavar="DIR")] = None
+    """where the run is written"""
+    config: Annotated[Path | None, arg(metavar="CONFIG")] = None
+    """the Python file that defines get_config(), which may also follow FILE"""
+    check: Annotated[Path | None, arg(metavar="NPZ")] = None
+    """x, t, label and logits as the program has them: to compare"""
+    raw: bool = False
+    """the last weights, in place of their moving average"""
+    heads: Annotated[Count | None, arg(metavar="N")] = None
+    """of attention, where the file does not say (1)"""
+    input_range: Annotated[tuple[float, float] | None, arg(metavar="MIN MAX")] = None
+    """what the program scales to -1 and 1 (0 and K - 1, official code 0 and 255)"""
+    max_time: Annotated[float | None, arg(metavar="T")] = None
+    """the largest time of the program, T of its process (1000, MNISTScoreNet 4)"""
+    categories: Annotated[Count | None, arg(metavar="K")] = None
+    """K of a network with a logistic head (that of CHECK or CONFIG, or 256)"""
+    output: Literal["logits", "logistic"] | None = None
+    """what two numbers for each element are (K = 2: logits; else as the program has it)"""
+    size: Annotated[tuple[Count, Count] | None, arg(metavar="H W")] = None
+    """of an image (that of CHECK or CONFIG, or 32 x 32, or 28 x 28)"""
+
+
+def execute(command: Import, words: list[str]) -> int:
     """Begins a run; returns the exit status."""
-    args.file = arguments.take_path(rest)
-    positional = arguments.take_path(rest)
-    if positional and args.config:
-        raise UserError(f"two configs, {positional} and --config {args.config}: pass one")
-    args.config = args.config or positional
-    if arguments.print_help(args, args.file):
-        return 0
-    if args.file is None:
+    file = arguments.take_path(words)
+    positional = arguments.take_path(words)
+    if positional and command.config:
+        raise UserError(f"two configs, {positional} and --config {command.config}: pass one")
+    if file is None:
         raise UserError(f"no weights: pass a file first, as in d3pm import FILE{SUFFIX} --workdir DIR")
-    if checkpoints.kind_of(args.file) != "safetensors":
-        return import_foreign.execute(args, rest, USAGE)
-    if given := [name for name in OF_OTHERS if getattr(args, name) not in (None, False)]:
-        flag = "--" + given[0].replace("_", "-")
-        raise UserError(f"{flag} is for checkpoints of other programs, {args.file} is none: leave it out")
-    return _begin(args, rest)
-
-
-def _begin(args: argparse.Namespace, rest: list[str]) -> int:
-    """Begins a run from a file of ours."""
-    base = _config_of(args.file) if args.config is None else config_io.from_file(args.config)
-    config = overrides.apply(base, args, rest, USAGE)
-    if args.workdir is None:
-        raise UserError("no workdir: pass --workdir DIR, where the run is written")
-    description = None if args.config else _description_of(args.file)
-    begin.import_weights(args.file, config, args.workdir, description)
-    print(f"{args.file} is step 0 of a new run in {args.workdir}")
-    print(f"train it with: d3pm train --workdir {args.workdir} --resume")
+    path = command.config or positional
+    if checkpoints.kind_of(file) == "safetensors":
+        _import_ours(command, file, path, words)
+    else:
+        _import_foreign(command, file, path, words)
     return 0
 
 
-def _description_of(file: Path) -> Description | None:
-    """Reads what d3pm export wrote of the data, if it did."""
-    try:
-        text = twin.read_metadata(file).get("data")
-        return None if text is None else workdir.description_from_json(text.encode())
-    except (ValueError, TypeError, UserError) as error:
-        cure = f"pass a config, as in d3pm import {file} CONFIG --workdir DIR, which describes it"
-        raise UserError(
-            f"the description of the data in {file} cannot be read ({one_line(error)}): {cure}"
-        ) from error
+def _import_ours(command: Import, file: Path, path: Path | None, words: list[str]) -> None:
+    """Begins a run from a file of ours."""
+    for field in dataclasses.fields(command):
+        if field.name not in ("workdir", "config") and getattr(command, field.name) != field.default:
+            flag = "--" + field.name.replace("_", "-")
+            raise UserError(f"{flag} is for checkpoints of other programs, {file} is none: leave it out")
+    base = exported.read_config(file) if path is None else config_io.from_file(path)
+    config = overrides.apply(base, words, USAGE)
+    if command.workdir is None:
+        raise UserError("no workdir: pass --workdir DIR, where the run is written")
+    description = exported.read_description(file) if path is None else None
+    begin.import_weights(file, config, command.workdir, description)
+    print(f"{file} is step 0 of a new run in {command.workdir}")
+    print(f"train it with: d3pm train --workdir {command.workdir} --resume")
 
 
-def _config_of(file: Path) -> Config:
-    """Reads the config that d3pm export wrote beside the weights."""
-    cure = f"pass one, as in d3pm import {file} CONFIG --workdir DIR"
+def _import_foreign(command: Import, file: Path, path: Path | None, words: list[str]) -> None:
+    """Writes the weights of a checkpoint of another program, and a run where there is a config."""
+    if path is None and "--help" in words:
+        print_help(Import, USAGE)
+    if path is None and words:
+        raise UserError(f"unexpected argument {one_line(words[0], 80)}: see d3pm import --help")
+    config = None if path is None else overrides.apply(config_io.from_file(path), words, USAGE)
+    if command.workdir is None:
+        raise UserError("no workdir: pass --workdir DIR, where the weights are written")
+    workdir.check_empty(command.workdir)
+    set_up(1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if config is None:
+            _write_weights(command, file, command.workdir)
+        else:
+            _write_run(command, file, command.workdir, config, path)
+    for warning in caught:
+        print(f"note: {one_line(warning.message, 300)}")
+
+
+def _write_weights(command: Import, file: Path, folder: Path) -> None:
+    """Writes the weights, with the model and the head beside them."""
+    found, size = _read(command, file)
+    if size is None:
+        size = found.size, found.size
+        print(f"note: images of {size[0]} x {size[1]}: the file does not say (--size)")
+    importing.write_weights(folder, found, size)
+    print(f"{found.weights} weights: {folder / WEIGHTS}")
+    print("a network for Python, no run: for one pass --config CONFIG (see d3pm import --help)")
+
+
+def _write_run(command: Import, file: Path, folder: Path, config: Config, path: Path | None) -> None:
+    """Begins a run from the weights, and writes them."""
+    description = config.data.describe()
+    config = build.fill_in(config, description)
+    found, _ = _read(command, file, config, path)
+    if command.size is not None:
+        raise UserError(f"--size {list(command.size)}: the data of {path} has a size; leave it out")
+    importing.check_data(file, found, description, path)
+    fitted = importing.fitted(config, found, description)
+    print(f"note: in place of the model of {path}: {one_line(fitted.model, 400)}")
+    if fitted.head != config.head:
+        print(f"note: in place of the head of {path}, as the program has it: {one_line(fitted.head, 200)}")
+    T = importing.begin_run(file, found, fitted, description, folder, path)
+    if found.T != T:
+        print(f"note: the process has T = {T}, the network was made for {found.T} steps (--max-time)")
+    print(f"{found.weights} weights: {folder / WEIGHTS}")
+    print(f"it is step 0 of a new run in {folder}, for d3pm sample, eval and train --resume")
+
+
+def _read(
+    command: Import, file: Path, config: Config | None = None, path: Path | None = None
+) -> tuple[Foreign, tuple[int, int] | None]:
+    """Reads the file, prints what it is and what is assumed, and compares it where there is a check.
+
+    Returns:
+        The network, and the size of images where the command or the check says it.
+    """
+    told = Told(
+        command.raw,
+        command.heads,
+        command.input_range,
+        command.max_time,
+        command.categories,
+        command.output,
+    )
+    arrays = None if command.check is None else foreign.read_check(command.check)
+    if arrays is not None and arrays["logits"].ndim:
+        told = told.with_categories(arrays["logits"].shape[-1], f"the last axis of logits in {command.check}")
+    if config is not None:
+        told = told.with_categories(getattr(config.process, "K", None), f"process.K of {path}")
     try:
-        text = twin.read_metadata(file).get("config")
+        found = checkpoints.read(file, told)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if text is None:
-        raise UserError(f"{file} holds no config: {cure}")
-    try:
-        return config_io.from_json(parse_json(text.encode()))
-    except (ValueError, UserError) as error:
-        raise UserError(f"the config in {file} cannot be read ({one_line(error)}): {cure}") from error
+    print(f"{file} is of {found.program}: {found.weights} weights of step {found.step}")
+    for note in found.notes:
+        print(f"note: {one_line(note, 300)}")
+    if command.check is None or arrays is None:
+        return found, command.size
+    text, size = importing.compare(file, found, command.check, arrays)
+    print(text)
+    return found, command.size or size

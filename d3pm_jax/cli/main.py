@@ -1,6 +1,5 @@
 """Reads the command line, d3pm train | eval | sample | ..., and imports only the file of the command."""
 
-import argparse
 import contextlib
 import errno
 import importlib
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from d3pm_jax import __version__
-from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.errors import UsageError, UserError, one_line
 from d3pm_jax.extras import require
 from d3pm_jax.machine import signals
 
@@ -20,7 +19,10 @@ GRACE = 3.0  # seconds that the first process waits, before it ends, for others 
 
 
 class Command(NamedTuple):
-    """Describes a command; its file has `add_arguments(parser)` and `execute(args, rest) -> exit status`."""
+    """Describes a command; its file has a dataclass with its name and `execute(command, words)`.
+
+    That returns the exit status; `words` are those that the dataclass has no field for.
+    """
 
     module: str
     text: str  # what it is for
@@ -43,6 +45,19 @@ COMMANDS = {
         takes_config=True,
     ),
 }
+HELP = ("-h", "--help")
+OVERVIEW = """usage: d3pm [-h] [--version] COMMAND ...
+
+Train and use diffusion models on discrete data.
+
+positional arguments:
+  COMMAND
+{commands}
+
+options:
+  -h, --help  show this help message and exit
+  --version   show program's version number and exit
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with signals.ending(lambda name: _tell(command, f"stopped by {name}")):
             sys.exit(_execute(command, words))
     except UserError as error:
-        _fail(command, f"error: {error}", 1)
+        _fail(command, f"error: {error}", error.status)
     except KeyboardInterrupt as stopped:
         _fail(command, f"stopped by {stopped or 'SIGINT'}", signals.STOPPED)
     except BrokenPipeError:
@@ -82,12 +97,45 @@ def _why(error: OSError) -> str:
     return f"{what}{where}{cure}"
 
 
-def _execute(command: str, words: list[str]) -> int:
-    parser = _parser(command)
-    args, rest = parser.parse_known_args(words)
-    if rest and not COMMANDS[command].takes_config:
-        parser.error(f"unknown argument {rest[0]}: see d3pm {command} --help")
-    return args.execute(args, rest)
+def _execute(name: str, words: list[str]) -> int:
+    """Reads the words and executes the command of a name, "" for none; returns the exit status."""
+    start = words.index(name) if name else len(words)
+    for word in words[:start]:
+        if word in HELP:
+            lines = [f"    {name:<10}{command.text}" for name, command in COMMANDS.items()]
+            print(OVERVIEW.format(commands="\n".join(lines)), end="")
+            return 0
+        if word == "--version":
+            print(f"d3pm_jax {__version__}")
+            return 0
+        if not word.startswith("-"):
+            known = ", ".join(COMMANDS)
+            raise UsageError(f"argument COMMAND: invalid choice: {word!r} (choose from {known})")
+    if not name:
+        raise UsageError("the following arguments are required: COMMAND")
+    return _execute_command(name, [*words[:start], *words[start + 1 :]])
+
+
+def _execute_command(name: str, words: list[str]) -> int:
+    """Reads the words of a command and executes it; returns the exit status."""
+    require("the command", "tyro")
+    from d3pm_jax.cli import reading  # which needs tyro, that an extra brings
+
+    command = COMMANDS[name]
+    module = importlib.import_module(f"d3pm_jax.cli.{command.module}")
+    options = getattr(module, name.capitalize())
+    plain_words = [word for word in words if word not in HELP]
+    asks_for_help = plain_words != words
+    if asks_for_help and not command.takes_config:
+        reading.print_help(options, f"d3pm {name}")
+    parsed, rest = reading.read_command(options, plain_words, name)
+    if not command.takes_config:
+        reading.refuse_unknown(rest, name)
+    elif asks_for_help:
+        if not rest or rest[0].startswith("-"):
+            reading.print_help(options, module.USAGE)
+        rest.append("--help")  # which prints the fields of the config that is named
+    return module.execute(parsed, rest)
 
 
 def _fail(command: str, text: str, status: int) -> NoReturn:
@@ -112,35 +160,6 @@ def _others_wait() -> bool:
 
 
 def _tell(command: str, text: str) -> None:
+    program = f"d3pm {command}".rstrip()
     with contextlib.suppress(OSError):  # nobody reads any more
-        print(f"d3pm {command}: {text}", file=sys.stderr, flush=True)
-
-
-def _parser(called: str) -> argparse.ArgumentParser:
-    """Makes a parser that knows the names of all commands, and the arguments of the one that is called."""
-    parser = argparse.ArgumentParser(
-        prog="d3pm", description="Train and use diffusion models on discrete data.", allow_abbrev=False
-    )
-    parser.add_argument("--version", action="version", version=f"d3pm_jax {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        sub = commands.add_parser(
-            name,
-            help=command.text,
-            description=command.text,
-            add_help=not command.takes_config,
-            allow_abbrev=False,
-        )
-        if called == name:
-            _add_command(sub, command)
-    return parser
-
-
-def _add_command(parser: argparse.ArgumentParser, command: Command) -> None:
-    require("the command", "tyro")
-    module = importlib.import_module(f"d3pm_jax.cli.{command.module}")
-    if command.takes_config:
-        text = "this text; after CONFIG, its fields as well"
-        parser.add_argument("-h", "--help", action="store_true", help=text)
-    module.add_arguments(parser)
-    parser.set_defaults(execute=module.execute, parser=parser)
+        print(f"{program}: {text}", file=sys.stderr, flush=True)

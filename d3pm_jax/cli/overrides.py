@@ -1,48 +1,49 @@
 """Makes a config from a Python file, with the fields that the command line overrides."""
 
-import argparse
-import contextlib
 import difflib
-import io
 import itertools
+from pathlib import Path
 from typing import Any
 
 import tyro
 
+from d3pm_jax.cli.reading import first_failing, quoted, silence
 from d3pm_jax.config import Config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.checks import hints_of, in_words
 from d3pm_jax.errors import UserError, one_line
 
 
-def from_file(args: argparse.Namespace, overrides: list[str], usage: str) -> Config:
-    """Reads the config of args.config, with the overrides; see `apply`.
+def from_file(path: Path | None, words: list[str], usage: str) -> Config:
+    """Reads the config of a file, with the fields that words override; see `apply`.
 
     Raises:
         UserError: there is no such file, or `apply` fails.
     """
-    if args.config is None:
+    if path is None:
+        program = usage.partition(" CONFIG")[0]
         raise UserError(
-            f"no config: pass a Python file that defines get_config() first, as in d3pm {args.command} CONFIG"
+            f"no config: pass a Python file that defines get_config() first, as in {program} CONFIG"
         )
-    return apply(config_io.from_file(args.config), args, overrides, usage)
+    return apply(config_io.from_file(path), words, usage)
 
 
-def apply(base: Config, args: argparse.Namespace, overrides: list[str], usage: str) -> Config:
-    """Returns the config with the overrides; prints its fields and exits where args.help is set.
+def apply(base: Config, words: list[str], usage: str) -> Config:
+    """Returns the config with the fields that words override; for --help prints all fields, and exits.
 
     Raises:
         UserError: an override names no field of the config, or gives it a value that cannot be used.
     """
-    if args.help:
-        _parse(base, ["--help"], f"d3pm {args.command} {args.config or ''} {usage}")
-    _check_flags(base, overrides)
+    if "--help" in words:
+        _parse(base, ["--help"], usage)
+    _check_flags(base, words)
     try:
-        config, unknown = _parse_quietly(base, overrides)
+        config, unknown = _parse_quietly(base, words)
     except SystemExit:
-        raise UserError(_wrong_value(base, overrides)) from None
+        raise UserError(_wrong_value(base, words)) from None
     if unknown:
-        raise UserError(f"unexpected argument {_got(unknown[0])}: CONFIG comes first, then --field value")
+        got = quoted(unknown[:1])
+        raise UserError(f"unexpected argument {got}: CONFIG comes first, then --field value")
     config_io.check_values(config)
     return config
 
@@ -75,13 +76,13 @@ def _dashed(flag: str) -> str:
     return flag.replace("_", "-")
 
 
-def _parse(base: Config, words: list[str], prog: str) -> tuple[Config, list[str]]:
+def _parse(base: Config, words: list[str], usage: str) -> tuple[Config, list[str]]:
     """Returns the config with the overrides, and what names no field of it; exits where a value is wrong."""
     return tyro.cli(
         Config,
         default=base,
         args=words,
-        prog=prog,
+        prog=usage,
         description="Fields of the config and their values.",
         config=(tyro.conf.AvoidSubcommands,),
         return_unknown_args=True,
@@ -89,25 +90,18 @@ def _parse(base: Config, words: list[str], prog: str) -> tuple[Config, list[str]
 
 
 def _parse_quietly(base: Config, words: list[str]) -> tuple[Config, list[str]]:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with silence():
         return _parse(base, words, "d3pm")
 
 
-def _wrong_value(base: Config, overrides: list[str]) -> str:
+def _wrong_value(base: Config, words: list[str]) -> str:
     """Says which override cannot be read: the first that fails alone."""
-    starts = [i for i, word in enumerate(overrides) if word.startswith("--")]
-    for begin, end in itertools.pairwise([*starts, len(overrides)]):
-        flag, *values = [*overrides[begin].split("=", 1), *overrides[begin + 1 : end]]
-        try:
-            _parse_quietly(base, overrides[begin:end])
-        except SystemExit:
-            found = _got(" ".join(values)) if values else "nothing"
-            return f"{flag}: expected {in_words(_hint(base, flag))}, got {found}"
-    return f"the overrides {_got(' '.join(overrides))} do not go together: give each field once"
-
-
-def _got(text: str) -> str:
-    return one_line(repr(text), 80)
+    failing = first_failing(lambda alone: _parse_quietly(base, alone), words)
+    if failing is None:
+        return f"the overrides {quoted(words)} do not go together: give each field once"
+    flag, values = failing
+    got = quoted(values) if values else "nothing"
+    return f"{flag}: expected {in_words(_hint(base, flag))}, got {got}"
 
 
 def _hint(part: Any, flag: str) -> Any:

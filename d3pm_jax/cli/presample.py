@@ -1,43 +1,47 @@
 """d3pm presample draws the noise of a run in advance."""
 
-import argparse
+import dataclasses
 import shlex
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
 
 from d3pm_jax.cli import arguments, overrides
+from d3pm_jax.config.checks import Count
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import presampled
 
 SUFFIX = ".array_record"
+USAGE = "d3pm presample CONFIG"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the command takes."""
-    parser.usage = "d3pm presample CONFIG [--steps N] --out FILE.array_record [OVERRIDES]"
-    parser.epilog = (
-        "CONFIG and OVERRIDES are those of d3pm train. For every step, FILE holds the t and the uniforms "
-        "that training would draw: with --train.noise FILE it ends with the same bits, and "
-        "torch_ref.runs.presampled.read gives them to PyTorch. Not for Importance(), whose t depend on the "
-        "losses."
-    )
-    parser.add_argument("--steps", type=arguments.positive, metavar="N", help="of the training (train.steps)")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE.array_record", help="the file, replaced if there is one"
-    )
+@dataclasses.dataclass(frozen=True)
+class Presample:
+    """Draws the noise of a training in advance, for other programs or --train.noise.
+
+    CONFIG and its fields are those of d3pm train. For every step, FILE holds the t and the uniforms that
+    training would draw: with --train.noise FILE it ends with the same bits, and
+    torch_ref.runs.presampled.read gives them to PyTorch. Not for Importance(), whose t depend on the losses.
+    """
+
+    steps: Annotated[Count | None, arg(metavar="N")] = None
+    """of the training (train.steps)"""
+    out: Annotated[Path | None, arg(metavar=f"FILE{SUFFIX}", help_behavior_hint="(required)")] = None
+    """the file, replaced if there is one"""
 
 
-def execute(args: argparse.Namespace, rest: list[str]) -> int:
+def execute(command: Presample, words: list[str]) -> int:
     """Draws and writes; returns the exit status."""
-    args.config = arguments.take_path(rest)
-    if arguments.print_help(args, args.config):
-        return 0
-    config = overrides.from_file(args, rest, f"[--steps N] --out FILE{SUFFIX}")
-    if args.out is None or args.out.suffix != SUFFIX:
-        raise UserError(f"--out {args.out}: the noise file is an ArrayRecord file, name it FILE{SUFFIX}")
-    steps = presampled.presample(config, args.out, args.steps)
-    size = args.out.stat().st_size / 1e6
-    print(f"noise of {steps} steps of batch size {config.train.batch_size}, {size:.1f} MB: {args.out}")
-    words = [str(args.config), *rest, "--workdir", "DIR", "--train.noise", str(args.out)]
-    words += ["--train.steps", str(steps)] if args.steps else []
-    print(f"train with it: d3pm train {shlex.join(words)}")
+    path = arguments.take_path(words)
+    config = overrides.from_file(path, words, USAGE)
+    if command.out is None or command.out.suffix != SUFFIX:
+        raise UserError(f"--out {command.out}: the noise file is an ArrayRecord file, name it FILE{SUFFIX}")
+    steps = presampled.presample(config, command.out, command.steps)
+    size = command.out.stat().st_size / 1e6
+    print(f"noise of {steps} steps of batch size {config.train.batch_size}, {size:.1f} MB: {command.out}")
+    train = [str(path), *words, "--workdir", "DIR", "--train.noise", str(command.out)]
+    if command.steps:
+        train += ["--train.steps", str(steps)]
+    print(f"train with it: d3pm train {shlex.join(train)}")
     return 0

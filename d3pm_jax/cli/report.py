@@ -1,26 +1,37 @@
 """d3pm report writes a page about runs, for a browser and no network: figures, curves, samples, chains."""
 
-import argparse
+import dataclasses
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
 
 from d3pm_jax import report
-from d3pm_jax.cli import arguments
-from d3pm_jax.report.pages import FILE
+from d3pm_jax.config.checks import Natural
+from d3pm_jax.errors import UsageError
 from d3pm_jax.runs.run import open_run
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the command takes."""
-    text = "the --workdir of `d3pm train`; several are compared"
-    parser.add_argument("workdirs", type=Path, nargs="+", metavar="DIR", help=text)
-    text = "the checkpoint of step N of each (the last)"
-    parser.add_argument("--step", type=arguments.not_negative, metavar="N", help=text)
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"where to write ({FILE} in the first DIR)")
-    arguments.add_own(parser)
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Writes a page about runs: figures, curves, samples, chains."""
+
+    workdirs: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]", help_behavior_hint="(required)")
+    ]
+    """the --workdir of `d3pm train`; several are compared"""
+    step: Annotated[Natural | None, arg(metavar="N")] = None
+    """the checkpoint of step N of each (the last)"""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """where to write (report.html in the first DIR)"""
+    own: Annotated[Path | None, arg(name="config", metavar="FILE")] = None
+    """of a run with parts of your own: the config file, which defines them"""
 
 
-def execute(args: argparse.Namespace, rest: list[str]) -> int:
+def execute(command: Report, words: list[str]) -> int:
     """Writes the page; returns the exit status."""
-    runs = [open_run(workdir, args.own, args.step) for workdir in args.workdirs]
-    print(f"report: {report.write(runs, args.out)}")
+    if not command.workdirs:
+        raise UsageError("the following arguments are required: DIR")
+    runs = [open_run(workdir, command.own, command.step) for workdir in command.workdirs]
+    print(f"report: {report.write(runs, command.out)}")
     return 0

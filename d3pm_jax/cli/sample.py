@@ -1,10 +1,14 @@
 """d3pm sample draws samples, as arrays and as their kind wants to be seen; of images, chains end to end."""
 
-import argparse
+import dataclasses
+from typing import Annotated
 
 import jax
+from tyro.conf import arg
 
 from d3pm_jax.cli import arguments
+from d3pm_jax.config.checks import Count, Natural, Seed
+from d3pm_jax.errors import UsageError
 from d3pm_jax.kinds.base import STATES
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import grids, record
@@ -19,84 +23,85 @@ CLAMPED = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the command takes."""
-    arguments.add_checkpoint(parser)
-    arguments.add_cluster(parser)
-    arguments.add_steps(parser, arguments.positive, "N", "take N steps of the process in place of all")
-    parser.add_argument(
-        "--num", type=arguments.positive, default=256, metavar="N", help="samples to draw (256)"
-    )
-    parser.add_argument(
-        "--label",
-        type=arguments.not_negative,
-        metavar="C",
-        help="of this class; without, sample i is of class i modulo all",
-    )
-    parser.add_argument(
-        "--batch-size", type=arguments.positive, default=128, metavar="B", help="samples at a time (128)"
-    )
-    parser.add_argument(
-        "--seed",
-        type=arguments.seed,
-        default=0,
-        metavar="N",
-        help="of the noise (0); sample i is the same for every N and B",
-    )
-    text = f"of images: the reverse process of {GIF_CHAINS} samples as a GIF as well"
-    parser.add_argument("--gif", action="store_true", help=text)
-    known = parser.add_mutually_exclusive_group()
-    known.add_argument("--prompt", metavar="TEXT", help="of text: every sample begins with this")
-    known.add_argument(
-        "--infill",
-        metavar="TEXT",
-        help='of text: every sample has this, with a gap for each [MASK:N], as "The [MASK:12] fox"',
-    )
-    parser.add_argument(
-        "--length", type=arguments.positive, metavar="N", help="of text: tokens of a sample (as the data has)"
-    )
+@dataclasses.dataclass(frozen=True)
+class Sample(arguments.Computation):
+    """Draws samples, beside data and as chains."""
+
+    steps: Annotated[Count | None, arg(metavar="N")] = None
+    """take N steps of the process in place of all"""
+    num: Annotated[Count, arg(metavar="N")] = 256
+    """samples to draw"""
+    label: Annotated[Natural | None, arg(metavar="C")] = None
+    """of this class; without, sample i is of class i modulo all"""
+    batch_size: Annotated[Count, arg(metavar="B")] = 128
+    """samples at a time"""
+    seed: Annotated[Seed, arg(metavar="N")] = 0
+    """of the noise; sample i is the same for every N and B"""
+    gif: bool = False
+    """of images: the reverse process of 25 samples as a GIF as well"""
+    prompt: Annotated[str | None, arg(metavar="TEXT")] = None
+    """of text: every sample begins with this; not together with --infill"""
+    infill: Annotated[str | None, arg(metavar="TEXT")] = None
+    """of text: every sample has this, with a gap for each [MASK:N], as "The [MASK:12] fox\""""
+    length: Annotated[Count | None, arg(metavar="N")] = None
+    """of text: tokens of a sample (as the data has)"""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError where both texts are given."""
+        if self.prompt is not None and self.infill is not None:
+            raise UsageError("argument --infill: not allowed with argument --prompt")
 
 
-def execute(args: argparse.Namespace, rest: list[str]) -> int:
+def execute(command: Sample, words: list[str]) -> int:
     """Samples; returns the exit status."""
-    arguments.check_grid(args)
-    run = arguments.open_named(args, min(args.batch_size, args.num))
+    arguments.check_grid(command.grid, command.steps)
+    run = arguments.open_with_others(command, min(command.batch_size, command.num))
     kind, examples = run.parts.kind, None
     if kind.beside_data:
         examples = workdir.read_examples(run.workdir, run.parts.description)
-    num_states = kind.num_states(args.gif)
-    given = kind.parse_given(args.prompt, args.infill, args.length)
-    shape = None if args.length is None else (args.length,)
-    if args.steps is not None:
-        run = run.respaced(grids.choose(run.parts, run.workdir, args.steps, args.grid))
-    times, key = spaced(run.process.T, num_states), jax.random.key(args.seed)
-    with Terminal("sample", args.num).shown() as terminal:
+    num_states = kind.num_states(command.gif)
+    given = kind.parse_given(command.prompt, command.infill, command.length)
+    shape = None if command.length is None else (command.length,)
+    if command.steps is not None:
+        run = run.respaced(grids.choose(run.parts, run.workdir, command.steps, command.grid))
+    times, key = spaced(run.process.T, num_states), jax.random.key(command.seed)
+    with Terminal("sample", command.num).shown() as terminal:
         samples, reverse = run.sample(
-            key, args.num, args.label, args.batch_size, times, terminal.advance, GIF_CHAINS, given, shape
+            key,
+            command.num,
+            command.label,
+            command.batch_size,
+            times,
+            terminal.advance,
+            GIF_CHAINS,
+            given,
+            shape,
         )
-    options = {"prompt": args.prompt, "infill": args.infill, "length": args.length}
+    options = {"prompt": command.prompt, "infill": command.infill, "length": command.length}
     asked = {name: value for name, value in options.items() if value is not None}
     known = [name for name in ("prompt", "infill") if name in asked]
     suffix = record.suffix(
-        step=args.step,
-        steps=args.steps,
-        grid=args.grid,
-        seed=args.seed,
-        label=args.label,
-        length=args.length,
+        step=command.step,
+        steps=command.steps,
+        grid=command.grid,
+        seed=command.seed,
+        label=command.label,
+        length=command.length,
     )
     suffix += "".join(f"_{name}" for name in known)
-    path, replaced = write(run.parts, run.workdir, samples, args.grid, args.seed, args.label, asked, suffix)
+    path, replaced = write(
+        run.parts, run.workdir, samples, command.grid, command.seed, command.label, asked, suffix
+    )
     beside = None if examples is None else examples[: len(samples)]
     strip = spaced(run.process.T, STATES)
     chains = chains_to_show(run.parts, key, samples, reverse, times, strip, beside)
-    written = kind.save_samples(args.workdir, suffix, chains, run.caption, args.gif)
+    written = kind.save_samples(command.workdir, suffix, chains, run.caption, command.gif)
     classes = run.parts.classes
     of_class = "" if classes is None else f", sample i of class i modulo {classes}"
-    of_class = of_class if args.label is None else f", all of class {args.label}"
+    of_class = of_class if command.label is None else f", all of class {command.label}"
     print(f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {path}{replaced}")
-    for words, file in written.items():
-        print(f"{words}: {file}")
+    for what, file in written.items():
+        print(f"{what}: {file}")
     if known and mask_of(run.parts) is None:
         print(CLAMPED)
     for line in kind.in_words(samples):

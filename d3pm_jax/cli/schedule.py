@@ -1,10 +1,11 @@
 """d3pm schedule shows what forward processes of configs do to one element, without data or a network."""
 
-import argparse
+import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from tyro.conf import arg
 
 from d3pm_jax import losses, show
 from d3pm_jax.cli import arguments, overrides
@@ -17,23 +18,21 @@ from d3pm_jax.parts.build import fill_in
 from d3pm_jax.processes import Process
 from d3pm_jax.processes.base import check_elementwise
 
+USAGE = "d3pm schedule CONFIG [CONFIG2 ...]"
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the command takes."""
-    parser.usage = "d3pm schedule CONFIG [CONFIG2 ...] [--out FILE.png] [OVERRIDES]"
-    parser.epilog = (
-        "CONFIG and OVERRIDES are those of d3pm train. The picture shows, for one element with uniform "
-        "p(x_0): how often x_t is still x_0, the part of the information I(x_t; x_0) that is left, and the "
-        "weight of the cross entropy in the bound. Of several configs it has a curve for each, over t / T "
-        "where T differs; OVERRIDES are of all of them."
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("schedule.png"),
-        metavar="FILE.png",
-        help="the picture (schedule.png)",
-    )
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Draws how a process removes information, without training.
+
+    CONFIG and its fields are those of d3pm train. The picture shows, for one element with uniform p(x_0): how
+    often x_t is still x_0, the part of the information I(x_t; x_0) that is left, and the weight of the cross
+    entropy in the bound. Of several configs it has a curve for each, over t / T where T differs; fields are
+    overridden in all of them.
+    """
+
+    out: Annotated[Path, arg(metavar="FILE.png")] = Path("schedule.png")
+    """the picture"""
 
 
 class Shown(NamedTuple):
@@ -45,28 +44,25 @@ class Shown(NamedTuple):
     levels: int  # categories that the data may be
 
 
-def execute(args: argparse.Namespace, rest: list[str]) -> int:
+def execute(command: Schedule, words: list[str]) -> int:
     """Draws and prints; returns the exit status."""
-    paths = list(iter(lambda: arguments.take_path(rest), None))
-    args.config = paths[0] if paths else None
-    if arguments.print_help(args, args.config):
-        return 0
+    paths = list(iter(lambda: arguments.take_path(words), None))
     if len(paths) < 2:
-        shown = _read(args, rest)
-        show.save_schedules(args.out, {"": shown.process}, {"": shown.levels}, shown.name)
+        shown = _read(command, paths[0] if paths else None, words)
+        show.save_schedules(command.out, {"": shown.process}, {"": shown.levels}, shown.name)
         print("\n".join(_lines(shown)))
     else:
-        _compare(args, paths, rest)
-    print(f"what each step does: {args.out}")
+        _compare(command, paths, words)
+    print(f"what each step does: {command.out}")
     return 0
 
 
-def _compare(args: argparse.Namespace, paths: list[Path], rest: list[str]) -> None:
+def _compare(command: Schedule, paths: list[Path], words: list[str]) -> None:
     """Draws several configs in one picture, and prints the lines of each below its name."""
-    configs = {name: _read_named(args, path, rest) for name, path in _names(paths).items()}
+    configs = {name: _read_named(command, path, words) for name, path in _names(paths).items()}
     labels = {f"{name}: {shown.name}": shown for name, shown in configs.items()}
     levels = {label: shown.levels for label, shown in labels.items()}
-    show.save_schedules(args.out, {label: shown.process for label, shown in labels.items()}, levels)
+    show.save_schedules(command.out, {label: shown.process for label, shown in labels.items()}, levels)
     for name, shown in configs.items():
         print(f"{name}:", *_lines(shown), sep="\n  ")
 
@@ -81,23 +77,23 @@ def _names(paths: list[Path]) -> dict[str, Path]:
     return by_name if len(by_name) == len(paths) else by_path
 
 
-def _read_named(args: argparse.Namespace, path: Path, rest: list[str]) -> Shown:
+def _read_named(command: Schedule, path: Path, words: list[str]) -> Shown:
     """Reads one of several configs; an error names it."""
     try:
-        return _read(argparse.Namespace(**vars(args) | {"config": path}), rest)
+        return _read(command, path, words)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _read(args: argparse.Namespace, rest: list[str]) -> Shown:
-    """Reads the config of args.config with the overrides, and makes its process.
+def _read(command: Schedule, path: Path | None, words: list[str]) -> Shown:
+    """Reads a config with the fields that words override, and makes its process.
 
     Raises:
         UserError: there is no such config, or no process that could be shown.
     """
-    config = overrides.from_file(args, rest, "[--out FILE.png]")
-    if args.out.suffix != ".png":
-        raise UserError(f"--out {args.out}: the picture is a PNG, name it FILE.png")
+    config = overrides.from_file(path, words, USAGE)
+    if command.out.suffix != ".png":
+        raise UserError(f"--out {command.out}: the picture is a PNG, name it FILE.png")
     if from_data.needs_data(config):
         config = fill_in(config, config.data.describe())
     try:

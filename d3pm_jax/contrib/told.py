@@ -18,6 +18,12 @@ class Told(NamedTuple):
     output: str | None = None  # "logits" or "logistic"
     source: str = "--categories"  # of K
 
+    def with_categories(self, K: Any, source: str) -> "Told":
+        """Returns the same with a K, if it is a number, where the user says none; source says where from."""
+        if self.K is not None or not isinstance(K, int):
+            return self
+        return self._replace(K=K, source=source)
+
 
 def choose(given: Any, default: Any, what: str, flag: str, notes: list[str]) -> Any:
     """Returns what a user gave, or the default of the program with a note that it was taken."""

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from d3pm_jax.config import Head, Model, Spec
+from d3pm_jax.config import Config, Head, Model, Spec
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
@@ -61,6 +61,41 @@ def metadata(
         "data": json.dumps(dataclasses.asdict(description)),
         "process": json.dumps({"K": K, "T": T}),
     }
+
+
+def read_config(file: Path) -> Config:
+    """Reads the config that `export` wrote beside the weights.
+
+    Raises:
+        UserError: the file is damaged, or holds none that can be read.
+    """
+    cure = f"pass one, as in d3pm import {file} CONFIG --workdir DIR"
+    try:
+        text = twin.read_metadata(file).get("config")
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if text is None:
+        raise UserError(f"{file} holds no config: {cure}")
+    try:
+        return config_io.from_json(parse_json(text.encode()))
+    except (ValueError, UserError) as error:
+        raise UserError(f"the config in {file} cannot be read ({one_line(error)}): {cure}") from error
+
+
+def read_description(file: Path) -> Description | None:
+    """Reads what `export` wrote of the data, if it did.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        text = twin.read_metadata(file).get("data")
+        return None if text is None else workdir.description_from_json(text.encode())
+    except (ValueError, TypeError, UserError) as error:
+        cure = f"pass a config, as in d3pm import {file} CONFIG --workdir DIR, which describes it"
+        raise UserError(
+            f"the description of the data in {file} cannot be read ({one_line(error)}): {cure}"
+        ) from error
 
 
 def network(file: str | Path) -> nnx.Module:

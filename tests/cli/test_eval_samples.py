@@ -1,6 +1,5 @@
 """Sample quality of a run: figures, their protocol, the classifier that is kept, and what is refused."""
 
-import argparse
 import dataclasses
 import json
 
@@ -11,7 +10,7 @@ import scipy.linalg
 from PIL import Image
 
 from d3pm_jax import kinds, show
-from d3pm_jax.cli import eval_samples
+from d3pm_jax.cli.eval import Eval, measure_samples
 from d3pm_jax.config import Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
@@ -42,8 +41,7 @@ def run(tmp_path):
 
 
 def execute(run):
-    args = argparse.Namespace(samples=N, seed=3, batch_size=N, inception=None)
-    eval_samples.execute(args, [run])
+    measure_samples(Eval(run.workdir, seed=3, batch_size=N), [run], N)
 
 
 def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monkeypatch):

@@ -1,6 +1,5 @@
 """ "data" in place of numbers: filled in once, saved, and equal to any number afterwards."""
 
-import argparse
 import dataclasses
 import json
 from typing import Literal
@@ -141,9 +140,8 @@ def test_parts_survive_json_with_data_and_with_numbers():
 
 
 def test_the_command_line_takes_numbers_and_data(capsys):
-    def apply(process, line, help=False):
-        args = argparse.Namespace(help=help, command="train", config=None)
-        return overrides.apply(full(process), args, line.split(), "").process
+    def apply(process, line):
+        return overrides.apply(full(process), line.split(), "").process
 
     masked = Masked(Uniform("data", 4, Cosine()), Reciprocal())
     line = "--process.inner.K 5 --process.inner.beta.offset 0.5 --process.gamma.scale 2"
@@ -154,5 +152,5 @@ def test_the_command_line_takes_numbers_and_data(capsys):
     marginal = Marginal(4, MutualInformation(), "data")
     assert apply(marginal, "--process.pi 0.5 0.5") == dataclasses.replace(marginal, pi=(0.5, 0.5))
     with pytest.raises(SystemExit):
-        apply(masked, "", help=True)
+        apply(masked, "--help")
     assert "--process.inner.K INT|{data}" in capsys.readouterr().out

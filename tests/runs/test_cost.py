@@ -1,6 +1,5 @@
 """What a run costs: said before it, and measured in it."""
 
-import argparse
 import dataclasses
 import functools
 import os
@@ -22,6 +21,7 @@ from d3pm_jax.loop import (
     profile,
     speed,
 )
+from d3pm_jax.machine import setup
 from d3pm_jax.parts import build
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status
@@ -53,8 +53,8 @@ def test_as_many_devices_as_divide_a_part_of_a_batch(monkeypatch):
 
     config = tiny.get_config()
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=8))
-    set_up = functools.partial(commands._set_up, argparse.Namespace(num_processes=None))
-    for module, begin in (loop, loop.built), (commands, set_up):
+    set_up = functools.partial(commands._set_up, commands.Train())
+    for module, begin in (loop, loop.built), (setup, set_up):
         monkeypatch.setattr(module, "use_all_cores", ask)
         with pytest.raises(Asked, match=r"\(2, 1\)"):
             begin(config)

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 import pytest
 
-from d3pm_jax.cli import import_weights
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics
 from d3pm_jax.loop import sinks as logs
 from d3pm_jax.parts import build
+from d3pm_jax.runs import exported
 from d3pm_jax.storage import checkpoint, manifest
 from d3pm_jax.storage.workdir import (
     CHECKPOINTS,
@@ -68,7 +68,7 @@ def opened(workdir, parts):
 def imported(workdir, parts):
     """All that `d3pm import` reads of a file."""
     file = workdir / "weights.safetensors"
-    config, description = import_weights._config_of(file), import_weights._description_of(file)
+    config, description = exported.read_config(file), exported.read_description(file)
     try:
         params = twin.load(file, parts.state.params)
     except ValueError as error:
