@@ -51,11 +51,14 @@ class Sample(arguments.Computation):
     length: Annotated[Count | None, arg(metavar="N")] = None
     """of text: tokens of a sample (as the data has)"""
 
+    def __post_init__(self) -> None:
+        """Raises UsageError where both texts are given."""
+        if self.prompt is not None and self.infill is not None:
+            raise UsageError("argument --infill: not allowed with argument --prompt")
+
 
 def execute(args: Sample, words: list[str]) -> int:
     """Samples; returns the exit status."""
-    if args.prompt is not None and args.infill is not None:
-        raise UsageError("argument --infill: not allowed with argument --prompt")
     arguments.check_grid(args.grid, args.steps)
     run = arguments.open_with_others(args, min(args.batch_size, args.num))
     _check_gif(args, run)
