@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity_tests import __main__ as command
-from parity_tests import compare, page, report
+from parity_tests import __main__ as command, compare, page, report
 from parity_tests.compare import Row, free
 from parity_tests.procedures import Outcome
 from parity_tests.report import Report

@@ -9,8 +9,7 @@ import numpy as np
 from d3pm_jax.config import Adam, Config, Digits, Linear, Train, UNet, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.parts import build
-from d3pm_jax.storage import checkpoint, names
-from d3pm_jax.storage import workdir as folders
+from d3pm_jax.storage import checkpoint, names, workdir as folders
 
 DIGITS = Description((8, 8, 1), 17, 10, "image")
 

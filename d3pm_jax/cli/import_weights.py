@@ -10,8 +10,7 @@ from tyro.conf import arg
 from d3pm_jax.cli import arguments, overrides
 from d3pm_jax.cli.export_weights import SUFFIX
 from d3pm_jax.cli.reading import print_help
-from d3pm_jax.config import Config
-from d3pm_jax.config import io as config_io
+from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import Count
 from d3pm_jax.contrib import checkpoints, foreign, importing
 from d3pm_jax.contrib.layout import Foreign

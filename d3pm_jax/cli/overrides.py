@@ -8,8 +8,7 @@ from typing import Any
 import tyro
 
 from d3pm_jax.cli.reading import first_failing, quoted, silence
-from d3pm_jax.config import Config
-from d3pm_jax.config import io as config_io
+from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import hints_of, in_words
 from d3pm_jax.errors import UserError, one_line
 

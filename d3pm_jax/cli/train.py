@@ -11,8 +11,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, arg
 
 from d3pm_jax.cli import arguments, overrides
-from d3pm_jax.config import Config
-from d3pm_jax.config import io as config_io
+from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.model import features
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import cost, curves, loop

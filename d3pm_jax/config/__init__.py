@@ -9,8 +9,7 @@ from d3pm_jax.extras import require
 
 require(__name__, "flax", "optax")
 
-from d3pm_jax.config import from_data as from_data
-from d3pm_jax.config import io as io
+from d3pm_jax.config import from_data as from_data, io as io
 from d3pm_jax.config.continuous import ContinuousAbsorbing, ContinuousUniform
 from d3pm_jax.config.data import Arrays, Data, Digits, Idx, TfdsImages
 from d3pm_jax.config.head import Head, LogisticHead

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from d3pm_jax import compat
-from d3pm_jax import config as configs
+from d3pm_jax import compat, config as configs
 from d3pm_jax.config import Head, LogisticHead, Model, Spec
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.contrib.layout import Foreign

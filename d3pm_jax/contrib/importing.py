@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.config import Config
-from d3pm_jax.config import io as config_io
+from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.contrib import foreign
 from d3pm_jax.contrib.layout import Foreign
 from d3pm_jax.data import Description

@@ -10,8 +10,7 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines, frechet, nearest
-from d3pm_jax.evaluation.precision_recall import K as NEIGHBOURS
-from d3pm_jax.evaluation.precision_recall import precision_recall
+from d3pm_jax.evaluation.precision_recall import K as NEIGHBOURS, precision_recall
 from d3pm_jax.kinds import features
 from d3pm_jax.kinds.base import FRAMES, STATES, Batch, Chains, Kind, Measured, QualityTable, Reference, Split
 from d3pm_jax.kinds.blocks import Block, Film, Picture, Rows, Strip

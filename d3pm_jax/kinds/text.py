@@ -28,8 +28,7 @@ from d3pm_jax.kinds.base import (
     count,
     in_bits,
 )
-from d3pm_jax.kinds.blocks import Block, TextFilm
-from d3pm_jax.kinds.blocks import Text as TextBlock
+from d3pm_jax.kinds.blocks import Block, Text as TextBlock, TextFilm
 from d3pm_jax.likelihood import bits_per_dim, perplexity
 from d3pm_jax.show import text_film
 

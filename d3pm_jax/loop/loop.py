@@ -11,11 +11,9 @@ import jax
 import numpy as np
 
 from d3pm_jax import data
-from d3pm_jax.config import Config, Data
-from d3pm_jax.config import io as config_io
+from d3pm_jax.config import Config, Data, io as config_io
 from d3pm_jax.errors import as_user_error
-from d3pm_jax.loop import presampled
-from d3pm_jax.loop import sinks as logs
+from d3pm_jax.loop import presampled, sinks as logs
 from d3pm_jax.loop.outputs import Outputs
 from d3pm_jax.loop.profile import traced
 from d3pm_jax.loop.sinks import Log, Logging

@@ -6,8 +6,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from d3pm_jax.config import Config
-from d3pm_jax.config import io as config_io
+from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.files import write_text
 from d3pm_jax.loop import metrics
 from d3pm_jax.loop.tensorboard import Board

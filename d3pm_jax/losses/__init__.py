@@ -3,8 +3,10 @@
 `continuous` has the limit of infinitely many steps.
 """
 
-from d3pm_jax.losses import continuous as continuous
-from d3pm_jax.losses import fused as fused  # registers the fast forms
+from d3pm_jax.losses import (
+    continuous as continuous,
+    fused as fused,  # registers the fast forms
+)
 from d3pm_jax.losses.cross_entropy import cross_entropy, smoothed_cross_entropy
 from d3pm_jax.losses.variational import (
     Hybrid,

@@ -11,8 +11,14 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation.bound import all_terms, elements, evaluate_bound, few_terms, summary
-from d3pm_jax.evaluation.bound import parts as parts_of_bound
+from d3pm_jax.evaluation.bound import (
+    all_terms,
+    elements,
+    evaluate_bound,
+    few_terms,
+    parts as parts_of_bound,
+    summary,
+)
 from d3pm_jax.machine.devices import batched
 from d3pm_jax.measure import record
 from d3pm_jax.measure.record import Record

@@ -12,8 +12,7 @@ from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.parts import build
 from d3pm_jax.placing import fetch
-from d3pm_jax.storage import checkpoint, lock, names
-from d3pm_jax.storage import workdir as folders
+from d3pm_jax.storage import checkpoint, lock, names, workdir as folders
 from d3pm_jax.types import Params
 from d3pm_jax.weights import twin
 

@@ -10,8 +10,7 @@ import jax
 import numpy as np
 
 from d3pm_jax import kinds, likelihood, losses
-from d3pm_jax.config import Config, from_data
-from d3pm_jax.config import io as config_io
+from d3pm_jax.config import Config, from_data, io as config_io
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.data import Description, count_categories

@@ -13,8 +13,7 @@ from d3pm_jax.loop import metrics
 from d3pm_jax.measure import bounds, protocol, record, samples
 from d3pm_jax.measure.record import Record
 from d3pm_jax.runs.run import Run
-from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage import workdir as folders
+from d3pm_jax.storage import checkpoint, workdir as folders
 from d3pm_jax.storage.names import CHECKPOINTS
 
 EVAL = re.compile(r"eval(_.*)?\.json")

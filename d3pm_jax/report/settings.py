@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from d3pm_jax.config import Config
-from d3pm_jax.config import io as config_io
+from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import (
     Html,

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from d3pm_jax.config import Config, Head, Model, Spec
-from d3pm_jax.config import io as config_io
+from d3pm_jax.config import Config, Head, Model, Spec, io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json

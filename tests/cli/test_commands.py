@@ -19,13 +19,11 @@ import pytest
 from PIL import Image
 
 import d3pm_jax
-from d3pm_jax import runs, show
-from d3pm_jax.cli import eval as evaluate
-from d3pm_jax.cli import sample, train
+from d3pm_jax import kinds, runs, show
+from d3pm_jax.cli import eval as evaluate, sample, train
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import metrics, outputs
-from d3pm_jax.loop import sinks as logs
+from d3pm_jax.loop import metrics, outputs, sinks as logs
 from d3pm_jax.machine import signals
 from d3pm_jax.measure import bounds, record
 from d3pm_jax.measure.samples import spaced
@@ -139,7 +137,7 @@ def test_a_gif_is_of_images(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("T", [1, 5, 10, 45, 100, 256, 1000, 4000])
 def test_the_states_of_the_picture_are_among_those_of_the_gif(T):
-    few, many = (spaced(T, n) for n in (sample.STATES, sample.GIF_STATES))
+    few, many = (spaced(T, n) for n in (kinds.base.STATES, kinds.base.FRAMES))
     assert set(few) <= set(many)
     assert (many[0], many[-1], len(many)) == (0, T, min(T + 1, sample.GIF_STATES))
 

@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from d3pm_jax import config as configs
-from d3pm_jax import runs
-from d3pm_jax.config import UNet
-from d3pm_jax.config import io as config_io
+from d3pm_jax import config as configs, runs
+from d3pm_jax.config import UNet, io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics
 from d3pm_jax.parts import build, network
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.workdir import CONFIG as SAVED_CONFIG
-from d3pm_jax.storage.workdir import read_config
+from d3pm_jax.storage.workdir import CONFIG as SAVED_CONFIG, read_config
 from d3pm_jax.weights import twin
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status

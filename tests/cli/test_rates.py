@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from d3pm_jax import config as configs
-from d3pm_jax import runs
+from d3pm_jax import config as configs, runs
 from d3pm_jax.cli import overrides
 from d3pm_jax.errors import UserError
 from d3pm_jax.storage import workdir as folders

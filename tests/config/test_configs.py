@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from d3pm_jax import config as configs
-from d3pm_jax import heads
+from d3pm_jax import config as configs, heads
 from tests.config.shipped import CONFIGS, opened
 
 

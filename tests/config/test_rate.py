@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax import config as configs
-from d3pm_jax.config import CosineRate, InverseSqrtRate, WSDRate
-from d3pm_jax.config import io as config_io
+from d3pm_jax.config import CosineRate, InverseSqrtRate, WSDRate, io as config_io
 from d3pm_jax.errors import UserError
 from tests import tiny
 

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from d3pm_jax import config as configs
-from d3pm_jax import losses
+from d3pm_jax import config as configs, losses
 
 
 def test_uniform_steps_of_their_own_weigh_every_example_the_same():

@@ -19,8 +19,7 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 import tests
-from d3pm_jax.data import DatasetError, open_split, read_all, train_batches
-from d3pm_jax.data import images as image_source
+from d3pm_jax.data import DatasetError, images as image_source, open_split, read_all, train_batches
 
 MNIST = Path(tests.__file__).parents[2] / "shared" / "data" / "tfds"
 needs_mnist = pytest.mark.skipif(

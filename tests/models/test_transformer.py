@@ -8,8 +8,7 @@ from flax import nnx
 
 from d3pm_jax import config as configs
 from d3pm_jax.config import Spec
-from d3pm_jax.models import Transformer
-from d3pm_jax.models import attention as attention_module
+from d3pm_jax.models import Transformer, attention as attention_module
 from d3pm_jax.models.attention import attention, rotary_angles, rotated
 from tests.models.small import randomised
 

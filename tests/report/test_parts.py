@@ -14,8 +14,7 @@ from d3pm_jax import kinds
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure import bounds, protocol
-from d3pm_jax.measure import record as measured
+from d3pm_jax.measure import bounds, protocol, record as measured
 from d3pm_jax.parts import build
 from d3pm_jax.report import (
     chains,
@@ -23,8 +22,8 @@ from d3pm_jax.report import (
     figures,
     folder,
     plots,
+    settings as shown,
 )
-from d3pm_jax.report import settings as shown
 from d3pm_jax.runs.run import Run
 from d3pm_jax.show import markup
 from d3pm_jax.storage import checkpoint, names

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax import config as configs
-from d3pm_jax import runs
+from d3pm_jax import config as configs, runs
 from d3pm_jax.sampling.noise import EVALUATION, SAMPLING
 from tests import tiny
 

@@ -14,8 +14,7 @@ import pytest
 
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import metrics
-from d3pm_jax.loop import sinks as logs
+from d3pm_jax.loop import metrics, sinks as logs
 from d3pm_jax.parts import build
 from d3pm_jax.runs import exported
 from d3pm_jax.storage import checkpoint, manifest

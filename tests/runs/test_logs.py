@@ -10,8 +10,7 @@ import pytest
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.extras import MissingExtra
-from d3pm_jax.loop import metrics, wandb_run
-from d3pm_jax.loop import sinks as logs
+from d3pm_jax.loop import metrics, sinks as logs, wandb_run
 from tests import tiny
 
 CONFIG = tiny.get_config()

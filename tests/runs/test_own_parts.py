@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from d3pm_jax import config as configs
-from d3pm_jax import runs
+from d3pm_jax import config as configs, runs
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import ArraySource, Description
 from d3pm_jax.errors import UserError

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax import config as configs
-from d3pm_jax import runs
+from d3pm_jax import config as configs, runs
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics
 from d3pm_jax.parts import splits

@@ -9,14 +9,22 @@ import numpy as np
 import pytest
 
 from d3pm_jax import config, runs
-from d3pm_jax.config import Absorbing, Adam, Config, Head, HybridLoss, Reciprocal, Train, Transformer
-from d3pm_jax.config import io as config_io
+from d3pm_jax.config import (
+    Absorbing,
+    Adam,
+    Config,
+    Head,
+    HybridLoss,
+    Reciprocal,
+    Train,
+    Transformer,
+    io as config_io,
+)
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines, texts
 from d3pm_jax.kinds import text as text_kind
 from d3pm_jax.parts import network, reading
-from d3pm_jax.report import chains
-from d3pm_jax.report import folder as records
+from d3pm_jax.report import chains, folder as records
 from d3pm_jax.storage import workdir as folders
 from tests.cli.commands import error, status
 
