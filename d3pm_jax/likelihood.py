@@ -238,12 +238,6 @@ def bits_per_dim(nats: Nats, D: int) -> Nats:
     return nats / (D * math.log(2.0))
 
 
-def perplexity(bits: float) -> float:
-    """2^bits: how many categories, equally likely, cost so many bits per element; inf beyond float64."""
-    with np.errstate(over="ignore"):
-        return float(np.exp2(bits))
-
-
 def _per_example(x: Array, weight: Array | None) -> Array:
     """Sums weight x over the elements of each example; where the weight is 0 it counts 0, whatever x is."""
     x = x if weight is None else jnp.where(weight > 0, weight * x, 0.0)

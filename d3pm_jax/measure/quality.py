@@ -24,6 +24,11 @@ class Quality(NamedTuple):
     samples: np.ndarray  # int32 [N, *S]
     measured: Measured
 
+    @property
+    def nearest(self) -> np.ndarray | None:
+        """Returns the training example nearest to each sample, where these are known."""
+        return self.measured.nearest
+
 
 def prepare(
     parts: Parts, workdir: Path, num: int, batch_size: int = 128, inception: Path | None = None
