@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from d3pm_jax.files import replacing
-from d3pm_jax.show.figures import plain, save_figure
+from d3pm_jax.show.curves import plain, save_figure
 from d3pm_jax.show.images import LINE, check_colours, grid
 
 FRAME = 100  # milliseconds of a frame
@@ -112,20 +111,15 @@ def _save_strips(path: Path, strips: list[tuple[np.ndarray, Times, str]], captio
     figure = Figure(figsize=(width, sum(inches) + 0.3), layout="constrained")
     axes = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
     for axis, (states, times, title) in zip(axes, strips, strict=True):
-        _draw_strip(axis, states, times)
+        rows = states.swapaxes(0, 1)  # of examples, with a column for each t
+        picture = grid(rows.reshape(-1, *rows.shape[2:]), len(times))
+        axis.imshow(picture, interpolation="nearest")
+        width = picture.shape[1] / len(times)
+        axis.set_xticks([width * (i + 0.5) for i in range(len(times))], [f"t = {t}" for t in times])
+        axis.set_yticks([])
         axis.set_title(title)
     figure.suptitle(plain(caption))
     save_figure(path, figure)
-
-
-def _draw_strip(axis: Any, states: np.ndarray, times: Times) -> None:
-    """Draws rows of examples on an axis of Matplotlib, a column for each t."""
-    rows = states.swapaxes(0, 1)
-    picture = grid(rows.reshape(-1, *rows.shape[2:]), len(times))
-    axis.imshow(picture, interpolation="nearest")
-    width = picture.shape[1] / len(times)
-    axis.set_xticks([width * (i + 0.5) for i in range(len(times))], [f"t = {t}" for t in times])
-    axis.set_yticks([])
 
 
 def _frames(states: np.ndarray, columns: int, times: Times) -> list[np.ndarray]:

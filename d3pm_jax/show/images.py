@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from d3pm_jax.checks.arrays import describe
 from d3pm_jax.files import replacing
-from d3pm_jax.show.figures import plain, save_figure
+from d3pm_jax.show.curves import plain, save_figure
 
 MASK_COLOUR = (70, 110, 200)
 LINE = 20  # height of a caption, in pixels

@@ -29,7 +29,12 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
         attributes: an underscore stands for a hyphen, one at the end for nothing; None leaves one out, True
             writes its name alone, and six digits of a float are enough.
     """
-    written = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
+    written = ""
+    for key, value in attributes.items():
+        if value is not None:
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+            written += " " + key.rstrip("_").replace("_", "-")
+            written += "" if value is True else f'="{_text(text)}"'
     if name in VOID:
         return Html(f"<{name}{written}>")
     return Html(f"<{name}{written}>{join(*children)}</{name}>")
@@ -37,17 +42,8 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
 
 def join(*children: object) -> Html:
     """Returns children one after another, those escaped that are no HTML."""
-    return Html("".join(_escaped(child) for child in children if child is not None))
-
-
-def _escaped(child: object) -> str:
-    return child if isinstance(child, Html) else _text(child)
-
-
-def _attribute(key: str, value: object) -> str:
-    name = key.rstrip("_").replace("_", "-")
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return f" {name}" if value is True else f' {name}="{_text(text)}"'
+    shown = [child for child in children if child is not None]
+    return Html("".join(child if isinstance(child, Html) else _text(child) for child in shown))
 
 
 def _text(value: object) -> str:
