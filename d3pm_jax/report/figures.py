@@ -124,19 +124,16 @@ def _qualities(kind: QualityTable, found: Sequence[tuple[str, Record]]) -> Html:
             other = differ or (["N"] if n != record.protocol["N"] else [])
             compares = f"no: other {', '.join(other)}" if other else "yes"
             cells = [_or_too_few(row[key].value) if key in row else "-" for key in columns]
-            rows.append([run, name, f"{n:,}", *cells, compares, *_protocol(record, name)])
+            known, protocol_cells = record.protocol, [""] * (3 + len(OF_QUALITY))
+            if name == "samples":  # in their own row the protocol is told, once
+                digest = known["reference"]
+                reference = tag("span", digest.partition(", sha256 ")[0], title=digest)
+                told = [cell(known[field]) for field in OF_QUALITY]
+                protocol_cells = [known["steps"], record.path.name, *told, reference]
+            rows.append([run, name, f"{n:,}", *cells, compares, *protocol_cells])
     head = ["run", "of", "n", *columns.values(), "compares with row 1", "steps", "file", *OF_QUALITY]
     words = f"{kind.words} Figures compare where N, split, reference and features are the same."
     return join(tag("p", words, class_="soft"), table([*head, "reference"], rows, 2))
-
-
-def _protocol(found: Record, name: str) -> list[object]:
-    """Tells the protocol of samples once, in their own row."""
-    if name != "samples":
-        return [""] * (3 + len(OF_QUALITY))
-    known = found.protocol
-    reference = tag("span", known["reference"].partition(", sha256 ")[0], title=known["reference"])
-    return [known["steps"], found.path.name, *(cell(known[field]) for field in OF_QUALITY), reference]
 
 
 def _with_error(figure: Value | None, digits: int) -> str:
