@@ -16,9 +16,8 @@ from d3pm_jax.evaluation.bound import with_error
 from d3pm_jax.kinds import Kind
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure import bounds, exact, grids, protocol, record
+from d3pm_jax.measure import bounds, grids, quality, record
 from d3pm_jax.parts.reading import open_whole
-from d3pm_jax.runs import quality
 from d3pm_jax.runs.run import Run
 
 Examples = Mapping[str, np.ndarray]  # "x", and if there are any "label" and "weight"
@@ -91,11 +90,11 @@ def _check(command: Eval, run: Run) -> None:
     """Raises UserError for what could not be measured of a run, before anything is computed."""
     if command.samples is not None:
         run.parts.kind.check_quality(command.samples, command.inception)
-        protocol.read([run.workdir])  # what is damaged there is told before hours of work
+        quality.read([run.workdir])  # what is damaged there is told before hours of work
     elif command.inception is not None:
         cure = "say how many, as --samples 5000"
         raise UserError(f"--inception {command.inception} measures samples of images: {cure}")
-    if command.chain_rule is not None and exact.mask_of(run.parts) is None:
+    if command.chain_rule is not None and bounds.mask_of(run.parts) is None:
         raise UserError(
             f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
             f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
@@ -196,11 +195,13 @@ def _say_how_long(command: Eval, runs: Sequence[Run], examples: Examples) -> Non
 def measure_samples(command: Eval, runs: Sequence[Run], num: int) -> None:
     """Draws samples of each run, all of one workdir, measures them and prints the figures."""
     kind = runs[0].parts.kind
-    reference = quality.prepare(runs[0], num, command.batch_size, command.inception)
+    reference = quality.prepare(runs[0].parts, runs[0].workdir, num, command.batch_size, command.inception)
     for run in runs:
         with Terminal("sample", num).shown() as terminal:
-            found = quality.measure(run, reference, num, command.seed, command.batch_size, terminal.advance)
-        path = protocol.write(run.workdir, found.figures, found.protocol)
+            found = quality.measure(
+                run.parts, reference, num, command.seed, command.batch_size, terminal.advance
+            )
+        path = quality.write(run.workdir, found.figures, found.protocol)
         shown = kind.show_quality(path, found.samples, found.measured, run.parts.categories, run.caption)
         if shown is not None:
             print(shown)
@@ -208,7 +209,7 @@ def measure_samples(command: Eval, runs: Sequence[Run], num: int) -> None:
     closing = kind.closing_words(reference)
     if closing is not None:
         print(closing)
-    for line in protocol.table(protocol.read([runs[0].workdir]), kind.quality):
+    for line in quality.table(quality.read([runs[0].workdir]), kind.quality):
         print(line)
 
 
@@ -216,9 +217,9 @@ def _compute_exactly(command: Eval, run: Run, examples: Examples, num: int) -> N
     """Computes and prints the exact likelihood of the first examples by the chain rule."""
     few = {name: x[:num] for name, x in examples.items()}
     with Terminal("example", 2 * len(few["x"])).shown() as terminal:
-        found = exact.likelihood(run.parts, few, command.batch_size, command.seed, terminal.advance)
+        found = bounds.likelihood(run.parts, few, command.batch_size, command.seed, terminal.advance)
     suffix = record.suffix(step=command.step, chain_rule=num, seed=command.seed)
-    exact.write(run.parts, run.workdir, few, found, suffix)
+    bounds.write_exact(run.parts, run.workdir, few, found, suffix)
     for name in ("left to right", "in random orders"):
         bits = with_error(found[name]["bits_per_dim"], found[name]["standard_error"], 3)
         print(f"  exact, {name}, {len(few['x'])} examples: {bits} bits/dim")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from d3pm_jax.evaluation.bound import with_error
 from d3pm_jax.kinds import QualityTable
-from d3pm_jax.measure import protocol
+from d3pm_jax.measure.quality import table_of
 from d3pm_jax.measure.record import Record, Value, comparable
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import (
@@ -41,7 +41,7 @@ def headline(run: Reported, best: Record | None) -> dict[str, object]:
         known, figures = best.protocol, best.values["samples"]
         words = f"{known['N']} samples beside split {known['split']}, {known['steps']} steps, "
         small = tag("small", words, f"seed {known['seed']}, in ", cell(known["features"]))
-        name, title = protocol.table_of(figures, run.run.parts.kind.quality).headline
+        name, title = table_of(figures, run.run.parts.kind.quality).headline
         facts[title] = join(_or_too_few(figures[name].value), small)
     return facts
 
@@ -107,7 +107,7 @@ def quality(runs: Sequence[Reported]) -> Html:
     tables: dict[str, tuple[QualityTable, list[tuple[str, Record]]]] = {}
     for each in runs:
         for found in each.quality:
-            kind = protocol.table_of(found.values["samples"], each.run.parts.kind.quality)
+            kind = table_of(found.values["samples"], each.run.parts.kind.quality)
             tables.setdefault(kind.words, (kind, []))[1].append((each.name, found))
     return join(*(_qualities(kind, pairs) for kind, pairs in tables.values()), *notes)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from d3pm_jax.config import io as config_io
 from d3pm_jax.loop import metrics
-from d3pm_jax.measure import bounds, protocol, record, samples
+from d3pm_jax.measure import bounds, quality, record, samples
 from d3pm_jax.measure.record import Record
 from d3pm_jax.runs.run import Run
 from d3pm_jax.storage import checkpoint, workdir as folders
@@ -65,7 +65,7 @@ def read(runs: Sequence[Run]) -> list[Reported]:
             run,
             metrics.read(run.workdir),
             read_bounds(run),
-            protocol.read([run.workdir]),
+            quality.read([run.workdir]),
             folders.read_examples(run.workdir, run.parts.description),
         )
         for name, run in zip(names(runs), runs, strict=True)

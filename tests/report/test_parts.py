@@ -14,7 +14,7 @@ from d3pm_jax import kinds
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure import bounds, protocol, record as measured
+from d3pm_jax.measure import bounds, quality as protocol, record as measured
 from d3pm_jax.parts import build
 from d3pm_jax.report import curves, figures, folder, pages as shown, samples
 from d3pm_jax.runs.run import Run

@@ -18,7 +18,7 @@ from d3pm_jax.config import Adam, Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import image as images
-from d3pm_jax.measure import bounds, protocol, record as measured
+from d3pm_jax.measure import bounds, quality as protocol, record as measured
 from d3pm_jax.report import blocks, curves, figures, folder, samples
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.storage import workdir as folders
