@@ -66,7 +66,18 @@ def execute(command: Eval, words: list[str]) -> int:
     """Evaluates; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
     run = arguments.find_data(arguments.open_with_others(command, command.batch_size), command.data_dir)
-    _check(command, run)
+    # what could not be measured of the run is told before anything is computed
+    if command.samples is not None:
+        run.parts.kind.check_quality(command.samples, command.inception)
+        quality.read([run.workdir])  # so is what is damaged there
+    elif command.inception is not None:
+        cure = "say how many, as --samples 5000"
+        raise UserError(f"--inception {command.inception} measures samples of images: {cure}")
+    if command.chain_rule is not None and bounds.mask_of(run.parts) is None:
+        raise UserError(
+            f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
+            f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
+        )
     runs = _with_steps(command, run)
     examples = run.read_batch("test", command.limit)
     split = getattr(run.config.data, "test_split", "test")
@@ -86,21 +97,6 @@ def execute(command: Eval, words: list[str]) -> int:
     return 0
 
 
-def _check(command: Eval, run: Run) -> None:
-    """Raises UserError for what could not be measured of a run, before anything is computed."""
-    if command.samples is not None:
-        run.parts.kind.check_quality(command.samples, command.inception)
-        quality.read([run.workdir])  # what is damaged there is told before hours of work
-    elif command.inception is not None:
-        cure = "say how many, as --samples 5000"
-        raise UserError(f"--inception {command.inception} measures samples of images: {cure}")
-    if command.chain_rule is not None and bounds.mask_of(run.parts) is None:
-        raise UserError(
-            f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
-            f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
-        )
-
-
 def _with_steps(command: Eval, run: Run) -> dict[int | None, Run]:
     """Returns the run with each number of steps that was asked for; None stands for all.
 
@@ -113,19 +109,15 @@ def _with_steps(command: Eval, run: Run) -> dict[int | None, Run]:
         raise UserError(f"calls = {command.calls}: it must be in 1..{fewest}, the fewest steps asked for")
     if command.grid == "dp" and command.steps is not None:
         run.respaced(max(command.steps))  # a number that there is not is told before anything is computed
-        _measure_jumps(run)
+        # what the best grids follow from is computed once for each checkpoint
+        if grids.read(run.parts, run.workdir) is None:
+            with Terminal("time", grids.num_times(run.parts)).shown() as terminal:
+                grids.write(run.parts, run.workdir, grids.measure(run.parts, run.workdir, terminal.advance))
+            cluster.meet()  # the first process has written it
     runs: dict[int | None, Run] = {}
     for n in counts:
         runs[n] = run if n is None else run.respaced(grids.choose(run.parts, run.workdir, n, command.grid))
     return runs
-
-
-def _measure_jumps(run: Run) -> None:
-    """Computes what the best grids follow from, once for each checkpoint."""
-    if grids.read(run.parts, run.workdir) is None:
-        with Terminal("time", grids.num_times(run.parts)).shown() as terminal:
-            grids.write(run.parts, run.workdir, grids.measure(run.parts, run.workdir, terminal.advance))
-        cluster.meet()  # the first process has written it
 
 
 def _evaluate(
@@ -221,5 +213,4 @@ def _compute_exactly(command: Eval, run: Run, examples: Examples, num: int) -> N
     suffix = record.suffix(step=command.step, chain_rule=num, seed=command.seed)
     bounds.write_exact(run.parts, run.workdir, few, found, suffix)
     for name in ("left to right", "in random orders"):
-        bits = with_error(found[name]["bits_per_dim"], found[name]["standard_error"], 3)
-        print(f"  exact, {name}, {len(few['x'])} examples: {bits} bits/dim")
+        print(f"  exact, {name}, {len(few['x'])} examples: {_in_bits(found[name])} bits/dim")

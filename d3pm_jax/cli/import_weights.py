@@ -110,22 +110,17 @@ def _import_foreign(command: Import, file: Path, path: Path | None, words: list[
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if config is None:
-            _write_weights(command, file, command.workdir)
+            found, size = _read(command, file)
+            if size is None:
+                size = found.size, found.size
+                print(f"note: images of {size[0]} x {size[1]}: the file does not say (--size)")
+            importing.write_weights(command.workdir, found, size)
+            print(f"{found.weights} weights: {command.workdir / WEIGHTS}")
+            print("a network for Python, no run: for one pass --config CONFIG (see d3pm import --help)")
         else:
             _write_run(command, file, command.workdir, config, path)
     for warning in caught:
         print(f"note: {one_line(warning.message, 300)}")
-
-
-def _write_weights(command: Import, file: Path, folder: Path) -> None:
-    """Writes the weights, with the model and the head beside them."""
-    found, size = _read(command, file)
-    if size is None:
-        size = found.size, found.size
-        print(f"note: images of {size[0]} x {size[1]}: the file does not say (--size)")
-    importing.write_weights(folder, found, size)
-    print(f"{found.weights} weights: {folder / WEIGHTS}")
-    print("a network for Python, no run: for one pass --config CONFIG (see d3pm import --help)")
 
 
 def _write_run(command: Import, file: Path, folder: Path, config: Config, path: Path | None) -> None:

@@ -39,7 +39,14 @@ def apply(base: Config, words: list[str], usage: str) -> Config:
     try:
         config, unknown = _parse_quietly(base, words)
     except SystemExit:
-        raise UserError(_wrong_value(base, words)) from None
+        # it is said which override cannot be read: the first that fails alone
+        failing = first_failing(lambda alone: _parse_quietly(base, alone), words)
+        if failing is None:
+            why = f"the overrides {quoted(words)} do not go together: give each field once"
+            raise UserError(why) from None
+        flag, values = failing
+        got = quoted(values) if values else "nothing"
+        raise UserError(f"{flag}: expected {in_words(_hint(base, flag))}, got {got}") from None
     if unknown:
         got = quoted(unknown[:1])
         raise UserError(f"unexpected argument {got}: CONFIG comes first, then --field value")
@@ -65,7 +72,9 @@ def _check_flags(base: Config, words: list[str]) -> None:
         if not flag.startswith("--"):
             continue
         if _dashed(flag) not in known:
-            raise UserError(_unknown(flag, fields))
+            near = difflib.get_close_matches(flag, fields, n=3, cutoff=0.5)
+            cure = f": did you mean {' or '.join(near)}?" if near else ""
+            raise UserError(f"no field {one_line(flag)} in this config{cure}")
         if _dashed(flag) in switches and (equals or not following.startswith("--")):
             part, name = switches[_dashed(flag)]
             raise UserError(f"{flag} takes no value: write {part}.{name} or {part}.no-{name}")
@@ -93,26 +102,9 @@ def _parse_quietly(base: Config, words: list[str]) -> tuple[Config, list[str]]:
         return _parse(base, words, "d3pm")
 
 
-def _wrong_value(base: Config, words: list[str]) -> str:
-    """Says which override cannot be read: the first that fails alone."""
-    failing = first_failing(lambda alone: _parse_quietly(base, alone), words)
-    if failing is None:
-        return f"the overrides {quoted(words)} do not go together: give each field once"
-    flag, values = failing
-    got = quoted(values) if values else "nothing"
-    return f"{flag}: expected {in_words(_hint(base, flag))}, got {got}"
-
-
 def _hint(part: Any, flag: str) -> Any:
     """Returns the annotation of the field of a config that --part.name is."""
     *parents, name = _dashed(flag).removeprefix("--").replace("-", "_").split(".")
     for parent in parents:
         part = getattr(part, parent)
     return hints_of(type(part)).get(name, Any)
-
-
-def _unknown(flag: str, fields: list[str]) -> str:
-    near = difflib.get_close_matches(flag, fields, n=3, cutoff=0.5)
-    return f"no field {one_line(flag)} in this config" + (
-        f": did you mean {' or '.join(near)}?" if near else ""
-    )

@@ -16,6 +16,7 @@ from d3pm_jax.config.checks import check_fields, hints_of, in_words
 from d3pm_jax.errors import UsageError, one_line
 from d3pm_jax.machine.cluster import Address
 
+LIST = "a tuple, each "  # what begins the words for a list
 OPTIONS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 
 Command = TypeVar("Command")
@@ -32,10 +33,28 @@ def read_command(cls: type[Command], words: list[str], name: str) -> tuple[Comma
     Raises:
         UsageError: a value cannot be used, or DIR is missing.
     """
-    try:
+    with contextlib.suppress(SystemExit, ValueError):
         return _parse(cls, words)
-    except (SystemExit, ValueError):
-        _refuse(cls, words, name)
+
+    def parse_alone(words: list[str]) -> tuple[Command, list[str]]:
+        return _parse(cls, ["DIR", *words])
+
+    failing = first_failing(parse_alone, words)
+    if failing is not None:
+        flag, values = failing
+        if not values:
+            raise UsageError(f"argument {flag}: expected a value, got nothing")
+        hints = hints_of(cls) | hints_of(Address)
+        expected = in_words(hints.get(flag.removeprefix("--").replace("-", "_"), Any))
+        expected = expected.removesuffix(" or None")
+        if expected.startswith(LIST):  # N,N,...: it is said which number is wrong
+            expected = expected.removeprefix(LIST)
+            wrong = first_failing(parse_alone, [f"{flag}={number}" for number in values[0].split(",")])
+            _, values = wrong or failing
+        raise UsageError(f"argument {flag}: expected {expected}, got {quoted(values)}")
+    _, unknown = parse_alone(words)
+    refuse_unknown(unknown, name)
+    raise UsageError("the following arguments are required: DIR")
 
 
 def print_help(cls: type[Any], usage: str) -> NoReturn:
@@ -78,22 +97,6 @@ def _parse(cls: type[Command], words: list[str]) -> tuple[Command, list[str]]:
         command, unknown = tyro.cli(cls, args=words, add_help=False, return_unknown_args=True, config=OPTIONS)
     check_fields("", command)
     return command, unknown
-
-
-def _refuse(cls: type[Any], words: list[str], name: str) -> NoReturn:
-    """Raises UsageError that says why words cannot be parsed."""
-    failing = first_failing(lambda alone: _parse(cls, ["DIR", *alone]), words)
-    if failing is not None:
-        flag, values = failing
-        if not values:
-            raise UsageError(f"argument {flag}: expected a value, got nothing")
-        hints = hints_of(cls) | hints_of(Address)
-        hint = hints.get(flag.removeprefix("--").replace("-", "_"), Any)
-        expected = in_words(hint).removesuffix(" or None")
-        raise UsageError(f"argument {flag}: expected {expected}, got {quoted(values)}")
-    _, unknown = _parse(cls, ["DIR", *words])
-    refuse_unknown(unknown, name)
-    raise UsageError("the following arguments are required: DIR")
 
 
 def refuse_unknown(words: list[str], name: str) -> None:

@@ -52,19 +52,20 @@ def execute(command: Schedule, words: list[str]) -> int:
         show.save_schedules(command.out, {"": shown.process}, {"": shown.levels}, shown.name)
         print("\n".join(_lines(shown)))
     else:
-        _compare(command, paths, words)
+        configs = {}
+        for name, path in _names(paths).items():
+            try:
+                configs[name] = _read(command, path, words)
+            except UserError as error:  # it names the config
+                raise UserError(f"{path}: {error}") from error
+        labels = {f"{name}: {shown.name}": shown for name, shown in configs.items()}
+        processes = {label: shown.process for label, shown in labels.items()}
+        levels = {label: shown.levels for label, shown in labels.items()}
+        show.save_schedules(command.out, processes, levels)
+        for name, shown in configs.items():
+            print(f"{name}:", *_lines(shown), sep="\n  ")
     print(f"what each step does: {command.out}")
     return 0
-
-
-def _compare(command: Schedule, paths: list[Path], words: list[str]) -> None:
-    """Draws several configs in one picture, and prints the lines of each below its name."""
-    configs = {name: _read_named(command, path, words) for name, path in _names(paths).items()}
-    labels = {f"{name}: {shown.name}": shown for name, shown in configs.items()}
-    levels = {label: shown.levels for label, shown in labels.items()}
-    show.save_schedules(command.out, {label: shown.process for label, shown in labels.items()}, levels)
-    for name, shown in configs.items():
-        print(f"{name}:", *_lines(shown), sep="\n  ")
 
 
 def _names(paths: list[Path]) -> dict[str, Path]:
@@ -75,14 +76,6 @@ def _names(paths: list[Path]) -> dict[str, Path]:
         twice = next(name for name in by_path if list(map(str, paths)).count(name) > 1)
         raise UserError(f"{twice} is there more than once: pass each config once")
     return by_name if len(by_name) == len(paths) else by_path
-
-
-def _read_named(command: Schedule, path: Path, words: list[str]) -> Shown:
-    """Reads one of several configs; an error names it."""
-    try:
-        return _read(command, path, words)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
 
 
 def _read(command: Schedule, path: Path | None, words: list[str]) -> Shown:
