@@ -31,7 +31,7 @@ def render(block: Block) -> Html:
         case TextFilm(chains, times, _, _):
             return text_film.film(chains, times)
         case Table(head, lines):
-            return table(list(head), [list(line) for line in lines])
+            return table(head, lines)
 
 
 def rows(images: np.ndarray, names: Sequence[str], alt: str) -> Html:

@@ -106,13 +106,8 @@ def plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = False) 
 
 def legend(names: Sequence[str]) -> Html | None:
     """Returns which colour is which run's, where there are several."""
-    lines = [tag("li", name, class_=colour(i)) for i, name in enumerate(names)]
+    lines = [tag("li", name, class_=f"run-{i}") for i, name in enumerate(names)]
     return tag("ul", *lines, class_="legend") if len(names) > 1 else None
-
-
-def colour(run: int) -> str:
-    """Returns the class of the style that has the colour of a run."""
-    return f"run-{run}"
 
 
 def _points(curve: Curve, log_x: bool) -> np.ndarray:
@@ -163,10 +158,9 @@ def _line(run: int, points: np.ndarray, x: Axis, y: Axis) -> list[Html]:
         placed.append((x.place(a), y.place(b)))
         path += "{}{:.1f} {:.1f}".format(command, *placed[-1])
         command = "L"
-    kind = colour(run)
     dots = placed if len(placed) <= MARKED else []
-    marks = [tag("circle", cx=a, cy=b, r=2.2, class_=f"point {kind}") for a, b in dots]
-    return [tag("path", d=path, class_=f"curve {kind}"), *marks]
+    marks = [tag("circle", cx=a, cy=b, r=2.2, class_=f"point run-{run}") for a, b in dots]
+    return [tag("path", d=path, class_=f"curve run-{run}"), *marks]
 
 
 def training(runs: Sequence[Reported]) -> Html:

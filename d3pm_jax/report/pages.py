@@ -110,7 +110,7 @@ def _overview(reported: Sequence[Reported]) -> Html:
     if len(reported) == 1:
         return cards(facts[0])
     names = list(dict.fromkeys(name for row in facts for name in row))
-    swatches = [tag("span", r.name, class_=f"swatch {curves.colour(i)}") for i, r in enumerate(reported)]
+    swatches = [tag("span", r.name, class_=f"swatch run-{i}") for i, r in enumerate(reported)]
     rows = [[swatches[i], *(row.get(name, "-") for name in names)] for i, row in enumerate(facts)]
     return table(["run", *names], rows)
 

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from d3pm_jax import likelihood
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
@@ -16,7 +15,7 @@ from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.measure import bounds
 from d3pm_jax.measure.samples import Given, draw
 from d3pm_jax.parts import build, reading
-from d3pm_jax.parts.about import about, caption
+from d3pm_jax.parts.about import caption
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.processes import Process
 from d3pm_jax.storage import workdir as folders
@@ -108,10 +107,6 @@ class Run:
         """
         return reading.read_split(self.parts, self.workdir, split, limit)
 
-    def read_last(self, split: str, n: int) -> dict[str, np.ndarray]:
-        """Reads the last n examples of a split, or all if there are fewer; see `read_batch`."""
-        return reading.read_last(self.parts, self.workdir, split, n)
-
     def evaluate_on(
         self,
         x0: np.ndarray,
@@ -126,15 +121,6 @@ class Run:
         known = {"x": x0, "label": labels, "weight": weight}
         examples = {name: x for name, x in known.items() if x is not None}
         return bounds.evaluate(self.parts, examples, batch_size, seed, progress, calls)
-
-    def about(self) -> dict[str, Any]:
-        """Says what a figure of this run depends on, besides data and noise."""
-        return about(self.parts)
-
-    @property
-    def term(self) -> likelihood.Term:
-        """Returns what logits of this run's network cost at a step."""
-        return self.parts.term
 
 
 def train(

@@ -83,7 +83,7 @@ def asset(name: str) -> str:
     return resources.files(__package__ or "").joinpath(name).read_text(encoding="utf-8")
 
 
-def table(head: list[object], rows: list[list[object]], numbers: int | None = None) -> Html:
+def table(head: Sequence[object], rows: Sequence[Sequence[object]], numbers: int | None = None) -> Html:
     """Returns a table in a box of its own that scrolls, its first column the names of the rows.
 
     Args:
