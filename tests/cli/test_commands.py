@@ -20,7 +20,7 @@ from PIL import Image
 
 import d3pm_jax
 from d3pm_jax import kinds, runs, show
-from d3pm_jax.cli import eval as evaluate, train
+from d3pm_jax.cli import eval as evaluate, sample, train
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics, outputs, sinks as logs
