@@ -90,10 +90,19 @@ def plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = False) 
     far_apart = bool(low > 1 / LARGE and high / low > SPREAD)
     y = _axis(everything[:, 1], far_apart, HEIGHT - BOTTOM, TOP)
     lines = [part for run, points in shown for part in _line(run, points, x, y)]
+    # round numbers and their lines
+    across, down = x.ticks(), y.ticks()
+    moves = [f"M{x.place(v):.1f} {TOP:g}V{HEIGHT - BOTTOM:g}" for v in across]
+    moves += [f"M{LEFT:g} {y.place(v):.1f}H{WIDTH - RIGHT:g}" for v in down]
+    numbers = [tag("text", f"{v:g}", x=LEFT - 6, y=y.place(v) + 4, text_anchor="end") for v in down]
+    for v in across:
+        place = min(x.place(v), WIDTH - RIGHT - 3.5 * len(f"{v:g}") + 6)  # the last one stays on the paper
+        numbers.append(tag("text", f"{v:g}", x=place, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
     label = tag("text", xlabel, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle")
     picture = tag(
         "svg",
-        *_grid(x, y),
+        tag("path", d="".join(moves), class_="grid"),
+        *numbers,
         label,
         *lines,
         class_="plot",
@@ -133,19 +142,6 @@ def _axis(values: np.ndarray, log: bool, start: float, stop: float) -> Axis:
         ratio = (high / low) ** margin
         return Axis(low / ratio, high * ratio, True, start, stop)
     return Axis(low - margin * (high - low), high + margin * (high - low), False, start, stop)
-
-
-def _grid(x: Axis, y: Axis) -> list[Html]:
-    """Draws the lines of round numbers, and the numbers."""
-    across, down = x.ticks(), y.ticks()
-    moves = [f"M{x.place(v):.1f} {TOP:g}V{HEIGHT - BOTTOM:g}" for v in across]
-    moves += [f"M{LEFT:g} {y.place(v):.1f}H{WIDTH - RIGHT:g}" for v in down]
-    numbers = [tag("text", f"{v:g}", x=LEFT - 6, y=y.place(v) + 4, text_anchor="end") for v in down]
-    for v in across:
-        place = min(x.place(v), WIDTH - RIGHT - 3.5 * len(f"{v:g}") + 6)  # the last one stays on the paper
-        text = tag("text", f"{v:g}", x=place, y=HEIGHT - BOTTOM + 16, text_anchor="middle")
-        numbers.append(text)
-    return [tag("path", d="".join(moves), class_="grid"), *numbers]
 
 
 def _line(run: int, points: np.ndarray, x: Axis, y: Axis) -> list[Html]:
