@@ -8,7 +8,7 @@ import numpy as np
 from tyro.conf import arg
 
 from d3pm_jax import losses, show
-from d3pm_jax.cli import arguments, overrides
+from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.process_effect import categories, half_left
@@ -84,7 +84,7 @@ def _read(command: Schedule, path: Path | None, words: list[str]) -> Shown:
     Raises:
         UserError: there is no such config, or no process that could be shown.
     """
-    config = overrides.from_file(path, words, USAGE)
+    config = reading.from_file(path, words, USAGE)
     if command.out.suffix != ".png":
         raise UserError(f"--out {command.out}: the picture is a PNG, name it FILE.png")
     if from_data.needs_data(config):

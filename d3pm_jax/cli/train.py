@@ -10,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, arg
 
-from d3pm_jax.cli import arguments, overrides
+from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.model import features
 from d3pm_jax.errors import UserError
@@ -94,11 +94,11 @@ def read_config(command: Train, path: Path | None, words: list[str]) -> Config:
     if command.resume and command.start is not None:
         raise UserError("--from begins a new run, --resume goes on with one: leave one out")
     if path is None and command.resume and command.workdir is not None:
-        config = overrides.apply(workdir.read_config(command.workdir, command.own), words, USAGE)
+        config = reading.apply(workdir.read_config(command.workdir, command.own), words, USAGE)
         if not any(word.partition("=")[0] == "--data.dir" for word in words):
             config.data.check_kept()
         return config
-    return overrides.from_file(path, words, USAGE)
+    return reading.from_file(path, words, USAGE)
 
 
 def _set_up(command: Train, config: Config) -> None:

@@ -32,13 +32,13 @@ _MODULES |= {name: f"d3pm_jax.{room}.{name}" for room, names in _ELSEWHERE.items
 _MODULES["protocol"] = "d3pm_jax.measure.quality"
 _FUNCTIONS = {  # what the commands do, and the modules that do it; and functions of `measure` by their room
     "Run": ("d3pm_jax.runs.run", "Run"),
-    "exact": ("d3pm_jax.runs.measured", "exact"),
+    "exact": ("d3pm_jax.runs.run", "exact"),
     "export": ("d3pm_jax.runs.exported", "export"),
-    "grids": ("d3pm_jax.runs.measured", "grids"),
+    "grids": ("d3pm_jax.runs.run", "grids"),
     "import_weights": ("d3pm_jax.parts.begin", "import_weights"),
     "open": ("d3pm_jax.runs.run", "open_run"),
     "presample": ("d3pm_jax.loop.presampled", "presample"),
-    "quality": ("d3pm_jax.runs.measured", "quality"),
+    "quality": ("d3pm_jax.runs.run", "quality"),
     "train": ("d3pm_jax.runs.run", "train"),
 }
 
