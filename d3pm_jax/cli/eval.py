@@ -78,7 +78,20 @@ def execute(command: Eval, words: list[str]) -> int:
             f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
             f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
         )
-    runs = _with_steps(command, run)
+    counts = command.steps or (None,)  # None stands for all steps
+    fewest = min(n or run.process.T for n in counts)
+    if command.calls is not None and command.calls > fewest:
+        raise UserError(f"calls = {command.calls}: it must be in 1..{fewest}, the fewest steps asked for")
+    if command.grid == "dp" and command.steps is not None:
+        run.respaced(max(command.steps))  # a number that there is not is told too
+        # what the best grids follow from is computed once for each checkpoint
+        if grids.read(run.parts, run.workdir) is None:
+            with Terminal("time", grids.num_times(run.parts)).shown() as terminal:
+                grids.write(run.parts, run.workdir, grids.measure(run.parts, run.workdir, terminal.advance))
+            cluster.meet()  # the first process has written it
+    runs: dict[int | None, Run] = {}
+    for n in counts:
+        runs[n] = run if n is None else run.respaced(grids.choose(run.parts, run.workdir, n, command.grid))
     examples = run.read_batch("test", command.limit)
     split = getattr(run.config.data, "test_split", "test")
     print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
@@ -95,29 +108,6 @@ def execute(command: Eval, words: list[str]) -> int:
         print(f"  {name}: {value:.3f} bits/dim")
     print(f"test bits/dim: {_in_bits(results[-1])}")
     return 0
-
-
-def _with_steps(command: Eval, run: Run) -> dict[int | None, Run]:
-    """Returns the run with each number of steps that was asked for; None stands for all.
-
-    Raises:
-        UserError: the process has not so many, or --calls are more than them.
-    """
-    counts = command.steps or (None,)
-    fewest = min(n or run.process.T for n in counts)
-    if command.calls is not None and command.calls > fewest:
-        raise UserError(f"calls = {command.calls}: it must be in 1..{fewest}, the fewest steps asked for")
-    if command.grid == "dp" and command.steps is not None:
-        run.respaced(max(command.steps))  # a number that there is not is told before anything is computed
-        # what the best grids follow from is computed once for each checkpoint
-        if grids.read(run.parts, run.workdir) is None:
-            with Terminal("time", grids.num_times(run.parts)).shown() as terminal:
-                grids.write(run.parts, run.workdir, grids.measure(run.parts, run.workdir, terminal.advance))
-            cluster.meet()  # the first process has written it
-    runs: dict[int | None, Run] = {}
-    for n in counts:
-        runs[n] = run if n is None else run.respaced(grids.choose(run.parts, run.workdir, n, command.grid))
-    return runs
 
 
 def _evaluate(
