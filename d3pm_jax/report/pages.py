@@ -23,8 +23,8 @@ from d3pm_jax.show.markup import (
     table,
     tag,
 )
+from d3pm_jax.storage.names import REPORT
 
-FILE = "report.html"
 NAMED = 4  # runs in the title
 
 
@@ -43,7 +43,7 @@ def write(runs: Sequence[Run | Path | str] | Run | Path | str, out: Path | str |
     if not several:
         raise UserError("no runs: pass at least one, as in report.write(['runs/digits'])")
     opened = [run if isinstance(run, Run) else open_run(run) for run in several]
-    path = opened[0].workdir / FILE if out is None else Path(out)
+    path = opened[0].workdir / REPORT if out is None else Path(out)
     if not path.parent.is_dir():
         raise UserError(f"{path.parent} is not a directory: make it, or write the report elsewhere")
     write_text(path, page(opened))

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import io
 from collections.abc import Sequence
-from functools import cache
 from html import escape
 from importlib import resources
 
@@ -59,7 +58,9 @@ def document(title: str, *body: Html, script: str = "") -> str:
         body: what is on the page.
         script: a file of this package to run, the only one that the page lets run.
     """
-    code, style = (Html(asset(name) if name else "") for name in (script, "style.css"))
+    folder = resources.files(__package__ or "")
+    style = Html(folder.joinpath("style.css").read_text(encoding="utf-8"))
+    code = Html(folder.joinpath(script).read_text(encoding="utf-8") if script else "")
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     policy += f"; script-src 'sha256-{digest}'" if script else ""
@@ -75,12 +76,6 @@ def document(title: str, *body: Html, script: str = "") -> str:
     )
     content = tag("body", tag("main", *body), tag("script", code) if script else None)
     return f"<!DOCTYPE html>\n{tag('html', head, content, lang='en')}\n"
-
-
-@cache
-def asset(name: str) -> str:
-    """Returns the text of a file of this package."""
-    return resources.files(__package__ or "").joinpath(name).read_text(encoding="utf-8")
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]], numbers: int | None = None) -> Html:
