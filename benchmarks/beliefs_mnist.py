@@ -12,7 +12,7 @@ from pathlib import Path
 
 from beliefs import BELIEFS, command
 
-from d3pm_jax.measure import protocol
+from d3pm_jax.measure import quality as protocol
 
 STEPS, LIMIT, SAMPLES = 1500, 1000, 1000
 

@@ -1,1 +1,1 @@
-"""Runs the `d3pm` commands: one file for each, with `add_arguments` and `execute`."""
+"""Runs the `d3pm` commands: one file for each, with a dataclass of its options and `execute`."""

@@ -16,9 +16,8 @@ from d3pm_jax.evaluation.bound import with_error
 from d3pm_jax.kinds import Kind
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure import bounds, exact, grids, protocol, record
+from d3pm_jax.measure import bounds, grids, quality, record
 from d3pm_jax.parts.reading import open_whole
-from d3pm_jax.runs import quality
 from d3pm_jax.runs.run import Run
 
 Examples = Mapping[str, np.ndarray]  # "x", and if there are any "label" and "weight"
@@ -67,8 +66,32 @@ def execute(command: Eval, words: list[str]) -> int:
     """Evaluates; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
     run = arguments.find_data(arguments.open_with_others(command, command.batch_size), command.data_dir)
-    _check(command, run)
-    runs = _with_steps(command, run)
+    # what could not be measured of the run is told before anything is computed
+    if command.samples is not None:
+        run.parts.kind.check_quality(command.samples, command.inception)
+        quality.read([run.workdir])  # so is what is damaged there
+    elif command.inception is not None:
+        cure = "say how many, as --samples 5000"
+        raise UserError(f"--inception {command.inception} measures samples of images: {cure}")
+    if command.chain_rule is not None and bounds.mask_of(run.parts) is None:
+        raise UserError(
+            f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
+            f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
+        )
+    counts = command.steps or (None,)  # None stands for all steps
+    fewest = min(n or run.process.T for n in counts)
+    if command.calls is not None and command.calls > fewest:
+        raise UserError(f"calls = {command.calls}: it must be in 1..{fewest}, the fewest steps asked for")
+    if command.grid == "dp" and command.steps is not None:
+        run.respaced(max(command.steps))  # a number that there is not is told too
+        # what the best grids follow from is computed once for each checkpoint
+        if grids.read(run.parts, run.workdir) is None:
+            with Terminal("time", grids.num_times(run.parts)).shown() as terminal:
+                grids.write(run.parts, run.workdir, grids.measure(run.parts, run.workdir, terminal.advance))
+            cluster.meet()  # the first process has written it
+    runs: dict[int | None, Run] = {}
+    for n in counts:
+        runs[n] = run if n is None else run.respaced(grids.choose(run.parts, run.workdir, n, command.grid))
     examples = run.read_batch("test", command.limit)
     split = getattr(run.config.data, "test_split", "test")
     print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
@@ -85,48 +108,6 @@ def execute(command: Eval, words: list[str]) -> int:
         print(f"  {name}: {value:.3f} bits/dim")
     print(f"test bits/dim: {_in_bits(results[-1])}")
     return 0
-
-
-def _check(command: Eval, run: Run) -> None:
-    """Raises UserError for what could not be measured of a run, before anything is computed."""
-    if command.samples is not None:
-        run.parts.kind.check_quality(command.samples, command.inception)
-        protocol.read([run.workdir])  # what is damaged there is told before hours of work
-    elif command.inception is not None:
-        cure = "say how many, as --samples 5000"
-        raise UserError(f"--inception {command.inception} measures samples of images: {cure}")
-    if command.chain_rule is not None and exact.mask_of(run.parts) is None:
-        raise UserError(
-            f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
-            f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
-        )
-
-
-def _with_steps(command: Eval, run: Run) -> dict[int | None, Run]:
-    """Returns the run with each number of steps that was asked for; None stands for all.
-
-    Raises:
-        UserError: the process has not so many, or --calls are more than them.
-    """
-    counts = command.steps or (None,)
-    fewest = min(n or run.process.T for n in counts)
-    if command.calls is not None and command.calls > fewest:
-        raise UserError(f"calls = {command.calls}: it must be in 1..{fewest}, the fewest steps asked for")
-    if command.grid == "dp" and command.steps is not None:
-        run.respaced(max(command.steps))  # a number that there is not is told before anything is computed
-        _measure_jumps(run)
-    runs: dict[int | None, Run] = {}
-    for n in counts:
-        runs[n] = run if n is None else run.respaced(grids.choose(run.parts, run.workdir, n, command.grid))
-    return runs
-
-
-def _measure_jumps(run: Run) -> None:
-    """Computes what the best grids follow from, once for each checkpoint."""
-    if grids.read(run.parts, run.workdir) is None:
-        with Terminal("time", grids.num_times(run.parts)).shown() as terminal:
-            grids.write(run.parts, run.workdir, grids.measure(run.parts, run.workdir, terminal.advance))
-        cluster.meet()  # the first process has written it
 
 
 def _evaluate(
@@ -196,11 +177,13 @@ def _say_how_long(command: Eval, runs: Sequence[Run], examples: Examples) -> Non
 def measure_samples(command: Eval, runs: Sequence[Run], num: int) -> None:
     """Draws samples of each run, all of one workdir, measures them and prints the figures."""
     kind = runs[0].parts.kind
-    reference = quality.prepare(runs[0], num, command.batch_size, command.inception)
+    reference = quality.prepare(runs[0].parts, runs[0].workdir, num, command.batch_size, command.inception)
     for run in runs:
         with Terminal("sample", num).shown() as terminal:
-            found = quality.measure(run, reference, num, command.seed, command.batch_size, terminal.advance)
-        path = protocol.write(run.workdir, found.figures, found.protocol)
+            found = quality.measure(
+                run.parts, reference, num, command.seed, command.batch_size, terminal.advance
+            )
+        path = quality.write(run.workdir, found.figures, found.protocol)
         shown = kind.show_quality(path, found.samples, found.measured, run.parts.categories, run.caption)
         if shown is not None:
             print(shown)
@@ -208,7 +191,7 @@ def measure_samples(command: Eval, runs: Sequence[Run], num: int) -> None:
     closing = kind.closing_words(reference)
     if closing is not None:
         print(closing)
-    for line in protocol.table(protocol.read([runs[0].workdir]), kind.quality):
+    for line in quality.table(quality.read([runs[0].workdir]), kind.quality):
         print(line)
 
 
@@ -216,9 +199,8 @@ def _compute_exactly(command: Eval, run: Run, examples: Examples, num: int) -> N
     """Computes and prints the exact likelihood of the first examples by the chain rule."""
     few = {name: x[:num] for name, x in examples.items()}
     with Terminal("example", 2 * len(few["x"])).shown() as terminal:
-        found = exact.likelihood(run.parts, few, command.batch_size, command.seed, terminal.advance)
+        found = bounds.likelihood(run.parts, few, command.batch_size, command.seed, terminal.advance)
     suffix = record.suffix(step=command.step, chain_rule=num, seed=command.seed)
-    exact.write(run.parts, run.workdir, few, found, suffix)
+    bounds.write_exact(run.parts, run.workdir, few, found, suffix)
     for name in ("left to right", "in random orders"):
-        bits = with_error(found[name]["bits_per_dim"], found[name]["standard_error"], 3)
-        print(f"  exact, {name}, {len(few['x'])} examples: {bits} bits/dim")
+        print(f"  exact, {name}, {len(few['x'])} examples: {_in_bits(found[name])} bits/dim")

@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from d3pm_jax.cli import arguments, overrides
+from d3pm_jax.cli import arguments, reading
 from d3pm_jax.cli.export_weights import SUFFIX
-from d3pm_jax.cli.reading import print_help
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import Count
 from d3pm_jax.contrib import checkpoints, foreign, importing
@@ -87,7 +86,7 @@ def _import_ours(command: Import, file: Path, path: Path | None, words: list[str
             flag = "--" + field.name.replace("_", "-")
             raise UserError(f"{flag} is for checkpoints of other programs, {file} is none: leave it out")
     base = exported.read_config(file) if path is None else config_io.from_file(path)
-    config = overrides.apply(base, words, USAGE)
+    config = reading.apply(base, words, USAGE)
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     description = exported.read_description(file) if path is None else None
@@ -99,10 +98,10 @@ def _import_ours(command: Import, file: Path, path: Path | None, words: list[str
 def _import_foreign(command: Import, file: Path, path: Path | None, words: list[str]) -> None:
     """Writes the weights of a checkpoint of another program, and a run where there is a config."""
     if path is None and "--help" in words:
-        print_help(Import, USAGE)
+        reading.print_help(Import, USAGE)
     if path is None and words:
         raise UserError(f"unexpected argument {one_line(words[0], 80)}: see d3pm import --help")
-    config = None if path is None else overrides.apply(config_io.from_file(path), words, USAGE)
+    config = None if path is None else reading.apply(config_io.from_file(path), words, USAGE)
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the weights are written")
     workdir.check_empty(command.workdir)
@@ -110,22 +109,17 @@ def _import_foreign(command: Import, file: Path, path: Path | None, words: list[
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if config is None:
-            _write_weights(command, file, command.workdir)
+            found, size = _read(command, file)
+            if size is None:
+                size = found.size, found.size
+                print(f"note: images of {size[0]} x {size[1]}: the file does not say (--size)")
+            importing.write_weights(command.workdir, found, size)
+            print(f"{found.weights} weights: {command.workdir / WEIGHTS}")
+            print("a network for Python, no run: for one pass --config CONFIG (see d3pm import --help)")
         else:
             _write_run(command, file, command.workdir, config, path)
     for warning in caught:
         print(f"note: {one_line(warning.message, 300)}")
-
-
-def _write_weights(command: Import, file: Path, folder: Path) -> None:
-    """Writes the weights, with the model and the head beside them."""
-    found, size = _read(command, file)
-    if size is None:
-        size = found.size, found.size
-        print(f"note: images of {size[0]} x {size[1]}: the file does not say (--size)")
-    importing.write_weights(folder, found, size)
-    print(f"{found.weights} weights: {folder / WEIGHTS}")
-    print("a network for Python, no run: for one pass --config CONFIG (see d3pm import --help)")
 
 
 def _write_run(command: Import, file: Path, folder: Path, config: Config, path: Path | None) -> None:

@@ -75,7 +75,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _end(1)
     except OSError as error:
-        _fail(command, f"error: {_why(error)}", 1)
+        what = error.strerror or one_line(error)
+        where = "" if error.filename is None else f": {error.filename}"
+        cure = ""
+        if error.errno == errno.ENOSPC:
+            cure = "; make room and run it again, a training with --resume: what was saved is whole"
+        _fail(command, f"error: {what}{where}{cure}", 1)
     except Exception as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             _fail(command, f"error: {one_line(error, 300)}; take smaller batches, or a smaller network", 1)
@@ -86,15 +91,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             _fail(command, why, 1)
         traceback.print_exc()
         _end(1)
-
-
-def _why(error: OSError) -> str:
-    """Says what the system said, of which file, and what to do about a full disk."""
-    what = error.strerror or one_line(error)
-    where = "" if error.filename is None else f": {error.filename}"
-    full = error.errno == errno.ENOSPC
-    cure = "; make room and run it again, a training with --resume: what was saved is whole" if full else ""
-    return f"{what}{where}{cure}"
 
 
 def _execute(name: str, words: list[str]) -> int:
@@ -113,14 +109,10 @@ def _execute(name: str, words: list[str]) -> int:
             raise UsageError(f"argument COMMAND: invalid choice: {word!r} (choose from {known})")
     if not name:
         raise UsageError("the following arguments are required: COMMAND")
-    return _execute_command(name, [*words[:start], *words[start + 1 :]])
-
-
-def _execute_command(name: str, words: list[str]) -> int:
-    """Reads the words of a command and executes it; returns the exit status."""
     require("the command", "tyro")
     from d3pm_jax.cli import reading  # which needs tyro, that an extra brings
 
+    words = [*words[:start], *words[start + 1 :]]
     command = COMMANDS[name]
     module = importlib.import_module(f"d3pm_jax.cli.{command.module}")
     options = getattr(module, name.capitalize())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from d3pm_jax.cli import arguments, overrides
+from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config.checks import Count
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import presampled
@@ -34,7 +34,7 @@ class Presample:
 def execute(command: Presample, words: list[str]) -> int:
     """Draws and writes; returns the exit status."""
     path = arguments.take_path(words)
-    config = overrides.from_file(path, words, USAGE)
+    config = reading.from_file(path, words, USAGE)
     if command.out is None or command.out.suffix != SUFFIX:
         raise UserError(f"--out {command.out}: the noise file is an ArrayRecord file, name it FILE{SUFFIX}")
     steps = presampled.presample(config, command.out, command.steps)

@@ -1,6 +1,7 @@
-"""Reads the words of a command by tyro, whose own messages of errors are never shown."""
+"""Reads the words of a command, and the config that they name, by tyro, whose errors are never shown."""
 
 import contextlib
+import difflib
 import inspect
 import io
 import itertools
@@ -8,14 +9,17 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import check_fields, hints_of, in_words
-from d3pm_jax.errors import UsageError, one_line
+from d3pm_jax.errors import UsageError, UserError, one_line
 from d3pm_jax.machine.cluster import Address
 
+LIST = "a tuple, each "  # what begins the words for a list
 OPTIONS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 
 Command = TypeVar("Command")
@@ -32,10 +36,28 @@ def read_command(cls: type[Command], words: list[str], name: str) -> tuple[Comma
     Raises:
         UsageError: a value cannot be used, or DIR is missing.
     """
-    try:
+    with contextlib.suppress(SystemExit, ValueError):
         return _parse(cls, words)
-    except (SystemExit, ValueError):
-        _refuse(cls, words, name)
+
+    def parse_alone(words: list[str]) -> tuple[Command, list[str]]:
+        return _parse(cls, ["DIR", *words])
+
+    failing = first_failing(parse_alone, words)
+    if failing is not None:
+        flag, values = failing
+        if not values:
+            raise UsageError(f"argument {flag}: expected a value, got nothing")
+        hints = hints_of(cls) | hints_of(Address)
+        expected = in_words(hints.get(flag.removeprefix("--").replace("-", "_"), Any))
+        expected = expected.removesuffix(" or None")
+        if expected.startswith(LIST):  # N,N,...: it is said which number is wrong
+            expected = expected.removeprefix(LIST)
+            wrong = first_failing(parse_alone, [f"{flag}={number}" for number in values[0].split(",")])
+            _, values = wrong or failing
+        raise UsageError(f"argument {flag}: expected {expected}, got {quoted(values)}")
+    _, unknown = parse_alone(words)
+    refuse_unknown(unknown, name)
+    raise UsageError("the following arguments are required: DIR")
 
 
 def print_help(cls: type[Any], usage: str) -> NoReturn:
@@ -80,23 +102,104 @@ def _parse(cls: type[Command], words: list[str]) -> tuple[Command, list[str]]:
     return command, unknown
 
 
-def _refuse(cls: type[Any], words: list[str], name: str) -> NoReturn:
-    """Raises UsageError that says why words cannot be parsed."""
-    failing = first_failing(lambda alone: _parse(cls, ["DIR", *alone]), words)
-    if failing is not None:
-        flag, values = failing
-        if not values:
-            raise UsageError(f"argument {flag}: expected a value, got nothing")
-        hints = hints_of(cls) | hints_of(Address)
-        hint = hints.get(flag.removeprefix("--").replace("-", "_"), Any)
-        expected = in_words(hint).removesuffix(" or None")
-        raise UsageError(f"argument {flag}: expected {expected}, got {quoted(values)}")
-    _, unknown = _parse(cls, ["DIR", *words])
-    refuse_unknown(unknown, name)
-    raise UsageError("the following arguments are required: DIR")
-
-
 def refuse_unknown(words: list[str], name: str) -> None:
     """Raises UsageError where words are left that a command does not know."""
     if words:
         raise UsageError(f"unknown argument {words[0]}: see d3pm {name} --help")
+
+
+def from_file(path: Path | None, words: list[str], usage: str) -> Config:
+    """Reads the config of a file, with the fields that words override; see `apply`.
+
+    Raises:
+        UserError: there is no such file, or `apply` fails.
+    """
+    if path is None:
+        program = usage.partition(" CONFIG")[0]
+        raise UserError(
+            f"no config: pass a Python file that defines get_config() first, as in {program} CONFIG"
+        )
+    return apply(config_io.from_file(path), words, usage)
+
+
+def apply(base: Config, words: list[str], usage: str) -> Config:
+    """Returns the config with the fields that words override; for --help prints all fields, and exits.
+
+    Raises:
+        UserError: an override names no field of the config, or gives it a value that cannot be used.
+    """
+    if "--help" in words:
+        _parse_config(base, ["--help"], usage)
+    _check_flags(base, words)
+    try:
+        config, unknown = _parse_overrides(base, words)
+    except SystemExit:
+        # it is said which override cannot be read: the first that fails alone
+        failing = first_failing(lambda alone: _parse_overrides(base, alone), words)
+        if failing is None:
+            why = f"the overrides {quoted(words)} do not go together: give each field once"
+            raise UserError(why) from None
+        flag, values = failing
+        got = quoted(values) if values else "nothing"
+        raise UserError(f"{flag}: expected {in_words(_hint(base, flag))}, got {got}") from None
+    if unknown:
+        got = quoted(unknown[:1])
+        raise UserError(f"unexpected argument {got}: CONFIG comes first, then --field value")
+    config_io.check_values(config)
+    return config
+
+
+def _check_flags(base: Config, words: list[str]) -> None:
+    """Refuses flags that are no fields, those of tyro among them, and values where a flag says all.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    fields = [f"--{name}" for name in config_io.flat(base) if name.split(".")[-1] != "class"]
+    switches = {}
+    for field in fields:
+        if _hint(base, field) is bool:
+            part, _, name = _dashed(field).rpartition(".")
+            switches |= dict.fromkeys([f"{part}.{name}", f"{part}.no-{name}"], (part, name))
+    known = {*map(_dashed, fields), *switches}
+    for word, following in itertools.pairwise([*words, "--"]):
+        flag, equals, _ = word.partition("=")
+        if not flag.startswith("--"):
+            continue
+        if _dashed(flag) not in known:
+            near = difflib.get_close_matches(flag, fields, n=3, cutoff=0.5)
+            cure = f": did you mean {' or '.join(near)}?" if near else ""
+            raise UserError(f"no field {one_line(flag)} in this config{cure}")
+        if _dashed(flag) in switches and (equals or not following.startswith("--")):
+            part, name = switches[_dashed(flag)]
+            raise UserError(f"{flag} takes no value: write {part}.{name} or {part}.no-{name}")
+
+
+def _dashed(flag: str) -> str:
+    return flag.replace("_", "-")
+
+
+def _parse_config(base: Config, words: list[str], usage: str) -> tuple[Config, list[str]]:
+    """Returns the config with the overrides, and what names no field of it; exits where a value is wrong."""
+    return tyro.cli(
+        Config,
+        default=base,
+        args=words,
+        prog=usage,
+        description="Fields of the config and their values.",
+        config=(tyro.conf.AvoidSubcommands,),
+        return_unknown_args=True,
+    )
+
+
+def _parse_overrides(base: Config, words: list[str]) -> tuple[Config, list[str]]:
+    with silence():
+        return _parse_config(base, words, "d3pm")
+
+
+def _hint(part: Any, flag: str) -> Any:
+    """Returns the annotation of the field of a config that --part.name is."""
+    *parents, name = _dashed(flag).removeprefix("--").replace("-", "_").split(".")
+    for parent in parents:
+        part = getattr(part, parent)
+    return hints_of(type(part)).get(name, Any)

@@ -12,7 +12,7 @@ from d3pm_jax.errors import UsageError
 from d3pm_jax.kinds.base import STATES
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import grids, record
-from d3pm_jax.measure.exact import mask_of
+from d3pm_jax.measure.bounds import mask_of
 from d3pm_jax.measure.samples import chains_to_show, spaced, write
 from d3pm_jax.storage import workdir
 

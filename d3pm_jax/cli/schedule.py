@@ -8,7 +8,7 @@ import numpy as np
 from tyro.conf import arg
 
 from d3pm_jax import losses, show
-from d3pm_jax.cli import arguments, overrides
+from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.process_effect import categories, half_left
@@ -52,19 +52,20 @@ def execute(command: Schedule, words: list[str]) -> int:
         show.save_schedules(command.out, {"": shown.process}, {"": shown.levels}, shown.name)
         print("\n".join(_lines(shown)))
     else:
-        _compare(command, paths, words)
+        configs = {}
+        for name, path in _names(paths).items():
+            try:
+                configs[name] = _read(command, path, words)
+            except UserError as error:  # it names the config
+                raise UserError(f"{path}: {error}") from error
+        labels = {f"{name}: {shown.name}": shown for name, shown in configs.items()}
+        processes = {label: shown.process for label, shown in labels.items()}
+        levels = {label: shown.levels for label, shown in labels.items()}
+        show.save_schedules(command.out, processes, levels)
+        for name, shown in configs.items():
+            print(f"{name}:", *_lines(shown), sep="\n  ")
     print(f"what each step does: {command.out}")
     return 0
-
-
-def _compare(command: Schedule, paths: list[Path], words: list[str]) -> None:
-    """Draws several configs in one picture, and prints the lines of each below its name."""
-    configs = {name: _read_named(command, path, words) for name, path in _names(paths).items()}
-    labels = {f"{name}: {shown.name}": shown for name, shown in configs.items()}
-    levels = {label: shown.levels for label, shown in labels.items()}
-    show.save_schedules(command.out, {label: shown.process for label, shown in labels.items()}, levels)
-    for name, shown in configs.items():
-        print(f"{name}:", *_lines(shown), sep="\n  ")
 
 
 def _names(paths: list[Path]) -> dict[str, Path]:
@@ -77,21 +78,13 @@ def _names(paths: list[Path]) -> dict[str, Path]:
     return by_name if len(by_name) == len(paths) else by_path
 
 
-def _read_named(command: Schedule, path: Path, words: list[str]) -> Shown:
-    """Reads one of several configs; an error names it."""
-    try:
-        return _read(command, path, words)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
 def _read(command: Schedule, path: Path | None, words: list[str]) -> Shown:
     """Reads a config with the fields that words override, and makes its process.
 
     Raises:
         UserError: there is no such config, or no process that could be shown.
     """
-    config = overrides.from_file(path, words, USAGE)
+    config = reading.from_file(path, words, USAGE)
     if command.out.suffix != ".png":
         raise UserError(f"--out {command.out}: the picture is a PNG, name it FILE.png")
     if from_data.needs_data(config):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, arg
 
-from d3pm_jax.cli import arguments, overrides
+from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.model import features
 from d3pm_jax.errors import UserError
@@ -18,7 +18,7 @@ from d3pm_jax.loop import cost, curves, loop
 from d3pm_jax.loop.wandb_run import check_installed
 from d3pm_jax.machine.cluster import Address
 from d3pm_jax.machine.setup import set_up
-from d3pm_jax.parts.begin import Weights, weights_of
+from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.storage import names, workdir
 
@@ -57,13 +57,22 @@ def execute(command: Train, words: list[str]) -> int:
     path = arguments.take_path(words)
     config = read_config(command, path, words)
     if command.dry_run:
-        return _dry_run(command, config)
+        if command.address.coordinator is not None:
+            raise UserError("--dry-run is of one process: leave out --coordinator, or --dry-run")
+        _set_up(command, config)
+        parts, _ = loop.built(config)
+        print(cost.in_words(cost.measure(parts)[0], parts))
+        return 0
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     if command.wandb is not None:
         check_installed()
     _set_up(command, config)
-    start = None if command.start is None else _read_weights(command.start, command.own or path, config)
+    start = None
+    if command.start is not None:
+        run = open_run(command.start, command.own or path, batch_size=config.train.batch_size)
+        print(f"begins with the averaged weights of step {run.step} in {command.start}", flush=True)
+        start = weights_of(run.parts)
     if not loop.train(config, command.workdir, command.resume, start, command.wandb, profile=command.profile):
         own = f" --config {command.workdir / names.OWN}" if config_io.own_file(config) else ""
         own += f" --wandb {shlex.quote(command.wandb)}" if command.wandb is not None else ""
@@ -85,21 +94,11 @@ def read_config(command: Train, path: Path | None, words: list[str]) -> Config:
     if command.resume and command.start is not None:
         raise UserError("--from begins a new run, --resume goes on with one: leave one out")
     if path is None and command.resume and command.workdir is not None:
-        config = overrides.apply(workdir.read_config(command.workdir, command.own), words, USAGE)
+        config = reading.apply(workdir.read_config(command.workdir, command.own), words, USAGE)
         if not any(word.partition("=")[0] == "--data.dir" for word in words):
             config.data.check_kept()
         return config
-    return overrides.from_file(path, words, USAGE)
-
-
-def _dry_run(command: Train, config: Config) -> int:
-    """Builds the run and compiles its step, without a folder, and says what the step costs."""
-    if command.address.coordinator is not None:
-        raise UserError("--dry-run is of one process: leave out --coordinator, or --dry-run")
-    _set_up(command, config)
-    parts, _ = loop.built(config)
-    print(cost.in_words(cost.measure(parts)[0], parts))
-    return 0
+    return reading.from_file(path, words, USAGE)
 
 
 def _set_up(command: Train, config: Config) -> None:
@@ -115,13 +114,6 @@ def _set_up(command: Train, config: Config) -> None:
         saves=True,
     )
     print(_table(config), flush=True)
-
-
-def _read_weights(folder: Path, own: Path | None, config: Config) -> Weights:
-    """Reads the averaged weights of a run to begin with."""
-    run = open_run(folder, own, batch_size=config.train.batch_size)
-    print(f"begins with the averaged weights of step {run.step} in {folder}", flush=True)
-    return weights_of(run.parts)
 
 
 def _table(config: Config) -> str:

@@ -1,19 +1,49 @@
-"""Measures how good samples of a run are, beside its training split, as the kind of its data has it."""
+"""Measures how good samples of a run are, beside its training split, as the kind of its data has it.
 
-from collections.abc import Callable
+Each protocol, which says how figures were measured, has a file of its own in the folder of the run.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from d3pm_jax.config.checks import check_fields
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds import Measured, Reference
-from d3pm_jax.measure import samples
-from d3pm_jax.measure.protocol import Protocol
+from d3pm_jax.kinds import SHIPPED, Measured, QualityTable, Reference
+from d3pm_jax.measure import record, samples
+from d3pm_jax.measure.record import Record, Value
 from d3pm_jax.parts.about import about
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.parts.reading import open_whole
+
+COMPARED = ("N", "split", "reference", "features")  # which figures have to have in common
+FILES = "quality_*.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """Says all that a figure of sample quality depends on."""
+
+    N: int  # samples
+    split: str  # of the data, which they are compared with
+    reference: str  # its number of examples and their hash
+    features: str  # in which they are compared, and the hash of their weights
+    step: int  # of the checkpoint
+    steps: int  # of the reverse chain
+    grid: str  # which steps of the process these are
+    sampler: str  # how a step is taken
+    classes: str  # which classes the network was told
+    ema: float  # decay of the averaged weights
+    belief: str  # what the logits are
+    first_step: str  # the rule at t = 1
+    dtype: str  # of the network
+    seed: int  # of the noise
 
 
 class Quality(NamedTuple):
@@ -79,14 +109,8 @@ def measure(
             f"head.forbid"
         )
     measured = reference.measure(x)
-    figures = {"samples": measured.figures, **reference.figures}
-    return Quality(figures, protocol_of(parts, reference, num, seed), x, measured)
-
-
-def protocol_of(parts: Parts, reference: Reference, num: int, seed: int) -> Protocol:
-    """Says what figures of samples depend on."""
     classes = parts.classes
-    return Protocol(
+    protocol = Protocol(
         N=num,
         split=getattr(parts.config.data, "train_split", "train"),
         reference=reference.compared,
@@ -96,3 +120,115 @@ def protocol_of(parts: Parts, reference: Reference, num: int, seed: int) -> Prot
         seed=seed,
         **about(parts),
     )
+    return Quality({"samples": measured.figures, **reference.figures}, protocol, x, measured)
+
+
+def differing(a: Protocol | Mapping[str, Any], b: Protocol | Mapping[str, Any]) -> list[str]:
+    """Lists the entries by which figures of two protocols are not comparable; none where they are."""
+    entries = [x if isinstance(x, Mapping) else dataclasses.asdict(x) for x in (a, b)]
+    return [name for name in COMPARED if entries[0].get(name) != entries[1].get(name)]
+
+
+def file_name(protocol: Protocol) -> str:
+    """Names the file of a protocol, by its sizes and a hash of all of it."""
+    text = json.dumps(dataclasses.asdict(protocol), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"quality_n{protocol.N}_steps{protocol.steps}_seed{protocol.seed}_{digest}.json"
+
+
+def write(workdir: Path, figures: Mapping[str, Mapping[str, Any]], protocol: Protocol) -> Path:
+    """Writes figures to the file of their protocol in the folder of a run, and returns its path.
+
+    Args:
+        workdir: of the run.
+        figures: by what was compared with the reference, "samples" among them.
+        protocol: which they were measured by.
+    """
+    path = workdir / file_name(protocol)
+    record.write(path, QUALITY, {"protocol": dataclasses.asdict(protocol), "figures": figures})
+    return path
+
+
+def read(workdirs: Sequence[Path]) -> list[Record]:
+    """Reads all figures of sample quality of runs.
+
+    Raises:
+        UserError: a file of them is damaged.
+    """
+    paths = [path for workdir in workdirs for path in sorted(workdir.glob(FILES))]
+    return [record.read(path, QUALITY) for path in paths]
+
+
+def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
+    rows = content["figures"]
+    rows = {"samples": rows["samples"], **rows}  # which come first
+    values = {name: record.figures(row) for name, row in rows.items()}
+    return dict(content["protocol"]), values, {name: record.lists(row) for name, row in rows.items()}
+
+
+def _check(found: Record) -> None:
+    """Raises where the protocol lacks an entry, or a row a figure that tables show."""
+    check_fields("protocol", Protocol(**found.protocol))
+    for name in {"samples": None, **found.values}:
+        row = found.values[name]
+        record.check_numbers(row[column].value for column in table_of(row).columns)
+        if type(row["n"].value) is not int:
+            raise ValueError("a figure is no number")
+
+
+QUALITY = record.Format(
+    COMPARED, (), _from_keys, "{path} is damaged ({why}): delete it and measure again", _check
+)
+
+
+def table_of(row: Mapping[str, Value], own: QualityTable | None = None) -> QualityTable:
+    """Returns how a row of figures is shown, as of the shipped kind whose figures they are, or of an own one.
+
+    Args:
+        row: figures by name; of none of them it is as of images.
+        own: of the kind of a run; without it what no shipped kind has is called by its name.
+    """
+    for cls in SHIPPED:
+        if cls.quality is not None and (not row or cls.quality.headline[0] in row):
+            return cls.quality
+    if own is not None:
+        return own
+    names = {name: name for name, figure in row.items() if name != "n" and not isinstance(figure.value, str)}
+    return QualityTable(names, (), ("n", "n"), "")
+
+
+def table(found: Sequence[Record], own: QualityTable | None = None) -> list[str]:
+    """Lists figures side by side, a line for each file, and says by what some are not comparable.
+
+    What the samples are to be compared with, such as the test split, is listed once for each reference.
+    """
+    shown = table_of(found[0].values["samples"] if found else {}, own).columns
+    titles = "  ".join(f"{title:>7}" for title in shown.values())
+    lines, firsts = [f"{'':<44} {'N':>6} {'steps':>5} {titles}"], []
+    for one in found:
+        lines.append(_line(f"{one.path.parent.name}/{one.path.stem}", one, "samples", shown))
+        differ = record.comparable(found[0], one)
+        if differ:
+            lines[-1] += f"  NOT COMPARABLE with the first line: other {', '.join(differ)}"
+        if all(record.comparable(first, one) for first in firsts):
+            firsts.append(one)
+            lines += [_line(f"  {name}", one, name, shown) for name in one.values if name != "samples"]
+    return lines
+
+
+def _line(title: str, one: Record, name: str, shown: Mapping[str, str]) -> str:
+    row = one.values[name]
+    n = row["n"].value
+    steps = one.protocol["steps"] if name == "samples" else ""
+    cells = "  ".join(f"{_cell(row.get(key)):>{max(7, len(said))}}" for key, said in shown.items())
+    mark = "" if n == one.protocol["N"] else "  NOT COMPARABLE with the samples: other N"
+    return f"{title:<44} {n:>6} {steps:>5} {cells}{mark}"
+
+
+def _cell(figure: Value | None) -> str:
+    """Returns a figure as text; "-" where it is one of other data."""
+    if figure is None:
+        return "-"
+    if figure.value is None:
+        return "too few"
+    return f"{figure.value:,}" if isinstance(figure.value, int) else f"{figure.value:.3f}"

@@ -65,7 +65,33 @@ def make_sampler(
         x0, known = (jnp.broadcast_to(x, whole) for x in given)
         return bare(sampling.sample_infill)(key, denoise, process, x0, known, start, record, reverse)
 
-    return partial(_draw, parts, size, chain)
+    def draw_batches(
+        params: Params,
+        n: int,
+        key: jax.Array,
+        label: int | None = None,
+        progress: Progress = lambda done: None,
+        chains: int | None = None,
+        given: Given | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        key, x0, states = jax.random.fold_in(key, SAMPLING), [], []
+        kept = n if chains is None else min(chains, n)
+        for start in range(0, n, size):
+            labels = _labels(parts, np.arange(start, start + size), label)
+            batch = chain(params, parts.process, key, np.int32(start), labels, given)
+            progress(start)
+            batch = fetch(batch)
+            if batch.failed_at:
+                raise UserError(
+                    f"the network gave no distribution at t = {batch.failed_at}: its weights are not finite, "
+                    f"or it ruled out what it was given; use another checkpoint"
+                )
+            x0.append(batch.x0)
+            states.append(batch.states[:, : max(0, kept - start)].copy())  # a view would keep the others
+        progress(n)
+        return np.concatenate(x0)[:n], np.concatenate(states, axis=1)
+
+    return draw_batches
 
 
 def draw(
@@ -155,36 +181,6 @@ def chains_to_show(
     return Chains(samples, shown, reverse, whole, forward, examples, parts.categories, parts.process.T)
 
 
-def _silent(done: int) -> None:
-    """Shows nothing."""
-
-
-def _draw(
-    parts: Parts,
-    size: int,
-    chain: Callable[..., sampling.Chain],
-    params: Params,
-    n: int,
-    key: jax.Array,
-    label: int | None = None,
-    progress: Progress = _silent,
-    chains: int | None = None,
-    given: Given | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws n samples in batches of a size; see `make_sampler`."""
-    key, x0, states = jax.random.fold_in(key, SAMPLING), [], []
-    kept = n if chains is None else min(chains, n)
-    for start in range(0, n, size):
-        labels = _labels(parts, np.arange(start, start + size), label)
-        batch = chain(params, parts.process, key, np.int32(start), labels, given)
-        progress(start)
-        batch = _finite(batch)
-        x0.append(batch.x0)
-        states.append(batch.states[:, : max(0, kept - start)].copy())  # a view would keep the others
-    progress(n)
-    return np.concatenate(x0)[:n], np.concatenate(states, axis=1)
-
-
 def _labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | None:
     """Returns the labels of samples of these numbers, int32.
 
@@ -199,17 +195,6 @@ def _labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | 
     if label is not None and not 0 <= label < classes:
         raise UserError(f"label = {label}: it must be in 0..{classes - 1}")
     return (index % classes if label is None else np.full_like(index, label)).astype(np.int32)
-
-
-def _finite(chain: sampling.Chain) -> sampling.Chain:
-    """Returns the chain on the host. Raises UserError if it failed."""
-    chain = fetch(chain)
-    if chain.failed_at:
-        raise UserError(
-            f"the network gave no distribution at t = {chain.failed_at}: its weights are not finite, "
-            f"or it ruled out what it was given; use another checkpoint"
-        )
-    return chain
 
 
 def write(

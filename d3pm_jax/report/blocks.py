@@ -7,7 +7,7 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.kinds.blocks import Block, Film, Picture, Rows, Strip, Table, Text, TextFilm
 from d3pm_jax.show import text_film
-from d3pm_jax.show.markup import Html, figure, player, png, table, tag
+from d3pm_jax.show.markup import Html, player, png, table, tag
 
 UNIT = 56  # of a column of a strip, in units of its svg
 ABOVE = 18  # height of the line of text above it
@@ -31,7 +31,7 @@ def render(block: Block) -> Html:
         case TextFilm(chains, times, _, _):
             return text_film.film(chains, times)
         case Table(head, lines):
-            return table(list(head), [list(line) for line in lines])
+            return table(head, lines)
 
 
 def rows(images: np.ndarray, names: Sequence[str], alt: str) -> Html:
@@ -78,22 +78,6 @@ def film(states: np.ndarray, times: Sequence[int], columns: int, alt: str) -> Ht
     image = _image(pixels, 0, 0, pixels.shape[1], pixels.shape[0])
     svg = tag("svg", image, viewBox=box, role="img", aria_label=alt)
     return player(svg, times, data_sheet=f"{SHEET} {w} {h}")
-
-
-def film_figure(block: Block, steps: int) -> Html:
-    """Returns chains that play as a figure with its caption.
-
-    Args:
-        block: of `Kind.show_film`.
-        steps: of the process that was drawn from.
-    """
-    if isinstance(block, TextFilm):
-        return text_film.shown(*block)
-    words = ""
-    if isinstance(block, Film):
-        n = block.states.shape[1]
-        words = f"x_t of the first {n} samples, at {len(block.times)} of the {steps + 1} t."
-    return figure(render(block), "Reverse, played", words)
 
 
 def sheet(frames: np.ndarray) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Shows the figures of runs, each with the protocol that it was measured by."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from d3pm_jax.evaluation.bound import with_error
 from d3pm_jax.kinds import QualityTable
-from d3pm_jax.measure import protocol
+from d3pm_jax.measure.quality import table_of
 from d3pm_jax.measure.record import Record, Value, comparable
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import (
@@ -41,7 +41,7 @@ def headline(run: Reported, best: Record | None) -> dict[str, object]:
         known, figures = best.protocol, best.values["samples"]
         words = f"{known['N']} samples beside split {known['split']}, {known['steps']} steps, "
         small = tag("small", words, f"seed {known['seed']}, in ", cell(known["features"]))
-        name, title = protocol.table_of(figures, run.run.parts.kind.quality).headline
+        name, title = table_of(figures, run.run.parts.kind.quality).headline
         facts[title] = join(_or_too_few(figures[name].value), small)
     return facts
 
@@ -61,39 +61,34 @@ def best_quality(runs: Sequence[Reported]) -> list[Record | None]:
 def bounds(runs: Sequence[Reported]) -> Html:
     """Returns a table of all bounds, and which commands give those that are not there."""
     rows, notes = [], []
+    reached: dict[str, list[str]] = {}  # runs by what histograms of the training split reach
     for each in runs:
-        rows += [[each.name, *_bound(bound)] for bound in each.bounds]
+        for bound in each.bounds:
+            known, figures = bound.protocol, bound.values["bound"]
+            shown = [_with_error(figures.get("bits_per_dim"), 3), _with_error(figures.get("nats"), 2)]
+            shown += [_number(figures[name].value) if name in figures else "-" for name in PARTS]
+            digest = str(known.get("examples", "-"))
+            examples = tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
+            cells = [cell(known.get(name)) for name in OF_BOUND]
+            rows.append([each.name, bound.path.name, *shown, *cells, examples])
         if each.bound is None:
             text = f"No bound of {each.name} at step {each.run.step:,} is known"
             notes.append(missing(text, each.evaluate()))
+        elif each.bound.values["baselines"]:
+            baselines = each.bound.values["baselines"].items()
+            text = "; ".join(f"{name} {_number(x.value)} {x.unit}" for name, x in baselines)
+            reached.setdefault(text, []).append(each.name)
+    compared = [
+        tag("p", f"For comparison, on the same examples as {', '.join(names)}: {text}.")
+        for text, names in reached.items()
+    ]
     head = ["run", "file", "bits/dim", "nats", "reconstruction", "prior", *OF_BOUND, "examples"]
     words = (
         "Upper bounds on -log p of test examples, mean ± standard error over the examples. They compare "
         "where the examples are the same, and only there."
     )
-    shown = [tag("p", words, class_="soft"), table(list(head), rows, 2)] if rows else []
-    return join(*shown, *_baselines(runs), *notes)
-
-
-def _bound(bound: Record) -> list[object]:
-    known, figures = bound.protocol, bound.values["bound"]
-    shown = [_with_error(figures.get("bits_per_dim"), 3), _with_error(figures.get("nats"), 2)]
-    shown += [_number(figures[name].value) if name in figures else "-" for name in PARTS]
-    digest = str(known.get("examples", "-"))
-    examples = tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
-    return [bound.path.name, *shown, *(cell(known.get(name)) for name in OF_BOUND), examples]
-
-
-def _baselines(runs: Sequence[Reported]) -> Iterator[Html]:
-    """Says what histograms of the training split reach on the same examples."""
-    found: dict[str, list[str]] = {}
-    for each in runs:
-        compared = {} if each.bound is None else each.bound.values["baselines"]
-        if compared:
-            figures = [f"{name} {_number(x.value)} {x.unit}" for name, x in compared.items()]
-            found.setdefault("; ".join(figures), []).append(each.name)
-    for figures, names in found.items():
-        yield tag("p", f"For comparison, on the same examples as {', '.join(names)}: {figures}.")
+    shown = [tag("p", words, class_="soft"), table(head, rows, 2)] if rows else []
+    return join(*shown, *compared, *notes)
 
 
 def quality(runs: Sequence[Reported]) -> Html:
@@ -107,27 +102,25 @@ def quality(runs: Sequence[Reported]) -> Html:
     tables: dict[str, tuple[QualityTable, list[tuple[str, Record]]]] = {}
     for each in runs:
         for found in each.quality:
-            kind = protocol.table_of(found.values["samples"], each.run.parts.kind.quality)
+            kind = table_of(found.values["samples"], each.run.parts.kind.quality)
             tables.setdefault(kind.words, (kind, []))[1].append((each.name, found))
-    return join(*(_qualities(kind, pairs) for kind, pairs in tables.values()), *notes)
-
-
-def _qualities(kind: QualityTable, found: Sequence[tuple[str, Record]]) -> Html:
-    """Returns the table of figures of a kind of data, with the names of the runs."""
-    first, rows = found[0][1], []
-    shown = first.values["samples"]
-    columns = {**kind.columns, **{name: name for name in kind.also if name in shown}}
-    for run, record in found:
-        differ = comparable(first, record)
-        for name, row in record.values.items():
-            n = row["n"].value
-            other = differ or (["N"] if n != record.protocol["N"] else [])
-            compares = f"no: other {', '.join(other)}" if other else "yes"
-            cells = [_or_too_few(row[key].value) if key in row else "-" for key in columns]
-            rows.append([run, name, f"{n:,}", *cells, compares, *_protocol(record, name)])
-    head = ["run", "of", "n", *columns.values(), "compares with row 1", "steps", "file", *OF_QUALITY]
-    words = f"{kind.words} Figures compare where N, split, reference and features are the same."
-    return join(tag("p", words, class_="soft"), table([*head, "reference"], rows, 2))
+    shown = []
+    for kind, pairs in tables.values():
+        first, rows = pairs[0][1], []
+        also = [name for name in kind.also if name in first.values["samples"]]
+        columns = {**kind.columns, **{name: name for name in also}}
+        for run, record in pairs:
+            differ = comparable(first, record)
+            for name, row in record.values.items():
+                n = row["n"].value
+                other = differ or (["N"] if n != record.protocol["N"] else [])
+                compares = f"no: other {', '.join(other)}" if other else "yes"
+                cells = [_or_too_few(row[key].value) if key in row else "-" for key in columns]
+                rows.append([run, name, f"{n:,}", *cells, compares, *_protocol(record, name)])
+        head = ["run", "of", "n", *columns.values(), "compares with row 1", "steps", "file", *OF_QUALITY]
+        words = f"{kind.words} Figures compare where N, split, reference and features are the same."
+        shown += [tag("p", words, class_="soft"), table([*head, "reference"], rows, 2)]
+    return join(*shown, *notes)
 
 
 def _protocol(found: Record, name: str) -> list[object]:

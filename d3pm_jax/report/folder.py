@@ -10,7 +10,7 @@ import numpy as np
 
 from d3pm_jax.config import io as config_io
 from d3pm_jax.loop import metrics
-from d3pm_jax.measure import bounds, protocol, record, samples
+from d3pm_jax.measure import bounds, quality, record, samples
 from d3pm_jax.measure.record import Record
 from d3pm_jax.runs.run import Run
 from d3pm_jax.storage import checkpoint, workdir as folders
@@ -59,7 +59,17 @@ def read(runs: Sequence[Run]) -> list[Reported]:
     Raises:
         UserError: a file in one of them is damaged.
     """
-    return [_reported(name, run) for name, run in zip(names(runs), runs, strict=True)]
+    return [
+        Reported(
+            name,
+            run,
+            metrics.read(run.workdir),
+            read_bounds(run),
+            quality.read([run.workdir]),
+            folders.read_examples(run.workdir, run.parts.description),
+        )
+        for name, run in zip(names(runs), runs, strict=True)
+    ]
 
 
 def names(runs: Sequence[Run]) -> list[str]:
@@ -72,18 +82,6 @@ def names(runs: Sequence[Run]) -> list[str]:
         name if long.count(name) == 1 else f"{name} ({long[: i + 1].count(name)})"
         for i, name in enumerate(long)
     ]
-
-
-def _reported(name: str, run: Run) -> Reported:
-    folder = run.workdir
-    return Reported(
-        name,
-        run,
-        metrics.read(folder),
-        read_bounds(run),
-        protocol.read([folder]),
-        folders.read_examples(folder, run.parts.description),
-    )
 
 
 def read_bounds(run: Run) -> list[Record]:

@@ -10,12 +10,12 @@ from d3pm_jax.extras import require
 
 require(__name__, "array_record", "grain", "orbax", "rich", "tensorboardX")
 
-_MODULES = {name: f"{__name__}.{name}" for name in ("exact", "exported", "grids", "quality", "run")}
+_MODULES = {name: f"{__name__}.{name}" for name in ("exported", "run")}
 _ELSEWHERE = {
     "parts": ("begin", "build", "network", "splits"),
     "storage": ("checkpoint", "lock", "manifest", "workdir"),
     "machine": ("cache", "cluster", "devices", "flops", "terminal"),
-    "measure": ("protocol", "samples"),
+    "measure": ("samples",),
     "loop": (
         "cost",
         "loop",
@@ -29,12 +29,16 @@ _ELSEWHERE = {
     ),
 }
 _MODULES |= {name: f"d3pm_jax.{room}.{name}" for room, names in _ELSEWHERE.items() for name in names}
-_FUNCTIONS = {  # what the commands do, and the modules that do it
+_MODULES["protocol"] = "d3pm_jax.measure.quality"
+_FUNCTIONS = {  # what the commands do, and the modules that do it; and functions of `measure` by their room
     "Run": ("d3pm_jax.runs.run", "Run"),
+    "exact": ("d3pm_jax.runs.run", "exact"),
     "export": ("d3pm_jax.runs.exported", "export"),
+    "grids": ("d3pm_jax.runs.run", "grids"),
     "import_weights": ("d3pm_jax.parts.begin", "import_weights"),
     "open": ("d3pm_jax.runs.run", "open_run"),
     "presample": ("d3pm_jax.loop.presampled", "presample"),
+    "quality": ("d3pm_jax.runs.run", "quality"),
     "train": ("d3pm_jax.runs.run", "train"),
 }
 

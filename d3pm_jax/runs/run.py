@@ -1,22 +1,24 @@
 """Trains and opens runs from Python: what the commands do, without a shell."""
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 
-from d3pm_jax import likelihood
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import use_all_cores
-from d3pm_jax.measure import bounds
+from d3pm_jax.measure import bounds, grids as grids_of_parts, quality as quality_of_parts
 from d3pm_jax.measure.samples import Given, draw
 from d3pm_jax.parts import build, reading
-from d3pm_jax.parts.about import about, caption
+from d3pm_jax.parts.about import caption
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.processes import Process
 from d3pm_jax.storage import workdir as folders
@@ -108,10 +110,6 @@ class Run:
         """
         return reading.read_split(self.parts, self.workdir, split, limit)
 
-    def read_last(self, split: str, n: int) -> dict[str, np.ndarray]:
-        """Reads the last n examples of a split, or all if there are fewer; see `read_batch`."""
-        return reading.read_last(self.parts, self.workdir, split, n)
-
     def evaluate_on(
         self,
         x0: np.ndarray,
@@ -126,15 +124,6 @@ class Run:
         known = {"x": x0, "label": labels, "weight": weight}
         examples = {name: x for name, x in known.items() if x is not None}
         return bounds.evaluate(self.parts, examples, batch_size, seed, progress, calls)
-
-    def about(self) -> dict[str, Any]:
-        """Says what a figure of this run depends on, besides data and noise."""
-        return about(self.parts)
-
-    @property
-    def term(self) -> likelihood.Term:
-        """Returns what logits of this run's network cost at a step."""
-        return self.parts.term
 
 
 def train(
@@ -200,3 +189,25 @@ def open_run(
         description = found.data.describe()
     parts = build.build(found, description, steps, asked=False)
     return Run(workdir, build.restore(workdir, parts, step))
+
+
+def of_run(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a function of (parts, ...) or of (parts, workdir, ...) one of (run, ...), else as it is."""
+    takes_folder = "workdir" in inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def measure(run: Run, *args: Any, **options: Any) -> Any:
+        if takes_folder:
+            return function(run.parts, run.workdir, *args, **options)
+        return function(run.parts, *args, **options)
+
+    return measure
+
+
+exact = SimpleNamespace(mask_of=of_run(bounds.mask_of), likelihood=of_run(bounds.likelihood))
+grids = SimpleNamespace(
+    measure=of_run(grids_of_parts.measure),
+    write=of_run(grids_of_parts.write),
+    read=of_run(grids_of_parts.read),
+)
+quality = SimpleNamespace(prepare=of_run(quality_of_parts.prepare), measure=of_run(quality_of_parts.measure))

@@ -4,11 +4,16 @@ from d3pm_jax.extras import require
 
 require(__name__, "PIL", "matplotlib")
 
-from d3pm_jax.show.bound import save_bound_terms
-from d3pm_jax.show.chains import save_chain, save_gif, save_strip
-from d3pm_jax.show.curves import save_curves, save_lines
-from d3pm_jax.show.images import grid, save_beside, save_grid, to_rgb
-from d3pm_jax.show.schedules import save_schedules
+from d3pm_jax.show.curves import save_bound_terms, save_curves, save_lines, save_schedules
+from d3pm_jax.show.images import (
+    grid,
+    save_beside,
+    save_chain,
+    save_gif,
+    save_grid,
+    save_strip,
+    to_rgb,
+)
 
 __all__ = [
     "grid",

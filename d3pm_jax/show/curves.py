@@ -1,4 +1,4 @@
-"""Draws curves as PNG files."""
+"""Draws curves as PNG files: metrics, the terms of bounds, and what forward processes do to one element."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -6,8 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.show.figures import plain, save_figure
+from d3pm_jax.evaluation.process_effect import categories, effect, weight
+from d3pm_jax.files import replacing
+from d3pm_jax.processes import Process
+from d3pm_jax.processes.base import check_elementwise
 
+TERM = "term of the bound\n[bits/dim]"
+SUM = "sum from t to T\n[bits/dim]"
+WEIGHT = "weight in the bound\n[nats per nat of CE]"
+SHOWN = 100  # steps of a process in a picture
 Numbers = Sequence[Any] | np.ndarray
 Line = tuple[Numbers, Mapping[str, Numbers]]  # x, and y in each panel
 
@@ -41,7 +48,16 @@ def save_lines(
     """
     from matplotlib.figure import Figure  # takes long
 
-    panels = _panels(lines)
+    if not lines:
+        raise ValueError("lines = {}, there is nothing to draw: pass at least one, by its name")
+    panels = list(next(iter(lines.values()))[1])
+    for name, (x, curves) in lines.items():
+        lengths = {panel: len(y) for panel, y in curves.items()}
+        if lengths != dict.fromkeys(panels, len(x)):
+            raise ValueError(
+                f"{name or 'x'} has {len(x)} points and curves of {lengths}: "
+                f"give each of {panels} a number for each point"
+            )
     legend = len(lines) if any(lines) else 0
     figure = Figure(figsize=(8, 2.6 * len(panels) + 0.25 * legend), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -59,16 +75,90 @@ def save_lines(
     save_figure(path, figure)
 
 
-def _panels(lines: Mapping[str, Line]) -> list[str]:
-    """Returns the names of the panels; raises ValueError where lines do not fit them."""
-    if not lines:
-        raise ValueError("lines = {}, there is nothing to draw: pass at least one, by its name")
-    panels = list(next(iter(lines.values()))[1])
-    for name, (x, curves) in lines.items():
-        lengths = {panel: len(y) for panel, y in curves.items()}
-        if lengths != dict.fromkeys(panels, len(x)):
+def save_bound_terms(path: Path, bounds: Mapping[str, Mapping[str, Any]], caption: str = "") -> None:
+    """Writes the term of the bound at every t, and the sum of those from t to T, a line for each run.
+
+    With fewer steps a term stands for more of the process: then compare the sums.
+
+    Args:
+        path: of the PNG file.
+        bounds: by the name of the run, what `eval.json` holds or `runs.Run.evaluate` returns: `steps` [n],
+            the terms in bits/dim, and `times` [n], the t of each, increasing to T. A term that is infinite
+            (null in a file) is left out. Where T differs all are drawn over t / T.
+        caption: a line of text above.
+
+    Raises:
+        ValueError: there is no bound, or one without terms or with another number of times.
+    """
+    terms = {}
+    for name, bound in bounds.items():
+        if "steps" not in bound or "times" not in bound:
             raise ValueError(
-                f"{name or 'x'} has {len(x)} points and curves of {lengths}: "
-                f"give each of {panels} a number for each point"
+                f"bound {name!r} has {sorted(bound)}, not steps and times: evaluate it without --calls, "
+                f"which estimates the sum alone"
             )
-    return panels
+        times, steps = (np.asarray(bound[x], np.float64) for x in ("times", "steps"))
+        if steps.ndim != 1 or not len(steps) or times.shape != steps.shape:
+            raise ValueError(
+                f"bound {name!r} has steps of shape {steps.shape} and times of shape {times.shape}: "
+                f"give at least one term, and the t of each"
+            )
+        terms[name] = times, steps
+    same = len({times[-1] for times, _ in terms.values()}) == 1
+    lines: dict[str, Line] = {
+        name: (times if same else times / times[-1], {TERM: steps, SUM: np.cumsum(steps[::-1])[::-1]})
+        for name, (times, steps) in terms.items()
+    }
+    save_lines(path, lines, "t" if same else "t / T", caption=caption)
+
+
+def save_schedules(
+    path: Path, processes: Mapping[str, Process], levels: Mapping[str, int] | None = None, caption: str = ""
+) -> None:
+    """Writes what processes do to one element at each t, a line for each, with uniform p(x_0).
+
+    Three panels: how often x_t is still x_0, the part of the information I(x_t; x_0) that is left, and the
+    weight of the cross entropy in the bound. Where T differs all are drawn over t / T.
+
+    Args:
+        path: of the PNG file.
+        processes: by name.
+        levels: by the same name, how many categories the data has, 0..levels - 1, where that is less than K:
+            with an extra mask.
+        caption: a line of text above.
+
+    Raises:
+        ValueError: there is no process, one goes by the position of its elements, or levels are of no process
+            or not in 2..K.
+    """
+    levels = {} if levels is None else levels
+    unknown = sorted(levels.keys() - processes.keys())
+    if unknown:
+        raise ValueError(f"levels of {unknown}, which is no process: name those of {sorted(processes)}")
+    same = len({process.T for process in processes.values()}) == 1
+    lines: dict[str, Line] = {}
+    for name, process in processes.items():
+        check_elementwise(process, "save_schedules draws")
+        x0 = categories(process.K, levels.get(name, process.K))
+        # as many early steps, which matter most, as evenly spaced ones
+        shown = [*np.geomspace(1, process.T, SHOWN // 2), *np.linspace(1, process.T, SHOWN // 2)]
+        ts = sorted({round(t) for t in shown})
+        at = {t: effect(process, x0, t) for t in sorted({*ts, *(t - 1 for t in ts)})}
+        panels = {
+            "x_t is still x_0\n[probability]": [at[t].kept for t in ts],
+            "information left\nI(x_t; x_0) / H(x_0)": [1 - at[t].lost for t in ts],
+            WEIGHT: [weight(at[t - 1], at[t]) for t in ts],
+        }
+        lines[name] = np.array(ts) / (1 if same else process.T), panels
+    save_lines(path, lines, "t" if same else "t / T", (WEIGHT,), caption)
+
+
+def plain(text: str) -> str:
+    """Returns what Matplotlib draws as this text: "$" begins no formula, and what is no UTF-8 is "?"."""
+    return text.replace("$", r"\$").encode("utf-8", "replace").decode()
+
+
+def save_figure(path: Path, figure: Any) -> None:
+    """Writes a figure of Matplotlib as a PNG file."""
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")

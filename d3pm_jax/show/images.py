@@ -1,5 +1,6 @@
-"""Draws pictures of images, as PNG files."""
+"""Draws images, and chains of them: as PNG files, in strips too, and as GIFs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from d3pm_jax.checks.arrays import describe
 from d3pm_jax.files import replacing
-from d3pm_jax.show.figures import plain, save_figure
+from d3pm_jax.show.curves import plain, save_figure
 
 MASK_COLOUR = (70, 110, 200)
 LINE = 20  # height of a caption, in pixels
 SIDE = 48  # smallest side of an image in a picture, in pixels
+FRAME = 100  # milliseconds of a frame
+WIDTH = 320  # of a frame in pixels: a narrower grid is enlarged as often as it fits
+HOLD = 2000  # milliseconds of the first and of the last one
+TILE = 1.1  # width of an image in a strip, in inches
+Times = Sequence[int] | np.ndarray
 
 
 def to_rgb(x: np.ndarray, levels: int) -> np.ndarray:
@@ -74,3 +80,146 @@ def save_beside(path: Path, samples: np.ndarray, real: np.ndarray, caption: str 
         axis.axis("off")
     figure.suptitle(plain(caption))
     save_figure(path, figure)
+
+
+def save_strip(path: Path, states: np.ndarray, times: Times, caption: str = "") -> None:
+    """Writes chains from left to right, a row for each example, with the t of each column below.
+
+    Args:
+        path: of the PNG file.
+        states: uint8 [R, N, H, W, 3], state r at times[r], in the order to draw them: t from 0 up for the
+            forward process, from T down for the reverse.
+        times: the t of the states.
+        caption: a line of text above.
+
+    Raises:
+        TypeError, ValueError: states are not of this dtype and shape, or times of another length.
+    """
+    _save_strips(path, [(states, times, "")], caption)
+
+
+def save_chain(path: Path, forward: np.ndarray, reverse: np.ndarray, times: Times, caption: str = "") -> None:
+    """Writes chains of the forward process (left to right: noised) above those of the reverse (to samples).
+
+    Args:
+        path: of the PNG file.
+        forward, reverse: uint8 [R, N, H, W, 3], state r at times[r].
+        times: increasing t, from 0 to T.
+        caption: a line of text above both.
+
+    Raises:
+        TypeError, ValueError: as `save_strip`.
+    """
+    halves = [
+        (forward, times, "forward: data to noise"),
+        (reverse[::-1], times[::-1], "reverse: noise to sample"),
+    ]
+    _save_strips(path, halves, caption)
+
+
+def save_gif(
+    path: Path, states: np.ndarray, columns: int, times: Times, milliseconds: int = FRAME, hold: int = HOLD
+) -> None:
+    """Writes a chain as a GIF that repeats: each frame is a `grid` with its t above.
+
+    Colours are kept exactly where the chain has at most 256, with those of the border and the text, as all
+    grey images have, and with a mask those of up to 255 levels. Otherwise each frame gets the 256 that suit
+    it, without dithering.
+
+    Args:
+        path: of the GIF file.
+        states: uint8 [R, N, H, W, 3], a frame for each, in the order to show them.
+        columns: of the grid.
+        times: the t of the states.
+        milliseconds: of a frame, a multiple of 10.
+        hold: milliseconds of the first and of the last frame, likewise.
+
+    Raises:
+        TypeError, ValueError: states are not of this dtype and shape, times of another length, or frames are
+            shorter than 20 ms, which programs show more slowly.
+    """
+    _check(states, times)
+    if min(milliseconds, hold) < 20 or milliseconds % 10 or hold % 10:
+        raise ValueError(f"frames of {milliseconds} and {hold} ms: take multiples of 10, 20 or more")
+    frames = _indexed(_frames(states, columns, times))
+    durations = [hold, *[milliseconds] * (len(frames) - 2), hold][: len(frames)]
+    with replacing(path) as partial:
+        frames[0].save(
+            partial,
+            "GIF",
+            save_all=True,
+            append_images=frames[1:],
+            duration=durations,
+            loop=0,
+            optimize=False,  # Pillow 13.0 takes none for True, and then damages chains of 256 greys
+        )
+
+
+def _check(states: np.ndarray, times: Times) -> None:
+    """Raises TypeError or ValueError unless states are colours of a chain with so many times."""
+    check_colours("states", states, "[R, N, H, W, 3]")
+    if len(times) != len(states):
+        raise ValueError(f"{len(times)} times of {len(states)} states: give the t of each state")
+
+
+def _save_strips(path: Path, strips: list[tuple[np.ndarray, Times, str]], caption: str) -> None:
+    """Writes chains (states, times, title) one above the other."""
+    from matplotlib.figure import Figure  # takes long
+
+    for states, times, _ in strips:
+        _check(states, times)
+    inches = [
+        states.shape[1] * TILE * states.shape[2] / states.shape[3] + (0.6 if title else 0.3)
+        for states, _, title in strips
+    ]
+    width = max(4, TILE * max(len(times) for _, times, _ in strips))
+    figure = Figure(figsize=(width, sum(inches) + 0.3), layout="constrained")
+    axes = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
+    for axis, (states, times, title) in zip(axes, strips, strict=True):
+        rows = states.swapaxes(0, 1)  # of examples, with a column for each t
+        picture = grid(rows.reshape(-1, *rows.shape[2:]), len(times))
+        axis.imshow(picture, interpolation="nearest")
+        width = picture.shape[1] / len(times)
+        axis.set_xticks([width * (i + 0.5) for i in range(len(times))], [f"t = {t}" for t in times])
+        axis.set_yticks([])
+        axis.set_title(title)
+    figure.suptitle(plain(caption))
+    save_figure(path, figure)
+
+
+def _frames(states: np.ndarray, columns: int, times: Times) -> list[np.ndarray]:
+    """Draws frames uint8 [H, W, 3] of one size, with black text on white above each grid."""
+    font, texts = ImageFont.load_default(12), [f"t = {t}" for t in times]
+    tables = [grid(images, columns) for images in states]
+    scale = max(1, WIDTH // tables[0].shape[1])
+    height, width = (scale * side for side in tables[0].shape[:2])
+    widest = max(width, *(int(font.getlength(text)) + 8 for text in texts))
+    frames = []
+    for table, text in zip(tables, texts, strict=True):
+        picture = Image.new("RGB", (widest, height + LINE), "white")
+        picture.paste(Image.fromarray(table.repeat(scale, 0).repeat(scale, 1)), (0, LINE))
+        draw = ImageDraw.Draw(picture)
+        draw.fontmode = "1"  # no shades of grey: they are colours too
+        draw.text((4, 2), text, "black", font)
+        frames.append(np.asarray(picture))
+    return frames
+
+
+def _indexed(frames: list[np.ndarray]) -> list[Image.Image]:
+    """Turns frames uint8 [H, W, 3] into images with one exact palette, or each with its own."""
+    colours = np.zeros(0, np.uint32)
+    for frame in frames:
+        colours = np.union1d(colours, _packed(frame))
+        if len(colours) > 256:
+            return [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
+    palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8)
+    images = [Image.fromarray(np.searchsorted(colours, _packed(f)).astype(np.uint8)) for f in frames]
+    for image in images:
+        image.putpalette(palette.tobytes())
+    return images
+
+
+def _packed(frame: np.ndarray) -> np.ndarray:
+    """Returns colours uint8 [H, W, 3] as numbers uint32 [H, W]."""
+    red, green, blue = np.moveaxis(frame.astype(np.uint32), -1, 0)
+    return red << 16 | green << 8 | blue

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import io
 from collections.abc import Sequence
-from functools import cache
 from html import escape
 from importlib import resources
 
@@ -29,7 +28,12 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
         attributes: an underscore stands for a hyphen, one at the end for nothing; None leaves one out, True
             writes its name alone, and six digits of a float are enough.
     """
-    written = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
+    written = ""
+    for key, value in attributes.items():
+        if value is not None:
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+            written += " " + key.rstrip("_").replace("_", "-")
+            written += "" if value is True else f'="{_text(text)}"'
     if name in VOID:
         return Html(f"<{name}{written}>")
     return Html(f"<{name}{written}>{join(*children)}</{name}>")
@@ -37,17 +41,8 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
 
 def join(*children: object) -> Html:
     """Returns children one after another, those escaped that are no HTML."""
-    return Html("".join(_escaped(child) for child in children if child is not None))
-
-
-def _escaped(child: object) -> str:
-    return child if isinstance(child, Html) else _text(child)
-
-
-def _attribute(key: str, value: object) -> str:
-    name = key.rstrip("_").replace("_", "-")
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return f" {name}" if value is True else f' {name}="{_text(text)}"'
+    shown = [child for child in children if child is not None]
+    return Html("".join(child if isinstance(child, Html) else _text(child) for child in shown))
 
 
 def _text(value: object) -> str:
@@ -63,7 +58,9 @@ def document(title: str, *body: Html, script: str = "") -> str:
         body: what is on the page.
         script: a file of this package to run, the only one that the page lets run.
     """
-    code, style = (Html(asset(name) if name else "") for name in (script, "style.css"))
+    folder = resources.files(__package__ or "")
+    style = Html(folder.joinpath("style.css").read_text(encoding="utf-8"))
+    code = Html(folder.joinpath(script).read_text(encoding="utf-8") if script else "")
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     policy += f"; script-src 'sha256-{digest}'" if script else ""
@@ -81,13 +78,7 @@ def document(title: str, *body: Html, script: str = "") -> str:
     return f"<!DOCTYPE html>\n{tag('html', head, content, lang='en')}\n"
 
 
-@cache
-def asset(name: str) -> str:
-    """Returns the text of a file of this package."""
-    return resources.files(__package__ or "").joinpath(name).read_text(encoding="utf-8")
-
-
-def table(head: list[object], rows: list[list[object]], numbers: int | None = None) -> Html:
+def table(head: Sequence[object], rows: Sequence[Sequence[object]], numbers: int | None = None) -> Html:
     """Returns a table in a box of its own that scrolls, its first column the names of the rows.
 
     Args:

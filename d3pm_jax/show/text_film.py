@@ -58,7 +58,11 @@ def film(chains: Chains, times: Sequence[int]) -> Html:
     texts = [[_turns(token, numbers) for token in zip(*chain, strict=True)] for chain in chains]
     data = {"mask": MASK, "symbols": [*numbers], "texts": texts}
     # a browser takes no line break that follows <pre>
-    last = (tag("pre", "\n", *(_plain(cell) for cell in chain[-1])) for chain in chains)
+    mask = tag("span", MASK, class_="mask")
+    last = [
+        tag("pre", "\n", *(mask if cell is None else cell.translate(CONTROLS) for cell in chain[-1]))
+        for chain in chains
+    ]
     return player(join(*last), times, data_texts=json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
 
@@ -69,7 +73,3 @@ def _turns(token: Sequence[str | None], numbers: dict[str | None, int]) -> list[
         if after != before:
             found += [i, numbers.setdefault(after, len(numbers))]
     return found
-
-
-def _plain(cell: str | None) -> Html | str:
-    return tag("span", MASK, class_="mask") if cell is None else cell.translate(CONTROLS)

@@ -80,7 +80,10 @@ class Saver:
                     delete(leftover)
         path = self._folder / str(step)
         with _as_os_error(path):
-            _check_room(self._folder, state)
+            # where there is no room threads of Orbax would print why, each at length
+            sizes = [x.nbytes for x in jax.tree.leaves(state)]
+            if shutil.disk_usage(self._folder).free < sum(sizes) + OF_A_FILE * (len(sizes) + 8):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
             self._checkpointer.save(path, state)
         self._pending = self._thread.submit(self._finish, path)
 
@@ -134,33 +137,18 @@ def set_aside(folder: Path, step: int) -> None:
 @contextmanager
 def _as_os_error(path: Path) -> Iterator[None]:
     """Makes what Orbax raises an OSError, also what comes from inside of it, and keeps it from printing."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
-        with _silent("absl", "asyncio"):
-            yield
+        yield
     except OSError:
         raise
     except (ValueError, RuntimeError) as error:
         full = os.strerror(errno.ENOSPC) in str(error)
         code = errno.ENOSPC if full else errno.EIO
         raise OSError(code, os.strerror(code) if full else one_line(error), str(path)) from error
-
-
-def _check_room(folder: Path, state: Any) -> None:
-    """Raises OSError where a checkpoint does not fit: threads of Orbax would print why, each at length."""
-    sizes = [x.nbytes for x in jax.tree.leaves(state)]
-    if shutil.disk_usage(folder).free < sum(sizes) + OF_A_FILE * (len(sizes) + 8):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-
-
-@contextmanager
-def _silent(*names: str) -> Iterator[None]:
-    """Keeps loggers from printing what is raised as well, traceback and all."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -30,7 +30,15 @@ def held(workdir: Path) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(workdir, error) from error
     try:
-        _take(file, workdir)
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another `d3pm train` is writing to {workdir}: wait for it or pass another --workdir"
+                ) from error
+            except OSError:
+                pass  # there are no locks here
         yield
     finally:
         os.close(file)
@@ -42,16 +50,3 @@ def cannot_write(workdir: Path, error: OSError) -> UserError:
         f"cannot write to {workdir}: {error.strerror or one_line(error)}; make room there, or pass "
         f"another --workdir"
     )
-
-
-def _take(file: int, workdir: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(
-            f"another `d3pm train` is writing to {workdir}: wait for it or pass another --workdir"
-        ) from error
-    except OSError:
-        pass

@@ -16,7 +16,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import digit_features
 from d3pm_jax.kinds import classifier, features, image
-from d3pm_jax.measure import protocol
+from d3pm_jax.measure import quality as protocol
 from d3pm_jax.runs.run import open_run
 from tests import tiny
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax import config as configs, runs
-from d3pm_jax.cli import overrides
+from d3pm_jax.cli import reading as overrides
 from d3pm_jax.errors import UserError
 from d3pm_jax.storage import workdir as folders
 from tests import tiny

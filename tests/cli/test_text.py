@@ -13,7 +13,7 @@ from d3pm_jax.cli.eval import Eval, measure_samples
 from d3pm_jax.config import Transformer
 from d3pm_jax.evaluation import ngrams, texts
 from d3pm_jax.kinds import text as text_kind
-from d3pm_jax.measure import protocol
+from d3pm_jax.measure import quality as protocol
 from d3pm_jax.parts import network, reading
 from tests.cli.commands import error, status
 from tests.report.reading import Page

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import pytest
 
 from d3pm_jax import config as configs
-from d3pm_jax.cli import overrides
+from d3pm_jax.cli import reading as overrides
 from d3pm_jax.config.checks import Count, Free, NotNegative, fits, free_fields, hints_of, in_words
 from d3pm_jax.errors import UserError
 from d3pm_jax.storage.workdir import check_resume, may_change

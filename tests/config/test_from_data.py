@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax import config
-from d3pm_jax.cli import overrides
+from d3pm_jax.cli import reading as overrides
 from d3pm_jax.config import (
     Absorbing,
     Autoregressive,

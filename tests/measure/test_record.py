@@ -6,7 +6,7 @@ import math
 import pytest
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure import bounds, exact, protocol, record, samples
+from d3pm_jax.measure import bounds, quality as protocol, record, samples
 from d3pm_jax.measure.record import Value
 
 SUMMARY = {"bits_per_dim": 1.5, "standard_error": 0.25, "nats": 8.0, "nats_standard_error": None}
@@ -20,7 +20,7 @@ FORMATS = {  # and what the commands write, by the names of files
         | {"baselines": {"unigram": 2.5}, "protocol": OF_BOUND},
     ),
     "exact": (
-        exact.EXACT,
+        bounds.EXACT,
         {"step": 7, "examples": 3, "seed": 1, "left to right": SUMMARY, "in random orders": SUMMARY},
     ),
     "quality": (

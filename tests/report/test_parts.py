@@ -14,16 +14,9 @@ from d3pm_jax import kinds
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure import bounds, protocol, record as measured
+from d3pm_jax.measure import bounds, quality as protocol, record as measured
 from d3pm_jax.parts import build
-from d3pm_jax.report import (
-    chains,
-    curves,
-    figures,
-    folder,
-    plots,
-    settings as shown,
-)
+from d3pm_jax.report import curves, figures, folder, pages as shown, samples
 from d3pm_jax.runs.run import Run
 from d3pm_jax.show import markup
 from d3pm_jax.storage import checkpoint, names
@@ -117,11 +110,11 @@ def test_fields_are_the_same_where_they_are():
 @pytest.fixture
 def plotted(monkeypatch):
     """The curves of each plot, by the first word of its title."""
-    found = {}
+    found, plot = {}, curves.plot
 
     def keep(title, xlabel, shown, log_x=False):
         found[title.split()[0]] = shown
-        return plots.plot(title, xlabel, shown, log_x)
+        return plot(title, xlabel, shown, log_x)
 
     monkeypatch.setattr(curves, "plot", keep)
     return found
@@ -132,12 +125,12 @@ def test_terms_and_their_sums_from_t_up(plotted):
     other = bound(9.0, step=6, bits_per_dim=9.0)  # of another checkpoint: none of these
     text = curves.terms([record(bounds=[four, two, other]), record("b", bounds=[bound(3.0, None, 4.0, 5.0)])])
     assert plotted["term"] == [
-        plots.Curve(0, [1, 2, 3, 4], [1.0, 0.5, 0.25, 0.125]),
-        plots.Curve(1, [1, 2, 3, 4], [3.0, None, 4.0, 5.0]),
+        curves.Curve(0, [1, 2, 3, 4], [1.0, 0.5, 0.25, 0.125]),
+        curves.Curve(1, [1, 2, 3, 4], [3.0, None, 4.0, 5.0]),
     ]
-    assert plotted["sum"][0] == plots.Curve(0, [1, 2, 3, 4], [1.875, 0.875, 0.375, 0.125])
+    assert plotted["sum"][0] == curves.Curve(0, [1, 2, 3, 4], [1.875, 0.875, 0.375, 0.125])
     np.testing.assert_array_equal(plotted["sum"][1].y, [np.nan, np.nan, 9.0, 5.0])
-    assert plotted["bound"] == [plots.Curve(0, [2, 4], [2.5, 1.0])]
+    assert plotted["bound"] == [curves.Curve(0, [2, 4], [2.5, 1.0])]
     page = Page(text)
     assert page.inside["figcaption"] == [
         "term of the bound at t [bits/dim]",
@@ -247,7 +240,7 @@ def test_chains_tell_the_t_of_the_whole_process(tmp_path):
         sample=sample,
         parts=KnownParts(classes=None, process=process, categories=4),
     )
-    drawn = chains.draw(record(run=run))
+    drawn = samples.draw(record(run=run))
     assert (drawn.chains.times, drawn.chains.strip) == ([0, 2, 3, 10], [0, 2, 3, 10])
 
 

@@ -18,8 +18,8 @@ from d3pm_jax.config import Adam, Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import image as images
-from d3pm_jax.measure import bounds, protocol, record as measured
-from d3pm_jax.report import blocks, chains, figures, folder, plots, samples
+from d3pm_jax.measure import bounds, quality as protocol, record as measured
+from d3pm_jax.report import blocks, curves, figures, folder, samples
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.storage import workdir as folders
 from tests import tiny
@@ -178,7 +178,7 @@ def test_the_film_is_the_recorded_chain(whole, page):
     times = [int(t) for t in film["data-times"].split()]
     assert times == list(range(10, -1, -1))
     columns, w, h = map(int, film["data-sheet"].split())
-    x0, states = run.sample(jax.random.key(0), chains.SAMPLES, record=times)
+    x0, states = run.sample(jax.random.key(0), samples.SAMPLES, record=times)
     at = page.tags.index(("div", film))
     box, image = (attrs for _, attrs in page.tags[at + 1 : at + 3])
     assert box["viewbox"] == f"{10 % columns * w} {10 // columns * h} {w} {h}"  # without a script: t = 0
@@ -186,7 +186,7 @@ def test_the_film_is_the_recorded_chain(whole, page):
     assert (str(sheet.shape[1]), str(sheet.shape[0])) == (image["width"], image["height"])
     for i, state in enumerate(states):
         y, x = i // columns * h, i % columns * w
-        expected = show.grid(show.to_rgb(state[: chains.FILMED], 17), 4)
+        expected = show.grid(show.to_rgb(state[: samples.FILMED], 17), 4)
         np.testing.assert_array_equal(sheet[y : y + h, x : x + w], expected)
     np.testing.assert_array_equal(pixels(page.having("img", "pixels")[0]["src"]), grid(x0))
     np.testing.assert_array_equal(states[-1], x0)
@@ -195,8 +195,8 @@ def test_the_film_is_the_recorded_chain(whole, page):
 
 
 def test_samples_of_the_command_are_shown_in_their_order(home, page):
-    samples = np.load(home / "bare" / "samples.npy")[: chains.SAMPLES]
-    np.testing.assert_array_equal(pixels(page.having("img", "pixels")[2]["src"]), grid(samples))
+    kept = np.load(home / "bare" / "samples.npy")[: samples.SAMPLES]
+    np.testing.assert_array_equal(pixels(page.having("img", "pixels")[2]["src"]), grid(kept))
     assert any("the first of samples.npy of d3pm sample" in words for words in page.inside["figcaption"])
 
 
@@ -215,7 +215,7 @@ def test_other_kinds_of_data(whole):
     run, rng = open_run(whole), np.random.default_rng(0)
     x = rng.integers(3, size=(40, 5)).astype(np.int32)
     states = np.stack([x, x, x + 1])
-    drawn = chains.Drawn(kinds.Chains(x, [0, 4, 9], states, [0, 9], None, None, 17, 10), False)
+    drawn = samples.Drawn(kinds.Chains(x, [0, 4, 9], states, [0, 9], None, None, 17, 10), False)
     text = told(run, description=Description((5,), 3, None, "text", ("a", "<", "b\n")))
     found = Page(samples.samples(text, drawn) + samples.processes(text, drawn))
     kind = text.run.parts.kind
@@ -230,7 +230,7 @@ def test_other_kinds_of_data(whole):
     assert found.open == []
 
     x = rng.integers(17, size=(30, 8, 8, 1)).astype(np.int32)
-    drawn = chains.Drawn(kinds.Chains(x, [0], x[None], [0], None, None, 17, 10), True)
+    drawn = samples.Drawn(kinds.Chains(x, [0], x[None], [0], None, None, 17, 10), True)
     found = Page(samples.samples(told(run, classes=10), drawn))
     assert found.inside["text"] == [str(c) for c in range(10)]
     rows = np.concatenate([x[c::10] for c in range(10)])
@@ -334,20 +334,20 @@ def test_the_sheet_holds_every_frame_in_order():
 
 def test_a_curve_leaves_out_what_cannot_be_drawn():
     """Infinite terms, a 0 on a logarithmic axis, a number that is too large; nothing at all is no plot."""
-    curve = plots.Curve(1, [0, 1, 2, 4], [1.0, None, 10.0**200, 8.0])
-    found = Page(plots.plot("y", "x", [curve, plots.Curve(0, [], [])]))
+    curve = curves.Curve(1, [0, 1, 2, 4], [1.0, None, 10.0**200, 8.0])
+    found = Page(curves.plot("y", "x", [curve, curves.Curve(0, [], [])]))
     assert len(found.having("circle", "run-1")) == 2
     assert found.having("path", "run-0") == []
-    assert plots.plot("y", "x", [curve._replace(y=[None] * 4)]) is None
-    (path,) = Page(plots.plot("y", "x", [curve], log_x=True)).having("path", "run-1")
+    assert curves.plot("y", "x", [curve._replace(y=[None] * 4)]) is None
+    (path,) = Page(curves.plot("y", "x", [curve], log_x=True)).having("path", "run-1")
     assert "L" not in path["d"]
-    gap = plots.Curve(0, [0, 1, 2, 3, 4], [1.0, 2.0, None, 3.0, 4.0])
-    (path,) = Page(plots.plot("y", "x", [gap])).having("path", "run-0")
+    gap = curves.Curve(0, [0, 1, 2, 3, 4], [1.0, 2.0, None, 3.0, 4.0])
+    (path,) = Page(curves.plot("y", "x", [gap])).having("path", "run-0")
     assert [part.count("L") for part in path["d"].split("M")] == [0, 1, 1]  # not over the gap
-    assert plots.plot("y", "x", [plots.Curve(0, [1, 2, 3], [1e-300, 1.0, 1e99])]) is not None
-    many = plots.Curve(0, list(range(9999)), [float(i) for i in range(9999)])
-    (path,) = Page(plots.plot("y", "x", [many])).having("path", "run-0")
-    assert path["d"].count("L") == plots.POINTS - 1
-    low, high = (plots.Axis(1.0, x, True, 0.0, 1.0) for x in (20.0, 1e4))
+    assert curves.plot("y", "x", [curves.Curve(0, [1, 2, 3], [1e-300, 1.0, 1e99])]) is not None
+    many = curves.Curve(0, list(range(9999)), [float(i) for i in range(9999)])
+    (path,) = Page(curves.plot("y", "x", [many])).having("path", "run-0")
+    assert path["d"].count("L") == curves.POINTS - 1
+    low, high = (curves.Axis(1.0, x, True, 0.0, 1.0) for x in (20.0, 1e4))
     assert (low.ticks(), high.ticks()) == ([1, 2, 5, 10, 20], [1, 10, 100, 1000, 10000])
     assert high.place(100.0) == pytest.approx(0.5)

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure import protocol, record
-from d3pm_jax.measure.protocol import Protocol
+from d3pm_jax.measure import quality as protocol, record
+from d3pm_jax.measure.quality import Protocol
 
 ONE = Protocol(
     N=2000,

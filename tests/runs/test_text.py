@@ -24,7 +24,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines, texts
 from d3pm_jax.kinds import text as text_kind
 from d3pm_jax.parts import network, reading
-from d3pm_jax.report import chains, folder as records
+from d3pm_jax.report import folder as records, samples as pictures
 from d3pm_jax.storage import workdir as folders
 from tests.cli.commands import error, status
 
@@ -98,8 +98,8 @@ def test_a_padded_run_is_evaluated_on_its_best_grid_and_sampled_without_its_text
     assert status("sample", folder, "--num", 3) == 0
     (folder.parent / "gone").rename(folder.parent / "a.txt")
     assert (folder / "samples.txt").read_text()
-    forward = chains.draw(records.read([trained])[0]).chains.forward()
-    padding = np.broadcast_to(batch["weight"][: chains.ROWS] == 0, forward.shape)
+    forward = pictures.draw(records.read([trained])[0]).chains.forward()
+    padding = np.broadcast_to(batch["weight"][: pictures.ROWS] == 0, forward.shape)
     np.testing.assert_array_equal(forward == -1, padding)
 
 

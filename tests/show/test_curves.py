@@ -8,9 +8,8 @@ from PIL import Image
 
 import d3pm_jax as d3pm
 from d3pm_jax import show
-from d3pm_jax.show import bound, curves, schedules
-from d3pm_jax.show.bound import SUM, TERM
-from d3pm_jax.show.schedules import WEIGHT
+from d3pm_jax.show import curves
+from d3pm_jax.show.curves import SUM, TERM, WEIGHT
 
 BOUND = {"steps": [1.0, 0.5, 0.25, 0.125], "times": [1, 2, 3, 4], "bits_per_dim": 1.9}
 FEWER = {"steps": [2.0, 0.5], "times": [2, 4]}
@@ -25,8 +24,7 @@ def drawn(monkeypatch):
         calls.append((lines, xlabel))
         show.save_lines(path, lines, xlabel, log, caption)
 
-    for module in (bound, schedules):
-        monkeypatch.setattr(module, "save_lines", save)
+    monkeypatch.setattr(curves, "save_lines", save)
     return calls
 
 
