@@ -1,9 +1,7 @@
 """Runs the training loop: data in, steps, and what is written on the way."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,9 @@ import numpy as np
 from d3pm_jax import data
 from d3pm_jax.config import Config, Data, io as config_io
 from d3pm_jax.errors import as_user_error
-from d3pm_jax.loop import presampled, sinks as logs
+from d3pm_jax.loop import presampled, sinks
 from d3pm_jax.loop.outputs import Outputs
-from d3pm_jax.loop.profile import traced
-from d3pm_jax.loop.sinks import Log, Logging
+from d3pm_jax.loop.speed import traced
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import (
     batched,
@@ -24,7 +21,6 @@ from d3pm_jax.machine.devices import (
     use_all_cores,
 )
 from d3pm_jax.parts import begin, build, splits
-from d3pm_jax.parts.begin import Weights
 from d3pm_jax.placing import place, place_part
 from d3pm_jax.storage import checkpoint, lock
 from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS, PROFILE
@@ -34,16 +30,16 @@ from d3pm_jax.storage.workdir import (
     read_config,
     resumed,
 )
-from d3pm_jax.training.step import StepNoise, make_step
+from d3pm_jax.training.step import make_step
 
 
 def train(
     config: Config,
     workdir: Path,
     resume: bool,
-    start: Weights | None = None,
+    start: begin.Weights | None = None,
     wandb: str | None = None,
-    own_logs: Sequence[Log] = (),
+    own_logs: Sequence[sinks.Log] = (),
     profile: bool = False,
 ) -> bool:
     """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
@@ -64,20 +60,57 @@ def train(
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
     parts, source = built(config, workdir if resume else None)
-    examples, valid, noise_of = _read_examples(parts), _read_valid(parts), _noise_of(parts)
+    config = parts.config
+    folder = workdir / CHECKPOINTS
+    # What could be refused is read before anything is written.
+    test = data.read_batch(config.data.open("test"), parts.categories, NUM_EXAMPLES, parts.description)
+    kept_examples = np.where(test["weight"] > 0, test["x"], -1) if "weight" in test else test["x"]
+    held_out = splits.validation(config)
+    valid = None
+    if held_out is not None:
+        valid = data.read_batch(held_out, parts.categories, None, parts.description)
+    noise_file = None
+    if config.train.noise is not None:  # else each step draws its own
+        noise_file = presampled.open_for(parts, Path(config.train.noise))
     params = None if start is None else begin.fitted(parts, start)
 
-    def claimed() -> int:
-        claim(parts.config, workdir, resume or start is not None, parts.description, examples)
-        return len(checkpoint.steps(workdir / CHECKPOINTS))
+    def claim_folder() -> int:
+        claim(config, workdir, resume or start is not None, parts.description, kept_examples)
+        return len(checkpoint.steps(folder))
 
     with cluster.held_by_first(lock.held(workdir)):
         if params is not None:
             begin.write(parts, workdir, params)
-        parts = build.restore(workdir, parts) if cluster.by_first(claimed) else build.start(parts)
-        opened = partial(logs.opened, parts.config, workdir, project=wandb, own=own_logs)
-        trace = workdir / PROFILE if profile and cluster.is_first() else None
-        return _train(parts, workdir, source, noise_of, valid, opened, trace)
+        parts = build.restore(workdir, parts) if cluster.by_first(claim_folder) else build.start(parts)
+        state = parts.state
+        first = parts.step
+        if cluster.is_first():
+            checkpoint.set_aside(folder, first)
+            _record_layout(workdir, parts)
+        with (
+            sinks.opened(config, workdir, first, wandb, own_logs) as log,
+            checkpoint.Saver(folder, config.train.keep_checkpoints) as saver,
+            cluster.stopping() as stop,
+        ):
+            outputs = Outputs(parts, workdir, log, saver, valid)
+            batches = _batches(parts, source)
+            sharding = batched(parts.mesh)
+            update = make_step(**build.step_arguments(parts), sharding=sharding)
+            trace = workdir / PROFILE if profile and cluster.is_first() else None
+            with outputs.terminal.shown():
+                for step in traced(range(first + 1, config.train.steps + 1), trace, outputs.speed.wait):
+                    with outputs.speed.waiting():
+                        batch = place_part(next(batches), sharding)
+                        noise = None if noise_file is None else place(noise_file(step - 1), sharding)
+                    state, row = update(state, parts.process, batch, parts.key, noise)
+                    outputs.add(step, row)
+                    # A signal since then is seen after the next step, or too late to matter.
+                    stopped = stop(step)
+                    outputs.write(step, state, stopped is not None)
+                    if stopped is not None:
+                        outputs.terminal.say(f"stopped by {stopped}, saved step {step}")
+                        return step == config.train.steps
+    return True
 
 
 def built(config: Config, workdir: Path | None = None) -> tuple[build.Parts, data.Source]:
@@ -97,29 +130,10 @@ def built(config: Config, workdir: Path | None = None) -> tuple[build.Parts, dat
     return parts, source
 
 
-def _train(
-    parts: build.Parts,
-    workdir: Path,
-    source: data.Source,
-    noise_of: Callable[[int], StepNoise | None],
-    valid: dict[str, np.ndarray] | None,
-    opened: Callable[[int], AbstractContextManager[Logging]],
-    trace: Path | None,
-) -> bool:
-    """Trains from the state of the parts on, for who holds the lock."""
-    step, folder, keep = int(parts.state.step), workdir / CHECKPOINTS, parts.config.train.keep_checkpoints
-    if cluster.is_first():
-        checkpoint.set_aside(folder, step)
-        _record_layout(workdir, parts, step)
-    with opened(step) as log, checkpoint.Saver(folder, keep) as saver, cluster.stopping() as stop:
-        outputs = Outputs(parts, workdir, log, saver, valid)
-        return _loop(parts, _batches(parts, source, step), noise_of, outputs, stop, trace)
-
-
-def _record_layout(workdir: Path, parts: build.Parts, step: int) -> None:
-    """Adds a line to layouts.jsonl: over what the steps after this one were laid out."""
+def _record_layout(workdir: Path, parts: build.Parts) -> None:
+    """Adds a line to layouts.jsonl: over what the steps after that of the parts are laid out."""
     row = {
-        "step": step,
+        "step": parts.step,
         "processes": jax.process_count(),
         "mesh": dict(parts.mesh.shape),
         "device": parts.mesh.devices.flat[0].device_kind,
@@ -128,21 +142,8 @@ def _record_layout(workdir: Path, parts: build.Parts, step: int) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def _read_examples(parts: build.Parts) -> np.ndarray:
-    """Reads the test examples that the run keeps; -1 is padding."""
-    source = parts.config.data.open("test")
-    batch = data.read_batch(source, parts.categories, NUM_EXAMPLES, parts.description)
-    return np.where(batch["weight"] > 0, batch["x"], -1) if "weight" in batch else batch["x"]
-
-
-def _read_valid(parts: build.Parts) -> dict[str, np.ndarray] | None:
-    """Reads what the bound is estimated of during training, if anything."""
-    source = splits.validation(parts.config)
-    return None if source is None else data.read_batch(source, parts.categories, None, parts.description)
-
-
-def _batches(parts: build.Parts, source: data.Source, start: int) -> Iterator[dict[str, Any]]:
-    """Makes the batches of a run from step `start` on."""
+def _batches(parts: build.Parts, source: data.Source) -> Iterator[dict[str, Any]]:
+    """Makes the batches of a run from the step of the parts on."""
     spec, train = parts.config.data, parts.config.train
     random_map = None if type(spec).random_map is Data.random_map else spec.random_map
     return data.train_batches(
@@ -150,41 +151,9 @@ def _batches(parts: build.Parts, source: data.Source, start: int) -> Iterator[di
         train.batch_size,
         train.seed,
         parts.categories,
-        start,
+        parts.step,
         random_map,
         parts.description,
         part=jax.process_index(),
         parts=jax.process_count(),
     )
-
-
-def _noise_of(parts: build.Parts) -> Callable[[int], StepNoise | None]:
-    """Returns the noise of the step after so many updates, where that comes from a file."""
-    file = parts.config.train.noise
-    if file is None:
-        return lambda step: None  # the step draws its own
-    return presampled.open_for(parts, Path(file))
-
-
-def _loop(
-    parts: build.Parts,
-    batches: Iterator,
-    noise_of: Callable[[int], StepNoise | None],
-    outputs: Outputs,
-    stop: Callable[[int], str | None],
-    trace: Path | None,
-) -> bool:
-    config, state, sharding = parts.config, parts.state, batched(parts.mesh)
-    update = make_step(**build.step_arguments(parts), sharding=sharding)
-    with outputs.terminal.shown():
-        for step in traced(range(int(state.step) + 1, config.train.steps + 1), trace, outputs.speed.wait):
-            with outputs.speed.waiting():
-                batch, noise = place_part(next(batches), sharding), place(noise_of(step - 1), sharding)
-            state, row = update(state, parts.process, batch, parts.key, noise)
-            outputs.add(step, row)
-            stopped = stop(step)  # a signal since then is seen after the next step, or too late to matter
-            outputs.write(step, state, stopped is not None)
-            if stopped is not None:
-                outputs.terminal.say(f"stopped by {stopped}, saved step {step}")
-                return step == config.train.steps
-    return True

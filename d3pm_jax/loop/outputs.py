@@ -18,8 +18,7 @@ from d3pm_jax.losses import posterior_kl
 from d3pm_jax.machine.devices import batched
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure.samples import make_sampler
-from d3pm_jax.parts.about import caption
-from d3pm_jax.parts.build import Parts
+from d3pm_jax.parts.build import Parts, caption
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.storage.names import CHECKPOINTS, SAMPLES
 from d3pm_jax.training.state import TrainState
@@ -53,7 +52,8 @@ class Outputs:
         self.terminal = Terminal("step", parts.config.train.steps, first)
         self._parts = parts
         self._workdir, self._log_to, self._saver = workdir, log, saver
-        self._sampler, self.speed = make_sampler(parts, NUM_SAMPLES), speed.of_run(parts)
+        self._sampler = make_sampler(parts, NUM_SAMPLES)
+        self.speed = speed.of_run(parts)
         self._window = Window(
             parts.process.T, leaf_names(parts.state.params), parts.config.train.max_nonfinite
         )
@@ -87,7 +87,12 @@ class Outputs:
             if self._valid is not None and evaluates:
                 means |= self._evaluated(state.ema)
                 self._window.restart()
-            self._log(step, means)
+            if "loss" in means:
+                self._log_to(step, means)
+                self.terminal.metrics(means)
+            else:  # no step since the last line was finite
+                found = "".join(f"; {name} {value:.4g}" for name, value in means.items())
+                self.terminal.say(f"no metrics at step {step}: all steps since the last were skipped{found}")
         if draws:
             samples, _ = self._sampler(state.ema, NUM_SAMPLES, jax.random.key(config.seed))
             path = self._workdir / SAMPLES / f"step_{step:07d}"
@@ -99,31 +104,17 @@ class Outputs:
         if ends:
             self._window.check_any(self._saved)
         if stopping or saves:
-            self._save(step, state, stopping)
+            skipped = self._window.skipped_last()
+            if skipped:
+                words = f"steps {step - skipped + 1} to {step} were not finite, and skipped"
+                self.terminal.say(words if stopping else f"{words}: no checkpoint is written")
+            if stopping or not skipped:  # in a row of skipped steps the checkpoints from before it stay
+                self._saver.save(step, state)
+                self._saved = step
+                self._window.restart()
+            if stopping:
+                self._saver.wait()
         self._saver.check()
-
-    def _save(self, step: int, state: TrainState, stopping: bool) -> None:
-        """Saves; in a row of skipped steps only before a stop, so that those from before it stay."""
-        skipped = self._window.skipped_last()
-        if skipped:
-            words = f"steps {step - skipped + 1} to {step} were not finite, and skipped"
-            self.terminal.say(words if stopping else f"{words}: no checkpoint is written")
-        if skipped and not stopping:
-            return
-        self._saver.save(step, state)
-        self._saved = step
-        self._window.restart()
-        if stopping:
-            self._saver.wait()
-
-    def _log(self, step: int, means: dict[str, float | int]) -> None:
-        """Writes a line of metrics, and says why there is none where no step since the last was finite."""
-        if "loss" not in means:
-            found = "".join(f"; {name} {value:.4g}" for name, value in means.items())
-            self.terminal.say(f"no metrics at step {step}: all steps since the last were skipped{found}")
-            return
-        self._log_to(step, means)
-        self.terminal.metrics(means)
 
     def _evaluated(self, params: Params) -> dict[str, float]:
         """Returns the bound of the held-out examples; says so, and returns nothing, where it is infinite."""

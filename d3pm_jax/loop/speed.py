@@ -1,8 +1,9 @@
-"""Measures how fast a training goes, how long it waits for data, and how much of a device it uses."""
+"""Measures how fast a training goes, how long it waits for data, what it uses of a device; traces it."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,6 +28,8 @@ PEAKS = {
     "TPU v5": 459e12,  # v5p
     "TPU v6 lite": 918e12,  # v6e
 }
+AFTER = 5  # steps before those that are traced, where there are so many
+STEPS = 5  # that are traced
 
 
 class Speed:
@@ -83,3 +86,32 @@ def of_run(parts: Parts) -> Speed:
     """Makes the measure of a run; counts its operations, where the peak is known, before steps are timed."""
     peak = parts.config.mesh.peak_flops or PEAKS.get(parts.mesh.devices.flat[0].device_kind)
     return Speed(parts.config.train.batch_size, cost.flops_of_step(parts) / peak if peak else None)
+
+
+def traced(steps: range, folder: Path | None, wait: Callable[[], None]) -> Iterator[int]:
+    """Yields the steps, and traces some after the first, which compiles, into a folder; none without one.
+
+    Args:
+        steps: of a training.
+        folder: where to write the trace.
+        wait: returns when what was yielded last is computed.
+    """
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # calls of Python would be most of the trace, and slow what is traced
+    before = max(0, min(AFTER, len(steps) - 1))
+    running = False
+    chosen = steps[before : before + STEPS] if folder is not None else range(0)
+    try:
+        for step in steps:
+            if step in chosen[:1]:
+                jax.profiler.start_trace(str(folder), profiler_options=options)
+                running = True
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                yield step
+            if step in chosen[-1:]:
+                wait()
+                jax.profiler.stop_trace()
+                running = False
+    finally:  # also where the training was stopped meanwhile
+        if running:
+            jax.profiler.stop_trace()

@@ -11,8 +11,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Measured, Reference
 from d3pm_jax.measure import samples
 from d3pm_jax.measure.protocol import Protocol
-from d3pm_jax.parts.about import about
-from d3pm_jax.parts.build import Parts
+from d3pm_jax.parts.build import Parts, about
 from d3pm_jax.parts.reading import open_whole
 
 

@@ -16,8 +16,8 @@ from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.measure import bounds
 from d3pm_jax.measure.samples import Given, draw
 from d3pm_jax.parts import build, reading
-from d3pm_jax.parts.about import about, caption
 from d3pm_jax.parts.begin import weights_of
+from d3pm_jax.parts.build import about, caption
 from d3pm_jax.processes import Process
 from d3pm_jax.storage import workdir as folders
 from d3pm_jax.types import Params

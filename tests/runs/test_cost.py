@@ -18,7 +18,6 @@ from d3pm_jax.loop import (
     cost,
     loop,
     metrics,
-    profile,
     speed,
 )
 from d3pm_jax.machine import setup
@@ -116,11 +115,11 @@ def test_which_steps_are_traced(monkeypatch, tmp_path, first, last, expected):
     monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, profiler_options: told.append(now[0] + 1))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: told.append(now[0]))
     now[0] = first - 1
-    for step in profile.traced(range(first, last + 1), tmp_path, lambda: waited.append(now[0])):
+    for step in speed.traced(range(first, last + 1), tmp_path, lambda: waited.append(now[0])):
         now[0] = step
     assert tuple(told) == expected
     assert waited == told[1:]  # the last one may still be computed
-    assert list(profile.traced(range(3), None, pytest.fail)) == [0, 1, 2]
+    assert list(speed.traced(range(3), None, pytest.fail)) == [0, 1, 2]
     assert tuple(told) == expected
 
 
