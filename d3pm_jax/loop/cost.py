@@ -31,10 +31,12 @@ class Cost(NamedTuple):
 
 def measure(parts: build.Parts) -> tuple[Cost, Any]:
     """Compiles the step of a run; returns what it costs, and the program."""
-    start, (batch, noise) = time.monotonic(), abstract_inputs(parts)
+    start = time.monotonic()
+    batch, noise = abstract_inputs(parts)
     update = make_update(**build.step_arguments(parts))
     compiled = update.lower(parts.state, parts.process, batch, noise, parts.key).compile()
-    seconds, memory = time.monotonic() - start, compiled.memory_analysis()
+    seconds = time.monotonic() - start
+    memory = compiled.memory_analysis()
     added = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     parameters = sum(x.size for x in jax.tree.leaves(parts.state.params))
     cost = Cost(parameters, flops_of_step(parts), memory.argument_size_in_bytes, added, seconds)
@@ -45,8 +47,7 @@ def flops_of_step(parts: build.Parts) -> int:
     """Counts the floating-point operations of a step on one device."""
     loss = partial(batch_loss, parts.config.loss, parts.predict)
     inputs = parts.state.params, parts.process, *abstract_inputs(parts), parts.key, 1.0
-    found = flops.of_gradient(loss, *inputs)
-    return found // parts.mesh.size
+    return flops.of_gradient(loss, *inputs) // parts.mesh.size
 
 
 def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], StepNoise]:
@@ -82,10 +83,12 @@ def _whether_it_fits(cost: Cost, device: Any, number: int) -> str:
     """Compares the memory of a step with what there is."""
     told = (device.memory_stats() or {}).get("bytes_limit")
     if told is not None:
-        needs, room, where = cost.memory, told, f"a device has {_size(told)}"
+        needs, room = cost.memory, told
+        where = f"a device has {_size(told)}"
     elif device.platform == "cpu" and hasattr(os, "sysconf"):
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        needs, where = number * cost.memory, f"this machine has {_size(room)} for all devices"
+        needs = number * cost.memory
+        where = f"this machine has {_size(room)} for all devices"
     else:
         return "whether it fits is not known: the device does not tell its memory"
     return f"it {'fits' if needs <= room else 'does not fit'}: {_size(needs)} needed, {where}"
