@@ -8,7 +8,7 @@ import numpy as np
 
 from d3pm_jax import data
 from d3pm_jax.config.checks import Allowed, Categories, Count, Free, FreeFields, NonEmptyStr, Part, undefined
-from d3pm_jax.data import Description, Source, idx, images
+from d3pm_jax.data import Description, Source, arrays, images
 from d3pm_jax.data.binarize import Binarize, BinarySource, at_random
 
 if TYPE_CHECKING:
@@ -156,7 +156,9 @@ class Idx(Grey):
 
     def _read(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         start = {"train": "train", "test": "t10k"}[split]
-        x, labels = (idx.read(self.dir, f"{start}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+        x, labels = (
+            arrays.read_idx(self.dir, f"{start}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")
+        )
         return x, labels
 
 
