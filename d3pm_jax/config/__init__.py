@@ -10,7 +10,7 @@ from d3pm_jax.extras import require
 require(__name__, "flax", "optax")
 
 from d3pm_jax.config import from_data as from_data, io as io
-from d3pm_jax.config.data import Arrays, Data, Digits, Idx, TfdsImages
+from d3pm_jax.config.data import Arrays, Data, Digits, Enwik8, Idx, Shakespeare, Text, Text8, TfdsImages
 from d3pm_jax.config.head import Head, LogisticHead
 from d3pm_jax.config.model import Model, ScoreNet, Spec, Transformer, UNet
 from d3pm_jax.config.objective import (
@@ -60,7 +60,6 @@ from d3pm_jax.config.schedule import (
     Reciprocal,
     Schedule,
 )
-from d3pm_jax.config.text import Enwik8, Shakespeare, Text, Text8
 from d3pm_jax.config.timesteps import Importance, Independent, LowDiscrepancy, RealTimes, Timesteps
 
 __all__ = [

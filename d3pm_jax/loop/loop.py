@@ -1,7 +1,9 @@
 """Runs the training loop: data in, steps, and what is written on the way."""
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +12,37 @@ import numpy as np
 
 from d3pm_jax import data
 from d3pm_jax.config import Config, Data, io as config_io
+from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import as_user_error
-from d3pm_jax.loop import presampled, sinks
-from d3pm_jax.loop.outputs import Outputs
-from d3pm_jax.loop.speed import traced
+from d3pm_jax.evaluation.bound import elements, evaluate_bound, few_terms
+from d3pm_jax.likelihood import bits_per_dim
+from d3pm_jax.loop import cost, presampled, sinks
+from d3pm_jax.loop.metrics import Window, leaf_names
+from d3pm_jax.losses import posterior_kl
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import (
     batched,
     check_batch,
     use_all_cores,
 )
+from d3pm_jax.machine.terminal import Terminal
+from d3pm_jax.measure.samples import make_sampler
 from d3pm_jax.parts import begin, build, splits
 from d3pm_jax.placing import place, place_part
 from d3pm_jax.storage import checkpoint, lock
-from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS, PROFILE
+from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS, PROFILE, SAMPLES
 from d3pm_jax.storage.workdir import (
     NUM_EXAMPLES,
     claim,
     read_config,
     resumed,
 )
-from d3pm_jax.training.step import make_step
+from d3pm_jax.training.state import TrainState
+from d3pm_jax.training.step import Metrics, make_step
+from d3pm_jax.types import Params
+
+NUM_SAMPLES = 64  # in a picture of samples
+CALLS = 10  # of the network for each example, in an estimate of the bound
 
 
 def train(
@@ -83,12 +95,12 @@ def train(
             begin.write(parts, workdir, params)
         parts = build.restore(workdir, parts) if cluster.by_first(claim_folder) else build.start(parts)
         state = parts.state
-        first = parts.step
+        done = parts.step
         if cluster.is_first():
-            checkpoint.set_aside(folder, first)
+            checkpoint.set_aside(folder, done)
             _record_layout(workdir, parts)
         with (
-            sinks.opened(config, workdir, first, wandb, own_logs) as log,
+            sinks.opened(config, workdir, done, wandb, own_logs) as log,
             checkpoint.Saver(folder, config.train.keep_checkpoints) as saver,
             cluster.stopping() as stop,
         ):
@@ -98,7 +110,7 @@ def train(
             update = make_step(**build.step_arguments(parts), sharding=sharding)
             trace = workdir / PROFILE if profile and cluster.is_first() else None
             with outputs.terminal.shown():
-                for step in traced(range(first + 1, config.train.steps + 1), trace, outputs.speed.wait):
+                for step in cost.traced(range(done + 1, config.train.steps + 1), trace, outputs.speed.wait):
                     with outputs.speed.waiting():
                         batch = place_part(next(batches), sharding)
                         noise = None if noise_file is None else place(noise_file(step - 1), sharding)
@@ -157,3 +169,120 @@ def _batches(parts: build.Parts, source: data.Source) -> Iterator[dict[str, Any]
         part=jax.process_index(),
         parts=jax.process_count(),
     )
+
+
+class Outputs:
+    """Writes everything that a training writes.
+
+    Args:
+        parts: of the run, with the state that training begins with.
+        workdir: where to write.
+        log: takes a step and its metrics, see `sinks.opened`.
+        saver: of checkpoints.
+        valid: examples to estimate the bound of, see `make_estimate`.
+    """
+
+    def __init__(
+        self,
+        parts: build.Parts,
+        workdir: Path,
+        log: sinks.Logging,
+        saver: checkpoint.Saver,
+        valid: Mapping[str, np.ndarray] | None = None,
+    ):
+        first = int(parts.state.step)
+        self.terminal = Terminal("step", parts.config.train.steps, first)
+        self._parts = parts
+        self._workdir, self._log_to, self._saver = workdir, log, saver
+        self._sampler = make_sampler(parts, NUM_SAMPLES)
+        self.speed = cost.speed_of(parts)
+        self._window = Window(
+            parts.process.T, leaf_names(parts.state.params), parts.config.train.max_nonfinite
+        )
+        self._valid = None if valid is None else make_estimate(parts, valid)
+        self._saved = first if checkpoint.steps(workdir / CHECKPOINTS) else None
+
+    def add(self, step: int, row: Metrics) -> None:
+        """Takes the metrics of a step.
+
+        Raises:
+            UserError: `train.max_nonfinite` steps in a row were not finite.
+        """
+        self.terminal.advance(step)
+        self.speed.dispatched(row)
+        self._window.add(step, row, self._saved)
+
+    def write(self, step: int, state: TrainState, stopping: bool) -> None:
+        """Writes what is due after a step; metrics and a checkpoint after the last one and before a stop.
+
+        Raises:
+            UserError: too many steps in a row were not finite, or all of a training, or the network gives no
+                samples.
+        """
+        config = self._parts.config.train
+        ends = step == config.steps
+        stopping |= ends
+        draws, saves = _due(step, config.sample_every), _due(step, config.checkpoint_every)
+        evaluates = self._valid is not None and _due(step, config.eval_every)
+        if stopping or draws or saves or evaluates or _due(step, config.log_every):
+            means = self.speed.added(self._window.close(self._saved))
+            if self._valid is not None and evaluates:
+                bound = self._valid(state.ema)
+                if math.isinf(bound):
+                    self.terminal.say("the bound of the held-out examples is infinite: is beta 1 at the end?")
+                else:
+                    means["valid_bits_per_dim"] = bound
+                self._window.restart()
+            if "loss" in means:
+                self._log_to(step, means)
+                self.terminal.metrics(means)
+            else:  # no step since the last line was finite
+                found = "".join(f"; {name} {value:.4g}" for name, value in means.items())
+                self.terminal.say(f"no metrics at step {step}: all steps since the last were skipped{found}")
+        if draws:
+            samples, _ = self._sampler(state.ema, NUM_SAMPLES, jax.random.key(config.seed))
+            path = self._workdir / SAMPLES / f"step_{step:07d}"
+            path.parent.mkdir(exist_ok=True)
+            words = build.caption(self._workdir, self._parts, step)
+            path = self._parts.kind.save_examples(path, samples, words)
+            self.terminal.say(f"samples: {path}")
+            self._window.restart()
+        if ends:
+            self._window.check_any(self._saved)
+        if stopping or saves:
+            skipped = self._window.skipped_last()
+            if skipped:
+                words = f"steps {step - skipped + 1} to {step} were not finite, and skipped"
+                self.terminal.say(words if stopping else f"{words}: no checkpoint is written")
+            if stopping or not skipped:  # in a row of skipped steps the checkpoints from before it stay
+                self._saver.save(step, state)
+                self._saved = step
+                self._window.restart()
+            if stopping:
+                self._saver.wait()
+        self._saver.check()
+
+
+def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Callable[[Params], float]:
+    """Makes params -> the bound of examples in bits/dim, estimated from a few steps for each.
+
+    Args:
+        parts: of the run.
+        examples: "x" int32 [N, *S], "label" [N] and "weight" [N, *S] if there are any.
+    """
+    term = partial(posterior_kl, **logits_keywords(parts.config.loss))
+    compiled = few_terms(parts.predict, min(CALLS, parts.process.T), parts.config.train.seed, term)
+    D = elements(examples["x"], examples.get("weight"))
+    x0, told, sharding = examples["x"], parts.told(examples), batched(parts.mesh)
+    batch_size = parts.config.train.batch_size
+
+    def estimate(params: Params) -> float:
+        nats = evaluate_bound(compiled, params, parts.process, x0, batch_size, sharding, told)
+        return float(bits_per_dim(np.mean(nats, dtype=np.float64) / np.mean(D), 1))
+
+    return estimate
+
+
+def _due(step: int, every: int) -> bool:
+    """Tells whether something that happens every so many steps, or with 0 never, happens after this one."""
+    return every > 0 and step % every == 0

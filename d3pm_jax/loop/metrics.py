@@ -80,25 +80,6 @@ def leaf_names(params: Params) -> list[str]:
     return [jax.tree_util.keystr(p, simple=True, separator=".").removesuffix(".value") for p, _ in paths]
 
 
-def diagnosis(bad: Sequence[tuple[int, Row]], leaves: Sequence[str], saved: int | None) -> str:
-    """Says of steps in a row that were not finite what was the matter with the first, and what to change.
-
-    Args:
-        bad: the steps and their metrics.
-        leaves: the names of the parameters, in their order.
-        saved: the step of the last checkpoint, if there is one.
-    """
-    step, row = bad[0]
-    name = next(name for name in CAUSES if name in row and not np.isfinite(row[name]))
-    kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
-    terms = [f"{key} {float(row[key]):.4g}" for key in TERMS if key in row]
-    first = int(row.get("first_nonfinite", -1))
-    terms += [f"{leaves[first]} has the first gradient that is not finite"] if first >= 0 else []
-    terms += [f"{len(bad)} steps in a row"] if len(bad) > 1 else []
-    cure = _cure(name, float(row[name]), step)
-    return f"{name} is {float(row[name])} at step {step}; {kept}: {cure} ({', '.join(terms)})"
-
-
 class Window:
     """Holds the metrics of the steps since the last report.
 
@@ -152,7 +133,18 @@ class Window:
             raise self._error(saved)
 
     def _error(self, saved: int | None) -> UserError:
-        return UserError(diagnosis(self._bad, self._leaves, saved))
+        """Says of the steps that were not finite what was the matter with the first, and what to change."""
+        step, row = self._bad[0]
+        name = next(name for name in CAUSES if name in row and not np.isfinite(row[name]))
+        kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
+        terms = [f"{key} {float(row[key]):.4g}" for key in TERMS if key in row]
+        first = int(row.get("first_nonfinite", -1))
+        if first >= 0:
+            terms.append(f"{self._leaves[first]} has the first gradient that is not finite")
+        if len(self._bad) > 1:
+            terms.append(f"{len(self._bad)} steps in a row")
+        cure = _cure(name, float(row[name]), step)
+        return UserError(f"{name} is {float(row[name])} at step {step}; {kept}: {cure} ({', '.join(terms)})")
 
     def skipped_last(self) -> int:
         """Counts the last steps, as far as they were not finite; `close` has waited for the last of them."""

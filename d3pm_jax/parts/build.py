@@ -163,10 +163,9 @@ def build(
     return Parts(config, description, kind, mesh, process, spread, init, state, predict, key, classes)
 
 
-def _keys(config: Config) -> tuple[jax.Array, jax.Array]:
+def _keys(config: Config) -> jax.Array:
     """Makes the key of the first parameters, and that of the noise of training."""
-    one, two = jax.random.split(jax.random.key(config.train.seed))
-    return one, two
+    return jax.random.split(jax.random.key(config.train.seed))
 
 
 def start(parts: Parts) -> Parts:

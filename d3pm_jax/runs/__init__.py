@@ -16,7 +16,7 @@ _ELSEWHERE = {
     "storage": ("checkpoint", "lock", "manifest", "workdir"),
     "machine": ("cache", "cluster", "devices", "flops", "terminal"),
     "measure": ("protocol", "samples"),
-    "loop": ("cost", "loop", "metrics", "outputs", "presampled", "speed"),
+    "loop": ("cost", "loop", "metrics", "presampled"),
 }
 _MODULES |= {name: f"d3pm_jax.{room}.{name}" for room, names in _ELSEWHERE.items() for name in names}
 _FUNCTIONS = {  # what the commands do, and the modules that do it
