@@ -22,9 +22,10 @@ from d3pm_jax.config.checks import (
     Size,
     undefined,
 )
-from d3pm_jax.data import DatasetError, Description, Source, arrays, images
+from d3pm_jax.data import DatasetError, Description, Source, images
 from d3pm_jax.data.binarize import Binarize, BinarySource, at_random
 from d3pm_jax.data.prepared import Corpus, prepare
+from d3pm_jax.data.source import read_idx
 from d3pm_jax.data.windows import Overlapping, Padded, Wrapped, random_window
 
 if TYPE_CHECKING:
@@ -175,9 +176,7 @@ class Idx(Grey):
 
     def _read(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         start = {"train": "train", "test": "t10k"}[split]
-        x, labels = (
-            arrays.read_idx(self.dir, f"{start}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")
-        )
+        x, labels = (read_idx(self.dir, f"{start}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
         return x, labels
 
 

@@ -152,7 +152,14 @@ def _write(corpus: Corpus, folder: Path) -> None:
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             sizes, characters = _scan(corpus)
-            tokenizer = _make_tokenizer(corpus, characters)
+            if corpus.tokenizer == "characters":
+                tokenizer = tokenizers.Characters(characters)
+            elif corpus.tokenizer == "letters27":
+                tokenizer = tokenizers.Characters(tokenizers.LETTERS27)
+            elif corpus.tokenizer == "bytes":
+                tokenizer = tokenizers.Bytes(corpus.encoding)
+            else:
+                tokenizer = tokenizers.FromFile(_tokenizer_file(corpus))
             ranges = _cut(corpus, sizes)
             total = sum(stop - start for _, start, stop in ranges.values())
             advance = functools.partial(
@@ -193,16 +200,6 @@ def _scan(corpus: Corpus) -> tuple[dict[str, int], list[str]]:
             raise DatasetError(f"{path} is empty: name a text")
     seen[ord("\n")] &= not corpus.documents
     return sizes, [chr(x) for x in np.flatnonzero(seen)]
-
-
-def _make_tokenizer(corpus: Corpus, characters: list[str]) -> tokenizers.Tokenizer:
-    if corpus.tokenizer == "characters":
-        return tokenizers.Characters(characters)
-    if corpus.tokenizer == "letters27":
-        return tokenizers.Characters(tokenizers.LETTERS27)
-    if corpus.tokenizer == "bytes":
-        return tokenizers.Bytes(corpus.encoding)
-    return tokenizers.FromFile(_tokenizer_file(corpus))
 
 
 def _cut(corpus: Corpus, sizes: dict[str, int]) -> dict[str, tuple[str, int, int]]:

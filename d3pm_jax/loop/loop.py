@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,11 @@ import numpy as np
 
 from d3pm_jax import data
 from d3pm_jax.config import Config, Data, io as config_io
-from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import as_user_error
 from d3pm_jax.evaluation.bound import elements, evaluate_bound, few_terms
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.loop import cost, presampled, sinks
 from d3pm_jax.loop.metrics import Window, leaf_names
-from d3pm_jax.losses import posterior_kl
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import (
     batched,
@@ -270,8 +267,7 @@ def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Cal
         parts: of the run.
         examples: "x" int32 [N, *S], "label" [N] and "weight" [N, *S] if there are any.
     """
-    term = partial(posterior_kl, **logits_keywords(parts.config.loss))
-    compiled = few_terms(parts.predict, min(CALLS, parts.process.T), parts.config.train.seed, term)
+    compiled = few_terms(parts.predict, min(CALLS, parts.process.T), parts.config.train.seed, parts.term)
     D = elements(examples["x"], examples.get("weight"))
     x0, told, sharding = examples["x"], parts.told(examples), batched(parts.mesh)
     batch_size = parts.config.train.batch_size
