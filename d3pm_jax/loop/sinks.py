@@ -107,19 +107,20 @@ class WandbRun:
         config: every field of the config by its name.
 
     Raises:
-        UserError: the package is not installed, or refuses, or the file of the id holds something else.
+        UserError: the package is not installed, or refuses; so do the methods. Or the file of the id holds
+            something else.
     """
 
     def __init__(self, workdir: Path, project: str, config: Mapping[str, Any]):
         check_wandb_installed()
+        import wandb  # pyright: ignore[reportMissingImports]
+
         path = workdir / WANDB_ID
         if not path.exists():
             write_text(path, secrets.token_hex(8))
         number = path.read_text(errors="replace")
         if not re.fullmatch("[0-9a-f]{16}", number):
             raise UserError(f"{path} holds no id of Weights & Biases: delete it to go on in a new run there")
-        import wandb  # pyright: ignore[reportMissingImports]
-
         self._wandb = wandb
         with self._refused():
             self._run = wandb.init(
