@@ -1,6 +1,5 @@
 """Which fields may change when a run is resumed, as the fields themselves say."""
 
-import argparse
 import dataclasses
 from typing import Annotated, ClassVar
 
@@ -93,8 +92,8 @@ def test_the_mark_is_nothing_else():
     hints = hints_of(configs.Train)
     assert hints["steps"] == Count
     assert hints["remat"] is bool
-    base, quiet = tiny.get_config(), argparse.Namespace(help=False)
-    assert overrides.apply(base, quiet, ["--train.remat"], "").train.remat
-    assert not overrides.apply(base, quiet, ["--train.no-remat"], "").train.remat
+    base = tiny.get_config()
+    assert overrides.apply(base, ["--train.remat"], "").train.remat
+    assert not overrides.apply(base, ["--train.no-remat"], "").train.remat
     with pytest.raises(UserError, match=r"--train.remat takes no value: write --train.remat or --train.no-"):
-        overrides.apply(base, quiet, ["--train.remat", "True"], "")
+        overrides.apply(base, ["--train.remat", "True"], "")
