@@ -78,14 +78,11 @@ def parse_json(content: bytes) -> Any:
         raise ValueError(TOO_DEEP) from error
     level = [tree]
     for _ in range(DEEPEST):
-        level = [x for node in level for x in _children(node)]
+        nodes = [x.values() if isinstance(x, dict) else x for x in level if isinstance(x, dict | list)]
+        level = [x for node in nodes for x in node]
     if level:
         raise ValueError(TOO_DEEP)
     return tree
-
-
-def _children(node: Any) -> list[Any]:
-    return list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

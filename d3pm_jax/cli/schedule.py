@@ -13,8 +13,7 @@ from d3pm_jax.config import Config, from_data
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.process_effect import categories, half_left
 from d3pm_jax.likelihood import bits_per_dim
-from d3pm_jax.parts.about import name_process
-from d3pm_jax.parts.build import fill_in
+from d3pm_jax.parts.build import fill_in, name_process
 from d3pm_jax.processes import Process
 from d3pm_jax.processes.base import check_elementwise
 

@@ -14,8 +14,7 @@ from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.model import features
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import cost, curves, loop
-from d3pm_jax.loop.wandb_run import check_installed
+from d3pm_jax.loop import cost, loop, metrics, sinks
 from d3pm_jax.machine.cluster import Address
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.parts.begin import weights_of
@@ -66,7 +65,7 @@ def execute(command: Train, words: list[str]) -> int:
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     if command.wandb is not None:
-        check_installed()
+        sinks.check_wandb_installed()
     _set_up(command, config)
     start = None
     if command.start is not None:
@@ -78,7 +77,7 @@ def execute(command: Train, words: list[str]) -> int:
         own += f" --wandb {shlex.quote(command.wandb)}" if command.wandb is not None else ""
         print(f"go on with: d3pm train --workdir {command.workdir} --resume{own}")
         return 130
-    curve = curves.save_curves(command.workdir, type(config.process).__name__)
+    curve = metrics.save_curves(command.workdir, type(config.process).__name__)
     print(f"trained to step {config.train.steps}; checkpoint in {command.workdir / names.CHECKPOINTS}")
     if curve is not None:
         print(f"loss curve: {curve}")

@@ -10,12 +10,31 @@ from d3pm_jax.extras import require
 require(__name__, "flax", "optax")
 
 from d3pm_jax.config import from_data as from_data, io as io
-from d3pm_jax.config.continuous import ContinuousAbsorbing, ContinuousUniform
-from d3pm_jax.config.data import Arrays, Data, Digits, Idx, TfdsImages
+from d3pm_jax.config.data import Arrays, Data, Digits, Enwik8, Idx, Shakespeare, Text, Text8, TfdsImages
 from d3pm_jax.config.head import Head, LogisticHead
 from d3pm_jax.config.model import Model, ScoreNet, Spec, Transformer, UNet
-from d3pm_jax.config.objective import HybridLoss, Objective, StochasticBound, Terms
-from d3pm_jax.config.optimizer import Adafactor, Adam, AdamW, Lion, Muon, Optimizer, RatedOptimizer
+from d3pm_jax.config.objective import (
+    ContinuousAbsorbing,
+    ContinuousUniform,
+    HybridLoss,
+    Objective,
+    StochasticBound,
+    Terms,
+)
+from d3pm_jax.config.optimizer import (
+    Adafactor,
+    Adam,
+    AdamW,
+    ConstantRate,
+    CosineRate,
+    InverseSqrtRate,
+    Lion,
+    Muon,
+    Optimizer,
+    Rate,
+    RatedOptimizer,
+    WSDRate,
+)
 from d3pm_jax.config.process import (
     Absorbing,
     Autoregressive,
@@ -30,7 +49,6 @@ from d3pm_jax.config.process import (
     RandomWalk,
     Uniform,
 )
-from d3pm_jax.config.rate import ConstantRate, CosineRate, InverseSqrtRate, Rate, WSDRate
 from d3pm_jax.config.run import Config, Mesh, Train
 from d3pm_jax.config.schedule import (
     Cosine,
@@ -42,7 +60,6 @@ from d3pm_jax.config.schedule import (
     Reciprocal,
     Schedule,
 )
-from d3pm_jax.config.text import Enwik8, Shakespeare, Text, Text8
 from d3pm_jax.config.timesteps import Importance, Independent, LowDiscrepancy, RealTimes, Timesteps
 
 __all__ = [

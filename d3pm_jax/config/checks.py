@@ -76,15 +76,17 @@ def check_fields(name: str, part: Any) -> None:
     hints = hints_of(type(part))
     for field in dataclasses.fields(part):
         full = f"{name}.{field.name}" if name else field.name
-        _check(full, getattr(part, field.name), hints.get(field.name, Any))
-
-
-def _check(name: str, value: Any, hint: Any) -> None:
-    if not (fits(value, hint) and _finite(value)):
-        raise ValueError(f"{name} = {_short(value)}: it must be {in_words(hint)}{_cure(value)}")
-    for inner in value if isinstance(value, tuple) else (value,):
-        if dataclasses.is_dataclass(inner) and not isinstance(inner, type):
-            check_fields(name, inner)
+        value = getattr(part, field.name)
+        hint = hints.get(field.name, Any)
+        if not (fits(value, hint) and _finite(value)):
+            try:
+                shown = one_line(repr(value), 80)
+            except ValueError:  # an int of more digits than Python prints
+                shown = "a whole number of very many digits"
+            raise ValueError(f"{full} = {shown}: it must be {in_words(hint)}{_cure(value)}")
+        for inner in value if isinstance(value, tuple) else (value,):
+            if dataclasses.is_dataclass(inner) and not isinstance(inner, type):
+                check_fields(full, inner)
 
 
 class FreeFields:
@@ -106,17 +108,14 @@ def hints_of(cls: type) -> dict[str, Any]:
 
     There are none where they name what cannot be found.
     """
-    return {name: _without_free(hint) for name, hint in _marked_hints(cls).items()}
-
-
-def _without_free(hint: Any) -> Any:
-    if get_origin(hint) is not Annotated:
-        return hint
-    inner, *extras = get_args(hint)
-    for extra in extras:
-        if extra is not Free:
-            inner = Annotated[inner, extra]
-    return inner
+    hints = _marked_hints(cls)
+    for name, hint in hints.items():
+        if get_origin(hint) is Annotated:
+            hints[name], *extras = get_args(hint)
+            for extra in extras:
+                if extra is not Free:
+                    hints[name] = Annotated[hints[name], extra]
+    return hints
 
 
 def _marked_hints(cls: type) -> dict[str, Any]:
@@ -136,20 +135,16 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return any(type(value) is type(x) and value == x for x in args)
     if origin is tuple:
-        return _fits_tuple(value, args)
+        if type(value) is not tuple:
+            return False
+        if args[1:] == (...,):
+            return all(fits(x, args[0]) for x in value)
+        return len(value) == len(args) and all(map(fits, value, args))
     if hint is float:
         return type(value) in (float, int) and _finite(value)
     if hint in (int, bool, str, tuple, None, NoneType):
         return type(value) is (hint or NoneType)
     return not dataclasses.is_dataclass(hint) or isinstance(value, hint)  # pyright: ignore[reportArgumentType]
-
-
-def _fits_tuple(value: Any, args: tuple[Any, ...]) -> bool:
-    if type(value) is not tuple:
-        return False
-    if args[1:] == (...,):
-        return all(fits(x, args[0]) for x in value)
-    return len(value) == len(args) and all(map(fits, value, args))
 
 
 def _finite(value: Any) -> bool:
@@ -197,10 +192,3 @@ def _cure(value: Any) -> str:
             return ", not an array: write tuple(x.tolist())"
         return f", of Python's own type: write {type(value.tolist()).__name__}(...)"
     return ", not a list: write (...,)" if isinstance(value, list) else ""
-
-
-def _short(value: Any) -> str:
-    try:
-        return one_line(repr(value), 80)
-    except ValueError:  # an int of more digits than Python prints
-        return "a whole number of very many digits"

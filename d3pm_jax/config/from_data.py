@@ -43,7 +43,18 @@ def fill(part: T, categories: int, counts: Counts) -> T:
     Raises:
         ValueError: the counts are not those of so many categories.
     """
-    return _fill(part, categories, functools.cache(lambda: _shares(counts(), categories)))
+
+    @functools.cache
+    def shares() -> Shares:
+        found = np.asarray(counts(), np.float64)
+        if found.shape != (categories,) or not np.all(found >= 0) or not 0 < found.sum() < np.inf:
+            raise ValueError(
+                f"counts have shape {found.shape}, sum {found.sum():g}: expected how often each of the "
+                f"{categories} categories occurs in the training data"
+            )
+        return tuple((found / found.sum()).tolist())
+
+    return _fill(part, categories, shares)
 
 
 def like(saved: Any, given: T) -> T:
@@ -98,13 +109,3 @@ def _map(part: T, resolve: Callable[[str, Any], Any]) -> T:
 
 def _is_data(name: str, value: Any) -> bool:
     return name in FIELDS and isinstance(value, str) and value == "data"
-
-
-def _shares(counts: np.ndarray, categories: int) -> Shares:
-    counts = np.asarray(counts, np.float64)
-    if counts.shape != (categories,) or not np.all(counts >= 0) or not 0 < counts.sum() < np.inf:
-        raise ValueError(
-            f"counts have shape {counts.shape}, sum {counts.sum():g}: expected how often each of the "
-            f"{categories} categories occurs in the training data"
-        )
-    return tuple((counts / counts.sum()).tolist())

@@ -229,7 +229,20 @@ def _decode(node: Any, own: Mapping[str, type]) -> Any:
         return node
     fields = {k: _decode(v, own) for k, v in node.items() if k != "class"}
     name = node.get("class")
-    cls = _class("Digits" if name == "Data" and fields.get("name") == "digits" else name, own)
+    if not isinstance(name, str):
+        raise UserError(f"the saved config has a part of class {one_line(repr(name))}, which is no name")
+    if name.startswith(OWN):
+        cls = own.get(name.removeprefix(OWN))
+        if cls is None:
+            raise UserError(
+                f"the config has a part {one_line(name.removeprefix(OWN))} of its own: pass --config FILE, "
+                f"which defines it"
+            )
+    else:
+        ours = "Digits" if name == "Data" and fields.get("name") == "digits" else RENAMED.get(name, name)
+        cls = _parts_of_ours().get(ours)
+        if cls is None:
+            raise UserError(f"this version has no part named {one_line(repr(name))} in {MODULE}")
     for base, before in ADDED.items():
         if issubclass(cls, base):
             fields = before | fields
@@ -237,19 +250,3 @@ def _decode(node: Any, own: Mapping[str, type]) -> Any:
         return cls(**fields)
     except (TypeError, ValueError) as error:
         raise UserError(f"the saved config does not fit this version: {one_line(error)}") from error
-
-
-def _class(name: Any, own: Mapping[str, type]) -> type:
-    if not isinstance(name, str):
-        raise UserError(f"the saved config has a part of class {one_line(repr(name))}, which is no name")
-    if name.startswith(OWN):
-        short = name.removeprefix(OWN)
-        if short not in own:
-            raise UserError(
-                f"the config has a part {one_line(short)} of its own: pass --config FILE, which defines it"
-            )
-        return own[short]
-    found = _parts_of_ours().get(RENAMED.get(name, name))
-    if found is None:
-        raise UserError(f"this version has no part named {one_line(repr(name))} in {MODULE}")
-    return found

@@ -73,13 +73,11 @@ class Convolutional(Model):
     """the largest time that the network was made for, in steps; None: T of the process"""
 
     def _options(self, spec: Spec) -> dict[str, Any]:
-        """Returns the fields by the names of the network's parameters."""
+        """Returns the fields and what the network is for, by the names of its parameters."""
         if len(spec.shape) != 3:
             raise ValueError(f"examples have shape {spec.shape}: this network is for images [H, W, C]")
-        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        options["dtype"] = None if options.pop("compute") == "float32" else jnp.bfloat16
+        options = _options(self, spec)
         del options["classes"]
-        options["max_time"] = spec.T if self.max_time is None else self.max_time
         options |= {"K": spec.K, "channels": spec.shape[-1], "num_classes": spec.classes}
         return options | {"remat": spec.remat}
 
@@ -158,9 +156,7 @@ class Transformer(Model):
         if len(spec.shape) != 1:
             raise ValueError(f"examples have shape {spec.shape}: this network is for sequences [L]")
         _need_logits("Transformer", spec)
-        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        options["dtype"] = None if options.pop("compute") == "float32" else jnp.bfloat16
-        options["max_time"] = spec.T if self.max_time is None else self.max_time
+        options = _options(self, spec)
         options["remat"] = self.remat or spec.remat
         options["num_classes"] = None if options.pop("classes") is None else spec.classes
         return models.Transformer(spec.K, **options, rngs=rngs)
@@ -171,6 +167,14 @@ def features(model: Model) -> int:
     if isinstance(model, Convolutional):
         return model.ch
     return model.mlp_ratio * model.width if isinstance(model, Transformer) else 1
+
+
+def _options(model: "Convolutional | Transformer", spec: Spec) -> dict[str, Any]:
+    """Returns the fields by the names of the network's parameters."""
+    options = {f.name: getattr(model, f.name) for f in dataclasses.fields(model)}
+    options["dtype"] = None if options.pop("compute") == "float32" else jnp.bfloat16
+    options["max_time"] = spec.T if model.max_time is None else model.max_time
+    return options
 
 
 def _need_logits(name: str, spec: Spec) -> None:

@@ -1,21 +1,29 @@
 """Says what a config minimises."""
 
 import dataclasses
-from typing import NamedTuple, TypedDict
+from typing import ClassVar, NamedTuple, TypedDict
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from d3pm_jax import losses
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import bare
-from d3pm_jax.config.checks import NotNegative, Part, undefined
+from d3pm_jax.config.checks import Natural, NotNegative, Part, undefined
+from d3pm_jax.config.from_data import FromData, known
 from d3pm_jax.config.head import Head
+from d3pm_jax.config.schedule import Reciprocal, Schedule
 from d3pm_jax.config.timesteps import Timesteps
+from d3pm_jax.losses import continuous
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.posteriors import FirstStep, q_sample
 from d3pm_jax.processes import Process
 from d3pm_jax.processes.tables import expand_trailing
+
+COMPARED = 16  # steps at which the process is compared with alpha
+NEAR = 1e-5  # how far probabilities in float32 may be off
 
 
 class Terms(NamedTuple):
@@ -95,6 +103,92 @@ class StochasticBound(X0Objective):
             raise ValueError(
                 "the prior KL, and so the stochastic bound, is infinite: end process.beta at 1, as Reciprocal"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Continuous(Objective):
+    """Minimises the bound at real times. The network is told time T, in steps.
+
+    `d3pm eval` and `d3pm sample` run the process of the config, which has to be the same at its steps.
+    """
+
+    alpha: Schedule = Reciprocal()
+    """the schedule of the process, one that has a form in continuous time"""
+    belief: ClassVar[Belief] = "leave_one_out"
+
+    def check(self) -> None:
+        self.alpha.continuous()
+
+    def check_beside(self, head: Head, timesteps: Timesteps) -> None:
+        if not timesteps.real:
+            raise ValueError(
+                f"timesteps = {timesteps} draws whole steps, {type(self).__name__} needs real times: "
+                f"set timesteps=RealTimes()"
+            )
+
+    def _terms(self, process: Process, logits: Array, x0: Array, loss: Array, p_t: Array) -> Terms:
+        ce = bare(losses.cross_entropy)(process, logits, x0)
+        return Terms(bare(per_step)(loss, p_t, process.T), loss / process.T, ce)
+
+
+@dataclasses.dataclass(frozen=True)
+class ContinuousAbsorbing(Continuous):
+    """Minimises the bound of an absorbing process in continuous time (MD4, MDLM)."""
+
+    mask_id: Natural | FromData = "data"
+    """the mask of the process, which head.forbid names too"""
+
+    def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
+        alpha, mask = self.alpha.continuous(), known(self, "mask_id")
+        return bare(continuous.absorbing_draw)(alpha, x0, t / process.T, u, mask)
+
+    def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
+        alpha, mask = self.alpha.continuous(), known(self, "mask_id")
+        loss = bare(continuous.absorbing_nelbo)(alpha, logits, x0, xt, t / process.T, mask)
+        return self._terms(process, logits, x0, loss, p_t)
+
+    def check_process(self, process: Process) -> None:
+        _check_same(self, process, jax.nn.one_hot(known(self, "mask_id"), process.K))
+
+    def check_beside(self, head: Head, timesteps: Timesteps) -> None:
+        super().check_beside(head, timesteps)
+        if head.forbid != self.mask_id:
+            raise ValueError(
+                f"head.forbid = {head.forbid!r} is not loss.mask_id = {self.mask_id!r}: forbid the mask, and "
+                f"write the same in both"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ContinuousUniform(Continuous):
+    """Minimises the bound of a uniform process in continuous time (UDLM)."""
+
+    def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
+        return bare(continuous.uniform_draw)(self.alpha.continuous(), x0, t / process.T, u, process.K)
+
+    def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
+        loss = bare(continuous.uniform_nelbo)(self.alpha.continuous(), logits, x0, xt, t / process.T)
+        return self._terms(process, logits, x0, loss, p_t)
+
+    def check_process(self, process: Process) -> None:
+        _check_same(self, process, jnp.full(process.K, 1 / process.K))
+
+
+def _check_same(objective: Continuous, process: Process, pi: Array) -> None:
+    """Raises ValueError where q(x_t | x_0) is not alpha onehot(x_0) + (1 - alpha) pi at time t / T."""
+    name, T = type(objective).__name__, process.T
+    t = np.unique(np.linspace(1, T, min(T, COMPARED)).round()).astype(np.int32)
+    alpha, beta = objective.alpha.continuous()(jnp.asarray(t / T, jnp.float32))
+    x0 = jnp.asarray(np.arange(len(t)) % max(1, process.K - 1), jnp.int32)
+    if process.positional:
+        raise ValueError(f"{name} is for a process that treats all elements alike: take HybridLoss()")
+    wanted = alpha[:, None] * jax.nn.one_hot(x0, process.K) + beta[:, None] * pi[None]
+    off = np.abs(np.exp(process.log_q_probs(x0, jnp.asarray(t))) - wanted).max(axis=-1)
+    if off.max() > NEAR:
+        raise ValueError(
+            f"{name} with alpha = {objective.alpha} is not of this process: q(x_t | x_0) differs by "
+            f"{off.max():.2g} at t = {t[off.argmax()]}; give the process the same schedule (and mask)"
+        )
 
 
 class LogitsKeywords(TypedDict):

@@ -4,11 +4,10 @@ from d3pm_jax.extras import require
 
 require(__name__, "grain", "tensorflow_datasets")
 
-from d3pm_jax.data.arrays import ArraySource, open_npy
 from d3pm_jax.data.batches import check_batch_size, count_categories, read_all, read_batch, train_batches
 from d3pm_jax.data.description import Description
 from d3pm_jax.data.images import ImageSource, open_split
-from d3pm_jax.data.source import DatasetError, Part, Source
+from d3pm_jax.data.source import ArraySource, DatasetError, Part, Source, open_npy
 
 __all__ = [
     "ArraySource",

@@ -55,7 +55,13 @@ def train_batches(
     endless = sys.maxsize // (2 * len(source))  # of Grain's own, a batch of one example is one too many
     dataset = grain.MapDataset.source(_Numbered(source)).seed(seed).shuffle().repeat(endless)
     if random_map is not None:
-        dataset = dataset.random_map(functools.partial(_mapped, random_map))
+
+        def change(example: Example, rng: np.random.Generator) -> Example:
+            own = {name: value for name, value in example.items() if name != "number"}
+            own["x"] = np.array(own["x"])  # a copy, which it may write into
+            return {**random_map(own, rng), "number": example["number"]}
+
+        dataset = dataset.random_map(change)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     cut = dataset.batch(batch_size // parts, batch_fn=collate)
     return iter(cut[start * parts + part :: parts].to_iter_dataset(options))
@@ -129,77 +135,58 @@ class _Numbered:
         return {**self._source[index], "number": index}
 
 
-def _mapped(random_map: RandomMap, example: Example, rng: np.random.Generator) -> Example:
-    """Applies a random map to a copy, which it may write into, and keeps the number."""
-    own = {name: value for name, value in example.items() if name != "number"}
-    return {**random_map({**own, "x": np.array(own["x"])}, rng), "number": example["number"]}
-
-
 def _collate(
     examples: Sequence[Example], num_categories: int, description: Description | None = None
 ) -> Batch:
     """Stacks examples into int32 arrays and checks that each is what it has to be."""
-    number = [example["number"] for example in examples]
-    x = _stack([np.asarray(example["x"]) for example in examples], number, description)
-    _check_range(x, number, num_categories, description)
-    batch = {"x": x.astype(np.int32)}
-    if "label" in examples[0]:
-        classes = None if description is None else description.classes
-        batch["label"] = _labels([example["label"] for example in examples], number, classes)
-    if "weight" in examples[0]:
-        batch["weight"] = np.stack([_weight(e["weight"], x.shape[1:], e["number"]) for e in examples])
-    return batch
-
-
-def _stack(
-    arrays: Sequence[np.ndarray], number: Sequence[int], description: Description | None
-) -> np.ndarray:
-    """Stacks them; floating-point numbers are refused: rounding in silence would destroy them."""
+    numbers = [example["number"] for example in examples]
+    arrays = [np.asarray(example["x"]) for example in examples]
     shape = arrays[0].shape if description is None else description.shape
-    for x, i in zip(arrays, number, strict=True):
-        if not np.issubdtype(x.dtype, np.integer):
-            raise DatasetError(f"x of example {i} has dtype {x.dtype}: categories are integers, convert them")
-        if x.shape != shape:
-            raise DatasetError(f"x of example {i} has shape {x.shape}, expected {shape}: give all one shape")
-    return np.stack(arrays)
-
-
-def _check_range(
-    x: np.ndarray, number: Sequence[int], num_categories: int, description: Description | None
-) -> None:
+    for array, i in zip(arrays, numbers, strict=True):
+        if not np.issubdtype(array.dtype, np.integer):  # to round in silence would destroy them
+            raise DatasetError(
+                f"x of example {i} has dtype {array.dtype}: categories are integers, convert them"
+            )
+        if array.shape != shape:
+            raise DatasetError(
+                f"x of example {i} has shape {array.shape}, expected {shape}: give all one shape"
+            )
+    x = np.stack(arrays)
     low, high = int(x.min()), int(x.max())
     if low < 0:
-        raise DatasetError(f"{_where(x, low, number)}, but categories start at 0: shift the data")
+        raise DatasetError(f"{_where(x, low, numbers)}, but categories start at 0: shift the data")
     if high >= num_categories:
         raise DatasetError(
-            f"{_where(x, high, number)}, but K = {num_categories} allows only 0..{num_categories - 1}: "
+            f"{_where(x, high, numbers)}, but K = {num_categories} allows only 0..{num_categories - 1}: "
             f"set K to {high + 1} or more (256 for 8-bit images)"
         )
     if description is not None and high >= description.categories:
         raise DatasetError(
-            f"{_where(x, high, number)}, but the data is described as 0..{description.categories - 1}: "
+            f"{_where(x, high, numbers)}, but the data is described as 0..{description.categories - 1}: "
             f"set its categories to {high + 1} or more"
         )
-
-
-def _labels(labels: Sequence[Any], number: Sequence[int], classes: int | None) -> np.ndarray:
-    for label, i in zip(labels, number, strict=True):
-        if not isinstance(label, int | np.integer):
-            raise DatasetError(f"the label of example {i} is {label!r}: labels are integers")
-        if classes is not None and not 0 <= label < classes:
-            raise DatasetError(
-                f"the label of example {i} is {label}, but classes = {classes} allows only "
-                f"0..{classes - 1}: mend the label, or set classes"
-            )
-    return np.array(labels).astype(np.int32)
-
-
-def _weight(weight: Any, shape: tuple[int, ...], number: int) -> np.ndarray:
-    """Returns the weight of each element, float32; one for all is repeated."""
-    weight = np.asarray(weight, np.float32)
-    if weight.shape not in ((), shape):
-        raise DatasetError(f"the weight of example {number} has shape {weight.shape}: pass {shape}, as x has")
-    return np.broadcast_to(weight, shape)
+    batch: Batch = {"x": x.astype(np.int32)}
+    if "label" in examples[0]:
+        labels = [example["label"] for example in examples]
+        classes = None if description is None else description.classes
+        for label, i in zip(labels, numbers, strict=True):
+            if not isinstance(label, int | np.integer):
+                raise DatasetError(f"the label of example {i} is {label!r}: labels are integers")
+            if classes is not None and not 0 <= label < classes:
+                raise DatasetError(
+                    f"the label of example {i} is {label}, but classes = {classes} allows only "
+                    f"0..{classes - 1}: mend the label, or set classes"
+                )
+        batch["label"] = np.array(labels).astype(np.int32)
+    if "weight" in examples[0]:
+        weights = [np.asarray(example["weight"], np.float32) for example in examples]
+        for weight, i in zip(weights, numbers, strict=True):
+            if weight.shape not in ((), shape):
+                raise DatasetError(
+                    f"the weight of example {i} has shape {weight.shape}: pass {shape}, as x has"
+                )
+        batch["weight"] = np.stack([np.broadcast_to(weight, shape) for weight in weights])
+    return batch
 
 
 def _where(x: np.ndarray, value: int, number: Sequence[int]) -> str:

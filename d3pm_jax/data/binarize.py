@@ -16,7 +16,7 @@ class BinarySource:
     Args:
         source: of examples with x in 0..levels - 1.
         levels: how many there are.
-        how: "dynamic" or "threshold".
+        how: "dynamic", or "threshold": 1 where the level is above half of the highest.
         split: which one of SPLITS it is.
 
     Raises:
@@ -31,14 +31,10 @@ class BinarySource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         number = range(len(self))[index]
+        example = self._source[number]
         if self._how == "threshold":
-            return by_threshold(self._source[number], self._levels)
-        return at_random(self._source[number], self._levels, np.random.default_rng([self._split, number]))
-
-
-def by_threshold(example: dict[str, Any], levels: int) -> dict[str, Any]:
-    """Returns the example with x = 1 where its level is above half of the highest."""
-    return example | {"x": (_part(example, levels) > 0.5).astype(np.uint8)}
+            return example | {"x": (_part(example, self._levels) > 0.5).astype(np.uint8)}
+        return at_random(example, self._levels, np.random.default_rng([self._split, number]))
 
 
 def at_random(example: dict[str, Any], levels: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -127,7 +127,16 @@ def check_stored(name: str, data_dir: str) -> None:
     """
     root = Path(data_dir).expanduser() / re.split("[/:]", name)[0]
     for path in (*root.glob("*/features.json"), *root.glob("*/*/features.json")):
-        _check_features(path)
+        try:
+            foreign = [x for x in _classes(read_json(path)) if not x.startswith("tensorflow_datasets.")]
+        except (OSError, ValueError) as error:
+            raise DatasetError(
+                f"{path} cannot be read ({one_line(error)}): prepare the data set again"
+            ) from error
+        if foreign:
+            raise DatasetError(
+                f"{path} would import {one_line(foreign[0])}: name the directory if you trust it"
+            )
     with _quiet():
         prepared = _open_builder(name, data_dir).is_prepared()
     if not prepared:
@@ -135,17 +144,6 @@ def check_stored(name: str, data_dir: str) -> None:
             f"{name} is not prepared in {data_dir}, which the run names: name the directory yourself to have "
             f"it prepared there, --data-dir DIR, or of d3pm train --data.dir DIR"
         )
-
-
-def _check_features(path: Path) -> None:
-    try:
-        foreign = [x for x in _classes(read_json(path)) if not x.startswith("tensorflow_datasets.")]
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"{path} cannot be read ({one_line(error)}): prepare the data set again"
-        ) from error
-    if foreign:
-        raise DatasetError(f"{path} would import {one_line(foreign[0])}: name the directory if you trust it")
 
 
 def _classes(tree: Any) -> list[str]:
@@ -216,8 +214,18 @@ def _keys(name: str, features: Any) -> dict[str, str]:
 
 def _prepare(builder: Any) -> None:
     """Writes the data set to its directory in a format with random access."""
-    if builder.name != "digits":
-        _check_can_download(builder)
+    if builder.name != "digits":  # fails at once where TFDS would retry for minutes and end in a traceback
+        missing = f"{builder.name} is not prepared (looked in {builder.data_dir})"
+        elsewhere = f"or, on a machine with network and TensorFlow, {_rebuild(builder)}"
+        if importlib.util.find_spec("tensorflow") is None:
+            raise DatasetError(
+                f"{missing} and preparing it needs TensorFlow: pip install tensorflow, {elsewhere}"
+            )
+        url = next(iter(builder.url_infos or ()), None)
+        if url is not None and not _can_connect(url):
+            raise DatasetError(
+                f"{missing} and there is no network to {url}: connect and run again, {elsewhere}"
+            )
     print(f"preparing data set {builder.name} in {builder.data_dir} (needed once)", file=sys.stderr)
     cause = None
     try:
@@ -230,19 +238,6 @@ def _prepare(builder: Any) -> None:
             f"{builder.name} could not be prepared in {builder.data_dir} ({reason}): "
             "remove that directory if it exists, put the cause right, and run again"
         ) from cause
-
-
-def _check_can_download(builder: Any) -> None:
-    """Fails at once where TFDS would retry for minutes and end in a traceback."""
-    missing = f"{builder.name} is not prepared (looked in {builder.data_dir})"
-    elsewhere = f"or, on a machine with network and TensorFlow, {_rebuild(builder)}"
-    if importlib.util.find_spec("tensorflow") is None:
-        raise DatasetError(
-            f"{missing} and preparing it needs TensorFlow: pip install tensorflow, {elsewhere}"
-        )
-    url = next(iter(builder.url_infos or ()), None)
-    if url is not None and not _can_connect(url):
-        raise DatasetError(f"{missing} and there is no network to {url}: connect and run again, {elsewhere}")
 
 
 def _can_connect(url: str) -> bool:

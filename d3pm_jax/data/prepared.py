@@ -95,7 +95,10 @@ def prepare(corpus: Corpus) -> Prepared:
     if not (folder / ABOUT).is_file():
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with _locked(cache / f"{folder.name}.lock"):
+            with (cache / f"{folder.name}.lock").open("wb") as lock:  # which ends with its process
+                if fcntl is not None:
+                    with contextlib.suppress(OSError):  # a file system without locks
+                        fcntl.flock(lock, fcntl.LOCK_EX)
                 if not (folder / ABOUT).is_file():
                     _write(corpus, folder)
         except OSError as error:
@@ -117,13 +120,13 @@ def _read(folder: Path, digest: str) -> Prepared:
 
 def _digest(corpus: Corpus) -> str:
     """Hashes all that the tokens depend on: the texts and the tokenizer, not where they lie."""
-    named = corpus.tokenizer in tokenizers.NAMES
+    tokenizer = corpus.tokenizer
+    if tokenizer not in tokenizers.NAMES:
+        tokenizer = hashlib.sha256(_tokenizer_file(corpus).read_bytes()).hexdigest()
     about = {
         "version": VERSION,
         "texts": [(split, text.sha256(path)) for split, path in corpus.paths],
-        "tokenizer": corpus.tokenizer
-        if named
-        else hashlib.sha256(_tokenizer_file(corpus).read_bytes()).hexdigest(),
+        "tokenizer": tokenizer,
         "others": [corpus.shares, corpus.documents, corpus.encoding],
     }
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
@@ -139,16 +142,6 @@ def _tokenizer_file(corpus: Corpus) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Waits until no other process prepares the same; the lock ends with its process."""
-    with path.open("wb") as file:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _write(corpus: Corpus, folder: Path) -> None:
     """Makes the folder of a corpus."""
     for left in folder.parent.glob(f"{folder.name}.*.partial"):
@@ -158,27 +151,30 @@ def _write(corpus: Corpus, folder: Path) -> None:
     try:
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            about = _write_splits(corpus, partial, progress)
+            sizes, characters = _scan(corpus)
+            if corpus.tokenizer == "characters":
+                tokenizer = tokenizers.Characters(characters)
+            elif corpus.tokenizer == "letters27":
+                tokenizer = tokenizers.Characters(tokenizers.LETTERS27)
+            elif corpus.tokenizer == "bytes":
+                tokenizer = tokenizers.Bytes(corpus.encoding)
+            else:
+                tokenizer = tokenizers.FromFile(_tokenizer_file(corpus))
+            ranges = _cut(corpus, sizes)
+            total = sum(stop - start for _, start, stop in ranges.values())
+            advance = functools.partial(
+                progress.advance, progress.add_task("preparing the text", total=total)
+            )
+            counts = {}
+            for split, (path, start, stop) in ranges.items():
+                texts = _read_range(path, corpus.encoding, start, stop, advance)
+                counts[split] = _write_tokens(partial / split, texts, tokenizer, corpus.documents)
+        about = {"symbols": tokenizer.symbols, "counts": counts, "documents": corpus.documents}
         (partial / ABOUT).write_text(json.dumps(about))
         shutil.rmtree(folder, ignore_errors=True)  # without about.json, it is damaged
         os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write_splits(corpus: Corpus, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Writes the tokens of all splits, and returns what about.json says."""
-    sizes, characters = _scan(corpus)
-    tokenizer = _tokenizer(corpus, characters)
-    ranges = _ranges(corpus, sizes)
-    task = progress.add_task(
-        "preparing the text", total=sum(stop - start for _, start, stop in ranges.values())
-    )
-    counts = {}
-    for split, (path, start, stop) in ranges.items():
-        taken = _taken(path, corpus.encoding, start, stop, functools.partial(progress.advance, task))
-        counts[split] = _write_tokens(folder / split, taken, tokenizer, corpus.documents)
-    return {"symbols": tokenizer.symbols, "counts": counts, "documents": corpus.documents}
 
 
 def _scan(corpus: Corpus) -> tuple[dict[str, int], list[str]]:
@@ -206,17 +202,7 @@ def _scan(corpus: Corpus) -> tuple[dict[str, int], list[str]]:
     return sizes, [chr(x) for x in np.flatnonzero(seen)]
 
 
-def _tokenizer(corpus: Corpus, characters: list[str]) -> tokenizers.Tokenizer:
-    if corpus.tokenizer == "characters":
-        return tokenizers.Characters(characters)
-    if corpus.tokenizer == "letters27":
-        return tokenizers.Characters(tokenizers.LETTERS27)
-    if corpus.tokenizer == "bytes":
-        return tokenizers.Bytes(corpus.encoding)
-    return tokenizers.FromFile(_tokenizer_file(corpus))
-
-
-def _ranges(corpus: Corpus, sizes: dict[str, int]) -> dict[str, tuple[str, int, int]]:
+def _cut(corpus: Corpus, sizes: dict[str, int]) -> dict[str, tuple[str, int, int]]:
     """Returns where each split lies: (path, its first character, the one after its last)."""
     if corpus.shares is None:
         return {split: (path, 0, sizes[split]) for split, path in corpus.paths}
@@ -226,7 +212,7 @@ def _ranges(corpus: Corpus, sizes: dict[str, int]) -> dict[str, tuple[str, int, 
     return {name: (path, *pair) for name, pair in zip(SPLITS, itertools.pairwise(cuts), strict=True)}
 
 
-def _taken(path: str, encoding: str, start: int, stop: int, advance: Advance) -> Iterator[str]:
+def _read_range(path: str, encoding: str, start: int, stop: int, advance: Advance) -> Iterator[str]:
     """Reads the characters start, .., stop - 1 of a text, and tells how many of them are done."""
     at = 0
     for part in text.parts(path, encoding):

@@ -1,8 +1,16 @@
-"""Says what a source of examples is: records by number."""
+"""Says what a source of examples is, records by number, and makes some of arrays and of their files."""
 
+import gzip
+import math
+import zlib
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from d3pm_jax.errors import UserError
+import numpy as np
+
+from d3pm_jax.errors import UserError, one_line
+
+UINT8 = 0x08  # a type of idx files
 
 
 class DatasetError(UserError):
@@ -29,3 +37,78 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+class ArraySource:
+    """Gives random access to x [N, *S], and to labels [N] if there are any; nothing is copied.
+
+    Args:
+        x: integers.
+        labels: integers, one for each example.
+        name: of x, in messages.
+
+    Raises:
+        DatasetError: they are not integers, or not as many labels as examples.
+    """
+
+    def __init__(self, x: np.ndarray, labels: np.ndarray | None = None, name: str = "x") -> None:
+        _check_integers(x, name)
+        if x.ndim < 2:
+            raise DatasetError(f"{name} has shape {x.shape}: examples are its rows, so it needs two axes")
+        if labels is not None:
+            _check_integers(labels, f"the labels of {name}")
+            if labels.shape != (len(x),):
+                raise DatasetError(
+                    f"the labels of {name} have shape {labels.shape}: pass one for each of {len(x)} examples"
+                )
+        self._x, self._labels = x, labels
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        labels = {} if self._labels is None else {"label": int(self._labels[index])}
+        return {"x": self._x[index], **labels}
+
+
+def open_npy(path: str | Path) -> np.ndarray:
+    """Maps an .npy file into memory.
+
+    Raises:
+        DatasetError: there is no such file, or it is no .npy file.
+    """
+    if not Path(path).is_file():
+        raise DatasetError(f"no file {path} (from {Path.cwd()}): write it with numpy.save, or name another")
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # also of the parser of Python, which NumPy reads a header with
+        why = one_line(error)
+        raise DatasetError(f"{path} cannot be read as .npy ({why}): write it with numpy.save") from error
+
+
+def read_idx(folder: str | Path, name: str) -> np.ndarray:
+    """Reads the array uint8 of an idx file, compressed (name.gz) or not.
+
+    Raises:
+        DatasetError: there is no such file, or it is damaged.
+    """
+    path = Path(folder).expanduser() / name
+    packed = path.with_name(f"{name}.gz")
+    if not (path.is_file() or packed.is_file()):
+        raise DatasetError(f"no file {path}, nor {packed.name}: put the four idx files of the data set there")
+    try:
+        content = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{packed} is damaged ({error}): download it again") from error
+    if len(content) < 4 or content[:3] != bytes([0, 0, UINT8]):
+        raise DatasetError(f"{path} is no idx file of bytes: put the four idx files of the data set there")
+    axes = content[3]
+    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", min(axes, (len(content) - 4) // 4), 4))
+    if len(shape) != axes or len(content) != 4 + 4 * axes + math.prod(shape):
+        raise DatasetError(f"{path} is damaged, of {len(content)} bytes for shape {shape}: download it again")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+def _check_integers(x: np.ndarray, name: str) -> None:
+    if not np.issubdtype(x.dtype, np.integer):
+        raise DatasetError(f"{name} has dtype {x.dtype}: categories are integers, convert it first")

@@ -171,11 +171,7 @@ def _decoded(token: str, rule: dict[str, Any] | None) -> str:
     return token
 
 
-def _byte_characters() -> dict[str, int]:
-    """Returns the byte that each character stands for in byte-level BPE: printable ones for themselves."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = sorted(set(range(256)) - set(plain))
-    return {chr(x): x for x in plain} | {chr(256 + i): x for i, x in enumerate(others)}
-
-
-_BYTE_OF = _byte_characters()
+# The byte that each character stands for in byte-level BPE: printable ones for themselves.
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = sorted(set(range(256)) - set(_PRINTABLE))
+_BYTE_OF = {chr(x): x for x in _PRINTABLE} | {chr(256 + i): x for i, x in enumerate(_OTHERS)}

@@ -1,9 +1,8 @@
 """Runs the training loop: data in, steps, and what is written on the way."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from functools import partial
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +12,43 @@ import numpy as np
 from d3pm_jax import data
 from d3pm_jax.config import Config, Data, io as config_io
 from d3pm_jax.errors import as_user_error
-from d3pm_jax.loop import presampled, sinks as logs
-from d3pm_jax.loop.outputs import Outputs
-from d3pm_jax.loop.profile import traced
-from d3pm_jax.loop.sinks import Log, Logging
+from d3pm_jax.evaluation.bound import elements, evaluate_bound, few_terms
+from d3pm_jax.likelihood import bits_per_dim
+from d3pm_jax.loop import cost, presampled, sinks
+from d3pm_jax.loop.metrics import Window, leaf_names
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import (
     batched,
     check_batch,
     use_all_cores,
 )
+from d3pm_jax.machine.terminal import Terminal
+from d3pm_jax.measure.samples import make_sampler
 from d3pm_jax.parts import begin, build, splits
-from d3pm_jax.parts.begin import Weights
 from d3pm_jax.placing import place, place_part
 from d3pm_jax.storage import checkpoint, lock
-from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS, PROFILE
+from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS, PROFILE, SAMPLES
 from d3pm_jax.storage.workdir import (
     NUM_EXAMPLES,
     claim,
     read_config,
     resumed,
 )
-from d3pm_jax.training.step import StepNoise, make_step
+from d3pm_jax.training.state import TrainState
+from d3pm_jax.training.step import Metrics, make_step
+from d3pm_jax.types import Params
+
+NUM_SAMPLES = 64  # in a picture of samples
+CALLS = 10  # of the network for each example, in an estimate of the bound
 
 
 def train(
     config: Config,
     workdir: Path,
     resume: bool,
-    start: Weights | None = None,
+    start: begin.Weights | None = None,
     wandb: str | None = None,
-    own_logs: Sequence[Log] = (),
+    own_logs: Sequence[sinks.Log] = (),
     profile: bool = False,
 ) -> bool:
     """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
@@ -64,20 +69,57 @@ def train(
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
     parts, source = built(config, workdir if resume else None)
-    examples, valid, noise_of = _read_examples(parts), _read_valid(parts), _noise_of(parts)
+    config = parts.config
+    folder = workdir / CHECKPOINTS
+    # What could be refused is read before anything is written.
+    test = data.read_batch(config.data.open("test"), parts.categories, NUM_EXAMPLES, parts.description)
+    kept_examples = np.where(test["weight"] > 0, test["x"], -1) if "weight" in test else test["x"]
+    held_out = splits.validation(config)
+    valid = None
+    if held_out is not None:
+        valid = data.read_batch(held_out, parts.categories, None, parts.description)
+    noise_file = None
+    if config.train.noise is not None:  # else each step draws its own
+        noise_file = presampled.open_for(parts, Path(config.train.noise))
     params = None if start is None else begin.fitted(parts, start)
 
-    def claimed() -> int:
-        claim(parts.config, workdir, resume or start is not None, parts.description, examples)
-        return len(checkpoint.steps(workdir / CHECKPOINTS))
+    def claim_folder() -> int:
+        claim(config, workdir, resume or start is not None, parts.description, kept_examples)
+        return len(checkpoint.steps(folder))
 
     with cluster.held_by_first(lock.held(workdir)):
         if params is not None:
             begin.write(parts, workdir, params)
-        parts = build.restore(workdir, parts) if cluster.by_first(claimed) else build.start(parts)
-        opened = partial(logs.opened, parts.config, workdir, project=wandb, own=own_logs)
-        trace = workdir / PROFILE if profile and cluster.is_first() else None
-        return _train(parts, workdir, source, noise_of, valid, opened, trace)
+        parts = build.restore(workdir, parts) if cluster.by_first(claim_folder) else build.start(parts)
+        state = parts.state
+        done = parts.step
+        if cluster.is_first():
+            checkpoint.set_aside(folder, done)
+            _record_layout(workdir, parts)
+        with (
+            sinks.opened(config, workdir, done, wandb, own_logs) as log,
+            checkpoint.Saver(folder, config.train.keep_checkpoints) as saver,
+            cluster.stopping() as stop,
+        ):
+            outputs = Outputs(parts, workdir, log, saver, valid)
+            batches = _batches(parts, source)
+            sharding = batched(parts.mesh)
+            update = make_step(**build.step_arguments(parts), sharding=sharding)
+            trace = workdir / PROFILE if profile and cluster.is_first() else None
+            with outputs.terminal.shown():
+                for step in cost.traced(range(done + 1, config.train.steps + 1), trace, outputs.speed.wait):
+                    with outputs.speed.waiting():
+                        batch = place_part(next(batches), sharding)
+                        noise = None if noise_file is None else place(noise_file(step - 1), sharding)
+                    state, row = update(state, parts.process, batch, parts.key, noise)
+                    outputs.add(step, row)
+                    # A signal since then is seen after the next step, or too late to matter.
+                    stopped = stop(step)
+                    outputs.write(step, state, stopped is not None)
+                    if stopped is not None:
+                        outputs.terminal.say(f"stopped by {stopped}, saved step {step}")
+                        return step == config.train.steps
+    return True
 
 
 def built(config: Config, workdir: Path | None = None) -> tuple[build.Parts, data.Source]:
@@ -97,29 +139,10 @@ def built(config: Config, workdir: Path | None = None) -> tuple[build.Parts, dat
     return parts, source
 
 
-def _train(
-    parts: build.Parts,
-    workdir: Path,
-    source: data.Source,
-    noise_of: Callable[[int], StepNoise | None],
-    valid: dict[str, np.ndarray] | None,
-    opened: Callable[[int], AbstractContextManager[Logging]],
-    trace: Path | None,
-) -> bool:
-    """Trains from the state of the parts on, for who holds the lock."""
-    step, folder, keep = int(parts.state.step), workdir / CHECKPOINTS, parts.config.train.keep_checkpoints
-    if cluster.is_first():
-        checkpoint.set_aside(folder, step)
-        _record_layout(workdir, parts, step)
-    with opened(step) as log, checkpoint.Saver(folder, keep) as saver, cluster.stopping() as stop:
-        outputs = Outputs(parts, workdir, log, saver, valid)
-        return _loop(parts, _batches(parts, source, step), noise_of, outputs, stop, trace)
-
-
-def _record_layout(workdir: Path, parts: build.Parts, step: int) -> None:
-    """Adds a line to layouts.jsonl: over what the steps after this one were laid out."""
+def _record_layout(workdir: Path, parts: build.Parts) -> None:
+    """Adds a line to layouts.jsonl: over what the steps after that of the parts are laid out."""
     row = {
-        "step": step,
+        "step": parts.step,
         "processes": jax.process_count(),
         "mesh": dict(parts.mesh.shape),
         "device": parts.mesh.devices.flat[0].device_kind,
@@ -128,21 +151,8 @@ def _record_layout(workdir: Path, parts: build.Parts, step: int) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def _read_examples(parts: build.Parts) -> np.ndarray:
-    """Reads the test examples that the run keeps; -1 is padding."""
-    source = parts.config.data.open("test")
-    batch = data.read_batch(source, parts.categories, NUM_EXAMPLES, parts.description)
-    return np.where(batch["weight"] > 0, batch["x"], -1) if "weight" in batch else batch["x"]
-
-
-def _read_valid(parts: build.Parts) -> dict[str, np.ndarray] | None:
-    """Reads what the bound is estimated of during training, if anything."""
-    source = splits.validation(parts.config)
-    return None if source is None else data.read_batch(source, parts.categories, None, parts.description)
-
-
-def _batches(parts: build.Parts, source: data.Source, start: int) -> Iterator[dict[str, Any]]:
-    """Makes the batches of a run from step `start` on."""
+def _batches(parts: build.Parts, source: data.Source) -> Iterator[dict[str, Any]]:
+    """Makes the batches of a run from the step of the parts on."""
     spec, train = parts.config.data, parts.config.train
     random_map = None if type(spec).random_map is Data.random_map else spec.random_map
     return data.train_batches(
@@ -150,7 +160,7 @@ def _batches(parts: build.Parts, source: data.Source, start: int) -> Iterator[di
         train.batch_size,
         train.seed,
         parts.categories,
-        start,
+        parts.step,
         random_map,
         parts.description,
         part=jax.process_index(),
@@ -158,33 +168,117 @@ def _batches(parts: build.Parts, source: data.Source, start: int) -> Iterator[di
     )
 
 
-def _noise_of(parts: build.Parts) -> Callable[[int], StepNoise | None]:
-    """Returns the noise of the step after so many updates, where that comes from a file."""
-    file = parts.config.train.noise
-    if file is None:
-        return lambda step: None  # the step draws its own
-    return presampled.open_for(parts, Path(file))
+class Outputs:
+    """Writes everything that a training writes.
+
+    Args:
+        parts: of the run, with the state that training begins with.
+        workdir: where to write.
+        log: takes a step and its metrics, see `sinks.opened`.
+        saver: of checkpoints.
+        valid: examples to estimate the bound of, see `make_estimate`.
+    """
+
+    def __init__(
+        self,
+        parts: build.Parts,
+        workdir: Path,
+        log: sinks.Logging,
+        saver: checkpoint.Saver,
+        valid: Mapping[str, np.ndarray] | None = None,
+    ):
+        first = int(parts.state.step)
+        self.terminal = Terminal("step", parts.config.train.steps, first)
+        self._parts = parts
+        self._workdir, self._log_to, self._saver = workdir, log, saver
+        self._sampler = make_sampler(parts, NUM_SAMPLES)
+        self.speed = cost.speed_of(parts)
+        self._window = Window(
+            parts.process.T, leaf_names(parts.state.params), parts.config.train.max_nonfinite
+        )
+        self._valid = None if valid is None else make_estimate(parts, valid)
+        self._saved = first if checkpoint.steps(workdir / CHECKPOINTS) else None
+
+    def add(self, step: int, row: Metrics) -> None:
+        """Takes the metrics of a step.
+
+        Raises:
+            UserError: `train.max_nonfinite` steps in a row were not finite.
+        """
+        self.terminal.advance(step)
+        self.speed.dispatched(row)
+        self._window.add(step, row, self._saved)
+
+    def write(self, step: int, state: TrainState, stopping: bool) -> None:
+        """Writes what is due after a step; metrics and a checkpoint after the last one and before a stop.
+
+        Raises:
+            UserError: too many steps in a row were not finite, or all of a training, or the network gives no
+                samples.
+        """
+        config = self._parts.config.train
+        ends = step == config.steps
+        stopping |= ends
+        draws, saves = _due(step, config.sample_every), _due(step, config.checkpoint_every)
+        evaluates = self._valid is not None and _due(step, config.eval_every)
+        if stopping or draws or saves or evaluates or _due(step, config.log_every):
+            means = self.speed.added(self._window.close(self._saved))
+            if self._valid is not None and evaluates:
+                bound = self._valid(state.ema)
+                if math.isinf(bound):
+                    self.terminal.say("the bound of the held-out examples is infinite: is beta 1 at the end?")
+                else:
+                    means["valid_bits_per_dim"] = bound
+                self._window.restart()
+            if "loss" in means:
+                self._log_to(step, means)
+                self.terminal.metrics(means)
+            else:  # no step since the last line was finite
+                found = "".join(f"; {name} {value:.4g}" for name, value in means.items())
+                self.terminal.say(f"no metrics at step {step}: all steps since the last were skipped{found}")
+        if draws:
+            samples, _ = self._sampler(state.ema, NUM_SAMPLES, jax.random.key(config.seed))
+            path = self._workdir / SAMPLES / f"step_{step:07d}"
+            path.parent.mkdir(exist_ok=True)
+            words = build.caption(self._workdir, self._parts, step)
+            path = self._parts.kind.save_examples(path, samples, words)
+            self.terminal.say(f"samples: {path}")
+            self._window.restart()
+        if ends:
+            self._window.check_any(self._saved)
+        if stopping or saves:
+            skipped = self._window.skipped_last()
+            if skipped:
+                words = f"steps {step - skipped + 1} to {step} were not finite, and skipped"
+                self.terminal.say(words if stopping else f"{words}: no checkpoint is written")
+            if stopping or not skipped:  # in a row of skipped steps the checkpoints from before it stay
+                self._saver.save(step, state)
+                self._saved = step
+                self._window.restart()
+            if stopping:
+                self._saver.wait()
+        self._saver.check()
 
 
-def _loop(
-    parts: build.Parts,
-    batches: Iterator,
-    noise_of: Callable[[int], StepNoise | None],
-    outputs: Outputs,
-    stop: Callable[[int], str | None],
-    trace: Path | None,
-) -> bool:
-    config, state, sharding = parts.config, parts.state, batched(parts.mesh)
-    update = make_step(**build.step_arguments(parts), sharding=sharding)
-    with outputs.terminal.shown():
-        for step in traced(range(int(state.step) + 1, config.train.steps + 1), trace, outputs.speed.wait):
-            with outputs.speed.waiting():
-                batch, noise = place_part(next(batches), sharding), place(noise_of(step - 1), sharding)
-            state, row = update(state, parts.process, batch, parts.key, noise)
-            outputs.add(step, row)
-            stopped = stop(step)  # a signal since then is seen after the next step, or too late to matter
-            outputs.write(step, state, stopped is not None)
-            if stopped is not None:
-                outputs.terminal.say(f"stopped by {stopped}, saved step {step}")
-                return step == config.train.steps
-    return True
+def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Callable[[Params], float]:
+    """Makes params -> the bound of examples in bits/dim, estimated from a few steps for each.
+
+    Args:
+        parts: of the run.
+        examples: "x" int32 [N, *S], "label" [N] and "weight" [N, *S] if there are any.
+    """
+    compiled = few_terms(parts.predict, min(CALLS, parts.process.T), parts.config.train.seed, parts.term)
+    D = elements(examples["x"], examples.get("weight"))
+    x0, told, sharding = examples["x"], parts.told(examples), batched(parts.mesh)
+    batch_size = parts.config.train.batch_size
+
+    def estimate(params: Params) -> float:
+        nats = evaluate_bound(compiled, params, parts.process, x0, batch_size, sharding, told)
+        return float(bits_per_dim(np.mean(nats, dtype=np.float64) / np.mean(D), 1))
+
+    return estimate
+
+
+def _due(step: int, every: int) -> bool:
+    """Tells whether something that happens every so many steps, or with 0 never, happens after this one."""
+    return every > 0 and step % every == 0

@@ -1,4 +1,4 @@
-"""Takes the means of the metrics of a run over an interval, and reads the lines of them that there are."""
+"""Takes the means of the metrics of a run over an interval, reads the lines of them, and draws them."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from d3pm_jax import show
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.storage.names import METRICS
@@ -17,6 +18,7 @@ from d3pm_jax.types import Params
 CURE = "delete that line, or the file, which curves alone are drawn from"
 CAUSES = ("ce", "kl", "loss", "grad_norm")  # which follows from which
 TERMS = ("loss", "kl", "ce", "grad_norm")
+LABELS = {"bound_bits_per_dim": "bound [bits/dim]", "ce": "cross entropy [nats]", "loss": "loss [nats]"}
 
 Row = Mapping[str, Any]  # the metrics of a step, on the host
 
@@ -29,18 +31,34 @@ def read(workdir: Path) -> list[dict[str, float | int]]:
     """
     path = workdir / METRICS
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return [_row(line, f"{path}, line {i}") for i, line in enumerate(lines, 1)]
+    rows = []
+    for i, line in enumerate(lines, 1):
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {i} is damaged ({one_line(error)}): {CURE}") from error
+        numbers = isinstance(row, dict) and all(type(x) in (int, float) for x in row.values())
+        if not numbers or type(row.get("step")) is not int or "loss" not in row:
+            raise UserError(f"{path}, line {i} is damaged (no step, no loss, or no number): {CURE}")
+        rows.append(row)
+    return rows
 
 
-def _row(line: bytes, place: str) -> dict[str, float | int]:
-    try:
-        row = parse_json(line)
-    except ValueError as error:
-        raise UserError(f"{place} is damaged ({one_line(error)}): {CURE}") from error
-    numbers = isinstance(row, dict) and all(type(x) in (int, float) for x in row.values())
-    if not numbers or type(row.get("step")) is not int or "loss" not in row:
-        raise UserError(f"{place} is damaged (no step, no loss, or no number): {CURE}")
-    return row
+def save_curves(workdir: Path, process: str) -> Path | None:
+    """Draws the curves of a run's metrics, and says where; None where there are no metrics.
+
+    Args:
+        workdir: of the run.
+        process: the name of its process, for the caption.
+    """
+    rows = read(workdir)
+    if not rows:
+        return None
+    path = workdir / "loss.png"
+    curves = {label: [row[name] for row in rows] for name, label in LABELS.items()}
+    caption = f"{workdir.resolve().name}: {process}"
+    show.save_curves(path, [row["step"] for row in rows], curves, "step", caption=caption)
+    return path
 
 
 def _cure(name: str, value: float, step: int) -> str:
@@ -60,25 +78,6 @@ def leaf_names(params: Params) -> list[str]:
     """Names the leaves of parameters in their order, such as "layers.qkv.kernel"."""
     paths = jax.tree_util.tree_flatten_with_path(params)[0]
     return [jax.tree_util.keystr(p, simple=True, separator=".").removesuffix(".value") for p, _ in paths]
-
-
-def diagnosis(bad: Sequence[tuple[int, Row]], leaves: Sequence[str], saved: int | None) -> str:
-    """Says of steps in a row that were not finite what was the matter with the first, and what to change.
-
-    Args:
-        bad: the steps and their metrics.
-        leaves: the names of the parameters, in their order.
-        saved: the step of the last checkpoint, if there is one.
-    """
-    step, row = bad[0]
-    name = next(name for name in CAUSES if name in row and not np.isfinite(row[name]))
-    kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
-    terms = [f"{key} {float(row[key]):.4g}" for key in TERMS if key in row]
-    first = int(row.get("first_nonfinite", -1))
-    terms += [f"{leaves[first]} has the first gradient that is not finite"] if first >= 0 else []
-    terms += [f"{len(bad)} steps in a row"] if len(bad) > 1 else []
-    cure = _cure(name, float(row[name]), step)
-    return f"{name} is {float(row[name])} at step {step}; {kept}: {cure} ({', '.join(terms)})"
 
 
 class Window:
@@ -134,7 +133,18 @@ class Window:
             raise self._error(saved)
 
     def _error(self, saved: int | None) -> UserError:
-        return UserError(diagnosis(self._bad, self._leaves, saved))
+        """Says of the steps that were not finite what was the matter with the first, and what to change."""
+        step, row = self._bad[0]
+        name = next(name for name in CAUSES if name in row and not np.isfinite(row[name]))
+        kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
+        terms = [f"{key} {float(row[key]):.4g}" for key in TERMS if key in row]
+        first = int(row.get("first_nonfinite", -1))
+        if first >= 0:
+            terms.append(f"{self._leaves[first]} has the first gradient that is not finite")
+        if len(self._bad) > 1:
+            terms.append(f"{len(self._bad)} steps in a row")
+        cure = _cure(name, float(row[name]), step)
+        return UserError(f"{name} is {float(row[name])} at step {step}; {kept}: {cure} ({', '.join(terms)})")
 
     def skipped_last(self) -> int:
         """Counts the last steps, as far as they were not finite; `close` has waited for the last of them."""

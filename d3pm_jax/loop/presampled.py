@@ -22,8 +22,7 @@ from d3pm_jax.machine.devices import (
     check_batch,
     use_all_cores,
 )
-from d3pm_jax.parts import build
-from d3pm_jax.parts.build import Parts
+from d3pm_jax.parts.build import Parts, build, fill_in
 from d3pm_jax.training.step import StepNoise, draw_noise
 
 FORMAT = "d3pm noise bank"  # as it stands in files since version 1
@@ -73,7 +72,7 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> int
     """
     use_all_cores(config.train.batch_size)
     description = config.data.describe()
-    parts = build.build(build.fill_in(config, description), description, asked=False)
+    parts = build(fill_in(config, description), description, asked=False)
     check_batch(parts.mesh, config.train.batch_size)
     steps = config.train.steps if steps is None else steps
     write(parts, steps, Path(path))
@@ -92,6 +91,9 @@ def write(parts: Parts, steps: int, path: Path) -> None:
         UserError: the noise cannot be drawn in advance, or not be written.
     """
     header = {"format": FORMAT, "version": VERSION, "steps": steps, **describe(parts)}
+    config = parts.config
+    shape = (config.train.batch_size, *parts.description.shape)
+    sharding = batched(parts.mesh)
 
     def put(call: Callable, *args: Any) -> Any:
         try:
@@ -103,19 +105,13 @@ def write(parts: Parts, steps: int, path: Path) -> None:
         writer = put(array_record_module.ArrayRecordWriter, str(partial), WRITER)
         put(writer.write, json.dumps(header).encode())
         for i in range(steps):
-            put(writer.write, _record(parts, i))
+            noise = draw_noise(
+                config.timesteps, parts.key, np.int32(i), None, shape, parts.process.T, sharding
+            )
+            t, p_t, u = jax.device_get(noise)
+            record = (t.astype("<i4").tobytes(), p_t.astype("<f4").tobytes(), u.astype("<f4").tobytes())
+            put(writer.write, b"".join(record))
         put(writer.close)
-
-
-def _record(parts: Parts, i: int) -> bytes:
-    """Gives the bytes of the noise of the step after i updates."""
-    config = parts.config
-    shape = (config.train.batch_size, *parts.description.shape)
-    noise = draw_noise(
-        config.timesteps, parts.key, np.int32(i), None, shape, parts.process.T, batched(parts.mesh)
-    )
-    t, p_t, u = jax.device_get(noise)
-    return b"".join((t.astype("<i4").tobytes(), p_t.astype("<f4").tobytes(), u.astype("<f4").tobytes()))
 
 
 def open_for(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
@@ -138,7 +134,15 @@ def open_for(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
             f"or train without, --train.noise None"
         )
     reader = array_record_module.ArrayRecordReader(str(path), READER)
-    header = _header(reader, path)
+    try:
+        header = parse_json(_read(reader, path, 0))
+        version, steps = header["version"], int(header["steps"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is damaged, or no noise file: presample it again") from error
+    if version != VERSION:
+        raise UserError(f"noise file {path} has version {version}, expected {VERSION}: presample it again")
+    if reader.num_records() != steps + 1:
+        raise _damaged(path, f"{reader.num_records()} records in place of {steps + 1}")
     for name, value in expected.items():
         if header.get(name) != value:
             raise UserError(
@@ -150,28 +154,18 @@ def open_for(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
             f"noise file {path} has {header['steps']} steps, train.steps is {parts.config.train.steps}: "
             f"presample more, or lower train.steps"
         )
-    return lambda i: _noise(reader, path, i, (expected["batch_size"], *parts.description.shape))
+    B = parts.config.train.batch_size
+    shape = (B, *parts.description.shape)
 
+    def read_noise(i: int) -> StepNoise:
+        record = _read(reader, path, i + 1)
+        if len(record) != 4 * (2 * B + math.prod(shape)):
+            raise _damaged(path, f"record {i + 1} has {len(record)} bytes")
+        t = np.frombuffer(record, "<i4", B)
+        p_t = np.frombuffer(record, "<f4", B, offset=4 * B)
+        return StepNoise(t, p_t, np.frombuffer(record, "<f4", offset=8 * B).reshape(shape))
 
-def _noise(reader: Any, path: Path, i: int, shape: tuple[int, ...]) -> StepNoise:
-    B, record = shape[0], _read(reader, path, i + 1)
-    if len(record) != 4 * (2 * B + math.prod(shape)):
-        raise _damaged(path, f"record {i + 1} has {len(record)} bytes")
-    t, p_t = np.frombuffer(record, "<i4", B), np.frombuffer(record, "<f4", B, offset=4 * B)
-    return StepNoise(t, p_t, np.frombuffer(record, "<f4", offset=8 * B).reshape(shape))
-
-
-def _header(reader: Any, path: Path) -> dict[str, Any]:
-    try:
-        header = parse_json(_read(reader, path, 0))
-        version, steps = header["version"], int(header["steps"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is damaged, or no noise file: presample it again") from error
-    if version != VERSION:
-        raise UserError(f"noise file {path} has version {version}, expected {VERSION}: presample it again")
-    if reader.num_records() != steps + 1:
-        raise _damaged(path, f"{reader.num_records()} records in place of {steps + 1}")
-    return header
+    return read_noise
 
 
 def _read(reader: Any, path: Path, index: int) -> bytes:

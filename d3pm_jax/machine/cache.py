@@ -50,7 +50,15 @@ def keep_programs() -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if config.jax_compilation_cache_max_size != -1:  # with -1 JAX writes no times of use
-            _clean(folder)
+            # A process that was killed while it wrote left what JAX would neither read nor replace: it goes.
+            # What was kept without a largest size looks the same, and goes too.
+            with filelock.FileLock(folder / ".lockfile", timeout=5):  # JAX's own
+                kept, used = (
+                    {x.name.removesuffix(end) for x in folder.glob(f"*{end}")} for end in ("-cache", "-atime")
+                )
+                for name in kept ^ used:  # the time of use is written last
+                    for end in ("-cache", "-atime"):
+                        (folder / f"{name}{end}").unlink(missing_ok=True)
     except (OSError, filelock.Timeout):
         return
     config.update("jax_compilation_cache_dir", str(folder))
@@ -65,20 +73,3 @@ def _machine() -> str:
         lines = "\n".join(line for line in first.splitlines() if line.split("\t")[0].strip() in OF_A_CPU)
     about = f"{platform.system()} {platform.machine()} {platform.processor()}\n{lines}"
     return hashlib.sha256(about.encode()).hexdigest()[:16]
-
-
-def _clean(folder: Path) -> None:
-    """Deletes what processes left that were killed while they wrote: JAX would neither read nor replace it.
-
-    What was kept without a largest size looks the same, and goes too.
-
-    Raises:
-        OSError, Timeout: the folder cannot be written to, or another process holds its lock.
-    """
-    with filelock.FileLock(folder / ".lockfile", timeout=5):  # JAX's own
-        kept, used = (
-            {x.name.removesuffix(end) for x in folder.glob(f"*{end}")} for end in ("-cache", "-atime")
-        )
-        for name in kept ^ used:  # the time of use is written last
-            for end in ("-cache", "-atime"):
-                (folder / f"{name}{end}").unlink(missing_ok=True)

@@ -61,13 +61,16 @@ def join(address: Address, workdir: Path | None, heartbeat: int, saves: bool) ->
         UserError: the address is none, or nobody answers there in time.
     """
     if address.coordinator is None:
-        _refuse_parts(address)
+        for flag, number in (("num-processes", address.num_processes), ("process-id", address.process_id)):
+            if number is not None:
+                raise UserError(
+                    f"--{flag} is of a run of several processes: pass --coordinator HOST:PORT too"
+                )
         return
     jax.config.update("jax_enable_preemption_service", saves)
     auto = address.coordinator == AUTO
     if not auto:
-        _check(address)
-        _wait_for(address)
+        _wait_for_first(address)
     try:
         jax.distributed.initialize(
             None if auto else address.coordinator,
@@ -78,20 +81,60 @@ def join(address: Address, workdir: Path | None, heartbeat: int, saves: bool) ->
             shutdown_timeout_seconds=PATIENCE,
         )
     except (ValueError, RuntimeError) as error:
-        raise UserError(_why(address, error)) from error
+        if auto and "should be defined" in str(error):
+            raise UserError(
+                "--coordinator auto: JAX finds no cluster here that it knows, as SLURM, Open MPI, Kubernetes "
+                "or a TPU pod; pass --coordinator HOST:PORT, --num-processes and --process-id"
+            ) from error
+        raise UserError(f"--coordinator {address.coordinator}: {one_line(error)}") from error
     if not is_first():
         files.kept_by_another = workdir and workdir.resolve()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # until the process ends, also for what Gloo prints
-    _check_devices()
+    devices = Counter(device.process_index for device in jax.devices())
+    if len(set(devices.values())) > 1:
+        numbers = [devices[i] for i in sorted(devices)]
+        raise UserError(f"the processes have {numbers} devices: give each the same number")
     meet()  # connects them now: where one is late later on, the others wait as long as it takes
 
 
-def _check_devices() -> None:
-    """Raises UserError where processes have unequal numbers of devices."""
-    each = Counter(device.process_index for device in jax.devices())
-    if len(set(each.values())) > 1:
-        numbers = [each[i] for i in sorted(each)]
-        raise UserError(f"the processes have {numbers} devices: give each the same number")
+def _wait_for_first(address: Address) -> None:
+    """Waits until the first process can be reached: JAX would end this one without a word where it cannot.
+
+    Raises:
+        UserError: the place of this process is not all said, or cannot be; nobody answers in time; of the
+            first process: its port is taken.
+    """
+    host, _, port = str(address.coordinator).rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UserError(f"--coordinator {address.coordinator}: write HOST:PORT of process 0, or auto")
+    if address.num_processes is None or address.process_id is None:
+        raise UserError("--coordinator HOST:PORT needs --num-processes N and --process-id I, I from 0 on")
+    if address.process_id >= address.num_processes:
+        raise UserError(
+            f"--process-id {address.process_id} of --num-processes {address.num_processes}: they count from 0"
+        )
+    if address.process_id == 0:
+        try:
+            socket.create_server(("", int(port))).close()
+        except OSError as error:
+            raise UserError(
+                f"--coordinator {address.coordinator}: port {port} cannot be taken here "
+                f"({error.strerror or one_line(error)}); choose another one, the same for all processes"
+            ) from error
+        return
+    end = time.monotonic() + address.connect_timeout
+    why = ""
+    while (left := end - time.monotonic()) > 0:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), left).close()
+            return
+        except OSError as error:
+            why = error.strerror or one_line(error)
+        time.sleep(min(0.2, max(0.0, left)))
+    raise UserError(
+        f"nobody answers at {address.coordinator} within {address.connect_timeout} s ({why}): start process "
+        f"0 there, or mend --coordinator; --connect-timeout waits longer"
+    )
 
 
 def is_first() -> bool:
@@ -155,66 +198,3 @@ def stopping() -> Iterator[Callable[[int], str | None]]:
         return
     with signals.turned_into_sigterm():
         yield lambda step: "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else None
-
-
-def _refuse_parts(address: Address) -> None:
-    for name in ("num_processes", "process_id"):
-        if getattr(address, name) is not None:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is of a run of several processes: pass --coordinator HOST:PORT too")
-
-
-def _check(address: Address) -> None:
-    """Raises UserError where the place of this process is not all said, or cannot be."""
-    host, _, port = str(address.coordinator).rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise UserError(f"--coordinator {address.coordinator}: write HOST:PORT of process 0, or auto")
-    if address.num_processes is None or address.process_id is None:
-        raise UserError("--coordinator HOST:PORT needs --num-processes N and --process-id I, I from 0 on")
-    if address.process_id >= address.num_processes:
-        raise UserError(
-            f"--process-id {address.process_id} of --num-processes {address.num_processes}: they count from 0"
-        )
-
-
-def _wait_for(address: Address) -> None:
-    """Waits until the first process can be reached: JAX would end this one without a word where it cannot.
-
-    Raises:
-        UserError: nobody answers in time; of the first process: its port is taken.
-    """
-    host, _, port = str(address.coordinator).rpartition(":")
-    if address.process_id == 0:
-        return _check_free(int(port), address)
-    end, why = time.monotonic() + address.connect_timeout, ""
-    while (left := end - time.monotonic()) > 0:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), left).close()
-            return None
-        except OSError as error:
-            why = error.strerror or one_line(error)
-        time.sleep(min(0.2, max(0.0, left)))
-    raise UserError(
-        f"nobody answers at {address.coordinator} within {address.connect_timeout} s ({why}): start process "
-        f"0 there, or mend --coordinator; --connect-timeout waits longer"
-    )
-
-
-def _check_free(port: int, address: Address) -> None:
-    try:
-        with socket.create_server(("", port)):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"--coordinator {address.coordinator}: port {port} cannot be taken here "
-            f"({error.strerror or one_line(error)}); choose another one, the same for all processes"
-        ) from error
-
-
-def _why(address: Address, error: Exception) -> str:
-    if address.coordinator == AUTO and "should be defined" in str(error):
-        return (
-            "--coordinator auto: JAX finds no cluster here that it knows, as SLURM, Open MPI, Kubernetes or "
-            "a TPU pod; pass --coordinator HOST:PORT, --num-processes and --process-id"
-        )
-    return f"--coordinator {address.coordinator}: {one_line(error)}"

@@ -48,8 +48,17 @@ def _walk(jaxpr: Jaxpr, reached: Sequence[bool]) -> tuple[int, list[bool]]:
 def _of_equation(equation: Any, reached: list[bool]) -> tuple[int, list[bool]]:
     """Counts one operation, and what is inside of it."""
     name, params = equation.primitive.name, equation.params
-    if name in PRODUCTS:
-        return PRODUCTS[name](equation) * (1 + sum(reached)), [any(reached)]
+    if name == "dot_general":  # 2 m n k, once for each pair of matrices
+        (contracted, _), _ = params["dimension_numbers"]
+        shape = equation.invars[0].aval.shape
+        flops = 2 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
+        return flops * (1 + sum(reached)), [any(reached)]
+    if name == "conv_general_dilated":
+        # 2 for each number of the output and each of the kernel for its channel; zeros put in between apart.
+        kernel = equation.invars[1].aval
+        each = kernel.size // kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+        flops = 2 * equation.outvars[0].aval.size * each // math.prod(params["lhs_dilation"])
+        return flops * (1 + sum(reached)), [any(reached)]
     if name == "scan":
         return _of_loop(params["jaxpr"], reached, params["num_consts"], params["num_carry"], params["length"])
     if name == "while":
@@ -78,20 +87,3 @@ def _of_loop(
         if more == reached:
             return length * flops, found
         reached = more
-
-
-def _of_matrices(equation: Any) -> int:
-    """2 m n k, once for each pair of matrices."""
-    (contracted, _), _ = equation.params["dimension_numbers"]
-    shape = equation.invars[0].aval.shape
-    return 2 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
-
-
-def _of_convolution(equation: Any) -> int:
-    """2 for each number of the output and each of the kernel for its channel; zeros put in between apart."""
-    kernel, params = equation.invars[1].aval, equation.params
-    each = kernel.size // kernel.shape[params["dimension_numbers"].rhs_spec[0]]
-    return 2 * equation.outvars[0].aval.size * each // math.prod(params["lhs_dilation"])
-
-
-PRODUCTS = {"dot_general": _of_matrices, "conv_general_dilated": _of_convolution}

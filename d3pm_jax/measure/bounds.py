@@ -26,8 +26,7 @@ from d3pm_jax.evaluation.bound import (
 from d3pm_jax.machine.devices import batched
 from d3pm_jax.measure import record
 from d3pm_jax.measure.record import Record
-from d3pm_jax.parts.about import about, caption
-from d3pm_jax.parts.build import Parts
+from d3pm_jax.parts.build import Parts, about, caption
 
 NUMBERS = ("nats", "reconstruction", "prior")
 DAMAGED = "{path} is damaged ({why}): delete it, `d3pm eval` writes it again"

@@ -18,8 +18,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import SHIPPED, Measured, QualityTable, Reference
 from d3pm_jax.measure import record, samples
 from d3pm_jax.measure.record import Record, Value
-from d3pm_jax.parts.about import about
-from d3pm_jax.parts.build import Parts
+from d3pm_jax.parts.build import Parts, about
 from d3pm_jax.parts.reading import open_whole
 
 COMPARED = ("N", "split", "reference", "features")  # which figures have to have in common

@@ -1,4 +1,4 @@
-"""Builds what a config describes: process, network and state, placed on the devices."""
+"""Builds what a config describes: process, network and state, placed on the devices; says what it is."""
 
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -143,7 +143,8 @@ def build(
         kind = kinds.of(description, config.data)
         whole = config.process.build()
         config.loss.check_process(whole)
-        jax.eval_shape(whole.log_q_probs, _integers(description.shape), _integers(()))  # may refuse a shape
+        x0, t = (jax.ShapeDtypeStruct(shape, np.int32) for shape in (description.shape, ()))
+        jax.eval_shape(whole.log_q_probs, x0, t)  # may refuse a shape
         config.head.check(whole.K, getattr(config.process, "mask_id", None))
         process = with_steps(whole, steps)
         predict, init_params = network.split(config, description, whole)
@@ -162,10 +163,9 @@ def build(
     return Parts(config, description, kind, mesh, process, spread, init, state, predict, key, classes)
 
 
-def _keys(config: Config) -> tuple[jax.Array, jax.Array]:
+def _keys(config: Config) -> jax.Array:
     """Makes the key of the first parameters, and that of the noise of training."""
-    one, two = jax.random.split(jax.random.key(config.train.seed))
-    return one, two
+    return jax.random.split(jax.random.key(config.train.seed))
 
 
 def start(parts: Parts) -> Parts:
@@ -186,10 +186,6 @@ def start_from(parts: Parts, params: Params) -> Parts:
 def shardings(parts: Parts) -> TrainState:
     """Returns where each array of the state is."""
     return jax.tree.map(lambda x: x.sharding, parts.state)
-
-
-def _integers(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, np.int32)
 
 
 def _first_state(config: Config, T: int, params: Params) -> TrainState:
@@ -218,9 +214,20 @@ def restore(workdir: Path, parts: Parts, step: int | None = None) -> Parts:
         UserError: there is none, or a training has deleted the one that was asked for, or it is damaged.
     """
     folder = workdir / CHECKPOINTS
-    wanted = cluster.by_first(lambda: _find(folder, step))
+
+    def find_step() -> int:
+        known = checkpoint.steps(folder)
+        if step is None or not known:
+            return checkpoint.newest(folder)
+        if step not in known:
+            raise UserError(
+                f"{workdir} has no checkpoint of step {step}: it has {', '.join(map(str, known))}"
+            )
+        checkpoint.check(folder, step)
+        return step
+
     try:
-        state = checkpoint.restore(folder, wanted, parts.state)
+        state = checkpoint.restore(folder, cluster.by_first(find_step), parts.state)
     except checkpoint.Gone:
         if step is not None or jax.process_count() > 1:  # others may have read it
             raise
@@ -228,14 +235,27 @@ def restore(workdir: Path, parts: Parts, step: int | None = None) -> Parts:
     return dataclasses.replace(parts, state=state)
 
 
-def _find(folder: Path, step: int | None) -> int:
-    """Returns a step whose checkpoint is whole: the one that is asked for, or the last."""
-    known = checkpoint.steps(folder)
-    if step is None or not known:
-        return checkpoint.newest(folder)
-    if step not in known:
-        raise UserError(
-            f"{folder.parent} has no checkpoint of step {step}: it has {', '.join(map(str, known))}"
-        )
-    checkpoint.check(folder, step)
-    return step
+def caption(workdir: Path, parts: Parts, step: int) -> str:
+    """Says in a few words what a picture is of: the run, its process and the step of its weights."""
+    return f"{workdir.resolve().name}: {name_process(parts.config, parts.process)}; weights of step {step:,}"
+
+
+def name_process(config: Config, process: Process) -> str:
+    """Names a process: "Uniform, K = 17, T = 100"."""
+    T = int(process.time[-1])
+    steps = f"T = {T}" if process.T == T else f"{process.T} of T = {T} steps"
+    return f"{type(config.process).__name__}, K = {process.K}, {steps}"
+
+
+def about(parts: Parts) -> dict[str, Any]:
+    """Says what a figure of these parts depends on, besides data and noise."""
+    T = int(parts.process.time[-1])
+    times = np.asarray(parts.process.time[1:]).tolist()
+    return {
+        "step": parts.step,
+        "ema": parts.config.train.ema_decay,
+        "steps": parts.process.T,
+        "grid": f"even, of {T}" if times == even_grid(T, len(times)) else f"{times} of {T}",
+        **logits_keywords(parts.config.loss),
+        "dtype": getattr(parts.config.model, "compute", "float32"),
+    }

@@ -39,7 +39,11 @@ def split(config: Config, description: Description, process: Process) -> tuple[P
     def build(key: Array) -> nnx.Module:
         return config.model.build(spec, nnx.Rngs(key))
 
-    graphdef, shapes, takes_weight = _abstract(build)
+    network = nnx.eval_shape(build, jax.random.key(0))
+    if not callable(network):
+        raise ValueError(f"{type(network).__name__} defines no __call__: write f(xt, t, *, label, key)")
+    graphdef, shapes = nnx.split(network)
+    takes_weight = "weight" in inspect.signature(network).parameters
     _check_padding(config, description, takes_weight)
 
     def predict(
@@ -54,20 +58,17 @@ def split(config: Config, description: Description, process: Process) -> tuple[P
         more |= {"weight": weight} if takes_weight else {}
         return head.logits(nnx.merge(graphdef, params)(xt, t, key=key, **more), xt, spec.K)
 
-    _check_output(predict, shapes, spec)
+    # Called once without numbers, to see what it gives.
+    x = jnp.zeros((1, *spec.shape), jnp.int32)
+    t = jnp.ones(1, jnp.int32)
+    label = None if classes is None else t
+    found = jax.eval_shape(predict, shapes, x, t, jax.random.key(0), label).shape
+    if found != (1, *spec.shape, spec.K):
+        raise ValueError(
+            f"the network and its head give logits {list(found)} for x {[1, *spec.shape]}: "
+            f"expected {[1, *spec.shape, spec.K]}"
+        )
     return predict, lambda key: nnx.split(build(key))[1]
-
-
-def _abstract(build: Callable[[Array], nnx.Module]) -> tuple[Any, Params, bool]:
-    """Returns graph and shapes of a network, and whether it takes weights.
-
-    Raises:
-        ValueError: it cannot be called.
-    """
-    network = nnx.eval_shape(build, jax.random.key(0))
-    if not callable(network):
-        raise ValueError(f"{type(network).__name__} defines no __call__: write f(xt, t, *, label, key)")
-    return *nnx.split(network), "weight" in inspect.signature(network).parameters
 
 
 def _check_padding(config: Config, description: Description, takes_weight: bool) -> None:
@@ -76,18 +77,6 @@ def _check_padding(config: Config, description: Description, takes_weight: bool)
         raise ValueError(
             f"the data is padded, but the network of {type(config.model).__name__} has no keyword weight to "
             f"be told where: take Transformer, or packing='wrapped'"
-        )
-
-
-def _check_output(predict: Predict, shapes: Params, spec: Spec) -> None:
-    """Raises ValueError where the network cannot be called, or gives something of another shape."""
-    xt, t = jnp.zeros((1, *spec.shape), jnp.int32), jnp.ones(1, jnp.int32)
-    label = None if spec.classes is None else t
-    found = jax.eval_shape(predict, shapes, xt, t, jax.random.key(0), label).shape
-    if found != (1, *spec.shape, spec.K):
-        raise ValueError(
-            f"the network and its head give logits {list(found)} for x {[1, *spec.shape]}: "
-            f"expected {[1, *spec.shape, spec.K]}"
         )
 
 

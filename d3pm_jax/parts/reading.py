@@ -37,13 +37,15 @@ def read_batch(parts: Parts, workdir: Path, split: str, limit: int | None = None
     Raises:
         UserError: the data cannot be read.
     """
-    return _read(parts, open_split(parts, workdir, split), limit)
+    source = open_split(parts, workdir, split)
+    return data.read_batch(source, parts.categories, limit, parts.description)
 
 
 def read_last(parts: Parts, workdir: Path, split: str, n: int) -> dict[str, np.ndarray]:
     """Reads the last n examples of a split, or all if there are fewer; see `read_batch`."""
     source = open_split(parts, workdir, split)
-    return _read(parts, data.Part(source, max(0, len(source) - n), len(source)), None)
+    last = data.Part(source, max(0, len(source) - n), len(source))
+    return data.read_batch(last, parts.categories, None, parts.description)
 
 
 def read_split(
@@ -58,7 +60,3 @@ def read_split(
     if "weight" in found:
         raise UserError("the examples have weights: take Run.read_batch, and respect them")
     return found["x"], found.get("label")
-
-
-def _read(parts: Parts, source: data.Source, limit: int | None) -> dict[str, np.ndarray]:
-    return data.read_batch(source, parts.categories, limit, parts.description)

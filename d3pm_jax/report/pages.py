@@ -11,7 +11,7 @@ from d3pm_jax import __version__
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_text
-from d3pm_jax.parts.about import name_process
+from d3pm_jax.parts.build import name_process
 from d3pm_jax.report import curves, figures, folder, samples
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.runs.run import Run, open_run

@@ -16,17 +16,7 @@ _ELSEWHERE = {
     "storage": ("checkpoint", "lock", "manifest", "workdir"),
     "machine": ("cache", "cluster", "devices", "flops", "terminal"),
     "measure": ("samples",),
-    "loop": (
-        "cost",
-        "loop",
-        "metrics",
-        "outputs",
-        "presampled",
-        "profile",
-        "speed",
-        "tensorboard",
-        "wandb_run",
-    ),
+    "loop": ("cost", "loop", "metrics", "presampled"),
 }
 _MODULES |= {name: f"d3pm_jax.{room}.{name}" for room, names in _ELSEWHERE.items() for name in names}
 _MODULES["protocol"] = "d3pm_jax.measure.quality"

@@ -18,8 +18,8 @@ from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.measure import bounds, grids as grids_of_parts, quality as quality_of_parts
 from d3pm_jax.measure.samples import Given, draw
 from d3pm_jax.parts import build, reading
-from d3pm_jax.parts.about import caption
 from d3pm_jax.parts.begin import weights_of
+from d3pm_jax.parts.build import caption
 from d3pm_jax.processes import Process
 from d3pm_jax.storage import workdir as folders
 from d3pm_jax.types import Params

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from d3pm_jax.cli.main import COMMANDS, main
 from d3pm_jax.loop import metrics
-from d3pm_jax.measure import samples
+from d3pm_jax.measure import bounds, samples
 from d3pm_jax.parts import build, network
-from d3pm_jax.runs import run
 from d3pm_jax.storage import checkpoint
 from tests import tiny
 
@@ -29,7 +28,7 @@ PLACES = {
         "_hashes",
         2,
     ),  # of step 8: its arrays are written, its manifest is not, in the background
-    "evaluation": (run, "evaluate_bound", 1),
+    "evaluation": (bounds, "evaluate_bound", 1),
     "sampling": (samples, "_labels", 1),
 }
 

@@ -23,7 +23,7 @@ from d3pm_jax import kinds, runs, show
 from d3pm_jax.cli import eval as evaluate, sample, train
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import metrics, outputs, sinks as logs
+from d3pm_jax.loop import loop, metrics, sinks as logs
 from d3pm_jax.machine import signals
 from d3pm_jax.measure import bounds, record
 from d3pm_jax.measure.samples import spaced
@@ -360,7 +360,7 @@ def test_a_signal_while_samples_are_drawn_loses_nothing(tmp_path, data_dir, monk
         signal.raise_signal(signal.SIGINT)
         return np.zeros((n, 8, 8, 1), np.int32), np.zeros((0, n, 8, 8, 1), np.int32)
 
-    monkeypatch.setattr(outputs, "make_sampler", lambda *_: interrupted)
+    monkeypatch.setattr(loop, "make_sampler", lambda *_: interrupted)
     workdir = tmp_path / "signalled"
     assert status(*train_args(workdir, data_dir, "--train.sample-every", "5")) == 130
     assert checkpoint.steps(workdir / "checkpoints") == [4, 6]

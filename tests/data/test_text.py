@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax import config
-from d3pm_jax.config import text as specs
+from d3pm_jax.config import data as specs
 from d3pm_jax.data import DatasetError, prepared, read_batch, text, tokenizers, train_batches
 from d3pm_jax.data.windows import Overlapping, Padded, Wrapped, random_window
 

@@ -385,7 +385,7 @@ RUNS = (
     Break(
         "data_from_its_start_on_resume",
         "d3pm_jax/loop/loop.py",
-        "        start,\n        random_map,\n",
+        "        parts.step,\n        random_map,\n",
         "        0,\n        random_map,\n",
         (PRESAMPLED, COMMANDS),
     ),

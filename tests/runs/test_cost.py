@@ -18,8 +18,6 @@ from d3pm_jax.loop import (
     cost,
     loop,
     metrics,
-    profile,
-    speed,
 )
 from d3pm_jax.machine import setup
 from d3pm_jax.parts import build
@@ -85,8 +83,8 @@ def test_what_does_not_fit():
 
 def test_speed_follows_from_the_seconds_of_a_step(monkeypatch):
     now, ready = [0.0], [True]
-    monkeypatch.setattr(speed.time, "monotonic", lambda: now[0])
-    found = speed.Speed(32, 6e9 / 1e12)
+    monkeypatch.setattr(cost.time, "monotonic", lambda: now[0])
+    found = cost.Speed(32, 6e9 / 1e12)
 
     def steps(*waits):
         for seconds in waits:
@@ -116,11 +114,11 @@ def test_which_steps_are_traced(monkeypatch, tmp_path, first, last, expected):
     monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, profiler_options: told.append(now[0] + 1))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: told.append(now[0]))
     now[0] = first - 1
-    for step in profile.traced(range(first, last + 1), tmp_path, lambda: waited.append(now[0])):
+    for step in cost.traced(range(first, last + 1), tmp_path, lambda: waited.append(now[0])):
         now[0] = step
     assert tuple(told) == expected
     assert waited == told[1:]  # the last one may still be computed
-    assert list(profile.traced(range(3), None, pytest.fail)) == [0, 1, 2]
+    assert list(cost.traced(range(3), None, pytest.fail)) == [0, 1, 2]
     assert tuple(told) == expected
 
 

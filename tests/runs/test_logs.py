@@ -10,7 +10,7 @@ import pytest
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.extras import MissingExtra
-from d3pm_jax.loop import metrics, sinks as logs, wandb_run
+from d3pm_jax.loop import metrics, sinks as logs
 from tests import tiny
 
 CONFIG = tiny.get_config()
@@ -100,31 +100,31 @@ def test_a_resumed_run_is_the_same_run_there_and_a_moved_folder_too(tmp_path, se
                 log(step, {"loss": 1.0 / step})
         folder = folder.rename(tmp_path / "second")
     one, two = service.calls
-    assert one["id"] == two["id"] == (folder / wandb_run.WANDB_ID).read_text()
+    assert one["id"] == two["id"] == (folder / logs.WANDB_ID).read_text()
     assert list(service.rows[one["id"]]) == [row["step"] for row in metrics.read(folder)] == [5, 10, 15]
     assert (one["project"], one["name"], two["name"]) == ("digits", "first", "second")
     assert (one["resume"], one["dir"]) == ("allow", tmp_path / "first")
     assert one["config"] == config_io.flat(CONFIG)
     assert one["config"]["process.beta.class"] == "Linear"
     json.dumps(one["config"])
-    (folder / wandb_run.WANDB_ID).write_text("../x\n")
+    (folder / logs.WANDB_ID).write_text("../x\n")
     with pytest.raises(UserError, match=r"wandb_id.txt holds no id .*: delete it"):
-        wandb_run.WandbRun(folder, "digits", {})
+        logs.WandbRun(folder, "digits", {})
 
 
 def test_what_the_package_raises_is_one_line(tmp_path, service):
     service.fails.add("init")
     line = "Weights & Biases says 'No API key configured': mend that, or leave out --wandb"
     with pytest.raises(UserError, match=line):
-        wandb_run.WandbRun(tmp_path, "digits", {})
+        logs.WandbRun(tmp_path, "digits", {})
     service.fails = {"log"}
     with pytest.raises(UserError, match="the service is gone"):
-        wandb_run.WandbRun(tmp_path, "digits", {}).log(1, {})
+        logs.WandbRun(tmp_path, "digits", {}).log(1, {})
 
 
 def test_without_the_package_the_cure_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("d3pm_jax.extras.find_spec", lambda name: None)
     cure = r"--wandb needs wandb: pip install 'd3pm-jax\[wandb\]'"
     with pytest.raises(MissingExtra, match=cure):
-        wandb_run.WandbRun(tmp_path, "digits", {})
+        logs.WandbRun(tmp_path, "digits", {})
     assert not list(tmp_path.iterdir())

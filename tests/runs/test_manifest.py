@@ -13,7 +13,7 @@ import pytest
 
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop.tensorboard import Board
+from d3pm_jax.loop.sinks import Board
 from d3pm_jax.storage import checkpoint, manifest
 from d3pm_jax.storage.workdir import (
     check_description,
