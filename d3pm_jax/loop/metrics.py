@@ -11,7 +11,7 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
-from d3pm_jax.storage.names import METRICS
+from d3pm_jax.storage.names import LOSS_CURVE, METRICS
 from d3pm_jax.training.step import Metrics
 from d3pm_jax.types import Params
 
@@ -54,7 +54,7 @@ def save_curves(workdir: Path, process: str) -> Path | None:
     rows = read(workdir)
     if not rows:
         return None
-    path = workdir / "loss.png"
+    path = workdir / LOSS_CURVE
     curves = {label: [row[name] for row in rows] for name, label in LABELS.items()}
     caption = f"{workdir.resolve().name}: {process}"
     show.save_curves(path, [row["step"] for row in rows], curves, "step", caption=caption)

@@ -27,6 +27,7 @@ from d3pm_jax.machine.devices import batched
 from d3pm_jax.measure import record
 from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.build import Parts, about, caption
+from d3pm_jax.storage import names
 
 NUMBERS = ("nats", "reconstruction", "prior")
 DAMAGED = "{path} is damaged ({why}): delete it, `d3pm eval` writes it again"
@@ -132,12 +133,12 @@ def write(
         replaces, see `record.write`.
     """
     known = protocol(parts, examples, result["seed"], result.get("calls"))
-    path = workdir / f"eval{suffix}.json"
+    path = workdir / f"{names.EVAL}{suffix}.json"
     content = {**result, "baselines": baselines, "limit": limit, "protocol": known}
     replaced = record.write(path, EVAL, content)
     if "steps" not in result:
         return path, None, replaced
-    picture = workdir / f"bound_terms{suffix}.png"
+    picture = workdir / f"{names.BOUND_TERMS}{suffix}.png"
     show.save_bound_terms(picture, {"": result}, caption(workdir, parts, parts.step))
     return path, picture, replaced
 
@@ -241,7 +242,7 @@ def write_exact(
         Words about the result that it replaces, see `record.write`.
     """
     known = protocol(parts, examples, result["seed"])
-    return record.write(workdir / f"exact{suffix}.json", EXACT, result, known)
+    return record.write(workdir / f"{names.EXACT}{suffix}.json", EXACT, result, known)
 
 
 def _exact_from_keys(content: dict[str, Any]) -> tuple[Any, ...]:

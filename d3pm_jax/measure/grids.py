@@ -17,6 +17,7 @@ from d3pm_jax.parts import reading
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.placing import fetch
 from d3pm_jax.sampling import best_grid, even_grid
+from d3pm_jax.storage.names import JUMPS
 
 EXAMPLES, FEW_EXAMPLES = 512, 64  # to measure costs on
 TIMES, FEW_TIMES = 100, 50  # between which steps go
@@ -92,7 +93,7 @@ def _examples(parts: Parts, workdir: Path) -> dict[str, np.ndarray]:
 
 def path(parts: Parts, workdir: Path) -> Path:
     """Names the file that keeps the costs of a run's weights."""
-    return workdir / f"jumps_step{parts.step}.json"
+    return workdir / f"{JUMPS}_step{parts.step}.json"
 
 
 def write(parts: Parts, workdir: Path, jumps: Jumps) -> None:

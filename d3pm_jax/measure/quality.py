@@ -20,9 +20,10 @@ from d3pm_jax.measure import record, samples
 from d3pm_jax.measure.record import Record, Value
 from d3pm_jax.parts.build import Parts, about
 from d3pm_jax.parts.reading import open_whole
+from d3pm_jax.storage import names
 
 COMPARED = ("N", "split", "reference", "features")  # which figures have to have in common
-FILES = "quality_*.json"
+FILES = f"{names.QUALITY}_*.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ def file_name(protocol: Protocol) -> str:
     """Names the file of a protocol, by its sizes and a hash of all of it."""
     text = json.dumps(dataclasses.asdict(protocol), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"quality_n{protocol.N}_steps{protocol.steps}_seed{protocol.seed}_{digest}.json"
+    return f"{names.QUALITY}_n{protocol.N}_steps{protocol.steps}_seed{protocol.seed}_{digest}.json"
 
 
 def write(workdir: Path, figures: Mapping[str, Mapping[str, Any]], protocol: Protocol) -> Path:

@@ -24,6 +24,7 @@ from d3pm_jax.processes import Process
 from d3pm_jax.sampling import chain as chains
 from d3pm_jax.sampling.ancestral import PRIOR_STEP
 from d3pm_jax.sampling.noise import SAMPLING
+from d3pm_jax.storage.names import SAMPLES as SAMPLES_FILE
 from d3pm_jax.types import Params
 
 FORWARD = 4  # chains of the forward process that are shown
@@ -222,7 +223,7 @@ def write(
     Returns:
         The path of the array, and words about the samples that it replaces, see `record.write`.
     """
-    path = workdir / f"samples{suffix}.npy"
+    path = workdir / f"{SAMPLES_FILE}{suffix}.npy"
     write_npy(path, samples)
     content = {"step": parts.step, "num": len(samples), "steps": parts.process.T, "grid": grid}
     content |= {"seed": seed, "label": label, **(asked or {})}

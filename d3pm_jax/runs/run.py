@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from d3pm_jax import likelihood
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
@@ -19,7 +20,7 @@ from d3pm_jax.measure import bounds, grids as grids_of_parts, quality as quality
 from d3pm_jax.measure.samples import Given, draw
 from d3pm_jax.parts import build, reading
 from d3pm_jax.parts.begin import weights_of
-from d3pm_jax.parts.build import caption
+from d3pm_jax.parts.build import about, caption
 from d3pm_jax.processes import Process
 from d3pm_jax.storage import workdir as folders
 from d3pm_jax.types import Params
@@ -109,6 +110,19 @@ class Run:
             UserError: the data cannot be read, or has weights, which `read_batch` gives.
         """
         return reading.read_split(self.parts, self.workdir, split, limit)
+
+    def read_last(self, split: str, n: int) -> dict[str, np.ndarray]:
+        """Reads the last n examples of a split, or all if there are fewer; see `read_batch`."""
+        return reading.read_last(self.parts, self.workdir, split, n)
+
+    def about(self) -> dict[str, Any]:
+        """Says what a figure of this run depends on, besides data and noise."""
+        return about(self.parts)
+
+    @property
+    def term(self) -> likelihood.Term:
+        """Returns what logits of this run's network cost at a step."""
+        return self.parts.term
 
     def evaluate_on(
         self,
