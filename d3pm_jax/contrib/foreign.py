@@ -182,7 +182,13 @@ def difference(check: Check, foreign: Foreign, model: Model, wide: bool) -> floa
 
     def logits(params: Params, xt: jax.Array, t: jax.Array, label: jax.Array | None) -> jax.Array:
         told = {} if label is None else {"label": label}
-        return _program_logits(foreign, nnx.merge(graph, params)(xt, t, **told), xt)
+        output = nnx.merge(graph, params)(xt, t, **told)
+        if not foreign.logistic:
+            return head_of(foreign).logits(output, xt, foreign.K)
+        # The program adds an epsilon to the logits of its logistic head.
+        least, greatest = input_range_of(foreign) or (0.0, foreign.K - 1.0)
+        loc = output[..., 0] + ((xt - least) * (2.0 / (greatest - least)) - 1.0)
+        return compat.logistic(jnp.tanh(loc), output[..., 1], foreign.K)
 
     with jax.enable_x64(wide), jax.default_matmul_precision("highest"):
         graph, params = parameters(foreign, model, description)
@@ -192,15 +198,6 @@ def difference(check: Check, foreign: Foreign, model: Model, wide: bool) -> floa
     if largest > 0:
         return worst / largest
     return 0.0 if worst == 0 else math.inf
-
-
-def _program_logits(foreign: Foreign, output: jax.Array, xt: jax.Array) -> jax.Array:
-    """Returns the logits of the program, which adds an epsilon to those of its logistic head."""
-    if not foreign.logistic:
-        return head_of(foreign).logits(output, xt, foreign.K)
-    least, greatest = input_range_of(foreign) or (0.0, foreign.K - 1.0)
-    loc = output[..., 0] + ((xt - least) * (2.0 / (greatest - least)) - 1.0)
-    return compat.logistic(jnp.tanh(loc), output[..., 1], foreign.K)
 
 
 def compare(
