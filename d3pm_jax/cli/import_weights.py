@@ -11,9 +11,8 @@ from d3pm_jax.cli import arguments, reading
 from d3pm_jax.cli.export_weights import SUFFIX
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import Count
-from d3pm_jax.contrib import checkpoints, foreign, importing
-from d3pm_jax.contrib.layout import Foreign
-from d3pm_jax.contrib.told import Told
+from d3pm_jax.contrib import checkpoints, foreign
+from d3pm_jax.contrib.layout import Foreign, Told
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.parts import begin, build
@@ -113,7 +112,7 @@ def _import_foreign(command: Import, file: Path, path: Path | None, words: list[
             if size is None:
                 size = found.size, found.size
                 print(f"note: images of {size[0]} x {size[1]}: the file does not say (--size)")
-            importing.write_weights(command.workdir, found, size)
+            foreign.write_weights(command.workdir, found, size)
             print(f"{found.weights} weights: {command.workdir / WEIGHTS}")
             print("a network for Python, no run: for one pass --config CONFIG (see d3pm import --help)")
         else:
@@ -129,12 +128,12 @@ def _write_run(command: Import, file: Path, folder: Path, config: Config, path: 
     found, _ = _read(command, file, config, path)
     if command.size is not None:
         raise UserError(f"--size {list(command.size)}: the data of {path} has a size; leave it out")
-    importing.check_data(file, found, description, path)
-    fitted = importing.fitted(config, found, description)
+    foreign.check_data(file, found, description, path)
+    fitted = foreign.fitted(config, found, description)
     print(f"note: in place of the model of {path}: {one_line(fitted.model, 400)}")
     if fitted.head != config.head:
         print(f"note: in place of the head of {path}, as the program has it: {one_line(fitted.head, 200)}")
-    T = importing.begin_run(file, found, fitted, description, folder, path)
+    T = foreign.begin_run(file, found, fitted, description, folder, path)
     if found.T != T:
         print(f"note: the process has T = {T}, the network was made for {found.T} steps (--max-time)")
     print(f"{found.weights} weights: {folder / WEIGHTS}")
@@ -171,6 +170,6 @@ def _read(
         print(f"note: {one_line(note, 300)}")
     if command.check is None or arrays is None:
         return found, command.size
-    text, size = importing.compare(file, found, command.check, arrays)
+    text, size = foreign.compare(file, found, command.check, arrays)
     print(text)
     return found, command.size or size

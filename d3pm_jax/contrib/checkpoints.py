@@ -9,8 +9,7 @@ from d3pm_jax.contrib import (
     paulffm_unet,
     pickles,
 )
-from d3pm_jax.contrib.layout import Foreign
-from d3pm_jax.contrib.told import Told
+from d3pm_jax.contrib.layout import Foreign, Told
 from d3pm_jax.errors import one_line
 
 _PROGRAMS = {"pickle": (paulffm_unet, mnist_score_net), "msgpack": (official_unet,)}

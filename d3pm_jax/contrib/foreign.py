@@ -1,4 +1,4 @@
-"""Makes networks of ours of the checkpoints of other programs, and compares them with what those gave."""
+"""Makes networks of ours of the checkpoints of other programs: their logits compared, files and runs."""
 
 import dataclasses
 import math
@@ -11,18 +11,20 @@ import numpy as np
 from flax import nnx
 
 from d3pm_jax import compat, config as configs
-from d3pm_jax.config import Head, LogisticHead, Model, Spec
+from d3pm_jax.config import Config, Head, LogisticHead, Model, Spec, io as config_io
 from d3pm_jax.config.checks import check_fields
-from d3pm_jax.contrib.layout import Foreign
-from d3pm_jax.contrib.told import MOST_STEPS
+from d3pm_jax.contrib.layout import MOST_STEPS, Foreign
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.models.backbone import padded_size
+from d3pm_jax.parts import begin, build
 from d3pm_jax.runs import exported
+from d3pm_jax.storage.names import WEIGHTS
 from d3pm_jax.types import Params
 from d3pm_jax.weights import twin
 
 TOLERANCE = 1e-4  # of the largest logit
+_COARSE = "since 1 - exp() + 1e-6 of a logistic head has a few per cent of precision in float32"
 
 
 class Check(NamedTuple):
@@ -108,11 +110,37 @@ def check_of(path: Path, arrays: dict[str, np.ndarray], foreign: Foreign) -> Che
         UserError: they do not fit the network or each other.
     """
     try:
-        check = _in_our_layout(arrays, foreign)
-        _refuse_what_does_not_fit(check, foreign)
+        x, t, label, logits = arrays["x"], arrays["t"], arrays.get("label"), arrays["logits"]
+        if x.ndim != 4 or x.size == 0 or t.shape != x.shape[:1] or logits.ndim < 4:
+            shapes = f"x has shape {x.shape}, t {t.shape} and logits {logits.shape}"
+            raise ValueError(f"{shapes}: expected images [B, ..] of 4 axes, [B], and K for each element")
+        if t.min() < -MOST_STEPS or t.max() > MOST_STEPS:
+            raise ValueError(f"t holds {t.min()}..{t.max()}: a time is at most {MOST_STEPS}")
+        K, classes = foreign.K, foreign.classes
+        xt, steps = foreign.inputs(x, t.astype(np.int64) if t.dtype.kind in "biu" else t, K)
+        if xt.min() < 0 or xt.max() >= K:
+            raise ValueError(f"x holds {xt.min()}..{xt.max()}: the network has K = {K} categories")
+        if not np.array_equal(xt, xt.astype(np.int32)):
+            raise ValueError("x holds fractions: expected categories")
+        if np.array_equal(steps, np.round(steps)):
+            steps = np.round(steps).astype(np.int32)
+        wide = foreign.logits(logits.astype(np.float64))
+        if not np.isfinite(wide).all():
+            raise ValueError("logits are beyond float64: write them again")
+        if xt.ndim != 4 or xt.shape[-1] != foreign.channels or min(xt.shape) < 1:
+            raise ValueError(f"x is {list(xt.shape)} as [B, H, W, C]: the network has C = {foreign.channels}")
+        if wide.shape != (*xt.shape, K):
+            have, wanted = list(wide.shape), [*xt.shape, K]
+            raise ValueError(f"logits are {have} as [B, H, W, C, K], expected {wanted}")
+        if classes is None:
+            return Check(xt.astype(np.int32), steps, None, wide)
+        if label is None or label.shape != steps.shape or label.dtype.kind not in "iu":
+            raise ValueError(f"label must be integers [B]: the network has {classes} classes")
+        if label.min() < 0 or label.max() >= classes:
+            raise ValueError(f"label holds {label.min()}..{label.max()}: there are {classes} classes")
+        return Check(xt.astype(np.int32), steps, label, wide)
     except (ValueError, IndexError, TypeError) as error:
         raise UserError(f"{path}: {one_line(error, 300)}") from error
-    return check
 
 
 def read_check(path: Path) -> dict[str, np.ndarray]:
@@ -138,42 +166,6 @@ def read_check(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def _in_our_layout(arrays: dict[str, np.ndarray], foreign: Foreign) -> Check:
-    x, t, label, logits = arrays["x"], arrays["t"], arrays.get("label"), arrays["logits"]
-    if x.ndim != 4 or x.size == 0 or t.shape != x.shape[:1] or logits.ndim < 4:
-        shapes = f"x has shape {x.shape}, t {t.shape} and logits {logits.shape}"
-        raise ValueError(f"{shapes}: expected images [B, ..] of 4 axes, [B], and K for each element")
-    if t.min() < -MOST_STEPS or t.max() > MOST_STEPS:
-        raise ValueError(f"t holds {t.min()}..{t.max()}: a time is at most {MOST_STEPS}")
-    xt, steps = foreign.inputs(x, t.astype(np.int64) if t.dtype.kind in "biu" else t, foreign.K)
-    if xt.min() < 0 or xt.max() >= foreign.K:
-        raise ValueError(f"x holds {xt.min()}..{xt.max()}: the network has K = {foreign.K} categories")
-    if not np.array_equal(xt, xt.astype(np.int32)):
-        raise ValueError("x holds fractions: expected categories")
-    if np.array_equal(steps, np.round(steps)):
-        steps = np.round(steps).astype(np.int32)
-    wide = foreign.logits(logits.astype(np.float64))
-    if not np.isfinite(wide).all():
-        raise ValueError("logits are beyond float64: write them again")
-    return Check(xt.astype(np.int32), steps, label if foreign.classes else None, wide)
-
-
-def _refuse_what_does_not_fit(check: Check, foreign: Foreign) -> None:
-    """Raises ValueError."""
-    xt, label, K = check.xt, check.label, foreign.K
-    if xt.ndim != 4 or xt.shape[-1] != foreign.channels or min(xt.shape) < 1:
-        raise ValueError(f"x is {list(xt.shape)} as [B, H, W, C]: the network has C = {foreign.channels}")
-    if check.logits.shape != (*xt.shape, K):
-        have, wanted = list(check.logits.shape), [*xt.shape, K]
-        raise ValueError(f"logits are {have} as [B, H, W, C, K], expected {wanted}")
-    if foreign.classes is None:
-        return
-    if label is None or label.shape != check.t.shape or label.dtype.kind not in "iu":
-        raise ValueError(f"label must be integers [B]: the network has {foreign.classes} classes")
-    if label.min() < 0 or label.max() >= foreign.classes:
-        raise ValueError(f"label holds {label.min()}..{label.max()}: there are {foreign.classes} classes")
-
-
 def difference(check: Check, foreign: Foreign, model: Model, wide: bool) -> float:
     """Returns the largest difference of our logits, in units of the largest of the program; 0 if all are 0.
 
@@ -190,7 +182,13 @@ def difference(check: Check, foreign: Foreign, model: Model, wide: bool) -> floa
 
     def logits(params: Params, xt: jax.Array, t: jax.Array, label: jax.Array | None) -> jax.Array:
         told = {} if label is None else {"label": label}
-        return _program_logits(foreign, nnx.merge(graph, params)(xt, t, **told), xt)
+        output = nnx.merge(graph, params)(xt, t, **told)
+        if not foreign.logistic:
+            return head_of(foreign).logits(output, xt, foreign.K)
+        # The program adds an epsilon to the logits of its logistic head.
+        least, greatest = input_range_of(foreign) or (0.0, foreign.K - 1.0)
+        loc = output[..., 0] + ((xt - least) * (2.0 / (greatest - least)) - 1.0)
+        return compat.logistic(jnp.tanh(loc), output[..., 1], foreign.K)
 
     with jax.enable_x64(wide), jax.default_matmul_precision("highest"):
         graph, params = parameters(foreign, model, description)
@@ -202,10 +200,102 @@ def difference(check: Check, foreign: Foreign, model: Model, wide: bool) -> floa
     return 0.0 if worst == 0 else math.inf
 
 
-def _program_logits(foreign: Foreign, output: jax.Array, xt: jax.Array) -> jax.Array:
-    """Returns the logits of the program, which adds an epsilon to those of its logistic head."""
-    if not foreign.logistic:
-        return head_of(foreign).logits(output, xt, foreign.K)
-    least, greatest = input_range_of(foreign) or (0.0, foreign.K - 1.0)
-    loc = output[..., 0] + ((xt - least) * (2.0 / (greatest - least)) - 1.0)
-    return compat.logistic(jnp.tanh(loc), output[..., 1], foreign.K)
+def compare(
+    file: Path, found: Foreign, check: Path, arrays: dict[str, np.ndarray]
+) -> tuple[str, tuple[int, int]]:
+    """Compares logits of the network with those of its program.
+
+    Args:
+        file: the checkpoint.
+        found: its network.
+        check: the file of the arrays.
+        arrays: of `read_check`.
+
+    Returns:
+        By how much they differ, in words, and the size of the images.
+
+    Raises:
+        UserError: they differ by more than `TOLERANCE`.
+    """
+    given = check_of(check, arrays, found)
+    H, W = given.xt.shape[1:3]
+    model = model_of(found, (H, W))
+    narrow, wide = (difference(given, found, model, wide) for wide in (False, True))
+    text = f"logits differ from {check} by {narrow:.1e} of the largest, {wide:.1e} in float64"
+    if not narrow <= TOLERANCE:
+        cure = "see what was assumed, or whether the check is of these weights"
+        if found.logistic and arrays["logits"].dtype != np.float64:
+            cure = f"compute it in float64, {_COARSE}"
+        raise UserError(f"{file}: {text}, more than {TOLERANCE:g}: {cure}")
+    return text, (H, W)
+
+
+def write_weights(workdir: Path, found: Foreign, size: tuple[int, int]) -> None:
+    """Writes the weights of a network for images of a size to a folder, with the model and head beside them.
+
+    Raises:
+        UserError: the tensors are of no such network.
+    """
+    description, model = description_of(found, size), model_of(found, size)
+    _, params = parameters(found, model, description)
+    workdir.mkdir(parents=True, exist_ok=True)
+    tree = {"model": config_io.to_json(model), "head": config_io.to_json(head_of(found))}
+    _save(workdir, params, tree, found, description, found.T)
+
+
+def fitted(config: Config, found: Foreign, description: Description) -> Config:
+    """Returns a config with the model of a checkpoint, and with a head as its program has it."""
+    model = model_of(found, (description.shape[0], description.shape[1]))
+    return dataclasses.replace(config, model=model, head=fit_head(config.head, found))
+
+
+def check_data(file: Path, found: Foreign, description: Description, name: object) -> None:
+    """Raises UserError where a network is for other data than that of the config of a name."""
+    shape = description.shape
+    if len(shape) != 3 or shape[-1] != found.channels:
+        raise UserError(
+            f"{file} is for images of {found.channels} channels, the data of {name} has shape "
+            f"{shape}: pass a config of other data"
+        )
+    if found.classes not in (None, description.classes):
+        have = "no labels" if description.classes is None else f"{description.classes} classes"
+        cure = f"pass a config whose data has {found.classes} classes"
+        raise UserError(f"{file} is told one of {found.classes} classes, the data has {have}: {cure}")
+
+
+def begin_run(
+    file: Path, found: Foreign, config: Config, description: Description, workdir: Path, name: object
+) -> int:
+    """Begins a run from the weights of a checkpoint, and writes them to its folder too.
+
+    Args:
+        file: the checkpoint.
+        found: its network.
+        config: of the run, with that network: see `fitted`.
+        description: of its data.
+        workdir: where the run is written; a folder without a run.
+        name: what the config is called in messages.
+
+    Returns:
+        T of the process.
+
+    Raises:
+        UserError: the process has another K, or the tensors are of another network.
+    """
+    parts = build.build(config, description)
+    K, T = parts.process.K, parts.process.T
+    if found.K != K:
+        cure = "change the process, or pass --categories"
+        raise UserError(f"{file} has K = {found.K}, the process of {name} has {K}: {cure}")
+    try:
+        params = twin.from_torch(parts.state.params, found.tensors)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
+    begin.begin(parts, workdir, params)
+    _save(workdir, params, config_io.to_json(config), found, description, T)
+    return T
+
+
+def _save(workdir: Path, params: Any, config: Any, found: Foreign, description: Description, T: int) -> None:
+    texts = exported.metadata(config, description, found.K, T, found.step, found.weights)
+    twin.save(workdir / WEIGHTS, params, texts)

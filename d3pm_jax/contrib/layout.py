@@ -1,4 +1,4 @@
-"""Holds what the layouts of other programs share: from their names to those of the twin, by levels.
+"""Holds what the readers of other programs share: what a file does not say, and names of the twin by levels.
 
 A U-Net of the DDPM kind is the same chain in each of them: blocks and convolutions down, a middle, blocks and
 convolutions up. A module of a program finds its tensors; here they get their places, and the numbers of the
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Tensors = dict[str, np.ndarray]  # by name, in the layouts of PyTorch
+MOST_STEPS = 2**24
 
 
 class Foreign(NamedTuple):
@@ -43,12 +44,79 @@ class Level(NamedTuple):
     conv: Tensors
 
 
-class Shape(NamedTuple):
-    """Holds what the tensors say of the network."""
+class Told(NamedTuple):
+    """Holds what a user says of a file. None: the default of its program."""
 
-    ch_mult: tuple[int, ...]
-    num_res_blocks: int
-    attn_levels: tuple[int, ...]
+    raw: bool = False  # the last weights, in place of their moving average
+    num_heads: int | None = None
+    input_range: tuple[float, float] | None = None
+    max_time: int | float | None = None  # in the unit of the program
+    K: int | None = None
+    output: str | None = None  # "logits" or "logistic"
+    source: str = "--categories"  # of K
+
+    def with_categories(self, K: Any, source: str) -> "Told":
+        """Returns the same with a K, if it is a number, where the user says none; source says where from."""
+        if self.K is not None or not isinstance(K, int):
+            return self
+        return self._replace(K=K, source=source)
+
+
+def choose(given: Any, default: Any, what: str, flag: str, notes: list[str]) -> Any:
+    """Returns what a user gave, or the default of the program with a note that it was taken."""
+    if given is None:
+        notes.append(f"{what} = {default}, the program's default: the file does not say ({flag})")
+    return default if given is None else given
+
+
+def whole(number: int | float, flag: str) -> int:
+    """Returns a number of steps.
+
+    Raises:
+        ValueError: it is no whole number of at least 1.
+    """
+    if not (1 <= number <= MOST_STEPS and number == int(number)):
+        raise ValueError(f"{flag} {number:g}: it must be a whole number in 1..{MOST_STEPS}")
+    return int(number)
+
+
+def step_of(found: Any) -> int:
+    """Returns the number of updates that a checkpoint names, 0 where it names none."""
+    number = found.item() if isinstance(found, np.ndarray | np.generic) and found.ndim == 0 else found
+    return int(number) if type(number) in (int, float) and 0 <= number < 2**63 else 0
+
+
+def output_of(
+    outputs: int, channels: int, told: Told, logistic_by_default: bool, notes: list[str]
+) -> tuple[bool, int]:
+    """Says whether the last convolution gives two numbers for each element in place of K logits, and K.
+
+    Args:
+        outputs: features that it gives.
+        channels: of an image.
+        told: by the user.
+        logistic_by_default: two numbers are those of the logistic head, where nothing says that K = 2.
+        notes: takes what was assumed.
+
+    Raises:
+        ValueError: the numbers do not go together.
+    """
+    each = outputs // channels
+    if outputs % channels or each < 2:
+        raise ValueError(f"its last convolution gives {outputs} numbers for {channels} channels")
+    if told.output == "logistic" and each != 2:
+        raise ValueError(f"--output logistic needs 2 numbers for each element, it gives {each}: leave it out")
+    logistic = each == 2 and (told.K not in (None, 2) or (told.K is None and logistic_by_default))
+    if each == 2:
+        kind = choose(told.output, "logistic" if logistic else "logits", "output", "--output", notes)
+        logistic = kind == "logistic"
+    if logistic:
+        return True, choose(told.K, 256, "K", "--categories", notes)
+    if told.K not in (None, each):
+        raise ValueError(
+            f"it gives logits of K = {each} categories, not {told.K} as {told.source} says: change that"
+        )
+    return False, each
 
 
 def pop(tensors: Tensors, name: str) -> Tensors:
@@ -136,7 +204,9 @@ def read_levels(
         i += 1
 
 
-def assemble(ch: int, down: list[Level], mid: Level, up: list[Level]) -> tuple[Tensors, Shape]:
+def assemble(
+    ch: int, down: list[Level], mid: Level, up: list[Level]
+) -> tuple[Tensors, dict[str, Any], tuple[int, ...]]:
     """Gives the tensors of the levels their names in the twin.
 
     Args:
@@ -146,7 +216,7 @@ def assemble(ch: int, down: list[Level], mid: Level, up: list[Level]) -> tuple[T
         up: back to full size.
 
     Returns:
-        The tensors, and what they say of the network.
+        The tensors; what they say of the network, as options of its spec; and the levels with attention.
 
     Raises:
         ValueError: there is no such network.
@@ -157,32 +227,25 @@ def assemble(ch: int, down: list[Level], mid: Level, up: list[Level]) -> tuple[T
         raise ValueError(f"it has {[len(x.blocks) for x in down]} blocks by level down and {blocks} up")
     if len(mid.blocks) != 2 or not mid.attns[0] or mid.attns[1]:
         raise ValueError("its middle is not a block, attention and a block")
-    attn_levels = [i for i in range(last + 1) if _attends(i, down[i], up[last - i])]
+    attn_levels = []
+    for i in range(last + 1):
+        attends = [bool(x) for x in (*down[i].attns, *up[last - i].attns)]
+        if any(attends) != all(attends):
+            raise ValueError(f"attention follows some blocks of level {i} and not others")
+        if all(attends):
+            attn_levels.append(i)
     widths = [axes(up[last - i].blocks[0], "conv1.weight", 4)[0] for i in range(last + 1)]
     if wrong := [width for width in widths if width % ch]:
         raise ValueError(f"its levels are {wrong} wide, no multiples of the first convolution, {ch}")
-    tensors = {f"mid_attn.{name}": x for name, x in mid.attns[0].items()}
-    for i, block in enumerate(mid.blocks, 1):
-        tensors |= {f"mid_block{i}.{name}": x for name, x in block.items()}
+    parts = {"mid_attn": mid.attns[0], "mid_block1": mid.blocks[0], "mid_block2": mid.blocks[1]}
     for way, levels in (("down", down), ("up", up)):
         for i, level in enumerate(levels):
-            tensors |= _named(f"{way}.{i}", level)
-    return tensors, Shape(tuple(width // ch for width in widths), num, tuple(attn_levels))
-
-
-def _attends(i: int, down: Level, up: Level) -> bool:
-    found = [bool(x) for x in (*down.attns, *up.attns)]
-    if any(found) != all(found):
-        raise ValueError(f"attention follows some blocks of level {i} and not others")
-    return all(found)
-
-
-def _named(at: str, level: Level) -> Tensors:
-    found = {f"{at}.conv.{name}": x for name, x in level.conv.items()}
-    for i, (block, attention) in enumerate(zip(level.blocks, level.attns, strict=True)):
-        found |= {f"{at}.blocks.{i}.{name}": x for name, x in block.items()}
-        found |= {f"{at}.attns.{i}.{name}": x for name, x in attention.items()}
-    return found
+            parts[f"{way}.{i}.conv"] = level.conv
+            parts |= {f"{way}.{i}.blocks.{j}": block for j, block in enumerate(level.blocks)}
+            parts |= {f"{way}.{i}.attns.{j}": attention for j, attention in enumerate(level.attns)}
+    tensors = {f"{at}.{name}": x for at, part in parts.items() for name, x in part.items()}
+    options = {"ch": ch, "ch_mult": tuple(width // ch for width in widths), "num_res_blocks": num}
+    return tensors, options, tuple(attn_levels)
 
 
 def as_float32(tensors: Tensors, notes: list[str]) -> Tensors:

@@ -4,19 +4,12 @@ A checkpoint is {"model": state dict, "optimizer", "n_iter"}, without a moving a
 of which a step is 0.01; the input is one-hot, with the categories last, and the output has mean 0 over them.
 """
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from d3pm_jax.contrib import layout
-from d3pm_jax.contrib.layout import Foreign, Tensors
-from d3pm_jax.contrib.told import (
-    Told,
-    choose,
-    step_of,
-    whole,
-)
+from d3pm_jax.contrib.layout import Foreign, Tensors, Told, choose, step_of, whole
 
 PROGRAM = "MNISTScoreNet"
 STEPS = 100  # in a unit of time
@@ -61,30 +54,37 @@ def read(tree: Any, told: Told) -> Foreign:
     notes.append(f"time step = {1 / STEPS}, the program's default: the file does not say")
     T = whole(round(STEPS * largest, 6), "100 times --max-time is")
     scales = _time_dependent_weights(tensors.pop(_WEIGHTS, None), T, notes)
-    found, shape = _network(tensors, ch)
-    options = {"ch": ch, "ch_mult": shape.ch_mult, "num_res_blocks": shape.num_res_blocks, "groups": 32}
-    options |= {"num_heads": 1, "attn": shape.attn_levels, "max_time": T}
-    return _FOREIGN(
+
+    def block(at: str) -> tuple[Tensors, Tensors]:
+        attends = layout.has(tensors, f"{at}.attn")
+        attention = layout.take(tensors, f"{at}.attn", _ATTENTION) if attends else {}
+        found = layout.take(tensors, at, _BLOCK, optional=("shortcut",))
+        return layout.as_linear(found, "shortcut"), layout.as_linear(attention, "q", "k", "v", "proj_out")
+
+    down = layout.read_levels(tensors, "downblocks", 0, "block1", "main", block)
+    up = layout.read_levels(tensors, "upblocks", 0, "block1", "main", block)
+    mid = layout.read_levels(tensors, "middleblocks", 0, "block1", "main", block)[0]
+    found, options, attn_levels = layout.assemble(ch, down, mid, up)
+    layout.axes(tensors, _FREQUENCIES, 1)
+    found |= layout.take(tensors, "", _ENDS) | {"frequencies": tensors.pop(_FREQUENCIES)}
+    layout.refuse_left(tensors)
+    options |= {"groups": 32, "num_heads": 1, "attn": attn_levels, "max_time": T}
+    return Foreign(
+        program=PROGRAM,
+        network="ScoreNet",
         options=options | {"time_dependent_weights": scales},
-        attn_levels=shape.attn_levels,
+        attn_levels=attn_levels,
         K=K,
+        channels=1,
+        size=28,
         T=T,
         tensors=layout.as_float32(found, notes),
+        weights="raw",
         step=step_of(tree.get("n_iter")),
         notes=notes,
+        inputs=_inputs,
+        logits=lambda logits: logits[..., None, :],
     )
-
-
-_FOREIGN = partial(
-    Foreign,
-    program=PROGRAM,
-    network="ScoreNet",
-    channels=1,
-    size=28,
-    weights="raw",
-    inputs=lambda x, t, K: _inputs(x, t, K),
-    logits=lambda logits: logits[..., None, :],
-)
 
 
 def _model(tree: Any) -> dict[str, Any]:
@@ -113,22 +113,3 @@ def _inputs(x: np.ndarray, t: np.ndarray, K: int) -> tuple[np.ndarray, np.ndarra
     if x.shape[-1] != K or not np.array_equal(np.eye(K)[found], x):
         raise ValueError(f"x of shape {x.shape} is not one-hot [B, H, W, {K}]: only categories are computed")
     return found[..., None], t * float(STEPS)
-
-
-def _network(tensors: Tensors, ch: int) -> tuple[Tensors, layout.Shape]:
-    """Takes every tensor; returns them by the names of the twin."""
-
-    def block(at: str) -> tuple[Tensors, Tensors]:
-        attends = layout.has(tensors, f"{at}.attn")
-        attention = layout.take(tensors, f"{at}.attn", _ATTENTION) if attends else {}
-        found = layout.take(tensors, at, _BLOCK, optional=("shortcut",))
-        return layout.as_linear(found, "shortcut"), layout.as_linear(attention, "q", "k", "v", "proj_out")
-
-    down = layout.read_levels(tensors, "downblocks", 0, "block1", "main", block)
-    up = layout.read_levels(tensors, "upblocks", 0, "block1", "main", block)
-    mid = layout.read_levels(tensors, "middleblocks", 0, "block1", "main", block)[0]
-    found, shape = layout.assemble(ch, down, mid, up)
-    layout.axes(tensors, _FREQUENCIES, 1)
-    found |= layout.take(tensors, "", _ENDS) | {"frequencies": tensors.pop(_FREQUENCIES)}
-    layout.refuse_left(tensors)
-    return found, shape

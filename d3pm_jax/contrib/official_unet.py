@@ -6,7 +6,6 @@ of a logistic distribution.
 """
 
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,7 @@ import numpy as np
 from flax import serialization
 
 from d3pm_jax.contrib import layout
-from d3pm_jax.contrib.layout import Foreign, Level, Tensors
-from d3pm_jax.contrib.told import (
-    Told,
-    choose,
-    output_of,
-    step_of,
-    whole,
-)
+from d3pm_jax.contrib.layout import Foreign, Level, Tensors, Told, choose, output_of, step_of, whole
 from d3pm_jax.errors import one_line
 
 PROGRAM = "the U-Net of the official D3PM code"
@@ -37,15 +29,6 @@ _BLOCK = {
 _ATTENTION = {name: name for name in ("norm", "q", "k", "v", "proj_out")}
 _ENDS = {"dense0": "temb1", "dense1": "temb2", "class_emb": "class_emb"}
 _ENDS |= {name: name for name in ("conv_in", "norm_out", "conv_out")}
-_FOREIGN = partial(
-    Foreign,
-    program=PROGRAM,
-    network="UNet",
-    size=32,
-    residual=True,
-    inputs=lambda x, t, K: (x, t + 1),
-    logits=lambda logits: logits,
-)
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 
 
@@ -80,7 +63,13 @@ def read(tree: Any, told: Told) -> Foreign:
         ValueError: something is missing, left over, or of another shape, or said otherwise than by the file.
     """
     notes: list[str] = []
-    params, weights = _weights(tree, told.raw, notes)
+    candidates = _candidates(tree)
+    if told.raw and "raw" not in candidates:
+        raise ValueError("optimizer/target, the last weights, are not in it: leave out --raw")
+    weights = "ema" if "ema" in candidates and not told.raw else "raw"
+    if weights == "raw" and not told.raw:
+        notes.append("the file has no moving average: these are the last weights")
+    params = candidates[weights]
     heads, tensors = _heads(params, told.num_heads), _as_torch(params)
     ch, channels, *_ = layout.axes(tensors, "conv_in.weight", 4)
     classes = layout.axes(tensors, "class_emb.weight", 2)[1] if "class_emb" in params else None
@@ -88,20 +77,44 @@ def read(tree: Any, told: Told) -> Foreign:
     logistic, K = output_of(outputs, channels, told, True, notes)
     input_range = choose(told.input_range, (0.0, 255.0), "range of x", "--input-range", notes)
     T = whole(choose(told.max_time, 1000, "largest time", "--max-time", notes), "--max-time")
-    found, shape = _network(tensors, ch)
-    options = {"ch": ch, "ch_mult": shape.ch_mult, "num_res_blocks": shape.num_res_blocks, "groups": 32}
-    options |= {"num_heads": heads, "max_time": T, "input_range": input_range, "classes": classes}
-    return _FOREIGN(
-        options=options,
-        attn_levels=shape.attn_levels,
+
+    def level(at: str, first: int, conv: str) -> Level:
+        found, i = Level([], [], {}), first
+        while layout.has(tensors, f"{at}.block_{i}"):
+            attends = layout.has(tensors, f"{at}.attn_{i}")
+            found.blocks.append(layout.take(tensors, f"{at}.block_{i}", _BLOCK, ("y_proj", "nin_shortcut")))
+            found.attns.append(layout.take(tensors, f"{at}.attn_{i}", _ATTENTION) if attends else {})
+            i += 1
+        if layout.has(tensors, f"{at}.{conv}"):
+            return found._replace(conv=layout.pop(tensors, f"{at}.{conv}"))
+        return found
+
+    count = sum(layout.has(tensors, f"up_{i}.block_0") for i in range(len(tensors)))
+    down = [level(f"down_{i}", 0, "downsample") for i in range(count)]
+    up = [level(f"up_{i}", 0, "upsample") for i in reversed(range(count))]
+    if not up:
+        raise ValueError("up_0.block_0 is missing")
+    found, options, attn_levels = layout.assemble(ch, down, level("mid", 1, "none"), up)
+    found |= layout.take(tensors, "", _ENDS, optional=("class_emb",))
+    layout.refuse_left(tensors)
+    options |= {"groups": 32, "num_heads": heads, "max_time": T, "input_range": input_range}
+    return Foreign(
+        program=PROGRAM,
+        network="UNet",
+        options=options | {"classes": classes},
+        attn_levels=attn_levels,
         K=K,
         channels=channels,
+        size=32,
         T=T,
         tensors=layout.as_float32(found, notes),
         weights=weights,
         step=step_of(tree.get("step")),
         notes=notes,
+        inputs=lambda x, t, K: (x, t + 1),
+        logits=lambda logits: logits,
         logistic=logistic,
+        residual=True,
         classes=classes,
     )
 
@@ -114,17 +127,6 @@ def _candidates(tree: Any) -> dict[str, dict[str, Any]]:
     target = optimizer.get("target") if isinstance(optimizer, dict) else None
     found = {"ema": tree.get("ema_params"), "raw": target}
     return {k: x for k, x in found.items() if isinstance(x, dict) and x}
-
-
-def _weights(tree: Any, raw: bool, notes: list[str]) -> tuple[dict[str, Any], str]:
-    found = _candidates(tree)
-    if raw and "raw" not in found:
-        raise ValueError("optimizer/target, the last weights, are not in it: leave out --raw")
-    if "ema" in found and not raw:
-        return found["ema"], "ema"
-    if not raw:
-        notes.append("the file has no moving average: these are the last weights")
-    return found["raw"], "raw"
 
 
 def _heads(params: dict[str, Any], told: int | None) -> int:
@@ -160,42 +162,16 @@ def _as_torch(params: dict[str, Any]) -> Tensors:
         module, _, leaf = at.rpartition(".")
         if leaf not in _LEAVES or not isinstance(node, np.ndarray):
             raise ValueError(f"{at} is no array of a network")
-        found[f"{module}.{_LEAVES[leaf]}"] = _transposed(module.rpartition(".")[2], leaf, node)
+        kind, x = module.rpartition(".")[2], node
+        if kind in ("q", "k", "v") and x.ndim == (3 if leaf == "kernel" else 2):
+            x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+        elif kind == "proj_out" and x.ndim == 3:
+            x = x.reshape(x.shape[0] * x.shape[1], x.shape[2])
+        if x.ndim == 4:
+            x = x.transpose(3, 2, 0, 1)
+        elif x.ndim == 2:
+            x = x.T
+        found[f"{module}.{_LEAVES[leaf]}"] = x
 
     visit("", params)
     return found
-
-
-def _transposed(module: str, leaf: str, x: np.ndarray) -> np.ndarray:
-    if x.ndim == 4:
-        return x.transpose(3, 2, 0, 1)
-    if module in ("q", "k", "v") and x.ndim == (3 if leaf == "kernel" else 2):
-        x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
-    elif module == "proj_out" and x.ndim == 3:
-        x = x.reshape(x.shape[0] * x.shape[1], x.shape[2])
-    return x.T if x.ndim == 2 else x
-
-
-def _network(tensors: Tensors, ch: int) -> tuple[Tensors, layout.Shape]:
-    """Takes every tensor; returns them by the names of the twin."""
-
-    has = partial(layout.has, tensors)
-
-    def level(at: str, first: int, conv: str) -> Level:
-        blocks, attns, i = [], [], first
-        while has(f"{at}.block_{i}"):
-            block, attention = f"{at}.block_{i}", f"{at}.attn_{i}"
-            blocks.append(layout.take(tensors, block, _BLOCK, optional=("y_proj", "nin_shortcut")))
-            attns.append(layout.take(tensors, attention, _ATTENTION) if has(attention) else {})
-            i += 1
-        return Level(blocks, attns, layout.pop(tensors, f"{at}.{conv}") if has(f"{at}.{conv}") else {})
-
-    count = sum(has(f"up_{i}.block_0") for i in range(len(tensors)))
-    down = [level(f"down_{i}", 0, "downsample") for i in range(count)]
-    up = [level(f"up_{i}", 0, "upsample") for i in reversed(range(count))]
-    if not up:
-        raise ValueError("up_0.block_0 is missing")
-    found, shape = layout.assemble(ch, down, level("mid", 1, "none"), up)
-    found |= layout.take(tensors, "", _ENDS, optional=("class_emb",))
-    layout.refuse_left(tensors)
-    return found, shape

@@ -6,20 +6,12 @@ Groups follow the width of a layer, attention has PyTorch's eps, t counts from 0
 and logits are not added to one-hot x.
 """
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from d3pm_jax.contrib import layout
-from d3pm_jax.contrib.layout import Foreign, Tensors
-from d3pm_jax.contrib.told import (
-    Told,
-    choose,
-    output_of,
-    step_of,
-    whole,
-)
+from d3pm_jax.contrib.layout import Foreign, Tensors, Told, choose, output_of, step_of, whole
 
 PROGRAM = "the U-Net of Discrete-Time-Diffusion-Models-for-Discrete-Data"
 _BLOCK = {
@@ -36,13 +28,6 @@ _LOGISTIC = (
     "lib/models/models.py, whose bins are 2 / K wide: the file does not say"
 )
 _FIXED = {"groups": 32, "channels_per_group": 4, "attention_eps": 1e-5, "max_time": 1000}
-_FOREIGN = partial(
-    Foreign,
-    program=PROGRAM,
-    network="UNet",
-    inputs=lambda x, t, K: (np.moveaxis(x, 1, -1), t + 1),
-    logits=lambda logits: np.moveaxis(logits, 1, -2),
-)
 
 
 def recognise(tree: Any) -> bool:
@@ -71,11 +56,24 @@ def read(tree: Any, told: Told) -> Foreign:
     heads = choose(told.num_heads, 1, "number of heads", "--heads", notes)
     input_range = choose(told.input_range, (0.0, K - 1.0), "range of x", "--input-range", notes)
     T = whole(choose(told.max_time, 1000, "T", "--max-time", notes), "--max-time")
-    found, shape = _network(tensors, ch, heads)
-    options = {"ch": ch, "ch_mult": shape.ch_mult, "num_res_blocks": shape.num_res_blocks, "num_heads": heads}
-    return _FOREIGN(
-        options=options | _FIXED | {"input_range": input_range},
-        attn_levels=shape.attn_levels,
+
+    def block(at: str) -> tuple[Tensors, Tensors]:
+        found = layout.take(tensors, f"{at}.resblocks", _BLOCK, optional=("skip",))
+        attends = layout.has(tensors, f"{at}.attention")
+        attention = _attention(tensors, f"{at}.attention", heads) if attends else {}
+        return layout.as_linear(found, "shortcut"), attention
+
+    down = layout.read_levels(tensors, "down", 1, "resblocks", "downsample.0", block)
+    up = layout.read_levels(tensors, "up", 0, "resblocks", "1", block)
+    mid = layout.read_levels(tensors, "mid", 0, "resblocks", "none", block)[0]
+    found, options, attn_levels = layout.assemble(ch, down, mid, up)
+    found |= layout.take(tensors, "", _ENDS)
+    layout.refuse_left(tensors)
+    return Foreign(
+        program=PROGRAM,
+        network="UNet",
+        options=options | _FIXED | {"num_heads": heads, "input_range": input_range},
+        attn_levels=attn_levels,
         K=K,
         channels=channels,
         size=28 if channels == 1 else 32,
@@ -84,6 +82,8 @@ def read(tree: Any, told: Told) -> Foreign:
         weights=weights,
         step=step_of(tree.get("n_iter")),
         notes=notes,
+        inputs=lambda x, t, K: (np.moveaxis(x, 1, -1), t + 1),
+        logits=lambda logits: np.moveaxis(logits, 1, -2),
         logistic=logistic,
         residual=logistic,
     )
@@ -114,24 +114,6 @@ def _weights(model: Any, raw: bool, notes: list[str]) -> tuple[Tensors, str]:
             "ema_shadow_params are not of the number and shapes of the network's tensors: pass --raw"
         )
     return dict(zip(found, averages, strict=True)), "ema"
-
-
-def _network(tensors: Tensors, ch: int, heads: int) -> tuple[Tensors, layout.Shape]:
-    """Takes every tensor; returns them by the names of the twin."""
-
-    def block(at: str) -> tuple[Tensors, Tensors]:
-        found = layout.take(tensors, f"{at}.resblocks", _BLOCK, optional=("skip",))
-        attends = layout.has(tensors, f"{at}.attention")
-        attention = _attention(tensors, f"{at}.attention", heads) if attends else {}
-        return layout.as_linear(found, "shortcut"), attention
-
-    down = layout.read_levels(tensors, "down", 1, "resblocks", "downsample.0", block)
-    up = layout.read_levels(tensors, "up", 0, "resblocks", "1", block)
-    mid = layout.read_levels(tensors, "mid", 0, "resblocks", "none", block)[0]
-    found, shape = layout.assemble(ch, down, mid, up)
-    found |= layout.take(tensors, "", _ENDS)
-    layout.refuse_left(tensors)
-    return found, shape
 
 
 def _attention(tensors: Tensors, at: str, heads: int) -> Tensors:

@@ -58,7 +58,11 @@ def read(path: Path) -> Any:
     path.open("rb").close()  # an OSError that names it
     try:
         with zipfile.ZipFile(path) as archive:
-            return _Reader(archive, _folder(archive), _MOST * path.stat().st_size).load()
+            names = [name for name in archive.namelist() if name.count("/") == 1]
+            folders = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
+            if len(folders) != 1:
+                raise Refused("is a zip archive without the data.pkl of torch.save")
+            return _Reader(archive, folders[0], _MOST * path.stat().st_size).load()
     except Refused as error:
         raise ValueError(
             f"{path} {error}: only tensors and plain values are read; save a state dict"
@@ -66,15 +70,6 @@ def read(path: Path) -> Any:
     except Exception as error:  # whatever a damaged archive or pickle does to zipfile and pickle
         why = one_line(f"{type(error).__name__}: {error}")
         raise ValueError(f"{path} is damaged, or none of torch.save ({why}): {RESAVE}") from error
-
-
-def _folder(archive: zipfile.ZipFile) -> str:
-    """Returns the folder in the archive that holds data.pkl."""
-    names = [name for name in archive.namelist() if name.count("/") == 1]
-    found = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
-    if len(found) != 1:
-        raise Refused("is a zip archive without the data.pkl of torch.save")
-    return found[0]
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -171,15 +166,12 @@ class _Reader(pickle._Unpickler):  # that in Python: the one in C does not let a
         if kind != "storage" or not isinstance(token, _Token) or not isinstance(key, str):
             raise ValueError("a tensor without a storage")
         if key not in self.storages:
-            self.storages[key] = self._spend(self._storage(_STORAGES[token.name], key))
+            content = _entry(self.archive, f"{self.folder}data/{key}")
+            storage = np.frombuffer(content, jnp.dtype(_STORAGES[token.name]))
+            self.storages[key] = self._spend(storage.byteswap() if self.swapped else storage)
         if len(self.storages[key]) != size:
             raise ValueError(f"storage {key} has {len(self.storages[key])} entries, expected {size}")
         return self.storages[key]
-
-    def _storage(self, dtype: str, key: str) -> np.ndarray:
-        kind, content = np.dtype(jnp.dtype(dtype)), _entry(self.archive, f"{self.folder}data/{key}")
-        found = np.frombuffer(content, kind)
-        return found.byteswap() if self.swapped else found
 
 
 class _Token:

@@ -1,10 +1,12 @@
-"""Computes the bound of a network on many examples, and its parts as numbers."""
+"""Computes the bound of a network on many examples, or their exact likelihood, as numbers."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax import likelihood, losses
@@ -12,10 +14,11 @@ from d3pm_jax.checks import bare
 from d3pm_jax.errors import UserError
 from d3pm_jax.placing import fetch, place
 from d3pm_jax.processes import Process
-from d3pm_jax.sampling.noise import EVALUATION
+from d3pm_jax.sampling.noise import EVALUATION, per_example
 
 # params, process, x0 [B, *S], index [B], {"label": [B], "weight": [B, *S]} or less -> nats [.., B]
 Compiled = Callable[..., Any]
+Order = Callable[[jax.Array, tuple[int, ...]], jax.Array]  # index [B], *S -> numbers in [0, 1) [B, *S]
 
 
 def all_terms(
@@ -52,6 +55,37 @@ def _compiled(predict: Callable[..., Any], seed: int, estimate: Callable[..., An
     return bound
 
 
+def left_to_right(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Returns numbers that rise from the first element to the last."""
+    n = math.prod(shape)
+    return jnp.broadcast_to((jnp.arange(n) / n).reshape(1, *shape), (len(index), *shape))
+
+
+def at_random(seed: int) -> Order:
+    """Makes an order of its own for every example, from its number alone."""
+    key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+    return lambda index, shape: per_example(key, index, shape)(jnp.asarray(0, jnp.int32))
+
+
+def exact_nats(predict: Callable[..., jax.Array], mask_id: int, order: Order) -> Compiled:
+    """Makes the jitted (params, process, x0, index, more) -> -log p(x_0) [B] of `likelihood.chain_rule`.
+
+    Args:
+        predict: a network that sees no time, told label and weight where there are any.
+        mask_id: which category the mask is.
+        order: of the elements; padding is not attended to, and costs nothing.
+    """
+
+    @jax.jit
+    def nats(params: Any, process: Any, x0: Any, index: Any, more: dict[str, Any]) -> jax.Array:
+        fill_in = partial(predict, params, t=jnp.ones(len(x0), jnp.int32), **more)
+        weight = more.get("weight", jnp.ones(x0.shape))
+        each = bare(likelihood.chain_rule)(fill_in, x0, order(index, x0.shape[1:]), mask_id)
+        return jnp.where(weight > 0, weight * each, 0.0).reshape(len(x0), -1).sum(1)
+
+    return nats
+
+
 def evaluate_bound(
     compiled: Compiled,
     params: Any,
@@ -65,7 +99,7 @@ def evaluate_bound(
     """Computes the bound of many examples in batches.
 
     Args:
-        compiled: of `all_terms` or `few_terms`.
+        compiled: of `all_terms`, `few_terms` or `exact_nats`.
         params: of the network.
         process: the forward process.
         x0: int32 [N, *S].
@@ -76,7 +110,7 @@ def evaluate_bound(
 
     Returns:
         In nats per example, on the host: a `likelihood.Bound` with steps [T, N] and prior [N], or of
-        `few_terms` an estimate [N].
+        `few_terms` an estimate [N], of `exact_nats` the likelihood [N].
 
     Raises:
         UserError: a term is NaN.

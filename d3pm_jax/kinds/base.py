@@ -122,6 +122,12 @@ class Kind:
     description: Description
     name: ClassVar[str]
     """what `Description.kind` calls it"""
+    axes: ClassVar[int | None] = None
+    """how many an example has; None for any number"""
+    has_symbols: ClassVar[bool] = False
+    """whether each category has a symbol"""
+    place_histogram: ClassVar[str] = "histogram of each place"
+    """what the baseline is called that has a histogram for each element"""
     units: ClassVar[Mapping[str, str]] = {}
     """the figures of `extra_figures` by name, each with the words that print it"""
     quality: ClassVar[QualityTable | None] = None
@@ -135,7 +141,13 @@ class Kind:
 
     def check(self) -> None:
         """Raises UserError where the description is not one of this kind."""
-        self._check_no_symbols()
+        shape = self.description.shape
+        if self.axes is not None and len(shape) != self.axes:
+            raise UserError(f"shape = {shape}: {self.name} examples have {self.axes} axes")
+        if (self.description.symbols is not None) != self.has_symbols:
+            raise UserError(
+                "symbols belong to kind='text': pass one string for each category, or kind='array'"
+            )
 
     def save_examples(self, path: Path, x: np.ndarray, caption: str = "") -> Path:
         """Writes examples int [N, *S] to a file, and returns its path.
@@ -214,8 +226,14 @@ class Kind:
             say: is told what is left out, and why.
         """
         if "weight" in test:
-            return in_bits({"unigram": baselines.unigram_nats(count(train), test["x"], test["weight"])}, test)
-        return self._by_place(train, test, "histogram of each place")
+            counts = count_categories(train.source, train.categories)
+            return in_bits({"unigram": baselines.unigram_nats(counts, test["x"], test["weight"])}, test)
+        x0, labels = train.read_unweighted()
+        nats = {self.place_histogram: baselines.histogram_nats(x0, test["x"], train.categories)}
+        if labels is not None:
+            mixture = f"mixture of {len(np.unique(labels))} class histograms"
+            nats[mixture] = baselines.class_mixture_nats(x0, labels, test["x"], train.categories)
+        return in_bits(nats, test)
 
     def check_quality(self, num: int, inception: Path | None) -> None:
         """Refuses samples that cannot be measured, before anything is computed.
@@ -276,31 +294,6 @@ class Kind:
     def show_film(self, states: np.ndarray, times: Sequence[int], levels: int, steps: int) -> Block | None:
         """Returns states of chains [R, N, *S] of a process of so many steps as they play, for a report."""
         return None
-
-    def _by_place(self, train: Split, test: Batch, name: str) -> dict[str, float]:
-        """Returns the bits of a histogram of each place, and of one for each class where there are labels."""
-        x0, labels = train.read_unweighted()
-        nats = {name: baselines.histogram_nats(x0, test["x"], train.categories)}
-        if labels is not None:
-            mixture = f"mixture of {len(np.unique(labels))} class histograms"
-            nats[mixture] = baselines.class_mixture_nats(x0, labels, test["x"], train.categories)
-        return in_bits(nats, test)
-
-    def _check_axes(self, axes: int) -> None:
-        shape = self.description.shape
-        if len(shape) != axes:
-            raise UserError(f"shape = {shape}: {self.name} examples have {axes} axes")
-
-    def _check_no_symbols(self) -> None:
-        if self.description.symbols is not None:
-            raise UserError(
-                "symbols belong to kind='text': pass one string for each category, or kind='array'"
-            )
-
-
-def count(split: Split) -> np.ndarray:
-    """Counts how often each category occurs in a split, [K]."""
-    return count_categories(split.source, split.categories)
 
 
 def in_bits(nats: Mapping[str, np.ndarray], test: Batch) -> dict[str, float]:

@@ -1,6 +1,11 @@
-"""Chooses the features in which images of a run are compared, and refuses data that have none."""
+"""Chooses the features in which images of a run are compared, and refuses data that have none.
+
+A classifier of the data, in whose features samples are compared, is kept in the user's cache with its hash.
+"""
 
 import hashlib
+import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
@@ -10,10 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from d3pm_jax.data import Description
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation import digit_features, frechet, inception
-from d3pm_jax.kinds import classifier
 from d3pm_jax.models.classifier import FEATURES
+from d3pm_jax.types import Params
+from d3pm_jax.weights import twin
+
+DATA = "data"  # in the metadata of a classifier: the hash of what it was trained on
 
 
 class Features(NamedTuple):
@@ -68,24 +76,67 @@ def choose(
         UserError: the file of weights, or the classifier that was kept, cannot be used.
     """
     if weights is not None:
-        return _inception(weights, description.categories, batch_size)
+        content = weights.read_bytes()
+        try:
+            network = inception.load(content)
+        except ValueError as error:
+            raise UserError(f"{weights}: {error}") from error
+
+        def pooled(x: np.ndarray) -> tuple[np.ndarray, None]:
+            return inception.features(network, x, description.categories, batch_size), None
+
+        name = f"Inception of torch-fidelity {metadata.version('torch-fidelity')}, {description.categories} "
+        return Features(f"{name}levels, sha256 {hashlib.sha256(content).hexdigest()}", pooled)
     if labels is None:
         raise UserError("the examples have no labels to train a classifier with: pass --inception FILE")
-    kept = classifier.obtain(train, labels, description)
+    kept = obtain_classifier(train, labels, description)
     levels, classes = description.categories, description.classes or 0
     called = partial(digit_features.classify, kept.params, classes=classes, levels=levels)
     return Features(f"{digit_features.RECIPE}, sha256 {kept.digest}", called)
 
 
-def _inception(path: Path, levels: int, batch_size: int) -> Features:
-    content = path.read_bytes()
+class Kept(NamedTuple):
+    """Holds a classifier and the hash of its weights and of what it was trained on."""
+
+    params: Params
+    digest: str
+
+
+def cache() -> Path:
+    """Returns the folder of this library in the user's cache: $XDG_CACHE_HOME, or ~/.cache."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path.home() / ".cache") / "d3pm_jax"
+
+
+def obtain_classifier(x: np.ndarray, labels: np.ndarray, description: Description) -> Kept:
+    """Returns the classifier of a training split: the kept one, or one that is trained now and kept.
+
+    Args:
+        x: images int32 [N, H, W, 1].
+        labels: int32 [N].
+        description: of the data.
+
+    Raises:
+        UserError: the file that is kept is damaged.
+        OSError: it cannot be written.
+    """
+    classes, levels = description.classes or 0, description.categories
+    about = f"{digit_features.RECIPE} {x.shape} {levels} {classes}".encode()
+    data = hashlib.sha256(about + x.tobytes() + labels.tobytes()).hexdigest()
+    path = cache() / f"classifier_{data[:16]}.safetensors"
+    if not path.is_file():
+        print(f"training the classifier of samples, {path} (needed once)", file=sys.stderr, flush=True)
+        params = digit_features.train(x, labels, classes, levels)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        twin.save(path, params, {DATA: data})  # another process may do so too, and writes the same
     try:
-        network = inception.load(content)
+        params = twin.load(path, digit_features.shapes(x.shape[1:], classes)[1])
+        texts = twin.read_metadata(path)
+        if texts.get(DATA) != data or twin.HASH not in texts:
+            raise ValueError("it has no hash, or is of other data")
     except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
-
-    def pooled(x: np.ndarray) -> tuple[np.ndarray, None]:
-        return inception.features(network, x, levels, batch_size), None
-
-    name = f"Inception of torch-fidelity {metadata.version('torch-fidelity')}, {levels} levels, sha256"
-    return Features(f"{name} {hashlib.sha256(content).hexdigest()}", pooled)
+        why = one_line(str(error).removeprefix(f"{path}: "))
+        raise UserError(
+            f"{path} is no classifier of this data ({why}): delete it, and it is trained again"
+        ) from error
+    return Kept(params, texts[twin.HASH])

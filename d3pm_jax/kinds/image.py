@@ -1,18 +1,17 @@
 """Images [H, W, C] of ordered levels: grids and strips, GIFs, per-pixel histograms, quality in features."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from d3pm_jax import show
 from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation import baselines, frechet, nearest
-from d3pm_jax.evaluation.precision_recall import K as NEIGHBOURS, precision_recall
+from d3pm_jax.evaluation import baselines, frechet
+from d3pm_jax.evaluation.neighbours import K as NEIGHBOURS, find_nearest, precision_recall
 from d3pm_jax.kinds import features
-from d3pm_jax.kinds.base import FRAMES, STATES, Batch, Chains, Kind, Measured, QualityTable, Reference, Split
+from d3pm_jax.kinds.base import FRAMES, STATES, Chains, Kind, Measured, QualityTable, Reference, Split
 from d3pm_jax.kinds.blocks import Block, Film, Picture, Rows, Strip
 
 SHOWN = 64  # samples in the picture
@@ -27,6 +26,8 @@ class Image(Kind):
     """Says that examples are images [H, W, C] of ordered levels: grey with one channel, or RGB with three."""
 
     name = "image"
+    axes = 3
+    place_histogram = "per-pixel histogram"
     beside_data = True
     quality = QualityTable(
         columns={"frechet": "Fréchet", "precision": "precision", "recall": "recall"},
@@ -35,10 +36,6 @@ class Image(Kind):
         words="Samples, and for comparison examples of the data and samples of the per-pixel histogram, "
         "beside all of the training split, in features of images.",
     )
-
-    def check(self) -> None:
-        self._check_axes(3)
-        self._check_no_symbols()
 
     def save_examples(self, path: Path, x: np.ndarray, caption: str = "") -> Path:
         path = path.with_name(f"{path.name}.png")
@@ -72,11 +69,6 @@ class Image(Kind):
             written["reverse process, moving"] = path
         return written
 
-    def baselines(self, train: Split, test: Batch, say: Callable[[str], Any] = print) -> dict[str, float]:
-        if "weight" in test:
-            return super().baselines(train, test, say)
-        return self._by_place(train, test, "per-pixel histogram")
-
     def check_quality(self, num: int, inception: Path | None) -> None:
         if self.description.shape[-1] not in (1, 3):
             super().check_quality(num, inception)
@@ -88,17 +80,36 @@ class Image(Kind):
         """Measures the training split itself, the test split and the per-pixel histogram in features.
 
         These are as many examples of the training split as there are samples, at most as many of the test
-        split, and as many samples of the per-pixel histogram.
+        split, and as many samples of the per-pixel histogram. A figure for which images are too few is None.
         """
         self.check_quality(num, inception)
         images, labels = train.read_unweighted()
         chosen = features.choose(self.description, images, labels, inception, batch_size)
-        found, _ = chosen.of(images)
-        statistics = _statistics(found, "the training split")
-        spaced = np.linspace(0, len(images) - 1, min(len(images), num)).astype(int)
+        of_train, _ = chosen.of(images)
+        statistics = _statistics(of_train, "the training split")
+        # features of as many training examples as there are samples, evenly spaced
+        spaced = of_train[np.linspace(0, len(images) - 1, min(len(images), num)).astype(int)]
 
         def measure(x: np.ndarray) -> Measured:
-            return _measure(x, images, chosen, statistics, found[spaced], self)
+            found, called = chosen.of(x)
+            is_comparable = min(len(found), len(spaced)) > NEIGHBOURS
+            precision, recall = precision_recall(spaced, found, NEIGHBOURS) if is_comparable else (None, None)
+            distance = None
+            if len(x) > found.shape[1]:
+                distance = frechet.distance(_statistics(found, "images"), statistics)
+            index, squared = find_nearest(x, images)
+            row = {
+                "n": len(x),
+                "frechet": distance,
+                "precision": precision,
+                "recall": recall,
+                "nearest": float(np.sqrt(squared).mean()) / (self.description.categories - 1),
+                "copies": float(np.mean(squared == 0)),
+            }
+            if called is not None:
+                counts = np.bincount(called, minlength=self.description.classes or 0)
+                row["classes"] = (counts / len(x)).tolist()
+            return Measured(row, images[index])
 
         drawn = np.random.default_rng(SEED).choice(len(images), num, replace=num > len(images))
         rows = {
@@ -133,45 +144,6 @@ class Image(Kind):
     def show_film(self, states: np.ndarray, times: Sequence[int], levels: int, steps: int) -> Block | None:
         n = states.shape[1]
         return Film(show.to_rgb(states, levels), times, round(n**0.5), f"the chains of {n} samples, played")
-
-
-def _measure(
-    x: np.ndarray,
-    images: np.ndarray,
-    chosen: features.Features,
-    statistics: frechet.Statistics,
-    spaced: np.ndarray,
-    kind: Image,
-) -> Measured:
-    """Measures images beside those of the training split; a figure for which they are too few is None.
-
-    Args:
-        x: what to measure [N, H, W, C].
-        images: all of the training split.
-        chosen: the features to compare in.
-        statistics: of the features of all of the training split.
-        spaced: features of as many of them as there are samples, evenly spaced.
-        kind: of the data.
-    """
-    found, called = chosen.of(x)
-    is_comparable = min(len(found), len(spaced)) > NEIGHBOURS
-    precision, recall = precision_recall(spaced, found, NEIGHBOURS) if is_comparable else (None, None)
-    distance = None
-    if len(x) > found.shape[1]:
-        distance = frechet.distance(_statistics(found, "images"), statistics)
-    index, squared = nearest.find(x, images)
-    row = {
-        "n": len(x),
-        "frechet": distance,
-        "precision": precision,
-        "recall": recall,
-        "nearest": float(np.sqrt(squared).mean()) / (kind.description.categories - 1),
-        "copies": float(np.mean(squared == 0)),
-    }
-    if called is not None:
-        counts = np.bincount(called, minlength=kind.description.classes or 0)
-        row["classes"] = (counts / len(x)).tolist()
-    return Measured(row, images[index])
 
 
 def _statistics(found: np.ndarray, what: str) -> frechet.Statistics:

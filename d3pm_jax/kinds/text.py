@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from d3pm_jax.data import DatasetError, tokenizers
-from d3pm_jax.data.tokenizers import joined, joined_parts
+from d3pm_jax.data import DatasetError, count_categories
+from d3pm_jax.data.tokenizers import joined, joined_parts, matched
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.evaluation import baselines, ngrams, texts
+from d3pm_jax.evaluation import baselines, texts
 from d3pm_jax.files import write_text
 from d3pm_jax.kinds.base import (
     FRAMES,
@@ -25,7 +25,6 @@ from d3pm_jax.kinds.base import (
     QualityTable,
     Reference,
     Split,
-    count,
     in_bits,
 )
 from d3pm_jax.kinds.blocks import Block, Text as TextBlock, TextFilm
@@ -50,6 +49,8 @@ class Text(Kind):
     """Says that examples are texts [L], whose categories are written as symbols."""
 
     name = "text"
+    axes = 1
+    has_symbols = True
     units: ClassVar = {"bits_per_char": "{:.3f} bits/char", "perplexity": "perplexity {:.4g}"}
     quality = QualityTable(
         columns={
@@ -71,13 +72,6 @@ class Text(Kind):
         "; where they lie now the run is told by d3pm train --workdir RUN --resume --data.train PATH, and "
         "--data.tokenizer PATH"
     )
-
-    def check(self) -> None:
-        self._check_axes(1)
-        if self.description.symbols is None:
-            raise UserError(
-                "symbols belong to kind='text': pass one string for each category, or kind='array'"
-            )
 
     def lines(self, x: np.ndarray) -> list[str]:
         """Returns texts int [N, L] as strings, their line breaks escaped; -1 is padding, and nothing."""
@@ -111,22 +105,29 @@ class Text(Kind):
         longest = self.description.shape[0]
         if length is not None and length > longest:
             raise UserError(f"--length {length}: the run has texts of at most {longest}; take fewer")
+        length = length or longest
         if prompt is not None:
-            return self._around([prompt], "prompt", length or longest)
-        if infill is not None:
-            return self._around(_cut_at_gaps(infill, length or longest), "infill", length or longest)
-        return None
+            return self._around([prompt], "prompt", length)
+        if infill is None:
+            return None
+        pieces = GAP.split(infill)  # every second piece is how many tokens a gap has
+        odd = next(filter(None, map(LIKE_GAP.search, pieces[::2])), None)
+        if odd or len(pieces) == 1:
+            what = f"has {odd[0]!r}" if odd else f"{one_line(repr(infill))} has no gap"
+            raise UserError(f"--infill {what}: write [MASK:N] for a gap of N tokens, N in 1..{length}")
+        return self._around(pieces, "infill", length)
 
     def _around(self, pieces: Sequence[str], option: str, length: int) -> Given:
         """Returns pieces of text, every second of which says how many tokens a gap has, as a sample."""
         gaps = sum(map(int, pieces[1::2]))
         if gaps > length:
             raise UserError(f"--infill has gaps of {gaps} tokens, a sample {length}: shorten it")
+        symbols = self.description.symbols or ()
         x0, known = [np.zeros(0, np.int32)], [np.zeros(0, bool)]
         for i, piece in enumerate(pieces):
             is_gap = i % 2 == 1
             try:
-                tokens = np.zeros(int(piece), np.int32) if is_gap else self._matched(piece)
+                tokens = np.zeros(int(piece), np.int32) if is_gap else matched(piece, symbols)
             except DatasetError as error:
                 raise UserError(f"--{option}: {error}") from error
             x0.append(tokens)
@@ -136,9 +137,6 @@ class Text(Kind):
             raise UserError(f"--{option} has {n} tokens, a sample {length}: shorten it")
         rest = length - n
         return Given(np.pad(np.concatenate(x0), (0, rest)), np.pad(np.concatenate(known), (0, rest)))
-
-    def _matched(self, text: str) -> np.ndarray:
-        return tokenizers.matched(text, self.description.symbols or ())
 
     def extra_figures(self, bound: Mapping[str, Any], examples: Batch) -> dict[str, float]:
         """Returns a bound as perplexity per token, and in bits per character.
@@ -155,9 +153,8 @@ class Text(Kind):
 
     def baselines(self, train: Split, test: Batch, say: Callable[[str], Any] = print) -> dict[str, float]:
         """Returns bits per token by a unigram; and by n-grams and compressors, of a text of some size."""
-        found = in_bits(
-            {"unigram": baselines.unigram_nats(count(train), test["x"], test.get("weight"))}, test
-        )
+        counts = count_categories(train.source, train.categories)
+        found = in_bits({"unigram": baselines.unigram_nats(counts, test["x"], test.get("weight"))}, test)
         n = len(train) * self.description.shape[0]
         if n > MOST_COUNTED:
             left_out = f"the train split has up to {n:,} tokens, more than {MOST_COUNTED:,}"
@@ -165,7 +162,7 @@ class Text(Kind):
             return found
         known = train.read()
         before, tokens = (np.concatenate(_tokens(batch)) for batch in (known, test))
-        nats = ngrams.ngram_nats(before, tokens, train.categories, CONTEXT).mean()
+        nats = texts.ngram_nats(before, tokens, train.categories, CONTEXT).mean()
         found[f"n-gram of {CONTEXT} tokens before each"] = bits_per_dim(float(nats), 1)
         compressed = texts.compressed_bits(self._joined(known).encode(), self._joined(test).encode())
         return found | {name: bits / len(tokens) for name, bits in compressed.items()}
@@ -177,20 +174,34 @@ class Text(Kind):
     def prepare_quality(
         self, train: Split, test: Split, num: int, batch_size: int = 128, inception: Path | None = None
     ) -> Reference:
-        """Learns the words of the training split, and measures the test split and a unigram beside it."""
+        """Learns the words of the training split, and measures the test split and a unigram beside it.
+
+        A share is None where a text has too few words.
+        """
         self.check_quality(num, inception)
         first = train.first(max(1, MOST_READ // self.description.shape[0]))
-        counts, compared = self._count(first, len(first) < len(train))
+        digest, counts = hashlib.sha256(), np.zeros(train.categories, np.int64)
+        for batch in self._batches(first):
+            digest.update(b"".join(batch[name].tobytes() for name in ("x", "weight") if name in batch))
+            counts += np.bincount(np.concatenate(_tokens(batch)), minlength=train.categories)
+        part = "the first " if len(first) < len(train) else ""
+        compared = f"{part}{counts.sum():,} tokens, sha256 {digest.hexdigest()}"
         vocabulary = texts.vocabulary(self.in_parts(first))
 
-        def measure(samples: Sequence[str]) -> Measured:
-            return _measure(samples, vocabulary, self.in_parts(first))
+        def measure(batch: Batch) -> Measured:
+            samples = [joined(self.description.written(x)) for x in _tokens(batch)]
+            shares = {"known_words": texts.known_words(samples, vocabulary)}
+            shares |= {f"distinct_{n}": texts.distinct_ngrams(samples, n) for n in WORDS}
+            whole = [piece for sample in samples for piece in sample.split("\ufffd")]  # bytes of no character
+            copied = texts.longest_copy(whole, self.in_parts(first))
+            figures = {name: None if math.isnan(share) else share for name, share in shares.items()}
+            return Measured({"n": len(samples), **figures, "longest_copy": len(copied), "copied": copied})
 
         unigram = baselines.unigram_samples(counts, (num, *self.description.shape), SEED)
         rows = {"test": test.read(num), "unigram": {"x": unigram}}
-        figures = {name: measure(self._each(batch)).figures for name, batch in rows.items()}
+        figures = {name: measure(batch).figures for name, batch in rows.items()}
         name = f"words of texts of {self.description.shape[0]} tokens"
-        return Reference(compared, name, figures, lambda x: measure(self._each({"x": x})))
+        return Reference(compared, name, figures, lambda x: measure({"x": x}))
 
     def show_quality(
         self, path: Path, samples: np.ndarray, measured: Measured, levels: int, caption: str
@@ -235,47 +246,24 @@ class Text(Kind):
             return self.description.text(batch["x"].ravel())
         return "\n".join(map(self.description.text, _tokens(batch)))
 
-    def _each(self, batch: Batch) -> list[str]:
-        """Returns the text of each example."""
-        return [joined(self.description.written(x)) for x in _tokens(batch)]
-
-    def _count(self, train: Split, is_cut: bool) -> tuple[np.ndarray, str]:
-        """Counts how often each token is in a training split, and says what was counted."""
-        digest, counts = hashlib.sha256(), np.zeros(train.categories, np.int64)
-        for batch in self._batches(train):
-            digest.update(b"".join(batch[name].tobytes() for name in ("x", "weight") if name in batch))
-            counts += np.bincount(np.concatenate(_tokens(batch)), minlength=train.categories)
-        first = "the first " if is_cut else ""
-        return counts, f"{first}{counts.sum():,} tokens, sha256 {digest.hexdigest()}"
-
     def in_parts(self, train: Split) -> Iterator[str]:
         """Reads a training split as one text in parts: its windows, or its documents as lines."""
-        return joined_parts(self._symbols(train))
 
-    def _symbols(self, train: Split) -> Iterator[list[str]]:
-        """Yields the symbols of a training split in parts, with a line break behind each document."""
-        example = 0
-        for batch in self._batches(train):
-            found: list[str] = []
-            for x in _tokens(batch):
-                found += self.description.written(x)
-                if "weight" in batch and train.ends_document(example):
-                    found.append("\n")
-                example += 1
-            yield found
+        def symbols() -> Iterator[list[str]]:
+            example = 0
+            for batch in self._batches(train):
+                found: list[str] = []
+                for x in _tokens(batch):
+                    found += self.description.written(x)
+                    if "weight" in batch and train.ends_document(example):
+                        found.append("\n")
+                    example += 1
+                yield found
+
+        return joined_parts(symbols())
 
     def _batches(self, train: Split) -> Iterator[Batch]:
         return train.in_parts(max(1, PART // self.description.shape[0]))
-
-
-def _cut_at_gaps(text: str, length: int) -> list[str]:
-    """Cuts a text at its gaps; every second piece is how many tokens a gap has."""
-    pieces = GAP.split(text)
-    odd = next(filter(None, map(LIKE_GAP.search, pieces[::2])), None)
-    if odd or len(pieces) == 1:
-        what = f"has {odd[0]!r}" if odd else f"{one_line(repr(text))} has no gap"
-        raise UserError(f"--infill {what}: write [MASK:N] for a gap of N tokens, N in 1..{length}")
-    return pieces
 
 
 def _tokens(batch: Batch) -> list[np.ndarray]:
@@ -283,13 +271,3 @@ def _tokens(batch: Batch) -> list[np.ndarray]:
     if "weight" not in batch:
         return list(batch["x"])
     return [x[weight > 0] for x, weight in zip(batch["x"], batch["weight"], strict=True)]
-
-
-def _measure(samples: Sequence[str], vocabulary: set[str], train: Iterator[str]) -> Measured:
-    """Measures texts beside those of the training split; a share is None where they have too few words."""
-    shares = {"known_words": texts.known_words(samples, vocabulary)}
-    shares |= {f"distinct_{n}": texts.distinct_ngrams(samples, n) for n in WORDS}
-    whole = [piece for sample in samples for piece in sample.split("\ufffd")]  # bytes of no character
-    copied = texts.longest_copy(whole, train)
-    found = {name: None if math.isnan(share) else share for name, share in shares.items()}
-    return Measured({"n": len(samples), **found, "longest_copy": len(copied), "copied": copied})

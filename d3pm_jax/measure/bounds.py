@@ -14,12 +14,14 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.config import Absorbing, io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation import chain_rule
 from d3pm_jax.evaluation.bound import (
     all_terms,
+    at_random,
     elements,
     evaluate_bound,
+    exact_nats,
     few_terms,
+    left_to_right,
     parts as parts_of_bound,
     summary,
 )
@@ -216,10 +218,10 @@ def likelihood(
             "Absorbing, Head(forbid=) of its mask, and Transformer(see_time=False)"
         )
     x0, told, sharding = examples["x"], parts.told(examples), batched(parts.mesh)
-    orders = {"left to right": chain_rule.left_to_right, "in random orders": chain_rule.at_random(seed)}
+    orders = {"left to right": left_to_right, "in random orders": at_random(seed)}
     found: dict[str, Any] = {"step": parts.step, "examples": len(x0), "seed": seed}
     for i, (name, order) in enumerate(orders.items()):
-        compiled = chain_rule.exact_nats(parts.predict, mask, order)
+        compiled = exact_nats(parts.predict, mask, order)
 
         def done(n: int, before: int = i * len(x0)) -> None:
             progress(before + n)

@@ -1,6 +1,7 @@
 """Holds what the networks share: residual blocks down and up through halved sizes, with skips."""
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -85,7 +86,10 @@ class Backbone(nnx.Module):
         self, x: Float[Array, "B H W n"], temb: Array, cemb: Array | None, key: Key[Array, ""] | None
     ) -> Float[Array, "B H W m"]:
         """Returns the output, float32 or wider; with a key, dropout is on."""
-        keys, (H, W) = _keys(key), x.shape[1:3]
+        keys: Iterator[Any] = itertools.repeat(None)  # for each block in turn
+        if key is not None:
+            keys = (jax.random.fold_in(key, i) for i in itertools.count())
+        H, W = x.shape[1:3]
         rows, columns = self._pads(H), self._pads(W)
         h = self.conv_in(jnp.pad(x, ((0, 0), rows, columns, (0, 0))))
         skips = [h]
@@ -123,11 +127,3 @@ class Backbone(nnx.Module):
 
 def _call(layer: Any, *args: Array | None) -> Array:
     return layer(*args)
-
-
-def _keys(key: Key[Array, ""] | None) -> Iterator[Key[Array, ""] | None]:
-    """Yields a key for each block in turn, or None for ever."""
-    i = 0
-    while True:
-        yield None if key is None else jax.random.fold_in(key, i)
-        i += 1

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import operator
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -177,7 +176,11 @@ def conv_doubled(layer: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B
 
 
 def on_rows(linear: nnx.Linear, x: Float[Array, "*S n"]) -> Float[Array, "*S m"]:
-    """Returns linear(x) as one product of matrices, for which the gradient of its kernel copies nothing."""
+    """Returns linear(x) as one product of matrices.
+
+    So the gradient of its kernel is one product too. Of an array of more axes XLA on a CPU makes copies
+    first, which take as long as the product.
+    """
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     return linear(rows).reshape(*x.shape[:-1], linear.out_features)
 
@@ -248,16 +251,6 @@ class ResBlock(nnx.Module):
         return h + (x if self.shortcut is None else on_rows(self.shortcut, x))
 
 
-def _heads(num_heads: Any, channels: int) -> int:
-    try:
-        found = operator.index(num_heads)
-    except TypeError:
-        raise TypeError(f"num_heads = {num_heads!r}: it must be a whole number") from None
-    if found < 1 or channels % found:
-        raise ValueError(f"{channels} channels do not divide into {found} heads: change ch or num_heads")
-    return found
-
-
 class Attention(nnx.Module):
     """Adds self-attention over the pixels to its input; head i has the i-th part of the channels of q, k, v.
 
@@ -266,7 +259,14 @@ class Attention(nnx.Module):
     """
 
     def __init__(self, channels: int, style: Style):
-        self.num_heads = _heads(style.num_heads, channels)
+        try:
+            self.num_heads = operator.index(style.num_heads)
+        except TypeError:
+            raise TypeError(f"num_heads = {style.num_heads!r}: it must be a whole number") from None
+        if self.num_heads < 1 or channels % self.num_heads:
+            raise ValueError(
+                f"{channels} channels do not divide into {self.num_heads} heads: change ch or num_heads"
+            )
         self.norm = style.norm(channels, style.attention_eps)
         self.q = style.linear(channels, channels)
         self.k = style.linear(channels, channels)

@@ -66,7 +66,12 @@ class ScoreNet(Backbone):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
-        _check(attn, len(ch_mult), time_dependent_weights)
+        levels = len(ch_mult)
+        if beyond := [i for i in attn if not 0 <= i < levels]:
+            raise ValueError(f"attn holds {beyond}, but the levels of ch_mult are 0..{levels - 1}")
+        if time_dependent_weights is not None and len(time_dependent_weights) < 2:
+            n = len(time_dependent_weights)
+            raise ValueError(f"{n} time_dependent_weights: pass at least 2, or None for none")
         self.K, self.max_time, self.num_classes = K, max_time, num_classes
         self.time_dependent_weights = time_dependent_weights
         xavier = nnx.initializers.xavier_uniform()
@@ -119,10 +124,3 @@ class ScoreNet(Backbone):
         at = t.astype(float) * (n / self.max_time)
         weights = jnp.interp(at, jnp.arange(1.0, n + 1), jnp.array(self.time_dependent_weights))
         return logits * weights[:, None, None, None, None]
-
-
-def _check(attn: tuple[int, ...], levels: int, weights: tuple[float, ...] | None) -> None:
-    if beyond := [i for i in attn if not 0 <= i < levels]:
-        raise ValueError(f"attn holds {beyond}, but the levels of ch_mult are 0..{levels - 1}")
-    if weights is not None and len(weights) < 2:
-        raise ValueError(f"{len(weights)} time_dependent_weights: pass at least 2, or None for none")

@@ -1,6 +1,8 @@
 """Holds a transformer for sequences: categories in, one vector per place out."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Real
 
-from d3pm_jax.models.attention import attention, rotary_angles, rotated
-from d3pm_jax.models.layers import at_least_float32, class_embedding, dropout, time_embedding
+from d3pm_jax.models.layers import at_least_float32, class_embedding, dropout, on_rows, time_embedding
 
 EPS = 1e-6  # of every norm
 
@@ -100,7 +101,11 @@ class Transformer(nnx.Module):
         Raises:
             ValueError: there are labels but no num_classes.
         """
-        condition = self._condition(t, label, len(xt))
+        # the sum of the embeddings of time and class [B, width], None for a network of neither
+        condition = class_embedding(self.class_emb, label, len(xt))
+        if self.temb1 is not None and self.temb2 is not None:
+            time = self.temb2(nnx.swish(self.temb1(time_embedding(t, self.width, self.max_time))))
+            condition = time if condition is None else time + condition
         graphdef, layers = nnx.split(self.layers)
         keys = None if key is None else jax.random.split(key, self.num_layers)
         angles = rotary_angles(xt.shape[1], self.width // self.num_heads)
@@ -113,15 +118,7 @@ class Transformer(nnx.Module):
         x = self.embed.embedding[...][xt]  # in the type of the parameters
         x = x if self.dtype is None else x.astype(self.dtype)
         x, _ = jax.lax.scan(jax.checkpoint(block) if self.remat else block, x, (layers, keys))
-        return of_each_token(self.head, modulated_norm(at_least_float32(x), *self.modulation(condition)))
-
-    def _condition(self, t: Array, label: Array | None, B: int) -> Array | None:
-        """Returns the sum of the embeddings of time and class [B, width], None for a network of neither."""
-        found = class_embedding(self.class_emb, label, B)
-        if self.temb1 is None or self.temb2 is None:
-            return found
-        time = self.temb2(nnx.swish(self.temb1(time_embedding(t, self.width, self.max_time))))
-        return time if found is None else time + found
+        return on_rows(self.head, modulated_norm(at_least_float32(x), *self.modulation(condition)))
 
 
 class Block(nnx.Module):
@@ -156,18 +153,15 @@ class Block(nnx.Module):
         """Returns x with what the block adds; places that are not seen are not attended to."""
         one, two = (None, None) if key is None else jax.random.split(key)
         scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = self.modulation(condition)
-        h = self._attend(modulated_norm(x, scale_a, shift_a), angles, seen)
-        x = x + gate_a * dropout(h, self.rate, one)
-        h = of_each_token(self.mlp1, modulated_norm(x, scale_m, shift_m))
-        h = of_each_token(self.mlp2, gelu(h))
-        return x + gate_m * dropout(h, self.rate, two)
-
-    def _attend(self, h: Array, angles: Array, seen: Array | None) -> Array:
-        B, L, _ = h.shape
-        parts = jnp.split(of_each_token(self.qkv, h), 3, axis=-1)
+        B, L, _ = x.shape
+        parts = jnp.split(on_rows(self.qkv, modulated_norm(x, scale_a, shift_a)), 3, axis=-1)
         q, k, v = (part.reshape(B, L, self.num_heads, -1) for part in parts)
         mixed = attention(rotated(q, angles), rotated(k, angles), v, seen)
-        return of_each_token(self.proj_out, mixed.reshape(B, L, -1))
+        h = on_rows(self.proj_out, mixed.reshape(B, L, -1))
+        x = x + gate_a * dropout(h, self.rate, one)
+        h = on_rows(self.mlp1, modulated_norm(x, scale_m, shift_m))
+        h = on_rows(self.mlp2, gelu(h))
+        return x + gate_m * dropout(h, self.rate, two)
 
 
 class Modulation(nnx.Module):
@@ -192,16 +186,6 @@ class Modulation(nnx.Module):
         return jnp.split(found[:, None], self.n, axis=-1)
 
 
-def of_each_token(linear: nnx.Linear, x: Float[Array, "B L n"]) -> Float[Array, "B L m"]:
-    """Returns linear(x), taken of one matrix of B L rows.
-
-    So the gradient of its kernel is one product. Of an array of three axes XLA on a CPU makes copies first,
-    which take as long as the product.
-    """
-    B, L, n = x.shape
-    return linear(x.reshape(B * L, n)).reshape(B, L, -1)
-
-
 # Computed again in the backward pass: a CPU takes longer to store what is between. A scan needs no barriers.
 computed_again = partial(jax.checkpoint, prevent_cse=False)
 
@@ -220,3 +204,71 @@ def modulated_norm(x: Array, scale: Array, shift: Array) -> Array:
     centred = wide - wide.mean(-1, keepdims=True)
     y = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + EPS)
     return (y * (1.0 + at_least_float32(scale)) + at_least_float32(shift)).astype(x.dtype)
+
+
+@jax.custom_vjp
+def attention(q: Array, k: Array, v: Array, seen: Array | None) -> Array:
+    """softmax(q k^T / sqrt(d)) v over the places that are seen.
+
+    Accelerators take `jax.nn.dot_product_attention`. It is good to 1e-7 only in float64, and slower on a CPU:
+    there the formula is taken. The backward pass computes the softmax again. There is no forward mode.
+
+    Args:
+        q, k, v: [B, L, heads, d].
+        seen: bool [B, L], or None for all.
+    """
+    return _on_this_platform(q.dtype, lambda f: f, q, k, v, seen)
+
+
+def _forward(q: Array, k: Array, v: Array, seen: Array | None) -> tuple[Array, tuple]:
+    return attention(q, k, v, seen), (q, k, v, seen)
+
+
+def _backward(kept: tuple, g: Array) -> tuple:
+    def gradient(f: Callable[..., Array]) -> Callable[..., tuple]:
+        return lambda g, q, k, v, seen: jax.vjp(lambda *qkv: f(*qkv, seen), q, k, v)[1](g)
+
+    return *_on_this_platform(g.dtype, gradient, g, *kept), None
+
+
+attention.defvjp(_forward, _backward)
+
+
+def _on_this_platform(
+    dtype: DTypeLike, transform: Callable[[Callable[..., Array]], Callable], *arrays: Array | None
+) -> Any:
+    """Applies the transformed formula on a CPU or in float64, elsewhere the transformed function of JAX."""
+    formula, other = transform(_formula), transform(_of_jax)
+    if dtype == jnp.float64:
+        return formula(*arrays)
+    return jax.lax.platform_dependent(*arrays, cpu=formula, default=other)
+
+
+def _of_jax(q: Array, k: Array, v: Array, seen: Array | None) -> Array:
+    return jax.nn.dot_product_attention(q, k, v, mask=None if seen is None else seen[:, None, None])
+
+
+def _formula(q: Array, k: Array, v: Array, seen: Array | None) -> Array:
+    B, L, heads, d = q.shape
+    q, k, v = (x.swapaxes(1, 2).reshape(B * heads, L, d) for x in (q, k, v))
+    wide = at_least_float32(q).dtype
+    scores = jnp.einsum("nqd,nkd->nqk", q, k, preferred_element_type=wide) * d**-0.5
+    if seen is not None:
+        scores = jnp.where(jnp.repeat(seen, heads, 0)[:, None], scores, jnp.finfo(wide).min)
+    found = jnp.einsum("nqk,nkd->nqd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
+    return found.reshape(B, heads, L, d).swapaxes(1, 2)
+
+
+def rotary_angles(length: int, d: int) -> Float[Array, "length m"]:
+    """Returns place * 10000^(-2 i / d) for i = 0..d / 2 - 1."""
+    frequencies = 10000.0 ** (-jnp.arange(d // 2) / (d // 2))
+    return jnp.arange(length)[:, None] * frequencies[None]
+
+
+def rotated(x: Float[Array, "B L h d"], angles: Float[Array, "L m"]) -> Float[Array, "B L h d"]:
+    """Returns x with its entries i and i + d / 2 turned, as a point of the plane, by angle i of the place."""
+    angles = angles[None, :, None]
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    first, second = jnp.split(at_least_float32(x), 2, axis=-1)
+    turned = [first * cos - second * sin, first * sin + second * cos]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -1,7 +1,5 @@
 """Holds the U-Net of D3PM (appendix B.2; Ho et al. 2020), categories in, one vector per pixel out."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -85,9 +83,24 @@ class UNet(Backbone):
         self.K, self.ch, self.max_time, self.onehot_input = K, ch, max_time, onehot_input
         self.outputs, self.num_classes = outputs, num_classes
         self.least, self.greatest = (0, K - 1) if input_range is None else input_range
-        style = _style(rngs, groups, num_heads, dropout, 4 * ch, num_classes is not None, dtype)
-        own = {"channels_per_group": channels_per_group, "attention_eps": attention_eps}
-        style = dataclasses.replace(style, **own)
+        # the layers of the official code: last convolutions of blocks begin at 0, eps is Flax's
+        zeros = nnx.initializers.zeros_init()
+        style = Style(
+            rngs,
+            init=nnx.initializers.lecun_normal(),
+            init_last=zeros,
+            init_attention=zeros,
+            down_pads=(0, 1),
+            eps=1e-6,
+            groups=groups,
+            num_heads=num_heads,
+            rate=dropout,
+            n_embedding=4 * ch,
+            labelled=num_classes is not None,
+            dtype=dtype,
+            channels_per_group=channels_per_group,
+            attention_eps=attention_eps,
+        )
         self.temb1 = nnx.Linear(ch, 4 * ch, rngs=rngs)
         self.temb2 = nnx.Linear(4 * ch, 4 * ch, rngs=rngs)
         self.class_emb = None if num_classes is None else nnx.Linear(num_classes, 4 * ch, rngs=rngs)
@@ -119,42 +132,11 @@ class UNet(Backbone):
         """
         temb = self.temb2(nnx.swish(self.temb1(time_embedding(t, self.ch, self.max_time))))
         cemb = class_embedding(self.class_emb, label, len(xt))
-        output = self._run(self._input(xt), temb, cemb, key)
+        x = (xt - self.least) * (2.0 / (self.greatest - self.least)) - 1.0  # in [-1, 1]
+        if self.onehot_input:
+            onehot = jax.nn.one_hot(xt.astype(jnp.int32), self.K).reshape(*xt.shape[:3], -1)
+            x = jnp.concatenate([x, onehot], axis=-1)
+        output = self._run(x, temb, cemb, key)
         if self.outputs is None:
             return output.reshape(*xt.shape, self.K)
         return jnp.stack(jnp.split(output, self.outputs, axis=-1), axis=-1)
-
-    def _input(self, xt: Array) -> Array:
-        """Returns categories as numbers in [-1, 1], and one-hot where asked for, channels last."""
-        scaled = (xt - self.least) * (2.0 / (self.greatest - self.least)) - 1.0
-        if not self.onehot_input:
-            return scaled
-        onehot = jax.nn.one_hot(xt.astype(jnp.int32), self.K).reshape(*xt.shape[:3], -1)
-        return jnp.concatenate([scaled, onehot], axis=-1)
-
-
-def _style(
-    rngs: nnx.Rngs,
-    groups: int,
-    num_heads: int,
-    dropout: float,
-    n_embedding: int,
-    labelled: bool,
-    dtype: DTypeLike | None,
-) -> Style:
-    """Describes the layers of the official code: last convolutions of blocks begin at 0, eps is Flax's."""
-    zeros = nnx.initializers.zeros_init()
-    return Style(
-        rngs,
-        init=nnx.initializers.lecun_normal(),
-        init_last=zeros,
-        init_attention=zeros,
-        down_pads=(0, 1),
-        eps=1e-6,
-        groups=groups,
-        num_heads=num_heads,
-        rate=dropout,
-        n_embedding=n_embedding,
-        labelled=labelled,
-        dtype=dtype,
-    )

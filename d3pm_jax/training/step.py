@@ -100,19 +100,30 @@ def make_update(
     layout: TrainState | None = None,
 ) -> Any:
     """Makes the compiled part of `make_step`, (state, process, batch, noise, key) -> (state, metrics)."""
-    gradient = partial(_gradient, partial(batch_loss, objective, predict), accumulate)
-    trained = partial(_trained, optimizer, timesteps)
+    loss = partial(batch_loss, objective, predict)
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(layout, None))
     def update(state: TrainState, process: Process, batch: Batch, noise: StepNoise, key: Key[Array, ""]):
         key_dropout = _keys(key, state.step)[2]
-        grads, metrics, kl = gradient(state.params, process, batch, noise, key_dropout)
+        grads, metrics, kl = _gradient(loss, accumulate, state.params, process, batch, noise, key_dropout)
         metrics["grad_norm"] = optax.tree.norm(grads)
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
-        before = Trained(state.params, state.ema, state.opt_state, state.history)
-        decay = _decay(ema_decay, state.step)
-        after, metrics["first_nonfinite"] = trained(finite, before, decay, grads, noise.t, kl)
-        return dataclasses.replace(state, step=state.step + 1, **after._asdict()), metrics
+        # At most (1 + step) / (10 + step): a short run is not held back by its start.
+        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+
+        def updated() -> tuple[TrainState, Array]:
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params: Any = optax.apply_updates(state.params, updates)
+            ema: Any = optax.incremental_update(params, state.ema, 1.0 - decay)
+            history = timesteps.update(state.history, noise.t, kl)
+            return TrainState(state.step, params, ema, opt_state, history), jnp.int32(-1)
+
+        def skipped() -> tuple[TrainState, Array]:
+            bad = jnp.stack([~jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)])
+            return state, jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.int32)
+
+        after, metrics["first_nonfinite"] = jax.lax.cond(finite, updated, skipped)
+        return dataclasses.replace(after, step=state.step + 1), metrics
 
     return update
 
@@ -167,42 +178,6 @@ def make_step(
     return step
 
 
-class Trained(NamedTuple):
-    """Holds what a step that is skipped leaves as it is."""
-
-    params: Params
-    ema: Params
-    opt_state: Any
-    history: Any
-
-
-def _trained(
-    optimizer: optax.GradientTransformation,
-    timesteps: Timesteps,
-    finite: Array,
-    before: Trained,
-    decay: Array,
-    grads: Params,
-    t: Array,
-    kl: Array,
-) -> tuple[Trained, Array]:
-    """Returns what an update makes of it, and -1; where not finite, itself, and the leaf to blame."""
-
-    def updated() -> tuple[Trained, Array]:
-        updates, opt_state = optimizer.update(grads, before.opt_state, before.params)
-        params: Any = optax.apply_updates(before.params, updates)
-        ema: Any = optax.incremental_update(params, before.ema, 1.0 - decay)
-        return Trained(params, ema, opt_state, timesteps.update(before.history, t, kl)), jnp.int32(-1)
-
-    return jax.lax.cond(finite, updated, lambda: (before, _first_nonfinite(grads)))
-
-
-def _first_nonfinite(grads: Params) -> Array:
-    """Returns the number of the first leaf with an entry that is not finite, or -1."""
-    bad = jnp.stack([~jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)])
-    return jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.int32)
-
-
 def _gradient(
     loss: Callable[..., tuple[Array, tuple[Metrics, Array]]],
     accumulate: int,
@@ -227,18 +202,8 @@ def _gradient(
         found, kl = of_part(*part)
         return jax.tree.map(jnp.add, sums, found), kl
 
-    parts = *_parts((dict(batch), noise), accumulate), jax.random.split(key, accumulate)
-    shapes = jax.eval_shape(lambda: of_part(*jax.tree.map(lambda x: x[0], parts))[0])
-    (grads, metrics), kl = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, shapes), parts)
-    return grads, metrics, kl.swapaxes(0, 1).reshape(-1)
-
-
-def _parts(arrays: Any, accumulate: int) -> Any:
-    """Cuts [B, ...] into [accumulate, B / accumulate, ...]: rows i, i + accumulate, ... are part i.
-
-    So every device that holds rows of a batch which follow one another has rows of each part.
-    """
-
+    # [B, ...] becomes [accumulate, B / accumulate, ...]: rows i, i + accumulate, ... are part i. So every
+    # device that holds rows of a batch which follow one another has rows of each part.
     def cut(x: Array) -> Array:
         if len(x) % accumulate:
             raise ValueError(
@@ -246,7 +211,10 @@ def _parts(arrays: Any, accumulate: int) -> Any:
             )
         return x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1)
 
-    return jax.tree.map(cut, arrays)
+    parts = *jax.tree.map(cut, (dict(batch), noise)), jax.random.split(key, accumulate)
+    shapes = jax.eval_shape(lambda: of_part(*jax.tree.map(lambda x: x[0], parts))[0])
+    (grads, metrics), kl = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, shapes), parts)
+    return grads, metrics, kl.swapaxes(0, 1).reshape(-1)
 
 
 def batch_loss(
@@ -282,8 +250,3 @@ def _weighted(x: Array, weight: Array | None) -> Array:
 def _keys(key: Key[Array, ""], step: ArrayLike) -> Key[Array, " 3"]:
     """Makes the keys of t, of u and of dropout, from fold_in(key, step)."""
     return jax.random.split(jax.random.fold_in(key, step), 3)
-
-
-def _decay(ema_decay: float, step: Array) -> Array:
-    """Limits ema_decay to (1 + step) / (10 + step): a short run is not held back by its start."""
-    return jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))

@@ -137,24 +137,20 @@ def _opened(path: Path) -> Iterator[Any]:
     path.open("rb").close()  # an OSError that names it
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            _check_hash(path, (file.metadata() or {}).get(HASH))
+            expected = (file.metadata() or {}).get(HASH)
+            if expected is not None:
+                with path.open("rb") as content:
+                    digest = _digest(content)
+                if digest != expected:
+                    raise ValueError(
+                        f"it is damaged, or was changed after it was hashed: export it again, or if you "
+                        f"changed it yourself, save it without {HASH!r} in its metadata"
+                    )
             yield file
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged, or no safetensors file ({error}): write it again") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _check_hash(path: Path, expected: str | None) -> None:
-    """Raises ValueError where a file with a hash has another one."""
-    if expected is None:
-        return
-    with path.open("rb") as file:
-        if _digest(file) != expected:
-            raise ValueError(
-                f"it is damaged, or was changed after it was hashed: export it again, or if you changed it "
-                f"yourself, save it without {HASH!r} in its metadata"
-            )
 
 
 def _digest(file: io.BufferedIOBase) -> str:

@@ -15,7 +15,7 @@ from d3pm_jax.config import Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import digit_features
-from d3pm_jax.kinds import classifier, features, image
+from d3pm_jax.kinds import features, image
 from d3pm_jax.measure import quality as protocol
 from d3pm_jax.runs.run import open_run
 from tests import tiny
@@ -92,10 +92,12 @@ def test_the_classifier_is_kept_and_verified(run, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(digit_features, "STEPS", 200)
     train, labels = run.read_split("train")
-    first = classifier.obtain(train, labels, run.parts.description)
+    first = features.obtain_classifier(train, labels, run.parts.description)
     (kept,) = (tmp_path / "cache" / "d3pm_jax").iterdir()
     kept.rename(tmp_path / "first")
-    assert classifier.obtain(train, labels, run.parts.description).digest == first.digest  # trained again
+    assert (
+        features.obtain_classifier(train, labels, run.parts.description).digest == first.digest
+    )  # trained again
     found, called = digit_features.classify(first.params, train, 10, 17)
     assert found.shape == (150, 64)
     assert np.mean(called == labels) > 0.5  # of what few steps can tell apart
@@ -109,7 +111,7 @@ def test_the_classifier_is_kept_and_verified(run, tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"is no classifier of this data \(it is damaged.*\): delete it, and it is trained"
     ):
-        classifier.obtain(train, labels, run.parts.description)
+        features.obtain_classifier(train, labels, run.parts.description)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from flax import serialization
 from d3pm_jax import runs
 from d3pm_jax.config import Head, LogisticHead
 from d3pm_jax.contrib import checkpoints, foreign
-from d3pm_jax.contrib.told import Told
+from d3pm_jax.contrib.layout import Told
 from d3pm_jax.runs import exported
 from d3pm_jax.weights import twin
 from tests.cli.commands import CONFIG, error, status

@@ -11,7 +11,7 @@ import pytest
 from d3pm_jax import runs
 from d3pm_jax.cli.eval import Eval, measure_samples
 from d3pm_jax.config import Transformer
-from d3pm_jax.evaluation import ngrams, texts
+from d3pm_jax.evaluation import texts
 from d3pm_jax.kinds import text as text_kind
 from d3pm_jax.measure import quality as protocol
 from d3pm_jax.parts import network, reading
@@ -95,7 +95,7 @@ def test_a_text_is_measured_by_character_by_n_grams_and_by_the_chain_rule(run, c
     assert result["bits_per_char"] == pytest.approx(result["bits_per_dim"])  # a token is a character
     assert result["perplexity"] == pytest.approx(2 ** result["bits_per_dim"])
     train, test = (run.read_batch(split)["x"].ravel() for split in ("train", "test"))
-    nats = ngrams.ngram_nats(train, test, len(description.symbols), 5).mean()
+    nats = texts.ngram_nats(train, test, len(description.symbols), 5).mean()
     assert f"n-gram of 5 tokens before each: {nats / np.log(2):.3f} bits/dim" in out
     text = description.text(test).encode()  # the windows are one text
     assert f"gzip: {8 * len(gzip.compress(text, 9)) / len(test):.3f} bits/dim" in out

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from d3pm_jax.evaluation import baselines, nearest
-from d3pm_jax.evaluation.precision_recall import precision_recall
+from d3pm_jax.evaluation import baselines, neighbours
+from d3pm_jax.evaluation.neighbours import find_nearest, precision_recall
 
 
 @pytest.fixture(autouse=True, params=[7, 1000])
 def small_parts(request, monkeypatch):
-    monkeypatch.setattr(nearest, "CHUNK", request.param)
+    monkeypatch.setattr(neighbours, "CHUNK", request.param)
 
 
 def pairs(a, b):
@@ -20,7 +20,7 @@ def test_nearest_is_the_first_of_the_nearest():
     rng = np.random.default_rng(0)
     queries, examples = (rng.integers(4, size=(n, 2, 2, 1)) for n in (23, 40))
     every = pairs(queries.reshape(23, 4), examples.reshape(40, 4))
-    index, squared = nearest.find(queries, examples)
+    index, squared = find_nearest(queries, examples)
     np.testing.assert_array_equal(index, every.argmin(1))
     np.testing.assert_array_equal(squared, every.min(1))
     assert (squared == 0).any()

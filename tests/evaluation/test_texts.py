@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 
 from d3pm_jax.evaluation import texts
-from d3pm_jax.evaluation.ngrams import ngram_nats
+from d3pm_jax.evaluation.texts import ngram_nats
 
 TRAIN = "the cat sat on the mat and the cat ran"
 SAMPLES = ["e cat sat in the ha", "zz the cat sat on a hat", "q"]

@@ -8,8 +8,8 @@ from flax import nnx
 
 from d3pm_jax import config as configs
 from d3pm_jax.config import Spec
-from d3pm_jax.models import Transformer, attention as attention_module
-from d3pm_jax.models.attention import attention, rotary_angles, rotated
+from d3pm_jax.models import Transformer, transformer as transformer_module
+from d3pm_jax.models.transformer import attention, rotary_angles, rotated
 from tests.models.small import randomised
 
 OPTIONS = {"K": 5, "max_time": 50, "width": 8, "num_layers": 2, "num_heads": 2}
@@ -95,7 +95,7 @@ def test_attention_and_positions_equal_their_formulas():
     exact, gradients = run(attention, q, k, v)
     np.testing.assert_allclose(exact, expected, rtol=1e-12)
     narrow = [jnp.asarray(x, jnp.float32) for x in (q, k, v)]
-    for f in (attention, attention_module._of_jax):
+    for f in (attention, transformer_module._of_jax):
         found, gradient = run(f, *narrow)
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
         for a, b in zip(gradient(jnp.asarray(g, jnp.float32)), gradients(jnp.asarray(g)), strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax.machine import flops
-from d3pm_jax.models.attention import attention
+from d3pm_jax.models.transformer import attention
 
 A, B = jax.ShapeDtypeStruct((4, 8, 16), np.float32), jax.ShapeDtypeStruct((4, 16, 32), np.float32)
 MATMUL = 2 * 4 * 8 * 16 * 32

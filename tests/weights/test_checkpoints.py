@@ -10,7 +10,7 @@ from flax import serialization
 
 import tests
 from d3pm_jax.contrib import checkpoints, foreign, pickles
-from d3pm_jax.contrib.told import Told
+from d3pm_jax.contrib.layout import Told
 
 torch = pytest.importorskip("torch")
 originals = pytest.importorskip("tests.weights.originals")

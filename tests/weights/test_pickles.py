@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax.contrib import checkpoints, pickles
-from d3pm_jax.contrib.told import Told
+from d3pm_jax.contrib.layout import Told
 
 STORAGE = np.arange(4, dtype="<f4").tobytes()
 

@@ -7,7 +7,7 @@ import pytest
 from flax import serialization
 
 from d3pm_jax.contrib import checkpoints, foreign
-from d3pm_jax.contrib.told import Told
+from d3pm_jax.contrib.layout import Told
 from tests.weights.test_checkpoints import official_tree
 
 torch = pytest.importorskip("torch")
