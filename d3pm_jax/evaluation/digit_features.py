@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.models.classifier import Classifier
@@ -27,6 +26,8 @@ CHUNK = 1000  # images at a time
 
 
 def _build(shape: tuple[int, ...], classes: int) -> Callable[[Array], Classifier]:
+    from flax import nnx  # of the extra [train], which the other figures do without
+
     return lambda key: Classifier(shape, classes, nnx.Rngs(key))
 
 
@@ -37,6 +38,8 @@ def shapes(shape: tuple[int, ...], classes: int) -> tuple[Any, Params]:
         shape: (H, W, 1) of an image.
         classes: how many there are.
     """
+    from flax import nnx
+
     return nnx.split(nnx.eval_shape(_build(shape, classes), jax.random.key(SEED)))
 
 
@@ -57,7 +60,8 @@ def train(
     Returns:
         The parameters of a `Classifier`.
     """
-    import optax  # only here: it is slow to import
+    import optax
+    from flax import nnx
 
     graph = shapes(x.shape[1:], classes)[0]
     params = nnx.split(jax.jit(_build(x.shape[1:], classes))(jax.random.key(SEED)))[1]
@@ -98,6 +102,8 @@ def classify(
         classes: how many there are.
         levels: number of grey levels.
     """
+    from flax import nnx
+
     graph = shapes(x.shape[1:], classes)[0]
 
     @jax.jit
