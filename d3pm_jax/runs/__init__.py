@@ -26,6 +26,7 @@ _FUNCTIONS = {  # what the commands do, and the modules that do it
     "import_weights": ("d3pm_jax.parts.begin", "import_weights"),
     "open": ("d3pm_jax.runs.run", "open_run"),
     "presample": ("d3pm_jax.loop.presampled", "presample"),
+    "text_quality": ("d3pm_jax.runs.run", "quality"),
     "train": ("d3pm_jax.runs.run", "train"),
 }
 
