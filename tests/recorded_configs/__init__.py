@@ -1,0 +1,1 @@
+"""A config file for each kind of run, each of which trains in seconds, for `tests.recorded`."""
