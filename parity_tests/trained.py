@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,12 @@ import numpy as np
 import torch
 import tyro
 from torch import Tensor
+from tyro.conf import arg
 
 import torch_ref
 from d3pm_jax.cli import arguments
 from d3pm_jax.cli.reading import OPTIONS
+from d3pm_jax.config.checks import Count, check_fields
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import per_example
@@ -39,13 +42,13 @@ Noise = Callable[[int], Tensor]
 class Trained(arguments.Checkpoint):
     """Compares a trained run in both frameworks."""
 
-    data_dir: str | None = None
+    data_dir: Annotated[str | None, arg(metavar="DIR")] = None
     """where data sets lie, if not where the run found them"""
-    steps: int | None = None
+    steps: Annotated[Count | None, arg(metavar="N")] = None
     """evenly spaced, in place of all"""
-    limit: int = 64
+    limit: Annotated[Count, arg(metavar="N")] = 64
     """test examples"""
-    samples: int = 16
+    samples: Annotated[Count, arg(metavar="N")] = 16
     """to draw"""
 
 
@@ -109,6 +112,10 @@ def compare(run: Run, twin: Twin, limit: int, samples: int) -> bool:
 
 def main() -> int:
     command = tyro.cli(Trained, prog="python -m parity_tests.trained", config=OPTIONS)
+    try:
+        check_fields("", command)
+    except ValueError as error:
+        sys.exit(str(error))
     set_up()
     run = arguments.find_data(arguments.open_named(command, command.limit), command.data_dir)
     run = run if command.steps is None else run.respaced(command.steps)

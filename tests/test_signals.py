@@ -15,7 +15,7 @@ STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 # thread says so: a signal that came between its last line and C would be handled by Python.
 PROGRAM = """
 import contextlib, hashlib, threading
-from d3pm_jax import signals
+from d3pm_jax.machine import signals
 def tell(name):
     print("ended by", name, flush=True)
 with signals.ending(tell), {block}:

@@ -33,7 +33,7 @@ THINGS = {".json": "JSON", ".jsonl": "metrics", ".npy": "arrays", ".html": "page
 THINGS |= {".png": "pictures", ".gif": "pictures"}
 
 
-class Kind(NamedTuple):
+class RunKind(NamedTuple):
     """Says how a run is made, and what is done with it besides what is done with all; {run} is its folder."""
 
     config: str
@@ -44,7 +44,7 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "images": Kind(
+    "images": RunKind(
         "images.py",
         also=(
             "d3pm eval {run} --limit 12 --steps 2,3 --grid dp",
@@ -56,17 +56,17 @@ KINDS = {
             "d3pm report {run} classes --out {run}/both.html",
         ),
     ),
-    "classes": Kind(
+    "classes": RunKind(
         "classes.py", also=(MEASURE, "d3pm sample {run} --num 4 --label 3 --gif"), after=(MEASURE,)
     ),
-    "marginal": Kind("marginal.py"),
-    "text": Kind(
+    "marginal": RunKind("marginal.py"),
+    "text": RunKind(
         "text.py",
         also=("d3pm eval {run} --limit 12 --samples 10", 'd3pm sample {run} --num 2 --prompt "the "'),
         after=("d3pm eval {run} --limit 12 --samples 10",),
     ),
-    "lines": Kind("lines.py"),
-    "masked": Kind(
+    "lines": RunKind("lines.py"),
+    "masked": RunKind(
         "masked.py",
         also=(
             "d3pm eval {run} --limit 12 --chain-rule 3",
@@ -74,15 +74,15 @@ KINDS = {
         ),
         after=("d3pm eval {run} --limit 12 --chain-rule 3",),
     ),
-    "arrays": Kind("arrays.py"),
-    "noise": Kind(
+    "arrays": RunKind("arrays.py"),
+    "noise": RunKind(
         "arrays.py",
         before=(
             f"d3pm presample arrays.py --steps {END} --out noise.array_record",
             f"d3pm train arrays.py --workdir {{run}} --train.steps {BEGIN} --train.noise noise.array_record",
         ),
     ),
-    "imported": Kind(
+    "imported": RunKind(
         "text.py",
         before=(
             "d3pm export text --to torch --out begin.safetensors",
@@ -90,7 +90,7 @@ KINDS = {
             "d3pm train --workdir {run} --resume",
         ),
     ),
-    "own": Kind("own.py", own=" --config own.py"),
+    "own": RunKind("own.py", own=" --config own.py"),
 }
 
 

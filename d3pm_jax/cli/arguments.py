@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
-from d3pm_jax.config.checks import Natural
+from d3pm_jax.config.checks import Count, Natural
 from d3pm_jax.errors import UserError
 from d3pm_jax.machine.cluster import Address
 from d3pm_jax.machine.setup import set_up
@@ -28,10 +28,28 @@ class Checkpoint:
 
 
 @dataclasses.dataclass(frozen=True)
-class Computation(Checkpoint):
+class Processes:
+    """Says where several processes meet, each with its own devices, that are one run, and which this is."""
+
+    coordinator: Annotated[str | None, arg(metavar="HOST:PORT")] = None
+    """where process 0 waits for the others; auto: SLURM, Open MPI, Kubernetes or a TPU pod says so"""
+    num_processes: Annotated[Count | None, arg(metavar="N")] = None
+    """how many processes there are, each with its own devices, as one run"""
+    process_id: Annotated[Natural | None, arg(metavar="I")] = None
+    """which one this is, from 0 on"""
+    connect_timeout: Annotated[Count, arg(metavar="S")] = 60
+    """seconds in which the processes have to find each other"""
+
+    @property
+    def address(self) -> Address:
+        """Returns where the processes meet."""
+        return Address(self.coordinator, self.num_processes, self.process_id, self.connect_timeout)
+
+
+@dataclasses.dataclass(frozen=True)
+class Computation(Processes, Checkpoint):
     """Names a checkpoint that several processes may compute with, and which steps it takes."""
 
-    address: Annotated[Address, OmitArgPrefixes] = Address()
     grid: Literal["even", "dp"] = "even"
     """which steps --steps takes: evenly spaced (even),
     or by dynamic programming those with the lowest bound on held-out or train examples (dp)"""
@@ -50,7 +68,10 @@ def check_grid(grid: str, steps: object) -> None:
 
 def open_with_others(command: Computation, batch_size: int) -> Run:
     """Joins the other processes of a command, and opens the run of all of them; see `open_named`."""
-    heartbeat = read_config(command.workdir, command.own).mesh.heartbeat
+
+    def heartbeat() -> int:
+        return read_config(command.workdir, command.own).mesh.heartbeat
+
     set_up(batch_size, address=command.address, workdir=command.workdir, heartbeat=heartbeat)
     return open_named(command, batch_size)
 

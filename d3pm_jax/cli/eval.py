@@ -97,7 +97,7 @@ def execute(command: Eval, words: list[str]) -> int:
     print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
     if command.limit is None:
         _say_how_long(command, list(runs.values()), examples)
-    baselines = run.parts.kind.baselines(open_whole(run.parts, run.workdir, "train"), examples)
+    baselines = run.parts.kind.baselines(open_whole(run.parts, run.workdir, "train"), examples, print)
     results = [_evaluate(command, each, steps, examples, baselines) for steps, each in runs.items()]
     if command.samples is not None:
         measure_samples(command, list(runs.values()), command.samples)
@@ -183,7 +183,7 @@ def measure_samples(command: Eval, runs: Sequence[Run], num: int) -> None:
             found = quality.measure(
                 run.parts, reference, num, command.seed, command.batch_size, terminal.advance
             )
-        path = quality.write(run.workdir, found.figures, found.protocol)
+        path = quality.write(run.workdir, found.figures, found.protocol, kind.name)
         shown = kind.show_quality(path, found.samples, found.measured, run.parts.categories, run.caption)
         if shown is not None:
             print(shown)

@@ -14,7 +14,7 @@ from d3pm_jax.config.checks import Count
 from d3pm_jax.contrib import checkpoints, foreign
 from d3pm_jax.contrib.layout import Foreign, Told
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.machine.setup import set_up
+from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.parts import begin, build
 from d3pm_jax.runs import exported
 from d3pm_jax.storage import workdir
@@ -104,7 +104,7 @@ def _import_foreign(command: Import, file: Path, path: Path | None, words: list[
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the weights are written")
     workdir.check_empty(command.workdir)
-    set_up(1)
+    use_all_cores(1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if config is None:

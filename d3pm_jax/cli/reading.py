@@ -17,7 +17,6 @@ import tyro
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import check_fields, hints_of, in_words
 from d3pm_jax.errors import UsageError, UserError, one_line
-from d3pm_jax.machine.cluster import Address
 
 LIST = "a tuple, each "  # what begins the words for a list
 OPTIONS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
@@ -47,13 +46,15 @@ def read_command(cls: type[Command], words: list[str], name: str) -> tuple[Comma
         flag, values = failing
         if not values:
             raise UsageError(f"argument {flag}: expected a value, got nothing")
-        hints = hints_of(cls) | hints_of(Address)
+        hints = hints_of(cls)
         expected = in_words(hints.get(flag.removeprefix("--").replace("-", "_"), Any))
         expected = expected.removesuffix(" or None")
         if expected.startswith(LIST):  # N,N,...: it is said which number is wrong
             expected = expected.removeprefix(LIST)
             wrong = first_failing(parse_alone, [f"{flag}={number}" for number in values[0].split(",")])
             _, values = wrong or failing
+        elif not expected.startswith("a tuple"):
+            values = values[:1]  # what follows is of no option
         raise UsageError(f"argument {flag}: expected {expected}, got {quoted(values)}")
     _, unknown = parse_alone(words)
     refuse_unknown(unknown, name)
@@ -65,7 +66,8 @@ def print_help(cls: type[Any], usage: str) -> NoReturn:
     summary, _, more = (inspect.getdoc(cls) or "").partition("\n\n")
     with contextlib.suppress(SystemExit):
         tyro.cli(cls, args=["--help"], prog=usage, description=summary, config=OPTIONS)
-    print(textwrap.fill(more, shutil.get_terminal_size().columns))
+    for paragraph in filter(None, more.split("\n\n")):
+        print(textwrap.fill(paragraph, shutil.get_terminal_size().columns))
     sys.exit(0)
 
 

@@ -8,14 +8,13 @@ import textwrap
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import arg
 
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.model import features
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import cost, loop, metrics, sinks
-from d3pm_jax.machine.cluster import Address
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.runs.run import open_run
@@ -25,7 +24,7 @@ USAGE = "d3pm train CONFIG --workdir DIR [--resume | --from RUN] [--profile] | -
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
+class Train(arguments.Processes):
     """Trains a model, or goes on with a run.
 
     CONFIG is a Python file that defines get_config(); it comes first. Every field of the config can be
@@ -37,7 +36,6 @@ class Train:
     """where everything is written"""
     own: Annotated[Path | None, arg(name="config", metavar="FILE")] = None
     """of a run with parts of your own: the config file, which defines them"""
-    address: Annotated[Address, OmitArgPrefixes] = Address()
     resume: bool = False
     """go on with the run in DIR from its last checkpoint"""
     start: Annotated[Path | None, arg(name="from", metavar="RUN")] = None
@@ -103,13 +101,17 @@ def read_config(command: Train, path: Path | None, words: list[str]) -> Config:
 def _set_up(command: Train, config: Config) -> None:
     """Does what comes before the first computation, joins the other processes, and prints the config."""
     batch_size = config.train.batch_size
+
+    def features_of_batch() -> int:
+        return batch_size * math.prod(config.data.describe().shape) * features(config.model)
+
     set_up(
         batch_size // config.train.accumulate,
         config.mesh.fsdp,
-        batch_size * math.prod(config.data.describe().shape) * features(config.model),
+        features_of_batch,
         command.address,
         command.workdir,
-        config.mesh.heartbeat,
+        lambda: config.mesh.heartbeat,
         saves=True,
     )
     print(_table(config), flush=True)

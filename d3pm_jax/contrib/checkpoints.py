@@ -3,12 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from d3pm_jax.contrib import (
-    mnist_score_net,
-    official_unet,
-    paulffm_unet,
-    pickles,
-)
+from d3pm_jax.contrib import mnist_score_net, official_unet, paulffm_unet, pickles
 from d3pm_jax.contrib.layout import Foreign, Told
 from d3pm_jax.errors import one_line
 

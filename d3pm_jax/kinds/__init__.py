@@ -8,16 +8,7 @@ from d3pm_jax.config import Data
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds.array import Array
-from d3pm_jax.kinds.base import (
-    Batch,
-    Chains,
-    Given,
-    Kind,
-    Measured,
-    QualityTable,
-    Reference,
-    Split,
-)
+from d3pm_jax.kinds.base import Batch, Chains, Given, Kind, Measured, QualityTable, Reference, Split
 from d3pm_jax.kinds.image import Image
 from d3pm_jax.kinds.text import Text
 
@@ -52,6 +43,8 @@ def of(description: Description, data: Data | None = None) -> Kind:
     own = None if data is None else data.own_kind()
     classes: dict[str, type[Kind]] = {cls.name: cls for cls in SHIPPED}
     if own is not None:
+        if not hasattr(own, "name"):
+            raise UserError(f"{own.__name__} has no name: write name = the kind that describe() gives")
         classes[own.name] = own
     if description.kind not in classes:
         words = f"kind = {description.kind!r}: it must be one of {', '.join(classes)}"

@@ -56,8 +56,8 @@ class Split:
 
     def read(self, limit: int | None = None) -> dict[str, np.ndarray]:
         """Reads all examples, or the first ones."""
-        size = len(self) if limit is None else min(limit, len(self))
-        return read_batch(self.source, self.categories, size, self.description)
+        limits = [n for n in (limit, self.most) if n is not None]
+        return read_batch(self.source, self.categories, min(limits, default=None), self.description)
 
     def read_unweighted(self, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads examples [N, *S], and their labels if there are any.
@@ -89,7 +89,7 @@ class Split:
 class Measured(NamedTuple):
     """Holds the figures of some samples, and the training examples nearest to them where these are known."""
 
-    figures: dict[str, Any]
+    figures: dict[str, Any]  # "n", how many samples there were, among them
     nearest: np.ndarray | None = None  # [N, *S]
 
 
@@ -217,7 +217,7 @@ class Kind:
         """
         return {}
 
-    def baselines(self, train: Split, test: Batch, say: Callable[[str], Any] = print) -> dict[str, float]:
+    def baselines(self, train: Split, test: Batch, say: Callable[[str], Any]) -> dict[str, float]:
         """Returns what a model has to beat on test examples, in bits per dimension, by name.
 
         Args:

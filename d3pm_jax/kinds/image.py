@@ -21,6 +21,14 @@ COLUMNS = 8  # of pairs, and of a grid in a report
 NAMED = 20  # classes whose rows have their numbers before them
 SEED = 0  # of what samples are to be compared with
 
+QUALITY = QualityTable(
+    columns={"frechet": "Fréchet", "precision": "precision", "recall": "recall"},
+    also=("nearest", "copies"),
+    headline=("frechet", "Fréchet distance"),
+    words="Samples, and for comparison examples of the data and samples of the per-pixel histogram, "
+    "beside all of the training split, in features of images.",
+)
+
 
 class Image(Kind):
     """Says that examples are images [H, W, C] of ordered levels: grey with one channel, or RGB with three."""
@@ -29,13 +37,7 @@ class Image(Kind):
     axes = 3
     place_histogram = "per-pixel histogram"
     beside_data = True
-    quality = QualityTable(
-        columns={"frechet": "Fréchet", "precision": "precision", "recall": "recall"},
-        also=("nearest", "copies"),
-        headline=("frechet", "Fréchet distance"),
-        words="Samples, and for comparison examples of the data and samples of the per-pixel histogram, "
-        "beside all of the training split, in features of images.",
-    )
+    quality = QUALITY
 
     def save_examples(self, path: Path, x: np.ndarray, caption: str = "") -> Path:
         path = path.with_name(f"{path.name}.png")

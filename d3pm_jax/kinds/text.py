@@ -151,7 +151,7 @@ class Text(Kind):
         nats, characters = bound["nats"] * len(examples["x"]), len(self._joined(examples))
         return {"bits_per_char": bits_per_dim(nats / characters, 1)} | figures
 
-    def baselines(self, train: Split, test: Batch, say: Callable[[str], Any] = print) -> dict[str, float]:
+    def baselines(self, train: Split, test: Batch, say: Callable[[str], Any]) -> dict[str, float]:
         """Returns bits per token by a unigram; and by n-grams and compressors, of a text of some size."""
         counts = count_categories(train.source, train.categories)
         found = in_bits({"unigram": baselines.unigram_nats(counts, test["x"], test.get("weight"))}, test)

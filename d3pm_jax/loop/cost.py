@@ -186,14 +186,15 @@ def traced(steps: range, folder: Path | None, wait: Callable[[], None]) -> Itera
         folder: where to write the trace.
         wait: returns when what was yielded last is computed.
     """
-    options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0  # calls of Python would be most of the trace, and slow what is traced
     before = max(0, min(AFTER, len(steps) - 1))
     running = False
     chosen = steps[before : before + STEPS] if folder is not None else range(0)
     try:
         for step in steps:
             if step in chosen[:1]:
+                options = jax.profiler.ProfileOptions()
+                # Calls of Python would be most of the trace, and slow what is traced.
+                options.python_tracer_level = 0
                 jax.profiler.start_trace(str(folder), profiler_options=options)
                 running = True
             with jax.profiler.StepTraceAnnotation("train", step_num=step):

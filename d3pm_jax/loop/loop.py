@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from d3pm_jax import data
+from d3pm_jax import data, kinds
 from d3pm_jax.config import Config, Data, io as config_io
 from d3pm_jax.errors import as_user_error
 from d3pm_jax.evaluation.bound import elements, evaluate_bound, few_terms
@@ -17,23 +17,14 @@ from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.loop import cost, presampled, sinks
 from d3pm_jax.loop.metrics import Window, leaf_names
 from d3pm_jax.machine import cluster
-from d3pm_jax.machine.devices import (
-    batched,
-    check_batch,
-    use_all_cores,
-)
+from d3pm_jax.machine.devices import batched, check_batch, mesh_of, use_all_cores
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure.samples import make_sampler
 from d3pm_jax.parts import begin, build, splits
 from d3pm_jax.placing import place, place_part
 from d3pm_jax.storage import checkpoint, lock
 from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS, PROFILE, SAMPLES
-from d3pm_jax.storage.workdir import (
-    NUM_EXAMPLES,
-    claim,
-    read_config,
-    resumed,
-)
+from d3pm_jax.storage.workdir import NUM_EXAMPLES, claim, read_config, resumed
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.training.step import Metrics, make_step
 from d3pm_jax.types import Params
@@ -131,7 +122,9 @@ def built(config: Config, workdir: Path | None = None) -> tuple[build.Parts, dat
     if workdir is not None:
         config = resumed(workdir, config, description)
         asked = config.mesh.fsdp != read_config(workdir, config).mesh.fsdp
-    parts = build.build(build.fill_in(config, description), description, asked=asked)
+    mesh = mesh_of(config.mesh.fsdp, asked)
+    kinds.of(description, config.data)  # may refuse it, before all of the data is counted
+    parts = build.build(build.fill_in(config, description), description, mesh=mesh)
     check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
     data.check_batch_size(source, config.train.batch_size)
     with as_user_error():  # nothing would change at the end of the training

@@ -17,11 +17,7 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import parse_json, replacing
-from d3pm_jax.machine.devices import (
-    batched,
-    check_batch,
-    use_all_cores,
-)
+from d3pm_jax.machine.devices import batched, check_batch, mesh_of, use_all_cores
 from d3pm_jax.parts.build import Parts, build, fill_in
 from d3pm_jax.training.step import StepNoise, draw_noise
 
@@ -72,7 +68,8 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> int
     """
     use_all_cores(config.train.batch_size)
     description = config.data.describe()
-    parts = build(fill_in(config, description), description, asked=False)
+    mesh = mesh_of(config.mesh.fsdp, asked=False)
+    parts = build(fill_in(config, description), description, mesh=mesh)
     check_batch(parts.mesh, config.train.batch_size)
     steps = config.train.steps if steps is None else steps
     write(parts, steps, Path(path))

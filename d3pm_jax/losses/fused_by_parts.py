@@ -1,7 +1,7 @@
 """Makes a loss of many elements together with its gradient, part by part.
 
 A loss of an element depends on the logits of that element alone, so that its gradient can be made together
-with its value, while the numbers in between are still in the cache (`numerics.tiles`).
+with its value, while the numbers in between are still in the cache (`cpu.tiles`).
 """
 
 from collections.abc import Callable

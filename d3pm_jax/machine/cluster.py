@@ -5,21 +5,19 @@ checkpoints, and prints; what it finds there the others are told.
 """
 
 import contextlib
-import dataclasses
 import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from d3pm_jax import files
-from d3pm_jax.config.checks import Count, Natural
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.machine import signals
 
@@ -28,19 +26,13 @@ LONGEST = 1000  # bytes of what the others are told
 PATIENCE = 24 * 3600  # seconds that a process which is done waits for the first one to write its results
 
 
-@dataclasses.dataclass(frozen=True)
-class Address:
-    """Says where several processes meet, each with its own devices, that are one run, and which this is."""
+class Address(NamedTuple):
+    """Says where the processes of a run meet, and which of them this is."""
 
-    coordinator: str | None = None
-    """HOST:PORT where process 0 waits for the others (without, there is one process);
-    auto: SLURM, Open MPI, Kubernetes or a TPU pod says so"""
-    num_processes: Count | None = None
-    """how many there are"""
-    process_id: Natural | None = None
-    """which one this is, from 0 on"""
-    connect_timeout: Count = 60
-    """seconds in which the processes have to find each other"""
+    coordinator: str | None  # HOST:PORT of the first process, or "auto"; None: there is one process
+    num_processes: int | None = None
+    process_id: int | None = None
+    connect_timeout: int = 60  # seconds to wait for the others
 
 
 class Told(UserError):

@@ -37,7 +37,7 @@ def make_mesh(fsdp: int = 1) -> Mesh:
     return Mesh(np.array(devices).reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
-def mesh_of(fsdp: int, asked: bool) -> Mesh:
+def mesh_of(fsdp: int, asked: bool = True) -> Mesh:
     """Decides the mesh of a run.
 
     Args:

@@ -1,5 +1,6 @@
 """Sets all state of a process that a command needs: its devices, its caches, its malloc, its cluster."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from d3pm_jax.cpu.malloc import keep_freed_memory
@@ -7,14 +8,16 @@ from d3pm_jax.machine import cluster
 from d3pm_jax.machine.cache import keep_programs
 from d3pm_jax.machine.devices import use_all_cores
 
+HEARTBEAT = 30  # seconds
+
 
 def set_up(
     batch_size: int | None = None,
     fsdp: int = 1,
-    features: int = 0,
+    features: Callable[[], int] | None = None,
     address: cluster.Address | None = None,
     workdir: Path | None = None,
-    heartbeat: int = 30,
+    heartbeat: Callable[[], int] | None = None,
     saves: bool = False,
 ) -> None:
     """Sets the state of the process, once, before the first computation of JAX.
@@ -23,10 +26,11 @@ def set_up(
         batch_size: examples that are computed at a time, by all processes together: it decides how many
             devices a CPU has; None where that is decided elsewhere.
         fsdp: devices that hold the parts of one copy of the parameters.
-        features: numbers in a layer of a network that is trained, for one batch; see `keep_freed_memory`.
+        features: counts the numbers in a layer of a network that is trained, for one batch; see
+            `keep_freed_memory`. It is called when the devices are set: what it reads may compute.
         address: where the processes of a run meet; None where the command is of one process.
         workdir: of the run, see `cluster.join`, as are the others.
-        heartbeat: seconds without a sign of life after which a process is taken for dead.
+        heartbeat: returns seconds without a sign of life after which a process is taken for dead; likewise.
         saves: whether SIGTERM is left to JAX.
 
     Raises:
@@ -36,6 +40,8 @@ def set_up(
     if batch_size is not None:
         processes = address.num_processes if address is not None else None
         use_all_cores(batch_size // (processes or 1), fsdp)
-    keep_freed_memory(features)
+    if features is not None:
+        keep_freed_memory(features())
     if address is not None:
-        cluster.join(address, workdir, heartbeat, saves)
+        seconds = HEARTBEAT if heartbeat is None else heartbeat()
+        cluster.join(address, workdir, seconds, saves)

@@ -16,6 +16,7 @@ import numpy as np
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import SHIPPED, Measured, QualityTable, Reference
+from d3pm_jax.kinds.image import QUALITY as OF_IMAGES
 from d3pm_jax.measure import record, samples
 from d3pm_jax.measure.record import Record, Value
 from d3pm_jax.parts.build import Parts, about
@@ -24,6 +25,7 @@ from d3pm_jax.storage import names
 
 COMPARED = ("N", "split", "reference", "features")  # which figures have to have in common
 FILES = f"{names.QUALITY}_*.json"
+KIND = "kind"  # in the protocol of a Record: which kind the data is of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +78,14 @@ def prepare(
     Raises:
         UserError: there are too few samples or examples, or no way to measure such data.
     """
+    parts.kind.check_quality(num, inception)
     test, train = open_whole(parts, workdir, "test"), open_whole(parts, workdir, "train")
-    return parts.kind.prepare_quality(train, test, num, batch_size, inception)
+    reference = parts.kind.prepare_quality(train, test, num, batch_size, inception)
+    for name, row in reference.figures.items():
+        if "n" not in row:
+            kind = type(parts.kind).__name__
+            raise UserError(f"the figures of {name!r} by {kind}.prepare_quality have no 'n': add how many")
+    return reference
 
 
 def measure(
@@ -136,16 +144,23 @@ def file_name(protocol: Protocol) -> str:
     return f"{names.QUALITY}_n{protocol.N}_steps{protocol.steps}_seed{protocol.seed}_{digest}.json"
 
 
-def write(workdir: Path, figures: Mapping[str, Mapping[str, Any]], protocol: Protocol) -> Path:
+def write(
+    workdir: Path,
+    figures: Mapping[str, Mapping[str, Any]],
+    protocol: Protocol,
+    kind: str | None = None,
+) -> Path:
     """Writes figures to the file of their protocol in the folder of a run, and returns its path.
 
     Args:
         workdir: of the run.
         figures: by what was compared with the reference, "samples" among them.
         protocol: which they were measured by.
+        kind: the name of the kind of the data.
     """
     path = workdir / file_name(protocol)
-    record.write(path, QUALITY, {"protocol": dataclasses.asdict(protocol), "figures": figures})
+    content = {"protocol": dataclasses.asdict(protocol), "figures": figures}
+    record.write(path, QUALITY, content, None if kind is None else {KIND: kind})
     return path
 
 
@@ -167,11 +182,13 @@ def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _check(found: Record) -> None:
-    """Raises where the protocol lacks an entry, or a row a figure that tables show."""
-    check_fields("protocol", Protocol(**found.protocol))
-    for name in {"samples": None, **found.values}:
-        row = found.values[name]
-        record.check_numbers(row[column].value for column in table_of(row).columns)
+    """Raises where the protocol lacks an entry, or a row a figure that tables of a shipped kind show."""
+    entries = {name: value for name, value in found.protocol.items() if name != KIND}
+    check_fields("protocol", Protocol(**entries))
+    for row in (found.values["samples"], *found.values.values()):
+        shipped = _shipped_table(found.protocol.get(KIND), row)
+        columns = _numbers(row) if shipped is None else shipped.columns
+        record.check_numbers(row[column].value for column in columns)
         if type(row["n"].value) is not int:
             raise ValueError("a figure is no number")
 
@@ -181,20 +198,34 @@ QUALITY = record.Format(
 )
 
 
-def table_of(row: Mapping[str, Value], own: QualityTable | None = None) -> QualityTable:
-    """Returns how a row of figures is shown, as of the shipped kind whose figures they are, or of an own one.
+def table_of(found: Record, own: QualityTable | None = None) -> QualityTable:
+    """Returns how figures are shown: as the shipped kind has it that they are of, or as an own one.
 
     Args:
-        row: figures by name; of none of them it is as of images.
-        own: of the kind of a run; without it what no shipped kind has is called by its name.
+        found: the figures; in a file that names no kind they are of the one whose headline they have.
+        own: of the kind of a run; without it figures of an own kind are called by their names.
     """
-    for cls in SHIPPED:
-        if cls.quality is not None and (not row or cls.quality.headline[0] in row):
-            return cls.quality
+    shipped = _shipped_table(found.protocol.get(KIND), found.values["samples"])
+    if shipped is not None:
+        return shipped
     if own is not None:
         return own
-    names = {name: name for name, figure in row.items() if name != "n" and not isinstance(figure.value, str)}
-    return QualityTable(names, (), ("n", "n"), "")
+    return QualityTable({name: name for name in _numbers(found.values["samples"])}, (), ("n", "n"), "")
+
+
+def _shipped_table(kind: str | None, row: Mapping[str, Value]) -> QualityTable | None:
+    """Returns how the shipped kind of a row of figures shows them; None for a row of an own kind."""
+    for cls in SHIPPED:
+        shown = cls.quality
+        if shown is None:
+            continue
+        if kind == cls.name or (kind is None and shown.headline[0] in row):
+            return shown
+    return None
+
+
+def _numbers(row: Mapping[str, Value]) -> list[str]:
+    return [name for name, figure in row.items() if name != "n" and not isinstance(figure.value, str)]
 
 
 def table(found: Sequence[Record], own: QualityTable | None = None) -> list[str]:
@@ -202,7 +233,7 @@ def table(found: Sequence[Record], own: QualityTable | None = None) -> list[str]
 
     What the samples are to be compared with, such as the test split, is listed once for each reference.
     """
-    shown = table_of(found[0].values["samples"] if found else {}, own).columns
+    shown = (table_of(found[0], own) if found else OF_IMAGES).columns
     titles = "  ".join(f"{title:>7}" for title in shown.values())
     lines, firsts = [f"{'':<44} {'N':>6} {'steps':>5} {titles}"], []
     for one in found:

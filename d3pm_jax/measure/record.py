@@ -54,6 +54,11 @@ class Record:
     values: Mapping[str, Mapping[str, Value]]  # by what they are of and their names
     arrays: Mapping[str, Mapping[str, Any]]  # the same
 
+    @property
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """Returns the values alone, without units and errors."""
+        return {of: {name: figure.value for name, figure in row.items()} for of, row in self.values.items()}
+
 
 def comparable(a: Record, b: Record) -> list[str]:
     """Lists the entries by which figures of two results are not comparable; none where they are."""

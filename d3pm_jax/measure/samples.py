@@ -1,5 +1,6 @@
 """Draws samples of a run in batches by one compiled program, and writes them with what they are of."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -114,7 +115,8 @@ def draw(
     """
     size, record = min(batch_size, n), tuple(record)
     name = ("sample", size, record, shape)
-    sampler = parts.once(name, lambda: make_sampler(parts, size, record, shape))
+    # Of a copy: what the parts keep must not keep them, or their arrays would outlive the last use of a run.
+    sampler = parts.once(name, lambda: make_sampler(dataclasses.replace(parts), size, record, shape))
     return sampler(parts.params, n, key, label, progress, chains, given)
 
 

@@ -6,15 +6,7 @@
 
 from d3pm_jax.numerics.inverse_cdf import categorical
 from d3pm_jax.numerics.log_matmul import band_width, log_matmul, smallest_entry
-from d3pm_jax.numerics.logspace import (
-    kl,
-    kl_logits,
-    log1mexp,
-    log_add,
-    log_normalize,
-    log_prob,
-    log_sum,
-)
+from d3pm_jax.numerics.logspace import kl, kl_logits, log1mexp, log_add, log_normalize, log_prob, log_sum
 
 __all__ = [
     "band_width",

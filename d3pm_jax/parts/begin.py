@@ -9,7 +9,7 @@ from d3pm_jax.config import Config
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.machine import cluster
-from d3pm_jax.machine.devices import use_all_cores
+from d3pm_jax.machine.devices import mesh_of, use_all_cores
 from d3pm_jax.parts import build
 from d3pm_jax.placing import fetch
 from d3pm_jax.storage import checkpoint, lock, names, workdir as folders
@@ -69,7 +69,8 @@ def import_weights(
     folders.check_empty(workdir)
     use_all_cores(1)
     description = description or config.data.describe()
-    parts = build.build(build.fill_in(config, description), description, asked=False)
+    mesh = mesh_of(config.mesh.fsdp, asked=False)
+    parts = build.build(build.fill_in(config, description), description, mesh=mesh)
     with as_user_error():
         params = twin.load(Path(file), parts.state.params)
     begin(parts, workdir, params)

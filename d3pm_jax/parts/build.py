@@ -16,12 +16,7 @@ from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.data import Description, count_categories
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.machine import cluster
-from d3pm_jax.machine.devices import (
-    batched,
-    cut,
-    mesh_of,
-    replicated,
-)
+from d3pm_jax.machine.devices import batched, cut, mesh_of, replicated
 from d3pm_jax.parts import network, splits
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
@@ -123,7 +118,7 @@ def build(
     config: Config,
     description: Description,
     steps: int | Sequence[int] | None = None,
-    asked: bool = True,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Parts:
     """Builds the process, the network and the shape of the state of a config.
 
@@ -131,13 +126,13 @@ def build(
         config: of the run.
         description: of the data.
         steps: take only so many of the steps of the process, evenly spaced, or only these; all by default.
-        asked: whether just the layout of config.mesh is asked for, see `mesh_of`.
+        mesh: of the devices; that which the config asks for by default.
 
     Raises:
         UserError: a value of the config cannot be used, or there are too few devices for it.
     """
     config_io.check_values(config)
-    mesh = mesh_of(config.mesh.fsdp, asked)
+    mesh = mesh_of(config.mesh.fsdp) if mesh is None else mesh
     try:
         check_fields("data.describe()", description)
         kind = kinds.of(description, config.data)

@@ -37,8 +37,7 @@ def read_batch(parts: Parts, workdir: Path, split: str, limit: int | None = None
     Raises:
         UserError: the data cannot be read.
     """
-    source = open_split(parts, workdir, split)
-    return data.read_batch(source, parts.categories, limit, parts.description)
+    return open_whole(parts, workdir, split).read(limit)
 
 
 def read_last(parts: Parts, workdir: Path, split: str, n: int) -> dict[str, np.ndarray]:
@@ -56,7 +55,4 @@ def read_split(
     Raises:
         UserError: the data cannot be read, or has weights, which `read_batch` gives.
     """
-    found = read_batch(parts, workdir, split, limit)
-    if "weight" in found:
-        raise UserError("the examples have weights: take Run.read_batch, and respect them")
-    return found["x"], found.get("label")
+    return open_whole(parts, workdir, split).read_unweighted(limit)

@@ -7,13 +7,7 @@ from d3pm_jax.kinds import QualityTable
 from d3pm_jax.measure.quality import table_of
 from d3pm_jax.measure.record import Record, Value, comparable
 from d3pm_jax.report.folder import Reported
-from d3pm_jax.show.markup import (
-    Html,
-    join,
-    missing,
-    table,
-    tag,
-)
+from d3pm_jax.show.markup import Html, join, missing, table, tag
 
 HASH = 12  # characters of it that are shown
 LOGITS = ("belief", "first_step")  # what they are taken for
@@ -41,7 +35,7 @@ def headline(run: Reported, best: Record | None) -> dict[str, object]:
         known, figures = best.protocol, best.values["samples"]
         words = f"{known['N']} samples beside split {known['split']}, {known['steps']} steps, "
         small = tag("small", words, f"seed {known['seed']}, in ", cell(known["features"]))
-        name, title = table_of(figures, run.run.parts.kind.quality).headline
+        name, title = table_of(best, run.run.parts.kind.quality).headline
         facts[title] = join(_or_too_few(figures[name].value), small)
     return facts
 
@@ -102,7 +96,7 @@ def quality(runs: Sequence[Reported]) -> Html:
     tables: dict[str, tuple[QualityTable, list[tuple[str, Record]]]] = {}
     for each in runs:
         for found in each.quality:
-            kind = table_of(found.values["samples"], each.run.parts.kind.quality)
+            kind = table_of(found, each.run.parts.kind.quality)
             tables.setdefault(kind.words, (kind, []))[1].append((each.name, found))
     shown = []
     for kind, pairs in tables.values():

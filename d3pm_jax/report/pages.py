@@ -15,14 +15,7 @@ from d3pm_jax.parts.build import name_process
 from d3pm_jax.report import curves, figures, folder, samples
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.runs.run import Run, open_run
-from d3pm_jax.show.markup import (
-    Html,
-    cards,
-    document,
-    join,
-    table,
-    tag,
-)
+from d3pm_jax.show.markup import Html, cards, document, join, table, tag
 from d3pm_jax.storage.names import REPORT
 
 NAMED = 4  # runs in the title

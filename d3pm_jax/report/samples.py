@@ -67,9 +67,11 @@ def samples(record: Reported, drawn: Drawn) -> Html:
         return tag("p", words, f" Each is an array {list(x.shape[1:])}, of which no picture is made.")
     beside = figure(render(block), "Samples", words)
     data = None if real is None else kind.show_samples(real, levels)
-    if real is None or data is None:
+    if real is None:
         text = "Examples of the data are not beside them: this run began from weights alone"
         return join(beside, missing(text, record.resume))
+    if data is None:
+        return beside
     words = f"The first {len(real)} examples of the test split, which the run keeps."
     return tag("div", beside, figure(render(data), "Data", words), class_="beside")
 

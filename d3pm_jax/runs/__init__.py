@@ -10,7 +10,7 @@ from d3pm_jax.extras import require
 
 require(__name__, "array_record", "grain", "orbax", "rich", "tensorboardX")
 
-_MODULES = {name: f"{__name__}.{name}" for name in ("exported", "run")}
+_MODULES = {name: f"{__name__}.{name}" for name in ("exact", "exported", "grids", "quality", "run")}
 _ELSEWHERE = {
     "parts": ("begin", "build", "network", "splits"),
     "storage": ("checkpoint", "lock", "manifest", "workdir"),
@@ -19,30 +19,25 @@ _ELSEWHERE = {
     "loop": ("cost", "loop", "metrics", "presampled"),
 }
 _MODULES |= {name: f"d3pm_jax.{room}.{name}" for room, names in _ELSEWHERE.items() for name in names}
-_MODULES["protocol"] = "d3pm_jax.measure.quality"
+_MODULES |= {"protocol": "d3pm_jax.measure.quality", "text_quality": f"{__name__}.quality"}
 _FUNCTIONS = {  # what the commands do, and the modules that do it
     "Run": ("d3pm_jax.runs.run", "Run"),
     "export": ("d3pm_jax.runs.exported", "export"),
     "import_weights": ("d3pm_jax.parts.begin", "import_weights"),
     "open": ("d3pm_jax.runs.run", "open_run"),
     "presample": ("d3pm_jax.loop.presampled", "presample"),
-    "text_quality": ("d3pm_jax.runs.run", "quality"),
     "train": ("d3pm_jax.runs.run", "train"),
 }
-
-_OF_RUN = ("exact", "grids", "quality")  # what modules of `measure` do, of a run
 
 
 def __getattr__(name: str) -> Any:
     if name in _FUNCTIONS:
         module, function = _FUNCTIONS[name]
         return getattr(importlib.import_module(module), function)
-    if name in _OF_RUN:
-        return getattr(importlib.import_module(f"{__name__}.run"), name)
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_FUNCTIONS, *_OF_RUN})
+    return sorted({*globals(), *_MODULES, *_FUNCTIONS})

@@ -1,11 +1,8 @@
 """Trains and opens runs from Python: what the commands do, without a shell."""
 
 import dataclasses
-import functools
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -15,8 +12,8 @@ from d3pm_jax import likelihood
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
-from d3pm_jax.machine.devices import use_all_cores
-from d3pm_jax.measure import bounds, grids as grids_of_parts, quality as quality_of_parts
+from d3pm_jax.machine.devices import mesh_of, use_all_cores
+from d3pm_jax.measure import bounds
 from d3pm_jax.measure.samples import Given, draw
 from d3pm_jax.parts import build, reading
 from d3pm_jax.parts.begin import weights_of
@@ -201,27 +198,5 @@ def open_run(
     if description is None:
         found.data.check_kept()
         description = found.data.describe()
-    parts = build.build(found, description, steps, asked=False)
+    parts = build.build(found, description, steps, mesh_of(found.mesh.fsdp, asked=False))
     return Run(workdir, build.restore(workdir, parts, step))
-
-
-def of_run(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a function of (parts, ...) or of (parts, workdir, ...) one of (run, ...), else as it is."""
-    takes_folder = "workdir" in inspect.signature(function).parameters
-
-    @functools.wraps(function)
-    def measure(run: Run, *args: Any, **options: Any) -> Any:
-        if takes_folder:
-            return function(run.parts, run.workdir, *args, **options)
-        return function(run.parts, *args, **options)
-
-    return measure
-
-
-exact = SimpleNamespace(mask_of=of_run(bounds.mask_of), likelihood=of_run(bounds.likelihood))
-grids = SimpleNamespace(
-    measure=of_run(grids_of_parts.measure),
-    write=of_run(grids_of_parts.write),
-    read=of_run(grids_of_parts.read),
-)
-quality = SimpleNamespace(prepare=of_run(quality_of_parts.prepare), measure=of_run(quality_of_parts.measure))

@@ -116,7 +116,8 @@ def make_update(
             params: Any = optax.apply_updates(state.params, updates)
             ema: Any = optax.incremental_update(params, state.ema, 1.0 - decay)
             history = timesteps.update(state.history, noise.t, kl)
-            return TrainState(state.step, params, ema, opt_state, history), jnp.int32(-1)
+            after = dataclasses.replace(state, params=params, ema=ema, opt_state=opt_state, history=history)
+            return after, jnp.int32(-1)
 
         def skipped() -> tuple[TrainState, Array]:
             bad = jnp.stack([~jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)])

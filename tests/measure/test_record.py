@@ -129,3 +129,17 @@ def test_damage_is_told_with_its_cure(written):
         path.write_text(text)
         with pytest.raises(UserError, match=SAID[path.stem]):
             record.read(path, file_format)
+
+
+@pytest.mark.parametrize(
+    "row", [{"n": 3, "frechet": 1.0}, {"n": 3, "known_words": 0.5, "mmd": 2.0}, {"n": 3, "x": "said"}]
+)
+def test_figures_of_an_own_kind_are_not_taken_for_those_of_a_shipped_one(row, tmp_path):
+    one = protocol.Protocol(**FORMATS["quality"][1]["protocol"])
+    path = protocol.write(tmp_path, {"samples": row, "test": row}, one, kind="plane")
+    (found,) = protocol.read([tmp_path])
+    assert found.figures == {"samples": row, "test": row}
+    own = protocol.QualityTable({"mmd": "distance"}, (), ("mmd", "distance"), "")
+    assert protocol.table_of(found, own) is own
+    assert path.name in [file.name for file in tmp_path.iterdir()]
+    assert len(protocol.table([found], own)) == 3

@@ -73,15 +73,19 @@ def test_a_command_sets_the_state_of_the_process_once_and_in_order(monkeypatch, 
         monkeypatch.setattr(setup, name, lambda *args, name=name: called.append((name, *args)))
     monkeypatch.setattr(cluster, "join", lambda *args: called.append(("join", *args)))
     setup.set_up()
-    assert called == [("keep_programs",), ("keep_freed_memory", 0)]
+    assert called == [("keep_programs",)]
     called.clear()
     address = cluster.Address("host:1", 3, 0)
-    setup.set_up(
-        batch_size=12, fsdp=2, features=5, address=address, workdir=tmp_path, heartbeat=7, saves=True
-    )
+
+    def features():
+        called.append(("features",))  # which may compute, as a description of the user's own
+        return 5
+
+    setup.set_up(12, 2, features, address, tmp_path, lambda: 7, saves=True)
     assert called == [
         ("keep_programs",),
         ("use_all_cores", 4, 2),
+        ("features",),
         ("keep_freed_memory", 5),
         ("join", address, tmp_path, 7, True),
     ]

@@ -1,6 +1,8 @@
-"""Forward chains of pictures: their joint law."""
+"""Forward chains of pictures: their joint law; and that what is compiled for a run does not keep it."""
 
+import gc
 import itertools
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,8 @@ import numpy as np
 
 import d3pm_jax as d3pm
 from d3pm_jax.measure.samples import draw_forward
+from d3pm_jax.runs.run import open_run
+from tests import tiny
 from tests.families import BETA
 
 
@@ -23,3 +27,18 @@ def test_forward_chains_have_the_law_of_one_step_after_another():
         share = np.mean((path == found[1:].T).all(1))
         assert abs(share - p) <= 4 * np.sqrt(p * (1 - p) / N), path
     assert not ((found[1] == 2) & (found[3] != 2)).any()  # a mask stays
+
+
+def test_what_a_run_keeps_compiled_does_not_keep_the_run(tmp_path, small_network):
+    """Arrays on a device are given back with the last use of a run, not when Python looks for circles."""
+    tiny.write_run(tmp_path / "w", tiny.get_config())
+    run = open_run(tmp_path / "w")
+    gc.disable()
+    try:
+        run.sample(jax.random.key(0), 2)
+        run.evaluate_on(np.zeros((2, 8, 8, 1), np.int32))
+        kept = weakref.ref(run.parts)
+        del run
+        assert kept() is None
+    finally:
+        gc.enable()

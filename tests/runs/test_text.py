@@ -165,6 +165,8 @@ def test_samples_of_lines_are_compared_with_lines(trained, monkeypatch):
     whole = {word for line in LINES for word in line.split()}
     split = reading.open_whole(trained.parts, trained.workdir, "train")
     vocabulary = texts.vocabulary(trained.parts.kind.in_parts(split))
+    known = np.mean([word in whole for line in lines[:7] for word in line.split()[1:-1]])
+    assert reference.figures["test"]["known_words"] == pytest.approx(known)
     assert vocabulary == whole  # without what is left of a word where a line is cut
     assert {word for line in lines for word in line.split()} - whole
     row = reference.figures["test"]

@@ -1,0 +1,25 @@
+"""Computes the exact likelihood of a run, see `measure.bounds`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from d3pm_jax.measure import bounds
+from d3pm_jax.runs.run import Run
+
+
+def mask_of(run: Run) -> int | None:
+    """Returns the extra mask of a network that sees no time, so that anything may be known; else None."""
+    return bounds.mask_of(run.parts)
+
+
+def likelihood(
+    run: Run,
+    examples: Mapping[str, np.ndarray],
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: Callable[[int], Any] = lambda done: None,
+) -> dict[str, Any]:
+    """Computes -log p of examples [N, *S] by the chain rule, see `measure.bounds.likelihood`."""
+    return bounds.likelihood(run.parts, examples, batch_size, seed, progress)
