@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -15,15 +15,24 @@ from d3pm_jax.runs.run import Run, open_run
 from d3pm_jax.storage.workdir import read_config
 
 
+def option(**names: str) -> Any:
+    """Returns the names of an option for `Annotated`; its help is silent on a default of None."""
+    return arg(**{"help_behavior_hint": _default_in_words, **names})
+
+
+def _default_in_words(default: str) -> str:
+    return "" if default == "None" else f"(default: {default})"
+
+
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """Names a checkpoint of a run that is read."""
 
-    workdir: Annotated[Positional[Path], arg(metavar="DIR")]
+    workdir: Annotated[Positional[Path], option(metavar="DIR")]
     """the --workdir of `d3pm train`"""
-    step: Annotated[Natural | None, arg(metavar="N")] = None
+    step: Annotated[Natural | None, option(metavar="N")] = None
     """the checkpoint of step N (the last)"""
-    own: Annotated[Path | None, arg(name="config", metavar="FILE")] = None
+    own: Annotated[Path | None, option(name="config", metavar="FILE")] = None
     """of a run with parts of your own: the config file, which defines them"""
 
 
@@ -31,13 +40,13 @@ class Checkpoint:
 class Processes:
     """Says where several processes meet, each with its own devices, that are one run, and which this is."""
 
-    coordinator: Annotated[str | None, arg(metavar="HOST:PORT")] = None
+    coordinator: Annotated[str | None, option(metavar="HOST:PORT")] = None
     """where process 0 waits for the others; auto: SLURM, Open MPI, Kubernetes or a TPU pod says so"""
-    num_processes: Annotated[Count | None, arg(metavar="N")] = None
+    num_processes: Annotated[Count | None, option(metavar="N")] = None
     """how many processes there are, each with its own devices, as one run"""
-    process_id: Annotated[Natural | None, arg(metavar="I")] = None
+    process_id: Annotated[Natural | None, option(metavar="I")] = None
     """which one this is, from 0 on"""
-    connect_timeout: Annotated[Count, arg(metavar="S")] = 60
+    connect_timeout: Annotated[Count, option(metavar="S")] = 60
     """seconds in which the processes have to find each other"""
 
     @property

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from d3pm_jax.cli import arguments
@@ -40,24 +39,24 @@ Counts = Annotated[
 class Eval(arguments.Computation):
     """Computes bits per dimension on the test split, with its parts."""
 
-    data_dir: Annotated[str | None, arg(metavar="DIR")] = None
+    data_dir: Annotated[str | None, arguments.option(metavar="DIR")] = None
     """where data sets lie, if not where the run found them"""
-    steps: Counts | None = None
+    steps: Annotated[Counts | None, arguments.option()] = None
     """take so many steps of the process in place of all; a line for each number"""
-    calls: Annotated[Count | None, arg(metavar="N")] = None
+    calls: Annotated[Count | None, arguments.option(metavar="N")] = None
     """estimate the sum over the steps from N calls of the network per example, without bias"""
-    limit: Annotated[Count | None, arg(metavar="N")] = None
+    limit: Annotated[Count | None, arguments.option(metavar="N")] = None
     """only the first N examples of the split"""
-    batch_size: Annotated[Count, arg(metavar="B")] = 128
+    batch_size: Annotated[Count, arguments.option(metavar="B")] = 128
     """examples at a time"""
-    seed: Annotated[Seed, arg(metavar="N")] = 0
+    seed: Annotated[Seed, arguments.option(metavar="N")] = 0
     """of the noise"""
-    samples: Annotated[Count | None, arg(metavar="N")] = None
+    samples: Annotated[Count | None, arguments.option(metavar="N")] = None
     """draw N samples and measure how far they are from the training split (2000 for a start);
     of text, whether they are of its words and what they copy"""
-    inception: Annotated[Path | None, arg(metavar="FILE")] = None
+    inception: Annotated[Path | None, arguments.option(metavar="FILE")] = None
     """measure them in features of these weights of Inception, not of a classifier of the data"""
-    chain_rule: Annotated[Count | None, arg(metavar="N")] = None
+    chain_rule: Annotated[Count | None, arguments.option(metavar="N")] = None
     """of a network that fills in masks and sees no time: the exact likelihood of N examples too,
     from left to right and in random orders, by a call of the network for each element"""
 

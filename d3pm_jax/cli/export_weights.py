@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import jax
-from tyro.conf import arg
 
-from d3pm_jax.cli.arguments import Checkpoint, open_named
+from d3pm_jax.cli.arguments import Checkpoint, open_named, option
 from d3pm_jax.errors import UsageError, UserError
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.runs import exported
@@ -24,9 +23,9 @@ class Export(Checkpoint):
     safetensors.torch.load_file and `d3pm import` read the tensors.
     """
 
-    to: Annotated[Literal["torch"] | None, arg(help_behavior_hint="(required)")] = None
+    to: Annotated[Literal["torch"] | None, option(help_behavior_hint="(required)")] = None
     """whose names and layouts"""
-    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    out: Annotated[Path | None, option(metavar="FILE")] = None
     """the file, replaced if there is one (DIR/weights.safetensors)"""
     raw: bool = False
     """the last weights, in place of their moving average"""

@@ -5,8 +5,6 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import arg
-
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.cli.export_weights import SUFFIX
 from d3pm_jax.config import Config, io as config_io
@@ -40,25 +38,25 @@ class Import:
     train.
     """
 
-    workdir: Annotated[Path | None, arg(metavar="DIR")] = None
+    workdir: Annotated[Path | None, arguments.option(metavar="DIR")] = None
     """where the run is written"""
-    config: Annotated[Path | None, arg(metavar="CONFIG")] = None
+    config: Annotated[Path | None, arguments.option(metavar="CONFIG")] = None
     """the Python file that defines get_config(), which may also follow FILE"""
-    check: Annotated[Path | None, arg(metavar="NPZ")] = None
+    check: Annotated[Path | None, arguments.option(metavar="NPZ")] = None
     """x, t, label and logits as the program has them: to compare"""
     raw: bool = False
     """the last weights, in place of their moving average"""
-    heads: Annotated[Count | None, arg(metavar="N")] = None
+    heads: Annotated[Count | None, arguments.option(metavar="N")] = None
     """of attention, where the file does not say (1)"""
-    input_range: Annotated[tuple[float, float] | None, arg(metavar="MIN MAX")] = None
+    input_range: Annotated[tuple[float, float] | None, arguments.option(metavar="MIN MAX")] = None
     """what the program scales to -1 and 1 (0 and K - 1, official code 0 and 255)"""
-    max_time: Annotated[float | None, arg(metavar="T")] = None
+    max_time: Annotated[float | None, arguments.option(metavar="T")] = None
     """the largest time of the program, T of its process (1000, MNISTScoreNet 4)"""
-    categories: Annotated[Count | None, arg(metavar="K")] = None
+    categories: Annotated[Count | None, arguments.option(metavar="K")] = None
     """K of a network with a logistic head (that of CHECK or CONFIG, or 256)"""
-    output: Literal["logits", "logistic"] | None = None
+    output: Annotated[Literal["logits", "logistic"] | None, arguments.option()] = None
     """what two numbers for each element are (K = 2: logits; else as the program has it)"""
-    size: Annotated[tuple[Count, Count] | None, arg(metavar="H W")] = None
+    size: Annotated[tuple[Count, Count] | None, arguments.option(metavar="H W")] = None
     """of an image (that of CHECK or CONFIG, or 32 x 32, or 28 x 28)"""
 
 

@@ -5,8 +5,6 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import arg
-
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config.checks import Count
 from d3pm_jax.errors import UserError
@@ -25,9 +23,11 @@ class Presample:
     torch_ref.runs.presampled.read gives them to PyTorch. Not for Importance(), whose t depend on the losses.
     """
 
-    steps: Annotated[Count | None, arg(metavar="N")] = None
+    steps: Annotated[Count | None, arguments.option(metavar="N")] = None
     """of the training (train.steps)"""
-    out: Annotated[Path | None, arg(metavar=f"FILE{SUFFIX}", help_behavior_hint="(required)")] = None
+    out: Annotated[
+        Path | None, arguments.option(metavar=f"FILE{SUFFIX}", help_behavior_hint="(required)")
+    ] = None
     """the file, replaced if there is one"""
 
 

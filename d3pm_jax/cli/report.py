@@ -4,9 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from d3pm_jax import report
+from d3pm_jax.cli.arguments import option
 from d3pm_jax.config.checks import Natural
 from d3pm_jax.errors import UsageError
 from d3pm_jax.runs.run import open_run
@@ -17,14 +18,15 @@ class Report:
     """Writes a page about runs: figures, curves, samples, chains."""
 
     workdirs: Annotated[
-        Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]", help_behavior_hint="(required)")
+        Positional[tuple[Path, ...]],
+        option(metavar="DIR [DIR ...]", help_behavior_hint="(required)"),
     ]
     """the --workdir of `d3pm train`; several are compared"""
-    step: Annotated[Natural | None, arg(metavar="N")] = None
+    step: Annotated[Natural | None, option(metavar="N")] = None
     """the checkpoint of step N of each (the last)"""
-    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    out: Annotated[Path | None, option(metavar="FILE")] = None
     """where to write (report.html in the first DIR)"""
-    own: Annotated[Path | None, arg(name="config", metavar="FILE")] = None
+    own: Annotated[Path | None, option(name="config", metavar="FILE")] = None
     """of a run with parts of your own: the config file, which defines them"""
 
 

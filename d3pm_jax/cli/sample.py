@@ -4,7 +4,6 @@ import dataclasses
 from typing import Annotated
 
 import jax
-from tyro.conf import arg
 
 from d3pm_jax.cli import arguments
 from d3pm_jax.config.checks import Count, Natural, Seed
@@ -27,23 +26,23 @@ CLAMPED = (
 class Sample(arguments.Computation):
     """Draws samples, beside data and as chains."""
 
-    steps: Annotated[Count | None, arg(metavar="N")] = None
+    steps: Annotated[Count | None, arguments.option(metavar="N")] = None
     """take N steps of the process in place of all"""
-    num: Annotated[Count, arg(metavar="N")] = 256
+    num: Annotated[Count, arguments.option(metavar="N")] = 256
     """samples to draw"""
-    label: Annotated[Natural | None, arg(metavar="C")] = None
+    label: Annotated[Natural | None, arguments.option(metavar="C")] = None
     """of this class; without, sample i is of class i modulo all"""
-    batch_size: Annotated[Count, arg(metavar="B")] = 128
+    batch_size: Annotated[Count, arguments.option(metavar="B")] = 128
     """samples at a time"""
-    seed: Annotated[Seed, arg(metavar="N")] = 0
+    seed: Annotated[Seed, arguments.option(metavar="N")] = 0
     """of the noise; sample i is the same for every N and B"""
     gif: bool = False
     """of images: the reverse process of 25 samples as a GIF as well"""
-    prompt: Annotated[str | None, arg(metavar="TEXT")] = None
+    prompt: Annotated[str | None, arguments.option(metavar="TEXT")] = None
     """of text: every sample begins with this; not together with --infill"""
-    infill: Annotated[str | None, arg(metavar="TEXT")] = None
+    infill: Annotated[str | None, arguments.option(metavar="TEXT")] = None
     """of text: every sample has this, with a gap for each [MASK:N], as "The [MASK:12] fox\""""
-    length: Annotated[Count | None, arg(metavar="N")] = None
+    length: Annotated[Count | None, arguments.option(metavar="N")] = None
     """of text: tokens of a sample (as the data has)"""
 
     def __post_init__(self) -> None:

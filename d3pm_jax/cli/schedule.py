@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from tyro.conf import arg
 
 from d3pm_jax import losses, show
 from d3pm_jax.cli import arguments, reading
@@ -30,7 +29,7 @@ class Schedule:
     overridden in all of them.
     """
 
-    out: Annotated[Path, arg(metavar="FILE.png")] = Path("schedule.png")
+    out: Annotated[Path, arguments.option(metavar="FILE.png")] = Path("schedule.png")
     """the picture"""
 
 

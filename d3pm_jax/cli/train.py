@@ -8,8 +8,6 @@ import textwrap
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import arg
-
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.model import features
@@ -32,15 +30,15 @@ class Train(arguments.Processes):
     is resumed with `d3pm train --workdir DIR --resume`.
     """
 
-    workdir: Annotated[Path | None, arg(metavar="DIR")] = None
+    workdir: Annotated[Path | None, arguments.option(metavar="DIR")] = None
     """where everything is written"""
-    own: Annotated[Path | None, arg(name="config", metavar="FILE")] = None
+    own: Annotated[Path | None, arguments.option(name="config", metavar="FILE")] = None
     """of a run with parts of your own: the config file, which defines them"""
     resume: bool = False
     """go on with the run in DIR from its last checkpoint"""
-    start: Annotated[Path | None, arg(name="from", metavar="RUN")] = None
+    start: Annotated[Path | None, arguments.option(name="from", metavar="RUN")] = None
     """begin with the averaged weights of the run in this folder, as step 0 of a new one"""
-    wandb: Annotated[str | None, arg(metavar="PROJECT")] = None
+    wandb: Annotated[str | None, arguments.option(metavar="PROJECT")] = None
     """log to this project of Weights & Biases too, under the name of DIR; WANDB_MODE=offline sends nothing"""
     dry_run: bool = False
     """train nothing and write nothing, but for data that is not prepared:
