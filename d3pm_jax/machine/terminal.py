@@ -60,7 +60,7 @@ class Terminal:
         live = Live(get_renderable=self._bar, console=self._console)
         with suppress(OSError):
             if self._drawn:
-                live.start()
+                live.start(refresh=True)  # what is compiled in no time is shown too
             elif self._told != self._total:
                 self._print(self._pieces())
         try:
