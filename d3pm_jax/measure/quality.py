@@ -213,15 +213,12 @@ def table_of(found: Record, own: QualityTable | None = None) -> QualityTable:
     return QualityTable({name: name for name in _numbers(found.values["samples"])}, (), ("n", "n"), "")
 
 
-def _shipped_table(kind: str | None, row: Mapping[str, Value]) -> QualityTable | None:
+def _shipped_table(name: str | None, row: Mapping[str, Value]) -> QualityTable | None:
     """Returns how the shipped kind of a row of figures shows them; None for a row of an own kind."""
-    for cls in SHIPPED:
-        shown = cls.quality
-        if shown is None:
-            continue
-        if kind == cls.name or (kind is None and shown.headline[0] in row):
-            return shown
-    return None
+    tables = {cls.name: cls.quality for cls in SHIPPED if cls.quality is not None}
+    if name is not None:
+        return tables.get(name)
+    return next((shown for shown in tables.values() if shown.headline[0] in row), None)
 
 
 def _numbers(row: Mapping[str, Value]) -> list[str]:
