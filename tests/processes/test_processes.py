@@ -12,6 +12,7 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import beliefs, processes
+from d3pm_jax.processes.tables import gather
 from tests.processes.odd import PROCESSES, T
 
 BELIEFS = ("d3pm", "leave_one_out", "denoiser")
@@ -121,6 +122,11 @@ def test_a_wrong_step_under_jit_is_nan_not_another_step(process, step):
     if step != 0:  # x_0 itself is a fine draw of x_0
         assert np.all(np.isnan(jax.jit(process.log_q_probs)(x, t)))
         np.testing.assert_array_equal(jax.jit(d3pm.q_sample)(process, x, t, u), -1)
+
+
+def test_an_index_outside_of_a_table_is_nan_not_another_row():
+    rows = jax.jit(gather)(jnp.arange(3.0), i32(-1, 0, 2, 3))
+    np.testing.assert_array_equal(rows, [np.nan, 0, 2, np.nan])
 
 
 def test_small_integer_types_hold_more_categories_than_they_can_count():
