@@ -41,6 +41,7 @@ def execute(command: Export, words: list[str]) -> int:
     set_up()
     run = open_named(command, 1, folder=path.parent)
     exported.export(run, path, command.raw)
-    kind, sizes = "raw" if command.raw else "ema", [x.size for x in jax.tree.leaves(run.params)]
-    print(f"{kind} weights of step {run.step}, {len(sizes)} tensors, {sum(sizes):,} numbers: {path}")
+    which = "raw" if command.raw else "ema"
+    sizes = [x.size for x in jax.tree.leaves(run.params)]
+    print(f"{which} weights of step {run.step}, {len(sizes)} tensors, {sum(sizes):,} numbers: {path}")
     return 0

@@ -55,7 +55,8 @@ def execute(command: Sample, words: list[str]) -> int:
     """Samples; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
     run = arguments.open_with_others(command, min(command.batch_size, command.num))
-    kind, examples = run.parts.kind, None
+    kind = run.parts.kind
+    examples = None
     if kind.beside_data:
         examples = workdir.read_examples(run.workdir, run.parts.description)
     num_states = kind.num_states(command.gif)
