@@ -14,7 +14,8 @@ import numpy as np
 
 DEEPEST = 50  # levels of JSON
 TOO_DEEP = f"it is nested more than {DEEPEST} deep"
-kept_by_another: Path | None = None  # a folder that another process of a run writes: here nothing is replaced
+# A folder that another process of a run writes: this process replaces no file in it.
+folder_of_another_process: Path | None = None
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Whatever happens, also where several write it at once, `path` is what it was or what was written, never a
     part of it. A link is replaced, not followed. A process that is killed leaves its NAME.*.partial. In the
-    folder `kept_by_another` what was written is thrown away.
+    folder `folder_of_another_process` what was written is thrown away.
 
     Raises:
         OSError: naming `path`, which is a directory or cannot be written.
@@ -36,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
-        if kept_by_another is None or not path.resolve().is_relative_to(kept_by_another):
+        if folder_of_another_process is None or not path.resolve().is_relative_to(folder_of_another_process):
             os.replace(partial, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error

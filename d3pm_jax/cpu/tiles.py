@@ -23,7 +23,7 @@ FLOATS = 2**19  # in the largest array of a part, for the cache of a CPU
 MOST_FLOATS = 2**28  # the same for the memory of an accelerator
 
 
-def over_parts(
+def apply_by_parts(
     f: Callable[..., tuple[Array, ...]],
     logits: Array,
     *rows: Array,
@@ -107,7 +107,7 @@ def _loop(
     inputs: list[Array],
     size: int,
 ) -> tuple[Array, ...]:
-    """Computes `over_parts` for inputs [B, N, ..]."""
+    """Computes `apply_by_parts` for inputs [B, N, ..]."""
     B, N = inputs[0].shape[:2]
     if size == N and B > 0:
         found = f(*inputs)

@@ -58,7 +58,7 @@ class Plan(NamedTuple):
         rows = rows if self.shared else (*rows, t)
         matrix = self.shared and numbers_per_element(process) > process.K
         least = ROWS if matrix else 1
-        return tiles.over_parts(of(self), *rows, floats=self.size, least=least, otherwise=otherwise)
+        return tiles.apply_by_parts(of(self), *rows, floats=self.size, least=least, otherwise=otherwise)
 
     def update(self, f: Callable[..., Array], t: Array, array: Array, *rows: Array) -> Array:
         """Replaces array by f(array, *rows, t), one part after the other."""

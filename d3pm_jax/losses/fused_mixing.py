@@ -157,7 +157,7 @@ def _other_categories(
     least = jnp.exp(log_least)
     unreached = jnp.exp(step.b + step.c - finite(ends.norm_p))
     part = partial(_sums, pi_kind, _pi(pi_kind, log_pi, 3))
-    kl, S = tiles.over_parts(part, logits, x0, xt, *softmax, q, rho, least, unreached)
+    kl, S = tiles.apply_by_parts(part, logits, x0, xt, *softmax, q, rho, least, unreached)
     pi_0, pi_t = pi_at_endpoints(pi_kind, step)
     apart = pi_0 + jnp.where(xt == x0, 0.0, pi_t)
     return OtherCategories(kl - q * apart * ((least - 1) - log_least), S, q, rho)

@@ -80,7 +80,7 @@ def join(address: Address, workdir: Path | None, heartbeat: int, saves: bool) ->
             ) from error
         raise UserError(f"--coordinator {address.coordinator}: {one_line(error)}") from error
     if not is_first():
-        files.kept_by_another = workdir and workdir.resolve()
+        files.folder_of_another_process = workdir and workdir.resolve()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # until the process ends, also for what Gloo prints
     devices = Counter(device.process_index for device in jax.devices())
     if len(set(devices.values())) > 1:

@@ -50,7 +50,7 @@ def categorical(
 def _categorical(log_p: Array, u: Array, u_low: Array | None) -> Array:
     noise = double_float.from_words(u, u_low)
     log_p = log_p.astype(jnp.promote_types(log_p.dtype, jnp.float32))
-    return tiles.over_parts(lambda *part: (_draw(part[0], part[1:]),), log_p, *noise)[0]
+    return tiles.apply_by_parts(lambda *part: (_draw(part[0], part[1:]),), log_p, *noise)[0]
 
 
 def _draw(log_p: Array, noise: Pair) -> Array:

@@ -57,7 +57,7 @@ def ancestral(
         log_p = reverse(process, logits, x, ts)
         return bare(inverse_cdf.categorical)(log_p, check_shape("noise(t)", noise(t), "xT", x.shape))
 
-    return chain.run(step, process.T, xT, record)
+    return chain.run_chain(step, process.T, xT, record)
 
 
 @declared(shape=at_least(0, 2**31 - 1), start=INDEX)

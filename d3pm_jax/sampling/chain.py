@@ -25,7 +25,7 @@ class Chain(NamedTuple):
 
 
 @declared(T=NUM_STEPS, xT=INT32)
-def run(step: ReverseStep, T: int, xT: Int[Array, " B *S"], record: Sequence[int] = ()) -> Chain:
+def run_chain(step: ReverseStep, T: int, xT: Int[Array, " B *S"], record: Sequence[int] = ()) -> Chain:
     """x_{t-1} = step(x_t, t) for t = T..1.
 
     Args:

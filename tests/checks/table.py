@@ -145,7 +145,7 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     "losses.mean_over_steps": {"x": ("floats", UNIT)},
     "heads.residual_logistic": {"output": ("floats", jnp.zeros((*S, 2)))},
     "heads.bounded_logistic": {"output": ("floats", jnp.zeros((*S, 2)))},
-    "sampling.chain.run": {"xT": ("whole numbers", i32([0, 1], [1, 2]))},
+    "sampling.chain.run_chain": {"xT": ("whole numbers", i32([0, 1], [1, 2]))},
     "losses.continuous.absorbing_draw": {"x0": ("whole numbers from 0", i32([0, 1, 2], [2, 1, 0]))},
 }
 PER_ELEMENT = ("kl", "loc", "log_scale", "log_x")  # floats [*S]; every other array of floats is [*S, K]
@@ -429,7 +429,7 @@ FREE = {
     "schedules.continuous.linear(time)",
     "schedules.continuous.cosine(time)",
     "schedules.continuous.polynomial(time)",
-    "sampling.chain.run(xT)",
+    "sampling.chain.run_chain(xT)",
     "Process.Q(t)",
     "Process.Qbar(t)",
     "Process.log_q_probs(x0)",

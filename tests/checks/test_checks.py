@@ -194,7 +194,7 @@ def test_integers_that_int32_cannot_hold_are_refused():
         lambda: d3pm.losses.continuous.absorbing_draw(
             d3pm.schedules.continuous.linear, np.array([2**32 + 1]), jnp.array(0.5), jnp.array([0.5]), 3
         ),
-        lambda: d3pm.sampling.chain.run(lambda x, t: x, 3, np.array([2**40])),
+        lambda: d3pm.sampling.chain.run_chain(lambda x, t: x, 3, np.array([2**40])),
     ):
         with pytest.raises(ValueError, match=r"contains \d+, outside .*int32"):
             call()

@@ -13,7 +13,7 @@ def test_every_element_is_taken(shape, monkeypatch):
     monkeypatch.setattr(tiles, "FLOATS", 42)
     rng = np.random.default_rng(0)
     x, g = rng.normal(size=(*shape, 3)), rng.normal(size=shape)
-    found = tiles.over_parts(lambda x, g: (x * g[..., None], g + 1), *map(jnp.asarray, (x, g)))
+    found = tiles.apply_by_parts(lambda x, g: (x * g[..., None], g + 1), *map(jnp.asarray, (x, g)))
     for a, b in zip(found, (x * g[..., None], g + 1), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -52,7 +52,7 @@ def test_the_parts_with_a_nan_are_made_otherwise_and_no_others(floats, monkeypat
         otherwise[1:3] = True
 
     def work(x):
-        return tiles.over_parts(doubled, x, otherwise=zeros)
+        return tiles.apply_by_parts(doubled, x, otherwise=zeros)
 
     for found in (
         jax.jit(jax.vmap(work))(x),

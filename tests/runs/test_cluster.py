@@ -48,7 +48,7 @@ def test_without_a_place_there_is_one_process(tmp_path):
 
 def test_what_another_process_writes_is_not_replaced(tmp_path, monkeypatch):
     files.write_text(tmp_path / "one", "before")
-    monkeypatch.setattr(files, "kept_by_another", tmp_path.resolve())
+    monkeypatch.setattr(files, "folder_of_another_process", tmp_path.resolve())
     for name in ("one", "two"):
         files.write_text(tmp_path / name, "after")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("one", "before")]
