@@ -24,7 +24,7 @@ STEPS, ROUNDS = 5, 25
 
 
 def main(path: str) -> None:
-    config = config_io.from_file(Path(path))
+    config = config_io.read_config_file(Path(path))
     rounds = 2 * ROUNDS + 2  # the first of both compile
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=rounds * STEPS))
     use_all_cores(config.train.batch_size)

@@ -28,7 +28,7 @@ PROCESSES = (
 def exported(path, process):
     """A file with the config of a run alone."""
     config = dataclasses.replace(tiny.get_config(), process=process)
-    metadata = {"config": io.dump(config), "data": json.dumps({}), "process": json.dumps({})}
+    metadata = {"config": io.dump_config(config), "data": json.dumps({}), "process": json.dumps({})}
     safetensors.numpy.save_file({"x": np.zeros(1)}, path, metadata)
     return path
 

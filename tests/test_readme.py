@@ -110,7 +110,7 @@ def test_the_twin_of_the_readme_computes_what_the_run_does(tmp_path, monkeypatch
     """The network of the demo, with random weights, in a run of its own."""
     torch = pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
-    tiny.write_run(Path("runs/digits"), config_io.from_file(ROOT / "configs/digits_gaussian.py"))
+    tiny.write_run(Path("runs/digits"), config_io.read_config_file(ROOT / "configs/digits_gaussian.py"))
     assert status("export", "runs/digits", "--to", "torch") == 0
     torch.manual_seed(0)
     names, (block,) = {}, of_torch("README.md")

@@ -82,7 +82,7 @@ def _import_ours(command: Import, file: Path, path: Path | None, words: list[str
         if field.name not in ("workdir", "config") and getattr(command, field.name) != field.default:
             flag = "--" + field.name.replace("_", "-")
             raise UserError(f"{flag} is for checkpoints of other programs, {file} is none: leave it out")
-    base = exported.read_config(file) if path is None else config_io.from_file(path)
+    base = exported.read_config(file) if path is None else config_io.read_config_file(path)
     config = reading.apply(base, words, USAGE)
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
@@ -98,7 +98,7 @@ def _import_foreign(command: Import, file: Path, path: Path | None, words: list[
         reading.print_help(Import, USAGE)
     if path is None and words:
         raise UserError(f"unexpected argument {one_line(words[0], 80)}: see d3pm import --help")
-    config = None if path is None else reading.apply(config_io.from_file(path), words, USAGE)
+    config = None if path is None else reading.apply(config_io.read_config_file(path), words, USAGE)
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the weights are written")
     workdir.check_empty(command.workdir)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from d3pm_jax.config import Config, io as config_io
-from d3pm_jax.config.checks import check_fields, hints_of, in_words
+from d3pm_jax.config.checks import check_fields, describe_hint, hints_of
 from d3pm_jax.errors import UsageError, UserError, one_line
 
 LIST = "a tuple, each "  # what begins the words for a list
@@ -47,7 +47,7 @@ def read_command(cls: type[Command], words: list[str], name: str) -> tuple[Comma
         if not values:
             raise UsageError(f"argument {flag}: expected a value, got nothing")
         hints = hints_of(cls)
-        expected = in_words(hints.get(flag.removeprefix("--").replace("-", "_"), Any))
+        expected = describe_hint(hints.get(flag.removeprefix("--").replace("-", "_"), Any))
         expected = expected.removesuffix(" or None")
         if expected.startswith(LIST):  # N,N,...: it is said which number is wrong
             expected = expected.removeprefix(LIST)
@@ -121,7 +121,7 @@ def from_file(path: Path | None, words: list[str], usage: str) -> Config:
         raise UserError(
             f"no config: pass a Python file that defines get_config() first, as in {program} CONFIG"
         )
-    return apply(config_io.from_file(path), words, usage)
+    return apply(config_io.read_config_file(path), words, usage)
 
 
 def apply(base: Config, words: list[str], usage: str) -> Config:
@@ -143,7 +143,7 @@ def apply(base: Config, words: list[str], usage: str) -> Config:
             raise UserError(why) from None
         flag, values = failing
         got = quoted(values) if values else "nothing"
-        raise UserError(f"{flag}: expected {in_words(_hint(base, flag))}, got {got}") from None
+        raise UserError(f"{flag}: expected {describe_hint(_hint(base, flag))}, got {got}") from None
     if unknown:
         got = quoted(unknown[:1])
         raise UserError(f"unexpected argument {got}: CONFIG comes first, then --field value")
@@ -157,7 +157,7 @@ def _check_flags(base: Config, words: list[str]) -> None:
     Raises:
         UserError: naming the flag.
     """
-    fields = [f"--{name}" for name in config_io.flat(base) if name.split(".")[-1] != "class"]
+    fields = [f"--{name}" for name in config_io.flatten_config(base) if name.split(".")[-1] != "class"]
     switches = {}
     for field in fields:
         if _hint(base, field) is bool:

@@ -24,7 +24,7 @@ class Allowed(NamedTuple):
     test: Callable[[Any], bool]
 
 
-def at_least(least: int, most: int = LARGEST_INT) -> Allowed:
+def integers_from(least: int, most: int = LARGEST_INT) -> Allowed:
     """Allows least..most."""
     return Allowed(f"in {least}..{most}", lambda x: least <= x <= most)
 
@@ -33,17 +33,17 @@ class Free:
     """Marks a field that may change when a run is resumed, as `Annotated[int, Free]` does."""
 
 
-Natural = Annotated[int, at_least(0)]
-Seed = Annotated[int, at_least(0, 2**32 - 1)]
-Count = Annotated[int, at_least(1)]
-Size = Annotated[int, at_least(1, LARGEST_SIZE)]
-Categories = Annotated[int, at_least(2, LARGEST_SIZE)]
+Natural = Annotated[int, integers_from(0)]
+Seed = Annotated[int, integers_from(0, 2**32 - 1)]
+Count = Annotated[int, integers_from(1)]
+Size = Annotated[int, integers_from(1, LARGEST_SIZE)]
+Categories = Annotated[int, integers_from(2, LARGEST_SIZE)]
 UnitInterval = Annotated[float, Allowed("in [0, 1)", lambda x: 0 <= x < 1)]
 Probability = Annotated[float, Allowed("in [0, 1]", lambda x: 0 <= x <= 1)]
 Positive = Annotated[float, Allowed("above 0", lambda x: x > 0)]
 Epsilon = Annotated[float, Allowed("above 0, at most 1", lambda x: 0 < x <= 1)]
 RISING = Allowed("whose second number is larger by 1e-30..1e30", lambda x: 1e-30 <= x[1] - x[0] <= 1e30)
-Range = Annotated[tuple[float, float], RISING]  # float32 can divide by its length
+Interval = Annotated[tuple[float, float], RISING]  # float32 can divide by its length
 NotNegative = Annotated[float, Allowed("of at least 0", lambda x: x >= 0)]
 NonEmptyStr = Annotated[
     str, Allowed("of one non-empty line", lambda x: not set(x) & {"\0", "\n", "\r"} and x != "")
@@ -51,14 +51,14 @@ NonEmptyStr = Annotated[
 NOT_EMPTY = Allowed("of at least one", bool)  # of tuples
 
 
-class Part:
+class CheckedPart:
     """Holds what the parts of a config share that check themselves."""
 
     def check(self) -> None:
         """Raises ValueError for a field that cannot be used."""
 
 
-def undefined(part: Any, method: str) -> UserError:
+def undefined_method(part: Any, method: str) -> UserError:
     """Returns what to raise in a base: the class of a part does not define one of its methods."""
     return UserError(f"{type(part).__name__} defines no {method}: write that method in the class")
 
@@ -78,12 +78,12 @@ def check_fields(name: str, part: Any) -> None:
         full = f"{name}.{field.name}" if name else field.name
         value = getattr(part, field.name)
         hint = hints.get(field.name, Any)
-        if not (fits(value, hint) and _finite(value)):
+        if not (matches_hint(value, hint) and _finite(value)):
             try:
                 shown = one_line(repr(value), 80)
             except ValueError:  # an int of more digits than Python prints
                 shown = "a whole number of very many digits"
-            raise ValueError(f"{full} = {shown}: it must be {in_words(hint)}{_cure(value)}")
+            raise ValueError(f"{full} = {shown}: it must be {describe_hint(hint)}{_cure(value)}")
         for inner in value if isinstance(value, tuple) else (value,):
             if dataclasses.is_dataclass(inner) and not isinstance(inner, type):
                 check_fields(full, inner)
@@ -125,21 +125,21 @@ def _marked_hints(cls: type) -> dict[str, Any]:
         return {}
 
 
-def fits(value: Any, hint: Any) -> bool:
+def matches_hint(value: Any, hint: Any) -> bool:
     """Says whether a value is what an annotation says; True for one that is not understood."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return fits(value, args[0]) and all(x.test(value) for x in args[1:] if isinstance(x, Allowed))
+        return matches_hint(value, args[0]) and all(x.test(value) for x in args[1:] if isinstance(x, Allowed))
     if origin in (Union, UnionType):
-        return any(fits(value, x) for x in args)
+        return any(matches_hint(value, x) for x in args)
     if origin is Literal:
         return any(type(value) is type(x) and value == x for x in args)
     if origin is tuple:
         if type(value) is not tuple:
             return False
         if args[1:] == (...,):
-            return all(fits(x, args[0]) for x in value)
-        return len(value) == len(args) and all(map(fits, value, args))
+            return all(matches_hint(x, args[0]) for x in value)
+        return len(value) == len(args) and all(map(matches_hint, value, args))
     if hint is float:
         return type(value) in (float, int) and _finite(value)
     if hint in (int, bool, str, tuple, None, NoneType):
@@ -168,17 +168,17 @@ _WORDS = {
 }
 
 
-def in_words(hint: Any, more: str = "") -> str:
+def describe_hint(hint: Any, more: str = "") -> str:
     """Says in words what an annotation allows; more is what is said of it beside its type."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return in_words(args[0], "".join(f" {x.words}" for x in args[1:] if isinstance(x, Allowed)))
+        return describe_hint(args[0], "".join(f" {x.words}" for x in args[1:] if isinstance(x, Allowed)))
     if origin in (Union, UnionType):
-        return " or ".join(map(in_words, args)) + more
+        return " or ".join(map(describe_hint, args)) + more
     if origin is Literal:
         return " or ".join(map(repr, args)) + more
     if origin is tuple:
-        each = [in_words(x) for x in args if x is not ...]
+        each = [describe_hint(x) for x in args if x is not ...]
         return f"a tuple{more}, each {each[0]}" if ... in args else f"a tuple{more} ({', '.join(each)})"
     if dataclasses.is_dataclass(hint):
         return f"a part, {hint.__name__}{more}"  # pyright: ignore[reportAttributeAccessIssue]

@@ -13,18 +13,18 @@ from d3pm_jax import data
 from d3pm_jax.config.checks import (
     Allowed,
     Categories,
+    CheckedPart,
     Count,
     Free,
     FreeFields,
     NonEmptyStr,
-    Part,
     Probability,
     Size,
-    undefined,
+    undefined_method,
 )
 from d3pm_jax.data import DatasetError, Description, Source, images
-from d3pm_jax.data.binarize import Binarize, BinarySource, at_random
-from d3pm_jax.data.prepared import Corpus, prepare
+from d3pm_jax.data.binarize import Binarize, BinarySource, draw_binary
+from d3pm_jax.data.prepared import Corpus, prepare_corpus
 from d3pm_jax.data.source import read_idx
 from d3pm_jax.data.windows import Overlapping, Padded, Wrapped, random_window
 
@@ -38,7 +38,7 @@ STANDARD = 10**8  # bytes of text8 and of enwik8
 
 
 @dataclasses.dataclass(frozen=True)
-class Data(Part):
+class Data(CheckedPart):
     """Describes a data set; one of your own defines `describe` and `open`, and `random_map` if it likes."""
 
     places: ClassVar[tuple[str, ...]] = FreeFields()  # pyright: ignore[reportAssignmentType]
@@ -49,14 +49,14 @@ class Data(Part):
 
     def describe(self) -> Description:
         """Says what examples are, if possible without opening the data."""
-        raise undefined(self, "describe")
+        raise undefined_method(self, "describe")
 
     def open(self, split: str) -> Source:
         """Opens the split "train" or "test": len(source), and source[i] = {"x": integers [*S], ..}.
 
         And "valid", to evaluate on during training, where `has_valid` says so.
         """
-        raise undefined(self, "open")
+        raise undefined_method(self, "open")
 
     def own_kind(self) -> "type[Kind] | None":
         """Returns the class of a kind of your own, where `describe` names one: see `d3pm_jax.kinds.Kind`."""
@@ -96,15 +96,15 @@ class Grey(Data):
         return self.open_levels("train") if self.binarize == "dynamic" else self.open("train")
 
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        return at_random(example, _levels(self), rng) if self.binarize == "dynamic" else example
+        return draw_binary(example, _levels(self), rng) if self.binarize == "dynamic" else example
 
     def describe_levels(self) -> Description:
         """Does what `describe` does, of x before it is made binary."""
-        raise undefined(self, "describe_levels")
+        raise undefined_method(self, "describe_levels")
 
     def open_levels(self, split: str) -> Source:
         """Does what `open` does, of x before it is made binary."""
-        raise undefined(self, "open_levels")
+        raise undefined_method(self, "open_levels")
 
 
 @functools.cache
@@ -135,7 +135,7 @@ class TfdsImages(Grey):
             images.check_stored(self.name, self.dir)
 
     def describe_levels(self) -> Description:
-        return images.describe(self.name, self.dir)
+        return images.describe_data_set(self.name, self.dir)
 
     def open_levels(self, split: str) -> Source:
         named = {"train": self.train_split, "test": self.test_split, "valid": self.valid_split}[split]
@@ -240,14 +240,14 @@ class Tokens(Data):
 
     def corpus(self) -> Corpus:
         """Says which text it is, and how it becomes tokens."""
-        raise undefined(self, "corpus")
+        raise undefined_method(self, "corpus")
 
     @property
     def has_valid(self) -> bool:
         return True
 
     def describe(self) -> Description:
-        found = prepare(self.corpus())
+        found = prepare_corpus(self.corpus())
         K = len(found.symbols)
         if K < 2:
             raise DatasetError(
@@ -257,7 +257,7 @@ class Tokens(Data):
         return Description((self.length,), K, None, "text", found.symbols, padded, found.digest)
 
     def open(self, split: str) -> Source:
-        tokens = prepare(self.corpus()).open(split)
+        tokens = prepare_corpus(self.corpus()).open(split)
         if self.packing == "padded":
             assert tokens.ends is not None
             return self._not_empty(Padded(tokens.x, tokens.ends, self.length), split, len(tokens.x))
@@ -266,7 +266,7 @@ class Tokens(Data):
     def open_training(self) -> Source:
         if self.packing == "padded":
             return self.open("train")
-        tokens = prepare(self.corpus()).open("train")
+        tokens = prepare_corpus(self.corpus()).open("train")
         return self._not_empty(Overlapping(tokens.x, self.length), "train", len(tokens.x))
 
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def fill(part: T, categories: int, counts: Counts) -> T:
     return _fill(part, categories, shares)
 
 
-def like(saved: Any, given: T) -> T:
+def fill_from_saved(saved: Any, given: T) -> T:
     """Returns the given config with a saved one's numbers in place of "data", which equals any numbers."""
     if type(saved).__name__ != type(given).__name__:
         return given
@@ -66,12 +66,12 @@ def like(saved: Any, given: T) -> T:
         before = getattr(saved, name, None)
         if _is_data(name, value):
             return value if before is None else before
-        return like(before, value)
+        return fill_from_saved(before, value)
 
     return _map(given, resolve)
 
 
-def known(part: Any, name: str) -> Any:
+def filled_field(part: Any, name: str) -> Any:
     """Returns a field of a part. Raises ValueError where it is still "data"."""
     value = getattr(part, name)
     if _is_data(name, value):

@@ -7,8 +7,8 @@ from jaxtyping import Array
 
 from d3pm_jax import heads
 from d3pm_jax.checks import bare
-from d3pm_jax.config.checks import Natural, Range
-from d3pm_jax.config.from_data import FromData, known
+from d3pm_jax.config.checks import Interval, Natural
+from d3pm_jax.config.from_data import FromData, filled_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Head:
         Raises:
             ValueError: naming the field.
         """
-        if known(self, "forbid") is not None and self.forbid != K - 1:
+        if filled_field(self, "forbid") is not None and self.forbid != K - 1:
             raise ValueError(
                 f"head.forbid = {self.forbid}: only the last category, K - 1 = {K - 1}, can be an extra mask"
             )
@@ -50,7 +50,7 @@ class Head:
             )
 
     def _forbidden(self, logits: Array) -> Array:
-        return logits if self.forbid is None else heads.forbid(logits, known(self, "forbid"))
+        return logits if self.forbid is None else heads.forbid(logits, filled_field(self, "forbid"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class LogisticHead(Head):
 
     residual: bool = True
     """add x_t, scaled to [-1, 1], to the place before a tanh"""
-    input_range: Range | None = dataclasses.field(default=None, kw_only=True)
+    input_range: Interval | None = dataclasses.field(default=None, kw_only=True)
     """the x_t that are added as -1 and 1; None: 0 and K - 1"""
     outputs: ClassVar[int | None] = 2
 

@@ -26,24 +26,27 @@ RENAMED = {"Loss": "HybridLoss", "Data": "TfdsImages"}  # since 0.1.0; Data("dig
 ADDED: dict[type, dict[str, Any]] = {X0Objective: {"belief": "d3pm"}}
 
 
-def from_file(path: Path) -> Config:
+def read_config_file(path: Path) -> Config:
     """Returns the config that `get_config()` in a Python file returns.
 
     Raises:
         UserError: no such file, or it does not define get_config() -> Config.
     """
-    module = load(path)
+    module = load_module(path)
     try:
         config = module.get_config()
     except Exception as error:
         raise UserError(f"{path} failed: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise UserError(f"get_config() in {path} returned {type(config).__name__}, expected a Config")
-    check(config)
+    check_config(config)
     return config
 
 
-def load(path: Path) -> ModuleType:
+from_file = read_config_file  # its name until 0.2
+
+
+def load_module(path: Path) -> ModuleType:
     """Runs a Python file, and returns it as a module.
 
     Raises:
@@ -145,7 +148,7 @@ def own_parts(source: Config | ModuleType) -> dict[str, type]:
     return {cls.__name__: cls for cls in found if cls.__module__ == source.__name__}
 
 
-def check(config: Config) -> None:
+def check_config(config: Config) -> None:
     """Refuses a config that cannot be used, or could not be read back.
 
     Raises:
@@ -159,7 +162,7 @@ def check(config: Config) -> None:
             )
     check_values(config)
     try:
-        same = from_json(json.loads(dump(config)), own_parts(config)) == config
+        same = from_json(json.loads(dump_config(config)), own_parts(config)) == config
     except TypeError as error:
         raise UserError(
             f"the config cannot be saved ({error}): use numbers, strings, tuples and parts"
@@ -172,11 +175,11 @@ def check(config: Config) -> None:
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Returns the fields that differ, by dotted name, as (old, new)."""
-    a, b = flat(old), flat(new)
+    a, b = flatten_config(old), flatten_config(new)
     return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k)}
 
 
-def flat(config: Config) -> dict[str, Any]:
+def flatten_config(config: Config) -> dict[str, Any]:
     """Returns every field by dotted name, the class names of the parts among them."""
     found: dict[str, Any] = {}
 
@@ -191,7 +194,7 @@ def flat(config: Config) -> dict[str, Any]:
     return found
 
 
-def dump(config: Config) -> str:
+def dump_config(config: Config) -> str:
     """Returns the JSON text of a config."""
     return json.dumps(to_json(config), indent=2)
 

@@ -9,14 +9,14 @@ from flax import nnx
 from d3pm_jax import models
 from d3pm_jax.config.checks import (
     NOT_EMPTY,
+    CheckedPart,
     Count,
     Epsilon,
+    Interval,
     Natural,
-    Part,
-    Range,
     Size,
     UnitInterval,
-    undefined,
+    undefined_method,
 )
 
 
@@ -32,7 +32,7 @@ class Spec(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Model(Part):
+class Model(CheckedPart):
     """Describes the network. A class of one's own defines `build`."""
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
@@ -48,7 +48,7 @@ class Model(Part):
         Raises:
             ValueError: it cannot be built for this.
         """
-        raise undefined(self, "build")
+        raise undefined_method(self, "build")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ class UNet(Convolutional):
     """a layer of C channels has min(C // channels_per_group, groups) groups; None: groups"""
     attention_eps: Epsilon | None = dataclasses.field(default=None, kw_only=True)
     """of the GroupNorm of attention; None: 1e-6, that of the others"""
-    input_range: Range | None = dataclasses.field(default=None, kw_only=True)
+    input_range: Interval | None = dataclasses.field(default=None, kw_only=True)
     """the numbers that the network sees as -1 and 1; None: 0 and K - 1"""
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:

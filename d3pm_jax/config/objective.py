@@ -11,8 +11,8 @@ from jaxtyping import Array
 from d3pm_jax import losses
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import bare
-from d3pm_jax.config.checks import Natural, NotNegative, Part, undefined
-from d3pm_jax.config.from_data import FromData, known
+from d3pm_jax.config.checks import CheckedPart, Natural, NotNegative, undefined_method
+from d3pm_jax.config.from_data import FromData, filled_field
 from d3pm_jax.config.head import Head
 from d3pm_jax.config.schedule import Reciprocal, Schedule
 from d3pm_jax.config.timesteps import Timesteps
@@ -35,7 +35,7 @@ class Terms(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective(Part):
+class Objective(CheckedPart):
     """Says what to minimise. A class of one's own defines `terms`; it may define the others."""
 
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -44,7 +44,7 @@ class Objective(Part):
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         """Returns what each element of a batch costs, whose t had the probabilities p_t [B]."""
-        raise undefined(self, "terms")
+        raise undefined_method(self, "terms")
 
     def check_process(self, process: Process) -> None:
         """Raises ValueError for a process that it cannot be minimised with."""
@@ -139,16 +139,16 @@ class ContinuousAbsorbing(Continuous):
     """the mask of the process, which head.forbid names too"""
 
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
-        alpha, mask = self.alpha.continuous(), known(self, "mask_id")
+        alpha, mask = self.alpha.continuous(), filled_field(self, "mask_id")
         return bare(continuous.absorbing_draw)(alpha, x0, t / process.T, u, mask)
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        alpha, mask = self.alpha.continuous(), known(self, "mask_id")
+        alpha, mask = self.alpha.continuous(), filled_field(self, "mask_id")
         loss = bare(continuous.absorbing_nelbo)(alpha, logits, x0, xt, t / process.T, mask)
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
-        _check_same(self, process, jax.nn.one_hot(known(self, "mask_id"), process.K))
+        _check_same(self, process, jax.nn.one_hot(filled_field(self, "mask_id"), process.K))
 
     def check_beside(self, head: Head, timesteps: Timesteps) -> None:
         super().check_beside(head, timesteps)

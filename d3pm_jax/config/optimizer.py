@@ -10,22 +10,22 @@ from jax.typing import ArrayLike
 from optax.contrib import MuonDimensionNumbers, muon
 
 from d3pm_jax.config.checks import (
+    CheckedPart,
     Count,
     Free,
     FreeFields,
     Natural,
     NonEmptyStr,
     NotNegative,
-    Part,
     Positive,
     UnitInterval,
-    undefined,
+    undefined_method,
 )
 from d3pm_jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Rate(Part):
+class Rate(CheckedPart):
     """Describes the learning rate of every update, as a part of the `lr` of its optimizer.
 
     Warm-up is not in it: the optimizer multiplies by that. No state keeps a rate: a run may be resumed with
@@ -37,7 +37,7 @@ class Rate(Part):
 
     def build(self) -> optax.Schedule:
         """Builds n -> the part of lr of the update after n others, a scalar of at least 0."""
-        raise undefined(self, "build")
+        raise undefined_method(self, "build")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ def check_end(field: str, end: int, steps: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimizer(Part):
+class Optimizer(CheckedPart):
     """Describes the rule by which gradients change parameters."""
 
     may_change: ClassVar[tuple[str, ...]] = FreeFields()  # pyright: ignore[reportAssignmentType]
@@ -135,7 +135,7 @@ class Optimizer(Part):
 
     def build(self) -> optax.GradientTransformation:
         """Builds the rule."""
-        raise undefined(self, "build")
+        raise undefined_method(self, "build")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +166,7 @@ class RatedOptimizer(Optimizer):
 
     def rule(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
         """Builds what follows after clipping."""
-        raise undefined(self, "rule")
+        raise undefined_method(self, "rule")
 
     def learning_rate(self, count: ArrayLike) -> ArrayLike:
         """Returns the rate of the update after count others."""

@@ -17,9 +17,9 @@ from d3pm_jax.config.checks import (
     NotNegative,
     Positive,
     Size,
-    undefined,
+    undefined_method,
 )
-from d3pm_jax.config.from_data import FromData, Shares, known
+from d3pm_jax.config.from_data import FromData, Shares, filled_field
 from d3pm_jax.config.schedule import Schedule
 from d3pm_jax.data import open_npy
 from d3pm_jax.errors import UserError, as_user_error
@@ -36,7 +36,7 @@ class Process:
             ValueError: a field cannot be used, or is still "data".
             UserError: a file cannot be used.
         """
-        raise undefined(self, "build")
+        raise undefined_method(self, "build")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Uniform(_OfCategories):
     """Resamples uniformly."""
 
     def build(self) -> processes.Process:
-        K = check_num_categories(known(self, "K"))
+        K = check_num_categories(filled_field(self, "K"))
         return processes.uniform(self.beta.resampling(self.steps, np.full(K, 1.0 / K)), K)
 
 
@@ -67,7 +67,7 @@ class Absorbing(_OfCategories):
     """which category the mask is; K - 1 for an extra symbol, as "data" has it"""
 
     def build(self) -> processes.Process:
-        K, mask_id = known(self, "K"), known(self, "mask_id")
+        K, mask_id = filled_field(self, "K"), filled_field(self, "mask_id")
         pi = (np.arange(K) == mask_id).astype(np.float64)
         return processes.absorbing(self.beta.resampling(self.steps, pi), K, mask_id)
 
@@ -84,7 +84,7 @@ class Autoregressive(Process):
     """which category the mask is; K - 1 for an extra symbol, as "data" has it"""
 
     def build(self) -> processes.Process:
-        return processes.autoregressive(self.L, known(self, "K"), known(self, "mask_id"))
+        return processes.autoregressive(self.L, filled_field(self, "K"), filled_field(self, "mask_id"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Gaussian(_OfCategories):
     """the furthest that one step can move; K - 1 without"""
 
     def build(self) -> processes.Process:
-        return processes.gaussian(self.beta.build(self.steps), known(self, "K"), self.bands)
+        return processes.gaussian(self.beta.build(self.steps), filled_field(self, "K"), self.bands)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Banded(_OfCategories):
     """the furthest that one step can move"""
 
     def build(self) -> processes.Process:
-        return processes.banded(self.beta.build(self.steps), known(self, "K"), self.bands)
+        return processes.banded(self.beta.build(self.steps), filled_field(self, "K"), self.bands)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Marginal(Process):
     """K probabilities; "data": how often the training data has each category"""
 
     def build(self) -> processes.Process:
-        pi = np.array(known(self, "pi"), np.float64)
+        pi = np.array(filled_field(self, "pi"), np.float64)
         return processes.marginal(self.beta.resampling(self.steps, pi), pi)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from d3pm_jax import schedules
 from d3pm_jax.checks import check_num_steps
-from d3pm_jax.config.checks import Allowed, NotNegative, Positive, UnitInterval, undefined
-from d3pm_jax.config.from_data import FromData, Shares, known
+from d3pm_jax.config.checks import Allowed, NotNegative, Positive, UnitInterval, undefined_method
+from d3pm_jax.config.from_data import FromData, Shares, filled_field
 from d3pm_jax.schedules import continuous
 from d3pm_jax.schedules.information import NEAREST
 
@@ -20,7 +20,7 @@ class Schedule:
 
     def build(self, steps: int) -> np.ndarray:
         """Builds beta_t, float64 [steps]."""
-        raise undefined(self, "build")
+        raise undefined_method(self, "build")
 
     def resampling(self, steps: int, pi: np.ndarray) -> np.ndarray:
         """Builds beta_t, float64 [steps], of a process that resamples from pi [K]."""
@@ -175,7 +175,7 @@ class MutualInformation(Schedule):
         return left
 
     def _histogram(self, K: int) -> np.ndarray:
-        p0 = np.array(known(self, "p0"), np.float64)
+        p0 = np.array(filled_field(self, "p0"), np.float64)
         if len(p0) > K:
             raise ValueError(
                 f"MutualInformation.p0 has {len(p0)} categories, the process {K}: leave some out"

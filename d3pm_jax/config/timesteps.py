@@ -9,12 +9,12 @@ from jaxtyping import Array
 
 from d3pm_jax import timesteps
 from d3pm_jax.checks import bare
-from d3pm_jax.config.checks import Natural, Part, UnitInterval, undefined
+from d3pm_jax.config.checks import CheckedPart, Natural, UnitInterval, undefined_method
 from d3pm_jax.timesteps import LossHistory
 
 
 @dataclasses.dataclass(frozen=True)
-class Timesteps(Part):
+class Timesteps(CheckedPart):
     """Says which t to train on."""
 
     real: ClassVar[bool] = False
@@ -26,7 +26,7 @@ class Timesteps(Part):
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
         """Draws t in 1..T, and gives its probability, [B] each; for real t in (0, T], its density."""
-        raise undefined(self, "draw")
+        raise undefined_method(self, "draw")
 
     def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
         """Returns what it learns from the kl [B] of a batch, summed over elements."""

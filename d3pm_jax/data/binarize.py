@@ -34,10 +34,10 @@ class BinarySource:
         example = self._source[number]
         if self._how == "threshold":
             return example | {"x": (_part(example, self._levels) > 0.5).astype(np.uint8)}
-        return at_random(example, self._levels, np.random.default_rng([self._split, number]))
+        return draw_binary(example, self._levels, np.random.default_rng([self._split, number]))
 
 
-def at_random(example: dict[str, Any], levels: int, rng: np.random.Generator) -> dict[str, Any]:
+def draw_binary(example: dict[str, Any], levels: int, rng: np.random.Generator) -> dict[str, Any]:
     """Returns the example with x = 1 with probability level / highest (Salakhutdinov & Murray 2008)."""
     part = _part(example, levels)
     return example | {"x": (rng.random(part.shape) < part).astype(np.uint8)}

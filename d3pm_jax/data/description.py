@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Integer
 
-from d3pm_jax.data.tokenizers import joined
+from d3pm_jax.data.tokenizers import join_symbols
 from d3pm_jax.errors import UserError
 
 
@@ -46,10 +46,10 @@ class Description:
 
     def text(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> str:
         """Returns what categories are written as; `masked` stands for one that the data does not have."""
-        return joined(self.written(x, masked))
+        return join_symbols(self.written(x, masked))
 
     def written(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> list[str]:
-        """Returns the symbol of each category, of which `tokenizers.joined` makes the text; -1 is padding."""
+        """Returns the symbol of each category, for `tokenizers.join_symbols`; -1 is padding, and left out."""
         symbols: tuple[str, ...] = self.symbols or ()
         numbers: list[int] = x.tolist()
         known = len(symbols)

@@ -100,7 +100,7 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> ImageSourc
     return source
 
 
-def describe(name: str, data_dir: str | None = None) -> Description:
+def describe_data_set(name: str, data_dir: str | None = None) -> Description:
     """Describes a data set by what TFDS knows of it, without opening it.
 
     Args:

@@ -55,7 +55,7 @@ class Corpus:
     """in latin-1 a character is a byte"""
 
 
-class Tokens(NamedTuple):
+class SplitTokens(NamedTuple):
     """Holds a split."""
 
     x: np.ndarray  # [n], mapped into memory
@@ -64,7 +64,7 @@ class Tokens(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Opens what `prepare` made."""
+    """Opens what `prepare_corpus` made."""
 
     folder: Path
     digest: str
@@ -74,16 +74,16 @@ class Prepared:
     """tokens of each split"""
     documents: bool
 
-    def open(self, split: str) -> Tokens:
+    def open(self, split: str) -> SplitTokens:
         """Maps a split into memory."""
         dtype = np.min_scalar_type(len(self.symbols) - 1)
         x = _mapped(self.folder / f"{split}.tokens", dtype)
         if len(x) != self.counts[split]:
             raise DatasetError(f"{self.folder} is damaged: delete it, then it is prepared again")
-        return Tokens(x, _mapped(self.folder / f"{split}.ends", np.int64) if self.documents else None)
+        return SplitTokens(x, _mapped(self.folder / f"{split}.ends", np.int64) if self.documents else None)
 
 
-def prepare(corpus: Corpus) -> Prepared:
+def prepare_corpus(corpus: Corpus) -> Prepared:
     """Returns the tokens of a corpus, which are made where they are not there yet, by one process at a time.
 
     Raises:
@@ -125,7 +125,7 @@ def _digest(corpus: Corpus) -> str:
         tokenizer = hashlib.sha256(_tokenizer_file(corpus).read_bytes()).hexdigest()
     about = {
         "version": VERSION,
-        "texts": [(split, text.sha256(path)) for split, path in corpus.paths],
+        "texts": [(split, text.hash_text(path)) for split, path in corpus.paths],
         "tokenizer": tokenizer,
         "others": [corpus.shares, corpus.documents, corpus.encoding],
     }
@@ -159,7 +159,7 @@ def _write(corpus: Corpus, folder: Path) -> None:
             elif corpus.tokenizer == "bytes":
                 tokenizer = tokenizers.Bytes(corpus.encoding)
             else:
-                tokenizer = tokenizers.FromFile(_tokenizer_file(corpus))
+                tokenizer = tokenizers.FileTokenizer(_tokenizer_file(corpus))
             ranges = _cut(corpus, sizes)
             total = sum(stop - start for _, start, stop in ranges.values())
             advance = functools.partial(
@@ -187,7 +187,7 @@ def _scan(corpus: Corpus) -> tuple[dict[str, int], list[str]]:
     letters = tokenizers.LETTERS27 + "\n" * corpus.documents if corpus.tokenizer == "letters27" else None
     for split, path in corpus.paths:
         sizes[split] = 0
-        for part in text.parts(path, corpus.encoding):
+        for part in text.read_parts(path, corpus.encoding):
             seen[tokenizers.code_points(part.text)] = True
             sizes[split] += len(part.text)
             if letters is not None and part.text.strip(letters):
@@ -215,7 +215,7 @@ def _cut(corpus: Corpus, sizes: dict[str, int]) -> dict[str, tuple[str, int, int
 def _read_range(path: str, encoding: str, start: int, stop: int, advance: Advance) -> Iterator[str]:
     """Reads the characters start, .., stop - 1 of a text, and tells how many of them are done."""
     at = 0
-    for part in text.parts(path, encoding):
+    for part in text.read_parts(path, encoding):
         if at >= stop:
             return
         taken = part.text[max(0, start - at) : stop - at]
@@ -228,7 +228,7 @@ def _write_tokens(path: Path, texts: Iterator[str], tokenizer: tokenizers.Tokeni
     """Writes the tokens of a split, and of documents their ends; returns how many tokens there are."""
     dtype, count = np.min_scalar_type(len(tokenizer.symbols) - 1), 0
     with path.with_suffix(".tokens").open("wb") as tokens, path.with_suffix(".ends").open("wb") as ends:
-        for pieces in itertools.chain(text.lines(texts), [["\n"]] if documents else []):
+        for pieces in itertools.chain(text.split_lines(texts), [["\n"]] if documents else []):
             written = [piece.removesuffix("\n") for piece in pieces] if documents else pieces
             x, lengths = tokenizer.encode(written)
             tokens.write(x.astype(dtype).tobytes())

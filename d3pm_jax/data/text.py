@@ -21,7 +21,7 @@ LONGEST = 1 << 16  # characters of a line, or of a part of one
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, KeyError)
 
 
-class Part(NamedTuple):
+class TextPart(NamedTuple):
     """Holds some characters of a file, and where they begin."""
 
     file: Path
@@ -29,7 +29,7 @@ class Part(NamedTuple):
     text: str
 
 
-def files(path: str) -> list[Path]:
+def list_files(path: str) -> list[Path]:
     """Lists the file, or the *.txt of the folder by name.
 
     Raises:
@@ -46,15 +46,15 @@ def files(path: str) -> list[Path]:
     return found
 
 
-def parts(path: str, encoding: str) -> Iterator[Part]:
+def read_parts(path: str, encoding: str) -> Iterator[TextPart]:
     """Reads a file, or the texts of a folder with a line break between, exactly as they are.
 
     Raises:
         DatasetError: (while iterating) a file is damaged, or not in this encoding.
     """
-    for number, file in enumerate(files(path)):
+    for number, file in enumerate(list_files(path)):
         if number:
-            yield Part(file, 0, "\n")
+            yield TextPart(file, 0, "\n")
         decoder, start, offset = codecs.getincrementaldecoder(encoding)(), 0, 0
         for content in itertools.chain(_contents(file), (b"",)):
             pending = len(decoder.getstate()[0])
@@ -66,20 +66,20 @@ def parts(path: str, encoding: str) -> Iterator[Part]:
                     f"{file} is not {encoding.upper()} at byte {at:,} ({error.reason}): convert it, as "
                     f"iconv -f latin1 -t utf-8 does for Latin-1"
                 ) from error
-            yield Part(file, start, text)
+            yield TextPart(file, start, text)
             start, offset = start + len(text), offset + len(content)
 
 
-def sha256(path: str) -> str:
-    """Hashes the content of what `parts` reads, by files; again only where one has changed."""
+def hash_text(path: str) -> str:
+    """Hashes the content of what `read_parts` reads, by files; again only where one has changed."""
     digest = hashlib.sha256()
-    for file in files(path):
+    for file in list_files(path):
         status = file.stat()
         digest.update(_file_hash(file, status.st_size, status.st_mtime_ns))
     return digest.hexdigest()
 
 
-def lines(texts: Iterable[str]) -> Iterator[list[str]]:
+def split_lines(texts: Iterable[str]) -> Iterator[list[str]]:
     """Cuts a text that comes in parts after every line break.
 
     A line of more than LONGEST characters is cut too, after the last space among so many, if there is one.

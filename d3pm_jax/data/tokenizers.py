@@ -2,7 +2,7 @@
 
 What a category is written as is its symbol, and a text is its symbols joined. A symbol may be a part of a
 character only: its bytes are then lone surrogates U+DC80..U+DCFF, as Python's "surrogateescape" has it, so
-that `joined` puts characters together again.
+that `join_symbols` puts characters together again.
 """
 
 import codecs
@@ -46,7 +46,7 @@ class Bytes:
         return np.frombuffer(b"".join(encoded), np.uint8), [len(x) for x in encoded]
 
 
-class FromFile:
+class FileTokenizer:
     """Does what a file of the `tokenizers` library says, for each line on its own, without special tokens.
 
     Args:
@@ -79,10 +79,10 @@ class FromFile:
 
 # Each has `symbols`, what each category is written as, and encode(lines), which returns the categories of the
 # lines, one after the other, and how many each line has.
-Tokenizer = Characters | Bytes | FromFile
+Tokenizer = Characters | Bytes | FileTokenizer
 
 
-def matched(text: str, symbols: Sequence[str]) -> np.ndarray:
+def match_symbols(text: str, symbols: Sequence[str]) -> np.ndarray:
     """Returns categories whose symbols, joined, are this text: at each place the longest symbol that fits.
 
     For symbols of one character these are the categories of the text; a file of the `tokenizers` library may
@@ -114,13 +114,13 @@ def code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 
-def joined(symbols: Iterable[str]) -> str:
+def join_symbols(symbols: Iterable[str]) -> str:
     """Joins symbols to a text; bytes that are no character are U+FFFD."""
-    return "".join(joined_parts([symbols]))
+    return "".join(join_symbol_parts([symbols]))
 
 
-def joined_parts(parts: Iterable[Iterable[str]]) -> Iterator[str]:
-    """Yields the text that `joined` makes of all these symbols, in parts; a character is where it ends."""
+def join_symbol_parts(parts: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Yields the text that `join_symbols` makes of all symbols, in parts; a character is where it ends."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for symbols in parts:
         yield decoder.decode(_bytes_of("".join(symbols)))

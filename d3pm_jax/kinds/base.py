@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from d3pm_jax.config.checks import undefined
+from d3pm_jax.config.checks import undefined_method
 from d3pm_jax.data import Description, Part, Source, count_categories, read_batch
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines
@@ -265,7 +265,7 @@ class Kind:
             UserError: as `check_quality`, or the data cannot be read.
         """
         self.check_quality(num, inception)
-        raise undefined(self, "prepare_quality")
+        raise undefined_method(self, "prepare_quality")
 
     def show_quality(
         self, path: Path, samples: np.ndarray, measured: Measured, levels: int, caption: str

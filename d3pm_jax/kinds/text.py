@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from d3pm_jax.data import DatasetError, count_categories
-from d3pm_jax.data.tokenizers import joined, joined_parts, matched
+from d3pm_jax.data.tokenizers import join_symbol_parts, join_symbols, match_symbols
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation import baselines, texts
 from d3pm_jax.files import write_text
@@ -127,7 +127,7 @@ class Text(Kind):
         for i, piece in enumerate(pieces):
             is_gap = i % 2 == 1
             try:
-                tokens = np.zeros(int(piece), np.int32) if is_gap else matched(piece, symbols)
+                tokens = np.zeros(int(piece), np.int32) if is_gap else match_symbols(piece, symbols)
             except DatasetError as error:
                 raise UserError(f"--{option}: {error}") from error
             x0.append(tokens)
@@ -189,7 +189,7 @@ class Text(Kind):
         vocabulary = texts.vocabulary(self.in_parts(first))
 
         def measure(batch: Batch) -> Measured:
-            samples = [joined(self.description.written(x)) for x in _tokens(batch)]
+            samples = [join_symbols(self.description.written(x)) for x in _tokens(batch)]
             shares = {"known_words": texts.known_words(samples, vocabulary)}
             shares |= {f"distinct_{n}": texts.distinct_ngrams(samples, n) for n in WORDS}
             whole = [piece for sample in samples for piece in sample.split("\ufffd")]  # bytes of no character
@@ -236,7 +236,7 @@ class Text(Kind):
             if masked:
                 found += [None] * len(tokens)
             else:
-                *parts, end = joined_parts([symbol] for symbol in self.description.written(tokens))
+                *parts, end = join_symbol_parts([symbol] for symbol in self.description.written(tokens))
                 found += [*parts[:-1], parts[-1] + end]
         return found
 
@@ -260,7 +260,7 @@ class Text(Kind):
                     example += 1
                 yield found
 
-        return joined_parts(symbols())
+        return join_symbol_parts(symbols())
 
     def _batches(self, train: Split) -> Iterator[Batch]:
         return train.in_parts(max(1, PART // self.description.shape[0]))

@@ -115,7 +115,7 @@ def train(
 
 def built(config: Config, workdir: Path | None = None) -> tuple[build.Parts, data.Source]:
     """Builds a run, or that of a folder to go on with, and opens its data; refuses what would fail later."""
-    config_io.check(config)
+    config_io.check_config(config)
     use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
     source, description = splits.training(config, config.data.open_training()), config.data.describe()
     asked = True  # for just this layout

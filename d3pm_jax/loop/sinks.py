@@ -183,7 +183,7 @@ def opened(
         logs.append(stack.enter_context(closing(Lines(workdir, after_step))).log)
         logs.append(stack.enter_context(closing(Board(workdir / TENSORBOARD, after_step + 1))).log)
         if project is not None:
-            logs.append(stack.enter_context(WandbRun(workdir, project, config_io.flat(config))).log)
+            logs.append(stack.enter_context(WandbRun(workdir, project, config_io.flatten_config(config))).log)
         logs += [log.log for log in own]
 
         def log_all(step: int, values: Values) -> None:

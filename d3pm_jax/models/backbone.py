@@ -19,7 +19,7 @@ def padded_size(size: int, levels: int) -> int:
     return -(-size // factor) * factor
 
 
-class Level(nnx.Module):
+class Stage(nnx.Module):
     """Holds the blocks at one resolution, each followed by attention if there is any; a resampling conv."""
 
     def __init__(self, blocks: list[ResBlock], attns: list[Attention], conv: nnx.Conv | None):
@@ -67,7 +67,7 @@ class Backbone(nnx.Module):
         for i, width in enumerate(widths):
             blocks = [ResBlock(n if j == 0 else width, width, style) for j in range(num_res_blocks)]
             last, n = i == len(widths) - 1, width if blocks else n
-            down.append(Level(blocks, attns(i, len(blocks)), None if last else style.halving(n)))
+            down.append(Stage(blocks, attns(i, len(blocks)), None if last else style.halving(n)))
             skips += [n] * (num_res_blocks + (not last))
         self.down = nnx.List(down)
         self.mid_block1, self.mid_attn = ResBlock(n, n, style), Attention(n, style)
@@ -76,7 +76,7 @@ class Backbone(nnx.Module):
         for i, width in reversed(list(enumerate(widths))):
             n_ins = [(n if j == 0 else width) + skips.pop() for j in range(num_res_blocks + 1)]
             blocks = [ResBlock(n_in, width, style) for n_in in n_ins]
-            up.append(Level(blocks, attns(i, len(blocks)), style.conv3(width, width) if i else None))
+            up.append(Stage(blocks, attns(i, len(blocks)), style.conv3(width, width) if i else None))
             n = width
         self.up = nnx.List(up)
         self.norm_out = style.norm(n)
@@ -110,7 +110,7 @@ class Backbone(nnx.Module):
         h = self.conv_out(at_least_float32(nnx.swish(self.norm_out(h))))
         return h[:, rows[0] : rows[0] + H, columns[0] : columns[0] + W]
 
-    def _block(self, level: Level, i: int, h: Array, *more: Array | None) -> Array:
+    def _block(self, level: Stage, i: int, h: Array, *more: Array | None) -> Array:
         """Applies block i of a level and its attention."""
         h = self._apply(level.blocks[i], h, *more)
         return self._apply(level.attns[i], h) if level.attns else h

@@ -156,7 +156,7 @@ class Block(nnx.Module):
         B, L, _ = x.shape
         parts = jnp.split(on_rows(self.qkv, modulated_norm(x, scale_a, shift_a)), 3, axis=-1)
         q, k, v = (part.reshape(B, L, self.num_heads, -1) for part in parts)
-        mixed = attention(rotated(q, angles), rotated(k, angles), v, seen)
+        mixed = attention(rotate_pairs(q, angles), rotate_pairs(k, angles), v, seen)
         h = on_rows(self.proj_out, mixed.reshape(B, L, -1))
         x = x + gate_a * dropout(h, self.rate, one)
         h = on_rows(self.mlp1, modulated_norm(x, scale_m, shift_m))
@@ -265,7 +265,7 @@ def rotary_angles(length: int, d: int) -> Float[Array, "length m"]:
     return jnp.arange(length)[:, None] * frequencies[None]
 
 
-def rotated(x: Float[Array, "B L h d"], angles: Float[Array, "L m"]) -> Float[Array, "B L h d"]:
+def rotate_pairs(x: Float[Array, "B L h d"], angles: Float[Array, "L m"]) -> Float[Array, "B L h d"]:
     """Returns x with its entries i and i + d / 2 turned, as a point of the plane, by angle i of the place."""
     angles = angles[None, :, None]
     cos, sin = jnp.cos(angles), jnp.sin(angles)

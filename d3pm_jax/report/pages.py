@@ -140,7 +140,7 @@ def compared(configs: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
 
 def flat(config: Config) -> dict[str, Any]:
     """Returns every field by dotted name; the class of a part stands under the name of the part itself."""
-    found = config_io.flat(config)
+    found = config_io.flatten_config(config)
     return {name.removesuffix(".class"): value for name, value in found.items() if name != "class"}
 
 

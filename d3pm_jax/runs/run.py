@@ -190,7 +190,7 @@ def open_run(
     workdir, own = Path(workdir), Path(config) if isinstance(config, str) else config
     found = folders.read_config(workdir, own)
     if isinstance(own, Config):
-        own = from_data.like(found, own)
+        own = from_data.fill_from_saved(found, own)
         folders.check_resume(found, own)
         found = own
     use_all_cores(batch_size)

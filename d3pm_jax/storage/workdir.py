@@ -67,7 +67,7 @@ def resumed(workdir: Path, config: Config, description: Description) -> Config:
     if not (workdir / CONFIG).is_file():
         raise UserError(f"{workdir} holds no run to resume: check --workdir, or leave out --resume")
     before = read_config(workdir, config)
-    config = from_data.like(before, config)
+    config = from_data.fill_from_saved(before, config)
     check_resume(before, config)
     check_description(workdir, description)
     return config
@@ -94,7 +94,7 @@ def _own_parts(workdir: Path, own: Path | Config) -> Mapping[str, type]:
             f"{file} is not what this run was made with: it differs from {copy} as it was written; pass "
             f"--config with a file that is the same, or start in a new workdir"
         )
-    return config_io.own_parts(own if isinstance(own, Config) else config_io.load(own))
+    return config_io.own_parts(own if isinstance(own, Config) else config_io.load_module(own))
 
 
 def read_description(workdir: Path) -> Description | None:
@@ -197,7 +197,7 @@ def write_run(
     if examples is not None:
         np.save(array := io.BytesIO(), examples)
         contents[EXAMPLES] = array.getvalue()
-    contents[CONFIG] = config_io.dump(config).encode()  # last: nothing goes on with a part of a run
+    contents[CONFIG] = config_io.dump_config(config).encode()  # last: nothing goes on with a part of a run
     manifest.replace(workdir, contents)
 
 

@@ -171,7 +171,7 @@ def test_bad_files_and_places_get_one_line(old, tmp_path, capsys):
     message = error(capsys, "import", file, "--workdir", tmp_path / "new")
     assert f"the config in {file} cannot be read" in message
     assert "pass one, as in" in message
-    twin.save(file, state.ema, {"config": config_io.dump(tiny.get_config())})
+    twin.save(file, state.ema, {"config": config_io.dump_config(tiny.get_config())})
     assert "no workdir" in error(capsys, "import", file)
     whole = file.read_bytes()
     for content in (whole[:-10], whole[: len(whole) // 2], whole[:5], b"", b"PK" * 100):
@@ -189,7 +189,7 @@ def test_help_of_export_and_import(old, capsys):
         assert status(name, "--help") == 0
         assert f"d3pm {name}" in capsys.readouterr().out
     file = workdir / "help.safetensors"
-    twin.save(file, state.ema, {"config": config_io.dump(tiny.get_config())})
+    twin.save(file, state.ema, {"config": config_io.dump_config(tiny.get_config())})
     assert status("import", file, "--help") == 0
     assert "--process.steps" in capsys.readouterr().out
 

@@ -114,7 +114,7 @@ def test_what_is_known_of_samples_stays_to_the_letter(home):
     assert [x.startswith("a naïve café\\n") for x in lines(run / "samples_prompt.txt")] == [True] * 3
     finished(home, "sample", "killed", "--num", "3", "--infill", f"{before}[MASK:5]{behind}[MASK:2]")
     vocabulary = runs.open(run).parts.description.symbols
-    first, last = (symbols.matched(text, vocabulary) for text in (before, behind))
+    first, last = (symbols.match_symbols(text, vocabulary) for text in (before, behind))
     for x in np.load(run / "samples_infill.npy"):
         np.testing.assert_array_equal(x[: len(first)], first)
         np.testing.assert_array_equal(x[len(first) + 5 :][: len(last)], last)

@@ -14,7 +14,7 @@ CONFIGS = sorted((Path(tests.__file__).parents[1] / "configs").glob("*.py"))
 def opened(path: Path) -> tuple[Config, Description]:
     """Returns a config and its data, filled in; writes its files into the folder one is in."""
     Path("letters.txt").write_text("so said the quick brown fox " * 200)
-    config = io.from_file(path)
+    config = io.read_config_file(path)
     description = config.data.describe()
     K = description.categories
     np.save(f"{path.stem}.npy", np.random.default_rng(0).normal(size=(K, 4)))

@@ -7,7 +7,15 @@ import pytest
 
 from d3pm_jax import config as configs
 from d3pm_jax.cli import reading as overrides
-from d3pm_jax.config.checks import Count, Free, NotNegative, fits, free_fields, hints_of, in_words
+from d3pm_jax.config.checks import (
+    Count,
+    Free,
+    NotNegative,
+    describe_hint,
+    free_fields,
+    hints_of,
+    matches_hint,
+)
 from d3pm_jax.errors import UserError
 from d3pm_jax.storage.workdir import check_resume, may_change
 from tests import tiny
@@ -88,7 +96,9 @@ def test_a_class_of_ones_own_is_believed_over_what_it_inherits():
 
 def test_the_mark_is_nothing_else():
     marked = Annotated[Count, Free]
-    assert (fits(1, marked), fits(0, marked), in_words(marked)) == (True, False, in_words(Count))
+    assert matches_hint(1, marked)
+    assert not matches_hint(0, marked)
+    assert describe_hint(marked) == describe_hint(Count)
     hints = hints_of(configs.Train)
     assert hints["steps"] == Count
     assert hints["remat"] is bool

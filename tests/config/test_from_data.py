@@ -20,7 +20,7 @@ from d3pm_jax.config import (
     Uniform,
     io,
 )
-from d3pm_jax.config.from_data import fill, like, needs_data
+from d3pm_jax.config.from_data import fill, fill_from_saved, needs_data
 
 COUNTS, SHARES = np.array([6, 0, 2]), (0.75, 0.0, 0.25)
 
@@ -89,19 +89,19 @@ def test_of_a_whole_config_only_numbers_are_filled_in():
 
 @pytest.mark.parametrize(("given", "saved"), FILLED)
 def test_data_equals_any_saved_number(given, saved):
-    assert like(saved, given) == saved
-    assert like(saved, saved) == saved
+    assert fill_from_saved(saved, given) == saved
+    assert fill_from_saved(saved, saved) == saved
 
 
 def test_a_number_differs_from_a_saved_one_and_so_does_another_part():
     saved = full(Absorbing(4, 8, Reciprocal(), 3))
     given = full(Absorbing("data", 9, Reciprocal(), 2))
-    differences = io.differences(saved, like(saved, given))
+    differences = io.differences(saved, fill_from_saved(saved, given))
     assert differences == {"process.mask_id": (3, 2), "process.steps": (8, 9)}
     other = full(Uniform("data", 8, Reciprocal()))
-    assert like(saved, other) == other
-    assert like(config.Head(), Forbidding()).forbid == "data"
-    assert like(Forbidding(forbid=None), Forbidding()).forbid == "data"
+    assert fill_from_saved(saved, other) == other
+    assert fill_from_saved(config.Head(), Forbidding()).forbid == "data"
+    assert fill_from_saved(Forbidding(forbid=None), Forbidding()).forbid == "data"
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,14 @@ def test_configs_survive_json():
     paths = sorted((Path(tests.__file__).parent.parent / "configs").glob("*.py"))
     assert len(paths) >= 4
     for path in paths:
-        config = config_io.from_file(path)
-        assert config_io.from_json(json.loads(config_io.dump(config))) == config
+        config = config_io.read_config_file(path)
+        assert config_io.from_json(json.loads(config_io.dump_config(config))) == config
         assert config_io.differences(config, config) == {}
 
 
 def test_a_config_of_an_earlier_version_opens():
-    config = config_io.from_file(Path(tests.__file__).parent.parent / "configs" / "digits_uniform.py")
-    tree = json.loads(config_io.dump(config).replace("HybridLoss", "Loss"))
+    config = config_io.read_config_file(Path(tests.__file__).parent.parent / "configs" / "digits_uniform.py")
+    tree = json.loads(config_io.dump_config(config).replace("HybridLoss", "Loss"))
     assert tree["model"].pop("num_heads") == 1
     assert tree["loss"].pop("belief") == "leave_one_out"
     before = dataclasses.replace(config, loss=dataclasses.replace(config.loss, belief="d3pm"))
@@ -64,7 +64,7 @@ def test_a_run_of_before_there_were_meshes_opens():
 def test_only_a_part_of_the_users_file_is_made(tmp_path):
     """Not whatever else it holds, a function or a class that it imports among it."""
     (tmp_path / "own.py").write_text("from d3pm_jax.data import Description\nrun = print\n")
-    own = config_io.own_parts(config_io.load(tmp_path / "own.py"))
+    own = config_io.own_parts(config_io.load_module(tmp_path / "own.py"))
     for name in ("run", "Description", "__init__"):
         tree = config_io.to_json(tiny.get_config()) | {"data": {"class": f"own.{name}", "sep": ""}}
         with pytest.raises(UserError, match=f"the config has a part {name} of its own: pass --config FILE"):
@@ -89,4 +89,4 @@ def test_two_files_of_one_name_stay_apart(tmp_path):
     for file in files:
         file.parent.mkdir()
         file.write_text(source)
-    assert [config_io.own_file(found) for found in map(config_io.from_file, files)] == files
+    assert [config_io.own_file(found) for found in map(config_io.read_config_file, files)] == files

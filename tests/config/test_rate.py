@@ -63,7 +63,7 @@ def test_steps_beyond_the_end_are_refused_with_the_cure():
     configs.Lion(rate=InverseSqrtRate(5)).check_steps(10**6)
     config = dataclasses.replace(tiny.get_config(), optimizer=configs.AdamW(rate=WSDRate(10, 11)))
     with pytest.raises(UserError, match=r"optimizer.rate.decay_steps = 11: .* optimizer.rate.steps = 10"):
-        config_io.check(config)
+        config_io.check_config(config)
 
 
 def test_a_rate_without_build_says_so():

@@ -43,7 +43,7 @@ def write(folder, content, name="a.txt"):
 def text_of(data, split):
     """All tokens of a split, as text."""
     description = data.describe()
-    return description.text(prepared.prepare(data.corpus()).open(split).x)
+    return description.text(prepared.prepare_corpus(data.corpus()).open(split).x)
 
 
 @pytest.mark.parametrize("tokenizer", ["characters", "bytes"])
@@ -84,7 +84,7 @@ def test_lines_are_cut_by_what_is_in_them_not_by_how_they_are_read(monkeypatch):
     expected = ["a bc ", "def ", "ghij\n", "klmno", "pqrs\n", "\n", "ab"]
     for size in (1, 2, 3, 7, 100):
         parts = [content[i : i + size] for i in range(0, len(content), size)]
-        assert [line for lines in text.lines(parts) for line in lines] == expected
+        assert [line for lines in text.split_lines(parts) for line in lines] == expected
 
 
 def test_letters27_are_space_and_a_to_z(tmp_path):
@@ -172,7 +172,7 @@ def test_a_killed_preparation_is_not_taken_for_whole_and_is_cleaned_up(tmp_path,
         patch.setattr(prepared.json, "dumps", killed)
         patch.setattr(prepared.shutil, "rmtree", lambda *args, **options: None)  # a kill cleans nothing up
         with pytest.raises(KeyboardInterrupt):
-            prepared.prepare(data.corpus())
+            prepared.prepare_corpus(data.corpus())
     (left,) = (x for x in cache.iterdir() if x.is_dir())
     assert left.name.endswith(".partial")
     assert (left / "test.tokens").stat().st_size
@@ -295,8 +295,8 @@ def blocked(tmp_path, good):
 def test_symbols_of_parts_of_characters_join_to_characters():
     x, _ = tokenizers.Bytes().encode(["é🎈"])
     symbols = [tokenizers.Bytes().symbols[k] for k in x]
-    assert tokenizers.joined(symbols) == "é🎈"
-    assert tokenizers.joined(symbols[1:]) == "\ufffd🎈"
+    assert tokenizers.join_symbols(symbols) == "é🎈"
+    assert tokenizers.join_symbols(symbols[1:]) == "\ufffd🎈"
     for cuts in itertools.combinations_with_replacement(range(7), 2):
         parts = [symbols[a:b] for a, b in itertools.pairwise([0, *cuts, 6])]
         assert "".join(tokenizers.joined_parts(parts)) == "é🎈"

@@ -7,7 +7,7 @@ import pytest
 
 from d3pm_jax import config
 from d3pm_jax.data import DatasetError, prepared
-from d3pm_jax.data.tokenizers import FromFile, joined
+from d3pm_jax.data.tokenizers import FileTokenizer, join_symbols
 from d3pm_jax.extras import MissingExtra
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -65,18 +65,18 @@ def save(made, folder, name="tokenizer.json"):
 
 
 def written(made, folder, *lines):
-    """What FromFile makes of lines, as text."""
-    found = FromFile(save(made, folder))
+    """What FileTokenizer makes of lines, as text."""
+    found = FileTokenizer(save(made, folder))
     x, lengths = found.encode(lines)
     assert sum(lengths) == len(x)
     assert [len(made.encode(line).ids) for line in lines] == lengths
-    return joined(found.symbols[i] for i in x)
+    return join_symbols(found.symbols[i] for i in x)
 
 
 def test_byte_level_tokens_are_the_text_to_the_byte(tmp_path):
     lines = [line + "\n" for line in TEXT.split("\n")]
     assert written(byte_level(), tmp_path, *lines) == "".join(lines)
-    symbols = FromFile(tmp_path / "tokenizer.json").symbols
+    symbols = FileTokenizer(tmp_path / "tokenizer.json").symbols
     assert symbols[-1] == "<|end|>"
     assert len(symbols) == 281
     assert all("\ufffd" not in symbol for symbol in symbols)
@@ -89,7 +89,7 @@ def test_unigram_with_bytes_is_the_text_to_the_byte(tmp_path):
 def test_pieces_of_words_are_joined_and_words_are_set_apart(tmp_path):
     assert written(word_piece(), tmp_path, "thing, so the thin") == " thing , so the thin"
     assert written(words(), tmp_path, "the thing the") == " the thing the"
-    assert FromFile(save(words(), tmp_path)).symbols[2] == ""  # a number without a token
+    assert FileTokenizer(save(words(), tmp_path)).symbols[2] == ""  # a number without a token
 
 
 def test_padding_truncation_and_special_tokens_of_the_file_are_left_out(tmp_path):
@@ -99,7 +99,7 @@ def test_padding_truncation_and_special_tokens_of_the_file_are_left_out(tmp_path
     made.post_processor = tokenizers.processors.TemplateProcessing(
         single="[UNK] $A", special_tokens=[("[UNK]", 0)]
     )
-    x, lengths = FromFile(save(made, tmp_path)).encode(["thing so the", "so"])
+    x, lengths = FileTokenizer(save(made, tmp_path)).encode(["thing so the", "so"])
     np.testing.assert_array_equal(x, plain.encode("thing so the").ids + plain.encode("so").ids)
     assert lengths == [5, 1]
 
@@ -111,7 +111,7 @@ def test_a_file_makes_data_and_another_file_other_data(tmp_path):
     data = config.Text(str(text), str(text), tokenizer=str(tokenizer), length=8)
     description = data.describe()
     assert description.categories == 281
-    tokens = prepared.prepare(data.corpus()).open("train").x
+    tokens = prepared.prepare_corpus(data.corpus()).open("train").x
     assert tokens.dtype == np.uint16
     assert description.text(tokens) == TEXT
     padded = config.Text(str(text), str(text), tokenizer=str(tokenizer), length=64, packing="padded")

@@ -9,7 +9,7 @@ from flax import nnx
 from d3pm_jax import config as configs
 from d3pm_jax.config import Spec
 from d3pm_jax.models import Transformer, transformer as transformer_module
-from d3pm_jax.models.transformer import attention, rotary_angles, rotated
+from d3pm_jax.models.transformer import attention, rotary_angles, rotate_pairs
 from tests.models.small import randomised
 
 OPTIONS = {"K": 5, "max_time": 50, "width": 8, "num_layers": 2, "num_heads": 2}
@@ -100,7 +100,7 @@ def test_attention_and_positions_equal_their_formulas():
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
         for a, b in zip(gradient(jnp.asarray(g, jnp.float32)), gradients(jnp.asarray(g)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
-    turned = np.asarray(jax.jit(lambda x: rotated(x, rotary_angles(5, 4)))(q))
+    turned = np.asarray(jax.jit(lambda x: rotate_pairs(x, rotary_angles(5, 4)))(q))
     point, angle = q[..., :2] + 1j * q[..., 2:], np.arange(5)[:, None] * np.array([1.0, 0.01])
     moved = point * np.exp(1j * angle)[None, :, None]
     np.testing.assert_allclose(turned, np.concatenate([moved.real, moved.imag], -1), rtol=1e-12)

@@ -47,7 +47,7 @@ class Known(Run):
 RUN = Known(
     step=7,
     workdir=Path("runs/a"),
-    config=config_io.from_file(Path("configs/digits_absorbing.py")),
+    config=config_io.read_config_file(Path("configs/digits_absorbing.py")),
     process=SimpleNamespace(T=4),
     parts=SimpleNamespace(description=DIGITS, kind=kinds.of(DIGITS)),
 )
@@ -93,7 +93,7 @@ def of_quality(name, rows, known):
 def test_fields_are_the_same_where_they_are():
     """Of every ordered pair of the configs here: a field that one lacks differs, also where it is None."""
     paths = sorted(Path("configs").glob("*.py"))
-    configs = {path.stem: config_io.from_file(path) for path in paths}
+    configs = {path.stem: config_io.read_config_file(path) for path in paths}
     assert len(configs) > 9
     for a, b in permutations(map(shown.flat, configs.values()), 2):
         differ, rest = shown.compared([a, b])

@@ -50,7 +50,10 @@ def saved(tmp_path_factory, parts):
     with closing(logs.Lines(workdir, 0)) as lines:
         for step in (1, 2):
             lines.log(step, {"loss": 0.5 / step, "kl": 1e-3})
-    texts = {"config": config_io.dump(parts.config), "data": (workdir / "description.json").read_text()}
+    texts = {
+        "config": config_io.dump_config(parts.config),
+        "data": (workdir / "description.json").read_text(),
+    }
     twin.save(workdir / "weights.safetensors", parts.state.params, texts)
     assert (workdir / "weights.safetensors").stat().st_size < 20_000
     return workdir

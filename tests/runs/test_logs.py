@@ -104,7 +104,7 @@ def test_a_resumed_run_is_the_same_run_there_and_a_moved_folder_too(tmp_path, se
     assert list(service.rows[one["id"]]) == [row["step"] for row in metrics.read(folder)] == [5, 10, 15]
     assert (one["project"], one["name"], two["name"]) == ("digits", "first", "second")
     assert (one["resume"], one["dir"]) == ("allow", tmp_path / "first")
-    assert one["config"] == config_io.flat(CONFIG)
+    assert one["config"] == config_io.flatten_config(CONFIG)
     assert one["config"]["process.beta.class"] == "Linear"
     json.dumps(one["config"])
     (folder / logs.WANDB_ID).write_text("../x\n")

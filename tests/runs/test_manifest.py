@@ -80,7 +80,7 @@ def test_a_kill_at_any_point_leaves_a_run_that_opens_or_none(before, tmp_path, m
 
 def test_a_change_of_the_users_is_refused_until_the_manifest_is_deleted(tmp_path):
     write_run(tmp_path, OLD, tiny.DIGITS, EXAMPLES)
-    (tmp_path / "config.json").write_text(config_io.dump(NEW))
+    (tmp_path / "config.json").write_text(config_io.dump_config(NEW))
     with pytest.raises(UserError) as raised:
         read_config(tmp_path)
     assert str(raised.value) == (
@@ -95,7 +95,7 @@ def test_the_copy_of_the_users_file_is_covered_and_a_file_is_compared_with_its_h
     own, workdir = tmp_path / "own.py", tmp_path / "run"
     own.write_bytes(source := Path(own_parts.__file__).read_bytes())
     workdir.mkdir()
-    config = config_io.from_file(own)
+    config = config_io.read_config_file(own)
     write_run(workdir, config, config.data.describe())
     (workdir / "config.py").unlink()
     assert config_io.to_json(read_config(workdir, own)) == config_io.to_json(config)

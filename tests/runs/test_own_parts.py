@@ -69,7 +69,7 @@ def test_commands_take_the_file_and_never_run_its_copy(trained, capsys, tmp_path
 
 
 def test_it_resumes_to_the_same_bits_and_opens_from_python(trained, tmp_path):
-    config = config_io.from_file(FILE)
+    config = config_io.read_config_file(FILE)
     small = dataclasses.replace(config.train, steps=2, batch_size=8, checkpoint_every=2)
     config = dataclasses.replace(config, model=own_parts.Convolution(4), train=small)
     runs.train(config, tmp_path / "run")
@@ -186,7 +186,7 @@ def test_a_part_without_a_method_says_which(tmp_path):
     class Nothing(configs.Data):
         pass
 
-    config = dataclasses.replace(config_io.from_file(FILE), data=Nothing())
+    config = dataclasses.replace(config_io.read_config_file(FILE), data=Nothing())
     with pytest.raises(UserError, match=r"Nothing defines no open: "):
         runs.train(config, tmp_path / "run")
 
@@ -198,14 +198,14 @@ class OfNumpy(Noted):
 
 
 def test_a_description_of_numpys_numbers_is_refused(tmp_path):
-    config = dataclasses.replace(config_io.from_file(FILE), data=OfNumpy())
+    config = dataclasses.replace(config_io.read_config_file(FILE), data=OfNumpy())
     with pytest.raises((UserError, TypeError), match=r"int64"):
         runs.train(config, tmp_path / "run")
 
 
 @pytest.mark.slow  # what is filled in has tests in tests/config
 def test_data_in_place_of_numbers_is_filled_in_once(tmp_path):
-    config = config_io.from_file(FILE)
+    config = config_io.read_config_file(FILE)
     small = dataclasses.replace(config.train, steps=1, batch_size=8)
     process = configs.Marginal(steps=3, beta=configs.Cosine(), pi="data")
     config = dataclasses.replace(

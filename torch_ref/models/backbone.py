@@ -16,7 +16,7 @@ def padded_size(size: int, levels: int) -> int:
     return size
 
 
-class Level(nn.Module):
+class Stage(nn.Module):
     """The blocks at one resolution, each followed by attention where asked for, then a resampling conv."""
 
     def __init__(self, blocks: list[ResBlock], attns: list[Attention], conv: nn.Conv2d | None):
@@ -31,7 +31,7 @@ class Level(nn.Module):
         return self.attns[i](h) if len(self.attns) else h
 
 
-class Down(Level):
+class Down(Stage):
     """Every block and the conv leave a skip."""
 
     def forward(self, h: Tensor, temb: Tensor, cemb: Tensor | None, skips: list[Tensor]) -> Tensor:
@@ -44,7 +44,7 @@ class Down(Level):
         return h
 
 
-class Up(Level):
+class Up(Stage):
     """Every block takes a skip."""
 
     def forward(self, h: Tensor, temb: Tensor, cemb: Tensor | None, skips: list[Tensor]) -> Tensor:
