@@ -150,7 +150,7 @@ def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequen
 
         first = noise(jnp.asarray(PRIOR_STEP, jnp.int32))
         xT = bare(q_sample)(process, x0, jnp.asarray(process.T, jnp.int32), first)
-        return chains.run(step, process.T, xT, times).states
+        return chains.run_chain(step, process.T, xT, times).states
 
     drawn = np.asarray(draw(process, jnp.asarray(np.maximum(x0, 0), jnp.int32)))
     return np.where(x0 < 0, x0, drawn)  # every element is drawn on its own
