@@ -299,5 +299,10 @@ def test_symbols_of_parts_of_characters_join_to_characters():
     assert tokenizers.join_symbols(symbols[1:]) == "\ufffd🎈"
     for cuts in itertools.combinations_with_replacement(range(7), 2):
         parts = [symbols[a:b] for a, b in itertools.pairwise([0, *cuts, 6])]
-        assert "".join(tokenizers.joined_parts(parts)) == "é🎈"
-    assert [*tokenizers.joined_parts([symbols[:3], ["a"], symbols[:1]])] == ["é", "\ufffda", "", "\ufffd"]
+        assert "".join(tokenizers.join_symbol_parts(parts)) == "é🎈"
+    assert [*tokenizers.join_symbol_parts([symbols[:3], ["a"], symbols[:1]])] == [
+        "é",
+        "\ufffda",
+        "",
+        "\ufffd",
+    ]
