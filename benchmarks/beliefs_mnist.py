@@ -12,7 +12,7 @@ from pathlib import Path
 
 from beliefs import BELIEFS, command
 
-from d3pm_jax.measure import quality as protocol
+from d3pm_jax.measure import sample_quality as protocol
 
 STEPS, LIMIT, SAMPLES = 1500, 1000, 1000
 
@@ -36,11 +36,11 @@ def row(belief: str, workdir: Path, data_dir: str) -> str:
     evaluation = ["eval", str(workdir), "--data-dir", data_dir, "--limit", str(LIMIT)]
     if not (workdir / f"eval_steps10_limit{LIMIT}.json").exists():
         command(*evaluation, "--steps", "100,10")
-    if not protocol.read([workdir]):
+    if not protocol.read_figures([workdir]):
         command(*evaluation, "--steps", "50", "--samples", str(SAMPLES))
     found = [json.loads((workdir / f"eval_steps{n}_limit{LIMIT}.json").read_text()) for n in (100, 10)]
     nats = [f"{x['nats']:.2f} ± {x['nats_standard_error']:.2f}" for x in found]
-    distance = protocol.read([workdir])[0].values["samples"]["frechet"].value
+    distance = protocol.read_figures([workdir])[0].values["samples"]["frechet"].value
     return f"| `{belief}` | {' | '.join(nats)} | {distance:.1f} |"
 
 

@@ -40,8 +40,8 @@ def measure(batch_size: int, layers: int) -> tuple[cost.Cost, int, int]:
         train=Train(steps=1, batch_size=batch_size),
     )
     parts = build.build(config, Description((256,), 28))
-    told, compiled = cost.measure(parts)
-    parts = build.start(parts)
+    told, compiled = cost.measure_step(parts)
+    parts = build.initialize_state(parts)
     abstract, _ = cost.abstract_inputs(parts)
     batch = {"x": jax.device_put(jnp.zeros((batch_size, 256), jnp.int32), abstract["x"].sharding)}
     state, place = parts.state, abstract["x"].sharding

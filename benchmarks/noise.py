@@ -30,7 +30,7 @@ def main(path: str) -> None:
     use_all_cores(config.train.batch_size)
     source = config.data.open("train")
     seed, B = config.train.seed, config.train.batch_size
-    parts = build.start(build.build(config, config.data.describe()))
+    parts = build.initialize_state(build.build(config, config.data.describe()))
     sharding = batched(parts.mesh)
     rule, decay = config.optimizer.build(), config.train.ema_decay
     step_fn = make_step(config.loss, config.timesteps, rule, parts.predict, decay, sharding)
@@ -38,9 +38,9 @@ def main(path: str) -> None:
     state, seconds = parts.state, {"drawn": [], "read": []}
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        presampled.write(parts, config.train.steps, Path(folder) / "n.array_record")
+        presampled.write_noise(parts, config.train.steps, Path(folder) / "n.array_record")
         writing = (time.perf_counter() - begun) / config.train.steps
-        noise_of = presampled.open_for(parts, Path(folder) / "n.array_record")
+        noise_of = presampled.open_noise(parts, Path(folder) / "n.array_record")
         for turn in range(rounds):
             kind = ("drawn", "read", "read", "drawn")[turn % 4]
             begun = time.perf_counter()

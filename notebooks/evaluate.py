@@ -127,7 +127,7 @@ few = run.respaced(chosen[COUNTS[1]])
 reference = quality.prepare(run, SAMPLES)
 of_all, of_few = (quality.measure(each, reference, SAMPLES) for each in (run, few))
 for found in (of_all, of_few):
-    protocol.write(run.workdir, found.figures, found.protocol)
+    protocol.write_figures(run.workdir, found.figures, found.protocol)
 columns = {
     f"{run.process.T} steps": of_all.figures["samples"],
     f"{few.process.T} steps": of_few.figures["samples"],
@@ -161,14 +161,14 @@ Image.fromarray(show.grid(show.to_rgb(pairs.reshape(-1, *x0.shape[1:]), levels),
 # %% [markdown]
 # ## What may be compared
 #
-# `protocol.write` has kept each figure with its protocol: all that it depends on. Two figures compare where
-# N, the split, the hash of its examples and the features are the same; `protocol.differing` names what is
-# not. A Fréchet distance is biased upwards in proportion to 1 / N, so that another number of samples has
-# another figure:
+# `protocol.write_figures` has kept each figure with its protocol: all that it depends on. Two figures compare
+# where N, the split, the hash of its examples and the features are the same;
+# `protocol.list_differences` names what is not. A Fréchet distance is biased upwards in proportion to 1 / N, so
+# that another number of samples has another figure:
 
 # %%
-kept = protocol.read([run.workdir])
-assert not any(protocol.differing(kept[0].protocol, one.protocol) for one in kept)
+kept = protocol.read_figures([run.workdir])
+assert not any(protocol.list_differences(kept[0].protocol, one.protocol) for one in kept)
 for name in ("N", "split", "reference", "step", "steps", "grid", "sampler", "belief", "ema", "seed"):
     print(f"{name:>10}: {str(getattr(of_few.protocol, name))[:60]}")
 
@@ -176,6 +176,6 @@ half = quality.measure(few, quality.prepare(run, SAMPLES // 2), SAMPLES // 2)
 both = (found.figures["samples"]["frechet"] for found in (of_few, half))
 print(
     "differs in",
-    protocol.differing(of_few.protocol, half.protocol),
+    protocol.list_differences(of_few.protocol, half.protocol),
     "Fréchet {:.1f} and {:.1f}".format(*both),
 )

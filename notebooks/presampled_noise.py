@@ -132,7 +132,7 @@ for step, (t, u) in enumerate(presampled.read(NOISE)):
 # slowly.
 
 # %%
-ours = [row["loss"] for row in runs.metrics.read(FOLDER / "with_file")]
+ours = [row["loss"] for row in runs.metrics.read_metrics(FOLDER / "with_file")]
 apart = np.abs(np.array(ours) - losses) / np.abs(losses)
 figure, (above, below) = plt.subplots(2, 1, figsize=(6, 4.4), sharex=True, layout="constrained")
 above.plot(ours, label="JAX", linewidth=3, alpha=0.5)

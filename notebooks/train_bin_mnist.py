@@ -120,7 +120,7 @@ print("checkpoints", runs.checkpoint.steps(WORKDIR / "checkpoints"))
 # on images held back. The first hundred steps take off most.
 
 # %%
-rows = runs.metrics.read(WORKDIR)
+rows = runs.metrics.read_metrics(WORKDIR)
 held_out = [row for row in rows if "valid_bits_per_dim" in row]
 plt.figure(figsize=(6, 3), layout="constrained")
 plt.plot([row["step"] for row in rows], [row["bound_bits_per_dim"] for row in rows], label="training batches")

@@ -113,7 +113,7 @@ assert run.step == STEPS + MORE
 print("checkpoints", runs.checkpoint.steps(WORKDIR / "checkpoints"))
 
 # %%
-rows = runs.metrics.read(WORKDIR)
+rows = runs.metrics.read_metrics(WORKDIR)
 plt.figure(figsize=(6, 3), layout="constrained")
 plt.plot([row["step"] for row in rows], [row["bound_bits_per_dim"] for row in rows])
 plt.axvline(STEPS, color="grey", linestyle=":")

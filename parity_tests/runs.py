@@ -189,7 +189,7 @@ def draw_torch(setting: Setting, *args: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _network(setting: Setting, arrays: Arrays) -> tuple[Predict, Any]:
     spec, shape = settings.config(setting), setting.kind.shape
-    predict, init = network.split(spec, Description(shape, K), spec.process.build())
+    predict, init = network.split_network(spec, Description(shape, K), spec.process.build())
     shapes = jax.eval_shape(init, jax.random.key(0))
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(float)), shapes

@@ -53,8 +53,8 @@ def test_both_read_the_same_noise(tmp_path: Path) -> None:
             dataclasses.replace(spec, timesteps=timesteps), Description((4, 4, 2), 5, kind="image"), 6
         )
         path = tmp_path / "n.array_record"
-        presampled.write(parts, 7, path)
-        noise_of, theirs = presampled.open_for(parts, path), list(read(str(path)))
+        presampled.write_noise(parts, 7, path)
+        noise_of, theirs = presampled.open_noise(parts, path), list(read(str(path)))
         assert len(theirs) == 7
         assert (theirs[0][0].dtype, theirs[0][1].dtype) == (torch.int64, torch.float32)
         for i, (t, u) in enumerate(theirs):

@@ -57,5 +57,5 @@ def small_network():
     from tests import tiny
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "split", tiny.split)
+        patch.setattr(network, "split_network", tiny.split)
         yield

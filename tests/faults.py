@@ -61,7 +61,7 @@ def finish(workdir):
 def weights(workdir):
     """All arrays of the state at the end."""
     parts = build.build(read_config(workdir), read_description(workdir))
-    return [np.asarray(x) for x in jax.tree.leaves(build.restore(workdir, parts, STEPS).state)]
+    return [np.asarray(x) for x in jax.tree.leaves(build.restore_state(workdir, parts, STEPS).state)]
 
 
 def same(workdir, whole):
@@ -111,7 +111,7 @@ def flipped(folder, whole, rng):
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         (workdir / file).write_bytes(content)
         parts = build.build(read_config(workdir), read_description(workdir))
-        passed += int(build.restore(workdir, parts).state.step) == STEPS - 10
+        passed += int(build.restore_state(workdir, parts).state.step) == STEPS - 10
     finish(workdir)
     print(
         f"{len(files)} files of the newest checkpoint damaged in turn: {passed} times the one before is used"
@@ -174,7 +174,7 @@ def peers(folder, whole, picture):
         process.communicate()
     steps = checkpoint.steps(workdir / "checkpoints")
     finish(workdir)
-    ours, theirs = ({row["step"]: row["loss"] for row in metrics.read(x)} for x in (workdir, whole))
+    ours, theirs = ({row["step"]: row["loss"] for row in metrics.read_metrics(x)} for x in (workdir, whole))
     apart = max(abs(ours[step] / theirs[step] - 1) for step in theirs)
     print(f"  both killed at step {steps[-1]}, one to the end: losses at most {apart:.1e} of them apart")
     assert apart < 1e-6  # float32; it was 0

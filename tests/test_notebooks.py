@@ -29,7 +29,7 @@ import dataclasses
 from d3pm_jax import runs
 from d3pm_jax.runs import network
 from tests import tiny
-network.split = tiny.split
+network.split_network = tiny.split
 config = tiny.get_config()
 train = dataclasses.replace(config.train, steps=10**6, log_every=1, checkpoint_every=10**6, sample_every=0)
 run = runs.train(dataclasses.replace(config, train=train), "run")

@@ -35,7 +35,7 @@ def write_run(workdir, config, step=7):
         for _ in range(2)
     )
     state = dataclasses.replace(
-        build.start_from(parts, one).state, step=jnp.asarray(step, jnp.int32), ema=two
+        build.initialize_state_from(parts, one).state, step=jnp.asarray(step, jnp.int32), ema=two
     )
     workdir.mkdir(parents=True)
     folders.write_run(workdir, config, DIGITS)
@@ -44,7 +44,7 @@ def write_run(workdir, config, step=7):
 
 
 def split(config, description, process):
-    """In place of `network.split`: logits from a table of x_t, and in proportion to t."""
+    """In place of `network.split_network`: logits from a table of x_t, and in proportion to t."""
     K = process.K
 
     def predict(params, xt, t, key=None, label=None, weight=None):

@@ -11,11 +11,11 @@ from tyro.constructors import PrimitiveConstructorSpec
 from d3pm_jax.cli import arguments
 from d3pm_jax.config.checks import Count, Seed
 from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation.bound import with_error
+from d3pm_jax.evaluation.bound import format_with_error
 from d3pm_jax.kinds import Kind
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure import bounds, grids, quality, record
+from d3pm_jax.measure import bounds, record, sample_quality, step_costs
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.runs.run import Run
 
@@ -68,11 +68,11 @@ def execute(command: Eval, words: list[str]) -> int:
     # what could not be measured of the run is told before anything is computed
     if command.samples is not None:
         run.parts.kind.check_quality(command.samples, command.inception)
-        quality.read([run.workdir])  # so is what is damaged there
+        sample_quality.read_figures([run.workdir])  # so is what is damaged there
     elif command.inception is not None:
         cure = "say how many, as --samples 5000"
         raise UserError(f"--inception {command.inception} measures samples of images: {cure}")
-    if command.chain_rule is not None and bounds.mask_of(run.parts) is None:
+    if command.chain_rule is not None and bounds.find_mask(run.parts) is None:
         raise UserError(
             f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
             f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
@@ -84,13 +84,19 @@ def execute(command: Eval, words: list[str]) -> int:
     if command.grid == "dp" and command.steps is not None:
         run.respaced(max(command.steps))  # a number that there is not is told too
         # what the best grids follow from is computed once for each checkpoint
-        if grids.read(run.parts, run.workdir) is None:
-            with Terminal("time", grids.num_times(run.parts)).shown() as terminal:
-                grids.write(run.parts, run.workdir, grids.measure(run.parts, run.workdir, terminal.advance))
+        if step_costs.read_costs(run.parts, run.workdir) is None:
+            with Terminal("time", step_costs.num_times(run.parts)).shown() as terminal:
+                step_costs.write_costs(
+                    run.parts, run.workdir, step_costs.measure_costs(run.parts, run.workdir, terminal.advance)
+                )
             cluster.meet()  # the first process has written it
     runs: dict[int | None, Run] = {}
     for n in counts:
-        runs[n] = run if n is None else run.respaced(grids.choose(run.parts, run.workdir, n, command.grid))
+        runs[n] = (
+            run
+            if n is None
+            else run.respaced(step_costs.choose_steps(run.parts, run.workdir, n, command.grid))
+        )
     examples = run.read_batch("test", command.limit)
     split = getattr(run.config.data, "test_split", "test")
     print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
@@ -114,10 +120,10 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
     with Terminal("example", len(examples["x"])).shown() as terminal:
-        result = bounds.evaluate(
+        result = bounds.compute_bound(
             run.parts, examples, command.batch_size, command.seed, terminal.advance, command.calls
         )
-    suffix = record.suffix(
+    suffix = record.file_suffix(
         step=command.step,
         steps=steps,
         grid=command.grid,
@@ -125,7 +131,7 @@ def _evaluate(
         limit=command.limit,
         seed=command.seed,
     )
-    path, picture, replaced = bounds.write(
+    path, picture, replaced = bounds.write_bound(
         run.parts, run.workdir, examples, result, baselines, command.limit, suffix
     )
     print(_line(run.parts.kind, result))
@@ -139,7 +145,7 @@ def _evaluate(
 def _line(kind: Kind, result: dict[str, Any]) -> str:
     """Says what was found with so many steps."""
     steps = len(result["times"])
-    nats = with_error(result["nats"], result["nats_standard_error"], 2)
+    nats = format_with_error(result["nats"], result["nats_standard_error"], 2)
     total = f"  {steps} steps: {_in_bits(result)} bits/dim, {nats} nats"
     for name, words in kind.units.items():
         if name in result:
@@ -155,7 +161,7 @@ def _line(kind: Kind, result: dict[str, Any]) -> str:
 
 
 def _in_bits(result: dict[str, Any]) -> str:
-    return with_error(result["bits_per_dim"], result["standard_error"], 3)
+    return format_with_error(result["bits_per_dim"], result["standard_error"], 3)
 
 
 def _say_how_long(command: Eval, runs: Sequence[Run], examples: Examples) -> None:
@@ -176,13 +182,15 @@ def _say_how_long(command: Eval, runs: Sequence[Run], examples: Examples) -> Non
 def measure_samples(command: Eval, runs: Sequence[Run], num: int) -> None:
     """Draws samples of each run, all of one workdir, measures them and prints the figures."""
     kind = runs[0].parts.kind
-    reference = quality.prepare(runs[0].parts, runs[0].workdir, num, command.batch_size, command.inception)
+    reference = sample_quality.prepare_reference(
+        runs[0].parts, runs[0].workdir, num, command.batch_size, command.inception
+    )
     for run in runs:
         with Terminal("sample", num).shown() as terminal:
-            found = quality.measure(
+            found = sample_quality.measure_quality(
                 run.parts, reference, num, command.seed, command.batch_size, terminal.advance
             )
-        path = quality.write(run.workdir, found.figures, found.protocol, kind.name)
+        path = sample_quality.write_figures(run.workdir, found.figures, found.protocol, kind.name)
         shown = kind.show_quality(path, found.samples, found.measured, run.parts.categories, run.caption)
         if shown is not None:
             print(shown)
@@ -190,7 +198,7 @@ def measure_samples(command: Eval, runs: Sequence[Run], num: int) -> None:
     closing = kind.closing_words(reference)
     if closing is not None:
         print(closing)
-    for line in quality.table(quality.read([runs[0].workdir]), kind.quality):
+    for line in sample_quality.format_table(sample_quality.read_figures([runs[0].workdir]), kind.quality):
         print(line)
 
 
@@ -198,8 +206,8 @@ def _compute_exactly(command: Eval, run: Run, examples: Examples, num: int) -> N
     """Computes and prints the exact likelihood of the first examples by the chain rule."""
     few = {name: x[:num] for name, x in examples.items()}
     with Terminal("example", 2 * len(few["x"])).shown() as terminal:
-        found = bounds.likelihood(run.parts, few, command.batch_size, command.seed, terminal.advance)
-    suffix = record.suffix(step=command.step, chain_rule=num, seed=command.seed)
-    bounds.write_exact(run.parts, run.workdir, few, found, suffix)
+        found = bounds.compute_likelihood(run.parts, few, command.batch_size, command.seed, terminal.advance)
+    suffix = record.file_suffix(step=command.step, chain_rule=num, seed=command.seed)
+    bounds.write_likelihood(run.parts, run.workdir, few, found, suffix)
     for name in ("left to right", "in random orders"):
         print(f"  exact, {name}, {len(few['x'])} examples: {_in_bits(found[name])} bits/dim")

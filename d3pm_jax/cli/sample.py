@@ -10,9 +10,9 @@ from d3pm_jax.config.checks import Count, Natural, Seed
 from d3pm_jax.errors import UsageError
 from d3pm_jax.kinds.base import STATES
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure import grids, record
-from d3pm_jax.measure.bounds import mask_of
-from d3pm_jax.measure.samples import chains_to_show, spaced, write
+from d3pm_jax.measure import record, step_costs
+from d3pm_jax.measure.bounds import find_mask
+from d3pm_jax.measure.samples import chains_to_show, evenly_spaced, write_samples
 from d3pm_jax.storage import workdir
 
 GIF_CHAINS = 25  # samples in the GIF
@@ -63,8 +63,8 @@ def execute(command: Sample, words: list[str]) -> int:
     given = kind.parse_given(command.prompt, command.infill, command.length)
     shape = None if command.length is None else (command.length,)
     if command.steps is not None:
-        run = run.respaced(grids.choose(run.parts, run.workdir, command.steps, command.grid))
-    times, key = spaced(run.process.T, num_states), jax.random.key(command.seed)
+        run = run.respaced(step_costs.choose_steps(run.parts, run.workdir, command.steps, command.grid))
+    times, key = evenly_spaced(run.process.T, num_states), jax.random.key(command.seed)
     with Terminal("sample", command.num).shown() as terminal:
         samples, reverse = run.sample(
             key,
@@ -80,7 +80,7 @@ def execute(command: Sample, words: list[str]) -> int:
     options = {"prompt": command.prompt, "infill": command.infill, "length": command.length}
     asked = {name: value for name, value in options.items() if value is not None}
     known = [name for name in ("prompt", "infill") if name in asked]
-    suffix = record.suffix(
+    suffix = record.file_suffix(
         step=command.step,
         steps=command.steps,
         grid=command.grid,
@@ -89,11 +89,11 @@ def execute(command: Sample, words: list[str]) -> int:
         length=command.length,
     )
     suffix += "".join(f"_{name}" for name in known)
-    path, replaced = write(
+    path, replaced = write_samples(
         run.parts, run.workdir, samples, command.grid, command.seed, command.label, asked, suffix
     )
     beside = None if examples is None else examples[: len(samples)]
-    strip = spaced(run.process.T, STATES)
+    strip = evenly_spaced(run.process.T, STATES)
     chains = chains_to_show(run.parts, key, samples, reverse, times, strip, beside)
     written = kind.save_samples(command.workdir, suffix, chains, run.caption, command.gif)
     classes = run.parts.classes
@@ -102,7 +102,7 @@ def execute(command: Sample, words: list[str]) -> int:
     print(f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {path}{replaced}")
     for what, file in written.items():
         print(f"{what}: {file}")
-    if known and mask_of(run.parts) is None:
+    if known and find_mask(run.parts) is None:
         print(CLAMPED)
     for line in kind.in_words(samples):
         print(line)

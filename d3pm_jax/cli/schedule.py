@@ -10,7 +10,7 @@ from d3pm_jax import losses, show
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.evaluation.process_effect import categories, half_left
+from d3pm_jax.evaluation.process_effect import find_half_life, spread_categories
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.parts.build import fill_in, name_process
 from d3pm_jax.processes import Process
@@ -102,9 +102,9 @@ def _read(command: Schedule, path: Path | None, words: list[str]) -> Shown:
 
 def _lines(shown: Shown) -> list[str]:
     """Says what the process of a config is and does."""
-    process, x0 = shown.process, categories(shown.process.K, shown.levels)
+    process, x0 = shown.process, spread_categories(shown.process.K, shown.levels)
     prior = np.asarray(bits_per_dim(losses.prior_kl(process, x0), 1), np.float64)
-    half = half_left(process, x0)
+    half = find_half_life(process, x0)
     where = "never: raise beta or the number of steps" if half is None else f"at t = {half} of {process.T}"
     return [
         f"process: {shown.config.process}",

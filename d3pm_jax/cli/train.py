@@ -55,8 +55,8 @@ def execute(command: Train, words: list[str]) -> int:
         if command.address.coordinator is not None:
             raise UserError("--dry-run is of one process: leave out --coordinator, or --dry-run")
         _set_up(command, config)
-        parts, _ = loop.built(config)
-        print(cost.in_words(cost.measure(parts)[0], parts))
+        parts, _ = loop.build_run(config)
+        print(cost.describe_cost(cost.measure_step(parts)[0], parts))
         return 0
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
@@ -68,7 +68,9 @@ def execute(command: Train, words: list[str]) -> int:
         run = open_run(command.start, command.own or path, batch_size=config.train.batch_size)
         print(f"begins with the averaged weights of step {run.step} in {command.start}", flush=True)
         start = weights_of(run.parts)
-    if not loop.train(config, command.workdir, command.resume, start, command.wandb, profile=command.profile):
+    if not loop.run_training(
+        config, command.workdir, command.resume, start, command.wandb, profile=command.profile
+    ):
         own = f" --config {command.workdir / names.OWN}" if config_io.own_file(config) else ""
         own += f" --wandb {shlex.quote(command.wandb)}" if command.wandb is not None else ""
         print(f"go on with: d3pm train --workdir {command.workdir} --resume{own}")

@@ -90,7 +90,7 @@ def parameters(foreign: Foreign, model: Model, description: Description) -> tupl
     """
     spec = Spec(description.shape, foreign.K, head_of(foreign).outputs, foreign.classes, foreign.T)
     try:
-        graph, shapes = exported.build(model, spec)
+        graph, shapes = exported.build_graph(model, spec)
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), shapes)
         return graph, twin.from_torch(like, foreign.tensors)
     except (ValueError, TypeError) as error:
@@ -291,11 +291,11 @@ def begin_run(
         params = twin.from_torch(parts.state.params, found.tensors)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
-    begin.begin(parts, workdir, params)
+    begin.begin_run(parts, workdir, params)
     _save(workdir, params, config_io.to_json(config), found, description, T)
     return T
 
 
 def _save(workdir: Path, params: Any, config: Any, found: Foreign, description: Description, T: int) -> None:
-    texts = exported.metadata(config, description, found.K, T, found.step, found.weights)
+    texts = exported.make_metadata(config, description, found.K, T, found.step, found.weights)
     twin.save(workdir / WEIGHTS, params, texts)

@@ -61,7 +61,7 @@ def left_to_right(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.broadcast_to((jnp.arange(n) / n).reshape(1, *shape), (len(index), *shape))
 
 
-def at_random(seed: int) -> Order:
+def random_order(seed: int) -> Order:
     """Makes an order of its own for every example, from its number alone."""
     key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
     return lambda index, shape: per_example(key, index, shape)(jnp.asarray(0, jnp.int32))
@@ -133,12 +133,12 @@ def evaluate_bound(
     return found
 
 
-def elements(x0: np.ndarray, weight: np.ndarray | None = None) -> int | np.ndarray:
+def count_elements(x0: np.ndarray, weight: np.ndarray | None = None) -> int | np.ndarray:
     """Returns D: how many elements each example has, or the sums of their weights, float64 [N]."""
     return x0[0].size if weight is None else weight.reshape(len(weight), -1).sum(1, dtype=np.float64)
 
 
-def summary(total: np.ndarray, D: int | np.ndarray) -> dict[str, float | None]:
+def summarize_bound(total: np.ndarray, D: int | np.ndarray) -> dict[str, float | None]:
     """Gives a bound as numbers, per dimension and per example, each with its standard error.
 
     Per dimension it is the ratio r = sum_i nats_i / sum_i D_i over N independent examples, whose error is
@@ -161,7 +161,7 @@ def summary(total: np.ndarray, D: int | np.ndarray) -> dict[str, float | None]:
     }
 
 
-def with_error(value: float, error: float | None, digits: int, sign: str = "+-") -> str:
+def format_with_error(value: float, error: float | None, digits: int, sign: str = "+-") -> str:
     """Writes a figure of `summary` and its standard error with so many digits behind the point."""
     return f"{value:.{digits}f} {sign} {'unknown' if error is None else f'{error:.{digits}f}'}"
 
@@ -171,7 +171,7 @@ def _error(centred: np.ndarray) -> np.floating:
     return np.sqrt((centred**2).sum() / (len(centred) - 1) / len(centred))
 
 
-def parts(bound: likelihood.Bound, D: int | np.ndarray) -> dict[str, Any]:
+def summarize_parts(bound: likelihood.Bound, D: int | np.ndarray) -> dict[str, Any]:
     """Gives the parts of a bound in bits per dimension: reconstruction, prior, and the term of every t."""
     nats = np.asarray(bound.steps, np.float64).mean(1), np.asarray(bound.prior, np.float64).mean()
     steps, prior = (np.asarray(likelihood.bits_per_dim(x / np.mean(D), 1)) for x in nats)

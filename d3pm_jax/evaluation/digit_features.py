@@ -31,7 +31,7 @@ def _build(shape: tuple[int, ...], classes: int) -> Callable[[Array], Classifier
     return lambda key: Classifier(shape, classes, nnx.Rngs(key))
 
 
-def shapes(shape: tuple[int, ...], classes: int) -> tuple[Any, Params]:
+def network_shapes(shape: tuple[int, ...], classes: int) -> tuple[Any, Params]:
     """Returns the graph of the classifier and the shapes of its parameters.
 
     Args:
@@ -43,7 +43,7 @@ def shapes(shape: tuple[int, ...], classes: int) -> tuple[Any, Params]:
     return nnx.split(nnx.eval_shape(_build(shape, classes), jax.random.key(SEED)))
 
 
-def train(
+def train_classifier(
     x: Int[np.ndarray, "N H W 1"],
     labels: Int[np.ndarray, " N"],
     classes: int,
@@ -63,7 +63,7 @@ def train(
     import optax
     from flax import nnx
 
-    graph = shapes(x.shape[1:], classes)[0]
+    graph = network_shapes(x.shape[1:], classes)[0]
     params = nnx.split(jax.jit(_build(x.shape[1:], classes))(jax.random.key(SEED)))[1]
     optimizer = optax.adam(optax.cosine_decay_schedule(PEAK, STEPS))
 
@@ -91,7 +91,7 @@ def _shifted(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return wide[:, top : top + x.shape[1], left : left + x.shape[2]]
 
 
-def classify(
+def classify_images(
     params: Params, x: Int[np.ndarray, "N H W 1"], classes: int, levels: int
 ) -> tuple[Float[np.ndarray, "N d"], Int[np.ndarray, " N"]]:
     """Returns the features of images, and the class that each is called.
@@ -104,7 +104,7 @@ def classify(
     """
     from flax import nnx
 
-    graph = shapes(x.shape[1:], classes)[0]
+    graph = network_shapes(x.shape[1:], classes)[0]
 
     @jax.jit
     def both(params: Params, x: Array) -> tuple[Array, Array]:

@@ -24,7 +24,7 @@ def check_enough(n: int, d: int, what: str = "features") -> None:
         )
 
 
-def statistics(features: Float[np.ndarray, "n d"]) -> Statistics:
+def compute_statistics(features: Float[np.ndarray, "n d"]) -> Statistics:
     """Returns mean and covariance of features.
 
     Raises:
@@ -38,7 +38,7 @@ def statistics(features: Float[np.ndarray, "n d"]) -> Statistics:
     return Statistics(wide.mean(0), np.cov(wide, rowvar=False).reshape(d, d), n)
 
 
-def distance(a: Statistics, b: Statistics) -> float:
+def compute_distance(a: Statistics, b: Statistics) -> float:
     """|mu_a - mu_b|^2 + tr(S_a) + tr(S_b) - 2 tr((S_a S_b)^(1/2)).
 
     With S_a = A A^T and S_b = B B^T the eigenvalues of S_a S_b are the squares of the singular values of

@@ -13,7 +13,7 @@ FEATURES = 2048  # numbers of the pooled last layer
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity calls them
 
 
-def load(content: bytes) -> Any:
+def load_network(content: bytes) -> Any:
     """Makes the Inception network of torch-fidelity from the content of a file of its weights.
 
     Nothing in the file is executed: it is read as plain tensors, and the library is given those alone.
@@ -42,7 +42,7 @@ def load(content: bytes) -> Any:
     return network.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def features(
+def compute_features(
     network: Any,
     x: Int[np.ndarray, "N H W C"],
     levels: int,

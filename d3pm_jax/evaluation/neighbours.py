@@ -25,7 +25,7 @@ def find_nearest(
         examples: [M, *S].
     """
     index, least = np.zeros(len(queries), np.int64), np.full(len(queries), np.inf)
-    for rows, first, squared in blocks(queries, examples):
+    for rows, first, squared in distance_blocks(queries, examples):
         here = squared.argmin(1)
         found = squared[np.arange(len(here)), here]
         closer = found < least[rows]
@@ -34,7 +34,7 @@ def find_nearest(
     return index, least
 
 
-def blocks(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, int, np.ndarray]]:
+def distance_blocks(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, int, np.ndarray]]:
     """Gives squared distances between parts of a and b: rows of a, the first row of b, and [n, m]."""
     for j in range(0, len(b), CHUNK):
         right = _flat(b[j : j + CHUNK])
@@ -78,13 +78,13 @@ def precision_recall(
 def _covered(points: np.ndarray, by: np.ndarray, k: int) -> float:
     """Returns the share of points that lie within the radius of any of the others."""
     least = np.full((len(by), k), np.inf)  # the smallest squared distances of each of them to its own kind
-    for rows, first, squared in blocks(by, by):
+    for rows, first, squared in distance_blocks(by, by):
         i = np.arange(rows.start, rows.start + len(squared))
         own = (i >= first) & (i < first + squared.shape[1])
         squared[own, i[own] - first] = np.inf
         least[rows] = np.partition(np.concatenate([least[rows], squared], axis=1), k - 1, axis=1)[:, :k]
     radius = least.max(1)
     inside = np.zeros(len(points), bool)
-    for rows, first, squared in blocks(points, by):
+    for rows, first, squared in distance_blocks(points, by):
         inside[rows] |= (squared <= radius[None, first : first + squared.shape[1]]).any(1)
     return float(inside.mean())

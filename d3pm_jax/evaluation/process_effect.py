@@ -17,11 +17,11 @@ ENTRIES = 2**20  # of the largest array of probabilities
 class Effect(NamedTuple):
     """Says what t steps do to one element with uniform p(x_0)."""
 
-    kept: float  # q(x_t = x_0 | x_0), the mean diagonal of Qbar[t]: alpha_bar_t for an extra mask
+    unchanged: float  # q(x_t = x_0 | x_0), the mean diagonal of Qbar[t]: alpha_bar_t for an extra mask
     lost: float  # H(x_0 | x_t) / H(x_0): the part of the information I(x_t; x_0) that is gone
 
 
-def categories(K: int, levels: int) -> Array:
+def spread_categories(K: int, levels: int) -> Array:
     """Returns what an element may be, int32: 0..levels - 1; for a very large K some, evenly spread.
 
     Raises:
@@ -33,7 +33,7 @@ def categories(K: int, levels: int) -> Array:
     return jnp.asarray(shown.round(), jnp.int32)
 
 
-def effect(process: Process, x0: Array, t: int) -> Effect:
+def compute_effect(process: Process, x0: Array, t: int) -> Effect:
     """Computes the effect of steps 1..t.
 
     Args:
@@ -48,7 +48,7 @@ def effect(process: Process, x0: Array, t: int) -> Effect:
     return Effect(float(q[np.arange(len(x0)), x0].mean()), float(left_open / math.log(len(x0))))
 
 
-def weight(before: Effect, after: Effect) -> float:
+def cross_entropy_weight(before: Effect, after: Effect) -> float:
     """(I(x_{t-1}; x_0) - I(x_t; x_0)) / H(x_0 | x_t): nats of the bound at t per nat of cross entropy.
 
     Both for the ideal network of one element with uniform p(x_0). For an absorbing process it is the weight
@@ -58,11 +58,11 @@ def weight(before: Effect, after: Effect) -> float:
     return (after.lost - before.lost) / after.lost if after.lost > 0 else math.nan
 
 
-def half_left(process: Process, x0: Array) -> int | None:
+def find_half_life(process: Process, x0: Array) -> int | None:
     """Finds the t at which the information left is nearest to a half; None if more is left even at T."""
 
     def lost(t: int) -> float:
-        return effect(process, x0, t).lost
+        return compute_effect(process, x0, t).lost
 
     t = bisect.bisect_left(range(process.T + 1), 0.5, key=lost)
     return None if t > process.T else min((t - 1, t), key=lambda t: abs(lost(t) - 0.5))

@@ -72,7 +72,7 @@ def compressed_bits(train: bytes, test: bytes) -> dict[str, float]:
     return alone | after
 
 
-def vocabulary(train: Iterable[str]) -> set[str]:
+def collect_vocabulary(train: Iterable[str]) -> set[str]:
     """Returns the words of a text that comes in parts: what stands between white space."""
     found, cut = set[str](), ""
     for part in itertools.chain(train, ["\n"]):

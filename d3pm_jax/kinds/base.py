@@ -11,7 +11,7 @@ from d3pm_jax.config.checks import undefined_method
 from d3pm_jax.data import Description, Part, Source, count_categories, read_batch
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines
-from d3pm_jax.evaluation.bound import elements
+from d3pm_jax.evaluation.bound import count_elements
 from d3pm_jax.files import write_npy
 from d3pm_jax.kinds.blocks import Block
 from d3pm_jax.likelihood import bits_per_dim
@@ -212,7 +212,7 @@ class Kind:
         """Returns a bound on examples in units of this kind.
 
         Args:
-            bound: what `evaluation.bound.summary` gives.
+            bound: what `evaluation.bound.summarize_bound` gives.
             examples: what it was computed on.
         """
         return {}
@@ -297,5 +297,5 @@ class Kind:
 
 
 def in_bits(nats: Mapping[str, np.ndarray], test: Batch) -> dict[str, float]:
-    D = float(np.mean(elements(test["x"], test.get("weight"))))
+    D = float(np.mean(count_elements(test["x"], test.get("weight"))))
     return {name: bits_per_dim(float(np.mean(each)) / D, 1) for name, each in nats.items()}

@@ -78,12 +78,12 @@ def choose(
     if weights is not None:
         content = weights.read_bytes()
         try:
-            network = inception.load(content)
+            network = inception.load_network(content)
         except ValueError as error:
             raise UserError(f"{weights}: {error}") from error
 
         def pooled(x: np.ndarray) -> tuple[np.ndarray, None]:
-            return inception.features(network, x, description.categories, batch_size), None
+            return inception.compute_features(network, x, description.categories, batch_size), None
 
         name = f"Inception of torch-fidelity {metadata.version('torch-fidelity')}, {description.categories} "
         return Features(f"{name}levels, sha256 {hashlib.sha256(content).hexdigest()}", pooled)
@@ -91,7 +91,7 @@ def choose(
         raise UserError("the examples have no labels to train a classifier with: pass --inception FILE")
     kept = obtain_classifier(train, labels, description)
     levels, classes = description.categories, description.classes or 0
-    called = partial(digit_features.classify, kept.params, classes=classes, levels=levels)
+    called = partial(digit_features.classify_images, kept.params, classes=classes, levels=levels)
     return Features(f"{digit_features.RECIPE}, sha256 {kept.digest}", called)
 
 
@@ -126,11 +126,11 @@ def obtain_classifier(x: np.ndarray, labels: np.ndarray, description: Descriptio
     path = cache() / f"classifier_{data[:16]}.safetensors"
     if not path.is_file():
         print(f"training the classifier of samples, {path} (needed once)", file=sys.stderr, flush=True)
-        params = digit_features.train(x, labels, classes, levels)
+        params = digit_features.train_classifier(x, labels, classes, levels)
         path.parent.mkdir(parents=True, exist_ok=True)
         twin.save(path, params, {DATA: data})  # another process may do so too, and writes the same
     try:
-        params = twin.load(path, digit_features.shapes(x.shape[1:], classes)[1])
+        params = twin.load(path, digit_features.network_shapes(x.shape[1:], classes)[1])
         texts = twin.read_metadata(path)
         if texts.get(DATA) != data or twin.HASH not in texts:
             raise ValueError("it has no hash, or is of other data")

@@ -98,7 +98,7 @@ class Image(Kind):
             precision, recall = precision_recall(spaced, found, NEIGHBOURS) if is_comparable else (None, None)
             distance = None
             if len(x) > found.shape[1]:
-                distance = frechet.distance(_statistics(found, "images"), statistics)
+                distance = frechet.compute_distance(_statistics(found, "images"), statistics)
             index, squared = find_nearest(x, images)
             row = {
                 "n": len(x),
@@ -150,6 +150,6 @@ class Image(Kind):
 
 def _statistics(found: np.ndarray, what: str) -> frechet.Statistics:
     try:
-        return frechet.statistics(found)
+        return frechet.compute_statistics(found)
     except ValueError as error:
         raise UserError(f"{what} cannot be compared: {error}") from error

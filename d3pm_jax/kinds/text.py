@@ -186,7 +186,7 @@ class Text(Kind):
             counts += np.bincount(np.concatenate(_tokens(batch)), minlength=train.categories)
         part = "the first " if len(first) < len(train) else ""
         compared = f"{part}{counts.sum():,} tokens, sha256 {digest.hexdigest()}"
-        vocabulary = texts.vocabulary(self.in_parts(first))
+        vocabulary = texts.collect_vocabulary(self.in_parts(first))
 
         def measure(batch: Batch) -> Measured:
             samples = [join_symbols(self.description.written(x)) for x in _tokens(batch)]

@@ -52,7 +52,7 @@ class Cost(NamedTuple):
         return self.arguments + self.added
 
 
-def measure(parts: build.Parts) -> tuple[Cost, Any]:
+def measure_step(parts: build.Parts) -> tuple[Cost, Any]:
     """Compiles the step of a run; returns what it costs, and the program."""
     start = time.monotonic()
     batch, noise = abstract_inputs(parts)
@@ -85,7 +85,7 @@ def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], StepNoise]:
     return jax.tree.map(lambda x: x.update(sharding=sharding), (x, noise))
 
 
-def in_words(cost: Cost, parts: build.Parts) -> str:
+def describe_cost(cost: Cost, parts: build.Parts) -> str:
     """Says what a step costs, and whether it fits, in lines."""
     devices = parts.mesh.devices.flatten()
     stored = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(parts.state.params))
@@ -172,13 +172,13 @@ class Speed:
         return {**means, **found}
 
 
-def speed_of(parts: build.Parts) -> Speed:
+def make_speed(parts: build.Parts) -> Speed:
     """Makes the measure of a run; counts its operations, where the peak is known, before steps are timed."""
     peak = parts.config.mesh.peak_flops or PEAKS.get(parts.mesh.devices.flat[0].device_kind)
     return Speed(parts.config.train.batch_size, flops_of_step(parts) / peak if peak else None)
 
 
-def traced(steps: range, folder: Path | None, wait: Callable[[], None]) -> Iterator[int]:
+def trace_steps(steps: range, folder: Path | None, wait: Callable[[], None]) -> Iterator[int]:
     """Yields the steps, and traces some after the first, which compiles, into a folder; none without one.
 
     Args:

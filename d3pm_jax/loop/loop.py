@@ -12,7 +12,7 @@ import numpy as np
 from d3pm_jax import data, kinds
 from d3pm_jax.config import Config, Data, io as config_io
 from d3pm_jax.errors import as_user_error
-from d3pm_jax.evaluation.bound import elements, evaluate_bound, few_terms
+from d3pm_jax.evaluation.bound import count_elements, evaluate_bound, few_terms
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.loop import cost, presampled, sinks
 from d3pm_jax.loop.metrics import Window, leaf_names
@@ -33,7 +33,7 @@ NUM_SAMPLES = 64  # in a picture of samples
 CALLS = 10  # of the network for each example, in an estimate of the bound
 
 
-def train(
+def run_training(
     config: Config,
     workdir: Path,
     resume: bool,
@@ -59,20 +59,20 @@ def train(
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
-    parts, source = built(config, workdir if resume else None)
+    parts, source = build_run(config, workdir if resume else None)
     config = parts.config
     folder = workdir / CHECKPOINTS
     # What could be refused is read before anything is written.
     test = data.read_batch(config.data.open("test"), parts.categories, NUM_EXAMPLES, parts.description)
     kept_examples = np.where(test["weight"] > 0, test["x"], -1) if "weight" in test else test["x"]
-    held_out = splits.validation(config)
+    held_out = splits.open_validation(config)
     valid = None
     if held_out is not None:
         valid = data.read_batch(held_out, parts.categories, None, parts.description)
     noise_file = None
     if config.train.noise is not None:  # else each step draws its own
-        noise_file = presampled.open_for(parts, Path(config.train.noise))
-    params = None if start is None else begin.fitted(parts, start)
+        noise_file = presampled.open_noise(parts, Path(config.train.noise))
+    params = None if start is None else begin.match_weights(parts, start)
 
     def claim_folder() -> int:
         claim(config, workdir, resume or start is not None, parts.description, kept_examples)
@@ -80,15 +80,19 @@ def train(
 
     with cluster.held_by_first(lock.held(workdir)):
         if params is not None:
-            begin.write(parts, workdir, params)
-        parts = build.restore(workdir, parts) if cluster.by_first(claim_folder) else build.start(parts)
+            begin.write_first_step(parts, workdir, params)
+        parts = (
+            build.restore_state(workdir, parts)
+            if cluster.by_first(claim_folder)
+            else build.initialize_state(parts)
+        )
         state = parts.state
         done = parts.step
         if cluster.is_first():
             checkpoint.set_aside(folder, done)
             _record_layout(workdir, parts)
         with (
-            sinks.opened(config, workdir, done, wandb, own_logs) as log,
+            sinks.open_logs(config, workdir, done, wandb, own_logs) as log,
             checkpoint.Saver(folder, config.train.keep_checkpoints) as saver,
             cluster.stopping() as stop,
         ):
@@ -98,7 +102,9 @@ def train(
             update = make_step(**build.step_arguments(parts), sharding=sharding)
             trace = workdir / PROFILE if profile and cluster.is_first() else None
             with outputs.terminal.shown():
-                for step in cost.traced(range(done + 1, config.train.steps + 1), trace, outputs.speed.wait):
+                for step in cost.trace_steps(
+                    range(done + 1, config.train.steps + 1), trace, outputs.speed.wait
+                ):
                     with outputs.speed.waiting():
                         batch = place_part(next(batches), sharding)
                         noise = None if noise_file is None else place(noise_file(step - 1), sharding)
@@ -113,11 +119,14 @@ def train(
     return True
 
 
-def built(config: Config, workdir: Path | None = None) -> tuple[build.Parts, data.Source]:
+def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts, data.Source]:
     """Builds a run, or that of a folder to go on with, and opens its data; refuses what would fail later."""
     config_io.check_config(config)
     use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
-    source, description = splits.training(config, config.data.open_training()), config.data.describe()
+    source, description = (
+        splits.take_training_examples(config, config.data.open_training()),
+        config.data.describe(),
+    )
     asked = True  # for just this layout
     if workdir is not None:
         config = resumed(workdir, config, description)
@@ -167,7 +176,7 @@ class Outputs:
     Args:
         parts: of the run, with the state that training begins with.
         workdir: where to write.
-        log: takes a step and its metrics, see `sinks.opened`.
+        log: takes a step and its metrics, see `sinks.open_logs`.
         saver: of checkpoints.
         valid: examples to estimate the bound of, see `make_estimate`.
     """
@@ -185,7 +194,7 @@ class Outputs:
         self._parts = parts
         self._workdir, self._log_to, self._saver = workdir, log, saver
         self._sampler = make_sampler(parts, NUM_SAMPLES)
-        self.speed = cost.speed_of(parts)
+        self.speed = cost.make_speed(parts)
         self._window = Window(
             parts.process.T, leaf_names(parts.state.params), parts.config.train.max_nonfinite
         )
@@ -233,7 +242,7 @@ class Outputs:
             samples, _ = self._sampler(state.ema, NUM_SAMPLES, jax.random.key(config.seed))
             path = self._workdir / SAMPLES / f"step_{step:07d}"
             path.parent.mkdir(exist_ok=True)
-            words = build.caption(self._workdir, self._parts, step)
+            words = build.make_caption(self._workdir, self._parts, step)
             path = self._parts.kind.save_examples(path, samples, words)
             self.terminal.say(f"samples: {path}")
             self._window.restart()
@@ -261,8 +270,8 @@ def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Cal
         examples: "x" int32 [N, *S], "label" [N] and "weight" [N, *S] if there are any.
     """
     compiled = few_terms(parts.predict, min(CALLS, parts.process.T), parts.config.train.seed, parts.term)
-    D = elements(examples["x"], examples.get("weight"))
-    x0, told, sharding = examples["x"], parts.told(examples), batched(parts.mesh)
+    D = count_elements(examples["x"], examples.get("weight"))
+    x0, told, sharding = examples["x"], parts.extra_inputs(examples), batched(parts.mesh)
     batch_size = parts.config.train.batch_size
 
     def estimate(params: Params) -> float:

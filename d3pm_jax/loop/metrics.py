@@ -23,7 +23,7 @@ LABELS = {"bound_bits_per_dim": "bound [bits/dim]", "ce": "cross entropy [nats]"
 Row = Mapping[str, Any]  # the metrics of a step, on the host
 
 
-def read(workdir: Path) -> list[dict[str, float | int]]:
+def read_metrics(workdir: Path) -> list[dict[str, float | int]]:
     """Reads the lines of metrics.jsonl; a last line cut off by a crash is left out.
 
     Raises:
@@ -51,7 +51,7 @@ def save_curves(workdir: Path, process: str) -> Path | None:
         workdir: of the run.
         process: the name of its process, for the caption.
     """
-    rows = read(workdir)
+    rows = read_metrics(workdir)
     if not rows:
         return None
     path = workdir / LOSS_CURVE
@@ -181,3 +181,7 @@ class Window:
             self._rows, self._skipped = [], 0
         self.restart()
         return found
+
+
+# What this function was called before: a script may still ask `runs.metrics` for it by this name.
+read = read_metrics

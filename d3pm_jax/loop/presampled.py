@@ -27,7 +27,7 @@ WRITER = "group_size:1,uncompressed"  # any record alone; half of the bits are r
 READER = "readahead_buffer_size:0,max_parallelism:0"
 
 
-def describe(parts: Parts) -> dict[str, Any]:
+def describe_noise(parts: Parts) -> dict[str, Any]:
     """Says what the noise of a run depends on, as in the header of its noise file.
 
     Raises:
@@ -72,11 +72,11 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> int
     parts = build(fill_in(config, description), description, mesh=mesh)
     check_batch(parts.mesh, config.train.batch_size)
     steps = config.train.steps if steps is None else steps
-    write(parts, steps, Path(path))
+    write_noise(parts, steps, Path(path))
     return steps
 
 
-def write(parts: Parts, steps: int, path: Path) -> None:
+def write_noise(parts: Parts, steps: int, path: Path) -> None:
     """Writes the noise of steps 0 .. steps - 1 of a run.
 
     Args:
@@ -87,7 +87,7 @@ def write(parts: Parts, steps: int, path: Path) -> None:
     Raises:
         UserError: the noise cannot be drawn in advance, or not be written.
     """
-    header = {"format": FORMAT, "version": VERSION, "steps": steps, **describe(parts)}
+    header = {"format": FORMAT, "version": VERSION, "steps": steps, **describe_noise(parts)}
     config = parts.config
     shape = (config.train.batch_size, *parts.description.shape)
     sharding = batched(parts.mesh)
@@ -111,7 +111,7 @@ def write(parts: Parts, steps: int, path: Path) -> None:
         put(writer.close)
 
 
-def open_for(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
+def open_noise(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
     """Opens the noise of a run from its noise file, as a function of the number of updates so far.
 
     Args:
@@ -124,7 +124,7 @@ def open_for(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
     Raises:
         UserError: there is no file, it is damaged, too short or of another run.
     """
-    expected = describe(parts)
+    expected = describe_noise(parts)
     if not path.is_file():
         raise UserError(
             f"no noise file {path}: write it with d3pm presample CONFIG --out {path}, "

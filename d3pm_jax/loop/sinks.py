@@ -39,7 +39,7 @@ class Lines:
     """Appends to metrics.jsonl; drops what an earlier run wrote after the given step."""
 
     def __init__(self, workdir: Path, after_step: int):
-        kept = [json.dumps(row) + "\n" for row in metrics.read(workdir) if row["step"] <= after_step]
+        kept = [json.dumps(row) + "\n" for row in metrics.read_metrics(workdir) if row["step"] <= after_step]
         write_text(workdir / METRICS, "".join(kept))
         self._file = (workdir / METRICS).open("a")
 
@@ -158,7 +158,7 @@ class WandbRun:
 
 
 @contextmanager
-def opened(
+def open_logs(
     config: Config, workdir: Path, after_step: int, project: str | None = None, own: Sequence[Log] = ()
 ) -> Iterator[Logging]:
     """Opens the logs of a run, and closes them at the end, whatever one of them raises.

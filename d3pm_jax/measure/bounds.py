@@ -16,26 +16,26 @@ from d3pm_jax.config import Absorbing, io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import (
     all_terms,
-    at_random,
-    elements,
+    count_elements,
     evaluate_bound,
     exact_nats,
     few_terms,
     left_to_right,
-    parts as parts_of_bound,
-    summary,
+    random_order,
+    summarize_bound,
+    summarize_parts as parts_of_bound,
 )
 from d3pm_jax.machine.devices import batched
 from d3pm_jax.measure import record
 from d3pm_jax.measure.record import Record
-from d3pm_jax.parts.build import Parts, about, caption
+from d3pm_jax.parts.build import Parts, describe_conditions, make_caption
 from d3pm_jax.storage import names
 
 NUMBERS = ("nats", "reconstruction", "prior")
 DAMAGED = "{path} is damaged ({why}): delete it, `d3pm eval` writes it again"
 
 
-def evaluate(
+def compute_bound(
     parts: Parts,
     examples: Mapping[str, np.ndarray],
     batch_size: int = 128,
@@ -56,8 +56,8 @@ def evaluate(
             default every t is computed.
 
     Returns:
-        What `evaluation.bound.summary` gives, with the step, N, the seed and the times of the terms; without
-        `calls` what `evaluation.bound.parts` gives; and the same in units of the kind of data.
+        What `evaluation.bound.summarize_bound` gives, with the step, N, the seed and the times of the terms;
+        without `calls` what `evaluation.bound.summarize_parts` gives; and the same in units of the kind of data.
 
     Raises:
         UserError: the process has fewer steps than calls.
@@ -71,15 +71,15 @@ def evaluate(
         raise UserError(f"calls = {calls}: it must be in 1..{process.T}, the steps of the process")
     sharding = batched(parts.mesh)
     found = evaluate_bound(
-        compiled, parts.params, process, x0, batch_size, sharding, parts.told(examples), progress
+        compiled, parts.params, process, x0, batch_size, sharding, parts.extra_inputs(examples), progress
     )
-    D = elements(x0, examples.get("weight"))
+    D = count_elements(x0, examples.get("weight"))
     times = np.asarray(process.time[1:]).tolist()
     known = {"step": parts.step, "examples": len(x0), "seed": seed, "times": times}
     if calls is None:
-        result = summary(np.asarray(found.total()), D) | parts_of_bound(found, D) | known
+        result = summarize_bound(np.asarray(found.total()), D) | parts_of_bound(found, D) | known
     else:
-        result = summary(found, D) | known | {"calls": calls}
+        result = summarize_bound(found, D) | known | {"calls": calls}
     return result | parts.kind.extra_figures(result, examples)
 
 
@@ -87,13 +87,13 @@ def seconds_per_call(parts: Parts, examples: Mapping[str, np.ndarray], batch_siz
     """Measures how long a call of the network takes for one of the examples, once all is compiled."""
     few = {name: x[:batch_size] for name, x in examples.items()}
     n = len(few["x"])
-    evaluate(parts, few, n, calls=1)  # compiles
+    compute_bound(parts, few, n, calls=1)  # compiles
     start = time.monotonic()
-    evaluate(parts, few, n, calls=1)
+    compute_bound(parts, few, n, calls=1)
     return (time.monotonic() - start) / n
 
 
-def protocol(
+def describe_protocol(
     parts: Parts, examples: Mapping[str, np.ndarray], seed: int, calls: int | None = None
 ) -> dict[str, Any]:
     """Says all that a bound depends on."""
@@ -106,11 +106,11 @@ def protocol(
         "examples": f"sha256 {hashlib.sha256(content).hexdigest()}",
         "terms": "all" if calls is None else f"{calls} for each example, stratified",
         "seed": seed,
-        **about(parts),
+        **describe_conditions(parts),
     }
 
 
-def write(
+def write_bound(
     parts: Parts,
     workdir: Path,
     examples: Mapping[str, np.ndarray],
@@ -128,20 +128,20 @@ def write(
         result: of `evaluate`.
         baselines: bits per dimension of what a model of the data has to beat, by name.
         limit: how many examples were asked for, if not all.
-        suffix: of the names of files, of `record.suffix`.
+        suffix: of the names of files, of `record.file_suffix`.
 
     Returns:
         The path of the file, that of the picture if there is one, and words about the bound that it
-        replaces, see `record.write`.
+        replaces, see `record.write_record`.
     """
-    known = protocol(parts, examples, result["seed"], result.get("calls"))
+    known = describe_protocol(parts, examples, result["seed"], result.get("calls"))
     path = workdir / f"{names.EVAL}{suffix}.json"
     content = {**result, "baselines": baselines, "limit": limit, "protocol": known}
-    replaced = record.write(path, EVAL, content)
+    replaced = record.write_record(path, EVAL, content)
     if "steps" not in result:
         return path, None, replaced
     picture = workdir / f"{names.BOUND_TERMS}{suffix}.png"
-    show.save_bound_terms(picture, {"": result}, caption(workdir, parts, parts.step))
+    show.save_bound_terms(picture, {"": result}, make_caption(workdir, parts, parts.step))
     return path, picture, replaced
 
 
@@ -151,8 +151,8 @@ def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
     known = {name: content.get(name) for name in ("seed", "calls")}
     known |= {"N": content.get("examples"), "step": content["step"], "steps": len(times)}
     values = {
-        "bound": record.figures(content),
-        "baselines": record.figures(content.get("baselines", {}), "bits/dim"),
+        "bound": record.take_figures(content),
+        "baselines": record.take_figures(content.get("baselines", {}), "bits/dim"),
     }
     return {**known, **content.get("protocol", {})}, values, {"bound": {"times": times, "steps": terms}}
 
@@ -180,7 +180,7 @@ EVAL = record.Format(
 )
 
 
-def mask_of(parts: Parts) -> int | None:
+def find_mask(parts: Parts) -> int | None:
     """Returns the extra mask of a network that sees no time, so that anything may be known; else None."""
     forbidden = parts.config.head.forbid
     sees_time = getattr(parts.config.model, "see_time", True)
@@ -189,7 +189,7 @@ def mask_of(parts: Parts) -> int | None:
     return forbidden if isinstance(forbidden, int) and is_mask and not sees_time else None
 
 
-def likelihood(
+def compute_likelihood(
     parts: Parts,
     examples: Mapping[str, np.ndarray],
     batch_size: int = 128,
@@ -206,19 +206,20 @@ def likelihood(
         progress: is called with the number of examples that are done, twice N in the end.
 
     Returns:
-        What `evaluation.bound.summary` gives "left to right" and "in random orders"; and step, N and seed.
+        What `evaluation.bound.summarize_bound` gives "left to right" and "in random orders"; and step, N and
+        seed.
 
     Raises:
         UserError: the network sees time, or has no extra mask.
     """
-    mask = mask_of(parts)
+    mask = find_mask(parts)
     if mask is None:
         raise UserError(
             "the network sees time, or has no extra mask, so it has a bound and no chain rule: take "
             "Absorbing, Head(forbid=) of its mask, and Transformer(see_time=False)"
         )
-    x0, told, sharding = examples["x"], parts.told(examples), batched(parts.mesh)
-    orders = {"left to right": left_to_right, "in random orders": at_random(seed)}
+    x0, told, sharding = examples["x"], parts.extra_inputs(examples), batched(parts.mesh)
+    orders = {"left to right": left_to_right, "in random orders": random_order(seed)}
     found: dict[str, Any] = {"step": parts.step, "examples": len(x0), "seed": seed}
     for i, (name, order) in enumerate(orders.items()):
         compiled = exact_nats(parts.predict, mask, order)
@@ -227,11 +228,11 @@ def likelihood(
             progress(before + n)
 
         nats = evaluate_bound(compiled, parts.params, parts.process, x0, batch_size, sharding, told, done)
-        found[name] = summary(nats, elements(x0, examples.get("weight")))
+        found[name] = summarize_bound(nats, count_elements(x0, examples.get("weight")))
     return found
 
 
-def write_exact(
+def write_likelihood(
     parts: Parts,
     workdir: Path,
     examples: Mapping[str, np.ndarray],
@@ -241,16 +242,16 @@ def write_exact(
     """Writes what `likelihood` computed on examples to the folder of a run.
 
     Returns:
-        Words about the result that it replaces, see `record.write`.
+        Words about the result that it replaces, see `record.write_record`.
     """
-    known = protocol(parts, examples, result["seed"])
-    return record.write(workdir / f"{names.EXACT}{suffix}.json", EXACT, result, known)
+    known = describe_protocol(parts, examples, result["seed"])
+    return record.write_record(workdir / f"{names.EXACT}{suffix}.json", EXACT, result, known)
 
 
 def _exact_from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
     known = {"N": content["examples"], "step": content["step"], "seed": content["seed"]}
     rows = {name: row for name, row in content.items() if isinstance(row, dict)}
-    return known, {name: record.figures(row) for name, row in rows.items()}, {}
+    return known, {name: record.take_figures(row) for name, row in rows.items()}, {}
 
 
 def _check_exact(found: Record) -> None:

@@ -60,12 +60,12 @@ class Record:
         return {of: {name: figure.value for name, figure in row.items()} for of, row in self.values.items()}
 
 
-def comparable(a: Record, b: Record) -> list[str]:
+def list_incomparable(a: Record, b: Record) -> list[str]:
     """Lists the entries by which figures of two results are not comparable; none where they are."""
     return [name for name in a.format.compared if a.protocol.get(name) != b.protocol.get(name)]
 
 
-def of(file_format: Format, path: Path, content: dict[str, Any]) -> Record:
+def parse_record(file_format: Format, path: Path, content: dict[str, Any]) -> Record:
     """Makes the Record of what a file holds: its own, or in a file of an older run that of its keys."""
     if KEY not in content:
         return Record(file_format, path, *file_format.from_keys(content))
@@ -74,26 +74,26 @@ def of(file_format: Format, path: Path, content: dict[str, Any]) -> Record:
     return Record(file_format, path, dict(kept["protocol"]), values, dict(kept["arrays"]))
 
 
-def read(path: Path, file_format: Format) -> Record:
+def read_record(path: Path, file_format: Format) -> Record:
     """Reads a result.
 
     Raises:
         UserError: the file is damaged.
     """
     try:
-        found = of(file_format, path, read_json(path))
+        found = parse_record(file_format, path, read_json(path))
         file_format.check(found)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise damaged(path, file_format, error) from error
+        raise damaged_error(path, file_format, error) from error
     return found
 
 
-def damaged(path: Path, file_format: Format, error: Exception) -> UserError:
+def damaged_error(path: Path, file_format: Format, error: Exception) -> UserError:
     """Makes the error that names a damaged file, and what to do about it."""
     return UserError(file_format.damaged.format(path=path, why=one_line(error)))
 
 
-def write(
+def write_record(
     path: Path, file_format: Format, content: Mapping[str, Any], protocol: Mapping[str, Any] | None = None
 ) -> str:
     """Writes a result and its Record as JSON, with null for numbers that are not finite.
@@ -113,7 +113,7 @@ def write(
         before = read_json(path)
     # JSON has no numbers that are not finite: they become null
     finite = json.loads(json.dumps(dict(content)), parse_constant=lambda name: None)
-    found = of(file_format, path, finite)
+    found = parse_record(file_format, path, finite)
     kept = {
         "protocol": {**found.protocol, **(protocol or {})},
         "values": {name: _row_to_json(row) for name, row in found.values.items()},
@@ -125,13 +125,13 @@ def write(
     return f", replaces that of {', '.join(differ)}" if differ else ""
 
 
-def suffix(**options: Any) -> str:
+def file_suffix(**options: Any) -> str:
     """Returns what names of files get of the options that were given: "_steps10_seed1"; "" without any."""
     given = {name: x for name, x in options.items() if x is not None and x != DEFAULTS.get(name)}
     return "".join(f"_{name}{value}" for name, value in given.items())
 
 
-def figures(row: Mapping[str, Any], unit: str = "") -> dict[str, Value]:
+def take_figures(row: Mapping[str, Any], unit: str = "") -> dict[str, Value]:
     """Returns what keys hold of single figures, each with its error, and its unit where it is no other."""
     return {
         name: Value(value, UNITS.get(name, unit), row.get(ERRORS.get(name, "")))
@@ -140,7 +140,7 @@ def figures(row: Mapping[str, Any], unit: str = "") -> dict[str, Value]:
     }
 
 
-def lists(row: Mapping[str, Any]) -> dict[str, list[Any]]:
+def take_arrays(row: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Returns what keys hold of arrays."""
     return {name: value for name, value in row.items() if isinstance(value, list)}
 

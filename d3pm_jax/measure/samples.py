@@ -96,7 +96,7 @@ def make_sampler(
     return draw_batches
 
 
-def draw(
+def draw_samples(
     parts: Parts,
     key: jax.Array,
     n: int,
@@ -120,7 +120,7 @@ def draw(
     return sampler(parts.params, n, key, label, progress, chains, given)
 
 
-def spaced(last: int, n: int) -> list[int]:
+def evenly_spaced(last: int, n: int) -> list[int]:
     """Returns n whole numbers from 0 to the last one, evenly spaced; all of them where there are fewer."""
     return sorted({round(last * (i / (n - 1))) for i in range(n)})
 
@@ -200,7 +200,7 @@ def _labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | 
     return (index % classes if label is None else np.full_like(index, label)).astype(np.int32)
 
 
-def write(
+def write_samples(
     parts: Parts,
     workdir: Path,
     samples: np.ndarray,
@@ -220,16 +220,16 @@ def write(
         seed: of their noise.
         label: their class, if they are of one.
         asked: what else was asked of them, such as a prompt.
-        suffix: of the names of files, of `record.suffix`.
+        suffix: of the names of files, of `record.file_suffix`.
 
     Returns:
-        The path of the array, and words about the samples that it replaces, see `record.write`.
+        The path of the array, and words about the samples that it replaces, see `record.write_record`.
     """
     path = workdir / f"{SAMPLES_FILE}{suffix}.npy"
     write_npy(path, samples)
     content = {"step": parts.step, "num": len(samples), "steps": parts.process.T, "grid": grid}
     content |= {"seed": seed, "label": label, **(asked or {})}
-    return path, record.write(path.with_suffix(".json"), SAMPLES, content)
+    return path, record.write_record(path.with_suffix(".json"), SAMPLES, content)
 
 
 def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:

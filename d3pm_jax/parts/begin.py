@@ -29,7 +29,7 @@ def weights_of(parts: build.Parts) -> Weights:
     return Weights(parts.process.K, fetch(parts.state.ema))
 
 
-def fitted(parts: build.Parts, weights: Weights) -> Params:
+def match_weights(parts: build.Parts, weights: Weights) -> Params:
     """Returns the weights as parameters of a run.
 
     Raises:
@@ -73,25 +73,25 @@ def import_weights(
     parts = build.build(build.fill_in(config, description), description, mesh=mesh)
     with as_user_error():
         params = twin.load(Path(file), parts.state.params)
-    begin(parts, workdir, params)
+    begin_run(parts, workdir, params)
 
 
-def begin(parts: build.Parts, workdir: Path, params: Params) -> None:
+def begin_run(parts: build.Parts, workdir: Path, params: Params) -> None:
     """Writes step 0 of a new run, whose weights and their average are these parameters.
 
     Raises:
         UserError: the folder holds a run, or another process is writing to it.
     """
     with lock.held(workdir):
-        write(parts, workdir, params)
+        write_first_step(parts, workdir, params)
 
 
-def write(parts: build.Parts, workdir: Path, params: Params) -> None:
+def write_first_step(parts: build.Parts, workdir: Path, params: Params) -> None:
     """Does what `begin` does, for who holds the lock.
 
     The config is written last: without it nothing goes on with a part of a run.
     """
     cluster.by_first(lambda: folders.start_over(workdir))
-    state = build.start_from(parts, params).state
+    state = build.initialize_state_from(parts, params).state
     checkpoint.save(workdir / names.CHECKPOINTS, 0, state, parts.config.train.keep_checkpoints)
     cluster.by_first(lambda: folders.write_run(workdir, parts.config, parts.description))

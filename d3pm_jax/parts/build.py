@@ -73,7 +73,7 @@ class Parts:
         """Counts the categories that the data may have."""
         return self.config.head.data_categories(self.process.K)
 
-    def told(self, examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def extra_inputs(self, examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Takes what is told of examples beside x: "label" to a network of classes, and "weight"."""
         names = ("weight",) if self.classes is None else ("label", "weight")
         return {name: examples[name] for name in names if name in examples}
@@ -87,7 +87,9 @@ def fill_in(config: Config, description: Description) -> Config:
     """
 
     def counts() -> np.ndarray:
-        return count_categories(splits.training(config, config.data.open("train")), description.categories)
+        return count_categories(
+            splits.take_training_examples(config, config.data.open("train")), description.categories
+        )
 
     return from_data.fill(config, description.categories, counts) if from_data.needs_data(config) else config
 
@@ -103,7 +105,7 @@ def with_steps(whole: Process, steps: int | Sequence[int] | None) -> Process:
     return respace(whole, even_grid(whole.T, steps) if isinstance(steps, int) else steps)
 
 
-def respaced(parts: Parts, steps: int | Sequence[int]) -> Parts:
+def respace_parts(parts: Parts, steps: int | Sequence[int]) -> Parts:
     """Returns the parts with so many of the steps of their process, evenly spaced, or with these.
 
     Raises:
@@ -142,8 +144,8 @@ def build(
         jax.eval_shape(whole.log_q_probs, x0, t)  # may refuse a shape
         config.head.check(whole.K, getattr(config.process, "mask_id", None))
         process = with_steps(whole, steps)
-        predict, init_params = network.split(config, description, whole)
-        classes = network.told_classes(config, description)
+        predict, init_params = network.split_network(config, description, whole)
+        classes = network.network_classes(config, description)
 
         def init() -> TrainState:
             return _first_state(config, whole.T, init_params(_keys(config)[0]))
@@ -163,22 +165,22 @@ def _keys(config: Config) -> jax.Array:
     return jax.random.split(jax.random.key(config.train.seed))
 
 
-def start(parts: Parts) -> Parts:
+def initialize_state(parts: Parts) -> Parts:
     """Returns the parts with the state before the first step."""
     # Random numbers of many shapes compile three times faster without optimisation, and run once.
     fast: dict[str, Any] = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-    init = jax.jit(parts.init, out_shardings=shardings(parts)).lower().compile(compiler_options=fast)
+    init = jax.jit(parts.init, out_shardings=state_shardings(parts)).lower().compile(compiler_options=fast)
     return dataclasses.replace(parts, state=init())
 
 
-def start_from(parts: Parts, params: Params) -> Parts:
+def initialize_state_from(parts: Parts, params: Params) -> Parts:
     """Returns the parts with the state before the first step of a run that starts from these parameters."""
-    layout = shardings(parts)
+    layout = state_shardings(parts)
     begin = jax.jit(partial(_first_state, parts.config, parts.process.T), out_shardings=layout)
     return dataclasses.replace(parts, state=begin(jax.tree.map(place, params, layout.params)))
 
 
-def shardings(parts: Parts) -> TrainState:
+def state_shardings(parts: Parts) -> TrainState:
     """Returns where each array of the state is."""
     return jax.tree.map(lambda x: x.sharding, parts.state)
 
@@ -198,11 +200,11 @@ def step_arguments(parts: Parts) -> dict[str, Any]:
         "predict": parts.predict,
         "ema_decay": config.train.ema_decay,
         "accumulate": config.train.accumulate,
-        "layout": shardings(parts),
+        "layout": state_shardings(parts),
     }
 
 
-def restore(workdir: Path, parts: Parts, step: int | None = None) -> Parts:
+def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts:
     """Returns the parts with the state of a checkpoint, the last whole one by default.
 
     Raises:
@@ -226,11 +228,11 @@ def restore(workdir: Path, parts: Parts, step: int | None = None) -> Parts:
     except checkpoint.Gone:
         if step is not None or jax.process_count() > 1:  # others may have read it
             raise
-        return restore(workdir, parts)  # a training has a newer one by now
+        return restore_state(workdir, parts)  # a training has a newer one by now
     return dataclasses.replace(parts, state=state)
 
 
-def caption(workdir: Path, parts: Parts, step: int) -> str:
+def make_caption(workdir: Path, parts: Parts, step: int) -> str:
     """Says in a few words what a picture is of: the run, its process and the step of its weights."""
     return f"{workdir.resolve().name}: {name_process(parts.config, parts.process)}; weights of step {step:,}"
 
@@ -242,7 +244,7 @@ def name_process(config: Config, process: Process) -> str:
     return f"{type(config.process).__name__}, K = {process.K}, {steps}"
 
 
-def about(parts: Parts) -> dict[str, Any]:
+def describe_conditions(parts: Parts) -> dict[str, Any]:
     """Says what a figure of these parts depends on, besides data and noise."""
     T = int(parts.process.time[-1])
     times = np.asarray(parts.process.time[1:]).tolist()

@@ -18,7 +18,7 @@ from d3pm_jax.types import Params
 Init = Callable[[Array], Params]  # key -> parameters
 
 
-def split(config: Config, description: Description, process: Process) -> tuple[Predict, Init]:
+def split_network(config: Config, description: Description, process: Process) -> tuple[Predict, Init]:
     """Splits the network of a config into two pure functions; nothing is computed yet.
 
     Args:
@@ -33,7 +33,7 @@ def split(config: Config, description: Description, process: Process) -> tuple[P
     Raises:
         ValueError: the network cannot be built for such data.
     """
-    head, classes = config.head, told_classes(config, description)
+    head, classes = config.head, network_classes(config, description)
     spec = Spec(description.shape, process.K, head.outputs, classes, process.T, config.train.remat)
 
     def build(key: Array) -> nnx.Module:
@@ -80,7 +80,7 @@ def _check_padding(config: Config, description: Description, takes_weight: bool)
         )
 
 
-def told_classes(config: Config, description: Description) -> int | None:
+def network_classes(config: Config, description: Description) -> int | None:
     """Returns how many classes the network is told: `model.classes`, or without that field all there are.
 
     Raises:

@@ -5,7 +5,7 @@ from d3pm_jax.data import Part, Source
 from d3pm_jax.errors import UserError
 
 
-def training(config: Config, source: Source) -> Source:
+def take_training_examples(config: Config, source: Source) -> Source:
     """Returns a train split without the last `train.held_out` examples.
 
     Raises:
@@ -21,7 +21,7 @@ def training(config: Config, source: Source) -> Source:
     return Part(source, 0, left) if held_out else source
 
 
-def validation(config: Config) -> Source | None:
+def open_validation(config: Config) -> Source | None:
     """Opens what is evaluated on during training: held-out examples, the data's "valid" split, or None.
 
     Raises:

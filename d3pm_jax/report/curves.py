@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from d3pm_jax.measure.record import LARGE, comparable
+from d3pm_jax.measure.record import LARGE, list_incomparable
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import Html, join, missing, tag
 
@@ -211,7 +211,7 @@ def _by_steps(runs: Sequence[Reported]) -> list[Curve]:
         best: dict[int, float | None] = {}
         for bound in each.bounds if each.bound else []:
             # a bound that differs in the number of steps of an even grid alone, but for the seed
-            same = bound.protocol["step"] == each.run.step and not comparable(each.bounds[0], bound)
+            same = bound.protocol["step"] == each.run.step and not list_incomparable(each.bounds[0], bound)
             if same and str(bound.protocol.get("grid", "even")).startswith("even"):
                 steps = len(bound.arrays["bound"]["times"])
                 best.setdefault(steps, bound.values["bound"]["bits_per_dim"].value)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from d3pm_jax.evaluation.bound import with_error
+from d3pm_jax.evaluation.bound import format_with_error
 from d3pm_jax.kinds import QualityTable
-from d3pm_jax.measure.quality import table_of
-from d3pm_jax.measure.record import Record, Value, comparable
+from d3pm_jax.measure.record import Record, Value, list_incomparable
+from d3pm_jax.measure.sample_quality import find_table
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import Html, join, missing, table, tag
 
@@ -35,7 +35,7 @@ def headline(run: Reported, best: Record | None) -> dict[str, object]:
         known, figures = best.protocol, best.values["samples"]
         words = f"{known['N']} samples beside split {known['split']}, {known['steps']} steps, "
         small = tag("small", words, f"seed {known['seed']}, in ", cell(known["features"]))
-        name, title = table_of(best, run.run.parts.kind.quality).headline
+        name, title = find_table(best, run.run.parts.kind.quality).headline
         facts[title] = join(_or_too_few(figures[name].value), small)
     return facts
 
@@ -48,7 +48,7 @@ def best_quality(runs: Sequence[Reported]) -> list[Record | None]:
     """
     found = [[x for x in each.quality if x.protocol["step"] == each.run.step] for each in runs]
     most = [max(own, key=lambda x: (x.protocol["N"], x.protocol["steps"])) for own in found if own]
-    alike = [[x for x in own if not comparable(most[0], x)] for own in found]
+    alike = [[x for x in own if not list_incomparable(most[0], x)] for own in found]
     return [max(own, key=lambda x: x.protocol["steps"], default=None) for own in alike]
 
 
@@ -96,7 +96,7 @@ def quality(runs: Sequence[Reported]) -> Html:
     tables: dict[str, tuple[QualityTable, list[tuple[str, Record]]]] = {}
     for each in runs:
         for found in each.quality:
-            kind = table_of(found, each.run.parts.kind.quality)
+            kind = find_table(found, each.run.parts.kind.quality)
             tables.setdefault(kind.words, (kind, []))[1].append((each.name, found))
     shown = []
     for kind, pairs in tables.values():
@@ -104,7 +104,7 @@ def quality(runs: Sequence[Reported]) -> Html:
         also = [name for name in kind.also if name in first.values["samples"]]
         columns = {**kind.columns, **{name: name for name in also}}
         for run, record in pairs:
-            differ = comparable(first, record)
+            differ = list_incomparable(first, record)
             for name, row in record.values.items():
                 n = row["n"].value
                 other = differ or (["N"] if n != record.protocol["N"] else [])
@@ -131,7 +131,7 @@ def _with_error(figure: Value | None, digits: int) -> str:
         return "-"
     if figure.value is None:
         return "infinite"
-    return with_error(figure.value, figure.error, digits, "±")
+    return format_with_error(figure.value, figure.error, digits, "±")
 
 
 def _number(value: object) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from d3pm_jax.config import io as config_io
 from d3pm_jax.loop import metrics
-from d3pm_jax.measure import bounds, quality, record, samples
+from d3pm_jax.measure import bounds, record, sample_quality, samples
 from d3pm_jax.measure.record import Record
 from d3pm_jax.runs.run import Run
 from d3pm_jax.storage import checkpoint, workdir as folders
@@ -63,9 +63,9 @@ def read(runs: Sequence[Run]) -> list[Reported]:
         Reported(
             name,
             run,
-            metrics.read(run.workdir),
+            metrics.read_metrics(run.workdir),
             read_bounds(run),
-            quality.read([run.workdir]),
+            sample_quality.read_figures([run.workdir]),
             folders.read_examples(run.workdir, run.parts.description),
         )
         for name, run in zip(names(runs), runs, strict=True)
@@ -96,7 +96,7 @@ def read_bounds(run: Run) -> list[Record]:
         known, arrays = bound.protocol, bound.arrays["bound"]
         return known["step"] != run.step, -len(arrays["times"]), not arrays["steps"], -(known["N"] or 0)
 
-    return sorted([record.read(path, bounds.EVAL) for path in paths], key=order)
+    return sorted([record.read_record(path, bounds.EVAL) for path in paths], key=order)
 
 
 def read_samples(run: Run, n: int) -> np.ndarray | None:
@@ -109,11 +109,11 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
     if not about.is_file() or not path.is_file():
         return None
     known = {"step": run.step, "num": n, "steps": run.process.T, "grid": "even", "seed": 0, "label": None}
-    wanted = record.of(samples.SAMPLES, about, known)
+    wanted = record.parse_record(samples.SAMPLES, about, known)
     try:
-        found = record.read(about, samples.SAMPLES)
+        found = record.read_record(about, samples.SAMPLES)
         num = found.protocol["num"]
-        if record.comparable(found, wanted) or num < n:
+        if record.list_incomparable(found, wanted) or num < n:
             return None
         x = np.load(path, allow_pickle=False)
         if x.dtype != np.int32 or x.shape != (num, *run.parts.description.shape):
@@ -122,4 +122,4 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
             raise ValueError(f"it holds {x.min()}..{x.max()}, of {run.process.K} categories")
         return x[:n]
     except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
-        raise record.damaged(about, samples.SAMPLES, error) from error
+        raise record.damaged_error(about, samples.SAMPLES, error) from error

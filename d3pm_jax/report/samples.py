@@ -10,7 +10,7 @@ from PIL import Image
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Chains
 from d3pm_jax.kinds.blocks import Film, TextFilm
-from d3pm_jax.measure.samples import chains_to_show, spaced
+from d3pm_jax.measure.samples import chains_to_show, evenly_spaced
 from d3pm_jax.report.blocks import render
 from d3pm_jax.report.figures import cell
 from d3pm_jax.report.folder import Reported, read_samples
@@ -44,10 +44,10 @@ def draw(record: Reported) -> Drawn:
     if classes is not None and classes <= CLASSES:
         wanted = CLASSES // classes * classes  # as many of each class
     kept = read_samples(run, wanted)
-    n, times = wanted if kept is None else FILMED, spaced(run.process.T, FRAMES)
+    n, times = wanted if kept is None else FILMED, evenly_spaced(run.process.T, FRAMES)
     drawn, reverse = run.sample(key, n, batch_size=n, record=times, chains=FILMED)
     samples = drawn if kept is None else kept
-    strip = spaced(run.process.T, STRIP)
+    strip = evenly_spaced(run.process.T, STRIP)
     chains = chains_to_show(run.parts, key, samples, reverse, times, strip, record.examples)
     return Drawn(chains, kept is not None)
 

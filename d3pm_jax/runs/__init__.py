@@ -19,7 +19,7 @@ _ELSEWHERE = {
     "loop": ("cost", "loop", "metrics", "presampled"),
 }
 _MODULES |= {name: f"d3pm_jax.{room}.{name}" for room, names in _ELSEWHERE.items() for name in names}
-_MODULES |= {"protocol": "d3pm_jax.measure.quality", "text_quality": f"{__name__}.quality"}
+_MODULES |= {"protocol": "d3pm_jax.measure.sample_quality", "text_quality": f"{__name__}.quality"}
 _FUNCTIONS = {  # what the commands do, and the modules that do it
     "Run": ("d3pm_jax.runs.run", "Run"),
     "export": ("d3pm_jax.runs.exported", "export"),

@@ -11,7 +11,7 @@ from d3pm_jax.runs.run import Run
 
 def mask_of(run: Run) -> int | None:
     """Returns the extra mask of a network that sees no time, so that anything may be known; else None."""
-    return bounds.mask_of(run.parts)
+    return bounds.find_mask(run.parts)
 
 
 def likelihood(
@@ -21,5 +21,5 @@ def likelihood(
     seed: int = 0,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> dict[str, Any]:
-    """Computes -log p of examples [N, *S] by the chain rule, see `measure.bounds.likelihood`."""
-    return bounds.likelihood(run.parts, examples, batch_size, seed, progress)
+    """Computes -log p of examples [N, *S] by the chain rule, see `measure.bounds.compute_likelihood`."""
+    return bounds.compute_likelihood(run.parts, examples, batch_size, seed, progress)

@@ -38,10 +38,10 @@ def export(run: Run, path: Path | str, raw: bool = False) -> None:
     config = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, noise=None))
     kind, params = ("raw", run.parts.state.params) if raw else ("ema", run.params)
     K, T, tree = run.process.K, run.process.T, config_io.to_json(config)
-    twin.save(Path(path), params, metadata(tree, run.parts.description, K, T, run.step, kind))
+    twin.save(Path(path), params, make_metadata(tree, run.parts.description, K, T, run.step, kind))
 
 
-def metadata(
+def make_metadata(
     config: Any, description: Description, K: int, T: int, step: int, weights: str
 ) -> dict[str, str]:
     """Returns the texts beside the tensors.
@@ -126,7 +126,7 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
     return logits
 
 
-def build(model: Model, spec: Spec) -> tuple[Any, Any]:
+def build_graph(model: Model, spec: Spec) -> tuple[Any, Any]:
     """Returns the graph of a network and the shapes of its parameters; nothing is computed.
 
     Raises:
@@ -149,7 +149,7 @@ def _parts(file: Path) -> tuple[nnx.Module, Head, int]:
         description = workdir.description_from_json(texts["data"].encode())
         classes = getattr(model, "classes", description.classes)
         spec = Spec(description.shape, process["K"], head.outputs, classes, process["T"])
-        graph, shapes = build(model, spec)
+        graph, shapes = build_graph(model, spec)
     except KeyError as error:
         raise ValueError(f"{file} has no {error} in its metadata: write it with d3pm export") from error
     except (ValueError, TypeError, AttributeError, UserError) as error:

@@ -1,23 +1,23 @@
-"""Finds which few steps of a run have the lowest bound, see `measure.grids`."""
+"""Finds which few steps of a run have the lowest bound, see `measure.step_costs`."""
 
 from collections.abc import Callable
 from typing import Any
 
-from d3pm_jax.measure import grids
-from d3pm_jax.measure.grids import Jumps
+from d3pm_jax.measure import step_costs
+from d3pm_jax.measure.step_costs import Jumps
 from d3pm_jax.runs.run import Run
 
 
 def measure(run: Run, progress: Callable[[int], Any] = lambda done: None) -> Jumps:
     """Computes the costs of a run with all of its steps, on examples that are not those of the test."""
-    return grids.measure(run.parts, run.workdir, progress)
+    return step_costs.measure_costs(run.parts, run.workdir, progress)
 
 
 def write(run: Run, jumps: Jumps) -> None:
     """Keeps the costs in the folder of a run."""
-    grids.write(run.parts, run.workdir, jumps)
+    step_costs.write_costs(run.parts, run.workdir, jumps)
 
 
 def read(run: Run) -> Jumps | None:
     """Reads the costs of a run's weights; None where there are none, or those of other weights."""
-    return grids.read(run.parts, run.workdir)
+    return step_costs.read_costs(run.parts, run.workdir)

@@ -1,18 +1,18 @@
-"""Measures how good samples of a run are, see `measure.quality`."""
+"""Measures how good samples of a run are, see `measure.sample_quality`."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from d3pm_jax.kinds import Reference
-from d3pm_jax.measure import quality
-from d3pm_jax.measure.quality import Quality
+from d3pm_jax.measure import sample_quality
+from d3pm_jax.measure.sample_quality import Quality
 from d3pm_jax.runs.run import Run
 
 
 def prepare(run: Run, num: int, batch_size: int = 128, inception: Path | None = None) -> Reference:
     """Measures what samples are to be compared with, and learns the training split."""
-    return quality.prepare(run.parts, run.workdir, num, batch_size, inception)
+    return sample_quality.prepare_reference(run.parts, run.workdir, num, batch_size, inception)
 
 
 def measure(
@@ -24,4 +24,4 @@ def measure(
     progress: Callable[[int], Any] = lambda done: None,
 ) -> Quality:
     """Draws samples of a run and compares them with its training split."""
-    return quality.measure(run.parts, reference, num, seed, batch_size, progress)
+    return sample_quality.measure_quality(run.parts, reference, num, seed, batch_size, progress)

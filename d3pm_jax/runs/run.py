@@ -14,10 +14,10 @@ from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
 from d3pm_jax.measure import bounds
-from d3pm_jax.measure.samples import Given, draw
+from d3pm_jax.measure.samples import Given, draw_samples
 from d3pm_jax.parts import build, reading
 from d3pm_jax.parts.begin import weights_of
-from d3pm_jax.parts.build import about, caption
+from d3pm_jax.parts.build import describe_conditions, make_caption
 from d3pm_jax.processes import Process
 from d3pm_jax.storage import workdir as folders
 from d3pm_jax.types import Params
@@ -53,7 +53,7 @@ class Run:
     @property
     def caption(self) -> str:
         """Says in a few words what a picture of this run is of."""
-        return caption(self.workdir, self.parts, self.step)
+        return make_caption(self.workdir, self.parts, self.step)
 
     def predict(self, xt: Any, t: Any, label: Any = None) -> jax.Array:
         """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time."""
@@ -76,7 +76,7 @@ class Run:
         Returns:
             x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
         """
-        return draw(self.parts, key, n, label, batch_size, record, progress, chains, given, shape)
+        return draw_samples(self.parts, key, n, label, batch_size, record, progress, chains, given, shape)
 
     def respaced(self, steps: int | Sequence[int]) -> "Run":
         """Returns the run with so many of the steps of its process, evenly spaced, or with these.
@@ -84,13 +84,13 @@ class Run:
         Raises:
             UserError: the process has no such steps.
         """
-        return dataclasses.replace(self, parts=build.respaced(self.parts, steps))
+        return dataclasses.replace(self, parts=build.respace_parts(self.parts, steps))
 
     def evaluate(
         self, limit: int | None = None, batch_size: int = 128, seed: int = 0, calls: int | None = None
     ) -> dict[str, Any]:
         """Computes the bound on the test split, or on its first examples: see `evaluate_on`."""
-        return bounds.evaluate(self.parts, self.read_batch("test", limit), batch_size, seed, calls=calls)
+        return bounds.compute_bound(self.parts, self.read_batch("test", limit), batch_size, seed, calls=calls)
 
     def read_batch(self, split: str, limit: int | None = None) -> dict[str, np.ndarray]:
         """Reads examples of the data: "x" [N, *S], and if there are any "label" [N] and "weight" [N, *S].
@@ -114,7 +114,7 @@ class Run:
 
     def about(self) -> dict[str, Any]:
         """Says what a figure of this run depends on, besides data and noise."""
-        return about(self.parts)
+        return describe_conditions(self.parts)
 
     @property
     def term(self) -> likelihood.Term:
@@ -131,10 +131,10 @@ class Run:
         calls: int | None = None,
         weight: np.ndarray | None = None,
     ) -> dict[str, Any]:
-        """Computes the bound on x0 int32 [N, *S], see `measure.bounds.evaluate`; labels int32 [N] if told."""
+        """Computes the bound on x0 int32 [N, *S] and labels int32 [N]: see `measure.bounds.compute_bound`."""
         known = {"x": x0, "label": labels, "weight": weight}
         examples = {name: x for name, x in known.items() if x is not None}
-        return bounds.evaluate(self.parts, examples, batch_size, seed, progress, calls)
+        return bounds.compute_bound(self.parts, examples, batch_size, seed, progress, calls)
 
 
 def train(
@@ -164,7 +164,7 @@ def train(
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
     weights = None if start is None else weights_of(start.parts)
-    loop.train(config, Path(workdir), resume, weights, wandb, logs)
+    loop.run_training(config, Path(workdir), resume, weights, wandb, logs)
     return open_run(workdir, config)
 
 
@@ -199,4 +199,4 @@ def open_run(
         found.data.check_kept()
         description = found.data.describe()
     parts = build.build(found, description, steps, mesh_of(found.mesh.fsdp, asked=False))
-    return Run(workdir, build.restore(workdir, parts, step))
+    return Run(workdir, build.restore_state(workdir, parts, step))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.evaluation.process_effect import categories, effect, weight
+from d3pm_jax.evaluation.process_effect import compute_effect, cross_entropy_weight, spread_categories
 from d3pm_jax.files import replacing
 from d3pm_jax.processes import Process
 from d3pm_jax.processes.base import check_elementwise
@@ -139,15 +139,15 @@ def save_schedules(
     lines: dict[str, Line] = {}
     for name, process in processes.items():
         check_elementwise(process, "save_schedules draws")
-        x0 = categories(process.K, levels.get(name, process.K))
+        x0 = spread_categories(process.K, levels.get(name, process.K))
         # as many early steps, which matter most, as evenly spaced ones
         shown = [*np.geomspace(1, process.T, SHOWN // 2), *np.linspace(1, process.T, SHOWN // 2)]
         ts = sorted({round(t) for t in shown})
-        at = {t: effect(process, x0, t) for t in sorted({*ts, *(t - 1 for t in ts)})}
+        at = {t: compute_effect(process, x0, t) for t in sorted({*ts, *(t - 1 for t in ts)})}
         panels = {
-            "x_t is still x_0\n[probability]": [at[t].kept for t in ts],
+            "x_t is still x_0\n[probability]": [at[t].unchanged for t in ts],
             "information left\nI(x_t; x_0) / H(x_0)": [1 - at[t].lost for t in ts],
-            WEIGHT: [weight(at[t - 1], at[t]) for t in ts],
+            WEIGHT: [cross_entropy_weight(at[t - 1], at[t]) for t in ts],
         }
         lines[name] = np.array(ts) / (1 if same else process.T), panels
     save_lines(path, lines, "t" if same else "t / T", (WEIGHT,), caption)

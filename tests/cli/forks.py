@@ -60,7 +60,7 @@ def child(case, folder):
     for number, end in ((1, "out"), (2, "err")):
         file = os.open(folder / f"{case['name']}.{end}", os.O_WRONLY | os.O_CREAT)
         os.dup2(file, number)
-    network.split = tiny.split
+    network.split_network = tiny.split
     if case["place"]:
         owner, name, call = PLACES[case["place"]]
         setattr(owner, name, signalled(getattr(owner, name), case["signal"], call))

@@ -28,6 +28,6 @@ if __name__ == "__main__":
         logs.Lines.log = broken(ValueError("broken"))
     if os.environ.get("D3PM_BREAK") == "standard output":
         logs.Lines.log = broken(BrokenPipeError())
-    network.split = tiny.split
+    network.split_network = tiny.split
     devices.WORTH_CUTTING = 1
     main(sys.argv[1:])

@@ -26,7 +26,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.loop import loop, metrics, sinks as logs
 from d3pm_jax.machine import signals
 from d3pm_jax.measure import bounds, record
-from d3pm_jax.measure.samples import spaced
+from d3pm_jax.measure.samples import evenly_spaced
 from d3pm_jax.parts import begin, build, network
 from d3pm_jax.runs import grids
 from d3pm_jax.storage import checkpoint, lock
@@ -36,7 +36,7 @@ from tests.cli.commands import CONFIG, error, status, train_args
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
-SPLIT = network.split
+SPLIT = network.split_network
 RATES = ((0.001, 4), (0.002, 9))  # lr and decay_steps of a run, before and after it is resumed
 
 
@@ -50,7 +50,7 @@ def trained(tmp_path_factory, data_dir):
 
 def restored(workdir, step):
     """The parts of a run at a checkpoint."""
-    return build.restore(workdir, build.build(read_config(workdir), tiny.DIGITS), step)
+    return build.restore_state(workdir, build.build(read_config(workdir), tiny.DIGITS), step)
 
 
 def weights(workdir, step):
@@ -64,7 +64,7 @@ def tables(workdir, step):
 
 
 def losses(workdir):
-    return {row["step"]: row["loss"] for row in metrics.read(workdir)}
+    return {row["step"]: row["loss"] for row in metrics.read_metrics(workdir)}
 
 
 def test_train_writes_a_run(trained):
@@ -137,7 +137,7 @@ def test_a_gif_is_of_images(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("T", [1, 5, 10, 45, 100, 256, 1000, 4000])
 def test_the_states_of_the_picture_are_among_those_of_the_gif(T):
-    few, many = (spaced(T, n) for n in (kinds.base.STATES, kinds.base.FRAMES))
+    few, many = (evenly_spaced(T, n) for n in (kinds.base.STATES, kinds.base.FRAMES))
     assert set(few) <= set(many)
     assert (many[0], many[-1], len(many)) == (0, T, min(T + 1, kinds.base.FRAMES))
 
@@ -243,18 +243,18 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
 
 
 def test_results_of_other_options_stay_and_what_is_replaced_is_said(tmp_path):
-    assert record.suffix() == record.suffix(step=None, seed=0, label=None) == ""
-    assert record.suffix(step=0, seed=3, label=0) == "_step0_seed3_label0"
-    assert record.suffix(num=256) == "_num256"
+    assert record.file_suffix() == record.file_suffix(step=None, seed=0, label=None) == ""
+    assert record.file_suffix(step=0, seed=3, label=0) == "_step0_seed3_label0"
+    assert record.file_suffix(num=256) == "_num256"
 
     path = tmp_path / "r.json"
     first = {"step": 16, "examples": 20, "bits": 1.5}
-    assert record.write(path, bounds.EVAL, first) == ""
-    assert record.write(path, bounds.EVAL, first | {"bits": 2.0}) == ""
+    assert record.write_record(path, bounds.EVAL, first) == ""
+    assert record.write_record(path, bounds.EVAL, first | {"bits": 2.0}) == ""
     assert json.loads(path.read_text())["bits"] == 2.0
-    assert record.write(path, bounds.EVAL, first | {"step": 20}) == ", replaces that of step 16"
+    assert record.write_record(path, bounds.EVAL, first | {"step": 20}) == ", replaces that of step 16"
     path.write_text("{")
-    assert record.write(path, bounds.EVAL, first) == ""
+    assert record.write_record(path, bounds.EVAL, first) == ""
 
 
 def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path, capsys):
@@ -327,7 +327,7 @@ def test_a_run_begins_from_the_average_of_another(trained, tmp_path, data_dir, c
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(logs, "opened", killed)
+        patch.setattr(logs, "open_logs", killed)
         assert status(*args) == 130
     capsys.readouterr()
     first, old = restored(workdir, 0).state, restored(trained, 20).state
@@ -351,7 +351,7 @@ def test_a_run_does_not_begin_from_what_does_not_fit(trained, tmp_path, data_dir
     weights = begin.weights_of(restored(trained, 20))
     other = weights._replace(params={**weights.params, "late": {"scale": np.zeros(17)}})
     with pytest.raises(UserError, match=r"of another network \(late.bias: none, expected \(17,\)\): change"):
-        begin.fitted(restored(trained, 20), other)
+        begin.match_weights(restored(trained, 20), other)
     assert not (tmp_path / "new").exists()
 
 
@@ -416,7 +416,7 @@ def test_a_run_goes_on_over_steps_that_are_not_finite(tmp_path, data_dir, capsys
     assert "steps 2 to 8 were not finite, and skipped: no checkpoint is written" in printed
     assert "steps 2 to 20 were not finite, and skipped\n" in printed
     assert checkpoint.steps(tmp_path / "w" / "checkpoints") == [20]
-    (row,) = metrics.read(tmp_path / "w")
+    (row,) = metrics.read_metrics(tmp_path / "w")
     assert (row["step"], row["skipped"]) == (4, 3)
     assert all(np.isfinite(x).all() for x in tables(tmp_path / "w", 20))
 
@@ -471,7 +471,7 @@ def test_bad_values_get_one_line(override, message, tmp_path, data_dir, capsys):
     ],
 )
 def test_a_network_that_cannot_be_gets_one_line(override, message, tmp_path, data_dir, capsys, monkeypatch):
-    monkeypatch.setattr(network, "split", SPLIT)
+    monkeypatch.setattr(network, "split_network", SPLIT)
     assert message in error(capsys, *train_args(tmp_path / "bad", data_dir, *override))
 
 

@@ -16,7 +16,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import digit_features
 from d3pm_jax.kinds import features, image
-from d3pm_jax.measure import quality as protocol
+from d3pm_jax.measure import sample_quality as protocol
 from d3pm_jax.runs.run import open_run
 from tests import tiny
 
@@ -52,7 +52,7 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
     monkeypatch.setattr(show, "save_grid", lambda *args: (shown.append(args[1]), save(*args)))
     execute(run)
     (path,) = run.workdir.glob("quality_*.json")
-    (found,) = protocol.read([run.workdir])
+    (found,) = protocol.read_figures([run.workdir])
     assert [found.protocol[name] for name in ("N", "step", "seed")] == [N, 7, 3]
     assert [found.protocol[name] for name in ("steps", "grid")] == [5, "even, of 10"]
     printed = capsys.readouterr().out
@@ -98,13 +98,13 @@ def test_the_classifier_is_kept_and_verified(run, tmp_path, monkeypatch):
     assert (
         features.obtain_classifier(train, labels, run.parts.description).digest == first.digest
     )  # trained again
-    found, called = digit_features.classify(first.params, train, 10, 17)
+    found, called = digit_features.classify_images(first.params, train, 10, 17)
     assert found.shape == (150, 64)
     assert np.mean(called == labels) > 0.5  # of what few steps can tell apart
 
-    monkeypatch.setattr(digit_features, "train", lambda *_: pytest.fail("trains again"))
+    monkeypatch.setattr(digit_features, "train_classifier", lambda *_: pytest.fail("trains again"))
     execute(run)
-    assert protocol.read([run.workdir])[0].protocol["features"].endswith(f"sha256 {first.digest}")
+    assert protocol.read_figures([run.workdir])[0].protocol["features"].endswith(f"sha256 {first.digest}")
     content = bytearray(kept.read_bytes())
     content[-1] ^= 1
     kept.write_bytes(content)

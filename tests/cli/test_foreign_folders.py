@@ -39,7 +39,7 @@ def made(tmp_path_factory, data_dir):
     """The folder of a run at step 4; no step was computed."""
     workdir, base = tmp_path_factory.mktemp("runs") / "run", tiny.get_config()
     config = dataclasses.replace(base, data=dataclasses.replace(base.data, dir=str(data_dir)))
-    state = build.start(build.build(config, tiny.DIGITS)).state
+    state = build.initialize_state(build.build(config, tiny.DIGITS)).state
     state = dataclasses.replace(state, step=jax.numpy.asarray(4, jax.numpy.int32))
     workdir.mkdir()
     write_run(workdir, config, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))

@@ -59,7 +59,7 @@ def fill(place, left):
 
 def weights(workdir, step):
     parts = build.build(read_config(workdir), tiny.DIGITS)
-    return [np.asarray(x) for x in jax.tree.leaves(build.restore(workdir, parts, step).state)]
+    return [np.asarray(x) for x in jax.tree.leaves(build.restore_state(workdir, parts, step).state)]
 
 
 def full(*_):

@@ -69,7 +69,7 @@ def until(condition, processes, seconds=400):
 
 
 def losses(workdir):
-    return {row["step"]: row["loss"] for row in metrics.read(workdir)}
+    return {row["step"]: row["loss"] for row in metrics.read_metrics(workdir)}
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ class Kept:
 def test_a_logger_of_the_users_own_gets_what_the_file_has(tmp_path):
     kept = Kept()
     runs.train(with_rate(configs.ConstantRate()), tmp_path, logs=[kept])
-    assert kept.steps == [row["step"] for row in runs.metrics.read(tmp_path)] == [1, 2, 3]
+    assert kept.steps == [row["step"] for row in runs.metrics.read_metrics(tmp_path)] == [1, 2, 3]
     assert kept.closed
 
 

@@ -48,11 +48,11 @@ def test_eval_and_sample_of_a_network(trained):
 
 def weights(workdir):
     parts = build.build(read_config(workdir), tiny.DIGITS)
-    return [np.asarray(x) for x in jax.tree.leaves(build.restore(workdir, parts, 20).state)]
+    return [np.asarray(x) for x in jax.tree.leaves(build.restore_state(workdir, parts, 20).state)]
 
 
 def losses(workdir):
-    return {row["step"]: row["loss"] for row in metrics.read(workdir)}
+    return {row["step"]: row["loss"] for row in metrics.read_metrics(workdir)}
 
 
 def test_a_network_learns(trained):
@@ -112,7 +112,7 @@ def stopped(tmp_path_factory, data_dir):
 
 @pytest.mark.parametrize("number", [*STOPPING, signal.SIGKILL])
 def test_a_signal_at_any_place_loses_nothing_that_is_saved(stopped, number, monkeypatch):
-    monkeypatch.setattr(network, "split", tiny.split)
+    monkeypatch.setattr(network, "split_network", tiny.split)
     folder, statuses = stopped
     killed = number == signal.SIGKILL
     # Checkpoints are written in the background: the one of step 4 may not be when steps 6 and 8 end.

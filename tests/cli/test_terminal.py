@@ -23,7 +23,7 @@ fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 from d3pm_jax.cli.main import main
 from d3pm_jax.runs import network
 from tests import tiny
-network.split = tiny.split
+network.split_network = tiny.split
 status = 0
 for words in sys.argv[1:]:
     try:
@@ -152,4 +152,4 @@ def test_a_terminal_that_is_closed_loses_nothing(tmp_path_factory, tmp_path):
     os.close(ours)
     process.wait(timeout=60)
     (saved,) = checkpoint.steps(workdir / "checkpoints")
-    assert saved == metrics.read(workdir)[-1]["step"] < 1000000
+    assert saved == metrics.read_metrics(workdir)[-1]["step"] < 1000000

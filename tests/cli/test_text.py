@@ -13,7 +13,7 @@ from d3pm_jax.cli.eval import Eval, measure_samples
 from d3pm_jax.config import Transformer
 from d3pm_jax.evaluation import texts
 from d3pm_jax.kinds import text as text_kind
-from d3pm_jax.measure import quality as protocol
+from d3pm_jax.measure import sample_quality as protocol
 from d3pm_jax.parts import network, reading
 from tests.cli.commands import error, status
 from tests.report.reading import Page
@@ -30,7 +30,7 @@ def run(tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("platformdirs.user_cache_dir", lambda *name: str(folder / "cache"))
-        patch.setattr(network, "split", table)
+        patch.setattr(network, "split_network", table)
         yield runs.train(config, folder / "run")
 
 
@@ -130,7 +130,7 @@ def test_samples_are_compared_with_the_training_split(run, capsys, monkeypatch):
     """Which is read in parts, cut within words; a split that is too long to read is read up to its limit."""
     monkeypatch.setattr(text_kind, "PART", 24)
     measure_samples(Eval(run.workdir, seed=3, batch_size=30), [run], 30)
-    out, (found,) = capsys.readouterr().out, protocol.read([run.workdir])
+    out, (found,) = capsys.readouterr().out, protocol.read_figures([run.workdir])
     x0, _ = run.sample(jax.random.key(3), 30, batch_size=30)
     write = run.parts.description.text
     x, test = (run.read_batch(split)["x"] for split in ("train", "test"))
@@ -149,4 +149,4 @@ def test_samples_are_compared_with_the_training_split(run, capsys, monkeypatch):
     short = runs.quality.prepare(run, 5)
     assert short.compared.startswith("the first 72 tokens, ")  # nine windows
     first = reading.open_whole(run.parts, run.workdir, "train").first(9)
-    assert texts.vocabulary(run.parts.kind.in_parts(first)) == set(write(x[:9].ravel()).split())
+    assert texts.collect_vocabulary(run.parts.kind.in_parts(first)) == set(write(x[:9].ravel()).split())

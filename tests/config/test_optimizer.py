@@ -165,7 +165,7 @@ def test_every_optimizer_trains_every_kind_of_network(optimizer, network):
     """On a few examples, which it learns: its state is what was planned, and the loss falls."""
     parts, step = made(optimizer, *network)
     x0 = jnp.asarray(RNG.integers(3, 6, (16, *network[1])), jnp.int32)
-    state, losses = build.start(parts).state, []
+    state, losses = build.initialize_state(parts).state, []
     planned = jax.tree.map(lambda x: (x.shape, x.dtype), parts.state)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == planned
     for _ in range(60):

@@ -20,7 +20,7 @@ def test_digits_are_told_apart(levels):
     if levels == 2:
         rng = np.random.default_rng(1)
         x, test = ((255 * rng.random(images.shape) < images).astype(np.int32) for images in (x, test))
-    params = digit_features.train(x, labels, 10, levels)
-    features, called = digit_features.classify(params, test, 10, levels)
+    params = digit_features.train_classifier(x, labels, 10, levels)
+    features, called = digit_features.classify_images(params, test, 10, levels)
     assert np.mean(called == right) >= 0.985
     assert np.linalg.matrix_rank(np.cov(features, rowvar=False)) == 64

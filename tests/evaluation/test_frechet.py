@@ -21,16 +21,20 @@ def test_commuting_covariances_have_a_closed_form():
         a = gaussian(mean, axes * sigma**2 @ axes.T)
         b = gaussian(other, axes * tau**2 @ axes.T)
         expected = np.square(mean - other).sum() + np.square(sigma - tau).sum()
-        assert frechet.distance(a, b) == pytest.approx(expected, rel=1e-7)
-        assert frechet.distance(b, a) == pytest.approx(expected, rel=1e-7)
+        assert frechet.compute_distance(a, b) == pytest.approx(expected, rel=1e-7)
+        assert frechet.compute_distance(b, a) == pytest.approx(expected, rel=1e-7)
 
 
 def test_features_that_are_moved_are_as_far_as_they_were_moved():
     x = np.random.default_rng(1).normal(size=(60, 5)).astype(np.float32)
     x = np.round(x * 64) / 64  # so that float32 adds exactly
-    apart = frechet.distance(frechet.statistics(x), frechet.statistics(x + np.float32(2)))
+    apart = frechet.compute_distance(
+        frechet.compute_statistics(x), frechet.compute_statistics(x + np.float32(2))
+    )
     assert apart == pytest.approx(5 * 4, rel=1e-10)
-    assert frechet.distance(frechet.statistics(x), frechet.statistics(x)) == pytest.approx(0, abs=1e-12)
+    assert frechet.compute_distance(
+        frechet.compute_statistics(x), frechet.compute_statistics(x)
+    ) == pytest.approx(0, abs=1e-12)
 
 
 def test_any_covariances_against_the_root_of_their_product():
@@ -39,21 +43,21 @@ def test_any_covariances_against_the_root_of_their_product():
     S, R = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     root = scipy.linalg.sqrtm(S @ R).real
     expected = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(S + R - 2 * root)
-    found = frechet.distance(frechet.statistics(x), frechet.statistics(y))
+    found = frechet.compute_distance(frechet.compute_statistics(x), frechet.compute_statistics(y))
     assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_what_has_no_distance_is_refused():
     x = np.random.default_rng(3).normal(size=(6, 5))
-    frechet.statistics(x)
+    frechet.compute_statistics(x)
     with pytest.raises(ValueError, match=r"5 features of 5 numbers: .* no full rank.*; take 6 or more"):
-        frechet.statistics(x[:5])
+        frechet.compute_statistics(x[:5])
     few = frechet.Statistics(np.zeros(5), np.eye(5), 5)
     with pytest.raises(ValueError, match="take 6 or more"):
-        frechet.distance(few, frechet.statistics(x))
+        frechet.compute_distance(few, frechet.compute_statistics(x))
     with pytest.raises(ValueError, match="not finite"):
-        frechet.statistics(np.where(x == x[2, 1], np.nan, x))
+        frechet.compute_statistics(np.where(x == x[2, 1], np.nan, x))
     with pytest.raises(ValueError, match="features of 5 and of 4 numbers"):
-        frechet.distance(frechet.statistics(x), frechet.statistics(x[:, :4]))
+        frechet.compute_distance(frechet.compute_statistics(x), frechet.compute_statistics(x[:, :4]))
     with pytest.raises(ValueError, match="the eigenvalue -1"):
-        frechet.distance(gaussian([0, 0], [[1, 2], [2, 1]]), gaussian([0, 0], np.eye(2)))
+        frechet.compute_distance(gaussian([0, 0], [[1, 2], [2, 1]]), gaussian([0, 0], np.eye(2)))

@@ -30,7 +30,7 @@ def test_a_file_that_holds_no_weights_is_refused_and_nothing_in_it_runs(tmp_path
         with pytest.raises(
             ValueError, match=r"^it holds no Inception weights \(.*\): pass weights-inc[^\n]*$"
         ):
-            inception.load(content)
+            inception.load_network(content)
     assert not made.exists()
 
 
@@ -50,7 +50,7 @@ def test_features_are_those_of_the_library(monkeypatch):
     torch.save(network.state_dict(), file := io.BytesIO())
     monkeypatch.setattr(library, "load_state_dict_from_url", lambda *_, **__: pytest.fail("downloads"))
     x = np.random.default_rng(0).integers(17, size=(3, 8, 8, 1))
-    found = inception.features(inception.load(file.getvalue()), x, 17, 2)
+    found = inception.compute_features(inception.load_network(file.getvalue()), x, 17, 2)
     grey = np.round(x * 255 / 16).astype(np.uint8).repeat(3, axis=-1)
     expected = network(torch.from_numpy(np.moveaxis(grey, -1, 1).copy()))[0].numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())

@@ -58,7 +58,7 @@ def test_samples_are_compared_with_the_training_text():
     assert texts.longest_copy(["xyz", ""], [TRAIN]) == ""
     assert texts.longest_copy([TRAIN], [TRAIN]) == TRAIN
     assert texts.longest_copy([], [TRAIN]) == texts.longest_copy(["", "a"], []) == ""
-    words = texts.vocabulary([TRAIN])
+    words = texts.collect_vocabulary([TRAIN])
     assert texts.known_words(SAMPLES, words) == 7 / 9  # cat sat in the, the cat sat on a: not "in" and "a"
     assert np.isnan(texts.known_words(["q"], words))
     pairs = ["a b a b", "b a"]  # a b, b a, a b, b a
@@ -84,7 +84,7 @@ def test_a_training_text_may_be_cut_anywhere():
     for _ in range(10):
         cuts = [0, *sorted(rng.integers(0, 91, 6)), 90]  # some parts are empty
         parts = [train[a:b] for a, b in itertools.pairwise(cuts)]
-        assert texts.vocabulary(parts) == set(train.split())
+        assert texts.collect_vocabulary(parts) == set(train.split())
         assert texts.longest_copy(samples, iter(parts)) == train[70:85]
 
 

@@ -46,34 +46,36 @@ def test_a_padded_example_has_the_bound_of_the_shorter_one():
 def test_bits_per_dim_are_a_ratio_with_its_error():
     rng = np.random.default_rng(0)
     nats = rng.normal(100, 5, 50)
-    same = bound.summary(nats, 20)
+    same = bound.summarize_bound(nats, 20)
     assert same["bits_per_dim"] == pytest.approx(nats.mean() / 20 / np.log(2))
     assert same["standard_error"] == pytest.approx(nats.std(ddof=1) / 50**0.5 / 20 / np.log(2))
-    assert same == pytest.approx(bound.summary(nats, np.full(50, 20.0)))
+    assert same == pytest.approx(bound.summarize_bound(nats, np.full(50, 20.0)))
     D = rng.integers(1, 30, 50).astype(float)
-    exact = bound.summary(2 * D, D)
+    exact = bound.summarize_bound(2 * D, D)
     assert exact["bits_per_dim"] == pytest.approx(2 / np.log(2))
     assert exact["standard_error"] == pytest.approx(0, abs=1e-12)
     assert exact["nats_standard_error"] > 1
-    assert bound.summary(nats[:1], 20)["standard_error"] is None
-    infinite = bound.summary(np.append(nats, np.inf), 20)
+    assert bound.summarize_bound(nats[:1], 20)["standard_error"] is None
+    infinite = bound.summarize_bound(np.append(nats, np.inf), 20)
     assert (infinite["bits_per_dim"], infinite["standard_error"]) == (np.inf, None)
     assert (infinite["nats"], infinite["nats_standard_error"]) == (np.inf, None)
-    assert bound.elements(np.zeros((3, 2, 4))) == 8
-    np.testing.assert_array_equal(bound.elements(np.zeros((2, 3)), np.array([[1, 1, 0], [1, 0, 0]])), [2, 1])
+    assert bound.count_elements(np.zeros((3, 2, 4))) == 8
+    np.testing.assert_array_equal(
+        bound.count_elements(np.zeros((2, 3)), np.array([[1, 1, 0], [1, 0, 0]])), [2, 1]
+    )
 
 
 def test_the_error_of_the_ratio_is_that_of_many_draws():
     rng = np.random.default_rng(1)
     D = rng.integers(1, 30, (2000, 200)).astype(float)
     nats = D * 2 + rng.normal(size=D.shape) * D**0.5
-    found = [bound.summary(n, d) for n, d in zip(nats, D, strict=True)]
+    found = [bound.summarize_bound(n, d) for n, d in zip(nats, D, strict=True)]
     bits, errors = ([x[name] for x in found] for name in ("bits_per_dim", "standard_error"))
     assert np.mean(errors) == pytest.approx(np.std(bits), rel=0.06)
 
 
 def test_parts_of_a_bound_are_per_weighted_element():
-    found = bound.parts(
+    found = bound.summarize_parts(
         d3pm.likelihood.Bound(np.array([[1.0, 3.0], [2.0, 2.0]]), np.array([0.0, 2.0])), np.array([1.0, 3.0])
     )
     np.testing.assert_allclose(

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure import bounds, quality as protocol, record, samples
+from d3pm_jax.measure import bounds, record, sample_quality as protocol, samples
 from d3pm_jax.measure.record import Value
 
 SUMMARY = {"bits_per_dim": 1.5, "standard_error": 0.25, "nats": 8.0, "nats_standard_error": None}
@@ -48,27 +48,27 @@ def written(request, tmp_path):
     """A path, its format, and what was written there."""
     file_format, content = FORMATS[request.param]
     path = tmp_path / f"{request.param}.json"
-    assert record.write(path, file_format, content) == ""
+    assert record.write_record(path, file_format, content) == ""
     return path, file_format, content
 
 
 def test_a_file_keeps_its_keys_and_an_old_one_has_the_same_record(written):
     path, file_format, content = written
-    found = record.read(path, file_format)
+    found = record.read_record(path, file_format)
     tree = json.loads(path.read_text())
     kept = tree.pop("record")
     assert kept.keys() == {"protocol", "values", "arrays"}
     assert tree == content | ({"prior": None} if "prior" in content else {})
     path.write_text(json.dumps(tree))  # as older runs have it
-    assert record.read(path, file_format) == found
-    assert record.comparable(found, record.read(path, file_format)) == []
+    assert record.read_record(path, file_format) == found
+    assert record.list_incomparable(found, record.read_record(path, file_format)) == []
 
 
 def test_figures_have_their_units_and_errors(tmp_path):
     found = {}
     for name, (file_format, content) in FORMATS.items():
-        record.write(tmp_path / name, file_format, content, {"step": 8})
-        found[name] = record.read(tmp_path / name, file_format)
+        record.write_record(tmp_path / name, file_format, content, {"step": 8})
+        found[name] = record.read_record(tmp_path / name, file_format)
         assert found[name].protocol["step"] == 8  # what is said beside the keys
     bits, nats = Value(1.5, "bits/dim", 0.25), Value(8.0, "nats", None)
     assert found["eval"].values == {
@@ -104,10 +104,10 @@ def test_figures_have_their_units_and_errors(tmp_path):
 )
 def test_what_differs_is_listed(name, changes, differ, tmp_path):
     file_format, content = FORMATS[name]
-    first = record.of(file_format, tmp_path, content)
-    record.write(tmp_path / "other", file_format, content, changes)
-    other = record.read(tmp_path / "other", file_format)
-    assert record.comparable(first, other) == record.comparable(other, first) == differ
+    first = record.parse_record(file_format, tmp_path, content)
+    record.write_record(tmp_path / "other", file_format, content, changes)
+    other = record.read_record(tmp_path / "other", file_format)
+    assert record.list_incomparable(first, other) == record.list_incomparable(other, first) == differ
 
 
 SAID = {
@@ -128,7 +128,7 @@ def test_damage_is_told_with_its_cure(written):
     for text in texts:
         path.write_text(text)
         with pytest.raises(UserError, match=SAID[path.stem]):
-            record.read(path, file_format)
+            record.read_record(path, file_format)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +136,10 @@ def test_damage_is_told_with_its_cure(written):
 )
 def test_figures_of_an_own_kind_are_not_taken_for_those_of_a_shipped_one(row, tmp_path):
     one = protocol.Protocol(**FORMATS["quality"][1]["protocol"])
-    path = protocol.write(tmp_path, {"samples": row, "test": row}, one, kind="plane")
-    (found,) = protocol.read([tmp_path])
+    path = protocol.write_figures(tmp_path, {"samples": row, "test": row}, one, kind="plane")
+    (found,) = protocol.read_figures([tmp_path])
     assert found.figures == {"samples": row, "test": row}
     own = protocol.QualityTable({"mmd": "distance"}, (), ("mmd", "distance"), "")
-    assert protocol.table_of(found, own) is own
+    assert protocol.find_table(found, own) is own
     assert path.name in [file.name for file in tmp_path.iterdir()]
-    assert len(protocol.table([found], own)) == 3
+    assert len(protocol.format_table([found], own)) == 3

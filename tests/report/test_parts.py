@@ -14,7 +14,7 @@ from d3pm_jax import kinds
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure import bounds, quality as protocol, record as measured
+from d3pm_jax.measure import bounds, record as measured, sample_quality as protocol
 from d3pm_jax.parts import build
 from d3pm_jax.report import curves, figures, folder, pages as shown, samples
 from d3pm_jax.runs.run import Run
@@ -70,7 +70,7 @@ PROTOCOL = protocol.Protocol(
 
 
 def record(name="a", run=RUN, bounds=(), quality=()):
-    found = [measured.of(EVAL, Path(f"eval_{i}.json"), result) for i, result in enumerate(bounds)]
+    found = [measured.parse_record(EVAL, Path(f"eval_{i}.json"), result) for i, result in enumerate(bounds)]
     return folder.Reported(name, run, [], found, list(quality), None)
 
 
@@ -87,7 +87,7 @@ def quality(name, frechet=1.0, **changes):
 
 def of_quality(name, rows, known):
     content = {"protocol": dataclasses.asdict(known), "figures": rows}
-    return measured.of(protocol.QUALITY, Path(name), content)
+    return measured.parse_record(protocol.QUALITY, Path(name), content)
 
 
 def test_fields_are_the_same_where_they_are():

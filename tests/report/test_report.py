@@ -18,7 +18,7 @@ from d3pm_jax.config import Adam, Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import image as images
-from d3pm_jax.measure import bounds, quality as protocol, record as measured
+from d3pm_jax.measure import bounds, record as measured, sample_quality as protocol
 from d3pm_jax.report import blocks, curves, figures, folder, samples
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.storage import workdir as folders
@@ -71,7 +71,7 @@ def home(tmp_path_factory):
     (bare / "samples.json").write_text(json.dumps(about))
     rows = [{"step": i, "loss": 2.0**-i, "grad_norm": 1.0, EVIL: 3.0} for i in range(1, 8)]
     (whole / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    protocol.write(whole, ROWS, PROTOCOL)
+    protocol.write_figures(whole, ROWS, PROTOCOL)
     assert status("eval", whole, "--limit", "8") == 0
     result = json.loads((whole / "eval_limit8.json").read_text())
     del result["record"]  # the file of an older run
@@ -280,8 +280,8 @@ def test_damaged_files_get_one_line(name, content, message, home, tmp_path):
 
 
 def test_a_picture_of_quality_is_shown_or_refused(whole, tmp_path):
-    path = protocol.write(tmp_path, {"samples": ROWS["samples"]}, PROTOCOL).with_suffix(".png")
-    record = dataclasses.replace(told(open_run(whole)), quality=protocol.read([tmp_path]))
+    path = protocol.write_figures(tmp_path, {"samples": ROWS["samples"]}, PROTOCOL).with_suffix(".png")
+    record = dataclasses.replace(told(open_run(whole)), quality=protocol.read_figures([tmp_path]))
     assert samples.nearest(record) is None
     colours = np.random.default_rng(0).integers(256, size=(4, 6, 3)).astype(np.uint8)
     Image.fromarray(colours).save(path)
@@ -309,7 +309,7 @@ def test_infinite_and_old_bounds(whole, tmp_path):
     old = {"step": 7, "examples": 3, "seed": 1, "times": [1, 2], "steps": [None, 0.5], "bits_per_dim": None}
     path = tmp_path / "eval.json"
     path.write_text(json.dumps(old))
-    bound = measured.of(bounds.EVAL, path, old)
+    bound = measured.parse_record(bounds.EVAL, path, old)
     record = dataclasses.replace(told(open_run(whole)), bounds=[bound])
     found = Page(figures.bounds([record]))
     assert found.inside["td"][:3] == ["eval.json", "infinite", "-"]

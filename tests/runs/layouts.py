@@ -47,7 +47,7 @@ def randomised(parts, dtype):
         first = dataclasses.replace(first, params=params, ema=params)
         return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == np.float32 else x, first)
 
-    return jax.jit(state, out_shardings=build.shardings(parts))()
+    return jax.jit(state, out_shardings=build.state_shardings(parts))()
 
 
 def measured(fsdp, dtype):

@@ -27,7 +27,7 @@ def measured(fsdp):
     )
     parts = build.build(config, Description((128,), 28, None, "array"))
     stored = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(parts.state))
-    return stored, cost.measure(parts)[0].memory
+    return stored, cost.measure_step(parts)[0].memory
 
 
 if __name__ == "__main__":

@@ -35,20 +35,20 @@ def test_a_run_that_was_killed_while_it_began_is_begun_again(parts, params, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(workdir, "write_run", kill)
         with pytest.raises(Killed):
-            begin.begin(parts, killed, params)
+            begin.begin_run(parts, killed, params)
     assert steps(killed / "checkpoints") == [0]
     shutil.copytree(killed, plain)
     with pytest.raises(UserError, match="holds no run to resume: check --workdir, or leave out --resume"):
         workdir.resumed(killed, parts.config, tiny.DIGITS)
     workdir.check_empty(killed)  # of `d3pm import`
-    begin.begin(parts, killed, params)
+    begin.begin_run(parts, killed, params)
     assert steps(killed / "checkpoints") == [0]
     assert workdir.read_config(killed) == parts.config
     workdir.claim(parts.config, plain, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
     assert steps(plain / "checkpoints") == []
     assert workdir.read_config(plain) == parts.config
     with pytest.raises(UserError, match="holds a run already: pass --resume alone to go on"):
-        begin.begin(parts, killed, params)
+        begin.begin_run(parts, killed, params)
 
 
 def test_a_run_does_not_begin_where_another_is_written(parts, params, tmp_path):
@@ -57,7 +57,7 @@ def test_a_run_does_not_begin_where_another_is_written(parts, params, tmp_path):
         lock.held(folder),
         pytest.raises(UserError, match=r"another `d3pm train` is writing to .*new: wait for it or pass"),
     ):
-        begin.begin(parts, folder, params)
+        begin.begin_run(parts, folder, params)
     assert [path.name for path in folder.iterdir()] == ["lock"]
     with lock.held(folder):
         pass

@@ -10,7 +10,7 @@ import pytest
 from d3pm_jax import config as configs
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.parts.build import build, start
+from d3pm_jax.parts.build import build, initialize_state
 from d3pm_jax.training.step import make_step
 from tests import tiny
 from tests.tiny import DIGITS
@@ -45,7 +45,7 @@ def test_every_network_and_head_stays_float32_outside_the_network(model, head):
 @pytest.mark.parametrize(("model", "head"), NETWORKS)
 def test_every_network_and_head_trains(model, head):
     parts, step = made(model, head)
-    parts = start(parts)
+    parts = initialize_state(parts)
     before = jax.tree.map(np.array, parts.state.params)
     state = parts.state
     for _ in range(2):

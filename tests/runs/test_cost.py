@@ -52,7 +52,7 @@ def test_as_many_devices_as_divide_a_part_of_a_batch(monkeypatch):
     config = tiny.get_config()
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=8))
     set_up = functools.partial(commands._set_up, commands.Train())
-    for module, begin in (loop, loop.built), (setup, set_up):
+    for module, begin in (loop, loop.build_run), (setup, set_up):
         monkeypatch.setattr(module, "use_all_cores", ask)
         with pytest.raises(Asked, match=r"\(2, 1\)"):
             begin(config)
@@ -60,7 +60,7 @@ def test_as_many_devices_as_divide_a_part_of_a_batch(monkeypatch):
 
 def test_memory_is_that_of_the_arguments_and_of_what_is_added(small_network):
     parts = build.build(tiny.get_config(), tiny.DIGITS)
-    found, compiled = cost.measure(parts)
+    found, compiled = cost.measure_step(parts)
     state, process = (
         sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)) for tree in (parts.state, parts.process)
     )
@@ -114,11 +114,11 @@ def test_which_steps_are_traced(monkeypatch, tmp_path, first, last, expected):
     monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, profiler_options: told.append(now[0] + 1))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: told.append(now[0]))
     now[0] = first - 1
-    for step in cost.traced(range(first, last + 1), tmp_path, lambda: waited.append(now[0])):
+    for step in cost.trace_steps(range(first, last + 1), tmp_path, lambda: waited.append(now[0])):
         now[0] = step
     assert tuple(told) == expected
     assert waited == told[1:]  # the last one may still be computed
-    assert list(cost.traced(range(3), None, pytest.fail)) == [0, 1, 2]
+    assert list(cost.trace_steps(range(3), None, pytest.fail)) == [0, 1, 2]
     assert tuple(told) == expected
 
 
@@ -128,7 +128,7 @@ def test_profile_writes_a_trace_and_goes_on(small_network, tmp_path, capsys):
     assert str(tmp_path / "run" / "profile") in capsys.readouterr().out
     files = [path for path in (tmp_path / "run" / "profile").rglob("*.xplane.pb") if path.stat().st_size]
     assert files
-    assert metrics.read(tmp_path / "run")[-1]["step"] == 20
+    assert metrics.read_metrics(tmp_path / "run")[-1]["step"] == 20
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ STRIDES = [pytest.param(499, id="some"), pytest.param(1, id="all", marks=pytest.
 
 @pytest.fixture(scope="module")
 def parts(small_network):
-    return build.start(build.build(tiny.get_config(), tiny.DIGITS))
+    return build.initialize_state(build.build(tiny.get_config(), tiny.DIGITS))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def opened(workdir, parts):
     """All that commands read of a run."""
     config, description = read_config(workdir), read_description(workdir)
     examples = read_examples(workdir, description or tiny.DIGITS)
-    state = build.restore(workdir, parts, 2).state  # without a number the one before it is taken
+    state = build.restore_state(workdir, parts, 2).state  # without a number the one before it is taken
     return config, description or tiny.DIGITS, examples, [np.asarray(x) for x in jax.tree.leaves(state)]
 
 
@@ -160,10 +160,10 @@ def test_a_checkpoint_that_a_training_deletes_meanwhile_is_no_damage(
 
     shutil.copytree(saved / CHECKPOINTS, folder)
     monkeypatch.setattr(checkpoint, "_verify", meanwhile)
-    assert build.restore(tmp_path, parts).state.step == 1
+    assert build.restore_state(tmp_path, parts).state.step == 1
     shutil.copytree(saved / CHECKPOINTS / "2", folder / "2")
     with pytest.raises(UserError, match=r"step 2 is gone: a training has deleted .*; run the command again"):
-        build.restore(tmp_path, parts, 2)
+        build.restore_state(tmp_path, parts, 2)
 
 
 @pytest.mark.parametrize("stride", STRIDES)
@@ -188,7 +188,7 @@ def test_files_without_hashes_and_metrics_end_in_no_traceback(stride, saved, par
     assert found["refused"] > found["silent"]
 
     def read(workdir, parts):
-        return metrics.read(workdir), None, None, []
+        return metrics.read_metrics(workdir), None, None, []
 
     found = counts(read, workdir, parts, [workdir / metrics.METRICS], max(1, stride // 10))
     print(f"metrics: {dict(found)}")

@@ -67,13 +67,13 @@ def service(monkeypatch):
 
 def test_all_logs_get_the_same_and_are_closed(tmp_path, service):
     own = Kept(), Kept()
-    with logs.opened(CONFIG, tmp_path, 0, "digits", own) as log:
+    with logs.open_logs(CONFIG, tmp_path, 0, "digits", own) as log:
         log(5, {"loss": 0.5, "kl": 0.25})
         log(10, {"loss": 0.25})
-        assert len(metrics.read(tmp_path)) == 2  # a reader need not wait
+        assert len(metrics.read_metrics(tmp_path)) == 2  # a reader need not wait
     wanted = [(5, {"loss": 0.5, "kl": 0.25}), (10, {"loss": 0.25})]
     assert [kept.rows for kept in own] == [wanted, wanted]
-    assert metrics.read(tmp_path) == [{"step": step, **values} for step, values in wanted]
+    assert metrics.read_metrics(tmp_path) == [{"step": step, **values} for step, values in wanted]
     assert list(service.rows.values()) == [dict(wanted)]
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
     assert ([kept.closed for kept in own], service.codes) == ([1, 1], [0])
@@ -81,12 +81,15 @@ def test_all_logs_get_the_same_and_are_closed(tmp_path, service):
 
 def test_logs_are_closed_where_training_or_one_of_them_fails(tmp_path, service):
     own = Kept(), Kept(OSError("no room"))
-    with pytest.raises(OSError, match="no room"), logs.opened(CONFIG, tmp_path, 0, "digits", own):
+    with pytest.raises(OSError, match="no room"), logs.open_logs(CONFIG, tmp_path, 0, "digits", own):
         raise UserError("loss is nan")
     assert ([kept.closed for kept in own], service.codes) == ([1, 1], [1])
     (tmp_path / metrics.METRICS).write_text("{\n")
     kept = Kept()
-    with pytest.raises(UserError, match="line 1 is damaged"), logs.opened(CONFIG, tmp_path, 0, None, [kept]):
+    with (
+        pytest.raises(UserError, match="line 1 is damaged"),
+        logs.open_logs(CONFIG, tmp_path, 0, None, [kept]),
+    ):
         pass
     assert kept.closed == 1
 
@@ -95,13 +98,15 @@ def test_a_resumed_run_is_the_same_run_there_and_a_moved_folder_too(tmp_path, se
     folder = tmp_path / "first"
     folder.mkdir()
     for after, steps in ((0, (5, 10)), (5, (10, 15))):
-        with logs.opened(CONFIG, folder, after, "digits") as log:
+        with logs.open_logs(CONFIG, folder, after, "digits") as log:
             for step in steps:
                 log(step, {"loss": 1.0 / step})
         folder = folder.rename(tmp_path / "second")
     one, two = service.calls
     assert one["id"] == two["id"] == (folder / logs.WANDB_ID).read_text()
-    assert list(service.rows[one["id"]]) == [row["step"] for row in metrics.read(folder)] == [5, 10, 15]
+    assert (
+        list(service.rows[one["id"]]) == [row["step"] for row in metrics.read_metrics(folder)] == [5, 10, 15]
+    )
     assert (one["project"], one["name"], two["name"]) == ("digits", "first", "second")
     assert (one["resume"], one["dir"]) == ("allow", tmp_path / "first")
     assert one["config"] == config_io.flatten_config(CONFIG)

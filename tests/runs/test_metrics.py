@@ -12,9 +12,9 @@ GOOD = b'{"step": 1, "loss": 0.5}\n'
 
 def test_only_a_last_line_that_was_cut_off_is_left_out(tmp_path):
     path = tmp_path / metrics.METRICS
-    assert metrics.read(tmp_path) == []
+    assert metrics.read_metrics(tmp_path) == []
     path.write_bytes(GOOD + b'{"step": 2, "lo')
-    assert metrics.read(tmp_path) == [{"step": 1, "loss": 0.5}]
+    assert metrics.read_metrics(tmp_path) == [{"step": 1, "loss": 0.5}]
     for line in (
         b"",
         b"{",
@@ -26,7 +26,7 @@ def test_only_a_last_line_that_was_cut_off_is_left_out(tmp_path):
     ):
         path.write_bytes(GOOD + line + b"\n" + GOOD)
         with pytest.raises(UserError, match=r"metrics.jsonl, line 2 is damaged \(.*\): delete that line, or"):
-            metrics.read(tmp_path)
+            metrics.read_metrics(tmp_path)
 
 
 def row(**changes):

@@ -19,7 +19,7 @@ def test_the_head_of_a_config_centres_on_x_t():
     """At first the network gives 0, so loc = tanh(x_t in [-1, 1]) and log_scale = 0."""
     base = tiny.get_config()
     config = dataclasses.replace(base, head=configs.LogisticHead(forbid=16))
-    predict, init = network.split(config, tiny.DIGITS, config.process.build())
+    predict, init = network.split_network(config, tiny.DIGITS, config.process.build())
     xt = jax.random.randint(jax.random.key(1), (2, 8, 8, 1), 0, 17)
     shapes = jax.eval_shape(lambda k: predict(init(k), xt, jnp.array([1, 10])), jax.random.key(0))
     found = config.head.logits(jnp.zeros((*xt.shape, 2)), xt, 17)

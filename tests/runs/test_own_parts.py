@@ -149,7 +149,7 @@ def test_labels_weights_random_maps_and_objectives_reach_the_step(tmp_path):
         train=configs.Train(steps=3, batch_size=8, checkpoint_every=1, log_every=1),
     )
     run = runs.train(spec, tmp_path / "run")
-    losses = [row["loss"] for row in metrics.read(tmp_path / "run")]
+    losses = [row["loss"] for row in metrics.read_metrics(tmp_path / "run")]
     table = run.parts.state.params["table"][...]
     assert table.shape == (2, 7)
     x0, _ = run.sample(jax.random.key(0), 4, label=1)
@@ -158,7 +158,7 @@ def test_labels_weights_random_maps_and_objectives_reach_the_step(tmp_path):
         run.sample(jax.random.key(0), 1, label=2)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "3")
     runs.train(spec, tmp_path / "run", resume=True)
-    assert [row["loss"] for row in metrics.read(tmp_path / "run")] == losses
+    assert [row["loss"] for row in metrics.read_metrics(tmp_path / "run")] == losses
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ def build(steps=STEPS, image=SHAPE[1:], **changes):
 def written(tmp_path_factory):
     """A noise file of STEPS steps."""
     path = tmp_path_factory.mktemp("banks") / "n.array_record"
-    presampled.write(build(), STEPS, path)
+    presampled.write_noise(build(), STEPS, path)
     return path
 
 
@@ -48,14 +48,14 @@ def data_dir(tmp_path_factory):
 
 def state_of(workdir, step):
     parts = run_build.build(read_config(workdir), tiny.DIGITS)
-    return [np.asarray(x) for x in jax.tree.leaves(run_build.restore(workdir, parts, step).state)]
+    return [np.asarray(x) for x in jax.tree.leaves(run_build.restore_state(workdir, parts, step).state)]
 
 
 @pytest.mark.parametrize("spec", [configs.LowDiscrepancy(), configs.Independent()])
 def test_a_bank_holds_what_the_definition_of_a_step_says(spec, tmp_path):
     parts, path = build(timesteps=spec), tmp_path / "n.array_record"
-    presampled.write(parts, STEPS, path)
-    noise_of = presampled.open_for(parts, path)
+    presampled.write_noise(parts, STEPS, path)
+    noise_of = presampled.open_noise(parts, path)
     key = jax.random.split(jax.random.key(0))[1]
     for i in (4, 0, 3):  # in any order
         key_t, key_q, _ = jax.random.split(jax.random.fold_in(key, i), 3)
@@ -91,7 +91,7 @@ def test_a_run_with_a_bank_ends_with_the_bits_of_one_without(tmp_path, data_dir,
 
     def trained(name, resume=False, **train):
         changed = dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
-        assert loop.train(changed, tmp_path / name, resume)
+        assert loop.run_training(changed, tmp_path / name, resume)
         return tmp_path / name
 
     alone = state_of(trained("alone"), STEPS)
@@ -111,7 +111,7 @@ def test_a_run_with_a_bank_ends_with_the_bits_of_one_without(tmp_path, data_dir,
 
 
 def test_noise_that_is_passed_is_used():
-    parts = run_build.start(build())
+    parts = run_build.initialize_state(build())
     step = step_module.make_step(
         parts.config.loss,
         parts.config.timesteps,
@@ -152,24 +152,24 @@ OTHERS = {
 def test_a_bank_of_another_run_is_refused(case, written):
     changes, message = OTHERS[case]
     with pytest.raises(UserError) as raised:
-        presampled.open_for(build(**changes), written)
+        presampled.open_noise(build(**changes), written)
     assert message in str(raised.value)
 
 
 def test_a_bank_that_is_damaged_is_refused(written, tmp_path):
     parts, content = build(), written.read_bytes()
     bad = tmp_path / "bad.array_record"
-    u = presampled.open_for(parts, written)(3).u.tobytes()
+    u = presampled.open_noise(parts, written)(3).u.tobytes()
     place = content.index(u) + len(u) // 2
     bad.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-    noise_of = presampled.open_for(parts, bad)
+    noise_of = presampled.open_noise(parts, bad)
     assert noise_of(2).t.shape == (16,)
     with pytest.raises(UserError, match=r"bad\.array_record is damaged .*: presample it again"):
         noise_of(3)
     for cut in (content[:-100], content[: len(content) // 2], b"", b"junk" * 20000):
         bad.write_bytes(cut)
         with pytest.raises(UserError, match="is damaged"):
-            presampled.open_for(parts, bad)
+            presampled.open_noise(parts, bad)
 
     def records(*texts):
         writer = array_record_module.ArrayRecordWriter(str(bad), presampled.WRITER)
@@ -188,16 +188,16 @@ def test_a_bank_that_is_damaged_is_refused(written, tmp_path):
     }.items():
         records(*texts)
         with pytest.raises(UserError, match=message):
-            presampled.open_for(parts, bad)
+            presampled.open_noise(parts, bad)
     records(header, *[b"short"] * 5)
     with pytest.raises(UserError, match="record 1 has 5 bytes"):
-        presampled.open_for(parts, bad)(0)
+        presampled.open_noise(parts, bad)(0)
 
 
 @pytest.mark.usefixtures("x64")
 def test_float64_is_not_mistaken_for_float32(written):
     with pytest.raises(UserError, match="noise files hold float32"):
-        presampled.open_for(build(), written)
+        presampled.open_noise(build(), written)
 
 
 def test_commands_say_in_one_line_what_is_wrong(tmp_path, data_dir, capsys):

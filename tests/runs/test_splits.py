@@ -42,7 +42,7 @@ def test_held_out_examples_are_evaluated_on_and_not_trained_on(tmp_path, monkeyp
     run = runs.train(config, tmp_path / "run")
     assert seen == [0, 1, 2, 3, 4]
     assert run.config.process.pi == (0.2,) * 5 + (0.0,) * 3
-    rows = {row["step"]: row for row in metrics.read(tmp_path / "run")}
+    rows = {row["step"]: row for row in metrics.read_metrics(tmp_path / "run")}
     assert [step for step, row in rows.items() if "valid_bits_per_dim" in row] == [3, 6]
     assert set(rows) == {3, 4, 6}
 
@@ -65,7 +65,7 @@ def test_the_estimate_is_that_of_the_stratified_bound_with_the_average_of_the_we
         10,
         belief="denoiser",
     )
-    (row,) = [row for row in metrics.read(tmp_path / "run") if row["step"] == 6]
+    (row,) = [row for row in metrics.read_metrics(tmp_path / "run") if row["step"] == 6]
     assert row["valid_bits_per_dim"] == pytest.approx(float(d3pm.bits_per_dim(nats.mean(), 4)), rel=1e-5)
 
 
@@ -73,9 +73,9 @@ def test_what_cannot_be_held_back_is_one_line(tmp_path):
     config = config_of(tmp_path, held_out=7)
     source = config.data.open("train")
     with pytest.raises(UserError, match=r"held_out = 7 leaves 1 of 8 examples, less than a batch of 2"):
-        splits.training(config, source)
+        splits.take_training_examples(config, source)
     with pytest.raises(UserError, match=r"eval_every = 5, but the data has no valid split: name one, or"):
-        splits.validation(config_of(tmp_path, eval_every=5))
+        splits.open_validation(config_of(tmp_path, eval_every=5))
     data = configs.Arrays("a", "b", 8, valid_labels="c")
     with pytest.raises(ValueError, match=r"data.valid_labels = 'c' without data.valid"):
         data.check()
@@ -88,4 +88,4 @@ def test_an_infinite_bound_is_told_and_left_out(tmp_path, capsys):
     process = configs.Absorbing(K=9, steps=5, beta=configs.Reciprocal(1.5), mask_id=8)
     runs.train(dataclasses.replace(config, process=process, head=configs.Head(forbid=8)), tmp_path / "run")
     assert "the bound of the held-out examples is infinite" in capsys.readouterr().out
-    assert all("valid_bits_per_dim" not in row for row in metrics.read(tmp_path / "run"))
+    assert all("valid_bits_per_dim" not in row for row in metrics.read_metrics(tmp_path / "run"))

@@ -32,7 +32,7 @@ LINES = ["the cat sat", "a", "on the mat it sat", "é!"] * 40
 
 
 def table(config, description, process):
-    """In place of `network.split`: logits from a table of x_t; where the weight is 0 they are NaN."""
+    """In place of `network.split_network`: logits from a table of x_t; where the weight is 0 they are NaN."""
     network._check_padding(config, description, hasattr(config.model, "width"))
 
     def predict(params, xt, t, key=None, label=None, weight=None):
@@ -65,7 +65,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("platformdirs.user_cache_dir", lambda *name: str(folder / "cache"))
-        patch.setattr(network, "split", table)
+        patch.setattr(network, "split_network", table)
         yield runs.train(config_of(folder), folder / "run")
 
 
@@ -164,7 +164,7 @@ def test_samples_of_lines_are_compared_with_lines(trained, monkeypatch):
     lines = [trained.parts.description.text(x) for x in pieces]
     whole = {word for line in LINES for word in line.split()}
     split = reading.open_whole(trained.parts, trained.workdir, "train")
-    vocabulary = texts.vocabulary(trained.parts.kind.in_parts(split))
+    vocabulary = texts.collect_vocabulary(trained.parts.kind.in_parts(split))
     known = np.mean([word in whole for line in lines[:7] for word in line.split()[1:-1]])
     assert reference.figures["test"]["known_words"] == pytest.approx(known)
     assert vocabulary == whole  # without what is left of a word where a line is cut

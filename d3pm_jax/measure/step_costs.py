@@ -52,7 +52,7 @@ def num_times(parts: Parts) -> int:
     return min(parts.process.T, TIMES if parts.process.K <= LARGE else FEW_TIMES)
 
 
-def measure(parts: Parts, workdir: Path, progress: Callable[[int], Any] = lambda done: None) -> Jumps:
+def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = lambda done: None) -> Jumps:
     """Computes the costs of a run with all of its steps, on examples that are not those of the test.
 
     They are of the data's valid split, or those that were held back, or else the last of the train split.
@@ -62,7 +62,7 @@ def measure(parts: Parts, workdir: Path, progress: Callable[[int], Any] = lambda
         UserError: the data cannot be read, a cost is NaN, or the process cannot take fewer steps.
     """
     examples = _examples(parts, workdir)
-    told = parts.told(examples)
+    told = parts.extra_inputs(examples)
     predict = jax.jit(parts.network)
     times = even_grid(parts.process.T, num_times(parts))
     try:
@@ -91,32 +91,32 @@ def _examples(parts: Parts, workdir: Path) -> dict[str, np.ndarray]:
     return reading.read_batch(parts, workdir, "valid", wanted)
 
 
-def path(parts: Parts, workdir: Path) -> Path:
+def costs_path(parts: Parts, workdir: Path) -> Path:
     """Names the file that keeps the costs of a run's weights."""
     return workdir / f"{JUMPS}_step{parts.step}.json"
 
 
-def write(parts: Parts, workdir: Path, jumps: Jumps) -> None:
+def write_costs(parts: Parts, workdir: Path, jumps: Jumps) -> None:
     """Keeps the costs in the folder of a run, with null for those that are infinite."""
     columns = [
         [x if math.isfinite(x) else None for x in jumps.costs[:t, t].tolist()]
         for t in range(1, len(jumps.times) + 1)
     ]
     about = {"weights": _weights(parts), "seed": SEED, "times": jumps.times}
-    write_text(path(parts, workdir), json.dumps(about | {"costs": columns}, allow_nan=False))
+    write_text(costs_path(parts, workdir), json.dumps(about | {"costs": columns}, allow_nan=False))
 
 
-def read(parts: Parts, workdir: Path) -> Jumps | None:
+def read_costs(parts: Parts, workdir: Path) -> Jumps | None:
     """Reads the costs of a run's weights; None where there are none, or those of other weights.
 
     Raises:
         UserError: the file is damaged.
     """
-    if not path(parts, workdir).is_file():
+    if not costs_path(parts, workdir).is_file():
         return None
     times = even_grid(parts.process.T, num_times(parts))
     try:
-        found = read_json(path(parts, workdir))
+        found = read_json(costs_path(parts, workdir))
         if found["weights"] != _weights(parts):
             return None
         costs = np.full((len(times) + 1, len(times) + 1), np.inf)
@@ -125,12 +125,12 @@ def read(parts: Parts, workdir: Path) -> Jumps | None:
         for t, column in enumerate(found["costs"], 1):
             costs[:t, t] = [math.inf if x is None else float(x) for x in column]
     except (OSError, ValueError, TypeError, LookupError) as error:
-        why = f"{path(parts, workdir)} is damaged ({one_line(error)})"
+        why = f"{costs_path(parts, workdir)} is damaged ({one_line(error)})"
         raise UserError(f"{why}: delete it, d3pm eval --grid dp writes it again") from error
     return Jumps(times, costs)
 
 
-def choose(parts: Parts, workdir: Path, steps: int, grid: str) -> int | list[int]:
+def choose_steps(parts: Parts, workdir: Path, steps: int, grid: str) -> int | list[int]:
     """Returns which steps of a process to take: so many, evenly spaced, or those with the lowest bound.
 
     Args:
@@ -144,7 +144,7 @@ def choose(parts: Parts, workdir: Path, steps: int, grid: str) -> int | list[int
     """
     if grid == "even":
         return steps
-    jumps = read(parts, workdir)
+    jumps = read_costs(parts, workdir)
     if jumps is None:
         raise UserError(
             f"the best grid of step {parts.step} is not known yet: d3pm eval {workdir} --step {parts.step} "

@@ -19,7 +19,7 @@ from d3pm_jax.kinds import SHIPPED, Measured, QualityTable, Reference
 from d3pm_jax.kinds.image import QUALITY as OF_IMAGES
 from d3pm_jax.measure import record, samples
 from d3pm_jax.measure.record import Record, Value
-from d3pm_jax.parts.build import Parts, about
+from d3pm_jax.parts.build import Parts, describe_conditions
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.storage import names
 
@@ -62,7 +62,7 @@ class Quality(NamedTuple):
         return self.measured.nearest
 
 
-def prepare(
+def prepare_reference(
     parts: Parts, workdir: Path, num: int, batch_size: int = 128, inception: Path | None = None
 ) -> Reference:
     """Measures what samples are to be compared with, and learns the training split.
@@ -88,7 +88,7 @@ def prepare(
     return reference
 
 
-def measure(
+def measure_quality(
     parts: Parts,
     reference: Reference,
     num: int,
@@ -109,7 +109,7 @@ def measure(
     Raises:
         UserError: samples have categories that the data has not, or features that are not finite.
     """
-    x, _ = samples.draw(parts, jax.random.key(seed), num, None, batch_size, (), progress)
+    x, _ = samples.draw_samples(parts, jax.random.key(seed), num, None, batch_size, (), progress)
     categories = parts.description.categories
     if x.max() >= categories:
         raise UserError(
@@ -126,25 +126,25 @@ def measure(
         sampler="ancestral",
         classes="none" if classes is None else f"sample i is of class i modulo {classes}",
         seed=seed,
-        **about(parts),
+        **describe_conditions(parts),
     )
     return Quality({"samples": measured.figures, **reference.figures}, protocol, x, measured)
 
 
-def differing(a: Protocol | Mapping[str, Any], b: Protocol | Mapping[str, Any]) -> list[str]:
+def list_differences(a: Protocol | Mapping[str, Any], b: Protocol | Mapping[str, Any]) -> list[str]:
     """Lists the entries by which figures of two protocols are not comparable; none where they are."""
     entries = [x if isinstance(x, Mapping) else dataclasses.asdict(x) for x in (a, b)]
     return [name for name in COMPARED if entries[0].get(name) != entries[1].get(name)]
 
 
-def file_name(protocol: Protocol) -> str:
+def figures_file_name(protocol: Protocol) -> str:
     """Names the file of a protocol, by its sizes and a hash of all of it."""
     text = json.dumps(dataclasses.asdict(protocol), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{names.QUALITY}_n{protocol.N}_steps{protocol.steps}_seed{protocol.seed}_{digest}.json"
 
 
-def write(
+def write_figures(
     workdir: Path,
     figures: Mapping[str, Mapping[str, Any]],
     protocol: Protocol,
@@ -158,27 +158,27 @@ def write(
         protocol: which they were measured by.
         kind: the name of the kind of the data.
     """
-    path = workdir / file_name(protocol)
+    path = workdir / figures_file_name(protocol)
     content = {"protocol": dataclasses.asdict(protocol), "figures": figures}
-    record.write(path, QUALITY, content, None if kind is None else {KIND: kind})
+    record.write_record(path, QUALITY, content, None if kind is None else {KIND: kind})
     return path
 
 
-def read(workdirs: Sequence[Path]) -> list[Record]:
+def read_figures(workdirs: Sequence[Path]) -> list[Record]:
     """Reads all figures of sample quality of runs.
 
     Raises:
         UserError: a file of them is damaged.
     """
     paths = [path for workdir in workdirs for path in sorted(workdir.glob(FILES))]
-    return [record.read(path, QUALITY) for path in paths]
+    return [record.read_record(path, QUALITY) for path in paths]
 
 
 def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
     rows = content["figures"]
     rows = {"samples": rows["samples"], **rows}  # which come first
-    values = {name: record.figures(row) for name, row in rows.items()}
-    return dict(content["protocol"]), values, {name: record.lists(row) for name, row in rows.items()}
+    values = {name: record.take_figures(row) for name, row in rows.items()}
+    return dict(content["protocol"]), values, {name: record.take_arrays(row) for name, row in rows.items()}
 
 
 def _check(found: Record) -> None:
@@ -198,7 +198,7 @@ QUALITY = record.Format(
 )
 
 
-def table_of(found: Record, own: QualityTable | None = None) -> QualityTable:
+def find_table(found: Record, own: QualityTable | None = None) -> QualityTable:
     """Returns how figures are shown: as the shipped kind has it that they are of, or as an own one.
 
     Args:
@@ -225,20 +225,20 @@ def _numbers(row: Mapping[str, Value]) -> list[str]:
     return [name for name, figure in row.items() if name != "n" and not isinstance(figure.value, str)]
 
 
-def table(found: Sequence[Record], own: QualityTable | None = None) -> list[str]:
+def format_table(found: Sequence[Record], own: QualityTable | None = None) -> list[str]:
     """Lists figures side by side, a line for each file, and says by what some are not comparable.
 
     What the samples are to be compared with, such as the test split, is listed once for each reference.
     """
-    shown = (table_of(found[0], own) if found else OF_IMAGES).columns
+    shown = (find_table(found[0], own) if found else OF_IMAGES).columns
     titles = "  ".join(f"{title:>7}" for title in shown.values())
     lines, firsts = [f"{'':<44} {'N':>6} {'steps':>5} {titles}"], []
     for one in found:
         lines.append(_line(f"{one.path.parent.name}/{one.path.stem}", one, "samples", shown))
-        differ = record.comparable(found[0], one)
+        differ = record.list_incomparable(found[0], one)
         if differ:
             lines[-1] += f"  NOT COMPARABLE with the first line: other {', '.join(differ)}"
-        if all(record.comparable(first, one) for first in firsts):
+        if all(record.list_incomparable(first, one) for first in firsts):
             firsts.append(one)
             lines += [_line(f"  {name}", one, name, shown) for name in one.values if name != "samples"]
     return lines
@@ -260,3 +260,10 @@ def _cell(figure: Value | None) -> str:
     if figure.value is None:
         return "too few"
     return f"{figure.value:,}" if isinstance(figure.value, int) else f"{figure.value:.3f}"
+
+
+# What these functions were called before: a script may still ask `runs.protocol` for them by these names.
+read = read_figures
+write = write_figures
+table = format_table
+differing = list_differences
