@@ -127,7 +127,7 @@ def _our_step(net: Net, precision: str) -> tuple[Callable[[], Any], float | None
     with jax.default_matmul_precision(PRECISIONS[precision][0]):
         compiled = jax.jit(update, donate_argnums=0).lower(state, *given).compile()
     peak = cost.PEAKS.get(jax.devices()[0].device_kind)
-    at_peak = flops.of_gradient(loss, state[0], *given) / peak if peak else None
+    at_peak = flops.count_flops(loss, state[0], *given) / peak if peak else None
 
     def step() -> Any:
         nonlocal state

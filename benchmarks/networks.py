@@ -272,9 +272,9 @@ def jax_training(net: Net, bfloat16: bool) -> tuple[Any, Any, Callable[..., Any]
 def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, bool]:
     from d3pm_jax.cpu.malloc import keep_freed_memory
     from d3pm_jax.machine.devices import (
-        batched,
+        batch_sharding,
         make_mesh,
-        replicated,
+        replicated_sharding,
         use_all_cores,
     )
 
@@ -289,8 +289,8 @@ def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, b
 
     mesh = make_mesh()
     graphdef, state, _loss, update = jax_training(net, bfloat16)
-    state = jax.device_put(state, replicated(mesh))
-    x0, xt, t, u = jax.device_put(tuple(map(jnp.asarray, batch(net))), batched(mesh))
+    state = jax.device_put(state, replicated_sharding(mesh))
+    x0, xt, t, u = jax.device_put(tuple(map(jnp.asarray, batch(net))), batch_sharding(mesh))
     compiled = jax.jit(update, donate_argnums=0)
     drawn = jax.jit(lambda params, xt, t, u: d3pm.categorical(nnx.merge(graphdef, params)(xt, t), u))
 

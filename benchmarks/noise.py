@@ -16,7 +16,7 @@ import jax
 from d3pm_jax import data
 from d3pm_jax.config import io as config_io
 from d3pm_jax.loop import presampled
-from d3pm_jax.machine.devices import batched, use_all_cores
+from d3pm_jax.machine.devices import batch_sharding, use_all_cores
 from d3pm_jax.parts import build
 from d3pm_jax.training.step import make_step
 
@@ -31,7 +31,7 @@ def main(path: str) -> None:
     source = config.data.open("train")
     seed, B = config.train.seed, config.train.batch_size
     parts = build.initialize_state(build.build(config, config.data.describe()))
-    sharding = batched(parts.mesh)
+    sharding = batch_sharding(parts.mesh)
     rule, decay = config.optimizer.build(), config.train.ema_decay
     step_fn = make_step(config.loss, config.timesteps, rule, parts.predict, decay, sharding)
     batch = next(data.train_batches(source, B, seed, parts.categories))

@@ -113,7 +113,7 @@ train = dataclasses.replace(
 )
 run = runs.train(dataclasses.replace(saved, train=train), WORKDIR, resume=True)
 assert run.step == STEPS + MORE
-print("checkpoints", runs.checkpoint.steps(WORKDIR / "checkpoints"))
+print("checkpoints", runs.checkpoint.list_steps(WORKDIR / "checkpoints"))
 
 # %% [markdown]
 # The bound during training, estimated on each batch, and, from where it went on, that of the averaged weights

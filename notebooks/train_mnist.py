@@ -110,7 +110,7 @@ config = dataclasses.replace(
 )
 run = runs.train(config, WORKDIR, resume=True)
 assert run.step == STEPS + MORE
-print("checkpoints", runs.checkpoint.steps(WORKDIR / "checkpoints"))
+print("checkpoints", runs.checkpoint.list_steps(WORKDIR / "checkpoints"))
 
 # %%
 rows = runs.metrics.read_metrics(WORKDIR)

@@ -27,7 +27,7 @@ from d3pm_jax import show
 from d3pm_jax.loop import metrics
 from d3pm_jax.parts import build
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.workdir import read_config, read_description
+from d3pm_jax.storage.run_folder import read_config, read_description
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "digits_uniform.py"
@@ -44,7 +44,7 @@ def spawn(*words):
 
 def train(workdir, steps=STEPS, every=10):
     """The words that begin a training, or go on with it."""
-    if checkpoint.steps(workdir / "checkpoints"):
+    if checkpoint.list_steps(workdir / "checkpoints"):
         return ["train", "--workdir", workdir, "--resume", "--train.steps", steps]
     shutil.rmtree(workdir, ignore_errors=True)
     more = ["--train.steps", steps, "--train.checkpoint-every", every, "--train.log-every", every]
@@ -72,7 +72,7 @@ def same(workdir, whole):
 def unfinished(workdir):
     """The checkpoints that are being written, or were when a process was killed."""
     found = set()
-    for path in checkpoint.folders(workdir / "checkpoints"):
+    for path in checkpoint.list_folders(workdir / "checkpoints"):
         with contextlib.suppress(FileNotFoundError):  # it is finished now
             if not (path / checkpoint.MANIFEST).is_file():
                 found.add((path.name, path.stat().st_ino))
@@ -92,7 +92,7 @@ def killed(folder, rounds, rng):
         process.kill()
         process.communicate()
         while_saving += bool(unfinished(workdir) - before)
-        steps.append(max(checkpoint.steps(workdir / "checkpoints"), default=0))
+        steps.append(max(checkpoint.list_steps(workdir / "checkpoints"), default=0))
     finish(workdir)
     print(f"{rounds} times killed, {while_saving} of them while a checkpoint was written, at steps {steps}")
     assert while_saving >= rounds // 2
@@ -132,7 +132,7 @@ def full(folder):
         process = spawn(*train(disk / "run"))
         output, _ = process.communicate()
         line = output.splitlines()[-1]
-        left = checkpoint.steps(disk / "run" / "checkpoints")
+        left = checkpoint.list_steps(disk / "run" / "checkpoints")
         print(f"full disk: exit {process.returncode}, checkpoints {left}: {line}")
         assert process.returncode == 1
         assert "No space left on device" in line
@@ -148,11 +148,11 @@ def two(workdir):
     """Starts a training, or goes on with it, as two processes, and waits for two more checkpoints."""
     with socket.create_server(("", 0)) as server:
         place = ["--coordinator", f"127.0.0.1:{server.getsockname()[1]}", "--num-processes", 2]
-    before, words = max(checkpoint.steps(workdir / "checkpoints"), default=0), train(workdir)
+    before, words = max(checkpoint.list_steps(workdir / "checkpoints"), default=0), train(workdir)
     os.environ["JAX_NUM_CPU_DEVICES"] = "1"
     processes = [spawn(*words, *place, "--process-id", i) for i in range(2)]
     del os.environ["JAX_NUM_CPU_DEVICES"]
-    while max(checkpoint.steps(workdir / "checkpoints"), default=0) < before + 20:
+    while max(checkpoint.list_steps(workdir / "checkpoints"), default=0) < before + 20:
         assert all(process.poll() is None for process in processes)
         time.sleep(0.1)
     return processes
@@ -172,7 +172,7 @@ def peers(folder, whole, picture):
     for process in two(workdir):
         process.kill()
         process.communicate()
-    steps = checkpoint.steps(workdir / "checkpoints")
+    steps = checkpoint.list_steps(workdir / "checkpoints")
     finish(workdir)
     ours, theirs = ({row["step"]: row["loss"] for row in metrics.read_metrics(x)} for x in (workdir, whole))
     apart = max(abs(ours[step] / theirs[step] - 1) for step in theirs)
@@ -199,7 +199,7 @@ def terminated(folder, whole):
         assert process.returncode == 130
     workdir = folder / "terminated"
     process = spawn(*train(workdir, every=2))
-    while not (unfinished(workdir) and checkpoint.steps(workdir / "checkpoints")):
+    while not (unfinished(workdir) and checkpoint.list_steps(workdir / "checkpoints")):
         time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()

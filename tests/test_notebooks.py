@@ -89,7 +89,7 @@ def test_an_interrupt_of_a_cell_saves_and_returns_the_run(tmp_path):
 
     threading.Thread(target=interrupt, daemon=True).start()
     client.execute(env={**os.environ, "PYTHONPATH": str(execute.FOLDER.parent)})
-    (saved,) = checkpoint.steps(tmp_path / "run/checkpoints")
+    (saved,) = checkpoint.list_steps(tmp_path / "run/checkpoints")
     assert saved >= 3
     line, told, step, slept = outputs_of(notebook)
     assert line.data["text/plain"].startswith(f"step {saved}/1000000  loss ")  # one line for all steps

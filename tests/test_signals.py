@@ -18,7 +18,7 @@ import contextlib, hashlib, threading
 from d3pm_jax.machine import signals
 def tell(name):
     print("ended by", name, flush=True)
-with signals.ending(tell), {block}:
+with signals.end_on_signals(tell), {block}:
     threading.Timer(1, lambda: print("ready", flush=True)).start()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 """
@@ -27,7 +27,7 @@ with signals.ending(tell), {block}:
 @pytest.mark.parametrize("number", STOPPING)
 def test_the_first_signal_is_noted_and_the_second_interrupts(number):
     before = [signal.getsignal(n) for n in STOPPING]
-    with signals.noted() as received:
+    with signals.note_signals() as received:
         signal.raise_signal(number)
         assert received == [number.name]
         signal.raise_signal(signal.SIGHUP)  # a terminal that is closed sends two
@@ -40,7 +40,7 @@ def test_the_first_signal_is_noted_and_the_second_interrupts(number):
 def test_what_nohup_ignores_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with signals.ending(print), signals.noted() as received:
+        with signals.end_on_signals(print), signals.note_signals() as received:
             signal.raise_signal(signal.SIGHUP)
             assert received == []
     finally:
@@ -52,7 +52,7 @@ def test_a_block_that_ends_by_itself_is_not_ended():
         raise AssertionError
 
     for number in STOPPING:
-        with pytest.raises(KeyboardInterrupt, match=number.name), signals.ending(told):
+        with pytest.raises(KeyboardInterrupt, match=number.name), signals.end_on_signals(told):
             signal.raise_signal(number)
 
 
@@ -61,7 +61,7 @@ def test_a_block_that_ends_by_itself_is_not_ended():
     ("block", "sent"),
     [
         ("contextlib.nullcontext()", [signal.SIGTERM]),
-        ("signals.noted()", [signal.SIGHUP, signal.SIGHUP, signal.SIGTERM]),
+        ("signals.note_signals()", [signal.SIGHUP, signal.SIGHUP, signal.SIGTERM]),
     ],
 )
 def test_compiled_code_does_not_keep_a_process_alive(block, sent):

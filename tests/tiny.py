@@ -9,7 +9,7 @@ import numpy as np
 from d3pm_jax.config import Adam, Config, Digits, Linear, Train, UNet, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.parts import build
-from d3pm_jax.storage import checkpoint, names, workdir as folders
+from d3pm_jax.storage import checkpoint, names, run_folder
 
 DIGITS = Description((8, 8, 1), 17, 10, "image")
 
@@ -38,8 +38,8 @@ def write_run(workdir, config, step=7):
         build.initialize_state_from(parts, one).state, step=jnp.asarray(step, jnp.int32), ema=two
     )
     workdir.mkdir(parents=True)
-    folders.write_run(workdir, config, DIGITS)
-    checkpoint.save(workdir / names.CHECKPOINTS, step, state, keep=1)
+    run_folder.write_run(workdir, config, DIGITS)
+    checkpoint.save_checkpoint(workdir / names.CHECKPOINTS, step, state, keep=1)
     return state
 
 

@@ -12,7 +12,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.machine.cluster import Address
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.runs.run import Run, open_run
-from d3pm_jax.storage.workdir import read_config
+from d3pm_jax.storage.run_folder import read_config
 
 
 def option(**names: str) -> Any:

@@ -85,11 +85,11 @@ def execute(command: Eval, words: list[str]) -> int:
         run.respaced(max(command.steps))  # a number that there is not is told too
         # what the best grids follow from is computed once for each checkpoint
         if step_costs.read_costs(run.parts, run.workdir) is None:
-            with Terminal("time", step_costs.num_times(run.parts)).shown() as terminal:
+            with Terminal("time", step_costs.num_times(run.parts)).show_bar() as terminal:
                 step_costs.write_costs(
                     run.parts, run.workdir, step_costs.measure_costs(run.parts, run.workdir, terminal.advance)
                 )
-            cluster.meet()  # the first process has written it
+            cluster.wait_for_all()  # the first process has written it
     runs: dict[int | None, Run] = {}
     for n in counts:
         runs[n] = (
@@ -119,7 +119,7 @@ def _evaluate(
     command: Eval, run: Run, steps: int | None, examples: Examples, baselines: Mapping[str, float]
 ) -> dict[str, Any]:
     """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
-    with Terminal("example", len(examples["x"])).shown() as terminal:
+    with Terminal("example", len(examples["x"])).show_bar() as terminal:
         result = bounds.compute_bound(
             run.parts, examples, command.batch_size, command.seed, terminal.advance, command.calls
         )
@@ -186,7 +186,7 @@ def measure_samples(command: Eval, runs: Sequence[Run], num: int) -> None:
         runs[0].parts, runs[0].workdir, num, command.batch_size, command.inception
     )
     for run in runs:
-        with Terminal("sample", num).shown() as terminal:
+        with Terminal("sample", num).show_bar() as terminal:
             found = sample_quality.measure_quality(
                 run.parts, reference, num, command.seed, command.batch_size, terminal.advance
             )
@@ -205,7 +205,7 @@ def measure_samples(command: Eval, runs: Sequence[Run], num: int) -> None:
 def _compute_exactly(command: Eval, run: Run, examples: Examples, num: int) -> None:
     """Computes and prints the exact likelihood of the first examples by the chain rule."""
     few = {name: x[:num] for name, x in examples.items()}
-    with Terminal("example", 2 * len(few["x"])).shown() as terminal:
+    with Terminal("example", 2 * len(few["x"])).show_bar() as terminal:
         found = bounds.compute_likelihood(run.parts, few, command.batch_size, command.seed, terminal.advance)
     suffix = record.file_suffix(step=command.step, chain_rule=num, seed=command.seed)
     bounds.write_likelihood(run.parts, run.workdir, few, found, suffix)

@@ -10,12 +10,12 @@ from d3pm_jax.cli.export_weights import SUFFIX
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import Count
 from d3pm_jax.contrib import checkpoints, foreign
-from d3pm_jax.contrib.layout import Foreign, Told
+from d3pm_jax.contrib.layout import Foreign, ImportOptions
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.parts import begin, build
 from d3pm_jax.runs import exported
-from d3pm_jax.storage import workdir
+from d3pm_jax.storage import run_folder
 from d3pm_jax.storage.names import WEIGHTS
 
 USAGE = "d3pm import FILE [[--config] CONFIG] --workdir DIR [--check CHECK.npz]"
@@ -101,7 +101,7 @@ def _import_foreign(command: Import, file: Path, path: Path | None, words: list[
     config = None if path is None else reading.apply(config_io.read_config_file(path), words, USAGE)
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the weights are written")
-    workdir.check_empty(command.workdir)
+    run_folder.check_empty(command.workdir)
     use_all_cores(1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -127,7 +127,7 @@ def _write_run(command: Import, file: Path, folder: Path, config: Config, path: 
     if command.size is not None:
         raise UserError(f"--size {list(command.size)}: the data of {path} has a size; leave it out")
     foreign.check_data(file, found, description, path)
-    fitted = foreign.fitted(config, found, description)
+    fitted = foreign.fit_config(config, found, description)
     print(f"note: in place of the model of {path}: {one_line(fitted.model, 400)}")
     if fitted.head != config.head:
         print(f"note: in place of the head of {path}, as the program has it: {one_line(fitted.head, 200)}")
@@ -146,7 +146,7 @@ def _read(
     Returns:
         The network, and the size of images where the command or the check says it.
     """
-    told = Told(
+    told = ImportOptions(
         command.raw,
         command.heads,
         command.input_range,
@@ -160,7 +160,7 @@ def _read(
     if config is not None:
         told = told.with_categories(getattr(config.process, "K", None), f"process.K of {path}")
     try:
-        found = checkpoints.read(file, told)
+        found = checkpoints.read_network(file, told)
     except ValueError as error:
         raise UserError(str(error)) from error
     print(f"{file} is of {found.program}: {found.weights} weights of step {found.step}")
@@ -168,6 +168,6 @@ def _read(
         print(f"note: {one_line(note, 300)}")
     if command.check is None or arrays is None:
         return found, command.size
-    text, size = foreign.compare(file, found, command.check, arrays)
+    text, size = foreign.compare_logits(file, found, command.check, arrays)
     print(text)
     return found, command.size or size

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else list(argv)
     command = next((word for word in words if word in COMMANDS), "")
     try:
-        with signals.ending(lambda name: _tell(command, f"stopped by {name}")):
+        with signals.end_on_signals(lambda name: _tell(command, f"stopped by {name}")):
             sys.exit(_execute(command, words))
     except UserError as error:
         _fail(command, f"error: {error}", error.status)

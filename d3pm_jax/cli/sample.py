@@ -13,7 +13,7 @@ from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import record, step_costs
 from d3pm_jax.measure.bounds import find_mask
 from d3pm_jax.measure.samples import chains_to_show, evenly_spaced, write_samples
-from d3pm_jax.storage import workdir
+from d3pm_jax.storage import run_folder
 
 GIF_CHAINS = 25  # samples in the GIF
 CLAMPED = (
@@ -58,14 +58,14 @@ def execute(command: Sample, words: list[str]) -> int:
     kind = run.parts.kind
     examples = None
     if kind.beside_data:
-        examples = workdir.read_examples(run.workdir, run.parts.description)
+        examples = run_folder.read_examples(run.workdir, run.parts.description)
     num_states = kind.num_states(command.gif)
     given = kind.parse_given(command.prompt, command.infill, command.length)
     shape = None if command.length is None else (command.length,)
     if command.steps is not None:
         run = run.respaced(step_costs.choose_steps(run.parts, run.workdir, command.steps, command.grid))
     times, key = evenly_spaced(run.process.T, num_states), jax.random.key(command.seed)
-    with Terminal("sample", command.num).shown() as terminal:
+    with Terminal("sample", command.num).show_bar() as terminal:
         samples, reverse = run.sample(
             key,
             command.num,

@@ -16,7 +16,7 @@ from d3pm_jax.loop import cost, loop, metrics, sinks
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.runs.run import open_run
-from d3pm_jax.storage import names, workdir
+from d3pm_jax.storage import names, run_folder
 
 USAGE = "d3pm train CONFIG --workdir DIR [--resume | --from RUN] [--profile] | --dry-run"
 
@@ -71,7 +71,7 @@ def execute(command: Train, words: list[str]) -> int:
     if not loop.run_training(
         config, command.workdir, command.resume, start, command.wandb, profile=command.profile
     ):
-        own = f" --config {command.workdir / names.OWN}" if config_io.own_file(config) else ""
+        own = f" --config {command.workdir / names.CONFIG_COPY}" if config_io.own_file(config) else ""
         own += f" --wandb {shlex.quote(command.wandb)}" if command.wandb is not None else ""
         print(f"go on with: d3pm train --workdir {command.workdir} --resume{own}")
         return 130
@@ -91,7 +91,7 @@ def read_config(command: Train, path: Path | None, words: list[str]) -> Config:
     if command.resume and command.start is not None:
         raise UserError("--from begins a new run, --resume goes on with one: leave one out")
     if path is None and command.resume and command.workdir is not None:
-        config = reading.apply(workdir.read_config(command.workdir, command.own), words, USAGE)
+        config = reading.apply(run_folder.read_config(command.workdir, command.own), words, USAGE)
         if not any(word.partition("=")[0] == "--data.dir" for word in words):
             config.data.check_kept()
         return config

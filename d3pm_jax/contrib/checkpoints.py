@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from d3pm_jax.contrib import mnist_score_net, official_unet, paulffm_unet, pickles
-from d3pm_jax.contrib.layout import Foreign, Told
+from d3pm_jax.contrib.layout import Foreign, ImportOptions
 from d3pm_jax.errors import one_line
 
 _PROGRAMS = {"pickle": (paulffm_unet, mnist_score_net), "msgpack": (official_unet,)}
@@ -29,7 +29,7 @@ def kind_of(path: Path) -> str:
     return "safetensors"
 
 
-def read(path: Path, told: Told) -> Foreign:
+def read_network(path: Path, told: ImportOptions) -> Foreign:
     """Reads the network of a checkpoint.
 
     Args:
@@ -47,15 +47,15 @@ def read(path: Path, told: Told) -> Foreign:
             f"{path} is a bare pickle, which is not read: load it where it was made, and save its state dict "
             f"with torch.save of PyTorch 1.6 or newer"
         )
-    tree = pickles.read(path) if kind == "pickle" else official_unet.read_file(path)
+    tree = pickles.read_torch_file(path) if kind == "pickle" else official_unet.read_flax_file(path)
     try:
         tree = _by_name(tree, {})
     except RecursionError:
         raise ValueError(f"{path} holds dicts too deep in each other: pass a checkpoint") from None
     for program in _PROGRAMS[kind]:
         try:
-            if program.recognise(tree):
-                return program.read(tree, told)
+            if program.recognises_tree(tree):
+                return program.read_network(tree, told)
         except Exception as error:  # whatever values of other types do to it
             why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise ValueError(f"{path} is of {program.PROGRAM}, but {one_line(why, 300)}") from error

@@ -27,7 +27,7 @@ TOLERANCE = 1e-4  # of the largest logit
 _COARSE = "since 1 - exp() + 1e-6 of a logistic head has a few per cent of precision in float32"
 
 
-class Check(NamedTuple):
+class ProgramOutput(NamedTuple):
     """Holds what a program gave, as arrays of ours."""
 
     xt: np.ndarray  # int32 [B, H, W, C]
@@ -82,7 +82,7 @@ def description_of(foreign: Foreign, size: tuple[int, int]) -> Description:
     return Description((*size, foreign.channels), foreign.K, foreign.classes, "image")
 
 
-def parameters(foreign: Foreign, model: Model, description: Description) -> tuple[Any, Params]:
+def build_parameters(foreign: Foreign, model: Model, description: Description) -> tuple[Any, Params]:
     """Returns the graph of the network and its parameters, float32.
 
     Raises:
@@ -98,7 +98,7 @@ def parameters(foreign: Foreign, model: Model, description: Description) -> tupl
         raise UserError(f"the network of {foreign.program} cannot be built: {why}") from error
 
 
-def check_of(path: Path, arrays: dict[str, np.ndarray], foreign: Foreign) -> Check:
+def convert_check(path: Path, arrays: dict[str, np.ndarray], foreign: Foreign) -> ProgramOutput:
     """Returns x, t, label and logits of a program as arrays of ours.
 
     Args:
@@ -133,12 +133,12 @@ def check_of(path: Path, arrays: dict[str, np.ndarray], foreign: Foreign) -> Che
             have, wanted = list(wide.shape), [*xt.shape, K]
             raise ValueError(f"logits are {have} as [B, H, W, C, K], expected {wanted}")
         if classes is None:
-            return Check(xt.astype(np.int32), steps, None, wide)
+            return ProgramOutput(xt.astype(np.int32), steps, None, wide)
         if label is None or label.shape != steps.shape or label.dtype.kind not in "iu":
             raise ValueError(f"label must be integers [B]: the network has {classes} classes")
         if label.min() < 0 or label.max() >= classes:
             raise ValueError(f"label holds {label.min()}..{label.max()}: there are {classes} classes")
-        return Check(xt.astype(np.int32), steps, label, wide)
+        return ProgramOutput(xt.astype(np.int32), steps, label, wide)
     except (ValueError, IndexError, TypeError) as error:
         raise UserError(f"{path}: {one_line(error, 300)}") from error
 
@@ -166,7 +166,7 @@ def read_check(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def difference(check: Check, foreign: Foreign, model: Model, wide: bool) -> float:
+def logit_difference(check: ProgramOutput, foreign: Foreign, model: Model, wide: bool) -> float:
     """Returns the largest difference of our logits, in units of the largest of the program; 0 if all are 0.
 
     Args:
@@ -191,7 +191,7 @@ def difference(check: Check, foreign: Foreign, model: Model, wide: bool) -> floa
         return compat.logistic(jnp.tanh(loc), output[..., 1], foreign.K)
 
     with jax.enable_x64(wide), jax.default_matmul_precision("highest"):
-        graph, params = parameters(foreign, model, description)
+        graph, params = build_parameters(foreign, model, description)
         given = [None if x is None else jnp.asarray(x) for x in (check.xt, check.t, check.label)]
         found = np.asarray(jax.jit(logits)(exported.in_default_type(params), *given), np.float64)
     worst, largest = float(np.abs(found - check.logits).max()), float(np.abs(check.logits).max())
@@ -200,7 +200,7 @@ def difference(check: Check, foreign: Foreign, model: Model, wide: bool) -> floa
     return 0.0 if worst == 0 else math.inf
 
 
-def compare(
+def compare_logits(
     file: Path, found: Foreign, check: Path, arrays: dict[str, np.ndarray]
 ) -> tuple[str, tuple[int, int]]:
     """Compares logits of the network with those of its program.
@@ -217,10 +217,10 @@ def compare(
     Raises:
         UserError: they differ by more than `TOLERANCE`.
     """
-    given = check_of(check, arrays, found)
+    given = convert_check(check, arrays, found)
     H, W = given.xt.shape[1:3]
     model = model_of(found, (H, W))
-    narrow, wide = (difference(given, found, model, wide) for wide in (False, True))
+    narrow, wide = (logit_difference(given, found, model, wide) for wide in (False, True))
     text = f"logits differ from {check} by {narrow:.1e} of the largest, {wide:.1e} in float64"
     if not narrow <= TOLERANCE:
         cure = "see what was assumed, or whether the check is of these weights"
@@ -237,13 +237,13 @@ def write_weights(workdir: Path, found: Foreign, size: tuple[int, int]) -> None:
         UserError: the tensors are of no such network.
     """
     description, model = description_of(found, size), model_of(found, size)
-    _, params = parameters(found, model, description)
+    _, params = build_parameters(found, model, description)
     workdir.mkdir(parents=True, exist_ok=True)
     tree = {"model": config_io.to_json(model), "head": config_io.to_json(head_of(found))}
     _save(workdir, params, tree, found, description, found.T)
 
 
-def fitted(config: Config, found: Foreign, description: Description) -> Config:
+def fit_config(config: Config, found: Foreign, description: Description) -> Config:
     """Returns a config with the model of a checkpoint, and with a head as its program has it."""
     model = model_of(found, (description.shape[0], description.shape[1]))
     return dataclasses.replace(config, model=model, head=fit_head(config.head, found))
@@ -271,7 +271,7 @@ def begin_run(
     Args:
         file: the checkpoint.
         found: its network.
-        config: of the run, with that network: see `fitted`.
+        config: of the run, with that network: see `fit_config`.
         description: of its data.
         workdir: where the run is written; a folder without a run.
         name: what the config is called in messages.

@@ -36,7 +36,7 @@ class Foreign(NamedTuple):
     classes: int | None = None
 
 
-class Level(NamedTuple):
+class BlockLevel(NamedTuple):
     """Holds the blocks at one size, attention after each, and the last convolution; {} for none."""
 
     blocks: list[Tensors]
@@ -44,7 +44,7 @@ class Level(NamedTuple):
     conv: Tensors
 
 
-class Told(NamedTuple):
+class ImportOptions(NamedTuple):
     """Holds what a user says of a file. None: the default of its program."""
 
     raw: bool = False  # the last weights, in place of their moving average
@@ -55,21 +55,21 @@ class Told(NamedTuple):
     output: str | None = None  # "logits" or "logistic"
     source: str = "--categories"  # of K
 
-    def with_categories(self, K: Any, source: str) -> "Told":
+    def with_categories(self, K: Any, source: str) -> "ImportOptions":
         """Returns the same with a K, if it is a number, where the user says none; source says where from."""
         if self.K is not None or not isinstance(K, int):
             return self
         return self._replace(K=K, source=source)
 
 
-def choose(given: Any, default: Any, what: str, flag: str, notes: list[str]) -> Any:
+def choose_value(given: Any, default: Any, what: str, flag: str, notes: list[str]) -> Any:
     """Returns what a user gave, or the default of the program with a note that it was taken."""
     if given is None:
         notes.append(f"{what} = {default}, the program's default: the file does not say ({flag})")
     return default if given is None else given
 
 
-def whole(number: int | float, flag: str) -> int:
+def whole_steps(number: int | float, flag: str) -> int:
     """Returns a number of steps.
 
     Raises:
@@ -86,8 +86,8 @@ def step_of(found: Any) -> int:
     return int(number) if type(number) in (int, float) and 0 <= number < 2**63 else 0
 
 
-def output_of(
-    outputs: int, channels: int, told: Told, logistic_by_default: bool, notes: list[str]
+def infer_output(
+    outputs: int, channels: int, told: ImportOptions, logistic_by_default: bool, notes: list[str]
 ) -> tuple[bool, int]:
     """Says whether the last convolution gives two numbers for each element in place of K logits, and K.
 
@@ -108,10 +108,10 @@ def output_of(
         raise ValueError(f"--output logistic needs 2 numbers for each element, it gives {each}: leave it out")
     logistic = each == 2 and (told.K not in (None, 2) or (told.K is None and logistic_by_default))
     if each == 2:
-        kind = choose(told.output, "logistic" if logistic else "logits", "output", "--output", notes)
+        kind = choose_value(told.output, "logistic" if logistic else "logits", "output", "--output", notes)
         logistic = kind == "logistic"
     if logistic:
-        return True, choose(told.K, 256, "K", "--categories", notes)
+        return True, choose_value(told.K, 256, "K", "--categories", notes)
     if told.K not in (None, each):
         raise ValueError(
             f"it gives logits of K = {each} categories, not {told.K} as {told.source} says: change that"
@@ -119,7 +119,7 @@ def output_of(
     return False, each
 
 
-def pop(tensors: Tensors, name: str) -> Tensors:
+def pop_module(tensors: Tensors, name: str) -> Tensors:
     """Takes weight and bias of a module.
 
     Raises:
@@ -131,19 +131,21 @@ def pop(tensors: Tensors, name: str) -> Tensors:
     return {leaf: tensors.pop(f"{name}.{leaf}") for leaf in ("weight", "bias")}
 
 
-def has(tensors: Tensors, at: str) -> bool:
+def has_module(tensors: Tensors, at: str) -> bool:
     """Says whether there is a tensor of the module, or list of modules, of this name."""
     return any(name.startswith(f"{at}.") for name in tensors)
 
 
-def take(tensors: Tensors, prefix: str, names: Mapping[str, str], optional: tuple[str, ...] = ()) -> Tensors:
+def take_modules(
+    tensors: Tensors, prefix: str, names: Mapping[str, str], optional: tuple[str, ...] = ()
+) -> Tensors:
     """Takes the modules of a block, {their name: ours}; those that are optional where they are there."""
     found = {}
     for theirs, ours in names.items():
         at = f"{prefix}.{theirs}" if prefix else theirs
-        if theirs in optional and not has(tensors, at):
+        if theirs in optional and not has_module(tensors, at):
             continue
-        found |= {f"{ours}.{leaf}": x for leaf, x in pop(tensors, at).items()}
+        found |= {f"{ours}.{leaf}": x for leaf, x in pop_module(tensors, at).items()}
     return found
 
 
@@ -157,7 +159,7 @@ def as_linear(tensors: Tensors, *names: str) -> Tensors:
     return found
 
 
-def axes(tensors: Tensors, name: str, number: int) -> tuple[int, ...]:
+def checked_shape(tensors: Tensors, name: str, number: int) -> tuple[int, ...]:
     """Returns the shape of a tensor of so many axes, none of them empty.
 
     Raises:
@@ -178,7 +180,7 @@ def read_levels(
     block: str,
     conv: str,
     read: Callable[[str], tuple[Tensors, Tensors]],
-) -> list[Level]:
+) -> list[BlockLevel]:
     """Reads a list of blocks and convolutions, each of which ends a level.
 
     Args:
@@ -189,23 +191,23 @@ def read_levels(
         conv: the name of a convolution.
         read: from the name of a block to its tensors and those of its attention.
     """
-    levels, i = [Level([], [], {})], first
+    levels, i = [BlockLevel([], [], {})], first
     while True:
         at = f"{prefix}.{i}"
-        if has(tensors, f"{at}.{block}"):
+        if has_module(tensors, f"{at}.{block}"):
             found, attention = read(at)
             levels[-1].blocks.append(found)
             levels[-1].attns.append(attention)
-        elif has(tensors, f"{at}.{conv}"):
-            levels[-1] = levels[-1]._replace(conv=pop(tensors, f"{at}.{conv}"))
-            levels.append(Level([], [], {}))
+        elif has_module(tensors, f"{at}.{conv}"):
+            levels[-1] = levels[-1]._replace(conv=pop_module(tensors, f"{at}.{conv}"))
+            levels.append(BlockLevel([], [], {}))
         else:
             return levels
         i += 1
 
 
-def assemble(
-    ch: int, down: list[Level], mid: Level, up: list[Level]
+def assemble_unet(
+    ch: int, down: list[BlockLevel], mid: BlockLevel, up: list[BlockLevel]
 ) -> tuple[Tensors, dict[str, Any], tuple[int, ...]]:
     """Gives the tensors of the levels their names in the twin.
 
@@ -234,7 +236,7 @@ def assemble(
             raise ValueError(f"attention follows some blocks of level {i} and not others")
         if all(attends):
             attn_levels.append(i)
-    widths = [axes(up[last - i].blocks[0], "conv1.weight", 4)[0] for i in range(last + 1)]
+    widths = [checked_shape(up[last - i].blocks[0], "conv1.weight", 4)[0] for i in range(last + 1)]
     if wrong := [width for width in widths if width % ch]:
         raise ValueError(f"its levels are {wrong} wide, no multiples of the first convolution, {ch}")
     parts = {"mid_attn": mid.attns[0], "mid_block1": mid.blocks[0], "mid_block2": mid.blocks[1]}

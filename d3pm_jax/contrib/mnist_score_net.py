@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from d3pm_jax.contrib import layout
-from d3pm_jax.contrib.layout import Foreign, Tensors, Told, choose, step_of, whole
+from d3pm_jax.contrib.layout import Foreign, ImportOptions, Tensors, choose_value, step_of, whole_steps
 
 PROGRAM = "MNISTScoreNet"
 STEPS = 100  # in a unit of time
@@ -26,12 +26,12 @@ _ENDS = {"time_embedding.1": "temb", "head": "conv_in", "tail.0": "norm_out", "t
 _WEIGHTS, _FREQUENCIES = "time_dependent_weights", "time_embedding.0.W"
 
 
-def recognise(tree: Any) -> bool:
+def recognises_tree(tree: Any) -> bool:
     """Says whether a file of torch.save is of this program."""
     return {"head.weight", _FREQUENCIES, "middleblocks.0.block1.0.weight"} <= _model(tree).keys()
 
 
-def read(tree: Any, told: Told) -> Foreign:
+def read_network(tree: Any, told: ImportOptions) -> Foreign:
     """Reads the network.
 
     Args:
@@ -47,26 +47,26 @@ def read(tree: Any, told: Told) -> Foreign:
         raise ValueError(f"its attention has 1 head, not {told.num_heads}: leave out --heads")
     notes: list[str] = []
     tensors = {k: x for k, x in _model(tree).items() if isinstance(x, np.ndarray)}
-    ch, K, *_ = layout.axes(tensors, "head.weight", 4)
+    ch, K, *_ = layout.checked_shape(tensors, "head.weight", 4)
     if told.K not in (None, K):
         raise ValueError(f"it has K = {K} categories, not {told.K} as {told.source} says: change that")
-    largest = choose(told.max_time, 4, "largest time", "--max-time", notes)
+    largest = choose_value(told.max_time, 4, "largest time", "--max-time", notes)
     notes.append(f"time step = {1 / STEPS}, the program's default: the file does not say")
-    T = whole(round(STEPS * largest, 6), "100 times --max-time is")
+    T = whole_steps(round(STEPS * largest, 6), "100 times --max-time is")
     scales = _time_dependent_weights(tensors.pop(_WEIGHTS, None), T, notes)
 
     def block(at: str) -> tuple[Tensors, Tensors]:
-        attends = layout.has(tensors, f"{at}.attn")
-        attention = layout.take(tensors, f"{at}.attn", _ATTENTION) if attends else {}
-        found = layout.take(tensors, at, _BLOCK, optional=("shortcut",))
+        attends = layout.has_module(tensors, f"{at}.attn")
+        attention = layout.take_modules(tensors, f"{at}.attn", _ATTENTION) if attends else {}
+        found = layout.take_modules(tensors, at, _BLOCK, optional=("shortcut",))
         return layout.as_linear(found, "shortcut"), layout.as_linear(attention, "q", "k", "v", "proj_out")
 
     down = layout.read_levels(tensors, "downblocks", 0, "block1", "main", block)
     up = layout.read_levels(tensors, "upblocks", 0, "block1", "main", block)
     mid = layout.read_levels(tensors, "middleblocks", 0, "block1", "main", block)[0]
-    found, options, attn_levels = layout.assemble(ch, down, mid, up)
-    layout.axes(tensors, _FREQUENCIES, 1)
-    found |= layout.take(tensors, "", _ENDS) | {"frequencies": tensors.pop(_FREQUENCIES)}
+    found, options, attn_levels = layout.assemble_unet(ch, down, mid, up)
+    layout.checked_shape(tensors, _FREQUENCIES, 1)
+    found |= layout.take_modules(tensors, "", _ENDS) | {"frequencies": tensors.pop(_FREQUENCIES)}
     layout.refuse_left(tensors)
     options |= {"groups": 32, "num_heads": 1, "attn": attn_levels, "max_time": T}
     return Foreign(

@@ -13,7 +13,16 @@ import numpy as np
 from flax import serialization
 
 from d3pm_jax.contrib import layout
-from d3pm_jax.contrib.layout import Foreign, Level, Tensors, Told, choose, output_of, step_of, whole
+from d3pm_jax.contrib.layout import (
+    BlockLevel,
+    Foreign,
+    ImportOptions,
+    Tensors,
+    choose_value,
+    infer_output,
+    step_of,
+    whole_steps,
+)
 from d3pm_jax.errors import one_line
 
 PROGRAM = "the U-Net of the official D3PM code"
@@ -32,7 +41,7 @@ _ENDS |= {name: name for name in ("conv_in", "norm_out", "conv_out")}
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 
 
-def read_file(path: Path) -> Any:
+def read_flax_file(path: Path) -> Any:
     """Returns the nested dicts of arrays that flax.serialization wrote.
 
     Raises:
@@ -47,12 +56,12 @@ def read_file(path: Path) -> Any:
         raise ValueError(f"{path} is damaged, or no checkpoint ({why}): take another copy") from error
 
 
-def recognise(tree: Any) -> bool:
+def recognises_tree(tree: Any) -> bool:
     """Says whether a file of flax.serialization is of this program."""
     return any({"conv_in", "dense0", "mid.block_1"} <= found.keys() for found in _candidates(tree).values())
 
 
-def read(tree: Any, told: Told) -> Foreign:
+def read_network(tree: Any, told: ImportOptions) -> Foreign:
     """Reads the network.
 
     Args:
@@ -71,31 +80,33 @@ def read(tree: Any, told: Told) -> Foreign:
         notes.append("the file has no moving average: these are the last weights")
     params = candidates[weights]
     heads, tensors = _heads(params, told.num_heads), _as_torch(params)
-    ch, channels, *_ = layout.axes(tensors, "conv_in.weight", 4)
-    classes = layout.axes(tensors, "class_emb.weight", 2)[1] if "class_emb" in params else None
-    outputs = layout.axes(tensors, "conv_out.weight", 4)[0]
-    logistic, K = output_of(outputs, channels, told, True, notes)
-    input_range = choose(told.input_range, (0.0, 255.0), "range of x", "--input-range", notes)
-    T = whole(choose(told.max_time, 1000, "largest time", "--max-time", notes), "--max-time")
+    ch, channels, *_ = layout.checked_shape(tensors, "conv_in.weight", 4)
+    classes = layout.checked_shape(tensors, "class_emb.weight", 2)[1] if "class_emb" in params else None
+    outputs = layout.checked_shape(tensors, "conv_out.weight", 4)[0]
+    logistic, K = infer_output(outputs, channels, told, True, notes)
+    input_range = choose_value(told.input_range, (0.0, 255.0), "range of x", "--input-range", notes)
+    T = whole_steps(choose_value(told.max_time, 1000, "largest time", "--max-time", notes), "--max-time")
 
-    def level(at: str, first: int, conv: str) -> Level:
-        found, i = Level([], [], {}), first
-        while layout.has(tensors, f"{at}.block_{i}"):
-            attends = layout.has(tensors, f"{at}.attn_{i}")
-            found.blocks.append(layout.take(tensors, f"{at}.block_{i}", _BLOCK, ("y_proj", "nin_shortcut")))
-            found.attns.append(layout.take(tensors, f"{at}.attn_{i}", _ATTENTION) if attends else {})
+    def level(at: str, first: int, conv: str) -> BlockLevel:
+        found, i = BlockLevel([], [], {}), first
+        while layout.has_module(tensors, f"{at}.block_{i}"):
+            attends = layout.has_module(tensors, f"{at}.attn_{i}")
+            found.blocks.append(
+                layout.take_modules(tensors, f"{at}.block_{i}", _BLOCK, ("y_proj", "nin_shortcut"))
+            )
+            found.attns.append(layout.take_modules(tensors, f"{at}.attn_{i}", _ATTENTION) if attends else {})
             i += 1
-        if layout.has(tensors, f"{at}.{conv}"):
-            return found._replace(conv=layout.pop(tensors, f"{at}.{conv}"))
+        if layout.has_module(tensors, f"{at}.{conv}"):
+            return found._replace(conv=layout.pop_module(tensors, f"{at}.{conv}"))
         return found
 
-    count = sum(layout.has(tensors, f"up_{i}.block_0") for i in range(len(tensors)))
+    count = sum(layout.has_module(tensors, f"up_{i}.block_0") for i in range(len(tensors)))
     down = [level(f"down_{i}", 0, "downsample") for i in range(count)]
     up = [level(f"up_{i}", 0, "upsample") for i in reversed(range(count))]
     if not up:
         raise ValueError("up_0.block_0 is missing")
-    found, options, attn_levels = layout.assemble(ch, down, level("mid", 1, "none"), up)
-    found |= layout.take(tensors, "", _ENDS, optional=("class_emb",))
+    found, options, attn_levels = layout.assemble_unet(ch, down, level("mid", 1, "none"), up)
+    found |= layout.take_modules(tensors, "", _ENDS, optional=("class_emb",))
     layout.refuse_left(tensors)
     options |= {"groups": 32, "num_heads": heads, "max_time": T, "input_range": input_range}
     return Foreign(

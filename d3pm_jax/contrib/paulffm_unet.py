@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from d3pm_jax.contrib import layout
-from d3pm_jax.contrib.layout import Foreign, Tensors, Told, choose, output_of, step_of, whole
+from d3pm_jax.contrib.layout import (
+    Foreign,
+    ImportOptions,
+    Tensors,
+    choose_value,
+    infer_output,
+    step_of,
+    whole_steps,
+)
 
 PROGRAM = "the U-Net of Discrete-Time-Diffusion-Models-for-Discrete-Data"
 _BLOCK = {
@@ -30,14 +38,14 @@ _LOGISTIC = (
 _FIXED = {"groups": 32, "channels_per_group": 4, "attention_eps": 1e-5, "max_time": 1000}
 
 
-def recognise(tree: Any) -> bool:
+def recognises_tree(tree: Any) -> bool:
     """Says whether a file of torch.save is of this program."""
     model = tree.get("model", tree) if isinstance(tree, dict) else None
     names = {_bare(name) for name in model} if isinstance(model, dict) else set()
     return {"down.0.weight", "time.1.weight", "mid.0.resblocks.norm1.weight"} <= names
 
 
-def read(tree: Any, told: Told) -> Foreign:
+def read_network(tree: Any, told: ImportOptions) -> Foreign:
     """Reads the network.
 
     Args:
@@ -49,25 +57,25 @@ def read(tree: Any, told: Told) -> Foreign:
     """
     notes: list[str] = []
     tensors, weights = _weights(tree.get("model", tree), told.raw, notes)
-    ch, channels, *_ = layout.axes(tensors, "down.0.weight", 4)
-    outputs = layout.axes(tensors, "out.2.weight", 4)[0]
-    logistic, K = output_of(outputs, channels, told, False, notes)
+    ch, channels, *_ = layout.checked_shape(tensors, "down.0.weight", 4)
+    outputs = layout.checked_shape(tensors, "out.2.weight", 4)[0]
+    logistic, K = infer_output(outputs, channels, told, False, notes)
     notes += [_LOGISTIC] if logistic else []
-    heads = choose(told.num_heads, 1, "number of heads", "--heads", notes)
-    input_range = choose(told.input_range, (0.0, K - 1.0), "range of x", "--input-range", notes)
-    T = whole(choose(told.max_time, 1000, "T", "--max-time", notes), "--max-time")
+    heads = choose_value(told.num_heads, 1, "number of heads", "--heads", notes)
+    input_range = choose_value(told.input_range, (0.0, K - 1.0), "range of x", "--input-range", notes)
+    T = whole_steps(choose_value(told.max_time, 1000, "T", "--max-time", notes), "--max-time")
 
     def block(at: str) -> tuple[Tensors, Tensors]:
-        found = layout.take(tensors, f"{at}.resblocks", _BLOCK, optional=("skip",))
-        attends = layout.has(tensors, f"{at}.attention")
+        found = layout.take_modules(tensors, f"{at}.resblocks", _BLOCK, optional=("skip",))
+        attends = layout.has_module(tensors, f"{at}.attention")
         attention = _attention(tensors, f"{at}.attention", heads) if attends else {}
         return layout.as_linear(found, "shortcut"), attention
 
     down = layout.read_levels(tensors, "down", 1, "resblocks", "downsample.0", block)
     up = layout.read_levels(tensors, "up", 0, "resblocks", "1", block)
     mid = layout.read_levels(tensors, "mid", 0, "resblocks", "none", block)[0]
-    found, options, attn_levels = layout.assemble(ch, down, mid, up)
-    found |= layout.take(tensors, "", _ENDS)
+    found, options, attn_levels = layout.assemble_unet(ch, down, mid, up)
+    found |= layout.take_modules(tensors, "", _ENDS)
     layout.refuse_left(tensors)
     return Foreign(
         program=PROGRAM,
@@ -119,9 +127,11 @@ def _weights(model: Any, raw: bool, notes: list[str]) -> tuple[Tensors, str]:
 def _attention(tensors: Tensors, at: str, heads: int) -> Tensors:
     """Splits qkv, whose rows are q, k and v of the first head, then of the second."""
     found = layout.as_linear(
-        layout.take(tensors, at, {"norm": "norm", "qkv": "qkv", "proj_out": "proj_out"}), "qkv", "proj_out"
+        layout.take_modules(tensors, at, {"norm": "norm", "qkv": "qkv", "proj_out": "proj_out"}),
+        "qkv",
+        "proj_out",
     )
-    rows, C = layout.axes(found, "qkv.weight", 2)
+    rows, C = layout.checked_shape(found, "qkv.weight", 2)
     if rows != 3 * C or C % heads or found["qkv.bias"].shape != (rows,):
         raise ValueError(f"{at}.qkv of shape {(rows, C)} is no q, k, v of {heads} heads: change --heads")
     for leaf in ("weight", "bias"):

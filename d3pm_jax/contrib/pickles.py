@@ -44,7 +44,7 @@ class Refused(ValueError):
     """Says what a pickle holds besides weights."""
 
 
-def read(path: Path) -> Any:
+def read_torch_file(path: Path) -> Any:
     """Returns what torch.save wrote, with NumPy arrays in place of tensors.
 
     Args:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from d3pm_jax.machine import flops
-from d3pm_jax.machine.devices import batched
+from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.parts import build
 from d3pm_jax.training.step import StepNoise, batch_loss, draw_noise, make_update
 
@@ -41,7 +41,7 @@ class Cost(NamedTuple):
     """Holds what a step takes: memory in bytes, of one device."""
 
     parameters: int  # numbers
-    flops: int  # of one device, see `flops.of_gradient`
+    flops: int  # of one device, see `flops.count_flops`
     arguments: int  # the state, the process and the batch
     added: int  # temporaries and results, but for results in the place of arguments
     seconds: float  # to compile
@@ -70,13 +70,13 @@ def flops_of_step(parts: build.Parts) -> int:
     """Counts the floating-point operations of a step on one device."""
     loss = partial(batch_loss, parts.config.loss, parts.predict)
     inputs = parts.state.params, parts.process, *abstract_inputs(parts), parts.key, 1.0
-    return flops.of_gradient(loss, *inputs) // parts.mesh.size
+    return flops.count_flops(loss, *inputs) // parts.mesh.size
 
 
 def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], StepNoise]:
     """Returns what a batch and its noise are, without numbers."""
     description, B = parts.description, parts.config.train.batch_size
-    shape, sharding = (B, *description.shape), batched(parts.mesh)
+    shape, sharding = (B, *description.shape), batch_sharding(parts.mesh)
     x = {"x": jax.ShapeDtypeStruct(shape, jnp.int32)}
     x |= {"label": jax.ShapeDtypeStruct((B,), jnp.int32)} if description.classes else {}
     x |= {"weight": jax.ShapeDtypeStruct(shape, jnp.float32)} if description.padded else {}

@@ -17,14 +17,14 @@ from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.loop import cost, presampled, sinks
 from d3pm_jax.loop.metrics import Window, leaf_names
 from d3pm_jax.machine import cluster
-from d3pm_jax.machine.devices import batched, check_batch, mesh_of, use_all_cores
+from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure.samples import make_sampler
 from d3pm_jax.parts import begin, build, splits
 from d3pm_jax.placing import place, place_part
 from d3pm_jax.storage import checkpoint, lock
 from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS, PROFILE, SAMPLES
-from d3pm_jax.storage.workdir import NUM_EXAMPLES, claim, read_config, resumed
+from d3pm_jax.storage.run_folder import NUM_EXAMPLES, claim_folder, prepare_resume, read_config
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.training.step import Metrics, make_step
 from d3pm_jax.types import Params
@@ -45,7 +45,7 @@ def run_training(
     """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
 
     Args:
-        config: of the run; when resuming it must be that of the run, but for `workdir.may_change`.
+        config: of the run; when resuming it must be that of the run, but for `run_folder.may_change`.
         workdir: where everything is written.
         resume: go on with the run in workdir.
         start: weights to begin a new run from; they are its step 0.
@@ -74,34 +74,33 @@ def run_training(
         noise_file = presampled.open_noise(parts, Path(config.train.noise))
     params = None if start is None else begin.match_weights(parts, start)
 
-    def claim_folder() -> int:
-        claim(config, workdir, resume or start is not None, parts.description, kept_examples)
-        return len(checkpoint.steps(folder))
+    def claim_and_count_steps() -> int:
+        claim_folder(config, workdir, resume or start is not None, parts.description, kept_examples)
+        return len(checkpoint.list_steps(folder))
 
-    with cluster.held_by_first(lock.held(workdir)):
+    with cluster.enter_on_first(lock.hold_folder(workdir)):
         if params is not None:
             begin.write_first_step(parts, workdir, params)
-        parts = (
-            build.restore_state(workdir, parts)
-            if cluster.by_first(claim_folder)
-            else build.initialize_state(parts)
-        )
+        if cluster.run_on_first(claim_and_count_steps):
+            parts = build.restore_state(workdir, parts)
+        else:
+            parts = build.initialize_state(parts)
         state = parts.state
         done = parts.step
         if cluster.is_first():
-            checkpoint.set_aside(folder, done)
+            checkpoint.set_aside_later_steps(folder, done)
             _record_layout(workdir, parts)
         with (
             sinks.open_logs(config, workdir, done, wandb, own_logs) as log,
             checkpoint.Saver(folder, config.train.keep_checkpoints) as saver,
-            cluster.stopping() as stop,
+            cluster.watch_for_stop() as stop,
         ):
             outputs = Outputs(parts, workdir, log, saver, valid)
             batches = _batches(parts, source)
-            sharding = batched(parts.mesh)
+            sharding = batch_sharding(parts.mesh)
             update = make_step(**build.step_arguments(parts), sharding=sharding)
             trace = workdir / PROFILE if profile and cluster.is_first() else None
-            with outputs.terminal.shown():
+            with outputs.terminal.show_bar():
                 for step in cost.trace_steps(
                     range(done + 1, config.train.steps + 1), trace, outputs.speed.wait
                 ):
@@ -114,7 +113,7 @@ def run_training(
                     stopped = stop(step)
                     outputs.write(step, state, stopped is not None)
                     if stopped is not None:
-                        outputs.terminal.say(f"stopped by {stopped}, saved step {step}")
+                        outputs.terminal.print_line(f"stopped by {stopped}, saved step {step}")
                         return step == config.train.steps
     return True
 
@@ -129,7 +128,7 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
     )
     asked = True  # for just this layout
     if workdir is not None:
-        config = resumed(workdir, config, description)
+        config = prepare_resume(workdir, config, description)
         asked = config.mesh.fsdp != read_config(workdir, config).mesh.fsdp
     mesh = mesh_of(config.mesh.fsdp, asked)
     kinds.of(description, config.data)  # may refuse it, before all of the data is counted
@@ -199,7 +198,7 @@ class Outputs:
             parts.process.T, leaf_names(parts.state.params), parts.config.train.max_nonfinite
         )
         self._valid = None if valid is None else make_estimate(parts, valid)
-        self._saved = first if checkpoint.steps(workdir / CHECKPOINTS) else None
+        self._saved = first if checkpoint.list_steps(workdir / CHECKPOINTS) else None
 
     def add(self, step: int, row: Metrics) -> None:
         """Takes the metrics of a step.
@@ -228,23 +227,27 @@ class Outputs:
             if self._valid is not None and evaluates:
                 bound = self._valid(state.ema)
                 if math.isinf(bound):
-                    self.terminal.say("the bound of the held-out examples is infinite: is beta 1 at the end?")
+                    self.terminal.print_line(
+                        "the bound of the held-out examples is infinite: is beta 1 at the end?"
+                    )
                 else:
                     means["valid_bits_per_dim"] = bound
                 self._window.restart()
             if "loss" in means:
                 self._log_to(step, means)
-                self.terminal.metrics(means)
+                self.terminal.show_metrics(means)
             else:  # no step since the last line was finite
                 found = "".join(f"; {name} {value:.4g}" for name, value in means.items())
-                self.terminal.say(f"no metrics at step {step}: all steps since the last were skipped{found}")
+                self.terminal.print_line(
+                    f"no metrics at step {step}: all steps since the last were skipped{found}"
+                )
         if draws:
             samples, _ = self._sampler(state.ema, NUM_SAMPLES, jax.random.key(config.seed))
             path = self._workdir / SAMPLES / f"step_{step:07d}"
             path.parent.mkdir(exist_ok=True)
             words = build.make_caption(self._workdir, self._parts, step)
             path = self._parts.kind.save_examples(path, samples, words)
-            self.terminal.say(f"samples: {path}")
+            self.terminal.print_line(f"samples: {path}")
             self._window.restart()
         if ends:
             self._window.check_any(self._saved)
@@ -252,7 +255,7 @@ class Outputs:
             skipped = self._window.skipped_last()
             if skipped:
                 words = f"steps {step - skipped + 1} to {step} were not finite, and skipped"
-                self.terminal.say(words if stopping else f"{words}: no checkpoint is written")
+                self.terminal.print_line(words if stopping else f"{words}: no checkpoint is written")
             if stopping or not skipped:  # in a row of skipped steps the checkpoints from before it stay
                 self._saver.save(step, state)
                 self._saved = step
@@ -271,7 +274,7 @@ def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Cal
     """
     compiled = few_terms(parts.predict, min(CALLS, parts.process.T), parts.config.train.seed, parts.term)
     D = count_elements(examples["x"], examples.get("weight"))
-    x0, told, sharding = examples["x"], parts.extra_inputs(examples), batched(parts.mesh)
+    x0, told, sharding = examples["x"], parts.extra_inputs(examples), batch_sharding(parts.mesh)
     batch_size = parts.config.train.batch_size
 
     def estimate(params: Params) -> float:

@@ -17,7 +17,7 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import parse_json, replacing
-from d3pm_jax.machine.devices import batched, check_batch, mesh_of, use_all_cores
+from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.parts.build import Parts, build, fill_in
 from d3pm_jax.training.step import StepNoise, draw_noise
 
@@ -90,7 +90,7 @@ def write_noise(parts: Parts, steps: int, path: Path) -> None:
     header = {"format": FORMAT, "version": VERSION, "steps": steps, **describe_noise(parts)}
     config = parts.config
     shape = (config.train.batch_size, *parts.description.shape)
-    sharding = batched(parts.mesh)
+    sharding = batch_sharding(parts.mesh)
 
     def put(call: Callable, *args: Any) -> Any:
         try:

@@ -35,11 +35,11 @@ class Address(NamedTuple):
     connect_timeout: int = 60  # seconds to wait for the others
 
 
-class Told(UserError):
+class OtherProcessFailed(UserError):
     """Another process has failed, and says why."""
 
 
-def join(address: Address, workdir: Path | None, heartbeat: int, saves: bool) -> None:
+def join_processes(address: Address, workdir: Path | None, heartbeat: int, saves: bool) -> None:
     """Joins the other processes of a run; must come before the first JAX computation.
 
     Args:
@@ -86,7 +86,7 @@ def join(address: Address, workdir: Path | None, heartbeat: int, saves: bool) ->
     if len(set(devices.values())) > 1:
         numbers = [devices[i] for i in sorted(devices)]
         raise UserError(f"the processes have {numbers} devices: give each the same number")
-    meet()  # connects them now: where one is late later on, the others wait as long as it takes
+    wait_for_all()  # connects them now: where one is late later on, the others wait as long as it takes
 
 
 def _wait_for_first(address: Address) -> None:
@@ -134,12 +134,12 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def by_first(do: Callable[[], int | None]) -> int:
+def run_on_first(do: Callable[[], int | None]) -> int:
     """Returns what the first process finds, a whole number, in all of them; others do not run it.
 
     Raises:
         UserError, OSError: of the first process.
-        Told: of the first process, in the others.
+        OtherProcessFailed: of the first process, in the others.
     """
     if jax.process_count() == 1:
         return do() or 0
@@ -156,37 +156,41 @@ def by_first(do: Callable[[], int | None]) -> int:
     if error is not None:
         raise error
     if failed:
-        raise Told(bytes(message).decode(errors="replace").rstrip())
+        raise OtherProcessFailed(bytes(message).decode(errors="replace").rstrip())
     return int(found)
 
 
-def meet() -> None:
+def wait_for_all() -> None:
     """Waits until all processes are here."""
-    by_first(lambda: None)
+    run_on_first(lambda: None)
 
 
 @contextlib.contextmanager
-def held_by_first(context: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+def enter_on_first(context: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
     """Enters a context in the first process alone; what it raises there is raised in all.
 
     Raises:
         UserError: of the context.
     """
     with contextlib.ExitStack() as stack:
-        by_first(lambda: stack.enter_context(context))
+        run_on_first(lambda: stack.enter_context(context))
         yield
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[Callable[[int], str | None]]:
+def watch_for_stop() -> Iterator[Callable[[int], str | None]]:
     """Yields step -> the name of the signal that stops the run after this step; None to go on.
 
     All processes have to ask after every step, and are told the same. In a run of several JAX watches SIGTERM
     and lets them agree on a step; other signals become that one.
     """
     if jax.process_count() == 1:
-        with signals.noted() as received:
+        with signals.note_signals() as received:
             yield lambda step: received[0] if received else None
         return
-    with signals.turned_into_sigterm():
+    with signals.turn_into_sigterm():
         yield lambda step: "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else None
+
+
+# Programs that start their processes themselves call it by the name that it had first.
+join = join_processes

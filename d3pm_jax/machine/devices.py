@@ -68,17 +68,17 @@ def _count(devices: Any) -> str:
     return f"{n} device{'' if n == 1 else 's'}{of}"
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batched(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Every device holds its part of the first axis."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def cut(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+def state_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     """Every device along "fsdp" holds its part of the longest axis; of a small array the whole.
 
     Only axes are cut that divide, and of axes as long as each other the last: the first may count layers,
@@ -87,7 +87,7 @@ def cut(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     n = mesh.shape["fsdp"]
     axes = [axis for axis, size in enumerate(shape) if size % n == 0]
     if n == 1 or not axes or math.prod(shape) < WORTH_CUTTING:
-        return replicated(mesh)
+        return replicated_sharding(mesh)
     longest = max(axes, key=lambda axis: (shape[axis], axis))
     return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "fsdp"))
 

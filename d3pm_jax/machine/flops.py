@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 
-def of_gradient(f: Callable[..., Any], params: Any, *args: Any) -> int:
+def count_flops(f: Callable[..., Any], params: Any, *args: Any) -> int:
     """Counts those of f(params, *args) and its gradient by params, without what is computed again.
 
     A product costs the backward pass as much again for each of its two operands that params reach: it counts

@@ -29,7 +29,7 @@ def set_up(
         features: counts the numbers in a layer of a network that is trained, for one batch; see
             `keep_freed_memory`. It is called when the devices are set: what it reads may compute.
         address: where the processes of a run meet; None where the command is of one process.
-        workdir: of the run, see `cluster.join`, as are the others.
+        workdir: of the run, see `cluster.join_processes`, as are the others.
         heartbeat: returns seconds without a sign of life after which a process is taken for dead; likewise.
         saves: whether SIGTERM is left to JAX.
 
@@ -44,4 +44,4 @@ def set_up(
         keep_freed_memory(features())
     if address is not None:
         seconds = HEARTBEAT if heartbeat is None else heartbeat()
-        cluster.join(address, workdir, seconds, saves)
+        cluster.join_processes(address, workdir, seconds, saves)

@@ -20,7 +20,7 @@ STOPPING = tuple(number for number in (signal.SIGINT, signal.SIGTERM, SIGHUP) if
 
 
 @contextlib.contextmanager
-def noted() -> Iterator[list[str]]:
+def note_signals() -> Iterator[list[str]]:
     """Yields a list that takes the name of a signal in place of an end; a second one interrupts."""
     received: list[str] = []
 
@@ -35,7 +35,7 @@ def noted() -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def turned_into_sigterm() -> Iterator[None]:
+def turn_into_sigterm() -> Iterator[None]:
     """Makes SIGTERM of each other signal that stops, and leaves that one to who watches it."""
 
     def send(number: int, frame: FrameType | None) -> None:
@@ -46,7 +46,7 @@ def turned_into_sigterm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ending(tell: Callable[[str], None]) -> Iterator[None]:
+def end_on_signals(tell: Callable[[str], None]) -> Iterator[None]:
     """Makes a signal interrupt the block, and ends the process where that takes long or a second one comes.
 
     Args:

@@ -55,7 +55,7 @@ class Terminal:
         self._told = start  # what was done then
 
     @contextmanager
-    def shown(self) -> Iterator["Terminal"]:
+    def show_bar(self) -> Iterator["Terminal"]:
         """Shows the bar inside the block."""
         live = Live(get_renderable=self._bar, console=self._console)
         with suppress(OSError):
@@ -81,13 +81,13 @@ class Terminal:
         if not self._drawn and self._now - self._printed > every:
             self._print(self._pieces())
 
-    def metrics(self, row: Mapping[str, float | int]) -> None:
+    def show_metrics(self, row: Mapping[str, float | int]) -> None:
         """Shows the metrics of an interval, as many as fit."""
         self._metrics = [f"{NAMES[name]} {row[name]:.4g}" for name in NAMES if name in row]
         if not self._drawn:
             self._print(self._pieces())
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Prints a line above the bar."""
         with suppress(OSError):
             if self._drawn:
@@ -98,14 +98,14 @@ class Terminal:
     def _print(self, pieces: Sequence[str]) -> None:
         self._printed, self._told = time.monotonic(), self._done
         with suppress(OSError):
-            self._put(fitted([self._count(), *pieces], self._console.width))
+            self._put(fit_pieces([self._count(), *pieces], self._console.width))
 
     def _bar(self) -> Table:
         """Draws the line as it is now; rich asks for it a few times a second."""
         count, table = self._count(), Table.grid(padding=(0, 1))
         left = self._console.width - len(count) - BAR - 3
         bar = ProgressBar(self._total, self._done, width=BAR)
-        shown = [count, bar, fitted(self._pieces(), left)] if left > 0 else [count[: self._console.width]]
+        shown = [count, bar, fit_pieces(self._pieces(), left)] if left > 0 else [count[: self._console.width]]
         for _ in shown:
             table.add_column(no_wrap=True)
         table.add_row(*shown)
@@ -141,7 +141,7 @@ def _rewritten() -> Callable[[str], None]:
     return put
 
 
-def fitted(pieces: Sequence[str], width: int) -> str:
+def fit_pieces(pieces: Sequence[str], width: int) -> str:
     """Joins as many of the pieces, from the first on, as fit into a width."""
     line = ""
     for piece in pieces:

@@ -25,7 +25,7 @@ from d3pm_jax.evaluation.bound import (
     summarize_bound,
     summarize_parts as parts_of_bound,
 )
-from d3pm_jax.machine.devices import batched
+from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.measure import record
 from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.build import Parts, describe_conditions, make_caption
@@ -69,7 +69,7 @@ def compute_bound(
         compiled = parts.once(("bound", seed, calls), lambda: few_terms(predict, calls, seed, parts.term))
     else:
         raise UserError(f"calls = {calls}: it must be in 1..{process.T}, the steps of the process")
-    sharding = batched(parts.mesh)
+    sharding = batch_sharding(parts.mesh)
     found = evaluate_bound(
         compiled, parts.params, process, x0, batch_size, sharding, parts.extra_inputs(examples), progress
     )
@@ -218,7 +218,7 @@ def compute_likelihood(
             "the network sees time, or has no extra mask, so it has a bound and no chain rule: take "
             "Absorbing, Head(forbid=) of its mask, and Transformer(see_time=False)"
         )
-    x0, told, sharding = examples["x"], parts.extra_inputs(examples), batched(parts.mesh)
+    x0, told, sharding = examples["x"], parts.extra_inputs(examples), batch_sharding(parts.mesh)
     orders = {"left to right": left_to_right, "in random orders": random_order(seed)}
     found: dict[str, Any] = {"step": parts.step, "examples": len(x0), "seed": seed}
     for i, (name, order) in enumerate(orders.items()):

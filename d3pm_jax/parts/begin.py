@@ -12,7 +12,7 @@ from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
 from d3pm_jax.parts import build
 from d3pm_jax.placing import fetch
-from d3pm_jax.storage import checkpoint, lock, names, workdir as folders
+from d3pm_jax.storage import checkpoint, lock, names, run_folder
 from d3pm_jax.types import Params
 from d3pm_jax.weights import twin
 
@@ -66,7 +66,7 @@ def import_weights(
         UserError: the folder is not empty, or the tensors are not those of the network of the config.
     """
     workdir = Path(workdir)
-    folders.check_empty(workdir)
+    run_folder.check_empty(workdir)
     use_all_cores(1)
     description = description or config.data.describe()
     mesh = mesh_of(config.mesh.fsdp, asked=False)
@@ -82,7 +82,7 @@ def begin_run(parts: build.Parts, workdir: Path, params: Params) -> None:
     Raises:
         UserError: the folder holds a run, or another process is writing to it.
     """
-    with lock.held(workdir):
+    with lock.hold_folder(workdir):
         write_first_step(parts, workdir, params)
 
 
@@ -91,7 +91,7 @@ def write_first_step(parts: build.Parts, workdir: Path, params: Params) -> None:
 
     The config is written last: without it nothing goes on with a part of a run.
     """
-    cluster.by_first(lambda: folders.start_over(workdir))
+    cluster.run_on_first(lambda: run_folder.clear_unfinished_start(workdir))
     state = build.initialize_state_from(parts, params).state
-    checkpoint.save(workdir / names.CHECKPOINTS, 0, state, parts.config.train.keep_checkpoints)
-    cluster.by_first(lambda: folders.write_run(workdir, parts.config, parts.description))
+    checkpoint.save_checkpoint(workdir / names.CHECKPOINTS, 0, state, parts.config.train.keep_checkpoints)
+    cluster.run_on_first(lambda: run_folder.write_run(workdir, parts.config, parts.description))

@@ -16,7 +16,7 @@ from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.data import Description, count_categories
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.machine import cluster
-from d3pm_jax.machine.devices import batched, cut, mesh_of, replicated
+from d3pm_jax.machine.devices import batch_sharding, mesh_of, replicated_sharding, state_sharding
 from d3pm_jax.parts import network, splits
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
@@ -113,7 +113,7 @@ def respace_parts(parts: Parts, steps: int | Sequence[int]) -> Parts:
     """
     with as_user_error():
         process = with_steps(parts.config.process.build(), steps)
-    return dataclasses.replace(parts, process=place(process, replicated(parts.mesh)))
+    return dataclasses.replace(parts, process=place(process, replicated_sharding(parts.mesh)))
 
 
 def build(
@@ -153,10 +153,10 @@ def build(
         shapes = jax.eval_shape(init)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise UserError(one_line(error, 1000)) from error
-    process = place(process, replicated(mesh))
-    key = jax.jit(lambda: _keys(config)[1], out_shardings=replicated(mesh))()
-    state = jax.tree.map(lambda x: x.update(sharding=cut(mesh, x.shape)), shapes)
-    spread = network.on_mesh(predict, batched(mesh))
+    process = place(process, replicated_sharding(mesh))
+    key = jax.jit(lambda: _keys(config)[1], out_shardings=replicated_sharding(mesh))()
+    state = jax.tree.map(lambda x: x.update(sharding=state_sharding(mesh, x.shape)), shapes)
+    spread = network.on_mesh(predict, batch_sharding(mesh))
     return Parts(config, description, kind, mesh, process, spread, init, state, predict, key, classes)
 
 
@@ -213,19 +213,19 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
     folder = workdir / CHECKPOINTS
 
     def find_step() -> int:
-        known = checkpoint.steps(folder)
+        known = checkpoint.list_steps(folder)
         if step is None or not known:
-            return checkpoint.newest(folder)
+            return checkpoint.find_newest_step(folder)
         if step not in known:
             raise UserError(
                 f"{workdir} has no checkpoint of step {step}: it has {', '.join(map(str, known))}"
             )
-        checkpoint.check(folder, step)
+        checkpoint.check_checkpoint(folder, step)
         return step
 
     try:
-        state = checkpoint.restore(folder, cluster.by_first(find_step), parts.state)
-    except checkpoint.Gone:
+        state = checkpoint.restore_state(folder, cluster.run_on_first(find_step), parts.state)
+    except checkpoint.CheckpointGone:
         if step is not None or jax.process_count() > 1:  # others may have read it
             raise
         return restore_state(workdir, parts)  # a training has a newer one by now

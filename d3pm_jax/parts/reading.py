@@ -8,7 +8,7 @@ from d3pm_jax import data
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Split
 from d3pm_jax.parts.build import Parts
-from d3pm_jax.storage import workdir as folders
+from d3pm_jax.storage import run_folder
 
 
 def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
@@ -20,7 +20,7 @@ def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
     spec, kept = parts.config.data, parts.description
     try:
         if kept.digest is not None:
-            folders.check_digest(workdir, spec.describe(), kept)
+            run_folder.check_digest(workdir, spec.describe(), kept)
         return spec.open(split)
     except data.DatasetError as error:
         raise UserError(f"{error}{parts.kind.where_it_lies}") from error

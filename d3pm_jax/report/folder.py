@@ -13,7 +13,7 @@ from d3pm_jax.loop import metrics
 from d3pm_jax.measure import bounds, record, sample_quality, samples
 from d3pm_jax.measure.record import Record
 from d3pm_jax.runs.run import Run
-from d3pm_jax.storage import checkpoint, workdir as folders
+from d3pm_jax.storage import checkpoint, run_folder
 from d3pm_jax.storage.names import CHECKPOINTS
 
 EVAL = re.compile(r"eval(_.*)?\.json")
@@ -37,7 +37,7 @@ class Reported:
 
     def evaluate(self, options: str = "") -> str:
         """Returns the command that evaluates this checkpoint."""
-        there = checkpoint.steps(self.run.workdir / CHECKPOINTS)
+        there = checkpoint.list_steps(self.run.workdir / CHECKPOINTS)
         step = "" if there[-1:] == [self.run.step] else f" --step {self.run.step}"
         return f"d3pm eval {shlex.quote(str(self.run.workdir))}{step}{options}{self._own}"
 
@@ -66,7 +66,7 @@ def read(runs: Sequence[Run]) -> list[Reported]:
             metrics.read_metrics(run.workdir),
             read_bounds(run),
             sample_quality.read_figures([run.workdir]),
-            folders.read_examples(run.workdir, run.parts.description),
+            run_folder.read_examples(run.workdir, run.parts.description),
         )
         for name, run in zip(names(runs), runs, strict=True)
     ]

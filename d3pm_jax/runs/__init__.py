@@ -13,13 +13,15 @@ require(__name__, "array_record", "grain", "orbax", "rich", "tensorboardX")
 _MODULES = {name: f"{__name__}.{name}" for name in ("exact", "exported", "grids", "quality", "run")}
 _ELSEWHERE = {
     "parts": ("begin", "build", "network", "splits"),
-    "storage": ("checkpoint", "lock", "manifest", "workdir"),
+    "storage": ("checkpoint", "lock", "manifest", "run_folder"),
     "machine": ("cache", "cluster", "devices", "flops", "terminal"),
     "measure": ("samples",),
     "loop": ("cost", "loop", "metrics", "presampled"),
 }
 _MODULES |= {name: f"d3pm_jax.{room}.{name}" for room, names in _ELSEWHERE.items() for name in names}
 _MODULES |= {"protocol": "d3pm_jax.measure.sample_quality", "text_quality": f"{__name__}.quality"}
+# The name that it had first, which programs and notebooks of users may use.
+_MODULES["workdir"] = "d3pm_jax.storage.run_folder"
 _FUNCTIONS = {  # what the commands do, and the modules that do it
     "Run": ("d3pm_jax.runs.run", "Run"),
     "export": ("d3pm_jax.runs.exported", "export"),

@@ -20,7 +20,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.runs.run import Run
-from d3pm_jax.storage import workdir
+from d3pm_jax.storage import run_folder
 from d3pm_jax.weights import twin
 
 
@@ -89,7 +89,7 @@ def read_description(file: Path) -> Description | None:
     """
     try:
         text = twin.read_metadata(file).get("data")
-        return None if text is None else workdir.description_from_json(text.encode())
+        return None if text is None else run_folder.description_from_json(text.encode())
     except (ValueError, TypeError, UserError) as error:
         cure = f"pass a config, as in d3pm import {file} CONFIG --workdir DIR, which describes it"
         raise UserError(
@@ -146,7 +146,7 @@ def _parts(file: Path) -> tuple[nnx.Module, Head, int]:
     try:
         config, process = (parse_json(texts[name].encode()) for name in ("config", "process"))
         model, head = (config_io.part_from_json(config[name]) for name in ("model", "head"))
-        description = workdir.description_from_json(texts["data"].encode())
+        description = run_folder.description_from_json(texts["data"].encode())
         classes = getattr(model, "classes", description.classes)
         spec = Spec(description.shape, process["K"], head.outputs, classes, process["T"])
         graph, shapes = build_graph(model, spec)

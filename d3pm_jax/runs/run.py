@@ -19,7 +19,7 @@ from d3pm_jax.parts import build, reading
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.parts.build import describe_conditions, make_caption
 from d3pm_jax.processes import Process
-from d3pm_jax.storage import workdir as folders
+from d3pm_jax.storage import run_folder
 from d3pm_jax.types import Params
 
 
@@ -151,7 +151,7 @@ def train(
     An interrupt is taken after the step that runs: it is saved, and the run of that step is returned.
 
     Args:
-        config: of the run; when resuming it must be that of the run, but for `runs.workdir.may_change`.
+        config: of the run; when resuming it must be that of the run, but for `runs.run_folder.may_change`.
         workdir: where everything is written.
         resume: go on with the run in the folder.
         start: a run whose averaged weights the new one begins with, as its weights and as their average;
@@ -188,13 +188,13 @@ def open_run(
         UserError: there is no such run or checkpoint, or it needs a config.
     """
     workdir, own = Path(workdir), Path(config) if isinstance(config, str) else config
-    found = folders.read_config(workdir, own)
+    found = run_folder.read_config(workdir, own)
     if isinstance(own, Config):
         own = from_data.fill_from_saved(found, own)
-        folders.check_resume(found, own)
+        run_folder.check_resume(found, own)
         found = own
     use_all_cores(batch_size)
-    description = folders.read_description(workdir)
+    description = run_folder.read_description(workdir)
     if description is None:
         found.data.check_kept()
         description = found.data.describe()

@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import write_text
 from d3pm_jax.machine.cluster import is_first
-from d3pm_jax.storage.manifest import hash_of, read_table
+from d3pm_jax.storage.manifest import hash_of, read_hash_table
 from d3pm_jax.storage.names import MANIFEST
 
 LONGEST_WRITE = 3600  # seconds
@@ -33,7 +33,7 @@ OF_A_FILE = 2**13  # bytes on the disk, besides what is in it
 OURS = re.compile(r"(0|[1-9][0-9]*)(\.orbax-checkpoint-tmp.*)?")
 
 
-class Gone(UserError):
+class CheckpointGone(UserError):
     """A training has deleted the checkpoint since it was listed."""
 
 
@@ -75,9 +75,11 @@ class Saver:
         self.wait()
         self._folder.mkdir(parents=True, exist_ok=True)
         if is_first():
-            for leftover in folders(self._folder):  # of a process that was killed while it wrote or deleted
+            for leftover in list_folders(
+                self._folder
+            ):  # of a process that was killed while it wrote or deleted
                 if not (leftover / MANIFEST).is_file():
-                    delete(leftover)
+                    delete_checkpoint(leftover)
         path = self._folder / str(step)
         with _as_os_error(path):
             # where there is no room threads of Orbax would print why, each at length
@@ -104,11 +106,11 @@ class Saver:
             self._checkpointer.wait_until_finished()
         if is_first():
             write_text(path / MANIFEST, json.dumps(_hashes(path), indent=1))
-            for old in steps(self._folder)[: -self._keep]:
-                delete(self._folder / str(old))
+            for old in list_steps(self._folder)[: -self._keep]:
+                delete_checkpoint(self._folder / str(old))
 
 
-def save(folder: Path, step: int, state: Any, keep: int) -> None:
+def save_checkpoint(folder: Path, step: int, state: Any, keep: int) -> None:
     """Writes the state of a step to folder/step, then deletes all but the last `keep` checkpoints.
 
     Raises:
@@ -118,19 +120,19 @@ def save(folder: Path, step: int, state: Any, keep: int) -> None:
         saver.save(step, state)
 
 
-def delete(path: Path) -> None:
+def delete_checkpoint(path: Path) -> None:
     """Deletes a checkpoint, or a part of one; never what a link leads to."""
     if path.is_dir() and not path.is_symlink():
         (path / MANIFEST).unlink(missing_ok=True)  # first: what is left of a killed process is unfinished
         shutil.rmtree(path)
 
 
-def set_aside(folder: Path, step: int) -> None:
+def set_aside_later_steps(folder: Path, step: int) -> None:
     """Renames the checkpoints of later steps, which a training that goes on from this one has passed over."""
-    for later in steps(folder):
+    for later in list_steps(folder):
         if later > step:
             damaged = folder / f"{later}.damaged"
-            delete(damaged)
+            delete_checkpoint(damaged)
             (folder / str(later)).rename(damaged)
 
 
@@ -154,32 +156,32 @@ def _as_os_error(path: Path) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def folders(folder: Path) -> list[Path]:
+def list_folders(folder: Path) -> list[Path]:
     """Lists what this program wrote, finished or not: N, and N.orbax-checkpoint-tmp of Orbax."""
     return [path for path in folder.glob("*") if OURS.fullmatch(path.name)]
 
 
-def steps(folder: Path) -> list[int]:
+def list_steps(folder: Path) -> list[int]:
     """Lists the finished checkpoints in a folder, in order."""
-    found = [path for path in folders(folder) if (path / MANIFEST).is_file()]
+    found = [path for path in list_folders(folder) if (path / MANIFEST).is_file()]
     return sorted(int(path.name) for path in found if path.name.isdecimal())
 
 
-def newest(folder: Path) -> int:
+def find_newest_step(folder: Path) -> int:
     """Returns the last step whose checkpoint is whole, and says which damaged ones it passes over.
 
     Raises:
         UserError: there is none.
     """
-    found = steps(folder)
+    found = list_steps(folder)
     if not found:
         raise UserError(f"{folder.parent} holds no finished checkpoint: let `d3pm train` run longer")
     for step in reversed(found):
         try:
-            check(folder, step)
+            check_checkpoint(folder, step)
             return step
-        except Gone:
-            return newest(folder)  # a training has a newer one by now
+        except CheckpointGone:
+            return find_newest_step(folder)  # a training has a newer one by now
         except UserError as error:
             if step == found[0]:
                 raise
@@ -187,11 +189,11 @@ def newest(folder: Path) -> int:
     raise AssertionError("the first one returns or raises")
 
 
-def check(folder: Path, step: int) -> None:
+def check_checkpoint(folder: Path, step: int) -> None:
     """Compares the files of a checkpoint with their hashes.
 
     Raises:
-        Gone: a training has deleted it.
+        CheckpointGone: a training has deleted it.
         UserError: a file is damaged or missing.
     """
     with _there(folder.absolute() / str(step)) as path:
@@ -202,16 +204,16 @@ def check(folder: Path, step: int) -> None:
             raise UserError(f"{why}: {_what_next(path)}") from error
 
 
-def restore(folder: Path, step: int, like: Any) -> Any:
-    """Restores the state of a step, which `check` has found whole.
+def restore_state(folder: Path, step: int, like: Any) -> Any:
+    """Restores the state of a step, which `check_checkpoint` has found whole.
 
     Args:
         folder: of all checkpoints of a run.
-        step: one of `steps(folder)`.
+        step: one of `list_steps(folder)`.
         like: a pytree of arrays with the shapes, types and shardings to restore to.
 
     Raises:
-        Gone: a training has deleted it, also where that is while it is read.
+        CheckpointGone: a training has deleted it, also where that is while it is read.
         UserError: the arrays are not those of `like`.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -235,14 +237,14 @@ def _there(path: Path) -> Iterator[Path]:
         error = raised
     if not (path / MANIFEST).is_file():  # deleting begins with it: what was read may be a part
         message = f"step {path.name} is gone: a training has deleted {path}; run the command again"
-        raise Gone(message) from error
+        raise CheckpointGone(message) from error
     if error is not None:
         raise error
 
 
 def _verify(path: Path) -> None:
     try:
-        expected = read_table(path / MANIFEST, lambda entry: isinstance(entry, str))
+        expected = read_hash_table(path / MANIFEST, lambda entry: isinstance(entry, str))
     except (OSError, ValueError) as error:
         why = f"{MANIFEST}: {one_line(error)}"
         raise UserError(f"checkpoint {path} is damaged ({why}): {_what_next(path)}") from error
@@ -255,7 +257,7 @@ def _verify(path: Path) -> None:
 
 
 def _what_next(path: Path) -> str:
-    before = [s for s in steps(path.parent) if s < int(path.name)]
+    before = [s for s in list_steps(path.parent) if s < int(path.name)]
     return f"step {before[-1]} is before it" if before else "there is none before it; start in a new workdir"
 
 
@@ -267,3 +269,8 @@ def _hashes(path: Path) -> dict[str, str | None]:
         for file in files
         if file.parent != path or not file.name.startswith(MANIFEST)
     }
+
+
+# Notebooks and scripts call these two by the names that they had first.
+steps = list_steps
+save = save_checkpoint

@@ -15,7 +15,7 @@ except ImportError:  # a system that has no such locks
 
 
 @contextlib.contextmanager
-def held(workdir: Path) -> Iterator[None]:
+def hold_folder(workdir: Path) -> Iterator[None]:
     """Makes a folder where there is none, and lets no other training write to it during the block.
 
     The lock is the system's, which takes it back however the process ends. Where it offers none, as on some
@@ -28,7 +28,7 @@ def held(workdir: Path) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         file = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     except OSError as error:
-        raise cannot_write(workdir, error) from error
+        raise cannot_write_error(workdir, error) from error
     try:
         if fcntl is not None:
             try:
@@ -44,7 +44,7 @@ def held(workdir: Path) -> Iterator[None]:
         os.close(file)
 
 
-def cannot_write(workdir: Path, error: OSError) -> UserError:
+def cannot_write_error(workdir: Path, error: OSError) -> UserError:
     """Returns the error of a folder that a run cannot be written to."""
     return UserError(
         f"cannot write to {workdir}: {error.strerror or one_line(error)}; make room there, or pass "

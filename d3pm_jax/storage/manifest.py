@@ -21,7 +21,7 @@ def hash_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read_table(path: Path, is_entry: Callable[[Any], bool]) -> dict[str, Any]:
+def read_hash_table(path: Path, is_entry: Callable[[Any], bool]) -> dict[str, Any]:
     """Reads a table of hashes by the names of files.
 
     Raises:
@@ -34,7 +34,7 @@ def read_table(path: Path, is_entry: Callable[[Any], bool]) -> dict[str, Any]:
     return tree
 
 
-def read(workdir: Path) -> dict[str, list[str]] | None:
+def read_manifest(workdir: Path) -> dict[str, list[str]] | None:
     """Reads the manifest, which hashes each file may have; None where there is none.
 
     Raises:
@@ -44,13 +44,13 @@ def read(workdir: Path) -> dict[str, list[str]] | None:
     if not path.is_file():
         return None
     try:
-        return read_table(path, _are_hashes)
+        return read_hash_table(path, _are_hashes)
     except (OSError, ValueError) as error:
         cure = "restore it, or delete it if you trust the folder"
         raise UserError(f"{path} is damaged ({one_line(error)}): {cure}") from error
 
 
-def read_file(workdir: Path, name: str, cure: str) -> bytes | None:
+def read_checked_file(workdir: Path, name: str, cure: str) -> bytes | None:
     """Reads a file of a run, if it is what was written; None where the run has no such file.
 
     Args:
@@ -62,13 +62,13 @@ def read_file(workdir: Path, name: str, cure: str) -> bytes | None:
         UserError: it is damaged, missing, or was never written by a run.
     """
     try:
-        return _read_file(workdir, name, cure)
+        return _read_checked_file(workdir, name, cure)
     except UserError:  # the manifest was read before a training replaced both, and the file after that
-        return _read_file(workdir, name, cure)
+        return _read_checked_file(workdir, name, cure)
 
 
-def _read_file(workdir: Path, name: str, cure: str) -> bytes | None:
-    path, known = workdir / name, read(workdir)
+def _read_checked_file(workdir: Path, name: str, cure: str) -> bytes | None:
+    path, known = workdir / name, read_manifest(workdir)
     content = path.read_bytes() if path.is_file() else None
     hashes = [] if known is None else known.get(name, [])
     if content is None:
@@ -80,7 +80,7 @@ def _read_file(workdir: Path, name: str, cure: str) -> bytes | None:
     return content
 
 
-def replace(workdir: Path, contents: Mapping[str, bytes]) -> None:
+def replace_files(workdir: Path, contents: Mapping[str, bytes]) -> None:
     """Writes files in their order, and the manifest before and after them.
 
     Raises:
@@ -89,13 +89,13 @@ def replace(workdir: Path, contents: Mapping[str, bytes]) -> None:
     after = {name: [hash_of(content)] for name, content in contents.items()}
     there = {name: workdir / name for name in contents if (workdir / name).is_file()}
     both = {name: [hash_of(path.read_bytes()), *after[name]] for name, path in there.items()}
-    _write(workdir, after | both)
+    _write_manifest(workdir, after | both)
     for name, content in contents.items():
         write_bytes(workdir / name, content)
-    _write(workdir, after)
+    _write_manifest(workdir, after)
 
 
-def _write(workdir: Path, hashes: Mapping[str, list[str]]) -> None:
+def _write_manifest(workdir: Path, hashes: Mapping[str, list[str]]) -> None:
     write_bytes(workdir / MANIFEST, json.dumps(hashes, indent=1).encode())
 
 

@@ -1,7 +1,7 @@
 """Names the files and folders in the folder of a run."""
 
 CONFIG = "config.json"
-OWN = "config.py"  # a copy of the file that defines the parts of the user's own, if there are any
+CONFIG_COPY = "config.py"  # a copy of the file that defines the parts of the user's own, if there are any
 DESCRIPTION = "description.json"
 EXAMPLES = "examples.npy"
 MANIFEST = "manifest.json"

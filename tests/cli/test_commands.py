@@ -30,7 +30,7 @@ from d3pm_jax.measure.samples import evenly_spaced
 from d3pm_jax.parts import begin, build, network
 from d3pm_jax.runs import grids
 from d3pm_jax.storage import checkpoint, lock
-from d3pm_jax.storage.workdir import read_config
+from d3pm_jax.storage.run_folder import read_config
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status, train_args
 
@@ -68,7 +68,7 @@ def losses(workdir):
 
 
 def test_train_writes_a_run(trained):
-    assert checkpoint.steps(trained / "checkpoints") == [12, 16, 20]
+    assert checkpoint.list_steps(trained / "checkpoints") == [12, 16, 20]
     found = losses(trained)
     assert list(found) == [4, 5, 8, 10, 12, 15, 16, 20]
     moved = [np.abs(a - b).max() for a, b in zip(*(tables(trained, step) for step in (12, 20)), strict=True)]
@@ -148,7 +148,7 @@ def test_eval_and_sample_take_the_average_of_the_weights(trained, tmp_path):
     state = restored(trained, 20).state
     ema = jax.tree.map(jnp.zeros_like, state.ema)
     ema["late"]["bias"] = 1e4 * jax.nn.one_hot(3, 17)
-    checkpoint.save(tmp_path / "checkpoints", 21, dataclasses.replace(state, ema=ema), keep=1)
+    checkpoint.save_checkpoint(tmp_path / "checkpoints", 21, dataclasses.replace(state, ema=ema), keep=1)
     assert status("sample", tmp_path, "--num", "3") == 0
     assert (np.load(tmp_path / "samples.npy") == 3).all()
     assert status("eval", tmp_path, "--limit", "3") == 0
@@ -273,7 +273,7 @@ def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path, capsys):
     assert re.fullmatch(r"warning: checkpoint \S+/20 is damaged \(.*\): step 16 is before it\n", said.err)
     assert status("train", "--workdir", workdir, "--resume") == 0
     assert "is damaged" in capsys.readouterr().err
-    assert checkpoint.steps(workdir / "checkpoints") == checkpoint.steps(trained / "checkpoints")
+    assert checkpoint.list_steps(workdir / "checkpoints") == checkpoint.list_steps(trained / "checkpoints")
     shutil.rmtree(workdir / "checkpoints" / "20")
     (workdir / "checkpoints" / "16" / checkpoint.MANIFEST).unlink()  # as if killed while writing it
     assert status("train", "--workdir", workdir, "--resume") == 0
@@ -338,7 +338,7 @@ def test_a_run_begins_from_the_average_of_another(trained, tmp_path, data_dir, c
     assert read_config(workdir).optimizer.b1 == 0.5
     assert "holds a run already: pass --resume alone to go on" in error(capsys, *args)
     assert status("train", "--workdir", workdir, "--resume") == 0
-    assert checkpoint.steps(workdir / "checkpoints") == [0, 2]
+    assert checkpoint.list_steps(workdir / "checkpoints") == [0, 2]
     whole = runs.train(read_config(workdir), tmp_path / "whole", start=runs.open(trained))
     jax.tree.map(np.testing.assert_array_equal, whole.parts.state, restored(workdir, 2).state)
 
@@ -363,7 +363,7 @@ def test_a_signal_while_samples_are_drawn_loses_nothing(tmp_path, data_dir, monk
     monkeypatch.setattr(loop, "make_sampler", lambda *_: interrupted)
     workdir = tmp_path / "signalled"
     assert status(*train_args(workdir, data_dir, "--train.sample-every", "5")) == 130
-    assert checkpoint.steps(workdir / "checkpoints") == [4, 6]
+    assert checkpoint.list_steps(workdir / "checkpoints") == [4, 6]
     assert "stopped by SIGINT, saved step 6" in capsys.readouterr().out
 
 
@@ -371,7 +371,7 @@ def test_checkpoints_without_a_config_are_not_taken_over(trained, tmp_path, data
     shutil.copytree(trained / "checkpoints", tmp_path / "checkpoints")
     message = "holds checkpoints but no config.json: restore it, or pass another --workdir"
     assert message in error(capsys, *train_args(tmp_path, data_dir))
-    assert checkpoint.steps(tmp_path / "checkpoints") == [12, 16, 20]
+    assert checkpoint.list_steps(tmp_path / "checkpoints") == [12, 16, 20]
 
 
 def test_a_part_that_is_no_dataclass_is_refused(tmp_path, capsys):
@@ -393,7 +393,7 @@ def test_a_run_is_never_overwritten_or_mixed(trained, data_dir, capsys):
 
 def test_another_training_in_the_folder_is_refused(trained, capsys):
     message = f"another `d3pm train` is writing to {trained}: wait for it or pass another --workdir"
-    with lock.held(trained):
+    with lock.hold_folder(trained):
         assert message in error(capsys, "train", "--workdir", trained, "--resume", "--train.steps", "21")
     assert read_config(trained).train.steps == 20
 
@@ -404,7 +404,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data_dir, capsys):
     message = error(capsys, *args)
     assert re.search(r"is (nan|inf) at step 2; the checkpoint of step 1 is kept: start anew", message)
     assert re.search(r"grad_norm (nan|inf), .*5 steps in a row\)", message)
-    assert checkpoint.steps(tmp_path / "nan" / "checkpoints") == [1]
+    assert checkpoint.list_steps(tmp_path / "nan" / "checkpoints") == [1]
 
 
 def test_a_run_goes_on_over_steps_that_are_not_finite(tmp_path, data_dir, capsys):
@@ -415,7 +415,7 @@ def test_a_run_goes_on_over_steps_that_are_not_finite(tmp_path, data_dir, capsys
     assert "no metrics at step 8: all steps since the last were skipped" in printed
     assert "steps 2 to 8 were not finite, and skipped: no checkpoint is written" in printed
     assert "steps 2 to 20 were not finite, and skipped\n" in printed
-    assert checkpoint.steps(tmp_path / "w" / "checkpoints") == [20]
+    assert checkpoint.list_steps(tmp_path / "w" / "checkpoints") == [20]
     (row,) = metrics.read_metrics(tmp_path / "w")
     assert (row["step"], row["skipped"]) == (4, 3)
     assert all(np.isfinite(x).all() for x in tables(tmp_path / "w", 20))

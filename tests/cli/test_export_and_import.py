@@ -16,7 +16,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics
 from d3pm_jax.parts import build, network
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.workdir import CONFIG as SAVED_CONFIG, read_config
+from d3pm_jax.storage.run_folder import CONFIG as SAVED_CONFIG, read_config
 from d3pm_jax.weights import twin
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status
@@ -86,7 +86,7 @@ def test_an_import_is_a_run_to_go_on_with(tmp_path, data_dir, monkeypatch, capsy
     assert status("eval", new, "--limit", "10", "--data-dir", data_dir) == 0
     assert "checkpoint of step 0, 10 examples" in capsys.readouterr().out
     assert status("train", "--workdir", new, "--resume") == 0
-    assert checkpoint.steps(new / "checkpoints") == [0, 2]
+    assert checkpoint.list_steps(new / "checkpoints") == [0, 2]
 
 
 def test_an_import_is_a_checkpoint_to_go_back_to():
@@ -202,7 +202,7 @@ def test_an_import_that_fails_half_way_is_not_gone_on_with(old, tmp_path, data_d
     def full(*args):
         raise OSError(28, "No space left on device", "checkpoints/0")
 
-    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", full)
     assert "No space left" in error(capsys, "import", file, "--workdir", new)
     monkeypatch.undo()
     assert "holds no run" in error(capsys, "train", "--workdir", new, "--resume")

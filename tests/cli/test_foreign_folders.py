@@ -15,7 +15,7 @@ from d3pm_jax import config as configs
 from d3pm_jax.data import open_split
 from d3pm_jax.parts import build
 from d3pm_jax.storage import checkpoint, manifest
-from d3pm_jax.storage.workdir import write_run
+from d3pm_jax.storage.run_folder import write_run
 from tests import tiny
 from tests.cli.commands import error, status
 
@@ -43,7 +43,7 @@ def made(tmp_path_factory, data_dir):
     state = dataclasses.replace(state, step=jax.numpy.asarray(4, jax.numpy.int32))
     workdir.mkdir()
     write_run(workdir, config, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
-    checkpoint.save(workdir / "checkpoints", 4, state, keep=1)
+    checkpoint.save_checkpoint(workdir / "checkpoints", 4, state, keep=1)
     return workdir
 
 

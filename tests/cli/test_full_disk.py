@@ -12,7 +12,7 @@ import pytest
 
 from d3pm_jax.parts import build
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.workdir import read_config
+from d3pm_jax.storage.run_folder import read_config
 from d3pm_jax.weights import twin
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status, train_args
@@ -80,10 +80,10 @@ def test_a_run_begins_when_there_is_room_again(tmp_path, monkeypatch, capsys):
         with monkeypatch.context() as patch:
             patch.setattr(*lack)
             assert "No space left on device" in error(capsys, *command)
-        assert checkpoint.steps(tmp_path / "run" / "checkpoints") == []
+        assert checkpoint.list_steps(tmp_path / "run" / "checkpoints") == []
         assert not list(tmp_path.rglob("*.partial"))
     assert status(*command) == 0
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [0]
+    assert checkpoint.list_steps(tmp_path / "run" / "checkpoints") == [0]
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_training_goes_on_where_it_stopped(kib, disk, begun, whole, capsys):
     message = error(capsys, *resume)
     print(f"{kib} KiB left: {message}", end="")
     assert "No space left on device" in message
-    left = checkpoint.steps(workdir / "checkpoints")
+    left = checkpoint.list_steps(workdir / "checkpoints")
     assert 8 in left
     for step in left:
         weights(workdir, step)

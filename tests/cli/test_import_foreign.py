@@ -8,7 +8,7 @@ from flax import serialization
 from d3pm_jax import runs
 from d3pm_jax.config import Head, LogisticHead
 from d3pm_jax.contrib import checkpoints, foreign
-from d3pm_jax.contrib.layout import Told
+from d3pm_jax.contrib.layout import ImportOptions
 from d3pm_jax.runs import exported
 from d3pm_jax.weights import twin
 from tests.cli.commands import CONFIG, error, status
@@ -136,7 +136,7 @@ def test_a_check_or_a_config_of_another_kind_is_named(files, tmp_path, data_dir,
 
 
 def test_a_head_of_a_config_becomes_that_of_the_program(files):
-    found = checkpoints.read(files[0], Told())
+    found = checkpoints.read_network(files[0], ImportOptions())
     own = Head(forbid=16)
     assert foreign.fit_head(own, found) == Head(residual=False, forbid=16)
     assert foreign.fit_head(LogisticHead(), found) == Head(residual=False)

@@ -53,14 +53,14 @@ def home(tmp_path_factory):
     finished(folder, "train", "own.py", "--workdir", "whole")
     killed = started(folder, "train", "own.py", "--workdir", "killed")
     deadline = time.monotonic() + 120
-    while not checkpoint.steps(folder / "killed" / "checkpoints"):
+    while not checkpoint.list_steps(folder / "killed" / "checkpoints"):
         assert killed.poll() is None, "it ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    at = checkpoint.steps(folder / "killed" / "checkpoints")[-1]
+    at = checkpoint.list_steps(folder / "killed" / "checkpoints")[-1]
     assert f"step {at}/{STEPS}  compiling" in finished(folder, "train", "--workdir", "killed", "--resume")
     assert at < STEPS
     return folder

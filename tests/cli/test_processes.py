@@ -113,14 +113,14 @@ def test_what_two_evaluate_and_sample_is_what_one_does(whole, tmp_path):
 def test_a_signal_to_one_saves_and_stops_both(number, who, tmp_path):
     workdir = tmp_path / "run"
     processes = start(2, *train(workdir, *ENDLESS))
-    until(lambda: checkpoint.steps(workdir / "checkpoints"), processes)
+    until(lambda: checkpoint.list_steps(workdir / "checkpoints"), processes)
     sent = time.monotonic()
     processes[who].send_signal(number)
     (first, second) = ended(processes)
     print(f"{number.name} to process {who}: both down after {time.monotonic() - sent:.1f} s")
     assert (first[0], second[0]) == (130, 130)
     step = int(re.search(r"stopped by SIGTERM, saved step (\d+)\n", first[1])[1])
-    assert checkpoint.steps(workdir / "checkpoints")[-1] == step
+    assert checkpoint.list_steps(workdir / "checkpoints")[-1] == step
     text = run(2, *resume(workdir, "--train.steps", step + 2))
     assert f"trained to step {step + 2}" in text
 
@@ -129,7 +129,7 @@ def test_a_signal_to_one_saves_and_stops_both(number, who, tmp_path):
 def test_a_peer_that_dies_takes_the_others_along(who, tmp_path):
     workdir = tmp_path / "run"
     processes = start(2, *train(workdir, *ENDLESS, "--mesh.heartbeat", "10"))
-    until(lambda: checkpoint.steps(workdir / "checkpoints"), processes)
+    until(lambda: checkpoint.list_steps(workdir / "checkpoints"), processes)
     processes[who].kill()
     killed = time.monotonic()
     other = processes[1 - who]
@@ -138,7 +138,7 @@ def test_a_peer_that_dies_takes_the_others_along(who, tmp_path):
     print(f"process {who} killed: the other ended with {other.returncode} after {seconds:.1f} s")
     ended(processes)
     assert other.returncode not in (0, 130)
-    step = checkpoint.steps(workdir / "checkpoints")[-1]
+    step = checkpoint.list_steps(workdir / "checkpoints")[-1]
     assert f"trained to step {step + 2}" in run(1, *resume(workdir, "--train.steps", step + 2))
 
 
@@ -154,7 +154,7 @@ def test_any_error_of_one_process_ends_all(where, tmp_path):
 def test_two_begin_with_the_weights_of_another_run(whole, tmp_path):
     text = run(2, *train(tmp_path / "run", "--from", whole, "--train.steps", "3"))
     assert "begins with the averaged weights of step 20" in text
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [0, 3]
+    assert checkpoint.list_steps(tmp_path / "run" / "checkpoints") == [0, 3]
 
 
 def test_two_find_the_best_grid(whole):
@@ -191,7 +191,7 @@ def test_sigterm_ends_those_that_evaluate_or_sample(command, whole):
 def test_two_runs_on_one_folder(tmp_path):
     workdir = tmp_path / "run"
     running = start(2, *train(workdir, *ENDLESS))
-    until(lambda: checkpoint.steps(workdir / "checkpoints"), running)
+    until(lambda: checkpoint.list_steps(workdir / "checkpoints"), running)
     try:
         for count in (1, 2):
             for status, _, errors in ended(start(count, *resume(workdir))):

@@ -10,7 +10,7 @@ import pytest
 from d3pm_jax import config as configs, runs
 from d3pm_jax.cli import reading as overrides
 from d3pm_jax.errors import UserError
-from d3pm_jax.storage import workdir as folders
+from d3pm_jax.storage import run_folder
 from tests import tiny
 from tests.cli.commands import error, status, train_args
 
@@ -37,14 +37,14 @@ def test_fields_of_a_rate_and_of_an_optimizer_are_overridden():
 def test_all_of_a_rate_may_change_on_resume_and_nothing_beside_it():
     old = with_rate(configs.WSDRate(20, 5))
     for rate in (configs.WSDRate(30, 2, "linear"), configs.ConstantRate()):
-        folders.check_resume(old, with_rate(rate))
+        run_folder.check_resume(old, with_rate(rate))
     for field, value in (("warmup_steps", 5), ("b1", 0.5)):
         optimizer = dataclasses.replace(old.optimizer, **{field: value})
         with pytest.raises(UserError, match=rf"optimizer.{field} was .*, is {value}"):
-            folders.check_resume(old, dataclasses.replace(old, optimizer=optimizer))
+            run_folder.check_resume(old, dataclasses.replace(old, optimizer=optimizer))
     lion = dataclasses.replace(old, optimizer=configs.Lion(rate=old.optimizer.rate))
     with pytest.raises(UserError, match=r"optimizer.class was AdamW, is Lion"):
-        folders.check_resume(old, lion)
+        run_folder.check_resume(old, lion)
 
 
 def rate_of(folder, config, step):

@@ -14,7 +14,7 @@ import pytest
 from d3pm_jax.loop import metrics
 from d3pm_jax.parts import build, network
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.workdir import read_config
+from d3pm_jax.storage.run_folder import read_config
 from tests import tiny
 from tests.cli.commands import D3PM, status, train_args
 
@@ -64,13 +64,13 @@ def test_a_stopped_run_resumes_to_the_same_bits(trained, tmp_path, data_dir, num
     workdir = tmp_path / "stopped"
     process = subprocess.Popen([*D3PM, *train_args(workdir, data_dir)], stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not checkpoint.steps(workdir / "checkpoints"):
+    while not checkpoint.list_steps(workdir / "checkpoints"):
         assert process.poll() is None, "it ended before it was stopped"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    stopped_at = checkpoint.steps(workdir / "checkpoints")[-1]
+    stopped_at = checkpoint.list_steps(workdir / "checkpoints")[-1]
     assert stopped_at < 20
     if number == signal.SIGINT:
         assert process.returncode == 130

@@ -64,19 +64,19 @@ def read(ours, until=None):
 
 
 def test_as_many_as_fit_are_shown():
-    assert terminal.fitted(["step 1/2", "compiling"], 19) == "step 1/2  compiling"
-    assert terminal.fitted(["step 1/2", "compiling", "x"], 18) == "step 1/2"
-    assert terminal.fitted(["step 1/2"], 7) == ""
+    assert terminal.fit_pieces(["step 1/2", "compiling"], 19) == "step 1/2  compiling"
+    assert terminal.fit_pieces(["step 1/2", "compiling", "x"], 18) == "step 1/2"
+    assert terminal.fit_pieces(["step 1/2"], 7) == ""
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[-1])
-    with terminal.Terminal("step", 20010, 20000).shown() as shown:
+    with terminal.Terminal("step", 20010, 20000).show_bar() as shown:
         for now, done in ((110.0, 20000), (145.0, 20001), (150.0, 20002), (160.0, 20004)):
             clock.append(now)
             shown.advance(done)
-        shown.metrics({"ce": 1, "loss": 0.5, "kl": 1 / 3, "bound_bits_per_dim": 2.0, "grad_norm": 9.0})
+        shown.show_metrics({"ce": 1, "loss": 0.5, "kl": 1 / 3, "bound_bits_per_dim": 2.0, "grad_norm": 9.0})
         clock.append(160.5)
         shown.advance(20010)
     assert capsys.readouterr().out.splitlines() == [
@@ -92,11 +92,11 @@ def test_a_notebook_has_one_line_that_ends_without_a_rate(monkeypatch, capsys):
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     monkeypatch.setattr(terminal, "_rewritten", lambda: lines.append)
     monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[-1])
-    with terminal.Terminal("step", 20, 10).shown() as shown:
+    with terminal.Terminal("step", 20, 10).show_bar() as shown:
         for now, done in ((110.0, 11), (110.1, 12), (111.0, 13), (111.1, 20)):
             clock.append(now)
             shown.advance(done)
-        shown.metrics({"loss": 0.5})
+        shown.show_metrics({"loss": 0.5})
     assert lines == [
         "step 10/20  compiling",
         "step 11/20",
@@ -108,7 +108,7 @@ def test_a_notebook_has_one_line_that_ends_without_a_rate(monkeypatch, capsys):
 
 
 def test_a_finished_run_compiles_nothing(capsys):
-    with terminal.Terminal("step", 5, 5).shown():
+    with terminal.Terminal("step", 5, 5).show_bar():
         pass
     assert capsys.readouterr().out == ""
 
@@ -119,10 +119,10 @@ def test_nobody_who_reads_is_no_reason_to_stop(monkeypatch):
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stdout", Closed())
-    with terminal.Terminal("step", 5).shown() as shown:
+    with terminal.Terminal("step", 5).show_bar() as shown:
         shown.advance(1)
-        shown.metrics({"loss": 1.0})
-        shown.say("stopped")
+        shown.show_metrics({"loss": 1.0})
+        shown.print_line("stopped")
 
 
 @pytest.mark.slow
@@ -151,5 +151,5 @@ def test_a_terminal_that_is_closed_loses_nothing(tmp_path_factory, tmp_path):
     assert "steps/s" in read(ours, "steps/s")
     os.close(ours)
     process.wait(timeout=60)
-    (saved,) = checkpoint.steps(workdir / "checkpoints")
+    (saved,) = checkpoint.list_steps(workdir / "checkpoints")
     assert saved == metrics.read_metrics(workdir)[-1]["step"] < 1000000

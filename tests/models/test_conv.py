@@ -9,7 +9,7 @@ import pytest
 
 from d3pm_jax.cpu import conv as module
 from d3pm_jax.cpu.conv import conv
-from d3pm_jax.machine.devices import batched, make_mesh, replicated
+from d3pm_jax.machine.devices import batch_sharding, make_mesh, replicated_sharding
 
 ONE = ((1, 1), (1, 1))
 # examples, rows and columns, channels in and out, sides of the kernel, pads
@@ -81,7 +81,7 @@ def test_parts_of_bfloat16_are_added_in_float32():
 def test_every_device_of_a_mesh_sums_its_own_examples():
     mesh = make_mesh()
     x, kernel = arrays(4 * mesh.size, 4, 4, 3, 4, 3, ONE)
-    f = jax.jit(partial(gradients, conv, ONE), in_shardings=(batched(mesh), replicated(mesh)))
+    f = jax.jit(partial(gradients, conv, ONE), in_shardings=(batch_sharding(mesh), replicated_sharding(mesh)))
     assert "all-gather" not in str(f.lower(x, kernel).compile().as_text())
     for a, b in zip(f(x, kernel), gradients(plain, ONE, x, kernel), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

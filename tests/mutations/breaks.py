@@ -391,7 +391,7 @@ RUNS = (
     ),
     Break(
         "resume_with_another_config",
-        "d3pm_jax/storage/workdir.py",
+        "d3pm_jax/storage/run_folder.py",
         "    check_resume(before, config)\n",
         "",
         (COMMANDS,),

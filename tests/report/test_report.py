@@ -21,7 +21,7 @@ from d3pm_jax.kinds import image as images
 from d3pm_jax.measure import bounds, record as measured, sample_quality as protocol
 from d3pm_jax.report import blocks, curves, figures, folder, samples
 from d3pm_jax.runs.run import open_run
-from d3pm_jax.storage import workdir as folders
+from d3pm_jax.storage import run_folder
 from tests import tiny
 from tests.cli.commands import error, status
 from tests.report.reading import Page, pixels
@@ -63,9 +63,9 @@ def home(tmp_path_factory):
     whole, bare = home / EVIL.replace("/", "&"), home / "bare"
     tiny.write_run(whole, config)
     shutil.copytree(whole, bare)
-    folders.write_run(bare, dataclasses.replace(config, optimizer=Adam(lr=0.25)), tiny.DIGITS)
+    run_folder.write_run(bare, dataclasses.replace(config, optimizer=Adam(lr=0.25)), tiny.DIGITS)
     examples = rng.integers(17, size=(6, 8, 8, 1)).astype(np.int32)
-    folders.write_run(whole, config, tiny.DIGITS, examples)
+    run_folder.write_run(whole, config, tiny.DIGITS, examples)
     np.save(bare / "samples.npy", rng.integers(17, size=(70, 8, 8, 1)).astype(np.int32))
     about = {"step": 7, "num": 70, "steps": 10, "grid": "even", "seed": 0, "label": None}
     (bare / "samples.json").write_text(json.dumps(about))

@@ -54,7 +54,7 @@ def measured(fsdp, dtype):
     """Samples of the first weights; loss, gradient norm and parameters after one step and after all."""
     config = get_config(fsdp)
     parts = build.build(config, Description((L,), K, None, "array"))
-    state, place = randomised(parts, dtype), devices.batched(parts.mesh)
+    state, place = randomised(parts, dtype), devices.batch_sharding(parts.mesh)
     drawn, _ = samples.make_sampler(parts, 128)(state.ema, 256, jax.random.key(2))
     found = {"samples": drawn}
     cut = [x.sharding.shard_shape(x.shape) != x.shape for x in jax.tree.leaves(state.params)]
@@ -80,7 +80,7 @@ def measured(fsdp, dtype):
 def main(out, fsdp, coordinator=None, *numbers):
     devices.WORTH_CUTTING = 1
     place = cluster.Address(coordinator, *map(int, numbers))
-    cluster.join(place, Path(out).parent, 30, saves=False)
+    cluster.join_processes(place, Path(out).parent, 30, saves=False)
     found = {}
     for dtype in ("float32", "float64"):
         with jax.enable_x64(dtype == "float64"):

@@ -8,7 +8,7 @@ import pytest
 
 from d3pm_jax.errors import UserError
 from d3pm_jax.parts import begin, build
-from d3pm_jax.storage import checkpoint, lock, workdir
+from d3pm_jax.storage import checkpoint, lock, run_folder
 from tests import tiny
 
 
@@ -27,26 +27,26 @@ def params(parts):
 
 
 def test_a_run_that_was_killed_while_it_began_is_begun_again(parts, params, tmp_path, monkeypatch):
-    killed, plain, steps = tmp_path / "killed", tmp_path / "plain", checkpoint.steps
+    killed, plain, steps = tmp_path / "killed", tmp_path / "plain", checkpoint.list_steps
 
     def kill(*_):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(workdir, "write_run", kill)
+        patch.setattr(run_folder, "write_run", kill)
         with pytest.raises(Killed):
             begin.begin_run(parts, killed, params)
     assert steps(killed / "checkpoints") == [0]
     shutil.copytree(killed, plain)
     with pytest.raises(UserError, match="holds no run to resume: check --workdir, or leave out --resume"):
-        workdir.resumed(killed, parts.config, tiny.DIGITS)
-    workdir.check_empty(killed)  # of `d3pm import`
+        run_folder.prepare_resume(killed, parts.config, tiny.DIGITS)
+    run_folder.check_empty(killed)  # of `d3pm import`
     begin.begin_run(parts, killed, params)
     assert steps(killed / "checkpoints") == [0]
-    assert workdir.read_config(killed) == parts.config
-    workdir.claim(parts.config, plain, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
+    assert run_folder.read_config(killed) == parts.config
+    run_folder.claim_folder(parts.config, plain, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
     assert steps(plain / "checkpoints") == []
-    assert workdir.read_config(plain) == parts.config
+    assert run_folder.read_config(plain) == parts.config
     with pytest.raises(UserError, match="holds a run already: pass --resume alone to go on"):
         begin.begin_run(parts, killed, params)
 
@@ -54,17 +54,17 @@ def test_a_run_that_was_killed_while_it_began_is_begun_again(parts, params, tmp_
 def test_a_run_does_not_begin_where_another_is_written(parts, params, tmp_path):
     folder = tmp_path / "new"
     with (
-        lock.held(folder),
+        lock.hold_folder(folder),
         pytest.raises(UserError, match=r"another `d3pm train` is writing to .*new: wait for it or pass"),
     ):
         begin.begin_run(parts, folder, params)
     assert [path.name for path in folder.iterdir()] == ["lock"]
-    with lock.held(folder):
+    with lock.hold_folder(folder):
         pass
 
 
 def test_the_config_of_another_program_is_kept(parts, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"config.json is of no run: pass another --workdir"):
-        workdir.claim(parts.config, tmp_path, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
+        run_folder.claim_folder(parts.config, tmp_path, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
     assert (tmp_path / "config.json").read_text() == "{}"

@@ -28,7 +28,7 @@ from d3pm_jax.machine import cluster, devices
 )
 def test_a_place_that_is_none_is_refused(place, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        cluster.join(cluster.Address(*place), tmp_path, 30, saves=False)
+        cluster.join_processes(cluster.Address(*place), tmp_path, 30, saves=False)
     jax.config.update("jax_enable_preemption_service", True)
 
 
@@ -36,13 +36,13 @@ def test_a_port_that_is_taken_is_told(tmp_path):
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(UserError, match=rf"port {port} cannot be taken here .*; choose another one"):
-            cluster.join(cluster.Address(f"127.0.0.1:{port}", 2, 0), tmp_path, 30, saves=True)
+            cluster.join_processes(cluster.Address(f"127.0.0.1:{port}", 2, 0), tmp_path, 30, saves=True)
 
 
 def test_without_a_place_there_is_one_process(tmp_path):
-    cluster.join(cluster.Address(None), tmp_path, 30, saves=True)
+    cluster.join_processes(cluster.Address(None), tmp_path, 30, saves=True)
     assert cluster.is_first()
-    assert cluster.by_first(lambda: 7) == 7
+    assert cluster.run_on_first(lambda: 7) == 7
     assert not jax.distributed.is_initialized()
 
 
@@ -90,8 +90,8 @@ def test_a_batch_has_to_divide_over_the_devices():
     ],
 )
 def test_arrays_are_cut_along_their_longest_axis(shape, spec):
-    assert devices.cut(devices.make_mesh(2), shape).spec == spec
-    assert devices.cut(devices.make_mesh(1), shape).spec == PartitionSpec()
+    assert devices.state_sharding(devices.make_mesh(2), shape).spec == spec
+    assert devices.state_sharding(devices.make_mesh(1), shape).spec == PartitionSpec()
 
 
 def test_arrays_come_back_as_they_were():
@@ -99,6 +99,8 @@ def test_arrays_come_back_as_they_were():
 
     tree = {"x": np.arange(8), "y": None}
     for put in (place, place_part):
-        assert put(tree, devices.batched(devices.make_mesh()))["x"].sharding.num_devices == 2
-        np.testing.assert_array_equal(fetch(put(tree, devices.batched(devices.make_mesh())))["x"], tree["x"])
+        assert put(tree, devices.batch_sharding(devices.make_mesh()))["x"].sharding.num_devices == 2
+        np.testing.assert_array_equal(
+            fetch(put(tree, devices.batch_sharding(devices.make_mesh())))["x"], tree["x"]
+        )
     assert fetch({"a": 1, "b": np.ones(2)})["a"] == 1

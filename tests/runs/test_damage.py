@@ -18,7 +18,7 @@ from d3pm_jax.loop import metrics, sinks as logs
 from d3pm_jax.parts import build
 from d3pm_jax.runs import exported
 from d3pm_jax.storage import checkpoint, manifest
-from d3pm_jax.storage.workdir import (
+from d3pm_jax.storage.run_folder import (
     CHECKPOINTS,
     read_config,
     read_description,
@@ -46,7 +46,7 @@ def saved(tmp_path_factory, parts):
     write_run(workdir, parts.config, tiny.DIGITS, examples)
     for step in (1, 2):
         state = dataclasses.replace(parts.state, step=jax.numpy.asarray(step, jax.numpy.int32))
-        checkpoint.save(workdir / CHECKPOINTS, step, state, keep=2)
+        checkpoint.save_checkpoint(workdir / CHECKPOINTS, step, state, keep=2)
     with closing(logs.Lines(workdir, 0)) as lines:
         for step in (1, 2):
             lines.log(step, {"loss": 0.5 / step, "kl": 1e-3})
@@ -154,7 +154,7 @@ def test_a_checkpoint_that_a_training_deletes_meanwhile_is_no_damage(
     def meanwhile(path):
         if first == "verified":
             verify(path)
-        checkpoint.delete(folder / "2")
+        checkpoint.delete_checkpoint(folder / "2")
         if first == "deleted":
             verify(path)
 

@@ -13,7 +13,7 @@ from d3pm_jax.machine import cluster, setup
 
 PROGRAM = """
 import resource, sys
-from d3pm_jax.machine.devices import batched, make_mesh, use_all_cores
+from d3pm_jax.machine.devices import batch_sharding, make_mesh, use_all_cores
 from d3pm_jax.cpu.malloc import keep_freed_memory
 use_all_cores(4)
 keep_freed_memory(int(sys.argv[1]))
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 mesh = make_mesh()
-x = jax.device_put(np.ones((4, 1), np.float32), batched(mesh))
+x = jax.device_put(np.ones((4, 1), np.float32), batch_sharding(mesh))
 
 @jax.jit
 def f(x):  # 48 MB for each row of x
@@ -71,7 +71,7 @@ def test_a_command_sets_the_state_of_the_process_once_and_in_order(monkeypatch, 
     called = []
     for name in "keep_programs", "use_all_cores", "keep_freed_memory":
         monkeypatch.setattr(setup, name, lambda *args, name=name: called.append((name, *args)))
-    monkeypatch.setattr(cluster, "join", lambda *args: called.append(("join", *args)))
+    monkeypatch.setattr(cluster, "join_processes", lambda *args: called.append(("join", *args)))
     setup.set_up()
     assert called == [("keep_programs",)]
     called.clear()

@@ -81,21 +81,21 @@ def looped(w, x):
     ],
 )
 def test_formulas(f, params, x, expected):
-    assert flops.of_gradient(f, params, x) == expected
+    assert flops.count_flops(f, params, x) == expected
 
 
 def test_the_gradient_has_so_many():
     """The same count of the gradient's program, in which nothing is computed again, or one round."""
 
     def of_program(f, *args):
-        return flops.of_gradient(lambda _, args: f(*args), 0.0, args)
+        return flops.count_flops(lambda _, args: f(*args), 0.0, args)
 
     def loss(w, x, layer=layer):
         return layers(w, x, layer).sum()
 
-    found = flops.of_gradient(loss, W, X)
+    found = flops.count_flops(loss, W, X)
     assert of_program(jax.grad(loss), W, X) == found
-    assert of_program(jax.grad(lambda both: strided(*both).sum()), (SQUARE, EVEN)) == flops.of_gradient(
+    assert of_program(jax.grad(lambda both: strided(*both).sum()), (SQUARE, EVEN)) == flops.count_flops(
         lambda both: strided(*both).sum(), (SQUARE, EVEN)
     )
     again = of_program(jax.grad(lambda w, x: loss(w, x, jax.checkpoint(layer))), W, X)
@@ -105,6 +105,6 @@ def test_the_gradient_has_so_many():
 def test_a_rule_of_its_own_counts_as_what_it_stands_for():
     """The backward pass of `attention` computes the softmax again."""
     q = jax.ShapeDtypeStruct((2, 5, 3, 4), np.float32)
-    assert flops.of_gradient(lambda qkv, seen: attention(*qkv, seen), (q, q, q), None) == 3 * 2 * 2 * (
+    assert flops.count_flops(lambda qkv, seen: attention(*qkv, seen), (q, q, q), None) == 3 * 2 * 2 * (
         2 * 3 * 5 * 5 * 4
     )

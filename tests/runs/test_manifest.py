@@ -15,7 +15,7 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop.sinks import Board
 from d3pm_jax.storage import checkpoint, manifest
-from d3pm_jax.storage.workdir import (
+from d3pm_jax.storage.run_folder import (
     check_description,
     read_config,
     read_description,
@@ -75,7 +75,7 @@ def test_a_kill_at_any_point_leaves_a_run_that_opens_or_none(before, tmp_path, m
             break
     assert n == 5
     assert found == ([99, 99] if before == "nothing" else [20, 20, 20, 20, 99, 99])
-    assert {len(hashes) for hashes in manifest.read(workdir).values()} == {1}
+    assert {len(hashes) for hashes in manifest.read_manifest(workdir).values()} == {1}
 
 
 def test_a_change_of_the_users_is_refused_until_the_manifest_is_deleted(tmp_path):
@@ -107,9 +107,9 @@ def test_the_copy_of_the_users_file_is_covered_and_a_file_is_compared_with_its_h
 
 def test_a_file_that_is_replaced_after_its_manifest_was_read_is_no_damage(tmp_path, monkeypatch):
     write_run(tmp_path, OLD, tiny.DIGITS)
-    read, before = manifest.read, [manifest.read(tmp_path)]
+    read, before = manifest.read_manifest, [manifest.read_manifest(tmp_path)]
     write_run(tmp_path, NEW, tiny.DIGITS)
-    monkeypatch.setattr(manifest, "read", lambda workdir: before.pop() if before else read(workdir))
+    monkeypatch.setattr(manifest, "read_manifest", lambda workdir: before.pop() if before else read(workdir))
     assert read_config(tmp_path) == NEW
     assert not before
 
@@ -130,15 +130,15 @@ def test_only_what_this_program_wrote_of_checkpoints_is_deleted(tmp_path):
     outside = tmp_path / "outside"
     (outside / "kept").mkdir(parents=True)
     folder = tmp_path / "checkpoints"
-    checkpoint.save(folder, 1, state, keep=1)
+    checkpoint.save_checkpoint(folder, 1, state, keep=1)
     kept = {"my_best_copy", "04", "4 copy", "²", "1.old"}
     for name in (*kept, "3", "3.orbax-checkpoint-tmp"):
         (folder / name / "d").mkdir(parents=True)
     (folder / "9").symlink_to(outside)
-    checkpoint.save(folder, 2, state, keep=1)
+    checkpoint.save_checkpoint(folder, 2, state, keep=1)
     assert {p.name for p in folder.iterdir()} == {*kept, "2", "9"}
     assert (outside / "kept").is_dir()
-    assert checkpoint.steps(folder) == [2]
+    assert checkpoint.list_steps(folder) == [2]
 
 
 @pytest.mark.parametrize(
@@ -147,24 +147,24 @@ def test_only_what_this_program_wrote_of_checkpoints_is_deleted(tmp_path):
 )
 def test_what_orbax_raises_is_an_error_of_the_system(text, number, tmp_path, monkeypatch):
     state = {"x": jnp.arange(3.0)}
-    checkpoint.save(tmp_path, 1, state, keep=1)
+    checkpoint.save_checkpoint(tmp_path, 1, state, keep=1)
 
     def fail(*args):
         raise ValueError(text)
 
     monkeypatch.setattr(ocp.StandardCheckpointer, "save", fail)
     with pytest.raises(OSError, match=r"\A[^\n]+\Z") as raised:
-        checkpoint.save(tmp_path, 2, state, keep=1)
+        checkpoint.save_checkpoint(tmp_path, 2, state, keep=1)
     assert raised.value.errno == number
     assert raised.value.filename == str(tmp_path / "2")
-    assert checkpoint.steps(tmp_path) == [1]
+    assert checkpoint.list_steps(tmp_path) == [1]
 
 
 def test_room_is_looked_for_before_anything_is_written(tmp_path, monkeypatch):
     usage = os.statvfs_result((4096, 4096, 99, 9, 9, 9, 9, 9, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda path: usage)
     with pytest.raises(OSError, match="No space left on device"):
-        checkpoint.save(tmp_path, 1, {"x": jnp.arange(30000.0)}, keep=1)
+        checkpoint.save_checkpoint(tmp_path, 1, {"x": jnp.arange(30000.0)}, keep=1)
     assert list(tmp_path.iterdir()) == []
 
 

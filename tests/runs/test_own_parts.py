@@ -17,8 +17,8 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.data import ArraySource, Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics
-from d3pm_jax.storage import workdir
-from d3pm_jax.storage.workdir import read_config
+from d3pm_jax.storage import run_folder
+from d3pm_jax.storage.run_folder import read_config
 from tests.cli.commands import error, status
 from tests.runs import own_parts
 
@@ -176,9 +176,9 @@ def test_what_the_state_of_an_optimizer_may_keep_stays_on_resume():
     )
     new = dataclasses.replace(configured, optimizer=RateInItsState(lr=2e-3))
     with pytest.raises(UserError, match=r"optimizer.lr was 0.001, is 0.002"):
-        workdir.check_resume(configured, new)
+        run_folder.check_resume(configured, new)
     adam = [dataclasses.replace(configured, optimizer=configs.Adam(lr, decay_steps=9)) for lr in (1e-3, 2e-3)]
-    workdir.check_resume(*adam)
+    run_folder.check_resume(*adam)
 
 
 def test_a_part_without_a_method_says_which(tmp_path):

@@ -25,7 +25,7 @@ from d3pm_jax.evaluation import baselines, texts
 from d3pm_jax.kinds import text as text_kind
 from d3pm_jax.parts import network, reading
 from d3pm_jax.report import folder as records, samples as pictures
-from d3pm_jax.storage import workdir as folders
+from d3pm_jax.storage import run_folder
 from tests.cli.commands import error, status
 
 LINES = ["the cat sat", "a", "on the mat it sat", "é!"] * 40
@@ -79,7 +79,7 @@ def test_padding_counts_nowhere(trained):
     assert sum(found["steps"]) + found["prior"] == pytest.approx(found["bits_per_dim"], rel=1e-5)
     with pytest.raises(UserError, match=r"have weights: take Run\.read_batch"):
         trained.read_split("test")
-    kept = folders.read_examples(trained.workdir, trained.parts.description)
+    kept = run_folder.read_examples(trained.workdir, trained.parts.description)
     np.testing.assert_array_equal(kept, np.where(batch["weight"] > 0, batch["x"], -1)[:64])
     assert trained.parts.kind.lines(kept[:4]) == ["the cat ", "sat", "a", "on the m"]
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
-from d3pm_jax.machine.devices import batched, replicated
+from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import make_step
 
@@ -29,13 +29,13 @@ def stepped(batch, accumulate, devices):
     """What two steps make of the first state, and their metrics."""
     mesh = Mesh(jax.devices()[:devices], "data")
     rule = configs.Adam(lr=0.1, clip=1e-2).build()
-    step = make_step(OBJECTIVE, TIMESTEPS, rule, predict, 0.9, batched(mesh), accumulate)
+    step = make_step(OBJECTIVE, TIMESTEPS, rule, predict, 0.9, batch_sharding(mesh), accumulate)
     rng = np.random.default_rng(1)
     tables = {"of_x": jnp.asarray(rng.normal(size=(K, K))), "of_label": jnp.asarray(rng.normal(size=(2, K)))}
     state = init_state(tables, rule, TIMESTEPS.start(T))
-    state, process = jax.device_put((state, PROCESS), replicated(mesh))
+    state, process = jax.device_put((state, PROCESS), replicated_sharding(mesh))
     for _ in range(2):
-        state, row = step(state, process, jax.device_put(batch, batched(mesh)), jax.random.key(0))
+        state, row = step(state, process, jax.device_put(batch, batch_sharding(mesh)), jax.random.key(0))
     return jax.device_get((state, row))
 
 

@@ -128,7 +128,7 @@ def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
         before, w = jax.device_get((state.history, state.params))
         state, metrics = step(state, process, {"x": x0}, key)
         if i == 1:
-            checkpoint.save(tmp_path, 2, state, keep=1)
+            checkpoint.save_checkpoint(tmp_path, 2, state, keep=1)
         key_t, key_q, _ = jax.random.split(jax.random.fold_in(key, i), 3)
         p = np.sqrt(before.mean_square + 1e-10) + 1e-4
         p[0] = p[1]
@@ -141,7 +141,7 @@ def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
         np.testing.assert_array_equal(state.history.counts, before.counts + np.bincount(t, minlength=5)[1:])
     assert (state.history.counts > 0).all()
     assert len(np.unique(state.history.mean_square)) == 4
-    again = checkpoint.restore(tmp_path, 2, state)
+    again = checkpoint.restore_state(tmp_path, 2, state)
     for _ in range(2):
         again, _ = step(again, process, {"x": x0}, key)
     for a, b in zip(bits(again), bits(state), strict=True):

@@ -10,7 +10,7 @@ from flax import serialization
 
 import tests
 from d3pm_jax.contrib import checkpoints, foreign, pickles
-from d3pm_jax.contrib.layout import Told
+from d3pm_jax.contrib.layout import ImportOptions
 
 torch = pytest.importorskip("torch")
 originals = pytest.importorskip("tests.weights.originals")
@@ -21,10 +21,10 @@ needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no checkpoints of ot
 
 
 def differences(file, check, wide=(False, True), **said):
-    found = checkpoints.read(file, Told(**said))
-    given = foreign.check_of(check, foreign.read_check(check), found)
+    found = checkpoints.read_network(file, ImportOptions(**said))
+    given = foreign.convert_check(check, foreign.read_check(check), found)
     model = foreign.model_of(found, given.xt.shape[1:3])
-    return [foreign.difference(given, found, model, x) for x in wide]
+    return [foreign.logit_difference(given, found, model, x) for x in wide]
 
 
 @needs_real
@@ -151,17 +151,17 @@ def official_tree(rng, outputs, ch=32, classes=None):
 def test_the_numbers_of_an_official_network_are_read_off_its_arrays(tmp_path):
     file, rng = tmp_path / "checkpoint_3", np.random.default_rng(0)
     file.write_bytes(serialization.msgpack_serialize(official_tree(rng, 5, classes=3)))
-    found = checkpoints.read(file, Told())
+    found = checkpoints.read_network(file, ImportOptions())
     assert (found.K, found.classes, found.options["num_heads"], found.logistic) == (5, 3, 2, False)
     assert found.options["num_res_blocks"] == 0
     file.write_bytes(serialization.msgpack_serialize(official_tree(rng, 2)))
     expected = {(None, None): (True, 256), (None, 8): (True, 8), (None, 2): (False, 2)}
     expected |= {("logits", None): (False, 2), ("logistic", 2): (True, 2)}
     for (output, K), (logistic, categories) in expected.items():
-        found = checkpoints.read(file, Told(output=output, K=K))
+        found = checkpoints.read_network(file, ImportOptions(output=output, K=K))
         assert (found.logistic, found.K) == (logistic, categories)
     with pytest.raises(ValueError, match="its attention has 2 heads, not 4: leave out --heads"):
-        checkpoints.read(file, Told(num_heads=4))
+        checkpoints.read_network(file, ImportOptions(num_heads=4))
 
 
 class Calls:
@@ -186,7 +186,7 @@ def test_a_pickle_is_read_as_torch_reads_it(whole, tmp_path):
     tree = {"a": torch.arange(12.0).reshape(3, 4).T, "b": torch.ones(2, dtype=torch.bfloat16)}
     tree |= {"c": np.float64(0.1), "d": torch.tensor(3), "e": [torch.zeros(0, 4)], "f": torch.ones(4)[1:3]}
     torch.save(tree, file := tmp_path / "a.pt")
-    found = pickles.read(file)
+    found = pickles.read_torch_file(file)
     np.testing.assert_array_equal(found["a"], tree["a"].numpy())
     assert (str(found["b"].dtype), found["c"], found["d"][()]) == ("bfloat16", 0.1, 3)
     assert (found["e"][0].shape, found["f"].tolist()) == ((0, 4), [1, 1])
@@ -194,7 +194,7 @@ def test_a_pickle_is_read_as_torch_reads_it(whole, tmp_path):
 
 def refused(path):
     with pytest.raises(ValueError, match=f"^{path}") as raised:
-        checkpoints.read(path, Told())
+        checkpoints.read_network(path, ImportOptions())
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -252,15 +252,15 @@ def test_weights_that_do_not_fit_are_named(whole, tmp_path):
     more = {"net.odd.weight": torch.ones(1)}
     assert "no part of the network is odd.weight" in said(ema_shadow_params=None, **more)
     torch.save({"model": tree["model"] | {"ema_shadow_params": None}}, file)
-    assert checkpoints.read(file, Told()).weights == "raw"
+    assert checkpoints.read_network(file, ImportOptions()).weights == "raw"
 
 
 def test_a_check_that_does_not_fit_is_named(whole, tmp_path):
     file, check = tmp_path / "x.pt", tmp_path / "check.npz"
     file.write_bytes(whole[1])
-    found = checkpoints.read(file, Told())
+    found = checkpoints.read_network(file, ImportOptions())
     arrays = {"x": np.zeros((2, 1, 4, 4), int), "t": np.zeros(2, int), "logits": np.ones((2, 1, 4, 4, 5))}
-    assert foreign.check_of(check, arrays, found).xt.shape == (2, 4, 4, 1)
+    assert foreign.convert_check(check, arrays, found).xt.shape == (2, 4, 4, 1)
     cases = {
         "x holds 0..5": {"x": np.eye(4, dtype=int)[None, None].repeat(2, 0) * 5},
         "C = 1": {"x": np.zeros((2, 4, 4, 3), int)},
@@ -269,7 +269,7 @@ def test_a_check_that_does_not_fit_is_named(whole, tmp_path):
     }
     for message, changes in cases.items():
         with pytest.raises(foreign.UserError, match=r"check\.npz: ") as raised:
-            foreign.check_of(check, arrays | changes, found)
+            foreign.convert_check(check, arrays | changes, found)
         assert message in str(raised.value)
     check.write_bytes(b"PK\x03\x04")
     with pytest.raises(foreign.UserError, match="is damaged, or no"):

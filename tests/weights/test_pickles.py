@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax.contrib import checkpoints, pickles
-from d3pm_jax.contrib.layout import Told
+from d3pm_jax.contrib.layout import ImportOptions
 
 STORAGE = np.arange(4, dtype="<f4").tobytes()
 
@@ -51,9 +51,9 @@ def test_a_tensor_is_the_part_of_its_storage_that_it_says(tmp_path):
         (9, (0, 5), (5, 1)): [],
     }
     for said, expected in cases.items():
-        assert pickles.read(put(tmp_path, tensor(*said))).tolist() == expected
+        assert pickles.read_torch_file(put(tmp_path, tensor(*said))).tolist() == expected
     half = np.arange(4, dtype=">f2").tobytes()
-    found = pickles.read(put(tmp_path, tensor(0, (4,), (1,), "Half"), half, "big"))
+    found = pickles.read_torch_file(put(tmp_path, tensor(0, (4,), (1,), "Half"), half, "big"))
     assert (found.dtype, found.tolist()) == (np.float16, [0, 1, 2, 3])
 
 
@@ -73,17 +73,17 @@ def test_a_tensor_that_is_not_in_its_storage_is_refused(tmp_path):
     ]
     for content, message in cases:
         with pytest.raises(ValueError, match=message):
-            pickles.read(put(tmp_path, content))
+            pickles.read_torch_file(put(tmp_path, content))
 
 
 def test_tensors_are_no_more_than_four_times_the_file(tmp_path):
     size = put(tmp_path, tensor(0, (1,), (0,))).stat().st_size
-    assert pickles.read(put(tmp_path, tensor(0, (size - 10,), (0,)))).nbytes == 4 * (size - 10)
+    assert pickles.read_torch_file(put(tmp_path, tensor(0, (size - 10,), (0,)))).nbytes == 4 * (size - 10)
     for content in (tensor(0, (size,), (0,)), b"](" + tensor(0, (size,), (0,)) * 3 + b"e"):
         with pytest.raises(ValueError, match="more than 4 times the size of the file"):
-            pickles.read(put(tmp_path, content))
+            pickles.read_torch_file(put(tmp_path, content))
     many = b"](" + tensor(0, (2, 2), (1, 2)) * 500 + b"e"
-    first, *_, last = pickles.read(put(tmp_path, many))
+    first, *_, last = pickles.read_torch_file(put(tmp_path, many))
     assert np.shares_memory(first, last)
 
 
@@ -113,5 +113,5 @@ HARMFUL = {
 def test_a_pickle_that_would_harm_is_refused_in_a_line(name, tmp_path):
     content, message = HARMFUL[name]
     with pytest.raises(ValueError, match=message) as raised:
-        checkpoints.read(put(tmp_path, content), Told())
+        checkpoints.read_network(put(tmp_path, content), ImportOptions())
     assert str(raised.value).isprintable()

@@ -7,7 +7,7 @@ import pytest
 from flax import serialization
 
 from d3pm_jax.contrib import checkpoints, foreign
-from d3pm_jax.contrib.layout import Told
+from d3pm_jax.contrib.layout import ImportOptions
 from tests.weights.test_checkpoints import official_tree
 
 torch = pytest.importorskip("torch")
@@ -33,7 +33,7 @@ def packed(tree):
 
 def refused(file, **told):
     with pytest.raises(ValueError, match=f"^{file}") as raised:
-        checkpoints.read(file, Told(**told))
+        checkpoints.read_network(file, ImportOptions(**told))
     assert str(raised.value).isprintable()
     return str(raised.value)
 
@@ -42,7 +42,7 @@ def test_entries_of_other_types_are_left_out_or_refused(seed, score, tmp_path):
     file = tmp_path / "model.pt"
     for step, expected in ((10**5000, 0), (2**63, 0), (-1, 0), ("x", 0), (2**63 - 1, 2**63 - 1), (7.0, 7)):
         torch.save({"model": seed | {5: torch.ones(1)}, 1: 2, "n_iter": step}, file)
-        assert checkpoints.read(file, Told()).step == expected
+        assert checkpoints.read_network(file, ImportOptions()).step == expected
     torch.save({"model": score | {"time_embedding.0.W": "x"}}, file)
     assert "time_embedding.0.W is missing" in refused(file)
     torch.save({"model": seed | {"ema_shadow_params": 5}}, file)
@@ -58,7 +58,7 @@ def test_entries_of_other_types_in_an_official_file(tmp_path):
     tree = official_tree(np.random.default_rng(0), 5)
     params = tree["ema_params"]
     file.write_bytes(packed(tree | {"ema_params": params | {b"a": np.ones(2)}}))
-    assert checkpoints.read(file, Told()).K == 5
+    assert checkpoints.read_network(file, ImportOptions()).K == 5
     for more, said in (
         ({"a\nb": {"kernel": 1}}, "a b.kernel is no array"),
         ({"conv_in": 3}, "conv_in is no"),
@@ -81,14 +81,14 @@ def test_a_map_of_msgpack_and_a_safetensors_file_are_told_apart(tmp_path):
 def test_what_is_assumed_is_a_note_and_what_cannot_be_is_refused(score, seed, tmp_path):
     file = tmp_path / "model.pt"
     torch.save({"model": score}, file)
-    assert any("time step = 0.01" in note for note in checkpoints.read(file, Told()).notes)
+    assert any("time step = 0.01" in note for note in checkpoints.read_network(file, ImportOptions()).notes)
     assert "has 1 head, not 4: leave out --heads" in refused(file, num_heads=4)
     torch.save({"model": {k: x for k, x in score.items() if k != "time_dependent_weights"}}, file)
-    assert checkpoints.read(file, Told()).options["time_dependent_weights"] is None
+    assert checkpoints.read_network(file, ImportOptions()).options["time_dependent_weights"] is None
     two = {f"net.out.2.{leaf}": seed[f"net.out.2.{leaf}"][:2] for leaf in ("weight", "bias")}
     torch.save({"model": seed | two}, file)
     for K, expected in ((8, True), (2, False)):
-        found = checkpoints.read(file, Told(K=K))
+        found = checkpoints.read_network(file, ImportOptions(K=K))
         assert found.logistic == expected == any("that of lib/d3pm.py" in note for note in found.notes)
 
 
@@ -119,14 +119,14 @@ CHECKS = {
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_check_out_of_range_is_refused(name, seed, tmp_path):
     torch.save({"model": seed}, tmp_path / "model.pt")
-    found = checkpoints.read(tmp_path / "model.pt", Told())._replace(classes=3)
+    found = checkpoints.read_network(tmp_path / "model.pt", ImportOptions())._replace(classes=3)
     given = {"x": np.full((2, 1, 4, 4), 4), "t": np.array([0, 9]), "logits": np.ones((2, 1, 4, 4, 5))}
     told = {"label": np.array([0, 2])}
-    assert foreign.check_of(tmp_path, given | told, found).xt.max() == 4
+    assert foreign.convert_check(tmp_path, given | told, found).xt.max() == 4
     changes, message = CHECKS[name]
     labels = told if "label" not in name else {}
     with pytest.raises(foreign.UserError) as raised:
-        foreign.check_of(tmp_path, given | labels | changes, found)
+        foreign.convert_check(tmp_path, given | labels | changes, found)
     assert message in str(raised.value)
 
 
@@ -134,11 +134,11 @@ def test_a_check_out_of_range_is_refused(name, seed, tmp_path):
 def test_logits_that_are_all_zero_agree(seed, tmp_path):
     last = {f"net.out.2.{leaf}": 0 * seed[f"net.out.2.{leaf}"] for leaf in ("weight", "bias")}
     torch.save({"model": seed | last}, tmp_path / "model.pt")
-    found = checkpoints.read(tmp_path / "model.pt", Told())
+    found = checkpoints.read_network(tmp_path / "model.pt", ImportOptions())
     given = {"x": np.zeros((1, 1, 4, 4), int), "t": np.zeros(1, int), "logits": np.zeros((1, 1, 4, 4, 5))}
-    check = foreign.check_of(tmp_path, given, found)
+    check = foreign.convert_check(tmp_path, given, found)
     model = foreign.model_of(found, (4, 4))
-    assert foreign.difference(check, found, model, False) == 0
+    assert foreign.logit_difference(check, found, model, False) == 0
     torch.save({"model": seed}, tmp_path / "model.pt")
-    other = checkpoints.read(tmp_path / "model.pt", Told())
-    assert foreign.difference(check, other, model, False) == np.inf
+    other = checkpoints.read_network(tmp_path / "model.pt", ImportOptions())
+    assert foreign.logit_difference(check, other, model, False) == np.inf

@@ -16,10 +16,10 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.storage import checkpoint, lock, manifest, names
-from d3pm_jax.storage.names import CHECKPOINTS, CONFIG, DESCRIPTION, EXAMPLES, OWN
+from d3pm_jax.storage.names import CHECKPOINTS, CONFIG, CONFIG_COPY, DESCRIPTION, EXAMPLES
 
 NUM_EXAMPLES = 64  # of the test split
-FILES = (CONFIG, OWN, DESCRIPTION, EXAMPLES)
+FILES = (CONFIG, CONFIG_COPY, DESCRIPTION, EXAMPLES)
 REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
 Kept = TypeVar("Kept")
@@ -42,14 +42,14 @@ def read_config(workdir: Path, own: Path | Config | None = None) -> Config:
         raise UserError(f"{workdir} holds no run (no {CONFIG}): pass the --workdir of a `d3pm train`")
     cure = "restore it, or start again in a new workdir"
     try:
-        tree = parse_json(manifest.read_file(workdir, CONFIG, cure) or b"")
+        tree = parse_json(manifest.read_checked_file(workdir, CONFIG, cure) or b"")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not JSON ({one_line(error)}): {cure}") from error
     names = config_io.own_names(tree)
     if names and own is None:
         raise UserError(
             f"the run in {workdir} has parts of its own, {one_line(', '.join(names))}: pass the file that "
-            f"defines them, --config FILE; a copy is in {workdir / OWN}"
+            f"defines them, --config FILE; a copy is in {workdir / CONFIG_COPY}"
         )
     parts = _own_parts(workdir, own) if names and own else None
     try:
@@ -58,7 +58,7 @@ def read_config(workdir: Path, own: Path | Config | None = None) -> Config:
         raise UserError(f"{path}: {error}") from error
 
 
-def resumed(workdir: Path, config: Config, description: Description) -> Config:
+def prepare_resume(workdir: Path, config: Config, description: Description) -> Config:
     """Returns the config to go on with: the given one, with a run's numbers in place of "data".
 
     Raises:
@@ -78,15 +78,15 @@ def check_links(workdir: Path) -> None:
     folders = (names.SAMPLES, names.TENSORBOARD, names.WANDB, CHECKPOINTS)
     files = (*FILES, names.MANIFEST, names.LOCK, names.METRICS, names.LAYOUTS, names.WANDB_ID)
     inside = (*files, *folders)
-    for path in (*(workdir / name for name in inside), *checkpoint.folders(workdir / CHECKPOINTS)):
+    for path in (*(workdir / name for name in inside), *checkpoint.list_folders(workdir / CHECKPOINTS)):
         if path.is_symlink():
             raise UserError(f"{path} is a link to {os.readlink(path)}: put what it leads to in its place")
 
 
 def _own_parts(workdir: Path, own: Path | Config) -> Mapping[str, type]:
     """Returns the user's own parts, if their file is the one that the run was made with."""
-    copy, file = workdir / OWN, config_io.own_file(own) if isinstance(own, Config) else own
-    hashes = (manifest.read(workdir) or {}).get(OWN)
+    copy, file = workdir / CONFIG_COPY, config_io.own_file(own) if isinstance(own, Config) else own
+    hashes = (manifest.read_manifest(workdir) or {}).get(CONFIG_COPY)
     if hashes is None and copy.is_file():
         hashes = [manifest.hash_of(copy.read_bytes())]
     if file and file.is_file() and hashes and manifest.hash_of(file.read_bytes()) not in hashes:
@@ -108,7 +108,7 @@ def read_description(workdir: Path) -> Description | None:
 
 def _read_kept(workdir: Path, name: str, load: Callable[[bytes], Kept]) -> Kept | None:
     """Returns what a file holds, or None where there is none. Raises UserError where it is damaged."""
-    content = manifest.read_file(workdir, name, REWRITE)
+    content = manifest.read_checked_file(workdir, name, REWRITE)
     if content is None:
         return None
     try:
@@ -192,13 +192,13 @@ def write_run(
     """
     own, contents = config_io.own_file(config), {}
     if own is not None:
-        contents[OWN] = own.read_bytes()
+        contents[CONFIG_COPY] = own.read_bytes()
     contents[DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
     if examples is not None:
         np.save(array := io.BytesIO(), examples)
         contents[EXAMPLES] = array.getvalue()
     contents[CONFIG] = config_io.dump_config(config).encode()  # last: nothing goes on with a part of a run
-    manifest.replace(workdir, contents)
+    manifest.replace_files(workdir, contents)
 
 
 def may_change(config: Config) -> set[str]:
@@ -232,22 +232,22 @@ def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:
     was killed while it began from weights: neither is a run yet. Other checkpoints are somebody's work.
     """
     check_links(workdir)
-    begun, config = checkpoint.steps(workdir / CHECKPOINTS), (workdir / CONFIG).exists()
+    begun, config = checkpoint.list_steps(workdir / CHECKPOINTS), (workdir / CONFIG).exists()
     if begun and config:
         raise UserError(f"{workdir} holds a run already: {cure}")
     if begun and begun != [0]:
         raise UserError(f"{workdir} holds checkpoints but no {CONFIG}: restore it, or pass another --workdir")
-    if config and CONFIG not in (manifest.read(workdir) or {}):
+    if config and CONFIG not in (manifest.read_manifest(workdir) or {}):
         raise UserError(f"{workdir / CONFIG} is of no run: pass another --workdir")
 
 
-def start_over(workdir: Path) -> None:
+def clear_unfinished_start(workdir: Path) -> None:
     """Does what `check_empty` does, and deletes the step 0 of a process that was killed before the config."""
     check_empty(workdir, "pass --resume alone to go on, or another --workdir")
-    checkpoint.delete(workdir / CHECKPOINTS / "0")
+    checkpoint.delete_checkpoint(workdir / CHECKPOINTS / "0")
 
 
-def claim(
+def claim_folder(
     config: Config, workdir: Path, resume: bool, description: Description, examples: np.ndarray
 ) -> None:
     """Makes workdir this run's, without touching another's, and writes what the run is.
@@ -256,12 +256,12 @@ def claim(
         UserError: it holds a run, one that is further than this goes, or cannot be written to.
     """
     if not resume:
-        start_over(workdir)
-    begun = checkpoint.steps(workdir / CHECKPOINTS)
+        clear_unfinished_start(workdir)
+    begun = checkpoint.list_steps(workdir / CHECKPOINTS)
     if begun and begun[-1] > config.train.steps:
         raise UserError(f"the run is at step {begun[-1]} already: set train.steps to that or more")
     try:
         (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         write_run(workdir, config, description, examples)
     except OSError as error:
-        raise lock.cannot_write(workdir, error) from error
+        raise lock.cannot_write_error(workdir, error) from error
