@@ -65,7 +65,7 @@ def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> 
     Raises:
         ValueError: K is below 2.
     """
-    edges = double_float.from_float64((2 * np.arange(K + 1) - K) / (K - 1.0)).reshape(
+    edges = double_float.split_float64((2 * np.arange(K + 1) - K) / (K - 1.0)).reshape(
         (2,) + (1,) * loc.ndim + (K + 1,)
     )
     wide = jnp.promote_types(jnp.promote_types(loc.dtype, log_scale.dtype), jnp.float32)

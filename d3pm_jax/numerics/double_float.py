@@ -1,4 +1,14 @@
-"""Computes with sums of two floats, which have about twice the digits of one (Dekker 1971)."""
+"""Computes with sums of two floats, which have about twice the digits of one (Dekker 1971).
+
+A number is a pair (high, low) that stands for the exact sum high + low, with low at most half a unit in the
+last place of high. The functions are the usual ones of such arithmetic: they compute what each rounding left
+out, and carry it along.
+
+The order of the operations is what makes them right. In exact arithmetic every error term is 0: a compiler
+that regrouped a sum, or cancelled `total - a` against `total = a + b`, would lose all that the second float
+is for. XLA keeps float operations in the order that is written, and the tests of this module run with its
+optimisations on.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,68 +16,96 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-Pair = tuple[Array, ...]  # (high, low): their exact sum, low at most half a unit in the last place of high
+DoubleFloat = tuple[Array, ...]  # (high, low)
 
 
-def from_float64(x: np.ndarray) -> Array:
+def split_float64(x: np.ndarray) -> Array:
     """Splits float64 numbers into two rows whose sum they are, [2, ...], in JAX's default float type."""
     high = x.astype(jax.dtypes.canonicalize_dtype(float))
-    return jnp.asarray(np.stack([high, (x - high).astype(high.dtype)]))
+    low = (x - high).astype(high.dtype)
+    return jnp.asarray(np.stack([high, low]))
 
 
-def quotient(noise: Pair, step: Pair) -> Array:
-    """floor(noise / step), exact for positive steps and quotients below 2^20 or so."""
-    k = jnp.floor(noise[0] / step[0])  # off by one at most
-    k -= jnp.where(less(noise, times((k, jnp.zeros_like(k)), step)), 1.0, 0.0)
-    k += jnp.where(less(noise, times((k + 1, jnp.zeros_like(k)), step)), 0.0, 1.0)
-    return k.astype(jnp.int32)
-
-
-def from_words(u: Array, u_low: Array | None) -> Pair:
+def noise_from_words(u: Array, u_low: Array | None) -> DoubleFloat:
     """Returns the noise u + eps u_low as a pair; u alone without a second word."""
     if u_low is None:
         return u, jnp.zeros_like(u)
     bits = jnp.finfo(u.dtype)
     high, low = two_sum(u, u_low * bits.eps)
-    beyond = (high > 1) | ((high == 1) & (low >= 0))  # of a u on half this grid, as other libraries have
-    return jnp.where(beyond, 1 - bits.epsneg, high), jnp.where(beyond, 0.0, low)
+
+    # The uniforms of JAX lie on the grid eps, so that u + eps u_low is below 1. Other libraries have uniforms
+    # on a grid half as wide: with a second word their largest, 1 - eps / 2, can reach 1, and no category of a
+    # row ends above that. Such a noise becomes the largest float below 1.
+    at_least_one = (high > 1) | ((high == 1) & (low >= 0))
+    return jnp.where(at_least_one, 1 - bits.epsneg, high), jnp.where(at_least_one, 0.0, low)
 
 
-def less(a: Pair, b: Pair) -> Array:
-    """Tells whether a < b."""
+def is_less(a: DoubleFloat, b: DoubleFloat) -> Array:
+    """Tells for each element whether a < b."""
+    # The difference of the high parts comes first. Where it is not 0 and the numbers are close, it is exact
+    # (Sterbenz) and the low parts decide; where they are far apart, its rounding cannot change the sign.
     return (a[0] - b[0]) + (a[1] - b[1]) < 0
 
 
-def two_sum(a: Array, b: Array) -> Pair:
-    """Computes a + b without error (Knuth)."""
+def two_sum(a: Array, b: Array) -> DoubleFloat:
+    """Computes a + b without error: its rounded sum, and what the rounding left out."""
+    # TwoSum (Knuth): b_part is what the rounded total took from b, total - b_part what it took from a. Both
+    # differences from a and b are exact, whichever of the two is larger; FastTwoSum would save three
+    # operations and needs |a| >= |b|, which nothing guarantees here.
     total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
+    b_part = total - a
+    return total, (a - (total - b_part)) + (b - b_part)
 
 
-def plus(a: Pair, b: Pair) -> Pair:
+def add(a: DoubleFloat, b: DoubleFloat) -> DoubleFloat:
     """Computes a + b to about twice the digits of a float."""
     high, low = two_sum(a[0], b[0])
+    # The second sum makes a pair of the result: the low parts together may exceed half a last place of
+    # `high`.
     return two_sum(high, low + (a[1] + b[1]))
 
 
-def times(a: Pair, b: Pair) -> Pair:
+def multiply(a: DoubleFloat, b: DoubleFloat) -> DoubleFloat:
     """Computes a b to about twice the digits of a float."""
-    high = a[0] * b[0]
-    (a1, a2), (b1, b2) = _split(a[0]), _split(b[0])
-    error = ((a1 * b1 - high) + a1 * b2 + a2 * b1) + a2 * b2
-    return two_sum(high, error + (a[0] * b[1] + a[1] * b[0]))
+    product = a[0] * b[0]
+
+    # Dekker's product: the high parts are cut into halves of half the digits, whose products a float holds.
+    # Added up from the largest, with `product` taken from the first, they give what the rounding of `product`
+    # left out, and no addition is rounded. In float64, of an odd number of digits, the larger half has one
+    # digit too many (27 of 53), so a1 b1 can be rounded in its last place.
+    a1, a2 = _split_in_half(a[0])
+    b1, b2 = _split_in_half(b[0])
+    error = ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
+
+    # The product of the low parts is below the last place of the result, so it is left out.
+    return two_sum(product, error + (a[0] * b[1] + a[1] * b[0]))
 
 
-def over(a: Pair, b: Pair) -> Pair:
+def divide(a: DoubleFloat, b: DoubleFloat) -> DoubleFloat:
     """Computes a / b to about twice the digits of a float; b is positive."""
-    high = a[0] / b[0]
-    back = times((high, jnp.zeros_like(high)), b)
-    return two_sum(high, ((a[0] - back[0]) + (a[1] - back[1])) / b[0])
+    # One step of long division: a quotient of floats, and the quotient of what it leaves of a, which needs
+    # the digits of the pair only in the product that is subtracted.
+    quotient = a[0] / b[0]
+    product = multiply((quotient, jnp.zeros_like(quotient)), b)
+    remainder = (a[0] - product[0]) + (a[1] - product[1])
+    return two_sum(quotient, remainder / b[0])
 
 
-def _split(x: Array) -> Pair:
-    """Splits x into a sum of two floats of half its digits, whose products are exact."""
+def floor_divide(noise: DoubleFloat, step: DoubleFloat) -> Array:
+    """floor(noise / step), exact for positive steps and quotients below 2^20 or so."""
+    # The quotient of the high parts is off by one at most. Comparing the noise with k steps and with k + 1
+    # steps, to the digits of pairs, mends it in either direction.
+    k = jnp.floor(noise[0] / step[0])
+    zero = jnp.zeros_like(k)
+    k -= jnp.where(is_less(noise, multiply((k, zero), step)), 1.0, 0.0)
+    k += jnp.where(is_less(noise, multiply((k + 1, zero), step)), 0.0, 1.0)
+    return k.astype(jnp.int32)
+
+
+def _split_in_half(x: Array) -> DoubleFloat:
+    """Splits x into a sum of two floats that have about half its digits each."""
+    # Dekker splits by multiplying with 2^12 + 1 (float32) and subtracting. Rounding to fewer digits does the
+    # same in one operation, overflows nowhere, and leaves no expression that a compiler could simplify.
     bits = jnp.finfo(x.dtype)
     high = lax.reduce_precision(x, bits.nexp, bits.nmant // 2)
     return high, x - high

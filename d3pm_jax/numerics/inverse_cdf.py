@@ -1,9 +1,19 @@
 """Turns uniform noise into categories by inverse cumulative distributions whose boundaries are exact.
 
+A row of probabilities cuts [0, 1) into intervals, one after the other, and a noise value draws the category
+of the interval that it falls in: the first k whose end p_0 + ... + p_k lies above it. Ends are sums of two
+floats (`double_float`), so that each category gets the number of grid points that its probability asks for,
+rounded up or down. In one float the ends of a long row would be off by many grid points.
+
 A noise value is u, in [0, 1), or u + g u_low with a second word u_low in [0, 1), where g is the grid of u:
 2^-23 in float32, 2^-52 in float64. With u alone an event cannot be likelier or rarer by less than g; with
-both words probabilities far below it come out right. Boundaries are sums of two floats (Dekker 1971), so
-that each category gets the number of grid points that its probability asks for, rounded up or down.
+both words probabilities far below it come out right.
+
+The order in which an end is added up is part of what a noise value means: another order has other last bits,
+and would now and then draw another category. So there is one order on every backend, whatever the form of the
+program: blocks of 16 categories from left to right, blocks of 16 blocks from left to right, and so on; a row
+of at most 32 is one block. Within a block the ends go on from the sum of all that is before it. Between
+devices only the last bit of an exponential may differ.
 
 This is the rule of reverse steps and of any row. Families draw x_t by rules of their own, which cost less and
 are said by their `draw_q`; so does `losses.continuous`.
@@ -19,10 +29,12 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax.checks import NOISE, declared
 from d3pm_jax.cpu import tiles
 from d3pm_jax.numerics import double_float
-from d3pm_jax.numerics.double_float import Pair
+from d3pm_jax.numerics.double_float import DoubleFloat
 
 NEG_INF = -jnp.inf
-LARGEST, BLOCK = 32, 16  # a row of more categories is cut into blocks
+# A row of at most LARGEST categories is one block; a longer one is cut into blocks of BLOCK.
+LARGEST = 32
+BLOCK = 16
 
 
 @declared(u=NOISE, u_low=NOISE)
@@ -43,104 +55,159 @@ def categorical(
     Returns:
         int32 categories; -1 where log_p has no distribution (all -inf, or NaN).
     """
-    return _categorical(*lax.stop_gradient((log_p, u, u_low)))  # integers have no gradient
+    # A draw is an integer, which has no gradient.
+    log_p, u, u_low = lax.stop_gradient((log_p, u, u_low))
+    return _categorical(log_p, u, u_low)
 
 
 @jax.jit
 def _categorical(log_p: Array, u: Array, u_low: Array | None) -> Array:
-    noise = double_float.from_words(u, u_low)
+    noise = double_float.noise_from_words(u, u_low)
     log_p = log_p.astype(jnp.promote_types(log_p.dtype, jnp.float32))
-    return tiles.apply_by_parts(lambda *part: (_draw(part[0], part[1:]),), log_p, *noise)[0]
+
+    def draw_part(log_p: Array, noise_high: Array, noise_low: Array) -> tuple[Array]:
+        return (_draw(log_p, (noise_high, noise_low)),)
+
+    (categories,) = tiles.apply_by_parts(draw_part, log_p, *noise)  # [*S]
+    return categories
 
 
-def _draw(log_p: Array, noise: Pair) -> Array:
+def _draw(log_p: Float[Array, "*S K"], noise: DoubleFloat) -> Int[Array, "*S"]:
     """Draws a block of the coarsest level, then a block in it, and so on down to a category."""
     K = log_p.shape[-1]
-    size = K if K <= LARGEST else BLOCK
-    top = jnp.max(log_p, axis=-1, keepdims=True)
-    log_p = _padded(log_p, size, NEG_INF)
-    sums = [_sums(_probabilities(log_p, top), size)]  # of blocks, of blocks of blocks, .., of all
-    while sums[-1][0].shape[-1] > 1:
-        sums[-1] = tuple(_padded(x, size, 0.0) for x in sums[-1])
-        sums.append(_sums(sums[-1], size))
-    target = double_float.times(noise, tuple(x[..., 0] for x in sums[-1]))
-    k, start = jnp.zeros(top.shape[:-1], jnp.int32), tuple(jnp.zeros_like(x) for x in target)
-    for level in reversed(sums[:-1]):
-        inside, start = _first_above(target, tuple(_block(x, k, size) for x in level), start)
-        k = k * size + inside
-    inside, _ = _first_above(target, _probabilities(_block(log_p, k, size), top), start)
-    return jnp.where(jnp.isfinite(target[0]), k * size + inside, -1)  # a maximum may drop a NaN, no sum does
+    size = BLOCK
+    if K <= LARGEST:
+        size = K
+    top = jnp.max(log_p, axis=-1, keepdims=True)  # [*S, 1]
+    log_p = _pad(log_p, size, NEG_INF)
+
+    # The sums of blocks of categories, of blocks of such blocks, and so on up to one sum of the whole row.
+    levels = [_sum_blocks(_probabilities(log_p, top), size)]  # pairs [*S, n], n ever smaller
+    while levels[-1][0].shape[-1] > 1:
+        levels[-1] = tuple(_pad(x, size, 0.0) for x in levels[-1])
+        levels.append(_sum_blocks(levels[-1], size))
+    total = tuple(x[..., 0] for x in levels[-1])
+
+    # The row is not normalised. Scaling the noise by its sum costs one product for an element, where dividing
+    # the row would cost one for each category and round each of them.
+    target = double_float.multiply(noise, total)
+
+    # From the coarsest level down, `index` is the block that the target falls in, and `start` the sum of all
+    # that is before this block. Only one block of each level is read again. The probabilities of the last one
+    # are computed anew from its logits: keeping those of all categories would write a row to memory.
+    index = jnp.zeros(top.shape[:-1], jnp.int32)
+    start = tuple(jnp.zeros_like(x) for x in target)
+    for level in reversed(levels[:-1]):
+        sums = tuple(_gather_block(x, index, size) for x in level)
+        inside, start = _find_target(target, sums, start)
+        index = index * size + inside
+    p = _probabilities(_gather_block(log_p, index, size), top)
+    inside, _ = _find_target(target, p, start)
+
+    # A row of -inf, or one with a NaN, has a sum that is not finite. The maximum does not show it, as it may
+    # drop a NaN; no sum does.
+    return jnp.where(jnp.isfinite(target[0]), index * size + inside, -1)
 
 
-def search(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...]) -> Array:
-    """Finds the first k in 0..K-1 that is not passed, K where all are; behind it none is passed."""
+def find_first(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...]) -> Array:
+    """Finds the first k of 0..K-1 for which passed(k) is false, by bisection; K where there is none.
+
+    Args:
+        passed: k int32 -> bool, both of this shape; true for each element up to some k, and false from there.
+        K: how many k there are.
+        shape: that of the result.
+
+    Returns:
+        int32, each in 0..K.
+    """
+    # k counts how many are passed for sure. Steps of falling powers of two add up to any number up to K, and
+    # each is taken where the last k of it is passed, and so all before.
     k = jnp.zeros(shape, jnp.int32)
-    for step in (2**i for i in reversed(range(K.bit_length()))):
-        ahead = passed(jnp.minimum(k + step, K) - 1)
-        k = jnp.where((k + step <= K) & ahead, k + step, k)
+    for power in reversed(range(K.bit_length())):
+        step = 2**power
+        last_is_passed = passed(jnp.minimum(k + step, K) - 1)
+        k = jnp.where((k + step <= K) & last_is_passed, k + step, k)
     return k
 
 
-def _padded(x: Float[Array, "*S n"], size: int, value: float) -> Float[Array, "*S m"]:
-    """Adds entries, so that blocks of this size divide them."""
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % size)], constant_values=value)
+def _pad(x: Float[Array, "*S n"], size: int, value: float) -> Float[Array, "*S m"]:
+    """Appends entries of this value, so that blocks of this size divide the last axis."""
+    missing = -x.shape[-1] % size
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)], constant_values=value)
 
 
-def _probabilities(log_p: Float[Array, "*S n"], top: Float[Array, "*S 1"]) -> Pair:
-    """Returns exp(log_p - top) as pairs."""
+def _probabilities(log_p: Float[Array, "*S n"], top: Float[Array, "*S 1"]) -> DoubleFloat:
+    """exp(log_p - top) as pairs, whose low part is 0."""
     p = jnp.exp(log_p - top)
     return p, jnp.zeros_like(p)
 
 
-def _block(x: Float[Array, "*S n"], k: Int[Array, "*S"], size: int) -> Float[Array, "*S size"]:
-    """Gathers block k of each row."""
+def _gather_block(x: Float[Array, "*S n"], index: Int[Array, "*S"], size: int) -> Float[Array, "*S size"]:
+    """Gathers of each row the block that the index counts."""
     if x.shape[-1] == size:
         return x
-    blocks = jnp.reshape(x, (*x.shape[:-1], x.shape[-1] // size, size))
-    return jnp.take_along_axis(blocks, k[..., None, None], axis=-2, mode="promise_in_bounds")[..., 0, :]
+    blocks = jnp.reshape(x, (*x.shape[:-1], x.shape[-1] // size, size))  # [*S, n / size, size]
+    return jnp.take_along_axis(blocks, index[..., None, None], axis=-2, mode="promise_in_bounds")[..., 0, :]
 
 
-def _sums(x: Pair, size: int) -> Pair:
-    """Sums the blocks of pairs [*S, n], from left to right: [*S, n / size].
-
-    The order is the same whatever the device. A CPU takes the reduction of XLA, which goes from left to right
-    there and nowhere else; tests hold the two forms together to the last bit.
-    """
+def _sum_blocks(x: DoubleFloat, size: int) -> DoubleFloat:
+    """Sums the blocks of pairs [*S, n], from left to right: [*S, n / size]."""
     blocks = tuple(jnp.reshape(a, (*a.shape[:-1], a.shape[-1] // size, size)) for a in x)
-    return lax.platform_dependent(blocks, cpu=_reduced, default=_added_up)
+
+    # A CPU takes the reduction of XLA, which goes from left to right there and nowhere else: on an
+    # accelerator it is a tree, whose order depends on the shape. So other devices add up slices, in an order
+    # that the program says. Both make the same additions of the same numbers, and tests hold them together to
+    # the last bit.
+    return lax.platform_dependent(blocks, cpu=_sum_by_reduction, default=_sum_by_slices)
 
 
-def _reduced(blocks: Pair) -> Pair:
+def _sum_by_reduction(blocks: DoubleFloat) -> DoubleFloat:
+    """Sums pairs over the last axis, by one reduction that carries both parts."""
     zero = jnp.zeros((), blocks[0].dtype)
-    return double_float.two_sum(*lax.reduce(blocks, (zero, zero), _add, (blocks[0].ndim - 1,)))
+    high, low = lax.reduce(blocks, (zero, zero), _add, (blocks[0].ndim - 1,))
+    return double_float.two_sum(high, low)
 
 
-def _added_up(blocks: Pair) -> Pair:
-    """Adds slices; the barrier has each sum made once, rather than again for whatever reads it."""
+def _sum_by_slices(blocks: DoubleFloat) -> DoubleFloat:
+    """Sums pairs over the last axis, one slice after the other."""
     total = tuple(x[..., 0] for x in blocks)
     for i in range(1, blocks[0].shape[-1]):
         total = _add(total, tuple(x[..., i] for x in blocks))
+
+    # Without the barrier XLA would merge these additions into everything that reads a sum, the next level and
+    # the search, and make them again for each.
     return lax.optimization_barrier(double_float.two_sum(*total))
 
 
-def _add(a: Pair, b: Pair) -> Pair:
-    """Adds pairs, but for what makes a pair of the sum: its low part may have grown."""
-    high, rest = double_float.two_sum(a[0], b[0])
-    return high, a[1] + (rest + b[1])
+def _add(a: DoubleFloat, b: DoubleFloat) -> DoubleFloat:
+    """Adds pairs, without the last step of `double_float.add`, which makes a pair of the sum.
+
+    Over the few additions of a block the low part may grow to some last places of the high one, which a float
+    holds; so the last step is taken once, at the end of a block.
+    """
+    high, error = double_float.two_sum(a[0], b[0])
+    return high, a[1] + (error + b[1])
 
 
-def _first_above(target: Pair, x: Pair, start: Pair) -> tuple[Array, Pair]:
-    """Finds the first of pairs [*S, n] whose cumulative sum, from a start on, is above the target.
+def _find_target(target: DoubleFloat, x: DoubleFloat, start: DoubleFloat) -> tuple[Array, DoubleFloat]:
+    """Finds the entry of pairs [*S, n], laid one behind the other from a start on, that a target falls in.
+
+    Entry i ends at start + x_0 + ... + x_i.
 
     Returns:
-        Its index, and the sum before it. Rounding of sums of blocks can leave none: then it is the last that
-        is not 0.
+        int32 [*S], the number of ends that are not above the target, but at most the last entry above 0; and
+        the sum of the start and the entries whose end is not above the target.
     """
-    end, passed, last = start, 0, 0
+    # The target lies below the end of the last entry, but for rounding: the sum of a block and the ends
+    # within it are added up in other orders, and the target is rounded too. So all ends may fail to be above
+    # it. The minimum then gives the last category that can be drawn at all; an entry of 0 is never drawn.
+    end = start
+    count = 0
+    last_positive = 0
     for i in range(x[0].shape[-1]):
-        last = jnp.where(x[0][..., i] > 0, i, last)
-        end = double_float.plus(end, (x[0][..., i], x[1][..., i]))
-        over = double_float.less(target, end)
-        passed += jnp.where(over, 0, 1)
-        start = tuple(jnp.where(over, a, b) for a, b in zip(start, end, strict=True))
-    return jnp.minimum(passed, last), start
+        last_positive = jnp.where(x[0][..., i] > 0, i, last_positive)
+        end = double_float.add(end, (x[0][..., i], x[1][..., i]))
+        is_above = double_float.is_less(target, end)
+        count += jnp.where(is_above, 0, 1)
+        start = tuple(jnp.where(is_above, before, after) for before, after in zip(start, end, strict=True))
+    return jnp.minimum(count, last_positive), start

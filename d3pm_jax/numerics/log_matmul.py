@@ -12,13 +12,19 @@ from d3pm_jax.numerics.logspace import NEG_INF, log_add
 
 
 def band_width(dtype: jnp.dtype) -> float:
-    """Gives the nats of log_p that `log_matmul` puts in one matrix product: 30 (float32), 300 (float64)."""
-    return 300.0 if dtype == jnp.float64 else 30.0
+    """Returns the nats of log_p that `log_matmul` puts in one matrix product: 30 (float32), 300 (float64)."""
+    # exp(-30) is about 2^-43 and exp(-300) about 2^-433. Times `smallest_entry`, 2^-80 or 2^-580, each is
+    # still above the smallest normal float, 2^-126 or 2^-1022, so no term of a product underflows.
+    if dtype == jnp.float64:
+        return 300.0
+    return 30.0
 
 
 def smallest_entry(dtype: jnp.dtype) -> float:
-    """Gives the smallest non-zero table entry for which `log_matmul` cannot underflow: 2^-80 or 2^-580."""
-    return 2.0**-580 if dtype == jnp.float64 else 2.0**-80
+    """Returns the smallest non-zero table entry for which `log_matmul` cannot underflow: 2^-80 or 2^-580."""
+    if dtype == jnp.float64:
+        return 2.0**-580
+    return 2.0**-80
 
 
 @declared(table=at_least(0))
@@ -39,36 +45,43 @@ def log_matmul(log_p: Float[Array, "*L M K"], table: Float[Array, "*L K J"]) -> 
     return _log_matmul(log_p, table)
 
 
+# The gradient is written by hand, because JAX has no reverse mode for the loop over bands, a `while_loop`.
 @jax.custom_vjp
 def _log_matmul(log_p: Array, table: Array) -> Array:
     return _log_matmul_fwd(log_p, table)[0]
 
 
-def _split(log_p: Array) -> tuple[Array, Array, Array]:
+def _split_in_bands(log_p: Array) -> tuple[Array, Array, Array]:
     """Returns the largest entry of each row, and each entry's band and position in it, in nats."""
-    top = jnp.max(log_p, axis=-1, keepdims=True)
+    top = jnp.max(log_p, axis=-1, keepdims=True)  # [*L, M, 1]
+    # A row of -inf has no largest entry. With 0 in its place every depth is inf, not NaN.
     top = jnp.where(top == NEG_INF, 0.0, top)
-    depth = top - log_p
+    depth = top - log_p  # [*L, M, K]
     width = band_width(log_p.dtype)
     band = jnp.floor(depth / width)
-    inside = jnp.clip(depth - band * width, 0.0, width)  # exact for depths of up to 2^23 bands
+    # The position is exact for depths of up to 2^23 bands. Where the depth is inf, so is the band, and inf -
+    # inf is NaN: the last line puts inf there, whose exponential is 0.
+    inside = jnp.clip(depth - band * width, 0.0, width)
     return top, band, jnp.where(band < jnp.inf, inside, jnp.inf)
 
 
-def _further_bands(band: Array, body, init):
+def _fold_further_bands(band: Array, body, init):
     """Folds `body(b, carry)` over the bands behind the first that occur anywhere, in increasing order.
 
     Mostly there are none: the loop stands behind a condition, for accelerators, which have no other loop.
     """
 
-    def after(b: Array) -> Array:
+    def next_band(b: Array) -> Array:
+        """Returns the smallest band above b that an entry lies in, inf where there is none."""
         return jnp.min(jnp.where(band > b, band, jnp.inf), initial=jnp.inf)
 
     def step(carry):
         b, value = carry
-        return after(b), body(b, value)
+        return next_band(b), body(b, value)
 
-    second = after(jnp.zeros((), band.dtype))
+    # Bands without an entry are skipped, so the number of products is that of bands in use, however far apart
+    # the entries are.
+    second = next_band(jnp.zeros((), band.dtype))
     return lax.cond(
         second < jnp.inf,
         lambda: lax.while_loop(lambda carry: carry[0] < jnp.inf, step, (second, init))[1],
@@ -80,33 +93,61 @@ _matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
 def _log_matmul_fwd(log_p: Array, table: Array):
-    top, band, inside = _split(log_p)
+    top, band, inside = _split_in_bands(log_p)
     width = band_width(log_p.dtype)
 
-    def one(b: Array | float) -> Array:
+    def log_product_of_band(b: Array | float) -> Array:
+        # Entries of band b are scaled by exp(top - width b), which makes them exp(-inside) in [exp(-width),
+        # 1]. The scale comes back in as a sum of logs.
         p = jnp.where(band == b, jnp.exp(-inside), 0.0)
-        return jnp.log(_matmul(p, table)) + (top - width * b)
+        return jnp.log(_matmul(p, table)) + (top - width * b)  # [*L, M, J]
 
-    out = _further_bands(band, lambda b, out: log_add(out, one(b)), one(0.0))
-    out = jnp.where(jnp.any(jnp.isnan(log_p), axis=-1, keepdims=True), jnp.nan, out)
+    def add_band(b: Array, log_total: Array) -> Array:
+        return log_add(log_total, log_product_of_band(b))
+
+    log_total = _fold_further_bands(band, add_band, log_product_of_band(0.0))
+
+    # An entry that is NaN lies in no band, so the sum leaves it out: it is put back here.
+    is_nan = jnp.any(jnp.isnan(log_p), axis=-1, keepdims=True)
+    out = jnp.where(is_nan, jnp.nan, log_total)
     return out, (log_p, table, out)
 
 
 def _log_matmul_bwd(residuals, g: Array):
+    """d out_j / d log_p_k = exp(log_p_k + log table_kj - out_j), the share that term k has of sum j.
+
+    So the gradient is p_k sum_j table_kj g_j exp(-out_j), again one matrix product for each band. For band b
+    the two exponentials are taken together, as exp(rise) exp(-inside) with rise = top - width b - out_j:
+    alone, each could overflow or vanish where their product does not.
+    """
     log_p, table, out = residuals
-    top, band, inside = _split(log_p)
+    top, band, inside = _split_in_bands(log_p)
     width = band_width(log_p.dtype)
-    largest = width - jnp.log(smallest_entry(log_p.dtype)) + 1.0  # an entry further below is not of this band
-    shift = 2.0 ** (500 if log_p.dtype == jnp.float64 else 60)  # exact; keeps both factors finite
-    transposed = jnp.swapaxes(table, -1, -2)
 
-    def one(b: Array | float) -> Array:
-        rise = (top - width * b) - out
-        weight = jnp.where(rise < largest, g * (jnp.exp(jnp.where(rise < largest, rise, 0.0)) / shift), 0.0)
+    # A term of band b in sum j is at least exp(top - width (b + 1)) times the smallest entry of the table,
+    # and out_j is at least the log of that. So where rise is larger than this (1 is for rounding), sum j has
+    # no term of this band: table_kj is 0 for all its entries, and the weight may be 0. It also is where out_j
+    # is -inf.
+    largest_rise = width - jnp.log(smallest_entry(log_p.dtype)) + 1.0
+
+    # exp(largest_rise) is near the largest float. A power of two, exact, is moved from one factor to the
+    # other, so that both stay in range.
+    shift = 2.0**500 if log_p.dtype == jnp.float64 else 2.0**60
+    transposed = jnp.swapaxes(table, -1, -2)  # [*L, J, K]
+
+    def gradient_of_band(b: Array | float) -> Array:
+        rise = (top - width * b) - out  # [*L, M, J]
+        has_terms = rise < largest_rise
+        # The inner `where` keeps exp from overflowing in entries that the outer one throws away.
+        weight = jnp.where(has_terms, g * (jnp.exp(jnp.where(has_terms, rise, 0.0)) / shift), 0.0)
         p = jnp.where(band == b, jnp.exp(-inside) * shift, 0.0)
-        return p * _matmul(weight, transposed)
+        return p * _matmul(weight, transposed)  # [*L, M, K]
 
-    return _further_bands(band, lambda b, total: total + one(b), one(0.0)), None
+    def add_band(b: Array, total: Array) -> Array:
+        return total + gradient_of_band(b)
+
+    # The table is a constant: its gradient is None.
+    return _fold_further_bands(band, add_band, gradient_of_band(0.0)), None
 
 
 _log_matmul.defvjp(_log_matmul_fwd, _log_matmul_bwd)

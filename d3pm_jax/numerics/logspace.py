@@ -2,6 +2,10 @@
 
 A log-probability may be -inf (probability exactly 0). Every function here gives the limit that
 probability theory asks for at such points (0 log 0 = 0) and a finite gradient.
+
+A `jnp.where` alone does not do this: its gradient multiplies the one of the branch that is not taken by 0,
+and 0 times inf or NaN is NaN. So the dangerous argument is replaced before the function sees it, and the
+result is replaced after it: two `where` with one condition.
 """
 
 import jax
@@ -24,9 +28,9 @@ def log_add(a: Float[Array, "*S"], b: Float[Array, "*S"]) -> Float[Array, "*S"]:
     Returns:
         The log of the sum of the two probabilities, same shape.
     """
-    empty = jnp.maximum(a, b) == NEG_INF
-    both = jnp.logaddexp(jnp.where(empty, 0.0, a), jnp.where(empty, 0.0, b))
-    return jnp.where(empty, NEG_INF, both)
+    both_zero = jnp.maximum(a, b) == NEG_INF
+    log_total = jnp.logaddexp(jnp.where(both_zero, 0.0, a), jnp.where(both_zero, 0.0, b))
+    return jnp.where(both_zero, NEG_INF, log_total)
 
 
 @declared()
@@ -39,7 +43,9 @@ def log_sum(x: Float[Array, "*S K"]) -> Float[Array, "*S"]:
     Returns:
         The log of their sum, the last axis gone.
     """
-    top = lax.stop_gradient(jnp.max(x, axis=-1))
+    # The result does not depend on `top`, so no gradient goes through it. In a row of -inf it is 0: -inf -
+    # (-inf) would be NaN.
+    top = lax.stop_gradient(jnp.max(x, axis=-1))  # [*S]
     top = jnp.where(top == NEG_INF, 0.0, top)
     total = jnp.sum(jnp.exp(x - top[..., None]), axis=-1)
     return jnp.where(total == 0, NEG_INF, jnp.log(jnp.where(total == 0, 1.0, total)) + top)
@@ -55,7 +61,7 @@ def log_normalize(logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
     Returns:
         Log-probabilities whose exponentials sum to 1 over the last axis (or are all 0).
     """
-    total = log_sum(logits)[..., None]
+    total = log_sum(logits)[..., None]  # [*S, 1]
     return logits - jnp.where(total == NEG_INF, 0.0, total)
 
 
@@ -73,6 +79,8 @@ def log_prob(logits: Float[Array, "*S K"], k: Int[Array, "*S"]) -> Float[Array, 
     return _log_prob(logits, k)
 
 
+# The gradient is onehot(k) - softmax(logits). It is written by hand for the rows without a distribution,
+# where it is 0, and because the derived one would scatter into [*S, K] what is a comparison here.
 @jax.custom_vjp
 def _log_prob(logits: Array, k: Array) -> Array:
     return _log_prob_fwd(logits, k)[0]
@@ -81,6 +89,7 @@ def _log_prob(logits: Array, k: Array) -> Array:
 def _log_prob_fwd(logits: Array, k: Array):
     total = log_sum(logits)
     picked = jnp.take_along_axis(logits, k[..., None], axis=-1)[..., 0]
+    # Where all of a row is -inf, so is the total, and -inf - (-inf) would be NaN.
     value = jnp.where(picked == NEG_INF, picked, picked - total)
     return value, (logits, k, total, value)
 
@@ -109,12 +118,21 @@ def kl(log_q: Float[Array, "*S K"], log_p: Float[Array, "*S K"]) -> Float[Array,
     Returns:
         The divergence in nats: +inf, with gradient 0, exactly where q > 0 meets p = 0; 0 where q is all zero.
     """
-    q, p = jnp.exp(log_q), jnp.exp(log_p)
+    q = jnp.exp(log_q)
+    p = jnp.exp(log_p)
     ruled_out = (log_q > NEG_INF) & (log_p == NEG_INF)
+
+    # r is set to 0 where a term has no finite value: where q is 0, as 0 log 0 = 0, and where q > 0 meets p =
+    # 0, which the last line makes inf.
     r = jnp.where((q > 0) & ~ruled_out, log_q - jnp.where(ruled_out, 0.0, log_p), 0.0)
+
+    # Near r = 0 a term is q (r + expm1(-r)). Further out expm1(-r) may overflow, and the same number is q r -
+    # q + p, as p = q exp(-r).
     near = jnp.abs(r) < 1.0
     r_near = jnp.where(near, r, 0.0)
     terms = jnp.where(near & (q > 0), q * (r_near + jnp.expm1(-r_near)), q * r - q + p)
+
+    # A row of q that is all 0 is no distribution: the p that is left of its terms is not a divergence.
     finite = jnp.where(jnp.max(q, axis=-1) == 0, 0.0, jnp.sum(terms, axis=-1))
     return jnp.where(jnp.any(ruled_out, axis=-1), jnp.inf, finite)
 
@@ -133,6 +151,8 @@ def kl_logits(log_q: Float[Array, "*S K"], logits: Float[Array, "*S K"]) -> Floa
     return _kl_logits(log_q, logits)
 
 
+# Derived from the terms of `kl`, the gradient would come to softmax(logits) - q by way of sums over K that
+# cancel, with their rounding and more passes over [*S, K]. So it is written by hand.
 @jax.custom_vjp
 def _kl_logits(log_q: Array, logits: Array) -> Array:
     return _kl_logits_fwd(log_q, logits)[0]
@@ -147,6 +167,7 @@ def _kl_logits_fwd(log_q: Array, logits: Array):
 def _kl_logits_bwd(residuals, g: Array):
     log_q, log_p, value = residuals
     q = jnp.exp(log_q)
+    # Where the divergence is inf, or q is no distribution, the value does not change with finite logits.
     constant = (value == jnp.inf) | (jnp.max(q, axis=-1) == 0)
     return None, jnp.where(constant, 0.0, g)[..., None] * (jnp.exp(log_p) - q)
 
@@ -164,7 +185,10 @@ def log1mexp(log_x: Float[Array, "*S"]) -> Float[Array, "*S"]:
     Returns:
         Nats: log_x where x is tiny, 0 where it is large.
     """
-    x = jnp.exp(jnp.clip(log_x, -40.0, 7.0))  # further out one of the two forms below is exact for any x
+    # Further out than -40 or 7 one of the two forms below is exact for any x, so x need not leave the range
+    # of a float. The first takes log_x apart from log((1 - exp(-x)) / x), which is near 0 for a small x and
+    # keeps its digits; the second has exp(-x) < 1 / e.
+    x = jnp.exp(jnp.clip(log_x, -40.0, 7.0))
     tiny = log_x < 0
     near_0 = log_x + jnp.log(-jnp.expm1(-x) / x)
     return jnp.where(tiny, near_0, jnp.log1p(-jnp.exp(-jnp.where(tiny, 1.0, x))))

@@ -106,14 +106,16 @@ class Dense(Process):
         def passed(k: Array) -> Array:
             return rows.at[row, k].get(mode="promise_in_bounds") <= u
 
-        k = inverse_cdf.search(passed, self.K - 1, x0.shape)
+        k = inverse_cdf.find_first(passed, self.K - 1, x0.shape)
         return jnp.where(known, k, -1)
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
         """Draws the first k with u < the sum of the prior over 0..k."""
-        cdf, noise = self.prior_cdf, double_float.from_words(u, u_low)
-        return inverse_cdf.search(
-            lambda k: ~double_float.less(noise, (gather(cdf[0], k), gather(cdf[1], k))), self.K - 1, u.shape
+        cdf, noise = self.prior_cdf, double_float.noise_from_words(u, u_low)
+        return inverse_cdf.find_first(
+            lambda k: ~double_float.is_less(noise, (gather(cdf[0], k), gather(cdf[1], k))),
+            self.K - 1,
+            u.shape,
         )
 
     def respaced(self, grid: Sequence[int]) -> "Dense":
@@ -155,7 +157,7 @@ def _dense(Q: Matrices, prior: np.ndarray | None, time: np.ndarray | Array) -> t
     process = Dense(
         *(jnp.asarray(x) for x in (back, cum, cdf)),
         log_pi=log_pi,
-        prior_cdf=double_float.from_float64(_cumulative(pi)),
+        prior_cdf=double_float.split_float64(_cumulative(pi)),
         time=jnp.asarray(time),
         K=K,
         T=len(Q),

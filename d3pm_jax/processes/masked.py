@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax import numerics, schedules
 from d3pm_jax.checks import declared
 from d3pm_jax.numerics import double_float
-from d3pm_jax.numerics.double_float import Pair
+from d3pm_jax.numerics.double_float import DoubleFloat
 from d3pm_jax.processes.base import Process, check_elementwise
 from d3pm_jax.processes.respace import compose, require_spec
 from d3pm_jax.processes.tables import gather, gather_steps, log_bars, log_steps
@@ -128,11 +128,11 @@ class Masked(Process):
         keep = tuple(jnp.broadcast_to(table[-1], u.shape) for table in self.keep_bar)
         return self._draw(keep, u, u_low, self.inner.draw_prior)
 
-    def _draw(self, keep: Pair, u: Array, u_low: Array | None, draw_inner) -> Array:
-        noise = double_float.from_words(u, u_low)
-        hidden = ~double_float.less(noise, keep)
+    def _draw(self, keep: DoubleFloat, u: Array, u_low: Array | None, draw_inner) -> Array:
+        noise = double_float.noise_from_words(u, u_low)
+        hidden = ~double_float.is_less(noise, keep)
         some = tuple(jnp.where(hidden, one, x) for one, x in zip((1.0, 0.0), keep, strict=True))
-        high, low = double_float.over(noise, some)
+        high, low = double_float.divide(noise, some)
         inner = draw_inner(jnp.where(hidden, 0.0, high), jnp.where(hidden, 0.0, low / jnp.finfo(u.dtype).eps))
         return jnp.where(hidden, self.K - 1, inner)
 
@@ -174,7 +174,7 @@ def _masked(inner: Process, gamma: np.ndarray) -> Masked:
     return Masked(
         inner,
         *(jnp.asarray(x) for x in (log_keep, log_mask, log_keep_bar, log_mask_bar)),
-        keep_bar=double_float.from_float64(np.exp(log_keep_bar)),
+        keep_bar=double_float.split_float64(np.exp(log_keep_bar)),
         time=inner.time,
         K=inner.K + 1,
         T=inner.T,

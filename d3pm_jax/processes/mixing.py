@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax import numerics, schedules
 from d3pm_jax.checks import CATEGORY, NUM_CATEGORIES, check_distribution, declared
 from d3pm_jax.numerics import double_float, inverse_cdf
-from d3pm_jax.numerics.double_float import Pair
+from d3pm_jax.numerics.double_float import DoubleFloat
 from d3pm_jax.processes.base import Process, check_prior
 from d3pm_jax.processes.respace import compose, require_spec
 from d3pm_jax.processes.tables import (
@@ -132,48 +132,50 @@ class Mixing(Process):
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
         """Draws the first k with u < (1 - alpha_bar_t) (pi_0 + ... + pi_k, less pi_x0), or else x_0."""
-        noise = double_float.from_words(u, u_low)
+        noise = double_float.noise_from_words(u, u_low)
         mix = gather_steps(tuple(self.beta_bar), t, x0.shape)
         moves = {"point": self._move_to_point, "uniform": self._move_uniform, "general": self._move_general}
         k = moves[self.pi_kind](x0, mix, noise)
         drawn = jnp.where(k == self.K, x0, k)
         return jnp.where(jnp.isnan(mix[0]), -1, drawn)  # a t outside 0..T, which only jit lets through
 
-    def _move_to_point(self, x0: Array, mix: Pair, noise: Pair) -> Array:
+    def _move_to_point(self, x0: Array, mix: DoubleFloat, noise: DoubleFloat) -> Array:
         """Returns the category that pi is certain of, or K for x_0."""
         target = jnp.argmax(self.pi[0]).astype(jnp.int32)
-        return jnp.where(double_float.less(noise, mix) & (x0 != target), target, self.K)
+        return jnp.where(double_float.is_less(noise, mix) & (x0 != target), target, self.K)
 
-    def _move_uniform(self, x0: Array, mix: Pair, noise: Pair) -> Array:
+    def _move_uniform(self, x0: Array, mix: DoubleFloat, noise: DoubleFloat) -> Array:
         """Returns the quotient of u and (1 - alpha_bar_t) / K, x_0 left out; K for x_0."""
         some = tuple(jnp.where(mix[0] > 0, x, one) for x, one in zip(mix, (1.0, 0.0), strict=True))
         K = jnp.full(x0.shape, self.K, mix[0].dtype)
-        k = double_float.quotient(noise, double_float.over(some, (K, jnp.zeros_like(K))))
+        k = double_float.floor_divide(noise, double_float.divide(some, (K, jnp.zeros_like(K))))
         moved = (k < self.K - 1) & (mix[0] > 0)
         return jnp.where(moved, k + (k >= x0), self.K)
 
-    def _move_general(self, x0: Array, mix: Pair, noise: Pair) -> Array:
+    def _move_general(self, x0: Array, mix: DoubleFloat, noise: DoubleFloat) -> Array:
         """Finds the first k whose end of (1 - alpha_bar_t) pi, x_0 left out, is above u; K for x_0."""
         own = tuple(-gather(table, x0) for table in self.pi)
 
         def passed(k: Array) -> Array:
             below = self._cdf(k)
-            without = double_float.plus(below, own)
+            without = double_float.add(below, own)
             some = tuple(jnp.where(k < x0, a, b) for a, b in zip(below, without, strict=True))
-            return ~double_float.less(noise, double_float.times(mix, some))
+            return ~double_float.is_less(noise, double_float.multiply(mix, some))
 
-        return inverse_cdf.search(passed, self.K, x0.shape)
+        return inverse_cdf.find_first(passed, self.K, x0.shape)
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
         """Draws the first k with u < pi_0 + ... + pi_k."""
-        noise = double_float.from_words(u, u_low)
-        return inverse_cdf.search(lambda k: ~double_float.less(noise, self._cdf(k)), self.K - 1, u.shape)
+        noise = double_float.noise_from_words(u, u_low)
+        return inverse_cdf.find_first(
+            lambda k: ~double_float.is_less(noise, self._cdf(k)), self.K - 1, u.shape
+        )
 
     def respaced(self, grid: Sequence[int]) -> "Mixing":
         beta, pi = require_spec(self.spec)
         return _mixing(compose(beta, grid), pi, np.asarray(self.time)[[0, *grid]])
 
-    def _cdf(self, k: Array) -> Pair:
+    def _cdf(self, k: Array) -> DoubleFloat:
         return gather(self.cdf[0], k), gather(self.cdf[1], k)
 
     def _pi(self, ndim: int) -> Array:
@@ -226,10 +228,10 @@ def _mixing(beta: np.ndarray, pi: np.ndarray, time: np.ndarray | Array) -> Mixin
     cdf[np.flatnonzero(pi)[-1] :] = 1.0
     return Mixing(
         *(jnp.asarray(x) for x in (log_alpha, log_beta, log_alpha_bar, log_beta_bar)),
-        beta_bar=double_float.from_float64(-np.expm1(log_alpha_bar)),
+        beta_bar=double_float.split_float64(-np.expm1(log_alpha_bar)),
         log_pi=jnp.asarray(log_pi),
-        pi=double_float.from_float64(pi / pi.sum()),
-        cdf=double_float.from_float64(cdf),
+        pi=double_float.split_float64(pi / pi.sum()),
+        cdf=double_float.split_float64(cdf),
         time=jnp.asarray(time),
         K=pi.size,
         T=beta.size,

@@ -96,7 +96,7 @@ def test_a_zero_with_a_sign_is_noise_like_any_other():
 
 def test_bare_kernels_add_nothing_to_a_program():
     def alone(process, x0, t, u):
-        noise = double_float.from_words(u, None)
+        noise = double_float.noise_from_words(u, None)
         mix = tables.gather_steps(tuple(process.beta_bar), t, x0.shape)
         k = process._move_uniform(x0, mix, noise)
         drawn = jnp.where(k == process.K, x0, k)

@@ -85,9 +85,10 @@ def test_sums_of_blocks_are_the_same_to_the_last_bit():
     with jax.enable_x64(True):
         for dtype, size in ((np.float32, 3), (np.float32, 17), (np.float32, 16), (np.float64, 16)):
             blocks = pairs(rng, (5, 40, 16, size), dtype)
-            found, right = jax.jit(inverse_cdf._reduced)(blocks), jax.jit(inverse_cdf._added_up)(blocks)
-            turned = jax.jit(inverse_cdf._added_up)(tuple(x[..., ::-1] for x in blocks))
-            for a, b in zip(found, right, strict=True):
+            reduced = jax.jit(inverse_cdf._sum_by_reduction)(blocks)
+            right = jax.jit(inverse_cdf._sum_by_slices)(blocks)
+            turned = jax.jit(inverse_cdf._sum_by_slices)(tuple(x[..., ::-1] for x in blocks))
+            for a, b in zip(reduced, right, strict=True):
                 np.testing.assert_array_equal(a, b)
             assert np.any(turned[1] != right[1])
 

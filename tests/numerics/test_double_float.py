@@ -22,9 +22,9 @@ def test_sums_products_and_quotients_of_pairs_are_exact_to_twice_the_digits():
     pairs = (a, low[0]), (b, low[1])
     exact = [[as_fraction(*x) for x in zip(*pair, strict=True)] for pair in pairs]
     for f, g in (
-        (double_float.plus, lambda x, y: x + y),
-        (double_float.times, lambda x, y: x * y),
-        (double_float.over, lambda x, y: x / y),
+        (double_float.add, lambda x, y: x + y),
+        (double_float.multiply, lambda x, y: x * y),
+        (double_float.divide, lambda x, y: x / y),
     ):
         high, rest = (np.asarray(x) for x in jax.jit(f)(*pairs))
         for i in range(100):
