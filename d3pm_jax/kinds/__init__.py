@@ -2,7 +2,7 @@
 
 from d3pm_jax.extras import require
 
-require(__name__, "PIL", "matplotlib")
+require(__name__, "PIL", "matplotlib", "platformdirs")
 
 from d3pm_jax.config import Data
 from d3pm_jax.data import Description

@@ -4,7 +4,6 @@ A classifier of the data, in whose features samples are compared, is kept in the
 """
 
 import hashlib
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import platformdirs
 
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
@@ -102,10 +102,9 @@ class Kept(NamedTuple):
     digest: str
 
 
-def cache() -> Path:
-    """Returns the folder of this library in the user's cache: $XDG_CACHE_HOME, or ~/.cache."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (named if named.is_absolute() else Path.home() / ".cache") / "d3pm_jax"
+def cache_folder() -> Path:
+    """Returns the folder of this library in the user's cache: on Linux in $XDG_CACHE_HOME, or in ~/.cache."""
+    return Path(platformdirs.user_cache_dir("d3pm_jax", False))
 
 
 def obtain_classifier(x: np.ndarray, labels: np.ndarray, description: Description) -> Kept:
@@ -123,7 +122,7 @@ def obtain_classifier(x: np.ndarray, labels: np.ndarray, description: Descriptio
     classes, levels = description.classes or 0, description.categories
     about = f"{digit_features.RECIPE} {x.shape} {levels} {classes}".encode()
     data = hashlib.sha256(about + x.tobytes() + labels.tobytes()).hexdigest()
-    path = cache() / f"classifier_{data[:16]}.safetensors"
+    path = cache_folder() / f"classifier_{data[:16]}.safetensors"
     if not path.is_file():
         print(f"training the classifier of samples, {path} (needed once)", file=sys.stderr, flush=True)
         params = digit_features.train_classifier(x, labels, classes, levels)

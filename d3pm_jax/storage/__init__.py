@@ -2,4 +2,4 @@
 
 from d3pm_jax.extras import require
 
-require(__name__, "orbax")
+require(__name__, "filelock", "orbax")

@@ -1,17 +1,17 @@
 """Keeps two trainings from writing to one folder: each would delete what the other is writing."""
 
 import contextlib
-import os
+import errno
 from collections.abc import Iterator
 from pathlib import Path
+
+import filelock
 
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.storage.names import LOCK
 
-try:
-    import fcntl
-except ImportError:  # a system that has no such locks
-    fcntl = None
+# What the system answers where a file system has no locks, as some of networks have none.
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 @contextlib.contextmanager
@@ -22,26 +22,30 @@ def hold_folder(workdir: Path) -> Iterator[None]:
     file systems of networks, there is none.
 
     Raises:
-        UserError: another holds it, or the folder cannot be written to.
+        UserError: another process holds it, or the folder cannot be written to.
     """
+    # With fallback_to_soft the file itself would be the lock where the system has none. A process that is
+    # killed would leave it behind, and its run could not be resumed. No lock at all is better than that one.
+    # is up to the user, as it was told in the manual, not to start two trainings.
+    lock = filelock.FileLock(workdir / LOCK, blocking=False, fallback_to_soft=False)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise UserError(
+            f"another `d3pm train` is writing to {workdir}: wait for it or pass another --workdir"
+        ) from error
+    except NotImplementedError:
+        pass
     except OSError as error:
-        raise cannot_write_error(workdir, error) from error
+        if error.errno not in WITHOUT_LOCKS:
+            raise cannot_write_error(workdir, error) from error
     try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"another `d3pm train` is writing to {workdir}: wait for it or pass another --workdir"
-                ) from error
-            except OSError:
-                pass  # there are no locks here
         yield
     finally:
-        os.close(file)
+        # The file stays: it says nothing by being there, and whoever deleted it could delete one that another
+        # process has locked meanwhile. A lock that was not acquired is released without effect.
+        lock.release()
 
 
 def cannot_write_error(workdir: Path, error: OSError) -> UserError:
