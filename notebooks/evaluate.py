@@ -163,8 +163,8 @@ Image.fromarray(show.grid(show.to_rgb(pairs.reshape(-1, *x0.shape[1:]), levels),
 #
 # `protocol.write_figures` has kept each figure with its protocol: all that it depends on. Two figures compare
 # where N, the split, the hash of its examples and the features are the same;
-# `protocol.list_differences` names what is not. A Fréchet distance is biased upwards in proportion to 1 / N, so
-# that another number of samples has another figure:
+# `protocol.list_differences` names what is not. A Fréchet distance is biased upwards in proportion to
+# 1 / N, so that another number of samples has another figure:
 
 # %%
 kept = protocol.read_figures([run.workdir])

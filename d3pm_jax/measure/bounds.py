@@ -57,7 +57,8 @@ def compute_bound(
 
     Returns:
         What `evaluation.bound.summarize_bound` gives, with the step, N, the seed and the times of the terms;
-        without `calls` what `evaluation.bound.summarize_parts` gives; and the same in units of the kind of data.
+        without `calls` what `evaluation.bound.summarize_parts` gives; and the bound in units of the kind of
+        data.
 
     Raises:
         UserError: the process has fewer steps than calls.

@@ -1,4 +1,4 @@
-"""Begins a run from weights, in place of random ones."""
+"""Begins a run from the weights of another one, or of a file, in place of random ones."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -18,43 +18,54 @@ from d3pm_jax.weights import twin
 
 
 class Weights(NamedTuple):
-    """Holds what a run begins from: the averaged weights of another one, on the host."""
+    """Holds the weights that a run begins from: the averaged ones of another run, on the host."""
 
-    K: int  # of the process that they were trained with
+    K: int  # categories of the process that they were trained with
     params: Params
 
 
 def weights_of(parts: build.Parts) -> Weights:
-    """Takes the averaged weights of a run."""
+    """Returns the averaged weights of a run, on the host."""
     return Weights(parts.process.K, fetch(parts.state.ema))
 
 
 def match_weights(parts: build.Parts, weights: Weights) -> Params:
-    """Returns the weights as parameters of a run.
+    """Returns the weights of another run in the structure of the parameters of this one.
 
     Raises:
-        UserError: they are of another K or another network.
+        UserError: the weights are of another K or another network.
     """
     cure = "change the config, or begin from another run"
     if weights.K != parts.process.K:
         raise UserError(f"the weights are for K = {weights.K}, this run has K = {parts.process.K}: {cure}")
-    given, wanted = _shapes(weights.params), _shapes(parts.state.params)
-    for name in [*wanted, *given]:
-        if given.get(name) != wanted.get(name):
-            have, want = (tree.get(name, "none") for tree in (given, wanted))
-            raise UserError(f"the weights are of another network ({name}: {have}, expected {want}): {cure}")
+
+    shapes = _shapes_by_name(weights.params)
+    expected_shapes = _shapes_by_name(parts.state.params)
+    for name in [*expected_shapes, *shapes]:
+        shape = shapes.get(name, "none")
+        expected = expected_shapes.get(name, "none")
+        if shape != expected:
+            raise UserError(
+                f"the weights are of another network ({name}: {shape}, expected {expected}): {cure}"
+            )
+
+    # Names and shapes are the same, so the order of the leaves is too. The structures themselves may differ,
+    # as they hold the metadata of another network.
     return jax.tree.unflatten(jax.tree.structure(parts.state.params), jax.tree.leaves(weights.params))
 
 
-def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
-    flat, _ = jax.tree.flatten_with_path(params)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): x.shape for path, x in flat}
+def _shapes_by_name(params: Params) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every leaf by its path, such as "layers.qkv.kernel"."""
+    leaves, _ = jax.tree.flatten_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in leaves}
 
 
 def import_weights(
     file: Path | str, config: Config, workdir: Path | str, description: Description | None = None
 ) -> None:
-    """Begins a run from a file of weights, of `export` or of PyTorch: they are its step 0.
+    """Begins a run from a file of weights, which become its step 0.
+
+    The file is one of `export`, or one that PyTorch wrote.
 
     Args:
         file: of safetensors, with the tensors of a network of `torch_ref.models` under its names.
@@ -87,10 +98,9 @@ def begin_run(parts: build.Parts, workdir: Path, params: Params) -> None:
 
 
 def write_first_step(parts: build.Parts, workdir: Path, params: Params) -> None:
-    """Does what `begin` does, for who holds the lock.
-
-    The config is written last: without it nothing goes on with a part of a run.
-    """
+    """Writes step 0 of a new run, as `begin_run` does, for a caller that holds the lock of the folder."""
+    # The config is written last. A folder without one is no run: where this is killed on the way, no later
+    # command takes the checkpoint for that of a whole run.
     cluster.run_on_first(lambda: run_folder.clear_unfinished_start(workdir))
     state = build.initialize_state_from(parts, params).state
     checkpoint.save_checkpoint(workdir / names.CHECKPOINTS, 0, state, parts.config.train.keep_checkpoints)

@@ -1,4 +1,4 @@
-"""Builds what a config describes: process, network and state, placed on the devices; says what it is."""
+"""Builds what a config describes: process, network and state, placed on the devices."""
 
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -27,12 +27,15 @@ from d3pm_jax.training.state import TrainState, init_state
 from d3pm_jax.training.step import Predict
 from d3pm_jax.types import Params
 
-Made = TypeVar("Made")
+Program = TypeVar("Program")
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Holds what a config builds, placed on the devices. `state` is abstract until `start` or `restore`."""
+    """Holds what a config builds, placed on the devices.
+
+    `state` is shapes without numbers until `initialize_state` or `restore_state` fills it in.
+    """
 
     config: Config
     description: Description  # of the data
@@ -42,9 +45,9 @@ class Parts:
     predict: Predict
     init: Callable[[], TrainState]
     state: TrainState
-    network: Predict  # as predict, for batches of any size
+    network: Predict  # like predict, for batches of any size, which is not spread over the devices
     key: jax.Array  # of the noise of training
-    classes: int | None  # that the network is told
+    classes: int | None  # how many the network takes labels of; None where it takes no labels
     _compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -59,11 +62,14 @@ class Parts:
 
     @property
     def term(self) -> likelihood.Term:
-        """Returns what logits of the network cost at a step."""
+        """Returns the function of logits whose value is the term of the bound at a step, in nats."""
         return partial(losses.posterior_kl, **logits_keywords(self.config.loss))
 
-    def once(self, name: Hashable, make: Callable[[], Made]) -> Made:
-        """Returns what `make` returned for this name the first time: it holds compiled programs."""
+    def once(self, name: Hashable, make: Callable[[], Program]) -> Program:
+        """Returns the result of `make`, which is called the first time that this name is asked for.
+
+        So a program is compiled once for all calls on the same parts.
+        """
         if name not in self._compiled:
             self._compiled[name] = make()
         return self._compiled[name]
@@ -74,8 +80,10 @@ class Parts:
         return self.config.head.data_categories(self.process.K)
 
     def extra_inputs(self, examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Takes what is told of examples beside x: "label" to a network of classes, and "weight"."""
-        names = ("weight",) if self.classes is None else ("label", "weight")
+        """Returns the inputs of the network beside x: "label" if it takes labels, and "weight"."""
+        names = ["weight"]
+        if self.classes is not None:
+            names = ["label", "weight"]
         return {name: examples[name] for name in names if name in examples}
 
 
@@ -86,27 +94,30 @@ def fill_in(config: Config, description: Description) -> Config:
         UserError: the data cannot be read.
     """
 
-    def counts() -> np.ndarray:
-        return count_categories(
-            splits.take_training_examples(config, config.data.open("train")), description.categories
-        )
+    def count_training_categories() -> np.ndarray:
+        examples = splits.take_training_examples(config, config.data.open("train"))
+        return count_categories(examples, description.categories)  # [categories]
 
-    return from_data.fill(config, description.categories, counts) if from_data.needs_data(config) else config
+    if not from_data.needs_data(config):
+        return config
+    return from_data.fill(config, description.categories, count_training_categories)
 
 
-def with_steps(whole: Process, steps: int | Sequence[int] | None) -> Process:
-    """Returns a process with so many of its steps, evenly spaced, or with these, or with all of them.
+def with_steps(process: Process, steps: int | Sequence[int] | None) -> Process:
+    """Returns a process with some of its steps: so many, evenly spaced, or these, or with None all.
 
     Raises:
         ValueError: it has no such steps.
     """
     if steps is None:
-        return whole
-    return respace(whole, even_grid(whole.T, steps) if isinstance(steps, int) else steps)
+        return process
+    if isinstance(steps, int):
+        steps = even_grid(process.T, steps)
+    return respace(process, steps)
 
 
 def respace_parts(parts: Parts, steps: int | Sequence[int]) -> Parts:
-    """Returns the parts with so many of the steps of their process, evenly spaced, or with these.
+    """Returns the parts with some of the steps of their process: so many, evenly spaced, or these.
 
     Raises:
         UserError: the process has no such steps.
@@ -134,30 +145,48 @@ def build(
         UserError: a value of the config cannot be used, or there are too few devices for it.
     """
     config_io.check_values(config)
-    mesh = mesh_of(config.mesh.fsdp) if mesh is None else mesh
+    if mesh is None:
+        mesh = mesh_of(config.mesh.fsdp)
     try:
         check_fields("data.describe()", description)
         kind = kinds.of(description, config.data)
-        whole = config.process.build()
-        config.loss.check_process(whole)
-        x0, t = (jax.ShapeDtypeStruct(shape, np.int32) for shape in (description.shape, ()))
-        jax.eval_shape(whole.log_q_probs, x0, t)  # may refuse a shape
-        config.head.check(whole.K, getattr(config.process, "mask_id", None))
-        process = with_steps(whole, steps)
-        predict, init_params = network.split_network(config, description, whole)
+        full_process = config.process.build()
+        config.loss.check_process(full_process)
+
+        # A process may refuse data of this shape, and does so when it is called: shapes without numbers are
+        # enough for that.
+        x0 = jax.ShapeDtypeStruct(description.shape, np.int32)
+        t = jax.ShapeDtypeStruct((), np.int32)
+        jax.eval_shape(full_process.log_q_probs, x0, t)
+
+        config.head.check(full_process.K, getattr(config.process, "mask_id", None))
+        process = with_steps(full_process, steps)
+        predict, init_params = network.split_network(config, description, full_process)
         classes = network.network_classes(config, description)
 
         def init() -> TrainState:
-            return _first_state(config, whole.T, init_params(_keys(config)[0]))
+            return _first_state(config, full_process.T, init_params(_keys(config)[0]))
 
         shapes = jax.eval_shape(init)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise UserError(one_line(error, 1000)) from error
     process = place(process, replicated_sharding(mesh))
     key = jax.jit(lambda: _keys(config)[1], out_shardings=replicated_sharding(mesh))()
-    state = jax.tree.map(lambda x: x.update(sharding=state_sharding(mesh, x.shape)), shapes)
-    spread = network.on_mesh(predict, batch_sharding(mesh))
-    return Parts(config, description, kind, mesh, process, spread, init, state, predict, key, classes)
+    state = jax.tree.map(lambda leaf: leaf.update(sharding=state_sharding(mesh, leaf.shape)), shapes)
+    predict_on_mesh = network.spread_over_mesh(predict, batch_sharding(mesh))
+    return Parts(
+        config=config,
+        description=description,
+        kind=kind,
+        mesh=mesh,
+        process=process,
+        predict=predict_on_mesh,
+        init=init,
+        state=state,
+        network=predict,
+        key=key,
+        classes=classes,
+    )
 
 
 def _keys(config: Config) -> jax.Array:
@@ -168,8 +197,10 @@ def _keys(config: Config) -> jax.Array:
 def initialize_state(parts: Parts) -> Parts:
     """Returns the parts with the state before the first step."""
     # Random numbers of many shapes compile three times faster without optimisation, and run once.
-    fast: dict[str, Any] = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-    init = jax.jit(parts.init, out_shardings=state_shardings(parts)).lower().compile(compiler_options=fast)
+    options: dict[str, Any] = {}
+    if jax.default_backend() == "cpu":
+        options["xla_backend_optimization_level"] = 0
+    init = jax.jit(parts.init, out_shardings=state_shardings(parts)).lower().compile(compiler_options=options)
     return dataclasses.replace(parts, state=init())
 
 
@@ -181,7 +212,7 @@ def initialize_state_from(parts: Parts, params: Params) -> Parts:
 
 
 def state_shardings(parts: Parts) -> TrainState:
-    """Returns where each array of the state is."""
+    """Returns the sharding of each array of the state."""
     return jax.tree.map(lambda x: x.sharding, parts.state)
 
 
@@ -191,7 +222,7 @@ def _first_state(config: Config, T: int, params: Params) -> TrainState:
 
 
 def step_arguments(parts: Parts) -> dict[str, Any]:
-    """Returns what `training.step.make_update` takes of a run, by name."""
+    """Returns the arguments of `training.step.make_update` for a run, by name."""
     config = parts.config
     return {
         "objective": config.loss,
@@ -213,12 +244,12 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
     folder = workdir / CHECKPOINTS
 
     def find_step() -> int:
-        known = checkpoint.list_steps(folder)
-        if step is None or not known:
+        saved_steps = checkpoint.list_steps(folder)
+        if step is None or not saved_steps:
             return checkpoint.find_newest_step(folder)
-        if step not in known:
+        if step not in saved_steps:
             raise UserError(
-                f"{workdir} has no checkpoint of step {step}: it has {', '.join(map(str, known))}"
+                f"{workdir} has no checkpoint of step {step}: it has {', '.join(map(str, saved_steps))}"
             )
         checkpoint.check_checkpoint(folder, step)
         return step
@@ -226,33 +257,43 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
     try:
         state = checkpoint.restore_state(folder, cluster.run_on_first(find_step), parts.state)
     except checkpoint.CheckpointGone:
-        if step is not None or jax.process_count() > 1:  # others may have read it
+        # A training that still runs deletes its older checkpoints, and may do so between the choice of the
+        # newest one and its reading: there is a newer one by now. With several processes the others may have
+        # read the old one, so that all have to stop.
+        if step is not None or jax.process_count() > 1:
             raise
-        return restore_state(workdir, parts)  # a training has a newer one by now
+        return restore_state(workdir, parts)
     return dataclasses.replace(parts, state=state)
 
 
 def make_caption(workdir: Path, parts: Parts, step: int) -> str:
-    """Says in a few words what a picture is of: the run, its process and the step of its weights."""
+    """Writes the caption of a picture: the run, its process and the step of its weights."""
     return f"{workdir.resolve().name}: {name_process(parts.config, parts.process)}; weights of step {step:,}"
 
 
 def name_process(config: Config, process: Process) -> str:
     """Names a process: "Uniform, K = 17, T = 100"."""
     T = int(process.time[-1])
-    steps = f"T = {T}" if process.T == T else f"{process.T} of T = {T} steps"
+    if process.T == T:
+        steps = f"T = {T}"
+    else:
+        steps = f"{process.T} of T = {T} steps"
     return f"{type(config.process).__name__}, K = {process.K}, {steps}"
 
 
 def describe_conditions(parts: Parts) -> dict[str, Any]:
-    """Says what a figure of these parts depends on, besides data and noise."""
+    """Describes what a figure of these parts depends on, besides data and noise."""
     T = int(parts.process.time[-1])
     times = np.asarray(parts.process.time[1:]).tolist()
+    if times == even_grid(T, len(times)):
+        grid = f"even, of {T}"
+    else:
+        grid = f"{times} of {T}"
     return {
         "step": parts.step,
         "ema": parts.config.train.ema_decay,
         "steps": parts.process.T,
-        "grid": f"even, of {T}" if times == even_grid(T, len(times)) else f"{times} of {T}",
+        "grid": grid,
         **logits_keywords(parts.config.loss),
         "dtype": getattr(parts.config.model, "compute", "float32"),
     }

@@ -1,4 +1,4 @@
-"""Makes a network and its head one pure function of parameters."""
+"""Makes one pure function of parameters from a network and its head."""
 
 import inspect
 from collections.abc import Callable
@@ -28,12 +28,13 @@ def split_network(config: Config, description: Description, process: Process) ->
 
     Returns:
         predict(params, xt, t, key=None, label=None, weight=None) -> logits of x_0 [B, *S, K], with dropout
-        when a key is passed; and init(key) -> params. Labels that the network ignores are left out.
+        when a key is passed; and init(key) -> params. Labels that the network ignores are not passed on.
 
     Raises:
         ValueError: the network cannot be built for such data.
     """
-    head, classes = config.head, network_classes(config, description)
+    head = config.head
+    classes = network_classes(config, description)
     spec = Spec(description.shape, process.K, head.outputs, classes, process.T, config.train.remat)
 
     def build(key: Array) -> nnx.Module:
@@ -54,25 +55,30 @@ def split_network(config: Config, description: Description, process: Process) ->
         label: Array | None = None,
         weight: Array | None = None,
     ) -> Array:
-        more: dict[str, Any] = {} if classes is None else {"label": label}
-        more |= {"weight": weight} if takes_weight else {}
-        return head.logits(nnx.merge(graphdef, params)(xt, t, key=key, **more), xt, spec.K)
+        extra_inputs: dict[str, Any] = {}
+        if classes is not None:
+            extra_inputs["label"] = label
+        if takes_weight:
+            extra_inputs["weight"] = weight
+        output = nnx.merge(graphdef, params)(xt, t, key=key, **extra_inputs)
+        return head.logits(output, xt, spec.K)  # [B, *S, K]
 
-    # Called once without numbers, to see what it gives.
+    # It is called once on shapes without numbers, so that logits of another shape are refused before a run
+    # begins, and not by whatever meets them first.
     x = jnp.zeros((1, *spec.shape), jnp.int32)
     t = jnp.ones(1, jnp.int32)
     label = None if classes is None else t
-    found = jax.eval_shape(predict, shapes, x, t, jax.random.key(0), label).shape
-    if found != (1, *spec.shape, spec.K):
+    shape = jax.eval_shape(predict, shapes, x, t, jax.random.key(0), label).shape
+    if shape != (1, *spec.shape, spec.K):
         raise ValueError(
-            f"the network and its head give logits {list(found)} for x {[1, *spec.shape]}: "
+            f"the network and its head give logits {list(shape)} for x {[1, *spec.shape]}: "
             f"expected {[1, *spec.shape, spec.K]}"
         )
     return predict, lambda key: nnx.split(build(key))[1]
 
 
 def _check_padding(config: Config, description: Description, takes_weight: bool) -> None:
-    """Raises ValueError for padded data and a network that cannot be told where the padding is."""
+    """Raises ValueError for padded data and a network without weights, which say where the padding is."""
     if description.padded and not takes_weight:
         raise ValueError(
             f"the data is padded, but the network of {type(config.model).__name__} has no keyword weight to "
@@ -81,24 +87,29 @@ def _check_padding(config: Config, description: Description, takes_weight: bool)
 
 
 def network_classes(config: Config, description: Description) -> int | None:
-    """Returns how many classes the network is told: `model.classes`, or without that field all there are.
+    """Returns how many classes the network takes labels of, or None if it takes no labels.
+
+    That is `model.classes`, or for a model without that field the number of classes of the data.
 
     Raises:
-        ValueError: it is not for as many as the data has.
+        ValueError: it is not the number of classes of the data.
     """
-    wanted = getattr(config.model, "classes", description.classes)
-    if wanted not in (None, description.classes):
-        have = "no labels" if description.classes is None else f"{description.classes} classes"
+    classes = getattr(config.model, "classes", description.classes)
+    if classes not in (None, description.classes):
+        if description.classes is None:
+            classes_of_data = "no labels"
+        else:
+            classes_of_data = f"{description.classes} classes"
         raise ValueError(
-            f"model.classes = {wanted}, but the data has {have}: set it to {description.classes}"
+            f"model.classes = {classes}, but the data has {classes_of_data}: set it to {description.classes}"
         )
-    return wanted
+    return classes
 
 
-def on_mesh(predict: Predict, sharding: jax.sharding.Sharding) -> Predict:
-    """Spreads x_t of predict, and so its whole computation, over the devices of a mesh."""
+def spread_over_mesh(predict: Predict, sharding: jax.sharding.Sharding) -> Predict:
+    """Spreads x_t of predict, and so all that is computed from it, over the devices of a mesh."""
 
-    def sharded(params: Params, xt: Array, *args: Any, **more: Any) -> Array:
-        return predict(params, jax.lax.with_sharding_constraint(xt, sharding), *args, **more)
+    def predict_on_mesh(params: Params, xt: Array, *args: Any, **extra_inputs: Any) -> Array:
+        return predict(params, jax.lax.with_sharding_constraint(xt, sharding), *args, **extra_inputs)
 
-    return sharded
+    return predict_on_mesh

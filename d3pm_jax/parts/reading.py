@@ -1,4 +1,4 @@
-"""Reads the data of a run, if that is still what the run had."""
+"""Reads the data of a run, after a check that it is still the data that the run was trained on."""
 
 from pathlib import Path
 
@@ -15,12 +15,13 @@ def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
     """Opens a split of the data of the run in a folder.
 
     Raises:
-        UserError: it cannot be read, or is known to be another than the run had.
+        UserError: the data cannot be read, or its digest is not the one that the run recorded.
     """
-    spec, kept = parts.config.data, parts.description
+    spec = parts.config.data
+    recorded = parts.description
     try:
-        if kept.digest is not None:
-            run_folder.check_digest(workdir, spec.describe(), kept)
+        if recorded.digest is not None:
+            run_folder.check_digest(workdir, spec.describe(), recorded)
         return spec.open(split)
     except data.DatasetError as error:
         raise UserError(f"{error}{parts.kind.where_it_lies}") from error

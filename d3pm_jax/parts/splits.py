@@ -1,4 +1,4 @@
-"""Says which examples of a run are trained on, and which are held back to evaluate on meanwhile."""
+"""Chooses the examples that a run is trained on, and those that it is evaluated on meanwhile."""
 
 from d3pm_jax.config import Config
 from d3pm_jax.data import Part, Source
@@ -12,17 +12,21 @@ def take_training_examples(config: Config, source: Source) -> Source:
         UserError: too few are left for a batch.
     """
     held_out = config.train.held_out
-    left = len(source) - held_out
-    if held_out and left < config.train.batch_size:
+    if not held_out:
+        return source
+    remaining = len(source) - held_out
+    if remaining < config.train.batch_size:
         raise UserError(
-            f"train.held_out = {held_out} leaves {max(0, left)} of {len(source)} examples, less than a batch "
-            f"of {config.train.batch_size}: hold back fewer"
+            f"train.held_out = {held_out} leaves {max(0, remaining)} of {len(source)} examples, less than a "
+            f"batch of {config.train.batch_size}: hold back fewer"
         )
-    return Part(source, 0, left) if held_out else source
+    return Part(source, 0, remaining)
 
 
 def open_validation(config: Config) -> Source | None:
-    """Opens what is evaluated on during training: held-out examples, the data's "valid" split, or None.
+    """Opens the examples that are evaluated on during training, or returns None if `train.eval_every` is 0.
+
+    These are the held-out examples of the train split, or the "valid" split of the data.
 
     Raises:
         UserError: the data cannot be read, or `train.eval_every` has nothing to evaluate on.

@@ -1,4 +1,4 @@
-"""Holds the state of a training: one pytree."""
+"""Holds the state of a training in one pytree."""
 
 import dataclasses
 from typing import Any
@@ -14,9 +14,9 @@ from d3pm_jax.types import Leaf, Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Holds all that training changes; with a step, its data and a key it determines all that follows."""
+    """Holds all that training changes: with the data and the key of a run it determines all later states."""
 
-    step: Leaf  # int32 []  updates done
+    step: Leaf  # int32 []  steps done, skipped ones among them
     params: Params
     ema: Params
     opt_state: optax.OptState
@@ -26,6 +26,7 @@ class TrainState:
 def init_state(
     params: Params, optimizer: optax.GradientTransformation, history: LossHistory | None = None
 ) -> TrainState:
-    """Makes the state before the first step. The average starts from a copy, so that both can be donated."""
+    """Makes the state before the first step, whose average is the parameters themselves."""
+    # A copy, since a step takes over the memory of every array of the state, and may take it over only once.
     ema = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.asarray(0, jnp.int32), params, ema, optimizer.init(params), history)

@@ -1,4 +1,4 @@
-"""Makes the pure step from one state of a training to the next."""
+"""Makes the pure function that takes a training from one state to the next."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from d3pm_jax.types import Params
 
 @runtime_checkable
 class Objective(Protocol):
-    """Says what is minimised, such as `config.HybridLoss`."""
+    """Defines the loss that is minimised, as `config.HybridLoss` does."""
 
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
         """Draws x_t from uniform noise u."""
@@ -36,19 +36,22 @@ class Objective(Protocol):
 
 @runtime_checkable
 class Timesteps(Protocol):
-    """Says which t are trained on, such as `config.LowDiscrepancy`; hashable."""
+    """Defines which t are trained on, as `config.LowDiscrepancy` does; it is hashable."""
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        """Draws t in 1..T and gives the probability of each, [B]."""
+        """Draws t in 1..T and returns them with the probability of each, both [B]."""
         ...
 
     def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
-        """Returns what is learnt from the kl [B] of a batch, summed over elements."""
+        """Returns the history after a batch, from its t [B] and its kl [B], summed over elements."""
         ...
 
 
 class StepNoise(NamedTuple):
-    """Holds what a step is random in, dropout apart; arrays of JAX, or of NumPy where drawn before."""
+    """Holds the random numbers of a step, but for those of dropout.
+
+    They are arrays of JAX, or of NumPy where they were drawn in advance.
+    """
 
     t: Any  # int32 [B] in 1..T, or in continuous time float32 [B] in (0, T]
     p_t: Any  # [B]  the probability of each t
@@ -73,12 +76,12 @@ def draw_noise(
     T: int,
     sharding: jax.sharding.Sharding | None = None,
 ) -> StepNoise:
-    """Draws the noise of a step, from fold_in(key, step).
+    """Draws the noise of a step from fold_in(key, step).
 
     Args:
         timesteps: which t to train on.
         key: of the noise of a run.
-        step: the number of updates before it.
+        step: the number of updates before this step.
         history: what the timesteps have learnt so far.
         shape: of the batch, [B, *S].
         T: number of steps of the process.
@@ -86,8 +89,11 @@ def draw_noise(
     """
     key_t, key_q, _ = _keys(key, step)
     t, p_t = timesteps.draw(key_t, history, shape[0], T)
-    noise = StepNoise(t, p_t, jax.random.uniform(key_q, shape))
-    return noise if sharding is None else jax.lax.with_sharding_constraint(noise, sharding)
+    u = jax.random.uniform(key_q, shape)  # [B, *S]
+    noise = StepNoise(t, p_t, u)
+    if sharding is None:
+        return noise
+    return jax.lax.with_sharding_constraint(noise, sharding)
 
 
 def make_update(
@@ -99,7 +105,10 @@ def make_update(
     accumulate: int = 1,
     layout: TrainState | None = None,
 ) -> Any:
-    """Makes the compiled part of `make_step`, (state, process, batch, noise, key) -> (state, metrics)."""
+    """Makes the compiled part of `make_step`, (state, process, batch, noise, key) -> (state, metrics).
+
+    The memory of the state that is passed is used for the one that is returned.
+    """
     loss = partial(batch_loss, objective, predict)
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(layout, None))
@@ -107,11 +116,20 @@ def make_update(
         key_dropout = _keys(key, state.step)[2]
         grads, metrics, kl = _gradient(loss, accumulate, state.params, process, batch, noise, key_dropout)
         metrics["grad_norm"] = optax.tree.norm(grads)
+
+        # All metrics decide, not the gradient alone: an infinite loss can have a finite gradient, as where a
+        # category of the data has probability 0 whatever the parameters are. The norm stands for the whole
+        # gradient, since it is not finite where any entry is not, and costs no further pass over it.
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
-        # At most (1 + step) / (10 + step): a short run is not held back by its start.
+
+        # The average starts from random weights, which a decay of 0.9999 would keep for 10,000 steps. With at
+        # most (1 + step) / (10 + step) the first average is nearly the newest weights, and the decay that was
+        # asked for is reached as soon as the average can be that long.
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
 
-        def updated() -> tuple[TrainState, Array]:
+        # A branch of `cond`, not a select between two results: only one of them is computed, and a skipped
+        # step returns the very arrays it was passed, moments of the optimizer and history among them.
+        def take_update() -> tuple[TrainState, Array]:
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params: Any = optax.apply_updates(state.params, updates)
             ema: Any = optax.incremental_update(params, state.ema, 1.0 - decay)
@@ -119,11 +137,14 @@ def make_update(
             after = dataclasses.replace(state, params=params, ema=ema, opt_state=opt_state, history=history)
             return after, jnp.int32(-1)
 
-        def skipped() -> tuple[TrainState, Array]:
-            bad = jnp.stack([~jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)])
-            return state, jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.int32)
+        def skip_update() -> tuple[TrainState, Array]:
+            nonfinite = jnp.stack([~jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)])  # [leaves]
+            return state, jnp.where(nonfinite.any(), jnp.argmax(nonfinite), -1).astype(jnp.int32)
 
-        after, metrics["first_nonfinite"] = jax.lax.cond(finite, updated, skipped)
+        after, metrics["first_nonfinite"] = jax.lax.cond(finite, take_update, skip_update)
+
+        # A skipped step is counted too. The count decides which batch and which noise come next, so that the
+        # batch that failed is not drawn a second time, and a restart finds the place where it was.
         return dataclasses.replace(after, step=state.step + 1), metrics
 
     return update
@@ -139,7 +160,9 @@ def make_step(
     accumulate: int = 1,
     layout: TrainState | None = None,
 ) -> TrainStep:
-    """Makes the step (state, process, batch, key, noise=None) -> (state, metrics), in the memory of state.
+    """Makes the training step (state, process, batch, key, noise=None) -> (state, metrics).
+
+    The new state is written to the memory of the old one, which cannot be used again.
 
     All randomness comes from fold_in(key, step), so a restart repeats it. Noise that is not passed is drawn
     by a program of its own, so that passing what `draw_noise` gives changes no bit. The loss is
@@ -171,8 +194,10 @@ def make_step(
     def step(
         state: TrainState, process: Process, batch: Batch, key: Key[Array, ""], noise: StepNoise | None = None
     ) -> tuple[TrainState, Metrics]:
+        # Noise is drawn in a program of its own even where it could be drawn inside the update: the update is
+        # then the same program whether its noise comes from here or from a file.
         if noise is None:
-            shape = batch["x"].shape
+            shape = batch["x"].shape  # [B, *S]
             noise = draw_noise(timesteps, key, state.step, state.history, shape, process.T, sharding)
         return update(state, process, batch, noise, key)
 
@@ -188,33 +213,52 @@ def _gradient(
     noise: StepNoise,
     key: Key[Array, ""],
 ) -> tuple[Params, Metrics, Array]:
-    """Returns the gradient of the loss of a batch, taken in so many parts, its metrics and kl [B]."""
-    total = jnp.sum(batch["weight"]) if "weight" in batch else batch["x"].size
+    """Returns the gradient of the loss of a batch, its metrics, and the kl [B] of its examples.
 
-    def of_part(batch: Batch, noise: StepNoise, key: Key[Array, ""]) -> tuple[tuple[Params, Metrics], Array]:
+    The batch is taken in `accumulate` parts, one after the other, to need the activations of one part alone.
+    """
+    # Every part divides by the weights of the whole batch, so that gradients and means of parts add up to
+    # those of the batch, also where one part holds more padding than another.
+    if "weight" in batch:
+        total = jnp.sum(batch["weight"])
+    else:
+        total = batch["x"].size
+
+    def differentiate(
+        batch: Batch, noise: StepNoise, key: Key[Array, ""]
+    ) -> tuple[tuple[Params, Metrics], Array]:
         grads, (metrics, kl) = jax.grad(loss, has_aux=True)(params, process, batch, noise, key, total)
         return (grads, metrics), kl
 
     if accumulate == 1:
-        (grads, metrics), kl = of_part(batch, noise, key)
+        (grads, metrics), kl = differentiate(batch, noise, key)
         return grads, metrics, kl
 
-    def add(sums: tuple[Params, Metrics], part: tuple) -> tuple[tuple[Params, Metrics], Array]:
-        found, kl = of_part(*part)
-        return jax.tree.map(jnp.add, sums, found), kl
+    def add_part(sums: tuple[Params, Metrics], part: tuple) -> tuple[tuple[Params, Metrics], Array]:
+        summands, kl = differentiate(*part)
+        return jax.tree.map(jnp.add, sums, summands), kl
 
-    # [B, ...] becomes [accumulate, B / accumulate, ...]: rows i, i + accumulate, ... are part i. So every
-    # device that holds rows of a batch which follow one another has rows of each part.
-    def cut(x: Array) -> Array:
+    # [B, ...] becomes [accumulate, B / accumulate, ...]: rows i, i + accumulate, ... are part i. Each device
+    # holds rows of the batch that follow one another, and so has rows of every part: all devices compute on
+    # each part, and no row moves to another device.
+    def split_rows(x: Array) -> Array:
         if len(x) % accumulate:
             raise ValueError(
                 f"a batch of {len(x)} does not divide into accumulate = {accumulate} parts: change one"
             )
         return x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1)
 
-    parts = *jax.tree.map(cut, (dict(batch), noise)), jax.random.split(key, accumulate)
-    shapes = jax.eval_shape(lambda: of_part(*jax.tree.map(lambda x: x[0], parts))[0])
-    (grads, metrics), kl = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, shapes), parts)
+    batches, noises = jax.tree.map(split_rows, (dict(batch), noise))
+    parts = (batches, noises, jax.random.split(key, accumulate))
+
+    # The scan starts from zeros of the shapes that the sums will have; `eval_shape` computes nothing.
+    def first_summands() -> tuple[Params, Metrics]:
+        return differentiate(*jax.tree.map(lambda x: x[0], parts))[0]
+
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(first_summands))
+    (grads, metrics), kl = jax.lax.scan(add_part, zeros, parts)  # kl [accumulate, B / accumulate]
+
+    # Back in the order of the batch, the inverse of `split_rows`: the history pairs kl with t.
     return grads, metrics, kl.swapaxes(0, 1).reshape(-1)
 
 
@@ -228,24 +272,42 @@ def batch_loss(
     key: Key[Array, ""],
     total: ArrayLike,
 ) -> tuple[Array, tuple[Metrics, Array]]:
-    """Returns the loss, and what is reported of it: means over t, and the kl [B] of each example.
+    """Returns the loss, the means of loss, kl and ce that are reported, and the kl [B] of each example.
 
     Means are sums over these examples divided by total, the sum of weights of the whole batch.
     """
-    (t, p_t, u), x0, weight = noise, batch["x"], batch.get("weight")
-    xt = objective.draw(process, x0, t, u)
-    more = {name: batch[name] for name in ("label", "weight") if name in batch}
-    time = process.time[t] if jnp.issubdtype(t.dtype, jnp.integer) else t
-    logits = predict(params, xt, time, key, **more)
-    loss, kl, ce = objective.terms(process, logits, x0, xt, t, p_t)
+    t, p_t, u = noise
+    x0 = batch["x"]  # int32 [B, *S]
+    weight = batch.get("weight")  # [B, *S], or None where every element counts once
+    xt = objective.draw(process, x0, t, u)  # int32 [B, *S]
+
+    # Whole steps are numbered from 1, and the network sees their times, which a process with fewer steps
+    # takes from the one it was made of. Real times are passed on as they are.
+    if jnp.issubdtype(t.dtype, jnp.integer):
+        time = process.time[t]
+    else:
+        time = t
+
+    extra_inputs = {name: batch[name] for name in ("label", "weight") if name in batch}
+    logits = predict(params, xt, time, key, **extra_inputs)  # [B, *S, K]
+    loss, kl, ce = objective.terms(process, logits, x0, xt, t, p_t)  # each [B, *S]
+
+    # The loss is already divided by T p_t, as an estimate of the mean over t has to be; kl and ce are what
+    # the network did at the t that were drawn, and are brought to the same mean here.
     spread = {name: bare(per_step)(x, p_t, process.T) for name, x in (("kl", kl), ("ce", ce))}
     means = {name: _weighted(x, weight).sum() / total for name, x in {"loss": loss, **spread}.items()}
-    return means["loss"], (means, _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1))
+    kl_per_example = _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1)  # [B]
+    return means["loss"], (means, kl_per_example)
 
 
 def _weighted(x: Array, weight: Array | None) -> Array:
-    """Returns weight x, and 0 where the weight is 0, whatever x is."""
-    return x if weight is None else jnp.where(weight > 0, weight * x, 0.0)
+    """Returns weight x [B, *S], and 0 where the weight is 0, whatever x is.
+
+    On padding x may be infinite or NaN, of which a plain product would make NaN.
+    """
+    if weight is None:
+        return x
+    return jnp.where(weight > 0, weight * x, 0.0)
 
 
 def _keys(key: Key[Array, ""], step: ArrayLike) -> Key[Array, " 3"]:

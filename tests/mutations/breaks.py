@@ -319,8 +319,9 @@ TRAINING = (
     Break(  # where parts have other sums of weights
         "parts_are_means_of_their_own",
         "d3pm_jax/training/step.py",
-        "found, kl = of_part(*part)",
-        "found, kl = jax.tree.map(lambda x: x / accumulate, of_part(*part)[0]), of_part(*part)[1]",
+        "summands, kl = differentiate(*part)",
+        "summands, kl = differentiate(*part)\n"
+        "        summands = jax.tree.map(lambda x: x / accumulate, summands)",
         (PARTS,),
     ),
     Break(  # an infinite loss may have a finite gradient
