@@ -22,7 +22,7 @@ def get_config() -> Config:
             channels_per_group=4,
             attention_eps=1e-5,
         ),
-        loss=HybridLoss(ce_weight=0.001, first_step="x0", belief="d3pm"),
+        loss=HybridLoss(ce_weight=0.001, belief="official"),
         optimizer=Adam(lr=2e-4, clip=1.0),
         train=Train(
             steps=600_000, batch_size=64, ema_decay=0.9999, checkpoint_every=10_000, sample_every=10_000

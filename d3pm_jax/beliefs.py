@@ -20,8 +20,9 @@ from d3pm_jax.checks import CATEGORIES, declared, steps
 from d3pm_jax.processes.base import Process, promote
 
 # What logits of x_0 are. "d3pm" is as published: the leave-one-out posterior in the reverse step, and the
-# denoiser in the cross entropy. The other two are one thing in both.
-Belief = Literal["d3pm", "leave_one_out", "denoiser"]
+# denoiser in the cross entropy. "official" is the same with the rule of the official code at t = 1, which
+# takes the prediction itself for p(x_0 | x_1). The other two are one thing in both terms.
+Belief = Literal["d3pm", "official", "leave_one_out", "denoiser"]
 
 
 @declared(xt=CATEGORIES, t=steps(0))
@@ -69,3 +70,16 @@ def to_leave_one_out(
 def with_belief(belief: Belief, f: Callable[..., Any]) -> Callable[..., Any]:
     """Returns f(..., belief=belief), and f itself for "d3pm", which needs to know no beliefs."""
     return f if belief == "d3pm" else partial(f, belief=belief)
+
+
+def join_first_step(belief: Belief, first_step: str) -> Belief:
+    """Returns the belief that stands for a belief and a first_step, which older versions had apart.
+
+    Args:
+        belief: as older versions wrote it.
+        first_step: the rule at t = 1: "bayes", or "x0" as in the official code, which had an effect for
+            "d3pm" alone.
+    """
+    if first_step == "x0" and belief == "d3pm":
+        return "official"
+    return belief

@@ -18,7 +18,9 @@ from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process, promote
 from d3pm_jax.processes.tables import expand_trailing
 
-FirstStep = Literal["bayes", "x0"]  # the rule at t = 1
+# The rule at t = 1 as older versions named it. No kernel takes it any more ("x0" is belief="official"). The
+# name stays for objectives of a user's own that have a field of it.
+FirstStep = Literal["bayes", "x0"]
 
 
 @declared(x0=CATEGORIES, t=steps(0), u=NOISE, u_low=NOISE)
@@ -81,7 +83,6 @@ def p_logits(
     logits_x0: Float[Array, "*S K"],
     xt: Int[Array, "*S"],
     t: Int[Array, "..."],
-    first_step: FirstStep = "bayes",
     belief: Belief = "d3pm",
 ) -> Float[Array, "*S K"]:
     """log p(x_{t-1} | x_t) = log sum_{x_0} q(x_{t-1}, x_t | x_0) p(x_0), normalised (D3PM eq. 4).
@@ -95,15 +96,14 @@ def p_logits(
         logits_x0: the network's unnormalised log-probabilities of x_0; entries may be -inf.
         xt: categories.
         t: steps 1..T.
-        first_step: at t = 1, "bayes" is the same rule, "x0" takes the prediction itself (official code).
-            Under "leave_one_out" and "denoiser" both are the denoiser.
-        belief: what the prediction is: "leave_one_out", "denoiser" (see `beliefs`), or "d3pm", as published:
-            the sum takes it for the former, "x0" for the latter.
+        belief: what the prediction is: "leave_one_out", "denoiser" (see `beliefs`), or "d3pm", as published,
+            where the sum takes it for the former. "official" is "d3pm" but at t = 1, where it takes the
+            prediction itself, as the official code does.
 
     Returns:
         Normalised log-probabilities in nats; all -inf where the prediction contradicts x_t.
     """
-    return numerics.log_normalize(p_joint(process, logits_x0, xt, t, first_step, belief))
+    return numerics.log_normalize(p_joint(process, logits_x0, xt, t, belief))
 
 
 @declared(xt=CATEGORIES, t=steps(1))
@@ -112,13 +112,12 @@ def p_joint(
     logits_x0: Float[Array, "*S K"],
     xt: Int[Array, "*S"],
     t: Int[Array, "..."],
-    first_step: FirstStep = "bayes",
     belief: Belief = "d3pm",
 ) -> Float[Array, "*S K"]:
     """log sum_{x_0} q(x_{t-1}, x_t | x_0) p(x_0): `p_logits` before it is normalised.
 
     Args:
-        process, logits_x0, xt, t, first_step, belief: as for `p_logits`.
+        process, logits_x0, xt, t, belief: as for `p_logits`.
 
     Returns:
         Logs in nats, [*S, K].
@@ -127,7 +126,7 @@ def p_joint(
         logits_x0 = to_leave_one_out(process, logits_x0, xt, t)
     log_p0 = log_p_x0(process, logits_x0)
     joint = process.log_q_back(xt, t) + process.log_push(log_p0, t - 1)
-    if first_step == "bayes" or belief != "d3pm":
+    if belief != "official":
         return joint
     return jnp.where(expand_trailing(t, xt.shape)[..., None] == 1, log_p0, joint)
 
@@ -161,18 +160,17 @@ def p_sample(
     xt: Int[Array, "*S"],
     t: Int[Array, "..."],
     u: Float[Array, "*S"],
-    first_step: FirstStep = "bayes",
-    u_low: Float[Array, "*S"] | None = None,
     belief: Belief = "d3pm",
+    u_low: Float[Array, "*S"] | None = None,
 ) -> Int[Array, "*S"]:
     """x_{t-1} ~ p(x_{t-1} | x_t), from one uniform in [0, 1) per element by `inverse_cdf.categorical`.
 
     Args:
-        process, logits_x0, xt, t, first_step, belief: as for `p_logits`.
+        process, logits_x0, xt, t, belief: as for `p_logits`.
         u: uniform noise.
         u_low: a second word of it (see `numerics.inverse_cdf`).
 
     Returns:
         int32 categories; -1 where there is no distribution (NaN logits; a prediction that contradicts x_t).
     """
-    return inverse_cdf.categorical(p_logits(process, logits_x0, xt, t, first_step, belief), u, u_low)
+    return inverse_cdf.categorical(p_logits(process, logits_x0, xt, t, belief), u, u_low)

@@ -5,9 +5,9 @@
 # file, PyTorch builds the same network from it, and the two are compared on the same noise: logits, terms of
 # the bound, samples. Then PyTorch trains it further, and the weights become a run of JAX again.
 #
-# It takes about two minutes on two CPU cores. Any run of a U-Net without labels, with the default head, the
-# hybrid loss and its `first_step="bayes"` will do in place of the small one that is trained first: set
-# `WORKDIR` to its folder. It needs `pip install 'd3pm-jax[train,torch,notebooks]'`.
+# It takes about two minutes on two CPU cores. Any run of a U-Net without labels, with the default head and
+# the hybrid loss, will do in place of the small one that is trained first: set `WORKDIR` to its folder. It
+# needs `pip install 'd3pm-jax[train,torch,notebooks]'`.
 
 # %% tags=["parameters"]
 WORKDIR = "runs/pytorch"

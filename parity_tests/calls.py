@@ -112,9 +112,9 @@ def normalised_push(lib: ModuleType, name: str) -> Function:
 def chain_by_table(lib: ModuleType, name: str) -> Function:
     """The denoiser is a table of logits [T + 1, K, K] by t and x_t; so is the noise, by t."""
 
-    def call(process: Any, logits: Any, uniforms: Any, record: tuple[int, ...], first_step: str) -> Any:
+    def call(process: Any, logits: Any, uniforms: Any, record: tuple[int, ...], belief: str) -> Any:
         xT = process.draw_prior(uniforms[0])
-        reverse = partial(lib.p_logits, first_step=first_step)
+        reverse = partial(lib.p_logits, belief=belief)
         return lib.ancestral(_denoise(logits), process, xT, lambda t: uniforms[t], record, reverse)
 
     return call
@@ -134,8 +134,8 @@ def infill_by_table(lib: ModuleType, name: str) -> Function:
 def bound_by_table(lib: ModuleType, name: str) -> Function:
     """As `chain_by_table`."""
 
-    def call(process: Any, logits: Any, uniforms: Any, x0: Any, first_step: str, weight: Any) -> Any:
-        term = partial(lib.posterior_kl, first_step=first_step)
+    def call(process: Any, logits: Any, uniforms: Any, x0: Any, belief: str, weight: Any) -> Any:
+        term = partial(lib.posterior_kl, belief=belief)
         return lib.all_t_bound(_denoise(logits), process, x0, lambda t: uniforms[t], term, weight=weight)
 
     return call

@@ -59,28 +59,28 @@ def _each(seed: int) -> np.ndarray:
     return t
 
 
-SITUATIONS = (  # t, kind of logits, first_step, belief
-    (np.array([1, 4, T]), "moderate", "bayes", "d3pm"),
-    (np.array(1), "holes", "bayes", "d3pm"),
-    (np.array(T), "large", "bayes", "d3pm"),
-    (_each(0), "holes", "bayes", "d3pm"),
-    (_each(1), "large", "bayes", "d3pm"),
-    (_each(2), "moderate", "bayes", "d3pm"),
-    (_each(3), "holes", "x0", "d3pm"),
-    (_each(4), "moderate", "x0", "d3pm"),
-    (_each(5), "holes", "x0", "denoiser"),
-    (_each(6), "moderate", "bayes", "leave_one_out"),
+SITUATIONS = (  # t, kind of logits, belief
+    (np.array([1, 4, T]), "moderate", "d3pm"),
+    (np.array(1), "holes", "d3pm"),
+    (np.array(T), "large", "d3pm"),
+    (_each(0), "holes", "d3pm"),
+    (_each(1), "large", "d3pm"),
+    (_each(2), "moderate", "d3pm"),
+    (_each(3), "holes", "official"),
+    (_each(4), "moderate", "official"),
+    (_each(5), "holes", "denoiser"),
+    (_each(6), "moderate", "leave_one_out"),
 )
 
 
 # What would be compiled once more for every other family: t of every shape, for the first of these in float64
-# (the tests of d3pm_jax alone have a dense process too), and first_step="x0" in float32, for both.
+# (the tests of d3pm_jax alone have a dense process too), and the other beliefs in float32, for both.
 ALL_SITUATIONS = ("marginal", "dense")
 # What `make test` has: each kind of table, and each rule once. The tests of d3pm_jax alone hold every family
 # and every rule to the definition; those apart would be a program more each.
 APART = ("uniform", "absorbing", "absorbing_extra", "masked_dense")
 QUICK = tuple(name for name in FAMILIES if name not in APART)
-QUICK_RULES = {"x0, d3pm": "marginal", "x0, denoiser": "marginal", "bayes, leave_one_out": "dense"}
+QUICK_BELIEFS = {"official": "marginal", "denoiser": "marginal", "leave_one_out": "dense"}
 CHAINED = ("uniform", "absorbing_extra", "marginal", "masked", "gaussian", "dense")  # each kind once
 EAGER = {"float64": ("dense", 3), "float32": ("marginal", 6)}  # the situation that runs without jit too
 
@@ -91,11 +91,10 @@ def situations(
     """Everything that a kernel could ask for, for every family, shape of t and kind of logits."""
     for name in families:
         extra = name == "absorbing_extra"
-        for i, (t, kind, first_step, belief) in enumerate(SITUATIONS):
+        for i, (t, kind, belief) in enumerate(SITUATIONS):
             if t.ndim < 3 and not (name == ALL_SITUATIONS[0] and dtype == "float64"):
                 continue
-            rule = f"{first_step}, {belief}"
-            other = rule != "bayes, d3pm"
+            other = belief != "d3pm"
             if other and not (name in ALL_SITUATIONS or dtype == "float64"):
                 continue
             x = logits(kind, (B, *S, K), dtype, i)
@@ -111,14 +110,13 @@ def situations(
                 "log_p": x,
                 "u": uniforms(dtype, (B, *S), i),
                 "ce_weight": 0.01,
-                "first_step": first_step,
                 "belief": belief,
             }
             yield Case(
-                f"{name}, t {t.tolist() if t.ndim < 2 else 'each'}, {kind}, {rule}",
+                f"{name}, t {t.tolist() if t.ndim < 2 else 'each'}, {kind}, {belief}",
                 args,
                 (name, i) == EAGER[dtype],
-                dtype == "float64" and name == QUICK_RULES[rule] if other else name in quick,
+                dtype == "float64" and name == QUICK_BELIEFS[belief] if other else name in quick,
             )
 
 
@@ -366,9 +364,9 @@ def reverse_chain(family: Family, dtype: str) -> dict[str, Any]:
 
 
 def ancestral(dtype: str) -> Iterator[Case]:
-    for family, first_step in chains(200):
+    for family, belief in chains(200):
         record = (0, 1, family.T // 2, family.T)
-        yield chain_case(family, dtype, record=record, first_step=first_step)
+        yield chain_case(family, dtype, record=record, belief=belief)
 
 
 def infill(dtype: str) -> Iterator[Case]:
@@ -379,9 +377,9 @@ def infill(dtype: str) -> Iterator[Case]:
 
 
 def all_t_bound(dtype: str) -> Iterator[Case]:
-    for family, first_step in chains():
+    for family, belief in chains():
         x0 = random(17).integers(0, family.K - (family.name == "absorbing_extra"), (B, *S))
-        yield chain_case(family, dtype, x0=x0, first_step=first_step, weight=weights())
+        yield chain_case(family, dtype, x0=x0, belief=belief, weight=weights())
 
 
 def weights() -> np.ndarray:
@@ -390,26 +388,26 @@ def weights() -> np.ndarray:
 
 
 def chains(*longer: int) -> Iterator[tuple[Family, str]]:
-    """(process, first_step): every family for T = 50, one for T = 7 and each longer T."""
-    yield Family("uniform", K, T), "x0"
+    """(process, belief): every family for T = 50, one for T = 7 and each longer T."""
+    yield Family("uniform", K, T), "official"
     for name in CHAINED:
-        yield Family(name, 17, 50), "bayes"
+        yield Family(name, 17, 50), "d3pm"
     for T_ in longer:
-        yield Family("gaussian", 17, T_), "bayes"
+        yield Family("gaussian", 17, T_), "d3pm"
 
 
 def chain_case(family: Family, dtype: str, **args: Any) -> Case:
     """A case of a kernel that takes every step."""
-    name = f"{family.name}, K = {family.K}, T = {family.T}, {args['first_step']}"
+    name = f"{family.name}, K = {family.K}, T = {family.T}, {args['belief']}"
     args = reverse_chain(family, dtype) | args
     return Case(name, args, eager=family.T == T, quick=family.T == T)
 
 
 def p_sample(dtype: str) -> Iterator[Case]:
     """One step from random x_t, and from every x_t of a whole chain: it is `p_logits` and `categorical`."""
-    yield from taking(
-        "process", "logits_x0", "xt", "t", "u", "first_step", "belief", each=True, families=ALL_SITUATIONS
-    )(dtype)
+    yield from taking("process", "logits_x0", "xt", "t", "u", "belief", each=True, families=ALL_SITUATIONS)(
+        dtype
+    )
     for name in CHAINED:
         family = Family(name, 17, 50)
         args = reverse_chain(family, dtype)
@@ -423,7 +421,7 @@ def p_sample(dtype: str) -> Iterator[Case]:
                 "xt": xt,
                 "t": t,
                 "u": args["uniforms"][1:],
-                "first_step": "bayes",
+                "belief": "d3pm",
             },
             eager=False,
             quick=name in QUICK,

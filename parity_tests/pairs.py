@@ -63,8 +63,8 @@ def _of_numpy(maker: Maker, size: Callable[..., Any] = scales.one) -> Pair:
     return Pair(maker, result(size), call=calls.of_numpy, dtypes=("float64",), jit=False)
 
 
-_POSTERIOR = ("process", "logits_x0", "x0", "xt", "t", "first_step", "belief")
-_P = ("process", "logits_x0", "xt", "t", "first_step", "belief")
+_POSTERIOR = ("process", "logits_x0", "x0", "xt", "t", "belief")
+_P = ("process", "logits_x0", "xt", "t", "belief")
 
 
 def _renamed(logits: str) -> Maker:

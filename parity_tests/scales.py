@@ -97,7 +97,6 @@ def p_logits(
     logits_x0: Tensor,
     xt: Tensor,
     t: Tensor,
-    first_step: str = "bayes",
     belief: str = "d3pm",
 ) -> Tensor:
     """The two factors of Bayes' rule, and the logits; what is taken off these too."""
@@ -120,11 +119,10 @@ def posterior_kl(
     x0: Tensor,
     xt: Tensor,
     t: Tensor,
-    first_step: Any,
     belief: Any = "d3pm",
 ) -> Tensor:
     """The divergence of its two arguments."""
-    log_p = torch_ref.p_logits(process, logits_x0, xt, t, first_step, belief)
+    log_p = torch_ref.p_logits(process, logits_x0, xt, t, belief)
     return divergence(torch_ref.q_posterior(process, x0, xt, t), log_p, logits_x0)
 
 
@@ -155,7 +153,7 @@ def reverse_gradient(x0: Tensor, ce_weight: float = 0.0, **args: Any) -> Tensor:
 def by_position(process: Process, logits_x0: Tensor, x0: Tensor, xt: Tensor, t: Tensor, u: Tensor) -> Scale:
     """Ones where all is certain, else as for each kernel."""
     each, moved = torch.ones(x0.shape), torch_ref.q_sample(process, x0, t, u)
-    kl = posterior_kl(process, logits_x0, x0, moved, t, "bayes")
+    kl = posterior_kl(process, logits_x0, x0, moved, t)
     return each, each, each, rows(logits_x0), torch.ones(process.K), each, each, kl
 
 
@@ -191,7 +189,7 @@ def update(mean_square: Tensor, counts: Tensor, t: Tensor, kl: Tensor) -> tuple[
 
 
 def all_t_bound(
-    process: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, first_step: Any, weight: Tensor
+    process: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, belief: Any, weight: Tensor
 ) -> Scale:
     """Sums of the scales of the elements, whose weights are at most 1."""
     steps = []
@@ -199,7 +197,7 @@ def all_t_bound(
         ts = torch.full(x0.shape[:1], t)
         xt = torch_ref.q_sample(process, x0, ts, uniforms[t])
         x = logits[ts[:, None, None], xt]
-        steps.append(posterior_kl(process, x, x0, xt, ts, first_step).flatten(1).sum(dim=1))
+        steps.append(posterior_kl(process, x, x0, xt, ts, belief).flatten(1).sum(dim=1))
     return torch.stack(steps), prior_kl(process, x0).flatten(1).sum(dim=1)
 
 
@@ -207,7 +205,7 @@ def strata_bound(
     process: Process, logits: Tensor, uniforms: Tensor, x0: Tensor, u: Tensor, weight: Tensor
 ) -> Tensor:
     """All of `all_t_bound`, each step as large as its stratum."""
-    steps, prior = all_t_bound(process, logits, uniforms, x0, "bayes", weight)
+    steps, prior = all_t_bound(process, logits, uniforms, x0, "d3pm", weight)
     return process.T * steps.amax(dim=0) + prior
 
 

@@ -19,10 +19,12 @@ TOLERANCE = 1e-12
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore:x_T still depends")]
 
 
-X0_RULE = ("absorbing", "masked", "dense")  # each kind of process once under the other rule for t = 1
-RULES = [("bayes", name) for name in families.NAMES] + [("x0", name) for name in X0_RULE]
+OFFICIAL = ("absorbing", "masked", "dense")  # each kind of process once under the other rule for t = 1
+RULES = [("d3pm", name) for name in families.NAMES] + [("official", name) for name in OFFICIAL]
 WHOLE = [  # bounds and chains pass the rule on: to one kind is enough
-    pytest.param(rule, marks=pytest.mark.slow if rule in [("x0", "absorbing"), ("x0", "masked")] else ())
+    pytest.param(
+        rule, marks=pytest.mark.slow if rule in [("official", "absorbing"), ("official", "masked")] else ()
+    )
     for rule in RULES
 ]
 
@@ -34,8 +36,8 @@ def case(request, x64):
 
 @pytest.fixture(params=RULES)
 def case_and_rule(request, x64):
-    first_step, name = request.param
-    return families.make(name), first_step
+    belief, name = request.param
+    return families.make(name), belief
 
 
 def denoise(xt, t, forbid):
@@ -66,7 +68,7 @@ def _joint(Q, t):
     return q
 
 
-def model_step(case, t, first_step):
+def model_step(case, t, belief):
     """p(x_{t-1} | x_t) of both elements together, [state of x_t, state of x_{t-1}]."""
     q, p = joint(case, t), np.zeros((K**D, K**D))
     for n, xt in enumerate(STATES):
@@ -74,7 +76,7 @@ def model_step(case, t, first_step):
         if case.forbid is not None:
             logits[:, case.forbid] = -np.inf
         p0 = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-        if t == 1 and first_step == "x0":
+        if t == 1 and belief == "official":
             each = p0
         else:
             each = np.stack([p0[d] @ q[:, :, xt[d]] for d in range(D)])
@@ -129,30 +131,30 @@ def test_posterior_is_the_conditional_of_the_enumerated_joint(case):
             np.testing.assert_allclose(found[t - 1, x0, xt], expected, atol=TOLERANCE)
 
 
-@functools.partial(jax.jit, static_argnames=("first_step", "forbid"))
-def reverse_steps(process, first_step, forbid):
+@functools.partial(jax.jit, static_argnames=("belief", "forbid"))
+def reverse_steps(process, belief, forbid):
     """p(x_{t-1} | x_t) of each element, for every t and state."""
     t = jnp.repeat(jnp.arange(1, T + 1), len(STATES))
     xt = jnp.tile(jnp.asarray(STATES), (T, 1))
-    return jnp.exp(d3pm.p_logits(process, denoise(xt, t, forbid), xt, t, first_step))
+    return jnp.exp(d3pm.p_logits(process, denoise(xt, t, forbid), xt, t, belief))
 
 
 def test_reverse_step_is_the_mixture_of_enumerated_joints(case_and_rule):
-    case, first_step = case_and_rule
-    each = np.asarray(reverse_steps(case.process, first_step, case.forbid)).reshape(T, len(STATES), D, K)
+    case, belief = case_and_rule
+    each = np.asarray(reverse_steps(case.process, belief, case.forbid)).reshape(T, len(STATES), D, K)
     for t in range(1, T + 1):
         found = np.einsum("ni,nj->nij", each[t - 1, :, 0], each[t - 1, :, 1]).reshape(K**D, K**D)
-        np.testing.assert_allclose(found, model_step(case, t, first_step), atol=TOLERANCE)
+        np.testing.assert_allclose(found, model_step(case, t, belief), atol=TOLERANCE)
 
 
-def bound_over_paths(case, first_step, x0):
+def bound_over_paths(case, belief, x0):
     """E_q[log q(x_1..x_T | x_0) - log p(x_0..x_T)] and -log p(x_0), with no KL in sight."""
     path = np.array(list(itertools.product(range(K**D), repeat=T))).T  # [T, 9^4] joint states of x_1..x_T
     path = np.concatenate([np.full((1, path.shape[1]), x0[0] * K + x0[1]), path])
     q, p = np.ones(path.shape[1]), np.outer(case.prior, case.prior).reshape(-1)[path[T]]
     for t in range(1, T + 1):
         q = q * np.kron(case.Q[t - 1], case.Q[t - 1])[path[t - 1], path[t]]
-        p = p * model_step(case, t, first_step)[path[t], path[t - 1]]
+        p = p * model_step(case, t, belief)[path[t], path[t - 1]]
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(q > 0, q * (np.log(q) - np.log(p)), 0.0)
     return terms.sum(), -np.log(p.sum())
@@ -177,10 +179,10 @@ def noise_to_reach(case, x0):
     return found
 
 
-@functools.partial(jax.jit, static_argnames=("first_step", "forbid"))
-def bounds(process, x0, noise, first_step, forbid):
+@functools.partial(jax.jit, static_argnames=("belief", "forbid"))
+def bounds(process, x0, noise, belief, forbid):
     """all_t_bound at each row of noise [.., T, N, D]."""
-    term = functools.partial(d3pm.posterior_kl, first_step=first_step)
+    term = functools.partial(d3pm.posterior_kl, belief=belief)
     return jax.vmap(
         lambda u: d3pm.all_t_bound(
             lambda xt, t: denoise(xt, t, forbid), process, x0, lambda t: u[t - 1], term
@@ -190,24 +192,24 @@ def bounds(process, x0, noise, first_step, forbid):
 
 @pytest.mark.parametrize("case_and_rule", WHOLE, indirect=True)
 def test_all_t_bound_is_the_expectation_over_paths_and_above_the_likelihood(case_and_rule):
-    case, first_step = case_and_rule
+    case, belief = case_and_rule
     x0 = np.array(list(itertools.product(case.data, repeat=D)))
     u = noise_to_reach(case, x0)
     noise = np.stack([np.stack([u[:, a, :, 0], u[:, b, :, 1]], axis=-1) for a, b in STATES])
-    found = bounds(case.process, jnp.asarray(x0), jnp.asarray(noise), first_step, case.forbid)
+    found = bounds(case.process, jnp.asarray(x0), jnp.asarray(noise), belief, case.forbid)
     total = np.array(found.prior[0])
     Qbar = np.asarray(case.process.Qbar(jnp.arange(T + 1)))
     for (a, b), steps in zip(STATES, np.asarray(found.steps), strict=True):  # both are at a, b at every t
         for t, q in enumerate(Qbar[1:], 1):
             weight = q[x0[:, 0], a] * q[x0[:, 1], b]
             total += np.where(weight > 0, weight * steps[t - 1], 0)
-    expected, exact = np.array([bound_over_paths(case, first_step, x) for x in x0]).T
+    expected, exact = np.array([bound_over_paths(case, belief, x) for x in x0]).T
     np.testing.assert_allclose(total, expected, rtol=TOLERANCE, atol=TOLERANCE)
     assert np.all(total >= exact - TOLERANCE)
 
 
-@functools.partial(jax.jit, static_argnames=("first_step", "forbid"))
-def chain_of(process, u, first_step, forbid):
+@functools.partial(jax.jit, static_argnames=("belief", "forbid"))
+def chain_of(process, u, belief, forbid):
     """A chain of which every state is kept, u: [T + 1, N, D], the first row for x_T."""
     return d3pm.ancestral(
         lambda x, t: denoise(x, t, forbid),
@@ -215,21 +217,21 @@ def chain_of(process, u, first_step, forbid):
         process.draw_prior(u[0]),
         lambda t: u[t],
         range(T + 1),
-        functools.partial(d3pm.p_logits, first_step=first_step),
+        functools.partial(d3pm.p_logits, belief=belief),
     )
 
 
 @pytest.mark.parametrize("case_and_rule", WHOLE, indirect=True)
 def test_reverse_chain_draws_what_the_enumerated_steps_say(case_and_rule):
     """The marginal of the steps is the likelihood, and a chain inverts their cumulative sums."""
-    case, first_step = case_and_rule
+    case, belief = case_and_rule
     n = 300
     u = np.random.default_rng(2).uniform(size=(T + 1, n, D))
-    chain = chain_of(case.process, jnp.asarray(u), first_step, case.forbid)
+    chain = chain_of(case.process, jnp.asarray(u), belief, case.forbid)
     x = drawn(np.broadcast_to(case.prior, (n, D, K)), u[0])
     for t in range(T, 0, -1):
         np.testing.assert_array_equal(chain.states[t], x)
-        p = model_step(case, t, first_step)[x[:, 0] * K + x[:, 1]].reshape(n, K, K)
+        p = model_step(case, t, belief)[x[:, 0] * K + x[:, 1]].reshape(n, K, K)
         x = drawn(np.stack([p.sum(2), p.sum(1)], axis=1), u[t])
     np.testing.assert_array_equal(chain.x0, x)
     np.testing.assert_array_equal(chain.states[0], x)

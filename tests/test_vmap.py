@@ -68,7 +68,7 @@ def steps(process, logits, x0, xt, t, u, v):
         "log_p_x0": d3pm.log_p_x0(process, logits),
         "q_sample": d3pm.q_sample(process, x0, t, u),
         "q_posterior": d3pm.q_posterior(process, x0, xt, t),
-        "p_logits": d3pm.p_logits(process, logits, xt, t, "x0"),
+        "p_logits": d3pm.p_logits(process, logits, xt, t, "official"),
         "p_prev": d3pm.p_prev(process, logits, xt, t),
         "p_sample": d3pm.p_sample(process, logits, xt, t, u),
         "direct_kl": d3pm.direct_kl(process, logits, x0, xt, t),

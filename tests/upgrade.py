@@ -168,8 +168,8 @@ def check(folder: Path, names: list[str]) -> bool:
     """Prints what is the same and what differs; returns whether anything does."""
     bad = False
     for name in names:
-        expected = json.loads((folder / EXPECTED / f"{name}.json").read_text())
-        found = outcome(folder, name)
+        expected = without_first_step(json.loads((folder / EXPECTED / f"{name}.json").read_text()))
+        found = without_first_step(outcome(folder, name))
         for thing in dict.fromkeys([*expected, *found]):
             differ = list(differences(expected.get(thing), found.get(thing)))
             bad |= bool(differ)
@@ -177,6 +177,18 @@ def check(folder: Path, names: list[str]) -> bool:
             said = f"DIFFERS: {'; '.join(differ[:SHOWN])}{more}" if differ else "same"
             print(f"{name}, {thing}: {said}", flush=True)
     return bad
+
+
+def without_first_step(tree: Any) -> Any:
+    """Returns a tree of JSON as versions write it whose objectives and protocols have `belief` alone."""
+    if isinstance(tree, list):
+        return [without_first_step(x) for x in tree]
+    if not isinstance(tree, dict):
+        return tree
+    tree = {name: without_first_step(x) for name, x in tree.items()}
+    if tree.pop("first_step", "bayes") == "x0" and tree.get("belief") == "d3pm":
+        tree["belief"] = "official"
+    return tree
 
 
 def differences(a: Any, b: Any, place: str = "") -> Iterator[str]:

@@ -1,15 +1,35 @@
 """What the logits of x_0 are: the denoiser p(x_0 | x_t), or p(x_0 | x_t at all other elements)."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal
+from functools import partial, wraps
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from torch_ref.processes.base import Process
 
-Belief = Literal["d3pm", "leave_one_out", "denoiser"]
+Belief = Literal["d3pm", "official", "leave_one_out", "denoiser"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checks_belief(f: Callable[P, R]) -> Callable[P, R]:
+    """f, which refuses what is no belief. `belief` stands where `first_step` stood in older versions."""
+    gone = 'first_step is gone: "x0" is belief="official", "bayes" is belief="d3pm"'
+    beliefs = get_args(Belief)
+
+    @wraps(f)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if "first_step" in kwargs:
+            raise TypeError(gone)
+        for x in (*args, *kwargs.values()):
+            if isinstance(x, str) and x not in beliefs:
+                raise ValueError(f"belief = {x!r}: it must be {' or '.join(map(repr, beliefs))}; {gone}")
+        return f(*args, **kwargs)
+
+    return checked
 
 
 def to_denoiser(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tensor:

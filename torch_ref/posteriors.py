@@ -1,15 +1,11 @@
 """One step of the forward and of the reverse process. `t` is 1..T, its shape a prefix of that of x."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from torch_ref import numerics
-from torch_ref.beliefs import Belief, to_leave_one_out
+from torch_ref.beliefs import Belief, checks_belief, to_leave_one_out
 from torch_ref.processes.base import Process, expand_trailing
-
-FirstStep = Literal["bayes", "x0"]
 
 
 def q_sample(process: Process, x0: Tensor, t: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
@@ -25,30 +21,18 @@ def q_posterior(process: Process, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     return numerics.log_normalize(process.log_q_back(xt, t) + process.log_q_probs(x0, t - 1))
 
 
-def p_logits(
-    process: Process,
-    logits_x0: Tensor,
-    xt: Tensor,
-    t: Tensor,
-    first_step: FirstStep = "bayes",
-    belief: Belief = "d3pm",
-) -> Tensor:
+@checks_belief
+def p_logits(process: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, belief: Belief = "d3pm") -> Tensor:
     """log p(x_{t-1} | x_t) = `p_joint`, normalised; all -inf where the prediction contradicts x_t."""
-    return numerics.log_normalize(p_joint(process, logits_x0, xt, t, first_step, belief))
+    return numerics.log_normalize(p_joint(process, logits_x0, xt, t, belief))
 
 
-def p_joint(
-    process: Process,
-    logits_x0: Tensor,
-    xt: Tensor,
-    t: Tensor,
-    first_step: FirstStep = "bayes",
-    belief: Belief = "d3pm",
-) -> Tensor:
+@checks_belief
+def p_joint(process: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, belief: Belief = "d3pm") -> Tensor:
     """log p(x_{t-1}, x_t) = log sum_{x_0} p(x_0) q(x_{t-1} | x_0) q(x_t | x_{t-1}).
 
-    p(x_0) is `to_leave_one_out` of a "denoiser", else that of the logits. For "d3pm", at t = 1,
-    first_step = "x0" takes it itself.
+    p(x_0) is `to_leave_one_out` of a "denoiser", else that of the logits. "official" takes it itself for the
+    result at t = 1.
     """
     if belief == "denoiser":
         logits_x0 = to_leave_one_out(process, logits_x0, xt, t)
@@ -56,8 +40,9 @@ def p_joint(
     t = expand_trailing(t, xt.shape)
     terms = log_p0[..., :, None] + process.Qbar(t - 1).log() + process.log_q_back(xt, t)[..., None, :]
     joint = numerics.log_sum(terms.mT)  # terms are [x_0, x_{t-1}]
-    as_published = first_step == "x0" and belief == "d3pm"
-    return torch.where(t[..., None] == 1, log_p0, joint) if as_published else joint
+    if belief == "official":
+        return torch.where(t[..., None] == 1, log_p0, joint)
+    return joint
 
 
 def p_prev(process: Process, logits_prev: Tensor, xt: Tensor, t: Tensor) -> Tensor:
@@ -65,18 +50,18 @@ def p_prev(process: Process, logits_prev: Tensor, xt: Tensor, t: Tensor) -> Tens
     return log_p_x0(process, logits_prev)
 
 
+@checks_belief
 def p_sample(
     process: Process,
     logits_x0: Tensor,
     xt: Tensor,
     t: Tensor,
     u: Tensor,
-    first_step: FirstStep = "bayes",
-    u_low: Tensor | None = None,
     belief: Belief = "d3pm",
+    u_low: Tensor | None = None,
 ) -> Tensor:
     """x_{t-1} ~ p(x_{t-1} | x_t); -1 where there is no distribution."""
-    return numerics.categorical(p_logits(process, logits_x0, xt, t, first_step, belief), u, u_low)
+    return numerics.categorical(p_logits(process, logits_x0, xt, t, belief), u, u_low)
 
 
 def log_p_x0(process: Process, logits_x0: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import jaxtyping
 import numpy as np
 
 from d3pm_jax.checks.arrays import describe, real_array
+from d3pm_jax.checks.former import cure_for_choice
 
 Convert = Callable[[str, Any], Any]  # (name, value) -> what the function is called with
 
@@ -262,7 +263,8 @@ def _iterable(name: str, x: Any) -> Any:
 
 def _one_of(name: str, x: Any, options: tuple[Any, ...]) -> Any:
     if not isinstance(x, str) or x not in options:
-        raise ValueError(f"{name} = {describe(x)}: it must be {' or '.join(map(repr, options))}")
+        cure = cure_for_choice(x, options)
+        raise ValueError(f"{name} = {describe(x)}: it must be {' or '.join(map(repr, options))}{cure}")
     return x
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from d3pm_jax.checks import annotations, values
 from d3pm_jax.checks.annotations import Expected, Sizes
+from d3pm_jax.checks.former import refuse_first_step
 from d3pm_jax.checks.values import Outside, Range
 
 P = ParamSpec("P")
@@ -128,6 +129,7 @@ def _declaration(f: Callable, ranges: dict[str, Range]) -> Declaration:
 def _named(declaration: Declaration, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the arguments by name, in the order they came in; None if one is unknown or too many."""
     if len(args) > len(declaration.names) or any(name not in declaration.names for name in kwargs):
+        refuse_first_step(declaration.names, args, kwargs)
         return None
     given = dict(zip(declaration.names, args, strict=False))
     return None if any(name in given for name in kwargs) else {**given, **kwargs}

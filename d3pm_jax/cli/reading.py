@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from d3pm_jax.checks.former import FIRST_STEP_IS_GONE
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import check_fields, describe_hint, hints_of
 from d3pm_jax.errors import UsageError, UserError, one_line
@@ -169,6 +170,8 @@ def _check_flags(base: Config, words: list[str]) -> None:
         if not flag.startswith("--"):
             continue
         if _dashed(flag) not in known:
+            if flag.endswith((".first-step", ".first_step")):
+                raise UserError(f"no field {one_line(flag)} in this config: {FIRST_STEP_IS_GONE}")
             near = difflib.get_close_matches(flag, fields, n=3, cutoff=0.5)
             cure = f": did you mean {' or '.join(near)}?" if near else ""
             raise UserError(f"no field {one_line(flag)} in this config{cure}")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+from d3pm_jax.checks.former import cure_for_choice
 from d3pm_jax.errors import UserError, one_line
 
 LARGEST_INT = 2**31 - 1  # of int32, in which the library counts
@@ -83,7 +84,8 @@ def check_fields(name: str, part: Any) -> None:
                 shown = one_line(repr(value), 80)
             except ValueError:  # an int of more digits than Python prints
                 shown = "a whole number of very many digits"
-            raise ValueError(f"{full} = {shown}: it must be {describe_hint(hint)}{_cure(value)}")
+            cure = _cure(value) or cure_for_choice(value, get_args(hint))
+            raise ValueError(f"{full} = {shown}: it must be {describe_hint(hint)}{cure}")
         for inner in value if isinstance(value, tuple) else (value,):
             if dataclasses.is_dataclass(inner) and not isinstance(inner, type):
                 check_fields(full, inner)

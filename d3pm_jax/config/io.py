@@ -14,8 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from d3pm_jax.beliefs import join_first_step
 from d3pm_jax.config.checks import check_fields
-from d3pm_jax.config.objective import X0Objective
+from d3pm_jax.config.objective import X0Objective, has_first_step
 from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError, as_user_error, one_line
 
@@ -249,7 +250,17 @@ def _decode(node: Any, own: Mapping[str, type]) -> Any:
     for base, before in ADDED.items():
         if issubclass(cls, base):
             fields = before | fields
+    if issubclass(cls, X0Objective) and not has_first_step(cls):
+        fields = _join_first_step(fields)
     try:
         return cls(**fields)
     except (TypeError, ValueError) as error:
         raise UserError(f"the saved config does not fit this version: {one_line(error)}") from error
+
+
+def _join_first_step(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of an objective without `first_step`, which older versions had beside `belief`."""
+    if "first_step" not in fields:
+        return dict(fields)
+    others = {name: value for name, value in fields.items() if name != "first_step"}
+    return others | {"belief": join_first_step(fields["belief"], fields["first_step"])}

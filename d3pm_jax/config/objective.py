@@ -1,7 +1,7 @@
 """Says what a config minimises."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple, TypedDict
+from typing import Any, ClassVar, NamedTuple, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Array
 
 from d3pm_jax import losses
-from d3pm_jax.beliefs import Belief
+from d3pm_jax.beliefs import Belief, join_first_step
 from d3pm_jax.checks import bare
+from d3pm_jax.checks.former import FIRST_STEP_IS_GONE
 from d3pm_jax.config.checks import CheckedPart, Natural, NotNegative, undefined_method
 from d3pm_jax.config.from_data import FromData, filled_field
 from d3pm_jax.config.head import Head
@@ -18,12 +19,14 @@ from d3pm_jax.config.schedule import Reciprocal, Schedule
 from d3pm_jax.config.timesteps import Timesteps
 from d3pm_jax.losses import continuous
 from d3pm_jax.losses.variational import per_step
-from d3pm_jax.posteriors import FirstStep, q_sample
+from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process
 from d3pm_jax.processes.tables import expand_trailing
 
 COMPARED = 16  # steps at which the process is compared with alpha
 NEAR = 1e-5  # how far probabilities in float32 may be off
+
+Instance = TypeVar("Instance")
 
 
 class Terms(NamedTuple):
@@ -62,17 +65,15 @@ class Objective(CheckedPart):
 class X0Objective(Objective):
     """Describes what trains a network of x_0."""
 
-    first_step: FirstStep = "bayes"
-    """for "d3pm", the rule at t = 1: Bayes' rule, or the prediction of x_0 as in the official code"""
-    belief: Belief = dataclasses.field(default="leave_one_out", kw_only=True)
-    """what the logits are in both terms: "leave_one_out" or "denoiser"; "d3pm" as published, one in each"""
+    belief: Belief = "leave_one_out"
+    """what the logits are in both terms: "leave_one_out" or "denoiser"; as published one in each: "d3pm",
+    or "official", which takes the prediction of x_0 itself at t = 1 as in the official code"""
 
-    def check(self) -> None:
-        if self.first_step == "x0" and self.belief != "d3pm":
-            raise ValueError(
-                f"first_step = 'x0' is a rule as published, and does nothing for belief = {self.belief!r}: "
-                f"set belief = 'd3pm', or leave first_step out"
-            )
+    def __new__(cls: type[Instance], *args: Any, **kwargs: Any) -> Instance:
+        # The error of a dataclass for a keyword that is no field would not name the cure.
+        if "first_step" in kwargs and not has_first_step(cls):
+            raise TypeError(f"{cls.__name__} has no field first_step: {FIRST_STEP_IS_GONE}")
+        return object.__new__(cls)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,14 +193,22 @@ def _check_same(objective: Continuous, process: Process, pi: Array) -> None:
 
 
 class LogitsKeywords(TypedDict):
-    """Holds what a reverse step and a bound have to know of the logits, as their keywords."""
+    """Holds what a reverse step and a bound have to know of the logits, as their keyword."""
 
-    first_step: FirstStep
     belief: Belief
 
 
 def logits_keywords(objective: Objective) -> LogitsKeywords:
-    """Returns what the logits of an objective are: as published for one that has no such fields."""
-    first_step: FirstStep = getattr(objective, "first_step", "bayes")
+    """Returns what the logits of an objective are: as published for one that has no field `belief`.
+
+    An objective of a user's own may still have the field `first_step` of older versions, whose "x0" is the
+    belief "official".
+    """
     belief: Belief = getattr(objective, "belief", "d3pm")
-    return {"first_step": first_step, "belief": belief}
+    first_step = getattr(objective, "first_step", "bayes")
+    return {"belief": join_first_step(belief, first_step)}
+
+
+def has_first_step(cls: type) -> bool:
+    """Says whether a class of objectives, one of a user's own, has the field `first_step` of older versions."""
+    return "first_step" in {field.name for field in dataclasses.fields(cls)}

@@ -12,7 +12,6 @@ from jaxtyping import Array
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.losses import fused_by_parts
 from d3pm_jax.losses.variational import posterior_kl_definition
-from d3pm_jax.posteriors import FirstStep
 from d3pm_jax.processes.base import promote
 from d3pm_jax.processes.dense import Dense
 from d3pm_jax.processes.tables import expand_trailing, gather
@@ -24,7 +23,6 @@ def kl_and_ce(
     x0: Array,
     xt: Array,
     t: Array,
-    first_step: FirstStep,
     belief: Belief = "d3pm",
 ) -> tuple[Array, Array]:
     """Computes `dispatch_kl_and_ce`, the KL by parts of the elements together with its gradient."""
@@ -32,7 +30,7 @@ def kl_and_ce(
     kl, ce = fused_by_parts.kl_and_ce(
         kl_from_weights, kl_and_gradient, process, logits, x0, xt, t, belief, posterior_kl_definition
     )
-    if first_step == "x0" and belief == "d3pm":
+    if belief == "official":
         ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)
         kl = jnp.where((ts == 1) & (gather(process.Q_transposed, ts, xt, x0) > 0), ce, kl)
     return kl, ce

@@ -14,7 +14,6 @@ from d3pm_jax.beliefs import Belief
 from d3pm_jax.losses import fused_by_parts
 from d3pm_jax.losses.fused_by_parts import Loss, WithGradient, by_autodiff
 from d3pm_jax.losses.variational import dispatch_kl_and_ce, dispatch_marginal_kl
-from d3pm_jax.posteriors import FirstStep
 from d3pm_jax.processes.base import promote
 from d3pm_jax.processes.masked import NEG_INF, Masked
 from d3pm_jax.processes.tables import expand_trailing, gather_steps
@@ -26,28 +25,27 @@ def kl_and_ce(
     x0: Array,
     xt: Array,
     t: Array,
-    first_step: FirstStep,
     belief: Belief = "d3pm",
 ) -> tuple[Array, Array]:
     """Computes `dispatch_kl_and_ce`, the KL by parts of the elements together with its gradient."""
-    losses = _losses(first_step if belief == "d3pm" else "bayes")
+    losses = _losses(official=belief == "official")
     return fused_by_parts.kl_and_ce(*losses, process, promote(process, logits_x0), x0, xt, t, belief)
 
 
 @cache
-def _losses(first_step: FirstStep) -> tuple[Loss, WithGradient]:
+def _losses(official: bool) -> tuple[Loss, WithGradient]:
     """Returns the same functions each time, for what was compiled of them."""
-    loss = partial(_kl_by_chain_rule, first_step=first_step)
+    loss = partial(_kl_by_chain_rule, official=official)
     return loss, partial(by_autodiff, loss)
 
 
 def _kl_by_chain_rule(
-    process: Masked, logits: Array, x0: Array, xt: Array, t: Array, first_step: FirstStep
+    process: Masked, logits: Array, x0: Array, xt: Array, t: Array, official: bool
 ) -> Array:
     """Applies the chain rule: first whether x_{t-1} is the mask, then what it is if not."""
     visible, hidden = logits[..., :-1], process.K - 1
     inner_x0, inner_xt = process.inner_category(x0), process.inner_category(xt)
-    unmasked, _ = dispatch_kl_and_ce(process.inner, visible, inner_x0, inner_xt, t, "bayes")
+    unmasked, _ = dispatch_kl_and_ce(process.inner, visible, inner_x0, inner_xt, t)
     marginal = dispatch_marginal_kl(process.inner, visible, inner_x0, t - 1)
     q, p = _is_masked(process, logits, x0, t)
     weight = jnp.exp(q[..., 1])
@@ -55,7 +53,7 @@ def _kl_by_chain_rule(
     (keep,) = gather_steps((process.log_keep_bar,), t, xt.shape)
     impossible = (x0 == hidden) | (keep == NEG_INF)  # for an x_t that is not the mask
     kl = jnp.where(xt == hidden, masked, jnp.where(impossible, 0.0, unmasked))
-    if first_step == "bayes":
+    if not official:
         return kl
     possible = jnp.take_along_axis(process.log_q_back(xt, t), x0[..., None], axis=-1)[..., 0] > NEG_INF
     first = expand_trailing(t, xt.shape) == 1

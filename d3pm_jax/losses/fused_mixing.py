@@ -40,7 +40,6 @@ from d3pm_jax.losses.fused_mixing_coefficients import (
     saved,
     slope,
 )
-from d3pm_jax.posteriors import FirstStep
 from d3pm_jax.processes.base import promote
 from d3pm_jax.processes.mixing import Mixing, PiKind
 from d3pm_jax.processes.tables import expand_trailing, gather, is_category
@@ -52,7 +51,6 @@ def kl_and_ce(
     x0: Array,
     xt: Array,
     t: Array,
-    first_step: FirstStep,
     belief: Belief = "d3pm",
 ) -> tuple[Array, Array]:
     """Computes `variational.dispatch_kl_and_ce` in O(K)."""
@@ -60,11 +58,14 @@ def kl_and_ce(
     pi_0, pi_t = gather(process.log_pi, x0), gather(process.log_pi, xt)
     a, b = gather(process.log_alpha, ts), gather(process.log_beta, ts) + pi_t
     c, m = gather(process.log_alpha_bar, ts - 1), gather(process.log_beta_bar, ts - 1)
-    kl, ce = _from_step(process, logits_x0, x0, xt, StepLogs(a, b, c, m, pi_0, pi_t), belief)
-    if first_step == "x0" and belief == "d3pm":
-        possible = jnp.where(xt == x0, numerics.log_add(a, b), b) > -jnp.inf
-        kl = jnp.where((ts == 1) & possible, ce, kl)
-    return kl, ce
+    step = StepLogs(a, b, c, m, pi_0, pi_t)
+    if belief != "official":
+        return _from_step(process, logits_x0, x0, xt, step, belief)
+
+    # The official rule takes the prediction itself for p(x_0 | x_1): the term of t = 1 is the cross entropy.
+    kl, ce = _from_step(process, logits_x0, x0, xt, step, "d3pm")
+    possible = jnp.where(xt == x0, numerics.log_add(a, b), b) > -jnp.inf
+    return jnp.where((ts == 1) & possible, ce, kl), ce
 
 
 def marginal_kl(process: Mixing, logits_x0: Array, x0: Array, t: Array) -> Array:

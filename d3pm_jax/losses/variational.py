@@ -15,7 +15,7 @@ from d3pm_jax import numerics
 from d3pm_jax.beliefs import Belief, with_belief
 from d3pm_jax.checks import CATEGORIES, NUM_STEPS, PROBABILITY, at_least, declared, steps
 from d3pm_jax.losses.cross_entropy import denoiser_cross_entropy
-from d3pm_jax.posteriors import FirstStep, log_p_x0, p_joint, p_prev, q_posterior
+from d3pm_jax.posteriors import log_p_x0, p_joint, p_prev, q_posterior
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.tables import expand_trailing
 
@@ -27,7 +27,6 @@ def posterior_kl_definition(
     x0: Int[Array, "*S"],
     xt: Int[Array, "*S"],
     t: Int[Array, "..."],
-    first_step: FirstStep = "bayes",
     belief: Belief = "d3pm",
 ) -> Float[Array, "*S"]:
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) from its two arguments, `q_posterior` and `p_logits`.
@@ -35,7 +34,7 @@ def posterior_kl_definition(
     Args, Returns:
         As for `posterior_kl`.
     """
-    joint = p_joint(process, logits_x0, xt, t, first_step, belief)
+    joint = p_joint(process, logits_x0, xt, t, belief)
     return numerics.kl_logits(q_posterior(process, x0, xt, t), joint)
 
 
@@ -58,11 +57,10 @@ def dispatch_kl_and_ce(
     x0: Array,
     xt: Array,
     t: Array,
-    first_step: FirstStep,
     belief: Belief = "d3pm",
 ) -> tuple[Array, Array]:
     """Gives the two terms of `hybrid`, which share their sums over K; by default their definitions."""
-    kl = posterior_kl_definition(process, logits_x0, x0, xt, t, first_step, belief)
+    kl = posterior_kl_definition(process, logits_x0, x0, xt, t, belief)
     return kl, denoiser_cross_entropy(process, logits_x0, x0, xt, t, belief)
 
 
@@ -79,7 +77,6 @@ def posterior_kl(
     x0: Int[Array, "*S"],
     xt: Int[Array, "*S"],
     t: Int[Array, "..."],
-    first_step: FirstStep = "bayes",
     belief: Belief = "d3pm",
 ) -> Float[Array, "*S"]:
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)): the term L_{t-1} of the bound (D3PM eq. 1).
@@ -93,14 +90,15 @@ def posterior_kl(
         logits_x0: the network's unnormalised log-probabilities of x_0.
         x0, xt: categories.
         t: steps 1..T.
-        first_step, belief: see `posteriors.p_logits`.
+        belief: see `posteriors.p_logits`.
 
     Returns:
         Nats. +inf where the prediction rules out what happened; 0 for an impossible pair (x_0, x_t).
     """
-    if belief == "leave_one_out":  # as published, by Bayes' rule: only the cross entropy differs
-        belief, first_step = "d3pm", "bayes"
-    return with_belief(belief, dispatch_kl_and_ce)(process, logits_x0, x0, xt, t, first_step)[0]
+    # The KL of the two is the same. Only their cross entropies differ, which are not wanted here.
+    if belief == "leave_one_out":
+        belief = "d3pm"
+    return with_belief(belief, dispatch_kl_and_ce)(process, logits_x0, x0, xt, t)[0]
 
 
 @declared(x0=CATEGORIES, t=steps(0))
@@ -165,7 +163,6 @@ def hybrid(
     xt: Int[Array, "*S"],
     t: Int[Array, "..."],
     ce_weight: float,
-    first_step: FirstStep = "bayes",
     belief: Belief = "d3pm",
 ) -> Hybrid:
     """L_lambda = L_vb + lambda L_ce (D3PM eq. 5): `posterior_kl` plus ce_weight times `cross_entropy`.
@@ -175,13 +172,13 @@ def hybrid(
     where they are the denoiser, and that of `beliefs.to_denoiser` of them where they are the other.
 
     Args:
-        process, logits_x0, x0, xt, t, first_step, belief: as for `posterior_kl`.
+        process, logits_x0, x0, xt, t, belief: as for `posterior_kl`.
         ce_weight: lambda; the paper uses 0.001 for images, 0.01 for text.
 
     Returns:
         The loss and its two terms. The mean over elements and t has no factor T, as in the official code.
     """
-    kl, ce = with_belief(belief, dispatch_kl_and_ce)(process, logits_x0, x0, xt, t, first_step)
+    kl, ce = with_belief(belief, dispatch_kl_and_ce)(process, logits_x0, x0, xt, t)
     return Hybrid(jnp.where(ce_weight == 0, kl, kl + ce_weight * ce), kl, ce)  # 0 inf = 0
 
 

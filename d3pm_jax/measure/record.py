@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from d3pm_jax.beliefs import join_first_step
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import read_json, write_text
 
@@ -68,10 +69,20 @@ def list_incomparable(a: Record, b: Record) -> list[str]:
 def parse_record(file_format: Format, path: Path, content: dict[str, Any]) -> Record:
     """Makes the Record of what a file holds: its own, or in a file of an older run that of its keys."""
     if KEY not in content:
-        return Record(file_format, path, *file_format.from_keys(content))
+        protocol, values, arrays = file_format.from_keys(content)
+        return Record(file_format, path, _join_first_step(protocol), values, arrays)
     kept = content[KEY]
     values = {name: _row_from_json(row) for name, row in kept["values"].items()}
-    return Record(file_format, path, dict(kept["protocol"]), values, dict(kept["arrays"]))
+    return Record(file_format, path, _join_first_step(kept["protocol"]), values, dict(kept["arrays"]))
+
+
+def _join_first_step(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a protocol without `first_step`, which older versions had beside `belief`."""
+    if "first_step" not in protocol:
+        return dict(protocol)
+    others = {name: value for name, value in protocol.items() if name != "first_step"}
+    belief = protocol.get("belief", "d3pm")
+    return others | {"belief": join_first_step(belief, protocol["first_step"])}
 
 
 def read_record(path: Path, file_format: Format) -> Record:

@@ -43,7 +43,6 @@ class Protocol:
     classes: str  # which classes the network was told
     ema: float  # decay of the averaged weights
     belief: str  # what the logits are
-    first_step: str  # the rule at t = 1
     dtype: str  # of the network
     seed: int  # of the noise
 

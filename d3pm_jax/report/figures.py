@@ -10,10 +10,9 @@ from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import Html, join, missing, table, tag
 
 HASH = 12  # characters of it that are shown
-LOGITS = ("belief", "first_step")  # what they are taken for
 PARTS = ("reconstruction", "prior")  # of a bound
-OF_BOUND = ("step", "steps", "grid", "terms", "N", "split", *LOGITS, "dtype", "ema", "seed")
-OF_QUALITY = ("step", "grid", "sampler", "classes", "split", "features", *LOGITS, "dtype", "ema", "seed")
+OF_BOUND = ("step", "steps", "grid", "terms", "N", "split", "belief", "dtype", "ema", "seed")
+OF_QUALITY = ("step", "grid", "sampler", "classes", "split", "features", "belief", "dtype", "ema", "seed")
 
 
 def headline(run: Reported, best: Record | None) -> dict[str, object]:

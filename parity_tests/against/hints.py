@@ -110,7 +110,7 @@ def _tables(change: Callable[[Tensor], Tensor], words: str, both: str) -> Iterat
 
 def _options(twin: Function, args: Arguments) -> Iterator[Slip]:
     """The other conventions of the kernels that have them."""
-    for option in ({"first_step": "x0"}, {"belief": "leave_one_out"}, {"belief": "denoiser"}):
+    for option in ({"belief": "official"}, {"belief": "leave_one_out"}, {"belief": "denoiser"}):
         ((name, value),) = option.items()
         if name in inspect.signature(twin).parameters and args.get(name) != value:
             words = f'with {name}="{value}"'

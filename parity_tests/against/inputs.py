@@ -25,8 +25,7 @@ B, S = 2 * T, (2, 3)  # every t twice
 KINDS = ("", "confident", "forbidden")  # logits; some of the last are -inf
 CONFIDENT = {"float64": 100.0, "float32": 10.0}  # their size, whose probabilities the type can hold
 OPTIONS = {  # the default first
-    "first_step": ("bayes", "x0"),
-    "belief": ("d3pm", "leave_one_out", "denoiser"),
+    "belief": ("d3pm", "official", "leave_one_out", "denoiser"),
     "mask_id": (None, K - 1),
 }
 

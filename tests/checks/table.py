@@ -81,7 +81,6 @@ ROLES: dict[str, tuple[str, Any]] = {
     "D": ("count", 3),
     "steps": ("count", 3),
     "mask_id": ("category", K - 1),
-    "first_step": ("choice", "bayes"),
     "belief": ("choice", "leave_one_out"),
     "process": ("process", PROCESSES["uniform"]),
     "inner": ("process", PROCESSES["uniform"]),

@@ -205,7 +205,6 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
         "examples": f"sha256 {hashlib.sha256(runs.open(trained).read_split('test', 40)[0]).hexdigest()}",
         "terms": "all",
         "belief": "leave_one_out",
-        "first_step": "bayes",
         "dtype": "float32",
         "seed": 0,
     }

@@ -242,7 +242,7 @@ def test_pytorch_builds_the_network_and_its_head_from_the_file(name, tmp_path):
         found = denoise(*(None if x is None else torch.tensor(x) for x in (xt, t, label))).numpy()
     np.testing.assert_allclose(found, expected, rtol=5e-6, atol=5e-6)
     told = exported.logits_keywords(tmp_path / "run" / "weights.safetensors")
-    assert told == {"first_step": "bayes", "belief": "leave_one_out"}
+    assert told == {"belief": "leave_one_out"}
     safetensors.numpy.save_file({"x": np.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="has no 'config' in its metadata: write it with d3pm export"):
         exported.denoiser(tmp_path / "other.safetensors")

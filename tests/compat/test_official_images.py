@@ -99,7 +99,7 @@ def test_eps_0_is_exact(close):
 
     @jax.jit
     def both(logits, x0, xt, t):
-        kl = d3pm.posterior_kl(process, logits, x0, xt, t, first_step="x0")
+        kl = d3pm.posterior_kl(process, logits, x0, xt, t, belief="official")
         heads = [f(logits[..., 0] / 4, logits[..., 1] / 4) for f in (official_head, d3pm_head)]
         return (compat.vb_bits(process, logits, x0, xt, t, 0.0), heads[0]), (kl.mean(1) / LN2, heads[1])
 

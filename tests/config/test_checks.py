@@ -266,7 +266,7 @@ def test_what_a_field_accepts_is_of_its_type_and_in_its_range():
     assert "model.ch_mult" not in found
     assert found["model.attn_resolutions"] == {"()"}
     assert found["model.attn"] == {"()", "(0,)"}
-    assert "loss.first_step" not in found
+    assert "loss.belief" not in found
     assert "process.inner" not in found
 
 

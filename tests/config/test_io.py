@@ -45,6 +45,38 @@ def test_an_objective_that_was_saved_without_its_belief_is_as_published(loss):
     assert config_io.from_json(tree, own).loss == dataclasses.replace(loss, belief="d3pm")
 
 
+@dataclasses.dataclass(frozen=True)
+class OwnFirstStep(configs.HybridLoss):
+    """A loss of one's own with the field that ours had."""
+
+    first_step: str = "bayes"
+
+
+@pytest.mark.parametrize(
+    ("saved", "opened"),
+    [
+        ({"first_step": "bayes", "belief": "d3pm"}, "d3pm"),
+        ({"first_step": "x0", "belief": "d3pm"}, "official"),
+        ({"first_step": "x0"}, "official"),  # of before there were beliefs
+        ({"first_step": "x0", "belief": "leave_one_out"}, "leave_one_out"),  # where it had no effect
+        ({"first_step": "bayes", "belief": "denoiser"}, "denoiser"),
+    ],
+)
+def test_an_objective_that_was_saved_with_its_first_step_opens(saved, opened):
+    own = {"OwnLoss": OwnLoss, "OwnFirstStep": OwnFirstStep}
+    for loss in (configs.HybridLoss(), configs.StochasticBound(), OwnLoss()):
+        config = dataclasses.replace(tiny.get_config(), loss=loss)
+        tree = config_io.to_json(config)
+        del tree["loss"]["belief"]
+        tree["loss"] |= saved
+        assert config_io.from_json(tree, own).loss == dataclasses.replace(loss, belief=opened)
+    config = dataclasses.replace(tiny.get_config(), loss=OwnFirstStep())
+    tree = config_io.to_json(config)
+    tree["loss"] |= saved | {"belief": "d3pm"}
+    expected = OwnFirstStep(first_step=saved["first_step"], belief="d3pm")
+    assert config_io.from_json(tree, own).loss == expected  # the field is its own
+
+
 def test_the_data_of_older_runs_opens():
     """Data("digits") is Digits(), and any other name a TfdsImages."""
     tree = config_io.to_json(tiny.get_config())

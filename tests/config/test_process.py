@@ -142,9 +142,3 @@ def test_the_stochastic_bound_is_checked_where_the_shape_does_not_matter():
     loss.check_process(processes.absorbing(np.array([0.5, 1.0]), 3, 2))
     with pytest.raises(ValueError, match="the prior KL, and so the stochastic bound, is infinite"):
         loss.check_process(processes.absorbing(np.array([0.5, 0.9]), 3, 2))
-
-
-def test_a_first_step_that_would_do_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"^first_step = 'x0' is a rule as published, .* belief = 'd3pm'"):
-        config.HybridLoss(first_step="x0").check()
-    config.HybridLoss(first_step="x0", belief="d3pm").check()

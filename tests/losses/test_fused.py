@@ -38,23 +38,23 @@ def assert_close(found, expected, unit, scale=SCALES):
         np.testing.assert_allclose(found[..., i::2, :], expected[..., i::2, :], rtol=unit, atol=tolerance)
 
 
-def fused(process, logits, x0, xt, t, first_step, belief):
-    return variational.dispatch_kl_and_ce(process, logits, x0, xt, t, first_step, belief)
+def fused(process, logits, x0, xt, t, belief):
+    return variational.dispatch_kl_and_ce(process, logits, x0, xt, t, belief)
 
 
-def definition(process, logits, x0, xt, t, first_step, belief):
-    kl = variational.posterior_kl_definition(process, logits, x0, xt, t, first_step, belief)
+def definition(process, logits, x0, xt, t, belief):
+    kl = variational.posterior_kl_definition(process, logits, x0, xt, t, belief)
     denoiser = beliefs.to_denoiser(process, logits, xt, t) if belief == "leave_one_out" else logits
     return kl, losses.cross_entropy(process, denoiser, x0)
 
 
-@partial(jax.jit, static_argnames=("terms", "first_step", "belief"))
-def value_and_gradient(terms, process, logits, x0, xt, t, first_step="bayes", belief="d3pm"):
+@partial(jax.jit, static_argnames=("terms", "belief"))
+def value_and_gradient(terms, process, logits, x0, xt, t, belief="d3pm"):
     """kl and ce, and the gradient of a weighted sum of the finite ones."""
     weights = np.random.default_rng(1).normal(size=(2, *logits.shape[:-1]))
 
     def total(x):
-        found = jnp.stack(terms(process, x, x0, xt, t, first_step, belief))
+        found = jnp.stack(terms(process, x, x0, xt, t, belief))
         return jnp.sum(jnp.where(jnp.isfinite(found), jnp.asarray(weights, found.dtype) * found, 0.0)), found
 
     (_, found), gradient = jax.value_and_grad(total, has_aux=True)(logits)
@@ -67,7 +67,7 @@ def marginals(process, logits, x0, t):
     return found, variational.marginal_kl_definition(process, logits, x0, t)
 
 
-# What `make test` has of the others: each kind of fast form once, and so all of them under the rule "x0".
+# What `make test` has of the others: each kind of fast form once, and so all of them under "official".
 BELIEFS = {
     "marginal": "leave_one_out",
     "uniform": "denoiser",
@@ -78,23 +78,22 @@ BELIEFS = {
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    ("name", "first_step", "belief"),
-    [(name, "bayes", "d3pm") for name in PROCESSES if name != "two"]
-    + [pytest.param("two", "bayes", "d3pm", marks=pytest.mark.slow)]
-    + [("marginal", "x0", "d3pm")]
-    + [pytest.param(name, "x0", "d3pm", marks=pytest.mark.slow) for name in ("masked", "gaussian")]
+    ("name", "belief"),
+    [(name, "d3pm") for name in PROCESSES if name != "two"]
+    + [pytest.param("two", "d3pm", marks=pytest.mark.slow)]
+    + [("marginal", "official")]
+    + [pytest.param(name, "official", marks=pytest.mark.slow) for name in ("masked", "gaussian")]
     + [
-        pytest.param(name, "x0", belief, marks=() if BELIEFS.get(name) == belief else pytest.mark.slow)
+        pytest.param(name, belief, marks=() if BELIEFS.get(name) == belief else pytest.mark.slow)
         for name in PROCESSES
         for belief in ("leave_one_out", "denoiser")
     ],
 )
-def test_losses_are_those_of_the_definition(name, first_step, belief):
+def test_losses_are_those_of_the_definition(name, belief):
     process = PROCESSES[name]()
     logits, x0, xt, t = arguments(process.K, jnp.float64)
     found, expected = (
-        value_and_gradient(terms, process, logits, x0, xt, t, first_step, belief)
-        for terms in (fused, definition)
+        value_and_gradient(terms, process, logits, x0, xt, t, belief) for terms in (fused, definition)
     )
     assert_close(found[0][..., None], expected[0][..., None], 1e-13)
     assert_close(found[1], expected[1], 1e-14)
@@ -243,9 +242,9 @@ def test_an_infinite_loss_has_gradient_zero_for_masked_processes_too():
 
 def test_an_impossible_pair_costs_nothing_under_either_rule():
     process = d3pm.absorbing(np.array([1.0, 0.5]), 3, 2)
-    for first_step in ("bayes", "x0"):
+    for belief in ("d3pm", "official"):
         kl = d3pm.posterior_kl(
-            process, jnp.zeros((1, 3)), jnp.array([0]), jnp.array([0]), jnp.array(1), first_step
+            process, jnp.zeros((1, 3)), jnp.array([0]), jnp.array([0]), jnp.array(1), belief
         )
         np.testing.assert_array_equal(kl, 0.0)
 

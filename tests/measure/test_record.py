@@ -28,7 +28,7 @@ FORMATS = {  # and what the commands write, by the names of files
         {
             "protocol": {"N": 9, "split": "train", "reference": "150", "features": "sums", "step": 7}
             | {"steps": 5, "grid": "even", "sampler": "ancestral", "classes": "none", "ema": 0.9}
-            | {"belief": "d3pm", "first_step": "bayes", "dtype": "float32", "seed": 3},
+            | {"belief": "d3pm", "dtype": "float32", "seed": 3},
             "figures": {
                 "test": {"n": 9, "known_words": 0.5, "distinct_1": None, "distinct_2": 1.0, "distinct_3": 1}
                 | {"longest_copy": 4, "copied": "a\nb"},
@@ -50,6 +50,26 @@ def written(request, tmp_path):
     path = tmp_path / f"{request.param}.json"
     assert record.write_record(path, file_format, content) == ""
     return path, file_format, content
+
+
+@pytest.mark.parametrize(("first_step", "belief"), [("bayes", "d3pm"), ("x0", "official")])
+def test_a_protocol_with_a_first_step_is_read_and_compares(first_step, belief, tmp_path):
+    file_format, content = FORMATS["quality"]
+    new = tmp_path / "new.json"
+    record.write_record(new, file_format, content | {"protocol": content["protocol"] | {"belief": belief}})
+    tree = json.loads(new.read_text())
+    for protocol_of_older in (tree["protocol"], tree["record"]["protocol"]):
+        protocol_of_older |= {"belief": "d3pm", "first_step": first_step}
+    old = tmp_path / "old.json"
+    for keys in (tree, {name: value for name, value in tree.items() if name != "record"}):
+        old.write_text(json.dumps(keys))
+        assert record.read_record(old, file_format).protocol == record.read_record(new, file_format).protocol
+        assert (
+            record.list_incomparable(
+                record.read_record(old, file_format), record.read_record(new, file_format)
+            )
+            == []
+        )
 
 
 def test_a_file_keeps_its_keys_and_an_old_one_has_the_same_record(written):

@@ -52,7 +52,7 @@ def test_what_follows_from_its_members_is_what_its_matrices_give(both):
             "log_push": process.log_push(log_p, t - 1),
             "q_posterior": jnp.exp(d3pm.q_posterior(process, x0, xt, t)),
             "p_logits": d3pm.p_logits(process, logits, xt, t),
-            "p_logits, x0": d3pm.p_logits(process, logits, xt, t, "x0"),
+            "p_logits, official": d3pm.p_logits(process, logits, xt, t, "official"),
             "p_sample": d3pm.p_sample(process, logits, xt, t, u),
             "q_sample": d3pm.q_sample(process, x0, t, u),
             "draw_prior": process.draw_prior(u),

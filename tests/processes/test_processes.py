@@ -163,7 +163,7 @@ for call in (
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     rule, step, category = found.splitlines()
-    assert rule == "first_step = 'Bayes': it must be 'bayes' or 'x0'"
+    assert rule == "belief = 'Bayes': it must be 'd3pm' or 'official' or 'leave_one_out' or 'denoiser'"
     assert step.startswith("t has dtype float32, expected integers: pass category or step numbers")
     assert category.startswith("x0 has dtype float32, expected integers: pass category or step numbers")
 

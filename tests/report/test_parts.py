@@ -63,7 +63,6 @@ PROTOCOL = protocol.Protocol(
     classes="none",
     ema=0.9,
     belief="d3pm",
-    first_step="bayes",
     dtype="float32",
     seed=3,
 )

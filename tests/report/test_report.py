@@ -41,7 +41,6 @@ PROTOCOL = protocol.Protocol(
     "none",
     0.9,
     "d3pm",
-    "bayes",
     "f",
     3,
 )

@@ -20,7 +20,6 @@ ONE = Protocol(
     classes="none",
     ema=0.99,
     belief="denoiser",
-    first_step="bayes",
     dtype="float32",
     seed=0,
 )

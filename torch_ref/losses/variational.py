@@ -6,25 +6,25 @@ import torch
 from torch import Tensor
 
 from torch_ref import numerics
-from torch_ref.beliefs import Belief, to_denoiser
-from torch_ref.posteriors import FirstStep, log_p_x0, p_logits, p_prev, q_posterior
+from torch_ref.beliefs import Belief, checks_belief, to_denoiser
+from torch_ref.posteriors import log_p_x0, p_logits, p_prev, q_posterior
 from torch_ref.processes.base import Process
 
 
+@checks_belief
 def posterior_kl(
     process: Process,
     logits_x0: Tensor,
     x0: Tensor,
     xt: Tensor,
     t: Tensor,
-    first_step: FirstStep = "bayes",
     belief: Belief = "d3pm",
 ) -> Tensor:
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); at t = 1 this is -log p(x_0 | x_1).
 
     0 for an impossible pair (x_0, x_t).
     """
-    log_p = p_logits(process, logits_x0, xt, t, first_step, belief)
+    log_p = p_logits(process, logits_x0, xt, t, belief)
     return numerics.kl(q_posterior(process, x0, xt, t), log_p)
 
 
@@ -60,6 +60,7 @@ class Hybrid(NamedTuple):
     ce: Tensor
 
 
+@checks_belief
 def hybrid(
     process: Process,
     logits_x0: Tensor,
@@ -67,11 +68,10 @@ def hybrid(
     xt: Tensor,
     t: Tensor,
     ce_weight: float,
-    first_step: FirstStep = "bayes",
     belief: Belief = "d3pm",
 ) -> Hybrid:
     """`posterior_kl` + ce_weight `cross_entropy` of the denoiser."""
-    kl = posterior_kl(process, logits_x0, x0, xt, t, first_step, belief)
+    kl = posterior_kl(process, logits_x0, x0, xt, t, belief)
     denoiser = to_denoiser(process, logits_x0, xt, t) if belief == "leave_one_out" else logits_x0
     ce = cross_entropy(process, denoiser, x0)
     return Hybrid(kl if ce_weight == 0 else kl + ce_weight * ce, kl, ce)

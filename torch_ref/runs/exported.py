@@ -74,9 +74,15 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
 
 
 def logits_keywords(file: str | Path) -> dict[str, str]:
-    """What the logits are: the keywords `first_step` and `belief` of `p_logits` and `posterior_kl`."""
+    """What the logits are: the keyword `belief` of `p_logits` and `posterior_kl`.
+
+    In files of older versions "x0" of `first_step` is "official".
+    """
     loss = metadata(file)[0]["loss"]
-    return {"first_step": loss.get("first_step", "bayes"), "belief": loss.get("belief", "d3pm")}
+    belief = loss.get("belief", "d3pm")
+    if belief == "d3pm" and loss.get("first_step") == "x0":
+        belief = "official"
+    return {"belief": belief}
 
 
 def metadata(file: str | Path) -> list[dict[str, Any]]:

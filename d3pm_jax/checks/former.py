@@ -1,0 +1,26 @@
+"""Names the cure where a call has what kernels of older versions took."""
+
+from typing import Any
+
+# `first_step` was the rule at t = 1, an argument in the place that `belief` has now.
+FIRST_STEPS = ("bayes", "x0")
+FIRST_STEP_IS_GONE = 'first_step is gone: "x0" is belief="official", "bayes" is belief="d3pm"'
+
+
+def cure_for_choice(value: Any, options: tuple[Any, ...]) -> str:
+    """Returns what to add to the refusal of a value that is none of the options; "" where nothing helps."""
+    if "official" in options and isinstance(value, str) and value in FIRST_STEPS:
+        return f"; {FIRST_STEP_IS_GONE}"
+    return ""
+
+
+def refuse_first_step(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raises TypeError where a call that does not fit a function with a belief has a first_step.
+
+    Args:
+        names: of the parameters of the function.
+        args, kwargs: of the call.
+    """
+    has_value = any(isinstance(x, str) and x in FIRST_STEPS for x in args)
+    if "belief" in names and ("first_step" in kwargs or has_value):
+        raise TypeError(FIRST_STEP_IS_GONE)
