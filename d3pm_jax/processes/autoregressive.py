@@ -53,16 +53,18 @@ class Autoregressive(Process):
         return self._certain_of(self._move(x0, t))
 
     def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        now = self._masked(t, xt.shape) & ~self._masked(jnp.maximum(t - 1, 0), xt.shape)
-        return self._column(now, xt)
+        masked_at_t = self._masked(t, xt.shape) & ~self._masked(jnp.maximum(t - 1, 0), xt.shape)
+        return self._column(masked_at_t, xt)
 
     def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         return self._column(self._masked(t, xt.shape), xt)
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        masked = self._masked(t, log_p.shape[:-1])[..., None]
-        some = lax.stop_gradient(jnp.max(log_p, axis=-1, keepdims=True))
-        moved = jnp.where(some > -jnp.inf, self._prior(log_p.ndim - 1), some)  # no distribution: -inf or NaN
+        masked = self._masked(t, log_p.shape[:-1])[..., None]  # [*S, 1]
+        # A row that is no distribution, all -inf or with a NaN, stays what it is: its largest entry shows
+        # which.
+        largest = lax.stop_gradient(jnp.max(log_p, axis=-1, keepdims=True))  # [*S, 1]
+        moved = jnp.where(largest > -jnp.inf, self._prior(log_p.ndim - 1), largest)
         return jnp.where(masked, moved, log_p)
 
     def log_prior(self) -> Float[Array, " K"]:
@@ -84,12 +86,15 @@ class Autoregressive(Process):
 
     def respaced(self, grid: Sequence[int]) -> "Autoregressive":
         """Returns the process that masks several positions at once, those between the steps of the grid."""
-        lost = isinstance(self.time, jax.core.Tracer) or np.ndim(self.time) != 1  # in jit, or stacked
-        time = np.asarray(require_spec(None if lost else self.time))
+        # `time` is all that the process was made from. It is lost in jit, and where processes were stacked.
+        spec: Leaf | None = self.time
+        if isinstance(self.time, jax.core.Tracer) or np.ndim(self.time) != 1:
+            spec = None
+        time = np.asarray(require_spec(spec))
         return dataclasses.replace(self, time=jnp.asarray(time[[0, *grid]]), T=len(grid))
 
     def _masked(self, t: Array, shape: tuple[int, ...]) -> Array:
-        """Tells which elements of an x of this shape are masked after t steps."""
+        """Tells which elements of an x of this shape are masked after t steps: bool, of that shape."""
         if not shape or shape[-1] != self.L:
             raise ValueError(
                 f"x has shape {shape}, but an autoregressive process goes by the position along its last "
@@ -104,21 +109,28 @@ class Autoregressive(Process):
         return jnp.broadcast_to(positions >= self.L - expand_trailing(self.time[t], shape), shape)
 
     def _move(self, x0: Array, t: Array) -> Array:
-        """Returns x_t."""
+        """Returns x_t: x_0 with its last t positions masked."""
         return jnp.where(self._masked(t, x0.shape), jnp.asarray(self.mask_id, x0.dtype), x0)
 
     def _column(self, moved: Array, xt: Array) -> Array:
-        """Returns column x_t of a matrix that takes everything to the mask where moved, else keeps it."""
-        hit = jnp.where(xt == self.mask_id, 0.0, -jnp.inf).astype(self.log_pi.dtype)
-        return jnp.where(moved[..., None], hit[..., None], self._certain_of(xt))
+        """Returns the log of column x_t [*S, K] of the matrix of each position.
+
+        That matrix takes every category to the mask where the position is moved, and is the identity
+        elsewhere.
+        """
+        is_mask = jnp.where(xt == self.mask_id, 0.0, -jnp.inf).astype(self.log_pi.dtype)
+        return jnp.where(moved[..., None], is_mask[..., None], self._certain_of(xt))
 
     def _certain_of(self, x: Array) -> Array:
+        """log onehot(x) [*S, K]."""
         return jnp.where(is_category(x, self.K), 0.0, -jnp.inf).astype(self.log_pi.dtype)
 
     def _prior(self, ndim: int) -> Array:
+        """Returns the log of the prior, [K] behind so many axes of size 1."""
         return jnp.reshape(lax.stop_gradient(self.log_pi), (1,) * ndim + (self.K,))
 
     def _refuse_matrix(self, name: str, instead: str) -> NoReturn:
+        """Raises ValueError for a matrix that depends on the position, and says what to call instead."""
         raise ValueError(
             f"{name}(t) of the autoregressive process is another matrix at each position: {instead}, "
             f"of x [.., {self.L}]"

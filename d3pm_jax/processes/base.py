@@ -26,8 +26,10 @@ PRIOR_KL_WARNING = 1e-3  # bits per dimension
 
 
 class _AllSteps:
-    """Gives 0, 1, ..., T to a process that has no `time` of its own; one that has may be a dataclass."""
+    """Is the default of `Process.time`: 0, 1, ..., T."""
 
+    # A property would do, but for processes that are dataclasses with a field `time`: `dataclasses` reads the
+    # attribute of the class as the default of the field. An AttributeError tells it that there is none.
     def __get__(self, process: Any, cls: type) -> Any:
         if process is None:
             raise AttributeError("time")
@@ -54,9 +56,10 @@ class Process(abc.ABC):
         """Gives the methods that a family defines the checks that are declared here."""
         super().__init_subclass__(**kwargs)
         for name in METHODS:
-            own = getattr(cls, name)
-            if bare(own) is own:  # not declared, so not of another process
-                setattr(cls, name, like(getattr(Process, name), own))
+            method = getattr(cls, name)
+            # A method that is declared already is inherited, from this class or from another family.
+            if bare(method) is method:
+                setattr(cls, name, like(getattr(Process, name), method))
 
     @abc.abstractmethod
     @declared(x0=CATEGORIES, t=steps(0))
@@ -91,7 +94,7 @@ class Process(abc.ABC):
     def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         """log q(x_t = xt | x_0 = .), a column of Qbar[t]: the evidence of x_t itself for each x_0."""
         ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)
-        rows = self.log_q_probs(self._categories(ts), ts)
+        rows = self.log_q_probs(self._categories(ts), ts)  # [*S, K, K]
         return jnp.take_along_axis(rows, xt[..., None, None], axis=-1)[..., 0]
 
     @declared(x0=CATEGORIES, t=steps(0), u=NOISE, u_low=NOISE)
@@ -138,17 +141,24 @@ def promote(process: Process, logits: Float[Array, "*S K"]) -> Float[Array, "*S 
 
 def _level_of_caller() -> int:
     """Returns which frame, counted from that of the function that calls this, is outside of the library."""
-    frame, level = sys._getframe(1), 1
+    frame = sys._getframe(1)
+    level = 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("d3pm_jax."):
-        frame, level = frame.f_back, level + 1
+        frame = frame.f_back
+        level += 1
     return level
 
 
-def check_elementwise(process: Process, what: str) -> None:
-    """Raises ValueError where `what` a process is taken for needs elements each on its own."""
+def check_elementwise(process: Process, use: str) -> None:
+    """Raises ValueError if a process goes by the position, for a use that needs elements each on its own.
+
+    Args:
+        process: the forward process.
+        use: how the message begins: "a mask goes on top of", say.
+    """
     if process.positional:
         raise ValueError(
-            f"{what} a process of elements each on its own; {type(process).__name__} goes by the position"
+            f"{use} a process of elements each on its own; {type(process).__name__} goes by the position"
         )
 
 
@@ -170,7 +180,12 @@ def allow_identity() -> Iterator[None]:
 
 
 def check_prior(nats: float, stay: float) -> None:
-    """Refuses a chain that changes nothing, unless `allow_identity`; warns when x_T still tells of x_0."""
+    """Refuses a chain that changes nothing, unless `allow_identity`; warns when x_T still tells of x_0.
+
+    Args:
+        nats: the largest KL(q(x_T | x_0) || prior) over x_0.
+        stay: the smallest probability, over x_0, that x_T is x_0.
+    """
     cure = "raise beta or the number of steps, or end the schedule at beta = 1"
     if stay > 1 - 1e-6 and not _identity_allowed.get():
         raise ValueError(
@@ -182,5 +197,5 @@ def check_prior(nats: float, stay: float) -> None:
         warnings.warn(
             f"x_T still depends on x_0: prior KL is up to {bits:.3g} bits per dimension "
             f"(more than {PRIOR_KL_WARNING:g}); {cure}",
-            stacklevel=_level_of_caller(),
+            stacklevel=_level_of_caller(),  # so that the warning shows the line of the user
         )

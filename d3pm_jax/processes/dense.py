@@ -22,10 +22,15 @@ Matrices = Sequence[np.ndarray] | np.ndarray  # [T, K, K], float64
 
 
 class LazyMatrices(Sequence[np.ndarray]):
-    """Gives make(beta_t) for each t, any number of times: all of them at once need T x K x K float64."""
+    """Makes the matrix of a step when it is asked for: make(beta_t), [K, K].
+
+    All of them at once would need T x K x K float64. A process reads them when it is made and when it is
+    respaced, one after the other.
+    """
 
     def __init__(self, make: Callable[[float], np.ndarray], beta: np.ndarray):
-        self._make, self._beta = make, beta
+        self._make = make
+        self._beta = beta
 
     def __len__(self) -> int:
         return len(self._beta)
@@ -36,8 +41,8 @@ class LazyMatrices(Sequence[np.ndarray]):
         return self._make(float(self._beta[i]))
 
 
-class Spec(NamedTuple):
-    """Holds what a process was made from."""
+class DenseSpec(NamedTuple):
+    """Holds the float64 numbers that a process was made from, for `respace`."""
 
     Q: Matrices
     prior: np.ndarray  # float64 [K]
@@ -64,7 +69,7 @@ class Dense(Process):
     time: Leaf  # int32 [T + 1]
     K: int
     T: int
-    spec: Spec | None = None
+    spec: DenseSpec | None = None
 
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         return jnp.swapaxes(gather(self.Q_transposed, t), -1, -2)
@@ -82,9 +87,12 @@ class Dense(Process):
         return jnp.log(gather(self.Qbar_table, expand_trailing(t, xt.shape), slice(None), xt))
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        expand_trailing(t, log_p.shape[:-1])
-        rows = jnp.reshape(log_p, (*jnp.shape(t), -1, self.K))
-        return jnp.reshape(numerics.log_matmul(rows, gather(self.Qbar_table, t)), log_p.shape)
+        expand_trailing(t, log_p.shape[:-1])  # raises unless the shape of t is a prefix
+
+        # All elements of one t go into one product with one matrix.
+        rows = jnp.reshape(log_p, (*jnp.shape(t), -1, self.K))  # [*B, n, K]
+        Qbar = gather(self.Qbar_table, t)  # [*B, K, K]
+        return jnp.reshape(numerics.log_matmul(rows, Qbar), log_p.shape)
 
     def log_prior(self) -> Float[Array, " K"]:
         return self.log_pi
@@ -100,23 +108,30 @@ class Dense(Process):
         if u_low is not None:
             return inverse_cdf.categorical(self.log_q_probs(x0, t), u, u_low)
         ts = jnp.broadcast_to(expand_trailing(t, x0.shape), x0.shape)
-        known = (ts >= 0) & (ts <= self.T) & (x0 >= 0) & (x0 < self.K)  # jit lets others through
-        rows, row = jnp.reshape(self.cdf, (-1, self.K)), jnp.where(known, ts * self.K + x0, 0)
 
-        def passed(k: Array) -> Array:
+        # jit lets a t or a category outside of the table through. Such an element reads row 0 and draws -1.
+        in_table = (ts >= 0) & (ts <= self.T) & (x0 >= 0) & (x0 < self.K)
+        rows = jnp.reshape(self.cdf, (-1, self.K))  # [(T + 1) K, K]
+        row = jnp.where(in_table, ts * self.K + x0, 0)  # [*S]
+
+        # The search reads about log2(K) entries of the row, each with one gather from the flat table. An
+        # entry is the exact sum rounded up to a float, so that comparing it with u, a float, compares the sum
+        # itself.
+        def ends_at_or_below_u(k: Array) -> Array:
             return rows.at[row, k].get(mode="promise_in_bounds") <= u
 
-        k = inverse_cdf.find_first(passed, self.K - 1, x0.shape)
-        return jnp.where(known, k, -1)
+        k = inverse_cdf.find_first(ends_at_or_below_u, self.K - 1, x0.shape)
+        return jnp.where(in_table, k, -1)
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
         """Draws the first k with u < the sum of the prior over 0..k."""
-        cdf, noise = self.prior_cdf, double_float.noise_from_words(u, u_low)
-        return inverse_cdf.find_first(
-            lambda k: ~double_float.is_less(noise, (gather(cdf[0], k), gather(cdf[1], k))),
-            self.K - 1,
-            u.shape,
-        )
+        noise = double_float.noise_from_words(u, u_low)
+
+        def ends_at_or_below_noise(k: Array) -> Array:
+            end = (gather(self.prior_cdf[0], k), gather(self.prior_cdf[1], k))
+            return ~double_float.is_less(noise, end)
+
+        return inverse_cdf.find_first(ends_at_or_below_noise, self.K - 1, u.shape)
 
     def respaced(self, grid: Sequence[int]) -> "Dense":
         Q, prior = require_spec(self.spec)
@@ -138,10 +153,11 @@ def dense(Q: Iterable[np.ndarray], prior: np.ndarray | None = None) -> Dense:
     Raises:
         ValueError: a matrix is not row-stochastic, or the chain is the identity.
     """
-    Q = Q if isinstance(Q, Sequence | np.ndarray) else list(Q)
+    if not isinstance(Q, Sequence | np.ndarray):
+        Q = list(Q)
     process, Qbar = _dense(Q, prior, all_steps(len(Q)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_ratio = np.log(Qbar / require_spec(process.spec).prior)
+        log_ratio = np.log(Qbar / require_spec(process.spec).prior)  # [K, K]
         nats = np.where(Qbar > 0, Qbar * log_ratio, 0.0).sum(1).max()
     check_prior(float(nats), float(np.diag(Qbar).min()))
     return process
@@ -149,42 +165,60 @@ def dense(Q: Iterable[np.ndarray], prior: np.ndarray | None = None) -> Dense:
 
 def _dense(Q: Matrices, prior: np.ndarray | None, time: np.ndarray | Array) -> tuple[Dense, np.ndarray]:
     """Returns the process and the float64 Qbar[T]."""
-    back, cum, cdf, Qbar = _tables(Q)
+    Q_transposed, Qbar_table, cdf, Qbar = _make_tables(Q)
     K = len(Qbar)
     pi = Qbar.mean(0) if prior is None else check_distribution("prior", prior, K)
     with np.errstate(divide="ignore"):
         log_pi = jnp.asarray(np.log(pi))
     process = Dense(
-        *(jnp.asarray(x) for x in (back, cum, cdf)),
+        Q_transposed=jnp.asarray(Q_transposed),
+        Qbar_table=jnp.asarray(Qbar_table),
+        cdf=jnp.asarray(cdf),
         log_pi=log_pi,
         prior_cdf=double_float.split_float64(_cumulative(pi)),
         time=jnp.asarray(time),
         K=K,
         T=len(Q),
-        spec=Spec(Q, pi),
+        spec=DenseSpec(Q, pi),
     )
     return process, Qbar
 
 
-def _tables(Q: Matrices) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Makes rounded tables of transposed Q, Qbar and its cumulative sums, row 0 the identity, and Qbar[T]."""
+def _make_tables(Q: Matrices) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Makes the rounded tables of a process, [T + 1, K, K] each, whose matrices at t = 0 are the identity.
+
+    Returns:
+        Q transposed, Qbar, the cumulative sums of the rows of Qbar, and Qbar[T] in float64, [K, K].
+    """
     if len(Q) == 0:
         raise ValueError("Q is empty: a process needs at least 1 step")
     Qbar = np.eye(len(Q[0]))
     shape = (len(Q) + 1, *Qbar.shape)
-    back, cum, cdf = (np.empty(shape, jax.dtypes.canonicalize_dtype(float)) for _ in range(3))
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    Q_transposed = np.empty(shape, dtype)
+    Qbar_table = np.empty(shape, dtype)
+    cdf = np.empty(shape, dtype)
     for t in range(len(Q) + 1):
-        q = _check_stochastic(Q[t - 1], t, len(Qbar)) if t else Qbar
+        q = np.eye(len(Qbar))
+        if t > 0:
+            q = _check_stochastic(Q[t - 1], t, len(Qbar))
         Qbar = Qbar @ q
-        back[t], cum[t], cdf[t] = _round(q.T), _round(Qbar), _round_up(_cumulative(_without_small(Qbar)))
-    return back, cum, cdf, Qbar
+
+        # The cumulative sums are those of the float64 entries, not of rounded ones: each category gets its
+        # probability to one grid step.
+        Q_transposed[t] = _round_matrix(q.T)
+        Qbar_table[t] = _round_matrix(Qbar)
+        cdf[t] = _round_up(_cumulative(_without_small(Qbar)))
+    return Q_transposed, Qbar_table, cdf, Qbar
 
 
 def _cumulative(p: np.ndarray) -> np.ndarray:
     """Returns cumulative sums over the last axis, 1 from the last positive entry on."""
+    # The last positive entry ends at 1 exactly, so that every u in [0, 1) draws a category of positive
+    # probability, whatever the rounding of the sums.
     sums = np.cumsum(p, axis=-1)
-    last = p.shape[-1] - 1 - np.argmax(p[..., ::-1] > 0, axis=-1)
-    return np.where(np.arange(p.shape[-1]) >= last[..., None], 1.0, sums / sums[..., -1:])
+    last_positive = p.shape[-1] - 1 - np.argmax(p[..., ::-1] > 0, axis=-1)
+    return np.where(np.arange(p.shape[-1]) >= last_positive[..., None], 1.0, sums / sums[..., -1:])
 
 
 def _round_up(x: np.ndarray) -> np.ndarray:
@@ -194,16 +228,18 @@ def _round_up(x: np.ndarray) -> np.ndarray:
     return np.where(near < x, np.nextafter(near, np.asarray(np.inf, dtype)), near)
 
 
-def _round(matrix: np.ndarray) -> np.ndarray:
+def _round_matrix(matrix: np.ndarray) -> np.ndarray:
     """Rounds the matrix to JAX's default float type; entries too small for `numerics.log_matmul` become 0."""
     return _without_small(matrix).astype(jax.dtypes.canonicalize_dtype(float))
 
 
 def _without_small(matrix: np.ndarray) -> np.ndarray:
+    """Returns the matrix with 0 in place of entries too small for `numerics.log_matmul`."""
     return np.where(matrix < numerics.smallest_entry(jax.dtypes.canonicalize_dtype(float)), 0.0, matrix)
 
 
 def _check_stochastic(q: Any, t: int, K: int) -> np.ndarray:
+    """Returns the matrix of step t as float64 [K, K]. Raises ValueError unless it is row-stochastic."""
     q = real_array(f"Q at t = {t}", q)
     if q.shape != (K, K) or K < 2:
         raise ValueError(

@@ -39,7 +39,8 @@ def knn_graph(embeddings: np.ndarray, k: int, weights: Weights | None = None) ->
         ValueError: an embedding is not finite, k is outside 1..K - 1, a weight is negative or not finite,
             distances or sums of weights overflow, or the weights are too uneven for the iteration.
     """
-    return _doubly_stochastic(_both_ways(adjacency(embeddings, k, weights) + np.eye(len(embeddings))))
+    G = adjacency(embeddings, k, weights)  # [K, K]
+    return _make_doubly_stochastic(_add_transposed(G + np.eye(len(embeddings))))
 
 
 @declared(k=at_least(1))
@@ -57,7 +58,7 @@ def knn_rate(embeddings: np.ndarray, k: int, weights: Weights | None = None) -> 
     Returns:
         float64 [K, K], rows sum to 0.
     """
-    A = _both_ways(adjacency(embeddings, k, weights)) / (2 * k)
+    A = _add_transposed(adjacency(embeddings, k, weights)) / (2 * k)
     return A - np.diag(A.sum(1))
 
 
@@ -82,8 +83,9 @@ def hierarchical_rate(level_rates: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: level_rates is not 1 to 14 finite numbers of at least 0.
     """
-    N, fine = level_rates.size, (level_rates >= 0) & (level_rates < np.inf)
-    if level_rates.ndim != 1 or N == 0 or not fine.all():
+    N = level_rates.size
+    is_rate = (level_rates >= 0) & (level_rates < np.inf)
+    if level_rates.ndim != 1 or N == 0 or not is_rate.all():
         raise ValueError(
             f"level_rates must be [N] finite numbers of at least 0, one for each level of a tree of 2^N "
             f"categories, got shape {level_rates.shape}, values {level_rates.ravel()[:8]}"
@@ -93,10 +95,14 @@ def hierarchical_rate(level_rates: np.ndarray) -> np.ndarray:
             f"level_rates has N = {N} levels, so K = 2^N = {2**N} categories, too many for a matrix [K, K]: "
             f"N is at most {MOST_LEVELS}"
         )
-    to_each = level_rates / 2.0 ** np.arange(N)[::-1]  # of the leaves in the other half
+    # The other half of a group of level l has 2^(N - 1 - l) leaves, each reached at the same rate.
+    rate_of_leaf = level_rates / 2.0 ** np.arange(N)[::-1]  # [N]
+
+    # The highest bit of i xor j is the first in which they differ. frexp counts bits, so that it gives N - l,
+    # and 0 for i = j.
     i = np.arange(2**N)
-    bits_left = np.frexp(np.bitwise_xor.outer(i, i))[1]  # N - l, and 0 for a leaf itself
-    R = np.append(0.0, to_each[::-1])[bits_left]
+    bits_left = np.frexp(np.bitwise_xor.outer(i, i))[1]  # [K, K]
+    R = np.append(0.0, rate_of_leaf[::-1])[bits_left]
     np.fill_diagonal(R, -level_rates.sum())
     return R
 
@@ -117,7 +123,7 @@ def random_walk(beta: np.ndarray, W: np.ndarray, prior: np.ndarray | None = None
     Raises:
         ValueError: beta outside (0, 1], W is not row-stochastic, or the prior is not a distribution.
     """
-    W = _square("W", W)
+    W = _check_square("W", W)
     wrong = np.flatnonzero(~((W >= 0).all(1) & (np.abs(W.sum(1) - 1) < 1e-9)))
     if wrong.size:
         i = wrong[0]
@@ -148,7 +154,7 @@ def from_rate(R: np.ndarray, durations: np.ndarray) -> Dense:
     Raises:
         ValueError: R is not a rate matrix, or a duration is not a positive number.
     """
-    P, rate = _uniformised(R)
+    P, rate = _uniformise(R)
     if durations.ndim != 1 or not durations.size or not np.all((durations > 0) & (durations < np.inf)):
         raise ValueError(
             f"durations must be [T] positive numbers, at least one, got shape {durations.shape}, smallest "
@@ -158,8 +164,8 @@ def from_rate(R: np.ndarray, durations: np.ndarray) -> Dense:
     return dense([_exponential(powers, rate * s) for s in durations])
 
 
-def _both_ways(G: np.ndarray) -> np.ndarray:
-    """G + G^T."""
+def _add_transposed(G: np.ndarray) -> np.ndarray:
+    """G + G^T. Raises ValueError where its sums overflow."""
     with np.errstate(over="ignore"):
         A = G + G.T
         finite = np.isfinite(A.sum(1)).all()
@@ -168,11 +174,11 @@ def _both_ways(G: np.ndarray) -> np.ndarray:
     return A
 
 
-def _doubly_stochastic(A: np.ndarray) -> np.ndarray:
-    """D A D with rows that sum to 1, for a symmetric A: d becomes d / sqrt(d A d) until it stays.
-
-    The error falls by (1 - smallest eigenvalue of D A D) / 2 each time, however slowly a walk mixes.
-    """
+def _make_doubly_stochastic(A: np.ndarray) -> np.ndarray:
+    """D A D with rows that sum to 1, for a symmetric A: d becomes d / sqrt(d A d) until it stays."""
+    # Sinkhorn's iteration would be d = 1 / (A d). For one d on both sides that swings to and fro, so each
+    # step goes to the geometric mean of d and 1 / (A d). The error falls by a factor of (1 - smallest
+    # eigenvalue of D A D) / 2 each time, however slowly a walk mixes.
     d = 1 / np.sqrt(A.sum(1))
     for _ in range(SINKHORN_LIMIT):
         sums = d * (A @ d)
@@ -185,16 +191,18 @@ def _doubly_stochastic(A: np.ndarray) -> np.ndarray:
     )
 
 
-def _uniformised(R: np.ndarray) -> tuple[np.ndarray, float]:
+def _uniformise(R: np.ndarray) -> tuple[np.ndarray, float]:
     """Finds P, rate with R = rate (P - I), P row-stochastic: jumps at one rate, some to the same place."""
-    R = _square("R", R)
+    # exp(s R) = sum_n Poisson(n; s rate) P^n then has no negative term, where the series of exp(s R) itself
+    # alternates and loses the digits of small entries.
+    R = _check_square("R", R)
     moves = np.where(np.eye(len(R), dtype=bool), 0.0, R)
     wrong = np.argwhere(~((moves >= 0) & (moves < np.inf)))
     if len(wrong):
         i, j = wrong[0]
         raise ValueError(f"R[{i}, {j}] = {R[i, j]:g}: rates off the diagonal are finite and not negative")
     leave = moves.sum(1)
-    rate = leave.max() or 1.0
+    rate = leave.max() or 1.0  # nothing moves at rate 0: any rate will do
     wrong = np.flatnonzero(~(np.abs(np.diag(R) + leave) <= 1e-9 * rate))
     if wrong.size:
         raise ValueError(
@@ -206,7 +214,13 @@ def _uniformised(R: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _powers(P: np.ndarray) -> np.ndarray:
     """P^0 .. P^N, [N + 1, K, K]: what is left out of exp(P) changes none of its entries above 2^-640."""
-    powers, total, weight = [np.eye(len(P))], np.eye(len(P)), 1.0
+    # total = sum_{n <= N} P^n / n!. Entries are at most 1, so the terms that follow add less than 2 weight to
+    # an entry. They may be left out once that is below half a last place of the smallest entry, and no entry
+    # can become positive any more: every category is reached, or there were as many jumps as there are
+    # categories. At 2^-700 the terms are below all that a process keeps.
+    powers = [np.eye(len(P))]
+    total = np.eye(len(P))
+    weight = 1.0
     complete = False
     while not (complete and weight < 2.0**-54 * total[total > 0].min()) and weight > 2.0**-700:
         powers.append(powers[-1] @ P)
@@ -221,6 +235,8 @@ def _exponential(powers: np.ndarray, mean: float) -> np.ndarray:
 
     Rows are divided by their sums, which are e^mean and then 1, so errors of the sums do not add up.
     """
+    # frexp gives the number of halvings after which the mean is below 1: `powers` holds the sum of up to one
+    # jump on average, and exp(2 A) = exp(A)^2.
     doublings = max(0, math.frexp(mean)[1])
     n = np.arange(1, len(powers))
     weights = np.cumprod(np.append(1.0, math.ldexp(mean, -doublings) / n))
@@ -232,7 +248,8 @@ def _exponential(powers: np.ndarray, mean: float) -> np.ndarray:
     return q
 
 
-def _square(name: str, matrix: np.ndarray) -> np.ndarray:
+def _check_square(name: str, matrix: np.ndarray) -> np.ndarray:
+    """Returns the matrix as float64 [K, K]. Raises ValueError unless it is square and K is at least 2."""
     matrix = real_array(name, matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
         raise ValueError(f"{name} has shape {matrix.shape}, expected [K, K] with K >= 2")

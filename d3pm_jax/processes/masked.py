@@ -69,18 +69,19 @@ class Masked(Process):
         return self._dense(self.inner.Qbar(t), gather(self.log_keep_bar, t), gather(self.log_mask_bar, t))
 
     def _dense(self, inner: Array, log_keep: Array, log_mask: Array) -> Array:
+        """Puts a row and a column for the mask around matrices of the inner process, [.., K, K]."""
         scaled = jnp.exp(log_keep)[..., None, None] * inner
         to_mask = jnp.broadcast_to(jnp.exp(log_mask)[..., None, None], (*inner.shape[:-1], 1))
-        last = jnp.broadcast_to(jnp.eye(self.K, dtype=inner.dtype)[-1:], (*inner.shape[:-2], 1, self.K))
-        return jnp.concatenate([jnp.concatenate([scaled, to_mask], -1), last], -2)
+        of_mask = jnp.broadcast_to(jnp.eye(self.K, dtype=inner.dtype)[-1:], (*inner.shape[:-2], 1, self.K))
+        return jnp.concatenate([jnp.concatenate([scaled, to_mask], -1), of_mask], -2)
 
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        keep, mask = gather_steps((self.log_keep_bar, self.log_mask_bar), t, x0.shape)
-        hidden = x0 == self.K - 1
-        inner = jnp.where(hidden, NEG_INF, keep)[..., None] + self.inner.log_q_probs(
-            self.inner_category(x0), t
-        )
-        return jnp.concatenate([inner, jnp.where(hidden, 0.0, mask)[..., None]], axis=-1)
+        log_keep, log_mask = gather_steps((self.log_keep_bar, self.log_mask_bar), t, x0.shape)  # [*S] each
+        is_mask = x0 == self.K - 1
+        log_keep = jnp.where(is_mask, NEG_INF, log_keep)
+        unmasked = log_keep[..., None] + self.inner.log_q_probs(self.inner_category(x0), t)  # [*S, K - 1]
+        masked = jnp.where(is_mask, 0.0, log_mask)  # [*S]
+        return jnp.concatenate([unmasked, masked[..., None]], axis=-1)
 
     def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         return self._column(self.inner.log_q_back, (self.log_keep, self.log_mask), xt, t)
@@ -91,23 +92,35 @@ class Masked(Process):
     def _column(
         self, inner_column: Callable[..., Array], tables: tuple[Array, Array], xt: Array, t: Array
     ) -> Array:
-        """Returns column x_t of the matrix that has these parts."""
-        keep, mask = gather_steps(tables, t, xt.shape)
-        hidden = xt == self.K - 1
-        column = keep[..., None] + inner_column(self.inner_category(xt), t)
-        column = jnp.where(hidden[..., None], mask[..., None], column)
-        return jnp.concatenate([column, jnp.where(hidden, 0.0, NEG_INF)[..., None]], axis=-1)
+        """Returns the log of column x_t [*S, K] of Q or Qbar.
+
+        Args:
+            inner_column: the method of the inner process for its own column.
+            tables: log(1 - gamma) and log gamma, or those of gamma_bar.
+            xt, t: as for `log_q_back`.
+        """
+        log_keep, log_mask = gather_steps(tables, t, xt.shape)  # [*S] each
+        is_mask = xt == self.K - 1
+        column = log_keep[..., None] + inner_column(self.inner_category(xt), t)  # [*S, K - 1]
+        column = jnp.where(is_mask[..., None], log_mask[..., None], column)
+        from_mask = jnp.where(is_mask, 0.0, NEG_INF)
+        return jnp.concatenate([column, from_mask[..., None]], axis=-1)
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        keep, mask = gather_steps((self.log_keep_bar, self.log_mask_bar), t, log_p.shape[:-1])
-        unmasked, hidden = log_p[..., :-1], log_p[..., -1]
+        log_keep, log_mask = gather_steps((self.log_keep_bar, self.log_mask_bar), t, log_p.shape[:-1])
+
+        # The inner process pushes normalised distributions: that of x_0 where it is not the mask, whose
+        # weight `total` comes back in afterwards.
+        unmasked = log_p[..., :-1]  # [*S, K - 1]
+        masked = log_p[..., -1]  # [*S]
         total = numerics.log_sum(unmasked)
-        inner = (keep + total)[..., None] + self.inner.log_push(numerics.log_normalize(unmasked), t)
-        return jnp.concatenate([inner, numerics.log_add(hidden, total + mask)[..., None]], axis=-1)
+        inner = (log_keep + total)[..., None] + self.inner.log_push(numerics.log_normalize(unmasked), t)
+        return jnp.concatenate([inner, numerics.log_add(masked, total + log_mask)[..., None]], axis=-1)
 
     def log_prior(self) -> Float[Array, " K"]:
-        keep, mask = self.log_keep_bar[-1], self.log_mask_bar[-1]
-        return jnp.concatenate([keep + self.inner.log_prior(), mask[None]])
+        log_keep = self.log_keep_bar[-1]
+        log_mask = self.log_mask_bar[-1]
+        return jnp.concatenate([log_keep + self.inner.log_prior(), log_mask[None]])
 
     def draw_q(
         self,
@@ -118,9 +131,12 @@ class Masked(Process):
     ) -> Int[Array, "*S"]:
         """Draws as `inner` does at u / (1 - gamma_bar_t) in two words; the mask where that is >= 1."""
         keep = gather_steps(tuple(self.keep_bar), t, x0.shape)
-        drawn = self._draw(
-            keep, u, u_low, lambda *noise: self.inner.draw_q(self.inner_category(x0), t, *noise)
-        )
+
+        def draw_inner(u: Array, u_low: Array) -> Array:
+            return self.inner.draw_q(self.inner_category(x0), t, u, u_low)
+
+        drawn = self._draw(keep, u, u_low, draw_inner)
+        # A t outside of 0..T, which only jit lets through, reads NaN.
         return jnp.where(x0 == self.K - 1, self.K - 1, jnp.where(jnp.isnan(keep[0]), -1, drawn))
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
@@ -128,13 +144,34 @@ class Masked(Process):
         keep = tuple(jnp.broadcast_to(table[-1], u.shape) for table in self.keep_bar)
         return self._draw(keep, u, u_low, self.inner.draw_prior)
 
-    def _draw(self, keep: DoubleFloat, u: Array, u_low: Array | None, draw_inner) -> Array:
+    def _draw(
+        self,
+        keep: DoubleFloat,
+        u: Array,
+        u_low: Array | None,
+        draw_inner: Callable[[Array, Array], Array],
+    ) -> Array:
+        """Draws the mask where the noise is at least `keep`, elsewhere a category of the inner process.
+
+        Given that the noise is below `keep`, their quotient is uniform again, and serves as the noise of the
+        inner process. It is a sum of two floats, which become two words: stretching a word uncovers the
+        digits below its grid, and with zeros there the inner process would draw too coarsely.
+
+        Args:
+            keep: 1 - gamma_bar as pairs [*S].
+            u, u_low: noise, as for `draw_q`.
+            draw_inner: (u, u_low) -> categories of the inner process.
+        """
         noise = double_float.noise_from_words(u, u_low)
         hidden = ~double_float.is_less(noise, keep)
-        some = tuple(jnp.where(hidden, one, x) for one, x in zip((1.0, 0.0), keep, strict=True))
-        high, low = double_float.divide(noise, some)
-        inner = draw_inner(jnp.where(hidden, 0.0, high), jnp.where(hidden, 0.0, low / jnp.finfo(u.dtype).eps))
-        return jnp.where(hidden, self.K - 1, inner)
+
+        # Hidden elements divide by 1, as `keep` may be 0, and draw from noise 0; nobody reads what they draw.
+        keep_high, keep_low = keep
+        divisor = (jnp.where(hidden, 1.0, keep_high), jnp.where(hidden, 0.0, keep_low))
+        high, low = double_float.divide(noise, divisor)
+        inner_u = jnp.where(hidden, 0.0, high)
+        inner_u_low = jnp.where(hidden, 0.0, low / jnp.finfo(u.dtype).eps)
+        return jnp.where(hidden, self.K - 1, draw_inner(inner_u, inner_u_low))
 
     def inner_category(self, x: Array) -> Array:
         """Returns x where it is not the mask, elsewhere any category of the inner process."""
@@ -169,11 +206,15 @@ def masked(inner: Process, gamma: np.ndarray) -> Masked:
 
 
 def _masked(inner: Process, gamma: np.ndarray) -> Masked:
+    """Makes the tables of `masked`."""
     log_keep_bar, log_mask_bar = log_bars(gamma)
     log_keep, log_mask = log_steps(gamma)
     return Masked(
         inner,
-        *(jnp.asarray(x) for x in (log_keep, log_mask, log_keep_bar, log_mask_bar)),
+        log_keep=jnp.asarray(log_keep),
+        log_mask=jnp.asarray(log_mask),
+        log_keep_bar=jnp.asarray(log_keep_bar),
+        log_mask_bar=jnp.asarray(log_mask_bar),
         keep_bar=double_float.split_float64(np.exp(log_keep_bar)),
         time=inner.time,
         K=inner.K + 1,

@@ -29,7 +29,8 @@ from d3pm_jax.processes.tables import (
 )
 from d3pm_jax.types import Leaf
 
-PiKind = Literal["point", "uniform", "general"]  # pi is one category, the same everywhere, or neither
+# All of pi lies on one category, or it is the same for all, or neither.
+PiKind = Literal["point", "uniform", "general"]
 TABLES = (
     "log_alpha",
     "log_beta",
@@ -43,8 +44,8 @@ TABLES = (
 )
 
 
-class Spec(NamedTuple):
-    """Holds what a process was made from."""
+class MixingSpec(NamedTuple):
+    """Holds the float64 numbers that a process was made from, for `respace`."""
 
     beta: np.ndarray  # float64 [T]
     pi: np.ndarray  # float64 [K]
@@ -75,7 +76,7 @@ class Mixing(Process):
     K: int
     T: int
     pi_kind: PiKind
-    spec: Spec | None = None
+    spec: MixingSpec | None = None
 
     @property
     def alpha_bar(self) -> Array:
@@ -89,6 +90,7 @@ class Mixing(Process):
         return self._dense(self.log_alpha_bar, self.log_beta_bar, t)
 
     def _dense(self, log_keep: Array, log_mix: Array, t: Array) -> Array:
+        """keep[t] I + mix[t] 1 pi^T, [*B, K, K]."""
         mix = jnp.exp(gather(log_mix, t))[..., None, None]
         keep = jnp.exp(gather(log_keep, t))[..., None, None]
         shape = (*mix.shape[:-2], self.K, self.K)
@@ -96,8 +98,8 @@ class Mixing(Process):
         return keep * jnp.broadcast_to(jnp.eye(self.K, dtype=pi.dtype), shape) + mix * pi
 
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        ts = expand_trailing(t, x0.shape)[..., None]
-        moved = gather(self.log_beta_bar, ts) + self._pi(x0.ndim)
+        ts = expand_trailing(t, x0.shape)[..., None]  # axes of size 1 behind those of t
+        moved = gather(self.log_beta_bar, ts) + self._log_pi(x0.ndim)  # as [*S, K]
         stayed = numerics.log_add(*jnp.broadcast_arrays(gather(self.log_alpha_bar, ts), moved))
         return jnp.where(is_category(x0, self.K), stayed, moved)
 
@@ -109,13 +111,14 @@ class Mixing(Process):
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         ts = expand_trailing(t, log_p.shape[:-1])[..., None]
-        moved = gather(self.log_beta_bar, ts) + self._pi(log_p.ndim - 1)
+        moved = gather(self.log_beta_bar, ts) + self._log_pi(log_p.ndim - 1)
+        # A row of -inf is no distribution: it stays one, where `moved` would make it pi.
         moved = jnp.where(jnp.max(log_p, axis=-1, keepdims=True) == -jnp.inf, -jnp.inf, moved)
         stayed = gather(self.log_alpha_bar, ts) + log_p
         return numerics.log_add(*jnp.broadcast_arrays(stayed, moved))
 
     def _column(self, log_keep: Array, log_mix: Array, xt: Array, t: Array) -> Array:
-        """Returns column x_t of log(keep I + mix 1 pi^T)."""
+        """Returns column x_t [*S, K] of log(keep I + mix 1 pi^T)."""
         ts = expand_trailing(t, xt.shape)
         moved = gather(log_mix, ts) + gather(self.log_pi, xt)
         stayed = numerics.log_add(*jnp.broadcast_arrays(gather(log_keep, ts), moved))
@@ -132,12 +135,17 @@ class Mixing(Process):
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
         """Draws the first k with u < (1 - alpha_bar_t) (pi_0 + ... + pi_k, less pi_x0), or else x_0."""
+        # [0, (1 - alpha_bar_t) (1 - pi_x0)) is cut into the shares (1 - alpha_bar_t) pi_k of all categories
+        # but x_0, in their order. What is left of [0, 1) is the share of x_0: to stay, or to be drawn again.
+        # So one noise value says both whether x_0 is resampled and which category comes out, and each kind of
+        # pi has its own way to find the interval without a row of K numbers for each element.
         noise = double_float.noise_from_words(u, u_low)
-        mix = gather_steps(tuple(self.beta_bar), t, x0.shape)
+        mix = gather_steps(tuple(self.beta_bar), t, x0.shape)  # 1 - alpha_bar_t as pairs [*S]
         moves = {"point": self._move_to_point, "uniform": self._move_uniform, "general": self._move_general}
         k = moves[self.pi_kind](x0, mix, noise)
         drawn = jnp.where(k == self.K, x0, k)
-        return jnp.where(jnp.isnan(mix[0]), -1, drawn)  # a t outside 0..T, which only jit lets through
+        # A t outside of 0..T, which only jit lets through, reads NaN.
+        return jnp.where(jnp.isnan(mix[0]), -1, drawn)
 
     def _move_to_point(self, x0: Array, mix: DoubleFloat, noise: DoubleFloat) -> Array:
         """Returns the category that pi is certain of, or K for x_0."""
@@ -146,23 +154,35 @@ class Mixing(Process):
 
     def _move_uniform(self, x0: Array, mix: DoubleFloat, noise: DoubleFloat) -> Array:
         """Returns the quotient of u and (1 - alpha_bar_t) / K, x_0 left out; K for x_0."""
-        some = tuple(jnp.where(mix[0] > 0, x, one) for x, one in zip(mix, (1.0, 0.0), strict=True))
-        K = jnp.full(x0.shape, self.K, mix[0].dtype)
-        k = double_float.floor_divide(noise, double_float.divide(some, (K, jnp.zeros_like(K))))
-        moved = (k < self.K - 1) & (mix[0] > 0)
+        # All intervals have the length (1 - alpha_bar_t) / K, so the quotient counts them. Where alpha_bar_t
+        # is 1, that would be 0: there it is 1 / K, and `moved` is false.
+        mix_high, mix_low = mix
+        can_move = mix_high > 0
+        positive_mix = (jnp.where(can_move, mix_high, 1.0), jnp.where(can_move, mix_low, 0.0))
+        K = jnp.full(x0.shape, self.K, mix_high.dtype)
+        interval = double_float.divide(positive_mix, (K, jnp.zeros_like(K)))
+        k = double_float.floor_divide(noise, interval)
+
+        # The K - 1 intervals are those of the other categories: from x_0 on each is one category further.
+        moved = (k < self.K - 1) & can_move
         return jnp.where(moved, k + (k >= x0), self.K)
 
     def _move_general(self, x0: Array, mix: DoubleFloat, noise: DoubleFloat) -> Array:
         """Finds the first k whose end of (1 - alpha_bar_t) pi, x_0 left out, is above u; K for x_0."""
-        own = tuple(-gather(table, x0) for table in self.pi)
+        minus_pi_x0 = tuple(-gather(table, x0) for table in self.pi)  # a pair [*S]
 
-        def passed(k: Array) -> Array:
-            below = self._cdf(k)
-            without = double_float.add(below, own)
-            some = tuple(jnp.where(k < x0, a, b) for a, b in zip(below, without, strict=True))
-            return ~double_float.is_less(noise, double_float.multiply(mix, some))
+        # The end of category k is (1 - alpha_bar_t) (pi_0 + ... + pi_k), without pi_x0 from x_0 on. It does
+        # not fall with k, so a search by bisection needs log2(K) of these ends, and no row of them.
+        def ends_at_or_below_noise(k: Array) -> Array:
+            with_x0 = self._cdf(k)
+            without_x0 = double_float.add(with_x0, minus_pi_x0)
+            end_of_pi = tuple(
+                jnp.where(k < x0, before, after) for before, after in zip(with_x0, without_x0, strict=True)
+            )
+            end = double_float.multiply(mix, end_of_pi)
+            return ~double_float.is_less(noise, end)
 
-        return inverse_cdf.find_first(passed, self.K, x0.shape)
+        return inverse_cdf.find_first(ends_at_or_below_noise, self.K, x0.shape)
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
         """Draws the first k with u < pi_0 + ... + pi_k."""
@@ -172,13 +192,16 @@ class Mixing(Process):
         )
 
     def respaced(self, grid: Sequence[int]) -> "Mixing":
+        # The steps in between keep x_0 with the product of their alphas, and pi stays what it is.
         beta, pi = require_spec(self.spec)
         return _mixing(compose(beta, grid), pi, np.asarray(self.time)[[0, *grid]])
 
     def _cdf(self, k: Array) -> DoubleFloat:
+        """pi_0 + ... + pi_k for each k."""
         return gather(self.cdf[0], k), gather(self.cdf[1], k)
 
-    def _pi(self, ndim: int) -> Array:
+    def _log_pi(self, ndim: int) -> Array:
+        """log pi, [K] behind so many axes of size 1."""
         return jnp.reshape(lax.stop_gradient(self.log_pi), (1,) * ndim + (self.K,))
 
 
@@ -209,6 +232,8 @@ def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
 
 def _check_range(beta: np.ndarray, beta_bar: np.ndarray, pi: np.ndarray) -> None:
     """Raises ValueError unless the bound on a ratio p / q of the reverse step, 1 / smallest, fits a float."""
+    # beta_t and beta_bar_{t-1} are b and m of docs/mixing-loss.md, "Logs and parts". At t = 1 m is 0, and no
+    # such ratio is taken.
     smallest = (beta[1:] * beta_bar[1:-1]).min(initial=1.0) * pi[pi > 0].min() ** 2
     dtype = jax.dtypes.canonicalize_dtype(float)
     if np.count_nonzero(pi) > 1 and smallest < np.finfo(dtype).tiny:
@@ -224,10 +249,14 @@ def _mixing(beta: np.ndarray, pi: np.ndarray, time: np.ndarray | Array) -> Mixin
     log_alpha, log_beta = log_steps(beta)
     with np.errstate(divide="ignore"):
         log_pi = np.log(pi)
+    # The last category of positive probability ends at 1 exactly, so that no noise falls behind it.
     cdf = np.cumsum(pi) / pi.sum()
     cdf[np.flatnonzero(pi)[-1] :] = 1.0
     return Mixing(
-        *(jnp.asarray(x) for x in (log_alpha, log_beta, log_alpha_bar, log_beta_bar)),
+        log_alpha=jnp.asarray(log_alpha),
+        log_beta=jnp.asarray(log_beta),
+        log_alpha_bar=jnp.asarray(log_alpha_bar),
+        log_beta_bar=jnp.asarray(log_beta_bar),
         beta_bar=double_float.split_float64(-np.expm1(log_alpha_bar)),
         log_pi=jnp.asarray(log_pi),
         pi=double_float.split_float64(pi / pi.sum()),
@@ -235,15 +264,18 @@ def _mixing(beta: np.ndarray, pi: np.ndarray, time: np.ndarray | Array) -> Mixin
         time=jnp.asarray(time),
         K=pi.size,
         T=beta.size,
-        pi_kind=_pi_kind(pi),
-        spec=Spec(beta, pi),
+        pi_kind=_find_pi_kind(pi),
+        spec=MixingSpec(beta, pi),
     )
 
 
-def _pi_kind(pi: np.ndarray) -> PiKind:
+def _find_pi_kind(pi: np.ndarray) -> PiKind:
+    """Returns which fast way of drawing from pi there is."""
     if np.count_nonzero(pi) == 1:
         return "point"
-    return "uniform" if np.all(pi == pi[0]) else "general"
+    if np.all(pi == pi[0]):
+        return "uniform"
+    return "general"
 
 
 @declared(K=NUM_CATEGORIES)
@@ -274,8 +306,18 @@ def absorbing(beta: np.ndarray, K: int, mask_id: int) -> Mixing:
 
 def _mixing_prior_kl(log_keep: float, log_mix: float, pi: np.ndarray) -> float:
     """Returns the largest KL(q(x_T | x_0) || pi) over x_0, in nats."""
-    keep, mix = np.exp(log_keep), np.exp(log_mix)
-    away = 0.0 if mix == 0 else mix * log_mix  # per unit of pi: the categories other than x_0
+    keep = np.exp(log_keep)
+    mix = np.exp(log_mix)
+
+    # With q = keep onehot(x_0) + mix pi the ratio q_j / pi_j is mix for every j but x_0, and mix + keep /
+    # pi_x0 there. So the sum over j has two terms. 0 log 0 = 0.
+    from_others = 0.0 if mix == 0 else mix * log_mix  # times the pi of all but x_0
+    positive = pi > 0
     with np.errstate(divide="ignore"):
-        here = (keep + mix * pi) * np.log(np.where(pi > 0, mix + keep / np.where(pi > 0, pi, 1), 1.0))
-    return float(np.max(np.where(pi > 0, here + (1 - pi) * away, np.inf if keep > 0 else 0.0)))
+        log_ratio = np.log(np.where(positive, mix + keep / np.where(positive, pi, 1), 1.0))
+        from_x0 = (keep + mix * pi) * log_ratio
+    nats = from_x0 + (1 - pi) * from_others  # [K], for each x_0 with a pi above 0
+
+    # An x_0 that pi does not have, and that may still be there at T, makes the divergence infinite.
+    without_pi = np.inf if keep > 0 else 0.0
+    return float(np.max(np.where(positive, nats, without_pi)))

@@ -30,13 +30,14 @@ def gaussian(beta: np.ndarray, K: int, bands: int | None = None) -> Dense:
     Raises:
         ValueError: beta outside (0, 1], bands outside 1..K - 1, or beta so small that nothing moves.
     """
-    n = np.arange(_check_bands(bands, K) + 1)
+    n = np.arange(_check_bands(bands, K) + 1)  # distances 0..bands
 
     def weights(b: float) -> np.ndarray:
         w = np.exp(-4.0 * n**2 / ((K - 1) ** 2 * b))
+        # The sum over -bands..bands has every w_n twice but w_0.
         return w / (2 * w.sum() - 1)
 
-    return _by_distance(weights, beta, K)
+    return _make_by_distance(weights, beta, K)
 
 
 @declared(K=NUM_CATEGORIES)
@@ -57,17 +58,17 @@ def banded(beta: np.ndarray, K: int, bands: int) -> Dense:
     Raises:
         ValueError: beta outside (0, 1], or bands outside 1..K - 1.
     """
-    near = np.ones(_check_bands(bands, K) + 1)
-    return _by_distance(lambda b: b / K * near, beta, K)
+    ones = np.ones(_check_bands(bands, K) + 1)
+    return _make_by_distance(lambda b: b / K * ones, beta, K)
 
 
-def _by_distance(probabilities: Callable[[float], np.ndarray], beta: np.ndarray, K: int) -> Dense:
-    """Q[i, j] = probabilities(beta)[|i - j|] off the diagonal, 0 beyond their end."""
+def _make_by_distance(probabilities: Callable[[float], np.ndarray], beta: np.ndarray, K: int) -> Dense:
+    """Makes the process with Q[i, j] = probabilities(beta)[|i - j|] off the diagonal, 0 beyond their end."""
     distance = np.abs(np.subtract.outer(np.arange(K), np.arange(K)))
 
     def one_step(b: float) -> np.ndarray:
-        near = probabilities(b)
-        q = np.pad(near, (0, K - len(near)))[distance]
+        by_distance = probabilities(b)  # [bands + 1]
+        q = np.pad(by_distance, (0, K - len(by_distance)))[distance]  # [K, K]
         np.fill_diagonal(q, 0.0)
         np.fill_diagonal(q, 1.0 - q.sum(1))
         return q
@@ -77,7 +78,8 @@ def _by_distance(probabilities: Callable[[float], np.ndarray], beta: np.ndarray,
 
 def _check_bands(bands: int | None, K: int) -> int:
     """Returns bands, by default K - 1. Raises ValueError unless they lie in 1..K - 1."""
-    bands = K - 1 if bands is None else bands
+    if bands is None:
+        bands = K - 1
     if not 1 <= bands < K:
         raise ValueError(
             f"bands = {bands} is outside 1..{K - 1}: with K = {K}, {K - 1} bands reach every value"

@@ -8,16 +8,16 @@ import numpy as np
 from d3pm_jax.checks import declared
 from d3pm_jax.processes.base import Process
 
-Spec = TypeVar("Spec")
+SpecOfProcess = TypeVar("SpecOfProcess")
 
 
 @declared()
 def respace(process: Process, grid: Sequence[int]) -> Process:
-    """Makes the same process with fewer steps: its one-step matrices are the products between the kept times.
+    """Makes the same process with fewer steps, each the product of the steps since the last of the grid.
 
     Made from the one-step probabilities in float64, as the process itself was. Its `time` is that of the
-    kept steps, so a network trained on the process serves it: strided sampling and strided bounds are the
-    ordinary functions on this process.
+    steps of the grid, so a network trained on the process serves it: strided sampling and strided bounds are
+    the ordinary functions on this process.
 
     Args:
         process: what a constructor returned.
@@ -34,16 +34,16 @@ def respace(process: Process, grid: Sequence[int]) -> Process:
     if not steps or steps[0] < 1 or steps[-1] != process.T or steps != sorted(set(steps)):
         raise ValueError(f"grid = {steps}: it must increase from at least 1 and end at T = {process.T}")
     respaced = process.respaced(steps)
-    kept = np.asarray(process.time)[[0, *steps]]
-    if not np.array_equal(respaced.time, kept):
+    expected_time = np.asarray(process.time)[[0, *steps]]
+    if not np.array_equal(respaced.time, expected_time):
         raise ValueError(
             f"{type(process).__name__}.respaced returned a process with time = {np.asarray(respaced.time)}, "
-            f"expected {kept}: pass the steps of the original process on, a network is told them"
+            f"expected {expected_time}: pass the steps of the original process on, a network is told them"
         )
     return respaced
 
 
-def require_spec(spec: Spec | None) -> Spec:
+def require_spec(spec: SpecOfProcess | None) -> SpecOfProcess:
     """Returns the float64 numbers that a process was made from. Raises ValueError where it lost them."""
     if spec is None:
         raise ValueError(
@@ -54,12 +54,14 @@ def require_spec(spec: Spec | None) -> Spec:
 
 
 def steps_between(grid: Sequence[int]) -> list[range]:
-    """Lists for each kept time the steps since the one before."""
+    """Lists for each step of the grid the steps since the one before, itself the last of them."""
     return [range(a + 1, b + 1) for a, b in zip([0, *grid], grid, strict=False)]
 
 
 def compose(p: np.ndarray, grid: Sequence[int]) -> np.ndarray:
-    """1 - prod(1 - p_t) over the steps between kept times, float64 [len(grid)], from p [T]."""
+    """1 - prod(1 - p_t) over the steps between those of the grid, float64 [len(grid)], from p [T]."""
+    # In logs, as 1 - prod(1 - p) would lose the digits of small probabilities.
     with np.errstate(divide="ignore"):
-        never = np.log1p(-p)
-    return -np.expm1(np.array([sum(never[t - 1] for t in steps) for steps in steps_between(grid)]))
+        log_never = np.log1p(-p)  # [T]
+    log_products = [sum(log_never[t - 1] for t in steps) for steps in steps_between(grid)]
+    return -np.expm1(np.array(log_products))

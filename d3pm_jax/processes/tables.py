@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 
 def expand_trailing(t: Array, shape: tuple[int, ...]) -> Array:
-    """Gives t trailing axes of size 1, so that it broadcasts against an array of this shape.
+    """Appends axes of size 1 to t, so that it broadcasts against an array of this shape.
 
     Raises:
         ValueError: its shape is not a prefix of the other.
@@ -26,14 +26,15 @@ def gather(table: Array, *index: Array | slice) -> Array:
     JAX itself would take the nearest entry, or for a negative index one from the end. The axes of the index
     come first, as in NumPy where a slice stands between arrays.
     """
-    inside = [
-        i if isinstance(i, slice) else _not_negative(i, n) for i, n in zip(index, table.shape, strict=False)
-    ]
-    return lax.stop_gradient(table).at[tuple(inside)].get(mode="fill", fill_value=jnp.nan)
+    not_negative = tuple(_replace_negative(i, n) for i, n in zip(index, table.shape, strict=False))
+    return lax.stop_gradient(table).at[not_negative].get(mode="fill", fill_value=jnp.nan)
 
 
-def _not_negative(i: Array, n: int) -> Array:
-    """Returns an index, and n, which is outside of the table, in place of a negative one."""
+def _replace_negative(i: Array | slice, n: int) -> Array | slice:
+    """Replaces negative entries of an index by n, which is outside of an axis of that length."""
+    # The mode "fill" fills only for indices from n on, and counts negative ones from the end.
+    if isinstance(i, slice):
+        return i
     i = jnp.asarray(i, jnp.int32)
     return jnp.where(i < 0, n, i)
 

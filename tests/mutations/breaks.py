@@ -122,8 +122,8 @@ PROCESSES = (
     Break(  # the same where p(mask) = 0; not for a network that does not forbid the mask
         "masked_push_without_weight",
         "d3pm_jax/processes/masked.py",
-        "numerics.log_add(hidden, total + mask)",
-        "numerics.log_add(hidden, mask)",
+        "numerics.log_add(masked, total + log_mask)",
+        "numerics.log_add(masked, log_mask)",
         (FUSED, ENUMERATION),
     ),
     Break(  # the same for matrices that commute, as those of one rate or one kernel do

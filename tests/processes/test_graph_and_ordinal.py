@@ -165,7 +165,7 @@ def test_a_hub_is_made_doubly_stochastic(K):
 
 def test_a_graph_that_cannot_be_scaled_is_refused():
     with pytest.raises(ValueError, match=r"row sums are still off by .* after 10000 .*edge to itself"):
-        graph._doubly_stochastic(np.array([[1.0, 1.0], [1.0, 0.0]]))
+        graph._make_doubly_stochastic(np.array([[1.0, 1.0], [1.0, 0.0]]))
 
 
 def test_renaming_the_categories_renames_the_graph():
@@ -208,7 +208,7 @@ def test_two_states_have_a_closed_form_in_every_digit(a, b):
     for s in (1e-3 / (a + b), 1.0, 1e5):
         gone, left = -math.expm1(-(a + b) * s), math.exp(-(a + b) * s)
         expected = np.array([[b + a * left, a * gone], [b * gone, a + b * left]]) / (a + b)
-        found = graph._exponential(graph._powers(graph._uniformised(R)[0]), max(a, b) * s)
+        found = graph._exponential(graph._powers(graph._uniformise(R)[0]), max(a, b) * s)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
