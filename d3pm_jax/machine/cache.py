@@ -17,11 +17,16 @@ import jax
 import platformdirs
 
 LARGEST = 2 * 10**9  # bytes, of one kind of machine
-SETTINGS = {  # but what the user has set
+# What JAX is told, where the user has not set it in the environment.
+SETTINGS = {
     "jax_compilation_cache_max_size": LARGEST,
     "jax_persistent_cache_min_compile_time_secs": 0.1,
 }
-OF_A_CPU = (
+# A program that JAX keeps is the file NAME-cache, and when it was last used is in NAME-atime.
+PROGRAM = "-cache"
+TIME_OF_USE = "-atime"
+# Lines of /proc/cpuinfo that say what code a processor runs.
+CPU_FIELDS = (
     "vendor_id",
     "cpu family",
     "model",
@@ -43,33 +48,47 @@ def keep_programs() -> None:
     config: Any = jax.config
     if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
         return
-    folder = Path(platformdirs.user_cache_dir("d3pm_jax", False)) / "programs" / _machine()
+    folder = Path(platformdirs.user_cache_dir("d3pm_jax", False)) / "programs" / _name_machine()
     for name, value in SETTINGS.items():
         if name.upper() not in os.environ:
             config.update(name, value)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if config.jax_compilation_cache_max_size != -1:  # with -1 JAX writes no times of use
-            # A process that was killed while it wrote left what JAX would neither read nor replace: it goes.
-            # What was kept without a largest size looks the same, and goes too.
-            with filelock.FileLock(folder / ".lockfile", timeout=5):  # JAX's own
-                kept, used = (
-                    {x.name.removesuffix(end) for x in folder.glob(f"*{end}")} for end in ("-cache", "-atime")
-                )
-                for name in kept ^ used:  # the time of use is written last
-                    for end in ("-cache", "-atime"):
-                        (folder / f"{name}{end}").unlink(missing_ok=True)
+        # Without a largest size, -1, JAX writes no times of use, and every program would look unfinished.
+        if config.jax_compilation_cache_max_size != -1:
+            # The lock is JAX's own, by its name, so that no process is writing a program meanwhile.
+            with filelock.FileLock(folder / ".lockfile", timeout=5):
+                _delete_unfinished(folder)
     except (OSError, filelock.Timeout):
         return
     config.update("jax_compilation_cache_dir", str(folder))
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")  # it is slower
+    # A program that cannot be read or written is compiled again: slower, and nothing to warn of.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
-def _machine() -> str:
-    """Names the kind of this machine's processor: code for another may not run here, or round otherwise."""
-    lines = ""
+def _delete_unfinished(folder: Path) -> None:
+    """Deletes programs without a time of use, and times of use without a program.
+
+    JAX writes the time last. So a process that was killed while it wrote has left a program without one, which
+    JAX would neither read nor replace. What was kept without a largest size looks the same, and goes too.
+    """
+    programs = {path.name.removesuffix(PROGRAM) for path in folder.glob(f"*{PROGRAM}")}
+    times = {path.name.removesuffix(TIME_OF_USE) for path in folder.glob(f"*{TIME_OF_USE}")}
+    for name in programs ^ times:
+        (folder / f"{name}{PROGRAM}").unlink(missing_ok=True)
+        (folder / f"{name}{TIME_OF_USE}").unlink(missing_ok=True)
+
+
+def _name_machine() -> str:
+    """Returns a name for the kind of this machine's processor.
+
+    Programs that were compiled on another kind may not run here, or round otherwise.
+    """
+    fields = ""
     with contextlib.suppress(OSError):
-        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-        lines = "\n".join(line for line in first.splitlines() if line.split("\t")[0].strip() in OF_A_CPU)
-    about = f"{platform.system()} {platform.machine()} {platform.processor()}\n{lines}"
-    return hashlib.sha256(about.encode()).hexdigest()[:16]
+        first_cpu = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        fields = "\n".join(
+            line for line in first_cpu.splitlines() if line.split("\t")[0].strip() in CPU_FIELDS
+        )
+    description = f"{platform.system()} {platform.machine()} {platform.processor()}\n{fields}"
+    return hashlib.sha256(description.encode()).hexdigest()[:16]

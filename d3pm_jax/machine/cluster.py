@@ -1,7 +1,9 @@
 """Joins the processes of a run to one program of JAX, and lets them agree.
 
-All of them run the same code. The first one alone writes what stands in the folder of the run, but for
-checkpoints, and prints; what it finds there the others are told.
+All of them run the same code. The first process alone prints, and writes what stands in the folder of the run,
+but for checkpoints, to which all processes write. What the first one reads there it sends to the others, so
+that all of them decide alike: one that took another branch would wait for ever in a computation that the
+others never join.
 """
 
 import contextlib
@@ -22,21 +24,30 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.machine import signals
 
 AUTO = "auto"
-LONGEST = 1000  # bytes of what the others are told
-PATIENCE = 24 * 3600  # seconds that a process which is done waits for the first one to write its results
+# Bytes of the message that the others get where the first process fails: an array has one shape everywhere.
+MESSAGE_BYTES = 1000
+# Seconds that a process which is done waits for the first one to write its results.
+PATIENCE = 24 * 3600
 
 
 class Address(NamedTuple):
-    """Says where the processes of a run meet, and which of them this is."""
+    """Says where the processes of a run meet, and which of them this is.
 
-    coordinator: str | None  # HOST:PORT of the first process, or "auto"; None: there is one process
+    Attributes:
+        coordinator: HOST:PORT of the first process, or "auto"; None where there is one process alone.
+        num_processes: how many there are.
+        process_id: which of them this is, from 0 on.
+        connect_timeout: seconds to wait for the others.
+    """
+
+    coordinator: str | None
     num_processes: int | None = None
     process_id: int | None = None
-    connect_timeout: int = 60  # seconds to wait for the others
+    connect_timeout: int = 60
 
 
 class OtherProcessFailed(UserError):
-    """Another process has failed, and says why."""
+    """Has the message of the first process, which has failed."""
 
 
 def join_processes(address: Address, workdir: Path | None, heartbeat: int, saves: bool) -> None:
@@ -46,26 +57,29 @@ def join_processes(address: Address, workdir: Path | None, heartbeat: int, saves
         address: where they meet.
         workdir: of the run, which the first process writes; None where one process writes none.
         heartbeat: seconds without a sign of life after which a process is taken for dead.
-        saves: whether SIGTERM is left to JAX, and told by `jax.experimental.multihost_utils`; else it ends
-            the process.
+        saves: whether SIGTERM is left to JAX, and reported by `jax.experimental.multihost_utils`; else it
+            ends the process.
 
     Raises:
         UserError: the address is none, or nobody answers there in time.
     """
     if address.coordinator is None:
-        for flag, number in (("num-processes", address.num_processes), ("process-id", address.process_id)):
-            if number is not None:
-                raise UserError(
-                    f"--{flag} is of a run of several processes: pass --coordinator HOST:PORT too"
-                )
+        _refuse_numbers(address)
         return
+
+    # The preemption service of JAX takes SIGTERM in C++, for all of the process. A training needs it, so that
+    # all processes agree after which step they save. A command that saves nothing leaves it off, and SIGTERM
+    # ends it as it would end any program.
     jax.config.update("jax_enable_preemption_service", saves)
-    auto = address.coordinator == AUTO
-    if not auto:
+
+    is_auto = address.coordinator == AUTO
+    if not is_auto:
         _wait_for_first(address)
     try:
+        # A process that gives no sign of life for `heartbeat` seconds is taken for dead, and JAX ends the
+        # others: none of them is left waiting for it in a collective operation.
         jax.distributed.initialize(
-            None if auto else address.coordinator,
+            None if is_auto else address.coordinator,
             address.num_processes,
             address.process_id,
             initialization_timeout=address.connect_timeout,
@@ -73,24 +87,42 @@ def join_processes(address: Address, workdir: Path | None, heartbeat: int, saves
             shutdown_timeout_seconds=PATIENCE,
         )
     except (ValueError, RuntimeError) as error:
-        if auto and "should be defined" in str(error):
+        if is_auto and "should be defined" in str(error):
             raise UserError(
                 "--coordinator auto: JAX finds no cluster here that it knows, as SLURM, Open MPI, Kubernetes "
                 "or a TPU pod; pass --coordinator HOST:PORT, --num-processes and --process-id"
             ) from error
         raise UserError(f"--coordinator {address.coordinator}: {one_line(error)}") from error
+
     if not is_first():
         files.folder_of_another_process = workdir and workdir.resolve()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # until the process ends, also for what Gloo prints
+        # Until the process ends, and below Python, since Gloo prints from C++.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
     devices = Counter(device.process_index for device in jax.devices())
     if len(set(devices.values())) > 1:
         numbers = [devices[i] for i in sorted(devices)]
         raise UserError(f"the processes have {numbers} devices: give each the same number")
-    wait_for_all()  # connects them now: where one is late later on, the others wait as long as it takes
+
+    # The first collective operation connects the processes, and that has a limit of time. Once they are
+    # connected, they wait for a late one as long as it takes.
+    wait_for_all()
+
+
+def _refuse_numbers(address: Address) -> None:
+    """Raises UserError where one process alone is said to be of several."""
+    numbers = {"num-processes": address.num_processes, "process-id": address.process_id}
+    for flag, number in numbers.items():
+        if number is not None:
+            raise UserError(f"--{flag} is of a run of several processes: pass --coordinator HOST:PORT too")
 
 
 def _wait_for_first(address: Address) -> None:
-    """Waits until the first process can be reached: JAX would end this one without a word where it cannot.
+    """Waits until the first process can be reached.
+
+    JAX waits too, but where nobody answers it gives up in C++, by abort(): the process ends with a trace of
+    the stack that no handler of Python can turn into a message. So what can be wrong with the address is found
+    out here.
 
     Raises:
         UserError: the place of this process is not all said, or cannot be; nobody answers in time; of the
@@ -114,50 +146,63 @@ def _wait_for_first(address: Address) -> None:
                 f"({error.strerror or one_line(error)}); choose another one, the same for all processes"
             ) from error
         return
+
     end = time.monotonic() + address.connect_timeout
-    why = ""
-    while (left := end - time.monotonic()) > 0:
+    reason = ""
+    while True:
+        seconds_left = end - time.monotonic()
+        if seconds_left <= 0:
+            break
         try:
-            socket.create_connection((host.strip("[]"), int(port)), left).close()
+            socket.create_connection((host.strip("[]"), int(port)), seconds_left).close()
             return
         except OSError as error:
-            why = error.strerror or one_line(error)
-        time.sleep(min(0.2, max(0.0, left)))
+            reason = error.strerror or one_line(error)
+        time.sleep(min(0.2, max(0.0, seconds_left)))
     raise UserError(
-        f"nobody answers at {address.coordinator} within {address.connect_timeout} s ({why}): start process "
+        f"nobody answers at {address.coordinator} within {address.connect_timeout} s ({reason}): start process "
         f"0 there, or mend --coordinator; --connect-timeout waits longer"
     )
 
 
 def is_first() -> bool:
-    """Tells whether this process is the one that writes and prints."""
+    """Says whether this process is the first, which writes and prints."""
     return jax.process_index() == 0
 
 
-def run_on_first(do: Callable[[], int | None]) -> int:
-    """Returns what the first process finds, a whole number, in all of them; others do not run it.
+def run_on_first(compute: Callable[[], int | None]) -> int:
+    """Computes a whole number in the first process alone, and returns it in all of them.
+
+    Args:
+        compute: returns the number, or None for 0; may raise UserError and OSError. The others do not call it.
 
     Raises:
-        UserError, OSError: of the first process.
-        OtherProcessFailed: of the first process, in the others.
+        UserError, OSError: in the first process, what `compute` raised.
+        OtherProcessFailed: in the others, with the message of what it raised.
     """
     if jax.process_count() == 1:
-        return do() or 0
-    found, error = 0, None
+        return compute() or 0
+
+    number = 0
+    error = None
     if is_first():
         try:
-            found = do() or 0
+            number = compute() or 0
         except (UserError, OSError) as raised:
             error = raised
-    message = np.frombuffer(str(error or "").encode()[:LONGEST].ljust(LONGEST), np.uint8)
-    failed, found, message = multihost_utils.broadcast_one_to_all(
-        (np.int32(error is not None), np.int32(found), message)
+
+    # The others are waiting for the number, so they have to hear of a failure too. All processes have to pass
+    # arrays of the same shapes, so there is a message also where there is none to tell.
+    text = str(error or "").encode()[:MESSAGE_BYTES].ljust(MESSAGE_BYTES)
+    message = np.frombuffer(text, np.uint8)  # [MESSAGE_BYTES]
+    has_failed, number, message = multihost_utils.broadcast_one_to_all(
+        (np.int32(error is not None), np.int32(number), message)
     )
     if error is not None:
         raise error
-    if failed:
+    if has_failed:
         raise OtherProcessFailed(bytes(message).decode(errors="replace").rstrip())
-    return int(found)
+    return int(number)
 
 
 def wait_for_all() -> None:
@@ -181,15 +226,25 @@ def enter_on_first(context: contextlib.AbstractContextManager[Any]) -> Iterator[
 def watch_for_stop() -> Iterator[Callable[[int], str | None]]:
     """Yields step -> the name of the signal that stops the run after this step; None to go on.
 
-    All processes have to ask after every step, and are told the same. In a run of several JAX watches SIGTERM
-    and lets them agree on a step; other signals become that one.
+    All processes have to ask after every step, and get the same answer. One process notes signals itself. Of
+    several, each may get its signal at another time, and one that stopped a step earlier than the others would
+    leave them waiting in the next one. JAX watches SIGTERM for that, and lets all of them agree on a step;
+    other signals are turned into SIGTERM.
     """
     if jax.process_count() == 1:
         with signals.note_signals() as received:
-            yield lambda step: received[0] if received else None
+
+            def name_received(step: int) -> str | None:
+                return received[0] if received else None
+
+            yield name_received
         return
+
+    def name_agreed(step: int) -> str | None:
+        return "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else None
+
     with signals.turn_into_sigterm():
-        yield lambda step: "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else None
+        yield name_agreed
 
 
 # Programs that start their processes themselves call it by the name that it had first.

@@ -1,8 +1,15 @@
 """Checkpoints: Orbax writes the arrays, a manifest of hashes says that they are whole.
 
-Orbax replaces nothing until a checkpoint is written, but it can restore a damaged one without a word.
-So the manifest is written last, into the finished folder: a step without one is unfinished, and one whose
-files do not match theirs is damaged. Both are passed over, for the step before.
+A checkpoint comes about in three steps, and a process may be killed between any two of them:
+
+1. Orbax writes the arrays into the folder N.orbax-checkpoint-tmp.
+2. When they are all on the disk, Orbax renames that folder to N.
+3. The hashes of all files in N are written to N/manifest.json.
+
+Orbax alone would be enough against a process that is killed, but not against a disk: it can restore a
+checkpoint with a flipped byte without a word, and the training would go on from weights that it never had. So
+a step counts only with its manifest, and only while all of its files match it. A step without one is unfinished, a
+step whose files do not match is damaged; both are passed over, for the step before.
 """
 
 import errno
@@ -29,8 +36,10 @@ from d3pm_jax.storage.manifest import hash_of, read_hash_table
 from d3pm_jax.storage.names import MANIFEST
 
 LONGEST_WRITE = 3600  # seconds
-OF_A_FILE = 2**13  # bytes on the disk, besides what is in it
-OURS = re.compile(r"(0|[1-9][0-9]*)(\.orbax-checkpoint-tmp.*)?")
+# Bytes that a file takes of the disk besides what is in it.
+BYTES_OF_A_FILE = 2**13
+# The folder of a step, and those that Orbax is writing a step to.
+FOLDER = re.compile(r"(0|[1-9][0-9]*)(\.orbax-checkpoint-tmp.*)?")
 
 
 class CheckpointGone(UserError):
@@ -49,10 +58,12 @@ class Saver:
     """
 
     def __init__(self, folder: Path, keep: int):
-        self._folder, self._keep = folder.absolute(), max(1, keep)
+        self._folder = folder.absolute()
+        self._keep = max(1, keep)
         self._checkpointer = ocp.StandardCheckpointer(
             async_options=ocp.options.AsyncOptions(timeout_secs=LONGEST_WRITE)
         )
+        # One thread, so that manifests are written and checkpoints deleted one after the other.
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
 
@@ -64,39 +75,47 @@ class Saver:
             if error is None:
                 self.wait()
         finally:
-            alone = jax.process_count() == 1  # processes that are gone would be waited for
-            self._thread.shutdown(wait=alone)
-            if alone:
-                with suppress(Exception):  # it was told, or another error is
+            # What is pending, and closing Orbax, may wait for all processes of a run: for ever, where one of
+            # them is gone. With several, the end of the process ends both.
+            is_alone = jax.process_count() == 1
+            self._thread.shutdown(wait=is_alone)
+            if is_alone:
+                # What closing could raise has been raised by `wait`, or another error is on its way.
+                with suppress(Exception):
                     self._checkpointer.close()
 
     def save(self, step: int, state: Any) -> None:
-        """Starts to write the state of a step, a pytree of arrays; waits for the one before."""
+        """Starts to write the state of a step, a pytree of arrays, once the checkpoint before is written."""
         self.wait()
         self._folder.mkdir(parents=True, exist_ok=True)
         if is_first():
-            for leftover in list_folders(
-                self._folder
-            ):  # of a process that was killed while it wrote or deleted
+            # A process that was killed while it wrote or deleted has left folders without a manifest. Orbax
+            # would refuse to write a step whose folder is there.
+            for leftover in list_folders(self._folder):
                 if not (leftover / MANIFEST).is_file():
                     delete_checkpoint(leftover)
+
         path = self._folder / str(step)
         with _as_os_error(path):
-            # where there is no room threads of Orbax would print why, each at length
-            sizes = [x.nbytes for x in jax.tree.leaves(state)]
-            if shutil.disk_usage(self._folder).free < sum(sizes) + OF_A_FILE * (len(sizes) + 8):
+            # Room is asked for before Orbax begins: where there is none, each of its threads would print why,
+            # at length.
+            sizes = [array.nbytes for array in jax.tree.leaves(state)]
+            needed = sum(sizes) + BYTES_OF_A_FILE * (len(sizes) + 8)
+            if shutil.disk_usage(self._folder).free < needed:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
             self._checkpointer.save(path, state)
         self._pending = self._thread.submit(self._finish, path)
 
     def check(self) -> None:
-        """Raises what the one in the background has failed with."""
+        """Raises what the checkpoint in the background has failed with, if it has."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
         """Waits until what was started is written."""
-        pending, self._pending = self._pending, None
+        pending = self._pending
+        # Forgotten first: what it failed with is raised once.
+        self._pending = None
         if pending is not None:
             pending.result()
 
@@ -105,9 +124,11 @@ class Saver:
         with _as_os_error(path):
             self._checkpointer.wait_until_finished()
         if is_first():
-            write_text(path / MANIFEST, json.dumps(_hashes(path), indent=1))
-            for old in list_steps(self._folder)[: -self._keep]:
-                delete_checkpoint(self._folder / str(old))
+            # Orbax has renamed the folder by now, so its files have the names that they are hashed under. Old
+            # checkpoints go only when the new one counts: at any time one of them can be restored.
+            write_text(path / MANIFEST, json.dumps(_hash_files(path), indent=1))
+            for old_step in list_steps(self._folder)[: -self._keep]:
+                delete_checkpoint(self._folder / str(old_step))
 
 
 def save_checkpoint(folder: Path, step: int, state: Any, keep: int) -> None:
@@ -121,14 +142,20 @@ def save_checkpoint(folder: Path, step: int, state: Any, keep: int) -> None:
 
 
 def delete_checkpoint(path: Path) -> None:
-    """Deletes a checkpoint, or a part of one; never what a link leads to."""
+    """Deletes the folder of a checkpoint, finished or not; never what a link leads to."""
     if path.is_dir() and not path.is_symlink():
-        (path / MANIFEST).unlink(missing_ok=True)  # first: what is left of a killed process is unfinished
+        # The manifest goes first: a process that is killed here leaves an unfinished checkpoint, which nobody
+        # takes for a damaged one, and a reader sees by it that its files are being deleted.
+        (path / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(path)
 
 
 def set_aside_later_steps(folder: Path, step: int) -> None:
-    """Renames the checkpoints of later steps, which a training that goes on from this one has passed over."""
+    """Renames the checkpoints of later steps to N.damaged, since a training goes on from this step.
+
+    They were passed over as damaged. Under their names they would be taken for steps of the training that is
+    to come.
+    """
     for later in list_steps(folder):
         if later > step:
             damaged = folder / f"{later}.damaged"
@@ -138,7 +165,11 @@ def set_aside_later_steps(folder: Path, step: int) -> None:
 
 @contextmanager
 def _as_os_error(path: Path) -> Iterator[None]:
-    """Makes what Orbax raises an OSError, also what comes from inside of it, and keeps it from printing."""
+    """Raises what Orbax raises in the block as an OSError, and keeps Orbax from printing it.
+
+    Args:
+        path: of the checkpoint, which the error names.
+    """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -148,23 +179,24 @@ def _as_os_error(path: Path) -> Iterator[None]:
     except OSError:
         raise
     except (ValueError, RuntimeError) as error:
-        full = os.strerror(errno.ENOSPC) in str(error)
-        code = errno.ENOSPC if full else errno.EIO
-        raise OSError(code, os.strerror(code) if full else one_line(error), str(path)) from error
+        # Below Orbax errors of the system lose their number, and keep their text.
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise OSError(errno.EIO, one_line(error), str(path)) from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """Lists what this program wrote, finished or not: N, and N.orbax-checkpoint-tmp of Orbax."""
-    return [path for path in folder.glob("*") if OURS.fullmatch(path.name)]
+    """Lists the folders of checkpoints, finished or not: N, and N.orbax-checkpoint-tmp of Orbax."""
+    return [path for path in folder.glob("*") if FOLDER.fullmatch(path.name)]
 
 
 def list_steps(folder: Path) -> list[int]:
     """Lists the finished checkpoints in a folder, in order."""
-    found = [path for path in list_folders(folder) if (path / MANIFEST).is_file()]
-    return sorted(int(path.name) for path in found if path.name.isdecimal())
+    finished = [path for path in list_folders(folder) if (path / MANIFEST).is_file()]
+    return sorted(int(path.name) for path in finished if path.name.isdecimal())
 
 
 def find_newest_step(folder: Path) -> int:
@@ -173,17 +205,18 @@ def find_newest_step(folder: Path) -> int:
     Raises:
         UserError: there is none.
     """
-    found = list_steps(folder)
-    if not found:
+    finished = list_steps(folder)
+    if not finished:
         raise UserError(f"{folder.parent} holds no finished checkpoint: let `d3pm train` run longer")
-    for step in reversed(found):
+    for step in reversed(finished):
         try:
             check_checkpoint(folder, step)
             return step
         except CheckpointGone:
-            return find_newest_step(folder)  # a training has a newer one by now
+            # A training that runs meanwhile has deleted it, so that there is a newer one by now.
+            return find_newest_step(folder)
         except UserError as error:
-            if step == found[0]:
+            if step == finished[0]:
                 raise
             print(f"warning: {error}", file=sys.stderr, flush=True)
     raise AssertionError("the first one returns or raises")
@@ -196,12 +229,13 @@ def check_checkpoint(folder: Path, step: int) -> None:
         CheckpointGone: a training has deleted it.
         UserError: a file is damaged or missing.
     """
-    with _there(folder.absolute() / str(step)) as path:
+    path = folder.absolute() / str(step)
+    with _raise_if_gone(path):
         try:
             _verify(path)
         except OSError as error:
-            why = f"checkpoint {path} cannot be read ({one_line(error)})"
-            raise UserError(f"{why}: {_what_next(path)}") from error
+            problem = f"checkpoint {path} cannot be read ({one_line(error)})"
+            raise UserError(f"{problem}: {_name_alternative(path)}") from error
 
 
 def restore_state(folder: Path, step: int, like: Any) -> Any:
@@ -218,7 +252,8 @@ def restore_state(folder: Path, step: int, like: Any) -> Any:
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    with _there(folder.absolute() / str(step)) as path, ocp.StandardCheckpointer() as checkpointer:
+    path = folder.absolute() / str(step)
+    with _raise_if_gone(path), ocp.StandardCheckpointer() as checkpointer:
         try:
             return checkpointer.restore(path, target)
         except (ValueError, KeyError, TypeError) as error:
@@ -228,14 +263,16 @@ def restore_state(folder: Path, step: int, like: Any) -> Any:
 
 
 @contextmanager
-def _there(path: Path) -> Iterator[Path]:
-    """Raises Gone, whatever else is raised, where a training has deleted a checkpoint in the block."""
+def _raise_if_gone(path: Path) -> Iterator[None]:
+    """Raises CheckpointGone, whatever the block raises, where a training has deleted its checkpoint."""
     error = None
     try:
-        yield path
+        yield
     except (UserError, OSError) as raised:
         error = raised
-    if not (path / MANIFEST).is_file():  # deleting begins with it: what was read may be a part
+    # Deleting a checkpoint begins with its manifest. Without one, the block may have read a part of the files
+    # only, and what it raised or returned says nothing of them.
+    if not (path / MANIFEST).is_file():
         message = f"step {path.name} is gone: a training has deleted {path}; run the command again"
         raise CheckpointGone(message) from error
     if error is not None:
@@ -243,32 +280,40 @@ def _there(path: Path) -> Iterator[Path]:
 
 
 def _verify(path: Path) -> None:
+    """Raises UserError unless the files of a checkpoint are those of its manifest, each with its hash."""
     try:
         expected = read_hash_table(path / MANIFEST, lambda entry: isinstance(entry, str))
     except (OSError, ValueError) as error:
-        why = f"{MANIFEST}: {one_line(error)}"
-        raise UserError(f"checkpoint {path} is damaged ({why}): {_what_next(path)}") from error
-    found = _hashes(path)
-    names = sorted(expected.keys() | found.keys())
-    bad = [name for name in names if found.get(name) is None or expected.get(name) != found[name]]
-    if bad:
-        why = f"{bad[0]} is not what was written"
-        raise UserError(f"checkpoint {path} is damaged ({why}): {_what_next(path)}")
+        problem = f"{MANIFEST}: {one_line(error)}"
+        raise UserError(f"checkpoint {path} is damaged ({problem}): {_name_alternative(path)}") from error
+    actual = _hash_files(path)
+    for name in sorted(expected.keys() | actual.keys()):
+        # None is the hash of a link, which no checkpoint of ours has.
+        if actual.get(name) is None or expected.get(name) != actual[name]:
+            problem = f"{name} is not what was written"
+            raise UserError(f"checkpoint {path} is damaged ({problem}): {_name_alternative(path)}")
 
 
-def _what_next(path: Path) -> str:
-    before = [s for s in list_steps(path.parent) if s < int(path.name)]
-    return f"step {before[-1]} is before it" if before else "there is none before it; start in a new workdir"
+def _name_alternative(path: Path) -> str:
+    """Says which checkpoint there is before a damaged one, for the end of a message."""
+    earlier_steps = [step for step in list_steps(path.parent) if step < int(path.name)]
+    if earlier_steps:
+        return f"step {earlier_steps[-1]} is before it"
+    return "there is none before it; start in a new workdir"
 
 
-def _hashes(path: Path) -> dict[str, str | None]:
+def _hash_files(path: Path) -> dict[str, str | None]:
     """Returns the SHA-256 of every file below a folder but the manifest itself, None of a link, by name."""
-    files = [x for x in sorted(path.rglob("*")) if x.is_symlink() or x.is_file()]
-    return {
-        str(file.relative_to(path)): None if file.is_symlink() else hash_of(file.read_bytes())
-        for file in files
-        if file.parent != path or not file.name.startswith(MANIFEST)
-    }
+    hashes: dict[str, str | None] = {}
+    for file in sorted(path.rglob("*")):
+        # Also a manifest that is being written, whose name begins with that of the manifest.
+        if file.parent == path and file.name.startswith(MANIFEST):
+            continue
+        if file.is_symlink():
+            hashes[str(file.relative_to(path))] = None
+        elif file.is_file():
+            hashes[str(file.relative_to(path))] = hash_of(file.read_bytes())
+    return hashes
 
 
 # Notebooks and scripts call these two by the names that they had first.

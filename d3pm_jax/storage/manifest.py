@@ -24,14 +24,18 @@ def hash_of(content: bytes) -> str:
 def read_hash_table(path: Path, is_entry: Callable[[Any], bool]) -> dict[str, Any]:
     """Reads a table of hashes by the names of files.
 
+    Args:
+        path: of the JSON file.
+        is_entry: tells whether a value of the table is one that it may have.
+
     Raises:
         OSError: it cannot be read.
         ValueError: it is no table, or not of such entries.
     """
-    tree = read_json(path)
-    if not isinstance(tree, dict) or not all(map(is_entry, tree.values())):
+    table = read_json(path)
+    if not isinstance(table, dict) or not all(map(is_entry, table.values())):
         raise ValueError("it is no table of hashes")
-    return tree
+    return table
 
 
 def read_manifest(workdir: Path) -> dict[str, list[str]] | None:
@@ -44,7 +48,7 @@ def read_manifest(workdir: Path) -> dict[str, list[str]] | None:
     if not path.is_file():
         return None
     try:
-        return read_hash_table(path, _are_hashes)
+        return read_hash_table(path, _is_list_of_hashes)
     except (OSError, ValueError) as error:
         cure = "restore it, or delete it if you trust the folder"
         raise UserError(f"{path} is damaged ({one_line(error)}): {cure}") from error
@@ -61,43 +65,61 @@ def read_checked_file(workdir: Path, name: str, cure: str) -> bytes | None:
     Raises:
         UserError: it is damaged, missing, or was never written by a run.
     """
+    # Readers take no lock, so a training may replace both meanwhile. Where the manifest is read before that
+    # and the file after it, the two do not match though both are whole. A second look finds them as they are.
     try:
-        return _read_checked_file(workdir, name, cure)
-    except UserError:  # the manifest was read before a training replaced both, and the file after that
-        return _read_checked_file(workdir, name, cure)
+        return _read_and_compare(workdir, name, cure)
+    except UserError:
+        return _read_and_compare(workdir, name, cure)
 
 
-def _read_checked_file(workdir: Path, name: str, cure: str) -> bytes | None:
-    path, known = workdir / name, read_manifest(workdir)
+def _read_and_compare(workdir: Path, name: str, cure: str) -> bytes | None:
+    """Reads the manifest, then the file, and compares them once; see `read_checked_file`."""
+    path = workdir / name
+    manifest = read_manifest(workdir)
     content = path.read_bytes() if path.is_file() else None
-    hashes = [] if known is None else known.get(name, [])
+    hashes = [] if manifest is None else manifest.get(name, [])
+
     if content is None:
         if hashes:
             raise UserError(f"{path} is missing: {cure}")
-    elif known is not None and hash_of(content) not in hashes:
-        changed = "is not what was written" if hashes else f"is not in {MANIFEST}"
-        raise UserError(f"{path} {changed}: {cure}; if you changed it yourself, delete {workdir / MANIFEST}")
+        return None
+
+    # Without a manifest nothing is compared: the run is older than manifests, or its user trusts the folder.
+    if manifest is not None and hash_of(content) not in hashes:
+        reason = "is not what was written" if hashes else f"is not in {MANIFEST}"
+        raise UserError(f"{path} {reason}: {cure}; if you changed it yourself, delete {workdir / MANIFEST}")
     return content
 
 
 def replace_files(workdir: Path, contents: Mapping[str, bytes]) -> None:
     """Writes files in their order, and the manifest before and after them.
 
+    Args:
+        workdir: the folder.
+        contents: what is to be in each file, by name.
+
     Raises:
         OSError: one cannot be written; each is then what it was, or what it was to be.
     """
-    after = {name: [hash_of(content)] for name, content in contents.items()}
-    there = {name: workdir / name for name in contents if (workdir / name).is_file()}
-    both = {name: [hash_of(path.read_bytes()), *after[name]] for name, path in there.items()}
-    _write_manifest(workdir, after | both)
+    new_hashes = {name: [hash_of(content)] for name, content in contents.items()}
+    old_or_new_hashes = dict(new_hashes)
+    for name in contents:
+        path = workdir / name
+        if path.is_file():
+            old_or_new_hashes[name] = [hash_of(path.read_bytes()), *new_hashes[name]]
+
+    # No order of replacing several files is safe with a manifest of one state: killed in between, some files
+    # would be of the other. So the manifest admits both states while the files change one after the other.
+    _write_manifest(workdir, old_or_new_hashes)
     for name, content in contents.items():
         write_bytes(workdir / name, content)
-    _write_manifest(workdir, after)
+    _write_manifest(workdir, new_hashes)
 
 
 def _write_manifest(workdir: Path, hashes: Mapping[str, list[str]]) -> None:
     write_bytes(workdir / MANIFEST, json.dumps(hashes, indent=1).encode())
 
 
-def _are_hashes(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(x, str) for x in value)
+def _is_list_of_hashes(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)

@@ -1,24 +1,34 @@
 """Names the files and folders in the folder of a run."""
 
+# What a run is.
 CONFIG = "config.json"
-CONFIG_COPY = "config.py"  # a copy of the file that defines the parts of the user's own, if there are any
+# A copy of the file that defines the parts of the user's own, if there are any.
+CONFIG_COPY = "config.py"
 DESCRIPTION = "description.json"
 EXAMPLES = "examples.npy"
 MANIFEST = "manifest.json"
-LOCK = "lock"  # empty; it says nothing by being there
+# Empty; it says nothing by being there.
+LOCK = "lock"
 CHECKPOINTS = "checkpoints"
-LAYOUTS = "layouts.jsonl"  # a line for each start: the devices that were used
+
+# What a training logs and draws.
+# A line for each start: the devices that were used.
+LAYOUTS = "layouts.jsonl"
 METRICS = "metrics.jsonl"
 WANDB_ID = "wandb_id.txt"
 LOSS_CURVE = "loss.png"
 TENSORBOARD = "tensorboard"
 WANDB = "wandb"
 PROFILE = "profile"
-SAMPLES = "samples"  # the folder of pictures of a training; of `d3pm sample`, what its files begin with
-EVAL = "eval"  # what the files begin with, as do the next ones
+# The folder of pictures of a training; of `d3pm sample`, what its files begin with.
+SAMPLES = "samples"
+
+# What the files of results begin with.
+EVAL = "eval"
 BOUND_TERMS = "bound_terms"
 EXACT = "exact"
 QUALITY = "quality"
 JUMPS = "jumps"
+
 REPORT = "report.html"
 WEIGHTS = "weights.safetensors"

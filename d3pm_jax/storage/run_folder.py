@@ -18,20 +18,21 @@ from d3pm_jax.files import parse_json
 from d3pm_jax.storage import checkpoint, lock, manifest, names
 from d3pm_jax.storage.names import CHECKPOINTS, CONFIG, CONFIG_COPY, DESCRIPTION, EXAMPLES
 
-NUM_EXAMPLES = 64  # of the test split
+# Test examples that a run keeps, to sample, export and draw pictures without its data.
+NUM_EXAMPLES = 64
 FILES = (CONFIG, CONFIG_COPY, DESCRIPTION, EXAMPLES)
 REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
-Kept = TypeVar("Kept")
+Content = TypeVar("Content")
 
 
-def read_config(workdir: Path, own: Path | Config | None = None) -> Config:
+def read_config(workdir: Path, user_config: Path | Config | None = None) -> Config:
     """Reads the config of the run in a workdir.
 
     Args:
         workdir: the folder.
-        own: the file that defines the parts of the user's own, or a config that has them, if there are any.
-            Their copy in the folder is never run.
+        user_config: the file that defines the parts of the user's own, or a config that has them, if there
+            are any. Their copy in the folder is never run.
 
     Raises:
         UserError: there is no run, its config cannot be read, or it needs a file that is not given.
@@ -45,21 +46,31 @@ def read_config(workdir: Path, own: Path | Config | None = None) -> Config:
         tree = parse_json(manifest.read_checked_file(workdir, CONFIG, cure) or b"")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not JSON ({one_line(error)}): {cure}") from error
-    names = config_io.own_names(tree)
-    if names and own is None:
-        raise UserError(
-            f"the run in {workdir} has parts of its own, {one_line(', '.join(names))}: pass the file that "
-            f"defines them, --config FILE; a copy is in {workdir / CONFIG_COPY}"
-        )
-    parts = _own_parts(workdir, own) if names and own else None
+    own_names = config_io.own_names(tree)
+    own_parts = None
+    if own_names:
+        if user_config is None:
+            raise UserError(
+                f"the run in {workdir} has parts of its own, {one_line(', '.join(own_names))}: pass the "
+                f"file that defines them, --config FILE; a copy is in {workdir / CONFIG_COPY}"
+            )
+        own_parts = _load_own_parts(workdir, user_config)
     try:
-        return config_io.from_json(tree, parts)
+        return config_io.from_json(tree, own_parts)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
 def prepare_resume(workdir: Path, config: Config, description: Description) -> Config:
-    """Returns the config to go on with: the given one, with a run's numbers in place of "data".
+    """Checks that a config may go on with the run in a workdir, and fills in the numbers that the run has.
+
+    Args:
+        workdir: the folder.
+        config: of the training that goes on.
+        description: of its data.
+
+    Returns:
+        The config, with the run's numbers in place of "data".
 
     Raises:
         UserError: there is no run, or it has another config or other data.
@@ -77,15 +88,24 @@ def check_links(workdir: Path) -> None:
     """Raises UserError where a run would be read from, or written to, a place outside its folder."""
     folders = (names.SAMPLES, names.TENSORBOARD, names.WANDB, CHECKPOINTS)
     files = (*FILES, names.MANIFEST, names.LOCK, names.METRICS, names.LAYOUTS, names.WANDB_ID)
-    inside = (*files, *folders)
-    for path in (*(workdir / name for name in inside), *checkpoint.list_folders(workdir / CHECKPOINTS)):
+    paths = [workdir / name for name in (*files, *folders)]
+    paths += checkpoint.list_folders(workdir / CHECKPOINTS)
+    for path in paths:
         if path.is_symlink():
             raise UserError(f"{path} is a link to {os.readlink(path)}: put what it leads to in its place")
 
 
-def _own_parts(workdir: Path, own: Path | Config) -> Mapping[str, type]:
-    """Returns the user's own parts, if their file is the one that the run was made with."""
-    copy, file = workdir / CONFIG_COPY, config_io.own_file(own) if isinstance(own, Config) else own
+def _load_own_parts(workdir: Path, user_config: Path | Config) -> Mapping[str, type]:
+    """Returns the user's own parts, if their file is the one that the run was made with.
+
+    Raises:
+        UserError: it is another file.
+    """
+    file = config_io.own_file(user_config) if isinstance(user_config, Config) else user_config
+    copy = workdir / CONFIG_COPY
+
+    # A run of before there were manifests is held to the copy itself. Where there is neither, nothing says
+    # what the file was.
     hashes = (manifest.read_manifest(workdir) or {}).get(CONFIG_COPY)
     if hashes is None and copy.is_file():
         hashes = [manifest.hash_of(copy.read_bytes())]
@@ -94,46 +114,73 @@ def _own_parts(workdir: Path, own: Path | Config) -> Mapping[str, type]:
             f"{file} is not what this run was made with: it differs from {copy} as it was written; pass "
             f"--config with a file that is the same, or start in a new workdir"
         )
-    return config_io.own_parts(own if isinstance(own, Config) else config_io.load_module(own))
+
+    # Only now may it run: the classes come from the user's file, and never from the copy in the folder.
+    if isinstance(user_config, Config):
+        return config_io.own_parts(user_config)
+    return config_io.own_parts(config_io.load_module(user_config))
 
 
 def read_description(workdir: Path) -> Description | None:
-    """Reads what the data of a run is; None in a run of before it was kept.
+    """Reads the description of a run's data; None in a run of before there was one.
 
     Raises:
         UserError: it cannot be read.
     """
-    return _read_kept(workdir, DESCRIPTION, description_from_json)
+    return _read_and_load(workdir, DESCRIPTION, description_from_json)
 
 
-def _read_kept(workdir: Path, name: str, load: Callable[[bytes], Kept]) -> Kept | None:
-    """Returns what a file holds, or None where there is none. Raises UserError where it is damaged."""
+def _read_and_load(workdir: Path, name: str, load: Callable[[bytes], Content]) -> Content | None:
+    """Reads a file of a run and returns what `load` makes of it; None where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
     content = manifest.read_checked_file(workdir, name, REWRITE)
     if content is None:
         return None
     try:
         return load(content)
-    except Exception as error:  # also of the parser of Python, which NumPy reads a header with
+    except Exception as error:
+        # NumPy reads the header of an array with the parser of Python, which raises errors of many classes.
         raise UserError(f"{workdir / name} cannot be read ({one_line(error)}): {REWRITE}") from error
 
 
 def check_description(workdir: Path, description: Description) -> None:
-    """Raises UserError where the data of a run to go on with is another than it was."""
-    there = (workdir / DESCRIPTION).is_file()  # else it is written again
-    before = read_description(workdir) if there else None
-    check_digest(workdir, description, before)
-    for field in dataclasses.fields(Description) if before else ():
-        now, then = getattr(description, field.name), getattr(before, field.name)
-        if now != then:
+    """Raises UserError where the data to go on with is not described as that of the run was.
+
+    Args:
+        workdir: of the run.
+        description: of the data to go on with.
+    """
+    # A run of before there were descriptions has none, and one that was deleted is written again.
+    if not (workdir / DESCRIPTION).is_file():
+        return
+    saved = read_description(workdir)
+    check_digest(workdir, description, saved)
+    if saved is None:
+        return
+    for field in dataclasses.fields(Description):
+        value = getattr(description, field.name)
+        saved_value = getattr(saved, field.name)
+        if value != saved_value:
             raise UserError(
-                f"the data has {field.name} = {one_line(repr(now))}, but the run in {workdir} has "
-                f"{one_line(repr(then))}: use the data it had"
+                f"the data has {field.name} = {one_line(repr(value))}, but the run in {workdir} has "
+                f"{one_line(repr(saved_value))}: use the data it had"
             )
 
 
-def check_digest(workdir: Path, now: Description, before: Description | None) -> None:
-    """Raises UserError where it is known that the data of a run is made of something else than it was."""
-    if before is not None and before.digest is not None and before.digest != now.digest:
+def check_digest(workdir: Path, description: Description, saved: Description | None) -> None:
+    """Raises UserError where the hash of a run's text and tokenizer has changed.
+
+    Args:
+        workdir: of the run.
+        description: of the data now.
+        saved: of the data when the run began; None where that is not known, or it has no hash.
+    """
+    if saved is None or saved.digest is None:
+        return
+    if saved.digest != description.digest:
         raise UserError(
             f"the text or its tokenizer has changed since the run in {workdir}: use those it had, or start "
             f"in a new workdir"
@@ -149,7 +196,11 @@ def description_from_json(content: bytes) -> Description:
     tree = parse_json(content)
     if not isinstance(tree, dict):
         raise ValueError("it is no table of fields")
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
+    fields: dict[str, Any] = dict(tree)
+    for name, value in tree.items():
+        # JSON has lists where a description has tuples.
+        if isinstance(value, list):
+            fields[name] = tuple(value)
     description = Description(**fields)
     check_fields("", description)
     return description
@@ -166,14 +217,21 @@ def read_examples(workdir: Path, description: Description) -> np.ndarray | None:
     """
 
     def load(content: bytes) -> np.ndarray:
-        x = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-        if x.dtype != np.int32 or x.shape != (len(x), *description.shape) or not len(x):
-            raise ValueError(f"it holds {x.dtype} {list(x.shape)}")
-        if x.min() < -description.padded or x.max() >= description.categories:
-            raise ValueError(f"it holds {x.min()}..{x.max()}, of {description.categories} categories")
-        return x
+        examples = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)  # [N, *S]
+        fits = examples.ndim > 0 and examples.shape[1:] == description.shape and len(examples) > 0
+        if examples.dtype != np.int32 or not fits:
+            raise ValueError(f"it holds {examples.dtype} {list(examples.shape)}")
+        # Padding is -1, where the data is padded.
+        least = 0
+        if description.padded:
+            least = -1
+        if examples.min() < least or examples.max() >= description.categories:
+            raise ValueError(
+                f"it holds {examples.min()}..{examples.max()}, of {description.categories} categories"
+            )
+        return examples
 
-    return _read_kept(workdir, EXAMPLES, load)
+    return _read_and_load(workdir, EXAMPLES, load)
 
 
 def write_run(
@@ -190,24 +248,29 @@ def write_run(
     Raises:
         OSError: it cannot be written.
     """
-    own, contents = config_io.own_file(config), {}
-    if own is not None:
-        contents[CONFIG_COPY] = own.read_bytes()
+    contents: dict[str, bytes] = {}
+    config_file = config_io.own_file(config)
+    if config_file is not None:
+        contents[CONFIG_COPY] = config_file.read_bytes()
     contents[DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
     if examples is not None:
-        np.save(array := io.BytesIO(), examples)
+        array = io.BytesIO()
+        np.save(array, examples)
         contents[EXAMPLES] = array.getvalue()
-    contents[CONFIG] = config_io.dump_config(config).encode()  # last: nothing goes on with a part of a run
+
+    # Files are written in this order, and a folder without a config is no run. So the config comes last: a
+    # process that is killed in between leaves nothing that could be resumed with a part of its files.
+    contents[CONFIG] = config_io.dump_config(config).encode()
     manifest.replace_files(workdir, contents)
 
 
 def may_change(config: Config) -> set[str]:
     """Lists the fields that may change when a run is resumed, by dotted name; a part is all that is in it."""
     parts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    free = {name: free_fields(type(part)) for name, part in parts.items()}
-    free["data"] = config.data.places
-    free["optimizer"] = config.optimizer.may_change
-    return {f"{part}.{field}" for part, fields in free.items() for field in fields}
+    changeable = {name: free_fields(type(part)) for name, part in parts.items()}
+    changeable["data"] = config.data.places
+    changeable["optimizer"] = config.optimizer.may_change
+    return {f"{part}.{field}" for part, fields in changeable.items() for field in fields}
 
 
 def check_resume(old: Config, new: Config) -> None:
@@ -216,13 +279,15 @@ def check_resume(old: Config, new: Config) -> None:
     Raises:
         UserError: naming the fields that differ.
     """
-    free = tuple(f"{name}." for name in may_change(new))
-    differ = config_io.differences(old, new).items()
-    changed = {k: v for k, v in differ if not f"{k}.".startswith(free)}
-    if changed:
-        listed = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
+    # Names end with a dot, so that a field stands for all that is in it and for no other that begins alike.
+    changeable = tuple(f"{name}." for name in may_change(new))
+    changes = []
+    for name, (old_value, new_value) in config_io.differences(old, new).items():
+        if not f"{name}.".startswith(changeable):
+            changes.append(f"{name} was {old_value}, is {new_value}")
+    if changes:
         cure = "pass --resume without a config or these, or start in a new workdir"
-        raise UserError(f"cannot resume with another config ({listed}): {cure}")
+        raise UserError(f"cannot resume with another config ({', '.join(changes)}): {cure}")
 
 
 def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:
@@ -232,17 +297,22 @@ def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:
     was killed while it began from weights: neither is a run yet. Other checkpoints are somebody's work.
     """
     check_links(workdir)
-    begun, config = checkpoint.list_steps(workdir / CHECKPOINTS), (workdir / CONFIG).exists()
-    if begun and config:
+    saved_steps = checkpoint.list_steps(workdir / CHECKPOINTS)
+    has_config = (workdir / CONFIG).exists()
+    if saved_steps and has_config:
         raise UserError(f"{workdir} holds a run already: {cure}")
-    if begun and begun != [0]:
+    if saved_steps and saved_steps != [0]:
         raise UserError(f"{workdir} holds checkpoints but no {CONFIG}: restore it, or pass another --workdir")
-    if config and CONFIG not in (manifest.read_manifest(workdir) or {}):
+    if has_config and CONFIG not in (manifest.read_manifest(workdir) or {}):
         raise UserError(f"{workdir / CONFIG} is of no run: pass another --workdir")
 
 
 def clear_unfinished_start(workdir: Path) -> None:
-    """Does what `check_empty` does, and deletes the step 0 of a process that was killed before the config."""
+    """Deletes the step 0 of a process that was killed before it wrote the config.
+
+    Raises:
+        UserError: the folder holds a run, or links that a run would be written through: see `check_empty`.
+    """
     check_empty(workdir, "pass --resume alone to go on, or another --workdir")
     checkpoint.delete_checkpoint(workdir / CHECKPOINTS / "0")
 
@@ -250,16 +320,23 @@ def clear_unfinished_start(workdir: Path) -> None:
 def claim_folder(
     config: Config, workdir: Path, resume: bool, description: Description, examples: np.ndarray
 ) -> None:
-    """Makes workdir this run's, without touching another's, and writes what the run is.
+    """Makes a folder that of this run, without touching another run, and writes what the run is.
+
+    Args:
+        config: of the run.
+        workdir: the folder, whose lock the caller holds.
+        resume: whether the folder holds the run already.
+        description: of its data.
+        examples: of its test split, int32 [N, *S].
 
     Raises:
         UserError: it holds a run, one that is further than this goes, or cannot be written to.
     """
     if not resume:
         clear_unfinished_start(workdir)
-    begun = checkpoint.list_steps(workdir / CHECKPOINTS)
-    if begun and begun[-1] > config.train.steps:
-        raise UserError(f"the run is at step {begun[-1]} already: set train.steps to that or more")
+    saved_steps = checkpoint.list_steps(workdir / CHECKPOINTS)
+    if saved_steps and saved_steps[-1] > config.train.steps:
+        raise UserError(f"the run is at step {saved_steps[-1]} already: set train.steps to that or more")
     try:
         (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         write_run(workdir, config, description, examples)
