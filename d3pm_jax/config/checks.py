@@ -14,19 +14,23 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from d3pm_jax.checks.former import cure_for_choice
 from d3pm_jax.errors import UserError, one_line
 
-LARGEST_INT = 2**31 - 1  # of int32, in which the library counts
-LARGEST_SIZE = 2**24  # every t or category up to it is a float32
+# The library counts in int32.
+LARGEST_INT = 2**31 - 1
+# Every t and every category goes through float32 somewhere, which holds each whole number up to this one.
+LARGEST_SIZE = 2**24
 
 
 class Allowed(NamedTuple):
-    """Says which values of its type a field may have, in words that follow the type, and as a function."""
+    """Restricts a field to some values of its type, in words for messages and as a function."""
 
     words: str
+    """what follows the type in a message, such as "in 1..5" """
     test: Callable[[Any], bool]
+    """returns whether a value of the type is allowed"""
 
 
 def integers_from(least: int, most: int = LARGEST_INT) -> Allowed:
-    """Allows least..most."""
+    """Allows the whole numbers least, .., most."""
     return Allowed(f"in {least}..{most}", lambda x: least <= x <= most)
 
 
@@ -44,23 +48,25 @@ Probability = Annotated[float, Allowed("in [0, 1]", lambda x: 0 <= x <= 1)]
 Positive = Annotated[float, Allowed("above 0", lambda x: x > 0)]
 Epsilon = Annotated[float, Allowed("above 0, at most 1", lambda x: 0 < x <= 1)]
 RISING = Allowed("whose second number is larger by 1e-30..1e30", lambda x: 1e-30 <= x[1] - x[0] <= 1e30)
-Interval = Annotated[tuple[float, float], RISING]  # float32 can divide by its length
+# float32 can divide by the length of an interval like this, and the result is finite.
+Interval = Annotated[tuple[float, float], RISING]
 NotNegative = Annotated[float, Allowed("of at least 0", lambda x: x >= 0)]
 NonEmptyStr = Annotated[
     str, Allowed("of one non-empty line", lambda x: not set(x) & {"\0", "\n", "\r"} and x != "")
 ]
-NOT_EMPTY = Allowed("of at least one", bool)  # of tuples
+# For tuples.
+NOT_EMPTY = Allowed("of at least one", bool)
 
 
 class CheckedPart:
-    """Holds what the parts of a config share that check themselves."""
+    """Is the base of those parts of a config that check more than the types of their fields."""
 
     def check(self) -> None:
         """Raises ValueError for a field that cannot be used."""
 
 
 def undefined_method(part: Any, method: str) -> UserError:
-    """Returns what to raise in a base: the class of a part does not define one of its methods."""
+    """Returns the error for a base class to raise where a class does not define one of its methods."""
     return UserError(f"{type(part).__name__} defines no {method}: write that method in the class")
 
 
@@ -76,23 +82,31 @@ def check_fields(name: str, part: Any) -> None:
     """
     hints = hints_of(type(part))
     for field in dataclasses.fields(part):
-        full = f"{name}.{field.name}" if name else field.name
+        field_name = f"{name}.{field.name}" if name else field.name
         value = getattr(part, field.name)
         hint = hints.get(field.name, Any)
         if not (matches_hint(value, hint) and _finite(value)):
-            try:
-                shown = one_line(repr(value), 80)
-            except ValueError:  # an int of more digits than Python prints
-                shown = "a whole number of very many digits"
+            text = _shorten_value(value)
             cure = _cure(value) or cure_for_choice(value, get_args(hint))
-            raise ValueError(f"{full} = {shown}: it must be {describe_hint(hint)}{cure}")
-        for inner in value if isinstance(value, tuple) else (value,):
-            if dataclasses.is_dataclass(inner) and not isinstance(inner, type):
-                check_fields(full, inner)
+            raise ValueError(f"{field_name} = {text}: it must be {describe_hint(hint)}{cure}")
+
+        items = value if isinstance(value, tuple) else (value,)
+        for item in items:
+            if dataclasses.is_dataclass(item) and not isinstance(item, type):
+                check_fields(field_name, item)
+
+
+def _shorten_value(value: Any) -> str:
+    """Returns the repr of a value in at most 80 characters."""
+    try:
+        return one_line(repr(value), 80)
+    except ValueError:
+        # Python refuses to print an int of more than some thousand digits.
+        return "a whole number of very many digits"
 
 
 class FreeFields:
-    """Gives the names of the `Free` fields of a class, as an attribute that a class may set itself."""
+    """Is a class attribute with the names of the `Free` fields; a class may set the attribute itself."""
 
     def __get__(self, instance: Any, owner: type) -> tuple[str, ...]:
         return free_fields(owner)
@@ -100,8 +114,14 @@ class FreeFields:
 
 def free_fields(cls: type) -> tuple[str, ...]:
     """Lists the fields that a class, or one that it derives from, marks as `Free`."""
-    hints = [item for base in reversed(cls.__mro__) for item in _marked_hints(base).items()]
-    return tuple(dict.fromkeys(name for name, hint in hints if Free in get_args(hint)))
+    # A class may declare a field of its base again, without the mark. Then it is still free: every class of
+    # the line counts. A dict keeps the order, and each name once.
+    names: dict[str, None] = {}
+    for base in reversed(cls.__mro__):
+        for name, hint in _hints_with_marks(base).items():
+            if Free in get_args(hint):
+                names[name] = None
+    return tuple(names)
 
 
 @functools.cache
@@ -110,37 +130,43 @@ def hints_of(cls: type) -> dict[str, Any]:
 
     There are none where they name what cannot be found.
     """
-    hints = _marked_hints(cls)
+    hints = _hints_with_marks(cls)
     for name, hint in hints.items():
-        if get_origin(hint) is Annotated:
-            hints[name], *extras = get_args(hint)
-            for extra in extras:
-                if extra is not Free:
-                    hints[name] = Annotated[hints[name], extra]
+        if get_origin(hint) is not Annotated:
+            continue
+        hints[name], *marks = get_args(hint)
+        for mark in marks:
+            if mark is not Free:
+                hints[name] = Annotated[hints[name], mark]
     return hints
 
 
-def _marked_hints(cls: type) -> dict[str, Any]:
+def _hints_with_marks(cls: type) -> dict[str, Any]:
+    """Returns the annotations of the fields of a class, or none where they cannot be evaluated."""
     try:
         return get_type_hints(cls, include_extras=True)
-    except Exception:  # whatever an annotation in quotes does when it is evaluated
+    except Exception:
+        # An annotation in quotes is evaluated here, and may raise anything.
         return {}
 
 
 def matches_hint(value: Any, hint: Any) -> bool:
-    """Says whether a value is what an annotation says; True for one that is not understood."""
-    origin, args = get_origin(hint), get_args(hint)
+    """Says whether a value is what an annotation says; True for an annotation that is not understood."""
+    origin = get_origin(hint)
+    args = get_args(hint)
     if origin is Annotated:
-        return matches_hint(value, args[0]) and all(x.test(value) for x in args[1:] if isinstance(x, Allowed))
+        marks = [mark for mark in args[1:] if isinstance(mark, Allowed)]
+        return matches_hint(value, args[0]) and all(mark.test(value) for mark in marks)
     if origin in (Union, UnionType):
-        return any(matches_hint(value, x) for x in args)
+        return any(matches_hint(value, choice) for choice in args)
     if origin is Literal:
-        return any(type(value) is type(x) and value == x for x in args)
+        # True == 1 in Python, so the types are compared too.
+        return any(type(value) is type(choice) and value == choice for choice in args)
     if origin is tuple:
         if type(value) is not tuple:
             return False
         if args[1:] == (...,):
-            return all(matches_hint(x, args[0]) for x in value)
+            return all(matches_hint(item, args[0]) for item in value)
         return len(value) == len(args) and all(map(matches_hint, value, args))
     if hint is float:
         return type(value) in (float, int) and _finite(value)
@@ -159,7 +185,7 @@ def _finite(value: Any) -> bool:
         return False
 
 
-_WORDS = {
+_TYPE_NAMES = {
     int: "a whole number",
     float: "a finite number",
     bool: "True or False",
@@ -170,27 +196,33 @@ _WORDS = {
 }
 
 
-def describe_hint(hint: Any, more: str = "") -> str:
-    """Says in words what an annotation allows; more is what is said of it beside its type."""
-    origin, args = get_origin(hint), get_args(hint)
+def describe_hint(hint: Any, suffix: str = "") -> str:
+    """Says in words what an annotation allows; the suffix says what else holds, beside the type."""
+    origin = get_origin(hint)
+    args = get_args(hint)
     if origin is Annotated:
-        return describe_hint(args[0], "".join(f" {x.words}" for x in args[1:] if isinstance(x, Allowed)))
+        limits = [f" {mark.words}" for mark in args[1:] if isinstance(mark, Allowed)]
+        return describe_hint(args[0], "".join(limits))
     if origin in (Union, UnionType):
-        return " or ".join(map(describe_hint, args)) + more
+        return " or ".join(map(describe_hint, args)) + suffix
     if origin is Literal:
-        return " or ".join(map(repr, args)) + more
+        return " or ".join(map(repr, args)) + suffix
     if origin is tuple:
-        each = [describe_hint(x) for x in args if x is not ...]
-        return f"a tuple{more}, each {each[0]}" if ... in args else f"a tuple{more} ({', '.join(each)})"
+        items = [describe_hint(arg) for arg in args if arg is not ...]
+        if ... in args:
+            return f"a tuple{suffix}, each {items[0]}"
+        return f"a tuple{suffix} ({', '.join(items)})"
     if dataclasses.is_dataclass(hint):
-        return f"a part, {hint.__name__}{more}"  # pyright: ignore[reportAttributeAccessIssue]
-    return _WORDS.get(hint, "made of finite numbers") + more
+        return f"a part, {hint.__name__}{suffix}"  # pyright: ignore[reportAttributeAccessIssue]
+    return _TYPE_NAMES.get(hint, "made of finite numbers") + suffix
 
 
 def _cure(value: Any) -> str:
-    """Says how to convert what is nearly right."""
+    """Says how to convert a value that is nearly right, for the end of a message; "" for any other."""
     if hasattr(value, "tolist"):
         if getattr(value, "ndim", 0):
             return ", not an array: write tuple(x.tolist())"
         return f", of Python's own type: write {type(value.tolist()).__name__}(...)"
-    return ", not a list: write (...,)" if isinstance(value, list) else ""
+    if isinstance(value, list):
+        return ", not a list: write (...,)"
+    return ""

@@ -32,29 +32,36 @@ if TYPE_CHECKING:
     from d3pm_jax.kinds import Kind
 
 NAME = Allowed("such as mnist, emnist/letters or emnist/letters:3.1.0", images.is_name)
+# of train, valid and test in a text that comes in one piece
 SHARES = (0.9, 0.05, 0.05)
 BUNDLED = Path(data.__file__).with_name("shakespeare.txt.xz")
-STANDARD = 10**8  # bytes of text8 and of enwik8
+# bytes of text8 and of enwik8
+STANDARD = 10**8
 
 
 @dataclasses.dataclass(frozen=True)
 class Data(CheckedPart):
-    """Describes a data set; one of your own defines `describe` and `open`, and `random_map` if it likes."""
+    """Describes a data set; a class of your own defines `describe`, `open` and, if it likes, `random_map`."""
 
     places: ClassVar[tuple[str, ...]] = FreeFields()  # pyright: ignore[reportAssignmentType]
     """fields that say where the data lies, not what it is: they may change when a run is resumed"""
 
     def check_kept(self) -> None:
-        """Raises UserError where reading the data would write or import; of fields from a run's folder."""
+        """Raises UserError where reading the data would write files or import packages.
+
+        It is called where the fields come from the folder of a run, which may be anybody's.
+        """
 
     def describe(self) -> Description:
         """Says what examples are, if possible without opening the data."""
         raise undefined_method(self, "describe")
 
     def open(self, split: str) -> Source:
-        """Opens the split "train" or "test": len(source), and source[i] = {"x": integers [*S], ..}.
+        """Opens the split "train" or "test", or "valid" where `has_valid` is True.
 
-        And "valid", to evaluate on during training, where `has_valid` says so.
+        Returns:
+            Examples {"x": integers [*S], ..} by number, and how many there are. Those of "valid" are for
+            evaluation during training.
         """
         raise undefined_method(self, "open")
 
@@ -68,48 +75,57 @@ class Data(CheckedPart):
         return False
 
     def open_training(self) -> Source:
-        """Opens what `random_map` changes, where that is not the split "train" as it is evaluated."""
+        """Opens the examples that `random_map` changes: the split "train", or a form of it for training."""
         return self.open("train")
 
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Changes an example of the training at random; rng depends on (seed, step, index) alone."""
+        """Changes a training example at random; the state of rng depends on (seed, step, index) alone."""
         return example
 
 
 @dataclasses.dataclass(frozen=True)
 class Grey(Data):
-    """Holds what data of ordered levels share. A class defines `describe_levels` and `open_levels`."""
+    """Is the base of data of ordered levels; a class defines `describe_levels` and `open_levels`."""
 
     binarize: Binarize | None = dataclasses.field(default=None, kw_only=True)
     """make x 0 or 1: by a "threshold" at half of the highest level, or "dynamic": drawn with probability
     level / highest, anew in every epoch of the training and from a fixed seed for evaluation"""
 
     def describe(self) -> Description:
-        found = self.describe_levels()
-        return found if self.binarize is None else dataclasses.replace(found, categories=2)
+        description = self.describe_levels()
+        if self.binarize is None:
+            return description
+        return dataclasses.replace(description, categories=2)
 
     def open(self, split: str) -> Source:
-        found = self.open_levels(split)
-        return found if self.binarize is None else BinarySource(found, _levels(self), self.binarize, split)
+        source = self.open_levels(split)
+        if self.binarize is None:
+            return source
+        return BinarySource(source, _count_levels(self), self.binarize, split)
 
     def open_training(self) -> Source:
-        return self.open_levels("train") if self.binarize == "dynamic" else self.open("train")
+        # `random_map` draws from the levels, so that every epoch has a draw of its own.
+        if self.binarize == "dynamic":
+            return self.open_levels("train")
+        return self.open("train")
 
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        return draw_binary(example, _levels(self), rng) if self.binarize == "dynamic" else example
+        if self.binarize == "dynamic":
+            return draw_binary(example, _count_levels(self), rng)
+        return example
 
     def describe_levels(self) -> Description:
-        """Does what `describe` does, of x before it is made binary."""
+        """Says what examples are before x is made binary, if possible without opening the data."""
         raise undefined_method(self, "describe_levels")
 
     def open_levels(self, split: str) -> Source:
-        """Does what `open` does, of x before it is made binary."""
+        """Opens a split as `open` does, with x before it is made binary."""
         raise undefined_method(self, "open_levels")
 
 
 @functools.cache
-def _levels(data: Grey) -> int:
-    """Counts the grey levels, once: a description may open files."""
+def _count_levels(data: Grey) -> int:
+    """Returns the number of grey levels; the cache is there because a description may open files."""
     return data.describe_levels().categories
 
 
@@ -138,17 +154,20 @@ class TfdsImages(Grey):
         return images.describe_data_set(self.name, self.dir)
 
     def open_levels(self, split: str) -> Source:
-        named = {"train": self.train_split, "test": self.test_split, "valid": self.valid_split}[split]
-        assert named is not None
-        return data.open_split(self.name, named, self.dir)
+        tfds_splits = {"train": self.train_split, "test": self.test_split, "valid": self.valid_split}
+        tfds_split = tfds_splits[split]
+        assert tfds_split is not None
+        return data.open_split(self.name, tfds_split, self.dir)
 
     @property
     def has_valid(self) -> bool:
         return self.valid_split is not None
 
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        drawn = super().random_map(example, rng)
-        return drawn | {"x": drawn["x"][:, ::-1]} if self.mirror and rng.random() < 0.5 else drawn
+        example = super().random_map(example, rng)
+        if self.mirror and rng.random() < 0.5:
+            return example | {"x": example["x"][:, ::-1]}  # [H, W, C]
+        return example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,8 +194,9 @@ class Idx(Grey):
         return data.ArraySource(x[..., None], labels, f"{self.dir}, {split}")
 
     def _read(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        start = {"train": "train", "test": "t10k"}[split]
-        x, labels = (read_idx(self.dir, f"{start}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+        prefix = {"train": "train", "test": "t10k"}[split]
+        x = read_idx(self.dir, f"{prefix}-images-idx3-ubyte")  # [N, H, W]
+        labels = read_idx(self.dir, f"{prefix}-labels-idx1-ubyte")  # [N]
         return x, labels
 
 
@@ -205,7 +225,8 @@ class Arrays(Grey):
 
     def check(self) -> None:
         labels = {"train_labels": self.train_labels, "test_labels": self.test_labels, "classes": self.classes}
-        labels |= {} if self.valid is None else {"valid_labels": self.valid_labels}
+        if self.valid is not None:
+            labels["valid_labels"] = self.valid_labels
         missing = [name for name, value in labels.items() if value is None]
         if 0 < len(missing) < len(labels):
             raise ValueError(f"data.{missing[0]} = None: labels need {', '.join(labels)} together")
@@ -217,11 +238,14 @@ class Arrays(Grey):
         return Description(shape[1:], self.categories, self.classes, self.kind)
 
     def open_levels(self, split: str) -> Source:
-        files = {"train": (self.train, self.train_labels), "test": (self.test, self.test_labels)}
-        files["valid"] = (self.valid or "", self.valid_labels)
-        x, labels = files[split]
-        found = None if labels is None else data.open_npy(labels)
-        return data.ArraySource(data.open_npy(x), found, x)
+        files = {
+            "train": (self.train, self.train_labels),
+            "test": (self.test, self.test_labels),
+            "valid": (self.valid or "", self.valid_labels),
+        }
+        x_file, labels_file = files[split]
+        labels = None if labels_file is None else data.open_npy(labels_file)
+        return data.ArraySource(data.open_npy(x_file), labels, x_file)
 
     @property
     def has_valid(self) -> bool:
@@ -230,7 +254,7 @@ class Arrays(Grey):
 
 @dataclasses.dataclass(frozen=True)
 class Tokens(Data):
-    """Holds what texts share. A class defines `corpus`."""
+    """Is the base of data that is text; a class defines `corpus`."""
 
     length: Size = dataclasses.field(default=256, kw_only=True)
     """tokens of an example"""
@@ -247,39 +271,52 @@ class Tokens(Data):
         return True
 
     def describe(self) -> Description:
-        found = prepare_corpus(self.corpus())
-        K = len(found.symbols)
+        prepared = prepare_corpus(self.corpus())
+        K = len(prepared.symbols)
         if K < 2:
             raise DatasetError(
                 f"the tokens of the text have {K} categories: take a text or a data.tokenizer with 2 or more"
             )
-        padded = self.packing == "padded"
-        return Description((self.length,), K, None, "text", found.symbols, padded, found.digest)
+        return Description(
+            shape=(self.length,),
+            categories=K,
+            kind="text",
+            symbols=prepared.symbols,
+            padded=self.packing == "padded",
+            digest=prepared.digest,
+        )
 
     def open(self, split: str) -> Source:
         tokens = prepare_corpus(self.corpus()).open(split)
         if self.packing == "padded":
             assert tokens.ends is not None
-            return self._not_empty(Padded(tokens.x, tokens.ends, self.length), split, len(tokens.x))
-        return self._not_empty(Wrapped(tokens.x, self.length), split, len(tokens.x))
+            source = Padded(tokens.x, tokens.ends, self.length)
+        else:
+            source = Wrapped(tokens.x, self.length)
+        self._check_not_empty(source, split, len(tokens.x))
+        return source
 
     def open_training(self) -> Source:
         if self.packing == "padded":
             return self.open("train")
         tokens = prepare_corpus(self.corpus()).open("train")
-        return self._not_empty(Overlapping(tokens.x, self.length), "train", len(tokens.x))
+        source = Overlapping(tokens.x, self.length)
+        self._check_not_empty(source, "train", len(tokens.x))
+        return source
 
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        return example if self.packing == "padded" else random_window(example, self.length, rng)
+        if self.packing == "padded":
+            return example
+        return random_window(example, self.length, rng)
 
-    def _not_empty(self, source: Source, split: str, tokens: int) -> Source:
+    def _check_not_empty(self, source: Source, split: str, tokens: int) -> None:
+        """Raises DatasetError where so many tokens of a split make no example."""
         if not len(source):
             least = "a line" if self.packing == "padded" else f"data.length = {self.length}"
             raise DatasetError(
                 f"the {split} split has {tokens} tokens, less than {least}: take a longer text, or a smaller "
                 f"length"
             )
-        return source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,7 +336,9 @@ class Text(Tokens):
     file of the tokenizers library, applied to each line on its own"""
 
     def check(self) -> None:
-        if sum(Fraction(str(share)) for share in self.split) != 1 or not (self.split[0] and self.split[2]):
+        # In fractions of their decimals, 0.7, 0.2 and 0.1 sum to 1; in float64 they do not.
+        total = sum(Fraction(str(share)) for share in self.split)
+        if total != 1 or not (self.split[0] and self.split[2]):
             raise ValueError(
                 f"data.split = {self.split}: train, valid and test are shares that sum to 1, and train and "
                 f"test not 0"
@@ -313,13 +352,15 @@ class Text(Tokens):
         documents = self.packing == "padded"
         if self.test is None:
             return Corpus((("all", self.train),), self.split, self.tokenizer, documents)
-        named = {"train": self.train, "valid": self.valid, "test": self.test}
-        paths = tuple((split, path) for split, path in named.items() if path is not None)
+        path_by_split = {"train": self.train, "valid": self.valid, "test": self.test}
+        paths = tuple((split, path) for split, path in path_by_split.items() if path is not None)
         return Corpus(paths, None, self.tokenizer, documents)
 
     @property
     def has_valid(self) -> bool:
-        return self.valid is not None if self.test is not None else self.split[1] > 0
+        if self.test is not None:
+            return self.valid is not None
+        return self.split[1] > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,7 +383,7 @@ class Text8(Tokens):
     """the folder"""
 
     def corpus(self) -> Corpus:
-        path = standard_file(self.dir, "text8", STANDARD)
+        path = find_standard_file(self.dir, "text8", STANDARD)
         return Corpus((("all", path),), SHARES, "letters27", self.packing == "padded")
 
 
@@ -354,11 +395,11 @@ class Enwik8(Tokens):
     """the folder"""
 
     def corpus(self) -> Corpus:
-        path = standard_file(self.dir, "enwik8", STANDARD)
+        path = find_standard_file(self.dir, "enwik8", STANDARD)
         return Corpus((("all", path),), SHARES, "bytes", self.packing == "padded", "latin-1")
 
 
-def standard_file(folder: str, name: str, size: int) -> str:
+def find_standard_file(folder: str, name: str, size: int) -> str:
     """Returns the path of NAME or NAME.zip in a folder.
 
     Raises:
@@ -369,11 +410,15 @@ def standard_file(folder: str, name: str, size: int) -> str:
     cure = f"download mattmahoney.net/dc/{name}.zip there, with {size:,} bytes in it"
     if not (path.is_file() or packed.is_file()):
         raise DatasetError(f"no file {path}, nor {packed.name}: {cure}")
-    found = path if path.is_file() else packed
     try:
-        has = path.stat().st_size if found == path else zipfile.ZipFile(packed).getinfo(name).file_size
+        if path.is_file():
+            existing = path
+            num_bytes = path.stat().st_size
+        else:
+            existing = packed
+            num_bytes = zipfile.ZipFile(packed).getinfo(name).file_size
     except (OSError, zipfile.BadZipFile, KeyError) as error:
         raise DatasetError(f"{packed} is damaged: {cure}") from error
-    if has != size:
-        raise DatasetError(f"{found} has {has:,} bytes, expected {size:,}: {cure}")
-    return str(found)
+    if num_bytes != size:
+        raise DatasetError(f"{existing} has {num_bytes:,} bytes, expected {size:,}: {cure}")
+    return str(existing)

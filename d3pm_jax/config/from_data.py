@@ -20,16 +20,23 @@ from d3pm_jax.config.checks import Probability
 
 T = TypeVar("T")
 FromData = Literal["data"]
-Shares = tuple[Probability, ...]  # of each category, summing to 1
-Counts = Callable[[], np.ndarray]  # [categories]
+# of each category, summing to 1
+Shares = tuple[Probability, ...]
+# returns how often each category occurs, [categories]
+Counts = Callable[[], np.ndarray]
 
 FIELDS = ("K", "mask_id", "forbid", "pi", "p0")
 
 
 def needs_data(part: Any) -> bool:
     """Says whether a config, or a part of it, has "data" in place of a number."""
-    values = [(f.name, getattr(part, f.name)) for f in dataclasses.fields(part)]
-    return any(_is_data(name, x) or (dataclasses.is_dataclass(x) and needs_data(x)) for name, x in values)
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if _is_data(field.name, value):
+            return True
+        if dataclasses.is_dataclass(value) and needs_data(value):
+            return True
+    return False
 
 
 def fill(part: T, categories: int, counts: Counts) -> T:
@@ -46,33 +53,37 @@ def fill(part: T, categories: int, counts: Counts) -> T:
 
     @functools.cache
     def shares() -> Shares:
-        found = np.asarray(counts(), np.float64)
-        if found.shape != (categories,) or not np.all(found >= 0) or not 0 < found.sum() < np.inf:
+        histogram = np.asarray(counts(), np.float64)  # [categories]
+        total = histogram.sum()
+        if histogram.shape != (categories,) or not np.all(histogram >= 0) or not 0 < total < np.inf:
             raise ValueError(
-                f"counts have shape {found.shape}, sum {found.sum():g}: expected how often each of the "
+                f"counts have shape {histogram.shape}, sum {total:g}: expected how often each of the "
                 f"{categories} categories occurs in the training data"
             )
-        return tuple((found / found.sum()).tolist())
+        return tuple((histogram / total).tolist())
 
     return _fill(part, categories, shares)
 
 
-def fill_from_saved(saved: Any, given: T) -> T:
-    """Returns the given config with a saved one's numbers in place of "data", which equals any numbers."""
-    if type(saved).__name__ != type(given).__name__:
-        return given
+def fill_from_saved(saved: Any, config: T) -> T:
+    """Returns a config with the numbers of a saved one in place of "data", which stands for any numbers.
+
+    Parts that are of another class in the saved config stay as they are.
+    """
+    if type(saved).__name__ != type(config).__name__:
+        return config
 
     def resolve(name: str, value: Any) -> Any:
-        before = getattr(saved, name, None)
-        if _is_data(name, value):
-            return value if before is None else before
-        return fill_from_saved(before, value)
+        saved_value = getattr(saved, name, None)
+        if not _is_data(name, value):
+            return fill_from_saved(saved_value, value)
+        return value if saved_value is None else saved_value
 
-    return _map(given, resolve)
+    return _map_fields(config, resolve)
 
 
 def filled_field(part: Any, name: str) -> Any:
-    """Returns a field of a part. Raises ValueError where it is still "data"."""
+    """Returns the value of a field of a part, or raises ValueError where it is still "data"."""
     value = getattr(part, name)
     if _is_data(name, value):
         raise ValueError(
@@ -83,27 +94,29 @@ def filled_field(part: Any, name: str) -> Any:
 
 
 def _fill(part: T, categories: int, shares: Callable[[], Shares]) -> T:
-    extra = _is_data("mask_id", getattr(part, "mask_id", None))
-    numbers = {"K": categories + extra, "mask_id": categories, "forbid": categories}
+    """Fills in a part as `fill` does; the shares of categories are a function, called where needed."""
+    has_extra_mask = _is_data("mask_id", getattr(part, "mask_id", None))
+    numbers = {"K": categories + has_extra_mask, "mask_id": categories, "forbid": categories}
 
     def resolve(name: str, value: Any) -> Any:
-        if _is_data(name, value):
-            return numbers[name] if name in numbers else shares()
-        return _fill(value, categories, shares)
+        if not _is_data(name, value):
+            return _fill(value, categories, shares)
+        if name in numbers:
+            return numbers[name]
+        return shares()
 
-    return _map(part, resolve)
+    return _map_fields(part, resolve)
 
 
-def _map(part: T, resolve: Callable[[str, Any], Any]) -> T:
+def _map_fields(part: T, resolve: Callable[[str, Any], Any]) -> T:
     """Returns a copy with resolve(name, value) for each field that is "data" or a part; others stay."""
     if not dataclasses.is_dataclass(part):
         return part
-    values = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.init}
-    changed = {
-        name: resolve(name, x)
-        for name, x in values.items()
-        if _is_data(name, x) or dataclasses.is_dataclass(x)
-    }
+    changed = {}
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if field.init and (_is_data(field.name, value) or dataclasses.is_dataclass(value)):
+            changed[field.name] = resolve(field.name, value)
     return cast(T, dataclasses.replace(cast(Any, part), **changed))
 
 

@@ -20,11 +20,13 @@ class Head:
     forbid: Natural | FromData | None = None
     """a category that the data never contains: an extra mask; "data": the first above those of the data"""
     outputs: ClassVar[int | None] = None
-    """what the network gives for each element: None for K logits, or so many numbers; see `models.UNet`"""
+    """numbers of the network's output for each element; None: K logits; see `models.UNet`"""
 
     def logits(self, output: Array, xt: Array, K: int) -> Array:
         """Returns logits of x_0 [*S, K] from the output [*S, outputs] of a network that was given x_t."""
-        return self._forbidden(bare(heads.residual)(output, xt) if self.residual else output)
+        if self.residual:
+            output = bare(heads.residual)(output, xt)  # [*S, K]
+        return self._forbid_mask(output)
 
     def data_categories(self, K: int) -> int:
         """Counts the categories that the data may have: K, less a last one that is an extra mask."""
@@ -49,8 +51,10 @@ class Head:
                 f"head.forbid = {self.forbid} is not process.mask_id: forbid the mask, or nothing"
             )
 
-    def _forbidden(self, logits: Array) -> Array:
-        return logits if self.forbid is None else heads.forbid(logits, filled_field(self, "forbid"))
+    def _forbid_mask(self, logits: Array) -> Array:
+        if self.forbid is None:
+            return logits
+        return heads.forbid(logits, filled_field(self, "forbid"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +69,12 @@ class LogisticHead(Head):
 
     def logits(self, output: Array, xt: Array, K: int) -> Array:
         if self.residual and self.input_range is not None:
+            # As `heads.residual_logistic`, but x_t is scaled by a range that is not 0..K - 1.
             least, greatest = self.input_range
-            scaled = (xt - least) * (2.0 / (greatest - least)) - 1.0
+            scaled = (xt - least) * (2.0 / (greatest - least)) - 1.0  # [*S], in [-1, 1]
             logits = heads.bounded_logistic(output.at[..., 0].add(scaled.astype(output.dtype)), K)
         elif self.residual:
             logits = bare(heads.residual_logistic)(output, xt, K)
         else:
             logits = heads.bounded_logistic(output, K)
-        return self._forbidden(logits)
+        return self._forbid_mask(logits)

@@ -22,8 +22,9 @@ from d3pm_jax.errors import UserError, as_user_error, one_line
 
 MODULE = "d3pm_jax.config"
 OWN = "own."
-RENAMED = {"Loss": "HybridLoss", "Data": "TfdsImages"}  # since 0.1.0; Data("digits") is Digits()
-# Fields that older versions did not save, and what they did.
+# Classes that had another name in version 0.1.0. There, Data("digits") was what is Digits() now.
+RENAMED = {"Loss": "HybridLoss", "Data": "TfdsImages"}
+# Fields that older versions did not save, with the values that say what those versions did.
 ADDED: dict[type, dict[str, Any]] = {X0Objective: {"belief": "d3pm"}}
 
 
@@ -44,7 +45,8 @@ def read_config_file(path: Path) -> Config:
     return config
 
 
-from_file = read_config_file  # its name until 0.2
+# The earlier name, which scripts of users may import.
+from_file = read_config_file
 
 
 def load_module(path: Path) -> ModuleType:
@@ -59,7 +61,8 @@ def load_module(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file: a config is a .py file that defines get_config()")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where annotations of its dataclasses are looked up
+    # Annotations of dataclasses are looked up in `sys.modules`, also later, when their fields are checked.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -71,22 +74,24 @@ def to_json(node: Any) -> Any:
     """Returns a config, or a part of it, as nested dicts; each holds the name of its class under "class"."""
     if dataclasses.is_dataclass(node):
         fields = {f.name: to_json(getattr(node, f.name)) for f in dataclasses.fields(node)}
-        return {"class": _name(type(node)), **fields}
-    return [to_json(x) for x in node] if isinstance(node, tuple) else node
+        return {"class": _class_name(type(node)), **fields}
+    if isinstance(node, tuple):
+        return [to_json(item) for item in node]
+    return node
 
 
-def from_json(tree: Any, own: Mapping[str, type] | None = None) -> Config:
+def from_json(tree: Any, own_classes: Mapping[str, type] | None = None) -> Config:
     """Returns the config that `to_json` wrote.
 
     Args:
         tree: the dicts.
-        own: the classes of the user's own, by name: `own_parts`.
+        own_classes: the classes of the user's own, by name: `own_parts`.
 
     Raises:
         UserError: a class or a field that this version does not know, a value that cannot be used, or a part
-            of the user's own without `own`.
+            of the user's own without `own_classes`.
     """
-    config = _decode(tree, own or {})
+    config = _decode(tree, own_classes or {})
     if not isinstance(config, Config):
         raise UserError("this is not the JSON of a Config")
     check_values(config)
@@ -94,7 +99,7 @@ def from_json(tree: Any, own: Mapping[str, type] | None = None) -> Config:
 
 
 def part_from_json(tree: Any) -> Any:
-    """Returns the part of a config that `to_json` wrote, none of the user's own.
+    """Returns the part of a config that `to_json` wrote; a class of the user's own is refused.
 
     Raises:
         UserError: as `from_json`.
@@ -108,7 +113,7 @@ def part_from_json(tree: Any) -> Any:
 
 
 def check_values(config: Config) -> None:
-    """Does what `Config.check` does, for commands.
+    """Refuses numbers that cannot be used, as `Config.check` does, with an error that commands print.
 
     Raises:
         UserError: naming the field.
@@ -119,34 +124,43 @@ def check_values(config: Config) -> None:
 
 def own_names(tree: Any) -> list[str]:
     """Lists the classes of the user's own in what `to_json` wrote."""
+    names: list[str] = []
+    children: list[Any] = []
     if isinstance(tree, list):
-        return [name for x in tree for name in own_names(x)]
-    if not isinstance(tree, dict):
-        return []
-    name = tree.get("class")
-    found = [name.removeprefix(OWN)] if isinstance(name, str) and name.startswith(OWN) else []
-    return found + [name for x in tree.values() for name in own_names(x)]
+        children = tree
+    elif isinstance(tree, dict):
+        class_name = tree.get("class")
+        if isinstance(class_name, str) and class_name.startswith(OWN):
+            names.append(class_name.removeprefix(OWN))
+        children = list(tree.values())
+    for child in children:
+        names += own_names(child)
+    return names
 
 
 def own_file(config: Config) -> Path | None:
-    """Returns the file that defines the parts of the user's own; None if there are none, or none is known.
+    """Returns the file that defines the parts of the user's own, or None if there is no such part or file.
 
     Raises:
         UserError: they are defined in several files.
     """
-    files = {getattr(sys.modules.get(cls.__module__), "__file__", None) for cls in _own_classes(config)}
-    found = sorted(file for file in files if file is not None)
-    if len(found) > 1:
-        raise UserError(f"parts of this config are defined in {' and '.join(found)}: put them in one file")
-    return Path(found[0]) if found else None
+    # A class that was defined in an interactive session has a module without a file.
+    modules = {sys.modules.get(cls.__module__) for cls in _own_classes(config)}
+    paths = {getattr(module, "__file__", None) for module in modules}
+    files = sorted(path for path in paths if path is not None)
+    if len(files) > 1:
+        raise UserError(f"parts of this config are defined in {' and '.join(files)}: put them in one file")
+    return Path(files[0]) if files else None
 
 
 def own_parts(source: Config | ModuleType) -> dict[str, type]:
     """Returns the classes of the user's own in a config, or the dataclasses that a file defines, by name."""
     if isinstance(source, Config):
         return {cls.__name__: cls for cls in _own_classes(source)}
-    found = [x for x in vars(source).values() if isinstance(x, type) and dataclasses.is_dataclass(x)]
-    return {cls.__name__: cls for cls in found if cls.__module__ == source.__name__}
+    # What the file only imports has another module, and is none of its own parts.
+    return {
+        cls.__name__: cls for cls in _dataclasses_among(vars(source)) if cls.__module__ == source.__name__
+    }
 
 
 def check_config(config: Config) -> None:
@@ -163,36 +177,42 @@ def check_config(config: Config) -> None:
             )
     check_values(config)
     try:
-        same = from_json(json.loads(dump_config(config)), own_parts(config)) == config
+        read_back = from_json(json.loads(dump_config(config)), own_parts(config))
     except TypeError as error:
         raise UserError(
             f"the config cannot be saved ({error}): use numbers, strings, tuples and parts"
         ) from error
-    if not same:
+    if read_back != config:
         raise UserError(
             "the config has fields that could not be read back: use numbers, strings, tuples and parts"
         )
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Returns the fields that differ, by dotted name, as (old, new)."""
-    a, b = flatten_config(old), flatten_config(new)
-    return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k)}
+    """Returns the fields that differ, by dotted name, as (old, new); a field that is missing is None."""
+    old_fields = flatten_config(old)
+    new_fields = flatten_config(new)
+    changes = {}
+    for name in sorted(old_fields | new_fields):
+        pair = (old_fields.get(name), new_fields.get(name))
+        if pair[0] != pair[1]:
+            changes[name] = pair
+    return changes
 
 
 def flatten_config(config: Config) -> dict[str, Any]:
     """Returns every field by dotted name, the class names of the parts among them."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
 
-    def visit(prefix: str, node: Any) -> None:
+    def visit(name: str, node: Any) -> None:
         if isinstance(node, dict):
             for key, value in node.items():
-                visit(f"{prefix}.{key}" if prefix else key, value)
+                visit(f"{name}.{key}" if name else key, value)
         else:
-            found[prefix] = node
+            fields[name] = node
 
     visit("", to_json(config))
-    return found
+    return fields
 
 
 def dump_config(config: Config) -> str:
@@ -200,56 +220,58 @@ def dump_config(config: Config) -> str:
     return json.dumps(to_json(config), indent=2)
 
 
-def _parts(node: Any) -> Iterator[Any]:
+def _iterate_parts(node: Any) -> Iterator[Any]:
+    """Yields a part and every part in it, also those in tuples."""
     if isinstance(node, tuple):
-        for x in node:
-            yield from _parts(x)
+        for item in node:
+            yield from _iterate_parts(item)
     elif dataclasses.is_dataclass(node):
         yield node
         for field in dataclasses.fields(node):
-            yield from _parts(getattr(node, field.name))
+            yield from _iterate_parts(getattr(node, field.name))
 
 
 def _own_classes(config: Config) -> list[type]:
-    return [cls for cls in map(type, _parts(config)) if _name(cls).startswith(OWN)]
+    classes = map(type, _iterate_parts(config))
+    return [cls for cls in classes if _class_name(cls).startswith(OWN)]
 
 
-def _name(cls: type) -> str:
-    return cls.__name__ if _parts_of_ours().get(cls.__name__) is cls else OWN + cls.__name__
+def _class_name(cls: type) -> str:
+    """Returns the name of a class in JSON, which is "own.NAME" unless the class is one of this package."""
+    if _parts_of_ours().get(cls.__name__) is cls:
+        return cls.__name__
+    return OWN + cls.__name__
+
+
+def _dataclasses_among(objects: Mapping[str, Any]) -> list[type]:
+    return [x for x in objects.values() if isinstance(x, type) and dataclasses.is_dataclass(x)]
 
 
 @functools.cache
 def _parts_of_ours() -> dict[str, type]:
     """Returns the classes that a saved config may name: the dataclasses in `__all__` of this package."""
     package = sys.modules[MODULE]
-    found = {name: getattr(package, name) for name in package.__all__}
-    return {name: x for name, x in found.items() if isinstance(x, type) and dataclasses.is_dataclass(x)}
+    public = {name: getattr(package, name) for name in package.__all__}
+    return {cls.__name__: cls for cls in _dataclasses_among(public)}
 
 
-def _decode(node: Any, own: Mapping[str, type]) -> Any:
+def _decode(node: Any, own_classes: Mapping[str, type]) -> Any:
+    """Makes parts of dicts and tuples of lists, from the inside out."""
     if isinstance(node, list):
-        return tuple(_decode(x, own) for x in node)
+        return tuple(_decode(item, own_classes) for item in node)
     if not isinstance(node, dict):
         return node
-    fields = {k: _decode(v, own) for k, v in node.items() if k != "class"}
-    name = node.get("class")
-    if not isinstance(name, str):
-        raise UserError(f"the saved config has a part of class {one_line(repr(name))}, which is no name")
-    if name.startswith(OWN):
-        cls = own.get(name.removeprefix(OWN))
-        if cls is None:
-            raise UserError(
-                f"the config has a part {one_line(name.removeprefix(OWN))} of its own: pass --config FILE, "
-                f"which defines it"
-            )
-    else:
-        ours = "Digits" if name == "Data" and fields.get("name") == "digits" else RENAMED.get(name, name)
-        cls = _parts_of_ours().get(ours)
-        if cls is None:
-            raise UserError(f"this version has no part named {one_line(repr(name))} in {MODULE}")
-    for base, before in ADDED.items():
+
+    fields = {name: _decode(value, own_classes) for name, value in node.items() if name != "class"}
+    class_name = node.get("class")
+    if not isinstance(class_name, str):
+        raise UserError(
+            f"the saved config has a part of class {one_line(repr(class_name))}, which is no name"
+        )
+    cls = _find_class(class_name, fields, own_classes)
+    for base, values_before in ADDED.items():
         if issubclass(cls, base):
-            fields = before | fields
+            fields = values_before | fields
     if issubclass(cls, X0Objective) and not has_first_step(cls):
         fields = _join_first_step(fields)
     try:
@@ -264,3 +286,28 @@ def _join_first_step(fields: Mapping[str, Any]) -> dict[str, Any]:
         return dict(fields)
     others = {name: value for name, value in fields.items() if name != "first_step"}
     return others | {"belief": join_first_step(fields["belief"], fields["first_step"])}
+
+
+def _find_class(class_name: str, fields: dict[str, Any], own_classes: Mapping[str, type]) -> Any:
+    """Returns the class of a saved part, by its name and by the fields where an old name is two classes now.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    if class_name.startswith(OWN):
+        cls = own_classes.get(class_name.removeprefix(OWN))
+        if cls is None:
+            raise UserError(
+                f"the config has a part {one_line(class_name.removeprefix(OWN))} of its own: pass --config "
+                f"FILE, which defines it"
+            )
+        return cls
+
+    if class_name == "Data" and fields.get("name") == "digits":
+        current_name = "Digits"
+    else:
+        current_name = RENAMED.get(class_name, class_name)
+    cls = _parts_of_ours().get(current_name)
+    if cls is None:
+        raise UserError(f"this version has no part named {one_line(repr(class_name))} in {MODULE}")
+    return cls

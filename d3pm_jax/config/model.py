@@ -21,14 +21,20 @@ from d3pm_jax.config.checks import (
 
 
 class Spec(NamedTuple):
-    """Says what a network is for."""
+    """Holds what a network has to know of the data, the head and the process."""
 
-    shape: tuple[int, ...]  # *S of an example
-    K: int  # categories
-    outputs: int | None  # numbers that the head needs for each element, in place of K logits
-    classes: Count | None  # labels are in 0..classes - 1; None: the network gets none
-    T: int  # steps of the process
-    remat: bool = False  # compute the inside of blocks again in the backward pass
+    shape: tuple[int, ...]
+    """*S of an example"""
+    K: int
+    """number of categories"""
+    outputs: int | None
+    """numbers that the head needs for each element, in place of K logits"""
+    classes: Count | None
+    """labels are in 0..classes - 1; None: the network gets no label"""
+    T: int
+    """number of steps of the process"""
+    remat: bool = False
+    """compute the inside of blocks again in the backward pass"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Model(CheckedPart):
         [B, *S] of the elements if it has a keyword of that name.
 
         Args:
-            spec: what it is for.
+            spec: the sizes that it has to fit.
             rngs: for the initial weights.
 
         Raises:
@@ -53,7 +59,7 @@ class Model(CheckedPart):
 
 @dataclasses.dataclass(frozen=True)
 class Convolutional(Model):
-    """Holds what the networks for images share."""
+    """Is the base of networks for images [H, W, C]."""
 
     ch: Size = 128
     """width of the first level"""
@@ -73,7 +79,7 @@ class Convolutional(Model):
     """the largest time that the network was made for, in steps; None: T of the process"""
 
     def _options(self, spec: Spec) -> dict[str, Any]:
-        """Returns the fields and what the network is for, by the names of its parameters."""
+        """Returns the arguments of the network by name, from the fields and from what the network is for."""
         if len(spec.shape) != 3:
             raise ValueError(f"examples have shape {spec.shape}: this network is for images [H, W, C]")
         options = _options(self, spec)
@@ -123,7 +129,7 @@ class ScoreNet(Convolutional):
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         options = self._options(spec)
-        _need_logits("ScoreNet", spec)
+        _check_logits("ScoreNet", spec)
         return models.ScoreNet(**options, rngs=rngs)
 
 
@@ -155,10 +161,14 @@ class Transformer(Model):
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         if len(spec.shape) != 1:
             raise ValueError(f"examples have shape {spec.shape}: this network is for sequences [L]")
-        _need_logits("Transformer", spec)
+        _check_logits("Transformer", spec)
         options = _options(self, spec)
         options["remat"] = self.remat or spec.remat
-        options["num_classes"] = None if options.pop("classes") is None else spec.classes
+        # A network without classes ignores the labels of the data.
+        if options.pop("classes") is None:
+            options["num_classes"] = None
+        else:
+            options["num_classes"] = spec.classes
         return models.Transformer(spec.K, **options, rngs=rngs)
 
 
@@ -166,18 +176,23 @@ def features(model: Model) -> int:
     """Returns how many numbers a layer of the network holds of one element; 1 for a network of one's own."""
     if isinstance(model, Convolutional):
         return model.ch
-    return model.mlp_ratio * model.width if isinstance(model, Transformer) else 1
+    if isinstance(model, Transformer):
+        return model.mlp_ratio * model.width
+    return 1
 
 
 def _options(model: "Convolutional | Transformer", spec: Spec) -> dict[str, Any]:
-    """Returns the fields by the names of the network's parameters."""
-    options = {f.name: getattr(model, f.name) for f in dataclasses.fields(model)}
-    options["dtype"] = None if options.pop("compute") == "float32" else jnp.bfloat16
-    options["max_time"] = spec.T if model.max_time is None else model.max_time
+    """Returns the arguments of the network that are fields of the spec, by the names of the arguments."""
+    options = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    compute = options.pop("compute")
+    # None stands for the type of the parameters, which is float32.
+    options["dtype"] = None if compute == "float32" else jnp.bfloat16
+    if model.max_time is None:
+        options["max_time"] = spec.T
     return options
 
 
-def _need_logits(name: str, spec: Spec) -> None:
+def _check_logits(name: str, spec: Spec) -> None:
     """Raises ValueError where the head needs something else than K logits."""
     if spec.outputs is not None:
         raise ValueError(

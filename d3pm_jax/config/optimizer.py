@@ -33,7 +33,7 @@ class Rate(CheckedPart):
     """
 
     def check_steps(self, steps: int) -> None:
-        """Raises ValueError where the last of so many steps would change nothing."""
+        """Raises ValueError where the rate is 0 before the last of so many steps."""
 
     def build(self) -> optax.Schedule:
         """Builds n -> the part of lr of the update after n others, a scalar of at least 0."""
@@ -73,10 +73,10 @@ class InverseSqrtRate(Rate):
     """updates at the whole rate"""
 
     def build(self) -> optax.Schedule:
-        def part(count: ArrayLike) -> ArrayLike:
+        def rate(count: ArrayLike) -> ArrayLike:
             return jnp.sqrt(self.hold_steps / jnp.maximum(self.hold_steps, jnp.asarray(count) + 1.0))
 
-        return part
+        return rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +105,16 @@ class WSDRate(Rate):
         check_end("optimizer.rate.steps", self.steps, steps)
 
     def build(self) -> optax.Schedule:
-        def part(count: ArrayLike) -> ArrayLike:
-            left = (self.steps - jnp.asarray(count) + 0.0) / self.decay_steps  # 0.0: not float32 in x64
-            x = jnp.clip(1.0 - left, 0.0, 1.0)
-            return 1.0 - (x if self.decay == "linear" else jnp.sqrt(x))
+        def rate(count: ArrayLike) -> ArrayLike:
+            # Adding 0.0 to the whole number makes it a float of the default width. Dividing it as it is would
+            # give float32 even where x64 is enabled.
+            steps_left = self.steps - jnp.asarray(count) + 0.0
+            x = jnp.clip(1.0 - steps_left / self.decay_steps, 0.0, 1.0)
+            if self.decay == "linear":
+                return 1.0 - x
+            return 1.0 - jnp.sqrt(x)
 
-        return part
+        return rate
 
 
 def check_end(field: str, end: int, steps: int) -> None:
@@ -131,7 +135,7 @@ class Optimizer(CheckedPart):
     """fields that may change when a run is resumed: those that the state of the built rule does not keep"""
 
     def check_steps(self, steps: int) -> None:
-        """Raises ValueError where the last of so many steps would change nothing."""
+        """Raises ValueError where the learning rate is 0 before the last of so many steps."""
 
     def build(self) -> optax.GradientTransformation:
         """Builds the rule."""
@@ -165,13 +169,14 @@ class RatedOptimizer(Optimizer):
         return optax.chain(optax.clip_by_global_norm(self.clip), self.rule(self.learning_rate))
 
     def rule(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-        """Builds what follows after clipping."""
+        """Builds the rule that clipped gradients go on to."""
         raise undefined_method(self, "rule")
 
     def learning_rate(self, count: ArrayLike) -> ArrayLike:
-        """Returns the rate of the update after count others."""
-        warm = jnp.minimum(1.0, (jnp.asarray(count) + 1.0) / max(1, self.warmup_steps))  # not float32 in x64
-        return self.lr * self.rate.build()(count) * warm
+        """Returns the learning rate of the update after count others."""
+        # As in `WSDRate`, 1.0 is added before the division, for the width of the result.
+        warmup = jnp.minimum(1.0, (jnp.asarray(count) + 1.0) / max(1, self.warmup_steps))
+        return self.lr * self.rate.build()(count) * warmup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,8 +221,9 @@ class Adam(Optimizer):
 
     def build(self) -> optax.GradientTransformation:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        steps = fields.pop("decay_steps")
-        return AdamW(rate=ConstantRate() if steps is None else CosineRate(steps), **fields).build()
+        decay_steps = fields.pop("decay_steps")
+        rate = ConstantRate() if decay_steps is None else CosineRate(decay_steps)
+        return AdamW(rate=rate, **fields).build()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,20 +302,23 @@ class Muon(RatedOptimizer):
         )
 
     def _matrices(self, params: Any) -> Any:
-        """Returns which axes of an array are those of a matrix, None for an array of Adam."""
+        """Returns for each array which axes are those of a matrix, or None where Adam changes it."""
 
-        def axes(path: tuple, x: Any) -> MuonDimensionNumbers | None:
+        def matrix_axes(path: tuple, x: Any) -> MuonDimensionNumbers | None:
             names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
-            inner = names[-1:] == ["kernel"] and names[0] not in self.adam
-            return MuonDimensionNumbers(-2, -1) if inner and x.ndim > 1 else None
+            is_kernel = names[-1:] == ["kernel"] and x.ndim > 1
+            if is_kernel and names[0] not in self.adam:
+                return MuonDimensionNumbers(-2, -1)
+            return None
 
-        return jax.tree_util.tree_map_with_path(axes, params)
+        return jax.tree_util.tree_map_with_path(matrix_axes, params)
 
 
 def _decays(params: Params) -> Params:
-    """Arrays of two axes and more decay: kernels, not biases, scales or the frequencies of time.
+    """Says of each array whether its weights decay: kernels do, not biases, scales or frequencies of time.
 
-    Layers may be stacked, with an axis more: a bias or a scale is one by its name.
+    A kernel has two axes or more. Where layers are stacked, so have their biases and scales, which are told
+    from kernels by their names.
     """
 
     def decays(path: tuple, x: Any) -> bool:

@@ -67,7 +67,8 @@ class Absorbing(_OfCategories):
     """which category the mask is; K - 1 for an extra symbol, as "data" has it"""
 
     def build(self) -> processes.Process:
-        K, mask_id = filled_field(self, "K"), filled_field(self, "mask_id")
+        K = filled_field(self, "K")
+        mask_id = filled_field(self, "mask_id")
         pi = (np.arange(K) == mask_id).astype(np.float64)
         return processes.absorbing(self.beta.resampling(self.steps, pi), K, mask_id)
 
@@ -147,9 +148,14 @@ class Dense(Process):
     """an .npy file, float64 [K]: where the reverse chain starts; by default the mean row of the product"""
 
     def build(self) -> processes.Process:
-        Q = _load(self.file, "T", "K", "K")
-        prior = None if self.prior is None else _load(self.prior, "K")
-        with as_user_error(f"{self.file}: " if self.prior is None else f"{self.file}, {self.prior}: "):
+        Q = _load_numbers(self.file, "T", "K", "K")
+        if self.prior is None:
+            prior = None
+            files = self.file
+        else:
+            prior = _load_numbers(self.prior, "K")
+            files = f"{self.file}, {self.prior}"
+        with as_user_error(f"{files}: "):
             return processes.dense(Q, prior)
 
 
@@ -170,14 +176,15 @@ class _AlongGraph(Process):
     """divide each embedding by its norm, as the official text code does"""
 
     def _neighbours(self) -> tuple[np.ndarray, int, processes.Weights | None]:
-        """Returns what a graph of neighbours is made from: embeddings, k, weights."""
-        x = _load(self.file, "K", "d")
-        x = processes.unit_rows(x) if self.unit else x
+        """Returns what a graph of neighbours is made from: embeddings [K, d], k, weights."""
+        embeddings = _load_numbers(self.file, "K", "d")
+        if self.unit:
+            embeddings = processes.unit_rows(embeddings)
         if self.weights == "equal":
-            return x, self.k, None
+            return embeddings, self.k, None
         if self.weights == "rank":
-            return x, self.k, processes.rank_weights
-        return x, self.k, partial(processes.gaussian_weights, scale=self.weights)
+            return embeddings, self.k, processes.rank_weights
+        return embeddings, self.k, partial(processes.gaussian_weights, scale=self.weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,19 +233,20 @@ class Hierarchical(Process):
         return processes.from_rate(R, self.beta.durations(self.steps, R))
 
 
-def _load(file: str, *axes: str) -> np.ndarray:
+def _load_numbers(file: str, *axes: str) -> np.ndarray:
     """Returns the numbers of an .npy file as float64, mapped into memory where they are float64 already.
 
     Raises:
         UserError: there is no such file, or it holds something else.
     """
-    wanted = f"an .npy file of numbers [{', '.join(axes)}]"
+    expected = f"an .npy file of numbers [{', '.join(axes)}]"
     try:
         x = open_npy(file)
     except UserError as error:
-        raise UserError(f"{error}; it must be {wanted}") from error
+        raise UserError(f"{error}; it must be {expected}") from error
     if x.dtype.kind not in "fiu" or x.ndim != len(axes):
-        raise UserError(f"{file} holds {x.dtype} {list(x.shape)}: pass {wanted}")
+        raise UserError(f"{file} holds {x.dtype} {list(x.shape)}: pass {expected}")
+    # Embeddings [K, d] may be of any precision. All else are probabilities, whose rows are checked.
     if x.dtype in (np.float16, np.float32) and "d" not in axes:
         raise UserError(
             f"{file} holds {x.dtype}: rows must sum to 1 within 1e-9, compute and save it in float64"

@@ -27,8 +27,8 @@ from d3pm_jax.config.timesteps import LowDiscrepancy, Timesteps
 class Train:
     """Says how long to train, on what, and what to write."""
 
-    # No step computes anything else for a field that is free, but for rounding and, where a batch is taken in
-    # parts, the masks of dropout.
+    # A field is free if no step computes anything else for another value of it, but for rounding and, where a
+    # batch is taken in parts, the masks of dropout.
 
     steps: Annotated[Count, Free]
     """optimizer steps in all"""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import numpy as np
 
@@ -62,7 +62,9 @@ class Linear(Schedule):
     """multiply both by 1000 / steps, so that any number of steps adds as much noise in all"""
 
     def build(self, steps: int) -> np.ndarray:
-        factor = 1000.0 / check_num_steps(steps) if self.rescale else 1.0
+        if not self.rescale:
+            return schedules.linear(steps, self.start, self.stop)
+        factor = 1000.0 / check_num_steps(steps)
         return schedules.linear(steps, self.start * factor, self.stop * factor)
 
 
@@ -79,7 +81,9 @@ class Cosine(Schedule):
         return schedules.cosine(steps, self.offset, self.largest)
 
     def continuous(self) -> continuous.Schedule:
-        return continuous.cosine if (self.offset, self.largest) == (0, 1) else super().continuous()
+        if self.offset == 0 and self.largest == 1:
+            return continuous.cosine
+        return super().continuous()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +110,9 @@ class Reciprocal(Schedule):
         return schedules.reciprocal(steps, self.scale)
 
     def continuous(self) -> continuous.Schedule:
-        return continuous.linear if self.scale == 1 else super().continuous()
+        if self.scale == 1:
+            return continuous.linear
+        return super().continuous()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,29 +161,39 @@ class MutualInformation(Schedule):
         )
 
     def resampling(self, steps: int, pi: np.ndarray) -> np.ndarray:
-        return schedules.mutual_information(steps, self._histogram(len(pi)), pi, self._left(steps))
+        p0 = self._histogram(len(pi))
+        return schedules.mutual_information(steps, p0, pi, self._information_left(steps))
 
     def durations(self, steps: int, rate: np.ndarray) -> np.ndarray:
         p0 = self._histogram(len(rate))
-        return schedules.mutual_information_steps(steps, p0, rate, self._left(steps))
+        return schedules.mutual_information_steps(steps, p0, rate, self._information_left(steps))
 
-    def _left(self, steps: int) -> np.ndarray:
+    def _information_left(self, steps: int) -> np.ndarray:
+        """Returns I(x_t; x_0) / H(x_0) at t = 0, .., T, float64 [steps + 1].
+
+        Raises:
+            ValueError: a step removes less of it than can be told from nothing.
+        """
         left = 1 - (np.arange(steps + 1) / check_num_steps(steps)) ** self.power
-        for wrong, size, cure in (
-            (left[1:-1] > 1 - NEAREST, "large", "smaller"),
-            (left[1:-1] < NEAREST, "small", "larger"),
-        ):
-            if wrong.any():
-                raise ValueError(
-                    f"MutualInformation.power = {self.power:g} is too {size} for {steps} steps: some remove "
-                    f"less than {NEAREST:g} of the information; choose a {cure} power, or fewer steps"
-                )
+        # At t = 0 and t = T it is exactly 1 and 0; the steps between must differ from both.
+        if np.any(left[1:-1] > 1 - NEAREST):
+            self._refuse_power(steps, "large", "smaller")
+        if np.any(left[1:-1] < NEAREST):
+            self._refuse_power(steps, "small", "larger")
         return left
 
+    def _refuse_power(self, steps: int, size: str, cure: str) -> NoReturn:
+        raise ValueError(
+            f"MutualInformation.power = {self.power:g} is too {size} for {steps} steps: some remove "
+            f"less than {NEAREST:g} of the information; choose a {cure} power, or fewer steps"
+        )
+
     def _histogram(self, K: int) -> np.ndarray:
+        """Returns how often the data has each of the K categories of the process, float64 [K]."""
         p0 = np.array(filled_field(self, "p0"), np.float64)
         if len(p0) > K:
             raise ValueError(
                 f"MutualInformation.p0 has {len(p0)} categories, the process {K}: leave some out"
             )
+        # An extra mask never occurs in the data.
         return np.pad(p0, (0, K - len(p0)))

@@ -21,15 +21,15 @@ class Timesteps(CheckedPart):
     """whether t are real numbers in (0, T], for an objective in continuous time"""
 
     def start(self, T: int) -> LossHistory | None:
-        """Returns what it learns in training, as it is before the first step."""
+        """Returns the losses that it remembers, as they are before the first step; None to remember none."""
         return None
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        """Draws t in 1..T, and gives its probability, [B] each; for real t in (0, T], its density."""
+        """Draws t in 1..T and returns t and its probability, [B] each; for real t in (0, T], its density."""
         raise undefined_method(self, "draw")
 
     def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
-        """Returns what it learns from the kl [B] of a batch, summed over elements."""
+        """Returns the losses that it remembers after a batch whose kl [B] is summed over elements."""
         return history
 
 
@@ -38,7 +38,8 @@ class LowDiscrepancy(Timesteps):
     """Draws t uniformly, spread evenly over each batch."""
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        return bare(timesteps.low_discrepancy)(jax.random.uniform(key), B, T), jnp.full(B, 1 / T)
+        t = bare(timesteps.low_discrepancy)(jax.random.uniform(key), B, T)
+        return t, jnp.full(B, 1 / T)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Independent(Timesteps):
     """Draws t uniformly, for every example by itself."""
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        return bare(timesteps.uniform)(jax.random.uniform(key, (B,)), T), jnp.full(B, 1 / T)
+        t = bare(timesteps.uniform)(jax.random.uniform(key, (B,)), T)
+        return t, jnp.full(B, 1 / T)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,8 @@ class RealTimes(Timesteps):
     real: ClassVar[bool] = True
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        return bare(timesteps.antithetic)(jax.random.uniform(key), B) * T, jnp.full(B, 1 / T)
+        t = bare(timesteps.antithetic)(jax.random.uniform(key), B) * T
+        return t, jnp.full(B, 1 / T)
 
 
 @dataclasses.dataclass(frozen=True)
