@@ -39,7 +39,7 @@ def train_batches(
         start: number of the first batch; costs nothing.
         random_map: changes each example; its generator depends on seed and place alone.
         description: what the examples have to be.
-        part, parts: take of each batch, cut into so many parts, this one alone; others are not read.
+        part, parts: cut each batch into so many parts and take part number `part`; no other is read.
 
     Returns:
         Iterator of {"x": int32 [B / parts, *S]}, with "label": int32 [B] and "weight": float32 [B, *S] where
@@ -52,17 +52,20 @@ def train_batches(
 
     check_batch_size(source, batch_size)
     collate = functools.partial(_collate, num_categories=num_categories, description=description)
-    endless = sys.maxsize // (2 * len(source))  # of Grain's own, a batch of one example is one too many
+    # Grain's own endless repetition is sys.maxsize examples. Of batches of one example that is one too many.
+    endless = sys.maxsize // (2 * len(source))
     dataset = grain.MapDataset.source(_Numbered(source)).seed(seed).shuffle().repeat(endless)
     if random_map is not None:
 
         def change(example: Example, rng: np.random.Generator) -> Example:
-            own = {name: value for name, value in example.items() if name != "number"}
-            own["x"] = np.array(own["x"])  # a copy, which it may write into
-            return {**random_map(own, rng), "number": example["number"]}
+            unnumbered = {name: value for name, value in example.items() if name != "number"}
+            # A random map may write into x, which the source may keep: it gets a copy.
+            unnumbered["x"] = np.array(unnumbered["x"])
+            return {**random_map(unnumbered, rng), "number": example["number"]}
 
         dataset = dataset.random_map(change)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+    # Batches of the size of a part, of which those of one part are every `parts`-th.
     cut = dataset.batch(batch_size // parts, batch_fn=collate)
     return iter(cut[start * parts + part :: parts].to_iter_dataset(options))
 
@@ -100,8 +103,20 @@ def read_all(
 def read_batch(
     source: Source, num_categories: int, limit: int | None = None, description: Description | None = None
 ) -> Batch:
-    """Does what `read_all` does, and returns what `train_batches` does, as one batch."""
-    size = len(source) if limit is None else min(limit, len(source))
+    """Reads every example, or the first `limit`, in order, as one batch like those of `train_batches`.
+
+    Args:
+        source: the examples.
+        num_categories: K; every value must lie in 0 .. K - 1.
+        limit: read at most this many; None reads all.
+        description: what the examples have to be.
+
+    Raises:
+        DatasetError: nothing to read, or an example is not what it has to be.
+    """
+    size = len(source)
+    if limit is not None:
+        size = min(limit, size)
     if size < 1:
         raise DatasetError(f"nothing to read: the split has {len(source)} examples and the limit is {limit}")
     numbered = _Numbered(source)
@@ -114,16 +129,19 @@ def count_categories(source: Source, num_categories: int) -> Int[np.ndarray, " K
     Raises:
         DatasetError: a value is not a category.
     """
-    numbered, counts = _Numbered(source), np.zeros(num_categories, np.int64)
+    numbered = _Numbered(source)
+    counts = np.zeros(num_categories, np.int64)
     for i in range(len(source)):
         batch = _collate([numbered[i]], num_categories)
-        counted = batch["x"][batch["weight"] > 0] if "weight" in batch else batch["x"]
-        counts += np.bincount(counted.ravel(), minlength=num_categories)
+        x = batch["x"]
+        if "weight" in batch:
+            x = x[batch["weight"] > 0]
+        counts += np.bincount(x.ravel(), minlength=num_categories)
     return counts
 
 
 class _Numbered:
-    """Gives the examples of a source with their numbers, which errors name."""
+    """Adds its number to each example of a source, for messages to name it."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -138,21 +156,48 @@ class _Numbered:
 def _collate(
     examples: Sequence[Example], num_categories: int, description: Description | None = None
 ) -> Batch:
-    """Stacks examples into int32 arrays and checks that each is what it has to be."""
+    """Stacks examples to a batch and checks that each is as it is described.
+
+    Raises:
+        DatasetError: naming the first example that is not.
+    """
     numbers = [example["number"] for example in examples]
+    x = _stack_x(examples, numbers, None if description is None else description.shape)
+    _check_categories(x, numbers, num_categories, description)
+    batch: Batch = {"x": x.astype(np.int32)}
+    if "label" in examples[0]:
+        classes = None if description is None else description.classes
+        batch["label"] = _stack_labels(examples, numbers, classes)
+    if "weight" in examples[0]:
+        batch["weight"] = _stack_weights(examples, numbers, x.shape[1:])
+    return batch
+
+
+def _stack_x(
+    examples: Sequence[Example], numbers: Sequence[int], shape: tuple[int, ...] | None
+) -> np.ndarray:
+    """Returns x [B, *S] of integers; without a shape *S is that of the first example."""
     arrays = [np.asarray(example["x"]) for example in examples]
-    shape = arrays[0].shape if description is None else description.shape
-    for array, i in zip(arrays, numbers, strict=True):
-        if not np.issubdtype(array.dtype, np.integer):  # to round in silence would destroy them
+    if shape is None:
+        shape = arrays[0].shape
+    for array, number in zip(arrays, numbers, strict=True):
+        # Numbers that are no integers would be rounded below in silence, which destroys them.
+        if not np.issubdtype(array.dtype, np.integer):
             raise DatasetError(
-                f"x of example {i} has dtype {array.dtype}: categories are integers, convert them"
+                f"x of example {number} has dtype {array.dtype}: categories are integers, convert them"
             )
         if array.shape != shape:
             raise DatasetError(
-                f"x of example {i} has shape {array.shape}, expected {shape}: give all one shape"
+                f"x of example {number} has shape {array.shape}, expected {shape}: give all one shape"
             )
-    x = np.stack(arrays)
-    low, high = int(x.min()), int(x.max())
+    return np.stack(arrays)
+
+
+def _check_categories(
+    x: np.ndarray, numbers: Sequence[int], num_categories: int, description: Description | None
+) -> None:
+    low = int(x.min())
+    high = int(x.max())
     if low < 0:
         raise DatasetError(f"{_where(x, low, numbers)}, but categories start at 0: shift the data")
     if high >= num_categories:
@@ -165,30 +210,35 @@ def _collate(
             f"{_where(x, high, numbers)}, but the data is described as 0..{description.categories - 1}: "
             f"set its categories to {high + 1} or more"
         )
-    batch: Batch = {"x": x.astype(np.int32)}
-    if "label" in examples[0]:
-        labels = [example["label"] for example in examples]
-        classes = None if description is None else description.classes
-        for label, i in zip(labels, numbers, strict=True):
-            if not isinstance(label, int | np.integer):
-                raise DatasetError(f"the label of example {i} is {label!r}: labels are integers")
-            if classes is not None and not 0 <= label < classes:
-                raise DatasetError(
-                    f"the label of example {i} is {label}, but classes = {classes} allows only "
-                    f"0..{classes - 1}: mend the label, or set classes"
-                )
-        batch["label"] = np.array(labels).astype(np.int32)
-    if "weight" in examples[0]:
-        weights = [np.asarray(example["weight"], np.float32) for example in examples]
-        for weight, i in zip(weights, numbers, strict=True):
-            if weight.shape not in ((), shape):
-                raise DatasetError(
-                    f"the weight of example {i} has shape {weight.shape}: pass {shape}, as x has"
-                )
-        batch["weight"] = np.stack([np.broadcast_to(weight, shape) for weight in weights])
-    return batch
 
 
-def _where(x: np.ndarray, value: int, number: Sequence[int]) -> str:
-    at = np.argwhere(x == value)[0]
-    return f"x of example {number[at[0]]} holds {value} at {[int(i) for i in at[1:]]}"
+def _stack_labels(
+    examples: Sequence[Example], numbers: Sequence[int], classes: int | None
+) -> Int32[np.ndarray, " B"]:
+    labels = [example["label"] for example in examples]
+    for label, number in zip(labels, numbers, strict=True):
+        if not isinstance(label, int | np.integer):
+            raise DatasetError(f"the label of example {number} is {label!r}: labels are integers")
+        if classes is not None and not 0 <= label < classes:
+            raise DatasetError(
+                f"the label of example {number} is {label}, but classes = {classes} allows only "
+                f"0..{classes - 1}: mend the label, or set classes"
+            )
+    return np.array(labels).astype(np.int32)
+
+
+def _stack_weights(examples: Sequence[Example], numbers: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the weights, float32 [B, *S]; a single number of an example is that of all its elements."""
+    weights = [np.asarray(example["weight"], np.float32) for example in examples]
+    for weight, number in zip(weights, numbers, strict=True):
+        if weight.shape not in ((), shape):
+            raise DatasetError(
+                f"the weight of example {number} has shape {weight.shape}: pass {shape}, as x has"
+            )
+    return np.stack([np.broadcast_to(weight, shape) for weight in weights])
+
+
+def _where(x: np.ndarray, value: int, numbers: Sequence[int]) -> str:
+    """Says which example of x [B, *S] holds a value first, and at which index."""
+    example, *index = np.argwhere(x == value)[0]
+    return f"x of example {numbers[example]} holds {value} at {[int(i) for i in index]}"

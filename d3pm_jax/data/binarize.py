@@ -11,7 +11,7 @@ SPLITS = ("train", "test", "valid")
 
 
 class BinarySource:
-    """Gives the examples of a source with x in {0, 1}: by a threshold, or drawn from (split, number) alone.
+    """Makes x of every example 0 or 1: by a threshold, or by a draw that depends on (split, number) alone.
 
     Args:
         source: of examples with x in 0..levels - 1.
@@ -24,7 +24,11 @@ class BinarySource:
     """
 
     def __init__(self, source: Source, levels: int, how: Binarize, split: str) -> None:
-        self._source, self._levels, self._how, self._split = source, levels, how, SPLITS.index(split)
+        self._source = source
+        self._levels = levels
+        self._how = how
+        # The number of the split is a part of the seed: equal indices of two splits have their own draws.
+        self._split_number = SPLITS.index(split)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -33,18 +37,19 @@ class BinarySource:
         number = range(len(self))[index]
         example = self._source[number]
         if self._how == "threshold":
-            return example | {"x": (_part(example, self._levels) > 0.5).astype(np.uint8)}
-        return draw_binary(example, self._levels, np.random.default_rng([self._split, number]))
+            intensity = _intensity(example, self._levels)
+            return example | {"x": (intensity > 0.5).astype(np.uint8)}
+        return draw_binary(example, self._levels, np.random.default_rng([self._split_number, number]))
 
 
 def draw_binary(example: dict[str, Any], levels: int, rng: np.random.Generator) -> dict[str, Any]:
     """Returns the example with x = 1 with probability level / highest (Salakhutdinov & Murray 2008)."""
-    part = _part(example, levels)
-    return example | {"x": (rng.random(part.shape) < part).astype(np.uint8)}
+    intensity = _intensity(example, levels)
+    return example | {"x": (rng.random(intensity.shape) < intensity).astype(np.uint8)}
 
 
-def _part(example: dict[str, Any], levels: int) -> np.ndarray:
-    """Returns level / highest. Raises DatasetError where it is outside [0, 1]."""
+def _intensity(example: dict[str, Any], levels: int) -> np.ndarray:
+    """Returns level / highest, float64 [*S], or raises DatasetError where it is outside [0, 1]."""
     x = np.asarray(example["x"])
     if x.size and not 0 <= x.min() <= x.max() < levels:
         raise DatasetError(

@@ -1,4 +1,4 @@
-"""Says what examples of a data set are."""
+"""Describes the examples of a data set."""
 
 import dataclasses
 
@@ -35,22 +35,27 @@ class Description:
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:
             raise UserError(f"shape = {self.shape}: it must hold sizes of at least 1")
-        for name, least in (("categories", 2), ("classes", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"{name} = {value}: it must be at least {least}")
+        if self.categories < 2:
+            raise UserError(f"categories = {self.categories}: it must be at least 2")
+        if self.classes is not None and self.classes < 1:
+            raise UserError(f"classes = {self.classes}: it must be at least 1")
         if self.symbols is not None and len(self.symbols) != self.categories:
             raise UserError(
                 f"{len(self.symbols)} symbols for {self.categories} categories: pass one for each"
             )
 
     def text(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> str:
-        """Returns what categories are written as; `masked` stands for one that the data does not have."""
+        """Returns the text of categories; `masked` stands for a category that the data does not have."""
         return join_symbols(self.written(x, masked))
 
     def written(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> list[str]:
         """Returns the symbol of each category, for `tokenizers.join_symbols`; -1 is padding, and left out."""
         symbols: tuple[str, ...] = self.symbols or ()
-        numbers: list[int] = x.tolist()
-        known = len(symbols)
-        return [symbols[k] if k < known else masked for k in numbers if k >= 0]
+        categories: list[int] = x.tolist()
+        written: list[str] = []
+        for category in categories:
+            if 0 <= category < len(symbols):
+                written.append(symbols[category])
+            elif category >= 0:
+                written.append(masked)
+        return written

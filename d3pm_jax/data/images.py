@@ -25,9 +25,11 @@ from d3pm_jax.data.source import DatasetError
 from d3pm_jax.errors import one_line
 from d3pm_jax.files import read_json
 
-CACHE_BYTES = 2**30  # of decoded images kept in memory: decoding one costs ten times as much as batching it
+# Decoded images are kept in memory up to this size: decoding an image costs ten times as much as batching it.
+CACHE_BYTES = 2**30
 FORMAT = "array_record"
-DIGITS_LEVELS = 17  # grey levels
+# Grey levels of the digits.
+DIGITS_LEVELS = 17
 
 
 def is_name(text: str) -> bool:
@@ -43,7 +45,7 @@ class ImageSource:
 
     Args:
         records: a TFDS data source.
-        keys: which feature each entry of an example is.
+        keys: the name of the feature that becomes "x", and of that which becomes "label".
         shape: (H, W, C), from which the number of records kept in memory follows.
         name: of the data set and where it lies, in messages.
 
@@ -57,7 +59,8 @@ class ImageSource:
         def read(index: int) -> dict[str, Any]:
             try:
                 record = records[index]
-            except Exception as error:  # of ArrayRecord, of protocol buffers, or of libraries of images
+            except Exception as error:
+                # It may be one of ArrayRecord, of protocol buffers, or of a library of images.
                 raise DatasetError(
                     f"cannot read {name}, record {index} ({one_line(error)}): remove its directory and "
                     f"prepare the data set again"
@@ -93,15 +96,18 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> ImageSourc
         keys = _keys(name, builder.info.features)
         if not builder.is_prepared():
             _prepare(builder)
-            builder = _open_builder(name, data_dir)  # reads what is there now, whoever prepared it
-        place = f"{builder.name} in {builder.data_dir}"
-        source = ImageSource(_open_records(builder, split), keys, builder.info.features["image"].shape, place)
-        _ = source[0]  # a bad file, or advice on image libraries, comes out here, not in a thread
+            # Another process may have prepared it meanwhile: a new builder reads what is there now.
+            builder = _open_builder(name, data_dir)
+        location = f"{builder.name} in {builder.data_dir}"
+        shape = builder.info.features["image"].shape  # (H, W, C)
+        source = ImageSource(_open_records(builder, split), keys, shape, location)
+        # A bad file, or advice on image libraries, should come out here and not in a thread of Grain.
+        _ = source[0]
     return source
 
 
 def describe_data_set(name: str, data_dir: str | None = None) -> Description:
-    """Describes a data set by what TFDS knows of it, without opening it.
+    """Describes a data set by its TFDS builder, without opening it.
 
     Args:
         name, data_dir: as for `open_split`.
@@ -111,9 +117,10 @@ def describe_data_set(name: str, data_dir: str | None = None) -> Description:
     """
     with _quiet():
         features = _open_builder(name, data_dir).info.features
-        labelled = "label" in _keys(name, features)
-    categories = DIGITS_LEVELS if name.partition("/")[0] == "digits" else 256
-    classes = features["label"].num_classes if labelled else None
+        has_labels = "label" in _keys(name, features)
+    is_digits = name.partition("/")[0] == "digits"
+    categories = DIGITS_LEVELS if is_digits else 256
+    classes = features["label"].num_classes if has_labels else None
     return Description(tuple(features["image"].shape), categories, classes, "image")
 
 
@@ -128,11 +135,12 @@ def check_stored(name: str, data_dir: str) -> None:
     root = Path(data_dir).expanduser() / re.split("[/:]", name)[0]
     for path in (*root.glob("*/features.json"), *root.glob("*/*/features.json")):
         try:
-            foreign = [x for x in _classes(read_json(path)) if not x.startswith("tensorflow_datasets.")]
+            class_names = _list_classes(read_json(path))
         except (OSError, ValueError) as error:
             raise DatasetError(
                 f"{path} cannot be read ({one_line(error)}): prepare the data set again"
             ) from error
+        foreign = [name for name in class_names if not name.startswith("tensorflow_datasets.")]
         if foreign:
             raise DatasetError(
                 f"{path} would import {one_line(foreign[0])}: name the directory if you trust it"
@@ -146,14 +154,21 @@ def check_stored(name: str, data_dir: str) -> None:
         )
 
 
-def _classes(tree: Any) -> list[str]:
+def _list_classes(tree: Any) -> list[str]:
     """Lists the classes that TFDS would import for a features.json."""
+    names: list[str] = []
+    children: list[Any] = []
     if isinstance(tree, list):
-        return [name for x in tree for name in _classes(x)]
-    if not isinstance(tree, dict):
-        return []
-    here = [x for key in ("pythonClassName", "type") if isinstance(x := tree.get(key), str) and "." in x]
-    return here + [name for x in tree.values() for name in _classes(x)]
+        children = tree
+    elif isinstance(tree, dict):
+        for key in ("pythonClassName", "type"):
+            value = tree.get(key)
+            if isinstance(value, str) and "." in value:
+                names.append(value)
+        children = list(tree.values())
+    for child in children:
+        names += _list_classes(child)
+    return names
 
 
 @contextlib.contextmanager
@@ -177,46 +192,53 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
     """Returns the TFDS builder of a data set, whether it is prepared or not."""
     import tensorflow_datasets as tfds
 
-    importlib.import_module("d3pm_jax.data.digits.digits_dataset_builder")  # makes "digits" known to TFDS
+    # TFDS knows the data sets whose builders have been imported, and the name of this one is "digits".
+    importlib.import_module("d3pm_jax.data.digits.digits_dataset_builder")
     if not is_name(name):
         raise DatasetError(f"data set {name!r}: a name is like mnist, emnist/letters or emnist/letters:3.1.0")
-    root = None if data_dir is None else tfds.core.as_path(data_dir).expanduser()
-    if root is not None and not root.exists():
-        raise DatasetError(
-            f"data directory {root} does not exist: create it (mkdir -p {root}) or name another"
-        )
+    if data_dir is not None:
+        root = tfds.core.as_path(data_dir).expanduser()
+        if not root.exists():
+            raise DatasetError(
+                f"data directory {root} does not exist: create it (mkdir -p {root}) or name another"
+            )
+        data_dir = str(root)
     try:
-        return tfds.builder(name, data_dir=None if root is None else str(root))
+        return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
-        known = tfds.list_builders(with_community_datasets=False)
-        near = ", ".join(difflib.get_close_matches(name, known, cutoff=0.5)) or "digits, mnist, cifar10"
-        raise DatasetError(f"unknown data set {name!r}: did you mean one of {near}?") from None
+        all_names = tfds.list_builders(with_community_datasets=False)
+        similar_names = difflib.get_close_matches(name, all_names, cutoff=0.5)
+        suggestions = ", ".join(similar_names) or "digits, mnist, cifar10"
+        raise DatasetError(f"unknown data set {name!r}: did you mean one of {suggestions}?") from None
     except Exception as error:
         raise DatasetError(f"cannot open data set {name!r}: {one_line(error)}") from error
 
 
 def _keys(name: str, features: Any) -> dict[str, str]:
-    """Says which feature is "x", and which "label" where there is a class label."""
+    """Returns the names of features by "x" and, where the data set has class labels, "label"."""
     import tensorflow_datasets as tfds
 
     if "image" not in features:
-        have = ", ".join(features)
-        raise DatasetError(f'{name} has no "image" feature (it has {have}): choose an image data set')
+        names = ", ".join(features)
+        raise DatasetError(f'{name} has no "image" feature (it has {names}): choose an image data set')
     image = features["image"]
     if image.np_dtype != np.uint8 or None in image.shape:
         raise DatasetError(
             f"the images of {name} have shape {image.shape} and type {np.dtype(image.np_dtype)}: "
             "choose a data set of uint8 images of one size"
         )
-    labelled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
-    return {"x": "image", "label": "label"} if labelled else {"x": "image"}
+    keys = {"x": "image"}
+    if "label" in features and isinstance(features["label"], tfds.features.ClassLabel):
+        keys["label"] = "label"
+    return keys
 
 
 def _prepare(builder: Any) -> None:
     """Writes the data set to its directory in a format with random access."""
-    if builder.name != "digits":  # fails at once where TFDS would retry for minutes and end in a traceback
+    # Without TensorFlow or network TFDS would retry for minutes, and end in a traceback: this fails at once.
+    if builder.name != "digits":
         missing = f"{builder.name} is not prepared (looked in {builder.data_dir})"
-        elsewhere = f"or, on a machine with network and TensorFlow, {_rebuild(builder)}"
+        elsewhere = f"or, on a machine with network and TensorFlow, {_rebuild_advice(builder)}"
         if importlib.util.find_spec("tensorflow") is None:
             raise DatasetError(
                 f"{missing} and preparing it needs TensorFlow: pip install tensorflow, {elsewhere}"
@@ -228,12 +250,14 @@ def _prepare(builder: Any) -> None:
             )
     print(f"preparing data set {builder.name} in {builder.data_dir} (needed once)", file=sys.stderr)
     cause = None
+    reason = "the directory exists but is incomplete"
     try:
         builder.download_and_prepare(file_format=FORMAT)
     except Exception as error:
         cause = error
+        reason = one_line(error)
+    # Where it is prepared in spite of an error, another process was faster.
     if not builder.is_prepared():
-        reason = "the directory exists but is incomplete" if cause is None else one_line(cause)
         raise DatasetError(
             f"{builder.name} could not be prepared in {builder.data_dir} ({reason}): "
             "remove that directory if it exists, put the cause right, and run again"
@@ -241,7 +265,7 @@ def _prepare(builder: Any) -> None:
 
 
 def _can_connect(url: str) -> bool:
-    """Tells whether the server of `url` answers within seconds, asked as TFDS will ask it."""
+    """Says whether the server of a URL answers within seconds, when it is asked as TFDS asks it."""
     import requests
 
     try:
@@ -259,9 +283,9 @@ def _open_records(builder: Any, split: str) -> Any:
     except (ValueError, KeyError):
         size = 0
     if size == 0:
-        have = ", ".join(f"{key} ({info.num_examples} images)" for key, info in splits.items())
+        choices = ", ".join(f"{key} ({info.num_examples} images)" for key, info in splits.items())
         raise DatasetError(
-            f"{builder.name} has no split {split!r}: use {have}, or a slice such as train[:1000]"
+            f"{builder.name} has no split {split!r}: use {choices}, or a slice such as train[:1000]"
         )
     try:
         return builder.as_data_source(split)
@@ -269,11 +293,11 @@ def _open_records(builder: Any, split: str) -> Any:
         stored = builder.info.file_format.value
         raise DatasetError(
             f"{builder.name} in {builder.data_dir} is stored as {stored}, which has no random access: "
-            f"{_rebuild(builder)}, where DIR is a new directory"
+            f"{_rebuild_advice(builder)}, where DIR is a new directory"
         ) from None
 
 
-def _rebuild(builder: Any) -> str:
+def _rebuild_advice(builder: Any) -> str:
     """Says how to prepare a data set with the command of TFDS."""
     command = f"tfds build {builder.name} --file_format={FORMAT} --data_dir=DIR"
     return f"run `{command}` and pass --data.dir DIR"

@@ -1,8 +1,8 @@
 """Prepares texts once: tokens on disk in the user's cache folder, named by the hash of text and tokenizer.
 
-A folder of it holds for each split its tokens, of the smallest unsigned type, for documents also where each
-ends, and about.json. It has its name when it is whole: a preparation that is killed leaves a folder of
-another name, which the next one deletes.
+The folder of a text holds for each split its tokens, in the smallest unsigned type, for documents also where
+each ends, and about.json. It is written under another name and renamed when it is complete: a preparation
+that is killed leaves a folder of that other name, which the next one deletes.
 """
 
 import contextlib
@@ -14,11 +14,12 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
 import numpy as np
 import platformdirs
 from rich.console import Console
@@ -28,25 +29,22 @@ from d3pm_jax.data import text, tokenizers
 from d3pm_jax.data.source import DatasetError
 from d3pm_jax.errors import one_line
 
-try:
-    import fcntl
-except ImportError:  # a system that has no such locks
-    fcntl = None
-
-VERSION = 1  # of what is kept
+# Of the files in a folder; a part of the hash that names it.
+VERSION = 1
 ABOUT = "about.json"
 SPLITS = ("train", "valid", "test")
-Advance = Callable[[int], Any]  # is told how many characters have been read
+# Moves a progress bar on by so many characters.
+Advance = Callable[[int], Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Says what tokens are of. The paths are of the splits, or one of all of them with their shares."""
+    """Describes texts and how they become tokens: a text for each split, or one that is cut by shares."""
 
     paths: tuple[tuple[str, str], ...]
-    """(split, path)"""
+    """(split, path), or one ("all", path)"""
     shares: tuple[float, float, float] | None
-    """of train, valid and test, in this order, in the characters of one text"""
+    """of train, valid and test, in this order, in the characters of the one text; None for a text each"""
     tokenizer: str
     """one of `tokenizers.NAMES`, or a file"""
     documents: bool = False
@@ -56,35 +54,45 @@ class Corpus:
 
 
 class SplitTokens(NamedTuple):
-    """Holds a split."""
+    """Holds the tokens of a split, mapped into memory."""
 
-    x: np.ndarray  # [n], mapped into memory
-    ends: np.ndarray | None  # int64 [documents]: where each ends
+    x: np.ndarray
+    """categories [n]"""
+    ends: np.ndarray | None
+    """int64 [documents]: where each document ends in x; None for a text that is no documents"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Opens what `prepare_corpus` made."""
+    """Describes and opens the folder that `prepare_corpus` made."""
 
     folder: Path
     digest: str
     """the hash of text and tokenizer"""
     symbols: tuple[str, ...]
+    """the text of each category"""
     counts: dict[str, int]
-    """tokens of each split"""
+    """number of tokens by split"""
     documents: bool
+    """whether each line is a document, and the ends of documents are there"""
 
     def open(self, split: str) -> SplitTokens:
-        """Maps a split into memory."""
-        dtype = np.min_scalar_type(len(self.symbols) - 1)
-        x = _mapped(self.folder / f"{split}.tokens", dtype)
+        """Maps a split into memory.
+
+        Raises:
+            DatasetError: its files are damaged.
+        """
+        x = _map_file(self.folder / f"{split}.tokens", _smallest_type(self.symbols))
         if len(x) != self.counts[split]:
             raise DatasetError(f"{self.folder} is damaged: delete it, then it is prepared again")
-        return SplitTokens(x, _mapped(self.folder / f"{split}.ends", np.int64) if self.documents else None)
+        ends = None
+        if self.documents:
+            ends = _map_file(self.folder / f"{split}.ends", np.int64)
+        return SplitTokens(x, ends)
 
 
 def prepare_corpus(corpus: Corpus) -> Prepared:
-    """Returns the tokens of a corpus, which are made where they are not there yet, by one process at a time.
+    """Returns the tokens of a corpus, which are made first if they do not exist, by one process at a time.
 
     Raises:
         DatasetError: a text or the tokenizer cannot be read, or the tokens cannot be written.
@@ -95,22 +103,43 @@ def prepare_corpus(corpus: Corpus) -> Prepared:
     if not (folder / ABOUT).is_file():
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with (cache / f"{folder.name}.lock").open("wb") as lock:  # which ends with its process
-                if fcntl is not None:
-                    with contextlib.suppress(OSError):  # a file system without locks
-                        fcntl.flock(lock, fcntl.LOCK_EX)
+            with _lock_file(cache / f"{folder.name}.lock"):
+                # Another process may have made them while this one waited for the lock.
                 if not (folder / ABOUT).is_file():
-                    _write(corpus, folder)
+                    _write_folder(corpus, folder)
         except OSError as error:
             raise DatasetError(
                 f"cannot write to {cache}: {error.strerror or one_line(error)}; make room there, or set "
                 f"XDG_CACHE_HOME to another folder"
             ) from error
-    return _read(folder, digest)
+    return _read_folder(folder, digest)
+
+
+@contextlib.contextmanager
+def _lock_file(path: Path) -> Iterator[None]:
+    """Waits for the lock of a file and holds it during the block; a killed process loses it.
+
+    Where the file system has no locks the block runs without: two processes may then prepare the same text,
+    each in a folder of its own, and the last one stays.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    # An OSError of `touch` is one of the folder, which the user has to mend. One of `acquire` can then only
+    # come from the lock.
+    path.touch()
+    # A "soft" lock is a file that exists, and would outlive a process that is killed.
+    lock = filelock.FileLock(path, fallback_to_soft=False)
+    with contextlib.suppress(OSError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @functools.lru_cache(maxsize=4)
-def _read(folder: Path, digest: str) -> Prepared:
+def _read_folder(folder: Path, digest: str) -> Prepared:
     try:
         about = json.loads((folder / ABOUT).read_bytes())
         return Prepared(folder, digest, tuple(about["symbols"]), about["counts"], about["documents"])
@@ -122,7 +151,8 @@ def _digest(corpus: Corpus) -> str:
     """Hashes all that the tokens depend on: the texts and the tokenizer, not where they lie."""
     tokenizer = corpus.tokenizer
     if tokenizer not in tokenizers.NAMES:
-        tokenizer = hashlib.sha256(_tokenizer_file(corpus).read_bytes()).hexdigest()
+        tokenizer = hashlib.sha256(_find_tokenizer_file(corpus).read_bytes()).hexdigest()
+    # A change of what is hashed here, or of its order, prepares every text again.
     about = {
         "version": VERSION,
         "texts": [(split, text.hash_text(path)) for split, path in corpus.paths],
@@ -132,7 +162,7 @@ def _digest(corpus: Corpus) -> str:
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
-def _tokenizer_file(corpus: Corpus) -> Path:
+def _find_tokenizer_file(corpus: Corpus) -> Path:
     path = Path(corpus.tokenizer).expanduser()
     if not path.is_file():
         raise DatasetError(
@@ -142,64 +172,88 @@ def _tokenizer_file(corpus: Corpus) -> Path:
     return path
 
 
-def _write(corpus: Corpus, folder: Path) -> None:
-    """Makes the folder of a corpus."""
-    for left in folder.parent.glob(f"{folder.name}.*.partial"):
-        shutil.rmtree(left, ignore_errors=True)
+def _write_folder(corpus: Corpus, folder: Path) -> None:
+    """Makes the tokens of a corpus, in a folder that has its name when it is complete."""
+    for left_behind in folder.parent.glob(f"{folder.name}.*.partial"):
+        shutil.rmtree(left_behind, ignore_errors=True)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     partial.mkdir()
     try:
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             sizes, characters = _scan(corpus)
-            if corpus.tokenizer == "characters":
-                tokenizer = tokenizers.Characters(characters)
-            elif corpus.tokenizer == "letters27":
-                tokenizer = tokenizers.Characters(tokenizers.LETTERS27)
-            elif corpus.tokenizer == "bytes":
-                tokenizer = tokenizers.Bytes(corpus.encoding)
-            else:
-                tokenizer = tokenizers.FileTokenizer(_tokenizer_file(corpus))
+            tokenizer = _make_tokenizer(corpus, characters)
             ranges = _cut(corpus, sizes)
             total = sum(stop - start for _, start, stop in ranges.values())
-            advance = functools.partial(
-                progress.advance, progress.add_task("preparing the text", total=total)
-            )
+            task = progress.add_task("preparing the text", total=total)
+            advance = functools.partial(progress.advance, task)
             counts = {}
             for split, (path, start, stop) in ranges.items():
                 texts = _read_range(path, corpus.encoding, start, stop, advance)
                 counts[split] = _write_tokens(partial / split, texts, tokenizer, corpus.documents)
+
+        # about.json is written last: a folder without it is not complete.
         about = {"symbols": tokenizer.symbols, "counts": counts, "documents": corpus.documents}
         (partial / ABOUT).write_text(json.dumps(about))
-        shutil.rmtree(folder, ignore_errors=True)  # without about.json, it is damaged
+        # If there is a folder of this name, it has lost its about.json.
+        shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _make_tokenizer(corpus: Corpus, characters: list[str]) -> tokenizers.Tokenizer:
+    """Returns the tokenizer of a corpus in which these characters occur."""
+    if corpus.tokenizer == "characters":
+        return tokenizers.Characters(characters)
+    if corpus.tokenizer == "letters27":
+        return tokenizers.Characters(tokenizers.LETTERS27)
+    if corpus.tokenizer == "bytes":
+        return tokenizers.Bytes(corpus.encoding)
+    return tokenizers.FileTokenizer(_find_tokenizer_file(corpus))
+
+
+def _smallest_type(symbols: Sequence[str]) -> np.dtype:
+    """Returns the smallest unsigned type that holds all categories."""
+    return np.min_scalar_type(len(symbols) - 1)
+
+
 def _scan(corpus: Corpus) -> tuple[dict[str, int], list[str]]:
-    """Counts the characters of each text, and lists those that occur, in order.
+    """Counts the characters of each text, and lists the characters that occur, in the order of Unicode.
 
     Raises:
         DatasetError: a text is empty, or holds a character that its tokenizer does not have.
     """
-    seen, sizes = np.zeros(tokenizers.UNICODE, bool), {}
-    letters = tokenizers.LETTERS27 + "\n" * corpus.documents if corpus.tokenizer == "letters27" else None
+    occurs = np.zeros(tokenizers.UNICODE, bool)
+    sizes: dict[str, int] = {}
     for split, path in corpus.paths:
         sizes[split] = 0
         for part in text.read_parts(path, corpus.encoding):
-            seen[tokenizers.code_points(part.text)] = True
+            occurs[tokenizers.code_points(part.text)] = True
             sizes[split] += len(part.text)
-            if letters is not None and part.text.strip(letters):
-                at = next(i for i, x in enumerate(part.text) if x not in letters)
-                raise DatasetError(
-                    f"{part.file} holds {part.text[at]!r} at character {part.start + at:,}, which is none of "
-                    f"letters27, a-z and space: take data.tokenizer = 'characters', or clean the text"
-                )
+            if corpus.tokenizer == "letters27":
+                _check_letters(part, corpus.documents)
         if not sizes[split]:
             raise DatasetError(f"{path} is empty: name a text")
-    seen[ord("\n")] &= not corpus.documents
-    return sizes, [chr(x) for x in np.flatnonzero(seen)]
+    if corpus.documents:
+        # A line break is the end of a document, and no token.
+        occurs[ord("\n")] = False
+    return sizes, [chr(code_point) for code_point in np.flatnonzero(occurs)]
+
+
+def _check_letters(part: text.TextPart, documents: bool) -> None:
+    """Raises DatasetError where a part of a text is not of a-z and space, and for documents line breaks."""
+    letters = tokenizers.LETTERS27
+    if documents:
+        letters += "\n"
+    # Stripping is fast. What is left of other text begins with a character that is none of them.
+    if not part.text.strip(letters):
+        return
+    position = next(i for i, character in enumerate(part.text) if character not in letters)
+    raise DatasetError(
+        f"{part.file} holds {part.text[position]!r} at character {part.start + position:,}, which is none of "
+        f"letters27, a-z and space: take data.tokenizer = 'characters', or clean the text"
+    )
 
 
 def _cut(corpus: Corpus, sizes: dict[str, int]) -> dict[str, tuple[str, int, int]]:
@@ -207,42 +261,71 @@ def _cut(corpus: Corpus, sizes: dict[str, int]) -> dict[str, tuple[str, int, int
     if corpus.shares is None:
         return {split: (path, 0, sizes[split]) for split, path in corpus.paths}
     ((split, path),) = corpus.paths
-    sums = itertools.accumulate(Fraction(str(share)) for share in corpus.shares)  # 0.7 + 0.2 is 0.9 here
-    cuts = [0, *(math.floor(sizes[split] * x) for x in sums)]
-    return {name: (path, *pair) for name, pair in zip(SPLITS, itertools.pairwise(cuts), strict=True)}
+    # As fractions of their decimals, 0.7 + 0.2 is 0.9; in float64 it is less, and a character would be lost.
+    sums = itertools.accumulate(Fraction(str(share)) for share in corpus.shares)
+    cuts = [0, *(math.floor(sizes[split] * share) for share in sums)]
+    ranges = zip(SPLITS, itertools.pairwise(cuts), strict=True)
+    return {name: (path, start, stop) for name, (start, stop) in ranges}
 
 
 def _read_range(path: str, encoding: str, start: int, stop: int, advance: Advance) -> Iterator[str]:
-    """Reads the characters start, .., stop - 1 of a text, and tells how many of them are done."""
-    at = 0
+    """Reads the characters start, .., stop - 1 of a text, in parts, and advances by those that are done."""
+    position = 0
     for part in text.read_parts(path, encoding):
-        if at >= stop:
+        if position >= stop:
             return
-        taken = part.text[max(0, start - at) : stop - at]
-        yield taken
-        advance(len(taken))
-        at += len(part.text)
+        inside = part.text[max(0, start - position) : stop - position]
+        yield inside
+        advance(len(inside))
+        position += len(part.text)
 
 
 def _write_tokens(path: Path, texts: Iterator[str], tokenizer: tokenizers.Tokenizer, documents: bool) -> int:
-    """Writes the tokens of a split, and of documents their ends; returns how many tokens there are."""
-    dtype, count = np.min_scalar_type(len(tokenizer.symbols) - 1), 0
+    """Writes the tokens of a split, and where documents end in them.
+
+    Args:
+        path: of the files, without their endings .tokens and .ends.
+        texts: the text, in parts.
+        tokenizer: makes tokens of lines.
+        documents: whether a line is a document, without its line break.
+
+    Returns:
+        The number of tokens.
+    """
+    dtype = _smallest_type(tokenizer.symbols)
+    lines = text.split_lines(texts)
+    if documents:
+        # The last document ends with the text, be there a line break or not. Behind one, an empty document is
+        # added, of which `Padded` makes no example.
+        lines = itertools.chain(lines, [["\n"]])
+    count = 0
     with path.with_suffix(".tokens").open("wb") as tokens, path.with_suffix(".ends").open("wb") as ends:
-        for pieces in itertools.chain(text.split_lines(texts), [["\n"]] if documents else []):
-            written = [piece.removesuffix("\n") for piece in pieces] if documents else pieces
+        for pieces in lines:
+            written = pieces
+            if documents:
+                written = [piece.removesuffix("\n") for piece in pieces]
             x, lengths = tokenizer.encode(written)
             tokens.write(x.astype(dtype).tobytes())
             if documents:
-                ended = np.array([piece.endswith("\n") for piece in pieces], bool)
-                ends.write((count + np.cumsum(lengths, dtype=np.int64))[ended].tobytes())
+                # A piece without a line break at its end goes on in the next one.
+                is_last = np.array([piece.endswith("\n") for piece in pieces], bool)  # [pieces]
+                piece_ends = count + np.cumsum(lengths, dtype=np.int64)  # [pieces]
+                ends.write(piece_ends[is_last].tobytes())
             count += len(x)
     return count
 
 
-def _mapped(path: Path, dtype: Any) -> np.ndarray:
+def _map_file(path: Path, dtype: Any) -> np.ndarray:
+    """Maps the numbers of a file into memory, [n].
+
+    Raises:
+        DatasetError: the file is damaged.
+    """
     try:
-        size = path.stat().st_size
-        return np.memmap(path, dtype, "r") if size else np.zeros(0, dtype)
+        # A file of no bytes cannot be mapped.
+        if not path.stat().st_size:
+            return np.zeros(0, dtype)
+        return np.memmap(path, dtype, "r")
     except (OSError, ValueError) as error:
         raise DatasetError(
             f"{path} is damaged: delete its folder, the text is prepared again then"

@@ -1,4 +1,4 @@
-"""Says what a source of examples is, records by number, and makes some of arrays and of their files."""
+"""Defines a source of examples by number, and makes sources of arrays and of their files."""
 
 import gzip
 import math
@@ -10,7 +10,8 @@ import numpy as np
 
 from d3pm_jax.errors import UserError, one_line
 
-UINT8 = 0x08  # a type of idx files
+# The code of a type in the header of an idx file.
+UINT8 = 0x08
 
 
 class DatasetError(UserError):
@@ -18,10 +19,11 @@ class DatasetError(UserError):
 
 
 class Part:
-    """Gives the examples start, .., stop - 1 of a source."""
+    """Is a source of the examples start, .., stop - 1 of another source."""
 
     def __init__(self, source: "Source", start: int, stop: int) -> None:
-        self._source, self._range = source, range(start, stop)
+        self._source = source
+        self._range = range(start, stop)
 
     def __len__(self) -> int:
         return len(self._range)
@@ -61,14 +63,17 @@ class ArraySource:
                 raise DatasetError(
                     f"the labels of {name} have shape {labels.shape}: pass one for each of {len(x)} examples"
                 )
-        self._x, self._labels = x, labels
+        self._x = x
+        self._labels = labels
 
     def __len__(self) -> int:
         return len(self._x)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        labels = {} if self._labels is None else {"label": int(self._labels[index])}
-        return {"x": self._x[index], **labels}
+        example: dict[str, Any] = {"x": self._x[index]}
+        if self._labels is not None:
+            example["label"] = int(self._labels[index])
+        return example
 
 
 def open_npy(path: str | Path) -> np.ndarray:
@@ -81,9 +86,10 @@ def open_npy(path: str | Path) -> np.ndarray:
         raise DatasetError(f"no file {path} (from {Path.cwd()}): write it with numpy.save, or name another")
     try:
         return np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # also of the parser of Python, which NumPy reads a header with
-        why = one_line(error)
-        raise DatasetError(f"{path} cannot be read as .npy ({why}): write it with numpy.save") from error
+    except Exception as error:
+        # NumPy reads a header with the parser of Python, so that a damaged one may raise anything.
+        cause = one_line(error)
+        raise DatasetError(f"{path} cannot be read as .npy ({cause}): write it with numpy.save") from error
 
 
 def read_idx(folder: str | Path, name: str) -> np.ndarray:
@@ -97,13 +103,21 @@ def read_idx(folder: str | Path, name: str) -> np.ndarray:
     if not (path.is_file() or packed.is_file()):
         raise DatasetError(f"no file {path}, nor {packed.name}: put the four idx files of the data set there")
     try:
-        content = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
+        if path.is_file():
+            content = path.read_bytes()
+        else:
+            content = gzip.decompress(packed.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{packed} is damaged ({error}): download it again") from error
     if len(content) < 4 or content[:3] != bytes([0, 0, UINT8]):
         raise DatasetError(f"{path} is no idx file of bytes: put the four idx files of the data set there")
+
+    # The header is four bytes, of which the last is the number of axes, and the sizes of the axes, of four
+    # bytes each. In a damaged file there may be fewer sizes than axes.
     axes = content[3]
-    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", min(axes, (len(content) - 4) // 4), 4))
+    sizes_stored = min(axes, (len(content) - 4) // 4)
+    sizes = np.frombuffer(content, ">u4", count=sizes_stored, offset=4)
+    shape = tuple(int(size) for size in sizes)
     if len(shape) != axes or len(content) != 4 + 4 * axes + math.prod(shape):
         raise DatasetError(f"{path} is damaged, of {len(content)} bytes for shape {shape}: download it again")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)

@@ -16,16 +16,20 @@ from typing import NamedTuple, cast
 from d3pm_jax.data.source import DatasetError
 from d3pm_jax.errors import one_line
 
-PART = 1 << 20  # bytes that are read at a time
-LONGEST = 1 << 16  # characters of a line, or of a part of one
+# Bytes that are read at a time.
+PART = 1 << 20
+# Characters of a line, or of a piece of a longer one.
+LONGEST = 1 << 16
+# What reading a damaged file raises, compressed or not.
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, KeyError)
 
 
 class TextPart(NamedTuple):
-    """Holds some characters of a file, and where they begin."""
+    """Holds consecutive characters of a file, and where they begin."""
 
     file: Path
-    start: int  # characters of the file before it
+    start: int
+    """number of characters of the file before them"""
     text: str
 
 
@@ -35,15 +39,15 @@ def list_files(path: str) -> list[Path]:
     Raises:
         DatasetError: there are none.
     """
-    place = Path(path).expanduser()
-    if place.is_file():
-        return [place]
-    if not place.is_dir():
-        raise DatasetError(f"no file or folder {place} (from {Path.cwd()}): name a text in UTF-8")
-    found = sorted((x for x in place.glob("*.txt") if x.is_file()), key=lambda x: x.name)
-    if not found:
-        raise DatasetError(f"the folder {place} has no *.txt: put the texts there, or name a file")
-    return found
+    location = Path(path).expanduser()
+    if location.is_file():
+        return [location]
+    if not location.is_dir():
+        raise DatasetError(f"no file or folder {location} (from {Path.cwd()}): name a text in UTF-8")
+    files = [file for file in location.glob("*.txt") if file.is_file()]
+    if not files:
+        raise DatasetError(f"the folder {location} has no *.txt: put the texts there, or name a file")
+    return sorted(files, key=lambda file: file.name)
 
 
 def read_parts(path: str, encoding: str) -> Iterator[TextPart]:
@@ -55,23 +59,29 @@ def read_parts(path: str, encoding: str) -> Iterator[TextPart]:
     for number, file in enumerate(list_files(path)):
         if number:
             yield TextPart(file, 0, "\n")
-        decoder, start, offset = codecs.getincrementaldecoder(encoding)(), 0, 0
-        for content in itertools.chain(_contents(file), (b"",)):
-            pending = len(decoder.getstate()[0])
+        decoder = codecs.getincrementaldecoder(encoding)()
+        characters_read = 0
+        bytes_read = 0
+        # The empty bytes at the end say that a character which has begun is not complete.
+        for content in itertools.chain(_read_blocks(file), (b"",)):
+            # The decoder keeps the first bytes of a character that is cut by the end of a block. Positions in
+            # its errors count from them.
+            bytes_pending = len(decoder.getstate()[0])
             try:
                 text = decoder.decode(content, final=not content)
             except UnicodeDecodeError as error:
-                at = offset - pending + error.start
+                position = bytes_read - bytes_pending + error.start
                 raise DatasetError(
-                    f"{file} is not {encoding.upper()} at byte {at:,} ({error.reason}): convert it, as "
+                    f"{file} is not {encoding.upper()} at byte {position:,} ({error.reason}): convert it, as "
                     f"iconv -f latin1 -t utf-8 does for Latin-1"
                 ) from error
-            yield TextPart(file, start, text)
-            start, offset = start + len(text), offset + len(content)
+            yield TextPart(file, characters_read, text)
+            characters_read += len(text)
+            bytes_read += len(content)
 
 
 def hash_text(path: str) -> str:
-    """Hashes the content of what `read_parts` reads, by files; again only where one has changed."""
+    """Hashes the content of all files that `read_parts` reads; an unchanged file is hashed once."""
     digest = hashlib.sha256()
     for file in list_files(path):
         status = file.stat()
@@ -84,43 +94,53 @@ def split_lines(texts: Iterable[str]) -> Iterator[list[str]]:
 
     A line of more than LONGEST characters is cut too, after the last space among so many, if there is one.
     """
-    rest = ""
+    unfinished = ""
     for text in texts:
-        *whole, rest = (rest + text).split("\n")
-        found = [piece for line in whole for piece in _short(line + "\n")]
-        *more, rest = _short(rest)
-        yield found + more
-    yield [rest] if rest else []
+        *complete, unfinished = (unfinished + text).split("\n")
+        pieces = []
+        for line in complete:
+            pieces += _cut_line(line + "\n")
+        # What has no line break yet may be too long already. Its last piece is still unfinished.
+        *more_pieces, unfinished = _cut_line(unfinished)
+        yield pieces + more_pieces
+    if unfinished:
+        yield [unfinished]
+    else:
+        yield []
 
 
-def _short(line: str) -> list[str]:
-    found = []
+def _cut_line(line: str) -> list[str]:
+    """Cuts a line into pieces of at most LONGEST characters, after spaces where there are any."""
+    pieces = []
     while len(line) > LONGEST:
-        cut = line.rfind(" ", 0, LONGEST) + 1 or LONGEST
-        found.append(line[:cut])
-        line = line[cut:]
-    return [*found, line]
+        # rfind gives -1 where there is no space, so that the position after it is 0.
+        position = line.rfind(" ", 0, LONGEST) + 1 or LONGEST
+        pieces.append(line[:position])
+        line = line[position:]
+    pieces.append(line)
+    return pieces
 
 
 @functools.lru_cache(maxsize=10_000)
 def _file_hash(file: Path, size: int, modified: int) -> bytes:
+    """Hashes the content of a file; size and time of change are there to tell a changed file in the cache."""
     digest = hashlib.sha256()
-    for content in _contents(file):
+    for content in _read_blocks(file):
         digest.update(content)
     return digest.digest()
 
 
-def _contents(file: Path) -> Iterator[bytes]:
+def _read_blocks(file: Path) -> Iterator[bytes]:
     """Reads the bytes of a file, of NAME.gz or NAME.xz, or of NAME in NAME.zip."""
     try:
-        with _opened(file) as opened:
-            while content := opened.read(PART):
+        with _open_unpacked(file) as stream:
+            while content := stream.read(PART):
                 yield content
     except DAMAGED as error:
         raise DatasetError(f"{file} cannot be read ({one_line(error)}): restore it") from error
 
 
-def _opened(file: Path) -> BufferedIOBase:
+def _open_unpacked(file: Path) -> BufferedIOBase:
     if file.suffix == ".zip":
         return cast(BufferedIOBase, zipfile.ZipFile(file).open(file.stem))
     opener = {".gz": gzip.open, ".xz": lzma.open}.get(file.suffix, open)

@@ -6,6 +6,7 @@ that `join_symbols` puts characters together again.
 """
 
 import codecs
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,35 +20,39 @@ from d3pm_jax.extras import require
 
 LETTERS27 = " abcdefghijklmnopqrstuvwxyz"
 NAMES = ("characters", "letters27", "bytes")
+# Number of code points.
 UNICODE = 0x110000
 
 
 class Characters:
-    """Gives each of these characters, a symbol, a category of its own; there are no others in the text."""
+    """Makes each of these characters, which are the symbols, a category; the text must have no others."""
 
     def __init__(self, characters: Iterable[str]) -> None:
         self.symbols = tuple(characters)
+        # The category of each code point, [UNICODE].
         self._category = np.zeros(UNICODE, np.uint32)
-        self._category[[ord(x) for x in self.symbols]] = range(len(self.symbols))
+        self._category[[ord(symbol) for symbol in self.symbols]] = range(len(self.symbols))
 
     def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, list[int]]:
-        return self._category[code_points("".join(lines))], [len(line) for line in lines]
+        lengths = [len(line) for line in lines]
+        return self._category[code_points("".join(lines))], lengths
 
 
 class Bytes:
-    """Gives each byte of a text in this encoding its number, of 256."""
+    """Makes each byte of a text in this encoding a category, the value of the byte; there are 256."""
 
     def __init__(self, encoding: str = "utf-8") -> None:
-        self.symbols = tuple(_text_of(bytes([x])) for x in range(256))
+        self.symbols = tuple(_decode_symbol(bytes([value])) for value in range(256))
         self._encoding = encoding
 
     def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, list[int]]:
         encoded = [line.encode(self._encoding) for line in lines]
-        return np.frombuffer(b"".join(encoded), np.uint8), [len(x) for x in encoded]
+        lengths = [len(content) for content in encoded]
+        return np.frombuffer(b"".join(encoded), np.uint8), lengths
 
 
 class FileTokenizer:
-    """Does what a file of the `tokenizers` library says, for each line on its own, without special tokens.
+    """Cuts each line into tokens by the rules of a file of the `tokenizers` library, without special tokens.
 
     Args:
         path: a tokenizer.json.
@@ -63,7 +68,8 @@ class FileTokenizer:
 
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises nothing narrower
+        except Exception as error:
+            # The library raises nothing narrower.
             raise DatasetError(
                 f"{path} is no file of the tokenizers library ({one_line(error)}): save it anew"
             ) from error
@@ -72,13 +78,15 @@ class FileTokenizer:
         self.symbols = _symbols(json.loads(self._tokenizer.to_str()), self._tokenizer.get_vocab())
 
     def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, list[int]]:
-        found = [x.ids for x in self._tokenizer.encode_batch_fast(list(lines), add_special_tokens=False)]
-        lengths = [len(ids) for ids in found]
-        return np.fromiter((i for ids in found for i in ids), np.uint32, sum(lengths)), lengths
+        encodings = self._tokenizer.encode_batch_fast(list(lines), add_special_tokens=False)
+        ids_by_line = [encoding.ids for encoding in encodings]
+        lengths = [len(ids) for ids in ids_by_line]
+        ids = itertools.chain.from_iterable(ids_by_line)
+        return np.fromiter(ids, np.uint32, sum(lengths)), lengths
 
 
-# Each has `symbols`, what each category is written as, and encode(lines), which returns the categories of the
-# lines, one after the other, and how many each line has.
+# A tokenizer has `symbols`, the texts of its categories, and encode(lines), which returns the categories of
+# all lines, one line after the other, [n], and how many of them each line has.
 Tokenizer = Characters | Bytes | FileTokenizer
 
 
@@ -91,22 +99,29 @@ def match_symbols(text: str, symbols: Sequence[str]) -> np.ndarray:
     Raises:
         DatasetError: some of the text has no symbol.
     """
-    table = {_bytes_of(symbol): k for k, symbol in enumerate(symbols) if symbol}
-    longest, content, found, i = max(map(len, table), default=0), _bytes_of(text), [], 0
-    while i < len(content):
-        ends = range(min(len(content), i + longest), i, -1)
-        end = next((j for j in ends if content[i:j] in table), None)
+    # In bytes, since a symbol may be a part of a character.
+    category_by_bytes = {_encode_symbol(symbol): k for k, symbol in enumerate(symbols) if symbol}
+    longest = max(map(len, category_by_bytes), default=0)
+    content = _encode_symbol(text)
+    categories: list[int] = []
+    start = 0
+    while start < len(content):
+        ends = range(min(len(content), start + longest), start, -1)
+        end = next((end for end in ends if content[start:end] in category_by_bytes), None)
         if end is None:
-            at = len(content[:i].decode(errors="ignore"))
-            spaced = any(symbol.startswith(_bytes_of(f" {text[at]}")) for symbol in table)
-            cure = ", or put a space before it" if spaced else ""
+            position = len(content[:start].decode(errors="ignore"))
+            # Tokens of words often have the space before the word in them.
+            after_space = _encode_symbol(f" {text[position]}")
+            cure = ""
+            if any(symbol.startswith(after_space) for symbol in category_by_bytes):
+                cure = ", or put a space before it"
             raise DatasetError(
-                f"no symbol of the text of the run fits {text[at]!r}, character {at:,} of "
+                f"no symbol of the text of the run fits {text[position]!r}, character {position:,} of "
                 f"{one_line(repr(text))}: leave it out{cure}"
             )
-        found.append(table[content[i:end]])
-        i = end
-    return np.array(found, np.int32)
+        categories.append(category_by_bytes[content[start:end]])
+        start = end
+    return np.array(categories, np.int32)
 
 
 def code_points(text: str) -> np.ndarray:
@@ -120,58 +135,72 @@ def join_symbols(symbols: Iterable[str]) -> str:
 
 
 def join_symbol_parts(parts: Iterable[Iterable[str]]) -> Iterator[str]:
-    """Yields the text that `join_symbols` makes of all symbols, in parts; a character is where it ends."""
+    """Joins symbols that come in parts, and yields the text in as many parts and one more.
+
+    A character whose bytes are in several parts is in that of its last byte.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for symbols in parts:
-        yield decoder.decode(_bytes_of("".join(symbols)))
+        yield decoder.decode(_encode_symbol("".join(symbols)))
     yield decoder.decode(b"", final=True)
 
 
-def _bytes_of(symbol: str) -> bytes:
+def _encode_symbol(symbol: str) -> bytes:
     return symbol.encode("utf-8", "surrogateescape")
 
 
-def _text_of(content: bytes) -> str:
+def _decode_symbol(content: bytes) -> str:
     return content.decode("utf-8", "surrogateescape")
 
 
 def _symbols(tree: dict[str, Any], vocabulary: dict[str, int]) -> tuple[str, ...]:
-    """Returns what each token stands for in the middle of a text, by the decoder of the file.
+    """Returns the text of each token in the middle of a text, by the decoder of the file.
 
     A special or added token is written as it is, a number without a token as nothing.
     """
     decoder = tree["decoder"]
-    rules = [decoder] if decoder is None or "decoders" not in decoder else decoder["decoders"]
-    literal = {token["content"] for token in tree["added_tokens"]}
-    found = [""] * (max(vocabulary.values(), default=-1) + 1)
+    if decoder is not None and "decoders" in decoder:
+        rules = decoder["decoders"]
+    else:
+        rules = [decoder]
+    literal_tokens = {token["content"] for token in tree["added_tokens"]}
+
+    symbols = [""] * (max(vocabulary.values(), default=-1) + 1)
     for token, number in vocabulary.items():
         text = token
-        for rule in () if token in literal else rules:
-            text = _decoded(text, rule)
-        found[number] = text
-    return tuple(found)
+        if token not in literal_tokens:
+            for rule in rules:
+                text = _apply_decoder(text, rule)
+        symbols[number] = text
+    return tuple(symbols)
 
 
-def _decoded(token: str, rule: dict[str, Any] | None) -> str:
+def _apply_decoder(token: str, rule: dict[str, Any] | None) -> str:
     """Applies one decoder to a token; those that only mend the ends of a text change nothing."""
-    match {"type": "none"} if rule is None else rule:
+    if rule is None:
+        # Without a decoder the library puts a space between tokens.
+        return f" {token}"
+    match rule:
         case {"type": "ByteLevel"}:
-            return _text_of(bytes(_BYTE_OF[x] for x in token)) if set(token) <= _BYTE_OF.keys() else token
+            if set(token) <= _BYTE_OF.keys():
+                return _decode_symbol(bytes(_BYTE_OF[character] for character in token))
         case {"type": "ByteFallback"}:
-            is_byte = len(token) == 6 and token.startswith("<0x") and token.endswith(">")
-            return _text_of(bytes([int(token[3:5], 16)])) if is_byte else token
+            if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+                return _decode_symbol(bytes([int(token[3:5], 16)]))
         case {"type": "WordPiece", "prefix": prefix}:
-            return token.removeprefix(prefix) if token.startswith(prefix) else f" {token}"
+            if token.startswith(prefix):
+                return token.removeprefix(prefix)
+            return f" {token}"
         case {"type": "Metaspace", "replacement": mark} | {"type": "Replace", "pattern": {"String": mark}}:
-            return token.replace(mark, (rule or {}).get("content", " "))
+            return token.replace(mark, rule.get("content", " "))
         case {"type": "BPEDecoder", "suffix": suffix}:
             return token.replace(suffix, " ")
-        case {"type": "none"}:  # the library puts a space between tokens then
-            return f" {token}"
     return token
 
 
-# The byte that each character stands for in byte-level BPE: printable ones for themselves.
+# The byte that each character stands for in byte-level BPE, as in GPT-2: a printable character stands for
+# itself, and the other bytes are the characters from 256 on.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = sorted(set(range(256)) - set(_PRINTABLE))
-_BYTE_OF = {chr(x): x for x in _PRINTABLE} | {chr(256 + i): x for i, x in enumerate(_OTHERS)}
+_BYTE_OF = {chr(value): value for value in _PRINTABLE}
+_BYTE_OF |= {chr(256 + i): value for i, value in enumerate(_OTHERS)}

@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Wrapped:
-    """Gives the windows of `length` tokens one after the other; what is left at the end is left out.
+    """Is a source of windows of `length` tokens, one after the other; what is left at the end is left out.
 
     Args:
         tokens: [n].
@@ -14,7 +14,8 @@ class Wrapped:
     """
 
     def __init__(self, tokens: np.ndarray, length: int) -> None:
-        self._tokens, self._length = tokens, length
+        self._tokens = tokens
+        self._length = length
 
     def __len__(self) -> int:
         return len(self._tokens) // self._length
@@ -25,15 +26,16 @@ class Wrapped:
 
 
 class Overlapping(Wrapped):
-    """Gives each window with the length - 1 tokens before it, for `random_window` to cut one out.
+    """Is a source of windows with the length - 1 tokens before each, for `random_window` to cut one out.
 
-    So every window of the stream up to the end of the last one is drawn, and what comes later, such as
-    windows that are held back, is not seen.
+    So a window of the stream may begin at any token, and none reaches beyond the window of its number: what
+    comes later, such as windows that are held back from training, is not seen.
     """
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         stop = (range(len(self))[index] + 1) * self._length
-        return {"x": np.asarray(self._tokens[max(0, stop - 2 * self._length + 1) : stop])}
+        start = max(0, stop - 2 * self._length + 1)
+        return {"x": np.asarray(self._tokens[start:stop])}
 
 
 def random_window(example: dict[str, Any], length: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -43,9 +45,9 @@ def random_window(example: dict[str, Any], length: int, rng: np.random.Generator
 
 
 class Padded:
-    """Gives documents, cut into pieces of `length` where they are longer; empty ones are left out.
+    """Is a source of documents, in pieces of `length` where they are longer; empty ones are left out.
 
-    Where x is a token "weight" is 1, on the padding behind it both are 0.
+    "weight" is 1 where x is a token. On the padding behind the tokens x and "weight" are 0.
 
     Args:
         tokens: [n].
@@ -54,11 +56,16 @@ class Padded:
     """
 
     def __init__(self, tokens: np.ndarray, ends: np.ndarray, length: int) -> None:
-        self._tokens, self._ends, self._length = tokens, ends, length
-        self._pieces = np.cumsum(-(-np.diff(ends, prepend=0) // length))  # of all documents up to each
+        self._tokens = tokens
+        self._ends = ends
+        self._length = length
+        # Each document has ceil(tokens / length) pieces. These are the pieces of all documents up to each.
+        self._pieces = np.cumsum(-(-np.diff(ends, prepend=0) // length))  # [documents]
 
     def __len__(self) -> int:
-        return int(self._pieces[-1]) if len(self._pieces) else 0
+        if not len(self._pieces):
+            return 0
+        return int(self._pieces[-1])
 
     def ends_document(self, index: int) -> bool:
         """Says whether an example is the last piece of its document."""
@@ -68,12 +75,17 @@ class Padded:
     def __getitem__(self, index: int) -> dict[str, Any]:
         number = range(len(self))[index]
         document = int(np.searchsorted(self._pieces, number, side="right"))
-        left = int(self._pieces[document]) - number  # pieces of the document from this one on
-        first = int(self._ends[document - 1]) if document else 0
-        end = int(self._ends[document])
-        pieces = -(-(end - first) // self._length)
-        start = first + (pieces - left) * self._length
-        found = np.asarray(self._tokens[start : min(start + self._length, end)])
-        x, weight = np.zeros(self._length, found.dtype), np.zeros(self._length, np.float32)
-        x[: len(found)], weight[: len(found)] = found, 1.0
+        document_start = int(self._ends[document - 1]) if document else 0
+        document_end = int(self._ends[document])
+
+        # Counted from the end of the document, where `_pieces` says how many there are up to it.
+        pieces_in_document = -(-(document_end - document_start) // self._length)
+        pieces_from_here = int(self._pieces[document]) - number
+        start = document_start + (pieces_in_document - pieces_from_here) * self._length
+        tokens = np.asarray(self._tokens[start : min(start + self._length, document_end)])
+
+        x = np.zeros(self._length, tokens.dtype)
+        x[: len(tokens)] = tokens
+        weight = np.zeros(self._length, np.float32)
+        weight[: len(tokens)] = 1.0
         return {"x": x, "weight": weight}

@@ -150,7 +150,7 @@ def test_a_text_is_prepared_once_wherever_it_lies(tmp_path, cache, monkeypatch):
     data = config.Text(write(tmp_path, "hello " * 20), length=4)
     before = data.describe()
     (folder,) = (x for x in cache.iterdir() if x.is_dir())
-    monkeypatch.setattr(prepared, "_write", None)
+    monkeypatch.setattr(prepared, "_write_folder", None)
     moved = config.Text(write(tmp_path / "there", "hello " * 20, "b.txt"), length=4)
     assert moved.describe() == before
     assert before.digest.startswith(folder.name)
