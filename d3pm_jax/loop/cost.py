@@ -1,4 +1,4 @@
-"""Says what a step costs: before a run, compiled and not computed; in a run, by its speed and a trace."""
+"""Measures what a step costs: before a run by compiling it, and in a run by its speed and a trace."""
 
 import os
 import time
@@ -33,12 +33,12 @@ PEAKS = {
     "TPU v5": 459e12,  # v5p
     "TPU v6 lite": 918e12,  # v6e
 }
-AFTER = 5  # steps before those that are traced, where there are so many
-STEPS = 5  # that are traced
+UNTRACED_STEPS = 5  # before those that are traced, where there are so many
+TRACED_STEPS = 5
 
 
 class Cost(NamedTuple):
-    """Holds what a step takes: memory in bytes, of one device."""
+    """Holds the cost of a step on one device; memory is in bytes."""
 
     parameters: int  # numbers
     flops: int  # of one device, see `flops.count_flops`
@@ -53,12 +53,14 @@ class Cost(NamedTuple):
 
 
 def measure_step(parts: build.Parts) -> tuple[Cost, Any]:
-    """Compiles the step of a run; returns what it costs, and the program."""
+    """Compiles the step of a run, and returns its cost and the compiled program."""
     start = time.monotonic()
     batch, noise = abstract_inputs(parts)
     update = make_update(**build.step_arguments(parts))
     compiled = update.lower(parts.state, parts.process, batch, noise, parts.key).compile()
     seconds = time.monotonic() - start
+
+    # Results that take over the memory of arguments, as the new state does that of the old one, need none.
     memory = compiled.memory_analysis()
     added = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     parameters = sum(x.size for x in jax.tree.leaves(parts.state.params))
@@ -69,24 +71,30 @@ def measure_step(parts: build.Parts) -> tuple[Cost, Any]:
 def flops_of_step(parts: build.Parts) -> int:
     """Counts the floating-point operations of a step on one device."""
     loss = partial(batch_loss, parts.config.loss, parts.predict)
-    inputs = parts.state.params, parts.process, *abstract_inputs(parts), parts.key, 1.0
+    batch, noise = abstract_inputs(parts)
+    total = 1.0  # by which means are divided: its value does not change what is computed
+    inputs = (parts.state.params, parts.process, batch, noise, parts.key, total)
     return flops.count_flops(loss, *inputs) // parts.mesh.size
 
 
 def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], StepNoise]:
-    """Returns what a batch and its noise are, without numbers."""
-    description, B = parts.description, parts.config.train.batch_size
-    shape, sharding = (B, *description.shape), batch_sharding(parts.mesh)
-    x = {"x": jax.ShapeDtypeStruct(shape, jnp.int32)}
-    x |= {"label": jax.ShapeDtypeStruct((B,), jnp.int32)} if description.classes else {}
-    x |= {"weight": jax.ShapeDtypeStruct(shape, jnp.float32)} if description.padded else {}
+    """Returns the shapes, types and shardings of a batch and of its noise."""
+    description = parts.description
+    B = parts.config.train.batch_size
+    shape = (B, *description.shape)
+    batch = {"x": jax.ShapeDtypeStruct(shape, jnp.int32)}
+    if description.classes:
+        batch["label"] = jax.ShapeDtypeStruct((B,), jnp.int32)
+    if description.padded:
+        batch["weight"] = jax.ShapeDtypeStruct(shape, jnp.float32)
     draw = partial(draw_noise, parts.config.timesteps, shape=shape, T=parts.process.T)
     noise = jax.eval_shape(draw, parts.key, parts.state.step, parts.state.history)
-    return jax.tree.map(lambda x: x.update(sharding=sharding), (x, noise))
+    sharding = batch_sharding(parts.mesh)
+    return jax.tree.map(lambda leaf: leaf.update(sharding=sharding), (batch, noise))
 
 
 def describe_cost(cost: Cost, parts: build.Parts) -> str:
-    """Says what a step costs, and whether it fits, in lines."""
+    """Writes what a step costs, and whether it fits into memory, as lines for a terminal."""
     devices = parts.mesh.devices.flatten()
     stored = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(parts.state.params))
     return "\n".join(
@@ -103,95 +111,116 @@ def describe_cost(cost: Cost, parts: build.Parts) -> str:
 
 
 def _whether_it_fits(cost: Cost, device: Any, number: int) -> str:
-    """Compares the memory of a step with what there is."""
-    told = (device.memory_stats() or {}).get("bytes_limit")
-    if told is not None:
-        needs, room = cost.memory, told
-        where = f"a device has {_size(told)}"
+    """Compares the memory that a step needs with that of the device, or of the machine."""
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit is not None:
+        needed = cost.memory
+        available = limit
+        where = f"a device has {_size(available)}"
     elif device.platform == "cpu" and hasattr(os, "sysconf"):
-        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        needs = number * cost.memory
-        where = f"this machine has {_size(room)} for all devices"
+        # Devices of a CPU do not tell a limit, and share the memory of the machine.
+        needed = number * cost.memory
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        where = f"this machine has {_size(available)} for all devices"
     else:
         return "whether it fits is not known: the device does not tell its memory"
-    return f"it {'fits' if needs <= room else 'does not fit'}: {_size(needs)} needed, {where}"
+    verdict = "fits" if needed <= available else "does not fit"
+    return f"it {verdict}: {_size(needed)} needed, {where}"
 
 
 def _size(number: int) -> str:
-    """Writes bytes in GB, or MB below one."""
-    return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
+    """Writes a number of bytes in GB, or in MB where it is less than one GB."""
+    if number >= 1e9:
+        return f"{number / 1e9:.2f} GB"
+    return f"{number / 1e6:.1f} MB"
 
 
 class Speed:
-    """Adds to the metrics of an interval what follows from its `seconds_per_step`.
+    """Adds rates to the metrics of an interval, which follow from its `seconds_per_step`.
 
-    That is `examples_per_second`; `waiting`, at most this share of the time the loop waited for a batch
-    while no step was computed; and `mfu`, where the peak of the device is known: the share of it that steps
-    take.
+    `examples_per_second`; `waiting`, an upper bound on the share of time that the loop waited for a batch
+    while no step was computed; and, where the peak of the device is known, `mfu`, the share of it that the
+    steps reach.
 
     Args:
         batch_size: examples of a step, on all devices.
-        at_peak: seconds that a step would take at the peak of a device, where that is known.
+        seconds_at_peak: what a step would take at the peak of a device, where that is known.
     """
 
-    def __init__(self, batch_size: int, at_peak: float | None):
-        self._batch_size, self._at_peak = batch_size, at_peak
-        self._waits: list[float] = []
-        self._first, self._last = True, None
+    def __init__(self, batch_size: int, seconds_at_peak: float | None):
+        self._batch_size = batch_size
+        self._seconds_at_peak = seconds_at_peak
+        self._waits: list[float] = []  # seconds, one for each step since the last line
+        self._is_first_interval = True
+        self._loss: Any = None  # of the step that is computed now
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Takes the block for time lost to data, unless the step before is still computed at its end.
-
-        When in the block that step ended is not known, so this is an upper bound.
-        """
+    def time_wait(self) -> Iterator[None]:
+        """Counts the time of the block as lost to data, unless the step before is still computed at its end."""
         start = time.monotonic()
         yield
-        idle = self._last is None or self._last.is_ready()
-        self._waits.append(time.monotonic() - start if idle else 0.0)
+        # JAX computes a step while the loop prepares the next batch. If that step is done when the batch is
+        # there, the device was idle for a while; when in the block it got idle is not known, so all of the
+        # block is counted, and the share is an upper bound.
+        is_idle = self._loss is None or self._loss.is_ready()
+        if is_idle:
+            self._waits.append(time.monotonic() - start)
+        else:
+            self._waits.append(0.0)
 
-    def dispatched(self, row: Mapping[str, Any]) -> None:
-        """Takes the metrics of the step that is computed now."""
-        self._last = row["loss"]
+    def note_dispatch(self, row: Mapping[str, Any]) -> None:
+        """Notes the metrics of the step that is computed from now on."""
+        self._loss = row["loss"]
 
     def wait(self) -> None:
-        """Waits for that step."""
-        jax.block_until_ready(self._last)
+        """Waits until the step that was noted last is computed."""
+        jax.block_until_ready(self._loss)
 
-    def added(self, means: Mapping[str, float | int]) -> dict[str, float | int]:
-        """Returns the metrics of the steps since the last call, and these."""
-        timed, self._waits = self._waits[self._first :], []
-        self._first = False  # the first step compiles, and is not timed
+    def add_rates(self, means: Mapping[str, float | int]) -> dict[str, float | int]:
+        """Returns the means of an interval with its rates, and begins the next interval."""
+        waits = self._waits
+        if self._is_first_interval:
+            waits = waits[1:]  # the first step compiles, and is not timed
+        self._waits = []
+        self._is_first_interval = False
+
         seconds = means.get("seconds_per_step")
         if not seconds:
             return dict(means)
-        found = {"examples_per_second": self._batch_size / seconds}
-        found["waiting"] = sum(timed) / len(timed) / seconds
-        if self._at_peak is not None:
-            found["mfu"] = self._at_peak / seconds
-        return {**means, **found}
+        rates = {"examples_per_second": self._batch_size / seconds}
+        rates["waiting"] = sum(waits) / len(waits) / seconds
+        if self._seconds_at_peak is not None:
+            rates["mfu"] = self._seconds_at_peak / seconds
+        return {**means, **rates}
 
 
 def make_speed(parts: build.Parts) -> Speed:
-    """Makes the measure of a run; counts its operations, where the peak is known, before steps are timed."""
+    """Makes the `Speed` of a run, and counts the operations of a step where the peak is known."""
     peak = parts.config.mesh.peak_flops or PEAKS.get(parts.mesh.devices.flat[0].device_kind)
-    return Speed(parts.config.train.batch_size, flops_of_step(parts) / peak if peak else None)
+    seconds_at_peak = None
+    if peak:
+        # The step is traced for that, which is done here, before the clock runs.
+        seconds_at_peak = flops_of_step(parts) / peak
+    return Speed(parts.config.train.batch_size, seconds_at_peak)
 
 
 def trace_steps(steps: range, folder: Path | None, wait: Callable[[], None]) -> Iterator[int]:
-    """Yields the steps, and traces some after the first, which compiles, into a folder; none without one.
+    """Yields the steps of a training, and writes a trace of some of them.
 
     Args:
         steps: of a training.
-        folder: where to write the trace.
-        wait: returns when what was yielded last is computed.
+        folder: where to write the trace; None for no trace.
+        wait: returns when the step that was yielded last is computed.
     """
-    before = max(0, min(AFTER, len(steps) - 1))
+    # The first step compiles, and is not traced if there is another one.
+    untraced = max(0, min(UNTRACED_STEPS, len(steps) - 1))
+    traced_steps = range(0)
+    if folder is not None:
+        traced_steps = steps[untraced : untraced + TRACED_STEPS]
     running = False
-    chosen = steps[before : before + STEPS] if folder is not None else range(0)
     try:
         for step in steps:
-            if step in chosen[:1]:
+            if step in traced_steps[:1]:
                 options = jax.profiler.ProfileOptions()
                 # Calls of Python would be most of the trace, and slow what is traced.
                 options.python_tracer_level = 0
@@ -199,10 +228,12 @@ def trace_steps(steps: range, folder: Path | None, wait: Callable[[], None]) -> 
                 running = True
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 yield step
-            if step in chosen[-1:]:
+            if step in traced_steps[-1:]:
+                # The loop runs ahead of the device, and the trace has to hold the whole of its last step.
                 wait()
                 jax.profiler.stop_trace()
                 running = False
-    finally:  # also where the training was stopped meanwhile
+    finally:
+        # A training that is stopped between the first and the last of these steps leaves its trace too.
         if running:
             jax.profiler.stop_trace()

@@ -1,4 +1,4 @@
-"""Runs the training loop: data in, steps, and what is written on the way."""
+"""Runs the training loop, and writes metrics, samples and checkpoints on the way."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def run_training(
     resume: bool,
     start: begin.Weights | None = None,
     wandb: str | None = None,
-    own_logs: Sequence[sinks.Log] = (),
+    user_logs: Sequence[sinks.Log] = (),
     profile: bool = False,
 ) -> bool:
     """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
@@ -50,7 +50,7 @@ def run_training(
         resume: go on with the run in workdir.
         start: weights to begin a new run from; they are its step 0.
         wandb: a project of Weights & Biases to log to as well.
-        own_logs: more logs, which are closed at the end.
+        user_logs: further logs, which are closed at the end.
         profile: write a trace of some steps to workdir/profile.
 
     Returns:
@@ -59,26 +59,34 @@ def run_training(
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
+    # Everything that may be refused is read before anything is written: the data of all splits, the file of
+    # noise and the weights to begin from. A refusal then leaves the folder as it was.
     parts, source = build_run(config, workdir if resume else None)
     config = parts.config
     folder = workdir / CHECKPOINTS
-    # What could be refused is read before anything is written.
     test = data.read_batch(config.data.open("test"), parts.categories, NUM_EXAMPLES, parts.description)
-    kept_examples = np.where(test["weight"] > 0, test["x"], -1) if "weight" in test else test["x"]
-    held_out = splits.open_validation(config)
-    valid = None
-    if held_out is not None:
-        valid = data.read_batch(held_out, parts.categories, None, parts.description)
-    noise_file = None
-    if config.train.noise is not None:  # else each step draws its own
-        noise_file = presampled.open_noise(parts, Path(config.train.noise))
-    params = None if start is None else begin.match_weights(parts, start)
+    examples = test["x"]  # int32 [NUM_EXAMPLES, *S], which reports and samples show
+    if "weight" in test:
+        examples = np.where(test["weight"] > 0, examples, -1)
+    validation = splits.open_validation(config)
+    valid_examples = None
+    if validation is not None:
+        valid_examples = data.read_batch(validation, parts.categories, None, parts.description)
+    read_noise = None  # each step draws its own noise
+    if config.train.noise is not None:
+        read_noise = presampled.open_noise(parts, Path(config.train.noise))
+    params = None
+    if start is not None:
+        params = begin.match_weights(parts, start)
 
     def claim_and_count_steps() -> int:
-        claim_folder(config, workdir, resume or start is not None, parts.description, kept_examples)
+        claim_folder(config, workdir, resume or start is not None, parts.description, examples)
         return len(checkpoint.list_steps(folder))
 
     with cluster.enter_on_first(lock.hold_folder(workdir)):
+        # The order of writes: step 0 of a run that begins from weights, then what the run is, then what later
+        # checkpoints there are aside, then the logs. A run that is killed in between leaves a folder that a
+        # new start clears, or one that can be resumed.
         if params is not None:
             begin.write_first_step(parts, workdir, params)
         if cluster.run_on_first(claim_and_count_steps):
@@ -86,62 +94,86 @@ def run_training(
         else:
             parts = build.initialize_state(parts)
         state = parts.state
-        done = parts.step
+        first_step = parts.step  # updates done before
         if cluster.is_first():
-            checkpoint.set_aside_later_steps(folder, done)
+            # A resume starts from the last checkpoint that is whole; those of later steps are damaged.
+            checkpoint.set_aside_later_steps(folder, first_step)
             _record_layout(workdir, parts)
         with (
-            sinks.open_logs(config, workdir, done, wandb, own_logs) as log,
+            sinks.open_logs(config, workdir, first_step, wandb, user_logs) as log,
             checkpoint.Saver(folder, config.train.keep_checkpoints) as saver,
-            cluster.watch_for_stop() as stop,
+            cluster.watch_for_stop() as stopping_signal,
         ):
-            outputs = Outputs(parts, workdir, log, saver, valid)
-            batches = _batches(parts, source)
+            outputs = Outputs(parts, workdir, log, saver, valid_examples)
+            batches = _make_batches(parts, source)
             sharding = batch_sharding(parts.mesh)
             update = make_step(**build.step_arguments(parts), sharding=sharding)
-            trace = workdir / PROFILE if profile and cluster.is_first() else None
+            trace = None
+            if profile and cluster.is_first():
+                trace = workdir / PROFILE
+            steps = range(first_step + 1, config.train.steps + 1)
             with outputs.terminal.show_bar():
-                for step in cost.trace_steps(
-                    range(done + 1, config.train.steps + 1), trace, outputs.speed.wait
-                ):
-                    with outputs.speed.waiting():
+                for step in cost.trace_steps(steps, trace, outputs.speed.wait):
+                    with outputs.speed.time_wait():
                         batch = place_part(next(batches), sharding)
-                        noise = None if noise_file is None else place(noise_file(step - 1), sharding)
+                        noise = None
+                        if read_noise is not None:
+                            noise = place(read_noise(step - 1), sharding)
                     state, row = update(state, parts.process, batch, parts.key, noise)
                     outputs.add(step, row)
-                    # A signal since then is seen after the next step, or too late to matter.
-                    stopped = stop(step)
-                    outputs.write(step, state, stopped is not None)
-                    if stopped is not None:
-                        outputs.terminal.print_line(f"stopped by {stopped}, saved step {step}")
+
+                    # Asked once after each step, before anything is written, so that what is written and
+                    # whether the loop ends follow from one answer, which in a run of several processes all
+                    # of them get. A signal that comes while outputs are written is seen after the next step;
+                    # after the last step there is nothing left to stop.
+                    signal = stopping_signal(step)
+                    outputs.write(step, state, signal is not None)
+                    if signal is not None:
+                        outputs.terminal.print_line(f"stopped by {signal}, saved step {step}")
                         return step == config.train.steps
     return True
 
 
 def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts, data.Source]:
-    """Builds a run, or that of a folder to go on with, and opens its data; refuses what would fail later."""
+    """Builds the parts of a run and opens its data, and refuses what would fail later.
+
+    Args:
+        config: of the run.
+        workdir: of a run to go on with; None for a new run.
+
+    Returns:
+        The parts, and the examples that are trained on.
+
+    Raises:
+        UserError: a value cannot be used, or the data cannot be read.
+    """
     config_io.check_config(config)
     use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
-    source, description = (
-        splits.take_training_examples(config, config.data.open_training()),
-        config.data.describe(),
-    )
-    asked = True  # for just this layout
+    source = splits.take_training_examples(config, config.data.open_training())
+    description = config.data.describe()
+
+    # The layout of a new run is taken as an order, and that of a run that goes on only where its config
+    # differs from the one in the folder: the machine may have other devices than the run began on.
+    asked = True
     if workdir is not None:
         config = prepare_resume(workdir, config, description)
         asked = config.mesh.fsdp != read_config(workdir, config).mesh.fsdp
     mesh = mesh_of(config.mesh.fsdp, asked)
-    kinds.of(description, config.data)  # may refuse it, before all of the data is counted
+
+    # The kind may refuse the data, and should do so before all of the data is counted by `fill_in`.
+    kinds.of(description, config.data)
     parts = build.build(build.fill_in(config, description), description, mesh=mesh)
     check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
     data.check_batch_size(source, config.train.batch_size)
-    with as_user_error():  # nothing would change at the end of the training
+
+    # A learning rate that has fallen to 0 before the last step is refused: the last steps would change nothing.
+    with as_user_error():
         config.optimizer.check_steps(config.train.steps)
     return parts, source
 
 
 def _record_layout(workdir: Path, parts: build.Parts) -> None:
-    """Adds a line to layouts.jsonl: over what the steps after that of the parts are laid out."""
+    """Adds a line to layouts.jsonl with the devices that the steps from here on are laid out over."""
     row = {
         "step": parts.step,
         "processes": jax.process_count(),
@@ -152,10 +184,15 @@ def _record_layout(workdir: Path, parts: build.Parts) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def _batches(parts: build.Parts, source: data.Source) -> Iterator[dict[str, Any]]:
+def _make_batches(parts: build.Parts, source: data.Source) -> Iterator[dict[str, Any]]:
     """Makes the batches of a run from the step of the parts on."""
-    spec, train = parts.config.data, parts.config.train
-    random_map = None if type(spec).random_map is Data.random_map else spec.random_map
+    spec = parts.config.data
+    train = parts.config.train
+
+    # A `random_map` that changes nothing is not called at all.
+    random_map = spec.random_map
+    if type(spec).random_map is Data.random_map:
+        random_map = None
     return data.train_batches(
         source,
         train.batch_size,
@@ -170,14 +207,14 @@ def _batches(parts: build.Parts, source: data.Source) -> Iterator[dict[str, Any]
 
 
 class Outputs:
-    """Writes everything that a training writes.
+    """Writes everything that a training writes on the way.
 
     Args:
         parts: of the run, with the state that training begins with.
         workdir: where to write.
-        log: takes a step and its metrics, see `sinks.open_logs`.
+        log: is called with a step and its metrics, see `sinks.open_logs`.
         saver: of checkpoints.
-        valid: examples to estimate the bound of, see `make_estimate`.
+        valid_examples: examples to estimate the bound of, see `make_estimate`.
     """
 
     def __init__(
@@ -186,19 +223,25 @@ class Outputs:
         workdir: Path,
         log: sinks.Logging,
         saver: checkpoint.Saver,
-        valid: Mapping[str, np.ndarray] | None = None,
+        valid_examples: Mapping[str, np.ndarray] | None = None,
     ):
-        first = int(parts.state.step)
-        self.terminal = Terminal("step", parts.config.train.steps, first)
-        self._parts = parts
-        self._workdir, self._log_to, self._saver = workdir, log, saver
-        self._sampler = make_sampler(parts, NUM_SAMPLES)
+        first_step = int(parts.state.step)
+        self.terminal = Terminal("step", parts.config.train.steps, first_step)
         self.speed = cost.make_speed(parts)
+        self._parts = parts
+        self._workdir = workdir
+        self._log = log
+        self._saver = saver
+        self._sampler = make_sampler(parts, NUM_SAMPLES)
         self._window = Window(
             parts.process.T, leaf_names(parts.state.params), parts.config.train.max_nonfinite
         )
-        self._valid = None if valid is None else make_estimate(parts, valid)
-        self._saved = first if checkpoint.list_steps(workdir / CHECKPOINTS) else None
+        self._estimate_valid = None
+        if valid_examples is not None:
+            self._estimate_valid = make_estimate(parts, valid_examples)
+        self._saved_step = None
+        if checkpoint.list_steps(workdir / CHECKPOINTS):
+            self._saved_step = first_step
 
     def add(self, step: int, row: Metrics) -> None:
         """Takes the metrics of a step.
@@ -207,83 +250,115 @@ class Outputs:
             UserError: `train.max_nonfinite` steps in a row were not finite.
         """
         self.terminal.advance(step)
-        self.speed.dispatched(row)
-        self._window.add(step, row, self._saved)
+        self.speed.note_dispatch(row)
+        self._window.add(step, row, self._saved_step)
 
     def write(self, step: int, state: TrainState, stopping: bool) -> None:
-        """Writes what is due after a step; metrics and a checkpoint after the last one and before a stop.
+        """Writes what is due after a step; after the last one and before a stop, metrics and a checkpoint.
+
+        Metrics come before a checkpoint of the same step. Where the run is killed in between, its resume
+        starts from an older checkpoint and writes the line again; in the other order the line would be lost.
 
         Raises:
             UserError: too many steps in a row were not finite, or all of a training, or the network gives no
                 samples.
         """
         config = self._parts.config.train
-        ends = step == config.steps
-        stopping |= ends
-        draws, saves = _due(step, config.sample_every), _due(step, config.checkpoint_every)
-        evaluates = self._valid is not None and _due(step, config.eval_every)
-        if stopping or draws or saves or evaluates or _due(step, config.log_every):
-            means = self.speed.added(self._window.close(self._saved))
-            if self._valid is not None and evaluates:
-                bound = self._valid(state.ema)
-                if math.isinf(bound):
-                    self.terminal.print_line(
-                        "the bound of the held-out examples is infinite: is beta 1 at the end?"
-                    )
-                else:
-                    means["valid_bits_per_dim"] = bound
-                self._window.restart()
-            if "loss" in means:
-                self._log_to(step, means)
-                self.terminal.show_metrics(means)
-            else:  # no step since the last line was finite
-                found = "".join(f"; {name} {value:.4g}" for name, value in means.items())
-                self.terminal.print_line(
-                    f"no metrics at step {step}: all steps since the last were skipped{found}"
-                )
+        is_last = step == config.steps
+        stopping = stopping or is_last
+        draws = _is_due(step, config.sample_every)
+        saves = _is_due(step, config.checkpoint_every)
+        evaluates = self._estimate_valid is not None and _is_due(step, config.eval_every)
+
+        # A line of metrics goes with everything else that is written, as all of it stops the clock: the speed
+        # in a line is that of steps that nothing interrupted.
+        if stopping or draws or saves or evaluates or _is_due(step, config.log_every):
+            self._write_metrics(step, state, evaluates)
         if draws:
-            samples, _ = self._sampler(state.ema, NUM_SAMPLES, jax.random.key(config.seed))
-            path = self._workdir / SAMPLES / f"step_{step:07d}"
-            path.parent.mkdir(exist_ok=True)
-            words = build.make_caption(self._workdir, self._parts, step)
-            path = self._parts.kind.save_examples(path, samples, words)
-            self.terminal.print_line(f"samples: {path}")
-            self._window.restart()
-        if ends:
-            self._window.check_any(self._saved)
+            self._write_samples(step, state)
+        if is_last:
+            self._window.check_any(self._saved_step)
         if stopping or saves:
-            skipped = self._window.skipped_last()
-            if skipped:
-                words = f"steps {step - skipped + 1} to {step} were not finite, and skipped"
-                self.terminal.print_line(words if stopping else f"{words}: no checkpoint is written")
-            if stopping or not skipped:  # in a row of skipped steps the checkpoints from before it stay
-                self._saver.save(step, state)
-                self._saved = step
-                self._window.restart()
-            if stopping:
-                self._saver.wait()
+            self._write_checkpoint(step, state, stopping)
         self._saver.check()
+
+    def _write_metrics(self, step: int, state: TrainState, evaluates: bool) -> None:
+        """Logs the means of the metrics since the last line, with the bound of held-out examples if it is due."""
+        means = self.speed.add_rates(self._window.close(self._saved_step))
+        if self._estimate_valid is not None and evaluates:
+            bound = self._estimate_valid(state.ema)
+            if math.isinf(bound):
+                self.terminal.print_line(
+                    "the bound of the held-out examples is infinite: is beta 1 at the end?"
+                )
+            else:
+                means["valid_bits_per_dim"] = bound
+            self._window.restart()
+        if "loss" in means:
+            self._log(step, means)
+            self.terminal.show_metrics(means)
+            return
+
+        # No step since the last line was finite, so that there are no means to log. Every line of metrics.jsonl
+        # has a loss, and readers count on that.
+        others = "".join(f"; {name} {value:.4g}" for name, value in means.items())
+        self.terminal.print_line(f"no metrics at step {step}: all steps since the last were skipped{others}")
+
+    def _write_samples(self, step: int, state: TrainState) -> None:
+        """Draws samples of the averaged parameters and writes them as the kind of the data does."""
+        seed = self._parts.config.train.seed
+        samples, _ = self._sampler(state.ema, NUM_SAMPLES, jax.random.key(seed))  # int32 [NUM_SAMPLES, *S]
+        path = self._workdir / SAMPLES / f"step_{step:07d}"
+        path.parent.mkdir(exist_ok=True)
+        caption = build.make_caption(self._workdir, self._parts, step)
+        path = self._parts.kind.save_examples(path, samples, caption)
+        self.terminal.print_line(f"samples: {path}")
+        self._window.restart()
+
+    def _write_checkpoint(self, step: int, state: TrainState, stopping: bool) -> None:
+        """Starts to write a checkpoint, or says why there is none; before a stop, waits until it is written."""
+        skipped = self._window.skipped_last()
+        if skipped:
+            words = f"steps {step - skipped + 1} to {step} were not finite, and skipped"
+            if not stopping:
+                words = f"{words}: no checkpoint is written"
+            self.terminal.print_line(words)
+
+        # In a row of skipped steps no checkpoint is due: its state would be that of before the row, and it would
+        # push out the older checkpoints, from which a user may want to start anew. A stop is saved nonetheless,
+        # as the steps are counted.
+        if stopping or not skipped:
+            self._saver.save(step, state)
+            self._saved_step = step
+            self._window.restart()
+        if stopping:
+            self._saver.wait()
 
 
 def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Callable[[Params], float]:
-    """Makes params -> the bound of examples in bits/dim, estimated from a few steps for each.
+    """Makes a function of params that estimates the bound of examples in bits/dim.
+
+    The bound of each example is estimated from a few of its terms, drawn with the same noise in every call,
+    so that two estimates of a run differ by their parameters alone.
 
     Args:
         parts: of the run.
         examples: "x" int32 [N, *S], "label" [N] and "weight" [N, *S] if there are any.
     """
     compiled = few_terms(parts.predict, min(CALLS, parts.process.T), parts.config.train.seed, parts.term)
-    D = count_elements(examples["x"], examples.get("weight"))
-    x0, told, sharding = examples["x"], parts.extra_inputs(examples), batch_sharding(parts.mesh)
+    x0 = examples["x"]
+    extra_inputs = parts.extra_inputs(examples)
+    D = count_elements(x0, examples.get("weight"))
+    sharding = batch_sharding(parts.mesh)
     batch_size = parts.config.train.batch_size
 
     def estimate(params: Params) -> float:
-        nats = evaluate_bound(compiled, params, parts.process, x0, batch_size, sharding, told)
+        nats = evaluate_bound(compiled, params, parts.process, x0, batch_size, sharding, extra_inputs)  # [N]
         return float(bits_per_dim(np.mean(nats, dtype=np.float64) / np.mean(D), 1))
 
     return estimate
 
 
-def _due(step: int, every: int) -> bool:
-    """Tells whether something that happens every so many steps, or with 0 never, happens after this one."""
+def _is_due(step: int, every: int) -> bool:
+    """Says whether something that happens every so many steps, or with 0 never, happens after this one."""
     return every > 0 and step % every == 0

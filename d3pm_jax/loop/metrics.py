@@ -1,4 +1,4 @@
-"""Takes the means of the metrics of a run over an interval, reads the lines of them, and draws them."""
+"""Takes the means of the metrics of a run over an interval, and reads and draws its file of metrics."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,10 @@ from d3pm_jax.training.step import Metrics
 from d3pm_jax.types import Params
 
 CURE = "delete that line, or the file, which curves alone are drawn from"
-CAUSES = ("ce", "kl", "loss", "grad_norm")  # which follows from which
+
+# In the order of causes: where the cross entropy is not finite the KL is not either, and so on. The first one
+# that is not finite names what to change.
+CAUSES = ("ce", "kl", "loss", "grad_norm")
 TERMS = ("loss", "kl", "ce", "grad_norm")
 LABELS = {"bound_bits_per_dim": "bound [bits/dim]", "ce": "cross entropy [nats]", "loss": "loss [nats]"}
 
@@ -30,7 +33,9 @@ def read_metrics(workdir: Path) -> list[dict[str, float | int]]:
         UserError: another line is damaged.
     """
     path = workdir / METRICS
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was cut off, or is empty
     rows = []
     for i, line in enumerate(lines, 1):
         try:
@@ -45,7 +50,7 @@ def read_metrics(workdir: Path) -> list[dict[str, float | int]]:
 
 
 def save_curves(workdir: Path, process: str) -> Path | None:
-    """Draws the curves of a run's metrics, and says where; None where there are no metrics.
+    """Draws the curves of the metrics of a run, and returns the path; None where there are no metrics.
 
     Args:
         workdir: of the run.
@@ -62,7 +67,7 @@ def save_curves(workdir: Path, process: str) -> Path | None:
 
 
 def _cure(name: str, value: float, step: int) -> str:
-    """Says what to change when this is the first metric, by the order of causes, that is not finite."""
+    """Says what to change where this metric is the first of `CAUSES` that is not finite."""
     if value == np.inf and name == "ce":
         return "a category of the data has probability 0, look at head.forbid and at parts of your own"
     if value == np.inf and name == "kl":
@@ -90,16 +95,21 @@ class Window:
     """
 
     def __init__(self, T: int, leaves: Sequence[str], max_nonfinite: int):
-        self._T, self._leaves, self._most = T, leaves, max_nonfinite
-        self._last: tuple[int, Metrics] | None = None  # the step that may still run
-        self._rows: list[Row] = []  # of steps that were finite
-        self._bad: list[tuple[int, Row]] = []  # the last steps, as far as they were not
-        self._any = False  # whether any step was
+        self._T = T
+        self._leaves = leaves
+        self._max_nonfinite = max_nonfinite
+        self._last: tuple[int, Metrics] | None = None  # the step that may still be computed
+        self._rows: list[Row] = []  # of finite steps since the last report
+        self._nonfinite: list[tuple[int, Row]] = []  # the steps since the last finite one
+        self._any_finite = False  # whether any step was finite
         self._skipped = 0  # since the last report
-        self._since, self._timed = 0.0, 0
+        self._clock_start = 0.0  # 0 before the first step
+        self._timed_steps = 0
 
     def add(self, step: int, row: Metrics, saved: int | None) -> None:
         """Takes the metrics of a step, and waits for the step before it.
+
+        Not for the step itself: the device computes it while the loop prepares the next one.
 
         Args:
             step: its number.
@@ -109,78 +119,92 @@ class Window:
         Raises:
             UserError: so many steps in a row were not finite.
         """
-        self._look(saved)
+        self._fetch_last(saved)
         self._last = step, row
-        if not self._since:  # the first step compiles
+        if not self._clock_start:
+            # The first step compiles: the clock starts when it is done.
             jax.block_until_ready(row["loss"])
             self.restart()
         else:
-            self._timed += 1
+            self._timed_steps += 1
 
-    def _look(self, saved: int | None) -> None:
-        """Waits for the step that was added last, and looks whether it was finite."""
+    def _fetch_last(self, saved: int | None) -> None:
+        """Waits for the step that was added last, and checks whether it was finite."""
         if self._last is None:
             return
-        (step, row), self._last = jax.device_get(self._last), None
+        step, row = jax.device_get(self._last)
+        self._last = None
         if all(np.isfinite(value) for value in row.values()):
             self._rows.append(row)
-            self._bad = []
-            self._any = True
+            self._nonfinite = []
+            self._any_finite = True
             return
         self._skipped += 1
-        self._bad.append((step, row))
-        if len(self._bad) >= self._most:
-            raise self._error(saved)
+        self._nonfinite.append((step, row))
+        if len(self._nonfinite) >= self._max_nonfinite:
+            raise self._make_error(saved)
 
-    def _error(self, saved: int | None) -> UserError:
-        """Says of the steps that were not finite what was the matter with the first, and what to change."""
-        step, row = self._bad[0]
+    def _make_error(self, saved: int | None) -> UserError:
+        """Makes the error of steps that were not finite: what was wrong with the first, and what to change."""
+        step, row = self._nonfinite[0]
         name = next(name for name in CAUSES if name in row and not np.isfinite(row[name]))
-        kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
-        terms = [f"{key} {float(row[key]):.4g}" for key in TERMS if key in row]
-        first = int(row.get("first_nonfinite", -1))
-        if first >= 0:
-            terms.append(f"{self._leaves[first]} has the first gradient that is not finite")
-        if len(self._bad) > 1:
-            terms.append(f"{len(self._bad)} steps in a row")
-        cure = _cure(name, float(row[name]), step)
-        return UserError(f"{name} is {float(row[name])} at step {step}; {kept}: {cure} ({', '.join(terms)})")
+        if saved is None:
+            checkpoint = "there is no checkpoint yet"
+        else:
+            checkpoint = f"the checkpoint of step {saved} is kept"
+        details = [f"{key} {float(row[key]):.4g}" for key in TERMS if key in row]
+        leaf = int(row.get("first_nonfinite", -1))
+        if leaf >= 0:
+            details.append(f"{self._leaves[leaf]} has the first gradient that is not finite")
+        if len(self._nonfinite) > 1:
+            details.append(f"{len(self._nonfinite)} steps in a row")
+        value = float(row[name])
+        cure = _cure(name, value, step)
+        return UserError(f"{name} is {value} at step {step}; {checkpoint}: {cure} ({', '.join(details)})")
 
     def skipped_last(self) -> int:
-        """Counts the last steps, as far as they were not finite; `close` has waited for the last of them."""
-        return len(self._bad)
+        """Returns how many of the last steps in a row were not finite.
+
+        The last step counts only after `close`, which waits for it.
+        """
+        return len(self._nonfinite)
 
     def check_any(self, saved: int | None) -> None:
         """Raises UserError where no step at all was finite: nothing was trained."""
-        if self._bad and not self._any:
-            raise self._error(saved)
+        if self._nonfinite and not self._any_finite:
+            raise self._make_error(saved)
 
     def restart(self) -> None:
         """Starts the clock again after something that is not training."""
-        self._since, self._timed = time.monotonic(), 0
+        self._clock_start = time.monotonic()
+        self._timed_steps = 0
 
     def close(self, saved: int | None) -> dict[str, float | int]:
-        """Returns their means, and the bound that kl stands for; empties the window.
+        """Returns the means of the steps since the last report, and empties the window.
 
-        The means are those of the finite steps; "skipped" says how many others there were, if any. Where
-        no step was finite nothing is returned, and the next report counts them.
+        The means are those of the finite steps, with the bound that follows from kl; "skipped" is how many
+        other steps there were, if any. Where no step was finite the result is empty, and the next report
+        counts these steps.
 
         Raises:
             UserError: so many steps in a row were not finite.
         """
-        self._look(saved)
-        found: dict[str, float | int] = {}
+        self._fetch_last(saved)
+        means: dict[str, float | int] = {}
         if self._rows:
             columns = {name: [row[name] for row in self._rows] for name in TERMS}
-            found = {name: float(np.mean(column, dtype=np.float64)) for name, column in columns.items()}
-            found["bound_bits_per_dim"] = found["kl"] * self._T / float(np.log(2))
-            if self._timed:
-                found["seconds_per_step"] = (time.monotonic() - self._since) / self._timed
+            means = {name: float(np.mean(column, dtype=np.float64)) for name, column in columns.items()}
+
+            # kl is the mean over t in nats per element, and the bound is the sum over T steps.
+            means["bound_bits_per_dim"] = means["kl"] * self._T / float(np.log(2))
+            if self._timed_steps:
+                means["seconds_per_step"] = (time.monotonic() - self._clock_start) / self._timed_steps
             if self._skipped:
-                found["skipped"] = self._skipped
-            self._rows, self._skipped = [], 0
+                means["skipped"] = self._skipped
+            self._rows = []
+            self._skipped = 0
         self.restart()
-        return found
+        return means
 
 
 # What this function was called before: a script may still ask `runs.metrics` for it by this name.

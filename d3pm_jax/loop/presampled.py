@@ -23,12 +23,17 @@ from d3pm_jax.training.step import StepNoise, draw_noise
 
 FORMAT = "d3pm noise bank"  # as it stands in files since version 1
 VERSION = 1
-WRITER = "group_size:1,uncompressed"  # any record alone; half of the bits are random
+
+# In groups of one, any record can be read alone, as a resumed run has to. Nothing is compressed, since half of
+# the bits are random.
+WRITER = "group_size:1,uncompressed"
+
+# Nothing is read ahead: a record is asked for by its number.
 READER = "readahead_buffer_size:0,max_parallelism:0"
 
 
 def describe_noise(parts: Parts) -> dict[str, Any]:
-    """Says what the noise of a run depends on, as in the header of its noise file.
+    """Describes what the noise of a run depends on, as the header of its noise file has it.
 
     Raises:
         UserError: the noise depends on more than that, so that it cannot be drawn in advance.
@@ -61,7 +66,7 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> int
         steps: how many steps; those of the config by default.
 
     Returns:
-        How many there are.
+        The number of steps whose noise was written.
 
     Raises:
         UserError: the noise cannot be drawn in advance, or not be written.
@@ -71,7 +76,8 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> int
     mesh = mesh_of(config.mesh.fsdp, asked=False)
     parts = build(fill_in(config, description), description, mesh=mesh)
     check_batch(parts.mesh, config.train.batch_size)
-    steps = config.train.steps if steps is None else steps
+    if steps is None:
+        steps = config.train.steps
     write_noise(parts, steps, Path(path))
     return steps
 
@@ -98,28 +104,32 @@ def write_noise(parts: Parts, steps: int, path: Path) -> None:
         except RuntimeError as error:
             raise UserError(f"cannot write {path} ({error}): name another file") from error
 
-    with replacing(path) as partial:
-        writer = put(array_record_module.ArrayRecordWriter, str(partial), WRITER)
+    # The file is written beside its place and moved there when it is whole: a run never reads half a file.
+    with replacing(path) as unfinished:
+        writer = put(array_record_module.ArrayRecordWriter, str(unfinished), WRITER)
         put(writer.write, json.dumps(header).encode())
         for i in range(steps):
+            # The program is the one that a training without a file draws its noise with, sharding included,
+            # so that the numbers are the same to the bit.
             noise = draw_noise(
                 config.timesteps, parts.key, np.int32(i), None, shape, parts.process.T, sharding
             )
-            t, p_t, u = jax.device_get(noise)
-            record = (t.astype("<i4").tobytes(), p_t.astype("<f4").tobytes(), u.astype("<f4").tobytes())
-            put(writer.write, b"".join(record))
+            t, p_t, u = jax.device_get(noise)  # [B], [B], [B, *S]
+            record = t.astype("<i4").tobytes() + p_t.astype("<f4").tobytes() + u.astype("<f4").tobytes()
+            put(writer.write, record)
         put(writer.close)
 
 
 def open_noise(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
-    """Opens the noise of a run from its noise file, as a function of the number of updates so far.
+    """Opens the noise file of a run as a function of the number of updates so far.
 
     Args:
         parts: of the run.
         path: of the file.
 
     Returns:
-        The function, NumPy arrays of the whole batch; it raises a UserError if it meets damage.
+        The function, i -> the noise of the step after i updates, as NumPy arrays of the whole batch; it raises
+        a UserError where the file is damaged.
 
     Raises:
         UserError: there is no file, it is damaged, too short or of another run.
@@ -132,14 +142,19 @@ def open_noise(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
         )
     reader = array_record_module.ArrayRecordReader(str(path), READER)
     try:
-        header = parse_json(_read(reader, path, 0))
-        version, steps = header["version"], int(header["steps"])
+        header = parse_json(_read_record(reader, path, 0))
+        version = header["version"]
+        steps = int(header["steps"])
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged, or no noise file: presample it again") from error
     if version != VERSION:
         raise UserError(f"noise file {path} has version {version}, expected {VERSION}: presample it again")
     if reader.num_records() != steps + 1:
-        raise _damaged(path, f"{reader.num_records()} records in place of {steps + 1}")
+        raise _damaged_error(path, f"{reader.num_records()} records in place of {steps + 1}")
+
+    # What the noise follows from has to be what this run draws its noise from: a file of another seed would
+    # train as well, and give other numbers than the run without a file. More steps than the run has are no
+    # harm, as each has a key of its own.
     for name, value in expected.items():
         if header.get(name) != value:
             raise UserError(
@@ -155,23 +170,24 @@ def open_noise(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
     shape = (B, *parts.description.shape)
 
     def read_noise(i: int) -> StepNoise:
-        record = _read(reader, path, i + 1)
+        record = _read_record(reader, path, i + 1)
         if len(record) != 4 * (2 * B + math.prod(shape)):
-            raise _damaged(path, f"record {i + 1} has {len(record)} bytes")
-        t = np.frombuffer(record, "<i4", B)
-        p_t = np.frombuffer(record, "<f4", B, offset=4 * B)
-        return StepNoise(t, p_t, np.frombuffer(record, "<f4", offset=8 * B).reshape(shape))
+            raise _damaged_error(path, f"record {i + 1} has {len(record)} bytes")
+        t = np.frombuffer(record, "<i4", B)  # [B]
+        p_t = np.frombuffer(record, "<f4", B, offset=4 * B)  # [B]
+        u = np.frombuffer(record, "<f4", offset=8 * B).reshape(shape)  # [B, *S]
+        return StepNoise(t, p_t, u)
 
     return read_noise
 
 
-def _read(reader: Any, path: Path, index: int) -> bytes:
-    """Reads a record, whose checksum is compared."""
+def _read_record(reader: Any, path: Path, index: int) -> bytes:
+    """Reads a record of the file, whose checksum the reader compares."""
     try:
         return reader.read([index])[0]
     except RuntimeError as error:
-        raise _damaged(path, str(error).partition(" (")[0]) from error
+        raise _damaged_error(path, str(error).partition(" (")[0]) from error
 
 
-def _damaged(path: Path, why: str) -> UserError:
+def _damaged_error(path: Path, why: str) -> UserError:
     return UserError(f"noise file {path} is damaged ({why}): presample it again")

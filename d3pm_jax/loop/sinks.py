@@ -1,4 +1,4 @@
-"""Hands metrics on to logs: metrics.jsonl, TensorBoard, Weights & Biases, and loggers of the user's own."""
+"""Writes metrics to logs: metrics.jsonl, TensorBoard, Weights & Biases, and loggers of the user's."""
 
 import json
 import re
@@ -24,7 +24,7 @@ Logging = Callable[[int, Values], None]  # step, values -> None
 
 @runtime_checkable
 class Log(Protocol):
-    """Keeps, or shows, the metrics of a training."""
+    """Stores or shows the metrics of a training."""
 
     def log(self, step: int, values: Values) -> None:
         """Takes the means of the metrics since the step of the call before."""
@@ -36,11 +36,14 @@ class Log(Protocol):
 
 
 class Lines:
-    """Appends to metrics.jsonl; drops what an earlier run wrote after the given step."""
+    """Appends lines to metrics.jsonl, after it has dropped those of later steps than `after_step`.
+
+    A run that was killed may have written them after its last checkpoint; they are computed again.
+    """
 
     def __init__(self, workdir: Path, after_step: int):
-        kept = [json.dumps(row) + "\n" for row in metrics.read_metrics(workdir) if row["step"] <= after_step]
-        write_text(workdir / METRICS, "".join(kept))
+        rows = [row for row in metrics.read_metrics(workdir) if row["step"] <= after_step]
+        write_text(workdir / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = (workdir / METRICS).open("a")
 
     def log(self, step: int, values: Values) -> None:
@@ -54,22 +57,22 @@ class Lines:
 
 
 class Board:
-    """Appends points of curves to a new file of events; hides what earlier files have from a step on.
+    """Writes the points of curves to a new TensorBoard file of events.
 
-    It writes in the thread that calls, where an error is raised, too.
+    Points that earlier files have from `purge_step` on are hidden. It writes in the calling thread, in which
+    errors are raised too.
 
     Args:
         folder: where the files are.
-        purge_step: the first step whose points of before are hidden.
+        purge_step: the first step whose earlier points are hidden.
 
     Raises:
         OSError: it cannot be written; so do the methods.
     """
 
     def __init__(self, folder: Path, purge_step: int):
-        from tensorboardX.event_file_writer import (
-            EventsWriter,  # brings PyTorch, where it is installed: seconds
-        )
+        # Imported here, as it imports PyTorch where that is installed, which takes seconds.
+        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
         folder.mkdir(exist_ok=True)
@@ -87,22 +90,23 @@ class Board:
         """Writes what is not written yet."""
         self._events.close()
 
-    def _write(self, step: int, **what: Any) -> None:
+    def _write(self, step: int, **content: Any) -> None:
         from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
-        self._events.write_event(Event(wall_time=time.time(), step=step, **what))
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 def check_wandb_installed() -> None:
-    """Raises UserError where there is no package wandb, which is imported where it is asked for alone."""
+    """Raises UserError where the package wandb is not installed; nothing else imports it."""
     require("--wandb", "wandb", extra="wandb")
 
 
 class WandbRun:
-    """Logs to a run of Weights & Biases, to the same one whenever the run of a folder is resumed.
+    """Logs to a run of Weights & Biases, and to the same one when the run of a folder is resumed.
 
     Args:
-        workdir: the folder. Its name is that of the run; it keeps the id, and in wandb/ what is sent.
+        workdir: the folder. Its name is that of the run. The id of the run is stored in it, and in wandb/ what
+            is sent.
         project: where the run is.
         config: every field of the config by its name.
 
@@ -118,20 +122,22 @@ class WandbRun:
         path = workdir / WANDB_ID
         if not path.exists():
             write_text(path, secrets.token_hex(8))
-        number = path.read_text(errors="replace")
-        if not re.fullmatch("[0-9a-f]{16}", number):
+        run_id = path.read_text(errors="replace")
+        if not re.fullmatch("[0-9a-f]{16}", run_id):
             raise UserError(f"{path} holds no id of Weights & Biases: delete it to go on in a new run there")
         self._wandb = wandb
         with self._refused():
             self._run = wandb.init(
                 project=project,
-                id=number,
+                id=run_id,
                 name=workdir.resolve().name,
                 dir=workdir,
                 config=dict(config),
-                allow_val_change=True,  # of fields that may change when a run is resumed
+                # Some fields of a config may change when a run is resumed.
+                allow_val_change=True,
                 resume="allow",
-                settings=wandb.Settings(console="off"),  # a bar that is drawn again and again
+                # The terminal shows a bar that is drawn again and again, which makes no readable log.
+                settings=wandb.Settings(console="off"),
             )
 
     def log(self, step: int, values: Values) -> None:
@@ -143,48 +149,57 @@ class WandbRun:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Waits until all is sent; says so where training has failed."""
+        """Waits until all is sent, and marks the run as failed where training has failed."""
+        exit_code = 0 if kind is None else 1
         with self._refused():
-            self._run.finish(exit_code=0 if kind is None else 1)
+            self._run.finish(exit_code=exit_code)
 
     @contextmanager
     def _refused(self) -> Iterator[None]:
-        """Makes one line of what the package raises."""
+        """Turns an error that the package raises into a UserError of one line."""
         try:
             yield
         except self._wandb.Error as error:
-            said = one_line(error, 300)
-            raise UserError(f"Weights & Biases says '{said}': mend that, or leave out --wandb") from error
+            message = one_line(error, 300)
+            raise UserError(f"Weights & Biases says '{message}': mend that, or leave out --wandb") from error
 
 
 @contextmanager
 def open_logs(
-    config: Config, workdir: Path, after_step: int, project: str | None = None, own: Sequence[Log] = ()
+    config: Config,
+    workdir: Path,
+    after_step: int,
+    project: str | None = None,
+    user_logs: Sequence[Log] = (),
 ) -> Iterator[Logging]:
     """Opens the logs of a run, and closes them at the end, whatever one of them raises.
 
     Args:
         config: of the run.
         workdir: its folder.
-        after_step: what an earlier run logged after it is dropped.
-        project: of Weights & Biases, if that is wanted.
-        own: more of them.
+        after_step: the step after which lines and points of an earlier run are dropped.
+        project: of Weights & Biases; None to log nothing there.
+        user_logs: further logs, of the user's.
 
     Yields:
-        log(step, values), which hands on to all; in processes beside the first it does nothing.
+        log(step, values), which calls all logs; in processes other than the first it does nothing.
     """
     if not cluster.is_first():
         yield lambda step, values: None
         return
     with ExitStack() as stack:
         logs: list[Logging] = []
-        for log in own:  # closed even where one of ours cannot be opened
+
+        # They are open already, and are closed even where one of the others below cannot be opened.
+        for log in user_logs:
             stack.callback(log.close)
+
+        # The file comes first, so that it has every line, also one at which a later log fails.
         logs.append(stack.enter_context(closing(Lines(workdir, after_step))).log)
         logs.append(stack.enter_context(closing(Board(workdir / TENSORBOARD, after_step + 1))).log)
         if project is not None:
             logs.append(stack.enter_context(WandbRun(workdir, project, config_io.flatten_config(config))).log)
-        logs += [log.log for log in own]
+        logs += [log.log for log in user_logs]
 
         def log_all(step: int, values: Values) -> None:
             for log in logs:

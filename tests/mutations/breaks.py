@@ -358,7 +358,7 @@ RUNS = (
     Break(  # one here and one there would stop a long run
         "skipped_steps_count_though_not_in_a_row",
         "d3pm_jax/loop/metrics.py",
-        "            self._bad = []\n",
+        "            self._nonfinite = []\n",
         "",
         ("tests/runs/test_metrics.py",),
     ),

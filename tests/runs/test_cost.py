@@ -88,21 +88,21 @@ def test_speed_follows_from_the_seconds_of_a_step(monkeypatch):
 
     def steps(*waits):
         for seconds in waits:
-            with found.waiting():
+            with found.time_wait():
                 now[0] += seconds
-            found.dispatched({"loss": types.SimpleNamespace(is_ready=lambda: ready[0])})
+            found.note_dispatch({"loss": types.SimpleNamespace(is_ready=lambda: ready[0])})
 
     steps(7.0)
-    assert found.added({"loss": 1.0}) == {"loss": 1.0}  # the first step alone is not timed
+    assert found.add_rates({"loss": 1.0}) == {"loss": 1.0}  # the first step alone is not timed
     steps(0.1, 0.3)
-    row = found.added({"loss": 1.0, "seconds_per_step": 0.4})
+    row = found.add_rates({"loss": 1.0, "seconds_per_step": 0.4})
     assert row.pop("examples_per_second") == 80
     assert row.pop("waiting") == pytest.approx(0.5)
     assert row.pop("mfu") == pytest.approx(6e9 / 0.4 / 1e12)
     assert row == {"loss": 1.0, "seconds_per_step": 0.4}
     ready[0] = False  # the step before is still computed: nothing is lost
     steps(0.1, 0.3)
-    assert found.added({"seconds_per_step": 0.4})["waiting"] == 0
+    assert found.add_rates({"seconds_per_step": 0.4})["waiting"] == 0
 
 
 @pytest.mark.parametrize(
