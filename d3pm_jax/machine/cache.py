@@ -69,8 +69,9 @@ def keep_programs() -> None:
 def _delete_unfinished(folder: Path) -> None:
     """Deletes programs without a time of use, and times of use without a program.
 
-    JAX writes the time last. So a process that was killed while it wrote has left a program without one, which
-    JAX would neither read nor replace. What was kept without a largest size looks the same, and goes too.
+    JAX writes the time last. So a process that was killed while it wrote has left a program without one,
+    which JAX would neither read nor replace. What was kept without a largest size looks the same, and goes
+    too.
     """
     programs = {path.name.removesuffix(PROGRAM) for path in folder.glob(f"*{PROGRAM}")}
     times = {path.name.removesuffix(TIME_OF_USE) for path in folder.glob(f"*{TIME_OF_USE}")}

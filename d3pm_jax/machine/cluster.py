@@ -1,8 +1,8 @@
 """Joins the processes of a run to one program of JAX, and lets them agree.
 
-All of them run the same code. The first process alone prints, and writes what stands in the folder of the run,
-but for checkpoints, to which all processes write. What the first one reads there it sends to the others, so
-that all of them decide alike: one that took another branch would wait for ever in a computation that the
+All of them run the same code. The first process alone prints, and writes what stands in the folder of the
+run, but for checkpoints, to which all processes write. What the first one reads there it sends to the others,
+so that all of them decide alike: one that took another branch would wait for ever in a computation that the
 others never join.
 """
 
@@ -121,8 +121,8 @@ def _wait_for_first(address: Address) -> None:
     """Waits until the first process can be reached.
 
     JAX waits too, but where nobody answers it gives up in C++, by abort(): the process ends with a trace of
-    the stack that no handler of Python can turn into a message. So what can be wrong with the address is found
-    out here.
+    the stack, which no handler of Python can turn into a message. So an address that is wrong has to be
+    noticed here.
 
     Raises:
         UserError: the place of this process is not all said, or cannot be; nobody answers in time; of the
@@ -160,8 +160,8 @@ def _wait_for_first(address: Address) -> None:
             reason = error.strerror or one_line(error)
         time.sleep(min(0.2, max(0.0, seconds_left)))
     raise UserError(
-        f"nobody answers at {address.coordinator} within {address.connect_timeout} s ({reason}): start process "
-        f"0 there, or mend --coordinator; --connect-timeout waits longer"
+        f"nobody answers at {address.coordinator} within {address.connect_timeout} s ({reason}): start "
+        f"process 0 there, or mend --coordinator; --connect-timeout waits longer"
     )
 
 
@@ -174,7 +174,7 @@ def run_on_first(compute: Callable[[], int | None]) -> int:
     """Computes a whole number in the first process alone, and returns it in all of them.
 
     Args:
-        compute: returns the number, or None for 0; may raise UserError and OSError. The others do not call it.
+        compute: returns the number, or None for 0; may raise UserError and OSError.
 
     Raises:
         UserError, OSError: in the first process, what `compute` raised.
@@ -227,9 +227,9 @@ def watch_for_stop() -> Iterator[Callable[[int], str | None]]:
     """Yields step -> the name of the signal that stops the run after this step; None to go on.
 
     All processes have to ask after every step, and get the same answer. One process notes signals itself. Of
-    several, each may get its signal at another time, and one that stopped a step earlier than the others would
-    leave them waiting in the next one. JAX watches SIGTERM for that, and lets all of them agree on a step;
-    other signals are turned into SIGTERM.
+    several, each may get its signal at another time, and one that stopped a step earlier than the others
+    would leave them waiting in the next one. JAX watches SIGTERM for that, and lets all of them agree on a
+    step; other signals are turned into SIGTERM.
     """
     if jax.process_count() == 1:
         with signals.note_signals() as received:
@@ -241,7 +241,9 @@ def watch_for_stop() -> Iterator[Callable[[int], str | None]]:
         return
 
     def name_agreed(step: int) -> str | None:
-        return "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else None
+        if multihost_utils.reached_preemption_sync_point(step):
+            return "SIGTERM"
+        return None
 
     with signals.turn_into_sigterm():
         yield name_agreed

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import math
 import os
-from typing import Any
+from collections.abc import Sized
 
 import jax
 import numpy as np
@@ -16,7 +16,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from d3pm_jax.errors import UserError
 
-WORTH_CUTTING = 2**14  # elements; a smaller array is on every device: to fetch its parts takes longer
+# Elements of the smallest array that is cut. A smaller one is on every device: to fetch its parts would take
+# longer than to read it.
+WORTH_CUTTING = 2**14
 
 
 def make_mesh(fsdp: int = 1) -> Mesh:
@@ -32,8 +34,15 @@ def make_mesh(fsdp: int = 1) -> Mesh:
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if len(devices) % fsdp:
-        few = "it does not divide" if fsdp < len(devices) else f"there {'is' if len(devices) == 1 else 'are'}"
-        raise UserError(f"mesh.fsdp = {fsdp}: {few} {_count(devices)}; set it to a number that divides them")
+        if fsdp < len(devices):
+            reason = "it does not divide"
+        elif len(devices) == 1:
+            reason = "there is"
+        else:
+            reason = "there are"
+        raise UserError(
+            f"mesh.fsdp = {fsdp}: {reason} {_count_in_words(devices)}; set it to a number that divides them"
+        )
     return Mesh(np.array(devices).reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
@@ -42,53 +51,63 @@ def mesh_of(fsdp: int, asked: bool = True) -> Mesh:
 
     Args:
         fsdp: of its config.
-        asked: whether just this layout is asked for, as by who trains; else the parameters are cut over as
+        asked: whether just this layout is asked for, as for a training; else the parameters are cut over as
             many devices as they can be, at most so many.
 
     Raises:
         UserError: it is asked for, and there are not as many, or not a multiple of them.
     """
-    return make_mesh(fsdp if asked else math.gcd(fsdp, jax.device_count()))
+    if asked:
+        return make_mesh(fsdp)
+    return make_mesh(math.gcd(fsdp, jax.device_count()))
 
 
 def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
     """Raises UserError where a batch, or a part that is taken of it, does not divide over the devices."""
     n = mesh.size * accumulate
     if batch_size % n:
-        parts = f" in {accumulate} parts" if accumulate > 1 else ""
+        parts = ""
+        if accumulate > 1:
+            parts = f" in {accumulate} parts"
         raise UserError(
-            f"train.batch_size = {batch_size} does not divide over {_count(mesh.devices.ravel())}{parts}: "
+            f"train.batch_size = {batch_size} does not divide over "
+            f"{_count_in_words(mesh.devices.ravel())}{parts}: "
             f"set it to a multiple of {n}, or use fewer devices (on a CPU JAX_NUM_CPU_DEVICES=N)"
         )
 
 
-def _count(devices: Any) -> str:
-    n, processes = len(devices), jax.process_count()
-    of = f" of {processes} processes" if processes > 1 else ""
-    return f"{n} device{'' if n == 1 else 's'}{of}"
+def _count_in_words(devices: Sized) -> str:
+    """Returns "8 devices of 2 processes", or how many there are."""
+    words = f"{len(devices)} devices"
+    if len(devices) == 1:
+        words = "1 device"
+    if jax.process_count() > 1:
+        words += f" of {jax.process_count()} processes"
+    return words
 
 
 def replicated_sharding(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole."""
+    """Returns the sharding of an array that every device holds as a whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Every device holds its part of the first axis."""
+    """Returns the sharding of a batch, of whose first axis every device holds a part."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def state_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
-    """Every device along "fsdp" holds its part of the longest axis; of a small array the whole.
+    """Returns the sharding of an array of the state: its longest axis is cut into parts over "fsdp".
 
-    Only axes are cut that divide, and of axes as long as each other the last: the first may count layers,
-    which a scan takes one by one.
+    Only axes are cut that divide; an array of none, or a small one, is on every device as a whole.
     """
     n = mesh.shape["fsdp"]
-    axes = [axis for axis, size in enumerate(shape) if size % n == 0]
-    if n == 1 or not axes or math.prod(shape) < WORTH_CUTTING:
+    divisible = [axis for axis, size in enumerate(shape) if size % n == 0]
+    if n == 1 or not divisible or math.prod(shape) < WORTH_CUTTING:
         return replicated_sharding(mesh)
-    longest = max(axes, key=lambda axis: (shape[axis], axis))
+    # Of axes as long as each other the last is cut: the first may count layers, which a scan takes one by
+    # one, and would have to fetch from another device each.
+    longest = max(divisible, key=lambda axis: (shape[axis], axis))
     return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "fsdp"))
 
 
@@ -101,8 +120,12 @@ def use_all_cores(batch_size: int, fsdp: int = 1) -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     if "JAX_NUM_CPU_DEVICES" in os.environ:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    fit = [n for n in range(1, cores + 1) if batch_size % n == 0]
-    devices = max([n for n in fit if n % fsdp == 0] or fit)
-    with contextlib.suppress(RuntimeError):  # JAX runs already, in a notebook say: use what it has
-        jax.config.update("jax_num_cpu_devices", devices)
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    divisors = [n for n in range(1, cores + 1) if batch_size % n == 0]
+    divisible_by_fsdp = [n for n in divisors if n % fsdp == 0]
+    # JAX refuses where it runs already, in a notebook say: then its devices are used as they are.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", max(divisible_by_fsdp or divisors))

@@ -5,7 +5,7 @@ again. So this one is of the forward pass, and the backward pass follows from it
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 
 def count_flops(f: Callable[..., Any], params: Any, *args: Any) -> int:
-    """Counts those of f(params, *args) and its gradient by params, without what is computed again.
+    """Counts the operations of f(params, *args) and of its gradient by params.
+
+    What the backward pass computes again does not count.
 
     A product costs the backward pass as much again for each of its two operands that params reach: it counts
     three times in most of a network, twice where data comes in. Of branches the largest counts, of a loop of
@@ -25,65 +27,105 @@ def count_flops(f: Callable[..., Any], params: Any, *args: Any) -> int:
         params, args: what it takes, arrays or their shapes.
     """
     jaxpr = jax.make_jaxpr(f)(params, *args).jaxpr
-    given = len(jax.tree.leaves(params))
-    return _walk(jaxpr, [i < given for i in range(len(jaxpr.invars))])[0]
+    num_params = len(jax.tree.leaves(params))
+    depends_on_params = [i < num_params for i in range(len(jaxpr.invars))]
+    flops, _ = _count_program(jaxpr, depends_on_params)
+    return flops
 
 
-def _walk(jaxpr: Jaxpr, reached: Sequence[bool]) -> tuple[int, list[bool]]:
-    """Counts a program, and tells for its results, as `reached` for its arguments, if params reach them."""
-    on = {var for var, yes in zip(jaxpr.invars, reached, strict=True) if yes}
+# Below, `depends` has a bool for each argument of a program or operation: whether it depends on params. Each
+# function returns the number of operations, and the same for each of the results.
 
-    def tell(variables: Sequence[Any]) -> list[bool]:
-        return [not isinstance(var, Literal) and var in on for var in variables]
+
+def _count_program(jaxpr: Jaxpr, depends: Sequence[bool]) -> tuple[int, list[bool]]:
+    """Counts a program: all its operations, one after the other."""
+    dependent = {var for var, is_dependent in zip(jaxpr.invars, depends, strict=True) if is_dependent}
+
+    def depend(variables: Sequence[Any]) -> list[bool]:
+        return [not isinstance(var, Literal) and var in dependent for var in variables]
 
     total = 0
     for equation in jaxpr.eqns:
-        flops, found = _of_equation(equation, tell(equation.invars))
+        flops, results_depend = _count_equation(equation, depend(equation.invars))
         total += flops
-        results: Any = zip(equation.outvars, found, strict=True)
-        on |= {var for var, yes in results if yes and jnp.issubdtype(var.aval.dtype, jnp.inexact)}
-    return total, tell(jaxpr.outvars)
+        results: Any = zip(equation.outvars, results_depend, strict=True)
+        for var, is_dependent in results:
+            # No gradient goes through integers.
+            if is_dependent and jnp.issubdtype(var.aval.dtype, jnp.inexact):
+                dependent.add(var)
+    return total, depend(jaxpr.outvars)
 
 
-def _of_equation(equation: Any, reached: list[bool]) -> tuple[int, list[bool]]:
+def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]]:
     """Counts one operation, and what is inside of it."""
-    name, params = equation.primitive.name, equation.params
-    if name == "dot_general":  # 2 m n k, once for each pair of matrices
+    name = equation.primitive.name
+    params = equation.params
+
+    if name == "dot_general":
+        # 2 m n k, once for each pair of matrices.
         (contracted, _), _ = params["dimension_numbers"]
         shape = equation.invars[0].aval.shape
         flops = 2 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
-        return flops * (1 + sum(reached)), [any(reached)]
+        return flops * (1 + sum(depends)), [any(depends)]
+
     if name == "conv_general_dilated":
         # 2 for each number of the output and each of the kernel for its channel; zeros put in between apart.
         kernel = equation.invars[1].aval
-        each = kernel.size // kernel.shape[params["dimension_numbers"].rhs_spec[0]]
-        flops = 2 * equation.outvars[0].aval.size * each // math.prod(params["lhs_dilation"])
-        return flops * (1 + sum(reached)), [any(reached)]
+        kernel_per_channel = kernel.size // kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+        dilation = math.prod(params["lhs_dilation"])
+        flops = 2 * equation.outvars[0].aval.size * kernel_per_channel // dilation
+        return flops * (1 + sum(depends)), [any(depends)]
+
     if name == "scan":
-        return _of_loop(params["jaxpr"], reached, params["num_consts"], params["num_carry"], params["length"])
+        num_consts = params["num_consts"]
+        return _count_loop(params["jaxpr"], depends, num_consts, params["num_carry"], params["length"])
+
     if name == "while":
-        reached = reached[params["cond_nconsts"] :]
-        consts = params["body_nconsts"]
-        return _of_loop(params["body_jaxpr"], reached, consts, len(reached) - consts, 1)
+        # The constants of the condition come first, and are no arguments of the body.
+        depends = depends[params["cond_nconsts"] :]
+        num_consts = params["body_nconsts"]
+        return _count_loop(params["body_jaxpr"], depends, num_consts, len(depends) - num_consts, 1)
+
     if name == "cond":
-        found = [_walk(branch.jaxpr, reached[1:]) for branch in params["branches"]]
-        each = zip(*(results for _, results in found), strict=True)
-        return max(flops for flops, _ in found), [any(results) for results in each]
-    inner = next((x for x in params.values() if isinstance(x, Jaxpr | ClosedJaxpr)), None)
-    inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
-    if inner is None or (len(inner.invars), len(inner.outvars)) != (len(reached), len(equation.outvars)):
-        return 0, [any(reached)] * len(equation.outvars)  # an inner one is of scalars, as of a scatter
-    return _walk(inner, reached)
+        branches = [_count_program(branch.jaxpr, depends[1:]) for branch in params["branches"]]
+        by_result = zip(*(results for _, results in branches), strict=True)
+        return max(flops for flops, _ in branches), [any(results) for results in by_result]
+
+    inner = _inner_program(params)
+    if inner is not None:
+        # An inner program of other arguments is of scalars, as that of a scatter, and does not count.
+        if len(inner.invars) == len(depends) and len(inner.outvars) == len(equation.outvars):
+            return _count_program(inner, depends)
+    return 0, [any(depends)] * len(equation.outvars)
 
 
-def _of_loop(
-    body: ClosedJaxpr, reached: list[bool], consts: int, carried: int, length: int
+def _inner_program(params: Mapping[str, Any]) -> Jaxpr | None:
+    """Returns the first program among the parameters of an operation, such as the function of a jit."""
+    for value in params.values():
+        if isinstance(value, ClosedJaxpr):
+            return value.jaxpr
+        if isinstance(value, Jaxpr):
+            return value
+    return None
+
+
+def _count_loop(
+    body: ClosedJaxpr, depends: list[bool], num_consts: int, num_carried: int, length: int
 ) -> tuple[int, list[bool]]:
-    """Counts a loop: what params reach in one round they reach in the next."""
+    """Counts a loop: what depends on params after one round does so in the next.
+
+    Args:
+        body: of one round.
+        depends: for constants, then what is carried from round to round, then what differs between rounds.
+        num_consts: of the constants.
+        num_carried: of what is carried.
+        length: rounds.
+    """
     while True:
-        flops, found = _walk(body.jaxpr, reached)
-        after = [*reached[:consts], *found[:carried], *reached[consts + carried :]]
-        more = [a or b for a, b in zip(reached, after, strict=True)]
-        if more == reached:
-            return length * flops, found
-        reached = more
+        flops, results_depend = _count_program(body.jaxpr, depends)
+        after_round = depends.copy()
+        for i in range(num_carried):
+            after_round[num_consts + i] |= results_depend[i]
+        if after_round == depends:
+            return length * flops, results_depend
+        depends = after_round

@@ -8,7 +8,9 @@ from d3pm_jax.machine import cluster
 from d3pm_jax.machine.cache import keep_programs
 from d3pm_jax.machine.devices import use_all_cores
 
-HEARTBEAT = 30  # seconds
+# Seconds without a sign of life after which a process is taken for dead, where a command has no number of its
+# own for it.
+HEARTBEAT = 30
 
 
 def set_up(
@@ -21,6 +23,8 @@ def set_up(
     saves: bool = False,
 ) -> None:
     """Sets the state of the process, once, before the first computation of JAX.
+
+    JAX reads most of it when it first computes, and never again.
 
     Args:
         batch_size: examples that are computed at a time, by all processes together: it decides how many
@@ -38,10 +42,14 @@ def set_up(
     """
     keep_programs()
     if batch_size is not None:
-        processes = address.num_processes if address is not None else None
-        use_all_cores(batch_size // (processes or 1), fsdp)
+        num_processes = 1
+        if address is not None and address.num_processes:
+            num_processes = address.num_processes
+        use_all_cores(batch_size // num_processes, fsdp)
     if features is not None:
         keep_freed_memory(features())
     if address is not None:
-        seconds = HEARTBEAT if heartbeat is None else heartbeat()
+        seconds = HEARTBEAT
+        if heartbeat is not None:
+            seconds = heartbeat()
         cluster.join_processes(address, workdir, seconds, saves)

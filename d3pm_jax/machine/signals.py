@@ -1,7 +1,9 @@
 """Takes the signals that stop a program: notes them, for what has to save first, or ends the process soon.
 
 A handler of Python runs when the main thread is back from compiled code, and compiling, or drawing a batch of
-samples, may take minutes. So a thread is told of signals too, and ends a process that does not end by itself.
+samples, may take minutes. So a thread is woken by signals too, and ends a process that does not end by
+itself. It learns of them by `signal.set_wakeup_fd`: the handler in C, which runs at once, writes the number
+of the signal to a socket, from which the thread reads.
 """
 
 import contextlib
@@ -21,13 +23,13 @@ STOPPING = tuple(number for number in (signal.SIGINT, signal.SIGTERM, SIGHUP) if
 
 @contextlib.contextmanager
 def note_signals() -> Iterator[list[str]]:
-    """Yields a list that takes the name of a signal in place of an end; a second one interrupts."""
+    """Yields a list, to which the first signal in the block adds its name; a second signal interrupts."""
     received: list[str] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         if not received:
             received.append(signal.Signals(number).name)
-        elif number != SIGHUP:
+        elif number != SIGHUP:  # of which a terminal sends two
             raise KeyboardInterrupt(received[0])
 
     with _handled(note):
@@ -36,78 +38,94 @@ def note_signals() -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def turn_into_sigterm() -> Iterator[None]:
-    """Makes SIGTERM of each other signal that stops, and leaves that one to who watches it."""
+    """Sends the process SIGTERM for each other signal that stops, and leaves SIGTERM itself to JAX."""
 
     def send(number: int, frame: FrameType | None) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with _handled(send, but=signal.SIGTERM):
+    with _handled(send, excluded=signal.SIGTERM):
         yield
 
 
 @contextlib.contextmanager
-def end_on_signals(tell: Callable[[str], None]) -> Iterator[None]:
-    """Makes a signal interrupt the block, and ends the process where that takes long or a second one comes.
+def end_on_signals(print_stopped: Callable[[str], None]) -> Iterator[None]:
+    """Interrupts the block by a signal, and ends the process where that takes long or a second signal comes.
 
     Args:
-        tell: prints that the signal of this name ends the process.
+        print_stopped: prints that the signal of this name ends the process.
     """
     if not _in_main_thread():
         yield
         return
-    read, write = socket.socketpair()
-    write.setblocking(False)
-    threading.Thread(target=_watch, args=(read, tell), daemon=True).start()
-    with write, _handled(_interrupt):
-        before = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+    reader, writer = socket.socketpair()
+    # A handler in C must not wait, whatever is in the socket.
+    writer.setblocking(False)
+    threading.Thread(target=_watch, args=(reader, print_stopped), daemon=True).start()
+    # At the end of the block the writer is closed, by which the thread ends too.
+    with writer, _handled(_interrupt):
+        previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:
             yield
         finally:
-            signal.set_wakeup_fd(before)
+            signal.set_wakeup_fd(previous)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def _watch(read: socket.socket, tell: Callable[[str], None]) -> None:
+def _watch(reader: socket.socket, print_stopped: Callable[[str], None]) -> None:
     """Reads the numbers of signals until the block has ended, and ends the process where it has to."""
     first = 0
-    with read, contextlib.suppress(TimeoutError):
+    # The timeout is set by the first signal: who goes on for so long is in compiled code, and is ended below.
+    with reader, contextlib.suppress(TimeoutError):
         while True:
-            number = (read.recv(1) or b"\0")[0]
-            if not number:
-                return
+            received = reader.recv(1)
+            if not received:
+                return  # the writer is closed
+            number = received[0]
             if number not in STOPPING or (first and number == SIGHUP):
                 continue
             if first:
                 break
             first = number
+            # Under another handler, as that of `note_signals`, the program saves first, as long as it takes.
             if signal.getsignal(number) is _interrupt:
-                read.settimeout(GRACE)
+                reader.settimeout(GRACE)
     with contextlib.suppress(OSError):  # of a terminal that is gone
         if os.isatty(1):
             os.write(1, b"\x1b[?25h\n")  # shows the cursor, which a bar hides
-        tell(signal.Signals(first).name)
+        print_stopped(signal.Signals(first).name)
+    # Not sys.exit: that ends a thread, and waits for the main one.
     os._exit(STOPPED)
 
 
 @contextlib.contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None], but: int | None = None) -> Iterator[None]:
-    """Handles the signals that stop in the block; SIGHUP not where it is ignored, as nohup has it."""
+def _handled(handler: Callable[[int, FrameType | None], None], excluded: int | None = None) -> Iterator[None]:
+    """Handles the signals that stop by a function in the block, and as before after it.
+
+    Args:
+        handler: of the signals.
+        excluded: a signal that keeps its handler.
+    """
     if not _in_main_thread():
         yield
         return
-    ignored = SIGHUP is not None and signal.getsignal(SIGHUP) is signal.SIG_IGN
-    taken = [n for n in STOPPING if n != but and not (n == SIGHUP and ignored)]
-    old = {number: signal.signal(number, handler) for number in taken}
+    handled = [number for number in STOPPING if number != excluded]
+    # nohup has SIGHUP ignored, and that is to stay so.
+    if SIGHUP is not None and SIGHUP in handled and signal.getsignal(SIGHUP) is signal.SIG_IGN:
+        handled.remove(SIGHUP)
+    previous = {number: signal.signal(number, handler) for number in handled}
     try:
         yield
     finally:
-        for number, before in old.items():
-            signal.signal(number, signal.SIG_DFL if before is None else before)
+        for number, old_handler in previous.items():
+            if old_handler is None:
+                # It was set in C, and Python cannot set it again.
+                old_handler = signal.SIG_DFL
+            signal.signal(number, old_handler)
 
 
 def _in_main_thread() -> bool:
-    """Tells whether handlers can be set here."""
+    """Says whether handlers can be set here, which Python allows in the main thread alone."""
     return threading.current_thread() is threading.main_thread()

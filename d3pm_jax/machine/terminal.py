@@ -17,9 +17,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 BAR = 10  # columns
-EVERY = 30.0  # seconds between lines where the output is no terminal, unless there are metrics to show
-EVERY_REWRITTEN = 0.5  # seconds between those that stand in each other's place, in a notebook
-NAMES = {  # of the metrics, the most telling first: not all fit into every line
+# Seconds between lines where the output is no terminal, unless there are metrics to show.
+EVERY = 30.0
+# Seconds between lines that stand in each other's place, in a notebook.
+EVERY_REWRITTEN = 0.5
+# How metrics are called, the most important first: not all fit into every line.
+NAMES = {
     "loss": "loss",
     "skipped": "skipped",
     "bound_bits_per_dim": "bits/dim",
@@ -47,96 +50,119 @@ class Terminal:
         self._console = Console(file=sys.stdout)
         self._drawn = self._console.is_terminal and not self._console.is_dumb_terminal
         self._rewrites = self._console.is_jupyter
-        self._put: Callable[[str], None] = _rewritten() if self._rewrites else partial(print, flush=True)
-        self._unit, self._total, self._done = unit, total, start
+        self._put: Callable[[str], None] = partial(print, flush=True)
+        if self._rewrites:
+            self._put = _make_rewriter()
+        self._unit = unit
+        self._total = total
+        self._done = start
         self._metrics: list[str] = []
-        self._since: tuple[int, float] | None = None  # what was done when all was compiled, and when
-        self._now = self._printed = 0.0  # when it advanced, when it printed a line
-        self._told = start  # what was done then
+        # What was done when all was compiled, and when that was: the rate is that since then.
+        self._compiled: tuple[int, float] | None = None
+        self._advanced_at = 0.0
+        self._printed_at = 0.0
+        # What was done when the last line was printed.
+        self._printed = start
 
     @contextmanager
     def show_bar(self) -> Iterator["Terminal"]:
         """Shows the bar inside the block."""
-        live = Live(get_renderable=self._bar, console=self._console)
+        live = Live(get_renderable=self._draw_bar, console=self._console)
         with suppress(OSError):
             if self._drawn:
-                live.start(refresh=True)  # what is compiled in no time is shown too
-            elif self._told != self._total:
-                self._print(self._pieces())
+                # By a refresh at once, what is compiled in no time is shown too.
+                live.start(refresh=True)
+            elif self._printed != self._total:
+                self._print_progress(self._list_pieces())
         try:
             yield self
-            if self._rewrites and self._since:
-                self._print(self._metrics)
-            elif not self._drawn and self._told != self._done:
-                self._print(self._pieces())
+            if self._rewrites and self._compiled:
+                self._print_progress(self._metrics)
+            elif not self._drawn and self._printed != self._done:
+                self._print_progress(self._list_pieces())
         finally:
             with suppress(OSError):
                 live.stop()
 
     def advance(self, done: int) -> None:
         """Shows that so many are done; the first time, that all is compiled."""
-        self._done, self._now = done, time.monotonic()
-        self._since = self._since or (done, self._now)
-        every = EVERY_REWRITTEN if self._rewrites else EVERY
-        if not self._drawn and self._now - self._printed > every:
-            self._print(self._pieces())
+        self._done = done
+        self._advanced_at = time.monotonic()
+        if self._compiled is None:
+            self._compiled = (done, self._advanced_at)
+        interval = EVERY_REWRITTEN if self._rewrites else EVERY
+        if not self._drawn and self._advanced_at - self._printed_at > interval:
+            self._print_progress(self._list_pieces())
 
     def show_metrics(self, row: Mapping[str, float | int]) -> None:
         """Shows the metrics of an interval, as many as fit."""
         self._metrics = [f"{NAMES[name]} {row[name]:.4g}" for name in NAMES if name in row]
         if not self._drawn:
-            self._print(self._pieces())
+            self._print_progress(self._list_pieces())
 
     def print_line(self, text: str) -> None:
         """Prints a line above the bar."""
         with suppress(OSError):
             if self._drawn:
                 self._console.print(text, highlight=False, soft_wrap=True, markup=False)
-            else:  # rich would exit where nobody reads
+            else:
+                # rich ends the process where nobody reads.
                 print(text, flush=True)
 
-    def _print(self, pieces: Sequence[str]) -> None:
-        self._printed, self._told = time.monotonic(), self._done
+    def _print_progress(self, pieces: Sequence[str]) -> None:
+        """Prints the count, and as many of the pieces as fit beside it."""
+        self._printed_at = time.monotonic()
+        self._printed = self._done
         with suppress(OSError):
-            self._put(fit_pieces([self._count(), *pieces], self._console.width))
+            self._put(fit_pieces([self._format_count(), *pieces], self._console.width))
 
-    def _bar(self) -> Table:
+    def _draw_bar(self) -> Table:
         """Draws the line as it is now; rich asks for it a few times a second."""
-        count, table = self._count(), Table.grid(padding=(0, 1))
-        left = self._console.width - len(count) - BAR - 3
-        bar = ProgressBar(self._total, self._done, width=BAR)
-        shown = [count, bar, fit_pieces(self._pieces(), left)] if left > 0 else [count[: self._console.width]]
-        for _ in shown:
+        count = self._format_count()
+        columns_left = self._console.width - len(count) - BAR - 3
+        cells: list[str | ProgressBar] = [count[: self._console.width]]
+        if columns_left > 0:
+            bar = ProgressBar(self._total, self._done, width=BAR)
+            cells = [count, bar, fit_pieces(self._list_pieces(), columns_left)]
+
+        table = Table.grid(padding=(0, 1))
+        for _ in cells:
             table.add_column(no_wrap=True)
-        table.add_row(*shown)
+        table.add_row(*cells)
         return table
 
-    def _count(self) -> str:
+    def _format_count(self) -> str:
         return f"{self._unit} {self._done}/{self._total}"
 
-    def _pieces(self) -> list[str]:
-        """Lists what is told beside the count: the rate since it was compiled, the time left, metrics."""
-        if self._since is None:
+    def _list_pieces(self) -> list[str]:
+        """Lists what is shown beside the count: the rate since all was compiled, the time left, metrics."""
+        if self._compiled is None:
             return ["compiling"] if self._done < self._total else []
-        done, seconds = self._done - self._since[0], self._now - self._since[1]
+        done_when_compiled, compiled_at = self._compiled
+        done = self._done - done_when_compiled
+        seconds = self._advanced_at - compiled_at
         if not done or not seconds:
             return self._metrics
-        rate, left = done / seconds, (self._total - self._done) * seconds / done
-        number = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
-        time_left = str(datetime.timedelta(seconds=round(left))).removeprefix("0:")
-        return [f"{number} {self._unit}s/s", f"{time_left} left", *self._metrics]
+
+        rate = done / seconds
+        digits = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
+        seconds_left = (self._total - self._done) * seconds / done
+        time_left = str(datetime.timedelta(seconds=round(seconds_left))).removeprefix("0:")
+        return [f"{digits} {self._unit}s/s", f"{time_left} left", *self._metrics]
 
 
-def _rewritten() -> Callable[[str], None]:
-    """Makes text -> None, which shows it below a cell of a notebook in the place of what it showed before."""
-    from IPython.display import DisplayHandle  # it is there in a notebook, and nothing else needs it
+def _make_rewriter() -> Callable[[str], None]:
+    """Makes a function that shows a line below a cell of a notebook, in the place of the line before."""
+    # It is there in a notebook, and nothing else needs it.
+    from IPython.display import DisplayHandle
 
-    handle, shown = DisplayHandle(), False
+    handle = DisplayHandle()
+    show = handle.display
 
     def put(line: str) -> None:
-        nonlocal shown
-        show, shown = (handle.update if shown else handle.display), True
+        nonlocal show
         show({"text/plain": line}, raw=True)
+        show = handle.update
 
     return put
 

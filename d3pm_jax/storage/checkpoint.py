@@ -8,8 +8,8 @@ A checkpoint comes about in three steps, and a process may be killed between any
 
 Orbax alone would be enough against a process that is killed, but not against a disk: it can restore a
 checkpoint with a flipped byte without a word, and the training would go on from weights that it never had. So
-a step counts only with its manifest, and only while all of its files match it. A step without one is unfinished, a
-step whose files do not match is damaged; both are passed over, for the step before.
+a step counts only with its manifest, and only while all of its files match it. A step without one is
+unfinished, a step whose files do not match is damaged; both are passed over, for the step before.
 """
 
 import errno

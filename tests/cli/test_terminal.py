@@ -90,7 +90,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
 def test_a_notebook_has_one_line_that_ends_without_a_rate(monkeypatch, capsys):
     lines, clock = [], [100.0]
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
-    monkeypatch.setattr(terminal, "_rewritten", lambda: lines.append)
+    monkeypatch.setattr(terminal, "_make_rewriter", lambda: lines.append)
     monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[-1])
     with terminal.Terminal("step", 20, 10).show_bar() as shown:
         for now, done in ((110.0, 11), (110.1, 12), (111.0, 13), (111.1, 20)):
