@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 from matplotlib.figure import Figure
 
-from d3pm_jax.show.markup import Html, document
+from d3pm_jax.show.markup import Html, build_document
 from parity_tests import report
 from parity_tests.compare import Row
 from parity_tests.procedures import Outcome
@@ -34,7 +34,7 @@ def page(found: Report) -> str:
         f"<header><h1>{title}</h1>{_head(found)}<nav>{nav}</nav></header>"
         f'{"".join(sections)}<section id="plots"><h2>Plots</h2>{"".join(_plots(found))}</section>'
     )
-    return document(title, Html(body))
+    return build_document(title, Html(body))
 
 
 def _head(found: Report) -> str:

@@ -119,7 +119,7 @@ def main() -> int:
     set_up()
     run = arguments.find_data(arguments.open_named(command, command.limit), command.data_dir)
     run = run if command.steps is None else run.respaced(command.steps)
-    own = [] if command.own is None else ["--config", str(command.own)]
+    own = [] if command.own_file is None else ["--config", str(command.own_file)]
     with torch.no_grad():
         return 0 if compare(run, Twin(run, command.steps, own), command.limit, command.samples) else 1
 

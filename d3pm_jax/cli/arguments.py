@@ -15,7 +15,7 @@ from d3pm_jax.runs.run import Run, open_run
 from d3pm_jax.storage.run_folder import read_config
 
 
-def option(**names: str) -> Any:
+def name_option(**names: str) -> Any:
     """Returns the names of an option for `Annotated`; its help is silent on a default of None."""
     return arg(**{"help_behavior_hint": _default_in_words, **names})
 
@@ -28,11 +28,11 @@ def _default_in_words(default: str) -> str:
 class Checkpoint:
     """Names a checkpoint of a run that is read."""
 
-    workdir: Annotated[Positional[Path], option(metavar="DIR")]
+    workdir: Annotated[Positional[Path], name_option(metavar="DIR")]
     """the --workdir of `d3pm train`"""
-    step: Annotated[Natural | None, option(metavar="N")] = None
+    step: Annotated[Natural | None, name_option(metavar="N")] = None
     """the checkpoint of step N (the last)"""
-    own: Annotated[Path | None, option(name="config", metavar="FILE")] = None
+    own_file: Annotated[Path | None, name_option(name="config", metavar="FILE")] = None
     """of a run with parts of your own: the config file, which defines them"""
 
 
@@ -40,13 +40,13 @@ class Checkpoint:
 class Processes:
     """Says where several processes meet, each with its own devices, that are one run, and which this is."""
 
-    coordinator: Annotated[str | None, option(metavar="HOST:PORT")] = None
+    coordinator: Annotated[str | None, name_option(metavar="HOST:PORT")] = None
     """where process 0 waits for the others; auto: SLURM, Open MPI, Kubernetes or a TPU pod says so"""
-    num_processes: Annotated[Count | None, option(metavar="N")] = None
+    num_processes: Annotated[Count | None, name_option(metavar="N")] = None
     """how many processes there are, each with its own devices, as one run"""
-    process_id: Annotated[Natural | None, option(metavar="I")] = None
+    process_id: Annotated[Natural | None, name_option(metavar="I")] = None
     """which one this is, from 0 on"""
-    connect_timeout: Annotated[Count, option(metavar="S")] = 60
+    connect_timeout: Annotated[Count, name_option(metavar="S")] = 60
     """seconds in which the processes have to find each other"""
 
     @property
@@ -79,7 +79,7 @@ def open_with_others(command: Computation, batch_size: int) -> Run:
     """Joins the other processes of a command, and opens the run of all of them; see `open_named`."""
 
     def heartbeat() -> int:
-        return read_config(command.workdir, command.own).mesh.heartbeat
+        return read_config(command.workdir, command.own_file).mesh.heartbeat
 
     set_up(batch_size, address=command.address, workdir=command.workdir, heartbeat=heartbeat)
     return open_named(command, batch_size)
@@ -96,7 +96,7 @@ def open_named(command: Checkpoint, batch_size: int, folder: Path | None = None)
     Raises:
         UserError: there is no such run or checkpoint, or the results cannot be written.
     """
-    run = open_run(command.workdir, command.own, command.step, batch_size=batch_size)
+    run = open_run(command.workdir, command.own_file, command.step, batch_size=batch_size)
     written = command.workdir if folder is None else folder
     if written.is_dir() and not os.access(written, os.W_OK):
         raise UserError(f"{written} cannot be written to, where the results go: change its permissions")

@@ -36,32 +36,32 @@ Counts = Annotated[
 
 
 @dataclasses.dataclass(frozen=True)
-class Eval(arguments.Computation):
+class EvalCommand(arguments.Computation):
     """Computes bits per dimension on the test split, with its parts."""
 
-    data_dir: Annotated[str | None, arguments.option(metavar="DIR")] = None
+    data_dir: Annotated[str | None, arguments.name_option(metavar="DIR")] = None
     """where data sets lie, if not where the run found them"""
-    steps: Annotated[Counts | None, arguments.option()] = None
+    steps: Annotated[Counts | None, arguments.name_option()] = None
     """take so many steps of the process in place of all; a line for each number"""
-    calls: Annotated[Count | None, arguments.option(metavar="N")] = None
+    calls: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """estimate the sum over the steps from N calls of the network per example, without bias"""
-    limit: Annotated[Count | None, arguments.option(metavar="N")] = None
+    limit: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """only the first N examples of the split"""
-    batch_size: Annotated[Count, arguments.option(metavar="B")] = 128
+    batch_size: Annotated[Count, arguments.name_option(metavar="B")] = 128
     """examples at a time"""
-    seed: Annotated[Seed, arguments.option(metavar="N")] = 0
+    seed: Annotated[Seed, arguments.name_option(metavar="N")] = 0
     """of the noise"""
-    samples: Annotated[Count | None, arguments.option(metavar="N")] = None
+    samples: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """draw N samples and measure how far they are from the training split (2000 for a start);
     of text, whether they are of its words and what they copy"""
-    inception: Annotated[Path | None, arguments.option(metavar="FILE")] = None
+    inception: Annotated[Path | None, arguments.name_option(metavar="FILE")] = None
     """measure them in features of these weights of Inception, not of a classifier of the data"""
-    chain_rule: Annotated[Count | None, arguments.option(metavar="N")] = None
+    chain_rule: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """of a network that fills in masks and sees no time: the exact likelihood of N examples too,
     from left to right and in random orders, by a call of the network for each element"""
 
 
-def execute(command: Eval, words: list[str]) -> int:
+def execute(command: EvalCommand, words: list[str]) -> int:
     """Evaluates; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
     run = arguments.find_data(arguments.open_with_others(command, command.batch_size), command.data_dir)
@@ -116,7 +116,7 @@ def execute(command: Eval, words: list[str]) -> int:
 
 
 def _evaluate(
-    command: Eval, run: Run, steps: int | None, examples: Examples, baselines: Mapping[str, float]
+    command: EvalCommand, run: Run, steps: int | None, examples: Examples, baselines: Mapping[str, float]
 ) -> dict[str, Any]:
     """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
     with Terminal("example", len(examples["x"])).show_bar() as terminal:
@@ -164,7 +164,7 @@ def _in_bits(result: dict[str, Any]) -> str:
     return format_with_error(result["bits_per_dim"], result["standard_error"], 3)
 
 
-def _say_how_long(command: Eval, runs: Sequence[Run], examples: Examples) -> None:
+def _say_how_long(command: EvalCommand, runs: Sequence[Run], examples: Examples) -> None:
     """Prints how long it will take, by a call of the network, where that is minutes."""
     N = len(examples["x"])
     calls = sum(command.calls or run.process.T for run in runs)
@@ -179,7 +179,7 @@ def _say_how_long(command: Eval, runs: Sequence[Run], examples: Examples) -> Non
     print(f"about {in_words}: {N:,} examples x {calls} calls of the network; {fewer}")
 
 
-def measure_samples(command: Eval, runs: Sequence[Run], num: int) -> None:
+def measure_samples(command: EvalCommand, runs: Sequence[Run], num: int) -> None:
     """Draws samples of each run, all of one workdir, measures them and prints the figures."""
     kind = runs[0].parts.kind
     reference = sample_quality.prepare_reference(
@@ -202,7 +202,7 @@ def measure_samples(command: Eval, runs: Sequence[Run], num: int) -> None:
         print(line)
 
 
-def _compute_exactly(command: Eval, run: Run, examples: Examples, num: int) -> None:
+def _compute_exactly(command: EvalCommand, run: Run, examples: Examples, num: int) -> None:
     """Computes and prints the exact likelihood of the first examples by the chain rule."""
     few = {name: x[:num] for name, x in examples.items()}
     with Terminal("example", 2 * len(few["x"])).show_bar() as terminal:

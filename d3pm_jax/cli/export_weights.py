@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import jax
 
-from d3pm_jax.cli.arguments import Checkpoint, open_named, option
+from d3pm_jax.cli.arguments import Checkpoint, name_option, open_named
 from d3pm_jax.errors import UsageError, UserError
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.runs import exported
@@ -15,7 +15,7 @@ SUFFIX = ".safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
-class Export(Checkpoint):
+class ExportCommand(Checkpoint):
     """Writes the weights of a run for PyTorch.
 
     The tensors have the names and layouts of torch_ref.models, in float32, to the bit; the config as JSON and
@@ -23,15 +23,15 @@ class Export(Checkpoint):
     safetensors.torch.load_file and `d3pm import` read the tensors.
     """
 
-    to: Annotated[Literal["torch"] | None, option(help_behavior_hint="(required)")] = None
+    to: Annotated[Literal["torch"] | None, name_option(help_behavior_hint="(required)")] = None
     """whose names and layouts"""
-    out: Annotated[Path | None, option(metavar="FILE")] = None
+    out: Annotated[Path | None, name_option(metavar="FILE")] = None
     """the file, replaced if there is one (DIR/weights.safetensors)"""
     raw: bool = False
     """the last weights, in place of their moving average"""
 
 
-def execute(command: Export, words: list[str]) -> int:
+def execute(command: ExportCommand, words: list[str]) -> int:
     """Writes the file; returns the exit status."""
     if command.to is None:
         raise UsageError("the following arguments are required: --to")

@@ -22,7 +22,7 @@ USAGE = "d3pm import FILE [[--config] CONFIG] --workdir DIR [--check CHECK.npz]"
 
 
 @dataclasses.dataclass(frozen=True)
-class Import:
+class ImportCommand:
     """Begins a run from a file of weights.
 
     FILE is a checkpoint of another program, which is recognised by what is in it: of the U-Net of
@@ -38,29 +38,29 @@ class Import:
     train.
     """
 
-    workdir: Annotated[Path | None, arguments.option(metavar="DIR")] = None
+    workdir: Annotated[Path | None, arguments.name_option(metavar="DIR")] = None
     """where the run is written"""
-    config: Annotated[Path | None, arguments.option(metavar="CONFIG")] = None
+    config: Annotated[Path | None, arguments.name_option(metavar="CONFIG")] = None
     """the Python file that defines get_config(), which may also follow FILE"""
-    check: Annotated[Path | None, arguments.option(metavar="NPZ")] = None
+    check: Annotated[Path | None, arguments.name_option(metavar="NPZ")] = None
     """x, t, label and logits as the program has them: to compare"""
     raw: bool = False
     """the last weights, in place of their moving average"""
-    heads: Annotated[Count | None, arguments.option(metavar="N")] = None
+    heads: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """of attention, where the file does not say (1)"""
-    input_range: Annotated[tuple[float, float] | None, arguments.option(metavar="MIN MAX")] = None
+    input_range: Annotated[tuple[float, float] | None, arguments.name_option(metavar="MIN MAX")] = None
     """what the program scales to -1 and 1 (0 and K - 1, official code 0 and 255)"""
-    max_time: Annotated[float | None, arguments.option(metavar="T")] = None
+    max_time: Annotated[float | None, arguments.name_option(metavar="T")] = None
     """the largest time of the program, T of its process (1000, MNISTScoreNet 4)"""
-    categories: Annotated[Count | None, arguments.option(metavar="K")] = None
+    categories: Annotated[Count | None, arguments.name_option(metavar="K")] = None
     """K of a network with a logistic head (that of CHECK or CONFIG, or 256)"""
-    output: Annotated[Literal["logits", "logistic"] | None, arguments.option()] = None
+    output: Annotated[Literal["logits", "logistic"] | None, arguments.name_option()] = None
     """what two numbers for each element are (K = 2: logits; else as the program has it)"""
-    size: Annotated[tuple[Count, Count] | None, arguments.option(metavar="H W")] = None
+    size: Annotated[tuple[Count, Count] | None, arguments.name_option(metavar="H W")] = None
     """of an image (that of CHECK or CONFIG, or 32 x 32, or 28 x 28)"""
 
 
-def execute(command: Import, words: list[str]) -> int:
+def execute(command: ImportCommand, words: list[str]) -> int:
     """Begins a run; returns the exit status."""
     file = arguments.take_path(words)
     positional = arguments.take_path(words)
@@ -76,14 +76,14 @@ def execute(command: Import, words: list[str]) -> int:
     return 0
 
 
-def _import_ours(command: Import, file: Path, path: Path | None, words: list[str]) -> None:
+def _import_ours(command: ImportCommand, file: Path, path: Path | None, words: list[str]) -> None:
     """Begins a run from a file of ours."""
     for field in dataclasses.fields(command):
         if field.name not in ("workdir", "config") and getattr(command, field.name) != field.default:
             flag = "--" + field.name.replace("_", "-")
             raise UserError(f"{flag} is for checkpoints of other programs, {file} is none: leave it out")
     base = exported.read_config(file) if path is None else config_io.read_config_file(path)
-    config = reading.apply(base, words, USAGE)
+    config = reading.apply_overrides(base, words, USAGE)
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     description = exported.read_description(file) if path is None else None
@@ -92,13 +92,13 @@ def _import_ours(command: Import, file: Path, path: Path | None, words: list[str
     print(f"train it with: d3pm train --workdir {command.workdir} --resume")
 
 
-def _import_foreign(command: Import, file: Path, path: Path | None, words: list[str]) -> None:
+def _import_foreign(command: ImportCommand, file: Path, path: Path | None, words: list[str]) -> None:
     """Writes the weights of a checkpoint of another program, and a run where there is a config."""
     if path is None and "--help" in words:
-        reading.print_help(Import, USAGE)
+        reading.print_help(ImportCommand, USAGE)
     if path is None and words:
         raise UserError(f"unexpected argument {one_line(words[0], 80)}: see d3pm import --help")
-    config = None if path is None else reading.apply(config_io.read_config_file(path), words, USAGE)
+    config = None if path is None else reading.apply_overrides(config_io.read_config_file(path), words, USAGE)
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the weights are written")
     run_folder.check_empty(command.workdir)
@@ -119,7 +119,7 @@ def _import_foreign(command: Import, file: Path, path: Path | None, words: list[
         print(f"note: {one_line(warning.message, 300)}")
 
 
-def _write_run(command: Import, file: Path, folder: Path, config: Config, path: Path | None) -> None:
+def _write_run(command: ImportCommand, file: Path, folder: Path, config: Config, path: Path | None) -> None:
     """Begins a run from the weights, and writes them."""
     description = config.data.describe()
     config = build.fill_in(config, description)
@@ -139,7 +139,7 @@ def _write_run(command: Import, file: Path, folder: Path, config: Config, path: 
 
 
 def _read(
-    command: Import, file: Path, config: Config | None = None, path: Path | None = None
+    command: ImportCommand, file: Path, config: Config | None = None, path: Path | None = None
 ) -> tuple[Foreign, tuple[int, int] | None]:
     """Reads the file, prints what it is and what is assumed, and compares it where there is a check.
 

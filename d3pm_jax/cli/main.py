@@ -19,7 +19,7 @@ GRACE = 3.0  # seconds that the first process waits, before it ends, for others 
 
 
 class Command(NamedTuple):
-    """Describes a command; its file has a dataclass with its name and `execute(command, words)`.
+    """Describes a command; its file has a dataclass, `TrainCommand` of train, and `execute(command, words)`.
 
     That returns the exit status; `words` are those that the dataclass has no field for.
     """
@@ -115,7 +115,7 @@ def _execute(name: str, words: list[str]) -> int:
     words = [*words[:start], *words[start + 1 :]]
     command = COMMANDS[name]
     module = importlib.import_module(f"d3pm_jax.cli.{command.module}")
-    options = getattr(module, name.capitalize())
+    options = getattr(module, f"{name.capitalize()}Command")
     plain_words = [word for word in words if word not in HELP]
     asks_for_help = plain_words != words
     if asks_for_help and not command.takes_config:

@@ -15,7 +15,7 @@ USAGE = "d3pm presample CONFIG"
 
 
 @dataclasses.dataclass(frozen=True)
-class Presample:
+class PresampleCommand:
     """Draws the noise of a training in advance, for other programs or --train.noise.
 
     CONFIG and its fields are those of d3pm train. For every step, FILE holds the t and the uniforms that
@@ -23,18 +23,18 @@ class Presample:
     torch_ref.runs.presampled.read gives them to PyTorch. Not for Importance(), whose t depend on the losses.
     """
 
-    steps: Annotated[Count | None, arguments.option(metavar="N")] = None
+    steps: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """of the training (train.steps)"""
     out: Annotated[
-        Path | None, arguments.option(metavar=f"FILE{SUFFIX}", help_behavior_hint="(required)")
+        Path | None, arguments.name_option(metavar=f"FILE{SUFFIX}", help_behavior_hint="(required)")
     ] = None
     """the file, replaced if there is one"""
 
 
-def execute(command: Presample, words: list[str]) -> int:
+def execute(command: PresampleCommand, words: list[str]) -> int:
     """Draws and writes; returns the exit status."""
     path = arguments.take_path(words)
-    config = reading.from_file(path, words, USAGE)
+    config = reading.read_config_file(path, words, USAGE)
     if command.out is None or command.out.suffix != SUFFIX:
         raise UserError(f"--out {command.out}: the noise file is an ArrayRecord file, name it FILE{SUFFIX}")
     steps = presampled.presample(config, command.out, command.steps)

@@ -56,7 +56,7 @@ def read_command(cls: type[Command], words: list[str], name: str) -> tuple[Comma
             _, values = wrong or failing
         elif not expected.startswith("a tuple"):
             values = values[:1]  # what follows is of no option
-        raise UsageError(f"argument {flag}: expected {expected}, got {quoted(values)}")
+        raise UsageError(f"argument {flag}: expected {expected}, got {quote_words(values)}")
     _, unknown = parse_alone(words)
     refuse_unknown(unknown, name)
     raise UsageError("the following arguments are required: DIR")
@@ -85,21 +85,21 @@ def first_failing(parse: Callable[[list[str]], Any], words: list[str]) -> tuple[
 
 
 @contextlib.contextmanager
-def silence() -> Iterator[None]:
+def silence_output() -> Iterator[None]:
     """Prints nothing of what the block prints."""
     nowhere = io.StringIO()
     with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         yield
 
 
-def quoted(words: list[str]) -> str:
+def quote_words(words: list[str]) -> str:
     """Quotes words for a message, cut where they are long."""
     return one_line(repr(" ".join(words)), 80)
 
 
 def _parse(cls: type[Command], words: list[str]) -> tuple[Command, list[str]]:
     """Raises SystemExit of tyro, or ValueError of a number that is not allowed."""
-    with silence():
+    with silence_output():
         command, unknown = tyro.cli(cls, args=words, add_help=False, return_unknown_args=True, config=OPTIONS)
     check_fields("", command)
     return command, unknown
@@ -111,21 +111,21 @@ def refuse_unknown(words: list[str], name: str) -> None:
         raise UsageError(f"unknown argument {words[0]}: see d3pm {name} --help")
 
 
-def from_file(path: Path | None, words: list[str], usage: str) -> Config:
-    """Reads the config of a file, with the fields that words override; see `apply`.
+def read_config_file(path: Path | None, words: list[str], usage: str) -> Config:
+    """Reads the config of a file, with the fields that words override; see `apply_overrides`.
 
     Raises:
-        UserError: there is no such file, or `apply` fails.
+        UserError: there is no such file, or `apply_overrides` fails.
     """
     if path is None:
         program = usage.partition(" CONFIG")[0]
         raise UserError(
             f"no config: pass a Python file that defines get_config() first, as in {program} CONFIG"
         )
-    return apply(config_io.read_config_file(path), words, usage)
+    return apply_overrides(config_io.read_config_file(path), words, usage)
 
 
-def apply(base: Config, words: list[str], usage: str) -> Config:
+def apply_overrides(base: Config, words: list[str], usage: str) -> Config:
     """Returns the config with the fields that words override; for --help prints all fields, and exits.
 
     Raises:
@@ -140,13 +140,13 @@ def apply(base: Config, words: list[str], usage: str) -> Config:
         # it is said which override cannot be read: the first that fails alone
         failing = first_failing(lambda alone: _parse_overrides(base, alone), words)
         if failing is None:
-            why = f"the overrides {quoted(words)} do not go together: give each field once"
+            why = f"the overrides {quote_words(words)} do not go together: give each field once"
             raise UserError(why) from None
         flag, values = failing
-        got = quoted(values) if values else "nothing"
+        got = quote_words(values) if values else "nothing"
         raise UserError(f"{flag}: expected {describe_hint(_hint(base, flag))}, got {got}") from None
     if unknown:
-        got = quoted(unknown[:1])
+        got = quote_words(unknown[:1])
         raise UserError(f"unexpected argument {got}: CONFIG comes first, then --field value")
     config_io.check_values(config)
     return config
@@ -198,7 +198,7 @@ def _parse_config(base: Config, words: list[str], usage: str) -> tuple[Config, l
 
 
 def _parse_overrides(base: Config, words: list[str]) -> tuple[Config, list[str]]:
-    with silence():
+    with silence_output():
         return _parse_config(base, words, "d3pm")
 
 

@@ -7,33 +7,33 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from d3pm_jax import report
-from d3pm_jax.cli.arguments import option
+from d3pm_jax.cli.arguments import name_option
 from d3pm_jax.config.checks import Natural
 from d3pm_jax.errors import UsageError
 from d3pm_jax.runs.run import open_run
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class ReportCommand:
     """Writes a page about runs: figures, curves, samples, chains."""
 
     workdirs: Annotated[
         Positional[tuple[Path, ...]],
-        option(metavar="DIR [DIR ...]", help_behavior_hint="(required)"),
+        name_option(metavar="DIR [DIR ...]", help_behavior_hint="(required)"),
     ]
     """the --workdir of `d3pm train`; several are compared"""
-    step: Annotated[Natural | None, option(metavar="N")] = None
+    step: Annotated[Natural | None, name_option(metavar="N")] = None
     """the checkpoint of step N of each (the last)"""
-    out: Annotated[Path | None, option(metavar="FILE")] = None
+    out: Annotated[Path | None, name_option(metavar="FILE")] = None
     """where to write (report.html in the first DIR)"""
-    own: Annotated[Path | None, option(name="config", metavar="FILE")] = None
+    own_file: Annotated[Path | None, name_option(name="config", metavar="FILE")] = None
     """of a run with parts of your own: the config file, which defines them"""
 
 
-def execute(command: Report, words: list[str]) -> int:
+def execute(command: ReportCommand, words: list[str]) -> int:
     """Writes the page; returns the exit status."""
     if not command.workdirs:
         raise UsageError("the following arguments are required: DIR")
-    runs = [open_run(workdir, command.own, command.step) for workdir in command.workdirs]
+    runs = [open_run(workdir, command.own_file, command.step) for workdir in command.workdirs]
     print(f"report: {report.write(runs, command.out)}")
     return 0

@@ -23,26 +23,26 @@ CLAMPED = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample(arguments.Computation):
+class SampleCommand(arguments.Computation):
     """Draws samples, beside data and as chains."""
 
-    steps: Annotated[Count | None, arguments.option(metavar="N")] = None
+    steps: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """take N steps of the process in place of all"""
-    num: Annotated[Count, arguments.option(metavar="N")] = 256
+    num: Annotated[Count, arguments.name_option(metavar="N")] = 256
     """samples to draw"""
-    label: Annotated[Natural | None, arguments.option(metavar="C")] = None
+    label: Annotated[Natural | None, arguments.name_option(metavar="C")] = None
     """of this class; without, sample i is of class i modulo all"""
-    batch_size: Annotated[Count, arguments.option(metavar="B")] = 128
+    batch_size: Annotated[Count, arguments.name_option(metavar="B")] = 128
     """samples at a time"""
-    seed: Annotated[Seed, arguments.option(metavar="N")] = 0
+    seed: Annotated[Seed, arguments.name_option(metavar="N")] = 0
     """of the noise; sample i is the same for every N and B"""
     gif: bool = False
     """of images: the reverse process of 25 samples as a GIF as well"""
-    prompt: Annotated[str | None, arguments.option(metavar="TEXT")] = None
+    prompt: Annotated[str | None, arguments.name_option(metavar="TEXT")] = None
     """of text: every sample begins with this; not together with --infill"""
-    infill: Annotated[str | None, arguments.option(metavar="TEXT")] = None
+    infill: Annotated[str | None, arguments.name_option(metavar="TEXT")] = None
     """of text: every sample has this, with a gap for each [MASK:N], as "The [MASK:12] fox\""""
-    length: Annotated[Count | None, arguments.option(metavar="N")] = None
+    length: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """of text: tokens of a sample (as the data has)"""
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class Sample(arguments.Computation):
             raise UsageError("argument --infill: not allowed with argument --prompt")
 
 
-def execute(command: Sample, words: list[str]) -> int:
+def execute(command: SampleCommand, words: list[str]) -> int:
     """Samples; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
     run = arguments.open_with_others(command, min(command.batch_size, command.num))

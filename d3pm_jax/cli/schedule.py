@@ -20,7 +20,7 @@ USAGE = "d3pm schedule CONFIG [CONFIG2 ...]"
 
 
 @dataclasses.dataclass(frozen=True)
-class Schedule:
+class ScheduleCommand:
     """Draws how a process removes information, without training.
 
     CONFIG and its fields are those of d3pm train. The picture shows, for one element with uniform p(x_0): how
@@ -29,7 +29,7 @@ class Schedule:
     overridden in all of them.
     """
 
-    out: Annotated[Path, arguments.option(metavar="FILE.png")] = Path("schedule.png")
+    out: Annotated[Path, arguments.name_option(metavar="FILE.png")] = Path("schedule.png")
     """the picture"""
 
 
@@ -42,7 +42,7 @@ class Shown(NamedTuple):
     levels: int  # categories that the data may be
 
 
-def execute(command: Schedule, words: list[str]) -> int:
+def execute(command: ScheduleCommand, words: list[str]) -> int:
     """Draws and prints; returns the exit status."""
     paths = list(iter(lambda: arguments.take_path(words), None))
     if len(paths) < 2:
@@ -76,13 +76,13 @@ def _names(paths: list[Path]) -> dict[str, Path]:
     return by_name if len(by_name) == len(paths) else by_path
 
 
-def _read(command: Schedule, path: Path | None, words: list[str]) -> Shown:
+def _read(command: ScheduleCommand, path: Path | None, words: list[str]) -> Shown:
     """Reads a config with the fields that words override, and makes its process.
 
     Raises:
         UserError: there is no such config, or no process that could be shown.
     """
-    config = reading.from_file(path, words, USAGE)
+    config = reading.read_config_file(path, words, USAGE)
     if command.out.suffix != ".png":
         raise UserError(f"--out {command.out}: the picture is a PNG, name it FILE.png")
     if from_data.needs_data(config):

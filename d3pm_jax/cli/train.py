@@ -22,7 +22,7 @@ USAGE = "d3pm train CONFIG --workdir DIR [--resume | --from RUN] [--profile] | -
 
 
 @dataclasses.dataclass(frozen=True)
-class Train(arguments.Processes):
+class TrainCommand(arguments.Processes):
     """Trains a model, or goes on with a run.
 
     CONFIG is a Python file that defines get_config(); it comes first. Every field of the config can be
@@ -30,15 +30,15 @@ class Train(arguments.Processes):
     is resumed with `d3pm train --workdir DIR --resume`.
     """
 
-    workdir: Annotated[Path | None, arguments.option(metavar="DIR")] = None
+    workdir: Annotated[Path | None, arguments.name_option(metavar="DIR")] = None
     """where everything is written"""
-    own: Annotated[Path | None, arguments.option(name="config", metavar="FILE")] = None
+    own_file: Annotated[Path | None, arguments.name_option(name="config", metavar="FILE")] = None
     """of a run with parts of your own: the config file, which defines them"""
     resume: bool = False
     """go on with the run in DIR from its last checkpoint"""
-    start: Annotated[Path | None, arguments.option(name="from", metavar="RUN")] = None
+    start: Annotated[Path | None, arguments.name_option(name="from", metavar="RUN")] = None
     """begin with the averaged weights of the run in this folder, as step 0 of a new one"""
-    wandb: Annotated[str | None, arguments.option(metavar="PROJECT")] = None
+    wandb: Annotated[str | None, arguments.name_option(metavar="PROJECT")] = None
     """log to this project of Weights & Biases too, under the name of DIR; WANDB_MODE=offline sends nothing"""
     dry_run: bool = False
     """train nothing and write nothing, but for data that is not prepared:
@@ -47,7 +47,7 @@ class Train(arguments.Processes):
     """write a trace of a few steps to DIR/profile, for TensorBoard"""
 
 
-def execute(command: Train, words: list[str]) -> int:
+def execute(command: TrainCommand, words: list[str]) -> int:
     """Trains; returns the exit status."""
     path = arguments.take_path(words)
     config = read_config(command, path, words)
@@ -65,7 +65,7 @@ def execute(command: Train, words: list[str]) -> int:
     _set_up(command, config)
     start = None
     if command.start is not None:
-        run = open_run(command.start, command.own or path, batch_size=config.train.batch_size)
+        run = open_run(command.start, command.own_file or path, batch_size=config.train.batch_size)
         print(f"begins with the averaged weights of step {run.step} in {command.start}", flush=True)
         start = weights_of(run.parts)
     if not loop.run_training(
@@ -84,21 +84,25 @@ def execute(command: Train, words: list[str]) -> int:
     return 0
 
 
-def read_config(command: Train, path: Path | None, words: list[str]) -> Config:
+def read_config(command: TrainCommand, path: Path | None, words: list[str]) -> Config:
     """Returns the config of a file, or of the run to resume, with the fields that words override."""
-    if path is not None and command.own is not None and command.start is None:
-        raise UserError(f"--config {command.own} is for a run that is resumed without CONFIG: leave one out")
+    if path is not None and command.own_file is not None and command.start is None:
+        raise UserError(
+            f"--config {command.own_file} is for a run that is resumed without CONFIG: leave one out"
+        )
     if command.resume and command.start is not None:
         raise UserError("--from begins a new run, --resume goes on with one: leave one out")
     if path is None and command.resume and command.workdir is not None:
-        config = reading.apply(run_folder.read_config(command.workdir, command.own), words, USAGE)
+        config = reading.apply_overrides(
+            run_folder.read_config(command.workdir, command.own_file), words, USAGE
+        )
         if not any(word.partition("=")[0] == "--data.dir" for word in words):
             config.data.check_kept()
         return config
-    return reading.from_file(path, words, USAGE)
+    return reading.read_config_file(path, words, USAGE)
 
 
-def _set_up(command: Train, config: Config) -> None:
+def _set_up(command: TrainCommand, config: Config) -> None:
     """Does what comes before the first computation, joins the other processes, and prints the config."""
     batch_size = config.train.batch_size
 

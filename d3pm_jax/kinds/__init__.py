@@ -7,30 +7,30 @@ require(__name__, "PIL", "matplotlib", "platformdirs")
 from d3pm_jax.config import Data
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds.array import Array
+from d3pm_jax.kinds.array import ArrayKind
 from d3pm_jax.kinds.base import Batch, Chains, Given, Kind, Measured, QualityTable, Reference, Split
-from d3pm_jax.kinds.image import Image
-from d3pm_jax.kinds.text import Text
+from d3pm_jax.kinds.image import ImageKind
+from d3pm_jax.kinds.text import TextKind
 
 __all__ = [
-    "Array",
+    "ArrayKind",
     "Batch",
     "Chains",
     "Given",
-    "Image",
+    "ImageKind",
     "Kind",
     "Measured",
     "QualityTable",
     "Reference",
     "Split",
-    "Text",
-    "of",
+    "TextKind",
+    "make_kind",
 ]
 
-SHIPPED = (Image, Text, Array)
+SHIPPED = (ImageKind, TextKind, ArrayKind)
 
 
-def of(description: Description, data: Data | None = None) -> Kind:
+def make_kind(description: Description, data: Data | None = None) -> Kind:
     """Returns the kind of a data set.
 
     Args:

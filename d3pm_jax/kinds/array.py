@@ -3,7 +3,7 @@
 from d3pm_jax.kinds.base import Kind
 
 
-class Array(Kind):
+class ArrayKind(Kind):
     """Says that examples are arrays of integers of any shape."""
 
     name = "array"

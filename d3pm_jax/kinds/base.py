@@ -227,13 +227,15 @@ class Kind:
         """
         if "weight" in test:
             counts = count_categories(train.source, train.categories)
-            return in_bits({"unigram": baselines.unigram_nats(counts, test["x"], test["weight"])}, test)
+            return to_bits_per_dim(
+                {"unigram": baselines.unigram_nats(counts, test["x"], test["weight"])}, test
+            )
         x0, labels = train.read_unweighted()
         nats = {self.place_histogram: baselines.histogram_nats(x0, test["x"], train.categories)}
         if labels is not None:
             mixture = f"mixture of {len(np.unique(labels))} class histograms"
             nats[mixture] = baselines.class_mixture_nats(x0, labels, test["x"], train.categories)
-        return in_bits(nats, test)
+        return to_bits_per_dim(nats, test)
 
     def check_quality(self, num: int, inception: Path | None) -> None:
         """Refuses samples that cannot be measured, before anything is computed.
@@ -296,6 +298,6 @@ class Kind:
         return None
 
 
-def in_bits(nats: Mapping[str, np.ndarray], test: Batch) -> dict[str, float]:
+def to_bits_per_dim(nats: Mapping[str, np.ndarray], test: Batch) -> dict[str, float]:
     D = float(np.mean(count_elements(test["x"], test.get("weight"))))
     return {name: bits_per_dim(float(np.mean(each)) / D, 1) for name, each in nats.items()}

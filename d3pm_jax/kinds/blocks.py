@@ -38,7 +38,7 @@ class Film(NamedTuple):
     alt: str
 
 
-class Text(NamedTuple):
+class TextBlock(NamedTuple):
     """Holds a text that is shown as it is, line breaks and all."""
 
     text: str
@@ -60,4 +60,4 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[object]]
 
 
-Block = Picture | Rows | Strip | Film | Text | TextFilm | Table
+Block = Picture | Rows | Strip | Film | TextBlock | TextFilm | Table

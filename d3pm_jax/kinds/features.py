@@ -28,10 +28,12 @@ class Features(NamedTuple):
     """Says in which features images are compared."""
 
     name: str  # with the hash of the weights
-    of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]  # [N, d], and the class of each or None
+    compute: Callable[
+        [np.ndarray], tuple[np.ndarray, np.ndarray | None]
+    ]  # [N, d], and the class of each or None
 
 
-def check(description: Description, num: int, weights: Path | None) -> None:
+def check_measurable(description: Description, num: int, weights: Path | None) -> None:
     """Refuses what cannot be measured, before anything is computed.
 
     Args:
@@ -56,7 +58,7 @@ def check(description: Description, num: int, weights: Path | None) -> None:
         raise UserError(f"--samples {num}: {error}") from error
 
 
-def choose(
+def choose_features(
     description: Description,
     train: np.ndarray,
     labels: np.ndarray | None,
@@ -95,7 +97,7 @@ def choose(
     return Features(f"{digit_features.RECIPE}, sha256 {kept.digest}", called)
 
 
-class Kept(NamedTuple):
+class TrainedClassifier(NamedTuple):
     """Holds a classifier and the hash of its weights and of what it was trained on."""
 
     params: Params
@@ -107,7 +109,7 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("d3pm_jax", False))
 
 
-def obtain_classifier(x: np.ndarray, labels: np.ndarray, description: Description) -> Kept:
+def obtain_classifier(x: np.ndarray, labels: np.ndarray, description: Description) -> TrainedClassifier:
     """Returns the classifier of a training split: the kept one, or one that is trained now and kept.
 
     Args:
@@ -138,4 +140,4 @@ def obtain_classifier(x: np.ndarray, labels: np.ndarray, description: Descriptio
         raise UserError(
             f"{path} is no classifier of this data ({why}): delete it, and it is trained again"
         ) from error
-    return Kept(params, texts[twin.HASH])
+    return TrainedClassifier(params, texts[twin.HASH])

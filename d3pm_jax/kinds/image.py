@@ -30,7 +30,7 @@ QUALITY = QualityTable(
 )
 
 
-class Image(Kind):
+class ImageKind(Kind):
     """Says that examples are images [H, W, C] of ordered levels: grey with one channel, or RGB with three."""
 
     name = "image"
@@ -74,7 +74,7 @@ class Image(Kind):
     def check_quality(self, num: int, inception: Path | None) -> None:
         if self.description.shape[-1] not in (1, 3):
             super().check_quality(num, inception)
-        features.check(self.description, num, inception)
+        features.check_measurable(self.description, num, inception)
 
     def prepare_quality(
         self, train: Split, test: Split, num: int, batch_size: int = 128, inception: Path | None = None
@@ -86,14 +86,14 @@ class Image(Kind):
         """
         self.check_quality(num, inception)
         images, labels = train.read_unweighted()
-        chosen = features.choose(self.description, images, labels, inception, batch_size)
-        of_train, _ = chosen.of(images)
+        chosen = features.choose_features(self.description, images, labels, inception, batch_size)
+        of_train, _ = chosen.compute(images)
         statistics = _statistics(of_train, "the training split")
         # features of as many training examples as there are samples, evenly spaced
         spaced = of_train[np.linspace(0, len(images) - 1, min(len(images), num)).astype(int)]
 
         def measure(x: np.ndarray) -> Measured:
-            found, called = chosen.of(x)
+            found, called = chosen.compute(x)
             is_comparable = min(len(found), len(spaced)) > NEIGHBOURS
             precision, recall = precision_recall(spaced, found, NEIGHBOURS) if is_comparable else (None, None)
             distance = None

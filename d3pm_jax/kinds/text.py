@@ -25,9 +25,9 @@ from d3pm_jax.kinds.base import (
     QualityTable,
     Reference,
     Split,
-    in_bits,
+    to_bits_per_dim,
 )
-from d3pm_jax.kinds.blocks import Block, Text as TextBlock, TextFilm
+from d3pm_jax.kinds.blocks import Block, TextBlock, TextFilm
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.show import text_film
 
@@ -45,7 +45,7 @@ GAP = re.compile(r"\[MASK:([1-9][0-9]{0,8})\]")
 LIKE_GAP = re.compile(r"\[mask\b[^]]*]?", re.IGNORECASE)
 
 
-class Text(Kind):
+class TextKind(Kind):
     """Says that examples are texts [L], whose categories are written as symbols."""
 
     name = "text"
@@ -93,7 +93,7 @@ class Text(Kind):
         path = self.save_examples(folder / f"samples{suffix}", chains.samples)
         page = folder / f"chain{suffix}.html"
         film = self.show_film(chains.reverse[::-1], chains.times[::-1], chains.levels, chains.steps)
-        write_text(page, text_film.page(folder.resolve().name, caption, *film))
+        write_text(page, text_film.build_page(folder.resolve().name, caption, *film))
         return {"as text, a line for each": path, "reverse process, played": page}
 
     def in_words(self, samples: np.ndarray) -> list[str]:
@@ -154,7 +154,9 @@ class Text(Kind):
     def baselines(self, train: Split, test: Batch, say: Callable[[str], Any]) -> dict[str, float]:
         """Returns bits per token by a unigram; and by n-grams and compressors, of a text of some size."""
         counts = count_categories(train.source, train.categories)
-        found = in_bits({"unigram": baselines.unigram_nats(counts, test["x"], test.get("weight"))}, test)
+        found = to_bits_per_dim(
+            {"unigram": baselines.unigram_nats(counts, test["x"], test.get("weight"))}, test
+        )
         n = len(train) * self.description.shape[0]
         if n > MOST_COUNTED:
             left_out = f"the train split has up to {n:,} tokens, more than {MOST_COUNTED:,}"

@@ -161,7 +161,7 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
     mesh = mesh_of(config.mesh.fsdp, asked)
 
     # The kind may refuse the data, and should do so before all of the data is counted by `fill_in`.
-    kinds.of(description, config.data)
+    kinds.make_kind(description, config.data)
     parts = build.build(build.fill_in(config, description), description, mesh=mesh)
     check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
     data.check_batch_size(source, config.train.batch_size)

@@ -149,7 +149,7 @@ def build(
         mesh = mesh_of(config.mesh.fsdp)
     try:
         check_fields("data.describe()", description)
-        kind = kinds.of(description, config.data)
+        kind = kinds.make_kind(description, config.data)
         full_process = config.process.build()
         config.loss.check_process(full_process)
 

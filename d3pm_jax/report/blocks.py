@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.kinds.blocks import Block, Film, Picture, Rows, Strip, Table, Text, TextFilm
+from d3pm_jax.kinds.blocks import Block, Film, Picture, Rows, Strip, Table, TextBlock, TextFilm
 from d3pm_jax.show import text_film
-from d3pm_jax.show.markup import Html, player, png, table, tag
+from d3pm_jax.show.markup import Html, build_player, build_table, encode_png, tag
 
 UNIT = 56  # of a column of a strip, in units of its svg
 ABOVE = 18  # height of the line of text above it
@@ -15,26 +15,26 @@ BESIDE = 24  # width of the names of rows
 SHEET = 8  # frames of a chain in a row of their sheet
 
 
-def render(block: Block) -> Html:
+def render_block(block: Block) -> Html:
     """Returns a block as HTML."""
     match block:
         case Picture(pixels, alt):
-            return tag("img", src=png(pixels), alt=alt, class_="pixels")
+            return tag("img", src=encode_png(pixels), alt=alt, class_="pixels")
         case Rows(images, names, alt):
-            return rows(images, names, alt)
+            return draw_rows(images, names, alt)
         case Strip(states, times, alt):
-            return strip(states, times, alt)
+            return draw_strip(states, times, alt)
         case Film(states, times, columns, alt):
-            return film(states, times, columns, alt)
-        case Text(text):
+            return draw_film(states, times, columns, alt)
+        case TextBlock(text):
             return tag("pre", text, tabindex="0")
         case TextFilm(chains, times, _, _):
-            return text_film.film(chains, times)
+            return text_film.build_film(chains, times)
         case Table(head, lines):
-            return table(head, lines)
+            return build_table(head, lines)
 
 
-def rows(images: np.ndarray, names: Sequence[str], alt: str) -> Html:
+def draw_rows(images: np.ndarray, names: Sequence[str], alt: str) -> Html:
     """Returns a picture of uint8 [R, N, H, W, 3], the name of each row before it."""
     pixels = show.grid(images.reshape(-1, *images.shape[2:]), images.shape[1])
     side = 400.0
@@ -49,7 +49,7 @@ def rows(images: np.ndarray, names: Sequence[str], alt: str) -> Html:
     return tag("svg", image, *words, class_="labelled", viewBox=box, role="img", aria_label=alt)
 
 
-def strip(states: np.ndarray, times: Sequence[int], alt: str) -> Html:
+def draw_strip(states: np.ndarray, times: Sequence[int], alt: str) -> Html:
     """Returns a picture of chains uint8 [R, N, H, W, 3], a row for each of N, with the R times above."""
     by_row = states.swapaxes(0, 1)
     pixels = show.grid(by_row.reshape(-1, *by_row.shape[2:]), len(times))
@@ -65,22 +65,22 @@ def strip(states: np.ndarray, times: Sequence[int], alt: str) -> Html:
     return tag("div", svg, class_="strip", tabindex="0")
 
 
-def film(states: np.ndarray, times: Sequence[int], columns: int, alt: str) -> Html:
+def draw_film(states: np.ndarray, times: Sequence[int], columns: int, alt: str) -> Html:
     """Returns chains uint8 [R, N, H, W, 3] as a picture that plays, from the first of the times to the last.
 
     Its frames are `show.grid`, in rows of `SHEET` on one sheet, of which an svg shows a part: the last
     one, without a script.
     """
     frames = np.stack([show.grid(images, columns) for images in states])
-    pixels, (h, w) = sheet(frames), frames.shape[1:3]
+    pixels, (h, w) = join_frames(frames), frames.shape[1:3]
     last = len(times) - 1
     box = f"{last % SHEET * w} {last // SHEET * h} {w} {h}"
     image = _image(pixels, 0, 0, pixels.shape[1], pixels.shape[0])
     svg = tag("svg", image, viewBox=box, role="img", aria_label=alt)
-    return player(svg, times, data_sheet=f"{SHEET} {w} {h}")
+    return build_player(svg, times, data_sheet=f"{SHEET} {w} {h}")
 
 
-def sheet(frames: np.ndarray) -> np.ndarray:
+def join_frames(frames: np.ndarray) -> np.ndarray:
     """Puts frames uint8 [R, H, W, 3] on one picture, in rows of `SHEET`; what is left over is black."""
     r, h, w, _ = frames.shape
     count = -(-r // SHEET)
@@ -89,4 +89,4 @@ def sheet(frames: np.ndarray) -> np.ndarray:
 
 
 def _image(pixels: np.ndarray, x: int, y: int, width: float | int, height: float | int) -> Html:
-    return tag("image", href=png(pixels), class_="pixels", x=x, y=y, width=width, height=height)
+    return tag("image", href=encode_png(pixels), class_="pixels", x=x, y=y, width=width, height=height)

@@ -11,7 +11,7 @@ import numpy as np
 
 from d3pm_jax.measure.record import LARGE, list_incomparable
 from d3pm_jax.report.folder import Reported
-from d3pm_jax.show.markup import Html, join, missing, tag
+from d3pm_jax.show.markup import Html, join_html, note_missing, tag
 
 COLOURS = 8  # .run-0, ..., .run-7 of the style
 WIDTH, HEIGHT = 340.0, 210.0
@@ -70,7 +70,7 @@ class Axis(NamedTuple):
         return [x for x in found if self.low - slack <= x <= self.high + slack]
 
 
-def plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = False) -> Html | None:
+def draw_plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = False) -> Html | None:
     """Returns a figure of curves; None where there is nothing to draw.
 
     The vertical axis is logarithmic where all values are positive and far apart.
@@ -113,7 +113,7 @@ def plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = False) 
     return tag("figure", tag("figcaption", title), picture)
 
 
-def legend(names: Sequence[str]) -> Html | None:
+def draw_legend(names: Sequence[str]) -> Html | None:
     """Returns which colour is which run's, where there are several."""
     lines = [tag("li", name, class_=f"run-{i}") for i, name in enumerate(names)]
     return tag("ul", *lines, class_="legend") if len(names) > 1 else None
@@ -159,7 +159,7 @@ def _line(run: int, points: np.ndarray, x: Axis, y: Axis) -> list[Html]:
     return [tag("path", d=path, class_=f"curve run-{run}"), *marks]
 
 
-def training(runs: Sequence[Reported]) -> Html:
+def plot_metrics(runs: Sequence[Reported]) -> Html:
     """Returns a plot for each metric, all runs in it."""
     known = {name: None for each in runs for row in each.metrics for name in row if name != "step"}
     names = [*(name for name in TITLES if name in known), *(name for name in known if name not in TITLES)]
@@ -169,22 +169,22 @@ def training(runs: Sequence[Reported]) -> Html:
         for i, each in enumerate(runs):
             rows = [row for row in each.metrics if name in row]
             lines.append(Curve(i, [row["step"] for row in rows], [row[name] for row in rows]))
-        found.append(plot(TITLES.get(name, name), "step", lines))
+        found.append(draw_plot(TITLES.get(name, name), "step", lines))
     notes = [
-        missing(f"{each.name} has no curves, as its metrics.jsonl is empty or missing", each.resume)
+        note_missing(f"{each.name} has no curves, as its metrics.jsonl is empty or missing", each.resume)
         for each in runs
         if not each.metrics
     ]
-    return join(_panels(found), *notes)
+    return join_html(_panels(found), *notes)
 
 
-def terms(runs: Sequence[Reported]) -> Html:
+def plot_terms(runs: Sequence[Reported]) -> Html:
     """Returns the terms of the bounds by t, and their sums from t up to T."""
     single, summed, notes = [], [], []
     for i, each in enumerate(runs):
         arrays = {} if each.bound is None else each.bound.arrays["bound"]
         if not arrays.get("steps"):
-            notes.append(missing(f"The terms of {each.name} by t are not known", each.evaluate()))
+            notes.append(note_missing(f"The terms of {each.name} by t are not known", each.evaluate()))
             continue
         times, steps = arrays["times"], arrays["steps"]
         single.append(Curve(i, times, steps))
@@ -197,11 +197,11 @@ def terms(runs: Sequence[Reported]) -> Html:
             words = f"The term of {each.name} is infinite at t = {shown}, and so is the sum from every t "
             notes.append(tag("p", f"{words}up to that.", class_="soft"))
     found = [
-        plot("term of the bound at t [bits/dim]", "t", single),
-        plot("sum of the terms from t up to T [bits/dim]", "t", summed),
-        plot("bound with fewer steps [bits/dim]", "steps of the process", _by_steps(runs), log_x=True),
+        draw_plot("term of the bound at t [bits/dim]", "t", single),
+        draw_plot("sum of the terms from t up to T [bits/dim]", "t", summed),
+        draw_plot("bound with fewer steps [bits/dim]", "steps of the process", _by_steps(runs), log_x=True),
     ]
-    return join(_panels(found), *notes)
+    return join_html(_panels(found), *notes)
 
 
 def _by_steps(runs: Sequence[Reported]) -> list[Curve]:

@@ -53,7 +53,7 @@ class Reported:
         return "" if file is None else f" --config {shlex.quote(str(file))}"
 
 
-def read(runs: Sequence[Run]) -> list[Reported]:
+def read_folders(runs: Sequence[Run]) -> list[Reported]:
     """Reads the folders of runs.
 
     Raises:
@@ -68,11 +68,11 @@ def read(runs: Sequence[Run]) -> list[Reported]:
             sample_quality.read_figures([run.workdir]),
             run_folder.read_examples(run.workdir, run.parts.description),
         )
-        for name, run in zip(names(runs), runs, strict=True)
+        for name, run in zip(name_runs(runs), runs, strict=True)
     ]
 
 
-def names(runs: Sequence[Run]) -> list[str]:
+def name_runs(runs: Sequence[Run]) -> list[str]:
     """Returns a name for each run that no other has: of its folder, or with all that tells runs apart."""
     short = [run.workdir.resolve().name for run in runs]
     if len({*short}) == len(short):

@@ -15,7 +15,7 @@ from d3pm_jax.parts.build import name_process
 from d3pm_jax.report import curves, figures, folder, samples
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.runs.run import Run, open_run
-from d3pm_jax.show.markup import Html, cards, document, join, table, tag
+from d3pm_jax.show.markup import Html, build_cards, build_document, build_table, join_html, tag
 from d3pm_jax.storage.names import REPORT
 
 NAMED = 4  # runs in the title
@@ -51,20 +51,20 @@ def page(runs: Sequence[Run]) -> str:
     """
     if len(runs) > curves.COLOURS:
         raise UserError(f"{len(runs)} runs: a page has {curves.COLOURS} colours, write several pages")
-    reported = folder.read(runs)
+    reported = folder.read_folders(runs)
     names = [each.name for each in reported]
     title = f"Report of {', '.join(names) if len(names) <= NAMED else f'{len(names)} runs'}"
-    drawn = [(each, samples.draw(each)) for each in reported]
-    close = [(each, samples.nearest(each)) for each in reported]
+    drawn = [(each, samples.draw_run(each)) for each in reported]
+    close = [(each, samples.show_nearest(each)) for each in reported]
     sections = {
-        "Bounds": figures.bounds(reported),
-        "Sample quality": figures.quality(reported),
-        "Training": curves.training(reported),
-        "Terms of the bound": curves.terms(reported),
-        "Samples": join(*(_named(reported, r, samples.samples(r, x)) for r, x in drawn)),
-        "Nearest examples": join(*(_named(reported, r, found) for r, found in close if found)),
-        "Processes": join(*(_named(reported, r, samples.processes(r, x)) for r, x in drawn)),
-        "Config": settings(reported),
+        "Bounds": figures.tabulate_bounds(reported),
+        "Sample quality": figures.tabulate_quality(reported),
+        "Training": curves.plot_metrics(reported),
+        "Terms of the bound": curves.plot_terms(reported),
+        "Samples": join_html(*(_named(reported, r, samples.show_samples(r, x)) for r, x in drawn)),
+        "Nearest examples": join_html(*(_named(reported, r, found) for r, found in close if found)),
+        "Processes": join_html(*(_named(reported, r, samples.show_chains(r, x)) for r, x in drawn)),
+        "Config": tabulate_configs(reported),
     }
     sections = {name: content for name, content in sections.items() if content}
     links = [tag("a", name, href=f"#{_anchor(name)}") for name in sections]
@@ -72,13 +72,13 @@ def page(runs: Sequence[Run]) -> str:
     words += "Samples and chains are drawn from the averaged weights of the checkpoint."
     written = tag("p", words, class_="soft")
     head = tag("header", tag("h1", title), written, _overview(reported), tag("nav", *links))
-    colours = curves.legend(names)
+    colours = curves.draw_legend(names)
     legends = {"Training": colours, "Terms of the bound": colours}
     body = [
         tag("section", tag("h2", name), legends.get(name), content, id=_anchor(name))
         for name, content in sections.items()
     ]
-    return document(title, head, *body, script="film.js")
+    return build_document(title, head, *body, script="film.js")
 
 
 def _anchor(name: str) -> str:
@@ -87,7 +87,7 @@ def _anchor(name: str) -> str:
 
 def _overview(reported: Sequence[Reported]) -> Html:
     """Says which runs these are, of what, and their figures: a run in boxes, several in a table."""
-    best = figures.best_quality(reported)
+    best = figures.select_best_quality(reported)
     facts = []
     for each, quality in zip(reported, best, strict=True):
         run = each.run
@@ -99,37 +99,37 @@ def _overview(reported: Sequence[Reported]) -> Html:
             "network": f"{type(run.config.model).__name__}, {numbers:,} parameters",
             "data": f"{type(run.config.data).__name__}, {run.parts.description.kind} {shape}",
         }
-        facts.append(figures.headline(each, quality) | more)
+        facts.append(figures.list_main_figures(each, quality) | more)
     if len(reported) == 1:
-        return cards(facts[0])
+        return build_cards(facts[0])
     names = list(dict.fromkeys(name for row in facts for name in row))
     swatches = [tag("span", r.name, class_=f"swatch run-{i}") for i, r in enumerate(reported)]
     rows = [[swatches[i], *(row.get(name, "-") for name in names)] for i, row in enumerate(facts)]
-    return table(["run", *names], rows)
+    return build_table(["run", *names], rows)
 
 
 def _named(reported: Sequence[Reported], one: Reported, content: Html) -> Html:
     """Puts the name of a run above, where there are several."""
-    return join(tag("h3", one.name) if len(reported) > 1 else None, content)
+    return join_html(tag("h3", one.name) if len(reported) > 1 else None, content)
 
 
-def settings(runs: Sequence[Reported]) -> Html:
+def tabulate_configs(runs: Sequence[Reported]) -> Html:
     """Returns what differs between runs side by side, and folded all fields of each."""
-    configs = [flat(each.run.config) for each in runs]
-    differ, rest = compared(configs)
+    configs = [flatten_config(each.run.config) for each in runs]
+    differ, rest = compare_configs(configs)
     found = []
     if len(runs) > 1 and differ:
         shown = [{name: _value(value) for name, value in config.items()} for config in configs]
         rows = [[name, *(values.get(name, "-") for values in shown)] for name in differ]
-        found.append(table(["field", *(each.name for each in runs)], rows))
+        found.append(build_table(["field", *(each.name for each in runs)], rows))
     elif len(runs) > 1:
         found.append(tag("p", "The configs are the same."))
     words = f"{len(rest)} fields, the same of all" if len(runs) > 1 else f"all {len(rest)} fields"
-    folded = table(["field", "value"], [[name, _value(configs[0][name])] for name in rest])
-    return join(*found, tag("details", tag("summary", words), folded))
+    folded = build_table(["field", "value"], [[name, _value(configs[0][name])] for name in rest])
+    return join_html(*found, tag("details", tag("summary", words), folded))
 
 
-def compared(configs: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+def compare_configs(configs: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """Returns the fields that differ between configs, or are not in all, and those that are the same."""
     names = list(dict.fromkeys(name for config in configs for name in config))
     # None stands where a config has no such field, unlike "None"
@@ -138,7 +138,7 @@ def compared(configs: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
     return differ, [name for name in names if name not in differ]
 
 
-def flat(config: Config) -> dict[str, Any]:
+def flatten_config(config: Config) -> dict[str, Any]:
     """Returns every field by dotted name; the class of a part stands under the name of the part itself."""
     found = config_io.flatten_config(config)
     return {name.removesuffix(".class"): value for name, value in found.items() if name != "class"}

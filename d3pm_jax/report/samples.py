@@ -11,11 +11,11 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Chains
 from d3pm_jax.kinds.blocks import Film, TextFilm
 from d3pm_jax.measure.samples import chains_to_show, evenly_spaced
-from d3pm_jax.report.blocks import render
-from d3pm_jax.report.figures import cell
+from d3pm_jax.report.blocks import render_block
+from d3pm_jax.report.figures import format_cell
 from d3pm_jax.report.folder import Reported, read_samples
 from d3pm_jax.show import text_film
-from d3pm_jax.show.markup import Html, figure, join, missing, png, tag
+from d3pm_jax.show.markup import Html, build_figure, encode_png, join_html, note_missing, tag
 
 SAMPLES = 64
 CLASSES = 80  # samples of a network that is told classes, at most
@@ -33,7 +33,7 @@ class Drawn(NamedTuple):
     kept: bool  # whether the samples are those of `d3pm sample`
 
 
-def draw(record: Reported) -> Drawn:
+def draw_run(record: Reported) -> Drawn:
     """Draws from the checkpoint of a run; what `d3pm sample` drew from it is not drawn again.
 
     Raises:
@@ -52,7 +52,7 @@ def draw(record: Reported) -> Drawn:
     return Drawn(chains, kept is not None)
 
 
-def samples(record: Reported, drawn: Drawn) -> Html:
+def show_samples(record: Reported, drawn: Drawn) -> Html:
     """Returns samples beside examples of the data."""
     run, real, classes = record.run, record.examples, record.run.parts.classes
     x, levels, kind = drawn.chains.samples, drawn.chains.levels, record.run.parts.kind
@@ -65,18 +65,18 @@ def samples(record: Reported, drawn: Drawn) -> Html:
     block = kind.show_samples(x, levels, classes)
     if block is None:
         return tag("p", words, f" Each is an array {list(x.shape[1:])}, of which no picture is made.")
-    beside = figure(render(block), "Samples", words)
+    beside = build_figure(render_block(block), "Samples", words)
     data = None if real is None else kind.show_samples(real, levels)
     if real is None:
         text = "Examples of the data are not beside them: this run began from weights alone"
-        return join(beside, missing(text, record.resume))
+        return join_html(beside, note_missing(text, record.resume))
     if data is None:
         return beside
     words = f"The first {len(real)} examples of the test split, which the run keeps."
-    return tag("div", beside, figure(render(data), "Data", words), class_="beside")
+    return tag("div", beside, build_figure(render_block(data), "Data", words), class_="beside")
 
 
-def processes(record: Reported, drawn: Drawn) -> Html:
+def show_chains(record: Reported, drawn: Drawn) -> Html:
     """Returns chains of the forward process and of the reverse one, and the latter as a film."""
     kind, known = record.run.parts.kind, drawn.chains
     chosen = [known.times.index(t) for t in reversed(known.strip)]
@@ -87,26 +87,26 @@ def processes(record: Reported, drawn: Drawn) -> Html:
     found = []
     forward = None if known.forward is None else kind.show_chain(known.forward(), known.strip, known.levels)
     if forward is None:
-        found.append(missing("The forward process has no examples to begin from", record.resume))
+        found.append(note_missing("The forward process has no examples to begin from", record.resume))
     else:
         words = "x_t of examples of the test split, from the data (t = 0) to noise."
-        found.append(figure(render(forward), "Forward, data to noise", words))
+        found.append(build_figure(render_block(forward), "Forward, data to noise", words))
     words = "x_t of the first samples, from noise to t = 0."
-    found.append(figure(render(reverse), "Reverse, noise to sample", words))
+    found.append(build_figure(render_block(reverse), "Reverse, noise to sample", words))
     strips = tag("div", *found)
     film = kind.show_film(known.reverse[::-1], known.times[::-1], known.levels, known.steps)
     if film is None:
         return strips
     if isinstance(film, TextFilm):  # as wide as the page
-        return join(strips, text_film.shown(*film))
+        return join_html(strips, text_film.build_captioned_film(*film))
     words = ""
     if isinstance(film, Film):
         n = film.states.shape[1]
         words = f"x_t of the first {n} samples, at {len(film.times)} of the {known.steps + 1} t."
-    return tag("div", strips, figure(render(film), "Reverse, played", words), class_="chains")
+    return tag("div", strips, build_figure(render_block(film), "Reverse, played", words), class_="chains")
 
 
-def nearest(record: Reported) -> Html | None:
+def show_nearest(record: Reported) -> Html | None:
     """Returns the pictures of `d3pm eval --samples`: samples and the training example nearest to each.
 
     Raises:
@@ -125,7 +125,7 @@ def nearest(record: Reported) -> Html | None:
             raise UserError(f"{path} is no picture ({one_line(error)}): {cure}") from error
         words = f"Right of each sample of step {found.protocol['step']:,} the training example nearest to "
         words += "it, of all of the training split, in "
-        words = join(words, cell(found.protocol["features"]), f" ({path.name}).")
-        image = tag("img", src=png(pixels), alt="samples and training examples")
-        shown.append(figure(image, "Nearest training examples", words))
-    return join(*shown) if shown else None
+        words = join_html(words, format_cell(found.protocol["features"]), f" ({path.name}).")
+        image = tag("img", src=encode_png(pixels), alt="samples and training examples")
+        shown.append(build_figure(image, "Nearest training examples", words))
+    return join_html(*shown) if shown else None

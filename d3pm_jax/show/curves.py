@@ -64,14 +64,14 @@ def save_lines(
     for axis, panel in zip(axes, panels, strict=True):
         for x, curves in lines.values():
             axis.plot(x, curves[panel], marker="." if len(x) < 40 else None)
-        axis.set_ylabel(plain(panel))
+        axis.set_ylabel(escape_text(panel))
         if panel in log:
             axis.set_yscale("log")
         axis.grid(alpha=0.3)
-    axes[-1].set_xlabel(plain(xlabel))
-    figure.suptitle(plain(caption))
+    axes[-1].set_xlabel(escape_text(xlabel))
+    figure.suptitle(escape_text(caption))
     if legend:
-        figure.legend(axes[0].get_lines(), list(map(plain, lines)), loc="outside lower center")
+        figure.legend(axes[0].get_lines(), list(map(escape_text, lines)), loc="outside lower center")
     save_figure(path, figure)
 
 
@@ -153,7 +153,7 @@ def save_schedules(
     save_lines(path, lines, "t" if same else "t / T", (WEIGHT,), caption)
 
 
-def plain(text: str) -> str:
+def escape_text(text: str) -> str:
     """Returns what Matplotlib draws as this text: "$" begins no formula, and what is no UTF-8 is "?"."""
     return text.replace("$", r"\$").encode("utf-8", "replace").decode()
 

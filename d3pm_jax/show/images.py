@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from d3pm_jax.checks.arrays import describe
 from d3pm_jax.files import replacing
-from d3pm_jax.show.curves import plain, save_figure
+from d3pm_jax.show.curves import escape_text, save_figure
 
 MASK_COLOUR = (70, 110, 200)
 LINE = 20  # height of a caption, in pixels
@@ -78,7 +78,7 @@ def save_beside(path: Path, samples: np.ndarray, real: np.ndarray, caption: str 
         axis.imshow(grid(images, round(len(images) ** 0.5)), interpolation="nearest")
         axis.set_title(title)
         axis.axis("off")
-    figure.suptitle(plain(caption))
+    figure.suptitle(escape_text(caption))
     save_figure(path, figure)
 
 
@@ -183,7 +183,7 @@ def _save_strips(path: Path, strips: list[tuple[np.ndarray, Times, str]], captio
         axis.set_xticks([width * (i + 0.5) for i in range(len(times))], [f"t = {t}" for t in times])
         axis.set_yticks([])
         axis.set_title(title)
-    figure.suptitle(plain(caption))
+    figure.suptitle(escape_text(caption))
     save_figure(path, figure)
 
 

@@ -36,10 +36,10 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
             written += "" if value is True else f'="{_text(text)}"'
     if name in VOID:
         return Html(f"<{name}{written}>")
-    return Html(f"<{name}{written}>{join(*children)}</{name}>")
+    return Html(f"<{name}{written}>{join_html(*children)}</{name}>")
 
 
-def join(*children: object) -> Html:
+def join_html(*children: object) -> Html:
     """Returns children one after another, those escaped that are no HTML."""
     shown = [child for child in children if child is not None]
     return Html("".join(child if isinstance(child, Html) else _text(child) for child in shown))
@@ -50,7 +50,7 @@ def _text(value: object) -> str:
     return escape(str(value).encode("utf-8", "replace").decode())
 
 
-def document(title: str, *body: Html, script: str = "") -> str:
+def build_document(title: str, *body: Html, script: str = "") -> str:
     """Returns a whole page in the one style, light or dark, that asks nothing of a network.
 
     Args:
@@ -78,7 +78,7 @@ def document(title: str, *body: Html, script: str = "") -> str:
     return f"<!DOCTYPE html>\n{tag('html', head, content, lang='en')}\n"
 
 
-def table(head: Sequence[object], rows: Sequence[Sequence[object]], numbers: int | None = None) -> Html:
+def build_table(head: Sequence[object], rows: Sequence[Sequence[object]], numbers: int | None = None) -> Html:
     """Returns a table in a box of its own that scrolls, its first column the names of the rows.
 
     Args:
@@ -99,23 +99,23 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]], numbers: int
     return tag("div", inside, class_="scroll", tabindex="0")
 
 
-def cards(facts: dict[str, object]) -> Html:
+def build_cards(facts: dict[str, object]) -> Html:
     """Returns facts as a list of small boxes."""
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()))
 
 
-def png(pixels: np.ndarray) -> str:
+def encode_png(pixels: np.ndarray) -> str:
     """Returns the address of a picture that is a part of the page: of uint8 [H, W, 3], as PNG."""
     Image.fromarray(pixels).save(written := io.BytesIO(), "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
 
 
-def figure(content: Html, title: str, words: str = "") -> Html:
+def build_figure(content: Html, title: str, words: str = "") -> Html:
     """Returns a figure with its caption."""
     return tag("figure", content, tag("figcaption", tag("b", f"{title}."), " ", words))
 
 
-def player(content: Html, times: Sequence[int], **data: str) -> Html:
+def build_player(content: Html, times: Sequence[int], **data: str) -> Html:
     """Returns a chain with a button and a slider, which film.js shows and plays.
 
     Args:
@@ -135,6 +135,6 @@ def player(content: Html, times: Sequence[int], **data: str) -> Html:
     return tag("div", content, controls, class_="film", data_times=" ".join(map(str, times)), **data)
 
 
-def missing(text: str, command: str) -> Html:
+def note_missing(text: str, command: str) -> Html:
     """Says what is not on the page, and which command gives it."""
     return tag("p", text, ": ", tag("code", command), " gives it.", class_="soft missing")

@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Sequence
 
-from d3pm_jax.show.markup import Html, document, figure, join, player, tag
+from d3pm_jax.show.markup import Html, build_document, build_figure, build_player, join_html, tag
 
 MASK = "·"  # in a box of its own colour, which no symbol has
 CONTROLS = {x: 0x2400 + x for x in range(32) if chr(x) not in "\t\n"} | {127: 0x2421}  # their pictures
@@ -12,7 +12,7 @@ CONTROLS = {x: 0x2400 + x for x in range(32) if chr(x) not in "\t\n"} | {127: 0x
 Chains = Sequence[Sequence[Sequence[str | None]]]
 
 
-def page(
+def build_page(
     name: str, caption: str, chains: Chains, times: Sequence[int], steps: int, is_cut: bool = False
 ) -> str:
     """Returns chains of a text as a page of their own, which needs nothing else.
@@ -20,15 +20,15 @@ def page(
     Args:
         name: of the run.
         caption: what the chains are of.
-        chains, times, steps, is_cut: as for `shown`.
+        chains, times, steps, is_cut: as for `build_captioned_film`.
     """
     title = f"Reverse process of {name}"
     note = tag("p", caption, class_="soft")
-    film_of_chains = shown(chains, times, steps, is_cut)
-    return document(title, tag("h1", title), note, film_of_chains, script="film.js")
+    film_of_chains = build_captioned_film(chains, times, steps, is_cut)
+    return build_document(title, tag("h1", title), note, film_of_chains, script="film.js")
 
 
-def shown(chains: Chains, times: Sequence[int], steps: int, is_cut: bool = False) -> Html:
+def build_captioned_film(chains: Chains, times: Sequence[int], steps: int, is_cut: bool = False) -> Html:
     """Returns chains of a text as a figure with its caption.
 
     Args:
@@ -39,17 +39,17 @@ def shown(chains: Chains, times: Sequence[int], steps: int, is_cut: bool = False
     """
     cut = f", their first {len(chains[0][0]):,} tokens" if is_cut else ""
     masked = any(cell is None for chain in chains for state in chain for cell in state)
-    words = join(
+    words = join_html(
         f"x_t of the first {len(chains)} samples{cut}, at {len(times)} of the {steps + 1} t, from noise to "
         f"t = 0. Tokens that differ from the state before are ",
         tag("span", "marked", class_="changed"),
         *((", ", tag("span", MASK, class_="mask"), " is a mask") if masked else ()),
         ", ↵ a line break.",
     )
-    return figure(film(chains, times), "Reverse, played", words)
+    return build_figure(build_film(chains, times), "Reverse, played", words)
 
 
-def film(chains: Chains, times: Sequence[int]) -> Html:
+def build_film(chains: Chains, times: Sequence[int]) -> Html:
     """Returns chains as texts that play; without a script these are those of the last state.
 
     Of each token it is written what it is and from which state on: [symbol, state, symbol, state, symbol].
@@ -63,7 +63,9 @@ def film(chains: Chains, times: Sequence[int]) -> Html:
         tag("pre", "\n", *(mask if cell is None else cell.translate(CONTROLS) for cell in chain[-1]))
         for chain in chains
     ]
-    return player(join(*last), times, data_texts=json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+    return build_player(
+        join_html(*last), times, data_texts=json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    )
 
 
 def _turns(token: Sequence[str | None], numbers: dict[str | None, int]) -> list[int]:

@@ -80,7 +80,7 @@ def test_objectives_name_the_cure(kind):
 def test_commands_name_the_cure(flag):
     for words in ([flag, "x0"], [f"{flag}=x0"]):
         with pytest.raises(UserError, match=f"^no field {flag} in this config: {CURE}$"):
-            reading.apply(tiny.get_config(), words, "d3pm train CONFIG")
+            reading.apply_overrides(tiny.get_config(), words, "d3pm train CONFIG")
 
 
 def test_official_takes_the_prediction_at_t_1_alone():

@@ -10,7 +10,7 @@ import scipy.linalg
 from PIL import Image
 
 from d3pm_jax import kinds, show
-from d3pm_jax.cli.eval import Eval, measure_samples
+from d3pm_jax.cli.eval import EvalCommand, measure_samples
 from d3pm_jax.config import Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
@@ -41,13 +41,13 @@ def run(tmp_path):
 
 
 def execute(run):
-    measure_samples(Eval(run.workdir, seed=3, batch_size=N), [run], N)
+    measure_samples(EvalCommand(run.workdir, seed=3, batch_size=N), [run], N)
 
 
 def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monkeypatch):
     """In features that need no training: sums of rows."""
     sums = features.Features("sums", lambda x: (x.sum((2, 3)).astype(np.float32), x[:, 0, 0, 0] % 10))
-    monkeypatch.setattr(features, "choose", lambda *_: sums)
+    monkeypatch.setattr(features, "choose_features", lambda *_: sums)
     shown, save = [], show.save_grid
     monkeypatch.setattr(show, "save_grid", lambda *args: (shown.append(args[1]), save(*args)))
     execute(run)
@@ -128,4 +128,4 @@ def test_the_classifier_is_kept_and_verified(run, tmp_path, monkeypatch):
 def test_what_cannot_be_measured_gets_one_line(description, num, weights, message, tmp_path):
     (tmp_path / "there").touch()
     with pytest.raises(UserError, match=message):
-        kinds.of(description).check_quality(num, None if weights is None else tmp_path / weights)
+        kinds.make_kind(description).check_quality(num, None if weights is None else tmp_path / weights)

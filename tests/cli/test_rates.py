@@ -27,11 +27,11 @@ def test_fields_of_a_rate_and_of_an_optimizer_are_overridden():
     base = dataclasses.replace(tiny.get_config(), optimizer=configs.Muon(rate=configs.WSDRate(20, 5)))
     words = ["--optimizer.rate.steps", "1000", "--optimizer.rate.decay", "linear", "--optimizer.beta", "0.9"]
     words += ["--optimizer.adam", "embed", "last"]
-    found = overrides.apply(base, words, "")
+    found = overrides.apply_overrides(base, words, "")
     wanted = configs.Muon(rate=configs.WSDRate(1000, 5, "linear"), beta=0.9, adam=("embed", "last"))
     assert found.optimizer == wanted
     with pytest.raises(UserError, match=r"--optimizer.rate.steps: expected a whole number in .*, got 'x'"):
-        overrides.apply(base, ["--optimizer.rate.steps", "x"], "")
+        overrides.apply_overrides(base, ["--optimizer.rate.steps", "x"], "")
 
 
 def test_all_of_a_rate_may_change_on_resume_and_nothing_beside_it():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax import runs
-from d3pm_jax.cli.eval import Eval, measure_samples
+from d3pm_jax.cli.eval import EvalCommand, measure_samples
 from d3pm_jax.config import Transformer
 from d3pm_jax.evaluation import texts
 from d3pm_jax.kinds import text as text_kind
@@ -129,7 +129,7 @@ def by_hand(texts, train):
 def test_samples_are_compared_with_the_training_split(run, capsys, monkeypatch):
     """Which is read in parts, cut within words; a split that is too long to read is read up to its limit."""
     monkeypatch.setattr(text_kind, "PART", 24)
-    measure_samples(Eval(run.workdir, seed=3, batch_size=30), [run], 30)
+    measure_samples(EvalCommand(run.workdir, seed=3, batch_size=30), [run], 30)
     out, (found,) = capsys.readouterr().out, protocol.read_figures([run.workdir])
     x0, _ = run.sample(jax.random.key(3), 30, batch_size=30)
     write = run.parts.description.text

@@ -103,7 +103,7 @@ def test_the_mark_is_nothing_else():
     assert hints["steps"] == Count
     assert hints["remat"] is bool
     base = tiny.get_config()
-    assert overrides.apply(base, ["--train.remat"], "").train.remat
-    assert not overrides.apply(base, ["--train.no-remat"], "").train.remat
+    assert overrides.apply_overrides(base, ["--train.remat"], "").train.remat
+    assert not overrides.apply_overrides(base, ["--train.no-remat"], "").train.remat
     with pytest.raises(UserError, match=r"--train.remat takes no value: write --train.remat or --train.no-"):
-        overrides.apply(base, ["--train.remat", "True"], "")
+        overrides.apply_overrides(base, ["--train.remat", "True"], "")

@@ -141,7 +141,7 @@ def test_parts_survive_json_with_data_and_with_numbers():
 
 def test_the_command_line_takes_numbers_and_data(capsys):
     def apply(process, line):
-        return overrides.apply(full(process), line.split(), "").process
+        return overrides.apply_overrides(full(process), line.split(), "").process
 
     masked = Masked(Uniform("data", 4, Cosine()), Reciprocal())
     line = "--process.inner.K 5 --process.inner.beta.offset 0.5 --process.gamma.scale 2"

@@ -145,4 +145,4 @@ def test_what_arrays_cannot_be_is_one_line(arrays, tmp_path):
 )
 def test_a_description_that_cannot_be_is_refused(fields, message):
     with pytest.raises(UserError, match=message):
-        kinds.of(Description(**({"shape": (2,), "categories": 3} | fields)))
+        kinds.make_kind(Description(**({"shape": (2,), "categories": 3} | fields)))

@@ -49,7 +49,7 @@ RUN = Known(
     workdir=Path("runs/a"),
     config=config_io.read_config_file(Path("configs/digits_absorbing.py")),
     process=SimpleNamespace(T=4),
-    parts=SimpleNamespace(description=DIGITS, kind=kinds.of(DIGITS)),
+    parts=SimpleNamespace(description=DIGITS, kind=kinds.make_kind(DIGITS)),
 )
 PROTOCOL = protocol.Protocol(
     N=9,
@@ -94,14 +94,14 @@ def test_fields_are_the_same_where_they_are():
     paths = sorted(Path("configs").glob("*.py"))
     configs = {path.stem: config_io.read_config_file(path) for path in paths}
     assert len(configs) > 9
-    for a, b in permutations(map(shown.flat, configs.values()), 2):
-        differ, rest = shown.compared([a, b])
+    for a, b in permutations(map(shown.flatten_config, configs.values()), 2):
+        differ, rest = shown.compare_configs([a, b])
         same = {name for name in a.keys() & b.keys() if a[name] == b[name]}
         assert {*rest} == same
         assert {*differ} == (a.keys() | b.keys()) - same
     pair = [record(x, Known(config=configs[x])) for x in ("bin_mnist_absorbing", "bin_mnist_uniform")]
     for records in (pair, pair[::-1]):  # a field of the first is None, and the second has none of that name
-        page = Page(shown.settings(records))
+        page = Page(shown.tabulate_configs(records))
         at = page.inside["th"].index("model.channels_per_group")
         assert at < page.inside["th"].index("value")  # among those that differ
 
@@ -109,7 +109,7 @@ def test_fields_are_the_same_where_they_are():
 @pytest.fixture
 def plotted(monkeypatch):
     """The curves of each plot, by the first word of its title."""
-    found, plot = {}, curves.plot
+    found, plot = {}, curves.draw_plot
 
     def keep(title, xlabel, shown, log_x=False):
         found[title.split()[0]] = shown
@@ -122,7 +122,9 @@ def plotted(monkeypatch):
 def test_terms_and_their_sums_from_t_up(plotted):
     four, two = bound(1.0, 0.5, 0.25, 0.125), bound(2.0, 0.5, times=[2, 4], bits_per_dim=2.5)
     other = bound(9.0, step=6, bits_per_dim=9.0)  # of another checkpoint: none of these
-    text = curves.terms([record(bounds=[four, two, other]), record("b", bounds=[bound(3.0, None, 4.0, 5.0)])])
+    text = curves.plot_terms(
+        [record(bounds=[four, two, other]), record("b", bounds=[bound(3.0, None, 4.0, 5.0)])]
+    )
     assert plotted["term"] == [
         curves.Curve(0, [1, 2, 3, 4], [1.0, 0.5, 0.25, 0.125]),
         curves.Curve(1, [1, 2, 3, 4], [3.0, None, 4.0, 5.0]),
@@ -138,7 +140,9 @@ def test_terms_and_their_sums_from_t_up(plotted):
     ]
     assert "The term of b is infinite at t = 2, and so is the sum from every t up to that." in page.words
     assert "The term of a is infinite" not in text
-    assert "at t = 1, 2, 3, 4, 5 and 3 more, and" in curves.terms([record(bounds=[bound(*[None] * 8, 1.0)])])
+    assert "at t = 1, 2, 3, 4, 5 and 3 more, and" in curves.plot_terms(
+        [record(bounds=[bound(*[None] * 8, 1.0)])]
+    )
 
 
 def test_bounds_begin_with_this_step_most_steps_all_terms_most_examples(tmp_path):
@@ -159,8 +163,8 @@ def test_no_two_runs_have_one_name():
     def run(path, step=7, T=4):
         return Known(workdir=Path(path), step=step, process=SimpleNamespace(T=T))
 
-    assert folder.names([run("runs/a"), run("runs/b")]) == ["a", "b"]
-    assert folder.names([run("a"), run("x/a"), run("a", T=2), run("a", step=6), run("a")]) == [
+    assert folder.name_runs([run("runs/a"), run("runs/b")]) == ["a", "b"]
+    assert folder.name_runs([run("a"), run("x/a"), run("a", T=2), run("a", step=6), run("a")]) == [
         "a, step 7, 4 steps (1)",
         "x/a, step 7, 4 steps",
         "a, step 7, 2 steps",
@@ -187,18 +191,18 @@ def test_figures_of_quality_that_do_not_compare_are_told_apart():
     earlier = quality("earlier.json", 9.0, step=6, N=99)
     first = record(quality=[earlier, small, fewer, a])
     second = record("b", quality=[other, quality("b.json", 4.5)])
-    cells = Page(figures.quality([first, second])).inside["td"]
+    cells = Page(figures.tabulate_quality([first, second])).inside["td"]
     assert [x for x in cells if x == "yes" or x.startswith("no: other")] == [
         "yes",
         *["no: other N"] * 3,
         "no: other N, features",
         "no: other N",
     ]
-    alone = Page(figures.quality([record(quality=[a, other])])).inside["td"]
+    alone = Page(figures.tabulate_quality([record(quality=[a, other])])).inside["td"]
     assert [x for x in alone if x in ("yes", "no: other features")] == ["yes", "no: other features"]
-    found = figures.best_quality([record("none"), first, second, record("c", quality=[other])])
+    found = figures.select_best_quality([record("none"), first, second, record("c", quality=[other])])
     assert [x and x.path.name for x in found] == [None, "a.json", "b.json", None]
-    assert figures.headline(first, a)["Fréchet distance"] == (
+    assert figures.list_main_figures(first, a)["Fréchet distance"] == (
         "1.5<small>9 samples beside split train, 5 steps, seed 3, in "
         '<span title="sums, sha256 0123456789abcdef">sums, 0123456789ab</span></small>'
     )
@@ -208,20 +212,20 @@ def test_figures_of_texts_have_a_table_of_their_own():
     row = {"n": 9, "known_words": 0.5, "distinct_1": 0.25, "distinct_2": None, "distinct_3": 1.0}
     row |= {"longest_copy": 5, "copied": "<b>\né"}
     text = of_quality("t.json", {"samples": row, "unigram": row | {"n": 3}}, PROTOCOL)
-    page = Page(figures.quality([record(quality=[quality("a.json")]), record("b", quality=[text])]))
+    page = Page(figures.tabulate_quality([record(quality=[quality("a.json")]), record("b", quality=[text])]))
     assert len(page.inside["table"]) == 2
     at = page.inside["th"].index("known words")
     titles = ["distinct words", "2-grams", "3-grams", "longest copy", "copied"]
     assert page.inside["th"][at + 1 : at + 6] == titles
     cells = page.inside["td"][page.inside["td"].index("unigram") :]
     assert cells[:9] == ["unigram", "3", "0.5", "0.25", "too few", "1", "5", "'<b>\\né'", "no: other N"]
-    said = figures.headline(record(), text)["known words"]
+    said = figures.list_main_figures(record(), text)["known words"]
     assert said.startswith("0.5<small>9 samples beside split train, 5 steps, seed 3, in ")
 
 
 def test_baselines_are_told_once():
     result = bound(1.0, baselines={"histogram": 2.5})
-    words = Page(figures.bounds([record(bounds=[result]), record("b", bounds=[result])])).inside["p"]
+    words = Page(figures.tabulate_bounds([record(bounds=[result]), record("b", bounds=[result])])).inside["p"]
     assert words[1:] == ["For comparison, on the same examples as a, b: histogram 2.5 bits/dim."]
 
 
@@ -239,7 +243,7 @@ def test_chains_tell_the_t_of_the_whole_process(tmp_path):
         sample=sample,
         parts=KnownParts(classes=None, process=process, categories=4),
     )
-    drawn = samples.draw(record(run=run))
+    drawn = samples.draw_run(record(run=run))
     assert (drawn.chains.times, drawn.chains.strip) == ([0, 2, 3, 10], [0, 2, 3, 10])
 
 

@@ -206,7 +206,7 @@ def grid(x):
 def told(run, **changes):
     """A record of a run as if its data were other."""
     parts = dataclasses.replace(run.parts, **changes)
-    parts = dataclasses.replace(parts, kind=kinds.of(parts.description))
+    parts = dataclasses.replace(parts, kind=kinds.make_kind(parts.description))
     return folder.Reported("x", dataclasses.replace(run, parts=parts), [], [], [], None)
 
 
@@ -216,7 +216,7 @@ def test_other_kinds_of_data(whole):
     states = np.stack([x, x, x + 1])
     drawn = samples.Drawn(kinds.Chains(x, [0, 4, 9], states, [0, 9], None, None, 17, 10), False)
     text = told(run, description=Description((5,), 3, None, "text", ("a", "<", "b\n")))
-    found = Page(samples.samples(text, drawn) + samples.processes(text, drawn))
+    found = Page(samples.show_samples(text, drawn) + samples.show_chains(text, drawn))
     kind = text.run.parts.kind
     lines = kind.lines(x[: kind.lines_shown])
     assert found.inside["pre"][0].split("\n") == lines
@@ -224,13 +224,13 @@ def test_other_kinds_of_data(whole):
     assert found.inside["pre"][1].split("\n") == [f"t = 9  {last}", f"t = 0  {lines[0]}"]
     assert [film["data-times"] for film in found.having("div", "film")] == ["9 4 0"]
     array = told(run, description=Description((5,), 3))
-    found = Page(samples.samples(array, drawn) + samples.processes(array, drawn))
+    found = Page(samples.show_samples(array, drawn) + samples.show_chains(array, drawn))
     assert "no picture is made" in found.words[0]
     assert found.open == []
 
     x = rng.integers(17, size=(30, 8, 8, 1)).astype(np.int32)
     drawn = samples.Drawn(kinds.Chains(x, [0], x[None], [0], None, None, 17, 10), True)
-    found = Page(samples.samples(told(run, classes=10), drawn))
+    found = Page(samples.show_samples(told(run, classes=10), drawn))
     assert found.inside["text"] == [str(c) for c in range(10)]
     rows = np.concatenate([x[c::10] for c in range(10)])
     (image,) = (attrs for tag, attrs in found.tags if tag == "image")
@@ -281,17 +281,17 @@ def test_damaged_files_get_one_line(name, content, message, home, tmp_path):
 def test_a_picture_of_quality_is_shown_or_refused(whole, tmp_path):
     path = protocol.write_figures(tmp_path, {"samples": ROWS["samples"]}, PROTOCOL).with_suffix(".png")
     record = dataclasses.replace(told(open_run(whole)), quality=protocol.read_figures([tmp_path]))
-    assert samples.nearest(record) is None
+    assert samples.show_nearest(record) is None
     colours = np.random.default_rng(0).integers(256, size=(4, 6, 3)).astype(np.uint8)
     Image.fromarray(colours).save(path)
-    found = Page(samples.nearest(record))
+    found = Page(samples.show_nearest(record))
     (image,) = (attrs for tag, attrs in found.tags if tag == "img")
     assert "sample of step 7 the training" in found.inside["figcaption"][0]
     assert f"in sums ({path.name})" in found.inside["figcaption"][0]
     np.testing.assert_array_equal(pixels(image["src"]), colours)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UserError, match=r"\.png is no picture .*: delete it, `d3pm eval --samples`"):
-        samples.nearest(record)
+        samples.show_nearest(record)
 
 
 def test_what_cannot_be_written(whole, tmp_path, capsys):
@@ -310,10 +310,10 @@ def test_infinite_and_old_bounds(whole, tmp_path):
     path.write_text(json.dumps(old))
     bound = measured.parse_record(bounds.EVAL, path, old)
     record = dataclasses.replace(told(open_run(whole)), bounds=[bound])
-    found = Page(figures.bounds([record]))
+    found = Page(figures.tabulate_bounds([record]))
     assert found.inside["td"][:3] == ["eval.json", "infinite", "-"]
     assert found.inside["td"][5:7] == ["7", "2"]
-    assert figures.headline(record, None) == {
+    assert figures.list_main_figures(record, None) == {
         "test bits/dim": "infinite<small>3 examples, 2 steps, seed 1</small>",
         "test nats per example": "-<small>the same 3 examples</small>",
     }
@@ -326,7 +326,7 @@ def test_infinite_and_old_bounds(whole, tmp_path):
 
 def test_the_sheet_holds_every_frame_in_order():
     frames = np.arange(11, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 3), np.uint8)
-    sheet = blocks.sheet(frames)
+    sheet = blocks.join_frames(frames)
     assert sheet.shape == (4, 24, 3)
     np.testing.assert_array_equal(sheet[::2, ::3, 0].ravel()[:11], np.arange(11))
 
@@ -334,18 +334,18 @@ def test_the_sheet_holds_every_frame_in_order():
 def test_a_curve_leaves_out_what_cannot_be_drawn():
     """Infinite terms, a 0 on a logarithmic axis, a number that is too large; nothing at all is no plot."""
     curve = curves.Curve(1, [0, 1, 2, 4], [1.0, None, 10.0**200, 8.0])
-    found = Page(curves.plot("y", "x", [curve, curves.Curve(0, [], [])]))
+    found = Page(curves.draw_plot("y", "x", [curve, curves.Curve(0, [], [])]))
     assert len(found.having("circle", "run-1")) == 2
     assert found.having("path", "run-0") == []
-    assert curves.plot("y", "x", [curve._replace(y=[None] * 4)]) is None
-    (path,) = Page(curves.plot("y", "x", [curve], log_x=True)).having("path", "run-1")
+    assert curves.draw_plot("y", "x", [curve._replace(y=[None] * 4)]) is None
+    (path,) = Page(curves.draw_plot("y", "x", [curve], log_x=True)).having("path", "run-1")
     assert "L" not in path["d"]
     gap = curves.Curve(0, [0, 1, 2, 3, 4], [1.0, 2.0, None, 3.0, 4.0])
-    (path,) = Page(curves.plot("y", "x", [gap])).having("path", "run-0")
+    (path,) = Page(curves.draw_plot("y", "x", [gap])).having("path", "run-0")
     assert [part.count("L") for part in path["d"].split("M")] == [0, 1, 1]  # not over the gap
-    assert curves.plot("y", "x", [curves.Curve(0, [1, 2, 3], [1e-300, 1.0, 1e99])]) is not None
+    assert curves.draw_plot("y", "x", [curves.Curve(0, [1, 2, 3], [1e-300, 1.0, 1e99])]) is not None
     many = curves.Curve(0, list(range(9999)), [float(i) for i in range(9999)])
-    (path,) = Page(curves.plot("y", "x", [many])).having("path", "run-0")
+    (path,) = Page(curves.draw_plot("y", "x", [many])).having("path", "run-0")
     assert path["d"].count("L") == curves.POINTS - 1
     low, high = (curves.Axis(1.0, x, True, 0.0, 1.0) for x in (20.0, 1e4))
     assert (low.ticks(), high.ticks()) == ([1, 2, 5, 10, 20], [1, 10, 100, 1000, 10000])

@@ -15,7 +15,7 @@ EVIL = ("</pre><script>alert(1)</script>", '"', "'&amp;", "\n", "a\r", "", "·")
 
 
 def kind_of(symbols, length=6):
-    return kinds.of(Description((length,), len(symbols), None, "text", tuple(symbols)))
+    return kinds.make_kind(Description((length,), len(symbols), None, "text", tuple(symbols)))
 
 
 def cells_of(film, i):
@@ -46,7 +46,7 @@ def test_every_state_is_in_the_film():
     rng = np.random.default_rng(1)
     known, states = kind_of(EVIL), rng.integers(0, len(EVIL) + 1, (5, 3, 6))  # the last one is a mask
     states[3] = states[2]  # nothing changes
-    page = Page(text_film.film(known.show_film(states, [9, 7, 4, 1, 0], 6, 9).chains, [9, 7, 4, 1, 0]))
+    page = Page(text_film.build_film(known.show_film(states, [9, 7, 4, 1, 0], 6, 9).chains, [9, 7, 4, 1, 0]))
     (film,) = page.having("div", "film")
     assert film["data-times"] == "9 7 4 1 0"
     for i, state in enumerate(states):
@@ -65,7 +65,7 @@ def test_a_page_of_a_chain_is_whole_and_asks_nothing_of_a_network():
     known = kind_of("ab<", 3000)
     states = np.random.default_rng(2).integers(0, 4, (3, 6, 3000))
     film = known.show_film(states, [8, 4, 0], 3, 8)
-    written = text_film.page("<b>", "of <i>", *film)
+    written = text_film.build_page("<b>", "of <i>", *film)
     page = Page(written)
     assert page.open == []
     assert page.addresses == ["data:,"]

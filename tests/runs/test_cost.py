@@ -51,7 +51,7 @@ def test_as_many_devices_as_divide_a_part_of_a_batch(monkeypatch):
 
     config = tiny.get_config()
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=8))
-    set_up = functools.partial(commands._set_up, commands.Train())
+    set_up = functools.partial(commands._set_up, commands.TrainCommand())
     for module, begin in (loop, loop.build_run), (setup, set_up):
         monkeypatch.setattr(module, "use_all_cores", ask)
         with pytest.raises(Asked, match=r"\(2, 1\)"):
