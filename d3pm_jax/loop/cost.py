@@ -156,7 +156,7 @@ class Speed:
 
     @contextmanager
     def time_wait(self) -> Iterator[None]:
-        """Counts the time of the block as lost to data, unless the step before is still computed at its end."""
+        """Counts the time of the block as lost to data, unless the last step is still computed at its end."""
         start = time.monotonic()
         yield
         # JAX computes a step while the loop prepares the next batch. If that step is done when the batch is

@@ -166,7 +166,8 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
     check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
     data.check_batch_size(source, config.train.batch_size)
 
-    # A learning rate that has fallen to 0 before the last step is refused: the last steps would change nothing.
+    # A learning rate that has fallen to 0 before the last step is refused: the last steps would change
+    # nothing.
     with as_user_error():
         config.optimizer.check_steps(config.train.steps)
     return parts, source
@@ -283,7 +284,7 @@ class Outputs:
         self._saver.check()
 
     def _write_metrics(self, step: int, state: TrainState, evaluates: bool) -> None:
-        """Logs the means of the metrics since the last line, with the bound of held-out examples if it is due."""
+        """Logs the means of the metrics since the last line, and the bound of held-out examples if it is due."""
         means = self.speed.add_rates(self._window.close(self._saved_step))
         if self._estimate_valid is not None and evaluates:
             bound = self._estimate_valid(state.ema)
@@ -299,8 +300,8 @@ class Outputs:
             self.terminal.show_metrics(means)
             return
 
-        # No step since the last line was finite, so that there are no means to log. Every line of metrics.jsonl
-        # has a loss, and readers count on that.
+        # No step since the last line was finite, so that there are no means to log. Every line of
+        # metrics.jsonl has a loss, and readers count on that.
         others = "".join(f"; {name} {value:.4g}" for name, value in means.items())
         self.terminal.print_line(f"no metrics at step {step}: all steps since the last were skipped{others}")
 
@@ -316,7 +317,7 @@ class Outputs:
         self._window.restart()
 
     def _write_checkpoint(self, step: int, state: TrainState, stopping: bool) -> None:
-        """Starts to write a checkpoint, or says why there is none; before a stop, waits until it is written."""
+        """Starts to write a checkpoint, or says why there is none; before a stop it waits for the end."""
         skipped = self._window.skipped_last()
         if skipped:
             words = f"steps {step - skipped + 1} to {step} were not finite, and skipped"
@@ -324,9 +325,9 @@ class Outputs:
                 words = f"{words}: no checkpoint is written"
             self.terminal.print_line(words)
 
-        # In a row of skipped steps no checkpoint is due: its state would be that of before the row, and it would
-        # push out the older checkpoints, from which a user may want to start anew. A stop is saved nonetheless,
-        # as the steps are counted.
+        # In a row of skipped steps no checkpoint is due: its state would be that of before the row, and it
+        # would push out the older checkpoints, from which a user may want to start anew. A stop is saved
+        # nonetheless, as the steps are counted.
         if stopping or not skipped:
             self._saver.save(step, state)
             self._saved_step = step

@@ -145,7 +145,7 @@ class Window:
             raise self._make_error(saved)
 
     def _make_error(self, saved: int | None) -> UserError:
-        """Makes the error of steps that were not finite: what was wrong with the first, and what to change."""
+        """Makes the error of steps that were not finite, with what was wrong with the first and a cure."""
         step, row = self._nonfinite[0]
         name = next(name for name in CAUSES if name in row and not np.isfinite(row[name]))
         if saved is None:

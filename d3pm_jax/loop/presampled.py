@@ -24,8 +24,8 @@ from d3pm_jax.training.step import StepNoise, draw_noise
 FORMAT = "d3pm noise bank"  # as it stands in files since version 1
 VERSION = 1
 
-# In groups of one, any record can be read alone, as a resumed run has to. Nothing is compressed, since half of
-# the bits are random.
+# In groups of one, any record can be read alone, as a resumed run has to. Nothing is compressed, since half
+# of the bits are random.
 WRITER = "group_size:1,uncompressed"
 
 # Nothing is read ahead: a record is asked for by its number.
@@ -128,8 +128,8 @@ def open_noise(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
         path: of the file.
 
     Returns:
-        The function, i -> the noise of the step after i updates, as NumPy arrays of the whole batch; it raises
-        a UserError where the file is damaged.
+        The function, i -> the noise of the step after i updates, as NumPy arrays of the whole batch; it
+        raises a UserError where the file is damaged.
 
     Raises:
         UserError: there is no file, it is damaged, too short or of another run.

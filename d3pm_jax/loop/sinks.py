@@ -105,8 +105,8 @@ class WandbRun:
     """Logs to a run of Weights & Biases, and to the same one when the run of a folder is resumed.
 
     Args:
-        workdir: the folder. Its name is that of the run. The id of the run is stored in it, and in wandb/ what
-            is sent.
+        workdir: the folder. Its name is that of the run. The id of the run is stored in it, and in wandb/
+            what is sent.
         project: where the run is.
         config: every field of the config by its name.
 
