@@ -1,8 +1,9 @@
-"""Computes figures of arrays and a predict function, without a disk: bound, sample quality, what to beat."""
+"""Computes bounds, sample quality and baselines from arrays and a predict function, without a disk."""
 
 from d3pm_jax.evaluation import baselines, bound, frechet, neighbours, process_effect, texts
 from d3pm_jax.lazy import submodules
 
-__getattr__ = submodules(__name__, ("digit_features", "inception"))  # which need an extra
+# These need an extra, and are imported when they are asked for.
+__getattr__ = submodules(__name__, ("digit_features", "inception"))
 
 __all__ = ["baselines", "bound", "frechet", "neighbours", "process_effect", "texts"]

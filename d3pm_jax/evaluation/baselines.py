@@ -1,4 +1,4 @@
-"""Computes what a model of data has to beat: histograms that ignore how elements depend on each other."""
+"""Computes baselines that a model has to beat: histograms that ignore how elements depend on each other."""
 
 import numpy as np
 
@@ -22,13 +22,16 @@ def unigram_nats(counts: np.ndarray, test: np.ndarray, weight: np.ndarray | None
     Args:
         counts: of each category in the training data, [K].
         test: int [N, *S].
-        weight: of each element of test, if there are any.
+        weight: of each element of test [N, *S]; None where every element counts once.
 
     Returns:
         Nats per test example, float64 [N].
     """
-    each = -np.log((counts + 1) / (counts.sum() + len(counts)))[test]
-    return (each if weight is None else each * weight).reshape(len(test), -1).sum(1)
+    nats_by_category = -np.log((counts + 1) / (counts.sum() + len(counts)))  # [K]
+    nats = nats_by_category[test]  # [N, *S]
+    if weight is not None:
+        nats = nats * weight
+    return nats.reshape(len(test), -1).sum(1)
 
 
 def class_mixture_nats(train: np.ndarray, labels: np.ndarray, test: np.ndarray, levels: int) -> np.ndarray:
@@ -42,28 +45,31 @@ def class_mixture_nats(train: np.ndarray, labels: np.ndarray, test: np.ndarray, 
     Returns:
         Nats per test example, float64 [N].
     """
-    parts = [
-        np.log(np.mean(labels == c)) + _log_likelihood(_log_histogram(train[labels == c], levels), test)
-        for c in np.unique(labels)
-    ]
-    return -np.logaddexp.reduce(parts)
+    # log p(x) = logsumexp_c (log p(c) + log p(x | c))
+    log_joint = []
+    for label in np.unique(labels):
+        of_class = labels == label
+        log_p_x = _log_likelihood(_log_histogram(train[of_class], levels), test)  # [N]
+        log_joint.append(np.log(np.mean(of_class)) + log_p_x)
+    return -np.logaddexp.reduce(log_joint)
 
 
 def histogram_samples(train: np.ndarray, num: int, seed: int) -> np.ndarray:
-    """Draws num samples, each element from the training examples on its own: what ignores all dependence.
+    """Draws num samples, each element independently from a training example drawn for it alone.
 
     Args:
         train: [N, *S].
         num: how many to draw.
         seed: of the draws.
     """
-    rng, flat = np.random.default_rng(seed), train.reshape(len(train), -1)
+    rng = np.random.default_rng(seed)
+    flat = train.reshape(len(train), -1)  # [N, D]
     chosen = rng.integers(len(train), size=(num, flat.shape[1]))
     return np.take_along_axis(flat, chosen, axis=0).reshape(num, *train.shape[1:])
 
 
 def unigram_samples(counts: np.ndarray, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Draws categories [N, *S], each on its own in proportion to counts [K], which ignores all dependence."""
+    """Draws categories of a shape [N, *S], each independently in proportion to counts [K]."""
     rng = np.random.default_rng(seed)
     return rng.choice(len(counts), shape, p=counts / counts.sum())
 
@@ -76,5 +82,6 @@ def _log_histogram(x: np.ndarray, levels: int) -> np.ndarray:
 
 
 def _log_likelihood(log_p: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Returns sum_i log_p[i, x_i] of every example, float64 [N], for log_p [D, levels]."""
     flat = x.reshape(len(x), -1)
     return np.array([log_p[np.arange(len(log_p)), row].sum() for row in flat])

@@ -1,4 +1,9 @@
-"""Computes the bound of a network on many examples, or their exact likelihood, as numbers."""
+"""Computes the bound of a network on many examples, or their exact likelihood.
+
+A batch is evaluated by one compiled program, a `Compiled`, and `evaluate_bound` goes through the examples.
+Noise follows from a seed and the number of an example in its data set, so that a result does not depend on
+the batch size or on the number of devices.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,30 +21,38 @@ from d3pm_jax.placing import fetch, place
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling.noise import EVALUATION, per_example
 
-# params, process, x0 [B, *S], index [B], {"label": [B], "weight": [B, *S]} or less -> nats [.., B]
+# (params, process, x0 [B, *S], index [B], extra_inputs) -> nats [.., B]. The index is the number of each
+# example in its data set; extra_inputs has "label" [B] for a network that takes labels, and "weight" [B, *S]
+# of padded data.
 Compiled = Callable[..., Any]
-Order = Callable[[jax.Array, tuple[int, ...]], jax.Array]  # index [B], *S -> numbers in [0, 1) [B, *S]
+
+# (index [B], *S) -> numbers in [0, 1) [B, *S]; elements are filled in from the lowest number to the highest.
+Order = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
 
 def all_terms(
     predict: Callable[..., Any], seed: int, term: likelihood.Term = losses.posterior_kl
 ) -> Compiled:
-    """Makes the jitted (params, process, x0, index, more) -> `likelihood.estimate_bound`, for a batch.
+    """Makes the jitted function of a batch that computes all terms, by `likelihood.estimate_bound`.
 
     Args:
-        predict: the network, (params, xt, time) -> logits of x_0; told label and weight where there are any.
+        predict: the network, (params, xt, time) -> logits of x_0, with the keywords label and weight where a
+            batch has them.
         seed: of the noise; the terms of example i do not depend on the others.
         term: what the logits cost at a step.
     """
-
     return _compiled(predict, seed, partial(bare(likelihood.estimate_bound), term=term))
 
 
 def few_terms(
     predict: Callable[..., Any], calls: int, seed: int, term: likelihood.Term = losses.posterior_kl
 ) -> Compiled:
-    """Makes the same with `likelihood.stratified_bound`, of so many calls of the network per example."""
+    """Makes the jitted function of a batch that estimates the bound, by `likelihood.stratified_bound`.
 
+    Args:
+        predict, seed, term: as for `all_terms`.
+        calls: of the network per example: how many of the terms are computed.
+    """
     return _compiled(predict, seed, partial(bare(likelihood.stratified_bound), n=calls, term=term))
 
 
@@ -47,39 +60,45 @@ def _compiled(predict: Callable[..., Any], seed: int, estimate: Callable[..., An
     """Makes the jitted function of an estimate, (key, denoise, process, x0, index, weight=None) -> nats."""
 
     @jax.jit
-    def bound(params: Any, process: Process, x0: Any, index: Any, more: dict[str, Any]) -> Any:
+    def bound(params: Any, process: Process, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Any:
         key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
-        denoise = partial(predict, params, **more)
-        return estimate(key, denoise, process, x0, index, weight=more.get("weight"))
+        denoise = partial(predict, params, **extra_inputs)
+        return estimate(key, denoise, process, x0, index, weight=extra_inputs.get("weight"))
 
     return bound
 
 
 def left_to_right(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Returns numbers that rise from the first element to the last."""
+    """Returns the `Order` from the first element to the last: numbers that rise, [B, *S]."""
     n = math.prod(shape)
     return jnp.broadcast_to((jnp.arange(n) / n).reshape(1, *shape), (len(index), *shape))
 
 
 def random_order(seed: int) -> Order:
-    """Makes an order of its own for every example, from its number alone."""
+    """Makes a random `Order`, another one for every example, which follows from its number alone."""
     key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
-    return lambda index, shape: per_example(key, index, shape)(jnp.asarray(0, jnp.int32))
+
+    def draw_order(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        noise = per_example(key, index, shape)
+        return noise(jnp.asarray(0, jnp.int32))  # [B, *S]
+
+    return draw_order
 
 
 def exact_nats(predict: Callable[..., jax.Array], mask_id: int, order: Order) -> Compiled:
-    """Makes the jitted (params, process, x0, index, more) -> -log p(x_0) [B] of `likelihood.chain_rule`.
+    """Makes the jitted function of a batch that computes -log p(x_0) [B], by `likelihood.chain_rule`.
 
     Args:
-        predict: a network that sees no time, told label and weight where there are any.
+        predict: a network that sees no time, with the keywords label and weight where a batch has them.
         mask_id: which category the mask is.
         order: of the elements; padding is not attended to, and costs nothing.
     """
 
     @jax.jit
-    def nats(params: Any, process: Any, x0: Any, index: Any, more: dict[str, Any]) -> jax.Array:
-        fill_in = partial(predict, params, t=jnp.ones(len(x0), jnp.int32), **more)
-        weight = more.get("weight", jnp.ones(x0.shape))
+    def nats(params: Any, process: Any, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> jax.Array:
+        # The network ignores t, but takes one.
+        fill_in = partial(predict, params, t=jnp.ones(len(x0), jnp.int32), **extra_inputs)
+        weight = extra_inputs.get("weight", jnp.ones(x0.shape))
         each = bare(likelihood.chain_rule)(fill_in, x0, order(index, x0.shape[1:]), mask_id)
         return jnp.where(weight > 0, weight * each, 0.0).reshape(len(x0), -1).sum(1)
 
@@ -93,7 +112,7 @@ def evaluate_bound(
     x0: np.ndarray,
     batch_size: int,
     sharding: jax.sharding.NamedSharding | None = None,
-    more: Mapping[str, np.ndarray] | None = None,
+    extra_inputs: Mapping[str, np.ndarray] | None = None,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> Any:
     """Computes the bound of many examples in batches.
@@ -105,7 +124,8 @@ def evaluate_bound(
         x0: int32 [N, *S].
         batch_size: how many at a time; rounded down to a multiple of the devices of the sharding.
         sharding: of a batch, where it is spread over devices.
-        more: "label" int32 [N] for a network that takes them, and "weight" [N, *S] if there are any.
+        extra_inputs: "label" int32 [N] for a network that takes labels, and "weight" [N, *S] if there are
+            any.
         progress: is called with the number of examples that are done, first with 0 when all is compiled.
 
     Returns:
@@ -115,31 +135,42 @@ def evaluate_bound(
     Raises:
         UserError: a term is NaN.
     """
-    devices = 1 if sharding is None else sharding.mesh.size
-    size = max(1, min(batch_size, len(x0)) // devices) * devices
-    parts = []
-    for start in range(0, len(x0), size):
+    N = len(x0)
+    devices = 1
+    if sharding is not None:
+        devices = sharding.mesh.size
+    size = max(1, min(batch_size, N) // devices) * devices
+    extra_inputs = extra_inputs or {}
+    results = []
+    for start in range(0, N, size):
+        # The last batch repeats the last example until it is as long as the others: the program is compiled
+        # for one shape. What is computed of the repetitions is cut off below.
         index = np.arange(start, start + size)
-        taken = np.minimum(index, len(x0) - 1)  # the last batch is filled up, and cut below
-        told = {name: values[taken] for name, values in (more or {}).items()}
-        placed = place((x0[taken], index.astype(np.int32), told), sharding)
-        part = compiled(params, process, *placed)
+        rows = np.minimum(index, N - 1)
+        extra_rows = {name: values[rows] for name, values in extra_inputs.items()}
+        placed = place((x0[rows], index.astype(np.int32), extra_rows), sharding)
+        result = compiled(params, process, *placed)
+
+        # The call returns when the program is compiled and started. So progress begins with 0 at the end of
+        # the compilation, and its clock measures the computation alone.
         progress(start)
-        parts.append(fetch(part))
-    progress(len(x0))
-    found = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1)[..., : len(x0)], *parts)
-    if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(found)):
+        results.append(fetch(result))
+    progress(N)
+    nats = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1)[..., :N], *results)  # leaves [.., N]
+    if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(nats)):
         raise UserError("the bound is NaN: the weights of this checkpoint are not finite; use another one")
-    return found
+    return nats
 
 
 def count_elements(x0: np.ndarray, weight: np.ndarray | None = None) -> int | np.ndarray:
-    """Returns D: how many elements each example has, or the sums of their weights, float64 [N]."""
-    return x0[0].size if weight is None else weight.reshape(len(weight), -1).sum(1, dtype=np.float64)
+    """Returns D: the number of elements of an example, or with weights their sum in each, float64 [N]."""
+    if weight is None:
+        return x0[0].size
+    return weight.reshape(len(weight), -1).sum(1, dtype=np.float64)
 
 
 def summarize_bound(total: np.ndarray, D: int | np.ndarray) -> dict[str, float | None]:
-    """Gives a bound as numbers, per dimension and per example, each with its standard error.
+    """Returns the mean of a bound per dimension in bits and per example in nats, with standard errors.
 
     Per dimension it is the ratio r = sum_i nats_i / sum_i D_i over N independent examples, whose error is
     sqrt(sum_i (nats_i - r D_i)^2 / (N - 1) / N) / mean D, that of a mean where all D_i are the same.
@@ -148,31 +179,45 @@ def summarize_bound(total: np.ndarray, D: int | np.ndarray) -> dict[str, float |
         total: nats per example [N]; the error of one example alone, or of an infinite total, is None.
         D: the number of elements in an example, or the sum of the weights of each, [N].
     """
-    nats, N = np.asarray(total, np.float64), len(total)
-    each = np.broadcast_to(np.asarray(D, np.float64), N)
-    ratio, known = nats.sum() / each.sum(), N > 1 and bool(np.isfinite(nats).all())
-    per_element = np.array([ratio, _error(nats - ratio * each) / each.mean() if known else np.nan])
-    bits, error = likelihood.bits_per_dim(per_element, 1).tolist()
+    N = len(total)
+    nats = np.asarray(total, np.float64)  # [N]
+    dims = np.broadcast_to(np.asarray(D, np.float64), N)  # [N]
+    ratio = nats.sum() / dims.sum()  # nats per dimension
+
+    ratio_error = np.nan
+    nats_error = None
+    has_error = N > 1 and bool(np.isfinite(nats).all())
+    if has_error:
+        ratio_error = _standard_error(nats - ratio * dims) / dims.mean()
+        nats_error = float(_standard_error(nats - nats.mean()))
+    bits, bits_error = likelihood.bits_per_dim(np.array([ratio, ratio_error]), 1).tolist()
+    if not has_error:
+        bits_error = None
     return {
         "bits_per_dim": bits,
-        "standard_error": error if known else None,
+        "standard_error": bits_error,
         "nats": float(nats.mean()),
-        "nats_standard_error": float(_error(nats - nats.mean())) if known else None,
+        "nats_standard_error": nats_error,
     }
 
 
 def format_with_error(value: float, error: float | None, digits: int, sign: str = "+-") -> str:
-    """Writes a figure of `summary` and its standard error with so many digits behind the point."""
-    return f"{value:.{digits}f} {sign} {'unknown' if error is None else f'{error:.{digits}f}'}"
+    """Writes a figure of `summarize_bound` and its standard error with so many digits behind the point."""
+    if error is None:
+        return f"{value:.{digits}f} {sign} unknown"
+    return f"{value:.{digits}f} {sign} {error:.{digits}f}"
 
 
-def _error(centred: np.ndarray) -> np.floating:
-    """Returns the standard error of a mean from what its values are beside it."""
+def _standard_error(centred: np.ndarray) -> np.floating:
+    """Returns the standard error of a mean from the differences of the values [N] to it."""
     return np.sqrt((centred**2).sum() / (len(centred) - 1) / len(centred))
 
 
 def summarize_parts(bound: likelihood.Bound, D: int | np.ndarray) -> dict[str, Any]:
-    """Gives the parts of a bound in bits per dimension: reconstruction, prior, and the term of every t."""
-    nats = np.asarray(bound.steps, np.float64).mean(1), np.asarray(bound.prior, np.float64).mean()
-    steps, prior = (np.asarray(likelihood.bits_per_dim(x / np.mean(D), 1)) for x in nats)
+    """Returns the parts of a bound in bits per dimension: reconstruction, prior, and the term of every t."""
+    mean_D = np.mean(D)
+    step_nats = np.asarray(bound.steps, np.float64).mean(1)  # [T]
+    prior_nats = np.asarray(bound.prior, np.float64).mean()
+    steps = np.asarray(likelihood.bits_per_dim(step_nats / mean_D, 1))  # [T]
+    prior = np.asarray(likelihood.bits_per_dim(prior_nats / mean_D, 1))
     return {"reconstruction": float(steps[0]), "prior": float(prior), "steps": steps.tolist()}

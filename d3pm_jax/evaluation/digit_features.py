@@ -1,7 +1,8 @@
-"""Computes features of images like digits, in which samples are compared: those of a small classifier.
+"""Computes features of images like digits by a small classifier, to compare samples with examples.
 
-It is trained from SEED on the training split of the data itself. What is written here decides its weights, so
-that RECIPE has to change with it.
+The classifier is trained from SEED on the training split of the data itself. Every number in this file
+decides
+its weights: whoever changes one changes RECIPE too, by which weights are stored and figures compared.
 """
 
 from collections.abc import Callable
@@ -25,8 +26,10 @@ SHIFT = 1  # pixels
 CHUNK = 1000  # images at a time
 
 
-def _build(shape: tuple[int, ...], classes: int) -> Callable[[Array], Classifier]:
-    from flax import nnx  # of the extra [train], which the other figures do without
+def _make_builder(shape: tuple[int, ...], classes: int) -> Callable[[Array], Classifier]:
+    """Makes the function key -> classifier with random weights."""
+    # Flax is of the extra [train], which the other figures of this package do without.
+    from flax import nnx
 
     return lambda key: Classifier(shape, classes, nnx.Rngs(key))
 
@@ -40,7 +43,7 @@ def network_shapes(shape: tuple[int, ...], classes: int) -> tuple[Any, Params]:
     """
     from flax import nnx
 
-    return nnx.split(nnx.eval_shape(_build(shape, classes), jax.random.key(SEED)))
+    return nnx.split(nnx.eval_shape(_make_builder(shape, classes), jax.random.key(SEED)))
 
 
 def train_classifier(
@@ -64,7 +67,8 @@ def train_classifier(
     from flax import nnx
 
     graph = network_shapes(x.shape[1:], classes)[0]
-    params = nnx.split(jax.jit(_build(x.shape[1:], classes))(jax.random.key(SEED)))[1]
+    build = jax.jit(_make_builder(x.shape[1:], classes))
+    params = nnx.split(build(jax.random.key(SEED)))[1]
     optimizer = optax.adam(optax.cosine_decay_schedule(PEAK, STEPS))
 
     @partial(jax.jit, donate_argnums=(0, 1))
@@ -77,27 +81,29 @@ def train_classifier(
         updates, moments = optimizer.update(jax.grad(loss)(params), moments)
         return optax.apply_updates(params, updates), moments
 
-    moments, rng = optimizer.init(params), np.random.default_rng(SEED)
+    moments = optimizer.init(params)
+    rng = np.random.default_rng(SEED)
     for _ in range(STEPS):
         index = rng.integers(len(x), size=BATCH)
-        params, moments = step(params, moments, _shifted(x[index], rng), labels[index])
+        images = _shift(x[index], rng)  # [BATCH, H, W, 1]
+        params, moments = step(params, moments, images, labels[index])
     return params
 
 
-def _shifted(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns a batch of images shifted by up to SHIFT pixels, all by the same."""
+def _shift(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Shifts all images of a batch [B, H, W, 1] by the same random number of pixels, at most SHIFT."""
     top, left = rng.integers(2 * SHIFT + 1, size=2)
-    wide = np.pad(x, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
-    return wide[:, top : top + x.shape[1], left : left + x.shape[2]]
+    padded = np.pad(x, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
+    return padded[:, top : top + x.shape[1], left : left + x.shape[2]]
 
 
 def classify_images(
     params: Params, x: Int[np.ndarray, "N H W 1"], classes: int, levels: int
 ) -> tuple[Float[np.ndarray, "N d"], Int[np.ndarray, " N"]]:
-    """Returns the features of images, and the class that each is called.
+    """Returns the features of images, and the class that the classifier gives each.
 
     Args:
-        params: of `train`.
+        params: of `train_classifier`.
         x: images in 0..levels - 1.
         classes: how many there are.
         levels: number of grey levels.
@@ -107,11 +113,11 @@ def classify_images(
     graph = network_shapes(x.shape[1:], classes)[0]
 
     @jax.jit
-    def both(params: Params, x: Array) -> tuple[Array, Array]:
+    def classify_chunk(params: Params, x: Array) -> tuple[Array, Array]:
         network = nnx.merge(graph, params)
         features = network.features(x / (levels - 1))
         return features, jnp.argmax(network.logits(features), -1)
 
-    parts = [jax.device_get(both(params, x[i : i + CHUNK])) for i in range(0, len(x), CHUNK)]
-    features, called = zip(*parts, strict=True)
-    return np.concatenate(features), np.concatenate(called)
+    chunks = [jax.device_get(classify_chunk(params, x[i : i + CHUNK])) for i in range(0, len(x), CHUNK)]
+    features, labels = zip(*chunks, strict=True)
+    return np.concatenate(features), np.concatenate(labels)

@@ -8,24 +8,24 @@ from jaxtyping import Float
 
 
 class Statistics(NamedTuple):
-    """Holds what a Fréchet distance knows of n features [n, d], in float64."""
+    """Holds the mean and the covariance of n features [n, d], in float64."""
 
     mean: np.ndarray  # [d]
     covariance: np.ndarray  # [d, d], unbiased: divided by n - 1
     n: int
 
 
-def check_enough(n: int, d: int, what: str = "features") -> None:
+def check_enough(n: int, d: int, noun: str = "features") -> None:
     """Raises ValueError where n features of d numbers have a covariance without full rank: n <= d."""
     if n <= d:
         raise ValueError(
-            f"{n} {what} of {d} numbers: their covariance has no full rank, and a Fréchet distance would say "
+            f"{n} {noun} of {d} numbers: their covariance has no full rank, and a Fréchet distance would say "
             f"more of their number than of them; take {d + 1} or more"
         )
 
 
 def compute_statistics(features: Float[np.ndarray, "n d"]) -> Statistics:
-    """Returns mean and covariance of features.
+    """Computes the mean and the covariance of features.
 
     Raises:
         ValueError: there are too few of them, or one is not finite.
@@ -34,8 +34,9 @@ def compute_statistics(features: Float[np.ndarray, "n d"]) -> Statistics:
     check_enough(n, d)
     if not np.isfinite(features).all():
         raise ValueError("features are not finite: look at the weights that they were computed with")
-    wide = np.asarray(features, np.float64)
-    return Statistics(wide.mean(0), np.cov(wide, rowvar=False).reshape(d, d), n)
+    features = np.asarray(features, np.float64)
+    covariance = np.cov(features, rowvar=False).reshape(d, d)  # a scalar for d = 1
+    return Statistics(features.mean(0), covariance, n)
 
 
 def compute_distance(a: Statistics, b: Statistics) -> float:
@@ -52,16 +53,17 @@ def compute_distance(a: Statistics, b: Statistics) -> float:
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"features of {a.mean.size} and of {b.mean.size} numbers: compare those of one kind")
-    for one in (a, b):
-        check_enough(one.n, one.mean.size)
-    shared = np.linalg.norm(_factor(a.covariance).T @ _factor(b.covariance), ord="nuc")
-    apart = np.square(a.mean - b.mean).sum()
-    return float(apart + np.trace(a.covariance) + np.trace(b.covariance) - 2 * shared)
+    for statistics in (a, b):
+        check_enough(statistics.n, statistics.mean.size)
+    trace_of_root = np.linalg.norm(_factor(a.covariance).T @ _factor(b.covariance), ord="nuc")
+    squared_distance = np.square(a.mean - b.mean).sum()  # of the means
+    return float(squared_distance + np.trace(a.covariance) + np.trace(b.covariance) - 2 * trace_of_root)
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
-    """Returns A with A A^T = covariance."""
+    """Returns A [d, d] with A A^T = covariance."""
     values, vectors = scipy.linalg.eigh(covariance)
     if values[0] < -1e-9 * values[-1]:
         raise ValueError(f"a covariance has the eigenvalue {values[0]:.3g}: pass one of `statistics`")
-    return vectors * np.sqrt(np.maximum(values, 0.0))  # those below 0 are 0, but for rounding
+    # The eigenvalues that are below 0 are so by rounding alone.
+    return vectors * np.sqrt(np.maximum(values, 0.0))

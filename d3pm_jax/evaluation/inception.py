@@ -1,4 +1,4 @@
-"""Computes Inception features of images, for the FID, by torch-fidelity and weights that the user has."""
+"""Computes Inception features of images for the FID, by torch-fidelity and weights that the user provides."""
 
 import io
 from typing import Any
@@ -16,8 +16,8 @@ WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity calls
 def load_network(content: bytes) -> Any:
     """Makes the Inception network of torch-fidelity from the content of a file of its weights.
 
-    Nothing in the file is executed: it is read as plain tensors, and the library is given those alone.
-    Nothing is downloaded.
+    Nothing in the file is executed: it is read as plain tensors, and the library gets nothing else. Nothing
+    is downloaded.
 
     Args:
         content: of a file of `torch.save` with the state dict of torch-fidelity's network.
@@ -27,19 +27,29 @@ def load_network(content: bytes) -> Any:
         ValueError: the content is something else.
     """
     require("an Inception distance", "torch", "torch_fidelity", extra="eval")
-    import torch  # only here: the other figures need none
+
+    # Only here: the other figures need no PyTorch.
+    import torch
     from torch_fidelity import FeatureExtractorInceptionV3
 
     try:
         tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        torch.save(tensors, copy := io.BytesIO())  # the library reads with less care: give it what was read
-        copy.seek(0)
-        network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=copy)
-    except Exception as error:  # of pickle, of archives, of names and shapes
+
+        # The library would load the file without `weights_only`, and run what a malicious one says. It gets a
+        # file that is written here, of the tensors that were read.
+        plain_file = io.BytesIO()
+        torch.save(tensors, plain_file)
+        plain_file.seek(0)
+        network = FeatureExtractorInceptionV3(
+            "inception", ["2048"], feature_extractor_weights_path=plain_file
+        )
+    except Exception as error:
+        # Errors of any class: of pickle, of archives, of names and of shapes.
         raise ValueError(
             f"it holds no Inception weights ({one_line(error)}): pass {WEIGHTS} of torch-fidelity"
         ) from error
-    return network.to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return network.to(device)
 
 
 def compute_features(
@@ -51,18 +61,19 @@ def compute_features(
     """Returns the features of images, float32 [N, 2048].
 
     Args:
-        network: of `load`.
+        network: of `load_network`.
         x: images in 0..levels - 1, which become 0..255; with one channel, which becomes three, or with three.
         levels: how many there are.
         batch_size: images at a time.
     """
     import torch
 
-    device, parts = next(network.parameters()).device, []
+    device = next(network.parameters()).device
+    batches = []
     for start in range(0, len(x), batch_size):
         images = np.round(x[start : start + batch_size] * (255 / (levels - 1))).astype(np.uint8)
         images = np.broadcast_to(images, (*images.shape[:3], 3)).transpose(0, 3, 1, 2)
         with torch.no_grad():
-            (found,) = network(torch.from_numpy(np.ascontiguousarray(images)).to(device))
-        parts.append(found.cpu().numpy())
-    return np.concatenate(parts)
+            (features,) = network(torch.from_numpy(np.ascontiguousarray(images)).to(device))  # [B, 2048]
+        batches.append(features.cpu().numpy())
+    return np.concatenate(batches)

@@ -1,4 +1,4 @@
-"""Computes what a step of any length costs, from which the best grid of few steps follows."""
+"""Computes the cost of steps of any length, from which the best grid of few steps follows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,9 +24,10 @@ def jump_costs(
     progress: Callable[[int], Any] = lambda done: None,
     weight: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Computes the term of the bound of a step from t to s, for all s < t of some times: `best_grid`'s costs.
+    """Computes the term of the bound of a step from t to s for all pairs s < t of times.
 
-    It is that of `respace` with a grid in which s is followed by t. The network is called once for each t.
+    These are the costs that `sampling.best_grid` takes. A term is that of the process that `respace` makes of
+    a grid in which s is followed by t. The network is called once for each t.
 
     Args:
         denoise: the network, (xt, time) -> logits of x_0; jitted, or each call is traced anew.
@@ -36,7 +37,8 @@ def jump_costs(
         key: of the noise.
         term: what the logits cost at a step.
         progress: is called with the number of times that are done.
-        weight: of each element, 1 without; `denoise` knows it by itself.
+        weight: of each element [N, *S]; None where every element counts once. `denoise` has to know the
+            weights by itself.
 
     Returns:
         Nats per example, float64 [n + 1, n + 1] for n times: [i, j] is the cost from times[j - 1] to
@@ -49,17 +51,25 @@ def jump_costs(
     def diffuse(process: Process, t: jax.Array) -> jax.Array:
         return bare(q_sample)(process, x, t, noise(t))
 
+    # All processes that `respace` makes here have two or three steps, so that this is compiled only for
+    # these.
     @jax.jit
-    def cost(pair: Process, logits: jax.Array, xt: jax.Array, step: jax.Array) -> jax.Array:
-        nats = bare(term)(pair, logits, x, xt, jnp.broadcast_to(step, len(x)))
-        return jnp.sum(nats if weight is None else jnp.where(weight > 0, weight * nats, 0.0)) / len(x)
+    def cost(respaced: Process, logits: jax.Array, xt: jax.Array, step: jax.Array) -> jax.Array:
+        nats = bare(term)(respaced, logits, x, xt, jnp.broadcast_to(step, len(x)))
+        if weight is not None:
+            nats = jnp.where(weight > 0, weight * nats, 0.0)
+        return jnp.sum(nats) / len(x)
 
     coarse = respace(process, times)
     costs = np.full((len(times) + 1, len(times) + 1), np.inf)
     for j in range(1, len(times) + 1):
+        # x_t and the logits depend on t alone, and serve all s: the kernel from x_t to x_s changes, not what
+        # the network predicts of x_0.
         xt = diffuse(coarse, jnp.int32(j))
         logits = denoise(xt, jnp.broadcast_to(coarse.time[j], len(x)))
         for i in range(j):
+            # A grid with s, t and the last step, which every grid has to have; the term is that of the step
+            # that ends at t.
             grid = sorted({i, j, coarse.T} - {0})
             costs[i, j] = cost(respace(coarse, grid), logits, xt, jnp.int32(grid.index(j) + 1))
         progress(j)

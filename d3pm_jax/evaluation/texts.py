@@ -1,6 +1,6 @@
-"""Computes figures of texts: what n-grams and compressors make of them, and how samples compare with them.
+"""Computes figures of texts by n-grams and compressors, and compares samples with a training text.
 
-There a training text comes in parts that may be cut anywhere, and is never in memory as a whole.
+For the comparison a training text comes in parts that may be cut anywhere, and is never in memory as a whole.
 """
 
 import bz2
@@ -26,8 +26,8 @@ def ngram_nats(
     """-log p(token | those before it) by counts of a training text, smoothed as by Witten and Bell (1991).
 
     p_n(w | c) = (count(c w) + distinct(c) p_{n-1}(w | c')) / (count(c) + distinct(c)) for a context c of n
-    tokens, c' without its first, distinct(c) how many tokens follow it in the training text; a context that
-    is not in there leaves p_{n-1}, and p_{-1} = 1 / K.
+    tokens. c' is c without its first token, and distinct(c) is how many different tokens follow c in the
+    training text. A context that does not stand there leaves p_{n-1}; p_{-1} = 1 / K.
 
     Args:
         train: the tokens to count.
@@ -39,27 +39,41 @@ def ngram_nats(
         Nats of each test token.
     """
     p = np.full(len(test), 1 / K)
-    # the number of the context before each token, -1 where the training text has none like it
-    at_train, at_test = (np.zeros(len(x), np.int64) for x in (train, test))
-    contexts = 1
+
+    # Contexts of n tokens are numbered, and the number of the context before each token is what a round needs
+    # of them: a context c and the token w after it are the pair c K + w, and the different pairs of the
+    # training text, sorted, are the contexts of the next round. -1 stands for a context that it does not
+    # have.
+    context_train = np.zeros(len(train), np.int64)
+    context_test = np.zeros(len(test), np.int64)
+    num_contexts = 1
     for n in range(min(context + 1, len(train), len(test))):
-        seen, pair = at_test >= 0, at_test * K + test[n:]
-        pairs, number, counts = np.unique(at_train * K + train[n:], return_inverse=True, return_counts=True)
-        total = np.bincount(at_train, minlength=contexts)
-        distinct = np.bincount(pairs // K, minlength=contexts)
-        found = np.searchsorted(pairs, pair).clip(max=len(pairs) - 1)
-        hit, c = seen & (pairs[found] == pair), np.where(seen, at_test, 0)
-        seen &= total[c] > 0  # the last tokens of the training text have none after them
-        smooth = (np.where(hit, counts[found], 0) + distinct[c] * p[n:]) / np.maximum(
-            total[c] + distinct[c], 1
+        pairs_train, number, counts = np.unique(
+            context_train * K + train[n:], return_inverse=True, return_counts=True
         )
-        p[n:] = np.where(seen, smooth, p[n:])
-        at_train, at_test, contexts = number[:-1], np.where(hit, found, -1)[:-1], len(pairs)
+        total = np.bincount(context_train, minlength=num_contexts)  # count(c)
+        distinct = np.bincount(pairs_train // K, minlength=num_contexts)
+
+        pairs_test = context_test * K + test[n:]
+        place = np.searchsorted(pairs_train, pairs_test).clip(max=len(pairs_train) - 1)
+        has_context = context_test >= 0
+        has_pair = has_context & (pairs_train[place] == pairs_test)
+        c = np.where(has_context, context_test, 0)
+
+        # The last tokens of the training text are a context that no token follows: it leaves p_{n-1} too.
+        has_context &= total[c] > 0
+        count = np.where(has_pair, counts[place], 0)  # count(c w)
+        smoothed = (count + distinct[c] * p[n:]) / np.maximum(total[c] + distinct[c], 1)
+        p[n:] = np.where(has_context, smoothed, p[n:])
+
+        context_train = number[:-1]
+        context_test = np.where(has_pair, place, -1)[:-1]
+        num_contexts = len(pairs_train)
     return -np.log(p)
 
 
 def compressed_bits(train: bytes, test: bytes) -> dict[str, float]:
-    """Counts the bits of a text as programs compress it: alone, and by what it adds to the training text.
+    """Counts the bits of a text that compressors need: alone, and in addition to those of the training text.
 
     Returns:
         By name, such as "xz" and "xz after train": bits in all.
@@ -74,43 +88,55 @@ def compressed_bits(train: bytes, test: bytes) -> dict[str, float]:
 
 def collect_vocabulary(train: Iterable[str]) -> set[str]:
     """Returns the words of a text that comes in parts: what stands between white space."""
-    found, cut = set[str](), ""
+    vocabulary = set[str]()
+    unfinished = ""  # the word at the end of a part, which may go on in the next one
     for part in itertools.chain(train, ["\n"]):
-        text = cut + part
+        text = unfinished + part
         words = text.split()
-        cut = words.pop() if words and not text[-1].isspace() else ""
-        found.update(words)
-    return found
+        unfinished = ""
+        if words and not text[-1].isspace():
+            unfinished = words.pop()
+        vocabulary.update(words)
+    return vocabulary
 
 
 def known_words(samples: Sequence[str], vocabulary: set[str]) -> float:
-    """Returns which share of the words of samples are in the vocabulary of the training text.
+    """Returns the share of the words of samples that are in the vocabulary of the training text.
 
     The first and the last word of a sample may be cut off and do not count. NaN where there are no others.
     """
     words = [word for sample in samples for word in sample.split()[1:-1]]
-    return float(np.mean([word in vocabulary for word in words])) if words else float("nan")
+    if not words:
+        return float("nan")
+    return float(np.mean([word in vocabulary for word in words]))
 
 
 def distinct_ngrams(samples: Sequence[str], n: int) -> float:
-    """Returns which share of all runs of n words in samples are different (Li et al. 2016); NaN without."""
-    runs = [
-        tuple(words[i : i + n])
-        for words in (sample.split() for sample in samples)
-        for i in range(len(words) - n + 1)
-    ]
-    return len(set(runs)) / len(runs) if runs else float("nan")
+    """Returns the number of different n-grams of words in samples over that of all (Li et al. 2016).
+
+    NaN where no sample has n words.
+    """
+    ngrams = []
+    for sample in samples:
+        words = sample.split()
+        ngrams += [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    if not ngrams:
+        return float("nan")
+    return len(set(ngrams)) / len(ngrams)
 
 
 def longest_copy(samples: Sequence[str], train: Iterable[str]) -> str:
-    """Returns the longest piece of a sample that stands in a text that comes in parts, one of those."""
-    codes = [_code_points(x) for x in samples]
+    """Returns a longest piece of any sample that stands in a text that comes in parts."""
+    codes = [_code_points(sample) for sample in samples]
     longest = max(map(len, samples), default=0)
-    best, before = "", ""
-    for part in train if longest else ():
-        text = before + part
+    best = ""
+    if not longest:
+        return best
+    end = ""
+    for part in train:
+        text = end + part
         best = _longer_copy(samples, codes, text, best)
-        before = text[max(0, len(text) - longest + 1) :]  # a piece may go on in the next part
+        end = text[max(0, len(text) - longest + 1) :]  # a piece may begin here and go on in the next part
     return best
 
 
@@ -120,37 +146,53 @@ def _longer_copy(samples: Sequence[str], codes: Sequence[np.ndarray], train: str
     Where a piece of n characters is copied, so are pieces of fewer: n is found by halving. One character
     more than the best is tried first, as few parts of a text have that.
     """
-    source, low = _code_points(train), len(best)
-    high, length = min(len(source), max(map(len, codes))), low + 1
+    source = _code_points(train)
+    low = len(best)
+    high = min(len(source), max(map(len, codes)))
+    length = low + 1
     while low < high:
-        hashes = np.sort(_windows(source, length))  # ten times as fast as numpy.unique and isin
-        copied = (
-            sample[i : i + length]
-            for sample, x in zip(samples, codes, strict=True)
-            for i in np.flatnonzero(_among(_windows(x, length), hashes))
-        )
-        piece = next((piece for piece in copied if piece in train), None)
+        piece = _find_copy(samples, codes, train, source, length)
         if piece is None:
             high = length - 1
         else:
-            low, best = length, piece
+            low = length
+            best = piece
         length = (low + high + 1) // 2
     return best
 
 
+def _find_copy(
+    samples: Sequence[str], codes: Sequence[np.ndarray], train: str, source: np.ndarray, length: int
+) -> str | None:
+    """Returns the first piece of so many characters of a sample that stands in the training text, or None."""
+    hashes = np.sort(_hash_windows(source, length))  # ten times as fast as numpy.unique and isin
+    for sample, sample_codes in zip(samples, codes, strict=True):
+        for i in np.flatnonzero(_is_among(_hash_windows(sample_codes, length), hashes)):
+            piece = sample[i : i + length]
+
+            # Two windows may have the same hash, and a search by hash alone would report a copy that is none.
+            if piece in train:
+                return piece
+    return None
+
+
 def _code_points(text: str) -> np.ndarray:
+    """Returns the Unicode code points of a text, uint32."""
     return np.frombuffer(text.encode("utf-32-le"), np.uint32)
 
 
-def _among(x: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+def _is_among(x: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     """Says which entries of x are in an ordered array of at least one."""
     return ordered[np.searchsorted(ordered, x).clip(max=len(ordered) - 1)] == x
 
 
-def _windows(codes: np.ndarray, length: int) -> np.ndarray:
-    """Hashes every run of so many codes to uint64: sum_j code_{i + j} BASE^j, modulo 2^64."""
+def _hash_windows(codes: np.ndarray, length: int) -> np.ndarray:
+    """Hashes every window of so many codes to uint64: sum_j code_{i + j} BASE^j, modulo 2^64."""
     if len(codes) < length:
         return np.zeros(0, np.uint64)
+
+    # With s_i = sum_{k < i} code_k BASE^k the hash is (s_{i + length} - s_i) BASE^-i: one pass for all
+    # windows. An odd BASE has an inverse modulo 2^64, which is the arithmetic of uint64.
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(codes * _powers(BASE, len(codes)))])
     inverse = np.uint64(pow(int(BASE), -1, 2**64))
     return (sums[length:] - sums[:-length]) * _powers(inverse, len(codes) - length + 1)

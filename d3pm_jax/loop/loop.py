@@ -284,7 +284,7 @@ class Outputs:
         self._saver.check()
 
     def _write_metrics(self, step: int, state: TrainState, evaluates: bool) -> None:
-        """Logs the means of the metrics since the last line, and the bound of held-out examples if it is due."""
+        """Logs the means of the metrics since the last line, with the bound of held-out examples if due."""
         means = self.speed.add_rates(self._window.close(self._saved_step))
         if self._estimate_valid is not None and evaluates:
             bound = self._estimate_valid(state.ema)

@@ -365,8 +365,8 @@ RUNS = (
     Break(
         "noise_of_evaluation_by_place_in_the_batch",
         "d3pm_jax/evaluation/bound.py",
-        "placed = place((x0[taken], index.astype(np.int32), told), sharding)",
-        "placed = place((x0[taken], (index - start).astype(np.int32), told), sharding)",
+        "placed = place((x0[rows], index.astype(np.int32), extra_rows), sharding)",
+        "placed = place((x0[rows], (index - start).astype(np.int32), extra_rows), sharding)",
         (COMMANDS,),
     ),
     Break(  # a damaged file: Orbax restores many a flipped byte without a word
