@@ -17,14 +17,20 @@ class UsageError(UserError):
 
 
 def one_line(text: object, most: int = 120) -> str:
-    """Returns a text as one line without what cannot be printed, its middle left out where it is long."""
-    line = "".join(filter(str.isprintable, " ".join(str(text).split()))) or type(text).__name__
-    return line if len(line) <= most else f"{line[: most - 23]} ... {line[-18:]}"
+    """Returns a text as one line of at most so many characters, without those that cannot be printed.
+
+    A long text loses its middle, as messages often end in a path. An empty one becomes the name of its type.
+    """
+    words = " ".join(str(text).split())
+    line = "".join(filter(str.isprintable, words)) or type(text).__name__
+    if len(line) <= most:
+        return line
+    return f"{line[: most - 23]} ... {line[-18:]}"
 
 
 @contextmanager
 def as_user_error(prefix: str = "") -> Iterator[None]:
-    """Makes a ValueError of the block a UserError, whose message begins with the prefix."""
+    """Turns a ValueError of the block into a UserError, whose message begins with the prefix."""
     try:
         yield
     except ValueError as error:

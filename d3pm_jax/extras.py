@@ -1,4 +1,4 @@
-"""Says which extra of the installation brings what a part of the library needs: kernels need none."""
+"""Requires the modules that an extra of the installation brings, with an error that names it."""
 
 from importlib.util import find_spec
 
@@ -13,9 +13,9 @@ def require(part: str, *modules: str, extra: str = "train") -> None:
     """Raises MissingExtra unless the modules, which an extra brings, are installed; imports none.
 
     Args:
-        part: what needs them.
+        part: what needs them, as the message names it.
         modules: their names, without dots.
-        extra: which one.
+        extra: the name of the extra.
     """
     for name in modules:
         if find_spec(name) is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-DEEPEST = 50  # levels of JSON
+DEEPEST = 50  # levels of nested JSON that are read
 TOO_DEEP = f"it is nested more than {DEEPEST} deep"
 # A folder that another process of a run writes: this process replaces no file in it.
 folder_of_another_process: Path | None = None
@@ -20,21 +20,24 @@ folder_of_another_process: Path | None = None
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives the path of an empty file to write, which takes the place of `path` when the block ends well.
+    """Yields the path of an empty file to write, which takes the place of `path` when the block ends well.
 
     Whatever happens, also where several write it at once, `path` is what it was or what was written, never a
-    part of it. A link is replaced, not followed. A process that is killed leaves its NAME.*.partial. In the
-    folder `folder_of_another_process` what was written is thrown away.
+    part of it. A link is replaced, not followed. A process that is killed leaves its NAME.*.partial. In
+    `folder_of_another_process` nothing is replaced: what was written is thrown away.
 
     Raises:
         OSError: naming `path`, which is a directory or cannot be written.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")  # of this writer alone
+    # The name is random, so that no other writer of `path` has it.
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
     try:
         partial.open("xb").close()
         yield partial
+        # The content must be on the disk before the name points to it: after a loss of power a file that was
+        # renamed first could be empty.
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         if folder_of_another_process is None or not path.resolve().is_relative_to(folder_of_another_process):
@@ -51,47 +54,66 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Does what `write_text` does, for bytes."""
+    """Writes a file of bytes so that, whatever happens, either the old or the new one is there."""
     with replacing(path) as partial:
         partial.write_bytes(content)
 
 
 def write_npy(path: Path, x: np.ndarray) -> None:
-    """Does what `write_text` does, for an array; unlike numpy.save, an error says what the system said."""
-    np.save(content := io.BytesIO(), x)
+    """Writes an array as .npy so that, whatever happens, either the old or the new file is there."""
+    # numpy.save to a file would hide what the system says of a full disk, so it writes to memory.
+    content = io.BytesIO()
+    np.save(content, x)
     write_bytes(path, content.getvalue())
 
 
 def read_json(path: Path) -> Any:
-    """Returns what a file of JSON holds; see `parse_json`."""
+    """Returns the value that a file of JSON holds; see `parse_json`."""
     return parse_json(path.read_bytes())
 
 
 def parse_json(content: bytes) -> Any:
-    """Returns what JSON in UTF-8 holds.
+    """Returns the value that JSON in UTF-8 holds.
 
     Raises:
         ValueError: it is no JSON, names a field twice, is nested too deeply, or has a number like NaN.
     """
     try:
-        tree = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+        tree = json.loads(
+            content.decode(), object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant
+        )
     except RecursionError as error:
         raise ValueError(TOO_DEEP) from error
+
+    # What passes here may still be too deep for what reads the tree by recursion, so its depth is counted:
+    # level after level, until one is empty.
     level = [tree]
     for _ in range(DEEPEST):
-        nodes = [x.values() if isinstance(x, dict) else x for x in level if isinstance(x, dict | list)]
-        level = [x for node in nodes for x in node]
+        level = _list_children(level)
     if level:
         raise ValueError(TOO_DEEP)
     return tree
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _list_children(values: list[Any]) -> list[Any]:
+    """Lists the members of all objects and arrays among values of JSON."""
+    children: list[Any] = []
+    for value in values:
+        if isinstance(value, dict):
+            children.extend(value.values())
+        elif isinstance(value, list):
+            children.extend(value)
+    return children
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of JSON a dict. Raises ValueError for a name that comes twice, where dict takes one."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         raise ValueError("it names a field twice")
-    return found
+    return fields
 
 
-def _refuse(name: str) -> float:
+def _refuse_constant(name: str) -> float:
+    """Raises ValueError for NaN, Infinity or -Infinity, which Python reads though JSON has none."""
     raise ValueError(f"it holds {name}, which is no number")

@@ -65,13 +65,19 @@ def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> 
     Raises:
         ValueError: K is below 2.
     """
+    # Edges are sums of two floats, because they are multiplied by the inverse scale, which may be large: the
+    # rounding of an edge, times e^20 say, would be many nats. Near loc the first difference below is exact,
+    # and the low part counts.
     edges = double_float.split_float64((2 * np.arange(K + 1) - K) / (K - 1.0)).reshape(
         (2,) + (1,) * loc.ndim + (K + 1,)
     )
     wide = jnp.promote_types(jnp.promote_types(loc.dtype, log_scale.dtype), jnp.float32)
-    loc, log_scale = loc.astype(wide)[..., None], log_scale.astype(wide)[..., None]
+    loc = loc.astype(wide)[..., None]  # [*S, 1]
+    log_scale = log_scale.astype(wide)[..., None]  # [*S, 1]
     inverse = math.exp(2.0) * jnp.exp(-log_scale)
-    z = ((edges[0] - loc) + edges[1]) * inverse
+    z = ((edges[0] - loc) + edges[1]) * inverse  # [*S, K + 1]
+
+    # log(1 - exp(a_k - b_k)) is the same for all bins, as they have one width.
     inside = numerics.log1mexp(math.log(2.0 / (K - 1)) + 2.0 - log_scale)
     return jax.nn.log_sigmoid(z[..., 1:]) + jax.nn.log_sigmoid(-z[..., :-1]) + inside
 

@@ -16,9 +16,9 @@ def submodules(package: str, names: Collection[str]) -> Callable[[str], ModuleTy
         The function, to be bound to `__getattr__` in the `__init__` of the package.
     """
 
-    def get(name: str) -> ModuleType:
+    def import_submodule(name: str) -> ModuleType:
         if name in names:
             return importlib.import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return get
+    return import_submodule

@@ -1,4 +1,4 @@
-"""Puts arrays on devices and gets them back, also where the devices are those of several processes."""
+"""Puts arrays on devices and fetches them, also where the devices are those of several processes."""
 
 from typing import Any
 
@@ -13,10 +13,12 @@ def place(tree: Any, sharding: NamedSharding | None) -> Any:
     if sharding is None or sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 
-    def put(x: Any) -> jax.Array:
+    # `device_put` would reach the devices of this process alone. Each process cuts the parts of its own
+    # devices out of its copy.
+    def place_array(x: Any) -> jax.Array:
         return jax.make_array_from_callback(np.shape(x), sharding, lambda index: np.asarray(x)[index])
 
-    return jax.tree.map(put, tree)
+    return jax.tree.map(place_array, tree)
 
 
 def place_part(tree: Any, sharding: NamedSharding) -> Any:
@@ -29,8 +31,9 @@ def place_part(tree: Any, sharding: NamedSharding) -> Any:
 def fetch(tree: Any) -> Any:
     """Returns arrays as those of NumPy, whole in every process; all processes have to take part."""
 
-    def get(x: Any) -> Any:
-        whole = not isinstance(x, jax.Array) or x.is_fully_addressable
-        return x if whole else process_allgather(x, tiled=True)
+    def gather_array(x: Any) -> Any:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable:
+            return x
+        return process_allgather(x, tiled=True)
 
-    return jax.device_get(jax.tree.map(get, tree))
+    return jax.device_get(jax.tree.map(gather_array, tree))

@@ -21,7 +21,8 @@ def uniform(u: Float[Array, " B"], T: int) -> Int[Array, " B"]:
     Returns:
         int32 in 1..T.
     """
-    return jnp.floor(u * T).astype(jnp.int32) % T + 1  # u T can round up to T
+    # u T can round up to T, which the remainder makes 0: step 1.
+    return jnp.floor(u * T).astype(jnp.int32) % T + 1
 
 
 @declared(u=NOISE, B=at_least(1, 2**24), T=NUM_STEPS)
@@ -76,8 +77,10 @@ def stratified(u: Float[Array, "n B"], T: int) -> tuple[Int[Array, "n B"], Int[A
     if n > T:
         raise ValueError(f"{n} strata of T = {T} steps: use at most {T}")
     ends = np.arange(n + 1) * T // n
-    first, size = (jnp.asarray(x, jnp.int32) for x in (ends[:-1], np.diff(ends)))
-    inside = jnp.floor(u * size[:, None]).astype(jnp.int32)  # u size can round up to size
+    first = jnp.asarray(ends[:-1], jnp.int32)  # [n]
+    size = jnp.asarray(np.diff(ends), jnp.int32)  # [n]
+    # u size can round up to size, so the minimum below.
+    inside = jnp.floor(u * size[:, None]).astype(jnp.int32)  # [n, B]
     return first[:, None] + jnp.minimum(inside, size[:, None] - 1) + 1, size
 
 
@@ -117,9 +120,11 @@ def probabilities(
         Probabilities of t = 1..T.
     """
     weight = jnp.sqrt(history.mean_square + inner) + outer
-    weight = jnp.concatenate([weight[1:2], weight[1:]]) if weight.size > 1 else weight
-    known = jnp.all(history.counts > least_count)
-    return jnp.where(known, weight / jnp.sum(weight), 1.0 / weight.size)
+    if weight.size > 1:
+        # As in the reference, which writes the weight of step 2 over that of the decoder term, step 1.
+        weight = jnp.concatenate([weight[1:2], weight[1:]])
+    all_seen = jnp.all(history.counts > least_count)
+    return jnp.where(all_seen, weight / jnp.sum(weight), 1.0 / weight.size)
 
 
 @declared(u=NOISE, p=SHARE)
@@ -158,8 +163,10 @@ def update(
     Returns:
         The next history.
     """
-    here = (t[:, None] == jnp.arange(1, history.T + 1, dtype=jnp.int32)[None]) & jnp.isfinite(kl)[:, None]
-    seen = jnp.sum(here, axis=0, dtype=jnp.int32)
-    total = jnp.sum(jnp.where(here, jnp.square(kl)[:, None], 0.0), axis=0)
+    # A table [B, T] of which example counts for which step. Its sums are added up in one order, where a
+    # scatter on an accelerator would add in any.
+    of_step = (t[:, None] == jnp.arange(1, history.T + 1, dtype=jnp.int32)[None]) & jnp.isfinite(kl)[:, None]
+    seen = jnp.sum(of_step, axis=0, dtype=jnp.int32)  # [T]
+    total = jnp.sum(jnp.where(of_step, jnp.square(kl)[:, None], 0.0), axis=0)  # [T]
     moved = decay * history.mean_square + (1 - decay) * (total / jnp.maximum(seen, 1))
     return LossHistory(jnp.where(seen > 0, moved, history.mean_square), history.counts + seen)

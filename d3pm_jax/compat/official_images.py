@@ -1,4 +1,4 @@
-"""Gives numbers of the official code for images that the exact kernels do not, because it adds epsilons.
+"""Computes those numbers of the official code for images that exact kernels cannot, as it adds epsilons.
 
 For comparing, not for training: the official code for images (google-research, d3pm/images) adds eps inside
 every log, which smooths the reverse process that it samples from. t = 1..T and rows are "from", as everywhere
@@ -36,8 +36,9 @@ def q_posterior(
     Returns:
         Logits in nats, not normalised.
     """
-    row = jnp.exp(process.log_q_probs(x0, t - 1))
-    return _product(process, row, jnp.log(row + eps), xt, t, eps)  # Qbar[0] is the identity
+    # Qbar[0] is the identity, so at t = 1 the row is onehot(x_0).
+    row = jnp.exp(process.log_q_probs(x0, t - 1))  # [*S, K]
+    return _add_logs(process, row, jnp.log(row + eps), xt, t, eps)
 
 
 @declared(xt=CATEGORIES, t=steps(1), eps=at_least(0))
@@ -57,8 +58,8 @@ def p_logits(
     Returns:
         Logits in nats, not normalised.
     """
-    row = jnp.exp(process.log_push(log_p_x0(process, logits_x0), t - 1))
-    return _product(process, row, logits_x0.astype(row.dtype), xt, t, eps)
+    row = jnp.exp(process.log_push(log_p_x0(process, logits_x0), t - 1))  # [*S, K]
+    return _add_logs(process, row, logits_x0.astype(row.dtype), xt, t, eps)
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1), eps=at_least(0))
@@ -119,20 +120,27 @@ def logistic(
     Returns:
         Logits of x_0, not normalised.
     """
-    edges = (jnp.arange(K + 1, dtype=loc.dtype) * 2 - K) / (K - 1)
-    inverse = jnp.exp(2.0 - log_scale)[..., None]
+    edges = (jnp.arange(K + 1, dtype=loc.dtype) * 2 - K) / (K - 1)  # [K + 1]
+    inverse = jnp.exp(2.0 - log_scale)[..., None]  # [*S, 1]
     z = inverse * (edges.reshape((1,) * loc.ndim + (K + 1,)) - loc[..., None])
     inside = jax.nn.sigmoid(-z[..., :-1]) * -jnp.expm1(-2.0 / (K - 1) * inverse)
     return jax.nn.log_sigmoid(z[..., 1:]) + jnp.log(inside + eps)
 
 
-def _product(process: Process, row: Array, first: Array, xt: Array, t: Array, eps: float) -> Array:
-    """Adds the logs of Bayes' two factors, eps in each; at t = 1 gives what the official code has instead."""
-    column = jnp.exp(process.log_q_back(xt, t))
-    return jnp.where(
-        expand_trailing(t, xt.shape)[..., None] == 1, first, jnp.log(column + eps) + jnp.log(row + eps)
-    )
+def _add_logs(process: Process, row: Array, first: Array, xt: Array, t: Array, eps: float) -> Array:
+    """log(column of Q[t] + eps) + log(row + eps), the logs of Bayes' two factors; `first` at t = 1.
+
+    Args:
+        process: the forward process.
+        row: [*S, K], the distribution of x_{t-1} before x_t is seen.
+        first: [*S, K], what the official code has at t = 1 in place of the sum.
+        xt, t, eps: as for `q_posterior`.
+    """
+    column = jnp.exp(process.log_q_back(xt, t))  # [*S, K]
+    is_first = expand_trailing(t, xt.shape)[..., None] == 1
+    return jnp.where(is_first, first, jnp.log(column + eps) + jnp.log(row + eps))
 
 
 def _bits(nats: Array) -> Array:
+    """Returns bits per dimension [B] from nats [B, *S]."""
     return jnp.mean(nats.reshape(nats.shape[0], math.prod(nats.shape[1:])), axis=1) / math.log(2)

@@ -1,6 +1,5 @@
-"""Holds what exists for CPUs only, with its reasons: it serves caches and the memory of a system.
+"""Holds what exists for CPUs only, with its reasons: it serves their caches and the memory of their system.
 
-It imports nothing of ours.
-Nothing of it reaches an accelerator: `tiles` and `conv` choose where a program is lowered, and `malloc` does
-nothing where JAX may find more than CPUs.
+It imports nothing of this library. Nothing of it reaches an accelerator: `tiles` and `conv` choose when a
+program is lowered for a device, and `malloc` does nothing where JAX may find more than CPUs.
 """

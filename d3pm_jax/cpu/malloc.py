@@ -8,8 +8,12 @@ import platform
 
 import jax
 
-# Numbers of malloc.h. Memory of any arena but the first is mapped if it is large, whatever M_MMAP_MAX says.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+# Numbers of malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+_M_ARENA_MAX = -8
+# Never give the end of the heap back, and map no block. One arena for all threads, as large memory of any
+# arena but the first is mapped whatever M_MMAP_MAX says.
 _MALLOPT = ((_M_TRIM_THRESHOLD, -1), (_M_MMAP_MAX, 0), (_M_ARENA_MAX, 1))
 _LARGE = 2**20  # features
 
@@ -28,15 +32,20 @@ def keep_freed_memory(features: int) -> None:
     Args:
         features: numbers in a layer of the network for one batch; below 2^20 nothing is done.
     """
-    own = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
-    if features >= _LARGE and platform.libc_ver()[0] == "glibc" and not own and not _other_platforms():
-        for option, value in _MALLOPT:
-            ctypes.CDLL(None).mallopt(option, value)
+    if features < _LARGE or platform.libc_ver()[0] != "glibc":
+        return
+    set_by_user = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if set_by_user or _may_have_accelerators():
+        return
+    for option, value in _MALLOPT:
+        ctypes.CDLL(None).mallopt(option, value)
 
 
-def _other_platforms() -> bool:
-    """Tells whether JAX may find more than CPUs: by what it is told, or by what is installed."""
-    if told := jax.config.values["jax_platforms"]:
-        return told != "cpu"
+def _may_have_accelerators() -> bool:
+    """Tells whether JAX may find more than CPUs, by `jax_platforms`, or by what is installed."""
+    # Asking JAX for its devices would start the backend, whose threads would take their arenas.
+    platforms = jax.config.values["jax_platforms"]
+    if platforms:
+        return platforms != "cpu"
     plugins = importlib.metadata.entry_points(group="jax_plugins")
     return bool(plugins) or importlib.util.find_spec("libtpu") is not None

@@ -17,9 +17,9 @@ ReverseStep = Callable[[Array, Array], Array]
 
 
 class Chain(NamedTuple):
-    """Holds what a reverse chain leaves behind."""
+    """Holds the end of a reverse chain, the states on the way, and whether it failed."""
 
-    x0: Int[Array, " B *S"]  # its end
+    x0: Int[Array, " B *S"]  # x_t at t = 0
     states: Int[Array, "R B *S"]  # x_t at each recorded t
     failed_at: Int[Array, ""]  # the first step t with nothing to draw from (NaN logits, say); 0 if none
 
@@ -42,14 +42,18 @@ def run_chain(step: ReverseStep, T: int, xT: Int[Array, " B *S"], record: Sequen
     """
     if any(not 0 <= t <= T for t in record):
         raise ValueError(f"record = {list(record)}: every t must be in 0..{T}")
-    wanted = jnp.asarray(record, jnp.int32).reshape((-1,) + (1,) * xT.ndim)
+    recorded_steps = jnp.asarray(record, jnp.int32).reshape((-1,) + (1,) * xT.ndim)  # [R, 1, ..]
 
+    # A scan would stack the x_t of all steps. The carry holds only those that are recorded, and each step
+    # writes its own place.
     def body(carry: Chain, t: Array) -> tuple[Chain, None]:
         x = step(carry.x0, t)
         failed_at = jnp.where((carry.failed_at == 0) & jnp.any(x < 0), t, carry.failed_at)
-        return Chain(x, jnp.where(wanted == t - 1, x[None], carry.states), failed_at), None
+        states = jnp.where(recorded_steps == t - 1, x[None], carry.states)
+        return Chain(x, states, failed_at), None
 
+    # Every place begins as x_T, which is right for a recorded T; the others are overwritten.
     xT = xT.astype(jnp.int32)
-    states = jnp.broadcast_to(xT[None], (len(record), *xT.shape))
+    states = jnp.broadcast_to(xT[None], (len(record), *xT.shape))  # [R, B, *S]
     start = Chain(xT, states, jnp.asarray(0, jnp.int32))
     return lax.scan(body, start, jnp.arange(T, 0, -1, dtype=jnp.int32))[0]

@@ -1,4 +1,4 @@
-"""Chooses which steps of a process to take when fewer are wanted: grids for `processes.respace`."""
+"""Chooses grids for `processes.respace`: which steps of a process to take, of a number that is given."""
 
 import numpy as np
 
@@ -50,15 +50,21 @@ def best_grid(costs: np.ndarray, steps: int) -> list[int]:
     if np.any(np.isnan(costs) | (costs == -np.inf)):
         raise ValueError("costs hold NaN or -inf: no grid is the best; compute them from finite weights")
     allowed = np.where(np.triu(np.ones(costs.shape, bool), 1), costs, np.inf)
-    least, before = np.full(T + 1, np.inf), []
+
+    # After i rounds least[t] is the least cost of going from 0 to t in i steps, and best_previous[i - 1][t]
+    # the step before t on that way. Of equal sums argmin takes the lowest s, so the longest last step.
+    least = np.full(T + 1, np.inf)
     least[0] = 0.0
+    best_previous = []
     for _ in range(steps):
         sums = least[:, None] + allowed  # [s, t]
-        before.append(np.argmin(sums, axis=0))
+        best_previous.append(np.argmin(sums, axis=0))
         least = np.min(sums, axis=0)
     if least[T] == np.inf:
         raise ValueError(f"every grid of {steps} steps has an infinite cost")
+
+    # Back from T along the steps before; the first round leads to 0, which is not of the grid.
     grid = [T]
-    for came_from in before[:0:-1]:
-        grid.append(int(came_from[grid[-1]]))
+    for previous in best_previous[:0:-1]:
+        grid.append(int(previous[grid[-1]]))
     return grid[::-1]

@@ -1,4 +1,4 @@
-"""Samples what is not known of examples, given what is: known elements stay as they are throughout."""
+"""Samples the unknown elements of examples: known ones stay as they are in every step of the chain."""
 
 from collections.abc import Sequence
 
@@ -49,13 +49,17 @@ def infill(
     """
     reverse = beliefs.with_belief(belief, reverse)
 
-    def given(process: Process, logits: Array, xt: Array, t: Array) -> Array:
-        log_p = reverse(process, logits, xt, t)
+    # The reverse step of a known element is certain of its x_0, whatever the network says of it.
+    def reverse_with_known(process: Process, logits: Array, xt: Array, t: Array) -> Array:
+        log_p = reverse(process, logits, xt, t)  # [B, *S, K]
         categories = jnp.arange(log_p.shape[-1]).reshape((1,) * x0.ndim + (-1,))
         certain = jnp.where(categories == x0[..., None], 0.0, -jnp.inf).astype(log_p.dtype)
         return jnp.where(known[..., None], certain, log_p)
 
-    return ancestral(denoise, process, jnp.where(known, x0, xT), noise, record, given)
+    # The belief is in `reverse` already, so `ancestral` gets its default, which adds nothing to another
+    # reverse step.
+    xT = jnp.where(known, x0, xT)
+    return ancestral(denoise, process, xT, noise, record, reverse_with_known)
 
 
 @declared(x0=CATEGORIES, start=INDEX)

@@ -7,8 +7,10 @@ from jaxtyping import Array, Int, Key
 
 from d3pm_jax.checks import INDEX, at_least, declared
 
-# What a seed is used for: commands with the same seed share no noise.
-EVALUATION, SAMPLING = 0x6576616C, 0x73616D70
+# Numbers that are folded into the key of a seed, one for each use, so that commands with the same seed share
+# no noise: "eval" and "samp" in ASCII.
+EVALUATION = 0x6576616C
+SAMPLING = 0x73616D70
 
 Noise = Callable[[Array], Array]  # t, int32 [] -> uniforms in [0, 1) [B, *S]
 

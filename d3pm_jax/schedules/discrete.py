@@ -59,10 +59,12 @@ def cosine(T: int, offset: float = 0.008, largest: float = 0.999) -> Betas:
         raise ValueError(f"offset = {offset:g}: it must be at least 0, or beta_1 is not positive")
     if not 0 < largest <= 1:
         raise ValueError(f"largest = {largest:g}: a limit of beta must be in (0, 1]")
-    # f((T - n) / T) = sin(n h); a difference of sines as a product keeps the digits of a small beta
+    # With n = T - t + 1 steps left, f((t - 1) / T) = sin(n h) and f(t / T) = sin((n - 1) h). beta is 1 less
+    # their ratio, and the difference of sines, written as a product, keeps the digits of a small beta.
     h = np.pi / 2 / (1 + offset) / T
     n = np.arange(T, 0, -1)
-    return check_betas(np.minimum(2 * np.cos((n - 0.5) * h) * np.sin(h / 2) / np.sin(n * h), largest))
+    beta = 2 * np.cos((n - 0.5) * h) * np.sin(h / 2) / np.sin(n * h)
+    return check_betas(np.minimum(beta, largest))
 
 
 @declared(T=NUM_STEPS)
@@ -102,8 +104,8 @@ def reciprocal(T: int, scale: float = 1.0) -> Betas:
     """
     if not 1 <= scale < np.inf:
         raise ValueError(f"scale = {scale:g}: it must be at least 1, or beta passes 1 before t = T")
-    left = T * (scale - 1)
-    return check_betas(1.0 / (np.arange(T, 0, -1, dtype=np.float64) + left))
+    steps_beyond_T = T * (scale - 1)  # after which alpha_bar would reach 0
+    return check_betas(1.0 / (np.arange(T, 0, -1, dtype=np.float64) + steps_beyond_T))
 
 
 @declared(T=NUM_STEPS)
@@ -135,8 +137,11 @@ def polynomial(T: int, power: float = 2.0) -> Betas:
     """
     if not 0 < power < np.inf:
         raise ValueError(f"power = {power:g}: it must be above 0 and finite")
+    # beta_t = (alpha_bar_{t-1} - alpha_bar_t) / alpha_bar_{t-1}. Both differences, (t / T)^power - ((t - 1) /
+    # T)^power and 1 - ((t - 1) / T)^power, are written as 1 - exp(log) with expm1 and log1p, which keep the
+    # digits of small ones. At t = 1 the log is that of 0.
     t = np.arange(1, T + 1)
-    with np.errstate(divide="ignore"):  # log 0 at t = 1
+    with np.errstate(divide="ignore"):
         fall = (t / T) ** power * -np.expm1(power * np.log1p(-1 / t))
         before = -np.expm1(power * np.log1p(-(T - t + 1) / T))
     return check_betas(fall / before)
@@ -160,7 +165,8 @@ def from_alpha_bar(alpha_bar: np.ndarray) -> Betas:
             f"alpha_bar must have shape [T + 1] with T >= 1 and start at 1, got shape {alpha_bar.shape} "
             f"starting {alpha_bar.ravel()[:2]}"
         )
-    before, after = alpha_bar[:-1], alpha_bar[1:]
+    before = alpha_bar[:-1]
+    after = alpha_bar[1:]
     bad = np.flatnonzero(~((after < before) & (after >= 0)))
     if bad.size:
         i = bad[0]

@@ -2,9 +2,9 @@
 
 What x_t still says of x_0 falls from the entropy H(x_0) to nothing as the exponent s of the process
 grows: alpha_bar = exp(-s) where values are resampled, Qbar = expm(s R) for a rate matrix R. Here s_t is
-chosen so that I(x_t; x_0) / H(x_0) is the part that is to be left at t, 1 - t / T by default. So does the
-official text code where it overrides its last step with a mask; where it does not, its targets are
-1 - t / (T + 1), the first T of those for T + 1 steps.
+chosen so that I(x_t; x_0) / H(x_0) is the part that is to be left at t, 1 - t / T by default. The official
+text code has the same targets where it overrides its last step with a mask; where it does not, its targets
+are 1 - t / (T + 1), the first T of those for T + 1 steps.
 """
 
 import itertools
@@ -18,10 +18,13 @@ import scipy  # its parts are imported when they are first used
 from d3pm_jax.checks import NUM_STEPS, Range, check_distribution, declared
 from d3pm_jax.schedules.discrete import check_betas
 
-LEFT = 1e-6  # part of the information that x_T keeps, at most, where a chain cannot end
-NEAREST = 1e-12  # that a target comes to 0 or 1: nearer ones are lost in rounding
+# The part of the information that x_T keeps, at most, where no finite exponent removes all of it.
+LEFT = 1e-6
+# How near a target may come to 0 or 1: nearer ones are lost in rounding.
+NEAREST = 1e-12
 EXPONENTS = Range(0, math.inf, "exponents count from 0")
-PER_DOUBLING = 8  # exponents at which the information is computed
+# The number of exponents between s and 2 s at which the information is computed.
+PER_DOUBLING = 8
 
 # s -> the part of the information that is left at exponents s, 2 s, 4 s, ...
 Doubling = Callable[[float], Iterator[float]]
@@ -51,13 +54,14 @@ def mutual_information(T: int, p0: np.ndarray, pi: np.ndarray, left: np.ndarray 
     """
     p0, H = _check_data(p0)
     pi = check_distribution("pi", pi, p0.size)
-    targets = _targets(T, left)
+    targets = _check_targets(T, left)
 
-    def doubling(s: float) -> Iterator[float]:
+    def left_by_doubling(s: float) -> Iterator[float]:
         return (_left_where_resampled(s * 2.0**k, p0, pi, H) for k in itertools.count())
 
-    s = _exponents(doubling, targets[targets > 0])
-    s = np.append(s, [np.inf] * (T - s.size))
+    # Nothing is left at s = inf alone, which makes the last beta 1.
+    s = _find_exponents(left_by_doubling, targets[targets > 0])
+    s = np.append(s, [np.inf] * (T - s.size))  # [T]
     return check_betas(-np.expm1(-np.diff(s, prepend=0.0)))
 
 
@@ -87,9 +91,11 @@ def mutual_information_steps(
     """
     p0, H = _check_data(p0)
     rate, fastest = _check_rate(rate, p0.size)
-    targets = _targets(T, left, LEFT)
-    doubling = partial(_left_by_doubling, p0=p0, H=H, rate=rate / fastest)
-    return np.diff(_exponents(doubling, targets), prepend=0.0) / fastest
+    targets = _check_targets(T, left, LEFT)
+    # The rate is scaled so that the fastest is 1, as `_left_by_doubling` asks for; the exponent is scaled
+    # back.
+    left_by_doubling = partial(_left_by_doubling, p0=p0, H=H, rate=rate / fastest)
+    return np.diff(_find_exponents(left_by_doubling, targets), prepend=0.0) / fastest
 
 
 @declared(s=EXPONENTS)
@@ -132,42 +138,50 @@ def information_left_by_rate(s: np.ndarray, p0: np.ndarray, rate: np.ndarray) ->
     if not np.isfinite(s).all():
         raise ValueError("s contains inf: no exponent of a rate is the end of a chain, pass finite ones")
 
-    def left(x: float) -> float:
-        doublings = max(0, math.frexp(x)[1])
-        parts = _left_by_doubling(math.ldexp(x, -doublings), p0, H, rate / fastest)
+    def left_at(exponent: float) -> float:
+        doublings = max(0, math.frexp(exponent)[1])
+        parts = _left_by_doubling(math.ldexp(exponent, -doublings), p0, H, rate / fastest)
         return next(itertools.islice(parts, doublings, None))
 
-    return np.reshape([left(x) for x in s.ravel() * fastest], s.shape)
+    return np.reshape([left_at(x) for x in s.ravel() * fastest], s.shape)
 
 
 def _left_where_resampled(s: float, p0: np.ndarray, pi: np.ndarray, H: float) -> float:
-    """I(x_t; x_0) / H for alpha_bar = exp(-s)."""
-    keep, mix = np.exp(-s), -np.expm1(-s)
+    """I(x_t; x_0) / H for alpha_bar = exp(-s), in O(K)."""
+    # I is the mean over x_0 of KL(q(x_t | x_0) || m), m the distribution of x_t. The rows q(. | x_0) differ
+    # only at x_0: `moved` has the term of each category in the rows of all others, `stayed` in its own row.
+    # So the sum over rows and columns is that of `moved`, mended on the diagonal. kl_div(a, b) = a log(a / b)
+    # - a + b is never negative, and what it adds to a log(a / b) sums to 0 over a row.
+    keep = np.exp(-s)
+    mix = -np.expm1(-s)
     m = keep * p0 + mix * pi
-    moved = scipy.special.kl_div(mix * pi, m)  # of the categories other than x_0
-    stayed = scipy.special.kl_div(keep + mix * pi, m)
-    seen = p0 > 0
-    return _part(moved.sum() + p0[seen] @ (stayed - moved)[seen], H)
+    moved = scipy.special.kl_div(mix * pi, m)  # [K]
+    stayed = scipy.special.kl_div(keep + mix * pi, m)  # [K]
+    in_data = p0 > 0
+    return _divide_within_1(moved.sum() + p0[in_data] @ (stayed - moved)[in_data], H)
 
 
 def _left_by_doubling(s: float, p0: np.ndarray, H: float, rate: np.ndarray) -> Iterator[float]:
     """Yields I(x_t; x_0) / H for Qbar = expm(s rate), expm(2 s rate), .., for s <= 2 and rates up to 1."""
-    seen = p0 > 0
+    in_data = p0 > 0
     Qbar = _small_exponential(s, rate)
     while True:
-        yield _part(p0[seen] @ scipy.special.kl_div(Qbar[seen], p0 @ Qbar).sum(1), H)
+        yield _divide_within_1(p0[in_data] @ scipy.special.kl_div(Qbar[in_data], p0 @ Qbar).sum(1), H)
+        # expm(2 A) = expm(A)^2. The errors of row sums would double with each squaring, so rows are divided
+        # by them.
         Qbar = Qbar @ Qbar
         Qbar /= Qbar.sum(1, keepdims=True)
 
 
-def _part(information: float, H: float) -> float:
-    """information / H, in [0, 1] whatever rounding did."""
+def _divide_within_1(information: float, H: float) -> float:
+    """information / H, held within [0, 1], which rounding can leave."""
     return min(max(float(information) / H, 0.0), 1.0)
 
 
-def _targets(T: int, left: np.ndarray | None, end: float = 0.0) -> np.ndarray:
+def _check_targets(T: int, left: np.ndarray | None, end: float = 0.0) -> np.ndarray:
     """Returns the parts [T] that are to be left at t = 1..T, with up to `end` in place of 0 at T."""
-    left = 1 - np.arange(T + 1) / T if left is None else left
+    if left is None:
+        left = 1 - np.arange(T + 1) / T
     if left.shape != (T + 1,) or left[0] != 1:
         raise ValueError(
             f"left must have shape [T + 1] = ({T + 1},) and start at 1, got shape {left.shape} starting "
@@ -187,10 +201,12 @@ def _targets(T: int, left: np.ndarray | None, end: float = 0.0) -> np.ndarray:
             f"left = {left[t]} at t = {t}: only the first is 1, only the last may be 0, and none is nearer "
             f"to them than {NEAREST:g}"
         )
-    return np.append(left[1:-1], left[-1] or min(end, left[-2] / 2))
+    if left[-1] > 0:
+        return left[1:]
+    return np.append(left[1:-1], min(end, left[-2] / 2))
 
 
-def _exponents(left_from: Doubling, targets: np.ndarray) -> np.ndarray:
+def _find_exponents(left_by_doubling: Doubling, targets: np.ndarray) -> np.ndarray:
     """Finds the s at which these falling parts of the information are left, in (0, 1).
 
     A monotone cubic (PCHIP) through log s as a function of log(-log left): for a mask, left = exp(-s) makes
@@ -198,25 +214,33 @@ def _exponents(left_from: Doubling, targets: np.ndarray) -> np.ndarray:
     """
     if targets.size == 0:
         return targets
+
+    # The smallest exponent has to leave more than the first target.
     start = 1.0
-    while next(left_from(start)) <= targets[0]:
+    while next(left_by_doubling(start)) <= targets[0]:
         start /= 2
-    found = [
-        (first * 2.0**k, left)
-        for first in start * 2.0 ** (np.arange(PER_DOUBLING) / PER_DOUBLING)
-        for k, left in enumerate(_until(left_from(first), targets[-1]))
-    ]
-    s, left = np.array(sorted(found)).T
+
+    # Exponents at equal distances on a log scale, from there until less than the last target is left. For a
+    # rate matrix a doubling is one squaring, so they are computed as PER_DOUBLING series of doublings, and
+    # sorted afterwards.
+    points = []  # (s, part left)
+    for first in start * 2.0 ** (np.arange(PER_DOUBLING) / PER_DOUBLING):
+        for k, left in enumerate(_take_until_below(left_by_doubling(first), targets[-1])):
+            points.append((first * 2.0**k, left))
+    s, left = np.array(sorted(points)).T
+
+    # Rounding may make a part that is next to 0 or 1 equal to it, whose logs are infinite, and may make
+    # neighbours equal or turn them round, which the interpolation refuses.
     double = np.finfo(float)
-    left = np.clip(left, double.tiny, 1 - double.epsneg)  # rounding may make what is next to 0 or 1 equal
+    left = np.clip(left, double.tiny, 1 - double.epsneg)
     x = np.maximum.accumulate(np.log(-np.log(left)))
-    rises = np.diff(x, prepend=-np.inf) > 0  # rounding may make neighbours equal
+    rises = np.diff(x, prepend=-np.inf) > 0
     curve = scipy.interpolate.PchipInterpolator(x[rises], np.log(s[rises]))
     return np.exp(curve(np.log(-np.log(targets))))
 
 
-def _until(lefts: Iterator[float], smallest: float) -> Iterator[float]:
-    """Yields the parts down to the first that is below smallest."""
+def _take_until_below(lefts: Iterator[float], smallest: float) -> Iterator[float]:
+    """Yields the parts down to the first that is below smallest. Raises ValueError if 100 are not."""
     left = 1.0
     for left in itertools.islice(lefts, 100):
         yield left
@@ -230,8 +254,12 @@ def _until(lefts: Iterator[float], smallest: float) -> Iterator[float]:
 
 def _small_exponential(s: float, rate: np.ndarray) -> np.ndarray:
     """expm(s rate) for s <= 2 and a generator with rates up to 1, by uniformisation: no negative term."""
+    # expm(s rate) = exp(-s) sum_n (s jump)^n / n! with jump = I + rate, whose entries are not negative.
+    # Horner's scheme sums the first 30 terms, beyond which s^n / n! is below 1e-23; the last line divides by
+    # exp(s), as the sum of a row.
     I = np.eye(len(rate))
-    jump, total = I + rate, I
+    jump = I + rate
+    total = I
     for n in range(30, 0, -1):
         total = I + (s / n) * (jump @ total)
     return total / total.sum(1, keepdims=True)

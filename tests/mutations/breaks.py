@@ -88,8 +88,8 @@ NUMERICS = (
     Break(  # where one element of many needs the definition: the others are right
         "unsafe_parts_left_as_they_are",
         "d3pm_jax/cpu/tiles.py",
-        "left = jnp.any(jnp.isnan(outputs[0]), axis=0)",
-        "left = jnp.zeros(outputs[0].shape[1], bool)",
+        "is_left = jnp.any(jnp.isnan(outputs[0]), axis=0)",
+        "is_left = jnp.zeros(outputs[0].shape[1], bool)",
         ("tests/numerics/test_tiles.py",),
     ),
 )
@@ -105,8 +105,8 @@ SCHEDULES = (
     Break(  # the spacing of the official text code
         "information_by_t_plus_1",
         "d3pm_jax/schedules/information.py",
-        "left = 1 - np.arange(T + 1) / T if",
-        "left = 1 - np.arange(T + 1) / (T + 1) if",
+        "left = 1 - np.arange(T + 1) / T\n",
+        "left = 1 - np.arange(T + 1) / (T + 1)\n",
         ("tests/schedules/test_information.py",),
     ),
 )
