@@ -17,24 +17,30 @@ def kind_of(path: Path) -> str:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        start, size = file.read(9), file.seek(0, 2)
+        start = file.read(9)
+        size = file.seek(0, 2)
     if start.startswith(pickles.MAGIC):
         return "pickle"
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "bare pickle"
-    # a map of msgpack of 1..15 or more entries; a safetensors file has the length of its header first, then {
-    ours = start[8:] == b"{" and int.from_bytes(start[:8], "little") + 8 <= size
-    if not ours and (b"\x81" <= start[:1] <= b"\x8f" or start[:1] in (b"\xde", b"\xdf")):
+
+    # A file of safetensors has the length of its header in 8 bytes, then {. The lowest byte of a length may
+    # look like a map of msgpack, so this is asked first.
+    header_size = int.from_bytes(start[:8], "little")
+    if start[8:] == b"{" and header_size + 8 <= size:
+        return "safetensors"
+    # A map of msgpack of 1 to 15 entries, or of more.
+    if b"\x81" <= start[:1] <= b"\x8f" or start[:1] in (b"\xde", b"\xdf"):
         return "msgpack"
     return "safetensors"
 
 
-def read_network(path: Path, told: ImportOptions) -> Foreign:
+def read_network(path: Path, user_options: ImportOptions) -> Foreign:
     """Reads the network of a checkpoint.
 
     Args:
         path: of the file.
-        told: what the file does not say.
+        user_options: what the file does not say.
 
     Raises:
         ValueError: naming the file: it is damaged, of no program that is known, holds more than weights, or
@@ -47,27 +53,43 @@ def read_network(path: Path, told: ImportOptions) -> Foreign:
             f"{path} is a bare pickle, which is not read: load it where it was made, and save its state dict "
             f"with torch.save of PyTorch 1.6 or newer"
         )
-    tree = pickles.read_torch_file(path) if kind == "pickle" else official_unet.read_flax_file(path)
+    if kind == "pickle":
+        tree = pickles.read_torch_file(path)
+    else:
+        tree = official_unet.read_flax_file(path)
     try:
-        tree = _by_name(tree, {})
+        tree = _keep_named_entries(tree, {})
     except RecursionError:
         raise ValueError(f"{path} holds dicts too deep in each other: pass a checkpoint") from None
+
     for program in _PROGRAMS[kind]:
         try:
             if program.recognises_tree(tree):
-                return program.read_network(tree, told)
-        except Exception as error:  # whatever values of other types do to it
-            why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise ValueError(f"{path} is of {program.PROGRAM}, but {one_line(why, 300)}") from error
-    known = " or ".join(program.PROGRAM for program in _PROGRAMS[kind])
-    raise ValueError(f"{path} holds no weights of {known}: pass a checkpoint of one, as it was written")
+                return program.read_network(tree, user_options)
+        except Exception as error:
+            # A tree may hold values of any type where a reader expects arrays, and errors are of any class.
+            reason = str(error)
+            if not isinstance(error, ValueError):
+                reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{path} is of {program.PROGRAM}, but {one_line(reason, 300)}") from error
+    programs = " or ".join(program.PROGRAM for program in _PROGRAMS[kind])
+    raise ValueError(f"{path} holds no weights of {programs}: pass a checkpoint of one, as it was written")
 
 
-def _by_name(node: Any, done: dict[int, Any]) -> Any:
-    """Returns a tree without the entries of its dicts that have no name; done has the dicts it visited."""
+def _keep_named_entries(node: Any, visited: dict[int, Any]) -> Any:
+    """Returns a tree without the entries of its dicts whose keys are no strings.
+
+    Args:
+        node: the tree.
+        visited: what became of each dict, by its id. A pickle may refer to a dict many times, and from inside
+            of itself.
+    """
     if not isinstance(node, dict):
         return node
-    if id(node) not in done:
-        done[id(node)] = {}
-        done[id(node)].update((k, _by_name(x, done)) for k, x in node.items() if isinstance(k, str))
-    return done[id(node)]
+    if id(node) not in visited:
+        # Entered before its entries are visited, for those that lead back to it.
+        visited[id(node)] = {}
+        for key, child in node.items():
+            if isinstance(key, str):
+                visited[id(node)][key] = _keep_named_entries(child, visited)
+    return visited[id(node)]

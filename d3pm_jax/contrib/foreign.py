@@ -23,16 +23,17 @@ from d3pm_jax.storage.names import WEIGHTS
 from d3pm_jax.types import Params
 from d3pm_jax.weights import twin
 
-TOLERANCE = 1e-4  # of the largest logit
+# How far logits may differ, in units of the largest of the program.
+TOLERANCE = 1e-4
 _COARSE = "since 1 - exp() + 1e-6 of a logistic head has a few per cent of precision in float32"
 
 
 class ProgramOutput(NamedTuple):
-    """Holds what a program gave, as arrays of ours."""
+    """Holds what a program computed, as arrays of ours."""
 
     xt: np.ndarray  # int32 [B, H, W, C]
     t: np.ndarray  # [B]
-    label: np.ndarray | None
+    label: np.ndarray | None  # [B]
     logits: np.ndarray  # float64 [B, H, W, C, K]
 
 
@@ -42,13 +43,14 @@ def model_of(foreign: Foreign, size: tuple[int, int]) -> Model:
     Raises:
         UserError: a number of it cannot be used.
     """
-    more: dict[str, Any] = {}
+    options = dict(foreign.options)
     if foreign.network == "UNet":
-        more["input_range"] = input_range_of(foreign)
-        first = padded_size(max(size), len(foreign.options["ch_mult"]))
-        more["attn_resolutions"] = tuple(first // 2**i for i in foreign.attn_levels)
+        options["input_range"] = input_range_of(foreign)
+        # A spec names the levels with attention by the size of an image there.
+        first = padded_size(max(size), len(options["ch_mult"]))
+        options["attn_resolutions"] = tuple(first // 2**level for level in foreign.attn_levels)
     try:
-        model = getattr(configs, foreign.network)(**foreign.options | more)
+        model = getattr(configs, foreign.network)(**options)
         check_fields("model", model)
     except ValueError as error:
         raise UserError(one_line(error, 300)) from error
@@ -57,17 +59,19 @@ def model_of(foreign: Foreign, size: tuple[int, int]) -> Model:
 
 def input_range_of(foreign: Foreign) -> tuple[float, float] | None:
     """Returns the numbers that the network sees as -1 and 1; None for 0 and K - 1."""
-    found = foreign.options["input_range"]
-    return None if found == (0, foreign.K - 1) else found
+    input_range = foreign.options["input_range"]
+    if input_range == (0, foreign.K - 1):
+        return None
+    return input_range
 
 
 def fit_head(head: Head, foreign: Foreign) -> Head:
     """Returns a head of a config as the program has it: K logits or two numbers, and x added or not."""
-    wanted = head_of(foreign)
-    if head.outputs != wanted.outputs:
-        return dataclasses.replace(wanted, forbid=head.forbid)
-    fields = {"residual", "input_range"} & {f.name for f in dataclasses.fields(head)}
-    return dataclasses.replace(head, **{name: getattr(wanted, name, None) for name in fields})
+    program_head = head_of(foreign)
+    if head.outputs != program_head.outputs:
+        return dataclasses.replace(program_head, forbid=head.forbid)
+    fields = {"residual", "input_range"} & {field.name for field in dataclasses.fields(head)}
+    return dataclasses.replace(head, **{name: getattr(program_head, name, None) for name in fields})
 
 
 def head_of(foreign: Foreign) -> Head:
@@ -94,8 +98,8 @@ def build_parameters(foreign: Foreign, model: Model, description: Description) -
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), shapes)
         return graph, twin.from_torch(like, foreign.tensors)
     except (ValueError, TypeError) as error:
-        why = one_line(error, 300)
-        raise UserError(f"the network of {foreign.program} cannot be built: {why}") from error
+        reason = one_line(error, 300)
+        raise UserError(f"the network of {foreign.program} cannot be built: {reason}") from error
 
 
 def convert_check(path: Path, arrays: dict[str, np.ndarray], foreign: Foreign) -> ProgramOutput:
@@ -110,37 +114,54 @@ def convert_check(path: Path, arrays: dict[str, np.ndarray], foreign: Foreign) -
         UserError: they do not fit the network or each other.
     """
     try:
-        x, t, label, logits = arrays["x"], arrays["t"], arrays.get("label"), arrays["logits"]
-        if x.ndim != 4 or x.size == 0 or t.shape != x.shape[:1] or logits.ndim < 4:
-            shapes = f"x has shape {x.shape}, t {t.shape} and logits {logits.shape}"
-            raise ValueError(f"{shapes}: expected images [B, ..] of 4 axes, [B], and K for each element")
-        if t.min() < -MOST_STEPS or t.max() > MOST_STEPS:
-            raise ValueError(f"t holds {t.min()}..{t.max()}: a time is at most {MOST_STEPS}")
-        K, classes = foreign.K, foreign.classes
-        xt, steps = foreign.inputs(x, t.astype(np.int64) if t.dtype.kind in "biu" else t, K)
-        if xt.min() < 0 or xt.max() >= K:
-            raise ValueError(f"x holds {xt.min()}..{xt.max()}: the network has K = {K} categories")
-        if not np.array_equal(xt, xt.astype(np.int32)):
-            raise ValueError("x holds fractions: expected categories")
-        if np.array_equal(steps, np.round(steps)):
-            steps = np.round(steps).astype(np.int32)
-        wide = foreign.logits(logits.astype(np.float64))
-        if not np.isfinite(wide).all():
-            raise ValueError("logits are beyond float64: write them again")
-        if xt.ndim != 4 or xt.shape[-1] != foreign.channels or min(xt.shape) < 1:
-            raise ValueError(f"x is {list(xt.shape)} as [B, H, W, C]: the network has C = {foreign.channels}")
-        if wide.shape != (*xt.shape, K):
-            have, wanted = list(wide.shape), [*xt.shape, K]
-            raise ValueError(f"logits are {have} as [B, H, W, C, K], expected {wanted}")
-        if classes is None:
-            return ProgramOutput(xt.astype(np.int32), steps, None, wide)
-        if label is None or label.shape != steps.shape or label.dtype.kind not in "iu":
-            raise ValueError(f"label must be integers [B]: the network has {classes} classes")
-        if label.min() < 0 or label.max() >= classes:
-            raise ValueError(f"label holds {label.min()}..{label.max()}: there are {classes} classes")
-        return ProgramOutput(xt.astype(np.int32), steps, label, wide)
+        return _convert(arrays["x"], arrays["t"], arrays.get("label"), arrays["logits"], foreign)
     except (ValueError, IndexError, TypeError) as error:
         raise UserError(f"{path}: {one_line(error, 300)}") from error
+
+
+def _convert(
+    x: np.ndarray, t: np.ndarray, label: np.ndarray | None, logits: np.ndarray, foreign: Foreign
+) -> ProgramOutput:
+    """Does the work of `convert_check`, which names the file in what this one raises.
+
+    Raises:
+        ValueError, IndexError, TypeError: the arrays do not fit the network or each other.
+    """
+    K = foreign.K
+    if x.ndim != 4 or x.size == 0 or t.shape != x.shape[:1] or logits.ndim < 4:
+        shapes = f"x has shape {x.shape}, t {t.shape} and logits {logits.shape}"
+        raise ValueError(f"{shapes}: expected images [B, ..] of 4 axes, [B], and K for each element")
+    if t.min() < -MOST_STEPS or t.max() > MOST_STEPS:
+        raise ValueError(f"t holds {t.min()}..{t.max()}: a time is at most {MOST_STEPS}")
+    if t.dtype.kind in "biu":
+        # In a narrow type the program's t + 1 could overflow.
+        t = t.astype(np.int64)
+
+    xt, steps = foreign.inputs(x, t, K)  # [B, H, W, C], [B]
+    if xt.min() < 0 or xt.max() >= K:
+        raise ValueError(f"x holds {xt.min()}..{xt.max()}: the network has K = {K} categories")
+    if not np.array_equal(xt, xt.astype(np.int32)):
+        raise ValueError("x holds fractions: expected categories")
+    if np.array_equal(steps, np.round(steps)):
+        steps = np.round(steps).astype(np.int32)
+
+    wide_logits = foreign.logits(logits.astype(np.float64))  # [B, H, W, C, K]
+    if not np.isfinite(wide_logits).all():
+        raise ValueError("logits are beyond float64: write them again")
+    if xt.ndim != 4 or xt.shape[-1] != foreign.channels or min(xt.shape) < 1:
+        raise ValueError(f"x is {list(xt.shape)} as [B, H, W, C]: the network has C = {foreign.channels}")
+    if wide_logits.shape != (*xt.shape, K):
+        shape = list(wide_logits.shape)
+        raise ValueError(f"logits are {shape} as [B, H, W, C, K], expected {[*xt.shape, K]}")
+
+    classes = foreign.classes
+    if classes is None:
+        return ProgramOutput(xt.astype(np.int32), steps, None, wide_logits)
+    if label is None or label.shape != steps.shape or label.dtype.kind not in "iu":
+        raise ValueError(f"label must be integers [B]: the network has {classes} classes")
+    if label.min() < 0 or label.max() >= classes:
+        raise ValueError(f"label holds {label.min()}..{label.max()}: there are {classes} classes")
+    return ProgramOutput(xt.astype(np.int32), steps, label, wide_logits)
 
 
 def read_check(path: Path) -> dict[str, np.ndarray]:
@@ -153,17 +174,27 @@ def read_check(path: Path) -> dict[str, np.ndarray]:
         UserError: the file is damaged, or they are missing, or no finite numbers.
         OSError: it cannot be read.
     """
-    path.open("rb").close()  # an OSError that names it
+    # NumPy's own error would be taken for one of a damaged file: this OSError names the file.
+    path.open("rb").close()
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            found = {name: file[name] for name in ("x", "t", "label", "logits") if name in file.files}
-    except Exception as error:  # whatever a damaged archive does to NumPy
+            arrays = {name: file[name] for name in ("x", "t", "label", "logits") if name in file.files}
+    except Exception as error:
+        # A damaged archive makes NumPy and zipfile raise errors of many classes.
         raise UserError(f"{path} is damaged, or no .npz file ({one_line(error)}): write it again") from error
-    if missing := [name for name in ("x", "t", "logits") if name not in found]:
+
+    missing = [name for name in ("x", "t", "logits") if name not in arrays]
+    if missing:
         raise UserError(f"{path} holds no {', '.join(missing)}: pass x, t, logits, and label if there is one")
-    if wrong := [name for name, x in found.items() if x.dtype.kind not in "biuf" or not np.isfinite(x).all()]:
+    wrong = [name for name, array in arrays.items() if not _is_finite(array)]
+    if wrong:
         raise UserError(f"{path} holds {', '.join(wrong)} that are no finite numbers: write it again")
-    return found
+    return arrays
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """Says whether all entries are finite real numbers, or bools."""
+    return array.dtype.kind in "biuf" and bool(np.isfinite(array).all())
 
 
 def logit_difference(check: ProgramOutput, foreign: Foreign, model: Model, wide: bool) -> float:
@@ -181,34 +212,39 @@ def logit_difference(check: ProgramOutput, foreign: Foreign, model: Model, wide:
     description = description_of(foreign, check.xt.shape[1:3])
 
     def logits(params: Params, xt: jax.Array, t: jax.Array, label: jax.Array | None) -> jax.Array:
-        told = {} if label is None else {"label": label}
-        output = nnx.merge(graph, params)(xt, t, **told)
+        labels = {} if label is None else {"label": label}
+        output = nnx.merge(graph, params)(xt, t, **labels)
         if not foreign.logistic:
             return head_of(foreign).logits(output, xt, foreign.K)
-        # The program adds an epsilon to the logits of its logistic head.
+        # The program adds an epsilon to the logits of its logistic head, as `compat` does and a head of ours
+        # does not. So its logits are computed by `compat`.
         least, greatest = input_range_of(foreign) or (0.0, foreign.K - 1.0)
-        loc = output[..., 0] + ((xt - least) * (2.0 / (greatest - least)) - 1.0)
+        loc = output[..., 0] + ((xt - least) * (2.0 / (greatest - least)) - 1.0)  # [B, H, W, C]
         return compat.logistic(jnp.tanh(loc), output[..., 1], foreign.K)
 
     with jax.enable_x64(wide), jax.default_matmul_precision("highest"):
         graph, params = build_parameters(foreign, model, description)
-        given = [None if x is None else jnp.asarray(x) for x in (check.xt, check.t, check.label)]
-        found = np.asarray(jax.jit(logits)(exported.in_default_type(params), *given), np.float64)
-    worst, largest = float(np.abs(found - check.logits).max()), float(np.abs(check.logits).max())
+        params = exported.in_default_type(params)
+        xt = jnp.asarray(check.xt)
+        t = jnp.asarray(check.t)
+        label = None if check.label is None else jnp.asarray(check.label)
+        our_logits = np.asarray(jax.jit(logits)(params, xt, t, label), np.float64)
+    worst = float(np.abs(our_logits - check.logits).max())
+    largest = float(np.abs(check.logits).max())
     if largest > 0:
         return worst / largest
     return 0.0 if worst == 0 else math.inf
 
 
 def compare_logits(
-    file: Path, found: Foreign, check: Path, arrays: dict[str, np.ndarray]
+    file: Path, foreign: Foreign, check_file: Path, arrays: dict[str, np.ndarray]
 ) -> tuple[str, tuple[int, int]]:
     """Compares logits of the network with those of its program.
 
     Args:
         file: the checkpoint.
-        found: its network.
-        check: the file of the arrays.
+        foreign: its network.
+        check_file: the file of the arrays.
         arrays: of `read_check`.
 
     Returns:
@@ -217,64 +253,80 @@ def compare_logits(
     Raises:
         UserError: they differ by more than `TOLERANCE`.
     """
-    given = convert_check(check, arrays, found)
-    H, W = given.xt.shape[1:3]
-    model = model_of(found, (H, W))
-    narrow, wide = (logit_difference(given, found, model, wide) for wide in (False, True))
-    text = f"logits differ from {check} by {narrow:.1e} of the largest, {wide:.1e} in float64"
+    check = convert_check(check_file, arrays, foreign)
+    H, W = check.xt.shape[1:3]
+    model = model_of(foreign, (H, W))
+    narrow = logit_difference(check, foreign, model, wide=False)
+    wide = logit_difference(check, foreign, model, wide=True)
+    text = f"logits differ from {check_file} by {narrow:.1e} of the largest, {wide:.1e} in float64"
     if not narrow <= TOLERANCE:
         cure = "see what was assumed, or whether the check is of these weights"
-        if found.logistic and arrays["logits"].dtype != np.float64:
+        if foreign.logistic and arrays["logits"].dtype != np.float64:
             cure = f"compute it in float64, {_COARSE}"
         raise UserError(f"{file}: {text}, more than {TOLERANCE:g}: {cure}")
     return text, (H, W)
 
 
-def write_weights(workdir: Path, found: Foreign, size: tuple[int, int]) -> None:
+def write_weights(workdir: Path, foreign: Foreign, size: tuple[int, int]) -> None:
     """Writes the weights of a network for images of a size to a folder, with the model and head beside them.
 
     Raises:
         UserError: the tensors are of no such network.
     """
-    description, model = description_of(found, size), model_of(found, size)
-    _, params = build_parameters(found, model, description)
+    description = description_of(foreign, size)
+    model = model_of(foreign, size)
+    _, params = build_parameters(foreign, model, description)
     workdir.mkdir(parents=True, exist_ok=True)
-    tree = {"model": config_io.to_json(model), "head": config_io.to_json(head_of(found))}
-    _save(workdir, params, tree, found, description, found.T)
+    tree = {"model": config_io.to_json(model), "head": config_io.to_json(head_of(foreign))}
+    _save(workdir, params, tree, foreign, description, foreign.T)
 
 
-def fit_config(config: Config, found: Foreign, description: Description) -> Config:
+def fit_config(config: Config, foreign: Foreign, description: Description) -> Config:
     """Returns a config with the model of a checkpoint, and with a head as its program has it."""
-    model = model_of(found, (description.shape[0], description.shape[1]))
-    return dataclasses.replace(config, model=model, head=fit_head(config.head, found))
+    model = model_of(foreign, (description.shape[0], description.shape[1]))
+    return dataclasses.replace(config, model=model, head=fit_head(config.head, foreign))
 
 
-def check_data(file: Path, found: Foreign, description: Description, name: object) -> None:
-    """Raises UserError where a network is for other data than that of the config of a name."""
+def check_data(file: Path, foreign: Foreign, description: Description, config_name: object) -> None:
+    """Raises UserError where a network is for other data than that of a config.
+
+    Args:
+        file: the checkpoint.
+        foreign: its network.
+        description: of the data of the config.
+        config_name: what the config is called in messages.
+    """
     shape = description.shape
-    if len(shape) != 3 or shape[-1] != found.channels:
+    if len(shape) != 3 or shape[-1] != foreign.channels:
         raise UserError(
-            f"{file} is for images of {found.channels} channels, the data of {name} has shape "
+            f"{file} is for images of {foreign.channels} channels, the data of {config_name} has shape "
             f"{shape}: pass a config of other data"
         )
-    if found.classes not in (None, description.classes):
-        have = "no labels" if description.classes is None else f"{description.classes} classes"
-        cure = f"pass a config whose data has {found.classes} classes"
-        raise UserError(f"{file} is told one of {found.classes} classes, the data has {have}: {cure}")
+    if foreign.classes not in (None, description.classes):
+        classes = "no labels"
+        if description.classes is not None:
+            classes = f"{description.classes} classes"
+        cure = f"pass a config whose data has {foreign.classes} classes"
+        raise UserError(f"{file} is told one of {foreign.classes} classes, the data has {classes}: {cure}")
 
 
 def begin_run(
-    file: Path, found: Foreign, config: Config, description: Description, workdir: Path, name: object
+    file: Path,
+    foreign: Foreign,
+    config: Config,
+    description: Description,
+    workdir: Path,
+    config_name: object,
 ) -> int:
     """Begins a run from the weights of a checkpoint, and writes them to its folder too.
 
     Args:
         file: the checkpoint.
-        found: its network.
+        foreign: its network.
         config: of the run, with that network: see `fit_config`.
         description: of its data.
         workdir: where the run is written; a folder without a run.
-        name: what the config is called in messages.
+        config_name: what the config is called in messages.
 
     Returns:
         T of the process.
@@ -283,19 +335,32 @@ def begin_run(
         UserError: the process has another K, or the tensors are of another network.
     """
     parts = build.build(config, description)
-    K, T = parts.process.K, parts.process.T
-    if found.K != K:
+    K = parts.process.K
+    T = parts.process.T
+    if foreign.K != K:
         cure = "change the process, or pass --categories"
-        raise UserError(f"{file} has K = {found.K}, the process of {name} has {K}: {cure}")
+        raise UserError(f"{file} has K = {foreign.K}, the process of {config_name} has {K}: {cure}")
     try:
-        params = twin.from_torch(parts.state.params, found.tensors)
+        params = twin.from_torch(parts.state.params, foreign.tensors)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
     begin.begin_run(parts, workdir, params)
-    _save(workdir, params, config_io.to_json(config), found, description, T)
+    _save(workdir, params, config_io.to_json(config), foreign, description, T)
     return T
 
 
-def _save(workdir: Path, params: Any, config: Any, found: Foreign, description: Description, T: int) -> None:
-    texts = exported.make_metadata(config, description, found.K, T, found.step, found.weights)
+def _save(
+    workdir: Path, params: Any, config: Any, foreign: Foreign, description: Description, T: int
+) -> None:
+    """Writes parameters to a file of safetensors, with what they are of in its metadata.
+
+    Args:
+        workdir: its folder.
+        params: of the network.
+        config: as JSON.
+        foreign: the network of the program.
+        description: of the data.
+        T: steps of the process.
+    """
+    texts = exported.make_metadata(config, description, foreign.K, T, foreign.step, foreign.weights)
     twin.save(workdir / WEIGHTS, params, texts)

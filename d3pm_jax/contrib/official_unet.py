@@ -36,8 +36,15 @@ _BLOCK = {
     "nin_shortcut": "shortcut",
 }
 _ATTENTION = {name: name for name in ("norm", "q", "k", "v", "proj_out")}
-_ENDS = {"dense0": "temb1", "dense1": "temb2", "class_emb": "class_emb"}
-_ENDS |= {name: name for name in ("conv_in", "norm_out", "conv_out")}
+# The modules before and behind the levels.
+_ENDS = {
+    "dense0": "temb1",
+    "dense1": "temb2",
+    "class_emb": "class_emb",
+    "conv_in": "conv_in",
+    "norm_out": "norm_out",
+    "conv_out": "conv_out",
+}
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 
 
@@ -51,62 +58,56 @@ def read_flax_file(path: Path) -> Any:
     content = path.read_bytes()
     try:
         return serialization.msgpack_restore(content)
-    except Exception as error:  # whatever damaged bytes do to msgpack and NumPy
-        why = one_line(f"{type(error).__name__}: {error}")
-        raise ValueError(f"{path} is damaged, or no checkpoint ({why}): take another copy") from error
+    except Exception as error:
+        # Damaged bytes make msgpack and NumPy raise errors of many classes.
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise ValueError(f"{path} is damaged, or no checkpoint ({reason}): take another copy") from error
 
 
 def recognises_tree(tree: Any) -> bool:
     """Says whether a file of flax.serialization is of this program."""
-    return any({"conv_in", "dense0", "mid.block_1"} <= found.keys() for found in _candidates(tree).values())
+    modules = {"conv_in", "dense0", "mid.block_1"}
+    return any(modules <= params.keys() for params in _list_parameters(tree).values())
 
 
-def read_network(tree: Any, told: ImportOptions) -> Foreign:
+def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
     """Reads the network.
 
     Args:
         tree: what the file holds.
-        told: what it does not say.
+        user_options: what it does not say.
 
     Raises:
         ValueError: something is missing, left over, or of another shape, or said otherwise than by the file.
     """
     notes: list[str] = []
-    candidates = _candidates(tree)
-    if told.raw and "raw" not in candidates:
-        raise ValueError("optimizer/target, the last weights, are not in it: leave out --raw")
-    weights = "ema" if "ema" in candidates and not told.raw else "raw"
-    if weights == "raw" and not told.raw:
-        notes.append("the file has no moving average: these are the last weights")
-    params = candidates[weights]
-    heads, tensors = _heads(params, told.num_heads), _as_torch(params)
+    params_by_weights = _list_parameters(tree)
+    weights = _choose_weights(params_by_weights, user_options.raw, notes)
+    params = params_by_weights[weights]
+    heads = _count_heads(params, user_options.num_heads)
+    tensors = _as_torch(params)
+
+    # What the shapes say.
     ch, channels, *_ = layout.checked_shape(tensors, "conv_in.weight", 4)
-    classes = layout.checked_shape(tensors, "class_emb.weight", 2)[1] if "class_emb" in params else None
+    classes = None
+    if "class_emb" in params:
+        classes = layout.checked_shape(tensors, "class_emb.weight", 2)[1]
     outputs = layout.checked_shape(tensors, "conv_out.weight", 4)[0]
-    logistic, K = infer_output(outputs, channels, told, True, notes)
-    input_range = choose_value(told.input_range, (0.0, 255.0), "range of x", "--input-range", notes)
-    T = whole_steps(choose_value(told.max_time, 1000, "largest time", "--max-time", notes), "--max-time")
+    logistic, K = infer_output(outputs, channels, user_options, True, notes)
 
-    def level(at: str, first: int, conv: str) -> BlockLevel:
-        found, i = BlockLevel([], [], {}), first
-        while layout.has_module(tensors, f"{at}.block_{i}"):
-            attends = layout.has_module(tensors, f"{at}.attn_{i}")
-            found.blocks.append(
-                layout.take_modules(tensors, f"{at}.block_{i}", _BLOCK, ("y_proj", "nin_shortcut"))
-            )
-            found.attns.append(layout.take_modules(tensors, f"{at}.attn_{i}", _ATTENTION) if attends else {})
-            i += 1
-        if layout.has_module(tensors, f"{at}.{conv}"):
-            return found._replace(conv=layout.pop_module(tensors, f"{at}.{conv}"))
-        return found
+    # What nothing says but the user.
+    input_range = choose_value(user_options.input_range, (0.0, 255.0), "range of x", "--input-range", notes)
+    max_time = choose_value(user_options.max_time, 1000, "largest time", "--max-time", notes)
+    T = whole_steps(max_time, "--max-time")
 
-    count = sum(layout.has_module(tensors, f"up_{i}.block_0") for i in range(len(tensors)))
-    down = [level(f"down_{i}", 0, "downsample") for i in range(count)]
-    up = [level(f"up_{i}", 0, "upsample") for i in reversed(range(count))]
-    if not up:
+    num_levels = sum(layout.has_module(tensors, f"up_{i}.block_0") for i in range(len(tensors)))
+    if num_levels == 0:
         raise ValueError("up_0.block_0 is missing")
-    found, options, attn_levels = layout.assemble_unet(ch, down, level("mid", 1, "none"), up)
-    found |= layout.take_modules(tensors, "", _ENDS, optional=("class_emb",))
+    down = [_take_level(tensors, f"down_{i}", 0, "downsample") for i in range(num_levels)]
+    up = [_take_level(tensors, f"up_{i}", 0, "upsample") for i in reversed(range(num_levels))]
+    mid = _take_level(tensors, "mid", 1, "none")
+    unet_tensors, options, attn_levels = layout.assemble_unet(ch, down, mid, up)
+    unet_tensors |= layout.take_modules(tensors, "", _ENDS, optional=("class_emb",))
     layout.refuse_left(tensors)
     options |= {"groups": 32, "num_heads": heads, "max_time": T, "input_range": input_range}
     return Foreign(
@@ -118,7 +119,7 @@ def read_network(tree: Any, told: ImportOptions) -> Foreign:
         channels=channels,
         size=32,
         T=T,
-        tensors=layout.as_float32(found, notes),
+        tensors=layout.as_float32(unet_tensors, notes),
         weights=weights,
         step=step_of(tree.get("step")),
         notes=notes,
@@ -130,59 +131,114 @@ def read_network(tree: Any, told: ImportOptions) -> Foreign:
     )
 
 
-def _candidates(tree: Any) -> dict[str, dict[str, Any]]:
-    """Returns the parameters that a checkpoint holds, by which they are."""
+def _list_parameters(tree: Any) -> dict[str, dict[str, Any]]:
+    """Returns the parameters that a checkpoint holds, by which they are: "ema", "raw"."""
     if not isinstance(tree, dict):
         return {}
     optimizer = tree.get("optimizer")
     target = optimizer.get("target") if isinstance(optimizer, dict) else None
-    found = {"ema": tree.get("ema_params"), "raw": target}
-    return {k: x for k, x in found.items() if isinstance(x, dict) and x}
+    candidates = {"ema": tree.get("ema_params"), "raw": target}
+    return {name: params for name, params in candidates.items() if isinstance(params, dict) and params}
 
 
-def _heads(params: dict[str, Any], told: int | None) -> int:
+def _choose_weights(params_by_weights: dict[str, Any], raw: bool, notes: list[str]) -> str:
+    """Returns which parameters are taken: "ema" where there are any, unless the user wants the last ones.
+
+    Raises:
+        ValueError: the user wants the last ones, and they are not in the file.
+    """
+    if raw:
+        if "raw" not in params_by_weights:
+            raise ValueError("optimizer/target, the last weights, are not in it: leave out --raw")
+        return "raw"
+    if "ema" in params_by_weights:
+        return "ema"
+    notes.append("the file has no moving average: these are the last weights")
+    return "raw"
+
+
+def _take_level(tensors: Tensors, prefix: str, first: int, conv_name: str) -> BlockLevel:
+    """Takes the blocks of a level, attention after each, and its convolution.
+
+    Args:
+        tensors: what is left of the file; what is read is taken from it.
+        prefix: of the names of the level.
+        first: number of its first block.
+        conv_name: the name of its convolution, which need not be there.
+    """
+    level = BlockLevel([], [], {})
+    i = first
+    while layout.has_module(tensors, f"{prefix}.block_{i}"):
+        has_attention = layout.has_module(tensors, f"{prefix}.attn_{i}")
+        optional = ("y_proj", "nin_shortcut")
+        level.blocks.append(layout.take_modules(tensors, f"{prefix}.block_{i}", _BLOCK, optional))
+        attention: Tensors = {}
+        if has_attention:
+            attention = layout.take_modules(tensors, f"{prefix}.attn_{i}", _ATTENTION)
+        level.attns.append(attention)
+        i += 1
+    if layout.has_module(tensors, f"{prefix}.{conv_name}"):
+        level = level._replace(conv=layout.pop_module(tensors, f"{prefix}.{conv_name}"))
+    return level
+
+
+def _count_heads(params: dict[str, Any], user_heads: int | None) -> int:
     """Returns the number of heads, the middle axis of kernels [C, heads, C / heads].
 
     Raises:
-        ValueError: it is not one number, or not what was told.
+        ValueError: it is not one number, or not what the user says.
     """
-    found = set()
+    numbers = set()
     for name, module in params.items():
-        if re.search(r"\.attn_\d+$", name):
-            q = module.get("q") if isinstance(module, dict) else None
-            kernel = q.get("kernel") if isinstance(q, dict) else None
-            if not isinstance(kernel, np.ndarray) or kernel.ndim != 3:
-                raise ValueError(f"{name}/q/kernel is not of shape [C, heads, C / heads]")
-            found.add(int(kernel.shape[1]))
-    if len(found) != 1:
-        raise ValueError(f"its attention has {sorted(found)} heads, expected one number for all")
-    if told not in (None, *found):
-        raise ValueError(f"its attention has {found.pop()} heads, not {told}: leave out --heads")
-    return found.pop()
+        if re.search(r"\.attn_\d+$", name) is None:
+            continue
+        q = module.get("q") if isinstance(module, dict) else None
+        kernel = q.get("kernel") if isinstance(q, dict) else None
+        if not isinstance(kernel, np.ndarray) or kernel.ndim != 3:
+            raise ValueError(f"{name}/q/kernel is not of shape [C, heads, C / heads]")
+        numbers.add(int(kernel.shape[1]))
+    if len(numbers) != 1:
+        raise ValueError(f"its attention has {sorted(numbers)} heads, expected one number for all")
+    (heads,) = numbers
+    if user_heads not in (None, heads):
+        raise ValueError(f"its attention has {heads} heads, not {user_heads}: leave out --heads")
+    return heads
 
 
 def _as_torch(params: dict[str, Any]) -> Tensors:
     """Returns the tensors as "module.weight" in the layouts of PyTorch, heads beside each other."""
-    found: Tensors = {}
+    tensors: Tensors = {}
 
-    def visit(at: str, node: Any) -> None:
+    def visit(path: str, node: Any) -> None:
         if isinstance(node, dict):
-            for key, x in node.items():
-                visit(f"{at}.{key}" if at else str(key), x)
+            for key, child in node.items():
+                visit(f"{path}.{key}" if path else str(key), child)
             return
-        module, _, leaf = at.rpartition(".")
+        module, _, leaf = path.rpartition(".")
         if leaf not in _LEAVES or not isinstance(node, np.ndarray):
-            raise ValueError(f"{at} is no array of a network")
-        kind, x = module.rpartition(".")[2], node
-        if kind in ("q", "k", "v") and x.ndim == (3 if leaf == "kernel" else 2):
-            x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
-        elif kind == "proj_out" and x.ndim == 3:
-            x = x.reshape(x.shape[0] * x.shape[1], x.shape[2])
-        if x.ndim == 4:
-            x = x.transpose(3, 2, 0, 1)
-        elif x.ndim == 2:
-            x = x.T
-        found[f"{module}.{_LEAVES[leaf]}"] = x
+            raise ValueError(f"{path} is no array of a network")
+        module_name = module.rpartition(".")[2]
+        tensors[f"{module}.{_LEAVES[leaf]}"] = _transpose(_join_heads(node, module_name, leaf))
 
     visit("", params)
-    return found
+    return tensors
+
+
+def _join_heads(array: np.ndarray, module_name: str, leaf: str) -> np.ndarray:
+    """Returns an array of attention with its axes [heads, C / heads] as one, and any other as it is."""
+    if module_name in ("q", "k", "v") and array.ndim == (3 if leaf == "kernel" else 2):
+        *before, heads, features = array.shape
+        return array.reshape(*before, heads * features)
+    if module_name == "proj_out" and array.ndim == 3:
+        heads, features, outputs = array.shape
+        return array.reshape(heads * features, outputs)
+    return array
+
+
+def _transpose(array: np.ndarray) -> np.ndarray:
+    """Returns a kernel of Flax in the layout of PyTorch, and any other array as it is."""
+    if array.ndim == 4:
+        return array.transpose(3, 2, 0, 1)  # [H, W, in, out] to [out, in, H, W]
+    if array.ndim == 2:
+        return array.T  # [in, out] to [out, in]
+    return array

@@ -41,42 +41,55 @@ _FIXED = {"groups": 32, "channels_per_group": 4, "attention_eps": 1e-5, "max_tim
 def recognises_tree(tree: Any) -> bool:
     """Says whether a file of torch.save is of this program."""
     model = tree.get("model", tree) if isinstance(tree, dict) else None
-    names = {_bare(name) for name in model} if isinstance(model, dict) else set()
+    if not isinstance(model, dict):
+        return False
+    names = {_remove_prefixes(name) for name in model}
     return {"down.0.weight", "time.1.weight", "mid.0.resblocks.norm1.weight"} <= names
 
 
-def read_network(tree: Any, told: ImportOptions) -> Foreign:
+def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
     """Reads the network.
 
     Args:
         tree: what the file holds.
-        told: what it does not say.
+        user_options: what it does not say.
 
     Raises:
         ValueError: something is missing, left over, or of another shape.
     """
     notes: list[str] = []
-    tensors, weights = _weights(tree.get("model", tree), told.raw, notes)
+    tensors, weights = _choose_weights(tree.get("model", tree), user_options.raw, notes)
+
+    # What the shapes say.
     ch, channels, *_ = layout.checked_shape(tensors, "down.0.weight", 4)
     outputs = layout.checked_shape(tensors, "out.2.weight", 4)[0]
-    logistic, K = infer_output(outputs, channels, told, False, notes)
-    notes += [_LOGISTIC] if logistic else []
-    heads = choose_value(told.num_heads, 1, "number of heads", "--heads", notes)
-    input_range = choose_value(told.input_range, (0.0, K - 1.0), "range of x", "--input-range", notes)
-    T = whole_steps(choose_value(told.max_time, 1000, "T", "--max-time", notes), "--max-time")
+    logistic, K = infer_output(outputs, channels, user_options, False, notes)
+    if logistic:
+        notes.append(_LOGISTIC)
 
-    def block(at: str) -> tuple[Tensors, Tensors]:
-        found = layout.take_modules(tensors, f"{at}.resblocks", _BLOCK, optional=("skip",))
-        attends = layout.has_module(tensors, f"{at}.attention")
-        attention = _attention(tensors, f"{at}.attention", heads) if attends else {}
-        return layout.as_linear(found, "shortcut"), attention
+    # What nothing says but the user.
+    heads = choose_value(user_options.num_heads, 1, "number of heads", "--heads", notes)
+    input_range = choose_value(user_options.input_range, (0.0, K - 1.0), "range of x", "--input-range", notes)
+    max_time = choose_value(user_options.max_time, 1000, "T", "--max-time", notes)
+    T = whole_steps(max_time, "--max-time")
 
-    down = layout.read_levels(tensors, "down", 1, "resblocks", "downsample.0", block)
-    up = layout.read_levels(tensors, "up", 0, "resblocks", "1", block)
-    mid = layout.read_levels(tensors, "mid", 0, "resblocks", "none", block)[0]
-    found, options, attn_levels = layout.assemble_unet(ch, down, mid, up)
-    found |= layout.take_modules(tensors, "", _ENDS)
+    def take_block(path: str) -> tuple[Tensors, Tensors]:
+        block = layout.take_modules(tensors, f"{path}.resblocks", _BLOCK, optional=("skip",))
+        attention: Tensors = {}
+        if layout.has_module(tensors, f"{path}.attention"):
+            attention = _take_attention(tensors, f"{path}.attention", heads)
+        return layout.as_linear(block, "shortcut"), attention
+
+    # The first entry of "down" is the first convolution.
+    down = layout.read_levels(tensors, "down", 1, "resblocks", "downsample.0", take_block)
+    up = layout.read_levels(tensors, "up", 0, "resblocks", "1", take_block)
+    mid = layout.read_levels(tensors, "mid", 0, "resblocks", "none", take_block)[0]
+    unet_tensors, options, attn_levels = layout.assemble_unet(ch, down, mid, up)
+    unet_tensors |= layout.take_modules(tensors, "", _ENDS)
     layout.refuse_left(tensors)
+    size = 32
+    if channels == 1:
+        size = 28
     return Foreign(
         program=PROGRAM,
         network="UNet",
@@ -84,9 +97,9 @@ def read_network(tree: Any, told: ImportOptions) -> Foreign:
         attn_levels=attn_levels,
         K=K,
         channels=channels,
-        size=28 if channels == 1 else 32,
+        size=size,
         T=T,
-        tensors=layout.as_float32(found, notes),
+        tensors=layout.as_float32(unet_tensors, notes),
         weights=weights,
         step=step_of(tree.get("n_iter")),
         notes=notes,
@@ -97,45 +110,65 @@ def read_network(tree: Any, told: ImportOptions) -> Foreign:
     )
 
 
-def _bare(name: str) -> str:
+def _remove_prefixes(name: str) -> str:
     """Returns a name without the prefixes of a process and of a distributed training."""
-    bare = name.removeprefix("net.")
-    while bare != name and bare.startswith("module."):
-        bare = bare.removeprefix("module.")
-    return bare
+    if not name.startswith("net."):
+        return name
+    bare_name = name.removeprefix("net.")
+    while bare_name.startswith("module."):
+        bare_name = bare_name.removeprefix("module.")
+    return bare_name
 
 
-def _weights(model: Any, raw: bool, notes: list[str]) -> tuple[Tensors, str]:
-    """Returns the tensors by the names of the network alone, and which they are."""
-    named = {k: x for k, x in model.items() if isinstance(x, np.ndarray)}
-    if any(name.startswith("net.") for name in named):
-        named = {k: x for k, x in named.items() if k.startswith("net.")}
-    found = {_bare(k): x for k, x in named.items()}
+def _choose_weights(model: dict[str, Any], raw: bool, notes: list[str]) -> tuple[Tensors, str]:
+    """Returns the tensors by the names of the network alone, and which they are: "ema" or "raw".
+
+    Args:
+        model: the state dict.
+        raw: take the last weights, where there is an average too.
+        notes: takes what was assumed.
+
+    Raises:
+        ValueError: the average is of other tensors than the network.
+    """
+    arrays = {name: x for name, x in model.items() if isinstance(x, np.ndarray)}
+    if any(name.startswith("net.") for name in arrays):
+        arrays = {name: x for name, x in arrays.items() if name.startswith("net.")}
+    tensors = {_remove_prefixes(name): x for name, x in arrays.items()}
+
     averages = model.get("ema_shadow_params")
-    if raw or averages is None:
-        if not raw:
-            notes.append("the file has no moving average: these are the last weights")
-        return found, "raw"
-    shapes = [getattr(x, "shape", None) for x in averages] if isinstance(averages, list | tuple) else None
-    if shapes != [x.shape for x in found.values()]:
+    if averages is None and not raw:
+        notes.append("the file has no moving average: these are the last weights")
+    if averages is None or raw:
+        return tensors, "raw"
+
+    # The average is a list without names: only its order and shapes say which tensor is which.
+    shapes = None
+    if isinstance(averages, list | tuple):
+        shapes = [getattr(average, "shape", None) for average in averages]
+    if shapes != [x.shape for x in tensors.values()]:
         raise ValueError(
             "ema_shadow_params are not of the number and shapes of the network's tensors: pass --raw"
         )
-    return dict(zip(found, averages, strict=True)), "ema"
+    return dict(zip(tensors, averages, strict=True)), "ema"
 
 
-def _attention(tensors: Tensors, at: str, heads: int) -> Tensors:
-    """Splits qkv, whose rows are q, k and v of the first head, then of the second."""
-    found = layout.as_linear(
-        layout.take_modules(tensors, at, {"norm": "norm", "qkv": "qkv", "proj_out": "proj_out"}),
-        "qkv",
-        "proj_out",
-    )
-    rows, C = layout.checked_shape(found, "qkv.weight", 2)
-    if rows != 3 * C or C % heads or found["qkv.bias"].shape != (rows,):
-        raise ValueError(f"{at}.qkv of shape {(rows, C)} is no q, k, v of {heads} heads: change --heads")
+def _take_attention(tensors: Tensors, path: str, heads: int) -> Tensors:
+    """Takes the modules of attention, and splits qkv into q, k and v.
+
+    The rows of qkv are those of q, k and v of the first head, then of the second.
+
+    Raises:
+        ValueError: qkv is not of so many heads.
+    """
+    names = {"norm": "norm", "qkv": "qkv", "proj_out": "proj_out"}
+    attention = layout.as_linear(layout.take_modules(tensors, path, names), "qkv", "proj_out")
+    rows, C = layout.checked_shape(attention, "qkv.weight", 2)
+    if rows != 3 * C or C % heads or attention["qkv.bias"].shape != (rows,):
+        raise ValueError(f"{path}.qkv of shape {(rows, C)} is no q, k, v of {heads} heads: change --heads")
     for leaf in ("weight", "bias"):
-        x = found.pop(f"qkv.{leaf}")
-        parts = x.reshape(heads, 3, C // heads, *x.shape[1:])
-        found |= {f"{name}.{leaf}": parts[:, i].reshape(C, *x.shape[1:]) for i, name in enumerate("qkv")}
-    return found
+        qkv = attention.pop(f"qkv.{leaf}")  # [3 C, C] or [3 C]
+        by_head = qkv.reshape(heads, 3, C // heads, *qkv.shape[1:])
+        for i, name in enumerate("qkv"):
+            attention[f"{name}.{leaf}"] = by_head[:, i].reshape(C, *qkv.shape[1:])
+    return attention

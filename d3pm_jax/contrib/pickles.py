@@ -1,16 +1,19 @@
 """Reads files of torch.save without PyTorch, weights only: tensors become arrays, and nothing of a file runs.
 
-Such a file is a zip archive of a pickle and of the bytes of each storage. A pickle names functions to call: a
-name that is not in a short list is refused here, and for those in it stand-ins build arrays and plain values.
+Such a file is a zip archive of a pickle and of the bytes of each storage. A pickle is a program for a machine
+with a stack: it makes lists, tuples and dicts, and names functions to call. `pickle.Unpickler` cannot run one
+that nobody vouches for: it hashes every key of a dict, and the hash of a tuple in tuples takes all stack or
+time; it makes sets and objects. So the program is run here, which `pickletools` takes apart: the instructions
+that weights are written with are known and others refused, a key is looked at before its hash, and for the
+functions of a short list stand-ins build arrays and plain values.
 """
 
-import io
-import pickle
+import pickletools
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,13 +34,9 @@ _STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-_MOST_AXES = 32  # of an array of NumPy
-_MOST = 4  # bytes that are made of a byte of the file
-_REFUSED = (
-    *(pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET),
-    *(pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4),
-    *(pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
-)
+_MAX_AXES = 32  # of an array of NumPy
+# Bytes that are made of a byte of the file. A tensor that is expanded is a view, but may be copied later.
+_MAX_EXPANSION = 4
 
 
 class Refused(ValueError):
@@ -55,127 +54,251 @@ def read_torch_file(path: Path) -> Any:
             and plain values.
         OSError: it cannot be read.
     """
-    path.open("rb").close()  # an OSError that names it
+    # The error of zipfile would be taken for one of a damaged file: this OSError names the file.
+    path.open("rb").close()
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.count("/") == 1]
             folders = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
             if len(folders) != 1:
                 raise Refused("is a zip archive without the data.pkl of torch.save")
-            return _Reader(archive, folders[0], _MOST * path.stat().st_size).load()
+            return _Reader(archive, folders[0], _MAX_EXPANSION * path.stat().st_size).load()
     except Refused as error:
         raise ValueError(
             f"{path} {error}: only tensors and plain values are read; save a state dict"
         ) from None
-    except Exception as error:  # whatever a damaged archive or pickle does to zipfile and pickle
-        why = one_line(f"{type(error).__name__}: {error}")
-        raise ValueError(f"{path} is damaged, or none of torch.save ({why}): {RESAVE}") from error
+    except Exception as error:
+        # A damaged archive or pickle makes zipfile, pickletools and the reader raise errors of many classes.
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise ValueError(f"{path} is damaged, or none of torch.save ({reason}): {RESAVE}") from error
 
 
-def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Returns an entry of the archive, which torch.save never compresses: no file is more than its size."""
+def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Returns an entry of the archive.
+
+    torch.save compresses none, so that no file makes more than its size.
+    """
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed")
     return archive.read(name)
 
 
-def _refuse(reader: Any) -> None:
-    """Stands for the opcodes of sets, whose entries are hashed, and of others that no weights need."""
-    raise Refused("holds a set or an object")
+class _Reader:
+    """Runs data.pkl of an archive, with stand-ins in place of every function and class.
 
+    Args:
+        archive: of torch.save.
+        folder: in the archive, with a slash.
+        max_bytes: of all tensors together.
+    """
 
-def _fill(found: Any, items: list[Any]) -> None:
-    """Puts keys and values into a dict; no tuple as a key is hashed, which may take all stack or time."""
-    if not isinstance(found, dict):
-        raise ValueError("entries of what is no dict")
-    for key, x in zip(items[::2], items[1::2], strict=True):
-        if type(key) is not str and not (type(key) is int and abs(key) < 2**63):
-            raise Refused("has a dict whose keys are neither names nor numbers")
-        found[key] = x
+    def __init__(self, archive: zipfile.ZipFile, folder: str, max_bytes: int):
+        self._archive = archive
+        self._folder = folder
+        self._bytes_left = max_bytes
+        self._storages: dict[str, np.ndarray] = {}
+        self._is_swapped = self._is_big_endian() != (sys.byteorder == "big")
 
+        # What was made since the last mark, and what was made before each mark that is open.
+        self._stack: list[Any] = []
+        self._outer_stacks: list[list[Any]] = []
+        # Values that the pickle refers to again, by number.
+        self._memo: dict[int, Any] = {}
 
-def _set_item(reader: Any) -> None:
-    x, key = reader.stack.pop(), reader.stack.pop()
-    _fill(reader.stack[-1], [key, x])
+    def load(self) -> Any:
+        """Returns what the pickle makes.
 
+        Raises:
+            Refused: it holds more than weights.
+            Exception: of many classes, where it is damaged.
+        """
+        content = _read_entry(self._archive, f"{self._folder}data.pkl")
+        for opcode, argument, _ in pickletools.genops(content):
+            self._execute(opcode.name, argument)
+        return self._stack.pop()
 
-def _set_items(reader: Any) -> None:
-    items = reader.pop_mark()
-    _fill(reader.stack[-1], items)
+    def _execute(self, name: str, argument: Any) -> None:
+        """Executes an instruction: its name and argument are those of the table in `pickletools`."""
+        stack = self._stack
+        match name:
+            # Plain values.
+            case "BININT" | "BININT1" | "BININT2" | "INT" | "LONG" | "LONG1" | "LONG4":
+                stack.append(argument)
+            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "UNICODE":
+                stack.append(argument)
+            case "BINSTRING" | "SHORT_BINSTRING" | "STRING" | "FLOAT" | "BINFLOAT":
+                stack.append(argument)
+            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
+                stack.append(argument)
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(name == "NEWTRUE")
 
+            # What is kept to be referred to.
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                self._memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET" | "GET":
+                stack.append(self._memo[argument])
 
-def _dict(reader: Any) -> None:
-    found, items = {}, reader.pop_mark()
-    _fill(found, items)
-    reader.append(found)
+            # The stack itself.
+            case "MARK":
+                self._outer_stacks.append(stack)
+                self._stack = []
+            case "POP_MARK":
+                self._pop_to_mark()
+            case "POP" if not stack:
+                self._pop_to_mark()
+            case "POP":
+                stack.pop()
+            case "DUP":
+                stack.append(stack[-1])
 
+            # Tuples, lists and dicts.
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE1":
+                stack[-1:] = [(stack[-1],)]
+            case "TUPLE2":
+                stack[-2:] = [(stack[-2], stack[-1])]
+            case "TUPLE3":
+                stack[-3:] = [(stack[-3], stack[-2], stack[-1])]
+            case "TUPLE":
+                items = self._pop_to_mark()
+                self._stack.append(tuple(items))
+            case "EMPTY_LIST":
+                stack.append([])
+            case "LIST":
+                items = self._pop_to_mark()
+                self._stack.append(items)
+            case "APPEND":
+                item = stack.pop()
+                _extend_list(stack[-1], [item])
+            case "APPENDS":
+                items = self._pop_to_mark()
+                _extend_list(self._stack[-1], items)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "DICT":
+                items = self._pop_to_mark()
+                self._stack.append({})
+                _fill_dict(self._stack[-1], items)
+            case "SETITEM":
+                value = stack.pop()
+                key = stack.pop()
+                _fill_dict(stack[-1], [key, value])
+            case "SETITEMS":
+                items = self._pop_to_mark()
+                _fill_dict(self._stack[-1], items)
 
-def _build(reader: Any) -> None:
-    state = reader.stack.pop()
-    if not isinstance(reader.stack[-1], _Dict | _Float64):
-        raise Refused("holds an object")
-    reader.stack[-1].__setstate__(state)
+            # Functions, and what they make.
+            case "GLOBAL":
+                module, function = argument.split(" ", 1)
+                stack.append(self._find_stand_in(module, function))
+            case "STACK_GLOBAL":
+                function = stack.pop()
+                module = stack.pop()
+                stack.append(self._find_stand_in(module, function))
+            case "REDUCE":
+                arguments = stack.pop()
+                stack[-1] = stack[-1](*arguments)
+            case "BUILD":
+                state = stack.pop()
+                if not isinstance(stack[-1], _Dict | _Float64):
+                    raise Refused("holds an object")
+                stack[-1].set_state(state)
+            case "BINPERSID":
+                stack[-1] = self._load_storage(stack[-1])
 
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case _:
+                # Entries of sets are hashed, and objects are of classes: weights need neither.
+                raise Refused("holds a set or an object")
 
-class _Reader(pickle._Unpickler):  # that in Python: the one in C does not let a key be seen before its hash
-    """Unpickles data.pkl of an archive, with stand-ins in place of every function and class."""
+    def _pop_to_mark(self) -> list[Any]:
+        """Returns what was made since the last mark, and takes it off the stack."""
+        items = self._stack
+        self._stack = self._outer_stacks.pop()
+        return items
 
-    dispatch: ClassVar = {
-        **pickle._Unpickler.dispatch,
-        **{code[0]: _refuse for code in _REFUSED},
-        pickle.SETITEM[0]: _set_item,
-        pickle.SETITEMS[0]: _set_items,
-        pickle.DICT[0]: _dict,
-        pickle.BUILD[0]: _build,
-    }
-
-    def __init__(self, archive: zipfile.ZipFile, folder: str, most: int):
-        super().__init__(io.BytesIO(_entry(archive, f"{folder}data.pkl")))
-        self.archive, self.folder, self.left, self.storages = archive, folder, most, {}
-        byteorder = f"{folder}byteorder"
-        big = byteorder in archive.namelist() and _entry(archive, byteorder) == b"big"
-        self.swapped = big != (sys.byteorder == "big")
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns the stand-in of a name.
+    def _find_stand_in(self, module: str, name: str) -> Any:
+        """Returns the stand-in of a function or class.
 
         Raises:
             Refused: there is none.
         """
         if module == "torch" and name in _STORAGES:
             return _Token(name)
-        found = _STAND_INS.get((module, name))
-        if found is None:
+        stand_in = _STAND_INS.get((module, name))
+        if stand_in is None:
             raise Refused(f"holds {one_line(f'{module}.{name}')}, which is not loaded")
-        return found if found is _parameter else lambda *args: self._spend(found(*args))
+        if stand_in is _parameter:
+            # It returns the tensor that it is called with, which has been counted.
+            return stand_in
+        return lambda *arguments: self._count_bytes(stand_in(*arguments))
 
-    def _spend(self, made: Any) -> Any:
-        """Returns what was made; counts it where it may be large, a view as if it were copied.
+    def _count_bytes(self, value: Any) -> Any:
+        """Returns a value, and counts its bytes where it may be large, those of a view as if it were copied.
 
         Raises:
             ValueError: it is more, in all, than a file of this size has.
         """
-        self.left -= made.nbytes if isinstance(made, np.ndarray) else len(made) if type(made) is bytes else 0
-        if self.left < 0:
-            raise ValueError(f"its tensors are more than {_MOST} times the size of the file")
-        return made
+        if isinstance(value, np.ndarray):
+            self._bytes_left -= value.nbytes
+        elif type(value) is bytes:
+            self._bytes_left -= len(value)
+        if self._bytes_left < 0:
+            raise ValueError(f"its tensors are more than {_MAX_EXPANSION} times the size of the file")
+        return value
 
-    def persistent_load(self, pid: Any) -> np.ndarray:
+    def _load_storage(self, persistent_id: Any) -> np.ndarray:
         """Returns a storage as an array of one axis."""
-        kind, token, key, _, size = pid
+        kind, token, key, _, size = persistent_id
         if kind != "storage" or not isinstance(token, _Token) or not isinstance(key, str):
             raise ValueError("a tensor without a storage")
-        if key not in self.storages:
-            content = _entry(self.archive, f"{self.folder}data/{key}")
+        if key not in self._storages:
+            content = _read_entry(self._archive, f"{self._folder}data/{key}")
             storage = np.frombuffer(content, jnp.dtype(_STORAGES[token.name]))
-            self.storages[key] = self._spend(storage.byteswap() if self.swapped else storage)
-        if len(self.storages[key]) != size:
-            raise ValueError(f"storage {key} has {len(self.storages[key])} entries, expected {size}")
-        return self.storages[key]
+            if self._is_swapped:
+                storage = storage.byteswap()
+            self._storages[key] = self._count_bytes(storage)
+        storage = self._storages[key]
+        if len(storage) != size:
+            raise ValueError(f"storage {key} has {len(storage)} entries, expected {size}")
+        return storage
+
+    def _is_big_endian(self) -> bool:
+        """Says whether storages are big-endian; those of a file that does not say are little-endian."""
+        name = f"{self._folder}byteorder"
+        return name in self._archive.namelist() and _read_entry(self._archive, name) == b"big"
+
+
+def _extend_list(target: Any, items: list[Any]) -> None:
+    """Puts items at the end of a list."""
+    if type(target) is not list:
+        raise ValueError("items of what is no list")
+    target.extend(items)
+
+
+def _fill_dict(target: Any, items: list[Any]) -> None:
+    """Puts keys and values, one after the other, into a dict.
+
+    A key that is a tuple is not even hashed: its hash visits all that is in it, as often as it is in it.
+    """
+    if not isinstance(target, dict):
+        raise ValueError("entries of what is no dict")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        is_number = type(key) is int and abs(key) < 2**63
+        if type(key) is not str and not is_number:
+            raise Refused("has a dict whose keys are neither names nor numbers")
+        target[key] = value
 
 
 class _Token:
-    """Stands for the class of a storage; it cannot be called."""
+    """Stands for the class of a storage, which has this name; it cannot be called."""
 
     def __init__(self, name: str):
         self.name = name
@@ -186,25 +309,27 @@ class _Dict(dict):
 
     __slots__ = ()
 
-    def __setstate__(self, state: Any) -> None:
+    def set_state(self, state: Any) -> None:
         pass
 
 
 class _Float64:
     """Stands for numpy.dtype("f8"), and takes the state that NumPy gives it."""
 
-    def __setstate__(self, state: Any) -> None:
+    def set_state(self, state: Any) -> None:
         if type(state) is not tuple or state[:2] != (3, "<"):
             raise Refused("holds a NumPy dtype other than float64")
 
 
 def _dtype(name: Any, *flags: Any) -> _Float64:
+    """Stands for numpy.dtype."""
     if not isinstance(name, str) or name != "f8":
         raise Refused("holds a NumPy dtype other than float64")
     return _Float64()
 
 
 def _scalar(dtype: Any, content: Any = None) -> float:
+    """Stands for the function with which NumPy writes a scalar."""
     if not isinstance(dtype, _Float64) or not isinstance(content, bytes) or len(content) != 8:
         raise Refused("holds a NumPy scalar other than float64")
     return float(np.frombuffer(content, "<f8")[0])
@@ -221,15 +346,17 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> np
     """Stands for torch._utils._rebuild_tensor_v2; the array is a view that cannot be written to."""
     if not isinstance(storage, np.ndarray) or storage.ndim != 1:
         raise ValueError("a tensor without a storage")
-    if type(size) is not tuple or type(stride) is not tuple or not len(size) == len(stride) <= _MOST_AXES:
+    if type(size) is not tuple or type(stride) is not tuple or not len(size) == len(stride) <= _MAX_AXES:
         raise ValueError("a tensor without a shape")
     if not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *size, *stride)):
         raise ValueError("a tensor whose sizes are no whole numbers")
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if 0 not in size and last >= len(storage):
-        raise ValueError(f"a tensor of shape {size} is larger than its storage")
     if 0 in size:
         return np.zeros(size, storage.dtype)
+
+    # as_strided checks nothing: the last entry has to lie in the storage.
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if last >= len(storage):
+        raise ValueError(f"a tensor of shape {size} is larger than its storage")
     strides = [step * storage.itemsize for step in stride]
     return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
 

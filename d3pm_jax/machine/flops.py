@@ -92,11 +92,13 @@ def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]
         return max(flops for flops, _ in branches), [any(results) for results in by_result]
 
     inner = _inner_program(params)
-    if inner is not None:
+    num_results = len(equation.outvars)
+    if inner is None:
+        return 0, [any(depends)] * num_results
+    if len(inner.invars) != len(depends) or len(inner.outvars) != num_results:
         # An inner program of other arguments is of scalars, as that of a scatter, and does not count.
-        if len(inner.invars) == len(depends) and len(inner.outvars) == len(equation.outvars):
-            return _count_program(inner, depends)
-    return 0, [any(depends)] * len(equation.outvars)
+        return 0, [any(depends)] * num_results
+    return _count_program(inner, depends)
 
 
 def _inner_program(params: Mapping[str, Any]) -> Jaxpr | None:

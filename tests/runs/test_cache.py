@@ -82,10 +82,11 @@ def test_nothing_replaces_the_folder_of_these_tests(monkeypatch):
 
 
 def test_another_processor_has_another_folder(monkeypatch):
-    here, found = cache._machine(), []
+    here = cache._name_machine()
+    names = []
     for name, flags, clock in (("A", "avx2", 1), ("A", "avx512f", 1), ("B", "avx2", 1), ("A", "avx2", 2)):
-        told = f"model name\t: {name}\nflags\t\t: {flags}\ncpu MHz\t\t: {clock}\n\nprocessor\t: 1\n"
-        monkeypatch.setattr(Path, "read_text", lambda path, told=told: told)
-        found.append(cache._machine())
-    assert len({here, *found}) == 4
-    assert found[0] == found[3]
+        cpuinfo = f"model name\t: {name}\nflags\t\t: {flags}\ncpu MHz\t\t: {clock}\n\nprocessor\t: 1\n"
+        monkeypatch.setattr(Path, "read_text", lambda path, cpuinfo=cpuinfo: cpuinfo)
+        names.append(cache._name_machine())
+    assert len({here, *names}) == 4
+    assert names[0] == names[3]

@@ -1,5 +1,6 @@
 """Pickles as no torch.save writes them: what they may hold, byte by byte, and what would harm a process."""
 
+import pickle
 import struct
 import zipfile
 
@@ -40,6 +41,25 @@ def put(folder, content, storage=STORAGE, order=None):
         if order:
             archive.writestr("x/byteorder", order)
     return file
+
+
+PLAIN = {
+    "numbers": [0, 1, -2, 300, 70_000, 2**40, -(2**70), 2**3000, 3.5, True, False, None],
+    "texts": ["", "a", "\u00e9\n", "x" * 300],
+    "tuples": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)),
+    "bytes": [b"\xff", b"x" * 300],
+    7: {"dicts": [{}, {"a": []}, {i: str(i) for i in range(2000)}]},
+}
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_values_are_read_as_pickle_reads_them(protocol, tmp_path):
+    same = [PLAIN, PLAIN["texts"]]
+    content = put(tmp_path, pickle.dumps(same, protocol), storage=b"x" * 100_000)
+    found = pickles.read_torch_file(content)
+    assert found == same
+    assert repr(found) == repr(same)  # True is not 1
+    assert found[0]["texts"] is found[1]
 
 
 def test_a_tensor_is_the_part_of_its_storage_that_it_says(tmp_path):
@@ -95,7 +115,10 @@ HARMFUL = {
     "a set of them": (b"\x8f()" + b"2\x86" * 45 + b"\x90", "a set or an object"),
     "a frozen set of them": (b"()" + b"2\x86" * 45 + b"\x91", "a set or an object"),
     "pairs of them for OrderedDict": (b"ccollections\nOrderedDict\n(](()NtetR", "TypeError"),
-    "2^40 bytes": (b"\x96" + struct.pack("<Q", 2**40), "a set or an object"),
+    "2^40 bytes": (b"\x96" + struct.pack("<Q", 2**40), "is damaged, or none of torch.save"),
+    "bytes that can be written to": (b"\x96" + struct.pack("<Q", 1) + b"a", "a set or an object"),
+    "an object": (b"ctorch\nSize\n)\x81", "a set or an object"),
+    "a list that is a dict": (b"}Na", "items of what is no list"),
     "a state for a tensor": (tensor(0, (1,), (1,)) + b"}b", "holds an object"),
     "a tensor as a dict": (tensor(0, (1,), (1,)) + text("a") + b"Ns", "entries of what is no dict"),
     "nested tuples": (b")" + b"\x85" * 200_000, "holds no weights"),
