@@ -51,14 +51,15 @@ def main() -> int:
 
 
 def _against(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    """Of a file: 0 where all agrees, 1 where something differs, 2 where there is nothing to compare."""
-    given = {
+    """Compares a file: 0 where all agrees, 1 where something differs, 2 where there is nothing to compare."""
+    of_report = {
         "--html": args.html,
         "--device": args.device != "cpu",
         "--matmul-precision": args.matmul_precision,
     }
-    for option in (name for name, value in given.items() if value):
-        parser.error(f"{option} does not go with --against: leave it out")
+    for option, value in of_report.items():
+        if value:
+            parser.error(f"{option} does not go with --against: leave it out")
     if "bfloat16" in (args.dtype or ()):
         parser.error("--against compares float64 and float32: leave --dtype bfloat16 out")
     if args.against == Path():
@@ -78,12 +79,18 @@ def _report(args: argparse.Namespace) -> int:
     except RuntimeError:
         print(f"JAX finds no {args.device}: install '.[cuda]' on a machine that has one", file=sys.stderr)
         return 1
-    matmul = args.matmul_precision or ("default" if args.device == "gpu" else "highest")
-    found = report.collect(args.dtype or report.DTYPES, device, None if matmul == "highest" else matmul)
-    print(report.text(found, args.markdown, args.all))
+    matmul = args.matmul_precision
+    if matmul is None and args.device == "gpu":
+        matmul = "default"
+    # The highest precision is the one that everything is compared in: it has nothing to be held beside.
+    if matmul == "highest":
+        matmul = None
+
+    content = report.collect(args.dtype or report.DTYPES, device, matmul)
+    print(report.text(content, args.markdown, args.all))
     if args.html:
-        args.html.write_text(page.page(found))
-    return 1 if report.failed(found.rows) else 0
+        args.html.write_text(page.make_page(content))
+    return int(bool(report.failed(content.rows)))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ TOLERANCES = {
 class Difference(NamedTuple):
     """Holds how two arrays differ, at most."""
 
-    parts: tuple[float, float, float, float]  # absolute, relative, ULP, scaled
+    sizes: tuple[float, float, float, float]  # absolute, relative, ULP, scaled
     numbers: str = ""  # both, where the scaled difference is largest
     note: str = ""  # what is wrong besides
 
@@ -55,7 +55,7 @@ class Row(NamedTuple):
     pair: str
     case: str
     dtype: str
-    what: str  # which two, and what of them
+    comparison: str  # which two, and what of them: "torch = jit gradient"
     absolute: float
     relative: float
     ulp: float
@@ -73,55 +73,73 @@ class Row(NamedTuple):
         """The part of the tolerance that is used; inf where nothing is allowed."""
         if self.note or self.scaled > self.tolerance == 0.0:
             return np.inf
-        return self.scaled / self.tolerance if self.tolerance else 0.0
+        if not self.tolerance:
+            return 0.0
+        return self.scaled / self.tolerance
 
 
-def row(pair: str, case: str, dtype: str, what: str, found: Difference, tolerance: float) -> Row:
+def make_row(
+    pair: str, case: str, dtype: str, comparison: str, difference: Difference, tolerance: float
+) -> Row:
     """Makes the row of one comparison."""
-    return Row(pair, case, dtype, what, *found.parts, tolerance, found.numbers, found.note)
+    return Row(
+        pair, case, dtype, comparison, *difference.sizes, tolerance, difference.numbers, difference.note
+    )
 
 
-def free(row: Row) -> Row:
+def without_tolerance(row: Row) -> Row:
     """The row held to no tolerance."""
     return row._replace(tolerance=np.inf)
 
 
-def arrays(a: np.ndarray, b: np.ndarray, scale: np.ndarray, dtype: str) -> Difference:
-    """How far a, of this dtype, is from b, which may be float64."""
-    if wrong := _wrong(a, b, dtype):
-        return Difference(WRONG, note=wrong)
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    finite = np.isfinite(a)
-    a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
-    d, largest = np.abs(a - b), np.maximum(np.abs(a), np.abs(b))
+def compare_arrays(actual: np.ndarray, expected: np.ndarray, scale: np.ndarray, dtype: str) -> Difference:
+    """Measures how far an array of this dtype is from another, which may be float64."""
+    mismatch = _describe_mismatch(actual, expected, dtype)
+    if mismatch:
+        return Difference(MISMATCH, note=mismatch)
+
+    # Infinities are in the same places from here on, and differ by nothing.
+    finite = np.isfinite(actual)
+    actual = np.where(finite, actual.astype(np.float64), 0.0)
+    expected = np.where(finite, expected.astype(np.float64), 0.0)
+
+    distance = np.abs(actual - expected)
+    largest = np.maximum(np.abs(actual), np.abs(expected))
     ulp = np.spacing(largest.astype(dtype)).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative, scaled = np.where(d > 0, d / largest, 0.0), np.where(d > 0, d / scale, 0.0)
-    return Difference((_max(d), _max(relative), _max(d / ulp), _max(scaled)), _numbers(a, b, scaled))
+        relative = np.where(distance > 0, distance / largest, 0.0)
+        scaled = np.where(distance > 0, distance / scale, 0.0)
+    sizes = (_max(distance), _max(relative), _max(distance / ulp), _max(scaled))
+    return Difference(sizes, _describe_worst(actual, expected, scaled))
 
 
-WRONG = (np.inf, np.inf, np.inf, np.inf)
+MISMATCH = (np.inf, np.inf, np.inf, np.inf)
 
 
-def _numbers(a: np.ndarray, b: np.ndarray, distance: np.ndarray) -> str:
+def _describe_worst(actual: np.ndarray, expected: np.ndarray, distance: np.ndarray) -> str:
     """Names both numbers at the largest distance, and where that is."""
     if not distance.any():
         return ""
     at = np.unravel_index(np.argmax(distance), distance.shape)
-    return f"{a[at]!s} and {b[at]!s} at {[int(i) for i in at]}"
+    return f"{actual[at]!s} and {expected[at]!s} at {[int(i) for i in at]}"
 
 
-def _wrong(a: np.ndarray, b: np.ndarray, dtype: str) -> str:
-    if a.shape != b.shape:
-        return f"shapes {a.shape} and {b.shape}"
-    if a.dtype != dtype or b.dtype not in (np.dtype(dtype), np.float64):
-        return f"types {a.dtype} and {b.dtype}"
-    if np.isnan(a).any() or np.isnan(b).any():
-        where = _numbers(a, b, np.isnan(a) | np.isnan(b))
-        return f"{np.isnan(a).sum()} and {np.isnan(b).sum()} NaN, {where}"
-    differ = (np.isinf(a) | np.isinf(b)) & (a != b)
+def _describe_mismatch(actual: np.ndarray, expected: np.ndarray, dtype: str) -> str:
+    """Says why no difference can be taken: shapes, types, NaN or infinities; "" where it can."""
+    if actual.shape != expected.shape:
+        return f"shapes {actual.shape} and {expected.shape}"
+    if actual.dtype != dtype or expected.dtype not in (np.dtype(dtype), np.float64):
+        return f"types {actual.dtype} and {expected.dtype}"
+
+    actual_nan = np.isnan(actual)
+    expected_nan = np.isnan(expected)
+    if actual_nan.any() or expected_nan.any():
+        place = _describe_worst(actual, expected, actual_nan | expected_nan)
+        return f"{actual_nan.sum()} and {expected_nan.sum()} NaN, {place}"
+
+    differ = (np.isinf(actual) | np.isinf(expected)) & (actual != expected)
     if differ.any():
-        return f"{differ.sum()} infinite values differ, {_numbers(a, b, differ)}"
+        return f"{differ.sum()} infinite values differ, {_describe_worst(actual, expected, differ)}"
     return ""
 
 
@@ -129,11 +147,18 @@ def _max(x: np.ndarray) -> float:
     return float(x.max(initial=0.0))
 
 
-def draws(a: np.ndarray, b: np.ndarray, distance: np.ndarray, dtype: str) -> Difference:
-    """As `arrays`: how many draws differ (three times), and how far u is from a boundary where they do."""
-    if a.shape != b.shape or a.dtype.kind != "i" or b.dtype.kind != "i":
-        return Difference(WRONG, note=f"{a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)}")
-    differ = a != b
-    far = np.where(differ, np.maximum(distance, np.finfo(np.float64).tiny), 0.0)
+def compare_draws(actual: np.ndarray, expected: np.ndarray, distance: np.ndarray, dtype: str) -> Difference:
+    """Counts the integers that differ, and measures how far u is from a boundary where they do.
+
+    The count stands in place of the absolute, the relative and the ULP difference.
+    """
+    integers = actual.dtype.kind == "i" and expected.dtype.kind == "i"
+    if actual.shape != expected.shape or not integers:
+        note = f"{actual.dtype}{list(actual.shape)} and {expected.dtype}{list(expected.shape)}"
+        return Difference(MISMATCH, note=note)
+
+    # At a boundary itself the distance is 0; the smallest number still says that a draw differs there.
+    differ = actual != expected
+    scaled = np.where(differ, np.maximum(distance, np.finfo(np.float64).tiny), 0.0)
     count = float(differ.sum())
-    return Difference((count, count, count, _max(far)), _numbers(a, b, far))
+    return Difference((count, count, count, _max(scaled)), _describe_worst(actual, expected, scaled))

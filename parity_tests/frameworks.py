@@ -34,7 +34,7 @@ DIFFERENTIABLE = (
 
 
 class Result(NamedTuple):
-    """What a call gave, and the gradient of sum(w * outputs) over the finite outputs."""
+    """The outputs of a call, and the gradient of sum(w * outputs) over the finite outputs."""
 
     outputs: list[np.ndarray]
     gradients: dict[str, np.ndarray]
@@ -42,7 +42,9 @@ class Result(NamedTuple):
 
 def working(dtype: str) -> str:
     """The float type of everything but the logits: kernels take bfloat16 logits and work in float32."""
-    return "float32" if dtype == "bfloat16" else dtype
+    if dtype == "bfloat16":
+        return "float32"
+    return dtype
 
 
 @contextmanager
@@ -68,24 +70,33 @@ def is_float(x: Any) -> bool:
 
 
 def to_torch(x: Any) -> Any:
-    """An array as a tensor of the default types, bfloat16 kept beside float32; anything else as it is."""
+    """Makes a tensor of the default types of an array, bfloat16 where the default is float32.
+
+    Anything else is returned as it is.
+    """
     if not isinstance(x, np.ndarray):
         return x
     if not is_float(x):
         return torch.tensor(x, dtype=torch.int64)
-    default = torch.get_default_dtype()
-    kept = x.dtype == BFLOAT16 and default == torch.float32
-    return torch.tensor(x.astype(np.float64), dtype=torch.bfloat16 if kept else default)
+    dtype = torch.get_default_dtype()
+    if x.dtype == BFLOAT16 and dtype == torch.float32:
+        dtype = torch.bfloat16
+    return torch.tensor(x.astype(np.float64), dtype=dtype)
 
 
-def in_torch(f: Function, args: Arguments) -> Result:
-    """f(**args), args converted by `to_torch`."""
-    leaves = {k: v.requires_grad_() for k, v in args.items() if k in DIFFERENTIABLE and torch.is_tensor(v)}
+def call_torch(f: Function, args: Arguments) -> Result:
+    """Calls f(**args), args converted by `to_torch`, and differentiates it."""
+    leaves = {}
+    for name, x in args.items():
+        if name in DIFFERENTIABLE and torch.is_tensor(x):
+            leaves[name] = x.requires_grad_()
+
     outputs = flat(f(**args))
     values = [np.asarray(x.detach()) for x in outputs]
     smooth = [i for i, x in enumerate(outputs) if x.requires_grad]
     if not smooth:
         return Result(values, {})
+
     cotangents = [torch.as_tensor(weight(values[i], i)) for i in smooth]
     gradients = torch.autograd.grad(
         [outputs[i] for i in smooth], list(leaves.values()), cotangents, materialize_grads=True
@@ -94,21 +105,31 @@ def in_torch(f: Function, args: Arguments) -> Result:
 
 
 def _to_numpy(x: torch.Tensor) -> np.ndarray:
-    return x.float().numpy().astype(BFLOAT16) if x.dtype == torch.bfloat16 else x.numpy()
+    # NumPy has no bfloat16 that PyTorch knows: float32 holds each exactly on the way.
+    if x.dtype == torch.bfloat16:
+        return x.float().numpy().astype(BFLOAT16)
+    return x.numpy()
 
 
 def to_jax(x: Any) -> Any:
-    """An array as a JAX array of the default types, bfloat16 kept beside float32; anything else as it is."""
+    """Makes a JAX array of the default types of an array, bfloat16 where the default is float32.
+
+    Anything else is returned as it is.
+    """
     if not isinstance(x, np.ndarray):
         return x
     if not is_float(x):
         return jnp.asarray(x, jnp.int32)
-    kept = x.dtype == BFLOAT16 and jax.dtypes.canonicalize_dtype(float) == np.float32
-    return jnp.asarray(x, x.dtype if kept else float)
+    if x.dtype == BFLOAT16 and jax.dtypes.canonicalize_dtype(float) == np.float32:
+        return jnp.asarray(x, x.dtype)
+    return jnp.asarray(x, float)
 
 
-def in_jax(f: Function, args: Arguments, jit: bool, weights: list[np.ndarray]) -> Result:
-    """f(**args), args converted by `to_jax`; an argument that is not a pytree of arrays is static."""
+def call_jax(f: Function, args: Arguments, jit: bool, weights: list[np.ndarray]) -> Result:
+    """Calls f(**args), args converted by `to_jax`, and differentiates it with these weights of the outputs.
+
+    An argument that is not a pytree of arrays is static.
+    """
     static = tuple((k, v) for k, v in args.items() if not _is_traced(v))
     traced = {k: v for k, v in args.items() if _is_traced(v)}
     smooth = {k: traced.pop(k) for k in list(traced) if k in DIFFERENTIABLE}
@@ -116,21 +137,27 @@ def in_jax(f: Function, args: Arguments, jit: bool, weights: list[np.ndarray]) -
     return Result([np.asarray(x) for x in outputs], {k: np.asarray(g) for k, g in gradients.items()})
 
 
+# The same function object for the same static arguments, so that jit compiles a program of them once.
 @cache
 def _value_and_gradient(f: Function, static: tuple[tuple[str, Any], ...], jit: bool) -> Function:
-    def run(smooth: dict, traced: dict, weights: list) -> tuple[list, dict]:
+    def evaluate(smooth: dict, traced: dict, weights: list) -> tuple[list, dict]:
         outputs, pull_back = jax.vjp(lambda smooth: flat(f(**smooth, **traced, **dict(static))), smooth)
         if not smooth or not jnp.issubdtype(outputs[0].dtype, jnp.floating):
             return outputs, {}
         return outputs, pull_back([jnp.asarray(w) for w in weights])[0]
 
-    return jax.jit(run) if jit else run
+    if jit:
+        return jax.jit(evaluate)
+    return evaluate
 
 
 def _is_traced(x: Any) -> bool:
-    return len(jax.tree.leaves(x)) > 0 and all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(x))
+    leaves = jax.tree.leaves(x)
+    return bool(leaves) and all(isinstance(leaf, jax.Array) for leaf in leaves)
 
 
 def flat(outputs: Any) -> list:
     """The arrays of an output, which is one array or a tuple of them."""
-    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+    if isinstance(outputs, tuple):
+        return list(outputs)
+    return [outputs]

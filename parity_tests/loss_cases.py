@@ -11,13 +11,14 @@ from parity_tests.families import Family, random
 
 def logistic(dtype: str) -> Iterator[Case]:
     """loc and log_scale of every sign and size, K odd and even."""
-    loc, log_scale = random(20).uniform(-1.5, 1.5, (4, 3)), random(21).uniform(-4.0, 2.0, (4, 3))
+    loc = random(20).uniform(-1.5, 1.5, (4, 3))
+    log_scale = random(21).uniform(-4.0, 2.0, (4, 3))
     for bins in (2, 17):
         yield Case(f"K = {bins}", {"loc": loc, "log_scale": log_scale, "K": bins})
 
 
 def bounded_logistic(dtype: str) -> Iterator[Case]:
-    """Those of `logistic` in one array."""
+    """The location and scale of `logistic` in one array."""
     for case in logistic(dtype):
         output = np.stack([case.args["loc"], case.args["log_scale"]], axis=-1)
         yield case._replace(args={"output": output, "K": case.args["K"]})
@@ -88,12 +89,14 @@ def strata_bound(dtype: str) -> Iterator[Case]:
 
 def chain_rule(dtype: str) -> Iterator[Case]:
     """Orders with ties among them, and from left to right."""
-    x0, size = random(33).integers(0, K - 1, (B, *S)), math.prod(S)
+    x0 = random(33).integers(0, K - 1, (B, *S))
+    size = math.prod(S)
+    orders = {
+        "any order": random(35).integers(0, size, (B, *S)) / size,
+        "left to right": np.broadcast_to(np.arange(size).reshape(S) / size, (B, *S)),
+    }
     table = logits("moderate", (K, K), dtype, 34)
-    for name, order in (
-        ("any order", random(35).integers(0, size, (B, *S)) / size),
-        ("left to right", np.broadcast_to(np.arange(size).reshape(S) / size, (B, *S))),
-    ):
+    for name, order in orders.items():
         yield Case(name, {"logits": table, "x0": x0, "order": order, "mask_id": K - 1})
 
 
@@ -109,12 +112,14 @@ def continuous(*names: str) -> Callable[[str], Iterator[Case]]:
     """One time per example and one for all; logits of moderate size."""
 
     def cases(dtype: str) -> Iterator[Case]:
-        for schedule, time in (("linear", random(31).uniform(0.05, 0.95, B)), ("cosine", np.array(0.4))):
+        times = {"linear": random(31).uniform(0.05, 0.95, B), "cosine": np.array(0.4)}
+        masked = random(34).random((B, *S)) < 0.5
+        for schedule, time in times.items():
             args = {
                 "schedule": schedule,
                 "logits_x0": logits("moderate", (B, *S, K), dtype, 32),
                 "x0": random(33).integers(0, K - 1, (B, *S)),
-                "xt": np.where(random(34).random((B, *S)) < 0.5, K - 1, random(35).integers(0, K, (B, *S))),
+                "xt": np.where(masked, K - 1, random(35).integers(0, K, (B, *S))),
                 "time": time,
                 "u": uniforms(dtype, (B, *S), 36),
                 "mask_id": K - 1,
@@ -131,7 +136,7 @@ def log1mexp(dtype: str) -> Iterator[Case]:
 
 
 def best_grids(dtype: str) -> Iterator[Case]:
-    """Costs without structure, for one step, all steps, and some."""
+    """Costs without structure, for one step, for all steps, and for numbers between."""
     rng = np.random.default_rng(3)
     for T_, steps in ((1, 1), (6, 1), (6, 3), (6, 6), (40, 7)):
         yield Case(f"{steps} of T = {T_}", {"costs": rng.random((T_ + 1, T_ + 1)), "steps": steps})

@@ -12,17 +12,18 @@ from flax import nnx
 from d3pm_jax import models
 from d3pm_jax.weights import twin as twin_weights
 from parity_tests import compare
-from parity_tests.compare import TOLERANCES, Row, free
+from parity_tests.compare import TOLERANCES, Row, without_tolerance
 from parity_tests.frameworks import precision, to_jax, to_torch
 from torch_ref import models as torch_models
 
 Arrays = dict[str, np.ndarray]
-B, MAX_TIME = 3, 100
+B = 3
+MAX_TIME = 100
 OUTPUTS = "output", "output without labels"
 
 
-class Case(NamedTuple):
-    """A network by the name of its class in both libraries, and what it is given."""
+class NetworkCase(NamedTuple):
+    """A network by the name of its class in both libraries, the shape of its input, and its options."""
 
     network: str
     shape: tuple[int, ...]  # *S of x_t
@@ -31,7 +32,7 @@ class Case(NamedTuple):
 
 UNET = {"K": 5, "channels": 1, "max_time": MAX_TIME, "ch": 8, "groups": 4}
 CASES = {
-    "two levels": Case(
+    "two levels": NetworkCase(
         "UNet",
         (8, 8, 1),
         UNET
@@ -39,25 +40,25 @@ CASES = {
         | {"onehot_input": True, "num_heads": 2, "groups": 32, "channels_per_group": 4}
         | {"attention_eps": 1e-2, "input_range": (-1.0, 9.0)},
     ),
-    "padded, with classes": Case(
+    "padded, with classes": NetworkCase(
         "UNet",
         (7, 6, 2),
         UNET
         | {"channels": 2, "size": (7, 6), "ch_mult": (1, 1), "num_res_blocks": 2}
         | {"outputs": 2, "num_classes": 3},
     ),
-    "binary, with classes": Case(
+    "binary, with classes": NetworkCase(
         "ScoreNet",
         (4, 7, 1),
         {"K": 2, "channels": 1, "max_time": MAX_TIME, "ch": 8, "groups": 2, "ch_mult": (1, 2), "attn": (0,)}
         | {"num_res_blocks": 1, "time_dependent_weights": (1.0, 3.0, 2.0), "num_classes": 3},
     ),
-    "sequences, with classes and padding": Case(
+    "sequences, with classes and padding": NetworkCase(
         "Transformer",
         (9,),
         {"K": 5, "max_time": MAX_TIME, "width": 12, "num_layers": 3, "num_heads": 3, "num_classes": 3},
     ),
-    "sequences, without time": Case(
+    "sequences, without time": NetworkCase(
         "Transformer",
         (6,),
         {"K": 3, "max_time": MAX_TIME, "width": 8, "num_layers": 2, "num_heads": 1, "see_time": False},
@@ -73,36 +74,50 @@ def rows(dtype: str, *names: str) -> Iterator[Row]:
     """
     for name in names or CASES:
         with precision(dtype), jax.default_matmul_precision("highest"):
-            ours, theirs = _gradients(CASES[name], dtype)
-        yield from _compare(name, dtype, "torch = jit", theirs, ours)
+            in_jax, in_torch = _evaluate(CASES[name], dtype)
+        yield from _compare(name, dtype, "torch = jit", in_torch, in_jax)
 
 
 def cost(matmul: str) -> Iterator[Row]:
-    """The same of JAX with this matmul precision beside JAX with the highest, held to no tolerance."""
+    """The rows of JAX with this matmul precision beside JAX with the highest, held to no tolerance."""
     for name, case in CASES.items():
-        found = {}
-        for precise in (matmul, "highest"):
-            with precision("float32"), jax.default_matmul_precision(precise):
-                found[precise] = _gradients(case, "float32")[0]
-        who = f"{matmul} = highest"
-        yield from (free(row) for row in _compare(name, "float32", who, found[matmul], found["highest"]))
+        with precision("float32"), jax.default_matmul_precision(matmul):
+            cheaper, _ = _evaluate(case, "float32")
+        with precision("float32"), jax.default_matmul_precision("highest"):
+            best, _ = _evaluate(case, "float32")
+        for row in _compare(name, "float32", f"{matmul} = highest", cheaper, best):
+            yield without_tolerance(row)
 
 
-def _compare(name: str, dtype: str, who: str, a: Arrays, b: Arrays) -> Iterator[Row]:
-    for parameter, x in a.items():
-        what = "forward" if parameter in OUTPUTS else "parameter"
-        layer = parameter.rpartition(".")[0]
-        scale = np.max([np.abs(y).max() for k, y in a.items() if k.rpartition(".")[0] == layer])
-        found, tolerance = compare.arrays(x, b[parameter], scale, dtype), TOLERANCES[dtype][what]
-        label = f"{name}, {parameter}"
-        yield compare.row(CASES[name].network, label, dtype, f"{who} {what}", found, tolerance)
+def _compare(name: str, dtype: str, sides: str, actual: Arrays, expected: Arrays) -> Iterator[Row]:
+    largest: dict[str, float] = {}  # of each layer, by its name
+    for parameter, x in actual.items():
+        layer = _layer(parameter)
+        largest[layer] = max(np.abs(x).max(), largest.get(layer, 0.0))
+
+    for parameter, x in actual.items():
+        quantity = "forward" if parameter in OUTPUTS else "parameter"
+        scale = np.asarray(largest[_layer(parameter)])
+        difference = compare.compare_arrays(x, expected[parameter], scale, dtype)
+        yield compare.make_row(
+            CASES[name].network,
+            f"{name}, {parameter}",
+            dtype,
+            f"{sides} {quantity}",
+            difference,
+            TOLERANCES[dtype][quantity],
+        )
+
+
+def _layer(parameter: str) -> str:
+    return parameter.rpartition(".")[0]
 
 
 def bfloat16_errors(name: str) -> tuple[float, float]:
-    """How far the output in bfloat16 is from that in float64, ours and PyTorch's, in root mean square.
+    """The error of the output in bfloat16, of our network and of PyTorch's, in root mean square.
 
-    Both compute from the same weights. The twin is cast as a whole, but for the frequencies of time: at
-    100 turns for t = T, PyTorch would lose the time itself.
+    Both compute from the same weights and are held to float64. The twin is cast as a whole, but for the
+    frequencies of time: at 100 turns for t = T, PyTorch would lose the time itself.
     """
     case = CASES[name]
     with precision("float64"):
@@ -113,75 +128,86 @@ def bfloat16_errors(name: str) -> tuple[float, float]:
         twin = _twin(case, state_dict).bfloat16()
         if "frequencies" in state_dict:
             twin.frequencies.data = torch.tensor(state_dict["frequencies"])
-        theirs = twin(**_tensors(inputs)).detach().double().numpy()
+        in_torch = twin(**_tensors(inputs)).detach().double().numpy()
         model = _function(case, jnp.bfloat16)
-        ours = jax.jit(model)(_parameters(case, "float32"), {k: to_jax(x) for k, x in inputs.items()})
-    assert ours.dtype == jnp.float32
-    error_ours, error_theirs = (np.sqrt(np.mean((x - exact) ** 2)) for x in (np.asarray(ours), theirs))
-    return float(error_ours), float(error_theirs)
+        in_jax = jax.jit(model)(_parameters(case, "float32"), {k: to_jax(x) for k, x in inputs.items()})
+    assert in_jax.dtype == jnp.float32
+    return _root_mean_square(np.asarray(in_jax) - exact), _root_mean_square(in_torch - exact)
+
+
+def _root_mean_square(error: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(error**2)))
 
 
 def twin_and_inputs(name: str) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Returns the twin of a case, in float32, and what it takes."""
+    """The twin of a case, in float32, and its arguments."""
     case = CASES[name]
     with precision("float32"):
         return _twin(case, twin_weights.to_torch(_parameters(case, "float32"))), _tensors(_inputs(case))
 
 
-def _gradients(case: Case, dtype: str) -> tuple[Arrays, Arrays]:
+def _evaluate(case: NetworkCase, dtype: str) -> tuple[Arrays, Arrays]:
     """The outputs and every gradient, by the names of the twin, from JAX and from PyTorch."""
-    params, inputs, model = _parameters(case, dtype), _inputs(case), _function(case)
-    shape = jax.eval_shape(model, params, {k: to_jax(x) for k, x in inputs.items()}).shape
+    params = _parameters(case, dtype)
+    inputs = _inputs(case)
+    model = _function(case)
+    jax_inputs = {k: to_jax(x) for k, x in inputs.items()}
+    shape = jax.eval_shape(model, params, jax_inputs).shape
     w = np.random.default_rng(1).normal(size=shape).astype(dtype)
 
     def loss(params: Any, inputs: Any, w: Any) -> Any:
         outputs = {k: model(params, x) for k, x in _calls(inputs).items()}
         return jnp.sum(outputs["output"] * w), outputs
 
-    in_jax = {k: to_jax(x) for k, x in inputs.items()}
-    gradients, outputs = jax.jit(jax.grad(loss, has_aux=True))(params, in_jax, to_jax(w))
-    ours = twin_weights.to_torch(gradients) | {k: np.asarray(y) for k, y in outputs.items()}
-    return ours, _of_twin(_twin(case, twin_weights.to_torch(params)), inputs, w)
+    gradients, outputs = jax.jit(jax.grad(loss, has_aux=True))(params, jax_inputs, to_jax(w))
+    in_jax = twin_weights.to_torch(gradients) | {k: np.asarray(y) for k, y in outputs.items()}
+    return in_jax, _evaluate_twin(_twin(case, twin_weights.to_torch(params)), inputs, w)
 
 
-def _inputs(case: Case) -> Arrays:
+def _inputs(case: NetworkCase) -> Arrays:
     rng = np.random.default_rng(0)
     xt = rng.integers(0, case.options["K"], (B, *case.shape))
     inputs = {"xt": xt, "t": np.array([1, 40, MAX_TIME])}
     if case.network == "Transformer":
-        inputs |= {"weight": (xt < 3).astype(np.float32)}
-    return inputs | {"label": np.array([2, 0, 1])} if "num_classes" in case.options else inputs
+        inputs["weight"] = (xt < 3).astype(np.float32)
+    if "num_classes" in case.options:
+        inputs["label"] = np.array([2, 0, 1])
+    return inputs
 
 
 def _calls(inputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What gives each output: a network with classes is called without labels too."""
-    bare = {k: x for k, x in inputs.items() if k != "label"}
-    return dict(zip(OUTPUTS, (inputs, bare) if "label" in inputs else (inputs,), strict=False))
+    """The arguments of each output: a network with classes is called without labels too."""
+    output, output_without_labels = OUTPUTS
+    calls = {output: inputs}
+    if "label" in inputs:
+        calls[output_without_labels] = {k: x for k, x in inputs.items() if k != "label"}
+    return calls
 
 
-def _split(case: Case, **more: Any) -> tuple[Any, Any]:
+def _split(case: NetworkCase, **more: Any) -> tuple[Any, Any]:
     network = getattr(models, case.network)
     return nnx.split(nnx.eval_shape(lambda: network(**case.options, **more, rngs=nnx.Rngs(0))))
 
 
-def _parameters(case: Case, dtype: str) -> Any:
+def _parameters(case: NetworkCase, dtype: str) -> Any:
     """Normal of standard deviation 0.2, but 30 for the frequencies of time."""
     rng = np.random.default_rng(2)
 
     def draw(path: tuple, x: Any) -> jax.Array:
-        deviation = 30.0 if "frequencies" in jax.tree_util.keystr(path) else 0.2
+        is_frequency = "frequencies" in jax.tree_util.keystr(path)
+        deviation = 30.0 if is_frequency else 0.2
         return jnp.asarray(rng.normal(size=x.shape) * deviation, dtype)
 
     return jax.tree_util.tree_map_with_path(draw, _split(case)[1])
 
 
-def _function(case: Case, dtype: Any = None) -> Callable[[Any, dict], jax.Array]:
-    """(params, inputs) -> output; computes in dtype."""
+def _function(case: NetworkCase, dtype: Any = None) -> Callable[[Any, dict], jax.Array]:
+    """The network as a function (params, inputs) -> output, which computes in dtype."""
     graphdef = _split(case, dtype=dtype)[0]
     return lambda params, inputs: nnx.merge(graphdef, params)(**inputs)
 
 
-def _twin(case: Case, state_dict: Arrays) -> Any:
+def _twin(case: NetworkCase, state_dict: Arrays) -> Any:
     twin = getattr(torch_models, case.network)(**case.options).eval()
     twin.load_state_dict({k: torch.tensor(v) for k, v in state_dict.items()})
     return twin
@@ -191,9 +217,9 @@ def _tensors(inputs: Arrays) -> dict[str, torch.Tensor]:
     return {k: to_torch(x) for k, x in inputs.items()}
 
 
-def _of_twin(twin: Any, inputs: Arrays, w: np.ndarray) -> Arrays:
+def _evaluate_twin(twin: Any, inputs: Arrays, w: np.ndarray) -> Arrays:
     outputs = {k: twin(**_tensors(x)) for k, x in _calls(inputs).items()}
     trained = {k: p for k, p in twin.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad((outputs["output"] * to_torch(w)).sum(), list(trained.values()))
-    named = zip(trained, gradients, strict=True)
-    return {k: g.numpy() for k, g in named} | {k: y.detach().numpy() for k, y in outputs.items()}
+    arrays = {k: g.numpy() for k, g in zip(trained, gradients, strict=True)}
+    return arrays | {k: y.detach().numpy() for k, y in outputs.items()}

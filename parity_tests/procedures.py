@@ -8,17 +8,26 @@ import jax
 import numpy as np
 
 from parity_tests import compare, runs, settings
-from parity_tests.compare import TOLERANCES, Row, free
+from parity_tests.compare import TOLERANCES, Row, without_tolerance
 from parity_tests.frameworks import precision
 from parity_tests.runs import Evaluated, Trained
 from parity_tests.settings import Arrays, Noise, Setting
 
-Entry = tuple[str, str, str, compare.Difference, str]  # pair, what, case, found, tolerance
-SETTINGS = tuple(Setting(name) for name in settings.KINDS)  # of the report
+SETTINGS = tuple(Setting(name) for name in settings.PROBLEMS)  # of the report
+
+
+class Entry(NamedTuple):
+    """A difference before it is a row."""
+
+    pair: str
+    quantity: str
+    label: str  # the end of the name of the case
+    difference: compare.Difference
+    tolerance: str  # its name in `TOLERANCES`
 
 
 class Outcome(NamedTuple):
-    """Of one procedure in one float type."""
+    """The rows of one procedure in one float type."""
 
     rows: list[Row]
     title: str
@@ -26,11 +35,11 @@ class Outcome(NamedTuple):
 
 
 class Side(NamedTuple):
-    """Everything that one framework gives."""
+    """Everything that one framework computes."""
 
     trained: Trained
     evaluated: Evaluated
-    drawn: Arrays  # x_t in "training" and for the "bound"
+    noisy: Arrays  # x_t in "training" and for the "bound"
 
 
 def outcome(setting: Setting, dtype: str) -> Outcome:
@@ -42,20 +51,30 @@ def outcome(setting: Setting, dtype: str) -> Outcome:
     with precision(dtype), jax.default_matmul_precision("highest"):
         noise = settings.noise(setting)
         sides = {"jit": _in_jax(setting, noise)}
-        weights, chains = sides["jit"].trained.ema[-1], sides["jit"].evaluated.chains
-        follow = chains if dtype == "float32" else None
+        weights = sides["jit"].trained.ema[-1]
+        chains = sides["jit"].evaluated.chains
+        follow = None
+        if dtype == "float32":
+            follow = chains
         sides["torch"] = _in_torch(setting, noise, weights, follow)
-        distances = {k: runs.draw_torch(setting, *x)[1] for k, x in _tables(setting, noise).items()}
+
+        distances = {}
+        for name, arguments in _tables(setting, noise).items():
+            _, distances[name] = runs.draw_torch(setting, *arguments)
         distances |= runs.distances(setting, weights, chains)
+
     if dtype == "float32":
         with precision("float64"):
             sides["torch64"] = _in_torch(setting, noise, weights, follow)
-    rows, drift = [], {}
-    for a, b in (("torch", "jit"), ("torch", "torch64"), ("jit", "torch64")):
-        if b in sides:
-            rows += _compare(setting, dtype, f"{a} = {b}", sides[a], sides[b], distances)
-            drift[f"{a} = {b}"] = _drift(sides[a].trained, sides[b].trained)
-    return Outcome(rows, f"{name(setting)}, {dtype}", drift)
+
+    rows = []
+    drift = {}
+    for first, second in (("torch", "jit"), ("torch", "torch64"), ("jit", "torch64")):
+        if second in sides:
+            sides_compared = f"{first} = {second}"
+            rows += _compare(setting, dtype, sides_compared, sides[first], sides[second], distances)
+            drift[sides_compared] = _drift(sides[first].trained, sides[second].trained)
+    return Outcome(rows, f"{describe(setting)}, {dtype}", drift)
 
 
 def cost(setting: Setting, matmul: str) -> Outcome:
@@ -66,98 +85,119 @@ def cost(setting: Setting, matmul: str) -> Outcome:
             best = _in_jax(setting, noise)
         with jax.default_matmul_precision(matmul):
             weights = best.trained.ema[-1]
-            other = best._replace(
+            cheaper = best._replace(
                 trained=runs.train_jax(setting), evaluated=runs.evaluate_jax(setting, weights)
             )
-    none = dict.fromkeys((*best.drawn, *best.evaluated.chains), np.zeros(()))
-    rows = _compare(setting, "float32", f"{matmul} = highest", other, best, none)
-    drift = {f"{matmul} = highest": _drift(other.trained, best.trained)}
-    return Outcome([free(row) for row in rows], f"{name(setting)}, matmul precision {matmul}", drift)
+    no_distances = dict.fromkeys((*best.noisy, *best.evaluated.chains), np.zeros(()))
+    sides_compared = f"{matmul} = highest"
+    rows = list(_compare(setting, "float32", sides_compared, cheaper, best, no_distances))
+    drift = {sides_compared: _drift(cheaper.trained, best.trained)}
+    title = f"{describe(setting)}, matmul precision {matmul}"
+    return Outcome([without_tolerance(row) for row in rows], title, drift)
 
 
-def name(setting: Setting) -> str:
-    """In words."""
+def describe(setting: Setting) -> str:
+    """The setting in words."""
     return f"{setting.name}, T = {setting.T}"
 
 
 def _in_jax(setting: Setting, noise: Noise) -> Side:
     trained = runs.train_jax(setting)
-    drawn = {k: runs.draw_jax(setting, *x) for k, x in _tables(setting, noise).items()}
-    return Side(trained, runs.evaluate_jax(setting, trained.ema[-1]), drawn)
+    noisy = {name: runs.draw_jax(setting, *x) for name, x in _tables(setting, noise).items()}
+    return Side(trained, runs.evaluate_jax(setting, trained.ema[-1]), noisy)
 
 
 def _in_torch(setting: Setting, noise: Noise, weights: Arrays, follow: Arrays | None) -> Side:
-    drawn = {k: runs.draw_torch(setting, *x)[0] for k, x in _tables(setting, noise).items()}
+    noisy = {name: runs.draw_torch(setting, *x)[0] for name, x in _tables(setting, noise).items()}
     evaluated = runs.evaluate_torch(setting, weights, follow)
-    return Side(runs.train_torch(setting, noise), evaluated, drawn)
+    return Side(runs.train_torch(setting, noise), evaluated, noisy)
 
 
 def _tables(setting: Setting, noise: Noise) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """x_0, t and u of every x_t that is drawn from x_0."""
-    batches = np.stack([settings.batch(setting, i)["x"] for i in range(setting.steps)])
-    given, every = settings.inputs(setting), np.arange(1, setting.T + 1)
+    batches = np.stack([settings.batch(setting, i)["x"] for i in range(setting.steps)])  # [steps, B, *S]
+    inputs = settings.inputs(setting)
+    u = inputs.bound_noise[1:]  # [T, B, *S]
     return {
         "training": (batches, noise.t, noise.u),
-        "bound": (np.broadcast_to(given.x0, given.us[1:].shape), every, given.us[1:]),
+        "bound": (np.broadcast_to(inputs.x0, u.shape), np.arange(1, setting.T + 1), u),
     }
 
 
-def _compare(setting: Setting, dtype: str, who: str, a: Side, b: Side, distances: Arrays) -> Iterator[Row]:
+def _compare(
+    setting: Setting, dtype: str, sides: str, actual: Side, expected: Side, distances: Arrays
+) -> Iterator[Row]:
     """Every difference as a row."""
-    differences = (
-        *_trained(setting, a.trained, b.trained, dtype),
-        *_evaluated(a, b, dtype),
-        *_drawn(a, b, distances, dtype),
+    entries = (
+        *_compare_trained(setting, actual.trained, expected.trained, dtype),
+        *_compare_evaluated(actual, expected, dtype),
+        *_compare_drawn(actual, expected, distances, dtype),
     )
-    for pair, what, label, found, tolerance in differences:
-        case = f"{name(setting)}, {label}"
-        yield compare.row(pair, case, dtype, f"{who} {what}", found, TOLERANCES[dtype][tolerance])
+    for entry in entries:
+        yield compare.make_row(
+            entry.pair,
+            f"{describe(setting)}, {entry.label}",
+            dtype,
+            f"{sides} {entry.quantity}",
+            entry.difference,
+            TOLERANCES[dtype][entry.tolerance],
+        )
 
 
-def _trained(setting: Setting, a: Trained, b: Trained, dtype: str) -> Iterator[Entry]:
+def _compare_trained(setting: Setting, actual: Trained, expected: Trained, dtype: str) -> Iterator[Entry]:
     """Every tensor after the first and the last step, and the metrics of all steps."""
-    steps, tolerance = len(b.parameters), "trained text" if setting.kind.shape == settings.TEXT else "trained"
-    for what, n in product(("parameters", "ema"), dict.fromkeys((1, steps))):
-        x, y = getattr(a, what)[n - 1], getattr(b, what)[n - 1]
-        for k in y:
-            found = compare.arrays(x[k], y[k], _largest(y[k]), dtype)
-            yield "training", f"{what}, step {n}", k, found, tolerance
-    for k, y in b.metrics.items():
-        found = compare.arrays(a.metrics[k], y, _largest(y), dtype)
-        yield "training", "metrics, every step", k, found, tolerance
+    steps = len(expected.parameters)
+    tolerance = "trained"
+    if setting.problem.shape == settings.TEXT:
+        tolerance = "trained text"
+    for field, n in product(("parameters", "ema"), dict.fromkeys((1, steps))):
+        actual_tensors = getattr(actual, field)[n - 1]
+        for name, y in getattr(expected, field)[n - 1].items():
+            difference = compare.compare_arrays(actual_tensors[name], y, _largest(y), dtype)
+            yield Entry("training", f"{field}, step {n}", name, difference, tolerance)
+    for name, y in expected.metrics.items():
+        difference = compare.compare_arrays(actual.metrics[name], y, _largest(y), dtype)
+        yield Entry("training", "metrics, every step", name, difference, tolerance)
 
 
-def _evaluated(a: Side, b: Side, dtype: str) -> Iterator[Entry]:
-    """The logits, and the bound as a part of the whole; a term counts where its x_t is the same."""
-    x, y = a.evaluated, b.evaluated
-    found = compare.arrays(x.logits, y.logits, _largest(y.logits), dtype)
-    yield "forward", "trained network", "logits", found, "forward"
-    same = (a.drawn["bound"] == b.drawn["bound"]).reshape(*y.terms.shape, -1).all(axis=-1)
-    total = y.terms.sum(axis=0) + y.prior
-    found = compare.arrays(x.terms * same, y.terms * same, total, dtype)
-    yield "bound", "terms", f"{same.size:,} terms", found, "bound"
-    yield "bound", "prior", "prior", compare.arrays(x.prior, y.prior, total, dtype), "bound"
+def _compare_evaluated(actual: Side, expected: Side, dtype: str) -> Iterator[Entry]:
+    """The logits, and the terms of the bound on the scale of their sum."""
+    x = actual.evaluated
+    y = expected.evaluated
+    difference = compare.compare_arrays(x.logits, y.logits, _largest(y.logits), dtype)
+    yield Entry("forward", "trained network", "logits", difference, "forward")
+
+    # A term counts where its x_t is the same: elsewhere the two are terms of other arguments.
+    same = actual.noisy["bound"] == expected.noisy["bound"]  # [T, B, *S]
+    same = same.reshape(*y.terms.shape, -1).all(axis=-1)  # [T, B]
+    total = y.terms.sum(axis=0) + y.prior  # [B]
+    difference = compare.compare_arrays(x.terms * same, y.terms * same, total, dtype)
+    yield Entry("bound", "terms", f"{same.size:,} terms", difference, "bound")
+    difference = compare.compare_arrays(x.prior, y.prior, total, dtype)
+    yield Entry("bound", "prior", "prior", difference, "bound")
 
 
-def _drawn(a: Side, b: Side, distances: Arrays, dtype: str) -> Iterator[Entry]:
-    """How many of the integers differ, and how far from a boundary."""
-    drawn = [(k, "x_t", k) for k in b.drawn] + [("chain", f"x_t, {k}", k) for k in b.evaluated.chains]
-    for pair, what, k in drawn:
-        x, y = ((side.drawn | side.evaluated.chains)[k] for side in (a, b))
-        found = compare.draws(x, y, np.broadcast_to(distances[k], y.shape), dtype)
-        yield pair, what, f"{y.size:,} integers", found, "draw"
+def _compare_drawn(actual: Side, expected: Side, distances: Arrays, dtype: str) -> Iterator[Entry]:
+    """How many of the integers differ, and how far u is from a boundary where they do."""
+    pairs = [(name, "x_t", name) for name in expected.noisy]
+    pairs += [("chain", f"x_t, {name}", name) for name in expected.evaluated.chains]
+    for pair, quantity, name in pairs:
+        x = (actual.noisy | actual.evaluated.chains)[name]
+        y = (expected.noisy | expected.evaluated.chains)[name]
+        difference = compare.compare_draws(x, y, np.broadcast_to(distances[name], y.shape), dtype)
+        yield Entry(pair, quantity, f"{y.size:,} integers", difference, "draw")
 
 
-def _drift(a: Trained, b: Trained) -> np.ndarray:
-    steps = zip(a.parameters, b.parameters, strict=True)
-    return np.array([max(_relative(x[k], y[k]) for k in y) for x, y in steps])
+def _drift(actual: Trained, expected: Trained) -> np.ndarray:
+    steps = zip(actual.parameters, expected.parameters, strict=True)
+    return np.array([max(_relative(x[name], y[name]) for name in y) for x, y in steps])
 
 
 def _relative(x: np.ndarray, y: np.ndarray) -> float:
-    """On the scale of the largest entry."""
+    """The largest difference, on the scale of the largest entry."""
     return float(np.abs(x.astype(np.float64) - y).max() / _largest(y))
 
 
 def _largest(x: np.ndarray) -> np.ndarray:
-    """Of the finite entries: a forbidden category has the logit -inf."""
+    """The largest of the finite entries: a forbidden category has the logit -inf."""
     return np.abs(x[np.isfinite(x)]).max()

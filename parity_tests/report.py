@@ -1,14 +1,15 @@
 """Everything that is compared, and the report of it as text."""
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import torch
 
-from parity_tests import networks, procedures, run
+from parity_tests import networks, procedures, run, workers
 from parity_tests.compare import Row
 from parity_tests.pairs import PAIRS
 from parity_tests.procedures import Outcome
@@ -28,7 +29,7 @@ HEAD: tuple[str, ...] = (
     "",
     "worst",
 )
-SHOWN = (1, 2, 5, 10, 20, 50)  # the steps of a drift that the text has
+DRIFT_STEPS = (1, 2, 5, 10, 20, 50)  # the steps of a drift that the text has
 
 
 class Report(NamedTuple):
@@ -47,33 +48,73 @@ def collect(dtypes: Sequence[str], device: Any, matmul: str | None) -> Report:
     Networks and procedures have matrix products of the highest precision, whatever the device has by
     default; with matmul, they run with that as well. Kernels are left to themselves: they pin their own.
     """
-    rows, outcomes, costs = [], [], []
-    with jax.default_device(device):
-        for dtype in dtypes:
-            found = list(_outcomes(dtype))
-            rows += [*_kernels(dtype), *(row for x in found for row in x.rows)]
-            outcomes += found
-        if matmul:
-            found = [procedures.cost(setting, matmul) for setting in procedures.SETTINGS]
-            costs = [*networks.cost(matmul), *(row for x in found for row in x.rows)]
-            outcomes += found
+    results = workers.compute(_parts(dtypes, matmul), device)
+
+    rows = []
+    outcomes = []
+    for dtype in dtypes:
+        for name in PAIRS:
+            rows += results["kernel", name].get(dtype, [])
+        if dtype == "bfloat16":
+            continue
+        for name in networks.CASES:
+            rows += results["network", name, dtype]
+        for setting in procedures.SETTINGS:
+            outcome = results["procedure", setting, dtype]
+            rows += outcome.rows
+            outcomes.append(outcome)
+
+    costs = []
+    if matmul:
+        costs += results["cost", "networks"]
+        for setting in procedures.SETTINGS:
+            outcome = results["cost", setting]
+            costs += outcome.rows
+            outcomes.append(outcome)
     return Report(facts(device), rows, outcomes, costs, matmul)
 
 
-def _kernels(dtype: str) -> Iterator[Row]:
-    """Of the kernels and, but for bfloat16, of the networks."""
+def _parts(dtypes: Sequence[str], matmul: str | None) -> dict[tuple, Callable[[], Any]]:
+    """The function that computes each part of the report.
+
+    The longest come first: while one process finishes the last of them, the others have enough short ones.
+    """
+    wide = [dtype for dtype in dtypes if dtype != "bfloat16"]
+    parts: dict[tuple, Callable[[], Any]] = {}
+    for setting in procedures.SETTINGS:
+        if matmul:
+            parts["cost", setting] = partial(procedures.cost, setting, matmul)
+        for dtype in wide:
+            parts["procedure", setting, dtype] = partial(procedures.outcome, setting, dtype)
+    if matmul:
+        parts["cost", "networks"] = partial(_list_costs, matmul)
+    for name in networks.CASES:
+        for dtype in wide:
+            parts["network", name, dtype] = partial(_list_network_rows, name, dtype)
     for name in PAIRS:
+        parts["kernel", name] = partial(_list_kernel_rows, name, dtypes)
+    return parts
+
+
+def _list_kernel_rows(name: str, dtypes: Sequence[str]) -> dict[str, list[Row]]:
+    """The rows of one pair in each float type.
+
+    All types are one part, because the program of float64 is also what the others are held to.
+    """
+    rows = {}
+    for dtype in dtypes:
         if dtype in run.dtypes(name):
-            found = list(run.rows(name, dtype))
-            assert found, f"{name} has no case in {dtype}"
-            yield from found
-    if dtype != "bfloat16":
-        yield from networks.rows(dtype)
+            rows[dtype] = list(run.rows(name, dtype))
+            assert rows[dtype], f"{name} has no case in {dtype}"
+    return rows
 
 
-def _outcomes(dtype: str) -> Iterator[Outcome]:
-    if dtype != "bfloat16":
-        yield from (procedures.outcome(setting, dtype) for setting in procedures.SETTINGS)
+def _list_network_rows(name: str, dtype: str) -> list[Row]:
+    return list(networks.rows(dtype, name))
+
+
+def _list_costs(matmul: str) -> list[Row]:
+    return list(networks.cost(matmul))
 
 
 def facts(device: Any) -> dict[str, str]:
@@ -89,22 +130,27 @@ def facts(device: Any) -> dict[str, str]:
 
 
 def failed(rows: Sequence[Row]) -> list[Row]:
+    """The rows that differ by more than their tolerance, or that could not be compared."""
     return [row for row in rows if not row.ok]
 
 
 def summary(report: Report) -> list[str]:
-    """How it went, in sentences."""
-    count, bad = len(report.rows), len(failed(report.rows))
-    lines = [", ".join(f"{k} {v}" for k, v in report.facts.items()), f"{count:,} comparisons, {bad} failed"]
+    """How many comparisons there were and how many failed, in sentences."""
+    lines = [
+        ", ".join(f"{name} {fact}" for name, fact in report.facts.items()),
+        f"{len(report.rows):,} comparisons, {len(failed(report.rows))} failed",
+    ]
     if report.rows:
         row = max(report.rows, key=lambda row: row.used)
         lines.append(
-            f"most of a tolerance used: {row.used:.0%}, {row.pair}, {row.dtype}, {row.what}, {row.case}"
+            f"most of a tolerance used: {row.used:.0%}, {row.pair}, {row.dtype}, {row.comparison}, {row.case}"
         )
-    return lines + ([price(report)] if report.matmul else [])
+    if report.matmul:
+        lines.append(describe_cost(report))
+    return lines
 
 
-def price(report: Report) -> str:
+def describe_cost(report: Report) -> str:
     """What the other precision of matrix products costs, in a sentence."""
     largest = max((row.scaled for row in report.costs), default=0.0)
     if not any(row.absolute for row in report.costs):
@@ -115,45 +161,57 @@ def price(report: Report) -> str:
 def text(report: Report, markdown: bool, every: bool) -> str:
     """The tables and the sentences."""
     rows = [*report.rows, *report.costs]
-    table = [HEAD, *([line(row, 1) for row in rows] if every else worst(rows))]
-    parts = [layout(table, markdown)]
+    counted = [(row, 1) for row in rows]
+    if not every:
+        counted = worst_rows(rows)
+    parts = [layout([HEAD, *(line(row, count) for row, count in counted)], markdown)]
     if report.outcomes:
         parts.append(layout(drifts(report.outcomes), markdown))
-    return "\n\n".join([*parts, ("\n\n" if markdown else "\n").join(summary(report))])
+
+    # A paragraph of Markdown ends with an empty line only.
+    between = "\n\n" if markdown else "\n"
+    parts.append(between.join(summary(report)))
+    return "\n\n".join(parts)
 
 
 def drifts(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     """The largest difference of the parameters after some of the steps of training."""
-    lines = [("drift in training", "comparison", *(f"step {n}" for n in SHOWN))]
+    lines = [("drift in training", "comparison", *(f"step {n}" for n in DRIFT_STEPS))]
     for outcome in outcomes:
-        for who, y in outcome.drift.items():
-            lines.append((outcome.title, who, *(f"{y[n - 1]:.2g}" if n <= len(y) else "" for n in SHOWN)))
+        for comparison, drift in outcome.drift.items():
+            cells = []
+            for n in DRIFT_STEPS:
+                cells.append(f"{drift[n - 1]:.2g}" if n <= len(drift) else "")
+            lines.append((outcome.title, comparison, *cells))
     return lines
 
 
-def worst(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """One line for each kind of comparison: the largest differences in it."""
-    return [line(row, count) for row, count in kinds(rows)]
-
-
-def kinds(rows: Sequence[Row]) -> Iterator[tuple[Row, int]]:
+def worst_rows(rows: Sequence[Row]) -> Iterator[tuple[Row, int]]:
     """For each kind of comparison the worst row, with the largest differences of all, and how many it has."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.pair, row.dtype, row.what), []).append(row)
+        groups.setdefault((row.pair, row.dtype, row.comparison), []).append(row)
     pairs = list(dict.fromkeys(row.pair for row in rows))
-    for some in sorted(groups.values(), key=lambda some: pairs.index(some[0].pair)):
-        largest = {name: max(getattr(r, name) for r in some) for name in ("absolute", "relative", "ulp")}
-        yield max(some, key=lambda row: (row.used, row.scaled))._replace(**largest), len(some)
+    for group in sorted(groups.values(), key=lambda group: pairs.index(group[0].pair)):
+        worst = max(group, key=lambda row: (row.used, row.scaled))
+        worst = worst._replace(
+            absolute=max(row.absolute for row in group),
+            relative=max(row.relative for row in group),
+            ulp=max(row.ulp for row in group),
+        )
+        yield worst, len(group)
 
 
 def line(row: Row, count: int) -> tuple[str, ...]:
     """A row of the report in words."""
-    numbers = (row.absolute, row.relative, row.ulp, row.scaled, row.tolerance)
+    sizes = (row.absolute, row.relative, row.ulp, row.scaled, row.tolerance)
+    numbers = [f"{x:.2g}" for x in sizes]
     verdict = "ok" if row.ok else "FAIL"
-    return (row.pair, row.dtype, row.what, str(count), *(f"{x:.2g}" for x in numbers), verdict, case(row))
+    return (row.pair, row.dtype, row.comparison, str(count), *numbers, verdict, describe_case(row))
 
 
-def case(row: Row) -> str:
+def describe_case(row: Row) -> str:
     """Where it was, and for what failed both numbers or the reason."""
-    return row.case if row.ok else f"{row.case}: {row.note or row.numbers}"
+    if row.ok:
+        return row.case
+    return f"{row.case}: {row.note or row.numbers}"

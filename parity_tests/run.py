@@ -1,6 +1,6 @@
 """The rows of the report: each case in every way that should give the same."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -14,6 +14,7 @@ from parity_tests.families import LIBRARIES, OTHER_ZEROS_IN_FLOAT32, Family, bui
 from parity_tests.frameworks import BFLOAT16, Arguments, Function, Result, precision, working
 from parity_tests.pairs import PAIRS, Measure
 
+# Which two results are held to each other.
 SAME = (
     ("torch", "jit"),
     ("torch", "jax"),
@@ -22,7 +23,7 @@ SAME = (
     ("jit", "jit64"),
 )
 LOGITS = ("logits_x0", "logits_prev")
-OF_LOGITS = (  # what takes the output of a network, which may be bfloat16
+OF_LOGITS = (  # kernels that take the output of a network, which may be bfloat16
     "log_p_x0",
     "p_logits",
     "p_prev",
@@ -38,7 +39,9 @@ OF_LOGITS = (  # what takes the output of a network, which may be bfloat16
 
 def dtypes(name: str) -> tuple[str, ...]:
     """In which float types a pair is compared."""
-    return (*PAIRS[name].dtypes, *(("bfloat16",) if name in OF_LOGITS else ()))
+    if name in OF_LOGITS:
+        return (*PAIRS[name].dtypes, "bfloat16")
+    return PAIRS[name].dtypes
 
 
 def rows(name: str, dtype: str, quick: bool = False) -> Iterator[Row]:
@@ -51,97 +54,134 @@ def rows(name: str, dtype: str, quick: bool = False) -> Iterator[Row]:
             continue
         if quick and PAIRS[name].jit:
             case = case._replace(eager=False)
-        args = {k: rounded(v, dtype if k in LOGITS else working(dtype)) for k, v in case.args.items()}
+        args = {}
+        for argument, x in case.args.items():
+            args[argument] = rounded(x, dtype if argument in LOGITS else working(dtype))
         yield from _compare(name, case._replace(args=args), dtype)
 
 
 def _compare(name: str, case: Case, dtype: str) -> Iterator[Row]:
+    """Every two results of a case that should be the same."""
     results = _evaluate(name, case, dtype)
-    what = "draw" if PAIRS[name].scale is None else "value"
-    scales, gradient_scales = measured(name, case, results["torch"])
-    for a, b in SAME:
-        if a not in results or b not in results:
+    scales, gradient_scales = measure_scales(name, case, results["torch"])
+    is_draw = PAIRS[name].scale is None
+    for first, second in SAME:
+        if first not in results or second not in results:
             continue
-        pairs = [(what, *x) for x in zip(results[a].outputs, results[b].outputs, scales, strict=True)]
-        for k, scale in gradient_scales.items():
-            pairs.append(("gradient", results[a].gradients[k], results[b].gradients[k], scale))
-        for what_, x, y, scale in pairs:
-            difference = compare.draws if what_ == "draw" else compare.arrays
-            found = difference(x, y, scale, dtype if what_ == "gradient" else working(dtype))
-            what_of = f"{a} = {b} {what_}"
-            yield compare.row(name, case.name, dtype, what_of, found, TOLERANCES[dtype][what_])
+
+        outputs = zip(results[first].outputs, results[second].outputs, scales, strict=True)
+        for actual, expected, scale in outputs:
+            if is_draw:
+                quantity = "draw"
+                difference = compare.compare_draws(actual, expected, scale, working(dtype))
+            else:
+                quantity = "value"
+                difference = compare.compare_arrays(actual, expected, scale, working(dtype))
+            comparison = f"{first} = {second} {quantity}"
+            tolerance = TOLERANCES[dtype][quantity]
+            yield compare.make_row(name, case.name, dtype, comparison, difference, tolerance)
+
+        for argument, scale in gradient_scales.items():
+            actual = results[first].gradients[argument]
+            expected = results[second].gradients[argument]
+            difference = compare.compare_arrays(actual, expected, scale, dtype)
+            comparison = f"{first} = {second} gradient"
+            tolerance = TOLERANCES[dtype]["gradient"]
+            yield compare.make_row(name, case.name, dtype, comparison, difference, tolerance)
 
 
 def _evaluate(name: str, case: Case, dtype: str) -> dict[str, Result]:
     """The results by the names that `SAME` uses."""
     pair = PAIRS[name]
     with precision(dtype):
-        results = {"torch": in_torch(name, case, dtype)}
+        results = {"torch": call_torch(name, case, dtype)}
         weights = [frameworks.weight(x, i) for i, x in enumerate(results["torch"].outputs)]
         if pair.jit:
-            results["jit"] = in_jax(name, case, dtype, True, weights)
+            results["jit"] = call_jax(name, case, dtype, True, weights)
         if case.eager:
-            results["jax"] = in_jax(name, case, dtype, False, weights)
+            results["jax"] = call_jax(name, case, dtype, False, weights)
+
     family = case.args.get("process")
-    if dtype != "float64" and not (family and family.name in OTHER_ZEROS_IN_FLOAT32):
+    has_other_zeros = family is not None and family.name in OTHER_ZEROS_IN_FLOAT32
+    if dtype != "float64" and not has_other_zeros:
+        weights64 = [w.astype(np.float64) for w in weights]
         with precision("float64"):
-            results["torch64"] = in_torch(name, case, "float64")
+            results["torch64"] = call_torch(name, case, "float64")
             if pair.jit:
-                results["jit64"] = in_jax(
-                    name, case, "float64", True, [w.astype(np.float64) for w in weights]
-                )
+                results["jit64"] = call_jax(name, case, "float64", True, weights64)
     return results
 
 
 @cache
 def function(lib: str, name: str) -> Function:
+    """The kernel of this name in "torch" or in "jax", as a function of the arguments of a case."""
     return PAIRS[name].call(LIBRARIES[lib], name)
 
 
-def in_torch(name: str, case: Case, dtype: str) -> Result:
-    return frameworks.in_torch(function("torch", name), torch_arguments(case, dtype))
+def call_torch(name: str, case: Case, dtype: str) -> Result:
+    """Calls the twin with the arguments of a case."""
+    return frameworks.call_torch(function("torch", name), torch_arguments(case, dtype))
 
 
 def torch_arguments(case: Case, dtype: str) -> Arguments:
-    return {k: frameworks.to_torch(_built("torch", v, dtype)) for k, v in case.args.items()}
+    """The arguments of a case as tensors; call it inside `precision(dtype)`."""
+    return {k: frameworks.to_torch(_build_family("torch", x, dtype)) for k, x in case.args.items()}
 
 
-def in_jax(name: str, case: Case, dtype: str, jit: bool, weights: list[np.ndarray]) -> Result:
-    args = {k: frameworks.to_jax(_built("jax", v, dtype)) for k, v in case.args.items()}
-    return frameworks.in_jax(function("jax", name), args, jit, weights)
+def call_jax(name: str, case: Case, dtype: str, jit: bool, weights: list[np.ndarray]) -> Result:
+    """Calls the kernel of JAX with the arguments of a case."""
+    args = {k: frameworks.to_jax(_build_family("jax", x, dtype)) for k, x in case.args.items()}
+    return frameworks.call_jax(function("jax", name), args, jit, weights)
 
 
-def _built(lib: str, x: Any, dtype: str) -> Any:
-    return build(lib, x, dtype) if isinstance(x, Family) else x
+def _build_family(lib: str, x: Any, dtype: str) -> Any:
+    """The process of a family; any other argument as it is."""
+    if isinstance(x, Family):
+        return build(lib, x, dtype)
+    return x
 
 
 def rounded(x: Any, dtype: str) -> Any:
     """A float array that dtype holds exactly, in float64 or bfloat16."""
     if not frameworks.is_float(x):
         return x
-    return x.astype(BFLOAT16) if dtype == "bfloat16" else x.astype(dtype).astype(np.float64)
+    if dtype == "bfloat16":
+        return x.astype(BFLOAT16)
+    return x.astype(dtype).astype(np.float64)
 
 
-def measured(name: str, case: Case, values: Result) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """Of each output (for draws: the distance of u from a boundary) and of each gradient."""
-    pair, call = PAIRS[name], function("torch", name)
+def measure_scales(name: str, case: Case, values: Result) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """The scale of each output (for draws: the distance of u from a boundary) and of each gradient."""
+    pair = PAIRS[name]
+    call = function("torch", name)
     with precision("float64"), torch.no_grad():
         args = torch_arguments(case, "float64")
-
-        def measure(f: Measure | None) -> list[np.ndarray]:
-            return [np.asarray(x) for x in frameworks.flat(f(call, args))] if f else [np.array(np.inf)]
-
         if pair.scale is None:
-            return [_distance(args.get("u"), x) for x in measure(pair.cdf)] * len(values.outputs), {}
-        outputs = measure(pair.scale)
-        terms = measure(pair.gradient_scale) if pair.gradient_scale else outputs
-    outputs = outputs if len(outputs) > 1 else outputs * len(values.outputs)
+            boundaries = [np.array(np.inf)]
+            if pair.cdf is not None:
+                boundaries = _measure(pair.cdf, call, args)
+            distances = [_distance(args.get("u"), cdf) for cdf in boundaries]
+            return distances * len(values.outputs), {}
+        outputs = _measure(pair.scale, call, args)
+        terms = outputs
+        if pair.gradient_scale is not None:
+            terms = _measure(pair.gradient_scale, call, args)
+
+    # One scale is that of every output.
+    if len(outputs) == 1:
+        outputs = outputs * len(values.outputs)
     gradients = {k: _gradient_scale(terms, values.outputs, g) for k, g in values.gradients.items()}
     return [_expand(s, x.ndim) for s, x in zip(outputs, values.outputs, strict=True)], gradients
 
 
+def _measure(measure: Measure, call: Function, args: Arguments) -> list[np.ndarray]:
+    return [np.asarray(x) for x in frameworks.flat(measure(call, args))]
+
+
 def _distance(u: torch.Tensor | None, cdf: np.ndarray) -> np.ndarray:
-    return cdf if u is None else np.abs(u.numpy()[..., None] - cdf).min(axis=-1)
+    if u is None:
+        return cdf
+    return np.abs(u.numpy()[..., None] - cdf).min(axis=-1)
 
 
 def _gradient_scale(terms: list[np.ndarray], outputs: list[np.ndarray], gradient: np.ndarray) -> np.ndarray:
@@ -153,10 +193,11 @@ def _gradient_scale(terms: list[np.ndarray], outputs: list[np.ndarray], gradient
     return _expand(reached * largest, gradient.ndim)
 
 
-def _reduce(x: np.ndarray, lead: tuple[int, ...], over: Any) -> np.ndarray:
+def _reduce(x: np.ndarray, lead: tuple[int, ...], over: Callable[..., Any]) -> np.ndarray:
     """x [*lead, ..] to [*lead]; where it has other axes, to []."""
-    axes = tuple(range(len(lead), x.ndim)) if x.shape[: len(lead)] == lead else None
-    return over(x, axis=axes)
+    if x.shape[: len(lead)] != lead:
+        return over(x)
+    return over(x, axis=tuple(range(len(lead), x.ndim)))
 
 
 def _expand(x: np.ndarray, ndim: int) -> np.ndarray:

@@ -29,11 +29,13 @@ from parity_tests.frameworks import to_jax, to_torch
 from parity_tests.settings import ADAM, CE_WEIGHT, EMA_DECAY, Arrays, K, Noise, Setting
 from torch_ref import training
 
-EVERY, FEWER, INFILLED = "every step", "fewer steps", ", infilled"
+EVERY_STEP = "every step"
+FEWER_STEPS = "fewer steps"
+INFILLED = ", infilled"
 
 
 class Trained(NamedTuple):
-    """What training left after each step, by the names of the twin; the metrics are [steps]."""
+    """The weights and their average after each step, by the names of the twin, and the metrics [steps]."""
 
     parameters: list[Arrays]
     ema: list[Arrays]
@@ -41,7 +43,7 @@ class Trained(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """What one network gives."""
+    """The outputs of one network, its bound and its chains."""
 
     logits: np.ndarray  # [B, *S, K]
     terms: np.ndarray  # [T, B]  the bound
@@ -50,170 +52,246 @@ class Evaluated(NamedTuple):
 
 
 def train_jax(setting: Setting) -> Trained:
-    """With `make_step`."""
+    """Trains with `make_step`."""
     spec = settings.config(setting)
     predict, params = _network(setting, settings.weights(setting))
-    optimizer, process, key = spec.optimizer.build(), spec.process.build(), jax.random.key(0)
+    optimizer = spec.optimizer.build()
+    process = spec.process.build()
+    key = jax.random.key(0)
     state = init_state(params, optimizer)
     step = make_step(spec.loss, spec.timesteps, optimizer, predict, spec.train.ema_decay)
-    batches = [{k: to_jax(x) for k, x in settings.batch(setting, i).items()} for i in range(setting.steps)]
+    batches = [_map_arrays(to_jax, settings.batch(setting, i)) for i in range(setting.steps)]
     step = jax.jit(step).lower(state, process, batches[0], key).compile()
-    found, metrics = Trained([], [], {}), []
+
+    parameters = []
+    ema = []
+    metrics = []
     for batch in batches:
         state, row = step(state, process, batch, key)
-        found.parameters.append(twin_weights.to_torch(state.params))
-        found.ema.append(twin_weights.to_torch(state.ema))
-        del row["first_nonfinite"]  # the twin skips no step
+        parameters.append(twin_weights.to_torch(state.params))
+        ema.append(twin_weights.to_torch(state.ema))
+        # Where a gradient is not finite make_step leaves all as it was; the twin has no such rule or figure.
+        del row["first_nonfinite"]
         metrics.append(jax.device_get(row))
-    return found._replace(metrics=_stacked(metrics))
+    return Trained(parameters, ema, _stack(metrics))
 
 
 def train_torch(setting: Setting, noise: Noise) -> Trained:
-    """With `train_step` of the twin."""
-    process, (model, denoise) = settings.twin_process(setting), _twin(setting, settings.weights(setting))
-    named, belief = dict(model.named_parameters()), setting.kind.belief
+    """Trains with `train_step` of the twin."""
+    process = settings.twin_process(setting)
+    model, denoise = _twin(setting, settings.weights(setting))
+    tensors = dict(model.named_parameters())
     optimizer = training.adamw(model, (ADAM.b1, ADAM.b2), ADAM.weight_decay)
-    ema = {k: x.detach().clone() for k, x in named.items()}
-    found, metrics = Trained([], [], {}), []
+    average = {name: x.detach().clone() for name, x in tensors.items()}
+
+    parameters = []
+    ema = []
+    metrics = []
     for i in range(setting.steps):
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate(i, ADAM.lr, ADAM.warmup_steps, ADAM.decay_steps)
-        more = {k: to_torch(x) for k, x in settings.batch(setting, i).items()}
-        drawn = more.pop("x"), to_torch(noise.t[i]), to_torch(noise.u[i])
-        told = partial(denoise, **more)
-        row = training.train_step(told, optimizer, process, *drawn, CE_WEIGHT, ADAM.clip, belief, **more)
-        training.average(ema, named, EMA_DECAY, i)
-        found.parameters.append({k: x.detach().numpy().copy() for k, x in named.items()})
-        found.ema.append({k: x.numpy().copy() for k, x in ema.items()})
-        metrics.append({k: x.numpy() for k, x in row._asdict().items()})
-    return found._replace(metrics=_stacked(metrics))
+        weight = _map_arrays(to_torch, settings.batch(setting, i))
+        x0 = weight.pop("x")  # [B, *S]
+        row = training.train_step(
+            partial(denoise, **weight),
+            optimizer,
+            process,
+            x0,
+            to_torch(noise.t[i]),
+            to_torch(noise.u[i]),
+            CE_WEIGHT,
+            ADAM.clip,
+            setting.problem.belief,
+            **weight,
+        )
+        training.average(average, tensors, EMA_DECAY, i)
+        # The optimizer and the average write into their tensors: what is to stay is copied.
+        parameters.append({name: x.detach().numpy().copy() for name, x in tensors.items()})
+        ema.append({name: x.numpy().copy() for name, x in average.items()})
+        metrics.append({name: x.numpy() for name, x in row._asdict().items()})
+    return Trained(parameters, ema, _stack(metrics))
 
 
 def evaluate_jax(setting: Setting, arrays: Arrays) -> Evaluated:
-    """With `all_t_bound`, `ancestral` and `infill`, as one compiled program."""
+    """Evaluates with `all_t_bound`, `ancestral` and `infill`, as one compiled program."""
     predict, params = _network(setting, arrays)
-    given = settings.inputs(setting)
-    x0, t, us, vs = (to_jax(x) for x in (given.x0, given.t, given.us, given.vs))
-    more = {k: to_jax(x) for k, x in given.more.items()}
+    inputs = settings.inputs(setting)
+    x0 = to_jax(inputs.x0)
+    t = to_jax(inputs.t)
+    is_known = jnp.asarray(inputs.is_known)
+    weight = _map_arrays(to_jax, inputs.weights)
+    belief: dict[str, Any] = {"belief": setting.problem.belief}
 
-    def run(params: Any, processes: dict[str, Any], us: Any, vs: Any) -> tuple:
-        denoise = partial(predict, params, **more)
-        told: dict[str, Any] = {"belief": setting.kind.belief}
-        bound = d3pm_jax.all_t_bound(denoise, processes[EVERY], x0, lambda t: us[t], **told, **more)
-        chains = _chains(d3pm_jax, denoise, processes, x0, jnp.asarray(given.known), vs, told)
+    def evaluate(params: Any, processes: dict[str, Any], bound_noise: Any, chain_noise: Any) -> tuple:
+        denoise = partial(predict, params, **weight)
+        bound = d3pm_jax.all_t_bound(
+            denoise, processes[EVERY_STEP], x0, lambda t: bound_noise[t], **belief, **weight
+        )
+        chains = _chains(d3pm_jax, denoise, processes, x0, is_known, chain_noise, belief)
         return denoise(x0, t), bound.steps, bound.prior, chains
 
     processes = _processes(d3pm_jax, settings.config(setting).process.build())
-    return Evaluated(*jax.tree.map(np.asarray, jax.jit(run)(params, processes, us, vs)))
+    results = jax.jit(evaluate)(params, processes, to_jax(inputs.bound_noise), to_jax(inputs.chain_noise))
+    return Evaluated(*jax.tree.map(np.asarray, results))
 
 
 @torch.no_grad()
 def evaluate_torch(setting: Setting, arrays: Arrays, follow: Arrays | None = None) -> Evaluated:
-    """With the twins of the same names; each x_{t-1} from the x_t of its own chain, or from those given."""
-    given, denoise = settings.inputs(setting), _denoise(setting, arrays)
+    """Evaluates with the twins of the same names.
+
+    Args:
+        setting: the process, the shapes and the noise.
+        arrays: the weights of the network.
+        follow: x_t of chains [T + 1, B, *S] from which each x_{t-1} is drawn; None: from its own chain.
+    """
+    inputs = settings.inputs(setting)
+    denoise = _denoise(setting, arrays)
     processes = _processes(torch_ref, settings.twin_process(setting))
-    x0, t, us, vs = (to_torch(x) for x in (given.x0, given.t, given.us, given.vs))
-    more, known = {k: to_torch(x) for k, x in given.more.items()}, torch.tensor(given.known)
-    told: dict[str, Any] = {"belief": setting.kind.belief}
-    bound = torch_ref.all_t_bound(denoise, processes[EVERY], x0, lambda t: us[t], **told, **more)
+    x0 = to_torch(inputs.x0)
+    t = to_torch(inputs.t)
+    bound_noise = to_torch(inputs.bound_noise)
+    is_known = torch.tensor(inputs.is_known)
+    weight = _map_arrays(to_torch, inputs.weights)
+    belief: dict[str, Any] = {"belief": setting.problem.belief}
+    bound = torch_ref.all_t_bound(
+        denoise, processes[EVERY_STEP], x0, lambda t: bound_noise[t], **belief, **weight
+    )
+
     if follow is None:
-        chains = _chains(torch_ref, denoise, processes, x0, known, vs, told)
+        chain_noise = to_torch(inputs.chain_noise)
+        chains = _chains(torch_ref, denoise, processes, x0, is_known, chain_noise, belief)
     else:
-        drawn = {k: torch_ref.categorical(p, u) for k, (p, u) in _draws(setting, arrays, follow).items()}
-        chains = {k: torch.where(known, x0, x) if k.endswith(INFILLED) else x for k, x in drawn.items()}
-    logits, steps, prior = (x.numpy() for x in (denoise(x0, t), *bound))
-    return Evaluated(logits, steps, prior, {k: x.numpy() for k, x in chains.items()})
+        chains = {}
+        for name, (log_p, u) in _reverse_steps(setting, arrays, follow).items():
+            states = torch_ref.categorical(log_p, u)  # [T + 1, B, *S]
+            if name.endswith(INFILLED):
+                states = torch.where(is_known, x0, states)
+            chains[name] = states
+
+    return Evaluated(
+        logits=denoise(x0, t).numpy(),
+        terms=bound.steps.numpy(),
+        prior=bound.prior.numpy(),
+        chains={name: states.numpy() for name, states in chains.items()},
+    )
 
 
 @torch.no_grad()
 def distances(setting: Setting, arrays: Arrays, chains: Arrays) -> Arrays:
     """How far the noise of each draw of chains is from where the draw changes, [T + 1, B, *S] each."""
-    found = {}
-    for name, (log_p, u) in _draws(setting, arrays, chains).items():
-        found[name] = (u.double()[..., None] - scales.cdf(log_p.double())).abs().amin(dim=-1).numpy()
-    return found
+    by_chain = {}
+    for name, (log_p, u) in _reverse_steps(setting, arrays, chains).items():
+        cdf = scales.cdf(log_p.double())  # [T + 1, B, *S, K]
+        by_chain[name] = (u.double()[..., None] - cdf).abs().amin(dim=-1).numpy()
+    return by_chain
 
 
 def _processes(lib: ModuleType, process: Any) -> dict[str, Any]:
-    """With all of its steps and with a seventh of them, which is not even."""
+    """The process with all of its steps, and with a seventh of them, which are not evenly spaced."""
     grid = torch_ref.sampling.even_grid(process.T, process.T // 7)
-    return {EVERY: process, FEWER: lib.respace(process, grid)}
+    return {EVERY_STEP: process, FEWER_STEPS: lib.respace(process, grid)}
 
 
 def _chains(
-    lib: ModuleType, denoise: Callable, processes: dict[str, Any], x0: Any, known: Any, vs: Any, told: dict
+    lib: ModuleType,
+    denoise: Callable,
+    processes: dict[str, Any],
+    x0: Any,
+    is_known: Any,
+    noise: Any,
+    belief: dict[str, Any],
 ) -> dict[str, Any]:
-    """Every state of the chain of each process, and of the one that is given some of x_0."""
-    found = {}
+    """Every state of the chain of each process, and of one that infills what is not known of x_0."""
+    chains = {}
     for name, process in processes.items():
-        xT, record = process.draw_prior(vs[0]), range(process.T + 1)
-        rest = xT, lambda t: vs[t], record
-        found[name] = lib.ancestral(denoise, process, *rest, **told).states
-        found[name + INFILLED] = lib.sampling.infill(denoise, process, x0, known, *rest, **told).states
-    return found
+        xT = process.draw_prior(noise[0])
+        arguments = (xT, lambda t: noise[t], range(process.T + 1))
+        chains[name] = lib.ancestral(denoise, process, *arguments, **belief).states
+        infilled = lib.sampling.infill(denoise, process, x0, is_known, *arguments, **belief)
+        chains[name + INFILLED] = infilled.states
+    return chains
 
 
-def _draws(setting: Setting, arrays: Arrays, chains: Arrays) -> dict[str, tuple[Tensor, Tensor]]:
-    """log p(x_t | x_{t+1}) for t = 0..T, from the x_{t+1} of each chain, and log p(x_T); and their noise."""
-    processes, found = _processes(torch_ref, settings.twin_process(setting)), {}
-    denoise, vs = _denoise(setting, arrays), to_torch(settings.inputs(setting).vs)
+def _reverse_steps(setting: Setting, arrays: Arrays, chains: Arrays) -> dict[str, tuple[Tensor, Tensor]]:
+    """The distributions that a chain draws from, and its noise.
+
+    Returns:
+        For each chain log p(x_t | x_{t+1}) for t = 0..T - 1, from the x_{t+1} of the chain, and in the last
+        row log p(x_T), [T + 1, B, *S, K]; and the u of each draw [T + 1, B, *S].
+    """
+    processes = _processes(torch_ref, settings.twin_process(setting))
+    denoise = _denoise(setting, arrays)
+    noise = to_torch(settings.inputs(setting).chain_noise)
+    steps = {}
     for name, states in chains.items():
         process = processes[name.removesuffix(INFILLED)]
         log_p = _reverse(setting, process, denoise, to_torch(states))
-        found[name] = torch.stack(log_p), vs[: process.T + 1].roll(-1, 0)
-    return found
+        # Row t of the noise draws x_{t-1} from x_t, and row 0 draws x_T.
+        steps[name] = (torch.stack(log_p), noise[: process.T + 1].roll(-1, 0))
+    return steps
 
 
 def _reverse(setting: Setting, process: torch_ref.Process, denoise: Callable, states: Tensor) -> list[Tensor]:
-    found = []
+    log_p = []
     for t in range(1, process.T + 1):
         ts = torch.full((settings.B,), t)
         logits = denoise(states[t], process.time[ts])
-        found.append(torch_ref.p_logits(process, logits, states[t], ts, belief=setting.kind.belief))
-    return [*found, process.log_prior().expand(found[0].shape)]
+        log_p.append(torch_ref.p_logits(process, logits, states[t], ts, belief=setting.problem.belief))
+    return [*log_p, process.log_prior().expand(log_p[0].shape)]
 
 
 def draw_jax(setting: Setting, x0: np.ndarray, t: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """x_t with `q_sample`."""
+    """Draws x_t with `q_sample`."""
     process = settings.config(setting).process.build()
-    return np.asarray(jax.jit(posteriors.q_sample)(process, *map(to_jax, (x0, t, u))))
+    return np.asarray(jax.jit(posteriors.q_sample)(process, to_jax(x0), to_jax(t), to_jax(u)))
 
 
-def draw_torch(setting: Setting, *args: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same of the twin, and how far u is from where it changes."""
-    process, (x0, t, u) = settings.twin_process(setting), (to_torch(x) for x in args)
-    cdf = scales.cdf_of_draw_q(process, x0, t, u).double()
-    distance = (u.double()[..., None] - cdf).abs().amin(dim=-1)
-    return torch_ref.q_sample(process, x0, t, u).numpy(), distance.numpy()
+def draw_torch(
+    setting: Setting, x0: np.ndarray, t: np.ndarray, u: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws x_t with `q_sample` of the twin, and measures how far u is from where it changes."""
+    process = settings.twin_process(setting)
+    arguments = (to_torch(x0), to_torch(t), to_torch(u))
+    cdf = scales.cdf_of_draw_q(process, *arguments).double()
+    distance = (arguments[2].double()[..., None] - cdf).abs().amin(dim=-1)
+    return torch_ref.q_sample(process, *arguments).numpy(), distance.numpy()
 
 
 def _network(setting: Setting, arrays: Arrays) -> tuple[Predict, Any]:
-    spec, shape = settings.config(setting), setting.kind.shape
-    predict, init = network.split_network(spec, Description(shape, K), spec.process.build())
+    """The network as a function of its parameters, and these weights of the twin as its parameters."""
+    spec = settings.config(setting)
+    predict, init = network.split_network(spec, Description(setting.problem.shape, K), spec.process.build())
+    dtype = jax.dtypes.canonicalize_dtype(float)
     shapes = jax.eval_shape(init, jax.random.key(0))
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(float)), shapes
-    )
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), shapes)
     return predict, twin_weights.from_torch(shapes, arrays)
 
 
 def _twin(setting: Setting, arrays: Arrays) -> tuple[torch.nn.Module, Callable]:
     """The network, and (x_t, t, weight) -> logits of x_0."""
-    model, mask_id = settings.twin_network(setting), setting.kind.forbid
-    model.load_state_dict({k: torch.tensor(x) for k, x in arrays.items()})
+    model = settings.twin_network(setting)
+    model.load_state_dict({name: torch.tensor(x) for name, x in arrays.items()})
+    mask_id = setting.problem.forbid
 
-    def denoise(xt: Tensor, t: Tensor, **more: Tensor) -> Tensor:
-        logits = torch_ref.residual(model(xt, t, **more), xt)
-        return logits if mask_id is None else torch_ref.forbid(logits, mask_id)
+    def denoise(xt: Tensor, t: Tensor, **weight: Tensor) -> Tensor:
+        logits = torch_ref.residual(model(xt, t, **weight), xt)
+        if mask_id is None:
+            return logits
+        return torch_ref.forbid(logits, mask_id)
 
     return model, denoise
 
 
 def _denoise(setting: Setting, arrays: Arrays) -> Callable:
-    """(x_t, t) -> logits of x_0, told the weights of what is evaluated."""
-    more = {k: to_torch(x) for k, x in settings.inputs(setting).more.items()}
-    return partial(_twin(setting, arrays)[1], **more)
+    """(x_t, t) -> logits of x_0, with the weights of the batch that is evaluated."""
+    weight = _map_arrays(to_torch, settings.inputs(setting).weights)
+    _, denoise = _twin(setting, arrays)
+    return partial(denoise, **weight)
 
 
-def _stacked(rows: list[dict]) -> Arrays:
-    return {k: np.stack([row[k] for row in rows]) for k in rows[0]}
+def _map_arrays(convert: Callable[[np.ndarray], Any], arrays: Arrays) -> dict[str, Any]:
+    return {name: convert(x) for name, x in arrays.items()}
+
+
+def _stack(rows: list[dict]) -> Arrays:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

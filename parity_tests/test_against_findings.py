@@ -115,7 +115,7 @@ def test_a_gradient_alone_may_be_wrong() -> None:
         return torch_ref.cross_entropy(process, logits_x0, x0).detach()
 
     # where a logit is -inf, 2 x - x is NaN
-    assert [(x.what, x.ok) for x in told("cross_entropy", twice)][:2] == [
+    assert [(x.quantity, x.ok) for x in told("cross_entropy", twice)][:2] == [
         *(("value", True), ("gradient of logits_x0", False))
     ]
     assert told("cross_entropy", detached)[1].note == "the result does not depend on it, or is detached"
@@ -129,7 +129,7 @@ def test_draws_and_processes_by_their_betas() -> None:
 
     assert [x.process for x in told("Q", by_beta, "float64") if not x.skipped] == ["uniform", "gaussian"]
     assert all(x.ok for x in told("Q", by_beta, "float64"))
-    assert all(x.ok and x.what == "draw" for x in told("q_sample", torch_ref.q_sample, "float64"))
+    assert all(x.ok and x.quantity == "draw" for x in told("q_sample", torch_ref.q_sample, "float64"))
     other = told("q_sample", lambda process, x0, t, u: torch_ref.q_sample(process, x0, t, 1 - u))
     assert not any(x.ok for x in other)
 
@@ -152,7 +152,7 @@ BOUNDED = {
 def test_a_loss_that_is_never_large_is_seen(bound: str, dtype: str) -> None:
     """Where x_0 is forbidden, and in float64 where it is as good as that."""
     found = told("posterior_kl" if bound == "a clamp of 50" else "cross_entropy", BOUNDED[bound], dtype)
-    kinds = {x.input.split()[0] for x in found if not x.ok and x.what == "value"}
+    kinds = {x.input.split()[0] for x in found if not x.ok and x.quantity == "value"}
     assert kinds == {"forbidden", *(["confident"] if dtype == "float64" else [])}
     assert any(x.ours == "inf" for x in found)
 

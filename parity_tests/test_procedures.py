@@ -62,7 +62,7 @@ def test_cost_is_of_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(runs, "train_jax", train)
     monkeypatch.setattr(runs, "evaluate_jax", evaluate)
     found = procedures.cost(Setting("uniform", T=30, steps=2), "default")
-    scaled = {row.what: row.scaled for row in found.rows}
+    scaled = {row.comparison: row.scaled for row in found.rows}
     assert scaled["default = highest parameters, step 2"] == 0.25
     assert scaled["default = highest trained network"] == 0.25
     assert all(row.ok and row.tolerance == np.inf for row in found.rows)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parity_tests import __main__ as command, compare, page, report
-from parity_tests.compare import Row, free
+from parity_tests.compare import Row, without_tolerance
 from parity_tests.procedures import Outcome
 from parity_tests.report import Report
 
@@ -47,7 +47,7 @@ class Reader(HTMLParser):
 
 
 def test_page_is_whole_and_needs_nothing_else() -> None:
-    text = page.page(made(GOOD, BAD, costs=(free(GOOD._replace(what="default = highest forward")),)))
+    text = page.make_page(made(GOOD, BAD, costs=(without_tolerance(GOOD._replace(comparison="default = highest forward")),)))
     found = Reader(text)
     assert found.open == []
     assert all(address.startswith(("data:", "#")) for address in found.addresses)
@@ -63,27 +63,27 @@ def test_page_is_whole_and_needs_nothing_else() -> None:
 
 def test_a_difference_names_both_numbers() -> None:
     a, b = np.array([[1.0, 2.0], [3.0, 5.0]]), np.array([[1.0, 2.0], [3.0, 4.0]])
-    found = compare.arrays(a, b, np.ones(()), "float64")
-    assert (found.parts[0], found.numbers, found.note) == (1.0, "5.0 and 4.0 at [1, 1]", "")
-    assert compare.arrays(a, a, np.ones(()), "float64").numbers == ""
+    found = compare.compare_arrays(a, b, np.ones(()), "float64")
+    assert (found.sizes[0], found.numbers, found.note) == (1.0, "5.0 and 4.0 at [1, 1]", "")
+    assert compare.compare_arrays(a, a, np.ones(()), "float64").numbers == ""
     assert (
-        compare.draws(np.array([2, 3]), np.array([2, 1]), np.ones(2), "float64").numbers == "3 and 1 at [1]"
+        compare.compare_draws(np.array([2, 3]), np.array([2, 1]), np.ones(2), "float64").numbers == "3 and 1 at [1]"
     )
-    assert compare.arrays(a, b * np.nan, np.ones(()), "float64").note == "0 and 4 NaN, 1.0 and nan at [0, 0]"
-    found = compare.arrays(np.array([1.0, np.inf]), np.array([1.0, 3.0]), np.ones(()), "float64")
+    assert compare.compare_arrays(a, b * np.nan, np.ones(()), "float64").note == "0 and 4 NaN, 1.0 and nan at [0, 0]"
+    found = compare.compare_arrays(np.array([1.0, np.inf]), np.array([1.0, 3.0]), np.ones(()), "float64")
     assert found.note == "1 infinite values differ, inf and 3.0 at [1]"
 
 
 def test_page_of_what_passed() -> None:
-    words = Reader(page.page(made(GOOD))).words
+    words = Reader(page.make_page(made(GOOD))).words
     assert "all 1 comparisons passed" in words
     assert "Failed" not in words
 
 
 def test_price_says_when_a_precision_changes_nothing() -> None:
-    same, other = (free(GOOD._replace(absolute=x, scaled=x)) for x in (0.0, 1e-3))
-    assert "the same bits" in report.price(made(GOOD, costs=(same,)))
-    assert "up to 0.001" in report.price(made(GOOD, costs=(same, other)))
+    same, other = (without_tolerance(GOOD._replace(absolute=x, scaled=x)) for x in (0.0, 1e-3))
+    assert "the same bits" in report.describe_cost(made(GOOD, costs=(same,)))
+    assert "up to 0.001" in report.describe_cost(made(GOOD, costs=(same, other)))
 
 
 @pytest.mark.parametrize(("rows", "status"), [((GOOD,), 0), ((GOOD, BAD), 1)])

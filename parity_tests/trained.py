@@ -35,7 +35,7 @@ from torch_ref.runs import exported, processes
 
 TOLERANCE = 1e-5  # bits/dim
 
-Noise = Callable[[int], Tensor]
+NoiseOfStep = Callable[[int], Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,37 +55,41 @@ class Trained(arguments.Checkpoint):
 class Twin:
     """The network and the process of a run in PyTorch, from its exported file."""
 
-    def __init__(self, run: Run, steps: int | None, own: list[str]):
+    def __init__(self, run: Run, steps: int | None, config_options: list[str]):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "weights.safetensors"
-            words = ["export", run.workdir, "--to", "torch", "--step", str(run.step), "--out", file, *own]
-            command = [sys.executable, "-m", "d3pm_jax", *words]
+            command = [sys.executable, "-m", "d3pm_jax", "export", run.workdir, *config_options]
+            command += ["--to", "torch", "--step", str(run.step), "--out", file]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            self.network, self.told = exported.denoiser(file), exported.logits_keywords(file)
+            self.network = exported.denoiser(file)
+            self.logits_keywords = exported.logits_keywords(file)
             self.process = processes.process(file)
         if steps is not None:
             grid = torch_ref.sampling.even_grid(self.process.T, steps)
             self.process = torch_ref.processes.respace(self.process, grid)
 
-    def bound(self, x0: np.ndarray, labels: np.ndarray | None, noise: Noise) -> np.ndarray:
-        """Nats per example [N]."""
-        posterior_kl = partial(torch_ref.losses.posterior_kl, **self.told)
+    def bound(self, x0: np.ndarray, labels: np.ndarray | None, noise: NoiseOfStep) -> np.ndarray:
+        """The bound in nats per example [N]."""
+        posterior_kl = partial(torch_ref.losses.posterior_kl, **self.logits_keywords)
         steps, prior = torch_ref.likelihood.all_t_bound(
             self._denoise(labels), self.process, torch.tensor(x0).long(), noise, posterior_kl
         )
         return (steps.sum(dim=0) + prior).double().numpy()
 
-    def sample(self, labels: np.ndarray | None, noise: Noise) -> np.ndarray:
-        """x_0."""
-        reverse, xT = partial(torch_ref.posteriors.p_logits, **self.told), self.process.draw_prior(noise(0))
+    def sample(self, labels: np.ndarray | None, noise: NoiseOfStep) -> np.ndarray:
+        """x_0 [N, *S] of a chain with this noise."""
+        reverse = partial(torch_ref.posteriors.p_logits, **self.logits_keywords)
+        xT = self.process.draw_prior(noise(0))
         chain = torch_ref.sampling.ancestral(self._denoise(labels), self.process, xT, noise, reverse=reverse)
         return chain.x0.numpy()
 
     def _denoise(self, labels: np.ndarray | None) -> Callable[..., Tensor]:
-        return self.network if labels is None else partial(self.network, label=torch.tensor(labels).long())
+        if labels is None:
+            return self.network
+        return partial(self.network, label=torch.tensor(labels).long())
 
 
-def in_torch(use: int, n: int, shape: tuple[int, ...]) -> Noise:
+def noise_in_torch(use: int, n: int, shape: tuple[int, ...]) -> NoiseOfStep:
     """t -> the noise that the commands draw for examples 0..n - 1, as a tensor."""
     key = jax.random.fold_in(jax.random.key(0), use)
     draw = per_example(key, jnp.arange(n, dtype=jnp.int32), shape)
@@ -93,21 +97,29 @@ def in_torch(use: int, n: int, shape: tuple[int, ...]) -> Noise:
 
 
 def compare(run: Run, twin: Twin, limit: int, samples: int) -> bool:
-    """Prints both, and tells whether they agree."""
+    """Prints the bound and the samples of both, and returns whether they agree."""
     x0, labels = run.read_split("test", limit)
-    told = None if run.parts.classes is None else labels
-    ours = run.evaluate_on(x0, labels, batch_size=min(128, len(x0)))["bits_per_dim"]
-    nats = twin.bound(x0, told, in_torch(EVALUATION, len(x0), x0.shape[1:]))
-    theirs = float(nats.mean()) / (x0[0].size * np.log(2))
+    in_jax = run.evaluate_on(x0, labels, batch_size=min(128, len(x0)))["bits_per_dim"]
+
+    # A network without classes takes no labels, although the data may have them.
+    labels_or_none = None
+    classes_or_none = None
+    if run.parts.classes is not None:
+        labels_or_none = labels
+        classes_or_none = np.arange(samples) % run.parts.classes
+
+    nats = twin.bound(x0, labels_or_none, noise_in_torch(EVALUATION, len(x0), x0.shape[1:]))
+    in_torch = float(nats.mean()) / (x0[0].size * np.log(2))
     print(
-        f"{len(x0)} test examples, {run.process.T} steps: bits/dim {ours:.7f} in JAX, {theirs:.7f} in PyTorch"
+        f"{len(x0)} test examples, {run.process.T} steps: "
+        f"bits/dim {in_jax:.7f} in JAX, {in_torch:.7f} in PyTorch"
     )
+
     drawn, _ = run.sample(jax.random.key(0), samples)
-    classes = None if run.parts.classes is None else np.arange(samples) % run.parts.classes
-    differ = drawn != twin.sample(classes, in_torch(SAMPLING, samples, x0.shape[1:]))
+    differ = drawn != twin.sample(classes_or_none, noise_in_torch(SAMPLING, samples, x0.shape[1:]))
     wrong = int(differ.reshape(samples, -1).any(axis=1).sum())
     print(f"{samples} samples: {wrong} differ, in {differ.sum():,} of {drawn.size:,} elements")
-    return abs(ours - theirs) <= TOLERANCE and wrong == 0
+    return abs(in_jax - in_torch) <= TOLERANCE and wrong == 0
 
 
 def main() -> int:
@@ -117,11 +129,17 @@ def main() -> int:
     except ValueError as error:
         sys.exit(str(error))
     set_up()
+
     run = arguments.find_data(arguments.open_named(command, command.limit), command.data_dir)
-    run = run if command.steps is None else run.respaced(command.steps)
-    own = [] if command.own_file is None else ["--config", str(command.own_file)]
+    if command.steps is not None:
+        run = run.respaced(command.steps)
+    config_options = []
+    if command.own_file is not None:
+        config_options = ["--config", str(command.own_file)]
     with torch.no_grad():
-        return 0 if compare(run, Twin(run, command.steps, own), command.limit, command.samples) else 1
+        twin = Twin(run, command.steps, config_options)
+        agree = compare(run, twin, command.limit, command.samples)
+    return int(not agree)
 
 
 if __name__ == "__main__":

@@ -21,18 +21,30 @@ def against(path: Path, dtypes: Sequence[str], markdown: bool, every: bool) -> i
     except Refused as error:
         print(error, file=sys.stderr)
         return 2
+    findings = []
     with jax.default_device(jax.devices("cpu")[0]):
-        found = [
-            finding
-            for name, f in functions.items()
-            for dtype in dtypes
-            for finding in comparing.findings(FUNCTIONS[name], f, dtype, path)
-        ]
-    alone = [name for name in functions if name not in {x.function for x in found}]
-    made = [name for name in alone if name in (*SCHEDULES, *CONSTRUCTORS) and "float64" not in dtypes]
-    if made:
-        notes.append(f"{', '.join(made)}: made in float64, not compared in {', '.join(dtypes)}")
-    if others := [name for name in alone if name not in made]:
-        notes.append(f"{', '.join(others)}: not called, no call has all of the arguments")
-    print("\n\n".join([layout(table.rows(found, every), markdown), *notes, *table.sentences(found)]))
-    return 1 if table.bad(found) else 0 if any(x.size for x in found) else 2
+        for name, f in functions.items():
+            for dtype in dtypes:
+                findings += comparing.findings(FUNCTIONS[name], f, dtype, path)
+
+    compared = {finding.function for finding in findings}
+    float64_only = []
+    not_called = []
+    for name in functions:
+        if name in compared:
+            continue
+        if name in (*SCHEDULES, *CONSTRUCTORS) and "float64" not in dtypes:
+            float64_only.append(name)
+        else:
+            not_called.append(name)
+    if float64_only:
+        notes.append(f"{', '.join(float64_only)}: made in float64, not compared in {', '.join(dtypes)}")
+    if not_called:
+        notes.append(f"{', '.join(not_called)}: not called, no call has all of the arguments")
+
+    print("\n\n".join([layout(table.rows(findings, every), markdown), *notes, *table.sentences(findings)]))
+    if table.differing(findings):
+        return 1
+    if any(finding.size for finding in findings):
+        return 0
+    return 2

@@ -1,4 +1,4 @@
-"""What the differences of a function are, where a slip that is often made gives just its numbers."""
+"""Names the slip that gives just the numbers of a function, for slips that are often made."""
 
 import dataclasses
 import inspect
@@ -18,47 +18,62 @@ EPSILONS = tuple(float(f"1e-{k}") for k in (*range(4, 13), 15, 16, 18, 20, 24, 3
 
 
 class Slip(NamedTuple):
-    """A slip, and the numbers that come of it: of the twin's function and its arguments."""
+    """A slip in words, and a function that makes it: of the twin's function and its arguments."""
 
     words: str
     numbers: Callable[[Function, Arguments], Tensor]
 
 
 def distance(theirs: np.ndarray, ours: np.ndarray, scale: np.ndarray, draws: bool = False) -> np.ndarray:
-    """How far each number is from ours on the scale of its terms; inf for NaN and for an infinity of one.
+    """How far each number is from ours on the scale of its terms; inf for NaN and where one is infinite.
 
     Of draws that differ, how far u is from where the result changes.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        d = np.abs(theirs.astype(np.float64) - ours.astype(np.float64)) / scale
-    d = np.maximum(scale, np.finfo(np.float64).tiny) if draws else np.where(np.isnan(d), np.inf, d)
-    return np.where(theirs == ours, 0.0, d)
+    if draws:
+        apart = np.maximum(scale, np.finfo(np.float64).tiny)
+    else:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            apart = np.abs(theirs.astype(np.float64) - ours.astype(np.float64)) / scale
+        apart = np.where(np.isnan(apart), np.inf, apart)
+    return np.where(theirs == ours, 0.0, apart)
 
 
-def tested(call: Any, dtype: str, theirs: np.ndarray, ours: np.ndarray, scale: np.ndarray) -> tuple[str, ...]:
-    """The slips that give these numbers, first of all where they are, else where t > 1."""
-    tolerance, args = TOLERANCES[dtype]["yours"], run.torch_arguments(call.case, dtype)
-    differ = distance(theirs, ours, scale) > tolerance
-    t, twin, found = _time(args, differ.shape), run.function("torch", call.pair), []
-    scopes = {"": np.ones_like(differ), " at t > 1": t > 1, " at 1 < t < T": (t > 1) & (t < t.max())}
+def find_slips(
+    call: Any, dtype: str, theirs: np.ndarray, ours: np.ndarray, scale: np.ndarray
+) -> tuple[str, ...]:
+    """Names the slip that gives these numbers everywhere, else at t > 1, else at 1 < t < T.
+
+    Where none does, names what is true of every number that differs and not of the others.
+    """
+    tolerance = TOLERANCES[dtype]["yours"]
+    args = run.torch_arguments(call.case, dtype)
+    twin = run.function("torch", call.pair)
     slips = list(_slips(twin, args, torch.tensor(theirs)))
     with precision(dtype), torch.no_grad():
         numbers = [slip.numbers(twin, args).numpy() for slip in slips]
-    for where, scope in scopes.items():
-        if not found and (differ & scope).any():
-            same = [(_distance_of_slip(theirs, x, scale) <= tolerance)[scope].all() for x in numbers]
-            moves = [(distance(x, ours, scale) > tolerance)[differ & scope].any() for x in numbers]
-            found = [slips[i].words + where for i in np.flatnonzero(np.logical_and(same, moves))]
-    return (*found[:1],) if found else (*_only(differ, ours, t),)
+
+    differ = distance(theirs, ours, scale) > tolerance
+    t = _time(args, differ.shape)
+    scopes = {"": np.ones_like(differ), " at t > 1": t > 1, " at 1 < t < T": (t > 1) & (t < t.max())}
+    for scope_words, scope in scopes.items():
+        if not (differ & scope).any():
+            continue
+        for slip, x in zip(slips, numbers, strict=True):
+            same = (_distance_of_slip(theirs, x, scale) <= tolerance)[scope].all()
+            # A slip that changes none of the numbers that differ is not what is wrong with them.
+            moves = (distance(x, ours, scale) > tolerance)[differ & scope].any()
+            if same and moves:
+                return (slip.words + scope_words,)
+    return tuple(_describe_differing(differ, ours, t))
 
 
 def _distance_of_slip(theirs: np.ndarray, slip: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """NaN is a way to say that there is no distribution, which is -inf here."""
+    """The distance where NaN, a way to say that there is no distribution, is the -inf of a slip."""
     return distance(np.where(np.isnan(theirs) & np.isneginf(slip), -np.inf, theirs), slip, scale)
 
 
-def _only(differ: np.ndarray, ours: np.ndarray, t: np.ndarray) -> Iterator[str]:
-    """What is true of every number that differs and not of the others."""
+def _describe_differing(differ: np.ndarray, ours: np.ndarray, t: np.ndarray) -> Iterator[str]:
+    """Says what is true of every number that differs and not of the others."""
     if (t == 1).any() and (t[differ] == 1).all():
         yield "but for t = 1"
     if np.isneginf(ours[differ]).all():

@@ -1,9 +1,9 @@
-"""What a user's functions are called with: K, T, batch and shape all different, x_t possible given x_0."""
+"""Arguments of a user's functions: K, T, batch and shape all different, x_t possible given x_0."""
 
 import copy
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator
-from inspect import signature
 from itertools import product
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -15,13 +15,14 @@ from torch import Tensor
 import torch_ref
 from parity_tests import run
 from parity_tests.against.loading import takes
-from parity_tests.against.signatures import ANY, CONSTRUCTORS, PROCESSES, Ours
+from parity_tests.against.signatures import ANY, CONSTRUCTORS, PROCESSES, Signature
 from parity_tests.cases import INF, Case, K, T, uniforms
 from parity_tests.families import CONSTRUCTED, FAMILIES, USUAL, Build, Family, build, random
 from parity_tests.frameworks import Arguments, Function, precision, to_torch
 from parity_tests.pairs import PAIRS
 
-B, S = 2 * T, (2, 3)  # every t twice
+B = 2 * T  # every t twice
+S = (2, 3)
 KINDS = ("", "confident", "forbidden")  # logits; some of the last are -inf
 CONFIDENT = {"float64": 100.0, "float32": 10.0}  # their size, whose probabilities the type can hold
 OPTIONS = {  # the default first
@@ -31,8 +32,8 @@ OPTIONS = {  # the default first
 
 
 @dataclasses.dataclass(frozen=True)
-class Given(torch_ref.Process):
-    """The dense matrices of `torch_ref`, and what else a program may have been written for."""
+class UserProcess(torch_ref.Process):
+    """The dense matrices of `torch_ref`, with the name and the betas that a user's code may ask for."""
 
     name: str = ""
     beta: Tensor | None = None  # [T]
@@ -48,45 +49,77 @@ class Call(NamedTuple):
     theirs: Callable[[Arguments], Tensor]  # from the arguments of the twin
 
 
-def calls(ours: Ours, f: Function, dtype: str) -> Iterator[Call]:
+def calls(signature: Signature, f: Function, dtype: str) -> Iterator[Call]:
     """Every call of a function in one float type."""
-    if ours.name in CONSTRUCTORS:
-        yield from _constructed(ours, f, dtype)
+    if signature.name in CONSTRUCTORS:
+        yield from _constructor_calls(signature, f, dtype)
         return
-    default = {k: OPTIONS[k][0] for k in ours.optional if k in OPTIONS}
-    others = [{k: x} for k in default if k in signature(f).parameters for x in OPTIONS[k][1:]]
-    for process, case in _cases(ours, f, dtype):
-        for option in ({}, *(() if case.name else others)):
-            told = ", ".join([*filter(None, [case.name]), *(f"{k} = {x}" for k, x in option.items())])
-            args = {k: run.rounded(x, dtype) for k, x in (case.args | default | option).items()}
-            shown = "any" if ours.name in ANY else process
-            yield Call(shown, told, ours.pair, case._replace(args=args), _called(ours, f, process))
+
+    defaults = {name: OPTIONS[name][0] for name in signature.optional if name in OPTIONS}
+    others = []
+    for name in defaults:
+        if name in inspect.signature(f).parameters:
+            others += [{name: value} for value in OPTIONS[name][1:]]
+
+    for process, case in _cases(signature, f, dtype):
+        # The other options with moderate logits only, whose cases have no name.
+        options = [{}]
+        if not case.name:
+            options += others
+        for option in options:
+            words = [f"{name} = {value}" for name, value in option.items()]
+            if case.name:
+                words = [case.name, *words]
+            args = {k: run.rounded(x, dtype) for k, x in (case.args | defaults | option).items()}
+            yield Call(
+                "any" if signature.name in ANY else process,
+                ", ".join(words),
+                signature.pair,
+                case._replace(args=args),
+                _make_call(signature, f, process),
+            )
 
 
-def _cases(ours: Ours, f: Function, dtype: str) -> Iterator[tuple[str, Case]]:
-    """(process, arguments)."""
-    if "process" not in ours.required:
-        given = PAIRS[ours.pair].cases(dtype) if dtype in PAIRS[ours.pair].dtypes else ()
-        yield from (("", case) for case in given if all(takes(f, name) for name in case.args))
+def _cases(signature: Signature, f: Function, dtype: str) -> Iterator[tuple[str, Case]]:
+    """The name of a process, and the arguments of a call with it."""
+    if "process" not in signature.required:
+        pair = PAIRS[signature.pair]
+        if dtype in pair.dtypes:
+            for case in pair.cases(dtype):
+                if all(takes(f, name) for name in case.args):
+                    yield "", case
         return
-    kinds = KINDS if {"logits_x0", "logits_prev"} & {*ours.required} else ("",)
-    for process, kind in product(PROCESSES if ours.name not in ANY else ("absorbing_extra",), kinds):
+
+    kinds = ("",)
+    if {"logits_x0", "logits_prev"} & {*signature.required}:
+        kinds = KINDS
+    processes = tuple(PROCESSES)
+    if signature.name in ANY:
+        processes = ("absorbing_extra",)
+    for process, kind in product(processes, kinds):
         values = situation(process, kind, dtype)
-        yield process, Case(f"{kind} logits" if kind else "", {k: values[k] for k in ours.required})
+        name = f"{kind} logits" if kind else ""
+        yield process, Case(name, {argument: values[argument] for argument in signature.required})
 
 
 def situation(process: str, kind: str, dtype: str) -> dict[str, Any]:
     """The arguments of all kernels, for t = 1..T. Every process is its matrices: JAX compiles one program."""
     family = Family(f"{process}, matrices", K, T)
-    shape, extra = (B, *S), process in ("absorbing_extra", "masked")
-    x0, t = random(40).integers(0, K - extra, shape), np.tile(np.arange(1, T + 1), 2)
-    size = CONFIDENT[dtype] if kind == "confident" else 3.0
+    shape = (B, *S)
+    has_mask = process in ("absorbing_extra", "masked")  # the category K - 1, which x_0 never is
+    x0 = random(40).integers(0, K - has_mask, shape)
+    t = np.tile(np.arange(1, T + 1), 2)  # [B]
+    size = 3.0
+    if kind == "confident":
+        size = CONFIDENT[dtype]
     logits = size * random(41).normal(size=(*shape, K))
+
     with precision("float64"):
-        noisy = map(to_torch, (x0, t, random(43).random(shape)))
         forward = build("torch", family, "float64")
-        xt = torch_ref.q_sample(forward, *noisy).numpy()
-        reach = forward.Qbar(to_torch(t)).mT.numpy()[np.arange(B)[:, None, None], xt] > 0  # x_t from each x_0
+        u = random(43).random(shape)
+        xt = torch_ref.q_sample(forward, to_torch(x0), to_torch(t), to_torch(u)).numpy()
+        columns = forward.Qbar(to_torch(t)).mT.numpy()  # [B, K, K]
+        reach = columns[np.arange(B)[:, None, None], xt] > 0  # [B, *S, K]  the x_0 that x_t can come of
     if kind == "forbidden":
         logits[_forbidden(x0, reach)] = -INF
     return {
@@ -106,60 +139,80 @@ def situation(process: str, kind: str, dtype: str) -> dict[str, Any]:
 
 def _forbidden(x0: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """Categories [.., K] at random; x_0 among them, whose loss is infinite, where x_t can come of another."""
-    drawn, is_x0 = random(42).random(reach.shape) < 0.4, np.arange(K) == x0[..., None]
+    drawn = random(42).random(reach.shape) < 0.4
+    is_x0 = np.arange(K) == x0[..., None]
     other = (reach & ~drawn & ~is_x0).any(-1, keepdims=True)
     return drawn & (other | ~is_x0)
 
 
-def _called(ours: Ours, f: Function, process: str) -> Callable[[Arguments], Tensor]:
-    needed, named = _needed(ours, f), signature(f).parameters
+def _make_call(signature: Signature, f: Function, process: str) -> Callable[[Arguments], Tensor]:
+    """Makes the function of a user one of the arguments of the twin."""
+    defaults = _missing_defaults(signature, f)
+    parameters = inspect.signature(f).parameters
 
     def call(args: Arguments) -> Tensor:
-        given = needed | {k: x for k, x in args.items() if k in named or k not in OPTIONS}
-        return f(**{k: _given(x, process) if k == "process" else x for k, x in given.items()})
+        arguments = dict(defaults)
+        for name, x in args.items():
+            if name in OPTIONS and name not in parameters:
+                continue
+            arguments[name] = x
+        if "process" in arguments:
+            arguments["process"] = _copy_process(arguments["process"], process)
+        return f(**arguments)
 
     return call
 
 
-def _needed(ours: Ours, f: Function) -> dict[str, Any]:
-    """What a function must be given that `torch_ref` has a default for."""
-    parameters = signature(f).parameters.values()
-    return {
-        p.name: ours.optional[p.name] for p in parameters if p.default is p.empty and p.name in ours.optional
-    }
+def _missing_defaults(signature: Signature, f: Function) -> dict[str, Any]:
+    """The defaults of `torch_ref` for the arguments that a user's function has no default for."""
+    defaults = {}
+    for parameter in inspect.signature(f).parameters.values():
+        if parameter.default is parameter.empty and parameter.name in signature.optional:
+            defaults[parameter.name] = signature.optional[parameter.name]
+    return defaults
 
 
-def _given(x: torch_ref.Process, process: str) -> Given:
-    """A copy, which may be written to."""
-    beta = _bound(USUAL[process])[1].get("beta")
-    beta = None if beta is None else torch.as_tensor(beta, dtype=x.pi.dtype)
-    return Given(**copy.deepcopy(vars(x)), name=process, beta=beta)
+def _copy_process(process: torch_ref.Process, name: str) -> UserProcess:
+    """Copies a process, because a user's function may write into it."""
+    _, arguments = _bind_constructor(USUAL[name])
+    beta = arguments.get("beta")
+    if beta is not None:
+        beta = torch.as_tensor(beta, dtype=process.pi.dtype)
+    return UserProcess(**copy.deepcopy(vars(process)), name=name, beta=beta)
 
 
-def _bound(make: Build) -> tuple[str, dict[str, Any]]:
+def _bind_constructor(make: Build) -> tuple[str, dict[str, Any]]:
     """The constructor that makes a process, and its arguments at K and T."""
-    found = []
+    calls = []
 
     def record(name: str) -> Function:
-        bind = signature(getattr(torch_ref, name)).bind
-        return lambda *args, **kwargs: found.append((name, bind(*args, **kwargs).arguments))
+        bind = inspect.signature(getattr(torch_ref, name)).bind
+        return lambda *args, **kwargs: calls.append((name, bind(*args, **kwargs).arguments))
 
+    # A library whose constructors write down their arguments. The outermost is called last.
     lib = SimpleNamespace(**{name: record(name) for name in (*CONSTRUCTORS, "masked", "dense")})
-    lib.knn_graph, lib.knn_rate = torch_ref.knn_graph, torch_ref.knn_rate
+    lib.knn_graph = torch_ref.knn_graph
+    lib.knn_rate = torch_ref.knn_rate
     make(lib, K, T)
-    return found[-1]
+    return calls[-1]
 
 
-def _constructed(ours: Ours, f: Function, dtype: str) -> Iterator[Call]:
+def _constructor_calls(signature: Signature, f: Function, dtype: str) -> Iterator[Call]:
     """The matrices that a constructor makes, which is done in float64, t = 1..T."""
     if dtype != "float64":
         return
     for family, make in (FAMILIES | CONSTRUCTED).items():
-        name, arguments = _bound(make)
-        if name == ours.name and all(takes(f, k) for k in arguments):
+        name, arguments = _bind_constructor(make)
+        if name == signature.name and all(takes(f, argument) for argument in arguments):
             case = Case("", {"process": Family(family, K, T), "t": np.arange(1, T + 1)})
-            yield Call(family, "", "Process.Q", case, _constructing(f, _needed(ours, f) | arguments))
+            arguments = _missing_defaults(signature, f) | arguments
+            yield Call(family, "", "Process.Q", case, _make_constructor_call(f, arguments))
 
 
-def _constructing(f: Function, arguments: dict[str, Any]) -> Callable[[Arguments], Tensor]:
-    return lambda _: f(**{k: torch.as_tensor(x) if hasattr(x, "shape") else x for k, x in arguments.items()})
+def _make_constructor_call(f: Function, arguments: dict[str, Any]) -> Callable[[Arguments], Tensor]:
+    """Makes the constructor of a user a function of no arguments, arrays as tensors."""
+    tensors = dict(arguments)
+    for name, x in arguments.items():
+        if hasattr(x, "shape"):
+            tensors[name] = torch.as_tensor(x)
+    return lambda _: f(**tensors)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from parity_tests.against.signatures import FUNCTIONS, Ours
+from parity_tests.against.signatures import FUNCTIONS, Signature
 
 
 class Refused(Exception):
@@ -26,15 +26,23 @@ def load(path: Path) -> tuple[dict[str, Callable[..., Any]], list[str]]:
     Raises:
         Refused: the file is not there, does not run, has none, or one with other arguments.
     """
-    found = {name: f for name, f in vars(_module(path)).items() if _is_own(f)}
-    functions = {name: found[name] for name in FUNCTIONS if name in found}
-    others = [name for name in found if name not in functions]
-    near = [f"{name} is not compared: do you mean {x}?" for name in others for x in _near(name)]
+    defined = {name: f for name, f in vars(_run_file(path)).items() if _is_user_function(f)}
+    functions = {name: defined[name] for name in FUNCTIONS if name in defined}
+    notes = []
+    for name in defined:
+        if name not in functions:
+            notes += [f"{name} is not compared: do you mean {near}?" for near in _near_names(name)]
     if not functions:
-        raise Refused("\n".join([f"{path} has no function that --list names", *near]))
-    if wrong := [line for name, f in functions.items() if (line := _wrong(f, FUNCTIONS[name]))]:
-        raise Refused("\n".join(f"{path}: {line}" for line in wrong))
-    return functions, near
+        raise Refused("\n".join([f"{path} has no function that --list names", *notes]))
+
+    wrong = []
+    for name, f in functions.items():
+        line = _describe_wrong_arguments(f, FUNCTIONS[name])
+        if line:
+            wrong.append(f"{path}: {line}")
+    if wrong:
+        raise Refused("\n".join(wrong))
+    return functions, notes
 
 
 def takes(f: Callable[..., Any], name: str) -> bool:
@@ -45,21 +53,27 @@ def takes(f: Callable[..., Any], name: str) -> bool:
 
 def place(error: BaseException, path: Path) -> str:
     """The error in a line, with the last line of the file that it went through."""
+    words = type(error).__name__
+    if str(error):
+        words += f": {error}"
+    words = " ".join(words.split())
     steps = traceback.extract_tb(error.__traceback__)
     lines = [step.lineno for step in steps if Path(step.filename) == path.resolve()]
-    what = " ".join(f"{type(error).__name__}{': ' if str(error) else ''}{error}".split())
-    return f"{what} at {path.name}:{lines[-1]}" if lines else what
+    if not lines:
+        return words
+    return f"{words} at {path.name}:{lines[-1]}"
 
 
-def _module(path: Path) -> ModuleType:
+def _run_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise Refused(f"{path} is not a file")
     spec = importlib.util.spec_from_file_location("against_" + path.stem, path.resolve())
     if spec is None or spec.loader is None:
         raise Refused(f"{path} is not a Python file: its name should end in .py")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))  # for what lies beside it
-    sys.modules[spec.name] = module  # a dataclass looks for its module there
+    # The file may import what lies beside it, and a dataclass looks for its module among those of Python.
+    sys.path.insert(0, str(path.resolve().parent))
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
@@ -74,33 +88,35 @@ def _does_not_run(error: BaseException, path: Path) -> str:
     return f"{path} does not run: {place(error, path)}"
 
 
-def _is_own(x: Any) -> bool:
+def _is_user_function(x: Any) -> bool:
     """A function, or something like one, that is not of a library: `linear` of torch.nn.functional is not."""
     if not callable(x) or inspect.isclass(x) or inspect.isbuiltin(x):
         return False
+    # It may have no signature, and an attribute of other people's objects may raise anything.
     try:
         inspect.signature(x)
-        return isinstance(x, torch.nn.Module | partial) or not _of_library(x.__module__)
-    except Exception:  # no signature, or whatever an attribute of other people's objects raises
+        return isinstance(x, torch.nn.Module | partial) or not _is_library(x.__module__)
+    except Exception:
         return False
 
 
-def _of_library(module: str) -> bool:
+def _is_library(module: str) -> bool:
     top = module.partition(".")[0]
     folders = Path(getattr(sys.modules.get(top), "__file__", None) or "").parts
     return top in sys.stdlib_module_names or "site-packages" in folders or "dist-packages" in folders
 
 
-def _wrong(f: Callable[..., Any], ours: Ours) -> str:
-    theirs = list(inspect.signature(f).parameters)
-    given = [*ours.required, *(name for name in ours.optional if name in theirs)]
+def _describe_wrong_arguments(f: Callable[..., Any], signature: Signature) -> str:
+    """Says what a function should take; "" where it takes it."""
+    parameters = list(inspect.signature(f).parameters)
+    arguments = [*signature.required, *(name for name in signature.optional if name in parameters)]
     try:
-        inspect.signature(f).bind(**dict.fromkeys(given))
+        inspect.signature(f).bind(**dict.fromkeys(arguments))
     except TypeError:
-        given = f"{ours.name}({', '.join(theirs)})"
-        return f"{given} should take ({', '.join(ours.required)}), by these names; else rename it"
+        call = f"{signature.name}({', '.join(parameters)})"
+        return f"{call} should take ({', '.join(signature.required)}), by these names; else rename it"
     return ""
 
 
-def _near(name: str) -> list[str]:
+def _near_names(name: str) -> list[str]:
     return difflib.get_close_matches(name, FUNCTIONS, n=1, cutoff=0.75)

@@ -46,42 +46,43 @@ ANY = ("cross_entropy", "smoothed_cross_entropy")  # the process does not matter
 UNUSED = ("self", "u_low")
 
 
-class Ours(NamedTuple):
-    """A function that a file may have."""
+class Signature(NamedTuple):
+    """A function that a file may have, and its arguments and result."""
 
     pair: str  # its name in `pairs.PAIRS`
     required: tuple[str, ...]
-    optional: dict[str, Any]  # and the defaults of `torch_ref`
+    optional: dict[str, Any]  # the defaults of `torch_ref`
     equation: str
     result: str
 
     @property
     def name(self) -> str:
+        """The last part: a file has no sub-packages."""
         return self.pair.rpartition(".")[2]
 
     @property
-    def signature(self) -> str:
+    def text(self) -> str:
         return f"{self.name}({', '.join([*self.required, *(f'{name}=' for name in self.optional)])})"
 
 
-def _ours(pair: str, result: str) -> Ours:
+def _signature(pair: str, result: str) -> Signature:
     twin = attrgetter(pair)(torch_ref)
     parameters = [p for p in inspect.signature(twin).parameters.values() if p.name not in UNUSED]
     required = tuple(p.name for p in parameters if p.default is p.empty)
     if pair.startswith("Process."):
         required = ("process", *required)
     optional = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return Ours(pair, required, optional, (inspect.getdoc(twin) or "").split("\n")[0], result)
+    return Signature(pair, required, optional, (inspect.getdoc(twin) or "").split("\n")[0], result)
 
 
-def _every() -> Iterator[Ours]:
-    yield from (_ours(name, "[T], at t = 1..T") for name in SCHEDULES)
-    yield from (_ours(name, "[T, K, K], Q at t = 1..T") for name in CONSTRUCTORS)
-    yield from (_ours(f"Process.{name}", result) for name, result in MEMBERS.items())
-    yield from (_ours(name, result) for name, result in KERNELS.items())
+def _every() -> Iterator[Signature]:
+    yield from (_signature(name, "[T], at t = 1..T") for name in SCHEDULES)
+    yield from (_signature(name, "[T, K, K], Q at t = 1..T") for name in CONSTRUCTORS)
+    yield from (_signature(f"Process.{name}", result) for name, result in MEMBERS.items())
+    yield from (_signature(name, result) for name, result in KERNELS.items())
 
 
-FUNCTIONS: dict[str, Ours] = {ours.name: ours for ours in _every()}
+FUNCTIONS: dict[str, Signature] = {signature.name: signature for signature in _every()}
 
 HEADER = """\
 A file may have any of these functions, with arguments of these names; those that end in = it may leave out.
@@ -101,9 +102,9 @@ A function may raise NotImplementedError for a process. Their names, and what is
 
 
 def listing() -> str:
-    """What `--list` prints."""
+    """The text that `--list` prints."""
     lines = [HEADER]
-    lines += [f"  {name:17}{what}".rstrip() for name, what in PROCESSES.items()]
-    for ours in FUNCTIONS.values():
-        lines += ["", f"{ours.signature} -> {ours.result}", f"    {ours.equation}"]
+    lines += [f"  {name:17}{note}".rstrip() for name, note in PROCESSES.items()]
+    for signature in FUNCTIONS.values():
+        lines += ["", f"{signature.text} -> {signature.result}", f"    {signature.equation}"]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What came of the comparisons, as one table and a few sentences."""
+"""The comparisons of a file, as one table and a few sentences."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -12,98 +12,144 @@ HEAD: tuple[str, ...] = ("function", "process", "", *NUMBERS, "input")
 def rows(findings: Sequence[Finding], every: bool) -> list[tuple[str, ...]]:
     """A line for what agrees of a function and for each process where it differs; `every`: for each call."""
     if every:
-        return [HEAD, *(_line([x], x.process) for x in findings)]
+        return [HEAD, *(_line([finding], finding.process) for finding in findings)]
     lines = [HEAD]
-    for of_function in _groups([x for x in findings if not x.skipped], "function"):
-        groups = list(_groups(of_function, "process"))
-        good = [group for group in groups if not bad(group)]
-        if good:
-            named = [group[0].process for group in good]
-            processes = f"all {len(good)}" if len(good) == len(groups) > 1 else ", ".join(named)
-            lines.append(_line([x for group in good for x in group], processes))
-        lines += [_line(group, group[0].process) for group in groups if bad(group)]
+    for of_function in _groups([finding for finding in findings if not finding.skipped], "function"):
+        agreeing = []
+        differing_groups = []
+        for of_process in _groups(of_function, "process"):
+            if differing(of_process):
+                differing_groups.append(of_process)
+            else:
+                agreeing.append(of_process)
+        if agreeing:
+            processes = ", ".join(group[0].process for group in agreeing)
+            if len(agreeing) > 1 and not differing_groups:
+                processes = f"all {len(agreeing)}"
+            lines.append(_line([finding for group in agreeing for finding in group], processes))
+        lines += [_line(group, group[0].process) for group in differing_groups]
     return lines
 
 
 def sentences(findings: Sequence[Finding]) -> list[str]:
-    """What the differences are, as far as it was tested, what was skipped, and how many functions differ."""
-    tested = [line for group in _groups(bad(findings), "function") for line in _told(group)]
-    wrong = dict.fromkeys(x.function for x in bad(findings))
-    names, total = dict.fromkeys(x.function for x in findings if not x.skipped), sum(x.size for x in findings)
-    end = f"{len(wrong)} of {len(names)} functions differ: {', '.join(wrong)}" if wrong else _all(len(names))
-    dtypes = dict.fromkeys(group[0].dtype for group in _groups(bad(findings), "function") if _told(group))
-    tested = [f"Tested on every value in {', '.join(dtypes)}:", *tested] if tested else []
-    parts = (
-        tested,
-        _skipped(findings),
-        [f"{total:,} numbers compared, of processes with K = {K} and T = {T}; {end}"],
-    )
-    return ["\n".join(part) for part in parts if part]
+    """The tested reasons of the differences, what was skipped, and how many functions differ."""
+    tested = []
+    dtypes: dict[str, None] = {}  # those in which they were tested, in their order
+    for group in _groups(differing(findings), "function"):
+        lines = _hint_lines(group)
+        tested += lines
+        if lines:
+            dtypes[group[0].dtype] = None
+    if tested:
+        tested = [f"Tested on every value in {', '.join(dtypes)}:", *tested]
+
+    names = dict.fromkeys(finding.function for finding in findings if not finding.skipped)
+    wrong = dict.fromkeys(finding.function for finding in differing(findings))
+    if wrong:
+        verdict = f"{len(wrong)} of {len(names)} functions differ: {', '.join(wrong)}"
+    elif names:
+        verdict = f"all of {len(names)} functions agree"
+    else:
+        verdict = "nothing to compare"
+    total = sum(finding.size for finding in findings)
+    last = f"{total:,} numbers compared, of processes with K = {K} and T = {T}; {verdict}"
+    return ["\n".join(lines) for lines in (tested, _skipped_lines(findings), [last]) if lines]
 
 
-def bad(findings: Iterable[Finding]) -> list[Finding]:
-    return [x for x in findings if not x.ok]
+def differing(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings in which numbers differ or something else is wrong."""
+    return [finding for finding in findings if not finding.ok]
 
 
-def _told(group: Sequence[Finding]) -> list[str]:
+def _hint_lines(group: Sequence[Finding]) -> list[str]:
     """The hints of one function, each with the processes where it holds."""
-    told: dict[str, list[str]] = {}
+    processes: dict[str, list[str]] = {}  # by hint
     for of_process in _groups(group, "process"):
         for hint in _hints(of_process):
-            told.setdefault(hint, []).append(of_process[0].process)
-    return [f"{group[0].function} is that of JAX {hint}{_on(where)}" for hint, where in told.items()]
+            processes.setdefault(hint, []).append(of_process[0].process)
+    lines = []
+    for hint, names in processes.items():
+        line = f"{group[0].function} is that of JAX {hint}"
+        if all(names):
+            line += f": {', '.join(names)}"
+        lines.append(line)
+    return lines
 
 
-def _skipped(findings: Sequence[Finding]) -> list[str]:
+def _skipped_lines(findings: Sequence[Finding]) -> list[str]:
     """Which functions raised NotImplementedError, by the processes, or else the input, for which they did."""
-    told: dict[str, list[str]] = {}
-    for group in _groups([x for x in findings if x.skipped], "function"):
-        done = {x.process for x in findings if x.function == group[0].function and not x.skipped}
-        left = dict.fromkeys(x.input if x.process in done else x.process for x in group)
-        where = ", ".join(x for x in left if x not in ("", "any"))
-        told.setdefault(f" for {where}" if where else "", []).append(group[0].function)
-    return [f"not implemented{where}: {', '.join(names)}" for where, names in told.items()]
-
-
-def _all(count: int) -> str:
-    return "nothing to compare" if not count else f"all of {count} functions agree"
-
-
-def _on(processes: list[str]) -> str:
-    return f": {', '.join(processes)}" if all(processes) else ""
+    functions: dict[str, list[str]] = {}  # by the words of where
+    for group in _groups([finding for finding in findings if finding.skipped], "function"):
+        function = group[0].function
+        of_function = [finding for finding in findings if finding.function == function]
+        implemented = {finding.process for finding in of_function if not finding.skipped}
+        where: dict[str, None] = {}
+        for finding in group:
+            # A process that works for another input is not what the function lacks.
+            place = finding.input if finding.process in implemented else finding.process
+            if place not in ("", "any"):
+                where[place] = None
+        words = ""
+        if where:
+            words = f" for {', '.join(where)}"
+        functions.setdefault(words, []).append(function)
+    return [f"not implemented{words}: {', '.join(names)}" for words, names in functions.items()]
 
 
 def _hints(findings: Iterable[Finding]) -> list[str]:
     """Those that hold of every value that differs, in the first float type that does."""
-    values = [x for x in findings if x.what == "value" and x.differ]
-    values = [x for x in values if x.dtype == values[0].dtype]
-    return [hint for hint in (values[0].hints if values else ()) if all(hint in x.hints for x in values)]
+    values = [finding for finding in findings if finding.quantity == "value" and finding.differ]
+    if not values:
+        return []
+    values = [finding for finding in values if finding.dtype == values[0].dtype]
+    return [hint for hint in values[0].hints if all(hint in finding.hints for finding in values)]
 
 
 def _line(group: Sequence[Finding], processes: str) -> tuple[str, ...]:
     """One line for comparisons; where some differ, the numbers are of the worst in the first float type."""
-    wrong = bad(group)
-    found = wrong or list(group)
-    first = [x for x in found if (x.dtype, x.what) == (found[0].dtype, found[0].what)] if wrong else found
-    worst = next((x for x in first if x.note), None) or max(first, key=lambda x: x.difference)
+    wrong = differing(group)
+    if not wrong:
+        findings = list(group)
+        worst = _worst(findings)
+        verdict = "skipped" if worst.skipped else "ok"
+        place = ""
+    else:
+        findings = wrong
+        first = (wrong[0].dtype, wrong[0].quantity)
+        worst = _worst([finding for finding in wrong if (finding.dtype, finding.quantity) == first])
+        verdict = "skipped" if worst.skipped else "DIFFERS"
+        place = "; ".join(filter(None, (worst.note, worst.input)))
+
+    difference = f"{worst.difference:.2g}"
+    if worst.note or worst.skipped:
+        difference = ""
+    quantities = dict.fromkeys(finding.quantity.partition(" ")[0] for finding in findings)
     return (
         worst.function,
         processes,
-        "skipped" if worst.skipped else "DIFFERS" if wrong else "ok",
-        f"{sum(x.differ for x in group):,}",
-        f"{sum(x.size for x in group):,}",
-        ", ".join(dict.fromkeys(x.what.partition(" ")[0] for x in found)),
-        ", ".join(dict.fromkeys(x.dtype for x in found)),
-        "" if worst.note or worst.skipped else f"{worst.difference:.2g}",
+        verdict,
+        f"{sum(finding.differ for finding in group):,}",
+        f"{sum(finding.size for finding in group):,}",
+        ", ".join(quantities),
+        ", ".join(dict.fromkeys(finding.dtype for finding in findings)),
+        difference,
         worst.theirs,
         worst.ours,
-        "; ".join(filter(None, (worst.note, worst.input))) if wrong else "",
+        place,
     )
+
+
+def _worst(findings: Sequence[Finding]) -> Finding:
+    """The first that could not be compared, or else the one with the largest difference."""
+    for finding in findings:
+        if finding.note:
+            return finding
+    return max(findings, key=lambda finding: finding.difference)
 
 
 def _groups(findings: Iterable[Finding], by: str) -> Iterator[list[Finding]]:
     """Those of one function, or of one process, in the order in which they first came."""
     groups: dict[str, list[Finding]] = {}
-    for x in findings:
-        groups.setdefault(getattr(x, by), []).append(x)
+    for finding in findings:
+        groups.setdefault(getattr(finding, by), []).append(finding)
     yield from groups.values()

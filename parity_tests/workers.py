@@ -1,0 +1,53 @@
+"""Parts of the report, computed by as many processes as there are processors."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+import jax
+
+Key = TypeVar("Key", bound=Hashable)
+MAX_WORKERS = 8  # each holds PyTorch, JAX and the programs that it compiled
+
+# By default XLA splits a program in 32 to compile it by several threads. Here every processor has a program
+# of its own to compile, and the same code from one piece takes less of its time.
+ONE_PIECE = "--xla_cpu_parallel_codegen_split_count=1"
+
+
+def compute(parts: Mapping[Key, Callable[[], Any]], device: Any) -> dict[Key, Any]:
+    """Calls every part with JAX on this device, in the order of the parts, several at a time.
+
+    On a GPU this process calls them all, because every other one would ask for most of its memory too.
+
+    Args:
+        parts: functions that can be pickled, as their results can.
+        device: of JAX.
+
+    Returns:
+        The result of each part, by its key.
+    """
+    count = min(MAX_WORKERS, os.cpu_count() or 1)
+    if device.platform != "cpu" or count == 1:
+        with jax.default_device(device):
+            return {key: part() for key, part in parts.items()}
+
+    # A fork of a process may hang where JAX or PyTorch has threads already: these start afresh.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, context, _start_worker)
+    try:
+        futures = {key: pool.submit(part) for key, part in parts.items()}
+        return {key: future.result() for key, future in futures.items()}
+    finally:
+        # After an error the parts that have not begun are left out.
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Sets up JAX before it is asked for its first device, when it reads the flags."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_parallel_codegen_split_count" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {ONE_PIECE}".strip()
+    # Where there is a GPU, this process leaves it and its memory alone.
+    jax.config.update("jax_platforms", "cpu")
