@@ -24,11 +24,13 @@ def method(lib: ModuleType, name: str) -> Function:
 
 
 def all_tables(lib: ModuleType, name: str) -> Function:
-    """What a constructor made, with the alpha_bar of a process that has one."""
+    """The tables of a process that a constructor made, and the alpha_bar of one that has it."""
 
     def call(process: Any, t: Any) -> Any:
-        alpha_bar = (process.alpha_bar,) if hasattr(process, "alpha_bar") else ()
-        return process.Q(t), process.Qbar(t), process.log_prior(), *alpha_bar
+        tables = (process.Q(t), process.Qbar(t), process.log_prior())
+        if hasattr(process, "alpha_bar"):
+            tables += (process.alpha_bar,)
+        return tables
 
     return call
 
@@ -37,80 +39,101 @@ def by_position(lib: ModuleType, name: str) -> Function:
     """The members of a process that has a matrix for each position, and what follows from them."""
 
     def call(process: Any, logits_x0: Any, x0: Any, xt: Any, t: Any, u: Any) -> Any:
+        moved = lib.q_sample(process, x0, t, u)
+        # Draws are compared as values here: 1.0 makes floats of them.
         return (
-            *(process.log_q_probs(x0, t), process.log_q_back(xt, t), process.log_q_x0(xt, t)),
+            process.log_q_probs(x0, t),
+            process.log_q_back(xt, t),
+            process.log_q_x0(xt, t),
             process.log_push(lib.log_normalize(logits_x0), t),
-            *(process.log_prior(), process.draw_prior(u) * 1.0, process.draw_q(x0, t, u) * 1.0),
-            lib.posterior_kl(process, logits_x0, x0, lib.q_sample(process, x0, t, u), t),
+            process.log_prior(),
+            process.draw_prior(u) * 1.0,
+            process.draw_q(x0, t, u) * 1.0,
+            lib.posterior_kl(process, logits_x0, x0, moved, t),
         )
 
     return call
 
 
 def respaced_tables(lib: ModuleType, name: str) -> Function:
-    """What it made, on a grid that is not even."""
-    steps = torch.arange if lib is torch_ref else jnp.arange
-    return lambda process, grid: all_tables(lib, name)(lib.respace(process, grid), steps(len(grid) + 1))
+    """The tables of a process on a grid that is not even."""
+    arange = torch.arange if lib is torch_ref else jnp.arange
+
+    def call(process: Any, grid: tuple[int, ...]) -> Any:
+        steps = arange(len(grid) + 1)
+        return all_tables(lib, name)(lib.respace(process, grid), steps)
+
+    return call
 
 
 def of_numpy(lib: ModuleType, name: str) -> Function:
-    """What takes NumPy arrays in either framework; weights of neighbours by name."""
-    given = {
+    """A function that takes NumPy arrays in either framework; weights of neighbours by name."""
+    weights = {
         None: None,
         "rank": lib.processes.rank_weights,
         "gaussian": partial(lib.processes.gaussian_weights, scale=0.7),
     }
 
     def call(**args: Any) -> Any:
-        named = {"weights": given[args.pop("weights")]} if "weights" in args else {}
-        arrays = {k: np.asarray(x) if hasattr(x, "shape") else x for k, x in args.items()}
-        return by_name(lib, name)(**arrays, **named)
+        arguments = {}
+        for argument, x in args.items():
+            if argument == "weights":
+                x = weights[x]
+            elif hasattr(x, "shape"):
+                x = np.asarray(x)
+            arguments[argument] = x
+        return by_name(lib, name)(**arguments)
 
     return call
 
 
 def on_host(lib: ModuleType, name: str) -> Function:
-    """A function of NumPy arrays in d3pm_jax."""
-    return lambda alpha_bar: getattr(lib, name)(alpha_bar if lib is torch_ref else np.asarray(alpha_bar))
+    """A function of alpha_bar, which is a NumPy array in d3pm_jax."""
+    if lib is torch_ref:
+        return by_name(lib, name)
+    return lambda alpha_bar: by_name(lib, name)(np.asarray(alpha_bar))
 
 
 def of_history(lib: ModuleType, name: str) -> Function:
     """The history is two arrays, in and out; counts come out as floats."""
 
     def call(mean_square: Any, counts: Any, **args: Any) -> Any:
-        found = by_name(lib, name)(lib.timesteps.LossHistory(mean_square, counts), **args)
-        return tuple(x * 1.0 for x in found) if isinstance(found, tuple) else found
+        history = lib.timesteps.LossHistory(mean_square, counts)
+        result = by_name(lib, name)(history, **args)
+        if isinstance(result, tuple):
+            return tuple(x * 1.0 for x in result)
+        return result
 
     return call
 
 
 def steps_alone(lib: ModuleType, name: str) -> Function:
-    """Not their probabilities or the sizes of their strata, which follow."""
+    """The steps without their probabilities or the sizes of their strata, which follow from them."""
     return lambda **args: by_name(lib, name)(**args)[0]
 
 
 def scheduled(lib: ModuleType, name: str) -> Function:
-    """With a continuous schedule, by name."""
+    """A function that takes a continuous schedule, here by its name."""
     return lambda schedule, **args: by_name(lib, name)(getattr(lib.schedules.continuous, schedule), **args)
 
 
 def normalised_kl(lib: ModuleType, name: str) -> Function:
-    """Its gradient is defined along normalised arguments."""
+    """kl of normalised arguments, along which alone its gradient is defined."""
     return lambda log_q, log_p: lib.kl(lib.log_normalize(log_q), lib.log_normalize(log_p))
 
 
 def of_normalised_q(lib: ModuleType, name: str) -> Function:
-    """It is defined for a normalised q."""
+    """kl_logits of a normalised q, for which it is defined."""
     return lambda log_q, logits: lib.kl_logits(lib.log_normalize(log_q), logits)
 
 
 def normalised_push(lib: ModuleType, name: str) -> Function:
-    """Its result and gradient are defined for normalised arguments."""
+    """log_push of normalised arguments, for which its result and gradient are defined."""
     return lambda process, log_p, t: process.log_push(lib.log_normalize(log_p), t)
 
 
 def chain_by_table(lib: ModuleType, name: str) -> Function:
-    """The denoiser is a table of logits [T + 1, K, K] by t and x_t; so is the noise, by t."""
+    """Ancestral sampling with a table of logits [T + 1, K, K] by t and x_t, and of noise by t."""
 
     def call(process: Any, logits: Any, uniforms: Any, record: tuple[int, ...], belief: str) -> Any:
         xT = process.draw_prior(uniforms[0])
@@ -121,7 +144,7 @@ def chain_by_table(lib: ModuleType, name: str) -> Function:
 
 
 def infill_by_table(lib: ModuleType, name: str) -> Function:
-    """As `chain_by_table`."""
+    """Infilling with the denoiser and the noise of `chain_by_table`."""
 
     def call(process: Any, logits: Any, uniforms: Any, x0: Any, known: Any, record: tuple[int, ...]) -> Any:
         xT = process.draw_prior(uniforms[0])
@@ -132,7 +155,7 @@ def infill_by_table(lib: ModuleType, name: str) -> Function:
 
 
 def bound_by_table(lib: ModuleType, name: str) -> Function:
-    """As `chain_by_table`."""
+    """The bound of the denoiser of `chain_by_table`, with its noise."""
 
     def call(process: Any, logits: Any, uniforms: Any, x0: Any, belief: str, weight: Any) -> Any:
         term = partial(lib.posterior_kl, belief=belief)
@@ -142,7 +165,7 @@ def bound_by_table(lib: ModuleType, name: str) -> Function:
 
 
 def strata_by_table(lib: ModuleType, name: str) -> Function:
-    """As `chain_by_table`."""
+    """The stratified bound of the denoiser of `chain_by_table`, with its noise."""
 
     def call(process: Any, logits: Any, uniforms: Any, x0: Any, u: Any, weight: Any) -> Any:
         return lib.strata_bound(_denoise(logits), process, x0, u, lambda j: uniforms[j], weight=weight)
@@ -151,7 +174,7 @@ def strata_by_table(lib: ModuleType, name: str) -> Function:
 
 
 def chain_rule_by_table(lib: ModuleType, name: str) -> Function:
-    """Of a network that sees what comes before."""
+    """The chain rule of a network that sees the elements before each."""
 
     def call(logits: Any, x0: Any, order: Any, mask_id: int) -> Any:
         return lib.chain_rule(lambda xt: logits[xt].cumsum(1), x0, order, mask_id)
@@ -164,6 +187,6 @@ def _denoise(logits: Any) -> Function:
 
 
 def as_array(lib: ModuleType, name: str) -> Function:
-    """What returns a list of whole numbers."""
+    """A function that returns a list of whole numbers, which become an array."""
     asarray = torch.tensor if lib is torch_ref else np.asarray
     return lambda **args: asarray(by_name(lib, name)(**args))

@@ -13,7 +13,10 @@ from parity_tests import scales
 from parity_tests.families import FAMILIES, POSITIONAL, Family, build, embeddings, random
 from parity_tests.frameworks import precision, to_torch
 
-B, S, K, T = 3, (2, 2), 5, 7
+B = 3
+S = (2, 2)
+K = 5
+T = 7
 LARGE = {"float64": 1e4, "float32": 100.0}  # logits of a confident network
 KINDS = ("moderate", "holes", "large")
 INF = np.inf
@@ -30,11 +33,16 @@ class Case(NamedTuple):
 
 def logits(kind: str, shape: tuple[int, ...], dtype: str, *seed: int) -> np.ndarray:
     """Normal logits; "large"; or with "holes": -inf in places, one row one-hot, one row without any."""
-    x = random(4, *seed).normal(size=shape) * (LARGE[dtype] if kind == "large" else 3.0)
+    size = 3.0
+    if kind == "large":
+        size = LARGE[dtype]
+    x = random(4, *seed).normal(size=shape) * size
     if kind == "holes":
         x[random(5, *seed).random(shape) < 0.4] = -INF
         rows = x.reshape(-1, shape[-1])
-        rows[0, 1:], rows[0, 0], rows[1] = -INF, 2.0, -INF
+        rows[0] = -INF
+        rows[0, 0] = 2.0
+        rows[1] = -INF
     return x
 
 
@@ -48,14 +56,22 @@ def normalised(kind: str, shape: tuple[int, ...], dtype: str, *seed: int) -> np.
 def uniforms(dtype: str, shape: tuple[int, ...], *seed: int) -> np.ndarray:
     """Uniform noise that the float type holds exactly, the smallest and the largest value among it."""
     u = random(6, *seed).random(shape).astype(dtype)
-    u.flat[0], u.flat[-1] = 0.0, np.nextafter(np.ones((), dtype), np.zeros((), dtype))
+    u.flat[0] = 0.0
+    u.flat[-1] = _below_one(dtype)
     return u.astype(np.float64)
 
 
-def _each(seed: int) -> np.ndarray:
+def _below_one(dtype: str) -> np.ndarray:
+    """The largest uniform number."""
+    return np.nextafter(np.ones((), dtype), np.zeros((), dtype))
+
+
+def _t_of_elements(seed: int) -> np.ndarray:
     """One t per element, among them 1 and T."""
     t = random(7, seed).integers(1, T + 1, (B, *S))
-    t[0, 0, 0], t[0, 1], t[1, 0, 0] = 1, 1, T
+    t[0, 0, 0] = 1
+    t[0, 1] = 1
+    t[1, 0, 0] = T
     return t
 
 
@@ -63,13 +79,13 @@ SITUATIONS = (  # t, kind of logits, belief
     (np.array([1, 4, T]), "moderate", "d3pm"),
     (np.array(1), "holes", "d3pm"),
     (np.array(T), "large", "d3pm"),
-    (_each(0), "holes", "d3pm"),
-    (_each(1), "large", "d3pm"),
-    (_each(2), "moderate", "d3pm"),
-    (_each(3), "holes", "official"),
-    (_each(4), "moderate", "official"),
-    (_each(5), "holes", "denoiser"),
-    (_each(6), "moderate", "leave_one_out"),
+    (_t_of_elements(0), "holes", "d3pm"),
+    (_t_of_elements(1), "large", "d3pm"),
+    (_t_of_elements(2), "moderate", "d3pm"),
+    (_t_of_elements(3), "holes", "official"),
+    (_t_of_elements(4), "moderate", "official"),
+    (_t_of_elements(5), "holes", "denoiser"),
+    (_t_of_elements(6), "moderate", "leave_one_out"),
 )
 
 
@@ -90,19 +106,25 @@ def situations(
 ) -> Iterator[Case]:
     """Everything that a kernel could ask for, for every family, shape of t and kind of logits."""
     for name in families:
-        extra = name == "absorbing_extra"
+        has_mask = name == "absorbing_extra"  # the category K - 1, which x_0 never is
         for i, (t, kind, belief) in enumerate(SITUATIONS):
             if t.ndim < 3 and not (name == ALL_SITUATIONS[0] and dtype == "float64"):
                 continue
-            other = belief != "d3pm"
-            if other and not (name in ALL_SITUATIONS or dtype == "float64"):
-                continue
+            if belief == "d3pm":
+                is_quick = name in quick
+            else:
+                is_quick = dtype == "float64" and name == QUICK_BELIEFS[belief]
+                if name not in ALL_SITUATIONS and dtype != "float64":
+                    continue
             x = logits(kind, (B, *S, K), dtype, i)
-            if extra:
+            if has_mask:
                 x[..., K - 1] = -INF
+            t_words = "each"
+            if t.ndim < 2:
+                t_words = str(t.tolist())
             args = {
                 "process": Family(name, K, T),
-                "x0": random(9, i).integers(0, K - extra, (B, *S)),
+                "x0": random(9, i).integers(0, K - has_mask, (B, *S)),
                 "xt": random(10, i).integers(0, K, (B, *S)),
                 "t": t,
                 "logits_x0": x,
@@ -112,43 +134,49 @@ def situations(
                 "ce_weight": 0.01,
                 "belief": belief,
             }
-            yield Case(
-                f"{name}, t {t.tolist() if t.ndim < 2 else 'each'}, {kind}, {belief}",
-                args,
-                (name, i) == EAGER[dtype],
-                dtype == "float64" and name == QUICK_BELIEFS[belief] if other else name in quick,
-            )
+            yield Case(f"{name}, t {t_words}, {kind}, {belief}", args, (name, i) == EAGER[dtype], is_quick)
 
 
 def taking(
     *names: str,
-    each: bool = False,
+    t_of_elements: bool = False,
     families: tuple[str, ...] = tuple(FAMILIES),
     quick: tuple[str, ...] = QUICK,
 ) -> Callable[[str], Iterator[Case]]:
-    """Situations cut down to the arguments of a kernel, equal ones once; `each`: t per element only."""
+    """Situations cut down to the arguments of a kernel, equal ones once.
+
+    With t_of_elements, those that have a t for each element only.
+    """
 
     def cases(dtype: str) -> Iterator[Case]:
         seen = set()
         for case in situations(dtype, families, quick):
+            if t_of_elements and case.args["t"].ndim != 1 + len(S):
+                continue
             args = {name: case.args[name] for name in names}
-            content = repr({k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in args.items()})
-            if content not in seen and (case.args["t"].ndim == 1 + len(S) or not each):
+            content = repr([_plain(x) for x in args.values()])
+            if content not in seen:
                 seen.add(content)
                 yield case._replace(args=args)
 
     return cases
 
 
+def _plain(x: Any) -> Any:
+    """An array as lists, whose `repr` leaves no number out."""
+    if isinstance(x, np.ndarray):
+        return x.tolist()
+    return x
+
+
 def from_clean(*names: str, quick: tuple[str, ...] = QUICK) -> Callable[[str], Iterator[Case]]:
-    """As `taking`, for kernels that also know t = 0."""
+    """The cases of `taking`, and those of t - 1, for kernels that also know t = 0."""
 
     def cases(dtype: str) -> Iterator[Case]:
         for case in taking(*names, quick=quick)(dtype):
             yield case
-            yield case._replace(
-                name=f"{case.name}, t - 1", args=case.args | {"t": np.asarray(case.args["t"] - 1)}
-            )
+            earlier = np.asarray(case.args["t"] - 1)
+            yield case._replace(name=f"{case.name}, t - 1", args=case.args | {"t": earlier})
 
     return cases
 
@@ -167,9 +195,11 @@ def positional(dtype: str) -> Iterator[Case]:
     """Sequences of T elements, two in an example, with a t for all, for each example, for each sequence."""
     shape = (B, 2, T)
     for name in POSITIONAL:
-        last = 3 if name == "autoregressive_short" else T
-        each = random(7).integers(1, last + 1, (B, 2))
-        for i, t in enumerate([np.array([1, 2, last]), np.array(last), each]):
+        last = T
+        if name == "autoregressive_short":
+            last = 3
+        t_of_sequences = random(7).integers(1, last + 1, (B, 2))
+        for i, t in enumerate([np.array([1, 2, last]), np.array(last), t_of_sequences]):
             args = {
                 "process": Family(name, K, T),
                 "logits_x0": logits(KINDS[i], (*shape, K), dtype),
@@ -195,12 +225,15 @@ def log_arrays(*names: str) -> Callable[[str], Iterator[Case]]:
 def log_pairs(*names: str) -> Callable[[str], Iterator[Case]]:
     """Two arrays of normalised logs, of every two kinds, and twice the same."""
 
+    first, second = names
+
     def cases(dtype: str) -> Iterator[Case]:
-        for a, b in product(KINDS, KINDS):
-            x, y = (normalised(kind, (4, 3, K), dtype, i) for i, kind in enumerate((a, b)))
-            yield Case(f"{a}, {b}", dict(zip(names, (x, y), strict=True)))
-            if a == b:
-                yield Case(f"{a} twice", dict(zip(names, (x, x), strict=True)))
+        for kind, other_kind in product(KINDS, KINDS):
+            x = normalised(kind, (4, 3, K), dtype, 0)
+            y = normalised(other_kind, (4, 3, K), dtype, 1)
+            yield Case(f"{kind}, {other_kind}", {first: x, second: y})
+            if kind == other_kind:
+                yield Case(f"{kind} twice", {first: x, second: x})
 
     return cases
 
@@ -238,8 +271,7 @@ def at_boundaries(cdf: torch.Tensor, dtype: str) -> np.ndarray:
     k = random(18).integers(0, K, (*cdf.shape[:-1], 1))
     side = 1 + random(19).choice([-1e-12, 1e-12], cdf.shape[:-1])
     u = np.take_along_axis(cdf.numpy(), k, -1)[..., 0] * side
-    largest = np.nextafter(np.ones((), dtype), np.zeros((), dtype))
-    return np.minimum(u.astype(dtype), largest).astype(np.float64)
+    return np.minimum(u.astype(dtype), _below_one(dtype)).astype(np.float64)
 
 
 def log_prob(dtype: str) -> Iterator[Case]:
@@ -289,7 +321,7 @@ def antithetic(dtype: str) -> Iterator[Case]:
 
 
 def schedule(**kwargs: float) -> Callable[[str], Iterator[Case]]:
-    """A schedule for several T, with its default values and with the given ones."""
+    """A schedule for several T, with its default values and with these."""
 
     def cases(dtype: str) -> Iterator[Case]:
         for T in (1, 2, 50, 1000):
@@ -316,7 +348,8 @@ def level_rates(dtype: str) -> Iterator[Case]:
 
 def resampled(dtype: str) -> Iterator[Case]:
     """Exponents from the start of a chain to its end; a mask that the data has not, and any distribution."""
-    p0, s = random(21).dirichlet(np.ones(K)), np.array([[0.0, 1e-6, 0.1], [2.0, 30.0, INF]])
+    p0 = random(21).dirichlet(np.ones(K))
+    s = np.array([[0.0, 1e-6, 0.1], [2.0, 30.0, INF]])
     yield Case("mask", {"s": s, "p0": np.append(p0, 0.0), "pi": np.eye(K + 1)[K]})
     yield Case("any", {"s": s, "p0": p0, "pi": random(22).dirichlet(np.ones(K))})
 
@@ -356,11 +389,11 @@ def falling(dtype: str) -> Iterator[Case]:
 
 def reverse_chain(family: Family, dtype: str) -> dict[str, Any]:
     """Noise for every t, and a denoiser that is a table: its logits for each t and x_t, [T + 1, K, K]."""
-    K, T = family.K, family.T
-    table = logits("moderate", (T + 1, K, K), dtype, T)
+    table = logits("moderate", (family.T + 1, family.K, family.K), dtype, family.T)
     if family.name == "absorbing_extra":
-        table[..., K - 1] = -INF
-    return {"process": family, "logits": table, "uniforms": random(16, T).random((T + 1, B, *S))}
+        table[..., family.K - 1] = -INF
+    noise = random(16, family.T).random((family.T + 1, B, *S))
+    return {"process": family, "logits": table, "uniforms": noise}
 
 
 def ancestral(dtype: str) -> Iterator[Case]:
@@ -371,7 +404,8 @@ def ancestral(dtype: str) -> Iterator[Case]:
 
 def infill(dtype: str) -> Iterator[Case]:
     for name in ("uniform", "absorbing_extra", "gaussian"):
-        family, rng = Family(name, K, T), random(36)
+        family = Family(name, K, T)
+        rng = random(36)
         args = {"x0": rng.integers(0, K - 1, (B, *S)), "known": rng.integers(0, 2, (B, *S))}
         yield Case(name, reverse_chain(family, dtype) | args | {"record": (0, 2, T)})
 
@@ -405,27 +439,23 @@ def chain_case(family: Family, dtype: str, **args: Any) -> Case:
 
 def p_sample(dtype: str) -> Iterator[Case]:
     """One step from random x_t, and from every x_t of a whole chain: it is `p_logits` and `categorical`."""
-    yield from taking("process", "logits_x0", "xt", "t", "u", "belief", each=True, families=ALL_SITUATIONS)(
-        dtype
-    )
+    names = ("process", "logits_x0", "xt", "t", "u", "belief")
+    yield from taking(*names, t_of_elements=True, families=ALL_SITUATIONS)(dtype)
     for name in CHAINED:
         family = Family(name, 17, 50)
-        args = reverse_chain(family, dtype)
-        xt, t = chain_states(family), np.arange(1, family.T + 1)
-        x = args["logits"][t[:, None, None, None], xt]
-        yield Case(
-            f"{name}, K = 17, T = 50, along a chain",
-            {
-                "process": family,
-                "logits_x0": x,
-                "xt": xt,
-                "t": t,
-                "u": args["uniforms"][1:],
-                "belief": "d3pm",
-            },
-            eager=False,
-            quick=name in QUICK,
-        )
+        chain = reverse_chain(family, dtype)
+        xt = chain_states(family)  # [T, B, *S]
+        t = np.arange(1, family.T + 1)  # [T]
+        args = {
+            "process": family,
+            "logits_x0": chain["logits"][t[:, None, None, None], xt],
+            "xt": xt,
+            "t": t,
+            "u": chain["uniforms"][1:],
+            "belief": "d3pm",
+        }
+        name_of_case = f"{name}, K = 17, T = 50, along a chain"
+        yield Case(name_of_case, args, eager=False, quick=name in QUICK)
 
 
 @cache

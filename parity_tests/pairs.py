@@ -40,7 +40,7 @@ def result(f: Callable[..., Any]) -> Measure:
     return lambda call, args: f(*flat(call(**args)))
 
 
-def of(*names: str) -> Measure:
+def rows_of(*names: str) -> Measure:
     """The rows of the arguments of these names."""
     return lambda call, args: scales.rows(*(args[name] for name in names))
 
@@ -49,16 +49,16 @@ def _process(*families: str) -> Pair:
     """A constructor: Q and Qbar relative to their entries, the prior as logs, alpha_bar relative to 1."""
 
     def scale(Q: Tensor, Qbar: Tensor, log_pi: Tensor, *alpha_bar: Tensor) -> tuple[Tensor, ...]:
-        return (*scales.probabilities(Q, Qbar), scales.entries(log_pi), *map(scales.one, alpha_bar))
+        return (*scales.probabilities(Q, Qbar), scales.entries(log_pi), *map(scales.ones, alpha_bar))
 
     return Pair(cases.tables(*families), result(scale), call=calls.all_tables)
 
 
-def _schedule(size: Callable[..., Any] = scales.one, **kwargs: float) -> Pair:
+def _schedule(size: Callable[..., Any] = scales.ones, **kwargs: float) -> Pair:
     return Pair(cases.schedule(**kwargs), result(size), dtypes=("float64",), jit=False)
 
 
-def _of_numpy(maker: Maker, size: Callable[..., Any] = scales.one) -> Pair:
+def _of_numpy(maker: Maker, size: Callable[..., Any] = scales.ones) -> Pair:
     """From NumPy arrays to numbers in [-1, 1], or of another size."""
     return Pair(maker, result(size), call=calls.of_numpy, dtypes=("float64",), jit=False)
 
@@ -71,12 +71,13 @@ def _renamed(logits: str) -> Maker:
     """The logits by another name."""
     take = cases.from_clean("process", "logits_x0", "xt", "t")
 
-    def named(dtype: str) -> Iterator[Case]:
+    def rename(dtype: str) -> Iterator[Case]:
         for case in take(dtype):
-            args = {logits if name == "logits_x0" else name: x for name, x in case.args.items()}
+            args = dict(case.args)
+            args[logits] = args.pop("logits_x0")
             yield case._replace(args=args)
 
-    return named
+    return rename
 
 
 PAIRS: dict[str, Pair] = {
@@ -134,7 +135,7 @@ PAIRS: dict[str, Pair] = {
         call=calls.method,
     ),
     "losses.marginal_kl": Pair(
-        cases.taking("process", "logits_x0", "x0", "t", each=True), arguments(scales.marginal_kl)
+        cases.taking("process", "logits_x0", "x0", "t", t_of_elements=True), arguments(scales.marginal_kl)
     ),
     "respace": Pair(
         cases.respaced("uniform", "marginal", "dense_prior", "masked_dense"),
@@ -143,25 +144,25 @@ PAIRS: dict[str, Pair] = {
         jit=False,  # jit keeps only rounded tables
     ),
     "log_add": Pair(cases.log_pairs("a", "b"), arguments(lambda a, b: scales.entries(torch.maximum(a, b)))),
-    "log_sum": Pair(cases.log_arrays("x"), of("x")),
-    "log_normalize": Pair(cases.log_arrays("logits"), of("logits")),
+    "log_sum": Pair(cases.log_arrays("x"), rows_of("x")),
+    "log_normalize": Pair(cases.log_arrays("logits"), rows_of("logits")),
     "log_matmul": Pair(cases.log_matmul, arguments(scales.log_matmul)),
-    "log_prob": Pair(cases.log_prob, of("logits")),
+    "log_prob": Pair(cases.log_prob, rows_of("logits")),
     "kl": Pair(
         cases.log_pairs("log_q", "log_p"),
         arguments(scales.divergence),
-        of("log_q", "log_p"),
+        rows_of("log_q", "log_p"),
         call=calls.normalised_kl,
     ),
     "kl_logits": Pair(
         cases.log_pairs("log_q", "logits"),
         arguments(lambda log_q, logits: scales.divergence(log_q, logits, logits)),
-        of("log_q", "logits"),
+        rows_of("log_q", "logits"),
         call=calls.of_normalised_q,
     ),
     "categorical": Pair(cases.categorical, cdf=arguments(lambda log_p, u: scales.cdf(log_p))),
-    "residual": Pair(cases.residual, of("output")),
-    "forbid": Pair(cases.forbid, of("logits")),
+    "residual": Pair(cases.residual, rows_of("output")),
+    "forbid": Pair(cases.forbid, rows_of("logits")),
     "logistic": Pair(
         loss_cases.logistic, arguments(scales.logistic), arguments(scales.two_edges(scales.logistic))
     ),
@@ -181,10 +182,10 @@ PAIRS: dict[str, Pair] = {
         cdf=arguments(scales.cdf_of_draw_q),
     ),
     "q_posterior": Pair(cases.taking("process", "x0", "xt", "t"), arguments(scales.q_posterior)),
-    "log_p_x0": Pair(cases.taking("process", "logits_x0"), of("logits_x0")),
+    "log_p_x0": Pair(cases.taking("process", "logits_x0"), rows_of("logits_x0")),
     "p_logits": Pair(cases.taking(*_P), arguments(scales.p_logits)),
     "posteriors.p_joint": Pair(cases.taking(*_P, families=cases.ALL_SITUATIONS), arguments(scales.p_logits)),
-    "p_prev": Pair(cases.taking("process", "logits_prev", "xt", "t"), of("logits_prev")),
+    "p_prev": Pair(cases.taking("process", "logits_prev", "xt", "t"), rows_of("logits_prev")),
     "p_sample": Pair(cases.p_sample, cdf=arguments(scales.cdf_of_p_sample)),
     "posterior_kl": Pair(
         cases.taking(*_POSTERIOR), arguments(scales.posterior_kl), arguments(scales.reverse_gradient)
@@ -194,28 +195,28 @@ PAIRS: dict[str, Pair] = {
         arguments(scales.direct_kl),
         arguments(scales.direct_gradient),
     ),
-    "cross_entropy": Pair(cases.taking("process", "logits_x0", "x0"), of("logits_x0")),
-    "smoothed_cross_entropy": Pair(loss_cases.smoothed, of("logits_x0")),
+    "cross_entropy": Pair(cases.taking("process", "logits_x0", "x0"), rows_of("logits_x0")),
+    "smoothed_cross_entropy": Pair(loss_cases.smoothed, rows_of("logits_x0")),
     "hybrid": Pair(
-        cases.taking(*_POSTERIOR, "ce_weight", each=True, families=cases.ALL_SITUATIONS),
+        cases.taking(*_POSTERIOR, "ce_weight", t_of_elements=True, families=cases.ALL_SITUATIONS),
         arguments(scales.hybrid),
         arguments(scales.reverse_gradient),
         dtypes=("float64",),  # float32 is that of its two terms
     ),
     "prior_kl": Pair(cases.taking("process", "x0"), arguments(scales.prior_kl)),
-    "bits_per_dim": Pair(cases.bits_per_dim, of("nats")),
+    "bits_per_dim": Pair(cases.bits_per_dim, rows_of("nats")),
     "all_t_bound": Pair(
         cases.all_t_bound,
         arguments(scales.all_t_bound),
-        of("logits"),
+        rows_of("logits"),
         call=calls.bound_by_table,
         dtypes=("float64",),  # float32 is that of its terms
     ),
     "ancestral": Pair(cases.ancestral, call=calls.chain_by_table, dtypes=("float64",)),
     "sampling.infill": Pair(cases.infill, call=calls.infill_by_table, dtypes=("float64",)),
     "timesteps.uniform": Pair(cases.uniform_steps, cdf=arguments(lambda u, T: scales.steps(T))),
-    "timesteps.antithetic": Pair(cases.antithetic, result(scales.one)),
-    "timesteps.probabilities": Pair(loss_cases.histories, result(scales.one), call=calls.of_history),
+    "timesteps.antithetic": Pair(cases.antithetic, result(scales.ones)),
+    "timesteps.probabilities": Pair(loss_cases.histories, result(scales.ones), call=calls.of_history),
     "timesteps.importance": Pair(
         loss_cases.importance, cdf=arguments(lambda u, p: scales.cdf(p.log())), call=calls.steps_alone
     ),
@@ -236,7 +237,7 @@ PAIRS: dict[str, Pair] = {
     "strata_bound": Pair(
         loss_cases.strata_bound,
         arguments(scales.strata_bound),
-        of("logits"),
+        rows_of("logits"),
         call=calls.strata_by_table,
         dtypes=("float64",),  # float32 is that of its terms
     ),
@@ -273,7 +274,7 @@ PAIRS: dict[str, Pair] = {
 
 # Where public names are, beside the flat ones. The numbers of `compat` are those of other programs, and the
 # tests of d3pm_jax hold them to these.
-KERNELS = (
+KERNEL_MODULES = (
     "beliefs",
     "numerics",
     "schedules",
@@ -313,29 +314,40 @@ REASONS: dict[str, str] = {
 
 
 def public_names() -> dict[str, Any]:
-    """All of `d3pm_jax.__all__`, the other functions of `KERNELS`, and what a process has beside K and T."""
-    found = {name: getattr(d3pm_jax, name) for name in d3pm_jax.__all__}
-    for owner in KERNELS:
-        for name, x in _functions(importlib.import_module(f"d3pm_jax.{owner}")):
-            if found.get(name) is not x:
-                found[f"{owner}.{name}"] = x
-    return found | {f"Process.{name}": x for name, x in vars(Process).items() if not name.startswith("_")}
+    """All of `d3pm_jax.__all__`, the other functions of `KERNEL_MODULES`, and the members of a process."""
+    functions = {name: getattr(d3pm_jax, name) for name in d3pm_jax.__all__}
+    for module in KERNEL_MODULES:
+        for name, x in _functions(importlib.import_module(f"d3pm_jax.{module}")):
+            if functions.get(name) is not x:
+                functions[f"{module}.{name}"] = x
+    for name, x in vars(Process).items():
+        if not name.startswith("_"):
+            functions[f"Process.{name}"] = x
+    return functions
 
 
 def _functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
     """The public functions: those of `__all__`, or without one those that the module itself defines."""
     listed = getattr(module, "__all__", None)
     for name, x in vars(module).items():
+        if inspect.isclass(x) or not callable(x):
+            continue
         origin = getattr(x, "__module__", None) or ""
-        ours = origin.startswith("d3pm_jax") if listed else origin == module.__name__
-        public = name in listed if listed else not name.startswith("_")
-        if ours and public and callable(x) and not inspect.isclass(x):
+        if listed:
+            is_public = name in listed and origin.startswith("d3pm_jax")
+        else:
+            is_public = not name.startswith("_") and origin == module.__name__
+        if is_public:
             yield name, x
 
 
 def twin(name: str) -> Any:
-    """What torch_ref calls by the same name."""
-    owner, _, attribute = name.rpartition(".")
-    if owner == "Process":
-        return getattr(torch_ref.Process, attribute, None)
-    return getattr(importlib.import_module(f"torch_ref.{owner}") if owner else torch_ref, attribute, None)
+    """The function of torch_ref of the same name, or None."""
+    module, _, attribute = name.rpartition(".")
+    if module == "Process":
+        home = torch_ref.Process
+    elif module:
+        home = importlib.import_module(f"torch_ref.{module}")
+    else:
+        home = torch_ref
+    return getattr(home, attribute, None)

@@ -49,7 +49,7 @@ def residual_logistic(output: Tensor, xt: Tensor, K: int) -> Tensor:
 
 
 def bounded_logistic(output: Tensor, K: int) -> Tensor:
-    """As `residual_logistic`."""
+    """The logits, and what the rounding of the location makes of them, as for `residual_logistic`."""
     return _located(heads.bounded_logistic(output, K), output[..., 1])
 
 
@@ -57,12 +57,12 @@ def _located(logits: Tensor, log_scale: Tensor) -> Tensor:
     return torch.maximum(entries(logits), torch.exp(2 - log_scale)[..., None])
 
 
-def two_edges(of_one: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The same for the two edges of a bin."""
-    return lambda **args: 2 * of_one(**args)
+def two_edges(scale: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Twice the scale, for the two edges of a bin."""
+    return lambda **args: 2 * scale(**args)
 
 
-def one(x: Tensor) -> Tensor:
+def ones(x: Tensor) -> Tensor:
     """1: a number in [0, 1] that is a difference of such."""
     return torch.ones(x.shape)
 
@@ -100,12 +100,12 @@ def p_logits(
     belief: str = "d3pm",
 ) -> Tensor:
     """The two factors of Bayes' rule, and the logits; what is taken off these too."""
-    found = [logits_x0]
+    terms = [logits_x0]
     if belief == "denoiser":
-        found.append(process.log_q_x0(xt, t))
+        terms.append(process.log_q_x0(xt, t))
         logits_x0 = torch_ref.beliefs.to_leave_one_out(process, logits_x0, xt, t)
     pushed = process.log_push(torch_ref.log_p_x0(process, logits_x0), t - 1)
-    return rows(*found, process.log_q_back(xt, t), pushed)
+    return rows(*terms, process.log_q_back(xt, t), pushed)
 
 
 def converted(process: Process, xt: Tensor, t: Tensor, **logits: Tensor) -> Tensor:
@@ -138,10 +138,12 @@ def direct_gradient(process: Process, logits_prev: Tensor, x0: Tensor, xt: Tenso
 
 
 def hybrid(ce_weight: float, **args: Any) -> tuple[Tensor, ...]:
-    """loss, kl, ce."""
-    evidence = args["process"].log_q_x0(args["xt"], args["t"])
-    denoiser = (args["logits_x0"], evidence) if args["belief"] == "leave_one_out" else (args["logits_x0"],)
-    kl, ce = posterior_kl(**args), rows(*denoiser)
+    """The scales of the loss, of its kl and of its ce."""
+    terms = [args["logits_x0"]]
+    if args["belief"] == "leave_one_out":
+        terms.append(args["process"].log_q_x0(args["xt"], args["t"]))
+    ce = rows(*terms)
+    kl = posterior_kl(**args)
     return kl + ce_weight * ce, kl, ce
 
 
@@ -152,9 +154,10 @@ def reverse_gradient(x0: Tensor, ce_weight: float = 0.0, **args: Any) -> Tensor:
 
 def by_position(process: Process, logits_x0: Tensor, x0: Tensor, xt: Tensor, t: Tensor, u: Tensor) -> Scale:
     """Ones where all is certain, else as for each kernel."""
-    each, moved = torch.ones(x0.shape), torch_ref.q_sample(process, x0, t, u)
+    certain = torch.ones(x0.shape)
+    moved = torch_ref.q_sample(process, x0, t, u)
     kl = posterior_kl(process, logits_x0, x0, moved, t)
-    return each, each, each, rows(logits_x0), torch.ones(process.K), each, each, kl
+    return certain, certain, certain, rows(logits_x0), torch.ones(process.K), certain, certain, kl
 
 
 def marginal_kl(process: Process, logits_x0: Tensor, x0: Tensor, t: Tensor) -> Tensor:
@@ -269,16 +272,16 @@ def cdf(log_p: Tensor) -> Tensor:
 
 
 def cdf_of_draw_q(process: Process, x0: Tensor, t: Tensor, u: Tensor) -> Tensor:
-    """Of Qbar, x_0 at its end for alpha I + (1 - alpha) 1 pi^T."""
+    """The cumulative rows of Qbar; x_0 stands at their end for alpha I + (1 - alpha) 1 pi^T."""
     log_q = process.log_q_probs(x0, t)
     if not process.own_last:
         return cdf(log_q)
-    own = torch.nn.functional.one_hot(x0, process.K).bool()
-    return torch.where(own, 0.0, log_q.exp()).cumsum(dim=-1)
+    is_x0 = torch.nn.functional.one_hot(x0, process.K).bool()
+    return torch.where(is_x0, 0.0, log_q.exp()).cumsum(dim=-1)
 
 
 def cdf_of_p_sample(u: Tensor, **args: Any) -> Tensor:
-    """Of p(x_{t-1} | x_t)."""
+    """The cumulative distribution of p(x_{t-1} | x_t)."""
     return cdf(torch_ref.p_logits(**args))
 
 

@@ -23,7 +23,8 @@ from torch_ref.runs.presampled import read
 
 @pytest.mark.parametrize("case", CASES)
 def test_weights_come_back_from_pytorch_to_the_bit(case: str, tmp_path: Path) -> None:
-    rng, (network, _, options) = np.random.default_rng(0), CASES[case]
+    rng = np.random.default_rng(0)
+    network, _, options = CASES[case]
     _, like = nnx.split(nnx.eval_shape(lambda: getattr(models, network)(**options, rngs=nnx.Rngs(0))))
     params = jax.tree.map(lambda x: jnp.asarray(_any_bits(rng, x.shape)), like)
     twin_weights.save(tmp_path / "ours.safetensors", params)
@@ -37,8 +38,8 @@ def test_weights_come_back_from_pytorch_to_the_bit(case: str, tmp_path: Path) ->
 
 def _any_bits(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Finite float32 of any exponent: subnormal, -0 and huge ones too."""
-    found = rng.integers(0, 2**32, shape, np.uint32).view(np.float32)
-    return np.where(np.isfinite(found), found, np.float32(-0.0))
+    x = rng.integers(0, 2**32, shape, np.uint32).view(np.float32)
+    return np.where(np.isfinite(x), x, np.float32(-0.0))
 
 
 def test_both_read_the_same_noise(tmp_path: Path) -> None:
@@ -54,10 +55,11 @@ def test_both_read_the_same_noise(tmp_path: Path) -> None:
         )
         path = tmp_path / "n.array_record"
         presampled.write_noise(parts, 7, path)
-        noise_of, theirs = presampled.open_noise(parts, path), list(read(str(path)))
-        assert len(theirs) == 7
-        assert (theirs[0][0].dtype, theirs[0][1].dtype) == (torch.int64, torch.float32)
-        for i, (t, u) in enumerate(theirs):
-            np.testing.assert_array_equal(t.numpy(), noise_of(i).t)
-            np.testing.assert_array_equal(u.numpy(), noise_of(i).u)
-        assert len(np.unique([u.numpy() for _, u in theirs])) > 500
+        draw = presampled.open_noise(parts, path)
+        in_torch = list(read(str(path)))
+        assert len(in_torch) == 7
+        assert (in_torch[0][0].dtype, in_torch[0][1].dtype) == (torch.int64, torch.float32)
+        for i, (t, u) in enumerate(in_torch):
+            np.testing.assert_array_equal(t.numpy(), draw(i).t)
+            np.testing.assert_array_equal(u.numpy(), draw(i).u)
+        assert len(np.unique([u.numpy() for _, u in in_torch])) > 500

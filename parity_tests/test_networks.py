@@ -8,16 +8,17 @@ from torch_ref import models
 SLOW = ("padded, with classes", "sequences, without time")
 
 
+QUICK = tuple(case for case in networks.CASES if case not in SLOW)
+
+
 # tests/models has padding, and beside the official code classes and two outputs.
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in networks.CASES],
-)
+@pytest.mark.parametrize("case", [*QUICK, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)])
 def test_networks(case: str) -> None:
-    found = list(networks.rows("float64", case))
-    failed = [row for row in found if not row.ok]
-    assert len(found) > (20 if "sequences" in case else 60)
-    assert not failed, f"{len(failed)} of {len(found)}, the worst {max(failed, key=lambda row: row.used)}"
+    rows = list(networks.rows("float64", case))
+    failed = [row for row in rows if not row.ok]
+    least = 20 if "sequences" in case else 60
+    assert len(rows) > least
+    assert not failed, f"{len(failed)} of {len(rows)}, the worst {max(failed, key=lambda row: row.used)}"
 
 
 @pytest.mark.parametrize("num_heads", [0, 3])
@@ -30,12 +31,12 @@ def test_the_twin_refuses_heads_that_do_not_divide_its_channels(num_heads: int) 
 def test_the_twin_computes_where_its_weights_are(case: str) -> None:
     """On torch's device of shapes alone, which like a GPU mixes with no tensor of the CPU."""
     twin, inputs = networks.twin_and_inputs(case)
-    found = twin.to("meta")(**{name: x.to("meta") for name, x in inputs.items()})
-    assert found.device.type == "meta"
+    output = twin.to("meta")(**{name: x.to("meta") for name, x in inputs.items()})
+    assert output.device.type == "meta"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["two levels", "binary, with classes"])
 def test_bfloat16_is_as_good_as_that_of_pytorch(case: str) -> None:
-    ours, theirs = networks.bfloat16_errors(case)
-    assert 0.0 < ours <= 2.0 * theirs
+    in_jax, in_torch = networks.bfloat16_errors(case)
+    assert 0.0 < in_jax <= 2.0 * in_torch

@@ -1,6 +1,8 @@
 """The report as tests, and the check that it leaves no public name out."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,20 +26,25 @@ def test_one_situation_runs_without_jit_too(dtype: str) -> None:
     assert sum(case.eager for case in situations(dtype)) == 1
 
 
+def parameters(f: Callable[..., Any]) -> list[tuple[str, Any]]:
+    """The names of the parameters and their defaults, functions by their names."""
+    pairs = []
+    for parameter in inspect.signature(f).parameters.values():
+        default = getattr(parameter.default, "__name__", parameter.default)
+        pairs.append((parameter.name, default))
+    return pairs
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_twins_take_the_same_parameters(name: str) -> None:
-    ours, theirs = (inspect.signature(f).parameters.values() for f in (public_names()[name], twin(name)))
-    named = [
-        [(p.name, getattr(p.default, "__name__", p.default)) for p in params] for params in (ours, theirs)
-    ]
-    assert named[0] == named[1]
+    assert parameters(public_names()[name]) == parameters(twin(name))
 
 
 def test_the_twin_has_an_alpha_bar_where_the_rows_of_qbar_are_equal_off_the_diagonal() -> None:
     every = families.FAMILIES | families.CONSTRUCTED | families.POSITIONAL
-    found = {name for name, build in every.items() if hasattr(build(torch_ref, 5, 7), "alpha_bar")}
+    with_alpha_bar = {name for name, build in every.items() if hasattr(build(torch_ref, 5, 7), "alpha_bar")}
     mixing = {"uniform", "absorbing", "marginal", "masked"}
-    assert found == mixing | {"absorbing_extra", "marginal_reset", "marginal_slow"}
+    assert with_alpha_bar == mixing | {"absorbing_extra", "marginal_reset", "marginal_slow"}
     with pytest.raises(AttributeError, match="rows of Qbar differ off the diagonal"):
         torch_ref.gaussian(np.full(3, 0.3), 4).alpha_bar  # noqa: B018
 
@@ -53,7 +60,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_pair(name: str, dtype: str) -> None:
-    found = list(rows(name, dtype, quick=True))
-    failed = [row for row in found if not row.ok]
-    assert found
-    assert not failed, f"{len(failed)} of {len(found)}, the worst {max(failed, key=lambda row: row.used)}"
+    all_rows = list(rows(name, dtype, quick=True))
+    failed = [row for row in all_rows if not row.ok]
+    assert all_rows
+    assert not failed, f"{len(failed)} of {len(all_rows)}, the worst {max(failed, key=lambda row: row.used)}"

@@ -16,12 +16,13 @@ from parity_tests.settings import Arrays, B, Setting
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["uniform", "text, absorbing", "text, uniform", "text, padded"])
 def test_procedures(name: str) -> None:
-    found = procedures.outcome(Setting(name, T=50, levels=1), "float64")
-    failed = [row for row in found.rows if not row.ok]
-    assert not failed, f"{len(failed)} of {len(found.rows)}, {max(failed, key=lambda row: row.used)}"
-    assert {row.pair for row in found.rows} == {"training", "forward", "bound", "chain"}
-    assert len(found.rows) > (300 if name == "uniform" else 60)
-    assert all(0 < y.max() < 1e-4 and len(y) == 50 for y in found.drift.values())
+    outcome = procedures.outcome(Setting(name, T=50, levels=1), "float64")
+    failed = [row for row in outcome.rows if not row.ok]
+    assert not failed, f"{len(failed)} of {len(outcome.rows)}, {max(failed, key=lambda row: row.used)}"
+    assert {row.pair for row in outcome.rows} == {"training", "forward", "bound", "chain"}
+    least = 300 if name == "uniform" else 60
+    assert len(outcome.rows) > least
+    assert all(0 < y.max() < 1e-4 and len(y) == 50 for y in outcome.drift.values())
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,8 @@ def test_cost_is_of_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyP
 
     def number() -> np.ndarray:
         program = jax.jit(jnp.dot).lower(jnp.ones((2, 2)), jnp.ones((2, 2))).as_text()
-        return np.full(2, 1.0 if "HIGHEST" in program else 1.25, np.float32)
+        value = 1.0 if "HIGHEST" in program else 1.25
+        return np.full(2, value, np.float32)
 
     def train(setting: Setting) -> Trained:
         return Trained(
@@ -56,14 +58,15 @@ def test_cost_is_of_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyP
         )
 
     def evaluate(setting: Setting, arrays: Arrays) -> Evaluated:
-        whole, states = np.ones((setting.T, B), np.float32), np.zeros((setting.T + 1, B), np.int32)
-        return Evaluated(number() * arrays["w"], whole, whole[0], {"every step": states})
+        terms = np.ones((setting.T, B), np.float32)
+        states = np.zeros((setting.T + 1, B), np.int32)
+        return Evaluated(number() * arrays["w"], terms, terms[0], {"every step": states})
 
     monkeypatch.setattr(runs, "train_jax", train)
     monkeypatch.setattr(runs, "evaluate_jax", evaluate)
-    found = procedures.cost(Setting("uniform", T=30, steps=2), "default")
-    scaled = {row.comparison: row.scaled for row in found.rows}
+    outcome = procedures.cost(Setting("uniform", T=30, steps=2), "default")
+    scaled = {row.comparison: row.scaled for row in outcome.rows}
     assert scaled["default = highest parameters, step 2"] == 0.25
     assert scaled["default = highest trained network"] == 0.25
-    assert all(row.ok and row.tolerance == np.inf for row in found.rows)
-    np.testing.assert_array_equal(found.drift["default = highest"], [0.25, 0.25])
+    assert all(row.ok and row.tolerance == np.inf for row in outcome.rows)
+    np.testing.assert_array_equal(outcome.drift["default = highest"], [0.25, 0.25])

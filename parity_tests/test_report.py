@@ -18,8 +18,9 @@ DRIFT = Outcome([], "uniform, float32", {"torch = jit": np.geomspace(1e-8, 1e-6,
 VOID = {"meta", "link", "img"}
 
 
-def made(*rows: Row, costs: tuple[Row, ...] = ()) -> Report:
-    return Report({"jax": "1"}, list(rows), [DRIFT], list(costs), "default" if costs else None)
+def make_report(*rows: Row, costs: tuple[Row, ...] = ()) -> Report:
+    matmul = "default" if costs else None
+    return Report({"jax": "1"}, list(rows), [DRIFT], list(costs), matmul)
 
 
 class Reader(HTMLParser):
@@ -47,48 +48,55 @@ class Reader(HTMLParser):
 
 
 def test_page_is_whole_and_needs_nothing_else() -> None:
-    text = page.make_page(made(GOOD, BAD, costs=(without_tolerance(GOOD._replace(comparison="default = highest forward")),)))
-    found = Reader(text)
-    assert found.open == []
-    assert all(address.startswith(("data:", "#")) for address in found.addresses)
-    assert not {"script", "i", "case"} & set(found.tags)
+    cost = without_tolerance(GOOD._replace(comparison="default = highest forward"))
+    text = page.make_page(make_report(GOOD, BAD, costs=(cost,)))
+    reader = Reader(text)
+    assert reader.open == []
+    assert all(address.startswith(("data:", "#")) for address in reader.addresses)
+    assert not {"script", "i", "case"} & set(reader.tags)
     assert "url(" not in text
     assert "@import" not in text
     assert "@media (prefers-color-scheme: dark)" in text
     assert "default-src &#x27;none&#x27;" in text
-    assert found.tags.count("table") == 4  # what failed, two float types, the matmul precision
-    assert found.tags.count("img") == 2
-    assert {"<i>&", 'a "quoted" <case>: 2 and 3', "1 of 2 comparisons failed", "FAIL"} <= set(found.words)
+    assert reader.tags.count("table") == 4  # what failed, two float types, the matmul precision
+    assert reader.tags.count("img") == 2
+    assert {"<i>&", 'a "quoted" <case>: 2 and 3', "1 of 2 comparisons failed", "FAIL"} <= set(reader.words)
 
 
 def test_a_difference_names_both_numbers() -> None:
-    a, b = np.array([[1.0, 2.0], [3.0, 5.0]]), np.array([[1.0, 2.0], [3.0, 4.0]])
-    found = compare.compare_arrays(a, b, np.ones(()), "float64")
-    assert (found.sizes[0], found.numbers, found.note) == (1.0, "5.0 and 4.0 at [1, 1]", "")
+    a = np.array([[1.0, 2.0], [3.0, 5.0]])
+    b = np.array([[1.0, 2.0], [3.0, 4.0]])
+    difference = compare.compare_arrays(a, b, np.ones(()), "float64")
+    assert (difference.sizes[0], difference.numbers, difference.note) == (1.0, "5.0 and 4.0 at [1, 1]", "")
     assert compare.compare_arrays(a, a, np.ones(()), "float64").numbers == ""
     assert (
-        compare.compare_draws(np.array([2, 3]), np.array([2, 1]), np.ones(2), "float64").numbers == "3 and 1 at [1]"
+        compare.compare_draws(np.array([2, 3]), np.array([2, 1]), np.ones(2), "float64").numbers
+        == "3 and 1 at [1]"
     )
-    assert compare.compare_arrays(a, b * np.nan, np.ones(()), "float64").note == "0 and 4 NaN, 1.0 and nan at [0, 0]"
-    found = compare.compare_arrays(np.array([1.0, np.inf]), np.array([1.0, 3.0]), np.ones(()), "float64")
-    assert found.note == "1 infinite values differ, inf and 3.0 at [1]"
+    assert (
+        compare.compare_arrays(a, b * np.nan, np.ones(()), "float64").note
+        == "0 and 4 NaN, 1.0 and nan at [0, 0]"
+    )
+    difference = compare.compare_arrays(np.array([1.0, np.inf]), np.array([1.0, 3.0]), np.ones(()), "float64")
+    assert difference.note == "1 infinite values differ, inf and 3.0 at [1]"
 
 
 def test_page_of_what_passed() -> None:
-    words = Reader(page.make_page(made(GOOD))).words
+    words = Reader(page.make_page(make_report(GOOD))).words
     assert "all 1 comparisons passed" in words
     assert "Failed" not in words
 
 
 def test_price_says_when_a_precision_changes_nothing() -> None:
-    same, other = (without_tolerance(GOOD._replace(absolute=x, scaled=x)) for x in (0.0, 1e-3))
-    assert "the same bits" in report.describe_cost(made(GOOD, costs=(same,)))
-    assert "up to 0.001" in report.describe_cost(made(GOOD, costs=(same, other)))
+    same = without_tolerance(GOOD._replace(absolute=0.0, scaled=0.0))
+    other = without_tolerance(GOOD._replace(absolute=1e-3, scaled=1e-3))
+    assert "the same bits" in report.describe_cost(make_report(GOOD, costs=(same,)))
+    assert "up to 0.001" in report.describe_cost(make_report(GOOD, costs=(same, other)))
 
 
 @pytest.mark.parametrize(("rows", "status"), [((GOOD,), 0), ((GOOD, BAD), 1)])
 def test_command(rows: tuple[Row, ...], status: int, monkeypatch, capsys, tmp_path: Path) -> None:
-    monkeypatch.setattr(report, "collect", lambda *args: made(*rows))
+    monkeypatch.setattr(report, "collect", lambda *args: make_report(*rows))
     monkeypatch.setattr(sys, "argv", ["parity_tests", "--html", str(tmp_path / "page.html"), "--markdown"])
     assert command.main() == status
     assert f"{len(rows)} comparisons, {status} failed" in capsys.readouterr().out

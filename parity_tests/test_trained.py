@@ -36,12 +36,13 @@ def exported(path, process):
 @pytest.mark.filterwarnings("ignore:x_T still depends on x_0")
 @pytest.mark.parametrize("spec", PROCESSES, ids=lambda spec: type(spec).__name__)
 def test_the_process_of_a_file_is_that_of_its_config(spec, tmp_path):
-    ours, twin = spec.build(), processes.process(exported(tmp_path / "x.safetensors", spec))
-    assert (ours.K, ours.T) == (twin.K, twin.T)
-    t = np.arange(ours.T + 1)
-    expected = ours.Qbar(jnp.asarray(t, jnp.int32))
+    process = spec.build()
+    twin = processes.process(exported(tmp_path / "x.safetensors", spec))
+    assert (process.K, process.T) == (twin.K, twin.T)
+    t = np.arange(process.T + 1)
+    expected = process.Qbar(jnp.asarray(t, jnp.int32))
     np.testing.assert_allclose(twin.Qbar(torch.tensor(t)), expected, rtol=2e-6, atol=2e-6)
-    np.testing.assert_allclose(twin.log_prior(), ours.log_prior(), rtol=2e-6)
+    np.testing.assert_allclose(twin.log_prior(), process.log_prior(), rtol=2e-6)
 
 
 def test_what_is_not_built_from_a_file_is_said(tmp_path):
