@@ -1,1 +1,1 @@
-"""Measures what the parts of a run do: bounds, likelihoods, samples and their quality, grids of few steps."""
+"""Measures a run by its parts: bounds, likelihoods, samples and their quality, and grids of few steps."""

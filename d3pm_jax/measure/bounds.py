@@ -1,4 +1,4 @@
-"""Computes the bound of the parts of a run on examples, and writes it with what it depends on.
+"""Computes the bound of a run on examples, and writes it with the protocol by which it was measured.
 
 Of a network that fills in masks and sees no time, it computes the exact likelihood as well.
 """
@@ -23,7 +23,7 @@ from d3pm_jax.evaluation.bound import (
     left_to_right,
     random_order,
     summarize_bound,
-    summarize_parts as parts_of_bound,
+    summarize_parts,
 )
 from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.measure import record
@@ -56,14 +56,18 @@ def compute_bound(
             default every t is computed.
 
     Returns:
-        What `evaluation.bound.summarize_bound` gives, with the step, N, the seed and the times of the terms;
-        without `calls` what `evaluation.bound.summarize_parts` gives; and the bound in units of the kind of
-        data.
+        The entries of `evaluation.bound.summarize_bound`, with the step, N, the seed and the times of the
+        terms; without `calls` those of `evaluation.bound.summarize_parts`; and the bound in units of the kind
+        of data.
 
     Raises:
         UserError: the process has fewer steps than calls.
     """
-    process, predict, x0 = parts.process, parts.predict, examples["x"]
+    process = parts.process
+    predict = parts.predict
+    x0 = examples["x"]
+
+    # A program is compiled once for all bounds of the same parts, as for the estimates of a report.
     if calls is None:
         compiled = parts.once(("bound", seed), lambda: all_terms(predict, seed, parts.term))
     elif 1 <= calls <= process.T:
@@ -71,41 +75,55 @@ def compute_bound(
     else:
         raise UserError(f"calls = {calls}: it must be in 1..{process.T}, the steps of the process")
     sharding = batch_sharding(parts.mesh)
-    found = evaluate_bound(
-        compiled, parts.params, process, x0, batch_size, sharding, parts.extra_inputs(examples), progress
-    )
+    extra_inputs = parts.extra_inputs(examples)
+    bound = evaluate_bound(compiled, parts.params, process, x0, batch_size, sharding, extra_inputs, progress)
+
+    # With all terms `bound` is a `likelihood.Bound`, and with an estimate the nats of each example, [N].
     D = count_elements(x0, examples.get("weight"))
     times = np.asarray(process.time[1:]).tolist()
-    known = {"step": parts.step, "examples": len(x0), "seed": seed, "times": times}
+    conditions = {"step": parts.step, "examples": len(x0), "seed": seed, "times": times}
     if calls is None:
-        result = summarize_bound(np.asarray(found.total()), D) | parts_of_bound(found, D) | known
+        total = np.asarray(bound.total())  # [N]
+        result = summarize_bound(total, D) | summarize_parts(bound, D) | conditions
     else:
-        result = summarize_bound(found, D) | known | {"calls": calls}
+        result = summarize_bound(bound, D) | conditions | {"calls": calls}
     return result | parts.kind.extra_figures(result, examples)
 
 
 def seconds_per_call(parts: Parts, examples: Mapping[str, np.ndarray], batch_size: int = 128) -> float:
-    """Measures how long a call of the network takes for one of the examples, once all is compiled."""
-    few = {name: x[:batch_size] for name, x in examples.items()}
-    n = len(few["x"])
-    compute_bound(parts, few, n, calls=1)  # compiles
+    """Measures the seconds that a call of the network takes for one example, once all is compiled.
+
+    They are those of a bound by one call for each example. Besides the network they hold the noise, the cost
+    of the logits, and the figures that the kind of the data adds, such as bits per character.
+    """
+    batch = {name: x[:batch_size] for name, x in examples.items()}
+    n = len(batch["x"])
+    compute_bound(parts, batch, n, calls=1)  # compiles
     start = time.monotonic()
-    compute_bound(parts, few, n, calls=1)
+    compute_bound(parts, batch, n, calls=1)
     return (time.monotonic() - start) / n
 
 
 def describe_protocol(
     parts: Parts, examples: Mapping[str, np.ndarray], seed: int, calls: int | None = None
 ) -> dict[str, Any]:
-    """Says all that a bound depends on."""
-    config, data = parts.config, config_io.to_json(parts.config.data)
+    """Describes all that a bound depends on.
+
+    Of the config of the data it leaves out where the data lies: on another machine it is the same data. The
+    hash of the examples says so for certain.
+    """
+    config = parts.config
+    data = config_io.to_json(config.data)
     content = b"".join(examples[name].tobytes() for name in ("x", "weight") if name in examples)
+    terms = "all"
+    if calls is not None:
+        terms = f"{calls} for each example, stratified"
     return {
         "N": len(examples["x"]),
         "split": getattr(config.data, "test_split", "test"),
         "data": {name: value for name, value in data.items() if name not in config.data.places},
         "examples": f"sha256 {hashlib.sha256(content).hexdigest()}",
-        "terms": "all" if calls is None else f"{calls} for each example, stratified",
+        "terms": terms,
         "seed": seed,
         **describe_conditions(parts),
     }
@@ -123,10 +141,10 @@ def write_bound(
     """Writes a bound to the folder of a run, and draws its terms where all were computed.
 
     Args:
-        parts: which it was computed of.
+        parts: of the run that the bound is of.
         workdir: of the run.
-        examples: which it was computed on.
-        result: of `evaluate`.
+        examples: that it was computed on.
+        result: of `compute_bound`.
         baselines: bits per dimension of what a model of the data has to beat, by name.
         limit: how many examples were asked for, if not all.
         suffix: of the names of files, of `record.file_suffix`.
@@ -135,9 +153,9 @@ def write_bound(
         The path of the file, that of the picture if there is one, and words about the bound that it
         replaces, see `record.write_record`.
     """
-    known = describe_protocol(parts, examples, result["seed"], result.get("calls"))
+    protocol = describe_protocol(parts, examples, result["seed"], result.get("calls"))
     path = workdir / f"{names.EVAL}{suffix}.json"
-    content = {**result, "baselines": baselines, "limit": limit, "protocol": known}
+    content = {**result, "baselines": baselines, "limit": limit, "protocol": protocol}
     replaced = record.write_record(path, EVAL, content)
     if "steps" not in result:
         return path, None, replaced
@@ -147,29 +165,40 @@ def write_bound(
 
 
 def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
+    """Returns the protocol, the values and the arrays of a bound from the keys of its file."""
+    # Files of older runs have no protocol, and still older ones no times: those of every step, then.
     terms = content.get("steps", [])
-    times = content.get("times", list(range(1, len(terms) + 1)))  # files of old runs have none
-    known = {name: content.get(name) for name in ("seed", "calls")}
-    known |= {"N": content.get("examples"), "step": content["step"], "steps": len(times)}
+    times = content.get("times", list(range(1, len(terms) + 1)))
+    protocol = {name: content.get(name) for name in ("seed", "calls")}
+    protocol |= {"N": content.get("examples"), "step": content["step"], "steps": len(times)}
+    protocol |= content.get("protocol", {})
     values = {
         "bound": record.take_figures(content),
         "baselines": record.take_figures(content.get("baselines", {}), "bits/dim"),
     }
-    return {**known, **content.get("protocol", {})}, values, {"bound": {"times": times, "steps": terms}}
+    arrays = {"bound": {"times": times, "steps": terms}}
+    return protocol, values, arrays
 
 
-def _check(found: Record) -> None:
-    """Raises where it says not what it is of, or lacks a figure."""
-    known, bound, arrays = found.protocol, found.values["bound"], found.arrays["bound"]
-    if type(known["step"]) is not int or type(known["N"]) not in (int, type(None)):
+def _check_bound(bound: Record) -> None:
+    """Raises where the protocol of a bound lacks the step, or its values lack a figure."""
+    protocol = bound.protocol
+    if type(protocol["step"]) is not int or type(protocol["N"]) not in (int, type(None)):
         raise ValueError("it names no step, or not how many examples")
-    times, terms = arrays["times"], arrays["steps"]
+
+    arrays = bound.arrays["bound"]
+    times = arrays["times"]
+    terms = arrays["steps"]
     if not isinstance(times, list) or not times or len(terms) not in (0, len(times)):
         raise ValueError("its times are not those of its terms")
-    optional = [bound[name] for name in NUMBERS if name in bound]
-    figures = [bound["bits_per_dim"], *optional, *found.values["baselines"].values()]
-    numbers = [x for figure in figures for x in (figure.value, figure.error)]
-    record.check_numbers([*numbers, *times, *terms])
+
+    values = bound.values["bound"]
+    optional = [values[name] for name in NUMBERS if name in values]
+    figures = [values["bits_per_dim"], *optional, *bound.values["baselines"].values()]
+    numbers = [*times, *terms]
+    for figure in figures:
+        numbers += [figure.value, figure.error]
+    record.check_numbers(numbers)
 
 
 EVAL = record.Format(
@@ -177,17 +206,24 @@ EVAL = record.Format(
     ("step", "examples"),
     _from_keys,
     DAMAGED,
-    _check,
+    _check_bound,
 )
 
 
 def find_mask(parts: Parts) -> int | None:
-    """Returns the extra mask of a network that sees no time, so that anything may be known; else None."""
+    """Returns the mask category of a run whose network can fill in any set of elements; else None.
+
+    Such a network sees no time, so that it answers for any number of masks, and never predicts the mask.
+    """
     forbidden = parts.config.head.forbid
-    sees_time = getattr(parts.config.model, "see_time", True)
+    if not isinstance(forbidden, int):
+        return None
+    if getattr(parts.config.model, "see_time", True):
+        return None
     process = parts.config.process
-    is_mask = isinstance(process, Absorbing) and process.mask_id == forbidden
-    return forbidden if isinstance(forbidden, int) and is_mask and not sees_time else None
+    if not isinstance(process, Absorbing) or process.mask_id != forbidden:
+        return None
+    return forbidden
 
 
 def compute_likelihood(
@@ -200,15 +236,15 @@ def compute_likelihood(
     """Computes -log p of examples whose elements are filled in one after the other: `likelihood.chain_rule`.
 
     Args:
-        parts: of a run with a network that `mask_of` has a mask of.
+        parts: of a run with a network that `find_mask` returns a mask of.
         examples: "x" [N, *S], and "label" and "weight" if there are any, as `Run.read_batch` gives them.
         batch_size: how many at a time.
         seed: of the random orders.
         progress: is called with the number of examples that are done, twice N in the end.
 
     Returns:
-        What `evaluation.bound.summarize_bound` gives "left to right" and "in random orders"; and step, N and
-        seed.
+        The entries of `evaluation.bound.summarize_bound` for each of "left to right" and "in random orders";
+        and step, N and seed.
 
     Raises:
         UserError: the network sees time, or has no extra mask.
@@ -219,18 +255,25 @@ def compute_likelihood(
             "the network sees time, or has no extra mask, so it has a bound and no chain rule: take "
             "Absorbing, Head(forbid=) of its mask, and Transformer(see_time=False)"
         )
-    x0, told, sharding = examples["x"], parts.extra_inputs(examples), batch_sharding(parts.mesh)
+    x0 = examples["x"]
+    D = count_elements(x0, examples.get("weight"))
+    extra_inputs = parts.extra_inputs(examples)
+    sharding = batch_sharding(parts.mesh)
     orders = {"left to right": left_to_right, "in random orders": random_order(seed)}
-    found: dict[str, Any] = {"step": parts.step, "examples": len(x0), "seed": seed}
+    result: dict[str, Any] = {"step": parts.step, "examples": len(x0), "seed": seed}
     for i, (name, order) in enumerate(orders.items()):
         compiled = exact_nats(parts.predict, mask, order)
+        done_before = i * len(x0)
 
-        def done(n: int, before: int = i * len(x0)) -> None:
-            progress(before + n)
+        # As a default, the number is that of this round, also where the function outlives it.
+        def report_progress(done: int, done_before: int = done_before) -> None:
+            progress(done_before + done)
 
-        nats = evaluate_bound(compiled, parts.params, parts.process, x0, batch_size, sharding, told, done)
-        found[name] = summarize_bound(nats, count_elements(x0, examples.get("weight")))
-    return found
+        nats = evaluate_bound(
+            compiled, parts.params, parts.process, x0, batch_size, sharding, extra_inputs, report_progress
+        )  # [N]
+        result[name] = summarize_bound(nats, D)
+    return result
 
 
 def write_likelihood(
@@ -240,24 +283,26 @@ def write_likelihood(
     result: Mapping[str, Any],
     suffix: str = "",
 ) -> str:
-    """Writes what `likelihood` computed on examples to the folder of a run.
+    """Writes the result of `compute_likelihood` on examples to the folder of a run.
 
     Returns:
         Words about the result that it replaces, see `record.write_record`.
     """
-    known = describe_protocol(parts, examples, result["seed"])
-    return record.write_record(workdir / f"{names.EXACT}{suffix}.json", EXACT, result, known)
+    protocol = describe_protocol(parts, examples, result["seed"])
+    return record.write_record(workdir / f"{names.EXACT}{suffix}.json", EXACT, result, protocol)
 
 
 def _exact_from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
-    known = {"N": content["examples"], "step": content["step"], "seed": content["seed"]}
+    """Returns the protocol, the values and no arrays of a likelihood from the keys of its file."""
+    protocol = {"N": content["examples"], "step": content["step"], "seed": content["seed"]}
     rows = {name: row for name, row in content.items() if isinstance(row, dict)}
-    return known, {name: record.take_figures(row) for name, row in rows.items()}, {}
+    return protocol, {name: record.take_figures(row) for name, row in rows.items()}, {}
 
 
-def _check_exact(found: Record) -> None:
+def _check_exact(likelihood: Record) -> None:
     """Raises where a figure is no number."""
-    record.check_numbers(figure.value for row in found.values.values() for figure in row.values())
+    for row in likelihood.values.values():
+        record.check_numbers(figure.value for figure in row.values())
 
 
 EXACT = record.Format(

@@ -1,4 +1,4 @@
-"""Holds what was measured: by which protocol, figures with unit and error, arrays; writes and reads it."""
+"""Defines the record of a measurement: its protocol, its figures with units and errors, and its arrays."""
 
 import contextlib
 import dataclasses
@@ -11,8 +11,9 @@ from d3pm_jax.beliefs import join_first_step
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import read_json, write_text
 
-KEY = "record"  # in every file of results, beside the keys that were there before there were Records
-LARGE = 1e100  # what no figure is
+# In every file of results, beside the keys that files of older versions have, which have no record.
+KEY = "record"
+LARGE = 1e100  # no figure is as large
 UNITS = {
     "bits_per_dim": "bits/dim",
     "reconstruction": "bits/dim",
@@ -21,9 +22,11 @@ UNITS = {
     "bits_per_char": "bits/char",
     "longest_copy": "characters",
 }
-ERRORS = {"bits_per_dim": "standard_error", "nats": "nats_standard_error"}  # which key has a figure's error
+ERRORS = {"bits_per_dim": "standard_error", "nats": "nats_standard_error"}  # the keys of standard errors
 NO_FIGURES = (*ERRORS.values(), "step", "examples", "seed", "limit", "calls")  # numbers, but not measured
-DEFAULTS = {"grid": "even", "seed": 0}  # of options that are in the names of files; of all others None
+
+# Values of options that the names of files leave out; of all other options that is None.
+DEFAULTS = {"grid": "even", "seed": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +39,13 @@ class Value:
 
 
 class Format(NamedTuple):
-    """Says how results of one sort stand in their files, and which of them compare."""
+    """Defines how results of one sort are stored in files, and which of them can be compared."""
 
-    compared: tuple[str, ...]  # entries of the protocol that figures have to have in common
-    replaced: tuple[str, ...]  # keys that are told of a file whose place a new one takes
-    from_keys: Callable[[dict[str, Any]], Any]  # the keys of a file -> protocol, values, arrays
-    damaged: str  # what is said of a damaged file, with {path} and {why}
-    check: Callable[[Any], Any] = lambda record: None  # raises ValueError, TypeError or LookupError of one
+    compared: tuple[str, ...]  # entries of the protocol that comparable figures have in common
+    replaced: tuple[str, ...]  # keys that a message names of a file whose place a new one takes
+    from_keys: Callable[[dict[str, Any]], Any]  # keys of a file without a record -> protocol, values, arrays
+    damaged: str  # the message about a damaged file, with {path} and {why}
+    check: Callable[[Any], Any] = lambda record: None  # raises ValueError, TypeError or LookupError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,28 +55,28 @@ class Record:
     format: Format
     path: Path
     protocol: Mapping[str, Any]  # all that it depends on
-    values: Mapping[str, Mapping[str, Value]]  # by what they are of and their names
-    arrays: Mapping[str, Mapping[str, Any]]  # the same
+    values: Mapping[str, Mapping[str, Value]]  # by what was measured, such as "samples", and by their names
+    arrays: Mapping[str, Mapping[str, Any]]  # likewise
 
     @property
     def figures(self) -> dict[str, dict[str, Any]]:
         """Returns the values alone, without units and errors."""
-        return {of: {name: figure.value for name, figure in row.items()} for of, row in self.values.items()}
+        return {subject: _numbers_of_row(row) for subject, row in self.values.items()}
 
 
 def list_incomparable(a: Record, b: Record) -> list[str]:
-    """Lists the entries by which figures of two results are not comparable; none where they are."""
+    """Lists the entries of the protocols by which two results cannot be compared; empty where they can."""
     return [name for name in a.format.compared if a.protocol.get(name) != b.protocol.get(name)]
 
 
 def parse_record(file_format: Format, path: Path, content: dict[str, Any]) -> Record:
-    """Makes the Record of what a file holds: its own, or in a file of an older run that of its keys."""
+    """Makes a Record from the content of a file: from its record, or in an older file from its other keys."""
     if KEY not in content:
         protocol, values, arrays = file_format.from_keys(content)
         return Record(file_format, path, _join_first_step(protocol), values, arrays)
-    kept = content[KEY]
-    values = {name: _row_from_json(row) for name, row in kept["values"].items()}
-    return Record(file_format, path, _join_first_step(kept["protocol"]), values, dict(kept["arrays"]))
+    stored = content[KEY]
+    values = {subject: _row_from_json(row) for subject, row in stored["values"].items()}
+    return Record(file_format, path, _join_first_step(stored["protocol"]), values, dict(stored["arrays"]))
 
 
 def _join_first_step(protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,11 +95,11 @@ def read_record(path: Path, file_format: Format) -> Record:
         UserError: the file is damaged.
     """
     try:
-        found = parse_record(file_format, path, read_json(path))
-        file_format.check(found)
+        record = parse_record(file_format, path, read_json(path))
+        file_format.check(record)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise damaged_error(path, file_format, error) from error
-    return found
+    return record
 
 
 def damaged_error(path: Path, file_format: Format, error: Exception) -> UserError:
@@ -113,54 +116,79 @@ def write_record(
         path: of the file.
         file_format: of the result.
         content: its keys.
-        protocol: what it depends on, where its keys do not say that.
+        protocol: entries to add to those of its keys.
 
     Returns:
         Words about the result that it replaces, if that was of something else: ", replaces that of step
         1600".
     """
-    before: Any = {}
+    # The file that is replaced is read first, and never refused: it may be missing, damaged or something
+    # else.
+    replaced: Any = {}
     with contextlib.suppress(OSError, ValueError):
-        before = read_json(path)
-    # JSON has no numbers that are not finite: they become null
+        replaced = read_json(path)
+    if not isinstance(replaced, dict):
+        replaced = {}
+
+    # JSON has no numbers that are not finite: written and read once, they are None.
     finite = json.loads(json.dumps(dict(content)), parse_constant=lambda name: None)
-    found = parse_record(file_format, path, finite)
-    kept = {
-        "protocol": {**found.protocol, **(protocol or {})},
-        "values": {name: _row_to_json(row) for name, row in found.values.items()},
-        "arrays": found.arrays,
+    record = parse_record(file_format, path, finite)
+    stored = {
+        "protocol": {**record.protocol, **(protocol or {})},
+        "values": {subject: _row_to_json(row) for subject, row in record.values.items()},
+        "arrays": record.arrays,
     }
-    write_text(path, json.dumps(finite | {KEY: kept}, indent=1, allow_nan=False))
-    known = [name for name in file_format.replaced if isinstance(before, dict) and name in before]
-    differ = [f"{name} {before[name]}" for name in known if before[name] != finite.get(name)]
-    return f", replaces that of {', '.join(differ)}" if differ else ""
+    write_text(path, json.dumps(finite | {KEY: stored}, indent=1, allow_nan=False))
+
+    differences = []
+    for name in file_format.replaced:
+        if name in replaced and replaced[name] != finite.get(name):
+            differences.append(f"{name} {replaced[name]}")
+    if not differences:
+        return ""
+    return f", replaces that of {', '.join(differences)}"
 
 
 def file_suffix(**options: Any) -> str:
-    """Returns what names of files get of the options that were given: "_steps10_seed1"; "" without any."""
-    given = {name: x for name, x in options.items() if x is not None and x != DEFAULTS.get(name)}
-    return "".join(f"_{name}{value}" for name, value in given.items())
+    """Returns the suffix of file names for options: "_steps10_seed1"; "" where all have their defaults."""
+    suffix = ""
+    for name, value in options.items():
+        if value is not None and value != DEFAULTS.get(name):
+            suffix += f"_{name}{value}"
+    return suffix
 
 
 def take_figures(row: Mapping[str, Any], unit: str = "") -> dict[str, Value]:
-    """Returns what keys hold of single figures, each with its error, and its unit where it is no other."""
-    return {
-        name: Value(value, UNITS.get(name, unit), row.get(ERRORS.get(name, "")))
-        for name, value in row.items()
-        if name not in NO_FIGURES and not isinstance(value, list | dict)
-    }
+    """Returns the single figures among the keys of a file, each with its standard error and its unit.
+
+    Args:
+        row: the keys.
+        unit: of figures that `UNITS` does not name.
+    """
+    figures = {}
+    for name, value in row.items():
+        if name not in NO_FIGURES and not isinstance(value, list | dict):
+            error = row.get(ERRORS.get(name, ""))
+            figures[name] = Value(value, UNITS.get(name, unit), error)
+    return figures
 
 
 def take_arrays(row: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Returns what keys hold of arrays."""
+    """Returns the arrays among the keys of a file."""
     return {name: value for name, value in row.items() if isinstance(value, list)}
 
 
 def check_numbers(values: Iterable[Any]) -> None:
-    """Raises ValueError where a figure is neither a number, of a size that figures have, nor None."""
-    for x in values:
-        if x is not None and not (type(x) in (int, float) and abs(x) < LARGE):
+    """Raises ValueError where a figure is neither None nor a number below LARGE."""
+    for value in values:
+        if value is None:
+            continue
+        if type(value) not in (int, float) or not abs(value) < LARGE:
             raise ValueError("a figure is no number")
+
+
+def _numbers_of_row(row: Mapping[str, Value]) -> dict[str, Any]:
+    return {name: figure.value for name, figure in row.items()}
 
 
 def _row_to_json(row: Mapping[str, Value]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Measures how good samples of a run are, beside its training split, as the kind of its data has it.
+"""Measures the quality of samples of a run against its training split, by the figures of its kind of data.
 
-Each protocol, which says how figures were measured, has a file of its own in the folder of the run.
+A protocol describes how figures were measured. Each protocol has a file in the folder of the run.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ from d3pm_jax.parts.build import Parts, describe_conditions
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.storage import names
 
-COMPARED = ("N", "split", "reference", "features")  # which figures have to have in common
+COMPARED = ("N", "split", "reference", "features")  # entries that comparable figures have in common
 FILES = f"{names.QUALITY}_*.json"
-KIND = "kind"  # in the protocol of a Record: which kind the data is of
+KIND = "kind"  # the entry in the protocol of a Record that names the kind of the data
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """Says all that a figure of sample quality depends on."""
+    """Describes all that a figure of sample quality depends on."""
 
     N: int  # samples
     split: str  # of the data, which they are compared with
@@ -40,17 +40,17 @@ class Protocol:
     steps: int  # of the reverse chain
     grid: str  # which steps of the process these are
     sampler: str  # how a step is taken
-    classes: str  # which classes the network was told
+    classes: str  # of the samples, where the network takes labels
     ema: float  # decay of the averaged weights
     belief: str  # what the logits are
     dtype: str  # of the network
     seed: int  # of the noise
 
 
-class Quality(NamedTuple):
-    """Holds what was measured."""
+class SampleQuality(NamedTuple):
+    """Holds the figures of samples, the protocol they were measured by, and the samples themselves."""
 
-    figures: dict[str, dict[str, Any]]  # of "samples", and for comparison of other examples
+    figures: dict[str, dict[str, Any]]  # of "samples", and for comparison of other examples, by their name
     protocol: Protocol
     samples: np.ndarray  # int32 [N, *S]
     measured: Measured
@@ -64,7 +64,7 @@ class Quality(NamedTuple):
 def prepare_reference(
     parts: Parts, workdir: Path, num: int, batch_size: int = 128, inception: Path | None = None
 ) -> Reference:
-    """Measures what samples are to be compared with, and learns the training split.
+    """Prepares the comparison of samples with the training split, and measures what they compete with.
 
     Args:
         parts: of the run.
@@ -78,7 +78,8 @@ def prepare_reference(
         UserError: there are too few samples or examples, or no way to measure such data.
     """
     parts.kind.check_quality(num, inception)
-    test, train = open_whole(parts, workdir, "test"), open_whole(parts, workdir, "train")
+    test = open_whole(parts, workdir, "test")
+    train = open_whole(parts, workdir, "train")
     reference = parts.kind.prepare_quality(train, test, num, batch_size, inception)
     for name, row in reference.figures.items():
         if "n" not in row:
@@ -94,12 +95,12 @@ def measure_quality(
     seed: int = 0,
     batch_size: int = 128,
     progress: Callable[[int], Any] = lambda done: None,
-) -> Quality:
+) -> SampleQuality:
     """Draws samples and compares them with the training split.
 
     Args:
         parts: of the run.
-        reference: of `prepare`, for the same data and number.
+        reference: of `prepare_reference`, for the same data and number.
         num: how many samples.
         seed: of their noise.
         batch_size: samples at a time.
@@ -108,6 +109,8 @@ def measure_quality(
     Raises:
         UserError: samples have categories that the data has not, or features that are not finite.
     """
+    # The kind of the data knows no other categories than those of the data. A sample with the mask in it
+    # would be compared as if it were a level of grey or a symbol.
     x, _ = samples.draw_samples(parts, jax.random.key(seed), num, None, batch_size, (), progress)
     categories = parts.description.categories
     if x.max() >= categories:
@@ -116,28 +119,37 @@ def measure_quality(
             f"head.forbid"
         )
     measured = reference.measure(x)
-    classes = parts.classes
+    classes = "none"
+    if parts.classes is not None:
+        classes = f"sample i is of class i modulo {parts.classes}"
     protocol = Protocol(
         N=num,
         split=getattr(parts.config.data, "train_split", "train"),
         reference=reference.compared,
         features=reference.features,
         sampler="ancestral",
-        classes="none" if classes is None else f"sample i is of class i modulo {classes}",
+        classes=classes,
         seed=seed,
         **describe_conditions(parts),
     )
-    return Quality({"samples": measured.figures, **reference.figures}, protocol, x, measured)
+    return SampleQuality({"samples": measured.figures, **reference.figures}, protocol, x, measured)
 
 
 def list_differences(a: Protocol | Mapping[str, Any], b: Protocol | Mapping[str, Any]) -> list[str]:
-    """Lists the entries by which figures of two protocols are not comparable; none where they are."""
-    entries = [x if isinstance(x, Mapping) else dataclasses.asdict(x) for x in (a, b)]
-    return [name for name in COMPARED if entries[0].get(name) != entries[1].get(name)]
+    """Lists the entries by which figures of two protocols cannot be compared; empty where they can."""
+    entries_a = _protocol_entries(a)
+    entries_b = _protocol_entries(b)
+    return [name for name in COMPARED if entries_a.get(name) != entries_b.get(name)]
+
+
+def _protocol_entries(protocol: Protocol | Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(protocol, Mapping):
+        return protocol
+    return dataclasses.asdict(protocol)
 
 
 def figures_file_name(protocol: Protocol) -> str:
-    """Names the file of a protocol, by its sizes and a hash of all of it."""
+    """Returns the name of the file of a protocol, with its sizes and a hash of all of it."""
     text = json.dumps(dataclasses.asdict(protocol), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{names.QUALITY}_n{protocol.N}_steps{protocol.steps}_seed{protocol.seed}_{digest}.json"
@@ -153,13 +165,16 @@ def write_figures(
 
     Args:
         workdir: of the run.
-        figures: by what was compared with the reference, "samples" among them.
-        protocol: which they were measured by.
+        figures: rows of figures by what was compared with the reference, "samples" among them.
+        protocol: that they were measured by.
         kind: the name of the kind of the data.
     """
     path = workdir / figures_file_name(protocol)
     content = {"protocol": dataclasses.asdict(protocol), "figures": figures}
-    record.write_record(path, QUALITY, content, None if kind is None else {KIND: kind})
+    more_entries = None
+    if kind is not None:
+        more_entries = {KIND: kind}
+    record.write_record(path, QUALITY, content, more_entries)
     return path
 
 
@@ -174,91 +189,125 @@ def read_figures(workdirs: Sequence[Path]) -> list[Record]:
 
 
 def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
+    """Returns the protocol, the values and the arrays of figures from the keys of their file."""
     rows = content["figures"]
-    rows = {"samples": rows["samples"], **rows}  # which come first
+    rows = {"samples": rows["samples"], **rows}  # samples come first
     values = {name: record.take_figures(row) for name, row in rows.items()}
-    return dict(content["protocol"]), values, {name: record.take_arrays(row) for name, row in rows.items()}
+    arrays = {name: record.take_arrays(row) for name, row in rows.items()}
+    return dict(content["protocol"]), values, arrays
 
 
-def _check(found: Record) -> None:
-    """Raises where the protocol lacks an entry, or a row a figure that tables of a shipped kind show."""
-    entries = {name: value for name, value in found.protocol.items() if name != KIND}
+def _check_figures(figures: Record) -> None:
+    """Raises where the protocol lacks an entry, or a row a figure that the table of a shipped kind shows."""
+    entries = {name: value for name, value in figures.protocol.items() if name != KIND}
     check_fields("protocol", Protocol(**entries))
-    for row in (found.values["samples"], *found.values.values()):
-        shipped = _shipped_table(found.protocol.get(KIND), row)
-        columns = _numbers(row) if shipped is None else shipped.columns
+    for row in (figures.values["samples"], *figures.values.values()):
+        shipped = _shipped_table(figures.protocol.get(KIND), row)
+        if shipped is None:
+            columns = _number_names(row)
+        else:
+            columns = shipped.columns
         record.check_numbers(row[column].value for column in columns)
         if type(row["n"].value) is not int:
             raise ValueError("a figure is no number")
 
 
 QUALITY = record.Format(
-    COMPARED, (), _from_keys, "{path} is damaged ({why}): delete it and measure again", _check
+    COMPARED, (), _from_keys, "{path} is damaged ({why}): delete it and measure again", _check_figures
 )
 
 
-def find_table(found: Record, own: QualityTable | None = None) -> QualityTable:
-    """Returns how figures are shown: as the shipped kind has it that they are of, or as an own one.
+def find_table(figures: Record, user_table: QualityTable | None = None) -> QualityTable:
+    """Returns the table that shows figures: that of the shipped kind of their data, or a user's.
 
     Args:
-        found: the figures; in a file that names no kind they are of the one whose headline they have.
-        own: of the kind of a run; without it figures of an own kind are called by their names.
+        figures: of samples. Files of older versions name no kind; theirs is the shipped one whose headline
+            they have.
+        user_table: of a user's kind; without it a table of all numbers by their names.
     """
-    shipped = _shipped_table(found.protocol.get(KIND), found.values["samples"])
+    row = figures.values["samples"]
+    shipped = _shipped_table(figures.protocol.get(KIND), row)
     if shipped is not None:
         return shipped
-    if own is not None:
-        return own
-    return QualityTable({name: name for name in _numbers(found.values["samples"])}, (), ("n", "n"), "")
+    if user_table is not None:
+        return user_table
+    columns = {name: name for name in _number_names(row)}
+    return QualityTable(columns, (), ("n", "n"), "")
 
 
-def _shipped_table(name: str | None, row: Mapping[str, Value]) -> QualityTable | None:
-    """Returns how the shipped kind of a row of figures shows them; None for a row of an own kind."""
+def _shipped_table(kind: str | None, row: Mapping[str, Value]) -> QualityTable | None:
+    """Returns the table of the shipped kind that a row of figures is of; None for a user's kind."""
     tables = {cls.name: cls.quality for cls in SHIPPED if cls.quality is not None}
-    if name is not None:
-        return tables.get(name)
-    return next((shown for shown in tables.values() if shown.headline[0] in row), None)
+    if kind is not None:
+        return tables.get(kind)
+    for table in tables.values():
+        headline, _ = table.headline
+        if headline in row:
+            return table
+    return None
 
 
-def _numbers(row: Mapping[str, Value]) -> list[str]:
+def _number_names(row: Mapping[str, Value]) -> list[str]:
+    """Returns the names of the figures of a row that are numbers, but for n."""
     return [name for name, figure in row.items() if name != "n" and not isinstance(figure.value, str)]
 
 
-def format_table(found: Sequence[Record], own: QualityTable | None = None) -> list[str]:
-    """Lists figures side by side, a line for each file, and says by what some are not comparable.
+def format_table(results: Sequence[Record], user_table: QualityTable | None = None) -> list[str]:
+    """Writes figures side by side as lines of text, one for each file, and marks those that do not compare.
 
-    What the samples are to be compared with, such as the test split, is listed once for each reference.
+    What the samples compete with, such as the test split, is listed once for each reference.
+
+    Args:
+        results: figures of samples, of `read_figures`.
+        user_table: of a user's kind of data, see `find_table`.
     """
-    shown = (find_table(found[0], own) if found else OF_IMAGES).columns
-    titles = "  ".join(f"{title:>7}" for title in shown.values())
-    lines, firsts = [f"{'':<44} {'N':>6} {'steps':>5} {titles}"], []
-    for one in found:
-        lines.append(_line(f"{one.path.parent.name}/{one.path.stem}", one, "samples", shown))
-        differ = record.list_incomparable(found[0], one)
-        if differ:
-            lines[-1] += f"  NOT COMPARABLE with the first line: other {', '.join(differ)}"
-        if all(record.list_incomparable(first, one) for first in firsts):
-            firsts.append(one)
-            lines += [_line(f"  {name}", one, name, shown) for name in one.values if name != "samples"]
+    columns = OF_IMAGES.columns
+    if results:
+        columns = find_table(results[0], user_table).columns
+    titles = "  ".join(f"{title:>7}" for title in columns.values())
+    lines = [f"{'':<44} {'N':>6} {'steps':>5} {titles}"]
+    references: list[Record] = []  # the first result of each reference
+    for result in results:
+        line = _format_line(f"{result.path.parent.name}/{result.path.stem}", result, "samples", columns)
+        differences = record.list_incomparable(results[0], result)
+        if differences:
+            line += f"  NOT COMPARABLE with the first line: other {', '.join(differences)}"
+        lines.append(line)
+
+        if all(record.list_incomparable(reference, result) for reference in references):
+            references.append(result)
+            for name in result.values:
+                if name != "samples":
+                    lines.append(_format_line(f"  {name}", result, name, columns))
     return lines
 
 
-def _line(title: str, one: Record, name: str, shown: Mapping[str, str]) -> str:
-    row = one.values[name]
+def _format_line(title: str, result: Record, name: str, columns: Mapping[str, str]) -> str:
+    """Writes the row of a result that has this name, below the titles of columns."""
+    row = result.values[name]
     n = row["n"].value
-    steps = one.protocol["steps"] if name == "samples" else ""
-    cells = "  ".join(f"{_cell(row.get(key)):>{max(7, len(said))}}" for key, said in shown.items())
-    mark = "" if n == one.protocol["N"] else "  NOT COMPARABLE with the samples: other N"
-    return f"{title:<44} {n:>6} {steps:>5} {cells}{mark}"
+    steps = ""
+    if name == "samples":
+        steps = result.protocol["steps"]
+    cells = []
+    for key, column_title in columns.items():
+        width = max(7, len(column_title))
+        cells.append(f"{_format_cell(row.get(key)):>{width}}")
+    mark = ""
+    if n != result.protocol["N"]:
+        mark = "  NOT COMPARABLE with the samples: other N"
+    return f"{title:<44} {n:>6} {steps:>5} {'  '.join(cells)}{mark}"
 
 
-def _cell(figure: Value | None) -> str:
-    """Returns a figure as text; "-" where it is one of other data."""
+def _format_cell(figure: Value | None) -> str:
+    """Writes a figure as text; "-" where the row has no such figure, as one of another kind of data."""
     if figure is None:
         return "-"
     if figure.value is None:
         return "too few"
-    return f"{figure.value:,}" if isinstance(figure.value, int) else f"{figure.value:.3f}"
+    if isinstance(figure.value, int):
+        return f"{figure.value:,}"
+    return f"{figure.value:.3f}"
 
 
 # What these functions were called before: a script may still ask `runs.protocol` for them by these names.

@@ -29,14 +29,14 @@ from d3pm_jax.storage.names import SAMPLES as SAMPLES_FILE
 from d3pm_jax.types import Params
 
 FORWARD = 4  # chains of the forward process that are shown
-Sampler = Callable[..., tuple[np.ndarray, np.ndarray]]
-Progress = Callable[[int], Any]  # is told how many are done
+Sampler = Callable[..., tuple[np.ndarray, np.ndarray]]  # see `make_sampler`
+Progress = Callable[[int], Any]  # is called with the number of samples that are done
 
 
 def make_sampler(
     parts: Parts, batch_size: int, record: Sequence[int] = (), shape: tuple[int, ...] | None = None
 ) -> Sampler:
-    """Makes (params, n, key, label=None, ...) -> samples; sample i depends on params, key and label alone.
+    """Makes a function that draws samples in batches, by a program that is compiled once.
 
     Args:
         parts: of the run.
@@ -45,26 +45,38 @@ def make_sampler(
         shape: *S of a sample, where it is not that of the data.
 
     Returns:
-        The function. It gives x_0 [n, *S] and x_t [R, n, *S], int32, and raises a UserError when the
-        network gave NaN. Of a network that is told classes, sample i is of class `label`, or i modulo the
-        number of classes. `progress` is called with the number of samples that are done, first with 0 when
-        all is compiled. With `chains` x_t is that of so many samples, the first ones: R times the memory
-        of all of them is much. What is `given` is so in every sample.
+        The function (params, n, key, label=None, progress=..., chains=None, known_elements=None) -> x_0
+        [n, *S] and x_t [R, n, *S], int32. Sample i depends on params, key, label and known elements alone,
+        not on n or the batch size. Where the network takes labels, sample i is of class `label`, or without
+        it of class i modulo the number of classes. `progress` is called with the number of samples that are
+        done, first with 0 when all is compiled. With `chains` x_t is returned for so many samples alone, the
+        first
+        ones: for all of them it takes R times their memory. Every sample has the `known_elements`. It raises
+            a
+        UserError where the network gave NaN.
     """
     devices = parts.mesh.size
     size = max(1, batch_size // devices) * devices
+    if shape is None:
+        shape = parts.description.shape
+    batch_shape = (size, *shape)
 
-    whole = (size, *(parts.description.shape if shape is None else shape))
-
+    # The number of the first sample, `start`, is an array: a plain number would compile every batch anew.
     @jax.jit
     def chain(
-        params: Params, process: Any, key: jax.Array, start: jax.Array, label: Any, given: Given | None
+        params: Params,
+        process: Any,
+        key: jax.Array,
+        start: jax.Array,
+        label: Any,
+        known_elements: Given | None,
     ) -> sampling.Chain:
         denoise = partial(parts.predict, params, label=label)
         reverse = partial(p_logits, **logits_keywords(parts.config.loss))
-        if given is None:
-            return bare(sampling.sample)(key, denoise, process, whole, start, record, reverse)
-        x0, known = (jnp.broadcast_to(x, whole) for x in given)
+        if known_elements is None:
+            return bare(sampling.sample)(key, denoise, process, batch_shape, start, record, reverse)
+        x0 = jnp.broadcast_to(known_elements.x0, batch_shape)
+        known = jnp.broadcast_to(known_elements.known, batch_shape)
         return bare(sampling.sample_infill)(key, denoise, process, x0, known, start, record, reverse)
 
     def draw_batches(
@@ -74,13 +86,19 @@ def make_sampler(
         label: int | None = None,
         progress: Progress = lambda done: None,
         chains: int | None = None,
-        given: Given | None = None,
+        known_elements: Given | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        key, x0, states = jax.random.fold_in(key, SAMPLING), [], []
-        kept = n if chains is None else min(chains, n)
+        key = jax.random.fold_in(key, SAMPLING)
+        num_chains = n
+        if chains is not None:
+            num_chains = min(chains, n)
+        x0 = []
+        states = []
         for start in range(0, n, size):
-            labels = _labels(parts, np.arange(start, start + size), label)
-            batch = chain(params, parts.process, key, np.int32(start), labels, given)
+            labels = _make_labels(parts, np.arange(start, start + size), label)
+            batch = chain(params, parts.process, key, np.int32(start), labels, known_elements)
+
+            # The call returns when the program is compiled and started: progress begins there.
             progress(start)
             batch = fetch(batch)
             if batch.failed_at:
@@ -89,7 +107,9 @@ def make_sampler(
                     f"or it ruled out what it was given; use another checkpoint"
                 )
             x0.append(batch.x0)
-            states.append(batch.states[:, : max(0, kept - start)].copy())  # a view would keep the others
+
+            # A copy, as a view would hold the states of all samples of the batch in memory.
+            states.append(batch.states[:, : max(0, num_chains - start)].copy())
         progress(n)
         return np.concatenate(x0)[:n], np.concatenate(states, axis=1)
 
@@ -105,7 +125,7 @@ def draw_samples(
     record: Sequence[int] = (),
     progress: Progress = lambda done: None,
     chains: int | None = None,
-    given: Given | None = None,
+    known_elements: Given | None = None,
     shape: tuple[int, ...] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws n samples of a run by a program that is compiled once; see `make_sampler`.
@@ -113,11 +133,16 @@ def draw_samples(
     Returns:
         x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
     """
-    size, record = min(batch_size, n), tuple(record)
-    name = ("sample", size, record, shape)
-    # Of a copy: what the parts keep must not keep them, or their arrays would outlive the last use of a run.
-    sampler = parts.once(name, lambda: make_sampler(dataclasses.replace(parts), size, record, shape))
-    return sampler(parts.params, n, key, label, progress, chains, given)
+    size = min(batch_size, n)
+    record = tuple(record)
+
+    # The sampler is of a copy of the parts. It is stored in the parts, and would otherwise refer to them in
+    # turn: such a circle is freed late, and the arrays of a run would stay after its last use.
+    def make() -> Sampler:
+        return make_sampler(dataclasses.replace(parts), size, record, shape)
+
+    sampler = parts.once(("sample", size, record, shape), make)
+    return sampler(parts.params, n, key, label, progress, chains, known_elements)
 
 
 def evenly_spaced(last: int, n: int) -> list[int]:
@@ -148,12 +173,13 @@ def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequen
         def step(xt: jax.Array, t: jax.Array) -> jax.Array:
             return bare(inverse_cdf.categorical)(bare(q_posterior)(process, x0, xt, t), noise(t))
 
-        first = noise(jnp.asarray(PRIOR_STEP, jnp.int32))
-        xT = bare(q_sample)(process, x0, jnp.asarray(process.T, jnp.int32), first)
+        first_noise = noise(jnp.asarray(PRIOR_STEP, jnp.int32))
+        xT = bare(q_sample)(process, x0, jnp.asarray(process.T, jnp.int32), first_noise)
         return chains.run_chain(step, process.T, xT, times).states
 
-    drawn = np.asarray(draw(process, jnp.asarray(np.maximum(x0, 0), jnp.int32)))
-    return np.where(x0 < 0, x0, drawn)  # every element is drawn on its own
+    # Elements are drawn independently, so that padding may be drawn as category 0 and put back afterwards.
+    states = np.asarray(draw(process, jnp.asarray(np.maximum(x0, 0), jnp.int32)))  # [R, N, *S]
+    return np.where(x0 < 0, x0, states)
 
 
 def chains_to_show(
@@ -165,39 +191,51 @@ def chains_to_show(
     strip: Sequence[int],
     examples: np.ndarray | None,
 ) -> Chains:
-    """Puts together what the kind of the data shows of samples.
+    """Collects samples and chains for the kind of the data to show.
 
     Args:
         parts: of the run.
         key: of the forward process.
         samples: int32 [N, *S].
-        reverse: states [R, n, *S] of the first of them, as `draw` recorded them.
-        times: their t.
-        strip: which of the times to show side by side.
+        reverse: states [R, n, *S] of the first of them, as `draw_samples` recorded them.
+        times: the t of these states.
+        strip: the times to show side by side, among those.
         examples: of the test split, from which the forward process begins; None where there are none.
     """
-    time = np.asarray(parts.process.time)
     forward = None
     if examples is not None:
         forward = partial(draw_forward, key, parts.process, examples[:FORWARD], strip)
-    shown, whole = time[list(times)].tolist(), time[list(strip)].tolist()
-    return Chains(samples, shown, reverse, whole, forward, examples, parts.categories, parts.process.T)
+
+    # A process with fewer steps numbers them anew; shown are the times of the process with all of its steps.
+    time = np.asarray(parts.process.time)
+    return Chains(
+        samples=samples,
+        times=time[list(times)].tolist(),
+        reverse=reverse,
+        strip=time[list(strip)].tolist(),
+        forward=forward,
+        examples=examples,
+        levels=parts.categories,
+        steps=parts.process.T,
+    )
 
 
-def _labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | None:
-    """Returns the labels of samples of these numbers, int32.
+def _make_labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | None:
+    """Returns the labels of samples of these numbers, int32 [B]; None where the network takes no labels.
 
     Raises:
-        UserError: a label is asked for that the network is not told, or that there is not.
+        UserError: a label is asked for, and the network takes no labels or not this one.
     """
     classes = parts.classes
     if label is not None and classes is None:
         raise UserError(f"label = {label}: the network of this run is told no classes; set model.classes")
     if classes is None:
         return None
-    if label is not None and not 0 <= label < classes:
+    if label is None:
+        return (index % classes).astype(np.int32)
+    if not 0 <= label < classes:
         raise UserError(f"label = {label}: it must be in 0..{classes - 1}")
-    return (index % classes if label is None else np.full_like(index, label)).astype(np.int32)
+    return np.full_like(index, label).astype(np.int32)
 
 
 def write_samples(
@@ -207,19 +245,19 @@ def write_samples(
     grid: str = "even",
     seed: int = 0,
     label: int | None = None,
-    asked: Mapping[str, str | int] | None = None,
+    more_options: Mapping[str, str | int] | None = None,
     suffix: str = "",
 ) -> tuple[Path, str]:
-    """Writes samples of a run to its folder, and beside them what they are of.
+    """Writes samples of a run to its folder, and beside them a file that describes how they were drawn.
 
     Args:
-        parts: which they were drawn of.
+        parts: of the run that they were drawn from.
         workdir: of the run.
         samples: int32 [N, *S].
         grid: how the steps were chosen, "even" or "dp".
         seed: of their noise.
         label: their class, if they are of one.
-        asked: what else was asked of them, such as a prompt.
+        more_options: other options that they were drawn with, such as a prompt, by name.
         suffix: of the names of files, of `record.file_suffix`.
 
     Returns:
@@ -228,11 +266,13 @@ def write_samples(
     path = workdir / f"{SAMPLES_FILE}{suffix}.npy"
     write_npy(path, samples)
     content = {"step": parts.step, "num": len(samples), "steps": parts.process.T, "grid": grid}
-    content |= {"seed": seed, "label": label, **(asked or {})}
+    content |= {"seed": seed, "label": label, **(more_options or {})}
     return path, record.write_record(path.with_suffix(".json"), SAMPLES, content)
 
 
 def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
+    """Returns the protocol of samples, and no values and arrays, from the keys of their file."""
+    # All keys are the protocol; those without which it would say too little are looked up, and so refused.
     needed = ("step", "num", "steps", "grid", "seed", "label")
     return content | {name: content[name] for name in needed}, {}, {}
 

@@ -1,4 +1,4 @@
-"""Finds which few steps of a run's process have the lowest bound, and keeps what that follows from."""
+"""Measures what steps between any two times cost a run, from which its best few steps follow."""
 
 import hashlib
 import json
@@ -19,9 +19,13 @@ from d3pm_jax.placing import fetch
 from d3pm_jax.sampling import best_grid, even_grid
 from d3pm_jax.storage.names import JUMPS
 
-EXAMPLES, FEW_EXAMPLES = 512, 64  # to measure costs on
-TIMES, FEW_TIMES = 100, 50  # between which steps go
-LARGE = 64  # categories from which on a cost takes long, and few are taken
+# Costs are measured on so many examples, for steps between so many times. Of a process with more than LARGE
+# categories a cost takes long, and the smaller numbers hold.
+EXAMPLES = 512
+FEW_EXAMPLES = 64
+TIMES = 100
+FEW_TIMES = 50
+LARGE = 64
 SEED = 0
 
 
@@ -48,8 +52,9 @@ class Jumps(NamedTuple):
 
 
 def num_times(parts: Parts) -> int:
-    """Returns between how many times steps go: all, or fewer where so many pairs would take too long."""
-    return min(parts.process.T, TIMES if parts.process.K <= LARGE else FEW_TIMES)
+    """Returns the number of times that steps go between: all, or fewer where so many pairs take too long."""
+    most = TIMES if parts.process.K <= LARGE else FEW_TIMES
+    return min(parts.process.T, most)
 
 
 def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = lambda done: None) -> Jumps:
@@ -61,14 +66,14 @@ def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = 
     Raises:
         UserError: the data cannot be read, a cost is NaN, or the process cannot take fewer steps.
     """
-    examples = _examples(parts, workdir)
-    told = parts.extra_inputs(examples)
+    examples = _read_examples(parts, workdir)
+    extra_inputs = parts.extra_inputs(examples)
     predict = jax.jit(parts.network)
     times = even_grid(parts.process.T, num_times(parts))
     try:
         process = parts.config.process.build()
         costs = jump_costs(
-            lambda xt, t: predict(parts.params, xt, t, **told),
+            lambda xt, t: predict(parts.params, xt, t, **extra_inputs),
             process,
             examples["x"],
             times,
@@ -84,26 +89,45 @@ def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = 
     return Jumps(times, costs)
 
 
-def _examples(parts: Parts, workdir: Path) -> dict[str, np.ndarray]:
-    wanted, held_out = EXAMPLES if parts.process.K <= LARGE else FEW_EXAMPLES, parts.config.train.held_out
+def _read_examples(parts: Parts, workdir: Path) -> dict[str, np.ndarray]:
+    """Reads the examples that costs are measured on.
+
+    These are not of the test split: the grid that follows from the costs would be fitted to it.
+    """
+    n = EXAMPLES if parts.process.K <= LARGE else FEW_EXAMPLES
+    held_out = parts.config.train.held_out
     if held_out or not parts.config.data.has_valid:
-        return reading.read_last(parts, workdir, "train", min(wanted, held_out or wanted))
-    return reading.read_batch(parts, workdir, "valid", wanted)
+        return reading.read_last(parts, workdir, "train", min(n, held_out or n))
+    return reading.read_batch(parts, workdir, "valid", n)
 
 
 def costs_path(parts: Parts, workdir: Path) -> Path:
-    """Names the file that keeps the costs of a run's weights."""
+    """Returns the path of the file with the costs of a run at this checkpoint."""
     return workdir / f"{JUMPS}_step{parts.step}.json"
 
 
 def write_costs(parts: Parts, workdir: Path, jumps: Jumps) -> None:
-    """Keeps the costs in the folder of a run, with null for those that are infinite."""
-    columns = [
-        [x if math.isfinite(x) else None for x in jumps.costs[:t, t].tolist()]
-        for t in range(1, len(jumps.times) + 1)
-    ]
-    about = {"weights": _weights(parts), "seed": SEED, "times": jumps.times}
-    write_text(costs_path(parts, workdir), json.dumps(about | {"costs": columns}, allow_nan=False))
+    """Writes the costs to the folder of a run, with null for those that are infinite."""
+    # Column t has a cost for each earlier time; the others are infinite, as no step goes up in time.
+    columns = []
+    for t in range(1, len(jumps.times) + 1):
+        columns.append([_finite_or_none(cost) for cost in jumps.costs[:t, t].tolist()])
+    content = {"weights": _hash_weights(parts), "seed": SEED, "times": jumps.times, "costs": columns}
+    write_text(costs_path(parts, workdir), json.dumps(content, allow_nan=False))
+
+
+def _finite_or_none(cost: float) -> float | None:
+    """Returns a cost as JSON can hold it: None in place of infinity."""
+    if math.isfinite(cost):
+        return cost
+    return None
+
+
+def _from_finite_or_none(cost: float | None) -> float:
+    """Returns a cost that `_finite_or_none` wrote."""
+    if cost is None:
+        return math.inf
+    return float(cost)
 
 
 def read_costs(parts: Parts, workdir: Path) -> Jumps | None:
@@ -116,14 +140,15 @@ def read_costs(parts: Parts, workdir: Path) -> Jumps | None:
         return None
     times = even_grid(parts.process.T, num_times(parts))
     try:
-        found = read_json(costs_path(parts, workdir))
-        if found["weights"] != _weights(parts):
+        content = read_json(costs_path(parts, workdir))
+        if content["weights"] != _hash_weights(parts):
             return None
         costs = np.full((len(times) + 1, len(times) + 1), np.inf)
-        if found["times"] != times or [len(x) for x in found["costs"]] != list(range(1, len(costs))):
+        lengths = [len(column) for column in content["costs"]]
+        if content["times"] != times or lengths != list(range(1, len(costs))):
             raise ValueError("it has other times than the process")
-        for t, column in enumerate(found["costs"], 1):
-            costs[:t, t] = [math.inf if x is None else float(x) for x in column]
+        for t, column in enumerate(content["costs"], 1):
+            costs[:t, t] = [_from_finite_or_none(cost) for cost in column]
     except (OSError, ValueError, TypeError, LookupError) as error:
         why = f"{costs_path(parts, workdir)} is damaged ({one_line(error)})"
         raise UserError(f"{why}: delete it, d3pm eval --grid dp writes it again") from error
@@ -131,7 +156,7 @@ def read_costs(parts: Parts, workdir: Path) -> Jumps | None:
 
 
 def choose_steps(parts: Parts, workdir: Path, steps: int, grid: str) -> int | list[int]:
-    """Returns which steps of a process to take: so many, evenly spaced, or those with the lowest bound.
+    """Returns the steps of a process to take: so many, evenly spaced, or those with the lowest bound.
 
     Args:
         parts: of the run in the folder.
@@ -153,8 +178,8 @@ def choose_steps(parts: Parts, workdir: Path, steps: int, grid: str) -> int | li
     return jumps.grid(steps)
 
 
-def _weights(parts: Parts) -> str:
-    """Hashes the averaged weights of a run."""
+def _hash_weights(parts: Parts) -> str:
+    """Returns the SHA-256 of the averaged weights of a run."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(fetch(parts.params)):
         digest.update(np.ascontiguousarray(leaf).tobytes())

@@ -1,6 +1,6 @@
-"""Trains and opens runs, and works on what is in their folders.
+"""Trains and opens runs, and works on the files in their folders.
 
-Modules that other rooms have now are attributes here too, by the names that pages and notebooks use.
+Modules that other packages have now are attributes here too, by the names that pages and notebooks use.
 """
 
 import importlib
@@ -11,6 +11,8 @@ from d3pm_jax.extras import require
 require(__name__, "array_record", "grain", "orbax", "rich", "tensorboardX")
 
 _MODULES = {name: f"{__name__}.{name}" for name in ("exact", "exported", "grids", "quality", "run")}
+
+# Modules of other packages, by package.
 _ELSEWHERE = {
     "parts": ("begin", "build", "network", "splits"),
     "storage": ("checkpoint", "lock", "manifest", "run_folder"),
@@ -22,7 +24,9 @@ _MODULES |= {name: f"d3pm_jax.{room}.{name}" for room, names in _ELSEWHERE.items
 _MODULES |= {"protocol": "d3pm_jax.measure.sample_quality", "text_quality": f"{__name__}.quality"}
 # The name that it had first, which programs and notebooks of users may use.
 _MODULES["workdir"] = "d3pm_jax.storage.run_folder"
-_FUNCTIONS = {  # what the commands do, and the modules that do it
+
+# What the commands do, by the names that users call, with the module and the function that does it.
+_FUNCTIONS = {
     "Run": ("d3pm_jax.runs.run", "Run"),
     "export": ("d3pm_jax.runs.exported", "export"),
     "import_weights": ("d3pm_jax.parts.begin", "import_weights"),

@@ -10,7 +10,7 @@ from d3pm_jax.runs.run import Run
 
 
 def mask_of(run: Run) -> int | None:
-    """Returns the extra mask of a network that sees no time, so that anything may be known; else None."""
+    """Returns the mask category of a run whose network can fill in any set of elements; else None."""
     return bounds.find_mask(run.parts)
 
 

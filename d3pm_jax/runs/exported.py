@@ -1,7 +1,7 @@
-"""Builds the network of a file of `d3pm export` or `d3pm import`: no run is needed.
+"""Builds the network of a file that `d3pm export` or `d3pm import` wrote; no run is needed.
 
-The file holds the tensors by the names of `torch_ref.models`, and as metadata in JSON what describes the
-model and the head, what the data is, and K and T of the process.
+The file holds the tensors by the names of `torch_ref.models`. Its metadata describes in JSON the model and
+the head, the data, and K and T of the process.
 """
 
 import dataclasses
@@ -35,23 +35,31 @@ def export(run: Run, path: Path | str, raw: bool = False) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    config = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, noise=None))
-    kind, params = ("raw", run.parts.state.params) if raw else ("ema", run.params)
-    K, T, tree = run.process.K, run.process.T, config_io.to_json(config)
-    twin.save(Path(path), params, make_metadata(tree, run.parts.description, K, T, run.step, kind))
+    # A file of noise is one of this machine, and would make the config useless on another.
+    train = dataclasses.replace(run.config.train, noise=None)
+    config = config_io.to_json(dataclasses.replace(run.config, train=train))
+    if raw:
+        weights = "raw"
+        params = run.parts.state.params
+    else:
+        weights = "ema"
+        params = run.params
+    K = run.process.K
+    T = run.process.T
+    twin.save(Path(path), params, make_metadata(config, run.parts.description, K, T, run.step, weights))
 
 
 def make_metadata(
     config: Any, description: Description, K: int, T: int, step: int, weights: str
 ) -> dict[str, str]:
-    """Returns the texts beside the tensors.
+    """Makes the metadata of a file of weights: texts by name.
 
     Args:
         config: in JSON: that of a run, or {"model", "head"} alone.
         description: of the data.
         K, T: of the process.
         step: how many updates the weights have seen.
-        weights: which they are, "ema" or "raw".
+        weights: "ema" for averaged weights, or "raw" for the last ones.
     """
     return {
         "config": json.dumps(config, indent=2),
@@ -82,14 +90,16 @@ def read_config(file: Path) -> Config:
 
 
 def read_description(file: Path) -> Description | None:
-    """Reads what `export` wrote of the data, if it did.
+    """Reads the description of the data that `export` wrote, or returns None if the file has none.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
         text = twin.read_metadata(file).get("data")
-        return None if text is None else run_folder.description_from_json(text.encode())
+        if text is None:
+            return None
+        return run_folder.description_from_json(text.encode())
     except (ValueError, TypeError, UserError) as error:
         cure = f"pass a config, as in d3pm import {file} CONFIG --workdir DIR, which describes it"
         raise UserError(
@@ -106,7 +116,8 @@ def network(file: str | Path) -> nnx.Module:
         ValueError: the file is damaged, or does not describe its network.
         OSError: it cannot be read.
     """
-    return _parts(Path(file))[0]
+    module, _, _ = _load_parts(Path(file))
+    return module
 
 
 def denoiser(file: str | Path) -> Callable[..., Array]:
@@ -115,12 +126,15 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
     Raises:
         ValueError: as `network`.
     """
-    module, head, K = _parts(Path(file))
+    module, head, K = _load_parts(Path(file))
 
     def logits(xt: Any, t: Any, label: Any = None, weight: Any = None) -> Array:
-        named = {"label": label, "weight": weight}
-        told = {name: jnp.asarray(x) for name, x in named.items() if x is not None}
-        output = module(jnp.asarray(xt), jnp.asarray(t), **told)  # pyright: ignore[reportCallIssue]
+        extra_inputs = {}
+        if label is not None:
+            extra_inputs["label"] = jnp.asarray(label)
+        if weight is not None:
+            extra_inputs["weight"] = jnp.asarray(weight)
+        output = module(jnp.asarray(xt), jnp.asarray(t), **extra_inputs)  # pyright: ignore[reportCallIssue]
         return head.logits(output, jnp.asarray(xt), K)
 
     return logits
@@ -140,12 +154,14 @@ def in_default_type(params: Any) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(x, float), params)
 
 
-def _parts(file: Path) -> tuple[nnx.Module, Head, int]:
-    """Returns the network, the head and K."""
+def _load_parts(file: Path) -> tuple[nnx.Module, Head, int]:
+    """Returns the network with its weights, the head and K of a file."""
     texts = twin.read_metadata(file)
     try:
-        config, process = (parse_json(texts[name].encode()) for name in ("config", "process"))
-        model, head = (config_io.part_from_json(config[name]) for name in ("model", "head"))
+        config = parse_json(texts["config"].encode())
+        process = parse_json(texts["process"].encode())
+        model = config_io.part_from_json(config["model"])
+        head = config_io.part_from_json(config["head"])
         description = run_folder.description_from_json(texts["data"].encode())
         classes = getattr(model, "classes", description.classes)
         spec = Spec(description.shape, process["K"], head.outputs, classes, process["T"])
@@ -155,7 +171,9 @@ def _parts(file: Path) -> tuple[nnx.Module, Head, int]:
     except (ValueError, TypeError, AttributeError, UserError) as error:
         why = one_line(error)
         raise ValueError(f"{file} does not describe its network ({why}): export it again") from error
+
+    # Files hold float32, also where JAX computes in float64: they are loaded as they are, and converted then.
     with jax.enable_x64(False):
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), shapes)
-        params = twin.load(file, like)
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), shapes)
+        params = twin.load(file, shapes)
     return nnx.merge(graph, in_default_type(params)), head, spec.K

@@ -1,4 +1,4 @@
-"""Finds which few steps of a run have the lowest bound, see `measure.step_costs`."""
+"""Measures what steps between any two times cost a run, see `measure.step_costs`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ def measure(run: Run, progress: Callable[[int], Any] = lambda done: None) -> Jum
 
 
 def write(run: Run, jumps: Jumps) -> None:
-    """Keeps the costs in the folder of a run."""
+    """Writes the costs to the folder of a run."""
     step_costs.write_costs(run.parts, run.workdir, jumps)
 
 

@@ -1,4 +1,4 @@
-"""Measures how good samples of a run are, see `measure.sample_quality`."""
+"""Measures the quality of samples of a run, see `measure.sample_quality`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any
 
 from d3pm_jax.kinds import Reference
 from d3pm_jax.measure import sample_quality
-from d3pm_jax.measure.sample_quality import Quality
+from d3pm_jax.measure.sample_quality import SampleQuality
 from d3pm_jax.runs.run import Run
 
 
 def prepare(run: Run, num: int, batch_size: int = 128, inception: Path | None = None) -> Reference:
-    """Measures what samples are to be compared with, and learns the training split."""
+    """Prepares the comparison of samples with the training split, and measures what they compete with."""
     return sample_quality.prepare_reference(run.parts, run.workdir, num, batch_size, inception)
 
 
@@ -22,6 +22,6 @@ def measure(
     seed: int = 0,
     batch_size: int = 128,
     progress: Callable[[int], Any] = lambda done: None,
-) -> Quality:
+) -> SampleQuality:
     """Draws samples of a run and compares them with its training split."""
     return sample_quality.measure_quality(run.parts, reference, num, seed, batch_size, progress)

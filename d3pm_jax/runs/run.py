@@ -1,4 +1,4 @@
-"""Trains and opens runs from Python: what the commands do, without a shell."""
+"""Trains and opens runs from Python, as the commands do from a shell."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ class Run:
 
     @property
     def params(self) -> Params:
-        """Returns the averaged parameters, which samples and bounds are of."""
+        """Returns the averaged parameters, with which samples are drawn and bounds are computed."""
         return self.parts.params
 
     @property
@@ -52,7 +52,7 @@ class Run:
 
     @property
     def caption(self) -> str:
-        """Says in a few words what a picture of this run is of."""
+        """Returns a caption for pictures of this run: its name, process and step."""
         return make_caption(self.workdir, self.parts, self.step)
 
     def predict(self, xt: Any, t: Any, label: Any = None) -> jax.Array:
@@ -68,18 +68,44 @@ class Run:
         record: Sequence[int] = (),
         progress: Callable[[int], Any] = lambda done: None,
         chains: int | None = None,
-        given: Given | None = None,
+        known_elements: Given | None = None,
         shape: tuple[int, ...] | None = None,
+        *,
+        given: Given | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draws n samples; see `measure.samples.make_sampler`.
+        """Draws n samples.
+
+        Args:
+            key: a typed key. Sample i depends on its number, on the key, the label and the known elements
+                alone, not on n or the batch size.
+            n: how many.
+            label: the class of all samples; without it sample i is of class i modulo the number of classes,
+                if the network takes labels.
+            batch_size: how many at a time.
+            record: the t whose x_t to return as well.
+            progress: is called with the number of samples that are done.
+            chains: return x_t of so many samples alone, the first ones.
+            known_elements: elements that every sample has: see `sampling.infill`.
+            shape: *S of a sample, where it is not that of the data.
+            given: the old name of `known_elements`.
 
         Returns:
             x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
+
+        Raises:
+            UserError: the network gave NaN, or takes no such label.
+            ValueError: both `known_elements` and `given` are passed.
         """
-        return draw_samples(self.parts, key, n, label, batch_size, record, progress, chains, given, shape)
+        if given is not None:
+            if known_elements is not None:
+                raise ValueError("given is the old name of known_elements: pass one of them")
+            known_elements = given
+        return draw_samples(
+            self.parts, key, n, label, batch_size, record, progress, chains, known_elements, shape
+        )
 
     def respaced(self, steps: int | Sequence[int]) -> "Run":
-        """Returns the run with so many of the steps of its process, evenly spaced, or with these.
+        """Returns the run with some of the steps of its process: so many, evenly spaced, or these.
 
         Raises:
             UserError: the process has no such steps.
@@ -113,12 +139,12 @@ class Run:
         return reading.read_last(self.parts, self.workdir, split, n)
 
     def about(self) -> dict[str, Any]:
-        """Says what a figure of this run depends on, besides data and noise."""
+        """Describes what a figure of this run depends on, besides data and noise."""
         return describe_conditions(self.parts)
 
     @property
     def term(self) -> likelihood.Term:
-        """Returns what logits of this run's network cost at a step."""
+        """Returns the function of logits whose value is the term of the bound at a step, in nats."""
         return self.parts.term
 
     def evaluate_on(
@@ -132,8 +158,11 @@ class Run:
         weight: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """Computes the bound on x0 int32 [N, *S] and labels int32 [N]: see `measure.bounds.compute_bound`."""
-        known = {"x": x0, "label": labels, "weight": weight}
-        examples = {name: x for name, x in known.items() if x is not None}
+        examples = {"x": x0}
+        if labels is not None:
+            examples["label"] = labels
+        if weight is not None:
+            examples["weight"] = weight
         return bounds.compute_bound(self.parts, examples, batch_size, seed, progress, calls)
 
 
@@ -157,13 +186,14 @@ def train(
         start: a run whose averaged weights the new one begins with, as its weights and as their average;
             nothing else is taken over.
         wandb: a project of Weights & Biases, where the metrics are logged too, in a run of the folder's name.
-        logs: more that metrics are logged to: each has log(step, values) and close(), which is called at the
-            end.
+        logs: further logs of the metrics: each has log(step, values) and close(), which is called at the end.
 
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
-    weights = None if start is None else weights_of(start.parts)
+    weights = None
+    if start is not None:
+        weights = weights_of(start.parts)
     loop.run_training(config, Path(workdir), resume, weights, wandb, logs)
     return open_run(workdir, config)
 
@@ -187,16 +217,24 @@ def open_run(
     Raises:
         UserError: there is no such run or checkpoint, or it needs a config.
     """
-    workdir, own = Path(workdir), Path(config) if isinstance(config, str) else config
-    found = run_folder.read_config(workdir, own)
-    if isinstance(own, Config):
-        own = from_data.fill_from_saved(found, own)
-        run_folder.check_resume(found, own)
-        found = own
+    workdir = Path(workdir)
+    if isinstance(config, str):
+        config = Path(config)
+
+    # The config in the folder is what the run was trained with. One that is passed takes its place, with
+    # parts that a file of JSON cannot hold, and has to agree with it.
+    saved_config = run_folder.read_config(workdir, config)
+    if isinstance(config, Config):
+        config = from_data.fill_from_saved(saved_config, config)
+        run_folder.check_resume(saved_config, config)
+    else:
+        config = saved_config
     use_all_cores(batch_size)
+
+    # Folders of older runs have no description of their data, which has to be there then.
     description = run_folder.read_description(workdir)
     if description is None:
-        found.data.check_kept()
-        description = found.data.describe()
-    parts = build.build(found, description, steps, mesh_of(found.mesh.fsdp, asked=False))
+        config.data.check_kept()
+        description = config.data.describe()
+    parts = build.build(config, description, steps, mesh_of(config.mesh.fsdp, asked=False))
     return Run(workdir, build.restore_state(workdir, parts, step))

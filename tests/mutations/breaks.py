@@ -424,8 +424,8 @@ REPORT = (
     Break(  # figures in other features beside each other, as if they compared
         "quality_always_compares",
         "d3pm_jax/report/figures.py",
-        "differ = comparable(first, record)",
-        "differ = comparable(first, first)",
+        "differ = list_incomparable(first, record)",
+        "differ = list_incomparable(first, first)",
         (PARTS_OF_REPORT,),
     ),
 )
