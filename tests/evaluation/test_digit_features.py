@@ -14,13 +14,13 @@ from tests.data.test_images_and_batches import MNIST, needs_mnist
 @pytest.mark.parametrize("levels", [256, 2])
 def test_digits_are_told_apart(levels):
     """Grey, and of two levels that are drawn once with the grey as their probability."""
-    (x, labels), (test, right) = (
-        read_all(open_split("mnist", split, str(MNIST)), 256) for split in ("train", "test")
-    )
+    x, labels = read_all(open_split("mnist", "train", str(MNIST)), 256)
+    test, expected = read_all(open_split("mnist", "test", str(MNIST)), 256)
     if levels == 2:
         rng = np.random.default_rng(1)
-        x, test = ((255 * rng.random(images.shape) < images).astype(np.int32) for images in (x, test))
+        x = (255 * rng.random(x.shape) < x).astype(np.int32)
+        test = (255 * rng.random(test.shape) < test).astype(np.int32)
     params = digit_features.train_classifier(x, labels, 10, levels)
     features, called = digit_features.classify_images(params, test, 10, levels)
-    assert np.mean(called == right) >= 0.985
+    assert np.mean(called == expected) >= 0.985
     assert np.linalg.matrix_rank(np.cov(features, rowvar=False)) == 64

@@ -17,7 +17,8 @@ def test_commuting_covariances_have_a_closed_form():
     axes = np.linalg.qr(rng.normal(size=(4, 4)))[0]
     mean, other = rng.normal(size=(2, 4))
     for sigma, tau in (([1, 2, 3, 4], [4, 1, 1, 0.5]), ([1, 2, 0, 0], [0, 3, 1, 0])):
-        sigma, tau = np.array(sigma, float), np.array(tau, float)
+        sigma = np.array(sigma, float)
+        tau = np.array(tau, float)
         a = gaussian(mean, axes * sigma**2 @ axes.T)
         b = gaussian(other, axes * tau**2 @ axes.T)
         expected = np.square(mean - other).sum() + np.square(sigma - tau).sum()
@@ -39,12 +40,14 @@ def test_features_that_are_moved_are_as_far_as_they_were_moved():
 
 def test_any_covariances_against_the_root_of_their_product():
     rng = np.random.default_rng(2)
-    x, y = rng.normal(size=(50, 6)), rng.normal(size=(40, 6)) @ rng.normal(size=(6, 6)) + 0.3
-    S, R = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    x = rng.normal(size=(50, 6))
+    y = rng.normal(size=(40, 6)) @ rng.normal(size=(6, 6)) + 0.3
+    S = np.cov(x, rowvar=False)
+    R = np.cov(y, rowvar=False)
     root = scipy.linalg.sqrtm(S @ R).real
     expected = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(S + R - 2 * root)
-    found = frechet.compute_distance(frechet.compute_statistics(x), frechet.compute_statistics(y))
-    assert found == pytest.approx(expected, rel=1e-9)
+    actual = frechet.compute_distance(frechet.compute_statistics(x), frechet.compute_statistics(y))
+    assert actual == pytest.approx(expected, rel=1e-9)
 
 
 def test_what_has_no_distance_is_refused():

@@ -18,33 +18,35 @@ def pairs(a, b):
 
 def test_nearest_is_the_first_of_the_nearest():
     rng = np.random.default_rng(0)
-    queries, examples = (rng.integers(4, size=(n, 2, 2, 1)) for n in (23, 40))
-    every = pairs(queries.reshape(23, 4), examples.reshape(40, 4))
+    queries = rng.integers(4, size=(23, 2, 2, 1))
+    examples = rng.integers(4, size=(40, 2, 2, 1))
+    distances = pairs(queries.reshape(23, 4), examples.reshape(40, 4))
     index, squared = find_nearest(queries, examples)
-    np.testing.assert_array_equal(index, every.argmin(1))
-    np.testing.assert_array_equal(squared, every.min(1))
+    np.testing.assert_array_equal(index, distances.argmin(1))
+    np.testing.assert_array_equal(squared, distances.min(1))
     assert (squared == 0).any()
     assert (squared > 0).any()
-    assert ((every == every.min(1)[:, None]).sum(1) > 1).any()  # there are ties
+    assert ((distances == distances.min(1)[:, None]).sum(1) > 1).any()  # there are ties
 
 
 def brute_force(real, samples, k):
     """By sorting all distances: the first of a point's own kind is that to itself."""
 
-    def covered(points, by):
-        radius = np.sort(pairs(by, by), axis=1)[:, k]
-        return np.mean([(row <= radius).any() for row in pairs(points, by)])
+    def covered(points, centres):
+        radius = np.sort(pairs(centres, centres), axis=1)[:, k]
+        return np.mean([(row <= radius).any() for row in pairs(points, centres)])
 
     return covered(samples, real), covered(real, samples)
 
 
 def test_precision_and_recall_are_those_of_all_pairs():
     rng = np.random.default_rng(1)
-    real, samples = rng.normal(size=(31, 3)), 0.4 * rng.normal(size=(26, 3)) + 0.4
-    found = precision_recall(real, samples)
-    assert tuple(found) == brute_force(real, samples, 3)
-    assert 0 < found.recall < found.precision
-    assert tuple(precision_recall(real, samples, 1)) == brute_force(real, samples, 1) != tuple(found)
+    real = rng.normal(size=(31, 3))
+    samples = 0.4 * rng.normal(size=(26, 3)) + 0.4
+    shares = precision_recall(real, samples)
+    assert tuple(shares) == brute_force(real, samples, 3)
+    assert 0 < shares.recall < shares.precision
+    assert tuple(precision_recall(real, samples, 1)) == brute_force(real, samples, 1) != tuple(shares)
     assert precision_recall(real, real + 100) == (0, 0)
     with pytest.raises(ValueError, match="3 samples: none has a neighbour number 3; take 4 or more"):
         precision_recall(real, samples[:3])

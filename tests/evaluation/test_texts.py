@@ -39,7 +39,8 @@ def test_ngrams_equal_counting_by_hand():
         (7, 50, 20, 0),
         (9, 12, 30, 3),
     ):
-        train, test = rng.integers(0, max(2, K - 1), N), rng.integers(0, K, M)
+        train = rng.integers(0, max(2, K - 1), N)
+        test = rng.integers(0, K, M)
         np.testing.assert_allclose(
             ngram_nats(train, test, K, context),
             by_hand(train.tolist(), test.tolist(), K, context),
@@ -48,7 +49,8 @@ def test_ngrams_equal_counting_by_hand():
 
 
 def test_ngrams_are_a_distribution_of_the_next_token():
-    train, before = np.random.default_rng(1).integers(0, 4, 80), np.array([1, 2, 0, 3])
+    train = np.random.default_rng(1).integers(0, 4, 80)
+    before = np.array([1, 2, 0, 3])
     p = [np.exp(-ngram_nats(train, np.append(before, k), 4, 3)[-1]) for k in range(4)]
     np.testing.assert_allclose(sum(p), 1, rtol=1e-12)
 
@@ -69,12 +71,13 @@ def test_samples_are_compared_with_the_training_text():
 def test_the_longest_copy_is_that_of_a_plain_search():
     rng = np.random.default_rng(2)
     for _ in range(20):
-        train, sample = ("".join(rng.choice(list("abc"), n)) for n in (60, 20))
+        train = "".join(rng.choice(list("abc"), 60))
+        sample = "".join(rng.choice(list("abc"), 20))
         pieces = (sample[i:j] for i in range(20) for j in range(i, 21))
         longest = max((piece for piece in pieces if piece in train), key=len)
-        found = texts.longest_copy([sample], [train])
-        assert len(found) == len(longest)
-        assert found in train
+        copy = texts.longest_copy([sample], [train])
+        assert len(copy) == len(longest)
+        assert copy in train
 
 
 def test_a_training_text_may_be_cut_anywhere():
@@ -89,11 +92,12 @@ def test_a_training_text_may_be_cut_anywhere():
 
 
 def test_compressed_bits_are_those_of_the_programs():
-    train, test = b"abcabcabc" * 50, b"abcabc" * 30
-    found = texts.compressed_bits(train, test)
-    assert sorted(found) == sorted(
+    train = b"abcabcabc" * 50
+    test = b"abcabc" * 30
+    bits = texts.compressed_bits(train, test)
+    assert sorted(bits) == sorted(
         f"{x}{after}" for x in ("gzip", "bzip2", "xz") for after in ("", " after train")
     )
-    assert 0 <= found["xz after train"] < found["xz"]
+    assert 0 <= bits["xz after train"] < bits["xz"]
     noise = np.random.default_rng(0).bytes(2000)
     assert texts.compressed_bits(b"", noise)["gzip"] > 16_000

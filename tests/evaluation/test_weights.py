@@ -9,7 +9,10 @@ import d3pm_jax as d3pm
 from d3pm_jax.evaluation import baselines, bound
 from d3pm_jax.models import Transformer
 
-K, T, L, SHORT = 5, 4, 6, 4
+K = 5
+T = 4
+L = 6
+SHORT = 4
 
 
 @pytest.mark.usefixtures("x64")
@@ -22,22 +25,24 @@ def test_a_padded_example_has_the_bound_of_the_shorter_one():
     process = d3pm.uniform(np.array([0.2, 0.3, 0.4, 0.6]), K)
     graphdef, params = nnx.split(Transformer(K, T, width=8, num_layers=1, num_heads=2, rngs=nnx.Rngs(0)))
     params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), params)
-    x0, u, ut = rng.integers(0, K, (2, L)), rng.random((T + 1, 2, L)), rng.random((2, 2))
+    x0 = rng.integers(0, K, (2, L))
+    u = rng.random((T + 1, 2, L))
+    ut = rng.random((2, 2))
     weight = (np.arange(L) < SHORT) * np.ones((2, 1))
 
     @jax.jit
-    def bounds(x0, u, weight, said):
+    def bounds(x0, u, weight, seen_weight):
         def denoise(xt, t):
-            return nnx.merge(graphdef, params)(xt, t, weight=said)
+            return nnx.merge(graphdef, params)(xt, t, weight=seen_weight)
 
-        whole = d3pm.all_t_bound(denoise, process, x0, lambda t: u[t], weight=weight)
-        return *whole, d3pm.strata_bound(denoise, process, x0, jnp.asarray(ut), lambda t: u[t], weight=weight)
+        parts = d3pm.all_t_bound(denoise, process, x0, lambda t: u[t], weight=weight)
+        return *parts, d3pm.strata_bound(denoise, process, x0, jnp.asarray(ut), lambda t: u[t], weight=weight)
 
     ones = np.ones((2, SHORT))
     expected = bounds(x0[:, :SHORT], u[..., :SHORT], ones, ones)
-    found = bounds(x0, u, weight, weight)
-    assert found[0].shape == (T, 2)
-    for a, b in zip(found, expected, strict=True):
+    actual = bounds(x0, u, weight, weight)
+    assert actual[0].shape == (T, 2)
+    for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
     untold = bounds(x0, u, weight, np.ones((2, L)))
     assert not np.allclose(untold[0], expected[0], rtol=1e-3)
@@ -69,17 +74,18 @@ def test_the_error_of_the_ratio_is_that_of_many_draws():
     rng = np.random.default_rng(1)
     D = rng.integers(1, 30, (2000, 200)).astype(float)
     nats = D * 2 + rng.normal(size=D.shape) * D**0.5
-    found = [bound.summarize_bound(n, d) for n, d in zip(nats, D, strict=True)]
-    bits, errors = ([x[name] for x in found] for name in ("bits_per_dim", "standard_error"))
+    figures = [bound.summarize_bound(n, d) for n, d in zip(nats, D, strict=True)]
+    bits = [x["bits_per_dim"] for x in figures]
+    errors = [x["standard_error"] for x in figures]
     assert np.mean(errors) == pytest.approx(np.std(bits), rel=0.06)
 
 
 def test_parts_of_a_bound_are_per_weighted_element():
-    found = bound.summarize_parts(
+    parts = bound.summarize_parts(
         d3pm.likelihood.Bound(np.array([[1.0, 3.0], [2.0, 2.0]]), np.array([0.0, 2.0])), np.array([1.0, 3.0])
     )
     np.testing.assert_allclose(
-        [found["reconstruction"], found["prior"], *found["steps"]], np.array([1, 0.5, 1, 1]) / np.log(2)
+        [parts["reconstruction"], parts["prior"], *parts["steps"]], np.array([1, 0.5, 1, 1]) / np.log(2)
     )
 
 

@@ -5,8 +5,9 @@ import math
 
 import pytest
 
+from d3pm_jax import runs
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure import bounds, record, sample_quality as protocol, samples
+from d3pm_jax.measure import bounds, record, sample_quality, samples
 from d3pm_jax.measure.record import Value
 
 SUMMARY = {"bits_per_dim": 1.5, "standard_error": 0.25, "nats": 8.0, "nats_standard_error": None}
@@ -24,7 +25,7 @@ FORMATS = {  # and what the commands write, by the names of files
         {"step": 7, "examples": 3, "seed": 1, "left to right": SUMMARY, "in random orders": SUMMARY},
     ),
     "quality": (
-        protocol.QUALITY,
+        sample_quality.QUALITY,
         {
             "protocol": {"N": 9, "split": "train", "reference": "150", "features": "sums", "step": 7}
             | {"steps": 5, "grid": "even", "sampler": "ancestral", "classes": "none", "ema": 0.9}
@@ -61,37 +62,39 @@ def test_a_protocol_with_a_first_step_is_read_and_compares(first_step, belief, t
     for protocol_of_older in (tree["protocol"], tree["record"]["protocol"]):
         protocol_of_older |= {"belief": "d3pm", "first_step": first_step}
     old = tmp_path / "old.json"
-    for keys in (tree, {name: value for name, value in tree.items() if name != "record"}):
+    newer = record.read_record(new, file_format)
+    without_record = {name: value for name, value in tree.items() if name != "record"}
+    for keys in (tree, without_record):
         old.write_text(json.dumps(keys))
-        assert record.read_record(old, file_format).protocol == record.read_record(new, file_format).protocol
-        assert (
-            record.list_incomparable(
-                record.read_record(old, file_format), record.read_record(new, file_format)
-            )
-            == []
-        )
+        older = record.read_record(old, file_format)
+        assert older.protocol == newer.protocol
+        assert record.list_incomparable(older, newer) == []
 
 
 def test_a_file_keeps_its_keys_and_an_old_one_has_the_same_record(written):
     path, file_format, content = written
-    found = record.read_record(path, file_format)
+    stored = record.read_record(path, file_format)
     tree = json.loads(path.read_text())
-    kept = tree.pop("record")
-    assert kept.keys() == {"protocol", "values", "arrays"}
-    assert tree == content | ({"prior": None} if "prior" in content else {})
+    record_of_file = tree.pop("record")
+    assert record_of_file.keys() == {"protocol", "values", "arrays"}
+    expected = dict(content)
+    if "prior" in expected:
+        expected["prior"] = None
+    assert tree == expected
     path.write_text(json.dumps(tree))  # as older runs have it
-    assert record.read_record(path, file_format) == found
-    assert record.list_incomparable(found, record.read_record(path, file_format)) == []
+    assert record.read_record(path, file_format) == stored
+    assert record.list_incomparable(stored, record.read_record(path, file_format)) == []
 
 
 def test_figures_have_their_units_and_errors(tmp_path):
-    found = {}
+    records = {}
     for name, (file_format, content) in FORMATS.items():
         record.write_record(tmp_path / name, file_format, content, {"step": 8})
-        found[name] = record.read_record(tmp_path / name, file_format)
-        assert found[name].protocol["step"] == 8  # what is said beside the keys
-    bits, nats = Value(1.5, "bits/dim", 0.25), Value(8.0, "nats", None)
-    assert found["eval"].values == {
+        records[name] = record.read_record(tmp_path / name, file_format)
+        assert records[name].protocol["step"] == 8  # what is said beside the keys
+    bits = Value(1.5, "bits/dim", 0.25)
+    nats = Value(8.0, "nats", None)
+    assert records["eval"].values == {
         "bound": {
             "bits_per_dim": bits,
             "nats": nats,
@@ -101,14 +104,14 @@ def test_figures_have_their_units_and_errors(tmp_path):
         },
         "baselines": {"unigram": Value(2.5, "bits/dim")},
     }
-    assert found["eval"].arrays == {"bound": {"times": [5, 10], "steps": [0.5, 1.0]}}
+    assert records["eval"].arrays == {"bound": {"times": [5, 10], "steps": [0.5, 1.0]}}
     for name in ("left to right", "in random orders"):
-        assert found["exact"].values[name] == {"bits_per_dim": bits, "nats": nats}
-    assert list(found["quality"].values) == ["samples", "test"]  # samples come first
-    assert found["quality"].values["test"]["longest_copy"] == Value(4, "characters")
-    assert found["quality"].values["test"]["copied"] == Value("a\nb")
-    assert found["quality"].arrays["samples"] == {"classes": [0.5, 0.5]}
-    assert (found["samples"].protocol["num"], found["samples"].values) == (4, {})
+        assert records["exact"].values[name] == {"bits_per_dim": bits, "nats": nats}
+    assert list(records["quality"].values) == ["samples", "test"]  # samples come first
+    assert records["quality"].values["test"]["longest_copy"] == Value(4, "characters")
+    assert records["quality"].values["test"]["copied"] == Value("a\nb")
+    assert records["quality"].arrays["samples"] == {"classes": [0.5, 0.5]}
+    assert (records["samples"].protocol["num"], records["samples"].values) == (4, {})
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,7 @@ def test_what_differs_is_listed(name, changes, differ, tmp_path):
     assert record.list_incomparable(first, other) == record.list_incomparable(other, first) == differ
 
 
-SAID = {
+MESSAGES = {
     "eval": r"eval\.json is damaged \(.+\): delete it, `d3pm eval` writes it again",
     "exact": r"exact\.json is damaged \(.+\): delete it, `d3pm eval` writes it again",
     "quality": r"quality\.json is damaged \(.+\): delete it and measure again",
@@ -144,10 +147,11 @@ def test_damage_is_told_with_its_cure(written):
     numbers = ('"value": 1.5', '"value": "1.5"'), ('"value": 0.5', '"value": "0.5"')
     texts = ["{", "[]", '"x"', "{}", whole[:-9], whole.replace('"protocol"', '"protocols"')]
     for before, after in numbers:
-        texts += [whole.replace(before, after)] if before in whole else []
+        if before in whole:
+            texts.append(whole.replace(before, after))
     for text in texts:
         path.write_text(text)
-        with pytest.raises(UserError, match=SAID[path.stem]):
+        with pytest.raises(UserError, match=MESSAGES[path.stem]):
             record.read_record(path, file_format)
 
 
@@ -155,11 +159,19 @@ def test_damage_is_told_with_its_cure(written):
     "row", [{"n": 3, "frechet": 1.0}, {"n": 3, "known_words": 0.5, "mmd": 2.0}, {"n": 3, "x": "said"}]
 )
 def test_figures_of_an_own_kind_are_not_taken_for_those_of_a_shipped_one(row, tmp_path):
-    one = protocol.Protocol(**FORMATS["quality"][1]["protocol"])
-    path = protocol.write_figures(tmp_path, {"samples": row, "test": row}, one, kind="plane")
-    (found,) = protocol.read_figures([tmp_path])
-    assert found.figures == {"samples": row, "test": row}
-    own = protocol.QualityTable({"mmd": "distance"}, (), ("mmd", "distance"), "")
-    assert protocol.find_table(found, own) is own
+    protocol = sample_quality.Protocol(**FORMATS["quality"][1]["protocol"])
+    path = sample_quality.write_figures(tmp_path, {"samples": row, "test": row}, protocol, kind="plane")
+    (result,) = sample_quality.read_figures([tmp_path])
+    assert result.figures == {"samples": row, "test": row}
+    user_table = sample_quality.QualityTable({"mmd": "distance"}, (), ("mmd", "distance"), "")
+    assert sample_quality.find_table(result, user_table) is user_table
     assert path.name in [file.name for file in tmp_path.iterdir()]
-    assert len(protocol.format_table([found], own)) == 3
+    assert len(sample_quality.format_table([result], user_table)) == 3
+
+
+def test_scripts_of_users_have_functions_by_their_older_names():
+    assert runs.protocol.read is sample_quality.read_figures
+    assert runs.protocol.write is sample_quality.write_figures
+    assert runs.protocol.table is sample_quality.format_table
+    assert runs.protocol.differing is sample_quality.list_differences
+    assert runs.metrics.read is runs.metrics.read_metrics

@@ -20,7 +20,10 @@ from d3pm_jax.parts import build
 from d3pm_jax.placing import fetch, place_part
 from d3pm_jax.training.step import make_step
 
-K, L, B, STEPS = 12, 16, 16, 20
+K = 12
+L = 16
+B = 16
+STEPS = 20
 
 
 def get_config(fsdp):
@@ -38,6 +41,11 @@ def get_config(fsdp):
 def randomised(parts, dtype):
     """The first state with no zeros among its parameters, which those of a transformer have, in a type."""
 
+    def cast(leaf):
+        if leaf.dtype == np.float32:
+            return leaf.astype(dtype)
+        return leaf
+
     def state():
         first = parts.init()
         leaves, tree = jax.tree.flatten(first.params)
@@ -45,7 +53,7 @@ def randomised(parts, dtype):
         drawn = [0.2 * jax.random.normal(k, x.shape, np.float32) for k, x in zip(keys, leaves, strict=True)]
         params = jax.tree.unflatten(tree, drawn)
         first = dataclasses.replace(first, params=params, ema=params)
-        return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == np.float32 else x, first)
+        return jax.tree.map(cast, first)
 
     return jax.jit(state, out_shardings=build.state_shardings(parts))()
 
@@ -54,39 +62,45 @@ def measured(fsdp, dtype):
     """Samples of the first weights; loss, gradient norm and parameters after one step and after all."""
     config = get_config(fsdp)
     parts = build.build(config, Description((L,), K, None, "array"))
-    state, place = randomised(parts, dtype), devices.batch_sharding(parts.mesh)
+    state = randomised(parts, dtype)
+    sharding = devices.batch_sharding(parts.mesh)
     drawn, _ = samples.make_sampler(parts, 128)(state.ema, 256, jax.random.key(2))
-    found = {"samples": drawn}
-    cut = [x.sharding.shard_shape(x.shape) != x.shape for x in jax.tree.leaves(state.params)]
-    assert any(cut) == (fsdp > 1)
-    arguments, steps = build.step_arguments(parts), STEPS
-    if dtype == "float32":  # Adam makes of gradients that are 0 but for rounding updates of any size up to lr
-        arguments, steps = arguments | {"optimizer": optax.sgd(0.1)}, 1
+    results = {"samples": drawn}
+    is_cut = [x.sharding.shard_shape(x.shape) != x.shape for x in jax.tree.leaves(state.params)]
+    assert any(is_cut) == (fsdp > 1)
+    arguments = build.step_arguments(parts)
+    steps = STEPS
+    if dtype == "float32":
+        # Of a gradient that is 0 but for rounding Adam makes an update of any size up to lr: compared is a
+        # step of gradient descent.
+        arguments = arguments | {"optimizer": optax.sgd(0.1)}
+        steps = 1
         state = dataclasses.replace(state, opt_state=arguments["optimizer"].init(state.params))
         arguments["layout"] = jax.tree.map(lambda x: x.sharding, state)
-    step = make_step(**arguments, sharding=place)
-    rng, size = np.random.default_rng(0), B // jax.process_count()
+    step = make_step(**arguments, sharding=sharding)
+    rng = np.random.default_rng(0)
+    size = B // jax.process_count()
     begin = jax.process_index() * size
     for i in range(1, steps + 1):
         x = rng.integers(0, K, (B, L)).astype(np.int32)[begin : begin + size]
-        state, row = step(state, parts.process, place_part({"x": x}, place), parts.key)
+        state, row = step(state, parts.process, place_part({"x": x}, sharding), parts.key)
         if i in (1, steps):
             leaves = jax.tree.leaves((fetch(state.params), fetch(state.ema)))
-            found[f"state {i}"] = np.concatenate([x.ravel() for x in leaves])
-            found[f"metrics {i}"] = np.array([row[name] for name in ("loss", "kl", "ce", "grad_norm")])
-    return found
+            results[f"state {i}"] = np.concatenate([x.ravel() for x in leaves])
+            results[f"metrics {i}"] = np.array([row[name] for name in ("loss", "kl", "ce", "grad_norm")])
+    return results
 
 
 def main(out, fsdp, coordinator=None, *numbers):
     devices.WORTH_CUTTING = 1
     place = cluster.Address(coordinator, *map(int, numbers))
     cluster.join_processes(place, Path(out).parent, 30, saves=False)
-    found = {}
+    results = {}
     for dtype in ("float32", "float64"):
         with jax.enable_x64(dtype == "float64"):
-            found |= {f"{name}, {dtype}": x for name, x in measured(int(fsdp), dtype).items()}
+            results |= {f"{name}, {dtype}": x for name, x in measured(int(fsdp), dtype).items()}
     if cluster.is_first():
-        np.savez(out, **found)
+        np.savez(out, **results)
 
 
 if __name__ == "__main__":

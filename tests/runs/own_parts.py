@@ -23,8 +23,9 @@ def stationary():
 def entropy():
     """Bits per letter of a sequence."""
     pi = stationary()
-    first, rest = -(pi * np.log2(pi)).sum(), -(pi[:, None] * STEP * np.log2(STEP)).sum()
-    return (first + (LENGTH - 1) * rest) / LENGTH
+    entropy_of_first = -(pi * np.log2(pi)).sum()
+    entropy_of_next = -(pi[:, None] * STEP * np.log2(STEP)).sum()
+    return (entropy_of_first + (LENGTH - 1) * entropy_of_next) / LENGTH
 
 
 def sequences(n, seed):
@@ -52,7 +53,8 @@ class Letters(config.Data):
 
 class Convolutions(nnx.Module):
     def __init__(self, spec, width, rngs):
-        self.K, self.T = spec.K, spec.T
+        self.K = spec.K
+        self.T = spec.T
         self.embed = nnx.Embed(spec.K, width, rngs=rngs)
         self.time = nnx.Linear(1, width, rngs=rngs)
         self.layers = nnx.List([nnx.Conv(width, width, (5,), rngs=rngs) for _ in range(3)])

@@ -27,7 +27,9 @@ def params(parts):
 
 
 def test_a_run_that_was_killed_while_it_began_is_begun_again(parts, params, tmp_path, monkeypatch):
-    killed, plain, steps = tmp_path / "killed", tmp_path / "plain", checkpoint.list_steps
+    killed = tmp_path / "killed"
+    plain = tmp_path / "plain"
+    steps = checkpoint.list_steps
 
     def kill(*_):
         raise Killed

@@ -40,17 +40,17 @@ def ran(folder, **env):
 
 @pytest.mark.slow
 def test_the_next_process_takes_them_to_the_same_bits(tmp_path):
-    at, fresh, loaded = ran(tmp_path)
-    assert Path(at).parent == tmp_path / "d3pm_jax" / "programs"
+    folder, fresh, loaded = ran(tmp_path)
+    assert Path(folder).parent == tmp_path / "d3pm_jax" / "programs"
     assert loaded == "False"
-    assert ran(tmp_path) == [at, fresh, "True"]
-    kept = sorted(Path(at).glob("*-cache"))
-    for file in kept:  # written in part, by processes that were killed
+    assert ran(tmp_path) == [folder, fresh, "True"]
+    programs = sorted(Path(folder).glob("*-cache"))
+    for file in programs:  # written in part, by processes that were killed
         file.write_bytes(file.read_bytes()[:-50])
         file.with_name(file.name.replace("-cache", "-atime")).unlink()
-    assert ran(tmp_path) == [at, fresh, "False"]
-    assert ran(tmp_path) == [at, fresh, "True"]
-    for file in kept:  # damaged otherwise
+    assert ran(tmp_path) == [folder, fresh, "False"]
+    assert ran(tmp_path) == [folder, fresh, "True"]
+    for file in programs:  # damaged otherwise
         file.write_bytes(file.read_bytes()[:-50])
     assert ran(tmp_path)[1] == fresh
 
@@ -58,16 +58,16 @@ def test_the_next_process_takes_them_to_the_same_bits(tmp_path):
 @pytest.mark.slow
 def test_without_a_largest_size_they_are_kept_too(tmp_path):
     unlimited = {"JAX_COMPILATION_CACHE_MAX_SIZE": "-1"}
-    at, fresh, _ = ran(tmp_path, **unlimited)
-    assert ran(tmp_path, **unlimited) == [at, fresh, "True"]
-    assert not list(Path(at).glob("*-atime"))
+    folder, fresh, _ = ran(tmp_path, **unlimited)
+    assert ran(tmp_path, **unlimited) == [folder, fresh, "True"]
+    assert not list(Path(folder).glob("*-atime"))
 
 
 @pytest.mark.slow
 def test_what_the_user_says_counts(tmp_path):
-    own = str(tmp_path / "own")
-    fresh = ran(tmp_path, JAX_COMPILATION_CACHE_DIR=own)
-    assert fresh[0] == own
+    user_folder = str(tmp_path / "own")
+    fresh = ran(tmp_path, JAX_COMPILATION_CACHE_DIR=user_folder)
+    assert fresh[0] == user_folder
     assert ran(tmp_path, JAX_ENABLE_COMPILATION_CACHE="false") == ["None", *fresh[1:]]
     assert not (tmp_path / "d3pm_jax").exists()
     (tmp_path / "d3pm_jax").write_text("no folder can be made here")

@@ -61,7 +61,8 @@ def saved(tmp_path_factory, parts):
 
 def opened(workdir, parts):
     """All that commands read of a run."""
-    config, description = read_config(workdir), read_description(workdir)
+    config = read_config(workdir)
+    description = read_description(workdir)
     examples = read_examples(workdir, description or tiny.DIGITS)
     state = build.restore_state(workdir, parts, 2).state  # without a number the one before it is taken
     return config, description or tiny.DIGITS, examples, [np.asarray(x) for x in jax.tree.leaves(state)]
@@ -70,7 +71,8 @@ def opened(workdir, parts):
 def imported(workdir, parts):
     """All that `d3pm import` reads of a file."""
     file = workdir / "weights.safetensors"
-    config, description = exported.read_config(file), exported.read_description(file)
+    config = exported.read_config(file)
+    description = exported.read_description(file)
     try:
         params = twin.load(file, parts.state.params)
     except ValueError as error:
@@ -86,13 +88,15 @@ def same(a, b):
 def outcome(read, workdir, parts, expected):
     """What becomes of damage: "refused", "harmless" or "silent"; any other error is raised."""
     try:
-        found = read(workdir, parts)
+        content = read(workdir, parts)
     except UserError as error:
         message = str(error)
         assert "\n" not in message
         assert ": " in message
         return "refused"
-    return "harmless" if same(found, expected) else "silent"
+    if same(content, expected):
+        return "harmless"
+    return "silent"
 
 
 def damaged(content, stride):
@@ -104,15 +108,17 @@ def damaged(content, stride):
 
 
 def counts(read, workdir, parts, files, stride):
-    expected, found = read(workdir, parts), collections.Counter()
+    expected = read(workdir, parts)
+    outcomes = collections.Counter()
     for file in files:
         content = file.read_bytes()
-        for other in damaged(content, stride if file.name in EVERY_BYTE else 10 * stride):
+        stride_of_file = stride if file.name in EVERY_BYTE else 10 * stride
+        for other in damaged(content, stride_of_file):
             file.write_bytes(other)
-            found[outcome(read, workdir, parts, expected)] += 1
+            outcomes[outcome(read, workdir, parts, expected)] += 1
         file.write_bytes(content)
     assert same(read(workdir, parts), expected)
-    return found
+    return outcomes
 
 
 @pytest.mark.parametrize("stride", STRIDES)
@@ -123,10 +129,10 @@ def test_no_byte_of_a_run_changes_it_silently(stride, saved, parts, tmp_path):
         workdir / name for name in ("config.json", "description.json", "examples.npy", manifest.MANIFEST)
     ]
     files += [x for x in (workdir / CHECKPOINTS / "2").rglob("*") if x.is_file() and x.stat().st_size < 9000]
-    found = counts(opened, workdir, parts, files, stride)
-    print(f"{len(files)} files of a run: {dict(found)}")
-    assert found["silent"] == 0
-    assert found["refused"] > 10 * found["harmless"]
+    outcomes = counts(opened, workdir, parts, files, stride)
+    print(f"{len(files)} files of a run: {dict(outcomes)}")
+    assert outcomes["silent"] == 0
+    assert outcomes["refused"] > 10 * outcomes["harmless"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +155,8 @@ def test_a_missing_file_is_named(name, message, saved, parts, tmp_path):
 def test_a_checkpoint_that_a_training_deletes_meanwhile_is_no_damage(
     first, saved, parts, tmp_path, monkeypatch
 ):
-    folder, verify = tmp_path / CHECKPOINTS, checkpoint._verify
+    folder = tmp_path / CHECKPOINTS
+    verify = checkpoint._verify
 
     def meanwhile(path):
         if first == "verified":
@@ -170,10 +177,10 @@ def test_a_checkpoint_that_a_training_deletes_meanwhile_is_no_damage(
 def test_no_byte_of_exported_weights_changes_them_silently(stride, saved, parts, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(saved, workdir)
-    found = counts(imported, workdir, parts, [workdir / "weights.safetensors"], stride)
-    print(f"exported weights: {dict(found)}")
-    assert found["silent"] == 0
-    assert found["refused"] > 10 * found["harmless"]
+    outcomes = counts(imported, workdir, parts, [workdir / "weights.safetensors"], stride)
+    print(f"exported weights: {dict(outcomes)}")
+    assert outcomes["silent"] == 0
+    assert outcomes["refused"] > 10 * outcomes["harmless"]
 
 
 @pytest.mark.parametrize("stride", STRIDES)
@@ -183,31 +190,34 @@ def test_files_without_hashes_and_metrics_end_in_no_traceback(stride, saved, par
     shutil.copytree(saved, workdir)
     (workdir / manifest.MANIFEST).unlink()
     files = [workdir / name for name in ("config.json", "description.json", "examples.npy")]
-    found = counts(opened, workdir, parts, files, stride)
-    print(f"a run without a manifest: {dict(found)}")
-    assert found["refused"] > found["silent"]
+    outcomes = counts(opened, workdir, parts, files, stride)
+    print(f"a run without a manifest: {dict(outcomes)}")
+    assert outcomes["refused"] > outcomes["silent"]
 
     def read(workdir, parts):
         return metrics.read_metrics(workdir), None, None, []
 
-    found = counts(read, workdir, parts, [workdir / metrics.METRICS], max(1, stride // 10))
-    print(f"metrics: {dict(found)}")
-    assert found["refused"] > 0
+    outcomes = counts(read, workdir, parts, [workdir / metrics.METRICS], max(1, stride // 10))
+    print(f"metrics: {dict(outcomes)}")
+    assert outcomes["refused"] > 0
 
 
 @pytest.mark.slow
 def test_no_missing_entry_changes_a_run_silently(saved, parts, tmp_path):
-    workdir, expected, found = tmp_path / "run", opened(saved, parts), {}
+    workdir = tmp_path / "run"
+    expected = opened(saved, parts)
+    outcomes = {}
     for path in sorted(saved.rglob("*")):
         shutil.copytree(saved, workdir)
         gone = workdir / path.relative_to(saved)
-        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
-        found[str(path.relative_to(saved))] = outcome(opened, workdir, parts, expected)
+        if gone.is_dir():
+            shutil.rmtree(gone)
+        else:
+            gone.unlink()
+        outcomes[str(path.relative_to(saved))] = outcome(opened, workdir, parts, expected)
         shutil.rmtree(workdir)
-    print(collections.Counter(found.values()))
-    assert "silent" not in found.values()
-    assert {name for name, what in found.items() if what == "harmless" and "/" not in name} == {
-        "manifest.json",
-        "metrics.jsonl",
-        "weights.safetensors",
-    }
+    print(collections.Counter(outcomes.values()))
+    assert "silent" not in outcomes.values()
+    harmless = {name for name, result in outcomes.items() if result == "harmless"}
+    in_the_folder_itself = {name for name in harmless if "/" not in name}
+    assert in_the_folder_itself == {"manifest.json", "metrics.jsonl", "weights.safetensors"}

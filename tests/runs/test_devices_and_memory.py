@@ -50,12 +50,12 @@ def devices_and_faults(features, **env):
 
 
 @pytest.mark.parametrize(
-    ("platforms", "plugins", "told"),
+    ("platforms", "plugins", "num_options"),
     [("", [], 3), ("cpu", ["cuda"], 3), ("", ["cuda"], 0), ("cuda", [], 0), ("cuda,cpu", [], 0)],
 )
-def test_malloc_is_told_only_where_there_is_no_accelerator(platforms, plugins, told, monkeypatch):
-    found = []
-    libc = types.SimpleNamespace(mallopt=lambda option, value: found.append((option, value)))
+def test_malloc_is_told_only_where_there_is_no_accelerator(platforms, plugins, num_options, monkeypatch):
+    options = []
+    libc = types.SimpleNamespace(mallopt=lambda option, value: options.append((option, value)))
     config = types.SimpleNamespace(values={"jax_platforms": platforms})
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: libc)
     monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
@@ -64,7 +64,7 @@ def test_malloc_is_told_only_where_there_is_no_accelerator(platforms, plugins, t
     for name in [n for n in os.environ if n.startswith(("MALLOC_", "GLIBC_"))]:
         monkeypatch.delenv(name)
     memory.keep_freed_memory(2**20)
-    assert len(found) == told
+    assert len(options) == num_options
 
 
 def test_a_command_sets_the_state_of_the_process_once_and_in_order(monkeypatch, tmp_path):
@@ -94,11 +94,11 @@ def test_a_command_sets_the_state_of_the_process_once_and_in_order(monkeypatch, 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only malloc of glibc can be told")
 def test_a_device_for_each_core_and_memory_of_large_steps_is_kept():
-    devices, kept = devices_and_faults(2**20)
+    devices, large = devices_and_faults(2**20)
     assert devices == max(n for n in (1, 2, 4) if n <= len(os.sched_getaffinity(0)))
     _, small = devices_and_faults(2**20 - 1)
     if small < 10_000:
         pytest.skip(f"{small} page faults without: large pages")
-    assert kept < small / 20
-    _, own = devices_and_faults(2**20, MALLOC_ARENA_MAX="8")  # the user's choice
-    assert own > small / 2
+    assert large < small / 20
+    _, with_user_choice = devices_and_faults(2**20, MALLOC_ARENA_MAX="8")  # the user's choice
+    assert with_user_choice > small / 2

@@ -8,12 +8,16 @@ import pytest
 from d3pm_jax.machine import flops
 from d3pm_jax.models.transformer import attention
 
-A, B = jax.ShapeDtypeStruct((4, 8, 16), np.float32), jax.ShapeDtypeStruct((4, 16, 32), np.float32)
+A = jax.ShapeDtypeStruct((4, 8, 16), np.float32)
+B = jax.ShapeDtypeStruct((4, 16, 32), np.float32)
 MATMUL = 2 * 4 * 8 * 16 * 32
-KERNEL, IMAGE = jax.ShapeDtypeStruct((3, 5, 4, 6), np.float32), jax.ShapeDtypeStruct((2, 7, 9, 8), np.float32)
+KERNEL = jax.ShapeDtypeStruct((3, 5, 4, 6), np.float32)
+IMAGE = jax.ShapeDtypeStruct((2, 7, 9, 8), np.float32)
 CONV = 2 * (2 * 7 * 9 * 6) * (3 * 5 * 4)
-SQUARE, EVEN = jax.ShapeDtypeStruct((3, 5, 4, 6), np.float32), jax.ShapeDtypeStruct((2, 6, 8, 4), np.float32)
-W, X = jax.ShapeDtypeStruct((10, 16, 16), np.float32), jax.ShapeDtypeStruct((3, 16), np.float32)
+SQUARE = jax.ShapeDtypeStruct((3, 5, 4, 6), np.float32)
+EVEN = jax.ShapeDtypeStruct((2, 6, 8, 4), np.float32)
+W = jax.ShapeDtypeStruct((10, 16, 16), np.float32)
+X = jax.ShapeDtypeStruct((3, 16), np.float32)
 LAYER = 2 * 3 * 16 * 16
 
 
@@ -36,7 +40,8 @@ def transposed(kernel, image):
 
 def gathered(w, x):
     """Sums rows of a product into others, which is a program inside that takes scalars."""
-    y, i = x @ w[0], jnp.asarray([0, 1, 0])
+    y = x @ w[0]
+    i = jnp.asarray([0, 1, 0])
     return jax.ops.segment_sum(y, i, 2).at[0].add(1.0).at[:, 0].max(y[:2, 0]) @ w[1, :, :9]
 
 
@@ -93,13 +98,13 @@ def test_the_gradient_has_so_many():
     def loss(w, x, layer=layer):
         return layers(w, x, layer).sum()
 
-    found = flops.count_flops(loss, W, X)
-    assert of_program(jax.grad(loss), W, X) == found
+    counted = flops.count_flops(loss, W, X)
+    assert of_program(jax.grad(loss), W, X) == counted
     assert of_program(jax.grad(lambda both: strided(*both).sum()), (SQUARE, EVEN)) == flops.count_flops(
         lambda both: strided(*both).sum(), (SQUARE, EVEN)
     )
     again = of_program(jax.grad(lambda w, x: loss(w, x, jax.checkpoint(layer))), W, X)
-    assert again == found + 10 * LAYER
+    assert again == counted + 10 * LAYER
 
 
 def test_a_rule_of_its_own_counts_as_what_it_stands_for():

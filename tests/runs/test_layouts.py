@@ -18,8 +18,8 @@ def start(out, devices, fsdp, *place):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What each layout gives."""
+def results_by_layout(tmp_path_factory):
+    """The arrays that each layout gives, by name."""
     folder = tmp_path_factory.mktemp("layouts")
     with socket.create_server(("", 0)) as server:
         place = f"127.0.0.1:{server.getsockname()[1]}"
@@ -31,18 +31,19 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.parametrize("layout", ["eight", "eight cut by 4", "two by two"])
-def test_a_layout_changes_no_more_than_rounding(layout, found):
-    one, other = found["one"], found[layout]
+def test_a_layout_changes_no_more_than_rounding(layout, results_by_layout):
+    reference = results_by_layout["one"]
+    result = results_by_layout[layout]
     for name, limit in (("1, float32", 1e-6), ("1, float64", 1e-10), ("20, float64", 1e-10)):
         for what in ("metrics", "state"):
-            apart = np.abs(one[f"{what} {name}"] - other[f"{what} {name}"]).max()
+            apart = np.abs(reference[f"{what} {name}"] - result[f"{what} {name}"]).max()
             print(f"{layout}: {what} after step {name}: {apart:.1e} apart")
             assert apart < limit
-    np.testing.assert_array_equal(one["samples, float64"], other["samples, float64"])
-    differ = (one["samples, float32"] != other["samples, float32"]).mean()
+    np.testing.assert_array_equal(reference["samples, float64"], result["samples, float64"])
+    differ = (reference["samples, float32"] != result["samples, float32"]).mean()
     print(f"{layout}: {differ:.2%} of samples differ in float32")
     assert differ <= 1e-3
-    assert (one["state 20, float64"] != one["state 1, float64"]).all()
+    assert (reference["state 20, float64"] != reference["state 1, float64"]).all()
 
 
 def test_a_state_cut_over_four_devices_takes_a_quarter_of_each():

@@ -16,11 +16,13 @@ from tests import tiny
 CONFIG = tiny.get_config()
 
 
-class Kept:
+class UserLog:
     """A logger of the user's own."""
 
     def __init__(self, error=None):
-        self.rows, self.closed, self.error = [], 0, error
+        self.rows = []
+        self.closed = 0
+        self.error = error
 
     def log(self, step, values):
         self.rows.append((step, dict(values)))
@@ -33,27 +35,27 @@ class Kept:
 
 @pytest.fixture
 def service(monkeypatch):
-    """What stands for the package: its runs by id, with what `init` was told and the rows of each."""
+    """A stand-in for the package: its runs by id, the options of `init`, and the rows of each run."""
 
     class Error(Exception):
         pass
 
-    found = SimpleNamespace(calls=[], rows={}, codes=[], fails=set())
+    service = SimpleNamespace(calls=[], rows={}, codes=[], fails=set())
 
-    def init(**told):
-        found.calls.append(told)
-        if "init" in found.fails:
+    def init(**options):
+        service.calls.append(options)
+        if "init" in service.fails:
             raise Error("No API key\nconfigured")
-        rows = found.rows.setdefault(told["id"], {})
+        rows = service.rows.setdefault(options["id"], {})
 
         def log(values, step, commit):
-            if "log" in found.fails:
+            if "log" in service.fails:
                 raise Error("the service is gone")
             assert commit
             rows.setdefault(step, values)
 
         def finish(exit_code):
-            found.codes.append(exit_code)
+            service.codes.append(exit_code)
 
         return SimpleNamespace(log=log, finish=finish)
 
@@ -62,36 +64,36 @@ def service(monkeypatch):
         __spec__=ModuleSpec("wandb", None), Error=Error, init=init, Settings=lambda **x: ("settings", x)
     )
     monkeypatch.setitem(sys.modules, "wandb", module)
-    return found
+    return service
 
 
 def test_all_logs_get_the_same_and_are_closed(tmp_path, service):
-    own = Kept(), Kept()
-    with logs.open_logs(CONFIG, tmp_path, 0, "digits", own) as log:
+    user_logs = UserLog(), UserLog()
+    with logs.open_logs(CONFIG, tmp_path, 0, "digits", user_logs) as log:
         log(5, {"loss": 0.5, "kl": 0.25})
         log(10, {"loss": 0.25})
         assert len(metrics.read_metrics(tmp_path)) == 2  # a reader need not wait
-    wanted = [(5, {"loss": 0.5, "kl": 0.25}), (10, {"loss": 0.25})]
-    assert [kept.rows for kept in own] == [wanted, wanted]
-    assert metrics.read_metrics(tmp_path) == [{"step": step, **values} for step, values in wanted]
-    assert list(service.rows.values()) == [dict(wanted)]
+    expected = [(5, {"loss": 0.5, "kl": 0.25}), (10, {"loss": 0.25})]
+    assert [log_of_user.rows for log_of_user in user_logs] == [expected, expected]
+    assert metrics.read_metrics(tmp_path) == [{"step": step, **values} for step, values in expected]
+    assert list(service.rows.values()) == [dict(expected)]
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
-    assert ([kept.closed for kept in own], service.codes) == ([1, 1], [0])
+    assert ([log_of_user.closed for log_of_user in user_logs], service.codes) == ([1, 1], [0])
 
 
 def test_logs_are_closed_where_training_or_one_of_them_fails(tmp_path, service):
-    own = Kept(), Kept(OSError("no room"))
-    with pytest.raises(OSError, match="no room"), logs.open_logs(CONFIG, tmp_path, 0, "digits", own):
+    user_logs = UserLog(), UserLog(OSError("no room"))
+    with pytest.raises(OSError, match="no room"), logs.open_logs(CONFIG, tmp_path, 0, "digits", user_logs):
         raise UserError("loss is nan")
-    assert ([kept.closed for kept in own], service.codes) == ([1, 1], [1])
+    assert ([log_of_user.closed for log_of_user in user_logs], service.codes) == ([1, 1], [1])
     (tmp_path / metrics.METRICS).write_text("{\n")
-    kept = Kept()
+    log_of_user = UserLog()
     with (
         pytest.raises(UserError, match="line 1 is damaged"),
-        logs.open_logs(CONFIG, tmp_path, 0, None, [kept]),
+        logs.open_logs(CONFIG, tmp_path, 0, None, [log_of_user]),
     ):
         pass
-    assert kept.closed == 1
+    assert log_of_user.closed == 1
 
 
 def test_a_resumed_run_is_the_same_run_there_and_a_moved_folder_too(tmp_path, service):
@@ -102,16 +104,18 @@ def test_a_resumed_run_is_the_same_run_there_and_a_moved_folder_too(tmp_path, se
             for step in steps:
                 log(step, {"loss": 1.0 / step})
         folder = folder.rename(tmp_path / "second")
-    one, two = service.calls
-    assert one["id"] == two["id"] == (folder / logs.WANDB_ID).read_text()
+    first, second = service.calls
+    assert first["id"] == second["id"] == (folder / logs.WANDB_ID).read_text()
     assert (
-        list(service.rows[one["id"]]) == [row["step"] for row in metrics.read_metrics(folder)] == [5, 10, 15]
+        list(service.rows[first["id"]])
+        == [row["step"] for row in metrics.read_metrics(folder)]
+        == [5, 10, 15]
     )
-    assert (one["project"], one["name"], two["name"]) == ("digits", "first", "second")
-    assert (one["resume"], one["dir"]) == ("allow", tmp_path / "first")
-    assert one["config"] == config_io.flatten_config(CONFIG)
-    assert one["config"]["process.beta.class"] == "Linear"
-    json.dumps(one["config"])
+    assert (first["project"], first["name"], second["name"]) == ("digits", "first", "second")
+    assert (first["resume"], first["dir"]) == ("allow", tmp_path / "first")
+    assert first["config"] == config_io.flatten_config(CONFIG)
+    assert first["config"]["process.beta.class"] == "Linear"
+    json.dumps(first["config"])
     (folder / logs.WANDB_ID).write_text("../x\n")
     with pytest.raises(UserError, match=r"wandb_id.txt holds no id .*: delete it"):
         logs.WandbRun(folder, "digits", {})

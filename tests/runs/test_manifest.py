@@ -55,7 +55,7 @@ def killed_after(n, monkeypatch, *args):
 
 @pytest.mark.parametrize("before", ["nothing", "a run", "a run without a manifest"])
 def test_a_kill_at_any_point_leaves_a_run_that_opens_or_none(before, tmp_path, monkeypatch):
-    found = []
+    steps_left = []
     for n in itertools.count():
         workdir = tmp_path / str(n)
         workdir.mkdir()
@@ -65,7 +65,7 @@ def test_a_kill_at_any_point_leaves_a_run_that_opens_or_none(before, tmp_path, m
             (workdir / manifest.MANIFEST).unlink()
         whole = killed_after(n, monkeypatch, workdir, NEW, tiny.DIGITS, EXAMPLES + 1)
         if (workdir / "config.json").exists():
-            found.append(read_config(workdir).train.steps)
+            steps_left.append(read_config(workdir).train.steps)
             check_description(workdir, tiny.DIGITS)
             assert read_description(workdir) == tiny.DIGITS
             assert read_examples(workdir, tiny.DIGITS).max() in (0, 1)
@@ -74,7 +74,10 @@ def test_a_kill_at_any_point_leaves_a_run_that_opens_or_none(before, tmp_path, m
         if whole:
             break
     assert n == 5
-    assert found == ([99, 99] if before == "nothing" else [20, 20, 20, 20, 99, 99])
+    if before == "nothing":
+        assert steps_left == [99, 99]
+    else:
+        assert steps_left == [20, 20, 20, 20, 99, 99]
     assert {len(hashes) for hashes in manifest.read_manifest(workdir).values()} == {1}
 
 
@@ -92,24 +95,33 @@ def test_a_change_of_the_users_is_refused_until_the_manifest_is_deleted(tmp_path
 
 
 def test_the_copy_of_the_users_file_is_covered_and_a_file_is_compared_with_its_hash(tmp_path):
-    own, workdir = tmp_path / "own.py", tmp_path / "run"
-    own.write_bytes(source := Path(own_parts.__file__).read_bytes())
+    user_file = tmp_path / "own.py"
+    workdir = tmp_path / "run"
+    source = Path(own_parts.__file__).read_bytes()
+    user_file.write_bytes(source)
     workdir.mkdir()
-    config = config_io.read_config_file(own)
+    config = config_io.read_config_file(user_file)
     write_run(workdir, config, config.data.describe())
     (workdir / "config.py").unlink()
-    assert config_io.to_json(read_config(workdir, own)) == config_io.to_json(config)
-    own.write_bytes(source + b"# changed")
-    (workdir / "config.py").write_bytes(own.read_bytes())
+    assert config_io.to_json(read_config(workdir, user_file)) == config_io.to_json(config)
+    user_file.write_bytes(source + b"# changed")
+    (workdir / "config.py").write_bytes(user_file.read_bytes())
     with pytest.raises(UserError, match="is not what this run was made with"):
-        read_config(workdir, own)
+        read_config(workdir, user_file)
 
 
 def test_a_file_that_is_replaced_after_its_manifest_was_read_is_no_damage(tmp_path, monkeypatch):
     write_run(tmp_path, OLD, tiny.DIGITS)
-    read, before = manifest.read_manifest, [manifest.read_manifest(tmp_path)]
+    read = manifest.read_manifest
+    before = [manifest.read_manifest(tmp_path)]
     write_run(tmp_path, NEW, tiny.DIGITS)
-    monkeypatch.setattr(manifest, "read_manifest", lambda workdir: before.pop() if before else read(workdir))
+
+    def read_before_once(workdir):
+        if before:
+            return before.pop()
+        return read(workdir)
+
+    monkeypatch.setattr(manifest, "read_manifest", read_before_once)
     assert read_config(tmp_path) == NEW
     assert not before
 
@@ -131,12 +143,12 @@ def test_only_what_this_program_wrote_of_checkpoints_is_deleted(tmp_path):
     (outside / "kept").mkdir(parents=True)
     folder = tmp_path / "checkpoints"
     checkpoint.save_checkpoint(folder, 1, state, keep=1)
-    kept = {"my_best_copy", "04", "4 copy", "²", "1.old"}
-    for name in (*kept, "3", "3.orbax-checkpoint-tmp"):
+    foreign_names = {"my_best_copy", "04", "4 copy", "²", "1.old"}
+    for name in (*foreign_names, "3", "3.orbax-checkpoint-tmp"):
         (folder / name / "d").mkdir(parents=True)
     (folder / "9").symlink_to(outside)
     checkpoint.save_checkpoint(folder, 2, state, keep=1)
-    assert {p.name for p in folder.iterdir()} == {*kept, "2", "9"}
+    assert {p.name for p in folder.iterdir()} == {*foreign_names, "2", "9"}
     assert (outside / "kept").is_dir()
     assert checkpoint.list_steps(folder) == [2]
 
@@ -175,7 +187,8 @@ def test_curves_are_read_by_what_tensorboard_reads(tmp_path):
     board.log(6, {"loss": 0.5})
     board.close()
     (file,) = (tmp_path / "board").iterdir()
-    content, events = file.read_bytes(), []
+    content = file.read_bytes()
+    events = []
     while content:
         size = int.from_bytes(content[:8], "little")
         events.append(event_pb2.Event.FromString(content[12 : 12 + size]))

@@ -46,11 +46,7 @@ BAD = row(loss=np.nan, kl=np.nan, ce=3.0, grad_norm=np.nan, first_nonfinite=1)
         ({"loss": np.inf, "kl": 1.0, "ce": 1.0}, 9, "loss is inf at step 9; .* the end of process.beta"),
         ({"loss": np.nan, "kl": np.nan, "ce": np.nan}, 1, "ce is nan at step 1; .* first weights"),
         ({"loss": np.nan, "kl": np.nan, "ce": np.nan}, 9, "ce is nan at step 9; .* lower optimizer.lr"),
-        (
-            {"grad_norm": np.inf},
-            1,
-            "grad_norm is inf .* optimizer.lr",
-        ),
+        ({"grad_norm": np.inf}, 1, "grad_norm is inf .* optimizer.lr"),
     ],
 )
 def test_the_first_metric_that_is_not_finite_has_its_own_cure(values, step, message):
@@ -64,9 +60,9 @@ def test_steps_that_are_not_finite_are_counted_and_left_out():
     window = metrics.Window(10, ("w", "b"), max_nonfinite=3)
     for step, taken in enumerate((BAD, row(loss=2.0), BAD, BAD, row(loss=4.0)), 1):
         window.add(step, taken, saved=None)
-    found = window.close(saved=None)
-    assert (found["loss"], found["skipped"]) == (3.0, 3)
-    assert np.isfinite(list(found.values())).all()
+    means = window.close(saved=None)
+    assert (means["loss"], means["skipped"]) == (3.0, 3)
+    assert np.isfinite(list(means.values())).all()
     for step in (6, 7):
         window.add(step, BAD, saved=None)
     assert window.close(saved=None) == {}

@@ -23,16 +23,8 @@ from tests.cli.commands import error, status
 from tests.runs import own_parts
 
 FILE = Path(own_parts.__file__)
-SHORT = [
-    "--train.steps",
-    "4",
-    "--train.checkpoint-every",
-    "2",
-    "--model.width",
-    "4",
-    "--train.batch-size",
-    "8",
-]
+SHORT = ["--train.steps", "4", "--train.checkpoint-every", "2", "--model.width", "4"]
+SHORT += ["--train.batch-size", "8"]
 
 
 def same(a, b):
@@ -87,8 +79,8 @@ def test_it_resumes_to_the_same_bits_and_opens_from_python(trained, tmp_path):
     first, of_first = draw(chains=1)
     np.testing.assert_array_equal(first, x0)
     np.testing.assert_array_equal(of_first, states[:, :1])
-    found = run.evaluate(limit=3)
-    np.testing.assert_allclose(found["bits_per_dim"], sum(found["steps"]) + found["prior"], rtol=1e-6)
+    bound = run.evaluate(limit=3)
+    np.testing.assert_allclose(bound["bits_per_dim"], sum(bound["steps"]) + bound["prior"], rtol=1e-6)
     with pytest.raises(UserError, match=r"model.width was 4, is 5"):
         runs.open(tmp_path / "run", dataclasses.replace(longer, model=own_parts.Convolution(5)))
 
@@ -111,20 +103,22 @@ class Noted(configs.Data):
         return example | {"x": example["x"] + rng.integers(0, 6, 3)}
 
 
-class Told(nnx.Module):
+class LabelTable(nnx.Module):
     def __init__(self, spec, rngs):
         self.spec = spec
         self.table = nnx.Param(jax.random.normal(rngs(), (spec.classes, spec.K)))
 
     def __call__(self, xt, t, *, label=None, key=None, weight=None):
         rows = jnp.broadcast_to(self.table[...][label][:, None], (*xt.shape, self.spec.K))
-        return rows if weight is None else rows * weight[..., None]
+        if weight is None:
+            return rows
+        return rows * weight[..., None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Table(configs.Model):
     def build(self, spec, rngs):
-        return Told(spec, rngs)
+        return LabelTable(spec, rngs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,7 +53,8 @@ def state_of(workdir, step):
 
 @pytest.mark.parametrize("spec", [configs.LowDiscrepancy(), configs.Independent()])
 def test_a_bank_holds_what_the_definition_of_a_step_says(spec, tmp_path):
-    parts, path = build(timesteps=spec), tmp_path / "n.array_record"
+    parts = build(timesteps=spec)
+    path = tmp_path / "n.array_record"
     presampled.write_noise(parts, STEPS, path)
     noise_of = presampled.open_noise(parts, path)
     key = jax.random.split(jax.random.key(0))[1]
@@ -85,7 +86,8 @@ def test_a_bank_holds_what_the_definition_of_a_step_says(spec, tmp_path):
 
 
 def test_a_run_with_a_bank_ends_with_the_bits_of_one_without(tmp_path, data_dir, monkeypatch, capsys):
-    parts, path = build(), tmp_path / "n.array_record"
+    parts = build()
+    path = tmp_path / "n.array_record"
     config = parts.config
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
 
@@ -120,14 +122,14 @@ def test_noise_that_is_passed_is_used():
         parts.config.train.ema_decay,
     )
     x0 = jax.numpy.full(SHAPE, 3, jax.numpy.int32)
-    found = []
+    losses = []
     for u in (0.0, 0.999):
         state = jax.tree.map(jax.numpy.copy, parts.state)
         noise = step_module.StepNoise(
             np.full(16, 10, np.int32), np.full(16, 0.1, np.float32), np.full(SHAPE, u, np.float32)
         )
-        found.append(float(step(state, parts.process, {"x": x0}, parts.key, noise)[1]["kl"]))
-    assert found[0] != found[1]
+        losses.append(float(step(state, parts.process, {"x": x0}, parts.key, noise)[1]["kl"]))
+    assert losses[0] != losses[1]
 
 
 PROCESS = configs.Uniform(K=17, steps=9, beta=configs.Linear(0.2, 1.0, rescale=False))
@@ -157,7 +159,8 @@ def test_a_bank_of_another_run_is_refused(case, written):
 
 
 def test_a_bank_that_is_damaged_is_refused(written, tmp_path):
-    parts, content = build(), written.read_bytes()
+    parts = build()
+    content = written.read_bytes()
     bad = tmp_path / "bad.array_record"
     u = presampled.open_noise(parts, written)(3).u.tobytes()
     place = content.index(u) + len(u) // 2

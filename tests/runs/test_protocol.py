@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure import record, sample_quality as protocol
+from d3pm_jax.measure import record, sample_quality
 from d3pm_jax.measure.sample_quality import Protocol
 
-ONE = Protocol(
+PROTOCOL = Protocol(
     N=2000,
     split="train",
     reference="1500 examples, sha256 aa",
@@ -30,49 +30,58 @@ FIGURES = {"samples": ROW, "train": {**ROW, "frechet": 0.125}, "test": {**ROW, "
 IMAGES = {name: record.take_figures(row) for name, row in FIGURES.items()}
 
 
-def plain(found):
+def plain(result):
     """The figures of a record without their units."""
-    return {of: {name: x.value for name, x in row.items()} for of, row in found.values.items()}
+    return {
+        subject: {name: figure.value for name, figure in row.items()}
+        for subject, row in result.values.items()
+    }
 
 
 def other(value):
-    return (
-        f"{value} other" if isinstance(value, str) else value / 2 if isinstance(value, float) else value + 1
-    )
+    """Another value of the same type."""
+    if isinstance(value, str):
+        return f"{value} other"
+    if isinstance(value, float):
+        return value / 2
+    return value + 1
 
 
 def test_every_entry_has_its_file_and_four_decide_what_is_comparable():
     changed = {
-        field.name: dataclasses.replace(ONE, **{field.name: other(getattr(ONE, field.name))})
+        field.name: dataclasses.replace(PROTOCOL, **{field.name: other(getattr(PROTOCOL, field.name))})
         for field in dataclasses.fields(Protocol)
     }
-    names = {protocol.figures_file_name(one) for one in (ONE, dataclasses.replace(ONE), *changed.values())}
+    protocols = (PROTOCOL, dataclasses.replace(PROTOCOL), *changed.values())
+    names = {sample_quality.figures_file_name(protocol) for protocol in protocols}
     assert len(names) == 1 + len(changed)
-    assert protocol.figures_file_name(ONE).startswith("quality_n2000_steps50_seed0_")
-    differ = {name: protocol.list_differences(ONE, one) for name, one in changed.items()}
-    four = ("N", "split", "reference", "features")
-    assert differ == {name: [name] if name in four else [] for name in changed}
+    assert sample_quality.figures_file_name(PROTOCOL).startswith("quality_n2000_steps50_seed0_")
+    compared = ("N", "split", "reference", "features")
+    for name, protocol in changed.items():
+        expected = [name] if name in compared else []
+        assert sample_quality.list_differences(PROTOCOL, protocol) == expected
 
 
 def test_figures_are_read_back_and_side_by_side(tmp_path):
-    fewer, short = dataclasses.replace(ONE, N=300, features="Inception"), dataclasses.replace(ONE, steps=9)
+    fewer = dataclasses.replace(PROTOCOL, N=300, features="Inception")
+    short = dataclasses.replace(PROTOCOL, steps=9)
     folders = [tmp_path / name for name in "ab"]
-    for folder, one in zip(folders, (ONE, short), strict=True):
+    for folder, protocol in zip(folders, (PROTOCOL, short), strict=True):
         folder.mkdir()
-        protocol.write_figures(folder, FIGURES, one)
-    protocol.write_figures(folders[1], {**FIGURES, "samples": {**ROW, "n": 300}}, fewer)
-    found = protocol.read_figures(folders)
-    assert {Protocol(**one.protocol) for one in found} == {ONE, short, fewer}
-    assert plain(found[0]) == FIGURES
-    head, *lines = protocol.format_table(
-        sorted(found, key=lambda one: one.protocol != dataclasses.asdict(ONE))
+        sample_quality.write_figures(folder, FIGURES, protocol)
+    sample_quality.write_figures(folders[1], {**FIGURES, "samples": {**ROW, "n": 300}}, fewer)
+    results = sample_quality.read_figures(folders)
+    assert {Protocol(**result.protocol) for result in results} == {PROTOCOL, short, fewer}
+    assert plain(results[0]) == FIGURES
+    head, *lines = sample_quality.format_table(
+        sorted(results, key=lambda result: result.protocol != dataclasses.asdict(PROTOCOL))
     )
     assert head.split() == ["N", "steps", "Fréchet", "precision", "recall"]
-    (marked,) = (line for line in lines if "NOT COMPARABLE with the first line: other N, features" in line)
-    assert marked.split()[:4] == [f"b/{protocol.figures_file_name(fewer)[:-5]}", "300", "50", "1.250"]
+    (marked,) = [line for line in lines if "NOT COMPARABLE with the first line: other N, features" in line]
+    assert marked.split()[:4] == [f"b/{sample_quality.figures_file_name(fewer)[:-5]}", "300", "50", "1.250"]
     assert sum(line.startswith(("a/", "b/")) for line in lines) == 3
     assert lines[0].split() == [
-        f"a/{protocol.figures_file_name(ONE)[:-5]}",
+        f"a/{sample_quality.figures_file_name(PROTOCOL)[:-5]}",
         "2000",
         "50",
         "1.250",
@@ -90,26 +99,28 @@ def test_figures_are_read_back_and_side_by_side(tmp_path):
 def test_figures_of_texts_have_columns_of_their_own(tmp_path):
     row = {"n": 2000, "known_words": 0.5, "distinct_1": 0.25, "distinct_2": None, "distinct_3": 1.0}
     row |= {"longest_copy": 1234, "copied": "é\n"}
-    path = protocol.write_figures(tmp_path, {"samples": row}, ONE)
-    (found,) = protocol.read_figures([tmp_path])
-    assert plain(found)["samples"] == row
-    head, line = protocol.format_table([found])
+    path = sample_quality.write_figures(tmp_path, {"samples": row}, PROTOCOL)
+    (result,) = sample_quality.read_figures([tmp_path])
+    assert plain(result)["samples"] == row
+    head, line = sample_quality.format_table([result])
     assert " ".join(head.split()) == "N steps known words distinct words 2-grams 3-grams longest copy"
     assert line.split()[1:] == ["2000", "50", "0.500", "0.250", "too", "few", "1.000", "1,234"]
-    assert protocol.format_table([])[0].split()[2] == "Fréchet"
-    mixed = protocol.format_table([found, dataclasses.replace(found, values=IMAGES)])
+    assert sample_quality.format_table([])[0].split()[2] == "Fréchet"
+    mixed = sample_quality.format_table([result, dataclasses.replace(result, values=IMAGES)])
     assert mixed[2].split()[3:] == ["-"] * 5
     path.write_text(path.read_text().replace("1234", '"1234"'))
     with pytest.raises(UserError, match="a figure is no number"):
-        protocol.read_figures([tmp_path])
+        sample_quality.read_figures([tmp_path])
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    path = protocol.write_figures(tmp_path, FIGURES, ONE)
-    whole = path.read_text()
-    for text in ("", "[]", "{}", whole.replace('"N": 2000', '"N": "x"'), whole.replace('"samples"', '"x"')):
+    path = sample_quality.write_figures(tmp_path, FIGURES, PROTOCOL)
+    written = path.read_text()
+    other_type = written.replace('"N": 2000', '"N": "x"')
+    without_samples = written.replace('"samples"', '"x"')
+    for text in ("", "[]", "{}", other_type, without_samples):
         path.write_text(text)
         with pytest.raises(
             UserError, match=r"quality_\S+\.json is damaged \(.*\): delete it and measure again"
         ):
-            protocol.read_figures([tmp_path])
+            sample_quality.read_figures([tmp_path])

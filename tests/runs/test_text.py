@@ -37,11 +37,9 @@ def table(config, description, process):
 
     def predict(params, xt, t, key=None, label=None, weight=None):
         logits = params["table"]["kernel"][xt]
-        return config.head.logits(
-            logits if weight is None else jax.numpy.where(weight[..., None] > 0, logits, np.nan),
-            xt,
-            process.K,
-        )
+        if weight is not None:
+            logits = jax.numpy.where(weight[..., None] > 0, logits, np.nan)
+        return config.head.logits(logits, xt, process.K)
 
     return predict, lambda key: {"table": {"kernel": 0.1 * jax.random.normal(key, (process.K,) * 2)}}
 
@@ -72,16 +70,17 @@ def trained(tmp_path_factory):
 def test_padding_counts_nowhere(trained):
     rows = [json.loads(line) for line in (trained.workdir / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["loss"]) and np.isfinite(row["valid_bits_per_dim"]) for row in rows)
-    batch, found = trained.read_batch("test"), trained.evaluate(batch_size=5)
+    batch = trained.read_batch("test")
+    bound = trained.evaluate(batch_size=5)
     D = batch["weight"].sum()
     assert batch["x"].size > D
-    assert found["bits_per_dim"] == pytest.approx(found["nats"] * len(batch["x"]) / D / np.log(2))
-    assert sum(found["steps"]) + found["prior"] == pytest.approx(found["bits_per_dim"], rel=1e-5)
+    assert bound["bits_per_dim"] == pytest.approx(bound["nats"] * len(batch["x"]) / D / np.log(2))
+    assert sum(bound["steps"]) + bound["prior"] == pytest.approx(bound["bits_per_dim"], rel=1e-5)
     with pytest.raises(UserError, match=r"have weights: take Run\.read_batch"):
         trained.read_split("test")
-    kept = run_folder.read_examples(trained.workdir, trained.parts.description)
-    np.testing.assert_array_equal(kept, np.where(batch["weight"] > 0, batch["x"], -1)[:64])
-    assert trained.parts.kind.lines(kept[:4]) == ["the cat ", "sat", "a", "on the m"]
+    examples = run_folder.read_examples(trained.workdir, trained.parts.description)
+    np.testing.assert_array_equal(examples, np.where(batch["weight"] > 0, batch["x"], -1)[:64])
+    assert trained.parts.kind.lines(examples[:4]) == ["the cat ", "sat", "a", "on the m"]
 
 
 @pytest.mark.slow
@@ -89,7 +88,8 @@ def test_a_padded_run_is_evaluated_on_its_best_grid_and_sampled_without_its_text
     folder = trained.workdir
     assert status("eval", folder, "--grid", "dp", "--steps", 3) == 0
     out = capsys.readouterr().out
-    train, batch = trained.read_batch("train"), trained.read_batch("test")
+    train = trained.read_batch("train")
+    batch = trained.read_batch("test")
     counts = np.bincount(train["x"][train["weight"] > 0], minlength=len(trained.parts.description.symbols))
     nats = baselines.unigram_nats(counts, batch["x"], batch["weight"]).sum()
     assert f"  unigram: {nats / batch['weight'].sum() / np.log(2):.3f} bits/dim" in out
@@ -104,14 +104,17 @@ def test_a_padded_run_is_evaluated_on_its_best_grid_and_sampled_without_its_text
 
 
 def test_a_run_goes_on_with_its_text_only_wherever_it_lies(trained, capsys):
-    folder, own = trained.workdir, trained.config
+    folder = trained.workdir
+    trained_config = trained.config
     text = folder.parent / "b.txt"
     resume = ("train", "--workdir", folder, "--resume", "--data.train", text)
     text.write_text("\n".join(LINES))
     assert status(*resume) == 0
     assert config_io.from_json(json.loads((folder / "config.json").read_bytes())).data.train == str(text)
     text.write_text("\n".join(LINES[::-1]))
-    other = dataclasses.replace(own, data=dataclasses.replace(own.data, train=str(text)))
+    other = dataclasses.replace(
+        trained_config, data=dataclasses.replace(trained_config.data, train=str(text))
+    )
     moved = dataclasses.replace(trained, parts=dataclasses.replace(trained.parts, config=other))
     changed = f"the text or its tokenizer has changed since the run in {folder}: use those it had"
     with pytest.raises(UserError, match=re.escape(changed)):
@@ -120,8 +123,8 @@ def test_a_run_goes_on_with_its_text_only_wherever_it_lies(trained, capsys):
     same = (*resume[:-1], folder.parent / "a.txt")
     assert changed in error(capsys, *same, "--data.tokenizer", "bytes")
     shares = ("--data.split", 0.8, 0.1, 0.1)
-    said = "cannot resume with another config (data.split was [0.9, 0.05, 0.05], is [0.8, 0.1, 0.1]): pass"
-    assert said in error(capsys, *same, *shares)
+    refusal = "cannot resume with another config (data.split was [0.9, 0.05, 0.05], is [0.8, 0.1, 0.1]): pass"
+    assert refusal in error(capsys, *same, *shares)
     gone = error(capsys, *resume[:-1], folder / "none.txt")
     assert gone.endswith("name a text in UTF-8\n")
     text.unlink()
@@ -143,11 +146,11 @@ def test_padded_data_is_refused_to_a_network_that_cannot_be_told(trained, tmp_pa
 @pytest.mark.parametrize("packing", ["wrapped", "padded"])
 @pytest.mark.usefixtures("text_cache")
 def test_a_transformer_is_trained_on_a_text_and_goes_on_to_the_same_bits(tmp_path, packing):
-    own = config_of(tmp_path, packing)
-    whole = runs.train(own, tmp_path / "whole")
-    part = dataclasses.replace(own, train=dataclasses.replace(own.train, steps=2))
+    full_config = config_of(tmp_path, packing)
+    whole = runs.train(full_config, tmp_path / "whole")
+    part = dataclasses.replace(full_config, train=dataclasses.replace(full_config.train, steps=2))
     runs.train(part, tmp_path / "part")
-    again = runs.train(own, tmp_path / "part", resume=True)
+    again = runs.train(full_config, tmp_path / "part", resume=True)
     for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(again.params), strict=True):
         np.testing.assert_array_equal(a, b)
     assert np.isfinite(whole.evaluate()["bits_per_dim"])
@@ -158,7 +161,8 @@ def test_a_transformer_is_trained_on_a_text_and_goes_on_to_the_same_bits(tmp_pat
 def test_samples_of_lines_are_compared_with_lines(trained, monkeypatch):
     """Padding is no text, and a line is not what a piece goes on from."""
     monkeypatch.setattr(text_kind, "PART", 40)  # five examples
-    reference, train = runs.quality.prepare(trained, 7), trained.read_batch("train")
+    reference = runs.quality.prepare(trained, 7)
+    train = trained.read_batch("train")
     assert reference.compared.startswith(f"{int(train['weight'].sum()):,} tokens, ")
     pieces = [x[w > 0] for x, w in zip(train["x"], train["weight"], strict=True)]
     lines = [trained.parts.description.text(x) for x in pieces]

@@ -14,7 +14,9 @@ from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import StepNoise, make_step
 from tests.models.small import randomised
 
-B, L, SHORT = 16, 3, 2
+B = 16
+L = 3
+SHORT = 2
 RECIPROCAL = configs.Reciprocal()
 CASES = (  # objective, process of K = 3 categories, what the network forbids
     (configs.HybridLoss(), configs.Uniform(3, 4, RECIPROCAL), None),
@@ -29,12 +31,19 @@ def gradient_step(objective, process, forbid, network, x0, u, weight):
 
     def predict(params, xt, t, key=None, weight=None):
         logits = nnx.merge(graphdef, params)(xt, t, weight=weight)
-        return logits if forbid is None else d3pm.forbid(logits, forbid)
+        if forbid is None:
+            return logits
+        return d3pm.forbid(logits, forbid)
 
-    sgd, real = optax.sgd(1.0), not isinstance(objective, configs.HybridLoss)
-    t = jnp.linspace(0.5, 3.5, B) if real else jnp.arange(B) % 4 + 1
+    sgd = optax.sgd(1.0)
+    has_real_times = not isinstance(objective, configs.HybridLoss)
+    if has_real_times:
+        t = jnp.linspace(0.5, 3.5, B)
+    else:
+        t = jnp.arange(B) % 4 + 1
     step = make_step(objective, configs.LowDiscrepancy(), sgd, predict, 0.9)
-    batch, noise = {"x": x0, "weight": weight}, StepNoise(t, jnp.full(B, 0.25), u)
+    batch = {"x": x0, "weight": weight}
+    noise = StepNoise(t, jnp.full(B, 0.25), u)
     state, metrics = step(init_state(params, sgd), process.build(), batch, jax.random.key(0), noise)
     return metrics, state.params
 
@@ -51,9 +60,13 @@ def test_a_padded_batch_has_the_loss_and_the_gradient_of_the_shorter_one():
         return [gradient_step(*case, network, x0, u, weight) for case in CASES]
 
     rng = np.random.default_rng(0)
-    x0, u = jnp.asarray(rng.integers(0, 2, (B, L)), jnp.int32), jnp.asarray(rng.random((B, L)))
+    x0 = jnp.asarray(rng.integers(0, 2, (B, L)), jnp.int32)
+    u = jnp.asarray(rng.random((B, L)))
     weight = jnp.asarray(rng.integers(1, 3, (B, L)) / 2 * (np.arange(L) < SHORT))
-    found, expected = steps(x0, u, weight), steps(*(x[:, :SHORT] for x in (x0, u, weight)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), found, expected)
-    whole = steps(x0, u, jnp.ones((B, L)))
-    assert all(abs(a["loss"] / b["loss"] - 1) > 1e-3 for (a, _), (b, _) in zip(found, whole, strict=True))
+    actual = steps(x0, u, weight)
+    expected = steps(*(x[:, :SHORT] for x in (x0, u, weight)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), actual, expected)
+    unweighted = steps(x0, u, jnp.ones((B, L)))
+    assert all(
+        abs(a["loss"] / b["loss"] - 1) > 1e-3 for (a, _), (b, _) in zip(actual, unweighted, strict=True)
+    )

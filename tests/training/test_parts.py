@@ -14,19 +14,25 @@ from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import make_step
 
-B, L, K, T = 16, 3, 4, 6
-OBJECTIVE, TIMESTEPS = configs.HybridLoss(ce_weight=0.1), configs.Importance(least_count=0)
+B = 16
+L = 3
+K = 4
+T = 6
+OBJECTIVE = configs.HybridLoss(ce_weight=0.1)
+TIMESTEPS = configs.Importance(least_count=0)
 PROCESS = d3pm.uniform(d3pm.cosine(T), K)
 
 
 def predict(params, xt, t, key=None, label=None, weight=None):
     """A table of x_t and one of the class."""
     logits = params["of_x"][xt] * (1.0 + t[:, None, None] / T)
-    return logits if label is None else logits + params["of_label"][label][:, None]
+    if label is None:
+        return logits
+    return logits + params["of_label"][label][:, None]
 
 
 def stepped(batch, accumulate, devices):
-    """What two steps make of the first state, and their metrics."""
+    """The state after two steps, and the metrics of the second."""
     mesh = Mesh(jax.devices()[:devices], "data")
     rule = configs.Adam(lr=0.1, clip=1e-2).build()
     step = make_step(OBJECTIVE, TIMESTEPS, rule, predict, 0.9, batch_sharding(mesh), accumulate)
@@ -47,15 +53,15 @@ def test_parts_make_the_step_of_the_whole_batch():
     weight = rng.random((B, L))
     weight[1::4] = 0.0  # all of part 1 of 4
     batch = {"x": rng.integers(0, K, (B, L)).astype(np.int32)}
-    told = batch | {"weight": weight, "label": rng.integers(0, 2, B).astype(np.int32)}
-    for given, parts in ((told, ((4, 1), (4, 2))), (batch, ((2, 2),))):
-        expected = stepped(given, 1, 1)
+    weighted_batch = batch | {"weight": weight, "label": rng.integers(0, 2, B).astype(np.int32)}
+    for examples, parts in ((weighted_batch, ((4, 1), (4, 2))), (batch, ((2, 2),))):
+        expected = stepped(examples, 1, 1)
         for accumulate, devices in parts:
-            found = stepped(given, accumulate, devices)
+            actual = stepped(examples, accumulate, devices)
             jax.tree.map(
-                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), found, expected
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), actual, expected
             )
-    assert found[0].history.counts.sum() == 2 * B
+    assert actual[0].history.counts.sum() == 2 * B
 
 
 class FirstLogit:
@@ -74,7 +80,9 @@ def test_parts_have_keys_of_their_own_and_have_to_be_equal():
     def random(params, xt, t, key=None):
         return params * jnp.broadcast_to(jax.random.normal(key), (*xt.shape, K))
 
-    rule, batch, losses = configs.Adam().build(), {"x": jnp.zeros((4, L), jnp.int32)}, {}
+    rule = configs.Adam().build()
+    batch = {"x": jnp.zeros((4, L), jnp.int32)}
+    losses = {}
     for accumulate in (1, 2):
         step = make_step(FirstLogit(), configs.LowDiscrepancy(), rule, random, 0.9, accumulate=accumulate)
         _, row = step(init_state(jnp.asarray(1.0), rule), PROCESS, batch, jax.random.key(0))

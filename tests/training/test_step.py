@@ -27,7 +27,8 @@ def test_steps_follow_the_formulas():
     base = tiny.get_config()
     train = dataclasses.replace(base.train, ema_decay=0.15)
     config = dataclasses.replace(base, optimizer=ADAM, train=train)
-    process, key = d3pm.uniform(d3pm.cosine(10), 3), jax.random.key(5)
+    process = d3pm.uniform(d3pm.cosine(10), 3)
+    key = jax.random.key(5)
     x0 = jnp.asarray(np.random.default_rng(0).integers(0, 3, (4, 2, 2, 1)), jnp.int32)
 
     def predict(params, xt, t, key=None):
@@ -40,12 +41,16 @@ def test_steps_follow_the_formulas():
     optimizer = ADAM.build()
     step = make_step(config.loss, config.timesteps, optimizer, predict, config.train.ema_decay)
     state = init_state({"kernel": jnp.asarray(W0[None, :2]), "bias": jnp.asarray(W0[2:])}, optimizer)
-    w, ema, m, v = W0.copy(), W0.copy(), np.zeros(3), np.zeros(3)
+    w = W0.copy()
+    ema = W0.copy()
+    m = np.zeros(3)
+    v = np.zeros(3)
     for i in range(3):
         g = _gradient(config, process, x0, jax.random.fold_in(key, i), w)
         norm = np.sqrt((g**2).sum())
         g = g * min(1.0, ADAM.clip / norm)
-        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g**2
+        m = 0.8 * m + 0.2 * g
+        v = 0.9 * v + 0.1 * g**2
         lr = 0.1 * min(1.0, (i + 1) / 2) * 0.5 * (1 + np.cos(np.pi * i / 10))
         adam = (m / (1 - 0.8 ** (i + 1))) / (np.sqrt(v / (1 - 0.9 ** (i + 1))) + 1e-8)
         w = w - lr * (adam + 0.3 * w * [1, 1, 0])
@@ -77,8 +82,11 @@ def _gradient(config, process, x0, key, w):
 @pytest.mark.usefixtures("x64")
 def test_the_loss_is_the_weighted_mean_and_labels_reach_the_network():
     """What has weight 0 does not count, even where it costs infinity."""
-    process, key, rng = d3pm.uniform(d3pm.cosine(10), 3), jax.random.key(5), np.random.default_rng(0)
-    x0, label = jnp.asarray(rng.integers(0, 2, (4, 2)), jnp.int32), jnp.array([0, 1, 1, 0], jnp.int32)
+    process = d3pm.uniform(d3pm.cosine(10), 3)
+    key = jax.random.key(5)
+    rng = np.random.default_rng(0)
+    x0 = jnp.asarray(rng.integers(0, 2, (4, 2)), jnp.int32)
+    label = jnp.array([0, 1, 1, 0], jnp.int32)
     weight = jnp.asarray(rng.random((4, 2))).at[1, 0].set(0.0)
     x0 = x0.at[1, 0].set(2)  # which the network rules out
 
@@ -94,9 +102,9 @@ def test_the_loss_is_the_weighted_mean_and_labels_reach_the_network():
     t = d3pm.low_discrepancy(jax.random.uniform(key_t), 4, 10)
     xt = d3pm.q_sample(process, x0, t, jax.random.uniform(key_q, x0.shape))
     logits = predict(params, xt, t, None, label)
-    found = d3pm.hybrid(process, logits, x0, xt, t, 0.001, belief="leave_one_out")
-    assert np.isinf(found.loss[1, 0])
-    counted = np.where(weight > 0, weight * found.loss, 0.0)
+    terms = d3pm.hybrid(process, logits, x0, xt, t, 0.001, belief="leave_one_out")
+    assert np.isinf(terms.loss[1, 0])
+    counted = np.where(weight > 0, weight * terms.loss, 0.0)
     np.testing.assert_allclose(metrics["loss"], counted.sum() / weight.sum(), rtol=1e-12)
     assert np.isfinite(state.params[:, :2]).all()
 
@@ -109,7 +117,9 @@ def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
     base = tiny.get_config()
     spec = configs.Importance(least_count=0)
     config = dataclasses.replace(base, timesteps=spec, loss=configs.StochasticBound())
-    process, key, T = d3pm.uniform(d3pm.cosine(4), 3), jax.random.key(5), 4
+    process = d3pm.uniform(d3pm.cosine(4), 3)
+    key = jax.random.key(5)
+    T = 4
     x0 = jnp.asarray(np.random.default_rng(0).integers(0, 3, (8, 2, 2, 1)), jnp.int32)
 
     def predict(params, xt, t, key=None):
@@ -132,7 +142,10 @@ def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
         key_t, key_q, _ = jax.random.split(jax.random.fold_in(key, i), 3)
         p = np.sqrt(before.mean_square + 1e-10) + 1e-4
         p[0] = p[1]
-        p = p / p.sum() if (before.counts > 0).all() else np.full(T, 1 / T)
+        if (before.counts > 0).all():
+            p = p / p.sum()
+        else:
+            p = np.full(T, 1 / T)
         t = np.searchsorted(np.cumsum(p), jax.random.uniform(key_t, (8,)), side="right") + 1
         kl = kl_at(w, jnp.asarray(t), jax.random.uniform(key_q, x0.shape))
         sums = np.asarray(kl).reshape(8, -1).sum(1)
