@@ -59,8 +59,8 @@ def run_training(
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
-    # Everything that may be refused is read before anything is written: the data of all splits, the file of
-    # noise and the weights to begin from. A refusal then leaves the folder as it was.
+    # Everything that may be refused is read before anything is written: the data, the file of noise and the
+    # weights to begin from. A refusal then leaves the folder as it was.
     parts, source = build_run(config, workdir if resume else None)
     config = parts.config
     folder = workdir / CHECKPOINTS

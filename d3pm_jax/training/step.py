@@ -118,8 +118,8 @@ def make_update(
         metrics["grad_norm"] = optax.tree.norm(grads)
 
         # All metrics decide, not the gradient alone: an infinite loss can have a finite gradient, as where a
-        # category of the data has probability 0 whatever the parameters are. The norm stands for the whole
-        # gradient, since it is not finite where any entry is not, and costs no further pass over it.
+        # category of the data has probability 0 whatever the parameters are. The norm, which is computed
+        # anyway, stands for the whole gradient: it is not finite where any entry is not.
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
 
         # The average starts from random weights, which a decay of 0.9999 would keep for 10,000 steps. With at
