@@ -50,9 +50,14 @@ def uniform_draw(
         int32 categories.
     """
     beta = expand_trailing(schedule(time).beta, x0.shape)
+
+    # Each of the other K - 1 categories has an interval of length beta / K, from u = 0 on; x_0 has all that
+    # is left.
     j = jnp.floor(u * K / jnp.where(beta > 0, beta, 1.0))
     moved = (beta > 0) & (j < K - 1)
     j = jnp.where(moved, j, 0.0).astype(jnp.int32)
+
+    # The j-th of the others is j itself below x_0, and one more from there on.
     return jnp.where(moved, j + (j >= x0), x0).astype(jnp.int32)
 
 
@@ -81,8 +86,10 @@ def absorbing_nelbo(
         Nats per unit of time, +inf where the prediction rules x_0 out.
     """
     level, rate = _level_and_rate(schedule, time)
-    ce = -numerics.log_prob(_wide(logits_x0), x0)
-    weight = rate / jnp.where(level.beta > 0, level.beta, 1.0)  # at time 0 nothing is masked
+    ce = -numerics.log_prob(_wide(logits_x0), x0)  # [*S]
+
+    # At time 0 beta is 0, but nothing is masked: the weight then counts for no element.
+    weight = rate / jnp.where(level.beta > 0, level.beta, 1.0)
     return jnp.where(xt == mask_id, expand_trailing(weight, x0.shape) * ce, 0.0)
 
 
@@ -107,10 +114,16 @@ def uniform_nelbo(
     """
     K = logits_x0.shape[-1]
     level, rate = _level_and_rate(schedule, time)
-    alpha, beta = (expand_trailing(jnp.log(x), x0.shape)[..., None] for x in level)
+    log_alpha = expand_trailing(jnp.log(level.alpha), x0.shape)[..., None]  # [.., 1]
+    log_beta = expand_trailing(jnp.log(level.beta), x0.shape)[..., None]  # [.., 1]
+
+    # r is of the law that is certain of x_0, s of the predicted one, both [*S, K].
     log_p0 = jnp.where(jnp.arange(K).reshape((1,) * x0.ndim + (K,)) == x0[..., None], 0.0, -jnp.inf)
-    log_r, at_xt = _relative(alpha, beta, log_p0.astype(_wide(logits_x0).dtype), xt)
-    log_s, predicted_at_xt = _relative(alpha, beta, numerics.log_normalize(_wide(logits_x0)), xt)
+    log_r, at_xt = _relative_to_xt(log_alpha, log_beta, log_p0.astype(_wide(logits_x0).dtype), xt)
+    log_p = numerics.log_normalize(_wide(logits_x0))
+    log_s, predicted_at_xt = _relative_to_xt(log_alpha, log_beta, log_p, xt)
+
+    # At alpha = 0 nothing of x_0 is left to be learnt, and 1 / alpha is not to make a NaN of it.
     left = level.alpha > 0
     weight = jnp.where(left, rate / jnp.where(left, level.alpha, 1.0), 0.0) / K
     loss = jnp.where(predicted_at_xt == -jnp.inf, jnp.inf, numerics.kl(log_r, log_s))
@@ -124,9 +137,10 @@ def _level_and_rate(schedule: Schedule, time: Array) -> tuple[Level, Array]:
     return level, derivative.beta
 
 
-def _relative(alpha: Array, beta: Array, log_p: Array, xt: Array) -> tuple[Array, Array]:
-    """Returns log(p_j / p_xt) of alpha p + beta / K, and log of its K p_xt; alpha and beta are logs."""
-    pushed = numerics.log_add(*jnp.broadcast_arrays(jnp.log(log_p.shape[-1]) + alpha + log_p, beta))
+def _relative_to_xt(log_alpha: Array, log_beta: Array, log_p: Array, xt: Array) -> tuple[Array, Array]:
+    """Returns log(q_j / q_xt) and log(K q_xt) of q = alpha p + beta / K, [*S, K] and [*S]."""
+    K = log_p.shape[-1]
+    pushed = numerics.log_add(*jnp.broadcast_arrays(jnp.log(K) + log_alpha + log_p, log_beta))  # log(K q)
     at_xt = jnp.take_along_axis(pushed, xt[..., None].astype(jnp.int32), axis=-1)
     return pushed - jnp.where(at_xt == -jnp.inf, 0.0, at_xt), at_xt[..., 0]
 

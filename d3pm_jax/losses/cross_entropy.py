@@ -52,10 +52,14 @@ def smoothed_cross_entropy(
         ValueError: smoothing is outside [0, 1].
     """
     log_p = numerics.log_normalize(promote(process, logits_x0))
-    each = jnp.full(process.K, smoothing / (process.K - (mask_id is not None)), log_p.dtype)
-    each = each if mask_id is None else each.at[mask_id].set(0.0)
-    onehot = jax.nn.one_hot(x0, process.K, dtype=log_p.dtype)
-    target = (1 - smoothing) * onehot + jnp.broadcast_to(each, onehot.shape)
+    num_allowed = process.K - (mask_id is not None)
+    smoothed = jnp.full(process.K, smoothing / num_allowed, log_p.dtype)  # [K]
+    if mask_id is not None:
+        smoothed = smoothed.at[mask_id].set(0.0)
+    onehot = jax.nn.one_hot(x0, process.K, dtype=log_p.dtype)  # [*S, K]
+    target = (1 - smoothing) * onehot + jnp.broadcast_to(smoothed, onehot.shape)
+
+    # 0 (-inf) = 0: a category without mass costs nothing, forbidden or not.
     return -jnp.sum(jnp.where(target > 0, target * log_p, 0.0), axis=-1)
 
 

@@ -22,6 +22,8 @@ numbers_per_element.register(Mixing, lambda process: process.K)
 
 @numbers_per_element.register
 def _(process: Masked) -> int:
-    """Gives what the loss of the inner process reads: a matrix, with the mask, or a row."""
-    matrix = numbers_per_element(process.inner) > process.inner.K
-    return process.K**2 if matrix else process.K
+    """Counts what the loss of the inner process reads, a matrix or a row, with the mask."""
+    inner_reads_matrix = numbers_per_element(process.inner) > process.inner.K
+    if inner_reads_matrix:
+        return process.K**2
+    return process.K

@@ -20,7 +20,10 @@ from d3pm_jax.processes.tables import expand_trailing, is_category
 
 Loss = Callable[..., Array]  # (process, logits [*S, K], x0 [*S], xt [*S], t) -> nats [*S]
 WithGradient = Callable[..., tuple[Array, Array]]  # the same -> nats [*S], their gradient [*S, K]
-ROWS = 128  # of an example that a matrix is read for, at least
+
+# A part whose elements share a matrix [K, K] has at least so many elements of each example, so that the
+# matrix is read once for many of them.
+ROWS = 128
 
 
 @singledispatch
@@ -29,9 +32,9 @@ def numbers_per_element(process: Process) -> int:
     return process.K**2
 
 
-def by_autodiff(loss: Loss, process: Process, logits: Array, *rest: Array) -> tuple[Array, Array]:
-    """Returns any loss and its gradient, as a `WithGradient` does."""
-    value, pull = jax.vjp(lambda x: loss(process, x, *rest), logits)
+def differentiate(loss: Loss, process: Process, logits: Array, *arguments: Array) -> tuple[Array, Array]:
+    """Returns the values of any loss and their gradient by autodiff, as a `WithGradient` does."""
+    value, pull = jax.vjp(lambda x: loss(process, x, *arguments), logits)
     return value, pull(jnp.ones_like(value))[0]
 
 
@@ -44,23 +47,47 @@ class Plan(NamedTuple):
     size: int  # numbers that an element takes in the largest array
     definition: Loss | None  # what takes the place of kl where that is NaN, and near by
 
-    def over_parts(
+    def apply_by_parts(
         self, f: Callable[..., tuple[Array, ...]], process: Process, t: Array, *rows: Array
     ) -> tuple[Array, ...]:
-        """Applies f(plan, process, *rows, t) to one part after the other; to some with the definition."""
+        """Applies f(plan, process, *rows, t) to one part after the other.
 
-        def of(plan: Plan) -> Callable[..., tuple[Array, ...]]:
-            return lambda *part: f(plan, process, *part, *([t] if self.shared else []))
+        Args:
+            f: what is made of a part.
+            process: the forward process.
+            t: steps, (), [B] or [*S].
+            rows: logits [*S, K], and arrays [*S].
 
-        otherwise = None
-        if (kl := self.definition) is not None:
-            otherwise = of(self._replace(kl=kl, kl_and_gradient=partial(by_autodiff, kl)))
-        rows = rows if self.shared else (*rows, t)
-        matrix = self.shared and numbers_per_element(process) > process.K
-        least = ROWS if matrix else 1
-        return tiles.apply_by_parts(of(self), *rows, floats=self.size, least=least, otherwise=otherwise)
+        Returns:
+            The outputs of f for all elements. Where its first one is NaN, and for elements near by, they are
+            those of f with the definition as the loss.
+        """
+        by_definition = None
+        if self.definition is not None:
+            with_gradient = partial(differentiate, self.definition)
+            plan = self._replace(kl=self.definition, kl_and_gradient=with_gradient)
+            by_definition = plan._bind(f, process, t)
 
-    def update(self, f: Callable[..., Array], t: Array, array: Array, *rows: Array) -> Array:
+        # A t of each element is cut into parts as all else is. A shared one goes to every part as it is, and
+        # so does the matrix that it selects, which should then be read for many elements at a time.
+        least = 1
+        if not self.shared:
+            rows = (*rows, t)
+        elif numbers_per_element(process) > process.K:
+            least = ROWS
+        return tiles.apply_by_parts(
+            self._bind(f, process, t), *rows, floats=self.size, least=least, otherwise=by_definition
+        )
+
+    def _bind(
+        self, f: Callable[..., tuple[Array, ...]], process: Process, t: Array
+    ) -> Callable[..., tuple[Array, ...]]:
+        """Returns f as a function of what is cut into parts."""
+        if self.shared:
+            return lambda *part: f(self, process, *part, t)
+        return lambda *part: f(self, process, *part)
+
+    def update_by_parts(self, f: Callable[..., Array], t: Array, array: Array, *rows: Array) -> Array:
         """Replaces array by f(array, *rows, t), one part after the other."""
         if not self.shared:
             return tiles.update_by_parts(f, array, *rows, t, floats=self.size)
@@ -83,25 +110,35 @@ def kl_and_ce(
     Args:
         kl: the loss; like the next argument, the same function each time, for what was compiled of it.
         kl_and_gradient: the same with its gradient.
-        process, logits, x0, xt, t, belief: as for `variational.hybrid`.
+        process, logits, x0, xt, t: as for `variational.hybrid`.
+        belief: as for `variational.hybrid`; the rule of "official" at t = 1 is left to the caller.
         definition: the loss, with its gradient by autodiff, where kl is NaN and near by.
     """
     shared = t.ndim <= 1
-    if not shared:
-        t = jnp.broadcast_to(expand_trailing(t, x0.shape), x0.shape)
-    size = process.K if shared else numbers_per_element(process)
+    if shared:
+        size = process.K
+    else:
+        t = jnp.broadcast_to(expand_trailing(t, x0.shape), x0.shape)  # [*S]
+        size = numbers_per_element(process)
+
+    # Leave-one-out logits become those of the denoiser for the cross entropy, which is made in the same pass.
     if belief == "leave_one_out":
-        return _both(Plan(kl, kl_and_gradient, shared, size, definition), process, logits, x0, xt, t)
+        plan = Plan(kl, kl_and_gradient, shared, size, definition)
+        return _kl_and_denoiser_ce(plan, process, logits, x0, xt, t)
+
+    # Under all others the cross entropy is that of the logits.
     if belief == "denoiser":
-        kl, kl_and_gradient = _of_denoiser(kl), _of_denoiser(kl_and_gradient)
-        definition = None if definition is None else _of_denoiser(definition)
-    found = _alone(Plan(kl, kl_and_gradient, shared, size, definition), process, logits, x0, xt, t)
-    return found, cross_entropy(process, logits, x0)
+        kl = _of_denoiser(kl)
+        kl_and_gradient = _of_denoiser(kl_and_gradient)
+        if definition is not None:
+            definition = _of_denoiser(definition)
+    plan = Plan(kl, kl_and_gradient, shared, size, definition)
+    return _kl_alone(plan, process, logits, x0, xt, t), cross_entropy(process, logits, x0)
 
 
 @cache
 def _of_denoiser(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns f for logits of a denoiser.
+    """Returns f for logits of a denoiser: the same function each time, for what was compiled of it.
 
     What is taken off them is constant, and where x_t rules x_0 out they are -inf, p = 0: so the gradient of f
     for the difference is the one for them.
@@ -111,6 +148,12 @@ def _of_denoiser(f: Callable[..., Any]) -> Callable[..., Any]:
         return f(process, to_leave_one_out(process, logits, xt, t), x0, xt, t)
 
     return converted
+
+
+# ---- The KL alone ----
+#
+# The gradient is made in the forward pass, with the value, while the part is in the cache. It is all that is
+# kept for the backward pass, which multiplies it by what comes back.
 
 
 def _finite_gradient(plan: Plan, process: Process, *part: Array) -> tuple[Array, Array]:
@@ -123,15 +166,18 @@ def _kl(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Ar
     def value(plan: Plan, process: Process, *part: Array) -> tuple[Array]:
         return (plan.kl(process, *part),)
 
-    return plan.over_parts(value, process, t, logits, x0, xt)[0]
+    return plan.apply_by_parts(value, process, t, logits, x0, xt)[0]
 
 
 def _kl_forward(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Array):
-    return plan.over_parts(_finite_gradient, process, t, logits, x0, xt)
+    return plan.apply_by_parts(_finite_gradient, process, t, logits, x0, xt)
 
 
 def _kl_backward(plan: Plan, gradient: Array, g: Array):
     return None, g[..., None] * gradient, None, None, None
+
+
+# ---- The KL and the cross entropy of the denoiser ----
 
 
 def _pair(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Array):
@@ -140,7 +186,7 @@ def _pair(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: 
     def values(plan: Plan, process: Process, *part: Array) -> tuple[Array, Array]:
         return plan.kl(process, *part), _ce_and_gradient(process, *part)[0]
 
-    return plan.over_parts(values, process, t, logits, x0, xt)
+    return plan.apply_by_parts(values, process, t, logits, x0, xt)
 
 
 def _pair_forward(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Array):
@@ -148,7 +194,7 @@ def _pair_forward(plan: Plan, process: Process, logits: Array, x0: Array, xt: Ar
         kl, gradient = _finite_gradient(plan, process, *part)
         return kl, _ce_and_gradient(process, *part)[0], gradient
 
-    kl, ce, gradient = plan.over_parts(values, process, t, logits, x0, xt)
+    kl, ce, gradient = plan.apply_by_parts(values, process, t, logits, x0, xt)
     return (kl, ce), (process, logits, gradient, x0, xt, t)
 
 
@@ -156,11 +202,12 @@ def _pair_backward(plan: Plan, residuals, g: tuple[Array, Array]):
     """Makes the gradient of the cross entropy anew, and adds it to that of the KL where that is."""
     process, logits, gradient, x0, xt, t = residuals
 
+    # It takes the memory of the gradient of the KL, part by part: no second array of that size is made.
     def total(of_kl: Array, logits: Array, x0: Array, xt: Array, g_kl: Array, g_ce: Array, t: Array) -> Array:
         of_ce = _ce_and_gradient(process, logits, x0, xt, t)[1]
         return g_kl[..., None] * of_kl + g_ce[..., None] * of_ce
 
-    return None, plan.update(total, t, gradient, logits, x0, xt, *g), None, None, None
+    return None, plan.update_by_parts(total, t, gradient, logits, x0, xt, *g), None, None, None
 
 
 def _ce_and_gradient(process: Process, logits: Array, x0: Array, xt: Array, t: Array) -> tuple[Array, Array]:
@@ -168,12 +215,14 @@ def _ce_and_gradient(process: Process, logits: Array, x0: Array, xt: Array, t: A
 
     Both in one pass over a part; the gradient is made anew in the backward pass, rather than kept.
     """
-    denoiser = to_denoiser(process, logits, xt, t)
-    top = jnp.max(denoiser, axis=-1, keepdims=True)
-    weights = jnp.exp(denoiser - jnp.where(top == -jnp.inf, 0.0, top))
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    at_x0 = jnp.take_along_axis(denoiser, x0[..., None], axis=-1)
+    denoiser = to_denoiser(process, logits, xt, t)  # [*S, K]
+    top = jnp.max(denoiser, axis=-1, keepdims=True)  # [*S, 1]
+    weights = jnp.exp(denoiser - jnp.where(top == -jnp.inf, 0.0, top))  # [*S, K]
+    total = jnp.sum(weights, axis=-1, keepdims=True)  # [*S, 1]
+    at_x0 = jnp.take_along_axis(denoiser, x0[..., None], axis=-1)  # [*S, 1]
     impossible = at_x0 == -jnp.inf
+
+    # softmax - onehot(x_0), with one division for each element: one of K numbers takes far longer.
     gradient = jnp.where(impossible, 0.0, weights * (1 / total) - is_category(x0, process.K))
     return jnp.where(impossible, jnp.inf, jnp.log(total) + top - at_x0)[..., 0], gradient
 
@@ -182,11 +231,11 @@ Rule = Callable[..., Any]
 
 
 def _compiled(f: Rule, forward: Rule, backward: Rule) -> Rule:
-    """Returns f with a gradient by hand; its plan is static."""
+    """Returns f, compiled and with the rules of its gradient; its plan is static."""
     custom = jax.custom_vjp(f, nondiff_argnums=(0,))
     custom.defvjp(forward, backward)
     return jax.jit(custom, static_argnums=0)
 
 
-_alone = _compiled(_kl, _kl_forward, _kl_backward)
-_both = _compiled(_pair, _pair_forward, _pair_backward)
+_kl_alone = _compiled(_kl, _kl_forward, _kl_backward)
+_kl_and_denoiser_ce = _compiled(_pair, _pair_forward, _pair_backward)

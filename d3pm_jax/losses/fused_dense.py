@@ -18,12 +18,7 @@ from d3pm_jax.processes.tables import expand_trailing, gather
 
 
 def kl_and_ce(
-    process: Dense,
-    logits_x0: Array,
-    x0: Array,
-    xt: Array,
-    t: Array,
-    belief: Belief = "d3pm",
+    process: Dense, logits_x0: Array, x0: Array, xt: Array, t: Array, belief: Belief = "d3pm"
 ) -> tuple[Array, Array]:
     """Computes `dispatch_kl_and_ce`, the KL by parts of the elements together with its gradient."""
     logits = promote(process, logits_x0)
@@ -31,6 +26,7 @@ def kl_and_ce(
         kl_from_weights, kl_and_gradient, process, logits, x0, xt, t, belief, posterior_kl_definition
     )
     if belief == "official":
+        # It takes the prediction itself for p(x_0 | x_1); an impossible pair costs nothing.
         ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)
         kl = jnp.where((ts == 1) & (gather(process.Q_transposed, ts, xt, x0) > 0), ce, kl)
     return kl, ce
@@ -48,6 +44,8 @@ def kl_and_gradient(process: Dense, logits: Array, x0: Array, xt: Array, t: Arra
     is back / norm_p (1 - q / p). S does not enter: the sum of w times what comes back is that of p - q, 0.
     """
     kl, weights, g = _from_weights(process, logits, x0, xt, t)
+
+    # Back through v = w @ Qbar, and through w = exp(logits - max).
     g = _times(g, jnp.swapaxes(gather(process.Qbar_table, t - 1), -1, -2))
     return kl, weights * g
 
@@ -56,21 +54,31 @@ def _from_weights(
     process: Dense, logits: Array, x0: Array, xt: Array, t: Array
 ) -> tuple[Array, Array, Array]:
     """Returns the KL, NaN where it cannot be relied on, w / norm_p, and its gradient for v times norm_p."""
-    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
-    back = gather(process.Q_transposed, expand_trailing(t, xt.shape), xt)
-    row = gather(process.Qbar_table, expand_trailing(t - 1, x0.shape), x0)
-    v = _times(weights, gather(process.Qbar_table, t - 1))
-    joint_q, joint_p = back * row, back * v
-    norm_q, norm_p = (jnp.sum(x, axis=-1, keepdims=True) for x in (joint_q, joint_p))
-    inverse_q, inverse_p = 1 / norm_q, 1 / norm_p  # of an element: a division of K numbers takes far longer
+    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))  # [*S, K]
+    back = gather(process.Q_transposed, expand_trailing(t, xt.shape), xt)  # [*S, K], q(x_t | x_{t-1} = .)
+    row = gather(process.Qbar_table, expand_trailing(t - 1, x0.shape), x0)  # [*S, K], q(x_{t-1} = . | x_0)
+    v = _times(weights, gather(process.Qbar_table, t - 1))  # [*S, K]
+    joint_q = back * row
+    joint_p = back * v
+    norm_q = jnp.sum(joint_q, axis=-1, keepdims=True)  # [*S, 1]
+    norm_p = jnp.sum(joint_p, axis=-1, keepdims=True)  # [*S, 1]
+
+    # One division for each element: a division of K numbers takes far longer.
+    inverse_q = 1 / norm_q
+    inverse_p = 1 / norm_p
+
+    # A sum is relied on if all that it lost, terms below `tiny`, is less than its rounding.
     bits = jnp.finfo(logits.dtype)
-    enough = bits.tiny * 2.0 ** (bits.nmant + 4)  # of a sum whose terms below `tiny` were lost
-    some = joint_q > 0
-    ratio = jnp.where(some, jnp.where(v > enough, v, jnp.nan) / row * (norm_q * inverse_p), 1.0)  # p / q
-    terms = jnp.where(some, joint_q * inverse_q * ((ratio - 1) - jnp.log(ratio)), joint_p * inverse_p)
-    kl = jnp.sum(terms, axis=-1)
+    enough = bits.tiny * 2.0 ** (bits.nmant + 4)
+
+    # Terms are q ((p / q - 1) - log(p / q)), which are never negative (see `numerics.kl`), and p where q is
+    # 0. A v that is too small makes its term NaN, and so the KL, for which the caller takes the definition.
+    possible = joint_q > 0
+    ratio = jnp.where(possible, jnp.where(v > enough, v, jnp.nan) / row * (norm_q * inverse_p), 1.0)  # p / q
+    terms = jnp.where(possible, joint_q * inverse_q * ((ratio - 1) - jnp.log(ratio)), joint_p * inverse_p)
+    kl = jnp.sum(terms, axis=-1)  # [*S]
     safe = ((norm_q > enough) & (norm_p > enough))[..., 0] & jnp.isfinite(kl)
-    g = back * jnp.where(some, (ratio - 1) / ratio, 1.0)
+    g = back * jnp.where(possible, (ratio - 1) / ratio, 1.0)  # [*S, K]
     return jnp.where(safe, kl, jnp.nan), weights * inverse_p, g
 
 

@@ -1,22 +1,22 @@
 """Computes `variational.posterior_kl_definition` and `cross_entropy` of alpha I + (1 - alpha) 1 pi^T in O(K).
 
-The gradient is by hand. With a = alpha_t, b = beta_t pi_xt, c = alpha_bar_{t-1}, m = 1 - c
-and p = softmax(logits) (D3PM eq. 3, 4):
+The gradient is by hand. docs/mixing-loss.md derives value and gradient, and this file follows that page from
+section to section, in its symbols. With a = alpha_t, b = beta_t pi_xt, c = alpha_bar_{t-1}, m = 1 - c and
+p = softmax(logits) (D3PM eq. 3, 4):
 
-    q(x_{t-1} = j | x_t, x_0) = (a [j = x_t] + b) (c [j = x_0] + m pi_j) / norm_q
-    p(x_{t-1} = j | x_t)      = (a [j = x_t] + b) (c p_j + m pi_j) / norm_p
+    q(x_{t-1} = j | x_t, x_0) = q_j   = (a [j = x_t] + b) (c [j = x_0] + m pi_j) / N_q
+    p(x_{t-1} = j | x_t)      = p_j^- = (a [j = x_t] + b) (c p_j + m pi_j) / N_p
 
-Only j = x_0 and j = x_t stand apart; they are kept in log space. All other j take sums over K, without
-branches so that they vectorise; where pi is one category, their q is 0 and they take none. Terms of the KL
-are q log(q / p) - q + p, which are never negative (see `numerics.kl`); what is taken off again at x_0 and x_t
-can leave a KL of 0 negative by a rounding, -2e-8 in float32; so can the cross entropy be where it is made of
-logs, under a belief other than "d3pm". docs/mixing-loss.md derives the gradient.
+Only j = x_0 and j = x_t, the endpoints, stand apart; they are kept in log space. All other j take sums over
+K, without branches so that they vectorise; where pi is one category, their q is 0 and they take none.
 
-The softmax's sums come first, for all elements; then the sums over the other j, on CPUs by parts that fit a
-cache; then what is left to do for each element, once and not once per part, as small programs cost more.
+A KL of 0 can come out negative by a rounding, -2e-8 in float32, because what the sums over K have too much of
+at the endpoints is taken off again. So can the cross entropy be where it is made of logs, under a belief
+other than "d3pm".
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,110 +26,147 @@ from jaxtyping import Array
 from d3pm_jax import numerics
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.cpu import tiles
-from d3pm_jax.losses.fused_mixing_coefficients import (
-    NEG_INF,
-    Endpoints,
-    OtherCategories,
-    Softmax,
-    StepLogs,
-    Table,
-    endpoints,
-    finite,
-    log_own_evidence,
-    pi_at_endpoints,
-    saved,
-    slope,
-)
 from d3pm_jax.processes.base import promote
 from d3pm_jax.processes.mixing import Mixing, PiKind
 from d3pm_jax.processes.tables import expand_trailing, gather, is_category
 
+NEG_INF = -jnp.inf
+PiTable = tuple[Array | float, Array | float]  # pi and 1 / pi
+
+
+# ---- The model: the numbers of one step ----
+
+
+class StepLogs(NamedTuple):
+    """Holds logs of one step for each element, [*S]."""
+
+    a: Array  # alpha_t
+    b: Array  # beta_t pi_xt: how likely x_t is after a move
+    c: Array  # alpha_bar_{t-1}
+    m: Array  # 1 - alpha_bar_{t-1}
+    pi_0: Array  # pi at x_0
+    pi_t: Array  # pi at x_t
+
 
 def kl_and_ce(
-    process: Mixing,
-    logits_x0: Array,
-    x0: Array,
-    xt: Array,
-    t: Array,
-    belief: Belief = "d3pm",
+    process: Mixing, logits_x0: Array, x0: Array, xt: Array, t: Array, belief: Belief = "d3pm"
 ) -> tuple[Array, Array]:
     """Computes `variational.dispatch_kl_and_ce` in O(K)."""
-    ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)
-    pi_0, pi_t = gather(process.log_pi, x0), gather(process.log_pi, xt)
-    a, b = gather(process.log_alpha, ts), gather(process.log_beta, ts) + pi_t
-    c, m = gather(process.log_alpha_bar, ts - 1), gather(process.log_beta_bar, ts - 1)
+    ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)  # [*S]
+    pi_0 = gather(process.log_pi, x0)
+    pi_t = gather(process.log_pi, xt)
+    a = gather(process.log_alpha, ts)
+    b = gather(process.log_beta, ts) + pi_t
+    c = gather(process.log_alpha_bar, ts - 1)
+    m = gather(process.log_beta_bar, ts - 1)
     step = StepLogs(a, b, c, m, pi_0, pi_t)
     if belief != "official":
-        return _from_step(process, logits_x0, x0, xt, step, belief)
+        return _kl_and_ce_of_step(process, logits_x0, x0, xt, step, belief)
 
-    # The official rule takes the prediction itself for p(x_0 | x_1): the term of t = 1 is the cross entropy.
-    kl, ce = _from_step(process, logits_x0, x0, xt, step, "d3pm")
+    # The official rule takes the prediction itself for p(x_0 | x_1): the term of t = 1 is the cross entropy,
+    # but for an impossible pair, which costs nothing.
+    kl, ce = _kl_and_ce_of_step(process, logits_x0, x0, xt, step, "d3pm")
     possible = jnp.where(xt == x0, numerics.log_add(a, b), b) > -jnp.inf
     return jnp.where((ts == 1) & possible, ce, kl), ce
 
 
 def marginal_kl(process: Mixing, logits_x0: Array, x0: Array, t: Array) -> Array:
     """Computes `variational.marginal_kl` in O(K): the KL of a step whose x_t says nothing of x_{t-1}."""
-    ts = jnp.broadcast_to(expand_trailing(t, x0.shape), x0.shape)
-    xt = jnp.full(
-        x0.shape, jnp.argmax(process.log_pi), jnp.int32
-    )  # for a pi of one category it has to be that one
-    pi_0, pi_t = gather(process.log_pi, x0), gather(process.log_pi, xt)
-    c, m = gather(process.log_alpha_bar, ts), gather(process.log_beta_bar, ts)
-    certain = jnp.zeros(x0.shape, process.log_pi.dtype)
-    step = StepLogs(certain - jnp.inf, certain, c, m, pi_0, pi_t)
-    return _from_step(process, logits_x0, x0, xt, step, "d3pm")[0]
+    ts = jnp.broadcast_to(expand_trailing(t, x0.shape), x0.shape)  # [*S]
+
+    # a = 0 and b = 1 make the first factor of q_j and p_j^- 1 for every j, so that any x_t will do whose pi
+    # is not 0. Where pi is one category, x_t has to be that one: no sum over the others is made then, so
+    # that all with q_j > 0 have to be endpoints.
+    xt = jnp.full(x0.shape, jnp.argmax(process.log_pi), jnp.int32)
+    pi_0 = gather(process.log_pi, x0)
+    pi_t = gather(process.log_pi, xt)
+    c = gather(process.log_alpha_bar, ts)
+    m = gather(process.log_beta_bar, ts)
+    log_one = jnp.zeros(x0.shape, process.log_pi.dtype)
+    step = StepLogs(log_one - jnp.inf, log_one, c, m, pi_0, pi_t)
+    return _kl_and_ce_of_step(process, logits_x0, x0, xt, step, "d3pm")[0]
 
 
-def _from_step(
+def _kl_and_ce_of_step(
     process: Mixing, logits_x0: Array, x0: Array, xt: Array, step: StepLogs, belief: Belief
 ) -> tuple[Array, Array]:
+    # No gradient goes to the tables of a process.
     log_pi = lax.stop_gradient(process.log_pi)
-    return _terms(process.pi_kind, belief, promote(process, logits_x0), x0, xt, step, log_pi)
+    return _kl_and_ce_by_hand(process.pi_kind, belief, promote(process, logits_x0), x0, xt, step, log_pi)
+
+
+# ---- The whole computation, forward and backward ----
+#
+# The sums of the softmax come first, for all elements; then the sums over the other categories, on CPUs by
+# parts that fit a cache. All that is left is [*S], and is done once and not once per part, because small
+# programs cost more. The backward pass makes the probabilities anew from the logits, so that nothing else of
+# size [*S, K] is stored.
 
 
 def _forward(
     pi_kind: PiKind, belief: Belief, logits: Array, x0: Array, xt: Array, step: StepLogs, log_pi: Array
 ):
-    own = log_own_evidence(step) if belief == "denoiser" else None
-    softmax, log_p0, log_pt = _softmax(_less_at(logits, xt, own), x0, xt)
+    # Logits of a denoiser become those of the leave-one-out posterior wherever they are read.
+    evidence = None  # [*S], what the logit at x_t loses
+    if belief == "denoiser":
+        evidence = log_evidence_ratio(step)
+
+    softmax, log_p0, log_pt = _softmax(_subtract_at_xt(logits, xt, evidence), x0, xt)
     ends = endpoints(step, log_p0, log_pt, xt == x0)
-    rest = _other_categories(pi_kind, logits, x0, xt, step, ends, softmax, log_pi)
-    row = saved(pi_kind, belief, step, ends, rest, softmax, log_p0, log_pt, xt == x0)
-    return (row.kl, row.ce), (logits, x0, xt, own, log_pi, row)
+    # Here the logits may stay as they are: those of x_t do not enter.
+    others = _sum_other_categories(pi_kind, logits, x0, xt, step, ends, softmax, log_pi)
+    saved = save_slopes(pi_kind, belief, step, ends, others, softmax, log_p0, log_pt, xt == x0)
+    return (saved.kl, saved.ce), (logits, x0, xt, evidence, log_pi, saved)
 
 
 def _backward(pi_kind: PiKind, belief: Belief, residuals, cotangents: tuple[Array, Array]):
-    logits, x0, xt, own, log_pi, row = residuals
-    at = slope(row, *cotangents)
-    p = _probabilities(_less_at(logits, xt, own), row.softmax)
-    coefficient = at.p[..., None]
+    logits, x0, xt, evidence, log_pi, saved = residuals
+    slope = combine_slopes(saved, *cotangents)
+    K = logits.shape[-1]
+    p = _probabilities(_subtract_at_xt(logits, xt, evidence), saved.softmax)  # [*S, K]
+
+    # p_j (slope.p - q_rho / (1 + rho p_j / pi_j)) for every j, whose q_rho counts as 0 where pi_j is: pi /
+    # pi is 1 or, by the convention for 1 / pi, 0.
+    coefficient = slope.p[..., None]
     if pi_kind != "point":
-        pi, per_pi = _pi(pi_kind, log_pi, logits.ndim)
-        coefficient -= (pi * per_pi) * at.rest[..., None] / (1 + at.rho[..., None] * per_pi * p)
-    gradient = coefficient * p + _at(x0, at.x0, logits.shape[-1]) + _at(xt, at.xt, logits.shape[-1])
+        pi, per_pi = _pi_table(pi_kind, log_pi, logits.ndim)
+        coefficient -= (pi * per_pi) * slope.q_rho[..., None] / (1 + slope.rho[..., None] * per_pi * p)
+
+    # The endpoints have a derivative of their own, which differs from that by a number of the element.
+    gradient = coefficient * p + _at(x0, slope.x0, K) + _at(xt, slope.xt, K)
     return gradient, None, None, None, None
 
 
 _custom = jax.custom_vjp(lambda *args: _forward(*args)[0], nondiff_argnums=(0, 1))
 _custom.defvjp(_forward, _backward)
-_terms = jax.jit(_custom, static_argnums=(0, 1))
+_kl_and_ce_by_hand = jax.jit(_custom, static_argnums=(0, 1))
 
 
-def _less_at(logits: Array, xt: Array, amount: Array | None) -> Array:
-    """Takes an amount off the logit at x_t: for whatever reads the result, it is never stored."""
-    if amount is None:
-        return logits
-    return jnp.where(is_category(xt, logits.shape[-1]), logits - amount[..., None], logits)
+# ---- The prediction p ----
+
+
+class Softmax(NamedTuple):
+    """Makes probabilities of logits, [*S]: p_j = exp(logits_j - top) inverse; 0 for a row of -inf."""
+
+    top: Array
+    inverse: Array
 
 
 def _softmax(logits: Array, x0: Array, xt: Array) -> tuple[Softmax, Array, Array]:
     """Returns what makes probabilities of the logits, and log p at x_0 and at x_t: -inf where it is 0."""
     top = finite(jnp.max(logits, axis=-1))
     sums = jnp.sum(jnp.exp(logits - top[..., None]), axis=-1)
-    at = (jnp.take_along_axis(logits, x[..., None], axis=-1)[..., 0] for x in (x0, xt))
-    log_p0, log_pt = (jnp.where(l == NEG_INF, NEG_INF, l - top - jnp.log(sums)) for l in at)
-    inverse = jnp.where(sums == 0, 0.0, 1 / jnp.where(sums == 0, 1.0, sums))  # NaN stays
+
+    # The logs are made of the logits, not of p: p may underflow where its log is -20,000.
+    def log_p_at(x: Array) -> Array:
+        logit = jnp.take_along_axis(logits, x[..., None], axis=-1)[..., 0]
+        return jnp.where(logit == NEG_INF, NEG_INF, logit - top - jnp.log(sums))
+
+    log_p0 = log_p_at(x0)
+    log_pt = log_p_at(xt)
+
+    # Only a row of -inf has the sum 0. A comparison with > 0 would hide the NaN of a network that failed.
+    inverse = jnp.where(sums == 0, 0.0, 1 / jnp.where(sums == 0, 1.0, sums))
     return Softmax(top, inverse), log_p0, log_pt
 
 
@@ -137,7 +174,79 @@ def _probabilities(logits: Array, softmax: Softmax) -> Array:
     return jnp.exp(logits - softmax.top[..., None]) * softmax.inverse[..., None]
 
 
-def _other_categories(
+def _subtract_at_xt(logits: Array, xt: Array, amount: Array | None) -> Array:
+    """Takes an amount [*S] off the logit at x_t; whatever reads the result is fused with it."""
+    if amount is None:
+        return logits
+    return jnp.where(is_category(xt, logits.shape[-1]), logits - amount[..., None], logits)
+
+
+# ---- The value at the endpoints ----
+
+
+class Endpoints(NamedTuple):
+    """Holds logs of what belongs to j = x_0 and j = x_t, [*S]; q_t and p_t are -inf where x_t = x_0."""
+
+    q_0: Array
+    p_0: Array
+    q_t: Array
+    p_t: Array
+    s_0: Array  # s_j = c p_j / (c p_j + m pi_j) at x_0
+    s_t: Array
+    norm_q: Array  # N_q = q(x_t | x_0)
+    norm_p: Array  # N_p = p(x_t), of the prediction
+    kappa: Array  # a c p_xt / N_p
+
+
+def endpoints(step: StepLogs, log_p0: Array, log_pt: Array, same: Array) -> Endpoints:
+    """Computes the terms of j = x_0 and j = x_t from log p there; same is x_t = x_0."""
+    # m pi_j, which is the second factor of q_j but at x_0, and part of it everywhere.
+    moved_0 = step.m + step.pi_0
+    moved_t = step.m + step.pi_t
+
+    # The second factor: `row` of q_j, c [j = x_0] + m pi_j, and `mix` of p_j^-, c p_j + m pi_j.
+    row_0 = numerics.log_add(step.c, moved_0)
+    mix_0 = numerics.log_add(step.c + log_p0, moved_0)
+    row_t = jnp.where(same, row_0, moved_t)
+    mix_t = numerics.log_add(step.c + log_pt, moved_t)
+
+    # The first factor, a [j = x_t] + b, which q_j and p_j^- have in common.
+    back_t = numerics.log_add(step.a, step.b)
+    back_0 = jnp.where(same, back_t, step.b)
+
+    # The sum over j of first times second: a counts once, at x_t, and b counts c + m = 1 times.
+    norm_q = numerics.log_add(step.a + row_t, step.b)
+    norm_p = numerics.log_add(step.a + mix_t, step.b)
+
+    # Where N is 0, so is what it divides: -inf - 0 stays -inf, and -inf - -inf would be NaN.
+    by_q = finite(norm_q)
+    by_p = finite(norm_p)
+    return Endpoints(
+        q_0=back_0 + row_0 - by_q,
+        p_0=back_0 + mix_0 - by_p,
+        q_t=jnp.where(same, NEG_INF, back_t + row_t - by_q),
+        p_t=jnp.where(same, NEG_INF, back_t + mix_t - by_p),
+        s_0=step.c + log_p0 - finite(mix_0),
+        s_t=step.c + log_pt - finite(mix_t),
+        norm_q=norm_q,
+        norm_p=norm_p,
+        kappa=step.a + step.c + log_pt - by_p,
+    )
+
+
+# ---- The value of all other categories ----
+
+
+class OtherCategories(NamedTuple):
+    """Holds sums over the j that are neither x_0 nor x_t, and their common factors, [*S]."""
+
+    kl: Array  # their terms of the KL
+    S: Array  # their part of S, the sum of q_j s_j
+    q: Array  # q_j / pi_j; q_j itself where pi is uniform
+    rho: Array  # c / m, 0 where m is; c / (m pi_j) where pi is uniform
+
+
+def _sum_other_categories(
     pi_kind: PiKind,
     logits: Array,
     x0: Array,
@@ -148,45 +257,75 @@ def _other_categories(
     log_pi: Array,
 ) -> OtherCategories:
     """Sums over j with p = 0 at x_0 and x_t, whose terms are then known, and takes these off again."""
+    # q_j = q pi_j and p_j^- / q_j = least (1 + rho p_j / pi_j), of which q, rho and least are one number for
+    # all other j. m is 0 at t = 1, where q is 0 too: rho is set to 0 there and enters nothing.
     q = jnp.exp(step.b + step.m - finite(ends.norm_q))
     rho = jnp.exp(jnp.where(step.m == NEG_INF, NEG_INF, step.c - step.m))
     if pi_kind == "point":
         return OtherCategories(jnp.zeros_like(q), jnp.zeros_like(q), q, rho)
+
+    # A uniform pi is one number, which goes into q and rho: the pass over K then reads no table.
     if pi_kind == "uniform":
-        q, rho = q * jnp.exp(step.pi_0), rho * jnp.exp(-step.pi_0)
+        q = q * jnp.exp(step.pi_0)
+        rho = rho * jnp.exp(-step.pi_0)
     log_least = jnp.where(step.b == NEG_INF, 0.0, finite(ends.norm_q) - finite(ends.norm_p))
     least = jnp.exp(log_least)
     unreached = jnp.exp(step.b + step.c - finite(ends.norm_p))
-    part = partial(_sums, pi_kind, _pi(pi_kind, log_pi, 3))
-    kl, S = tiles.apply_by_parts(part, logits, x0, xt, *softmax, q, rho, least, unreached)
+
+    sum_part = partial(_sum_terms, pi_kind, _pi_table(pi_kind, log_pi, 3))
+    kl, S = tiles.apply_by_parts(sum_part, logits, x0, xt, *softmax, q, rho, least, unreached)
+
+    # With p_j = 0 the term of j is q pi_j ((least - 1) - log least): what the endpoints have in the sum.
+    # Their part of S is 0.
     pi_0, pi_t = pi_at_endpoints(pi_kind, step)
-    apart = pi_0 + jnp.where(xt == x0, 0.0, pi_t)
-    return OtherCategories(kl - q * apart * ((least - 1) - log_least), S, q, rho)
+    pi_of_endpoints = pi_0 + jnp.where(xt == x0, 0.0, pi_t)
+    return OtherCategories(kl - q * pi_of_endpoints * ((least - 1) - log_least), S, q, rho)
 
 
-def _sums(
+def _sum_terms(
     pi_kind: PiKind,
-    table: Table,
+    pi_table: PiTable,
     logits: Array,
     x0: Array,
     xt: Array,
     top: Array,
     inverse: Array,
-    *rows: Array,
+    q: Array,
+    rho: Array,
+    least: Array,
+    unreached: Array,
 ) -> tuple[Array, Array]:
-    """Returns kl and S of `OtherCategories` with p = 0 at x_0 and x_t; least is the least p_j / q_j."""
-    q, rho, least, unreached = rows
-    pi, per_pi = table
-    p = _without(_probabilities(logits, Softmax(top, inverse)), x0, xt)
+    """Returns kl and S of `OtherCategories` for a part of the elements, with p = 0 at x_0 and x_t.
+
+    Args:
+        pi_kind, pi_table: of the process.
+        logits: [B, n, K]; all that follow are [B, n].
+        top, inverse: of `Softmax`.
+        q, rho: of `OtherCategories`.
+        least: the least p_j^- / q_j, which is at p_j = 0.
+        unreached: p_j^- / p_j where pi_j = 0.
+    """
+    pi, per_pi = pi_table
+
+    # The terms of the endpoints are replaced. They are made with p = 0, because with a p near 1 and a tiny
+    # pi they could be far larger than the sum that is wanted, and to subtract them would cost digits.
+    p = _zero_at_endpoints(_probabilities(logits, Softmax(top, inverse)), x0, xt)  # [B, n, K]
     rise = 1 + rho[..., None] * per_pi * p
-    ratio = least[..., None] + (least * rho)[..., None] * per_pi * p  # p_j / q_j
+    ratio = least[..., None] + (least * rho)[..., None] * per_pi * p  # p_j^- / q_j
+
+    # Terms of the KL are q_j ((ratio - 1) - log ratio), which are never negative: the sum of q_j log(q_j /
+    # p_j^-) alone would be what is left after terms of either sign cancel.
     kl = q * jnp.sum(pi * ((ratio - 1) - jnp.log(ratio)), axis=-1)
+
+    # Where pi_j = 0, q_j is 0 too, and the term is p_j^- alone.
     if pi_kind == "general":
         kl += unreached * jnp.sum(p * (per_pi == 0), axis=-1)
+
+    # s_j = (rho p_j / pi_j) / rise_j, so that pi_j s_j = pi_j - pi_j / rise_j.
     return kl, q * jnp.sum(pi - pi / rise, axis=-1)
 
 
-def _pi(pi_kind: PiKind, log_pi: Array, ndim: int) -> Table:
+def _pi_table(pi_kind: PiKind, log_pi: Array, ndim: int) -> PiTable:
     """Returns pi and 1 / pi (0 where pi is) as arrays of ndim axes; 1 where pi is uniform."""
     if pi_kind == "uniform":
         return 1.0, 1.0
@@ -194,25 +333,190 @@ def _pi(pi_kind: PiKind, log_pi: Array, ndim: int) -> Table:
     return pi, jnp.where(pi > 0, 1 / jnp.where(pi > 0, pi, 1.0), 0.0)
 
 
-def _without(weights: Array, x0: Array, xt: Array) -> Array:
-    """Sets weights to 0 at x_0 and x_t: in place on CPUs, where a select takes a quarter of a loss."""
-    return lax.platform_dependent(weights, x0, xt, cpu=_zero_in_place, default=_zero_by_select)
+def pi_at_endpoints(pi_kind: PiKind, step: StepLogs) -> PiTable:
+    """Returns pi at x_0 and x_t; 1 where pi is uniform, because `OtherCategories` has it in its factors."""
+    if pi_kind == "uniform":
+        return 1.0, 1.0
+    return jnp.exp(step.pi_0), jnp.exp(step.pi_t)
 
 
-def _zero_in_place(weights: Array, x0: Array, xt: Array) -> Array:
+def _zero_at_endpoints(p: Array, x0: Array, xt: Array) -> Array:
+    """Sets p to 0 at x_0 and x_t: in place on CPUs, where a select takes a quarter of a loss."""
+    return lax.platform_dependent(p, x0, xt, cpu=_zero_in_place, default=_zero_by_select)
+
+
+def _zero_in_place(p: Array, x0: Array, xt: Array) -> Array:
     def clear(row: Array, k: Array) -> Array:
         return row.at[k].set(0.0)
 
     for _ in range(x0.ndim):
         clear = jax.vmap(clear)
-    return clear(clear(weights, x0), xt)
+    return clear(clear(p, x0), xt)
 
 
-def _zero_by_select(weights: Array, x0: Array, xt: Array) -> Array:
-    K = weights.shape[-1]
-    return jnp.where(is_category(x0, K) | is_category(xt, K), 0.0, weights)
+def _zero_by_select(p: Array, x0: Array, xt: Array) -> Array:
+    K = p.shape[-1]
+    return jnp.where(is_category(x0, K) | is_category(xt, K), 0.0, p)
+
+
+# ---- The value as a whole ----
+
+
+def _kl(pi_kind: PiKind, step: StepLogs, ends: Endpoints, empty_row: Array, kl_of_others: Array) -> Array:
+    """Returns the KL of each element; 0 for an impossible pair, +inf for a certain error."""
+    q = jnp.stack([ends.q_0, ends.q_t], -1)  # [*S, 2]
+    p = jnp.stack([ends.p_0, ends.p_t], -1)  # [*S, 2]
+
+    # Where no other category has q_j > 0, the sum of q log(q / p^-) over the endpoints is all: those of a pi
+    # of one category, and t = 1 (m = 0). The others' p_j^- is then not summed, which the form below would
+    # need.
+    kl_of_endpoints = jnp.sum(jnp.where(q == NEG_INF, 0.0, jnp.exp(q) * (finite(q) - p)), axis=-1)
+    if pi_kind == "point":
+        kl = kl_of_endpoints
+    else:
+        kl = jnp.where(step.m == NEG_INF, kl_of_endpoints, numerics.kl(q, p) + kl_of_others)
+
+    # A row of -inf is tested for by itself: m pi_j would give it finite numbers. An impossible pair comes
+    # first.
+    certain_error = empty_row | (ends.norm_p == NEG_INF)
+    return jnp.where(ends.norm_q == NEG_INF, 0.0, jnp.where(certain_error, jnp.inf, kl))
+
+
+# ---- Where the logits are not both: the cross entropy ----
+#
+# q(x_t | x_0) is one number for x_0 = x_t and another, f, for all other x_0. So the denoiser of a
+# leave-one-out posterior differs from it at x_t alone, and N_p, which the KL has already, is the sum that
+# normalises it.
+
+
+def log_evidence_ratio(step: StepLogs) -> Array:
+    """log q(x_t | x_0 = x_t) - log f, and 0 where no other x_0 is possible."""
+    log_f = _log_f(step)
+    log_evidence_of_xt = numerics.log_add(step.a + numerics.log_add(step.c, step.m + step.pi_t), step.b)
+    return jnp.where(log_f == NEG_INF, 0.0, log_evidence_of_xt - finite(log_f))
+
+
+def _log_f(step: StepLogs) -> Array:
+    """log f = log(a m pi_xt + b): log q(x_t | x_0) of any x_0 but x_t itself."""
+    return numerics.log_add(step.a + step.m + step.pi_t, step.b)
+
+
+def _denoiser_ce(
+    belief: Belief, step: StepLogs, ends: Endpoints, log_p0: Array
+) -> tuple[Array, Array, Array]:
+    """Returns the cross entropy of the denoiser p_j q(x_t | x_0 = j) / N_p, `ce_p` and `ce_xt`.
+
+    For "d3pm" p itself is taken for it, as it is for "denoiser" where x_t rules out all x_0 but x_t: there
+    nothing was taken off at x_t.
+    """
+    if belief == "d3pm":
+        return -log_p0, jnp.ones_like(log_p0), jnp.zeros_like(log_p0)
+
+    log_f = _log_f(step)
+    impossible = (log_p0 == NEG_INF) | (ends.norm_q == NEG_INF)
+    ce = jnp.where(impossible, jnp.inf, finite(ends.norm_p) - finite(ends.norm_q) - finite(log_p0))
+    # 1 - kappa is f / N_p, which loses no digits where kappa is near 1.
+    ce_p = jnp.exp(log_f - finite(ends.norm_p))
+    ce_xt = jnp.exp(ends.kappa)
+    if belief == "leave_one_out":
+        return ce, ce_p, ce_xt
+
+    only_xt = log_f == NEG_INF
+    return jnp.where(only_xt, -log_p0, ce), jnp.where(only_xt, 1.0, ce_p), jnp.where(only_xt, 0.0, ce_xt)
+
+
+# ---- The gradient for a logit ----
+
+
+class Saved(NamedTuple):
+    """Holds the losses of each element, and what their gradient needs besides the logits, [*S]."""
+
+    kl: Array
+    ce: Array
+    softmax: Softmax
+    slope_p: Array  # S - kappa, S over all j: the part of the derivative in proportion to p_j
+    slope_x0: Array  # how much less the derivative at x_0 is than that of another j with its p_j
+    slope_xt: Array  # how much more that at x_t is
+    ce_p: Array  # the same of ce: the part in proportion to p_j
+    ce_xt: Array  # how much more it is at x_t
+    q: Array  # as in OtherCategories
+    rho: Array
+
+
+def save_slopes(
+    pi_kind: PiKind,
+    belief: Belief,
+    step: StepLogs,
+    ends: Endpoints,
+    others: OtherCategories,
+    softmax: Softmax,
+    log_p0: Array,
+    log_pt: Array,
+    same: Array,
+) -> Saved:
+    """Computes the losses and the coefficients of their gradient; a constant loss has none."""
+    kl = _kl(pi_kind, step, ends, softmax.inverse == 0, others.kl)
+
+    # dKL / dl_k = p_k (S - kappa) - q_k s_k + kappa [k = x_t], with S the sum of q_j s_j over all j.
+    qs_0 = jnp.exp(ends.q_0 + ends.s_0)
+    qs_t = jnp.exp(ends.q_t + ends.s_t)
+    kappa = jnp.exp(ends.kappa)
+    slope_p = others.S + qs_0 + qs_t - kappa
+    slope_x0 = qs_0
+    slope_xt = kappa - qs_t
+
+    # The pass over K takes q share(k) off at every k, where q_k s_k is due at the endpoints: it is given
+    # back. Where x_t = x_0, one endpoint is left, and x_0 has it all.
+    if pi_kind != "point":
+        pi_0, pi_t = pi_at_endpoints(pi_kind, step)
+        slope_x0 -= others.q * _share(others.rho, jnp.exp(log_p0), pi_0)
+        slope_xt += jnp.where(same, 0.0, others.q * _share(others.rho, jnp.exp(log_pt), pi_t))
+
+    # The KL of an impossible pair is 0 whatever the logits are, and an infinite one has no direction to go.
+    constant = jnp.isinf(kl) | (ends.norm_q == NEG_INF)
+    slope_p = jnp.where(constant, 0.0, slope_p)
+    slope_x0 = jnp.where(constant, 0.0, slope_x0)
+    slope_xt = jnp.where(constant, 0.0, slope_xt)
+    q = jnp.where(constant, 0.0, others.q)
+    ce, ce_p, ce_xt = _denoiser_ce(belief, step, ends, log_p0)
+    return Saved(kl, ce, softmax, slope_p, slope_x0, slope_xt, ce_p, ce_xt, q, others.rho)
+
+
+def _share(rho: Array, p: Array, pi: Array | float) -> Array:
+    """pi s = pi c p / (c p + m pi), 0 where pi is."""
+    pi = jnp.asarray(pi, p.dtype)
+    positive_pi = jnp.where(pi > 0, pi, 1.0)
+    return jnp.where(pi > 0, pi - pi / (1 + rho * p * (1 / positive_pi)), 0.0)
+
+
+class Slope(NamedTuple):
+    """Gives the gradient of g_kl kl + g_ce ce for a logit, [*S]: p_j (p - q_rho / (1 + rho p_j / pi_j))."""
+
+    p: Array
+    q_rho: Array  # g_kl q rho
+    rho: Array
+    x0: Array  # to add at x_0
+    xt: Array  # to add at x_t
+
+
+def combine_slopes(saved: Saved, g_kl: Array, g_ce: Array) -> Slope:
+    """Computes the coefficients of the gradient of g_kl kl + g_ce ce."""
+    g_ce = jnp.where(jnp.isinf(saved.ce), 0.0, g_ce)
+    q_rho = g_kl * saved.q * saved.rho
+    return Slope(
+        p=g_kl * saved.slope_p + g_ce * saved.ce_p,
+        q_rho=q_rho,
+        rho=saved.rho,
+        x0=-(g_kl * saved.slope_x0 + g_ce),
+        xt=g_kl * saved.slope_xt + g_ce * saved.ce_xt,
+    )
 
 
 def _at(x: Array, amount: Array, K: int) -> Array:
     """Returns rows of 0 with an amount at x."""
     return jnp.where(is_category(x, K), amount[..., None], 0.0)
+
+
+def finite(x: Array) -> Array:
+    """Returns x, and 0 where it is -inf: the log that a probability of 0 is divided by."""
+    return jnp.where(x == NEG_INF, 0.0, x)

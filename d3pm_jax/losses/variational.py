@@ -59,7 +59,7 @@ def dispatch_kl_and_ce(
     t: Array,
     belief: Belief = "d3pm",
 ) -> tuple[Array, Array]:
-    """Gives the two terms of `hybrid`, which share their sums over K; by default their definitions."""
+    """Computes the two terms of `hybrid`, which share their sums over K; by default by their definitions."""
     kl = posterior_kl_definition(process, logits_x0, x0, xt, t, belief)
     return kl, denoiser_cross_entropy(process, logits_x0, x0, xt, t, belief)
 
@@ -95,7 +95,7 @@ def posterior_kl(
     Returns:
         Nats. +inf where the prediction rules out what happened; 0 for an impossible pair (x_0, x_t).
     """
-    # The KL of the two is the same. Only their cross entropies differ, which are not wanted here.
+    # The KL of leave-one-out logits is that of "d3pm": their cross entropies differ, which are not asked for.
     if belief == "leave_one_out":
         belief = "d3pm"
     return with_belief(belief, dispatch_kl_and_ce)(process, logits_x0, x0, xt, t)[0]
@@ -179,7 +179,10 @@ def hybrid(
         The loss and its two terms. The mean over elements and t has no factor T, as in the official code.
     """
     kl, ce = with_belief(belief, dispatch_kl_and_ce)(process, logits_x0, x0, xt, t)
-    return Hybrid(jnp.where(ce_weight == 0, kl, kl + ce_weight * ce), kl, ce)  # 0 inf = 0
+
+    # A weight of 0 makes 0 of a cross entropy that is +inf.
+    loss = jnp.where(ce_weight == 0, kl, kl + ce_weight * ce)
+    return Hybrid(loss, kl, ce)
 
 
 @declared(x0=CATEGORIES)
@@ -214,8 +217,10 @@ def stochastic_bound(
     Returns:
         Nats per example.
     """
-    flat = x0.shape[0], math.prod(x0.shape[1:])
-    return kl.reshape(flat).sum(axis=1) / p_t + prior_kl(process, x0).reshape(flat).sum(axis=1)
+    flat = (x0.shape[0], math.prod(x0.shape[1:]))
+    kl_per_example = kl.reshape(flat).sum(axis=1)  # [B]
+    prior_per_example = prior_kl(process, x0).reshape(flat).sum(axis=1)  # [B]
+    return kl_per_example / p_t + prior_per_example
 
 
 @declared(p_t=PROBABILITY, T=NUM_STEPS)
