@@ -61,25 +61,21 @@ def to_leave_one_out(
         says nothing of the others, and takes no part in a reverse step. So a row is all -inf, no
         distribution, where the denoiser allows only what x_t rules out.
     """
-    evidence = process.log_q_x0(xt, t)
+    evidence = process.log_q_x0(xt, t)  # [*S, K]
     impossible = evidence == -jnp.inf
-    evidence = jnp.where(impossible, 0.0, evidence)  # no inf - inf, in the gradient either
+
+    # Without this the `where` below would hide the NaN of inf - inf in the value, but not in the gradient.
+    evidence = jnp.where(impossible, 0.0, evidence)
     return jnp.where(impossible, -jnp.inf, promote(process, logits_denoiser) - evidence)
 
 
 def with_belief(belief: Belief, f: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns f(..., belief=belief), and f itself for "d3pm", which needs to know no beliefs."""
-    return f if belief == "d3pm" else partial(f, belief=belief)
-
-
-def join_first_step(belief: Belief, first_step: str) -> Belief:
-    """Returns the belief that stands for a belief and a first_step, which older versions had apart.
+    """Returns f(..., belief=belief), and f itself for "d3pm": one of a user's own needs no such keyword.
 
     Args:
-        belief: as older versions wrote it.
-        first_step: the rule at t = 1: "bayes", or "x0" as in the official code, which had an effect for
-            "d3pm" alone.
+        belief: what the logits are.
+        f: a term of the bound, or a reverse step.
     """
-    if first_step == "x0" and belief == "d3pm":
-        return "official"
-    return belief
+    if belief == "d3pm":
+        return f
+    return partial(f, belief=belief)

@@ -29,9 +29,8 @@ Term = Callable[[Process, Array, Array, Array, Array], Array]  # process, logits
 class Bound(NamedTuple):
     """Holds the bound in parts, in nats per example, summed over its elements."""
 
-    steps: Float[
-        Array, "T B"
-    ]  # row t - 1 is the term of step t; row 0 is the reconstruction -log p(x_0 | x_1)
+    # Row t - 1 is the term of step t; row 0 is the reconstruction -log p(x_0 | x_1).
+    steps: Float[Array, "T B"]
     prior: Float[Array, " B"]  # KL(q(x_T | x_0) || p(x_T))
 
     def total(self) -> Array:
@@ -63,17 +62,18 @@ def all_t_bound(
     Returns:
         The parts of the bound; their expectation over the noise is the bound.
     """
-
     term = beliefs.with_belief(belief, term)
 
-    def step(t: Array) -> Array:
-        ts = jnp.broadcast_to(t, x0.shape[:1])
+    def term_of_step(t: Array) -> Array:
+        ts = jnp.broadcast_to(t, x0.shape[:1])  # [B]
         u = check_shape("noise(t)", noise(t), "x0", x0.shape)
-        xt = bare(q_sample)(process, x0, ts, u)
-        return _per_example(term(process, denoise(xt, process.time[ts]), x0, xt, ts), weight)
+        xt = bare(q_sample)(process, x0, ts, u)  # [B, *S]
+        logits = denoise(xt, process.time[ts])  # [B, *S, K]
+        return _sum_per_example(term(process, logits, x0, xt, ts), weight)
 
-    steps = lax.map(step, jnp.arange(1, process.T + 1, dtype=jnp.int32))
-    return Bound(steps, _per_example(prior_kl(process, x0), weight))
+    # One step after the other: no more than one t has its logits in memory.
+    steps = lax.map(term_of_step, jnp.arange(1, process.T + 1, dtype=jnp.int32))  # [T, B]
+    return Bound(steps, _sum_per_example(prior_kl(process, x0), weight))
 
 
 @declared(x0=CATEGORIES, index=INDEX, weight=at_least(0))
@@ -126,15 +126,17 @@ def strata_bound(
         covers the choice of examples, of t and of x_t.
     """
     term = beliefs.with_belief(belief, term)
-    t, sizes = timesteps.stratified(u, process.T)
+    t, sizes = timesteps.stratified(u, process.T)  # [n, B] and [n]
 
-    def stratum(j: Array) -> Array:
-        ts = t[j]
+    def term_of_stratum(j: Array) -> Array:
+        ts = t[j]  # [B]
         xt = bare(q_sample)(process, x0, ts, check_shape("noise(j)", noise(j + 1), "x0", x0.shape))
-        return sizes[j] * _per_example(term(process, denoise(xt, process.time[ts]), x0, xt, ts), weight)
+        logits = denoise(xt, process.time[ts])  # [B, *S, K]
+        # One t stands for all steps of its stratum.
+        return sizes[j] * _sum_per_example(term(process, logits, x0, xt, ts), weight)
 
-    terms = lax.map(stratum, jnp.arange(u.shape[0], dtype=jnp.int32))
-    return jnp.sum(terms, axis=0) + _per_example(prior_kl(process, x0), weight)
+    terms = lax.map(term_of_stratum, jnp.arange(u.shape[0], dtype=jnp.int32))  # [n, B]
+    return jnp.sum(terms, axis=0) + _sum_per_example(prior_kl(process, x0), weight)
 
 
 @declared(x0=CATEGORIES, index=INDEX, n=PART_OF_STEPS, weight=at_least(0))
@@ -161,10 +163,9 @@ def stratified_bound(
         Nats per example.
     """
     key_t, key_q = jax.random.split(key)
-    u = per_example(key_t, index, (n,))(jnp.asarray(0, jnp.int32))
-    return strata_bound(
-        denoise, process, x0, u.T, per_example(key_q, index, x0.shape[1:]), term, belief, weight
-    )
+    u = per_example(key_t, index, (n,))(jnp.asarray(0, jnp.int32))  # [B, n]
+    noise = per_example(key_q, index, x0.shape[1:])
+    return strata_bound(denoise, process, x0, u.T, noise, term, belief, weight)
 
 
 @declared(x0=INDEX, order=NOISE, mask_id=INDEX)
@@ -191,18 +192,20 @@ def chain_rule(
     Returns:
         Nats of each element; their sum is -log p(x_0) in this order.
     """
-    flat = x0.reshape(len(x0), -1)
-    places = jnp.argsort(order.reshape(flat.shape), axis=1)
-    rank = jnp.argsort(places, axis=1)
+    flat = x0.reshape(len(x0), -1)  # [B, D]
+    # places[b, i] is the i-th element to be filled in, and rank[b, d] says as which the element d is.
+    places = jnp.argsort(order.reshape(flat.shape), axis=1)  # [B, D]
+    rank = jnp.argsort(places, axis=1)  # [B, D]
 
-    def cost(i: Array) -> Array:
+    def cost_of_next(i: Array) -> Array:
         xt = jnp.where(rank < i, flat, mask_id).reshape(x0.shape)
-        logits = fill_in(xt).reshape(*flat.shape, -1)
-        at = places[:, i, None]
-        here = jnp.take_along_axis(logits, at[..., None], axis=1)
-        return -numerics.log_prob(here, jnp.take_along_axis(flat, at, axis=1))[:, 0]
+        logits = fill_in(xt).reshape(*flat.shape, -1)  # [B, D, K]
+        place = places[:, i, None]  # [B, 1]
+        logits_at_place = jnp.take_along_axis(logits, place[..., None], axis=1)  # [B, 1, K]
+        x0_at_place = jnp.take_along_axis(flat, place, axis=1)  # [B, 1]
+        return -numerics.log_prob(logits_at_place, x0_at_place)[:, 0]
 
-    costs = lax.map(cost, jnp.arange(flat.shape[1], dtype=jnp.int32))
+    costs = lax.map(cost_of_next, jnp.arange(flat.shape[1], dtype=jnp.int32))  # [D, B], in their order
     return jnp.take_along_axis(costs.T, rank, axis=1).reshape(x0.shape)
 
 
@@ -238,7 +241,9 @@ def bits_per_dim(nats: Nats, D: int) -> Nats:
     return nats / (D * math.log(2.0))
 
 
-def _per_example(x: Array, weight: Array | None) -> Array:
+def _sum_per_example(x: Array, weight: Array | None) -> Array:
     """Sums weight x over the elements of each example; where the weight is 0 it counts 0, whatever x is."""
-    x = x if weight is None else jnp.where(weight > 0, weight * x, 0.0)
+    if weight is not None:
+        # Padding may have an infinite cost, and 0 inf is NaN.
+        x = jnp.where(weight > 0, weight * x, 0.0)
     return jnp.sum(x.reshape(x.shape[0], math.prod(x.shape[1:])), axis=1)

@@ -124,10 +124,14 @@ def p_joint(
     """
     if belief == "denoiser":
         logits_x0 = to_leave_one_out(process, logits_x0, xt, t)
-    log_p0 = log_p_x0(process, logits_x0)
-    joint = process.log_q_back(xt, t) + process.log_push(log_p0, t - 1)
+    log_p0 = log_p_x0(process, logits_x0)  # [*S, K]
+
+    # q(x_{t-1}, x_t | x_0) = q(x_t | x_{t-1}) q(x_{t-1} | x_0), whose first factor leaves the sum over x_0.
+    joint = process.log_q_back(xt, t) + process.log_push(log_p0, t - 1)  # [*S, K]
     if belief != "official":
         return joint
+
+    # At t = 1 x_{t-1} is x_0, and the official code takes the prediction for p(x_0 | x_1) as it is.
     return jnp.where(expand_trailing(t, xt.shape)[..., None] == 1, log_p0, joint)
 
 

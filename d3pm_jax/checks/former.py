@@ -1,4 +1,4 @@
-"""Names the cure where a call has what kernels of older versions took."""
+"""Reads what older versions had, and names the cure where a call still has it."""
 
 from typing import Any
 
@@ -24,3 +24,16 @@ def refuse_first_step(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dic
     has_value = any(isinstance(x, str) and x in FIRST_STEPS for x in args)
     if "belief" in names and ("first_step" in kwargs or has_value):
         raise TypeError(FIRST_STEP_IS_GONE)
+
+
+def join_first_step(belief: Any, first_step: Any) -> Any:
+    """Returns the belief that stands for a belief and a first_step, which older versions had apart.
+
+    Args:
+        belief: as older versions wrote it.
+        first_step: the rule at t = 1: "bayes", or "x0" as in the official code, which had an effect for
+            "d3pm" alone.
+    """
+    if first_step == "x0" and belief == "d3pm":
+        return "official"
+    return belief

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from d3pm_jax.beliefs import join_first_step
+from d3pm_jax.checks.former import join_first_step
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.config.objective import X0Objective, has_first_step
 from d3pm_jax.config.run import Config

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array
 
 from d3pm_jax import losses
-from d3pm_jax.beliefs import Belief, join_first_step
+from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import bare
-from d3pm_jax.checks.former import FIRST_STEP_IS_GONE
+from d3pm_jax.checks.former import FIRST_STEP_IS_GONE, join_first_step
 from d3pm_jax.config.checks import CheckedPart, Natural, NotNegative, undefined_method
 from d3pm_jax.config.from_data import FromData, filled_field
 from d3pm_jax.config.head import Head
@@ -84,8 +84,8 @@ class HybridLoss(X0Objective):
     """lambda; 0 for the bound alone"""
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        found = bare(losses.hybrid)(process, logits, x0, xt, t, self.ce_weight, **logits_keywords(self))
-        return Terms(bare(per_step)(found.loss, p_t, process.T), found.kl, found.ce)
+        hybrid = bare(losses.hybrid)(process, logits, x0, xt, t, self.ce_weight, **logits_keywords(self))
+        return Terms(bare(per_step)(hybrid.loss, p_t, process.T), hybrid.kl, hybrid.ce)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +93,16 @@ class StochasticBound(X0Objective):
     """Minimises the whole bound, nats per example: KL_t / p_t + prior KL, summed (Multinomial Diffusion)."""
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        found = bare(losses.hybrid)(process, logits, x0, xt, t, 0.0, **logits_keywords(self))
-        each = found.kl / expand_trailing(p_t, x0.shape) + bare(losses.prior_kl)(process, x0)
-        return Terms(each * (x0.size // x0.shape[0]), found.kl, found.ce)
+        hybrid = bare(losses.hybrid)(process, logits, x0, xt, t, 0.0, **logits_keywords(self))
+        bound = hybrid.kl / expand_trailing(p_t, x0.shape) + bare(losses.prior_kl)(process, x0)  # [B, *S]
+
+        # The loss is averaged over elements: so many make the sum of an example of that mean.
+        elements_per_example = x0.size // x0.shape[0]
+        return Terms(bound * elements_per_example, hybrid.kl, hybrid.ce)
 
     def check_process(self, process: Process) -> None:
-        if process.positional:  # it may ask for the shape of the data, which is not known here
+        # A positional process may ask for the shape of the data, which is not known here.
+        if process.positional:
             return
         if jnp.isinf(losses.prior_kl(process, jnp.zeros((), jnp.int32))):
             raise ValueError(
@@ -140,11 +144,13 @@ class ContinuousAbsorbing(Continuous):
     """the mask of the process, which head.forbid names too"""
 
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
-        alpha, mask = self.alpha.continuous(), filled_field(self, "mask_id")
+        alpha = self.alpha.continuous()
+        mask = filled_field(self, "mask_id")
         return bare(continuous.absorbing_draw)(alpha, x0, t / process.T, u, mask)
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        alpha, mask = self.alpha.continuous(), filled_field(self, "mask_id")
+        alpha = self.alpha.continuous()
+        mask = filled_field(self, "mask_id")
         loss = bare(continuous.absorbing_nelbo)(alpha, logits, x0, xt, t / process.T, mask)
         return self._terms(process, logits, x0, loss, p_t)
 
@@ -177,14 +183,17 @@ class ContinuousUniform(Continuous):
 
 def _check_same(objective: Continuous, process: Process, pi: Array) -> None:
     """Raises ValueError where q(x_t | x_0) is not alpha onehot(x_0) + (1 - alpha) pi at time t / T."""
-    name, T = type(objective).__name__, process.T
+    name = type(objective).__name__
+    T = process.T
+
+    # Some steps, each with another x_0 in turn: the last category may be a mask, which x_0 never is.
     t = np.unique(np.linspace(1, T, min(T, COMPARED)).round()).astype(np.int32)
     alpha, beta = objective.alpha.continuous()(jnp.asarray(t / T, jnp.float32))
     x0 = jnp.asarray(np.arange(len(t)) % max(1, process.K - 1), jnp.int32)
     if process.positional:
         raise ValueError(f"{name} is for a process that treats all elements alike: take HybridLoss()")
-    wanted = alpha[:, None] * jax.nn.one_hot(x0, process.K) + beta[:, None] * pi[None]
-    off = np.abs(np.exp(process.log_q_probs(x0, jnp.asarray(t))) - wanted).max(axis=-1)
+    expected = alpha[:, None] * jax.nn.one_hot(x0, process.K) + beta[:, None] * pi[None]  # [steps, K]
+    off = np.abs(np.exp(process.log_q_probs(x0, jnp.asarray(t))) - expected).max(axis=-1)  # [steps]
     if off.max() > NEAR:
         raise ValueError(
             f"{name} with alpha = {objective.alpha} is not of this process: q(x_t | x_0) differs by "
@@ -210,5 +219,5 @@ def logits_keywords(objective: Objective) -> LogitsKeywords:
 
 
 def has_first_step(cls: type) -> bool:
-    """Says whether a class of objectives, one of a user's own, has the field `first_step` of older versions."""
+    """Says whether a class of objectives, one of a user's own, has the `first_step` of older versions."""
     return "first_step" in {field.name for field in dataclasses.fields(cls)}

@@ -39,9 +39,9 @@ def _kl_by_chain_rule(
 ) -> Array:
     """Computes the KL of leave-one-out logits by the chain rule.
 
-    Where x_t is not the mask, x_{t-1} is not either, and the KL is that of the inner process. Where it is, the
-    KL is that of whether x_{t-1} is the mask, plus, as often as it is not, that of what it is then: of this the
-    mask says nothing, so that it is the `marginal_kl` of the inner process.
+    Where x_t is not the mask, x_{t-1} is not either, and the KL is that of the inner process. Where it is,
+    the KL is that of whether x_{t-1} is the mask, plus, as often as it is not, that of what it is then: of
+    this the mask says nothing, so that it is the `marginal_kl` of the inner process.
     """
     visible = logits[..., :-1]  # [*S, K - 1]
     hidden = process.K - 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from d3pm_jax.beliefs import join_first_step
+from d3pm_jax.checks.former import join_first_step
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import read_json, write_text
 
