@@ -16,7 +16,8 @@ R = TypeVar("R")
 
 
 def checks_belief(f: Callable[P, R]) -> Callable[P, R]:
-    """f, which refuses what is no belief. `belief` stands where `first_step` stood in older versions."""
+    """Returns f, which refuses what is no belief."""
+    # In older versions `first_step` was an argument in the place that `belief` has now.
     gone = 'first_step is gone: "x0" is belief="official", "bayes" is belief="d3pm"'
     beliefs = get_args(Belief)
 
@@ -34,17 +35,19 @@ def checks_belief(f: Callable[P, R]) -> Callable[P, R]:
 
 def to_denoiser(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """logits_loo + log q(x_t | x_0)."""
-    evidence = process.log_q_x0(xt, t)
+    evidence = process.log_q_x0(xt, t)  # [*S, K]
     return logits_loo.to(torch.promote_types(logits_loo.dtype, process.pi.dtype)) + evidence
 
 
 def to_leave_one_out(process: Process, logits_denoiser: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """logits_denoiser - log q(x_t | x_0); -inf where q(x_t | x_0) = 0."""
-    evidence = process.log_q_x0(xt, t)
+    evidence = process.log_q_x0(xt, t)  # [*S, K]
     logits = logits_denoiser.to(torch.promote_types(logits_denoiser.dtype, process.pi.dtype))
     return torch.where(evidence == -torch.inf, -torch.inf, logits - evidence)
 
 
 def with_belief(belief: Belief, f: Callable[..., Any]) -> Callable[..., Any]:
-    """f(..., belief=belief)."""
-    return f if belief == "d3pm" else partial(f, belief=belief)
+    """f(..., belief=belief), and f itself for "d3pm"."""
+    if belief == "d3pm":
+        return f
+    return partial(f, belief=belief)

@@ -21,12 +21,16 @@ def logistic(loc: Tensor, log_scale: Tensor, K: int) -> Tensor:
     In float64, and as a difference of whichever tail is the smaller.
     """
     centre = torch.linspace(-1, 1, K, dtype=torch.float64, device=loc.device)
-    inverse = torch.exp(2 - log_scale.double())[..., None]
-    distance = centre - loc.double()[..., None]
-    side = torch.where(distance > 0, -1.0, 1.0)  # the logistic distribution is symmetric
+    inverse = torch.exp(2 - log_scale.double())[..., None]  # [*S, 1]
+    distance = centre - loc.double()[..., None]  # [*S, K]
+
+    # The logistic distribution is symmetric, so that a bin above the mean can be mirrored to one below it,
+    # where the sigmoids of both ends are small and their difference has all its digits.
+    side = torch.where(distance > 0, -1.0, 1.0)
     near = (side * distance + 1 / (K - 1)) * inverse
     far = (side * distance - 1 / (K - 1)) * inverse
-    log_near, log_far = F.logsigmoid(near), F.logsigmoid(far)
+    log_near = F.logsigmoid(near)
+    log_far = F.logsigmoid(far)
     return (log_near + torch.log1p(-torch.exp(log_far - log_near))).to(loc.dtype)
 
 

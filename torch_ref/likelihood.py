@@ -39,9 +39,9 @@ def all_t_bound(
     for t in range(1, process.T + 1):
         ts = torch.full(x0.shape[:1], t)
         xt = q_sample(process, x0, ts, noise(t))
-        nats = term(process, denoise(xt, process.time[ts]), x0, xt, ts)
-        steps.append(_per_example(nats, weight))
-    return Bound(torch.stack(steps), _per_example(prior_kl(process, x0), weight))
+        nats = term(process, denoise(xt, process.time[ts]), x0, xt, ts)  # [B, *S]
+        steps.append(_sum_per_example(nats, weight))
+    return Bound(torch.stack(steps), _sum_per_example(prior_kl(process, x0), weight))
 
 
 def strata_bound(
@@ -56,11 +56,12 @@ def strata_bound(
 ) -> Tensor:
     """prior KL + sum over strata of (its size) KL_t at one t drawn in each, per example."""
     term = beliefs.with_belief(belief, term)
-    total = _per_example(prior_kl(process, x0), weight)
-    for j, (ts, size) in enumerate(zip(*timesteps.stratified(u, process.T), strict=True), 1):
-        xt = q_sample(process, x0, ts, noise(j))
-        nats = term(process, denoise(xt, process.time[ts]), x0, xt, ts)
-        total = total + size * _per_example(nats, weight)
+    total = _sum_per_example(prior_kl(process, x0), weight)  # [B]
+    t, sizes = timesteps.stratified(u, process.T)  # [n, B] and [n]
+    for j in range(len(sizes)):
+        xt = q_sample(process, x0, t[j], noise(j + 1))
+        nats = term(process, denoise(xt, process.time[t[j]]), x0, xt, t[j])  # [B, *S]
+        total = total + sizes[j] * _sum_per_example(nats, weight)
     return total
 
 
@@ -70,9 +71,12 @@ def chain_rule(fill_in: Callable[[Tensor], Tensor], x0: Tensor, order: Tensor, m
     for b in range(len(x0)):
         xt = torch.full_like(x0[b], mask_id)
         for i in order[b].flatten().argsort(stable=True):
-            log_p = fill_in(xt.clone()[None].expand_as(x0))[b].flatten(0, -2)[i].log_softmax(-1)
-            costs[b].view(-1)[i] = -log_p[x0[b].view(-1)[i]]
-            xt.view(-1)[i] = x0[b].view(-1)[i]
+            # A network may need a batch of its usual size: the same x_t at every place of it, of which one
+            # is read.
+            logits = fill_in(xt.clone()[None].expand_as(x0))[b].flatten(0, -2)  # [D, K]
+            category = x0[b].view(-1)[i]
+            costs[b].view(-1)[i] = -logits[i].log_softmax(-1)[category]
+            xt.view(-1)[i] = category
     return costs
 
 
@@ -86,7 +90,8 @@ def bits_per_dim(nats: Tensor, D: int) -> Tensor:
     return nats / (D * math.log(2))
 
 
-def _per_example(nats: Tensor, weight: Tensor | None) -> Tensor:
-    """The sum over the elements of each example of weight nats, without those of weight 0."""
-    nats = nats if weight is None else torch.where(weight > 0, weight * nats, torch.zeros_like(nats))
+def _sum_per_example(nats: Tensor, weight: Tensor | None) -> Tensor:
+    """Sums weight nats over the elements of each example; those of weight 0 may be infinite."""
+    if weight is not None:
+        nats = torch.where(weight > 0, weight * nats, torch.zeros_like(nats))
     return nats.flatten(1).sum(dim=1)

@@ -33,7 +33,7 @@ def stratified(u: Tensor, T: int) -> tuple[Tensor, Tensor]:
 
 
 class LossHistory(NamedTuple):
-    """Of each step t (entry t - 1): the running mean of kl^2, and how many examples."""
+    """Holds of each step t, in entry t - 1, the running mean of kl^2 and how many examples it has had."""
 
     mean_square: Tensor
     counts: Tensor
@@ -64,10 +64,15 @@ def importance(u: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
 
 def update(history: LossHistory, t: Tensor, kl: Tensor, decay: float = 0.9) -> LossHistory:
     """For each t of the batch: decay the old mean square towards the mean of its kl^2, and count."""
-    mean_square, count = history.mean_square.clone(), history.counts.clone()
-    t, kl = t[kl.isfinite()], kl[kl.isfinite()]
+    mean_square = history.mean_square.clone()
+    counts = history.counts.clone()
+
+    # Examples with an infinite loss would leave nothing of the mean: they are not counted.
+    finite = kl.isfinite()
+    t = t[finite]
+    kl = kl[finite]
     for step in t.unique():
-        found = kl[t == step]
-        mean_square[step - 1] = decay * mean_square[step - 1] + (1 - decay) * found.square().mean()
-        count[step - 1] += len(found)
-    return LossHistory(mean_square, count)
+        kl_of_step = kl[t == step]
+        mean_square[step - 1] = decay * mean_square[step - 1] + (1 - decay) * kl_of_step.square().mean()
+        counts[step - 1] += len(kl_of_step)
+    return LossHistory(mean_square, counts)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from torch_ref.numerics import log_normalize
 from torch_ref.processes.base import expand_trailing
-from torch_ref.schedules.continuous import Level, Schedule, rate
+from torch_ref.schedules.continuous import Schedule, rate
 
 
 def absorbing_draw(schedule: Schedule, x0: Tensor, time: Tensor, u: Tensor, mask_id: int) -> Tensor:
@@ -15,9 +15,9 @@ def absorbing_draw(schedule: Schedule, x0: Tensor, time: Tensor, u: Tensor, mask
 
 def uniform_draw(schedule: Schedule, x0: Tensor, time: Tensor, u: Tensor, K: int) -> Tensor:
     """The first k but x_0 for which u is below the probability beta / K of each so far; x_0 without one."""
-    own = torch.nn.functional.one_hot(x0, K).bool()
-    each = expand_trailing(schedule(time).beta, x0.shape)[..., None].double() / K
-    hit = (u[..., None].double() < (each * ~own).cumsum(dim=-1)) & ~own
+    others = ~torch.nn.functional.one_hot(x0, K).bool()  # [*S, K]
+    probability = expand_trailing(schedule(time).beta, x0.shape)[..., None].double() / K
+    hit = (u[..., None].double() < (probability * others).cumsum(dim=-1)) & others
     return torch.where(hit.any(dim=-1), hit.int().argmax(dim=-1), x0)
 
 
@@ -36,9 +36,12 @@ def uniform_nelbo(schedule: Schedule, logits_x0: Tensor, x0: Tensor, xt: Tensor,
     a = K alpha onehot(x_0) + 1 - alpha, b = K alpha p + 1 - alpha (Schiff et al. 2024, UDLM).
     """
     K = logits_x0.shape[-1]
-    level = Level(*(expand_trailing(x, x0.shape)[..., None] for x in schedule(time)))
-    a = K * level.alpha * torch.nn.functional.one_hot(x0, K) + level.beta
-    b = K * level.alpha * log_normalize(logits_x0).exp() + level.beta
-    a_i, b_i = (x.gather(-1, xt[..., None]) for x in (a, b))
+    level = schedule(time)
+    alpha = expand_trailing(level.alpha, x0.shape)[..., None]  # [.., 1]
+    beta = expand_trailing(level.beta, x0.shape)[..., None]  # [.., 1]
+    a = K * alpha * torch.nn.functional.one_hot(x0, K) + beta  # [*S, K]
+    b = K * alpha * log_normalize(logits_x0).exp() + beta  # [*S, K]
+    a_i = a.gather(-1, xt[..., None])  # [*S, 1]
+    b_i = b.gather(-1, xt[..., None])  # [*S, 1]
     terms = (K / a_i - K / b_i)[..., 0] - (a / a_i * torch.log(b_i * a / (b * a_i))).sum(dim=-1)
-    return -expand_trailing(rate(schedule, time), x0.shape) / (K * level.alpha[..., 0]) * terms
+    return -expand_trailing(rate(schedule, time), x0.shape) / (K * alpha[..., 0]) * terms

@@ -47,13 +47,15 @@ def smoothed_cross_entropy(
     process: Process, logits_x0: Tensor, x0: Tensor, smoothing: float, mask_id: int | None = None
 ) -> Tensor:
     """-sum_k r_k log p_k, r = (1 - smoothing) onehot(x_0) + smoothing / K; without mask_id, if given."""
-    allowed = torch.arange(process.K) != (-1 if mask_id is None else mask_id)
+    allowed = torch.ones(process.K, dtype=torch.bool)
+    if mask_id is not None:
+        allowed[mask_id] = False
     r = smoothing * allowed / allowed.sum() + (1 - smoothing) * (torch.arange(process.K) == x0[..., None])
     return -torch.where(r > 0, r * log_p_x0(process, logits_x0), 0.0).sum(dim=-1)
 
 
 class Hybrid(NamedTuple):
-    """The hybrid loss and its two terms, [*S] each."""
+    """Holds the hybrid loss and its two terms, [*S] each."""
 
     loss: Tensor
     kl: Tensor
@@ -72,9 +74,16 @@ def hybrid(
 ) -> Hybrid:
     """`posterior_kl` + ce_weight `cross_entropy` of the denoiser."""
     kl = posterior_kl(process, logits_x0, x0, xt, t, belief)
-    denoiser = to_denoiser(process, logits_x0, xt, t) if belief == "leave_one_out" else logits_x0
+    denoiser = logits_x0
+    if belief == "leave_one_out":
+        denoiser = to_denoiser(process, logits_x0, xt, t)
     ce = cross_entropy(process, denoiser, x0)
-    return Hybrid(kl if ce_weight == 0 else kl + ce_weight * ce, kl, ce)
+
+    # A weight of 0 makes 0 of a cross entropy that is infinite.
+    loss = kl
+    if ce_weight != 0:
+        loss = kl + ce_weight * ce
+    return Hybrid(loss, kl, ce)
 
 
 def prior_kl(process: Process, x0: Tensor) -> Tensor:

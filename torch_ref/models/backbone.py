@@ -28,7 +28,9 @@ class Stage(nn.Module):
     def block(self, i: int, h: Tensor, temb: Tensor, cemb: Tensor | None) -> Tensor:
         """Block i and its attention."""
         h = self.blocks[i](h, temb, cemb)
-        return self.attns[i](h) if len(self.attns) else h
+        if len(self.attns) == 0:
+            return h
+        return self.attns[i](h)
 
 
 class Down(Stage):
@@ -50,7 +52,9 @@ class Up(Stage):
     def forward(self, h: Tensor, temb: Tensor, cemb: Tensor | None, skips: list[Tensor]) -> Tensor:
         for i in range(len(self.blocks)):
             h = self.block(i, torch.cat([h, skips.pop()], dim=1), temb, cemb)
-        return h if self.conv is None else self.conv(F.interpolate(h, scale_factor=2, mode="nearest"))
+        if self.conv is None:
+            return h
+        return self.conv(F.interpolate(h, scale_factor=2, mode="nearest"))
 
 
 class Backbone(nn.Module):
@@ -68,19 +72,33 @@ class Backbone(nn.Module):
         margin: int = 0,
     ):
         super().__init__()
-        self.levels, self.margin, last = len(ch_mult), margin, len(ch_mult) - 1
+        self.levels = len(ch_mult)
+        self.margin = margin
+        last = len(ch_mult) - 1
 
-        def blocks(n_ins: list[int], i: int) -> tuple[list[ResBlock], list[Attention]]:
-            res = [ResBlock(n, ch * ch_mult[i], style) for n in n_ins]
-            return res, [Attention(ch * ch_mult[i], style) for _ in n_ins if i in attn_levels]
+        def make_blocks(n_ins: list[int], i: int) -> tuple[list[ResBlock], list[Attention]]:
+            width = ch * ch_mult[i]
+            blocks = [ResBlock(n, width, style) for n in n_ins]
+            attns = []
+            if i in attn_levels:
+                attns = [Attention(width, style) for _ in n_ins]
+            return blocks, attns
 
+        # n is the number of channels that the next block gets, and skips those of what is left for the way
+        # up.
         self.conv_in = conv3(n_in, ch)
-        self.down, skips, n = nn.ModuleList(), [ch], ch
-        for i, width in enumerate(ch * m for m in ch_mult):
+        self.down = nn.ModuleList()
+        skips = [ch]
+        n = ch
+        for i in range(len(ch_mult)):
+            width = ch * ch_mult[i]
             n_ins = ([n] + [width] * num_res_blocks)[:num_res_blocks]
-            n = width if num_res_blocks > 0 else ch
-            conv = Halving(n, style) if i < last else None
-            self.down.append(Down(*blocks(n_ins, i), conv))
+            if num_res_blocks > 0:
+                n = width
+            conv = None
+            if i < last:
+                conv = Halving(n, style)
+            self.down.append(Down(*make_blocks(n_ins, i), conv))
             skips += [n] * (num_res_blocks + (i < last))
         self.mid_block1 = ResBlock(n, n, style)
         self.mid_attn = Attention(n, style)
@@ -88,15 +106,22 @@ class Backbone(nn.Module):
         self.up = nn.ModuleList()
         for i in range(last, -1, -1):
             width = ch * ch_mult[i]
-            n_ins = [(n if j == 0 else width) + skips.pop() for j in range(num_res_blocks + 1)]
-            self.up.append(Up(*blocks(n_ins, i), conv3(width, width) if i else None))
+            # Each block takes the last skip that is left. The first has the channels of the level below
+            # beside it.
+            n_ins = [n + skips.pop()]
+            n_ins += [width + skips.pop() for _ in range(num_res_blocks)]
+            conv = None
+            if i > 0:
+                conv = conv3(width, width)
+            self.up.append(Up(*make_blocks(n_ins, i), conv))
             n = width
         self.norm_out = group_norm(n, style)
         self.conv_out = conv3(n, n_out)
 
     def run(self, x: Tensor, temb: Tensor, cemb: Tensor | None = None) -> Tensor:
         """The output for x, padded with zeros on both sides to a size that can be halved, then cropped."""
-        (top, bottom), (left, right) = (self.pads(side) for side in x.shape[-2:])
+        top, bottom = self.pads(x.shape[-2])
+        left, right = self.pads(x.shape[-1])
         h = self.conv_in(F.pad(x.to(self.conv_in.weight.dtype), (left, right, top, bottom)))
         skips = [h]
         for level in self.down:

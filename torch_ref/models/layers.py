@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Style(NamedTuple):
-    """What the layers of one network have in common."""
+    """Holds what the layers of one network have in common."""
 
     eps: float  # of every GroupNorm, but that of attention; 1e-5 is PyTorch's own, 1e-6 that of Flax
     groups: int
@@ -79,11 +79,15 @@ class ResBlock(nn.Module):
         self.norm1 = group_norm(n_in, style)
         self.conv1 = conv3(n_in, n_out)
         self.temb_proj = nn.Linear(style.n_embedding, n_out)
-        self.class_proj = nn.Linear(style.n_embedding, n_out) if style.labelled else None
+        self.class_proj = None
+        if style.labelled:
+            self.class_proj = nn.Linear(style.n_embedding, n_out)
         self.norm2 = group_norm(n_out, style)
         self.dropout = nn.Dropout(style.rate)
         self.conv2 = conv3(n_out, n_out)
-        self.shortcut = nn.Linear(n_in, n_out) if n_in != n_out else None
+        self.shortcut = None
+        if n_in != n_out:
+            self.shortcut = nn.Linear(n_in, n_out)
 
     def forward(self, x: Tensor, temb: Tensor, cemb: Tensor | None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -91,7 +95,9 @@ class ResBlock(nn.Module):
         if self.class_proj is not None:
             h = h + self.class_proj(cemb)[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return h + (x if self.shortcut is None else per_pixel(self.shortcut, x))
+        if self.shortcut is not None:
+            x = per_pixel(self.shortcut, x)
+        return h + x
 
 
 class Attention(nn.Module):
@@ -114,6 +120,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x).flatten(2).mT  # [B, H W, C]
-        parts = [linear(h).chunk(self.num_heads, dim=-1) for linear in (self.q, self.k, self.v)]
-        heads = [(q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v for q, k, v in zip(*parts, strict=True)]
+        heads = []
+        qs = self.q(h).chunk(self.num_heads, dim=-1)
+        ks = self.k(h).chunk(self.num_heads, dim=-1)
+        vs = self.v(h).chunk(self.num_heads, dim=-1)
+        for q, k, v in zip(qs, ks, vs, strict=True):  # [B, H W, C / heads]
+            heads.append((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v)
         return x + self.proj_out(torch.cat(heads, dim=-1)).mT.reshape(x.shape)

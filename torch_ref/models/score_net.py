@@ -33,11 +33,15 @@ class ScoreNet(Backbone):
     ):
         style = Style(1e-5, groups, num_heads, dropout, 4 * ch, num_classes is not None, down_pads=(1, 1))
         super().__init__(style, channels * K, channels * K, ch, ch_mult, num_res_blocks, attn, margin=2)
-        self.K, self.max_time, self.num_classes = K, max_time, num_classes
+        self.K = K
+        self.max_time = max_time
+        self.num_classes = num_classes
         self.time_dependent_weights = time_dependent_weights
         self.frequencies = nn.Parameter(30.0 * torch.randn(2 * ch), requires_grad=False)
         self.temb = nn.Linear(4 * ch, 4 * ch)
-        self.class_emb = None if num_classes is None else nn.Linear(num_classes, 4 * ch)
+        self.class_emb = None
+        if num_classes is not None:
+            self.class_emb = nn.Linear(num_classes, 4 * ch)
 
     def forward(self, xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         angles = (t / self.max_time)[:, None] * self.frequencies * (2 * pi)
@@ -46,7 +50,9 @@ class ScoreNet(Backbone):
         logits = self.run(channels_first(F.one_hot(xt, self.K)), temb, cemb)
         logits = logits.movedim(1, -1).reshape(*xt.shape, self.K)
         logits = logits - logits.mean(dim=-1, keepdim=True)
-        return logits if self.time_dependent_weights is None else logits * self._weight(t)
+        if self.time_dependent_weights is None:
+            return logits
+        return logits * self._weight(t)
 
     def _weight(self, t: Tensor) -> Tensor:
         """Number i = 1..n of the weights at t = i T / n, linear between, constant before the first."""
@@ -54,5 +60,5 @@ class ScoreNet(Backbone):
         at = (t * len(weights) / self.max_time - 1.0).clamp(min=0.0)
         lower = at.floor().long()
         upper = (lower + 1).clamp(max=len(weights) - 1)
-        found = weights[lower] + (at - lower) * (weights[upper] - weights[lower])
-        return found[:, None, None, None, None]
+        weight = weights[lower] + (at - lower) * (weights[upper] - weights[lower])  # [B]
+        return weight[:, None, None, None, None]

@@ -30,12 +30,19 @@ class Transformer(nn.Module):
             raise ValueError(
                 f"width = {width} does not divide into {num_heads} heads of an even width: change one"
             )
-        self.width, self.num_heads, self.max_time = width, num_heads, max_time
+        self.width = width
+        self.num_heads = num_heads
+        self.max_time = max_time
         conditioned = see_time or num_classes is not None
         self.embed = nn.Embedding(K, width)
-        self.temb1 = nn.Linear(width, width) if see_time else None
-        self.temb2 = nn.Linear(width, width) if see_time else None
-        self.class_emb = None if num_classes is None else nn.Linear(num_classes, width)
+        self.temb1 = None
+        self.temb2 = None
+        if see_time:
+            self.temb1 = nn.Linear(width, width)
+            self.temb2 = nn.Linear(width, width)
+        self.class_emb = None
+        if num_classes is not None:
+            self.class_emb = nn.Linear(num_classes, width)
         self.layers = nn.ModuleList(
             Block(width, num_heads, mlp_ratio, dropout, conditioned) for _ in range(num_layers)
         )
@@ -49,10 +56,15 @@ class Transformer(nn.Module):
         if self.temb1 is not None and self.temb2 is not None:
             embedded = time_embedding(t, self.width, self.max_time).to(self.temb1.weight.dtype)
             temb = self.temb2(F.silu(self.temb1(embedded)))
-            condition = temb if condition is None else temb + condition
+            if condition is None:
+                condition = temb
+            else:
+                condition = temb + condition
         x = self.embed(xt)
         angles = rotary_angles(xt.shape[1], self.width // self.num_heads).to(xt.device)
-        seen = None if weight is None else weight > 0
+        seen = None
+        if weight is not None:
+            seen = weight > 0  # [B, L]
         for block in self.layers:
             x = block(x, condition, angles, seen)
         return self.head(modulated_norm(x, *self.modulation(condition)))
@@ -78,11 +90,19 @@ class Block(nn.Module):
         return x + gate_m * self.dropout(h)
 
     def _attend(self, h: Tensor, angles: Tensor, seen: Tensor | None) -> Tensor:
-        parts = self.qkv(h).chunk(3, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
-        mask = None if seen is None else seen[:, None, None]
+        q, k, v = self.qkv(h).chunk(3, dim=-1)
+        q = self._split_heads(q)
+        k = self._split_heads(k)
+        v = self._split_heads(v)
+        mask = None
+        if seen is not None:
+            mask = seen[:, None, None]  # [B, 1, 1, L]
         mixed = F.scaled_dot_product_attention(rotated(q, angles), rotated(k, angles), v, attn_mask=mask)
         return self.proj_out(mixed.transpose(1, 2).flatten(2))
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """[B, L, width] to [B, heads, L, width / heads]."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class Modulation(nn.Module):
@@ -91,8 +111,12 @@ class Modulation(nn.Module):
     def __init__(self, n: int, width: int, conditioned: bool):
         super().__init__()
         self.n = n
-        self.linear = nn.Linear(width, n * width) if conditioned else None
-        self.bias = None if conditioned else nn.Parameter(torch.zeros(n * width))
+        self.linear = None
+        self.bias = None
+        if conditioned:
+            self.linear = nn.Linear(width, n * width)
+        else:
+            self.bias = nn.Parameter(torch.zeros(n * width))
 
     def forward(self, condition: Tensor | None) -> tuple[Tensor, ...]:
         if self.linear is None:
@@ -117,5 +141,6 @@ def rotary_angles(length: int, d: int) -> Tensor:
 def rotated(x: Tensor, angles: Tensor) -> Tensor:
     """Entries i and i + d / 2 of x [B, heads, L, d] turned by angle i of the place."""
     first, second = x.chunk(2, dim=-1)
-    cos, sin = angles.cos(), angles.sin()
+    cos = angles.cos()
+    sin = angles.sin()
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)

@@ -37,23 +37,28 @@ class UNet(Backbone):
     ):
         style = Style(1e-6, groups, num_heads, dropout, 4 * ch, num_classes is not None, down_pads=(0, 1))
         style = style._replace(channels_per_group=channels_per_group, attention_eps=attention_eps)
-        n_in = channels * (1 + K if onehot_input else 1)
-        first = padded_size(size if isinstance(size, int) else max(size), len(ch_mult))
+        n_in = channels
+        if onehot_input:
+            n_in = channels * (1 + K)
+        n_out = channels * K
+        if outputs is not None:
+            n_out = channels * outputs
+        longer_side = size if isinstance(size, int) else max(size)
+        first = padded_size(longer_side, len(ch_mult))
         attn_levels = [i for i in range(len(ch_mult)) if first // 2**i in attn_resolutions]
-        super().__init__(
-            style,
-            n_in,
-            channels * (K if outputs is None else outputs),
-            ch,
-            ch_mult,
-            num_res_blocks,
-            attn_levels,
-        )
-        self.K, self.ch, self.max_time, self.onehot_input = K, ch, max_time, onehot_input
-        self.outputs, self.num_classes, self.input_range = outputs, num_classes, input_range or (0, K - 1)
+        super().__init__(style, n_in, n_out, ch, ch_mult, num_res_blocks, attn_levels)
+        self.K = K
+        self.ch = ch
+        self.max_time = max_time
+        self.onehot_input = onehot_input
+        self.outputs = outputs
+        self.num_classes = num_classes
+        self.input_range = input_range or (0, K - 1)
         self.temb1 = nn.Linear(ch, 4 * ch)
         self.temb2 = nn.Linear(4 * ch, 4 * ch)
-        self.class_emb = None if num_classes is None else nn.Linear(num_classes, 4 * ch)
+        self.class_emb = None
+        if num_classes is not None:
+            self.class_emb = nn.Linear(num_classes, 4 * ch)
 
     def forward(self, xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         embedded = time_embedding(t, self.ch, self.max_time).to(self.temb1.weight.dtype)

@@ -9,8 +9,10 @@ def categorical(log_p: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor
 
     Where rounding leaves none, the last k with p_k > 0. Sums are float64.
     """
-    p = (log_p - log_p.amax(dim=-1, keepdim=True)).double().exp()
-    p = torch.where(p < torch.finfo(p.dtype).tiny, 0.0, p)  # as hardware that has no denormal numbers
+    p = (log_p - log_p.amax(dim=-1, keepdim=True)).double().exp()  # [*S, K]
+
+    # As hardware does that has no denormal numbers.
+    p = torch.where(p < torch.finfo(p.dtype).tiny, 0.0, p)
     cdf = p.cumsum(dim=-1)
     possible = p > 0
     hit = possible & (cdf > from_words(u, u_low)[..., None] * cdf[..., -1:])
@@ -22,5 +24,6 @@ def categorical(log_p: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor
 
 def from_words(u: Tensor, u_low: Tensor | None) -> Tensor:
     """The noise in float64."""
-    low = 0.0 if u_low is None else u_low.double() * torch.finfo(u.dtype).eps
-    return u.double() + low
+    if u_low is None:
+        return u.double()
+    return u.double() + u_low.double() * torch.finfo(u.dtype).eps

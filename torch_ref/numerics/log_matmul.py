@@ -8,7 +8,9 @@ from torch_ref.numerics.logspace import log_sum
 
 def smallest_entry(dtype: torch.dtype) -> float:
     """The smallest non-zero entry of the tables of `processes.dense`."""
-    return 2.0**-580 if dtype == torch.float64 else 2.0**-80
+    if dtype == torch.float64:
+        return 2.0**-580
+    return 2.0**-80
 
 
 def log_matmul(log_p: Tensor, table: Tensor) -> Tensor:

@@ -41,10 +41,15 @@ class Process:
     def alpha_bar(self) -> Tensor:
         """[T + 1], where rows of Qbar[t] have alpha_bar[t] more at their own place, and else are equal."""
         Qbar = torch.stack(list(accumulate(self.Q64, torch.matmul)))
-        n = self.K - self.masked  # a mask on top apart
-        found, own = Qbar[:, :n, :n], torch.eye(n, dtype=torch.bool)
-        other = Qbar[:, [1] + [0] * (n - 1), range(n)][:, None]  # one entry off the diagonal of each column
-        if not torch.allclose(found, torch.where(own, found, other), rtol=1e-9, atol=0.0):
+        # A mask on top is left out.
+        n = self.K - self.masked
+        unmasked = Qbar[:, :n, :n]
+        diagonal = torch.eye(n, dtype=torch.bool)
+
+        # Off the diagonal each column has one value: that of its second entry, or of the first but in column
+        # 0.
+        off_diagonal = Qbar[:, [1] + [0] * (n - 1), range(n)][:, None]  # [T + 1, 1, n]
+        if not torch.allclose(unmasked, torch.where(diagonal, unmasked, off_diagonal), rtol=1e-9, atol=0.0):
             raise AttributeError("this process has no alpha_bar: the rows of Qbar differ off the diagonal")
         return (Qbar[:, 0, 0] - Qbar[:, 1, 0]).to(self.pi.dtype)
 
@@ -85,14 +90,16 @@ class Process:
         """
         if not self.own_last:
             return inverse_cdf.categorical(self.log_q_probs(x0, t), u, u_low)
-        p = self.Q_cum[expand_trailing(t, x0.shape), x0].double()
+        p = self.Q_cum[expand_trailing(t, x0.shape), x0].double()  # [*S, K]
         others = ~torch.nn.functional.one_hot(x0, self.K).bool()
         if self.masked:
             others[..., -1] = False
         noise = inverse_cdf.from_words(u, u_low)
         hit = (noise[..., None] < torch.where(others, p, 0.0).cumsum(dim=-1)) & others
-        rest = torch.where(noise < 1 - p[..., -1], x0, self.K - 1) if self.masked else x0
-        return torch.where(hit.any(dim=-1), hit.int().argmax(dim=-1), rest)
+        unmoved = x0
+        if self.masked:
+            unmoved = torch.where(noise < 1 - p[..., -1], x0, self.K - 1)
+        return torch.where(hit.any(dim=-1), hit.int().argmax(dim=-1), unmoved)
 
     def draw_prior(self, u: Tensor, u_low: Tensor | None = None) -> Tensor:
         """The inverse of the cumulative prior at u."""
@@ -108,7 +115,10 @@ def from_matrices(Q: Tensor, prior: Numbers | None) -> Process:
     """Products in float64, then everything rounded to the default float type. Q is [T, .., K, K]."""
     Q = torch.cat([torch.eye(Q.shape[-1], dtype=torch.float64).expand(Q[:1].shape), Q])
     Qbar = torch.stack(list(accumulate(Q, torch.matmul)))
-    pi = Qbar[-1].mean(dim=0) if prior is None else as_float64(prior)
+    if prior is None:
+        pi = Qbar[-1].mean(dim=0)
+    else:
+        pi = as_float64(prior)
     dtype = torch.get_default_dtype()
     return Process(Q.to(dtype), Qbar.to(dtype), pi.to(dtype), torch.arange(len(Q)), Q, pi)
 

@@ -16,5 +16,6 @@ def dense(Q: Iterable[Numbers], prior: Numbers | None = None) -> Process:
     """
     process = from_matrices(torch.stack([as_float64(q) for q in Q]), prior)
     floor = numerics.smallest_entry(process.pi.dtype)
-    Q_step, Q_cum = (torch.where(x < floor, 0.0, x) for x in (process.Q_step, process.Q_cum))
+    Q_step = torch.where(process.Q_step < floor, 0.0, process.Q_step)
+    Q_cum = torch.where(process.Q_cum < floor, 0.0, process.Q_cum)
     return dataclasses.replace(process, Q_step=Q_step, Q_cum=Q_cum)

@@ -34,14 +34,15 @@ def hierarchical_rate(level_rates: Numbers) -> Tensor:
     for i, a in enumerate(leaves):
         for j, b in enumerate(leaves):
             if i != j:
-                l = next(l for l in range(N) if a[l] != b[l])
+                l = next(l for l in range(N) if a[l] != b[l])  # the first bit that differs
                 R[i, j] = rates[l] / 2 ** (N - 1 - l)
     return R - torch.diag(R.sum(dim=1))
 
 
 def random_walk(beta: Numbers, W: Numbers, prior: Numbers | None = None) -> Process:
     """Q = (1 - beta) I + beta W; the prior is by default the mean row of Qbar[T]."""
-    beta, W = as_float64(beta)[:, None, None], as_float64(W)
+    beta = as_float64(beta)[:, None, None]
+    W = as_float64(W)
     return dense((1 - beta) * torch.eye(len(W), dtype=torch.float64) + beta * W, prior)
 
 

@@ -9,7 +9,8 @@ from torch_ref.processes.base import Numbers, Process, as_float64, from_matrices
 
 def marginal(beta: Numbers, pi: Numbers) -> Process:
     """Q = (1 - beta) I + beta 1 pi^T."""
-    beta, pi = as_float64(beta), as_float64(pi)
+    beta = as_float64(beta)
+    pi = as_float64(pi)
     Q = (1 - beta)[:, None, None] * torch.eye(len(pi), dtype=torch.float64) + beta[:, None, None] * pi
     return dataclasses.replace(from_matrices(Q, pi), own_last=True)
 

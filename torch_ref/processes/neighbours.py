@@ -39,5 +39,8 @@ def adjacency(embeddings: Numbers, k: int, weights: Weights | None) -> Tensor:
         distance = ((x - x[i]) ** 2).sum(dim=1).sqrt()
         others = [j for j in range(len(x)) if j != i]
         nearest = sorted(others, key=lambda j: (distance[j].item(), j))[:k]
-        G[i, nearest] = 1.0 if weights is None else weights(distance[nearest][None])[0]
+        if weights is None:
+            G[i, nearest] = 1.0
+        else:
+            G[i, nearest] = weights(distance[nearest][None])[0]
     return G

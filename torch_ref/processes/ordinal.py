@@ -9,7 +9,8 @@ from torch_ref.processes.dense import dense
 
 def gaussian(beta: Numbers, K: int, bands: int | None = None) -> Process:
     """w_{i-j} / sum_{n=-bands}^{bands} w_n, w_n = exp(-4 n^2 / ((K-1)^2 beta)), for 0 < |i-j| <= bands."""
-    bands = K - 1 if bands is None else bands
+    if bands is None:
+        bands = K - 1
     n = torch.arange(-bands, bands + 1, dtype=torch.float64)
     w = torch.exp(-4 * n**2 / ((K - 1) ** 2 * as_float64(beta)[:, None]))
     return _by_distance(w[:, bands:] / w.sum(-1, keepdim=True), K)

@@ -12,6 +12,7 @@ from torch_ref.processes.base import Process, from_matrices
 def respace(process: Process, grid: Sequence[int]) -> Process:
     """Only the steps of the grid: one-step matrices are the products of those between."""
     Q = [reduce(torch.matmul, process.Q64[a + 1 : b + 1]) for a, b in zip([0, *grid], grid, strict=False)]
-    kept = from_matrices(torch.stack(Q), process.pi64)
+    shorter = from_matrices(torch.stack(Q), process.pi64)
     time = process.time[torch.tensor([0, *grid])]
-    return dataclasses.replace(process, Q_step=kept.Q_step, Q_cum=kept.Q_cum, Q64=kept.Q64, time=time)
+    tables = {"Q_step": shorter.Q_step, "Q_cum": shorter.Q_cum, "Q64": shorter.Q64}
+    return dataclasses.replace(process, **tables, time=time)

@@ -26,10 +26,8 @@ def network(file: str | Path) -> nn.Module:
     config, data, process = metadata(file)
     options: dict[str, Any] = dict(config["model"])
     name = options.pop("class")
-    for only_in_jax in (
-        "compute",
-        "remat",
-    ):  # it computes in the type of its weights, and keeps what it needs
+    # A module of PyTorch computes in the type of its weights, and keeps what its backward pass needs.
+    for only_in_jax in ("compute", "remat"):
         options.pop(only_in_jax, None)
     if name not in models.__all__:
         raise ValueError(f"{name} is none of {models.__all__}: build yours, and load the tensors into it")
@@ -39,7 +37,9 @@ def network(file: str | Path) -> nn.Module:
         options["channels"] = data["shape"][-1]
     if name == "UNet":
         options["size"] = tuple(data["shape"][:-1])
-        options["outputs"] = 2 if config["head"]["class"] == "LogisticHead" else None
+        options["outputs"] = None
+        if config["head"]["class"] == "LogisticHead":
+            options["outputs"] = 2
     module = getattr(models, name)(process["K"], max_time=T, **options)
     module.load_state_dict(safetensors.torch.load_file(file))
     return module.eval()
@@ -51,24 +51,36 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
     Raises:
         ValueError: as `network`, or the head is one of the user's own.
     """
-    module, (config, _, process) = network(file), metadata(file)
-    head, K = config["head"], process["K"]
+    module = network(file)
+    config, _, process = metadata(file)
+    head = config["head"]
+    K = process["K"]
     if head["class"] not in ("Head", "LogisticHead"):
         raise ValueError(f"{head['class']} is a head of your own: call it on what `network` gives")
 
     def logits(xt: Tensor, t: Tensor, label: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
-        output = module(xt, t, label) if weight is None else module(xt, t, label, weight)
+        # Only a network of sequences takes a weight, which is 0 on padding.
+        if weight is None:
+            output = module(xt, t, label)
+        else:
+            output = module(xt, t, label, weight)
+
         if head["class"] == "Head":
-            output = heads.residual(output, xt) if head["residual"] else output
-        elif head["residual"] and head.get("input_range") is not None:
+            x = output
+            if head["residual"]:
+                x = heads.residual(output, xt)
+        elif not head["residual"]:
+            x = heads.bounded_logistic(output, K)
+        elif head.get("input_range") is None:
+            x = heads.residual_logistic(output, xt, K)
+        else:
             least, greatest = head["input_range"]
             scaled = 2 * (xt.to(output.dtype) - least) / (greatest - least) - 1
-            output = heads.bounded_logistic(output + F.pad(scaled[..., None], (0, 1)), K)
-        elif head["residual"]:
-            output = heads.residual_logistic(output, xt, K)
-        else:
-            output = heads.bounded_logistic(output, K)
-        return output if head["forbid"] is None else heads.forbid(output, head["forbid"])
+            x = heads.bounded_logistic(output + F.pad(scaled[..., None], (0, 1)), K)
+
+        if head["forbid"] is not None:
+            x = heads.forbid(x, head["forbid"])
+        return x
 
     return logits
 
@@ -88,8 +100,8 @@ def logits_keywords(file: str | Path) -> dict[str, str]:
 def metadata(file: str | Path) -> list[dict[str, Any]]:
     """The config, the data and the process of the run."""
     with safetensors.safe_open(file, "pt") as opened:
-        found = opened.metadata() or {}
+        texts = opened.metadata() or {}
     try:
-        return [json.loads(found[name]) for name in ("config", "data", "process")]
+        return [json.loads(texts[name]) for name in ("config", "data", "process")]
     except KeyError as error:
         raise ValueError(f"{file} has no {error} in its metadata: write it with d3pm export") from error

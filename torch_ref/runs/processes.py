@@ -41,13 +41,17 @@ def _process(spec: dict[str, Any]) -> Process:
         return processes.absorbing(beta, spec["K"], spec["mask_id"])
     if kind == "Marginal":
         return processes.marginal(beta, spec["pi"])
-    return (processes.gaussian if kind == "Gaussian" else processes.banded)(beta, spec["K"], spec["bands"])
+    if kind == "Gaussian":
+        return processes.gaussian(beta, spec["K"], spec["bands"])
+    return processes.banded(beta, spec["K"], spec["bands"])
 
 
 def _beta(spec: dict[str, Any], steps: int) -> Tensor:
     options = {name: value for name, value in spec.items() if name != "class"}
     if spec["class"] == "Linear":
-        factor = 1000.0 / steps if options["rescale"] else 1.0
+        factor = 1.0
+        if options["rescale"]:
+            factor = 1000.0 / steps
         return schedules.linear(steps, options["start"] * factor, options["stop"] * factor)
     if spec["class"] not in SCHEDULES:
         raise ValueError(f"{spec['class']} is not built here: make the process from betas of your own")

@@ -20,8 +20,12 @@ def best_grid(costs: Tensor, steps: int) -> list[int]:
         """Returns the least sum of so many steps that lead from t to 0, and their grid."""
         if left == 1:
             return float(costs[0, t]), [t]
-        found = [(best(s, left - 1), float(costs[s, t])) for s in range(left - 1, t)]
-        (least, grid), last = min(found, key=lambda x: x[0][0] + x[1])
-        return least + last, [*grid, t]
+
+        # The last of them comes from some s. Of equal sums the smallest s wins.
+        candidates = []
+        for s in range(left - 1, t):
+            cost, grid = best(s, left - 1)
+            candidates.append((cost + float(costs[s, t]), [*grid, t]))
+        return min(candidates, key=lambda candidate: candidate[0])
 
     return best(len(costs) - 1, steps)[1]

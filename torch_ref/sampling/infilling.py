@@ -27,8 +27,8 @@ def infill(
     """As `ancestral`, but known elements are those of x_0 at every t."""
     reverse = beliefs.with_belief(belief, reverse)
 
-    def given(process: Process, logits: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-        certain = F.one_hot(x0, process.K).to(logits.dtype).log()
+    def reverse_with_known(process: Process, logits: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        certain = F.one_hot(x0, process.K).to(logits.dtype).log()  # [B, *S, K]
         return torch.where(known[..., None], certain, reverse(process, logits, xt, t))
 
-    return ancestral(denoise, process, torch.where(known, x0, xT), noise, record, given)
+    return ancestral(denoise, process, torch.where(known, x0, xT), noise, record, reverse_with_known)

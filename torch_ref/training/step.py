@@ -15,7 +15,7 @@ from torch_ref.sampling import Denoise
 
 
 class Metrics(NamedTuple):
-    """Of one batch, in nats per element; the norm is that of the gradient before clipping."""
+    """Holds means over a batch, in nats per element; the norm is that of the gradient before clipping."""
 
     loss: Tensor
     kl: Tensor
@@ -35,18 +35,21 @@ def train_step(
     belief: Belief = "d3pm",
     weight: Tensor | None = None,
 ) -> Metrics:
-    """One update of the parameters that the optimizer holds, which are those of denoise.
+    """Takes one update of the parameters that the optimizer holds, which are those of denoise.
 
-    The mean over elements is sum(weight loss) / sum(weight); a denoiser of padding is told the weight before.
+    The mean over elements is sum(weight loss) / sum(weight). A network that has to leave padding out is
+    called with the weight by denoise itself.
     """
     xt = q_sample(process, x0, t, u)
     terms = hybrid(process, denoise(xt, process.time[t]), x0, xt, t, ce_weight, belief=belief)
-    loss, kl, ce = (_mean(x, weight) for x in terms)
+    loss = _mean(terms.loss, weight)
+    kl = _mean(terms.kl, weight)
+    ce = _mean(terms.ce, weight)
     optimizer.zero_grad()
     loss.backward()
     norm = clip_by_global_norm([p for group in optimizer.param_groups for p in group["params"]], clip)
     optimizer.step()
-    return Metrics(*(x.detach() for x in (loss, kl, ce, norm)))
+    return Metrics(loss.detach(), kl.detach(), ce.detach(), norm.detach())
 
 
 def _mean(x: Tensor, weight: Tensor | None) -> Tensor:
@@ -79,8 +82,12 @@ def clip_by_global_norm(parameters: list[Tensor], clip: float) -> Tensor:
 
 def learning_rate(step: int, lr: float, warmup_steps: int = 0, decay_steps: int | None = None) -> float:
     """lr min(1, (step + 1) / warmup_steps) (1 + cos(pi min(1, step / decay_steps))) / 2, step from 0."""
-    warm = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-    decayed = (1 + math.cos(math.pi * min(1.0, step / decay_steps))) / 2 if decay_steps else 1.0
+    warm = 1.0
+    if warmup_steps:
+        warm = min(1.0, (step + 1) / warmup_steps)
+    decayed = 1.0
+    if decay_steps:
+        decayed = (1 + math.cos(math.pi * min(1.0, step / decay_steps))) / 2
     return lr * warm * decayed
 
 
