@@ -1,4 +1,4 @@
-"""What the logits of x_0 are: the denoiser p(x_0 | x_t), or p(x_0 | x_t at all other elements)."""
+"""Says what the logits of x_0 are: the denoiser p(x_0 | x_t), or p(x_0 | x_t at all other elements)."""
 
 from collections.abc import Callable
 from functools import partial, wraps

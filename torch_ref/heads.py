@@ -1,4 +1,4 @@
-"""From the output of a network to logits of x_0."""
+"""Makes logits of x_0 from the output of a network."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ def residual(output: Tensor, xt: Tensor) -> Tensor:
 
 
 def forbid(logits: Tensor, mask_id: int) -> Tensor:
-    """The logits with -inf at mask_id."""
+    """Returns the logits with -inf at mask_id."""
     return torch.where(torch.arange(logits.shape[-1], device=logits.device) == mask_id, float("-inf"), logits)
 
 

@@ -1,4 +1,4 @@
-"""The variational bound on -log p(x_0), all steps of it, and its units."""
+"""Computes the variational bound on -log p(x_0), all steps of it, and converts its units."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Term = Callable[[Process, Tensor, Tensor, Tensor, Tensor], Tensor]  # process, l
 
 
 class Bound(NamedTuple):
-    """The bound in parts, in nats per example."""
+    """Holds the bound in parts, in nats per example."""
 
     steps: Tensor  # [T, B]  row t - 1 is the term of step t
     prior: Tensor  # [B]
@@ -81,7 +81,7 @@ def chain_rule(fill_in: Callable[[Tensor], Tensor], x0: Tensor, order: Tensor, m
 
 
 def mean_and_se(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of independent values, and its standard error."""
+    """Returns the mean of independent values and its standard error."""
     return x.mean(), x.std(correction=1) / math.sqrt(len(x))
 
 

@@ -1,4 +1,4 @@
-"""One step of the forward and of the reverse process. `t` is 1..T, its shape a prefix of that of x."""
+"""Takes one step of the forward and of the reverse process. `t` is 1..T, its shape a prefix of that of x."""
 
 import torch
 from torch import Tensor

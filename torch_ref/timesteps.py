@@ -1,4 +1,4 @@
-"""Which steps to train on: from uniform noise to t in 1..T."""
+"""Chooses the steps to train on, from uniform noise to t in 1..T."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ def antithetic(u: Tensor, B: int) -> Tensor:
 
 
 def stratified(u: Tensor, T: int) -> tuple[Tensor, Tensor]:
-    """1..T cut into n parts at floor(j T / n), and u of the way through each; with their sizes."""
+    """Cuts 1..T at floor(j T / n) into n parts; returns the t at u of the way through each, and its size."""
     n = len(u)
     parts = [range(j * T // n + 1, (j + 1) * T // n + 1) for j in range(n)]
     sizes = torch.tensor([len(part) for part in parts])
@@ -40,7 +40,7 @@ class LossHistory(NamedTuple):
 
 
 def empty_history(T: int) -> LossHistory:
-    """The history before the first batch."""
+    """Returns the history before the first batch."""
     return LossHistory(torch.zeros(T), torch.zeros(T, dtype=torch.int64))
 
 
@@ -57,13 +57,13 @@ def probabilities(
 
 
 def importance(u: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """The first t with p_1 + ... + p_t > u, and its p_t."""
+    """Returns the first t with p_1 + ... + p_t > u, and its p_t."""
     index = numerics.categorical(p.log().expand(*u.shape, -1), u)
     return index + 1, p[index]
 
 
 def update(history: LossHistory, t: Tensor, kl: Tensor, decay: float = 0.9) -> LossHistory:
-    """For each t of the batch: decay the old mean square towards the mean of its kl^2, and count."""
+    """Decays the mean square of each t of the batch towards the mean of its kl^2, and counts it."""
     mean_square = history.mean_square.clone()
     counts = history.counts.clone()
 

@@ -1,4 +1,4 @@
-"""The limit of infinitely many steps, time from 0 (clean data) to 1, for absorbing and uniform processes."""
+"""Takes the limit of infinitely many steps, time from 0 (clean data) to 1: absorbing, uniform noise."""
 
 import torch
 from torch import Tensor
@@ -9,12 +9,12 @@ from torch_ref.schedules.continuous import Schedule, rate
 
 
 def absorbing_draw(schedule: Schedule, x0: Tensor, time: Tensor, u: Tensor, mask_id: int) -> Tensor:
-    """The mask with probability beta."""
+    """Draws the mask with probability beta, else x_0."""
     return torch.where(u < expand_trailing(schedule(time).beta, x0.shape), mask_id, x0)
 
 
 def uniform_draw(schedule: Schedule, x0: Tensor, time: Tensor, u: Tensor, K: int) -> Tensor:
-    """The first k but x_0 for which u is below the probability beta / K of each so far; x_0 without one."""
+    """Draws the first k but x_0 at which the sum of beta / K so far exceeds u; x_0 if none does."""
     others = ~torch.nn.functional.one_hot(x0, K).bool()  # [*S, K]
     probability = expand_trailing(schedule(time).beta, x0.shape)[..., None].double() / K
     hit = (u[..., None].double() < (probability * others).cumsum(dim=-1)) & others

@@ -1,4 +1,4 @@
-"""Training losses, per element and in nats."""
+"""Computes training losses, per element and in nats."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""The networks of d3pm_jax.models in PyTorch, with the same attribute names."""
+"""Builds the networks of d3pm_jax.models in PyTorch, with the same attribute names."""
 
 from torch_ref.models.score_net import ScoreNet
 from torch_ref.models.transformer import Transformer

@@ -1,4 +1,4 @@
-"""What the networks share: residual blocks down and up through halved sizes, with skips."""
+"""Builds what the networks share: residual blocks down and up through halved sizes, with skips."""
 
 from collections.abc import Collection, Sequence
 
@@ -10,14 +10,14 @@ from torch_ref.models.layers import Attention, Halving, ResBlock, Style, conv3, 
 
 
 def padded_size(size: int, levels: int) -> int:
-    """The smallest multiple of 2^(levels - 1) that is not below size."""
+    """Returns the smallest multiple of 2^(levels - 1) that is not below size."""
     while size % 2 ** (levels - 1):
         size += 1
     return size
 
 
 class Stage(nn.Module):
-    """The blocks at one resolution, each followed by attention where asked for, then a resampling conv."""
+    """Holds the blocks at one resolution, with or without attention behind each, and a resampling conv."""
 
     def __init__(self, blocks: list[ResBlock], attns: list[Attention], conv: nn.Conv2d | None):
         super().__init__()
@@ -26,7 +26,7 @@ class Stage(nn.Module):
         self.conv = conv
 
     def block(self, i: int, h: Tensor, temb: Tensor, cemb: Tensor | None) -> Tensor:
-        """Block i and its attention."""
+        """Applies block i and its attention."""
         h = self.blocks[i](h, temb, cemb)
         if len(self.attns) == 0:
             return h
@@ -34,7 +34,7 @@ class Stage(nn.Module):
 
 
 class Down(Stage):
-    """Every block and the conv leave a skip."""
+    """Goes down: every block and the conv leave a skip."""
 
     def forward(self, h: Tensor, temb: Tensor, cemb: Tensor | None, skips: list[Tensor]) -> Tensor:
         for i in range(len(self.blocks)):
@@ -47,7 +47,7 @@ class Down(Stage):
 
 
 class Up(Stage):
-    """Every block takes a skip."""
+    """Goes up: every block takes a skip."""
 
     def forward(self, h: Tensor, temb: Tensor, cemb: Tensor | None, skips: list[Tensor]) -> Tensor:
         for i in range(len(self.blocks)):
@@ -58,7 +58,7 @@ class Up(Stage):
 
 
 class Backbone(nn.Module):
-    """Features [B, n_in, H, W] and embeddings to [B, n_out, H, W]; networks derive from it."""
+    """Maps features [B, n_in, H, W] and embeddings to [B, n_out, H, W]; networks derive from it."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Backbone(nn.Module):
         self.conv_out = conv3(n, n_out)
 
     def run(self, x: Tensor, temb: Tensor, cemb: Tensor | None = None) -> Tensor:
-        """The output for x, padded with zeros on both sides to a size that can be halved, then cropped."""
+        """Returns the output for x, padded with zeros to a size that can be halved, and cropped after."""
         top, bottom = self.pads(x.shape[-2])
         left, right = self.pads(x.shape[-1])
         h = self.conv_in(F.pad(x.to(self.conv_in.weight.dtype), (left, right, top, bottom)))
@@ -133,11 +133,11 @@ class Backbone(nn.Module):
         return h[:, :, top : h.shape[2] - bottom, left : h.shape[3] - right]
 
     def pads(self, side: int) -> tuple[int, int]:
-        """How many zeros before and after a side."""
+        """Counts the zeros before and after a side."""
         total = padded_size(side + 2 * self.margin, self.levels) - side
         return total // 2, total - total // 2
 
 
 def channels_first(x: Tensor) -> Tensor:
-    """[B, H, W, ...] to [B, all the rest, H, W]."""
+    """Turns [B, H, W, ...] into [B, all other axes as one, H, W]."""
     return x.flatten(3).movedim(-1, 1)

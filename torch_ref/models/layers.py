@@ -1,4 +1,4 @@
-"""The layers of the networks, images as [B, C, H, W]."""
+"""Builds the layers of the networks, images as [B, C, H, W]."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class Style(NamedTuple):
 
 
 def group_norm(channels: int, style: Style) -> nn.GroupNorm:
-    """A GroupNorm of the style."""
+    """Returns a GroupNorm of the style."""
     groups = style.groups
     if style.channels_per_group is not None:
         groups = min(channels // style.channels_per_group, groups)
@@ -30,12 +30,12 @@ def group_norm(channels: int, style: Style) -> nn.GroupNorm:
 
 
 def conv3(n_in: int, n_out: int) -> nn.Conv2d:
-    """A 3 x 3 convolution that keeps the size."""
+    """Returns a 3 x 3 convolution that keeps the size."""
     return nn.Conv2d(n_in, n_out, 3, padding=1)
 
 
 class Halving(nn.Conv2d):
-    """A 3 x 3 convolution of stride 2, for even sizes."""
+    """Applies a 3 x 3 convolution of stride 2, for even sizes."""
 
     def __init__(self, channels: int, style: Style):
         super().__init__(channels, channels, 3, stride=2)
@@ -46,12 +46,12 @@ class Halving(nn.Conv2d):
 
 
 def per_pixel(linear: nn.Linear, x: Tensor) -> Tensor:
-    """A linear map of the channels."""
+    """Applies a linear map to the channels."""
     return linear(x.movedim(1, -1)).movedim(-1, 1)
 
 
 def time_embedding(t: Tensor, dim: int, max_time: int) -> Tensor:
-    """sin and cos of 1000 (t - 1) / max_time at dim / 2 frequencies from 1 to 1e-4, [B, dim]."""
+    """Returns sin and cos of 1000 (t - 1) / max_time at dim / 2 frequencies from 1 to 1e-4, [B, dim]."""
     half = dim // 2
     frequencies = 10000.0 ** (
         -torch.arange(half, dtype=torch.get_default_dtype(), device=t.device) / (half - 1)
@@ -61,7 +61,7 @@ def time_embedding(t: Tensor, dim: int, max_time: int) -> Tensor:
 
 
 def class_embedding(embed: nn.Linear | None, label: Tensor | None, B: int) -> Tensor | None:
-    """The embedding of one-hot labels; the bias for each of B images where there are none."""
+    """Returns the embedding of one-hot labels; the bias for each of B images where there are none."""
     if embed is None:
         if label is not None:
             raise ValueError("a network of num_classes = None was called with labels: change one")
@@ -72,7 +72,7 @@ def class_embedding(embed: nn.Linear | None, label: Tensor | None, B: int) -> Te
 
 
 class ResBlock(nn.Module):
-    """norm, swish, conv, + time, + class, norm, swish, dropout, conv, + shortcut."""
+    """Applies norm, swish, conv, + time, + class, norm, swish, dropout, conv, + shortcut."""
 
     def __init__(self, n_in: int, n_out: int, style: Style):
         super().__init__()
@@ -101,7 +101,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels, added to its input; each head has a part of the channels."""
+    """Adds self-attention over the pixels to its input; each head has a part of the channels."""
 
     def __init__(self, channels: int, style: Style):
         super().__init__()

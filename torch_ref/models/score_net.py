@@ -1,4 +1,4 @@
-"""MNISTScoreNet, the U-Net of a Dirichlet diffusion score model on binary MNIST, as logits of x_0."""
+"""Builds MNISTScoreNet, the U-Net of a Dirichlet diffusion score model on binary MNIST, as logits of x_0."""
 
 from math import pi
 
@@ -55,7 +55,7 @@ class ScoreNet(Backbone):
         return logits * self._weight(t)
 
     def _weight(self, t: Tensor) -> Tensor:
-        """Number i = 1..n of the weights at t = i T / n, linear between, constant before the first."""
+        """Interpolates the weights, number i = 1..n at t = i T / n, linearly; constant before the first."""
         weights = torch.tensor(self.time_dependent_weights, device=t.device)
         at = (t * len(weights) / self.max_time - 1.0).clamp(min=0.0)
         lower = at.floor().long()

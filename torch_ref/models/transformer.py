@@ -1,4 +1,4 @@
-"""The transformer for sequences, categories in, one vector per place out."""
+"""Builds the transformer for sequences, categories in, one vector per place out."""
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +71,7 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, and then two linear maps with a GELU between, each added to its input."""
+    """Adds self-attention to its input, and then two linear maps with a GELU between to that."""
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: int, rate: float, conditioned: bool):
         super().__init__()
@@ -101,12 +101,12 @@ class Block(nn.Module):
         return self.proj_out(mixed.transpose(1, 2).flatten(2))
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        """[B, L, width] to [B, heads, L, width / heads]."""
+        """Turns [B, L, width] into [B, heads, L, width / heads]."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class Modulation(nn.Module):
-    """n vectors of a width from the embedding of time and class, or n constants where there is none."""
+    """Makes n vectors of a width from the embedding of time and class, or n constants where there is none."""
 
     def __init__(self, n: int, width: int, conditioned: bool):
         super().__init__()
@@ -132,14 +132,14 @@ def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def rotary_angles(length: int, d: int) -> Tensor:
-    """place * 10000^(-2 i / d) for i = 0..d / 2 - 1."""
+    """Returns place * 10000^(-2 i / d) for i = 0..d / 2 - 1."""
     dtype = torch.get_default_dtype()
     frequencies = 10000.0 ** (-torch.arange(d // 2, dtype=dtype) / (d // 2))
     return torch.arange(length, dtype=dtype)[:, None] * frequencies
 
 
 def rotated(x: Tensor, angles: Tensor) -> Tensor:
-    """Entries i and i + d / 2 of x [B, heads, L, d] turned by angle i of the place."""
+    """Turns entries i and i + d / 2 of x [B, heads, L, d] by angle i of the place."""
     first, second = x.chunk(2, dim=-1)
     cos = angles.cos()
     sin = angles.sin()

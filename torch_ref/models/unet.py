@@ -1,4 +1,4 @@
-"""The U-Net of D3PM (appendix B.2), categories in, one vector per pixel out."""
+"""Builds the U-Net of D3PM (appendix B.2), categories in, one vector per pixel out."""
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +70,7 @@ class UNet(Backbone):
         return torch.stack(output.chunk(self.outputs, dim=-1), dim=-1)
 
     def _input(self, xt: Tensor) -> Tensor:
-        """Categories as numbers in [-1, 1], and one-hot where asked for, [B, channels, H, W]."""
+        """Returns categories as numbers in [-1, 1], and one-hot where asked for, [B, channels, H, W]."""
         least, greatest = self.input_range
         scaled = 2 * (xt.to(torch.get_default_dtype()) - least) / (greatest - least) - 1
         if not self.onehot_input:

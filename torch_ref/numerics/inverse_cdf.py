@@ -1,11 +1,11 @@
-"""From uniform noise to categories. The noise is u, or u + g u_low with two words, g the grid of u."""
+"""Draws categories from uniform noise. The noise is u, or u + g u_low with two words, g the grid of u."""
 
 import torch
 from torch import Tensor
 
 
 def categorical(log_p: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
-    """The first k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}); -1 without a distribution.
+    """Returns the first k with p_k > 0, p_0 + ... + p_k > u (p_0 + ... + p_{K-1}); -1 if there is none.
 
     Where rounding leaves none, the last k with p_k > 0. Sums are float64.
     """
@@ -23,7 +23,7 @@ def categorical(log_p: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor
 
 
 def from_words(u: Tensor, u_low: Tensor | None) -> Tensor:
-    """The noise in float64."""
+    """Returns the noise in float64."""
     if u_low is None:
         return u.double()
     return u.double() + u_low.double() * torch.finfo(u.dtype).eps

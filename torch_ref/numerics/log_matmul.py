@@ -1,4 +1,4 @@
-"""The log of a product of probabilities and a table."""
+"""Takes the log of a product of probabilities and a table."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from torch_ref.numerics.logspace import log_sum
 
 
 def smallest_entry(dtype: torch.dtype) -> float:
-    """The smallest non-zero entry of the tables of `processes.dense`."""
+    """Returns the smallest non-zero entry of the tables of `processes.dense`."""
     if dtype == torch.float64:
         return 2.0**-580
     return 2.0**-80

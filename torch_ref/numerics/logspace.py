@@ -1,4 +1,4 @@
-"""Log-space arithmetic where probability 0 is exact: 0 log 0 = 0, and no NaN in values or gradients."""
+"""Computes in log space, where probability 0 is exact: 0 log 0 = 0, and no NaN in values or gradients."""
 
 import torch
 from torch import Tensor

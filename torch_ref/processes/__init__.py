@@ -1,4 +1,4 @@
-"""The forward process: dense matrices, a constructor for each family."""
+"""Builds the forward process as dense matrices, by a constructor for each family."""
 
 from torch_ref.processes.autoregressive import autoregressive
 from torch_ref.processes.base import Process

@@ -1,4 +1,4 @@
-"""A mask that moves from the end of a sequence to its beginning: a matrix for each position."""
+"""Moves a mask from the end of a sequence to its beginning: a matrix for each position."""
 
 import dataclasses
 

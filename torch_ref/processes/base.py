@@ -1,4 +1,4 @@
-"""The forward process as its dense one-step matrices, made in float64 and rounded once."""
+"""Holds the forward process as its dense one-step matrices, made in float64 and rounded once."""
 
 import dataclasses
 from itertools import accumulate
@@ -39,7 +39,7 @@ class Process:
 
     @property
     def alpha_bar(self) -> Tensor:
-        """[T + 1], where rows of Qbar[t] have alpha_bar[t] more at their own place, and else are equal."""
+        """Returns [T + 1] where rows of Qbar[t] are equal but for alpha_bar[t] more on the diagonal."""
         Qbar = torch.stack(list(accumulate(self.Q64, torch.matmul)))
         # A mask on top is left out.
         n = self.K - self.masked
@@ -83,7 +83,7 @@ class Process:
         return self.pi.log()
 
     def draw_q(self, x0: Tensor, t: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
-        """The inverse of the cumulative row of Qbar at u.
+        """Inverts the cumulative row of Qbar at u.
 
         Where Q = alpha I + (1 - alpha) 1 pi^T, x_0 comes last in that row, but before a mask on top: it is
         what is left when the others had their turn.
@@ -102,17 +102,17 @@ class Process:
         return torch.where(hit.any(dim=-1), hit.int().argmax(dim=-1), unmoved)
 
     def draw_prior(self, u: Tensor, u_low: Tensor | None = None) -> Tensor:
-        """The inverse of the cumulative prior at u."""
+        """Inverts the cumulative prior at u."""
         return inverse_cdf.categorical(self.log_prior().expand(*u.shape, self.K), u, u_low)
 
 
 def expand_trailing(t: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """t with trailing axes of size 1, so that it broadcasts against an array of this shape."""
+    """Returns t with trailing axes of size 1, so that it broadcasts against an array of this shape."""
     return t.reshape(t.shape + (1,) * (len(shape) - t.ndim))
 
 
 def from_matrices(Q: Tensor, prior: Numbers | None) -> Process:
-    """Products in float64, then everything rounded to the default float type. Q is [T, .., K, K]."""
+    """Multiplies in float64, then rounds all to the default float type. Q is [T, .., K, K]."""
     Q = torch.cat([torch.eye(Q.shape[-1], dtype=torch.float64).expand(Q[:1].shape), Q])
     Qbar = torch.stack(list(accumulate(Q, torch.matmul)))
     if prior is None:

@@ -1,4 +1,4 @@
-"""Any one-step matrices, as dense tables."""
+"""Builds a process of any one-step matrices."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from torch_ref.processes.base import Numbers, Process, as_float64, from_matrices
 
 
 def dense(Q: Iterable[Numbers], prior: Numbers | None = None) -> Process:
-    """Any one-step matrices Q[1], .., Q[T]; the prior is by default the mean row of Qbar[T].
+    """Builds a process of any Q[1], .., Q[T]; the prior is by default the mean row of Qbar[T].
 
     Entries below `numerics.smallest_entry` become 0.
     """

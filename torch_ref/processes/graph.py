@@ -1,4 +1,4 @@
-"""Processes along a graph of categories: nearest neighbours of embeddings, random walks, any rate matrix."""
+"""Builds processes along a graph of categories: neighbours of embeddings, random walks, any rate matrix."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""An absorbing mask on top of any process."""
+"""Puts an absorbing mask on top of any process."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Processes that keep x_0 or draw anew: Q = (1 - beta) I + beta 1 pi^T."""
+"""Builds processes that keep x_0 or draw anew: Q = (1 - beta) I + beta 1 pi^T."""
 
 import dataclasses
 

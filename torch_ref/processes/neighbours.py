@@ -1,4 +1,4 @@
-"""The nearest neighbours of embeddings, weighed by rank or by distance."""
+"""Finds the nearest neighbours of embeddings, weighed by rank or by distance."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ Weights = Callable[[Tensor], Tensor]  # distances [K, k], nearest first, to weig
 
 
 def unit_rows(embeddings: Numbers) -> Tensor:
-    """Each row divided by its norm."""
+    """Divides each row by its norm."""
     x = as_float64(embeddings)
     return x / (x**2).sum(dim=1, keepdim=True).sqrt()
 

@@ -1,4 +1,4 @@
-"""Ordinal data: processes that move to near values."""
+"""Builds processes of ordinal data, which move to near values."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The same process in fewer steps, made from its float64 matrices before they were rounded."""
+"""Makes the same process in fewer steps from its float64 matrices before they were rounded."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch_ref.processes.base import Process, from_matrices
 
 
 def respace(process: Process, grid: Sequence[int]) -> Process:
-    """Only the steps of the grid: one-step matrices are the products of those between."""
+    """Takes only the steps of the grid: one-step matrices are the products of those between."""
     Q = [reduce(torch.matmul, process.Q64[a + 1 : b + 1]) for a, b in zip([0, *grid], grid, strict=False)]
     shorter = from_matrices(torch.stack(Q), process.pi64)
     time = process.time[torch.tensor([0, *grid])]

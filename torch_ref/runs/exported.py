@@ -1,4 +1,4 @@
-"""The network of a run, from the file that `d3pm export RUN --to torch` writes: JAX is not needed.
+"""Opens the network of a run from the file of `d3pm export RUN --to torch`: JAX is not needed.
 
 The file holds the tensors by the names of `torch_ref.models`, and as metadata in JSON the config of the run,
 what its data is, and K and T of its process.
@@ -18,7 +18,7 @@ from torch_ref import heads, models
 
 
 def network(file: str | Path) -> nn.Module:
-    """The network with its weights, in eval mode: xt [B, *S], t [B], label [B] -> what the head takes.
+    """Returns the network with its weights, in eval mode: xt [B, *S], t [B], label [B] -> input of the head.
 
     Raises:
         ValueError: the file is not of `d3pm export`, or the network is one of the user's own.
@@ -46,7 +46,7 @@ def network(file: str | Path) -> nn.Module:
 
 
 def denoiser(file: str | Path) -> Callable[..., Tensor]:
-    """The network and its head: (xt [B, *S], t [B], label=None, weight=None) -> logits of x_0 [B, *S, K].
+    """Returns the network with its head: (xt [B, *S], t [B], label, weight) -> logits of x_0 [B, *S, K].
 
     Raises:
         ValueError: as `network`, or the head is one of the user's own.
@@ -86,7 +86,7 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
 
 
 def logits_keywords(file: str | Path) -> dict[str, str]:
-    """What the logits are: the keyword `belief` of `p_logits` and `posterior_kl`.
+    """Returns what the logits are: the keyword `belief` of `p_logits` and `posterior_kl`.
 
     In files of older versions "x0" of `first_step` is "official".
     """
@@ -98,7 +98,7 @@ def logits_keywords(file: str | Path) -> dict[str, str]:
 
 
 def metadata(file: str | Path) -> list[dict[str, Any]]:
-    """The config, the data and the process of the run."""
+    """Reads the config, the data and the process of the run."""
     with safetensors.safe_open(file, "pt") as opened:
         texts = opened.metadata() or {}
     try:

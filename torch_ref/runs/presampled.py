@@ -1,4 +1,4 @@
-"""The noise that `d3pm presample` drew, for a training in PyTorch that sees the same t and uniforms.
+"""Reads the noise that `d3pm presample` drew, for a training in PyTorch that sees the same t and uniforms.
 
 Its files are ArrayRecord files, of which `array_record` reads the records.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def read(path: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """(t, u) of one training step after another: t int64 [B] in 1..T, u float32 [B, H, W, C] in [0, 1).
+    """Yields (t, u) of each training step: t int64 [B] in 1..T, u float32 [B, H, W, C] in [0, 1).
 
     Record 0 of the file is JSON. Record i + 1 is t int32 [B], the probability of each t float32 [B], which is
     1 / T for uniform t, and u float32 [B, H, W, C], all little-endian. `posteriors.q_sample`

@@ -1,4 +1,4 @@
-"""The forward process of a run, from the file that `d3pm export RUN --to torch` writes."""
+"""Builds the forward process of a run from the file that `d3pm export RUN --to torch` writes."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ SCHEDULES = {
 
 
 def process(file: str | Path) -> Process:
-    """The process with all of its steps; `processes.respace` takes fewer.
+    """Returns the process with all of its steps; `processes.respace` takes fewer.
 
     Raises:
         ValueError: the file is not of `d3pm export`, or its process or schedule is none of those here.

@@ -1,4 +1,4 @@
-"""Reverse chains: ancestral sampling, and grids of fewer steps."""
+"""Runs reverse chains: ancestral sampling, infilling, and grids of fewer steps."""
 
 from torch_ref.sampling.ancestral import Chain, Denoise, Noise, Reverse, ancestral
 from torch_ref.sampling.grids import best_grid, even_grid

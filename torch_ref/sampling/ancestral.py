@@ -1,4 +1,4 @@
-"""Whole reverse chains."""
+"""Runs whole reverse chains."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Which steps of a process to take when fewer are wanted: grids for `processes.respace`."""
+"""Chooses the steps of a process where fewer are asked for: grids for `processes.respace`."""
 
 from fractions import Fraction
 from functools import cache

@@ -1,4 +1,4 @@
-"""Whole reverse chains in which some elements are known."""
+"""Runs whole reverse chains in which some elements are known."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def infill(
     reverse: Reverse = p_logits,
     belief: Belief = "d3pm",
 ) -> Chain:
-    """As `ancestral`, but known elements are those of x_0 at every t."""
+    """Runs `ancestral` with known elements those of x_0 at every t."""
     reverse = beliefs.with_belief(belief, reverse)
 
     def reverse_with_known(process: Process, logits: Tensor, xt: Tensor, t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Noise schedules: tables beta [T] (`discrete`), information (`information`), in time (`continuous`)."""
+"""Makes noise schedules: beta [T] (`discrete`), by `information`, in time (`continuous`)."""
 
 from torch_ref.schedules import continuous as continuous
 from torch_ref.schedules.discrete import (

@@ -1,4 +1,4 @@
-"""Noise schedules in continuous time: how much of x_0 is left, from 1 at time 0 to 0 at time 1."""
+"""Says in continuous time how much of x_0 is left, from 1 at time 0 to 0 at time 1."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Level(NamedTuple):
-    """alpha, and beta = 1 - alpha."""
+    """Holds alpha, and beta = 1 - alpha."""
 
     alpha: Tensor
     beta: Tensor

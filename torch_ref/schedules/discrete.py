@@ -1,4 +1,4 @@
-"""Noise schedules beta_t, float64 [T]; entry i holds beta at t = i + 1."""
+"""Makes noise schedules beta_t, float64 [T]; entry i holds beta at t = i + 1."""
 
 import math
 

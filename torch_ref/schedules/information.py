@@ -1,4 +1,4 @@
-"""What x_t still says of x_0, from the joint distribution of both."""
+"""Computes what x_t still says of x_0, from the joint distribution of both."""
 
 import torch
 from torch import Tensor

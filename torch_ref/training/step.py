@@ -1,4 +1,4 @@
-"""One training step: AdamW after clipping by the global norm, warm-up and decay, averaged weights."""
+"""Takes one training step: AdamW after clipping by the global norm, warm-up and decay, averaged weights."""
 
 import math
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ def _mean(x: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def adamw(model: torch.nn.Module, betas: tuple[float, float], weight_decay: float) -> torch.optim.AdamW:
-    """AdamW whose weight decay leaves arrays of one axis alone: biases, scales, the frequencies of time."""
+    """Returns AdamW without weight decay of arrays of one axis: biases, scales, the frequencies of time."""
     kernels = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
