@@ -20,7 +20,7 @@ def padded_size(size: int, levels: int) -> int:
 
 
 class Stage(nnx.Module):
-    """Holds the blocks at one resolution, each followed by attention if there is any; a resampling conv."""
+    """Holds the blocks of one resolution, the attention after each if there is any, and a resampling conv."""
 
     def __init__(self, blocks: list[ResBlock], attns: list[Attention], conv: nnx.Conv | None):
         self.blocks = nnx.List(blocks)
@@ -57,28 +57,56 @@ class Backbone(nnx.Module):
             remat: keep only the input of each block and attention for the backward pass.
         """
 
-        def attns(level: int, count: int) -> list[Attention]:
-            return [Attention(widths[level], style) for _ in range(count) if level in attn_levels]
+        widths = [ch * multiple for multiple in ch_mult]
+        self.levels = len(widths)
+        self.margin = margin
+        self.remat = remat
 
-        widths, n = [ch * m for m in ch_mult], ch
-        self.levels, self.margin, self.remat = len(widths), margin, remat
+        def attentions(level: int, count: int) -> list[Attention]:
+            if level not in attn_levels:
+                return []
+            return [Attention(widths[level], style) for _ in range(count)]
+
+        # Every layer draws its weights where it is made, so the order of these lines is that of the draws:
+        # another order would make other networks of the same seed.
         self.conv_in = style.conv3(n_in, ch)
-        down, skips = [], [ch]
-        for i, width in enumerate(widths):
-            blocks = [ResBlock(n if j == 0 else width, width, style) for j in range(num_res_blocks)]
-            last, n = i == len(widths) - 1, width if blocks else n
-            down.append(Stage(blocks, attns(i, len(blocks)), None if last else style.halving(n)))
-            skips += [n] * (num_res_blocks + (not last))
+        down = []
+        # Features of the arrays that the way up takes from the way down, the last one first.
+        skips = [ch]
+        n = ch
+        last_level = len(widths) - 1
+        for level, width in enumerate(widths):
+            blocks = []
+            for _ in range(num_res_blocks):
+                blocks.append(ResBlock(n, width, style))
+                n = width
+                skips.append(n)
+            attns = attentions(level, len(blocks))
+            if level == last_level:
+                down.append(Stage(blocks, attns, None))
+            else:
+                down.append(Stage(blocks, attns, style.halving(n)))
+                skips.append(n)
         self.down = nnx.List(down)
-        self.mid_block1, self.mid_attn = ResBlock(n, n, style), Attention(n, style)
+
+        self.mid_block1 = ResBlock(n, n, style)
+        self.mid_attn = Attention(n, style)
         self.mid_block2 = ResBlock(n, n, style)
+
         up = []
-        for i, width in reversed(list(enumerate(widths))):
-            n_ins = [(n if j == 0 else width) + skips.pop() for j in range(num_res_blocks + 1)]
-            blocks = [ResBlock(n_in, width, style) for n_in in n_ins]
-            up.append(Stage(blocks, attns(i, len(blocks)), style.conv3(width, width) if i else None))
-            n = width
+        for level in reversed(range(len(widths))):
+            width = widths[level]
+            blocks = []
+            for _ in range(num_res_blocks + 1):
+                blocks.append(ResBlock(n + skips.pop(), width, style))
+                n = width
+            attns = attentions(level, len(blocks))
+            if level == 0:
+                up.append(Stage(blocks, attns, None))
+            else:
+                up.append(Stage(blocks, attns, style.conv3(width, width)))
         self.up = nnx.List(up)
+
         self.norm_out = style.norm(n)
         self.conv_out = dataclasses.replace(style, dtype=None).conv3(n, n_out, style.init_last)
 
@@ -86,38 +114,49 @@ class Backbone(nnx.Module):
         self, x: Float[Array, "B H W n"], temb: Array, cemb: Array | None, key: Key[Array, ""] | None
     ) -> Float[Array, "B H W m"]:
         """Returns the output, float32 or wider; with a key, dropout is on."""
-        keys: Iterator[Any] = itertools.repeat(None)  # for each block in turn
+        # Block number i of the network has key i, and each has None where dropout is off.
+        keys: Iterator[Any] = itertools.repeat(None)
         if key is not None:
             keys = (jax.random.fold_in(key, i) for i in itertools.count())
+
         H, W = x.shape[1:3]
-        rows, columns = self._pads(H), self._pads(W)
-        h = self.conv_in(jnp.pad(x, ((0, 0), rows, columns, (0, 0))))
+        rows = self._pads(H)
+        columns = self._pads(W)
+        h = self.conv_in(jnp.pad(x, ((0, 0), rows, columns, (0, 0))))  # [B, padded H, padded W, ch]
         skips = [h]
-        for level in self.down:
-            for i in range(len(level.blocks)):
-                h = self._block(level, i, h, temb, cemb, next(keys))
+        for stage in self.down:
+            for i in range(len(stage.blocks)):
+                h = self._apply_block(stage, i, h, temb, cemb, next(keys))
                 skips.append(h)
-            if level.conv is not None:
-                h = level.conv(h)
+            if stage.conv is not None:
+                h = stage.conv(h)
                 skips.append(h)
+
         h = self._apply(self.mid_block1, h, temb, cemb, next(keys))
-        h = self._apply(self.mid_block2, self._apply(self.mid_attn, h), temb, cemb, next(keys))
-        for level in self.up:
-            for i in range(len(level.blocks)):
-                h = self._block(level, i, jnp.concatenate([h, skips.pop()], axis=-1), temb, cemb, next(keys))
-            if level.conv is not None:
-                h = conv_doubled(level.conv, h)
+        h = self._apply(self.mid_attn, h)
+        h = self._apply(self.mid_block2, h, temb, cemb, next(keys))
+
+        for stage in self.up:
+            for i in range(len(stage.blocks)):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = self._apply_block(stage, i, h, temb, cemb, next(keys))
+            if stage.conv is not None:
+                h = conv_doubled(stage.conv, h)
         h = self.conv_out(at_least_float32(nnx.swish(self.norm_out(h))))
         return h[:, rows[0] : rows[0] + H, columns[0] : columns[0] + W]
 
-    def _block(self, level: Stage, i: int, h: Array, *more: Array | None) -> Array:
-        """Applies block i of a level and its attention."""
-        h = self._apply(level.blocks[i], h, *more)
-        return self._apply(level.attns[i], h) if level.attns else h
+    def _apply_block(self, stage: Stage, i: int, h: Array, *args: Array | None) -> Array:
+        """Applies block i of a stage and the attention after it, if there is any."""
+        h = self._apply(stage.blocks[i], h, *args)
+        if stage.attns:
+            h = self._apply(stage.attns[i], h)
+        return h
 
     def _apply(self, layer: nnx.Module, *args: Array | None) -> Array:
-        """Returns layer(*args), with remat such that the backward pass computes its inside again."""
-        return nnx.remat(_call)(layer, *args) if self.remat else _call(layer, *args)
+        """Returns layer(*args); where `remat` is True the backward pass computes its inside again."""
+        if self.remat:
+            return nnx.remat(_call)(layer, *args)
+        return _call(layer, *args)
 
     def _pads(self, side: int) -> tuple[int, int]:
         """Returns how many zeros come before and after a side: the margin, and up to a size that fits."""

@@ -4,7 +4,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-FEATURES = 64  # numbers of the last hidden layer
+# Numbers of the last hidden layer.
+FEATURES = 64
 
 
 class Classifier(nnx.Module):
@@ -12,7 +13,7 @@ class Classifier(nnx.Module):
 
     Args:
         shape: (H, W, 1) of an image.
-        classes: how many there are.
+        classes: number of them.
         rngs: of the weights.
     """
 
@@ -26,10 +27,10 @@ class Classifier(nnx.Module):
 
     def features(self, images: Float[Array, "N H W C"]) -> Float[Array, "N 64"]:
         """Returns the last hidden layer before its nonlinearity, which would leave some of it constant."""
-        x = images
+        h = images
         for conv in (self.first, self.second, self.third):
-            x = jax.nn.relu(conv(x))
-        return self.hidden(x.reshape(len(x), -1))
+            h = jax.nn.relu(conv(h))
+        return self.hidden(h.reshape(len(h), -1))
 
     def logits(self, features: Float[Array, "N 64"]) -> Float[Array, "N classes"]:
         """Returns the logits of the classes for features of images."""

@@ -17,7 +17,7 @@ Init = nnx.initializers.Initializer
 
 
 def at_least_float32(x: Array) -> Array:
-    """Returns x in float32, if its type is narrower: for sums over many entries, and for the last layer."""
+    """Returns x in float32 if its type is narrower, for sums over many entries and for the last layer."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -25,7 +25,7 @@ def at_least_float32(x: Array) -> Array:
 def group_norm(
     x: Float[Array, "B H W C"], scale: Float[Array, " C"], bias: Float[Array, " C"], groups: int, eps: float
 ) -> Float[Array, "B H W C"]:
-    """Does group normalisation (Wu and He 2018) with a backward pass of two reads of x, written by hand.
+    """Normalises groups of channels (Wu and He 2018), with a backward pass of two reads of x written by hand.
 
     Automatic differentiation of the formula stores and rereads several arrays of the size of x, which
     makes a whole training step half as long again on a CPU.
@@ -43,6 +43,7 @@ def group_norm(
 
 
 def _per_pixel(coefficient: Array) -> Array:
+    """Returns numbers per channel [B, C] as [B, 1, 1, C], for every pixel of an image."""
     return coefficient[:, None, None, :]
 
 
@@ -53,10 +54,24 @@ def _group_mean(per_channel: Array, groups: int, pixels: int) -> Array:
     return jnp.repeat(mean, C // groups, axis=1)
 
 
+# In one group of one image with N entries, let centred = x - mean, inverse = 1 / sqrt(variance + eps) and
+# z = centred inverse. Then y = scale z + bias. With g = dL / dy the gradients are
+#
+#     dL / dbias  = sum of g,             over images and pixels
+#     dL / dscale = sum of g z,           over images and pixels
+#     dL / dx     = inverse (g scale - mean(g scale) - z mean(g scale z)),
+#
+# where the means are over the group: the first comes from x in the mean, the second from x in the variance.
+# Both need no more than the sums of g and of g z per channel: one read of x makes these sums, and a second
+# one makes dL / dx.
+
+
 def _group_norm_fwd(x, scale, bias, groups, eps):
-    pixels, wide = x.shape[1] * x.shape[2], at_least_float32(x)
-    mean = _group_mean(jnp.sum(wide, axis=(1, 2)), groups, pixels)
-    variance = _group_mean(jnp.sum((wide - _per_pixel(mean)) ** 2, axis=(1, 2)), groups, pixels)
+    pixels = x.shape[1] * x.shape[2]
+    wide = at_least_float32(x)
+    mean = _group_mean(jnp.sum(wide, axis=(1, 2)), groups, pixels)  # [B, C]
+    # From centred entries: the mean of squares less the square of the mean cancels where the mean is large.
+    variance = _group_mean(jnp.sum((wide - _per_pixel(mean)) ** 2, axis=(1, 2)), groups, pixels)  # [B, C]
     inverse = jax.lax.rsqrt(variance + eps)
     y = (wide - _per_pixel(mean)) * _per_pixel(inverse * scale[None]) + bias[None, None, None]
     return y.astype(x.dtype), (x, scale, mean, inverse)
@@ -65,29 +80,31 @@ def _group_norm_fwd(x, scale, bias, groups, eps):
 def _group_norm_bwd(groups, eps, residuals, g):
     x, scale, mean, inverse = residuals
     pixels = x.shape[1] * x.shape[2]
-    g, centred = at_least_float32(g), at_least_float32(x) - _per_pixel(mean)
-    sum_g = jnp.sum(g, axis=(1, 2))
-    sum_gx = jnp.sum(g * centred, axis=(1, 2)) * inverse
+    g = at_least_float32(g)
+    centred = at_least_float32(x) - _per_pixel(mean)
+    sum_g = jnp.sum(g, axis=(1, 2))  # [B, C]
+    sum_gz = jnp.sum(g * centred, axis=(1, 2)) * inverse  # [B, C]
     mean_g = _group_mean(sum_g * scale[None], groups, pixels)
-    mean_gx = _group_mean(sum_gx * scale[None], groups, pixels)
+    mean_gz = _group_mean(sum_gz * scale[None], groups, pixels)
     dx = _per_pixel(inverse) * (
-        g * scale[None, None, None] - _per_pixel(mean_g) - centred * _per_pixel(inverse * mean_gx)
+        g * scale[None, None, None] - _per_pixel(mean_g) - centred * _per_pixel(inverse * mean_gz)
     )
-    return dx.astype(x.dtype), sum_gx.sum(0).astype(scale.dtype), sum_g.sum(0).astype(scale.dtype)
+    return dx.astype(x.dtype), sum_gz.sum(0).astype(scale.dtype), sum_g.sum(0).astype(scale.dtype)
 
 
 group_norm.defvjp(_group_norm_fwd, _group_norm_bwd)
 
 
 class GroupNorm(nnx.Module):
-    """Applies `group_norm` with its parameters."""
+    """Holds the scale and bias of `group_norm` and applies it."""
 
     def __init__(self, channels: int, groups: int, eps: float):
         if groups < 1 or channels % groups:
             raise ValueError(f"{channels} channels do not divide into {groups} groups: change ch or groups")
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
-        self.groups, self.eps = groups, eps
+        self.groups = groups
+        self.eps = eps
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         return group_norm(x, self.scale[...], self.bias[...], self.groups, self.eps)
@@ -95,27 +112,44 @@ class GroupNorm(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """Says what the layers of one network have in common; makes them."""
+    """Makes the layers of a network, which have these properties in common."""
 
     rngs: nnx.Rngs
-    init: Init  # of kernels
-    init_last: Init  # of the last convolution of a residual block and of the network
-    init_attention: Init  # of the last map of an attention
-    down_pads: tuple[int, int]  # zeros before and after rows and columns of a convolution of stride 2
-    eps: float  # of every GroupNorm, but that of attention
+    init: Init
+    """of kernels"""
+    init_last: Init
+    """of the last convolution of a residual block and of the network"""
+    init_attention: Init
+    """of the last map of an attention"""
+    down_pads: tuple[int, int]
+    """zeros before and after rows and columns of a convolution of stride 2"""
+    eps: float
+    """of every GroupNorm, but that of attention"""
     groups: int
-    num_heads: int  # of every attention
-    rate: float  # of dropout
-    n_embedding: int  # width of the embeddings of time and class
-    labelled: bool  # whether blocks see a class
-    dtype: DTypeLike | None  # of the computation; that of the parameters without
-    channels_per_group: int | None = None  # at least so many: narrow layers have fewer groups
-    attention_eps: float | None = None  # of the GroupNorm of attention; eps without
+    """of every GroupNorm"""
+    num_heads: int
+    """of every attention"""
+    rate: float
+    """of dropout"""
+    n_embedding: int
+    """width of the embeddings of time and class"""
+    labelled: bool
+    """whether blocks see a class"""
+    dtype: DTypeLike | None
+    """of the computation; None: that of the parameters"""
+    channels_per_group: int | None = None
+    """at least so many, so that narrow layers have fewer groups"""
+    attention_eps: float | None = None
+    """of the GroupNorm of attention; None: eps"""
 
     def norm(self, channels: int, eps: float | None = None) -> GroupNorm:
-        """Makes a GroupNorm."""
-        few = self.groups if self.channels_per_group is None else channels // self.channels_per_group
-        return GroupNorm(channels, min(few, self.groups), self.eps if eps is None else eps)
+        """Makes a GroupNorm, with eps in place of that of the style."""
+        groups = self.groups
+        if self.channels_per_group is not None:
+            groups = min(channels // self.channels_per_group, groups)
+        if eps is None:
+            eps = self.eps
+        return GroupNorm(channels, groups, eps)
 
     def linear(self, n_in: int, n_out: int, init: Init | None = None) -> nnx.Linear:
         """Makes a linear map of the last axis."""
@@ -130,6 +164,8 @@ class Style:
         return self._conv(channels, channels, 2, self.down_pads, self.init)
 
     def _conv(self, n_in: int, n_out: int, strides: int, pads: tuple[int, int], init: Init) -> nnx.Conv:
+        # On a CPU the gradient of a convolution of stride 1 is computed by parts of the batch.
+        convolve = conv_of_flax if strides == 1 else jax.lax.conv_general_dilated
         return nnx.Conv(
             n_in,
             n_out,
@@ -138,7 +174,7 @@ class Style:
             padding=(pads, pads),
             dtype=self.dtype,
             kernel_init=init,
-            conv_general_dilated=conv_of_flax if strides == 1 else jax.lax.conv_general_dilated,
+            conv_general_dilated=convolve,
             rngs=self.rngs,
         )
 
@@ -159,20 +195,26 @@ def conv_doubled(layer: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B
     assert layer.bias is not None
     x = x.astype(layer.dtype or jnp.result_type(x, layer.kernel[...]))
 
-    def added(kernel: Array, odd: int, axis: int) -> Array:
+    def add_weights(kernel: Array, odd: int, axis: int) -> Array:
+        """Adds weights that fall on one pixel of x: 1 and 2 for an even output pixel, 0 and 1 for an odd."""
         first, middle, last = jnp.split(kernel, 3, axis)
-        return jnp.concatenate([first + middle, last] if odd else [first, middle + last], axis)
+        if odd:
+            return jnp.concatenate([first + middle, last], axis)
+        return jnp.concatenate([first, middle + last], axis)
 
-    def pixels(odd_row: int, odd_column: int) -> Array:
-        kernel = added(added(layer.kernel[...], odd_row, 0), odd_column, 1).astype(x.dtype)
+    def compute_pixels(odd_row: int, odd_column: int) -> Array:
+        """Returns every second output pixel of every second row, [B, H, W, m]."""
+        kernel = add_weights(layer.kernel[...], odd_row, 0)
+        kernel = add_weights(kernel, odd_column, 1).astype(x.dtype)  # [2, 2, n, m]
         return conv(x, kernel, ((1 - odd_row, odd_row), (1 - odd_column, odd_column)))
 
-    rows = [jnp.stack([pixels(row, column) for column in (0, 1)], axis=3) for row in (0, 1)]
+    rows = []
+    for odd_row in (0, 1):
+        columns = [compute_pixels(odd_row, odd_column) for odd_column in (0, 1)]
+        rows.append(jnp.stack(columns, axis=3))  # [B, H, W, 2, m]
     B, H, W, _ = x.shape
-    return (
-        jnp.stack(rows, axis=2).reshape(B, 2 * H, 2 * W, -1)
-        + layer.bias[...].astype(x.dtype)[None, None, None]
-    )
+    y = jnp.stack(rows, axis=2).reshape(B, 2 * H, 2 * W, -1)  # from [B, H, 2, W, 2, m]
+    return y + layer.bias[...].astype(x.dtype)[None, None, None]
 
 
 def on_rows(linear: nnx.Linear, x: Float[Array, "*S n"]) -> Float[Array, "*S m"]:
@@ -186,7 +228,7 @@ def on_rows(linear: nnx.Linear, x: Float[Array, "*S n"]) -> Float[Array, "*S m"]
 
 
 def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
-    """Returns x with entries zeroed with probability rate and the rest scaled up; x itself without a key."""
+    """Zeroes entries of x with probability rate and scales the others up; without a key it returns x."""
     if key is None or rate == 0.0:
         return x
     keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
@@ -194,7 +236,7 @@ def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
 
 
 def time_embedding(t: Real[Array, " B"], dim: int, max_time: int) -> Float[Array, "B dim"]:
-    """Takes sin and cos of 1000 (t - 1) / max_time at dim / 2 frequencies 1..1e-4 (Vaswani et al. 2017).
+    """Returns sin and cos of 1000 (t - 1) / max_time at dim / 2 frequencies 1..1e-4 (Vaswani et al. 2017).
 
     Args:
         t: steps 1..max_time, or real numbers between. The official code counts them from 0, hence t - 1.
@@ -224,8 +266,13 @@ def class_embedding(
         if label is not None:
             raise ValueError("a network of num_classes = None was called with labels: change one")
         return None
-    n, dtype = embed.in_features, embed.kernel.dtype
-    return embed(jnp.zeros((B, n), dtype) if label is None else jax.nn.one_hot(label, n, dtype=dtype))
+    n = embed.in_features
+    dtype = embed.kernel.dtype
+    if label is None:
+        onehot = jnp.zeros((B, n), dtype)
+    else:
+        onehot = jax.nn.one_hot(label, n, dtype=dtype)
+    return embed(onehot)
 
 
 class ResBlock(nnx.Module):
@@ -248,7 +295,9 @@ class ResBlock(nnx.Module):
         if self.class_proj is not None and cemb is not None:
             h = h + self.class_proj(cemb)[:, None, None]
         h = self.conv2(dropout(nnx.swish(self.norm2(h)), self.rate, key))
-        return h + (x if self.shortcut is None else on_rows(self.shortcut, x))
+        if self.shortcut is not None:
+            x = on_rows(self.shortcut, x)
+        return h + x
 
 
 class Attention(nnx.Module):
@@ -276,14 +325,16 @@ class Attention(nnx.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         B, H, W, C = x.shape
         h = self.norm(x).reshape(B, H * W, C)
-        q, k, v = (self._split(on_rows(linear, h)) for linear in (self.q, self.k, self.v))
+        q = self._split_heads(on_rows(self.q, h))  # [B heads, H W, C / heads]
+        k = self._split_heads(on_rows(self.k, h))
+        v = self._split_heads(on_rows(self.v, h))
         scores = at_least_float32(jnp.einsum("bqc,bkc->bqk", q, k)) * q.shape[-1] ** -0.5
-        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
+        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)  # [B heads, H W, H W]
         mixed = jnp.einsum("bqk,bkc->bqc", weights, v).reshape(B, self.num_heads, H * W, -1)
         return x + on_rows(self.proj_out, jnp.swapaxes(mixed, 1, 2).reshape(B, H, W, C))
 
-    def _split(self, y: Float[Array, "B n C"]) -> Array:
-        """Returns [B heads, n, C / heads], a head as an image: one head is the same program as none."""
+    def _split_heads(self, y: Float[Array, "B n C"]) -> Array:
+        """Returns [B heads, n, C / heads]: heads are like more images, so one head is the program of none."""
         B, n, _ = y.shape
-        parts = jnp.swapaxes(y.reshape(B, n, self.num_heads, -1), 1, 2)
-        return parts.reshape(B * self.num_heads, n, -1)
+        heads = jnp.swapaxes(y.reshape(B, n, self.num_heads, -1), 1, 2)
+        return heads.reshape(B * self.num_heads, n, -1)

@@ -67,18 +67,23 @@ class ScoreNet(Backbone):
         rngs: nnx.Rngs,
     ):
         levels = len(ch_mult)
-        if beyond := [i for i in attn if not 0 <= i < levels]:
-            raise ValueError(f"attn holds {beyond}, but the levels of ch_mult are 0..{levels - 1}")
+        missing_levels = [level for level in attn if not 0 <= level < levels]
+        if missing_levels:
+            raise ValueError(f"attn holds {missing_levels}, but the levels of ch_mult are 0..{levels - 1}")
         if time_dependent_weights is not None and len(time_dependent_weights) < 2:
             n = len(time_dependent_weights)
             raise ValueError(f"{n} time_dependent_weights: pass at least 2, or None for none")
-        self.K, self.max_time, self.num_classes = K, max_time, num_classes
+        self.K = K
+        self.max_time = max_time
+        self.num_classes = num_classes
         self.time_dependent_weights = time_dependent_weights
         xavier = nnx.initializers.xavier_uniform()
+        # Xavier with a gain of 1e-5: a variance of 1e-10.
+        xavier_small = nnx.initializers.variance_scaling(1e-10, "fan_avg", "uniform")
         style = Style(
             rngs,
             init=xavier,
-            init_last=nnx.initializers.variance_scaling(1e-10, "fan_avg", "uniform"),  # gain 1e-5
+            init_last=xavier_small,
             init_attention=xavier,
             down_pads=(1, 1),
             eps=1e-5,
@@ -90,11 +95,22 @@ class ScoreNet(Backbone):
             dtype=dtype,
         )
         self.frequencies = nnx.Param(30.0 * jax.random.normal(rngs(), (2 * ch,)))
-        of_torch = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # what the original leaves
-        embedding = partial(nnx.Linear, out_features=4 * ch, kernel_init=of_torch, rngs=rngs)
+        # The original leaves the weights of the embeddings as PyTorch makes them.
+        torch_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        embedding = partial(nnx.Linear, out_features=4 * ch, kernel_init=torch_init, rngs=rngs)
         self.temb = embedding(4 * ch)
         self.class_emb = None if num_classes is None else embedding(num_classes)
-        self._build(style, channels * K, channels * K, ch, ch_mult, num_res_blocks, attn, 2, remat)
+        self._build(
+            style,
+            n_in=channels * K,
+            n_out=channels * K,
+            ch=ch,
+            ch_mult=ch_mult,
+            num_res_blocks=num_res_blocks,
+            attn_levels=attn,
+            margin=2,
+            remat=remat,
+        )
 
     def __call__(
         self,
@@ -112,15 +128,16 @@ class ScoreNet(Backbone):
             ValueError: there are labels but no num_classes.
         """
         cemb = class_embedding(self.class_emb, label, len(xt))
+        # The frequencies are drawn once and saved with the weights, and never trained.
         frequencies = jax.lax.stop_gradient(self.frequencies[...])
-        angles = (t.astype(float) / self.max_time)[:, None] * frequencies[None] * (2 * jnp.pi)
+        angles = (t.astype(float) / self.max_time)[:, None] * frequencies[None] * (2 * jnp.pi)  # [B, 2 ch]
         temb = self.temb(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1))
-        onehot = jax.nn.one_hot(xt, self.K).reshape(*xt.shape[:3], -1)
+        onehot = jax.nn.one_hot(xt, self.K).reshape(*xt.shape[:3], -1)  # [B, H, W, C K]
         logits = self._run(onehot, temb, cemb, key).reshape(*xt.shape, self.K)
         logits = logits - logits.mean(axis=-1, keepdims=True)
         if self.time_dependent_weights is None:
             return logits
         n = len(self.time_dependent_weights)
-        at = t.astype(float) * (n / self.max_time)
-        weights = jnp.interp(at, jnp.arange(1.0, n + 1), jnp.array(self.time_dependent_weights))
+        position = t.astype(float) * (n / self.max_time)  # in (0, n]
+        weights = jnp.interp(position, jnp.arange(1.0, n + 1), jnp.array(self.time_dependent_weights))  # [B]
         return logits * weights[:, None, None, None, None]

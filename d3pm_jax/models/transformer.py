@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, Real
 
 from d3pm_jax.models.layers import at_least_float32, class_embedding, dropout, on_rows, time_embedding
 
-EPS = 1e-6  # of every norm
+# Of every norm, added to the variance.
+EPS = 1e-6
 
 
 class Transformer(nnx.Module):
@@ -62,21 +63,32 @@ class Transformer(nnx.Module):
             raise ValueError(
                 f"width = {width} does not divide into {num_heads} heads of an even width: change one"
             )
-        self.K, self.width, self.max_time = K, width, max_time
-        self.num_layers, self.num_heads = num_layers, num_heads
-        self.rate, self.remat, self.dtype = dropout, remat, dtype
+        self.K = K
+        self.width = width
+        self.max_time = max_time
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.rate = dropout
+        self.remat = remat
+        self.dtype = dtype
         conditioned = see_time or num_classes is not None
         self.embed = nnx.Embed(K, width, rngs=rngs)
-        self.temb1 = nnx.Linear(width, width, rngs=rngs) if see_time else None
-        self.temb2 = nnx.Linear(width, width, rngs=rngs) if see_time else None
+        if see_time:
+            self.temb1 = nnx.Linear(width, width, rngs=rngs)
+            self.temb2 = nnx.Linear(width, width, rngs=rngs)
+        else:
+            self.temb1 = None
+            self.temb2 = None
         self.class_emb = None if num_classes is None else nnx.Linear(num_classes, width, rngs=rngs)
 
+        # The parameters of all blocks are stacked, so that one scan over them runs the blocks: the compiled
+        # program has one block, however many there are.
         @nnx.split_rngs(splits=num_layers)
         @nnx.vmap
-        def stacked(rngs: nnx.Rngs) -> Block:
+        def make_blocks(rngs: nnx.Rngs) -> Block:
             return Block(width, num_heads, mlp_ratio, dropout, conditioned, dtype, rngs)
 
-        self.layers = stacked(rngs)
+        self.layers = make_blocks(rngs)
         self.modulation = Modulation(2, width, conditioned, None, rngs)
         self.head = nnx.Linear(width, K, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
 
@@ -101,24 +113,39 @@ class Transformer(nnx.Module):
         Raises:
             ValueError: there are labels but no num_classes.
         """
-        # the sum of the embeddings of time and class [B, width], None for a network of neither
-        condition = class_embedding(self.class_emb, label, len(xt))
-        if self.temb1 is not None and self.temb2 is not None:
-            time = self.temb2(nnx.swish(self.temb1(time_embedding(t, self.width, self.max_time))))
-            condition = time if condition is None else time + condition
+        condition = self._embed_condition(t, label)  # [B, width], or None
         graphdef, layers = nnx.split(self.layers)
-        keys = None if key is None else jax.random.split(key, self.num_layers)
-        angles = rotary_angles(xt.shape[1], self.width // self.num_heads)
-        seen = None if weight is None else weight > 0
+        keys = None if key is None else jax.random.split(key, self.num_layers)  # [num_layers]
+        angles = rotary_angles(xt.shape[1], self.width // self.num_heads)  # [L, width / heads / 2]
+        seen = None if weight is None else weight > 0  # [B, L]
 
         def block(x: Array, layer: tuple) -> tuple[Array, None]:
             params, key = layer
             return nnx.merge(graphdef, params)(x, condition, angles, seen, key), None
 
-        x = self.embed.embedding[...][xt]  # in the type of the parameters
-        x = x if self.dtype is None else x.astype(self.dtype)
-        x, _ = jax.lax.scan(jax.checkpoint(block) if self.remat else block, x, (layers, keys))
-        return on_rows(self.head, modulated_norm(at_least_float32(x), *self.modulation(condition)))
+        if self.remat:
+            block = jax.checkpoint(block)
+        # The embedding is in the type of the parameters.
+        x = self.embed.embedding[...][xt]  # [B, L, width]
+        if self.dtype is not None:
+            x = x.astype(self.dtype)
+        x, _ = jax.lax.scan(block, x, (layers, keys))
+        x = at_least_float32(x)
+        scale, shift = self.modulation(condition)
+        return on_rows(self.head, modulated_norm(x, scale, shift))
+
+    def _embed_condition(
+        self, t: Real[Array, " B"], label: Int[Array, " B"] | None
+    ) -> Float[Array, "B width"] | None:
+        """Returns the sum of the embeddings of time and class, or None for a network that sees neither."""
+        class_part = class_embedding(self.class_emb, label, len(t))
+        if self.temb1 is None or self.temb2 is None:
+            return class_part
+        time_part = self.temb1(time_embedding(t, self.width, self.max_time))
+        time_part = self.temb2(nnx.swish(time_part))
+        if class_part is None:
+            return time_part
+        return time_part + class_part
 
 
 class Block(nnx.Module):
@@ -135,7 +162,8 @@ class Block(nnx.Module):
         rngs: nnx.Rngs,
     ):
         linear = partial(nnx.Linear, dtype=dtype, rngs=rngs)
-        self.num_heads, self.rate = num_heads, rate
+        self.num_heads = num_heads
+        self.rate = rate
         self.modulation = Modulation(6, width, conditioned, dtype, rngs)
         self.qkv = linear(width, 3 * width)
         self.proj_out = linear(width, width)
@@ -151,42 +179,59 @@ class Block(nnx.Module):
         key: Key[Array, ""] | None,
     ) -> Float[Array, "B L n"]:
         """Returns x with what the block adds; places that are not seen are not attended to."""
-        one, two = (None, None) if key is None else jax.random.split(key)
+        attention_key = None
+        mlp_key = None
+        if key is not None:
+            attention_key, mlp_key = jax.random.split(key)
         scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = self.modulation(condition)
+
         B, L, _ = x.shape
-        parts = jnp.split(on_rows(self.qkv, modulated_norm(x, scale_a, shift_a)), 3, axis=-1)
-        q, k, v = (part.reshape(B, L, self.num_heads, -1) for part in parts)
+        qkv = on_rows(self.qkv, modulated_norm(x, scale_a, shift_a))  # [B, L, 3 n]
+        q, k, v = jnp.split(qkv, 3, axis=-1)
+        q = q.reshape(B, L, self.num_heads, -1)
+        k = k.reshape(B, L, self.num_heads, -1)
+        v = v.reshape(B, L, self.num_heads, -1)
         mixed = attention(rotate_pairs(q, angles), rotate_pairs(k, angles), v, seen)
         h = on_rows(self.proj_out, mixed.reshape(B, L, -1))
-        x = x + gate_a * dropout(h, self.rate, one)
+        x = x + gate_a * dropout(h, self.rate, attention_key)
+
         h = on_rows(self.mlp1, modulated_norm(x, scale_m, shift_m))
         h = on_rows(self.mlp2, gelu(h))
-        return x + gate_m * dropout(h, self.rate, two)
+        return x + gate_m * dropout(h, self.rate, mlp_key)
 
 
 class Modulation(nnx.Module):
     """Makes n vectors of a width from the embedding of time and class, or n constants without; at first 0."""
 
     def __init__(self, n: int, width: int, conditioned: bool, dtype: DTypeLike | None, rngs: nnx.Rngs):
+        self.n = n
+        self.dtype = dtype
         zeros = nnx.initializers.zeros_init()
+        # It is made in either case, since it takes numbers from rngs: what is made after it has the same
+        # weights whether the network sees a condition or not.
         linear = nnx.Linear(width, n * width, dtype=dtype, kernel_init=zeros, rngs=rngs)
-        self.n, self.dtype = n, dtype
-        self.linear = linear if conditioned else None
-        self.bias = None if conditioned else nnx.Param(jnp.zeros(n * width, jnp.float32))
+        if conditioned:
+            self.linear = linear
+            self.bias = None
+        else:
+            self.linear = None
+            self.bias = nnx.Param(jnp.zeros(n * width, jnp.float32))
 
     def __call__(self, condition: Float[Array, "B n"] | None) -> list[Array]:
-        """Returns n arrays [B, 1, width], or [1, 1, width] where there is nothing to see."""
+        """Returns n arrays [B, 1, width], or [1, 1, width] for a network that sees no time and no class."""
         if self.linear is not None:
             assert condition is not None
-            found = self.linear(nnx.swish(condition))
+            vectors = self.linear(nnx.swish(condition))  # [B, n width]
         else:
             assert self.bias is not None
-            found = self.bias[...][None]
-            found = found if self.dtype is None else found.astype(self.dtype)
-        return jnp.split(found[:, None], self.n, axis=-1)
+            vectors = self.bias[...][None]  # [1, n width]
+            if self.dtype is not None:
+                vectors = vectors.astype(self.dtype)
+        return jnp.split(vectors[:, None], self.n, axis=-1)
 
 
-# Computed again in the backward pass: a CPU takes longer to store what is between. A scan needs no barriers.
+# What is wrapped in this is computed again in the backward pass: on a CPU it takes longer to store the values
+# in between. The barriers that keep XLA from merging both computations are needed outside of a scan only.
 computed_again = partial(jax.checkpoint, prevent_cse=False)
 
 gelu = computed_again(nnx.gelu)
@@ -220,15 +265,23 @@ def attention(q: Array, k: Array, v: Array, seen: Array | None) -> Array:
     return _on_this_platform(q.dtype, lambda f: f, q, k, v, seen)
 
 
+# Without a rule of its own the derivative would store the softmax [B, heads, L, L] of every layer. With this
+# one q, k and v are stored, and the backward pass computes the softmax again.
 def _forward(q: Array, k: Array, v: Array, seen: Array | None) -> tuple[Array, tuple]:
     return attention(q, k, v, seen), (q, k, v, seen)
 
 
-def _backward(kept: tuple, g: Array) -> tuple:
+def _backward(residuals: tuple, g: Array) -> tuple:
     def gradient(f: Callable[..., Array]) -> Callable[..., tuple]:
-        return lambda g, q, k, v, seen: jax.vjp(lambda *qkv: f(*qkv, seen), q, k, v)[1](g)
+        def pull_back(g: Array, q: Array, k: Array, v: Array, seen: Array | None) -> tuple:
+            _, vjp = jax.vjp(lambda *qkv: f(*qkv, seen), q, k, v)
+            return vjp(g)
 
-    return *_on_this_platform(g.dtype, gradient, g, *kept), None
+        return pull_back
+
+    gradients = _on_this_platform(g.dtype, gradient, g, *residuals)
+    # None is the gradient of `seen`.
+    return *gradients, None
 
 
 attention.defvjp(_forward, _backward)
@@ -238,25 +291,38 @@ def _on_this_platform(
     dtype: DTypeLike, transform: Callable[[Callable[..., Array]], Callable], *arrays: Array | None
 ) -> Any:
     """Applies the transformed formula on a CPU or in float64, elsewhere the transformed function of JAX."""
-    formula, other = transform(_formula), transform(_of_jax)
+    formula = transform(_formula)
+    other = transform(_of_jax)
     if dtype == jnp.float64:
         return formula(*arrays)
     return jax.lax.platform_dependent(*arrays, cpu=formula, default=other)
 
 
 def _of_jax(q: Array, k: Array, v: Array, seen: Array | None) -> Array:
-    return jax.nn.dot_product_attention(q, k, v, mask=None if seen is None else seen[:, None, None])
+    """Returns the attention of JAX, for arrays [B, L, heads, d]."""
+    if seen is None:
+        return jax.nn.dot_product_attention(q, k, v)
+    return jax.nn.dot_product_attention(q, k, v, mask=seen[:, None, None])
 
 
 def _formula(q: Array, k: Array, v: Array, seen: Array | None) -> Array:
+    """Returns softmax(q k^T / sqrt(d)) v of arrays [B, L, heads, d], with the softmax in float32 or wider."""
     B, L, heads, d = q.shape
-    q, k, v = (x.swapaxes(1, 2).reshape(B * heads, L, d) for x in (q, k, v))
+
+    def merge_heads(x: Array) -> Array:
+        return x.swapaxes(1, 2).reshape(B * heads, L, d)
+
+    q = merge_heads(q)
+    k = merge_heads(k)
+    v = merge_heads(v)
     wide = at_least_float32(q).dtype
     scores = jnp.einsum("nqd,nkd->nqk", q, k, preferred_element_type=wide) * d**-0.5
     if seen is not None:
+        # The smallest number, not -inf: a row of which nothing is seen has a softmax too, and no NaN.
         scores = jnp.where(jnp.repeat(seen, heads, 0)[:, None], scores, jnp.finfo(wide).min)
-    found = jnp.einsum("nqk,nkd->nqd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
-    return found.reshape(B, heads, L, d).swapaxes(1, 2)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)  # [B heads, L, L]
+    mixed = jnp.einsum("nqk,nkd->nqd", weights, v)
+    return mixed.reshape(B, heads, L, d).swapaxes(1, 2)
 
 
 def rotary_angles(length: int, d: int) -> Float[Array, "length m"]:
@@ -266,9 +332,10 @@ def rotary_angles(length: int, d: int) -> Float[Array, "length m"]:
 
 
 def rotate_pairs(x: Float[Array, "B L h d"], angles: Float[Array, "L m"]) -> Float[Array, "B L h d"]:
-    """Returns x with its entries i and i + d / 2 turned, as a point of the plane, by angle i of the place."""
-    angles = angles[None, :, None]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    """Turns entries i and i + d / 2 of x, as a point of the plane, by angle i of the place."""
+    angles = angles[None, :, None]  # [1, L, 1, d / 2]
+    cos = jnp.cos(angles)
+    sin = jnp.sin(angles)
     first, second = jnp.split(at_least_float32(x), 2, axis=-1)
     turned = [first * cos - second * sin, first * sin + second * cos]
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)

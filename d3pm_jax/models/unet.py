@@ -80,10 +80,18 @@ class UNet(Backbone):
             raise ValueError(f"ch = {ch}: the time embedding needs an even width of at least 4")
         if input_range is not None and not input_range[0] < input_range[1]:
             raise ValueError(f"input_range = {input_range}: the first number must be less than the second")
-        self.K, self.ch, self.max_time, self.onehot_input = K, ch, max_time, onehot_input
-        self.outputs, self.num_classes = outputs, num_classes
-        self.least, self.greatest = (0, K - 1) if input_range is None else input_range
-        # the layers of the official code: last convolutions of blocks begin at 0, eps is Flax's
+        self.K = K
+        self.ch = ch
+        self.max_time = max_time
+        self.onehot_input = onehot_input
+        self.outputs = outputs
+        self.num_classes = num_classes
+        if input_range is None:
+            input_range = (0, K - 1)
+        self.least, self.greatest = input_range
+
+        # As in the official code the last convolutions of blocks begin at 0, so that a block begins as its
+        # shortcut, and eps is the one that Flax has by default.
         zeros = nnx.initializers.zeros_init()
         style = Style(
             rngs,
@@ -104,16 +112,25 @@ class UNet(Backbone):
         self.temb1 = nnx.Linear(ch, 4 * ch, rngs=rngs)
         self.temb2 = nnx.Linear(4 * ch, 4 * ch, rngs=rngs)
         self.class_emb = None if num_classes is None else nnx.Linear(num_classes, 4 * ch, rngs=rngs)
-        larger, levels = size if isinstance(size, int) else max(size), range(len(ch_mult))
-        first = padded_size(larger, len(ch_mult))
+
+        n_in = channels
+        if onehot_input:
+            n_in = channels * (1 + K)
+        n_out = channels * K
+        if outputs is not None:
+            n_out = channels * outputs
+        levels = len(ch_mult)
+        larger_side = size if isinstance(size, int) else max(size)
+        # What `attn_resolutions` names are the sizes after the padding: the first one, and its halves.
+        padded_side = padded_size(larger_side, levels)
         self._build(
             style,
-            n_in=channels * (1 + K if onehot_input else 1),
-            n_out=channels * (K if outputs is None else outputs),
+            n_in=n_in,
+            n_out=n_out,
             ch=ch,
             ch_mult=ch_mult,
             num_res_blocks=num_res_blocks,
-            attn_levels=[i for i in levels if first // 2**i in attn_resolutions],
+            attn_levels=[level for level in range(levels) if padded_side // 2**level in attn_resolutions],
             remat=remat,
         )
 
@@ -130,13 +147,15 @@ class UNet(Backbone):
         Raises:
             ValueError: there are labels but no num_classes.
         """
-        temb = self.temb2(nnx.swish(self.temb1(time_embedding(t, self.ch, self.max_time))))
+        temb = self.temb1(time_embedding(t, self.ch, self.max_time))  # [B, 4 ch]
+        temb = self.temb2(nnx.swish(temb))
         cemb = class_embedding(self.class_emb, label, len(xt))
-        x = (xt - self.least) * (2.0 / (self.greatest - self.least)) - 1.0  # in [-1, 1]
+        x = (xt - self.least) * (2.0 / (self.greatest - self.least)) - 1.0  # [B, H, W, C], in [-1, 1]
         if self.onehot_input:
-            onehot = jax.nn.one_hot(xt.astype(jnp.int32), self.K).reshape(*xt.shape[:3], -1)
+            onehot = jax.nn.one_hot(xt.astype(jnp.int32), self.K).reshape(*xt.shape[:3], -1)  # [B, H, W, C K]
             x = jnp.concatenate([x, onehot], axis=-1)
-        output = self._run(x, temb, cemb, key)
+        output = self._run(x, temb, cemb, key)  # [B, H, W, C outputs]
         if self.outputs is None:
             return output.reshape(*xt.shape, self.K)
+        # The official code has the first number of all channels, then the second of all.
         return jnp.stack(jnp.split(output, self.outputs, axis=-1), axis=-1)

@@ -16,12 +16,16 @@ import safetensors.numpy
 from d3pm_jax.files import parse_json, write_bytes
 from d3pm_jax.types import Params
 
-HASH = "sha256"  # in the metadata
+# The key of the hash in the metadata of a file.
+HASH = "sha256"
+# Parameters below this attribute have a first axis, of as many modules of the twin.
+STACKED = "layers"
 _TORCH_NAME = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-STACKED = "layers"  # parameters below this attribute have a first axis, of modules of the twin
-_TO_TORCH = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}  # HWIO -> OIHW, [in, out] -> [out, in]
+# How the axes of a parameter move, by their number: HWIO becomes OIHW, and [in, out] becomes [out, in].
+_TO_TORCH = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}
 _FROM_TORCH = {4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # in safetensors
+# The types of safetensors by the names that NumPy has for them.
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def to_torch(params: Params) -> dict[str, np.ndarray]:
@@ -33,11 +37,13 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
     Returns:
         Contiguous arrays by the twin's names: kernels as [out, in, H, W] or [out, in].
     """
-    return {
-        name: np.ascontiguousarray(np.transpose(part, _axes(path, part.ndim, _TO_TORCH)))
-        for path, x in _flat(params)
-        for name, part in zip(_names(path, x), _parts(path, np.asarray(x)), strict=True)
-    }
+    tensors = {}
+    for path, x in _flatten(params):
+        arrays = _split_stacked(path, np.asarray(x))
+        for name, array in zip(_list_names(path, x), arrays, strict=True):
+            axes = _permute_axes(path, array.ndim, _TO_TORCH)
+            tensors[name] = np.ascontiguousarray(np.transpose(array, axes))
+    return tensors
 
 
 def from_torch(params: Params, state_dict: dict[str, np.ndarray]) -> Params:
@@ -53,24 +59,30 @@ def from_torch(params: Params, state_dict: dict[str, np.ndarray]) -> Params:
     Raises:
         ValueError: naming the tensors that are missing, left over or of another shape.
     """
-    _check_names([name for path, x in _flat(params) for name in _names(path, x)], state_dict)
+    _check_names(_dtype_by_name(params), state_dict)
 
     def convert(path: tuple, x: Any) -> jax.Array:
-        shape = x.shape[1:] if _stacked(path) else x.shape
-        found = [_converted(path, name, np.asarray(state_dict[name]), shape) for name in _names(path, x)]
-        return jax.numpy.asarray(np.stack(found) if _stacked(path) else found[0], x.dtype)
+        is_stacked = _is_stacked(path)
+        shape = x.shape[1:] if is_stacked else x.shape
+        arrays = []
+        for name in _list_names(path, x):
+            arrays.append(_convert_tensor(path, name, np.asarray(state_dict[name]), shape))
+        if is_stacked:
+            return jax.numpy.asarray(np.stack(arrays), x.dtype)
+        return jax.numpy.asarray(arrays[0], x.dtype)
 
     return jax.tree_util.tree_map_with_path(convert, params)
 
 
-def _converted(path: tuple, name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _convert_tensor(path: tuple, name: str, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Returns a tensor of the twin in the layout of JAX; raises ValueError where it has another shape."""
-    same = array.ndim == len(shape)
-    found = np.transpose(array, _axes(path, array.ndim, _FROM_TORCH)) if same else array
-    if found.shape != shape:
-        expected = tuple(shape[i] for i in _axes(path, len(shape), _TO_TORCH))
-        raise ValueError(f"{name} has shape {array.shape}, expected {expected} in this model")
-    return found
+    array = tensor
+    if tensor.ndim == len(shape):
+        array = np.transpose(tensor, _permute_axes(path, tensor.ndim, _FROM_TORCH))
+    if array.shape != shape:
+        expected = tuple(shape[i] for i in _permute_axes(path, len(shape), _TO_TORCH))
+        raise ValueError(f"{name} has shape {tensor.shape}, expected {expected} in this model")
+    return array
 
 
 def save(path: Path, params: Params, metadata: Mapping[str, str] | None = None) -> None:
@@ -84,7 +96,9 @@ def save(path: Path, params: Params, metadata: Mapping[str, str] | None = None) 
     Raises:
         OSError: it cannot be written.
     """
-    tensors, texts = to_torch(params), {"format": "pt", **(metadata or {})}
+    tensors = to_torch(params)
+    # "pt" is how loaders know tensors of PyTorch.
+    texts = {"format": "pt", **(metadata or {})}
     digest = _digest(io.BytesIO(safetensors.numpy.save(tensors, texts)))
     write_bytes(path, safetensors.numpy.save(tensors, texts | {HASH: digest}))
 
@@ -101,12 +115,11 @@ def load(path: Path, like: Params) -> Params:
 
     Raises:
         ValueError: the file is damaged, does not match its hash if it has one, or is none of safetensors; a
-            tensor is missing, left over or of another
-            shape; it has another dtype, so that converting it would lose bits or invent them; or an entry is
-            not finite.
+            tensor is missing, left over or of another shape; it has another dtype, so that converting it
+            would lose bits or invent them; or an entry is not finite.
         OSError: it cannot be read.
     """
-    dtypes = {name: str(x.dtype) for path, x in _flat(like) for name in _names(path, x)}
+    dtypes = _dtype_by_name(like)
     with _opened(path) as file:
         _check_names(dtypes, file.keys())
         for name, dtype in dtypes.items():
@@ -133,8 +146,9 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Opens a safetensors file; what is wrong in the block is said with its path."""
-    path.open("rb").close()  # an OSError that names it
+    """Opens a safetensors file, and adds its path to a ValueError of the block."""
+    # Where there is no such file, this OSError has its path and reason as attributes.
+    path.open("rb").close()
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             expected = (file.metadata() or {}).get(HASH)
@@ -154,7 +168,8 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _digest(file: io.BufferedIOBase) -> str:
-    """Returns the SHA-256 of a safetensors file: its header, sorted and without the hash, and the rest."""
+    """Returns the SHA-256 of a safetensors file: of its header, sorted and without the hash, and its tensors."""
+    # A file begins with the length of the header, of eight bytes, and the header, which is JSON.
     header = parse_json(file.read(int.from_bytes(file.read(8), "little")))
     header["__metadata__"].pop(HASH, None)
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
@@ -163,51 +178,76 @@ def _digest(file: io.BufferedIOBase) -> str:
     return digest.hexdigest()
 
 
-def _check_names(expected: Collection[str], found: Collection[str]) -> None:
+def _check_names(expected: Collection[str], names: Collection[str]) -> None:
     """Raises ValueError, naming what is missing and what is left over."""
-    missing, extra = (sorted(set(a) - set(b)) for a, b in ((expected, found), (found, expected)))
+    missing = sorted(set(expected) - set(names))
+    extra = sorted(set(names) - set(expected))
     if missing or extra:
         raise ValueError(
-            f"the state dict does not fit this model: missing {_listed(missing)}, left over {_listed(extra)}"
+            f"the state dict does not fit this model: missing {_shorten_list(missing)}, left over "
+            f"{_shorten_list(extra)}"
         )
 
 
-def _listed(names: list[str]) -> str:
-    """Lists the first few of them, and how many more."""
-    return str(names) if len(names) <= 4 else f"{names[:3]} and {len(names) - 3} more"
+def _shorten_list(names: list[str]) -> str:
+    """Returns the names as a text, or the first few and how many more there are."""
+    if len(names) <= 4:
+        return str(names)
+    return f"{names[:3]} and {len(names) - 3} more"
 
 
-def _flat(params: Params) -> list:
+def _flatten(params: Params) -> list:
+    """Returns (path, array) of every parameter."""
     return jax.tree_util.tree_flatten_with_path(params)[0]
 
 
-def _names(path: tuple, x: Any) -> list[str]:
-    """Turns ("down", 0, "conv", "kernel") into ["down.0.conv.weight"]; each stacked layer has its own."""
-    parts = _keys(path)
-    parts[-1] = _TORCH_NAME.get(parts[-1], parts[-1])
-    if not _stacked(path):
-        return [".".join(parts)]
-    at = parts.index(STACKED) + 1
-    return [".".join([*parts[:at], str(i), *parts[at:]]) for i in range(x.shape[0])]
+def _dtype_by_name(params: Params) -> dict[str, str]:
+    """Returns the types of the parameters by the twin's names."""
+    dtypes = {}
+    for path, x in _flatten(params):
+        for name in _list_names(path, x):
+            dtypes[name] = str(x.dtype)
+    return dtypes
 
 
-def _parts(path: tuple, x: np.ndarray) -> list[np.ndarray]:
-    """Returns what `_names` names."""
-    return list(x) if _stacked(path) else [x]
+def _list_names(path: tuple, x: Any) -> list[str]:
+    """Turns ("down", 0, "conv", "kernel") into ["down.0.conv.weight"]; each stacked layer has a name."""
+    keys = _keys(path)
+    keys[-1] = _TORCH_NAME.get(keys[-1], keys[-1])
+    if not _is_stacked(path):
+        return [".".join(keys)]
+    # The number of the layer comes after "layers".
+    position = keys.index(STACKED) + 1
+    return [".".join([*keys[:position], str(i), *keys[position:]]) for i in range(x.shape[0])]
 
 
-def _stacked(path: tuple) -> bool:
-    """Says whether a parameter is that of stacked layers: a list of modules has a number there."""
+def _split_stacked(path: tuple, x: np.ndarray) -> list[np.ndarray]:
+    """Returns the arrays that `_list_names` names: of each layer where layers are stacked, or the one."""
+    if _is_stacked(path):
+        return list(x)
+    return [x]
+
+
+def _is_stacked(path: tuple) -> bool:
+    """Says whether a parameter is that of stacked layers."""
+    # A list of modules, which is not stacked, has a number in the path after "layers".
     keys = [*_keys(path), ""]
     return STACKED in keys and not keys[keys.index(STACKED) + 1].isdigit()
 
 
-def _axes(path: tuple, ndim: int, table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
-    """Returns how axes move: by their number, but an embedding has the layout [K, width] in both."""
-    return tuple(range(ndim)) if _keys(path)[-1] == "embedding" else table[ndim]
+def _permute_axes(path: tuple, ndim: int, table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+    """Returns how the axes of a parameter move: by their number, but those of an embedding stay."""
+    # It is [K, width] in both.
+    if _keys(path)[-1] == "embedding":
+        return tuple(range(ndim))
+    return table[ndim]
 
 
 def _keys(path: tuple) -> list[str]:
     """Returns the keys of a path as strings, without the last one of the wrapper."""
-    parts = [str(getattr(p, "key", getattr(p, "idx", getattr(p, "name", p)))) for p in path]
-    return parts[:-1] if parts[-1] == "value" else parts
+    keys = [
+        str(getattr(entry, "key", getattr(entry, "idx", getattr(entry, "name", entry)))) for entry in path
+    ]
+    if keys[-1] == "value":
+        return keys[:-1]
+    return keys

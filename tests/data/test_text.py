@@ -1,14 +1,19 @@
 """Texts as data: what their tokens, splits, windows and padding are, and one line for what cannot be."""
 
+import errno
 import fcntl
 import hashlib
 import itertools
 import json
 import lzma
+import subprocess
+import sys
 import threading
+import time
 import zipfile
 from fractions import Fraction
 
+import filelock
 import numpy as np
 import pytest
 
@@ -192,6 +197,53 @@ def test_a_second_process_waits_for_the_first(tmp_path, cache):
         assert thread.is_alive()
     thread.join()
     assert found[0].categories == 5
+
+
+PREPARING = """
+import sys
+import time
+
+from d3pm_jax.data import prepared
+
+write_folder = prepared._write_folder
+
+
+def write_slowly(corpus, folder):
+    print("writing", flush=True)
+    time.sleep(0.5)
+    write_folder(corpus, folder)
+
+
+prepared._write_folder = write_slowly
+corpus = prepared.Corpus((("all", sys.argv[1]),), (0.9, 0.05, 0.05), "characters")
+print("ready", flush=True)
+print(len(prepared.prepare_corpus(corpus).open("train").x))
+"""
+
+
+def test_of_two_processes_one_prepares_a_text_and_both_read_it(tmp_path, monkeypatch):
+    """Both wait for a third, which is this one: so the text is prepared by none before both have asked."""
+    path = write(tmp_path, "hello " * 20)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    cache = tmp_path / "home" / "d3pm_jax" / "text"
+    cache.mkdir(parents=True)
+    corpus = prepared.Corpus((("all", path),), (0.9, 0.05, 0.05), "characters")
+    command = [sys.executable, "-c", PREPARING, path]
+    with filelock.FileLock(cache / f"{prepared._digest(corpus)[:32]}.lock"):
+        processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        assert [process.stdout.readline() for process in processes] == ["ready\n", "ready\n"]
+        time.sleep(0.3)
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert sorted(outputs) == ["108\n", "writing\n108\n"]
+    assert [path.name for path in cache.iterdir() if path.name.endswith(".partial")] == []
+
+
+def test_a_file_system_without_locks_prepares_without(tmp_path, cache, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.ENOTSUP, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert config.Text(write(tmp_path, "hello " * 20), length=4).describe().categories == 5
 
 
 def test_the_cache_is_where_the_user_says(tmp_path, monkeypatch):

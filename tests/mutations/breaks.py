@@ -260,8 +260,8 @@ MODELS = (
     Break(  # the gradient alone
         "group_norm_gradient_without_scale",
         "d3pm_jax/models/layers.py",
-        "centred * _per_pixel(inverse * mean_gx)",
-        "centred * _per_pixel(mean_gx)",
+        "centred * _per_pixel(inverse * mean_gz)",
+        "centred * _per_pixel(mean_gz)",
         ("tests/models/test_layers.py",),
     ),
     Break(  # where an odd number of rows is added
