@@ -136,7 +136,7 @@ def test_parts_survive_json_with_data_and_with_numbers():
         config.FromRate("x.npy", 2, 4, MutualInformation(SHARES), speed=2.0),
     ]:
         given = full(process)
-        assert io.from_json(json.loads(io.dump(given))) == given
+        assert io.from_json(json.loads(io.dump_config(given))) == given
 
 
 def test_the_command_line_takes_numbers_and_data(capsys):
