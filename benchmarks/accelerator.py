@@ -41,25 +41,38 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := set(args.what) - set(PARTS):
         parser.error(f"unknown part {unknown.pop()}: choose from {', '.join(PARTS)}")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory too
+    # PyTorch needs memory too.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     jax.config.update("jax_platforms", with_cpu(jax.config.jax_platforms))
-    sys.path.insert(0, str(Path(__file__).parents[1]))  # for the twin
+    # The twin is not installed, and lies beside this folder.
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     small = args.small or jax.default_backend() == "cpu"
-    end = math.inf if small else time.monotonic() + 60 * args.minutes
+    end = time.monotonic() + 60 * args.minutes
+    if small:
+        end = math.inf
     print(line(HEAD), line(("---",) * len(HEAD)), sep="\n", flush=True)
-    found = [ok for name in args.what or PARTS for ok in shown(name, small, end)]
-    right, wrong, left_out = (found.count(ok) for ok in (True, False, None))
-    print(f"\n{versions()}{'; small sizes' if small else ''}")
+    outcomes: list[bool | None] = []
+    for name in args.what or PARTS:
+        outcomes += print_rows(name, small, end)
+    right = outcomes.count(True)
+    wrong = outcomes.count(False)
+    left_out = outcomes.count(None)
+    note = ""
+    if small:
+        note = "; small sizes"
+    print(f"\n{versions()}{note}")
     print(f"{right} rows right, {wrong} wrong or not run, {left_out} left out")
-    return 1 if wrong else 0
+    return int(wrong > 0)
 
 
 def with_cpu(platforms: str | None) -> str | None:
-    """JAX_PLATFORMS=cuda hides the CPU, which says what is right: it comes last then."""
-    return f"{platforms},cpu" if platforms and "cpu" not in platforms else platforms
+    """Returns the platforms of JAX with the CPU at the end, which says what is right: "cuda" hides it."""
+    if platforms and "cpu" not in platforms:
+        return f"{platforms},cpu"
+    return platforms
 
 
-def shown(name: str, small: bool, end: float) -> list[bool | None]:
+def print_rows(name: str, small: bool, end: float) -> list[bool | None]:
     """Prints the rows of a part as they come, as an abort must not lose them; says which are right."""
 
     def show(what: str, row: Row) -> bool | None:
@@ -74,23 +87,31 @@ def shown(name: str, small: bool, end: float) -> list[bool | None]:
 
 
 def versions() -> str:
-    """The device, the most memory that JAX used on it, its driver if there is one, and the programs."""
-    device, driver = jax.devices()[0], "unknown"
+    """Lists the device, the most memory that JAX used on it, its driver if there is one, and the programs."""
+    device = jax.devices()[0]
+    driver = "unknown"
     memory = (device.memory_stats() or {}).get("peak_bytes_in_use")
     with contextlib.suppress(OSError, subprocess.CalledProcessError, IndexError):
         ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         driver = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    found = {"device": device.device_kind, "most memory": f"{memory / 1e9:,.2f} GB" if memory else "not told"}
-    found |= {"driver": driver, "runtime": device.client.platform_version}
+    most_memory = "not told"
+    if memory:
+        most_memory = f"{memory / 1e9:,.2f} GB"
+    values = {
+        "device": device.device_kind,
+        "most memory": most_memory,
+        "driver": driver,
+        "runtime": device.client.platform_version,
+    }
     for name in ("jax", "jaxlib", "jax-cuda12-plugin", "torch"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
+            values[name] = importlib.metadata.version(name)
     with contextlib.suppress(ImportError, OSError):
         import torch
 
-        found["cuDNN of torch"] = str(torch.backends.cudnn.version())
-    found["python"] = platform.python_version()
-    return ", ".join(f"{name} {' '.join(value.split())}" for name, value in found.items())
+        values["cuDNN of torch"] = str(torch.backends.cudnn.version())
+    values["python"] = platform.python_version()
+    return ", ".join(f"{name} {' '.join(value.split())}" for name, value in values.items())
 
 
 if __name__ == "__main__":

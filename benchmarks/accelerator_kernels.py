@@ -18,8 +18,10 @@ from measuring import Check, Row, Rows, judged, temporaries, within
 
 from d3pm_jax.losses import variational
 
-DISTINCT = 32  # elements of an example, which repeats them: so all of a loss and its gradient is checked
-EXAMPLES = 16  # whose draws are checked
+# Elements of an example, which repeats them: so all of a loss and its gradient is checked.
+DISTINCT = 32
+# Examples whose draws are checked.
+EXAMPLES = 16
 # Of the value, relative, and of the gradient for one element, a difference of probabilities, absolute. Ours:
 # a hundred roundings of float32. The official form takes softmax(logits) @ Qbar in the default precision of
 # the device, on a GPU TF32 and on a TPU bfloat16, whose logs are off by up to 2^-8, in the mean by less.
@@ -28,8 +30,12 @@ Sides = Mapping[str, tuple[Callable[..., Any], tuple[Any, ...], Any]]  # with ar
 
 
 def kernels(small: bool, _: float) -> Rows:
-    """All of them, the copy first."""
-    K, shape = (16, (8, 64)) if small else (256, (128, 3072))
+    """Yields the rows of all kernels, the copy first."""
+    K = 256
+    shape = (128, 3072)
+    if small:
+        K = 16
+        shape = (8, 64)
     copied = [math.nan]
     yield "copy that turns the sign, bytes of the logits", lambda: _copy((*shape, K), copied)
     for name, family in forms.FAMILIES.items():
@@ -40,7 +46,7 @@ def kernels(small: bool, _: float) -> Rows:
 
 
 def _copy(shape: tuple[int, ...], copied: list[float]) -> Row:
-    """What the others are held to: XLA cannot leave it out, as it can a copy."""
+    """Measures the bandwidth that the others are held to: XLA cannot leave this out, as it can a copy."""
     x = jnp.arange(math.prod(shape), dtype=jnp.float32)
     f = jax.jit(jnp.negative).lower(x).compile()
 
@@ -52,31 +58,38 @@ def _copy(shape: tuple[int, ...], copied: list[float]) -> Row:
 
 
 def _beside(sides: Sides, like: Callable[..., Check], least: int, bandwidth: float) -> Row:
-    """Ours and the official form in turn; least is the bytes that must move."""
+    """Compares ours and the official form in turn; least is the bytes that must move."""
     compiled = {name: jax.jit(f).lower(*args).compile() for name, (f, args, _) in sides.items()}
     calls = {name: partial(compiled[name], *args) for name, (_, args, _) in sides.items()}
     checks = [like(name, calls[name](), right) for name, (*_, right) in sides.items()]
 
     def share(seconds: float) -> str:
-        return f"{least / seconds / bandwidth:.0%}" if least >= 100e6 else ""
+        if least < 100e6:
+            return ""
+        return f"{least / seconds / bandwidth:.0%}"
 
     memory = " beside ".join(map(temporaries, compiled.values()))
     return judged(checks, calls, lambda s: f"{s * 1e3:,.3f} ms", share, memory)
 
 
 def _loss(process: Any, shape: tuple[int, int], bandwidth: float) -> Row:
-    few, tables = forms.examples(process, (shape[0], DISTINCT)), forms.official_tables(process)
-    data = (*(_repeated(x, shape[1]) for x in few[:3]), few[3])
-    official, right = forms.official_loss, _in_float64(definition, process, *few)
+    distinct = forms.examples(process, (shape[0], DISTINCT))
+    tables = forms.official_tables(process)
+    logits, x0, xt, t = distinct
+    data = (_repeated(logits, shape[1]), _repeated(x0, shape[1]), _repeated(xt, shape[1]), t)
+    right = _in_float64(definition, process, *distinct)
+    official_right = _in_float64(forms.official_loss, *tables, *distinct)
     sides = {
         "ours": (forms.our_loss, (process, *data), right),
-        "official": (official, (*tables, *data), _in_float64(official, *tables, *few)),
+        "official": (forms.official_loss, (*tables, *data), official_right),
     }
-    return _beside(sides, _like, 2 * data[0].nbytes + sum(x.nbytes for x in data[1:]), bandwidth)
+    # The logits are read and their gradient is written.
+    least = 2 * data[0].nbytes + sum(x.nbytes for x in data[1:])
+    return _beside(sides, _like, least, bandwidth)
 
 
 def _repeated(x: jax.Array, n: int) -> jax.Array:
-    """[B, n, ...] of [B, DISTINCT, ...], over and over."""
+    """Repeats elements [B, DISTINCT, ...] over and over: [B, n, ...]."""
     return jnp.tile(x, (1, n // DISTINCT, *(1,) * (x.ndim - 2)))
 
 
@@ -92,59 +105,75 @@ def definition(process: Any, logits: jax.Array, x0: jax.Array, xt: jax.Array, t:
 
 
 def _in_float64(f: Callable[..., Any], *args: Any) -> Any:
-    """What f gives on the CPU, of float64 all through."""
+    """Computes f on the CPU, in float64 all through."""
+
+    def widened(x: Any) -> np.ndarray:
+        if x.dtype == np.float32:
+            return np.asarray(x, np.float64)
+        return np.asarray(x)
+
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        wide = jax.tree.map(lambda x: np.asarray(x, np.float64 if x.dtype == np.float32 else None), args)
+        wide = jax.tree.map(widened, args)
         return jax.tree.map(np.asarray, jax.jit(f)(*jax.tree.map(jnp.asarray, wide)))
 
 
-def _like(name: str, found: Any, right: Any) -> Check:
-    """Compares a mean and its gradient with those of DISTINCT elements, which found repeats."""
-    (value, gradient), (right_value, right_gradient) = found, right
-    each = jnp.asarray(right_gradient * right_gradient[..., 0].size, jnp.float32)
-    error = jnp.abs(gradient * gradient[..., 0].size - _repeated(each, gradient.shape[1]))
-    off, (least, most) = abs(float(value) / float(right_value) - 1), TOLERANCES[name]
-    return within(name, value=(off, least), gradient=(float(jnp.max(error)), most))
+def _like(name: str, result: Any, right: Any) -> Check:
+    """Compares a mean and its gradient with those of DISTINCT elements, which the result repeats."""
+    value, gradient = result  # [], [B, n, K]
+    right_value, right_gradient = right  # [], [B, DISTINCT, K]
+    # Of a mean each gradient is as much smaller as there are elements.
+    of_an_element = jnp.asarray(right_gradient * right_gradient[..., 0].size, jnp.float32)
+    error = jnp.abs(gradient * gradient[..., 0].size - _repeated(of_an_element, gradient.shape[1]))
+    value_error = abs(float(value) / float(right_value) - 1)
+    value_tolerance, gradient_tolerance = TOLERANCES[name]
+    return within(
+        name, value=(value_error, value_tolerance), gradient=(float(jnp.max(error)), gradient_tolerance)
+    )
 
 
 def _q_sample(process: Any, shape: tuple[int, int], bandwidth: float) -> Row:
-    key, x0 = jax.random.key(0), forms.random_integers(0, process.K - 1, shape)
-    t, sides = forms.random_integers(1, process.T + 1, shape[:1]), {}
+    key = jax.random.key(0)
+    x0 = forms.random_integers(0, process.K - 1, shape)
+    t = forms.random_integers(1, process.T + 1, shape[:1])
+    sides = {}
     for name, f, tables in (
         ("ours", forms.our_q_sample, process),
         ("official", forms.official_q_sample, forms.official_tables(process)[0]),
     ):
         right = _on_cpu(f, key, tables, x0[:EXAMPLES], t[:EXAMPLES])
-        sides[name] = f, (key, tables, x0, t), right
+        sides[name] = (f, (key, tables, x0, t), right)
     return _beside(sides, _same, 2 * x0.nbytes + t.nbytes, bandwidth)
 
 
 def _categorical(shape: tuple[int, int, int], bandwidth: float) -> Row:
-    key, logits = jax.random.key(0), jax.random.normal(jax.random.key(1), shape) * 2
-    some, u = np.asarray(logits[:EXAMPLES]), np.asarray(jax.random.uniform(key, shape[:2])[:EXAMPLES])
+    key = jax.random.key(0)
+    logits = jax.random.normal(jax.random.key(1), shape) * 2
+    first_logits = np.asarray(logits[:EXAMPLES])
+    u = np.asarray(jax.random.uniform(key, shape[:2])[:EXAMPLES])
     sides = {
-        "ours": (forms.inverse, (key, logits), _by_definition(some, u)),
-        "official": (forms.gumbel, (key, logits), _on_cpu(forms.gumbel, key, some)),
+        "ours": (forms.inverse, (key, logits), _by_definition(first_logits, u)),
+        "official": (forms.gumbel, (key, logits), _on_cpu(forms.gumbel, key, first_logits)),
     }
     return _beside(sides, _same, logits.nbytes + math.prod(shape[:2]) * 4, bandwidth)
 
 
 def _by_definition(logits: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """The first k with p_0 + ... + p_k > u (p_0 + ... + p_{K-1}), in float64."""
+    """Returns the first k with p_0 + ... + p_k > u (p_0 + ... + p_{K-1}), in float64."""
     ends = np.cumsum(np.exp(logits.astype(np.float64)), axis=-1)
     return np.sum(ends <= u[..., None] * ends[..., -1:], axis=-1)
 
 
 def _on_cpu(f: Callable[..., Any], *args: Any) -> np.ndarray:
-    """What f draws on the CPU: the noise of the first examples is the same, however many follow."""
+    """Draws on the CPU: the noise of the first examples is the same, however many follow."""
     return np.asarray(jax.jit(f)(*jax.device_put(args, jax.devices("cpu")[0])))
 
 
-def _same(name: str, found: jax.Array, right: np.ndarray) -> Check:
+def _same(name: str, draws: jax.Array, right: np.ndarray) -> Check:
     """Compares draws of the first examples with right ones.
 
     exp and log differ by some 2^-23 between devices, and so does each of the 256 ends of categories: of n
     draws some 256 n 2^-23 have their noise between the two, if all are moved as far, and by chance one more.
     """
-    differ, allowed = int(np.sum(np.asarray(found)[: len(right)] != right)), 1 + right.size // 2**15
+    differ = int(np.sum(np.asarray(draws)[: len(right)] != right))
+    allowed = 1 + right.size // 2**15
     return Check(differ <= allowed, f"{name} {differ} of {right.size:,} draws differ ({allowed})")

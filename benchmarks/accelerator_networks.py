@@ -50,8 +50,10 @@ FULL = {"U-Net": networks.NETS["cifar"], "transformer": Net("Transformer", TEXT8
 
 
 def training(small: bool, end: float) -> Rows:
-    """Both networks in a precision, then in the next, as long as the first of parity keeps its time."""
-    nets = SMALL if small else FULL
+    """Yields both networks in a precision, then in the next, while there is time for the first of parity."""
+    nets = FULL
+    if small:
+        nets = SMALL
     right = {name: cache(partial(_right_losses, net)) for name, net in nets.items()}
     for precision in PRECISIONS:
         for name, net in nets.items():
@@ -63,7 +65,7 @@ def training(small: bool, end: float) -> Rows:
 
 
 def torch_missing() -> str | None:
-    """Why PyTorch is not beside ours, if it is not."""
+    """Says why PyTorch is not beside ours, if it is not."""
     platform = jax.default_backend()
     try:
         import torch
@@ -71,7 +73,9 @@ def torch_missing() -> str | None:
         return "torch is not installed"
     if platform == "gpu" and not torch.cuda.is_available():
         return "no CUDA build of torch"
-    return None if platform in ("cpu", "gpu") else f"torch sees no {platform}"
+    if platform not in ("cpu", "gpu"):
+        return f"torch sees no {platform}"
+    return None
 
 
 def free_torch() -> None:
@@ -85,60 +89,75 @@ def free_torch() -> None:
 
 
 def _training(net: Net, precision: str, right: Callable[[], list[float]]) -> Row:
-    """Ours, and PyTorch unless it is missing."""
-    (step, at_peak, memory), missing = _our_step(net, precision), torch_missing()
-    calls = {"ours": step} if missing else {"ours": step, "torch": _torch_step(net, precision)}
+    """Checks and times our step, and that of PyTorch unless it is missing."""
+    step, at_peak, memory = _our_step(net, precision)
+    missing = torch_missing()
+    calls = {"ours": step}
+    if not missing:
+        calls["torch"] = _torch_step(net, precision)
     checks = [_like(name, [float(f()), float(f())], right(), precision) for name, f in calls.items()]
-    words = net.name == "Transformer"
-    count, unit = (math.prod(net.shape), "tokens") if words else (net.shape[0], "images")
+    count = net.shape[0]
+    unit = "images"
+    if net.name == "Transformer":
+        count = math.prod(net.shape)
+        unit = "tokens"
 
     def share(seconds: float) -> str:
-        return f"{at_peak / seconds:.0%}" if at_peak else "peak not known"
+        if not at_peak:
+            return "peak not known"
+        return f"{at_peak / seconds:.0%}"
 
     row = judged(checks, calls, lambda s: f"{count / s:,.0f} {unit}/s", share, memory)
     return row._replace(other=row.other or missing or "")
 
 
 def _batch(net: Net, examples: int) -> tuple[np.ndarray, ...]:
-    """x_0, x_t, t and u, the DISTINCT examples over and over."""
-    few = networks.batch(net._replace(shape=(DISTINCT, *net.shape[1:])))
-    return tuple(np.concatenate([x] * (examples // DISTINCT)) for x in few)
+    """Returns x_0, x_t, t and u, the DISTINCT examples over and over."""
+    distinct = networks.batch(net._replace(shape=(DISTINCT, *net.shape[1:])))
+    return tuple(np.concatenate([x] * (examples // DISTINCT)) for x in distinct)
 
 
 def _right_losses(net: Net) -> list[float]:
-    """The losses of the first two steps in float32 on the CPU."""
+    """Computes the losses of the first two steps in float32 on the CPU."""
     with jax.default_device(jax.devices("cpu")[0]), jax.default_matmul_precision("highest"):
         _, state, _, update = networks.jax_training(net, False)
-        compiled, few = jax.jit(update), _batch(net, DISTINCT)[:3]
-        state, first = compiled(away(state), *few)
-        return [float(first), float(compiled(state, *few)[1])]
+        compiled = jax.jit(update)
+        data = _batch(net, DISTINCT)[:3]
+        state, first = compiled(away(state), *data)
+        _, second = compiled(state, *data)
+        return [float(first), float(second)]
 
 
 def away(state: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Parameters with noise of 0.02, about that of a layer of 2,000 inputs."""
+    """Adds noise of 0.02 to parameters, about that of a layer of 2,000 inputs."""
     rng = np.random.default_rng(1)
-    return jax.tree.map(lambda x: x + 0.02 * rng.standard_normal(x.shape, np.float32), state[0]), state[1]
+    params, opt_state = state
+    params = jax.tree.map(lambda x: x + 0.02 * rng.standard_normal(x.shape, np.float32), params)
+    return params, opt_state
 
 
 def _our_step(net: Net, precision: str) -> tuple[Callable[[], Any], float | None, str]:
-    """Our step, its seconds at the peak of the device, if that is known, and its temporaries."""
+    """Returns our step, its seconds at the peak of the device, if that is known, and its temporaries."""
     _, state, loss, update = networks.jax_training(net, precision == "bfloat16")
-    state, given = away(state), tuple(map(jnp.asarray, _batch(net, net.shape[0])[:3]))
+    state = away(state)
+    data = tuple(map(jnp.asarray, _batch(net, net.shape[0])[:3]))
     with jax.default_matmul_precision(PRECISIONS[precision][0]):
-        compiled = jax.jit(update, donate_argnums=0).lower(state, *given).compile()
+        compiled = jax.jit(update, donate_argnums=0).lower(state, *data).compile()
     peak = cost.PEAKS.get(jax.devices()[0].device_kind)
-    at_peak = flops.count_flops(loss, state[0], *given) / peak if peak else None
+    at_peak = None
+    if peak:
+        at_peak = flops.count_flops(loss, state[0], *data) / peak
 
     def step() -> Any:
         nonlocal state
-        state, value = jax.block_until_ready(compiled(state, *given))
+        state, value = jax.block_until_ready(compiled(state, *data))
         return value
 
     return step, at_peak, temporaries(compiled)
 
 
 def _torch_step(net: Net, precision: str) -> Callable[[], Any]:
-    """A step of the twin from the same parameters, with products of float32 as the precision says."""
+    """Returns a step of the twin from the same parameters, with products of float32 as the precision says."""
     import torch
 
     for settings in (torch.backends.cuda.matmul, torch.backends.cudnn):
@@ -146,52 +165,64 @@ def _torch_step(net: Net, precision: str) -> Callable[[], Any]:
     model, f = networks.torch_network(net, True)
     params = away(networks.jax_training(net, False)[1])[0]
     model.load_state_dict({name: torch.tensor(x) for name, x in twin.to_torch(params).items()})
-    data, low = _batch(net, net.shape[0]), precision == "bfloat16"
-    return networks.torch_step("train", (model, f), data, low, True)
+    data = _batch(net, net.shape[0])
+    return networks.torch_step("train", (model, f), data, precision == "bfloat16", True)
 
 
-def _like(name: str, found: list[float], right: list[float], precision: str) -> Check:
+def _like(name: str, losses: list[float], right: list[float], precision: str) -> Check:
     """Compares the first loss, and by how much it changes in a step."""
-    first, change = abs(found[0] / right[0] - 1), abs((found[0] - found[1]) / (right[0] - right[1]) - 1)
-    _, least, most = PRECISIONS[precision]
-    return within(name, loss=(first, least), change=(change, most))
+    loss_error = abs(losses[0] / right[0] - 1)
+    change = losses[0] - losses[1]
+    right_change = right[0] - right[1]
+    change_error = abs(change / right_change - 1)
+    _, loss_tolerance, change_tolerance = PRECISIONS[precision]
+    return within(name, loss=(loss_error, loss_tolerance), change=(change_error, change_tolerance))
 
 
 def chain(small: bool, _: float) -> Rows:
-    """Ancestral sampling as one program, beside the same steps called from Python."""
-    net, T = (SMALL["U-Net"], 6) if small else (networks.NETS["big"], 100)
+    """Yields ancestral sampling as one program, beside the same steps called from Python."""
+    net = networks.NETS["big"]
+    T = 100
+    if small:
+        net = SMALL["U-Net"]
+        T = 6
     yield f"reverse chain of {T} steps", partial(_chain, net, T)
 
 
 def _chain(net: Net, T: int) -> Row:
-    process, key, S = d3pm.uniform(d3pm.cosine(T), net.options["K"]), jax.random.key(0), net.shape
+    process = d3pm.uniform(d3pm.cosine(T), net.options["K"])
+    key = jax.random.key(0)
+    S = net.shape
     graphdef, state, _, _ = networks.jax_training(net, False)
-    record = [s for t in (T, T // 2, 1) for s in (t, t - 1)]
+    record = [T, T - 1, T // 2, T // 2 - 1, 1, 0]
 
     def whole(params: Any, process: Any, key: Any) -> Any:
         return d3pm.sampling.sample(key, nnx.merge(graphdef, params), process, S, record=record)
 
     def step(params: Any, process: Any, key: Any, xt: jax.Array, t: jax.Array) -> jax.Array:
-        noise, ts = d3pm.sampling.per_example(key, jnp.arange(S[0]), S[1:]), jnp.full(S[:1], t)
+        noise = d3pm.sampling.per_example(key, jnp.arange(S[0]), S[1:])
+        ts = jnp.full(S[:1], t)
         return d3pm.p_sample(process, nnx.merge(graphdef, params)(xt, ts), xt, ts, noise(t))
 
-    given, steps = (away(state)[0], process, key), [jnp.int32(t) for t in range(T + 1)]
+    inputs = (away(state)[0], process, key)
+    steps = [jnp.int32(t) for t in range(T + 1)]
     xT = jnp.zeros(S, jnp.int32)
-    compiled = jax.jit(whole).lower(*given).compile()
-    single = jax.jit(step).lower(*given, xT, steps[T]).compile()
+    compiled = jax.jit(whole).lower(*inputs).compile()
+    single = jax.jit(step).lower(*inputs, xT, steps[T]).compile()
 
     def one_by_one() -> jax.Array:
-        return reduce(lambda x, t: single(*given, x, t), reversed(steps[1:]), xT)
+        return reduce(lambda x, t: single(*inputs, x, t), reversed(steps[1:]), xT)
 
-    check = _same_steps(compiled(*given), record, lambda x, t: single(*given, x, steps[t]))
-    calls = {"ours": lambda: compiled(*given), "steps": one_by_one}
+    check = _same_steps(compiled(*inputs), record, lambda x, t: single(*inputs, x, steps[t]))
+    calls = {"ours": lambda: compiled(*inputs), "steps": one_by_one}
     return judged([check], calls, lambda s: f"{S[0] / s:,.1f} samples/s", memory=temporaries(compiled))
 
 
-def _same_steps(found: Any, record: list[int], step: Callable[[jax.Array, int], jax.Array]) -> Check:
-    """Each recorded x_{t-1} against the one that a step alone makes of the recorded x_t."""
-    states, ts = found.states, record[::2]
+def _same_steps(chain: Any, record: list[int], step: Callable[[jax.Array, int], jax.Array]) -> Check:
+    """Compares each recorded x_{t-1} with the one that a step alone makes of the recorded x_t."""
+    states = chain.states
+    ts = record[::2]
     differ = [float(jnp.mean(step(states[2 * i], t) != states[2 * i + 1])) for i, t in enumerate(ts)]
     each = ", ".join(f"{share:.1%} at t = {t}" for share, t in zip(differ, ts, strict=True))
-    ok = max(differ) <= DIFFERING and int(found.failed_at) == 0
+    ok = max(differ) <= DIFFERING and int(chain.failed_at) == 0
     return Check(ok, f"of single steps differ {each} ({DIFFERING:.0%})")

@@ -25,15 +25,17 @@ def parity(small: bool, end: float) -> Rows:
 
 
 def compare(command: list[str], end: float) -> Row:
-    """How many comparisons there were, and failed."""
-    limit, root = end - time.monotonic(), Path(__file__).parents[1]
+    """Runs a comparison, and says how many comparisons there were, and failed."""
+    limit = end - time.monotonic()
+    root = Path(__file__).parents[1]
     try:
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
         return Row(correct=f"NOT COMPARED: no time, not done in {limit:.0f} s; --minutes 30")
-    found = re.search(r"([\d,]+) comparisons, (\d+) failed", done.stdout)
-    if not found:
+    counts = re.search(r"([\d,]+) comparisons, (\d+) failed", done.stdout)
+    if not counts:
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         return Row(correct=f"DID NOT RUN: {last}", ok=False)
-    right = done.returncode == 0 and found[2] == "0"
-    return Row(correct=f"{'yes' if right else 'WRONG'}: {found[0]}", ok=right)
+    if done.returncode == 0 and counts[2] == "0":
+        return Row(correct=f"yes: {counts[0]}", ok=True)
+    return Row(correct=f"WRONG: {counts[0]}", ok=False)

@@ -55,13 +55,14 @@ def main() -> None:
 def run(case: Case, seed: int, workdir: Path) -> None:
     """Does what is left of a run: training, evaluation, samples."""
     if not (workdir / "trained").exists():
-        resume = ["--resume"] if (workdir / "config.json").exists() else []
         options = [
             f"--loss.belief={case.belief}",
             f"--loss.ce-weight={case.ce_weight}",
             f"--train.seed={seed}",
         ]
-        command("train", f"configs/digits_{case.config}.py", "--workdir", str(workdir), *resume, *options)
+        if (workdir / "config.json").exists():
+            options.append("--resume")
+        command("train", f"configs/digits_{case.config}.py", "--workdir", str(workdir), *options)
         (workdir / "trained").touch()
     if not (workdir / "eval.json").exists():
         command("eval", str(workdir))
@@ -76,7 +77,8 @@ def command(*args: str) -> None:
 
 def table(out: Path, seeds: list[int]) -> str:
     """Makes the Markdown table of what is finished."""
-    judge, lines = Judge(), [HEADER]
+    judge = Judge()
+    lines = [HEADER]
     for case in CASES:
         runs = [case.workdir(out, seed) for seed in seeds]
         runs = [run for run in runs if (run / "samples.npy").exists()]
@@ -106,8 +108,10 @@ def row(case: Case, runs: list[Path], judge: Judge) -> str:
 
 
 def spread(x: list[float]) -> str:
-    """Returns the standard error of a mean over seeds."""
-    return f" ± {np.std(x, ddof=1) / np.sqrt(len(x)):.3f}" if len(x) > 1 else ""
+    """Returns the standard error of a mean over seeds, in words; "" of one seed."""
+    if len(x) == 1:
+        return ""
+    return f" ± {np.std(x, ddof=1) / np.sqrt(len(x)):.3f}"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from beliefs import BELIEFS, command
 
 from d3pm_jax.measure import sample_quality as protocol
 
-STEPS, LIMIT, SAMPLES = 1500, 1000, 1000
+STEPS = 1500
+LIMIT = 1000
+SAMPLES = 1000
 
 
 def main() -> None:
@@ -29,17 +31,18 @@ def main() -> None:
 
 def row(belief: str, workdir: Path, data_dir: str) -> str:
     """Does what is left of a run, and returns its row of the table."""
-    resume = ["--resume"] if (workdir / "config.json").exists() else []
     options = [f"--loss.belief={belief}", f"--train.steps={STEPS}", f"--optimizer.decay-steps={STEPS}"]
+    if (workdir / "config.json").exists():
+        options.append("--resume")
     config = ["configs/bin_mnist_uniform.py", "--workdir", str(workdir), f"--data.dir={data_dir}"]
-    command("train", *config, *resume, *options)
+    command("train", *config, *options)
     evaluation = ["eval", str(workdir), "--data-dir", data_dir, "--limit", str(LIMIT)]
     if not (workdir / f"eval_steps10_limit{LIMIT}.json").exists():
         command(*evaluation, "--steps", "100,10")
     if not protocol.read_figures([workdir]):
         command(*evaluation, "--steps", "50", "--samples", str(SAMPLES))
-    found = [json.loads((workdir / f"eval_steps{n}_limit{LIMIT}.json").read_text()) for n in (100, 10)]
-    nats = [f"{x['nats']:.2f} ± {x['nats_standard_error']:.2f}" for x in found]
+    bounds = [json.loads((workdir / f"eval_steps{n}_limit{LIMIT}.json").read_text()) for n in (100, 10)]
+    nats = [f"{bound['nats']:.2f} ± {bound['nats_standard_error']:.2f}" for bound in bounds]
     distance = protocol.read_figures([workdir])[0].values["samples"]["frechet"].value
     return f"| `{belief}` | {' | '.join(nats)} | {distance:.1f} |"
 

@@ -17,7 +17,9 @@ import numpy as np
 
 import d3pm_jax as d3pm
 
-L, LAWS, STEPS = 3, 20, (10, 50, 250)
+L = 3
+LAWS = 20
+STEPS = (10, 50, 250)
 
 
 def states(K: int) -> np.ndarray:
@@ -37,18 +39,21 @@ def reverse_steps(process: d3pm.processes.Process, law: jax.Array, timeless: boo
 
     That of an absorbing process is the same at every t where x_t is possible: it sees no time.
     """
-    K, x0 = process.K, jnp.asarray(states(3))
-    xt = jnp.asarray(states(K))
+    K = process.K
+    x0 = jnp.asarray(states(3))  # [27, 3]
+    xt = jnp.asarray(states(K))  # [K^3, 3]
 
     def at(t: jax.Array) -> jax.Array:
-        log_q = jnp.log(process.Qbar(jnp.asarray(1) if timeless else t))[
-            x0[:, None], xt[None]
-        ]  # [27, K^3, 3]
-        joint = jnp.log(law)[:, None] + log_q.sum(-1)
-        each = [
-            jax.nn.logsumexp(jnp.where((x0 == k)[:, None], joint[..., None], -jnp.inf), 0) for k in range(K)
-        ]
-        logits = jnp.stack(each, -1)
+        step = t
+        if timeless:
+            step = jnp.asarray(1)
+        log_q = jnp.log(process.Qbar(step))[x0[:, None], xt[None]]  # [27, K^3, 3]
+        joint = jnp.log(law)[:, None] + log_q.sum(-1)  # [27, K^3]
+        by_category = []
+        for k in range(K):
+            of_category = jnp.where((x0 == k)[:, None], joint[..., None], -jnp.inf)  # [27, K^3, 3]
+            by_category.append(jax.nn.logsumexp(of_category, 0))
+        logits = jnp.stack(by_category, -1)  # [K^3, 3, K]
         ts = jnp.full(len(xt), t)
         return d3pm.p_logits(process, logits, xt, ts, belief="denoiser")
 
@@ -57,33 +62,36 @@ def reverse_steps(process: d3pm.processes.Process, law: jax.Array, timeless: boo
 
 def law_of_chain(log_p: np.ndarray, start: np.ndarray, K: int, first: int | None) -> np.ndarray:
     """Pushes a law of x_T through all steps, with the first element known or not: [K^3]."""
-    x, law = states(K), start
+    x = states(K)
+    law = start
     for t in range(len(log_p), 0, -1):
-        each = np.exp(log_p[t - 1])  # [K^3, 3, K]
+        p = np.exp(log_p[t - 1])  # [K^3, 3, K]
         if first is not None:
-            each[:, 0] = np.eye(K)[first]
+            p[:, 0] = np.eye(K)[first]
         step = np.ones((len(x), len(x)))
         for i in range(L):
-            step *= each[:, i][:, x[:, i]]
+            step *= p[:, i][:, x[:, i]]
         law = law @ step
     return law
 
 
 def distances(process: d3pm.processes.Process) -> tuple[float, float]:
     """Returns the total variation with the first element known, and without, the mean over laws."""
-    K, known, free = process.K, [], []
-    keep = np.flatnonzero((states(K) < 3).all(1))
+    K = process.K
+    clamped_distances = []
+    free_distances = []
+    is_data = np.flatnonzero((states(K) < 3).all(1))
     prior = np.exp(np.asarray(process.log_prior(), np.float64))
     start = prior[states(K)].prod(1)
     for law in laws(LAWS):
         log_p = np.asarray(reverse_steps(process, jnp.asarray(law), K > 3), np.float64)
-        free.append(np.abs(law_of_chain(log_p, start, K, None)[keep] - law).sum() / 2)
+        free_distances.append(np.abs(law_of_chain(log_p, start, K, None)[is_data] - law).sum() / 2)
         for k in range(3):
             begun = np.where(states(K)[:, 0] == k, prior[states(K)[:, 1:]].prod(1), 0.0)
-            found = law_of_chain(log_p, begun, K, k)[keep]
+            clamped_law = law_of_chain(log_p, begun, K, k)[is_data]
             exact = np.where(states(3)[:, 0] == k, law, 0.0)
-            known.append(np.abs(found - exact / exact.sum()).sum() / 2)
-    return float(np.mean(known)), float(np.mean(free))
+            clamped_distances.append(np.abs(clamped_law - exact / exact.sum()).sum() / 2)
+    return float(np.mean(clamped_distances)), float(np.mean(free_distances))
 
 
 def main() -> None:

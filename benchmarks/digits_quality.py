@@ -36,7 +36,8 @@ class Judge:
 
 
 def main(path: str) -> None:
-    samples, judge = np.load(path), Judge()
+    samples = np.load(path)
+    judge = Judge()
     rng = np.random.default_rng(0)
     shuffled = np.stack([rng.choice(column, len(samples)) for column in judge.images[:TRAIN].T], axis=1)
     print(f"samples:            {judge.share(samples):.1%} of {len(samples)}")

@@ -20,7 +20,9 @@ from measuring import in_turn
 
 import d3pm_jax as d3pm
 
-T, EPS, CE_WEIGHT = 1000, 1e-6, 0.001
+T = 1000
+EPS = 1e-6
+CE_WEIGHT = 0.001
 BELIEFS = ("d3pm", "leave_one_out", "denoiser")
 Program = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -66,8 +68,10 @@ def belief(rounds: int) -> None:
 def draw(rounds: int) -> None:
     """q_sample at batch 128 and draws from logits at batch 32, 32 x 32 x 3, K = 256, noise included"""
     processes = {name: build(256) for name, build in FAMILIES.items()}
-    key, shape = jax.random.key(0), (128, 32 * 32 * 3)
-    x0, t = random_integers(0, 256, shape), random_integers(1, T + 1, shape[:1])
+    key = jax.random.key(0)
+    shape = (128, 32 * 32 * 3)
+    x0 = random_integers(0, 256, shape)
+    t = random_integers(1, T + 1, shape[:1])
     programs: dict[str, Program] = {
         "q_sample, official form": (official_q_sample, (key, processes["gaussian"].Qbar_table, x0, t))
     }
@@ -111,13 +115,19 @@ def torch(rounds: int) -> None:
 
     import torch_ref
 
-    process, twin = d3pm.uniform(d3pm.cosine(T), 17), torch_ref.uniform(d3pm.cosine(T), 17)
+    process = d3pm.uniform(d3pm.cosine(T), 17)
+    twin = torch_ref.uniform(d3pm.cosine(T), 17)
     data = examples(process, (64, 64))
-    logits, x0, xt, t = (pytorch.as_tensor(np.array(x)) for x in data)
+
+    def as_tensor(x: jax.Array) -> Any:
+        return pytorch.as_tensor(np.array(x))
+
+    logits = as_tensor(data[0])
+    integers = [as_tensor(x).long() for x in data[1:]]  # x_0, x_t, t
 
     def theirs(*_: Any) -> Any:
         x = logits.clone().requires_grad_()
-        value = torch_ref.hybrid(twin, x, x0.long(), xt.long(), t.long(), CE_WEIGHT).loss.mean()
+        value = torch_ref.hybrid(twin, x, *integers, CE_WEIGHT).loss.mean()
         value.backward()
         return value.detach().numpy()
 
@@ -148,7 +158,10 @@ def our_loss(
 
 
 def official_loss(Qbar: Any, Q_transposed: Any, logits: Any, x0: Any, xt: Any, t: Any) -> Any:
-    """t = 1 has the row of Qbar and Q for index 1: both tables begin with the identity."""
+    """Computes the loss and its gradient as the official code does.
+
+    t = 1 has the row of Qbar and Q for index 1: both tables begin with the identity.
+    """
     each = t[:, None]
 
     def value(logits: jax.Array) -> jax.Array:
@@ -160,7 +173,8 @@ def official_loss(Qbar: Any, Q_transposed: Any, logits: Any, x0: Any, xt: Any, t
         onehot = jax.nn.one_hot(x0, logits.shape[-1])
         true = posterior(Qbar[each - 1, x0], jnp.log(onehot + EPS))
         model = posterior(jax.nn.softmax(logits) @ Qbar[t - 1], logits)
-        log_q, log_p = jax.nn.log_softmax(true), jax.nn.log_softmax(model)
+        log_q = jax.nn.log_softmax(true)
+        log_p = jax.nn.log_softmax(model)
         kl = jnp.sum(jnp.exp(log_q) * (log_q - log_p), axis=-1)
         first = -jnp.sum(onehot * log_p, axis=-1)
         ce = -jnp.sum(onehot * jax.nn.log_softmax(logits), axis=-1)
@@ -192,7 +206,7 @@ def inverse_two_words(key: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def official_tables(process: Any) -> tuple[jax.Array, jax.Array]:
-    """Qbar [T + 1, K, K] and transposed Q [T + 1, K, K], from the definition."""
+    """Returns Qbar [T + 1, K, K] and transposed Q [T + 1, K, K], from the definition."""
     t = jnp.arange(process.T + 1)
     return process.Qbar(t), jnp.swapaxes(process.Q(t), 1, 2)
 
@@ -202,9 +216,10 @@ def random_integers(low: int, high: int, shape: tuple[int, ...]) -> jax.Array:
 
 
 def examples(process: Any, shape: tuple[int, int]) -> tuple[jax.Array, ...]:
-    """logits, x_0, a drawn x_t, and t."""
+    """Returns logits, x_0, a drawn x_t, and t."""
     key = jax.random.key(0)
-    x0, t = random_integers(0, process.K - 1, shape), random_integers(1, process.T + 1, shape[:1])
+    x0 = random_integers(0, process.K - 1, shape)
+    t = random_integers(1, process.T + 1, shape[:1])
     xt = d3pm.q_sample(process, x0, t, jax.random.uniform(key, shape))
     return jax.random.normal(key, (*shape, process.K)) * 2, x0, xt, t
 
@@ -212,9 +227,13 @@ def examples(process: Any, shape: tuple[int, int]) -> tuple[jax.Array, ...]:
 def compare(programs: dict[str, Program], rounds: int) -> None:
     """Times compiled programs, the first of which the others are compared with."""
     compiled = {name: (jax.jit(f).lower(*args).compile(), args) for name, (f, args) in programs.items()}
-    memory = {name: c.memory_analysis().temp_size_in_bytes / 1e6 for name, (c, _) in compiled.items()}
-    calls = {name: (lambda c=c, a=a: jax.block_until_ready(c(*a))) for name, (c, a) in compiled.items()}
-    timed(calls, rounds, {name: f"{mb:9.1f} MB of temporaries" for name, mb in memory.items()})
+    calls = {}
+    notes = {}
+    for name, (program, args) in compiled.items():
+        calls[name] = lambda program=program, args=args: jax.block_until_ready(program(*args))
+        megabytes = program.memory_analysis().temp_size_in_bytes / 1e6
+        notes[name] = f"{megabytes:9.1f} MB of temporaries"
+    timed(calls, rounds, notes)
 
 
 def timed(calls: dict[str, Callable[[], Any]], rounds: int, notes: dict[str, str] | None = None) -> None:

@@ -53,18 +53,22 @@ def trained(config: str, steps: int, *more: str, **env: str) -> list[dict[str, A
 def waiting(args: argparse.Namespace) -> None:
     """Prints the share of the time that is lost to data."""
     with tempfile.TemporaryDirectory() as name:
-        npy, config = Path(name) / "large.npy", Path(name) / "large.py"
+        npy = Path(name) / "large.npy"
+        config = Path(name) / "large.py"
         np.lib.format.open_memmap(npy, "w+", np.uint8, (10_000_000_000 // 784, 28, 28, 1)).flush()
         config.write_text(LARGE.format(path=str(npy)))
         cases = {"digits": ("configs/digits_uniform.py", 400), "a file of 10 GB": (str(config), args.steps)}
         if args.mnist is not None:
             cases["MNIST"] = ("configs/mnist_uniform.py", args.steps)
         for case, (path, steps) in cases.items():
-            more = ["--data.dir", args.mnist] if case == "MNIST" else []
-            rows = trained(path, steps, *more)
-            share, seconds = ([row[x] for row in rows] for x in ("waiting", "seconds_per_step"))
+            options = []
+            if case == "MNIST":
+                options = ["--data.dir", args.mnist]
+            rows = trained(path, steps, *options)
+            shares = [row["waiting"] for row in rows]
+            seconds = [row["seconds_per_step"] for row in rows]
             print(
-                f"{case:<16} waits {statistics.median(share):.2%} of the time, at most {max(share):.2%} in "
+                f"{case:<16} waits {statistics.median(shares):.2%} of the time, at most {max(shares):.2%} in "
                 f"{len(rows)} intervals; {1e3 * statistics.median(seconds):.0f} ms a step",
                 flush=True,
             )
@@ -74,7 +78,8 @@ def seconds_to_first_step(cache: Path) -> float:
     """Returns the time from the start of a process until the first step is in its metrics."""
     with tempfile.TemporaryDirectory() as name:
         words = command("configs/digits_uniform.py", Path(name) / "run", "--train.log-every", "1", *NEVER)
-        file, start = Path(name) / "run" / "metrics.jsonl", time.monotonic()
+        file = Path(name) / "run" / "metrics.jsonl"
+        start = time.monotonic()
         process = subprocess.Popen(
             words, cwd=ROOT, env=os.environ | {"XDG_CACHE_HOME": str(cache)}, stdout=subprocess.DEVNULL
         )
@@ -90,29 +95,32 @@ def seconds_to_first_step(cache: Path) -> float:
 
 def first(args: argparse.Namespace) -> None:
     """Prints how long the first step of digits_uniform takes to come."""
-    found = {"cold": [], "with the cache": []}
+    cold: list[float] = []
+    cached: list[float] = []
     for _ in range(args.rounds):
         with tempfile.TemporaryDirectory() as cache:
-            for times in found.values():
-                times.append(seconds_to_first_step(Path(cache)))
-    for name, times in found.items():
+            cold.append(seconds_to_first_step(Path(cache)))
+            cached.append(seconds_to_first_step(Path(cache)))
+    for name, times in {"cold": cold, "with the cache": cached}.items():
         print(f"first step, {name:<14} {statistics.median(times):6.1f} s  of {sorted(times)}", flush=True)
-    ratios = [a / b for a, b in zip(*found.values(), strict=True)]
+    ratios = [a / b for a, b in zip(cold, cached, strict=True)]
     print(f"median of the ratios: {statistics.median(ratios):.2f}")
 
 
 def devices(args: argparse.Namespace) -> None:
     """Prints the time of a step on one and on two CPU devices."""
     for config in args.config:
-        found: dict[str, list[float]] = {"1": [], "2": []}
+        on_one: list[float] = []
+        on_two: list[float] = []
         for _ in range(args.rounds):
-            for number, times in found.items():
+            for number, times in {"1": on_one, "2": on_two}.items():
                 rows = trained(config, args.steps, *args.more, JAX_NUM_CPU_DEVICES=number)
                 times.append(statistics.median(row["seconds_per_step"] for row in rows))
-        one, two = (1e3 * statistics.median(times) for times in found.values())
-        ratios = [b / a for a, b in zip(*found.values(), strict=True)]
+        ratios = [b / a for a, b in zip(on_one, on_two, strict=True)]
         print(
-            f"{config}: {one:.0f} ms on one device, {two:.0f} ms on two; ratios {sorted(ratios)}", flush=True
+            f"{config}: {1e3 * statistics.median(on_one):.0f} ms on one device, "
+            f"{1e3 * statistics.median(on_two):.0f} ms on two; ratios {sorted(ratios)}",
+            flush=True,
         )
 
 

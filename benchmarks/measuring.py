@@ -1,4 +1,4 @@
-"""Times calls in turn, and writes what was found as rows of a Markdown table: what is wrong gets no time."""
+"""Times calls in turn, and writes rows of a Markdown table: what is wrong gets no time."""
 
 import math
 import time
@@ -9,8 +9,10 @@ import jax
 import numpy as np
 
 Calls = Mapping[str, Callable[[], Any]]
-Rows = Iterator[tuple[str, Callable[[], "Row"]]]  # what each is of, and how it is found
-ROUNDS, LEAST = 9, 0.02  # rounds, and seconds of a side in each
+# What a row is of, and how it is computed.
+Rows = Iterator[tuple[str, Callable[[], "Row"]]]
+ROUNDS = 9
+LEAST = 0.02  # seconds of a side in a round
 HEAD = ("what", "ours", "the other side", "ratio", "share", "memory", "correct?")
 
 
@@ -34,7 +36,7 @@ class Row(NamedTuple):
 
 
 def within(name: str, **errors: tuple[float, float]) -> Check:
-    """Whether each error is at most the one that it may be; NaN is not."""
+    """Checks that each error is at most the one that it may be; NaN is not."""
     words = ", ".join(f"{error:.0e} in {what} ({most:.0e})" for what, (error, most) in errors.items())
     return Check(all(error <= most for error, most in errors.values()), f"{name} {words}")
 
@@ -50,17 +52,18 @@ def judged(
     wrong = [check.words for check in checks if not check.ok]
     if wrong:
         return Row(correct="WRONG: " + "; ".join(wrong), ok=False)
-    found = list(in_turn(calls, ROUNDS, LEAST).values())
-    speeds = [speed(float(np.median(seconds))) for seconds in found]
-    row = Row(speeds[0], *speeds[1:], share=share(float(np.median(found[0]))), memory=memory, ok=True)
-    if len(found) > 1:
-        each = found[1] / found[0]
-        row = row._replace(ratio=f"{np.median(each):.2f} ({each.min():.2f} to {each.max():.2f})")
+    seconds_by_side = list(in_turn(calls, ROUNDS, LEAST).values())  # ours first
+    medians = [float(np.median(seconds)) for seconds in seconds_by_side]
+    speeds = [speed(seconds) for seconds in medians]
+    row = Row(*speeds, share=share(medians[0]), memory=memory, ok=True)
+    if len(medians) > 1:
+        ratios = seconds_by_side[1] / seconds_by_side[0]
+        row = row._replace(ratio=f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})")
     return row._replace(correct="yes: " + "; ".join(check.words for check in checks))
 
 
 def attempted(find: Callable[[], Row]) -> Row:
-    """A row that cannot be found, for want of memory say, says so and lets the others be."""
+    """Computes a row; one that cannot be, for want of memory say, says so and lets the others be."""
     try:
         return find()
     except Exception as error:
@@ -68,7 +71,7 @@ def attempted(find: Callable[[], Row]) -> Row:
 
 
 def failed(error: Exception) -> Row:
-    """Says that a row could not be found, and why."""
+    """Returns the row that says why there is none."""
     first = next(iter(str(error).splitlines()), "")[:200]
     return Row(correct=f"DID NOT RUN: {type(error).__name__}: {first}", ok=False)
 
@@ -82,7 +85,7 @@ def in_time(seconds: float, end: float, find: Callable[[], Row]) -> Row:
 
 
 def in_turn(calls: Calls, rounds: int, least: float = 0.0) -> dict[str, np.ndarray]:
-    """Seconds of a call, by side and round: as many calls in a row as take `least` seconds, after one more.
+    """Times calls by side and round: as many calls in a row as take `least` seconds, after one more.
 
     That one is not timed: the caches, the free pages and the clock are a side's own, not those of the side
     before. Results are waited for once, after the last call.
@@ -91,12 +94,12 @@ def in_turn(calls: Calls, rounds: int, least: float = 0.0) -> dict[str, np.ndarr
     for name, call in calls.items():
         jax.block_until_ready(call())
         repeats[name] = max(1, math.ceil(least / max(_seconds(call, 1), 1e-6)))
-    found: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             jax.block_until_ready(call())
-            found[name].append(_seconds(call, repeats[name]))
-    return {name: np.array(seconds) for name, seconds in found.items()}
+            seconds[name].append(_seconds(call, repeats[name]))
+    return {name: np.array(of_side) for name, of_side in seconds.items()}
 
 
 def _seconds(call: Callable[[], Any], repeats: int) -> float:
@@ -108,10 +111,10 @@ def _seconds(call: Callable[[], Any], repeats: int) -> float:
 
 
 def temporaries(compiled: Any) -> str:
-    """The memory of a program besides what it is given and gives."""
+    """Returns the memory of a program besides its inputs and outputs."""
     return f"{compiled.memory_analysis().temp_size_in_bytes / 1e6:,.1f} MB"
 
 
 def line(cells: Sequence[str]) -> str:
-    """A line of a Markdown table."""
+    """Returns a line of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -25,13 +25,13 @@ from d3pm_jax.training.step import draw_noise
 
 def resident(name: str) -> int:
     """Returns a line of this process's status in bytes: VmRSS now, VmHWM the highest since it was reset."""
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return 1024 * int(found.group(1))
+    line = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert line is not None
+    return 1024 * int(line.group(1))
 
 
 def measure(batch_size: int, layers: int) -> tuple[cost.Cost, int, int]:
-    """Returns what is told of a step, the number of devices, and the bytes that the first step adds."""
+    """Returns the cost of a step as told, the number of devices, and the bytes that the first step adds."""
     config = Config(
         data=Digits(),  # is not read
         process=Absorbing(K=29, steps=100, beta=Reciprocal(), mask_id=28),
@@ -40,19 +40,21 @@ def measure(batch_size: int, layers: int) -> tuple[cost.Cost, int, int]:
         train=Train(steps=1, batch_size=batch_size),
     )
     parts = build.build(config, Description((256,), 28))
-    told, compiled = cost.measure_step(parts)
+    step_cost, compiled = cost.measure_step(parts)
     parts = build.initialize_state(parts)
     abstract, _ = cost.abstract_inputs(parts)
     batch = {"x": jax.device_put(jnp.zeros((batch_size, 256), jnp.int32), abstract["x"].sharding)}
-    state, place = parts.state, abstract["x"].sharding
+    state = parts.state
+    place = abstract["x"].sharding
     noise = draw_noise(config.timesteps, parts.key, state.step, None, (batch_size, 256), 100, place)
     jax.block_until_ready((state, batch, noise))
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what compiling left would be used again
+    # What compiling left would be used again, and not count.
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     jax.block_until_ready(compiled(state, parts.process, batch, noise, parts.key))
-    return told, parts.mesh.size, resident("VmHWM") - before
+    return step_cost, parts.mesh.size, resident("VmHWM") - before
 
 
 def main() -> None:
@@ -63,10 +65,10 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     args = parser.parse_args()
     use_all_cores(args.batch_size)
-    told, devices, added = measure(args.batch_size, args.layers)
-    expected = told.added * devices
-    each = f"{told.arguments / 1e9:.3f} GB of arguments each"
-    print(f"told: {expected / 1e9:.3f} GB on {devices} devices, which have {each}")
+    step_cost, devices, added = measure(args.batch_size, args.layers)
+    expected = step_cost.added * devices
+    arguments = f"{step_cost.arguments / 1e9:.3f} GB of arguments each"
+    print(f"told: {expected / 1e9:.3f} GB on {devices} devices, which have {arguments}")
     print(f"added by the first step: {added / 1e9:.3f} GB, {added / expected:.3f} of what was told")
 
 

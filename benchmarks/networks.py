@@ -86,8 +86,10 @@ def main() -> None:
 
 
 def compare(what: str, net: str, rounds: int, bfloat16: bool) -> None:
-    """Rounds in which every side takes its turn, twice as many at most as are to count."""
-    command = [sys.executable, __file__, what, "--nets", net, *(["--bfloat16"] if bfloat16 else [])]
+    """Times rounds in which every side takes its turn, twice as many at most as are to count."""
+    command = [sys.executable, __file__, what, "--nets", net]
+    if bfloat16:
+        command.append("--bfloat16")
     workers = {
         side: subprocess.Popen(
             [*command, "--worker", side],
@@ -99,32 +101,36 @@ def compare(what: str, net: str, rounds: int, bfloat16: bool) -> None:
         for side, env in SIDES.items()
     }
     ask = {side: (lambda worker=worker: _ask(worker)) for side, worker in workers.items()}
-    found: list[dict[str, dict[str, float]]] = []
+    counted: list[dict[str, dict[str, float]]] = []
     try:
         about = {side: f() for side, f in ask.items()}
         for _ in range(2 * rounds):
             took = {side: f() for side, f in ask.items()}
-            if all(x["cores"] >= about[side]["least_cores"] for side, x in took.items()):
-                found.append(took)
-            if len(found) == rounds:
+            if all(times["cores"] >= about[side]["least_cores"] for side, times in took.items()):
+                counted.append(took)
+            if len(counted) == rounds:
                 break
     finally:
         for worker in workers.values():
             worker.kill()
-    report(found, rounds, about)
+    report(counted, rounds, about)
 
 
-def report(found: list[dict[str, dict[str, float]]], rounds: int, about: dict[str, dict[str, Any]]) -> None:
-    if len(found) < rounds:
-        print(f"  only {len(found)} of {2 * rounds} rounds count: other processes hold the cores")
-    for side in SIDES if found else ():
-        seconds = np.array([x[side]["seconds"] for x in found])
+def report(counted: list[dict[str, dict[str, float]]], rounds: int, about: dict[str, dict[str, Any]]) -> None:
+    """Prints a side's time, its ratios to both of PyTorch, and where it ran, side after side."""
+    if len(counted) < rounds:
+        print(f"  only {len(counted)} of {2 * rounds} rounds count: other processes hold the cores")
+    if not counted:
+        return
+    for side in SIDES:
+        seconds = np.array([times[side]["seconds"] for times in counted])
+        start = f"{side:12s} {np.median(seconds) * 1e3:8.1f} ms a step"
         for base in ("torch", "torch, best"):
-            ratios = seconds / np.array([x[base]["seconds"] for x in found])
+            ratios = seconds / np.array([times[base]["seconds"] for times in counted])
             text = f"{np.median(ratios):6.2f} of {base} ({ratios.min():.2f} to {ratios.max():.2f})"
-            start = f"{side:12s} {np.median(seconds) * 1e3:8.1f} ms a step" if base == "torch" else " " * 32
             print(f"  {start}  {text}")
-        cores = np.median([x[side]["cores"] for x in found])
+            start = " " * 32
+        cores = np.median([times[side]["cores"] for times in counted])
         print(f"  {'':12s} {cores:8.2f} cores busy, {about[side]['where']}", flush=True)
 
 
@@ -140,62 +146,90 @@ def _ask(worker: subprocess.Popen) -> dict[str, Any]:
 
 
 def serve(side: str, what: str, net: Net, bfloat16: bool) -> None:
-    """For every line of input the time of some steps; for the first, where they run."""
-    step, where, cpu = (jax_side if side == "jax" else torch_side)(what, net, bfloat16, side != "torch")
+    """Prints the time of some steps for every line of input; for the first line, where they run."""
+    make_side = torch_side
+    if side == "jax":
+        make_side = jax_side
+    step, where, is_on_cpu = make_side(what, net, bfloat16, side != "torch")
     step()
-    cores = len(os.sched_getaffinity(0))
+    least_cores = 0.0
+    if is_on_cpu:
+        least_cores = 0.7 * len(os.sched_getaffinity(0))
     input()
-    print(json.dumps({"where": where, "least_cores": 0.7 * cores if cpu else 0.0}), flush=True)
+    print(json.dumps({"where": where, "least_cores": least_cores}), flush=True)
     for _ in sys.stdin:
-        wall, cpu_time = time.perf_counter(), time.process_time()
+        wall_start = time.perf_counter()
+        cpu_start = time.process_time()
         for _ in range(net.steps):
             step()
-        wall, cpu_time = time.perf_counter() - wall, time.process_time() - cpu_time
+        wall = time.perf_counter() - wall_start
+        cpu_time = time.process_time() - cpu_start
         print(json.dumps({"seconds": wall / net.steps, "cores": cpu_time / wall}), flush=True)
 
 
 def options(net: Net) -> dict[str, Any]:
-    """What a network is built with, by names that both sides have."""
-    images = {"num_res_blocks": 2, "channels": net.shape[-1]} if len(net.shape) == 4 else {}
-    return {"max_time": 1000, "dropout": 0.0} | images | net.options
+    """Returns what a network is built with, by names that both sides have."""
+    common: dict[str, Any] = {"max_time": 1000, "dropout": 0.0}
+    if len(net.shape) == 4:
+        common |= {"num_res_blocks": 2, "channels": net.shape[-1]}
+    return common | net.options
 
 
 def batch(net: Net) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """x_0, x_t, t and u."""
+    """Returns x_0, x_t, t and u."""
     rng = np.random.default_rng(0)
     x0, xt = rng.integers(0, net.options["K"], (2, *net.shape)).astype(np.int32)
-    return x0, xt, rng.integers(1, 1001, net.shape[0]).astype(np.int32), rng.random(net.shape, np.float32)
+    t = rng.integers(1, 1001, net.shape[0]).astype(np.int32)
+    u = rng.random(net.shape, np.float32)
+    return x0, xt, t, u
 
 
 def torch_network(net: Net, best: bool) -> tuple[Any, Any]:
-    """The twin of a network on its device, and how it is called."""
+    """Returns the twin of a network on its device, and how it is called."""
     import torch
 
     from torch_ref import models
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch_device()
     model = getattr(models, net.name)(**options(net)).to(device)
     if best and len(net.shape) == 4:
         model = model.to(memory_format=torch.channels_last)
-    return model, torch.compile(model) if best and device == "cuda" else model
+    if best and device == "cuda":
+        return model, torch.compile(model)
+    return model, model
+
+
+def torch_device() -> str:
+    """Returns the device that PyTorch runs on."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "cpu"
 
 
 def torch_step(
     what: str, network: tuple[Any, Any], data: tuple[np.ndarray, ...], bfloat16: bool, best: bool
 ) -> Step:
-    """A step of training, which gives its loss, or of sampling, on x_0, x_t, t and u."""
+    """Returns a step of training, which gives its loss, or of sampling, on x_0, x_t, t and u."""
     import torch
 
     model, f = network
     device = next(model.parameters()).device
-    x0, xt, t, u = (torch.as_tensor(x, device=device) for x in data)
-    x0, xt, t = x0.long(), xt.long(), t.long()
+    data_x0, data_xt, data_t, data_u = data
+    x0 = torch.as_tensor(data_x0, device=device).long()
+    xt = torch.as_tensor(data_xt, device=device).long()
+    t = torch.as_tensor(data_t, device=device).long()
+    u = torch.as_tensor(data_u, device=device)
 
     def logits() -> Any:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             return f(xt, t).float()
 
-    step = torch_sampling(logits, u) if what == "sample" else torch_training(model, logits, x0, best)
+    if what == "sample":
+        step = torch_sampling(logits, u)
+    else:
+        step = torch_training(model, logits, x0, best)
 
     def finished() -> Any:
         result = step()
@@ -207,7 +241,7 @@ def torch_step(
 
 
 def torch_training(model: Any, logits: Callable[[], Any], x0: Any, best: bool) -> Step:
-    """Adam on the mean cross entropy."""
+    """Returns a step of Adam on the mean cross entropy."""
     import torch
     import torch.nn.functional as F
 
@@ -224,7 +258,7 @@ def torch_training(model: Any, logits: Callable[[], Any], x0: Any, best: bool) -
 
 
 def torch_sampling(logits: Callable[[], Any], u: Any) -> Step:
-    """The inverse cumulative distribution of the logits at u."""
+    """Returns a draw: the inverse cumulative distribution of the logits at u."""
     import torch
 
     @torch.no_grad()
@@ -238,13 +272,13 @@ def torch_sampling(logits: Callable[[], Any], u: Any) -> Step:
 def torch_side(what: str, net: Net, bfloat16: bool, best: bool) -> tuple[Step, str, bool]:
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch_device()
     step = torch_step(what, torch_network(net, best), batch(net), bfloat16, best)
     return step, f"PyTorch {torch.__version__} on {device}", device == "cpu"
 
 
 def jax_training(net: Net, bfloat16: bool) -> tuple[Any, Any, Callable[..., Any], Callable[..., Any]]:
-    """A network and its state, its loss of (params, x_0, x_t, t), and a step (state, ...) -> state, loss."""
+    """Returns a network, its state, its loss of (params, x_0, x_t, t), and its training step."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -252,8 +286,10 @@ def jax_training(net: Net, bfloat16: bool) -> tuple[Any, Any, Callable[..., Any]
 
     from d3pm_jax import models
 
-    dtype = {"dtype": jnp.bfloat16} if bfloat16 else {}
-    graphdef, params = nnx.split(getattr(models, net.name)(**options(net), **dtype, rngs=nnx.Rngs(0)))
+    arguments = options(net)
+    if bfloat16:
+        arguments["dtype"] = jnp.bfloat16
+    graphdef, params = nnx.split(getattr(models, net.name)(**arguments, rngs=nnx.Rngs(0)))
     adam = optax.adam(2e-4)
 
     def loss(params: Any, x0: jax.Array, xt: jax.Array, t: jax.Array) -> jax.Array:
@@ -279,8 +315,11 @@ def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, b
     )
 
     use_all_cores(net.shape[0])
-    features = net.options.get("ch") or 4 * net.options["width"]  # of an element, in a layer
-    keep_freed_memory(math.prod(net.shape) * features if what == "train" else 0)
+    features = 0
+    if what == "train":
+        features_of_an_element = net.options.get("ch") or 4 * net.options["width"]  # in a layer
+        features = math.prod(net.shape) * features_of_an_element
+    keep_freed_memory(features)
     import jax
     import jax.numpy as jnp
     from flax import nnx

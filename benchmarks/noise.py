@@ -20,7 +20,8 @@ from d3pm_jax.machine.devices import batch_sharding, use_all_cores
 from d3pm_jax.parts import build
 from d3pm_jax.training.step import make_step
 
-STEPS, ROUNDS = 5, 25
+STEPS = 5
+ROUNDS = 25
 
 
 def main(path: str) -> None:
@@ -29,13 +30,16 @@ def main(path: str) -> None:
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=rounds * STEPS))
     use_all_cores(config.train.batch_size)
     source = config.data.open("train")
-    seed, B = config.train.seed, config.train.batch_size
+    seed = config.train.seed
+    B = config.train.batch_size
     parts = build.initialize_state(build.build(config, config.data.describe()))
     sharding = batch_sharding(parts.mesh)
-    rule, decay = config.optimizer.build(), config.train.ema_decay
+    rule = config.optimizer.build()
+    decay = config.train.ema_decay
     step_fn = make_step(config.loss, config.timesteps, rule, parts.predict, decay, sharding)
     batch = next(data.train_batches(source, B, seed, parts.categories))
-    state, seconds = parts.state, {"drawn": [], "read": []}
+    state = parts.state
+    seconds: dict[str, list[float]] = {"drawn": [], "read": []}
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         presampled.write_noise(parts, config.train.steps, Path(folder) / "n.array_record")
@@ -45,7 +49,9 @@ def main(path: str) -> None:
             kind = ("drawn", "read", "read", "drawn")[turn % 4]
             begun = time.perf_counter()
             for i in range(STEPS):
-                noise = noise_of(turn * STEPS + i) if kind == "read" else None
+                noise = None
+                if kind == "read":
+                    noise = noise_of(turn * STEPS + i)
                 placed, noise = jax.device_put((batch, noise), sharding)
                 state, row = step_fn(state, parts.process, placed, parts.key, noise)
                 jax.block_until_ready(row["loss"])

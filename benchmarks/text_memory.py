@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-WORDS, LINE = 20_000, 12  # words in all, and of a line
+WORDS = 20_000  # in all
+LINE = 12  # words of a line
 
 
 def write_text(path: Path, megabytes: float) -> None:
@@ -52,8 +53,10 @@ def prepare(text: str, tokenizer: str, packing: str) -> None:
 
     start = time.monotonic()
     data = config.Text(text, tokenizer=tokenizer, length=256, packing=packing)
-    K, examples = data.describe().categories, len(data.open_training())
-    seconds, peak = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    K = data.describe().categories
+    examples = len(data.open_training())
+    seconds = time.monotonic() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"K": K, "examples": examples, "seconds": seconds, "MiB": peak}))
 
 
@@ -79,9 +82,8 @@ def main() -> None:
             write_text(folder / file, size)
         write_tokenizer(folder / "tokenizer.json", folder / "small.txt")
         for tokenizer in ("characters", "bytes", str(folder / "tokenizer.json")):
-            large, small = (
-                measured(folder, str(folder / x), tokenizer, args.packing) for x in ("large.txt", "small.txt")
-            )
+            large = measured(folder, str(folder / "large.txt"), tokenizer, args.packing)
+            small = measured(folder, str(folder / "small.txt"), tokenizer, args.packing)
             print(
                 f"{Path(tokenizer).stem:<12} K = {large['K']:<5} {large['examples']:>9,} examples  "
                 f"{large['seconds']:6.1f} s  {large['MiB']:5.0f} MiB, {small['MiB']:.0f} MiB with 1 MB",

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 NOISES = ("absorbing", "uniform", "neighbours")
-CALLS, EXACT, SAMPLES = 10, 64, 16  # of the evaluation of an example; examples of the chain rule; samples
+CALLS = 10  # of the network, for the evaluation of an example
+EXACT = 64  # examples of the chain rule
+SAMPLES = 16
 EVALUATED = f"eval_calls{CALLS}.json"
 
 
@@ -50,24 +52,27 @@ def run(case: Case, steps: int, options: list[str]) -> None:
     if not (case.workdir / "trained").exists():
         train(case, steps, options)
     if not (case.workdir / EVALUATED).exists():
-        exact = ["--chain-rule", str(EXACT)] if case.noise == "absorbing" else []
-        command("eval", str(case.workdir), "--calls", str(CALLS), *exact)
+        chain_rule = []
+        if case.noise == "absorbing":
+            chain_rule = ["--chain-rule", str(EXACT)]
+        command("eval", str(case.workdir), "--calls", str(CALLS), *chain_rule)
     if not (case.workdir / "samples.txt").exists():
         command("sample", str(case.workdir), "--num", str(SAMPLES))
 
 
 def train(case: Case, steps: int, options: list[str]) -> None:
     """Trains, and adds the seconds that its processes had a core to those in the folder."""
-    told = [f"--train.steps={steps}", f"--optimizer.decay-steps={steps}", *options]
+    arguments = [f"--train.steps={steps}", f"--optimizer.decay-steps={steps}", *options]
     if case.letters is not None:
-        told.append(f"--data.train={case.letters}")
+        arguments.append(f"--data.train={case.letters}")
     if case.noise == "neighbours":
-        told.append(f"--process.file={embeddings(case)}")
-    resume = ["--resume"] if (case.workdir / "config.json").exists() else []
+        arguments.append(f"--process.file={embeddings(case)}")
+    if (case.workdir / "config.json").exists():
+        arguments.append("--resume")
     before = cpu_seconds()
     config = f"configs/{case.text}_{case.noise}.py"
     try:
-        command("train", config, "--workdir", str(case.workdir), *resume, *told)
+        command("train", config, "--workdir", str(case.workdir), *arguments)
     finally:
         with (case.workdir / "cpu_seconds").open("a") as file:
             file.write(f"{cpu_seconds() - before}\n")
@@ -79,8 +84,10 @@ def embeddings(case: Case) -> Path:
     file = case.workdir.with_suffix(".npy").resolve()
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        of = ["--text", str(case.letters), "--tokenizer", "letters27"] if case.letters is not None else []
-        subprocess.run([sys.executable, "examples/character_embeddings.py", str(file), *of], check=True)
+        script = [sys.executable, "examples/character_embeddings.py", str(file)]
+        if case.letters is not None:
+            script += ["--text", str(case.letters), "--tokenizer", "letters27"]
+        subprocess.run(script, check=True)
     return file
 
 
@@ -111,11 +118,17 @@ def table(cases: list[Case]) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+    """Reads a file of figures, {} where there is none."""
+    if not path.exists():
+        return {}
+    return json.loads(path.read_text())
 
 
-def bits(found: dict[str, float] | None) -> str:
-    return f"{found['bits_per_dim']:.3f} ± {found['standard_error']:.3f}" if found else ""
+def bits(figure: dict[str, float] | None) -> str:
+    """Formats bits per dimension with their standard error, "" where there are none."""
+    if not figure:
+        return ""
+    return f"{figure['bits_per_dim']:.3f} ± {figure['standard_error']:.3f}"
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def test_the_cpu_is_never_hidden(part):
 def test_a_part_that_cannot_be_imported_is_a_row(part, monkeypatch, capsys):
     kit = part("accelerator")
     monkeypatch.setitem(sys.modules, "accelerator_networks", None)
-    assert kit.shown("chain", True, math.inf) == [False]
+    assert kit.print_rows("chain", True, math.inf) == [False]
     assert "| chain |  |  |  |  |  | DID NOT RUN: ModuleNotFoundError: " in capsys.readouterr().out
 
 
@@ -118,7 +118,8 @@ def test_a_full_run_that_has_no_time(part, monkeypatch, capsys):
     """On a GPU, of which only the name is needed for it: nothing is compiled, bfloat16 comes first."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     kit, end = part("accelerator"), time.monotonic()
-    assert kit.shown("training", False, end) + kit.shown("parity", False, end) == [None] * (2 * 3 + 3)
+    rows = kit.print_rows("training", False, end) + kit.print_rows("parity", False, end)
+    assert rows == [None] * (2 * 3 + 3)
     lines = capsys.readouterr().out.splitlines()
     assert all("| NOT COMPARED: no time, some " in line for line in lines)
     assert [line[: len("| transformer")] for line in lines[:2]] == ["| U-Net train", "| transformer"]
