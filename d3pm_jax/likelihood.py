@@ -16,7 +16,16 @@ from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax import beliefs, numerics, timesteps
 from d3pm_jax.beliefs import Belief
-from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, PART_OF_STEPS, at_least, bare, check_shape, declared
+from d3pm_jax.checks import (
+    CATEGORIES,
+    INDEX,
+    NOISE,
+    PART_OF_STEPS,
+    at_least,
+    check_shape,
+    declared,
+    values_in_range,
+)
 from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes.base import Process
@@ -67,7 +76,8 @@ def all_t_bound(
     def term_of_step(t: Array) -> Array:
         ts = jnp.broadcast_to(t, x0.shape[:1])  # [B]
         u = check_shape("noise(t)", noise(t), "x0", x0.shape)
-        xt = bare(q_sample)(process, x0, ts, u)  # [B, *S]
+        with values_in_range():
+            xt = q_sample(process, x0, ts, u)  # [B, *S]
         logits = denoise(xt, process.time[ts])  # [B, *S, K]
         return _sum_per_example(term(process, logits, x0, xt, ts), weight)
 
@@ -130,7 +140,9 @@ def strata_bound(
 
     def term_of_stratum(j: Array) -> Array:
         ts = t[j]  # [B]
-        xt = bare(q_sample)(process, x0, ts, check_shape("noise(j)", noise(j + 1), "x0", x0.shape))
+        u_of_stratum = check_shape("noise(j)", noise(j + 1), "x0", x0.shape)
+        with values_in_range():
+            xt = q_sample(process, x0, ts, u_of_stratum)  # [B, *S]
         logits = denoise(xt, process.time[ts])  # [B, *S, K]
         # One t stands for all steps of its stratum.
         return sizes[j] * _sum_per_example(term(process, logits, x0, xt, ts), weight)

@@ -8,12 +8,12 @@ import numpy as np
 def real_array(name: str, x: Any) -> np.ndarray:
     """Returns x as float64. Raises TypeError unless it is an array, or lists, of real numbers."""
     try:
-        found = np.asarray(x)
+        array = np.asarray(x)
     except ValueError as error:
         raise TypeError(f"{name} is no array ({error}): make its rows equally long") from error
-    if found.dtype.kind not in "iuf" and found.dtype.name != "bfloat16":
+    if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} is {describe(x)}, expected an array of real numbers: pass float64")
-    return found.astype(np.float64)
+    return array.astype(np.float64)
 
 
 def check_distribution(name: str, p: np.ndarray, K: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import ClassVar
 from jaxtyping import Array
 
 from d3pm_jax import heads
-from d3pm_jax.checks import bare
+from d3pm_jax.checks import values_in_range
 from d3pm_jax.config.checks import Interval, Natural
 from d3pm_jax.config.from_data import FromData, filled_field
 
@@ -22,10 +22,11 @@ class Head:
     outputs: ClassVar[int | None] = None
     """numbers of the network's output for each element; None: K logits; see `models.UNet`"""
 
+    @values_in_range()
     def logits(self, output: Array, xt: Array, K: int) -> Array:
         """Returns logits of x_0 [*S, K] from the output [*S, outputs] of a network that was given x_t."""
         if self.residual:
-            output = bare(heads.residual)(output, xt)  # [*S, K]
+            output = heads.residual(output, xt)  # [*S, K]
         return self._forbid_mask(output)
 
     def data_categories(self, K: int) -> int:
@@ -67,6 +68,7 @@ class LogisticHead(Head):
     """the x_t that are added as -1 and 1; None: 0 and K - 1"""
     outputs: ClassVar[int | None] = 2
 
+    @values_in_range()
     def logits(self, output: Array, xt: Array, K: int) -> Array:
         if self.residual and self.input_range is not None:
             # As `heads.residual_logistic`, but x_t is scaled by a range that is not 0..K - 1.
@@ -74,7 +76,7 @@ class LogisticHead(Head):
             scaled = (xt - least) * (2.0 / (greatest - least)) - 1.0  # [*S], in [-1, 1]
             logits = heads.bounded_logistic(output.at[..., 0].add(scaled.astype(output.dtype)), K)
         elif self.residual:
-            logits = bare(heads.residual_logistic)(output, xt, K)
+            logits = heads.residual_logistic(output, xt, K)
         else:
             logits = heads.bounded_logistic(output, K)
         return self._forbid_mask(logits)

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from d3pm_jax import losses
 from d3pm_jax.beliefs import Belief
-from d3pm_jax.checks import bare
+from d3pm_jax.checks import values_in_range
 from d3pm_jax.checks.former import FIRST_STEP_IS_GONE, join_first_step
 from d3pm_jax.config.checks import CheckedPart, Natural, NotNegative, undefined_method
 from d3pm_jax.config.from_data import FromData, filled_field
@@ -41,9 +41,10 @@ class Terms(NamedTuple):
 class Objective(CheckedPart):
     """Says what to minimise. A class of one's own defines `terms`; it may define the others."""
 
+    @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
         """Draws the x_t that the network is given; u: uniform noise [B, *S]."""
-        return bare(q_sample)(process, x0, t, u)
+        return q_sample(process, x0, t, u)
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         """Returns what each element of a batch costs, whose t had the probabilities p_t [B]."""
@@ -83,18 +84,20 @@ class HybridLoss(X0Objective):
     ce_weight: NotNegative = 0.001
     """lambda; 0 for the bound alone"""
 
+    @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        hybrid = bare(losses.hybrid)(process, logits, x0, xt, t, self.ce_weight, **logits_keywords(self))
-        return Terms(bare(per_step)(hybrid.loss, p_t, process.T), hybrid.kl, hybrid.ce)
+        hybrid = losses.hybrid(process, logits, x0, xt, t, self.ce_weight, **logits_keywords(self))
+        return Terms(per_step(hybrid.loss, p_t, process.T), hybrid.kl, hybrid.ce)
 
 
 @dataclasses.dataclass(frozen=True)
 class StochasticBound(X0Objective):
     """Minimises the whole bound, nats per example: KL_t / p_t + prior KL, summed (Multinomial Diffusion)."""
 
+    @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        hybrid = bare(losses.hybrid)(process, logits, x0, xt, t, 0.0, **logits_keywords(self))
-        bound = hybrid.kl / expand_trailing(p_t, x0.shape) + bare(losses.prior_kl)(process, x0)  # [B, *S]
+        hybrid = losses.hybrid(process, logits, x0, xt, t, 0.0, **logits_keywords(self))
+        bound = hybrid.kl / expand_trailing(p_t, x0.shape) + losses.prior_kl(process, x0)  # [B, *S]
 
         # The loss is averaged over elements: so many make the sum of an example of that mean.
         elements_per_example = x0.size // x0.shape[0]
@@ -131,9 +134,10 @@ class Continuous(Objective):
                 f"set timesteps=RealTimes()"
             )
 
+    @values_in_range()
     def _terms(self, process: Process, logits: Array, x0: Array, loss: Array, p_t: Array) -> Terms:
-        ce = bare(losses.cross_entropy)(process, logits, x0)
-        return Terms(bare(per_step)(loss, p_t, process.T), loss / process.T, ce)
+        ce = losses.cross_entropy(process, logits, x0)
+        return Terms(per_step(loss, p_t, process.T), loss / process.T, ce)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,15 +147,17 @@ class ContinuousAbsorbing(Continuous):
     mask_id: Natural | FromData = "data"
     """the mask of the process, which head.forbid names too"""
 
+    @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
         alpha = self.alpha.continuous()
         mask = filled_field(self, "mask_id")
-        return bare(continuous.absorbing_draw)(alpha, x0, t / process.T, u, mask)
+        return continuous.absorbing_draw(alpha, x0, t / process.T, u, mask)
 
+    @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         alpha = self.alpha.continuous()
         mask = filled_field(self, "mask_id")
-        loss = bare(continuous.absorbing_nelbo)(alpha, logits, x0, xt, t / process.T, mask)
+        loss = continuous.absorbing_nelbo(alpha, logits, x0, xt, t / process.T, mask)
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
@@ -170,11 +176,13 @@ class ContinuousAbsorbing(Continuous):
 class ContinuousUniform(Continuous):
     """Minimises the bound of a uniform process in continuous time (UDLM)."""
 
+    @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
-        return bare(continuous.uniform_draw)(self.alpha.continuous(), x0, t / process.T, u, process.K)
+        return continuous.uniform_draw(self.alpha.continuous(), x0, t / process.T, u, process.K)
 
+    @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        loss = bare(continuous.uniform_nelbo)(self.alpha.continuous(), logits, x0, xt, t / process.T)
+        loss = continuous.uniform_nelbo(self.alpha.continuous(), logits, x0, xt, t / process.T)
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:

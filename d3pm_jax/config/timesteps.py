@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax import timesteps
-from d3pm_jax.checks import bare
+from d3pm_jax.checks import values_in_range
 from d3pm_jax.config.checks import CheckedPart, Natural, UnitInterval, undefined_method
 from d3pm_jax.timesteps import LossHistory
 
@@ -37,8 +37,9 @@ class Timesteps(CheckedPart):
 class LowDiscrepancy(Timesteps):
     """Draws t uniformly, spread evenly over each batch."""
 
+    @values_in_range()
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        t = bare(timesteps.low_discrepancy)(jax.random.uniform(key), B, T)
+        t = timesteps.low_discrepancy(jax.random.uniform(key), B, T)
         return t, jnp.full(B, 1 / T)
 
 
@@ -46,8 +47,9 @@ class LowDiscrepancy(Timesteps):
 class Independent(Timesteps):
     """Draws t uniformly, for every example by itself."""
 
+    @values_in_range()
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        t = bare(timesteps.uniform)(jax.random.uniform(key, (B,)), T)
+        t = timesteps.uniform(jax.random.uniform(key, (B,)), T)
         return t, jnp.full(B, 1 / T)
 
 
@@ -57,8 +59,9 @@ class RealTimes(Timesteps):
 
     real: ClassVar[bool] = True
 
+    @values_in_range()
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        t = bare(timesteps.antithetic)(jax.random.uniform(key), B) * T
+        t = timesteps.antithetic(jax.random.uniform(key), B) * T
         return t, jnp.full(B, 1 / T)
 
 
@@ -74,11 +77,13 @@ class Importance(Timesteps):
     def start(self, T: int) -> LossHistory | None:
         return timesteps.empty_history(T)
 
+    @values_in_range()
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
         assert history is not None
         u = jax.random.uniform(key, (B,))
-        return bare(timesteps.importance)(u, timesteps.probabilities(history, self.least_count))
+        return timesteps.importance(u, timesteps.probabilities(history, self.least_count))
 
+    @values_in_range()
     def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
         assert history is not None
-        return bare(timesteps.update)(history, t, kl, self.decay)
+        return timesteps.update(history, t, kl, self.decay)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax import likelihood, losses
-from d3pm_jax.checks import bare
+from d3pm_jax.checks import values_in_range
 from d3pm_jax.errors import UserError
 from d3pm_jax.placing import fetch, place
 from d3pm_jax.processes import Process
@@ -41,7 +41,7 @@ def all_terms(
         seed: of the noise; the terms of example i do not depend on the others.
         term: what the logits cost at a step.
     """
-    return _compiled(predict, seed, partial(bare(likelihood.estimate_bound), term=term))
+    return _compiled(predict, seed, partial(likelihood.estimate_bound, term=term))
 
 
 def few_terms(
@@ -53,7 +53,7 @@ def few_terms(
         predict, seed, term: as for `all_terms`.
         calls: of the network per example: how many of the terms are computed.
     """
-    return _compiled(predict, seed, partial(bare(likelihood.stratified_bound), n=calls, term=term))
+    return _compiled(predict, seed, partial(likelihood.stratified_bound, n=calls, term=term))
 
 
 def _compiled(predict: Callable[..., Any], seed: int, estimate: Callable[..., Any]) -> Compiled:
@@ -63,7 +63,8 @@ def _compiled(predict: Callable[..., Any], seed: int, estimate: Callable[..., An
     def bound(params: Any, process: Process, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Any:
         key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
         denoise = partial(predict, params, **extra_inputs)
-        return estimate(key, denoise, process, x0, index, weight=extra_inputs.get("weight"))
+        with values_in_range():
+            return estimate(key, denoise, process, x0, index, weight=extra_inputs.get("weight"))
 
     return bound
 
@@ -99,7 +100,9 @@ def exact_nats(predict: Callable[..., jax.Array], mask_id: int, order: Order) ->
         # The network ignores t, but takes one.
         fill_in = partial(predict, params, t=jnp.ones(len(x0), jnp.int32), **extra_inputs)
         weight = extra_inputs.get("weight", jnp.ones(x0.shape))
-        each = bare(likelihood.chain_rule)(fill_in, x0, order(index, x0.shape[1:]), mask_id)
+        order_values = order(index, x0.shape[1:])  # [B, *S]
+        with values_in_range():
+            each = likelihood.chain_rule(fill_in, x0, order_values, mask_id)
         return jnp.where(weight > 0, weight * each, 0.0).reshape(len(x0), -1).sum(1)
 
     return nats

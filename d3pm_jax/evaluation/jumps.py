@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax import likelihood, losses
-from d3pm_jax.checks import bare
+from d3pm_jax.checks import as_callback, values_in_range
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process, respace
 from d3pm_jax.sampling.noise import per_example
@@ -44,18 +44,20 @@ def jump_costs(
         Nats per example, float64 [n + 1, n + 1] for n times: [i, j] is the cost from times[j - 1] to
         times[i - 1], and to x_0 for i = 0. inf where i >= j.
     """
+    compute_term = as_callback(term)
     x = jnp.asarray(x0, jnp.int32)
     noise = per_example(key, jnp.arange(len(x)), x.shape[1:])
 
     @jax.jit
+    @values_in_range()
     def diffuse(process: Process, t: jax.Array) -> jax.Array:
-        return bare(q_sample)(process, x, t, noise(t))
+        return q_sample(process, x, t, noise(t))
 
     # All processes that `respace` makes here have two or three steps, so that this is compiled only for
     # these.
     @jax.jit
     def cost(respaced: Process, logits: jax.Array, xt: jax.Array, step: jax.Array) -> jax.Array:
-        nats = bare(term)(respaced, logits, x, xt, jnp.broadcast_to(step, len(x)))
+        nats = compute_term(respaced, logits, x, xt, jnp.broadcast_to(step, len(x)))
         if weight is not None:
             nats = jnp.where(weight > 0, weight * nats, 0.0)
         return jnp.sum(nats) / len(x)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax import sampling
-from d3pm_jax.checks import bare
+from d3pm_jax.checks import values_in_range
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_npy
@@ -63,6 +63,7 @@ def make_sampler(
 
     # The number of the first sample, `start`, is an array: a plain number would compile every batch anew.
     @jax.jit
+    @values_in_range()
     def chain(
         params: Params,
         process: Any,
@@ -74,10 +75,10 @@ def make_sampler(
         denoise = partial(parts.predict, params, label=label)
         reverse = partial(p_logits, **logits_keywords(parts.config.loss))
         if known_elements is None:
-            return bare(sampling.sample)(key, denoise, process, batch_shape, start, record, reverse)
+            return sampling.sample(key, denoise, process, batch_shape, start, record, reverse)
         x0 = jnp.broadcast_to(known_elements.x0, batch_shape)
         known = jnp.broadcast_to(known_elements.known, batch_shape)
-        return bare(sampling.sample_infill)(key, denoise, process, x0, known, start, record, reverse)
+        return sampling.sample_infill(key, denoise, process, x0, known, start, record, reverse)
 
     def draw_batches(
         params: Params,
@@ -167,14 +168,17 @@ def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequen
     """
 
     @jax.jit
+    @values_in_range()
     def draw(process: Process, x0: jax.Array) -> jax.Array:
         noise = sampling.per_example(key, jnp.arange(len(x0)), x0.shape[1:])
 
+        # The chain calls a step as it calls one of the user's, which would be checked.
+        @values_in_range()
         def step(xt: jax.Array, t: jax.Array) -> jax.Array:
-            return bare(inverse_cdf.categorical)(bare(q_posterior)(process, x0, xt, t), noise(t))
+            return inverse_cdf.categorical(q_posterior(process, x0, xt, t), noise(t))
 
         first_noise = noise(jnp.asarray(PRIOR_STEP, jnp.int32))
-        xT = bare(q_sample)(process, x0, jnp.asarray(process.T, jnp.int32), first_noise)
+        xT = q_sample(process, x0, jnp.asarray(process.T, jnp.int32), first_noise)
         return chains.run_chain(step, process.T, xT, times).states
 
     # Elements are drawn independently, so that padding may be drawn as category 0 and put back afterwards.

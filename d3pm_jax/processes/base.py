@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.checks import CATEGORIES, NOISE, bare, declared, like, steps
+from d3pm_jax.checks import CATEGORIES, NOISE, declared, like, steps
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes import tables
 from d3pm_jax.processes.tables import expand_trailing
@@ -57,9 +57,10 @@ class Process(abc.ABC):
         super().__init_subclass__(**kwargs)
         for name in METHODS:
             method = getattr(cls, name)
+            checked = like(getattr(Process, name), method)
             # A method that is declared already is inherited, from this class or from another family.
-            if bare(method) is method:
-                setattr(cls, name, like(getattr(Process, name), method))
+            if checked is not method:
+                setattr(cls, name, checked)
 
     @abc.abstractmethod
     @declared(x0=CATEGORIES, t=steps(0))

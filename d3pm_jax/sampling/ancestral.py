@@ -7,7 +7,7 @@ from jaxtyping import Array, Int, Key
 
 from d3pm_jax import beliefs
 from d3pm_jax.beliefs import Belief
-from d3pm_jax.checks import CATEGORIES, INDEX, at_least, bare, check_shape, declared
+from d3pm_jax.checks import CATEGORIES, INDEX, at_least, check_shape, declared, values_in_range
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
@@ -55,7 +55,10 @@ def ancestral(
         ts = jnp.broadcast_to(t, x.shape[:1])
         logits = denoise(x, process.time[ts])
         log_p = reverse(process, logits, x, ts)
-        return bare(inverse_cdf.categorical)(log_p, check_shape("noise(t)", noise(t), "xT", x.shape))
+        u = check_shape("noise(t)", noise(t), "xT", x.shape)
+        # Both come from functions of the user, so their types and shapes are checked.
+        with values_in_range():
+            return inverse_cdf.categorical(log_p, u)
 
     return chain.run_chain(step, process.T, xT, record)
 
@@ -87,5 +90,5 @@ def sample(
         A `Chain`. Look at `failed_at` before using it.
     """
     noise = per_example(key, start + jnp.arange(shape[0], dtype=jnp.int32), shape[1:])
-    xT = bare(process.draw_prior)(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
+    xT = process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
     return ancestral(denoise, process, xT, noise, record, reverse, belief)

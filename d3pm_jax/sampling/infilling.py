@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Int, Key
 
 from d3pm_jax import beliefs
 from d3pm_jax.beliefs import Belief
-from d3pm_jax.checks import CATEGORIES, INDEX, bare, declared
+from d3pm_jax.checks import CATEGORIES, INDEX, declared
 from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling.ancestral import PRIOR_STEP, Denoise, Reverse, ancestral
@@ -85,5 +85,5 @@ def sample_infill(
         A `Chain`. Look at `failed_at` before using it.
     """
     noise = per_example(key, start + jnp.arange(len(x0), dtype=jnp.int32), x0.shape[1:])
-    xT = bare(process.draw_prior)(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
+    xT = process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
     return infill(denoise, process, x0, known, xT, noise, record, reverse, belief)

@@ -11,7 +11,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from d3pm_jax.checks import bare
+from d3pm_jax.checks import values_in_range
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.processes import Process
 from d3pm_jax.timesteps import LossHistory
@@ -294,7 +294,8 @@ def batch_loss(
 
     # The loss is already divided by T p_t, as an estimate of the mean over t has to be; kl and ce are what
     # the network did at the t that were drawn, and are brought to the same mean here.
-    spread = {name: bare(per_step)(x, p_t, process.T) for name, x in (("kl", kl), ("ce", ce))}
+    with values_in_range():
+        spread = {name: per_step(x, p_t, process.T) for name, x in (("kl", kl), ("ce", ce))}
     means = {name: _weighted(x, weight).sum() / total for name, x in {"loss": loss, **spread}.items()}
     kl_per_example = _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1)  # [B]
     return means["loss"], (means, kl_per_example)

@@ -1,0 +1,64 @@
+"""Says how much kernels check, which depends on where they are called from."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ALL = "types, shapes and values"
+SHAPES = "types and shapes"
+NOTHING = "nothing"
+
+# A plain context variable would not do. jit runs the program that it has traced before: a jitted function
+# that calls a kernel, traced inside of another kernel, has no marks in it, and would have none when it is
+# called from outside. The value of a user context is part of what jit compares, so it traces anew.
+depth = jax.make_user_context(default_value=ALL)
+
+
+@contextlib.contextmanager
+def values_in_range() -> Iterator[None]:
+    """Lets kernels take the values of their arguments as in range; types and shapes are still checked.
+
+    It is for arguments that cannot be out of range, such as data that was checked on the host and noise that
+    was just drawn: under `jit` kernels then compute no marks, and their program is that of their formula
+    alone. It is entered by `with`, or as a decorator around a whole function. Functions that are passed to
+    kernels are called as ever, see `as_callback`.
+    """
+    with depth(SHAPES):
+        yield
+
+
+def bare(f: Callable[P, R]) -> Callable[P, R]:
+    """Returns f with `values_in_range` entered around it: the older way to write it."""
+    return values_in_range()(f)
+
+
+def as_callback(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns f as a kernel calls what it was passed: as if it was called from outside.
+
+    A function of the user, such as a network, computes values that nobody has checked, and may pass them to
+    kernels. A kernel that is passed itself, such as a term of the bound, is called with values that are in
+    range, but with logits whose shape the network decides.
+    """
+    function = f.func if isinstance(f, partial) else f
+    inner_depth = SHAPES if is_declared(function) else ALL
+
+    def callback(*args: Any, **kwargs: Any) -> Any:
+        with depth(inner_depth):
+            return f(*args, **kwargs)
+
+    return callback
+
+
+def is_declared(f: Any) -> bool:
+    """Tells whether f is what `declared` returned.
+
+    A wrapper of such a function, by `functools.wraps` or `jax.jit`, has a copy of its attributes and may do
+    anything else, so the attribute has to lead back to f itself.
+    """
+    return getattr(f, "checked", None) is f

@@ -1,0 +1,194 @@
+"""Checks values against a range where they are known, and marks results where they are not."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from d3pm_jax.checks.annotations import is_of_dtype
+from d3pm_jax.checks.shapes import Shape, Sizes
+
+# Where an argument, whose values only the program knows, is out of range, and the names of its axes.
+Outside = tuple[Array, tuple[str, ...]]
+
+
+class Interval(NamedTuple):
+    """Says which values an argument may have."""
+
+    low: int | float
+    high: int | float | Literal["K", "T"]  # a number; categories end at K - 1, steps at T
+    cure: str
+    open_low: bool = False  # low itself is not allowed
+    open_high: bool = False
+
+    def last(self, sizes: Sizes) -> int | float:
+        """Returns the upper end, from the sizes of the process."""
+        if self.high == "K":
+            return sizes["K"][0] - 1
+        if self.high == "T":
+            return sizes["T"][0]
+        return self.high
+
+    def contains(self, x: Any, last: int | float) -> Any:
+        """Tells of each entry of x whether it lies in the interval, which ends at last."""
+        above = x > self.low if self.open_low else x >= self.low
+        below = x < last if self.open_high else x <= last
+        return above & below
+
+
+def steps(first: int) -> Interval:
+    """Returns the range first..T."""
+    return Interval(first, "T", "t counts from 1 (least noise) to T; t = 0 is clean data")
+
+
+def at_least(low: int | float, high: int | float = math.inf) -> Interval:
+    """Returns the range from low on, to high if there is an end."""
+    return Interval(low, high, "choose a number in between", open_high=high == math.inf)
+
+
+INT32 = Interval(-(2**31), 2**31 - 1, "it is kept as int32")
+INDEX = Interval(0, 2**31 - 1, "it is kept as int32")
+NUM_STEPS = at_least(1, 2**23)  # the grid of a float32 uniform
+NUM_CATEGORIES = at_least(2, 2**31 - 1)  # int32
+CATEGORIES = Interval(0, "K", "{owner} has K = {K} categories; give it more or fix the data")
+CATEGORY = Interval(0, "K", "{owner} has K = {K} categories")
+PART_OF_STEPS = Interval(1, "T", "there are T = {T} steps")
+NOISE = Interval(0, 1, "noise is uniform in [0, 1), as jax.random.uniform gives it", open_high=True)
+TIME = Interval(0, 1, "time runs from 0 (clean data) to 1")
+SHARE = Interval(0, 1, "choose a number in between")
+PROBABILITY = Interval(0, 1, "these are probabilities, and none is 0", open_low=True)
+POSITIVE = Interval(0, math.inf, "choose a number above 0", open_low=True, open_high=True)
+
+
+def check_num_categories(K: int) -> int:
+    """Returns K. Raises ValueError unless it is at least 2."""
+    check_range("K", K, NUM_CATEGORIES, {})
+    return K
+
+
+def check_num_steps(T: int) -> int:
+    """Returns T. Raises ValueError unless it is at least 1."""
+    check_range("T", T, NUM_STEPS, {})
+    return T
+
+
+def check_range(name: str, x: Any, allowed: Interval, sizes: Sizes) -> None:
+    """Raises ValueError unless every value of x, an array or numbers, is in the range."""
+    last = allowed.last(sizes)
+    values = x
+    if isinstance(x, jax.Array) and not is_on_cpu(x) and x.size > 0:
+        # The array stays on its device: one small program reduces it to two numbers, which are fetched.
+        values = _device_extremes(x)
+    # On a CPU NumPy reads the memory of JAX as it is, in less time than the call of a program takes, and with
+    # nothing to compile for each new shape.
+    values = np.asarray(values)
+    # NaN is neither above nor below anything, and it is the least and the greatest where there is one.
+    if values.size == 0 or (allowed.contains(values.min(), last) and allowed.contains(values.max(), last)):
+        return
+
+    values = np.asarray(x)
+    first_wrong = values[~np.asarray(allowed.contains(values, last))].ravel()[0]
+    verb = "=" if values.ndim == 0 else "contains"
+    problem = f"{name} {verb} {first_wrong}"
+    if last == math.inf:
+        side = "above" if allowed.open_low else "at least"
+        raise ValueError(f"{problem}: it must be {side} {allowed.low:g}")
+    ends = _describe_ends(allowed, last, is_integer=values.dtype.kind in "iu")
+    raise ValueError(f"{problem}, outside {ends}: {_describe_cure(allowed, sizes)}")
+
+
+def is_on_cpu(x: jax.Array) -> bool:
+    """Tells whether NumPy can read an array without a copy."""
+    return next(iter(x.devices())).platform == "cpu"
+
+
+@jax.jit
+def _device_extremes(x: Array) -> Array:
+    return jnp.stack([jnp.min(x), jnp.max(x)])
+
+
+def to_jax(x: Any, allowed: Interval | None) -> Any:
+    """Returns an array of integers or floats as one of JAX, integers as int32, and others as they are.
+
+    What rounds up to an end that its range leaves out is the float below it: noise of float64, say.
+    """
+    if is_of_dtype(x.dtype, (jnp.integer,)):
+        return x if isinstance(x, jax.Array) and x.dtype == np.int32 else jnp.asarray(x, jnp.int32)
+    if isinstance(x, jax.Array) or not is_of_dtype(x.dtype, (jnp.floating,)):
+        return x
+    rounded = x.astype(jax.dtypes.canonicalize_dtype(x.dtype))
+    if allowed is not None and allowed.open_high and not isinstance(allowed.high, str):
+        end = np.asarray(allowed.high, rounded.dtype)
+        rounded = np.where(rounded >= end, np.nextafter(end, np.zeros_like(end)), rounded)
+    return jnp.asarray(rounded)
+
+
+def find_outside(x: Array, shape: Shape | None, allowed: Interval, sizes: Sizes) -> Outside:
+    """Computes in the program which values of an argument are out of range, and names its axes."""
+    if is_of_dtype(x.dtype, (jnp.integer,)):
+        x = x.astype(jnp.promote_types(x.dtype, jnp.int32))  # which can hold K
+    # An argument of any shape has axes that no result shares.
+    axes = ("any",) * x.ndim if shape is None else shape.axes(x.ndim)
+    return ~allowed.contains(x, allowed.last(sizes)), axes
+
+
+def mark(result: Any, shape: Any, outside: Sequence[Outside]) -> Any:
+    """Returns the result with NaN, or -1 if integer, where an argument was out of range.
+
+    An element is marked if it shares all named axes that it has in common with one that was wrong, so a
+    result without any is marked as a whole. So are results whose axes are not known.
+
+    Args:
+        result: an array or a tuple of them.
+        shape: what `annotations.read_shape` says of it.
+        outside: where the arguments were wrong whose values only the program knows.
+    """
+    if not outside:
+        return result
+    if isinstance(shape, list):
+        marked = [mark(x, shape_of_x, outside) for x, shape_of_x in zip(result, shape, strict=True)]
+        return type(result)(*marked) if hasattr(result, "_fields") else tuple(marked)
+    for wrong, axes in outside:
+        result = jax.tree.map(lambda x, wrong=wrong, axes=axes: _mark_array(x, shape, wrong, axes), result)
+    return result
+
+
+def _mark_array(x: Any, shape: Shape | None, wrong: Array, axes: tuple[str, ...]) -> Any:
+    """Marks the entries of x that belong to a wrong entry of an argument with axes of these names."""
+    if not isinstance(x, jax.Array | np.ndarray):
+        return x
+    x = jnp.asarray(x)
+    names = () if shape is None else shape.axes(x.ndim)
+
+    # An axis that x has not is reduced, and the others are brought into the order and the rank of x.
+    wrong = jnp.any(wrong, axis=tuple(i for i, name in enumerate(axes) if name not in names))
+    common = [name for name in axes if name in names]
+    wrong = jnp.transpose(wrong, sorted(range(len(common)), key=lambda i: names.index(common[i])))
+    missing = [i for i, name in enumerate(names) if name not in common]
+    wrong = jnp.expand_dims(wrong, missing)
+
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        # A product with NaN, where a choice would leave the gradient of what was wrong as it is.
+        return x * jnp.where(wrong, jnp.asarray(jnp.nan, x.dtype), jnp.asarray(1, x.dtype))
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        return jnp.where(wrong, -1, x.astype(jnp.promote_types(x.dtype, jnp.int32)))
+    return x
+
+
+def _describe_cure(allowed: Interval, sizes: Sizes) -> str:
+    words = {axis: size for axis, (size, _) in sizes.items()}
+    _, owner = sizes.get("K", (None, ""))
+    words["owner"] = {"process": "the process", "K": "the call"}.get(owner, owner)
+    return allowed.cure.format_map(words)
+
+
+def _describe_ends(allowed: Interval, last: int | float, is_integer: bool) -> str:
+    if is_integer:
+        return f"{allowed.low}..{last}"
+    left = "(" if allowed.open_low else "["
+    right = ")" if allowed.open_high else "]"
+    return f"{left}{allowed.low:g}, {last:g}{right}"

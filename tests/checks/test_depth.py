@@ -1,0 +1,210 @@
+"""How much is checked goes by where a kernel is called from: outside, inside of another, in range."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax import config as configs, losses
+from d3pm_jax.checks import bare, declare, like, values_in_range
+from d3pm_jax.evaluation import bound, jumps
+from d3pm_jax.measure import samples
+from d3pm_jax.numerics import double_float
+from d3pm_jax.processes import tables
+from d3pm_jax.training.state import init_state
+from d3pm_jax.training.step import make_step
+from tests.checks import table
+
+PROCESS = table.PROCESSES["uniform"]
+X = jnp.array([[0, 1, 2], [2, 1, 0]])
+T = jnp.array([2, 5])
+U = table.UNIT
+LOGITS = jnp.zeros((2, 3, 4))
+
+
+def test_kernels_whose_values_are_in_range_add_nothing_to_a_program():
+    def alone(process, x0, t, u):
+        noise = double_float.noise_from_words(u, None)
+        mix = tables.gather_steps(tuple(process.beta_bar), t, x0.shape)
+        k = process._move_uniform(x0, mix, noise)
+        drawn = jnp.where(k == process.K, x0, k)
+        return jnp.where(jnp.isnan(mix[0]), -1, drawn)
+
+    def text_of(f):
+        return jax.jit(lambda *args: f(*args)).lower(PROCESS, X, T, U).as_text()
+
+    assert text_of(values_in_range()(d3pm.q_sample)) == text_of(alone)
+    assert text_of(bare(d3pm.q_sample)) == text_of(alone)
+    assert text_of(d3pm.q_sample) != text_of(alone)
+
+
+@pytest.mark.parametrize("wrapped", [lambda f: f, functools.partial])
+def test_a_callback_of_ones_own_is_called_from_outside(wrapped):
+    """Kernels within it are checked; those within a kernel are not, again."""
+
+    @wrapped
+    def denoise(xt, t):
+        return d3pm.residual(jnp.zeros((2, 3, 4)), xt[0])
+
+    with pytest.raises(ValueError, match=r"xt has shape \(3,\), expected \[2, 3\]"):
+        d3pm.ancestral(denoise, PROCESS, X, lambda t: U)
+
+
+@pytest.mark.parametrize("wrapper", [functools.wraps(d3pm.p_logits), jax.jit], ids=["wraps", "jit"])
+def test_a_wrapper_of_a_kernel_is_another_function(wrapper):
+    """It has the attributes of the kernel, which are not its own."""
+
+    @wrapper
+    def always_2(process, logits, xt, t):
+        return (
+            d3pm.p_logits(process, logits, xt, t) * 0
+            + jnp.where(jnp.arange(4) == 2, 0.0, -jnp.inf)[None, None]
+        )
+
+    def denoise(xt, t):
+        return LOGITS
+
+    chain = d3pm.ancestral(denoise, PROCESS, X, lambda t: U, reverse=always_2)
+    np.testing.assert_array_equal(chain.x0, 2)
+    assert like(d3pm.p_logits, d3pm.p_logits) is d3pm.p_logits
+    assert like(d3pm.p_logits, always_2) is not always_2
+
+
+def test_what_was_compiled_inside_of_a_kernel_is_not_used_outside():
+    draw = jax.jit(d3pm.q_sample)
+
+    class Own(type(PROCESS)):
+        def draw_q(self, x0, t, u, u_low=None):
+            return draw(PROCESS, x0, t, u)
+
+    own = Own(**{f.name: getattr(PROCESS, f.name) for f in dataclasses.fields(PROCESS)})
+    own.draw_q(X, T, U)
+    np.testing.assert_array_equal(draw(PROCESS, X, T, U - 1), -1)
+
+
+def test_types_and_shapes_of_values_in_range_are_checked():
+    with values_in_range():
+        d3pm.q_sample(PROCESS, X + 9, T, U)
+        with pytest.raises(ValueError, match=r"u has shape \(3,\), expected \[2, 3\] as in x0"):
+            d3pm.q_sample(PROCESS, X, T, U[0])
+        with pytest.raises(TypeError, match="x0 has dtype float32, expected integers"):
+            d3pm.q_sample(PROCESS, U, T, U)
+    with pytest.raises(ValueError, match="x0 contains 9"):
+        d3pm.q_sample(PROCESS, X + 9, T, U)
+
+
+def test_a_callback_is_checked_where_the_values_of_the_call_are_in_range():
+    def denoise(xt, t):
+        return d3pm.residual(LOGITS, xt + 9)
+
+    @values_in_range()
+    def draw():
+        return d3pm.ancestral(denoise, PROCESS, X, lambda t: U)
+
+    assert draw().failed_at == PROCESS.T
+
+
+def test_a_kernel_as_a_callback_is_checked_but_for_values():
+    def denoise(xt, t):
+        return LOGITS[..., :3]
+
+    refused = r"logits_x0 has shape \(2, 3, 3\), expected \[\*S, 4\] as in the process"
+    with pytest.raises(ValueError, match=refused):
+        d3pm.ancestral(denoise, PROCESS, X, lambda t: U, reverse=d3pm.p_logits)
+
+
+@pytest.fixture
+def no_marks(monkeypatch):
+    """Fails where a program computes what is out of range."""
+
+    def refuse(x, shape, allowed, sizes):
+        raise AssertionError(f"an argument {x} is compared with {allowed}")
+
+    monkeypatch.setattr(declare, "find_outside", refuse)
+
+
+ABSORBING = table.PROCESSES["absorbing"]
+TRAINED = {
+    "hybrid": (PROCESS, configs.HybridLoss(), configs.LowDiscrepancy()),
+    "official": (PROCESS, configs.HybridLoss(belief="official"), configs.Independent()),
+    "stochastic": (PROCESS, configs.StochasticBound(), configs.Importance()),
+    "absorbing": (ABSORBING, configs.ContinuousAbsorbing(mask_id=3), configs.RealTimes()),
+    "uniform": (PROCESS, configs.ContinuousUniform(), configs.RealTimes()),
+}
+
+
+def trained_step(objective, timesteps):
+    """A step of a network of which the logits are a parameter."""
+    head = configs.Head()
+
+    def predict(params, xt, t, key=None):
+        return head.logits(jnp.broadcast_to(params, (*xt.shape, 4)), xt, 4)
+
+    optimizer = configs.Adam().build()
+    step = make_step(objective, timesteps, optimizer, predict, 0.9)
+    return step, init_state(jnp.zeros(4), optimizer, timesteps.start(5))
+
+
+@pytest.mark.usefixtures("no_marks")
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_training_step_computes_no_marks(name):
+    process, objective, timesteps = TRAINED[name]
+    step, state = trained_step(objective, timesteps)
+    jax.eval_shape(step, state, process, {"x": X}, jax.random.key(0))
+
+
+def test_an_own_objective_is_marked_in_a_training_step():
+    class Shifted(configs.Objective):
+        """Takes a category for x_0 that there is not."""
+
+        def terms(self, process, logits, x0, xt, t, p_t):
+            ce = losses.cross_entropy(process, logits, x0 + 9)
+            return configs.Terms(ce, ce, ce)
+
+    step, state = trained_step(Shifted(), configs.LowDiscrepancy())
+    _, metrics = step(state, PROCESS, {"x": X}, jax.random.key(0))
+    assert np.isnan(metrics["loss"])
+
+
+def predict(params, xt, t):
+    return jnp.broadcast_to(params, (*xt.shape, 4))
+
+
+@pytest.mark.usefixtures("no_marks")
+@pytest.mark.parametrize(
+    "term", [losses.posterior_kl, functools.partial(losses.posterior_kl, belief="denoiser")]
+)
+def test_bounds_compute_no_marks(term):
+    index = jnp.arange(2)
+    for compiled in (
+        bound.all_terms(predict, 0, term),
+        bound.few_terms(predict, 2, 0, term),
+        bound.exact_nats(predict, 3, bound.left_to_right),
+    ):
+        jax.eval_shape(compiled, jnp.zeros(4), PROCESS, X, index, {})
+    costs = jumps.jump_costs(
+        lambda xt, t: predict(jnp.zeros(4), xt, t), PROCESS, np.asarray(X), (2, 5), jax.random.key(0), term
+    )
+    assert np.isfinite(costs[0, 1])
+
+
+def test_an_own_term_is_marked_in_a_bound():
+    def term(process, logits, x0, xt, t):
+        return losses.cross_entropy(process, logits, x0 + 9)
+
+    compiled = bound.few_terms(predict, 2, 0, term)
+    assert np.isnan(compiled(jnp.zeros(4), PROCESS, X, jnp.arange(2), {})).all()
+    costs = jumps.jump_costs(
+        lambda xt, t: predict(jnp.zeros(4), xt, t), PROCESS, np.asarray(X), (2, 5), jax.random.key(0), term
+    )
+    assert np.isnan(costs[0, 1])
+
+
+@pytest.mark.usefixtures("no_marks")
+def test_forward_chains_compute_no_marks():
+    drawn = samples.draw_forward(jax.random.key(0), PROCESS, np.asarray(X), (0, 5))
+    np.testing.assert_array_equal(drawn[0], X)
