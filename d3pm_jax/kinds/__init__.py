@@ -31,7 +31,7 @@ SHIPPED = (ImageKind, TextKind, ArrayKind)
 
 
 def make_kind(description: Description, data: Data | None = None) -> Kind:
-    """Returns the kind of a data set.
+    """Makes the kind that a description of data names.
 
     Args:
         description: of the data.
@@ -40,15 +40,19 @@ def make_kind(description: Description, data: Data | None = None) -> Kind:
     Raises:
         UserError: there is no kind of this name, or the description is not one of it.
     """
-    own = None if data is None else data.own_kind()
     classes: dict[str, type[Kind]] = {cls.name: cls for cls in SHIPPED}
-    if own is not None:
-        if not hasattr(own, "name"):
-            raise UserError(f"{own.__name__} has no name: write name = the kind that describe() gives")
-        classes[own.name] = own
+    users_class = None if data is None else data.own_kind()
+    if users_class is not None:
+        if not hasattr(users_class, "name"):
+            raise UserError(
+                f"{users_class.__name__} has no name: write name = the kind that describe() gives"
+            )
+        classes[users_class.name] = users_class
+
     if description.kind not in classes:
         words = f"kind = {description.kind!r}: it must be one of {', '.join(classes)}"
         raise UserError(f"{words}; own_kind() of your Data class names one of your own")
+
     kind = classes[description.kind](description)
     kind.check()
     return kind

@@ -1,4 +1,4 @@
-"""Arrays of integers, of which nothing is known: they are kept as files of NumPy, and no picture is made."""
+"""Defines the kind of data of which nothing is known: arrays of integers, written as files of NumPy."""
 
 from d3pm_jax.kinds.base import Kind
 

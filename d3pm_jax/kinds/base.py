@@ -17,12 +17,13 @@ from d3pm_jax.kinds.blocks import Block
 from d3pm_jax.likelihood import bits_per_dim
 
 Batch = Mapping[str, np.ndarray]  # "x" [N, *S], and if there are any "label" [N] and "weight" [N, *S]
-STATES = 10  # of a chain side by side
-FRAMES = 5 * (STATES - 1) + 1  # of a chain that plays, those among them
+STATES = 10  # of a chain, shown side by side
+# A chain that plays has these states, and four more between any two of them.
+FRAMES = 5 * (STATES - 1) + 1
 
 
 class Given(NamedTuple):
-    """Holds what is known of every sample: see `sampling.infill`."""
+    """Holds the elements that every sample has from the start: see `sampling.infill`."""
 
     x0: np.ndarray  # int32 [*S], any category where it is not known
     known: np.ndarray  # bool [*S]
@@ -43,7 +44,7 @@ class Chains(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Reads a split of the data, whole or in parts, as often as it is asked."""
+    """Describes a split of the data, which can be read several times, at once or in parts."""
 
     source: Source
     categories: int
@@ -52,10 +53,12 @@ class Split:
     """how many of the examples it has, the first ones; all by default"""
 
     def __len__(self) -> int:
-        return len(self.source) if self.most is None else min(self.most, len(self.source))
+        if self.most is None:
+            return len(self.source)
+        return min(self.most, len(self.source))
 
     def read(self, limit: int | None = None) -> dict[str, np.ndarray]:
-        """Reads all examples, or the first ones."""
+        """Reads all examples, or the first `limit` of them."""
         limits = [n for n in (limit, self.most) if n is not None]
         return read_batch(self.source, self.categories, min(limits, default=None), self.description)
 
@@ -75,12 +78,12 @@ class Split:
         return dataclasses.replace(self, most=n)
 
     def ends_document(self, index: int) -> bool:
-        """Says whether an example is the last piece of its document: each is where the data does not say."""
+        """Returns whether an example ends its document; each does where the source does not say."""
         ends = getattr(self.source, "ends_document", None)
         return ends is None or ends(index)
 
     def in_parts(self, size: int) -> Iterator[dict[str, np.ndarray]]:
-        """Reads all examples, so many at a time."""
+        """Reads all examples, `size` at a time."""
         for start in range(0, len(self), size):
             part = Part(self.source, start, min(start + size, len(self)))
             yield read_batch(part, self.categories, None, self.description)
@@ -113,10 +116,10 @@ class QualityTable(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """Says what examples of a data set look like: how they are shown, named, measured and given.
+    """Says what examples of a data set look like: how they are shown, named, measured and read from words.
 
     A kind of your own derives from this class, and `Data.own_kind` names it. What it does not define is that
-    of data of which nothing is known: no picture is made, samples are not measured, nothing can be given.
+    of data of which nothing is known: no picture is made, samples are not measured, none can be completed.
     """
 
     description: Description
@@ -191,7 +194,7 @@ class Kind:
         return []
 
     def parse_given(self, prompt: str | None, infill: str | None, length: int | None) -> Given | None:
-        """Returns what every sample has, from words of the user's; None where nothing is given.
+        """Returns the elements that every sample has, from words of the user's, or None if there are none.
 
         Args:
             prompt: what a sample begins with.
@@ -225,17 +228,18 @@ class Kind:
             test: the examples.
             say: is told what is left out, and why.
         """
+        # Where examples are padded, an element has no place of its own, and one histogram serves all of them.
         if "weight" in test:
-            counts = count_categories(train.source, train.categories)
-            return to_bits_per_dim(
-                {"unigram": baselines.unigram_nats(counts, test["x"], test["weight"])}, test
-            )
-        x0, labels = train.read_unweighted()
-        nats = {self.place_histogram: baselines.histogram_nats(x0, test["x"], train.categories)}
+            counts = count_categories(train.source, train.categories)  # [K]
+            nats = baselines.unigram_nats(counts, test["x"], test["weight"])  # [N]
+            return to_bits_per_dim({"unigram": nats}, test)
+
+        x0, labels = train.read_unweighted()  # [M, *S], [M]
+        nats_by_name = {self.place_histogram: baselines.histogram_nats(x0, test["x"], train.categories)}
         if labels is not None:
             mixture = f"mixture of {len(np.unique(labels))} class histograms"
-            nats[mixture] = baselines.class_mixture_nats(x0, labels, test["x"], train.categories)
-        return to_bits_per_dim(nats, test)
+            nats_by_name[mixture] = baselines.class_mixture_nats(x0, labels, test["x"], train.categories)
+        return to_bits_per_dim(nats_by_name, test)
 
     def check_quality(self, num: int, inception: Path | None) -> None:
         """Refuses samples that cannot be measured, before anything is computed.
@@ -266,6 +270,7 @@ class Kind:
         Raises:
             UserError: as `check_quality`, or the data cannot be read.
         """
+        # A kind that overrides the check alone gets past it, and is told which method it lacks.
         self.check_quality(num, inception)
         raise undefined_method(self, "prepare_quality")
 
@@ -299,5 +304,10 @@ class Kind:
 
 
 def to_bits_per_dim(nats: Mapping[str, np.ndarray], test: Batch) -> dict[str, float]:
+    """Returns the mean of nats per example [N] in bits per dimension, by name.
+
+    D is the mean number of elements of a test example, so that the examples with more elements count more, as
+    they do in the bound.
+    """
     D = float(np.mean(count_elements(test["x"], test.get("weight"))))
-    return {name: bits_per_dim(float(np.mean(each)) / D, 1) for name, each in nats.items()}
+    return {name: bits_per_dim(float(np.mean(values)) / D, 1) for name, values in nats.items()}

@@ -1,4 +1,4 @@
-"""Defines what a kind gives a page to show: pictures, films, texts and tables, without any HTML."""
+"""Defines the blocks that a kind gives to a page: pictures, films, texts and tables, without any HTML."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ class Picture(NamedTuple):
     """Holds a picture of any size."""
 
     pixels: np.ndarray  # uint8 [H, W, 3]
-    alt: str  # what is on it, for who does not see it
+    alt: str  # what is on it, for a reader who does not see it
 
 
 class Rows(NamedTuple):

@@ -1,6 +1,6 @@
 """Chooses the features in which images of a run are compared, and refuses data that have none.
 
-A classifier of the data, in whose features samples are compared, is kept in the user's cache with its hash.
+A classifier of the data, in whose features samples are compared, is stored in the user's cache with its hash.
 """
 
 import hashlib
@@ -21,20 +21,20 @@ from d3pm_jax.models.classifier import FEATURES
 from d3pm_jax.types import Params
 from d3pm_jax.weights import twin
 
-DATA = "data"  # in the metadata of a classifier: the hash of what it was trained on
+DATA = "data"  # the entry in the metadata of a classifier that is the hash of its training split
 
 
 class Features(NamedTuple):
-    """Says in which features images are compared."""
+    """Holds the function that computes the features in which images are compared, and its name."""
 
-    name: str  # with the hash of the weights
-    compute: Callable[
-        [np.ndarray], tuple[np.ndarray, np.ndarray | None]
-    ]  # [N, d], and the class of each or None
+    name: str
+    """with the hash of the weights"""
+    compute: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+    """images [N, H, W, C] -> features [N, d], and the class of each image [N] or None"""
 
 
 def check_measurable(description: Description, num: int, weights: Path | None) -> None:
-    """Refuses what cannot be measured, before anything is computed.
+    """Refuses images that cannot be measured in features, before anything is computed.
 
     Args:
         description: of images with 1 or 3 channels.
@@ -44,7 +44,8 @@ def check_measurable(description: Description, num: int, weights: Path | None) -
     Raises:
         UserError: the data have no features, there are too few samples, or there is no such file.
     """
-    shape, classes = description.shape, description.classes
+    shape = description.shape
+    classes = description.classes
     if weights is None and (shape[-1] != 1 or classes is None):
         raise UserError(
             f"images of shape {shape} with {classes or 'no'} classes have no classifier to compare them by, "
@@ -52,8 +53,9 @@ def check_measurable(description: Description, num: int, weights: Path | None) -
         )
     if weights is not None and not weights.is_file():
         raise UserError(f"no file {weights}: pass {inception.WEIGHTS} of torch-fidelity, which you download")
+    num_features = FEATURES if weights is None else inception.FEATURES
     try:
-        frechet.check_enough(num, FEATURES if weights is None else inception.FEATURES, "samples")
+        frechet.check_enough(num, num_features, "samples")
     except ValueError as error:
         raise UserError(f"--samples {num}: {error}") from error
 
@@ -65,7 +67,7 @@ def choose_features(
     weights: Path | None,
     batch_size: int,
 ) -> Features:
-    """Returns features of Inception where there are weights of it, else of a classifier of the data.
+    """Chooses the features of Inception where there are weights of it, and else those of a classifier.
 
     Args:
         description: of the data.
@@ -75,7 +77,7 @@ def choose_features(
         batch_size: images at a time.
 
     Raises:
-        UserError: the file of weights, or the classifier that was kept, cannot be used.
+        UserError: the file of weights, or the classifier in the cache, cannot be used.
     """
     if weights is not None:
         content = weights.read_bytes()
@@ -84,17 +86,22 @@ def choose_features(
         except ValueError as error:
             raise UserError(f"{weights}: {error}") from error
 
-        def pooled(x: np.ndarray) -> tuple[np.ndarray, None]:
+        def compute_pooled(x: np.ndarray) -> tuple[np.ndarray, None]:
             return inception.compute_features(network, x, description.categories, batch_size), None
 
         name = f"Inception of torch-fidelity {metadata.version('torch-fidelity')}, {description.categories} "
-        return Features(f"{name}levels, sha256 {hashlib.sha256(content).hexdigest()}", pooled)
+        return Features(f"{name}levels, sha256 {hashlib.sha256(content).hexdigest()}", compute_pooled)
+
     if labels is None:
         raise UserError("the examples have no labels to train a classifier with: pass --inception FILE")
-    kept = obtain_classifier(train, labels, description)
-    levels, classes = description.categories, description.classes or 0
-    called = partial(digit_features.classify_images, kept.params, classes=classes, levels=levels)
-    return Features(f"{digit_features.RECIPE}, sha256 {kept.digest}", called)
+    classifier = obtain_classifier(train, labels, description)
+    compute = partial(
+        digit_features.classify_images,
+        classifier.params,
+        classes=description.classes or 0,
+        levels=description.categories,
+    )
+    return Features(f"{digit_features.RECIPE}, sha256 {classifier.digest}", compute)
 
 
 class TrainedClassifier(NamedTuple):
@@ -110,7 +117,7 @@ def cache_folder() -> Path:
 
 
 def obtain_classifier(x: np.ndarray, labels: np.ndarray, description: Description) -> TrainedClassifier:
-    """Returns the classifier of a training split: the kept one, or one that is trained now and kept.
+    """Loads the classifier of a training split from the user's cache; where there is none, trains it first.
 
     Args:
         x: images int32 [N, H, W, 1].
@@ -118,26 +125,31 @@ def obtain_classifier(x: np.ndarray, labels: np.ndarray, description: Descriptio
         description: of the data.
 
     Raises:
-        UserError: the file that is kept is damaged.
+        UserError: the file in the cache is damaged.
         OSError: it cannot be written.
     """
-    classes, levels = description.classes or 0, description.categories
-    about = f"{digit_features.RECIPE} {x.shape} {levels} {classes}".encode()
-    data = hashlib.sha256(about + x.tobytes() + labels.tobytes()).hexdigest()
-    path = cache_folder() / f"classifier_{data[:16]}.safetensors"
+    classes = description.classes or 0
+    levels = description.categories
+    recipe = f"{digit_features.RECIPE} {x.shape} {levels} {classes}".encode()
+    data_digest = hashlib.sha256(recipe + x.tobytes() + labels.tobytes()).hexdigest()
+    path = cache_folder() / f"classifier_{data_digest[:16]}.safetensors"
+
     if not path.is_file():
         print(f"training the classifier of samples, {path} (needed once)", file=sys.stderr, flush=True)
         params = digit_features.train_classifier(x, labels, classes, levels)
         path.parent.mkdir(parents=True, exist_ok=True)
-        twin.save(path, params, {DATA: data})  # another process may do so too, and writes the same
+        # No lock is needed: another process that trains it at the same time writes the same bytes.
+        twin.save(path, params, {DATA: data_digest})
+
+    # It is read back even if it was trained just now, so that its features do not depend on who trained it.
     try:
         params = twin.load(path, digit_features.network_shapes(x.shape[1:], classes)[1])
-        texts = twin.read_metadata(path)
-        if texts.get(DATA) != data or twin.HASH not in texts:
+        metadata_of_file = twin.read_metadata(path)
+        if metadata_of_file.get(DATA) != data_digest or twin.HASH not in metadata_of_file:
             raise ValueError("it has no hash, or is of other data")
     except ValueError as error:
         why = one_line(str(error).removeprefix(f"{path}: "))
         raise UserError(
             f"{path} is no classifier of this data ({why}): delete it, and it is trained again"
         ) from error
-    return TrainedClassifier(params, texts[twin.HASH])
+    return TrainedClassifier(params, metadata_of_file[twin.HASH])

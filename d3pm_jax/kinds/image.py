@@ -1,4 +1,4 @@
-"""Images [H, W, C] of ordered levels: grids and strips, GIFs, per-pixel histograms, quality in features."""
+"""Defines the kind of images [H, W, C]: grids, strips, GIFs, per-pixel histograms, quality in features."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ CHAINS = 4  # examples in the picture of chains
 PAIRS = 32  # samples in the picture of quality, each with its nearest example
 COLUMNS = 8  # of pairs, and of a grid in a report
 NAMED = 20  # classes whose rows have their numbers before them
-SEED = 0  # of what samples are to be compared with
+SEED = 0  # of the draws that samples are compared with
 
 QUALITY = QualityTable(
     columns={"frechet": "Fréchet", "precision": "precision", "recall": "recall"},
@@ -50,23 +50,29 @@ class ImageKind(Kind):
     def save_samples(
         self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
     ) -> dict[str, Path]:
-        picture, written = folder / f"samples{suffix}.png", {}
-        tiles = show.to_rgb(chains.samples[:SHOWN], chains.levels)
-        if chains.examples is None:  # begun from weights: there is no data to show beside
+        written: dict[str, Path] = {}
+        picture = folder / f"samples{suffix}.png"
+        tiles = show.to_rgb(chains.samples[:SHOWN], chains.levels)  # [n, H, W, 3]
+        if chains.examples is None:
+            # The run began from weights alone, so that it has no examples to show beside the samples.
             show.save_grid(picture, tiles, round(len(tiles) ** 0.5), caption)
             written["samples"] = picture
         else:
             real = show.to_rgb(chains.examples[: len(tiles)], chains.levels)
             show.save_beside(picture, tiles, real, caption)
             written["samples beside test data"] = picture
+
         if chains.forward is not None:
             path = folder / f"chain{suffix}.png"
-            reverse = chains.reverse[[chains.times.index(t) for t in chains.strip], :CHAINS]
-            forward, back = (show.to_rgb(x, chains.levels) for x in (chains.forward(), reverse))
-            show.save_chain(path, forward, back, chains.strip, caption)
+            in_strip = [chains.times.index(t) for t in chains.strip]
+            forward = show.to_rgb(chains.forward(), chains.levels)  # [S, n, H, W, 3]
+            reverse = show.to_rgb(chains.reverse[in_strip, :CHAINS], chains.levels)
+            show.save_chain(path, forward, reverse, chains.strip, caption)
             written["forward and reverse process"] = path
+
         if gif:
-            path, states = folder / f"chain{suffix}.gif", show.to_rgb(chains.reverse[::-1], chains.levels)
+            path = folder / f"chain{suffix}.gif"
+            states = show.to_rgb(chains.reverse[::-1], chains.levels)  # [R, n, H, W, 3]
             show.save_gif(path, states, round(states.shape[1] ** 0.5), chains.times[::-1])
             written["reverse process, moving"] = path
         return written
@@ -85,21 +91,30 @@ class ImageKind(Kind):
         split, and as many samples of the per-pixel histogram. A figure for which images are too few is None.
         """
         self.check_quality(num, inception)
-        images, labels = train.read_unweighted()
+        images, labels = train.read_unweighted()  # [N, H, W, C], [N]
         chosen = features.choose_features(self.description, images, labels, inception, batch_size)
-        of_train, _ = chosen.compute(images)
-        statistics = _statistics(of_train, "the training split")
-        # features of as many training examples as there are samples, evenly spaced
-        spaced = of_train[np.linspace(0, len(images) - 1, min(len(images), num)).astype(int)]
+        train_features, _ = chosen.compute(images)  # [N, d]
+        train_statistics = _compute_statistics(train_features, "the training split")
+
+        # Precision and recall depend on how many features there are on either side. So samples are compared
+        # with as many training examples as there are samples, evenly spaced in the training split.
+        spaced = np.linspace(0, len(images) - 1, min(len(images), num)).astype(int)
+        spaced_features = train_features[spaced]  # [num, d]
 
         def measure(x: np.ndarray) -> Measured:
-            found, called = chosen.compute(x)
-            is_comparable = min(len(found), len(spaced)) > NEIGHBOURS
-            precision, recall = precision_recall(spaced, found, NEIGHBOURS) if is_comparable else (None, None)
+            x_features, predicted_classes = chosen.compute(x)  # [n, d], [n] or None
+            precision = None
+            recall = None
+            if min(len(x_features), len(spaced_features)) > NEIGHBOURS:
+                precision, recall = precision_recall(spaced_features, x_features, NEIGHBOURS)
+
+            # With no more images than features their covariance is singular, and the distance says nothing.
             distance = None
-            if len(x) > found.shape[1]:
-                distance = frechet.compute_distance(_statistics(found, "images"), statistics)
-            index, squared = find_nearest(x, images)
+            if len(x) > x_features.shape[1]:
+                statistics = _compute_statistics(x_features, "images")
+                distance = frechet.compute_distance(statistics, train_statistics)
+
+            index, squared = find_nearest(x, images)  # [n], [n]
             row = {
                 "n": len(x),
                 "frechet": distance,
@@ -108,11 +123,12 @@ class ImageKind(Kind):
                 "nearest": float(np.sqrt(squared).mean()) / (self.description.categories - 1),
                 "copies": float(np.mean(squared == 0)),
             }
-            if called is not None:
-                counts = np.bincount(called, minlength=self.description.classes or 0)
+            if predicted_classes is not None:
+                counts = np.bincount(predicted_classes, minlength=self.description.classes or 0)
                 row["classes"] = (counts / len(x)).tolist()
             return Measured(row, images[index])
 
+        # As many training examples are measured as if they were samples, which shows what there is to reach.
         drawn = np.random.default_rng(SEED).choice(len(images), num, replace=num > len(images))
         rows = {
             "train": images[drawn],
@@ -127,7 +143,7 @@ class ImageKind(Kind):
         self, path: Path, samples: np.ndarray, measured: Measured, levels: int, caption: str
     ) -> str | None:
         assert measured.nearest is not None
-        pairs = np.stack([samples[:PAIRS], measured.nearest[:PAIRS]], axis=1)
+        pairs = np.stack([samples[:PAIRS], measured.nearest[:PAIRS]], axis=1)  # [n, 2, H, W, C]
         tiles = show.to_rgb(pairs.reshape(-1, *pairs.shape[2:]), levels)
         picture = path.with_suffix(".png")
         show.save_grid(picture, tiles, 2 * COLUMNS, f"{caption}; right of each sample its nearest example")
@@ -137,7 +153,8 @@ class ImageKind(Kind):
         images = show.to_rgb(x, levels)
         if classes is None or len(x) % classes or classes > NAMED:
             return Picture(show.grid(images, COLUMNS), f"{len(images)} images")
-        by_class = images.reshape(-1, classes, *images.shape[1:]).swapaxes(0, 1)
+        # Sample i is of class i modulo the number of classes, so that classes are columns before the swap.
+        by_class = images.reshape(-1, classes, *images.shape[1:]).swapaxes(0, 1)  # [classes, n, H, W, 3]
         return Rows(by_class, [str(c) for c in range(classes)], "samples, a row for each class")
 
     def show_chain(self, states: np.ndarray, times: Sequence[int], levels: int) -> Block | None:
@@ -148,8 +165,9 @@ class ImageKind(Kind):
         return Film(show.to_rgb(states, levels), times, round(n**0.5), f"the chains of {n} samples, played")
 
 
-def _statistics(found: np.ndarray, what: str) -> frechet.Statistics:
+def _compute_statistics(image_features: np.ndarray, source: str) -> frechet.Statistics:
+    """Computes the mean and covariance of features [N, d]; an error names the source of the images."""
     try:
-        return frechet.compute_statistics(found)
+        return frechet.compute_statistics(image_features)
     except ValueError as error:
-        raise UserError(f"{what} cannot be compared: {error}") from error
+        raise UserError(f"{source} cannot be compared: {error}") from error

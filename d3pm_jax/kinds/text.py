@@ -1,4 +1,4 @@
-"""Texts [L] of symbols: lines, chains that play, bits per character, n-grams, known and copied words."""
+"""Defines the kind of texts [L] of symbols: lines, chains that play, n-grams, known and copied words."""
 
 import hashlib
 import itertools
@@ -31,16 +31,16 @@ from d3pm_jax.kinds.blocks import Block, TextBlock, TextFilm
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.show import text_film
 
-MASKED = "_"  # what no symbol stands for
+MASKED = "_"  # stands for a mask, and for every other category that no symbol stands for
 LINES = 24  # of samples in a report
 FILMED = 4  # chains that play
 TOKENS = 1024  # of a text that plays, at most
 CONTEXT = 5  # tokens that an n-gram looks at
-MOST_COUNTED = 10_000_000  # tokens of a training text that is counted and compressed
-MOST_READ = 100_000_000  # tokens of the training split beside samples: of a longer one the first so many
+MOST_COUNTED = 10_000_000  # tokens of a training text that is counted and compressed, at most
+MOST_READ = 100_000_000  # tokens of a training split that samples are compared with, at most: the first ones
 PART = 1_000_000  # tokens in memory at a time
-WORDS = (1, 2, 3)  # in a run of them
-SEED = 0  # of what samples are to be compared with
+WORDS = (1, 2, 3)  # lengths of the runs of words that are counted
+SEED = 0  # of the draws that samples are compared with
 GAP = re.compile(r"\[MASK:([1-9][0-9]{0,8})\]")
 LIKE_GAP = re.compile(r"\[mask\b[^]]*]?", re.IGNORECASE)
 
@@ -68,15 +68,17 @@ class TextKind(Kind):
         "characters.",
     )
     lines_shown = LINES
-    where_it_lies = (  # a text, or the file of its tokenizer
+    where_it_lies = (
         "; where they lie now the run is told by d3pm train --workdir RUN --resume --data.train PATH, and "
         "--data.tokenizer PATH"
     )
 
     def lines(self, x: np.ndarray) -> list[str]:
-        """Returns texts int [N, L] as strings, their line breaks escaped; -1 is padding, and nothing."""
-        found = (self.description.text(row, MASKED) for row in x)
-        return [text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") for text in found]
+        """Returns texts int [N, L] as strings, their line breaks escaped; -1 is padding, and left out."""
+        texts_of_rows = (self.description.text(row, MASKED) for row in x)
+        return [
+            text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") for text in texts_of_rows
+        ]
 
     def save_examples(self, path: Path, x: np.ndarray, caption: str = "") -> Path:
         path = path.with_name(f"{path.name}.txt")
@@ -91,6 +93,7 @@ class TextKind(Kind):
         self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
     ) -> dict[str, Path]:
         path = self.save_examples(folder / f"samples{suffix}", chains.samples)
+
         page = folder / f"chain{suffix}.html"
         film = self.show_film(chains.reverse[::-1], chains.times[::-1], chains.levels, chains.steps)
         write_text(page, text_film.build_page(folder.resolve().name, caption, *film))
@@ -98,45 +101,62 @@ class TextKind(Kind):
 
     def in_words(self, samples: np.ndarray) -> list[str]:
         """Returns the texts as they are, each below its number."""
-        return [line for i, x in enumerate(samples) for line in (f"sample {i}", self.description.text(x))]
+        lines = []
+        for i, x in enumerate(samples):
+            lines.append(f"sample {i}")
+            lines.append(self.description.text(x))
+        return lines
 
     def parse_given(self, prompt: str | None, infill: str | None, length: int | None) -> Given | None:
-        """Returns what every sample has: the text of a prompt, or one with a gap for each [MASK:N]."""
+        """Returns the tokens that every sample has: those of a prompt, or of a text with gaps [MASK:N]."""
         longest = self.description.shape[0]
         if length is not None and length > longest:
             raise UserError(f"--length {length}: the run has texts of at most {longest}; take fewer")
         length = length or longest
         if prompt is not None:
-            return self._around([prompt], "prompt", length)
+            return self._tokenize_pieces([prompt], "prompt", length)
         if infill is None:
             return None
-        pieces = GAP.split(infill)  # every second piece is how many tokens a gap has
-        odd = next(filter(None, map(LIKE_GAP.search, pieces[::2])), None)
-        if odd or len(pieces) == 1:
-            what = f"has {odd[0]!r}" if odd else f"{one_line(repr(infill))} has no gap"
-            raise UserError(f"--infill {what}: write [MASK:N] for a gap of N tokens, N in 1..{length}")
-        return self._around(pieces, "infill", length)
 
-    def _around(self, pieces: Sequence[str], option: str, length: int) -> Given:
-        """Returns pieces of text, every second of which says how many tokens a gap has, as a sample."""
+        # The pattern has one group, so that text and the number of tokens of a gap alternate in its split.
+        pieces = GAP.split(infill)
+        usage = f"write [MASK:N] for a gap of N tokens, N in 1..{length}"
+        for text in pieces[::2]:
+            misspelt_gap = LIKE_GAP.search(text)
+            if misspelt_gap is not None:
+                raise UserError(f"--infill has {misspelt_gap[0]!r}: {usage}")
+        if len(pieces) == 1:
+            raise UserError(f"--infill {one_line(repr(infill))} has no gap: {usage}")
+        return self._tokenize_pieces(pieces, "infill", length)
+
+    def _tokenize_pieces(self, pieces: Sequence[str], option: str, length: int) -> Given:
+        """Turns pieces of text, every second of which says how many tokens a gap has, into a sample."""
+        # Gaps are added up before any is made, as a gap of a billion tokens would not fit the memory.
         gaps = sum(map(int, pieces[1::2]))
         if gaps > length:
             raise UserError(f"--infill has gaps of {gaps} tokens, a sample {length}: shorten it")
+
         symbols = self.description.symbols or ()
-        x0, known = [np.zeros(0, np.int32)], [np.zeros(0, bool)]
+        x0_pieces = []
+        known_pieces = []
         for i, piece in enumerate(pieces):
             is_gap = i % 2 == 1
-            try:
-                tokens = np.zeros(int(piece), np.int32) if is_gap else match_symbols(piece, symbols)
-            except DatasetError as error:
-                raise UserError(f"--{option}: {error}") from error
-            x0.append(tokens)
-            known.append(np.full(len(tokens), not is_gap))
-        n = sum(map(len, x0))
-        if n > length:
-            raise UserError(f"--{option} has {n} tokens, a sample {length}: shorten it")
-        rest = length - n
-        return Given(np.pad(np.concatenate(x0), (0, rest)), np.pad(np.concatenate(known), (0, rest)))
+            if is_gap:
+                tokens = np.zeros(int(piece), np.int32)
+            else:
+                try:
+                    tokens = match_symbols(piece, symbols)
+                except DatasetError as error:
+                    raise UserError(f"--{option}: {error}") from error
+            x0_pieces.append(tokens)
+            known_pieces.append(np.full(len(tokens), not is_gap))
+
+        x0 = np.concatenate(x0_pieces)
+        known = np.concatenate(known_pieces)
+        if len(x0) > length:
+            raise UserError(f"--{option} has {len(x0)} tokens, a sample {length}: shorten it")
+        padding = (0, length - len(x0))
+        return Given(np.pad(x0, padding), np.pad(known, padding))  # [L], [L]
 
     def extra_figures(self, bound: Mapping[str, Any], examples: Batch) -> dict[str, float]:
         """Returns a bound as perplexity per token, and in bits per character.
@@ -144,30 +164,37 @@ class TextKind(Kind):
         By character only where each token is a character, or a byte: what others stand for in the text is not
         always what they are written as.
         """
-        with np.errstate(over="ignore"):  # of a network that rules the data out, or nearly
+        # The bound of a network that rules the data out, or nearly, is too large for a power of two.
+        with np.errstate(over="ignore"):
             figures = {"perplexity": float(np.exp2(bound["bits_per_dim"]))}
         if any(len(symbol) != 1 for symbol in self.description.symbols or ()):
             return figures
-        nats, characters = bound["nats"] * len(examples["x"]), len(self._joined(examples))
+        nats = bound["nats"] * len(examples["x"])  # of all examples
+        characters = len(self._join_windows(examples))
         return {"bits_per_char": bits_per_dim(nats / characters, 1)} | figures
 
     def baselines(self, train: Split, test: Batch, say: Callable[[str], Any]) -> dict[str, float]:
         """Returns bits per token by a unigram; and by n-grams and compressors, of a text of some size."""
         counts = count_categories(train.source, train.categories)
-        found = to_bits_per_dim(
-            {"unigram": baselines.unigram_nats(counts, test["x"], test.get("weight"))}, test
-        )
+        unigram_nats = baselines.unigram_nats(counts, test["x"], test.get("weight"))  # [N]
+        bits_by_name = to_bits_per_dim({"unigram": unigram_nats}, test)
         n = len(train) * self.description.shape[0]
         if n > MOST_COUNTED:
             left_out = f"the train split has up to {n:,} tokens, more than {MOST_COUNTED:,}"
             say(f"no n-grams and compressors: {left_out}")
-            return found
-        known = train.read()
-        before, tokens = (np.concatenate(_tokens(batch)) for batch in (known, test))
-        nats = texts.ngram_nats(before, tokens, train.categories, CONTEXT).mean()
-        found[f"n-gram of {CONTEXT} tokens before each"] = bits_per_dim(float(nats), 1)
-        compressed = texts.compressed_bits(self._joined(known).encode(), self._joined(test).encode())
-        return found | {name: bits / len(tokens) for name, bits in compressed.items()}
+            return bits_by_name
+
+        examples = train.read()
+        train_tokens = np.concatenate(_tokens_of(examples))  # [M]
+        test_tokens = np.concatenate(_tokens_of(test))
+        nats = texts.ngram_nats(train_tokens, test_tokens, train.categories, CONTEXT).mean()
+        bits_by_name[f"n-gram of {CONTEXT} tokens before each"] = bits_per_dim(float(nats), 1)
+
+        train_text = self._join_windows(examples).encode()
+        test_text = self._join_windows(test).encode()
+        for name, bits in texts.compressed_bits(train_text, test_text).items():
+            bits_by_name[name] = bits / len(test_tokens)
+        return bits_by_name
 
     def check_quality(self, num: int, inception: Path | None) -> None:
         if inception is not None:
@@ -182,22 +209,32 @@ class TextKind(Kind):
         """
         self.check_quality(num, inception)
         first = train.first(max(1, MOST_READ // self.description.shape[0]))
-        digest, counts = hashlib.sha256(), np.zeros(train.categories, np.int64)
-        for batch in self._batches(first):
-            digest.update(b"".join(batch[name].tobytes() for name in ("x", "weight") if name in batch))
-            counts += np.bincount(np.concatenate(_tokens(batch)), minlength=train.categories)
-        part = "the first " if len(first) < len(train) else ""
-        compared = f"{part}{counts.sum():,} tokens, sha256 {digest.hexdigest()}"
+        digest = hashlib.sha256()
+        counts = np.zeros(train.categories, np.int64)  # [K]
+        for batch in self._read_batches(first):
+            digest.update(batch["x"].tobytes())
+            if "weight" in batch:
+                digest.update(batch["weight"].tobytes())
+            counts += np.bincount(np.concatenate(_tokens_of(batch)), minlength=train.categories)
+        which = "the first " if len(first) < len(train) else ""
+        compared = f"{which}{counts.sum():,} tokens, sha256 {digest.hexdigest()}"
         vocabulary = texts.collect_vocabulary(self.in_parts(first))
 
         def measure(batch: Batch) -> Measured:
-            samples = [join_symbols(self.description.written(x)) for x in _tokens(batch)]
+            samples = [join_symbols(self.description.written(x)) for x in _tokens_of(batch)]
             shares = {"known_words": texts.known_words(samples, vocabulary)}
             shares |= {f"distinct_{n}": texts.distinct_ngrams(samples, n) for n in WORDS}
-            whole = [piece for sample in samples for piece in sample.split("\ufffd")]  # bytes of no character
-            copied = texts.longest_copy(whole, self.in_parts(first))
-            figures = {name: None if math.isnan(share) else share for name, share in shares.items()}
-            return Measured({"n": len(samples), **figures, "longest_copy": len(copied), "copied": copied})
+            figures: dict[str, Any] = {"n": len(samples)}
+            for name, share in shares.items():
+                figures[name] = None if math.isnan(share) else share
+
+            # Bytes that are no character are written as U+FFFD. It stands for different bytes in samples and
+            # in the split, so that no copy reaches across it.
+            pieces = []
+            for sample in samples:
+                pieces += sample.split("\ufffd")
+            copied = texts.longest_copy(pieces, self.in_parts(first))
+            return Measured(figures | {"longest_copy": len(copied), "copied": copied})
 
         unigram = baselines.unigram_samples(counts, (num, *self.description.shape), SEED)
         rows = {"test": test.read(num), "unigram": {"x": unigram}}
@@ -219,56 +256,62 @@ class TextKind(Kind):
     def show_chain(self, states: np.ndarray, times: Sequence[int], levels: int) -> Block | None:
         """Shows the first of the chains, a line for each t."""
         width = len(str(max(times)))
-        found = zip(times, self.lines(states[:, 0]), strict=True)
-        return TextBlock("\n".join(f"t = {t:>{width}}  {text}" for t, text in found))
+        lines = zip(times, self.lines(states[:, 0]), strict=True)
+        return TextBlock("\n".join(f"t = {t:>{width}}  {text}" for t, text in lines))
 
     def show_film(self, states: np.ndarray, times: Sequence[int], levels: int, steps: int) -> TextFilm:
-        few = states[:, :FILMED, :TOKENS]
-        chains = [[self.cells(x) for x in chain] for chain in few.swapaxes(0, 1)]
-        return TextFilm(chains, times, steps, few.shape[2] < states.shape[2])
+        shown_states = states[:, :FILMED, :TOKENS]  # [R, n, L]
+        is_cut = shown_states.shape[2] < states.shape[2]
+        chains = []
+        for chain in shown_states.swapaxes(0, 1):
+            chains.append([self.cells(x) for x in chain])
+        return TextFilm(chains, times, steps, is_cut)
 
     def cells(self, x: np.ndarray) -> list[str | None]:
-        """Returns what each token adds to the text, None for a mask.
+        """Returns the characters that each token adds to the text, None for a mask.
 
-        Joined it is the text; a character whose bytes are several tokens is at the last one.
+        Joined they are the text; a character whose bytes are several tokens is at the last of these.
         """
-        found: list[str | None] = []
-        for masked, group in itertools.groupby(x.tolist(), lambda k: k >= self.description.categories):
+        cells: list[str | None] = []
+        for is_masked, group in itertools.groupby(x.tolist(), lambda k: k >= self.description.categories):
             tokens = np.array([*group])
-            if masked:
-                found += [None] * len(tokens)
-            else:
-                *parts, end = join_symbol_parts([symbol] for symbol in self.description.written(tokens))
-                found += [*parts[:-1], parts[-1] + end]
-        return found
+            if is_masked:
+                cells += [None] * len(tokens)
+                continue
+            # There is one part more than tokens: what bytes of an unfinished character become at the end.
+            *parts, end = join_symbol_parts([symbol] for symbol in self.description.written(tokens))
+            cells += parts[:-1]
+            cells.append(parts[-1] + end)
+        return cells
 
-    def _joined(self, batch: Batch) -> str:
-        """Returns windows as the one text that they are, documents with padding as lines."""
+    def _join_windows(self, batch: Batch) -> str:
+        """Joins windows to the one text that they are cut from, and documents with padding as lines."""
         if "weight" not in batch:
             return self.description.text(batch["x"].ravel())
-        return "\n".join(map(self.description.text, _tokens(batch)))
+        return "\n".join(map(self.description.text, _tokens_of(batch)))
 
     def in_parts(self, train: Split) -> Iterator[str]:
         """Reads a training split as one text in parts: its windows, or its documents as lines."""
 
-        def symbols() -> Iterator[list[str]]:
+        def read_symbols() -> Iterator[list[str]]:
             example = 0
-            for batch in self._batches(train):
-                found: list[str] = []
-                for x in _tokens(batch):
-                    found += self.description.written(x)
+            for batch in self._read_batches(train):
+                symbols: list[str] = []
+                for x in _tokens_of(batch):
+                    symbols += self.description.written(x)
                     if "weight" in batch and train.ends_document(example):
-                        found.append("\n")
+                        symbols.append("\n")
                     example += 1
-                yield found
+                yield symbols
 
-        return join_symbol_parts(symbols())
+        # Symbols are joined across parts, as a character may have its bytes in two of them.
+        return join_symbol_parts(read_symbols())
 
-    def _batches(self, train: Split) -> Iterator[Batch]:
+    def _read_batches(self, train: Split) -> Iterator[Batch]:
         return train.in_parts(max(1, PART // self.description.shape[0]))
 
 
-def _tokens(batch: Batch) -> list[np.ndarray]:
+def _tokens_of(batch: Batch) -> list[np.ndarray]:
     """Returns the tokens of each example, without padding."""
     if "weight" not in batch:
         return list(batch["x"])

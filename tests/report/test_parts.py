@@ -115,7 +115,7 @@ def plotted(monkeypatch):
         found[title.split()[0]] = shown
         return plot(title, xlabel, shown, log_x)
 
-    monkeypatch.setattr(curves, "plot", keep)
+    monkeypatch.setattr(curves, "draw_plot", keep)
     return found
 
 
