@@ -14,9 +14,9 @@ from d3pm_jax.processes.base import check_elementwise
 TERM = "term of the bound\n[bits/dim]"
 SUM = "sum from t to T\n[bits/dim]"
 WEIGHT = "weight in the bound\n[nats per nat of CE]"
-SHOWN = 100  # steps of a process in a picture
+SHOWN = 100  # steps of a process in a picture, at most
 Numbers = Sequence[Any] | np.ndarray
-Line = tuple[Numbers, Mapping[str, Numbers]]  # x, and y in each panel
+Line = tuple[Numbers, Mapping[str, Numbers]]  # the x of a line, and its y in each panel
 
 
 def save_curves(
@@ -46,7 +46,8 @@ def save_lines(
     Raises:
         ValueError: there is no line, or one has other panels, or curves of another length than its x.
     """
-    from matplotlib.figure import Figure  # takes long
+    # Matplotlib is imported where it draws: it takes long, and most commands draw nothing.
+    from matplotlib.figure import Figure
 
     if not lines:
         raise ValueError("lines = {}, there is nothing to draw: pass at least one, by its name")
@@ -58,19 +59,21 @@ def save_lines(
                 f"{name or 'x'} has {len(x)} points and curves of {lengths}: "
                 f"give each of {panels} a number for each point"
             )
-    legend = len(lines) if any(lines) else 0
-    figure = Figure(figsize=(8, 2.6 * len(panels) + 0.25 * legend), layout="constrained")
+
+    entries = len(lines) if any(lines) else 0  # of the legend, which a single line without a name lacks
+    figure = Figure(figsize=(8, 2.6 * len(panels) + 0.25 * entries), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, panel in zip(axes, panels, strict=True):
         for x, curves in lines.values():
-            axis.plot(x, curves[panel], marker="." if len(x) < 40 else None)
+            marker = "." if len(x) < 40 else None
+            axis.plot(x, curves[panel], marker=marker)
         axis.set_ylabel(escape_text(panel))
         if panel in log:
             axis.set_yscale("log")
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel(escape_text(xlabel))
     figure.suptitle(escape_text(caption))
-    if legend:
+    if entries:
         figure.legend(axes[0].get_lines(), list(map(escape_text, lines)), loc="outside lower center")
     save_figure(path, figure)
 
@@ -97,19 +100,22 @@ def save_bound_terms(path: Path, bounds: Mapping[str, Mapping[str, Any]], captio
                 f"bound {name!r} has {sorted(bound)}, not steps and times: evaluate it without --calls, "
                 f"which estimates the sum alone"
             )
-        times, steps = (np.asarray(bound[x], np.float64) for x in ("times", "steps"))
+        times = np.asarray(bound["times"], np.float64)  # [n]
+        steps = np.asarray(bound["steps"], np.float64)
         if steps.ndim != 1 or not len(steps) or times.shape != steps.shape:
             raise ValueError(
                 f"bound {name!r} has steps of shape {steps.shape} and times of shape {times.shape}: "
                 f"give at least one term, and the t of each"
             )
         terms[name] = times, steps
-    same = len({times[-1] for times, _ in terms.values()}) == 1
-    lines: dict[str, Line] = {
-        name: (times if same else times / times[-1], {TERM: steps, SUM: np.cumsum(steps[::-1])[::-1]})
-        for name, (times, steps) in terms.items()
-    }
-    save_lines(path, lines, "t" if same else "t / T", caption=caption)
+
+    same_T = len({times[-1] for times, _ in terms.values()}) == 1
+    lines: dict[str, Line] = {}
+    for name, (times, steps) in terms.items():
+        x = times if same_T else times / times[-1]
+        lines[name] = x, {TERM: steps, SUM: np.cumsum(steps[::-1])[::-1]}
+    xlabel = "t" if same_T else "t / T"
+    save_lines(path, lines, xlabel, caption=caption)
 
 
 def save_schedules(
@@ -131,30 +137,40 @@ def save_schedules(
         ValueError: there is no process, one goes by the position of its elements, or levels are of no process
             or not in 2..K.
     """
-    levels = {} if levels is None else levels
+    levels = levels or {}
     unknown = sorted(levels.keys() - processes.keys())
     if unknown:
         raise ValueError(f"levels of {unknown}, which is no process: name those of {sorted(processes)}")
-    same = len({process.T for process in processes.values()}) == 1
+
+    same_T = len({process.T for process in processes.values()}) == 1
     lines: dict[str, Line] = {}
     for name, process in processes.items():
         check_elementwise(process, "save_schedules draws")
         x0 = spread_categories(process.K, levels.get(name, process.K))
-        # as many early steps, which matter most, as evenly spaced ones
-        shown = [*np.geomspace(1, process.T, SHOWN // 2), *np.linspace(1, process.T, SHOWN // 2)]
-        ts = sorted({round(t) for t in shown})
-        at = {t: compute_effect(process, x0, t) for t in sorted({*ts, *(t - 1 for t in ts)})}
+
+        # Most happens at small t, so that half of the steps are spaced by ratio and half of them evenly.
+        even = np.linspace(1, process.T, SHOWN // 2)
+        by_ratio = np.geomspace(1, process.T, SHOWN // 2)
+        ts = sorted({round(t) for t in [*by_ratio, *even]})
+
+        # The weight at t compares the effect there with that at t - 1.
+        before = {t - 1 for t in ts}
+        effects = {t: compute_effect(process, x0, t) for t in sorted(before.union(ts))}
         panels = {
-            "x_t is still x_0\n[probability]": [at[t].unchanged for t in ts],
-            "information left\nI(x_t; x_0) / H(x_0)": [1 - at[t].lost for t in ts],
-            WEIGHT: [cross_entropy_weight(at[t - 1], at[t]) for t in ts],
+            "x_t is still x_0\n[probability]": [effects[t].unchanged for t in ts],
+            "information left\nI(x_t; x_0) / H(x_0)": [1 - effects[t].lost for t in ts],
+            WEIGHT: [cross_entropy_weight(effects[t - 1], effects[t]) for t in ts],
         }
-        lines[name] = np.array(ts) / (1 if same else process.T), panels
-    save_lines(path, lines, "t" if same else "t / T", (WEIGHT,), caption)
+        x = np.array(ts, np.float64)
+        if not same_T:
+            x = x / process.T
+        lines[name] = x, panels
+    xlabel = "t" if same_T else "t / T"
+    save_lines(path, lines, xlabel, (WEIGHT,), caption)
 
 
 def escape_text(text: str) -> str:
-    """Returns what Matplotlib draws as this text: "$" begins no formula, and what is no UTF-8 is "?"."""
+    """Escapes text for Matplotlib, so that "$" begins no formula; what cannot be encoded is "?"."""
     return text.replace("$", r"\$").encode("utf-8", "replace").decode()
 
 

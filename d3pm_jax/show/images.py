@@ -14,7 +14,7 @@ MASK_COLOUR = (70, 110, 200)
 LINE = 20  # height of a caption, in pixels
 SIDE = 48  # smallest side of an image in a picture, in pixels
 FRAME = 100  # milliseconds of a frame
-WIDTH = 320  # of a frame in pixels: a narrower grid is enlarged as often as it fits
+WIDTH = 320  # of a frame, in pixels; a narrower grid is enlarged by the largest whole factor that fits
 HOLD = 2000  # milliseconds of the first and of the last one
 TILE = 1.1  # width of an image in a strip, in inches
 Times = Sequence[int] | np.ndarray
@@ -22,9 +22,11 @@ Times = Sequence[int] | np.ndarray
 
 def to_rgb(x: np.ndarray, levels: int) -> np.ndarray:
     """Turns categories [..., H, W, C] into uint8 [..., H, W, 3]: grey or RGB; blue where not a level."""
-    masked = np.any(x >= levels, axis=-1, keepdims=True)
-    grey = np.clip(x, 0, levels - 1) * (255.0 / (levels - 1))
-    rgb = np.broadcast_to(grey if x.shape[-1] == 3 else grey[..., :1], (*x.shape[:-1], 3))
+    masked = np.any(x >= levels, axis=-1, keepdims=True)  # [..., H, W, 1]
+    scaled = np.clip(x, 0, levels - 1) * (255.0 / (levels - 1))
+    if x.shape[-1] != 3:
+        scaled = scaled[..., :1]
+    rgb = np.broadcast_to(scaled, (*x.shape[:-1], 3))
     return np.where(masked, np.array(MASK_COLOUR), rgb).round().astype(np.uint8)
 
 
@@ -48,7 +50,8 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
         raise ValueError(f"columns = {columns}: take at least 1")
     scale = max(1, SIDE // images.shape[1])
     tiles = np.repeat(np.repeat(images, scale, axis=1), scale, axis=2)
-    tiles = np.pad(tiles, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)
+    tiles = np.pad(tiles, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)  # [N, h, w, 3]
+
     rows = -(-len(tiles) // columns)
     blank = np.full((rows * columns - len(tiles), *tiles.shape[1:]), 255, np.uint8)
     h, w = tiles.shape[1:3]
@@ -58,11 +61,12 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 def save_grid(path: Path, images: np.ndarray, columns: int, caption: str = "") -> None:
     """Writes `grid` to a PNG file, below a line of text if there is one."""
-    picture = Image.fromarray(grid(images, columns))
+    table = Image.fromarray(grid(images, columns))
+    picture = table
     if caption:
         font = ImageFont.load_default(12)
-        width = max(picture.width, int(font.getlength(caption)) + 8)
-        table, picture = picture, Image.new("RGB", (width, picture.height + LINE), "white")
+        width = max(table.width, int(font.getlength(caption)) + 8)
+        picture = Image.new("RGB", (width, table.height + LINE), "white")
         picture.paste(table, (0, LINE))
         ImageDraw.Draw(picture).text((4, 2), caption, "black", font)
     with replacing(path) as partial:
@@ -71,7 +75,8 @@ def save_grid(path: Path, images: np.ndarray, columns: int, caption: str = "") -
 
 def save_beside(path: Path, samples: np.ndarray, real: np.ndarray, caption: str = "") -> None:
     """Writes two square grids of images side by side, each with its title, below the caption of both."""
-    from matplotlib.figure import Figure  # takes long
+    # Matplotlib is imported where it draws: it takes long, and most commands draw nothing.
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5.8), layout="constrained")
     for axis, images, title in zip(figure.subplots(1, 2), (samples, real), ("samples", "data"), strict=True):
@@ -138,10 +143,10 @@ def save_gif(
         TypeError, ValueError: states are not of this dtype and shape, times of another length, or frames are
             shorter than 20 ms, which programs show more slowly.
     """
-    _check(states, times)
+    _check_chain(states, times)
     if min(milliseconds, hold) < 20 or milliseconds % 10 or hold % 10:
         raise ValueError(f"frames of {milliseconds} and {hold} ms: take multiples of 10, 20 or more")
-    frames = _indexed(_frames(states, columns, times))
+    frames = _apply_palette(_draw_frames(states, columns, times))
     durations = [hold, *[milliseconds] * (len(frames) - 2), hold][: len(frames)]
     with replacing(path) as partial:
         frames[0].save(
@@ -151,11 +156,12 @@ def save_gif(
             append_images=frames[1:],
             duration=durations,
             loop=0,
-            optimize=False,  # Pillow 13.0 takes none for True, and then damages chains of 256 greys
+            # Pillow 13.0 takes a missing value for True, and then damages chains of 256 greys.
+            optimize=False,
         )
 
 
-def _check(states: np.ndarray, times: Times) -> None:
+def _check_chain(states: np.ndarray, times: Times) -> None:
     """Raises TypeError or ValueError unless states are colours of a chain with so many times."""
     check_colours("states", states, "[R, N, H, W, 3]")
     if len(times) != len(states):
@@ -164,62 +170,75 @@ def _check(states: np.ndarray, times: Times) -> None:
 
 def _save_strips(path: Path, strips: list[tuple[np.ndarray, Times, str]], caption: str) -> None:
     """Writes chains (states, times, title) one above the other."""
-    from matplotlib.figure import Figure  # takes long
+    from matplotlib.figure import Figure
 
     for states, times, _ in strips:
-        _check(states, times)
-    inches = [
-        states.shape[1] * TILE * states.shape[2] / states.shape[3] + (0.6 if title else 0.3)
-        for states, _, title in strips
-    ]
+        _check_chain(states, times)
+
+    inches = []
+    for states, _, title in strips:
+        _, N, H, W, _ = states.shape
+        below = 0.6 if title else 0.3  # for the t, and for a title
+        inches.append(N * TILE * H / W + below)
     width = max(4, TILE * max(len(times) for _, times, _ in strips))
     figure = Figure(figsize=(width, sum(inches) + 0.3), layout="constrained")
     axes = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
+
     for axis, (states, times, title) in zip(axes, strips, strict=True):
-        rows = states.swapaxes(0, 1)  # of examples, with a column for each t
+        rows = states.swapaxes(0, 1)  # [N, R, H, W, 3], a row for each example
         picture = grid(rows.reshape(-1, *rows.shape[2:]), len(times))
         axis.imshow(picture, interpolation="nearest")
-        width = picture.shape[1] / len(times)
-        axis.set_xticks([width * (i + 0.5) for i in range(len(times))], [f"t = {t}" for t in times])
+        column = picture.shape[1] / len(times)  # its width
+        axis.set_xticks([column * (i + 0.5) for i in range(len(times))], [f"t = {t}" for t in times])
         axis.set_yticks([])
         axis.set_title(title)
     figure.suptitle(escape_text(caption))
     save_figure(path, figure)
 
 
-def _frames(states: np.ndarray, columns: int, times: Times) -> list[np.ndarray]:
+def _draw_frames(states: np.ndarray, columns: int, times: Times) -> list[np.ndarray]:
     """Draws frames uint8 [H, W, 3] of one size, with black text on white above each grid."""
-    font, texts = ImageFont.load_default(12), [f"t = {t}" for t in times]
-    tables = [grid(images, columns) for images in states]
+    font = ImageFont.load_default(12)
+    texts = [f"t = {t}" for t in times]
+    tables = [grid(images, columns) for images in states]  # R of [h, w, 3]
+
     scale = max(1, WIDTH // tables[0].shape[1])
-    height, width = (scale * side for side in tables[0].shape[:2])
-    widest = max(width, *(int(font.getlength(text)) + 8 for text in texts))
+    height = scale * tables[0].shape[0]
+    text_widths = [int(font.getlength(text)) + 8 for text in texts]
+    width = max(scale * tables[0].shape[1], *text_widths)
+
     frames = []
     for table, text in zip(tables, texts, strict=True):
-        picture = Image.new("RGB", (widest, height + LINE), "white")
+        picture = Image.new("RGB", (width, height + LINE), "white")
         picture.paste(Image.fromarray(table.repeat(scale, 0).repeat(scale, 1)), (0, LINE))
-        draw = ImageDraw.Draw(picture)
-        draw.fontmode = "1"  # no shades of grey: they are colours too
-        draw.text((4, 2), text, "black", font)
+        canvas = ImageDraw.Draw(picture)
+        # Smooth text has shades of grey, which would use up colours of the palette.
+        canvas.fontmode = "1"
+        canvas.text((4, 2), text, "black", font)
         frames.append(np.asarray(picture))
     return frames
 
 
-def _indexed(frames: list[np.ndarray]) -> list[Image.Image]:
+def _apply_palette(frames: list[np.ndarray]) -> list[Image.Image]:
     """Turns frames uint8 [H, W, 3] into images with one exact palette, or each with its own."""
     colours = np.zeros(0, np.uint32)
     for frame in frames:
-        colours = np.union1d(colours, _packed(frame))
+        colours = np.union1d(colours, _pack_colours(frame))
         if len(colours) > 256:
             return [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
-    palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8)
-    images = [Image.fromarray(np.searchsorted(colours, _packed(f)).astype(np.uint8)) for f in frames]
-    for image in images:
+
+    palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8)  # [n, 3]
+    images = []
+    for frame in frames:
+        # Colours are sorted, so that the place of a colour among them is its index in the palette.
+        indices = np.searchsorted(colours, _pack_colours(frame)).astype(np.uint8)  # [H, W]
+        image = Image.fromarray(indices)
         image.putpalette(palette.tobytes())
+        images.append(image)
     return images
 
 
-def _packed(frame: np.ndarray) -> np.ndarray:
+def _pack_colours(frame: np.ndarray) -> np.ndarray:
     """Returns colours uint8 [H, W, 3] as numbers uint32 [H, W]."""
     red, green, blue = np.moveaxis(frame.astype(np.uint32), -1, 0)
     return red << 16 | green << 8 | blue

@@ -28,30 +28,37 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
         attributes: an underscore stands for a hyphen, one at the end for nothing; None leaves one out, True
             writes its name alone, and six digits of a float are enough.
     """
-    written = ""
+    start = f"<{name}"
     for key, value in attributes.items():
-        if value is not None:
+        if value is None:
+            continue
+        start += " " + key.rstrip("_").replace("_", "-")
+        if value is not True:
             text = f"{value:g}" if isinstance(value, float) else str(value)
-            written += " " + key.rstrip("_").replace("_", "-")
-            written += "" if value is True else f'="{_text(text)}"'
+            start += f'="{_escape(text)}"'
     if name in VOID:
-        return Html(f"<{name}{written}>")
-    return Html(f"<{name}{written}>{join_html(*children)}</{name}>")
+        return Html(f"{start}>")
+    return Html(f"{start}>{join_html(*children)}</{name}>")
 
 
 def join_html(*children: object) -> Html:
-    """Returns children one after another, those escaped that are no HTML."""
-    shown = [child for child in children if child is not None]
-    return Html("".join(child if isinstance(child, Html) else _text(child) for child in shown))
+    """Joins children to one piece of HTML; text is escaped, None is nothing."""
+    joined = ""
+    for child in children:
+        if isinstance(child, Html):
+            joined += child
+        elif child is not None:
+            joined += _escape(child)
+    return Html(joined)
 
 
-def _text(value: object) -> str:
-    """Returns text as HTML; "?" stands for halves of characters, which are no UTF-8."""
+def _escape(value: object) -> str:
+    """Escapes text for HTML; "?" stands for halves of characters, which are no UTF-8."""
     return escape(str(value).encode("utf-8", "replace").decode())
 
 
 def build_document(title: str, *body: Html, script: str = "") -> str:
-    """Returns a whole page in the one style, light or dark, that asks nothing of a network.
+    """Builds a page in the style of all pages, light or dark, that loads nothing from a network.
 
     Args:
         title: of the window.
@@ -60,10 +67,15 @@ def build_document(title: str, *body: Html, script: str = "") -> str:
     """
     folder = resources.files(__package__ or "")
     style = Html(folder.joinpath("style.css").read_text(encoding="utf-8"))
-    code = Html(folder.joinpath(script).read_text(encoding="utf-8") if script else "")
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    policy += f"; script-src 'sha256-{digest}'" if script else ""
+    script_tag = None
+    if script:
+        # The page names the hash of its script, so that a browser runs no other: names and texts of users
+        # are on it too.
+        code = Html(folder.joinpath(script).read_text(encoding="utf-8"))
+        digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'"
+        script_tag = tag("script", code)
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -74,12 +86,12 @@ def build_document(title: str, *body: Html, script: str = "") -> str:
         tag("link", rel="icon", href="data:,"),
         tag("style", style),
     )
-    content = tag("body", tag("main", *body), tag("script", code) if script else None)
+    content = tag("body", tag("main", *body), script_tag)
     return f"<!DOCTYPE html>\n{tag('html', head, content, lang='en')}\n"
 
 
 def build_table(head: Sequence[object], rows: Sequence[Sequence[object]], numbers: int | None = None) -> Html:
-    """Returns a table in a box of its own that scrolls, its first column the names of the rows.
+    """Builds a table in a box of its own that scrolls, its first column the names of the rows.
 
     Args:
         head: the names of the columns.
@@ -87,36 +99,40 @@ def build_table(head: Sequence[object], rows: Sequence[Sequence[object]], number
         numbers: from which column on cells are aligned at the right.
     """
 
-    def kind(i: int) -> str | None:
-        return None if numbers is None or i < numbers else "number"
+    def class_of(column: int) -> str | None:
+        if numbers is None or column < numbers:
+            return None
+        return "number"
 
-    top = tag("tr", *(tag("th", cell, scope="col", class_=kind(i)) for i, cell in enumerate(head)))
+    titles = [tag("th", cell, scope="col", class_=class_of(i)) for i, cell in enumerate(head)]
     lines = []
-    for first, *cells in rows:
-        others = (tag("td", cell, class_=kind(i)) for i, cell in enumerate(cells, 1))
-        lines.append(tag("tr", tag("th", first, scope="row"), *others))
-    inside = tag("table", tag("thead", top), tag("tbody", *lines))
+    for name, *values in rows:
+        cells = [tag("td", cell, class_=class_of(i)) for i, cell in enumerate(values, 1)]
+        lines.append(tag("tr", tag("th", name, scope="row"), *cells))
+    inside = tag("table", tag("thead", tag("tr", *titles)), tag("tbody", *lines))
     return tag("div", inside, class_="scroll", tabindex="0")
 
 
 def build_cards(facts: dict[str, object]) -> Html:
-    """Returns facts as a list of small boxes."""
-    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()))
+    """Builds a list of small boxes, a fact by its name in each."""
+    boxes = [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()]
+    return tag("dl", *boxes)
 
 
 def encode_png(pixels: np.ndarray) -> str:
-    """Returns the address of a picture that is a part of the page: of uint8 [H, W, 3], as PNG."""
-    Image.fromarray(pixels).save(written := io.BytesIO(), "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
+    """Encodes a picture uint8 [H, W, 3] as an address that holds its PNG, so that the page needs no file."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
 
 
 def build_figure(content: Html, title: str, words: str = "") -> Html:
-    """Returns a figure with its caption."""
+    """Builds a figure with its caption: the title in bold, and words after it."""
     return tag("figure", content, tag("figcaption", tag("b", f"{title}."), " ", words))
 
 
 def build_player(content: Html, times: Sequence[int], **data: str) -> Html:
-    """Returns a chain with a button and a slider, which film.js shows and plays.
+    """Builds a chain with a button and a slider, which film.js shows and plays.
 
     Args:
         content: the last state, which is there without a script too.
@@ -136,5 +152,5 @@ def build_player(content: Html, times: Sequence[int], **data: str) -> Html:
 
 
 def note_missing(text: str, command: str) -> Html:
-    """Says what is not on the page, and which command gives it."""
+    """Builds a note that something is not on the page, and which command gives it."""
     return tag("p", text, ": ", tag("code", command), " gives it.", class_="soft missing")

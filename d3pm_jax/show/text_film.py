@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from d3pm_jax.show.markup import Html, build_document, build_figure, build_player, join_html, tag
 
 MASK = "·"  # in a box of its own colour, which no symbol has
-CONTROLS = {x: 0x2400 + x for x in range(32) if chr(x) not in "\t\n"} | {127: 0x2421}  # their pictures
-# what each token adds to its text, None for a mask, by chain, state and token
+# A browser shows no control characters, but for tabs and line breaks: Unicode has a picture for each.
+CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
+# The characters that each token adds to its text, None for a mask, by chain, state and token.
 Chains = Sequence[Sequence[Sequence[str | None]]]
 
 
@@ -38,40 +39,56 @@ def build_captioned_film(chains: Chains, times: Sequence[int], steps: int, is_cu
         is_cut: whether the samples have more tokens than these.
     """
     cut = f", their first {len(chains[0][0]):,} tokens" if is_cut else ""
-    masked = any(cell is None for chain in chains for state in chain for cell in state)
     words = join_html(
         f"x_t of the first {len(chains)} samples{cut}, at {len(times)} of the {steps + 1} t, from noise to "
         f"t = 0. Tokens that differ from the state before are ",
         tag("span", "marked", class_="changed"),
-        *((", ", tag("span", MASK, class_="mask"), " is a mask") if masked else ()),
-        ", ↵ a line break.",
     )
+    if any(None in state for chain in chains for state in chain):
+        words = join_html(words, ", ", tag("span", MASK, class_="mask"), " is a mask")
+    words = join_html(words, ", ↵ a line break.")
     return build_figure(build_film(chains, times), "Reverse, played", words)
 
 
 def build_film(chains: Chains, times: Sequence[int]) -> Html:
     """Returns chains as texts that play; without a script these are those of the last state.
 
-    Of each token it is written what it is and from which state on: [symbol, state, symbol, state, symbol].
+    Each token is written as the symbols that it is in turn and the states from which on it is the next one:
+    [symbol, state, symbol, state, symbol].
     """
     numbers: dict[str | None, int] = {}
-    texts = [[_turns(token, numbers) for token in zip(*chain, strict=True)] for chain in chains]
+    texts = []
+    for chain in chains:
+        tokens = zip(*chain, strict=True)  # the states of each token
+        texts.append([_list_changes(token, numbers) for token in tokens])
     data = {"mask": MASK, "symbols": [*numbers], "texts": texts}
-    # a browser takes no line break that follows <pre>
-    mask = tag("span", MASK, class_="mask")
-    last = [
-        tag("pre", "\n", *(mask if cell is None else cell.translate(CONTROLS) for cell in chain[-1]))
-        for chain in chains
-    ]
+
+    last = []
+    for chain in chains:
+        cells = [_show_cell(cell) for cell in chain[-1]]
+        # A browser drops the line break that follows <pre>, and would drop one of the text.
+        last.append(tag("pre", "\n", *cells))
     return build_player(
         join_html(*last), times, data_texts=json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     )
 
 
-def _turns(token: Sequence[str | None], numbers: dict[str | None, int]) -> list[int]:
-    """Returns what a token is, and where it changes what it is from then on; what is new gets a number."""
-    found = [numbers.setdefault(token[0], len(numbers))]
+def _show_cell(cell: str | None) -> str:
+    """Returns the characters of a token as they are shown, and a box for a mask."""
+    if cell is None:
+        return tag("span", MASK, class_="mask")
+    return cell.translate(CONTROLS)
+
+
+def _list_changes(token: Sequence[str | None], numbers: dict[str | None, int]) -> list[int]:
+    """Lists the symbol that a token begins with, and each state at which it changes with its new symbol.
+
+    Args:
+        token: its symbol in each state.
+        numbers: by symbol, which gets the symbols that it lacks.
+    """
+    changes = [numbers.setdefault(token[0], len(numbers))]
     for i, (before, after) in enumerate(itertools.pairwise(token), 1):
         if after != before:
-            found += [i, numbers.setdefault(after, len(numbers))]
-    return found
+            changes += [i, numbers.setdefault(after, len(numbers))]
+    return changes
