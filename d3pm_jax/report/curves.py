@@ -14,15 +14,20 @@ from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import Html, join_html, note_missing, tag
 
 COLOURS = 8  # .run-0, ..., .run-7 of the style
-WIDTH, HEIGHT = 340.0, 210.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 10.0, 8.0, 38.0  # what is around the curves
-POINTS = 500  # at most so many of a curve are drawn
+# The size of a plot, and what is left around its curves for numbers and labels.
+WIDTH = 340.0
+HEIGHT = 210.0
+LEFT = 52.0
+RIGHT = 10.0
+TOP = 8.0
+BOTTOM = 38.0
+POINTS = 500  # of a curve that are drawn, at most
 SPREAD = 20.0  # largest over smallest value from which on an axis is logarithmic
-ROUND = (1, 2, 2.5, 5, 10)  # times a power of 10, what is between two numbers on an axis
-MARKED = 30  # up to so many points of a curve have a dot
-
+ROUND = (1, 2, 2.5, 5, 10)  # times a power of 10, the distances between numbers on an axis
+MARKED = 30  # points that a curve may have for each of them to have a dot
 LISTED = 5  # infinite terms, at most
-TITLES = {  # of the metrics, the most telling first
+# Titles of the metrics, the most telling first.
+TITLES = {
     "loss": "loss [nats per element]",
     "bound_bits_per_dim": "bound on train data [bits/dim]",
     "valid_bits_per_dim": "bound on held-out data [bits/dim]",
@@ -38,7 +43,7 @@ TITLES = {  # of the metrics, the most telling first
 
 
 class Curve(NamedTuple):
-    """Holds what a run has to draw, x increasing."""
+    """Holds a curve of a run, x increasing; y is None where it has no finite value."""
 
     run: int
     x: Sequence[float]
@@ -56,22 +61,32 @@ class Axis(NamedTuple):
 
     def place(self, x: float) -> float:
         """Returns where x lies on the paper."""
-        low, high, x = (math.log(v) if self.log else v for v in (self.low, self.high, x))
-        return self.start + (x - low) / (high - low) * (self.stop - self.start)
+        if self.log:
+            share = (math.log(x) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+        else:
+            share = (x - self.low) / (self.high - self.low)
+        return self.start + share * (self.stop - self.start)
 
-    def ticks(self) -> list[float]:
-        """Lists the round numbers on the axis, a few."""
-        from matplotlib.ticker import LogLocator, MaxNLocator  # takes long
+    def list_ticks(self) -> list[float]:
+        """Lists a few round numbers on the axis."""
+        # Matplotlib is imported where it is needed, as it takes long.
+        from matplotlib.ticker import LogLocator, MaxNLocator
 
-        between = (1, 2, 5) if self.log and self.high / self.low < 50 else (1,)
-        locator = LogLocator(subs=between, numticks=6) if self.log else MaxNLocator(5, steps=ROUND)
-        found = [float(x) for x in locator.tick_values(self.low, self.high)]
+        if self.log:
+            # Within two powers of 10 these alone would be one number or two.
+            multiples = (1, 2, 5) if self.high / self.low < 50 else (1,)
+            locator = LogLocator(subs=multiples, numticks=6)
+        else:
+            locator = MaxNLocator(5, steps=ROUND)
+
+        # Locators go beyond the ends of the axis, and may miss an end by the last bit.
         slack = 1e-9 * (self.high - self.low)
-        return [x for x in found if self.low - slack <= x <= self.high + slack]
+        ticks = [float(x) for x in locator.tick_values(self.low, self.high)]
+        return [x for x in ticks if self.low - slack <= x <= self.high + slack]
 
 
 def draw_plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = False) -> Html | None:
-    """Returns a figure of curves; None where there is nothing to draw.
+    """Draws a figure of curves; returns None where there is nothing to draw.
 
     The vertical axis is logarithmic where all values are positive and far apart.
 
@@ -81,28 +96,46 @@ def draw_plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = Fa
         curves: at most one for each run.
         log_x: whether the horizontal axis is logarithmic: then what has x = 0 is left out.
     """
-    shown = [(c.run, points) for c in curves if np.isfinite(points := _points(c, log_x)).all(1).any()]
-    if not shown:
+    points_by_run: list[tuple[int, np.ndarray]] = []
+    for curve in curves:
+        points = _select_points(curve, log_x)  # [N, 2]
+        if np.isfinite(points).all(1).any():
+            points_by_run.append((curve.run, points))
+    if not points_by_run:
         return None
-    everything = np.concatenate([points[np.isfinite(points[:, 1])] for _, points in shown])
-    x = _axis(everything[:, 0] if log_x else np.append(everything[:, 0], 0), log_x, LEFT, WIDTH - RIGHT)
-    low, high = everything[:, 1].min(), everything[:, 1].max()
-    far_apart = bool(low > 1 / LARGE and high / low > SPREAD)
-    y = _axis(everything[:, 1], far_apart, HEIGHT - BOTTOM, TOP)
-    lines = [part for run, points in shown for part in _line(run, points, x, y)]
-    # round numbers and their lines
-    across, down = x.ticks(), y.ticks()
-    moves = [f"M{x.place(v):.1f} {TOP:g}V{HEIGHT - BOTTOM:g}" for v in across]
-    moves += [f"M{LEFT:g} {y.place(v):.1f}H{WIDTH - RIGHT:g}" for v in down]
-    numbers = [tag("text", f"{v:g}", x=LEFT - 6, y=y.place(v) + 4, text_anchor="end") for v in down]
-    for v in across:
-        place = min(x.place(v), WIDTH - RIGHT - 3.5 * len(f"{v:g}") + 6)  # the last one stays on the paper
-        numbers.append(tag("text", f"{v:g}", x=place, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
+
+    finite = np.concatenate([points[np.isfinite(points[:, 1])] for _, points in points_by_run])  # [M, 2]
+    x_values = finite[:, 0]
+    y_values = finite[:, 1]
+    if not log_x:
+        x_values = np.append(x_values, 0)
+    x = _fit_axis(x_values, log_x, LEFT, WIDTH - RIGHT)
+    lowest = y_values.min()
+    far_apart = bool(lowest > 1 / LARGE and y_values.max() / lowest > SPREAD)
+    y = _fit_axis(y_values, far_apart, HEIGHT - BOTTOM, TOP)
+
+    gridlines = ""
+    x_numbers = []
+    y_numbers = []
+    for tick in x.list_ticks():
+        text = f"{tick:g}"
+        gridlines += f"M{x.place(tick):.1f} {TOP:g}V{HEIGHT - BOTTOM:g}"
+        # The number at the right end is moved to the left, so that it stays on the paper.
+        centre = min(x.place(tick), WIDTH - RIGHT - 3.5 * len(text) + 6)
+        x_numbers.append(tag("text", text, x=centre, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
+    for tick in y.list_ticks():
+        gridlines += f"M{LEFT:g} {y.place(tick):.1f}H{WIDTH - RIGHT:g}"
+        y_numbers.append(tag("text", f"{tick:g}", x=LEFT - 6, y=y.place(tick) + 4, text_anchor="end"))
+
+    lines = []
+    for run, points in points_by_run:
+        lines += _draw_line(run, points, x, y)
     label = tag("text", xlabel, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle")
     picture = tag(
         "svg",
-        tag("path", d="".join(moves), class_="grid"),
-        *numbers,
+        tag("path", d=gridlines, class_="grid"),
+        *y_numbers,
+        *x_numbers,
         label,
         *lines,
         class_="plot",
@@ -114,112 +147,163 @@ def draw_plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = Fa
 
 
 def draw_legend(names: Sequence[str]) -> Html | None:
-    """Returns which colour is which run's, where there are several."""
+    """Draws which colour is which run's, where there are several runs."""
+    if len(names) < 2:
+        return None
     lines = [tag("li", name, class_=f"run-{i}") for i, name in enumerate(names)]
-    return tag("ul", *lines, class_="legend") if len(names) > 1 else None
+    return tag("ul", *lines, class_="legend")
 
 
-def _points(curve: Curve, log_x: bool) -> np.ndarray:
-    """Returns the points of a curve [N, 2], thinned out where there are many, y NaN where it breaks off."""
-    pairs = [
-        (a, math.nan if b is None or not abs(b) < LARGE else b)
-        for a, b in zip(curve.x, curve.y, strict=True)
-        if a < LARGE and (a > 0 or not log_x)
-    ]
+def _select_points(curve: Curve, log_x: bool) -> np.ndarray:
+    """Selects the points of a curve to draw [N, 2], at most about `POINTS`; y is NaN where it breaks off."""
+    pairs = []
+    for x, y in zip(curve.x, curve.y, strict=True):
+        can_be_placed = x < LARGE and (x > 0 or not log_x)
+        if not can_be_placed:
+            continue
+        if y is None or not abs(y) < LARGE:
+            y = math.nan
+        pairs.append((x, y))
     points = np.asarray(pairs, float).reshape(-1, 2)
     if len(points) <= POINTS:
         return points
+
+    # All gaps stay, as a curve that is drawn across one would hide a value that is infinite.
     even = np.linspace(0, len(points) - 1, POINTS).round().astype(int)
-    return points[np.union1d(even, np.flatnonzero(np.isnan(points[:, 1])))]
+    gaps = np.flatnonzero(np.isnan(points[:, 1]))
+    return points[np.union1d(even, gaps)]
 
 
-def _axis(values: np.ndarray, log: bool, start: float, stop: float) -> Axis:
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        low, high = (low / 2, high * 2) if log else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
-    margin = 0.04 if start > stop else 0.0  # above and below, not beside
+def _fit_axis(values: np.ndarray, log: bool, start: float, stop: float) -> Axis:
+    """Fits an axis to values, with a margin above and below, but none beside."""
+    low = float(values.min())
+    high = float(values.max())
+    if low == high and log:
+        low = low / 2
+        high = high * 2
+    elif low == high:
+        half = (abs(low) or 1) / 2
+        low = low - half
+        high = high + half
+
+    # A vertical axis runs down the paper, from a larger coordinate to a smaller one.
+    margin = 0.04 if start > stop else 0.0
     if log:
         ratio = (high / low) ** margin
         return Axis(low / ratio, high * ratio, True, start, stop)
     return Axis(low - margin * (high - low), high + margin * (high - low), False, start, stop)
 
 
-def _line(run: int, points: np.ndarray, x: Axis, y: Axis) -> list[Html]:
+def _draw_line(run: int, points: np.ndarray, x_axis: Axis, y_axis: Axis) -> list[Html]:
     """Draws a curve, broken off where y is NaN; up to `MARKED` points have a dot."""
-    placed, path, command = [], "", "M"
-    for a, b in points.tolist():
-        if math.isnan(b):
+    placed = []
+    path = ""
+    command = "M"  # of SVG: M moves to a point, L draws a line to it
+    for x, y in points.tolist():
+        if math.isnan(y):
             command = "M"
             continue
-        placed.append((x.place(a), y.place(b)))
-        path += "{}{:.1f} {:.1f}".format(command, *placed[-1])
+        place = x_axis.place(x), y_axis.place(y)
+        placed.append(place)
+        path += "{}{:.1f} {:.1f}".format(command, *place)
         command = "L"
-    dots = placed if len(placed) <= MARKED else []
-    marks = [tag("circle", cx=a, cy=b, r=2.2, class_=f"point run-{run}") for a, b in dots]
-    return [tag("path", d=path, class_=f"curve run-{run}"), *marks]
+
+    parts = [tag("path", d=path, class_=f"curve run-{run}")]
+    if len(placed) <= MARKED:
+        for x, y in placed:
+            parts.append(tag("circle", cx=x, cy=y, r=2.2, class_=f"point run-{run}"))
+    return parts
 
 
 def plot_metrics(runs: Sequence[Reported]) -> Html:
-    """Returns a plot for each metric, all runs in it."""
-    known = {name: None for each in runs for row in each.metrics for name in row if name != "step"}
-    names = [*(name for name in TITLES if name in known), *(name for name in known if name not in TITLES)]
-    found = []
+    """Draws a plot for each metric, all runs in it."""
+    # A dictionary without values is a set that keeps its order.
+    logged: dict[str, None] = {}
+    for reported in runs:
+        for row in reported.metrics:
+            logged |= dict.fromkeys(row)
+    logged.pop("step", None)
+    names = [name for name in TITLES if name in logged]
+    names += [name for name in logged if name not in TITLES]
+
+    plots = []
     for name in names:
-        lines = []
-        for i, each in enumerate(runs):
-            rows = [row for row in each.metrics if name in row]
-            lines.append(Curve(i, [row["step"] for row in rows], [row[name] for row in rows]))
-        found.append(draw_plot(TITLES.get(name, name), "step", lines))
-    notes = [
-        note_missing(f"{each.name} has no curves, as its metrics.jsonl is empty or missing", each.resume)
-        for each in runs
-        if not each.metrics
-    ]
-    return join_html(_panels(found), *notes)
+        curves = []
+        for i, reported in enumerate(runs):
+            rows = [row for row in reported.metrics if name in row]
+            curves.append(Curve(i, [row["step"] for row in rows], [row[name] for row in rows]))
+        plots.append(draw_plot(TITLES.get(name, name), "step", curves))
+
+    notes = []
+    for reported in runs:
+        if not reported.metrics:
+            text = f"{reported.name} has no curves, as its metrics.jsonl is empty or missing"
+            notes.append(note_missing(text, reported.resume))
+    return join_html(_place_panels(plots), *notes)
 
 
 def plot_terms(runs: Sequence[Reported]) -> Html:
-    """Returns the terms of the bounds by t, and their sums from t up to T."""
-    single, summed, notes = [], [], []
-    for i, each in enumerate(runs):
-        arrays = {} if each.bound is None else each.bound.arrays["bound"]
-        if not arrays.get("steps"):
-            notes.append(note_missing(f"The terms of {each.name} by t are not known", each.evaluate()))
+    """Draws the terms of the bounds by t, and their sums from t up to T."""
+    single = []
+    summed = []
+    notes = []
+    for i, reported in enumerate(runs):
+        if reported.bound is None or not reported.bound.arrays["bound"].get("steps"):
+            text = f"The terms of {reported.name} by t are not known"
+            notes.append(note_missing(text, reported.evaluate()))
             continue
-        times, steps = arrays["times"], arrays["steps"]
+        arrays = reported.bound.arrays["bound"]
+        times = arrays["times"]
+        steps = arrays["steps"]  # a term that is infinite is None
         single.append(Curve(i, times, steps))
-        finite = np.array([np.nan if x is None else x for x in steps])
+        finite = np.array(steps, np.float64)  # [n], NaN where a term is infinite
         summed.append(Curve(i, times, np.cumsum(finite[::-1])[::-1].tolist()))
+
+        # No curve can show these, so that words say where they are.
         infinite = [str(t) for t, x in zip(times, steps, strict=True) if x is None]
-        if infinite:  # which no curve can show
-            shown = ", ".join(infinite[:LISTED])
-            shown += f" and {len(infinite) - LISTED} more" if len(infinite) > LISTED else ""
-            words = f"The term of {each.name} is infinite at t = {shown}, and so is the sum from every t "
+        if infinite:
+            listed = ", ".join(infinite[:LISTED])
+            if len(infinite) > LISTED:
+                listed += f" and {len(infinite) - LISTED} more"
+            words = (
+                f"The term of {reported.name} is infinite at t = {listed}, and so is the sum from every t "
+            )
             notes.append(tag("p", f"{words}up to that.", class_="soft"))
-    found = [
+
+    plots = [
         draw_plot("term of the bound at t [bits/dim]", "t", single),
         draw_plot("sum of the terms from t up to T [bits/dim]", "t", summed),
-        draw_plot("bound with fewer steps [bits/dim]", "steps of the process", _by_steps(runs), log_x=True),
+        draw_plot(
+            "bound with fewer steps [bits/dim]", "steps of the process", _curves_by_steps(runs), log_x=True
+        ),
     ]
-    return join_html(_panels(found), *notes)
+    return join_html(_place_panels(plots), *notes)
 
 
-def _by_steps(runs: Sequence[Reported]) -> list[Curve]:
+def _curves_by_steps(runs: Sequence[Reported]) -> list[Curve]:
     """Returns the bound by the number of steps of an even grid, where several were measured alike."""
-    found = []
-    for i, each in enumerate(runs):
-        best: dict[int, float | None] = {}
-        for bound in each.bounds if each.bound else []:
-            # a bound that differs in the number of steps of an even grid alone, but for the seed
-            same = bound.protocol["step"] == each.run.step and not list_incomparable(each.bounds[0], bound)
-            if same and str(bound.protocol.get("grid", "even")).startswith("even"):
+    curves = []
+    for i, reported in enumerate(runs):
+        if reported.bound is None:
+            continue
+        bits_by_steps: dict[int, float | None] = {}
+        for bound in reported.bounds:
+            # The bounds of a curve differ in the number of steps alone, and perhaps in the seed.
+            is_of_checkpoint = bound.protocol["step"] == reported.run.step
+            is_even = str(bound.protocol.get("grid", "even")).startswith("even")
+            if is_of_checkpoint and is_even and not list_incomparable(reported.bounds[0], bound):
                 steps = len(bound.arrays["bound"]["times"])
-                best.setdefault(steps, bound.values["bound"]["bits_per_dim"].value)
-        if len(best) > 1:
-            found.append(Curve(i, sorted(best), [best[n] for n in sorted(best)]))
-    return found
+                # The first bound counts, as the most complete ones come first.
+                bits_by_steps.setdefault(steps, bound.values["bound"]["bits_per_dim"].value)
+        if len(bits_by_steps) > 1:
+            numbers = sorted(bits_by_steps)
+            curves.append(Curve(i, numbers, [bits_by_steps[n] for n in numbers]))
+    return curves
 
 
-def _panels(found: Sequence[Html | None]) -> Html | None:
-    shown = [panel for panel in found if panel is not None]
-    return tag("div", *shown, class_="panels") if shown else None
+def _place_panels(plots: Sequence[Html | None]) -> Html | None:
+    """Places plots side by side; None stands for a plot that has nothing to draw."""
+    panels = [plot for plot in plots if plot is not None]
+    if not panels:
+        return None
+    return tag("div", *panels, class_="panels")

@@ -9,14 +9,14 @@ from d3pm_jax.measure.sample_quality import find_table
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import Html, build_table, join_html, note_missing, tag
 
-HASH = 12  # characters of it that are shown
+HASH = 12  # characters of a hash that are shown
 PARTS = ("reconstruction", "prior")  # of a bound
 OF_BOUND = ("step", "steps", "grid", "terms", "N", "split", "belief", "dtype", "ema", "seed")
 OF_QUALITY = ("step", "grid", "sampler", "classes", "split", "features", "belief", "dtype", "ema", "seed")
 
 
 def list_main_figures(run: Reported, best: Record | None) -> dict[str, object]:
-    """Returns the figures of a run in a few words, each with what it was measured on.
+    """Lists the main figures of a run by their titles, each with what it was measured on.
 
     Args:
         run: and what is in its folder.
@@ -24,108 +24,157 @@ def list_main_figures(run: Reported, best: Record | None) -> dict[str, object]:
     """
     facts: dict[str, object] = {}
     if run.bound is not None:
-        known, figures = run.bound.protocol, run.bound.values["bound"]
-        few = "" if run.bound.arrays["bound"]["steps"] else f", {known.get('calls')} calls each"
-        words = f"{known.get('N')} examples, {known['steps']} steps{few}, seed {known.get('seed')}"
-        facts["test bits/dim"] = join_html(_with_error(figures.get("bits_per_dim"), 3), tag("small", words))
-        words = f"the same {known.get('N')} examples"
-        facts["test nats per example"] = join_html(_with_error(figures.get("nats"), 2), tag("small", words))
+        protocol = run.bound.protocol
+        figures = run.bound.values["bound"]
+        words = f"{protocol.get('N')} examples, {protocol['steps']} steps"
+        if not run.bound.arrays["bound"]["steps"]:
+            words += f", {protocol.get('calls')} calls each"
+        words += f", seed {protocol.get('seed')}"
+        bits = _format_figure(figures.get("bits_per_dim"), 3)
+        facts["test bits/dim"] = join_html(bits, tag("small", words))
+        words = f"the same {protocol.get('N')} examples"
+        nats = _format_figure(figures.get("nats"), 2)
+        facts["test nats per example"] = join_html(nats, tag("small", words))
+
     if best is not None:
-        known, figures = best.protocol, best.values["samples"]
-        words = f"{known['N']} samples beside split {known['split']}, {known['steps']} steps, "
-        small = tag("small", words, f"seed {known['seed']}, in ", format_cell(known["features"]))
+        protocol = best.protocol
+        words = f"{protocol['N']} samples beside split {protocol['split']}, {protocol['steps']} steps, "
+        words += f"seed {protocol['seed']}, in "
+        small = tag("small", words, format_cell(protocol["features"]))
         name, title = find_table(best, run.run.parts.kind.quality).headline
-        facts[title] = join_html(_or_too_few(figures[name].value), small)
+        figure = best.values["samples"][name]
+        facts[title] = join_html(_format_sample_figure(figure), small)
     return facts
 
 
 def select_best_quality(runs: Sequence[Reported]) -> list[Record | None]:
-    """Returns the figures of sample quality of each run, at its step, that all compare with each other.
+    """Selects figures of sample quality of each run, at its step, so that all compare with each other.
 
     Those with most samples, then steps, of the first run that has any decide; None where a run has none like
     them.
     """
-    found = [[x for x in each.quality if x.protocol["step"] == each.run.step] for each in runs]
-    most = [max(own, key=lambda x: (x.protocol["N"], x.protocol["steps"])) for own in found if own]
-    alike = [[x for x in own if not list_incomparable(most[0], x)] for own in found]
-    return [max(own, key=lambda x: x.protocol["steps"], default=None) for own in alike]
+    first = None
+    for reported in runs:
+        at_step = _quality_at_step(reported)
+        if at_step:
+            first = max(at_step, key=lambda record: (record.protocol["N"], record.protocol["steps"]))
+            break
+    if first is None:
+        return [None] * len(runs)
+
+    selected = []
+    for reported in runs:
+        alike = [record for record in _quality_at_step(reported) if not list_incomparable(first, record)]
+        selected.append(max(alike, key=lambda record: record.protocol["steps"], default=None))
+    return selected
+
+
+def _quality_at_step(reported: Reported) -> list[Record]:
+    """Returns the figures of sample quality that are of the checkpoint of a run."""
+    return [record for record in reported.quality if record.protocol["step"] == reported.run.step]
 
 
 def tabulate_bounds(runs: Sequence[Reported]) -> Html:
-    """Returns a table of all bounds, and which commands give those that are not there."""
-    rows, notes = [], []
-    reached: dict[str, list[str]] = {}  # runs by what histograms of the training split reach
-    for each in runs:
-        for bound in each.bounds:
-            known, figures = bound.protocol, bound.values["bound"]
-            shown = [_with_error(figures.get("bits_per_dim"), 3), _with_error(figures.get("nats"), 2)]
-            shown += [_number(figures[name].value) if name in figures else "-" for name in PARTS]
-            digest = str(known.get("examples", "-"))
-            examples = tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
-            cells = [format_cell(known.get(name)) for name in OF_BOUND]
-            rows.append([each.name, bound.path.name, *shown, *cells, examples])
-        if each.bound is None:
-            text = f"No bound of {each.name} at step {each.run.step:,} is known"
-            notes.append(note_missing(text, each.evaluate()))
-        elif each.bound.values["baselines"]:
-            baselines = each.bound.values["baselines"].items()
-            text = "; ".join(f"{name} {_number(x.value)} {x.unit}" for name, x in baselines)
-            reached.setdefault(text, []).append(each.name)
-    compared = [
-        tag("p", f"For comparison, on the same examples as {', '.join(names)}: {text}.")
-        for text, names in reached.items()
-    ]
-    head = ["run", "file", "bits/dim", "nats", "reconstruction", "prior", *OF_BOUND, "examples"]
-    words = (
-        "Upper bounds on -log p of test examples, mean ± standard error over the examples. They compare "
-        "where the examples are the same, and only there."
-    )
-    shown = [tag("p", words, class_="soft"), build_table(head, rows, 2)] if rows else []
-    return join_html(*shown, *compared, *notes)
+    """Builds a table of all bounds, and says which commands give those that are not there."""
+    rows = []
+    notes = []
+    runs_by_baselines: dict[str, list[str]] = {}  # names of runs by what the baselines of their data reach
+    for reported in runs:
+        rows += [_bound_row(reported, bound) for bound in reported.bounds]
+        if reported.bound is None:
+            text = f"No bound of {reported.name} at step {reported.run.step:,} is known"
+            notes.append(note_missing(text, reported.evaluate()))
+        elif reported.bound.values["baselines"]:
+            baselines = reported.bound.values["baselines"].items()
+            text = "; ".join(f"{name} {_format_number(x.value)} {x.unit}" for name, x in baselines)
+            runs_by_baselines.setdefault(text, []).append(reported.name)
+
+    parts = []
+    if rows:
+        head = ["run", "file", "bits/dim", "nats", "reconstruction", "prior", *OF_BOUND, "examples"]
+        words = (
+            "Upper bounds on -log p of test examples, mean ± standard error over the examples. They compare "
+            "where the examples are the same, and only there."
+        )
+        parts += [tag("p", words, class_="soft"), build_table(head, rows, 2)]
+    for text, names in runs_by_baselines.items():
+        parts.append(tag("p", f"For comparison, on the same examples as {', '.join(names)}: {text}."))
+    return join_html(*parts, *notes)
+
+
+def _bound_row(reported: Reported, bound: Record) -> list[object]:
+    """Returns the cells of a bound in the table of all bounds."""
+    figures = bound.values["bound"]
+    bits = _format_figure(figures.get("bits_per_dim"), 3)
+    nats = _format_figure(figures.get("nats"), 2)
+    parts = [_format_part(figures.get(name)) for name in PARTS]
+    protocol = [format_cell(bound.protocol.get(name)) for name in OF_BOUND]
+    digest = str(bound.protocol.get("examples", "-"))
+    examples = tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
+    return [reported.name, bound.path.name, bits, nats, *parts, *protocol, examples]
 
 
 def tabulate_quality(runs: Sequence[Reported]) -> Html:
-    """Returns tables of all figures of sample quality, of `d3pm eval --samples`: a table for each kind."""
-    text = "How good samples of {} are was not measured"
-    notes = [
-        note_missing(text.format(each.name), each.evaluate(" --samples 2000"))
-        for each in runs
-        if not each.quality and each.run.parts.kind.quality is not None
-    ]
-    tables: dict[str, tuple[QualityTable, list[tuple[str, Record]]]] = {}
-    for each in runs:
-        for found in each.quality:
-            kind = find_table(found, each.run.parts.kind.quality)
-            tables.setdefault(kind.words, (kind, []))[1].append((each.name, found))
-    shown = []
-    for kind, pairs in tables.values():
-        first, rows = pairs[0][1], []
-        also = [name for name in kind.also if name in first.values["samples"]]
-        columns = {**kind.columns, **{name: name for name in also}}
-        for run, record in pairs:
-            differ = list_incomparable(first, record)
-            for name, row in record.values.items():
-                n = row["n"].value
-                other = differ or (["N"] if n != record.protocol["N"] else [])
-                compares = f"no: other {', '.join(other)}" if other else "yes"
-                cells = [_or_too_few(row[key].value) if key in row else "-" for key in columns]
-                rows.append([run, name, f"{n:,}", *cells, compares, *_protocol(record, name)])
-        head = ["run", "of", "n", *columns.values(), "compares with row 1", "steps", "file", *OF_QUALITY]
-        words = f"{kind.words} Figures compare where N, split, reference and features are the same."
-        shown += [tag("p", words, class_="soft"), build_table([*head, "reference"], rows, 2)]
-    return join_html(*shown, *notes)
+    """Builds tables of all figures of sample quality, of `d3pm eval --samples`: a table for each kind."""
+    notes = []
+    for reported in runs:
+        if not reported.quality and reported.run.parts.kind.quality is not None:
+            text = f"How good samples of {reported.name} are was not measured"
+            notes.append(note_missing(text, reported.evaluate(" --samples 2000")))
+
+    # The words of a table tell it apart: figures with the same words are of the same kind of data.
+    tables: dict[str, QualityTable] = {}
+    results: dict[str, list[tuple[str, Record]]] = {}  # of a table, each with the name of its run
+    for reported in runs:
+        for record in reported.quality:
+            table = find_table(record, reported.run.parts.kind.quality)
+            tables.setdefault(table.words, table)
+            results.setdefault(table.words, []).append((reported.name, record))
+
+    parts = []
+    for words, table in tables.items():
+        parts += _quality_table(table, results[words])
+    return join_html(*parts, *notes)
 
 
-def _protocol(found: Record, name: str) -> list[object]:
-    """Tells the protocol of samples once, in their own row."""
+def _quality_table(table: QualityTable, results: Sequence[tuple[str, Record]]) -> list[Html]:
+    """Builds the table of results of one kind, each with the name of its run, and the words above it."""
+    _, first = results[0]
+    titles = dict(table.columns)
+    for name in table.also:
+        if name in first.values["samples"]:
+            titles[name] = name
+
+    rows = []
+    for run, record in results:
+        differ = list_incomparable(first, record)
+        for name, row in record.values.items():
+            n = row["n"].value
+            # A row of fewer examples than there are samples compares with none, whatever the protocol says.
+            other = differ
+            if not differ and n != record.protocol["N"]:
+                other = ["N"]
+            compares = f"no: other {', '.join(other)}" if other else "yes"
+            figures = [_format_sample_figure(row.get(key)) for key in titles]
+            rows.append([run, name, f"{n:,}", *figures, compares, *_protocol_cells(record, name)])
+
+    head = ["run", "of", "n", *titles.values(), "compares with row 1", "steps", "file", *OF_QUALITY]
+    words = f"{table.words} Figures compare where N, split, reference and features are the same."
+    return [tag("p", words, class_="soft"), build_table([*head, "reference"], rows, 2)]
+
+
+def _protocol_cells(record: Record, name: str) -> list[object]:
+    """Returns the cells of the protocol, which stand once for a result: in the row of its samples."""
     if name != "samples":
         return [""] * (3 + len(OF_QUALITY))
-    known = found.protocol
-    reference = tag("span", known["reference"].partition(", sha256 ")[0], title=known["reference"])
-    return [known["steps"], found.path.name, *(format_cell(known[field]) for field in OF_QUALITY), reference]
+    protocol = record.protocol
+    reference = tag("span", protocol["reference"].partition(", sha256 ")[0], title=protocol["reference"])
+    cells = [format_cell(protocol[field]) for field in OF_QUALITY]
+    return [protocol["steps"], record.path.name, *cells, reference]
 
 
-def _with_error(figure: Value | None, digits: int) -> str:
+def _format_figure(figure: Value | None, digits: int) -> str:
+    """Formats a figure with its standard error."""
     if figure is None:
         return "-"
     if figure.value is None:
@@ -133,19 +182,33 @@ def _with_error(figure: Value | None, digits: int) -> str:
     return format_with_error(figure.value, figure.error, digits, "±")
 
 
-def _number(value: object) -> str:
+def _format_number(value: object) -> str:
+    """Formats a number; None stands for an infinite one, which JSON does not have."""
     if value is None:
         return "infinite"
-    return f"{value:.4g}" if isinstance(value, int | float) else repr(value)
+    if isinstance(value, int | float):
+        return f"{value:.4g}"
+    return repr(value)
 
 
-def _or_too_few(value: object) -> str:
-    """Returns a figure of samples, of which there may have been too few for it."""
-    return "too few" if value is None else _number(value)
+def _format_part(figure: Value | None) -> str:
+    """Formats a part of a bound."""
+    if figure is None:
+        return "-"
+    return _format_number(figure.value)
+
+
+def _format_sample_figure(figure: Value | None) -> str:
+    """Formats a figure of samples, whose value is None where there were too few samples for it."""
+    if figure is None:
+        return "-"
+    if figure.value is None:
+        return "too few"
+    return _format_number(figure.value)
 
 
 def format_cell(value: object) -> object:
-    """Returns a value of a protocol, its hashes shortened."""
+    """Formats a value of a protocol; a hash is shortened, and whole where the mouse rests on it."""
     if value is None:
         return "-"
     text = str(value)

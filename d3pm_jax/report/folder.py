@@ -21,7 +21,7 @@ EVAL = re.compile(r"eval(_.*)?\.json")
 
 @dataclasses.dataclass(frozen=True)
 class Reported:
-    """Holds a run and what is in its folder."""
+    """Holds a run and the results in its folder."""
 
     name: str  # no other on the page has it
     run: Run
@@ -37,20 +37,25 @@ class Reported:
 
     def evaluate(self, options: str = "") -> str:
         """Returns the command that evaluates this checkpoint."""
-        there = checkpoint.list_steps(self.run.workdir / CHECKPOINTS)
-        step = "" if there[-1:] == [self.run.step] else f" --step {self.run.step}"
-        return f"d3pm eval {shlex.quote(str(self.run.workdir))}{step}{options}{self._own}"
+        steps = checkpoint.list_steps(self.run.workdir / CHECKPOINTS)
+        command = f"d3pm eval {shlex.quote(str(self.run.workdir))}"
+        is_last = steps[-1:] == [self.run.step]
+        if not is_last:
+            command += f" --step {self.run.step}"
+        return f"{command}{options}{self._config_option}"
 
     @property
     def resume(self) -> str:
         """Returns the command that goes on with the training."""
-        return f"d3pm train --workdir {shlex.quote(str(self.run.workdir))} --resume{self._own}"
+        return f"d3pm train --workdir {shlex.quote(str(self.run.workdir))} --resume{self._config_option}"
 
     @property
-    def _own(self) -> str:
+    def _config_option(self) -> str:
         """Returns the option that names the file of the user's own parts, if the run has any."""
         file = config_io.own_file(self.run.config)
-        return "" if file is None else f" --config {shlex.quote(str(file))}"
+        if file is None:
+            return ""
+        return f" --config {shlex.quote(str(file))}"
 
 
 def read_folders(runs: Sequence[Run]) -> list[Reported]:
@@ -59,29 +64,36 @@ def read_folders(runs: Sequence[Run]) -> list[Reported]:
     Raises:
         UserError: a file in one of them is damaged.
     """
-    return [
-        Reported(
-            name,
-            run,
-            metrics.read_metrics(run.workdir),
-            read_bounds(run),
-            sample_quality.read_figures([run.workdir]),
-            run_folder.read_examples(run.workdir, run.parts.description),
+    reported = []
+    for name, run in zip(name_runs(runs), runs, strict=True):
+        reported.append(
+            Reported(
+                name,
+                run,
+                metrics.read_metrics(run.workdir),
+                read_bounds(run),
+                sample_quality.read_figures([run.workdir]),
+                run_folder.read_examples(run.workdir, run.parts.description),
+            )
         )
-        for name, run in zip(name_runs(runs), runs, strict=True)
-    ]
+    return reported
 
 
 def name_runs(runs: Sequence[Run]) -> list[str]:
     """Returns a name for each run that no other has: of its folder, or with all that tells runs apart."""
-    short = [run.workdir.resolve().name for run in runs]
-    if len({*short}) == len(short):
-        return short
-    long = [f"{run.workdir}, step {run.step}, {run.process.T} steps" for run in runs]
-    return [
-        name if long.count(name) == 1 else f"{name} ({long[: i + 1].count(name)})"
-        for i, name in enumerate(long)
-    ]
+    folder_names = [run.workdir.resolve().name for run in runs]
+    if len({*folder_names}) == len(folder_names):
+        return folder_names
+
+    long_names = [f"{run.workdir}, step {run.step}, {run.process.T} steps" for run in runs]
+    unique_names = []
+    for i, name in enumerate(long_names):
+        if long_names.count(name) == 1:
+            unique_names.append(name)
+        else:
+            # The same run is on the page more than once, and only its number tells it apart.
+            unique_names.append(f"{name} ({long_names[: i + 1].count(name)})")
+    return unique_names
 
 
 def read_bounds(run: Run) -> list[Record]:
@@ -92,9 +104,11 @@ def read_bounds(run: Run) -> list[Record]:
     """
     paths = [path for path in sorted(run.workdir.glob("eval*.json")) if EVAL.fullmatch(path.name)]
 
+    # Of this checkpoint, then of most steps, with terms by t, on most examples: smaller keys come first.
     def order(bound: Record) -> tuple[Any, ...]:
-        known, arrays = bound.protocol, bound.arrays["bound"]
-        return known["step"] != run.step, -len(arrays["times"]), not arrays["steps"], -(known["N"] or 0)
+        protocol = bound.protocol
+        arrays = bound.arrays["bound"]
+        return protocol["step"] != run.step, -len(arrays["times"]), not arrays["steps"], -(protocol["N"] or 0)
 
     return sorted([record.read_record(path, bounds.EVAL) for path in paths], key=order)
 
@@ -105,21 +119,24 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
     Raises:
         UserError: a file is damaged.
     """
-    about, path = run.workdir / "samples.json", run.workdir / "samples.npy"
-    if not about.is_file() or not path.is_file():
+    protocol_path = run.workdir / "samples.json"
+    path = run.workdir / "samples.npy"
+    if not protocol_path.is_file() or not path.is_file():
         return None
-    known = {"step": run.step, "num": n, "steps": run.process.T, "grid": "even", "seed": 0, "label": None}
-    wanted = record.parse_record(samples.SAMPLES, about, known)
+
+    # The protocol of the samples that this page would draw itself.
+    content = {"step": run.step, "num": n, "steps": run.process.T, "grid": "even", "seed": 0, "label": None}
+    expected = record.parse_record(samples.SAMPLES, protocol_path, content)
     try:
-        found = record.read_record(about, samples.SAMPLES)
-        num = found.protocol["num"]
-        if record.list_incomparable(found, wanted) or num < n:
+        stored = record.read_record(protocol_path, samples.SAMPLES)
+        num = stored.protocol["num"]
+        if record.list_incomparable(stored, expected) or num < n:
             return None
-        x = np.load(path, allow_pickle=False)
+        x = np.load(path, allow_pickle=False)  # [num, *S]
         if x.dtype != np.int32 or x.shape != (num, *run.parts.description.shape):
             raise ValueError(f"it holds {x.dtype} {list(x.shape)}")
         if x.min() < 0 or x.max() >= run.process.K:
             raise ValueError(f"it holds {x.min()}..{x.max()}, of {run.process.K} categories")
         return x[:n]
     except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
-        raise record.damaged_error(about, samples.SAMPLES, error) from error
+        raise record.damaged_error(protocol_path, samples.SAMPLES, error) from error

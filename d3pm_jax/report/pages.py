@@ -1,6 +1,6 @@
 """Puts the page together, and writes it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from d3pm_jax.runs.run import Run, open_run
 from d3pm_jax.show.markup import Html, build_cards, build_document, build_table, join_html, tag
 from d3pm_jax.storage.names import REPORT
 
-NAMED = 4  # runs in the title
+NAMED = 4  # runs whose names are in the title, at most
 
 
 def write(runs: Sequence[Run | Path | str] | Run | Path | str, out: Path | str | None = None) -> Path:
-    """Writes a page about runs that needs nothing else, and returns its path.
+    """Writes a page about runs, in one file that loads no other, and returns its path.
 
     Args:
         runs: one or several, as `runs.open` returns them or by their folders.
@@ -32,10 +32,11 @@ def write(runs: Sequence[Run | Path | str] | Run | Path | str, out: Path | str |
         UserError: there is no such run, a file of it is damaged, `out` is in no folder, or there are more
             runs than colours, 8.
     """
-    several = [runs] if isinstance(runs, Run | Path | str) else list(runs)
-    if not several:
+    if isinstance(runs, Run | Path | str):
+        runs = [runs]
+    opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
+    if not opened:
         raise UserError("no runs: pass at least one, as in report.write(['runs/digits'])")
-    opened = [run if isinstance(run, Run) else open_run(run) for run in several]
     path = opened[0].workdir / REPORT if out is None else Path(out)
     if not path.parent.is_dir():
         raise UserError(f"{path.parent} is not a directory: make it, or write the report elsewhere")
@@ -52,32 +53,47 @@ def page(runs: Sequence[Run]) -> str:
     if len(runs) > curves.COLOURS:
         raise UserError(f"{len(runs)} runs: a page has {curves.COLOURS} colours, write several pages")
     reported = folder.read_folders(runs)
-    names = [each.name for each in reported]
-    title = f"Report of {', '.join(names) if len(names) <= NAMED else f'{len(names)} runs'}"
-    drawn = [(each, samples.draw_run(each)) for each in reported]
-    close = [(each, samples.show_nearest(each)) for each in reported]
+    names = [run.name for run in reported]
+    subject = ", ".join(names) if len(names) <= NAMED else f"{len(names)} runs"
+    title = f"Report of {subject}"
+
+    def join_by_run(contents: Sequence[Html | None]) -> Html:
+        """Joins a content of each run, below its name where there are several runs; None is left out."""
+        parts = []
+        for run, content in zip(reported, contents, strict=True):
+            if not content:
+                continue
+            if len(reported) > 1:
+                parts.append(tag("h3", run.name))
+            parts.append(content)
+        return join_html(*parts)
+
+    drawn = [samples.draw_run(run) for run in reported]
+    nearest = [samples.show_nearest(run) for run in reported]
+    shown_samples = [samples.show_samples(run, chains) for run, chains in zip(reported, drawn, strict=True)]
+    shown_chains = [samples.show_chains(run, chains) for run, chains in zip(reported, drawn, strict=True)]
     sections = {
         "Bounds": figures.tabulate_bounds(reported),
         "Sample quality": figures.tabulate_quality(reported),
         "Training": curves.plot_metrics(reported),
         "Terms of the bound": curves.plot_terms(reported),
-        "Samples": join_html(*(_named(reported, r, samples.show_samples(r, x)) for r, x in drawn)),
-        "Nearest examples": join_html(*(_named(reported, r, found) for r, found in close if found)),
-        "Processes": join_html(*(_named(reported, r, samples.show_chains(r, x)) for r, x in drawn)),
+        "Samples": join_by_run(shown_samples),
+        "Nearest examples": join_by_run(nearest),
+        "Processes": join_by_run(shown_chains),
         "Config": tabulate_configs(reported),
     }
     sections = {name: content for name, content in sections.items() if content}
+
     links = [tag("a", name, href=f"#{_anchor(name)}") for name in sections]
     words = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by d3pm_jax {__version__}. "
     words += "Samples and chains are drawn from the averaged weights of the checkpoint."
     written = tag("p", words, class_="soft")
-    head = tag("header", tag("h1", title), written, _overview(reported), tag("nav", *links))
-    colours = curves.draw_legend(names)
-    legends = {"Training": colours, "Terms of the bound": colours}
-    body = [
-        tag("section", tag("h2", name), legends.get(name), content, id=_anchor(name))
-        for name, content in sections.items()
-    ]
+    head = tag("header", tag("h1", title), written, _tabulate_overview(reported), tag("nav", *links))
+    legend = curves.draw_legend(names)
+    legends = {"Training": legend, "Terms of the bound": legend}
+    body = []
+    for name, content in sections.items():
+        body.append(tag("section", tag("h2", name), legends.get(name), content, id=_anchor(name)))
     return build_document(title, head, *body, script="film.js")
 
 
@@ -85,64 +101,89 @@ def _anchor(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
-def _overview(reported: Sequence[Reported]) -> Html:
+def _tabulate_overview(runs: Sequence[Reported]) -> Html:
     """Says which runs these are, of what, and their figures: a run in boxes, several in a table."""
-    best = figures.select_best_quality(reported)
-    facts = []
-    for each, quality in zip(reported, best, strict=True):
-        run = each.run
+    facts_of_runs = []
+    for reported, quality in zip(runs, figures.select_best_quality(runs), strict=True):
+        run = reported.run
         numbers = sum(x.size for x in jax.tree.leaves(run.params))
         shape = " x ".join(map(str, run.parts.description.shape))
-        more = {
+        description = {
             "step": f"{run.step:,} of {run.config.train.steps:,}",
             "process": name_process(run.config, run.process),
             "network": f"{type(run.config.model).__name__}, {numbers:,} parameters",
             "data": f"{type(run.config.data).__name__}, {run.parts.description.kind} {shape}",
         }
-        facts.append(figures.list_main_figures(each, quality) | more)
-    if len(reported) == 1:
-        return build_cards(facts[0])
-    names = list(dict.fromkeys(name for row in facts for name in row))
-    swatches = [tag("span", r.name, class_=f"swatch run-{i}") for i, r in enumerate(reported)]
-    rows = [[swatches[i], *(row.get(name, "-") for name in names)] for i, row in enumerate(facts)]
+        facts_of_runs.append(figures.list_main_figures(reported, quality) | description)
+    if len(runs) == 1:
+        return build_cards(facts_of_runs[0])
+
+    names = _join_names(facts_of_runs)
+    rows = []
+    for i, facts in enumerate(facts_of_runs):
+        swatch = tag("span", runs[i].name, class_=f"swatch run-{i}")
+        rows.append([swatch, *(facts.get(name, "-") for name in names)])
     return build_table(["run", *names], rows)
 
 
-def _named(reported: Sequence[Reported], one: Reported, content: Html) -> Html:
-    """Puts the name of a run above, where there are several."""
-    return join_html(tag("h3", one.name) if len(reported) > 1 else None, content)
+def _join_names(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Lists the names that are in any of the rows, each once, in the order in which they first come."""
+    # A dictionary without values is a set that keeps its order.
+    names: dict[str, None] = {}
+    for row in rows:
+        names |= dict.fromkeys(row)
+    return list(names)
 
 
 def tabulate_configs(runs: Sequence[Reported]) -> Html:
-    """Returns what differs between runs side by side, and folded all fields of each."""
-    configs = [flatten_config(each.run.config) for each in runs]
-    differ, rest = compare_configs(configs)
-    found = []
-    if len(runs) > 1 and differ:
-        shown = [{name: _value(value) for name, value in config.items()} for config in configs]
-        rows = [[name, *(values.get(name, "-") for values in shown)] for name in differ]
-        found.append(build_table(["field", *(each.name for each in runs)], rows))
-    elif len(runs) > 1:
-        found.append(tag("p", "The configs are the same."))
-    words = f"{len(rest)} fields, the same of all" if len(runs) > 1 else f"all {len(rest)} fields"
-    folded = build_table(["field", "value"], [[name, _value(configs[0][name])] for name in rest])
-    return join_html(*found, tag("details", tag("summary", words), folded))
+    """Builds a table of the fields that differ between runs, and a folded one of all others."""
+    configs = [flatten_config(reported.run.config) for reported in runs]
+    differ, same = compare_configs(configs)
+    words = f"all {len(same)} fields"
+    parts = []
+    if len(runs) > 1:
+        words = f"{len(same)} fields, the same of all"
+        if differ:
+            head = ["field", *(reported.name for reported in runs)]
+            parts.append(build_table(head, [_value_row(name, configs) for name in differ]))
+        else:
+            parts.append(tag("p", "The configs are the same."))
+    folded = build_table(["field", "value"], [_value_row(name, configs[:1]) for name in same])
+    return join_html(*parts, tag("details", tag("summary", words), folded))
 
 
 def compare_configs(configs: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """Returns the fields that differ between configs, or are not in all, and those that are the same."""
-    names = list(dict.fromkeys(name for config in configs for name in config))
-    # None stands where a config has no such field, unlike "None"
+    names = _join_names(configs)
+    # A config that lacks a field has None here, which differs from the text "None" of a value.
     texts = [{name: repr(value) for name, value in config.items()} for config in configs]
     differ = [name for name in names if len({text.get(name) for text in texts}) > 1]
-    return differ, [name for name in names if name not in differ]
+    same = [name for name in names if name not in differ]
+    return differ, same
 
 
 def flatten_config(config: Config) -> dict[str, Any]:
     """Returns every field by dotted name; the class of a part stands under the name of the part itself."""
-    found = config_io.flatten_config(config)
-    return {name.removesuffix(".class"): value for name, value in found.items() if name != "class"}
+    values = config_io.flatten_config(config)
+    values.pop("class", None)  # of the config itself
+    return {name.removesuffix(".class"): value for name, value in values.items()}
 
 
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else repr(tuple(value) if isinstance(value, list) else value)
+def _value_row(name: str, configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns the name of a field, and its value in each of the configs."""
+    cells = [name]
+    for config in configs:
+        if name in config:
+            cells.append(_format_value(config[name]))
+        else:
+            cells.append("-")
+    return cells
+
+
+def _format_value(value: Any) -> str:
+    """Formats a value as a config file has it: a list of JSON is a tuple there."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return repr(tuple(value))
+    return repr(value)

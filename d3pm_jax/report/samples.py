@@ -1,4 +1,4 @@
-"""Draws what a run shows, samples and chains, and shows it as the kind of its data has it to be seen."""
+"""Draws samples and chains of a run, and shows them as the kind of its data wants them to be seen."""
 
 import io
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from PIL import Image
 
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Chains
-from d3pm_jax.kinds.blocks import Film, TextFilm
+from d3pm_jax.kinds.blocks import Block, Film, TextFilm
 from d3pm_jax.measure.samples import chains_to_show, evenly_spaced
 from d3pm_jax.report.blocks import render_block
 from d3pm_jax.report.figures import format_cell
@@ -19,102 +19,131 @@ from d3pm_jax.show.markup import Html, build_figure, encode_png, join_html, note
 
 SAMPLES = 64
 CLASSES = 80  # samples of a network that is told classes, at most
-FILMED = 16  # chains
+FILMED = 16  # chains that play
 STRIP = 10  # states of a chain side by side
-FRAMES = 4 * (STRIP - 1) + 1  # states of a chain that plays, those among them
-ROWS = 4  # chains in it
+# A chain that plays has these states, and three more between any two of them.
+FRAMES = 4 * (STRIP - 1) + 1
+ROWS = 4  # chains in a strip
 SEED = 0
 
 
 class Drawn(NamedTuple):
-    """Holds what the pictures of a run show."""
+    """Holds the samples and chains of a run that its pictures show."""
 
     chains: Chains
-    kept: bool  # whether the samples are those of `d3pm sample`
+    are_from_folder: bool  # whether the samples are those of `d3pm sample`
 
 
 def draw_run(record: Reported) -> Drawn:
-    """Draws from the checkpoint of a run; what `d3pm sample` drew from it is not drawn again.
+    """Draws samples and chains from the checkpoint of a run; samples of `d3pm sample` are not drawn again.
 
     Raises:
         UserError: the weights are not finite, or the samples in the folder are damaged.
     """
-    run, key = record.run, jax.random.key(SEED)
-    classes, wanted = run.parts.classes, SAMPLES
+    run = record.run
+    key = jax.random.key(SEED)
+    classes = run.parts.classes
+    num_samples = SAMPLES
     if classes is not None and classes <= CLASSES:
-        wanted = CLASSES // classes * classes  # as many of each class
-    kept = read_samples(run, wanted)
-    n, times = wanted if kept is None else FILMED, evenly_spaced(run.process.T, FRAMES)
-    drawn, reverse = run.sample(key, n, batch_size=n, record=times, chains=FILMED)
-    samples = drawn if kept is None else kept
+        num_samples = CLASSES // classes * classes  # as many of each class
+
+    # Sample i depends on the key and i alone, so that chains of a few samples are those of the stored ones.
+    stored_samples = read_samples(run, num_samples)
+    num_drawn = num_samples if stored_samples is None else FILMED
+    times = evenly_spaced(run.process.T, FRAMES)
+    drawn_samples, reverse = run.sample(key, num_drawn, batch_size=num_drawn, record=times, chains=FILMED)
+    samples = drawn_samples if stored_samples is None else stored_samples
     strip = evenly_spaced(run.process.T, STRIP)
     chains = chains_to_show(run.parts, key, samples, reverse, times, strip, record.examples)
-    return Drawn(chains, kept is not None)
+    return Drawn(chains, stored_samples is not None)
 
 
 def show_samples(record: Reported, drawn: Drawn) -> Html:
-    """Returns samples beside examples of the data."""
-    run, real, classes = record.run, record.examples, record.run.parts.classes
-    x, levels, kind = drawn.chains.samples, drawn.chains.levels, record.run.parts.kind
+    """Shows samples beside examples of the data."""
+    run = record.run
+    kind = run.parts.kind
+    classes = run.parts.classes
+    levels = drawn.chains.levels
+    x = drawn.chains.samples  # [N, *S]
+
     words = f"{len(x)} samples of step {run.step:,}, {run.process.T} steps, seed {SEED}, "
-    words += "the first of samples.npy of d3pm sample." if drawn.kept else "drawn for this page."
+    if drawn.are_from_folder:
+        words += "the first of samples.npy of d3pm sample."
+    else:
+        words += "drawn for this page."
     if kind.lines_shown is not None:
         words += f" The first {kind.lines_shown} are shown."
     if classes is not None:
         words += f" The network is told labels: sample i is of class i modulo {classes}."
-    block = kind.show_samples(x, levels, classes)
-    if block is None:
+
+    samples_block = kind.show_samples(x, levels, classes)
+    if samples_block is None:
         return tag("p", words, f" Each is an array {list(x.shape[1:])}, of which no picture is made.")
-    beside = build_figure(render_block(block), "Samples", words)
-    data = None if real is None else kind.show_samples(real, levels)
-    if real is None:
+    samples_figure = build_figure(render_block(samples_block), "Samples", words)
+
+    examples = record.examples  # [M, *S]
+    if examples is None:
         text = "Examples of the data are not beside them: this run began from weights alone"
-        return join_html(beside, note_missing(text, record.resume))
-    if data is None:
-        return beside
-    words = f"The first {len(real)} examples of the test split, which the run keeps."
-    return tag("div", beside, build_figure(render_block(data), "Data", words), class_="beside")
+        return join_html(samples_figure, note_missing(text, record.resume))
+    examples_block = kind.show_samples(examples, levels)
+    if examples_block is None:
+        return samples_figure
+    words = f"The first {len(examples)} examples of the test split, which the run keeps."
+    examples_figure = build_figure(render_block(examples_block), "Data", words)
+    return tag("div", samples_figure, examples_figure, class_="beside")
 
 
 def show_chains(record: Reported, drawn: Drawn) -> Html:
-    """Returns chains of the forward process and of the reverse one, and the latter as a film."""
-    kind, known = record.run.parts.kind, drawn.chains
-    chosen = [known.times.index(t) for t in reversed(known.strip)]
-    states, times = known.reverse[chosen, :ROWS], known.strip[::-1]
-    reverse = kind.show_chain(states, times, known.levels)
+    """Shows chains of the forward process and of the reverse one, and the latter as a film."""
+    kind = record.run.parts.kind
+    chains = drawn.chains
+    levels = chains.levels
+
+    # Chains are recorded with t increasing, and the reverse process is shown from noise on.
+    in_strip = [chains.times.index(t) for t in reversed(chains.strip)]
+    reverse = kind.show_chain(chains.reverse[in_strip, :ROWS], chains.strip[::-1], levels)
     if reverse is None:
         return tag("p", "No picture is made of chains of arrays.", class_="soft")
-    found = []
-    forward = None if known.forward is None else kind.show_chain(known.forward(), known.strip, known.levels)
+
+    forward = None
+    if chains.forward is not None:
+        forward = kind.show_chain(chains.forward(), chains.strip, levels)
     if forward is None:
-        found.append(note_missing("The forward process has no examples to begin from", record.resume))
+        first = note_missing("The forward process has no examples to begin from", record.resume)
     else:
         words = "x_t of examples of the test split, from the data (t = 0) to noise."
-        found.append(build_figure(render_block(forward), "Forward, data to noise", words))
+        first = build_figure(render_block(forward), "Forward, data to noise", words)
     words = "x_t of the first samples, from noise to t = 0."
-    found.append(build_figure(render_block(reverse), "Reverse, noise to sample", words))
-    strips = tag("div", *found)
-    film = kind.show_film(known.reverse[::-1], known.times[::-1], known.levels, known.steps)
+    second = build_figure(render_block(reverse), "Reverse, noise to sample", words)
+    strips = tag("div", first, second)
+
+    film = kind.show_film(chains.reverse[::-1], chains.times[::-1], levels, chains.steps)
     if film is None:
         return strips
-    if isinstance(film, TextFilm):  # as wide as the page
-        return join_html(strips, text_film.build_captioned_film(*film))
-    words = ""
-    if isinstance(film, Film):
-        n = film.states.shape[1]
-        words = f"x_t of the first {n} samples, at {len(film.times)} of the {known.steps + 1} t."
+    return _place_film(strips, film, chains.steps)
+
+
+def _place_film(strips: Html, film: Block, steps: int) -> Html:
+    """Places a film beside strips of its chains, and one of a text, which takes the page, below them."""
+    match film:
+        case TextFilm():
+            return join_html(strips, text_film.build_captioned_film(*film))
+        case Film(states, times):
+            words = f"x_t of the first {states.shape[1]} samples, at {len(times)} of the {steps + 1} t."
+        case _:
+            words = ""
     return tag("div", strips, build_figure(render_block(film), "Reverse, played", words), class_="chains")
 
 
 def show_nearest(record: Reported) -> Html | None:
-    """Returns the pictures of `d3pm eval --samples`: samples and the training example nearest to each.
+    """Shows the pictures of `d3pm eval --samples`: samples and the training example nearest to each.
 
     Raises:
         UserError: one of the files is no picture.
     """
-    shown = []
-    for found in record.quality:
-        path = found.path.with_suffix(".png")
+    figures = []
+    for result in record.quality:
+        path = result.path.with_suffix(".png")
         if not path.is_file():
             continue
         try:
@@ -123,9 +152,11 @@ def show_nearest(record: Reported) -> Html | None:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             cure = "delete it, `d3pm eval --samples` draws it again"
             raise UserError(f"{path} is no picture ({one_line(error)}): {cure}") from error
-        words = f"Right of each sample of step {found.protocol['step']:,} the training example nearest to "
+        words = f"Right of each sample of step {result.protocol['step']:,} the training example nearest to "
         words += "it, of all of the training split, in "
-        words = join_html(words, format_cell(found.protocol["features"]), f" ({path.name}).")
+        words = join_html(words, format_cell(result.protocol["features"]), f" ({path.name}).")
         image = tag("img", src=encode_png(pixels), alt="samples and training examples")
-        shown.append(build_figure(image, "Nearest training examples", words))
-    return join_html(*shown) if shown else None
+        figures.append(build_figure(image, "Nearest training examples", words))
+    if not figures:
+        return None
+    return join_html(*figures)

@@ -348,5 +348,5 @@ def test_a_curve_leaves_out_what_cannot_be_drawn():
     (path,) = Page(curves.draw_plot("y", "x", [many])).having("path", "run-0")
     assert path["d"].count("L") == curves.POINTS - 1
     low, high = (curves.Axis(1.0, x, True, 0.0, 1.0) for x in (20.0, 1e4))
-    assert (low.ticks(), high.ticks()) == ([1, 2, 5, 10, 20], [1, 10, 100, 1000, 10000])
+    assert (low.list_ticks(), high.list_ticks()) == ([1, 2, 5, 10, 20], [1, 10, 100, 1000, 10000])
     assert high.place(100.0) == pytest.approx(0.5)
