@@ -17,11 +17,13 @@ from d3pm_jax.storage.run_folder import read_config
 
 def name_option(**names: str) -> Any:
     """Returns the names of an option for `Annotated`; its help is silent on a default of None."""
-    return arg(**{"help_behavior_hint": _default_in_words, **names})
+    return arg(**{"help_behavior_hint": _describe_default, **names})
 
 
-def _default_in_words(default: str) -> str:
-    return "" if default == "None" else f"(default: {default})"
+def _describe_default(default: str) -> str:
+    if default == "None":
+        return ""
+    return f"(default: {default})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +67,10 @@ class Computation(Processes, Checkpoint):
 
 
 def take_path(words: list[str]) -> Path | None:
-    """Takes a path from the front of words, if there is one."""
-    return Path(words.pop(0)) if words and not words[0].startswith("-") else None
+    """Removes a path from the front of words and returns it; None where there is none."""
+    if not words or words[0].startswith("-"):
+        return None
+    return Path(words.pop(0))
 
 
 def check_grid(grid: str, steps: object) -> None:
@@ -78,10 +82,10 @@ def check_grid(grid: str, steps: object) -> None:
 def open_with_others(command: Computation, batch_size: int) -> Run:
     """Joins the other processes of a command, and opens the run of all of them; see `open_named`."""
 
-    def heartbeat() -> int:
+    def read_heartbeat() -> int:
         return read_config(command.workdir, command.own_file).mesh.heartbeat
 
-    set_up(batch_size, address=command.address, workdir=command.workdir, heartbeat=heartbeat)
+    set_up(batch_size, address=command.address, workdir=command.workdir, heartbeat=read_heartbeat)
     return open_named(command, batch_size)
 
 
@@ -97,14 +101,15 @@ def open_named(command: Checkpoint, batch_size: int, folder: Path | None = None)
         UserError: there is no such run or checkpoint, or the results cannot be written.
     """
     run = open_run(command.workdir, command.own_file, command.step, batch_size=batch_size)
-    written = command.workdir if folder is None else folder
-    if written.is_dir() and not os.access(written, os.W_OK):
-        raise UserError(f"{written} cannot be written to, where the results go: change its permissions")
+    # Commands that compute for hours say now that they could not write what they find.
+    results = command.workdir if folder is None else folder
+    if results.is_dir() and not os.access(results, os.W_OK):
+        raise UserError(f"{results} cannot be written to, where the results go: change its permissions")
     return run
 
 
 def find_data(run: Run, folder: str | None) -> Run:
-    """Returns a run with its data in another folder, if one is named.
+    """Returns a run with its data in another folder, or checks its data where no folder is named.
 
     Raises:
         UserError: its data has no folder, or is not there.
@@ -114,6 +119,6 @@ def find_data(run: Run, folder: str | None) -> Run:
         return run
     if "dir" not in run.config.data.places:
         raise UserError(f"--data-dir {folder}: the data of this run has no folder; leave it out")
-    moved = dataclasses.replace(run.config.data, dir=folder)  # pyright: ignore[reportCallIssue]
-    config = dataclasses.replace(run.config, data=moved)
+    data = dataclasses.replace(run.config.data, dir=folder)  # pyright: ignore[reportCallIssue]
+    config = dataclasses.replace(run.config, data=data)
     return dataclasses.replace(run, parts=dataclasses.replace(run.parts, config=config))

@@ -1,4 +1,4 @@
-"""d3pm eval computes the bound on the test split, its parts, and two baselines."""
+"""d3pm eval computes the bound on the test split, its parts, and what baselines reach."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,10 @@ from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.runs.run import Run
 
 Examples = Mapping[str, np.ndarray]  # "x", and if there are any "label" and "weight"
-SHORT = 100_000  # calls of the network that take no time worth telling
+SHORT = 100_000  # calls of the network below which the command does not say how long it will take
 
 
+# N[,N...], each number once.
 Counts = Annotated[
     tuple[Count, ...],
     PrimitiveConstructorSpec(
@@ -32,7 +33,7 @@ Counts = Annotated[
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(map(str, value))],
     ),
-]  # each number once
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +66,46 @@ def execute(command: EvalCommand, words: list[str]) -> int:
     """Evaluates; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
     run = arguments.find_data(arguments.open_with_others(command, command.batch_size), command.data_dir)
-    # what could not be measured of the run is told before anything is computed
+    _check_options(command, run)
+    if command.grid == "dp" and command.steps is not None:
+        _prepare_best_grids(run, command.steps)
+
+    runs_by_steps: dict[int | None, Run] = {}  # None stands for all steps
+    if command.steps is None:
+        runs_by_steps[None] = run
+    else:
+        for n in command.steps:
+            times = step_costs.choose_steps(run.parts, run.workdir, n, command.grid)
+            runs_by_steps[n] = run.respaced(times)
+    runs = list(runs_by_steps.values())
+
+    examples = run.read_batch("test", command.limit)
+    split = getattr(run.config.data, "test_split", "test")
+    print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
+    if command.limit is None:
+        _print_duration(command, runs, examples)
+    baselines = run.parts.kind.baselines(open_whole(run.parts, run.workdir, "train"), examples, print)
+    result = {}
+    for steps, respaced_run in runs_by_steps.items():
+        result = _evaluate(command, respaced_run, steps, examples, baselines)
+    if command.samples is not None:
+        measure_samples(command, runs, command.samples)
+    if command.chain_rule is not None:
+        _compute_likelihood(command, run, examples, command.chain_rule)
+
+    print("for comparison, on the same examples:")
+    for name, value in baselines.items():
+        print(f"  {name}: {value:.3f} bits/dim")
+    print(f"test bits/dim: {_format_bits(result)}")
+    return 0
+
+
+def _check_options(command: EvalCommand, run: Run) -> None:
+    """Refuses options that do not fit the run, before anything is computed."""
     if command.samples is not None:
         run.parts.kind.check_quality(command.samples, command.inception)
-        sample_quality.read_figures([run.workdir])  # so is what is damaged there
+        # The table of all figures is printed last, and a damaged file would end the command there.
+        sample_quality.read_figures([run.workdir])
     elif command.inception is not None:
         cure = "say how many, as --samples 5000"
         raise UserError(f"--inception {command.inception} measures samples of images: {cure}")
@@ -77,42 +114,22 @@ def execute(command: EvalCommand, words: list[str]) -> int:
             f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
             f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
         )
-    counts = command.steps or (None,)  # None stands for all steps
-    fewest = min(n or run.process.T for n in counts)
+    fewest = run.process.T if command.steps is None else min(command.steps)
     if command.calls is not None and command.calls > fewest:
         raise UserError(f"calls = {command.calls}: it must be in 1..{fewest}, the fewest steps asked for")
-    if command.grid == "dp" and command.steps is not None:
-        run.respaced(max(command.steps))  # a number that there is not is told too
-        # what the best grids follow from is computed once for each checkpoint
-        if step_costs.read_costs(run.parts, run.workdir) is None:
-            with Terminal("time", step_costs.num_times(run.parts)).show_bar() as terminal:
-                step_costs.write_costs(
-                    run.parts, run.workdir, step_costs.measure_costs(run.parts, run.workdir, terminal.advance)
-                )
-            cluster.wait_for_all()  # the first process has written it
-    runs: dict[int | None, Run] = {}
-    for n in counts:
-        runs[n] = (
-            run
-            if n is None
-            else run.respaced(step_costs.choose_steps(run.parts, run.workdir, n, command.grid))
-        )
-    examples = run.read_batch("test", command.limit)
-    split = getattr(run.config.data, "test_split", "test")
-    print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
-    if command.limit is None:
-        _say_how_long(command, list(runs.values()), examples)
-    baselines = run.parts.kind.baselines(open_whole(run.parts, run.workdir, "train"), examples, print)
-    results = [_evaluate(command, each, steps, examples, baselines) for steps, each in runs.items()]
-    if command.samples is not None:
-        measure_samples(command, list(runs.values()), command.samples)
-    if command.chain_rule is not None:
-        _compute_exactly(command, run, examples, command.chain_rule)
-    print("for comparison, on the same examples:")
-    for name, value in baselines.items():
-        print(f"  {name}: {value:.3f} bits/dim")
-    print(f"test bits/dim: {_in_bits(results[-1])}")
-    return 0
+
+
+def _prepare_best_grids(run: Run, counts: Sequence[int]) -> None:
+    """Measures the costs that the best grids follow from, unless they are in the folder of the run."""
+    # A process of more steps than the run has is refused before the costs are measured.
+    run.respaced(max(counts))
+    if step_costs.read_costs(run.parts, run.workdir) is not None:
+        return
+    with Terminal("time", step_costs.num_times(run.parts)).show_bar() as terminal:
+        costs = step_costs.measure_costs(run.parts, run.workdir, terminal.advance)
+        step_costs.write_costs(run.parts, run.workdir, costs)
+    # The first process alone writes them, and all processes read them.
+    cluster.wait_for_all()
 
 
 def _evaluate(
@@ -134,7 +151,7 @@ def _evaluate(
     path, picture, replaced = bounds.write_bound(
         run.parts, run.workdir, examples, result, baselines, command.limit, suffix
     )
-    print(_line(run.parts.kind, result))
+    print(_format_result(run.parts.kind, result))
     if picture is None:
         print(f"written to {path}{replaced}")
     else:
@@ -142,14 +159,14 @@ def _evaluate(
     return result
 
 
-def _line(kind: Kind, result: dict[str, Any]) -> str:
-    """Says what was found with so many steps."""
+def _format_result(kind: Kind, result: dict[str, Any]) -> str:
+    """Formats a bound, and its parts if each step was computed, as a line."""
     steps = len(result["times"])
     nats = format_with_error(result["nats"], result["nats_standard_error"], 2)
-    total = f"  {steps} steps: {_in_bits(result)} bits/dim, {nats} nats"
-    for name, words in kind.units.items():
+    total = f"  {steps} steps: {_format_bits(result)} bits/dim, {nats} nats"
+    for name, template in kind.units.items():
         if name in result:
-            total += f", {words.format(result[name])}"
+            total += f", {template.format(result[name])}"
     if "steps" not in result:
         return f"{total}, estimated from {result['calls']} of them for each example"
     parts = {
@@ -160,23 +177,23 @@ def _line(kind: Kind, result: dict[str, Any]) -> str:
     return f"{total}: " + ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
 
 
-def _in_bits(result: dict[str, Any]) -> str:
+def _format_bits(result: dict[str, Any]) -> str:
     return format_with_error(result["bits_per_dim"], result["standard_error"], 3)
 
 
-def _say_how_long(command: EvalCommand, runs: Sequence[Run], examples: Examples) -> None:
-    """Prints how long it will take, by a call of the network, where that is minutes."""
+def _print_duration(command: EvalCommand, runs: Sequence[Run], examples: Examples) -> None:
+    """Prints how long the evaluation will take, from one call of the network, where that is minutes."""
     N = len(examples["x"])
     calls = sum(command.calls or run.process.T for run in runs)
     if N * calls < SHORT:
         return
     seconds = bounds.seconds_per_call(runs[0].parts, examples, command.batch_size) * N * calls
     minutes = max(1, round(seconds / 60))
-    in_words = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    duration = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
     fewer = "--limit N takes the first N"
     if command.calls is None:
         fewer += ", --calls N fewer calls for each"
-    print(f"about {in_words}: {N:,} examples x {calls} calls of the network; {fewer}")
+    print(f"about {duration}: {N:,} examples x {calls} calls of the network; {fewer}")
 
 
 def measure_samples(command: EvalCommand, runs: Sequence[Run], num: int) -> None:
@@ -187,13 +204,13 @@ def measure_samples(command: EvalCommand, runs: Sequence[Run], num: int) -> None
     )
     for run in runs:
         with Terminal("sample", num).show_bar() as terminal:
-            found = sample_quality.measure_quality(
+            quality = sample_quality.measure_quality(
                 run.parts, reference, num, command.seed, command.batch_size, terminal.advance
             )
-        path = sample_quality.write_figures(run.workdir, found.figures, found.protocol, kind.name)
-        shown = kind.show_quality(path, found.samples, found.measured, run.parts.categories, run.caption)
-        if shown is not None:
-            print(shown)
+        path = sample_quality.write_figures(run.workdir, quality.figures, quality.protocol, kind.name)
+        line = kind.show_quality(path, quality.samples, quality.measured, run.parts.categories, run.caption)
+        if line is not None:
+            print(line)
         print(f"figures and their protocol: {path}")
     closing = kind.closing_words(reference)
     if closing is not None:
@@ -202,12 +219,16 @@ def measure_samples(command: EvalCommand, runs: Sequence[Run], num: int) -> None
         print(line)
 
 
-def _compute_exactly(command: EvalCommand, run: Run, examples: Examples, num: int) -> None:
+def _compute_likelihood(command: EvalCommand, run: Run, examples: Examples, num: int) -> None:
     """Computes and prints the exact likelihood of the first examples by the chain rule."""
-    few = {name: x[:num] for name, x in examples.items()}
-    with Terminal("example", 2 * len(few["x"])).show_bar() as terminal:
-        found = bounds.compute_likelihood(run.parts, few, command.batch_size, command.seed, terminal.advance)
+    first_examples = {name: x[:num] for name, x in examples.items()}
+    N = len(first_examples["x"])
+    # Each example is computed twice, in both of the orders.
+    with Terminal("example", 2 * N).show_bar() as terminal:
+        likelihood = bounds.compute_likelihood(
+            run.parts, first_examples, command.batch_size, command.seed, terminal.advance
+        )
     suffix = record.file_suffix(step=command.step, chain_rule=num, seed=command.seed)
-    bounds.write_likelihood(run.parts, run.workdir, few, found, suffix)
+    bounds.write_likelihood(run.parts, run.workdir, first_examples, likelihood, suffix)
     for name in ("left to right", "in random orders"):
-        print(f"  exact, {name}, {len(few['x'])} examples: {_in_bits(found[name])} bits/dim")
+        print(f"  exact, {name}, {N} examples: {_format_bits(likelihood[name])} bits/dim")

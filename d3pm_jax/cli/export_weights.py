@@ -41,7 +41,7 @@ def execute(command: ExportCommand, words: list[str]) -> int:
     set_up()
     run = open_named(command, 1, folder=path.parent)
     exported.export(run, path, command.raw)
-    which = "raw" if command.raw else "ema"
+    weights = "raw" if command.raw else "ema"
     sizes = [x.size for x in jax.tree.leaves(run.params)]
-    print(f"{which} weights of step {run.step}, {len(sizes)} tensors, {sum(sizes):,} numbers: {path}")
+    print(f"{weights} weights of step {run.step}, {len(sizes)} tensors, {sum(sizes):,} numbers: {path}")
     return 0

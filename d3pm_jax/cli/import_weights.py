@@ -86,6 +86,7 @@ def _import_ours(command: ImportCommand, file: Path, path: Path | None, words: l
     config = reading.apply_overrides(base, words, USAGE)
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
+    # With a config of the user's the data describes itself, and may be other data.
     description = exported.read_description(file) if path is None else None
     begin.import_weights(file, config, command.workdir, description)
     print(f"{file} is step 0 of a new run in {command.workdir}")
@@ -98,55 +99,64 @@ def _import_foreign(command: ImportCommand, file: Path, path: Path | None, words
         reading.print_help(ImportCommand, USAGE)
     if path is None and words:
         raise UserError(f"unexpected argument {one_line(words[0], 80)}: see d3pm import --help")
-    config = None if path is None else reading.apply_overrides(config_io.read_config_file(path), words, USAGE)
+    config = None
+    if path is not None:
+        config = reading.apply_overrides(config_io.read_config_file(path), words, USAGE)
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the weights are written")
     run_folder.check_empty(command.workdir)
     use_all_cores(1)
+
+    # Warnings of what reads and builds become notes, below what the command prints itself.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if config is None:
-            found, size = _read(command, file)
-            if size is None:
-                size = found.size, found.size
-                print(f"note: images of {size[0]} x {size[1]}: the file does not say (--size)")
-            foreign.write_weights(command.workdir, found, size)
-            print(f"{found.weights} weights: {command.workdir / WEIGHTS}")
-            print("a network for Python, no run: for one pass --config CONFIG (see d3pm import --help)")
+            _write_network(command, file, command.workdir)
         else:
             _write_run(command, file, command.workdir, config, path)
     for warning in caught:
         print(f"note: {one_line(warning.message, 300)}")
 
 
+def _write_network(command: ImportCommand, file: Path, folder: Path) -> None:
+    """Writes the weights alone, where there is no config to begin a run with."""
+    network, size = _read_network(command, file)
+    if size is None:
+        size = network.size, network.size
+        print(f"note: images of {size[0]} x {size[1]}: the file does not say (--size)")
+    foreign.write_weights(folder, network, size)
+    print(f"{network.weights} weights: {folder / WEIGHTS}")
+    print("a network for Python, no run: for one pass --config CONFIG (see d3pm import --help)")
+
+
 def _write_run(command: ImportCommand, file: Path, folder: Path, config: Config, path: Path | None) -> None:
     """Begins a run from the weights, and writes them."""
     description = config.data.describe()
     config = build.fill_in(config, description)
-    found, _ = _read(command, file, config, path)
+    network, _ = _read_network(command, file, config, path)
     if command.size is not None:
         raise UserError(f"--size {list(command.size)}: the data of {path} has a size; leave it out")
-    foreign.check_data(file, found, description, path)
-    fitted = foreign.fit_config(config, found, description)
+    foreign.check_data(file, network, description, path)
+    fitted = foreign.fit_config(config, network, description)
     print(f"note: in place of the model of {path}: {one_line(fitted.model, 400)}")
     if fitted.head != config.head:
         print(f"note: in place of the head of {path}, as the program has it: {one_line(fitted.head, 200)}")
-    T = foreign.begin_run(file, found, fitted, description, folder, path)
-    if found.T != T:
-        print(f"note: the process has T = {T}, the network was made for {found.T} steps (--max-time)")
-    print(f"{found.weights} weights: {folder / WEIGHTS}")
+    T = foreign.begin_run(file, network, fitted, description, folder, path)
+    if network.T != T:
+        print(f"note: the process has T = {T}, the network was made for {network.T} steps (--max-time)")
+    print(f"{network.weights} weights: {folder / WEIGHTS}")
     print(f"it is step 0 of a new run in {folder}, for d3pm sample, eval and train --resume")
 
 
-def _read(
+def _read_network(
     command: ImportCommand, file: Path, config: Config | None = None, path: Path | None = None
 ) -> tuple[Foreign, tuple[int, int] | None]:
-    """Reads the file, prints what it is and what is assumed, and compares it where there is a check.
+    """Reads the network of a file, prints what is assumed of it, and compares it where there is a check.
 
     Returns:
         The network, and the size of images where the command or the check says it.
     """
-    told = ImportOptions(
+    options = ImportOptions(
         command.raw,
         command.heads,
         command.input_range,
@@ -156,18 +166,21 @@ def _read(
     )
     arrays = None if command.check is None else foreign.read_check(command.check)
     if arrays is not None and arrays["logits"].ndim:
-        told = told.with_categories(arrays["logits"].shape[-1], f"the last axis of logits in {command.check}")
+        K = arrays["logits"].shape[-1]
+        options = options.with_categories(K, f"the last axis of logits in {command.check}")
     if config is not None:
-        told = told.with_categories(getattr(config.process, "K", None), f"process.K of {path}")
+        options = options.with_categories(getattr(config.process, "K", None), f"process.K of {path}")
+
     try:
-        found = checkpoints.read_network(file, told)
+        network = checkpoints.read_network(file, options)
     except ValueError as error:
         raise UserError(str(error)) from error
-    print(f"{file} is of {found.program}: {found.weights} weights of step {found.step}")
-    for note in found.notes:
+    print(f"{file} is of {network.program}: {network.weights} weights of step {network.step}")
+    for note in network.notes:
         print(f"note: {one_line(note, 300)}")
+
     if command.check is None or arrays is None:
-        return found, command.size
-    text, size = foreign.compare_logits(file, found, command.check, arrays)
+        return network, command.size
+    text, size = foreign.compare_logits(file, network, command.check, arrays)
     print(text)
-    return found, command.size or size
+    return network, command.size or size

@@ -21,12 +21,12 @@ GRACE = 3.0  # seconds that the first process waits, before it ends, for others 
 class Command(NamedTuple):
     """Describes a command; its file has a dataclass, `TrainCommand` of train, and `execute(command, words)`.
 
-    That returns the exit status; `words` are those that the dataclass has no field for.
+    `execute` returns the exit status; `words` are those that the dataclass has no field for.
     """
 
     module: str
-    text: str  # what it is for
-    takes_config: bool = False  # whether CONFIG and overrides of its fields may follow, as rest
+    text: str  # of the overview: what the command is for
+    takes_config: bool = False  # whether CONFIG and overrides of its fields may follow
 
 
 COMMANDS = {
@@ -72,20 +72,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stopped:
         _fail(command, f"stopped by {stopped or 'SIGINT'}", signals.STOPPED)
     except BrokenPipeError:
+        # Nobody reads standard output any more, and Python would complain when it flushes it at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _end(1)
     except OSError as error:
-        what = error.strerror or one_line(error)
-        where = "" if error.filename is None else f": {error.filename}"
-        cure = ""
+        message = f"error: {error.strerror or one_line(error)}"
+        if error.filename is not None:
+            message += f": {error.filename}"
         if error.errno == errno.ENOSPC:
-            cure = "; make room and run it again, a training with --resume: what was saved is whole"
-        _fail(command, f"error: {what}{where}{cure}", 1)
+            message += "; make room and run it again, a training with --resume: what was saved is whole"
+        _fail(command, message, 1)
     except Exception as error:
+        # JAX has no class of its own for a device that is out of memory.
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             _fail(command, f"error: {one_line(error, 300)}; take smaller batches, or a smaller network", 1)
         if not _others_wait():
             raise
+        # JAX is imported, as it is what joined the processes.
         if isinstance(error, sys.modules["jax"].errors.JaxRuntimeError):
             why = f"error: another process has ended, or cannot be reached: {one_line(error, 300)}"
             _fail(command, why, 1)
@@ -109,25 +112,30 @@ def _execute(name: str, words: list[str]) -> int:
             raise UsageError(f"argument COMMAND: invalid choice: {word!r} (choose from {known})")
     if not name:
         raise UsageError("the following arguments are required: COMMAND")
+
+    # It needs tyro, which an extra brings, and --version needs neither.
     require("the command", "tyro")
-    from d3pm_jax.cli import reading  # which needs tyro, that an extra brings
+    from d3pm_jax.cli import reading
 
     words = [*words[:start], *words[start + 1 :]]
-    command = COMMANDS[name]
-    module = importlib.import_module(f"d3pm_jax.cli.{command.module}")
-    options = getattr(module, f"{name.capitalize()}Command")
+    entry = COMMANDS[name]
+    module = importlib.import_module(f"d3pm_jax.cli.{entry.module}")
+    command_class = getattr(module, f"{name.capitalize()}Command")
+
     plain_words = [word for word in words if word not in HELP]
     asks_for_help = plain_words != words
-    if asks_for_help and not command.takes_config:
-        reading.print_help(options, f"d3pm {name}")
-    parsed, rest = reading.read_command(options, plain_words, name)
-    if not command.takes_config:
-        reading.refuse_unknown(rest, name)
+    if asks_for_help and not entry.takes_config:
+        reading.print_help(command_class, f"d3pm {name}")
+    command, config_words = reading.read_command(command_class, plain_words, name)
+    if not entry.takes_config:
+        reading.refuse_unknown(config_words, name)
     elif asks_for_help:
-        if not rest or rest[0].startswith("-"):
-            reading.print_help(options, module.USAGE)
-        rest.append("--help")  # which prints the fields of the config that is named
-    return module.execute(parsed, rest)
+        names_config = config_words and not config_words[0].startswith("-")
+        if not names_config:
+            reading.print_help(command_class, module.USAGE)
+        # The command reads the config first, and then prints its fields.
+        config_words.append("--help")
+    return module.execute(command, config_words)
 
 
 def _fail(command: str, text: str, status: int) -> NoReturn:
@@ -146,12 +154,14 @@ def _end(status: int) -> NoReturn:
 
 
 def _others_wait() -> bool:
-    """Tells whether this is one of several processes of a run."""
+    """Returns whether this is one of several processes of a run."""
+    # JAX is not imported for the question: a command that has not imported it has joined no others.
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()
 
 
 def _tell(command: str, text: str) -> None:
     program = f"d3pm {command}".rstrip()
-    with contextlib.suppress(OSError):  # nobody reads any more
+    # Nobody may read standard error any more.
+    with contextlib.suppress(OSError):
         print(f"{program}: {text}", file=sys.stderr, flush=True)

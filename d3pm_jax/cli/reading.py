@@ -8,7 +8,7 @@ import itertools
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -19,7 +19,9 @@ from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import check_fields, describe_hint, hints_of
 from d3pm_jax.errors import UsageError, UserError, one_line
 
-LIST = "a tuple, each "  # what begins the words for a list
+# The beginnings of what `describe_hint` says of tuples, of which a command line has none.
+LIST = "a tuple, each "
+PAIR = "a tuple ("
 OPTIONS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 
 Command = TypeVar("Command")
@@ -36,9 +38,13 @@ def read_command(cls: type[Command], words: list[str], name: str) -> tuple[Comma
     Raises:
         UsageError: a value cannot be used, or DIR is missing.
     """
+    hints = hints_of(cls)
+    _check_switches(hints, words)
     with contextlib.suppress(SystemExit, ValueError):
         return _parse(cls, words)
 
+    # Tyro's own message is not shown. The flag to blame is found by parsing each alone, with a DIR before it,
+    # as its absence should not make all of them fail.
     def parse_alone(words: list[str]) -> tuple[Command, list[str]]:
         return _parse(cls, ["DIR", *words])
 
@@ -47,19 +53,39 @@ def read_command(cls: type[Command], words: list[str], name: str) -> tuple[Comma
         flag, values = failing
         if not values:
             raise UsageError(f"argument {flag}: expected a value, got nothing")
-        hints = hints_of(cls)
-        expected = describe_hint(hints.get(flag.removeprefix("--").replace("-", "_"), Any))
-        expected = expected.removesuffix(" or None")
-        if expected.startswith(LIST):  # N,N,...: it is said which number is wrong
+        expected = describe_hint(hints.get(_field_name(flag), Any)).removesuffix(" or None")
+        if expected.startswith(LIST):
+            # Of N,N,... the message names the number that is wrong.
             expected = expected.removeprefix(LIST)
             wrong = first_failing(parse_alone, [f"{flag}={number}" for number in values[0].split(",")])
             _, values = wrong or failing
-        elif not expected.startswith("a tuple"):
-            values = values[:1]  # what follows is of no option
+        elif expected.startswith(PAIR):
+            items = expected.removeprefix(PAIR).removesuffix(")").split(", ")
+            expected = " and ".join(items)
+        else:
+            # The option takes one word, and the words after that are of no option.
+            values = values[:1]
         raise UsageError(f"argument {flag}: expected {expected}, got {quote_words(values)}")
+
     _, unknown = parse_alone(words)
     refuse_unknown(unknown, name)
     raise UsageError("the following arguments are required: DIR")
+
+
+def _check_switches(hints: Mapping[str, Any], words: list[str]) -> None:
+    """Refuses a switch with a value, as --resume=3, of which tyro would take the value for the next word.
+
+    Raises:
+        UsageError: naming the switch.
+    """
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if equals and flag.startswith("--") and hints.get(_field_name(flag)) is bool:
+            raise UsageError(f"argument {flag}: expected no value, got {quote_words([value])}")
+
+
+def _field_name(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
 
 
 def print_help(cls: type[Any], usage: str) -> NoReturn:
@@ -76,17 +102,17 @@ def first_failing(parse: Callable[[list[str]], Any], words: list[str]) -> tuple[
     """Returns the first flag that cannot be parsed alone, and the words after it; None if all can be."""
     starts = [i for i, word in enumerate(words) if word.startswith("--")]
     for begin, end in itertools.pairwise([*starts, len(words)]):
-        flag, *values = [*words[begin].split("=", 1), *words[begin + 1 : end]]
         try:
             parse(words[begin:end])
         except (SystemExit, ValueError):
-            return flag, values
+            flag, *values = words[begin].split("=", 1)
+            return flag, [*values, *words[begin + 1 : end]]
     return None
 
 
 @contextlib.contextmanager
 def silence_output() -> Iterator[None]:
-    """Prints nothing of what the block prints."""
+    """Drops all that the block prints."""
     nowhere = io.StringIO()
     with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         yield
@@ -98,7 +124,12 @@ def quote_words(words: list[str]) -> str:
 
 
 def _parse(cls: type[Command], words: list[str]) -> tuple[Command, list[str]]:
-    """Raises SystemExit of tyro, or ValueError of a number that is not allowed."""
+    """Parses words to a command and the words that it has no field for.
+
+    Raises:
+        SystemExit: of tyro, a word cannot be parsed, or one is missing.
+        ValueError: a number is not allowed.
+    """
     with silence_output():
         command, unknown = tyro.cli(cls, args=words, add_help=False, return_unknown_args=True, config=OPTIONS)
     check_fields("", command)
@@ -137,13 +168,15 @@ def apply_overrides(base: Config, words: list[str], usage: str) -> Config:
     try:
         config, unknown = _parse_overrides(base, words)
     except SystemExit:
-        # it is said which override cannot be read: the first that fails alone
+        # Tyro's own message is not shown. The override to blame is the first that fails alone.
         failing = first_failing(lambda alone: _parse_overrides(base, alone), words)
         if failing is None:
             why = f"the overrides {quote_words(words)} do not go together: give each field once"
             raise UserError(why) from None
         flag, values = failing
-        got = quote_words(values) if values else "nothing"
+        got = "nothing"
+        if values:
+            got = quote_words(values)
         raise UserError(f"{flag}: expected {describe_hint(_hint(base, flag))}, got {got}") from None
     if unknown:
         got = quote_words(unknown[:1])
@@ -153,18 +186,21 @@ def apply_overrides(base: Config, words: list[str], usage: str) -> Config:
 
 
 def _check_flags(base: Config, words: list[str]) -> None:
-    """Refuses flags that are no fields, those of tyro among them, and values where a flag says all.
+    """Refuses flags that are no fields, those of tyro among them, and values of fields that are switches.
 
     Raises:
         UserError: naming the flag.
     """
+    # A field that is true or false is a switch: --part.name is true, and --part.no-name is false.
     fields = [f"--{name}" for name in config_io.flatten_config(base) if name.split(".")[-1] != "class"]
     switches = {}
     for field in fields:
         if _hint(base, field) is bool:
             part, _, name = _dashed(field).rpartition(".")
-            switches |= dict.fromkeys([f"{part}.{name}", f"{part}.no-{name}"], (part, name))
+            pair = f"{part}.{name}", f"{part}.no-{name}"
+            switches |= dict.fromkeys(pair, pair)
     known = {*map(_dashed, fields), *switches}
+
     for word, following in itertools.pairwise([*words, "--"]):
         flag, equals, _ = word.partition("=")
         if not flag.startswith("--"):
@@ -175,9 +211,10 @@ def _check_flags(base: Config, words: list[str]) -> None:
             near = difflib.get_close_matches(flag, fields, n=3, cutoff=0.5)
             cure = f": did you mean {' or '.join(near)}?" if near else ""
             raise UserError(f"no field {one_line(flag)} in this config{cure}")
-        if _dashed(flag) in switches and (equals or not following.startswith("--")):
-            part, name = switches[_dashed(flag)]
-            raise UserError(f"{flag} takes no value: write {part}.{name} or {part}.no-{name}")
+        has_value = equals or not following.startswith("--")
+        if has_value and _dashed(flag) in switches:
+            on, off = switches[_dashed(flag)]
+            raise UserError(f"{flag} takes no value: write {on} or {off}")
 
 
 def _dashed(flag: str) -> str:

@@ -52,7 +52,7 @@ class SampleCommand(arguments.Computation):
 
 
 def execute(command: SampleCommand, words: list[str]) -> int:
-    """Samples; returns the exit status."""
+    """Draws samples and writes them; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
     run = arguments.open_with_others(command, min(command.batch_size, command.num))
     kind = run.parts.kind
@@ -60,11 +60,12 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     if kind.beside_data:
         examples = run_folder.read_examples(run.workdir, run.parts.description)
     num_states = kind.num_states(command.gif)
-    given = kind.parse_given(command.prompt, command.infill, command.length)
+    known_elements = kind.parse_given(command.prompt, command.infill, command.length)
     shape = None if command.length is None else (command.length,)
     if command.steps is not None:
         run = run.respaced(step_costs.choose_steps(run.parts, run.workdir, command.steps, command.grid))
-    times, key = evenly_spaced(run.process.T, num_states), jax.random.key(command.seed)
+    times = evenly_spaced(run.process.T, num_states)
+    key = jax.random.key(command.seed)
     with Terminal("sample", command.num).show_bar() as terminal:
         samples, reverse = run.sample(
             key,
@@ -74,12 +75,12 @@ def execute(command: SampleCommand, words: list[str]) -> int:
             times,
             terminal.advance,
             GIF_CHAINS,
-            given,
+            known_elements,
             shape,
         )
-    options = {"prompt": command.prompt, "infill": command.infill, "length": command.length}
-    asked = {name: value for name, value in options.items() if value is not None}
-    known = [name for name in ("prompt", "infill") if name in asked]
+
+    text_options = {"prompt": command.prompt, "infill": command.infill, "length": command.length}
+    text_options = {name: value for name, value in text_options.items() if value is not None}
     suffix = record.file_suffix(
         step=command.step,
         steps=command.steps,
@@ -88,21 +89,30 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         label=command.label,
         length=command.length,
     )
-    suffix += "".join(f"_{name}" for name in known)
+    if command.prompt is not None:
+        suffix += "_prompt"
+    if command.infill is not None:
+        suffix += "_infill"
     path, replaced = write_samples(
-        run.parts, run.workdir, samples, command.grid, command.seed, command.label, asked, suffix
+        run.parts, run.workdir, samples, command.grid, command.seed, command.label, text_options, suffix
     )
-    beside = None if examples is None else examples[: len(samples)]
+
+    if examples is not None:
+        examples = examples[: len(samples)]
     strip = evenly_spaced(run.process.T, STATES)
-    chains = chains_to_show(run.parts, key, samples, reverse, times, strip, beside)
-    written = kind.save_samples(command.workdir, suffix, chains, run.caption, command.gif)
-    classes = run.parts.classes
-    of_class = "" if classes is None else f", sample i of class i modulo {classes}"
-    of_class = of_class if command.label is None else f", all of class {command.label}"
-    print(f"{len(samples)} samples of step {run.step}{of_class}, int32 {samples.shape}: {path}{replaced}")
-    for what, file in written.items():
-        print(f"{what}: {file}")
-    if known and find_mask(run.parts) is None:
+    chains = chains_to_show(run.parts, key, samples, reverse, times, strip, examples)
+    files_by_content = kind.save_samples(command.workdir, suffix, chains, run.caption, command.gif)
+
+    classes = ""
+    if command.label is not None:
+        classes = f", all of class {command.label}"
+    elif run.parts.classes is not None:
+        classes = f", sample i of class i modulo {run.parts.classes}"
+    print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
+    for content, file in files_by_content.items():
+        print(f"{content}: {file}")
+    has_known_text = command.prompt is not None or command.infill is not None
+    if has_known_text and find_mask(run.parts) is None:
         print(CLAMPED)
     for line in kind.in_words(samples):
         print(line)

@@ -33,51 +33,74 @@ class ScheduleCommand:
     """the picture"""
 
 
-class Shown(NamedTuple):
-    """Holds what is shown of a config."""
+class BuiltProcess(NamedTuple):
+    """Holds the process of a config, with its name."""
 
-    name: str  # of its process
+    name: str  # of the process
     config: Config
     process: Process
-    levels: int  # categories that the data may be
+    levels: int  # categories that the data may have
 
 
 def execute(command: ScheduleCommand, words: list[str]) -> int:
     """Draws and prints; returns the exit status."""
-    paths = list(iter(lambda: arguments.take_path(words), None))
-    if len(paths) < 2:
-        shown = _read(command, paths[0] if paths else None, words)
-        show.save_schedules(command.out, {"": shown.process}, {"": shown.levels}, shown.name)
-        print("\n".join(_lines(shown)))
+    paths = []
+    path = arguments.take_path(words)
+    while path is not None:
+        paths.append(path)
+        path = arguments.take_path(words)
+
+    if len(paths) > 1:
+        _show_several(command, paths, words)
+    elif paths:
+        _show_one(command, paths[0], words)
     else:
-        configs = {}
-        for name, path in _names(paths).items():
-            try:
-                configs[name] = _read(command, path, words)
-            except UserError as error:  # it names the config
-                raise UserError(f"{path}: {error}") from error
-        labels = {f"{name}: {shown.name}": shown for name, shown in configs.items()}
-        processes = {label: shown.process for label, shown in labels.items()}
-        levels = {label: shown.levels for label, shown in labels.items()}
-        show.save_schedules(command.out, processes, levels)
-        for name, shown in configs.items():
-            print(f"{name}:", *_lines(shown), sep="\n  ")
+        _show_one(command, None, words)
     print(f"what each step does: {command.out}")
     return 0
 
 
-def _names(paths: list[Path]) -> dict[str, Path]:
+def _show_one(command: ScheduleCommand, path: Path | None, words: list[str]) -> None:
+    """Draws and describes the process of one config."""
+    built = _build_process(command, path, words)
+    show.save_schedules(command.out, {"": built.process}, {"": built.levels}, built.name)
+    print("\n".join(_describe_process(built)))
+
+
+def _show_several(command: ScheduleCommand, paths: list[Path], words: list[str]) -> None:
+    """Draws the processes of several configs in one picture, and describes each of them."""
+    built_by_name = {}
+    for name, path in _name_paths(paths).items():
+        try:
+            built_by_name[name] = _build_process(command, path, words)
+        except UserError as error:
+            # With several configs the message has to say which one it is of.
+            raise UserError(f"{path}: {error}") from error
+
+    processes = {}
+    levels = {}
+    for name, built in built_by_name.items():
+        label = f"{name}: {built.name}"
+        processes[label] = built.process
+        levels[label] = built.levels
+    show.save_schedules(command.out, processes, levels)
+    for name, built in built_by_name.items():
+        print(f"{name}:", *_describe_process(built), sep="\n  ")
+
+
+def _name_paths(paths: list[Path]) -> dict[str, Path]:
     """Returns the files by their names, or, where two have the same, by their paths."""
     by_name = {path.stem: path for path in paths}
     by_path = {str(path): path for path in paths}
     if len(by_path) < len(paths):
-        twice = next(name for name in by_path if list(map(str, paths)).count(name) > 1)
+        texts = list(map(str, paths))
+        twice = next(name for name in by_path if texts.count(name) > 1)
         raise UserError(f"{twice} is there more than once: pass each config once")
     return by_name if len(by_name) == len(paths) else by_path
 
 
-def _read(command: ScheduleCommand, path: Path | None, words: list[str]) -> Shown:
-    """Reads a config with the fields that words override, and makes its process.
+def _build_process(command: ScheduleCommand, path: Path | None, words: list[str]) -> BuiltProcess:
+    """Reads a config with the fields that words override, and builds its process.
 
     Raises:
         UserError: there is no such config, or no process that could be shown.
@@ -97,17 +120,21 @@ def _read(command: ScheduleCommand, path: Path | None, words: list[str]) -> Show
         raise UserError(
             f"process.K = {process.K} leaves the data a single category: there is no information to remove"
         )
-    return Shown(name_process(config, process), config, process, levels)
+    return BuiltProcess(name_process(config, process), config, process, levels)
 
 
-def _lines(shown: Shown) -> list[str]:
-    """Says what the process of a config is and does."""
-    process, x0 = shown.process, spread_categories(shown.process.K, shown.levels)
+def _describe_process(built: BuiltProcess) -> list[str]:
+    """Says in lines what the process of a config is and does."""
+    process = built.process
+    x0 = spread_categories(process.K, built.levels)
     prior = np.asarray(bits_per_dim(losses.prior_kl(process, x0), 1), np.float64)
     half = find_half_life(process, x0)
-    where = "never: raise beta or the number of steps" if half is None else f"at t = {half} of {process.T}"
+    if half is None:
+        where = "never: raise beta or the number of steps"
+    else:
+        where = f"at t = {half} of {process.T}"
     return [
-        f"process: {shown.config.process}",
+        f"process: {built.config.process}",
         f"prior KL(q(x_T | x_0) || p(x_T)): {prior.mean():.3g} bits/dim, at most {prior.max():.3g}",
         f"half of the information is left {where}",
     ]

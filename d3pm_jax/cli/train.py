@@ -68,13 +68,18 @@ def execute(command: TrainCommand, words: list[str]) -> int:
         run = open_run(command.start, command.own_file or path, batch_size=config.train.batch_size)
         print(f"begins with the averaged weights of step {run.step} in {command.start}", flush=True)
         start = weights_of(run.parts)
-    if not loop.run_training(
+    is_done = loop.run_training(
         config, command.workdir, command.resume, start, command.wandb, profile=command.profile
-    ):
-        own = f" --config {command.workdir / names.CONFIG_COPY}" if config_io.own_file(config) else ""
-        own += f" --wandb {shlex.quote(command.wandb)}" if command.wandb is not None else ""
-        print(f"go on with: d3pm train --workdir {command.workdir} --resume{own}")
+    )
+    if not is_done:
+        options = ""
+        if config_io.own_file(config):
+            options += f" --config {command.workdir / names.CONFIG_COPY}"
+        if command.wandb is not None:
+            options += f" --wandb {shlex.quote(command.wandb)}"
+        print(f"go on with: d3pm train --workdir {command.workdir} --resume{options}")
         return 130
+
     curve = metrics.save_curves(command.workdir, type(config.process).__name__)
     print(f"trained to step {config.train.steps}; checkpoint in {command.workdir / names.CHECKPOINTS}")
     if curve is not None:
@@ -92,20 +97,23 @@ def read_config(command: TrainCommand, path: Path | None, words: list[str]) -> C
         )
     if command.resume and command.start is not None:
         raise UserError("--from begins a new run, --resume goes on with one: leave one out")
-    if path is None and command.resume and command.workdir is not None:
-        config = reading.apply_overrides(
-            run_folder.read_config(command.workdir, command.own_file), words, USAGE
-        )
-        if not any(word.partition("=")[0] == "--data.dir" for word in words):
-            config.data.check_kept()
-        return config
-    return reading.read_config_file(path, words, USAGE)
+    if path is not None or not command.resume or command.workdir is None:
+        return reading.read_config_file(path, words, USAGE)
+
+    base = run_folder.read_config(command.workdir, command.own_file)
+    config = reading.apply_overrides(base, words, USAGE)
+    # The folder of a run may be anybody's: what it says of the data is checked, unless the user says it.
+    flags = [word.partition("=")[0] for word in words]
+    if "--data.dir" not in flags:
+        config.data.check_kept()
+    return config
 
 
 def _set_up(command: TrainCommand, config: Config) -> None:
-    """Does what comes before the first computation, joins the other processes, and prints the config."""
+    """Sets up the machine, joins the other processes, and prints the config."""
     batch_size = config.train.batch_size
 
+    # A function, as describing the data may compute, which has to wait until the devices are set.
     def features_of_batch() -> int:
         return batch_size * math.prod(config.data.describe().shape) * features(config.model)
 
@@ -118,12 +126,18 @@ def _set_up(command: TrainCommand, config: Config) -> None:
         lambda: config.mesh.heartbeat,
         saves=True,
     )
-    print(_table(config), flush=True)
+    print(_format_config(config), flush=True)
 
 
-def _table(config: Config) -> str:
-    """Lists the config, each part from a line of its own on, no wider than the terminal or 80 columns."""
-    fit = textwrap.TextWrapper(shutil.get_terminal_size().columns, subsequent_indent=" " * 13)
-    fit.break_long_words = fit.break_on_hyphens = False
-    parts = ((field.name, getattr(config, field.name)) for field in dataclasses.fields(config))
-    return "\n".join(fit.fill(f"{name:>10} = {part}") for name, part in parts)
+def _format_config(config: Config) -> str:
+    """Formats the config, each part from a line of its own on, no wider than the terminal or 80 columns."""
+    wrapper = textwrap.TextWrapper(
+        shutil.get_terminal_size().columns,
+        subsequent_indent=" " * 13,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    lines = []
+    for field in dataclasses.fields(config):
+        lines.append(wrapper.fill(f"{field.name:>10} = {getattr(config, field.name)}"))
+    return "\n".join(lines)

@@ -541,6 +541,26 @@ def test_an_option_says_what_it_expects(option, value, expected, capsys):
 
 
 @pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", CONFIG, "--workdir", "w", "--resume=3"], "--resume: expected no value, got '3'"),
+        (["train", "--workdir", "w", "--dry_run=yes"], "--dry_run: expected no value, got 'yes'"),
+        (
+            ["import", "a.pt", "--size", "3", "0"],
+            "--size: expected a whole number in 1..2147483647 and a whole number in 1..2147483647, got '3 0'",
+        ),
+        (
+            ["import", "a.pt", "--input-range", "0", "x"],
+            "--input-range: expected a finite number and a finite number, got '0 x'",
+        ),
+    ],
+)
+def test_switches_take_no_value_and_pairs_say_both(words, expected, capsys):
+    assert status(*words) == 2
+    assert capsys.readouterr().err == f"d3pm {words[0]}: error: argument {expected}\n"
+
+
+@pytest.mark.parametrize(
     ("raised", "message"),
     [
         (OSError("5120 requested and 0 written"), "error: 5120 requested and 0 written\n"),
@@ -566,7 +586,7 @@ def test_what_the_system_says_is_one_line(raised, message, capsys, monkeypatch):
 
 def test_the_config_is_shown_within_the_width_of_a_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
-    lines = train._table(tiny.get_config()).splitlines()
+    lines = train._format_config(tiny.get_config()).splitlines()
     assert max(map(len, lines)) <= 60
     shown = " ".join(line.strip() for line in lines)
     for part in ("process", "model", "train"):
