@@ -49,7 +49,8 @@ print(run.caption)
 # %%
 x0, labels = run.read_split("test", LIMIT)
 whole = run.evaluate_on(x0, labels)
-levels, D = run.parts.categories, x0[0].size
+levels = run.parts.categories
+D = x0[0].size
 pixels = baselines.histogram_nats(run.read_split("train")[0], x0, levels).mean() / (D * np.log(2))
 print(f"{len(x0)} examples: {whole['bits_per_dim']:.3f} +- {whole['standard_error']:.3f} bits/dim")
 print(f"reconstruction {whole['reconstruction']:.3f}, prior {whole['prior']:.1e}, the steps between the rest")
@@ -61,8 +62,8 @@ np.testing.assert_allclose(sum(whole["steps"]) + whole["prior"], whole["bits_per
 # steps, and estimates the sum without bias: the standard error, which holds this choice as well, grows.
 
 # %%
-some = run.evaluate_on(x0, labels, calls=5)
-print(f"from 5 calls: {some['bits_per_dim']:.3f} +- {some['standard_error']:.3f} bits/dim")
+estimate = run.evaluate_on(x0, labels, calls=5)
+print(f"from 5 calls: {estimate['bits_per_dim']:.3f} +- {estimate['standard_error']:.3f} bits/dim")
 
 # %% [markdown]
 # ## Fewer steps
@@ -84,7 +85,8 @@ def cost(positions):
 
 
 for n in COUNTS:
-    cheapest, spaced = sampling.best_grid(jumps.costs, n), sampling.even_grid(len(jumps.times), n)
+    cheapest = sampling.best_grid(jumps.costs, n)
+    spaced = sampling.even_grid(len(jumps.times), n)
     assert cost(cheapest) <= cost(spaced) + 1e-6
 
 even = {n: run.respaced(n).evaluate_on(x0, labels) for n in COUNTS}
@@ -95,8 +97,8 @@ for n in COUNTS:
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-for name, found in {"even": even, "chosen": best}.items():
-    left.plot(COUNTS, [found[n]["bits_per_dim"] for n in COUNTS], "o-", label=name)
+for name, bounds_by_steps in {"even": even, "chosen": best}.items():
+    left.plot(COUNTS, [bounds_by_steps[n]["bits_per_dim"] for n in COUNTS], "o-", label=name)
 left.axhline(whole["bits_per_dim"], color="grey", linestyle=":", label=f"all {run.process.T}")
 left.set(xlabel="steps", ylabel="bound [bits/dim]", title="bound by number of steps", xscale="log")
 left.set_xticks(COUNTS, COUNTS)
@@ -125,9 +127,10 @@ plt.show()
 # %%
 few = run.respaced(chosen[COUNTS[1]])
 reference = quality.prepare(run, SAMPLES)
-of_all, of_few = (quality.measure(each, reference, SAMPLES) for each in (run, few))
-for found in (of_all, of_few):
-    protocol.write_figures(run.workdir, found.figures, found.protocol)
+of_all = quality.measure(run, reference, SAMPLES)
+of_few = quality.measure(few, reference, SAMPLES)
+for measured in (of_all, of_few):
+    protocol.write_figures(run.workdir, measured.figures, measured.protocol)
 columns = {
     f"{run.process.T} steps": of_all.figures["samples"],
     f"{few.process.T} steps": of_few.figures["samples"],
@@ -140,7 +143,9 @@ between = []
 for figure in ("frechet", "precision", "recall", "nearest", "copies"):
     print(f"{figure:<10}" + "".join(f"{row[figure]:>11.3f}" for row in columns.values()))
     low, high = sorted(columns[name][figure] for name in ("test", "per pixel"))
-    between += [figure] if all(low < row[figure] < high for row in list(columns.values())[:2]) else []
+    sample_rows = list(columns.values())[:2]
+    if all(low < row[figure] < high for row in sample_rows):
+        between.append(figure)
 print("samples lie between test and per pixel in", ", ".join(between) or "none of these")
 assert columns["training"]["frechet"] < columns["test"]["frechet"] < columns["per pixel"]["frechet"]
 
@@ -167,13 +172,13 @@ Image.fromarray(show.grid(show.to_rgb(pairs.reshape(-1, *x0.shape[1:]), levels),
 # 1 / N, so that another number of samples has another figure:
 
 # %%
-kept = protocol.read_figures([run.workdir])
-assert not any(protocol.list_differences(kept[0].protocol, one.protocol) for one in kept)
+stored = protocol.read_figures([run.workdir])
+assert not any(protocol.list_differences(stored[0].protocol, record.protocol) for record in stored)
 for name in ("N", "split", "reference", "step", "steps", "grid", "sampler", "belief", "ema", "seed"):
     print(f"{name:>10}: {str(getattr(of_few.protocol, name))[:60]}")
 
 half = quality.measure(few, quality.prepare(run, SAMPLES // 2), SAMPLES // 2)
-both = (found.figures["samples"]["frechet"] for found in (of_few, half))
+both = (measured.figures["samples"]["frechet"] for measured in (of_few, half))
 print(
     "differs in",
     protocol.list_differences(of_few.protocol, half.protocol),

@@ -32,7 +32,8 @@ jax.config.update("jax_enable_x64", True)  # to compare with sums by hand to the
 # it to a mask, the last column.
 
 # %%
-K, T = 8, 20
+K = 8
+T = 20
 processes = {
     "uniform": d3pm.uniform(d3pm.cosine(T), K),
     "gaussian": d3pm.gaussian(d3pm.linear(T, 0.02, 0.9), K),
@@ -51,11 +52,15 @@ plt.show()
 
 # %%
 for process in processes.values():
-    x0, xt, t = jnp.asarray(2), jnp.asarray(K - 1), jnp.asarray(5)
-    Q, before, Qbar = (np.asarray(m) for m in (process.Q(t), process.Qbar(t - 1), process.Qbar(t)))
+    x0 = jnp.asarray(2)
+    xt = jnp.asarray(K - 1)
+    t = jnp.asarray(5)
+    Q = np.asarray(process.Q(t))
+    before = np.asarray(process.Qbar(t - 1))
+    Qbar = np.asarray(process.Qbar(t))
     by_hand = before[x0] * Q[:, xt] / Qbar[x0, xt]  # q(x_{t-1} | x_0) q(x_t | x_{t-1}) / q(x_t | x_0)
-    found = d3pm.q_posterior(process, x0, xt, t)  # log probabilities
-    np.testing.assert_allclose(np.exp(found), by_hand, atol=1e-12)
+    log_posterior = d3pm.q_posterior(process, x0, xt, t)  # log probabilities
+    np.testing.assert_allclose(np.exp(log_posterior), by_hand, atol=1e-12)
 
 # %% [markdown]
 # ## Draws take their noise as an argument
@@ -106,11 +111,11 @@ np.testing.assert_allclose(gradient.sum(-1), 0, atol=1e-12)  # logits count up t
 # %%
 move = np.linspace(0.1, 0.7, 30)
 circle = np.stack([(1 - p) * np.eye(5) + p * np.roll(np.eye(5), 1, axis=1) for p in move])
-own = d3pm.dense(circle)
-np.testing.assert_allclose(own.Qbar(jnp.asarray(3)), circle[0] @ circle[1] @ circle[2], atol=1e-12)
+walk = d3pm.dense(circle)
+np.testing.assert_allclose(walk.Qbar(jnp.asarray(3)), circle[0] @ circle[1] @ circle[2], atol=1e-12)
 
 t = jnp.arange(31)
-rows = np.exp(own.log_q_probs(jnp.zeros(31, int), t))  # the law of x_t given x_0 = 0, [T + 1, K]
+rows = np.exp(walk.log_q_probs(jnp.zeros(31, int), t))  # the law of x_t given x_0 = 0, [T + 1, K]
 plt.figure(figsize=(6, 2.6), layout="constrained")
 plt.plot(t, rows, label=[f"$x_t$ = {k}" for k in range(5)])
 plt.xlabel("t")
@@ -118,7 +123,7 @@ plt.ylabel("$q(x_t | x_0 = 0)$")
 plt.title("steps around a circle of five categories")
 plt.legend(fontsize=8)
 plt.show()
-print(f"prior KL {d3pm.prior_kl(own, jnp.asarray(0)):.1e} nats: x_T has forgotten x_0")
+print(f"prior KL {d3pm.prior_kl(walk, jnp.asarray(0)):.1e} nats: x_T has forgotten x_0")
 
 # %% [markdown]
 # ## What logits of x_0 are
@@ -133,7 +138,9 @@ print(f"prior KL {d3pm.prior_kl(own, jnp.asarray(0)):.1e} nats: x_T has forgotte
 # off log q(x_t | x_0) of the element itself.
 
 # %%
-K, D, T = 3, 2, 12
+K = 3
+D = 2
+T = 12
 process = d3pm.uniform(d3pm.cosine(T), K)
 states = np.array(list(itertools.product(range(K), repeat=D)))  # [S, D], S = K^D
 law = np.random.default_rng(0).dirichlet(np.full(len(states), 0.3))  # p(x_0) of each
@@ -148,8 +155,8 @@ def log_q(process, t):
 def marginals(weights):
     """Of weights [s, r] of states r, the law of each element: [s, D, K]."""
     one_hot = np.eye(K)[states]  # [r, D, K]
-    found = np.einsum("sr,rdk->sdk", weights, one_hot)
-    return found / found.sum(-1, keepdims=True)
+    marginal = np.einsum("sr,rdk->sdk", weights, one_hot)
+    return marginal / marginal.sum(-1, keepdims=True)
 
 
 def denoiser(process, law, t):
@@ -158,15 +165,15 @@ def denoiser(process, law, t):
 
 
 t = 6
-each = np.exp(log_q(process, t))
+likelihood = np.exp(log_q(process, t))
 others = [
-    marginals((law[:, None] * each[:, :, 1 - d]).T)[:, d] for d in range(D)
+    marginals((law[:, None] * likelihood[:, :, 1 - d]).T)[:, d] for d in range(D)
 ]  # without the element's own x_t
 leave_one_out = np.stack(others, axis=1)
-found = beliefs.to_leave_one_out(
+logits_loo = beliefs.to_leave_one_out(
     process, jnp.log(denoiser(process, law, t)), jnp.asarray(states), jnp.asarray(t)
 )
-np.testing.assert_allclose(jax.nn.softmax(found), leave_one_out, atol=1e-10)
+np.testing.assert_allclose(jax.nn.softmax(logits_loo), leave_one_out, atol=1e-10)
 
 s = 1
 print("x_t =", states[s])
@@ -181,7 +188,8 @@ print("leave-one-out posterior of the same ", leave_one_out[s, 0].round(3))
 
 # %%
 xt = jnp.asarray(states)
-log_denoiser, log_loo = jnp.log(denoiser(process, law, t)), jnp.log(leave_one_out)
+log_denoiser = jnp.log(denoiser(process, law, t))
+log_loo = jnp.log(leave_one_out)
 candidates = jnp.broadcast_to(jnp.arange(K), (*xt.shape, K))
 posteriors = jnp.exp(d3pm.q_posterior(process, candidates, jnp.repeat(xt[..., None], K, -1), jnp.asarray(t)))
 exact = jnp.einsum("sdk,sdkj->sdj", jnp.exp(log_denoiser), posteriors)
@@ -212,7 +220,9 @@ def chain_and_bound(T):
     process = d3pm.uniform(d3pm.cosine(T), K)
     p = np.exp(np.asarray(process.log_prior()))[states].prod(-1)  # of x_T
     bound = np.asarray(d3pm.prior_kl(process, jnp.asarray(states))).sum(-1)  # [S], of each x_0
-    x0, xt = (jnp.asarray(x) for x in np.broadcast_arrays(states[:, None], states[None]))  # [r, s, D]
+    clean, noisy = np.broadcast_arrays(states[:, None], states[None])  # [r, s, D]
+    x0 = jnp.asarray(clean)
+    xt = jnp.asarray(noisy)
     for t in range(T, 0, -1):
         logits = jnp.log(denoiser(process, pair, t))  # [s, D, K]
         step = np.exp(d3pm.p_logits(process, logits, jnp.asarray(states), jnp.asarray(t), belief="denoiser"))

@@ -90,7 +90,8 @@ def trained(name, noise):
     return runs.train(dataclasses.replace(config, train=train), workdir, resume=True)
 
 
-drawn, with_file = trained("drawn", None), trained("with_file", str(NOISE))
+drawn = trained("drawn", None)
+with_file = trained("with_file", str(NOISE))
 for a, b in zip(*(jax.tree.leaves(run.params) for run in (drawn, with_file)), strict=True):
     np.testing.assert_array_equal(a, b)
 print("the same weights, to the bit, after", with_file.step, "steps")
@@ -146,8 +147,8 @@ assert apart[0] < 1e-5, apart[0]
 assert apart.max() < 1e-3, apart.max()
 
 # %%
-found = twin.to_torch(with_file.params)  # the averaged weights, under the names of PyTorch
-worst = max(np.abs(found[name] - ema[name].numpy()).max() / ema[name].abs().max() for name in found)
-assert set(found) == set(ema)
+tensors = twin.to_torch(with_file.params)  # the averaged weights, under the names of PyTorch
+worst = max(np.abs(tensors[name] - ema[name].numpy()).max() / ema[name].abs().max() for name in tensors)
+assert set(tensors) == set(ema)
 assert worst < 1e-3, worst
-print(f"{len(found)} tensors of averaged weights agree within 1e-3 of the largest entry of each")
+print(f"{len(tensors)} tensors of averaged weights agree within 1e-3 of the largest entry of each")

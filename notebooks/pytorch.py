@@ -61,8 +61,8 @@ FILE.parent.mkdir(parents=True, exist_ok=True)
 runs.export(run, FILE)
 denoise = exported.denoiser(FILE)
 process = processes.process(FILE)
-told = exported.logits_keywords(FILE)
-print(f"{FILE.stat().st_size / 1000:.0f} kB; the logits are", told)
+meaning = exported.logits_keywords(FILE)
+print(f"{FILE.stat().st_size / 1000:.0f} kB; the logits are", meaning)
 
 # %% [markdown]
 # ## The same numbers
@@ -85,9 +85,9 @@ largest = float(jnp.abs(logits).max())
 print(f"logits up to {largest:.1f}")
 np.testing.assert_allclose(logits, logits_torch, rtol=0, atol=1e-5 * largest)
 
-kl = d3pm.posterior_kl(run.process, logits, jnp.asarray(x0), xt, jnp.asarray(t), **told)
+kl = d3pm.posterior_kl(run.process, logits, jnp.asarray(x0), xt, jnp.asarray(t), **meaning)
 kl_torch = torch_ref.posterior_kl(
-    process, logits_torch, torch.tensor(x0).long(), xt_torch, torch.tensor(t), **told
+    process, logits_torch, torch.tensor(x0).long(), xt_torch, torch.tensor(t), **meaning
 )
 print("mean term:", f"{kl.mean():.5f} nats in JAX, {kl_torch.mean():.5f} in PyTorch")
 np.testing.assert_allclose(kl, kl_torch, rtol=1e-3, atol=1e-5)
@@ -110,12 +110,12 @@ def noise_torch(t):
 
 
 xT = run.process.draw_prior(noise(jnp.asarray(0)))  # the prior has the uniforms of t = 0
-chain = jax.jit(lambda process, xT: d3pm.ancestral(run.predict, process, xT, noise, belief=told["belief"]))(
-    run.process, xT
-)
+chain = jax.jit(
+    lambda process, xT: d3pm.ancestral(run.predict, process, xT, noise, belief=meaning["belief"])
+)(run.process, xT)
 with torch.no_grad():
     chain_torch = torch_ref.ancestral(
-        denoise, process, torch.tensor(np.asarray(xT)).long(), noise_torch, belief=told["belief"]
+        denoise, process, torch.tensor(np.asarray(xT)).long(), noise_torch, belief=meaning["belief"]
     )
 same = np.mean(np.asarray(chain.x0) == chain_torch.x0.numpy())
 print(f"{same:.1%} of the pixels are the same")
@@ -134,7 +134,8 @@ module = exported.network(FILE)
 optimizer = adamw(module, (0.9, 0.999), 0.0)
 for group in optimizer.param_groups:
     group["lr"] = 5e-4
-generator, losses = np.random.default_rng(1), []
+generator = np.random.default_rng(1)
+losses = []
 train = torch.tensor(run.read_split("train")[0]).long()
 for _ in range(FURTHER):
     x0_torch = train[generator.integers(0, len(train), 64)]
@@ -145,7 +146,7 @@ for _ in range(FURTHER):
         *(optimizer, process, x0_torch, t_torch, u_torch),
         ce_weight=run.config.loss.ce_weight,
         clip=1.0,
-        belief=told["belief"],
+        belief=meaning["belief"],
     )
     losses.append(float(metrics.kl))
 print(f"mean KL of the last steps: {np.mean(losses[-20:]):.4f} nats")
@@ -171,6 +172,6 @@ for tensor, array in zip(
     np.testing.assert_array_equal(tensor, array)  # to the bit
 
 test, _ = run.read_split("test", 100)
-for name, each in {"trained in JAX": run, "and further in PyTorch": back}.items():
-    found = each.evaluate_on(test)
-    print(f"{name}: {found['bits_per_dim']:.3f} +- {found['standard_error']:.3f} bits/dim")
+for name, trained_run in {"trained in JAX": run, "and further in PyTorch": back}.items():
+    bound = trained_run.evaluate_on(test)
+    print(f"{name}: {bound['bits_per_dim']:.3f} +- {bound['standard_error']:.3f} bits/dim")

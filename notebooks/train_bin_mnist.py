@@ -164,17 +164,17 @@ grid(states[:, :4].swapaxes(0, 1).reshape(-1, *test.shape[1:]), len(times))
 
 # %%
 x0, _ = run.read_split("test", LIMIT)
-found = run.evaluate_on(x0)
+bound = run.evaluate_on(x0)
 pixels = baselines.histogram_nats(run.read_split("train")[0], x0, 2).mean()
-print(f"{len(x0)} test images: {found['nats']:.2f} +- {found['nats_standard_error']:.2f} nats per image")
-print(f"{found['bits_per_dim']:.3f} +- {found['standard_error']:.3f} bits/dim")
+print(f"{len(x0)} test images: {bound['nats']:.2f} +- {bound['nats_standard_error']:.2f} nats per image")
+print(f"{bound['bits_per_dim']:.3f} +- {bound['standard_error']:.3f} bits/dim")
 print(f"independent pixels: {pixels:.2f} nats per image")
-np.testing.assert_allclose(sum(found["steps"]) + found["prior"], found["bits_per_dim"], rtol=1e-5)
+np.testing.assert_allclose(sum(bound["steps"]) + bound["prior"], bound["bits_per_dim"], rtol=1e-5)
 
 # %%
 plt.figure(figsize=(6, 3), layout="constrained")
-plt.plot(found["times"], found["steps"])
+plt.plot(bound["times"], bound["steps"])
 plt.xlabel("t")
 plt.ylabel("term [bits/dim]")
-plt.title(f"terms of the bound, {len(x0)} test images; prior KL {found['prior']:.1e}")
+plt.title(f"terms of the bound, {len(x0)} test images; prior KL {bound['prior']:.1e}")
 plt.show()

@@ -156,20 +156,20 @@ grid(few[:20], 10)
 x0, labels = run.read_split("test", LIMIT)
 train, train_labels = run.read_split("train")
 D = x0[0].size
-found = run.evaluate_on(x0, labels)
+bound = run.evaluate_on(x0, labels)
 pixels = baselines.histogram_nats(train, x0, K).mean() / (D * np.log(2))
 mixture = baselines.class_mixture_nats(train, train_labels, x0, K).mean() / (D * np.log(2))
-print(f"{len(x0)} test images: {found['bits_per_dim']:.3f} +- {found['standard_error']:.3f} bits/dim")
+print(f"{len(x0)} test images: {bound['bits_per_dim']:.3f} +- {bound['standard_error']:.3f} bits/dim")
 print(f"histogram of each pixel: {pixels:.3f}, mixture of class histograms: {mixture:.3f}")
 print(f"a label is worth at most {np.log2(10) / D:.3f}")
 
 # %%
 plt.figure(figsize=(6, 3), layout="constrained")
-plt.plot(found["times"], found["steps"])
+plt.plot(bound["times"], bound["steps"])
 plt.yscale("log")
 plt.xlabel("t")
 plt.ylabel("term [bits/dim]")
-plt.title(f"terms of the bound, {len(x0)} test images; prior KL {found['prior']:.1e} bits/dim", fontsize=9)
+plt.title(f"terms of the bound, {len(x0)} test images; prior KL {bound['prior']:.1e} bits/dim", fontsize=9)
 plt.show()
 
 # %% [markdown]

@@ -26,12 +26,13 @@ def status(*args):
 
 def error(capsys, *args):
     """The message of a command that must fail with exactly one line."""
-    code, printed = status(*args), capsys.readouterr()
+    code = status(*args)
+    printed = capsys.readouterr()
     assert code == 1
     assert ONE_LINE.fullmatch(printed.err.replace(_note(printed.err), "")), printed.err
     return printed.err
 
 
 def _note(text):
-    found = re.match(r"preparing data set .*\n", text)
-    return found.group(0) if found else ""
+    note = re.match(r"preparing data set .*\n", text)
+    return note.group(0) if note else ""

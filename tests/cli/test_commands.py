@@ -69,8 +69,8 @@ def losses(workdir):
 
 def test_train_writes_a_run(trained):
     assert checkpoint.list_steps(trained / "checkpoints") == [12, 16, 20]
-    found = losses(trained)
-    assert list(found) == [4, 5, 8, 10, 12, 15, 16, 20]
+    losses_by_step = losses(trained)
+    assert list(losses_by_step) == [4, 5, 8, 10, 12, 15, 16, 20]
     moved = [np.abs(a - b).max() for a, b in zip(*(tables(trained, step) for step in (12, 20)), strict=True)]
     assert min(moved) > 1e-3  # eight steps of Adam
     assert (trained / "loss.png").stat().st_size > 1000
@@ -92,14 +92,14 @@ def test_eval_and_sample(trained, data_dir, capsys, monkeypatch):
     printed_after(monkeypatch, sample, *(trained / f"{name}.png" for name in ("samples", "chain")))
     assert status("eval", trained) == 0
     printed = capsys.readouterr().out
-    found = re.search(r"test bits/dim: (\d\.\d{3}) \+- (\d\.\d{3})\n\Z", printed)
-    assert found
+    match = re.search(r"test bits/dim: (\d\.\d{3}) \+- (\d\.\d{3})\n\Z", printed)
+    assert match
     assert "per-pixel histogram: 2.366 bits/dim" in printed
     assert "mixture of 10 class histograms: 2.2" in printed
     result = json.loads((trained / "eval.json").read_text())
     parts = sum(result["steps"]) + result["prior"]
     assert result["bits_per_dim"] == pytest.approx(parts, rel=1e-6)
-    assert f"{parts:.3f}" == found[1]
+    assert f"{parts:.3f}" == match[1]
     assert result["examples"] == 297
     assert status("eval", trained, "--batch-size", "34") == 0
     other = json.loads((trained / "eval.json").read_text())["bits_per_dim"]
@@ -137,7 +137,8 @@ def test_a_gif_is_of_images(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("T", [1, 5, 10, 45, 100, 256, 1000, 4000])
 def test_the_states_of_the_picture_are_among_those_of_the_gif(T):
-    few, many = (evenly_spaced(T, n) for n in (kinds.base.STATES, kinds.base.FRAMES))
+    few = evenly_spaced(T, kinds.base.STATES)
+    many = evenly_spaced(T, kinds.base.FRAMES)
     assert set(few) <= set(many)
     assert (many[0], many[-1], len(many)) == (0, T, min(T + 1, kinds.base.FRAMES))
 
@@ -161,12 +162,17 @@ def test_eval_and_sample_with_fewer_steps(trained, capsys, monkeypatch):
     assert result["times"] == [4, 7, 10]
     assert result["bits_per_dim"] == pytest.approx(sum(result["steps"]) + result["prior"], rel=1e-6)
     assert f"3 steps: {result['bits_per_dim']:.3f} +- " in capsys.readouterr().out
-    told = {}
+    times_shown = {}
     for name in ("save_chain", "save_gif"):
         save = getattr(show, name)
-        monkeypatch.setattr(show, name, lambda *args, n=name, s=save: (told.update({n: args[3]}), s(*args)))
+        monkeypatch.setattr(
+            show, name, lambda *args, n=name, s=save: (times_shown.update({n: args[3]}), s(*args))
+        )
     assert status("sample", trained, "--num", "4", "--steps", "3", "--gif") == 0
-    assert told == {"save_chain": [0, 4, 7, 10], "save_gif": [10, 7, 4, 0]}  # of all steps, as in the report
+    assert times_shown == {
+        "save_chain": [0, 4, 7, 10],
+        "save_gif": [10, 7, 4, 0],
+    }  # of all steps, as in the report
     assert np.load(trained / "samples_steps3.npy").shape == (4, 8, 8, 1)
     assert (trained / "chain_steps3.png").stat().st_size > 1000
     caption = runs.open(trained, steps=3).caption
@@ -180,8 +186,8 @@ KEPT_OF_DATA = ("class", "name", "train_split", "test_split", "binarize", "mirro
 def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(trained, capsys, monkeypatch):
     assert status("eval", trained, "--steps", "2,3,10", "--grid", "dp", "--limit", "40") == 0
     printed = capsys.readouterr().out
-    found = [json.loads((trained / f"eval_steps{n}_griddp_limit40.json").read_text()) for n in (2, 3, 10)]
-    for result in found:
+    results = [json.loads((trained / f"eval_steps{n}_griddp_limit40.json").read_text()) for n in (2, 3, 10)]
+    for result in results:
         assert result["times"][-1] == 10
         nats = result["bits_per_dim"] * 64 * np.log(2)
         assert result["nats"] == pytest.approx(nats, rel=1e-6)
@@ -190,17 +196,17 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
         )
         assert f"{line} bits/dim, {nats:.2f} +- {result['nats_standard_error']:.2f} nats" in printed
     assert printed.endswith(
-        f"test bits/dim: {found[-1]['bits_per_dim']:.3f} +- {found[-1]['standard_error']:.3f}\n"
+        f"test bits/dim: {results[-1]['bits_per_dim']:.3f} +- {results[-1]['standard_error']:.3f}\n"
     )
     costs = grids.read(runs.open(trained)).costs
     sums = [costs[0, s] + costs[s, 10] for s in range(1, 10)]
-    assert found[1]["protocol"] == {
+    assert results[1]["protocol"] == {
         "N": 40,
         "split": "test",
         "step": 20,
         "ema": 0.9,
         "steps": 3,
-        "grid": f"{found[1]['times']} of 10" if found[1]["times"] != [4, 7, 10] else "even, of 10",
+        "grid": f"{results[1]['times']} of 10" if results[1]["times"] != [4, 7, 10] else "even, of 10",
         "data": {k: v for k, v in config_io.to_json(tiny.get_config().data).items() if k in KEPT_OF_DATA},
         "examples": f"sha256 {hashlib.sha256(runs.open(trained).read_split('test', 40)[0]).hexdigest()}",
         "terms": "all",
@@ -208,10 +214,10 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
         "dtype": "float32",
         "seed": 0,
     }
-    assert found[0]["times"] == [1 + int(np.argmin(sums)), 10]
-    assert found[2]["times"] == list(range(1, 11))
+    assert results[0]["times"] == [1 + int(np.argmin(sums)), 10]
+    assert results[2]["times"] == list(range(1, 11))
     whole = runs.open(trained).evaluate(40)
-    assert whole["bits_per_dim"] == pytest.approx(found[2]["bits_per_dim"], rel=1e-6)
+    assert whole["bits_per_dim"] == pytest.approx(results[2]["bits_per_dim"], rel=1e-6)
     assert status("eval", trained, "--calls", "9", "--limit", "40") == 0
     few = json.loads((trained / "eval_calls9_limit40.json").read_text())
     assert abs(few["bits_per_dim"] - whole["bits_per_dim"]) < 4 * few["standard_error"]
@@ -224,18 +230,18 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     monkeypatch.setattr(evaluate, "SHORT", 1)
     assert status("eval", trained, "--steps", "2") == 0
     assert "about 1 min: 297 examples x 2 calls of the network; --limit N" in capsys.readouterr().out
-    kept = trained / "jumps_step20.json"
-    text = kept.read_text()
+    costs_file = trained / "jumps_step20.json"
+    text = costs_file.read_text()
     two = ("sample", trained, "--steps", "2", "--grid", "dp")
     for damaged in (
         "[]",
         text.replace("[1, 2, ", "[1, 3, "),
         text.replace('"costs": [[', '"costs": [["x", '),
     ):
-        kept.write_text(damaged)
+        costs_file.write_text(damaged)
         assert "delete it, d3pm eval --grid dp writes it again" in error(capsys, *two)
     for other in (text.replace('"weights": "', '"weights": "0'), None):
-        kept.unlink() if other is None else kept.write_text(other)
+        costs_file.unlink() if other is None else costs_file.write_text(other)
         message = error(capsys, *two)
         assert f"d3pm eval {trained} --step 20 --steps 2 --grid dp --limit 100 finds it" in message
     assert "pass both, as --steps 20 --grid dp" in error(capsys, "sample", trained, "--grid", "dp")
@@ -283,14 +289,15 @@ def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path, capsys):
 
 def rates(workdir, steps):
     """The learning rate of each step, from what it did to the parameters and Adam's moments after it."""
-    found, states = {}, {step: restored(workdir, step).state for step in (steps[0] - 1, *steps)}
+    rate_by_step = {}
+    states = {step: restored(workdir, step).state for step in (steps[0] - 1, *steps)}
     for step in steps:
         moved = np.asarray(states[step].params["late"]["bias"] - states[step - 1].params["late"]["bias"])
         adam = states[step].opt_state[1][0]
         mean = np.asarray(adam.mu["late"]["bias"]) / (1 - 0.9**step)
         square = np.asarray(adam.nu["late"]["bias"]) / (1 - 0.999**step)
-        found[step] = np.median(-moved * (np.sqrt(square) + 1e-8) / mean)
-    return found
+        rate_by_step[step] = np.median(-moved * (np.sqrt(square) + 1e-8) / mean)
+    return rate_by_step
 
 
 def test_a_longer_run_goes_on_at_the_rate_that_is_asked_for(tmp_path, data_dir, capsys, monkeypatch):
@@ -329,7 +336,8 @@ def test_a_run_begins_from_the_average_of_another(trained, tmp_path, data_dir, c
         patch.setattr(logs, "open_logs", killed)
         assert status(*args) == 130
     capsys.readouterr()
-    first, old = restored(workdir, 0).state, restored(trained, 20).state
+    first = restored(workdir, 0).state
+    old = restored(trained, 20).state
     for part in (first.params, first.ema):
         jax.tree.map(np.testing.assert_array_equal, part, old.ema)
     assert np.abs(old.ema["late"]["bias"] - old.params["late"]["bias"]).max() > 1e-4
@@ -601,18 +609,20 @@ def test_modules_run_as_the_command(monkeypatch, capsys):
 
 
 def test_a_signal_ends_a_process_without_a_standard_output(monkeypatch):
-    ended, told = [], []
+    ended = []
+    signal_names = []
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(signals.os, "_exit", ended.append)
     read, write = socket.socketpair()
     with write:
         write.send(bytes([signal.SIGTERM, signal.SIGTERM]))
-        signals._watch(read, told.append)
-    assert (ended, told) == ([130], ["SIGTERM"])
+        signals._watch(read, signal_names.append)
+    assert (ended, signal_names) == ([130], ["SIGTERM"])
 
 
 def test_an_export_elsewhere_leaves_a_run_that_cannot_be_written(trained, tmp_path, capsys, monkeypatch):
-    out, access = tmp_path / "w.safetensors", os.access
+    out = tmp_path / "w.safetensors"
+    access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != trained and access(path, mode))
     assert status("export", trained, "--to", "torch", "--out", out) == 0
     assert out.exists()

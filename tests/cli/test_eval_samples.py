@@ -27,7 +27,8 @@ N = 70
 @pytest.fixture
 def run(tmp_path):
     """A run with random weights, on arrays that look like digits, with half of its steps."""
-    rng, files = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    files = {}
     for split, size in (("train", 150), ("test", 66)):
         files |= {split: str(tmp_path / f"{split}.npy"), f"{split}_labels": str(tmp_path / f"{split}_of.npy")}
         labels = rng.integers(10, size=size)
@@ -48,13 +49,14 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
     """In features that need no training: sums of rows."""
     sums = features.Features("sums", lambda x: (x.sum((2, 3)).astype(np.float32), x[:, 0, 0, 0] % 10))
     monkeypatch.setattr(features, "choose_features", lambda *_: sums)
-    shown, save = [], show.save_grid
+    shown = []
+    save = show.save_grid
     monkeypatch.setattr(show, "save_grid", lambda *args: (shown.append(args[1]), save(*args)))
     execute(run)
     (path,) = run.workdir.glob("quality_*.json")
-    (found,) = protocol.read_figures([run.workdir])
-    assert [found.protocol[name] for name in ("N", "step", "seed")] == [N, 7, 3]
-    assert [found.protocol[name] for name in ("steps", "grid")] == [5, "even, of 10"]
+    (stored,) = protocol.read_figures([run.workdir])
+    assert [stored.protocol[name] for name in ("N", "step", "seed")] == [N, 7, 3]
+    assert [stored.protocol[name] for name in ("steps", "grid")] == [5, "even, of 10"]
     printed = capsys.readouterr().out
     assert f"figures and their protocol: {path}\n" in printed
     assert "\n  per-pixel  " in printed
@@ -64,15 +66,17 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
     samples, _ = run.sample(jax.random.key(3), N, batch_size=N)
     train, _ = run.read_split("train")
     rows = json.loads(path.read_text())["figures"]
-    assert {name: row["n"].value for name, row in found.values.items()} == {x: rows[x]["n"] for x in rows}
+    assert {name: row["n"].value for name, row in stored.values.items()} == {x: rows[x]["n"] for x in rows}
     assert {name: row["n"] for name, row in rows.items()} == {
         "samples": N,
         "train": N,
         "test": 66,
         "per-pixel": N,
     }
-    x, y = samples.sum((2, 3)).astype(float), train.sum((2, 3)).astype(float)
-    S, R = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    x = samples.sum((2, 3)).astype(float)
+    y = train.sum((2, 3)).astype(float)
+    S = np.cov(x, rowvar=False)
+    R = np.cov(y, rowvar=False)
     distance = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(S + R - 2 * scipy.linalg.sqrtm(S @ R).real)
     assert rows["samples"]["frechet"] == pytest.approx(distance)
     assert rows["train"]["frechet"] < rows["per-pixel"]["frechet"]
@@ -93,21 +97,21 @@ def test_the_classifier_is_kept_and_verified(run, tmp_path, monkeypatch):
     monkeypatch.setattr(digit_features, "STEPS", 200)
     train, labels = run.read_split("train")
     first = features.obtain_classifier(train, labels, run.parts.description)
-    (kept,) = (tmp_path / "cache" / "d3pm_jax").iterdir()
-    kept.rename(tmp_path / "first")
+    (classifier_file,) = (tmp_path / "cache" / "d3pm_jax").iterdir()
+    classifier_file.rename(tmp_path / "first")
     assert (
         features.obtain_classifier(train, labels, run.parts.description).digest == first.digest
     )  # trained again
-    found, called = digit_features.classify_images(first.params, train, 10, 17)
-    assert found.shape == (150, 64)
+    pooled, called = digit_features.classify_images(first.params, train, 10, 17)
+    assert pooled.shape == (150, 64)
     assert np.mean(called == labels) > 0.5  # of what few steps can tell apart
 
     monkeypatch.setattr(digit_features, "train_classifier", lambda *_: pytest.fail("trains again"))
     execute(run)
     assert protocol.read_figures([run.workdir])[0].protocol["features"].endswith(f"sha256 {first.digest}")
-    content = bytearray(kept.read_bytes())
+    content = bytearray(classifier_file.read_bytes())
     content[-1] ^= 1
-    kept.write_bytes(content)
+    classifier_file.write_bytes(content)
     with pytest.raises(
         UserError, match=r"is no classifier of this data \(it is damaged.*\): delete it, and it is trained"
     ):

@@ -65,18 +65,19 @@ def test_a_run_goes_through_a_file_to_a_new_run(old, tmp_path, capsys):
 
     new = tmp_path / "new"
     assert status("import", file, "--workdir", new, "--train.steps", "2") == 0
-    found = first_state(new)
-    same(found.params, state.ema)
-    same(found.ema, state.ema)
-    assert found.step == 0
-    assert all(not np.any(x) for x in jax.tree.leaves(found.opt_state))
+    imported = first_state(new)
+    same(imported.params, state.ema)
+    same(imported.ema, state.ema)
+    assert imported.step == 0
+    assert all(not np.any(x) for x in jax.tree.leaves(imported.opt_state))
     assert "holds a run already: pass another --workdir" in error(capsys, "import", file, "--workdir", new)
 
 
 def test_an_import_is_a_run_to_go_on_with(tmp_path, data_dir, monkeypatch, capsys):
     monkeypatch.setattr(network, "split_network", tiny.split)  # any network whose parameters have known names
     _, init = tiny.split(tiny.get_config(), tiny.DIGITS, tiny.get_config().process.build())
-    file, new = tmp_path / "w.safetensors", tmp_path / "new"
+    file = tmp_path / "w.safetensors"
+    new = tmp_path / "new"
     twin.save(file, init(jax.random.key(3)))
     options = ["--data.dir", data_dir, "--train.steps", "2", "--process.steps", "2"]
     options += ["--process.beta.start", "0.5", "--process.beta.stop", "1"]
@@ -144,7 +145,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_tensors_that_do_not_fit_are_named(case, old, tmp_path):
     _, state = old
-    file, (changes, message) = tmp_path / "w.safetensors", CASES[case]
+    file = tmp_path / "w.safetensors"
+    changes, message = CASES[case]
     safetensors.numpy.save_file(changed(twin.to_torch(state.ema), **changes), file)
     with pytest.raises(ValueError, match=r"w\.safetensors: ") as raised:
         twin.load(file, state.params)
@@ -153,7 +155,8 @@ def test_tensors_that_do_not_fit_are_named(case, old, tmp_path):
 
 def test_another_architecture_is_one_short_line(old, tmp_path, data_dir, capsys):
     _, state = old
-    file, workdir = tmp_path / "w.safetensors", tmp_path / "new"
+    file = tmp_path / "w.safetensors"
+    workdir = tmp_path / "new"
     twin.save(file, state.ema)
     deeper = ["--model.ch-mult", "1", "2"]
     message = error(capsys, "import", file, CONFIG, "--workdir", workdir, "--data.dir", data_dir, *deeper)
@@ -196,7 +199,8 @@ def test_help_of_export_and_import(old, capsys):
 
 def test_an_import_that_fails_half_way_is_not_gone_on_with(old, tmp_path, data_dir, capsys, monkeypatch):
     workdir, state = old
-    file, new = tmp_path / "w.safetensors", tmp_path / "new"
+    file = tmp_path / "w.safetensors"
+    new = tmp_path / "new"
     twin.save(file, state.ema, {"config": (workdir / SAVED_CONFIG).read_text()})
 
     def full(*args):
@@ -234,15 +238,16 @@ def test_pytorch_builds_the_network_and_its_head_from_the_file(name, tmp_path):
     tiny.write_run(tmp_path / "run", dataclasses.replace(tiny.get_config(), **NETWORKS[name]))
     assert status("export", tmp_path / "run", "--to", "torch") == 0
     run = runs.open(tmp_path / "run")
-    xt, t = np.random.default_rng(1).integers(0, run.process.K, (3, 8, 8, 1)), np.array([1, 4, 10])
+    xt = np.random.default_rng(1).integers(0, run.process.K, (3, 8, 8, 1))
+    t = np.array([1, 4, 10])
     label = np.array([3, 0, 9]) if name == "logistic" else None
     expected = run.predict(*(None if x is None else jnp.asarray(x, jnp.int32) for x in (xt, t, label)))
     with torch.no_grad():
         denoise = exported.denoiser(tmp_path / "run" / "weights.safetensors")
-        found = denoise(*(None if x is None else torch.tensor(x) for x in (xt, t, label))).numpy()
-    np.testing.assert_allclose(found, expected, rtol=5e-6, atol=5e-6)
-    told = exported.logits_keywords(tmp_path / "run" / "weights.safetensors")
-    assert told == {"belief": "leave_one_out"}
+        logits = denoise(*(None if x is None else torch.tensor(x) for x in (xt, t, label))).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=5e-6, atol=5e-6)
+    keywords = exported.logits_keywords(tmp_path / "run" / "weights.safetensors")
+    assert keywords == {"belief": "leave_one_out"}
     safetensors.numpy.save_file({"x": np.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="has no 'config' in its metadata: write it with d3pm export"):
         exported.denoiser(tmp_path / "other.safetensors")

@@ -43,7 +43,8 @@ def get_config():
 def home(tmp_path_factory):
     """A folder with a text, a tokenizer, a config and two runs; one of them was killed on its way."""
     jax.devices()  # two, as in the processes: the first to ask could still have one
-    folder, rng = tmp_path_factory.mktemp("own"), random.Random(0)
+    folder = tmp_path_factory.mktemp("own")
+    rng = random.Random(0)
     text = "\n".join(" ".join(rng.choices(WORDS.split(), k=rng.randint(3, 12))) for _ in range(400))
     (folder / "novel.txt").write_text(text, encoding="utf-8")
     bpe = tokenizers.ByteLevelBPETokenizer()
@@ -86,7 +87,8 @@ def lines(path):
 
 
 def test_a_killed_run_ends_with_the_same_bits(home):
-    whole, killed = (runs.open(home / name).parts.state for name in ("whole", "killed"))
+    whole = runs.open(home / "whole").parts.state
+    killed = runs.open(home / "killed").parts.state
     assert int(whole.step) == STEPS
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(killed), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -95,17 +97,20 @@ def test_a_killed_run_ends_with_the_same_bits(home):
 def test_it_is_evaluated_by_token_and_by_the_chain_rule(home):
     """A token is no character, so there are no bits per character."""
     out = finished(home, "eval", "killed", "--chain-rule", "2", "--calls", "2")
-    found = json.loads((home / "killed" / "eval_calls2.json").read_text())
-    assert 0 < found["bits_per_dim"] < np.log2(300)
-    assert found["perplexity"] == pytest.approx(2 ** found["bits_per_dim"])
-    assert "bits_per_char" not in found
+    bound = json.loads((home / "killed" / "eval_calls2.json").read_text())
+    assert 0 < bound["bits_per_dim"] < np.log2(300)
+    assert bound["perplexity"] == pytest.approx(2 ** bound["bits_per_dim"])
+    assert "bits_per_char" not in bound
     assert "bits/char" not in out
     assert re.search(r"^  exact, in random orders, 2 examples: \d\.\d{3} \+- \d\.\d{3} bits/dim$", out, re.M)
     assert re.search(r"^test bits/dim: \d\.\d{3} \+- \d\.\d{3}\n\Z", out, re.M)
 
 
 def test_what_is_known_of_samples_stays_to_the_letter(home):
-    run, prompt, before, behind = home / "killed", "a naïve café\n", "the dog ", " saw a"
+    run = home / "killed"
+    prompt = "a naïve café\n"
+    before = "the dog "
+    behind = " saw a"
     out = finished(home, "sample", "killed", "--num", "2", "--steps", "8")
     assert re.findall(r"^sample (\d)$", out, re.M) == ["0", "1"]
     assert len(lines(run / "samples_steps8.txt")) == 2
@@ -114,7 +119,8 @@ def test_what_is_known_of_samples_stays_to_the_letter(home):
     assert [x.startswith("a naïve café\\n") for x in lines(run / "samples_prompt.txt")] == [True] * 3
     finished(home, "sample", "killed", "--num", "3", "--infill", f"{before}[MASK:5]{behind}[MASK:2]")
     vocabulary = runs.open(run).parts.description.symbols
-    first, last = (symbols.match_symbols(text, vocabulary) for text in (before, behind))
+    first = symbols.match_symbols(before, vocabulary)
+    last = symbols.match_symbols(behind, vocabulary)
     for x in np.load(run / "samples_infill.npy"):
         np.testing.assert_array_equal(x[: len(first)], first)
         np.testing.assert_array_equal(x[len(first) + 5 :][: len(last)], last)

@@ -40,8 +40,8 @@ def start(count, *words, devices=2, port=None, ids=None, env=None):
 
 def ended(processes, timeout=400):
     """(status, output, errors) of each."""
-    found = [process.communicate(timeout=timeout) for process in processes]
-    return [(p.returncode, *texts) for p, texts in zip(processes, found, strict=True)]
+    outputs = [process.communicate(timeout=timeout) for process in processes]
+    return [(p.returncode, *texts) for p, texts in zip(processes, outputs, strict=True)]
 
 
 def run(count, *words, devices=2, status=0):
@@ -85,12 +85,13 @@ def test_two_begin_one_goes_on_and_two_end(whole, tmp_path):
     run(2, *train(workdir, "--mesh.fsdp", "4", "--train.steps", "7"))
     assert "begins" not in run(1, *resume(workdir, "--train.steps", "13"), devices=1)
     run(2, *resume(workdir, "--train.steps", "20", "--mesh.fsdp", "2"))
-    ours, theirs = losses(workdir), losses(whole)
+    ours = losses(workdir)
+    theirs = losses(whole)
     assert ours.keys() == theirs.keys() == set(range(1, 21))
     np.testing.assert_allclose([ours[i] for i in theirs], list(theirs.values()), rtol=1e-5)  # float32
     lines = [json.loads(line) for line in (workdir / "layouts.jsonl").read_text().splitlines()]
-    told = [(line["step"], line["processes"], line["mesh"]) for line in lines]
-    assert told == [
+    recorded = [(line["step"], line["processes"], line["mesh"]) for line in lines]
+    assert recorded == [
         (0, 2, {"data": 1, "fsdp": 4}),
         (7, 1, {"data": 1, "fsdp": 1}),
         (13, 2, {"data": 2, "fsdp": 2}),
@@ -98,26 +99,26 @@ def test_two_begin_one_goes_on_and_two_end(whole, tmp_path):
 
 
 def test_what_two_evaluate_and_sample_is_what_one_does(whole, tmp_path):
-    found = []
+    results = []
     for count in (2, 1):
         text = run(count, "eval", whole, "--limit", "20")
         assert "test bits/dim: " in text
         run(count, "sample", whole, "--num", "40")
         bits = json.loads((whole / "eval_limit20.json").read_text())["bits_per_dim"]
-        found.append((bits, np.load(whole / "samples.npy")))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
-    np.testing.assert_array_equal(found[0][1], found[1][1])
+        results.append((bits, np.load(whole / "samples.npy")))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+    np.testing.assert_array_equal(results[0][1], results[1][1])
 
 
-@pytest.mark.parametrize(("number", "who"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
-def test_a_signal_to_one_saves_and_stops_both(number, who, tmp_path):
+@pytest.mark.parametrize(("number", "index"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
+def test_a_signal_to_one_saves_and_stops_both(number, index, tmp_path):
     workdir = tmp_path / "run"
     processes = start(2, *train(workdir, *ENDLESS))
     until(lambda: checkpoint.list_steps(workdir / "checkpoints"), processes)
     sent = time.monotonic()
-    processes[who].send_signal(number)
+    processes[index].send_signal(number)
     (first, second) = ended(processes)
-    print(f"{number.name} to process {who}: both down after {time.monotonic() - sent:.1f} s")
+    print(f"{number.name} to process {index}: both down after {time.monotonic() - sent:.1f} s")
     assert (first[0], second[0]) == (130, 130)
     step = int(re.search(r"stopped by SIGTERM, saved step (\d+)\n", first[1])[1])
     assert checkpoint.list_steps(workdir / "checkpoints")[-1] == step
@@ -125,17 +126,17 @@ def test_a_signal_to_one_saves_and_stops_both(number, who, tmp_path):
     assert f"trained to step {step + 2}" in text
 
 
-@pytest.mark.parametrize("who", [0, 1])
-def test_a_peer_that_dies_takes_the_others_along(who, tmp_path):
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_peer_that_dies_takes_the_others_along(index, tmp_path):
     workdir = tmp_path / "run"
     processes = start(2, *train(workdir, *ENDLESS, "--mesh.heartbeat", "10"))
     until(lambda: checkpoint.list_steps(workdir / "checkpoints"), processes)
-    processes[who].kill()
+    processes[index].kill()
     killed = time.monotonic()
-    other = processes[1 - who]
+    other = processes[1 - index]
     other.communicate(timeout=60)
     seconds = time.monotonic() - killed
-    print(f"process {who} killed: the other ended with {other.returncode} after {seconds:.1f} s")
+    print(f"process {index} killed: the other ended with {other.returncode} after {seconds:.1f} s")
     ended(processes)
     assert other.returncode not in (0, 130)
     step = checkpoint.list_steps(workdir / "checkpoints")[-1]
@@ -146,9 +147,9 @@ def test_a_peer_that_dies_takes_the_others_along(who, tmp_path):
 def test_any_error_of_one_process_ends_all(where, tmp_path):
     """Not only those that are one line."""
     env = {"D3PM_BREAK": where}
-    found = ended(start(2, *train(tmp_path / "run"), env=env))
-    assert 0 not in [status for status, _, _ in found]
-    assert ("ValueError: broken" in found[0][2]) == (where == "logs")
+    statuses_and_texts = ended(start(2, *train(tmp_path / "run"), env=env))
+    assert 0 not in [status for status, _, _ in statuses_and_texts]
+    assert ("ValueError: broken" in statuses_and_texts[0][2]) == (where == "logs")
 
 
 def test_two_begin_with_the_weights_of_another_run(whole, tmp_path):

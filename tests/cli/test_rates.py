@@ -27,9 +27,9 @@ def test_fields_of_a_rate_and_of_an_optimizer_are_overridden():
     base = dataclasses.replace(tiny.get_config(), optimizer=configs.Muon(rate=configs.WSDRate(20, 5)))
     words = ["--optimizer.rate.steps", "1000", "--optimizer.rate.decay", "linear", "--optimizer.beta", "0.9"]
     words += ["--optimizer.adam", "embed", "last"]
-    found = overrides.apply_overrides(base, words, "")
+    config = overrides.apply_overrides(base, words, "")
     wanted = configs.Muon(rate=configs.WSDRate(1000, 5, "linear"), beta=0.9, adam=("embed", "last"))
-    assert found.optimizer == wanted
+    assert config.optimizer == wanted
     with pytest.raises(UserError, match=r"--optimizer.rate.steps: expected a whole number in .*, got 'x'"):
         overrides.apply_overrides(base, ["--optimizer.rate.steps", "x"], "")
 
@@ -49,7 +49,8 @@ def test_all_of_a_rate_may_change_on_resume_and_nothing_beside_it():
 
 def rate_of(folder, config, step):
     """The learning rate of a step, from what it did to the parameters and the moments after it."""
-    before, after = (runs.open(folder, config, s).parts.state for s in (step - 1, step))
+    before = runs.open(folder, config, step - 1).parts.state
+    after = runs.open(folder, config, step).parts.state
     moved = np.asarray(after.params["late"]["bias"] - before.params["late"]["bias"])
     adam = after.opt_state[1][0]
     mean = np.asarray(adam.mu["late"]["bias"]) / (1 - 0.9**step)
@@ -59,7 +60,8 @@ def rate_of(folder, config, step):
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_rate(tmp_path):
-    old, new = configs.WSDRate(3, 2, "linear"), configs.CosineRate(9)
+    old = configs.WSDRate(3, 2, "linear")
+    new = configs.CosineRate(9)
     runs.train(with_rate(old), tmp_path)
     with pytest.raises(UserError, match=r"optimizer.rate.steps = 3: the learning rate is 0 after that"):
         runs.train(with_rate(old, 5), tmp_path, resume=True)
@@ -67,15 +69,16 @@ def test_a_run_goes_on_with_another_rate(tmp_path):
     run = runs.train(config, tmp_path, resume=True)
     assert run.config.optimizer.rate == new
     parts = [old.build()(jnp.asarray(n)) for n in (1, 2)] + [new.build()(jnp.asarray(n)) for n in (3, 4)]
-    found = [rate_of(tmp_path, config, step) for step in (2, 3, 4, 5)]
-    np.testing.assert_allclose(found, 0.01 * np.array(parts), rtol=2e-3)
+    rates = [rate_of(tmp_path, config, step) for step in (2, 3, 4, 5)]
+    np.testing.assert_allclose(rates, 0.01 * np.array(parts), rtol=2e-3)
 
 
-class Kept:
+class RecordingLog:
     """A logger of the user's own."""
 
     def __init__(self):
-        self.steps, self.closed = [], False
+        self.steps = []
+        self.closed = False
 
     def log(self, step, values):
         assert {"loss", "kl", "ce", "grad_norm"} <= set(values)
@@ -87,10 +90,10 @@ class Kept:
 
 @pytest.mark.slow
 def test_a_logger_of_the_users_own_gets_what_the_file_has(tmp_path):
-    kept = Kept()
-    runs.train(with_rate(configs.ConstantRate()), tmp_path, logs=[kept])
-    assert kept.steps == [row["step"] for row in runs.metrics.read_metrics(tmp_path)] == [1, 2, 3]
-    assert kept.closed
+    log = RecordingLog()
+    runs.train(with_rate(configs.ConstantRate()), tmp_path, logs=[log])
+    assert log.steps == [row["step"] for row in runs.metrics.read_metrics(tmp_path)] == [1, 2, 3]
+    assert log.closed
 
 
 def test_weights_and_biases_without_its_package_is_refused_before_anything_is_written(

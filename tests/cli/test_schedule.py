@@ -29,7 +29,8 @@ def test_schedule_draws_a_config(name, half, prior, tmp_path, capsys):
 
 def test_schedule_draws_several_configs(tmp_path, capsys):
     """Overrides are of all of them, and each has the lines that it has alone."""
-    picture, steps = tmp_path / "both.png", ("--process.steps", "4")
+    picture = tmp_path / "both.png"
+    steps = ("--process.steps", "4")
     names = ("digits_absorbing", "digits_uniform")
     configs = [Path("configs") / f"{name}.py" for name in names]
     assert status("schedule", *configs, "--out", picture, *steps) == 0
@@ -42,9 +43,9 @@ def test_schedule_draws_several_configs(tmp_path, capsys):
         + re.escape(end),
         printed,
     )
-    found = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
     for colour in ((31, 119, 180), (255, 127, 14)):
-        near = np.abs(found - colour).max(-1) < 30
+        near = np.abs(pixels - colour).max(-1) < 30
         assert all(panel.any() for panel in np.array_split(near[: len(near) * 9 // 10], 3))
 
 
@@ -56,7 +57,8 @@ def test_bad_values_among_several_configs_name_theirs(tmp_path, capsys, monkeypa
     assert f"{tmp_path / 'none.py'}: no config file" in error(capsys, *args[:3], tmp_path / "none.py")
     assert f"{other} is there more than once" in error(capsys, *args[:3], other)
     assert not (tmp_path / "x.png").exists()
-    drawn, save = [], show.save_schedules
+    drawn = []
+    save = show.save_schedules
     monkeypatch.setattr(show, "save_schedules", lambda *args: (drawn.extend(args[1]), save(*args)))
     assert status(*args) == 0  # two files of one name are told apart by their paths
     printed = capsys.readouterr().out

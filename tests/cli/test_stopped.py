@@ -35,11 +35,11 @@ def trained(tmp_path_factory, data_dir):
 
 
 def test_eval_and_sample_of_a_network(trained):
-    found = []
+    bounds = []
     for size in ("7", "20"):
         assert status("eval", trained, "--limit", "20", "--batch-size", size) == 0
-        found.append(json.loads((trained / "eval_limit20.json").read_text())["bits_per_dim"])
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
+        bounds.append(json.loads((trained / "eval_limit20.json").read_text())["bits_per_dim"])
+    assert bounds[0] == pytest.approx(bounds[1], rel=1e-5)
     assert status("sample", trained, "--num", "5") == 0
     samples = np.load(trained / "samples.npy")
     assert status("sample", trained, "--num", "3", "--batch-size", "2") == 0
@@ -78,7 +78,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(trained, tmp_path, data_dir, num
     assert status("train", "--workdir", workdir, "--resume") == 0
     for a, b in zip(weights(workdir), weights(trained), strict=True):
         np.testing.assert_array_equal(a, b)
-    ours, whole = losses(workdir), losses(trained)
+    ours = losses(workdir)
+    whole = losses(trained)
     assert ours.keys() >= whole.keys() - {stopped_at}
     assert ours[20] == whole[20]
     assert list(ours) == sorted(ours)
@@ -123,7 +124,8 @@ def test_a_signal_at_any_place_loses_nothing_that_is_saved(stopped, number, monk
     }
     for place, possible in later.items():
         name = f"{place}-{number.name}"
-        output, error = ((folder / f"{name}.{end}").read_text() for end in ("out", "err"))
+        output = (folder / f"{name}.out").read_text()
+        error = (folder / f"{name}.err").read_text()
         assert statuses[name] == (-number if killed else 130)
         assert error == (f"d3pm train: stopped by {number.name}\n" if place == "early" and not killed else "")
         if not possible:

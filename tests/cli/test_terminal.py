@@ -88,7 +88,8 @@ def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
 
 
 def test_a_notebook_has_one_line_that_ends_without_a_rate(monkeypatch, capsys):
-    lines, clock = [], [100.0]
+    lines = []
+    clock = [100.0]
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     monkeypatch.setattr(terminal, "_make_rewriter", lambda: lines.append)
     monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[-1])
@@ -127,7 +128,8 @@ def test_nobody_who_reads_is_no_reason_to_stop(monkeypatch):
 
 @pytest.mark.slow
 def test_no_line_of_progress_is_wider_than_the_terminal(tmp_path_factory, tmp_path):
-    workdir, data_dir = tmp_path / "w", tmp_path_factory.mktemp("data")
+    workdir = tmp_path / "w"
+    data_dir = tmp_path_factory.mktemp("data")
     commands = (train_args(workdir, data_dir), ["eval", workdir], ["sample", workdir, "--num", "300"])
     process, ours = in_terminal(80, *commands)
     text = CONTROL.sub("", read(ours))
@@ -146,7 +148,8 @@ def test_no_line_of_progress_is_wider_than_the_terminal(tmp_path_factory, tmp_pa
 
 @pytest.mark.slow
 def test_a_terminal_that_is_closed_loses_nothing(tmp_path_factory, tmp_path):
-    workdir, many = tmp_path / "w", ["--train.steps", "1000000", "--train.checkpoint-every", "1000000"]
+    workdir = tmp_path / "w"
+    many = ["--train.steps", "1000000", "--train.checkpoint-every", "1000000"]
     process, ours = in_terminal(80, train_args(workdir, tmp_path_factory.mktemp("data"), *many))
     assert "steps/s" in read(ours, "steps/s")
     os.close(ours)

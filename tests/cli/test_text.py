@@ -43,16 +43,16 @@ def test_samples_begin_with_a_prompt_or_have_it_around_gaps(run, capsys):
     folder = run.workdir
     assert status("sample", folder, "--num", 3, "--prompt", "the é") == 0
     printed = capsys.readouterr().out
-    found = samples(printed[printed.index("\nsample 0\n") :])
-    assert [text[:5] for text in found] == ["the é"] * 3
-    assert {len(text) for text in found} == {8}
+    texts_printed = samples(printed[printed.index("\nsample 0\n") :])
+    assert [text[:5] for text in texts_printed] == ["the é"] * 3
+    assert {len(text) for text in texts_printed} == {8}
     assert "known characters" not in printed
-    kept = np.load(folder / "samples_prompt.npy")
-    assert [run.parts.description.text(x) for x in kept] == found
+    written = np.load(folder / "samples_prompt.npy")
+    assert [run.parts.description.text(x) for x in written] == texts_printed
     assert json.loads((folder / "samples_prompt.json").read_text())["prompt"] == "the é"
     assert f"\nreverse process, played: {folder / 'chain_prompt.html'}\n" in printed
     page = Page((folder / "chain_prompt.html").read_text())
-    assert page.inside["pre"] == ["\n" + text for text in found]
+    assert page.inside["pre"] == ["\n" + text for text in texts_printed]
     assert page.having("div", "film")[0]["data-times"] == "5 4 3 2 1 0"
     assert status("sample", folder, "--num", 2, "--infill", "a[MASK:3]t", "--length", 6) == 0
     x = np.load(folder / "samples_length6_infill.npy")
@@ -88,13 +88,15 @@ def test_what_cannot_be_asked_of_a_text_is_said_in_a_line(run, capsys):
 
 
 def test_a_text_is_measured_by_character_by_n_grams_and_by_the_chain_rule(run, capsys):
-    folder, description = run.workdir, run.parts.description
+    folder = run.workdir
+    description = run.parts.description
     assert status("eval", folder, "--chain-rule", 5) == 0
     out = capsys.readouterr().out
     result = json.loads((folder / "eval.json").read_text())
     assert result["bits_per_char"] == pytest.approx(result["bits_per_dim"])  # a token is a character
     assert result["perplexity"] == pytest.approx(2 ** result["bits_per_dim"])
-    train, test = (run.read_batch(split)["x"].ravel() for split in ("train", "test"))
+    train = run.read_batch("train")["x"].ravel()
+    test = run.read_batch("test")["x"].ravel()
     nats = texts.ngram_nats(train, test, len(description.symbols), 5).mean()
     assert f"n-gram of 5 tokens before each: {nats / np.log(2):.3f} bits/dim" in out
     text = description.text(test).encode()  # the windows are one text
@@ -117,12 +119,15 @@ def test_a_bound_beyond_what_two_to_its_power_is_a_number_has_an_infinite_perple
 def by_hand(texts, train):
     """What is measured of texts beside a training text."""
     inner = [word for text in texts for word in text.split()[1:-1]]
-    found = {"n": len(texts), "known_words": np.mean([x in train.split() for x in inner]) if inner else None}
+    figures = {
+        "n": len(texts),
+        "known_words": np.mean([x in train.split() for x in inner]) if inner else None,
+    }
     for n in (1, 2, 3):
         every = [tuple(w[i : i + n]) for w in map(str.split, texts) for i in range(len(w) - n + 1)]
-        found[f"distinct_{n}"] = len({*every}) / len(every) if every else None
+        figures[f"distinct_{n}"] = len({*every}) / len(every) if every else None
     pieces = {x[i:j] for x in texts for i in range(len(x)) for j in range(i + 1, len(x) + 1)}
-    return found | {"longest_copy": max(map(len, {x for x in pieces if x in train}))}
+    return figures | {"longest_copy": max(map(len, {x for x in pieces if x in train}))}
 
 
 @pytest.mark.slow
@@ -130,19 +135,21 @@ def test_samples_are_compared_with_the_training_split(run, capsys, monkeypatch):
     """Which is read in parts, cut within words; a split that is too long to read is read up to its limit."""
     monkeypatch.setattr(text_kind, "PART", 24)
     measure_samples(EvalCommand(run.workdir, seed=3, batch_size=30), [run], 30)
-    out, (found,) = capsys.readouterr().out, protocol.read_figures([run.workdir])
+    out = capsys.readouterr().out
+    (stored,) = protocol.read_figures([run.workdir])
     x0, _ = run.sample(jax.random.key(3), 30, batch_size=30)
     write = run.parts.description.text
-    x, test = (run.read_batch(split)["x"] for split in ("train", "test"))
+    x = run.read_batch("train")["x"]
+    test = run.read_batch("test")["x"]
     train = write(x.ravel())
     for name, rows in (("samples", x0), ("test", test[:30])):
-        row = {figure: x.value for figure, x in found.values[name].items()}
+        row = {figure: x.value for figure, x in stored.values[name].items()}
         copied = row.pop("copied")
         assert row == pytest.approx(by_hand([write(row) for row in rows], train), nan_ok=True)
         assert copied in train
         assert len(copied) == row["longest_copy"]
-    assert found.values["unigram"]["n"].value == 30
-    assert found.protocol["reference"].startswith(f"{x.size:,} tokens, sha256 ")
+    assert stored.values["unigram"]["n"].value == 30
+    assert stored.protocol["reference"].startswith(f"{x.size:,} tokens, sha256 ")
     assert f"compared with the training split: {x.size:,} tokens\n" in out
     assert "known words  distinct words  2-grams  3-grams  longest copy\n" in out
     monkeypatch.setattr(text_kind, "MOST_READ", 79)

@@ -77,8 +77,10 @@ class Ring(config.Data):
         angle = np.random.default_rng(split == "test").uniform(
             0, 2 * np.pi, {"train": 400, "test": 100}[split]
         )
-        centre, radius = (SIDE - 1) / 2, SIDE / 3
-        rows, columns = centre + radius * np.sin(angle), centre + radius * np.cos(angle)
+        centre = (SIDE - 1) / 2
+        radius = SIDE / 3
+        rows = centre + radius * np.sin(angle)
+        columns = centre + radius * np.cos(angle)
         return ArraySource(np.stack([rows, columns], 1).round().astype(np.int32))
 
 

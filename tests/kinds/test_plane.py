@@ -18,18 +18,20 @@ def test_points_of_the_plane_are_a_kind_like_any_other(tmp_path, capsys):
     assert status("train", CONFIG, "--workdir", workdir) == 0
     with Image.open(workdir / "samples" / "step_0000004.png") as picture:
         assert picture.height > plane.SIDE
-    own = ("--config", CONFIG)
+    config_option = ("--config", CONFIG)
     assert "parts of its own" in error(capsys, "sample", workdir)
 
-    assert status("sample", workdir, "--num", 9, *own) == 0
+    assert status("sample", workdir, "--num", 9, *config_option) == 0
     out = capsys.readouterr().out
     assert f"points: {workdir / 'samples.png'}\n" in out
     x = np.load(workdir / "samples.npy")
     assert x.shape == (9, 2)
-    assert "of kind 'plane'; leave it out" in error(capsys, "sample", workdir, "--gif", *own)
-    assert "of kind 'plane'; leave it out" in error(capsys, "sample", workdir, "--prompt", "a", *own)
+    assert "of kind 'plane'; leave it out" in error(capsys, "sample", workdir, "--gif", *config_option)
+    assert "of kind 'plane'; leave it out" in error(
+        capsys, "sample", workdir, "--prompt", "a", *config_option
+    )
 
-    assert status("eval", workdir, "--samples", 20, *own) == 0
+    assert status("eval", workdir, "--samples", 20, *config_option) == 0
     out = capsys.readouterr().out
     result = json.loads((workdir / "eval.json").read_text())
     assert result["bits_per_point"] == 2 * result["bits_per_dim"]
@@ -39,7 +41,7 @@ def test_points_of_the_plane_are_a_kind_like_any_other(tmp_path, capsys):
     (path,) = workdir.glob("quality_*.json")
     assert json.loads(path.read_text())["figures"]["test"]["on_ring"] > 0.5
 
-    assert status("report", workdir, *own) == 0
+    assert status("report", workdir, *config_option) == 0
     page = (workdir / "report.html").read_text()
     for words in ("Share on the ring.", "plane 2", 'alt="64 points"', "Reverse, noise to sample"):
         assert words in page

@@ -15,8 +15,11 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.addresses, self.open = [], [], []
-        self.words, self.inside = [], {}
+        self.tags = []
+        self.addresses = []
+        self.open = []
+        self.words = []
+        self.inside = {}
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):

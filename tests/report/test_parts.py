@@ -69,8 +69,10 @@ PROTOCOL = protocol.Protocol(
 
 
 def record(name="a", run=RUN, bounds=(), quality=()):
-    found = [measured.parse_record(EVAL, Path(f"eval_{i}.json"), result) for i, result in enumerate(bounds)]
-    return folder.Reported(name, run, [], found, list(quality), None)
+    bound_records = [
+        measured.parse_record(EVAL, Path(f"eval_{i}.json"), result) for i, result in enumerate(bounds)
+    ]
+    return folder.Reported(name, run, [], bound_records, list(quality), None)
 
 
 def bound(*terms, **entries):
@@ -95,9 +97,9 @@ def test_fields_are_the_same_where_they_are():
     configs = {path.stem: config_io.read_config_file(path) for path in paths}
     assert len(configs) > 9
     for a, b in permutations(map(shown.flatten_config, configs.values()), 2):
-        differ, rest = shown.compare_configs([a, b])
+        differ, others = shown.compare_configs([a, b])
         same = {name for name in a.keys() & b.keys() if a[name] == b[name]}
-        assert {*rest} == same
+        assert {*others} == same
         assert {*differ} == (a.keys() | b.keys()) - same
     pair = [record(x, Known(config=configs[x])) for x in ("bin_mnist_absorbing", "bin_mnist_uniform")]
     for records in (pair, pair[::-1]):  # a field of the first is None, and the second has none of that name
@@ -109,18 +111,20 @@ def test_fields_are_the_same_where_they_are():
 @pytest.fixture
 def plotted(monkeypatch):
     """The curves of each plot, by the first word of its title."""
-    found, plot = {}, curves.draw_plot
+    curves_by_title = {}
+    plot = curves.draw_plot
 
     def keep(title, xlabel, shown, log_x=False):
-        found[title.split()[0]] = shown
+        curves_by_title[title.split()[0]] = shown
         return plot(title, xlabel, shown, log_x)
 
     monkeypatch.setattr(curves, "draw_plot", keep)
-    return found
+    return curves_by_title
 
 
 def test_terms_and_their_sums_from_t_up(plotted):
-    four, two = bound(1.0, 0.5, 0.25, 0.125), bound(2.0, 0.5, times=[2, 4], bits_per_dim=2.5)
+    four = bound(1.0, 0.5, 0.25, 0.125)
+    two = bound(2.0, 0.5, times=[2, 4], bits_per_dim=2.5)
     other = bound(9.0, step=6, bits_per_dim=9.0)  # of another checkpoint: none of these
     text = curves.plot_terms(
         [record(bounds=[four, two, other]), record("b", bounds=[bound(3.0, None, 4.0, 5.0)])]
@@ -155,8 +159,8 @@ def test_bounds_begin_with_this_step_most_steps_all_terms_most_examples(tmp_path
     }
     for name, tree in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(tree))
-    found = folder.read_bounds(Known(step=7, workdir=tmp_path))
-    assert [x.path.stem[-1] for x in found] == ["e", "d", "c", "b", "a"]
+    records_read = folder.read_bounds(Known(step=7, workdir=tmp_path))
+    assert [x.path.stem[-1] for x in records_read] == ["e", "d", "c", "b", "a"]
 
 
 def test_no_two_runs_have_one_name():
@@ -186,8 +190,10 @@ def test_the_command_names_a_step_that_is_not_the_last(tmp_path):
 
 
 def test_figures_of_quality_that_do_not_compare_are_told_apart():
-    a, fewer = quality("a.json", 1.5), quality("fewer.json", 8.0, steps=3)
-    other, small = quality("other.json", 2.5, features="pixels"), quality("small.json", 3.5, N=5)
+    a = quality("a.json", 1.5)
+    fewer = quality("fewer.json", 8.0, steps=3)
+    other = quality("other.json", 2.5, features="pixels")
+    small = quality("small.json", 3.5, N=5)
     earlier = quality("earlier.json", 9.0, step=6, N=99)
     first = record(quality=[earlier, small, fewer, a])
     second = record("b", quality=[other, quality("b.json", 4.5)])
@@ -200,8 +206,8 @@ def test_figures_of_quality_that_do_not_compare_are_told_apart():
     ]
     alone = Page(figures.tabulate_quality([record(quality=[a, other])])).inside["td"]
     assert [x for x in alone if x in ("yes", "no: other features")] == ["yes", "no: other features"]
-    found = figures.select_best_quality([record("none"), first, second, record("c", quality=[other])])
-    assert [x and x.path.name for x in found] == [None, "a.json", "b.json", None]
+    selected = figures.select_best_quality([record("none"), first, second, record("c", quality=[other])])
+    assert [x and x.path.name for x in selected] == [None, "a.json", "b.json", None]
     assert figures.list_main_figures(first, a)["Fréchet distance"] == (
         "1.5<small>9 samples beside split train, 5 steps, seed 3, in "
         '<span title="sums, sha256 0123456789abcdef">sums, 0123456789ab</span></small>'

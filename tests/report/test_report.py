@@ -54,12 +54,14 @@ ROWS = {
 def home(tmp_path_factory):
     """Two runs with random weights: one evaluated and with curves, of the other only what a run has."""
     home = tmp_path_factory.mktemp("report")
-    rng, files = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    files = {}
     for split, size in (("train", 20), ("test", 12)):
         files[split] = str(home / f"{split}<script>alert(1)<script>.npy")
         np.save(files[split], rng.integers(17, size=(size, 8, 8, 1)))
     config = dataclasses.replace(tiny.get_config(), data=Arrays(**files, categories=17, kind="image"))
-    whole, bare = home / EVIL.replace("/", "&"), home / "bare"
+    whole = home / EVIL.replace("/", "&")
+    bare = home / "bare"
     tiny.write_run(whole, config)
     shutil.copytree(whole, bare)
     run_folder.write_run(bare, dataclasses.replace(config, optimizer=Adam(lr=0.25)), tiny.DIGITS)
@@ -173,7 +175,8 @@ def test_curves_are_the_metrics(page):
 
 
 def test_the_film_is_the_recorded_chain(whole, page):
-    run, film = open_run(whole), page.having("div", "film")[0]
+    run = open_run(whole)
+    film = page.having("div", "film")[0]
     times = [int(t) for t in film["data-times"].split()]
     assert times == list(range(10, -1, -1))
     columns, w, h = map(int, film["data-sheet"].split())
@@ -184,7 +187,8 @@ def test_the_film_is_the_recorded_chain(whole, page):
     sheet = pixels(image["href"])
     assert (str(sheet.shape[1]), str(sheet.shape[0])) == (image["width"], image["height"])
     for i, state in enumerate(states):
-        y, x = i // columns * h, i % columns * w
+        y = i // columns * h
+        x = i % columns * w
         expected = show.grid(show.to_rgb(state[: samples.FILMED], 17), 4)
         np.testing.assert_array_equal(sheet[y : y + h, x : x + w], expected)
     np.testing.assert_array_equal(pixels(page.having("img", "pixels")[0]["src"]), grid(x0))
@@ -194,8 +198,8 @@ def test_the_film_is_the_recorded_chain(whole, page):
 
 
 def test_samples_of_the_command_are_shown_in_their_order(home, page):
-    kept = np.load(home / "bare" / "samples.npy")[: samples.SAMPLES]
-    np.testing.assert_array_equal(pixels(page.having("img", "pixels")[2]["src"]), grid(kept))
+    stored = np.load(home / "bare" / "samples.npy")[: samples.SAMPLES]
+    np.testing.assert_array_equal(pixels(page.having("img", "pixels")[2]["src"]), grid(stored))
     assert any("the first of samples.npy of d3pm sample" in words for words in page.inside["figcaption"])
 
 
@@ -203,7 +207,7 @@ def grid(x):
     return show.grid(show.to_rgb(x, 17), images.COLUMNS)
 
 
-def told(run, **changes):
+def reported(run, **changes):
     """A record of a run as if its data were other."""
     parts = dataclasses.replace(run.parts, **changes)
     parts = dataclasses.replace(parts, kind=kinds.make_kind(parts.description))
@@ -211,42 +215,44 @@ def told(run, **changes):
 
 
 def test_other_kinds_of_data(whole):
-    run, rng = open_run(whole), np.random.default_rng(0)
+    run = open_run(whole)
+    rng = np.random.default_rng(0)
     x = rng.integers(3, size=(40, 5)).astype(np.int32)
     states = np.stack([x, x, x + 1])
     drawn = samples.Drawn(kinds.Chains(x, [0, 4, 9], states, [0, 9], None, None, 17, 10), False)
-    text = told(run, description=Description((5,), 3, None, "text", ("a", "<", "b\n")))
-    found = Page(samples.show_samples(text, drawn) + samples.show_chains(text, drawn))
+    text = reported(run, description=Description((5,), 3, None, "text", ("a", "<", "b\n")))
+    page = Page(samples.show_samples(text, drawn) + samples.show_chains(text, drawn))
     kind = text.run.parts.kind
     lines = kind.lines(x[: kind.lines_shown])
-    assert found.inside["pre"][0].split("\n") == lines
+    assert page.inside["pre"][0].split("\n") == lines
     last = kind.lines(x[:1] + 1)[0]
-    assert found.inside["pre"][1].split("\n") == [f"t = 9  {last}", f"t = 0  {lines[0]}"]
-    assert [film["data-times"] for film in found.having("div", "film")] == ["9 4 0"]
-    array = told(run, description=Description((5,), 3))
-    found = Page(samples.show_samples(array, drawn) + samples.show_chains(array, drawn))
-    assert "no picture is made" in found.words[0]
-    assert found.open == []
+    assert page.inside["pre"][1].split("\n") == [f"t = 9  {last}", f"t = 0  {lines[0]}"]
+    assert [film["data-times"] for film in page.having("div", "film")] == ["9 4 0"]
+    array = reported(run, description=Description((5,), 3))
+    page = Page(samples.show_samples(array, drawn) + samples.show_chains(array, drawn))
+    assert "no picture is made" in page.words[0]
+    assert page.open == []
 
     x = rng.integers(17, size=(30, 8, 8, 1)).astype(np.int32)
     drawn = samples.Drawn(kinds.Chains(x, [0], x[None], [0], None, None, 17, 10), True)
-    found = Page(samples.show_samples(told(run, classes=10), drawn))
-    assert found.inside["text"] == [str(c) for c in range(10)]
+    page = Page(samples.show_samples(reported(run, classes=10), drawn))
+    assert page.inside["text"] == [str(c) for c in range(10)]
     rows = np.concatenate([x[c::10] for c in range(10)])
-    (image,) = (attrs for tag, attrs in found.tags if tag == "image")
+    (image,) = (attrs for tag, attrs in page.tags if tag == "image")
     np.testing.assert_array_equal(pixels(image["href"]), show.grid(show.to_rgb(rows, 17), 3))
 
 
 def test_samples_are_taken_from_the_folder_where_they_are_of_this_step(whole, tmp_path):
-    run, x = open_run(whole), np.arange(3 * 64, dtype=np.int32).reshape(3, 8, 8, 1) % 17
+    run = open_run(whole)
+    x = np.arange(3 * 64, dtype=np.int32).reshape(3, 8, 8, 1) % 17
     run = dataclasses.replace(run, workdir=tmp_path)
     assert folder.read_samples(run, 2) is None
     np.save(tmp_path / "samples.npy", x)
     about = {"step": 7, "num": 3, "steps": 10, "grid": "even", "seed": 0, "label": None}
-    for change, kept in (({}, True), ({"step": 6}, False), ({"num": 1}, False), ({"seed": 1}, False)):
+    for change, is_same in (({}, True), ({"step": 6}, False), ({"num": 1}, False), ({"seed": 1}, False)):
         (tmp_path / "samples.json").write_text(json.dumps(about | change))
-        found = folder.read_samples(run, 2)
-        assert (found is not None) == kept
+        stored = folder.read_samples(run, 2)
+        assert (stored is not None) == is_same
     (tmp_path / "samples.json").write_text(json.dumps(about))
     np.testing.assert_array_equal(folder.read_samples(run, 2), x[:2])
     np.save(tmp_path / "samples.npy", x + 1)
@@ -280,14 +286,14 @@ def test_damaged_files_get_one_line(name, content, message, home, tmp_path):
 
 def test_a_picture_of_quality_is_shown_or_refused(whole, tmp_path):
     path = protocol.write_figures(tmp_path, {"samples": ROWS["samples"]}, PROTOCOL).with_suffix(".png")
-    record = dataclasses.replace(told(open_run(whole)), quality=protocol.read_figures([tmp_path]))
+    record = dataclasses.replace(reported(open_run(whole)), quality=protocol.read_figures([tmp_path]))
     assert samples.show_nearest(record) is None
     colours = np.random.default_rng(0).integers(256, size=(4, 6, 3)).astype(np.uint8)
     Image.fromarray(colours).save(path)
-    found = Page(samples.show_nearest(record))
-    (image,) = (attrs for tag, attrs in found.tags if tag == "img")
-    assert "sample of step 7 the training" in found.inside["figcaption"][0]
-    assert f"in sums ({path.name})" in found.inside["figcaption"][0]
+    page = Page(samples.show_nearest(record))
+    (image,) = (attrs for tag, attrs in page.tags if tag == "img")
+    assert "sample of step 7 the training" in page.inside["figcaption"][0]
+    assert f"in sums ({path.name})" in page.inside["figcaption"][0]
     np.testing.assert_array_equal(pixels(image["src"]), colours)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UserError, match=r"\.png is no picture .*: delete it, `d3pm eval --samples`"):
@@ -309,19 +315,23 @@ def test_infinite_and_old_bounds(whole, tmp_path):
     path = tmp_path / "eval.json"
     path.write_text(json.dumps(old))
     bound = measured.parse_record(bounds.EVAL, path, old)
-    record = dataclasses.replace(told(open_run(whole)), bounds=[bound])
-    found = Page(figures.tabulate_bounds([record]))
-    assert found.inside["td"][:3] == ["eval.json", "infinite", "-"]
-    assert found.inside["td"][5:7] == ["7", "2"]
+    record = dataclasses.replace(reported(open_run(whole)), bounds=[bound])
+    page = Page(figures.tabulate_bounds([record]))
+    assert page.inside["td"][:3] == ["eval.json", "infinite", "-"]
+    assert page.inside["td"][5:7] == ["7", "2"]
     assert figures.list_main_figures(record, None) == {
         "test bits/dim": "infinite<small>3 examples, 2 steps, seed 1</small>",
         "test nats per example": "-<small>the same 3 examples</small>",
     }
     older = {name: x for name, x in old.items() if name != "times"} | {"bits_per_dim": 1.5}
     path.write_text(json.dumps(older))
-    (found,) = folder.read_bounds(dataclasses.replace(record.run, workdir=tmp_path))
-    figure = found.values["bound"]["bits_per_dim"]
-    assert (found.protocol["steps"], found.arrays["bound"]["times"], figure.value) == (2, [1, 2], 1.5)
+    (read_bound,) = folder.read_bounds(dataclasses.replace(record.run, workdir=tmp_path))
+    figure = read_bound.values["bound"]["bits_per_dim"]
+    assert (read_bound.protocol["steps"], read_bound.arrays["bound"]["times"], figure.value) == (
+        2,
+        [1, 2],
+        1.5,
+    )
 
 
 def test_the_sheet_holds_every_frame_in_order():
@@ -334,9 +344,9 @@ def test_the_sheet_holds_every_frame_in_order():
 def test_a_curve_leaves_out_what_cannot_be_drawn():
     """Infinite terms, a 0 on a logarithmic axis, a number that is too large; nothing at all is no plot."""
     curve = curves.Curve(1, [0, 1, 2, 4], [1.0, None, 10.0**200, 8.0])
-    found = Page(curves.draw_plot("y", "x", [curve, curves.Curve(0, [], [])]))
-    assert len(found.having("circle", "run-1")) == 2
-    assert found.having("path", "run-0") == []
+    page = Page(curves.draw_plot("y", "x", [curve, curves.Curve(0, [], [])]))
+    assert len(page.having("circle", "run-1")) == 2
+    assert page.having("path", "run-0") == []
     assert curves.draw_plot("y", "x", [curve._replace(y=[None] * 4)]) is None
     (path,) = Page(curves.draw_plot("y", "x", [curve], log_x=True)).having("path", "run-1")
     assert "L" not in path["d"]
@@ -347,6 +357,7 @@ def test_a_curve_leaves_out_what_cannot_be_drawn():
     many = curves.Curve(0, list(range(9999)), [float(i) for i in range(9999)])
     (path,) = Page(curves.draw_plot("y", "x", [many])).having("path", "run-0")
     assert path["d"].count("L") == curves.POINTS - 1
-    low, high = (curves.Axis(1.0, x, True, 0.0, 1.0) for x in (20.0, 1e4))
+    low = curves.Axis(1.0, 20.0, True, 0.0, 1.0)
+    high = curves.Axis(1.0, 1e4, True, 0.0, 1.0)
     assert (low.list_ticks(), high.list_ticks()) == ([1, 2, 5, 10, 20], [1, 10, 100, 1000, 10000])
     assert high.place(100.0) == pytest.approx(0.5)

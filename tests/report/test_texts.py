@@ -25,7 +25,8 @@ def cells_of(film, i):
 
 
 def _at(turns, i):
-    symbols, since = turns[::2], [0, *turns[1::2]]
+    symbols = turns[::2]
+    since = [0, *turns[1::2]]
     return [symbol for symbol, start in zip(symbols, since, strict=True) if start <= i][-1]
 
 
@@ -44,7 +45,8 @@ def test_what_tokens_add_is_the_text_and_masks_are_apart():
 
 def test_every_state_is_in_the_film():
     rng = np.random.default_rng(1)
-    known, states = kind_of(EVIL), rng.integers(0, len(EVIL) + 1, (5, 3, 6))  # the last one is a mask
+    known = kind_of(EVIL)
+    states = rng.integers(0, len(EVIL) + 1, (5, 3, 6))  # the last one is a mask
     states[3] = states[2]  # nothing changes
     page = Page(text_film.build_film(known.show_film(states, [9, 7, 4, 1, 0], 6, 9).chains, [9, 7, 4, 1, 0]))
     (film,) = page.having("div", "film")

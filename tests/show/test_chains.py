@@ -15,8 +15,8 @@ TIMES = [100, 40, 7, 0]
 def read_gif(path):
     """Its frames uint8 [R, H, W, 3], their milliseconds, and how often it is shown."""
     with Image.open(path) as gif:
-        found = [(np.asarray(f.convert("RGB")), f.info["duration"]) for f in ImageSequence.Iterator(gif)]
-        return np.stack([frame for frame, _ in found]), [time for _, time in found], gif.info["loop"]
+        frames = [(np.asarray(f.convert("RGB")), f.info["duration"]) for f in ImageSequence.Iterator(gif)]
+        return np.stack([frame for frame, _ in frames]), [time for _, time in frames], gif.info["loop"]
 
 
 def enlarged(images, columns, times=2):
@@ -67,14 +67,15 @@ def test_a_gif_of_many_colours_has_near_ones(tmp_path):
 
 def test_a_strip_has_a_row_for_each_example(tmp_path):
     """Of grey levels that no caption has, found in the order of the rows and columns."""
-    R, N = 3, 2
+    R = 3
+    N = 2
     levels = 60 + 20 * np.arange(R * N).reshape(R, N)
     states = np.broadcast_to(levels[:, :, None, None, None], (R, N, 8, 6, 3)).astype(np.uint8)
     show.save_strip(tmp_path / "strip.png", states, np.array([0, 5, 10]), "uniform")
-    found = np.asarray(Image.open(tmp_path / "strip.png").convert("RGB"))
+    pixels = np.asarray(Image.open(tmp_path / "strip.png").convert("RGB"))
     places = {}
     for r, n in np.ndindex(R, N):
-        y, x = np.nonzero((found == levels[r, n]).all(-1))
+        y, x = np.nonzero((pixels == levels[r, n]).all(-1))
         assert len(y) > 1000
         places[r, n] = (np.median(y), np.median(x))
     for r, n in np.ndindex(R, N):
@@ -118,7 +119,8 @@ def test_numbers_of_a_gif_are_checked(tmp_path):
 
 
 def test_a_gif_is_whole_or_not_there(tmp_path, monkeypatch):
-    states, path = chain([[0, 0, 0], [255, 255, 255]]), tmp_path / "x.gif"
+    states = chain([[0, 0, 0], [255, 255, 255]])
+    path = tmp_path / "x.gif"
     path.write_bytes(b"the old one")
 
     def fail(self, file, *args, **options):

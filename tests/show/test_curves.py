@@ -30,8 +30,8 @@ def drawn(monkeypatch):
 
 def ink(path, colour):
     """How many pixels of a picture have about this colour."""
-    found = np.asarray(Image.open(path).convert("RGB")).astype(int)
-    return int((np.abs(found - np.array(colour)).max(-1) < 30).sum())
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    return int((np.abs(pixels - np.array(colour)).max(-1) < 30).sum())
 
 
 def test_bounds_of_several_runs_are_over_their_times(drawn, tmp_path):
@@ -78,14 +78,15 @@ def test_what_is_no_bound_is_one_line(tmp_path):
 
 def test_schedules_of_processes_are_over_t_of_T(drawn, tmp_path):
     """Of a mask the part that is kept is alpha_bar_t, and so is the information left."""
-    mask, uniform = d3pm.absorbing(d3pm.reciprocal(6), 5, 4), d3pm.uniform(d3pm.cosine(3), 4)
+    mask = d3pm.absorbing(d3pm.reciprocal(6), 5, 4)
+    uniform = d3pm.uniform(d3pm.cosine(3), 4)
     show.save_schedules(tmp_path / "x.png", {"mask": mask, "uniform": uniform}, {"mask": 4}, "both")
     lines, xlabel = drawn.pop()
     assert xlabel == "t / T"
     t, curves = lines["mask"]
     np.testing.assert_allclose(t, np.arange(1, 7) / 6)
-    kept, left, weight = curves.values()
-    np.testing.assert_allclose(kept, 1 - t, atol=1e-6)
+    unchanged, left, weight = curves.values()
+    np.testing.assert_allclose(unchanged, 1 - t, atol=1e-6)
     np.testing.assert_allclose(left, 1 - t, atol=1e-6)
     np.testing.assert_allclose(weight, 1 / np.arange(1, 7), rtol=1e-5)
     assert list(lines["uniform"][1]) == list(curves)
@@ -113,7 +114,8 @@ def test_what_is_no_schedule_is_one_line(tmp_path):
 
 
 def test_names_are_no_formulas_and_none_is_left_out(tmp_path, monkeypatch):
-    drawn, save = [], curves.save_figure
+    drawn = []
+    save = curves.save_figure
     monkeypatch.setattr(
         curves, "save_figure", lambda path, figure: (drawn.append(figure), save(path, figure))
     )
