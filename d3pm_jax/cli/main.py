@@ -108,8 +108,8 @@ def _execute(name: str, words: list[str]) -> int:
             print(f"d3pm_jax {__version__}")
             return 0
         if not word.startswith("-"):
-            known = ", ".join(COMMANDS)
-            raise UsageError(f"argument COMMAND: invalid choice: {word!r} (choose from {known})")
+            choices = ", ".join(COMMANDS)
+            raise UsageError(f"argument COMMAND: invalid choice: {word!r} (choose from {choices})")
     if not name:
         raise UsageError("the following arguments are required: COMMAND")
 

@@ -196,28 +196,28 @@ def _check_flags(base: Config, words: list[str]) -> None:
     switches = {}
     for field in fields:
         if _hint(base, field) is bool:
-            part, _, name = _dashed(field).rpartition(".")
+            part, _, name = _hyphenate(field).rpartition(".")
             pair = f"{part}.{name}", f"{part}.no-{name}"
             switches |= dict.fromkeys(pair, pair)
-    known = {*map(_dashed, fields), *switches}
+    known_flags = {*map(_hyphenate, fields), *switches}
 
     for word, following in itertools.pairwise([*words, "--"]):
         flag, equals, _ = word.partition("=")
         if not flag.startswith("--"):
             continue
-        if _dashed(flag) not in known:
+        if _hyphenate(flag) not in known_flags:
             if flag.endswith((".first-step", ".first_step")):
                 raise UserError(f"no field {one_line(flag)} in this config: {FIRST_STEP_IS_GONE}")
             near = difflib.get_close_matches(flag, fields, n=3, cutoff=0.5)
             cure = f": did you mean {' or '.join(near)}?" if near else ""
             raise UserError(f"no field {one_line(flag)} in this config{cure}")
         has_value = equals or not following.startswith("--")
-        if has_value and _dashed(flag) in switches:
-            on, off = switches[_dashed(flag)]
+        if has_value and _hyphenate(flag) in switches:
+            on, off = switches[_hyphenate(flag)]
             raise UserError(f"{flag} takes no value: write {on} or {off}")
 
 
-def _dashed(flag: str) -> str:
+def _hyphenate(flag: str) -> str:
     return flag.replace("_", "-")
 
 
@@ -241,7 +241,7 @@ def _parse_overrides(base: Config, words: list[str]) -> tuple[Config, list[str]]
 
 def _hint(part: Any, flag: str) -> Any:
     """Returns the annotation of the field of a config that --part.name is."""
-    *parents, name = _dashed(flag).removeprefix("--").replace("-", "_").split(".")
+    *parents, name = _hyphenate(flag).removeprefix("--").replace("-", "_").split(".")
     for parent in parents:
         part = getattr(part, parent)
     return hints_of(type(part)).get(name, Any)

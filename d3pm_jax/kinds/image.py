@@ -92,8 +92,8 @@ class ImageKind(Kind):
         """
         self.check_quality(num, inception)
         images, labels = train.read_unweighted()  # [N, H, W, C], [N]
-        chosen = features.choose_features(self.description, images, labels, inception, batch_size)
-        train_features, _ = chosen.compute(images)  # [N, d]
+        feature_space = features.choose_features(self.description, images, labels, inception, batch_size)
+        train_features, _ = feature_space.compute(images)  # [N, d]
         train_statistics = _compute_statistics(train_features, "the training split")
 
         # Precision and recall depend on how many features there are on either side. So samples are compared
@@ -102,7 +102,7 @@ class ImageKind(Kind):
         spaced_features = train_features[spaced]  # [num, d]
 
         def measure(x: np.ndarray) -> Measured:
-            x_features, predicted_classes = chosen.compute(x)  # [n, d], [n] or None
+            x_features, predicted_classes = feature_space.compute(x)  # [n, d], [n] or None
             precision = None
             recall = None
             if min(len(x_features), len(spaced_features)) > NEIGHBOURS:
@@ -137,7 +137,7 @@ class ImageKind(Kind):
         }
         figures = {name: measure(x).figures for name, x in rows.items()}
         compared = f"{len(images)} examples, sha256 {hashlib.sha256(images.tobytes()).hexdigest()}"
-        return Reference(compared, chosen.name, figures, measure)
+        return Reference(compared, feature_space.name, figures, measure)
 
     def show_quality(
         self, path: Path, samples: np.ndarray, measured: Measured, levels: int, caption: str
