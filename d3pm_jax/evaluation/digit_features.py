@@ -1,8 +1,7 @@
 """Computes features of images like digits by a small classifier, to compare samples with examples.
 
 The classifier is trained from SEED on the training split of the data itself. Every number in this file
-decides
-its weights: whoever changes one changes RECIPE too, by which weights are stored and figures compared.
+decides its weights: whoever changes one changes RECIPE too, by which weights are stored and figures compared.
 """
 
 from collections.abc import Callable

@@ -171,7 +171,7 @@ def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
     times = content.get("times", list(range(1, len(terms) + 1)))
     protocol = {name: content.get(name) for name in ("seed", "calls")}
     protocol |= {"N": content.get("examples"), "step": content["step"], "steps": len(times)}
-    protocol |= content.get("protocol", {})
+    protocol = {**protocol, **content.get("protocol", {})}
     values = {
         "bound": record.take_figures(content),
         "baselines": record.take_figures(content.get("baselines", {}), "bits/dim"),

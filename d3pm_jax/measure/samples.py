@@ -50,10 +50,8 @@ def make_sampler(
         not on n or the batch size. Where the network takes labels, sample i is of class `label`, or without
         it of class i modulo the number of classes. `progress` is called with the number of samples that are
         done, first with 0 when all is compiled. With `chains` x_t is returned for so many samples alone, the
-        first
-        ones: for all of them it takes R times their memory. Every sample has the `known_elements`. It raises
-            a
-        UserError where the network gave NaN.
+        first ones: for all of them it takes R times their memory. Every sample has the `known_elements`. It
+        raises a UserError where the network gave NaN.
     """
     devices = parts.mesh.size
     size = max(1, batch_size // devices) * devices
@@ -61,7 +59,7 @@ def make_sampler(
         shape = parts.description.shape
     batch_shape = (size, *shape)
 
-    # The number of the first sample, `start`, is an array: a plain number would compile every batch anew.
+    # `start` is the number of the first sample of a batch, from which its noise follows.
     @jax.jit
     @values_in_range()
     def chain(
