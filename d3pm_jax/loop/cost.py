@@ -138,9 +138,9 @@ def _size(number: int) -> str:
 class Speed:
     """Adds rates to the metrics of an interval, which follow from its `seconds_per_step`.
 
-    `examples_per_second`; `waiting`, an upper bound on the share of time that the loop waited for a batch
-    while no step was computed; and, where the peak of the device is known, `mfu`, the share of it that the
-    steps reach.
+    The rates are `examples_per_second`; `waiting`, an upper bound on the share of time that the loop waited
+    for a batch while no step was computed; and, where the peak of the device is known, `mfu`, the share of it
+    that the steps reach.
 
     Args:
         batch_size: examples of a step, on all devices.

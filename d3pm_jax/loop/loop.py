@@ -37,7 +37,7 @@ def run_training(
     config: Config,
     workdir: Path,
     resume: bool,
-    start: begin.Weights | None = None,
+    start: begin.StartWeights | None = None,
     wandb: str | None = None,
     user_logs: Sequence[sinks.Log] = (),
     profile: bool = False,

@@ -17,19 +17,19 @@ from d3pm_jax.types import Params
 from d3pm_jax.weights import twin
 
 
-class Weights(NamedTuple):
+class StartWeights(NamedTuple):
     """Holds the weights that a run begins from: the averaged ones of another run, on the host."""
 
     K: int  # categories of the process that they were trained with
     params: Params
 
 
-def weights_of(parts: build.Parts) -> Weights:
+def weights_of(parts: build.Parts) -> StartWeights:
     """Returns the averaged weights of a run, on the host."""
-    return Weights(parts.process.K, fetch(parts.state.ema))
+    return StartWeights(parts.process.K, fetch(parts.state.ema))
 
 
-def match_weights(parts: build.Parts, weights: Weights) -> Params:
+def match_weights(parts: build.Parts, weights: StartWeights) -> Params:
     """Returns the weights of another run in the structure of the parameters of this one.
 
     Raises:
