@@ -5,9 +5,9 @@ from torch import Tensor
 
 
 def categorical(log_p: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
-    """Returns the first k with p_k > 0, p_0 + ... + p_k > u (p_0 + ... + p_{K-1}); -1 if there is none.
+    """Returns the first k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}).
 
-    Where rounding leaves none, the last k with p_k > 0. Sums are float64.
+    Where rounding leaves none, the last k with p_k > 0; -1 without a distribution. Sums are float64.
     """
     p = (log_p - log_p.amax(dim=-1, keepdim=True)).double().exp()  # [*S, K]
 
