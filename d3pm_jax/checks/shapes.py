@@ -6,8 +6,6 @@ of *S, the shape of a step. K and T are those of the process, if there is one.
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 # The size of each axis by its name, for `*S` a tuple, and the argument that it was read from.
 Sizes = dict[str, tuple[Any, str]]
 
@@ -84,7 +82,10 @@ def _describe_expected(name: str, expected: Shape, sizes: Sizes) -> str:
         if owner == name:
             axes.append(word)
             continue
-        axes += [str(n) for n in np.ravel(size)]
+        if word.startswith("*"):
+            axes.extend(str(n) for n in size)
+        else:
+            axes.append(str(size))
         owners[owner] = "the process" if owner == "process" else owner
     text = f"[{', '.join(axes)}]"
     if owners:
