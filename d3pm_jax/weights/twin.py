@@ -168,7 +168,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _digest(file: io.BufferedIOBase) -> str:
-    """Returns the SHA-256 of a safetensors file: of its header, sorted, without the hash, and of its tensors."""
+    """Returns the SHA-256 of a safetensors file: of its sorted header, without the hash, and its tensors."""
     # A file begins with the length of the header, of eight bytes, and the header, which is JSON.
     header = parse_json(file.read(int.from_bytes(file.read(8), "little")))
     header["__metadata__"].pop(HASH, None)

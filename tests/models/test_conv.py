@@ -41,8 +41,8 @@ def gradients(f, pads, x, kernel):
 @pytest.fixture
 def _small_parts(monkeypatch):
     """Parts of as few examples as can be."""
-    monkeypatch.setattr(module, "_MOST", 1)
-    monkeypatch.setattr(module, "_LEAST", 0)
+    monkeypatch.setattr(module, "_MOST_BYTES", 1)
+    monkeypatch.setattr(module, "_LEAST_BYTES", 0)
 
 
 @pytest.mark.usefixtures("x64", "_small_parts")
@@ -134,4 +134,4 @@ def test_what_a_device_has_of_its_own_is_not_cut():
 def test_parts_that_are_too_small_are_not_made(B, side, n, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     x = jax.ShapeDtypeStruct((B, side, side, 32), jnp.float32)
-    assert module._examples(jnp.zeros(x.shape, x.dtype), jnp.zeros(x.shape, x.dtype)) == n
+    assert module._choose_part_size(jnp.zeros(x.shape, x.dtype), jnp.zeros(x.shape, x.dtype)) == n
