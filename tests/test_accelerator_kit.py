@@ -38,7 +38,8 @@ def cells(text):
 
 def test_what_is_wrong_is_not_timed(part):
     measuring = part("measuring")
-    right, wrong = measuring.Check(True, "ours 1e-9"), measuring.Check(False, "official |x| = 3")
+    right = measuring.Check(True, "ours 1e-9")
+    wrong = measuring.Check(False, "official |x| = 3")
     timed = measuring.judged(
         [right], {"ours": int, "official": int}, lambda s: "fast", lambda s: "1%", "1 MB"
     )
@@ -55,7 +56,8 @@ def test_what_is_wrong_is_not_timed(part):
 
 
 def test_what_there_is_no_time_for_is_left_out(part):
-    in_time, row = part("measuring").in_time, part("measuring").Row(ok=True)
+    in_time = part("measuring").in_time
+    row = part("measuring").Row(ok=True)
     assert in_time(10, time.monotonic() + 20, lambda: row) is row
     late = in_time(10, time.monotonic() + 5, lambda: pytest.fail("run"))
     assert late.ok is None
@@ -65,15 +67,15 @@ def test_what_there_is_no_time_for_is_left_out(part):
 def test_sides_take_turns(part):
     called = []
     calls = {name: lambda name=name: called.append(name) for name in "ab"}
-    found = part("measuring").in_turn(calls, 3)
+    seconds_by_side = part("measuring").in_turn(calls, 3)
     assert "".join(called) == "aabb" + 3 * "aabb"
-    assert {name: seconds.shape for name, seconds in found.items()} == {"a": (3,), "b": (3,)}
+    assert {name: seconds.shape for name, seconds in seconds_by_side.items()} == {"a": (3,), "b": (3,)}
 
 
 @pytest.mark.slow  # imports all that trains
 def test_losses_of_two_steps(part):
-    def ok(*found):
-        return part("accelerator_networks")._like("ours", list(found), [3.0, 2.5], "float32").ok
+    def ok(*losses):
+        return part("accelerator_networks")._like("ours", list(losses), [3.0, 2.5], "float32").ok
 
     assert ok(3.0, 2.5)
     assert ok(3.00001, 2.50001)
@@ -94,7 +96,8 @@ def test_losses_of_two_steps(part):
     ],
 )
 def test_parity_in_a_process(part, program, ok, said):
-    end = time.monotonic() + (0.1 if "sleep" in program else 60.0)
+    seconds = 0.1 if "sleep" in program else 60.0
+    end = time.monotonic() + seconds
     row = part("accelerator_parity").compare([sys.executable, "-c", program], end)
     assert row.ok is ok
     assert row.correct.startswith(said)
@@ -102,8 +105,8 @@ def test_parity_in_a_process(part, program, ok, said):
 
 
 def test_the_cpu_is_never_hidden(part):
-    found = [part("accelerator").with_cpu(x) for x in (None, "", "cuda", "tpu,cpu", "cpu")]
-    assert found == [None, "", "cuda,cpu", "tpu,cpu", "cpu"]
+    platforms = [part("accelerator").with_cpu(x) for x in (None, "", "cuda", "tpu,cpu", "cpu")]
+    assert platforms == [None, "", "cuda,cpu", "tpu,cpu", "cpu"]
 
 
 def test_a_part_that_cannot_be_imported_is_a_row(part, monkeypatch, capsys):
@@ -117,7 +120,8 @@ def test_a_part_that_cannot_be_imported_is_a_row(part, monkeypatch, capsys):
 def test_a_full_run_that_has_no_time(part, monkeypatch, capsys):
     """On a GPU, of which only the name is needed for it: nothing is compiled, bfloat16 comes first."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    kit, end = part("accelerator"), time.monotonic()
+    kit = part("accelerator")
+    end = time.monotonic()
     rows = kit.print_rows("training", False, end) + kit.print_rows("parity", False, end)
     assert rows == [None] * (2 * 3 + 3)
     lines = capsys.readouterr().out.splitlines()
@@ -133,7 +137,8 @@ def test_a_full_run_that_has_no_time(part, monkeypatch, capsys):
 )
 def test_a_wrong_kernel_is_told(part, monkeypatch, capsys, name, line):
     """A loss whose cross entropy weighs twice as much, draws whose noise is 1% too small."""
-    kernels, right = part("kernels"), getattr(d3pm_jax, name)
+    kernels = part("kernels")
+    right = getattr(d3pm_jax, name)
     wrong = {
         "hybrid": lambda process, logits, x0, xt, t, weight, **more: right(
             process, logits, x0, xt, t, 2 * weight, **more
@@ -148,25 +153,25 @@ def test_a_wrong_kernel_is_told(part, monkeypatch, capsys, name, line):
         settings.enter_context(jax.numpy_rank_promotion("allow"))
         settings.enter_context(jax.debug_key_reuse(False))
         assert part("accelerator").main() == 1
-    found = cells(capsys.readouterr().out)
-    assert len(found) == 4
-    assert found[line][:5] == [""] * 5
-    assert found[line][5].startswith("WRONG: ours ")
-    others = [rest for what, rest in found.items() if what != line]
-    assert all(rest[0] and rest[5].startswith("yes: ") for rest in others)
+    rows = cells(capsys.readouterr().out)
+    assert len(rows) == 4
+    assert rows[line][:5] == [""] * 5
+    assert rows[line][5].startswith("WRONG: ours ")
+    others = [row for what, row in rows.items() if what != line]
+    assert all(row[0] and row[5].startswith("yes: ") for row in others)
 
 
 @pytest.mark.slow
 def test_the_whole_kit_in_small():
     done = subprocess.run([sys.executable, FOLDER / "accelerator.py"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = cells(done.stdout)
-    parity = {what for what, line in found.items() if line[5].startswith("NOT COMPARED: needs a GPU")}
+    rows = cells(done.stdout)
+    parity = {what for what, line in rows.items() if line[5].startswith("NOT COMPARED: needs a GPU")}
     assert parity == {f"parity_tests --device gpu --dtype {x}" for x in ("bfloat16", "float32", "float64")}
-    timed = [line for what, line in found.items() if what not in parity]
+    timed = [line for what, line in rows.items() if what not in parity]
     assert all(line[0] and line[5].startswith("yes: ") for line in timed)
     kinds = ("copy", "hybrid", "q_sample", "categorical", "reverse chain", "U-Net", "transformer")
-    assert [sum(what.startswith(kind) for what in found) for kind in kinds] == [1, 3, 3, 1, 1, 3, 3]
+    assert [sum(what.startswith(kind) for what in rows) for kind in kinds] == [1, 3, 3, 1, 1, 3, 3]
     versions, counts = done.stdout.splitlines()[-2:]
     assert re.match(r"device cpu, .*jax [\d.]+, jaxlib [\d.]+, .*python 3.*; small sizes$", versions)
     assert counts == "15 rows right, 0 wrong or not run, 3 left out"

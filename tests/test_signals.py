@@ -48,11 +48,11 @@ def test_what_nohup_ignores_stays_ignored():
 
 
 def test_a_block_that_ends_by_itself_is_not_ended():
-    def told(name):
+    def print_stopped(name):
         raise AssertionError
 
     for number in STOPPING:
-        with pytest.raises(KeyboardInterrupt, match=number.name), signals.end_on_signals(told):
+        with pytest.raises(KeyboardInterrupt, match=number.name), signals.end_on_signals(print_stopped):
             signal.raise_signal(number)
 
 

@@ -37,7 +37,8 @@ def prepared(data_dir):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, data_dir):
     """The folder of a run at step 4; no step was computed."""
-    workdir, base = tmp_path_factory.mktemp("runs") / "run", tiny.get_config()
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    base = tiny.get_config()
     config = dataclasses.replace(base, data=dataclasses.replace(base.data, dir=str(data_dir)))
     state = build.initialize_state(build.build(config, tiny.DIGITS)).state
     state = dataclasses.replace(state, step=jax.numpy.asarray(4, jax.numpy.int32))
@@ -59,14 +60,20 @@ def run(made, tmp_path):
 
 
 def content(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+    """The bytes of each file below a folder, by name; None of a folder."""
+    contents = {}
+    for path in folder.rglob("*"):
+        contents[str(path.relative_to(folder))] = path.read_bytes() if path.is_file() else None
+    return contents
 
 
 @contextlib.contextmanager
 def unharmed(run):
     """Nothing outside of the folder of a run is written, deleted, or imported in the block."""
     outside = run.parent / "outside"
-    before, names, modules = content(outside), dict(vars(configs)), set(sys.modules)
+    before = content(outside)
+    names = dict(vars(configs))
+    modules = set(sys.modules)
     yield
     assert content(outside) == before
     assert vars(configs) == names
@@ -132,9 +139,14 @@ LINKS += ["checkpoints/4", "checkpoints/9", "samples", "tensorboard", "lock"]
 
 @pytest.mark.parametrize("name", LINKS)
 def test_links_that_lead_outside(name, run, capsys):
-    path, target = run / name, run.parent / "outside" / ("checkpoints" if "." not in name else "file")
-    if path.exists():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    path = run / name
+    target = run.parent / "outside" / "checkpoints"
+    if "." in name:
+        target = run.parent / "outside" / "file"
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
     path.symlink_to(target)
     with unharmed(run):
         for command in COMMANDS.values():
@@ -165,9 +177,11 @@ def test_results_take_the_place_of_links(run):
         (run / name).unlink(missing_ok=True)
         (run / name).symlink_to(target)
     with unharmed(run):
-        for command in COMMANDS.values():
-            more = ["--train.sample-every", "6"] if command is COMMANDS["train"] else []
-            assert status(*command(run), *more) == 0
+        for name, command in COMMANDS.items():
+            arguments = command(run)
+            if name == "train":
+                arguments = [*arguments, "--train.sample-every", "6"]
+            assert status(*arguments) == 0
     for name in names:
         assert not (run / name).is_symlink()
 
@@ -175,9 +189,9 @@ def test_results_take_the_place_of_links(run):
 @pytest.mark.slow
 @pytest.mark.usefixtures("prepared")
 def test_what_is_not_ours_is_never_deleted_by_a_training(run):
-    kept = run / "checkpoints" / "my_best_copy"
-    shutil.copytree(run / "checkpoints" / "4", kept)
-    (kept / checkpoint.MANIFEST).unlink()
+    copy = run / "checkpoints" / "my_best_copy"
+    shutil.copytree(run / "checkpoints" / "4", copy)
+    (copy / checkpoint.MANIFEST).unlink()
     assert status(*COMMANDS["train"](run)) == 0
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"4", "6", "my_best_copy"}
 
@@ -203,8 +217,12 @@ def test_data_is_not_prepared_where_only_the_run_says_so(run, capsys):
 @pytest.mark.slow
 def test_examples_of_objects_or_of_other_data(run, capsys):
     (run / manifest.MANIFEST).unlink()
-    for x in (np.array([{}]), np.zeros((3, 8, 8, 1)), np.zeros((3, 5), np.int32), np.full((3, 8, 8, 1), 99)):
-        x = x.astype(np.int32) if x.dtype == np.int64 else x
+    for x in (
+        np.array([{}]),
+        np.zeros((3, 8, 8, 1)),
+        np.zeros((3, 5), np.int32),
+        np.full((3, 8, 8, 1), 99, np.int32),
+    ):
         np.save(run / "examples.npy", x, allow_pickle=True)
         with unharmed(run):
             assert "examples.npy cannot be read" in error(capsys, *COMMANDS["sample"](run))

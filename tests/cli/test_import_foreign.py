@@ -26,7 +26,8 @@ def files(tmp_path_factory):
     state = {f"net.{k}": x for k, x in module.state_dict().items()}
     last = {k: x + 0.1 for k, x in state.items()}
     torch.save({"model": last | {"ema_shadow_params": list(state.values())}}, folder / "model.pt")
-    x, t = np.random.default_rng(0).integers(0, 17, (2, 1, 8, 8)), np.array([0, 9])
+    x = np.random.default_rng(0).integers(0, 17, (2, 1, 8, 8))
+    t = np.array([0, 9])
     with torch.no_grad():
         logits = module(torch.tensor(x), torch.tensor(t)).numpy()
     np.savez(folder / "check.npz", x=x, t=t, logits=logits)
@@ -36,7 +37,8 @@ def files(tmp_path_factory):
 @pytest.mark.slow
 def test_a_checkpoint_is_a_file_of_weights_and_a_run(files, tmp_path, data_dir, capsys):
     file, check = files
-    new, bare = tmp_path / "run", tmp_path / "bare"
+    new = tmp_path / "run"
+    bare = tmp_path / "bare"
     options = ["--workdir", new, "--data.dir", data_dir]
     assert status("import", file, "--config", CONFIG, *options) == 0
     printed = capsys.readouterr()
@@ -49,12 +51,15 @@ def test_a_checkpoint_is_a_file_of_weights_and_a_run(files, tmp_path, data_dir, 
     assert (run.config.model.max_time, run.config.model.channels_per_group) == (1000, 4)
 
     assert status("import", file, "--workdir", bare, "--size", "8", "8") == 0
-    a, b = (folder / "weights.safetensors" for folder in (new, bare))
-    jax.tree.map(np.testing.assert_array_equal, twin.load(a, run.params), run.params)
-    with np.load(check) as given:
-        xt, t = np.moveaxis(given["x"], 1, -1).astype(np.int32), (given["t"] + 1).astype(np.int32)
-        logits = np.moveaxis(given["logits"], 1, -2)
-    for predict in (exported.denoiser(a), exported.denoiser(b), run.predict):
+    weights = new / "weights.safetensors"
+    jax.tree.map(np.testing.assert_array_equal, twin.load(weights, run.params), run.params)
+    with np.load(check) as arrays:
+        xt = np.moveaxis(arrays["x"], 1, -1).astype(np.int32)
+        t = (arrays["t"] + 1).astype(np.int32)
+        logits = np.moveaxis(arrays["logits"], 1, -2)
+    denoise = exported.denoiser(weights)
+    denoise_bare = exported.denoiser(bare / "weights.safetensors")
+    for predict in (denoise, denoise_bare, run.predict):
         np.testing.assert_allclose(predict(xt, t), logits, atol=2e-6)
     assert "holds a run already" in error(capsys, "import", file, "--workdir", new)
 
@@ -66,10 +71,11 @@ def test_a_check_is_compared_and_the_twin_builds_the_same(files, tmp_path, capsy
     assert "in float64" in capsys.readouterr().out
     theirs = pytest.importorskip("torch_ref.runs.exported")
     denoise = theirs.denoiser(tmp_path / "w" / "weights.safetensors")
-    with np.load(check) as given, torch.no_grad():
-        xt, t = torch.tensor(given["x"]).movedim(1, -1), torch.tensor(given["t"] + 1)
-        found = denoise(xt, t).movedim(-2, 1).numpy()
-        np.testing.assert_allclose(found, given["logits"], atol=2e-6)
+    with np.load(check) as arrays, torch.no_grad():
+        xt = torch.tensor(arrays["x"]).movedim(1, -1)
+        t = torch.tensor(arrays["t"] + 1)
+        logits = denoise(xt, t).movedim(-2, 1).numpy()
+        np.testing.assert_allclose(logits, arrays["logits"], atol=2e-6)
     message = error(capsys, "import", file, "--raw", "--workdir", tmp_path / "v", "--check", check)
     assert "of the largest, " in message
     assert "more than 0.0001: see what was assumed" in message
@@ -120,13 +126,14 @@ def test_the_categories_of_a_logistic_head_are_those_of_the_data(logistic, tmp_p
 
 
 def test_a_check_or_a_config_of_another_kind_is_named(files, tmp_path, data_dir, capsys):
-    file, check = files[0], tmp_path / "check.npz"
+    file, _ = files
+    check = tmp_path / "check.npz"
     to = ["--workdir", tmp_path / "new"]
-    given = {"x": np.zeros((1, 1, 8, 8), int), "t": np.zeros(1, int)}
-    np.savez(check, **given, logits=np.zeros((1, 1, 8, 8, 5)))
+    inputs = {"x": np.zeros((1, 1, 8, 8), int), "t": np.zeros(1, int)}
+    np.savez(check, **inputs, logits=np.zeros((1, 1, 8, 8, 5)))
     said = error(capsys, "import", file, *to, "--check", check)
     assert f"logits of K = 17 categories, not 5 as the last axis of logits in {check} says" in said
-    np.savez(check, **given, logits=np.full((1, 1, 8, 8, 17), np.longdouble("1e4000")))
+    np.savez(check, **inputs, logits=np.full((1, 1, 8, 8, 17), np.longdouble("1e4000")))
     assert f"{check}" in error(capsys, "import", file, *to, "--check", check)
     labelled = tmp_path / "checkpoint_3"
     tree = official_tree(np.random.default_rng(0), 17, classes=3)
@@ -136,10 +143,10 @@ def test_a_check_or_a_config_of_another_kind_is_named(files, tmp_path, data_dir,
 
 
 def test_a_head_of_a_config_becomes_that_of_the_program(files):
-    found = checkpoints.read_network(files[0], ImportOptions())
-    own = Head(forbid=16)
-    assert foreign.fit_head(own, found) == Head(residual=False, forbid=16)
-    assert foreign.fit_head(LogisticHead(), found) == Head(residual=False)
-    options = found.options | {"input_range": (0.0, 255.0)}
-    logistic = found._replace(logistic=True, residual=True, options=options)
-    assert foreign.fit_head(own, logistic) == LogisticHead(forbid=16, input_range=(0.0, 255.0))
+    network = checkpoints.read_network(files[0], ImportOptions())
+    head = Head(forbid=16)
+    assert foreign.fit_head(head, network) == Head(residual=False, forbid=16)
+    assert foreign.fit_head(LogisticHead(), network) == Head(residual=False)
+    options = network.options | {"input_range": (0.0, 255.0)}
+    logistic = network._replace(logistic=True, residual=True, options=options)
+    assert foreign.fit_head(head, logistic) == LogisticHead(forbid=16, input_range=(0.0, 255.0))

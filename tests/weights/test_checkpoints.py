@@ -21,10 +21,10 @@ needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no checkpoints of ot
 
 
 def differences(file, check, wide=(False, True), **said):
-    found = checkpoints.read_network(file, ImportOptions(**said))
-    given = foreign.convert_check(check, foreign.read_check(check), found)
-    model = foreign.model_of(found, given.xt.shape[1:3])
-    return [foreign.logit_difference(given, found, model, x) for x in wide]
+    network = checkpoints.read_network(file, ImportOptions(**said))
+    output = foreign.convert_check(check, foreign.read_check(check), network)
+    model = foreign.model_of(network, output.xt.shape[1:3])
+    return [foreign.logit_difference(output, network, model, in_float64) for in_float64 in wide]
 
 
 @needs_real
@@ -39,9 +39,9 @@ def test_checkpoints_that_the_programs_wrote_give_their_logits(name):
 
 
 def seed_tree(module, prefix="net."):
-    named = {prefix + k: x.clone() for k, x in module.state_dict().items()}
-    last = {k: x + 0.1 for k, x in named.items()}
-    averaged = {"ema_decay": 0.999, "ema_num_updates": 3, "ema_shadow_params": list(named.values())}
+    state = {prefix + k: x.clone() for k, x in module.state_dict().items()}
+    last = {k: x + 0.1 for k, x in state.items()}
+    averaged = {"ema_decay": 0.999, "ema_num_updates": 3, "ema_shadow_params": list(state.values())}
     optimizer = {"param_groups": [{"lr": np.float64(1e-3)}]}  # as a warm-up leaves it
     return {"model": last | averaged, "optimizer": optimizer, "n_iter": 5}
 
@@ -105,20 +105,27 @@ def test_mnist_score_net_gives_its_output_at_any_time(options, tmp_path):
 )
 def test_the_official_unet_gives_its_logits(K, logistic, options, tmp_path):
     rng = np.random.default_rng(0)
-    params = official.random_params(rng, outputs=2 if logistic else K, ch=32, blocks=1, **options)
-    other = official.random_params(rng, outputs=2 if logistic else K, ch=32, blocks=1, **options)
-    file, check, labelled = tmp_path / "checkpoint_3", tmp_path / "check.npz", "classes" in options
+    outputs = 2 if logistic else K
+    params = official.random_params(rng, outputs=outputs, ch=32, blocks=1, **options)
+    other = official.random_params(rng, outputs=outputs, ch=32, blocks=1, **options)
+    file = tmp_path / "checkpoint_3"
+    check = tmp_path / "check.npz"
     file.write_bytes(
         serialization.msgpack_serialize({"step": 3, "ema_params": params, "optimizer": {"target": other}})
     )
-    given = {"x": rng.integers(0, K, (2, 8, 8, 3)), "t": np.array([0, 417])}
-    given |= {"label": np.array([3, 1])} if labelled else {}
-    in_torch = [torch.tensor(given[name]) if name in given else None for name in ("x", "t", "label")]
-    expected = official.logits(params, *in_torch, K, 500, logistic).numpy()
-    np.savez(check, **given, logits=expected)
+    inputs = {"x": rng.integers(0, K, (2, 8, 8, 3)), "t": np.array([0, 417])}
+    label = None
+    if "classes" in options:
+        inputs["label"] = np.array([3, 1])
+        label = torch.tensor(inputs["label"])
+    x = torch.tensor(inputs["x"])
+    t = torch.tensor(inputs["t"])
+    expected = official.logits(params, x, t, label, K, 500, logistic).numpy()
+    np.savez(check, **inputs, logits=expected)
     narrow, wide = differences(file, check, max_time=500, K=K)
     assert narrow < 1e-5
-    assert wide < (1e-10 if logistic else 1e-12)  # 1 - exp() has fewer digits
+    tolerance = 1e-10 if logistic else 1e-12  # 1 - exp() has fewer digits
+    assert wide < tolerance
 
 
 def official_tree(rng, outputs, ch=32, classes=None):
@@ -134,9 +141,13 @@ def official_tree(rng, outputs, ch=32, classes=None):
         return {"scale": np.ones(n, "f"), "bias": np.zeros(n, "f")}
 
     def block(a):
-        found = {"norm1": norm(a), "conv1": conv(a, ch), "temb_proj": dense(4 * ch, ch), "norm2": norm(ch)}
-        found |= {"conv2": conv(ch, ch)} | ({"nin_shortcut": dense(a, ch)} if a != ch else {})
-        return found | ({"y_proj": dense(4 * ch, ch)} if classes else {})
+        modules = {"norm1": norm(a), "conv1": conv(a, ch), "temb_proj": dense(4 * ch, ch), "norm2": norm(ch)}
+        modules["conv2"] = conv(ch, ch)
+        if a != ch:
+            modules["nin_shortcut"] = dense(a, ch)
+        if classes:
+            modules["y_proj"] = dense(4 * ch, ch)
+        return modules
 
     heads = {name: dense(ch, 2, ch // 2) for name in "qkv"}
     proj = {"kernel": rng.normal(size=(2, ch // 2, ch)).astype("f"), "bias": np.zeros(ch, "f")}
@@ -144,22 +155,24 @@ def official_tree(rng, outputs, ch=32, classes=None):
     params |= {"mid.block_1": block(ch), "mid.block_2": block(ch), "up_0.block_0": block(2 * ch)}
     params |= {"mid.attn_1": {"norm": norm(ch), **heads, "proj_out": proj}}
     params |= {"norm_out": norm(ch), "conv_out": conv(ch, outputs)}
-    params |= {"class_emb": dense(classes, 4 * ch)} if classes else {}
+    if classes:
+        params["class_emb"] = dense(classes, 4 * ch)
     return {"step": 3, "ema_params": params, "optimizer": {"target": params, "state": {"step": 3}}}
 
 
 def test_the_numbers_of_an_official_network_are_read_off_its_arrays(tmp_path):
-    file, rng = tmp_path / "checkpoint_3", np.random.default_rng(0)
+    file = tmp_path / "checkpoint_3"
+    rng = np.random.default_rng(0)
     file.write_bytes(serialization.msgpack_serialize(official_tree(rng, 5, classes=3)))
-    found = checkpoints.read_network(file, ImportOptions())
-    assert (found.K, found.classes, found.options["num_heads"], found.logistic) == (5, 3, 2, False)
-    assert found.options["num_res_blocks"] == 0
+    network = checkpoints.read_network(file, ImportOptions())
+    assert (network.K, network.classes, network.options["num_heads"], network.logistic) == (5, 3, 2, False)
+    assert network.options["num_res_blocks"] == 0
     file.write_bytes(serialization.msgpack_serialize(official_tree(rng, 2)))
     expected = {(None, None): (True, 256), (None, 8): (True, 8), (None, 2): (False, 2)}
     expected |= {("logits", None): (False, 2), ("logistic", 2): (True, 2)}
     for (output, K), (logistic, categories) in expected.items():
-        found = checkpoints.read_network(file, ImportOptions(output=output, K=K))
-        assert (found.logistic, found.K) == (logistic, categories)
+        network = checkpoints.read_network(file, ImportOptions(output=output, K=K))
+        assert (network.logistic, network.K) == (logistic, categories)
     with pytest.raises(ValueError, match="its attention has 2 heads, not 4: leave out --heads"):
         checkpoints.read_network(file, ImportOptions(num_heads=4))
 
@@ -186,10 +199,10 @@ def test_a_pickle_is_read_as_torch_reads_it(whole, tmp_path):
     tree = {"a": torch.arange(12.0).reshape(3, 4).T, "b": torch.ones(2, dtype=torch.bfloat16)}
     tree |= {"c": np.float64(0.1), "d": torch.tensor(3), "e": [torch.zeros(0, 4)], "f": torch.ones(4)[1:3]}
     torch.save(tree, file := tmp_path / "a.pt")
-    found = pickles.read_torch_file(file)
-    np.testing.assert_array_equal(found["a"], tree["a"].numpy())
-    assert (str(found["b"].dtype), found["c"], found["d"][()]) == ("bfloat16", 0.1, 3)
-    assert (found["e"][0].shape, found["f"].tolist()) == ((0, 4), [1, 1])
+    loaded = pickles.read_torch_file(file)
+    np.testing.assert_array_equal(loaded["a"], tree["a"].numpy())
+    assert (str(loaded["b"].dtype), loaded["c"], loaded["d"][()]) == ("bfloat16", 0.1, 3)
+    assert (loaded["e"][0].shape, loaded["f"].tolist()) == ((0, 4), [1, 1])
 
 
 def refused(path):
@@ -201,7 +214,8 @@ def refused(path):
 
 def test_what_is_no_state_dict_is_said_in_a_line_and_nothing_runs(whole, tmp_path):
     tree, _ = whole
-    file, touched = tmp_path / "x.pt", tmp_path / "touched"
+    file = tmp_path / "x.pt"
+    touched = tmp_path / "touched"
     cases = {
         "getattr": tree | {"more": Calls(touched)},
         "torch.nn.modules.linear.Linear": torch.nn.Linear(1, 1),
@@ -256,11 +270,12 @@ def test_weights_that_do_not_fit_are_named(whole, tmp_path):
 
 
 def test_a_check_that_does_not_fit_is_named(whole, tmp_path):
-    file, check = tmp_path / "x.pt", tmp_path / "check.npz"
+    file = tmp_path / "x.pt"
+    check = tmp_path / "check.npz"
     file.write_bytes(whole[1])
-    found = checkpoints.read_network(file, ImportOptions())
+    network = checkpoints.read_network(file, ImportOptions())
     arrays = {"x": np.zeros((2, 1, 4, 4), int), "t": np.zeros(2, int), "logits": np.ones((2, 1, 4, 4, 5))}
-    assert foreign.convert_check(check, arrays, found).xt.shape == (2, 4, 4, 1)
+    assert foreign.convert_check(check, arrays, network).xt.shape == (2, 4, 4, 1)
     cases = {
         "x holds 0..5": {"x": np.eye(4, dtype=int)[None, None].repeat(2, 0) * 5},
         "C = 1": {"x": np.zeros((2, 4, 4, 3), int)},
@@ -269,7 +284,7 @@ def test_a_check_that_does_not_fit_is_named(whole, tmp_path):
     }
     for message, changes in cases.items():
         with pytest.raises(foreign.UserError, match=r"check\.npz: ") as raised:
-            foreign.convert_check(check, arrays | changes, found)
+            foreign.convert_check(check, arrays | changes, network)
         assert message in str(raised.value)
     check.write_bytes(b"PK\x03\x04")
     with pytest.raises(foreign.UserError, match="is damaged, or no"):

@@ -56,10 +56,10 @@ PLAIN = {
 def test_plain_values_are_read_as_pickle_reads_them(protocol, tmp_path):
     same = [PLAIN, PLAIN["texts"]]
     content = put(tmp_path, pickle.dumps(same, protocol), storage=b"x" * 100_000)
-    found = pickles.read_torch_file(content)
-    assert found == same
-    assert repr(found) == repr(same)  # True is not 1
-    assert found[0]["texts"] is found[1]
+    loaded = pickles.read_torch_file(content)
+    assert loaded == same
+    assert repr(loaded) == repr(same)  # True is not 1
+    assert loaded[0]["texts"] is loaded[1]
 
 
 def test_a_tensor_is_the_part_of_its_storage_that_it_says(tmp_path):
@@ -73,8 +73,8 @@ def test_a_tensor_is_the_part_of_its_storage_that_it_says(tmp_path):
     for said, expected in cases.items():
         assert pickles.read_torch_file(put(tmp_path, tensor(*said))).tolist() == expected
     half = np.arange(4, dtype=">f2").tobytes()
-    found = pickles.read_torch_file(put(tmp_path, tensor(0, (4,), (1,), "Half"), half, "big"))
-    assert (found.dtype, found.tolist()) == (np.float16, [0, 1, 2, 3])
+    loaded = pickles.read_torch_file(put(tmp_path, tensor(0, (4,), (1,), "Half"), half, "big"))
+    assert (loaded.dtype, loaded.tolist()) == (np.float16, [0, 1, 2, 3])
 
 
 def test_a_tensor_that_is_not_in_its_storage_is_refused(tmp_path):

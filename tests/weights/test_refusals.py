@@ -31,9 +31,9 @@ def packed(tree):
     return serialization.msgpack_serialize(tree, in_place=True)  # else it sorts the keys
 
 
-def refused(file, **told):
+def refused(file, **options):
     with pytest.raises(ValueError, match=f"^{file}") as raised:
-        checkpoints.read_network(file, ImportOptions(**told))
+        checkpoints.read_network(file, ImportOptions(**options))
     assert str(raised.value).isprintable()
     return str(raised.value)
 
@@ -88,8 +88,8 @@ def test_what_is_assumed_is_a_note_and_what_cannot_be_is_refused(score, seed, tm
     two = {f"net.out.2.{leaf}": seed[f"net.out.2.{leaf}"][:2] for leaf in ("weight", "bias")}
     torch.save({"model": seed | two}, file)
     for K, expected in ((8, True), (2, False)):
-        found = checkpoints.read_network(file, ImportOptions(K=K))
-        assert found.logistic == expected == any("that of lib/d3pm.py" in note for note in found.notes)
+        network = checkpoints.read_network(file, ImportOptions(K=K))
+        assert network.logistic == expected == any("that of lib/d3pm.py" in note for note in network.notes)
 
 
 CHECKS = {
@@ -119,14 +119,15 @@ CHECKS = {
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_check_out_of_range_is_refused(name, seed, tmp_path):
     torch.save({"model": seed}, tmp_path / "model.pt")
-    found = checkpoints.read_network(tmp_path / "model.pt", ImportOptions())._replace(classes=3)
-    given = {"x": np.full((2, 1, 4, 4), 4), "t": np.array([0, 9]), "logits": np.ones((2, 1, 4, 4, 5))}
-    told = {"label": np.array([0, 2])}
-    assert foreign.convert_check(tmp_path, given | told, found).xt.max() == 4
+    network = checkpoints.read_network(tmp_path / "model.pt", ImportOptions())._replace(classes=3)
+    arrays = {"x": np.full((2, 1, 4, 4), 4), "t": np.array([0, 9]), "logits": np.ones((2, 1, 4, 4, 5))}
+    labels = {"label": np.array([0, 2])}
+    assert foreign.convert_check(tmp_path, arrays | labels, network).xt.max() == 4
     changes, message = CHECKS[name]
-    labels = told if "label" not in name else {}
+    if "label" not in name:
+        arrays |= labels
     with pytest.raises(foreign.UserError) as raised:
-        foreign.convert_check(tmp_path, given | labels | changes, found)
+        foreign.convert_check(tmp_path, arrays | changes, network)
     assert message in str(raised.value)
 
 
@@ -134,11 +135,11 @@ def test_a_check_out_of_range_is_refused(name, seed, tmp_path):
 def test_logits_that_are_all_zero_agree(seed, tmp_path):
     last = {f"net.out.2.{leaf}": 0 * seed[f"net.out.2.{leaf}"] for leaf in ("weight", "bias")}
     torch.save({"model": seed | last}, tmp_path / "model.pt")
-    found = checkpoints.read_network(tmp_path / "model.pt", ImportOptions())
-    given = {"x": np.zeros((1, 1, 4, 4), int), "t": np.zeros(1, int), "logits": np.zeros((1, 1, 4, 4, 5))}
-    check = foreign.convert_check(tmp_path, given, found)
-    model = foreign.model_of(found, (4, 4))
-    assert foreign.logit_difference(check, found, model, False) == 0
+    network = checkpoints.read_network(tmp_path / "model.pt", ImportOptions())
+    arrays = {"x": np.zeros((1, 1, 4, 4), int), "t": np.zeros(1, int), "logits": np.zeros((1, 1, 4, 4, 5))}
+    check = foreign.convert_check(tmp_path, arrays, network)
+    model = foreign.model_of(network, (4, 4))
+    assert foreign.logit_difference(check, network, model, False) == 0
     torch.save({"model": seed}, tmp_path / "model.pt")
     other = checkpoints.read_network(tmp_path / "model.pt", ImportOptions())
     assert foreign.logit_difference(check, other, model, False) == np.inf
