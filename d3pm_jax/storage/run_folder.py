@@ -77,9 +77,9 @@ def prepare_resume(workdir: Path, config: Config, description: Description) -> C
     """
     if not (workdir / CONFIG).is_file():
         raise UserError(f"{workdir} holds no run to resume: check --workdir, or leave out --resume")
-    before = read_config(workdir, config)
-    config = from_data.fill_from_saved(before, config)
-    check_resume(before, config)
+    saved_config = read_config(workdir, config)
+    config = from_data.fill_from_saved(saved_config, config)
+    check_resume(saved_config, config)
     check_description(workdir, description)
     return config
 

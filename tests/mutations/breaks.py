@@ -393,7 +393,7 @@ RUNS = (
     Break(
         "resume_with_another_config",
         "d3pm_jax/storage/run_folder.py",
-        "    check_resume(before, config)\n",
+        "    check_resume(saved_config, config)\n",
         "",
         (COMMANDS,),
     ),
