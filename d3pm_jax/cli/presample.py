@@ -34,7 +34,7 @@ class PresampleCommand:
 def execute(command: PresampleCommand, words: list[str]) -> int:
     """Draws and writes; returns the exit status."""
     path = arguments.take_path(words)
-    config = reading.read_config_file(path, words, USAGE)
+    config = reading.read_overridden_config(path, words, USAGE)
     if command.out is None or command.out.suffix != SUFFIX:
         raise UserError(f"--out {command.out}: the noise file is an ArrayRecord file, name it FILE{SUFFIX}")
     steps = presampled.presample(config, command.out, command.steps)

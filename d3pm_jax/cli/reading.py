@@ -24,10 +24,10 @@ LIST = "a tuple, each "
 PAIR = "a tuple ("
 OPTIONS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 
-Command = TypeVar("Command")
+AnyCommand = TypeVar("AnyCommand")
 
 
-def read_command(cls: type[Command], words: list[str], name: str) -> tuple[Command, list[str]]:
+def read_command(cls: type[AnyCommand], words: list[str], name: str) -> tuple[AnyCommand, list[str]]:
     """Returns a command with the fields that words give, and the words that are of no field.
 
     Args:
@@ -45,7 +45,7 @@ def read_command(cls: type[Command], words: list[str], name: str) -> tuple[Comma
 
     # Tyro's own message is not shown. The flag to blame is found by parsing each alone, with a DIR before it,
     # as its absence should not make all of them fail.
-    def parse_alone(words: list[str]) -> tuple[Command, list[str]]:
+    def parse_alone(words: list[str]) -> tuple[AnyCommand, list[str]]:
         return _parse(cls, ["DIR", *words])
 
     failing = first_failing(parse_alone, words)
@@ -123,7 +123,7 @@ def quote_words(words: list[str]) -> str:
     return one_line(repr(" ".join(words)), 80)
 
 
-def _parse(cls: type[Command], words: list[str]) -> tuple[Command, list[str]]:
+def _parse(cls: type[AnyCommand], words: list[str]) -> tuple[AnyCommand, list[str]]:
     """Parses words to a command and the words that it has no field for.
 
     Raises:
@@ -142,7 +142,7 @@ def refuse_unknown(words: list[str], name: str) -> None:
         raise UsageError(f"unknown argument {words[0]}: see d3pm {name} --help")
 
 
-def read_config_file(path: Path | None, words: list[str], usage: str) -> Config:
+def read_overridden_config(path: Path | None, words: list[str], usage: str) -> Config:
     """Reads the config of a file, with the fields that words override; see `apply_overrides`.
 
     Raises:

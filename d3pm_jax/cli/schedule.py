@@ -105,7 +105,7 @@ def _build_process(command: ScheduleCommand, path: Path | None, words: list[str]
     Raises:
         UserError: there is no such config, or no process that could be shown.
     """
-    config = reading.read_config_file(path, words, USAGE)
+    config = reading.read_overridden_config(path, words, USAGE)
     if command.out.suffix != ".png":
         raise UserError(f"--out {command.out}: the picture is a PNG, name it FILE.png")
     if from_data.needs_data(config):

@@ -50,7 +50,7 @@ class TrainCommand(arguments.Processes):
 def execute(command: TrainCommand, words: list[str]) -> int:
     """Trains; returns the exit status."""
     path = arguments.take_path(words)
-    config = read_config(command, path, words)
+    config = read_train_config(command, path, words)
     if command.dry_run:
         if command.address.coordinator is not None:
             raise UserError("--dry-run is of one process: leave out --coordinator, or --dry-run")
@@ -89,7 +89,7 @@ def execute(command: TrainCommand, words: list[str]) -> int:
     return 0
 
 
-def read_config(command: TrainCommand, path: Path | None, words: list[str]) -> Config:
+def read_train_config(command: TrainCommand, path: Path | None, words: list[str]) -> Config:
     """Returns the config of a file, or of the run to resume, with the fields that words override."""
     if path is not None and command.own_file is not None and command.start is None:
         raise UserError(
@@ -98,7 +98,7 @@ def read_config(command: TrainCommand, path: Path | None, words: list[str]) -> C
     if command.resume and command.start is not None:
         raise UserError("--from begins a new run, --resume goes on with one: leave one out")
     if path is not None or not command.resume or command.workdir is None:
-        return reading.read_config_file(path, words, USAGE)
+        return reading.read_overridden_config(path, words, USAGE)
 
     base = run_folder.read_config(command.workdir, command.own_file)
     config = reading.apply_overrides(base, words, USAGE)

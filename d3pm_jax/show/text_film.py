@@ -10,11 +10,11 @@ MASK = "·"  # in a box of its own colour, which no symbol has
 # A browser shows no control characters, but for tabs and line breaks: Unicode has a picture for each.
 CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
 # The characters that each token adds to its text, None for a mask, by chain, state and token.
-Chains = Sequence[Sequence[Sequence[str | None]]]
+TextChains = Sequence[Sequence[Sequence[str | None]]]
 
 
 def build_page(
-    name: str, caption: str, chains: Chains, times: Sequence[int], steps: int, is_cut: bool = False
+    name: str, caption: str, chains: TextChains, times: Sequence[int], steps: int, is_cut: bool = False
 ) -> str:
     """Returns chains of a text as a page of their own, which needs nothing else.
 
@@ -29,7 +29,7 @@ def build_page(
     return build_document(title, tag("h1", title), note, film_of_chains, script="film.js")
 
 
-def build_captioned_film(chains: Chains, times: Sequence[int], steps: int, is_cut: bool = False) -> Html:
+def build_captioned_film(chains: TextChains, times: Sequence[int], steps: int, is_cut: bool = False) -> Html:
     """Returns chains of a text as a figure with its caption.
 
     Args:
@@ -50,7 +50,7 @@ def build_captioned_film(chains: Chains, times: Sequence[int], steps: int, is_cu
     return build_figure(build_film(chains, times), "Reverse, played", words)
 
 
-def build_film(chains: Chains, times: Sequence[int]) -> Html:
+def build_film(chains: TextChains, times: Sequence[int]) -> Html:
     """Returns chains as texts that play; without a script these are those of the last state.
 
     Each token is written as the symbols that it is in turn and the states from which on it is the next one:
