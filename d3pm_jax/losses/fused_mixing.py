@@ -106,14 +106,15 @@ def _kl_and_ce_of_step(
 def _forward(
     pi_kind: PiKind, belief: Belief, logits: Array, x0: Array, xt: Array, step: StepLogs, log_pi: Array
 ):
-    # Logits of a denoiser become those of the leave-one-out posterior wherever they are read.
-    evidence = None  # [*S], what the logit at x_t loses
+    # Logits of a denoiser become those of the leave-one-out posterior wherever they are read: the one at x_t
+    # loses this much, [*S].
+    evidence = None
     if belief == "denoiser":
         evidence = log_evidence_ratio(step)
 
     softmax, log_p0, log_pt = _softmax(_subtract_at_xt(logits, xt, evidence), x0, xt)
     ends = endpoints(step, log_p0, log_pt, xt == x0)
-    # Here the logits may stay as they are: those of x_t do not enter.
+    # Here the logits may stay as they are: p is set to 0 at x_t.
     others = _sum_other_categories(pi_kind, logits, x0, xt, step, ends, softmax, log_pi)
     saved = save_slopes(pi_kind, belief, step, ends, others, softmax, log_p0, log_pt, xt == x0)
     return (saved.kl, saved.ce), (logits, x0, xt, evidence, log_pi, saved)
