@@ -112,10 +112,12 @@ def save_bound_terms(path: Path, bounds: Mapping[str, Mapping[str, Any]], captio
     same_T = len({times[-1] for times, _ in terms.values()}) == 1
     lines: dict[str, Line] = {}
     for name, (times, steps) in terms.items():
-        x = times if same_T else times / times[-1]
+        x = times
+        if not same_T:
+            x = times / times[-1]
+        # Of processes with different numbers of steps the sums compare, and the terms do not.
         lines[name] = x, {TERM: steps, SUM: np.cumsum(steps[::-1])[::-1]}
-    xlabel = "t" if same_T else "t / T"
-    save_lines(path, lines, xlabel, caption=caption)
+    save_lines(path, lines, _label_of_t(same_T), caption=caption)
 
 
 def save_schedules(
@@ -165,8 +167,14 @@ def save_schedules(
         if not same_T:
             x = x / process.T
         lines[name] = x, panels
-    xlabel = "t" if same_T else "t / T"
-    save_lines(path, lines, xlabel, (WEIGHT,), caption)
+    save_lines(path, lines, _label_of_t(same_T), (WEIGHT,), caption)
+
+
+def _label_of_t(same_T: bool) -> str:
+    """Returns the label of the horizontal axis, which is t / T where T differs between lines."""
+    if same_T:
+        return "t"
+    return "t / T"
 
 
 def escape_text(text: str) -> str:

@@ -178,8 +178,10 @@ def _save_strips(path: Path, strips: list[tuple[np.ndarray, Times, str]], captio
     inches = []
     for states, _, title in strips:
         _, N, H, W, _ = states.shape
-        below = 0.6 if title else 0.3  # for the t, and for a title
-        inches.append(N * TILE * H / W + below)
+        text = 0.3  # for the t below the states
+        if title:
+            text = 0.6
+        inches.append(N * TILE * H / W + text)
     width = max(4, TILE * max(len(times) for _, times, _ in strips))
     figure = Figure(figsize=(width, sum(inches) + 0.3), layout="constrained")
     axes = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
