@@ -12,9 +12,9 @@ MEAN_SQUARE = np.array([25.0, 4.0, 0.0, 9.0])
 
 
 def test_steps_follow_the_root_mean_square_once_all_are_known():
-    known = LossHistory(jnp.asarray(MEAN_SQUARE), jnp.full(4, 11))
+    all_seen = LossHistory(jnp.asarray(MEAN_SQUARE), jnp.full(4, 11))
     weight = np.sqrt([4.0, 4.0, 1e-10, 9.0]) + [1e-4] * 4  # step 1 as step 2
-    np.testing.assert_allclose(probabilities(known), weight / weight.sum(), rtol=1e-5)
+    np.testing.assert_allclose(probabilities(all_seen), weight / weight.sum(), rtol=1e-5)
     for count in ([11, 11, 10, 11], [0, 0, 0, 0]):
         unknown = LossHistory(jnp.asarray(MEAN_SQUARE), jnp.asarray(count))
         np.testing.assert_array_equal(probabilities(unknown), 0.25)
@@ -36,13 +36,14 @@ def test_every_step_is_drawn_as_often_as_its_probability_says():
 
 def test_a_batch_counts_in_any_order():
     history = LossHistory(jnp.asarray(MEAN_SQUARE), jnp.array([3, 0, 2, 1]))
-    t, kl = np.array([4, 1, 4, 2, 4]), np.array([1.0, 2.0, 3.0, 4.0, 8.0])
-    found = update(history, jnp.asarray(t), jnp.asarray(kl))
+    t = np.array([4, 1, 4, 2, 4])
+    kl = np.array([1.0, 2.0, 3.0, 4.0, 8.0])
+    actual = update(history, jnp.asarray(t), jnp.asarray(kl))
     expected = [0.9 * 25 + 0.1 * 4, 0.9 * 4 + 0.1 * 16, 0.0, 0.9 * 9 + 0.1 * (1 + 9 + 64) / 3]
-    np.testing.assert_allclose(found.mean_square, expected, rtol=1e-6)
-    np.testing.assert_array_equal(found.counts, [4, 1, 2, 4])
+    np.testing.assert_allclose(actual.mean_square, expected, rtol=1e-6)
+    np.testing.assert_array_equal(actual.counts, [4, 1, 2, 4])
     other = update(history, jnp.asarray(t[::-1]), jnp.asarray(kl[::-1]))
-    np.testing.assert_allclose(other.mean_square, found.mean_square, rtol=1e-6)
+    np.testing.assert_allclose(other.mean_square, actual.mean_square, rtol=1e-6)
     with pytest.raises(ValueError, match=r"t contains 5, outside 1..4"):
         update(history, jnp.array([5]), jnp.ones(1))
 
@@ -50,9 +51,12 @@ def test_a_batch_counts_in_any_order():
 @pytest.mark.usefixtures("x64")
 def test_the_stochastic_bound_is_the_whole_bound_on_average():
     """Sum over t of p_t (kl_t / p_t + prior) at the same noise: no matter what p is."""
-    process, rng = d3pm.uniform(np.array([0.3, 0.5, 1.0]), 3), np.random.default_rng(0)
-    x0, p = jnp.asarray(rng.integers(0, 3, (1, 4))), np.array([0.2, 0.1, 0.7])
-    u, logits = jnp.asarray(rng.random((4, 1, 4))), jnp.asarray(rng.normal(size=(4, 1, 4, 3)))
+    process = d3pm.uniform(np.array([0.3, 0.5, 1.0]), 3)
+    rng = np.random.default_rng(0)
+    x0 = jnp.asarray(rng.integers(0, 3, (1, 4)))
+    p = np.array([0.2, 0.1, 0.7])
+    u = jnp.asarray(rng.random((4, 1, 4)))
+    logits = jnp.asarray(rng.normal(size=(4, 1, 4, 3)))
 
     @jax.jit
     def of_step(t, p):

@@ -7,7 +7,8 @@ from scipy.special import log_softmax, logsumexp, softmax
 import d3pm_jax as d3pm
 from tests.compat.inputs import i32
 
-T, D = 1000, 8
+T = 1000
+D = 8
 COSINE = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2)
 BETAS = {
     "cosine": np.minimum(1 - COSINE[1:] / COSINE[:-1], 0.999),
@@ -40,7 +41,10 @@ class Chain:
 
     def __init__(self, kind: str, schedule: str, K: int, anything: bool = False):
         rng = np.random.default_rng(0)
-        self.kind, self.beta, self.K, self.t = kind, BETAS[schedule], K, np.arange(1, T + 1)
+        self.kind = kind
+        self.beta = BETAS[schedule]
+        self.K = K
+        self.t = np.arange(1, T + 1)
         self.Q = np.stack([matrix(kind, b, K) for b in self.beta])
         self.Qbar = np.empty((T + 1, K, K))
         self.Qbar[0] = np.eye(K)

@@ -30,43 +30,49 @@ class Figure(NamedTuple):
     """What a call gave, what the formula does, and the scale on which a difference counts."""
 
     call: str
-    found: jax.Array
+    actual: jax.Array
     right: np.ndarray
     scale: np.ndarray | float
 
 
 def images(c: Chain) -> Iterator[Figure]:
-    process, (logits, x0, xt, t) = c.process(), c.arrays()
+    process = c.process()
+    logits, x0, xt, t = c.arrays()
     q = c.with_eps(c.onehot, np.log(c.onehot + 1e-6))
     p = c.with_eps(softmax(c.logits, -1), c.logits)
     terms = kl(log_softmax(q, -1), log_softmax(p, -1))
     vb = np.where(c.t[:, None] == 1, c.cross_entropy(), terms).mean(1) / LN2
     yield Figure("compat.q_posterior", jax.jit(compat.q_posterior)(process, x0, xt, t), q, 1 + abs(q))
-    found = jax.jit(compat.p_logits)(process, logits, xt, t)
-    yield Figure("compat.p_logits", found, p, 1 + abs(p) + c.largest[..., None])
-    found = jax.jit(compat.vb_bits)(process, logits, x0, xt, t)
-    yield Figure("compat.vb_bits", found, vb, 1 + vb + c.largest.mean(1))
-    last, prior = c.Qbar[T][c.x0], np.exp(np.asarray(process.log_prior(), np.float64))
+    actual = jax.jit(compat.p_logits)(process, logits, xt, t)
+    yield Figure("compat.p_logits", actual, p, 1 + abs(p) + c.largest[..., None])
+    actual = jax.jit(compat.vb_bits)(process, logits, x0, xt, t)
+    yield Figure("compat.vb_bits", actual, vb, 1 + vb + c.largest.mean(1))
+    last = c.Qbar[T][c.x0]
+    prior = np.exp(np.asarray(process.log_prior(), np.float64))
     right = (last * (np.log(last + 1e-6) - np.log(prior + 1e-6))).sum(-1).mean(1) / LN2
     yield Figure("compat.prior_bits", jax.jit(compat.prior_bits)(process, x0), right, 1 + abs(right))
 
 
 def logistic(K: int) -> Iterator[Figure]:
     rng = np.random.default_rng(0)
-    loc, log_scale = (rng.uniform(*ends, 500).astype(np.float32) for ends in ((-1, 1), (-2, 4)))
+    loc = rng.uniform(-1, 1, 500).astype(np.float32)
+    log_scale = rng.uniform(-2, 4, 500).astype(np.float32)
     inverse = np.exp(2 - log_scale.astype(np.float64))[:, None]
     z = ((np.arange(K + 1) * 2.0 - K) / (K - 1) - loc[:, None]) * inverse
-    low, high = log_expit(z[:, :-1]), log_expit(z[:, 1:])
+    low = log_expit(z[:, :-1])
+    high = log_expit(z[:, 1:])
     right = high + np.log(-np.expm1(low - high) + 1e-6)
-    given = (jnp.asarray(x, jnp.result_type(float)) for x in (loc, log_scale))
-    found = jax.jit(compat.logistic, static_argnums=2)(*given, K)
-    yield Figure("compat.logistic", found, right, 1 + abs(right) + inverse)
+    arguments = [jnp.asarray(x, jnp.result_type(float)) for x in (loc, log_scale)]
+    actual = jax.jit(compat.logistic, static_argnums=2)(*arguments, K)
+    yield Figure("compat.logistic", actual, right, 1 + abs(right) + inverse)
 
 
 def bound(c: Chain) -> Iterator[Figure]:
-    process, (logits, x0, xt, t) = c.process(), c.arrays()
-    right, found = c.exact_kl(), jax.jit(d3pm.posterior_kl)(process, logits, x0, xt, t)
-    yield Figure("posterior_kl", found, right, 1 + right + c.largest)
+    process = c.process()
+    logits, x0, xt, t = c.arrays()
+    right = c.exact_kl()
+    actual = jax.jit(d3pm.posterior_kl)(process, logits, x0, xt, t)
+    yield Figure("posterior_kl", actual, right, 1 + right + c.largest)
     ce = jax.jit(d3pm.cross_entropy)(process, logits, x0)
     yield Figure("cross_entropy", ce, c.cross_entropy(), 1 + c.cross_entropy() + c.largest)
     with np.errstate(divide="ignore"):
@@ -77,38 +83,44 @@ def bound(c: Chain) -> Iterator[Figure]:
     for p_t in (np.full(T, 1 / T), uneven):
         expected = right.sum(1) / p_t + prior.sum(1)
         yield Figure(
-            "losses.stochastic_bound", total(process, found, x0, jnp.asarray(p_t)), expected, D / p_t
+            "losses.stochastic_bound", total(process, actual, x0, jnp.asarray(p_t)), expected, D / p_t
         )
     if c.kind == "absorbing":
-        yield Figure("steps * posterior_kl", T * found, T * right, T * (1 + right + c.largest))
+        yield Figure("steps * posterior_kl", T * actual, T * right, T * (1 + right + c.largest))
 
 
 def cloneofsimo(c: Chain) -> Iterator[Figure]:
-    process, (logits, x0, xt, t) = c.process(), c.arrays()
+    process = c.process()
+    logits, x0, xt, t = c.arrays()
     ones = np.log(c.onehot + 1e-6)
-    true, model = (c.with_eps(softmax(z, -1), log_softmax(z, -1)) for z in (ones, c.logits))
+    true = c.with_eps(softmax(ones, -1), log_softmax(ones, -1))
+    model = c.with_eps(softmax(c.logits, -1), log_softmax(c.logits, -1))
     right = kl(log_softmax(true, -1), log_softmax(model, -1))
 
     @jax.jit
     def vb(process, logits, x0, xt, t):
         x0_logits = jnp.log(jax.nn.one_hot(x0, process.K) + 1e-6)
-        true, model = (compat.p_logits(process, z, xt, t) for z in (x0_logits, logits))
+        true = compat.p_logits(process, x0_logits, xt, t)
+        model = compat.p_logits(process, logits, xt, t)
         return d3pm.kl_logits(d3pm.log_normalize(true), model)
 
     yield Figure("kl_logits of cloneofsimo", vb(process, logits, x0, xt, t), right, 1 + right + c.largest)
 
 
 def udlm(c: Chain) -> Iterator[Figure]:
-    rng, (logits, x0, xt, _) = np.random.default_rng(1), c.arrays()
+    rng = np.random.default_rng(1)
+    logits, x0, xt, _ = c.arrays()
     time = np.float32(np.append(0.999, rng.random(T - 1))).astype(np.float64)
     alpha = (1 - time)[:, None, None]
-    ours, theirs = (c.K * alpha * p + 1 - alpha for p in (c.onehot, softmax(c.logits, -1)))
-    r, s = (x / np.take_along_axis(x, c.xt[..., None], -1) for x in (ours, theirs))
+    ours = c.K * alpha * c.onehot + 1 - alpha
+    theirs = c.K * alpha * softmax(c.logits, -1) + 1 - alpha
+    r = ours / np.take_along_axis(ours, c.xt[..., None], -1)
+    s = theirs / np.take_along_axis(theirs, c.xt[..., None], -1)
     right = (r * np.log(r / s) - r + s).sum(-1) / (c.K * alpha[..., 0])
     nelbo = jax.jit(partial(d3pm.losses.continuous.uniform_nelbo, d3pm.schedules.continuous.linear))
-    found = nelbo(logits, x0, xt, jnp.asarray(time))
+    actual = nelbo(logits, x0, xt, jnp.asarray(time))
     scale = right + (1 + c.largest) / alpha[..., 0]
-    yield Figure("losses.continuous.uniform_nelbo", found, right, scale)
+    yield Figure("losses.continuous.uniform_nelbo", actual, right, scale)
 
 
 @cache
@@ -121,42 +133,53 @@ def half_masked() -> Chain:
 
 def mask_beta_diagonal() -> Iterator[Figure]:
     """Of the text code: one-step matrices follow the schedule, cumulative ones 1 / (T - t)."""
-    c, beta, gamma = half_masked(), BETAS["cosine"], 1 / (T / 0.66666 - np.arange(T))
-    keep, left = np.append(1, np.cumprod(1 - gamma)), 1 - np.arange(T) / T
-    one, bar = (_on_top(1 - b, k) for b, k in ((beta, 1 - gamma), (1 - left, keep[:-1])))
-    back = one[c.t[:, None] - 1, :, c.xt]
+    c = half_masked()
+    beta = BETAS["cosine"]
+    gamma = 1 / (T / 0.66666 - np.arange(T))
+    keep = np.append(1, np.cumprod(1 - gamma))
+    left = 1 - np.arange(T) / T
+    one_step = _on_top(1 - beta, 1 - gamma)
+    bar = _on_top(1 - (1 - left), keep[:-1])
+    back = one_step[c.t[:, None] - 1, :, c.xt]
     joints = (back * (p @ bar) for p in (c.onehot, softmax(c.logits, -1)))
     with np.errstate(divide="ignore"):
         log_q, log_p = (np.log(z / z.sum(-1, keepdims=True)) for z in joints)
     gammas = d3pm.reciprocal(T, 1 / 0.66666)
-    ones, bars = (d3pm.masked(d3pm.uniform(b, 15), gammas) for b in (d3pm.cosine(T), d3pm.reciprocal(T)))
+    ones = d3pm.masked(d3pm.uniform(d3pm.cosine(T), 15), gammas)
+    bars = d3pm.masked(d3pm.uniform(d3pm.reciprocal(T), 15), gammas)
 
     @jax.jit
-    def term(one, bar, logits, x0, xt, t):
-        back = one.log_q_back(xt, t)
+    def term(one_step, bar, logits, x0, xt, t):
+        back = one_step.log_q_back(xt, t)
         log_q = d3pm.log_normalize(back + bar.log_q_probs(x0, t - 1))
         return d3pm.kl(log_q, d3pm.log_normalize(back + bar.log_push(d3pm.log_p_x0(bar, logits), t - 1)))
 
-    found, right = term(ones, bars, *c.arrays()), kl(log_q, log_p)
-    yield Figure("kl of mask-beta-diagonal", found, right, 1 + right + c.largest)
+    actual = term(ones, bars, *c.arrays())
+    right = kl(log_q, log_p)
+    yield Figure("kl of mask-beta-diagonal", actual, right, 1 + right + c.largest)
 
 
 def _on_top(stay: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """keep (stay I + (1 - stay) / 15) with a mask on top, [T, 16, 16]."""
     Q = np.zeros((len(stay), 16, 16))
     Q[:, :-1, :-1] = keep[:, None, None] * (stay[:, None, None] * np.eye(15) + (1 - stay)[:, None, None] / 15)
-    Q[:, :-1, -1], Q[:, -1, -1] = 1 - keep[:, None], 1
+    Q[:, :-1, -1] = 1 - keep[:, None]
+    Q[:, -1, -1] = 1
     return Q
 
 
 def vq_diffusion() -> Iterator[Figure]:
-    alpha_bar, keep_bar = np.linspace(0.99, 0.009, T), 1 - np.linspace(0.001, 0.9, T)
-    c, stay_bar = half_masked(), alpha_bar / keep_bar
-    stay, keep = (x / np.append(1, x[:-1]) for x in (stay_bar, keep_bar))
-    one, bar = _on_top(stay, keep), np.concatenate([np.eye(16)[None], _on_top(stay_bar, keep_bar)])
+    alpha_bar = np.linspace(0.99, 0.009, T)
+    keep_bar = 1 - np.linspace(0.001, 0.9, T)
+    c = half_masked()
+    stay_bar = alpha_bar / keep_bar
+    stay = stay_bar / np.append(1, stay_bar[:-1])
+    keep = keep_bar / np.append(1, keep_bar[:-1])
+    one_step = _on_top(stay, keep)
+    bar = np.concatenate([np.eye(16)[None], _on_top(stay_bar, keep_bar)])
     p = softmax(c.logits[..., :-1], -1) / bar[c.t[:, None], :-1, c.xt]
     with np.errstate(divide="ignore"):
-        right = np.log(one[c.t[:, None] - 1, :, c.xt] * (p @ bar[:-1, :-1]))
+        right = np.log(one_step[c.t[:, None] - 1, :, c.xt] * (p @ bar[:-1, :-1]))
     inner = d3pm.uniform(d3pm.from_alpha_bar(np.append(1, stay_bar)), 15)
     process = d3pm.masked(inner, d3pm.from_alpha_bar(np.append(1, keep_bar)))
 
@@ -164,18 +187,20 @@ def vq_diffusion() -> Iterator[Figure]:
     def reverse(process, logits, xt, t):
         return d3pm.p_logits(process, d3pm.forbid(logits - process.log_q_x0(xt, t), 15), xt, t)
 
-    found = reverse(process, jnp.asarray(c.logits), i32(c.xt), i32(c.t))
+    actual = reverse(process, jnp.asarray(c.logits), i32(c.xt), i32(c.t))
     seen = right > -np.inf
-    assert (np.isfinite(found) == seen).all()
+    assert (np.isfinite(actual) == seen).all()
     scale = (1 + abs(right) + c.largest[..., None])[seen]
-    yield Figure("p_logits of VQ-Diffusion", np.asarray(found)[seen], right[seen], scale)
+    yield Figure("p_logits of VQ-Diffusion", np.asarray(actual)[seen], right[seen], scale)
 
 
 def tauldr() -> Iterator[Figure]:
-    K, time = 16, 0.5 * 100 ** (2 * np.arange(T + 1) / T)
+    K = 16
+    time = 0.5 * 100 ** (2 * np.arange(T + 1) / T)
     R = np.diag(np.ones(K - 1), 1) + np.diag(np.ones(K - 1), -1)
     R -= np.diag(R.sum(1))
-    process, shown = d3pm.from_rate(R, np.diff(time)), np.arange(0, T + 1, 50)
+    process = d3pm.from_rate(R, np.diff(time))
+    shown = np.arange(0, T + 1, 50)
     right = np.stack([expm((time[t] - time[0]) * R) for t in shown])
     yield Figure("Qbar of from_rate", process.Qbar(i32(shown)), right, 1.0)
 
@@ -191,16 +216,16 @@ def measure() -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some of the processes still tell of x_0 in the end
         for figure in (figure for part in parts for figure in part):
-            error = np.max(abs(np.asarray(figure.found, np.float64) - figure.right) / figure.scale)
+            error = np.max(abs(np.asarray(figure.actual, np.float64) - figure.right) / figure.scale)
             assert np.isfinite(error), figure.call
             worst[figure.call] = max(worst.get(figure.call, 0.0), float(error))
     return worst
 
 
 if __name__ == "__main__":
-    found = []
+    actual = []
     for x64 in (False, True):
         with jax.enable_x64(x64):
-            found.append(measure())
-    for call, error in found[0].items():
-        print(f"| {call} | {error:.2e} | {found[1][call]:.2e} |")
+            actual.append(measure())
+    for call, error in actual[0].items():
+        print(f"| {call} | {error:.2e} | {actual[1][call]:.2e} |")

@@ -11,7 +11,9 @@ from d3pm_jax import compat
 
 T = 10
 BETA = np.linspace(0.2, 1.0, T)
-X0, XT = np.array([[0, 1, 2], [3, 3, 1]]), np.array([[0, 2, 2], [1, 3, 0]])  # of the recorded numbers, K = 4
+# The examples of the recorded numbers, with K = 4.
+X0 = np.array([[0, 1, 2], [3, 3, 1]])
+XT = np.array([[0, 2, 2], [1, 3, 0]])
 
 vb_bits, posterior_kl, prior_kl = map(jax.jit, (compat.vb_bits, d3pm.posterior_kl, d3pm.prior_kl))
 

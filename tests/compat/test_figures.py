@@ -18,8 +18,8 @@ def test_the_page_says_how_closely():
     rows = {(call + more).strip(): figures for call, more, *figures in ROW.findall(PAGE.read_text())}
     for column, x64 in enumerate((False, True)):
         with jax.enable_x64(x64):
-            found = measure()
-        assert rows.keys() == found.keys()
-        for call, error in found.items():
+            actual = measure()
+        assert rows.keys() == actual.keys()
+        for call, error in actual.items():
             said = float(rows[call][column])
             assert said / 8 < error <= said, (call, error, said)

@@ -72,16 +72,18 @@ def test_official_images(kind, bands, close):
     close(process.Q(jnp.arange(1, T + 1)), Q)
     x0, xt, logits = inputs(K)
     t0 = np.array([0, 1, 5, T - 1] * 2)
-    found = vb_bits(process, jnp.asarray(logits), i32(x0), i32(xt), i32(t0 + 1))
-    close(found, [images_bits(Q, *(x[b : b + 1] for x in (x0, xt, logits)), t0[b])[0] for b in range(8)])
-    q, prior = product(Q)[x0], np.exp(np.asarray(process.log_prior(), np.float64))
+    actual = vb_bits(process, jnp.asarray(logits), i32(x0), i32(xt), i32(t0 + 1))
+    close(actual, [images_bits(Q, *(x[b : b + 1] for x in (x0, xt, logits)), t0[b])[0] for b in range(8)])
+    q = product(Q)[x0]
+    prior = np.exp(np.asarray(process.log_prior(), np.float64))
     right = (q * (np.log(q + 1e-6) - np.log(prior + 1e-6))).sum(-1).mean(1) / LN2
     close(jax.jit(compat.prior_bits)(process, i32(x0)), right)
 
 
 def test_official_logits(close):
     Q = np.stack([images_matrix("absorbing", b, 4) for b in BETA])
-    process, (x0, xt, logits) = d3pm.absorbing(BETA, 4, mask_id=2), inputs(4)
+    process = d3pm.absorbing(BETA, 4, mask_id=2)
+    x0, xt, logits = inputs(4)
     t0 = np.array([0, 1, 5, 9] * 2)
     q = np.asarray(jax.jit(compat.q_posterior)(process, i32(x0), i32(xt), i32(t0 + 1)))
     p = np.asarray(jax.jit(compat.p_logits)(process, jnp.asarray(logits), i32(xt), i32(t0 + 1)))
@@ -95,7 +97,8 @@ def test_official_logits(close):
 
 
 def test_eps_0_is_exact(close):
-    process, (x0, xt, logits) = d3pm.uniform(BETA, 4), inputs(4)
+    process = d3pm.uniform(BETA, 4)
+    x0, xt, logits = inputs(4)
 
     @jax.jit
     def both(logits, x0, xt, t):
@@ -109,9 +112,9 @@ def test_eps_0_is_exact(close):
     def d3pm_head(loc, log_scale):
         return d3pm.heads.logistic(loc, log_scale, 16)
 
-    found, right = both(jnp.asarray(logits), i32(x0), i32(xt), i32([1, 2, 4, 10] * 2))
-    close(found[0], right[0])
-    close(found[1], right[1])
+    actual, right = both(jnp.asarray(logits), i32(x0), i32(xt), i32([1, 2, 4, 10] * 2))
+    close(actual[0], right[0])
+    close(actual[1], right[1])
 
 
 def test_official_gaussian_of_few_levels_is_the_identity():
@@ -132,11 +135,12 @@ def test_official_logistic_head(K, close):
             edges = [(-1 + 2 * k / (K - 1) + side / (K - 1) - m) / np.exp(s - 2) for side in (-1, 1)]
             low, high = (-np.logaddexp(0, -z) for z in edges)
             right[i, k] = high + np.log1p(-np.exp(low - high) + 1e-6)
-    found = compat.logistic(jnp.asarray(loc), jnp.asarray(log_scale), K)
-    close(found, right)
+    actual = compat.logistic(jnp.asarray(loc), jnp.asarray(log_scale), K)
+    close(actual, right)
 
 
-X0_16, XT_16 = np.array([[0, 1, 8], [15, 3, 9]]), np.array([[0, 2, 8], [13, 3, 11]])
+X0_16 = np.array([[0, 1, 8], [15, 3, 9]])
+XT_16 = np.array([[0, 2, 8], [13, 3, 11]])
 RECORDED = {  # vb_terms_bpd at t = 0, 1, 5, 9, then prior_bpd; num_bits = 4
     ("gaussian", None): [
         [2.737203170546, 7.161116714821],
@@ -175,26 +179,32 @@ def test_recorded_official_images(kind, bands, close):
         (kind, bands), BETA
     )
     process = images_process(kind, beta, 16, bands)
-    t0, (*right, prior) = (0, 1, 5, 9), RECORDED[kind, bands]
+    t0 = (0, 1, 5, 9)
+    *right, prior = RECORDED[kind, bands]
     logits = jnp.concatenate([probe(t, XT_16, 16, 3.0) for t in t0])
-    x0, xt = (i32(np.tile(x, (4, 1))) for x in (X0_16, XT_16))
+    x0 = i32(np.tile(X0_16, (4, 1)))
+    xt = i32(np.tile(XT_16, (4, 1)))
     close(vb_bits(process, logits, x0, xt, i32(np.repeat(t0, 2) + 1)), np.concatenate(right))
     close(jax.jit(compat.prior_bits)(process, x0), prior * 4)
 
 
 def test_recorded_official_logistic_head(close):
-    process, t0 = d3pm.uniform(d3pm.cosine(T), 16), np.repeat([0, 0, 5, 5], 2)
-    x0, xt = (np.tile(x, (4, 1)) for x in (X0_16, XT_16))
-    loc, log_scale = np.tanh(np.cos(xt * 1.3 + t0[:, None])), np.sin(xt * 0.7)
-    found = vb_bits(
+    process = d3pm.uniform(d3pm.cosine(T), 16)
+    t0 = np.repeat([0, 0, 5, 5], 2)
+    x0 = np.tile(X0_16, (4, 1))
+    xt = np.tile(XT_16, (4, 1))
+    loc = np.tanh(np.cos(xt * 1.3 + t0[:, None]))
+    log_scale = np.sin(xt * 0.7)
+    actual = vb_bits(
         process, compat.logistic(jnp.asarray(loc), jnp.asarray(log_scale), 16), i32(x0), i32(xt), i32(t0 + 1)
     )
-    close(found[2:6], [10.7028255224, 5.824602481116, 0.8664225811347, 0.9004612697246])
+    close(actual[2:6], [10.7028255224, 5.824602481116, 0.8664225811347, 0.9004612697246])
 
 
 def test_eps_lets_the_official_chain_jump_anywhere(x64):
     """Each step goes to any of K values with probability about K eps, however narrow the step is."""
-    process, x = d3pm.gaussian(np.array([1.0] * 6 + [0.002]), 256), i32(128)
+    process = d3pm.gaussian(np.array([1.0] * 6 + [0.002]), 256)
+    x = i32(128)
     far = np.abs(np.arange(256) - 128) > 60
     assert np.exp(d3pm.q_posterior(process, x, x, i32(7)))[far].sum() < 1e-12
     leaked = softmax(np.asarray(compat.q_posterior(process, x, x, i32(7))))[far].sum()

@@ -21,7 +21,8 @@ def text_terms(onestep, cumulative, x0, x_next, logits, t0):
         back = onestep[t0][x_next[i]]
         q = back * cumulative[t0][:, x0[i]]
         p = back * (cumulative[t0] @ softmax(logits[i]))
-        q, p = q / q.sum(), p / p.sum()
+        q = q / q.sum()
+        p = p / p.sum()
         kl = (q * (np.log(q + 1e-20) - np.log(p + 1e-20))).sum()
         terms[i] = -np.log(p[x0[i]] + 1e-20) if t0 == 0 else max(kl, 0)
     return terms
@@ -45,7 +46,8 @@ def text_matrix(kind, beta, K, gamma):
         return Q + np.diag(1 - Q.sum(0))
     if kind == "mask gaussian":
         Q[:-1, :-1] = (1 - gamma) * text_matrix("gaussian", beta, K - 1, 0)
-        Q[-1], Q[-1, -1] = gamma, 1
+        Q[-1] = gamma
+        Q[-1, -1] = 1
         return Q
     return Q + (1 - beta) * np.eye(K)
 
@@ -71,7 +73,8 @@ def possible(cumulative, x0, t0, seed=3):
 
 @pytest.mark.parametrize("kind", ["beta-diagonal", "mask", "band-diagonal", "gaussian", "mask gaussian"])
 def test_official_text(kind, close):
-    K, (x0, _, logits) = 8, inputs(8, seed=4)
+    K = 8
+    x0, _, logits = inputs(8, seed=4)
     x0 = x0 % (K - 1)  # never the mask
     onestep = [text_matrix(kind, b, K, 1 / (T - n)) for n, b in enumerate(BETA)]
     cumulative = [np.linalg.multi_dot([np.eye(K), np.eye(K), *onestep[:n][::-1]]) for n in range(T + 1)]
@@ -79,33 +82,41 @@ def test_official_text(kind, close):
     close(process.Q(jnp.arange(1, T + 1)), np.swapaxes(onestep, 1, 2))
     for t0 in (0, 1, T - 1):
         x_next = possible(cumulative, x0, t0)
-        found = posterior_kl(process, jnp.asarray(logits), i32(x0), i32(x_next), i32([t0 + 1] * 8))
-        close(found, text_terms(onestep, cumulative, x0, x_next, logits, t0))
+        actual = posterior_kl(process, jnp.asarray(logits), i32(x0), i32(x_next), i32([t0 + 1] * 8))
+        close(actual, text_terms(onestep, cumulative, x0, x_next, logits, t0))
 
 
 def test_official_text_mask_beta_diagonal(close):
     """Its one-step matrices follow the schedule, its cumulative ones 1 / (T - t)."""
-    K, (x0, _, logits) = 8, inputs(8, seed=5)
-    x0, scale = x0 % (K - 1), 1 / 0.66666
-    onestep, cumulative, keep = [], [], 1.0
+    K = 8
+    x0, _, logits = inputs(8, seed=5)
+    x0 = x0 % (K - 1)
+    scale = 1 / 0.66666
+    onestep = []
+    cumulative = []
+    keep = 1.0
     for n in range(T + 1):
         left = 1 - n / T if n < T else 0.0
         matrix = np.zeros((K, K))
         matrix[:-1, :-1] = keep * (left * np.eye(K - 1) + (1 - left) / (K - 1))
-        matrix[-1], matrix[-1, -1] = 1 - keep, 1
+        matrix[-1] = 1 - keep
+        matrix[-1, -1] = 1
         cumulative.append(matrix)
         if n < T:
-            gamma, step = 1 / (scale * T - n), np.zeros((K, K))
+            gamma = 1 / (scale * T - n)
+            step = np.zeros((K, K))
             step[:-1, :-1] = (1 - gamma) * ((1 - BETA[n]) * np.eye(K - 1) + BETA[n] / (K - 1))
-            step[-1], step[-1, -1] = gamma, 1
+            step[-1] = gamma
+            step[-1, -1] = 1
             onestep.append(step)
             keep *= 1 - gamma
     gamma = d3pm.reciprocal(T, 1 / 0.66666)
-    one, bar = (d3pm.masked(d3pm.uniform(beta, K - 1), gamma) for beta in (BETA, d3pm.reciprocal(T)))
+    one_step = d3pm.masked(d3pm.uniform(BETA, K - 1), gamma)
+    bar = d3pm.masked(d3pm.uniform(d3pm.reciprocal(T), K - 1), gamma)
 
     @jax.jit
     def term(xt, t):
-        back = one.log_q_back(xt, t)
+        back = one_step.log_q_back(xt, t)
         log_q = d3pm.log_normalize(back + bar.log_q_probs(i32(x0), t - 1))
         log_p = d3pm.log_normalize(back + bar.log_push(d3pm.log_p_x0(bar, jnp.asarray(logits)), t - 1))
         return d3pm.kl(log_q, log_p)
@@ -117,13 +128,17 @@ def test_official_text_mask_beta_diagonal(close):
 
 def test_official_text_in_log_space(close):
     """log_space = True: eps is in the logs of the two factors, of which a softmax is taken."""
-    K, (x0, _, logits) = 8, inputs(8, seed=6)
-    x0, x_next, process = x0 % (K - 1), np.full_like(x0, K - 1), d3pm.absorbing(BETA, K, K - 1)
+    K = 8
+    x0, _, logits = inputs(8, seed=6)
+    x0 = x0 % (K - 1)
+    x_next = np.full_like(x0, K - 1)
+    process = d3pm.absorbing(BETA, K, K - 1)
     Q = [text_matrix("mask", b, K, 0) for b in BETA]
 
     @jax.jit
     def terms(t):
-        xt, z = i32(x_next), jnp.asarray(logits)
+        xt = i32(x_next)
+        z = jnp.asarray(logits)
         log_q = d3pm.log_normalize(compat.q_posterior(process, i32(x0), xt, t, 1e-20))
         kl = d3pm.kl_logits(log_q, compat.p_logits(process, z, xt, t, 1e-20))
         back = jnp.exp(process.log_q_back(xt, t))
@@ -140,12 +155,14 @@ def test_official_text_in_log_space(close):
 
 def test_official_text_label_smoothing(close):
     """On 1 - s and off s / (K - 1) in place of s / K everywhere, less the entropy of the target."""
-    K, s, (x0, _, logits) = 8, 0.1, inputs(8, seed=7)
+    K = 8
+    s = 0.1
+    x0, _, logits = inputs(8, seed=7)
     target = np.where(np.eye(K)[x0] == 1, 1 - s, s / (K - 1))
     right = -(target * log_softmax(logits, -1)).sum(-1) - entr(target).sum(-1)
     process = d3pm.uniform(BETA, K)
-    found = d3pm.smoothed_cross_entropy(process, jnp.asarray(logits), i32(x0), s * K / (K - 1))
-    close(found + (1 - s) * np.log(1 - s) + s * np.log(s / (K - 1)), right)
+    actual = d3pm.smoothed_cross_entropy(process, jnp.asarray(logits), i32(x0), s * K / (K - 1))
+    close(actual + (1 - s) * np.log(1 - s) + s * np.log(s / (K - 1)), right)
 
 
 def lost(p0, Qbar):
@@ -161,7 +178,8 @@ def test_official_text_information(masked, override, steps):
     """What is lost at t is t / T with the last step overridden, else t / (T + 1), in both programs."""
     K = 28
     p0, pi = (np.append(1 / np.arange(1, K), 0), np.eye(K)[-1]) if masked else (1 / np.arange(1, K + 1), None)
-    p0, pi = p0 / p0.sum(), np.full(K, 1 / K) if pi is None else pi
+    p0 = p0 / p0.sum()
+    pi = np.full(K, 1 / K) if pi is None else pi
 
     def at(s):
         return lost(p0, np.exp(-s) * np.eye(K) - np.expm1(-s) * pi)
@@ -174,6 +192,6 @@ def test_official_text_information(masked, override, steps):
     theirs = PchipInterpolator(np.append(0, r[rises]), np.append(0, s[rises]))(targets)
     beta = d3pm.schedules.mutual_information(steps if override else steps + 1, p0, pi)[:n]
     ours = np.cumsum(-np.log1p(-beta))
-    off = [np.abs([at(s) for s in found] - targets).max() for found in (theirs, ours)]
+    off = [np.abs([at(s) for s in actual] - targets).max() for actual in (theirs, ours)]
     assert 2e-5 < off[0] < 4e-5
     assert off[1] < 3e-7

@@ -28,14 +28,16 @@ def test_recorded_multinomial_diffusion(close):
         9: [0.1370951299605, 0.1121588998329],
     }
     logits = jnp.concatenate([probe(t, XT, 4) for t in recorded])
-    x0, xt = (i32(np.tile(x, (4, 1))) for x in (X0, XT))
+    x0 = i32(np.tile(X0, (4, 1)))
+    xt = i32(np.tile(XT, (4, 1)))
     kl = posterior_kl(process, logits, x0, xt, i32(np.repeat(list(recorded), 2) + 1))
     close(kl.sum(1), np.concatenate(list(recorded.values())))
     close(prior_kl(process, x0).sum(1), [0.0001080610298528] * 8)  # kl_prior
 
 
 def test_multinomial_diffusion(close):
-    K, (x0, xt, logits) = 4, inputs(4, seed=1)
+    K = 4
+    x0, xt, logits = inputs(4, seed=1)
     f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
     log_alpha = np.log(np.sqrt(np.clip(f[1:] / f[:-1], 0.001, 1)))
     log_alpha_bar = np.cumsum(log_alpha)
@@ -60,9 +62,9 @@ def test_multinomial_diffusion(close):
         model = posterior(np.moveaxis(log_softmax(logits, -1), -1, 1), t0)
         kl = (np.exp(true) * (true - model)).sum((1, 2))
         nll = -(np.exp(log_onehot(x0)) * model).sum((1, 2))
-        found = posterior_kl(process, jnp.asarray(logits), i32(x0), i32(xt), i32([t0 + 1] * 8))
-        close(found.sum(1), nll if t0 == 0 else kl)
-        loss = d3pm.losses.stochastic_bound(process, found, i32(x0), jnp.full(8, 0.1))
+        actual = posterior_kl(process, jnp.asarray(logits), i32(x0), i32(xt), i32([t0 + 1] * 8))
+        close(actual.sum(1), nll if t0 == 0 else kl)
+        loss = d3pm.losses.stochastic_bound(process, actual, i32(x0), jnp.full(8, 0.1))
         close(loss, (nll if t0 == 0 else kl) / 0.1 + prior)
 
 
@@ -70,7 +72,8 @@ def test_multinomial_diffusion(close):
 def cloneofsimo(process, logits, x0, xt, t):
     """(vb_loss, ce_loss)."""
     x0_logits = jnp.log(jax.nn.one_hot(x0, process.K) + 1e-6)
-    true, model = (compat.p_logits(process, z, xt, t) for z in (x0_logits, logits))
+    true = compat.p_logits(process, x0_logits, xt, t)
+    model = compat.p_logits(process, logits, xt, t)
     vb = d3pm.kl_logits(d3pm.log_normalize(true), model).mean()
     return vb, d3pm.cross_entropy(process, logits, x0).mean()
 
@@ -96,12 +99,13 @@ def test_recorded_mdlm(close):
         19: [[0.672384693414, 0, 2.67863641255], [2.11310672021, 2.11310672021, 0]],
     }
     for t, right in recorded.items():
-        found = 20 * posterior_kl(process, probe(t, xt, 5), i32(X0), i32(xt), i32([t, t]))
-        close(found, right)
+        actual = 20 * posterior_kl(process, probe(t, xt, 5), i32(X0), i32(xt), i32([t, t]))
+        close(actual, right)
 
 
 def test_cloneofsimo(close):
-    K, (x0, xt, logits) = 4, inputs(4, seed=2)
+    K = 4
+    x0, xt, logits = inputs(4, seed=2)
     process = d3pm.uniform(d3pm.cosine(T), K)
     u = np.arange(T + 1) / T
     f = np.cos((u + 0.008) / 1.008 * np.pi / 2)
@@ -116,7 +120,8 @@ def test_cloneofsimo(close):
             np.log(onestep[t - 1].T[xt] + 1e-6) + np.log(softmax(z) @ cumulative[t - 2] + 1e-6)
         )
 
-    vb, ce = np.zeros(x0.shape), np.zeros(x0.shape)
+    vb = np.zeros(x0.shape)
+    ce = np.zeros(x0.shape)
     for b, d in np.ndindex(x0.shape):
         true = posterior(np.log(np.eye(K)[x0[b, d]] + 1e-6), xt[b, d], t[b])
         vb[b, d] = (np.exp(true) * (true - posterior(logits[b, d], xt[b, d], t[b]))).sum()
@@ -126,20 +131,25 @@ def test_cloneofsimo(close):
 
 def mdlm_loss(log_p, x0, masked, time, T, duo=False):
     """The loss of one step for time in (0, 1], as MDLM has it; Duo has another alpha_s."""
-    time, dt = min(time, 1 - 1e-4), 1 / T
-    alpha, alpha_s = 1 - time, (time - dt) if duo else 1 - (time - dt)
-    p_m, p_0 = np.exp(log_p[..., -1]), np.take_along_axis(log_p, x0[..., None], -1)[..., 0]
-    now, before = np.log(alpha * p_m / time + 1), np.log(alpha_s * p_m / (time - dt) + 1)
+    time = min(time, 1 - 1e-4)
+    dt = 1 / T
+    alpha = 1 - time
+    alpha_s = (time - dt) if duo else 1 - (time - dt)
+    p_m = np.exp(log_p[..., -1])
+    p_0 = np.take_along_axis(log_p, x0[..., None], -1)[..., 0]
+    now = np.log(alpha * p_m / time + 1)
+    before = np.log(alpha_s * p_m / (time - dt) + 1)
     return T * masked * (dt / time * (now - p_0) + (1 - dt / time) * (now - before))
 
 
 def test_recorded_duo(close):
-    time, logits = jnp.asarray(0.5), probe(3, XT, 5)
-    found = d3pm.losses.continuous.uniform_nelbo(
+    time = jnp.asarray(0.5)
+    logits = probe(3, XT, 5)
+    actual = d3pm.losses.continuous.uniform_nelbo(
         d3pm.schedules.continuous.linear, logits, i32(X0), i32(XT), time
     )
     close(
-        found,
+        actual,
         [
             [0.3048675163025, 2.241928433573, 0.84908802745],
             [1.0332139067, 1.63296057478, 2.985414712607],
@@ -149,10 +159,14 @@ def test_recorded_duo(close):
 
 @pytest.mark.parametrize("forbid", [False, True])
 def test_mdlm(forbid, close):
-    K, (x0, _, logits), steps = 5, inputs(5, seed=6), 20
-    x0, masked = x0 % (K - 1), np.random.default_rng(7).integers(0, 2, x0.shape)
+    K = 5
+    x0, _, logits = inputs(5, seed=6)
+    steps = 20
+    x0 = x0 % (K - 1)
+    masked = np.random.default_rng(7).integers(0, 2, x0.shape)
     z = d3pm.forbid(jnp.asarray(logits), K - 1) if forbid else jnp.asarray(logits)
-    log_p, xt = log_softmax(np.asarray(z, np.float64), -1), np.where(masked, K - 1, x0)
+    log_p = log_softmax(np.asarray(z, np.float64), -1)
+    xt = np.where(masked, K - 1, x0)
     process = d3pm.absorbing(d3pm.reciprocal(steps), K, mask_id=K - 1)
     for t in (2, 7, 19):
         right = mdlm_loss(log_p, x0, masked, t / steps, steps)
@@ -167,15 +181,20 @@ def test_mdlm(forbid, close):
 
 def test_vq_diffusion(close):
     """p(x_{t-1} | x_t) = sum_{x_0} q(x_{t-1} | x_t, x_0) p(x_0), not the rule of D3PM."""
-    K, (_, xt, logits), n = 5, inputs(5, seed=8), 20
-    alpha_bar, gamma_bar = np.linspace(0.99, 0.009, n), np.linspace(0.001, 0.9, n)
+    K = 5
+    _, xt, logits = inputs(5, seed=8)
+    n = 20
+    alpha_bar = np.linspace(0.99, 0.009, n)
+    gamma_bar = np.linspace(0.001, 0.9, n)
     keep_bar = 1 - gamma_bar
-    alpha, keep = (x / np.append(1, x[:-1]) for x in (alpha_bar, keep_bar))
+    alpha = alpha_bar / np.append(1, alpha_bar[:-1])
+    keep = keep_bar / np.append(1, keep_bar[:-1])
 
     def matrix(a, keep):
         Q = np.zeros((K, K))
         Q[:-1, :-1] = a * np.eye(K - 1) + (keep - a) / (K - 1)
-        Q[:-1, -1], Q[-1, -1] = 1 - keep, 1
+        Q[:-1, -1] = 1 - keep
+        Q[-1, -1] = 1
         return Q
 
     inner = d3pm.uniform(d3pm.from_alpha_bar(np.append(1, alpha_bar / keep_bar)), K - 1)
@@ -187,19 +206,21 @@ def test_vq_diffusion(close):
         return jnp.exp(d3pm.p_logits(process, d3pm.forbid(jnp.asarray(logits) - log_q, K - 1), xt, t))
 
     for t in (2, 11, n):
-        one, bar, before = (matrix(a[i], k[i]) for a, k, i in (
-            (alpha, keep, t - 1), (alpha_bar, keep_bar, t - 1), (alpha_bar, keep_bar, t - 2)))  # fmt: skip
+        one_step = matrix(alpha[t - 1], keep[t - 1])
+        bar = matrix(alpha_bar[t - 1], keep_bar[t - 1])
+        before = matrix(alpha_bar[t - 2], keep_bar[t - 2])
         right = np.zeros(logits.shape)
         for i in np.ndindex(xt.shape):
             p = softmax(logits[i][:-1])
             for x0 in range(K - 1):
-                right[i] += p[x0] * one[:, xt[i]] * before[x0] / bar[x0, xt[i]]
+                right[i] += p[x0] * one_step[:, xt[i]] * before[x0] / bar[x0, xt[i]]
         close(reverse(i32(xt), i32(t)), right)
 
 
 def tauldr_rates(K):
     birth_death = np.diag(np.ones(K - 1), 1) + np.diag(np.ones(K - 1), -1)
-    near, target = np.exp(-(np.arange(K) ** 2) / 6.0**2), np.zeros((K, K))
+    near = np.exp(-(np.arange(K) ** 2) / 6.0**2)
+    target = np.zeros((K, K))
     for i in range(K):
         for j in range(K):
             if (i < K // 2 and i < j < K - i) or (i > K // 2 and K - 1 - i < j < i):
@@ -215,7 +236,8 @@ def tauldr_rates(K):
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_tauldr(kind, close):
-    R, time = tauldr_rates(8)[kind], np.linspace(0, 1, 5)
+    R = tauldr_rates(8)[kind]
+    time = np.linspace(0, 1, 5)
     integral = [0.5 * 0.5**2 * (6 ** (2 * time) - 1), time, 3.0 * (100.0**time - 1)][kind]
     values, V = np.linalg.eig(R)
     right = [(V * np.exp(s * values)) @ np.linalg.inv(V) for s in integral]

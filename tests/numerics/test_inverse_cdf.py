@@ -51,11 +51,16 @@ def off_by(drawn, p):
 LONG = ("masked dense",)  # seconds; "masked" and "gaussian" are its halves
 
 
-def each(names, long):
-    return [pytest.param(name, marks=[pytest.mark.slow] if name in long else []) for name in names]
+def mark_slow(names, slow):
+    """Parameters of which some are marked as slow."""
+    parameters = []
+    for name in names:
+        marks = [pytest.mark.slow] if name in slow else []
+        parameters.append(pytest.param(name, marks=marks))
+    return parameters
 
 
-@pytest.mark.parametrize("name", each(PROCESSES, LONG))
+@pytest.mark.parametrize("name", mark_slow(PROCESSES, LONG))
 def test_draw_q_on_the_whole_grid(name):
     process = PROCESSES[name]()
     draw = jax.jit(lambda process, t, u: process.draw_q(jnp.full(u.shape, 5 % process.K, jnp.int32), t, u))
@@ -71,7 +76,7 @@ def test_draw_prior_on_the_whole_grid(name):
     assert off_by(jax.jit(lambda process, u: process.draw_prior(u))(PROCESSES[name](), U), p) <= 1.0
 
 
-@pytest.mark.parametrize("K", each([2, 27, 256], (27, 256)))
+@pytest.mark.parametrize("K", mark_slow([2, 27, 256], (27, 256)))
 def test_categorical_on_the_whole_grid(K):
     log_p = np.float32(np.random.default_rng(K).normal(size=K) * 3)
     p = np.exp(np.float64(log_p))
@@ -83,7 +88,9 @@ def test_categorical_on_the_whole_grid(K):
 @pytest.mark.slow
 def test_p_sample_on_the_whole_grid():
     process = d3pm.gaussian(d3pm.linear(T, 0.05, 1.0), 7)
-    logits, xt, t = jnp.asarray(np.random.default_rng(0).normal(size=7), jnp.float32), 3, jnp.asarray(10)
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=7), jnp.float32)
+    xt = 3
+    t = jnp.asarray(10)
     with jax.enable_x64(True):
         process64 = d3pm.gaussian(d3pm.linear(T, 0.05, 1.0), 7)
         p = np.exp(
@@ -101,22 +108,26 @@ def test_p_sample_on_the_whole_grid():
 @pytest.mark.parametrize("K", [5, 40])
 def test_a_draw_may_stand_in_what_is_differentiated(K):
     """Draws are integers, of which nothing is the derivative: the rest of the function has its own."""
-    process, rng = d3pm.uniform(d3pm.cosine(T), K), np.random.default_rng(0)
-    logits, u = (
-        jnp.asarray(rng.normal(size=(2, 3, K)), jnp.float32),
-        jnp.asarray(rng.random((2, 3)), jnp.float32),
-    )
+    process = d3pm.uniform(d3pm.cosine(T), K)
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=(2, 3, K)), jnp.float32)
+    u = jnp.asarray(rng.random((2, 3)), jnp.float32)
 
     def f(x, drawn=None):
-        k = d3pm.categorical(x, u) if drawn is None else drawn[0]
-        x_prev = d3pm.p_sample(process, x, k, jnp.asarray(3), u) if drawn is None else drawn[1]
-        own = sum(jnp.take_along_axis(jax.nn.log_softmax(x), y[..., None], -1).sum() for y in (k, x_prev))
-        return own, (k, x_prev)
+        if drawn is None:
+            k = d3pm.categorical(x, u)
+            x_prev = d3pm.p_sample(process, x, k, jnp.asarray(3), u)
+        else:
+            k, x_prev = drawn
+        log_p_of_draws = sum(
+            jnp.take_along_axis(jax.nn.log_softmax(x), y[..., None], -1).sum() for y in (k, x_prev)
+        )
+        return log_p_of_draws, (k, x_prev)
 
-    (_, drawn), found = jax.jit(jax.value_and_grad(f, has_aux=True))(logits)
-    np.testing.assert_allclose(found, jax.grad(lambda x: f(x, drawn)[0])(logits), rtol=1e-6)
-    slope = jax.jvp(lambda x: f(x)[0], (logits,), (found,))[1]
-    np.testing.assert_allclose(slope, jnp.sum(found**2), rtol=1e-5)
+    (_, drawn), actual = jax.jit(jax.value_and_grad(f, has_aux=True))(logits)
+    np.testing.assert_allclose(actual, jax.grad(lambda x: f(x, drawn)[0])(logits), rtol=1e-6)
+    slope = jax.jvp(lambda x: f(x)[0], (logits,), (actual,))[1]
+    np.testing.assert_allclose(slope, jnp.sum(actual**2), rtol=1e-5)
 
 
 RARE = 1e-9
@@ -155,18 +166,27 @@ def _words(n):
 
 def _first_at_least(k, draw):
     """The first number of the grid that draws k or more; 2^46 where none does."""
-    low, high = 0, 2**46
+    low = 0
+    high = 2**46
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if draw(*_words(middle))[0, 0] >= k else (middle + 1, high)
+        if draw(*_words(middle))[0, 0] >= k:
+            high = middle
+        else:
+            low = middle + 1
     return low
 
 
-@pytest.mark.parametrize("name", each(["uniform", "marginal", "masked dense"], ["marginal", "masked dense"]))
+@pytest.mark.parametrize(
+    "name", mark_slow(["uniform", "marginal", "masked dense"], ["marginal", "masked dense"])
+)
 def test_the_same_element_with_the_same_noise_gives_the_same_category_in_any_batch(name):
-    process, rng = PROCESSES[name](), np.random.default_rng(0)
-    x0, t = rng.integers(0, process.K, (6, 5, 2), np.int32), np.array([1, 5, 10, 15, 19, 20], np.int32)
-    u, low = (rng.integers(0, GRID, x0.shape).astype(np.float32) / np.float32(GRID) for _ in range(2))
+    process = PROCESSES[name]()
+    rng = np.random.default_rng(0)
+    x0 = rng.integers(0, process.K, (6, 5, 2), np.int32)
+    t = np.array([1, 5, 10, 15, 19, 20], np.int32)
+    u = rng.integers(0, GRID, x0.shape).astype(np.float32) / np.float32(GRID)
+    low = rng.integers(0, GRID, x0.shape).astype(np.float32) / np.float32(GRID)
     logits = rng.normal(size=(*x0.shape, process.K)).astype(np.float32) * 3
 
     @jax.jit
@@ -176,18 +196,21 @@ def test_the_same_element_with_the_same_noise_gives_the_same_category_in_any_bat
 
     whole = [np.asarray(x) for x in draw(process, *map(jnp.asarray, (logits, x0, t, u, low)))]
     for b in range(6):
-        some = np.s_[b : b + 1, 1:3]
-        part = logits[some], x0[some], t[b : b + 1], u[some], low[some]
-        for x, found in zip(whole, draw(process, *map(jnp.asarray, part)), strict=True):
-            np.testing.assert_array_equal(x[some], found)
+        window = np.s_[b : b + 1, 1:3]
+        part = logits[window], x0[window], t[b : b + 1], u[window], low[window]
+        for x, actual in zip(whole, draw(process, *map(jnp.asarray, part)), strict=True):
+            np.testing.assert_array_equal(x[window], actual)
 
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_the_largest_noise_of_other_libraries_gives_a_category(name):
-    process, top, t = PROCESSES[name](), jnp.full((3, 4), 1 - 2.0**-24), np.array([0, 1, T], np.int32)
+    process = PROCESSES[name]()
+    top = jnp.full((3, 4), 1 - 2.0**-24)
+    t = np.array([0, 1, T], np.int32)
     x0 = np.broadcast_to(np.arange(4, dtype=np.int32) % process.K, (3, 4))
     draw = jax.jit(lambda process, x0, t: process.draw_q(x0, t, top, top))
-    drawn, p = draw(process, jnp.asarray(x0), jnp.asarray(t)), np.exp(exact_row(name, t, x0))
+    drawn = draw(process, jnp.asarray(x0), jnp.asarray(t))
+    p = np.exp(exact_row(name, t, x0))
     assert np.all(np.take_along_axis(p, np.asarray(drawn)[..., None], -1) > 0)
 
 
@@ -200,9 +223,9 @@ def test_the_largest_noise_of_other_libraries_gives_the_last_of_many():
 def test_categorical_is_the_inverse_of_the_cumulative_sum():
     p = jnp.array([0.0, 0.25, 0.0, 0.5, 0.25, 0.0])
     u = jnp.array([0.0, 0.2499, 0.25, 0.7499, 0.75, 1 - 2**-24])
-    found = d3pm.categorical(jnp.broadcast_to(jnp.log(p) + 7.0, (6, 6)), u)
-    np.testing.assert_array_equal(found, [1, 1, 3, 3, 4, 4])
-    assert found.dtype == jnp.int32
+    actual = d3pm.categorical(jnp.broadcast_to(jnp.log(p) + 7.0, (6, 6)), u)
+    np.testing.assert_array_equal(actual, [1, 1, 3, 3, 4, 4])
+    assert actual.dtype == jnp.int32
 
 
 def test_categorical_never_draws_probability_zero():
@@ -217,6 +240,8 @@ def test_categorical_never_draws_probability_zero():
 @pytest.mark.parametrize("K", [2, 31, 256])
 def test_categorical_marks_what_is_no_distribution(K):
     log_p = np.zeros((4, 9, K), np.float32)
-    log_p[0], log_p[1, :, 0], log_p[2, :, K - 1] = -np.inf, np.nan, np.nan
+    log_p[0] = -np.inf
+    log_p[1, :, 0] = np.nan
+    log_p[2, :, K - 1] = np.nan
     drawn = d3pm.categorical(jnp.asarray(log_p), jnp.full((4, 9), 0.5, jnp.float32))
     np.testing.assert_array_equal(drawn, [[-1] * 9] * 3 + [[K // 2] * 9])

@@ -20,7 +20,8 @@ def grad_of(f):
 
 
 def test_log_add_and_log_sum_at_probability_zero():
-    a, b = jnp.array([-INF, -INF, 0.0, -3.0]), jnp.array([-INF, 1.0, -INF, -3.0])
+    a = jnp.array([-INF, -INF, 0.0, -3.0])
+    b = jnp.array([-INF, 1.0, -INF, -3.0])
     expected = [-INF, 1.0, 0.0, -3 + math.log(2)]
 
     @jax.jit
@@ -31,8 +32,8 @@ def test_log_add_and_log_sum_at_probability_zero():
         return values, at_zero, of_nothing, grad_of(lambda x: numerics.log_add(x, b))(a)
 
     values, at_zero, of_nothing, gradient = run(a, b, jnp.full((1, 3), -INF))
-    for found in values:
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for actual in values:
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
     np.testing.assert_allclose(at_zero, 0.0)
     np.testing.assert_allclose(of_nothing, 0.0)
     np.testing.assert_allclose(gradient, [0, 0, 1, 0.5], rtol=1e-6)
@@ -40,8 +41,8 @@ def test_log_add_and_log_sum_at_probability_zero():
 
 def test_log_normalize_keeps_an_impossible_row():
     x = jnp.array([[-INF, -INF], [0.0, -INF], [1e4, -1e4]])
-    found, gradient = jax.jit(lambda x: (numerics.log_normalize(x), grad_of(numerics.log_normalize)(x)))(x)
-    np.testing.assert_array_equal(found, [[-INF, -INF], [0, -INF], [0, -2e4]])
+    actual, gradient = jax.jit(lambda x: (numerics.log_normalize(x), grad_of(numerics.log_normalize)(x)))(x)
+    np.testing.assert_array_equal(actual, [[-INF, -INF], [0, -INF], [0, -2e4]])
     assert np.all(np.isfinite(gradient))
 
 
@@ -49,8 +50,8 @@ def test_kl_conventions():
     half = math.log(0.5)
     q = jnp.array([[0.0, -INF], [half, half], [-INF, -INF], [half, half], [0.0, -INF]])
     p = jnp.array([[half, half], [half, half], [half, half], [0.0, -INF], [-1e4, 0.0]])
-    found, pull = jax.jit(lambda q, p: jax.vjp(lambda p: numerics.kl(q, p), p))(q, p)
-    np.testing.assert_allclose(found, [math.log(2), 0, 0, INF, 1e4], rtol=1e-6)
+    actual, pull = jax.jit(lambda q, p: jax.vjp(lambda p: numerics.kl(q, p), p))(q, p)
+    np.testing.assert_allclose(actual, [math.log(2), 0, 0, INF, 1e4], rtol=1e-6)
     (gradient,) = jax.jit(lambda pull: pull(jnp.ones(5)))(pull)
     assert not np.any(np.isnan(gradient))
     np.testing.assert_array_equal(gradient[2], 0)
@@ -62,9 +63,9 @@ def test_kl_keeps_the_digits_of_a_small_divergence(x64):
     p = q * (1 + 1e-3 * rng.normal(size=256))
     p /= p.sum()
     exact = math.fsum(q * np.log(q / p))
-    found = numerics.kl(jnp.log(q).astype(jnp.float32), jnp.log(p).astype(jnp.float32))
+    actual = numerics.kl(jnp.log(q).astype(jnp.float32), jnp.log(p).astype(jnp.float32))
     plain = jnp.sum(jnp.float32(q) * (jnp.log(q).astype(jnp.float32) - jnp.log(p).astype(jnp.float32)))
-    assert abs(found / exact - 1) < 2e-3  # the inputs are rounded to 5e-7 of 1e-3
+    assert abs(actual / exact - 1) < 2e-3  # the inputs are rounded to 5e-7 of 1e-3
     assert abs(plain / exact - 1) > 2e-2  # what the textbook sum makes of the same inputs
 
 

@@ -12,9 +12,10 @@ from d3pm_jax.cpu import tiles
 def test_every_element_is_taken(shape, monkeypatch):
     monkeypatch.setattr(tiles, "FLOATS", 42)
     rng = np.random.default_rng(0)
-    x, g = rng.normal(size=(*shape, 3)), rng.normal(size=shape)
-    found = tiles.apply_by_parts(lambda x, g: (x * g[..., None], g + 1), *map(jnp.asarray, (x, g)))
-    for a, b in zip(found, (x * g[..., None], g + 1), strict=True):
+    x = rng.normal(size=(*shape, 3))
+    g = rng.normal(size=shape)
+    actual = tiles.apply_by_parts(lambda x, g: (x * g[..., None], g + 1), *map(jnp.asarray, (x, g)))
+    for a, b in zip(actual, (x * g[..., None], g + 1), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
@@ -23,11 +24,13 @@ def test_every_element_is_taken(shape, monkeypatch):
 def test_an_array_is_replaced_once_at_every_element(shape, floats, monkeypatch):
     monkeypatch.setattr(tiles, "FLOATS", 42)
     rng = np.random.default_rng(0)
-    array, x, g = rng.normal(size=(*shape, 3)), rng.normal(size=(*shape, 3)), rng.normal(size=shape)
-    found = tiles.update_by_parts(
+    array = rng.normal(size=(*shape, 3))
+    x = rng.normal(size=(*shape, 3))
+    g = rng.normal(size=shape)
+    actual = tiles.update_by_parts(
         lambda a, x, g: 2 * a + x * g[..., None], *map(jnp.asarray, (array, x, g)), floats=floats
     )
-    np.testing.assert_allclose(found, 2 * array + x * g[..., None], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(actual, 2 * array + x * g[..., None], rtol=1e-5, atol=1e-6)
 
 
 def doubled(x):
@@ -54,10 +57,10 @@ def test_the_parts_with_a_nan_are_made_otherwise_and_no_others(floats, monkeypat
     def work(x):
         return tiles.apply_by_parts(doubled, x, otherwise=zeros)
 
-    for found in (
+    for actual in (
         jax.jit(jax.vmap(work))(x),
         [jnp.stack(y) for y in zip(*map(jax.jit(work), x), strict=True)],
     ):
         expected = np.broadcast_to(np.where(otherwise, 0.0, 2.0)[:, None], (4, 2, 11))
-        np.testing.assert_array_equal(found[0], expected)
-        np.testing.assert_array_equal(found[1], np.stack([expected, expected], -1))
+        np.testing.assert_array_equal(actual[0], expected)
+        np.testing.assert_array_equal(actual[1], np.stack([expected, expected], -1))

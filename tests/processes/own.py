@@ -48,7 +48,9 @@ class CyclicShift(Process):
 def cyclic_shift(beta: np.ndarray, K: int) -> CyclicShift:
     """beta: [T], each in (0, 1)."""
     step = np.zeros((len(beta) + 1, K))
-    step[0, 0], step[1:, 0], step[1:, 1] = 1.0, 1 - beta, beta
+    step[0, 0] = 1.0
+    step[1:, 0] = 1 - beta
+    step[1:, 1] = beta
     total = [step[0]]
     for p in step[1:]:
         total.append(p[0] * total[-1] + p[1] * np.roll(total[-1], 1))

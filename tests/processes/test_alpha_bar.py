@@ -7,8 +7,10 @@ import pytest
 
 import d3pm_jax as d3pm
 
-T, GRID = 5, [2, 3, 5]
-BETA, GAMMA = np.array([0.1, 0.3, 0.2, 0.5, 1.0]), np.array([0.2, 0.1, 0.4, 0.3, 0.6])
+T = 5
+GRID = [2, 3, 5]
+BETA = np.array([0.1, 0.3, 0.2, 0.5, 1.0])
+GAMMA = np.array([0.2, 0.1, 0.4, 0.3, 0.6])
 KEPT = np.cumprod(np.append(1.0, 1 - BETA))
 
 CASES = {
@@ -22,16 +24,17 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_the_product_of_what_steps_keep_and_the_part_of_qbar_that_knows_x0(name, x64):
-    process, expected = CASES[name][0](), CASES[name][1]
-    found = jax.jit(lambda process: process.alpha_bar)(process)
-    np.testing.assert_allclose(found, expected, rtol=1e-13)
+    process = CASES[name][0]()
+    expected = CASES[name][1]
+    actual = jax.jit(lambda process: process.alpha_bar)(process)
+    np.testing.assert_allclose(actual, expected, rtol=1e-13)
     assert process.alpha_bar[0] == 1
     Qbar = np.asarray(process.Qbar(jnp.arange(T + 1)))
     np.testing.assert_allclose(Qbar[:, 1, 1] - Qbar[:, 0, 1], expected, atol=1e-15)
     short = d3pm.respace(process, GRID)
     np.testing.assert_allclose(short.alpha_bar, expected[[0, *GRID]], rtol=1e-13)
     two = jax.tree.map(lambda *x: jnp.stack(x), process, process)
-    np.testing.assert_allclose(jax.vmap(lambda process: process.alpha_bar)(two), [found, found], rtol=1e-14)
+    np.testing.assert_allclose(jax.vmap(lambda process: process.alpha_bar)(two), [actual, actual], rtol=1e-14)
 
 
 @pytest.mark.filterwarnings("ignore:x_T still depends")

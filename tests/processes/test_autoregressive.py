@@ -11,7 +11,10 @@ import pytest
 import d3pm_jax as d3pm
 
 BELIEFS = ("d3pm", "leave_one_out", "denoiser")
-K, L, MASK = 4, 3, 1  # the mask is one in the middle: the data has 0, 2 and 3
+# The mask stands in the middle of the categories: the data has 0, 2 and 3.
+K = 4
+L = 3
+MASK = 1
 X0 = np.array([x for x in itertools.product(range(K), repeat=L) if MASK not in x])  # [27, L]
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(L + 1, K, K, K, L, K)) * 2.0  # the network: of t and of the whole of x_t
@@ -37,13 +40,13 @@ def predicted(t, x):
 def matrices(grid):
     """Q and Qbar of each position, [T + 1, L, K, K]: the steps up to those of the grid multiplied."""
     to_mask = np.tile(np.eye(K)[MASK], (K, 1))
-    one = [np.stack([to_mask if i == L - t else np.eye(K) for i in range(L)]) for t in range(L + 1)]
-    total = list(itertools.accumulate(one, np.matmul))
-    kept = [0, *grid]
-    between = [one[0]] + [
-        functools.reduce(np.matmul, one[a + 1 : b + 1]) for a, b in itertools.pairwise(kept)
+    one_step = [np.stack([to_mask if i == L - t else np.eye(K) for i in range(L)]) for t in range(L + 1)]
+    total = list(itertools.accumulate(one_step, np.matmul))
+    times = [0, *grid]
+    between = [one_step[0]] + [
+        functools.reduce(np.matmul, one_step[a + 1 : b + 1]) for a, b in itertools.pairwise(times)
     ]
-    return np.stack(between), np.stack([total[t] for t in kept])
+    return np.stack(between), np.stack([total[t] for t in times])
 
 
 @jax.jit
@@ -72,19 +75,20 @@ def test_members_are_those_of_the_matrices_of_each_position(grid, x64):
     p /= p.sum(-1, keepdims=True)
     with np.errstate(divide="ignore"):
         log_p = np.log(p)
-    log_p[0], log_p[1] = -np.inf, np.nan
-    found = members(process, jnp.asarray(x), jnp.asarray(log_p), jnp.asarray(RNG.random(x.shape)))
+    log_p[0] = -np.inf
+    log_p[1] = np.nan
+    actual = members(process, jnp.asarray(x), jnp.asarray(log_p), jnp.asarray(RNG.random(x.shape)))
     Q, Qbar = matrices(grid)
     i = np.arange(L)
     for t in range(len(grid) + 1):
-        np.testing.assert_array_equal(np.exp(found["q_probs"][t]), Qbar[t, i, x])
-        np.testing.assert_array_equal(np.exp(found["q_back"][t]), Q[t].swapaxes(1, 2)[i, x])
-        np.testing.assert_array_equal(np.exp(found["q_x0"][t]), Qbar[t].swapaxes(1, 2)[i, x])
+        np.testing.assert_array_equal(np.exp(actual["q_probs"][t]), Qbar[t, i, x])
+        np.testing.assert_array_equal(np.exp(actual["q_back"][t]), Q[t].swapaxes(1, 2)[i, x])
+        np.testing.assert_array_equal(np.exp(actual["q_x0"][t]), Qbar[t].swapaxes(1, 2)[i, x])
         pushed = np.einsum("nik,ikj->nij", np.exp(log_p), Qbar[t])  # nothing stays nothing, NaN stays NaN
-        np.testing.assert_allclose(np.exp(found["push"][t]), pushed, rtol=1e-14)
-        np.testing.assert_array_equal(found["draw_q"][t], Qbar[t, i, x].argmax(-1))
-    np.testing.assert_array_equal(found["draw_prior"], MASK)
-    np.testing.assert_array_equal(np.exp(found["prior"]), np.eye(K)[MASK])
+        np.testing.assert_allclose(np.exp(actual["push"][t]), pushed, rtol=1e-14)
+        np.testing.assert_array_equal(actual["draw_q"][t], Qbar[t, i, x].argmax(-1))
+    np.testing.assert_array_equal(actual["draw_prior"], MASK)
+    np.testing.assert_array_equal(np.exp(actual["prior"]), np.eye(K)[MASK])
 
 
 @functools.partial(jax.jit, static_argnames="belief")
@@ -94,30 +98,31 @@ def bound(process, x0, belief="d3pm"):
 
 def test_the_bound_is_the_chain_rule_from_left_to_right(x64):
     process = d3pm.autoregressive(L, K, MASK)
-    found = bound(process, jnp.asarray(X0))
-    np.testing.assert_array_equal(found.prior, 0.0)
+    actual = bound(process, jnp.asarray(X0))
+    np.testing.assert_array_equal(actual.prior, 0.0)
     each = [-np.log(conditional(X0, i)[np.arange(len(X0)), X0[:, i]]) for i in range(L)]
-    np.testing.assert_allclose(found.steps, each[::-1], rtol=1e-12)  # step t unmasks position L - t
-    np.testing.assert_allclose(found.total(), sum(each), rtol=1e-12)
-    np.testing.assert_allclose(np.exp(-found.total()).sum(), 1.0, rtol=1e-12)  # a likelihood
+    np.testing.assert_allclose(actual.steps, each[::-1], rtol=1e-12)  # step t unmasks position L - t
+    np.testing.assert_allclose(actual.total(), sum(each), rtol=1e-12)
+    np.testing.assert_allclose(np.exp(-actual.total()).sum(), 1.0, rtol=1e-12)  # a likelihood
     for belief in ("leave_one_out", "denoiser"):  # a masked position's x_t says nothing of x_0: they are one
-        np.testing.assert_allclose(bound(process, jnp.asarray(X0), belief).steps, found.steps, rtol=1e-12)
+        np.testing.assert_allclose(bound(process, jnp.asarray(X0), belief).steps, actual.steps, rtol=1e-12)
     rows = jnp.asarray(X0[:26].reshape(13, 2, L))  # [B, H, L]: two sequences in an example
     estimate = jax.jit(lambda process, x0: d3pm.estimate_bound(key, denoise, process, x0, jnp.arange(13)))
     key = jax.random.key(0)
-    np.testing.assert_allclose(estimate(process, rows).total(), found.total()[:26].reshape(13, 2).sum(1))
+    np.testing.assert_allclose(estimate(process, rows).total(), actual.total()[:26].reshape(13, 2).sum(1))
 
 
 def test_fewer_steps_unmask_several_positions_without_seeing_each_other(x64):
     process = d3pm.respace(d3pm.autoregressive(L, K, MASK), [2, 3])
     p = predicted(2, np.where(np.arange(L) >= 1, MASK, X0))
     first = conditional(X0, 0)[np.arange(len(X0)), X0[:, 0]]
-    rest = [p[np.arange(len(X0)), i, X0[:, i]] for i in (1, 2)]
-    np.testing.assert_allclose(bound(process, jnp.asarray(X0)).total(), -np.log([first, *rest]).sum(0))
+    others = [p[np.arange(len(X0)), i, X0[:, i]] for i in (1, 2)]
+    np.testing.assert_allclose(bound(process, jnp.asarray(X0)).total(), -np.log([first, *others]).sum(0))
 
 
 def test_the_reverse_chain_writes_from_left_to_right(x64):
-    n, key = 200, jax.random.key(0)
+    n = 200
+    key = jax.random.key(0)
 
     @jax.jit
     def run(process):
@@ -148,18 +153,18 @@ def test_losses_and_gradients_are_never_nan():
     @jax.jit
     def every_t(process, logits, x0, xt):
         def loss(logits, t):
-            found = [d3pm.hybrid(process, logits, x0, xt, t, 0.1, belief=belief) for belief in BELIEFS]
-            terms = [x for hybrid in found for x in (hybrid.kl, hybrid.ce)]
+            actual = [d3pm.hybrid(process, logits, x0, xt, t, 0.1, belief=belief) for belief in BELIEFS]
+            terms = [x for hybrid in actual for x in (hybrid.kl, hybrid.ce)]
             each = jnp.stack([*terms, d3pm.losses.marginal_kl(process, logits, x0, t)])
             return jnp.where(jnp.isfinite(each), each, 0.0).sum(), each
 
         t = jnp.arange(1, L + 1)
-        found = jax.vmap(jax.grad(loss, has_aux=True))(logits, t)
+        actual = jax.vmap(jax.grad(loss, has_aux=True))(logits, t)
         drawn = jax.vmap(lambda x, t: d3pm.p_sample(process, x, xt, t, jnp.full(xt.shape, 0.5)))(logits, t)
-        return *found, drawn
+        return *actual, drawn
 
-    found = every_t(process, jnp.asarray(logits, jnp.float32), x0, jnp.asarray(x))
-    gradient, losses, drawn = map(np.asarray, found)
+    actual = every_t(process, jnp.asarray(logits, jnp.float32), x0, jnp.asarray(x))
+    gradient, losses, drawn = map(np.asarray, actual)
     assert np.all(np.isfinite(gradient))
     assert np.abs(gradient).max() > 0.1
     assert not np.any(np.isnan(losses))
@@ -170,7 +175,8 @@ def test_losses_and_gradients_are_never_nan():
 def test_it_maps_over_examples_and_over_stacked_processes():
     whole = d3pm.autoregressive(L, K, MASK)
     pair = [d3pm.respace(whole, grid) for grid in ([1, 3], [2, 3])]
-    x, u = jnp.asarray(X0[:6].reshape(3, 2, L)), jnp.asarray(RNG.random((3, 2, L)), jnp.float32)
+    x = jnp.asarray(X0[:6].reshape(3, 2, L))
+    u = jnp.asarray(RNG.random((3, 2, L)), jnp.float32)
     t = jnp.array([[1, 2], [0, 1], [2, 2]])
 
     def kernels(process, x, t, u):
@@ -183,15 +189,17 @@ def test_it_maps_over_examples_and_over_stacked_processes():
 
     together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair)
     over_examples = jax.vmap(kernels, in_axes=(None, 0, 0, 0))
-    found = jax.jit(jax.vmap(over_examples, in_axes=(0, None, None, None)))(together, x, t, u)
-    one = jax.jit(kernels)
+    actual = jax.jit(jax.vmap(over_examples, in_axes=(0, None, None, None)))(together, x, t, u)
+    single = jax.jit(kernels)
     for n, i in itertools.product(range(2), range(3)):
-        for a, b in zip(found, one(pair[n], x[i], t[i], u[i]), strict=True):
+        for a, b in zip(actual, single(pair[n], x[i], t[i], u[i]), strict=True):
             np.testing.assert_allclose(a[n, i], b, rtol=1e-6)
 
 
 def test_what_does_not_say_the_position_is_refused():
-    process, x, t = d3pm.autoregressive(L, K, MASK), jnp.zeros((2, L), jnp.int32), jnp.asarray(1)
+    process = d3pm.autoregressive(L, K, MASK)
+    x = jnp.zeros((2, L), jnp.int32)
+    t = jnp.asarray(1)
     with pytest.raises(ValueError, match=r"^Q\(t\) of the .* at each position: its columns are log_q_back"):
         process.Q(t)
     with pytest.raises(ValueError, match=r"^Qbar\(t\) of the .*: its rows are log_q_probs\(x0, t\)"):

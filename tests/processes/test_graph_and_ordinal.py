@@ -72,7 +72,9 @@ def test_gaussian_is_the_official_program_at_256_levels(bands):
         for n in range(-reach, reach + 1):
             total += math.exp(-((n * 2 / 255) ** 2) / b)
         for i, j in [(0, 1), (100, 97), (255, 235), (3, 24)]:
-            expected = math.exp(-((abs(i - j) * 2 / 255) ** 2) / b) / total if abs(i - j) <= reach else 0.0
+            expected = 0.0
+            if abs(i - j) <= reach:
+                expected = math.exp(-((abs(i - j) * 2 / 255) ** 2) / b) / total
             assert Q[t, i, j] == pytest.approx(expected, rel=1e-12, abs=2.0**-580)
         left = sum(math.exp(-((n * 2 / 255) ** 2) / b) for n in range(1, reach + 1)) / total
         assert Q[t, 0, 0] == pytest.approx(1 - left, rel=1e-12)
@@ -80,10 +82,10 @@ def test_gaussian_is_the_official_program_at_256_levels(bands):
 
 def test_all_bands_are_the_uniform_process():
     beta = d3pm.cosine(20)
-    for found, expected in zip(
+    for actual, expected in zip(
         all_steps(d3pm.banded(beta, 6, 5)), all_steps(d3pm.uniform(beta, 6)), strict=True
     ):
-        np.testing.assert_allclose(found, expected, atol=1e-14)
+        np.testing.assert_allclose(actual, expected, atol=1e-14)
 
 
 def neighbours(x, i, k):
@@ -121,7 +123,8 @@ WEIGHTS = {  # of one category, from its distances, by sums
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_neighbours_are_weighed_by_rank_or_by_distance(weights):
-    x, k = points(30, 2), 5
+    x = points(30, 2)
+    k = 5
     G = np.zeros((30, 30))
     for i in range(30):
         near = neighbours(x, i, k)
@@ -155,7 +158,8 @@ def test_unit_rows_are_near_where_directions_are():
 def test_a_hub_is_made_doubly_stochastic(K):
     """All know the hub only: without edges to itself no scaling exists for K > 2."""
     hub = np.zeros((K, K))
-    hub[0], hub[:, 0] = 1.0, 1.0
+    hub[0] = 1.0
+    hub[:, 0] = 1.0
     x = np.concatenate([np.zeros((1, K - 1)), np.eye(K - 1)])
     W = d3pm.knn_graph(x, 1)
     np.testing.assert_array_equal(W > 0, (hub + np.eye(K)) > 0)
@@ -169,7 +173,8 @@ def test_a_graph_that_cannot_be_scaled_is_refused():
 
 
 def test_renaming_the_categories_renames_the_graph():
-    x, order = points(50, 3), np.random.default_rng(1).permutation(50)
+    x = points(50, 3)
+    order = np.random.default_rng(1).permutation(50)
     for make in (d3pm.knn_graph, d3pm.knn_rate):
         np.testing.assert_allclose(make(x[order], 5), make(x, 5)[np.ix_(order, order)], atol=1e-13)
 
@@ -184,11 +189,12 @@ def test_a_random_walk_mixes_its_matrix_with_the_identity():
 
 def test_a_random_walk_starts_from_the_mean_row_or_from_a_prior_of_its_own():
     W = np.array([[0.0, 1.0, 0.0], [0.3, 0.3, 0.4], [1.0, 0.0, 0.0]])
-    beta, prior = np.array([0.2, 1.0]), np.array([0.5, 0.25, 0.25])
+    beta = np.array([0.2, 1.0])
+    prior = np.array([0.5, 0.25, 0.25])
     mean = np.mean(((0.8 * np.eye(3) + 0.2 * W) @ W), axis=0)
     np.testing.assert_allclose(np.exp(d3pm.random_walk(beta, W).log_prior()), mean, rtol=1e-14)
-    own = d3pm.random_walk(beta, W, prior)
-    for process in (own, d3pm.respace(own, [2])):
+    walk = d3pm.random_walk(beta, W, prior)
+    for process in (walk, d3pm.respace(walk, [2])):
         np.testing.assert_allclose(np.exp(process.log_prior()), prior, rtol=1e-14)
 
 
@@ -206,10 +212,11 @@ def test_rates_against_scipy(R):
 def test_two_states_have_a_closed_form_in_every_digit(a, b):
     R = np.array([[-a, a], [b, -b]])
     for s in (1e-3 / (a + b), 1.0, 1e5):
-        gone, left = -math.expm1(-(a + b) * s), math.exp(-(a + b) * s)
+        gone = -math.expm1(-(a + b) * s)
+        left = math.exp(-(a + b) * s)
         expected = np.array([[b + a * left, a * gone], [b * gone, a + b * left]]) / (a + b)
-        found = graph._exponential(graph._powers(graph._uniformise(R)[0]), max(a, b) * s)
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        actual = graph._exponential(graph._powers(graph._uniformise(R)[0]), max(a, b) * s)
+        np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("s", [1e-3, 1.0, 20.0])
@@ -236,7 +243,9 @@ def test_a_hierarchical_rate_depends_on_where_the_paths_of_two_leaves_part():
             common = 0
             while common < 4 and a[common] == b[common]:
                 common += 1
-            expected = LEVELS[common] / 2 ** (3 - common) if i != j else -LEVELS.sum()
+            expected = -LEVELS.sum()
+            if i != j:
+                expected = LEVELS[common] / 2 ** (3 - common)
             assert R[i, j] == pytest.approx(expected, rel=1e-15)
     np.testing.assert_allclose(R.sum(1), 0, atol=1e-14)
     halves = R.reshape(2, 8, 2, 8)
@@ -246,7 +255,8 @@ def test_a_hierarchical_rate_depends_on_where_the_paths_of_two_leaves_part():
 
 def haar(p, level_rates, s):
     """p exp(s R) by Haar wavelets, K log K: those of level l decay at rates[l] twice and rates[0..l - 1]."""
-    total, mean = np.full_like(p, p.mean()), p.mean()
+    total = np.full_like(p, p.mean())
+    mean = p.mean()
     for l, rate in enumerate(level_rates):
         finer = np.repeat(p.reshape(2 ** (l + 1), -1).mean(1), len(p) // 2 ** (l + 1))
         total += np.exp(-s * (level_rates[:l].sum() + 2 * rate)) * (finer - mean)
@@ -289,7 +299,8 @@ def test_letters_of_an_alphabet():
     rng = np.random.default_rng(1)
     x0 = jnp.asarray(rng.integers(0, 27, (4, 8)), jnp.int32)
     t = jnp.asarray([1, 10, 30, 50], jnp.int32)
-    logits, u = jnp.asarray(rng.normal(size=(4, 8, 27))), jnp.asarray(rng.random((4, 8)))
+    logits = jnp.asarray(rng.normal(size=(4, 8, 27)))
+    u = jnp.asarray(rng.random((4, 8)))
 
     @jax.jit
     def terms(process):
@@ -304,7 +315,8 @@ def test_letters_of_an_alphabet():
 
 @pytest.mark.parametrize("scale", [1e200, 1e-200])
 def test_neighbours_and_directions_do_not_depend_on_the_unit(scale):
-    x, k = points(9, 3), 3
+    x = points(9, 3)
+    k = 3
     np.testing.assert_allclose(processes.unit_rows(x * scale), processes.unit_rows(x), rtol=1e-14)
     seen = []
     np.testing.assert_array_equal(d3pm.knn_rate(x * scale, k), d3pm.knn_rate(x, k))

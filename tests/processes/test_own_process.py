@@ -9,7 +9,10 @@ import d3pm_jax as d3pm
 from d3pm_jax import losses
 from tests.processes.own import cyclic_shift
 
-K, T, B, L = 5, 6, 4, 3
+K = 5
+T = 6
+B = 4
+L = 3
 BETA = np.linspace(0.3, 0.7, T)
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
@@ -18,10 +21,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
 @pytest.fixture
 def both(x64):
     """The process, and the same from its matrices."""
-    own = cyclic_shift(BETA, K)
+    shift = cyclic_shift(BETA, K)
     I = np.eye(K)
     Q = [(1 - b) * I + b * np.roll(I, 1, axis=1) for b in BETA]
-    return own, d3pm.dense(Q, prior=np.full(K, 1 / K))
+    return shift, d3pm.dense(Q, prior=np.full(K, 1 / K))
 
 
 def arguments():
@@ -36,7 +39,7 @@ def arguments():
 
 
 def test_what_follows_from_its_members_is_what_its_matrices_give(both):
-    own, dense = both
+    shift, dense = both
     logits, x0, xt, t = arguments()
     u = jnp.asarray(np.random.default_rng(1).random((B, L)))
     steps = jnp.arange(T + 1)
@@ -62,11 +65,12 @@ def test_what_follows_from_its_members_is_what_its_matrices_give(both):
             "gradient": jax.grad(lambda x: d3pm.hybrid(process, x, x0, xt, t, 0.01).loss[1:].sum())(logits),
         }
 
-    found, expected = everything(own), everything(dense)
+    actual = everything(shift)
+    expected = everything(dense)
     for name, x in expected.items():
-        for a, b in zip(jax.tree.leaves(found[name]), jax.tree.leaves(x), strict=True):
+        for a, b in zip(jax.tree.leaves(actual[name]), jax.tree.leaves(x), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13, err_msg=name)
-    assert np.abs(found["gradient"]).max() > 0.1
+    assert np.abs(actual["gradient"]).max() > 0.1
 
 
 def test_bound_and_chain(both):
@@ -81,10 +85,10 @@ def test_bound_and_chain(both):
         bound = d3pm.estimate_bound(key, denoise, process, x0, jnp.arange(B))
         return bound, d3pm.sample(key, denoise, process, (B, L), record=(0, 2, T))
 
-    found, expected = map(run, both)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    actual, expected = map(run, both)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
-    assert found[1].failed_at == 0
+    assert actual[1].failed_at == 0
 
 
 def test_it_cannot_be_respaced_unless_it_says_how(both):
@@ -97,9 +101,9 @@ def test_a_respaced_process_that_forgets_its_time_is_refused(x64):
         def respaced(self, grid):
             return cyclic_shift(BETA[: len(grid)], K)
 
-    own = cyclic_shift(BETA, K)
+    shift = cyclic_shift(BETA, K)
     with pytest.raises(ValueError, match=r"Forgetful\.respaced returned a process with time = \[0 1 2\]"):
-        d3pm.respace(Forgetful(own.step, own.total, K, T), [2, T])
+        d3pm.respace(Forgetful(shift.step, shift.total, K, T), [2, T])
 
 
 def test_a_process_that_lacks_a_member_is_not_made():

@@ -44,8 +44,8 @@ def test_gaussian_diagonals_of_the_paper(x64):
     ],
 )
 def test_published_prior_kl(build, bits, x64):
-    found = d3pm.prior_kl(build(), jnp.arange(256, dtype=jnp.int32)) / np.log(2)
-    assert found.max() == pytest.approx(bits, rel=0.05, abs=1e-16)
+    actual = d3pm.prior_kl(build(), jnp.arange(256, dtype=jnp.int32)) / np.log(2)
+    assert actual.max() == pytest.approx(bits, rel=0.05, abs=1e-16)
 
 
 def test_tables_keep_small_noise_that_float32_products_lose():
@@ -98,7 +98,8 @@ def test_a_chain_that_is_the_identity_is_made_where_it_is_allowed():
 
 
 def test_bad_input_names_the_value_and_the_cure(process):
-    x, logits = i32(0, 1), jnp.zeros((2, 7))
+    x = i32(0, 1)
+    logits = jnp.zeros((2, 7))
     with pytest.raises(TypeError, match="t has dtype float32, expected integers"):
         d3pm.p_logits(process, logits, x, jnp.array([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"t contains 0, outside 1..20"):
@@ -117,7 +118,9 @@ def test_bad_input_names_the_value_and_the_cure(process):
 
 @pytest.mark.parametrize("step", [-1, 0, 21])
 def test_a_wrong_step_under_jit_is_nan_not_another_step(process, step):
-    x, t, u = i32(0, 1), i32(step, step), jnp.array([0.3, 0.6])
+    x = i32(0, 1)
+    t = i32(step, step)
+    u = jnp.array([0.3, 0.6])
     assert np.all(np.isnan(jax.jit(d3pm.posterior_kl)(process, jnp.zeros((2, 7)), x, x, t)))
     if step != 0:  # x_0 itself is a fine draw of x_0
         assert np.all(np.isnan(jax.jit(process.log_q_probs)(x, t)))
@@ -139,7 +142,9 @@ def test_small_integer_types_hold_more_categories_than_they_can_count():
 
 
 def test_what_has_no_distribution_is_marked(process):
-    nothing, x, t = jnp.full((2, 7), -jnp.inf), i32(3, 4), i32(5, 20)
+    nothing = jnp.full((2, 7), -jnp.inf)
+    x = i32(3, 4)
+    t = i32(5, 20)
     drawn = jax.jit(d3pm.p_sample)(process, nothing, x, t, jnp.array([0.1, 0.9]))
     np.testing.assert_array_equal(drawn, -1)
     kl = jax.jit(d3pm.posterior_kl)(process, nothing * jnp.nan, x, x, i32(5, 5))
@@ -161,8 +166,8 @@ for call in (
     except (TypeError, ValueError) as error:
         print(error)
 """
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    rule, step, category = found.splitlines()
+    actual = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    rule, step, category = actual.splitlines()
     assert rule == "belief = 'Bayes': it must be 'd3pm' or 'official' or 'leave_one_out' or 'denoiser'"
     assert step.startswith("t has dtype float32, expected integers: pass category or step numbers")
     assert category.startswith("x0 has dtype float32, expected integers: pass category or step numbers")

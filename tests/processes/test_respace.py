@@ -14,7 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", PROCESSES)
 def test_respacing_multiplies_the_steps_between(name):
-    process, grid = PROCESSES[name](), [1, 4, 9, T]
+    process = PROCESSES[name]()
+    grid = [1, 4, 9, T]
     short = d3pm.respace(process, grid)
     assert short.T == 4
     np.testing.assert_array_equal(short.time, [0, *grid])

@@ -42,7 +42,9 @@ def test_costs_that_are_none_are_refused():
 
 @pytest.mark.parametrize("kind", ["uniform", pytest.param("dense", marks=pytest.mark.slow)])
 def test_costs_of_steps_are_the_terms_of_strided_bounds(kind):
-    T, K, rng = 6, 3, np.random.default_rng(0)
+    T = 6
+    K = 3
+    rng = np.random.default_rng(0)
     beta = np.linspace(0.1, 1.0, T)
     Q = rng.dirichlet(np.ones(K), (T, K))
     process = d3pm.uniform(beta, K) if kind == "uniform" else d3pm.dense(Q)
@@ -53,13 +55,14 @@ def test_costs_of_steps_are_the_terms_of_strided_bounds(kind):
     def denoise(xt, t):
         return jax.numpy.asarray(table)[t[:, None], xt]
 
-    key, times = jax.random.key(1), [2, 3, 5, 6]
+    key = jax.random.key(1)
+    times = [2, 3, 5, 6]
     costs = jump_costs(denoise, process, x0, times, key)
     noise = d3pm.sampling.per_example(key, np.arange(5), (2,))
-    for kept in ([4], [2, 4], [1, 2, 3, 4], [1, 3, 4]):
-        grid = [times[i - 1] for i in kept]
-        of_step = jax.numpy.asarray([0, *kept])
+    for chosen in ([4], [2, 4], [1, 2, 3, 4], [1, 3, 4]):
+        grid = [times[i - 1] for i in chosen]
+        of_step = jax.numpy.asarray([0, *chosen])
         bound = d3pm.all_t_bound(denoise, d3pm.respace(process, grid), x0, lambda i, n=of_step: noise(n[i]))
-        found = [costs[i, j] for i, j in itertools.pairwise([0, *kept])]
-        np.testing.assert_allclose(found, bound.steps.mean(1), rtol=2e-5)
+        actual = [costs[i, j] for i, j in itertools.pairwise([0, *chosen])]
+        np.testing.assert_allclose(actual, bound.steps.mean(1), rtol=2e-5)
     assert np.all(np.isinf(costs[np.tril_indices(5)]))

@@ -7,7 +7,10 @@ import numpy as np
 import d3pm_jax as d3pm
 from d3pm_jax import sampling
 
-K, L, MANY = 4, 3, 4000  # three categories and a mask
+# Three categories and a mask.
+K = 4
+L = 3
+MANY = 4000
 TABLE = np.random.default_rng(5).normal(size=(K, K, L, K)) * 1.5
 PROCESS = d3pm.absorbing(d3pm.reciprocal(5), K, mask_id=K - 1)
 X0 = np.random.default_rng(6).integers(0, K - 1, (MANY, L))
@@ -36,9 +39,9 @@ def test_what_is_known_stays_and_without_it_nothing_changes():
 def test_the_rest_follows_the_network_given_what_is_known():
     """With one unknown element there is one step that fills it in: its law is that of the network."""
     x0 = np.tile([1, 2, 0], (MANY, 1))
-    found = infilled(jnp.asarray(x0), jnp.asarray(np.tile([True, False, True], (MANY, 1)))).x0[:, 1]
+    actual = infilled(jnp.asarray(x0), jnp.asarray(np.tile([True, False, True], (MANY, 1)))).x0[:, 1]
     logits = TABLE[1, 0, 1, : K - 1]
     p = np.exp(logits) / np.exp(logits).sum()
-    counts = np.bincount(found, minlength=K)
+    counts = np.bincount(actual, minlength=K)
     assert counts[K - 1] == 0
     np.testing.assert_array_less(np.abs(counts[:-1] - MANY * p), 4 * np.sqrt(MANY * p * (1 - p)))

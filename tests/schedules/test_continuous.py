@@ -20,12 +20,13 @@ BETA = {"linear": lambda u: u, "cosine": lambda u: 2 * np.sin(np.pi / 4 * u) ** 
 def test_schedules_keep_the_digits_of_both_parts(name):
     """In float32 against float64, down to a time of 1e-4 and up to 1 - 2^-12."""
     time = np.float32([0.0, 1e-4, 0.01, 0.3, 0.9, 1 - 2.0**-12, 1.0])
-    found = SCHEDULES[name](jnp.asarray(time))
+    actual = SCHEDULES[name](jnp.asarray(time))
     alpha = ALPHA[name](time.astype(np.float64))
-    np.testing.assert_allclose(found.alpha, alpha, rtol=2e-6, atol=1e-16)
-    np.testing.assert_allclose(found.beta, BETA[name](time.astype(np.float64)), rtol=1e-6)
+    np.testing.assert_allclose(actual.alpha, alpha, rtol=2e-6, atol=1e-16)
+    np.testing.assert_allclose(actual.beta, BETA[name](time.astype(np.float64)), rtol=1e-6)
     rate = jax.vmap(jax.grad(lambda u: SCHEDULES[name](u).beta))(jnp.asarray(time[1:-1]))
-    h, u = 1e-6, time[1:-1].astype(np.float64)
+    h = 1e-6
+    u = time[1:-1].astype(np.float64)
     np.testing.assert_allclose(
         rate, (ALPHA[name](u - h) - ALPHA[name](u + h)) / (2 * h), rtol=1e-5, atol=1e-8
     )

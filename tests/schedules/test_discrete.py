@@ -60,7 +60,8 @@ def test_alpha_bar_has_its_closed_form(T):
 def test_schedules_of_the_text_code(T):
     t = np.arange(T)  # counted from 0
     np.testing.assert_allclose(schedules.reciprocal(T, 1.5), 1 / (1.5 * T - t), rtol=1e-12)
-    low, high = 1e-3, 0.2
+    low = 1e-3
+    high = 0.2
     ours = schedules.linear(T, low, low + (high - low) * (T - 1) / T)
     np.testing.assert_allclose(ours, high * (t / T + (1 - t / T) * low / high), rtol=1e-12)
 
