@@ -141,9 +141,11 @@ def mask_beta_diagonal() -> Iterator[Figure]:
     one_step = _on_top(1 - beta, 1 - gamma)
     bar = _on_top(1 - (1 - left), keep[:-1])
     back = one_step[c.t[:, None] - 1, :, c.xt]
-    joints = (back * (p @ bar) for p in (c.onehot, softmax(c.logits, -1)))
+    q = back * (c.onehot @ bar)
+    p = back * (softmax(c.logits, -1) @ bar)
     with np.errstate(divide="ignore"):
-        log_q, log_p = (np.log(z / z.sum(-1, keepdims=True)) for z in joints)
+        log_q = np.log(q / q.sum(-1, keepdims=True))
+        log_p = np.log(p / p.sum(-1, keepdims=True))
     gammas = d3pm.reciprocal(T, 1 / 0.66666)
     ones = d3pm.masked(d3pm.uniform(d3pm.cosine(T), 15), gammas)
     bars = d3pm.masked(d3pm.uniform(d3pm.reciprocal(T), 15), gammas)

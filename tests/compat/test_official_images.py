@@ -133,7 +133,8 @@ def test_official_logistic_head(K, close):
     for i, (m, s) in enumerate(zip(loc, log_scale, strict=True)):
         for k in range(K):
             edges = [(-1 + 2 * k / (K - 1) + side / (K - 1) - m) / np.exp(s - 2) for side in (-1, 1)]
-            low, high = (-np.logaddexp(0, -z) for z in edges)
+            low = -np.logaddexp(0, -edges[0])
+            high = -np.logaddexp(0, -edges[1])
             right[i, k] = high + np.log1p(-np.exp(low - high) + 1e-6)
     actual = compat.logistic(jnp.asarray(loc), jnp.asarray(log_scale), K)
     close(actual, right)
