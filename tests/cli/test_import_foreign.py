@@ -12,10 +12,10 @@ from d3pm_jax.contrib.layout import ImportOptions
 from d3pm_jax.runs import exported
 from d3pm_jax.weights import twin
 from tests.cli.commands import CONFIG, error, status
-from tests.weights.test_checkpoints import official_tree
+from tests.contrib.test_checkpoints import official_tree
 
 torch = pytest.importorskip("torch")
-originals = pytest.importorskip("tests.weights.originals")
+originals = pytest.importorskip("tests.contrib.originals")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ OWN_PROCESS = "tests/processes/test_own_process.py"
 PARITY = "parity_tests/test_parity.py"
 PARTS_OF_REPORT = "tests/report/test_parts.py"
 PARTS = "tests/training/test_parts.py"
-PRESAMPLED = "tests/runs/test_presampled.py"
+PRESAMPLED = "tests/loop/test_presampled.py"
 STEP = "tests/training/test_step.py"
 
 NUMERICS = (
@@ -76,7 +76,7 @@ NUMERICS = (
         "d3pm_jax/cpu/tiles.py",
         "outputs = lax.fori_loop(0, -(-N // size), step, empty)",
         "outputs = lax.fori_loop(0, N // size, step, empty)",
-        ("tests/numerics/test_tiles.py",),
+        ("tests/cpu/test_tiles.py",),
     ),
     Break(  # a matrix for each element, all of them at once
         "accelerators_take_any_number_of_matrices",
@@ -90,7 +90,7 @@ NUMERICS = (
         "d3pm_jax/cpu/tiles.py",
         "is_left = jnp.any(jnp.isnan(outputs[0]), axis=0)",
         "is_left = jnp.zeros(outputs[0].shape[1], bool)",
-        ("tests/numerics/test_tiles.py",),
+        ("tests/cpu/test_tiles.py",),
     ),
 )
 
@@ -346,7 +346,7 @@ RUNS = (
         "d3pm_jax/machine/devices.py",
         "key=lambda axis: (shape[axis], axis)",
         "key=lambda axis: (shape[axis], -axis)",
-        ("tests/runs/test_cluster.py",),
+        ("tests/machine/test_cluster.py",),
     ),
     Break(  # what was damaged is taken for the last checkpoint again
         "damaged_checkpoints_stay",
@@ -360,7 +360,7 @@ RUNS = (
         "d3pm_jax/loop/metrics.py",
         "            self._nonfinite = []\n",
         "",
-        ("tests/runs/test_metrics.py",),
+        ("tests/loop/test_metrics.py",),
     ),
     Break(
         "noise_of_evaluation_by_place_in_the_batch",

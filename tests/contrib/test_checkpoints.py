@@ -13,8 +13,8 @@ from d3pm_jax.contrib import checkpoints, foreign, pickles
 from d3pm_jax.contrib.layout import ImportOptions
 
 torch = pytest.importorskip("torch")
-originals = pytest.importorskip("tests.weights.originals")
-official = pytest.importorskip("tests.weights.official")
+originals = pytest.importorskip("tests.contrib.originals")
+official = pytest.importorskip("tests.contrib.official")
 
 REAL = Path(tests.__file__).parents[2] / "shared" / "data" / "checkpoints"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no checkpoints of other programs in {REAL}")

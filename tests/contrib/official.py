@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tests.weights.originals import sinusoids
+from tests.contrib.originals import sinusoids
 
 
 def random_params(rng, channels, outputs, ch, mult, blocks, attends, heads, classes=None):

@@ -8,10 +8,10 @@ from flax import serialization
 
 from d3pm_jax.contrib import checkpoints, foreign
 from d3pm_jax.contrib.layout import ImportOptions
-from tests.weights.test_checkpoints import official_tree
+from tests.contrib.test_checkpoints import official_tree
 
 torch = pytest.importorskip("torch")
-originals = pytest.importorskip("tests.weights.originals")
+originals = pytest.importorskip("tests.contrib.originals")
 
 
 @pytest.fixture(scope="module")
