@@ -115,13 +115,14 @@ def _check_types_and_shapes(declaration: Declaration, values: dict[str, Any]) ->
 
 def _check_ranges(declaration: Declaration, values: dict[str, Any], sizes: Sizes) -> list[Outside]:
     """Checks the values that are known, and computes where the others are out of range."""
-    outside = []
+    unknown = []
     for name, allowed in declaration.allowed.items():
         x = values.get(name)
         if x is None:
             continue
         if isinstance(x, jax.Array) and (isinstance(x, jax.core.Tracer) or not x.is_fully_addressable):
-            outside.append(find_outside(x, declaration.expected[name].shape, allowed, sizes))
+            unknown.append((x, declaration.expected[name].shape, allowed))
         else:
             check_range(name, x, allowed, sizes)
-    return outside
+    # These come last: they are compared with K and T, which may be arguments that were just checked.
+    return [find_outside(x, shape, allowed, sizes) for x, shape, allowed in unknown]

@@ -117,7 +117,9 @@ def to_jax(x: Any, allowed: Interval | None) -> Any:
     What rounds up to an end that its range leaves out is the float below it: noise of float64, say.
     """
     if is_of_dtype(x.dtype, (jnp.integer,)):
-        return x if isinstance(x, jax.Array) and x.dtype == np.int32 else jnp.asarray(x, jnp.int32)
+        if isinstance(x, jax.Array) and x.dtype == np.int32:
+            return x
+        return jnp.asarray(x, jnp.int32)
     if isinstance(x, jax.Array) or not is_of_dtype(x.dtype, (jnp.floating,)):
         return x
     rounded = x.astype(jax.dtypes.canonicalize_dtype(x.dtype))
@@ -151,7 +153,9 @@ def mark(result: Any, shape: Any, outside: Sequence[Outside]) -> Any:
         return result
     if isinstance(shape, list):
         marked = [mark(x, shape_of_x, outside) for x, shape_of_x in zip(result, shape, strict=True)]
-        return type(result)(*marked) if hasattr(result, "_fields") else tuple(marked)
+        if hasattr(result, "_fields"):
+            return type(result)(*marked)
+        return tuple(marked)
     for wrong, axes in outside:
         result = jax.tree.map(lambda x, wrong=wrong, axes=axes: _mark_array(x, shape, wrong, axes), result)
     return result
