@@ -26,22 +26,26 @@ def main() -> None:
     parser.add_argument("--neighbours", type=int, default=5, help="how many to print of each (5)")
     args = parser.parse_args()
     data = Shakespeare() if args.text is None else Text(args.text, tokenizer=args.tokenizer)
-    about, train = data.describe(), data.open("train")
-    x = np.stack([train[i]["x"] for i in range(len(train))])
-    embeddings = by_neighbours(x, about.categories)
+    description = data.describe()
+    train = data.open("train")
+    x = np.stack([train[i]["x"] for i in range(len(train))])  # [N, L]
+    embeddings = embed_by_neighbours(x, description.categories)
     np.save(args.file, embeddings.astype(np.float32))
     near = processes.knn_graph(processes.unit_rows(embeddings), args.neighbours)
-    for symbol, row in zip(about.symbols, near, strict=True):
-        print(repr(symbol), *(repr(about.symbols[j]) for j in np.flatnonzero(row)))
+    for symbol, row in zip(description.symbols, near, strict=True):
+        print(repr(symbol), *(repr(description.symbols[j]) for j in np.flatnonzero(row)))
 
 
-def by_neighbours(x: np.ndarray, K: int) -> np.ndarray:
+def embed_by_neighbours(x: np.ndarray, K: int) -> np.ndarray:
     """Returns log(1 + n) of left and right neighbours, less the means: [K, 2 K] of texts x [N, L]."""
-    pairs = np.bincount((x[:, :-1].astype(np.int64) * K + x[:, 1:]).ravel(), minlength=K * K).reshape(K, K)
-    logs = np.log1p(np.stack([pairs.T, pairs]))  # [2, K, K]: who stands on the left of c, on the right
-    found = np.concatenate(logs - logs.mean(axis=-1, keepdims=True), axis=-1)
-    seen = np.any(found != 0, axis=-1, keepdims=True)
-    return np.where(seen, found, found.mean(axis=0, where=seen))
+    # A pair of neighbours (a, b) is the number a K + b.
+    numbers = x[:, :-1].astype(np.int64) * K + x[:, 1:]
+    pairs = np.bincount(numbers.ravel(), minlength=K * K).reshape(K, K)
+    # [2, K, K]: row c says what stands on the left of c, and what on its right.
+    logs = np.log1p(np.stack([pairs.T, pairs]))
+    embeddings = np.concatenate(logs - logs.mean(axis=-1, keepdims=True), axis=-1)  # [K, 2 K]
+    seen = np.any(embeddings != 0, axis=-1, keepdims=True)
+    return np.where(seen, embeddings, embeddings.mean(axis=0, where=seen))
 
 
 if __name__ == "__main__":

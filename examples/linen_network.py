@@ -9,8 +9,12 @@ from jax.tree_util import Partial
 
 import d3pm_jax as d3pm
 
-LETTERS, T, LENGTH = "abcd", 50, 24
-MASK, K = len(LETTERS), len(LETTERS) + 1  # the mask is a symbol more
+LETTERS = "abcd"
+T = 50
+LENGTH = 24
+# The mask is one more symbol, behind the letters.
+MASK = len(LETTERS)
+K = len(LETTERS) + 1
 
 
 class Network(nn.Module):
@@ -32,10 +36,13 @@ def markov_text(rng, n):
     pi = np.linalg.matrix_power(P, 1000)[0]
     x = np.zeros((n, LENGTH), np.int32)
     for i in range(LENGTH):
-        p = P[x[:, i - 1]] if i else np.tile(pi, (n, 1))
+        # Of each letter, given the one before it: [n, letters].
+        p = np.tile(pi, (n, 1)) if i == 0 else P[x[:, i - 1]]
         x[:, i] = (rng.random((n, 1)) > p.cumsum(1)[:, :-1]).sum(1)
-    first, later = -pi @ np.log2(pi), -pi @ (P * np.log2(P)).sum(1)
-    return x, (first + (LENGTH - 1) * later) / LENGTH
+    # The first letter is drawn from pi, and each of the others given the one before it.
+    entropy_first = -pi @ np.log2(pi)
+    entropy_later = -pi @ (P * np.log2(P)).sum(1)
+    return x, (entropy_first + (LENGTH - 1) * entropy_later) / LENGTH
 
 
 def loss(params, network, process, x0, key):
@@ -56,17 +63,20 @@ def train_step(network, optimizer, params, opt_state, process, x0, key):
 def main(steps=1000, batch=64, width=64, held_out=500, seed=0):
     rng = np.random.default_rng(seed)
     test, entropy = markov_text(rng, held_out)
-    process, network = d3pm.absorbing(d3pm.reciprocal(T), K, MASK), Network(width)
+    process = d3pm.absorbing(d3pm.reciprocal(T), K, MASK)
+    network = Network(width)
     key_init, key_train, key_bound, key_sample = jax.random.split(jax.random.key(seed), 4)
     params = jax.jit(network.init)(key_init, test[:1], jnp.ones(1, jnp.int32))
     optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, steps))
     opt_state = optimizer.init(params)
     for i in range(steps):
-        x0, key = markov_text(rng, batch)[0], jax.random.fold_in(key_train, i)
+        x0 = markov_text(rng, batch)[0]
+        key = jax.random.fold_in(key_train, i)
         params, opt_state, value = train_step(network, optimizer, params, opt_state, process, x0, key)
         if i % 250 == 0:
             print(f"step {i:5d}  loss {value:.4f}")
-    predict = Partial(network.apply, params)  # a pytree: parameters are arguments of what is compiled
+    # A pytree: the parameters are arguments of what is compiled, and not constants in it.
+    predict = Partial(network.apply, params)
     nats = jax.jit(d3pm.estimate_bound)(key_bound, predict, process, test, np.arange(len(test))).total()
     mean, error = d3pm.mean_and_se(d3pm.bits_per_dim(nats, LENGTH))
     print(f"test bits/dim: {mean:.3f} +- {error:.3f}, entropy {entropy:.3f}")

@@ -14,7 +14,9 @@ from sklearn.datasets import load_digits
 
 import d3pm_jax as d3pm
 
-K, T = 17, 100  # grey levels, steps of the process
+# Grey levels, and steps of the process.
+K = 17
+T = 100
 
 
 @jax.jit(static_argnames="width")
@@ -42,7 +44,8 @@ def loss(params, process, x0, key):
 
 @jax.jit(static_argnames="optimizer", donate_argnames=("params", "opt_state"))
 def train_step(optimizer, params, opt_state, process, x0, key):
-    value, grads = jax.value_and_grad(loss)(params, process, x0, key)  # XLA adds up over the devices
+    # XLA adds the gradients of all devices, since the loss is a mean over the whole batch.
+    value, grads = jax.value_and_grad(loss)(params, process, x0, key)
     updates, opt_state = optimizer.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, value
 
@@ -50,13 +53,16 @@ def train_step(optimizer, params, opt_state, process, x0, key):
 def main(steps=1000, batch=64, width=256, held_out=296, seed=0):
     """`batch` and `held_out` have to be divisible by the number of devices."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    on_each = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec("data"))
     digits = load_digits().images.astype(np.int32)
-    train, test = digits[:1500], digits[1500 : 1500 + held_out]
+    train = digits[:1500]
+    test = digits[1500 : 1500 + held_out]
     key_init, key_train, key_bound, key_sample = jax.random.split(jax.random.key(seed), 4)
-    process = jax.device_put(d3pm.gaussian(d3pm.linear(T, 1e-3, 0.2), K), whole)
-    params, optimizer = init(key_init, width), optax.adam(optax.cosine_decay_schedule(3e-3, steps))
-    params, opt_state = jax.device_put((params, optimizer.init(params)), whole)
+    process = jax.device_put(d3pm.gaussian(d3pm.linear(T, 1e-3, 0.2), K), on_each)
+    params = init(key_init, width)
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+    params, opt_state = jax.device_put((params, optimizer.init(params)), on_each)
     rng = np.random.default_rng(seed)
     for i in range(steps):
         x0 = jax.device_put(train[rng.integers(0, len(train), batch)], split)
@@ -65,7 +71,8 @@ def main(steps=1000, batch=64, width=256, held_out=296, seed=0):
         if i % 250 == 0:
             print(f"step {i:5d}  loss {value:.4f}  on {mesh.size} devices")
     x0, index = jax.device_put((test, np.arange(held_out)), split)
-    predict = Partial(denoise, params)  # a pytree: parameters are arguments of what is compiled
+    # A pytree: the parameters are arguments of what is compiled, and not constants in it.
+    predict = Partial(denoise, params)
     nats = jax.jit(d3pm.estimate_bound)(key_bound, predict, process, x0, index).total()
     mean, error = d3pm.mean_and_se(d3pm.bits_per_dim(nats, 64))
     print(f"test bits/dim: {mean:.3f} +- {error:.3f}")

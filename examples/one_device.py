@@ -9,7 +9,9 @@ from sklearn.datasets import load_digits
 
 import d3pm_jax as d3pm
 
-K, T = 17, 100  # grey levels, steps of the process
+# Grey levels, and steps of the process.
+K = 17
+T = 100
 
 
 @jax.jit(static_argnames="width")
@@ -49,17 +51,22 @@ def train_step(optimizer, params, opt_state, process, x0, key):
 
 def main(steps=1000, batch=64, width=256, held_out=297, seed=0):
     digits = load_digits().images.astype(np.int32)
-    train, test = digits[:1500], digits[1500 : 1500 + held_out]
+    train = digits[:1500]
+    test = digits[1500 : 1500 + held_out]
     process = d3pm.gaussian(d3pm.linear(T, 1e-3, 0.2), K)
     key_init, key_train, key_bound, key_sample = jax.random.split(jax.random.key(seed), 4)
-    params, optimizer = init(key_init, width), optax.adam(optax.cosine_decay_schedule(3e-3, steps))
-    opt_state, rng = optimizer.init(params), np.random.default_rng(seed)
+    params = init(key_init, width)
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+    opt_state = optimizer.init(params)
+    rng = np.random.default_rng(seed)
     for i in range(steps):
-        x0, key = train[rng.integers(0, len(train), batch)], jax.random.fold_in(key_train, i)
+        x0 = train[rng.integers(0, len(train), batch)]
+        key = jax.random.fold_in(key_train, i)
         params, opt_state, value = train_step(optimizer, params, opt_state, process, x0, key)
         if i % 250 == 0:
             print(f"step {i:5d}  loss {value:.4f}")
-    predict = Partial(denoise, params)  # a pytree: parameters are arguments of what is compiled
+    # A pytree: the parameters are arguments of what is compiled, and not constants in it.
+    predict = Partial(denoise, params)
     nats = jax.jit(d3pm.estimate_bound)(key_bound, predict, process, test, np.arange(len(test))).total()
     mean, error = d3pm.mean_and_se(d3pm.bits_per_dim(nats, 64))
     print(f"test bits/dim: {mean:.3f} +- {error:.3f}")

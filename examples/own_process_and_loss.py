@@ -19,7 +19,8 @@ class Thinning(d3pm.processes.Process):
     """x_t ~ Binomial(x_0, keep_t): each dot is still there with probability keep_t, from 1 down to 0."""
 
     keep: jax.Array  # [T + 1]
-    K, T = 17, 50
+    K = 17
+    T = 50
 
     def log_q_probs(self, x0, t):
         return self._log_p(jnp.arange(self.K), x0[..., None], self.keep[t], x0.ndim)
@@ -34,7 +35,8 @@ class Thinning(d3pm.processes.Process):
     def log_prior(self):
         return jnp.log(jax.nn.one_hot(0, self.K))
 
-    def _log_p(self, after, before, p, ndim):  # the axes of t are the first ones of x, and one more is K
+    def _log_p(self, after, before, p, ndim):
+        # p has the axes of t, which are the first ones of x. After those of x comes one more, of K.
         return binom.logpmf(after, before, p.reshape(p.shape + (1,) * (ndim + 1 - p.ndim)))
 
 
@@ -43,13 +45,15 @@ def denoise(params, xt, t):
     return d3pm.residual(jnp.einsum("bw,wdk->bdk", h, params["out"]), xt)
 
 
-def loss(params, process, x0, key):  # the bound, and a little of by how many dots the prediction is off
+def loss(params, process, x0, key):
+    """Returns the bound, and a little of the number of dots by which the prediction is off."""
     key_t, key_u = jax.random.split(key)
     t = d3pm.low_discrepancy(jax.random.uniform(key_t), len(x0), process.T)
     xt = d3pm.q_sample(process, x0, t, jax.random.uniform(key_u, x0.shape))
     log_p0 = d3pm.log_p_x0(process, denoise(params, xt, t))
-    off = jnp.sum(jnp.exp(log_p0) * jnp.abs(jnp.arange(process.K) - x0[..., None]), axis=-1)
-    return jnp.mean(d3pm.posterior_kl(process, log_p0, x0, xt, t) + 1e-3 * off)
+    distance = jnp.abs(jnp.arange(process.K) - x0[..., None])  # [B, 64, K]
+    dots_off = jnp.sum(jnp.exp(log_p0) * distance, axis=-1)
+    return jnp.mean(d3pm.posterior_kl(process, log_p0, x0, xt, t) + 1e-3 * dots_off)
 
 
 @jax.jit(static_argnames="optimizer")
@@ -60,18 +64,22 @@ def train_step(optimizer, params, opt_state, process, x0, key):
 
 
 def main(steps=1000, batch=64, width=256, held_out=297):
-    digits, rng = load_digits().data.astype(np.int32), np.random.default_rng(0)
-    process, optimizer = Thinning(jnp.linspace(1, 0, Thinning.T + 1)), optax.adam(2e-3)
+    digits = load_digits().data.astype(np.int32)
+    rng = np.random.default_rng(0)
+    process = Thinning(jnp.linspace(1, 0, Thinning.T + 1))
+    optimizer = optax.adam(2e-3)
     key_in, key_train, key_bound = jax.random.split(jax.random.key(0), 3)
     params = {"in": jax.random.normal(key_in, (64, 17, width)) / 8, "time": jnp.zeros((51, width))}
     params["out"] = jnp.zeros((width, 64, 17))
     opt_state = optimizer.init(params)
     for i in range(steps):
-        x0, key = digits[rng.integers(0, 1500, batch)], jax.random.fold_in(key_train, i)
+        x0 = digits[rng.integers(0, 1500, batch)]
+        key = jax.random.fold_in(key_train, i)
         params, opt_state, value = train_step(optimizer, params, opt_state, process, x0, key)
         if i % 250 == 0:
             print(f"step {i:5d}  loss {value:.4f}")
-    predict, test = Partial(denoise, params), digits[1500 : 1500 + held_out]
+    predict = Partial(denoise, params)
+    test = digits[1500 : 1500 + held_out]
     nats = jax.jit(d3pm.estimate_bound)(key_bound, predict, process, test, np.arange(held_out)).total()
     print(f"test bits/dim: {d3pm.bits_per_dim(nats.mean(), 64):.3f}")
 

@@ -235,39 +235,39 @@ def test_what_no_field_can_be_is_refused_by_name():
 @functools.cache
 def accepted():
     """(place, name, value, the part with it) of what is legal somewhere and accepted there."""
-    found = []
+    legal = []
     for place, name, change in every_field():
         for text, value in SOMETIMES.items():
             said = said_of(place, change(value))
             assert said is None or said.startswith(f"{name} = "), said
-            found += [(place, name, text, change(value))] if said is None else []
-    return found
+            legal += [(place, name, text, change(value))] if said is None else []
+    return legal
 
 
 def test_what_a_field_accepts_is_of_its_type_and_in_its_range():
-    found = {}
+    values_by_name = {}
     for _, name, text, _ in accepted():
-        found.setdefault(name, set()).add(text)
-    assert found["train.seed"] == {"0", "1"}
-    assert found["train.steps"] == found["train.batch_size"] == {"1"}
-    assert found["train.noise"] == {"None", "word", "data", "import"}
-    assert found["train.ema_decay"] == found["optimizer.b1"] == {"1e-300", "0.0", "0"}
+        values_by_name.setdefault(name, set()).add(text)
+    assert values_by_name["train.seed"] == {"0", "1"}
+    assert values_by_name["train.steps"] == values_by_name["train.batch_size"] == {"1"}
+    assert values_by_name["train.noise"] == {"None", "word", "data", "import"}
+    assert values_by_name["train.ema_decay"] == values_by_name["optimizer.b1"] == {"1e-300", "0.0", "0"}
     above = {"1", "1.0", "1.5", "1e300", "1e-300", "2**32", "2**40"}
-    assert found["optimizer.clip"] == above
-    assert found["model.attention_eps"] == {"None", "1", "1.0", "1e-300"}
-    assert found["optimizer.lr"] == found["loss.ce_weight"] == above | {"0", "0.0"}
-    assert found["optimizer.decay_steps"] == {"None", "1"}
-    assert found["data.name"] == {"word", "data"}
-    assert found["process.K"] == {"data"}
-    assert found["process.mask_id"] == {"data", "0", "1"}
-    assert found["process.pi"] == {"data", "(0,)", "()"}
-    assert found["head.residual"] == found["model.onehot_input"] == {"True"}
-    assert found["head.forbid"] == {"None", "data", "0", "1"}
-    assert "model.ch_mult" not in found
-    assert found["model.attn_resolutions"] == {"()"}
-    assert found["model.attn"] == {"()", "(0,)"}
-    assert "loss.belief" not in found
-    assert "process.inner" not in found
+    assert values_by_name["optimizer.clip"] == above
+    assert values_by_name["model.attention_eps"] == {"None", "1", "1.0", "1e-300"}
+    assert values_by_name["optimizer.lr"] == values_by_name["loss.ce_weight"] == above | {"0", "0.0"}
+    assert values_by_name["optimizer.decay_steps"] == {"None", "1"}
+    assert values_by_name["data.name"] == {"word", "data"}
+    assert values_by_name["process.K"] == {"data"}
+    assert values_by_name["process.mask_id"] == {"data", "0", "1"}
+    assert values_by_name["process.pi"] == {"data", "(0,)", "()"}
+    assert values_by_name["head.residual"] == values_by_name["model.onehot_input"] == {"True"}
+    assert values_by_name["head.forbid"] == {"None", "data", "0", "1"}
+    assert "model.ch_mult" not in values_by_name
+    assert values_by_name["model.attn_resolutions"] == {"()"}
+    assert values_by_name["model.attn"] == {"()", "(0,)"}
+    assert "loss.belief" not in values_by_name
+    assert "process.inner" not in values_by_name
 
 
 def files():
@@ -281,7 +281,8 @@ def test_what_is_accepted_builds_or_says_why(tmp_path, monkeypatch):
     """The parts that need no network: no traceback, one line; NaN in no table."""
     monkeypatch.chdir(tmp_path)
     files()
-    built, failed = 0, 0
+    built = 0
+    failed = 0
     for place, name, value, part in accepted():
         if place not in ("process", "optimizer", "timesteps"):
             continue

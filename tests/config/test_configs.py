@@ -22,7 +22,8 @@ def test_a_config_fits_its_data(path, tmp_path, monkeypatch):
 
 
 def test_a_logistic_head_adds_x_on_the_scale_of_its_range():
-    output, xt = np.random.default_rng(0).normal(size=(3, 2)).astype("f"), np.array([0, 3, 7])
-    found = configs.LogisticHead(input_range=(0.0, 255.0)).logits(jnp.asarray(output), jnp.asarray(xt), 8)
+    output = np.random.default_rng(0).normal(size=(3, 2)).astype("f")
+    xt = np.array([0, 3, 7])
+    actual = configs.LogisticHead(input_range=(0.0, 255.0)).logits(jnp.asarray(output), jnp.asarray(xt), 8)
     place = jnp.asarray(np.tanh(output[:, 0] + xt / 127.5 - 1), jnp.float32)
-    np.testing.assert_allclose(found, heads.logistic(place, jnp.asarray(output[:, 1]), 8), rtol=1e-5)
+    np.testing.assert_allclose(actual, heads.logistic(place, jnp.asarray(output[:, 1]), 8), rtol=1e-5)

@@ -22,7 +22,8 @@ from d3pm_jax.config import (
 )
 from d3pm_jax.config.from_data import fill, fill_from_saved, needs_data
 
-COUNTS, SHARES = np.array([6, 0, 2]), (0.75, 0.0, 0.25)
+COUNTS = np.array([6, 0, 2])
+SHARES = (0.75, 0.0, 0.25)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,8 @@ class OwnLoss(configs.HybridLoss):
 @pytest.mark.parametrize("loss", [configs.StochasticBound(), OwnLoss(ce_weight=1.0)])
 def test_an_objective_that_was_saved_without_its_belief_is_as_published(loss):
     config = dataclasses.replace(tiny.get_config(), loss=loss)
-    tree, own = config_io.to_json(config), {"OwnLoss": OwnLoss}
+    tree = config_io.to_json(config)
+    own = {"OwnLoss": OwnLoss}
     assert config_io.from_json(tree, own) == config
     del tree["loss"]["belief"]
     assert config_io.from_json(tree, own).loss == dataclasses.replace(loss, belief="d3pm")
@@ -121,4 +122,4 @@ def test_two_files_of_one_name_stay_apart(tmp_path):
     for file in files:
         file.parent.mkdir()
         file.write_text(source)
-    assert [config_io.own_file(found) for found in map(config_io.read_config_file, files)] == files
+    assert [config_io.own_file(actual) for actual in map(config_io.read_config_file, files)] == files

@@ -27,26 +27,29 @@ def normal(*shape):
 
 def updates(optimizer, params, steps=3):
     """What the first steps change, from the same gradients each time."""
-    rule, rng, found = optimizer.build(), np.random.default_rng(1), []
+    rule = optimizer.build()
+    rng = np.random.default_rng(1)
+    actual = []
 
     @jax.jit
     def update(grads, state, params):
-        found, state = rule.update(grads, state, params)
-        return found, state, optax.apply_updates(params, found)
+        actual, state = rule.update(grads, state, params)
+        return actual, state, optax.apply_updates(params, actual)
 
     state = rule.init(params)
     for _ in range(steps):
         grads = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), params)
         change, state, params = update(grads, state, params)
-        found.append(change)
-    return found
+        actual.append(change)
+    return actual
 
 
 def test_adam_is_adamw_with_its_rate():
     params = {"kernel": normal(4, 3), "bias": normal(3)}
     shared = {"lr": 0.1, "b1": 0.8, "warmup_steps": 2, "clip": 0.5, "weight_decay": 0.3}
     for decay_steps, rate in ((None, configs.ConstantRate()), (9, CosineRate(9))):
-        adam, adamw = Adam(decay_steps=decay_steps, **shared), AdamW(rate=rate, **shared)
+        adam = Adam(decay_steps=decay_steps, **shared)
+        adamw = AdamW(rate=rate, **shared)
         jax.tree.map(np.testing.assert_array_equal, updates(adam, params), updates(adamw, params))
         assert jax.tree.structure(adam.build().init(params)) == jax.tree.structure(adamw.build().init(params))
 
@@ -67,14 +70,15 @@ def test_clipping_comes_before_every_rule():
 def test_lion_follows_its_formula_and_decays_kernels_alone():
     w = {"kernel": normal(4, 3), "bias": normal(3)}
     optimizer = Lion(lr=0.1, b1=0.8, b2=0.95, weight_decay=0.3, clip=FREE, warmup_steps=2)
-    rng, m = np.random.default_rng(1), jax.tree.map(np.zeros_like, w)
-    for i, found in enumerate(updates(optimizer, w)):
+    rng = np.random.default_rng(1)
+    m = jax.tree.map(np.zeros_like, w)
+    for i, actual in enumerate(updates(optimizer, w)):
         lr = 0.1 * min(1.0, (i + 1) / 2)
         for name in sorted(w):
             g = rng.normal(size=w[name].shape)
             decay = 0.3 * w[name] if name == "kernel" else 0.0
             wanted = -lr * (np.sign(0.8 * m[name] + 0.2 * g) + decay)
-            np.testing.assert_allclose(found[name], wanted, rtol=1e-12)
+            np.testing.assert_allclose(actual[name], wanted, rtol=1e-12)
             m[name], w[name] = 0.95 * m[name] + 0.05 * g, w[name] + wanted
 
 
@@ -96,9 +100,10 @@ def test_muon_takes_each_matrix_of_a_stacked_kernel_and_of_a_convolution_by_itse
         "temb": {"kernel": normal(7, 4)},
     }
     optimizer = Muon(lr=0.1, beta=0.9, rms=0.3, weight_decay=0.2, clip=FREE)
-    found = jax.tree.leaves_with_path(updates(optimizer, params, 1)[0])
-    rng, values = np.random.default_rng(1), jax.tree.leaves(params)
-    for (path, change), w in zip(found, values, strict=True):
+    actual = jax.tree.leaves_with_path(updates(optimizer, params, 1)[0])
+    rng = np.random.default_rng(1)
+    values = jax.tree.leaves(params)
+    for (path, change), w in zip(actual, values, strict=True):
         g = rng.normal(size=w.shape)  # the moment of the first step with its look-ahead is (0.9 g + g) c
         if path[-1].key == "bias" or path[0].key == "head":  # Adam, with the same look-ahead, does not decay
             np.testing.assert_allclose(change, -0.1 * (1 + 0.9 / 1.9) * np.sign(g), rtol=1e-4)
@@ -130,14 +135,15 @@ def test_adafactor_keeps_rows_and_columns_of_each_layer():
     state = Adafactor().build().init(w)
     shapes = {x.shape for x in jax.tree.leaves(state) if x.size > 2}
     assert shapes == {(2, 128), (2, 130)}
-    (found,) = updates(Adafactor(lr=0.1, clip=FREE), w, 1)
+    (actual,) = updates(Adafactor(lr=0.1, clip=FREE), w, 1)
     square = np.random.default_rng(1).normal(size=(2, 128, 130)) ** 2
     g = np.random.default_rng(1).normal(size=(2, 128, 130))
-    rows, columns = square.mean(2, keepdims=True), square.mean(1, keepdims=True)
+    rows = square.mean(2, keepdims=True)
+    columns = square.mean(1, keepdims=True)
     change = g / np.sqrt(rows * columns / rows.mean(1, keepdims=True))
     change /= max(1.0, np.sqrt((change**2).mean()))
     scale = np.sqrt((np.asarray(w["kernel"]) ** 2).mean())
-    np.testing.assert_allclose(found["kernel"], -0.1 * scale * change, rtol=1e-6)
+    np.testing.assert_allclose(actual["kernel"], -0.1 * scale * change, rtol=1e-6)
 
 
 RULES = [
@@ -165,12 +171,14 @@ def test_every_optimizer_trains_every_kind_of_network(optimizer, network):
     """On a few examples, which it learns: its state is what was planned, and the loss falls."""
     parts, step = made(optimizer, *network)
     x0 = jnp.asarray(RNG.integers(3, 6, (16, *network[1])), jnp.int32)
-    state, losses = build.initialize_state(parts).state, []
+    state = build.initialize_state(parts).state
+    losses = []
     planned = jax.tree.map(lambda x: (x.shape, x.dtype), parts.state)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == planned
     for _ in range(60):
         state, metrics = step(state, parts.process, {"x": x0}, parts.key)
         losses.append(float(metrics["loss"]))
-    first, last = np.mean(losses[:10]), np.mean(losses[-10:])
+    first = np.mean(losses[:10])
+    last = np.mean(losses[-10:])
     print(f"{type(optimizer).__name__}: {first:.3f} -> {last:.3f}")
     assert last < 0.7 * first

@@ -10,7 +10,8 @@ from d3pm_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
 
-T, PI = 5, (0.5, 0.25, 0.25)
+T = 5
+PI = (0.5, 0.25, 0.25)
 SPREAD = config.Linear(0.1, 0.9, rescale=False)
 BETA = SPREAD.build(T)
 POINTS = np.array([[0.0], [1.0], [3.0], [7.0]], np.float32)
@@ -62,9 +63,10 @@ def files(tmp_path, monkeypatch):
 
 
 def assert_same(process, expected):
-    found, right = jax.tree.flatten(process), jax.tree.flatten(expected)
-    assert found[1] == right[1]
-    for a, b in zip(found[0], right[0], strict=True):
+    actual = jax.tree.flatten(process)
+    right = jax.tree.flatten(expected)
+    assert actual[1] == right[1]
+    for a, b in zip(actual[0], right[0], strict=True):
         np.testing.assert_array_equal(a, b)
 
 

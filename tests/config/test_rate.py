@@ -46,8 +46,8 @@ def test_warm_up_and_the_inverse_square_root_meet_in_the_rate_of_attention_is_al
     optimizer = configs.AdamW(lr=1.0, warmup_steps=20, rate=InverseSqrtRate(20))
     n = COUNTS + 1.0
     wanted = np.minimum(n**-0.5, n * 20**-1.5) * 20**0.5
-    found = [optimizer.learning_rate(jnp.asarray(x)) for x in COUNTS]
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    actual = [optimizer.learning_rate(jnp.asarray(x)) for x in COUNTS]
+    np.testing.assert_allclose(actual, wanted, rtol=1e-6)
 
 
 def test_steps_beyond_the_end_are_refused_with_the_cure():

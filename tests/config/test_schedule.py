@@ -47,8 +47,8 @@ def test_every_schedule_has_a_spec_or_a_reason():
 
 @pytest.mark.parametrize("name", SPECS)
 def test_specs_build_what_the_functions_give(name):
-    found, expected = SPECS[name]
-    np.testing.assert_array_equal(found, expected)
+    actual, expected = SPECS[name]
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_linear_config_keeps_the_noise_of_1000_steps():
@@ -82,7 +82,8 @@ def test_mutual_information_follows_what_the_process_does(tmp_path):
 
 
 def test_mutual_information_may_fall_by_a_power():
-    spec, t = config.MutualInformation(P0, power=2.0), np.arange(T + 1) / T
+    spec = config.MutualInformation(P0, power=2.0)
+    t = np.arange(T + 1) / T
     np.testing.assert_allclose(spec.resampling(T, MASK), schedules.polynomial(T, 2.0), rtol=1e-9)
     steps = schedules.mutual_information_steps(T, np.array([*P0, 0.0]), RATE, 1 - t**2)
     np.testing.assert_array_equal(spec.durations(T, RATE), steps)

@@ -32,23 +32,25 @@ def random_params(rng, channels, outputs, ch, mult, blocks, attends, heads, clas
         return {"scale": 1 + small(n), "bias": small(n)}
 
     def block(a, b):
-        found = {"norm1": norm(a), "conv1": conv(a, b), "temb_proj": dense(4 * ch, b)}
-        found |= {"norm2": norm(b), "conv2": conv(b, b)}
-        found |= {"y_proj": dense(4 * ch, b)} if classes else {}
-        return found | ({"nin_shortcut": dense(a, b)} if a != b else {})
+        layers = {"norm1": norm(a), "conv1": conv(a, b), "temb_proj": dense(4 * ch, b)}
+        layers |= {"norm2": norm(b), "conv2": conv(b, b)}
+        layers |= {"y_proj": dense(4 * ch, b)} if classes else {}
+        return layers | ({"nin_shortcut": dense(a, b)} if a != b else {})
 
     def attention(n):
-        found = {
+        layers = {
             name: {"kernel": drawn(n, heads, n // heads), "bias": small(heads, n // heads)} for name in "qkv"
         }
-        return found | {
+        return layers | {
             "norm": norm(n),
             "proj_out": {"kernel": drawn(heads, n // heads, n), "bias": small(n)},
         }
 
     params = {"conv_in": conv(channels, ch), "dense0": dense(ch, 4 * ch), "dense1": dense(4 * ch, 4 * ch)}
     params |= {"class_emb": dense(classes, 4 * ch)} if classes else {}
-    n, skips, last = ch, [ch], len(mult) - 1
+    n = ch
+    skips = [ch]
+    last = len(mult) - 1
     for i, m in enumerate(mult):
         for j in range(blocks):
             params[f"down_{i}.block_{j}"] = block(n, ch * m)
@@ -81,8 +83,8 @@ def conv(p, x, stride=1):
 
 
 def norm(p, x):
-    found = F.group_norm(x.permute(0, 3, 1, 2), 32, p["scale"], p["bias"], 1e-6)
-    return found.permute(0, 2, 3, 1)
+    normed = F.group_norm(x.permute(0, 3, 1, 2), 32, p["scale"], p["bias"], 1e-6)
+    return normed.permute(0, 2, 3, 1)
 
 
 def block(p, x, temb, y):
@@ -117,11 +119,13 @@ def logits(params, x, t, label, K, max_time, logistic):
         return attention(tree[attn], h) if attn in tree else h
 
     h = conv(tree["conv_in"], x.double() / 127.5 - 1)
-    hs, levels = [h], sum(f"up_{i}.block_0" in tree for i in range(9))
+    hs = [h]
+    levels = sum(f"up_{i}.block_0" in tree for i in range(9))
     for i in range(levels):
         j = 0
         while f"down_{i}.block_{j}" in tree:
-            h, j = step(f"down_{i}.block_{j}", h), j + 1
+            h = step(f"down_{i}.block_{j}", h)
+            j = j + 1
             hs.append(h)
         if f"down_{i}.downsample" in tree:
             h = conv(tree[f"down_{i}.downsample"], h, 2)
@@ -130,7 +134,8 @@ def logits(params, x, t, label, K, max_time, logistic):
     for i in reversed(range(levels)):
         j = 0
         while f"up_{i}.block_{j}" in tree:
-            h, j = step(f"up_{i}.block_{j}", torch.cat([h, hs.pop()], -1)), j + 1
+            h = step(f"up_{i}.block_{j}", torch.cat([h, hs.pop()], -1))
+            j = j + 1
         if f"up_{i}.upsample" in tree:
             h = conv(tree[f"up_{i}.upsample"], h.repeat_interleave(2, 1).repeat_interleave(2, 2))
     h = conv(tree["conv_out"], F.silu(norm(tree["norm_out"], h)))
@@ -142,10 +147,12 @@ def logits(params, x, t, label, K, max_time, logistic):
 
 def bins(loc, log_scale, K):
     """The log of what a logistic distribution has in each of K bins, with the epsilon of the program."""
-    centres, inverse = torch.linspace(-1, 1, K, dtype=torch.float64), torch.exp(2 - log_scale)[..., None]
+    centres = torch.linspace(-1, 1, K, dtype=torch.float64)
+    inverse = torch.exp(2 - log_scale)[..., None]
     z = (centres - loc[..., None]) * inverse
     half = inverse / (K - 1)
-    above, below = F.logsigmoid(z + half), F.logsigmoid(z - half)
+    above = F.logsigmoid(z + half)
+    below = F.logsigmoid(z - half)
     return above + torch.log(1 - torch.exp(below - above) + 1e-6)
 
 

@@ -33,9 +33,11 @@ def norm(C, eps=1e-6):
 class SeedRes(nn.Module):
     def __init__(self, a, b, tdim):
         super().__init__()
-        self.norm1, self.conv1 = norm(a), nn.Conv2d(a, b, 3, padding=1)
+        self.norm1 = norm(a)
+        self.conv1 = nn.Conv2d(a, b, 3, padding=1)
         self.time = nn.Sequential(nn.SiLU(), nn.Linear(tdim, b))
-        self.norm2, self.conv2 = norm(b), nn.Conv2d(b, b, 3, padding=1)
+        self.norm2 = norm(b)
+        self.conv2 = nn.Conv2d(b, b, 3, padding=1)
         if a != b:
             self.skip = nn.Linear(a, b)
 
@@ -48,8 +50,10 @@ class SeedRes(nn.Module):
 class SeedAttention(nn.Module):
     def __init__(self, C, heads):
         super().__init__()
-        self.heads, self.norm = heads, norm(C, 1e-5)
-        self.qkv, self.proj_out = nn.Conv1d(C, 3 * C, 1), nn.Conv1d(C, C, 1)
+        self.heads = heads
+        self.norm = norm(C, 1e-5)
+        self.qkv = nn.Conv1d(C, 3 * C, 1)
+        self.proj_out = nn.Conv1d(C, C, 1)
 
     def forward(self, x):
         B, C, H, W = x.shape
@@ -87,9 +91,14 @@ class SeedUNet(nn.Module):
 
     def __init__(self, K, channels, ch, mult, blocks, attends, heads=1, outputs=None):
         super().__init__()
-        tdim, self.K, self.channels, last = 4 * ch, K, channels, len(mult) - 1
+        tdim = 4 * ch
+        self.K = K
+        self.channels = channels
+        last = len(mult) - 1
         self.time = nn.Sequential(Sinusoids(ch), nn.Linear(ch, tdim), nn.SiLU(), nn.Linear(tdim, tdim))
-        down, n, skips = [nn.Conv2d(channels, ch, 3, padding=1)], ch, [ch]
+        down = [nn.Conv2d(channels, ch, 3, padding=1)]
+        n = ch
+        skips = [ch]
         for i, m in enumerate(mult):
             for _ in range(blocks):
                 down.append(SeedBlock(n, ch * m, tdim, heads, i in attends))
@@ -112,7 +121,8 @@ class SeedUNet(nn.Module):
 
     def forward(self, x, t):
         x = 2 * x.to(torch.get_default_dtype()) / (self.K - 1) - 1
-        temb, hs = self.time(t), []
+        temb = self.time(t)
+        hs = []
         h = x
         for layer in self.down:
             h = layer(h) if isinstance(layer, nn.Conv2d) else layer(h, temb)
@@ -159,7 +169,8 @@ class ScoreRes(nn.Module):
 class Resample(nn.Module):
     def __init__(self, C, stride):
         super().__init__()
-        self.main, self.stride = nn.Conv2d(C, C, 3, stride=stride, padding=1), stride
+        self.main = nn.Conv2d(C, C, 3, stride=stride, padding=1)
+        self.stride = stride
 
     def forward(self, x, temb):
         return self.main(x if self.stride == 2 else F.interpolate(x, scale_factor=2))
@@ -180,11 +191,15 @@ class MNISTScoreNet(nn.Module):
 
     def __init__(self, ch, mult, attends, blocks, weights):
         super().__init__()
-        tdim, n, skips, last = 4 * ch, ch, [ch], len(mult) - 1
+        tdim = 4 * ch
+        n = ch
+        skips = [ch]
+        last = len(mult) - 1
         self.register_buffer("time_dependent_weights", weights)
         self.time_embedding = nn.Sequential(Fourier(tdim), nn.Linear(tdim, tdim))
         self.head = nn.Conv2d(2, ch, 3, padding=3)
-        self.downblocks, self.upblocks = nn.ModuleList(), nn.ModuleList()
+        self.downblocks = nn.ModuleList()
+        self.upblocks = nn.ModuleList()
         for i, m in enumerate(mult):
             for _ in range(blocks):
                 self.downblocks.append(ScoreRes(n, ch * m, tdim, i in attends))

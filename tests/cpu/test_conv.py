@@ -48,13 +48,13 @@ def _small_parts(monkeypatch):
 @pytest.mark.usefixtures("x64", "_small_parts")
 def test_gradients_equal_those_of_plain_autodiff():
     inputs = [arrays(*case) for case in CASES]
-    found, expected = (
+    actual, expected = (
         jax.jit(lambda inputs, f=f: [gradients(f, c[-1], *a) for c, a in zip(CASES, inputs, strict=True)])(
             inputs
         )
         for f in (conv, plain)
     )
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
@@ -62,19 +62,20 @@ def test_gradients_equal_those_of_plain_autodiff():
 def test_gradients_under_vmap_equal_those_one_by_one():
     x, kernel = arrays(*CASES[0])
     stacked = jnp.stack([x, 2 * x]), jnp.stack([kernel, kernel + 1])
-    found = jax.jit(jax.vmap(partial(gradients, conv, ONE)))(*stacked)
+    actual = jax.jit(jax.vmap(partial(gradients, conv, ONE)))(*stacked)
     for i in range(2):
-        for a, b in zip(found, gradients(plain, ONE, *(s[i] for s in stacked)), strict=True):
+        for a, b in zip(actual, gradients(plain, ONE, *(s[i] for s in stacked)), strict=True):
             np.testing.assert_allclose(a[i], b, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.usefixtures("_small_parts")
 def test_parts_of_bfloat16_are_added_in_float32():
     """In bfloat16 512 + 2 is 512."""
-    x, kernel = jnp.ones((2048, 1, 1, 1), jnp.bfloat16), jnp.ones((1, 1, 1, 1), jnp.bfloat16)
-    found = jax.jit(jax.grad(lambda kernel: jnp.sum(conv(x, kernel, ((0, 0), (0, 0))))))(kernel)
-    assert found.dtype == jnp.bfloat16
-    assert found.item() == 2048
+    x = jnp.ones((2048, 1, 1, 1), jnp.bfloat16)
+    kernel = jnp.ones((1, 1, 1, 1), jnp.bfloat16)
+    actual = jax.jit(jax.grad(lambda kernel: jnp.sum(conv(x, kernel, ((0, 0), (0, 0))))))(kernel)
+    assert actual.dtype == jnp.bfloat16
+    assert actual.item() == 2048
 
 
 @pytest.mark.usefixtures("_small_parts")
@@ -104,13 +105,13 @@ def test_accelerators_take_the_gradient_of_the_plain_convolution():
 @pytest.mark.usefixtures("x64", "_small_parts")
 def test_a_product_of_the_hessian_is_that_of_plain_autodiff():
     x, kernel = arrays(*CASES[0])
-    found, expected = (
+    actual, expected = (
         jax.jit(lambda x, kernel, f=f: jax.jvp(partial(gradients, f, ONE), (x, kernel), (x, kernel)))(
             x, kernel
         )
         for f in (conv, plain)
     )
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
@@ -118,15 +119,16 @@ def test_a_product_of_the_hessian_is_that_of_plain_autodiff():
 def test_what_a_device_has_of_its_own_is_not_cut():
     mesh = make_mesh()
     x, kernel = arrays(4 * mesh.size, 4, 4, 3, 4, 3, ONE)
-    rows, whole = jax.sharding.PartitionSpec(mesh.axis_names), jax.sharding.PartitionSpec()
+    rows = jax.sharding.PartitionSpec(mesh.axis_names)
+    whole = jax.sharding.PartitionSpec()
 
     def loss(f, x, kernel):
         return jax.shard_map(
             lambda x, kernel: jnp.sin(f(x, kernel, ONE)), mesh=mesh, in_specs=(rows, whole), out_specs=rows
         )(x, kernel).sum()
 
-    found, expected = (jax.jit(jax.grad(partial(loss, f), (0, 1)))(x, kernel) for f in (conv, plain))
-    for a, b in zip(found, expected, strict=True):
+    actual, expected = (jax.jit(jax.grad(partial(loss, f), (0, 1)))(x, kernel) for f in (conv, plain))
+    for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 

@@ -77,8 +77,8 @@ def test_arrays_are_mapped_and_described(arrays):
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (5, 1), (5, 5)])
 def test_batches_of_any_size_go_on_for_ever(n, batch_size):
     source = ArraySource(np.arange(n)[:, None])
-    found = [next(train_batches(source, batch_size, 0, n, start)) for start in (0, n, 10**12)]
-    assert all(batch["x"].shape == (batch_size, 1) for batch in found)
+    actual = [next(train_batches(source, batch_size, 0, n, start)) for start in (0, n, 10**12)]
+    assert all(batch["x"].shape == (batch_size, 1) for batch in actual)
 
 
 def test_a_random_map_works_on_a_copy_and_one_weight_is_for_all():

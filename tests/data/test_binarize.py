@@ -36,7 +36,8 @@ def test_a_threshold_is_half_of_the_highest_level(arrays, tmp_path):
 
 
 def test_dynamic_pixels_have_the_law_of_their_levels(arrays):
-    data, n = arrays("dynamic"), 4000
+    data = arrays("dynamic")
+    n = 4000
     source = data.open_training()
     rng = np.random.default_rng(1)
     anew = np.stack([data.random_map(source[0], rng)["x"] for _ in range(n)])
@@ -60,9 +61,9 @@ def test_dynamic_data_is_fixed_for_evaluation_and_drawn_anew_in_every_epoch(arra
         batches = train_batches(data.open_training(), 4, 0, 2, start, data.random_map, data.describe())
         return [sorted(map(tuple, next(batches)["x"])) for _ in range(8 - start)]
 
-    found = epochs(0)
-    assert len(set(map(str, found))) > 4
-    assert found[3:] == epochs(3)
+    actual = epochs(0)
+    assert len(set(map(str, actual))) > 4
+    assert actual[3:] == epochs(3)
 
 
 def test_what_has_no_levels_is_one_line(arrays):
@@ -77,9 +78,9 @@ def test_mirrored_images_are_half_of_all():
     x = np.arange(12).reshape(2, 3, 2)
     data = config.TfdsImages("mnist", mirror=True)
     rng = np.random.default_rng(0)
-    found = [data.random_map({"x": x}, rng)["x"] for _ in range(400)]
-    turned = sum(np.array_equal(y, x[:, ::-1]) for y in found)
-    assert turned + sum(np.array_equal(y, x) for y in found) == 400
+    actual = [data.random_map({"x": x}, rng)["x"] for _ in range(400)]
+    turned = sum(np.array_equal(y, x[:, ::-1]) for y in actual)
+    assert turned + sum(np.array_equal(y, x) for y in actual) == 400
     assert abs(turned - 200) < 45
     batch = next(train_batches(ArraySource(x[None]), 1, 0, 12, random_map=data.random_map))
     assert batch["x"].shape == (1, 2, 3, 2)

@@ -57,8 +57,8 @@ def test_tokens_are_the_text_cut_by_characters(tmp_path, tokenizer, small_parts)
     data = config.Text(path, split=(0.7, 0.2, 0.1), tokenizer=tokenizer, length=4)
     n = len(ODD)
     cuts = [0, n * 7 // 10, n * 9 // 10, n]
-    found = [text_of(data, split) for split in ("train", "valid", "test")]
-    assert found == [ODD[a:b] for a, b in itertools.pairwise(cuts)]
+    actual = [text_of(data, split) for split in ("train", "valid", "test")]
+    assert actual == [ODD[a:b] for a, b in itertools.pairwise(cuts)]
     symbols = data.describe().symbols
     assert symbols == tuple(sorted(set(ODD))) if tokenizer == "characters" else len(symbols) == 256
 
@@ -73,7 +73,8 @@ def test_shares_are_decimal_fractions(tmp_path):
 def test_texts_of_folders_are_joined_by_name_and_splits_may_be_named(tmp_path):
     for name, content in (("b.txt", "bé"), ("a.txt", "a"), ("c.md", "no")):
         write(tmp_path / "train", content, name)
-    test, valid = write(tmp_path, "ab", "test.txt"), write(tmp_path, "x", "valid.txt")
+    test = write(tmp_path, "ab", "test.txt")
+    valid = write(tmp_path, "x", "valid.txt")
     data = config.Text(str(tmp_path / "train"), test, length=1)
     assert text_of(data, "train") == "a\nbé"
     assert not data.has_valid
@@ -106,7 +107,8 @@ def test_windows_follow_each_other_and_the_rest_is_left_out():
 
 
 def test_windows_of_the_training_begin_everywhere_and_see_nothing_later():
-    source, starts = Overlapping(np.arange(14), 4), set()
+    source = Overlapping(np.arange(14), 4)
+    starts = set()
     for epoch in range(60):
         for i in range(len(source)):
             x = random_window(source[i], 4, np.random.default_rng([epoch, i]))["x"]
@@ -121,8 +123,8 @@ def test_every_epoch_has_windows_of_its_own(tmp_path):
     batches = train_batches(
         data.open_training(), 6, 0, 26, random_map=data.random_map, description=data.describe()
     )
-    found = np.concatenate([next(batches)["x"][:, 0] for _ in range(30)])
-    assert set(found.tolist()) == set(range(26))
+    actual = np.concatenate([next(batches)["x"][:, 0] for _ in range(30)])
+    assert set(actual.tolist()) == set(range(26))
 
 
 def test_documents_are_lines_in_pieces_with_weights(tmp_path, small_parts):
@@ -187,16 +189,17 @@ def test_a_killed_preparation_is_not_taken_for_whole_and_is_cleaned_up(tmp_path,
 
 def test_a_second_process_waits_for_the_first(tmp_path, cache):
     data = config.Text(write(tmp_path, "hello " * 20), length=4)
-    name, found = prepared._digest(data.corpus())[:32], []
+    name = prepared._digest(data.corpus())[:32]
+    actual = []
     cache.mkdir(parents=True)
     with (cache / f"{name}.lock").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        thread = threading.Thread(target=lambda: found.append(data.describe()))
+        thread = threading.Thread(target=lambda: actual.append(data.describe()))
         thread.start()
         thread.join(0.2)
         assert thread.is_alive()
     thread.join()
-    assert found[0].categories == 5
+    assert actual[0].categories == 5
 
 
 PREPARING = """
@@ -302,7 +305,8 @@ def refused(make):
 
 
 def test_what_cannot_be_is_one_line(tmp_path):
-    good, short = write(tmp_path, "hello " * 20), write(tmp_path, "hello", "short.txt")
+    good = write(tmp_path, "hello " * 20)
+    short = write(tmp_path, "hello", "short.txt")
     (tmp_path / "empty").mkdir()
     wrong = write(tmp_path, b"\xe2\x82\xac" * 3 + b"caf\xe9 is latin-1", "wrong.txt")
     torn = write(tmp_path, lzma.compress(b"abc" * 1000)[:-20], "torn.xz")

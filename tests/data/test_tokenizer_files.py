@@ -66,11 +66,11 @@ def save(made, folder, name="tokenizer.json"):
 
 def written(made, folder, *lines):
     """What FileTokenizer makes of lines, as text."""
-    found = FileTokenizer(save(made, folder))
-    x, lengths = found.encode(lines)
+    actual = FileTokenizer(save(made, folder))
+    x, lengths = actual.encode(lines)
     assert sum(lengths) == len(x)
     assert [len(made.encode(line).ids) for line in lines] == lengths
-    return join_symbols(found.symbols[i] for i in x)
+    return join_symbols(actual.symbols[i] for i in x)
 
 
 def test_byte_level_tokens_are_the_text_to_the_byte(tmp_path):
@@ -93,7 +93,8 @@ def test_pieces_of_words_are_joined_and_words_are_set_apart(tmp_path):
 
 
 def test_padding_truncation_and_special_tokens_of_the_file_are_left_out(tmp_path):
-    plain, made = word_piece(), word_piece()
+    plain = word_piece()
+    made = word_piece()
     made.enable_truncation(2)
     made.enable_padding(length=9)
     made.post_processor = tokenizers.processors.TemplateProcessing(

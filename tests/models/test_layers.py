@@ -15,7 +15,8 @@ from tests.models.small import randomised, small
 def plain_group_norm(x, scale, bias, groups, eps):
     B, H, W, C = x.shape
     g = x.reshape(B, H, W, groups, C // groups)
-    mean, variance = g.mean((1, 2, 4), keepdims=True), g.var((1, 2, 4), keepdims=True)
+    mean = g.mean((1, 2, 4), keepdims=True)
+    variance = g.var((1, 2, 4), keepdims=True)
     return ((g - mean) / jnp.sqrt(variance + eps)).reshape(x.shape) * scale[None, None, None] + bias[
         None, None, None
     ]
@@ -42,16 +43,17 @@ def test_group_norm_of_bfloat16_has_statistics_in_float32():
     keys = jax.random.split(jax.random.key(0), 2)
     x, g = (jax.random.normal(k, (2, 8, 8, 4), jnp.float32).astype(jnp.bfloat16) for k in keys)
     x = (x + 30).astype(jnp.bfloat16)
-    one, zero = jnp.ones(4, jnp.float32), jnp.zeros(4, jnp.float32)
+    one = jnp.ones(4, jnp.float32)
+    zero = jnp.zeros(4, jnp.float32)
 
     @partial(jax.jit, static_argnums=0)
     def value_and_gradient(norm, x, g):
         y, pull_back = jax.vjp(lambda x: norm(x, one, zero, 2, 1e-6), x)
         return y, pull_back(g)[0]
 
-    found = value_and_gradient(group_norm, x, g)
+    actual = value_and_gradient(group_norm, x, g)
     right = value_and_gradient(plain_group_norm, x.astype(float), g.astype(float))
-    for a, b in zip(found, right, strict=True):
+    for a, b in zip(actual, right, strict=True):
         assert a.dtype == jnp.bfloat16
         assert np.abs(a.astype(float) - b).max() < 2**-8 * np.abs(b).max()
 
@@ -80,11 +82,13 @@ def test_conv_of_a_doubled_image_equals_that_of_the_copies():
 
 def plain_attention(x, params, groups, num_heads):
     """Each head by itself: softmax(q k^T / sqrt(c)) v of its c channels."""
-    B, C = len(x), x.shape[-1]
+    B = len(x)
+    C = x.shape[-1]
     h = plain_group_norm(x, params["norm"]["scale"], params["norm"]["bias"], groups, 1e-6)
     h = np.asarray(h).reshape(B, -1, C)
     q, k, v = (h @ params[n]["kernel"] + params[n]["bias"] for n in "qkv")
-    mixed, c = np.zeros(h.shape), C // num_heads
+    mixed = np.zeros(h.shape)
+    c = C // num_heads
     for i in range(num_heads):
         own = np.s_[:, :, i * c : (i + 1) * c]
         e = np.exp(np.einsum("bqc,bkc->bqk", q[own], k[own]) / np.sqrt(c))
@@ -98,13 +102,13 @@ def test_every_head_attends_with_its_own_channels():
     graphdef, params = randomised(lambda: small(num_heads=4).mid_attn)
     x = np.random.default_rng(0).normal(size=(2, 3, 2, 16))
     params = jax.tree.map(lambda p: p.astype(float), params)
-    found = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))(params, x)
+    actual = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))(params, x)
     plain = jax.tree.map(np.asarray, nnx.to_pure_dict(params))
-    np.testing.assert_allclose(found, plain_attention(x, plain, 4, 4), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(actual, plain_attention(x, plain, 4, 4), rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.usefixtures("x64")
 def test_time_embedding_counts_from_zero_and_covers_1000():
-    found = time_embedding(jnp.array([1, 51], jnp.int32), 6, 100)
+    actual = time_embedding(jnp.array([1, 51], jnp.int32), 6, 100)
     angles = 500.0 * np.array([1.0, 1e-2, 1e-4])
-    np.testing.assert_allclose(found, [[0, 0, 0, 1, 1, 1], [*np.sin(angles), *np.cos(angles)]], rtol=1e-9)
+    np.testing.assert_allclose(actual, [[0, 0, 0, 1, 1, 1], [*np.sin(angles), *np.cos(angles)]], rtol=1e-9)

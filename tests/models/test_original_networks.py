@@ -73,7 +73,9 @@ LOGITS = {  # by the number of heads
 
 @pytest.mark.parametrize("num_heads", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_unet_with_classes_gives_the_logits_of_the_official_code(num_heads):
-    xt, t, label = images(256, 8, 1), jnp.array([1, 61], jnp.int32), jnp.array([2, 0], jnp.int32)
+    xt = images(256, 8, 1)
+    t = jnp.array([1, 61], jnp.int32)
+    label = jnp.array([2, 0], jnp.int32)
     options = {"ch": 32, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,), "num_classes": 3}
     options |= {"num_heads": num_heads}
     output = outputs(lambda rngs: UNet(256, 1, 8, 100, **options, rngs=rngs), xt, t, label=label)
@@ -81,7 +83,8 @@ def test_the_unet_with_classes_gives_the_logits_of_the_official_code(num_heads):
 
 
 def test_the_unet_gives_the_logistic_parameters_of_the_official_code():
-    xt, t = images(256, 8, 3), jnp.array([1, 1000], jnp.int32)
+    xt = images(256, 8, 3)
+    t = jnp.array([1, 1000], jnp.int32)
     options = {"ch": 32, "ch_mult": (1, 1, 2), "num_res_blocks": 1, "attn_resolutions": (8,), "outputs": 2}
     output = outputs(lambda rngs: UNet(256, 3, 8, 1000, **options, rngs=rngs), xt, t)
     loc = jnp.tanh(output[..., 0] + xt * (2 / 255) - 1)
@@ -104,7 +107,8 @@ def test_the_unet_gives_the_logistic_parameters_of_the_official_code():
 
 
 def test_the_score_net_gives_the_scores_of_the_original():
-    xt, t = images(2, 28, 1), jnp.array([3, 50], jnp.int32)
+    xt = images(2, 28, 1)
+    t = jnp.array([3, 50], jnp.int32)
     weights = tuple(np.linspace(3.0, 1.0, 400).tolist())
     options = {"ch_mult": (1, 2), "num_res_blocks": 1, "time_dependent_weights": weights}
     output = outputs(lambda rngs: ScoreNet(2, 1, 60, ch=32, **options, rngs=rngs), xt, t)

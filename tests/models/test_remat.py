@@ -20,7 +20,8 @@ AS_LATE_AS_CAN_BE = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMI
 def test_remat_changes_no_number(build):
     """Neither loss nor gradient, with dropout of a key, whether it is passed or not."""
     graphdef, params = randomised(build, dropout=0.5, num_classes=3)
-    params, (xt, t) = jax.tree.map(lambda x: x.astype(float), params), images()
+    params = jax.tree.map(lambda x: x.astype(float), params)
+    (xt, t) = images()
     leaner = nnx.graphdef(nnx.eval_shape(lambda: build(dropout=0.5, num_classes=3, remat=True)))
 
     def loss(params, graphdef, key):
@@ -29,12 +30,12 @@ def test_remat_changes_no_number(build):
     run = jax.jit(
         lambda params, key: [jax.value_and_grad(loss)(params, g, key) for g in (graphdef, leaner)],
     )
-    found = [run(params, key) for key in (None, jax.random.key(1), jax.random.key(2))]
-    for one, two in found:
+    actual = [run(params, key) for key in (None, jax.random.key(1), jax.random.key(2))]
+    for one, two in actual:
         assert one[0] == two[0]
         for a, b in zip(jax.tree.leaves(one[1]), jax.tree.leaves(two[1]), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(one[0]) ** 0.5)
-    assert len({float(one[0]) for one, _ in found}) == 3
+    assert len({float(one[0]) for one, _ in actual}) == 3
 
 
 @pytest.mark.slow

@@ -34,7 +34,8 @@ def test_what_the_output_depends_on():
     """Every parameter, time and label; not what has weight 0; keeping less in memory changes nothing."""
     graphdef, params = randomised(build, num_classes=3, dropout=0.5)
     leaner = nnx.graphdef(nnx.eval_shape(lambda: build(num_classes=3, dropout=0.5, remat=True)))
-    label, weight = jnp.asarray([0, 2]), jnp.ones((2, 6)).at[:, 4:].set(0.0)
+    label = jnp.asarray([0, 2])
+    weight = jnp.ones((2, 6)).at[:, 4:].set(0.0)
     other = XT.at[:, 4:].set((XT[:, 4:] + 1) % 5)
 
     @jax.jit
@@ -42,18 +43,18 @@ def test_what_the_output_depends_on():
         def call(xt=XT, t=T, label=label, weight=weight, key=None, graphdef=graphdef):
             return nnx.merge(graphdef, params)(xt, t, label=label, weight=weight, key=key)[:, :4]
 
-        found = {"as it is": call(), "padding": call(xt=other), "time": call(t=T + 0.5)}
-        found |= {"label": call(label=label + 1), "no padding": call(weight=None), "in x": call(xt=XT + 1)}
-        found |= {"dropout": call(key=jax.random.key(0)), "remat": call(graphdef=leaner)}
+        actual = {"as it is": call(), "padding": call(xt=other), "time": call(t=T + 0.5)}
+        actual |= {"label": call(label=label + 1), "no padding": call(weight=None), "in x": call(xt=XT + 1)}
+        actual |= {"dropout": call(key=jax.random.key(0)), "remat": call(graphdef=leaner)}
         one, two = (
             jax.grad(lambda p, g=g: (nnx.merge(g, p)(XT, T, label=label) ** 2).sum())(params)
             for g in (graphdef, leaner)
         )
-        return found, one, two
+        return actual, one, two
 
-    found, gradient, again = outputs(params)
-    same = found.pop("as it is")
-    for name, x in found.items():
+    actual, gradient, again = outputs(params)
+    same = actual.pop("as it is")
+    for name, x in actual.items():
         close = np.abs(x - same).max() < 1e-5
         assert close == (name in ("padding", "remat")), name
     for path, g in jax.tree_util.tree_flatten_with_path(gradient)[0]:
@@ -96,12 +97,13 @@ def test_attention_and_positions_equal_their_formulas():
     np.testing.assert_allclose(exact, expected, rtol=1e-12)
     narrow = [jnp.asarray(x, jnp.float32) for x in (q, k, v)]
     for f in (attention, transformer_module._of_jax):
-        found, gradient = run(f, *narrow)
-        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
+        actual, gradient = run(f, *narrow)
+        np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=1e-6)
         for a, b in zip(gradient(jnp.asarray(g, jnp.float32)), gradients(jnp.asarray(g)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
     turned = np.asarray(jax.jit(lambda x: rotate_pairs(x, rotary_angles(5, 4)))(q))
-    point, angle = q[..., :2] + 1j * q[..., 2:], np.arange(5)[:, None] * np.array([1.0, 0.01])
+    point = q[..., :2] + 1j * q[..., 2:]
+    angle = np.arange(5)[:, None] * np.array([1.0, 0.01])
     moved = point * np.exp(1j * angle)[None, :, None]
     np.testing.assert_allclose(turned, np.concatenate([moved.real, moved.imag], -1), rtol=1e-12)
 
