@@ -25,8 +25,10 @@ def states(K):
 
 def network(xt, K, mask_id):
     """Logits of x_0 from all of x_t, without time."""
-    found = jnp.asarray(LOGITS)[xt @ (K ** np.arange(L))][..., :K]
-    return found if mask_id is None else d3pm.forbid(found, mask_id)
+    logits = jnp.asarray(LOGITS)[xt @ (K ** np.arange(L))][..., :K]
+    if mask_id is None:
+        return logits
+    return d3pm.forbid(logits, mask_id)
 
 
 @jax.jit
@@ -39,7 +41,8 @@ def chain_rules():
 
 def in_order(x, order):
     """-log p of one example, a place at a time, in NumPy."""
-    xt, total = np.full(L, 3), 0.0
+    xt = np.full(L, 3)
+    total = 0.0
     for place in np.argsort(order):
         logits = LOGITS[xt @ 4 ** np.arange(L), place, :3]
         total -= logits[x[place]] - np.log(np.exp(logits).sum())
@@ -48,11 +51,17 @@ def in_order(x, order):
 
 
 def test_the_chain_rule_is_the_likelihood_of_filling_in_one_place_after_the_other():
-    found = np.asarray(chain_rules())
-    np.testing.assert_allclose(np.exp(-found).sum(1), 1, rtol=1e-12)
+    nats = np.asarray(chain_rules())
+    np.testing.assert_allclose(np.exp(-nats).sum(1), 1, rtol=1e-12)
     expected = [[in_order(x, order) for x in states(3)] for order in ORDERS]
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-    assert np.ptp(found, axis=0).min() > 1e-3  # the orders differ
+    np.testing.assert_allclose(nats, expected, rtol=1e-12)
+    assert np.ptp(nats, axis=0).min() > 1e-3  # the orders differ
+
+
+def every_pair(data, K):
+    """Every x_0 of the data with every x_t, [data^L K^L, L] each."""
+    i, j = np.meshgrid(np.arange(data**L), np.arange(K**L), indexing="ij")
+    return states(data)[i.reshape(-1)], states(K)[j.reshape(-1)]
 
 
 def expectation(objective, K, data, mask_id, nodes, power):
@@ -60,25 +69,28 @@ def expectation(objective, K, data, mask_id, nodes, power):
 
     Times are s^power, so that logarithms at time 0 do no harm.
     """
+    # The nodes are those of [-1, 1], moved to [0, 1].
     s, w = np.polynomial.legendre.leggauss(nodes)
-    s, w = (s + 1) / 2, w / 2
-    time, weight = s**power, w * power * s ** (power - 1)
-    x0, xt = (i.reshape(-1) for i in np.meshgrid(np.arange(data**L), np.arange(K**L), indexing="ij"))
-    x0, xt = states(data)[x0], states(K)[xt]
+    s = (s + 1) / 2
+    w = w / 2
+    time = s**power
+    weight = w * power * s ** (power - 1)
+    x0, xt = every_pair(data, K)
     process = d3pm.uniform(d3pm.reciprocal(1), K)  # T = 1: t is time
     alpha = objective.alpha.continuous()
 
     @jax.jit
     def at(time):
-        level, n = alpha(time), jnp.full(len(x0), time)
+        level = alpha(time)
+        n = jnp.full(len(x0), time)
         if mask_id is None:
             q = jnp.where(x0 == xt, level.alpha, 0.0) + level.beta / K
         else:
             q = jnp.where(x0 == xt, level.alpha, 0.0) + jnp.where(xt == mask_id, level.beta, 0.0)
         logits = network(jnp.asarray(xt), K, mask_id)
         terms = objective.terms(process, logits, jnp.asarray(x0), jnp.asarray(xt), n, jnp.ones(len(x0)))
-        each = jnp.where(q.prod(1) > 0, q.prod(1) * terms.loss.sum(1), 0.0)
-        return each.reshape(data**L, -1).sum(1)
+        by_pair = jnp.where(q.prod(1) > 0, q.prod(1) * terms.loss.sum(1), 0.0)
+        return by_pair.reshape(data**L, -1).sum(1)
 
     return sum(float(b) * np.asarray(at(jnp.asarray(a))) for a, b in zip(time, weight, strict=True))
 
@@ -86,15 +98,17 @@ def expectation(objective, K, data, mask_id, nodes, power):
 @pytest.mark.parametrize("alpha", [configs.Reciprocal(), configs.Polynomial(2.0)])
 def test_the_absorbing_objective_is_the_mean_over_orders_of_the_chain_rule(alpha):
     objective = configs.ContinuousAbsorbing(alpha, mask_id=3)
-    found = expectation(objective, 4, 3, 3, nodes=8, power=1)
-    np.testing.assert_allclose(found, np.asarray(chain_rules()).mean(0), rtol=1e-12)
+    mean = expectation(objective, 4, 3, 3, nodes=8, power=1)
+    np.testing.assert_allclose(mean, np.asarray(chain_rules()).mean(0), rtol=1e-12)
 
 
 def discrete_bound(process, data, mask_id):
     """The bound of every x_0: all t, all x_t."""
-    K, T = process.K, process.T
-    x0, xt = (i.reshape(-1) for i in np.meshgrid(np.arange(data**L), np.arange(K**L), indexing="ij"))
-    x0, xt = jnp.asarray(states(data)[x0]), jnp.asarray(states(K)[xt])
+    K = process.K
+    T = process.T
+    pairs = every_pair(data, K)
+    x0 = jnp.asarray(pairs[0])
+    xt = jnp.asarray(pairs[1])
 
     @jax.jit
     def total(process):
@@ -104,8 +118,8 @@ def discrete_bound(process, data, mask_id):
             kl = d3pm.posterior_kl(process, network(xt, K, mask_id), x0, xt, ts, belief="leave_one_out")
             return jnp.where(log_q > -jnp.inf, jnp.exp(log_q) * kl.sum(1), 0.0)
 
-        every = jax.lax.map(step, jnp.arange(1, T + 1)).sum(0)
-        return every.reshape(data**L, -1).sum(1) + d3pm.prior_kl(process, jnp.asarray(states(data))).sum(1)
+        by_pair = jax.lax.map(step, jnp.arange(1, T + 1)).sum(0)
+        return by_pair.reshape(data**L, -1).sum(1) + d3pm.prior_kl(process, jnp.asarray(states(data))).sum(1)
 
     return np.asarray(total(process))
 
@@ -120,11 +134,15 @@ def discrete_bound(process, data, mask_id):
 )
 def test_an_objective_is_the_limit_of_the_bound_of_many_steps(objective, K, mask_id):
     """The bound of T steps misses it by c / T, and extrapolated from three T by less than 1e-7."""
-    limit = expectation(objective, K, 3, mask_id, nodes=200, power=1 if mask_id else 4)
+    power = 4 if mask_id is None else 1
+    limit = expectation(objective, K, 3, mask_id, nodes=200, power=power)
     bounds = []
     for T in (128, 256, 512, 1024):
         beta = objective.alpha.build(T)
-        process = d3pm.uniform(beta, K) if mask_id is None else d3pm.absorbing(beta, K, mask_id)
+        if mask_id is None:
+            process = d3pm.uniform(beta, K)
+        else:
+            process = d3pm.absorbing(beta, K, mask_id)
         bounds.append(discrete_bound(process, 3, mask_id))
     gaps = np.array(bounds) - limit
     assert np.all(np.abs(gaps[:-1] - 2 * gaps[1:]).max(1) < 0.02 * np.abs(gaps[:-1]).max(1))
@@ -135,13 +153,14 @@ def test_an_objective_is_the_limit_of_the_bound_of_many_steps(objective, K, mask
 
 def test_a_training_step_in_continuous_time_minimises_the_objective_and_reports_the_bound():
     """A network that says nothing, at times of 1..T = 128: the bound is log 3 nats, in bits/dim log2 3."""
-    loss, spread = configs.ContinuousAbsorbing(configs.Polynomial(2.0), mask_id=3), configs.RealTimes()
+    loss = configs.ContinuousAbsorbing(configs.Polynomial(2.0), mask_id=3)
+    spread = configs.RealTimes()
     process = d3pm.absorbing(d3pm.polynomial(128, 2.0), 4, 3)
     loss.check_process(process)
-    told = []
+    times = []
 
     def predict(params, xt, time, key=None):
-        told.append(time)
+        times.append(time)
         return d3pm.forbid(jnp.broadcast_to(params, (*xt.shape, 4)), 3)
 
     update = make_step(loss, spread, optax.sgd(0.0), predict, 0.9)
@@ -150,14 +169,15 @@ def test_a_training_step_in_continuous_time_minimises_the_objective_and_reports_
     _, metrics = update(state, process, {"x": x0}, jax.random.key(0))
     np.testing.assert_allclose(metrics["loss"], np.log(3), rtol=0.02)
     np.testing.assert_allclose(metrics["kl"] * 128, metrics["loss"], rtol=1e-9)
-    assert told[0].dtype == jnp.float64
+    assert times[0].dtype == jnp.float64
     time, _ = spread.draw(jax.random.key(0), None, 1000, 128)
     assert time.min() > 0
     assert 127 < time.max() <= 128
 
 
 def test_times_that_are_drawn_more_often_count_less():
-    loss, process = configs.ContinuousUniform(), d3pm.uniform(d3pm.reciprocal(8), 3)
+    loss = configs.ContinuousUniform()
+    process = d3pm.uniform(d3pm.reciprocal(8), 3)
     args = process, jnp.zeros((2, 4, 3)), jnp.zeros((2, 4), jnp.int32), jnp.ones((2, 4), jnp.int32)
     t = jnp.asarray([3.0, 3.0])
     once, half = loss.terms(*args, t, jnp.asarray([1 / 8, 1 / 4])).loss

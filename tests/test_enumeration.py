@@ -11,7 +11,9 @@ import pytest
 import d3pm_jax as d3pm
 from tests import families
 
-K, D, T = 3, 2, 4
+K = 3
+D = 2
+T = 4
 STATES = np.array(list(itertools.product(range(K), repeat=D)))  # [9, D]
 TABLE = np.random.default_rng(1).normal(size=(T + 1, K**D, D, K)) * 1.5  # the model: any function will do
 TOLERANCE = 1e-12
@@ -21,12 +23,10 @@ pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore
 
 OFFICIAL = ("absorbing", "masked", "dense")  # each kind of process once under the other rule for t = 1
 RULES = [("d3pm", name) for name in families.NAMES] + [("official", name) for name in OFFICIAL]
-WHOLE = [  # bounds and chains pass the rule on: to one kind is enough
-    pytest.param(
-        rule, marks=pytest.mark.slow if rule in [("official", "absorbing"), ("official", "masked")] else ()
-    )
-    for rule in RULES
-]
+# Bounds and chains pass the rule on: to one kind is enough.
+SLOW_RULES = [("official", "absorbing"), ("official", "masked")]
+RULES_OF_CHAINS = [rule for rule in RULES if rule not in SLOW_RULES]
+RULES_OF_CHAINS += [pytest.param(rule, marks=pytest.mark.slow) for rule in SLOW_RULES]
 
 
 @pytest.fixture(params=families.NAMES)
@@ -43,13 +43,15 @@ def case_and_rule(request, x64):
 def denoise(xt, t, forbid):
     """The table model: logits of x_0 from the joint state of both elements."""
     logits = jnp.asarray(TABLE)[t, xt[:, 0] * K + xt[:, 1]]
-    return logits if forbid is None else d3pm.forbid(logits, forbid)
+    if forbid is None:
+        return logits
+    return d3pm.forbid(logits, forbid)
 
 
 def paths(Q, x0):
     """For one element: every (x_0, x_1, ..., x_T) from x0, and its probability under q."""
-    for rest in itertools.product(range(K), repeat=T):
-        path = (x0, *rest)
+    for noisy in itertools.product(range(K), repeat=T):
+        path = (x0, *noisy)
         yield path, np.prod([Q[t - 1, path[t - 1], path[t]] for t in range(1, T + 1)])
 
 
@@ -70,65 +72,70 @@ def _joint(Q, t):
 
 def model_step(case, t, belief):
     """p(x_{t-1} | x_t) of both elements together, [state of x_t, state of x_{t-1}]."""
-    q, p = joint(case, t), np.zeros((K**D, K**D))
+    q = joint(case, t)
+    p = np.zeros((K**D, K**D))
     for n, xt in enumerate(STATES):
         logits = np.array(TABLE[t, n])
         if case.forbid is not None:
             logits[:, case.forbid] = -np.inf
         p0 = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         if t == 1 and belief == "official":
-            each = p0
+            by_element = p0
         else:
-            each = np.stack([p0[d] @ q[:, :, xt[d]] for d in range(D)])
-            total = each.sum(-1, keepdims=True)
-            each = np.divide(each, total, out=np.zeros_like(each), where=total > 0)
-        p[n] = np.outer(each[0], each[1]).reshape(-1)
+            by_element = np.stack([p0[d] @ q[:, :, xt[d]] for d in range(D)])
+            total = by_element.sum(-1, keepdims=True)
+            by_element = np.divide(by_element, total, out=np.zeros_like(by_element), where=total > 0)
+        p[n] = np.outer(by_element[0], by_element[1]).reshape(-1)
     return p
 
 
 @jax.jit
 def members(process):
-    """What the members of a process and the posterior give of every t, x_0 and x_t: one program."""
-    t, x = jnp.arange(T + 1), jnp.arange(K)
+    """The members of a process and the posterior at every t, x_0 and x_t: one program."""
+    t = jnp.arange(T + 1)
+    x = jnp.arange(K)
     log_p = jax.nn.log_softmax(jnp.asarray(TABLE[0, :K, 0]))
-    steps, x0, xt = (i.reshape(T, K * K) for i in jnp.meshgrid(t[1:], x, x, indexing="ij"))
-    each = jnp.broadcast_to(x, (T + 1, K))
+    steps, x0, xt = jnp.meshgrid(t[1:], x, x, indexing="ij")
+    flat = (T, K * K)
+    posterior = d3pm.q_posterior(process, x0.reshape(flat), xt.reshape(flat), steps.reshape(flat))
+    x_of_step = jnp.broadcast_to(x, (T + 1, K))
     return {
         "Q": process.Q(t),
         "Qbar": process.Qbar(t),
-        "q_probs": jnp.exp(process.log_q_probs(each, t)),
-        "q_back": jnp.exp(process.log_q_back(each, t)),
+        "q_probs": jnp.exp(process.log_q_probs(x_of_step, t)),
+        "q_back": jnp.exp(process.log_q_back(x_of_step, t)),
         "push": jnp.exp(process.log_push(jnp.broadcast_to(log_p, (T + 1, K, K)), t)),
         "prior": jnp.exp(process.log_prior()),
-        "posterior": jnp.exp(d3pm.q_posterior(process, x0, xt, steps)).reshape(T, K, K, K),
+        "posterior": jnp.exp(posterior).reshape(T, K, K, K),
     }, jnp.exp(log_p)
 
 
 def test_members_of_a_process_equal_the_dense_matrices(case):
     close = functools.partial(np.testing.assert_allclose, atol=TOLERANCE)
-    found, p = members(case.process)
-    assert np.array_equal(found["Qbar"][0], np.eye(K))
+    computed, p = members(case.process)
+    assert np.array_equal(computed["Qbar"][0], np.eye(K))
     product = np.eye(K)
-    for t in range(T + 1):
-        Q = np.eye(K) if t == 0 else case.Q[t - 1]
+    for t, Q in enumerate([np.eye(K), *case.Q]):
         product = product @ Q
-        close(found["Q"][t], Q)
-        close(found["Qbar"][t], product)
-        close(found["Qbar"][t].sum(-1), 1)
-        close(found["q_probs"][t], product)
-        close(found["q_back"][t], Q.T)
-        close(found["push"][t], p @ product)
-    close(found["prior"], case.prior)
+        close(computed["Q"][t], Q)
+        close(computed["Qbar"][t], product)
+        close(computed["Qbar"][t].sum(-1), 1)
+        close(computed["q_probs"][t], product)
+        close(computed["q_back"][t], Q.T)
+        close(computed["push"][t], p @ product)
+    close(computed["prior"], case.prior)
 
 
 def test_posterior_is_the_conditional_of_the_enumerated_joint(case):
-    found = members(case.process)[0]["posterior"]
+    posterior = members(case.process)[0]["posterior"]
     for t in range(1, T + 1):
         q = joint(case, t)
         for x0, xt in itertools.product(range(K), repeat=2):
             total = q[x0, :, xt].sum()
-            expected = q[x0, :, xt] / total if total > 0 else np.zeros(K)  # an impossible pair has none
-            np.testing.assert_allclose(found[t - 1, x0, xt], expected, atol=TOLERANCE)
+            expected = np.zeros(K)  # an impossible pair has no posterior
+            if total > 0:
+                expected = q[x0, :, xt] / total
+            np.testing.assert_allclose(posterior[t - 1, x0, xt], expected, atol=TOLERANCE)
 
 
 @functools.partial(jax.jit, static_argnames=("belief", "forbid"))
@@ -141,17 +148,18 @@ def reverse_steps(process, belief, forbid):
 
 def test_reverse_step_is_the_mixture_of_enumerated_joints(case_and_rule):
     case, belief = case_and_rule
-    each = np.asarray(reverse_steps(case.process, belief, case.forbid)).reshape(T, len(STATES), D, K)
+    p = np.asarray(reverse_steps(case.process, belief, case.forbid)).reshape(T, len(STATES), D, K)
     for t in range(1, T + 1):
-        found = np.einsum("ni,nj->nij", each[t - 1, :, 0], each[t - 1, :, 1]).reshape(K**D, K**D)
-        np.testing.assert_allclose(found, model_step(case, t, belief), atol=TOLERANCE)
+        together = np.einsum("ni,nj->nij", p[t - 1, :, 0], p[t - 1, :, 1]).reshape(K**D, K**D)
+        np.testing.assert_allclose(together, model_step(case, t, belief), atol=TOLERANCE)
 
 
 def bound_over_paths(case, belief, x0):
     """E_q[log q(x_1..x_T | x_0) - log p(x_0..x_T)] and -log p(x_0), with no KL in sight."""
     path = np.array(list(itertools.product(range(K**D), repeat=T))).T  # [T, 9^4] joint states of x_1..x_T
     path = np.concatenate([np.full((1, path.shape[1]), x0[0] * K + x0[1]), path])
-    q, p = np.ones(path.shape[1]), np.outer(case.prior, case.prior).reshape(-1)[path[T]]
+    q = np.ones(path.shape[1])
+    p = np.outer(case.prior, case.prior).reshape(-1)[path[T]]
     for t in range(1, T + 1):
         q = q * np.kron(case.Q[t - 1], case.Q[t - 1])[path[t - 1], path[t]]
         p = p * model_step(case, t, belief)[path[t], path[t - 1]]
@@ -169,14 +177,15 @@ def draw_on_grid(process, x0):
 
 def noise_to_reach(case, x0):
     """u [T, K, N, D] that takes each element of x0 to each category at each t, wherever it can."""
-    found, Qbar = np.zeros((T, K, *x0.shape)), case.process.Qbar(jnp.arange(T + 1))
+    noise = np.zeros((T, K, *x0.shape))
+    Qbar = case.process.Qbar(jnp.arange(T + 1))
     for x in case.data:
         for t, drawn in enumerate(np.asarray(draw_on_grid(case.process, x)), 1):
             reached = np.unique(drawn)
             assert set(reached) == set(np.flatnonzero(Qbar[t, x]))
             for k in reached:
-                found[t - 1, k][x0 == x] = np.argmax(drawn == k) / 4096
-    return found
+                noise[t - 1, k][x0 == x] = np.argmax(drawn == k) / 4096
+    return noise
 
 
 @functools.partial(jax.jit, static_argnames=("belief", "forbid"))
@@ -190,16 +199,16 @@ def bounds(process, x0, noise, belief, forbid):
     )(noise)
 
 
-@pytest.mark.parametrize("case_and_rule", WHOLE, indirect=True)
+@pytest.mark.parametrize("case_and_rule", RULES_OF_CHAINS, indirect=True)
 def test_all_t_bound_is_the_expectation_over_paths_and_above_the_likelihood(case_and_rule):
     case, belief = case_and_rule
     x0 = np.array(list(itertools.product(case.data, repeat=D)))
     u = noise_to_reach(case, x0)
     noise = np.stack([np.stack([u[:, a, :, 0], u[:, b, :, 1]], axis=-1) for a, b in STATES])
-    found = bounds(case.process, jnp.asarray(x0), jnp.asarray(noise), belief, case.forbid)
-    total = np.array(found.prior[0])
+    bound = bounds(case.process, jnp.asarray(x0), jnp.asarray(noise), belief, case.forbid)
+    total = np.array(bound.prior[0])
     Qbar = np.asarray(case.process.Qbar(jnp.arange(T + 1)))
-    for (a, b), steps in zip(STATES, np.asarray(found.steps), strict=True):  # both are at a, b at every t
+    for (a, b), steps in zip(STATES, np.asarray(bound.steps), strict=True):  # both are at a, b at every t
         for t, q in enumerate(Qbar[1:], 1):
             weight = q[x0[:, 0], a] * q[x0[:, 1], b]
             total += np.where(weight > 0, weight * steps[t - 1], 0)
@@ -209,8 +218,8 @@ def test_all_t_bound_is_the_expectation_over_paths_and_above_the_likelihood(case
 
 
 @functools.partial(jax.jit, static_argnames=("belief", "forbid"))
-def chain_of(process, u, belief, forbid):
-    """A chain of which every state is kept, u: [T + 1, N, D], the first row for x_T."""
+def draw_chain(process, u, belief, forbid):
+    """A chain with all of its states, u: [T + 1, N, D], the first row for x_T."""
     return d3pm.ancestral(
         lambda x, t: denoise(x, t, forbid),
         process,
@@ -221,13 +230,13 @@ def chain_of(process, u, belief, forbid):
     )
 
 
-@pytest.mark.parametrize("case_and_rule", WHOLE, indirect=True)
+@pytest.mark.parametrize("case_and_rule", RULES_OF_CHAINS, indirect=True)
 def test_reverse_chain_draws_what_the_enumerated_steps_say(case_and_rule):
     """The marginal of the steps is the likelihood, and a chain inverts their cumulative sums."""
     case, belief = case_and_rule
     n = 300
     u = np.random.default_rng(2).uniform(size=(T + 1, n, D))
-    chain = chain_of(case.process, jnp.asarray(u), belief, case.forbid)
+    chain = draw_chain(case.process, jnp.asarray(u), belief, case.forbid)
     x = drawn(np.broadcast_to(case.prior, (n, D, K)), u[0])
     for t in range(T, 0, -1):
         np.testing.assert_array_equal(chain.states[t], x)

@@ -10,7 +10,10 @@ import pytest
 import d3pm_jax as d3pm
 from d3pm_jax import beliefs, compat, heads, losses, numerics, sampling, schedules, timesteps
 
-K, T, N, S = 5, 6, 3, (2, 3)
+K = 5
+T = 6
+N = 3
+S = (2, 3)
 BETAS = (d3pm.linear(T, 0.2, 0.9), d3pm.linear(T, 0.5, 0.8))
 PI = np.array([0.3, 0.0, 0.3, 0.2, 0.2])
 PROCESSES = {
@@ -102,7 +105,8 @@ def chains(process, logits, x0, xt, t, u, v):
     def noise(t):
         return v[t]
 
-    key, index = jax.random.key(0), jnp.arange(S[0])
+    key = jax.random.key(0)
+    index = jnp.arange(S[0])
     return {
         "posterior_kl": d3pm.posterior_kl(process, logits, x0, xt, jnp.asarray(T)),
         "all_t_bound": d3pm.all_t_bound(denoise, process, x0, noise),
@@ -117,7 +121,8 @@ def chains(process, logits, x0, xt, t, u, v):
 
 def of_arrays(logits, x0, xt, t, u, v):
     """Every other kernel, of one example [2, 3]."""
-    log_p, time = d3pm.log_normalize(logits), u[:, 0]
+    log_p = d3pm.log_normalize(logits)
+    time = u[:, 0]
     history = timesteps.LossHistory(v[:, 0, 0], jnp.full(T + 1, 20))
     continuous = {
         name: (level(time), losses.continuous.uniform_nelbo(level, logits, x0, xt, time))
@@ -164,10 +169,11 @@ def of_arrays(logits, x0, xt, t, u, v):
     }
 
 
-def assert_equal(found, expected):
+def assert_equal(actual, expected):
     """Leaves of what was stacked by vmap and by NumPy."""
-    found, expected = (jax.tree_util.tree_leaves_with_path(x) for x in (found, expected))
-    for (path, a), (_, b) in zip(found, expected, strict=True):
+    actual_leaves = jax.tree_util.tree_leaves_with_path(actual)
+    expected_leaves = jax.tree_util.tree_leaves_with_path(expected)
+    for (path, a), (_, b) in zip(actual_leaves, expected_leaves, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12, err_msg=jax.tree_util.keystr(path))
 
 
@@ -187,10 +193,11 @@ def loop(f, data):
 
 
 def check_vmap(f, name):
-    """Of examples within stacked processes, at once."""
-    data, processes = examples(), [PROCESSES[name](beta) for beta in BETAS]
-    one = jax.jit(f)
-    expected = stack(*(loop(partial(one, process), data) for process in processes))
+    """Calls f of examples within stacked processes at once, and of each in turn."""
+    data = examples()
+    processes = [PROCESSES[name](beta) for beta in BETAS]
+    compiled = jax.jit(f)
+    expected = stack(*(loop(partial(compiled, process), data) for process in processes))
     together = jax.tree.map(lambda *x: jnp.stack(x), *processes)
     over_examples = jax.vmap(f, in_axes=(None, *[0] * len(data)))
     over_both = jax.jit(jax.vmap(lambda process, data: over_examples(process, *data), in_axes=(0, None)))
@@ -218,6 +225,11 @@ def test_kernels_of_arrays(x64):
 
 
 def test_no_flat_name_is_left_out(x64):
-    process, data = PROCESSES["uniform"](BETAS[0]), {k: x[0] for k, x in examples().items()}
-    found = [jax.eval_shape(partial(f, process), **data) for f in (steps, chains)]
-    assert set(d3pm.__all__) - {*found[0], *found[1], *jax.eval_shape(of_arrays, **data)} == ON_HOST
+    process = PROCESSES["uniform"](BETAS[0])
+    data = {k: x[0] for k, x in examples().items()}
+    names = {
+        *jax.eval_shape(partial(steps, process), **data),
+        *jax.eval_shape(partial(chains, process), **data),
+        *jax.eval_shape(of_arrays, **data),
+    }
+    assert set(d3pm.__all__) - names == ON_HOST

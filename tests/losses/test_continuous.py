@@ -14,12 +14,13 @@ from tests.schedules.test_continuous import ALPHA, BETA, SCHEDULES
 
 K = 5
 RNG = np.random.default_rng(0)
-X0, XT = RNG.integers(0, K - 1, 12), RNG.integers(0, K, 12)
+X0 = RNG.integers(0, K - 1, 12)
+XT = RNG.integers(0, K, 12)
 LOGITS = RNG.normal(size=(12, K)) * 2
 
 
 def betas(name, T):
-    """Those of the process with alpha_bar_t = alpha(t / T)."""
+    """The betas of the process with alpha_bar_t = alpha(t / T)."""
     time = np.arange(T + 1) / T
     return np.append(np.diff(BETA[name](time))[:-1] / ALPHA[name](time[:-2]), 1.0)
 
@@ -28,7 +29,9 @@ def betas(name, T):
 @pytest.mark.parametrize("name", ["linear", "cosine", pytest.param("cubic", marks=pytest.mark.slow)])
 def test_the_loss_is_the_limit_of_many_steps(name):
     """T posterior_kl misses it by c / T: ten times less with ten times as many steps."""
-    x0, xt, logits = jnp.asarray(X0), jnp.asarray(XT), jnp.asarray(LOGITS)
+    x0 = jnp.asarray(X0)
+    xt = jnp.asarray(XT)
+    logits = jnp.asarray(LOGITS)
     masked = d3pm.forbid(logits, K - 1)
     either = jnp.where(xt == K - 1, K - 1, x0)  # what an absorbing process can reach
     time = jnp.asarray(0.3)
@@ -40,7 +43,8 @@ def test_the_loss_is_the_limit_of_many_steps(name):
     errors = []
     posterior_kl = jax.jit(d3pm.posterior_kl)
     for T in (10**3, 10**4, 10**5, 10**6):
-        beta, t = betas(name, T), jnp.asarray(3 * T // 10)
+        beta = betas(name, T)
+        t = jnp.asarray(3 * T // 10)
         kl = posterior_kl(d3pm.uniform(beta, K), logits, x0, xt, t)
         masked_kl = posterior_kl(d3pm.absorbing(beta, K, K - 1), masked, x0, either, t)
         errors.append([np.abs(T * kl - uniform).max(), np.abs(T * masked_kl - absorbing).max()])
@@ -60,19 +64,20 @@ def test_draws_have_the_probabilities_of_the_schedule():
     np.testing.assert_array_equal(count, [80, 80, 680, 80, 80])
     count = np.bincount(continuous.absorbing_draw(linear, x0, jnp.asarray(0.4), u, 4), minlength=K)
     np.testing.assert_array_equal(count, [0, 0, 600, 0, 400])
-    for time, kept in ((0.0, 1000), (1.0, 200)):
+    for time, unchanged in ((0.0, 1000), (1.0, 200)):
         x = continuous.uniform_draw(linear, x0, jnp.asarray(time), u, K)
-        assert (x == 2).sum() == kept
+        assert (x == 2).sum() == unchanged
     process = d3pm.uniform(np.array([0.4, 1.0]), K)  # the same rule
-    ours = continuous.uniform_draw(linear, x0, jnp.asarray(0.4), u, K)
-    np.testing.assert_array_equal(ours, process.draw_q(x0, jnp.asarray(1), u))
+    xt = continuous.uniform_draw(linear, x0, jnp.asarray(0.4), u, K)
+    np.testing.assert_array_equal(xt, process.draw_q(x0, jnp.asarray(1), u))
 
 
 @jax.jit
 def of_certain_networks(time):
     """The loss and the gradient of the sum of its finite values."""
     logits = jnp.array([[1e4, -1e4, 0.0], [0.0, 5.0, -jnp.inf], [-jnp.inf, 0.0, 0.0], [-1e4, 1e4, 1e4]])
-    x0, xt = jnp.array([0, 1, 0, 0]), jnp.array([0, 2, 0, 2])
+    x0 = jnp.array([0, 1, 0, 0])
+    xt = jnp.array([0, 2, 0, 2])
 
     def finite(x):
         loss = continuous.uniform_nelbo(linear, x, x0, xt, time)
@@ -99,7 +104,8 @@ def test_certain_networks_and_the_ends_of_time_give_no_nan(time):
 
 def test_only_masked_elements_cost():
     logits = jnp.array([[0.0, -jnp.inf, -jnp.inf]] * 3)
-    x0, xt = jnp.array([0, 1, 1]), jnp.array([2, 1, 2])
+    x0 = jnp.array([0, 1, 1])
+    xt = jnp.array([2, 1, 2])
 
     def loss(x):
         return continuous.absorbing_nelbo(linear, x, x0, xt, jnp.asarray(0.5), 2)
@@ -113,15 +119,17 @@ def test_only_masked_elements_cost():
 def test_the_mean_over_time_is_the_exact_likelihood_of_one_masked_element():
     """One element and a network that ignores its input: -log p(x_0), whatever the schedule."""
     time = (jnp.arange(20_000) + 0.5) / 20_000
-    logits, x0 = d3pm.forbid(jnp.asarray(LOGITS[0]), K - 1), 1
+    logits = d3pm.forbid(jnp.asarray(LOGITS[0]), K - 1)
+    x0 = 1
     expected = -jax.nn.log_softmax(logits)[x0]
 
     def mean(schedule):
-        """Over time; an element is masked with probability beta."""
-        many, n = jnp.broadcast_to(logits, (*time.shape, K)), time.shape
+        """The mean over time; an element is masked with probability beta."""
+        many = jnp.broadcast_to(logits, (*time.shape, K))
+        n = time.shape
         mask = continuous.absorbing_nelbo(schedule, many, jnp.full(n, x0), jnp.full(n, K - 1), time, K - 1)
         level: Level = schedule(time)
         return (level.beta * mask).mean()
 
-    found = jax.jit(lambda: [mean(schedule) for schedule in SCHEDULES.values()])()
-    np.testing.assert_allclose(found, np.full(len(SCHEDULES), expected), rtol=1e-6)
+    means = jax.jit(lambda: [mean(schedule) for schedule in SCHEDULES.values()])()
+    np.testing.assert_allclose(means, np.full(len(SCHEDULES), expected), rtol=1e-6)

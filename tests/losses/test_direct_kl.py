@@ -10,7 +10,8 @@ import pytest
 import d3pm_jax as d3pm
 from tests import families, paths
 
-K, T = 3, 4
+K = 3
+T = 4
 STATES = np.array(list(itertools.product(range(K), repeat=2)))
 TABLE = np.random.default_rng(4).normal(size=(T + 1, K**2, 2, K)) * 1.5  # the model: any function will do
 REVERSE = [paths.both(np.exp(x) / np.exp(x).sum(-1, keepdims=True)) for x in TABLE[1:]]
@@ -46,16 +47,18 @@ def test_the_bound_is_that_of_the_paths(name):
 
 def test_at_the_first_step_it_is_the_reconstruction():
     case = families.make("gaussian")
-    x0, xt = jnp.asarray(STATES), jnp.asarray(STATES[::-1])
+    x0 = jnp.asarray(STATES)
+    xt = jnp.asarray(STATES[::-1])
     ts = jnp.ones(len(x0), jnp.int32)
     logits = predict(xt, ts)
-    found = jax.jit(d3pm.direct_kl)(case.process, logits, x0, xt, ts)
-    np.testing.assert_allclose(found, jax.jit(d3pm.cross_entropy)(case.process, logits, x0), rtol=1e-12)
+    kl = jax.jit(d3pm.direct_kl)(case.process, logits, x0, xt, ts)
+    np.testing.assert_allclose(kl, jax.jit(d3pm.cross_entropy)(case.process, logits, x0), rtol=1e-12)
 
 
 def test_chains_and_bounds_take_it():
     """A chain draws by the cumulative sums of the table; the whole bound adds up the terms."""
-    case, n = families.make("gaussian"), 200
+    case = families.make("gaussian")
+    n = 200
     u = np.random.default_rng(5).uniform(size=(T + 1, n, 2))
 
     def noise(t):
@@ -82,11 +85,13 @@ def test_chains_and_bounds_take_it():
 
 def test_it_is_least_at_the_posterior_and_moves_towards_it():
     process = families.make("uniform").process
-    x0, xt, t = jnp.array([0, 1]), jnp.array([2, 1]), jnp.array([3, 2])
+    x0 = jnp.array([0, 1])
+    xt = jnp.array([2, 1])
+    t = jnp.array([3, 2])
     log_q = jax.jit(d3pm.q_posterior)(process, x0, xt, t)
-    of = jax.jit(jax.value_and_grad(lambda x: d3pm.direct_kl(process, x, x0, xt, t).sum()))
-    value, gradient = of(log_q + 7.0)
+    value_and_gradient = jax.jit(jax.value_and_grad(lambda x: d3pm.direct_kl(process, x, x0, xt, t).sum()))
+    value, gradient = value_and_gradient(log_q + 7.0)
     np.testing.assert_allclose(value, 0.0, atol=1e-14)
     np.testing.assert_allclose(gradient, 0.0, atol=1e-14)
-    gradient = of(jnp.zeros((2, 3)))[1]
+    _, gradient = value_and_gradient(jnp.zeros((2, 3)))
     np.testing.assert_allclose(gradient, 1 / 3 - np.exp(log_q), atol=1e-14)

@@ -24,26 +24,32 @@ ARRAY = re.compile(r"tensor<((?:\d+x)*)([a-z]+\d+)>")
 
 
 class Program(NamedTuple):
-    """Says what there is in a program for one platform."""
+    """The loops, calls and arrays of a program for one platform."""
 
     loops: int
-    calls: set[str]  # of what XLA does not have itself, host callbacks among them
+    calls: set[str]  # to functions that XLA does not have itself, host callbacks among them
     shapes: set[tuple[int, ...]]  # of all arrays
     largest: int  # bytes of the largest array
 
 
 def lower(f: Callable[..., Any], *args: Any, platforms: tuple[str, ...] = PLATFORMS) -> dict[str, Program]:
     """Traces a function once, and reads its program for each platform."""
-    traced = (f if hasattr(f, "trace") else jax.jit(f)).trace(*args)
-    return {p: read(traced.lower(lowering_platforms=(p,)).as_text()) for p in platforms}
+    if not hasattr(f, "trace"):
+        f = jax.jit(f)
+    traced = f.trace(*args)
+    return {p: read_program(traced.lower(lowering_platforms=(p,)).as_text()) for p in platforms}
 
 
-def read(text: str) -> Program:
+def read_program(text: str) -> Program:
     """Reads a program in StableHLO."""
-    arrays = {(tuple(int(n) for n in dims.split("x")[:-1]), dtype) for dims, dtype in ARRAY.findall(text)}
-    sizes = [math.prod(shape) * int(re.sub("[a-z]", "", dtype)) // 8 for shape, dtype in arrays]
-    calls = set(CALL.findall(text))
-    return Program(len(LOOP.findall(text)), calls, {shape for shape, _ in arrays}, max(sizes, default=0))
+    shapes = set()
+    largest = 0
+    for dims, dtype in ARRAY.findall(text):
+        shape = tuple(int(n) for n in dims.split("x")[:-1])
+        bits = int(re.sub("[a-z]", "", dtype))
+        shapes.add(shape)
+        largest = max(largest, math.prod(shape) * bits // 8)
+    return Program(len(LOOP.findall(text)), set(CALL.findall(text)), shapes, largest)
 
 
 def gradient(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,7 +62,8 @@ def gradient(f: Callable[..., Any]) -> Callable[..., Any]:
     return jax.value_and_grad(total)
 
 
-K, SHAPE = 256, (128, 32, 32, 3)
+K = 256
+SHAPE = (128, 32, 32, 3)
 FAMILIES: dict[str, Callable[[int], Any]] = {
     "uniform": lambda T: d3pm.uniform(d3pm.cosine(T), K),
     "absorbing": lambda T: d3pm.absorbing(d3pm.reciprocal(T), K, K // 2),
@@ -67,34 +74,37 @@ FAMILIES: dict[str, Callable[[int], Any]] = {
 }
 
 
-def of_family(process: Any, shape: tuple[int, ...] = SHAPE) -> dict[str, tuple[Callable[..., Any], tuple]]:
-    """Returns functions of a process and what they take."""
-    x, u = jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape, jnp.float32)
+def functions_of_process(
+    process: Any, shape: tuple[int, ...] = SHAPE
+) -> dict[str, tuple[Callable[..., Any], tuple]]:
+    """Returns functions of a process and their arguments."""
+    x = jax.ShapeDtypeStruct(shape, jnp.int32)
+    u = jax.ShapeDtypeStruct(shape, jnp.float32)
     logits = jax.ShapeDtypeStruct((*shape, process.K), jnp.float32)
     t = jax.ShapeDtypeStruct(shape[:1], jnp.int32)
 
     def hybrid(belief: Any) -> Callable[..., Any]:
         return gradient(lambda l, p, x0, xt, t: d3pm.hybrid(p, l, x0, xt, t, 0.001, belief=belief).loss)
 
-    beliefs = ("d3pm", "leave_one_out", "denoiser")
-    return {f"hybrid, {b}": (hybrid(b), (logits, process, x, x, t)) for b in beliefs} | {
-        "q_sample": (lambda p, x, t, u: d3pm.q_sample(p, x, t, u, u), (process, x, t, u)),
-        "p_sample": (
-            lambda p, l, x, t, u: d3pm.p_sample(p, l, x, t, u, u_low=u),
-            (process, logits, x, t, u),
-        ),
-    }
+    functions: dict[str, tuple[Callable[..., Any], tuple]] = {}
+    for belief in ("d3pm", "leave_one_out", "denoiser"):
+        functions[f"hybrid, {belief}"] = (hybrid(belief), (logits, process, x, x, t))
+    functions["q_sample"] = (lambda p, x, t, u: d3pm.q_sample(p, x, t, u, u), (process, x, t, u))
+    functions["p_sample"] = (
+        lambda p, l, x, t, u: d3pm.p_sample(p, l, x, t, u, u_low=u),
+        (process, logits, x, t, u),
+    )
+    return functions
 
 
 def main() -> None:
     for family, build in FAMILIES.items():
         process = build(1000)
-        for name, (f, args) in of_family(process).items():
-            found = lower(f, *args, platforms=(*PLATFORMS, "cpu"))
-            loops = ", ".join(f"{p} {found[p].loops}" for p in found)
-            print(
-                f"{family:16s} {name:22s} loops: {loops}; largest array: {found['cuda'].largest / 1e6:.0f} MB"
-            )
+        for name, (f, args) in functions_of_process(process).items():
+            programs = lower(f, *args, platforms=(*PLATFORMS, "cpu"))
+            loops = ", ".join(f"{platform} {program.loops}" for platform, program in programs.items())
+            largest = programs["cuda"].largest / 1e6
+            print(f"{family:16s} {name:22s} loops: {loops}; largest array: {largest:.0f} MB")
 
 
 if __name__ == "__main__":

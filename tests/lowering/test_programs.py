@@ -14,7 +14,7 @@ from d3pm_jax.parts import build
 from d3pm_jax.training.step import make_update
 from tests.checks import table
 from tests.config.shipped import CONFIGS, opened
-from tests.lowering.programs import FAMILIES, PLATFORMS, gradient, lower, of_family
+from tests.lowering.programs import FAMILIES, PLATFORMS, functions_of_process, gradient, lower
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
 
@@ -31,36 +31,36 @@ def test_what_is_counted():
         assert len(program.calls) == 1, platform
         assert (5, 5) in program.shapes
         assert program.largest == 100
-    told = lower(lambda x: jax.debug.callback(lambda y: None, x), 1.0, platforms=("cpu",))
-    assert any("callback" in name for name in told["cpu"].calls)
+    programs = lower(lambda x: jax.debug.callback(lambda y: None, x), 1.0, platforms=("cpu",))
+    assert any("callback" in name for name in programs["cpu"].calls)
 
 
 QUICK = ("uniform", "gaussian")
+OTHERS = tuple(name for name in FAMILIES if name not in QUICK)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in FAMILIES]
-)
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_a_family_is_passes_without_loops(name):
     """K = 256, 128 of 32 x 32 x 3: where a CPU loops over parts."""
     process = FAMILIES[name](10)
-    bands = "gaussian" in name
-    for function, (f, args) in of_family(process).items():
-        found = lower(f, *args, platforms=(*PLATFORMS, "cpu"))
-        most = BANDS[function.split(",")[0]] * bands * (2 if name == "mask + gaussian" else 1)
+    bands = {"gaussian": 1, "mask + gaussian": 2}.get(name, 0)
+    for function, (f, args) in functions_of_process(process).items():
+        programs = lower(f, *args, platforms=(*PLATFORMS, "cpu"))
+        most = BANDS[function.split(",")[0]] * bands
         for platform in PLATFORMS:
-            program = found[platform]
+            program = programs[platform]
             assert program.loops <= most, (function, platform)
             assert not program.calls
             assert program.largest <= 4 * 128 * 32 * 32 * 3 * 256, (function, program.largest)
         if function == "p_sample":
-            assert found["cpu"].loops > found["cuda"].loops
+            assert programs["cpu"].loops > programs["cuda"].loops
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_sums_of_blocks_are_no_reduction(platform):
     """Whose order is that of the device."""
-    log_p, u = jax.ShapeDtypeStruct((4, 6, 100), jnp.float32), jax.ShapeDtypeStruct((4, 6), jnp.float32)
+    log_p = jax.ShapeDtypeStruct((4, 6, 100), jnp.float32)
+    u = jax.ShapeDtypeStruct((4, 6), jnp.float32)
     traced = jax.jit(d3pm.categorical).trace(log_p, u, u)
     sums = re.compile(r"stablehlo\.reduce\([^)]*\), \(")  # of pairs
     assert not sums.findall(traced.lower(lowering_platforms=(platform,)).as_text())
@@ -70,8 +70,10 @@ def test_sums_of_blocks_are_no_reduction(platform):
 def test_a_matrix_for_each_element_is_taken_by_parts(monkeypatch):
     """A t of each element has K x K numbers for it: an accelerator's memory would not hold all."""
     monkeypatch.setattr(tiles, "MOST_FLOATS", 2**22)
-    process, shape = FAMILIES["gaussian"](10), (2, 500)
-    x, logits = jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct((*shape, 256), jnp.float32)
+    process = FAMILIES["gaussian"](10)
+    shape = (2, 500)
+    x = jax.ShapeDtypeStruct(shape, jnp.int32)
+    logits = jax.ShapeDtypeStruct((*shape, 256), jnp.float32)
     f = gradient(lambda l, p, x, t: d3pm.hybrid(p, l, x, x, t, 0.1).loss)
     for program in lower(f, logits, process, x, x).values():
         assert 1 <= program.loops <= 4  # over parts, over what is made again, and two of bands
@@ -80,13 +82,14 @@ def test_a_matrix_for_each_element_is_taken_by_parts(monkeypatch):
 
 @pytest.mark.parametrize("name", ["uniform", pytest.param("absorbing", marks=pytest.mark.slow), "marginal"])
 def test_mixing_makes_no_array_with_two_axes_of_size_K(name):
-    K, pi = 5003, np.arange(1, 5004) / np.arange(1, 5004).sum()
+    K = 5003
+    pi = np.arange(1, 5004) / np.arange(1, 5004).sum()
     process = {
         "uniform": lambda: d3pm.uniform(d3pm.cosine(10), K),
         "absorbing": lambda: d3pm.absorbing(d3pm.reciprocal(10), K, 7),
         "marginal": lambda: d3pm.marginal(d3pm.cosine(10), pi),
     }[name]()
-    for function, (f, args) in of_family(process, (4, 30)).items():
+    for function, (f, args) in functions_of_process(process, (4, 30)).items():
         for program in lower(f, *args).values():
             assert all(shape.count(K) < 2 for shape in program.shapes), function
             assert program.loops == 0
@@ -114,9 +117,13 @@ def test_every_public_function(name, monkeypatch):
         results = jax.tree.leaves(jax.eval_shape(f, floats, others))
         smooth = floats and any(jnp.issubdtype(x.dtype, jnp.floating) for x in results)
         banded = call.name == "numerics.log_matmul" or name == "dense"
-        most = call.name.startswith(STEPS) + banded * (2 if smooth else 1)
+        bands = 1
+        if smooth:
+            f = gradient(f)
+            bands = 2
+        most = call.name.startswith(STEPS) + banded * bands
         with jax.debug_key_reuse(False):  # the table has one key
-            for platform, program in lower(gradient(f) if smooth else f, floats, others).items():
+            for platform, program in lower(f, floats, others).items():
                 assert program.loops <= most, (call.name, platform)
                 assert not program.calls, (call.name, platform)
         seen += 1

@@ -29,11 +29,16 @@ from tests.mutations.breaks import BREAKS, Break
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = "tests/mutations/"  # its test would notice every break by the text
 PYTEST = ("-m", "pytest", "-x", "-q", "--color=no", "-p", "no:cacheprovider", "-m", "not slow")
-ONE, TWO = ("-n", "0"), ("-n", "2", "--dist", "loadfile")  # processes
-TARGETED_LIMIT, WHOLE_LIMIT = 600.0, 3600.0  # seconds
+ONE_PROCESS = ("-n", "0")
+TWO_PROCESSES = ("-n", "2", "--dist", "loadfile")
+TARGETED_LIMIT = 600.0  # seconds
+SUITE_LIMIT = 3600.0
 FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
-CAUGHT, TIMEOUT, OPEN, SURVIVED = "caught", "timeout", "open", "survived"  # open: its own tests passed
+CAUGHT = "caught"
+TIMEOUT = "timeout"
+OPEN = "open"  # the tests that the table names for it passed
+SURVIVED = "survived"
 Record = dict[str, Any]  # outcome, test: the first that failed, seconds
 
 
@@ -54,19 +59,22 @@ class Results:
         if path is not None and path.exists():
             self.records = json.loads(path.read_text())
 
-    def add(self, name: str, found: Tests, outcome: str) -> None:
-        """Takes what a run of pytest says of a break, prints a line, and writes the file."""
-        seconds = self.records.get(name, {}).get("seconds", 0.0) + found.seconds
-        self.records[name] = {"outcome": outcome, "test": found.test, "seconds": round(seconds, 1)}
-        shown = "its own tests pass, the whole suite comes later" if outcome == OPEN else found.test or ""
-        print(f"{outcome:>8}  {seconds:6.1f} s  {name}  {shown}", flush=True)
+    def add(self, name: str, result: Tests, outcome: str) -> None:
+        """Records the result of a run of pytest on a break, prints a line, and writes the file."""
+        seconds = self.records.get(name, {}).get("seconds", 0.0) + result.seconds
+        self.records[name] = {"outcome": outcome, "test": result.test, "seconds": round(seconds, 1)}
+        words = result.test or ""
+        if outcome == OPEN:
+            words = "its own tests pass, the whole suite comes later"
+        print(f"{outcome:>8}  {seconds:6.1f} s  {name}  {words}", flush=True)
         if self.path is not None:
+            # Written beside it and moved: a run that is stopped meanwhile leaves the old file.
             partial = self.path.with_name(self.path.name + ".partial")
             partial.write_text(json.dumps(self.records, indent=1) + "\n")
             os.replace(partial, self.path)
 
     def outcome(self, name: str) -> str | None:
-        """Returns what is known of a break."""
+        """Returns the outcome of a break, or None before its tests have run."""
         return self.records.get(name, {}).get("outcome")
 
 
@@ -81,7 +89,8 @@ class Tree:
     """
 
     def __init__(self, folder: Path):
-        self.root, self._scratch = folder / "tree", folder / "scratch"
+        self.root = folder / "tree"
+        self._scratch = folder / "scratch"
         self._running: subprocess.Popen | None = None
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -89,17 +98,19 @@ class Tree:
             if name and not name.startswith(LEFT_OUT) and (ROOT / name).is_file():
                 (self.root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.root / name)
-        own = {"PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
-        self._environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"} | own
+        self._environment = dict(os.environ)
+        self._environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        self._environment["PYTHONPATH"] = str(self.root)
+        self._environment["PYTHONDONTWRITEBYTECODE"] = "1"
         self._check_import()
 
     def _check_import(self) -> None:
         code = "import d3pm_jax; print(d3pm_jax.__file__)"
         command = [sys.executable, "-c", code]
-        found = subprocess.run(
+        process = subprocess.run(
             command, cwd=self.root, env=self._environment, check=True, stdout=subprocess.PIPE, text=True
         )
-        file = Path(found.stdout.strip()).resolve()
+        file = Path(process.stdout.strip()).resolve()
         assert file.is_relative_to(self.root.resolve()), f"{file} is imported in place of the copy"
 
     @contextlib.contextmanager
@@ -142,7 +153,8 @@ class Tree:
 
     def stop(self) -> None:
         """Ends the tests that run, and the processes that they started."""
-        running, self._running = self._running, None
+        running = self._running
+        self._running = None
         if running is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
@@ -179,7 +191,7 @@ def spread(trees: Sequence[Tree], work: Callable[[Tree, Any], None], items: Sequ
     for tree in trees:
         free.put(tree)
 
-    def one(item: Any) -> None:
+    def work_on(item: Any) -> None:
         tree = free.get()
         try:
             work(tree, item)
@@ -188,7 +200,7 @@ def spread(trees: Sequence[Tree], work: Callable[[Tree, Any], None], items: Sequ
 
     pool = ThreadPoolExecutor(len(trees))
     try:
-        for _ in pool.map(one, items):
+        for _ in pool.map(work_on, items):
             pass
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -204,9 +216,9 @@ def check(trees: Sequence[Tree], chosen: Sequence[Break]) -> bool:
     bad = []
 
     def unbroken(tree: Tree, path: str) -> None:
-        found = tree.test([*ONE, path], TARGETED_LIMIT)
-        print(f"unbroken  {found.seconds:6.1f} s  {path}  {found.test or ''}", flush=True)
-        if found.outcome != SURVIVED:
+        result = tree.test([*ONE_PROCESS, path], TARGETED_LIMIT)
+        print(f"unbroken  {result.seconds:6.1f} s  {path}  {result.test or ''}", flush=True)
+        if result.outcome != SURVIVED:
             bad.append(path)
 
     spread(trees, unbroken, sorted({path for change in chosen for path in change.tests}))
@@ -218,26 +230,32 @@ def check(trees: Sequence[Tree], chosen: Sequence[Break]) -> bool:
 def judge(trees: Sequence[Tree], chosen: Sequence[Break], results: Results) -> None:
     """Runs the tests on every break of which the end is not known yet."""
 
-    def own_tests(tree: Tree, change: Break) -> None:
+    def run_targeted_tests(tree: Tree, change: Break) -> None:
         with tree.broken(change):
-            found = tree.test([*ONE, *change.tests], TARGETED_LIMIT)
-        results.add(change.name, found, OPEN if found.outcome == SURVIVED else found.outcome)
+            result = tree.test([*ONE_PROCESS, *change.tests], TARGETED_LIMIT)
+        outcome = result.outcome
+        if outcome == SURVIVED:
+            outcome = OPEN
+        results.add(change.name, result, outcome)
 
-    def whole_suite(tree: Tree, change: Break) -> None:
+    def run_suite(tree: Tree, change: Break) -> None:
         with tree.broken(change):
-            found = tree.test(TWO, WHOLE_LIMIT)
-        results.add(change.name, found, found.outcome)
+            result = tree.test(TWO_PROCESSES, SUITE_LIMIT)
+        results.add(change.name, result, result.outcome)
 
-    spread(trees, own_tests, [b for b in chosen if results.outcome(b.name) is None])
-    spread(trees[:1], whole_suite, [b for b in chosen if results.outcome(b.name) == OPEN])
+    spread(trees, run_targeted_tests, [b for b in chosen if results.outcome(b.name) is None])
+    spread(trees[:1], run_suite, [b for b in chosen if results.outcome(b.name) == OPEN])
 
 
 def summary(chosen: Sequence[Break], results: Results) -> str:
     """Says how many breaks were noticed, and which were not."""
-    of = {kind: [b.name for b in chosen if results.outcome(b.name) == kind] for kind in (TIMEOUT, SURVIVED)}
     caught = sum(results.outcome(b.name) == CAUGHT for b in chosen)
-    rest = [f"{kind}: {', '.join(names)}" for kind, names in of.items() if names]
-    return "; ".join([f"{caught} of {len(chosen)} caught", *rest])
+    sentences = [f"{caught} of {len(chosen)} caught"]
+    for outcome in (TIMEOUT, SURVIVED):
+        names = [b.name for b in chosen if results.outcome(b.name) == outcome]
+        if names:
+            sentences.append(f"{outcome}: {', '.join(names)}")
+    return "; ".join(sentences)
 
 
 def main() -> int:
@@ -253,7 +271,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="first see that the tests pass without a break")
     parser.add_argument("--list", action="store_true", help="print the breaks and run nothing")
     args = parser.parse_args()
-    if unknown := sorted({*(args.only or ())} - {b.name for b in BREAKS}):
+    unknown = sorted({*(args.only or ())} - {b.name for b in BREAKS})
+    if unknown:
         parser.error(f"no break is named {', '.join(unknown)}: see --list")
     chosen = [b for b in BREAKS if args.only is None or b.name in args.only]
     if args.list:
