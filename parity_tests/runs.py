@@ -32,6 +32,7 @@ from torch_ref import training
 EVERY_STEP = "every step"
 FEWER_STEPS = "fewer steps"
 INFILLED = ", infilled"
+STEPS_AT_ONCE = 100  # of a chain whose states are known
 
 
 class Trained(NamedTuple):
@@ -227,17 +228,21 @@ def _reverse_steps(setting: Setting, arrays: Arrays, chains: Arrays) -> dict[str
         process = processes[name.removesuffix(INFILLED)]
         log_p = _reverse(setting, process, denoise, to_torch(states))
         # Row t of the noise draws x_{t-1} from x_t, and row 0 draws x_T.
-        steps[name] = (torch.stack(log_p), noise[: process.T + 1].roll(-1, 0))
+        steps[name] = (log_p, noise[: process.T + 1].roll(-1, 0))
     return steps
 
 
-def _reverse(setting: Setting, process: torch_ref.Process, denoise: Callable, states: Tensor) -> list[Tensor]:
+def _reverse(setting: Setting, process: torch_ref.Process, denoise: Callable, states: Tensor) -> Tensor:
+    """log p(x_{t-1} | x_t) for t = 1..T from x_t in row t of states, and in a last row log p(x_T)."""
     log_p = []
-    for t in range(1, process.T + 1):
-        ts = torch.full((settings.B,), t)
-        logits = denoise(states[t], process.time[ts])
-        log_p.append(torch_ref.p_logits(process, logits, states[t], ts, belief=setting.problem.belief))
-    return [*log_p, process.log_prior().expand(log_p[0].shape)]
+    # Every x_t is there already, so many steps are one batch: a step of four examples is mostly overhead.
+    for steps in torch.arange(1, process.T + 1).split(STEPS_AT_ONCE):
+        xt = states[steps].flatten(0, 1)  # [n B, *S]
+        t = steps.repeat_interleave(settings.B)  # [n B]
+        logits = denoise(xt, process.time[t])
+        rows = torch_ref.p_logits(process, logits, xt, t, belief=setting.problem.belief)
+        log_p.append(rows.unflatten(0, (len(steps), settings.B)))
+    return torch.cat([*log_p, process.log_prior().expand(log_p[0][:1].shape)])
 
 
 def draw_jax(setting: Setting, x0: np.ndarray, t: np.ndarray, u: np.ndarray) -> np.ndarray:
@@ -283,10 +288,15 @@ def _twin(setting: Setting, arrays: Arrays) -> tuple[torch.nn.Module, Callable]:
 
 
 def _denoise(setting: Setting, arrays: Arrays) -> Callable:
-    """(x_t, t) -> logits of x_0, with the weights of the batch that is evaluated."""
+    """(x_t, t) -> logits of x_0 for any number of steps of the batch that is evaluated, with its weights."""
     weight = _map_arrays(to_torch, settings.inputs(setting).weights)
     _, denoise = _twin(setting, arrays)
-    return partial(denoise, **weight)
+
+    def denoise_steps(xt: Tensor, t: Tensor) -> Tensor:
+        steps = len(xt) // settings.B
+        return denoise(xt, t, **{name: x.repeat(steps, 1) for name, x in weight.items()})
+
+    return denoise_steps
 
 
 def _map_arrays(convert: Callable[[np.ndarray], Any], arrays: Arrays) -> dict[str, Any]:

@@ -1,13 +1,17 @@
 """The page and the command from a few rows."""
 
+import operator
+import os
 import sys
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from parity_tests import __main__ as command, compare, page, report
+from parity_tests import __main__ as command, compare, page, report, workers
 from parity_tests.compare import Row, without_tolerance
 from parity_tests.procedures import Outcome
 from parity_tests.report import Report
@@ -111,3 +115,18 @@ def test_a_device_that_is_not_there(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["parity_tests", "--device", "gpu"])
     assert command.main() == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_parts_are_computed_by_other_processes(monkeypatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    device = jax.devices("cpu")[0]
+    results = workers.compute({"sum": partial(operator.add, 1, 2), "process": os.getpid}, device)
+    assert results["sum"] == 3
+    assert results["process"] != os.getpid()
+    with pytest.raises(ZeroDivisionError):
+        workers.compute({"quotient": partial(operator.truediv, 1, 0)}, device)
+
+
+def test_a_single_processor_has_no_other_process(monkeypatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert workers.compute({"process": os.getpid}, jax.devices("cpu")[0]) == {"process": os.getpid()}

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
@@ -35,17 +36,34 @@ def compute(parts: Mapping[Key, Callable[[], Any]], device: Any) -> dict[Key, An
 
     # A fork of a process may hang where JAX or PyTorch has threads already: these start afresh.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, context, _start_worker)
-    try:
-        futures = {key: pool.submit(part) for key, part in parts.items()}
-        return {key: future.result() for key, future in futures.items()}
-    finally:
-        # After an error the parts that have not begun are left out.
-        pool.shutdown(cancel_futures=True)
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        pool = ProcessPoolExecutor(count, context, _start_worker, (folder,))
+        try:
+            futures = {key: pool.submit(_call, part) for key, part in parts.items()}
+            return {key: future.result() for key, future in futures.items()}
+        finally:
+            # After an error the parts that have not begun are left out.
+            pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
-    """Sets up JAX before it is asked for its first device, when it reads the flags."""
+def _call(part: Callable[[], Any]) -> Any:
+    """Calls a part, and forgets what it compiled: the programs of all parts take several gigabytes."""
+    result = part()
+    jax.clear_caches()
+    return result
+
+
+def _start_worker(folder: str) -> None:
+    """Sets up JAX before it is asked for its first device, when it reads the flags.
+
+    Args:
+        folder: where all workers keep what they compiled. Two beliefs may be one program, and all kernels
+            have the small programs of operations without jit: each is compiled once.
+    """
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_parallel_codegen_split_count" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {ONE_PIECE}".strip()
