@@ -99,7 +99,7 @@ POSITIONAL: dict[str, Build] = {  # compared on x whose last axis is T
 
 
 def _as_matrices(build: Build) -> Build:
-    """The same process from its matrices, which are one program of JAX for all."""
+    """Builds a process from its matrices: all processes are then one program of JAX."""
 
     def dense(lib: Any, K: int, T: int) -> Any:
         process = build(torch_ref, K, T)

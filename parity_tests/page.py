@@ -91,7 +91,7 @@ def _section_of_dtype(dtype: str, content: Report) -> str:
 
 
 def _section_of_costs(content: Report) -> Iterator[str]:
-    """Of the other precision of matrix products, if one was asked for."""
+    """The section of the other precision of matrix products, if one was asked for."""
     if content.costs:
         words = f"JAX beside itself in float32; held to no tolerance. {report.describe_cost(content)}."
         table = _table(list(report.worst_rows(content.costs)))

@@ -33,7 +33,7 @@ DRIFT_STEPS = (1, 2, 5, 10, 20, 50)  # the steps of a drift that the text has
 
 
 class Report(NamedTuple):
-    """What was compared, where, and what a lower precision of matrix products cost."""
+    """The comparisons, the machine, and the cost of a lower precision of matrix products."""
 
     facts: dict[str, str]
     rows: list[Row]
@@ -151,7 +151,7 @@ def summary(report: Report) -> list[str]:
 
 
 def describe_cost(report: Report) -> str:
-    """What the other precision of matrix products costs, in a sentence."""
+    """Says in a sentence by how much the other precision of matrix products differs."""
     largest = max((row.scaled for row in report.costs), default=0.0)
     if not any(row.absolute for row in report.costs):
         return f"matmul precision {report.matmul} gives the same bits as highest on this device"
@@ -211,7 +211,7 @@ def line(row: Row, count: int) -> tuple[str, ...]:
 
 
 def describe_case(row: Row) -> str:
-    """Where it was, and for what failed both numbers or the reason."""
+    """The name of the case; of a comparison that failed also both numbers, or the reason."""
     if row.ok:
         return row.case
     return f"{row.case}: {row.note or row.numbers}"

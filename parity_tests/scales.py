@@ -148,7 +148,7 @@ def hybrid(ce_weight: float, **args: Any) -> tuple[Tensor, ...]:
 
 
 def reverse_gradient(x0: Tensor, ce_weight: float = 0.0, **args: Any) -> Tensor:
-    """As for the reverse step: an error d of a log is a relative error d of the probability."""
+    """The scale of the reverse step: an error d of a log is a relative error d of the probability."""
     return p_logits(**args)
 
 
@@ -187,7 +187,7 @@ def mean_gradient(x: Tensor, p_t: Tensor, T: int) -> Tensor:
 
 
 def update(mean_square: Tensor, counts: Tensor, t: Tensor, kl: Tensor) -> tuple[Tensor, Tensor]:
-    """Of squares, and of counts."""
+    """The size of the squares, and of the counts."""
     return mean_square + kl.square().max(), counts.double()
 
 

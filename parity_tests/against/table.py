@@ -97,7 +97,7 @@ def _skipped_lines(findings: Sequence[Finding]) -> list[str]:
 
 
 def _hints(findings: Iterable[Finding]) -> list[str]:
-    """Those that hold of every value that differs, in the first float type that does."""
+    """The hints that hold of every value that differs, in the first float type that does."""
     values = [finding for finding in findings if finding.quantity == "value" and finding.differ]
     if not values:
         return []
@@ -148,7 +148,7 @@ def _worst(findings: Sequence[Finding]) -> Finding:
 
 
 def _groups(findings: Iterable[Finding], by: str) -> Iterator[list[Finding]]:
-    """Those of one function, or of one process, in the order in which they first came."""
+    """Groups findings of one function, or of one process, in the order in which they first came."""
     groups: dict[str, list[Finding]] = {}
     for finding in findings:
         groups.setdefault(getattr(finding, by), []).append(finding)
