@@ -12,10 +12,6 @@ import jax
 Key = TypeVar("Key", bound=Hashable)
 MAX_WORKERS = 8  # each holds PyTorch, JAX and the programs that it compiled
 
-# By default XLA splits a program in 32 to compile it by several threads. Here every processor has a program
-# of its own to compile, and the same code from one piece takes less of its time.
-ONE_PIECE = "--xla_cpu_parallel_codegen_split_count=1"
-
 
 def compute(parts: Mapping[Key, Callable[[], Any]], device: Any) -> dict[Key, Any]:
     """Calls every part with JAX on this device, in the order of the parts, several at a time.
@@ -54,7 +50,7 @@ def _call(part: Callable[[], Any]) -> Any:
 
 
 def _start_worker(folder: str) -> None:
-    """Sets up JAX before it is asked for its first device, when it reads the flags.
+    """Sets up JAX before it is asked for its first device.
 
     Args:
         folder: where all workers keep what they compiled. Two beliefs may be one program, and all kernels
@@ -63,9 +59,5 @@ def _start_worker(folder: str) -> None:
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_cpu_parallel_codegen_split_count" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {ONE_PIECE}".strip()
     # Where there is a GPU, this process leaves it and its memory alone.
     jax.config.update("jax_platforms", "cpu")
