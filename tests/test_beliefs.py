@@ -133,7 +133,7 @@ AS_PUBLISHED = {"uniform": 0.3, "gaussian": 0.2, "mask on uniform": 0.2}  # at l
 QUICK = ("uniform", "absorbing", "mask on uniform")
 
 
-def excess_cases():
+def list_excess_cases():
     for name, K, D in itertools.product(PROCESSES, (3, 4), (2, 3)):
         if name in QUICK and (K, D) == (4, 2):
             yield pytest.param(name, K, D)
@@ -141,7 +141,7 @@ def excess_cases():
             yield pytest.param(name, K, D, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("name", "K", "D"), excess_cases())
+@pytest.mark.parametrize(("name", "K", "D"), list(list_excess_cases()))
 def test_excess_of_the_chain_is_nothing_under_consistent_beliefs(name, K, D):
     nats = excess(name, K, D)
     print(f"| {name} | {K} | {D} | " + " | ".join(f"{nats[b]:.3g}" for b in BELIEFS) + " |")

@@ -100,7 +100,7 @@ def loss_cases():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "belief"), loss_cases())
+@pytest.mark.parametrize(("name", "belief"), list(loss_cases()))
 def test_losses_are_those_of_the_definition(name, belief):
     process = PROCESSES[name]()
     logits, x0, xt, t = arguments(process.K, jnp.float64)
@@ -245,7 +245,7 @@ def vocabulary_cases():
 
 
 @pytest.mark.optimised
-@pytest.mark.parametrize(("name", "belief"), vocabulary_cases())
+@pytest.mark.parametrize(("name", "belief"), list(vocabulary_cases()))
 def test_the_loss_at_vocabulary_scale_takes_less_memory_than_its_logits(name, belief):
     K = 50_000
     process = VOCABULARY[name](K)
