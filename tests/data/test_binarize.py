@@ -6,8 +6,8 @@ import pytest
 from d3pm_jax import config
 from d3pm_jax.data import ArraySource, DatasetError, Description, read_all, train_batches
 from d3pm_jax.data.binarize import BinarySource
-from tests.data.test_arrays_and_idx import IMAGES, write_mnist
-from tests.data.test_images_and_batches import MNIST
+from tests.data.test_images import MNIST
+from tests.data.test_source import IMAGES, write_mnist
 
 LEVELS = np.array([[0, 1, 51, 127, 128, 204, 255]] * 4)
 

@@ -15,11 +15,6 @@ tokenizers = pytest.importorskip("tokenizers")
 TEXT = "The naïve 🎈 ballon,\nthe thin thing\n\n and so  on: it's théâtre\n" * 3
 
 
-@pytest.fixture(autouse=True)
-def cache(text_cache):
-    return text_cache
-
-
 def byte_level():
     made = tokenizers.Tokenizer(tokenizers.models.BPE())
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)

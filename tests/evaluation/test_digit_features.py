@@ -5,7 +5,7 @@ import pytest
 
 from d3pm_jax.data import open_split, read_all
 from d3pm_jax.evaluation import digit_features
-from tests.data.test_images_and_batches import MNIST, needs_mnist
+from tests.data.test_images import MNIST, needs_mnist
 
 
 @needs_mnist

@@ -138,7 +138,7 @@ PROCESSES = (
         "d3pm_jax/processes/ordinal.py",
         "return w / (2 * w.sum() - 1)",
         "return w / (2 * w.sum())",
-        ("tests/processes/test_graph_and_ordinal.py", ENUMERATION),
+        ("tests/processes/test_ordinal.py", ENUMERATION),
     ),
     Break(  # t = 0 reads the last step, so nothing fails
         "respaced_steps_off_by_one",
@@ -152,7 +152,7 @@ PROCESSES = (
         "d3pm_jax/processes/tables.py",
         "return jnp.where(i < 0, n, i)",
         "return i",
-        ("tests/processes/test_processes.py",),
+        ("tests/processes/test_tables.py",),
     ),
 )
 
@@ -286,7 +286,7 @@ TRAINING = (
         "d3pm_jax/data/batches.py",
         ".seed(seed).shuffle().repeat(endless)",
         ".seed(seed).repeat(endless)",
-        ("tests/data/test_images_and_batches.py",),
+        ("tests/data/test_batches.py",),
     ),
     Break(  # the same where every t is as likely as another
         "bound_ignores_how_t_was_drawn",
@@ -339,7 +339,7 @@ RUNS = (
         "d3pm_jax/data/batches.py",
         "cut[start * parts + part :: parts]",
         "cut[start * parts :: parts]",
-        ("tests/data/test_images_and_batches.py",),
+        ("tests/data/test_batches.py",),
     ),
     Break(  # the first axis counts layers, of which a scan takes one after the other
         "layers_are_cut_apart",

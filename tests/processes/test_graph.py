@@ -1,4 +1,4 @@
-"""Processes to near values and along graphs: definitions by loops, sums, limits, closed forms."""
+"""Processes along graphs and from rates: definitions by loops, sums, limits, closed forms."""
 
 import math
 from functools import partial
@@ -27,65 +27,6 @@ def rates(K, seed=0):
     R = rng.exponential(size=(K, K)) * (rng.random((K, K)) < 0.5)
     np.fill_diagonal(R, 0.0)
     return R - np.diag(R.sum(1))
-
-
-SYMMETRIC = {
-    "gaussian": lambda: d3pm.gaussian(d3pm.linear(40, 0.01, 1.0), 17, 3),
-    "banded": lambda: d3pm.banded(d3pm.linear(40, 0.01, 1.0), 17, 4),
-    "random_walk": lambda: d3pm.random_walk(d3pm.linear(40, 0.01, 1.0), d3pm.knn_graph(points(27, 8), 4)),
-    "from_rate": lambda: d3pm.from_rate(d3pm.knn_rate(points(27, 8), 4), np.geomspace(1e-3, 100.0, 40)),
-}
-
-
-@pytest.mark.parametrize("name", SYMMETRIC)
-def test_tables_are_doubly_stochastic_and_the_prior_uniform(name):
-    process = SYMMETRIC[name]()
-    for table in all_steps(process):
-        assert table.min() >= 0
-        np.testing.assert_allclose(table.sum(-1), 1.0, atol=1e-12)
-        np.testing.assert_allclose(table.sum(-2), 1.0, atol=1e-12)
-    np.testing.assert_allclose(np.exp(process.log_prior()), 1 / process.K, rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda beta: d3pm.gaussian(beta, 9, 2),
-        lambda beta: d3pm.banded(beta, 9, 2),
-    ],
-)
-def test_one_step_stays_within_its_bands(build):
-    Q, Qbar = all_steps(build(np.full(10, 0.5)))
-    distance = np.abs(np.subtract.outer(np.arange(9), np.arange(9)))
-    np.testing.assert_array_equal(Q[1:] > 0, np.broadcast_to(distance <= 2, (10, 9, 9)))
-    assert (Qbar[4] > 0).all()
-
-
-@pytest.mark.parametrize("bands", [20, None])
-def test_gaussian_is_the_official_program_at_256_levels(bands):
-    """Values 0..255 times 2 / 255; a softmax over all distances within the bands, both ways."""
-    beta = np.array([0.001, 0.02])
-    Q, _ = all_steps(d3pm.gaussian(beta, 256, bands))
-    reach = 255 if bands is None else bands
-    for t, b in enumerate(beta, 1):
-        total = 0.0
-        for n in range(-reach, reach + 1):
-            total += math.exp(-((n * 2 / 255) ** 2) / b)
-        for i, j in [(0, 1), (100, 97), (255, 235), (3, 24)]:
-            expected = 0.0
-            if abs(i - j) <= reach:
-                expected = math.exp(-((abs(i - j) * 2 / 255) ** 2) / b) / total
-            assert Q[t, i, j] == pytest.approx(expected, rel=1e-12, abs=2.0**-580)
-        left = sum(math.exp(-((n * 2 / 255) ** 2) / b) for n in range(1, reach + 1)) / total
-        assert Q[t, 0, 0] == pytest.approx(1 - left, rel=1e-12)
-
-
-def test_all_bands_are_the_uniform_process():
-    beta = d3pm.cosine(20)
-    for actual, expected in zip(
-        all_steps(d3pm.banded(beta, 6, 5)), all_steps(d3pm.uniform(beta, 6)), strict=True
-    ):
-        np.testing.assert_allclose(actual, expected, atol=1e-14)
 
 
 def neighbours(x, i, k):
@@ -139,19 +80,6 @@ def test_neighbours_are_weighed_by_rank_or_by_distance(weights):
     np.testing.assert_allclose(W.sum(1), 1, atol=1e-13)
     d = np.sqrt(np.diag(W) / 2)
     np.testing.assert_allclose(W, np.outer(d, d) * (G + G.T + 2 * np.eye(30)), rtol=1e-12)
-
-
-def test_the_scale_of_a_gaussian_goes_from_the_nearest_to_all_the_same():
-    d = np.array([[0.0, 0.0, 1.0], [1e10, 2e10, 3e10]])
-    np.testing.assert_array_equal(processes.gaussian_weights(d, 1e-300), [[1.5, 1.5, 0], [3, 0, 0]])
-    np.testing.assert_allclose(processes.gaussian_weights(d, 1e20), 1, rtol=1e-12)
-
-
-def test_unit_rows_are_near_where_directions_are():
-    x = np.array([[3.0, 4.0], [-6.0, -8.0], [30.0, 41.0]])
-    np.testing.assert_allclose(processes.unit_rows(x)[:2], [[0.6, 0.8], [-0.6, -0.8]], rtol=1e-15)
-    assert d3pm.knn_rate(x, 1)[0, 1] > 0
-    assert d3pm.knn_rate(processes.unit_rows(x), 1)[0, 2] == 1
 
 
 @pytest.mark.parametrize("K", [2, 300])
@@ -311,18 +239,6 @@ def test_letters_of_an_alphabet():
     assert np.isfinite(kl).all()
     assert (np.asarray(kl) >= 0).all()
     assert prior.max() < 1e-3
-
-
-@pytest.mark.parametrize("scale", [1e200, 1e-200])
-def test_neighbours_and_directions_do_not_depend_on_the_unit(scale):
-    x = points(9, 3)
-    k = 3
-    np.testing.assert_allclose(processes.unit_rows(x * scale), processes.unit_rows(x), rtol=1e-14)
-    seen = []
-    np.testing.assert_array_equal(d3pm.knn_rate(x * scale, k), d3pm.knn_rate(x, k))
-    for unit in (scale, 1.0):
-        d3pm.knn_rate(x * unit, k, lambda d, unit=unit: seen.append(d / unit) or np.ones_like(d))
-    np.testing.assert_allclose(*seen, rtol=1e-13)
 
 
 def _negative_rate():

@@ -5,11 +5,12 @@ import gzip
 import numpy as np
 import pytest
 
-from d3pm_jax import config, kinds
+from d3pm_jax import config
 from d3pm_jax.data import ArraySource, DatasetError, Description, read_all, train_batches
-from d3pm_jax.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 3)).astype(np.uint8)
+
+
 LABELS = np.array([0, 1, 2, 2, 1, 0], np.uint8)
 
 
@@ -74,26 +75,6 @@ def test_arrays_are_mapped_and_described(arrays):
     np.testing.assert_array_equal(batch["x"], x[batch["label"]])
 
 
-@pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (5, 1), (5, 5)])
-def test_batches_of_any_size_go_on_for_ever(n, batch_size):
-    source = ArraySource(np.arange(n)[:, None])
-    actual = [next(train_batches(source, batch_size, 0, n, start)) for start in (0, n, 10**12)]
-    assert all(batch["x"].shape == (batch_size, 1) for batch in actual)
-
-
-def test_a_random_map_works_on_a_copy_and_one_weight_is_for_all():
-    x = np.ones((4, 3), int)
-
-    def raised(example, rng):
-        example["x"] += rng.integers(0, 2)
-        return {"x": example["x"], "weight": 0.5}
-
-    first, again = (next(train_batches(ArraySource(x), 4, 0, 3, random_map=raised)) for _ in range(2))
-    np.testing.assert_array_equal(first["x"], again["x"])
-    np.testing.assert_array_equal(first["weight"], np.full((4, 3), 0.5, np.float32))
-    assert x.max() == 1
-
-
 def test_what_arrays_cannot_be_is_one_line(arrays, tmp_path):
     x = np.arange(24).reshape(4, 6) % 3
     for train, message in (
@@ -128,21 +109,3 @@ def test_what_arrays_cannot_be_is_one_line(arrays, tmp_path):
         config.Arrays(str(tmp_path / "several.npz"), "none.npy", 3).describe()
     with pytest.raises(ValueError, match=r"data.test_labels = None: labels need"):
         config.Arrays("a", "b", 3, train_labels="c", classes=2).check()
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"shape": ()}, r"shape = \(\): it must hold sizes"),
-        ({"kind": "image"}, r"shape = \(2,\): image examples have 3 axes"),
-        ({"categories": 1}, "categories = 1: it must be at least 2"),
-        ({"classes": 0}, "classes = 0: it must be at least 1"),
-        ({"kind": "text"}, "symbols belong to kind='text'"),
-        ({"symbols": ("a", "b", "c")}, "symbols belong to kind='text'"),
-        ({"kind": "plane"}, "kind = 'plane': it must be one of image, text, array; own_kind"),
-        ({"kind": "text", "symbols": ("a",)}, "1 symbols for 3 categories"),
-    ],
-)
-def test_a_description_that_cannot_be_is_refused(fields, message):
-    with pytest.raises(UserError, match=message):
-        kinds.make_kind(Description(**({"shape": (2,), "categories": 3} | fields)))

@@ -1,0 +1,160 @@
+"""Batches: purity in (seed, batch number), and one clear line for what examples cannot be."""
+
+import gc
+import re
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from d3pm_jax.data import ArraySource, read_all, train_batches
+from tests.data.calls import failure, take
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (5, 1), (5, 5)])
+def test_batches_of_any_size_go_on_for_ever(n, batch_size):
+    source = ArraySource(np.arange(n)[:, None])
+    actual = [next(train_batches(source, batch_size, 0, n, start)) for start in (0, n, 10**12)]
+    assert all(batch["x"].shape == (batch_size, 1) for batch in actual)
+
+
+def test_a_random_map_works_on_a_copy_and_one_weight_is_for_all():
+    x = np.ones((4, 3), int)
+
+    def raised(example, rng):
+        example["x"] += rng.integers(0, 2)
+        return {"x": example["x"], "weight": 0.5}
+
+    first, again = (next(train_batches(ArraySource(x), 4, 0, 3, random_map=raised)) for _ in range(2))
+    np.testing.assert_array_equal(first["x"], again["x"])
+    np.testing.assert_array_equal(first["weight"], np.full((4, 3), 0.5, np.float32))
+    assert x.max() == 1
+
+
+def rows(batches):
+    """Every image of some batches, as bytes."""
+    return [image.tobytes() for batch in batches for image in batch["x"]]
+
+
+def assert_same(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.keys() == other.keys()
+        for key in batch:
+            np.testing.assert_array_equal(batch[key], other[key])
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_batches_are_the_batches(train, parts):
+    """Each process reads a part: also after some batches, beyond an epoch, with a random map."""
+
+    def noisy(example, rng):
+        return example | {"x": (example["x"] + rng.integers(0, 17, example["x"].shape)) % 17}
+
+    for start, random_map in ((0, None), (13, noisy)):
+        options = {"start": start, "random_map": random_map}
+        cut = [take(train, 18, part=i, parts=parts, **options) for i in range(parts)]
+        joined = [
+            {k: np.concatenate([b[k] for b in same]) for k in same[0]} for same in zip(*cut, strict=True)
+        ]
+        assert_same(joined, take(train, 18, **options))
+
+
+def test_read_all_limit(train):
+    images, labels = read_all(train, 17, limit=5)
+    assert images.shape == (5, 8, 8, 1)
+    assert labels.shape == (5,)
+    assert len(read_all(train, 17, limit=10**6)[0]) == 1500
+
+
+def test_records_without_label():
+    source = [{"x": np.full((2, 2, 1), i, np.uint8)} for i in range(4)]
+    images, labels = read_all(source, 4)
+    assert labels is None
+    np.testing.assert_array_equal(images[:, 0, 0, 0], range(4))
+    assert take(source, 1, batch_size=2)[0].keys() == {"x"}
+
+
+def test_batches_are_int32_and_keep_image_and_label_together(train):
+    label_of = {train[i]["x"].tobytes(): train[i]["label"] for i in range(len(train))}
+    for batch in take(train, 3):
+        assert batch["x"].dtype == batch["label"].dtype == np.int32
+        assert batch["x"].shape == (100, 8, 8, 1)
+        expected = [label_of[image.astype(np.uint8).tobytes()] for image in batch["x"]]
+        np.testing.assert_array_equal(batch["label"], expected)
+
+
+def test_start_continues_the_run(train):
+    whole = take(train, 40)  # 15 batches are an epoch
+    assert_same(take(train, 5, start=35), whole[35:])
+    assert_same(take(train, 40), whole)
+
+
+def test_start_far_away_costs_nothing(train):
+    began = time.monotonic()
+    assert_same(take(train, 2, start=10**9 + 3), take(train, 5, start=10**9)[3:])
+    assert time.monotonic() - began < 5
+
+
+def test_seed_changes_the_order(train):
+    assert rows(take(train, 1, seed=0)) != rows(take(train, 1, seed=1))
+
+
+def test_every_epoch_has_every_image_once_in_an_order_of_its_own(train):
+    everything = Counter(rows([{"x": read_all(train, 17)[0]}]))
+    first, second = (rows(take(train, 15, start=start)) for start in (0, 15))
+    assert Counter(first) == Counter(second) == everything
+    assert first != second
+
+
+def test_batches_span_epochs_without_loss(train):
+    """15 batches of 400 are exactly 4 epochs."""
+    everything = Counter(rows([{"x": read_all(train, 17)[0]}]))
+    assert Counter(rows(take(train, 15, batch_size=400))) == Counter(
+        {k: 4 * n for k, n in everything.items()}
+    )
+
+
+def test_dropped_iterator_ends_its_threads(train):
+    def readers():
+        return [t for t in threading.enumerate() if t.name.startswith("grain-prefetch")]
+
+    iterator = train_batches(train, 100, 0, 17)
+    next(iterator)
+    assert readers()
+    del iterator
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while readers() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not readers()
+
+
+def test_values_outside_the_categories(train):
+    message = failure(lambda: take(train, 1, num_categories=16))
+    assert re.match(r"x of example \d+ holds 16 at \[\d, \d, 0\], but K = 16", message)
+    assert "set K to 17" in message
+    assert "set K to" in failure(read_all, train, 10)
+    negative = [{"x": np.full((2, 2, 1), -1, np.int16)}]
+    assert "x of example 0 holds -1 at [0, 0, 0]" in failure(read_all, negative, 10)
+
+
+def test_floating_point_images_are_refused():
+    assert "x of example 0 has dtype float64" in failure(read_all, [{"x": np.full((2, 2, 1), 0.5)}], 10)
+
+
+def test_examples_of_different_shapes_are_refused():
+    examples = [{"x": np.zeros(n, int)} for n in (2, 3)]
+    assert "x of example 1 has shape (3,), expected (2,)" in failure(read_all, examples, 10)
+
+
+def test_batch_larger_than_the_split(train):
+    message = failure(train_batches, train, 1501, 0, 17)
+    assert "1501" in message
+    assert "1500" in message
+
+
+def test_nothing_to_read(train):
+    assert "limit is 0" in failure(read_all, train, 17, limit=0)

@@ -1,0 +1,25 @@
+"""Descriptions of data that cannot be are refused."""
+
+import pytest
+
+from d3pm_jax import kinds
+from d3pm_jax.data import Description
+from d3pm_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shape": ()}, r"shape = \(\): it must hold sizes"),
+        ({"kind": "image"}, r"shape = \(2,\): image examples have 3 axes"),
+        ({"categories": 1}, "categories = 1: it must be at least 2"),
+        ({"classes": 0}, "classes = 0: it must be at least 1"),
+        ({"kind": "text"}, "symbols belong to kind='text'"),
+        ({"symbols": ("a", "b", "c")}, "symbols belong to kind='text'"),
+        ({"kind": "plane"}, "kind = 'plane': it must be one of image, text, array; own_kind"),
+        ({"kind": "text", "symbols": ("a",)}, "1 symbols for 3 categories"),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        kinds.make_kind(Description(**({"shape": (2,), "categories": 3} | fields)))
