@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from d3pm_jax import files
 from d3pm_jax.files import parse_json, replacing, write_text
 
 
@@ -63,3 +64,11 @@ def test_what_fails_leaves_the_old_file(tmp_path):
         fail()
     assert (tmp_path / "file").read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_another_process_writes_is_not_replaced(tmp_path, monkeypatch):
+    files.write_text(tmp_path / "one", "before")
+    monkeypatch.setattr(files, "folder_of_another_process", tmp_path.resolve())
+    for name in ("one", "two"):
+        files.write_text(tmp_path / name, "after")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("one", "before")]

@@ -4,9 +4,14 @@ import re
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from d3pm_jax.cli.main import main
+from d3pm_jax.loop import metrics
+from d3pm_jax.parts import build
+from d3pm_jax.storage.run_folder import read_config
 from tests import tiny
 
 CONFIG = str(Path(tiny.__file__))
@@ -36,3 +41,32 @@ def error(capsys, *args):
 def _note(text):
     note = re.match(r"preparing data set .*\n", text)
     return note.group(0) if note else ""
+
+
+def restored(workdir, step):
+    """The parts of a run at a checkpoint."""
+    return build.restore_state(workdir, build.build(read_config(workdir), tiny.DIGITS), step)
+
+
+def weights(workdir, step):
+    """Every array of a checkpoint."""
+    return [np.asarray(x) for x in jax.tree.leaves(restored(workdir, step).state)]
+
+
+def tables(workdir, step):
+    """The parameters of a checkpoint."""
+    return jax.tree.leaves(restored(workdir, step).state.params)
+
+
+def losses(workdir):
+    return {row["step"]: row["loss"] for row in metrics.read_metrics(workdir)}
+
+
+def printed_after(monkeypatch, module, *paths):
+    """Makes a module print only where all of these files are there: a pipe that is closed loses none."""
+
+    def say(text, **options):
+        assert [path for path in paths if not path.exists()] == [] or options  # flushed is what comes first
+        print(text, **options)
+
+    monkeypatch.setattr(module, "print", say, raising=False)

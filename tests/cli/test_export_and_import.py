@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -251,3 +252,14 @@ def test_pytorch_builds_the_network_and_its_head_from_the_file(name, tmp_path):
     safetensors.numpy.save_file({"x": np.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="has no 'config' in its metadata: write it with d3pm export"):
         exported.denoiser(tmp_path / "other.safetensors")
+
+
+def test_an_export_elsewhere_leaves_a_run_that_cannot_be_written(old, tmp_path, capsys, monkeypatch):
+    workdir, _ = old
+    out = tmp_path / "w.safetensors"
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != workdir and access(path, mode))
+    assert status("export", workdir, "--to", "torch", "--out", out) == 0
+    assert out.exists()
+    message = f"{workdir} cannot be written to, where the results go: change its permissions"
+    assert message in error(capsys, "export", workdir, "--to", "torch")

@@ -11,6 +11,7 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.extras import MissingExtra
 from d3pm_jax.loop import metrics, sinks as logs
+from d3pm_jax.loop.sinks import Board
 from tests import tiny
 
 CONFIG = tiny.get_config()
@@ -137,3 +138,23 @@ def test_without_the_package_the_cure_is_named(tmp_path, monkeypatch):
     with pytest.raises(MissingExtra, match=cure):
         logs.WandbRun(tmp_path, "digits", {})
     assert not list(tmp_path.iterdir())
+
+
+def test_curves_are_read_by_what_tensorboard_reads(tmp_path):
+    from tensorboardX.proto import event_pb2
+
+    board = Board(tmp_path / "board", 5)
+    board.log(6, {"loss": 0.5})
+    board.close()
+    (file,) = (tmp_path / "board").iterdir()
+    content = file.read_bytes()
+    events = []
+    while content:
+        size = int.from_bytes(content[:8], "little")
+        events.append(event_pb2.Event.FromString(content[12 : 12 + size]))
+        content = content[16 + size :]
+    assert "tfevents" in file.name
+    assert events[0].file_version == "brain.Event:2"
+    assert (events[1].step, events[1].session_log.status) == (5, event_pb2.SessionLog.START)
+    assert (events[2].step, events[2].summary.value[0].tag) == (6, "loss")
+    assert events[2].summary.value[0].simple_value == 0.5

@@ -4,11 +4,9 @@ import os
 import platform
 import subprocess
 import sys
-import types
 
 import pytest
 
-from d3pm_jax.cpu import malloc as memory
 from d3pm_jax.machine import cluster, setup
 
 PROGRAM = """
@@ -47,24 +45,6 @@ def devices_and_faults(features, **env):
     command = [sys.executable, "-c", PROGRAM, str(features)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean)
     return map(int, done.stdout.split())
-
-
-@pytest.mark.parametrize(
-    ("platforms", "plugins", "num_options"),
-    [("", [], 3), ("cpu", ["cuda"], 3), ("", ["cuda"], 0), ("cuda", [], 0), ("cuda,cpu", [], 0)],
-)
-def test_malloc_is_told_only_where_there_is_no_accelerator(platforms, plugins, num_options, monkeypatch):
-    options = []
-    libc = types.SimpleNamespace(mallopt=lambda option, value: options.append((option, value)))
-    config = types.SimpleNamespace(values={"jax_platforms": platforms})
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: libc)
-    monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
-    monkeypatch.setattr(memory, "jax", types.SimpleNamespace(config=config))
-    monkeypatch.setattr(memory.importlib.metadata, "entry_points", lambda group: plugins)
-    for name in [n for n in os.environ if n.startswith(("MALLOC_", "GLIBC_"))]:
-        monkeypatch.delenv(name)
-    memory.keep_freed_memory(2**20)
-    assert len(options) == num_options
 
 
 def test_a_command_sets_the_state_of_the_process_once_and_in_order(monkeypatch, tmp_path):

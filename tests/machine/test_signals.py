@@ -1,6 +1,7 @@
 """How a signal ends a program, or is noted until it has saved."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -76,3 +77,15 @@ def test_compiled_code_does_not_keep_a_process_alive(block, sent):
     output, _ = process.communicate(timeout=10 * signals.GRACE)
     assert output == f"ended by {sent[0].name}\n"
     assert process.returncode == signals.STOPPED
+
+
+def test_a_signal_ends_a_process_without_a_standard_output(monkeypatch):
+    ended = []
+    signal_names = []
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(signals.os, "_exit", ended.append)
+    read, write = socket.socketpair()
+    with write:
+        write.send(bytes([signal.SIGTERM, signal.SIGTERM]))
+        signals._watch(read, signal_names.append)
+    assert (ended, signal_names) == ([130], ["SIGTERM"])

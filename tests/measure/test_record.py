@@ -175,3 +175,18 @@ def test_scripts_of_users_have_functions_by_their_older_names():
     assert runs.protocol.table is sample_quality.format_table
     assert runs.protocol.differing is sample_quality.list_differences
     assert runs.metrics.read is runs.metrics.read_metrics
+
+
+def test_results_of_other_options_stay_and_what_is_replaced_is_said(tmp_path):
+    assert record.file_suffix() == record.file_suffix(step=None, seed=0, label=None) == ""
+    assert record.file_suffix(step=0, seed=3, label=0) == "_step0_seed3_label0"
+    assert record.file_suffix(num=256) == "_num256"
+
+    path = tmp_path / "r.json"
+    first = {"step": 16, "examples": 20, "bits": 1.5}
+    assert record.write_record(path, bounds.EVAL, first) == ""
+    assert record.write_record(path, bounds.EVAL, first | {"bits": 2.0}) == ""
+    assert json.loads(path.read_text())["bits"] == 2.0
+    assert record.write_record(path, bounds.EVAL, first | {"step": 20}) == ", replaces that of step 16"
+    path.write_text("{")
+    assert record.write_record(path, bounds.EVAL, first) == ""

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
+from d3pm_jax import kinds
 from d3pm_jax.kinds import Given
-from d3pm_jax.measure.samples import draw_forward
+from d3pm_jax.measure.samples import draw_forward, evenly_spaced
 from d3pm_jax.runs.run import open_run
 from tests import tiny
 from tests.families import BETA
@@ -62,3 +63,11 @@ def test_known_elements_may_be_passed_by_their_older_name(tmp_path, small_networ
     assert (by_name[:, ~known] != 5).any()
     with pytest.raises(ValueError, match="given is the old name of known_elements: pass one of them"):
         run.sample(jax.random.key(0), 2, known_elements=elements, given=elements)
+
+
+@pytest.mark.parametrize("T", [1, 5, 10, 45, 100, 256, 1000, 4000])
+def test_the_states_of_the_picture_are_among_those_of_the_gif(T):
+    few = evenly_spaced(T, kinds.base.STATES)
+    many = evenly_spaced(T, kinds.base.FRAMES)
+    assert set(few) <= set(many)
+    assert (many[0], many[-1], len(many)) == (0, T, min(T + 1, kinds.base.FRAMES))

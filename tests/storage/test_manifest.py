@@ -1,20 +1,15 @@
-"""Hashes of the files of a run that is killed; what is deleted of checkpoints; curves of TensorBoard."""
+"""Hashes of the files of a run: of one that is killed, changed by its user, or replaced while it is read."""
 
 import dataclasses
-import errno
 import itertools
-import os
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop.sinks import Board
-from d3pm_jax.storage import checkpoint, manifest
+from d3pm_jax.storage import manifest
 from d3pm_jax.storage.run_folder import (
     check_description,
     read_config,
@@ -135,66 +130,3 @@ def test_a_damaged_manifest_is_named(text, tmp_path):
     (tmp_path / manifest.MANIFEST).write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=r"manifest.json is damaged \(.*\): restore it, or delete it if"):
         read_config(tmp_path)
-
-
-def test_only_what_this_program_wrote_of_checkpoints_is_deleted(tmp_path):
-    state = {"x": jnp.arange(3.0)}
-    outside = tmp_path / "outside"
-    (outside / "kept").mkdir(parents=True)
-    folder = tmp_path / "checkpoints"
-    checkpoint.save_checkpoint(folder, 1, state, keep=1)
-    foreign_names = {"my_best_copy", "04", "4 copy", "²", "1.old"}
-    for name in (*foreign_names, "3", "3.orbax-checkpoint-tmp"):
-        (folder / name / "d").mkdir(parents=True)
-    (folder / "9").symlink_to(outside)
-    checkpoint.save_checkpoint(folder, 2, state, keep=1)
-    assert {p.name for p in folder.iterdir()} == {*foreign_names, "2", "9"}
-    assert (outside / "kept").is_dir()
-    assert checkpoint.list_steps(folder) == [2]
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("RESOURCE_EXHAUSTED: No space left on device", errno.ENOSPC), ("x\ny", errno.EIO)],
-)
-def test_what_orbax_raises_is_an_error_of_the_system(text, number, tmp_path, monkeypatch):
-    state = {"x": jnp.arange(3.0)}
-    checkpoint.save_checkpoint(tmp_path, 1, state, keep=1)
-
-    def fail(*args):
-        raise ValueError(text)
-
-    monkeypatch.setattr(ocp.StandardCheckpointer, "save", fail)
-    with pytest.raises(OSError, match=r"\A[^\n]+\Z") as raised:
-        checkpoint.save_checkpoint(tmp_path, 2, state, keep=1)
-    assert raised.value.errno == number
-    assert raised.value.filename == str(tmp_path / "2")
-    assert checkpoint.list_steps(tmp_path) == [1]
-
-
-def test_room_is_looked_for_before_anything_is_written(tmp_path, monkeypatch):
-    usage = os.statvfs_result((4096, 4096, 99, 9, 9, 9, 9, 9, 0, 255))
-    monkeypatch.setattr(os, "statvfs", lambda path: usage)
-    with pytest.raises(OSError, match="No space left on device"):
-        checkpoint.save_checkpoint(tmp_path, 1, {"x": jnp.arange(30000.0)}, keep=1)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_curves_are_read_by_what_tensorboard_reads(tmp_path):
-    from tensorboardX.proto import event_pb2
-
-    board = Board(tmp_path / "board", 5)
-    board.log(6, {"loss": 0.5})
-    board.close()
-    (file,) = (tmp_path / "board").iterdir()
-    content = file.read_bytes()
-    events = []
-    while content:
-        size = int.from_bytes(content[:8], "little")
-        events.append(event_pb2.Event.FromString(content[12 : 12 + size]))
-        content = content[16 + size :]
-    assert "tfevents" in file.name
-    assert events[0].file_version == "brain.Event:2"
-    assert (events[1].step, events[1].session_log.status) == (5, event_pb2.SessionLog.START)
-    assert (events[2].step, events[2].summary.value[0].tag) == (6, "loss")
-    assert events[2].summary.value[0].simple_value == 0.5

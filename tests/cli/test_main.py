@@ -1,0 +1,116 @@
+"""All commands: help, options, and one line for what they cannot do."""
+
+import runpy
+import sys
+
+import pytest
+
+import d3pm_jax
+from d3pm_jax.cli import sample
+from tests.cli.commands import CONFIG, error, status
+
+pytestmark = pytest.mark.usefixtures("small_network")
+
+
+def test_bad_paths_get_one_line(tmp_path, capsys):
+    assert "no config file" in error(capsys, "train", tmp_path / "none.py", "--workdir", tmp_path)
+    assert "no config: pass" in error(capsys, "train", "--workdir", tmp_path)
+    assert "no workdir" in error(capsys, "train", CONFIG)
+    assert "holds no run" in error(capsys, "eval", tmp_path / "none")
+    assert "holds no run" in error(capsys, "sample", tmp_path)
+    (tmp_path / "file").write_text("")
+    assert "cannot write to" in error(capsys, "train", CONFIG, "--workdir", tmp_path / "file")
+    (tmp_path / "broken.py").write_text("def get_config(): return 1 / 0")
+    assert "ZeroDivisionError" in error(capsys, "train", tmp_path / "broken.py", "--workdir", tmp_path / "w")
+    (tmp_path / "config.json").write_text("{")
+    assert "is not JSON" in error(capsys, "eval", tmp_path)
+
+
+def test_an_option_before_the_command_is_one_line(capsys):
+    assert status("--foo", "train", "x.py") == 1
+    assert capsys.readouterr().err.startswith("d3pm train: error: no config")
+
+
+def test_help_explains_every_command(capsys):
+    for args in (["--help"], *([name, "--help"] for name in ("train", "eval", "sample", "schedule"))):
+        assert status(*args) == 0
+        assert "d3pm" in capsys.readouterr().out
+    assert status("train", CONFIG, "--help") == 0
+    assert "--process.steps" in capsys.readouterr().out
+    assert status("schedule", CONFIG, "--help") == 0
+    assert "--process.steps" in capsys.readouterr().out
+    assert status("eval") == status("eval", "x", "--seed", 2**64) == status("sample", "x", "--seed", -1) == 2
+    assert status("eval", "x", "--nonsense") == 2
+
+
+def test_the_version_is_that_of_the_library(capsys):
+    assert status("--version") == 0
+    assert capsys.readouterr().out == f"d3pm_jax {d3pm_jax.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--limit", "0", "a whole number in 1..2147483647"),
+        ("--batch-size", "all", "a whole number in 1..2147483647"),
+        ("--step", "-1", "a whole number in 0..2147483647"),
+        ("--steps", "2,x", "a whole number in 1..2147483647"),
+        ("--seed", "4294967296", "a whole number in 0..4294967295"),
+    ],
+)
+def test_an_option_says_what_it_expects(option, value, expected, capsys):
+    assert status("eval", "x", option, value) == 2
+    wrong = value.split(",")[-1]  # of a list of numbers
+    message = f"d3pm eval: error: argument {option}: expected {expected}, got '{wrong}'\n"
+    assert capsys.readouterr().err.endswith(message)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", CONFIG, "--workdir", "w", "--resume=3"], "--resume: expected no value, got '3'"),
+        (["train", "--workdir", "w", "--dry_run=yes"], "--dry_run: expected no value, got 'yes'"),
+        (
+            ["import", "a.pt", "--size", "3", "0"],
+            "--size: expected a whole number in 1..2147483647 and a whole number in 1..2147483647, got '3 0'",
+        ),
+        (
+            ["import", "a.pt", "--input-range", "0", "x"],
+            "--input-range: expected a finite number and a finite number, got '0 x'",
+        ),
+    ],
+)
+def test_switches_take_no_value_and_pairs_say_both(words, expected, capsys):
+    assert status(*words) == 2
+    assert capsys.readouterr().err == f"d3pm {words[0]}: error: argument {expected}\n"
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (OSError("5120 requested and 0 written"), "error: 5120 requested and 0 written\n"),
+        (
+            OSError(28, "No space left on device"),
+            "No space left on device; make room and run it again",
+        ),
+        (OSError(13, "Permission denied", "x"), "error: Permission denied: x\n"),
+        (MemoryError("Unable to allocate 64 TiB"), "Unable to allocate 64 TiB; take smaller batches"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmore"),
+            "RESOURCE_EXHAUSTED: Out of memory more",
+        ),
+    ],
+)
+def test_what_the_system_says_is_one_line(raised, message, capsys, monkeypatch):
+    def fail(*args):
+        raise raised
+
+    monkeypatch.setattr(sample, "execute", fail)
+    assert message in error(capsys, "sample", "x")
+
+
+def test_modules_run_as_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["d3pm", "--version"])
+    with pytest.raises(SystemExit):
+        runpy.run_module("d3pm_jax", run_name="__main__")
+    assert capsys.readouterr().out == f"d3pm_jax {d3pm_jax.__version__}\n"
