@@ -1,5 +1,6 @@
-"""Every family at small K, beside its one-step matrices written out in NumPy."""
+"""Processes of every family: of any K and T, and at small K beside their one-step matrices in NumPy."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -7,6 +8,7 @@ import numpy as np
 
 from d3pm_jax import processes
 from d3pm_jax.processes import Process
+from d3pm_jax.schedules import cosine, linear, reciprocal
 from tests.processes.own import cyclic_shift
 
 
@@ -20,24 +22,26 @@ class Case(NamedTuple):
 
 BETA = np.array([0.15, 0.3, 0.5, 1.0])
 RISING = np.array([0.8, 0.85, 0.9, 1.0])
-NAMES = (
-    "uniform",
-    "absorbing",
-    "extra mask",
-    "marginal",
-    "masked",
-    "masked dense",
-    "gaussian",
-    "banded",
-    "neighbours",
-    "dense",
-    "own",
-)
 
 
-def make(name: str) -> Case:
-    """K = 3, T = 4. Call it under x64 for float64 tables."""
-    return globals()["_" + name.replace(" ", "_")]()
+def _rising(K: int) -> np.ndarray:
+    """Probabilities in proportion to 1..K."""
+    weights = np.arange(1, K + 1)
+    return weights / weights.sum()
+
+
+# A process of each family, of K categories and T steps, under the schedule that is usual for it. "absorbing"
+# ends in a category of the data, "extra mask" in one that the data does not have.
+FAMILIES: dict[str, Callable[[int, int], Process]] = {
+    "uniform": lambda K, T: processes.uniform(cosine(T), K),
+    "absorbing": lambda K, T: processes.absorbing(reciprocal(T), K, K // 2),
+    "extra mask": lambda K, T: processes.absorbing(reciprocal(T), K, K - 1),
+    "autoregressive": lambda K, T: processes.autoregressive(T, K, K - 1),
+    "gaussian": lambda K, T: processes.gaussian(linear(T), K),
+    "marginal": lambda K, T: processes.marginal(cosine(T), _rising(K)),
+    "masked": lambda K, T: processes.masked(processes.uniform(cosine(T), K - 1), reciprocal(T)),
+    "masked gaussian": lambda K, T: processes.masked(processes.gaussian(linear(T), K - 1), reciprocal(T)),
+}
 
 
 def _mix(beta: np.ndarray, pi: np.ndarray) -> np.ndarray:
@@ -126,14 +130,37 @@ def _dense() -> Case:
     return Case(processes.dense(Q), Q, Qbar.mean(0), [0, 1, 2])
 
 
+def _own() -> Case:
+    """A process that is no part of the library, beside its matrices."""
+    beta = np.array([0.4, 0.5, 0.3, 0.6])
+    I = np.eye(3)
+    Q = np.stack([(1 - b) * I + b * np.roll(I, 1, axis=1) for b in beta])
+    return Case(cyclic_shift(beta, 3), Q, np.full(3, 1 / 3), [0, 1, 2])
+
+
+# Every case at K = 3, T = 4, by its name.
+CASES: dict[str, Callable[[], Case]] = {
+    "uniform": _uniform,
+    "absorbing": _absorbing,
+    "extra mask": _extra_mask,
+    "marginal": _marginal,
+    "masked": _masked,
+    "masked dense": _masked_dense,
+    "gaussian": _gaussian,
+    "banded": _banded,
+    "neighbours": _neighbours,
+    "dense": _dense,
+    "own": _own,
+}
+NAMES = tuple(CASES)
+
+
+def make(name: str) -> Case:
+    """K = 3, T = 4. Call it under x64 for float64 tables."""
+    return CASES[name]()
+
+
 def all_steps(process: Process) -> tuple[np.ndarray, np.ndarray]:
     """Q and Qbar of t = 0..T."""
     t = jnp.arange(process.T + 1, dtype=jnp.int32)
     return np.asarray(process.Q(t)), np.asarray(process.Qbar(t))
-
-
-def _own() -> Case:
-    """A process that is no part of the library, beside its matrices."""
-    beta, I = np.array([0.4, 0.5, 0.3, 0.6]), np.eye(3)
-    Q = np.stack([(1 - b) * I + b * np.roll(I, 1, axis=1) for b in beta])
-    return Case(cyclic_shift(beta, 3), Q, np.full(3, 1 / 3), [0, 1, 2])

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import d3pm_jax as d3pm
+from tests.families import FAMILIES
 
 PLATFORMS = ("cuda", "tpu")
 LOOP = re.compile(r"stablehlo\.while\b")
@@ -64,14 +64,7 @@ def gradient(f: Callable[..., Any]) -> Callable[..., Any]:
 
 K = 256
 SHAPE = (128, 32, 32, 3)
-FAMILIES: dict[str, Callable[[int], Any]] = {
-    "uniform": lambda T: d3pm.uniform(d3pm.cosine(T), K),
-    "absorbing": lambda T: d3pm.absorbing(d3pm.reciprocal(T), K, K // 2),
-    "gaussian": lambda T: d3pm.gaussian(d3pm.linear(T), K),
-    "marginal": lambda T: d3pm.marginal(d3pm.cosine(T), np.arange(1, K + 1) / np.arange(1, K + 1).sum()),
-    "mask + uniform": lambda T: d3pm.masked(d3pm.uniform(d3pm.cosine(T), K - 1), d3pm.reciprocal(T)),
-    "mask + gaussian": lambda T: d3pm.masked(d3pm.gaussian(d3pm.linear(T), K - 1), d3pm.reciprocal(T)),
-}
+NAMES = ("uniform", "absorbing", "gaussian", "marginal", "masked", "masked gaussian")
 
 
 def functions_of_process(
@@ -98,8 +91,8 @@ def functions_of_process(
 
 
 def main() -> None:
-    for family, build in FAMILIES.items():
-        process = build(1000)
+    for family in NAMES:
+        process = FAMILIES[family](K, 1000)
         for name, (f, args) in functions_of_process(process).items():
             programs = lower(f, *args, platforms=(*PLATFORMS, "cpu"))
             loops = ", ".join(f"{platform} {program.loops}" for platform, program in programs.items())

@@ -14,7 +14,8 @@ from d3pm_jax.parts import build
 from d3pm_jax.training.step import make_update
 from tests.checks import table
 from tests.config.shipped import CONFIGS, opened
-from tests.lowering.programs import FAMILIES, PLATFORMS, functions_of_process, gradient, lower
+from tests.families import FAMILIES
+from tests.lowering.programs import NAMES, PLATFORMS, K, functions_of_process, gradient, lower
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
 
@@ -36,14 +37,14 @@ def test_what_is_counted():
 
 
 QUICK = ("uniform", "gaussian")
-OTHERS = tuple(name for name in FAMILIES if name not in QUICK)
+OTHERS = tuple(name for name in NAMES if name not in QUICK)
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_a_family_is_passes_without_loops(name):
     """K = 256, 128 of 32 x 32 x 3: where a CPU loops over parts."""
-    process = FAMILIES[name](10)
-    bands = {"gaussian": 1, "mask + gaussian": 2}.get(name, 0)
+    process = FAMILIES[name](K, 10)
+    bands = {"gaussian": 1, "masked gaussian": 2}.get(name, 0)
     for function, (f, args) in functions_of_process(process).items():
         programs = lower(f, *args, platforms=(*PLATFORMS, "cpu"))
         most = BANDS[function.split(",")[0]] * bands
@@ -70,7 +71,7 @@ def test_sums_of_blocks_are_no_reduction(platform):
 def test_a_matrix_for_each_element_is_taken_by_parts(monkeypatch):
     """A t of each element has K x K numbers for it: an accelerator's memory would not hold all."""
     monkeypatch.setattr(tiles, "MOST_FLOATS", 2**22)
-    process = FAMILIES["gaussian"](10)
+    process = FAMILIES["gaussian"](K, 10)
     shape = (2, 500)
     x = jax.ShapeDtypeStruct(shape, jnp.int32)
     logits = jax.ShapeDtypeStruct((*shape, 256), jnp.float32)
