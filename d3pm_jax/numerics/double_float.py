@@ -71,8 +71,7 @@ def multiply(a: DoubleFloat, b: DoubleFloat) -> DoubleFloat:
 
     # Dekker's product: the high parts are cut into halves of half the digits, whose products a float holds.
     # Added up from the largest, with `product` taken from the first, they give what the rounding of `product`
-    # left out, and no addition is rounded. In float64, of an odd number of digits, the larger half has one
-    # digit too many (27 of 53), so a1 b1 can be rounded in its last place.
+    # left out, and no addition is rounded.
     a1, a2 = _split_in_half(a[0])
     b1, b2 = _split_in_half(b[0])
     error = ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
@@ -106,6 +105,10 @@ def _split_in_half(x: Array) -> DoubleFloat:
     """Splits x into a sum of two floats that have about half its digits each."""
     # Dekker splits by multiplying with 2^12 + 1 (float32) and subtracting. Rounding to fewer digits does the
     # same in one operation, overflows nowhere, and leaves no expression that a compiler could simplify.
+    #
+    # A float has nmant + 1 digits, the first of which is not stored. Of an odd number, 53 in float64, `high`
+    # gets the smaller half, for its square has to fit. The rest is at most half a last place of it, of either
+    # sign, and so needs one digit less than there are left.
     bits = jnp.finfo(x.dtype)
-    high = lax.reduce_precision(x, bits.nexp, bits.nmant // 2)
+    high = lax.reduce_precision(x, bits.nexp, (bits.nmant - 1) // 2)
     return high, x - high
