@@ -36,8 +36,12 @@ def x64():
 def close(request):
     """The comparison that numbers of other programs have to pass, with JAX in each of the two types."""
     tolerance = {"float64": 1e-10, "float32": 1e-6}[request.param]
+
+    def assert_close(actual, expected):
+        np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
     with jax.enable_x64(request.param == "float64"):
-        yield lambda found, right: np.testing.assert_allclose(found, right, rtol=tolerance, atol=tolerance)
+        yield assert_close
 
 
 @pytest.fixture(params=["uniform", "absorbing", "gaussian"])

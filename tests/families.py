@@ -130,7 +130,7 @@ def _dense() -> Case:
     return Case(processes.dense(Q), Q, Qbar.mean(0), [0, 1, 2])
 
 
-def _own() -> Case:
+def _cyclic_shift() -> Case:
     """A process that is no part of the library, beside its matrices."""
     beta = np.array([0.4, 0.5, 0.3, 0.6])
     I = np.eye(3)
@@ -150,7 +150,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "banded": _banded,
     "neighbours": _neighbours,
     "dense": _dense,
-    "own": _own,
+    "own": _cyclic_shift,
 }
 NAMES = tuple(CASES)
 

@@ -71,22 +71,30 @@ def same(workdir, whole):
 
 def unfinished(workdir):
     """The checkpoints that are being written, or were when a process was killed."""
-    found = set()
+    names = set()
     for path in checkpoint.list_folders(workdir / "checkpoints"):
         with contextlib.suppress(FileNotFoundError):  # it is finished now
             if not (path / checkpoint.MANIFEST).is_file():
-                found.add((path.name, path.stat().st_ino))
-    return found
+                names.add((path.name, path.stat().st_ino))
+    return names
 
 
 def killed(folder, rounds, rng):
     """Restarts after SIGKILL, half of them at random moments and half while a checkpoint is written."""
-    workdir, while_saving, steps = folder / "killed", 0, []
+    workdir = folder / "killed"
+    while_saving = 0
+    steps = []
     for i in range(rounds):
-        before, process = unfinished(workdir), spawn(*train(workdir, every=2))
-        until = time.monotonic() + (120 if i % 2 else rng.uniform(0, 20))
+        before = unfinished(workdir)
+        process = spawn(*train(workdir, every=2))
+        waits_for_save = i % 2 == 1
+        if waits_for_save:
+            seconds = 120
+        else:
+            seconds = rng.uniform(0, 20)
+        until = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < until:
-            if i % 2 and unfinished(workdir) - before:
+            if waits_for_save and unfinished(workdir) - before:
                 break
             time.sleep(0.001)
         process.kill()
@@ -148,7 +156,8 @@ def two(workdir):
     """Starts a training, or goes on with it, as two processes, and waits for two more checkpoints."""
     with socket.create_server(("", 0)) as server:
         place = ["--coordinator", f"127.0.0.1:{server.getsockname()[1]}", "--num-processes", 2]
-    before, words = max(checkpoint.list_steps(workdir / "checkpoints"), default=0), train(workdir)
+    before = max(checkpoint.list_steps(workdir / "checkpoints"), default=0)
+    words = train(workdir)
     os.environ["JAX_NUM_CPU_DEVICES"] = "1"
     processes = [spawn(*words, *place, "--process-id", i) for i in range(2)]
     del os.environ["JAX_NUM_CPU_DEVICES"]
@@ -156,6 +165,11 @@ def two(workdir):
         assert all(process.poll() is None for process in processes)
         time.sleep(0.1)
     return processes
+
+
+def read_losses(workdir):
+    """The loss of each step that has a line of metrics."""
+    return {row["step"]: row["loss"] for row in metrics.read_metrics(workdir)}
 
 
 def peers(folder, whole, picture):
@@ -174,7 +188,8 @@ def peers(folder, whole, picture):
         process.communicate()
     steps = checkpoint.list_steps(workdir / "checkpoints")
     finish(workdir)
-    ours, theirs = ({row["step"]: row["loss"] for row in metrics.read_metrics(x)} for x in (workdir, whole))
+    ours = read_losses(workdir)
+    theirs = read_losses(whole)
     apart = max(abs(ours[step] / theirs[step] - 1) for step in theirs)
     print(f"  both killed at step {steps[-1]}, one to the end: losses at most {apart:.1e} of them apart")
     assert apart < 1e-6  # float32; it was 0
@@ -194,7 +209,8 @@ def terminated(folder, whole):
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         output, _ = process.communicate()
-        seconds, line = time.monotonic() - began, output.splitlines()[-1]
+        seconds = time.monotonic() - began
+        line = output.splitlines()[-1]
         print(f"SIGTERM in {command}: exit {process.returncode} after {seconds:.1f} s: {line}")
         assert process.returncode == 130
     workdir = folder / "terminated"
@@ -204,8 +220,9 @@ def terminated(folder, whole):
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     output, _ = process.communicate()
-    seconds, told = time.monotonic() - began, re.search(r"stopped by SIGTERM, saved step \d+", output)
-    print(f"SIGTERM in saving: exit {process.returncode} after {seconds:.1f} s: {told and told[0]}")
+    seconds = time.monotonic() - began
+    saved = re.search(r"stopped by SIGTERM, saved step \d+", output)
+    print(f"SIGTERM in saving: exit {process.returncode} after {seconds:.1f} s: {saved and saved[0]}")
     assert process.returncode == 130
     finish(workdir)
     return workdir

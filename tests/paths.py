@@ -13,10 +13,12 @@ def bound_and_nll(Q, prior, reverse, x0):
     Q: [T, K, K] of one element. prior: [K]. x0: [2]. reverse: [T, K^2, K^2], p(x_{t-1} | x_t) of both
     elements as [t - 1, state of x_t, state of x_{t-1}].
     """
-    T, K = len(Q), len(prior)
+    T = len(Q)
+    K = len(prior)
     path = np.array(list(itertools.product(range(K**D), repeat=T))).T
     path = np.concatenate([np.full((1, path.shape[1]), x0[0] * K + x0[1]), path])
-    q, p = np.ones(path.shape[1]), np.outer(prior, prior).reshape(-1)[path[T]]
+    q = np.ones(path.shape[1])
+    p = np.outer(prior, prior).reshape(-1)[path[T]]
     for t in range(1, T + 1):
         q = q * np.kron(Q[t - 1], Q[t - 1])[path[t - 1], path[t]]
         p = p * reverse[t - 1][path[t], path[t - 1]]
@@ -25,14 +27,15 @@ def bound_and_nll(Q, prior, reverse, x0):
     return terms.sum(), -np.log(p.sum())
 
 
-def both(each):
-    """p of both elements from [N, 2, K] of each: [N, K^2]."""
-    return np.einsum("ni,nj->nij", each[:, 0], each[:, 1]).reshape(len(each), -1)
+def both(p):
+    """The probabilities of both elements together, [N, K^2], from those of either, [N, 2, K]."""
+    return np.einsum("ni,nj->nij", p[:, 0], p[:, 1]).reshape(len(p), -1)
 
 
 def expected_term(term, q, x0):
     """E over x_t of term(x_t) [N], x_t of both elements in every state, with probability q[x0] each."""
-    K, total = len(q), np.zeros(len(x0))
+    K = len(q)
+    total = np.zeros(len(x0))
     for a, b in itertools.product(range(K), repeat=D):
         weight = q[x0[:, 0], a] * q[x0[:, 1], b]
         total += np.where(weight > 0, weight * term(np.tile([a, b], (len(x0), 1))), 0.0)

@@ -26,7 +26,8 @@ import d3pm_jax
 
 CONFIGS = Path(__file__).with_name("recorded_configs")
 LIBRARY = Path(d3pm_jax.__file__).parents[1]  # what is imported here
-CACHE, DATA = "cache", "data"  # folders of programs and of data sets, beside the runs
+CACHE = "cache"  # the folder of programs, beside the runs
+DATA = "data"  # that of data sets
 WORDS = "the king and queen of a far land saw me go to war with no men but ten who ran"
 
 RATE = re.compile(r"  [\d.e+]+ \w+/s  (\d+ days?, )?[\d:]+ left")
@@ -56,7 +57,8 @@ class Done(NamedTuple):
 
 def prepare(folder: Path) -> None:
     """Copies the config files into a folder, and writes the data that they name."""
-    rng, numbers = random.Random(0), np.random.default_rng(0)
+    rng = random.Random(0)
+    numbers = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DATA).mkdir()
     for path in CONFIGS.glob("[a-z]*.py"):
@@ -98,13 +100,13 @@ def environment(folder: Path) -> dict[str, str]:
 
 def printed(text: str, folder: Path) -> str:
     """Returns what a command printed without seconds, and without the lines that only slow machines print."""
-    kept = []
+    lines = []
     for line in normal(text, folder).splitlines():
         line = RATE.sub("", line)
         count = COUNT.match(line)
         if count is None or count[1] == count[2]:
-            kept.append(line.rstrip())
-    return "".join(f"{line}\n" for line in kept)
+            lines.append(line.rstrip())
+    return "".join(f"{line}\n" for line in lines)
 
 
 def normal(text: str, folder: Path) -> str:
@@ -118,30 +120,33 @@ def normal(text: str, folder: Path) -> str:
 
 def files(folder: Path) -> dict[str, Any]:
     """Returns what the files below a folder hold, by their names; None for those whose names are enough."""
-    found: dict[str, Any] = {}
+    content_by_name: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_dir() or "programs/" in name:
             continue
         for pattern, short in NAMES:
             name = re.sub(pattern, short, name)
-        found[name] = None if _named_alone(name) else content(path, folder)
-    return found
+        if _is_name_enough(name):
+            content_by_name[name] = None
+        else:
+            content_by_name[name] = read_content(path, folder)
+    return content_by_name
 
 
-def _named_alone(name: str) -> bool:
+def _is_name_enough(name: str) -> bool:
     inside = re.search(rf"(^|/)(checkpoints/\d+|tensorboard|profile|{DATA}|{CACHE}/matplotlib)/", name)
     return inside is not None or name.endswith((".lock", "/lock"))
 
 
-def content(path: Path, folder: Path) -> Any:
+def read_content(path: Path, folder: Path) -> Any:
     """Returns what a file holds, as JSON that two files can be compared by."""
     raw = path.read_bytes()
     if path.suffix == ".npy":
         x = np.load(io.BytesIO(raw), allow_pickle=False)
         return {"shape": list(x.shape), "dtype": str(x.dtype), "sha256": sha256(x.tobytes())}
     if path.suffix == ".safetensors" and path.name != "bad.safetensors":
-        return tensors(path)
+        return hash_tensors(path)
     if path.suffix in (".png", ".gif", ".array_record", ".safetensors", ".tokens", ".ends", ""):
         return {"sha256": sha256(raw)}
     text = normal(raw.decode(), folder)
@@ -155,12 +160,12 @@ def content(path: Path, folder: Path) -> Any:
     return {"sha256": sha256(text.encode())}
 
 
-def tensors(path: Path) -> dict[str, Any]:
+def hash_tensors(path: Path) -> dict[str, Any]:
     """Returns the hash of each tensor of a file, and the texts beside them."""
     with safetensors.safe_open(path, "np") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        found: dict[str, Any] = {f"metadata {k}": x for k, x in (file.metadata() or {}).items()}
-    return found | {name: f"{x.dtype} {list(x.shape)} {sha256(x.tobytes())}" for name, x in arrays.items()}
+        texts: dict[str, Any] = {f"metadata {k}": x for k, x in (file.metadata() or {}).items()}
+    return texts | {name: f"{x.dtype} {list(x.shape)} {sha256(x.tobytes())}" for name, x in arrays.items()}
 
 
 def page(text: str) -> dict[str, Any]:

@@ -39,16 +39,16 @@ ROOMS = [
 
 @pytest.fixture(scope="module")
 def graph():
-    found = grimp.build_graph(
+    imports = grimp.build_graph(
         *OPTIONS["session_options"]["root_packages"],
         include_external_packages=True,
         exclude_type_checking_imports=True,
         cache_dir=None,
     )
     for parser in "argparse", "tyro":
-        if parser not in found.modules:
-            found.add_module(parser, is_squashed=True)
-    return found
+        if parser not in imports.modules:
+            imports.add_module(parser, is_squashed=True)
+    return imports
 
 
 def broken(graph, *imports):
@@ -56,12 +56,12 @@ def broken(graph, *imports):
     graph = copy.deepcopy(graph)
     for importer, imported in imports:
         graph.add_import(importer=f"d3pm_jax.{importer}", imported=imported)
-    found = set()
+    names = set()
     for name, options in CONTRACTS.items():
         contract = TYPES[options["type"]](name, OPTIONS["session_options"], options)
         if not contract.check(graph, verbose=False).kept:
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 def test_contracts_hold(graph):
@@ -91,8 +91,8 @@ def test_only_commands_read_flags(room, graph):
 
 
 def test_circles_in_a_room_and_what_kernels_and_figures_must_not_import(graph):
-    one, two = sorted(graph.find_children("d3pm_jax.storage"))[:2]
-    circle = [(one.removeprefix("d3pm_jax."), two), (two.removeprefix("d3pm_jax."), one)]
+    first, second = sorted(graph.find_children("d3pm_jax.storage"))[:2]
+    circle = [(first.removeprefix("d3pm_jax."), second), (second.removeprefix("d3pm_jax."), first)]
     assert broken(graph, *circle) == {"No circles, in no folder"}
     assert broken(graph, ("cpu.conv", "flax")) == {"Kernels need nothing of a trainer"}
     assert broken(graph, ("machine.setup", "torch")) == {"The library needs no twin"}

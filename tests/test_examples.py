@@ -44,8 +44,9 @@ def test_one_device(capsys):
 @pytest.mark.slow
 def test_one_device_and_a_mesh_give_the_same_numbers(capsys):
     assert jax.device_count() == 2
-    one, two = run("one_device", capsys), run("mesh", capsys)
-    assert two == pytest.approx(one, abs=2e-3)
+    on_one_device = run("one_device", capsys)
+    on_mesh = run("mesh", capsys)
+    assert on_mesh == pytest.approx(on_one_device, abs=2e-3)
 
 
 @pytest.mark.slow  # the others compile much the same
@@ -60,7 +61,8 @@ def test_own_process_and_loss(capsys):
 
 def test_characters_of_the_same_habits_are_near(tmp_path, capsys, monkeypatch):
     """Two letters that stand between the same ones, one of them rare, are nearer than any other."""
-    text, file = tmp_path / "letters.txt", tmp_path / "places.npy"
+    text = tmp_path / "letters.txt"
+    file = tmp_path / "places.npy"
     text.write_text("".join(f"{'mu'[i % 7 == 0]}{'bd'[i % 2]}" for i in range(4000)))
     monkeypatch.setattr("sys.argv", ["", str(file), "--text", str(text), "--neighbours", "1"])
     load("character_embeddings").main()
@@ -80,7 +82,8 @@ def test_own_process_is_a_process(x64):
     """Its two tables agree: x_t given x_0 is t steps of x_t given x_{t-1}; log_push is their product."""
     Thinning = load("own_process_and_loss").Thinning
     process = Thinning(jnp.linspace(1, 0, Thinning.T + 1))
-    t, p = jnp.arange(Thinning.T + 1), np.random.default_rng(0).dirichlet(np.ones(17))
+    t = jnp.arange(Thinning.T + 1)
+    p = np.random.default_rng(0).dirichlet(np.ones(17))
     with jax.numpy_rank_promotion("allow"):
         Q, Qbar, pushed = jax.jit(
             lambda process, log_p: (process.Q(t), process.Qbar(t), process.log_push(log_p, t))

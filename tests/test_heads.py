@@ -16,6 +16,11 @@ LOG_SCALE = np.float32([-7.0, -3.3, -0.1, 0.0, 1.7, 7.0])
 pytestmark = pytest.mark.optimised
 
 
+def every_pair(loc, log_scale):
+    """Every location with every scale, [N] both."""
+    return [x.reshape(-1) for x in np.meshgrid(loc, log_scale)]
+
+
 def by_formula(loc, log_scale, K):
     """log(sigmoid(b) - sigmoid(a)) to the digits of a float64."""
     with localcontext(Context(prec=60, Emin=-999999, Emax=999999)):
@@ -32,7 +37,7 @@ def by_formula(loc, log_scale, K):
 @pytest.mark.parametrize("K", [2, 17])
 def test_logits_are_those_of_the_formula(K):
     """Where the difference of the sigmoids is not lost even in 60 digits."""
-    loc, log_scale = (x.reshape(-1) for x in np.meshgrid(LOC, LOG_SCALE))
+    loc, log_scale = every_pair(LOC, LOG_SCALE)
     actual = np.asarray(jax.jit(d3pm.logistic, static_argnums=2)(loc, log_scale, K), np.float64)
     expected = np.array([by_formula(*x, K) for x in zip(loc, log_scale, strict=True)], float)
     resolved = np.isfinite(expected)
@@ -43,7 +48,7 @@ def test_logits_are_those_of_the_formula(K):
 
 @pytest.mark.parametrize("K", [2, 17, 256])
 def test_float32_keeps_the_digits_that_the_official_formula_loses(K):
-    loc, log_scale = (x.reshape(-1) for x in np.meshgrid(LOC, LOG_SCALE))
+    loc, log_scale = every_pair(LOC, LOG_SCALE)
     ours = np.asarray(jax.jit(d3pm.logistic, static_argnums=2)(loc, log_scale, K))
     assert ours.dtype == np.float32
     with jax.enable_x64(True):
@@ -61,7 +66,7 @@ def test_float32_keeps_the_digits_that_the_official_formula_loses(K):
 
 
 def test_extreme_values_have_finite_gradients_and_a_distribution():
-    loc, log_scale = (jnp.asarray(x.reshape(-1)) for x in np.meshgrid([-1e3, -1.0, 0.0, 1e3], [-60.0, 60.0]))
+    loc, log_scale = every_pair(np.float32([-1e3, -1.0, 0.0, 1e3]), np.float32([-60.0, 60.0]))
 
     def cross_entropy(loc, log_scale):
         return -d3pm.log_prob(d3pm.logistic(loc, log_scale, 256), jnp.full(loc.shape, 255)).sum()

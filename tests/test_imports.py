@@ -51,8 +51,8 @@ def imported(path):
 
 
 def test_every_import_is_of_the_core_or_of_the_extra():
-    found = {name for path in ROOT.rglob("*.py") for name in imported(path)}
-    assert found - set(sys.stdlib_module_names) - {"d3pm_jax"} == CORE | extra_modules()
+    modules = {name for path in ROOT.rglob("*.py") for name in imported(path)}
+    assert modules - set(sys.stdlib_module_names) - {"d3pm_jax"} == CORE | extra_modules()
 
 
 WITHOUT_EXTRA = """

@@ -50,12 +50,15 @@ def test_all_are_tested():
 def test_what_is_kept_is_its_source_with_outputs(name):
     """`make notebooks` makes it so again."""
     path = execute.FOLDER / f"{name}.ipynb"
-    kept, source = nbformat.read(path, 4), execute.source(name)
-    nbformat.validate(kept)
-    assert [(c.cell_type, c.source) for c in kept.cells] == [(c.cell_type, c.source) for c in source.cells]
-    code = [cell for cell in kept.cells if cell.cell_type == "code"]
+    notebook = nbformat.read(path, 4)
+    source = execute.source(name)
+    nbformat.validate(notebook)
+    assert [(c.cell_type, c.source) for c in notebook.cells] == [
+        (c.cell_type, c.source) for c in source.cells
+    ]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    outputs = outputs_of(kept)
+    outputs = outputs_of(notebook)
     assert {output.output_type for output in outputs} <= {"stream", "display_data", "execute_result"}
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert {output.name for output in outputs if output.output_type == "stream"} == {"stdout"}
@@ -91,7 +94,7 @@ def test_an_interrupt_of_a_cell_saves_and_returns_the_run(tmp_path):
     client.execute(env={**os.environ, "PYTHONPATH": str(execute.FOLDER.parent)})
     (saved,) = checkpoint.list_steps(tmp_path / "run/checkpoints")
     assert saved >= 3
-    line, told, step, slept = outputs_of(notebook)
-    assert line.data["text/plain"].startswith(f"step {saved}/1000000  loss ")  # one line for all steps
-    assert told.text == f"stopped by SIGINT, saved step {saved}\n"
+    progress, end, step, slept = outputs_of(notebook)
+    assert progress.data["text/plain"].startswith(f"step {saved}/1000000  loss ")  # one line for all steps
+    assert end.text == f"stopped by SIGINT, saved step {saved}\n"
     assert (step.text, slept.text) == (f"{saved}\n", "slept\n")

@@ -63,8 +63,8 @@ def drawn(text: str) -> np.ndarray:
 
 
 def test_the_file_is_the_one_that_was_measured_and_small():
-    told = json.loads(FILE.with_suffix(".json").read_text())
-    assert hashlib.sha256(FILE.read_bytes()).hexdigest() == told["sha256"]
+    recorded = json.loads(FILE.with_suffix(".json").read_text())
+    assert hashlib.sha256(FILE.read_bytes()).hexdigest() == recorded["sha256"]
     assert FILE.stat().st_size <= 5_000_000
 
 
@@ -72,8 +72,9 @@ def test_two_drawn_digits_have_the_recorded_bound_and_shuffled_pixels_a_worse_on
     digits = np.stack([drawn(SEVEN), drawn(TWO)])
     shuffled = np.random.default_rng(0).permutation(digits.reshape(2, -1), axis=1).reshape(digits.shape)
     config = config_io.from_json(json.loads(twin.read_metadata(FILE)["config"]))
-    whole, network = config.process.build(), exported.denoiser(FILE)
-    process = respace(whole, even_grid(whole.T, STEPS))
+    all_steps = config.process.build()
+    network = exported.denoiser(FILE)
+    process = respace(all_steps, even_grid(all_steps.T, STEPS))
     term = partial(losses.posterior_kl, **logits_keywords(config.loss))
 
     @jax.jit
@@ -87,8 +88,9 @@ def test_two_drawn_digits_have_the_recorded_bound_and_shuffled_pixels_a_worse_on
 
 
 def test_pytorch_has_the_same_logits():
-    x, t = np.stack([drawn(SEVEN), drawn(TWO)]), np.array([3, 60])
+    xt = np.stack([drawn(SEVEN), drawn(TWO)])
+    t = np.array([3, 60])
     with torch.no_grad():
-        theirs = torch_exported.denoiser(FILE)(torch.tensor(x), torch.tensor(t)).numpy()
-    ours = jax.jit(exported.denoiser(FILE))(x, t)
+        theirs = torch_exported.denoiser(FILE)(torch.tensor(xt), torch.tensor(t)).numpy()
+    ours = jax.jit(exported.denoiser(FILE))(xt, t)
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())

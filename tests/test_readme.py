@@ -89,16 +89,16 @@ OTHERS = [page for page in (f"docs/{path.name}" for path in sorted(ROOT.glob("do
     ],
 )
 def test_page(page, tmp_path, monkeypatch):
-    found = blocks(page)
-    assert found, "it had Python blocks"
+    python_blocks = blocks(page)
+    assert python_blocks, "it had Python blocks"
     if page == "README.md":
-        found.remove(*of_torch(page))  # it has a test of its own
+        python_blocks.remove(*of_torch(page))  # it has a test of its own
     elif of_torch(page):
         pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)  # for the files that they write
     names = {}
     with jax.numpy_rank_promotion("allow"):
-        for block in found:
+        for block in python_blocks:
             exec(compile(block, page, "exec"), names)
     check = CHECKS.get(page)
     if check is not None:
@@ -113,10 +113,12 @@ def test_the_twin_of_the_readme_computes_what_the_run_does(tmp_path, monkeypatch
     tiny.write_run(Path("runs/digits"), config_io.read_config_file(ROOT / "configs/digits_gaussian.py"))
     assert status("export", "runs/digits", "--to", "torch") == 0
     torch.manual_seed(0)
-    names, (block,) = {}, of_torch("README.md")
+    names = {}
+    (block,) = of_torch("README.md")
     exec(compile(block, "README.md", "exec"), names)
     assert names["logits_x0"].shape == (4, 8, 8, 1, 17)
-    xt, t = (jnp.asarray(names[name].numpy(), jnp.int32) for name in ("xt", "t"))
+    xt = jnp.asarray(names["xt"].numpy(), jnp.int32)
+    t = jnp.asarray(names["t"].numpy(), jnp.int32)
     expected = np.asarray(d3pm_jax.runs.open("runs/digits").predict(xt, t))
     assert np.abs(expected).max() > 1
     np.testing.assert_allclose(names["logits_x0"], expected, rtol=0, atol=2e-6 * np.abs(expected).max())

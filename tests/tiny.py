@@ -27,16 +27,17 @@ def get_config() -> Config:
 
 
 def write_run(workdir, config, step=7):
-    """Writes a run on digits, without data, whose weights are random and their average is too; its state."""
+    """Writes a run on digits, without data, of random weights and a random average, and returns its state."""
     parts = build.build(config, DIGITS)
     rng = np.random.default_rng(0)
-    one, two = (
-        jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.1, x.dtype), parts.state.params)
-        for _ in range(2)
-    )
-    state = dataclasses.replace(
-        build.initialize_state_from(parts, one).state, step=jnp.asarray(step, jnp.int32), ema=two
-    )
+
+    def draw(x):
+        return jnp.asarray(rng.normal(size=x.shape) * 0.1, x.dtype)
+
+    params = jax.tree.map(draw, parts.state.params)
+    average = jax.tree.map(draw, parts.state.params)
+    state = build.initialize_state_from(parts, params).state
+    state = dataclasses.replace(state, step=jnp.asarray(step, jnp.int32), ema=average)
     workdir.mkdir(parents=True)
     run_folder.write_run(workdir, config, DIGITS)
     checkpoint.save_checkpoint(workdir / names.CHECKPOINTS, step, state, keep=1)

@@ -147,28 +147,28 @@ d3pm schedule
 LINES = [line for line in COMMANDS.splitlines() if line]
 
 
-def told(found: Any) -> str:
+def describe_content(content: Any) -> str:
     """Says in a line what a file holds."""
-    if not isinstance(found, dict | list):
+    if not isinstance(content, dict | list):
         return ""
-    whole = recorded.sha256(json.dumps(found, sort_keys=True).encode())[:16]
-    if isinstance(found, list):
-        keys = sorted({name for row in found for name in row})
-        return f" {len(found)} rows of {', '.join(keys)}; {whole}"
-    if set(found) == {"headings", "words", "sha256"}:
-        return f" {' | '.join(found['headings'])}; {len(found['words'])} words; {found['sha256'][:16]}"
-    if set(found) == {"shape", "dtype", "sha256"}:
-        return f" {found['dtype']} {found['shape']} {found['sha256'][:16]}"
-    if set(found) == {"sha256"}:
-        return f" {found['sha256'][:16]}"
-    return f" {', '.join(sorted(found))}; {whole}"
+    digest = recorded.sha256(json.dumps(content, sort_keys=True).encode())[:16]
+    if isinstance(content, list):
+        keys = sorted({name for row in content for name in row})
+        return f" {len(content)} rows of {', '.join(keys)}; {digest}"
+    if set(content) == {"headings", "words", "sha256"}:
+        return f" {' | '.join(content['headings'])}; {len(content['words'])} words; {content['sha256'][:16]}"
+    if set(content) == {"shape", "dtype", "sha256"}:
+        return f" {content['dtype']} {content['shape']} {content['sha256'][:16]}"
+    if set(content) == {"sha256"}:
+        return f" {content['sha256'][:16]}"
+    return f" {', '.join(sorted(content))}; {digest}"
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Lists the files that a command wrote, changed or deleted."""
-    lines = [f"  new {name}{told(x)}" for name, x in after.items() if name not in before]
+    lines = [f"  new {name}{describe_content(x)}" for name, x in after.items() if name not in before]
     both = [name for name in after if name in before and before[name] != after[name]]
-    lines += [f"  changed {name}{told(after[name])}" for name in both]
+    lines += [f"  changed {name}{describe_content(after[name])}" for name in both]
     return lines + [f"  deleted {name}" for name in before if name not in after]
 
 
@@ -176,8 +176,10 @@ def record(folder: Path, numbers: list[int]) -> Iterator[str]:
     """Runs the commands of these numbers, and yields what each leaves."""
     before = recorded.files(folder)
     for i in numbers:
-        line, start = LINES[i - 1], time.monotonic()
-        done, after = recorded.run(folder, line), recorded.files(folder)
+        line = LINES[i - 1]
+        start = time.monotonic()
+        done = recorded.run(folder, line)
+        after = recorded.files(folder)
         print(f"{i}/{len(LINES)} {time.monotonic() - start:.1f} s  {line}", flush=True)
         files = "\n".join(changes(before, after)) or "  none"
         printed = f"--- stdout\n{done.out}--- stderr\n{done.err}"

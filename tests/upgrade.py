@@ -25,9 +25,11 @@ import numpy as np
 from d3pm_jax import runs
 from tests import recorded
 
-STOPPED, EXPECTED = "stopped", "expected"
+STOPPED = "stopped"
+EXPECTED = "expected"
 SHOWN = 5  # differences of a thing
-BEGIN, END = 6, 9  # steps
+BEGIN = 6  # steps of the training that is stopped
+END = 9
 MEASURE = "JAX_DISABLE_MOST_OPTIMIZATIONS=0 d3pm eval {run} --limit 12 --samples 80"
 THINGS = {".json": "JSON", ".jsonl": "metrics", ".npy": "arrays", ".html": "pages", ".safetensors": "tensors"}
 THINGS |= {".png": "pictures", ".gif": "pictures"}
@@ -40,7 +42,7 @@ class RunKind(NamedTuple):
     before: tuple[str, ...] = ()  # in place of the training
     also: tuple[str, ...] = ()  # when it is stopped
     after: tuple[str, ...] = ()  # when it was gone on with
-    own: str = ""  # what every command has to be told
+    option: str = ""  # that every command needs
 
 
 KINDS = {
@@ -90,7 +92,7 @@ KINDS = {
             "d3pm train --workdir {run} --resume",
         ),
     ),
-    "own": RunKind("own.py", own=" --config own.py"),
+    "own": RunKind("own.py", option=" --config own.py"),
 }
 
 
@@ -99,7 +101,7 @@ def making(name: str) -> list[str]:
     kind = KINDS[name]
     trained = (f"d3pm train {kind.config} --workdir {{run}} --train.steps {BEGIN}",)
     seen = ("d3pm eval {run} --limit 12", "d3pm sample {run} --num 4")
-    lines = [*(kind.before or trained), *(line + kind.own for line in (*seen, *kind.also))]
+    lines = [*(kind.before or trained), *(line + kind.option for line in (*seen, *kind.also))]
     return [line.replace("{run}", name) for line in lines]
 
 
@@ -116,7 +118,7 @@ def going_on(name: str) -> list[str]:
         "d3pm export {run} --to torch",
         "d3pm export {run} --to torch --raw --out {run}/raw.safetensors",
     )
-    return [(line + kind.own).replace("{run}", name) for line in lines]
+    return [(line + kind.option).replace("{run}", name) for line in lines]
 
 
 def make(folder: Path, names: list[str]) -> None:
@@ -144,17 +146,19 @@ def outcome(folder: Path, name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as new:
         work = Path(new).resolve() / "work"
         shutil.copytree(folder / STOPPED, work, symlinks=True)
-        found: dict[str, Any] = {line: recorded.run(work, line)._asdict() for line in going_on(name)}
-        own = work / KINDS[name].config if KINDS[name].own else None
+        outcomes: dict[str, Any] = {line: recorded.run(work, line)._asdict() for line in going_on(name)}
+        config = None
+        if KINDS[name].option:
+            config = work / KINDS[name].config
         for step in (BEGIN, END):
-            found[f"weights of step {step}"] = weights(runs.open(work / name, own, step))
+            outcomes[f"weights of step {step}"] = weights(runs.open(work / name, config, step))
         files = recorded.files(work / name)
-    found["names of files"] = sorted(files)
+    outcomes["names of files"] = sorted(files)
     for file, content in files.items():
         if content is not None:
-            found.setdefault(THINGS.get(Path(file).suffix, "other files"), {})[file] = content
+            outcomes.setdefault(THINGS.get(Path(file).suffix, "other files"), {})[file] = content
     print(f"{name}: gone on with in {time.monotonic() - start:.0f} s", flush=True)
-    return json.loads(json.dumps(found))
+    return json.loads(json.dumps(outcomes))
 
 
 def weights(run: runs.Run) -> dict[str, str]:
@@ -169,14 +173,22 @@ def check(folder: Path, names: list[str]) -> bool:
     bad = False
     for name in names:
         expected = without_first_step(json.loads((folder / EXPECTED / f"{name}.json").read_text()))
-        found = without_first_step(outcome(folder, name))
-        for thing in dict.fromkeys([*expected, *found]):
-            differ = list(differences(expected.get(thing), found.get(thing)))
+        actual = without_first_step(outcome(folder, name))
+        for thing in dict.fromkeys([*expected, *actual]):
+            differ = list(differences(expected.get(thing), actual.get(thing)))
             bad |= bool(differ)
-            more = f"; {len(differ) - SHOWN} more" if len(differ) > SHOWN else ""
-            said = f"DIFFERS: {'; '.join(differ[:SHOWN])}{more}" if differ else "same"
-            print(f"{name}, {thing}: {said}", flush=True)
+            print(f"{name}, {thing}: {describe_differences(differ)}", flush=True)
     return bad
+
+
+def describe_differences(differ: list[str]) -> str:
+    """Lists the first few of the differences of a thing in a line."""
+    if not differ:
+        return "same"
+    line = f"DIFFERS: {'; '.join(differ[:SHOWN])}"
+    if len(differ) > SHOWN:
+        line += f"; {len(differ) - SHOWN} more"
+    return line
 
 
 def without_first_step(tree: Any) -> Any:
@@ -194,8 +206,13 @@ def without_first_step(tree: Any) -> Any:
 def differences(a: Any, b: Any, place: str = "") -> Iterator[str]:
     """Lists where two trees of JSON differ."""
     if isinstance(a, list) and isinstance(b, list):
-        named = enumerate if len(a) == len(b) else lambda items: ((str(x), x) for x in items)
-        a, b = dict(named(a)), dict(named(b))
+        # Lists of the same length differ at places. In others, what is in one alone is what differs.
+        if len(a) == len(b):
+            a = dict(enumerate(a))
+            b = dict(enumerate(b))
+        else:
+            a = {str(x): x for x in a}
+            b = {str(x): x for x in b}
     if isinstance(a, dict) and isinstance(b, dict):
         for key in dict.fromkeys([*a, *b]):
             yield from differences(a.get(key), b.get(key), f"{place}/{key}")

@@ -84,6 +84,11 @@ def rates(workdir, steps):
     return rate_by_step
 
 
+def cosine_rates(lr, decay_steps):
+    """The learning rate at each step without a warm-up."""
+    return {s: lr * (1 + np.cos(np.pi * (s - 1) / decay_steps)) / 2 for s in range(1, 8)}
+
+
 def test_a_longer_run_goes_on_at_the_rate_that_is_asked_for(tmp_path, data_dir, capsys, monkeypatch):
     workdir = tmp_path / "longer"
     decay = ["--train.steps", "4", "--optimizer.decay-steps", "4", "--optimizer.warmup-steps", "3"]
@@ -95,9 +100,10 @@ def test_a_longer_run_goes_on_at_the_rate_that_is_asked_for(tmp_path, data_dir, 
     assert cure in error(capsys, *longer)
     assert read_config(workdir).train.steps == 4
     assert status(*longer, "--optimizer.decay-steps", "9", "--optimizer.lr", "0.002") == 0
-    old, new = ({s: lr * (1 + np.cos(np.pi * (s - 1) / n)) / 2 for s in range(1, 8)} for lr, n in RATES)
-    wanted = {2: old[2] * 2 / 3, 3: old[3], 4: old[4], 5: new[5], 6: new[6], 7: new[7]}
-    assert rates(workdir, range(2, 8)) == pytest.approx(wanted, rel=2e-3)
+    old = cosine_rates(*RATES[0])
+    new = cosine_rates(*RATES[1])
+    expected = {2: old[2] * 2 / 3, 3: old[3], 4: old[4], 5: new[5], 6: new[6], 7: new[7]}
+    assert rates(workdir, range(2, 8)) == pytest.approx(expected, rel=2e-3)
     assert status("train", "--workdir", workdir, "--resume", "--optimizer.lr", "0.003") == 0  # nothing to do
     assert read_config(workdir).optimizer.lr == 0.003
 

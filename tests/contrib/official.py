@@ -97,9 +97,12 @@ def block(p, x, temb, y):
 
 def attention(p, x):
     B, H, W, C = x.shape
-    heads, each = p["q"]["bias"].shape
-    q, k, v = (dense(p[name], norm(p["norm"], x)).reshape(B, H * W, heads, each) for name in "qkv")
-    weights = (torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(each)).softmax(-1)
+    num_heads, head_dim = p["q"]["bias"].shape
+    h = norm(p["norm"], x)
+    q = dense(p["q"], h).reshape(B, H * W, num_heads, head_dim)
+    k = dense(p["k"], h).reshape(B, H * W, num_heads, head_dim)
+    v = dense(p["v"], h).reshape(B, H * W, num_heads, head_dim)
+    weights = (torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(head_dim)).softmax(-1)
     h = torch.einsum("bhqk,bkhd->bqhd", weights, v).reshape(B, H, W, C)
     return x + (h @ p["proj_out"]["kernel"].reshape(C, C) + p["proj_out"]["bias"])
 

@@ -141,12 +141,17 @@ class ScoreAttention(nn.Module):
     def __init__(self, C):
         super().__init__()
         self.group_norm = nn.GroupNorm(32, C)
-        self.proj_q, self.proj_k, self.proj_v, self.proj = (nn.Conv2d(C, C, 1) for _ in range(4))
+        self.proj_q = nn.Conv2d(C, C, 1)
+        self.proj_k = nn.Conv2d(C, C, 1)
+        self.proj_v = nn.Conv2d(C, C, 1)
+        self.proj = nn.Conv2d(C, C, 1)
 
     def forward(self, x):
         B, C, H, W = x.shape
         h = self.group_norm(x)
-        q, k, v = (f(h).flatten(2) for f in (self.proj_q, self.proj_k, self.proj_v))
+        q = self.proj_q(h).flatten(2)
+        k = self.proj_k(h).flatten(2)
+        v = self.proj_v(h).flatten(2)
         weights = (q.mT @ k / C**0.5).softmax(-1)
         return x + self.proj((v @ weights.mT).reshape(B, C, H, W))
 

@@ -48,12 +48,13 @@ def _small_parts(monkeypatch):
 @pytest.mark.usefixtures("x64", "_small_parts")
 def test_gradients_equal_those_of_plain_autodiff():
     inputs = [arrays(*case) for case in CASES]
-    actual, expected = (
-        jax.jit(lambda inputs, f=f: [gradients(f, c[-1], *a) for c, a in zip(CASES, inputs, strict=True)])(
-            inputs
-        )
-        for f in (conv, plain)
-    )
+
+    @partial(jax.jit, static_argnums=0)
+    def all_gradients(f, inputs):
+        return [gradients(f, case[-1], *args) for case, args in zip(CASES, inputs, strict=True)]
+
+    actual = all_gradients(conv, inputs)
+    expected = all_gradients(plain, inputs)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
@@ -105,12 +106,13 @@ def test_accelerators_take_the_gradient_of_the_plain_convolution():
 @pytest.mark.usefixtures("x64", "_small_parts")
 def test_a_product_of_the_hessian_is_that_of_plain_autodiff():
     x, kernel = arrays(*CASES[0])
-    actual, expected = (
-        jax.jit(lambda x, kernel, f=f: jax.jvp(partial(gradients, f, ONE), (x, kernel), (x, kernel)))(
-            x, kernel
-        )
-        for f in (conv, plain)
-    )
+
+    @partial(jax.jit, static_argnums=0)
+    def hessian_product(f, x, kernel):
+        return jax.jvp(partial(gradients, f, ONE), (x, kernel), (x, kernel))
+
+    actual = hessian_product(conv, x, kernel)
+    expected = hessian_product(plain, x, kernel)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
@@ -127,7 +129,8 @@ def test_what_a_device_has_of_its_own_is_not_cut():
             lambda x, kernel: jnp.sin(f(x, kernel, ONE)), mesh=mesh, in_specs=(rows, whole), out_specs=rows
         )(x, kernel).sum()
 
-    actual, expected = (jax.jit(jax.grad(partial(loss, f), (0, 1)))(x, kernel) for f in (conv, plain))
+    actual = jax.jit(jax.grad(partial(loss, conv), (0, 1)))(x, kernel)
+    expected = jax.jit(jax.grad(partial(loss, plain), (0, 1)))(x, kernel)
     for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 

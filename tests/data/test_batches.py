@@ -27,7 +27,8 @@ def test_a_random_map_works_on_a_copy_and_one_weight_is_for_all():
         example["x"] += rng.integers(0, 2)
         return {"x": example["x"], "weight": 0.5}
 
-    first, again = (next(train_batches(ArraySource(x), 4, 0, 3, random_map=raised)) for _ in range(2))
+    first = next(train_batches(ArraySource(x), 4, 0, 3, random_map=raised))
+    again = next(train_batches(ArraySource(x), 4, 0, 3, random_map=raised))
     np.testing.assert_array_equal(first["x"], again["x"])
     np.testing.assert_array_equal(first["weight"], np.full((4, 3), 0.5, np.float32))
     assert x.max() == 1
@@ -104,7 +105,8 @@ def test_seed_changes_the_order(train):
 
 def test_every_epoch_has_every_image_once_in_an_order_of_its_own(train):
     everything = Counter(rows([{"x": read_all(train, 17)[0]}]))
-    first, second = (rows(take(train, 15, start=start)) for start in (0, 15))
+    first = rows(take(train, 15, start=0))
+    second = rows(take(train, 15, start=15))
     assert Counter(first) == Counter(second) == everything
     assert first != second
 

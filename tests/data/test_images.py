@@ -69,7 +69,8 @@ def test_slices_and_indices(train, data_dir):
 @needs_mnist
 def test_mnist(capfd):
     """Sizes, and the published label counts and mean of the test images."""
-    train, test = (open_split("mnist", split, str(MNIST)) for split in ("train", "test"))
+    train = open_split("mnist", "train", str(MNIST))
+    test = open_split("mnist", "test", str(MNIST))
     assert (len(train), len(test)) == (60_000, 10_000)
     images, labels = read_all(test, 256)
     assert images.shape == (10_000, 28, 28, 1)

@@ -57,8 +57,8 @@ def arrays(tmp_path):
         for name, x in files.items():
             np.save(tmp_path / f"{name}.npy", x)
         paths = {name: str(tmp_path / f"{name}.npy") for name in files}
-        rest = {k: v for k, v in more.items() if k not in files}
-        return config.Arrays(**paths, categories=categories, **rest)
+        fields = {k: v for k, v in more.items() if k not in files}
+        return config.Arrays(**paths, categories=categories, **fields)
 
     return make
 

@@ -182,7 +182,8 @@ def test_the_film_is_the_recorded_chain(whole, page):
     columns, w, h = map(int, film["data-sheet"].split())
     x0, states = run.sample(jax.random.key(0), samples.SAMPLES, record=times)
     at = page.tags.index(("div", film))
-    box, image = (attrs for _, attrs in page.tags[at + 1 : at + 3])
+    _, box = page.tags[at + 1]
+    _, image = page.tags[at + 2]
     assert box["viewbox"] == f"{10 % columns * w} {10 // columns * h} {w} {h}"  # without a script: t = 0
     sheet = pixels(image["href"])
     assert (str(sheet.shape[1]), str(sheet.shape[0])) == (image["width"], image["height"])
