@@ -37,7 +37,10 @@ from d3pm_jax import (
 from d3pm_jax.losses import continuous
 from d3pm_jax.processes import Process
 
-K, T, B, S = 4, 5, 2, (2, 3)
+K = 4
+T = 5
+B = 2
+S = (2, 3)
 NUMPY = np.random.default_rng(0)
 UNIT = jnp.asarray(NUMPY.random(S), jnp.float32)
 P = np.array([0.1, 0.2, 0.3, 0.4])
@@ -222,8 +225,8 @@ OUT_OF_RANGE = {
 
 def spoilt_array(role: str, good: Any) -> Iterator[Bad]:
     yield from (Bad(case, x) for case, x in NOT_ARRAYS.items())
-    own = {"integer": "int32", "float": "float32", "bool": "bool_"}[ARRAYS[role]]
-    others = [d for d in ("bool_", "complex64", "float32", "int32") if d != own]
+    right = {"integer": "int32", "float": "float32", "bool": "bool_"}[ARRAYS[role]]
+    others = [d for d in ("bool_", "complex64", "float32", "int32") if d != right]
     yield from (Bad(f"dtype {d}", good.astype(d)) for d in others)
     yield Bad("object array", np.array([None, 1], object))
     yield Bad("a rank more", good[None])
@@ -293,16 +296,20 @@ def modules() -> dict[str, Any]:
         "timesteps": timesteps,
         "likelihood": likelihood,
     }
-    found = {name: (m, [n for n, f in vars(m).items() if of_module(f, m)]) for name, m in names.items()}
+    public_names = {name: (m, functions_of_module(m)) for name, m in names.items()}
     listed = {"numerics": numerics, "losses": losses, "processes": d3pm.processes, "schedules": schedules}
     listed |= {"sampling": sampling, "compat": compat}
-    found |= {name: (m, m.__all__) for name, m in listed.items()}
+    public_names |= {name: (m, m.__all__) for name, m in listed.items()}
     more = {"losses.continuous": continuous, "schedules.continuous": schedules.continuous}
     more |= {"sampling.chain": sampling.chain, "losses.variational": losses.variational}
-    return found | {name: (m, [n for n, f in vars(m).items() if of_module(f, m)]) for name, m in more.items()}
+    return public_names | {name: (m, functions_of_module(m)) for name, m in more.items()}
 
 
-def of_module(f: Any, module: Any) -> bool:
+def functions_of_module(module: Any) -> list[str]:
+    return [name for name, f in vars(module).items() if is_public_function(f, module)]
+
+
+def is_public_function(f: Any, module: Any) -> bool:
     public = inspect.isfunction(f) and not f.__name__.startswith(("_", "dispatch"))
     return public and f.__module__ == module.__name__
 
@@ -333,10 +340,12 @@ def public(process: Process) -> Iterator[Call]:
 
 
 def call(name: str, f: Callable, process: Process) -> Call:
-    roles, good = {}, {}
+    roles = {}
+    good = {}
     for parameter in inspect.signature(f).parameters.values():
         role, value = argument(name, parameter, process)
-        roles[parameter.name], good[parameter.name] = role, value
+        roles[parameter.name] = role
+        good[parameter.name] = value
     return Call(name, f, roles, good)
 
 
@@ -355,10 +364,15 @@ def argument(function: str, parameter: inspect.Parameter, process: Process) -> t
 
 def outcome(call: Call, name: str, bad: Bad, jit: bool) -> tuple[str, str]:
     """Says what came of a call with one argument spoilt, and how: see `OUTCOMES`."""
-    run = call.program(name if name not in call.traced else None, bad.value) if jit else call.f
-    given = {**call.good, name: bad.value}
+    arguments = {**call.good, name: bad.value}
     try:
-        result = jax.block_until_ready(run({n: given[n] for n in call.traced}) if jit else run(**given))
+        if jit:
+            static_name = name if name not in call.traced else None
+            program = call.program(static_name, bad.value)
+            result = program({n: arguments[n] for n in call.traced})
+        else:
+            result = call.f(**arguments)
+        jax.block_until_ready(result)
     except (TypeError, ValueError) as error:
         said = str(error)
         clear = name in said and "\n" not in said and raised_here(error)
@@ -385,9 +399,9 @@ def elsewhere_as_before(call: Call, role: str, bad: Bad, result: Any) -> bool:
     if not bad.element or role == "probabilities or 0":  # of a distribution
         return True
     element = bad.element[: len(S)]
-    for found, expected in zip(numbers(result), numbers(call.result()), strict=True):
-        if found.shape[: len(element)] == S[: len(element)]:
-            same = np.isclose(found, expected, equal_nan=True) | np.isnan(found) & np.isnan(expected)
+    for actual, expected in zip(numbers(result), numbers(call.result()), strict=True):
+        if actual.shape[: len(element)] == S[: len(element)]:
+            same = np.isclose(actual, expected, equal_nan=True) | np.isnan(actual) & np.isnan(expected)
             same[element] = True
             if not same.all():
                 return False
@@ -454,7 +468,9 @@ FINITE_LIMIT = (
 
 def legal(call: Call, name: str, bad: Bad, result: Any) -> bool:
     """Tells whether what came of a spoilt argument is what the documentation says."""
-    which, case, role = f"{call.name}({name})", bad.case, call.roles[name]
+    which = f"{call.name}({name})"
+    case = bad.case
+    role = call.roles[name]
     infinite = any(np.isinf(x).any() for x in numbers(result))
     return (
         (case == "None" and call.optional(name))

@@ -15,15 +15,17 @@ from d3pm_jax.processes import Process
 from tests.checks import table
 
 PROCESS = table.PROCESSES["uniform"]
-X, T, U = jnp.array([[0, 1, 2], [2, 1, 0]]), jnp.array([2, 5]), table.UNIT
+X = jnp.array([[0, 1, 2], [2, 1, 0]])
+T = jnp.array([2, 5])
+U = table.UNIT
 LOGITS = jnp.zeros((2, 3, 4))
 
 
 def defects(process, jit, wanted):
     with jax.debug_key_reuse(False):  # the table has one key
-        found = list(table.calls(process, jit, wanted))
-    counts = collections.Counter(kind for kind, _, _ in found)
-    assert not [x for x in found if x[0] in table.DEFECTS]
+        outcomes = list(table.calls(process, jit, wanted))
+    counts = collections.Counter(kind for kind, _, _ in outcomes)
+    assert not [x for x in outcomes if x[0] in table.DEFECTS]
     return counts
 
 
@@ -86,7 +88,8 @@ def test_a_kernel_that_was_called_before_is_checked_again():
 
 def test_methods_of_a_process_of_ones_own_are_checked():
     class Half(Process):
-        K, T = 2, 3
+        K = 2
+        T = 3
 
         def log_q_probs(self, x0, t):
             return jnp.full((*x0.shape, 2), jnp.log(0.5))

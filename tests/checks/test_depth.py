@@ -81,8 +81,8 @@ def test_what_was_compiled_inside_of_a_kernel_is_not_used_outside():
         def draw_q(self, x0, t, u, u_low=None):
             return draw(PROCESS, x0, t, u)
 
-    own = Own(**{f.name: getattr(PROCESS, f.name) for f in dataclasses.fields(PROCESS)})
-    own.draw_q(X, T, U)
+    process = Own(**{f.name: getattr(PROCESS, f.name) for f in dataclasses.fields(PROCESS)})
+    process.draw_q(X, T, U)
     np.testing.assert_array_equal(draw(PROCESS, X, T, U - 1), -1)
 
 

@@ -50,7 +50,8 @@ def test_kernels_name_the_cure_for_a_first_step(name):
 
 
 def test_chains_and_bounds_name_the_cure():
-    reverse, term = (partial(f, first_step="x0") for f in (d3pm.p_logits, d3pm.posterior_kl))
+    reverse = partial(d3pm.p_logits, first_step="x0")
+    term = partial(d3pm.posterior_kl, first_step="x0")
     with pytest.raises(TypeError, match=CURE):
         d3pm.ancestral(lambda xt, t: LOGITS[xt], PROCESS, X[:, None], lambda t: U[:, None], reverse=reverse)
     with pytest.raises(TypeError, match=CURE):
@@ -91,8 +92,8 @@ def test_official_takes_the_prediction_at_t_1_alone():
     xt = X[::-1]
     log_p0 = d3pm.log_p_x0(PROCESS, LOGITS)
     expected = jnp.where(t[:, None] == 1, log_p0, d3pm.p_logits(PROCESS, LOGITS, xt, t))
-    found = d3pm.p_logits(PROCESS, LOGITS, xt, t, "official")
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    actual = d3pm.p_logits(PROCESS, LOGITS, xt, t, "official")
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
     as_published = d3pm.hybrid(PROCESS, LOGITS, X, xt, t, 0.1)
     official = d3pm.hybrid(PROCESS, LOGITS, X, xt, t, 0.1, "official")
     np.testing.assert_array_equal(official.ce, as_published.ce)

@@ -64,40 +64,40 @@ def full(process):
     )
 
 
-@pytest.mark.parametrize(("given", "expected"), FILLED)
-def test_data_is_filled_in_wherever_it_stands(given, expected):
+@pytest.mark.parametrize(("spec", "expected"), FILLED)
+def test_data_is_filled_in_wherever_it_stands(spec, expected):
     calls = []
 
     def counts():
         calls.append(None)
         return COUNTS
 
-    assert needs_data(given)
+    assert needs_data(spec)
     assert not needs_data(expected)
-    assert fill(given, 3, counts) == expected
-    assert len(calls) == ("MutualInformation" in repr(given))
+    assert fill(spec, 3, counts) == expected
+    assert len(calls) == ("MutualInformation" in repr(spec))
     assert fill(expected, 5, lambda: pytest.fail("nothing to count for")) == expected
 
 
 def test_of_a_whole_config_only_numbers_are_filled_in():
-    given = full(FILLED[5][0])
-    assert needs_data(given)
-    filled = fill(given, 3, lambda: COUNTS)
+    from_data = full(FILLED[5][0])
+    assert needs_data(from_data)
+    filled = fill(from_data, 3, lambda: COUNTS)
     assert filled == full(FILLED[5][1])
     assert not needs_data(filled)
     assert filled.data.name == "data"
 
 
-@pytest.mark.parametrize(("given", "saved"), FILLED)
-def test_data_equals_any_saved_number(given, saved):
-    assert fill_from_saved(saved, given) == saved
+@pytest.mark.parametrize(("spec", "saved"), FILLED)
+def test_data_equals_any_saved_number(spec, saved):
+    assert fill_from_saved(saved, spec) == saved
     assert fill_from_saved(saved, saved) == saved
 
 
 def test_a_number_differs_from_a_saved_one_and_so_does_another_part():
     saved = full(Absorbing(4, 8, Reciprocal(), 3))
-    given = full(Absorbing("data", 9, Reciprocal(), 2))
-    differences = io.differences(saved, fill_from_saved(saved, given))
+    changed = full(Absorbing("data", 9, Reciprocal(), 2))
+    differences = io.differences(saved, fill_from_saved(saved, changed))
     assert differences == {"process.mask_id": (3, 2), "process.steps": (8, 9)}
     other = full(Uniform("data", 8, Reciprocal()))
     assert fill_from_saved(saved, other) == other
@@ -136,8 +136,8 @@ def test_parts_survive_json_with_data_and_with_numbers():
         config.RandomWalk("x.npy", 2, 4, Cosine()),
         config.FromRate("x.npy", 2, 4, MutualInformation(SHARES), speed=2.0),
     ]:
-        given = full(process)
-        assert io.from_json(json.loads(io.dump_config(given))) == given
+        whole = full(process)
+        assert io.from_json(json.loads(io.dump_config(whole))) == whole
 
 
 def test_the_command_line_takes_numbers_and_data(capsys):

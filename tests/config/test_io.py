@@ -40,10 +40,10 @@ class OwnLoss(configs.HybridLoss):
 def test_an_objective_that_was_saved_without_its_belief_is_as_published(loss):
     config = dataclasses.replace(tiny.get_config(), loss=loss)
     tree = config_io.to_json(config)
-    own = {"OwnLoss": OwnLoss}
-    assert config_io.from_json(tree, own) == config
+    classes = {"OwnLoss": OwnLoss}
+    assert config_io.from_json(tree, classes) == config
     del tree["loss"]["belief"]
-    assert config_io.from_json(tree, own).loss == dataclasses.replace(loss, belief="d3pm")
+    assert config_io.from_json(tree, classes).loss == dataclasses.replace(loss, belief="d3pm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,18 +64,18 @@ class OwnFirstStep(configs.HybridLoss):
     ],
 )
 def test_an_objective_that_was_saved_with_its_first_step_opens(saved, opened):
-    own = {"OwnLoss": OwnLoss, "OwnFirstStep": OwnFirstStep}
+    classes = {"OwnLoss": OwnLoss, "OwnFirstStep": OwnFirstStep}
     for loss in (configs.HybridLoss(), configs.StochasticBound(), OwnLoss()):
         config = dataclasses.replace(tiny.get_config(), loss=loss)
         tree = config_io.to_json(config)
         del tree["loss"]["belief"]
         tree["loss"] |= saved
-        assert config_io.from_json(tree, own).loss == dataclasses.replace(loss, belief=opened)
+        assert config_io.from_json(tree, classes).loss == dataclasses.replace(loss, belief=opened)
     config = dataclasses.replace(tiny.get_config(), loss=OwnFirstStep())
     tree = config_io.to_json(config)
     tree["loss"] |= saved | {"belief": "d3pm"}
     expected = OwnFirstStep(first_step=saved["first_step"], belief="d3pm")
-    assert config_io.from_json(tree, own).loss == expected  # the field is its own
+    assert config_io.from_json(tree, classes).loss == expected  # the field is its own
 
 
 def test_the_data_of_older_runs_opens():
@@ -97,11 +97,11 @@ def test_a_run_of_before_there_were_meshes_opens():
 def test_only_a_part_of_the_users_file_is_made(tmp_path):
     """Not whatever else it holds, a function or a class that it imports among it."""
     (tmp_path / "own.py").write_text("from d3pm_jax.data import Description\nrun = print\n")
-    own = config_io.own_parts(config_io.load_module(tmp_path / "own.py"))
+    classes = config_io.own_parts(config_io.load_module(tmp_path / "own.py"))
     for name in ("run", "Description", "__init__"):
         tree = config_io.to_json(tiny.get_config()) | {"data": {"class": f"own.{name}", "sep": ""}}
         with pytest.raises(UserError, match=f"the config has a part {name} of its own: pass --config FILE"):
-            config_io.from_json(tree, own)
+            config_io.from_json(tree, classes)
         assert config_io.own_names(tree) == [name]
 
 

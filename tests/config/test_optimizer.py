@@ -77,9 +77,10 @@ def test_lion_follows_its_formula_and_decays_kernels_alone():
         for name in sorted(w):
             g = rng.normal(size=w[name].shape)
             decay = 0.3 * w[name] if name == "kernel" else 0.0
-            wanted = -lr * (np.sign(0.8 * m[name] + 0.2 * g) + decay)
-            np.testing.assert_allclose(actual[name], wanted, rtol=1e-12)
-            m[name], w[name] = 0.95 * m[name] + 0.05 * g, w[name] + wanted
+            expected = -lr * (np.sign(0.8 * m[name] + 0.2 * g) + decay)
+            np.testing.assert_allclose(actual[name], expected, rtol=1e-12)
+            m[name] = 0.95 * m[name] + 0.05 * g
+            w[name] = w[name] + expected
 
 
 def orthogonal(x, steps=5):

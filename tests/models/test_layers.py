@@ -24,9 +24,11 @@ def plain_group_norm(x, scale, bias, groups, eps):
 
 @pytest.mark.usefixtures("x64")
 def test_group_norm_and_its_gradient_equal_the_formula():
-    keys = jax.random.split(jax.random.key(0), 4)
-    shapes = (2, 3, 5, 12), (12,), (12,), (2, 3, 5, 12)
-    x, scale, bias, weight = (jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True))
+    key_x, key_scale, key_bias, key_weight = jax.random.split(jax.random.key(0), 4)
+    x = jax.random.normal(key_x, (2, 3, 5, 12))
+    scale = jax.random.normal(key_scale, (12,))
+    bias = jax.random.normal(key_bias, (12,))
+    weight = jax.random.normal(key_weight, (2, 3, 5, 12))
 
     @partial(jax.jit, static_argnums=0)
     def value_and_gradient(f):
@@ -40,15 +42,16 @@ def test_group_norm_and_its_gradient_equal_the_formula():
 
 @pytest.mark.usefixtures("x64")
 def test_group_norm_of_bfloat16_has_statistics_in_float32():
-    keys = jax.random.split(jax.random.key(0), 2)
-    x, g = (jax.random.normal(k, (2, 8, 8, 4), jnp.float32).astype(jnp.bfloat16) for k in keys)
+    key_x, key_g = jax.random.split(jax.random.key(0), 2)
+    x = jax.random.normal(key_x, (2, 8, 8, 4), jnp.float32).astype(jnp.bfloat16)
+    g = jax.random.normal(key_g, (2, 8, 8, 4), jnp.float32).astype(jnp.bfloat16)
     x = (x + 30).astype(jnp.bfloat16)
-    one = jnp.ones(4, jnp.float32)
-    zero = jnp.zeros(4, jnp.float32)
+    scale = jnp.ones(4, jnp.float32)
+    bias = jnp.zeros(4, jnp.float32)
 
     @partial(jax.jit, static_argnums=0)
     def value_and_gradient(norm, x, g):
-        y, pull_back = jax.vjp(lambda x: norm(x, one, zero, 2, 1e-6), x)
+        y, pull_back = jax.vjp(lambda x: norm(x, scale, bias, 2, 1e-6), x)
         return y, pull_back(g)[0]
 
     actual = value_and_gradient(group_norm, x, g)
@@ -86,13 +89,15 @@ def plain_attention(x, params, groups, num_heads):
     C = x.shape[-1]
     h = plain_group_norm(x, params["norm"]["scale"], params["norm"]["bias"], groups, 1e-6)
     h = np.asarray(h).reshape(B, -1, C)
-    q, k, v = (h @ params[n]["kernel"] + params[n]["bias"] for n in "qkv")
+    q = h @ params["q"]["kernel"] + params["q"]["bias"]
+    k = h @ params["k"]["kernel"] + params["k"]["bias"]
+    v = h @ params["v"]["kernel"] + params["v"]["bias"]
     mixed = np.zeros(h.shape)
     c = C // num_heads
     for i in range(num_heads):
-        own = np.s_[:, :, i * c : (i + 1) * c]
-        e = np.exp(np.einsum("bqc,bkc->bqk", q[own], k[own]) / np.sqrt(c))
-        mixed[own] = np.einsum("bqk,bkc->bqc", e / e.sum(-1, keepdims=True), v[own])
+        channels = np.s_[:, :, i * c : (i + 1) * c]
+        e = np.exp(np.einsum("bqc,bkc->bqk", q[channels], k[channels]) / np.sqrt(c))
+        mixed[channels] = np.einsum("bqk,bkc->bqc", e / e.sum(-1, keepdims=True), v[channels])
     out = params["proj_out"]
     return x + (mixed @ out["kernel"] + out["bias"]).reshape(x.shape)
 

@@ -21,7 +21,7 @@ def test_remat_changes_no_number(build):
     """Neither loss nor gradient, with dropout of a key, whether it is passed or not."""
     graphdef, params = randomised(build, dropout=0.5, num_classes=3)
     params = jax.tree.map(lambda x: x.astype(float), params)
-    (xt, t) = images()
+    xt, t = images()
     leaner = nnx.graphdef(nnx.eval_shape(lambda: build(dropout=0.5, num_classes=3, remat=True)))
 
     def loss(params, graphdef, key):
@@ -31,11 +31,11 @@ def test_remat_changes_no_number(build):
         lambda params, key: [jax.value_and_grad(loss)(params, g, key) for g in (graphdef, leaner)],
     )
     actual = [run(params, key) for key in (None, jax.random.key(1), jax.random.key(2))]
-    for one, two in actual:
-        assert one[0] == two[0]
-        for a, b in zip(jax.tree.leaves(one[1]), jax.tree.leaves(two[1]), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(one[0]) ** 0.5)
-    assert len({float(one[0]) for one, _ in actual}) == 3
+    for (value, gradient), (leaner_value, leaner_gradient) in actual:
+        assert value == leaner_value
+        for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(leaner_gradient), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(value) ** 0.5)
+    assert len({float(value) for (value, _), _ in actual}) == 3
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_a_step_that_computes_blocks_again_needs_less_memory():
 
 def test_either_field_of_a_config_switches_it_on():
     spec = Spec((6,), 5, None, None, 50)
-    for own, of_train in ((False, False), (True, False), (False, True)):
-        model = configs.Transformer(width=8, num_layers=1, num_heads=1, remat=own)
+    for of_model, of_train in ((False, False), (True, False), (False, True)):
+        model = configs.Transformer(width=8, num_layers=1, num_heads=1, remat=of_model)
         made = nnx.eval_shape(lambda: model.build(spec._replace(remat=of_train), nnx.Rngs(0)))  # noqa: B023
-        assert made.remat == (own or of_train)
+        assert made.remat == (of_model or of_train)
