@@ -23,7 +23,6 @@ FUSED = "tests/losses/test_fused.py"
 INVERSE_CDF = "tests/numerics/test_inverse_cdf.py"
 OWN_PROCESS = "tests/processes/test_own_process.py"
 PARITY = "parity_tests/test_parity.py"
-PARTS_OF_REPORT = "tests/report/test_parts.py"
 PARTS = "tests/training/test_parts.py"
 PRESAMPLED = "tests/loop/test_presampled.py"
 STEP = "tests/training/test_step.py"
@@ -413,21 +412,21 @@ REPORT = (
         "d3pm_jax/report/curves.py",
         "np.cumsum(finite[::-1])[::-1].tolist()",
         "np.cumsum(finite).tolist()",
-        (PARTS_OF_REPORT,),
+        ("tests/report/test_curves.py",),
     ),
     Break(  # the figure at the top of the page
         "shows_the_bound_of_fewest_steps",
         "d3pm_jax/report/folder.py",
         'run.step, -len(arrays["times"]), not arrays["steps"]',
         'run.step, len(arrays["times"]), not arrays["steps"]',
-        (PARTS_OF_REPORT,),
+        ("tests/report/test_folder.py",),
     ),
     Break(  # figures in other features beside each other, as if they compared
         "quality_always_compares",
         "d3pm_jax/report/figures.py",
         "differ = list_incomparable(first, record)",
         "differ = list_incomparable(first, first)",
-        (PARTS_OF_REPORT,),
+        ("tests/report/test_figures.py",),
     ),
 )
 

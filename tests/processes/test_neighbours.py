@@ -36,3 +36,16 @@ def test_neighbours_and_directions_do_not_depend_on_the_unit(scale):
     for unit in (scale, 1.0):
         d3pm.knn_rate(x * unit, k, lambda d, unit=unit: seen.append(d / unit) or np.ones_like(d))
     np.testing.assert_allclose(*seen, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: processes.unit_rows(np.array([[1.0, 2.0], [0.0, 0.0]])), r"embeddings\[1\] has norm 0, so"),
+        (lambda: processes.rank_weights(np.array([[2.0, 1.0]])), r"distances must .* rise along each row"),
+        (lambda: processes.gaussian_weights(np.ones((2, 2)), 0.0), "scale = 0.0: it must be above 0"),
+    ],
+)
+def test_nonsense_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -67,3 +67,17 @@ def test_all_bands_are_the_uniform_process():
         all_steps(d3pm.banded(beta, 6, 5)), all_steps(d3pm.uniform(beta, 6)), strict=True
     ):
         np.testing.assert_allclose(actual, expected, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: d3pm.gaussian(np.ones(3), 5, 5), r"bands = 5 is outside 1\.\.4"),
+        (lambda: d3pm.gaussian(np.ones(3), 1), r"K = 1, outside 2\.\."),
+        (lambda: d3pm.banded(np.ones(3), 5, 0), r"bands = 0 is outside 1\.\.4"),
+        (lambda: d3pm.banded(np.array([1.5]), 5, 1), r"beta = 1\.5 at t = 1 is outside"),
+    ],
+)
+def test_nonsense_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

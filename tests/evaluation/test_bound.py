@@ -1,4 +1,4 @@
-"""Weights in bounds: padding counts nothing, and figures per dimension are ratios."""
+"""Bounds of examples with weights: padding counts nothing, and figures per dimension are ratios."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax.evaluation import baselines, bound
+from d3pm_jax.evaluation import bound
 from d3pm_jax.models import Transformer
 
 K = 5
@@ -86,12 +86,4 @@ def test_parts_of_a_bound_are_per_weighted_element():
     )
     np.testing.assert_allclose(
         [parts["reconstruction"], parts["prior"], *parts["steps"]], np.array([1, 0.5, 1, 1]) / np.log(2)
-    )
-
-
-def test_a_unigram_counts_no_padding():
-    nats = baselines.unigram_nats(np.array([2, 0, 5]), np.array([[0, 2, 1]]), np.array([[1.0, 1.0, 0.0]]))
-    np.testing.assert_allclose(nats, [-np.log(3 / 10) - np.log(6 / 10)])
-    np.testing.assert_allclose(
-        baselines.unigram_nats(np.array([2, 0, 5]), np.array([[0, 1]])), [-np.log(0.03)]
     )

@@ -1,0 +1,51 @@
+"""Figures of the page about runs: what compares, and tables of their own."""
+
+from d3pm_jax.report import figures
+from tests.report.reading import Page
+from tests.report.records import PROTOCOL, bound, of_quality, quality, record
+
+
+def test_figures_of_quality_that_do_not_compare_are_told_apart():
+    a = quality("a.json", 1.5)
+    fewer = quality("fewer.json", 8.0, steps=3)
+    other = quality("other.json", 2.5, features="pixels")
+    small = quality("small.json", 3.5, N=5)
+    earlier = quality("earlier.json", 9.0, step=6, N=99)
+    first = record(quality=[earlier, small, fewer, a])
+    second = record("b", quality=[other, quality("b.json", 4.5)])
+    cells = Page(figures.tabulate_quality([first, second])).inside["td"]
+    assert [x for x in cells if x == "yes" or x.startswith("no: other")] == [
+        "yes",
+        *["no: other N"] * 3,
+        "no: other N, features",
+        "no: other N",
+    ]
+    alone = Page(figures.tabulate_quality([record(quality=[a, other])])).inside["td"]
+    assert [x for x in alone if x in ("yes", "no: other features")] == ["yes", "no: other features"]
+    selected = figures.select_best_quality([record("none"), first, second, record("c", quality=[other])])
+    assert [x and x.path.name for x in selected] == [None, "a.json", "b.json", None]
+    assert figures.list_main_figures(first, a)["Fréchet distance"] == (
+        "1.5<small>9 samples beside split train, 5 steps, seed 3, in "
+        '<span title="sums, sha256 0123456789abcdef">sums, 0123456789ab</span></small>'
+    )
+
+
+def test_figures_of_texts_have_a_table_of_their_own():
+    row = {"n": 9, "known_words": 0.5, "distinct_1": 0.25, "distinct_2": None, "distinct_3": 1.0}
+    row |= {"longest_copy": 5, "copied": "<b>\né"}
+    text = of_quality("t.json", {"samples": row, "unigram": row | {"n": 3}}, PROTOCOL)
+    page = Page(figures.tabulate_quality([record(quality=[quality("a.json")]), record("b", quality=[text])]))
+    assert len(page.inside["table"]) == 2
+    at = page.inside["th"].index("known words")
+    titles = ["distinct words", "2-grams", "3-grams", "longest copy", "copied"]
+    assert page.inside["th"][at + 1 : at + 6] == titles
+    cells = page.inside["td"][page.inside["td"].index("unigram") :]
+    assert cells[:9] == ["unigram", "3", "0.5", "0.25", "too few", "1", "5", "'<b>\\né'", "no: other N"]
+    said = figures.list_main_figures(record(), text)["known words"]
+    assert said.startswith("0.5<small>9 samples beside split train, 5 steps, seed 3, in ")
+
+
+def test_baselines_are_told_once():
+    result = bound(1.0, baselines={"histogram": 2.5})
+    words = Page(figures.tabulate_bounds([record(bounds=[result]), record("b", bounds=[result])])).inside["p"]
+    assert words[1:] == ["For comparison, on the same examples as a, b: histogram 2.5 bits/dim."]
