@@ -226,3 +226,12 @@ def _cure(value: Any) -> str:
     if isinstance(value, list):
         return ", not a list: write (...,)"
     return ""
+
+
+# Names of before, which files of users may import.
+Part = CheckedPart
+Range = Interval
+at_least = integers_from
+fits = matches_hint
+in_words = describe_hint
+undefined = undefined_method

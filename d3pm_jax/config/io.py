@@ -45,10 +45,6 @@ def read_config_file(path: Path) -> Config:
     return config
 
 
-# The earlier name, which scripts of users may import.
-from_file = read_config_file
-
-
 def load_module(path: Path) -> ModuleType:
     """Runs a Python file, and returns it as a module.
 
@@ -311,3 +307,11 @@ def _find_class(class_name: str, fields: dict[str, Any], own_classes: Mapping[st
     if cls is None:
         raise UserError(f"this version has no part named {one_line(repr(class_name))} in {MODULE}")
     return cls
+
+
+# Names of before, which files of users may import.
+from_file = read_config_file
+load = load_module
+check = check_config
+dump = dump_config
+flat = flatten_config

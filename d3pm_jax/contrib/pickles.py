@@ -8,6 +8,7 @@ that weights are written with are known and others refused, a key is looked at b
 functions of a short list stand-ins build arrays and plain values.
 """
 
+import pickle
 import pickletools
 import sys
 import zipfile
@@ -212,6 +213,10 @@ class _Reader:
             case "BINPERSID":
                 stack[-1] = self._load_storage(stack[-1])
 
+            case "PROTO" if argument > pickle.HIGHEST_PROTOCOL:
+                raise ValueError(f"unsupported pickle protocol: {argument}")
+            case "FRAME" if argument > sys.maxsize:
+                raise ValueError(f"frame size > sys.maxsize: {argument}")
             case "PROTO" | "FRAME" | "STOP":
                 pass
             case _:
@@ -224,12 +229,20 @@ class _Reader:
         self._stack = self._outer_stacks.pop()
         return items
 
-    def _find_stand_in(self, module: str, name: str) -> Any:
+    def _find_stand_in(self, module: Any, name: Any) -> Any:
         """Returns the stand-in of a function or class.
 
+        Args:
+            module: of it; text, unless the file is made to harm.
+            name: of it in the module, as `module`.
+
         Raises:
+            ValueError: a name is no text.
             Refused: there is none.
         """
+        # A name of STACK_GLOBAL may be any value. The hash of tuples in tuples takes all stack or time.
+        if type(module) is not str or type(name) is not str:
+            raise ValueError("a name that is no text")
         if module == "torch" and name in _STORAGES:
             return _Token(name)
         stand_in = _STAND_INS.get((module, name))
@@ -258,6 +271,9 @@ class _Reader:
         """Returns a storage as an array of one axis."""
         kind, token, key, _, size = persistent_id
         if kind != "storage" or not isinstance(token, _Token) or not isinstance(key, str):
+            raise ValueError("a tensor without a storage")
+        if type(size) is not int:
+            # The message below would write it out: that of tuples in tuples has no end.
             raise ValueError("a tensor without a storage")
         if key not in self._storages:
             content = _read_entry(self._archive, f"{self._folder}data/{key}")

@@ -128,7 +128,8 @@ def _lock_file(path: Path) -> Iterator[None]:
     # An OSError of `touch` is one of the folder, which the user has to mend. One of `acquire` can then only
     # come from the lock.
     path.touch()
-    # A "soft" lock is a file that exists, and would outlive a process that is killed.
+    # With fallback_to_soft the file itself would be the lock where the system has none, and would outlive a
+    # process that is killed.
     lock = filelock.FileLock(path, fallback_to_soft=False)
     with contextlib.suppress(OSError):
         lock.acquire()
@@ -330,3 +331,8 @@ def _map_file(path: Path, dtype: Any) -> np.ndarray:
         raise DatasetError(
             f"{path} is damaged: delete its folder, the text is prepared again then"
         ) from error
+
+
+# Names of before, which files of users may import.
+Tokens = SplitTokens
+prepare = prepare_corpus

@@ -56,3 +56,10 @@ def make_kind(description: Description, data: Data | None = None) -> Kind:
     kind = classes[description.kind](description)
     kind.check()
     return kind
+
+
+# Names of before, which files of users may import.
+Image = ImageKind
+Text = TextKind
+Array = ArrayKind
+of = make_kind

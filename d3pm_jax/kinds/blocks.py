@@ -61,3 +61,6 @@ class Table(NamedTuple):
 
 
 Block = Picture | Rows | Strip | Film | TextBlock | TextFilm | Table
+
+# Names of before, which files of users may import.
+Text = TextBlock

@@ -207,5 +207,5 @@ class Window:
         return means
 
 
-# What this function was called before: a script may still ask `runs.metrics` for it by this name.
+# Names of before, which files of users may import.
 read = read_metrics

@@ -249,5 +249,5 @@ def watch_for_stop() -> Iterator[Callable[[int], str | None]]:
         yield name_agreed
 
 
-# Programs that start their processes themselves call it by the name that it had first.
+# Names of before, which files of users may import.
 join = join_processes

@@ -310,7 +310,7 @@ def _format_cell(figure: Value | None) -> str:
     return f"{figure.value:.3f}"
 
 
-# What these functions were called before: a script may still ask `runs.protocol` for them by these names.
+# Names of before, which files of users may import.
 read = read_figures
 write = write_figures
 table = format_table

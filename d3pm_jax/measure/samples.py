@@ -74,8 +74,10 @@ def make_sampler(
         reverse = partial(p_logits, **logits_keywords(parts.config.loss))
         if known_elements is None:
             return sampling.sample(key, denoise, process, batch_shape, start, record, reverse)
-        x0 = jnp.broadcast_to(known_elements.x0, batch_shape)
-        known = jnp.broadcast_to(known_elements.known, batch_shape)
+        # `Run.sample` takes a plain pair too.
+        x0, known = known_elements  # [*S], [*S]
+        x0 = jnp.broadcast_to(x0, batch_shape)
+        known = jnp.broadcast_to(known, batch_shape)
         return sampling.sample_infill(key, denoise, process, x0, known, start, record, reverse)
 
     def draw_batches(

@@ -166,3 +166,7 @@ class Backbone(nnx.Module):
 
 def _call(layer: Any, *args: Array | None) -> Array:
     return layer(*args)
+
+
+# Names of before, which files of users may import.
+Level = Stage

@@ -43,13 +43,13 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
 
 def join_html(*children: object) -> Html:
     """Joins children to one piece of HTML; text is escaped, None is nothing."""
-    joined = ""
+    parts = []
     for child in children:
         if isinstance(child, Html):
-            joined += child
+            parts.append(child)
         elif child is not None:
-            joined += _escape(child)
-    return Html(joined)
+            parts.append(_escape(child))
+    return Html("".join(parts))
 
 
 def _escape(value: object) -> str:

@@ -316,6 +316,6 @@ def _hash_files(path: Path) -> dict[str, str | None]:
     return hashes
 
 
-# Notebooks and scripts call these two by the names that they had first.
+# Names of before, which files of users may import.
 steps = list_steps
 save = save_checkpoint

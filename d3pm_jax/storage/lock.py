@@ -1,7 +1,7 @@
 """Keeps two trainings from writing to one folder: each would delete what the other is writing."""
 
 import contextlib
-import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +9,6 @@ import filelock
 
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.storage.names import LOCK
-
-# What the system answers where a file system has no locks, as some of networks have none.
-WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 @contextlib.contextmanager
@@ -24,22 +21,27 @@ def hold_folder(workdir: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it, or the folder cannot be written to.
     """
-    # With fallback_to_soft the file itself would be the lock where the system has none. A process that is
-    # killed would leave it behind, and its run could not be resumed. No lock at all is better than that one.
-    # is up to the user, as it was told in the manual, not to start two trainings.
-    lock = filelock.FileLock(workdir / LOCK, blocking=False, fallback_to_soft=False)
+    path = workdir / LOCK
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        # The file is opened here first, so that an error of `acquire` below can only come from the lock.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666))
+    except OSError as error:
+        raise cannot_write_error(workdir, error) from error
+
+    # With fallback_to_soft the file itself would be the lock where the system has none. A killed process
+    # would leave it behind, and its run could not be resumed. So there is no lock then, and it is up to the
+    # user not to start two trainings.
+    lock = filelock.FileLock(path, blocking=False, fallback_to_soft=False)
+    try:
         lock.acquire()
     except filelock.Timeout as error:
         raise UserError(
             f"another `d3pm train` is writing to {workdir}: wait for it or pass another --workdir"
         ) from error
-    except NotImplementedError:
+    except OSError:
+        # Systems without locks answer in many ways: ENOLCK, ENOSYS, EOPNOTSUPP, EINVAL, EIO, ...
         pass
-    except OSError as error:
-        if error.errno not in WITHOUT_LOCKS:
-            raise cannot_write_error(workdir, error) from error
     try:
         yield
     finally:

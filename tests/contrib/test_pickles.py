@@ -128,6 +128,20 @@ HARMFUL = {
         b"}" + (b"q\0}" + text("a") + b"h\0s" + text("b") + b"h\0s") * 45,
         "no weights",
     ),
+    "a module of 2^60 entries": (b")" + b"2\x86" * 60 + b"\x8c\x01x\x93", "a name that is no text"),
+    "a name of nested tuples": (b"\x8c\x01x)" + b"\x85" * 200_000 + b"\x93", "a name that is no text"),
+    "a storage of 2^60 entries": (
+        b"("
+        + text("storage")
+        + b"ctorch\nFloatStorage\n"
+        + text("0")
+        + text("cpu")
+        + b")"
+        + b"2\x86" * 60
+        + b"tQ",
+        "a tensor without a storage",
+    ),
+    "a protocol to come": (b"\x80\x06N", "unsupported pickle protocol: 6"),
     "a name with an escape": (b"cos\x1b[31m\nsystem\n", r"holds os\[31m\.system, which"),
 }
 

@@ -44,7 +44,7 @@ def refuse_locks(monkeypatch, code):
     monkeypatch.setattr(fcntl, "flock", refuse)
 
 
-@pytest.mark.parametrize("name", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+@pytest.mark.parametrize("name", ["ENOLCK", "ENOSYS", "EOPNOTSUPP", "EINVAL", "ENOTTY", "EIO", "EPERM"])
 def test_a_file_system_without_locks_is_written_to_without_one(name, tmp_path, monkeypatch):
     refuse_locks(monkeypatch, getattr(errno, name))
     with lock.hold_folder(tmp_path), lock.hold_folder(tmp_path):
@@ -52,9 +52,9 @@ def test_a_file_system_without_locks_is_written_to_without_one(name, tmp_path, m
     assert os.listdir(tmp_path) == ["lock"]
 
 
-def test_a_lock_that_fails_otherwise_is_told(tmp_path, monkeypatch):
-    refuse_locks(monkeypatch, errno.EIO)
-    message = rf"cannot write to .*: {os.strerror(errno.EIO)}; make room there, or pass another --workdir"
+def test_a_lock_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "lock").mkdir()
+    message = rf"cannot write to .*: {os.strerror(errno.EISDIR)}; make room there, or pass another --workdir"
     with pytest.raises(UserError, match=message), lock.hold_folder(tmp_path):
         pass
 
