@@ -10,7 +10,8 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from types import UnionType
+from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin
 
 import tyro
 
@@ -53,7 +54,8 @@ def read_command(cls: type[AnyCommand], words: list[str], name: str) -> tuple[An
         flag, values = failing
         if not values:
             raise UsageError(f"argument {flag}: expected a value, got nothing")
-        expected = describe_hint(hints.get(_field_name(flag), Any)).removesuffix(" or None")
+        hint = hints.get(_field_name(flag), Any)
+        expected = describe_hint(hint).removesuffix(" or None")
         if expected.startswith(LIST):
             # Of N,N,... the message names the number that is wrong.
             expected = expected.removeprefix(LIST)
@@ -62,7 +64,7 @@ def read_command(cls: type[AnyCommand], words: list[str], name: str) -> tuple[An
         elif expected.startswith(PAIR):
             items = expected.removeprefix(PAIR).removesuffix(")").split(", ")
             expected = " and ".join(items)
-        else:
+        elif not _is_tuple(hint):
             # The option takes one word, and the words after that are of no option.
             values = values[:1]
         raise UsageError(f"argument {flag}: expected {expected}, got {quote_words(values)}")
@@ -78,10 +80,24 @@ def _check_switches(hints: Mapping[str, Any], words: list[str]) -> None:
     Raises:
         UsageError: naming the switch.
     """
-    for word in words:
+    for before, word in itertools.pairwise(["", *words]):
         flag, equals, value = word.partition("=")
-        if equals and flag.startswith("--") and hints.get(_field_name(flag)) is bool:
-            raise UsageError(f"argument {flag}: expected no value, got {quote_words([value])}")
+        if not equals or not flag.startswith("--") or hints.get(_field_name(flag)) is not bool:
+            continue
+        # In `--prompt --gif=1` the option before lacks its value. The error is of that one, which comes first.
+        if before.startswith("--") and hints.get(_field_name(before), bool) is not bool:
+            return
+        raise UsageError(f"argument {flag}: expected no value, got {quote_words([value])}")
+
+
+def _is_tuple(hint: Any) -> bool:
+    """Says whether an annotation allows tuples, be they restricted or not."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return _is_tuple(get_args(hint)[0])
+    if origin in (Union, UnionType):
+        return any(map(_is_tuple, get_args(hint)))
+    return origin is tuple
 
 
 def _field_name(flag: str) -> str:

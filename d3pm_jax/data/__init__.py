@@ -2,7 +2,7 @@
 
 from d3pm_jax.extras import require
 
-require(__name__, "grain", "tensorflow_datasets")
+require(__name__, "filelock", "grain", "platformdirs", "tensorflow_datasets")
 
 from d3pm_jax.data.batches import check_batch_size, count_categories, read_all, read_batch, train_batches
 from d3pm_jax.data.description import Description

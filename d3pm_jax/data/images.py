@@ -140,7 +140,7 @@ def check_stored(name: str, data_dir: str) -> None:
             raise DatasetError(
                 f"{path} cannot be read ({one_line(error)}): prepare the data set again"
             ) from error
-        foreign = [name for name in class_names if not name.startswith("tensorflow_datasets.")]
+        foreign = [cls for cls in class_names if not cls.startswith("tensorflow_datasets.")]
         if foreign:
             raise DatasetError(
                 f"{path} would import {one_line(foreign[0])}: name the directory if you trust it"

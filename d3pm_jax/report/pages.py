@@ -52,35 +52,35 @@ def page(runs: Sequence[Run]) -> str:
     """
     if len(runs) > curves.COLOURS:
         raise UserError(f"{len(runs)} runs: a page has {curves.COLOURS} colours, write several pages")
-    reported = folder.read_folders(runs)
-    names = [run.name for run in reported]
+    reported_runs = folder.read_folders(runs)
+    names = [reported.name for reported in reported_runs]
     subject = ", ".join(names) if len(names) <= NAMED else f"{len(names)} runs"
     title = f"Report of {subject}"
 
     def join_by_run(contents: Sequence[Html | None]) -> Html:
         """Joins a content of each run, below its name where there are several runs; None is left out."""
         parts = []
-        for run, content in zip(reported, contents, strict=True):
+        for reported, content in zip(reported_runs, contents, strict=True):
             if not content:
                 continue
-            if len(reported) > 1:
-                parts.append(tag("h3", run.name))
+            if len(reported_runs) > 1:
+                parts.append(tag("h3", reported.name))
             parts.append(content)
         return join_html(*parts)
 
-    drawn = [samples.draw_run(run) for run in reported]
-    nearest = [samples.show_nearest(run) for run in reported]
-    shown_samples = [samples.show_samples(run, chains) for run, chains in zip(reported, drawn, strict=True)]
-    shown_chains = [samples.show_chains(run, chains) for run, chains in zip(reported, drawn, strict=True)]
+    drawn = [samples.draw_run(reported) for reported in reported_runs]
+    nearest = [samples.show_nearest(reported) for reported in reported_runs]
+    shown_samples = list(map(samples.show_samples, reported_runs, drawn))
+    shown_chains = list(map(samples.show_chains, reported_runs, drawn))
     sections = {
-        "Bounds": figures.tabulate_bounds(reported),
-        "Sample quality": figures.tabulate_quality(reported),
-        "Training": curves.plot_metrics(reported),
-        "Terms of the bound": curves.plot_terms(reported),
+        "Bounds": figures.tabulate_bounds(reported_runs),
+        "Sample quality": figures.tabulate_quality(reported_runs),
+        "Training": curves.plot_metrics(reported_runs),
+        "Terms of the bound": curves.plot_terms(reported_runs),
         "Samples": join_by_run(shown_samples),
         "Nearest examples": join_by_run(nearest),
         "Processes": join_by_run(shown_chains),
-        "Config": tabulate_configs(reported),
+        "Config": tabulate_configs(reported_runs),
     }
     sections = {name: content for name, content in sections.items() if content}
 
@@ -88,7 +88,7 @@ def page(runs: Sequence[Run]) -> str:
     words = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by d3pm_jax {__version__}. "
     words += "Samples and chains are drawn from the averaged weights of the checkpoint."
     written = tag("p", words, class_="soft")
-    head = tag("header", tag("h1", title), written, _tabulate_overview(reported), tag("nav", *links))
+    head = tag("header", tag("h1", title), written, _tabulate_overview(reported_runs), tag("nav", *links))
     legend = curves.draw_legend(names)
     legends = {"Training": legend, "Terms of the bound": legend}
     body = []

@@ -18,7 +18,8 @@ from d3pm_jax.show import text_film
 from d3pm_jax.show.markup import Html, build_figure, encode_png, join_html, note_missing, tag
 
 SAMPLES = 64
-CLASSES = 80  # samples of a network that is told classes, at most
+# Samples of a network that takes classes, at most.
+CLASSES = 80
 FILMED = 16  # chains that play
 STRIP = 10  # states of a chain side by side
 # A chain that plays has these states, and three more between any two of them.
@@ -34,13 +35,13 @@ class Drawn(NamedTuple):
     are_from_folder: bool  # whether the samples are those of `d3pm sample`
 
 
-def draw_run(record: Reported) -> Drawn:
+def draw_run(reported: Reported) -> Drawn:
     """Draws samples and chains from the checkpoint of a run; samples of `d3pm sample` are not drawn again.
 
     Raises:
         UserError: the weights are not finite, or the samples in the folder are damaged.
     """
-    run = record.run
+    run = reported.run
     key = jax.random.key(SEED)
     classes = run.parts.classes
     num_samples = SAMPLES
@@ -54,13 +55,13 @@ def draw_run(record: Reported) -> Drawn:
     drawn_samples, reverse = run.sample(key, num_drawn, batch_size=num_drawn, record=times, chains=FILMED)
     samples = drawn_samples if stored_samples is None else stored_samples
     strip = evenly_spaced(run.process.T, STRIP)
-    chains = chains_to_show(run.parts, key, samples, reverse, times, strip, record.examples)
+    chains = chains_to_show(run.parts, key, samples, reverse, times, strip, reported.examples)
     return Drawn(chains, stored_samples is not None)
 
 
-def show_samples(record: Reported, drawn: Drawn) -> Html:
+def show_samples(reported: Reported, drawn: Drawn) -> Html:
     """Shows samples beside examples of the data."""
-    run = record.run
+    run = reported.run
     kind = run.parts.kind
     classes = run.parts.classes
     levels = drawn.chains.levels
@@ -81,10 +82,10 @@ def show_samples(record: Reported, drawn: Drawn) -> Html:
         return tag("p", words, f" Each is an array {list(x.shape[1:])}, of which no picture is made.")
     samples_figure = build_figure(render_block(samples_block), "Samples", words)
 
-    examples = record.examples  # [M, *S]
+    examples = reported.examples  # [M, *S]
     if examples is None:
         text = "Examples of the data are not beside them: this run began from weights alone"
-        return join_html(samples_figure, note_missing(text, record.resume))
+        return join_html(samples_figure, note_missing(text, reported.resume))
     examples_block = kind.show_samples(examples, levels)
     if examples_block is None:
         return samples_figure
@@ -93,9 +94,9 @@ def show_samples(record: Reported, drawn: Drawn) -> Html:
     return tag("div", samples_figure, examples_figure, class_="beside")
 
 
-def show_chains(record: Reported, drawn: Drawn) -> Html:
+def show_chains(reported: Reported, drawn: Drawn) -> Html:
     """Shows chains of the forward process and of the reverse one, and the latter as a film."""
-    kind = record.run.parts.kind
+    kind = reported.run.parts.kind
     chains = drawn.chains
     levels = chains.levels
 
@@ -109,7 +110,7 @@ def show_chains(record: Reported, drawn: Drawn) -> Html:
     if chains.forward is not None:
         forward = kind.show_chain(chains.forward(), chains.strip, levels)
     if forward is None:
-        first = note_missing("The forward process has no examples to begin from", record.resume)
+        first = note_missing("The forward process has no examples to begin from", reported.resume)
     else:
         words = "x_t of examples of the test split, from the data (t = 0) to noise."
         first = build_figure(render_block(forward), "Forward, data to noise", words)
@@ -135,14 +136,14 @@ def _place_film(strips: Html, film: Block, steps: int) -> Html:
     return tag("div", strips, build_figure(render_block(film), "Reverse, played", words), class_="chains")
 
 
-def show_nearest(record: Reported) -> Html | None:
+def show_nearest(reported: Reported) -> Html | None:
     """Shows the pictures of `d3pm eval --samples`: samples and the training example nearest to each.
 
     Raises:
         UserError: one of the files is no picture.
     """
     figures = []
-    for result in record.quality:
+    for result in reported.quality:
         path = result.path.with_suffix(".png")
         if not path.is_file():
             continue

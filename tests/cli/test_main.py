@@ -1,5 +1,6 @@
 """All commands: help, options, and one line for what they cannot do."""
 
+import dataclasses
 import runpy
 import sys
 
@@ -7,6 +8,9 @@ import pytest
 
 import d3pm_jax
 from d3pm_jax.cli import sample
+from d3pm_jax.cli.reading import read_command
+from d3pm_jax.config.checks import Interval
+from d3pm_jax.errors import UsageError
 from tests.cli.commands import CONFIG, error, status
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -70,6 +74,7 @@ def test_an_option_says_what_it_expects(option, value, expected, capsys):
     [
         (["train", CONFIG, "--workdir", "w", "--resume=3"], "--resume: expected no value, got '3'"),
         (["train", "--workdir", "w", "--dry_run=yes"], "--dry_run: expected no value, got 'yes'"),
+        (["sample", "w", "--prompt", "--gif=1"], "--prompt: expected a value, got nothing"),
         (
             ["import", "a.pt", "--size", "3", "0"],
             "--size: expected a whole number in 1..2147483647 and a whole number in 1..2147483647, got '3 0'",
@@ -83,6 +88,16 @@ def test_an_option_says_what_it_expects(option, value, expected, capsys):
 def test_switches_take_no_value_and_pairs_say_both(words, expected, capsys):
     assert status(*words) == 2
     assert capsys.readouterr().err == f"d3pm {words[0]}: error: argument {expected}\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class IntervalCommand:
+    interval: Interval = (0.0, 1.0)
+
+
+def test_a_restricted_pair_is_quoted_whole():
+    with pytest.raises(UsageError, match=r"--interval: expected a tuple whose second .*, got '2 1'"):
+        read_command(IntervalCommand, ["--interval", "2", "1"], "interval")
 
 
 @pytest.mark.parametrize(
