@@ -84,7 +84,7 @@ def _check_switches(hints: Mapping[str, Any], words: list[str]) -> None:
         flag, equals, value = word.partition("=")
         if not equals or not flag.startswith("--") or hints.get(_field_name(flag)) is not bool:
             continue
-        # In `--prompt --gif=1` the option before lacks its value. The error is of that one, which comes first.
+        # In `--prompt --gif=1` the option before the switch lacks its value, and is to blame.
         if before.startswith("--") and hints.get(_field_name(before), bool) is not bool:
             return
         raise UsageError(f"argument {flag}: expected no value, got {quote_words([value])}")

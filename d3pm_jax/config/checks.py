@@ -59,7 +59,7 @@ NOT_EMPTY = Allowed("of at least one", bool)
 
 
 class CheckedPart:
-    """Is the base of those parts of a config that check more than the types of their fields."""
+    """Base of the parts of a config that check more than the types of their fields."""
 
     def check(self) -> None:
         """Raises ValueError for a field that cannot be used."""
@@ -106,7 +106,7 @@ def _shorten_value(value: Any) -> str:
 
 
 class FreeFields:
-    """Is a class attribute with the names of the `Free` fields; a class may set the attribute itself."""
+    """Class attribute with the names of the `Free` fields; a class may set the attribute itself."""
 
     def __get__(self, instance: Any, owner: type) -> tuple[str, ...]:
         return free_fields(owner)

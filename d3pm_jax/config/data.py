@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from d3pm_jax.kinds import Kind
 
 NAME = Allowed("such as mnist, emnist/letters or emnist/letters:3.1.0", images.is_name)
-# of train, valid and test in a text that comes in one piece
+# The shares of train, valid and test in a text that comes in one piece.
 SHARES = (0.9, 0.05, 0.05)
 BUNDLED = Path(data.__file__).with_name("shakespeare.txt.xz")
-# bytes of text8 and of enwik8
+# The size of text8, and of enwik8, in bytes.
 STANDARD = 10**8
 
 
@@ -85,7 +85,7 @@ class Data(CheckedPart):
 
 @dataclasses.dataclass(frozen=True)
 class Grey(Data):
-    """Is the base of data of ordered levels; a class defines `describe_levels` and `open_levels`."""
+    """Base of data of ordered levels; a class defines `describe_levels` and `open_levels`."""
 
     binarize: Binarize | None = dataclasses.field(default=None, kw_only=True)
     """make x 0 or 1: by a "threshold" at half of the highest level, or "dynamic": drawn with probability
@@ -254,7 +254,7 @@ class Arrays(Grey):
 
 @dataclasses.dataclass(frozen=True)
 class Tokens(Data):
-    """Is the base of data that is text; a class defines `corpus`."""
+    """Base of data that is text; a class defines `corpus`."""
 
     length: Size = dataclasses.field(default=256, kw_only=True)
     """tokens of an example"""

@@ -20,9 +20,9 @@ from d3pm_jax.config.checks import Probability
 
 T = TypeVar("T")
 FromData = Literal["data"]
-# of each category, summing to 1
+# The probability of each category; they sum to 1.
 Shares = tuple[Probability, ...]
-# returns how often each category occurs, [categories]
+# A function that returns how often each category occurs, [categories].
 Counts = Callable[[], np.ndarray]
 
 FIELDS = ("K", "mask_id", "forbid", "pi", "p0")

@@ -59,7 +59,7 @@ class Model(CheckedPart):
 
 @dataclasses.dataclass(frozen=True)
 class Convolutional(Model):
-    """Is the base of networks for images [H, W, C]."""
+    """Base of networks for images [H, W, C]."""
 
     ch: Size = 128
     """width of the first level"""

@@ -122,7 +122,7 @@ def convert_check(path: Path, arrays: dict[str, np.ndarray], foreign: Foreign) -
 def _convert(
     x: np.ndarray, t: np.ndarray, label: np.ndarray | None, logits: np.ndarray, foreign: Foreign
 ) -> ProgramOutput:
-    """Does the work of `convert_check`, which names the file in what this one raises.
+    """Converts the arrays of a check; `convert_check` adds the name of the file to its errors.
 
     Raises:
         ValueError, IndexError, TypeError: the arrays do not fit the network or each other.

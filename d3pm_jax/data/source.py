@@ -19,7 +19,7 @@ class DatasetError(UserError):
 
 
 class Part:
-    """Is a source of the examples start, .., stop - 1 of another source."""
+    """Source of the examples start, .., stop - 1 of another source."""
 
     def __init__(self, source: "Source", start: int, stop: int) -> None:
         self._source = source

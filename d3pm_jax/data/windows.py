@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Wrapped:
-    """Is a source of windows of `length` tokens, one after the other; what is left at the end is left out.
+    """Source of windows of `length` tokens, one after the other; what is left at the end is left out.
 
     Args:
         tokens: [n].
@@ -26,7 +26,7 @@ class Wrapped:
 
 
 class Overlapping(Wrapped):
-    """Is a source of windows with the length - 1 tokens before each, for `random_window` to cut one out.
+    """Source of windows with the length - 1 tokens before each, for `random_window` to cut one out.
 
     So a window of the stream may begin at any token, and none reaches beyond the window of its number: what
     comes later, such as windows that are held back from training, is not seen.
@@ -45,7 +45,7 @@ def random_window(example: dict[str, Any], length: int, rng: np.random.Generator
 
 
 class Padded:
-    """Is a source of documents, in pieces of `length` where they are longer; empty ones are left out.
+    """Source of documents, in pieces of `length` where they are longer; empty ones are left out.
 
     "weight" is 1 where x is a token. On the padding behind the tokens x and "weight" are 0.
 

@@ -226,7 +226,7 @@ class Kind:
         Args:
             train: the split to learn from.
             test: the examples.
-            say: is told what is left out, and why.
+            say: is called with a line that says what is left out, and why.
         """
         # Where examples are padded, an element has no place of its own, and one histogram serves all of them.
         if "weight" in test:
@@ -270,7 +270,7 @@ class Kind:
         Raises:
             UserError: as `check_quality`, or the data cannot be read.
         """
-        # A kind that overrides the check alone gets past it, and is told which method it lacks.
+        # A kind that overrides the check alone gets past it: the error names the method that it lacks.
         self.check_quality(num, inception)
         raise undefined_method(self, "prepare_quality")
 
@@ -290,7 +290,7 @@ class Kind:
         Args:
             x: the examples; -1 is padding.
             levels: categories that the data may have; others are masks.
-            classes: sample i is of class i modulo so many, where the network is told classes.
+            classes: sample i is of class i modulo so many, where the network takes classes.
         """
         return None
 

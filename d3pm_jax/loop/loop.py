@@ -84,9 +84,9 @@ def run_training(
         return len(checkpoint.list_steps(folder))
 
     with cluster.enter_on_first(lock.hold_folder(workdir)):
-        # The order of writes: step 0 of a run that begins from weights, then what the run is, then what later
-        # checkpoints there are aside, then the logs. A run that is killed in between leaves a folder that a
-        # new start clears, or one that can be resumed.
+        # First step 0 of a run that begins from weights, then what the run is; then later checkpoints are set
+        # aside; then the logs are opened. A run that is killed in between leaves a folder that a new start
+        # clears, or one that can be resumed.
         if params is not None:
             begin.write_first_step(parts, workdir, params)
         if cluster.run_on_first(claim_and_count_steps):

@@ -17,7 +17,7 @@ import jax
 import platformdirs
 
 LARGEST = 2 * 10**9  # bytes, of one kind of machine
-# What JAX is told, where the user has not set it in the environment.
+# Settings of JAX, where the user has not set them in the environment.
 SETTINGS = {
     "jax_compilation_cache_max_size": LARGEST,
     "jax_persistent_cache_min_compile_time_secs": 0.1,

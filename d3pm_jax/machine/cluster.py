@@ -47,7 +47,7 @@ class Address(NamedTuple):
 
 
 class OtherProcessFailed(UserError):
-    """Is raised in the other processes where the first one has failed, with its message."""
+    """Error of the other processes where the first one has failed, with its message."""
 
 
 def join_processes(address: Address, workdir: Path | None, heartbeat: int, saves: bool) -> None:

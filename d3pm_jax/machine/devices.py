@@ -77,7 +77,7 @@ def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
 
 
 def _count_in_words(devices: Sized) -> str:
-    """Returns "8 devices of 2 processes", or how many there are."""
+    """Returns how many devices there are, in words: "8 devices of 2 processes"."""
     words = f"{len(devices)} devices"
     if len(devices) == 1:
         words = "1 device"

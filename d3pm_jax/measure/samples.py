@@ -34,14 +34,17 @@ Progress = Callable[[int], Any]  # is called with the number of samples that are
 
 
 def make_sampler(
-    parts: Parts, batch_size: int, record: Sequence[int] = (), shape: tuple[int, ...] | None = None
+    parts: Parts,
+    batch_size: int,
+    recorded_times: Sequence[int] = (),
+    shape: tuple[int, ...] | None = None,
 ) -> Sampler:
     """Makes a function that draws samples in batches, by a program that is compiled once.
 
     Args:
         parts: of the run.
         batch_size: how many at a time; rounded down to a multiple of the devices of the mesh.
-        record: the t whose x_t to return as well.
+        recorded_times: the t whose x_t to return as well.
         shape: *S of a sample, where it is not that of the data.
 
     Returns:
@@ -73,12 +76,10 @@ def make_sampler(
         denoise = partial(parts.predict, params, label=label)
         reverse = partial(p_logits, **logits_keywords(parts.config.loss))
         if known_elements is None:
-            return sampling.sample(key, denoise, process, batch_shape, start, record, reverse)
-        # `Run.sample` takes a plain pair too.
-        x0, known = known_elements  # [*S], [*S]
-        x0 = jnp.broadcast_to(x0, batch_shape)
-        known = jnp.broadcast_to(known, batch_shape)
-        return sampling.sample_infill(key, denoise, process, x0, known, start, record, reverse)
+            return sampling.sample(key, denoise, process, batch_shape, start, recorded_times, reverse)
+        x0 = jnp.broadcast_to(known_elements.x0, batch_shape)
+        known = jnp.broadcast_to(known_elements.known, batch_shape)
+        return sampling.sample_infill(key, denoise, process, x0, known, start, recorded_times, reverse)
 
     def draw_batches(
         params: Params,
@@ -123,7 +124,7 @@ def draw_samples(
     n: int,
     label: int | None = None,
     batch_size: int = 128,
-    record: Sequence[int] = (),
+    recorded_times: Sequence[int] = (),
     progress: Progress = lambda done: None,
     chains: int | None = None,
     known_elements: Given | None = None,
@@ -135,14 +136,14 @@ def draw_samples(
         x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
     """
     size = min(batch_size, n)
-    record = tuple(record)
+    recorded_times = tuple(recorded_times)
 
     # The sampler is of a copy of the parts. It is stored in the parts, and would otherwise refer to them in
     # turn: such a circle is freed late, and the arrays of a run would stay after its last use.
     def make() -> Sampler:
-        return make_sampler(dataclasses.replace(parts), size, record, shape)
+        return make_sampler(dataclasses.replace(parts), size, recorded_times, shape)
 
-    sampler = parts.once(("sample", size, record, shape), make)
+    sampler = parts.once(("sample", size, recorded_times, shape), make)
     return sampler(parts.params, n, key, label, progress, chains, known_elements)
 
 

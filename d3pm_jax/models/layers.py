@@ -196,7 +196,7 @@ def conv_doubled(layer: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B
     x = x.astype(layer.dtype or jnp.result_type(x, layer.kernel[...]))
 
     def add_weights(kernel: Array, odd: int, axis: int) -> Array:
-        """Adds weights that fall on one pixel of x: 1 and 2 for an even output pixel, 0 and 1 for an odd."""
+        """Adds the weights of one pixel of x: 1 and 2 for an even output pixel, 0 and 1 for an odd one."""
         first, middle, last = jnp.split(kernel, 3, axis)
         if odd:
             return jnp.concatenate([first + middle, last], axis)
@@ -334,7 +334,11 @@ class Attention(nnx.Module):
         return x + on_rows(self.proj_out, jnp.swapaxes(mixed, 1, 2).reshape(B, H, W, C))
 
     def _split_heads(self, y: Float[Array, "B n C"]) -> Array:
-        """Returns [B heads, n, C / heads]: heads are like more images, so one head is the program of none."""
+        """Splits the channels into heads, [B heads, n, C / heads].
+
+        A head is like one more image, so that attention with one head compiles to the same program as
+        attention without heads.
+        """
         B, n, _ = y.shape
         heads = jnp.swapaxes(y.reshape(B, n, self.num_heads, -1), 1, 2)
         return heads.reshape(B * self.num_heads, n, -1)

@@ -68,10 +68,10 @@ class Run:
         record: Sequence[int] = (),
         progress: Callable[[int], Any] = lambda done: None,
         chains: int | None = None,
-        known_elements: Given | None = None,
+        known_elements: Given | tuple[Any, Any] | None = None,
         shape: tuple[int, ...] | None = None,
         *,
-        given: Given | None = None,
+        given: Given | tuple[Any, Any] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws n samples.
 
@@ -85,7 +85,7 @@ class Run:
             record: the t whose x_t to return as well.
             progress: is called with the number of samples that are done.
             chains: return x_t of so many samples alone, the first ones.
-            known_elements: elements that every sample has: see `sampling.infill`.
+            known_elements: elements that every sample has, (x0, known): see `sampling.infill`.
             shape: *S of a sample, where it is not that of the data.
             given: the old name of `known_elements`.
 
@@ -100,6 +100,8 @@ class Run:
             if known_elements is not None:
                 raise ValueError("given is the old name of known_elements: pass one of them")
             known_elements = given
+        if known_elements is not None:
+            known_elements = Given(*known_elements)
         return draw_samples(
             self.parts, key, n, label, batch_size, record, progress, chains, known_elements, shape
         )

@@ -57,7 +57,7 @@ def test_known_elements_may_be_passed_by_their_older_name(tmp_path, small_networ
     by_name, _ = run.sample(jax.random.key(0), 2, known_elements=elements)
     by_older_name, _ = run.sample(jax.random.key(0), 2, given=elements)
     by_place, _ = run.sample(jax.random.key(0), 2, None, 128, (), lambda done: None, None, elements)
-    of_a_pair, _ = run.sample(jax.random.key(0), 2, given=tuple(elements))
+    of_a_pair, _ = run.sample(jax.random.key(0), 2, given=(elements.x0, known))
     np.testing.assert_array_equal(by_name, by_older_name)
     np.testing.assert_array_equal(by_name, of_a_pair)
     np.testing.assert_array_equal(by_name, by_place)
