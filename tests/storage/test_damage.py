@@ -107,6 +107,13 @@ def damaged(content, stride):
         yield content[:i]
 
 
+def overwrite(file, content):
+    """Writes a file in its place: a disk waits for each file that is emptied first."""
+    with file.open("r+b") as opened_file:
+        opened_file.write(content)
+        opened_file.truncate()
+
+
 def counts(read, workdir, parts, files, stride):
     expected = read(workdir, parts)
     outcomes = collections.Counter()
@@ -114,9 +121,9 @@ def counts(read, workdir, parts, files, stride):
         content = file.read_bytes()
         stride_of_file = stride if file.name in EVERY_BYTE else 10 * stride
         for other in damaged(content, stride_of_file):
-            file.write_bytes(other)
+            overwrite(file, other)
             outcomes[outcome(read, workdir, parts, expected)] += 1
-        file.write_bytes(content)
+        overwrite(file, content)
     assert same(read(workdir, parts), expected)
     return outcomes
 
