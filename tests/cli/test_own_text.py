@@ -1,5 +1,10 @@
-"""A text and a tokenizer of one's own: trained, killed, gone on with, evaluated and sampled, by processes."""
+"""A text and a tokenizer of one's own: trained, killed, gone on with, evaluated and sampled.
 
+What is killed and what goes on with it are processes of their own.
+"""
+
+import contextlib
+import io
 import json
 import os
 import random
@@ -17,7 +22,7 @@ import d3pm_jax
 from d3pm_jax import runs
 from d3pm_jax.data import tokenizers as symbols
 from d3pm_jax.storage import checkpoint
-from tests.cli.commands import D3PM
+from tests.cli.commands import D3PM, status
 
 tokenizers = pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.slow
@@ -51,7 +56,7 @@ def home(tmp_path_factory):
     bpe.train(str(folder / "novel.txt"), vocab_size=300, show_progress=False)
     bpe.save(str(folder / "tokenizer.json"))
     (folder / "own.py").write_text(CONFIG)
-    finished(folder, "train", "own.py", "--workdir", "whole")
+    printed_by(folder, "train", "own.py", "--workdir", "whole")
     killed = started(folder, "train", "own.py", "--workdir", "killed")
     deadline = time.monotonic() + 120
     while not checkpoint.list_steps(folder / "killed" / "checkpoints"):
@@ -62,7 +67,10 @@ def home(tmp_path_factory):
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     at = checkpoint.list_steps(folder / "killed" / "checkpoints")[-1]
-    assert f"step {at}/{STEPS}  compiling" in finished(folder, "train", "--workdir", "killed", "--resume")
+    resumed = started(folder, "train", "--workdir", "killed", "--resume")
+    out, err = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, err
+    assert f"step {at}/{STEPS}  compiling" in out
     assert at < STEPS
     return folder
 
@@ -74,12 +82,13 @@ def started(folder, *args):
     return subprocess.Popen([*D3PM, *args], cwd=folder, env={**os.environ, **env}, **pipes)
 
 
-def finished(folder, *args):
-    """What a command prints."""
-    process = started(folder, *args)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return out
+def printed_by(folder, *args):
+    """What a command prints that runs in a folder with its cache, in this process."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        assert status(*args) == 0
+    return out.getvalue()
 
 
 def lines(path):
@@ -96,7 +105,7 @@ def test_a_killed_run_ends_with_the_same_bits(home):
 
 def test_it_is_evaluated_by_token_and_by_the_chain_rule(home):
     """A token is no character, so there are no bits per character."""
-    out = finished(home, "eval", "killed", "--chain-rule", "2", "--calls", "2")
+    out = printed_by(home, "eval", "killed", "--chain-rule", "2", "--calls", "2")
     bound = json.loads((home / "killed" / "eval_calls2.json").read_text())
     assert 0 < bound["bits_per_dim"] < np.log2(300)
     assert bound["perplexity"] == pytest.approx(2 ** bound["bits_per_dim"])
@@ -111,13 +120,13 @@ def test_what_is_known_of_samples_stays_to_the_letter(home):
     prompt = "a naïve café\n"
     before = "the dog "
     behind = " saw a"
-    out = finished(home, "sample", "killed", "--num", "2", "--steps", "8")
+    out = printed_by(home, "sample", "killed", "--num", "2", "--steps", "8")
     assert re.findall(r"^sample (\d)$", out, re.M) == ["0", "1"]
     assert len(lines(run / "samples_steps8.txt")) == 2
-    prompted = finished(home, "sample", "killed", "--num", "3", "--prompt", prompt)
+    prompted = printed_by(home, "sample", "killed", "--num", "3", "--prompt", prompt)
     assert [prompted.count(f"\nsample {i}\n{prompt}") for i in range(3)] == [1, 1, 1]
     assert [x.startswith("a naïve café\\n") for x in lines(run / "samples_prompt.txt")] == [True] * 3
-    finished(home, "sample", "killed", "--num", "3", "--infill", f"{before}[MASK:5]{behind}[MASK:2]")
+    printed_by(home, "sample", "killed", "--num", "3", "--infill", f"{before}[MASK:5]{behind}[MASK:2]")
     vocabulary = runs.open(run).parts.description.symbols
     first = symbols.match_symbols(before, vocabulary)
     last = symbols.match_symbols(behind, vocabulary)
