@@ -18,8 +18,10 @@ torch: .venv/installed-torch
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
 
+# Two passes: what is marked optimised is compiled as users compile it, which takes twice as long (see conftest.py).
 slow: .venv/installed-dev
-	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "slow or optimised"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "slow and not optimised"
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m optimised
 
 parity: .venv/installed-dev
 	$(BIN)/python -m parity_tests

@@ -7,13 +7,18 @@ from pathlib import Path
 import jax
 import pytest
 import threadpoolctl
+from jax._src.interpreters import partial_eval
 from jax.experimental.compilation_cache import compilation_cache
 
 # One thread compiles, and up to JAX 0.10 by the older of XLA's two ways to emit code, which 0.12 lacks: half
-# the time of the processor. XLA reads it when the first device is asked for. `make slow` sets it to nothing:
-# what is marked optimised is compiled there as users compile it.
+# the time of the processor. XLA reads it when the first device is asked for. `make slow` sets it to nothing
+# for what is marked optimised, which is compiled there as users compile it.
 older = ["--xla_cpu_use_fusion_emitters=false"] if jax.__version_info__ < (0, 11) else []
 os.environ.setdefault("XLA_FLAGS", " ".join(["--xla_cpu_parallel_codegen_split_count=1", *older]))
+
+# Under a trace Flax asks each count of its random keys for a sharding, which has none, and JAX writes into
+# an error that nobody reads where that count came from, on pages: half the time of building a network.
+partial_eval.DynamicJaxprTracer._origin_msg = lambda self: ""
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -36,6 +41,33 @@ def short_compilation(tmp_path_factory):
         os.environ[name.upper()] = str(value)
     compilation_cache.reset_cache()  # what imports compiled came before it had a folder
     threadpoolctl.threadpool_limits(1)  # matrices are small: a second thread mostly waits for the first
+
+
+# Files whose slow tests take longest. A file stays on one worker: the long ones come first, so that no worker
+# is left alone with one at the end.
+LONGEST = (
+    "tests/test_notebooks.py",
+    "tests/cli/test_processes.py",
+    "tests/runs/test_layouts.py",
+    "tests/compat/test_figures.py",
+    "tests/lowering/test_forms.py",
+    "tests/models/test_remat.py",
+    "tests/test_accelerator_kit.py",
+    "tests/runs/test_damage.py",
+    "parity_tests/test_procedures.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest files first."""
+
+    def place(item):
+        name = item.location[0]
+        if name in LONGEST:
+            return LONGEST.index(name)
+        return len(LONGEST)
+
+    items.sort(key=place)
 
 
 def pytest_terminal_summary(terminalreporter):
