@@ -68,119 +68,123 @@ def execute(command: ImportCommand, words: list[str]) -> int:
         raise UserError(f"two configs, {positional} and --config {command.config}: pass one")
     if file is None:
         raise UserError(f"no weights: pass a file first, as in d3pm import FILE{SUFFIX} --workdir DIR")
-    path = command.config or positional
+    config_path = command.config or positional
     if checkpoints.kind_of(file) == "safetensors":
-        _import_ours(command, file, path, words)
+        _import_ours(command, file, config_path, words)
     else:
-        _import_foreign(command, file, path, words)
+        _import_foreign(command, file, config_path, words)
     return 0
 
 
-def _import_ours(command: ImportCommand, file: Path, path: Path | None, words: list[str]) -> None:
-    """Begins a run from a file of ours."""
+def _import_ours(command: ImportCommand, file: Path, config_path: Path | None, words: list[str]) -> None:
+    """Begins a run from a file that `d3pm export` wrote, or from a state_dict of the twin."""
     for field in dataclasses.fields(command):
         if field.name not in ("workdir", "config") and getattr(command, field.name) != field.default:
             flag = "--" + field.name.replace("_", "-")
             raise UserError(f"{flag} is for checkpoints of other programs, {file} is none: leave it out")
-    base = exported.read_config(file) if path is None else config_io.read_config_file(path)
+    base = exported.read_config(file) if config_path is None else config_io.read_config_file(config_path)
     config = reading.apply_overrides(base, words, USAGE)
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     # With a config of the user's the data describes itself, and may be other data.
-    description = exported.read_description(file) if path is None else None
+    description = exported.read_description(file) if config_path is None else None
     begin.import_weights(file, config, command.workdir, description)
     print(f"{file} is step 0 of a new run in {command.workdir}")
     print(f"train it with: d3pm train --workdir {command.workdir} --resume")
 
 
-def _import_foreign(command: ImportCommand, file: Path, path: Path | None, words: list[str]) -> None:
+def _import_foreign(command: ImportCommand, file: Path, config_path: Path | None, words: list[str]) -> None:
     """Writes the weights of a checkpoint of another program, and a run where there is a config."""
-    if path is None and "--help" in words:
+    if config_path is None and "--help" in words:
         reading.print_help(ImportCommand, USAGE)
-    if path is None and words:
+    if config_path is None and words:
         raise UserError(f"unexpected argument {one_line(words[0], 80)}: see d3pm import --help")
     config = None
-    if path is not None:
-        config = reading.apply_overrides(config_io.read_config_file(path), words, USAGE)
+    if config_path is not None:
+        config = reading.apply_overrides(config_io.read_config_file(config_path), words, USAGE)
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the weights are written")
     run_folder.check_empty(command.workdir)
     use_all_cores(1)
 
-    # Warnings of what reads and builds become notes, below what the command prints itself.
+    # Warnings that are raised while reading and building are printed as notes, after the command's own
+    # output.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if config is None:
             _write_network(command, file, command.workdir)
         else:
-            _write_run(command, file, command.workdir, config, path)
+            _write_run(command, file, command.workdir, config, config_path)
     for warning in caught:
         print(f"note: {one_line(warning.message, 300)}")
 
 
 def _write_network(command: ImportCommand, file: Path, folder: Path) -> None:
     """Writes the weights alone, where there is no config to begin a run with."""
-    network, size = _read_network(command, file)
+    checkpoint, size = _read_network(command, file)
     if size is None:
-        size = network.size, network.size
+        size = checkpoint.size, checkpoint.size
         print(f"note: images of {size[0]} x {size[1]}: the file does not say (--size)")
-    foreign.write_weights(folder, network, size)
-    print(f"{network.weights} weights: {folder / WEIGHTS}")
+    foreign.write_weights(folder, checkpoint, size)
+    print(f"{checkpoint.weights_kind} weights: {folder / WEIGHTS}")
     print("a network for Python, no run: for one pass --config CONFIG (see d3pm import --help)")
 
 
-def _write_run(command: ImportCommand, file: Path, folder: Path, config: Config, path: Path | None) -> None:
+def _write_run(
+    command: ImportCommand, file: Path, folder: Path, config: Config, config_path: Path | None
+) -> None:
     """Begins a run from the weights, and writes them."""
     description = config.data.describe()
     config = build.fill_in(config, description)
-    network, _ = _read_network(command, file, config, path)
+    checkpoint, _ = _read_network(command, file, config, config_path)
     if command.size is not None:
-        raise UserError(f"--size {list(command.size)}: the data of {path} has a size; leave it out")
-    foreign.check_data(file, network, description, path)
-    fitted = foreign.fit_config(config, network, description)
-    print(f"note: in place of the model of {path}: {one_line(fitted.model, 400)}")
+        raise UserError(f"--size {list(command.size)}: the data of {config_path} has a size; leave it out")
+    foreign.check_data(file, checkpoint, description, config_path)
+    fitted = foreign.fit_config(config, checkpoint, description)
+    print(f"note: in place of the model of {config_path}: {one_line(fitted.model, 400)}")
     if fitted.head != config.head:
-        print(f"note: in place of the head of {path}, as the program has it: {one_line(fitted.head, 200)}")
-    T = foreign.begin_run(file, network, fitted, description, folder, path)
-    if network.T != T:
-        print(f"note: the process has T = {T}, the network was made for {network.T} steps (--max-time)")
-    print(f"{network.weights} weights: {folder / WEIGHTS}")
+        head = one_line(fitted.head, 200)
+        print(f"note: in place of the head of {config_path}, as the program has it: {head}")
+    T = foreign.begin_run(file, checkpoint, fitted, description, folder, config_path)
+    if checkpoint.T != T:
+        print(f"note: the process has T = {T}, the network was made for {checkpoint.T} steps (--max-time)")
+    print(f"{checkpoint.weights_kind} weights: {folder / WEIGHTS}")
     print(f"it is step 0 of a new run in {folder}, for d3pm sample, eval and train --resume")
 
 
 def _read_network(
-    command: ImportCommand, file: Path, config: Config | None = None, path: Path | None = None
+    command: ImportCommand, file: Path, config: Config | None = None, config_path: Path | None = None
 ) -> tuple[Foreign, tuple[int, int] | None]:
     """Reads the network of a file, prints what is assumed of it, and compares it where there is a check.
 
     Returns:
-        The network, and the size of images where the command or the check says it.
+        The checkpoint, and the size of images where the command or the check says it.
     """
     options = ImportOptions(
-        command.raw,
-        command.heads,
-        command.input_range,
-        command.max_time,
-        command.categories,
-        command.output,
+        raw=command.raw,
+        num_heads=command.heads,
+        input_range=command.input_range,
+        max_time=command.max_time,
+        K=command.categories,
+        output=command.output,
     )
     arrays = None if command.check is None else foreign.read_check(command.check)
     if arrays is not None and arrays["logits"].ndim:
         K = arrays["logits"].shape[-1]
         options = options.with_categories(K, f"the last axis of logits in {command.check}")
     if config is not None:
-        options = options.with_categories(getattr(config.process, "K", None), f"process.K of {path}")
+        options = options.with_categories(getattr(config.process, "K", None), f"process.K of {config_path}")
 
     try:
-        network = checkpoints.read_network(file, options)
+        checkpoint = checkpoints.read_network(file, options)
     except ValueError as error:
         raise UserError(str(error)) from error
-    print(f"{file} is of {network.program}: {network.weights} weights of step {network.step}")
-    for note in network.notes:
+    print(f"{file} is of {checkpoint.program}: {checkpoint.weights_kind} weights of step {checkpoint.step}")
+    for note in checkpoint.notes:
         print(f"note: {one_line(note, 300)}")
 
     if command.check is None or arrays is None:
-        return network, command.size
-    text, size = foreign.compare_logits(file, network, command.check, arrays)
+        return checkpoint, command.size
+    text, size = foreign.compare_logits(file, checkpoint, command.check, arrays)
     print(text)
-    return network, command.size or size
+    return checkpoint, command.size or size

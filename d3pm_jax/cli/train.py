@@ -113,17 +113,19 @@ def _set_up(command: TrainCommand, config: Config) -> None:
     """Sets up the machine, joins the other processes, and prints the config."""
     batch_size = config.train.batch_size
 
-    # A function, as describing the data may compute, which has to wait until the devices are set.
+    # This is a function, as describing the data may compute, which has to wait until the devices are set.
     def features_of_batch() -> int:
         return batch_size * math.prod(config.data.describe().shape) * features(config.model)
 
+    # `set_up` takes a function that returns the heartbeat, as other commands read it from the folder of a
+    # run.
     set_up(
-        batch_size // config.train.accumulate,
-        config.mesh.fsdp,
-        features_of_batch,
-        command.address,
-        command.workdir,
-        lambda: config.mesh.heartbeat,
+        batch_size=batch_size // config.train.accumulate,
+        fsdp=config.mesh.fsdp,
+        features=features_of_batch,
+        address=command.address,
+        workdir=command.workdir,
+        heartbeat=lambda: config.mesh.heartbeat,
         saves=True,
     )
     print(_format_config(config), flush=True)

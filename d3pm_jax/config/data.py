@@ -26,7 +26,7 @@ from d3pm_jax.data import DatasetError, Description, Source, images
 from d3pm_jax.data.binarize import Binarize, BinarySource, draw_binary
 from d3pm_jax.data.prepared import Corpus, prepare_corpus
 from d3pm_jax.data.source import read_idx
-from d3pm_jax.data.windows import Overlapping, Padded, Wrapped, random_window
+from d3pm_jax.data.windows import Overlapping, Padded, Windows, random_window
 
 if TYPE_CHECKING:
     from d3pm_jax.kinds import Kind
@@ -292,7 +292,7 @@ class Tokens(Data):
             assert tokens.ends is not None
             source = Padded(tokens.x, tokens.ends, self.length)
         else:
-            source = Wrapped(tokens.x, self.length)
+            source = Windows(tokens.x, self.length)
         self._check_not_empty(source, split, len(tokens.x))
         return source
 
@@ -349,12 +349,17 @@ class Text(Tokens):
             raise ValueError(f"data.split = {self.split} with data.test: nothing is cut then, leave one out")
 
     def corpus(self) -> Corpus:
-        documents = self.packing == "padded"
+        one_document_per_line = self.packing == "padded"
         if self.test is None:
-            return Corpus((("all", self.train),), self.split, self.tokenizer, documents)
+            return Corpus(
+                paths=(("all", self.train),),
+                shares=self.split,
+                tokenizer=self.tokenizer,
+                documents=one_document_per_line,
+            )
         path_by_split = {"train": self.train, "valid": self.valid, "test": self.test}
         paths = tuple((split, path) for split, path in path_by_split.items() if path is not None)
-        return Corpus(paths, None, self.tokenizer, documents)
+        return Corpus(paths=paths, shares=None, tokenizer=self.tokenizer, documents=one_document_per_line)
 
     @property
     def has_valid(self) -> bool:
@@ -372,7 +377,12 @@ class Shakespeare(Tokens):
     """
 
     def corpus(self) -> Corpus:
-        return Corpus((("all", str(BUNDLED)),), SHARES, "characters", self.packing == "padded")
+        return Corpus(
+            paths=(("all", str(BUNDLED)),),
+            shares=SHARES,
+            tokenizer="characters",
+            documents=self.packing == "padded",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -384,7 +394,12 @@ class Text8(Tokens):
 
     def corpus(self) -> Corpus:
         path = find_standard_file(self.dir, "text8", STANDARD)
-        return Corpus((("all", path),), SHARES, "letters27", self.packing == "padded")
+        return Corpus(
+            paths=(("all", path),),
+            shares=SHARES,
+            tokenizer="letters27",
+            documents=self.packing == "padded",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -396,7 +411,13 @@ class Enwik8(Tokens):
 
     def corpus(self) -> Corpus:
         path = find_standard_file(self.dir, "enwik8", STANDARD)
-        return Corpus((("all", path),), SHARES, "bytes", self.packing == "padded", "latin-1")
+        return Corpus(
+            paths=(("all", path),),
+            shares=SHARES,
+            tokenizer="bytes",
+            documents=self.packing == "padded",
+            encoding="latin-1",
+        )
 
 
 def find_standard_file(folder: str, name: str, size: int) -> str:

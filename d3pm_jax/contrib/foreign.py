@@ -362,5 +362,5 @@ def _save(
         description: of the data.
         T: steps of the process.
     """
-    texts = exported.make_metadata(config, description, foreign.K, T, foreign.step, foreign.weights)
+    texts = exported.make_metadata(config, description, foreign.K, T, foreign.step, foreign.weights_kind)
     twin.save(workdir / WEIGHTS, params, texts)

@@ -30,7 +30,7 @@ class Foreign(NamedTuple):
         size: of an image, by default.
         T: steps.
         tensors: float32, by the names of the twin.
-        weights: "ema" or "raw".
+        weights_kind: "ema" or "raw".
         step: updates of the weights.
         notes: what was assumed, in sentences for the user.
         inputs: takes x, t and K as the program has them, and returns x_t int [B, H, W, C] and t [B] of ours.
@@ -49,7 +49,7 @@ class Foreign(NamedTuple):
     size: int
     T: int
     tensors: Tensors
-    weights: str
+    weights_kind: str
     step: int
     notes: list[str]
     inputs: Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]

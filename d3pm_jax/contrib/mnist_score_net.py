@@ -87,7 +87,7 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
         size=28,
         T=T,
         tensors=layout.as_float32(unet_tensors, notes),
-        weights="raw",
+        weights_kind="raw",
         step=step_of(tree.get("n_iter")),
         notes=notes,
         inputs=_inputs,

@@ -120,7 +120,7 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
         size=32,
         T=T,
         tensors=layout.as_float32(unet_tensors, notes),
-        weights=weights,
+        weights_kind=weights,
         step=step_of(tree.get("step")),
         notes=notes,
         inputs=lambda x, t, K: (x, t + 1),

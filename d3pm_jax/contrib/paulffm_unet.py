@@ -100,7 +100,7 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
         size=size,
         T=T,
         tensors=layout.as_float32(unet_tensors, notes),
-        weights=weights,
+        weights_kind=weights,
         step=step_of(tree.get("n_iter")),
         notes=notes,
         inputs=lambda x, t, K: (np.moveaxis(x, 1, -1), t + 1),

@@ -39,11 +39,11 @@ def train_batches(
         start: number of the first batch; costs nothing.
         random_map: changes each example; its generator depends on seed and place alone.
         description: what the examples have to be.
-        part, parts: cut each batch into so many parts and take part number `part`; no other is read.
+        part, parts: each batch is cut into `parts` parts, and only part number `part` is read and returned.
 
     Returns:
-        Iterator of {"x": int32 [B / parts, *S]}, with "label": int32 [B] and "weight": float32 [B, *S] where
-        examples have them.
+        Iterator of {"x": int32 [B / parts, *S]}, with "label": int32 [B / parts] and "weight": float32
+        [B / parts, *S] where examples have them.
 
     Raises:
         DatasetError: batch_size exceeds the split, or (while iterating) an example is not what it has to be.
@@ -52,9 +52,10 @@ def train_batches(
 
     check_batch_size(source, batch_size)
     collate = functools.partial(_collate, num_categories=num_categories, description=description)
-    # Grain's own endless repetition is sys.maxsize examples. Of batches of one example that is one too many.
-    endless = sys.maxsize // (2 * len(source))
-    dataset = grain.MapDataset.source(_Numbered(source)).seed(seed).shuffle().repeat(endless)
+    # Without a number of epochs Grain repeats until there are sys.maxsize examples. The number of batches of
+    # one example would then overflow, so the examples are repeated half as often.
+    num_epochs = sys.maxsize // (2 * len(source))
+    dataset = grain.MapDataset.source(_Numbered(source)).seed(seed).shuffle().repeat(num_epochs)
     if random_map is not None:
 
         def change(example: Example, rng: np.random.Generator) -> Example:
@@ -65,9 +66,10 @@ def train_batches(
 
         dataset = dataset.random_map(change)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-    # Batches of the size of a part, of which those of one part are every `parts`-th.
-    cut = dataset.batch(batch_size // parts, batch_fn=collate)
-    return iter(cut[start * parts + part :: parts].to_iter_dataset(options))
+    # Batch number i is cut into `parts` consecutive small batches, which have the numbers i * parts, ..,
+    # i * parts + parts - 1. The part of this process is number i * parts + part.
+    part_batches = dataset.batch(batch_size // parts, batch_fn=collate)
+    return iter(part_batches[start * parts + part :: parts].to_iter_dataset(options))
 
 
 def check_batch_size(source: Source, batch_size: int) -> None:

@@ -18,7 +18,7 @@ class Description:
     """
 
     shape: tuple[int, ...]
-    """*S: (H, W, C) of images, (L,) of text, anything of arrays"""
+    """*S: (H, W, C) for images, (L,) for text, any sizes for arrays"""
     categories: int
     """x is in 0..categories - 1"""
     classes: int | None = None
@@ -26,11 +26,11 @@ class Description:
     kind: str = "array"
     """what an example looks like: "image", "text", "array", or a kind of your own; see `d3pm_jax.kinds`"""
     symbols: tuple[str, ...] | None = None
-    """of text: what each category is written as; see `tokenizers` for parts of characters"""
+    """for text: the symbol of each category; see `tokenizers` for symbols that are parts of characters"""
     padded: bool = False
-    """examples have a "weight", which is 0 on padding: the network has to be told it"""
+    """examples have a "weight", which is 0 on padding and has to be passed to the network"""
     digest: str | None = None
-    """the hash of what the examples are of, where it is known: data that has another one is other data"""
+    """a hash of the source of the examples, where it is known; data with another hash is other data"""
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:
@@ -45,17 +45,17 @@ class Description:
             )
 
     def text(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> str:
-        """Returns the text of categories; `masked` stands for a category that the data does not have."""
+        """Returns the text of categories, with `masked` for a category that the data does not have."""
         return join_symbols(self.written(x, masked))
 
     def written(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> list[str]:
-        """Returns the symbol of each category, for `tokenizers.join_symbols`; -1 is padding, and left out."""
+        """Returns the symbols of categories, for `tokenizers.join_symbols`; -1, padding, is left out."""
         symbols: tuple[str, ...] = self.symbols or ()
         categories: list[int] = x.tolist()
-        written: list[str] = []
+        symbols_of_x: list[str] = []
         for category in categories:
             if 0 <= category < len(symbols):
-                written.append(symbols[category])
+                symbols_of_x.append(symbols[category])
             elif category >= 0:
-                written.append(masked)
-        return written
+                symbols_of_x.append(masked)
+        return symbols_of_x

@@ -225,7 +225,7 @@ def _scan(corpus: Corpus) -> tuple[dict[str, int], list[str]]:
     Raises:
         DatasetError: a text is empty, or holds a character that its tokenizer does not have.
     """
-    occurs = np.zeros(tokenizers.UNICODE, bool)
+    occurs = np.zeros(tokenizers.NUM_CODE_POINTS, bool)
     sizes: dict[str, int] = {}
     for split, path in corpus.paths:
         sizes[split] = 0

@@ -1,4 +1,4 @@
-"""Defines a source of examples by number, and makes sources of arrays and of their files."""
+"""Defines the protocol of a data source, in which examples are read by index, and sources of arrays."""
 
 import gzip
 import math

@@ -1,8 +1,8 @@
 """Makes categories of text: by characters, by bytes, or by a file of the `tokenizers` library.
 
-What a category is written as is its symbol, and a text is its symbols joined. A symbol may be a part of a
-character only: its bytes are then lone surrogates U+DC80..U+DCFF, as Python's "surrogateescape" has it, so
-that `join_symbols` puts characters together again.
+The symbol of a category is the text that it stands for, and a text is its symbols joined. A symbol may be
+only a part of a character. Its bytes are then lone surrogates U+DC80..U+DCFF, by Python's error handler
+"surrogateescape", from which `join_symbols` restores the characters.
 """
 
 import codecs
@@ -20,17 +20,17 @@ from d3pm_jax.extras import require
 
 LETTERS27 = " abcdefghijklmnopqrstuvwxyz"
 NAMES = ("characters", "letters27", "bytes")
-# Number of code points.
-UNICODE = 0x110000
+# The number of code points of Unicode.
+NUM_CODE_POINTS = 0x110000
 
 
 class Characters:
-    """Makes each of these characters, which are the symbols, a category; the text must have no others."""
+    """Maps each character of a text to a category; the text must have no characters but the given ones."""
 
     def __init__(self, characters: Iterable[str]) -> None:
         self.symbols = tuple(characters)
-        # The category of each code point, [UNICODE].
-        self._category = np.zeros(UNICODE, np.uint32)
+        # The category of each code point, [NUM_CODE_POINTS].
+        self._category = np.zeros(NUM_CODE_POINTS, np.uint32)
         self._category[[ord(symbol) for symbol in self.symbols]] = range(len(self.symbols))
 
     def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, list[int]]:
@@ -39,7 +39,7 @@ class Characters:
 
 
 class Bytes:
-    """Makes each byte of a text in this encoding a category, the value of the byte; there are 256."""
+    """Encodes a text, and takes the value of each byte as its category, of which there are 256."""
 
     def __init__(self, encoding: str = "utf-8") -> None:
         self.symbols = tuple(_decode_symbol(bytes([value])) for value in range(256))
@@ -69,13 +69,13 @@ class FileTokenizer:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except Exception as error:
-            # The library raises nothing narrower.
+            # The library raises plain Exception.
             raise DatasetError(
                 f"{path} is no file of the tokenizers library ({one_line(error)}): save it anew"
             ) from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self.symbols = _symbols(json.loads(self._tokenizer.to_str()), self._tokenizer.get_vocab())
+        self.symbols = _list_symbols(json.loads(self._tokenizer.to_str()), self._tokenizer.get_vocab())
 
     def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, list[int]]:
         encodings = self._tokenizer.encode_batch_fast(list(lines), add_special_tokens=False)
@@ -99,7 +99,7 @@ def match_symbols(text: str, symbols: Sequence[str]) -> np.ndarray:
     Raises:
         DatasetError: some of the text has no symbol.
     """
-    # In bytes, since a symbol may be a part of a character.
+    # Bytes are compared, since a symbol may be only a part of a character.
     category_by_bytes = {_encode_symbol(symbol): k for k, symbol in enumerate(symbols) if symbol}
     longest = max(map(len, category_by_bytes), default=0)
     content = _encode_symbol(text)
@@ -130,14 +130,15 @@ def code_points(text: str) -> np.ndarray:
 
 
 def join_symbols(symbols: Iterable[str]) -> str:
-    """Joins symbols to a text; bytes that are no character are U+FFFD."""
+    """Joins symbols to a text; bytes that form no character become U+FFFD."""
     return "".join(join_symbol_parts([symbols]))
 
 
 def join_symbol_parts(parts: Iterable[Iterable[str]]) -> Iterator[str]:
-    """Joins symbols that come in parts, and yields the text in as many parts and one more.
+    """Joins the symbols of each part to a text, and yields these texts and then one for the remaining bytes.
 
-    A character whose bytes are in several parts is in that of its last byte.
+    A character whose bytes are in several parts is in the text of the part that has its last byte. The last
+    text is empty, or U+FFFD where a character is unfinished.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for symbols in parts:
@@ -153,10 +154,10 @@ def _decode_symbol(content: bytes) -> str:
     return content.decode("utf-8", "surrogateescape")
 
 
-def _symbols(tree: dict[str, Any], vocabulary: dict[str, int]) -> tuple[str, ...]:
-    """Returns the text of each token in the middle of a text, by the decoder of the file.
+def _list_symbols(tree: dict[str, Any], vocabulary: dict[str, int]) -> tuple[str, ...]:
+    """Lists the symbol of each token: what the decoder of the file makes of it inside of a text.
 
-    A special or added token is written as it is, a number without a token as nothing.
+    The symbol of a special or added token is the token itself. That of a number without a token is empty.
     """
     decoder = tree["decoder"]
     if decoder is not None and "decoders" in decoder:

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 
-class Wrapped:
-    """Source of windows of `length` tokens, one after the other; what is left at the end is left out.
+class Windows:
+    """Source of the consecutive windows of `length` tokens; an incomplete last window is left out.
 
     Args:
         tokens: [n].
@@ -25,11 +25,11 @@ class Wrapped:
         return {"x": np.asarray(self._tokens[stop - self._length : stop])}
 
 
-class Overlapping(Wrapped):
-    """Source of windows with the length - 1 tokens before each, for `random_window` to cut one out.
+class Overlapping(Windows):
+    """Source of windows, each with the length - 1 tokens before it for `random_window` to shift it back.
 
-    So a window of the stream may begin at any token, and none reaches beyond the window of its number: what
-    comes later, such as windows that are held back from training, is not seen.
+    A random window may so begin at any token of the stream. The one of example i ends no later than window i
+    does: tokens after it, such as windows that are held back from training, are not read.
     """
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -45,13 +45,13 @@ def random_window(example: dict[str, Any], length: int, rng: np.random.Generator
 
 
 class Padded:
-    """Source of documents, in pieces of `length` where they are longer; empty ones are left out.
+    """Source of documents, cut into pieces of `length` where they are longer; empty ones are left out.
 
-    "weight" is 1 where x is a token. On the padding behind the tokens x and "weight" are 0.
+    "weight" is 1 where x is a token. The tokens are followed by padding, where x and "weight" are 0.
 
     Args:
         tokens: [n].
-        ends: int64 [documents], where each ends in the tokens.
+        ends: int64 [documents], the index in tokens at which each document ends.
         length: of an example.
     """
 
@@ -59,28 +59,31 @@ class Padded:
         self._tokens = tokens
         self._ends = ends
         self._length = length
-        # Each document has ceil(tokens / length) pieces. These are the pieces of all documents up to each.
-        self._pieces = np.cumsum(-(-np.diff(ends, prepend=0) // length))  # [documents]
+        # A document of n tokens has ceil(n / length) pieces. These are the cumulative sums: the number of
+        # pieces of this document and of all before it.
+        self._pieces_up_to = np.cumsum(-(-np.diff(ends, prepend=0) // length))  # [documents]
 
     def __len__(self) -> int:
-        if not len(self._pieces):
+        if not len(self._pieces_up_to):
             return 0
-        return int(self._pieces[-1])
+        return int(self._pieces_up_to[-1])
 
     def ends_document(self, index: int) -> bool:
         """Says whether an example is the last piece of its document."""
-        number = range(len(self))[index] + 1
-        return bool(self._pieces[np.searchsorted(self._pieces, number)] == number)
+        pieces_up_to_here = range(len(self))[index] + 1
+        document = np.searchsorted(self._pieces_up_to, pieces_up_to_here)
+        return bool(self._pieces_up_to[document] == pieces_up_to_here)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        number = range(len(self))[index]
-        document = int(np.searchsorted(self._pieces, number, side="right"))
+        piece = range(len(self))[index]
+        document = int(np.searchsorted(self._pieces_up_to, piece, side="right"))
         document_start = int(self._ends[document - 1]) if document else 0
         document_end = int(self._ends[document])
 
-        # Counted from the end of the document, where `_pieces` says how many there are up to it.
+        # `_pieces_up_to` counts up to the end of the document, so the place of the piece is counted from
+        # there.
         pieces_in_document = -(-(document_end - document_start) // self._length)
-        pieces_from_here = int(self._pieces[document]) - number
+        pieces_from_here = int(self._pieces_up_to[document]) - piece
         start = document_start + (pieces_in_document - pieces_from_here) * self._length
         tokens = np.asarray(self._tokens[start : min(start + self._length, document_end)])
 

@@ -270,19 +270,21 @@ class TextKind(Kind):
     def cells(self, x: np.ndarray) -> list[str | None]:
         """Returns the characters that each token adds to the text, None for a mask.
 
-        Joined they are the text; a character whose bytes are several tokens is at the last of these.
+        Joined they are the text. A character whose bytes are several tokens is in the text of the last of
+        them.
         """
-        cells: list[str | None] = []
+        token_texts: list[str | None] = []
         for is_masked, group in itertools.groupby(x.tolist(), lambda k: k >= self.description.categories):
             tokens = np.array([*group])
             if is_masked:
-                cells += [None] * len(tokens)
+                token_texts += [None] * len(tokens)
                 continue
-            # There is one part more than tokens: what bytes of an unfinished character become at the end.
+            # `join_symbol_parts` yields one extra part at the end: the remaining bytes of an unfinished
+            # character, decoded. It goes with the last token.
             *parts, end = join_symbol_parts([symbol] for symbol in self.description.written(tokens))
-            cells += parts[:-1]
-            cells.append(parts[-1] + end)
-        return cells
+            token_texts += parts[:-1]
+            token_texts.append(parts[-1] + end)
+        return token_texts
 
     def _join_windows(self, batch: Batch) -> str:
         """Joins windows to the one text that they are cut from, and documents with padding as lines."""

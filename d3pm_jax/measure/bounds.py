@@ -240,7 +240,7 @@ def compute_likelihood(
         examples: "x" [N, *S], and "label" and "weight" if there are any, as `Run.read_batch` gives them.
         batch_size: how many at a time.
         seed: of the random orders.
-        progress: is called with the number of examples that are done, twice N in the end.
+        progress: is called with the number of examples that are done: twice N in the end, N for each order.
 
     Returns:
         The entries of `evaluation.bound.summarize_bound` for each of "left to right" and "in random orders";
@@ -256,7 +256,7 @@ def compute_likelihood(
             "Absorbing, Head(forbid=) of its mask, and Transformer(see_time=False)"
         )
     x0 = examples["x"]
-    D = count_elements(x0, examples.get("weight"))
+    num_elements = count_elements(x0, examples.get("weight"))  # int, or int [N] with weights
     extra_inputs = parts.extra_inputs(examples)
     sharding = batch_sharding(parts.mesh)
     orders = {"left to right": left_to_right, "in random orders": random_order(seed)}
@@ -265,14 +265,15 @@ def compute_likelihood(
         compiled = exact_nats(parts.predict, mask, order)
         done_before = i * len(x0)
 
-        # As a default, the number is that of this round, also where the function outlives it.
+        # As a default the value is bound in this round. A variable of the loop would be looked up when the
+        # function is called, and have the value of the last round where that is later.
         def report_progress(done: int, done_before: int = done_before) -> None:
             progress(done_before + done)
 
         nats = evaluate_bound(
             compiled, parts.params, parts.process, x0, batch_size, sharding, extra_inputs, report_progress
         )  # [N]
-        result[name] = summarize_bound(nats, D)
+        result[name] = summarize_bound(nats, num_elements)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Draws samples of a run in batches by one compiled program, and writes them with what they are of."""
+"""Draws samples of a run in batches by one compiled program, and writes them with their options."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -16,19 +16,19 @@ from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_npy
 from d3pm_jax.kinds import Chains, Given
-from d3pm_jax.measure import record
+from d3pm_jax.measure.record import Format, write_record
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import p_logits, q_posterior, q_sample
 from d3pm_jax.processes import Process
-from d3pm_jax.sampling import chain as chains
+from d3pm_jax.sampling import chain as sampling_chain
 from d3pm_jax.sampling.ancestral import PRIOR_STEP
 from d3pm_jax.sampling.noise import SAMPLING
 from d3pm_jax.storage.names import SAMPLES as SAMPLES_FILE
 from d3pm_jax.types import Params
 
-FORWARD = 4  # chains of the forward process that are shown
+SHOWN_FORWARD_CHAINS = 4
 Sampler = Callable[..., tuple[np.ndarray, np.ndarray]]  # see `make_sampler`
 Progress = Callable[[int], Any]  # is called with the number of samples that are done
 
@@ -65,7 +65,7 @@ def make_sampler(
     # `start` is the number of the first sample of a batch, from which its noise follows.
     @jax.jit
     @values_in_range()
-    def chain(
+    def draw_batch(
         params: Params,
         process: Any,
         key: jax.Array,
@@ -74,12 +74,12 @@ def make_sampler(
         known_elements: Given | None,
     ) -> sampling.Chain:
         denoise = partial(parts.predict, params, label=label)
-        reverse = partial(p_logits, **logits_keywords(parts.config.loss))
+        reverse_kernel = partial(p_logits, **logits_keywords(parts.config.loss))
         if known_elements is None:
-            return sampling.sample(key, denoise, process, batch_shape, start, recorded_times, reverse)
+            return sampling.sample(key, denoise, process, batch_shape, start, recorded_times, reverse_kernel)
         x0 = jnp.broadcast_to(known_elements.x0, batch_shape)
         known = jnp.broadcast_to(known_elements.known, batch_shape)
-        return sampling.sample_infill(key, denoise, process, x0, known, start, recorded_times, reverse)
+        return sampling.sample_infill(key, denoise, process, x0, known, start, recorded_times, reverse_kernel)
 
     def draw_batches(
         params: Params,
@@ -98,7 +98,7 @@ def make_sampler(
         states = []
         for start in range(0, n, size):
             labels = _make_labels(parts, np.arange(start, start + size), label)
-            batch = chain(params, parts.process, key, np.int32(start), labels, known_elements)
+            batch = draw_batch(params, parts.process, key, np.int32(start), labels, known_elements)
 
             # The call returns when the program is compiled and started: progress begins there.
             progress(start)
@@ -110,7 +110,7 @@ def make_sampler(
                 )
             x0.append(batch.x0)
 
-            # A copy, as a view would hold the states of all samples of the batch in memory.
+            # A view would keep the states of all samples of the batch in memory, so this is a copy.
             states.append(batch.states[:, : max(0, num_chains - start)].copy())
         progress(n)
         return np.concatenate(x0)[:n], np.concatenate(states, axis=1)
@@ -138,8 +138,9 @@ def draw_samples(
     size = min(batch_size, n)
     recorded_times = tuple(recorded_times)
 
-    # The sampler is of a copy of the parts. It is stored in the parts, and would otherwise refer to them in
-    # turn: such a circle is freed late, and the arrays of a run would stay after its last use.
+    # The sampler is made from a copy of the parts. It is stored in the parts, and would otherwise refer back
+    # to them: Python frees such a cycle late, so that the arrays of a run would stay in memory after its last
+    # use.
     def make() -> Sampler:
         return make_sampler(dataclasses.replace(parts), size, recorded_times, shape)
 
@@ -148,12 +149,12 @@ def draw_samples(
 
 
 def evenly_spaced(last: int, n: int) -> list[int]:
-    """Returns n whole numbers from 0 to the last one, evenly spaced; all of them where there are fewer."""
+    """Returns n evenly spaced whole numbers from 0 to last, or all of them where there are fewer than n."""
     return sorted({round(last * (i / (n - 1))) for i in range(n)})
 
 
 def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequence[int]) -> np.ndarray:
-    """Draws x_1 ~ q(x_1 | x_0), x_2 ~ q(x_2 | x_1), ..., x_T: forward chains, from their end back.
+    """Draws forward chains x_1 ~ q(x_1 | x_0), x_2 ~ q(x_2 | x_1), ..., x_T, beginning with x_T.
 
     x_T is drawn given x_0, then every x_{t-1} given x_t and x_0. By Bayes' rule this is the same law, in O(K)
     per element for a process of any kind.
@@ -173,14 +174,15 @@ def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequen
     def draw(process: Process, x0: jax.Array) -> jax.Array:
         noise = sampling.per_example(key, jnp.arange(len(x0)), x0.shape[1:])
 
-        # The chain calls a step as it calls one of the user's, which would be checked.
+        # `run_chain` may be passed a step of the user's, so it has the values of every step checked. Here
+        # they are in range.
         @values_in_range()
         def step(xt: jax.Array, t: jax.Array) -> jax.Array:
             return inverse_cdf.categorical(q_posterior(process, x0, xt, t), noise(t))
 
         first_noise = noise(jnp.asarray(PRIOR_STEP, jnp.int32))
         xT = q_sample(process, x0, jnp.asarray(process.T, jnp.int32), first_noise)
-        return chains.run_chain(step, process.T, xT, times).states
+        return sampling_chain.run_chain(step, process.T, xT, times).states
 
     # Elements are drawn independently, so that padding may be drawn as category 0 and put back afterwards.
     states = np.asarray(draw(process, jnp.asarray(np.maximum(x0, 0), jnp.int32)))  # [R, N, *S]
@@ -191,7 +193,7 @@ def chains_to_show(
     parts: Parts,
     key: jax.Array,
     samples: np.ndarray,
-    reverse: np.ndarray,
+    reverse_states: np.ndarray,
     times: Sequence[int],
     strip: Sequence[int],
     examples: np.ndarray | None,
@@ -202,21 +204,21 @@ def chains_to_show(
         parts: of the run.
         key: of the forward process.
         samples: int32 [N, *S].
-        reverse: states [R, n, *S] of the first of them, as `draw_samples` recorded them.
+        reverse_states: int32 [R, n, *S] of the first of them, as `draw_samples` recorded them.
         times: the t of these states.
         strip: the times to show side by side, among those.
         examples: of the test split, from which the forward process begins; None where there are none.
     """
     forward = None
     if examples is not None:
-        forward = partial(draw_forward, key, parts.process, examples[:FORWARD], strip)
+        forward = partial(draw_forward, key, parts.process, examples[:SHOWN_FORWARD_CHAINS], strip)
 
-    # A process with fewer steps numbers them anew; shown are the times of the process with all of its steps.
+    # A respaced process numbers its steps anew, but the times of the full process are shown.
     time = np.asarray(parts.process.time)
     return Chains(
         samples=samples,
         times=time[list(times)].tolist(),
-        reverse=reverse,
+        reverse=reverse_states,
         strip=time[list(strip)].tolist(),
         forward=forward,
         examples=examples,
@@ -272,17 +274,18 @@ def write_samples(
     write_npy(path, samples)
     content = {"step": parts.step, "num": len(samples), "steps": parts.process.T, "grid": grid}
     content |= {"seed": seed, "label": label, **(more_options or {})}
-    return path, record.write_record(path.with_suffix(".json"), SAMPLES, content)
+    return path, write_record(path.with_suffix(".json"), SAMPLES, content)
 
 
 def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
-    """Returns the protocol of samples, and no values and arrays, from the keys of their file."""
-    # All keys are the protocol; those without which it would say too little are looked up, and so refused.
+    """Returns the protocol of samples from the keys of their file, with empty dicts for values and arrays."""
+    # All keys belong to the protocol. Those that it needs are looked up, so that a file without them is
+    # refused.
     needed = ("step", "num", "steps", "grid", "seed", "label")
     return content | {name: content[name] for name in needed}, {}, {}
 
 
-SAMPLES = record.Format(
+SAMPLES = Format(
     ("step", "steps", "grid", "seed", "label", "prompt", "infill", "length"),
     ("step", "num", "prompt", "infill"),
     _from_keys,

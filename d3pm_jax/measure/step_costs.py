@@ -1,4 +1,4 @@
-"""Measures what steps between any two times cost a run, from which its best few steps follow."""
+"""Measures the cost of a step between any two times of a run, to find the best grid of few steps."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ class Jumps(NamedTuple):
 
 
 def num_times(parts: Parts) -> int:
-    """Returns the number of times that steps go between: all, or fewer where so many pairs take too long."""
+    """Returns the number of times between which costs are measured; where all take too long, fewer."""
     most = TIMES if parts.process.K <= LARGE else FEW_TIMES
     return min(parts.process.T, most)
 
@@ -68,19 +68,22 @@ def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = 
     """
     examples = _read_examples(parts, workdir)
     extra_inputs = parts.extra_inputs(examples)
+    # `parts.predict` is spread over the devices, which have to divide the batch; `parts.network` takes any
+    # batch.
     predict = jax.jit(parts.network)
     times = even_grid(parts.process.T, num_times(parts))
     try:
+        # The process is built anew with all of its steps: `parts.process` may have fewer of them.
         process = parts.config.process.build()
         costs = jump_costs(
-            lambda xt, t: predict(parts.params, xt, t, **extra_inputs),
-            process,
-            examples["x"],
-            times,
-            jax.random.key(SEED),
-            parts.term,
-            progress,
-            examples.get("weight"),
+            denoise=lambda xt, t: predict(parts.params, xt, t, **extra_inputs),
+            process=process,
+            x0=examples["x"],
+            times=times,
+            key=jax.random.key(SEED),
+            term=parts.term,
+            progress=progress,
+            weight=examples.get("weight"),
         )
     except ValueError as error:
         raise UserError(one_line(error, 1000)) from error
@@ -156,7 +159,7 @@ def read_costs(parts: Parts, workdir: Path) -> Jumps | None:
 
 
 def choose_steps(parts: Parts, workdir: Path, steps: int, grid: str) -> int | list[int]:
-    """Returns the steps of a process to take: so many, evenly spaced, or those with the lowest bound.
+    """Returns the number of evenly spaced steps, or the list of the steps with the lowest bound.
 
     Args:
         parts: of the run in the folder.

@@ -85,7 +85,7 @@ class Backbone(nnx.Module):
             if level == last_level:
                 down.append(Stage(blocks, attns, None))
             else:
-                down.append(Stage(blocks, attns, style.halving(n)))
+                down.append(Stage(blocks, attns, style.conv_halving(n)))
                 skips.append(n)
         self.down = nnx.List(down)
 
@@ -108,6 +108,7 @@ class Backbone(nnx.Module):
         self.up = nnx.List(up)
 
         self.norm_out = style.norm(n)
+        # The last layer computes in the type of the parameters, whatever the type of the activations is.
         self.conv_out = dataclasses.replace(style, dtype=None).conv3(n, n_out, style.init_last)
 
     def _run(

@@ -1,4 +1,4 @@
-"""Makes the layers of the networks; images are [B, H, W, C]."""
+"""Defines the layers of the networks; images are [B, H, W, C]."""
 
 import dataclasses
 import math
@@ -25,7 +25,7 @@ def at_least_float32(x: Array) -> Array:
 def group_norm(
     x: Float[Array, "B H W C"], scale: Float[Array, " C"], bias: Float[Array, " C"], groups: int, eps: float
 ) -> Float[Array, "B H W C"]:
-    """Normalises groups of channels (Wu and He 2018), with a backward pass of two reads of x written by hand.
+    """Normalises groups of channels (Wu and He 2018); its backward pass is written by hand and reads x twice.
 
     Automatic differentiation of the formula stores and rereads several arrays of the size of x, which
     makes a whole training step half as long again on a CPU.
@@ -43,7 +43,7 @@ def group_norm(
 
 
 def _per_pixel(coefficient: Array) -> Array:
-    """Returns numbers per channel [B, C] as [B, 1, 1, C], for every pixel of an image."""
+    """Adds axes to numbers per channel, [B, C] to [B, 1, 1, C], to broadcast them over pixels."""
     return coefficient[:, None, None, :]
 
 
@@ -70,7 +70,8 @@ def _group_norm_fwd(x, scale, bias, groups, eps):
     pixels = x.shape[1] * x.shape[2]
     wide = at_least_float32(x)
     mean = _group_mean(jnp.sum(wide, axis=(1, 2)), groups, pixels)  # [B, C]
-    # From centred entries: the mean of squares less the square of the mean cancels where the mean is large.
+    # The variance is taken of centred entries: the mean of squares minus the squared mean loses all digits by
+    # cancellation where the mean is large.
     variance = _group_mean(jnp.sum((wide - _per_pixel(mean)) ** 2, axis=(1, 2)), groups, pixels)  # [B, C]
     inverse = jax.lax.rsqrt(variance + eps)
     y = (wide - _per_pixel(mean)) * _per_pixel(inverse * scale[None]) + bias[None, None, None]
@@ -112,7 +113,7 @@ class GroupNorm(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """Makes the layers of a network, which have these properties in common."""
+    """Holds the properties that the layers of a network have in common, and makes its layers."""
 
     rngs: nnx.Rngs
     init: Init
@@ -124,13 +125,12 @@ class Style:
     down_pads: tuple[int, int]
     """zeros before and after rows and columns of a convolution of stride 2"""
     eps: float
-    """of every GroupNorm, but that of attention"""
+    """of every GroupNorm, but for those of attention where `attention_eps` is set"""
     groups: int
     """of every GroupNorm"""
     num_heads: int
     """of every attention"""
-    rate: float
-    """of dropout"""
+    dropout_rate: float
     n_embedding: int
     """width of the embeddings of time and class"""
     labelled: bool
@@ -138,12 +138,12 @@ class Style:
     dtype: DTypeLike | None
     """of the computation; None: that of the parameters"""
     channels_per_group: int | None = None
-    """at least so many, so that narrow layers have fewer groups"""
+    """the minimum number of channels in a group, so that narrow layers have fewer groups"""
     attention_eps: float | None = None
-    """of the GroupNorm of attention; None: eps"""
+    """of the GroupNorm of attention; None stands for `eps`"""
 
     def norm(self, channels: int, eps: float | None = None) -> GroupNorm:
-        """Makes a GroupNorm, with eps in place of that of the style."""
+        """Makes a GroupNorm; eps is that of the style by default."""
         groups = self.groups
         if self.channels_per_group is not None:
             groups = min(channels // self.channels_per_group, groups)
@@ -159,12 +159,12 @@ class Style:
         """Makes a 3 x 3 convolution that keeps the size."""
         return self._conv(n_in, n_out, 1, (1, 1), init or self.init)
 
-    def halving(self, channels: int) -> nnx.Conv:
+    def conv_halving(self, channels: int) -> nnx.Conv:
         """Makes a 3 x 3 convolution of stride 2, for even sizes."""
         return self._conv(channels, channels, 2, self.down_pads, self.init)
 
     def _conv(self, n_in: int, n_out: int, strides: int, pads: tuple[int, int], init: Init) -> nnx.Conv:
-        # On a CPU the gradient of a convolution of stride 1 is computed by parts of the batch.
+        # On a CPU `conv_of_flax` computes the gradient of a convolution of stride 1 by parts of the batch.
         convolve = conv_of_flax if strides == 1 else jax.lax.conv_general_dilated
         return nnx.Conv(
             n_in,
@@ -180,17 +180,18 @@ class Style:
 
 
 def conv_doubled(layer: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B 2*H 2*W m"]:
-    """Computes layer(x doubled by nearest neighbours), in four ninths of the multiplications, up to rounding.
+    """Applies a convolution to x enlarged to twice its size by nearest neighbours.
 
-    Of three doubled rows or columns under a kernel two are the same, so their weights are added: each output
-    pixel is one of 2 x 2 kinds, by its row and column being even or odd, with a 2 x 2 kernel of its own on x.
+    It takes four ninths of the multiplications, and its result differs by rounding alone. Of three enlarged
+    rows or columns under the kernel two are the same, so their weights are added. This leaves a 2 x 2 kernel
+    on x for each of four cases: the row and the column of an output pixel are even or odd.
 
     Args:
         layer: 3 x 3, of stride 1, with one row and column of zeros around its input, and with a bias.
         x: images.
 
     Returns:
-        What layer gives for images of twice the size, in which every pixel of x fills 2 x 2.
+        The output of the layer for images of twice the size, in which every pixel of x fills 2 x 2 pixels.
     """
     assert layer.bias is not None
     x = x.astype(layer.dtype or jnp.result_type(x, layer.kernel[...]))
@@ -217,18 +218,18 @@ def conv_doubled(layer: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B
     return y + layer.bias[...].astype(x.dtype)[None, None, None]
 
 
-def on_rows(linear: nnx.Linear, x: Float[Array, "*S n"]) -> Float[Array, "*S m"]:
+def apply_to_rows(linear: nnx.Linear, x: Float[Array, "*S n"]) -> Float[Array, "*S m"]:
     """Returns linear(x) as one product of matrices.
 
-    So the gradient of its kernel is one product too. Of an array of more axes XLA on a CPU makes copies
-    first, which take as long as the product.
+    All axes but the last are merged, so that the gradient of the kernel is one product too. With more axes
+    XLA on a CPU makes copies of the array first, which takes as long as the product.
     """
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     return linear(rows).reshape(*x.shape[:-1], linear.out_features)
 
 
 def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
-    """Zeroes entries of x with probability rate and scales the others up; without a key it returns x."""
+    """Zeroes entries of x with probability rate and divides others by 1 - rate; without a key returns x."""
     if key is None or rate == 0.0:
         return x
     keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
@@ -286,25 +287,25 @@ class ResBlock(nnx.Module):
         self.conv2 = style.conv3(n_out, n_out, style.init_last)
         self.shortcut = style.linear(n_in, n_out) if n_in != n_out else None
         self.class_proj = style.linear(style.n_embedding, n_out) if style.labelled else None
-        self.rate = style.rate
+        self.dropout_rate = style.dropout_rate
 
     def __call__(self, x: Array, temb: Array, cemb: Array | None, key: Key[Array, ""] | None) -> Array:
-        """Returns x with what the block adds; temb and cemb [B, n_embedding] are those of time and class."""
+        """Returns the output of the block; temb and cemb [B, n_embedding] embed time and class."""
         h = self.conv1(nnx.swish(self.norm1(x)))
         h = h + self.temb_proj(nnx.swish(temb))[:, None, None]
         if self.class_proj is not None and cemb is not None:
             h = h + self.class_proj(cemb)[:, None, None]
-        h = self.conv2(dropout(nnx.swish(self.norm2(h)), self.rate, key))
+        h = self.conv2(dropout(nnx.swish(self.norm2(h)), self.dropout_rate, key))
         if self.shortcut is not None:
-            x = on_rows(self.shortcut, x)
+            x = apply_to_rows(self.shortcut, x)
         return h + x
 
 
 class Attention(nnx.Module):
-    """Adds self-attention over the pixels to its input; head i has the i-th part of the channels of q, k, v.
+    """Adds self-attention over the pixels to its input; head i takes part i of the channels of q, k, v.
 
-    The parameters have the same shapes for any number of heads: [C, heads, C / heads] of the official code is
-    [C, C] here.
+    The parameters have the same shapes for any number of heads: a kernel [C, heads, C / heads] of the
+    official code is [C, C] here.
     """
 
     def __init__(self, channels: int, style: Style):
@@ -325,13 +326,13 @@ class Attention(nnx.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         B, H, W, C = x.shape
         h = self.norm(x).reshape(B, H * W, C)
-        q = self._split_heads(on_rows(self.q, h))  # [B heads, H W, C / heads]
-        k = self._split_heads(on_rows(self.k, h))
-        v = self._split_heads(on_rows(self.v, h))
+        q = self._split_heads(apply_to_rows(self.q, h))  # [B heads, H W, C / heads]
+        k = self._split_heads(apply_to_rows(self.k, h))
+        v = self._split_heads(apply_to_rows(self.v, h))
         scores = at_least_float32(jnp.einsum("bqc,bkc->bqk", q, k)) * q.shape[-1] ** -0.5
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)  # [B heads, H W, H W]
         mixed = jnp.einsum("bqk,bkc->bqc", weights, v).reshape(B, self.num_heads, H * W, -1)
-        return x + on_rows(self.proj_out, jnp.swapaxes(mixed, 1, 2).reshape(B, H, W, C))
+        return x + apply_to_rows(self.proj_out, jnp.swapaxes(mixed, 1, 2).reshape(B, H, W, C))
 
     def _split_heads(self, y: Float[Array, "B n C"]) -> Array:
         """Splits the channels into heads, [B heads, n, C / heads].

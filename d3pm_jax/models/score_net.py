@@ -15,6 +15,9 @@ from jaxtyping import Array, Float, Int, Key, Real
 from d3pm_jax.models.backbone import Backbone
 from d3pm_jax.models.layers import Style, class_embedding
 
+# The standard deviation of the random frequencies of time, as in the original.
+FOURIER_SCALE = 30.0
+
 
 class ScoreNet(Backbone):
     """Maps xt int32 [B, H, W, C], t and label int32 [B] to float32 [B, H, W, C, K], of mean 0 over K.
@@ -89,12 +92,12 @@ class ScoreNet(Backbone):
             eps=1e-5,
             groups=groups,
             num_heads=num_heads,
-            rate=dropout,
+            dropout_rate=dropout,
             n_embedding=4 * ch,
             labelled=num_classes is not None,
             dtype=dtype,
         )
-        self.frequencies = nnx.Param(30.0 * jax.random.normal(rngs(), (2 * ch,)))
+        self.frequencies = nnx.Param(FOURIER_SCALE * jax.random.normal(rngs(), (2 * ch,)))
         # The original leaves the weights of the embeddings as PyTorch makes them.
         torch_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         embedding = partial(nnx.Linear, out_features=4 * ch, kernel_init=torch_init, rngs=rngs)

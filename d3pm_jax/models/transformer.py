@@ -10,9 +10,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Real
 
-from d3pm_jax.models.layers import at_least_float32, class_embedding, dropout, on_rows, time_embedding
+from d3pm_jax.models.layers import apply_to_rows, at_least_float32, class_embedding, dropout, time_embedding
 
-# Of every norm, added to the variance.
+# Every norm adds this to the variance.
 EPS = 1e-6
 
 
@@ -33,7 +33,7 @@ class Transformer(nnx.Module):
         mlp_ratio: width of the hidden layer of a block as a multiple of width.
         dropout: rate, of what a block adds, used when a key is passed.
         see_time: whether the network is told t. The predictions of an absorbing process need no time.
-        num_classes: of the labels, if there are any; called without, it sees the bias of class_emb alone.
+        num_classes: of the labels, if there are any; without labels class_emb gives its bias alone.
         remat: keep only the input of each block for the backward pass, and compute the rest again.
         dtype: of the computation, that of the parameters by default. In bfloat16 the parameters, the
             embeddings, the statistics of norms, the softmax and the last layer stay float32.
@@ -68,7 +68,7 @@ class Transformer(nnx.Module):
         self.max_time = max_time
         self.num_layers = num_layers
         self.num_heads = num_heads
-        self.rate = dropout
+        self.dropout_rate = dropout
         self.remat = remat
         self.dtype = dtype
         conditioned = see_time or num_classes is not None
@@ -101,7 +101,7 @@ class Transformer(nnx.Module):
         weight: Float[Array, "B L"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L K"]:
-        """Returns the output for x_t at time t, in steps, of sequences of these classes.
+        """Returns the output of the network for sequences x_t of some classes at step t.
 
         Args:
             xt: categories.
@@ -117,22 +117,22 @@ class Transformer(nnx.Module):
         graphdef, layers = nnx.split(self.layers)
         keys = None if key is None else jax.random.split(key, self.num_layers)  # [num_layers]
         angles = rotary_angles(xt.shape[1], self.width // self.num_heads)  # [L, width / heads / 2]
-        seen = None if weight is None else weight > 0  # [B, L]
+        attended = None if weight is None else weight > 0  # [B, L]
 
         def block(x: Array, layer: tuple) -> tuple[Array, None]:
             params, key = layer
-            return nnx.merge(graphdef, params)(x, condition, angles, seen, key), None
+            return nnx.merge(graphdef, params)(x, condition, angles, attended, key), None
 
         if self.remat:
             block = jax.checkpoint(block)
-        # The embedding is in the type of the parameters.
+        # The embedding has the type of the parameters.
         x = self.embed.embedding[...][xt]  # [B, L, width]
         if self.dtype is not None:
             x = x.astype(self.dtype)
         x, _ = jax.lax.scan(block, x, (layers, keys))
         x = at_least_float32(x)
         scale, shift = self.modulation(condition)
-        return on_rows(self.head, modulated_norm(x, scale, shift))
+        return apply_to_rows(self.head, modulated_norm(x, scale, shift))
 
     def _embed_condition(
         self, t: Real[Array, " B"], label: Int[Array, " B"] | None
@@ -149,21 +149,21 @@ class Transformer(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Adds self-attention to a sequence, and then what two linear maps with a GELU between make of it."""
+    """Adds to a sequence its self-attention, then the output of two linear maps with a GELU between."""
 
     def __init__(
         self,
         width: int,
         num_heads: int,
         mlp_ratio: int,
-        rate: float,
+        dropout_rate: float,
         conditioned: bool,
         dtype: DTypeLike | None,
         rngs: nnx.Rngs,
     ):
         linear = partial(nnx.Linear, dtype=dtype, rngs=rngs)
         self.num_heads = num_heads
-        self.rate = rate
+        self.dropout_rate = dropout_rate
         self.modulation = Modulation(6, width, conditioned, dtype, rngs)
         self.qkv = linear(width, 3 * width)
         self.proj_out = linear(width, width)
@@ -175,10 +175,10 @@ class Block(nnx.Module):
         x: Float[Array, "B L n"],
         condition: Float[Array, "B n"] | None,
         angles: Float[Array, "L m"],
-        seen: Bool[Array, "B L"] | None,
+        attended: Bool[Array, "B L"] | None,
         key: Key[Array, ""] | None,
     ) -> Float[Array, "B L n"]:
-        """Returns x with what the block adds; places that are not seen are not attended to."""
+        """Returns the output of the block; places outside of `attended` are ignored."""
         attention_key = None
         mlp_key = None
         if key is not None:
@@ -186,29 +186,29 @@ class Block(nnx.Module):
         scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = self.modulation(condition)
 
         B, L, _ = x.shape
-        qkv = on_rows(self.qkv, modulated_norm(x, scale_a, shift_a))  # [B, L, 3 n]
+        qkv = apply_to_rows(self.qkv, modulated_norm(x, scale_a, shift_a))  # [B, L, 3 n]
         q, k, v = jnp.split(qkv, 3, axis=-1)
         q = q.reshape(B, L, self.num_heads, -1)
         k = k.reshape(B, L, self.num_heads, -1)
         v = v.reshape(B, L, self.num_heads, -1)
-        mixed = attention(rotate_pairs(q, angles), rotate_pairs(k, angles), v, seen)
-        h = on_rows(self.proj_out, mixed.reshape(B, L, -1))
-        x = x + gate_a * dropout(h, self.rate, attention_key)
+        mixed = attention(rotate_pairs(q, angles), rotate_pairs(k, angles), v, attended)
+        h = apply_to_rows(self.proj_out, mixed.reshape(B, L, -1))
+        x = x + gate_a * dropout(h, self.dropout_rate, attention_key)
 
-        h = on_rows(self.mlp1, modulated_norm(x, scale_m, shift_m))
-        h = on_rows(self.mlp2, gelu(h))
-        return x + gate_m * dropout(h, self.rate, mlp_key)
+        h = apply_to_rows(self.mlp1, modulated_norm(x, scale_m, shift_m))
+        h = apply_to_rows(self.mlp2, gelu(h))
+        return x + gate_m * dropout(h, self.dropout_rate, mlp_key)
 
 
 class Modulation(nnx.Module):
-    """Makes n vectors of a width from the embedding of time and class, or n constants without; at first 0."""
+    """Makes n vectors from the embedding of time and class, or n constant vectors without; all begin at 0."""
 
     def __init__(self, n: int, width: int, conditioned: bool, dtype: DTypeLike | None, rngs: nnx.Rngs):
         self.n = n
         self.dtype = dtype
         zeros = nnx.initializers.zeros_init()
-        # It is made in either case, since it takes numbers from rngs: what is made after it has the same
-        # weights whether the network sees a condition or not.
+        # The layer is made in either case, since that takes a key from rngs: so layers that are made after it
+        # have the same weights with and without a condition.
         linear = nnx.Linear(width, n * width, dtype=dtype, kernel_init=zeros, rngs=rngs)
         if conditioned:
             self.linear = linear
@@ -230,8 +230,9 @@ class Modulation(nnx.Module):
         return jnp.split(vectors[:, None], self.n, axis=-1)
 
 
-# What is wrapped in this is computed again in the backward pass: on a CPU it takes longer to store the values
-# in between. The barriers that keep XLA from merging both computations are needed outside of a scan only.
+# A function that is wrapped in this is computed again in the backward pass: on a CPU storing its intermediate
+# values takes longer. The barriers that keep XLA from merging both computations are needed only outside of a
+# scan.
 computed_again = partial(jax.checkpoint, prevent_cse=False)
 
 gelu = computed_again(nnx.gelu)
@@ -252,35 +253,40 @@ def modulated_norm(x: Array, scale: Array, shift: Array) -> Array:
 
 
 @jax.custom_vjp
-def attention(q: Array, k: Array, v: Array, seen: Array | None) -> Array:
-    """softmax(q k^T / sqrt(d)) v over the places that are seen.
+def attention(q: Array, k: Array, v: Array, attended: Array | None) -> Array:
+    """softmax(q k^T / sqrt(d)) v over the places that are attended to.
 
-    Accelerators take `jax.nn.dot_product_attention`. It is good to 1e-7 only in float64, and slower on a CPU:
-    there the formula is taken. The backward pass computes the softmax again. There is no forward mode.
+    Accelerators call `jax.nn.dot_product_attention`, which in float64 is accurate to 1e-7 only, and is slower
+    on a CPU. In float64 and on a CPU the formula is computed directly. The backward pass computes the softmax
+    again. There is no forward mode.
 
     Args:
         q, k, v: [B, L, heads, d].
-        seen: bool [B, L], or None for all.
+        attended: bool [B, L], or None for all.
     """
-    return _on_this_platform(q.dtype, lambda f: f, q, k, v, seen)
+    return _on_this_platform(q.dtype, lambda f: f, q, k, v, attended)
 
 
 # Without a rule of its own the derivative would store the softmax [B, heads, L, L] of every layer. With this
 # one q, k and v are stored, and the backward pass computes the softmax again.
-def _forward(q: Array, k: Array, v: Array, seen: Array | None) -> tuple[Array, tuple]:
-    return attention(q, k, v, seen), (q, k, v, seen)
+def _forward(q: Array, k: Array, v: Array, attended: Array | None) -> tuple[Array, tuple]:
+    """Returns the attention, and its arguments for the backward pass."""
+    return attention(q, k, v, attended), (q, k, v, attended)
 
 
 def _backward(residuals: tuple, g: Array) -> tuple:
-    def gradient(f: Callable[..., Array]) -> Callable[..., tuple]:
-        def pull_back(g: Array, q: Array, k: Array, v: Array, seen: Array | None) -> tuple:
-            _, vjp = jax.vjp(lambda *qkv: f(*qkv, seen), q, k, v)
-            return vjp(g)
+    """Returns the gradients by q, k and v, given the saved arguments and the gradient g of the result."""
 
-        return pull_back
+    # The gradient is taken of whichever implementation this platform takes, so it is a transform of both.
+    def make_gradient(implementation: Callable[..., Array]) -> Callable[..., tuple]:
+        def compute_gradients(g: Array, q: Array, k: Array, v: Array, attended: Array | None) -> tuple:
+            _, pull_back = jax.vjp(lambda q, k, v: implementation(q, k, v, attended), q, k, v)
+            return pull_back(g)
 
-    gradients = _on_this_platform(g.dtype, gradient, g, *residuals)
-    # None is the gradient of `seen`.
+        return compute_gradients
+
+    gradients = _on_this_platform(g.dtype, make_gradient, g, *residuals)
+    # `attended` is not differentiable: its gradient is None.
     return *gradients, None
 
 
@@ -290,22 +296,22 @@ attention.defvjp(_forward, _backward)
 def _on_this_platform(
     dtype: DTypeLike, transform: Callable[[Callable[..., Array]], Callable], *arrays: Array | None
 ) -> Any:
-    """Applies the transformed formula on a CPU or in float64, elsewhere the transformed function of JAX."""
-    formula = transform(_formula)
-    other = transform(_of_jax)
+    """Transforms and calls the formula on a CPU or in float64, and elsewhere the attention of JAX."""
+    formula = transform(_attention_formula)
+    other = transform(_attention_of_jax)
     if dtype == jnp.float64:
         return formula(*arrays)
     return jax.lax.platform_dependent(*arrays, cpu=formula, default=other)
 
 
-def _of_jax(q: Array, k: Array, v: Array, seen: Array | None) -> Array:
+def _attention_of_jax(q: Array, k: Array, v: Array, attended: Array | None) -> Array:
     """Returns the attention of JAX, for arrays [B, L, heads, d]."""
-    if seen is None:
+    if attended is None:
         return jax.nn.dot_product_attention(q, k, v)
-    return jax.nn.dot_product_attention(q, k, v, mask=seen[:, None, None])
+    return jax.nn.dot_product_attention(q, k, v, mask=attended[:, None, None])
 
 
-def _formula(q: Array, k: Array, v: Array, seen: Array | None) -> Array:
+def _attention_formula(q: Array, k: Array, v: Array, attended: Array | None) -> Array:
     """Returns softmax(q k^T / sqrt(d)) v of arrays [B, L, heads, d], with the softmax in float32 or wider."""
     B, L, heads, d = q.shape
 
@@ -317,9 +323,10 @@ def _formula(q: Array, k: Array, v: Array, seen: Array | None) -> Array:
     v = merge_heads(v)
     wide = at_least_float32(q).dtype
     scores = jnp.einsum("nqd,nkd->nqk", q, k, preferred_element_type=wide) * d**-0.5
-    if seen is not None:
-        # The smallest number, not -inf: a row of which nothing is seen has a softmax too, and no NaN.
-        scores = jnp.where(jnp.repeat(seen, heads, 0)[:, None], scores, jnp.finfo(wide).min)
+    if attended is not None:
+        # These scores get the smallest number, not -inf: the softmax of a row without attended places is then
+        # finite, not NaN.
+        scores = jnp.where(jnp.repeat(attended, heads, 0)[:, None], scores, jnp.finfo(wide).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)  # [B heads, L, L]
     mixed = jnp.einsum("nqk,nkd->nqd", weights, v)
     return mixed.reshape(B, heads, L, d).swapaxes(1, 2)

@@ -102,7 +102,7 @@ class UNet(Backbone):
             eps=1e-6,
             groups=groups,
             num_heads=num_heads,
-            rate=dropout,
+            dropout_rate=dropout,
             n_embedding=4 * ch,
             labelled=num_classes is not None,
             dtype=dtype,

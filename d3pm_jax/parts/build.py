@@ -244,8 +244,11 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
     folder = workdir / CHECKPOINTS
 
     def find_step() -> int:
+        if step is None:
+            return checkpoint.find_newest_step(folder)
         saved_steps = checkpoint.list_steps(folder)
-        if step is None or not saved_steps:
+        if not saved_steps:
+            # This raises the error of a folder without checkpoints.
             return checkpoint.find_newest_step(folder)
         if step not in saved_steps:
             raise UserError(
@@ -273,22 +276,23 @@ def make_caption(workdir: Path, parts: Parts, step: int) -> str:
 
 def name_process(config: Config, process: Process) -> str:
     """Names a process: "Uniform, K = 17, T = 100"."""
-    T = int(process.time[-1])
-    if process.T == T:
-        steps = f"T = {T}"
+    # `process.T` is the number of steps that are taken. The last time is T of the process with all steps.
+    full_T = int(process.time[-1])
+    if full_T == process.T:
+        steps = f"T = {full_T}"
     else:
-        steps = f"{process.T} of T = {T} steps"
+        steps = f"{process.T} of T = {full_T} steps"
     return f"{type(config.process).__name__}, K = {process.K}, {steps}"
 
 
 def describe_conditions(parts: Parts) -> dict[str, Any]:
     """Describes what a figure of these parts depends on, besides data and noise."""
-    T = int(parts.process.time[-1])
+    full_T = int(parts.process.time[-1])
     times = np.asarray(parts.process.time[1:]).tolist()
-    if times == even_grid(T, len(times)):
-        grid = f"even, of {T}"
+    if times == even_grid(full_T, len(times)):
+        grid = f"even, of {full_T}"
     else:
-        grid = f"{times} of {T}"
+        grid = f"{times} of {full_T}"
     return {
         "step": parts.step,
         "ema": parts.config.train.ema_decay,

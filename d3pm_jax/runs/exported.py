@@ -116,7 +116,7 @@ def network(file: str | Path) -> nnx.Module:
         ValueError: the file is damaged, or does not describe its network.
         OSError: it cannot be read.
     """
-    module, _, _ = _load_parts(Path(file))
+    module, _, _ = _load_network_and_head(Path(file))
     return module
 
 
@@ -126,7 +126,7 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
     Raises:
         ValueError: as `network`.
     """
-    module, head, K = _load_parts(Path(file))
+    module, head, K = _load_network_and_head(Path(file))
 
     def logits(xt: Any, t: Any, label: Any = None, weight: Any = None) -> Array:
         extra_inputs = {}
@@ -154,7 +154,7 @@ def in_default_type(params: Any) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(x, float), params)
 
 
-def _load_parts(file: Path) -> tuple[nnx.Module, Head, int]:
+def _load_network_and_head(file: Path) -> tuple[nnx.Module, Head, int]:
     """Returns the network with its weights, the head and K of a file."""
     texts = twin.read_metadata(file)
     try:

@@ -1,4 +1,4 @@
-"""Draws images, and chains of them: as PNG files, in strips too, and as GIFs."""
+"""Draws images and chains of images: grids and strips as PNG files, and films as GIF files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +11,18 @@ from d3pm_jax.files import replacing
 from d3pm_jax.show.curves import escape_text, save_figure
 
 MASK_COLOUR = (70, 110, 200)
-LINE = 20  # height of a caption, in pixels
-SIDE = 48  # smallest side of an image in a picture, in pixels
-FRAME = 100  # milliseconds of a frame
-WIDTH = 320  # of a frame, in pixels; a narrower grid is enlarged by the largest whole factor that fits
-HOLD = 2000  # milliseconds of the first and of the last one
-TILE = 1.1  # width of an image in a strip, in inches
+CAPTION_HEIGHT = 20  # in pixels
+# Lower images of a grid are enlarged by the largest whole factor that keeps them within this height (pixels).
+ENLARGED_HEIGHT = 48
+FRAME_MS = 100  # milliseconds of a frame of a GIF
+FRAME_WIDTH = 320  # in pixels; a narrower grid is enlarged by the largest whole factor that fits
+HOLD_MS = 2000  # milliseconds of the first and of the last frame of a GIF
+TILE_INCHES = 1.1  # width of an image in a strip
 Times = Sequence[int] | np.ndarray
 
 
 def to_rgb(x: np.ndarray, levels: int) -> np.ndarray:
-    """Turns categories [..., H, W, C] into uint8 [..., H, W, 3]: grey or RGB; blue where not a level."""
+    """Turns categories [..., H, W, C] into grey or RGB colours uint8 [..., H, W, 3]; a mask is blue."""
     masked = np.any(x >= levels, axis=-1, keepdims=True)  # [..., H, W, 1]
     scaled = np.clip(x, 0, levels - 1) * (255.0 / (levels - 1))
     if x.shape[-1] != 3:
@@ -31,7 +32,7 @@ def to_rgb(x: np.ndarray, levels: int) -> np.ndarray:
 
 
 def check_colours(name: str, x: np.ndarray, shape: str) -> None:
-    """Raises TypeError or ValueError unless x is uint8 of a shape "[..., H, W, 3]", and not empty."""
+    """Raises TypeError or ValueError unless x is uint8, not empty, and of a shape such as "[N, H, W, 3]"."""
     got = f"{name} is {describe(x)}, expected uint8 {shape}"
     if x.dtype != np.uint8:
         raise TypeError(f"{got}: to_rgb makes colours of categories")
@@ -48,7 +49,7 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     check_colours("images", images, "[N, H, W, 3]")
     if columns < 1:
         raise ValueError(f"columns = {columns}: take at least 1")
-    scale = max(1, SIDE // images.shape[1])
+    scale = max(1, ENLARGED_HEIGHT // images.shape[1])
     tiles = np.repeat(np.repeat(images, scale, axis=1), scale, axis=2)
     tiles = np.pad(tiles, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)  # [N, h, w, 3]
 
@@ -60,22 +61,22 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def save_grid(path: Path, images: np.ndarray, columns: int, caption: str = "") -> None:
-    """Writes `grid` to a PNG file, below a line of text if there is one."""
+    """Writes the `grid` of images to a PNG file, with a caption above it if there is one."""
     table = Image.fromarray(grid(images, columns))
     picture = table
     if caption:
         font = ImageFont.load_default(12)
         width = max(table.width, int(font.getlength(caption)) + 8)
-        picture = Image.new("RGB", (width, table.height + LINE), "white")
-        picture.paste(table, (0, LINE))
+        picture = Image.new("RGB", (width, table.height + CAPTION_HEIGHT), "white")
+        picture.paste(table, (0, CAPTION_HEIGHT))
         ImageDraw.Draw(picture).text((4, 2), caption, "black", font)
     with replacing(path) as partial:
         picture.save(partial, "PNG")
 
 
 def save_beside(path: Path, samples: np.ndarray, real: np.ndarray, caption: str = "") -> None:
-    """Writes two square grids of images side by side, each with its title, below the caption of both."""
-    # Matplotlib is imported where it draws: it takes long, and most commands draw nothing.
+    """Writes a square grid of samples and one of real images side by side, with a caption above them."""
+    # Matplotlib is imported here, as its import is slow and most commands draw nothing.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5.8), layout="constrained")
@@ -88,7 +89,7 @@ def save_beside(path: Path, samples: np.ndarray, real: np.ndarray, caption: str 
 
 
 def save_strip(path: Path, states: np.ndarray, times: Times, caption: str = "") -> None:
-    """Writes chains from left to right, a row for each example, with the t of each column below.
+    """Writes chains of images from left to right, one row for each example, with t below each column.
 
     Args:
         path: of the PNG file.
@@ -104,7 +105,7 @@ def save_strip(path: Path, states: np.ndarray, times: Times, caption: str = "") 
 
 
 def save_chain(path: Path, forward: np.ndarray, reverse: np.ndarray, times: Times, caption: str = "") -> None:
-    """Writes chains of the forward process (left to right: noised) above those of the reverse (to samples).
+    """Writes chains of the forward process, from data to noise, above chains of the reverse process.
 
     Args:
         path: of the PNG file.
@@ -123,13 +124,18 @@ def save_chain(path: Path, forward: np.ndarray, reverse: np.ndarray, times: Time
 
 
 def save_gif(
-    path: Path, states: np.ndarray, columns: int, times: Times, milliseconds: int = FRAME, hold: int = HOLD
+    path: Path,
+    states: np.ndarray,
+    columns: int,
+    times: Times,
+    milliseconds: int = FRAME_MS,
+    hold: int = HOLD_MS,
 ) -> None:
-    """Writes a chain as a GIF that repeats: each frame is a `grid` with its t above.
+    """Writes chains as a GIF that repeats; each frame is the `grid` of the images at one t, with t above it.
 
-    Colours are kept exactly where the chain has at most 256, with those of the border and the text, as all
-    grey images have, and with a mask those of up to 255 levels. Otherwise each frame gets the 256 that suit
-    it, without dithering.
+    Colours are exact where all frames together have at most 256 of them, those of the border and the text
+    included. This is so for all grey images, and with masks for grey images of up to 255 levels. Otherwise
+    each frame gets the 256 colours that suit it best, without dithering.
 
     Args:
         path: of the GIF file.
@@ -156,20 +162,20 @@ def save_gif(
             append_images=frames[1:],
             duration=durations,
             loop=0,
-            # Pillow 13.0 takes a missing value for True, and then damages chains of 256 greys.
+            # Where it is left out Pillow 13.0 optimises, which damages chains of 256 greys.
             optimize=False,
         )
 
 
 def _check_chain(states: np.ndarray, times: Times) -> None:
-    """Raises TypeError or ValueError unless states are colours of a chain with so many times."""
+    """Raises TypeError or ValueError unless the states are colours [R, N, H, W, 3] with R times."""
     check_colours("states", states, "[R, N, H, W, 3]")
     if len(times) != len(states):
         raise ValueError(f"{len(times)} times of {len(states)} states: give the t of each state")
 
 
 def _save_strips(path: Path, strips: list[tuple[np.ndarray, Times, str]], caption: str) -> None:
-    """Writes chains (states, times, title) one above the other."""
+    """Writes strips, each of which is (states, times, title), one above the other."""
     from matplotlib.figure import Figure
 
     for states, times, _ in strips:
@@ -178,11 +184,12 @@ def _save_strips(path: Path, strips: list[tuple[np.ndarray, Times, str]], captio
     inches = []
     for states, _, title in strips:
         _, N, H, W, _ = states.shape
-        text = 0.3  # for the t below the states
+        # The t below the states take 0.3 inches, and a title takes 0.3 more.
+        text_inches = 0.3
         if title:
-            text = 0.6
-        inches.append(N * TILE * H / W + text)
-    width = max(4, TILE * max(len(times) for _, times, _ in strips))
+            text_inches = 0.6
+        inches.append(N * TILE_INCHES * H / W + text_inches)
+    width = max(4, TILE_INCHES * max(len(times) for _, times, _ in strips))
     figure = Figure(figsize=(width, sum(inches) + 0.3), layout="constrained")
     axes = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
 
@@ -190,8 +197,8 @@ def _save_strips(path: Path, strips: list[tuple[np.ndarray, Times, str]], captio
         rows = states.swapaxes(0, 1)  # [N, R, H, W, 3], a row for each example
         picture = grid(rows.reshape(-1, *rows.shape[2:]), len(times))
         axis.imshow(picture, interpolation="nearest")
-        column = picture.shape[1] / len(times)  # its width
-        axis.set_xticks([column * (i + 0.5) for i in range(len(times))], [f"t = {t}" for t in times])
+        column_width = picture.shape[1] / len(times)
+        axis.set_xticks([column_width * (i + 0.5) for i in range(len(times))], [f"t = {t}" for t in times])
         axis.set_yticks([])
         axis.set_title(title)
     figure.suptitle(escape_text(caption))
@@ -204,15 +211,15 @@ def _draw_frames(states: np.ndarray, columns: int, times: Times) -> list[np.ndar
     texts = [f"t = {t}" for t in times]
     tables = [grid(images, columns) for images in states]  # R of [h, w, 3]
 
-    scale = max(1, WIDTH // tables[0].shape[1])
+    scale = max(1, FRAME_WIDTH // tables[0].shape[1])
     height = scale * tables[0].shape[0]
     text_widths = [int(font.getlength(text)) + 8 for text in texts]
     width = max(scale * tables[0].shape[1], *text_widths)
 
     frames = []
     for table, text in zip(tables, texts, strict=True):
-        picture = Image.new("RGB", (width, height + LINE), "white")
-        picture.paste(Image.fromarray(table.repeat(scale, 0).repeat(scale, 1)), (0, LINE))
+        picture = Image.new("RGB", (width, height + CAPTION_HEIGHT), "white")
+        picture.paste(Image.fromarray(table.repeat(scale, 0).repeat(scale, 1)), (0, CAPTION_HEIGHT))
         canvas = ImageDraw.Draw(picture)
         # Smooth text has shades of grey, which would use up colours of the palette.
         canvas.fontmode = "1"
@@ -222,7 +229,7 @@ def _draw_frames(states: np.ndarray, columns: int, times: Times) -> list[np.ndar
 
 
 def _apply_palette(frames: list[np.ndarray]) -> list[Image.Image]:
-    """Turns frames uint8 [H, W, 3] into images with one exact palette, or each with its own."""
+    """Turns frames uint8 [H, W, 3] into images with one exact palette, or with a palette each."""
     colours = np.zeros(0, np.uint32)
     for frame in frames:
         colours = np.union1d(colours, _pack_colours(frame))
@@ -241,6 +248,6 @@ def _apply_palette(frames: list[np.ndarray]) -> list[Image.Image]:
 
 
 def _pack_colours(frame: np.ndarray) -> np.ndarray:
-    """Returns colours uint8 [H, W, 3] as numbers uint32 [H, W]."""
+    """Packs colours uint8 [H, W, 3] into numbers uint32 [H, W]."""
     red, green, blue = np.moveaxis(frame.astype(np.uint32), -1, 0)
     return red << 16 | green << 8 | blue

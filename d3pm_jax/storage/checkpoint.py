@@ -179,7 +179,7 @@ def _as_os_error(path: Path) -> Iterator[None]:
     except OSError:
         raise
     except (ValueError, RuntimeError) as error:
-        # Below Orbax errors of the system lose their number, and keep their text.
+        # Inside Orbax an OSError loses its errno: only its text remains.
         if os.strerror(errno.ENOSPC) in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise OSError(errno.EIO, one_line(error), str(path)) from error

@@ -15,8 +15,8 @@ from d3pm_jax.storage.names import LOCK
 def hold_folder(workdir: Path) -> Iterator[None]:
     """Makes a folder where there is none, and lets no other training write to it during the block.
 
-    The lock is the system's, which takes it back however the process ends. Where it offers none, as on some
-    file systems of networks, there is none.
+    The lock is one of the operating system, which releases it however the process ends. On a file system
+    without locks, such as some network file systems, nothing is locked.
 
     Raises:
         UserError: another process holds it, or the folder cannot be written to.
@@ -45,8 +45,8 @@ def hold_folder(workdir: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # The file stays: it says nothing by being there, and whoever deleted it could delete one that another
-        # process has locked meanwhile. A lock that was not acquired is released without effect.
+        # The file of the lock is not deleted: its presence means nothing, and another process may have locked
+        # it meanwhile. Releasing a lock that was not acquired has no effect.
         lock.release()
 
 

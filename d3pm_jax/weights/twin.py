@@ -41,7 +41,7 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
     for path, x in _flatten(params):
         arrays = _split_stacked(path, np.asarray(x))
         for name, array in zip(_list_names(path, x), arrays, strict=True):
-            axes = _permute_axes(path, array.ndim, _TO_TORCH)
+            axes = _axes_order(path, array.ndim, _TO_TORCH)
             tensors[name] = np.ascontiguousarray(np.transpose(array, axes))
     return tensors
 
@@ -78,9 +78,9 @@ def _convert_tensor(path: tuple, name: str, tensor: np.ndarray, shape: tuple[int
     """Returns a tensor of the twin in the layout of JAX; raises ValueError where it has another shape."""
     array = tensor
     if tensor.ndim == len(shape):
-        array = np.transpose(tensor, _permute_axes(path, tensor.ndim, _FROM_TORCH))
+        array = np.transpose(tensor, _axes_order(path, tensor.ndim, _FROM_TORCH))
     if array.shape != shape:
-        expected = tuple(shape[i] for i in _permute_axes(path, len(shape), _TO_TORCH))
+        expected = tuple(shape[i] for i in _axes_order(path, len(shape), _TO_TORCH))
         raise ValueError(f"{name} has shape {tensor.shape}, expected {expected} in this model")
     return array
 
@@ -235,9 +235,9 @@ def _is_stacked(path: tuple) -> bool:
     return STACKED in keys and not keys[keys.index(STACKED) + 1].isdigit()
 
 
-def _permute_axes(path: tuple, ndim: int, table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
-    """Returns how the axes of a parameter move: by their number, but those of an embedding stay."""
-    # It is [K, width] in both.
+def _axes_order(path: tuple, ndim: int, table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+    """Returns the order of axes to transpose a parameter to; the table has it by the number of axes."""
+    # An embedding is [K, width] both here and in PyTorch.
     if _keys(path)[-1] == "embedding":
         return tuple(range(ndim))
     return table[ndim]

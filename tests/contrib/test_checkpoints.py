@@ -266,7 +266,7 @@ def test_weights_that_do_not_fit_are_named(whole, tmp_path):
     more = {"net.odd.weight": torch.ones(1)}
     assert "no part of the network is odd.weight" in said(ema_shadow_params=None, **more)
     torch.save({"model": tree["model"] | {"ema_shadow_params": None}}, file)
-    assert checkpoints.read_network(file, ImportOptions()).weights == "raw"
+    assert checkpoints.read_network(file, ImportOptions()).weights_kind == "raw"
 
 
 def test_a_check_that_does_not_fit_is_named(whole, tmp_path):

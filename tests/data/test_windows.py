@@ -4,12 +4,12 @@ import numpy as np
 
 from d3pm_jax import config
 from d3pm_jax.data import read_batch, train_batches
-from d3pm_jax.data.windows import Overlapping, Padded, Wrapped, random_window
+from d3pm_jax.data.windows import Overlapping, Padded, Windows, random_window
 from tests.data.texts import write
 
 
 def test_windows_follow_each_other_and_the_rest_is_left_out():
-    source = Wrapped(np.arange(11, dtype=np.uint8), 3)
+    source = Windows(np.arange(11, dtype=np.uint8), 3)
     np.testing.assert_array_equal(read_batch(source, 11)["x"], np.arange(9).reshape(3, 3))
 
 

@@ -96,7 +96,7 @@ def test_attention_and_positions_equal_their_formulas():
     exact, gradients = run(attention, q, k, v)
     np.testing.assert_allclose(exact, expected, rtol=1e-12)
     narrow = [jnp.asarray(x, jnp.float32) for x in (q, k, v)]
-    for f in (attention, transformer_module._of_jax):
+    for f in (attention, transformer_module._attention_of_jax):
         actual, gradient = run(f, *narrow)
         np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=1e-6)
         for a, b in zip(gradient(jnp.asarray(g, jnp.float32)), gradients(jnp.asarray(g)), strict=True):

@@ -284,8 +284,8 @@ TRAINING = (
     Break(
         "data_not_shuffled",
         "d3pm_jax/data/batches.py",
-        ".seed(seed).shuffle().repeat(endless)",
-        ".seed(seed).repeat(endless)",
+        ".seed(seed).shuffle().repeat(num_epochs)",
+        ".seed(seed).repeat(num_epochs)",
         ("tests/data/test_batches.py",),
     ),
     Break(  # the same where every t is as likely as another
@@ -337,8 +337,8 @@ RUNS = (
     Break(  # every process trains on the same part of a batch
         "every_process_reads_the_first_part",
         "d3pm_jax/data/batches.py",
-        "cut[start * parts + part :: parts]",
-        "cut[start * parts :: parts]",
+        "part_batches[start * parts + part :: parts]",
+        "part_batches[start * parts :: parts]",
         ("tests/data/test_batches.py",),
     ),
     Break(  # the first axis counts layers, of which a scan takes one after the other

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from d3pm_jax import show
-from d3pm_jax.show.images import LINE
+from d3pm_jax.show.images import CAPTION_HEIGHT
 
 TIMES = [100, 40, 7, 0]
 
@@ -36,7 +36,7 @@ def test_a_gif_keeps_every_grey(levels, mask, tmp_path):
     states = chain(show.to_rgb(np.arange(levels + mask).reshape(-1, 1, 1, 1), levels)[:, 0, 0])
     show.save_gif(tmp_path / "x.gif", states, 3, TIMES)
     frames, milliseconds, loop = read_gif(tmp_path / "x.gif")
-    np.testing.assert_array_equal(frames[:, LINE:], [enlarged(images, 3) for images in states])
+    np.testing.assert_array_equal(frames[:, CAPTION_HEIGHT:], [enlarged(images, 3) for images in states])
     assert milliseconds == [2000, 100, 100, 2000]
     assert loop == 0  # for ever
 
@@ -46,7 +46,7 @@ def test_the_frames_of_a_gif_tell_their_t(tmp_path):
     show.save_gif(tmp_path / "x.gif", states, 1, [1000, 88, 88, 1], milliseconds=40, hold=500)
     frames, milliseconds, _ = read_gif(tmp_path / "x.gif")
     assert milliseconds == [500, 80, 500]  # equal frames are one that is shown longer
-    ink = (frames[:, :LINE] == 0).all(-1)
+    ink = (frames[:, :CAPTION_HEIGHT] == 0).all(-1)
     widths = [np.flatnonzero(text.any(0)).max() for text in ink]
     assert frames.shape[2] > widths[0] > widths[1] > widths[2]  # of 1000, 88 and 1; the longest fits
     show.save_gif(tmp_path / "one.gif", states[:1], 1, [1000])
@@ -62,7 +62,7 @@ def test_a_gif_of_many_colours_has_near_ones(tmp_path):
     show.save_gif(tmp_path / "x.gif", states, 1, [1, 0])
     frames, _, _ = read_gif(tmp_path / "x.gif")
     drawn = np.stack([enlarged(images, 1, 4) for images in states]).astype(int)
-    assert np.abs(frames[:, LINE:] - drawn).mean() < 6
+    assert np.abs(frames[:, CAPTION_HEIGHT:] - drawn).mean() < 6
 
 
 def test_a_strip_has_a_row_for_each_example(tmp_path):
