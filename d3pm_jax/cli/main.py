@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stopped:
         _fail(command, f"stopped by {stopped or 'SIGINT'}", signals.STOPPED)
     except BrokenPipeError:
-        # Nobody reads standard output any more, and Python would complain when it flushes it at its exit.
+        # The reader of standard output has closed it. Python would print an error when it flushes it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _end(1)
     except OSError as error:
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             _fail(command, f"error: {one_line(error, 300)}; take smaller batches, or a smaller network", 1)
         if not _others_wait():
             raise
-        # JAX is imported, as it is what joined the processes.
+        # JAX has been imported already: it joined the processes.
         if isinstance(error, sys.modules["jax"].errors.JaxRuntimeError):
             why = f"error: another process has ended, or cannot be reached: {one_line(error, 300)}"
             _fail(command, why, 1)
@@ -162,6 +162,6 @@ def _others_wait() -> bool:
 
 def _tell(command: str, text: str) -> None:
     program = f"d3pm {command}".rstrip()
-    # Nobody may read standard error any more.
+    # The reader of standard error may have closed it.
     with contextlib.suppress(OSError):
         print(f"{program}: {text}", file=sys.stderr, flush=True)

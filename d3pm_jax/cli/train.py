@@ -102,7 +102,8 @@ def read_train_config(command: TrainCommand, path: Path | None, words: list[str]
 
     base = run_folder.read_config(command.workdir, command.own_file)
     config = reading.apply_overrides(base, words, USAGE)
-    # The folder of a run may be anybody's: what it says of the data is checked, unless the user says it.
+    # The folder of a run may be from somebody else, so its data directory is checked unless the user passes
+    # one.
     flags = [word.partition("=")[0] for word in words]
     if "--data.dir" not in flags:
         config.data.check_kept()

@@ -131,7 +131,7 @@ def step_of(value: Any) -> int:
     """Returns the number of updates that a checkpoint names, 0 where it names none."""
     if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
         value = value.item()
-    # Not isinstance: a bool is no number of updates.
+    # isinstance would accept a bool, which is not a number of updates.
     if type(value) in (int, float) and 0 <= value < 2**63:
         return int(value)
     return 0

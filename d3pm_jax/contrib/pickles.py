@@ -136,7 +136,7 @@ class _Reader:
             case "NEWTRUE" | "NEWFALSE":
                 stack.append(name == "NEWTRUE")
 
-            # What is kept to be referred to.
+            # Values that are stored for later references.
             case "BINPUT" | "LONG_BINPUT" | "PUT":
                 self._memo[argument] = stack[-1]
             case "MEMOIZE":
@@ -249,7 +249,7 @@ class _Reader:
         if stand_in is None:
             raise Refused(f"holds {one_line(f'{module}.{name}')}, which is not loaded")
         if stand_in is _parameter:
-            # It returns the tensor that it is called with, which has been counted.
+            # `_rebuild_parameter` returns the tensor that it is called with, whose bytes are counted already.
             return stand_in
         return lambda *arguments: self._count_bytes(stand_in(*arguments))
 

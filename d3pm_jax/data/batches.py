@@ -126,7 +126,7 @@ def read_batch(
 
 
 def count_categories(source: Source, num_categories: int) -> Int[np.ndarray, " K"]:
-    """Counts how often each category occurs in all examples, elements of weight 0 apart.
+    """Counts how often each category occurs in all examples, without elements of weight 0.
 
     Raises:
         DatasetError: a value is not a category.
@@ -143,7 +143,7 @@ def count_categories(source: Source, num_categories: int) -> Int[np.ndarray, " K
 
 
 class _Numbered:
-    """Adds its number to each example of a source, for messages to name it."""
+    """Adds to each example of a source its number, which messages name."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -158,7 +158,7 @@ class _Numbered:
 def _collate(
     examples: Sequence[Example], num_categories: int, description: Description | None = None
 ) -> Batch:
-    """Stacks examples to a batch and checks that each is as it is described.
+    """Stacks examples to a batch, and checks each against the description.
 
     Raises:
         DatasetError: naming the first example that is not.
@@ -183,7 +183,7 @@ def _stack_x(
     if shape is None:
         shape = arrays[0].shape
     for array, number in zip(arrays, numbers, strict=True):
-        # Numbers that are no integers would be rounded below in silence, which destroys them.
+        # Values that are not integers would be truncated below without an error.
         if not np.issubdtype(array.dtype, np.integer):
             raise DatasetError(
                 f"x of example {number} has dtype {array.dtype}: categories are integers, convert them"

@@ -29,7 +29,7 @@ from d3pm_jax.data import text, tokenizers
 from d3pm_jax.data.source import DatasetError
 from d3pm_jax.errors import one_line
 
-# Of the files in a folder; a part of the hash that names it.
+# The version of the format of the files. It enters the hash that names their folder.
 VERSION = 1
 ABOUT = "about.json"
 SPLITS = ("train", "valid", "test")
@@ -237,7 +237,7 @@ def _scan(corpus: Corpus) -> tuple[dict[str, int], list[str]]:
         if not sizes[split]:
             raise DatasetError(f"{path} is empty: name a text")
     if corpus.documents:
-        # A line break is the end of a document, and no token.
+        # A line break ends a document and is not a token.
         occurs[ord("\n")] = False
     return sizes, [chr(code_point) for code_point in np.flatnonzero(occurs)]
 
@@ -247,7 +247,7 @@ def _check_letters(part: text.TextPart, documents: bool) -> None:
     letters = tokenizers.LETTERS27
     if documents:
         letters += "\n"
-    # Stripping is fast. What is left of other text begins with a character that is none of them.
+    # Stripping the allowed characters is fast: whatever remains begins with a character that is not allowed.
     if not part.text.strip(letters):
         return
     position = next(i for i, character in enumerate(part.text) if character not in letters)
@@ -258,7 +258,7 @@ def _check_letters(part: text.TextPart, documents: bool) -> None:
 
 
 def _cut(corpus: Corpus, sizes: dict[str, int]) -> dict[str, tuple[str, int, int]]:
-    """Returns where each split lies: (path, its first character, the one after its last)."""
+    """Returns the place of each split: (path, index of its first character, index after its last one)."""
     if corpus.shares is None:
         return {split: (path, 0, sizes[split]) for split, path in corpus.paths}
     ((split, path),) = corpus.paths

@@ -100,7 +100,7 @@ def split_lines(texts: Iterable[str]) -> Iterator[list[str]]:
         pieces = []
         for line in complete:
             pieces += _cut_line(line + "\n")
-        # What has no line break yet may be too long already. Its last piece is still unfinished.
+        # The unfinished line may be too long already. Its pieces are complete but for the last.
         *more_pieces, unfinished = _cut_line(unfinished)
         yield pieces + more_pieces
     if unfinished:
@@ -123,7 +123,7 @@ def _cut_line(line: str) -> list[str]:
 
 @functools.lru_cache(maxsize=10_000)
 def _file_hash(file: Path, size: int, modified: int) -> bytes:
-    """Hashes the content of a file; size and time of change are there to tell a changed file in the cache."""
+    """Hashes the content of a file; by its size and time of change the cache tells a changed file."""
     digest = hashlib.sha256()
     for content in _read_blocks(file):
         digest.update(content)

@@ -17,7 +17,7 @@ from d3pm_jax.parts import build
 from d3pm_jax.training.step import StepNoise, batch_loss, draw_noise, make_update
 
 # FLOP per second of products of dense matrices in bfloat16 (float16 on a V100), by the kind that JAX names.
-# As their makers publish them, without the sparsity that doubles them; none was measured here.
+# These are the numbers that the makers publish, without the factor 2 of sparsity. None was measured here.
 PEAKS = {
     "Tesla V100-SXM2-16GB": 125e12,
     "Tesla V100-SXM2-32GB": 125e12,
@@ -60,7 +60,8 @@ def measure_step(parts: build.Parts) -> tuple[Cost, Any]:
     compiled = update.lower(parts.state, parts.process, batch, noise, parts.key).compile()
     seconds = time.monotonic() - start
 
-    # Results that take over the memory of arguments, as the new state does that of the old one, need none.
+    # Results that reuse the memory of arguments, such as the new state that of the old one, need none of
+    # their own.
     memory = compiled.memory_analysis()
     added = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     parameters = sum(x.size for x in jax.tree.leaves(parts.state.params))
@@ -118,7 +119,7 @@ def _whether_it_fits(cost: Cost, device: Any, number: int) -> str:
         available = limit
         where = f"a device has {_size(available)}"
     elif device.platform == "cpu" and hasattr(os, "sysconf"):
-        # Devices of a CPU do not tell a limit, and share the memory of the machine.
+        # The devices of a CPU report no limit: they share the memory of the machine.
         needed = number * cost.memory
         available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         where = f"this machine has {_size(available)} for all devices"
@@ -199,7 +200,7 @@ def make_speed(parts: build.Parts) -> Speed:
     peak = parts.config.mesh.peak_flops or PEAKS.get(parts.mesh.devices.flat[0].device_kind)
     seconds_at_peak = None
     if peak:
-        # The step is traced for that, which is done here, before the clock runs.
+        # Counting operations traces the step. It is done here, before the clock starts.
         seconds_at_peak = flops_of_step(parts) / peak
     return Speed(parts.config.train.batch_size, seconds_at_peak)
 

@@ -190,7 +190,7 @@ def open_logs(
     with ExitStack() as stack:
         logs: list[Logging] = []
 
-        # They are open already, and are closed even where one of the others below cannot be opened.
+        # The loggers of the user are open already: they are closed even where a log below cannot be opened.
         for log in user_logs:
             stack.callback(log.close)
 

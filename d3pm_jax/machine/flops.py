@@ -96,7 +96,8 @@ def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]
     if inner is None:
         return 0, [any(depends)] * num_results
     if len(inner.invars) != len(depends) or len(inner.outvars) != num_results:
-        # An inner program of other arguments is of scalars, as that of a scatter, and does not count.
+        # An inner program with other arguments is one of scalars, such as that of a scatter, and is not
+        # counted.
         return 0, [any(depends)] * num_results
     return _count_program(inner, depends)
 

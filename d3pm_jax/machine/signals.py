@@ -16,7 +16,7 @@ from types import FrameType
 
 STOPPED = 130  # the exit status
 GRACE = 1.0  # seconds in which a process may end by itself
-# A terminal that is closed sends SIGHUP, often twice, and a Windows knows none.
+# Closing a terminal sends SIGHUP, often twice. Windows has no SIGHUP.
 SIGHUP = getattr(signal, "SIGHUP", None)
 STOPPING = tuple(number for number in (signal.SIGINT, signal.SIGTERM, SIGHUP) if number is not None)
 
@@ -96,7 +96,7 @@ def _watch(reader: socket.socket, print_stopped: Callable[[str], None]) -> None:
         if os.isatty(1):
             os.write(1, b"\x1b[?25h\n")  # shows the cursor, which a bar hides
         print_stopped(signal.Signals(first).name)
-    # Not sys.exit: that ends a thread, and waits for the main one.
+    # sys.exit would end only this thread, and wait for the main one.
     os._exit(STOPPED)
 
 
@@ -112,7 +112,7 @@ def _handled(handler: Callable[[int, FrameType | None], None], excluded: int | N
         yield
         return
     handled = [number for number in STOPPING if number != excluded]
-    # nohup has SIGHUP ignored, and that is to stay so.
+    # Under nohup SIGHUP is ignored, and has to stay ignored.
     if SIGHUP is not None and SIGHUP in handled and signal.getsignal(SIGHUP) is signal.SIG_IGN:
         handled.remove(SIGHUP)
     previous = {number: signal.signal(number, handler) for number in handled}

@@ -106,7 +106,7 @@ class Terminal:
             if self._drawn:
                 self._console.print(text, highlight=False, soft_wrap=True, markup=False)
             else:
-                # rich ends the process where nobody reads.
+                # rich would end the process when its output is closed.
                 print(text, flush=True)
 
     def _print_progress(self, pieces: Sequence[str]) -> None:
@@ -153,7 +153,7 @@ class Terminal:
 
 def _make_rewriter() -> Callable[[str], None]:
     """Makes a function that shows a line below a cell of a notebook, in the place of the line before."""
-    # It is there in a notebook, and nothing else needs it.
+    # IPython is installed wherever a notebook runs, and nothing else needs it.
     from IPython.display import DisplayHandle
 
     handle = DisplayHandle()

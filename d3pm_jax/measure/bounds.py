@@ -166,7 +166,7 @@ def write_bound(
 
 def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
     """Returns the protocol, the values and the arrays of a bound from the keys of its file."""
-    # Files of older runs have no protocol, and still older ones no times: those of every step, then.
+    # Older files have no protocol, and the oldest have no times either: they are bounds with all steps.
     terms = content.get("steps", [])
     times = content.get("times", list(range(1, len(terms) + 1)))
     protocol = {name: content.get(name) for name in ("seed", "calls")}

@@ -11,7 +11,7 @@ from d3pm_jax.checks.former import join_first_step
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import read_json, write_text
 
-# In every file of results, beside the keys that files of older versions have, which have no record.
+# The key of the record in a file of results. Files of older versions have only the other keys.
 KEY = "record"
 LARGE = 1e100  # no figure is as large
 UNITS = {
@@ -25,7 +25,7 @@ UNITS = {
 ERRORS = {"bits_per_dim": "standard_error", "nats": "nats_standard_error"}  # the keys of standard errors
 NO_FIGURES = (*ERRORS.values(), "step", "examples", "seed", "limit", "calls")  # numbers, but not measured
 
-# Values of options that the names of files leave out; of all other options that is None.
+# Default values of options, which the names of files leave out. All other options have the default None.
 DEFAULTS = {"grid": "even", "seed": 0}
 
 
@@ -122,15 +122,14 @@ def write_record(
         Words about the result that it replaces, if that was of something else: ", replaces that of step
         1600".
     """
-    # The file that is replaced is read first, and never refused: it may be missing, damaged or something
-    # else.
+    # The file that is replaced is read first. It may be missing or damaged, which is no error here.
     replaced: Any = {}
     with contextlib.suppress(OSError, ValueError):
         replaced = read_json(path)
     if not isinstance(replaced, dict):
         replaced = {}
 
-    # JSON has no numbers that are not finite: written and read once, they are None.
+    # JSON has no infinite numbers and no NaN. Writing and reading the content turns them into None.
     finite = json.loads(json.dumps(dict(content)), parse_constant=lambda name: None)
     record = parse_record(file_format, path, finite)
     stored = {

@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-# Numbers of the last hidden layer.
+# Width of the last hidden layer.
 FEATURES = 64
 
 

@@ -267,8 +267,8 @@ def attention(q: Array, k: Array, v: Array, attended: Array | None) -> Array:
     return _on_this_platform(q.dtype, lambda f: f, q, k, v, attended)
 
 
-# Without a rule of its own the derivative would store the softmax [B, heads, L, L] of every layer. With this
-# one q, k and v are stored, and the backward pass computes the softmax again.
+# Automatic differentiation would store the softmax [B, heads, L, L] of every layer. This rule stores q, k and
+# v, and the backward pass computes the softmax again.
 def _forward(q: Array, k: Array, v: Array, attended: Array | None) -> tuple[Array, tuple]:
     """Returns the attention, and its arguments for the backward pass."""
     return attention(q, k, v, attended), (q, k, v, attended)

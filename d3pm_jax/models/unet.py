@@ -121,7 +121,7 @@ class UNet(Backbone):
             n_out = channels * outputs
         levels = len(ch_mult)
         larger_side = size if isinstance(size, int) else max(size)
-        # What `attn_resolutions` names are the sizes after the padding: the first one, and its halves.
+        # `attn_resolutions` names sizes after the padding: the padded size, its half, and so on.
         padded_side = padded_size(larger_side, levels)
         self._build(
             style,

@@ -104,7 +104,7 @@ def fill_in(config: Config, description: Description) -> Config:
 
 
 def with_steps(process: Process, steps: int | Sequence[int] | None) -> Process:
-    """Returns a process with some of its steps: so many, evenly spaced, or these, or with None all.
+    """Returns a process with all of its steps (None), a number of evenly spaced steps, or the listed steps.
 
     Raises:
         ValueError: it has no such steps.
@@ -117,7 +117,7 @@ def with_steps(process: Process, steps: int | Sequence[int] | None) -> Process:
 
 
 def respace_parts(parts: Parts, steps: int | Sequence[int]) -> Parts:
-    """Returns the parts with some of the steps of their process: so many, evenly spaced, or these.
+    """Returns the parts with a number of evenly spaced steps of their process, or with the listed steps.
 
     Raises:
         UserError: the process has no such steps.

@@ -73,7 +73,7 @@ class Axis(NamedTuple):
         from matplotlib.ticker import LogLocator, MaxNLocator
 
         if self.log:
-            # Within two powers of 10 these alone would be one number or two.
+            # Between two powers of 10 the powers alone would give only one or two numbers.
             multiples = (1, 2, 5) if self.high / self.low < 50 else (1,)
             locator = LogLocator(subs=multiples, numticks=6)
         else:
@@ -259,7 +259,7 @@ def plot_terms(runs: Sequence[Reported]) -> Html:
         finite = np.array(steps, np.float64)  # [n], NaN where a term is infinite
         summed.append(Curve(i, times, np.cumsum(finite[::-1])[::-1].tolist()))
 
-        # No curve can show these, so that words say where they are.
+        # A curve cannot show infinite terms, so a sentence says at which t they are.
         infinite = [str(t) for t, x in zip(times, steps, strict=True) if x is None]
         if infinite:
             listed = ", ".join(infinite[:LISTED])

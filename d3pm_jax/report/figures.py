@@ -150,7 +150,7 @@ def _quality_table(table: QualityTable, results: Sequence[tuple[str, Record]]) -
         differ = list_incomparable(first, record)
         for name, row in record.values.items():
             n = row["n"].value
-            # A row of fewer examples than there are samples compares with none, whatever the protocol says.
+            # A row of fewer examples than samples cannot be compared, whatever its protocol is.
             other = differ
             if not differ and n != record.protocol["N"]:
                 other = ["N"]

@@ -91,7 +91,7 @@ def name_runs(runs: Sequence[Run]) -> list[str]:
         if long_names.count(name) == 1:
             unique_names.append(name)
         else:
-            # The same run is on the page more than once, and only its number tells it apart.
+            # The same run may be on the page several times, and is then told apart by its number.
             unique_names.append(f"{name} ({long_names[: i + 1].count(name)})")
     return unique_names
 

@@ -23,7 +23,7 @@ PROFILE = "profile"
 # The folder of pictures of a training; of `d3pm sample`, what its files begin with.
 SAMPLES = "samples"
 
-# What the files of results begin with.
+# Names of files of results begin with these.
 EVAL = "eval"
 BOUND_TERMS = "bound_terms"
 EXACT = "exact"

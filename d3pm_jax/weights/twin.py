@@ -97,7 +97,7 @@ def save(path: Path, params: Params, metadata: Mapping[str, str] | None = None) 
         OSError: it cannot be written.
     """
     tensors = to_torch(params)
-    # "pt" is how loaders know tensors of PyTorch.
+    # Loaders recognise tensors of PyTorch by "pt".
     texts = {"format": "pt", **(metadata or {})}
     digest = _digest(io.BytesIO(safetensors.numpy.save(tensors, texts)))
     write_bytes(path, safetensors.numpy.save(tensors, texts | {HASH: digest}))
