@@ -161,10 +161,10 @@ class TextKind(Kind):
     def extra_figures(self, bound: Mapping[str, Any], examples: Batch) -> dict[str, float]:
         """Returns a bound as perplexity per token, and in bits per character.
 
-        By character only where each token is a character, or a byte: what others stand for in the text is not
-        always what they are written as.
+        Bits per character are returned only where each token is a character or a byte. Other tokens may stand
+        for another text than their symbol.
         """
-        # The bound of a network that rules the data out, or nearly, is too large for a power of two.
+        # Where the network gives the data a probability near 0, the power of two overflows to infinity.
         with np.errstate(over="ignore"):
             figures = {"perplexity": float(np.exp2(bound["bits_per_dim"]))}
         if any(len(symbol) != 1 for symbol in self.description.symbols or ()):

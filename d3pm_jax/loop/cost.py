@@ -160,9 +160,9 @@ class Speed:
         """Counts the time of the block as lost to data, unless the last step is still computed at its end."""
         start = time.monotonic()
         yield
-        # JAX computes a step while the loop prepares the next batch. If that step is done when the batch is
-        # there, the device was idle for a while; when in the block it got idle is not known, so all of the
-        # block is counted, and the share is an upper bound.
+        # JAX computes a step while the loop prepares the next batch. If the step is done when the batch is
+        # ready, the device has been idle. Nothing says since when, so the time of the whole block is counted:
+        # the share is an upper bound.
         is_idle = self._loss is None or self._loss.is_ready()
         if is_idle:
             self._waits.append(time.monotonic() - start)
@@ -223,14 +223,14 @@ def trace_steps(steps: range, folder: Path | None, wait: Callable[[], None]) -> 
         for step in steps:
             if step in traced_steps[:1]:
                 options = jax.profiler.ProfileOptions()
-                # Calls of Python would be most of the trace, and slow what is traced.
+                # Traces of Python calls would fill most of the file, and slow down the training.
                 options.python_tracer_level = 0
                 jax.profiler.start_trace(str(folder), profiler_options=options)
                 running = True
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 yield step
             if step in traced_steps[-1:]:
-                # The loop runs ahead of the device, and the trace has to hold the whole of its last step.
+                # The loop runs ahead of the device, but the trace has to hold all of its last step.
                 wait()
                 jax.profiler.stop_trace()
                 running = False

@@ -271,8 +271,8 @@ class Outputs:
         saves = _is_due(step, config.checkpoint_every)
         evaluates = self._estimate_valid is not None and _is_due(step, config.eval_every)
 
-        # A line of metrics goes with everything else that is written, as all of it stops the clock: the speed
-        # in a line is that of steps that nothing interrupted.
+        # All other output is preceded by a line of metrics, as it interrupts the training and restarts the
+        # clock. So the speed in each line is that of steps without an interruption.
         if stopping or draws or saves or evaluates or _is_due(step, config.log_every):
             self._write_metrics(step, state, evaluates)
         if draws:
@@ -325,9 +325,9 @@ class Outputs:
                 words = f"{words}: no checkpoint is written"
             self.terminal.print_line(words)
 
-        # In a row of skipped steps no checkpoint is due: its state would be that of before the row, and it
-        # would push out the older checkpoints, from which a user may want to start anew. A stop is saved
-        # nonetheless, as the steps are counted.
+        # During a row of skipped steps no checkpoint is written. Its state would be the one before the row,
+        # and it would replace older checkpoints, from which a user may want to start again. Before a stop one
+        # is written nonetheless, as the state counts the steps.
         if stopping or not skipped:
             self._saver.save(step, state)
             self._saved_step = step

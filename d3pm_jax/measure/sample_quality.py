@@ -198,7 +198,7 @@ def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _check_figures(figures: Record) -> None:
-    """Raises where the protocol lacks an entry, or a row a figure that the table of a shipped kind shows."""
+    """Raises where the protocol lacks an entry, or a row lacks a figure that the table of its kind shows."""
     entries = {name: value for name, value in figures.protocol.items() if name != KIND}
     check_fields("protocol", Protocol(**entries))
     for row in (figures.values["samples"], *figures.values.values()):
@@ -283,7 +283,7 @@ def format_table(results: Sequence[Record], user_table: QualityTable | None = No
 
 
 def _format_line(title: str, result: Record, name: str, columns: Mapping[str, str]) -> str:
-    """Writes the row of a result that has this name, below the titles of columns."""
+    """Formats the row of a result with its name, to stand below the titles of the columns."""
     row = result.values[name]
     n = row["n"].value
     steps = ""
@@ -300,7 +300,7 @@ def _format_line(title: str, result: Record, name: str, columns: Mapping[str, st
 
 
 def _format_cell(figure: Value | None) -> str:
-    """Writes a figure as text; "-" where the row has no such figure, as one of another kind of data."""
+    """Formats a figure; "-" where the row has no such figure, such as one of another kind of data."""
     if figure is None:
         return "-"
     if figure.value is None:

@@ -228,7 +228,7 @@ def chains_to_show(
 
 
 def _make_labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | None:
-    """Returns the labels of samples of these numbers, int32 [B]; None where the network takes no labels.
+    """Returns the labels of the samples of these indices, int32 [B]; None where the network takes no labels.
 
     Raises:
         UserError: a label is asked for, and the network takes no labels or not this one.

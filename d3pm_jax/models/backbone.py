@@ -154,13 +154,13 @@ class Backbone(nnx.Module):
         return h
 
     def _apply(self, layer: nnx.Module, *args: Array | None) -> Array:
-        """Returns layer(*args); where `remat` is True the backward pass computes its inside again."""
+        """Returns layer(*args); where `remat` is True the backward pass computes the layer again."""
         if self.remat:
             return nnx.remat(_call)(layer, *args)
         return _call(layer, *args)
 
     def _pads(self, side: int) -> tuple[int, int]:
-        """Returns how many zeros come before and after a side: the margin, and up to a size that fits."""
+        """Counts the zeros before and after a side: the margin, and padding to a size that fits."""
         total = padded_size(side + 2 * self.margin, self.levels) - side
         return total // 2, total - total // 2
 

@@ -123,7 +123,7 @@ class ScoreNet(Backbone):
         label: Int[Array, " B"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B H W C K"]:
-        """Returns the logits for x_t at step t, or between steps, of images of these classes.
+        """Returns the logits for images x_t of some classes at step t, which may lie between two steps.
 
         With a key, dropout is on.
 

@@ -1,4 +1,4 @@
-"""Holds a transformer for sequences: categories in, one vector per place out."""
+"""Defines a transformer for sequences: it maps categories to one vector for each place."""
 
 from collections.abc import Callable
 from functools import partial
@@ -339,7 +339,7 @@ def rotary_angles(length: int, d: int) -> Float[Array, "length m"]:
 
 
 def rotate_pairs(x: Float[Array, "B L h d"], angles: Float[Array, "L m"]) -> Float[Array, "B L h d"]:
-    """Turns entries i and i + d / 2 of x, as a point of the plane, by angle i of the place."""
+    """Rotates entries i and i + d / 2 of x, taken as a point of the plane, by angle i of their place."""
     angles = angles[None, :, None]  # [1, L, 1, d / 2]
     cos = jnp.cos(angles)
     sin = jnp.sin(angles)

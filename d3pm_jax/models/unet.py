@@ -1,4 +1,4 @@
-"""Holds the U-Net of D3PM (appendix B.2; Ho et al. 2020), categories in, one vector per pixel out."""
+"""Defines the U-Net of D3PM (appendix B.2; Ho et al. 2020), from categories to a vector for each pixel."""
 
 import jax
 import jax.numpy as jnp
@@ -142,7 +142,7 @@ class UNet(Backbone):
         label: Int[Array, " B"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B H W C outputs"]:
-        """Returns the output for x_t at step t of images of these classes; with a key, dropout is on.
+        """Returns the output of the network for images x_t of some classes at step t; a key turns dropout on.
 
         Raises:
             ValueError: there are labels but no num_classes.

@@ -65,8 +65,8 @@ def read_checked_file(workdir: Path, name: str, cure: str) -> bytes | None:
     Raises:
         UserError: it is damaged, missing, or was never written by a run.
     """
-    # Readers take no lock, so a training may replace both meanwhile. Where the manifest is read before that
-    # and the file after it, the two do not match though both are whole. A second look finds them as they are.
+    # Readers take no lock, so a training may replace the manifest and the file between the two reads. They do
+    # not match then, although neither is damaged: reading both again finds the new ones.
     try:
         return _read_and_compare(workdir, name, cure)
     except UserError:
@@ -109,8 +109,8 @@ def replace_files(workdir: Path, contents: Mapping[str, bytes]) -> None:
         if path.is_file():
             old_or_new_hashes[name] = [hash_of(path.read_bytes()), *new_hashes[name]]
 
-    # No order of replacing several files is safe with a manifest of one state: killed in between, some files
-    # would be of the other. So the manifest admits both states while the files change one after the other.
+    # Several files cannot be replaced at once: a process that is killed in between leaves some old and some
+    # new ones. So the manifest admits the hashes of both while the files are replaced one after the other.
     _write_manifest(workdir, old_or_new_hashes)
     for name, content in contents.items():
         write_bytes(workdir / name, content)
