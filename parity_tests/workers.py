@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
@@ -61,3 +62,13 @@ def _start_worker(folder: str) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     # Where there is a GPU, this process leaves it and its memory alone.
     jax.config.update("jax_platforms", "cpu")
+
+    # Where the command is killed, a worker would wait for its next part for ever.
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
