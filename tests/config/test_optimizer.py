@@ -155,7 +155,7 @@ RULES = [
 ]
 UNET = configs.UNet(ch=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), groups=4)
 TRANSFORMER = configs.Transformer(width=16, num_layers=2, num_heads=2)
-NETWORKS = [(UNET, (4, 4, 1), "image"), (TRANSFORMER, (16,), "array")]
+NETWORKS = {"unet": (UNET, (4, 4, 1), "image"), "transformer": (TRANSFORMER, (16,), "array")}
 
 
 def made(optimizer, model, shape, kind):
@@ -165,13 +165,19 @@ def made(optimizer, model, shape, kind):
     return parts, step
 
 
+# Muon alone does something of its own with a kernel of a convolution, and so trains a network of them too.
+TRAINED = [*((rule, "transformer") for rule in RULES), (RULES[-1], "unet")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("network", NETWORKS, ids=["unet", "transformer"])
-@pytest.mark.parametrize("optimizer", RULES, ids=lambda x: type(x).__name__)
-def test_every_optimizer_trains_every_kind_of_network(optimizer, network):
+@pytest.mark.parametrize(
+    ("optimizer", "network"), TRAINED, ids=lambda x: x if isinstance(x, str) else type(x).__name__
+)
+def test_every_optimizer_trains_and_every_kind_of_network_is_trained(optimizer, network):
     """On a few examples, which it learns: its state is what was planned, and the loss falls."""
-    parts, step = made(optimizer, *network)
-    x0 = jnp.asarray(RNG.integers(3, 6, (16, *network[1])), jnp.int32)
+    model, shape, kind = NETWORKS[network]
+    parts, step = made(optimizer, model, shape, kind)
+    x0 = jnp.asarray(RNG.integers(3, 6, (16, *shape)), jnp.int32)
     state = build.initialize_state(parts).state
     losses = []
     planned = jax.tree.map(lambda x: (x.shape, x.dtype), parts.state)
