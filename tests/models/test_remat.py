@@ -16,13 +16,16 @@ AS_LATE_AS_CAN_BE = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMI
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("build", [small, small_score_net])
-def test_remat_changes_no_number(build):
+@pytest.mark.parametrize(
+    ("build", "attention"), [(small, {"attn_resolutions": (8,)}), (small_score_net, {"attn": (0,)})]
+)
+def test_remat_changes_no_number(build, attention):
     """Neither loss nor gradient, with dropout of a key, whether it is passed or not."""
-    graphdef, params = randomised(build, dropout=0.5, num_classes=3)
+    options = {"ch_mult": (1,), "dropout": 0.5, "num_classes": 3, **attention}
+    graphdef, params = randomised(build, **options)
     params = jax.tree.map(lambda x: x.astype(float), params)
     xt, t = images()
-    leaner = nnx.graphdef(nnx.eval_shape(lambda: build(dropout=0.5, num_classes=3, remat=True)))
+    leaner = nnx.graphdef(nnx.eval_shape(lambda: build(**options, remat=True)))
 
     def loss(params, graphdef, key):
         return (nnx.merge(graphdef, params)(xt, t, label=jnp.asarray([0, 2]), key=key) ** 2).sum()
@@ -41,7 +44,7 @@ def test_remat_changes_no_number(build):
 @pytest.mark.slow
 @pytest.mark.optimised
 def test_a_step_that_computes_blocks_again_needs_less_memory():
-    model = configs.UNet(ch=16, ch_mult=(1, 2), num_res_blocks=1, groups=4, attn_resolutions=(8,))
+    model = configs.UNet(ch=16, ch_mult=(1,), num_res_blocks=1, groups=4, attn_resolutions=(16,))
 
     def temporary(remat):
         spec = Spec((16, 16, 1), 5, None, None, 50, remat)
