@@ -212,7 +212,7 @@ def test_kernels_of_a_step(name, x64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("name", ["uniform", "masked gaussian"])  # they call what the kernels of a step call
 def test_kernels_of_many_steps(name, x64):
     check_vmap(chains, name)
 
