@@ -53,7 +53,7 @@ LONGEST = (
     "tests/lowering/test_forms.py",
     "tests/models/test_remat.py",
     "tests/test_accelerator_kit.py",
-    "tests/runs/test_damage.py",
+    "tests/storage/test_damage.py",
     "parity_tests/test_procedures.py",
 )
 
