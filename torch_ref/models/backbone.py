@@ -84,8 +84,9 @@ class Backbone(nn.Module):
                 attns = [Attention(width, style) for _ in n_ins]
             return blocks, attns
 
-        # n is the number of channels that the next block gets, and skips those of what is left for the way
-        # up.
+        # Layers are built in the order in which initial weights were always drawn: the blocks and attentions
+        # of a stage, then its conv. n is the number of channels that the next block gets, and skips those of
+        # what is left for the way up.
         self.conv_in = conv3(n_in, ch)
         self.down = nn.ModuleList()
         skips = [ch]
@@ -95,10 +96,11 @@ class Backbone(nn.Module):
             n_ins = ([n] + [width] * num_res_blocks)[:num_res_blocks]
             if num_res_blocks > 0:
                 n = width
+            blocks, attns = make_blocks(n_ins, i)
             conv = None
             if i < last:
                 conv = Halving(n, style)
-            self.down.append(Down(*make_blocks(n_ins, i), conv))
+            self.down.append(Down(blocks, attns, conv))
             skips += [n] * (num_res_blocks + (i < last))
         self.mid_block1 = ResBlock(n, n, style)
         self.mid_attn = Attention(n, style)
@@ -110,10 +112,11 @@ class Backbone(nn.Module):
             # beside it.
             n_ins = [n + skips.pop()]
             n_ins += [width + skips.pop() for _ in range(num_res_blocks)]
+            blocks, attns = make_blocks(n_ins, i)
             conv = None
             if i > 0:
                 conv = conv3(width, width)
-            self.up.append(Up(*make_blocks(n_ins, i), conv))
+            self.up.append(Up(blocks, attns, conv))
             n = width
         self.norm_out = group_norm(n, style)
         self.conv_out = conv3(n, n_out)
