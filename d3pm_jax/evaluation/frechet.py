@@ -64,6 +64,6 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
     """Returns A [d, d] with A A^T = covariance."""
     values, vectors = scipy.linalg.eigh(covariance)
     if values[0] < -1e-9 * values[-1]:
-        raise ValueError(f"a covariance has the eigenvalue {values[0]:.3g}: pass one of `statistics`")
+        raise ValueError(f"a covariance has the eigenvalue {values[0]:.3g}: pass one of `compute_statistics`")
     # The eigenvalues that are below 0 are so by rounding alone.
     return vectors * np.sqrt(np.maximum(values, 0.0))
