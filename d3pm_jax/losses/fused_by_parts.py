@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax.beliefs import Belief, to_denoiser, to_leave_one_out
+from d3pm_jax.checks import values_in_range
 from d3pm_jax.cpu import tiles
 from d3pm_jax.losses.cross_entropy import cross_entropy
 from d3pm_jax.processes.base import Process
@@ -128,16 +129,16 @@ def kl_and_ce(
 
     # Under all others the cross entropy is that of the logits.
     if belief == "denoiser":
-        kl = _of_denoiser(kl)
-        kl_and_gradient = _of_denoiser(kl_and_gradient)
+        kl = _convert_to_denoiser(kl)
+        kl_and_gradient = _convert_to_denoiser(kl_and_gradient)
         if definition is not None:
-            definition = _of_denoiser(definition)
+            definition = _convert_to_denoiser(definition)
     plan = Plan(kl, kl_and_gradient, shared, size, definition)
     return _kl_alone(plan, process, logits, x0, xt, t), cross_entropy(process, logits, x0)
 
 
 @cache
-def _of_denoiser(f: Callable[..., Any]) -> Callable[..., Any]:
+def _convert_to_denoiser(f: Callable[..., Any]) -> Callable[..., Any]:
     """Returns f for logits of a denoiser: the same function each time, for what was compiled of it.
 
     What is taken off them is constant, and where x_t rules x_0 out they are -inf, p = 0: so the gradient of f
@@ -204,7 +205,10 @@ def _pair_backward(plan: Plan, residuals, g: tuple[Array, Array]):
 
     # It takes the memory of the gradient of the KL, part by part: no second array of that size is made.
     def total(of_kl: Array, logits: Array, x0: Array, xt: Array, g_kl: Array, g_ce: Array, t: Array) -> Array:
-        of_ce = _ce_and_gradient(process, logits, x0, xt, t)[1]
+        # The kernel has returned when JAX traces this, so nothing says any more that its arguments were
+        # checked, and that their marks are in g already.
+        with values_in_range():
+            of_ce = _ce_and_gradient(process, logits, x0, xt, t)[1]
         return g_kl[..., None] * of_kl + g_ce[..., None] * of_ce
 
     return None, plan.update_by_parts(total, t, gradient, logits, x0, xt, *g), None, None, None
