@@ -47,7 +47,10 @@ def test_twins_take_the_same_parameters(name: str) -> None:
 def test_the_twin_names_the_cure_for_a_first_step() -> None:
     process = torch_ref.uniform(np.full(3, 0.3), 4)
     x = torch.tensor([0])
-    cure = 'first_step is gone: "x0" is belief="official", "bayes" is belief="d3pm"'
+    cure = (
+        'first_step is gone: leave "bayes" out, it is the rule of every belief but "official"; '
+        'write belief="official" for "x0"'
+    )
     refused = f"it must be 'd3pm' or 'official' or 'leave_one_out' or 'denoiser'; {cure}$"
     first_step: Any
     for first_step in ("bayes", "x0"):

@@ -15,10 +15,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def checks_belief(f: Callable[P, R]) -> Callable[P, R]:
-    """Returns f, which refuses what is no belief."""
+def refuse_unknown_belief(f: Callable[P, R]) -> Callable[P, R]:
+    """Returns f with a refusal of what is no belief."""
     # In older versions `first_step` was an argument in the place that `belief` has now.
-    gone = 'first_step is gone: "x0" is belief="official", "bayes" is belief="d3pm"'
+    gone = (
+        'first_step is gone: leave "bayes" out, it is the rule of every belief but "official"; '
+        'write belief="official" for "x0"'
+    )
     beliefs = get_args(Belief)
 
     @wraps(f)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from torch_ref import numerics
-from torch_ref.beliefs import Belief, checks_belief, to_leave_one_out
+from torch_ref.beliefs import Belief, refuse_unknown_belief, to_leave_one_out
 from torch_ref.processes.base import Process, expand_trailing
 
 
@@ -21,13 +21,13 @@ def q_posterior(process: Process, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     return numerics.log_normalize(process.log_q_back(xt, t) + process.log_q_probs(x0, t - 1))
 
 
-@checks_belief
+@refuse_unknown_belief
 def p_logits(process: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, belief: Belief = "d3pm") -> Tensor:
     """log p(x_{t-1} | x_t) = `p_joint`, normalised; all -inf where the prediction contradicts x_t."""
     return numerics.log_normalize(p_joint(process, logits_x0, xt, t, belief))
 
 
-@checks_belief
+@refuse_unknown_belief
 def p_joint(process: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, belief: Belief = "d3pm") -> Tensor:
     """log p(x_{t-1}, x_t) = log sum_{x_0} p(x_0) q(x_{t-1} | x_0) q(x_t | x_{t-1}).
 
@@ -50,7 +50,7 @@ def p_prev(process: Process, logits_prev: Tensor, xt: Tensor, t: Tensor) -> Tens
     return log_p_x0(process, logits_prev)
 
 
-@checks_belief
+@refuse_unknown_belief
 def p_sample(
     process: Process,
     logits_x0: Tensor,

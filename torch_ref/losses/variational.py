@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from torch_ref import numerics
-from torch_ref.beliefs import Belief, checks_belief, to_denoiser
+from torch_ref.beliefs import Belief, refuse_unknown_belief, to_denoiser
 from torch_ref.posteriors import log_p_x0, p_logits, p_prev, q_posterior
 from torch_ref.processes.base import Process
 
 
-@checks_belief
+@refuse_unknown_belief
 def posterior_kl(
     process: Process,
     logits_x0: Tensor,
@@ -62,7 +62,7 @@ class Hybrid(NamedTuple):
     ce: Tensor
 
 
-@checks_belief
+@refuse_unknown_belief
 def hybrid(
     process: Process,
     logits_x0: Tensor,

@@ -15,14 +15,14 @@ def categorical(log_p: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor
     p = torch.where(p < torch.finfo(p.dtype).tiny, 0.0, p)
     cdf = p.cumsum(dim=-1)
     possible = p > 0
-    hit = possible & (cdf > from_words(u, u_low)[..., None] * cdf[..., -1:])
+    hit = possible & (cdf > noise_from_words(u, u_low)[..., None] * cdf[..., -1:])
     first = hit.int().argmax(dim=-1)
     last = p.shape[-1] - 1 - possible.flip(-1).int().argmax(dim=-1)
     k = torch.where(hit.any(dim=-1), first, last)
     return torch.where(possible.any(dim=-1), k, -1)
 
 
-def from_words(u: Tensor, u_low: Tensor | None) -> Tensor:
+def noise_from_words(u: Tensor, u_low: Tensor | None) -> Tensor:
     """Returns the noise in float64."""
     if u_low is None:
         return u.double()

@@ -46,8 +46,7 @@ class Process:
         unmasked = Qbar[:, :n, :n]
         diagonal = torch.eye(n, dtype=torch.bool)
 
-        # Off the diagonal each column has one value: that of its second entry, or of the first but in column
-        # 0.
+        # Off the diagonal each column has one value: column 0 is represented by row 1, every other by row 0.
         off_diagonal = Qbar[:, [1] + [0] * (n - 1), range(n)][:, None]  # [T + 1, 1, n]
         if not torch.allclose(unmasked, torch.where(diagonal, unmasked, off_diagonal), rtol=1e-9, atol=0.0):
             raise AttributeError("this process has no alpha_bar: the rows of Qbar differ off the diagonal")
@@ -94,7 +93,7 @@ class Process:
         others = ~torch.nn.functional.one_hot(x0, self.K).bool()
         if self.masked:
             others[..., -1] = False
-        noise = inverse_cdf.from_words(u, u_low)
+        noise = inverse_cdf.noise_from_words(u, u_low)
         hit = (noise[..., None] < torch.where(others, p, 0.0).cumsum(dim=-1)) & others
         unmoved = x0
         if self.masked:
