@@ -4,7 +4,10 @@ from typing import Any
 
 # `first_step` was the rule at t = 1, an argument in the place that `belief` has now.
 FIRST_STEPS = ("bayes", "x0")
-FIRST_STEP_IS_GONE = 'first_step is gone: "x0" is belief="official", "bayes" is belief="d3pm"'
+FIRST_STEP_IS_GONE = (
+    'first_step is gone: leave "bayes" out, it is the rule of every belief but "official"; '
+    'write belief="official" for "x0"'
+)
 
 
 def cure_for_choice(value: Any, options: tuple[Any, ...]) -> str:
@@ -33,7 +36,12 @@ def join_first_step(belief: Any, first_step: Any) -> Any:
         belief: as older versions wrote it.
         first_step: the rule at t = 1: "bayes", or "x0" as in the official code, which had an effect for
             "d3pm" alone.
+
+    Raises:
+        ValueError: first_step is neither.
     """
+    if first_step not in FIRST_STEPS:
+        raise ValueError(f"first_step = {first_step!r}: it must be 'bayes' or 'x0'")
     if first_step == "x0" and belief == "d3pm":
         return "official"
     return belief

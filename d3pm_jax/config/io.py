@@ -25,7 +25,7 @@ OWN = "own."
 # Classes that had another name in version 0.1.0. There, Data("digits") was what is Digits() now.
 RENAMED = {"Loss": "HybridLoss", "Data": "TfdsImages"}
 # Fields that older versions did not save, with the values that say what those versions did.
-ADDED: dict[type, dict[str, Any]] = {X0Objective: {"belief": "d3pm"}}
+FORMER_DEFAULTS: dict[type, dict[str, Any]] = {X0Objective: {"belief": "d3pm"}}
 
 
 def read_config_file(path: Path) -> Config:
@@ -265,12 +265,12 @@ def _decode(node: Any, own_classes: Mapping[str, type]) -> Any:
             f"the saved config has a part of class {one_line(repr(class_name))}, which is no name"
         )
     cls = _find_class(class_name, fields, own_classes)
-    for base, values_before in ADDED.items():
+    for base, former_defaults in FORMER_DEFAULTS.items():
         if issubclass(cls, base):
-            fields = values_before | fields
-    if issubclass(cls, X0Objective) and not has_first_step(cls):
-        fields = _join_first_step(fields)
+            fields = former_defaults | fields
     try:
+        if issubclass(cls, X0Objective) and not has_first_step(cls):
+            fields = _join_first_step(fields)
         return cls(**fields)
     except (TypeError, ValueError) as error:
         raise UserError(f"the saved config does not fit this version: {one_line(error)}") from error

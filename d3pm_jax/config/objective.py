@@ -1,7 +1,7 @@
 """Says what a config minimises."""
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple, TypedDict, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,6 @@ from d3pm_jax.processes.tables import expand_trailing
 
 COMPARED = 16  # steps at which the process is compared with alpha
 NEAR = 1e-5  # how far probabilities in float32 may be off
-
-Instance = TypeVar("Instance")
 
 
 class Terms(NamedTuple):
@@ -70,11 +68,26 @@ class X0Objective(Objective):
     """what the logits are in both terms: "leave_one_out" or "denoiser"; as published one in each: "d3pm",
     or "official", which takes the prediction of x_0 itself at t = 1 as in the official code"""
 
-    def __new__(cls: type[Instance], *args: Any, **kwargs: Any) -> Instance:
+    def __new__(cls, *args: Any, **kwargs: Any):
         # The error of a dataclass for a keyword that is no field would not name the cure.
         if "first_step" in kwargs and not has_first_step(cls):
             raise TypeError(f"{cls.__name__} has no field first_step: {FIRST_STEP_IS_GONE}")
-        return object.__new__(cls)
+        return super().__new__(cls)
+
+    def __getattr__(self, name: str) -> Any:
+        # Python asks here for what it does not find. A class of one's own may read the field that was here.
+        if name == "first_step":
+            raise AttributeError(f"{type(self).__name__} has no field first_step: {FIRST_STEP_IS_GONE}")
+        return super().__getattribute__(name)
+
+    def check(self) -> None:
+        if not has_first_step(type(self)):
+            return
+        if self.first_step == "x0" and self.belief not in ("d3pm", "official"):
+            raise ValueError(
+                f"first_step = 'x0' is a rule as published, and does nothing for belief = {self.belief!r}: "
+                f"set belief = 'd3pm', or leave first_step out"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

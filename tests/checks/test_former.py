@@ -16,7 +16,10 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.losses import variational
 from tests import tiny
 
-CURE = 'first_step is gone: "x0" is belief="official", "bayes" is belief="d3pm"'
+CURE = (
+    'first_step is gone: leave "bayes" out, it is the rule of every belief but "official"; '
+    'write belief="official" for "x0"'
+)
 PROCESS = d3pm.uniform(d3pm.reciprocal(4), 3)
 X = jnp.array([0, 1, 2])
 T = jnp.array(1)
@@ -122,3 +125,33 @@ def test_the_first_step_of_an_own_objective_is_read(kind):
     assert logits_keywords(kind(first_step="bayes", belief="d3pm")) == {"belief": "d3pm"}
     for belief in ("leave_one_out", "denoiser"):  # where it was without effect
         assert logits_keywords(kind(belief=belief)) == {"belief": belief}
+
+
+@pytest.mark.parametrize("belief", ["leave_one_out", "denoiser"])
+def test_a_first_step_that_does_nothing_is_refused(belief):
+    config = dataclasses.replace(tiny.get_config(), loss=OwnHybrid(belief=belief))
+    with pytest.raises(ValueError, match=f"first_step = 'x0' .* does nothing for belief = '{belief}'"):
+        config.check()
+    for loss in (
+        OwnHybrid(first_step="bayes", belief=belief),
+        OwnHybrid(belief="d3pm"),
+        OwnHybrid(belief="official"),
+    ):
+        loss.check()
+
+
+def test_a_first_step_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"^first_step = 'foo': it must be 'bayes' or 'x0'$"):
+        logits_keywords(OwnHybrid(first_step="foo", belief="d3pm"))
+
+
+def test_an_own_objective_that_reads_the_first_step_of_ours_names_the_cure():
+    class Reading(configs.HybridLoss):
+        def rule(self):
+            return self.first_step
+
+    with pytest.raises(AttributeError, match=f"^Reading has no field first_step: {CURE}$"):
+        Reading().rule()
+    assert getattr(Reading(), "first_step", "bayes") == "bayes"
+    with pytest.raises(AttributeError, match="'Reading' object has no attribute 'last_step'"):
+        Reading().last_step  # noqa: B018

@@ -78,6 +78,16 @@ def test_an_objective_that_was_saved_with_its_first_step_opens(saved, opened):
     assert config_io.from_json(tree, classes).loss == expected  # the field is its own
 
 
+@pytest.mark.parametrize("damaged", ["foo", None, ["x0"]])
+def test_a_first_step_that_is_damaged_is_refused(damaged):
+    tree = config_io.to_json(tiny.get_config())
+    tree["loss"]["first_step"] = damaged
+    with pytest.raises(
+        UserError, match=r"does not fit this version: first_step = .*: it must be 'bayes' or 'x0'"
+    ):
+        config_io.from_json(tree)
+
+
 def test_the_data_of_older_runs_opens():
     """Data("digits") is Digits(), and any other name a TfdsImages."""
     tree = config_io.to_json(tiny.get_config())

@@ -71,6 +71,16 @@ def test_a_protocol_with_a_first_step_is_read_and_compares(first_step, belief, t
         assert record.list_incomparable(older, newer) == []
 
 
+@pytest.mark.parametrize("damaged", ["foo", None])
+def test_a_protocol_with_a_damaged_first_step_is_refused(damaged, tmp_path):
+    file_format, content = FORMATS["quality"]
+    path = tmp_path / "old.json"
+    protocol = content["protocol"] | {"belief": "d3pm", "first_step": damaged}
+    path.write_text(json.dumps(content | {"protocol": protocol}))
+    with pytest.raises(UserError, match=r"first_step = .*: it must be 'bayes' or 'x0'"):
+        record.read_record(path, file_format)
+
+
 def test_a_file_keeps_its_keys_and_an_old_one_has_the_same_record(written):
     path, file_format, content = written
     stored = record.read_record(path, file_format)
