@@ -12,53 +12,33 @@ elements belong to it is said by the names of axes in the annotations. A kernel 
 checked again, and `values_in_range` leaves out the check of values (`depth`).
 """
 
-from d3pm_jax.checks.arrays import check_distribution, check_shape, real_array
-from d3pm_jax.checks.declare import declared, like
-from d3pm_jax.checks.depth import as_callback, bare, values_in_range
-from d3pm_jax.checks.ranges import (
-    CATEGORIES,
-    CATEGORY,
-    INDEX,
-    INT32,
-    NOISE,
-    NUM_CATEGORIES,
-    NUM_STEPS,
-    PART_OF_STEPS,
-    POSITIVE,
-    PROBABILITY,
-    SHARE,
-    TIME,
-    Interval,
-    at_least,
-    check_num_categories,
-    check_num_steps,
-    steps,
+from d3pm_jax.checks.arrays import (
+    check_distribution as check_distribution,
+    check_shape as check_shape,
+    real_array as real_array,
 )
-
-__all__ = [
-    "CATEGORIES",
-    "CATEGORY",
-    "INDEX",
-    "INT32",
-    "NOISE",
-    "NUM_CATEGORIES",
-    "NUM_STEPS",
-    "PART_OF_STEPS",
-    "POSITIVE",
-    "PROBABILITY",
-    "SHARE",
-    "TIME",
-    "Interval",
-    "as_callback",
-    "at_least",
-    "bare",
-    "check_distribution",
-    "check_num_categories",
-    "check_num_steps",
-    "check_shape",
-    "declared",
-    "like",
-    "real_array",
-    "steps",
-    "values_in_range",
-]
+from d3pm_jax.checks.declare import declared as declared, like as like
+from d3pm_jax.checks.depth import (
+    as_callback as as_callback,
+    bare as bare,
+    values_in_range as values_in_range,
+)
+from d3pm_jax.checks.ranges import (
+    CATEGORIES as CATEGORIES,
+    CATEGORY as CATEGORY,
+    INDEX as INDEX,
+    INT32 as INT32,
+    NOISE as NOISE,
+    NUM_CATEGORIES as NUM_CATEGORIES,
+    NUM_STEPS as NUM_STEPS,
+    PART_OF_STEPS as PART_OF_STEPS,
+    POSITIVE as POSITIVE,
+    PROBABILITY as PROBABILITY,
+    SHARE as SHARE,
+    TIME as TIME,
+    AllowedRange as AllowedRange,
+    at_least as at_least,
+    check_num_categories as check_num_categories,
+    check_num_steps as check_num_steps,
+    steps as steps,
+)

@@ -22,8 +22,11 @@ from d3pm_jax.checks.shapes import Shape, parse_shape
 
 Convert = Callable[[str, Any], Any]  # (name, value) -> what the function is called with
 
+# The shape of a result, None where it is not known, or those of a tuple of results.
+ResultShape = Shape | list["ResultShape"] | None
 
-class Kind(NamedTuple):
+
+class EntryType(NamedTuple):
     """Says what the entries of an array must be."""
 
     name: str
@@ -31,20 +34,20 @@ class Kind(NamedTuple):
     cure: str
 
 
-NUMBERS = Kind("numbers", (jnp.integer, jnp.floating), "pass an array or a number")
+NUMBERS = EntryType("numbers", (jnp.integer, jnp.floating), "pass an array or a number")
 CURE_OF_INTEGERS = "pass category or step numbers as int32, not one-hot vectors or probabilities"
-KINDS: dict[Any, Kind] = {
-    jaxtyping.Int: Kind("integers", (jnp.integer,), CURE_OF_INTEGERS),
-    jaxtyping.Float: Kind("floats", (jnp.floating,), "pass float32, for example"),
-    jaxtyping.Bool: Kind("booleans", (jnp.bool_,), "pass a comparison, such as x >= 0"),
-    jaxtyping.Key: Kind("key", (jax.dtypes.prng_key,), "pass jax.random.key(seed)"),
+ENTRY_TYPES: dict[Any, EntryType] = {
+    jaxtyping.Int: EntryType("integers", (jnp.integer,), CURE_OF_INTEGERS),
+    jaxtyping.Float: EntryType("floats", (jnp.floating,), "pass float32, for example"),
+    jaxtyping.Bool: EntryType("booleans", (jnp.bool_,), "pass a comparison, such as x >= 0"),
+    jaxtyping.Key: EntryType("key", (jax.dtypes.prng_key,), "pass jax.random.key(seed)"),
 }
 
 
 class Expected(NamedTuple):
     """Says what an argument may be: an array, or what a conversion takes, or None."""
 
-    kind: Kind | None  # None: no array
+    entry_type: EntryType | None  # None: no array
     shape: Shape | None  # None: any
     convert: Convert | None  # None: an array, or not checked
     is_optional: bool
@@ -55,41 +58,54 @@ def read_annotation(annotation: Any) -> Expected:
     options = (annotation,)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         options = typing.get_args(annotation)
-    kind = None
+    entry_type = None
     shape = None
     convert = None
     for option in options:
         if option is jax.Array or hasattr(option, "dim_str"):
-            kind = KINDS.get(getattr(option, "dtype", None), NUMBERS)
-            shape = read_shape(option)
+            # jaxtyping keeps its own class, such as Int or Float, as the `dtype` of an annotation. A plain
+            # jax.Array has none, and means any numbers.
+            entry_type = ENTRY_TYPES.get(getattr(option, "dtype", None), NUMBERS)
+            shape = _read_shape_of_array(option)
         elif option is not types.NoneType:
             convert = convert or _read_conversion(option)
-    return Expected(kind, shape, convert, types.NoneType in options)
+    return Expected(entry_type, shape, convert, types.NoneType in options)
 
 
-def read_shape(annotation: Any) -> Any:
+def read_shape(annotation: Any) -> ResultShape:
     """Returns the shape of an array, a list of them for a tuple of arrays, and None where none is written."""
-    if hasattr(annotation, "dim_str"):
-        return parse_shape(annotation.dim_str.strip())
     if typing.get_origin(annotation) is tuple:
         return [read_shape(option) for option in typing.get_args(annotation)]
     if hasattr(annotation, "_fields"):
         return [read_shape(hint) for hint in typing.get_type_hints(annotation).values()]
-    return None
+    return _read_shape_of_array(annotation)
 
 
-def check_array(name: str, x: Any, kind: Kind) -> Any:
+def _read_shape_of_array(annotation: Any) -> Shape | None:
+    if not hasattr(annotation, "dim_str"):
+        return None
+    return parse_shape(annotation.dim_str.strip())
+
+
+def is_callback(annotation: Any) -> bool:
+    """Tells whether an argument of this annotation is a function that the kernel calls."""
+    return typing.get_origin(annotation) is collections.abc.Callable
+
+
+def check_array(name: str, x: Any, entry_type: EntryType) -> Any:
     """Returns x as an array of JAX or NumPy; the range of the latter is checked before it is rounded.
 
     Raises:
-        TypeError: it is neither an array nor a number, or not of this kind.
+        TypeError: it is neither an array nor a number, or not of this type.
     """
     if not isinstance(x, jax.Array):
         if isinstance(x, bool) or not isinstance(x, np.ndarray | np.generic | int | float):
-            raise TypeError(f"{name} is {describe(x)}, expected an array of {kind.name}: {kind.cure}")
+            raise TypeError(
+                f"{name} is {describe(x)}, expected an array of {entry_type.name}: {entry_type.cure}"
+            )
         x = np.asarray(x)
-    if not is_of_dtype(x.dtype, kind.dtypes):
-        raise TypeError(f"{name} has dtype {x.dtype}, expected {kind.name}: {kind.cure}")
+    if not is_of_dtype(x.dtype, entry_type.dtypes):
+        raise TypeError(f"{name} has dtype {x.dtype}, expected {entry_type.name}: {entry_type.cure}")
     return x
 
 
@@ -106,7 +122,7 @@ def _read_conversion(annotation: Any) -> Convert | None:
     options = typing.get_args(annotation)
     if origin is Literal:
         return partial(_check_choice, options=options)
-    if origin is collections.abc.Callable:
+    if is_callback(annotation):
         return _to_callback
     if origin in (collections.abc.Sequence, tuple) and options[0] is int:
         return _to_integers

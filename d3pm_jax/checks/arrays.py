@@ -19,6 +19,7 @@ def real_array(name: str, x: Any) -> np.ndarray:
 def check_distribution(name: str, p: np.ndarray, K: int) -> np.ndarray:
     """Returns p as float64 [K]. Raises ValueError unless it holds K probabilities that sum to 1."""
     p = real_array(name, p)
+    # The comparisons are written so that NaN fails them.
     if p.shape != (K,) or not np.all(p >= 0) or not abs(p.sum() - 1) <= 1e-9:
         raise ValueError(
             f"{name} must be {K} probabilities that sum to 1, got shape {p.shape}, sum {p.sum():.12g}, "

@@ -8,11 +8,18 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import jax
 import jax.core
 
-from d3pm_jax.checks.annotations import Expected, check_array, read_annotation, read_shape
+from d3pm_jax.checks.annotations import (
+    Expected,
+    ResultShape,
+    check_array,
+    is_callback,
+    read_annotation,
+    read_shape,
+)
 from d3pm_jax.checks.depth import ALL, NOTHING, depth, is_declared
 from d3pm_jax.checks.former import refuse_first_step
-from d3pm_jax.checks.ranges import Interval, Outside, check_range, find_outside, mark, to_jax
-from d3pm_jax.checks.shapes import Sizes, bind_shape
+from d3pm_jax.checks.ranges import AllowedRange, Outside, check_range, find_outside, mark, to_jax
+from d3pm_jax.checks.shapes import AxisSize, Sizes, bind_shape
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,12 +29,13 @@ class Declaration(NamedTuple):
     """Says what the arguments of a function must be, by name and in their order."""
 
     expected: dict[str, Expected]
-    allowed: dict[str, Interval]  # those that have a range
+    allowed: dict[str, AllowedRange]  # those that have a range
     process: str | None  # which argument knows K or T or both
-    results: Any  # the shape of what the function returns, or a tuple of them
+    results: ResultShape
+    default_callbacks: dict[str, Callable]  # the defaults of arguments that are called
 
 
-def declared(**ranges: Interval) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Makes a decorator that checks the arguments of a function: see `checks`.
 
     Args:
@@ -41,8 +49,14 @@ def declared(**ranges: Interval) -> Callable[[Callable[P, R]], Callable[P, R]]:
         assert not missing, f"{f.__name__} has no {missing}"
         expected = {name: read_annotation(parameter.annotation) for name, parameter in parameters.items()}
         process = next((name for name in parameters if name in ("self", "process", "history")), None)
+        _check_order_of_prefixes(f.__name__, expected)
         results = read_shape(signature.return_annotation)
-        return _check_calls(f, Declaration(expected, ranges, process, results))
+        default_callbacks = {}
+        for name, parameter in parameters.items():
+            has_default = parameter.default is not parameter.empty
+            if has_default and is_callback(parameter.annotation):
+                default_callbacks[name] = parameter.default
+        return _check_calls(f, Declaration(expected, ranges, process, results, default_callbacks))
 
     return decorate
 
@@ -55,6 +69,7 @@ def like(declared_function: Callable, f: Callable[P, R]) -> Callable[P, R]:
 
 
 def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
+    # Pyright knows the arguments of f as P alone, and would refuse those that were checked.
     function: Callable[..., R] = f
     names = tuple(declaration.expected)
 
@@ -69,23 +84,44 @@ def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
             # The function itself says which argument it does not know, or that there are too many.
             return function(*args, **kwargs)
 
-        values = dict(zip(positional, args, strict=True)) | kwargs
+        # Defaults stay out, as the function has them, but for functions: a term of the bound is called with
+        # the logits of a network, and is only checked as a callback.
+        values = declaration.default_callbacks | dict(zip(positional, args, strict=True)) | kwargs
         sizes = _check_types_and_shapes(declaration, values)
         outside = []
         if current_depth == ALL:
             outside = _check_ranges(declaration, values, sizes)
         for name, x in values.items():
-            if declaration.expected[name].kind is not None and hasattr(x, "dtype"):
+            if declaration.expected[name].entry_type is not None and hasattr(x, "dtype"):
                 values[name] = to_jax(x, declaration.allowed.get(name))
 
+        checked_args = [values[name] for name in positional]
+        checked_kwargs = {name: x for name, x in values.items() if name not in positional}
         # What the function computes and passes to kernels is in range if its arguments are.
         with depth(NOTHING):
-            result = function(*[values.pop(name) for name in positional], **values)
+            result = function(*checked_args, **checked_kwargs)
         return mark(result, declaration.results, outside)
 
     checked.declaration = declaration  # pyright: ignore[reportAttributeAccessIssue]
+    # A wrapper copies the attributes of what it wraps: see `depth.is_declared`.
     checked.checked = checked  # pyright: ignore[reportAttributeAccessIssue]
     return checked
+
+
+def _check_order_of_prefixes(function_name: str, expected: dict[str, Expected]) -> None:
+    """Asserts that a shape "..." is declared behind the first `*S`, if there is one.
+
+    Shapes are compared in the order of the arguments, and a prefix with the *S that was there before.
+    """
+    prefix = None
+    for name, argument in expected.items():
+        if argument.shape is None:
+            continue
+        if argument.shape.is_prefix:
+            prefix = name
+        elif "*S" in argument.shape.words:
+            assert prefix is None, f"{function_name}: {prefix} has to come after {name}"
+            return
 
 
 def _check_types_and_shapes(declaration: Declaration, values: dict[str, Any]) -> Sizes:
@@ -95,21 +131,25 @@ def _check_types_and_shapes(declaration: Declaration, values: dict[str, Any]) ->
         if name not in values or (values[name] is None and expected.is_optional):
             continue
         x = values[name]
-        if expected.kind is not None and (expected.convert is None or hasattr(x, "dtype")):
-            x = check_array(name, x, expected.kind)
+        # Where a number or an array is allowed, what has a dtype is checked as the array.
+        is_array = expected.convert is None or hasattr(x, "dtype")
+        if expected.entry_type is not None and is_array:
+            x = check_array(name, x, expected.entry_type)
             if expected.shape is not None:
                 bind_shape(name, x.shape, expected.shape, sizes)
         elif expected.convert is not None:
             x = expected.convert(name, x)
         values[name] = x
 
+        # K and T of the process are those of all arrays, whatever was read from arrays before. Arguments K
+        # and T only count where nothing has said them yet.
         if name == declaration.process:
             owner = "process" if name == "self" else name
             for axis in ("K", "T"):
                 if hasattr(x, axis):
-                    sizes[axis] = (getattr(x, axis), owner)
+                    sizes[axis] = AxisSize(getattr(x, axis), owner)
         elif name in ("K", "T"):
-            sizes.setdefault(name, (x, name))
+            sizes.setdefault(name, AxisSize(x, name))
     return sizes
 
 

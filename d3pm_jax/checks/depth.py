@@ -1,8 +1,9 @@
 """Says how much kernels check, which depends on where they are called from."""
 
 import contextlib
+import functools
+import types
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -28,14 +29,25 @@ def values_in_range() -> Iterator[None]:
     was just drawn: under `jit` kernels then compute no marks, and their program is that of their formula
     alone. It is entered by `with`, or as a decorator around a whole function. Functions that are passed to
     kernels are called as ever, see `as_callback`.
+
+    Inside of a kernel, where nothing is checked, it makes the kernels that are called there check types and
+    shapes: for arguments that come from a function of the user.
+
+    Never enter it around a `yield`: two generators that are closed in another order than they were started
+    leave the depth of one of them behind.
     """
     with depth(SHAPES):
         yield
 
 
 def bare(f: Callable[P, R]) -> Callable[P, R]:
-    """Returns f with `values_in_range` entered around it: the older way to write it."""
-    return values_in_range()(f)
+    """Returns a kernel with `values_in_range` entered around it, and any other function as it is.
+
+    It is the older way to write it, for a kernel alone.
+    """
+    if _calls_kernel(f):
+        return values_in_range()(f)
+    return f
 
 
 def as_callback(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,9 +57,9 @@ def as_callback(f: Callable[..., Any]) -> Callable[..., Any]:
     kernels. A kernel that is passed itself, such as a term of the bound, is called with values that are in
     range, but with logits whose shape the network decides.
     """
-    function = f.func if isinstance(f, partial) else f
-    inner_depth = SHAPES if is_declared(function) else ALL
+    inner_depth = SHAPES if _calls_kernel(f) else ALL
 
+    @functools.wraps(f)
     def callback(*args: Any, **kwargs: Any) -> Any:
         with depth(inner_depth):
             return f(*args, **kwargs)
@@ -62,3 +74,12 @@ def is_declared(f: Any) -> bool:
     anything else, so the attribute has to lead back to f itself.
     """
     return getattr(f, "checked", None) is f
+
+
+def _calls_kernel(f: Any) -> bool:
+    """Tells whether f is what `declared` returned, with or without arguments that are bound to it."""
+    if isinstance(f, functools.partial):
+        f = f.func
+    if isinstance(f, types.MethodType):
+        f = f.__func__
+    return is_declared(f)

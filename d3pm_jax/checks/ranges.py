@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from d3pm_jax.checks.annotations import is_of_dtype
+from d3pm_jax.checks.annotations import ResultShape, is_of_dtype
 from d3pm_jax.checks.shapes import Shape, Sizes
 
 # Where an argument, whose values only the program knows, is out of range, and the names of its axes.
 Outside = tuple[Array, tuple[str, ...]]
 
 
-class Interval(NamedTuple):
+class AllowedRange(NamedTuple):
     """Says which values an argument may have."""
 
     low: int | float
@@ -28,40 +28,40 @@ class Interval(NamedTuple):
     def last(self, sizes: Sizes) -> int | float:
         """Returns the upper end, from the sizes of the process."""
         if self.high == "K":
-            return sizes["K"][0] - 1
+            return sizes["K"].value - 1
         if self.high == "T":
-            return sizes["T"][0]
+            return sizes["T"].value
         return self.high
 
     def contains(self, x: Any, last: int | float) -> Any:
-        """Tells of each entry of x whether it lies in the interval, which ends at last."""
+        """Tells of each entry of x whether it lies in the range, which ends at last."""
         above = x > self.low if self.open_low else x >= self.low
         below = x < last if self.open_high else x <= last
         return above & below
 
 
-def steps(first: int) -> Interval:
+def steps(first: int) -> AllowedRange:
     """Returns the range first..T."""
-    return Interval(first, "T", "t counts from 1 (least noise) to T; t = 0 is clean data")
+    return AllowedRange(first, "T", "t counts from 1 (least noise) to T; t = 0 is clean data")
 
 
-def at_least(low: int | float, high: int | float = math.inf) -> Interval:
+def at_least(low: int | float, high: int | float = math.inf) -> AllowedRange:
     """Returns the range from low on, to high if there is an end."""
-    return Interval(low, high, "choose a number in between", open_high=high == math.inf)
+    return AllowedRange(low, high, "choose a number in between", open_high=high == math.inf)
 
 
-INT32 = Interval(-(2**31), 2**31 - 1, "it is kept as int32")
-INDEX = Interval(0, 2**31 - 1, "it is kept as int32")
+INT32 = AllowedRange(-(2**31), 2**31 - 1, "it is kept as int32")
+INDEX = AllowedRange(0, 2**31 - 1, "it is kept as int32")
 NUM_STEPS = at_least(1, 2**23)  # the grid of a float32 uniform
 NUM_CATEGORIES = at_least(2, 2**31 - 1)  # int32
-CATEGORIES = Interval(0, "K", "{owner} has K = {K} categories; give it more or fix the data")
-CATEGORY = Interval(0, "K", "{owner} has K = {K} categories")
-PART_OF_STEPS = Interval(1, "T", "there are T = {T} steps")
-NOISE = Interval(0, 1, "noise is uniform in [0, 1), as jax.random.uniform gives it", open_high=True)
-TIME = Interval(0, 1, "time runs from 0 (clean data) to 1")
-SHARE = Interval(0, 1, "choose a number in between")
-PROBABILITY = Interval(0, 1, "these are probabilities, and none is 0", open_low=True)
-POSITIVE = Interval(0, math.inf, "choose a number above 0", open_low=True, open_high=True)
+CATEGORIES = AllowedRange(0, "K", "{owner} has K = {K} categories; give it more or fix the data")
+CATEGORY = AllowedRange(0, "K", "{owner} has K = {K} categories")
+PART_OF_STEPS = AllowedRange(1, "T", "there are T = {T} steps")
+NOISE = AllowedRange(0, 1, "noise is uniform in [0, 1), as jax.random.uniform gives it", open_high=True)
+TIME = AllowedRange(0, 1, "time runs from 0 (clean data) to 1")
+SHARE = AllowedRange(0, 1, "choose a number in between")
+PROBABILITY = AllowedRange(0, 1, "these are probabilities, and none is 0", open_low=True)
+POSITIVE = AllowedRange(0, math.inf, "choose a number above 0", open_low=True, open_high=True)
 
 
 def check_num_categories(K: int) -> int:
@@ -76,13 +76,15 @@ def check_num_steps(T: int) -> int:
     return T
 
 
-def check_range(name: str, x: Any, allowed: Interval, sizes: Sizes) -> None:
+def check_range(name: str, x: Any, allowed: AllowedRange, sizes: Sizes) -> None:
     """Raises ValueError unless every value of x, an array or numbers, is in the range."""
     last = allowed.last(sizes)
     values = x
     if isinstance(x, jax.Array) and not is_on_cpu(x) and x.size > 0:
-        # The array stays on its device: one small program reduces it to two numbers, which are fetched.
-        values = _device_extremes(x)
+        # The array stays on its device: one small program reduces it to two numbers, which are fetched. It
+        # runs now, even where a program that closes over the array is being traced.
+        with jax.ensure_compile_time_eval():
+            values = np.asarray(_device_extremes(x))
     # On a CPU NumPy reads the memory of JAX as it is, in less time than the call of a program takes, and with
     # nothing to compile for each new shape.
     values = np.asarray(values)
@@ -111,7 +113,7 @@ def _device_extremes(x: Array) -> Array:
     return jnp.stack([jnp.min(x), jnp.max(x)])
 
 
-def to_jax(x: Any, allowed: Interval | None) -> Any:
+def to_jax(x: Any, allowed: AllowedRange | None) -> Any:
     """Returns an array of integers or floats as one of JAX, integers as int32, and others as they are.
 
     What rounds up to an end that its range leaves out is the float below it: noise of float64, say.
@@ -129,7 +131,7 @@ def to_jax(x: Any, allowed: Interval | None) -> Any:
     return jnp.asarray(rounded)
 
 
-def find_outside(x: Array, shape: Shape | None, allowed: Interval, sizes: Sizes) -> Outside:
+def find_outside(x: Array, shape: Shape | None, allowed: AllowedRange, sizes: Sizes) -> Outside:
     """Computes in the program which values of an argument are out of range, and names its axes."""
     if is_of_dtype(x.dtype, (jnp.integer,)):
         x = x.astype(jnp.promote_types(x.dtype, jnp.int32))  # which can hold K
@@ -138,7 +140,7 @@ def find_outside(x: Array, shape: Shape | None, allowed: Interval, sizes: Sizes)
     return ~allowed.contains(x, allowed.last(sizes)), axes
 
 
-def mark(result: Any, shape: Any, outside: Sequence[Outside]) -> Any:
+def mark(result: Any, shape: ResultShape, outside: Sequence[Outside]) -> Any:
     """Returns the result with NaN, or -1 if integer, where an argument was out of range.
 
     An element is marked if it shares all named axes that it has in common with one that was wrong, so a
@@ -183,14 +185,15 @@ def _mark_array(x: Any, shape: Shape | None, wrong: Array, axes: tuple[str, ...]
     return x
 
 
-def _describe_cure(allowed: Interval, sizes: Sizes) -> str:
-    words = {axis: size for axis, (size, _) in sizes.items()}
-    _, owner = sizes.get("K", (None, ""))
-    words["owner"] = {"process": "the process", "K": "the call"}.get(owner, owner)
+def _describe_cure(allowed: AllowedRange, sizes: Sizes) -> str:
+    words = {axis: size.value for axis, size in sizes.items()}
+    if "K" in sizes:
+        owner = sizes["K"].owner
+        words["owner"] = {"process": "the process", "K": "the call"}.get(owner, owner)
     return allowed.cure.format_map(words)
 
 
-def _describe_ends(allowed: Interval, last: int | float, is_integer: bool) -> str:
+def _describe_ends(allowed: AllowedRange, last: int | float, is_integer: bool) -> str:
     if is_integer:
         return f"{allowed.low}..{last}"
     left = "(" if allowed.open_low else "["

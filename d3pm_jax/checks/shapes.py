@@ -6,8 +6,15 @@ of *S, the shape of a step. K and T are those of the process, if there is one.
 
 from typing import Any, NamedTuple
 
-# The size of each axis by its name, for `*S` a tuple, and the argument that it was read from.
-Sizes = dict[str, tuple[Any, str]]
+
+class AxisSize(NamedTuple):
+    """Holds the size of an axis, and the argument that it was read from."""
+
+    value: Any  # for `*S` a tuple
+    owner: str
+
+
+Sizes = dict[str, AxisSize]  # by the names of the axes
 
 NOT_EMPTY = ("K", "T", "n")  # axes that have at least one entry
 
@@ -48,7 +55,7 @@ def parse_shape(text: str) -> Shape:
 def bind_shape(name: str, shape: tuple[int, ...], expected: Shape, sizes: Sizes) -> None:
     """Adds the axes of an argument to the sizes. Raises ValueError where one differs from what is there."""
     if expected.is_prefix:
-        longer, owner = sizes.get("*S", (shape, name))
+        longer, owner = sizes.get("*S", AxisSize(shape, name))
         if shape != longer[: len(shape)]:
             raise ValueError(
                 f"{name} has shape {shape}: it must be a prefix of the shape of {owner}, {longer}"
@@ -67,7 +74,7 @@ def _fits(name: str, shape: tuple[int, ...], expected: Shape, sizes: Sizes) -> b
         if word.isdigit():
             expected_size = int(word)
         else:
-            expected_size, _ = sizes.setdefault(word, (size, name))
+            expected_size = sizes.setdefault(word, AxisSize(size, name)).value
         if size != expected_size or (size == 0 and word in NOT_EMPTY):
             return False
     return True
@@ -78,10 +85,10 @@ def _describe_expected(name: str, expected: Shape, sizes: Sizes) -> str:
     axes = []
     owners = {}
     for word in expected.words:
-        size, owner = sizes.get(word, (word, name))
-        if owner == name:
+        if word not in sizes or sizes[word].owner == name:
             axes.append(word)
             continue
+        size, owner = sizes[word]
         if word.startswith("*"):
             axes.extend(str(n) for n in size)
         else:

@@ -15,14 +15,14 @@ from functools import partial
 import numpy as np
 import scipy  # its parts are imported when they are first used
 
-from d3pm_jax.checks import NUM_STEPS, Interval, check_distribution, declared
+from d3pm_jax.checks import NUM_STEPS, AllowedRange, check_distribution, declared
 from d3pm_jax.schedules.discrete import check_betas
 
 # The part of the information that x_T keeps, at most, where no finite exponent removes all of it.
 LEFT = 1e-6
 # How near a target may come to 0 or 1: nearer ones are lost in rounding.
 NEAREST = 1e-12
-EXPONENTS = Interval(0, math.inf, "exponents count from 0")
+EXPONENTS = AllowedRange(0, math.inf, "exponents count from 0")
 # The number of exponents between s and 2 s at which the information is computed.
 PER_DOUBLING = 8
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Array, Int
 
 import d3pm_jax as d3pm
 from d3pm_jax.checks import NOISE, declared
@@ -131,3 +132,11 @@ def test_methods_of_a_process_of_ones_own_are_checked():
 def test_a_function_declares_what_it_takes():
     with pytest.raises(AssertionError, match="has no"):
         declared(missing=NOISE)(lambda x: x)
+
+
+def test_a_prefix_is_declared_behind_the_shape_it_is_a_prefix_of():
+    def f(t: Int[Array, "..."], x0: Int[Array, "*S"]):
+        return x0
+
+    with pytest.raises(AssertionError, match="f: t has to come after x0"):
+        declared()(f)

@@ -10,7 +10,7 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs, losses
-from d3pm_jax.checks import bare, declare, like, values_in_range
+from d3pm_jax.checks import as_callback, bare, declare, like, values_in_range
 from d3pm_jax.evaluation import bound, jumps
 from d3pm_jax.measure import samples
 from d3pm_jax.numerics import double_float
@@ -117,6 +117,54 @@ def test_a_kernel_as_a_callback_is_checked_but_for_values():
         d3pm.ancestral(denoise, PROCESS, X, lambda t: U, reverse=d3pm.p_logits)
 
 
+def noise(t):
+    return U
+
+
+INDEX = jnp.arange(2)
+DEFAULT_CALLBACKS = {  # functions whose last callback is left at its default
+    "all_t_bound": lambda denoise: d3pm.all_t_bound(denoise, PROCESS, X, noise),
+    "estimate_bound": lambda denoise: d3pm.likelihood.estimate_bound(
+        jax.random.key(0), denoise, PROCESS, X, INDEX
+    ),
+    "strata_bound": lambda denoise: d3pm.likelihood.strata_bound(denoise, PROCESS, X, U.T, noise),
+    "stratified_bound": lambda denoise: d3pm.likelihood.stratified_bound(
+        jax.random.key(0), denoise, PROCESS, X, INDEX, 2
+    ),
+    "ancestral": lambda denoise: d3pm.ancestral(denoise, PROCESS, X, noise),
+    "sample": lambda denoise: d3pm.sample(jax.random.key(0), denoise, PROCESS, (2, 3)),
+    "infill": lambda denoise: d3pm.sampling.infill(denoise, PROCESS, X, X > 0, X, noise),
+    "sample_infill": lambda denoise: d3pm.sampling.sample_infill(
+        jax.random.key(0), denoise, PROCESS, X, X > 0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEFAULT_CALLBACKS)
+def test_logits_are_checked_where_a_callback_has_its_default(name):
+    call = DEFAULT_CALLBACKS[name]
+    with pytest.raises(ValueError, match=r"^logits_x0 has shape \(2, 3, 5\), expected \[\*S, 4\] as in the"):
+        call(lambda xt, t: jnp.zeros((*xt.shape, 5)))
+    with pytest.raises(TypeError, match="logits_x0 has dtype int32, expected floats"):
+        call(lambda xt, t: jnp.zeros((*xt.shape, 4), jnp.int32))
+
+
+def test_bare_is_the_function_itself_where_it_declares_nothing():
+    def draw(x0):
+        return d3pm.q_sample(PROCESS, x0, T, U)
+
+    assert bare(draw) is draw
+
+
+def test_a_callback_has_the_name_and_the_attributes_of_the_function():
+    def denoise(xt, t):
+        return LOGITS
+
+    denoise.width = 8
+    assert as_callback(denoise).__name__ == "denoise"
+    assert as_callback(denoise).width == 8
+
+
 @pytest.fixture
 def no_marks(monkeypatch):
     """Fails where a program computes what is out of range."""
@@ -127,6 +175,12 @@ def no_marks(monkeypatch):
     monkeypatch.setattr(declare, "find_outside", refuse)
 
 
+@pytest.mark.usefixtures("no_marks")
+def test_a_method_of_a_process_as_a_callback_computes_no_marks():
+    jax.eval_shape(as_callback(PROCESS.log_q_probs), X, T)
+    jax.eval_shape(as_callback(functools.partial(PROCESS.log_q_probs, t=T)), X)
+
+
 ABSORBING = table.PROCESSES["absorbing"]
 TRAINED = {
     "hybrid": (PROCESS, configs.HybridLoss(), configs.LowDiscrepancy()),
@@ -134,6 +188,8 @@ TRAINED = {
     "stochastic": (PROCESS, configs.StochasticBound(), configs.Importance()),
     "absorbing": (ABSORBING, configs.ContinuousAbsorbing(mask_id=3), configs.RealTimes()),
     "uniform": (PROCESS, configs.ContinuousUniform(), configs.RealTimes()),
+    "dense": (table.PROCESSES["dense"], configs.HybridLoss(), configs.LowDiscrepancy()),
+    "masked": (table.PROCESSES["masked"], configs.HybridLoss(), configs.LowDiscrepancy()),
 }
 
 

@@ -98,6 +98,18 @@ def test_an_accelerator_is_asked_for_two_numbers(fetched):
     assert fetched == [2, 2, 2]  # of x0, t and u
 
 
+@pytest.mark.usefixtures("fetched")
+def test_an_array_that_a_program_closes_over_is_checked_while_it_is_traced():
+    expected = d3pm.q_sample(PROCESS, X, T, U)
+    drawn = jax.jit(lambda u: d3pm.q_sample(PROCESS, X, T, u))(U)
+    np.testing.assert_array_equal(drawn, expected)
+    _, of_scan = jax.lax.scan(lambda carry, u: (carry, d3pm.q_sample(PROCESS, X, T, u)), 0, U[None])
+    np.testing.assert_array_equal(of_scan[0], expected)
+    wrong = X.at[1, 2].set(4)
+    with pytest.raises(ValueError, match=r"x0 contains 4, outside 0\.\.3"):
+        jax.jit(lambda u: d3pm.q_sample(PROCESS, wrong, T, u))(U)
+
+
 @pytest.mark.parametrize(
     ("x0", "u", "refused"),
     [
