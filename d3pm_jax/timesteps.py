@@ -21,7 +21,7 @@ def uniform(u: Float[Array, " B"], T: int) -> Int[Array, " B"]:
     Returns:
         int32 in 1..T.
     """
-    # u T can round up to T, which the remainder makes 0: step 1.
+    # u T can round up to T. The remainder then gives T % T + 1 = 1, step 1.
     return jnp.floor(u * T).astype(jnp.int32) % T + 1
 
 

@@ -53,8 +53,8 @@ def jump_costs(
     def diffuse(process: Process, t: jax.Array) -> jax.Array:
         return q_sample(process, x, t, noise(t))
 
-    # All processes that `respace` makes here have two or three steps, so that this is compiled only for
-    # these.
+    # All processes that `respace` makes here have one to three steps, so that this is compiled for these
+    # alone.
     @jax.jit
     def cost(respaced: Process, logits: jax.Array, xt: jax.Array, step: jax.Array) -> jax.Array:
         nats = compute_term(respaced, logits, x, xt, jnp.broadcast_to(step, len(x)))

@@ -278,6 +278,9 @@ class Outputs:
         if draws:
             self._write_samples(step, state)
         if is_last:
+            # Metrics are closed by now, so that the last step is counted. A training without a finite step
+            # fails before its last checkpoint, which would look like that of a finished training; its
+            # samples are written by then, as those of any other.
             self._window.check_any(self._saved_step)
         if stopping or saves:
             self._write_checkpoint(step, state, stopping)
@@ -286,6 +289,7 @@ class Outputs:
     def _write_metrics(self, step: int, state: TrainState, evaluates: bool) -> None:
         """Logs the means of the metrics since the last line, with the bound of held-out examples if due."""
         means = self.speed.add_rates(self._window.close(self._saved_step))
+        # `evaluates` is true only where there is an estimate; the first condition tells the type checker.
         if self._estimate_valid is not None and evaluates:
             bound = self._estimate_valid(state.ema)
             if math.isinf(bound):
@@ -294,7 +298,7 @@ class Outputs:
                 )
             else:
                 means["valid_bits_per_dim"] = bound
-            self._window.restart()
+            self._window.restart_clock()
         if "loss" in means:
             self._log(step, means)
             self.terminal.show_metrics(means)
@@ -314,7 +318,7 @@ class Outputs:
         caption = build.make_caption(self._workdir, self._parts, step)
         path = self._parts.kind.save_examples(path, samples, caption)
         self.terminal.print_line(f"samples: {path}")
-        self._window.restart()
+        self._window.restart_clock()
 
     def _write_checkpoint(self, step: int, state: TrainState, stopping: bool) -> None:
         """Starts to write a checkpoint, or says why there is none; before a stop it waits for the end."""
@@ -331,7 +335,7 @@ class Outputs:
         if stopping or not skipped:
             self._saver.save(step, state)
             self._saved_step = step
-            self._window.restart()
+            self._window.restart_clock()
         if stopping:
             self._saver.wait()
 

@@ -124,7 +124,7 @@ class Window:
         if not self._clock_start:
             # The first step compiles: the clock starts when it is done.
             jax.block_until_ready(row["loss"])
-            self.restart()
+            self.restart_clock()
         else:
             self._timed_steps += 1
 
@@ -174,7 +174,7 @@ class Window:
         if self._nonfinite and not self._any_finite:
             raise self._make_error(saved)
 
-    def restart(self) -> None:
+    def restart_clock(self) -> None:
         """Starts the clock again after something that is not training."""
         self._clock_start = time.monotonic()
         self._timed_steps = 0
@@ -203,7 +203,7 @@ class Window:
                 means["skipped"] = self._skipped
             self._rows = []
             self._skipped = 0
-        self.restart()
+        self.restart_clock()
         return means
 
 

@@ -109,8 +109,8 @@ def kl_and_ce(
     """Makes `variational.dispatch_kl_and_ce` of the KL for leave-one-out logits, by parts, for any belief.
 
     Args:
-        kl: the loss; like the next argument, the same function each time, for what was compiled of it.
-        kl_and_gradient: the same with its gradient.
+        kl: the loss. It is a key of jit's cache: a new function each time would be compiled anew.
+        kl_and_gradient: the loss with its gradient, a key of the cache too.
         process, logits, x0, xt, t: as for `variational.hybrid`.
         belief: as for `variational.hybrid`; the rule of "official" at t = 1 is left to the caller.
         definition: the loss, with its gradient by autodiff, where kl is NaN and near by.
@@ -139,7 +139,10 @@ def kl_and_ce(
 
 @cache
 def _convert_to_denoiser(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns f for logits of a denoiser: the same function each time, for what was compiled of it.
+    """Returns f for logits of a denoiser.
+
+    The result is a key of jit's cache. `cache` returns the same function for the same f: a new one each time
+    would be compiled anew.
 
     What is taken off them is constant, and where x_t rules x_0 out they are -inf, p = 0: so the gradient of f
     for the difference is the one for them.
@@ -160,6 +163,9 @@ def _convert_to_denoiser(f: Callable[..., Any]) -> Callable[..., Any]:
 def _finite_gradient(plan: Plan, process: Process, *part: Array) -> tuple[Array, Array]:
     """Returns the KL of a part and its gradient, 0 where the KL is infinite."""
     value, gradient = plan.kl_and_gradient(process, *part)
+
+    # An infinite loss has no direction to go: a small change of the logits leaves it infinite. What the
+    # formulas give there may be NaN, of inf - inf, and one NaN would spoil the gradient of all parameters.
     return value, jnp.where(jnp.isinf(value)[..., None], 0.0, gradient)
 
 
@@ -171,7 +177,10 @@ def _kl(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Ar
 
 
 def _kl_forward(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Array):
-    return plan.apply_by_parts(_finite_gradient, process, t, logits, x0, xt)
+    kl, gradient = plan.apply_by_parts(_finite_gradient, process, t, logits, x0, xt)
+
+    # The output, and what `custom_vjp` saves for the backward pass.
+    return kl, gradient
 
 
 def _kl_backward(plan: Plan, gradient: Array, g: Array):

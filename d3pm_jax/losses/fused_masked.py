@@ -29,7 +29,10 @@ def kl_and_ce(
 
 @cache
 def _losses(official: bool) -> tuple[Loss, WithGradient]:
-    """Returns the same functions each time, for what was compiled of them."""
+    """Returns the KL and the KL with its gradient, the same two functions each time.
+
+    They are keys of jit's cache: new functions each time would be compiled anew.
+    """
     loss = partial(_kl_by_chain_rule, official=official)
     return loss, partial(differentiate, loss)
 
@@ -73,8 +76,10 @@ def _kl_by_chain_rule(
 
 def _log_is_masked(process: Masked, logits: Array, x0: Array, t: Array) -> tuple[Array, Array]:
     """Computes log q and log p of (x_{t-1} = mask, x_{t-1} != mask) given x_t = mask, each [*S, 2]."""
-    # Logs of: x_t is masked from x_{t-1}; x_0 is still seen at t - 1; it is masked by then.
+    # mask_t is the log of the probability that step t masks what was not masked before.
     (mask_t,) = gather_steps((process.log_mask,), t, x0.shape)
+    # With s = t - 1, keep_s is the log of the probability that nothing has been masked up to step s, and
+    # mask_s that it has been.
     keep_s, mask_s = gather_steps((process.log_keep_bar, process.log_mask_bar), t - 1, x0.shape)
 
     # x_0 may be the mask itself, which stays.

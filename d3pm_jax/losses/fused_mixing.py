@@ -126,8 +126,8 @@ def _backward(pi_kind: PiKind, belief: Belief, residuals, cotangents: tuple[Arra
     K = logits.shape[-1]
     p = _probabilities(_subtract_at_xt(logits, xt, evidence), saved.softmax)  # [*S, K]
 
-    # p_j (slope.p - q_rho / (1 + rho p_j / pi_j)) for every j, whose q_rho counts as 0 where pi_j is: pi /
-    # pi is 1 or, by the convention for 1 / pi, 0.
+    # p_j (slope.p - q_rho / (1 + rho p_j / pi_j)) for every j. pi * per_pi is 1, and 0 where pi_j is 0: there
+    # q_j is 0 and has no such term.
     coefficient = slope.p[..., None]
     if pi_kind != "point":
         pi, per_pi = _pi_table(pi_kind, log_pi, logits.ndim)
@@ -269,6 +269,8 @@ def _sum_other_categories(
     if pi_kind == "uniform":
         q = q * jnp.exp(step.pi_0)
         rho = rho * jnp.exp(-step.pi_0)
+    # Where b is 0, q is 0 too, and any finite number will do for `least`: a ratio that overflowed would make
+    # 0 inf, a NaN, of the terms.
     log_least = jnp.where(step.b == NEG_INF, 0.0, finite(ends.norm_q) - finite(ends.norm_p))
     least = jnp.exp(log_least)
     unreached = jnp.exp(step.b + step.c - finite(ends.norm_p))
@@ -312,6 +314,8 @@ def _sum_terms(
     # pi they could be far larger than the sum that is wanted, and to subtract them would cost digits.
     p = _zero_at_endpoints(_probabilities(logits, Softmax(top, inverse)), x0, xt)  # [B, n, K]
     rise = 1 + rho[..., None] * per_pi * p
+    # Written out, least * rise is rounded once where it is near 1, at the sum; as a product of a rounded
+    # `rise` it would be rounded twice.
     ratio = least[..., None] + (least * rho)[..., None] * per_pi * p  # p_j^- / q_j
 
     # Terms of the KL are q_j ((ratio - 1) - log ratio), which are never negative: the sum of q_j log(q_j /
@@ -322,7 +326,10 @@ def _sum_terms(
     if pi_kind == "general":
         kl += unreached * jnp.sum(p * (per_pi == 0), axis=-1)
 
-    # s_j = (rho p_j / pi_j) / rise_j, so that pi_j s_j = pi_j - pi_j / rise_j.
+    # s_j = (rho p_j / pi_j) / rise_j, so that pi_j s_j = pi_j - pi_j / rise_j. The difference cancels where
+    # rho p_j is small beside pi_j, but S loses no more than the sum of the roundings of q_j, which is one
+    # last place of 1. That moves the gradient at k by p_k times as much, as a rounding of p_k itself does.
+    # The part of the gradient that is q_k s_k alone is computed without the difference, in `_backward`.
     return kl, q * jnp.sum(pi - pi / rise, axis=-1)
 
 
@@ -371,6 +378,7 @@ def _kl(pi_kind: PiKind, step: StepLogs, ends: Endpoints, empty_row: Array, kl_o
     # Where no other category has q_j > 0, the sum of q log(q / p^-) over the endpoints is all: those of a pi
     # of one category, and t = 1 (m = 0). The others' p_j^- is then not summed, which the form below would
     # need.
+    # The `where` masks an endpoint with q = 0 already; `finite` only keeps -inf - -inf out of what is masked.
     kl_of_endpoints = jnp.sum(jnp.where(q == NEG_INF, 0.0, jnp.exp(q) * (finite(q) - p)), axis=-1)
     if pi_kind == "point":
         kl = kl_of_endpoints
@@ -502,8 +510,11 @@ class Slope(NamedTuple):
 
 def combine_slopes(saved: Saved, g_kl: Array, g_ce: Array) -> Slope:
     """Computes the coefficients of the gradient of g_kl kl + g_ce ce."""
+    # An infinite cross entropy has no direction to go, as an infinite KL has none.
     g_ce = jnp.where(jnp.isinf(saved.ce), 0.0, g_ce)
     q_rho = g_kl * saved.q * saved.rho
+
+    # dce / dl_k = ce_p p_k + ce_xt [k = x_t] - [k = x_0], so that g_ce itself is what x_0 loses.
     return Slope(
         p=g_kl * saved.slope_p + g_ce * saved.ce_p,
         q_rho=q_rho,

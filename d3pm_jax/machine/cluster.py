@@ -87,6 +87,7 @@ def join_processes(address: Address, workdir: Path | None, heartbeat: int, saves
             shutdown_timeout_seconds=PATIENCE,
         )
     except (ValueError, RuntimeError) as error:
+        # JAX has no error class for this: its text is "coordinator_address should be defined."
         if is_auto and "should be defined" in str(error):
             raise UserError(
                 "--coordinator auto: JAX finds no cluster here that it knows, as SLURM, Open MPI, Kubernetes "
@@ -99,6 +100,8 @@ def join_processes(address: Address, workdir: Path | None, heartbeat: int, saves
         # Until the process ends, and below Python, since Gloo prints from C++.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
+    # Each process reads an equal part of every batch and puts it on its own devices, and all devices hold
+    # equally many rows. So all processes have to have equally many devices.
     devices = Counter(device.process_index for device in jax.devices())
     if len(set(devices.values())) > 1:
         numbers = [devices[i] for i in sorted(devices)]
@@ -158,7 +161,7 @@ def _wait_for_first(address: Address) -> None:
             return
         except OSError as error:
             reason = error.strerror or one_line(error)
-        time.sleep(min(0.2, max(0.0, seconds_left)))
+        time.sleep(min(0.2, seconds_left))
     raise UserError(
         f"nobody answers at {address.coordinator} within {address.connect_timeout} s ({reason}): start "
         f"process 0 there, or mend --coordinator; --connect-timeout waits longer"

@@ -42,8 +42,10 @@ def noise_from_words(u: Array, u_low: Array | None) -> DoubleFloat:
 
 def is_less(a: DoubleFloat, b: DoubleFloat) -> Array:
     """Tells for each element whether a < b."""
-    # The difference of the high parts comes first. Where it is not 0 and the numbers are close, it is exact
-    # (Sterbenz) and the low parts decide; where they are far apart, its rounding cannot change the sign.
+    # Where the difference of the high parts is 0, the low parts decide. Where it is not, it is at least one
+    # last place; each low part is at most half of one, so that both together can at most cancel it, which
+    # means that a = b, but cannot turn its sign. Numbers that are close have an exact difference
+    # (Sterbenz), and the rounding of any other does not change its sign.
     return (a[0] - b[0]) + (a[1] - b[1]) < 0
 
 
@@ -82,8 +84,10 @@ def multiply(a: DoubleFloat, b: DoubleFloat) -> DoubleFloat:
 
 def divide(a: DoubleFloat, b: DoubleFloat) -> DoubleFloat:
     """Computes a / b to about twice the digits of a float; b is positive."""
-    # One step of long division: a quotient of floats, and the quotient of what it leaves of a, which needs
-    # the digits of the pair only in the product that is subtracted.
+    # Two steps of long division. The quotient of the high parts has the digits of one float. The remainder
+    # a - quotient b is small, as most digits cancel, so the product has to be a pair. What comes out of the
+    # subtraction needs the digits of one float only, and so does its own quotient, the low part of the
+    # result.
     quotient = a[0] / b[0]
     product = multiply((quotient, jnp.zeros_like(quotient)), b)
     remainder = (a[0] - product[0]) + (a[1] - product[1])
@@ -106,9 +110,10 @@ def _split_in_half(x: Array) -> DoubleFloat:
     # Dekker splits by multiplying with 2^12 + 1 (float32) and subtracting. Rounding to fewer digits does the
     # same in one operation, overflows nowhere, and leaves no expression that a compiler could simplify.
     #
-    # A float has nmant + 1 digits, the first of which is not stored. Of an odd number, 53 in float64, `high`
-    # gets the smaller half, for its square has to fit. The rest is at most half a last place of it, of either
-    # sign, and so needs one digit less than there are left.
+    # A float has nmant + 1 digits, of which the first is not stored: 24 in float32 and 53 in float64. They
+    # are split as 24 = 12 + 12 and 53 = 26 + 27. `high` gets the 12 or 26 digits, for its square has to
+    # fit; `reduce_precision` counts stored digits, one fewer: 11 or 25. The remainder x - high is at most
+    # half a last place of `high`, of either sign, so 11 or 26 digits are enough for it.
     bits = jnp.finfo(x.dtype)
     high = lax.reduce_precision(x, bits.nexp, (bits.nmant - 1) // 2)
     return high, x - high

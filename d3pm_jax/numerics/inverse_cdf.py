@@ -32,7 +32,10 @@ from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import DoubleFloat
 
 NEG_INF = -jnp.inf
-# A row of at most LARGEST categories is one block; a longer one is cut into blocks of BLOCK.
+# A row of at most LARGEST categories is one block; a longer one is cut into blocks of BLOCK. A larger block
+# means fewer levels, but more additions, one after the other, in the block that is searched at each level. A
+# second level costs more than to search 32 entries instead of 16, so a short row is one block. Neither number
+# may change any more: they set the order of the additions, which is part of what a noise value means.
 LARGEST = 32
 BLOCK = 16
 
@@ -120,8 +123,8 @@ def find_first(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...])
     Returns:
         int32, each in 0..K.
     """
-    # k counts how many are passed for sure. Steps of falling powers of two add up to any number up to K, and
-    # each is taken where the last k of it is passed, and so all before.
+    # k counts how many are passed for sure. Steps of falling powers of two add up to any number up to K. A
+    # step is taken if the last k within it is passed, since then all before that one are passed too.
     k = jnp.zeros(shape, jnp.int32)
     for power in reversed(range(K.bit_length())):
         step = 2**power
@@ -199,8 +202,12 @@ def _find_target(target: DoubleFloat, x: DoubleFloat, start: DoubleFloat) -> tup
         the sum of the start and the entries whose end is not above the target.
     """
     # The target lies below the end of the last entry, but for rounding: the sum of a block and the ends
-    # within it are added up in other orders, and the target is rounded too. So all ends may fail to be above
-    # it. The minimum then gives the last category that can be drawn at all; an entry of 0 is never drawn.
+    # within it are added up in other orders, and the target is rounded too. So all ends may fail to be
+    # above it. The minimum then gives the last entry that can be drawn at all; an entry of 0 is never
+    # drawn. In that case the sum returned is that of all entries, so that it is past the block that was
+    # chosen. The next level goes on from there: it takes the first entry of the block that is larger than
+    # what the rounding left, or else its last one above 0. Each of them may be drawn, and this happens as
+    # seldom as a pair is rounded across a noise value.
     end = start
     count = 0
     last_positive = 0

@@ -59,8 +59,13 @@ def _split_in_bands(log_p: Array) -> tuple[Array, Array, Array]:
     depth = top - log_p  # [*L, M, K]
     width = band_width(log_p.dtype)
     band = jnp.floor(depth / width)
-    # The position is exact for depths of up to 2^23 bands. Where the depth is inf, so is the band, and inf -
-    # inf is NaN: the last line puts inf there, whose exponential is 0.
+    # In float32 the position is exact for depths of up to 2^20 bands: 30 takes 4 of the 24 binary digits,
+    # so band * 30 is exact as long as the band has 20. Beyond, the product is rounded, and the quotient may
+    # round up to the next band at any depth. The clip holds the position in [0, width] in both cases: it
+    # bounds exp(-inside), on which the ranges of all products are built.
+    #
+    # Where the depth is inf, so is the band, and inf - inf is NaN: the last line puts inf there, whose
+    # exponential is 0.
     inside = jnp.clip(depth - band * width, 0.0, width)
     return top, band, jnp.where(band < jnp.inf, inside, jnp.inf)
 
@@ -68,7 +73,8 @@ def _split_in_bands(log_p: Array) -> tuple[Array, Array, Array]:
 def _fold_further_bands(band: Array, body, init):
     """Folds `body(b, carry)` over the bands behind the first that occur anywhere, in increasing order.
 
-    Mostly there are none: the loop stands behind a condition, for accelerators, which have no other loop.
+    Mostly there are none. The loop stands behind a condition, so that it is then not entered at all: on an
+    accelerator the usual product is a pass without a loop.
     """
 
     def next_band(b: Array) -> Array:
@@ -125,9 +131,9 @@ def _log_matmul_bwd(residuals, g: Array):
     width = band_width(log_p.dtype)
 
     # A term of band b in sum j is at least exp(top - width (b + 1)) times the smallest entry of the table,
-    # and out_j is at least the log of that. So where rise is larger than this (1 is for rounding), sum j has
-    # no term of this band: table_kj is 0 for all its entries, and the weight may be 0. It also is where out_j
-    # is -inf.
+    # and out_j is at least the log of that. So where rise is larger than this (1 is for rounding), sum j
+    # has no term of this band: table_kj is 0 for all its entries, and the weight may be 0. Where out_j is
+    # -inf, rise is inf, and the weight is 0 too: such a sum has no gradient.
     largest_rise = width - jnp.log(smallest_entry(log_p.dtype)) + 1.0
 
     # exp(largest_rise) is near the largest float. A power of two, exact, is moved from one factor to the

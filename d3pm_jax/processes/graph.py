@@ -183,6 +183,7 @@ def _make_doubly_stochastic(A: np.ndarray) -> np.ndarray:
     for _ in range(SINKHORN_LIMIT):
         sums = d * (A @ d)
         d /= np.sqrt(sums)
+        # `sums` are the row sums of the d before; the new d is closer still.
         if np.abs(sums - 1).max() < ROW_SUM_ERROR:
             return A * np.outer(d, d)
     raise ValueError(

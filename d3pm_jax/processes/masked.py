@@ -51,8 +51,9 @@ class Masked(Process):
     def alpha_bar(self) -> Array:
         """[T + 1], (1 - gamma_bar) alpha_bar of the inner process: how likely steps 1..t all keep x_0.
 
-        As in VQ-Diffusion. The part that is not masked, 1 - gamma_bar = exp(log_keep_bar), is no alpha_bar:
-        the inner process may have moved it. An inner process without an alpha_bar leaves this one without.
+        As in VQ-Diffusion. 1 - gamma_bar = exp(log_keep_bar) alone is no alpha_bar: it counts all unmasked
+        elements, and the inner process may have moved some of them. Where the inner process has no alpha_bar,
+        this one has none either.
         """
         inner = getattr(self.inner, "alpha_bar", None)
         if inner is None:

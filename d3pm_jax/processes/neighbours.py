@@ -69,7 +69,8 @@ def gaussian_weights(distances: np.ndarray, scale: float) -> np.ndarray:
     d = _check_distances(distances)
     # The softmax needs d^2 only relative to that of the nearest: z = (d^2 - nearest^2) / scale^2. Written as
     # a product it keeps the digits that a difference of squares loses. Where it overflows, inf is a weight of
-    # 0.
+    # 0. The nearest has z = 0 by definition; where the other factor overflows, the product would be 0 inf, a
+    # NaN, so the last line puts 0 there.
     nearest = d[:, :1]
     with np.errstate(over="ignore", invalid="ignore"):
         z = (d - nearest) / scale * ((d + nearest) / scale)

@@ -56,8 +56,8 @@ def infill(
         certain = jnp.where(categories == x0[..., None], 0.0, -jnp.inf).astype(log_p.dtype)
         return jnp.where(known[..., None], certain, log_p)
 
-    # The belief is in `reverse` already, so `ancestral` gets its default, which adds nothing to another
-    # reverse step.
+    # `ancestral` hands a belief on to `reverse`. The belief is in `reverse` already, and `reverse_with_known`
+    # takes none, so `ancestral` gets its default.
     xT = jnp.where(known, x0, xT)
     return ancestral(denoise, process, xT, noise, record, reverse_with_known)
 

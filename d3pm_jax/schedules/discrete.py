@@ -189,4 +189,5 @@ def check_betas(beta: np.ndarray, name: str = "beta") -> Betas:
             f"{name} = {beta[i]:g} at t = {i + 1} is outside (0, 1]: change the arguments of the schedule "
             f"(linear: a smaller start or stop, which a config scales by 1000 / steps unless rescale=False)"
         )
+    # `declared` has made it float64.
     return beta

@@ -281,8 +281,8 @@ def batch_loss(
     weight = batch.get("weight")  # [B, *S], or None where every element counts once
     xt = objective.draw(process, x0, t, u)  # int32 [B, *S]
 
-    # Whole steps are numbered from 1, and the network sees their times, which a process with fewer steps
-    # takes from the one it was made of. Real times are passed on as they are.
+    # Whole steps are numbered from 1. The network sees process.time of them: a respaced process shows the
+    # network the step numbers of the original. Real times are passed on as they are.
     if jnp.issubdtype(t.dtype, jnp.integer):
         time = process.time[t]
     else:
@@ -295,8 +295,10 @@ def batch_loss(
     # The loss is already divided by T p_t, as an estimate of the mean over t has to be; kl and ce are what
     # the network did at the t that were drawn, and are brought to the same mean here.
     with values_in_range():
-        spread = {name: per_step(x, p_t, process.T) for name, x in (("kl", kl), ("ce", ce))}
-    means = {name: _weighted(x, weight).sum() / total for name, x in {"loss": loss, **spread}.items()}
+        means_over_steps = {name: per_step(x, p_t, process.T) for name, x in (("kl", kl), ("ce", ce))}
+    means = {
+        name: _weighted(x, weight).sum() / total for name, x in {"loss": loss, **means_over_steps}.items()
+    }
     kl_per_example = _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1)  # [B]
     return means["loss"], (means, kl_per_example)
 
