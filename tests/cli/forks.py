@@ -23,13 +23,10 @@ from tests import tiny
 PLACES = {
     "early": (build, "build", 1),
     "step": (metrics.Window, "add", 6),
-    "save": (
-        checkpoint,
-        "_hashes",
-        2,
-    ),  # of step 8: its arrays are written, its manifest is not, in the background
+    # Of step 8: its arrays are written, its manifest is not, in the background.
+    "save": (checkpoint, "_hash_files", 2),
     "evaluation": (bounds, "evaluate_bound", 1),
-    "sampling": (samples, "_labels", 1),
+    "sampling": (samples, "_make_labels", 1),
 }
 
 
