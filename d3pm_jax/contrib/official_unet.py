@@ -226,7 +226,8 @@ def _as_torch(params: dict[str, Any]) -> Tensors:
 
 def _join_heads(array: np.ndarray, module_name: str, leaf: str) -> np.ndarray:
     """Returns an array of attention with its axes [heads, C / heads] as one, and any other as it is."""
-    if module_name in ("q", "k", "v") and array.ndim == (3 if leaf == "kernel" else 2):
+    ndim_with_heads = 3 if leaf == "kernel" else 2
+    if module_name in ("q", "k", "v") and array.ndim == ndim_with_heads:
         *before, heads, features = array.shape
         return array.reshape(*before, heads * features)
     if module_name == "proj_out" and array.ndim == 3:
