@@ -1,12 +1,9 @@
 """Runs of several processes: checkpoints across their number, signals, deaths and slips."""
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,6 +11,7 @@ import pytest
 
 from d3pm_jax.loop import metrics
 from d3pm_jax.storage import checkpoint
+from tests.cli import joined
 from tests.cli.commands import CONFIG
 
 pytestmark = pytest.mark.slow
@@ -26,16 +24,19 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(count, *words, devices=2, port=None, ids=None, env=None):
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
     """Starts a command as so many processes, each with so many devices."""
-    env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)} | (env or {})
-    place = ["--coordinator", f"127.0.0.1:{port or free_port()}", "--num-processes", str(count)]
-    command = [sys.executable, "-m", "tests.cli.joined", *map(str, words)]
-    each = [[*place, "--process-id", str(i)] for i in ids or range(count)] if count > 1 else [[]]
-    pipe = subprocess.PIPE
-    return [
-        subprocess.Popen([*command, *more], env=env, stdout=pipe, stderr=pipe, text=True) for more in each
-    ]
+    folder = tmp_path_factory.mktemp("printed")
+
+    def start_command(count, *words, devices=2, port=None, ids=None, broken=None):
+        place = ["--coordinator", f"127.0.0.1:{port or free_port()}", "--num-processes", str(count)]
+        places = [[]]
+        if count > 1:
+            places = [[*place, "--process-id", str(i)] for i in ids or range(count)]
+        return [joined.Command([*words, *more], folder, devices, broken) for more in places]
+
+    return start_command
 
 
 def ended(processes, timeout=400):
@@ -44,12 +45,17 @@ def ended(processes, timeout=400):
     return [(p.returncode, *texts) for p, texts in zip(processes, outputs, strict=True)]
 
 
-def run(count, *words, devices=2, status=0):
+@pytest.fixture(scope="module")
+def run(start):
     """Runs a command to its end; returns what the first process prints. The others print nothing."""
-    (first, *others) = ended(start(count, *words, devices=devices))
-    assert [first[0], *(other[0] for other in others)] == [status] * count, (first, others)
-    assert all(other[1] == "" for other in others)
-    return first[1]
+
+    def run_command(count, *words, devices=2):
+        (first, *others) = ended(start(count, *words, devices=devices))
+        assert [first[0], *(other[0] for other in others)] == [0] * count, (first, others)
+        assert all(other[1] == "" for other in others)
+        return first[1]
+
+    return run_command
 
 
 def train(workdir, *more):
@@ -73,14 +79,14 @@ def losses(workdir):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run of 20 steps by one process of one device."""
+def whole(run, tmp_path_factory):
+    """A run of 20 steps by one process of one device; what is made of it soon takes a peer for dead."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    run(1, *train(workdir), devices=1)
+    run(1, *train(workdir, "--mesh.heartbeat", "10"), devices=1)
     return workdir
 
 
-def test_two_begin_one_goes_on_and_two_end(whole, tmp_path):
+def test_two_begin_one_goes_on_and_two_end(run, whole, tmp_path):
     workdir = tmp_path / "run"
     run(2, *train(workdir, "--mesh.fsdp", "4", "--train.steps", "7"))
     assert "begins" not in run(1, *resume(workdir, "--train.steps", "13"), devices=1)
@@ -98,7 +104,7 @@ def test_two_begin_one_goes_on_and_two_end(whole, tmp_path):
     ]
 
 
-def test_what_two_evaluate_and_sample_is_what_one_does(whole, tmp_path):
+def test_what_two_evaluate_and_sample_is_what_one_does(run, whole, tmp_path):
     results = []
     for count in (2, 1):
         text = run(count, "eval", whole, "--limit", "20")
@@ -111,7 +117,7 @@ def test_what_two_evaluate_and_sample_is_what_one_does(whole, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "index"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
-def test_a_signal_to_one_saves_and_stops_both(number, index, tmp_path):
+def test_a_signal_to_one_saves_and_stops_both(start, run, number, index, tmp_path):
     workdir = tmp_path / "run"
     processes = start(2, *train(workdir, *ENDLESS))
     until(lambda: checkpoint.list_steps(workdir / "checkpoints"), processes)
@@ -127,7 +133,7 @@ def test_a_signal_to_one_saves_and_stops_both(number, index, tmp_path):
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_peer_that_dies_takes_the_others_along(index, tmp_path):
+def test_a_peer_that_dies_takes_the_others_along(start, run, index, tmp_path):
     workdir = tmp_path / "run"
     processes = start(2, *train(workdir, *ENDLESS, "--mesh.heartbeat", "10"))
     until(lambda: checkpoint.list_steps(workdir / "checkpoints"), processes)
@@ -144,33 +150,31 @@ def test_a_peer_that_dies_takes_the_others_along(index, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["logs", "standard output"])
-def test_any_error_of_one_process_ends_all(where, tmp_path):
+def test_any_error_of_one_process_ends_all(start, where, tmp_path):
     """Not only those that are one line."""
-    env = {"D3PM_BREAK": where}
-    statuses_and_texts = ended(start(2, *train(tmp_path / "run"), env=env))
+    statuses_and_texts = ended(start(2, *train(tmp_path / "run"), broken=where))
     assert 0 not in [status for status, _, _ in statuses_and_texts]
     assert ("ValueError: broken" in statuses_and_texts[0][2]) == (where == "logs")
 
 
-def test_two_begin_with_the_weights_of_another_run(whole, tmp_path):
+def test_two_begin_with_the_weights_of_another_run(run, whole, tmp_path):
     text = run(2, *train(tmp_path / "run", "--from", whole, "--train.steps", "3"))
     assert "begins with the averaged weights of step 20" in text
     assert checkpoint.list_steps(tmp_path / "run" / "checkpoints") == [0, 3]
 
 
-def test_two_find_the_best_grid(whole):
+def test_two_find_the_best_grid(run, whole):
     text = run(2, "eval", whole, "--steps", "3", "--grid", "dp", "--limit", "4")
     assert "test bits/dim: " in text
 
 
-def test_no_cluster(tmp_path):
-    command = [sys.executable, "-m", "tests.cli.joined", *map(str, train(tmp_path / "run"))]
-    done = subprocess.run([*command, "--coordinator", "auto"], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert re.fullmatch(r"d3pm train: error: --coordinator auto: JAX finds no cluster [^\n]+\n", done.stderr)
+def test_no_cluster(start, tmp_path):
+    ((status, _, errors),) = ended(start(1, *train(tmp_path / "run"), "--coordinator", "auto"))
+    assert status == 1
+    assert re.fullmatch(r"d3pm train: error: --coordinator auto: JAX finds no cluster [^\n]+\n", errors)
 
 
-def test_processes_with_other_numbers_of_devices(tmp_path):
+def test_processes_with_other_numbers_of_devices(start, tmp_path):
     port = free_port()
     words = train(tmp_path / "run")
     both = [*start(2, *words, port=port, ids=[0]), *start(2, *words, port=port, ids=[1], devices=3)]
@@ -180,9 +184,9 @@ def test_processes_with_other_numbers_of_devices(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["eval", "sample"])
-def test_sigterm_ends_those_that_evaluate_or_sample(command, whole):
+def test_sigterm_ends_those_that_evaluate_or_sample(start, command, whole):
     processes = start(2, command, whole)
-    assert any(re.match(r"(example|sample) 0/", line) for line in processes[0].stdout)
+    until(lambda: re.search(r"^(example|sample) 0/", processes[0].printed()[0], re.M), processes)
     processes[1].send_signal(signal.SIGTERM)
     statuses = [status for status, _, _ in ended(processes)]
     assert len(statuses) == 2
@@ -190,7 +194,7 @@ def test_sigterm_ends_those_that_evaluate_or_sample(command, whole):
     assert statuses[0] not in (0, 130)
 
 
-def test_two_runs_on_one_folder(tmp_path):
+def test_two_runs_on_one_folder(start, tmp_path):
     workdir = tmp_path / "run"
     running = start(2, *train(workdir, *ENDLESS))
     until(lambda: checkpoint.list_steps(workdir / "checkpoints"), running)
@@ -205,7 +209,7 @@ def test_two_runs_on_one_folder(tmp_path):
             process.communicate()
 
 
-def test_a_coordinator_that_nobody_answers_at(tmp_path):
+def test_a_coordinator_that_nobody_answers_at(start, tmp_path):
     began = time.monotonic()
     words = [*train(tmp_path / "run"), "--connect-timeout", "3"]
     ((status, _, errors),) = ended(start(2, *words, ids=[1]))
@@ -214,7 +218,7 @@ def test_a_coordinator_that_nobody_answers_at(tmp_path):
     assert time.monotonic() - began < 100  # of which most is imports, where others use the cores
 
 
-def test_peers_that_stay_away(tmp_path):
+def test_peers_that_stay_away(start, tmp_path):
     words = [*train(tmp_path / "run"), "--connect-timeout", "3"]
     ((status, _, errors),) = ended(start(2, *words, ids=[0]))
     assert status != 0
@@ -228,7 +232,7 @@ def test_peers_that_stay_away(tmp_path):
         (["--mesh.fsdp", "8"], "mesh.fsdp = 8: there are 4 devices of 2 processes"),
     ],
 )
-def test_what_devices_cannot_be_cut_into_is_one_line(words, message, tmp_path):
+def test_what_devices_cannot_be_cut_into_is_one_line(start, words, message, tmp_path):
     for status, _, errors in ended(start(2, *train(tmp_path / "run", *words))):
         assert status == 1
         assert re.fullmatch(rf"d3pm train: error: {re.escape(message)}[^\n]*\n", errors), errors
