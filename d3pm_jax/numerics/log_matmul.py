@@ -1,5 +1,6 @@
 """Takes the log of a product of probabilities and a table, exact however far apart the probabilities are."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -70,8 +71,8 @@ def _split_in_bands(log_p: Array) -> tuple[Array, Array, Array]:
     return top, band, jnp.where(band < jnp.inf, inside, jnp.inf)
 
 
-def _fold_further_bands(band: Array, body, init):
-    """Folds `body(b, carry)` over the bands behind the first that occur anywhere, in increasing order.
+def _fold_further_bands(band: Array, body: Callable[[Array, Array], Array], init: Array) -> Array:
+    """Replaces value = init by body(b, value) for every band b > 0 that holds an entry, in increasing order.
 
     Mostly there are none. The loop stands behind a condition, so that it is then not entered at all: on an
     accelerator the usual product is a pass without a loop.
@@ -81,18 +82,23 @@ def _fold_further_bands(band: Array, body, init):
         """Returns the smallest band above b that an entry lies in, inf where there is none."""
         return jnp.min(jnp.where(band > b, band, jnp.inf), initial=jnp.inf)
 
-    def step(carry):
+    # Bands without an entry are skipped, so the number of products is that of bands in use, however far apart
+    # the entries are.
+    def is_band(carry: tuple[Array, Array]) -> Array:
+        b, _ = carry
+        return b < jnp.inf
+
+    def step(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         b, value = carry
         return next_band(b), body(b, value)
 
-    # Bands without an entry are skipped, so the number of products is that of bands in use, however far apart
-    # the entries are.
-    second = next_band(jnp.zeros((), band.dtype))
-    return lax.cond(
-        second < jnp.inf,
-        lambda: lax.while_loop(lambda carry: carry[0] < jnp.inf, step, (second, init))[1],
-        lambda: init,
-    )
+    first = next_band(jnp.zeros((), band.dtype))
+
+    def fold() -> Array:
+        _, value = lax.while_loop(is_band, step, (first, init))
+        return value
+
+    return lax.cond(first < jnp.inf, fold, lambda: init)
 
 
 _matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
@@ -103,8 +109,8 @@ def _log_matmul_fwd(log_p: Array, table: Array):
     width = band_width(log_p.dtype)
 
     def log_product_of_band(b: Array | float) -> Array:
-        # Entries of band b are scaled by exp(top - width b), which makes them exp(-inside) in [exp(-width),
-        # 1]. The scale comes back in as a sum of logs.
+        # Entries of band b are divided by exp(top - width b), which makes them exp(-inside), at least
+        # exp(-width). The scale comes back in as a sum of logs.
         p = jnp.where(band == b, jnp.exp(-inside), 0.0)
         return jnp.log(_matmul(p, table)) + (top - width * b)  # [*L, M, J]
 
@@ -122,9 +128,10 @@ def _log_matmul_fwd(log_p: Array, table: Array):
 def _log_matmul_bwd(residuals, g: Array):
     """d out_j / d log_p_k = exp(log_p_k + log table_kj - out_j), the share that term k has of sum j.
 
-    So the gradient is p_k sum_j table_kj g_j exp(-out_j), again one matrix product for each band. For band b
-    the two exponentials are taken together, as exp(rise) exp(-inside) with rise = top - width b - out_j:
-    alone, each could overflow or vanish where their product does not.
+    So the gradient is p_k sum_j table_kj g_j exp(-out_j), again one matrix product for each band. p_k and
+    exp(-out_j) alone could vanish or overflow where their product does not. In band b p_k is
+    exp(top - width b - inside_k), so the product is made as exp(rise_j) exp(-inside_k), with
+    rise_j = top - width b - out_j.
     """
     log_p, table, out = residuals
     top, band, inside = _split_in_bands(log_p)
@@ -136,8 +143,8 @@ def _log_matmul_bwd(residuals, g: Array):
     # -inf, rise is inf, and the weight is 0 too: such a sum has no gradient.
     largest_rise = width - jnp.log(smallest_entry(log_p.dtype)) + 1.0
 
-    # exp(largest_rise) is near the largest float. A power of two, exact, is moved from one factor to the
-    # other, so that both stay in range.
+    # exp(rise) can come near the largest float, while exp(-inside) is at most 1. The one is divided by a
+    # power of two, which is exact, and the other is multiplied by it, so that both stay in range.
     shift = 2.0**500 if log_p.dtype == jnp.float64 else 2.0**60
     transposed = jnp.swapaxes(table, -1, -2)  # [*L, J, K]
 

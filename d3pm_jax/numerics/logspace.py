@@ -43,12 +43,16 @@ def log_sum(x: Float[Array, "*S K"]) -> Float[Array, "*S"]:
     Returns:
         The log of their sum, the last axis gone.
     """
-    # The result does not depend on `top`, so no gradient goes through it. In a row of -inf it is 0: -inf -
-    # (-inf) would be NaN.
+    # The result does not depend on `top`, so no gradient goes through it. In a row of -inf `top` is set to 0,
+    # because -inf - (-inf) would be NaN.
     top = lax.stop_gradient(jnp.max(x, axis=-1))  # [*S]
     top = jnp.where(top == NEG_INF, 0.0, top)
     total = jnp.sum(jnp.exp(x - top[..., None]), axis=-1)
-    return jnp.where(total == 0, NEG_INF, jnp.log(jnp.where(total == 0, 1.0, total)) + top)
+
+    # Only a row of -inf has the sum 0: in any other the largest term is exp(0) = 1.
+    all_zero = total == 0
+    log_total = jnp.log(jnp.where(all_zero, 1.0, total)) + top
+    return jnp.where(all_zero, NEG_INF, log_total)
 
 
 @declared()
