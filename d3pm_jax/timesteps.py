@@ -140,7 +140,8 @@ def importance(u: Float[Array, " B"], p: Float[Array, " T"]) -> tuple[Int[Array,
     Returns:
         (t, p_t), t int32 in 1..T.
     """
-    index = inverse_cdf.categorical(jnp.broadcast_to(jnp.log(p), (*u.shape, p.size)), u)
+    log_p = jnp.broadcast_to(jnp.log(p), (*u.shape, p.size))  # [B, T]: the same row for every example
+    index = inverse_cdf.categorical(log_p, u)  # t - 1
     return index + 1, p[index]
 
 

@@ -31,7 +31,8 @@ def absorbing_draw(
     Returns:
         int32 categories.
     """
-    return jnp.where(u < expand_trailing(schedule(time).beta, x0.shape), mask_id, x0)
+    masked_share = expand_trailing(schedule(time).beta, x0.shape)  # 1 - alpha(time)
+    return jnp.where(u < masked_share, mask_id, x0)
 
 
 @declared(x0=CATEGORIES, time=TIME, u=NOISE, K=NUM_CATEGORIES)
@@ -72,8 +73,8 @@ def absorbing_nelbo(
 ) -> Float[Array, "*S"]:
     """-alpha' / (1 - alpha) times -log p(x_0 | x_t) where x_t is the mask, else 0 (Shi et al. 2024).
 
-    The limit of T `posterior_kl` at t = time T. The mask is an extra symbol that the network forbids
-    (`heads.forbid`): otherwise the limit has another term.
+    This is what T times `posterior_kl`, at t = time T, comes to as T grows. The mask is an extra symbol that
+    the network forbids (`heads.forbid`): otherwise the limit has another term.
 
     Args:
         schedule: of the process.
@@ -88,9 +89,11 @@ def absorbing_nelbo(
     level, rate = _level_and_rate(schedule, time)
     ce = -numerics.log_prob(_wide(logits_x0), x0)  # [*S]
 
-    # At time 0 beta is 0, but nothing is masked: the weight then counts for no element.
+    # -alpha' / (1 - alpha). At time 0, 1 - alpha is 0, but nothing is masked: the weight then counts for no
+    # element, and any finite number will do.
     weight = rate / jnp.where(level.beta > 0, level.beta, 1.0)
-    return jnp.where(xt == mask_id, expand_trailing(weight, x0.shape) * ce, 0.0)
+    weighted_ce = expand_trailing(weight, x0.shape) * ce  # [*S]
+    return jnp.where(xt == mask_id, weighted_ce, 0.0)
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, time=TIME)
@@ -132,7 +135,7 @@ def uniform_nelbo(
 
 
 def _level_and_rate(schedule: Schedule, time: Array) -> tuple[Level, Array]:
-    """Returns the level, and -d alpha / d time."""
+    """Returns the level, and -alpha', the derivative of 1 - alpha by time."""
     level, derivative = jax.jvp(schedule, (time,), (jnp.ones_like(time),))
     return level, derivative.beta
 

@@ -106,15 +106,18 @@ def kl_and_ce(
     belief: Belief,
     definition: Loss | None = None,
 ) -> tuple[Array, Array]:
-    """Makes `variational.dispatch_kl_and_ce` of the KL for leave-one-out logits, by parts, for any belief.
+    """Computes `variational.dispatch_kl_and_ce` by parts, for any belief, with a KL of leave-one-out logits.
 
     Args:
-        kl: the loss. It is a key of jit's cache: a new function each time would be compiled anew.
-        kl_and_gradient: the loss with its gradient, a key of the cache too.
+        kl: the KL. It is a key of jit's cache: a new function each time would be compiled anew.
+        kl_and_gradient: the KL with its gradient, a key of the cache too.
         process, logits, x0, xt, t: as for `variational.hybrid`.
         belief: as for `variational.hybrid`; the rule of "official" at t = 1 is left to the caller.
-        definition: the loss, with its gradient by autodiff, where kl is NaN and near by.
+        definition: takes the place of kl where that is NaN, and for elements near by, if it is given; its
+            gradient is made by autodiff.
     """
+    # With one t for an example its elements share what t selects, so that the largest array of an element is
+    # its row [K]. With a t for each element each may read a matrix of its own.
     shared = t.ndim <= 1
     if shared:
         size = process.K

@@ -20,15 +20,17 @@ from d3pm_jax.processes.tables import expand_trailing, gather
 def kl_and_ce(
     process: Dense, logits_x0: Array, x0: Array, xt: Array, t: Array, belief: Belief = "d3pm"
 ) -> tuple[Array, Array]:
-    """Computes `dispatch_kl_and_ce`, the KL by parts of the elements together with its gradient."""
+    """Computes `variational.dispatch_kl_and_ce`; the KL and its gradient are made together, by parts."""
     logits = promote(process, logits_x0)
     kl, ce = fused_by_parts.kl_and_ce(
         kl_from_weights, kl_and_gradient, process, logits, x0, xt, t, belief, posterior_kl_definition
     )
     if belief == "official":
-        # It takes the prediction itself for p(x_0 | x_1); an impossible pair costs nothing.
-        ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)
-        kl = jnp.where((ts == 1) & (gather(process.Q_transposed, ts, xt, x0) > 0), ce, kl)
+        # The official rule takes the prediction itself for p(x_0 | x_1): the term of t = 1 is the cross
+        # entropy, but for an impossible pair, which costs nothing.
+        ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)  # [*S]
+        possible_at_1 = gather(process.Q_transposed, ts, xt, x0) > 0  # q(x_1 | x_0) > 0, where t = 1
+        kl = jnp.where((ts == 1) & possible_at_1, ce, kl)
     return kl, ce
 
 

@@ -89,6 +89,7 @@ def sample(
     Returns:
         A `Chain`. Look at `failed_at` before using it.
     """
-    noise = per_example(key, start + jnp.arange(shape[0], dtype=jnp.int32), shape[1:])
+    numbers = start + jnp.arange(shape[0], dtype=jnp.int32)  # [B], of the examples
+    noise = per_example(key, numbers, shape[1:])
     xT = process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
     return ancestral(denoise, process, xT, noise, record, reverse, belief)
