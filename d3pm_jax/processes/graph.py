@@ -19,10 +19,14 @@ def knn_graph(embeddings: np.ndarray, k: int, weights: Weights | None = None) ->
     """W = D (G + G^T + 2 I) D, doubly stochastic: the graph of the k nearest neighbours, for `random_walk`.
 
     G[i, j] is the weight of j among the k categories nearest to i, 1 by default, and 0 elsewhere. The
-    positive diagonal D is found by Sinkhorn iteration. It need not exist for G + G^T alone (a hub whose
-    neighbours know only the hub cannot share its one unit among them), and always exists when each category
-    is its own neighbour too, with weight 1 as here: every entry of a symmetric matrix with a positive
-    diagonal lies on a permutation. So a walk stays with a probability of about 1 / (k + 1).
+    positive diagonal D is found by Sinkhorn iteration.
+
+    For G + G^T alone D need not exist: where several categories have only a hub as their neighbour, each of
+    them asks for the hub's whole row sum of 1. So each category is its own neighbour too, with weight 1. Then
+    D always exists (Sinkhorn and Knopp 1967), because every positive entry lies on a permutation of positive
+    entries: the one that exchanges i and j and keeps all others in their place. With weights that sum to k
+    the rows of G + G^T + 2 I sum to 2 k + 2 on average, and the diagonal is 2 of that: a walk stays with a
+    probability of about 1 / (k + 1).
 
     Args:
         embeddings: [K, d], compared by Euclidean distance; among equally near ones the lower index is first.
@@ -50,7 +54,9 @@ def knn_rate(embeddings: np.ndarray, k: int, weights: Weights | None = None) -> 
     G[i, j] is the weight of j among the k categories nearest to i, 1 by default, and 0 elsewhere. R is
     symmetric, so the process that `from_rate` makes of it is doubly stochastic, without any scaling of rows:
     a category that is near to many is left more often. With weights that sum to k, as all here do, the mean
-    rate of leaving is 1. The rate matrix of a walk along any W, of one jump per unit of time, is W - I.
+    rate of leaving is 1.
+
+    To walk along any W instead, with one jump per unit of time, give `from_rate` the rate matrix W - I.
 
     Args, Raises:
         As for `knn_graph`.
@@ -59,7 +65,8 @@ def knn_rate(embeddings: np.ndarray, k: int, weights: Weights | None = None) -> 
         float64 [K, K], rows sum to 0.
     """
     A = _add_transposed(adjacency(embeddings, k, weights)) / (2 * k)
-    return A - np.diag(A.sum(1))
+    leave = A.sum(1)  # the rate at which each category is left
+    return A - np.diag(leave)
 
 
 @declared()
@@ -160,6 +167,8 @@ def from_rate(R: np.ndarray, durations: np.ndarray) -> Dense:
             f"durations must be [T] positive numbers, at least one, got shape {durations.shape}, smallest "
             f"{durations.min(initial=np.inf):g}: they are the s_t of exp(s_t R), not cumulative from 0"
         )
+
+    # R = rate (P - I), so exp(s R) = exp(rate s (P - I)): all steps are sums of the same powers of P.
     powers = _powers(P)
     return dense([_exponential(powers, rate * s) for s in durations])
 
@@ -175,16 +184,17 @@ def _add_transposed(G: np.ndarray) -> np.ndarray:
 
 
 def _make_doubly_stochastic(A: np.ndarray) -> np.ndarray:
-    """D A D with rows that sum to 1, for a symmetric A: d becomes d / sqrt(d A d) until it stays."""
-    # Sinkhorn's iteration would be d = 1 / (A d). For one d on both sides that swings to and fro, so each
-    # step goes to the geometric mean of d and 1 / (A d). The error falls by a factor of (1 - smallest
+    """Finds D A D with rows that sum to 1, for a symmetric A, where D is a positive diagonal."""
+    # d is the diagonal of D, and d * (A @ d) are the row sums of D A D. Sinkhorn's iteration would be
+    # d = 1 / (A @ d). For one d on both sides that swings to and fro, so each step goes to the geometric mean
+    # of d and 1 / (A @ d), which is d / sqrt(row sums). The error falls by a factor of (1 - smallest
     # eigenvalue of D A D) / 2 each time, however slowly a walk mixes.
     d = 1 / np.sqrt(A.sum(1))
     for _ in range(SINKHORN_LIMIT):
-        sums = d * (A @ d)
-        d /= np.sqrt(sums)
-        # `sums` are the row sums of the d before; the new d is closer still.
-        if np.abs(sums - 1).max() < ROW_SUM_ERROR:
+        row_sums = d * (A @ d)
+        d /= np.sqrt(row_sums)
+        # These are the row sums of the d before; the new d is closer still.
+        if np.abs(row_sums - 1).max() < ROW_SUM_ERROR:
             return A * np.outer(d, d)
     raise ValueError(
         f"row sums are still off by {np.abs(d * (A @ d) - 1).max():.2g} after {SINKHORN_LIMIT} Sinkhorn "
