@@ -48,8 +48,8 @@ def apply_by_parts(
     S = logits.shape[:-1]
     K = logits.shape[-1]
     inputs = [_flatten(x, S) for x in (logits, *rows)]  # [B, N, K] or [B, N]
-    on_cpu, elsewhere = _choose_part_sizes(S, K, floats or K, least)
-    outputs = _call_by_device(partial(_loop, f, otherwise), inputs, on_cpu, elsewhere)
+    size_on_cpu, size_elsewhere = _choose_part_sizes(S, K, floats or K, least)
+    outputs = _call_by_device(partial(_loop, f, otherwise), inputs, size_on_cpu, size_elsewhere)
     return tuple(jnp.reshape(o, S + o.shape[2:]) for o in outputs)
 
 
@@ -65,8 +65,8 @@ def update_by_parts(f: Callable[..., Array], array: Array, *rows: Array, floats:
     S = array.shape[:-1]
     K = array.shape[-1]
     inputs = [_flatten(x, S) for x in (array, *rows)]  # [B, N, K] or [B, N]
-    on_cpu, elsewhere = _choose_part_sizes(S, K, floats)
-    updated = _call_by_device(partial(_update, f), inputs, on_cpu, elsewhere)
+    size_on_cpu, size_elsewhere = _choose_part_sizes(S, K, floats)
+    updated = _call_by_device(partial(_update, f), inputs, size_on_cpu, size_elsewhere)
     return jnp.reshape(updated, array.shape)
 
 

@@ -223,10 +223,12 @@ def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
     pi = check_distribution("pi", pi, np.size(pi))
     if pi.size < 2:
         raise ValueError(f"pi has {pi.size} categories: a process needs at least 2")
-    log_keep, log_mix = log_bars(beta)
-    _check_range(beta, np.exp(log_mix), pi)
+    log_alpha_bar, log_beta_bar = log_bars(beta)  # [T + 1] each
+    _check_range(beta, np.exp(log_beta_bar), pi)
     process = _mixing(beta, pi, all_steps(beta.size))
-    check_prior(_mixing_prior_kl(log_keep[-1], log_mix[-1], pi), math.exp(log_keep[-1]))
+    prior_kl = _mixing_prior_kl(log_alpha_bar[-1], log_beta_bar[-1], pi)
+    never_resampled = math.exp(log_alpha_bar[-1])
+    check_prior(prior_kl, stay=never_resampled)
     return process
 
 

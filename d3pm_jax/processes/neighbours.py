@@ -67,14 +67,19 @@ def gaussian_weights(distances: np.ndarray, scale: float) -> np.ndarray:
         float64 [K, k], rows sum to k.
     """
     d = _check_distances(distances)
+    k = d.shape[1]
+
     # The softmax needs d^2 only relative to that of the nearest: z = (d^2 - nearest^2) / scale^2. Written as
-    # a product it keeps the digits that a difference of squares loses. Where it overflows, inf is a weight of
-    # 0. The nearest has z = 0 by definition; where the other factor overflows, the product would be 0 inf, a
-    # NaN, so the last line puts 0 there.
-    nearest = d[:, :1]
+    # a product it keeps the digits that a difference of squares loses. Where it overflows, z is inf, and its
+    # weight is 0.
+    nearest = d[:, :1]  # [K, 1]
     with np.errstate(over="ignore", invalid="ignore"):
-        z = (d - nearest) / scale * ((d + nearest) / scale)
-    return d.shape[1] * scipy.special.softmax(-np.where(d > nearest, z, 0.0) / 2, axis=1)
+        z = (d - nearest) / scale * ((d + nearest) / scale)  # [K, k]
+
+    # The nearest has z = 0 by definition, also where its other factor overflows and the product is 0 times
+    # inf, a NaN.
+    z = np.where(d > nearest, z, 0.0)
+    return k * scipy.special.softmax(-z / 2, axis=1)
 
 
 def adjacency(embeddings: np.ndarray, k: int, weights: Weights | None) -> np.ndarray:

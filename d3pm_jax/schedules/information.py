@@ -91,11 +91,13 @@ def mutual_information_steps(
     """
     p0, H = _check_data(p0)
     rate, fastest = _check_rate(rate, p0.size)
-    targets = _check_targets(T, left, LEFT)
-    # The rate is scaled so that the fastest is 1, as `_left_by_doubling` asks for; the exponent is scaled
-    # back.
+    targets = _check_targets(T, left, end=LEFT)
+
+    # `_left_by_doubling` asks for rates up to 1, so the rate is divided by the fastest. The exponents of that
+    # rate are longer by the same factor: their increments are divided by it too.
     left_by_doubling = partial(_left_by_doubling, p0=p0, H=H, rate=rate / fastest)
-    return np.diff(_find_exponents(left_by_doubling, targets), prepend=0.0) / fastest
+    exponents = _find_exponents(left_by_doubling, targets)  # [T]
+    return np.diff(exponents, prepend=0.0) / fastest
 
 
 @declared(s=EXPONENTS)
