@@ -269,20 +269,23 @@ def _sum_other_categories(
     if pi_kind == "uniform":
         q = q * jnp.exp(step.pi_0)
         rho = rho * jnp.exp(-step.pi_0)
-    # Where b is 0, q is 0 too, and any finite number will do for `least`: a ratio that overflowed would make
-    # 0 inf, a NaN, of the terms.
+
+    # Where b is 0, q is 0 too, and any finite number will do for `least`: with a ratio that overflowed the
+    # terms would be 0 times inf, a NaN.
     log_least = jnp.where(step.b == NEG_INF, 0.0, finite(ends.norm_q) - finite(ends.norm_p))
     least = jnp.exp(log_least)
     unreached = jnp.exp(step.b + step.c - finite(ends.norm_p))
 
-    sum_part = partial(_sum_terms, pi_kind, _pi_table(pi_kind, log_pi, 3))
+    pi_table = _pi_table(pi_kind, log_pi, ndim=3)  # a part of the logits is [B, n, K]
+    sum_part = partial(_sum_terms, pi_kind, pi_table)
     kl, S = tiles.apply_by_parts(sum_part, logits, x0, xt, *softmax, q, rho, least, unreached)
 
     # With p_j = 0 the term of j is q pi_j ((least - 1) - log least): what the endpoints have in the sum.
     # Their part of S is 0.
     pi_0, pi_t = pi_at_endpoints(pi_kind, step)
     pi_of_endpoints = pi_0 + jnp.where(xt == x0, 0.0, pi_t)
-    return OtherCategories(kl - q * pi_of_endpoints * ((least - 1) - log_least), S, q, rho)
+    kl_of_endpoints = q * pi_of_endpoints * ((least - 1) - log_least)
+    return OtherCategories(kl - kl_of_endpoints, S, q, rho)
 
 
 def _sum_terms(
@@ -314,8 +317,9 @@ def _sum_terms(
     # pi they could be far larger than the sum that is wanted, and to subtract them would cost digits.
     p = _zero_at_endpoints(_probabilities(logits, Softmax(top, inverse)), x0, xt)  # [B, n, K]
     rise = 1 + rho[..., None] * per_pi * p
-    # Written out, least * rise is rounded once where it is near 1, at the sum; as a product of a rounded
-    # `rise` it would be rounded twice.
+
+    # The ratio is least * rise, but made as a sum of two terms: near 1 the sum is rounded once, where least
+    # times a `rise` that is rounded already would be rounded twice.
     ratio = least[..., None] + (least * rho)[..., None] * per_pi * p  # p_j^- / q_j
 
     # Terms of the KL are q_j ((ratio - 1) - log ratio), which are never negative: the sum of q_j log(q_j /
@@ -326,11 +330,13 @@ def _sum_terms(
     if pi_kind == "general":
         kl += unreached * jnp.sum(p * (per_pi == 0), axis=-1)
 
-    # s_j = (rho p_j / pi_j) / rise_j, so that pi_j s_j = pi_j - pi_j / rise_j. The difference cancels where
-    # rho p_j is small beside pi_j, but S loses no more than the sum of the roundings of q_j, which is one
-    # last place of 1. That moves the gradient at k by p_k times as much, as a rounding of p_k itself does.
-    # The part of the gradient that is q_k s_k alone is computed without the difference, in `_backward`.
-    return kl, q * jnp.sum(pi - pi / rise, axis=-1)
+    # s_j = (rho p_j / pi_j) / rise_j = 1 - 1 / rise_j, so that pi_j s_j = pi_j - pi_j / rise_j. Where rho p_j
+    # is small beside pi_j the difference loses digits, but the error of S is no more than the sum of the
+    # roundings of all q_j, which is one last place of 1. The gradient at k has the term p_k S, in which this
+    # counts no more than a rounding of p_k itself. Its term q_k s_k is computed without the difference, in
+    # `_backward`.
+    S = q * jnp.sum(pi - pi / rise, axis=-1)
+    return kl, S
 
 
 def _pi_table(pi_kind: PiKind, log_pi: Array, ndim: int) -> PiTable:
@@ -464,7 +470,8 @@ def save_slopes(
     same: Array,
 ) -> Saved:
     """Computes the losses and the coefficients of their gradient; a constant loss has none."""
-    kl = _kl(pi_kind, step, ends, softmax.inverse == 0, others.kl)
+    empty_row = softmax.inverse == 0  # all logits are -inf
+    kl = _kl(pi_kind, step, ends, empty_row, others.kl)
 
     # dKL / dl_k = p_k (S - kappa) - q_k s_k + kappa [k = x_t], with S the sum of q_j s_j over all j.
     qs_0 = jnp.exp(ends.q_0 + ends.s_0)
@@ -474,8 +481,9 @@ def save_slopes(
     slope_x0 = qs_0
     slope_xt = kappa - qs_t
 
-    # The pass over K takes q share(k) off at every k, where q_k s_k is due at the endpoints: it is given
-    # back. Where x_t = x_0, one endpoint is left, and x_0 has it all.
+    # `_backward` takes q share(k) off at every k, share(k) = pi_k s_k, but at the endpoints q_k s_k is due in
+    # its place. So q share(k) is given back there. Where x_t = x_0, one endpoint is left, and it is given
+    # back once, at x_0.
     if pi_kind != "point":
         pi_0, pi_t = pi_at_endpoints(pi_kind, step)
         slope_x0 -= others.q * _share(others.rho, jnp.exp(log_p0), pi_0)
@@ -492,7 +500,7 @@ def save_slopes(
 
 
 def _share(rho: Array, p: Array, pi: Array | float) -> Array:
-    """pi s = pi c p / (c p + m pi), 0 where pi is."""
+    """share = pi s = pi c p / (c p + m pi), 0 where pi is."""
     pi = jnp.asarray(pi, p.dtype)
     positive_pi = jnp.where(pi > 0, pi, 1.0)
     return jnp.where(pi > 0, pi - pi / (1 + rho * p * (1 / positive_pi)), 0.0)

@@ -85,6 +85,7 @@ def _draw(log_p: Float[Array, "*S K"], noise: DoubleFloat) -> Int[Array, "*S"]:
     log_p = _pad(log_p, size, NEG_INF)
 
     # The sums of blocks of categories, of blocks of such blocks, and so on up to one sum of the whole row.
+    # Each level but the last is padded to whole blocks before these are summed.
     levels = [_sum_blocks(_probabilities(log_p, top), size)]  # pairs [*S, n], n ever smaller
     while levels[-1][0].shape[-1] > 1:
         levels[-1] = tuple(_pad(x, size, 0.0) for x in levels[-1])
@@ -96,8 +97,9 @@ def _draw(log_p: Float[Array, "*S K"], noise: DoubleFloat) -> Int[Array, "*S"]:
     target = double_float.multiply(noise, total)
 
     # From the coarsest level down, `index` is the block that the target falls in, and `start` the sum of all
-    # that is before this block. Only one block of each level is read again. The probabilities of the last one
-    # are computed anew from its logits: keeping those of all categories would write a row to memory.
+    # that is before this block. The one sum of the whole row, levels[-1], leaves nothing to choose. Only one
+    # block of each level is read again. The probabilities of the last one are computed anew from its logits:
+    # keeping those of all categories would write a row to memory.
     index = jnp.zeros(top.shape[:-1], jnp.int32)
     start = tuple(jnp.zeros_like(x) for x in target)
     for level in reversed(levels[:-1]):
@@ -202,18 +204,21 @@ def _find_target(target: DoubleFloat, x: DoubleFloat, start: DoubleFloat) -> tup
         the sum of the start and the entries whose end is not above the target.
     """
     # The target lies below the end of the last entry, but for rounding: the sum of a block and the ends
-    # within it are added up in other orders, and the target is rounded too. So all ends may fail to be
-    # above it. The minimum then gives the last entry that can be drawn at all; an entry of 0 is never
-    # drawn. In that case the sum returned is that of all entries, so that it is past the block that was
-    # chosen. The next level goes on from there: it takes the first entry of the block that is larger than
-    # what the rounding left, or else its last one above 0. Each of them may be drawn, and this happens as
-    # seldom as a pair is rounded across a noise value.
+    # within it are added up in other orders, and the target is rounded too. So it may be that no end is above
+    # the target, and `count` is then the number of all entries. The minimum makes the last one above 0 of it,
+    # since an entry of 0 is never drawn.
+    #
+    # In that case the sum returned is that of all entries, which ends behind the block that is chosen. The
+    # next level goes on from there: it takes the first entry of the block that is larger than what the
+    # rounding left, or else its last one above 0. Each of them may be drawn, and this happens as seldom as a
+    # pair is rounded across a noise value.
+    high, low = x
     end = start
     count = 0
     last_positive = 0
-    for i in range(x[0].shape[-1]):
-        last_positive = jnp.where(x[0][..., i] > 0, i, last_positive)
-        end = double_float.add(end, (x[0][..., i], x[1][..., i]))
+    for i in range(high.shape[-1]):
+        last_positive = jnp.where(high[..., i] > 0, i, last_positive)
+        end = double_float.add(end, (high[..., i], low[..., i]))
         is_above = double_float.is_less(target, end)
         count += jnp.where(is_above, 0, 1)
         start = tuple(jnp.where(is_above, before, after) for before, after in zip(start, end, strict=True))
