@@ -61,7 +61,8 @@ def join_processes(address: Address, workdir: Path | None, heartbeat: int, saves
             ends the process.
 
     Raises:
-        UserError: the address is none, or nobody answers there in time.
+        UserError: the address is not valid, nobody answers there in time, or the processes have different
+            numbers of devices.
     """
     if address.coordinator is None:
         _refuse_numbers(address)
@@ -96,8 +97,11 @@ def join_processes(address: Address, workdir: Path | None, heartbeat: int, saves
         raise UserError(f"--coordinator {address.coordinator}: {one_line(error)}") from error
 
     if not is_first():
+        # The first process writes the files of the run: `files.replacing` throws away what this one writes.
         files.folder_of_another_process = workdir and workdir.resolve()
-        # Until the process ends, and below Python, since Gloo prints from C++.
+
+        # The first process alone prints. Until this one ends, its standard output leads nowhere: the file
+        # descriptor itself, not only `sys.stdout`, since Gloo prints from C++.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
     # Each process reads an equal part of every batch and puts it on its own devices, and all devices hold

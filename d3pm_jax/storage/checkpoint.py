@@ -98,14 +98,13 @@ class Saver:
         path = self._folder / str(step)
         with _as_os_error(path):
             # Room is asked for before Orbax begins: where there is none, each of its threads would print why,
-            # at length.
+            # at length. An array has at most a file of its own. About eight small files come with them: the
+            # metadata, shardings and indices of Orbax, and the manifest.
             sizes = [array.nbytes for array in jax.tree.leaves(state)]
-            #
-            # An array has at most a file of its own. About eight small files come with them: the metadata,
-            # shardings and indices of Orbax, and the manifest.
             needed = sum(sizes) + BYTES_OF_A_FILE * (len(sizes) + 8)
             if shutil.disk_usage(self._folder).free < needed:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+
             # Orbax has the values in host memory when this returns, and only writes them in the background.
             # So the next update may take the memory of the state, which is donated to it.
             self._checkpointer.save(path, state)
@@ -255,8 +254,8 @@ def restore_state(folder: Path, step: int, like: Any) -> Any:
         CheckpointGone: a training has deleted it, also where that is while it is read.
         UserError: the arrays are not those of `like`.
     """
-    # The warnings of Orbax are of no use to a user, here and later on, so this level is for good. Its errors
-    # still appear; `_as_os_error` hides these too, and only while it raises them itself.
+    # The warnings of Orbax are of no use to a user, here and later on, so the level is not set back. Its
+    # errors still appear. Only `_as_os_error` hides those too, within its block, as it raises them itself.
     logging.getLogger("absl").setLevel(logging.ERROR)
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     path = folder.absolute() / str(step)
