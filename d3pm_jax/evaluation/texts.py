@@ -38,37 +38,39 @@ def ngram_nats(
     Returns:
         Nats of each test token.
     """
-    p = np.full(len(test), 1 / K)
+    p = np.full(len(test), 1 / K)  # p_{-1}
 
-    # Contexts of n tokens are numbered, and the number of the context before each token is what a round needs
-    # of them: a context c and the token w after it are the pair c K + w, and the different pairs of the
-    # training text, sorted, are the contexts of the next round. -1 stands for a context that it does not
-    # have.
+    # The round of n makes p_n of p_{n-1}. The different contexts of n tokens in the training text have the
+    # numbers 0, 1, .., and context_train and context_test hold the number of the context before each token
+    # from token n on; -1 stands for a context that the training text does not have. A context c and the token
+    # w after it are the pair c K + w. The different pairs of the training text, sorted, are the contexts of
+    # the next round, and their places are the numbers of these.
     context_train = np.zeros(len(train), np.int64)
     context_test = np.zeros(len(test), np.int64)
     num_contexts = 1
     for n in range(min(context + 1, len(train), len(test))):
-        pairs_train, number, counts = np.unique(
+        pairs, place_train, counts = np.unique(
             context_train * K + train[n:], return_inverse=True, return_counts=True
         )
         total = np.bincount(context_train, minlength=num_contexts)  # count(c)
-        distinct = np.bincount(pairs_train // K, minlength=num_contexts)
+        distinct = np.bincount(pairs // K, minlength=num_contexts)  # distinct(c)
 
         pairs_test = context_test * K + test[n:]
-        place = np.searchsorted(pairs_train, pairs_test).clip(max=len(pairs_train) - 1)
+        place_test = np.searchsorted(pairs, pairs_test).clip(max=len(pairs) - 1)
         has_context = context_test >= 0
-        has_pair = has_context & (pairs_train[place] == pairs_test)
-        c = np.where(has_context, context_test, 0)
+        has_pair = has_context & (pairs[place_test] == pairs_test)
+        c = np.where(has_context, context_test, 0)  # 0 stands for no context, whose result is not used
 
         # The last tokens of the training text are a context that no token follows: it leaves p_{n-1} too.
-        has_context &= total[c] > 0
-        count = np.where(has_pair, counts[place], 0)  # count(c w)
+        is_followed = has_context & (total[c] > 0)
+        count = np.where(has_pair, counts[place_test], 0)  # count(c w)
         smoothed = (count + distinct[c] * p[n:]) / np.maximum(total[c] + distinct[c], 1)
-        p[n:] = np.where(has_context, smoothed, p[n:])
+        p[n:] = np.where(is_followed, smoothed, p[n:])
 
-        context_train = number[:-1]
-        context_test = np.where(has_pair, place, -1)[:-1]
-        num_contexts = len(pairs_train)
+        # The last token is before no other, so that its pair is the context of none.
+        context_train = place_train[:-1]
+        context_test = np.where(has_pair, place_test, -1)[:-1]
+        num_contexts = len(pairs)
     return -np.log(p)
 
 

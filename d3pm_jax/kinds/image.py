@@ -102,6 +102,7 @@ class ImageKind(Kind):
         spaced_features = train_features[spaced]  # [num, d]
 
         def measure(x: np.ndarray) -> Measured:
+            """Measures images [n, H, W, C], and finds the training example nearest to each."""
             x_features, predicted_classes = feature_space.compute(x)  # [n, d], [n] or None
             precision = None
             recall = None
@@ -109,24 +110,27 @@ class ImageKind(Kind):
                 precision, recall = precision_recall(spaced_features, x_features, NEIGHBOURS)
 
             # With no more images than features their covariance is singular, and the distance says nothing.
-            distance = None
+            frechet_distance = None
             if len(x) > x_features.shape[1]:
                 statistics = _compute_statistics(x_features, "images")
-                distance = frechet.compute_distance(statistics, train_statistics)
+                frechet_distance = frechet.compute_distance(statistics, train_statistics)
 
-            index, squared = find_nearest(x, images)  # [n], [n]
+            nearest, squared_distances = find_nearest(x, images)  # indices [n] of images, [n]
+            mean_distance = float(np.sqrt(squared_distances).mean())
+            # The figure is a distance of pixels in [0, 1], and x holds categories.
+            largest_category = self.description.categories - 1
             row = {
                 "n": len(x),
-                "frechet": distance,
+                "frechet": frechet_distance,
                 "precision": precision,
                 "recall": recall,
-                "nearest": float(np.sqrt(squared).mean()) / (self.description.categories - 1),
-                "copies": float(np.mean(squared == 0)),
+                "nearest": mean_distance / largest_category,
+                "copies": float(np.mean(squared_distances == 0)),
             }
             if predicted_classes is not None:
                 counts = np.bincount(predicted_classes, minlength=self.description.classes or 0)
                 row["classes"] = (counts / len(x)).tolist()
-            return Measured(row, images[index])
+            return Measured(row, images[nearest])
 
         # As many training examples are measured as if they were samples, which shows what there is to reach.
         drawn = np.random.default_rng(SEED).choice(len(images), num, replace=num > len(images))
