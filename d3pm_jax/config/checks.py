@@ -197,7 +197,10 @@ _TYPE_NAMES = {
 
 
 def describe_hint(hint: Any, suffix: str = "") -> str:
-    """Says in words what an annotation allows; the suffix says what else holds, beside the type."""
+    """Says in words what an annotation allows: "a whole number in 1..5", where " in 1..5" is the suffix.
+
+    The suffix holds the words of `Allowed`, which follow those of the type.
+    """
     origin = get_origin(hint)
     args = get_args(hint)
     if origin is Annotated:
@@ -214,6 +217,7 @@ def describe_hint(hint: Any, suffix: str = "") -> str:
         return f"a tuple{suffix} ({', '.join(items)})"
     if dataclasses.is_dataclass(hint):
         return f"a part, {hint.__name__}{suffix}"  # pyright: ignore[reportAttributeAccessIssue]
+    # Of an annotation that is not understood this is all that is checked.
     return _TYPE_NAMES.get(hint, "made of finite numbers") + suffix
 
 

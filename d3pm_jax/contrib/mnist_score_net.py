@@ -106,9 +106,9 @@ def _state_dict(tree: Any) -> dict[str, Any]:
 
 
 def _time_dependent_weights(weights: np.ndarray | None, T: int, notes: list[str]) -> tuple[float, ...] | None:
-    """Returns number i of the weights for step i = 1..T, or None where there are none.
+    """Returns the weights of steps 1..T, which are the first T in the file; None where it has none.
 
-    Where there are fewer, the last one goes on; those beyond T are left out.
+    Where the file has fewer than T, its last one is repeated, and the notes say so.
     """
     if weights is None:
         return None
@@ -117,8 +117,9 @@ def _time_dependent_weights(weights: np.ndarray | None, T: int, notes: list[str]
         raise ValueError(f"{_WEIGHTS} of shape {weights.shape} are not finite numbers by time")
     if len(numbers) != T:
         notes.append(f"{len(numbers)} {_WEIGHTS} for {T} steps: the last one goes on, more are left out")
-    # One of T = 1 goes on too: a spec takes none or at least two.
-    extended = [*numbers.tolist(), *[float(numbers[-1])] * T]
+    last = float(numbers[-1])
+    extended = [*numbers.tolist(), *[last] * T]
+    # A ScoreNet takes None or at least two weights, so that T = 1 has two as well.
     return tuple(extended[: max(T, 2)])
 
 

@@ -93,6 +93,10 @@ def split_lines(texts: Iterable[str]) -> Iterator[list[str]]:
     """Cuts a text that comes in parts after every line break.
 
     A line of more than LONGEST characters is cut too, after the last space among so many, if there is one.
+
+    Yields:
+        For each part the lines that end in it, with their line breaks, or the pieces of longer ones; and at
+        the end, in a list that may be empty, what follows the last line break.
     """
     unfinished = ""
     for text in texts:
@@ -101,8 +105,8 @@ def split_lines(texts: Iterable[str]) -> Iterator[list[str]]:
         for line in complete:
             pieces += _cut_line(line + "\n")
         # The unfinished line may be too long already. Its pieces are complete but for the last.
-        *more_pieces, unfinished = _cut_line(unfinished)
-        yield pieces + more_pieces
+        *complete_pieces, unfinished = _cut_line(unfinished)
+        yield pieces + complete_pieces
     if unfinished:
         yield [unfinished]
     else:

@@ -80,7 +80,11 @@ def read_folders(runs: Sequence[Run]) -> list[Reported]:
 
 
 def name_runs(runs: Sequence[Run]) -> list[str]:
-    """Returns a name for each run that no other has: of its folder, or with all that tells runs apart."""
+    """Returns a name for each run that no other has.
+
+    These are the names of their folders. Where two are the same, all runs are named by path, step and number
+    of steps.
+    """
     folder_names = [run.workdir.resolve().name for run in runs]
     if len({*folder_names}) == len(folder_names):
         return folder_names
@@ -92,7 +96,8 @@ def name_runs(runs: Sequence[Run]) -> list[str]:
             unique_names.append(name)
         else:
             # The same run may be on the page several times, and is then told apart by its number.
-            unique_names.append(f"{name} ({long_names[: i + 1].count(name)})")
+            number = long_names[: i + 1].count(name)
+            unique_names.append(f"{name} ({number})")
     return unique_names
 
 
