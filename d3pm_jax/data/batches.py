@@ -183,7 +183,7 @@ def _stack_x(
     if shape is None:
         shape = arrays[0].shape
     for array, number in zip(arrays, numbers, strict=True):
-        # Values that are not integers would be truncated below without an error.
+        # `_collate` makes them int32, which would truncate other values without an error.
         if not np.issubdtype(array.dtype, np.integer):
             raise DatasetError(
                 f"x of example {number} has dtype {array.dtype}: categories are integers, convert them"

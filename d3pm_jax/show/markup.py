@@ -137,9 +137,10 @@ def build_player(content: Html, times: Sequence[int], **data: str) -> Html:
     Args:
         content: the last state, which is there without a script too.
         times: the t of the states, in the order to show them.
-        data: what film.js draws them from.
+        data: attributes of the element, data_sheet or data_texts, from which film.js draws the states.
     """
     last = len(times) - 1
+    # The controls are hidden until film.js shows them: without a script they would do nothing.
     controls = tag(
         "div",
         tag("button", "Play", type="button"),

@@ -24,8 +24,10 @@ def hold_folder(workdir: Path) -> Iterator[None]:
     path = workdir / LOCK
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        # The file is opened here first, so that an error of `acquire` below can only come from the lock.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666))
+        # The file is opened here first, so that an error of `acquire` below can only come from the lock. A
+        # link is refused where the system can do so, and the file that it leads to is not made.
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        os.close(os.open(path, flags, 0o666))
     except OSError as error:
         raise cannot_write_error(workdir, error) from error
 
