@@ -31,7 +31,7 @@ from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.build import Parts, describe_conditions, make_caption
 from d3pm_jax.storage import names
 
-NUMBERS = ("nats", "reconstruction", "prior")
+NUMBERS = ("nats", "reconstruction", "prior")  # figures of a bound that a file may lack
 DAMAGED = "{path} is damaged ({why}): delete it, `d3pm eval` writes it again"
 
 
@@ -169,9 +169,14 @@ def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
     # Older files have no protocol, and the oldest have no times either: they are bounds with all steps.
     terms = content.get("steps", [])
     times = content.get("times", list(range(1, len(terms) + 1)))
-    protocol = {name: content.get(name) for name in ("seed", "calls")}
-    protocol |= {"N": content.get("examples"), "step": content["step"], "steps": len(times)}
-    protocol = {**protocol, **content.get("protocol", {})}
+    protocol_of_keys = {
+        "seed": content.get("seed"),
+        "calls": content.get("calls"),
+        "N": content.get("examples"),
+        "step": content["step"],
+        "steps": len(times),  # how many there are, where the key of the file holds their terms
+    }
+    protocol = {**protocol_of_keys, **content.get("protocol", {})}
     values = {
         "bound": record.take_figures(content),
         "baselines": record.take_figures(content.get("baselines", {}), "bits/dim"),
@@ -181,14 +186,16 @@ def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _check_bound(bound: Record) -> None:
-    """Raises where the protocol of a bound lacks the step, or its values lack a figure."""
+    """Raises where the step, a time, a term or a figure of a bound is missing or is not what it should be."""
     protocol = bound.protocol
+    # An older file may not say of how many examples it is.
     if type(protocol["step"]) is not int or type(protocol["N"]) not in (int, type(None)):
         raise ValueError("it names no step, or not how many examples")
 
     arrays = bound.arrays["bound"]
     times = arrays["times"]
     terms = arrays["steps"]
+    # A bound that is estimated from some calls has times, and no terms.
     if not isinstance(times, list) or not times or len(terms) not in (0, len(times)):
         raise ValueError("its times are not those of its terms")
 
