@@ -182,18 +182,19 @@ def _format_bits(result: dict[str, Any]) -> str:
 
 
 def _print_duration(command: EvalCommand, runs: Sequence[Run], examples: Examples) -> None:
-    """Prints how long the evaluation will take, from one call of the network, where that is minutes."""
+    """Prints about how long the evaluation will take, unless it calls the network fewer than SHORT times."""
     N = len(examples["x"])
-    calls = sum(command.calls or run.process.T for run in runs)
+    calls = sum(command.calls or run.process.T for run in runs)  # for each example
     if N * calls < SHORT:
         return
-    seconds = bounds.seconds_per_call(runs[0].parts, examples, command.batch_size) * N * calls
+    seconds_per_call = bounds.seconds_per_call(runs[0].parts, examples, command.batch_size)
+    seconds = seconds_per_call * N * calls
     minutes = max(1, round(seconds / 60))
     duration = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-    fewer = "--limit N takes the first N"
+    advice = "--limit N takes the first N"
     if command.calls is None:
-        fewer += ", --calls N fewer calls for each"
-    print(f"about {duration}: {N:,} examples x {calls} calls of the network; {fewer}")
+        advice += ", --calls N fewer calls for each"
+    print(f"about {duration}: {N:,} examples x {calls} calls of the network; {advice}")
 
 
 def measure_samples(command: EvalCommand, runs: Sequence[Run], num: int) -> None:

@@ -200,14 +200,15 @@ def flatten_config(config: Config) -> dict[str, Any]:
     """Returns every field by dotted name, the class names of the parts among them."""
     fields: dict[str, Any] = {}
 
-    def visit(name: str, node: Any) -> None:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                visit(f"{name}.{key}" if name else key, value)
-        else:
-            fields[name] = node
+    def add_fields(prefix: str, part: dict[str, Any]) -> None:
+        for key, value in part.items():
+            name = f"{prefix}{key}"
+            if isinstance(value, dict):
+                add_fields(f"{name}.", value)
+            else:
+                fields[name] = value
 
-    visit("", to_json(config))
+    add_fields("", to_json(config))
     return fields
 
 

@@ -139,17 +139,18 @@ def tabulate_configs(runs: Sequence[Reported]) -> Html:
     """Builds a table of the fields that differ between runs, and a folded one of all others."""
     configs = [flatten_config(reported.run.config) for reported in runs]
     differ, same = compare_configs(configs)
-    words = f"all {len(same)} fields"
+    summary = f"all {len(same)} fields"
     parts = []
     if len(runs) > 1:
-        words = f"{len(same)} fields, the same of all"
+        summary = f"{len(same)} fields, the same of all"
         if differ:
             head = ["field", *(reported.name for reported in runs)]
             parts.append(build_table(head, [_value_row(name, configs) for name in differ]))
         else:
             parts.append(tag("p", "The configs are the same."))
-    folded = build_table(["field", "value"], [_value_row(name, configs[:1]) for name in same])
-    return join_html(*parts, tag("details", tag("summary", words), folded))
+    first_config = configs[:1]  # whose values are those of all
+    folded = build_table(["field", "value"], [_value_row(name, first_config) for name in same])
+    return join_html(*parts, tag("details", tag("summary", summary), folded))
 
 
 def compare_configs(configs: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
