@@ -67,7 +67,7 @@ def run_training(
     test = data.read_batch(config.data.open("test"), parts.categories, NUM_EXAMPLES, parts.description)
     examples = test["x"]  # int32 [NUM_EXAMPLES, *S], which reports and samples show
     if "weight" in test:
-        examples = np.where(test["weight"] > 0, examples, -1)
+        examples = np.where(test["weight"] > 0, examples, -1)  # -1 is padding
     validation = splits.open_validation(config)
     valid_examples = None
     if validation is not None:
@@ -80,13 +80,15 @@ def run_training(
         params = begin.match_weights(parts, start)
 
     def claim_and_count_steps() -> int:
-        claim_folder(config, workdir, resume or start is not None, parts.description, examples)
+        # A run that begins from weights has written its step 0 by now.
+        holds_run = resume or start is not None
+        claim_folder(config, workdir, holds_run, parts.description, examples)
         return len(checkpoint.list_steps(folder))
 
     with cluster.enter_on_first(lock.hold_folder(workdir)):
-        # First step 0 of a run that begins from weights, then what the run is; then later checkpoints are set
-        # aside; then the logs are opened. A run that is killed in between leaves a folder that a new start
-        # clears, or one that can be resumed.
+        # In this order a run that begins from weights writes its step 0, the folder is claimed, which writes
+        # what the run is, later checkpoints are set aside, and the logs are opened. A run that is killed in
+        # between leaves a folder that a new start clears, or one that can be resumed.
         if params is not None:
             begin.write_first_step(parts, workdir, params)
         if cluster.run_on_first(claim_and_count_steps):
@@ -152,13 +154,13 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
     source = splits.take_training_examples(config, config.data.open_training())
     description = config.data.describe()
 
-    # The layout of a new run is taken as an order, and that of a run that goes on only where its config
-    # differs from the one in the folder: the machine may have other devices than the run began on.
-    asked = True
+    # A new run needs the very layout of its config. One that goes on needs it only where its config differs
+    # from the one in the folder, since the machine may have other devices than the run began on.
+    needs_layout = True
     if workdir is not None:
         config = prepare_resume(workdir, config, description)
-        asked = config.mesh.fsdp != read_config(workdir, config).mesh.fsdp
-    mesh = mesh_of(config.mesh.fsdp, asked)
+        needs_layout = config.mesh.fsdp != read_config(workdir, config).mesh.fsdp
+    mesh = mesh_of(config.mesh.fsdp, asked=needs_layout)
 
     # The kind may refuse the data, and should do so before all of the data is counted by `fill_in`.
     kinds.make_kind(description, config.data)
@@ -240,7 +242,7 @@ class Outputs:
         self._estimate_valid = None
         if valid_examples is not None:
             self._estimate_valid = make_estimate(parts, valid_examples)
-        self._saved_step = None
+        self._saved_step = None  # the step of the last checkpoint, if there is one
         if checkpoint.list_steps(workdir / CHECKPOINTS):
             self._saved_step = first_step
 
@@ -266,24 +268,24 @@ class Outputs:
         """
         config = self._parts.config.train
         is_last = step == config.steps
-        stopping = stopping or is_last
+        ends = stopping or is_last
         draws = _is_due(step, config.sample_every)
         saves = _is_due(step, config.checkpoint_every)
         evaluates = self._estimate_valid is not None and _is_due(step, config.eval_every)
 
         # All other output is preceded by a line of metrics, as it interrupts the training and restarts the
         # clock. So the speed in each line is that of steps without an interruption.
-        if stopping or draws or saves or evaluates or _is_due(step, config.log_every):
+        if ends or draws or saves or evaluates or _is_due(step, config.log_every):
             self._write_metrics(step, state, evaluates)
         if draws:
             self._write_samples(step, state)
         if is_last:
-            # Metrics are closed by now, so that the last step is counted. A training without a finite step
-            # fails before its last checkpoint, which would look like that of a finished training; its
-            # samples are written by then, as those of any other.
+            # `_write_metrics` has waited for the last step, so that it is counted. A training without a
+            # finite step fails here, with its samples written, but before its last checkpoint, which would
+            # look like that of a finished training.
             self._window.check_any(self._saved_step)
-        if stopping or saves:
-            self._write_checkpoint(step, state, stopping)
+        if ends or saves:
+            self._write_checkpoint(step, state, stopping=ends)
         self._saver.check()
 
     def _write_metrics(self, step: int, state: TrainState, evaluates: bool) -> None:
@@ -359,7 +361,9 @@ def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Cal
 
     def estimate(params: Params) -> float:
         nats = evaluate_bound(compiled, params, parts.process, x0, batch_size, sharding, extra_inputs)  # [N]
-        return float(bits_per_dim(np.mean(nats, dtype=np.float64) / np.mean(D), 1))
+        # The mean over all elements, as in `summarize_bound`, where examples have different numbers of them.
+        nats_per_element = np.mean(nats, dtype=np.float64) / np.mean(D)
+        return float(bits_per_dim(nats_per_element, 1))
 
     return estimate
 

@@ -90,6 +90,7 @@ def make_sampler(
         chains: int | None = None,
         known_elements: Given | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
+        # Commands with the same seed share no noise, see `sampling.noise`.
         key = jax.random.fold_in(key, SAMPLING)
         num_chains = n
         if chains is not None:
@@ -103,7 +104,7 @@ def make_sampler(
             # The call returns when the program is compiled and started: progress begins there.
             progress(start)
             batch = fetch(batch)
-            if batch.failed_at:
+            if batch.failed_at != 0:  # the t of a step that had nothing to draw from
                 raise UserError(
                     f"the network gave no distribution at t = {batch.failed_at}: its weights are not finite, "
                     f"or it ruled out what it was given; use another checkpoint"
@@ -149,7 +150,12 @@ def draw_samples(
 
 
 def evenly_spaced(last: int, n: int) -> list[int]:
-    """Returns n evenly spaced whole numbers from 0 to last, or all of them where there are fewer than n."""
+    """Returns n evenly spaced whole numbers from 0 to last, or all of them where there are fewer than n.
+
+    Args:
+        last: the largest number.
+        n: how many, at least 2.
+    """
     return sorted({round(last * (i / (n - 1))) for i in range(n)})
 
 
