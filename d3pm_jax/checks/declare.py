@@ -30,7 +30,7 @@ class Declaration(NamedTuple):
 
     expected: dict[str, Expected]
     allowed: dict[str, AllowedRange]  # those that have a range
-    process: str | None  # which argument knows K or T or both
+    process: str | None  # which argument knows K or T or both: a process, or a history, which knows T
     results: ResultShape
     default_callbacks: dict[str, Callable]  # the defaults of arguments that are called
 
@@ -51,12 +51,9 @@ def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R
         process = next((name for name in parameters if name in ("self", "process", "history")), None)
         _check_order_of_prefixes(f.__name__, expected)
         results = read_shape(signature.return_annotation)
-        default_callbacks = {}
-        for name, parameter in parameters.items():
-            has_default = parameter.default is not parameter.empty
-            if has_default and is_callback(parameter.annotation):
-                default_callbacks[name] = parameter.default
-        return _check_calls(f, Declaration(expected, ranges, process, results, default_callbacks))
+        defaults = {name: x.default for name, x in parameters.items() if x.default is not x.empty}
+        callbacks = {name: x for name, x in defaults.items() if is_callback(parameters[name].annotation)}
+        return _check_calls(f, Declaration(expected, ranges, process, results, callbacks))
 
     return decorate
 
@@ -84,8 +81,8 @@ def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
             # The function itself says which argument it does not know, or that there are too many.
             return function(*args, **kwargs)
 
-        # Defaults stay out, as the function has them, but for functions: a term of the bound is called with
-        # the logits of a network, and is only checked as a callback.
+        # The function has its defaults by itself, and they are not checked. Only a default that is called,
+        # such as a term of the bound, is made a callback: it is called with the logits of a network.
         values = declaration.default_callbacks | dict(zip(positional, args, strict=True)) | kwargs
         sizes = _check_types_and_shapes(declaration, values)
         outside = []
@@ -144,7 +141,7 @@ def _check_types_and_shapes(declaration: Declaration, values: dict[str, Any]) ->
         # K and T of the process are those of all arrays, whatever was read from arrays before. Arguments K
         # and T only count where nothing has said them yet.
         if name == declaration.process:
-            owner = "process" if name == "self" else name
+            owner = "the process" if name in ("self", "process") else name
             for axis in ("K", "T"):
                 if hasattr(x, axis):
                     sizes[axis] = AxisSize(getattr(x, axis), owner)

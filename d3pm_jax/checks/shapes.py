@@ -11,7 +11,7 @@ class AxisSize(NamedTuple):
     """Holds the size of an axis, and the argument that it was read from."""
 
     value: Any  # for `*S` a tuple
-    owner: str
+    owner: str  # as messages name it: "x0", or "the process"
 
 
 Sizes = dict[str, AxisSize]  # by the names of the axes
@@ -30,6 +30,7 @@ class Shape(NamedTuple):
         """Returns the size of each word in a shape, for *S a tuple; None if the number of axes is wrong."""
         if self.star is None:
             return shape if len(shape) == len(self.words) else None
+        # Every other word is one axis, and *S has the axes that are left: none if its end is its start.
         end = self.star + len(shape) - len(self.words) + 1
         if end < self.star:
             return None
@@ -55,6 +56,7 @@ def parse_shape(text: str) -> Shape:
 def bind_shape(name: str, shape: tuple[int, ...], expected: Shape, sizes: Sizes) -> None:
     """Adds the axes of an argument to the sizes. Raises ValueError where one differs from what is there."""
     if expected.is_prefix:
+        # Where no argument has *S, a prefix of it may be any shape.
         longer, owner = sizes.get("*S", AxisSize(shape, name))
         if shape != longer[: len(shape)]:
             raise ValueError(
@@ -82,19 +84,16 @@ def _fits(name: str, shape: tuple[int, ...], expected: Shape, sizes: Sizes) -> b
 
 def _describe_expected(name: str, expected: Shape, sizes: Sizes) -> str:
     """Writes the shape that an argument should have, in numbers as far as other arguments fix them."""
-    axes = []
-    owners = {}
+    axes: list[Any] = []
+    owners: dict[str, None] = {}  # each once, in this order
     for word in expected.words:
-        if word not in sizes or sizes[word].owner == name:
+        size, owner = sizes.get(word, AxisSize(word, name))
+        if owner == name:
             axes.append(word)
             continue
-        size, owner = sizes[word]
-        if word.startswith("*"):
-            axes.extend(str(n) for n in size)
-        else:
-            axes.append(str(size))
-        owners[owner] = "the process" if owner == "process" else owner
-    text = f"[{', '.join(axes)}]"
+        axes.extend(size if word.startswith("*") else [size])
+        owners[owner] = None
+    text = f"[{', '.join(map(str, axes))}]"
     if owners:
-        text += f" as in {' and '.join(owners.values())}"
+        text += f" as in {' and '.join(owners)}"
     return text
