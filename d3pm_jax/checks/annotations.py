@@ -68,6 +68,7 @@ def read_annotation(annotation: Any) -> Expected:
             entry_type = ENTRY_TYPES.get(getattr(option, "dtype", None), NUMBERS)
             shape = _read_shape_of_array(option)
         elif option is not types.NoneType:
+            # Of several types that are no arrays the first that can be checked counts.
             convert = convert or _read_conversion(option)
     return Expected(entry_type, shape, convert, types.NoneType in options)
 
@@ -93,7 +94,9 @@ def is_callback(annotation: Any) -> bool:
 
 
 def check_array(name: str, x: Any, entry_type: EntryType) -> Any:
-    """Returns x as an array of JAX or NumPy; the range of the latter is checked before it is rounded.
+    """Returns an array of JAX as it is, and any other array or number as an array of NumPy.
+
+    That stays one of NumPy until its range is checked, as `to_jax` may round it.
 
     Raises:
         TypeError: it is neither an array nor a number, or not of this type.
@@ -138,6 +141,7 @@ def _read_conversion(annotation: Any) -> Convert | None:
 
 def _to_integer(name: str, x: Any) -> int:
     try:
+        # `operator.index` takes True for 1, which is refused like what it does not take.
         if isinstance(x, bool) or getattr(x, "dtype", None) == np.bool_:
             raise TypeError
         return operator.index(x)
@@ -169,6 +173,7 @@ def _to_callback(name: str, x: Any) -> Callable[..., Any]:
 
 
 def _check_numbers(name: str, x: Any) -> Any:
+    """Refuses what holds no numbers, and leaves its type as it is, which a type variable stands for."""
     check_array(name, x, NUMBERS)
     return x
 

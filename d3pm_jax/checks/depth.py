@@ -54,8 +54,8 @@ def as_callback(f: Callable[..., Any]) -> Callable[..., Any]:
     """Returns f as a kernel calls what it was passed: as if it was called from outside.
 
     A function of the user, such as a network, computes values that nobody has checked, and may pass them to
-    kernels. A kernel that is passed itself, such as a term of the bound, is called with values that are in
-    range, but with logits whose shape the network decides.
+    kernels. Where f is a kernel itself, such as a term of the bound, it is called with values that are in
+    range. But the network decides the shape of its logits, so that its types and shapes are checked.
     """
     inner_depth = SHAPES if _calls_kernel(f) else ALL
 

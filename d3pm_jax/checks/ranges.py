@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -79,16 +80,17 @@ def check_num_steps(T: int) -> int:
 def check_range(name: str, x: Any, allowed: AllowedRange, sizes: Sizes) -> None:
     """Raises ValueError unless every value of x, an array or numbers, is in the range."""
     last = allowed.last(sizes)
-    values = x
     if isinstance(x, jax.Array) and not is_on_cpu(x) and x.size > 0:
         # The array stays on its device: one small program reduces it to two numbers, which are fetched. It
         # runs now, even where a program that closes over the array is being traced.
         with jax.ensure_compile_time_eval():
             values = np.asarray(_device_extremes(x))
-    # On a CPU NumPy reads the memory of JAX as it is, in less time than the call of a program takes, and with
-    # nothing to compile for each new shape.
-    values = np.asarray(values)
-    # NaN is neither above nor below anything, and it is the least and the greatest where there is one.
+    else:
+        # On a CPU NumPy reads the memory of JAX as it is, in less time than the call of a program takes, and
+        # with nothing to compile for each new shape.
+        values = np.asarray(x)
+    # The least and the greatest value decide for all. Where there is a NaN both are NaN, and no range
+    # contains it, as it is neither above nor below anything.
     if values.size == 0 or (allowed.contains(values.min(), last) and allowed.contains(values.max(), last)):
         return
 
@@ -116,7 +118,8 @@ def _device_extremes(x: Array) -> Array:
 def to_jax(x: Any, allowed: AllowedRange | None) -> Any:
     """Returns an array of integers or floats as one of JAX, integers as int32, and others as they are.
 
-    What rounds up to an end that its range leaves out is the float below it: noise of float64, say.
+    Rounding may bring a value up to an end that its range leaves out, as noise of float64 up to 1. It is then
+    the float below that end.
     """
     if is_of_dtype(x.dtype, (jnp.integer,)):
         if isinstance(x, jax.Array) and x.dtype == np.int32:
@@ -159,7 +162,7 @@ def mark(result: Any, shape: ResultShape, outside: Sequence[Outside]) -> Any:
             return type(result)(*marked)
         return tuple(marked)
     for wrong, axes in outside:
-        result = jax.tree.map(lambda x, wrong=wrong, axes=axes: _mark_array(x, shape, wrong, axes), result)
+        result = jax.tree.map(partial(_mark_array, shape=shape, wrong=wrong, axes=axes), result)
     return result
 
 
@@ -170,8 +173,9 @@ def _mark_array(x: Any, shape: Shape | None, wrong: Array, axes: tuple[str, ...]
     x = jnp.asarray(x)
     names = () if shape is None else shape.axes(x.ndim)
 
-    # An axis that x has not is reduced, and the others are brought into the order and the rank of x.
+    # An axis that x has not is reduced.
     wrong = jnp.any(wrong, axis=tuple(i for i, name in enumerate(axes) if name not in names))
+    # The others are brought into the order that they have in x, and into its rank.
     common = [name for name in axes if name in names]
     wrong = jnp.transpose(wrong, sorted(range(len(common)), key=lambda i: names.index(common[i])))
     missing = [i for i, name in enumerate(names) if name not in common]
@@ -188,8 +192,9 @@ def _mark_array(x: Any, shape: Shape | None, wrong: Array, axes: tuple[str, ...]
 def _describe_cure(allowed: AllowedRange, sizes: Sizes) -> str:
     words = {axis: size.value for axis, size in sizes.items()}
     if "K" in sizes:
+        # An argument K is named as what was passed with the call.
         owner = sizes["K"].owner
-        words["owner"] = {"process": "the process", "K": "the call"}.get(owner, owner)
+        words["owner"] = "the call" if owner == "K" else owner
     return allowed.cure.format_map(words)
 
 
