@@ -119,8 +119,11 @@ def _time_dependent_weights(weights: np.ndarray | None, T: int, notes: list[str]
         notes.append(f"{len(numbers)} {_WEIGHTS} for {T} steps: the last one goes on, more are left out")
     last = float(numbers[-1])
     extended = [*numbers.tolist(), *[last] * T]
-    # A ScoreNet takes None or at least two weights, so that T = 1 has two as well.
-    return tuple(extended[: max(T, 2)])
+    by_step = extended[:T]
+    # A ScoreNet takes None or at least two weights, the last of which is that of step T.
+    if T == 1:
+        by_step = 2 * by_step
+    return tuple(by_step)
 
 
 def _inputs(x: np.ndarray, t: np.ndarray, K: int) -> tuple[np.ndarray, np.ndarray]:

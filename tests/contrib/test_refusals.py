@@ -83,6 +83,9 @@ def test_what_is_assumed_is_a_note_and_what_cannot_be_is_refused(score, seed, tm
     torch.save({"model": score}, file)
     assert any("time step = 0.01" in note for note in checkpoints.read_network(file, ImportOptions()).notes)
     assert "has 1 head, not 4: leave out --heads" in refused(file, num_heads=4)
+    torch.save({"model": score | {"time_dependent_weights": torch.arange(1.0, 401.0)}}, file)
+    one_step = checkpoints.read_network(file, ImportOptions(max_time=0.01))
+    assert one_step.options["time_dependent_weights"] == (1.0, 1.0)
     torch.save({"model": {k: x for k, x in score.items() if k != "time_dependent_weights"}}, file)
     assert checkpoints.read_network(file, ImportOptions()).options["time_dependent_weights"] is None
     two = {f"net.out.2.{leaf}": seed[f"net.out.2.{leaf}"][:2] for leaf in ("weight", "bias")}
