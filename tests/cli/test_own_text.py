@@ -1,34 +1,30 @@
 """A text and a tokenizer of one's own: trained, killed, gone on with, evaluated and sampled.
 
-What is killed and what goes on with it are processes of their own.
+Each command is a process of its own.
 """
 
-import contextlib
-import io
 import json
 import os
 import random
 import re
 import signal
-import subprocess
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-import d3pm_jax
 from d3pm_jax import runs
+from d3pm_jax.cli.main import main
 from d3pm_jax.data import tokenizers as symbols
 from d3pm_jax.storage import checkpoint
-from tests.cli.commands import D3PM, status
+from tests.forked import Fork
 
 tokenizers = pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.slow
 
 WORDS = "the café naïve dog saw one more cat and ran past it to a mat of straw"
-STEPS = 60
+STEPS = 20
 CONFIG = f"""
 from d3pm_jax.config import Absorbing, Adam, Config, Head, Reciprocal, Text, Train, Transformer
 
@@ -47,7 +43,6 @@ def get_config():
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A folder with a text, a tokenizer, a config and two runs; one of them was killed on its way."""
-    jax.devices()  # two, as in the processes: the first to ask could still have one
     folder = tmp_path_factory.mktemp("own")
     rng = random.Random(0)
     text = "\n".join(" ".join(rng.choices(WORDS.split(), k=rng.randint(3, 12))) for _ in range(400))
@@ -67,28 +62,29 @@ def home(tmp_path_factory):
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     at = checkpoint.list_steps(folder / "killed" / "checkpoints")[-1]
-    resumed = started(folder, "train", "--workdir", "killed", "--resume")
-    out, err = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, err
+    out = printed_by(folder, "train", "--workdir", "killed", "--resume")
     assert f"step {at}/{STEPS}  compiling" in out
     assert at < STEPS
     return folder
 
 
-def started(folder, *args):
-    """A command of this library that runs in another folder, with its cache."""
-    env = {"PYTHONPATH": str(Path(d3pm_jax.__file__).parents[1]), "XDG_CACHE_HOME": str(folder / "cache")}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*D3PM, *args], cwd=folder, env={**os.environ, **env}, **pipes)
+def run_in(folder, words):
+    """Runs a command in another folder."""
+    os.chdir(folder)
+    main(words)
 
 
-def printed_by(folder, *args):
-    """What a command prints that runs in a folder with its cache, in this process."""
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
-        patch.chdir(folder)
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        assert status(*args) == 0
-    return out.getvalue()
+def started(folder, *words):
+    """A command of this library in a process of its own that runs in another folder, with its cache."""
+    return Fork(folder, run_in, folder, words, XDG_CACHE_HOME=folder / "cache", JAX_NUM_CPU_DEVICES=2)
+
+
+def printed_by(folder, *words):
+    """What a command prints that runs in a folder with its cache."""
+    process = started(folder, *words)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return output
 
 
 def lines(path):

@@ -6,49 +6,66 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
+from d3pm_jax.cli.main import main
 from d3pm_jax.loop import metrics
 from d3pm_jax.parts import build, network
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.storage.run_folder import read_config
 from tests import tiny
-from tests.cli.commands import D3PM, status, train_args
-
-STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+from tests.cli import forks
+from tests.cli.commands import train_args
+from tests.forked import Fork
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, data_dir):
+def start(tmp_path_factory):
+    """Calls a function in a process of its own, of two devices as this one."""
+    return partial(Fork, tmp_path_factory.mktemp("printed"), JAX_NUM_CPU_DEVICES=2)
+
+
+@pytest.fixture(scope="module")
+def run(start):
+    """Runs a command, and returns what it prints."""
+
+    def run_command(*words):
+        process = start(main, [str(word) for word in words])
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        return output
+
+    return run_command
+
+
+@pytest.fixture(scope="module")
+def trained(run, tmp_path_factory, data_dir):
     """A finished run of 20 steps without interruption."""
-    jax.devices()  # two, also for the commands in this process: the first could still ask for one
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    done = subprocess.run([*D3PM, *train_args(workdir, data_dir)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"checkpoint in {workdir / 'checkpoints'}" in done.stdout
+    assert f"checkpoint in {workdir / 'checkpoints'}" in run(*train_args(workdir, data_dir))
     return workdir
 
 
-def test_eval_and_sample_of_a_network(trained):
-    bounds = []
-    for size in ("7", "20"):
-        assert status("eval", trained, "--limit", "20", "--batch-size", size) == 0
-        bounds.append(json.loads((trained / "eval_limit20.json").read_text())["bits_per_dim"])
-    assert bounds[0] == pytest.approx(bounds[1], rel=1e-5)
-    assert status("sample", trained, "--num", "5") == 0
+def test_eval_and_sample_of_a_network(run, trained):
+    run("eval", trained, "--limit", "20", "--batch-size", "7")
+    assert 0 < json.loads((trained / "eval_limit20.json").read_text())["bits_per_dim"] < np.log2(17)
+    run("sample", trained, "--num", "5")
     samples = np.load(trained / "samples.npy")
-    assert status("sample", trained, "--num", "3", "--batch-size", "2") == 0
+    run("sample", trained, "--num", "3", "--batch-size", "2")
     np.testing.assert_array_equal(np.load(trained / "samples.npy"), samples[:3])
 
 
-def weights(workdir):
-    parts = build.build(read_config(workdir), tiny.DIGITS)
-    return [np.asarray(x) for x in jax.tree.leaves(build.restore_state(workdir, parts, 20).state)]
+def assert_same_weights(*workdirs):
+    """Runs of one config end with the same bits."""
+    parts = build.build(read_config(workdirs[0]), tiny.DIGITS)
+    ours, theirs = (build.restore_state(workdir, parts, 20).state for workdir in workdirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def losses(workdir):
@@ -59,25 +76,22 @@ def test_a_network_learns(trained):
     assert losses(trained)[20] < 0.8 * losses(trained)[4]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_run_resumes_to_the_same_bits(trained, tmp_path, data_dir, number):
+def test_a_stopped_run_resumes_to_the_same_bits(start, run, trained, tmp_path, data_dir):
     workdir = tmp_path / "stopped"
-    process = subprocess.Popen([*D3PM, *train_args(workdir, data_dir)], stdout=subprocess.PIPE, text=True)
+    process = start(main, train_args(workdir, data_dir))
     deadline = time.monotonic() + 120
     while not checkpoint.list_steps(workdir / "checkpoints"):
         assert process.poll() is None, "it ended before it was stopped"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     stopped_at = checkpoint.list_steps(workdir / "checkpoints")[-1]
     assert stopped_at < 20
-    if number == signal.SIGINT:
-        assert process.returncode == 130
-        assert f"go on with: d3pm train --workdir {workdir} --resume" in output
-    assert status("train", "--workdir", workdir, "--resume") == 0
-    for a, b in zip(weights(workdir), weights(trained), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert process.returncode == 130
+    assert f"go on with: d3pm train --workdir {workdir} --resume" in output
+    run("train", "--workdir", workdir, "--resume")
+    assert_same_weights(workdir, trained)
     ours = losses(workdir)
     whole = losses(trained)
     assert ours.keys() >= whole.keys() - {stopped_at}
@@ -85,36 +99,35 @@ def test_a_stopped_run_resumes_to_the_same_bits(trained, tmp_path, data_dir, num
     assert list(ours) == sorted(ours)
 
 
-def cases(folder, data_dir):
-    """A whole run; one for each signal and place, which is gone on with; stopped evaluations of the first."""
-
-    def case(name, args, number=None, place=None):
-        return {"name": name, "args": [str(a) for a in args], "signal": number, "place": place}
-
+@pytest.fixture(scope="module")
+def stopped(start, tmp_path_factory, data_dir):
+    """(folder of runs, name -> (exit status, output, errors)): a whole run; for two signals one that gets it
+    at each place, and what goes on with it; evaluations of the whole one that get it."""
+    folder = tmp_path_factory.mktemp("stopped")
     whole = folder / "whole"
-    yield case("whole", train_args(whole, data_dir))
-    for number in (*STOPPING, signal.SIGKILL):
+    ended = {}
+
+    def end(name, words, number=None, place=None):
+        process = start(forks.run_command, words, number, place)
+        texts = process.communicate(timeout=120)
+        ended[name] = (process.returncode, *texts)
+
+    end("whole", train_args(whole, data_dir))
+    for number in (signal.SIGTERM, signal.SIGKILL):
         for place in ("early", "step", "save"):
             workdir = folder / f"{place}-{number.name}"
-            yield case(workdir.name, train_args(workdir, data_dir), number, place)
-            yield case(f"resumed-{workdir.name}", ["train", "--workdir", workdir, "--resume"])
-        yield case(f"evaluation-{number.name}", ["eval", whole], number, "evaluation")
-        yield case(f"sampling-{number.name}", ["sample", whole], number, "sampling")
+            end(workdir.name, train_args(workdir, data_dir), number, place)
+            if workdir.exists():
+                end(f"resumed-{workdir.name}", ["train", "--workdir", workdir, "--resume"])
+        end(f"evaluation-{number.name}", ["eval", whole], number, "evaluation")
+        end(f"sampling-{number.name}", ["sample", whole], number, "sampling")
+    return folder, ended
 
 
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory, data_dir):
-    """(folder of the runs, exit statuses) of all cases."""
-    folder = tmp_path_factory.mktemp("stopped")
-    (folder / "cases.json").write_text(json.dumps(list(cases(folder, data_dir))))
-    subprocess.run([sys.executable, "-m", "tests.cli.forks", folder / "cases.json"], check=True)
-    return folder, json.loads((folder / "statuses.json").read_text())
-
-
-@pytest.mark.parametrize("number", [*STOPPING, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_at_any_place_loses_nothing_that_is_saved(stopped, number, monkeypatch):
     monkeypatch.setattr(network, "split_network", tiny.split)
-    folder, statuses = stopped
+    folder, ended = stopped
     killed = number == signal.SIGKILL
     # Checkpoints are written in the background: the one of step 4 may not be when steps 6 and 8 end.
     later = {
@@ -124,39 +137,39 @@ def test_a_signal_at_any_place_loses_nothing_that_is_saved(stopped, number, monk
     }
     for place, possible in later.items():
         name = f"{place}-{number.name}"
-        output = (folder / f"{name}.out").read_text()
-        error = (folder / f"{name}.err").read_text()
-        assert statuses[name] == (-number if killed else 130)
-        assert error == (f"d3pm train: stopped by {number.name}\n" if place == "early" and not killed else "")
+        code, output, errors = ended[name]
+        assert code == (-number if killed else 130)
+        assert errors == (
+            f"d3pm train: stopped by {number.name}\n" if place == "early" and not killed else ""
+        )
         if not possible:
             assert not (folder / name).exists()
             continue
-        (saved,) = re.findall(r"step (\d+)/20  compiling\n", (folder / f"resumed-{name}.out").read_text())
+        code_of_resumed, output_of_resumed, _ = ended[f"resumed-{name}"]
+        (saved,) = re.findall(r"step (\d+)/20  compiling\n", output_of_resumed)
         assert int(saved) in possible
-        assert statuses[f"resumed-{name}"] == 0
-        for a, b in zip(weights(folder / name), weights(folder / "whole"), strict=True):
-            np.testing.assert_array_equal(a, b)
+        assert code_of_resumed == 0
+        assert_same_weights(folder / name, folder / "whole")
         if not killed:
             cure = f"go on with: d3pm train --workdir {folder / name} --resume"
             assert output.endswith(f"stopped by {number.name}, saved step {saved}\n{cure}\n")
 
 
-@pytest.mark.parametrize("number", [*STOPPING, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_while_others_evaluate_or_sample_leaves_no_file(stopped, number):
-    folder, statuses = stopped
+    folder, ended = stopped
     for place, command in (("evaluation", "eval"), ("sampling", "sample")):
-        name = f"{place}-{number.name}"
-        error = (folder / f"{name}.err").read_text()
+        code, _, errors = ended[f"{place}-{number.name}"]
         if number == signal.SIGKILL:
-            assert (statuses[name], error) == (-number, "")
+            assert (code, errors) == (-number, "")
         else:
-            assert (statuses[name], error) == (130, f"d3pm {command}: stopped by {number.name}\n")
+            assert (code, errors) == (130, f"d3pm {command}: stopped by {number.name}\n")
     written = {path.name for path in (folder / "whole").iterdir()}
     assert not written & {"eval.json", "bound_terms.png", "samples.npy", "samples.png"}
     assert not [name for name in written if name.endswith(".partial")]
 
 
-@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_modules_are_imported_is_one_line(number, tmp_path, data_dir):
     late = f"import os, threading as t; t.Timer(0.3, os.kill, (os.getpid(), {int(number)})).start(); main()"
     program = [sys.executable, "-c", f"from d3pm_jax.cli.main import main; {late}"]

@@ -5,50 +5,53 @@ import io
 import os
 import re
 import struct
-import subprocess
 import sys
 import termios
 
 import pytest
 
+from d3pm_jax.cli.main import main
 from d3pm_jax.loop import metrics
 from d3pm_jax.machine import terminal
+from d3pm_jax.parts import network
 from d3pm_jax.storage import checkpoint
+from tests import tiny
 from tests.cli.commands import train_args
+from tests.forked import Fork
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-PROGRAM = """
-import fcntl, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-from d3pm_jax.cli.main import main
-from d3pm_jax.runs import network
-from tests import tiny
-network.split_network = tiny.split
-status = 0
-for words in sys.argv[1:]:
-    try:
-        main(words.split())
-    except SystemExit as ended:
-        status = status or ended.code
-sys.exit(status)
-"""
+READY = b"ready"
 
 
-def in_terminal(width, *commands):
+def run_commands(terminal_path, commands):
+    """Runs commands at a terminal, from which this process gets its signals."""
+    os.setsid()
+    terminal_file = os.open(terminal_path, os.O_RDWR)
+    fcntl.ioctl(terminal_file, termios.TIOCSCTTY, 0)
+    for number in range(3):
+        os.dup2(terminal_file, number)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    for name in ("COLUMNS", "NO_COLOR"):
+        os.environ.pop(name, None)
+    network.split_network = tiny.split
+    os.write(1, READY)
+    status = 0
+    for words in commands:
+        try:
+            main([str(word) for word in words])
+        except SystemExit as ended:
+            status = status or ended.code
+    sys.exit(status)
+
+
+def in_terminal(folder, width, *commands):
     """Begins commands in a terminal; gives the process and the end that one sits at."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
-    words = [" ".join(str(word) for word in command) for command in commands]
-    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        env={**environment, "TERM": "xterm-256color"},
-    )
-    os.close(theirs)
+    process = Fork(folder, run_commands, os.ttyname(theirs), commands, TERM="xterm-256color")
+    assert os.read(ours, len(READY)) == READY
+    os.close(theirs)  # which the process has opened too: what it prints ends when it does
     return process, ours
 
 
@@ -131,7 +134,7 @@ def test_no_line_of_progress_is_wider_than_the_terminal(tmp_path_factory, tmp_pa
     workdir = tmp_path / "w"
     data_dir = tmp_path_factory.mktemp("data")
     commands = (train_args(workdir, data_dir), ["eval", workdir], ["sample", workdir, "--num", "300"])
-    process, ours = in_terminal(80, *commands)
+    process, ours = in_terminal(tmp_path, 80, *commands)
     text = CONTROL.sub("", read(ours))
     assert process.wait() == 0, text
     lines = re.split(r"[\r\n]+", text)
@@ -150,7 +153,7 @@ def test_no_line_of_progress_is_wider_than_the_terminal(tmp_path_factory, tmp_pa
 def test_a_terminal_that_is_closed_loses_nothing(tmp_path_factory, tmp_path):
     workdir = tmp_path / "w"
     many = ["--train.steps", "1000000", "--train.checkpoint-every", "1000000"]
-    process, ours = in_terminal(80, train_args(workdir, tmp_path_factory.mktemp("data"), *many))
+    process, ours = in_terminal(tmp_path, 80, train_args(workdir, tmp_path_factory.mktemp("data"), *many))
     assert "steps/s" in read(ours, "steps/s")
     os.close(ours)
     process.wait(timeout=60)
