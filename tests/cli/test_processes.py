@@ -12,11 +12,13 @@ import pytest
 from d3pm_jax.loop import metrics
 from d3pm_jax.storage import checkpoint
 from tests.cli import joined
-from tests.cli.commands import CONFIG
+from tests.cli.commands import CONFIG, status
 
 pytestmark = pytest.mark.slow
 
 ENDLESS = ["--train.steps", "100000", "--train.log-every", "1"]
+# Of those that wait for others which never come.
+SHORT = ["--connect-timeout", "3"]
 
 
 def free_port():
@@ -34,7 +36,7 @@ def start(tmp_path_factory):
         places = [[]]
         if count > 1:
             places = [[*place, "--process-id", str(i)] for i in ids or range(count)]
-        return [joined.Command([*words, *more], folder, devices, broken) for more in places]
+        return [joined.start_command([*words, *more], folder, devices, broken) for more in places]
 
     return start_command
 
@@ -59,7 +61,7 @@ def run(start):
 
 
 def train(workdir, *more):
-    return ["train", CONFIG, "--workdir", workdir, "--train.log-every", "1", *more]
+    return ["train", CONFIG, "--workdir", workdir, "--process.steps", "4", "--train.log-every", "1", *more]
 
 
 def resume(workdir, *more):
@@ -104,57 +106,67 @@ def test_two_begin_one_goes_on_and_two_end(run, whole, tmp_path):
     ]
 
 
-def test_what_two_evaluate_and_sample_is_what_one_does(run, whole, tmp_path):
+def test_what_two_evaluate_and_sample_is_what_one_does(run, whole, small_network):
     results = []
     for count in (2, 1):
-        text = run(count, "eval", whole, "--limit", "20")
-        assert "test bits/dim: " in text
-        run(count, "sample", whole, "--num", "40")
+        if count == 2:
+            assert "test bits/dim: " in run(2, "eval", whole, "--limit", "20")
+            run(2, "sample", whole, "--num", "40")
+        else:  # in this process, which has two devices too
+            assert status("eval", whole, "--limit", "20") == 0
+            assert status("sample", whole, "--num", "40") == 0
         bits = json.loads((whole / "eval_limit20.json").read_text())["bits_per_dim"]
         results.append((bits, np.load(whole / "samples.npy")))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
     np.testing.assert_array_equal(results[0][1], results[1][1])
 
 
-@pytest.mark.parametrize(("number", "index"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
-def test_a_signal_to_one_saves_and_stops_both(start, run, number, index, tmp_path):
+def start_and_wait_for_checkpoint(start, workdir, words):
+    """Starts two processes, and waits until they have saved what they trained."""
+    folder = workdir / "checkpoints"
+    steps_before = checkpoint.list_steps(folder)
+    processes = start(2, *words)
+    until(lambda: set(checkpoint.list_steps(folder)) - set(steps_before), processes)
+    return processes
+
+
+def test_a_signal_to_one_saves_and_stops_both_and_no_other_writes_meanwhile(start, run, tmp_path):
     workdir = tmp_path / "run"
-    processes = start(2, *train(workdir, *ENDLESS))
-    until(lambda: checkpoint.list_steps(workdir / "checkpoints"), processes)
-    sent = time.monotonic()
-    processes[index].send_signal(number)
-    (first, second) = ended(processes)
-    print(f"{number.name} to process {index}: both down after {time.monotonic() - sent:.1f} s")
-    assert (first[0], second[0]) == (130, 130)
-    step = int(re.search(r"stopped by SIGTERM, saved step (\d+)\n", first[1])[1])
-    assert checkpoint.list_steps(workdir / "checkpoints")[-1] == step
+    processes = start_and_wait_for_checkpoint(start, workdir, train(workdir, *ENDLESS))
+    others = [*start(1, *resume(workdir)), *start(2, *resume(workdir))]
+    for code, _, errors in ended(others):
+        assert code == 1
+        assert re.fullmatch(r"d3pm train: error: another `d3pm train` is writing to [^\n]+\n", errors)
+    for number, index in ((signal.SIGTERM, 1), (signal.SIGINT, 0)):
+        if number == signal.SIGINT:
+            processes = start_and_wait_for_checkpoint(start, workdir, resume(workdir))
+        sent = time.monotonic()
+        processes[index].send_signal(number)
+        (first, second) = ended(processes)
+        print(f"{number.name} to process {index}: both down after {time.monotonic() - sent:.1f} s")
+        assert (first[0], second[0]) == (130, 130)
+        step = int(re.search(r"stopped by SIGTERM, saved step (\d+)\n", first[1])[1])
+        assert checkpoint.list_steps(workdir / "checkpoints")[-1] == step
     text = run(2, *resume(workdir, "--train.steps", step + 2))
     assert f"trained to step {step + 2}" in text
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_a_peer_that_dies_takes_the_others_along(start, run, index, tmp_path):
+def test_a_peer_that_dies_takes_the_others_along(start, run, tmp_path):
     workdir = tmp_path / "run"
-    processes = start(2, *train(workdir, *ENDLESS, "--mesh.heartbeat", "10"))
-    until(lambda: checkpoint.list_steps(workdir / "checkpoints"), processes)
-    processes[index].kill()
-    killed = time.monotonic()
-    other = processes[1 - index]
-    other.communicate(timeout=60)
-    seconds = time.monotonic() - killed
-    print(f"process {index} killed: the other ended with {other.returncode} after {seconds:.1f} s")
-    ended(processes)
-    assert other.returncode not in (0, 130)
+    words = train(workdir, *ENDLESS, "--mesh.heartbeat", "10")
+    for index in (0, 1):
+        processes = start_and_wait_for_checkpoint(start, workdir, words)
+        processes[index].kill()
+        killed = time.monotonic()
+        other = processes[1 - index]
+        other.communicate(timeout=60)
+        seconds = time.monotonic() - killed
+        print(f"process {index} killed: the other ended with {other.returncode} after {seconds:.1f} s")
+        ended(processes)
+        assert other.returncode not in (0, 130)
+        words = resume(workdir)
     step = checkpoint.list_steps(workdir / "checkpoints")[-1]
     assert f"trained to step {step + 2}" in run(1, *resume(workdir, "--train.steps", step + 2))
-
-
-@pytest.mark.parametrize("where", ["logs", "standard output"])
-def test_any_error_of_one_process_ends_all(start, where, tmp_path):
-    """Not only those that are one line."""
-    statuses_and_texts = ended(start(2, *train(tmp_path / "run"), broken=where))
-    assert 0 not in [status for status, _, _ in statuses_and_texts]
-    assert ("ValueError: broken" in statuses_and_texts[0][2]) == (where == "logs")
 
 
 def test_two_begin_with_the_weights_of_another_run(run, whole, tmp_path):
@@ -168,72 +180,93 @@ def test_two_find_the_best_grid(run, whole):
     assert "test bits/dim: " in text
 
 
-def test_no_cluster(start, tmp_path):
-    ((status, _, errors),) = ended(start(1, *train(tmp_path / "run"), "--coordinator", "auto"))
-    assert status == 1
+@pytest.fixture(scope="module")
+def folder_of_failing(tmp_path_factory):
+    """Where each command that fails has its folder, by name."""
+    return tmp_path_factory.mktemp("failing")
+
+
+def terminate_second_once_it_computes(processes):
+    """Sends SIGTERM to the second process of each command when the first one says that it has begun."""
+    left = list(processes)
+    deadline = time.monotonic() + 400
+    while left:
+        for pair in list(left):
+            first, second = pair
+            assert first.poll() is None
+            if re.search(r"^(example|sample) 0/", first.printed()[0], re.M):
+                second.send_signal(signal.SIGTERM)
+                left.remove(pair)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def failing(start, whole, folder_of_failing):
+    """Name -> the processes of a command that fails. All run at once: for most of their time they wait."""
+    others = {command: start(2, command, whole) for command in ("eval", "sample")}
+    terminate_second_once_it_computes(others.values())
+
+    def start_training(name, count, *more, **options):
+        return start(count, *train(folder_of_failing / name, *more), **options)
+
+    port = free_port()
+    return others | {
+        "no cluster": start_training("no cluster", 1, "--coordinator", "auto"),
+        "nobody answers": start_training("nobody answers", 2, *SHORT, ids=[1]),
+        "peers stay away": start_training("peers stay away", 2, *SHORT, ids=[0]),
+        "other devices": [
+            *start_training("other devices", 2, port=port, ids=[0]),
+            *start_training("other devices", 2, port=port, ids=[1], devices=3),
+        ],
+        "batch": start_training("batch", 2, "--train.batch-size", "6"),
+        "logs": start_training("logs", 2, broken="logs"),
+        "standard output": start_training("standard output", 2, broken="standard output"),
+    }
+
+
+@pytest.mark.parametrize("where", ["logs", "standard output"])
+def test_any_error_of_one_process_ends_all(failing, where):
+    """Not only those that are one line."""
+    statuses_and_texts = ended(failing[where])
+    assert 0 not in [code for code, _, _ in statuses_and_texts]
+    assert ("ValueError: broken" in statuses_and_texts[0][2]) == (where == "logs")
+
+
+def test_no_cluster(failing):
+    ((code, _, errors),) = ended(failing["no cluster"])
+    assert code == 1
     assert re.fullmatch(r"d3pm train: error: --coordinator auto: JAX finds no cluster [^\n]+\n", errors)
 
 
-def test_processes_with_other_numbers_of_devices(start, tmp_path):
-    port = free_port()
-    words = train(tmp_path / "run")
-    both = [*start(2, *words, port=port, ids=[0]), *start(2, *words, port=port, ids=[1], devices=3)]
-    for status, _, errors in ended(both):
-        assert status == 1
+def test_processes_with_other_numbers_of_devices(failing):
+    for code, _, errors in ended(failing["other devices"]):
+        assert code == 1
         assert "the processes have [2, 3] devices: give each the same number" in errors
 
 
-@pytest.mark.parametrize("command", ["eval", "sample"])
-def test_sigterm_ends_those_that_evaluate_or_sample(start, command, whole):
-    processes = start(2, command, whole)
-    until(lambda: re.search(r"^(example|sample) 0/", processes[0].printed()[0], re.M), processes)
-    processes[1].send_signal(signal.SIGTERM)
-    statuses = [status for status, _, _ in ended(processes)]
-    assert len(statuses) == 2
-    assert statuses[1] == 130
-    assert statuses[0] not in (0, 130)
-
-
-def test_two_runs_on_one_folder(start, tmp_path):
-    workdir = tmp_path / "run"
-    running = start(2, *train(workdir, *ENDLESS))
-    until(lambda: checkpoint.list_steps(workdir / "checkpoints"), running)
-    try:
-        for count in (1, 2):
-            for status, _, errors in ended(start(count, *resume(workdir))):
-                assert status == 1
-                assert re.fullmatch(r"d3pm train: error: another `d3pm train` is writing to [^\n]+\n", errors)
-    finally:
-        for process in running:
-            process.kill()
-            process.communicate()
-
-
-def test_a_coordinator_that_nobody_answers_at(start, tmp_path):
-    began = time.monotonic()
-    words = [*train(tmp_path / "run"), "--connect-timeout", "3"]
-    ((status, _, errors),) = ended(start(2, *words, ids=[1]))
-    assert status == 1
+def test_a_coordinator_that_nobody_answers_at(failing):
+    ((code, _, errors),) = ended(failing["nobody answers"], timeout=100)
+    assert code == 1
     assert re.fullmatch(r"d3pm train: error: nobody answers at 127.0.0.1:\d+ within 3 s [^\n]+\n", errors)
-    assert time.monotonic() - began < 100  # of which most is imports, where others use the cores
 
 
-def test_peers_that_stay_away(start, tmp_path):
-    words = [*train(tmp_path / "run"), "--connect-timeout", "3"]
-    ((status, _, errors),) = ended(start(2, *words, ids=[0]))
-    assert status != 0
+def test_peers_that_stay_away(failing):
+    ((code, _, errors),) = ended(failing["peers stay away"])
+    assert code != 0
     assert "DEADLINE_EXCEEDED" in errors
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--train.batch-size", "6"], "train.batch_size = 6 does not divide over 4 devices of 2 processes"),
-        (["--mesh.fsdp", "8"], "mesh.fsdp = 8: there are 4 devices of 2 processes"),
-    ],
-)
-def test_what_devices_cannot_be_cut_into_is_one_line(start, words, message, tmp_path):
-    for status, _, errors in ended(start(2, *train(tmp_path / "run", *words))):
-        assert status == 1
+def test_what_devices_cannot_be_cut_into_is_one_line(failing, folder_of_failing):
+    message = "train.batch_size = 6 does not divide over 4 devices of 2 processes"
+    for code, _, errors in ended(failing["batch"]):
+        assert code == 1
         assert re.fullmatch(rf"d3pm train: error: {re.escape(message)}[^\n]*\n", errors), errors
-    assert not (tmp_path / "run").exists()
+    assert not (folder_of_failing / "batch").exists()
+
+
+def test_sigterm_ends_those_that_evaluate_or_sample(failing):
+    for command in ("eval", "sample"):
+        first, second = (code for code, _, _ in ended(failing[command]))
+        assert second == 130
+        assert first not in (0, 130)
