@@ -1,12 +1,6 @@
-"""Trains a small transformer and samples from it on one layout of devices; the tests compare the layouts.
-
-python -m tests.runs.layouts OUT.npz FSDP [COORDINATOR N I]; JAX_NUM_CPU_DEVICES says how many devices each
-process has.
-"""
+"""Trains a small transformer and samples from it on one layout of devices; the tests compare the layouts."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -91,17 +85,13 @@ def measured(fsdp, dtype):
     return results
 
 
-def main(out, fsdp, coordinator=None, *numbers):
+def main(path, fsdp, dtypes, *place):
+    """Writes the results of a layout to a file; its processes have as many devices as JAX is told."""
     devices.WORTH_CUTTING = 1
-    place = cluster.Address(coordinator, *map(int, numbers))
-    cluster.join_processes(place, Path(out).parent, 30, saves=False)
+    cluster.join_processes(cluster.Address(*place or (None,)), path.parent, 30, saves=False)
     results = {}
-    for dtype in ("float32", "float64"):
+    for dtype in dtypes:
         with jax.enable_x64(dtype == "float64"):
-            results |= {f"{name}, {dtype}": x for name, x in measured(int(fsdp), dtype).items()}
+            results |= {f"{name}, {dtype}": x for name, x in measured(fsdp, dtype).items()}
     if cluster.is_first():
-        np.savez(out, **results)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        np.savez(path, **results)
