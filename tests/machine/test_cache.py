@@ -1,41 +1,41 @@
 """Compiled programs are kept for the next process, which gets the same bits."""
 
-import os
-import subprocess
-import sys
+import hashlib
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from d3pm_jax.machine import cache
-
-PROGRAM = """
-from d3pm_jax.machine.cache import keep_programs
-keep_programs()
-import hashlib, jax, jax.numpy as jnp
-print(jax.config.jax_compilation_cache_dir)
-hits = []
-jax.monitoring.register_event_listener(lambda name, **more: hits.append(name.endswith("/cache_hits")))
-
-@jax.jit
-def f(x):
-    x, _ = jax.lax.scan(lambda x, _: (jnp.tanh(jnp.sin(x) @ jax.nn.softmax(x)), None), x, length=20)
-    return jnp.sort(x.cumsum(0), axis=1), x.sum()
-
-found = jax.grad(lambda x: sum(y.sum() for y in f(x)))(jax.random.normal(jax.random.key(0), (128, 128)))
-print(hashlib.sha256(found.tobytes()).hexdigest(), sum(hits) > 0)
-"""
+from tests.forked import Fork
 
 
-def ran(folder, **env):
-    """What the program prints: the folder of the cache, a hash of its result, whether it loaded anything."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-    clean |= {"XDG_CACHE_HOME": str(folder), "HOME": str(folder), "JAX_PLATFORMS": "cpu"}
-    clean |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | env
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=clean)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split()
+def print_hash():
+    """Prints the folder of the cache, a hash of what a program computes, and whether anything was loaded."""
+    cache.keep_programs()
+    print(jax.config.jax_compilation_cache_dir)
+    hits = []
+    jax.monitoring.register_event_listener(lambda name, **_: hits.append(name.endswith("/cache_hits")))
+
+    @jax.jit
+    def f(x):
+        x, _ = jax.lax.scan(lambda x, _: (jnp.tanh(jnp.sin(x) @ jax.nn.softmax(x)), None), x, length=20)
+        return jnp.sort(x.cumsum(0), axis=1), x.sum()
+
+    x = jax.random.normal(jax.random.key(0), (128, 128))
+    gradient = jax.grad(lambda x: sum(y.sum() for y in f(x)))(x)
+    print(hashlib.sha256(gradient.tobytes()).hexdigest(), sum(hits) > 0)
+
+
+def ran(folder, **variables):
+    """What a process of users prints: the folder of the cache, a hash, whether it loaded anything."""
+    defaults = {"XDG_CACHE_HOME": str(folder), "HOME": str(folder), "JAX_PLATFORMS": "cpu"}
+    defaults["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = 0
+    process = Fork(folder, print_hash, as_users=True, **(defaults | variables))
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    return output.split()
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_the_next_process_takes_them_to_the_same_bits(tmp_path):
 
 @pytest.mark.slow
 def test_without_a_largest_size_they_are_kept_too(tmp_path):
-    unlimited = {"JAX_COMPILATION_CACHE_MAX_SIZE": "-1"}
+    unlimited = {"JAX_COMPILATION_CACHE_MAX_SIZE": -1}
     folder, fresh, _ = ran(tmp_path, **unlimited)
     assert ran(tmp_path, **unlimited) == [folder, fresh, "True"]
     assert not list(Path(folder).glob("*-atime"))
@@ -68,7 +68,7 @@ def test_what_the_user_says_counts(tmp_path):
     user_folder = str(tmp_path / "own")
     fresh = ran(tmp_path, JAX_COMPILATION_CACHE_DIR=user_folder)
     assert fresh[0] == user_folder
-    assert ran(tmp_path, JAX_ENABLE_COMPILATION_CACHE="false") == ["None", *fresh[1:]]
+    assert ran(tmp_path, JAX_ENABLE_COMPILATION_CACHE=False) == ["None", *fresh[1:]]
     assert not (tmp_path / "d3pm_jax").exists()
     (tmp_path / "d3pm_jax").write_text("no folder can be made here")
     assert ran(tmp_path) == ["None", *fresh[1:]]

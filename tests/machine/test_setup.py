@@ -2,49 +2,47 @@
 
 import os
 import platform
-import subprocess
-import sys
+import resource
 
-import pytest
-
-from d3pm_jax.machine import cluster, setup
-
-PROGRAM = """
-import resource, sys
-from d3pm_jax.machine.devices import batch_sharding, make_mesh, use_all_cores
-from d3pm_jax.cpu.malloc import keep_freed_memory
-use_all_cores(4)
-keep_freed_memory(int(sys.argv[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-mesh = make_mesh()
-x = jax.device_put(np.ones((4, 1), np.float32), batch_sharding(mesh))
-
-@jax.jit
-def f(x):  # 48 MB for each row of x
-    y = jax.lax.optimization_barrier(jnp.broadcast_to(x, (4, 12_000_000)) + 1.0)
-    return jnp.flip(y, axis=1).sum()
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    jax.block_until_ready(f(x))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-for _ in range(20):
-    faults()
-print(mesh.size, sorted(faults() for _ in range(9))[4])
-"""
+from d3pm_jax.cpu.malloc import keep_freed_memory
+from d3pm_jax.machine import cluster, devices, setup
+from tests.forked import Fork
 
 
-def devices_and_faults(features, **env):
-    """How many devices there are, and the page faults of most calls, once several went before."""
-    names = [n for n in os.environ if n.startswith(("JAX_", "XLA_", "MALLOC_", "GLIBC_"))]
-    clean = {k: v for k, v in os.environ.items() if k not in names} | {"JAX_PLATFORMS": "cpu"} | env
-    command = [sys.executable, "-c", PROGRAM, str(features)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean)
-    return map(int, done.stdout.split())
+def print_devices_and_faults(features):
+    """Prints how many devices there are, and the page faults of most calls, once several went before."""
+    devices.use_all_cores(4)
+    keep_freed_memory(features)
+    mesh = devices.make_mesh()
+    x = jax.device_put(np.ones((4, 1), np.float32), devices.batch_sharding(mesh))
+
+    @jax.jit
+    def f(x):  # 48 MB for each row of x
+        y = jax.lax.optimization_barrier(jnp.broadcast_to(x, (4, 12_000_000)) + 1.0)
+        return jnp.flip(y, axis=1).sum()
+
+    def count_faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        jax.block_until_ready(f(x))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    for _ in range(20):
+        count_faults()
+    print(mesh.size, sorted(count_faults() for _ in range(9))[4])
+
+
+def devices_and_faults(folder, features, **variables):
+    """How many devices a process of users has, and how many page faults."""
+    variables["JAX_PLATFORMS"] = "cpu"
+    process = Fork(folder, print_devices_and_faults, features, as_users=True, **variables)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return map(int, output.split())
 
 
 def test_a_command_sets_the_state_of_the_process_once_and_in_order(monkeypatch, tmp_path):
@@ -73,12 +71,12 @@ def test_a_command_sets_the_state_of_the_process_once_and_in_order(monkeypatch, 
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only malloc of glibc can be told")
-def test_a_device_for_each_core_and_memory_of_large_steps_is_kept():
-    devices, large = devices_and_faults(2**20)
-    assert devices == max(n for n in (1, 2, 4) if n <= len(os.sched_getaffinity(0)))
-    _, small = devices_and_faults(2**20 - 1)
+def test_a_device_for_each_core_and_memory_of_large_steps_is_kept(tmp_path):
+    num_devices, large = devices_and_faults(tmp_path, 2**20)
+    assert num_devices == max(n for n in (1, 2, 4) if n <= len(os.sched_getaffinity(0)))
+    _, small = devices_and_faults(tmp_path, 2**20 - 1)
     if small < 10_000:
         pytest.skip(f"{small} page faults without: large pages")
     assert large < small / 20
-    _, with_user_choice = devices_and_faults(2**20, MALLOC_ARENA_MAX="8")  # the user's choice
+    _, with_user_choice = devices_and_faults(tmp_path, 2**20, MALLOC_ARENA_MAX="8")  # the user's choice
     assert with_user_choice > small / 2
