@@ -5,6 +5,7 @@ Quick: some of the bytes; slow: every one of our JSON and of exported weights, e
 
 import collections
 import dataclasses
+import json
 import shutil
 from contextlib import closing
 
@@ -15,7 +16,7 @@ import pytest
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics, sinks as logs
-from d3pm_jax.parts import build
+from d3pm_jax.parts import build, network
 from d3pm_jax.runs import exported
 from d3pm_jax.storage import checkpoint, manifest
 from d3pm_jax.storage.run_folder import (
@@ -27,6 +28,7 @@ from d3pm_jax.storage.run_folder import (
 )
 from d3pm_jax.weights import twin
 from tests import tiny
+from tests.forked import Fork
 
 EVERY_BYTE = ("config.json", "description.json", "manifest.json", "metrics.jsonl", "weights.safetensors")
 STRIDES = [pytest.param(499, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
@@ -80,6 +82,11 @@ def imported(workdir, parts):
     return config, description, None, [np.asarray(x) for x in jax.tree.leaves(params)]
 
 
+def logged(workdir, parts):
+    """The metrics of a run."""
+    return metrics.read_metrics(workdir), None, None, []
+
+
 def same(a, b):
     arrays = zip((a[2], *a[3]), (b[2], *b[3]), strict=True)
     return a[:2] == b[:2] and all(np.array_equal(x, y) for x, y in arrays)
@@ -114,7 +121,7 @@ def overwrite(file, content):
         opened_file.truncate()
 
 
-def counts(read, workdir, parts, files, stride):
+def count_outcomes(read, workdir, parts, files, stride):
     expected = read(workdir, parts)
     outcomes = collections.Counter()
     for file in files:
@@ -126,6 +133,25 @@ def counts(read, workdir, parts, files, stride):
         overwrite(file, content)
     assert same(read(workdir, parts), expected)
     return outcomes
+
+
+def print_counts(read, workdir, files, stride):
+    network.split_network = tiny.split
+    parts = build.initialize_state(build.build(tiny.get_config(), tiny.DIGITS))
+    print(json.dumps(count_outcomes(read, workdir, parts, files, stride)))
+
+
+def counts(read, workdir, parts, files, stride):
+    """How often each outcome comes."""
+    if stride > 1:
+        return count_outcomes(read, workdir, parts, files, stride)
+    # Of so many calls most of the time is that of the checks of types that pytest adds to each: another
+    # process has none.
+    arguments = (read, workdir, files, stride)
+    process = Fork(workdir.parent, print_counts, *arguments, JAX_NUM_CPU_DEVICES=jax.device_count())
+    output, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    return collections.Counter(json.loads(output))
 
 
 @pytest.mark.parametrize("stride", STRIDES)
@@ -201,10 +227,7 @@ def test_files_without_hashes_and_metrics_end_in_no_traceback(stride, saved, par
     print(f"a run without a manifest: {dict(outcomes)}")
     assert outcomes["refused"] > outcomes["silent"]
 
-    def read(workdir, parts):
-        return metrics.read_metrics(workdir), None, None, []
-
-    outcomes = counts(read, workdir, parts, [workdir / metrics.METRICS], max(1, stride // 10))
+    outcomes = counts(logged, workdir, parts, [workdir / metrics.METRICS], max(1, stride // 10))
     print(f"metrics: {dict(outcomes)}")
     assert outcomes["refused"] > 0
 
