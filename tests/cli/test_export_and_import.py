@@ -215,8 +215,8 @@ def test_an_import_that_fails_half_way_is_not_gone_on_with(old, tmp_path, data_d
 
 NETWORKS = {
     "logistic": {
-        "head": configs.LogisticHead(),
-        "model": configs.UNet(ch=4, ch_mult=(1,), groups=1, classes=10),
+        "head": configs.LogisticHead(input_range=(0.0, 255.0)),
+        "model": configs.UNet(ch=4, ch_mult=(1,), groups=1, classes=10, input_range=(0.0, 255.0)),
     },
     "mask": {
         "head": configs.Head(residual=False, forbid=17),
@@ -224,10 +224,6 @@ NETWORKS = {
         "model": configs.ScoreNet(ch=4, ch_mult=(1, 1), groups=1, time_dependent_weights=(0.5, 1.0)),
     },
     "bounded": {"head": configs.LogisticHead(residual=False)},
-    "scaled": {
-        "head": configs.LogisticHead(input_range=(0.0, 255.0)),
-        "model": configs.UNet(ch=4, ch_mult=(1,), groups=1, input_range=(0.0, 255.0)),
-    },
 }
 
 
