@@ -5,14 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
 from d3pm_jax.parts import network
 from tests import tiny
-
-pytestmark = pytest.mark.optimised
 
 
 def test_the_head_of_a_config_centres_on_x_t():
