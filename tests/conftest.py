@@ -7,15 +7,26 @@ import pytest
 import d3pm_jax as d3pm
 
 
-@pytest.fixture(autouse=True)
-def optimised(request):
-    """Compiles with optimisation where a test is marked so: for last bits, memory, or much to compute."""
+@pytest.fixture(scope="module", autouse=True)
+def optimised_file(request):
+    """Whether all tests of a file are marked as optimised; then they share what they compile."""
     marked = request.node.get_closest_marker("optimised") is not None
     if marked:
+        jax.clear_caches()  # jit would reuse what another file compiled without
+    jax.config.update("jax_disable_most_optimizations", not marked)
+    yield marked
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(autouse=True)
+def optimised(request, optimised_file):
+    """Compiles with optimisation where a test is marked so: for last bits, memory, or much to compute."""
+    marked = request.node.get_closest_marker("optimised") is not None
+    if marked and not optimised_file:
         jax.clear_caches()  # jit would reuse what another test compiled without
     jax.config.update("jax_disable_most_optimizations", not marked)
     yield
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", not optimised_file)
 
 
 @pytest.fixture
