@@ -10,7 +10,7 @@ import pytest
 from d3pm_jax import config as configs
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.parts.build import build, initialize_state
+from d3pm_jax.parts.build import build, initialize_state, step_arguments
 from d3pm_jax.training.step import make_step
 from tests import tiny
 from tests.tiny import DIGITS
@@ -24,11 +24,10 @@ X0 = jnp.full((4, 4, 4, 1), 3, jnp.int32)
 
 def made(model, head):
     """The parts of a run, and its step."""
-    model = dataclasses.replace(model, ch=4, ch_mult=(1,), num_res_blocks=1, groups=1)
+    model = dataclasses.replace(model, ch=4, ch_mult=(1,), num_res_blocks=0, groups=1)
     config = dataclasses.replace(tiny.get_config(), model=model, head=head)
-    parts = build(config, Description((4, 4, 1), 17, 10, "image"))
-    optimizer = config.optimizer.build()
-    return parts, make_step(config.loss, config.timesteps, optimizer, parts.predict, config.train.ema_decay)
+    parts = build(config, Description((4, 4, 1), 17, 10, "image"), mesh=tiny.one_device_mesh())
+    return parts, make_step(**step_arguments(parts))
 
 
 @pytest.mark.parametrize(("model", "head"), NETWORKS)
