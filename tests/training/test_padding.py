@@ -25,12 +25,18 @@ CASES = (  # objective, process of K = 3 categories, what the network forbids
 )
 
 
-def gradient_step(objective, process, forbid, network, x0, u, weight):
+def look_up(params, xt, t, weight):
+    """Logits of two tables, one of x_t and one whose mean is taken over the example; nothing is of t."""
+    share = weight / weight.sum(1, keepdims=True)
+    mean = (share[..., None] * params["of_others"][xt]).sum(1, keepdims=True)
+    return params["of_x"][xt] + mean
+
+
+def gradient_step(objective, process, forbid, network, params, x0, u, weight):
     """The metrics of a step of gradient descent on a batch, and the parameters after it."""
-    graphdef, params = network
 
     def predict(params, xt, t, key=None, weight=None):
-        logits = nnx.merge(graphdef, params)(xt, t, weight=weight)
+        logits = network(params, xt, t, weight)
         if forbid is None:
             return logits
         return d3pm.forbid(logits, forbid)
@@ -51,13 +57,22 @@ def gradient_step(objective, process, forbid, network, x0, u, weight):
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_padded_batch_has_the_loss_and_the_gradient_of_the_shorter_one():
-    """Of a transformer, with each objective, at the same t and x_t, whatever stands in the padding."""
+    """With each objective, at the same t and x_t, whatever stands in the padding; one of a transformer."""
     graphdef, params = randomised(lambda: Transformer(3, 4, 4, num_layers=1, num_heads=1, rngs=nnx.Rngs(0)))
-    network = graphdef, jax.tree.map(lambda x: x.astype(float), params)
+    params = jax.tree.map(lambda x: x.astype(float), params)
+    of_x, of_others = np.random.default_rng(1).normal(size=(2, 3, 3))
+    tables = {"of_x": jnp.asarray(of_x), "of_others": jnp.asarray(of_others)}
+
+    def transformer(params, xt, t, weight):
+        return nnx.merge(graphdef, params)(xt, t, weight=weight)
 
     @jax.jit
     def steps(x0, u, weight):
-        return [gradient_step(*case, network, x0, u, weight) for case in CASES]
+        networks = ((transformer, params), (look_up, tables), (look_up, tables))
+        return [
+            gradient_step(*case, *network, x0, u, weight)
+            for case, network in zip(CASES, networks, strict=True)
+        ]
 
     rng = np.random.default_rng(0)
     x0 = jnp.asarray(rng.integers(0, 2, (B, L)), jnp.int32)

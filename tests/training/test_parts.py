@@ -21,6 +21,7 @@ T = 6
 OBJECTIVE = configs.HybridLoss(ce_weight=0.1)
 TIMESTEPS = configs.Importance(least_count=0)
 PROCESS = d3pm.uniform(d3pm.cosine(T), K)
+RULE = configs.Adam(lr=0.1, clip=1e-2).build()
 
 
 def predict(params, xt, t, key=None, label=None, weight=None):
@@ -31,14 +32,12 @@ def predict(params, xt, t, key=None, label=None, weight=None):
     return logits + params["of_label"][label][:, None]
 
 
-def stepped(batch, accumulate, devices):
+def take_two_steps(step, batch, devices):
     """The state after two steps, and the metrics of the second."""
     mesh = Mesh(jax.devices()[:devices], "data")
-    rule = configs.Adam(lr=0.1, clip=1e-2).build()
-    step = make_step(OBJECTIVE, TIMESTEPS, rule, predict, 0.9, batch_sharding(mesh), accumulate)
     rng = np.random.default_rng(1)
     tables = {"of_x": jnp.asarray(rng.normal(size=(K, K))), "of_label": jnp.asarray(rng.normal(size=(2, K)))}
-    state = init_state(tables, rule, TIMESTEPS.start(T))
+    state = init_state(tables, RULE, TIMESTEPS.start(T))
     state, process = jax.device_put((state, PROCESS), replicated_sharding(mesh))
     for _ in range(2):
         state, row = step(state, process, jax.device_put(batch, batch_sharding(mesh)), jax.random.key(0))
@@ -48,20 +47,33 @@ def stepped(batch, accumulate, devices):
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_parts_make_the_step_of_the_whole_batch():
-    """Also where the parts have other sums of weights, none among them; the history sees every example."""
+    """Also where the parts have other sums of weights, none among them; the history sees every example.
+
+    A batch without weights, in other parts, makes the step of one whose weights are 1.
+    """
+
+    def step_on(devices, accumulate):
+        sharding = batch_sharding(Mesh(jax.devices()[:devices], "data"))
+        return make_step(OBJECTIVE, TIMESTEPS, RULE, predict, 0.9, sharding, accumulate)
+
     rng = np.random.default_rng(0)
     weight = rng.random((B, L))
     weight[1::4] = 0.0  # all of part 1 of 4
-    batch = {"x": rng.integers(0, K, (B, L)).astype(np.int32)}
-    weighted_batch = batch | {"weight": weight, "label": rng.integers(0, 2, B).astype(np.int32)}
-    for examples, parts in ((weighted_batch, ((4, 1), (4, 2))), (batch, ((2, 2),))):
-        expected = stepped(examples, 1, 1)
-        for accumulate, devices in parts:
-            actual = stepped(examples, accumulate, devices)
-            jax.tree.map(
-                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), actual, expected
-            )
-    assert actual[0].history.counts.sum() == 2 * B
+    batch = {
+        "x": rng.integers(0, K, (B, L)).astype(np.int32),
+        "label": rng.integers(0, 2, B).astype(np.int32),
+    }
+    whole = step_on(devices=1, accumulate=1)
+    expected = take_two_steps(whole, batch | {"weight": weight}, devices=1)
+    actual = take_two_steps(step_on(devices=2, accumulate=4), batch | {"weight": weight}, devices=2)
+    expected_of_ones = take_two_steps(whole, batch | {"weight": np.ones((B, L))}, devices=1)
+    actual_of_ones = take_two_steps(step_on(devices=1, accumulate=2), batch, devices=1)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13),
+        (actual, actual_of_ones),
+        (expected, expected_of_ones),
+    )
+    assert actual[0].history.counts.sum() == actual_of_ones[0].history.counts.sum() == 2 * B
 
 
 class FirstLogit:
