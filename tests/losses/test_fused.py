@@ -87,7 +87,10 @@ def test_losses_are_those_of_the_definition(name, belief):
 
 
 NARROW = (("marginal", "float32"), ("gaussian", "float32"))  # bfloat16 beside PyTorch, in parity_tests
-NARROW_TOO = (("masked", "float32"), ("marginal", "bfloat16"), ("masked", "bfloat16"))
+NARROW_TOO = (
+    *(("uniform", "float32"), ("masked", "float32")),
+    *(("uniform", "bfloat16"), ("marginal", "bfloat16"), ("masked", "bfloat16")),
+)
 
 
 @pytest.mark.optimised
@@ -118,7 +121,7 @@ def losses_and_gradient(name, logits):
 
 
 def vocabulary_cases():
-    for name in ("uniform", "masked"):  # of any other mixing it is the program of the uniform one
+    for name in ("uniform", "extra mask", "masked"):
         for belief in ("d3pm", "leave_one_out", "denoiser"):
             if (name, belief) == ("uniform", "d3pm"):
                 yield pytest.param(name, belief)
