@@ -96,9 +96,13 @@ def true_reverse(p, Q, Qbar_s, axis):
     return np.divide(joint, total[:, None], out=np.zeros_like(joint), where=total[:, None] > 0), total
 
 
-@partial(jax.jit, static_argnames="belief")
-def chain(process, p0, xt, t, belief):
-    return jnp.exp(d3pm.p_logits(process, jnp.log(p0), xt, t, belief=belief))
+@jax.jit
+def chains(process, probabilities, xt, t):
+    """p(x_{t-1} | x_t) under every belief, from its probabilities."""
+    return {
+        belief: jnp.exp(d3pm.p_logits(process, jnp.log(p0), xt, t, belief=belief))
+        for belief, p0 in probabilities.items()
+    }
 
 
 def excess(name, K, D):
@@ -108,19 +112,21 @@ def excess(name, K, D):
     Q = np.asarray(process.Q(jnp.arange(T + 1)))
     Qbar = np.asarray(process.Qbar(jnp.arange(T + 1)))
     xt = states(K, D)
+    # States of two positions are repeated to as many as three have, so that both are the same program.
+    repeated = np.arange(K**3) % len(xt)
     nats = dict.fromkeys(BELIEFS, 0.0)
     for axis in range(D):
         exact_beliefs = [exact(p, Qbar[t], axis) for t in range(1, T + 1)]
-        loo = np.stack([loo for loo, _ in exact_beliefs])
-        denoiser = np.stack([denoiser for _, denoiser in exact_beliefs])
+        loo = np.stack([loo for loo, _ in exact_beliefs])[:, repeated]
+        denoiser = np.stack([denoiser for _, denoiser in exact_beliefs])[:, repeated]
         probabilities = {"d3pm": denoiser, "leave_one_out": loo, "denoiser": denoiser}
-        steps = jnp.repeat(jnp.arange(1, T + 1), len(xt)).reshape(T, -1)
-        x = jnp.broadcast_to(jnp.asarray(xt[:, axis], jnp.int32), steps.shape)
-        chains = {b: np.asarray(chain(process, jnp.asarray(probabilities[b]), x, steps, b)) for b in BELIEFS}
+        steps = np.repeat(np.arange(1, T + 1), len(repeated)).reshape(T, -1)
+        x = np.broadcast_to(xt[repeated, axis].astype(np.int32), steps.shape)
+        reverse = jax.tree.map(np.asarray, chains(process, probabilities, x, steps))
         for t in range(1, T + 1):
             truth, weight = true_reverse(p, Q[t], Qbar[t - 1], axis)
             for belief in BELIEFS:
-                nats[belief] += weight @ divergence(truth, chains[belief][t - 1]) / D
+                nats[belief] += weight @ divergence(truth, reverse[belief][t - 1, : len(xt)]) / D
     return nats
 
 
