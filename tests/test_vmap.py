@@ -23,7 +23,7 @@ PROCESSES = {
     "absorbing": lambda beta: d3pm.absorbing(beta, K, 1),
     "dense": lambda beta: d3pm.random_walk(beta, np.roll(np.eye(K), 1, axis=1) * 0.5 + 0.1),
 }
-OTHERS = ("masked gaussian", "uniform", "absorbing", "dense")
+OTHER_KINDS = ("uniform", "absorbing")  # of a pi, which draws and losses alone tell from "marginal"
 ON_HOST = {  # NumPy in, NumPy or a process out
     *(
         "absorbing",
@@ -61,15 +61,28 @@ def examples():
     return {k: jnp.asarray(x) for k, x in arrays.items()}
 
 
-def steps(process, logits, x0, xt, t, u, v):
-    """Every kernel of one step of a process, of one example [2, 3]."""
+def closed_forms(process, logits, x0, xt, t, u, v):
+    """The kernels that have a form of their own for each kind of pi, of one example [2, 3]."""
     value, gradient = jax.value_and_grad(lambda x: d3pm.hybrid(process, x, x0, xt, t, 0.1).loss[:, 1:].sum())(
         logits
     )
     return {
+        "q_sample": d3pm.q_sample(process, x0, t, u),
+        "hybrid": (value, gradient),
+        "hybrid of other beliefs": [
+            d3pm.hybrid(process, logits, x0, xt, t, 0.1, belief=belief).loss
+            for belief in ("leave_one_out", "denoiser")
+        ],
+        "losses.marginal_kl": losses.marginal_kl(process, logits, x0, t - 1),
+    }
+
+
+def steps(process, logits, x0, xt, t, u, v):
+    """Every kernel of one step of a process, of one example [2, 3]."""
+    return {
+        **closed_forms(process, logits, x0, xt, t, u, v),
         "members": (process.Q(t), process.Qbar(t), process.log_q_x0(xt, t), process.draw_prior(u)),
         "log_p_x0": d3pm.log_p_x0(process, logits),
-        "q_sample": d3pm.q_sample(process, x0, t, u),
         "q_posterior": d3pm.q_posterior(process, x0, xt, t),
         "p_logits": d3pm.p_logits(process, logits, xt, t, "official"),
         "p_prev": d3pm.p_prev(process, logits, xt, t),
@@ -77,14 +90,11 @@ def steps(process, logits, x0, xt, t, u, v):
         "direct_kl": d3pm.direct_kl(process, logits, x0, xt, t),
         "cross_entropy": d3pm.cross_entropy(process, logits, x0),
         "smoothed_cross_entropy": d3pm.smoothed_cross_entropy(process, logits[1], x0[1], 0.1),
-        "hybrid": (value, gradient),
         "beliefs": (
             beliefs.to_denoiser(process, logits, xt, t),
             beliefs.to_leave_one_out(process, logits, xt, t),
             d3pm.p_logits(process, logits, xt, t, belief="denoiser"),
-            d3pm.hybrid(process, logits, x0, xt, t, 0.1, belief="leave_one_out").loss,
         ),
-        "losses.marginal_kl": losses.marginal_kl(process, logits, x0, t - 1),
         "prior_kl": d3pm.prior_kl(process, x0),
         "stochastic_bound": d3pm.stochastic_bound(process, u, x0, jnp.where(t > T // 2, 0.2, 0.1)),
         "compat": (
@@ -206,15 +216,22 @@ def check_vmap(f, name):
         assert_examples_differ(expected)
 
 
-@pytest.mark.parametrize("name", ["marginal", *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)])
+# On top of a Gaussian the mask calls all that there is of matrices.
+@pytest.mark.parametrize("name", ["marginal", pytest.param("masked gaussian", marks=pytest.mark.slow)])
 def test_kernels_of_a_step(name, x64):
     check_vmap(steps, name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["uniform", "masked gaussian"])  # they call what the kernels of a step call
-def test_kernels_of_many_steps(name, x64):
-    check_vmap(chains, name)
+@pytest.mark.parametrize("name", OTHER_KINDS)
+def test_closed_forms_of_a_step(name, x64):
+    check_vmap(closed_forms, name)
+
+
+@pytest.mark.slow
+def test_kernels_of_many_steps(x64):
+    """They call what the kernels of a step call, of any family: of one inside another here."""
+    check_vmap(chains, "masked gaussian")
 
 
 def test_kernels_of_arrays(x64):
