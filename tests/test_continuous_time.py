@@ -137,7 +137,7 @@ def test_an_objective_is_the_limit_of_the_bound_of_many_steps(objective, K, mask
     power = 4 if mask_id is None else 1
     limit = expectation(objective, K, 3, mask_id, nodes=200, power=power)
     bounds = []
-    for T in (128, 256, 512, 1024):
+    for T in (256, 512, 1024):
         beta = objective.alpha.build(T)
         if mask_id is None:
             process = d3pm.uniform(beta, K)
