@@ -57,10 +57,24 @@ def test_what_is_not_built_from_a_file_is_said(tmp_path):
 @pytest.mark.slow
 def test_a_run_has_the_same_bound_and_samples_in_both(tmp_path, monkeypatch, capsys):
     tiny.write_run(tmp_path / "run", tiny.get_config())
-    words = ["trained", str(tmp_path / "run"), "--steps", "6", "--limit", "5", "--samples", "3"]
-    monkeypatch.setattr("sys.argv", words)
+    words = ["trained", str(tmp_path / "run"), "--limit", "5", "--samples", "3"]
+    monkeypatch.setattr("sys.argv", [*words, "--steps", "6"])
+    compare = trained.compare
+    compared = []
+
+    def recorded_compare(*args):
+        compared.append(args)
+        return compare(*args)
+
+    monkeypatch.setattr(trained, "compare", recorded_compare)
     assert trained.main() == 0
     assert "3 samples: 0 differ, in 0 of 192 elements" in capsys.readouterr().out
-    sample = trained.Twin.sample
-    monkeypatch.setattr(trained.Twin, "sample", lambda *args: 1 - sample(*args))
+
+    # Once more with the same run of 6 steps, whose programs are compiled, and the same twin.
+    ((run, twin, *_),) = compared
+    sample = twin.sample
+    monkeypatch.setattr(twin, "sample", lambda *args: 1 - sample(*args))
+    monkeypatch.setattr(trained.arguments, "open_named", lambda *args: run)
+    monkeypatch.setattr(trained, "Twin", lambda *args: twin)
+    monkeypatch.setattr("sys.argv", words)
     assert trained.main() == 1
