@@ -43,17 +43,23 @@ def short_compilation(tmp_path_factory):
     threadpoolctl.threadpool_limits(1)  # matrices are small: a second thread mostly waits for the first
 
 
-# Files whose slow tests take longest. A file stays on one worker: the long ones come first, so that no worker
-# is left alone with one at the end.
+# Files whose slow tests take longest in one of the passes. A file stays on one worker: the long ones come
+# first, so that no worker is left alone with one at the end.
 LONGEST = (
     "tests/test_notebooks.py",
     "tests/cli/test_processes.py",
     "tests/runs/test_layouts.py",
+    "tests/evaluation/test_digit_features.py",
+    "tests/lowering/test_programs.py",
+    "tests/numerics/test_inverse_cdf.py",
+    "tests/cli/test_stopped.py",
+    "tests/checks/test_checks.py",
     "tests/compat/test_figures.py",
+    "tests/losses/test_fused.py",
     "tests/lowering/test_forms.py",
-    "tests/models/test_remat.py",
+    "tests/test_readme.py",
     "tests/test_accelerator_kit.py",
-    "tests/storage/test_damage.py",
+    "tests/test_vmap.py",
     "parity_tests/test_procedures.py",
 )
 
