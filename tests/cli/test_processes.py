@@ -123,18 +123,21 @@ def test_what_two_evaluate_and_sample_is_what_one_does(run, whole, small_network
 
 def start_and_wait_for_checkpoint(start, workdir, words):
     """Starts two processes, and waits until they have saved what they trained."""
-    folder = workdir / "checkpoints"
-    steps_before = checkpoint.list_steps(folder)
+
+    def last_step():
+        return max(checkpoint.list_steps(workdir / "checkpoints"), default=-1)
+
+    step = last_step()
     processes = start(2, *words)
-    until(lambda: set(checkpoint.list_steps(folder)) - set(steps_before), processes)
+    until(lambda: last_step() > step, processes)
     return processes
 
 
-def test_a_signal_to_one_saves_and_stops_both_and_no_other_writes_meanwhile(start, run, tmp_path):
+def test_a_signal_to_one_saves_and_stops_both_and_no_other_writes_meanwhile(start, tmp_path):
+    """A run that SIGTERM has stopped goes on, and SIGINT stops it as SIGTERM does."""
     workdir = tmp_path / "run"
     processes = start_and_wait_for_checkpoint(start, workdir, train(workdir, *ENDLESS))
-    others = [*start(1, *resume(workdir)), *start(2, *resume(workdir))]
-    for code, _, errors in ended(others):
+    for code, _, errors in ended(start(2, *resume(workdir))):
         assert code == 1
         assert re.fullmatch(r"d3pm train: error: another `d3pm train` is writing to [^\n]+\n", errors)
     for number, index in ((signal.SIGTERM, 1), (signal.SIGINT, 0)):
@@ -147,8 +150,6 @@ def test_a_signal_to_one_saves_and_stops_both_and_no_other_writes_meanwhile(star
         assert (first[0], second[0]) == (130, 130)
         step = int(re.search(r"stopped by SIGTERM, saved step (\d+)\n", first[1])[1])
         assert checkpoint.list_steps(workdir / "checkpoints")[-1] == step
-    text = run(2, *resume(workdir, "--train.steps", step + 2))
-    assert f"trained to step {step + 2}" in text
 
 
 def test_a_peer_that_dies_takes_the_others_along(start, run, tmp_path):
