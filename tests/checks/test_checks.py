@@ -62,22 +62,27 @@ def test_what_only_a_run_can_see_is_marked():
 def test_of_every_family_what_only_a_run_can_see_is_marked(family):
     """By functions of a process. Others know no family, and all of "uniform" is in the whole table.
 
-    So are the methods of every other process of its class, "absorbing" and "marginal" among them.
+    So are the methods of every other process of its class, "absorbing" and "marginal" among them, and what
+    loops over functions of a step.
     """
     process = table.PROCESSES[family]
-    names = {call.name for call in table.public(process) if call.of_process}
+    loops = ("likelihood.", "sampling.")
+    names = {
+        call.name for call in table.public(process) if call.of_process and not call.name.startswith(loops)
+    }
     counts = defects(process, True, lambda *call: call[0] in names and is_out_of_range(*call))
     assert counts["marked"] > 200
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--jit"]], ids=["eager", "jit"])
-def test_the_whole_table_without_the_checks_of_these_tests(options):
+def test_the_whole_table_without_the_checks_of_these_tests():
     """As users have it: in a process of its own."""
     run = subprocess.run(
-        [sys.executable, "-m", "tests.checks.table", *options], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "tests.checks.table"], capture_output=True, text=True, check=True
     )
-    assert run.stdout.strip().endswith("0 unclear, 0 silent, 0 spread"), run.stdout
+    lines = run.stdout.strip().splitlines()
+    assert [line.split(":")[0] for line in lines] == ["eager", "jit"], run.stdout  # a defect is one line more
+    assert all(line.endswith(", 0 unclear, 0 silent, 0 spread") for line in lines), run.stdout
 
 
 def test_a_kernel_that_was_called_before_is_checked_again():
