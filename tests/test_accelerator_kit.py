@@ -5,12 +5,12 @@ import importlib
 import math
 import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 import d3pm_jax
@@ -130,48 +130,87 @@ def test_a_full_run_that_has_no_time(part, monkeypatch, capsys):
     assert ["bfloat16" in line.split(" | ")[0] for line in lines[:5]] == [True, True, True, True, False]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "line"),
-    [("hybrid", "hybrid loss and gradient, uniform"), ("categorical", "categorical from logits")],
-)
-def test_a_wrong_kernel_is_told(part, monkeypatch, capsys, name, line):
-    """A loss whose cross entropy weighs twice as much, draws whose noise is 1% too small."""
-    kernels = part("kernels")
-    right = getattr(d3pm_jax, name)
-    wrong = {
-        "hybrid": lambda process, logits, x0, xt, t, weight, **more: right(
-            process, logits, x0, xt, t, 2 * weight, **more
-        ),
-        "categorical": lambda logits, u: right(logits, 0.99 * u),
-    }
-    monkeypatch.setattr(d3pm_jax, name, wrong[name])
-    monkeypatch.setattr(kernels, "FAMILIES", {"uniform": kernels.FAMILIES["uniform"]})
-    monkeypatch.setattr(sys, "argv", ["accelerator.py", "kernels"])
+def run_kit(part):
+    """Runs the kit as if in a process of its own, and returns its status."""
+    # What is compiled has right kernels or wrong ones in it, under the same name.
     jax.clear_caches()
     with contextlib.ExitStack() as settings:
         settings.enter_context(jax.numpy_rank_promotion("allow"))
         settings.enter_context(jax.debug_key_reuse(False))
-        assert part("accelerator").main() == 1
-    rows = cells(capsys.readouterr().out)
-    assert len(rows) == 4
-    assert rows[line][:5] == [""] * 5
-    assert rows[line][5].startswith("WRONG: ours ")
-    others = [row for what, row in rows.items() if what != line]
-    assert all(row[0] and row[5].startswith("yes: ") for row in others)
+        settings.callback(jax.clear_caches)
+        return part("accelerator").main()
 
 
 @pytest.mark.slow
-def test_the_whole_kit_in_small():
-    done = subprocess.run([sys.executable, FOLDER / "accelerator.py"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = cells(done.stdout)
+def test_wrong_kernels_are_told(part, monkeypatch, capsys):
+    """A loss whose cross entropy weighs twice as much, draws whose noise is 1% too small."""
+    kernels = part("kernels")
+    right_hybrid = d3pm_jax.hybrid
+    right_categorical = d3pm_jax.categorical
+
+    def hybrid(process, logits, x0, xt, t, weight, **more):
+        return right_hybrid(process, logits, x0, xt, t, 2 * weight, **more)
+
+    monkeypatch.setattr(d3pm_jax, "hybrid", hybrid)
+    monkeypatch.setattr(d3pm_jax, "categorical", lambda logits, u: right_categorical(logits, 0.99 * u))
+    monkeypatch.setattr(kernels, "FAMILIES", {"uniform": kernels.FAMILIES["uniform"]})
+    monkeypatch.setattr(sys, "argv", ["accelerator.py", "kernels"])
+    assert run_kit(part) == 1
+    rows = cells(capsys.readouterr().out)
+    assert len(rows) == 4
+    for what in ("hybrid loss and gradient, uniform", "categorical from logits"):
+        row = rows.pop(what)
+        assert row[:5] == [""] * 5
+        assert row[5].startswith("WRONG: ours ")
+    assert all(row[0] and row[5].startswith("yes: ") for row in rows.values())
+
+
+@pytest.fixture
+def small_networks(part, monkeypatch):
+    """Networks of few layers, wide enough for bfloat16, each made once; and one thread for PyTorch."""
+    networks = part("networks")
+    jax_training = networks.jax_training
+    made = {}
+
+    def make_once(net, bfloat16):
+        name = (net.name, bfloat16)
+        if name not in made:
+            made[name] = jax_training(net, bfloat16)
+        graphdef, state, *functions = made[name]
+        return graphdef, jax.tree.map(jnp.copy, state), *functions  # a step takes the memory of its state
+
+    monkeypatch.setattr(networks, "jax_training", make_once)
+    small = part("accelerator_networks").SMALL
+    fewer_layers = {
+        "U-Net": {"ch": 64, "ch_mult": (1,), "num_res_blocks": 0, "attn_resolutions": ()},
+        "transformer": {"num_layers": 1},
+    }
+    for name, options in fewer_layers.items():
+        monkeypatch.setitem(small, name, small[name]._replace(options=small[name].options | options))
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_networks")
+def test_the_whole_kit_in_small(part, monkeypatch, capsys):
+    """With one round, since how long something takes is not looked at here."""
+    monkeypatch.setattr(part("measuring"), "ROUNDS", 1)
+    monkeypatch.setattr(part("measuring"), "LEAST", 0.0)
+    monkeypatch.setattr(sys, "argv", ["accelerator.py"])
+    status = run_kit(part)
+    printed = capsys.readouterr().out
+    assert status == 0, printed
+    rows = cells(printed)
     parity = {what for what, line in rows.items() if line[5].startswith("NOT COMPARED: needs a GPU")}
     assert parity == {f"parity_tests --device gpu --dtype {x}" for x in ("bfloat16", "float32", "float64")}
     timed = [line for what, line in rows.items() if what not in parity]
     assert all(line[0] and line[5].startswith("yes: ") for line in timed)
     kinds = ("copy", "hybrid", "q_sample", "categorical", "reverse chain", "U-Net", "transformer")
     assert [sum(what.startswith(kind) for what in rows) for kind in kinds] == [1, 3, 3, 1, 1, 3, 3]
-    versions, counts = done.stdout.splitlines()[-2:]
+    versions, counts = printed.splitlines()[-2:]
     assert re.match(r"device cpu, .*jax [\d.]+, jaxlib [\d.]+, .*python 3.*; small sizes$", versions)
     assert counts == "15 rows right, 0 wrong or not run, 3 left out"
