@@ -20,10 +20,10 @@ def load(name):
     return module
 
 
-def run(name, capsys):
+def run(name, capsys, **smaller):
     """The bound that it prints."""
     with jax.numpy_rank_promotion("allow"):
-        load(name).main(**SMALL)
+        load(name).main(**SMALL | smaller)
     printed = capsys.readouterr().out
     assert re.match(r"step +0  loss 0\.\d+", printed)
     return float(re.search(r"^test bits/dim: (\S+)", printed, re.M)[1])
@@ -56,7 +56,7 @@ def test_linen_network(capsys):
 
 @pytest.mark.slow  # its process is tested below, and one like it in tests/processes
 def test_own_process_and_loss(capsys):
-    assert 1.5 < run("own_process_and_loss", capsys) < 3  # 3.65 after one step
+    assert 1.5 < run("own_process_and_loss", capsys, batch=8, held_out=2) < 3  # 3.65 after one step
 
 
 def test_characters_of_the_same_habits_are_near(tmp_path, capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """The Python blocks of the README and of the docs run, in order, in one namespace for each page."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -107,10 +108,12 @@ def test_page(page, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_twin_of_the_readme_computes_what_the_run_does(tmp_path, monkeypatch):
-    """The network of the demo, with random weights, in a run of its own."""
+    """The network of the demo, narrower and with random weights, in a run of its own."""
     torch = pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
-    tiny.write_run(Path("runs/digits"), config_io.read_config_file(ROOT / "configs/digits_gaussian.py"))
+    config = config_io.read_config_file(ROOT / "configs/digits_gaussian.py")
+    model = dataclasses.replace(config.model, ch=8, num_res_blocks=0)
+    tiny.write_run(Path("runs/digits"), dataclasses.replace(config, model=model))
     assert status("export", "runs/digits", "--to", "torch") == 0
     torch.manual_seed(0)
     names = {}
