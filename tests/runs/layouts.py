@@ -17,7 +17,7 @@ from d3pm_jax.training.step import make_step
 K = 12
 L = 16
 B = 16
-STEPS = 20
+STEPS = 10
 
 
 def get_config(fsdp):

@@ -2,6 +2,8 @@
 
 import json
 import socket
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,15 +13,22 @@ from tests.runs import layouts, sharded_memory
 
 pytestmark = pytest.mark.slow
 
-BOTH_TYPES = ("float32", "float64")
-# Name -> devices of a process, fsdp, and types. What float32 alone shows is rounding, which has every reason
-# to differ where both axes of the mesh are cut.
+
+class Layout(NamedTuple):
+    devices: int  # of a process
+    fsdp: int
+    dtypes: tuple[str, ...] = ("float64",)
+
+
+# What float32 alone shows is rounding, which has every reason to differ where both axes of the mesh are cut.
 LAYOUTS = {
-    "one": (1, 1, BOTH_TYPES),
-    "eight": (8, 1, ("float64",)),
-    "eight cut by 4": (8, 4, BOTH_TYPES),
-    "two by two": (2, 4, ("float64",)),
+    "one": Layout(1, 1, ("float32", "float64")),
+    "eight": Layout(8, 1),
+    "eight cut by 4": Layout(8, 4, ("float32", "float64")),
+    "two by two": Layout(2, 4),
 }
+# How far results may be apart, by type and step.
+LIMITS = {"float32": {1: 1e-6}, "float64": {1: 1e-10, layouts.STEPS: 1e-10}}
 
 
 @pytest.fixture(scope="module")
@@ -28,22 +37,13 @@ def results_by_layout(tmp_path_factory):
     folder = tmp_path_factory.mktemp("layouts")
     with socket.create_server(("", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    for name, (devices, fsdp, dtypes) in LAYOUTS.items():
+    for name, layout in LAYOUTS.items():
+        arguments = (folder / f"{name}.npz", layout.fsdp, layout.dtypes)
         places = [()]
         if name == "two by two":
             places = [(address, 2, i) for i in range(2)]
-        processes = [
-            Fork(
-                folder,
-                layouts.main,
-                folder / f"{name}.npz",
-                fsdp,
-                dtypes,
-                *place,
-                JAX_NUM_CPU_DEVICES=devices,
-            )
-            for place in places
-        ]
+        start = partial(Fork, folder, layouts.main, *arguments, JAX_NUM_CPU_DEVICES=layout.devices)
+        processes = [start(*place) for place in places]
         for process in processes:
             _, errors = process.communicate(timeout=400)
             assert process.returncode == 0, errors
@@ -54,21 +54,20 @@ def results_by_layout(tmp_path_factory):
 def test_a_layout_changes_no_more_than_rounding(layout, results_by_layout):
     reference = results_by_layout["one"]
     result = results_by_layout[layout]
-    limits = {"1, float32": 1e-6, "1, float64": 1e-10, "20, float64": 1e-10}
-    for what in ("metrics", "state"):
-        for name, limit in limits.items():
-            if f"{what} {name}" not in result:
-                assert "float32" not in LAYOUTS[layout][2]
-                continue
-            apart = np.abs(reference[f"{what} {name}"] - result[f"{what} {name}"]).max()
-            print(f"{layout}: {what} after step {name}: {apart:.1e} apart")
-            assert apart < limit
+    dtypes = LAYOUTS[layout].dtypes
+    for dtype in dtypes:
+        for step, limit in LIMITS[dtype].items():
+            for what in ("metrics", "state"):
+                name = f"{what} {step}, {dtype}"
+                apart = np.abs(reference[name] - result[name]).max()
+                print(f"{layout}: {what} after step {step}, {dtype}: {apart:.1e} apart")
+                assert apart < limit
     np.testing.assert_array_equal(reference["samples, float64"], result["samples, float64"])
-    if "float32" in LAYOUTS[layout][2]:
+    if "float32" in dtypes:
         differ = (reference["samples, float32"] != result["samples, float32"]).mean()
         print(f"{layout}: {differ:.2%} of samples differ in float32")
         assert differ <= 1e-3
-    assert (reference["state 20, float64"] != reference["state 1, float64"]).all()
+    assert (reference[f"state {layouts.STEPS}, float64"] != reference["state 1, float64"]).all()
 
 
 def test_a_state_cut_over_four_devices_takes_a_quarter_of_each(tmp_path):
