@@ -165,8 +165,8 @@ def with_fewer_layers(config):
 def test_the_training_step_of_a_config(path, tmp_path, monkeypatch):
     """A transformer has a loop over its layers, forward and backward.
 
-    What is asserted of a step does not depend on how often a layer is repeated: that several levels add nothing
-    is seen in one config.
+    What is asserted of a step does not depend on how often a layer is repeated: that several levels add
+    nothing is seen in one config.
     """
     monkeypatch.chdir(tmp_path)
     config, description = opened(path)
