@@ -265,11 +265,12 @@ def draw_torch(
 def _network(setting: Setting, arrays: Arrays) -> tuple[Predict, Any]:
     """The network as a function of its parameters, and these weights of the twin as its parameters."""
     spec = settings.config(setting)
-    predict, init = network.split_network(spec, Description(setting.problem.shape, K), spec.process.build())
+    description = Description(setting.problem.shape, K)
+    functions = network.split_network(spec, description, spec.process.build())
     dtype = jax.dtypes.canonicalize_dtype(float)
-    shapes = jax.eval_shape(init, jax.random.key(0))
+    shapes = jax.eval_shape(functions.init, jax.random.key(0))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), shapes)
-    return predict, twin_weights.from_torch(shapes, arrays)
+    return functions.predict, twin_weights.from_torch(shapes, arrays)
 
 
 def _twin(setting: Setting, arrays: Arrays) -> tuple[torch.nn.Module, Callable]:

@@ -49,6 +49,11 @@ def check_own_parts(names):
     assert names["x0"].shape == (4, 24)
     assert names["x0"].max() < 3
     assert names["run"].step == 20
+    ours = names["twin"].to_torch(
+        names["nnx"].state(names["network"], names["nnx"].Not(names["nnx"].RngState))
+    )
+    for name, tensor in names["in_torch"].state_dict().items():
+        np.testing.assert_array_equal(ours[name], tensor)
 
 
 def check_compat(names):

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from d3pm_jax.config import Adam, Config, Digits, Linear, Train, UNet, Uniform
 from d3pm_jax.data import Description
-from d3pm_jax.parts import build
+from d3pm_jax.parts import build, network
 from d3pm_jax.storage import checkpoint, names, run_folder
 
 DIGITS = Description((8, 8, 1), 17, 10, "image")
@@ -61,4 +61,4 @@ def split(config, description, process):
     def init(key):
         return {"table": {"kernel": 0.1 * jax.random.normal(key, (K, K))}, "late": {"bias": jnp.zeros(K)}}
 
-    return predict, init
+    return network.Network(predict, init)

@@ -20,7 +20,8 @@ class ExportCommand(Checkpoint):
 
     The tensors have the names and layouts of torch_ref.models, in float32, to the bit; the config as JSON and
     the step are in the metadata. torch_ref.runs.exported.denoiser(FILE) is the network in PyTorch;
-    safetensors.torch.load_file and `d3pm import` read the tensors.
+    safetensors.torch.load_file and `d3pm import` read the tensors. Those of a network of your own are named
+    by the same rule, its batch statistics too: see docs/own-parts.md.
     """
 
     to: Annotated[Literal["torch"] | None, name_option(help_behavior_hint="(required)")] = None
@@ -42,6 +43,6 @@ def execute(command: ExportCommand, words: list[str]) -> int:
     run = open_named(command, 1, folder=path.parent)
     exported.export(run, path, command.raw)
     weights = "raw" if command.raw else "ema"
-    sizes = [x.size for x in jax.tree.leaves(run.params)]
+    sizes = [x.size for x in jax.tree.leaves(run.params)]  # batch statistics and constants too
     print(f"{weights} weights of step {run.step}, {len(sizes)} tensors, {sum(sizes):,} numbers: {path}")
     return 0

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from d3pm_jax import compat, config as configs
 from d3pm_jax.config import Config, Head, LogisticHead, Model, Spec, io as config_io
@@ -17,6 +16,7 @@ from d3pm_jax.contrib.layout import MOST_STEPS, Foreign
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.models.backbone import padded_size
+from d3pm_jax.models.variables import SplitModule
 from d3pm_jax.parts import begin, build
 from d3pm_jax.runs import exported
 from d3pm_jax.storage.names import WEIGHTS
@@ -86,17 +86,17 @@ def description_of(foreign: Foreign, size: tuple[int, int]) -> Description:
     return Description((*size, foreign.channels), foreign.K, foreign.classes, "image")
 
 
-def build_parameters(foreign: Foreign, model: Model, description: Description) -> tuple[Any, Params]:
-    """Returns the graph of the network and its parameters, float32.
+def build_parameters(foreign: Foreign, model: Model, description: Description) -> tuple[SplitModule, Params]:
+    """Returns the network without its parameters, and these, float32.
 
     Raises:
         UserError: the tensors are of no such network.
     """
     spec = Spec(description.shape, foreign.K, head_of(foreign).outputs, foreign.classes, foreign.T)
     try:
-        graph, shapes = exported.build_graph(model, spec)
+        module, shapes = exported.split_model(model, spec)
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), shapes)
-        return graph, twin.from_torch(like, foreign.tensors)
+        return module, twin.from_torch(like, foreign.tensors)
     except (ValueError, TypeError) as error:
         reason = one_line(error, 300)
         raise UserError(f"the network of {foreign.program} cannot be built: {reason}") from error
@@ -213,7 +213,7 @@ def logit_difference(check: ProgramOutput, foreign: Foreign, model: Model, wide:
 
     def logits(params: Params, xt: jax.Array, t: jax.Array, label: jax.Array | None) -> jax.Array:
         labels = {} if label is None else {"label": label}
-        output = nnx.merge(graph, params)(xt, t, **labels)
+        output = module.merge(params)(xt, t, **labels)
         if not foreign.logistic:
             return head_of(foreign).logits(output, xt, foreign.K)
         # The program adds an epsilon to the logits of its logistic head, as `compat` does and a head of ours
@@ -223,7 +223,7 @@ def logit_difference(check: ProgramOutput, foreign: Foreign, model: Model, wide:
         return compat.logistic(jnp.tanh(loc), output[..., 1], foreign.K)
 
     with jax.enable_x64(wide), jax.default_matmul_precision("highest"):
-        graph, params = build_parameters(foreign, model, description)
+        module, params = build_parameters(foreign, model, description)
         params = exported.in_default_type(params)
         xt = jnp.asarray(check.xt)
         t = jnp.asarray(check.t)

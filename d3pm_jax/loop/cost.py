@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from d3pm_jax.machine import flops
 from d3pm_jax.machine.devices import batch_sharding
+from d3pm_jax.models.variables import split_variables
 from d3pm_jax.parts import build
-from d3pm_jax.training.step import StepNoise, batch_loss, draw_noise, make_update
+from d3pm_jax.training.step import StepNoise, batch_loss, draw_noise, make_update, without_buffers
 
 # FLOP per second of products of dense matrices in bfloat16 (float16 on a V100), by the kind that JAX names.
 # These are the numbers that the makers publish, without the factor 2 of sparsity. None was measured here.
@@ -64,17 +65,19 @@ def measure_step(parts: build.Parts) -> tuple[Cost, Any]:
     # their own.
     memory = compiled.memory_analysis()
     added = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    parameters = sum(x.size for x in jax.tree.leaves(parts.state.params))
+    params, _ = split_variables(parts.state.params)
+    parameters = sum(x.size for x in jax.tree.leaves(params))
     cost = Cost(parameters, flops_of_step(parts), memory.argument_size_in_bytes, added, seconds)
     return cost, compiled
 
 
 def flops_of_step(parts: build.Parts) -> int:
     """Counts the floating-point operations of a step on one device."""
-    loss = partial(batch_loss, parts.config.loss, parts.predict)
+    train_predict = parts.train_predict or without_buffers(parts.predict)
+    loss = partial(batch_loss, parts.config.loss, train_predict)
     batch, noise = abstract_inputs(parts)
     total = 1.0  # by which means are divided: its value does not change what is computed
-    inputs = (parts.state.params, parts.process, batch, noise, parts.key, total)
+    inputs = (*split_variables(parts.state.params), parts.process, batch, noise, parts.key, total)
     return flops.count_flops(loss, *inputs) // parts.mesh.size
 
 

@@ -15,11 +15,12 @@ from d3pm_jax.errors import as_user_error
 from d3pm_jax.evaluation.bound import count_elements, evaluate_bound, few_terms
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.loop import cost, presampled, sinks
-from d3pm_jax.loop.metrics import Window, leaf_names
+from d3pm_jax.loop.metrics import Window
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure.samples import make_sampler
+from d3pm_jax.models.variables import name_leaves, split_variables
 from d3pm_jax.parts import begin, build, splits
 from d3pm_jax.placing import place, place_part
 from d3pm_jax.storage import checkpoint, lock
@@ -236,9 +237,8 @@ class Outputs:
         self._log = log
         self._saver = saver
         self._sampler = make_sampler(parts, NUM_SAMPLES)
-        self._window = Window(
-            parts.process.T, leaf_names(parts.state.params), parts.config.train.max_nonfinite
-        )
+        params, _ = split_variables(parts.state.params)
+        self._window = Window(parts.process.T, name_leaves(params), parts.config.train.max_nonfinite)
         self._estimate_valid = None
         if valid_examples is not None:
             self._estimate_valid = make_estimate(parts, valid_examples)

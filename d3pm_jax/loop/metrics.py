@@ -13,7 +13,6 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.storage.names import LOSS_CURVE, METRICS
 from d3pm_jax.training.step import Metrics
-from d3pm_jax.types import Params
 
 CURE = "delete that line, or the file, which curves alone are drawn from"
 
@@ -77,12 +76,6 @@ def _cure(name: str, value: float, step: int) -> str:
     if step == 1 and name != "grad_norm":
         return "no update was made yet, look at the first weights of the network and the weights of the data"
     return "start anew with a lower optimizer.lr"
-
-
-def leaf_names(params: Params) -> list[str]:
-    """Names the leaves of parameters in their order, such as "layers.qkv.kernel"."""
-    paths = jax.tree_util.tree_flatten_with_path(params)[0]
-    return [jax.tree_util.keystr(p, simple=True, separator=".").removesuffix(".value") for p, _ in paths]
 
 
 class Window:

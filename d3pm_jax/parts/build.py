@@ -1,6 +1,7 @@
 """Builds what a config describes: process, network and state, placed on the devices."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from flax import nnx
+from flax.errors import FlaxError
 
 from d3pm_jax import kinds, likelihood, losses
 from d3pm_jax.config import Config, from_data, io as config_io
@@ -17,6 +20,7 @@ from d3pm_jax.data import Description, count_categories
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import batch_sharding, mesh_of, replicated_sharding, state_sharding
+from d3pm_jax.models.variables import name_leaves, split_variables
 from d3pm_jax.parts import network, splits
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
@@ -24,7 +28,7 @@ from d3pm_jax.sampling import even_grid
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.storage.names import CHECKPOINTS
 from d3pm_jax.training.state import TrainState, init_state
-from d3pm_jax.training.step import Predict
+from d3pm_jax.training.step import Predict, TrainPredict
 from d3pm_jax.types import Params
 
 Program = TypeVar("Program")
@@ -43,6 +47,7 @@ class Parts:
     mesh: jax.sharding.Mesh
     process: Process
     predict: Predict
+    train_predict: TrainPredict | None  # of a network with buffers, see `network.Network`
     init: Callable[[], TrainState]
     state: TrainState
     network: Predict  # like predict, for batches of any size, which is not spread over the devices
@@ -161,29 +166,33 @@ def build(
 
         config.head.check(full_process.K, getattr(config.process, "mask_id", None))
         process = with_steps(full_process, steps)
-        predict, init_params = network.split_network(config, description, full_process)
+        functions = network.split_network(config, description, full_process)
         classes = network.network_classes(config, description)
 
         def init() -> TrainState:
-            return _first_state(config, full_process.T, init_params(_keys(config)[0]))
+            return _first_state(config, full_process.T, functions.init(_keys(config)[0]))
 
         shapes = jax.eval_shape(init)
-    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+    except (ValueError, TypeError, OverflowError, MemoryError, FlaxError) as error:
         raise UserError(one_line(error, 1000)) from error
     process = place(process, replicated_sharding(mesh))
     key = jax.jit(lambda: _keys(config)[1], out_shardings=replicated_sharding(mesh))()
     state = jax.tree.map(lambda leaf: leaf.update(sharding=state_sharding(mesh, leaf.shape)), shapes)
-    predict_on_mesh = network.spread_over_mesh(predict, batch_sharding(mesh))
+    sharding = batch_sharding(mesh)
+    train_predict = None
+    if functions.train_predict is not None:
+        train_predict = network.spread_over_mesh(functions.train_predict, sharding)
     return Parts(
         config=config,
         description=description,
         kind=kind,
         mesh=mesh,
         process=process,
-        predict=predict_on_mesh,
+        predict=network.spread_over_mesh(functions.predict, sharding),
+        train_predict=train_predict,
         init=init,
         state=state,
-        network=predict,
+        network=functions.predict,
         key=key,
         classes=classes,
     )
@@ -229,6 +238,7 @@ def step_arguments(parts: Parts) -> dict[str, Any]:
         "timesteps": config.timesteps,
         "optimizer": config.optimizer.build(),
         "predict": parts.predict,
+        "train_predict": parts.train_predict,
         "ema_decay": config.train.ema_decay,
         "accumulate": config.train.accumulate,
         "layout": state_shardings(parts),
@@ -258,7 +268,7 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
         return step
 
     try:
-        state = checkpoint.restore_state(folder, cluster.run_on_first(find_step), parts.state)
+        state = _restore_or_sort(folder, cluster.run_on_first(find_step), parts)
     except checkpoint.CheckpointGone:
         # A training that still runs deletes its older checkpoints, and may do so between the choice of the
         # newest one and its reading: there is a newer one by now. With several processes the others may have
@@ -267,6 +277,40 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
             raise
         return restore_state(workdir, parts)
     return dataclasses.replace(parts, state=state)
+
+
+def _restore_or_sort(folder: Path, step: int, parts: Parts) -> TrainState:
+    """Restores the state of a step, also of a run that is older than buffers and trained them as parameters.
+
+    The moments that its optimizer has of buffers are dropped.
+    """
+    _, buffers = split_variables(parts.state.params)
+    try:
+        return checkpoint.restore_state(folder, step, parts.state)
+    except UserError as error:
+        if buffers is None or isinstance(error, checkpoint.CheckpointGone):
+            raise
+        older = dataclasses.replace(parts.state, opt_state=_moments_of_all(parts))
+        try:
+            state = checkpoint.restore_state(folder, step, older)
+        except UserError:
+            # It is of another network altogether, as the first error says.
+            raise error from None
+
+    def keep_params(moments: Any) -> Any:
+        return split_variables(moments)[0]
+
+    opt_state = jax.tree.map(keep_params, state.opt_state, is_leaf=lambda x: isinstance(x, nnx.State))
+    if cluster.is_first():
+        names = ", ".join(name_leaves(buffers))
+        print(f"note: {names} are no parameters: what the optimizer kept of them is dropped", file=sys.stderr)
+    return dataclasses.replace(state, opt_state=opt_state)
+
+
+def _moments_of_all(parts: Parts) -> Any:
+    """Returns the shapes of the state of an optimizer that has moments of buffers too."""
+    shapes = jax.eval_shape(parts.config.optimizer.build().init, parts.state.params)
+    return jax.tree.map(lambda leaf: leaf.update(sharding=state_sharding(parts.mesh, leaf.shape)), shapes)
 
 
 def make_caption(workdir: Path, parts: Parts, step: int) -> str:

@@ -1,8 +1,7 @@
 """Makes one pure function of parameters from a network and its head."""
 
-import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +10,28 @@ from jaxtyping import Array, Key
 
 from d3pm_jax.config import Config, Spec
 from d3pm_jax.data import Description
+from d3pm_jax.models import variables
 from d3pm_jax.processes import Process
-from d3pm_jax.training.step import Predict
+from d3pm_jax.training.step import Predict, TrainPredict
 from d3pm_jax.types import Params
 
-Init = Callable[[Array], Params]  # key -> parameters
+Init = Callable[[Array], Any]  # key -> parameters and buffers
 
 
-def split_network(config: Config, description: Description, process: Process) -> tuple[Predict, Init]:
-    """Splits the network of a config into two pure functions; nothing is computed yet.
+class Network(NamedTuple):
+    """Holds a network and its head as pure functions.
+
+    The parameters of a network, here and in all that calls these functions, are all of its variables: what is
+    trained, and where it has them batch statistics, constants and other buffers.
+    """
+
+    predict: Predict  # (params, xt, t, key=None, label=None, weight=None) -> logits of x_0 [B, *S, K]
+    init: Init
+    train_predict: TrainPredict | None = None  # with a key, -> (logits, buffers); None without buffers
+
+
+def split_network(config: Config, description: Description, process: Process) -> Network:
+    """Splits the network of a config into pure functions; nothing is computed yet.
 
     Args:
         config: of the run.
@@ -27,25 +39,34 @@ def split_network(config: Config, description: Description, process: Process) ->
         process: the forward process, all of its steps.
 
     Returns:
-        predict(params, xt, t, key=None, label=None, weight=None) -> logits of x_0 [B, *S, K], with dropout
-        when a key is passed; and init(key) -> params. Labels that the network ignores are not passed on.
+        Its functions. With a key the network is in training mode, with dropout; without, in evaluation mode.
+        Labels that the network ignores are not passed on.
 
     Raises:
-        ValueError: the network cannot be built for such data.
+        ValueError: the network cannot be built for such data, or changes its variables in shape.
     """
     head = config.head
     classes = network_classes(config, description)
     spec = Spec(description.shape, process.K, head.outputs, classes, process.T, config.train.remat)
 
-    def build(key: Array) -> nnx.Module:
+    def build(key: Array) -> Any:
         return config.model.build(spec, nnx.Rngs(key))
 
-    network = nnx.eval_shape(build, jax.random.key(0))
-    if not callable(network):
-        raise ValueError(f"{type(network).__name__} defines no __call__: write f(xt, t, *, label, key)")
-    graphdef, shapes = nnx.split(network)
-    takes_weight = "weight" in inspect.signature(network).parameters
+    module, shapes = variables.split_module(build)
+    takes_weight = "weight" in module.signature.parameters
     _check_padding(config, description, takes_weight)
+
+    def choose_inputs(
+        key: Key[Array, ""] | None, label: Array | None, weight: Array | None
+    ) -> dict[str, Any]:
+        inputs: dict[str, Any] = {}
+        if module.takes_keyword("key"):
+            inputs["key"] = key
+        if classes is not None:
+            inputs["label"] = label
+        if takes_weight:
+            inputs["weight"] = weight
+        return inputs
 
     def predict(
         params: Params,
@@ -55,26 +76,54 @@ def split_network(config: Config, description: Description, process: Process) ->
         label: Array | None = None,
         weight: Array | None = None,
     ) -> Array:
-        extra_inputs: dict[str, Any] = {}
-        if classes is not None:
-            extra_inputs["label"] = label
-        if takes_weight:
-            extra_inputs["weight"] = weight
-        output = nnx.merge(graphdef, params)(xt, t, key=key, **extra_inputs)
+        output = module.merge(params, key)(xt, t, **choose_inputs(key, label, weight))
         return head.logits(output, xt, spec.K)  # [B, *S, K]
 
+    def train_predict(
+        params: Params,
+        xt: Array,
+        t: Array,
+        key: Key[Array, ""],
+        label: Array | None = None,
+        weight: Array | None = None,
+    ) -> tuple[Array, Any]:
+        output, buffers = module.call(params, key, xt, t, **choose_inputs(key, label, weight))
+        return head.logits(output, xt, spec.K), buffers
+
     # It is called once on shapes without numbers, so that logits of another shape are refused before a run
-    # begins, and not by whatever meets them first.
-    x = jnp.zeros((1, *spec.shape), jnp.int32)
-    t = jnp.ones(1, jnp.int32)
+    # begins, and not by whatever meets them first. Two examples show what one would hide: a variable that
+    # takes the shape of a batch.
+    x = jnp.zeros((2, *spec.shape), jnp.int32)
+    t = jnp.ones(2, jnp.int32)
     label = None if classes is None else t
-    shape = jax.eval_shape(predict, shapes, x, t, jax.random.key(0), label).shape
-    if shape != (1, *spec.shape, spec.K):
+    logits, new_buffers = jax.eval_shape(train_predict, shapes, x, t, jax.random.key(0), label)
+    if logits.shape != (2, *spec.shape, spec.K):
         raise ValueError(
-            f"the network and its head give logits {list(shape)} for x {[1, *spec.shape]}: "
-            f"expected {[1, *spec.shape, spec.K]}"
+            f"the network and its head give logits {list(logits.shape)} for x {[2, *spec.shape]}: "
+            f"expected {[2, *spec.shape, spec.K]}"
         )
-    return predict, lambda key: nnx.split(build(key))[1]
+
+    def init(key: Array) -> Params:
+        return variables.init_variables(build, key)
+
+    _, buffers = variables.split_variables(shapes)
+    if buffers is None:
+        return Network(predict, init)
+    _check_buffers(buffers, new_buffers)
+    return Network(predict, init, train_predict)
+
+
+def _check_buffers(buffers: Params, new_buffers: Params) -> None:
+    """Raises ValueError where a call gives a buffer another shape or type."""
+    names = variables.name_leaves(buffers)
+    pairs = zip(names, jax.tree.leaves(buffers), jax.tree.leaves(new_buffers), strict=True)
+    for name, before, after in pairs:
+        if (before.shape, before.dtype) != (after.shape, after.dtype):
+            raise ValueError(
+                f"a call of the network makes its variable {name} {after.dtype} {list(after.shape)}, it was "
+                f"{before.dtype} {list(before.shape)}: keep its shape and type, and make what depends on a "
+                f"batch in __call__"
+            )
 
 
 def _check_padding(config: Config, description: Description, takes_weight: bool) -> None:
@@ -106,10 +155,10 @@ def network_classes(config: Config, description: Description) -> int | None:
     return classes
 
 
-def spread_over_mesh(predict: Predict, sharding: jax.sharding.Sharding) -> Predict:
+def spread_over_mesh(predict: Callable[..., Any], sharding: jax.sharding.Sharding) -> Callable[..., Any]:
     """Spreads x_t of predict, and so all that is computed from it, over the devices of a mesh."""
 
-    def predict_on_mesh(params: Params, xt: Array, *args: Any, **extra_inputs: Any) -> Array:
+    def predict_on_mesh(params: Params, xt: Array, *args: Any, **extra_inputs: Any) -> Any:
         return predict(params, jax.lax.with_sharding_constraint(xt, sharding), *args, **extra_inputs)
 
     return predict_on_mesh

@@ -11,6 +11,7 @@ from d3pm_jax import __version__
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_text
+from d3pm_jax.models.variables import split_variables
 from d3pm_jax.parts.build import name_process
 from d3pm_jax.report import curves, figures, folder, samples
 from d3pm_jax.report.folder import Reported
@@ -106,7 +107,8 @@ def _tabulate_overview(runs: Sequence[Reported]) -> Html:
     facts_of_runs = []
     for reported, quality in zip(runs, figures.select_best_quality(runs), strict=True):
         run = reported.run
-        numbers = sum(x.size for x in jax.tree.leaves(run.params))
+        params, _ = split_variables(run.params)
+        numbers = sum(x.size for x in jax.tree.leaves(params))
         shape = " x ".join(map(str, run.parts.description.shape))
         description = {
             "step": f"{run.step:,} of {run.config.train.steps:,}",

@@ -19,6 +19,7 @@ from d3pm_jax.config import Config, Head, Model, Spec, io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
+from d3pm_jax.models.variables import SplitModule, split_module
 from d3pm_jax.runs.run import Run
 from d3pm_jax.storage import run_folder
 from d3pm_jax.weights import twin
@@ -140,18 +141,24 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
     return logits
 
 
-def build_graph(model: Model, spec: Spec) -> tuple[Any, Any]:
-    """Returns the graph of a network and the shapes of its parameters; nothing is computed.
+def split_model(model: Model, spec: Spec) -> tuple[SplitModule, Any]:
+    """Splits the network of a spec into what merges it and the shapes of its variables; nothing is computed.
 
     Raises:
         ValueError: there is no such network.
     """
-    return nnx.split(nnx.eval_shape(lambda: model.build(spec, nnx.Rngs(0))))
+    return split_module(lambda key: model.build(spec, nnx.Rngs(key)))
 
 
 def in_default_type(params: Any) -> Any:
-    """Returns parameters in JAX's default type of floats."""
-    return jax.tree.map(lambda x: jnp.asarray(x, float), params)
+    """Returns variables with their floats in JAX's default type."""
+
+    def convert(x: Any) -> Array:
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            return jnp.asarray(x, float)
+        return jnp.asarray(x)
+
+    return jax.tree.map(convert, params)
 
 
 def _load_network_and_head(file: Path) -> tuple[nnx.Module, Head, int]:
@@ -165,7 +172,7 @@ def _load_network_and_head(file: Path) -> tuple[nnx.Module, Head, int]:
         description = run_folder.description_from_json(texts["data"].encode())
         classes = getattr(model, "classes", description.classes)
         spec = Spec(description.shape, process["K"], head.outputs, classes, process["T"])
-        graph, shapes = build_graph(model, spec)
+        module, _ = split_model(model, spec)
     except KeyError as error:
         raise ValueError(f"{file} has no {error} in its metadata: write it with d3pm export") from error
     except (ValueError, TypeError, AttributeError, UserError) as error:
@@ -174,6 +181,6 @@ def _load_network_and_head(file: Path) -> tuple[nnx.Module, Head, int]:
 
     # Files hold float32, also where JAX computes in float64: they are loaded as they are, and converted then.
     with jax.enable_x64(False):
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), shapes)
+        _, shapes = split_model(model, spec)
         params = twin.load(file, shapes)
-    return nnx.merge(graph, in_default_type(params)), head, spec.K
+    return module.merge(in_default_type(params)), head, spec.K

@@ -13,6 +13,7 @@ from jaxtyping import Array, Key
 
 from d3pm_jax.checks import values_in_range
 from d3pm_jax.losses.variational import per_step
+from d3pm_jax.models.variables import average_variables, merge_variables, split_variables
 from d3pm_jax.processes import Process
 from d3pm_jax.timesteps import LossHistory
 from d3pm_jax.training.state import TrainState
@@ -60,7 +61,11 @@ class StepNoise(NamedTuple):
 
 Metrics = dict[str, Array]
 Batch = Mapping[str, Array]  # "x" int32 [B, *S]; if there are any, "label" int32 [B] and "weight" [B, *S]
+Buffers = Any  # batch statistics and all other variables that are no parameters; None where there are none
 Predict = Callable[..., Array]  # (params, xt, time, key=None, label=None, weight=None) -> logits of x_0
+TrainPredict = Callable[
+    ..., tuple[Array, Buffers]
+]  # the same with a key, which also returns the buffers after
 TrainStep = Callable[
     ..., tuple[TrainState, Metrics]
 ]  # (state, process, batch, key, noise=None) -> (state, metrics)
@@ -104,17 +109,21 @@ def make_update(
     ema_decay: float,
     accumulate: int = 1,
     layout: TrainState | None = None,
+    train_predict: TrainPredict | None = None,
 ) -> Any:
     """Makes the compiled part of `make_step`, (state, process, batch, noise, key) -> (state, metrics).
 
     The memory of the state that is passed is used for the one that is returned.
     """
-    loss = partial(batch_loss, objective, predict)
+    loss = partial(batch_loss, objective, train_predict or without_buffers(predict))
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(layout, None))
     def update(state: TrainState, process: Process, batch: Batch, noise: StepNoise, key: Key[Array, ""]):
         key_dropout = _keys(key, state.step)[2]
-        grads, metrics, kl = _gradient(loss, accumulate, state.params, process, batch, noise, key_dropout)
+        params, buffers = split_variables(state.params)
+        grads, metrics, kl, new_buffers = _gradient(
+            loss, accumulate, params, buffers, process, batch, noise, key_dropout
+        )
         metrics["grad_norm"] = optax.tree.norm(grads)
 
         # All metrics decide, not the gradient alone: an infinite loss can have a finite gradient, as where a
@@ -130,11 +139,13 @@ def make_update(
         # A branch of `cond`, not a select between two results: only one of them is computed, and a skipped
         # step returns the very arrays it was passed, moments of the optimizer and history among them.
         def take_update() -> tuple[TrainState, Array]:
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-            params: Any = optax.apply_updates(state.params, updates)
-            ema: Any = optax.incremental_update(params, state.ema, 1.0 - decay)
+            updates, opt_state = optimizer.update(grads, state.opt_state, params)
+            variables = merge_variables(optax.apply_updates(params, updates), new_buffers)
+            ema = average_variables(state.ema, variables, 1.0 - decay)
             history = timesteps.update(state.history, noise.t, kl)
-            after = dataclasses.replace(state, params=params, ema=ema, opt_state=opt_state, history=history)
+            after = dataclasses.replace(
+                state, params=variables, ema=ema, opt_state=opt_state, history=history
+            )
             return after, jnp.int32(-1)
 
         def skip_update() -> tuple[TrainState, Array]:
@@ -159,6 +170,7 @@ def make_step(
     sharding: jax.sharding.Sharding | None = None,
     accumulate: int = 1,
     layout: TrainState | None = None,
+    train_predict: TrainPredict | None = None,
 ) -> TrainStep:
     """Makes the training step (state, process, batch, key, noise=None) -> (state, metrics).
 
@@ -171,12 +183,13 @@ def make_step(
     the place among the leaves of params of the first whose gradient is not finite, or -1.
 
     Where the loss, a mean or the norm is not finite, the step is skipped: parameters, their average,
-    optimizer and history stay as they are to the bit, while steps are counted on. Unlike that of
+    buffers, optimizer and history stay as they are to the bit, while steps are counted on. Unlike that of
     `optax.apply_if_finite` this rule has no state, looks at the loss too, and takes no pass over the gradient
     of its own.
 
     A batch that is taken in parts makes one step, that of the whole batch up to rounding, but for dropout,
-    which has a key for each part. Unlike with `optax.MultiSteps` the state knows nothing of it.
+    which has a key for each part, and for batch statistics, which each part makes and hands to the next.
+    Unlike with `optax.MultiSteps` the state knows nothing of it.
 
     Args:
         objective: what is minimised.
@@ -188,8 +201,12 @@ def make_step(
         sharding: of the batch and the noise, where they are spread over devices.
         accumulate: how many parts a batch is taken in, one after the other; divides B.
         layout: the sharding of each array of the state, where it is spread over devices.
+        train_predict: takes the place of predict in training where a network has buffers: called with a key,
+            it returns the logits and the buffers after the call.
     """
-    update = make_update(objective, timesteps, optimizer, predict, ema_decay, accumulate, layout)
+    update = make_update(
+        objective, timesteps, optimizer, predict, ema_decay, accumulate, layout, train_predict
+    )
 
     def step(
         state: TrainState, process: Process, batch: Batch, key: Key[Array, ""], noise: StepNoise | None = None
@@ -205,15 +222,16 @@ def make_step(
 
 
 def _gradient(
-    loss: Callable[..., tuple[Array, tuple[Metrics, Array]]],
+    loss: Callable[..., tuple[Array, tuple[Metrics, Array, Buffers]]],
     accumulate: int,
     params: Params,
+    buffers: Buffers,
     process: Process,
     batch: Batch,
     noise: StepNoise,
     key: Key[Array, ""],
-) -> tuple[Params, Metrics, Array]:
-    """Returns the gradient of the loss of a batch, its metrics, and the kl [B] of its examples.
+) -> tuple[Params, Metrics, Array, Buffers]:
+    """Returns the gradient of the loss of a batch, its metrics, the kl [B] of its examples, and the buffers.
 
     The batch is taken in `accumulate` parts, one after the other, to need the activations of one part alone.
     """
@@ -225,18 +243,20 @@ def _gradient(
         total = batch["x"].size
 
     def differentiate(
-        batch: Batch, noise: StepNoise, key: Key[Array, ""]
-    ) -> tuple[tuple[Params, Metrics], Array]:
-        grads, (metrics, kl) = jax.grad(loss, has_aux=True)(params, process, batch, noise, key, total)
-        return (grads, metrics), kl
+        buffers: Buffers, batch: Batch, noise: StepNoise, key: Key[Array, ""]
+    ) -> tuple[tuple[Params, Metrics], Array, Buffers]:
+        gradient = jax.grad(loss, has_aux=True)
+        grads, (metrics, kl, buffers) = gradient(params, buffers, process, batch, noise, key, total)
+        return (grads, metrics), kl, buffers
 
     if accumulate == 1:
-        (grads, metrics), kl = differentiate(batch, noise, key)
-        return grads, metrics, kl
+        (grads, metrics), kl, buffers = differentiate(buffers, batch, noise, key)
+        return grads, metrics, kl, buffers
 
-    def add_part(sums: tuple[Params, Metrics], part: tuple) -> tuple[tuple[Params, Metrics], Array]:
-        summands, kl = differentiate(*part)
-        return jax.tree.map(jnp.add, sums, summands), kl
+    def add_part(carry: tuple, part: tuple) -> tuple[tuple, Array]:
+        sums, buffers = carry
+        summands, kl, buffers = differentiate(buffers, *part)
+        return (jax.tree.map(jnp.add, sums, summands), buffers), kl
 
     # [B, ...] becomes [accumulate, B / accumulate, ...]: rows i, i + accumulate, ... are part i. Each device
     # holds rows of the batch that follow one another, and so has rows of every part: all devices compute on
@@ -253,26 +273,28 @@ def _gradient(
 
     # The scan starts from zeros of the shapes that the sums will have; `eval_shape` computes nothing.
     def first_summands() -> tuple[Params, Metrics]:
-        return differentiate(*jax.tree.map(lambda x: x[0], parts))[0]
+        return differentiate(buffers, *jax.tree.map(lambda x: x[0], parts))[0]
 
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(first_summands))
-    (grads, metrics), kl = jax.lax.scan(add_part, zeros, parts)  # kl [accumulate, B / accumulate]
+    carry, kl = jax.lax.scan(add_part, (zeros, buffers), parts)  # kl [accumulate, B / accumulate]
+    (grads, metrics), buffers = carry
 
     # Back in the order of the batch, the inverse of `split_rows`: the history pairs kl with t.
-    return grads, metrics, kl.swapaxes(0, 1).reshape(-1)
+    return grads, metrics, kl.swapaxes(0, 1).reshape(-1), buffers
 
 
 def batch_loss(
     objective: Objective,
-    predict: Predict,
+    train_predict: TrainPredict,
     params: Params,
+    buffers: Buffers,
     process: Process,
     batch: Batch,
     noise: StepNoise,
     key: Key[Array, ""],
     total: ArrayLike,
-) -> tuple[Array, tuple[Metrics, Array]]:
-    """Returns the loss, the means of loss, kl and ce that are reported, and the kl [B] of each example.
+) -> tuple[Array, tuple[Metrics, Array, Buffers]]:
+    """Returns the loss; the means of loss, kl and ce that are reported; kl [B]; and the new buffers.
 
     Means are sums over these examples divided by total, the sum of weights of the whole batch.
     """
@@ -289,7 +311,8 @@ def batch_loss(
         time = t
 
     extra_inputs = {name: batch[name] for name in ("label", "weight") if name in batch}
-    logits = predict(params, xt, time, key, **extra_inputs)  # [B, *S, K]
+    variables = merge_variables(params, buffers)
+    logits, new_buffers = train_predict(variables, xt, time, key, **extra_inputs)  # [B, *S, K]
     loss, kl, ce = objective.terms(process, logits, x0, xt, t, p_t)  # each [B, *S]
 
     # The loss is already divided by T p_t, as an estimate of the mean over t has to be; kl and ce are what
@@ -300,7 +323,16 @@ def batch_loss(
         name: _weighted(x, weight).sum() / total for name, x in {"loss": loss, **means_over_steps}.items()
     }
     kl_per_example = _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1)  # [B]
-    return means["loss"], (means, kl_per_example)
+    return means["loss"], (means, kl_per_example, new_buffers)
+
+
+def without_buffers(predict: Predict) -> TrainPredict:
+    """Makes the function that training calls of a network that has no buffers."""
+
+    def train_predict(*args: Any, **options: Any) -> tuple[Array, None]:
+        return predict(*args, **options), None
+
+    return train_predict
 
 
 def _weighted(x: Array, weight: Array | None) -> Array:

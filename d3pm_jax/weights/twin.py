@@ -6,12 +6,13 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax import nnx
 
 from d3pm_jax.files import parse_json, write_bytes
 from d3pm_jax.types import Params
@@ -24,25 +25,47 @@ _TORCH_NAME = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 # How the axes of a parameter move, by their number: HWIO becomes OIHW, and [in, out] becomes [out, in].
 _TO_TORCH = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}
 _FROM_TORCH = {4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}
+# Batch statistics have these names in PyTorch, and beside them the number of batches, which ours lack.
+_TORCH_STATISTIC = {"mean": "running_mean", "var": "running_var"}
+_BATCHES_SEEN = "num_batches_tracked"
 # The types of safetensors by the names that NumPy has for them.
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
+_DTYPES |= {
+    f"{kind}{bits}": f"{name}{bits}"
+    for kind, name in (("I", "int"), ("U", "uint"))
+    for bits in (8, 16, 32, 64)
+}
+
+
+class _Leaf(NamedTuple):
+    """Holds an array of a model, or its shape and dtype, with what its name in PyTorch follows from."""
+
+    keys: list[str]  # of its path, such as ["down", "0", "conv", "kernel"]
+    array: Any
+    is_param: bool
+    is_statistic: bool
 
 
 def to_torch(params: Params) -> dict[str, np.ndarray]:
     """Makes the state dict of the PyTorch twin.
 
+    Buffers keep their names and axes, but that batch statistics `mean` and `var` are `running_mean` and
+    `running_var`, beside a `num_batches_tracked` of 0.
+
     Args:
-        params: the parameters of a model, `nnx.state(model, nnx.Param)`.
+        params: the parameters of a model, and its buffers if it has any: `nnx.state(model)`.
 
     Returns:
         Contiguous arrays by the twin's names: kernels as [out, in, H, W] or [out, in].
     """
     tensors = {}
-    for path, x in _flatten(params):
-        arrays = _split_stacked(path, np.asarray(x))
-        for name, array in zip(_list_names(path, x), arrays, strict=True):
-            axes = _axes_order(path, array.ndim, _TO_TORCH)
-            tensors[name] = np.ascontiguousarray(np.transpose(array, axes))
+    for leaf in _flatten(params):
+        arrays = _split_stacked(leaf, np.asarray(leaf.array))
+        for name, array in zip(_list_names(leaf), arrays, strict=True):
+            axes = _axes_order(leaf, array.ndim, _TO_TORCH)
+            tensors[name] = np.asarray(np.transpose(array, axes), order="C")
+            if name.endswith(".running_var") and leaf.is_statistic:
+                tensors[name.removesuffix("running_var") + _BATCHES_SEEN] = np.zeros((), np.int64)
     return tensors
 
 
@@ -50,8 +73,8 @@ def from_torch(params: Params, state_dict: dict[str, np.ndarray]) -> Params:
     """Makes parameters like `params`, with the values of the PyTorch twin.
 
     Args:
-        params: the parameters of a model of the same architecture.
-        state_dict: NumPy arrays by the twin's names, such as `to_torch` makes.
+        params: the parameters of a model of the same architecture, and its buffers.
+        state_dict: NumPy arrays by the twin's names, such as `to_torch` makes; counts of batches are ignored.
 
     Returns:
         The parameters, with the dtypes of `params`.
@@ -60,27 +83,26 @@ def from_torch(params: Params, state_dict: dict[str, np.ndarray]) -> Params:
         ValueError: naming the tensors that are missing, left over or of another shape.
     """
     _check_names(_dtype_by_name(params), state_dict)
+    converted = []
+    for leaf in _flatten(params):
+        shape = leaf.array.shape
+        if _is_stacked(leaf):
+            shape = shape[1:]
+        arrays = [
+            _convert_tensor(leaf, name, np.asarray(state_dict[name]), shape) for name in _list_names(leaf)
+        ]
+        array = np.stack(arrays) if _is_stacked(leaf) else arrays[0]
+        converted.append(jax.numpy.asarray(array, leaf.array.dtype))
+    return jax.tree.unflatten(jax.tree.structure(params), converted)
 
-    def convert(path: tuple, x: Any) -> jax.Array:
-        is_stacked = _is_stacked(path)
-        shape = x.shape[1:] if is_stacked else x.shape
-        arrays = []
-        for name in _list_names(path, x):
-            arrays.append(_convert_tensor(path, name, np.asarray(state_dict[name]), shape))
-        if is_stacked:
-            return jax.numpy.asarray(np.stack(arrays), x.dtype)
-        return jax.numpy.asarray(arrays[0], x.dtype)
 
-    return jax.tree_util.tree_map_with_path(convert, params)
-
-
-def _convert_tensor(path: tuple, name: str, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _convert_tensor(leaf: _Leaf, name: str, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Returns a tensor of the twin in the layout of JAX; raises ValueError where it has another shape."""
     array = tensor
     if tensor.ndim == len(shape):
-        array = np.transpose(tensor, _axes_order(path, tensor.ndim, _FROM_TORCH))
+        array = np.transpose(tensor, _axes_order(leaf, tensor.ndim, _FROM_TORCH))
     if array.shape != shape:
-        expected = tuple(shape[i] for i in _axes_order(path, len(shape), _TO_TORCH))
+        expected = tuple(shape[i] for i in _axes_order(leaf, len(shape), _TO_TORCH))
         raise ValueError(f"{name} has shape {tensor.shape}, expected {expected} in this model")
     return array
 
@@ -181,7 +203,7 @@ def _digest(file: io.BufferedIOBase) -> str:
 def _check_names(expected: Collection[str], names: Collection[str]) -> None:
     """Raises ValueError, naming what is missing and what is left over."""
     missing = sorted(set(expected) - set(names))
-    extra = sorted(set(names) - set(expected))
+    extra = sorted(name for name in set(names) - set(expected) if name.split(".")[-1] != _BATCHES_SEEN)
     if missing or extra:
         raise ValueError(
             f"the state dict does not fit this model: missing {_shorten_list(missing)}, left over "
@@ -196,58 +218,59 @@ def _shorten_list(names: list[str]) -> str:
     return f"{names[:3]} and {len(names) - 3} more"
 
 
-def _flatten(params: Params) -> list:
-    """Returns (path, array) of every parameter."""
-    return jax.tree_util.tree_flatten_with_path(params)[0]
+def _flatten(params: Params) -> list[_Leaf]:
+    """Lists the arrays of a model in the order of its leaves."""
+    # A variable of Flax is one leaf here: its class says what it is. Elsewhere all arrays are parameters.
+    leaves = []
+    is_state = isinstance(params, nnx.State)
+    for path, x in jax.tree_util.tree_flatten_with_path(params, lambda x: isinstance(x, nnx.Variable))[0]:
+        keys = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
+        if isinstance(x, nnx.Variable):
+            leaves.append(
+                _Leaf(keys, x.get_raw_value(), isinstance(x, nnx.Param), isinstance(x, nnx.BatchStat))
+            )
+        else:
+            leaves.append(_Leaf(keys, x, not is_state, False))
+    return leaves
 
 
 def _dtype_by_name(params: Params) -> dict[str, str]:
-    """Returns the types of the parameters by the twin's names."""
-    dtypes = {}
-    for path, x in _flatten(params):
-        for name in _list_names(path, x):
-            dtypes[name] = str(x.dtype)
-    return dtypes
+    """Returns the types of the arrays by the twin's names."""
+    return {name: str(leaf.array.dtype) for leaf in _flatten(params) for name in _list_names(leaf)}
 
 
-def _list_names(path: tuple, x: Any) -> list[str]:
-    """Turns ("down", 0, "conv", "kernel") into ["down.0.conv.weight"]; each stacked layer has a name."""
-    keys = _keys(path)
-    keys[-1] = _TORCH_NAME.get(keys[-1], keys[-1])
-    if not _is_stacked(path):
+def _list_names(leaf: _Leaf) -> list[str]:
+    """Turns ["down", "0", "conv", "kernel"] into ["down.0.conv.weight"]; each stacked layer has a name."""
+    *modules, last = leaf.keys
+    if leaf.is_param:
+        last = _TORCH_NAME.get(last, last)
+    if leaf.is_statistic:
+        last = _TORCH_STATISTIC.get(last, last)
+    keys = [*modules, last]
+    if not _is_stacked(leaf):
         return [".".join(keys)]
     # The number of the layer comes after "layers".
     position = keys.index(STACKED) + 1
-    return [".".join([*keys[:position], str(i), *keys[position:]]) for i in range(x.shape[0])]
+    return [".".join([*keys[:position], str(i), *keys[position:]]) for i in range(leaf.array.shape[0])]
 
 
-def _split_stacked(path: tuple, x: np.ndarray) -> list[np.ndarray]:
+def _split_stacked(leaf: _Leaf, x: np.ndarray) -> list[np.ndarray]:
     """Returns the arrays that `_list_names` names: of each layer where layers are stacked, or the one."""
-    if _is_stacked(path):
+    if _is_stacked(leaf):
         return list(x)
     return [x]
 
 
-def _is_stacked(path: tuple) -> bool:
-    """Says whether a parameter is that of stacked layers."""
+def _is_stacked(leaf: _Leaf) -> bool:
+    """Says whether an array is that of stacked layers."""
     # A list of modules, which is not stacked, has a number in the path after "layers".
-    keys = [*_keys(path), ""]
+    keys = [*leaf.keys, ""]
     return STACKED in keys and not keys[keys.index(STACKED) + 1].isdigit()
 
 
-def _axes_order(path: tuple, ndim: int, table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
-    """Returns the order of axes to transpose a parameter to; the table has it by the number of axes."""
-    # An embedding is [K, width] both here and in PyTorch.
-    if _keys(path)[-1] == "embedding":
+def _axes_order(leaf: _Leaf, ndim: int, table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+    """Returns the order of axes to transpose an array to; the table has it by the number of axes."""
+    # A buffer is what it is, and an embedding is [K, width], both here and in PyTorch.
+    if not leaf.is_param or leaf.keys[-1] == "embedding":
         return tuple(range(ndim))
     return table[ndim]
-
-
-def _keys(path: tuple) -> list[str]:
-    """Returns the keys of a path as strings, without the last one of the wrapper."""
-    keys = [
-        str(getattr(entry, "key", getattr(entry, "idx", getattr(entry, "name", entry)))) for entry in path
-    ]
-    if keys[-1] == "value":
-        return keys[:-1]
-    return keys

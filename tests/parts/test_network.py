@@ -16,9 +16,11 @@ def test_the_head_of_a_config_centres_on_x_t():
     """At first the network gives 0, so loc = tanh(x_t in [-1, 1]) and log_scale = 0."""
     base = tiny.get_config()
     config = dataclasses.replace(base, head=configs.LogisticHead(forbid=16))
-    predict, init = network.split_network(config, tiny.DIGITS, config.process.build())
+    functions = network.split_network(config, tiny.DIGITS, config.process.build())
     xt = jax.random.randint(jax.random.key(1), (2, 8, 8, 1), 0, 17)
-    shapes = jax.eval_shape(lambda k: predict(init(k), xt, jnp.array([1, 10])), jax.random.key(0))
+    shapes = jax.eval_shape(
+        lambda k: functions.predict(functions.init(k), xt, jnp.array([1, 10])), jax.random.key(0)
+    )
     logits = config.head.logits(jnp.zeros((*xt.shape, 2)), xt, 17)
     loc = np.tanh(np.asarray(xt) / 8 - 1.0)
     expected = d3pm.logistic(jnp.asarray(loc, jnp.float32), jnp.zeros(xt.shape), 17)

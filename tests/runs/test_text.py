@@ -41,7 +41,10 @@ def table(config, description, process):
             logits = jax.numpy.where(weight[..., None] > 0, logits, np.nan)
         return config.head.logits(logits, xt, process.K)
 
-    return predict, lambda key: {"table": {"kernel": 0.1 * jax.random.normal(key, (process.K,) * 2)}}
+    def init(key):
+        return {"table": {"kernel": 0.1 * jax.random.normal(key, (process.K, process.K))}}
+
+    return network.Network(predict, init)
 
 
 def config_of(folder, packing="padded", **train):

@@ -1,0 +1,165 @@
+"""Networks as people bring them: what is trained, what is kept, and what is refused."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from d3pm_jax import config as configs
+from d3pm_jax.errors import UserError
+from d3pm_jax.models.variables import name_leaves, split_variables
+from d3pm_jax.parts import build
+from d3pm_jax.storage import checkpoint
+from d3pm_jax.training.step import draw_noise, make_step
+from tests.runs import module_checks, modules
+
+
+def by_name(variables):
+    return dict(zip(name_leaves(variables), jax.tree.leaves(variables), strict=True))
+
+
+def check(name, folder):
+    result = module_checks.check_module(name, folder, steps=6)
+    moved, parameters = result.pop("parameters that moved").split(" of ")
+    assert moved == parameters
+    assert result.pop("resumed") == 0
+    assert result.pop("imported") == 0
+    assert all(difference < 2e-6 for difference in result.values()), result
+
+
+def test_a_network_with_everything(tmp_path):
+    check("Everything", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(modules.WORKING.keys() - {"Everything"}))
+def test_each_alone(name, tmp_path):
+    check(name, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return module_checks.make_parts("BatchNorm")
+
+
+@pytest.fixture(scope="module")
+def step(parts):
+    return make_step(**build.step_arguments(parts))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return list(module_checks.batches(4))
+
+
+def test_batch_statistics_are_those_of_a_loop_by_hand(parts, step, rows):
+    """The inputs of BatchNorm are recomputed, and its statistics moved as its page says."""
+    state = jax.tree.map(jnp.copy, parts.state)
+    mean = np.zeros(modules.WIDTH)
+    var = np.ones(modules.WIDTH)
+    average = {"norm.mean": mean, "norm.var": var}
+    for number, batch in enumerate(rows):
+        noise = draw_noise(parts.config.timesteps, parts.key, number, None, batch["x"].shape, parts.process.T)
+        xt = np.asarray(parts.config.loss.draw(parts.process, batch["x"], noise.t, noise.u))
+        variables = {name: np.asarray(x, float) for name, x in by_name(state.params).items()}
+        time = np.asarray(noise.t)[:, None] / parts.process.T * variables["time.kernel"][0]
+        h = variables["embed.embedding"][xt] + (time + variables["time.bias"])[:, None]
+        inputs = h @ variables["linear.kernel"]
+        mean = 0.9 * mean + 0.1 * inputs.mean((0, 1))
+        var = 0.9 * var + 0.1 * inputs.var((0, 1))
+        decay = min(0.9, (1 + number) / (10 + number))
+        for name, newest in (("norm.mean", mean), ("norm.var", var)):
+            average[name] = decay * average[name] + (1 - decay) * newest
+        state, _ = step(state, parts.process, batch, parts.key)
+    for name, newest in (("norm.mean", mean), ("norm.var", var)):
+        np.testing.assert_allclose(by_name(state.params)[name], newest, atol=1e-6)
+        np.testing.assert_allclose(by_name(state.ema)[name], average[name], atol=1e-6)
+
+
+def test_a_skipped_step_and_a_call_keep_statistics(parts, step, rows):
+    def broken(table):
+        return table.at[0].set(jnp.nan)
+
+    params = parts.state.params
+    params["embed"]["embedding"] = params["embed"]["embedding"].replace(
+        broken(params["embed"]["embedding"][...])
+    )
+    state = dataclasses.replace(parts.state, params=params)
+    before = jax.device_get(by_name(split_variables(params)[1]))
+    after, metrics = step(jax.tree.map(jnp.copy, state), parts.process, rows[0], parts.key)
+    assert not np.isfinite(metrics["loss"])
+    for name, x in by_name(split_variables(after.params)[1]).items():
+        np.testing.assert_array_equal(x, before[name])
+
+
+def test_streams_are_no_part_of_the_state_and_follow_the_key(rows):
+    parts = module_checks.make_parts("StreamsKept")
+    assert split_variables(parts.state.params)[1] is None
+    x = jnp.asarray(rows[0]["x"])
+    t = jnp.full(len(x), 3)
+    keys = [jax.random.key(i) for i in (1, 1, 2)]
+    first, again, other = (parts.network(parts.state.params, x, t, key=key) for key in keys)
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-3
+
+
+def test_a_run_that_trained_its_statistics_opens(parts, rows, tmp_path, capsys):
+    """Its optimizer has moments of them, which are dropped; all else is as it was, to the bit."""
+    optimizer = parts.config.optimizer.build()
+    gradient = jax.tree.map(jnp.ones_like, parts.state.params)
+    _, opt_state = optimizer.update(gradient, optimizer.init(parts.state.params), parts.state.params)
+    older = dataclasses.replace(parts.state, opt_state=opt_state)
+    checkpoint.save_checkpoint(tmp_path / "checkpoints", 0, older, 1)
+    state = build.restore_state(tmp_path, parts).state
+    assert jax.tree.structure(state) == jax.tree.structure(parts.state)
+    kept = by_name(opt_state)
+    for name, moment in by_name(state.opt_state).items():
+        np.testing.assert_array_equal(moment, kept[name])
+    assert len(kept) - len(by_name(state.opt_state)) == 4
+    assert "note: norm.mean, norm.var are no parameters" in capsys.readouterr().err
+    other = module_checks.make_parts("SpectralNorm")
+    with pytest.raises(UserError, match="does not fit the network"):
+        build.restore_state(tmp_path, other)
+
+
+@dataclasses.dataclass(frozen=True)
+class Built(configs.Model):
+    """What a function builds."""
+
+    name: str = ""
+
+    def build(self, spec, rngs):
+        return REFUSED[self.name](spec, rngs)
+
+
+REFUSED = {
+    "class": lambda spec, rngs: modules.Base,
+    "linen": lambda spec, rngs: modules.Plain(),
+    "function": lambda spec, rngs: lambda xt, t: xt,
+    "no call": lambda spec, rngs: modules.NoCall(),
+    "carry": modules.CarryOfBatch,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("class", "build returns the class Base: return an object of it"),
+        (
+            "linen",
+            r"build returns Plain, a module of Flax Linen: return nnx.bridge.ToNNX\(Plain\(...\), ",
+        ),
+        ("function", "build returns function: expected an nnx.Module"),
+        ("no call", r"NoCall defines no __call__: write f\(xt, t, \*, label, key\)"),
+        (
+            "carry",
+            r"a call of the network makes its variable carry float32 \[2, 6, 8\], it was float32 \[1, 6, 8\]",
+        ),
+    ],
+)
+def test_what_is_no_network_is_refused_in_one_line(name, message):
+    config = modules.get_config(Built(name))
+    with pytest.raises(UserError, match=f"^{message}"):
+        build.build(config, config.data.describe())
