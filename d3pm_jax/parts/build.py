@@ -170,13 +170,19 @@ def build(
         classes = network.network_classes(config, description)
 
         def init() -> TrainState:
-            return _first_state(config, full_process.T, functions.init(_keys(config)[0]))
+            params_key, _ = _keys(config)
+            return _first_state(config, full_process.T, functions.init(params_key))
 
         shapes = jax.eval_shape(init)
     except (ValueError, TypeError, OverflowError, MemoryError, FlaxError) as error:
         raise UserError(one_line(error, 1000)) from error
     process = place(process, replicated_sharding(mesh))
-    key = jax.jit(lambda: _keys(config)[1], out_shardings=replicated_sharding(mesh))()
+
+    def make_noise_key() -> jax.Array:
+        _, noise_key = _keys(config)
+        return noise_key
+
+    key = jax.jit(make_noise_key, out_shardings=replicated_sharding(mesh))()
     state = jax.tree.map(lambda leaf: leaf.update(sharding=state_sharding(mesh, leaf.shape)), shapes)
     sharding = batch_sharding(mesh)
     train_predict = None

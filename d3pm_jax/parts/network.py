@@ -95,7 +95,9 @@ def split_network(config: Config, description: Description, process: Process) ->
     # takes the shape of a batch.
     x = jnp.zeros((2, *spec.shape), jnp.int32)
     t = jnp.ones(2, jnp.int32)
-    label = None if classes is None else t
+    label = None
+    if classes is not None:
+        label = jnp.zeros(2, jnp.int32)
     logits, new_buffers = jax.eval_shape(train_predict, shapes, x, t, jax.random.key(0), label)
     if logits.shape != (2, *spec.shape, spec.K):
         raise ValueError(
@@ -127,7 +129,10 @@ def _check_buffers(buffers: Params, new_buffers: Params) -> None:
 
 
 def _check_padding(config: Config, description: Description, takes_weight: bool) -> None:
-    """Raises ValueError for padded data and a network without weights, which say where the padding is."""
+    """Raises ValueError for padded data and a network that cannot be told the weights of elements.
+
+    The weight of an element is 0 where it is padding.
+    """
     if description.padded and not takes_weight:
         raise ValueError(
             f"the data is padded, but the network of {type(config.model).__name__} has no keyword weight to "

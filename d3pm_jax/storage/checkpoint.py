@@ -221,9 +221,10 @@ def find_newest_step(folder: Path) -> int:
             return find_newest_step(folder)
         except UserError as error:
             if step == finished[0]:
+                # There is no older one to pass on to.
                 raise
             print(f"warning: {error}", file=sys.stderr, flush=True)
-    raise AssertionError("the first one returns or raises")
+    raise AssertionError("the oldest checkpoint is returned or raises")
 
 
 def check_checkpoint(folder: Path, step: int) -> None:

@@ -66,9 +66,8 @@ Predict = Callable[..., Array]  # (params, xt, time, key=None, label=None, weigh
 TrainPredict = Callable[
     ..., tuple[Array, Buffers]
 ]  # the same with a key, which also returns the buffers after
-TrainStep = Callable[
-    ..., tuple[TrainState, Metrics]
-]  # (state, process, batch, key, noise=None) -> (state, metrics)
+# (state, process, batch, key, noise=None) -> (state, metrics)
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
 @partial(jax.jit, static_argnames=("timesteps", "shape", "T", "sharding"))
@@ -113,7 +112,8 @@ def make_update(
 ) -> Any:
     """Makes the compiled part of `make_step`, (state, process, batch, noise, key) -> (state, metrics).
 
-    The memory of the state that is passed is used for the one that is returned.
+    The memory of the state that is passed is used for the one that is returned. The arguments are those of
+    `make_step`.
     """
     loss = partial(batch_loss, objective, train_predict or without_buffers(predict))
 
@@ -146,8 +146,9 @@ def make_update(
             after = dataclasses.replace(
                 state, params=variables, ema=ema, opt_state=opt_state, history=history
             )
-            return after, jnp.int32(-1)
+            return after, jnp.int32(-1)  # no leaf
 
+        # Where the loss alone is not finite, all gradients may be, and no leaf is to blame.
         def skip_update() -> tuple[TrainState, Array]:
             nonfinite = jnp.stack([~jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)])  # [leaves]
             return state, jnp.where(nonfinite.any(), jnp.argmax(nonfinite), -1).astype(jnp.int32)
@@ -318,10 +319,13 @@ def batch_loss(
     # The loss is already divided by T p_t, as an estimate of the mean over t has to be; kl and ce are what
     # the network did at the t that were drawn, and are brought to the same mean here.
     with values_in_range():
-        means_over_steps = {name: per_step(x, p_t, process.T) for name, x in (("kl", kl), ("ce", ce))}
-    means = {
-        name: _weighted(x, weight).sum() / total for name, x in {"loss": loss, **means_over_steps}.items()
-    }
+        kl_per_step = per_step(kl, p_t, process.T)
+        ce_per_step = per_step(ce, p_t, process.T)
+
+    def mean(x: Array) -> Array:
+        return _weighted(x, weight).sum() / total
+
+    means = {"loss": mean(loss), "kl": mean(kl_per_step), "ce": mean(ce_per_step)}
     kl_per_example = _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1)  # [B]
     return means["loss"], (means, kl_per_example, new_buffers)
 
