@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import flax.linen
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jaxtyping import Array, Key
 
@@ -30,6 +29,7 @@ def split_variables(variables: Variables) -> tuple[Variables, Params | None]:
         return variables, None
     params, buffers = nnx.split_state(variables, nnx.Param, ...)
     if not jax.tree.leaves(buffers):
+        # The very tree, so that checkpoints of networks without buffers keep theirs.
         return variables, None
     return params, buffers
 
@@ -39,30 +39,6 @@ def merge_variables(params: Variables, buffers: Params | None) -> Variables:
     if buffers is None:
         return params
     return nnx.merge_state(params, buffers)
-
-
-def average_variables(average: Variables, newest: Variables, weight: Array) -> Variables:
-    """Moves an average of variables towards the newest ones: average + weight (newest - average).
-
-    Averaged are parameters and batch statistics of floats. Every other buffer is the newest: a mean of
-    integers is none, and a mean of a constant with itself may be another number, by rounding.
-    """
-    params, buffers = split_variables(newest)
-    average_params, _ = split_variables(average)
-    params: Any = optax.incremental_update(params, average_params, weight)
-    if buffers is None:
-        return params
-
-    statistics, others = nnx.split_state(buffers, nnx.BatchStat, ...)
-    average_statistics = nnx.filter_state(average, nnx.BatchStat)
-
-    def move(old: Array, new: Array) -> Array:
-        if jnp.issubdtype(new.dtype, jnp.floating):
-            return (1.0 - weight) * old + weight * new
-        return new
-
-    statistics = jax.tree.map(move, average_statistics, statistics)
-    return nnx.merge_state(params, statistics, others)
 
 
 class SplitModule(NamedTuple):
@@ -100,8 +76,10 @@ class SplitModule(NamedTuple):
         _, buffers = split_variables(variables)
         if buffers is None:
             return output, None
+        # The values go into the variables as they were: a call may have put others in their place.
         after = dict(nnx.to_flat_state(nnx.state(module)))
-        return output, nnx.from_flat_state([(path, after[path]) for path, _ in nnx.to_flat_state(buffers)])
+        values = nnx.from_flat_state([(path, after[path]) for path, _ in nnx.to_flat_state(buffers)])
+        return output, jax.tree.unflatten(jax.tree.structure(buffers), jax.tree.leaves(values))
 
 
 def name_leaves(variables: Variables) -> list[str]:
@@ -117,7 +95,7 @@ def _seed_streams(streams: Params, key: Key[Array, ""] | None) -> Params:
 
     Args:
         streams: their shapes.
-        key: from which each takes its own; a constant in evaluation, which draws nothing.
+        key: from which each takes its own. In evaluation it is None, and they are the same in every call.
     """
     if key is None:
         key = jax.random.key(0)
@@ -125,8 +103,10 @@ def _seed_streams(streams: Params, key: Key[Array, ""] | None) -> Params:
     seeded = []
     for number, leaf in enumerate(leaves):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            # Layers that are stacked have an array of keys.
-            seeded.append(jax.random.split(jax.random.fold_in(key, number), leaf.shape))
+            # No split of the key, which the call of the module may get too, has a number as large. Layers
+            # that are stacked have an array of keys.
+            stream_key = jax.random.fold_in(key, 2**31 + number)
+            seeded.append(jax.random.split(stream_key, leaf.shape))
         else:
             seeded.append(jnp.zeros(leaf.shape, leaf.dtype))
     return jax.tree.unflatten(tree, seeded)
@@ -151,17 +131,36 @@ def split_module(build: Callable[[Key[Array, ""]], Any]) -> tuple[SplitModule, P
         training_graph = nnx.graphdef(module)
         module.eval()
         evaluation_graph = nnx.graphdef(module)
-        traced.append((training_graph, evaluation_graph, inspect.signature(module)))
+        # A wrapped module of Linen takes anything, and says by its own signature what it can do with.
+        called = getattr(module, "to_nnx__module", module)
+        traced.append((training_graph, evaluation_graph, inspect.signature(called)))
         return streams, variables
 
     streams, shapes = jax.eval_shape(trace, jax.random.key(0))
+    _check_variables(shapes)
     training_graph, evaluation_graph, signature = traced[0]
     return SplitModule(training_graph, evaluation_graph, streams, signature), shapes
 
 
+def _check_variables(shapes: Params) -> None:
+    """Raises ValueError for a parameter that has no gradient, and for a key that is no stream."""
+    params, _ = split_variables(shapes)
+    for name, leaf in zip(name_leaves(params), jax.tree.leaves(params), strict=True):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            raise ValueError(
+                f"{name} is an nnx.Param of {leaf.dtype}, which has no gradient: make it an nnx.Variable"
+            )
+    for name, leaf in zip(name_leaves(shapes), jax.tree.leaves(shapes), strict=True):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            raise ValueError(
+                f"{name} is a random key, the same in every step: keep the streams, rngs, in its place"
+            )
+
+
 def init_variables(build: Callable[[Key[Array, ""]], Any], key: Key[Array, ""]) -> Params:
     """Builds a module of a key, and returns its variables."""
-    return nnx.state(_build_module(build, key), nnx.Not(nnx.RngState))
+    variables = nnx.state(_build_module(build, key), nnx.Not(nnx.RngState))
+    return jax.tree.map(jnp.asarray, variables)  # numbers of Python become arrays
 
 
 def _build_module(build: Callable[[Key[Array, ""]], Any], key: Key[Array, ""]) -> nnx.Module:
@@ -180,11 +179,16 @@ def _build_module(build: Callable[[Key[Array, ""]], Any], key: Key[Array, ""]) -
     if not callable(module):
         raise ValueError(f"{name} defines no __call__: write f(xt, t, *, label, key)")
 
+    for method in ("train", "eval"):
+        if not callable(getattr(module, method)):
+            raise ValueError(f"{name}.{method} takes the place of a method of Flax: give it another name")
+
     # Under a trace Flax takes an array that is made in `__init__` for a setting, as which its tracer would
     # outlive the trace.
     for _, node in nnx.iter_graph(module):
-        if isinstance(node, nnx.Module):
+        if isinstance(node, nnx.Pytree):
             for name, value in list(vars(node).items()):
-                if isinstance(value, jax.Array):
+                has_arrays = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))
+                if has_arrays and not nnx.is_data(value):
                     setattr(node, name, nnx.data(value))
     return module

@@ -1,9 +1,10 @@
 """Begins a run from the weights of another one, or of a file, in place of random ones."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from d3pm_jax.config import Config
 from d3pm_jax.data import Description
@@ -54,10 +55,16 @@ def match_weights(parts: build.Parts, weights: StartWeights) -> Params:
     return jax.tree.unflatten(jax.tree.structure(parts.state.params), jax.tree.leaves(weights.params))
 
 
-def _shapes_by_name(params: Params) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every leaf by its path, such as "layers.qkv.kernel"."""
-    leaves, _ = jax.tree.flatten_with_path(params)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in leaves}
+def _shapes_by_name(params: Params) -> dict[str, Any]:
+    """Returns the shape of every leaf by its path, such as "layers.qkv.kernel"; of integers with the type."""
+    shapes = {}
+    for path, leaf in jax.tree.flatten_with_path(params)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            shapes[name] = leaf.shape
+        else:
+            shapes[name] = f"{leaf.dtype} {leaf.shape}"
+    return shapes
 
 
 def import_weights(

@@ -274,7 +274,7 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
         return step
 
     try:
-        state = _restore_or_sort(folder, cluster.run_on_first(find_step), parts)
+        state = _restore_new_or_old(folder, cluster.run_on_first(find_step), parts)
     except checkpoint.CheckpointGone:
         # A training that still runs deletes its older checkpoints, and may do so between the choice of the
         # newest one and its reading: there is a newer one by now. With several processes the others may have
@@ -285,7 +285,7 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
     return dataclasses.replace(parts, state=state)
 
 
-def _restore_or_sort(folder: Path, step: int, parts: Parts) -> TrainState:
+def _restore_new_or_old(folder: Path, step: int, parts: Parts) -> TrainState:
     """Restores the state of a step, also of a run that is older than buffers and trained them as parameters.
 
     The moments that its optimizer has of buffers are dropped.
@@ -304,7 +304,9 @@ def _restore_or_sort(folder: Path, step: int, parts: Parts) -> TrainState:
             raise error from None
 
     def keep_params(moments: Any) -> Any:
-        return split_variables(moments)[0]
+        if isinstance(moments, nnx.State):
+            return nnx.filter_state(moments, nnx.Param)
+        return moments
 
     opt_state = jax.tree.map(keep_params, state.opt_state, is_leaf=lambda x: isinstance(x, nnx.State))
     if cluster.is_first():

@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 from d3pm_jax.config import Config, Head, Model, Spec, io as config_io
 from d3pm_jax.data import Description
-from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.models.variables import SplitModule, split_module
 from d3pm_jax.runs.run import Run
@@ -34,6 +34,7 @@ def export(run: Run, path: Path | str, raw: bool = False) -> None:
         raw: write the last weights, in place of their moving average.
 
     Raises:
+        UserError: two arrays of the network would have one name.
         OSError: it cannot be written.
     """
     # A file of noise is one of this machine, and would make the config useless on another.
@@ -47,7 +48,9 @@ def export(run: Run, path: Path | str, raw: bool = False) -> None:
         params = run.params
     K = run.process.K
     T = run.process.T
-    twin.save(Path(path), params, make_metadata(config, run.parts.description, K, T, run.step, weights))
+    metadata = make_metadata(config, run.parts.description, K, T, run.step, weights)
+    with as_user_error():
+        twin.save(Path(path), params, metadata)
 
 
 def make_metadata(

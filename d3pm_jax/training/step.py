@@ -8,12 +8,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from d3pm_jax.checks import values_in_range
 from d3pm_jax.losses.variational import per_step
-from d3pm_jax.models.variables import average_variables, merge_variables, split_variables
+from d3pm_jax.models.variables import merge_variables, split_variables
 from d3pm_jax.processes import Process
 from d3pm_jax.timesteps import LossHistory
 from d3pm_jax.training.state import TrainState
@@ -62,10 +63,11 @@ class StepNoise(NamedTuple):
 Metrics = dict[str, Array]
 Batch = Mapping[str, Array]  # "x" int32 [B, *S]; if there are any, "label" int32 [B] and "weight" [B, *S]
 Buffers = Any  # batch statistics and all other variables that are no parameters; None where there are none
-Predict = Callable[..., Array]  # (params, xt, time, key=None, label=None, weight=None) -> logits of x_0
-TrainPredict = Callable[
-    ..., tuple[Array, Buffers]
-]  # the same with a key, which also returns the buffers after
+
+# (params, xt, time, key=None, label=None, weight=None) -> logits of x_0
+Predict = Callable[..., Array]
+# The same with a key, -> (logits, the buffers after the call)
+TrainPredict = Callable[..., tuple[Array, Buffers]]
 # (state, process, batch, key, noise=None) -> (state, metrics)
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
@@ -141,7 +143,7 @@ def make_update(
         def take_update() -> tuple[TrainState, Array]:
             updates, opt_state = optimizer.update(grads, state.opt_state, params)
             variables = merge_variables(optax.apply_updates(params, updates), new_buffers)
-            ema = average_variables(state.ema, variables, 1.0 - decay)
+            ema = _move_average(state.ema, variables, 1.0 - decay)
             history = timesteps.update(state.history, noise.t, kl)
             after = dataclasses.replace(
                 state, params=variables, ema=ema, opt_state=opt_state, history=history
@@ -337,6 +339,26 @@ def without_buffers(predict: Predict) -> TrainPredict:
         return predict(*args, **options), None
 
     return train_predict
+
+
+def _move_average(average: Params, newest: Params, weight: Array) -> Params:
+    """Returns average + weight (newest - average) of parameters and batch statistics of floats.
+
+    Every other buffer is the newest: a mean of integers is none, and a mean of a constant with itself may be
+    another number, by rounding.
+    """
+    moved: Any
+    if not isinstance(newest, nnx.State):
+        moved = optax.incremental_update(newest, average, weight)
+        return moved
+
+    def is_averaged(path: tuple, x: Any) -> bool:
+        return isinstance(x, nnx.Param | nnx.BatchStat) and jnp.issubdtype(x.dtype, jnp.floating)
+
+    newest, others = nnx.split_state(newest, is_averaged, ...)
+    average = nnx.filter_state(average, is_averaged)
+    moved = optax.incremental_update(newest, average, weight)
+    return nnx.merge_state(moved, others)
 
 
 def _weighted(x: Array, weight: Array | None) -> Array:

@@ -22,14 +22,18 @@ HASH = "sha256"
 # Parameters below this attribute have a first axis, of as many modules of the twin.
 STACKED = "layers"
 _TORCH_NAME = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-# How the axes of a parameter move, by their number: HWIO becomes OIHW, and [in, out] becomes [out, in].
-_TO_TORCH = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}
-_FROM_TORCH = {4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}
 # Batch statistics have these names in PyTorch, and beside them the number of batches, which ours lack.
 _TORCH_STATISTIC = {"mean": "running_mean", "var": "running_var"}
 _BATCHES_SEEN = "num_batches_tracked"
 # The types of safetensors by the names that NumPy has for them.
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "BOOL": "bool",
+    "C64": "complex64",
+}
 _DTYPES |= {
     f"{kind}{bits}": f"{name}{bits}"
     for kind, name in (("I", "int"), ("U", "uint"))
@@ -62,10 +66,12 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
     for leaf in _flatten(params):
         arrays = _split_stacked(leaf, np.asarray(leaf.array))
         for name, array in zip(_list_names(leaf), arrays, strict=True):
-            axes = _axes_order(leaf, array.ndim, _TO_TORCH)
+            if name in tensors:
+                raise ValueError(f"two arrays of the network are {name} in PyTorch: rename one of them")
+            axes = _axes_to_torch(leaf, array.ndim)
             tensors[name] = np.asarray(np.transpose(array, axes), order="C")
             if name.endswith(".running_var") and leaf.is_statistic:
-                tensors[name.removesuffix("running_var") + _BATCHES_SEEN] = np.zeros((), np.int64)
+                tensors.setdefault(name.removesuffix("running_var") + _BATCHES_SEEN, np.zeros((), np.int64))
     return tensors
 
 
@@ -100,9 +106,9 @@ def _convert_tensor(leaf: _Leaf, name: str, tensor: np.ndarray, shape: tuple[int
     """Returns a tensor of the twin in the layout of JAX; raises ValueError where it has another shape."""
     array = tensor
     if tensor.ndim == len(shape):
-        array = np.transpose(tensor, _axes_order(leaf, tensor.ndim, _FROM_TORCH))
+        array = np.transpose(tensor, np.argsort(_axes_to_torch(leaf, tensor.ndim)))
     if array.shape != shape:
-        expected = tuple(shape[i] for i in _axes_order(leaf, len(shape), _TO_TORCH))
+        expected = tuple(shape[i] for i in _axes_to_torch(leaf, len(shape)))
         raise ValueError(f"{name} has shape {tensor.shape}, expected {expected} in this model")
     return array
 
@@ -149,7 +155,10 @@ def load(path: Path, like: Params) -> Params:
             if _DTYPES.get(stored) != dtype:
                 raise ValueError(f"{name} is {stored}, expected {dtype}: convert it before it is saved")
         tensors = {name: file.get_tensor(name) for name in dtypes}
-        for name, x in tensors.items():
+        # A constant may be infinite, as a mask is that is added to logits.
+        learnt = [leaf for leaf in _flatten(like) if leaf.is_param or leaf.is_statistic]
+        for name in (name for leaf in learnt for name in _list_names(leaf)):
+            x = tensors[name]
             if not np.isfinite(x).all():
                 raise ValueError(f"{name} has entries that are not finite: use other weights")
         return from_torch(like, tensors)
@@ -224,14 +233,22 @@ def _flatten(params: Params) -> list[_Leaf]:
     leaves = []
     is_state = isinstance(params, nnx.State)
     for path, x in jax.tree_util.tree_flatten_with_path(params, lambda x: isinstance(x, nnx.Variable))[0]:
-        keys = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
+        keys = _name_keys(path)
         if isinstance(x, nnx.Variable):
-            leaves.append(
-                _Leaf(keys, x.get_raw_value(), isinstance(x, nnx.Param), isinstance(x, nnx.BatchStat))
-            )
+            # A part that was frozen, its kernel an `nnx.Variable`, is laid out as it was.
+            is_param = isinstance(x, nnx.Param) or keys[-1] in ("kernel", "embedding")
+            is_statistic = isinstance(x, nnx.BatchStat)
+            # Its value is an array, or a pytree of arrays.
+            for inner, array in jax.tree_util.tree_flatten_with_path(x.get_raw_value())[0]:
+                leaves.append(_Leaf([*keys, *_name_keys(inner)], array, is_param, is_statistic))
         else:
             leaves.append(_Leaf(keys, x, not is_state, False))
     return leaves
+
+
+def _name_keys(path: tuple) -> list[str]:
+    """Names the keys of a path of JAX."""
+    return [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
 
 
 def _dtype_by_name(params: Params) -> dict[str, str]:
@@ -265,12 +282,13 @@ def _is_stacked(leaf: _Leaf) -> bool:
     """Says whether an array is that of stacked layers."""
     # A list of modules, which is not stacked, has a number in the path after "layers".
     keys = [*leaf.keys, ""]
-    return STACKED in keys and not keys[keys.index(STACKED) + 1].isdigit()
+    is_below = STACKED in keys and not keys[keys.index(STACKED) + 1].isdigit()
+    return is_below and len(leaf.array.shape) > 0
 
 
-def _axes_order(leaf: _Leaf, ndim: int, table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
-    """Returns the order of axes to transpose an array to; the table has it by the number of axes."""
+def _axes_to_torch(leaf: _Leaf, ndim: int) -> tuple[int, ...]:
+    """Returns the order of axes in PyTorch: HWIO becomes OIHW, and [in, out] becomes [out, in]."""
     # A buffer is what it is, and an embedding is [K, width], both here and in PyTorch.
-    if not leaf.is_param or leaf.keys[-1] == "embedding":
+    if not leaf.is_param or leaf.keys[-1] == "embedding" or ndim < 2:
         return tuple(range(ndim))
-    return table[ndim]
+    return (ndim - 1, ndim - 2, *range(ndim - 2))

@@ -218,26 +218,34 @@ class Everything(Base):
     def make_layer(self, rngs):
         self.linear = nnx.Linear(WIDTH, WIDTH, use_bias=False, rngs=rngs)
         self.norm = nnx.BatchNorm(WIDTH, momentum=0.9, rngs=rngs)
+        self.group_norm = nnx.GroupNorm(WIDTH, num_groups=2, rngs=rngs)
         self.spectral = nnx.SpectralNorm(nnx.Linear(WIDTH, WIDTH, rngs=rngs), rngs=rngs)
+        self.weight_norm = nnx.WeightNorm(nnx.Linear(WIDTH, WIDTH, rngs=rngs), rngs=rngs)
+        self.plain = nnx.bridge.ToNNX(Plain(), rngs=rngs).lazy_init(jnp.zeros((1, LENGTH, WIDTH)))
         self.linen = nnx.bridge.ToNNX(Normed(), rngs=rngs).lazy_init(
             jnp.zeros((1, LENGTH, WIDTH)), train=False
         )
+        self.rnn = nnx.RNN(nnx.SimpleCell(WIDTH, WIDTH, rngs=rngs))
         self.dropout = nnx.Dropout(0.3, rngs=rngs)
+        self.plain_dropout = nnx.Dropout(0.3)
         self.rngs = rngs
         self.scale = nnx.Variable(jnp.linspace(0.1, 0.7, WIDTH))
         self.shift = np.linspace(0.1, 0.7, WIDTH, dtype=np.float32)
-        self.frequencies = jnp.linspace(0.1, 0.7, WIDTH)
+        self.frequencies = (jnp.linspace(0.1, 0.7, WIDTH),)
         self.order = nnx.Variable(jnp.arange(WIDTH)[::-1])
         self.calls = nnx.Variable(jnp.zeros((), jnp.int32))
         self.projection = Frozen(jax.random.normal(rngs.params(), (WIDTH, WIDTH)))
+        self.temperature = nnx.Param(1.0)
         self.again = self.linear
 
     def apply_layer(self, h, key):
         self.calls[...] += 1
         h = self.dropout(self.norm(self.linear(h)))
-        h = h * self.scale[None, None] + self.shift[None, None] * self.frequencies[None, None]
-        h = self.spectral(h[..., self.order[...]], update_stats=key is not None)
-        h = self.again(h @ self.projection[...])
+        h = h * self.scale[None, None] + self.shift[None, None] * self.frequencies[0][None, None]
+        h = h + self.spectral(h[..., self.order[...]], update_stats=key is not None)
+        h = h + self.weight_norm(self.group_norm(h)) * self.temperature[...]
+        h = h + self.rnn(self.plain(h))
+        h = self.again(self.plain_dropout(h, rngs=key, deterministic=key is None) @ self.projection[...])
         if key is None:
             return self.linen(h, train=False)
         h = h + 0.1 * jax.random.normal(self.rngs(), h.shape)

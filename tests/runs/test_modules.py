@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from d3pm_jax import config as configs
 from d3pm_jax.errors import UserError
@@ -13,6 +15,7 @@ from d3pm_jax.models.variables import name_leaves, split_variables
 from d3pm_jax.parts import build
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.training.step import draw_noise, make_step
+from d3pm_jax.weights import twin
 from tests.runs import module_checks, modules
 
 
@@ -20,23 +23,14 @@ def by_name(variables):
     return dict(zip(name_leaves(variables), jax.tree.leaves(variables), strict=True))
 
 
-def check(name, folder):
-    result = module_checks.check_module(name, folder, steps=6)
+def test_a_network_with_everything(tmp_path):
+    """Each part alone is in the table of `python -m tests.runs.module_checks`."""
+    result = module_checks.check_module("Everything", tmp_path, steps=6)
     moved, parameters = result.pop("parameters that moved").split(" of ")
     assert moved == parameters
     assert result.pop("resumed") == 0
     assert result.pop("imported") == 0
     assert all(difference < 2e-6 for difference in result.values()), result
-
-
-def test_a_network_with_everything(tmp_path):
-    check("Everything", tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(modules.WORKING.keys() - {"Everything"}))
-def test_each_alone(name, tmp_path):
-    check(name, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -105,23 +99,59 @@ def test_streams_are_no_part_of_the_state_and_follow_the_key(rows):
     assert np.abs(first - other).max() > 1e-3
 
 
-def test_a_run_that_trained_its_statistics_opens(parts, rows, tmp_path, capsys):
+@pytest.mark.parametrize("rule", [configs.Adam(), configs.Muon()])
+def test_a_run_that_trained_its_statistics_opens(rule, parts, tmp_path, capsys):
     """Its optimizer has moments of them, which are dropped; all else is as it was, to the bit."""
-    optimizer = parts.config.optimizer.build()
+    config = dataclasses.replace(parts.config, optimizer=rule)
+    parts = build.initialize_state(build.build(config, parts.description))
+    optimizer = rule.build()
     gradient = jax.tree.map(jnp.ones_like, parts.state.params)
-    _, opt_state = optimizer.update(gradient, optimizer.init(parts.state.params), parts.state.params)
+    _, opt_state = jax.jit(optimizer.update)(gradient, optimizer.init(parts.state.params), parts.state.params)
     older = dataclasses.replace(parts.state, opt_state=opt_state)
     checkpoint.save_checkpoint(tmp_path / "checkpoints", 0, older, 1)
     state = build.restore_state(tmp_path, parts).state
     assert jax.tree.structure(state) == jax.tree.structure(parts.state)
-    kept = by_name(opt_state)
-    for name, moment in by_name(state.opt_state).items():
-        np.testing.assert_array_equal(moment, kept[name])
-    assert len(kept) - len(by_name(state.opt_state)) == 4
+    of_all = by_name(opt_state)
+    moments = by_name(state.opt_state)
+    assert {name for name in of_all if name not in moments} == {
+        x for x in of_all if "norm.mean" in x or "norm.var" in x
+    }
+    for name, moment in moments.items():
+        np.testing.assert_array_equal(moment, of_all[name])
     assert "note: norm.mean, norm.var are no parameters" in capsys.readouterr().err
-    other = module_checks.make_parts("SpectralNorm")
+    other = build.build(dataclasses.replace(config, model=modules.Named("TiedWeights")), parts.description)
     with pytest.raises(UserError, match="does not fit the network"):
         build.restore_state(tmp_path, other)
+
+
+class Changed(modules.Base):
+    """With an attribute of its own."""
+
+    def __init__(self, spec, rngs, name, make):
+        super().__init__(spec, rngs)
+        setattr(self, name, make(rngs))
+
+
+class Top(nn.Module):
+    """A network of Linen, without the keyword key."""
+
+    @nn.compact
+    def __call__(self, xt, t):
+        return nn.Dense(modules.K)(jax.nn.one_hot(xt, modules.K))
+
+
+def test_a_whole_network_of_linen_has_the_keywords_of_its_call():
+    config = modules.get_config(Built("linen network"))
+    network = build.build(config, config.data.describe())
+    assert split_variables(network.state.params)[1] is None
+
+
+def test_two_arrays_of_one_name_are_not_exported(tmp_path):
+    variables = nnx.State(
+        {"a": {"kernel": nnx.Param(jnp.ones((2, 2))), "weight": nnx.Param(jnp.ones((2, 2)))}}
+    )
+    with pytest.raises(ValueError, match=r"two arrays of the network are a\.weight in PyTorch"):
+        twin.to_torch(variables)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +170,12 @@ REFUSED = {
     "function": lambda spec, rngs: lambda xt, t: xt,
     "no call": lambda spec, rngs: modules.NoCall(),
     "carry": modules.CarryOfBatch,
+    "linen network": lambda spec, rngs: nnx.bridge.ToNNX(Top(), rngs=rngs).lazy_init(
+        jnp.zeros((1, modules.LENGTH), jnp.int32), jnp.ones(1, jnp.int32)
+    ),
+    "integers": lambda spec, rngs: Changed(spec, rngs, "count", lambda rngs: nnx.Param(jnp.arange(3))),
+    "key": lambda spec, rngs: Changed(spec, rngs, "seed", lambda rngs: rngs.params()),
+    "train": lambda spec, rngs: Changed(spec, rngs, "train", lambda rngs: True),
 }
 
 
@@ -153,6 +189,9 @@ REFUSED = {
         ),
         ("function", "build returns function: expected an nnx.Module"),
         ("no call", r"NoCall defines no __call__: write f\(xt, t, \*, label, key\)"),
+        ("integers", "count is an nnx.Param of int32, which has no gradient: make it an nnx.Variable"),
+        ("key", "seed is a random key, the same in every step: keep the streams, rngs, in its place"),
+        ("train", "Changed.train takes the place of a method of Flax: give it another name"),
         (
             "carry",
             r"a call of the network makes its variable carry float32 \[2, 6, 8\], it was float32 \[1, 6, 8\]",
