@@ -76,7 +76,7 @@ def test_a_run_goes_through_a_file_to_a_new_run(old, tmp_path, capsys):
 
 def test_an_import_is_a_run_to_go_on_with(tmp_path, data_dir, monkeypatch, capsys):
     monkeypatch.setattr(network, "split_network", tiny.split)  # any network whose parameters have known names
-    _, init = tiny.split(tiny.get_config(), tiny.DIGITS, tiny.get_config().process.build())
+    init = tiny.split(tiny.get_config(), tiny.DIGITS, tiny.get_config().process.build()).init
     file = tmp_path / "w.safetensors"
     new = tmp_path / "new"
     twin.save(file, init(jax.random.key(3)))
