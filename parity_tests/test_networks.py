@@ -5,14 +5,11 @@ import pytest
 from parity_tests import networks
 from torch_ref import models
 
-SLOW = ("padded, with classes", "sequences, without time")
+# tests/models has padding, and beside the official code classes and two outputs; `make parity` has all.
+ELSEWHERE = ("padded, with classes", "sequences, without time")
 
 
-QUICK = tuple(case for case in networks.CASES if case not in SLOW)
-
-
-# tests/models has padding, and beside the official code classes and two outputs.
-@pytest.mark.parametrize("case", [*QUICK, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)])
+@pytest.mark.parametrize("case", [case for case in networks.CASES if case not in ELSEWHERE])
 def test_networks(case: str) -> None:
     rows = list(networks.rows("float64", case))
     failed = [row for row in rows if not row.ok]

@@ -14,14 +14,13 @@ from parity_tests.settings import Arrays, B, Setting
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["uniform", "text, absorbing", "text, padded"])
-def test_procedures(name: str) -> None:
-    outcome = procedures.outcome(Setting(name, T=50, levels=1), "float64")
+def test_procedures() -> None:
+    """Of one process; `make parity` has the others."""
+    outcome = procedures.outcome(Setting("uniform", T=50, levels=1), "float64")
     failed = [row for row in outcome.rows if not row.ok]
     assert not failed, f"{len(failed)} of {len(outcome.rows)}, {max(failed, key=lambda row: row.used)}"
     assert {row.pair for row in outcome.rows} == {"training", "forward", "bound", "chain"}
-    least = 300 if name == "uniform" else 60
-    assert len(outcome.rows) > least
+    assert len(outcome.rows) > 300
     assert all(0 < y.max() < 1e-4 and len(y) == 50 for y in outcome.drift.values())
 
 

@@ -87,13 +87,7 @@ CHECKS = {
 OTHERS = [page for page in (f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md"))) if blocks(page)]
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, marks=[] if page == "README.md" else [pytest.mark.slow])
-        for page in sorted({*CHECKS, *OTHERS})
-    ],
-)
+@pytest.mark.parametrize("page", sorted({*CHECKS, *OTHERS}))
 def test_page(page, tmp_path, monkeypatch):
     python_blocks = blocks(page)
     assert python_blocks, "it had Python blocks"
