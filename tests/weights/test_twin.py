@@ -27,6 +27,20 @@ def test_convert_goes_both_ways_to_the_bit():
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
+def test_axes_of_kernels_are_those_of_pytorch():
+    """Rows stay rows: a turn both ways would come back to the bit."""
+    numbers = np.arange(2 * 3 * 4 * 5)
+    for shape, order in (
+        ((2, 3, 4, 5), (3, 2, 0, 1)),
+        ((3, 4, 5), (2, 1, 0)),
+        ((4, 5), (1, 0)),
+        ((5,), (0,)),
+    ):
+        kernel = numbers[: np.prod(shape)].reshape(shape)
+        (weight,) = twin.to_torch({"kernel": kernel}).values()
+        np.testing.assert_array_equal(weight, np.transpose(kernel, order))
+
+
 def test_convert_names_what_does_not_fit():
     _, params = randomised(small)
     state_dict = twin.to_torch(params)
