@@ -52,9 +52,9 @@ class BatchNorm(torch.nn.BatchNorm1d):
         assert self.training
         mean = input.mean((0, 1))
         variance = input.var((0, 1), unbiased=False)
-        for kept, newest in ((self.running_mean, mean), (self.running_var, variance)):
-            assert kept is not None
-            kept.lerp_(newest.detach(), 1 - MOMENTUM)
+        for average, newest in ((self.running_mean, mean), (self.running_var, variance)):
+            assert average is not None
+            average.lerp_(newest.detach(), 1 - MOMENTUM)
         return (input - mean) / torch.sqrt(variance + self.eps) * self.weight + self.bias
 
 
