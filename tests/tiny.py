@@ -11,6 +11,7 @@ from d3pm_jax.config import Adam, Config, Digits, Linear, Train, UNet, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.parts import build, network
 from d3pm_jax.storage import checkpoint, names, run_folder
+from d3pm_jax.training.step import without_buffers
 
 DIGITS = Description((8, 8, 1), 17, 10, "image")
 
@@ -61,4 +62,4 @@ def split(config, description, process):
     def init(key):
         return {"table": {"kernel": 0.1 * jax.random.normal(key, (K, K))}, "late": {"bias": jnp.zeros(K)}}
 
-    return network.Network(predict, init)
+    return network.Network(predict, init, without_buffers(predict))

@@ -15,7 +15,7 @@ from d3pm_jax.machine import flops
 from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.models.variables import split_variables
 from d3pm_jax.parts import build
-from d3pm_jax.training.step import StepNoise, batch_loss, draw_noise, make_update, without_buffers
+from d3pm_jax.training.step import StepNoise, batch_loss, draw_noise, make_update
 
 # FLOP per second of products of dense matrices in bfloat16 (float16 on a V100), by the kind that JAX names.
 # These are the numbers that the makers publish, without the factor 2 of sparsity. None was measured here.
@@ -73,8 +73,7 @@ def measure_step(parts: build.Parts) -> tuple[Cost, Any]:
 
 def flops_of_step(parts: build.Parts) -> int:
     """Counts the floating-point operations of a step on one device."""
-    train_predict = parts.train_predict or without_buffers(parts.predict)
-    loss = partial(batch_loss, parts.config.loss, train_predict)
+    loss = partial(batch_loss, parts.config.loss, parts.train_predict)
     batch, noise = abstract_inputs(parts)
     total = 1.0  # by which means are divided: its value does not change what is computed
     inputs = (*split_variables(parts.state.params), parts.process, batch, noise, parts.key, total)

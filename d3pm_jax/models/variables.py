@@ -2,8 +2,8 @@
 
 Flax says what a variable is by its class. `nnx.Param` is a parameter: it is trained, averaged and decayed.
 Streams of random numbers (`nnx.RngState`) are made anew for every call. All others are buffers, in the word
-of PyTorch: batch statistics, constants, integers, caches, plain arrays. No optimizer touches a buffer; what a
-call in training writes to it is kept.
+of PyTorch: batch statistics, constants, integers, caches, plain arrays. No optimizer touches a buffer; only
+a call in training changes it.
 
 The variables of a network are its parameters and buffers together, in one `nnx.State`.
 """

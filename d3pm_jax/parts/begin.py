@@ -11,6 +11,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
+from d3pm_jax.models.variables import name_leaves
 from d3pm_jax.parts import build
 from d3pm_jax.placing import fetch
 from d3pm_jax.storage import checkpoint, lock, names, run_folder
@@ -58,8 +59,7 @@ def match_weights(parts: build.Parts, weights: StartWeights) -> Params:
 def _shapes_by_name(params: Params) -> dict[str, Any]:
     """Returns the shape of every leaf by its path, such as "layers.qkv.kernel"; of integers with the type."""
     shapes = {}
-    for path, leaf in jax.tree.flatten_with_path(params)[0]:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+    for name, leaf in zip(name_leaves(params), jax.tree.leaves(params), strict=True):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             shapes[name] = leaf.shape
         else:

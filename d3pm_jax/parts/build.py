@@ -47,7 +47,7 @@ class Parts:
     mesh: jax.sharding.Mesh
     process: Process
     predict: Predict
-    train_predict: TrainPredict | None  # of a network with buffers, see `network.Network`
+    train_predict: TrainPredict  # which training calls, see `network.Network`
     init: Callable[[], TrainState]
     state: TrainState
     network: Predict  # like predict, for batches of any size, which is not spread over the devices
@@ -185,9 +185,6 @@ def build(
     key = jax.jit(make_noise_key, out_shardings=replicated_sharding(mesh))()
     state = jax.tree.map(lambda leaf: leaf.update(sharding=state_sharding(mesh, leaf.shape)), shapes)
     sharding = batch_sharding(mesh)
-    train_predict = None
-    if functions.train_predict is not None:
-        train_predict = network.spread_over_mesh(functions.train_predict, sharding)
     return Parts(
         config=config,
         description=description,
@@ -195,7 +192,7 @@ def build(
         mesh=mesh,
         process=process,
         predict=network.spread_over_mesh(functions.predict, sharding),
-        train_predict=train_predict,
+        train_predict=network.spread_over_mesh(functions.train_predict, sharding),
         init=init,
         state=state,
         network=functions.predict,

@@ -27,7 +27,7 @@ class Network(NamedTuple):
 
     predict: Predict  # (params, xt, t, key=None, label=None, weight=None) -> logits of x_0 [B, *S, K]
     init: Init
-    train_predict: TrainPredict | None = None  # with a key, -> (logits, buffers); None without buffers
+    train_predict: TrainPredict  # with a key, -> (logits, buffers), which are None where there are none
 
 
 def split_network(config: Config, description: Description, process: Process) -> Network:
@@ -53,6 +53,7 @@ def split_network(config: Config, description: Description, process: Process) ->
         return config.model.build(spec, nnx.Rngs(key))
 
     module, shapes = variables.split_module(build)
+    # The weight has to be named: a network that takes any keyword need not know what padding is.
     takes_weight = "weight" in module.signature.parameters
     _check_padding(config, description, takes_weight)
 
@@ -109,9 +110,8 @@ def split_network(config: Config, description: Description, process: Process) ->
         return variables.init_variables(build, key)
 
     _, buffers = variables.split_variables(shapes)
-    if buffers is None:
-        return Network(predict, init)
-    _check_buffers(buffers, new_buffers)
+    if buffers is not None:
+        _check_buffers(buffers, new_buffers)
     return Network(predict, init, train_predict)
 
 

@@ -341,23 +341,21 @@ def without_buffers(predict: Predict) -> TrainPredict:
     return train_predict
 
 
-def _move_average(average: Params, newest: Params, weight: Array) -> Params:
+def _move_average(average: Any, newest: Any, weight: Array) -> Any:
     """Returns average + weight (newest - average) of parameters and batch statistics of floats.
 
     Every other buffer is the newest: a mean of integers is none, and a mean of a constant with itself may be
     another number, by rounding.
     """
-    moved: Any
     if not isinstance(newest, nnx.State):
-        moved = optax.incremental_update(newest, average, weight)
-        return moved
+        return optax.incremental_update(newest, average, weight)
 
     def is_averaged(path: tuple, x: Any) -> bool:
         return isinstance(x, nnx.Param | nnx.BatchStat) and jnp.issubdtype(x.dtype, jnp.floating)
 
     newest, others = nnx.split_state(newest, is_averaged, ...)
     average = nnx.filter_state(average, is_averaged)
-    moved = optax.incremental_update(newest, average, weight)
+    moved: Any = optax.incremental_update(newest, average, weight)
     return nnx.merge_state(moved, others)
 
 

@@ -31,13 +31,16 @@ _DTYPES = {
     "F32": "float32",
     "F16": "float16",
     "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
     "BOOL": "bool",
     "C64": "complex64",
-}
-_DTYPES |= {
-    f"{kind}{bits}": f"{name}{bits}"
-    for kind, name in (("I", "int"), ("U", "uint"))
-    for bits in (8, 16, 32, 64)
 }
 
 
@@ -46,7 +49,7 @@ class _Leaf(NamedTuple):
 
     keys: list[str]  # of its path, such as ["down", "0", "conv", "kernel"]
     array: Any
-    is_param: bool
+    as_param: bool  # whether it is named and laid out as a parameter
     is_statistic: bool
 
 
@@ -57,10 +60,13 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
     `running_var`, beside a `num_batches_tracked` of 0.
 
     Args:
-        params: the parameters of a model, and its buffers if it has any: `nnx.state(model)`.
+        params: the parameters of a model, and its buffers: `nnx.state(model, nnx.Not(nnx.RngState))`.
 
     Returns:
         Contiguous arrays by the twin's names: kernels as [out, in, H, W] or [out, in].
+
+    Raises:
+        ValueError: two arrays would have one name.
     """
     tensors = {}
     for leaf in _flatten(params):
@@ -122,6 +128,7 @@ def save(path: Path, params: Params, metadata: Mapping[str, str] | None = None) 
         metadata: texts to keep beside the tensors, for `read_metadata`; a hash of all of it is added.
 
     Raises:
+        ValueError: two arrays would have one name.
         OSError: it cannot be written.
     """
     tensors = to_torch(params)
@@ -156,11 +163,12 @@ def load(path: Path, like: Params) -> Params:
                 raise ValueError(f"{name} is {stored}, expected {dtype}: convert it before it is saved")
         tensors = {name: file.get_tensor(name) for name in dtypes}
         # A constant may be infinite, as a mask is that is added to logits.
-        learnt = [leaf for leaf in _flatten(like) if leaf.is_param or leaf.is_statistic]
-        for name in (name for leaf in learnt for name in _list_names(leaf)):
-            x = tensors[name]
-            if not np.isfinite(x).all():
-                raise ValueError(f"{name} has entries that are not finite: use other weights")
+        for leaf in _flatten(like):
+            if not leaf.as_param and not leaf.is_statistic:
+                continue
+            for name in _list_names(leaf):
+                if not np.isfinite(tensors[name]).all():
+                    raise ValueError(f"{name} has entries that are not finite: use other weights")
         return from_torch(like, tensors)
 
 
@@ -236,11 +244,11 @@ def _flatten(params: Params) -> list[_Leaf]:
         keys = _name_keys(path)
         if isinstance(x, nnx.Variable):
             # A part that was frozen, its kernel an `nnx.Variable`, is laid out as it was.
-            is_param = isinstance(x, nnx.Param) or keys[-1] in ("kernel", "embedding")
+            as_param = isinstance(x, nnx.Param) or keys[-1] in ("kernel", "embedding")
             is_statistic = isinstance(x, nnx.BatchStat)
             # Its value is an array, or a pytree of arrays.
             for inner, array in jax.tree_util.tree_flatten_with_path(x.get_raw_value())[0]:
-                leaves.append(_Leaf([*keys, *_name_keys(inner)], array, is_param, is_statistic))
+                leaves.append(_Leaf([*keys, *_name_keys(inner)], array, as_param, is_statistic))
         else:
             leaves.append(_Leaf(keys, x, not is_state, False))
     return leaves
@@ -259,7 +267,7 @@ def _dtype_by_name(params: Params) -> dict[str, str]:
 def _list_names(leaf: _Leaf) -> list[str]:
     """Turns ["down", "0", "conv", "kernel"] into ["down.0.conv.weight"]; each stacked layer has a name."""
     *modules, last = leaf.keys
-    if leaf.is_param:
+    if leaf.as_param:
         last = _TORCH_NAME.get(last, last)
     if leaf.is_statistic:
         last = _TORCH_STATISTIC.get(last, last)
@@ -289,6 +297,6 @@ def _is_stacked(leaf: _Leaf) -> bool:
 def _axes_to_torch(leaf: _Leaf, ndim: int) -> tuple[int, ...]:
     """Returns the order of axes in PyTorch: HWIO becomes OIHW, and [in, out] becomes [out, in]."""
     # A buffer is what it is, and an embedding is [K, width], both here and in PyTorch.
-    if not leaf.is_param or leaf.keys[-1] == "embedding" or ndim < 2:
+    if not leaf.as_param or leaf.keys[-1] == "embedding" or ndim < 2:
         return tuple(range(ndim))
     return (ndim - 1, ndim - 2, *range(ndim - 2))

@@ -280,7 +280,7 @@ WORKING = {
     )
 }
 # Buffers that no call writes to; networks that draw, and those in which examples of a batch count together.
-CONSTANT = {"scale", "shift", "frequencies", "order", "projection"}
+CONSTANT = {"scale", "shift", "frequencies", "frequencies.0", "order", "projection"}
 RANDOM = {"DropoutWithStreams", "DropoutWithKey", "StreamsKept", "Everything"}
 OF_BATCH = {"BatchNorm", "BridgeWithStatistics", "SpectralNorm", "Everything", "IntegerBuffer"}
 
