@@ -42,8 +42,8 @@ def train_batches(
         part, parts: each batch is cut into `parts` parts, and only part number `part` is read and returned.
 
     Returns:
-        Iterator of {"x": int32 [B / parts, *S]}, with "label": int32 [B / parts] and "weight": float32
-        [B / parts, *S] where examples have them.
+        Iterator of {"x": int32 [B / parts, *S]}, with "label": int32 [B / parts], "weight": float32
+        [B / parts, *S] and "condition": [B / parts, *C] where examples have them.
 
     Raises:
         DatasetError: batch_size exceeds the split, or (while iterating) an example is not what it has to be.
@@ -172,6 +172,8 @@ def _collate(
         batch["label"] = _stack_labels(examples, numbers, classes)
     if "weight" in examples[0]:
         batch["weight"] = _stack_weights(examples, numbers, x.shape[1:])
+    if description is not None and description.condition is not None:
+        batch["condition"] = _stack_conditions(examples, numbers, description)
     return batch
 
 
@@ -238,6 +240,31 @@ def _stack_weights(examples: Sequence[Example], numbers: Sequence[int], shape: t
                 f"the weight of example {number} has shape {weight.shape}: pass {shape}, as x has"
             )
     return np.stack([np.broadcast_to(weight, shape) for weight in weights])
+
+
+def _stack_conditions(
+    examples: Sequence[Example], numbers: Sequence[int], description: Description
+) -> np.ndarray:
+    """Returns the conditions [B, *C] in the type of the description."""
+    expected = np.dtype(description.condition_type)
+    conditions = []
+    for example, number in zip(examples, numbers, strict=True):
+        if "condition" not in example:
+            raise DatasetError(f"example {number} has no condition, which the data is described with: add it")
+        condition = np.asarray(example["condition"])
+        if condition.shape != description.condition:
+            raise DatasetError(
+                f"the condition of example {number} has shape {condition.shape}, expected "
+                f"{description.condition}: give all one shape"
+            )
+        if not np.can_cast(condition.dtype, expected, "same_kind"):
+            raise DatasetError(
+                f"the condition of example {number} has dtype {condition.dtype}, expected {expected}: convert it"
+            )
+        if not np.isfinite(condition).all():
+            raise DatasetError(f"the condition of example {number} is not finite: mend the data")
+        conditions.append(condition.astype(expected))
+    return np.stack(conditions)
 
 
 def _where(x: np.ndarray, value: int, numbers: Sequence[int]) -> str:

@@ -1,6 +1,7 @@
 """Describes the examples of a data set."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Integer
@@ -31,6 +32,10 @@ class Description:
     """examples have a "weight", which is 0 on padding and has to be passed to the network"""
     digest: str | None = None
     """a hash of the source of the examples, where it is known; data with another hash is other data"""
+    condition: tuple[int, ...] | None = None
+    """the shape of an array "condition" of each example, which the network is given; None: there is none"""
+    condition_type: Literal["float32", "int32"] = "float32"
+    """the type of its entries"""
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:
@@ -39,6 +44,8 @@ class Description:
             raise UserError(f"categories = {self.categories}: it must be at least 2")
         if self.classes is not None and self.classes < 1:
             raise UserError(f"classes = {self.classes}: it must be at least 1")
+        if self.condition is not None and min(self.condition, default=1) < 1:
+            raise UserError(f"condition = {self.condition}: it must hold sizes of at least 1")
         if self.symbols is not None and len(self.symbols) != self.categories:
             raise UserError(
                 f"{len(self.symbols)} symbols for {self.categories} categories: pass one for each"

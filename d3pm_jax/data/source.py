@@ -34,7 +34,7 @@ class Part:
 
 @runtime_checkable
 class Source(Protocol):
-    """Gives random access to examples: {"x": integers [*S]}, and where there are any "label" and "weight"."""
+    """Gives random access to examples: {"x": integers [*S]}, with "label", "weight", "condition" if there are."""
 
     def __len__(self) -> int: ...
 
@@ -42,18 +42,27 @@ class Source(Protocol):
 
 
 class ArraySource:
-    """Gives random access to x [N, *S], and to labels [N] if there are any; nothing is copied.
+    """Gives random access to x [N, *S], and to labels [N] and conditions [N, ..] if there are any.
+
+    Nothing is copied.
 
     Args:
         x: integers.
         labels: integers, one for each example.
         name: of x, in messages.
+        conditions: numbers, an array for each example.
 
     Raises:
-        DatasetError: they are not integers, or not as many labels as examples.
+        DatasetError: x or labels are not integers, or there are not as many labels or conditions as examples.
     """
 
-    def __init__(self, x: np.ndarray, labels: np.ndarray | None = None, name: str = "x") -> None:
+    def __init__(
+        self,
+        x: np.ndarray,
+        labels: np.ndarray | None = None,
+        name: str = "x",
+        conditions: np.ndarray | None = None,
+    ) -> None:
         _check_integers(x, name)
         if x.ndim < 2:
             raise DatasetError(f"{name} has shape {x.shape}: examples are its rows, so it needs two axes")
@@ -63,8 +72,13 @@ class ArraySource:
                 raise DatasetError(
                     f"the labels of {name} have shape {labels.shape}: pass one for each of {len(x)} examples"
                 )
+        if conditions is not None and conditions.shape[:1] != (len(x),):
+            raise DatasetError(
+                f"the conditions of {name} have shape {conditions.shape}: pass one for each of {len(x)} examples"
+            )
         self._x = x
         self._labels = labels
+        self._conditions = conditions
 
     def __len__(self) -> int:
         return len(self._x)
@@ -73,6 +87,8 @@ class ArraySource:
         example: dict[str, Any] = {"x": self._x[index]}
         if self._labels is not None:
             example["label"] = int(self._labels[index])
+        if self._conditions is not None:
+            example["condition"] = self._conditions[index]
         return example
 
 

@@ -90,6 +90,9 @@ def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], StepNoise]:
         batch["label"] = jax.ShapeDtypeStruct((B,), jnp.int32)
     if description.padded:
         batch["weight"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+    if description.condition is not None:
+        condition_type = jnp.dtype(description.condition_type)
+        batch["condition"] = jax.ShapeDtypeStruct((B, *description.condition), condition_type)
     draw = partial(draw_noise, parts.config.timesteps, shape=shape, T=parts.process.T)
     noise = jax.eval_shape(draw, parts.key, parts.state.step, parts.state.history)
     sharding = batch_sharding(parts.mesh)

@@ -83,7 +83,7 @@ def run_training(
     def claim_and_count_steps() -> int:
         # A run that begins from weights has written its step 0 by now.
         holds_run = resume or start is not None
-        claim_folder(config, workdir, holds_run, parts.description, examples)
+        claim_folder(config, workdir, holds_run, parts.description, examples, test.get("condition"))
         return len(checkpoint.list_steps(folder))
 
     with cluster.enter_on_first(lock.hold_folder(workdir)):
@@ -107,7 +107,7 @@ def run_training(
             checkpoint.Saver(folder, config.train.keep_checkpoints) as saver,
             cluster.watch_for_stop() as stopping_signal,
         ):
-            outputs = Outputs(parts, workdir, log, saver, valid_examples)
+            outputs = Outputs(parts, workdir, log, saver, valid_examples, test.get("condition"))
             batches = _make_batches(parts, source)
             sharding = batch_sharding(parts.mesh)
             update = make_step(**build.step_arguments(parts), sharding=sharding)
@@ -219,6 +219,7 @@ class Outputs:
         log: is called with a step and its metrics, see `sinks.open_logs`.
         saver: of checkpoints.
         valid_examples: examples to estimate the bound of, see `make_estimate`.
+        conditions: of samples, [N, *C], if the data has any.
     """
 
     def __init__(
@@ -228,6 +229,7 @@ class Outputs:
         log: sinks.Logging,
         saver: checkpoint.Saver,
         valid_examples: Mapping[str, np.ndarray] | None = None,
+        conditions: np.ndarray | None = None,
     ):
         first_step = int(parts.state.step)
         self.terminal = Terminal("step", parts.config.train.steps, first_step)
@@ -237,6 +239,7 @@ class Outputs:
         self._log = log
         self._saver = saver
         self._sampler = make_sampler(parts, NUM_SAMPLES)
+        self._conditions = conditions
         params, _ = split_variables(parts.state.params)
         self._window = Window(parts.process.T, name_leaves(params), parts.config.train.max_nonfinite)
         self._estimate_valid = None
@@ -314,7 +317,8 @@ class Outputs:
     def _write_samples(self, step: int, state: TrainState) -> None:
         """Draws samples of the averaged parameters and writes them as the kind of the data does."""
         seed = self._parts.config.train.seed
-        samples, _ = self._sampler(state.ema, NUM_SAMPLES, jax.random.key(seed))  # int32 [NUM_SAMPLES, *S]
+        key = jax.random.key(seed)
+        samples, _ = self._sampler(state.ema, NUM_SAMPLES, key, condition=self._conditions)
         path = self._workdir / SAMPLES / f"step_{step:07d}"
         path.parent.mkdir(exist_ok=True)
         caption = build.make_caption(self._workdir, self._parts, step)

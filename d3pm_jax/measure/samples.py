@@ -48,10 +48,11 @@ def make_sampler(
         shape: *S of a sample, where it is not that of the data.
 
     Returns:
-        The function (params, n, key, label=None, progress=..., chains=None, known_elements=None) -> x_0
-        [n, *S] and x_t [R, n, *S], int32. Sample i depends on params, key, label and known elements alone,
-        not on n or the batch size. Where the network takes labels, sample i is of class `label`, or without
-        it of class i modulo the number of classes. `progress` is called with the number of samples that are
+        The function (params, n, key, label=None, progress=..., chains=None, known_elements=None,
+        condition=None) -> x_0 [n, *S] and x_t [R, n, *S], int32. Sample i depends on params, key, label,
+        known elements and its condition alone, not on n or the batch size. Where the network takes labels,
+        sample i is of class `label`, or without it of class i modulo the number of classes. Where it takes
+        conditions, sample i has row i of `condition`, modulo their number. `progress` is called with the number of samples that are
         done, first with 0 when all is compiled. With `chains` x_t is returned for so many samples alone, the
         first ones: for all of them it takes R times their memory. Every sample has the `known_elements`. It
         raises a UserError where the network gave NaN.
@@ -71,9 +72,11 @@ def make_sampler(
         key: jax.Array,
         start: jax.Array,
         label: Any,
+        condition: Any,
         known_elements: Given | None,
     ) -> sampling.Chain:
-        denoise = partial(parts.predict, params, label=label)
+        extra_inputs = {} if condition is None else {"condition": condition}
+        denoise = partial(parts.predict, params, label=label, **extra_inputs)
         reverse_kernel = partial(p_logits, **logits_keywords(parts.config.loss))
         if known_elements is None:
             return sampling.sample(key, denoise, process, batch_shape, start, recorded_times, reverse_kernel)
@@ -89,7 +92,9 @@ def make_sampler(
         progress: Progress = lambda done: None,
         chains: int | None = None,
         known_elements: Given | None = None,
+        condition: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
+        check_condition(parts, condition)
         # Commands with the same seed share no noise, see `sampling.noise`.
         key = jax.random.fold_in(key, SAMPLING)
         num_chains = n
@@ -98,8 +103,14 @@ def make_sampler(
         x0 = []
         states = []
         for start in range(0, n, size):
-            labels = _make_labels(parts, np.arange(start, start + size), label)
-            batch = draw_batch(params, parts.process, key, np.int32(start), labels, known_elements)
+            index = np.arange(start, start + size)
+            labels = _make_labels(parts, index, label)
+            conditions = None
+            if condition is not None:
+                conditions = condition[index % len(condition)].astype(parts.description.condition_type)
+            batch = draw_batch(
+                params, parts.process, key, np.int32(start), labels, conditions, known_elements
+            )
 
             # The call returns when the program is compiled and started: progress begins there.
             progress(start)
@@ -130,6 +141,7 @@ def draw_samples(
     chains: int | None = None,
     known_elements: Given | None = None,
     shape: tuple[int, ...] | None = None,
+    condition: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws n samples of a run by a program that is compiled once; see `make_sampler`.
 
@@ -146,7 +158,7 @@ def draw_samples(
         return make_sampler(dataclasses.replace(parts), size, recorded_times, shape)
 
     sampler = parts.once(("sample", size, recorded_times, shape), make)
-    return sampler(parts.params, n, key, label, progress, chains, known_elements)
+    return sampler(parts.params, n, key, label, progress, chains, known_elements, condition)
 
 
 def evenly_spaced(last: int, n: int) -> list[int]:
@@ -231,6 +243,25 @@ def chains_to_show(
         levels=parts.categories,
         steps=parts.process.T,
     )
+
+
+def check_condition(parts: Parts, condition: np.ndarray | None) -> None:
+    """Raises UserError unless there are conditions [N, *C], N at least 1, where the network takes them."""
+    shape = parts.description.condition
+    if shape is None:
+        if condition is not None:
+            raise UserError("a condition is passed, but the network of this run takes none: leave it out")
+        return
+    axes = ", ".join(map(str, ("N", *shape)))
+    cure = f"pass {parts.description.condition_type} [{axes}], a row for each sample"
+    if condition is None:
+        raise UserError(f"the network of this run takes a condition: {cure}")
+    if condition.ndim == 0 or condition.shape[1:] != shape or len(condition) < 1:
+        raise UserError(f"the condition has shape {list(condition.shape)}: {cure}")
+    if not np.can_cast(condition.dtype, parts.description.condition_type, "same_kind"):
+        raise UserError(f"the condition has dtype {condition.dtype}: {cure}")
+    if not np.isfinite(condition).all():
+        raise UserError("the condition has entries that are not finite: pass other numbers")
 
 
 def _make_labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | None:

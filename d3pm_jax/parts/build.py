@@ -85,10 +85,10 @@ class Parts:
         return self.config.head.data_categories(self.process.K)
 
     def extra_inputs(self, examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the inputs of the network beside x: "label" if it takes labels, and "weight"."""
-        names = ["weight"]
+        """Returns the inputs of the network beside x: "label" if it takes any, "weight" and "condition"."""
+        names = ["weight", "condition"]
         if self.classes is not None:
-            names = ["label", "weight"]
+            names.append("label")
         return {name: examples[name] for name in names if name in examples}
 
 

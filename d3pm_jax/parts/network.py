@@ -25,7 +25,8 @@ class Network(NamedTuple):
     trained, and where it has them batch statistics, constants and other buffers.
     """
 
-    predict: Predict  # (params, xt, t, key=None, label=None, weight=None) -> logits of x_0 [B, *S, K]
+    # (params, xt, t, key=None, label=None, weight=None, condition=None) -> logits of x_0 [B, *S, K]
+    predict: Predict
     init: Init
     train_predict: TrainPredict  # with a key, -> (logits, buffers), which are None where there are none
 
@@ -47,7 +48,15 @@ def split_network(config: Config, description: Description, process: Process) ->
     """
     head = config.head
     classes = network_classes(config, description)
-    spec = Spec(description.shape, process.K, head.outputs, classes, process.T, config.train.remat)
+    spec = Spec(
+        description.shape,
+        process.K,
+        head.outputs,
+        classes,
+        process.T,
+        config.train.remat,
+        description.condition,
+    )
 
     def build(key: Array) -> Any:
         return config.model.build(spec, nnx.Rngs(key))
@@ -56,9 +65,14 @@ def split_network(config: Config, description: Description, process: Process) ->
     # The weight has to be named: a network that takes any keyword need not know what padding is.
     takes_weight = "weight" in module.signature.parameters
     _check_padding(config, description, takes_weight)
+    if description.condition is not None and not module.takes_keyword("condition"):
+        raise ValueError(
+            f"the data has a condition {list(description.condition)}, but the network of "
+            f"{type(config.model).__name__} has no keyword condition: take UNet, or a network of your own"
+        )
 
     def choose_inputs(
-        key: Key[Array, ""] | None, label: Array | None, weight: Array | None
+        key: Key[Array, ""] | None, label: Array | None, weight: Array | None, condition: Array | None
     ) -> dict[str, Any]:
         inputs: dict[str, Any] = {}
         if module.takes_keyword("key"):
@@ -67,6 +81,8 @@ def split_network(config: Config, description: Description, process: Process) ->
             inputs["label"] = label
         if takes_weight:
             inputs["weight"] = weight
+        if description.condition is not None:
+            inputs["condition"] = condition
         return inputs
 
     def predict(
@@ -76,8 +92,9 @@ def split_network(config: Config, description: Description, process: Process) ->
         key: Key[Array, ""] | None = None,
         label: Array | None = None,
         weight: Array | None = None,
+        condition: Array | None = None,
     ) -> Array:
-        output = module.merge(params, key)(xt, t, **choose_inputs(key, label, weight))
+        output = module.merge(params, key)(xt, t, **choose_inputs(key, label, weight, condition))
         return head.logits(output, xt, spec.K)  # [B, *S, K]
 
     def train_predict(
@@ -87,8 +104,9 @@ def split_network(config: Config, description: Description, process: Process) ->
         key: Key[Array, ""],
         label: Array | None = None,
         weight: Array | None = None,
+        condition: Array | None = None,
     ) -> tuple[Array, Any]:
-        output, buffers = module.call(params, key, xt, t, **choose_inputs(key, label, weight))
+        output, buffers = module.call(params, key, xt, t, **choose_inputs(key, label, weight, condition))
         return head.logits(output, xt, spec.K), buffers
 
     # It is called once on shapes without numbers, so that logits of another shape are refused before a run
@@ -99,7 +117,11 @@ def split_network(config: Config, description: Description, process: Process) ->
     label = None
     if classes is not None:
         label = jnp.zeros(2, jnp.int32)
-    logits, new_buffers = jax.eval_shape(train_predict, shapes, x, t, jax.random.key(0), label)
+    condition = None
+    if description.condition is not None:
+        condition = jnp.zeros((2, *description.condition), description.condition_type)
+    key = jax.random.key(0)
+    logits, new_buffers = jax.eval_shape(train_predict, shapes, x, t, key, label, condition=condition)
     if logits.shape != (2, *spec.shape, spec.K):
         raise ValueError(
             f"the network and its head give logits {list(logits.shape)} for x {[2, *spec.shape]}: "

@@ -55,9 +55,12 @@ class Run:
         """Returns a caption for pictures of this run: its name, process and step."""
         return make_caption(self.workdir, self.parts, self.step)
 
-    def predict(self, xt: Any, t: Any, label: Any = None) -> jax.Array:
+    def predict(self, xt: Any, t: Any, label: Any = None, condition: Any = None) -> jax.Array:
         """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time."""
-        return jax.jit(self.parts.network)(self.params, xt, t, label=label)
+        extra_inputs = {"label": label}
+        if condition is not None:
+            extra_inputs["condition"] = condition
+        return jax.jit(self.parts.network)(self.params, xt, t, **extra_inputs)
 
     def sample(
         self,
@@ -71,6 +74,7 @@ class Run:
         known_elements: Given | tuple[Any, Any] | None = None,
         shape: tuple[int, ...] | None = None,
         *,
+        condition: np.ndarray | None = None,
         given: Given | tuple[Any, Any] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws n samples.
@@ -87,13 +91,14 @@ class Run:
             chains: return x_t of so many samples alone, the first ones.
             known_elements: elements that every sample has, (x0, known): see `sampling.infill`.
             shape: *S of a sample, where it is not that of the data.
+            condition: [N, *C] where the network takes one; sample i has row i modulo N.
             given: the old name of `known_elements`.
 
         Returns:
             x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
 
         Raises:
-            UserError: the network gave NaN, or takes no such label.
+            UserError: the network gave NaN, or takes no such label or condition.
             ValueError: both `known_elements` and `given` are passed.
         """
         if given is not None:
@@ -103,7 +108,7 @@ class Run:
         if known_elements is not None:
             known_elements = Given(*known_elements)
         return draw_samples(
-            self.parts, key, n, label, batch_size, record, progress, chains, known_elements, shape
+            self.parts, key, n, label, batch_size, record, progress, chains, known_elements, shape, condition
         )
 
     def respaced(self, steps: int | Sequence[int]) -> "Run":
@@ -158,6 +163,7 @@ class Run:
         progress: Callable[[int], Any] = lambda done: None,
         calls: int | None = None,
         weight: np.ndarray | None = None,
+        condition: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """Computes the bound on x0 int32 [N, *S] and labels int32 [N]: see `measure.bounds.compute_bound`."""
         examples = {"x": x0}
@@ -165,6 +171,8 @@ class Run:
             examples["label"] = labels
         if weight is not None:
             examples["weight"] = weight
+        if condition is not None:
+            examples["condition"] = condition
         return bounds.compute_bound(self.parts, examples, batch_size, seed, progress, calls)
 
 

@@ -6,6 +6,8 @@ CONFIG = "config.json"
 CONFIG_COPY = "config.py"
 DESCRIPTION = "description.json"
 EXAMPLES = "examples.npy"
+# The conditions of these examples, where the data has any.
+CONDITIONS = "conditions.npy"
 MANIFEST = "manifest.json"
 # Empty; it says nothing by being there.
 LOCK = "lock"

@@ -16,11 +16,11 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.storage import checkpoint, lock, manifest, names
-from d3pm_jax.storage.names import CHECKPOINTS, CONFIG, CONFIG_COPY, DESCRIPTION, EXAMPLES
+from d3pm_jax.storage.names import CHECKPOINTS, CONDITIONS, CONFIG, CONFIG_COPY, DESCRIPTION, EXAMPLES
 
 # Test examples that a run keeps, to sample, export and draw pictures without its data.
 NUM_EXAMPLES = 64
-FILES = (CONFIG, CONFIG_COPY, DESCRIPTION, EXAMPLES)
+FILES = (CONFIG, CONFIG_COPY, DESCRIPTION, EXAMPLES, CONDITIONS)
 REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
 Content = TypeVar("Content")
@@ -234,8 +234,34 @@ def read_examples(workdir: Path, description: Description) -> np.ndarray | None:
     return _read_and_load(workdir, EXAMPLES, load)
 
 
+def read_conditions(workdir: Path, description: Description) -> np.ndarray | None:
+    """Reads the conditions of the test examples that the run keeps, [N, *C].
+
+    Returns:
+        The conditions; None where the data has none, and in a run that began from weights alone.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if description.condition is None:
+        return None
+
+    def load(content: bytes) -> np.ndarray:
+        conditions = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        fits = conditions.shape[1:] == description.condition and len(conditions) > 0
+        if conditions.dtype != description.condition_type or not fits:
+            raise ValueError(f"it holds {conditions.dtype} {list(conditions.shape)}")
+        return conditions
+
+    return _read_and_load(workdir, CONDITIONS, load)
+
+
 def write_run(
-    workdir: Path, config: Config, description: Description, examples: np.ndarray | None = None
+    workdir: Path,
+    config: Config,
+    description: Description,
+    examples: np.ndarray | None = None,
+    conditions: np.ndarray | None = None,
 ) -> None:
     """Writes what a run is: its config, a copy of the file of the user's own parts, what its data is.
 
@@ -244,6 +270,7 @@ def write_run(
         config: for `read_config`.
         description: for `read_description`.
         examples: int32 [N, *S], for `read_examples`.
+        conditions: [N, *C], for `read_conditions`.
 
     Raises:
         OSError: it cannot be written.
@@ -253,10 +280,11 @@ def write_run(
     if config_file is not None:
         contents[CONFIG_COPY] = config_file.read_bytes()
     contents[DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
-    if examples is not None:
-        array = io.BytesIO()
-        np.save(array, examples)
-        contents[EXAMPLES] = array.getvalue()
+    for name, array in ((EXAMPLES, examples), (CONDITIONS, conditions)):
+        if array is not None:
+            file = io.BytesIO()
+            np.save(file, array)
+            contents[name] = file.getvalue()
 
     # Files are written in this order, and a folder without a config is no run. So the config comes last: a
     # process that is killed in between leaves nothing that could be resumed with a part of its files.
@@ -318,7 +346,12 @@ def clear_unfinished_start(workdir: Path) -> None:
 
 
 def claim_folder(
-    config: Config, workdir: Path, resume: bool, description: Description, examples: np.ndarray
+    config: Config,
+    workdir: Path,
+    resume: bool,
+    description: Description,
+    examples: np.ndarray,
+    conditions: np.ndarray | None = None,
 ) -> None:
     """Makes a folder that of this run, without touching another run, and writes what the run is.
 
@@ -328,6 +361,7 @@ def claim_folder(
         resume: whether the folder holds the run already.
         description: of its data.
         examples: of its test split, int32 [N, *S].
+        conditions: of these examples, [N, *C], if the data has any.
 
     Raises:
         UserError: it holds a run, one that is further than this goes, or cannot be written to.
@@ -339,6 +373,6 @@ def claim_folder(
         raise UserError(f"the run is at step {saved_steps[-1]} already: set train.steps to that or more")
     try:
         (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        write_run(workdir, config, description, examples)
+        write_run(workdir, config, description, examples, conditions)
     except OSError as error:
         raise lock.cannot_write_error(workdir, error) from error

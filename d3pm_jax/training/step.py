@@ -61,10 +61,11 @@ class StepNoise(NamedTuple):
 
 
 Metrics = dict[str, Array]
-Batch = Mapping[str, Array]  # "x" int32 [B, *S]; if there are any, "label" int32 [B] and "weight" [B, *S]
+# "x" int32 [B, *S]; if there are any, "label" int32 [B], "weight" [B, *S] and "condition" [B, *C]
+Batch = Mapping[str, Array]
 Buffers = Any  # batch statistics and all other variables that are no parameters; None where there are none
 
-# (params, xt, time, key=None, label=None, weight=None) -> logits of x_0
+# (params, xt, time, key=None, label=None, weight=None, condition=None) -> logits of x_0
 Predict = Callable[..., Array]
 # The same with a key, -> (logits, the buffers after the call)
 TrainPredict = Callable[..., tuple[Array, Buffers]]
@@ -198,8 +199,8 @@ def make_step(
         objective: what is minimised.
         timesteps: which t to train on.
         optimizer: the update rule.
-        predict: the network, (params, xt, time, key, label, weight) -> logits of x_0 [B, *S, K], with dropout
-            for a key; the last two are passed where a batch has them.
+        predict: the network, (params, xt, time, key, label, weight, condition) -> logits of x_0 [B, *S, K],
+            with dropout for a key; the last three are passed where a batch has them.
         ema_decay: of the averaged parameters.
         sharding: of the batch and the noise, where they are spread over devices.
         accumulate: how many parts a batch is taken in, one after the other; divides B.
@@ -313,7 +314,7 @@ def batch_loss(
     else:
         time = t
 
-    extra_inputs = {name: batch[name] for name in ("label", "weight") if name in batch}
+    extra_inputs = {name: batch[name] for name in ("label", "weight", "condition") if name in batch}
     variables = merge_variables(params, buffers)
     logits, new_buffers = train_predict(variables, xt, time, key, **extra_inputs)  # [B, *S, K]
     loss, kl, ce = objective.terms(process, logits, x0, xt, t, p_t)  # each [B, *S]
