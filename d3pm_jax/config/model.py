@@ -35,6 +35,8 @@ class Spec(NamedTuple):
     """number of steps of the process"""
     remat: bool = False
     """compute the inside of blocks again in the backward pass"""
+    condition: tuple[int, ...] | None = None
+    """*C, the shape of the condition of an example; None: there is none"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +44,11 @@ class Model(CheckedPart):
     """Describes the network. A class of one's own defines `build`."""
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
-        """Builds the network, f(xt, t, *, label=None, key=None) -> [B, *S, outputs or K].
+        """Builds the network, f(xt, t, *, label=None, condition=None, key=None) -> [B, *S, outputs or K].
 
-        It is called with labels where the data has them, with a key in training, and with the weight
-        [B, *S] of the elements if it has a keyword of that name.
+        It is called with labels and with a condition [B, *C] where the data has them, with a key in training,
+        and with the weight [B, *S] of the elements if it has a keyword of that name. A network for data
+        without conditions needs no such keyword.
 
         Args:
             spec: the sizes that it has to fit.
@@ -90,7 +93,7 @@ class Convolutional(Model):
 
 @dataclasses.dataclass(frozen=True)
 class UNet(Convolutional):
-    """Builds the U-Net of D3PM; see `d3pm_jax.models.UNet`."""
+    """Builds the U-Net of D3PM, with a condition where the data has one; see `d3pm_jax.models.UNet`."""
 
     attn_resolutions: tuple[Size, ...] = (16,)
     """image sizes at which attention follows every block"""
@@ -109,7 +112,7 @@ class UNet(Convolutional):
         options = self._options(spec)
         H, W, _ = spec.shape
         size = H if H == W else (H, W)
-        return models.UNet(**options, size=size, outputs=spec.outputs, rngs=rngs)
+        return models.UNet(**options, size=size, outputs=spec.outputs, condition=spec.condition, rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -218,6 +218,28 @@ def conv_doubled(layer: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B
     return y + layer.bias[...].astype(x.dtype)[None, None, None]
 
 
+def enlarge(x: Real[Array, "B h w c"], H: int, W: int) -> Real[Array, "B H W c"]:
+    """Returns images enlarged to H x W by nearest neighbours.
+
+    Raises:
+        ValueError: their size does not divide H x W.
+    """
+    h, w = x.shape[1:3]
+    check_enlarges((h, w), (H, W))
+    return jnp.repeat(jnp.repeat(x, H // h, axis=1), W // w, axis=2)
+
+
+def check_enlarges(size: tuple[int, ...], larger_size: tuple[int, ...]) -> None:
+    """Raises ValueError unless rows and columns of a larger image are multiples of those of an image."""
+    h, w = size
+    H, W = larger_size
+    if H % h or W % w:
+        raise ValueError(
+            f"a condition of {h} x {w} cannot be enlarged to an image of {H} x {W}: {H} and {W} must be "
+            f"multiples of {h} and {w}"
+        )
+
+
 def apply_to_rows(linear: nnx.Linear, x: Float[Array, "*S n"]) -> Float[Array, "*S m"]:
     """Returns linear(x) as one product of matrices.
 

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Real
 
 from d3pm_jax.models.backbone import Backbone, padded_size
-from d3pm_jax.models.layers import Style, class_embedding, time_embedding
+from d3pm_jax.models.layers import Style, check_enlarges, class_embedding, enlarge, time_embedding
 
 
 class UNet(Backbone):
@@ -42,6 +42,11 @@ class UNet(Backbone):
         num_classes: of the labels, if there are any. Called without labels, such a network sees the bias
             of class_emb alone, an all-zero one-hot.
         num_heads: of every attention; divides the widths that have one. The official code's default is 1.
+        condition: shape of what an image is conditioned on besides its class, if there is anything. For a
+            vector (D,) a linear map to the width of the time embedding, `condition`, is added to that
+            embedding. An image (h, w, c) is enlarged to H x W by nearest neighbours and joined to the
+            channels of the input, after those of x_t; h divides H and w divides W. Numbers are taken as they
+            are, integers too.
         remat: keep only the input of each block for the backward pass, and compute the rest again.
         dtype: of the computation, that of the parameters by default. In bfloat16 the parameters, the
             embeddings, the statistics of GroupNorm, the softmax and the last layer stay float32.
@@ -49,7 +54,7 @@ class UNet(Backbone):
 
     Raises:
         ValueError: a width is not divisible by groups or num_heads; ch is odd or below 4; input_range does
-            not grow.
+            not grow; condition is neither a vector nor an image whose size divides `size`.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class UNet(Backbone):
         channels_per_group: int | None = None,
         attention_eps: float | None = None,
         input_range: tuple[float, float] | None = None,
+        condition: tuple[int, ...] | None = None,
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
@@ -80,12 +86,15 @@ class UNet(Backbone):
             raise ValueError(f"ch = {ch}: the time embedding needs an even width of at least 4")
         if input_range is not None and not input_range[0] < input_range[1]:
             raise ValueError(f"input_range = {input_range}: the first number must be less than the second")
+        if condition is not None:
+            _check_condition_shape(condition, size)
         self.K = K
         self.ch = ch
         self.max_time = max_time
         self.onehot_input = onehot_input
         self.outputs = outputs
         self.num_classes = num_classes
+        self.condition_shape = condition
         if input_range is None:
             input_range = (0, K - 1)
         self.least, self.greatest = input_range
@@ -116,6 +125,8 @@ class UNet(Backbone):
         n_in = channels
         if onehot_input:
             n_in = channels * (1 + K)
+        if condition is not None and len(condition) == 3:
+            n_in += condition[-1]
         n_out = channels * K
         if outputs is not None:
             n_out = channels * outputs
@@ -133,6 +144,11 @@ class UNet(Backbone):
             attn_levels=[level for level in range(levels) if padded_side // 2**level in attn_resolutions],
             remat=remat,
         )
+        # It draws its weights last, so that all others are those of the network of the same seed without it.
+        if condition is None or len(condition) == 3:
+            self.condition = None
+        else:
+            self.condition = nnx.Linear(condition[0], 4 * ch, rngs=rngs)
 
     def __call__(
         self,
@@ -140,22 +156,54 @@ class UNet(Backbone):
         t: Int[Array, " B"],
         *,
         label: Int[Array, " B"] | None = None,
+        condition: Real[Array, " B *D"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B H W C outputs"]:
         """Returns the output of the network for images x_t of some classes at step t; a key turns dropout on.
 
         Raises:
-            ValueError: there are labels but no num_classes.
+            ValueError: there are labels but no num_classes; the condition is not of the shape that the
+                network is for, is missing, or the network takes none.
         """
+        self._check_condition(condition, len(xt))
         temb = self.temb1(time_embedding(t, self.ch, self.max_time))  # [B, 4 ch]
         temb = self.temb2(nnx.swish(temb))
+        if condition is not None and self.condition is not None:
+            temb = temb + self.condition(condition.astype(temb.dtype))
         cemb = class_embedding(self.class_emb, label, len(xt))
         x = (xt - self.least) * (2.0 / (self.greatest - self.least)) - 1.0  # [B, H, W, C], in [-1, 1]
         if self.onehot_input:
             onehot = jax.nn.one_hot(xt.astype(jnp.int32), self.K).reshape(*xt.shape[:3], -1)  # [B, H, W, C K]
             x = jnp.concatenate([x, onehot], axis=-1)
+        if condition is not None and self.condition is None:
+            enlarged = enlarge(condition, *xt.shape[1:3])  # [B, H, W, c]
+            x = jnp.concatenate([x, enlarged.astype(x.dtype)], axis=-1)
         output = self._run(x, temb, cemb, key)  # [B, H, W, C outputs]
         if self.outputs is None:
             return output.reshape(*xt.shape, self.K)
         # The official code has the first number of all channels, then the second of all.
         return jnp.stack(jnp.split(output, self.outputs, axis=-1), axis=-1)
+
+    def _check_condition(self, condition: Array | None, B: int) -> None:
+        """Raises ValueError where the condition of B images is not what the network is for."""
+        if self.condition_shape is None:
+            if condition is not None:
+                raise ValueError("a network of condition = None was called with a condition: change one")
+            return
+        expected = (B, *self.condition_shape)
+        if condition is None:
+            raise ValueError(f"the network needs a condition of shape {expected}: pass condition")
+        if condition.shape != expected:
+            raise ValueError(f"the condition has shape {condition.shape}: expected {expected}")
+
+
+def _check_condition_shape(condition: tuple[int, ...], size: int | tuple[int, int]) -> None:
+    """Raises ValueError unless it is the shape of a vector, or of an image that can be enlarged to size."""
+    if len(condition) not in (1, 3) or min(condition) < 1:
+        raise ValueError(
+            f"condition = {condition}: it must be a vector (D,) or an image (h, w, c), of sizes of at least 1"
+        )
+    if isinstance(size, int):
+        size = (size, size)
+    if len(condition) == 3:
+        check_enlarges(condition[:2], size)

@@ -114,6 +114,8 @@ def read_description(file: Path) -> Description | None:
 def network(file: str | Path) -> nnx.Module:
     """Builds the network with its weights: xt [B, *S], t [B], label=None [B] -> what the head takes.
 
+    A network of data with conditions takes them too, as `condition` [B, *C].
+
     It computes in JAX's default type of floats: float64 where that is enabled.
 
     Raises:
@@ -127,17 +129,21 @@ def network(file: str | Path) -> nnx.Module:
 def denoiser(file: str | Path) -> Callable[..., Array]:
     """Builds the network and its head: (xt [B, *S], t [B], label=None, weight=None) -> logits of x_0.
 
+    A network of data with conditions takes a fifth argument, `condition` [B, *C].
+
     Raises:
         ValueError: as `network`.
     """
     module, head, K = _load_network_and_head(Path(file))
 
-    def logits(xt: Any, t: Any, label: Any = None, weight: Any = None) -> Array:
+    def logits(xt: Any, t: Any, label: Any = None, weight: Any = None, condition: Any = None) -> Array:
         extra_inputs = {}
         if label is not None:
             extra_inputs["label"] = jnp.asarray(label)
         if weight is not None:
             extra_inputs["weight"] = jnp.asarray(weight)
+        if condition is not None:
+            extra_inputs["condition"] = jnp.asarray(condition)
         output = module(jnp.asarray(xt), jnp.asarray(t), **extra_inputs)  # pyright: ignore[reportCallIssue]
         return head.logits(output, jnp.asarray(xt), K)
 
@@ -174,7 +180,14 @@ def _load_network_and_head(file: Path) -> tuple[nnx.Module, Head, int]:
         head = config_io.part_from_json(config["head"])
         description = run_folder.description_from_json(texts["data"].encode())
         classes = getattr(model, "classes", description.classes)
-        spec = Spec(description.shape, process["K"], head.outputs, classes, process["T"])
+        spec = Spec(
+            description.shape,
+            process["K"],
+            head.outputs,
+            classes,
+            process["T"],
+            condition=description.condition,
+        )
         module, _ = split_model(model, spec)
     except KeyError as error:
         raise ValueError(f"{file} has no {error} in its metadata: write it with d3pm export") from error

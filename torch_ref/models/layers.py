@@ -71,6 +71,24 @@ def class_embedding(embed: nn.Linear | None, label: Tensor | None, B: int) -> Te
     return embed(F.one_hot(label, embed.in_features).to(embed.weight.dtype))
 
 
+def enlarge(x: Tensor, H: int, W: int) -> Tensor:
+    """Returns images [B, h, w, c] enlarged to [B, H, W, c] by nearest neighbours."""
+    h, w = x.shape[1:3]
+    check_enlarges((h, w), (H, W))
+    return x.repeat_interleave(H // h, dim=1).repeat_interleave(W // w, dim=2)
+
+
+def check_enlarges(size: tuple[int, ...], larger_size: tuple[int, ...]) -> None:
+    """Raises ValueError unless rows and columns of a larger image are multiples of those of an image."""
+    h, w = size
+    H, W = larger_size
+    if H % h or W % w:
+        raise ValueError(
+            f"a condition of {h} x {w} cannot be enlarged to an image of {H} x {W}: {H} and {W} must be "
+            f"multiples of {h} and {w}"
+        )
+
+
 class ResBlock(nn.Module):
     """Applies norm, swish, conv, + time, + class, norm, swish, dropout, conv, + shortcut."""
 

@@ -5,12 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torch_ref.models.backbone import Backbone, channels_first, padded_size
-from torch_ref.models.layers import Style, class_embedding, time_embedding
+from torch_ref.models.layers import Style, check_enlarges, class_embedding, enlarge, time_embedding
 
 
 class UNet(Backbone):
     """xt [B, H, W, C], t [B], label [B] -> [B, H, W, C, outputs]; parameters as in d3pm_jax.models.UNet.
 
+    A network for a condition of shape (D,) or (h, w, c) takes it too, [B, D] or [B, h, w, c].
     Its initial weights are PyTorch's: load others, for example those of `d3pm_jax.weights.twin.to_torch`.
     """
 
@@ -34,12 +35,17 @@ class UNet(Backbone):
         channels_per_group: int | None = None,
         attention_eps: float | None = None,
         input_range: tuple[float, float] | None = None,
+        condition: tuple[int, ...] | None = None,
     ):
+        if condition is not None:
+            _check_condition_shape(condition, size)
         style = Style(1e-6, groups, num_heads, dropout, 4 * ch, num_classes is not None, down_pads=(0, 1))
         style = style._replace(channels_per_group=channels_per_group, attention_eps=attention_eps)
         n_in = channels
         if onehot_input:
             n_in = channels * (1 + K)
+        if condition is not None and len(condition) == 3:
+            n_in += condition[-1]
         n_out = channels * K
         if outputs is not None:
             n_out = channels * outputs
@@ -53,18 +59,32 @@ class UNet(Backbone):
         self.onehot_input = onehot_input
         self.outputs = outputs
         self.num_classes = num_classes
+        self.condition_shape = condition
         self.input_range = input_range or (0, K - 1)
         self.temb1 = nn.Linear(ch, 4 * ch)
         self.temb2 = nn.Linear(4 * ch, 4 * ch)
         self.class_emb = None
         if num_classes is not None:
             self.class_emb = nn.Linear(num_classes, 4 * ch)
+        if condition is None or len(condition) == 3:
+            self.condition = None
+        else:
+            self.condition = nn.Linear(condition[0], 4 * ch)
 
-    def forward(self, xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(
+        self, xt: Tensor, t: Tensor, label: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        self._check_condition(condition, len(xt))
         embedded = time_embedding(t, self.ch, self.max_time).to(self.temb1.weight.dtype)
         temb = self.temb2(F.silu(self.temb1(embedded)))
+        if condition is not None and self.condition is not None:
+            temb = temb + self.condition(condition.to(temb.dtype))
         cemb = class_embedding(self.class_emb, label, len(xt))
-        output = self.run(self._input(xt), temb, cemb).movedim(1, -1)
+        x = self._input(xt)
+        if condition is not None and self.condition is None:
+            enlarged = enlarge(condition.to(x.dtype), *xt.shape[1:3])
+            x = torch.cat([x, channels_first(enlarged)], dim=1)
+        output = self.run(x, temb, cemb).movedim(1, -1)
         if self.outputs is None:
             return output.reshape(*xt.shape, self.K)
         return torch.stack(output.chunk(self.outputs, dim=-1), dim=-1)
@@ -76,3 +96,27 @@ class UNet(Backbone):
         if not self.onehot_input:
             return channels_first(scaled)
         return torch.cat([channels_first(scaled), channels_first(F.one_hot(xt, self.K))], dim=1)
+
+    def _check_condition(self, condition: Tensor | None, B: int) -> None:
+        """Raises ValueError where the condition of B images is not what the network is for."""
+        if self.condition_shape is None:
+            if condition is not None:
+                raise ValueError("a network of condition = None was called with a condition: change one")
+            return
+        expected = (B, *self.condition_shape)
+        if condition is None:
+            raise ValueError(f"the network needs a condition of shape {expected}: pass condition")
+        if tuple(condition.shape) != expected:
+            raise ValueError(f"the condition has shape {tuple(condition.shape)}: expected {expected}")
+
+
+def _check_condition_shape(condition: tuple[int, ...], size: int | tuple[int, int]) -> None:
+    """Raises ValueError unless it is the shape of a vector, or of an image that can be enlarged to size."""
+    if len(condition) not in (1, 3) or min(condition) < 1:
+        raise ValueError(
+            f"condition = {condition}: it must be a vector (D,) or an image (h, w, c), of sizes of at least 1"
+        )
+    if isinstance(size, int):
+        size = (size, size)
+    if len(condition) == 3:
+        check_enlarges(condition[:2], size)

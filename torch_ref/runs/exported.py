@@ -20,6 +20,8 @@ from torch_ref import heads, models
 def network(file: str | Path) -> nn.Module:
     """Returns the network with its weights, in eval mode: xt [B, *S], t [B], label [B] -> input of the head.
 
+    A U-Net of data with conditions takes them too, as `condition` [B, *C].
+
     Raises:
         ValueError: the file is not of `d3pm export`, or the network is one of the user's own.
     """
@@ -40,6 +42,10 @@ def network(file: str | Path) -> nn.Module:
         options["outputs"] = None
         if config["head"]["class"] == "LogisticHead":
             options["outputs"] = 2
+        # Files of older versions do not say that there is no condition.
+        options["condition"] = None
+        if data.get("condition") is not None:
+            options["condition"] = tuple(data["condition"])
     module = getattr(models, name)(process["K"], max_time=T, **options)
     module.load_state_dict(safetensors.torch.load_file(file))
     return module.eval()
@@ -47,6 +53,8 @@ def network(file: str | Path) -> nn.Module:
 
 def denoiser(file: str | Path) -> Callable[..., Tensor]:
     """Returns the network with its head: (xt [B, *S], t [B], label, weight) -> logits of x_0 [B, *S, K].
+
+    A network of data with conditions takes a fifth argument, `condition` [B, *C].
 
     Raises:
         ValueError: as `network`, or the head is one of the user's own.
@@ -58,12 +66,20 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
     if head["class"] not in ("Head", "LogisticHead"):
         raise ValueError(f"{head['class']} is a head of your own: call it on what `network` gives")
 
-    def logits(xt: Tensor, t: Tensor, label: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
-        # Only a network of sequences takes a weight, which is 0 on padding.
-        if weight is None:
-            output = module(xt, t, label)
-        else:
-            output = module(xt, t, label, weight)
+    def logits(
+        xt: Tensor,
+        t: Tensor,
+        label: Tensor | None = None,
+        weight: Tensor | None = None,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        # Only a network of sequences takes a weight, which is 0 on padding, and only a U-Net a condition.
+        extra_inputs = {}
+        if weight is not None:
+            extra_inputs["weight"] = weight
+        if condition is not None:
+            extra_inputs["condition"] = condition
+        output = module(xt, t, label, **extra_inputs)
 
         if head["class"] == "Head":
             x = output
