@@ -47,6 +47,19 @@ CASES = {
         | {"channels": 2, "size": (7, 6), "ch_mult": (1, 1), "num_res_blocks": 2}
         | {"outputs": 2, "num_classes": 3},
     ),
+    "vector as condition": NetworkCase(
+        "UNet",
+        (8, 8, 1),
+        UNET | {"size": 8, "ch_mult": (1,), "num_res_blocks": 1, "attn_resolutions": (), "condition": (3,)},
+    ),
+    # Rows are doubled and columns are made four.
+    "image as condition, with classes": NetworkCase(
+        "UNet",
+        (6, 4, 2),
+        UNET
+        | {"channels": 2, "size": (6, 4), "ch_mult": (1,), "num_res_blocks": 1, "attn_resolutions": ()}
+        | {"onehot_input": True, "num_classes": 3, "condition": (3, 1, 2)},
+    ),
     "binary, with classes": NetworkCase(
         "ScoreNet",
         (4, 7, 1),
@@ -172,6 +185,12 @@ def _inputs(case: NetworkCase) -> Arrays:
         inputs["weight"] = (xt < 3).astype(np.float32)
     if "num_classes" in case.options:
         inputs["label"] = np.array([2, 0, 1])
+    condition = case.options.get("condition")
+    if condition is not None and len(condition) == 3:
+        # An image has integers, which the networks convert.
+        inputs["condition"] = rng.integers(0, case.options["K"], (B, *condition))
+    elif condition is not None:
+        inputs["condition"] = rng.normal(size=(B, *condition)).astype(np.float32)
     return inputs
 
 

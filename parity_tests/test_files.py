@@ -12,12 +12,15 @@ import torch
 from flax import nnx
 
 from d3pm_jax import config, models
+from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.loop import presampled
 from d3pm_jax.parts.build import build
+from d3pm_jax.runs import exported
 from d3pm_jax.weights import twin as twin_weights
 from parity_tests.networks import CASES
 from torch_ref import models as torch_models
+from torch_ref.runs import exported as torch_exported
 from torch_ref.runs.presampled import read
 
 
@@ -40,6 +43,33 @@ def _any_bits(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Finite float32 of any exponent: subnormal, -0 and huge ones too."""
     x = rng.integers(0, 2**32, shape, np.uint32).view(np.float32)
     return np.where(np.isfinite(x), x, np.float32(-0.0))
+
+
+@pytest.mark.parametrize("condition", [(3,), (2, 4, 1)])
+def test_both_build_the_network_of_data_with_conditions(condition: tuple[int, ...], tmp_path: Path) -> None:
+    model = config.UNet(ch=4, ch_mult=(1,), num_res_blocks=0, attn_resolutions=(), groups=1)
+    description = Description((4, 4, 1), 5, kind="image", condition=condition)
+    spec = config.Spec(description.shape, 5, None, None, 30, condition=condition)
+    _, like = nnx.split(nnx.eval_shape(lambda: model.build(spec, nnx.Rngs(0))))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.2, jnp.float32), like)
+    parts = {"model": config_io.to_json(model), "head": config_io.to_json(config.Head())}
+    metadata = exported.make_metadata(parts, description, 5, 30, 0, "ema")
+    file = tmp_path / "weights.safetensors"
+    twin_weights.save(file, params, metadata)
+
+    xt = rng.integers(0, 5, (2, 4, 4, 1))
+    t = np.array([1, 30])
+    conditions = rng.normal(size=(2, *condition)).astype(np.float32)
+    denoise = jax.jit(exported.denoiser(file))
+    logits = denoise(xt.astype(np.int32), t.astype(np.int32), condition=conditions)
+    with torch.no_grad():
+        denoise_in_torch = torch_exported.denoiser(file)
+        tensors = [torch.tensor(x) for x in (xt, t, conditions)]
+        in_torch = denoise_in_torch(tensors[0], tensors[1], condition=tensors[2])
+        of_other_conditions = denoise_in_torch(tensors[0], tensors[1], condition=tensors[2] + 1.0)
+    np.testing.assert_allclose(in_torch.numpy(), logits, rtol=1e-5, atol=1e-5)
+    assert np.abs(of_other_conditions.numpy() - in_torch.numpy()).max() > 1e-2
 
 
 def test_both_read_the_same_noise(tmp_path: Path) -> None:

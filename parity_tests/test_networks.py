@@ -1,12 +1,13 @@
 """The rows of the networks as tests: float64 here, float32 in `make parity`."""
 
 import pytest
+import torch
 
 from parity_tests import networks
 from torch_ref import models
 
 # tests/models has padding, and beside the official code classes and two outputs; `make parity` has all.
-ELSEWHERE = ("padded, with classes", "sequences, without time")
+ELSEWHERE = ("padded, with classes", "image as condition, with classes", "sequences, without time")
 
 
 @pytest.mark.parametrize("case", [case for case in networks.CASES if case not in ELSEWHERE])
@@ -22,6 +23,24 @@ def test_networks(case: str) -> None:
 def test_the_twin_refuses_heads_that_do_not_divide_its_channels(num_heads: int) -> None:
     with pytest.raises(ValueError, match=f"8 channels do not divide into {num_heads} heads: change ch"):
         models.UNet(K=2, channels=1, size=4, max_time=10, ch=8, ch_mult=(1,), num_heads=num_heads, groups=4)
+
+
+def test_the_twin_refuses_conditions_that_do_not_fit() -> None:
+    def build(condition: tuple[int, ...] | None) -> models.UNet:
+        return models.UNet(2, 1, 4, 10, ch=4, ch_mult=(1,), num_res_blocks=0, groups=1, condition=condition)
+
+    with pytest.raises(ValueError, match=r"condition = \(4, 4\): it must be a vector \(D,\) or an image"):
+        build((4, 4))
+    with pytest.raises(ValueError, match="a condition of 2 x 3 cannot be enlarged to an image of 4 x 4"):
+        build((2, 3, 1))
+    xt = torch.zeros(2, 4, 4, 1, dtype=torch.int64)
+    t = torch.ones(2, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"the network needs a condition of shape \(2, 3\)"):
+        build((3,))(xt, t)
+    with pytest.raises(ValueError, match=r"the condition has shape \(2, 4\): expected \(2, 3\)"):
+        build((3,))(xt, t, condition=torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="condition = None was called with a condition: change one"):
+        build(None)(xt, t, condition=torch.zeros(2, 3))
 
 
 @pytest.mark.parametrize("case", networks.CASES)
