@@ -68,25 +68,37 @@ class Twin:
             grid = torch_ref.sampling.even_grid(self.process.T, steps)
             self.process = torch_ref.processes.respace(self.process, grid)
 
-    def bound(self, x0: np.ndarray, labels: np.ndarray | None, noise: NoiseOfStep) -> np.ndarray:
+    def bound(
+        self,
+        x0: np.ndarray,
+        labels: np.ndarray | None,
+        noise: NoiseOfStep,
+        conditions: np.ndarray | None = None,
+    ) -> np.ndarray:
         """The bound in nats per example [N]."""
         posterior_kl = partial(torch_ref.losses.posterior_kl, **self.logits_keywords)
         steps, prior = torch_ref.likelihood.all_t_bound(
-            self._denoise(labels), self.process, torch.tensor(x0).long(), noise, posterior_kl
+            self._denoise(labels, conditions), self.process, torch.tensor(x0).long(), noise, posterior_kl
         )
         return (steps.sum(dim=0) + prior).double().numpy()
 
-    def sample(self, labels: np.ndarray | None, noise: NoiseOfStep) -> np.ndarray:
+    def sample(
+        self, labels: np.ndarray | None, noise: NoiseOfStep, conditions: np.ndarray | None = None
+    ) -> np.ndarray:
         """x_0 [N, *S] of a chain with this noise."""
         reverse = partial(torch_ref.posteriors.p_logits, **self.logits_keywords)
         xT = self.process.draw_prior(noise(0))
-        chain = torch_ref.sampling.ancestral(self._denoise(labels), self.process, xT, noise, reverse=reverse)
+        denoise = self._denoise(labels, conditions)
+        chain = torch_ref.sampling.ancestral(denoise, self.process, xT, noise, reverse=reverse)
         return chain.x0.numpy()
 
-    def _denoise(self, labels: np.ndarray | None) -> Callable[..., Tensor]:
-        if labels is None:
-            return self.network
-        return partial(self.network, label=torch.tensor(labels).long())
+    def _denoise(self, labels: np.ndarray | None, conditions: np.ndarray | None) -> Callable[..., Tensor]:
+        extra_inputs = {}
+        if labels is not None:
+            extra_inputs["label"] = torch.tensor(labels).long()
+        if conditions is not None:
+            extra_inputs["condition"] = torch.tensor(conditions)
+        return partial(self.network, **extra_inputs)
 
 
 def noise_in_torch(use: int, n: int, shape: tuple[int, ...]) -> NoiseOfStep:
@@ -99,7 +111,9 @@ def noise_in_torch(use: int, n: int, shape: tuple[int, ...]) -> NoiseOfStep:
 def compare(run: Run, twin: Twin, limit: int, samples: int) -> bool:
     """Prints the bound and the samples of both, and returns whether they agree."""
     x0, labels = run.read_split("test", limit)
-    in_jax = run.evaluate_on(x0, labels, batch_size=min(128, len(x0)))["bits_per_dim"]
+    conditions = run.read_batch("test", limit).get("condition")
+    figures = run.evaluate_on(x0, labels, batch_size=min(128, len(x0)), condition=conditions)
+    in_jax = figures["bits_per_dim"]
 
     # A network without classes takes no labels, although the data may have them.
     labels_or_none = None
@@ -108,15 +122,19 @@ def compare(run: Run, twin: Twin, limit: int, samples: int) -> bool:
         labels_or_none = labels
         classes_or_none = np.arange(samples) % run.parts.classes
 
-    nats = twin.bound(x0, labels_or_none, noise_in_torch(EVALUATION, len(x0), x0.shape[1:]))
+    nats = twin.bound(x0, labels_or_none, noise_in_torch(EVALUATION, len(x0), x0.shape[1:]), conditions)
     in_torch = float(nats.mean()) / (x0[0].size * np.log(2))
     print(
         f"{len(x0)} test examples, {run.process.T} steps: "
         f"bits/dim {in_jax:.7f} in JAX, {in_torch:.7f} in PyTorch"
     )
 
-    drawn, _ = run.sample(jax.random.key(0), samples)
-    differ = drawn != twin.sample(classes_or_none, noise_in_torch(SAMPLING, samples, x0.shape[1:]))
+    conditions_of_samples = None
+    if conditions is not None:
+        conditions_of_samples = conditions[np.arange(samples) % len(conditions)]
+    drawn, _ = run.sample(jax.random.key(0), samples, condition=conditions_of_samples)
+    noise = noise_in_torch(SAMPLING, samples, x0.shape[1:])
+    differ = drawn != twin.sample(classes_or_none, noise, conditions_of_samples)
     wrong = int(differ.reshape(samples, -1).any(axis=1).sum())
     print(f"{samples} samples: {wrong} differ, in {differ.sum():,} of {drawn.size:,} elements")
     return abs(in_jax - in_torch) <= TOLERANCE and wrong == 0
