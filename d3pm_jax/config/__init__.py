@@ -10,6 +10,7 @@ from d3pm_jax.extras import require
 require(__name__, "flax", "optax")
 
 from d3pm_jax.config import from_data as from_data, io as io
+from d3pm_jax.config.conditions import Mazes, StyledDigits, UpsampledDigits
 from d3pm_jax.config.data import Arrays, Data, Digits, Enwik8, Idx, Shakespeare, Text, Text8, TfdsImages
 from d3pm_jax.config.head import Head, LogisticHead
 from d3pm_jax.config.model import Model, ScoreNet, Spec, Transformer, UNet
@@ -97,6 +98,7 @@ __all__ = [
     "LowDiscrepancy",
     "Marginal",
     "Masked",
+    "Mazes",
     "Mesh",
     "Model",
     "Muon",
@@ -115,6 +117,7 @@ __all__ = [
     "Shakespeare",
     "Spec",
     "StochasticBound",
+    "StyledDigits",
     "Terms",
     "Text",
     "Text8",
@@ -124,5 +127,6 @@ __all__ = [
     "Transformer",
     "UNet",
     "Uniform",
+    "UpsampledDigits",
     "WSDRate",
 ]

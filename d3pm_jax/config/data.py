@@ -191,7 +191,7 @@ class Idx(Grey):
 
     def open_levels(self, split: str) -> Source:
         x, labels = self._read(split)
-        return data.ArraySource(x[..., None], labels, f"{self.dir}, {split}")
+        return data.ArraySource(x[..., None], labels, name=f"{self.dir}, {split}")
 
     def _read(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         prefix = {"train": "train", "test": "t10k"}[split]
@@ -222,6 +222,12 @@ class Arrays(Grey):
     """a file to evaluate on during training, if there is one"""
     valid_labels: Annotated[NonEmptyStr | None, Free] = dataclasses.field(default=None, kw_only=True)
     """its labels, if the others have some"""
+    train_conditions: Annotated[NonEmptyStr | None, Free] = dataclasses.field(default=None, kw_only=True)
+    """a file of float32 or int32 [N, *C], a condition for each example, if there are conditions"""
+    test_conditions: Annotated[NonEmptyStr | None, Free] = dataclasses.field(default=None, kw_only=True)
+    """the same for the test split"""
+    valid_conditions: Annotated[NonEmptyStr | None, Free] = dataclasses.field(default=None, kw_only=True)
+    """its conditions, if the others have some"""
 
     def check(self) -> None:
         labels = {"train_labels": self.train_labels, "test_labels": self.test_labels, "classes": self.classes}
@@ -233,23 +239,64 @@ class Arrays(Grey):
         if self.valid is None and self.valid_labels is not None:
             raise ValueError(f"data.valid_labels = {self.valid_labels!r} without data.valid: name both")
 
+        conditions = {"train_conditions": self.train_conditions, "test_conditions": self.test_conditions}
+        if self.valid is not None:
+            conditions["valid_conditions"] = self.valid_conditions
+        missing = [name for name, value in conditions.items() if value is None]
+        if 0 < len(missing) < len(conditions):
+            raise ValueError(f"data.{missing[0]} = None: conditions need {', '.join(conditions)} together")
+        if self.valid is None and self.valid_conditions is not None:
+            raise ValueError(
+                f"data.valid_conditions = {self.valid_conditions!r} without data.valid: name both"
+            )
+
     def describe_levels(self) -> Description:
         shape = data.open_npy(self.train).shape
-        return Description(shape[1:], self.categories, self.classes, self.kind)
+        description = Description(shape[1:], self.categories, self.classes, self.kind)
+        if self.train_conditions is None:
+            return description
+        conditions = _open_conditions(self.train_conditions)  # [N, *C]
+        return dataclasses.replace(
+            description, condition=conditions.shape[1:], condition_type=str(conditions.dtype)
+        )
 
     def open_levels(self, split: str) -> Source:
         files = {
-            "train": (self.train, self.train_labels),
-            "test": (self.test, self.test_labels),
-            "valid": (self.valid or "", self.valid_labels),
+            "train": (self.train, self.train_labels, self.train_conditions),
+            "test": (self.test, self.test_labels, self.test_conditions),
+            "valid": (self.valid or "", self.valid_labels, self.valid_conditions),
         }
-        x_file, labels_file = files[split]
+        x_file, labels_file, conditions_file = files[split]
         labels = None if labels_file is None else data.open_npy(labels_file)
-        return data.ArraySource(data.open_npy(x_file), labels, x_file)
+        x = data.open_npy(x_file)
+        if conditions_file is None:
+            return data.ArraySource(x, labels, name=x_file)
+        conditions = _open_conditions(conditions_file)
+        return data.ArraySource(x, labels, conditions=conditions, name=x_file)
 
     @property
     def has_valid(self) -> bool:
         return self.valid is not None
+
+
+def _open_conditions(path: str) -> np.ndarray:
+    """Maps a file of conditions [N, *C] into memory.
+
+    Raises:
+        DatasetError: they are of another type than float32 and int32, or single numbers.
+    """
+    conditions = data.open_npy(path)
+    # Nothing is converted here: a file of another type would have to be read as a whole for it.
+    if conditions.dtype not in (np.float32, np.int32):
+        raise DatasetError(
+            f"{path} has dtype {conditions.dtype}: conditions are float32 or int32, convert them first"
+        )
+    if conditions.ndim < 2:
+        raise DatasetError(
+            f"{path} has shape {conditions.shape}: conditions are its rows, so it needs two axes, such as "
+            f"[N, 1] for a number each"
+        )
+    return conditions
 
 
 @dataclasses.dataclass(frozen=True)

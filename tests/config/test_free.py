@@ -26,7 +26,11 @@ FREE = {
     "Adafactor": RATED,
     "Adam": {"lr", "decay_steps"},
     "AdamW": RATED,
-    "Arrays": {"train", "test", "train_labels", "test_labels", "valid", "valid_labels"},
+    "Arrays": {
+        *{"train", "train_labels", "train_conditions"},
+        *{"test", "test_labels", "test_conditions"},
+        *{"valid", "valid_labels", "valid_conditions"},
+    },
     "Digits": {"dir", "valid_split"},
     "Enwik8": {"dir"},
     "Idx": {"dir"},
@@ -34,6 +38,7 @@ FREE = {
     "Mesh": {"fsdp", "heartbeat", "peak_flops"},
     "Muon": RATED,
     "RatedOptimizer": RATED,
+    "StyledDigits": {"dir"},
     "Text": {"train", "test", "valid", "tokenizer"},
     "Text8": {"dir"},
     "TfdsImages": {"dir", "valid_split"},
@@ -49,6 +54,7 @@ FREE = {
         "sample_every",
         "steps",
     },
+    "UpsampledDigits": {"dir"},
 }
 
 
