@@ -8,12 +8,7 @@ import numpy as np
 from d3pm_jax.config.checks import Count, Free, NonEmptyStr, Seed, integers_from, undefined_method
 from d3pm_jax.config.data import Data, Digits
 from d3pm_jax.data import Description, Source
-from d3pm_jax.data.digit_conditions import (
-    SMALL_SIDE,
-    ConditionedSource,
-    block_means,
-    scaled_style,
-)
+from d3pm_jax.data.digit_conditions import SMALL_SIDE, ConditionedSource, block_means, scaled_style
 from d3pm_jax.data.mazes import CHANNELS, MazeSource
 
 
@@ -72,7 +67,10 @@ class StyledDigits(ConditionedDigits):
 
 @dataclasses.dataclass(frozen=True)
 class UpsampledDigits(ConditionedDigits):
-    """Names the digits, each with its means over blocks of 2 x 2 as the condition: float32 [4, 4, 1], 0..1."""
+    """Names the digits, each with its 4 x 4 block means as the condition: float32 [4, 4, 1] in 0..1.
+
+    A digit is an image of twice as many rows and columns, so that this is super-resolution.
+    """
 
     @property
     def condition_shape(self) -> tuple[int, ...]:
@@ -110,4 +108,6 @@ class Mazes(Data):
 
     def open(self, split: str) -> Source:
         size = {"train": self.train_size, "test": self.test_size}[split]
-        return MazeSource(self.cells, size, self.seed, split, self.conditioned)
+        # Examples have their maze in either case, as `MazeKind` measures samples by it. Batches leave out a
+        # condition that the description does not have.
+        return MazeSource(self.cells, size, self.seed, split)

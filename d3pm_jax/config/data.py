@@ -191,7 +191,7 @@ class Idx(Grey):
 
     def open_levels(self, split: str) -> Source:
         x, labels = self._read(split)
-        return data.ArraySource(x[..., None], labels, name=f"{self.dir}, {split}")
+        return data.ArraySource(x[..., None], labels, f"{self.dir}, {split}")
 
     def _read(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         prefix = {"train": "train", "test": "t10k"}[split]
@@ -223,7 +223,7 @@ class Arrays(Grey):
     valid_labels: Annotated[NonEmptyStr | None, Free] = dataclasses.field(default=None, kw_only=True)
     """its labels, if the others have some"""
     train_conditions: Annotated[NonEmptyStr | None, Free] = dataclasses.field(default=None, kw_only=True)
-    """a file of float32 or int32 [N, *C], a condition for each example, if there are conditions"""
+    """a file of floats or integers [N, *C], a condition for each example, if there are conditions"""
     test_conditions: Annotated[NonEmptyStr | None, Free] = dataclasses.field(default=None, kw_only=True)
     """the same for the test split"""
     valid_conditions: Annotated[NonEmptyStr | None, Free] = dataclasses.field(default=None, kw_only=True)
@@ -255,10 +255,8 @@ class Arrays(Grey):
         description = Description(shape[1:], self.categories, self.classes, self.kind)
         if self.train_conditions is None:
             return description
-        conditions = _open_conditions(self.train_conditions)  # [N, *C]
-        return dataclasses.replace(
-            description, condition=conditions.shape[1:], condition_type=str(conditions.dtype)
-        )
+        shape, condition_type = _describe_conditions(self.train_conditions)
+        return dataclasses.replace(description, condition=shape, condition_type=condition_type)
 
     def open_levels(self, split: str) -> Source:
         files = {
@@ -268,35 +266,33 @@ class Arrays(Grey):
         }
         x_file, labels_file, conditions_file = files[split]
         labels = None if labels_file is None else data.open_npy(labels_file)
-        x = data.open_npy(x_file)
-        if conditions_file is None:
-            return data.ArraySource(x, labels, name=x_file)
-        conditions = _open_conditions(conditions_file)
-        return data.ArraySource(x, labels, conditions=conditions, name=x_file)
+        conditions = None if conditions_file is None else data.open_npy(conditions_file)
+        return data.ArraySource(data.open_npy(x_file), labels, x_file, conditions)
 
     @property
     def has_valid(self) -> bool:
         return self.valid is not None
 
 
-def _open_conditions(path: str) -> np.ndarray:
-    """Maps a file of conditions [N, *C] into memory.
+def _describe_conditions(path: str) -> tuple[tuple[int, ...], Literal["float32", "int32"]]:
+    """Returns the shape and the type of one condition of a file of conditions [N, *C].
 
     Raises:
-        DatasetError: they are of another type than float32 and int32, or single numbers.
+        DatasetError: they are no numbers, or there are no axes *C.
     """
     conditions = data.open_npy(path)
-    # Nothing is converted here: a file of another type would have to be read as a whole for it.
-    if conditions.dtype not in (np.float32, np.int32):
-        raise DatasetError(
-            f"{path} has dtype {conditions.dtype}: conditions are float32 or int32, convert them first"
-        )
     if conditions.ndim < 2:
         raise DatasetError(
-            f"{path} has shape {conditions.shape}: conditions are its rows, so it needs two axes, such as "
-            f"[N, 1] for a number each"
+            f"{path} has shape {conditions.shape}: conditions are its rows, so it needs two axes, as [N, 1]"
         )
-    return conditions
+    shape = conditions.shape[1:]
+    if np.issubdtype(conditions.dtype, np.floating):
+        return shape, "float32"
+    if np.issubdtype(conditions.dtype, np.integer):
+        return shape, "int32"
+    raise DatasetError(
+        f"{path} has dtype {conditions.dtype}: conditions are floats or integers, convert them first"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Draws mazes, each with two ends and the shortest path between them, as functions of (seed, split, index).
 
 A maze of n x n cells is a picture of 2n - 1 rows and columns. Cells stand at even rows and columns and are
-open; between two neighbouring cells there is an open pixel or a wall, and all other pixels are walls. The wall
-around the maze is not in the picture.
+open; between two neighbouring cells there is an open pixel or a wall, and all other pixels are walls. The
+wall around the maze is not in the picture.
 """
 
 import collections
@@ -25,33 +25,27 @@ KEPT = 2**16
 
 
 class MazeSource:
-    """Gives random access to examples {"x", "maze"}, and "condition" where it is a condition.
+    """Gives random access to examples {"x", "condition"}, which are the path and its maze.
 
-    x int32 [H, W, 1] is 1 on the shortest path, the two ends included. The maze is float32 [H, W, 2]: 1 where
-    it is open, and 1 at its ends. A run that is not told the maze still has it in its source, as `MazeKind`
-    measures samples by it.
+    x int32 [H, W, 1] is 1 on the shortest path, the two ends included. The condition is float32 [H, W, 2]: 1
+    where the maze is open, and 1 at its ends.
 
     Args:
         cells: n, of a row of the maze.
         size: how many examples.
         seed: of the mazes.
         split: "train" or "test"; equal indices of two splits have mazes of their own.
-        conditioned: whether the maze is given as a condition.
     """
 
-    def __init__(self, cells: int, size: int, seed: int, split: str, conditioned: bool) -> None:
+    def __init__(self, cells: int, size: int, seed: int, split: str) -> None:
         split_number = SPLITS.index(split)
 
         def draw(index: int) -> dict[str, Any]:
             rng = np.random.default_rng([seed, split_number, index])
             is_open = draw_maze(cells, rng)
             ends = draw_ends(cells, rng)
-            maze = join_maze(is_open, ends)
             path = find_shortest(is_open, *ends)
-            example: dict[str, Any] = {"x": draw_path(path, is_open.shape), "maze": maze}
-            if conditioned:
-                example["condition"] = maze
-            return example
+            return {"x": draw_path(path, is_open.shape), "condition": join_maze(is_open, ends)}
 
         self._size = size
         self._draw = functools.lru_cache(KEPT)(draw)

@@ -10,6 +10,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.kinds.array import ArrayKind
 from d3pm_jax.kinds.base import Batch, Chains, Given, Kind, Measured, QualityTable, Reference, Split
 from d3pm_jax.kinds.image import ImageKind
+from d3pm_jax.kinds.maze import MazeKind
 from d3pm_jax.kinds.text import TextKind
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Given",
     "ImageKind",
     "Kind",
+    "MazeKind",
     "Measured",
     "QualityTable",
     "Reference",
@@ -27,7 +29,7 @@ __all__ = [
     "make_kind",
 ]
 
-SHIPPED = (ImageKind, TextKind, ArrayKind)
+SHIPPED = (ImageKind, TextKind, ArrayKind, MazeKind)
 
 
 def make_kind(description: Description, data: Data | None = None) -> Kind:

@@ -40,6 +40,8 @@ class Chains(NamedTuple):
     examples: np.ndarray | None  # of the test split [M, *S], where -1 is padding
     levels: int  # categories that the data may have
     steps: int  # of the process that was drawn from
+    conditions: np.ndarray | None = None  # of the samples [.., *C]; sample i has row i modulo their number
+    example_conditions: np.ndarray | None = None  # of the examples [M, *C]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,13 +154,17 @@ class Kind:
                 "symbols belong to kind='text': pass one string for each category, or kind='array'"
             )
 
-    def save_examples(self, path: Path, x: np.ndarray, caption: str = "") -> Path:
+    def save_examples(
+        self, path: Path, x: np.ndarray, caption: str = "", conditions: np.ndarray | None = None
+    ) -> Path:
         """Writes examples int [N, *S] to a file, and returns its path.
 
         Args:
             path: of the file, without its suffix.
             x: the examples; a category that the data lacks is a mask.
             caption: a line of text above pictures.
+            conditions: [M, *C], of which example i has row i modulo M. Here and in the other methods they
+                are passed where the data has conditions, so that a kind of other data needs no such keyword.
         """
         path = path.with_name(f"{path.name}.npy")
         write_npy(path, x)
@@ -284,21 +290,41 @@ class Kind:
         """Returns a line that says what samples were compared with, where the table does not."""
         return None
 
-    def show_samples(self, x: np.ndarray, levels: int, classes: int | None = None) -> Block | None:
+    def show_samples(
+        self,
+        x: np.ndarray,
+        levels: int,
+        classes: int | None = None,
+        conditions: np.ndarray | None = None,
+    ) -> Block | None:
         """Returns samples or examples [N, *S] for a report; None where no picture is made of them.
 
         Args:
             x: the examples; -1 is padding.
             levels: categories that the data may have; others are masks.
             classes: sample i is of class i modulo so many, where the network takes classes.
+            conditions: as for `save_examples`.
         """
         return None
 
-    def show_chain(self, states: np.ndarray, times: Sequence[int], levels: int) -> Block | None:
-        """Returns states of chains [R, N, *S] side by side, for a report."""
+    def show_chain(
+        self,
+        states: np.ndarray,
+        times: Sequence[int],
+        levels: int,
+        conditions: np.ndarray | None = None,
+    ) -> Block | None:
+        """Returns states of chains [R, N, *S] side by side for a report; conditions as in `save_examples`."""
         return None
 
-    def show_film(self, states: np.ndarray, times: Sequence[int], levels: int, steps: int) -> Block | None:
+    def show_film(
+        self,
+        states: np.ndarray,
+        times: Sequence[int],
+        levels: int,
+        steps: int,
+        conditions: np.ndarray | None = None,
+    ) -> Block | None:
         """Returns states of chains [R, N, *S] of a process of so many steps as they play, for a report."""
         return None
 

@@ -20,6 +20,7 @@ PAIRS = 32  # samples in the picture of quality, each with its nearest example
 COLUMNS = 8  # of pairs, and of a grid in a report
 NAMED = 20  # classes whose rows have their numbers before them
 SEED = 0  # of the draws that samples are compared with
+LINE_LEVEL = 90  # grey of the line between a sample and its condition
 
 QUALITY = QualityTable(
     columns={"frechet": "Fréchet", "precision": "precision", "recall": "recall"},
@@ -39,9 +40,12 @@ class ImageKind(Kind):
     beside_data = True
     quality = QUALITY
 
-    def save_examples(self, path: Path, x: np.ndarray, caption: str = "") -> Path:
+    def save_examples(
+        self, path: Path, x: np.ndarray, caption: str = "", conditions: np.ndarray | None = None
+    ) -> Path:
         path = path.with_name(f"{path.name}.png")
-        show.save_grid(path, show.to_rgb(x, self.description.categories), round(len(x) ** 0.5), caption)
+        tiles = put_beside_conditions(show.to_rgb(x, self.description.categories), conditions)
+        show.save_grid(path, tiles, round(len(x) ** 0.5), caption)
         return path
 
     def num_states(self, gif: bool = False) -> int:
@@ -53,12 +57,14 @@ class ImageKind(Kind):
         written: dict[str, Path] = {}
         picture = folder / f"samples{suffix}.png"
         tiles = show.to_rgb(chains.samples[:SHOWN], chains.levels)  # [n, H, W, 3]
+        tiles = put_beside_conditions(tiles, chains.conditions)
         if chains.examples is None:
             # The run began from weights alone, so that it has no examples to show beside the samples.
             show.save_grid(picture, tiles, round(len(tiles) ** 0.5), caption)
             written["samples"] = picture
         else:
             real = show.to_rgb(chains.examples[: len(tiles)], chains.levels)
+            real = put_beside_conditions(real, chains.example_conditions)
             show.save_beside(picture, tiles, real, caption)
             written["samples beside test data"] = picture
 
@@ -153,20 +159,68 @@ class ImageKind(Kind):
         show.save_grid(picture, tiles, 2 * COLUMNS, f"{caption}; right of each sample its nearest example")
         return f"samples, each left of the training example nearest to it: {picture}"
 
-    def show_samples(self, x: np.ndarray, levels: int, classes: int | None = None) -> Block | None:
-        images = show.to_rgb(x, levels)
+    def show_samples(
+        self,
+        x: np.ndarray,
+        levels: int,
+        classes: int | None = None,
+        conditions: np.ndarray | None = None,
+    ) -> Block | None:
+        images = put_beside_conditions(show.to_rgb(x, levels), conditions)
         if classes is None or len(x) % classes or classes > NAMED:
             return Picture(show.grid(images, COLUMNS), f"{len(images)} images")
         # Sample i is of class i modulo the number of classes, so that classes are columns before the swap.
         by_class = images.reshape(-1, classes, *images.shape[1:]).swapaxes(0, 1)  # [classes, n, H, W, 3]
         return Rows(by_class, [str(c) for c in range(classes)], "samples, a row for each class")
 
-    def show_chain(self, states: np.ndarray, times: Sequence[int], levels: int) -> Block | None:
+    def show_chain(
+        self,
+        states: np.ndarray,
+        times: Sequence[int],
+        levels: int,
+        conditions: np.ndarray | None = None,
+    ) -> Block | None:
         return Strip(show.to_rgb(states, levels), times, f"chains at t = {', '.join(map(str, times))}")
 
-    def show_film(self, states: np.ndarray, times: Sequence[int], levels: int, steps: int) -> Block | None:
+    def show_film(
+        self,
+        states: np.ndarray,
+        times: Sequence[int],
+        levels: int,
+        steps: int,
+        conditions: np.ndarray | None = None,
+    ) -> Block | None:
         n = states.shape[1]
         return Film(show.to_rgb(states, levels), times, round(n**0.5), f"the chains of {n} samples, played")
+
+
+def put_beside_conditions(tiles: np.ndarray, conditions: np.ndarray | None) -> np.ndarray:
+    """Puts images on the left of tiles uint8 [N, H, W, 3] where conditions are images that fit beside them.
+
+    Args:
+        tiles: to put them beside.
+        conditions: [M, h, w, c], of which tile i has row i modulo M, with h, w that divide H, W and c = 1 or
+            3: floats in 0..1, or integers from 0 to the largest of them. With others tiles stay as they are.
+
+    Returns:
+        Colours uint8 [N, H, 2 W + 1, 3], with a thin line between the two images; or the tiles.
+    """
+    if conditions is None or conditions.ndim != 4 or conditions.shape[-1] not in (1, 3):
+        return tiles
+    N, H, W, _ = tiles.shape
+    _, h, w, _ = conditions.shape
+    if H % h or W % w:
+        return tiles
+
+    brightest = 1.0
+    if np.issubdtype(conditions.dtype, np.integer):
+        brightest = max(1.0, float(conditions.max()))
+    grey_levels = np.clip(conditions / brightest, 0, 1) * 255  # [M, h, w, c]
+    images = np.broadcast_to(grey_levels, (*conditions.shape[:-1], 3)).round().astype(np.uint8)
+    images = np.repeat(np.repeat(images, H // h, axis=1), W // w, axis=2)  # [M, H, W, 3]
+    images = images[np.arange(N) % len(images)]  # [N, H, W, 3]
+    line = np.full((N, H, 1, 3), LINE_LEVEL, np.uint8)
+    return np.concatenate([images, line, tiles], axis=2)
 
 
 def _compute_statistics(image_features: np.ndarray, source: str) -> frechet.Statistics:

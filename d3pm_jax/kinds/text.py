@@ -80,7 +80,9 @@ class TextKind(Kind):
             text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") for text in texts_of_rows
         ]
 
-    def save_examples(self, path: Path, x: np.ndarray, caption: str = "") -> Path:
+    def save_examples(
+        self, path: Path, x: np.ndarray, caption: str = "", conditions: np.ndarray | None = None
+    ) -> Path:
         path = path.with_name(f"{path.name}.txt")
         write_text(path, "".join(line + "\n" for line in self.lines(x)))
         return path
@@ -250,16 +252,35 @@ class TextKind(Kind):
     def closing_words(self, reference: Reference) -> str | None:
         return f"compared with the training split: {reference.compared.partition(', sha256')[0]}"
 
-    def show_samples(self, x: np.ndarray, levels: int, classes: int | None = None) -> Block | None:
+    def show_samples(
+        self,
+        x: np.ndarray,
+        levels: int,
+        classes: int | None = None,
+        conditions: np.ndarray | None = None,
+    ) -> Block | None:
         return TextBlock("\n".join(self.lines(x[:LINES])))
 
-    def show_chain(self, states: np.ndarray, times: Sequence[int], levels: int) -> Block | None:
+    def show_chain(
+        self,
+        states: np.ndarray,
+        times: Sequence[int],
+        levels: int,
+        conditions: np.ndarray | None = None,
+    ) -> Block | None:
         """Shows the first of the chains, a line for each t."""
         width = len(str(max(times)))
         lines = zip(times, self.lines(states[:, 0]), strict=True)
         return TextBlock("\n".join(f"t = {t:>{width}}  {text}" for t, text in lines))
 
-    def show_film(self, states: np.ndarray, times: Sequence[int], levels: int, steps: int) -> TextFilm:
+    def show_film(
+        self,
+        states: np.ndarray,
+        times: Sequence[int],
+        levels: int,
+        steps: int,
+        conditions: np.ndarray | None = None,
+    ) -> TextFilm:
         shown_states = states[:, :FILMED, :TOKENS]  # [R, n, L]
         is_cut = shown_states.shape[2] < states.shape[2]
         chains = []
