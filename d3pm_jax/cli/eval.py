@@ -206,7 +206,13 @@ def measure_samples(command: EvalCommand, runs: Sequence[Run], num: int) -> None
     for run in runs:
         with Terminal("sample", num).show_bar() as terminal:
             quality = sample_quality.measure_quality(
-                run.parts, reference, num, command.seed, command.batch_size, terminal.advance
+                run.parts,
+                reference,
+                num,
+                command.seed,
+                command.batch_size,
+                terminal.advance,
+                run.read_conditions(num),
             )
         path = sample_quality.write_figures(run.workdir, quality.figures, quality.protocol, kind.name)
         line = kind.show_quality(path, quality.samples, quality.measured, run.parts.categories, run.caption)

@@ -1,18 +1,22 @@
 """d3pm sample draws samples, as arrays and as their kind wants to be seen; of images, chains end to end."""
 
 import dataclasses
+import hashlib
+from pathlib import Path
 from typing import Annotated
 
 import jax
+import numpy as np
 
 from d3pm_jax.cli import arguments
 from d3pm_jax.config.checks import Count, Natural, Seed
-from d3pm_jax.errors import UsageError
+from d3pm_jax.data.source import open_npy
+from d3pm_jax.errors import UsageError, as_user_error
 from d3pm_jax.kinds.base import STATES
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import record, step_costs
 from d3pm_jax.measure.bounds import find_mask
-from d3pm_jax.measure.samples import chains_to_show, evenly_spaced, write_samples
+from d3pm_jax.measure.samples import chains_to_show, check_condition, evenly_spaced, write_samples
 from d3pm_jax.storage import run_folder
 
 GIF_CHAINS = 25  # samples in the GIF
@@ -42,6 +46,8 @@ class SampleCommand(arguments.Computation):
     """of text: every sample begins with this; not together with --infill"""
     infill: Annotated[str | None, arguments.name_option(metavar="TEXT")] = None
     """of text: every sample has this, with a gap for each [MASK:N], as "The [MASK:12] fox\""""
+    condition: Annotated[Path | None, arguments.name_option(metavar="FILE.npy")] = None
+    """conditions [N, ..] of a network that takes them; sample i has row i modulo N"""
     length: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """of text: tokens of a sample (as the data has)"""
 
@@ -64,6 +70,10 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     shape = None if command.length is None else (command.length,)
     if command.steps is not None:
         run = run.respaced(step_costs.choose_steps(run.parts, run.workdir, command.steps, command.grid))
+    conditions = None
+    if command.condition is not None:
+        conditions = _read_conditions(command.condition)
+    check_condition(run.parts, conditions)
     times = evenly_spaced(run.process.T, num_states)
     key = jax.random.key(command.seed)
     with Terminal("sample", command.num).show_bar() as terminal:
@@ -77,6 +87,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
             GIF_CHAINS,
             known_elements,
             shape,
+            condition=conditions,
         )
 
     text_options = {"prompt": command.prompt, "infill": command.infill, "length": command.length}
@@ -89,6 +100,9 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         label=command.label,
         length=command.length,
     )
+    if conditions is not None:
+        text_options["condition"] = f"sha256 {hashlib.sha256(conditions.tobytes()).hexdigest()}"
+        suffix += "_condition"
     if command.prompt is not None:
         suffix += "_prompt"
     if command.infill is not None:
@@ -117,3 +131,13 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     for line in kind.in_words(samples):
         print(line)
     return 0
+
+
+def _read_conditions(path: Path) -> np.ndarray:
+    """Reads conditions [N, ..] from a file of NumPy.
+
+    Raises:
+        UserError: there is no such file, or it is none of NumPy.
+    """
+    with as_user_error():
+        return np.array(open_npy(path))

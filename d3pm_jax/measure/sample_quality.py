@@ -95,6 +95,7 @@ def measure_quality(
     seed: int = 0,
     batch_size: int = 128,
     progress: Callable[[int], Any] = lambda done: None,
+    conditions: np.ndarray | None = None,
 ) -> SampleQuality:
     """Draws samples and compares them with the training split.
 
@@ -105,13 +106,16 @@ def measure_quality(
         seed: of their noise.
         batch_size: samples at a time.
         progress: is called with the number of samples that are done.
+        conditions: those of the test examples [N, *C], where the network takes them; sample i has that of
+            example i modulo N.
 
     Raises:
         UserError: samples have categories that the data has not, or features that are not finite.
     """
     # The kind of the data knows no other categories than those of the data. A sample with the mask in it
     # would be compared as if it were a level of grey or a symbol.
-    x, _ = samples.draw_samples(parts, jax.random.key(seed), num, None, batch_size, (), progress)
+    key = jax.random.key(seed)
+    x, _ = samples.draw_samples(parts, key, num, None, batch_size, (), progress, condition=conditions)
     categories = parts.description.categories
     if x.max() >= categories:
         raise UserError(

@@ -323,7 +323,7 @@ def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
 
 
 SAMPLES = Format(
-    ("step", "steps", "grid", "seed", "label", "prompt", "infill", "length"),
+    ("step", "steps", "grid", "seed", "label", "prompt", "infill", "length", "condition"),
     ("step", "num", "prompt", "infill"),
     _from_keys,
     "{path.parent}/{path.stem}.npy or {path.name} is damaged ({why}): delete both, `d3pm sample` writes them "

@@ -16,6 +16,7 @@ from d3pm_jax.report.figures import format_cell
 from d3pm_jax.report.folder import Reported, read_samples
 from d3pm_jax.show import text_film
 from d3pm_jax.show.markup import Html, build_figure, encode_png, join_html, note_missing, tag
+from d3pm_jax.storage.run_folder import read_conditions
 
 SAMPLES = 64
 # Samples of a network that takes classes, at most.
@@ -52,7 +53,14 @@ def draw_run(reported: Reported) -> Drawn:
     stored_samples = read_samples(run, num_samples)
     num_drawn = num_samples if stored_samples is None else FILMED
     times = evenly_spaced(run.process.T, FRAMES)
-    drawn_samples, reverse = run.sample(key, num_drawn, batch_size=num_drawn, record=times, chains=FILMED)
+    drawn_samples, reverse = run.sample(
+        key,
+        num_drawn,
+        batch_size=num_drawn,
+        record=times,
+        chains=FILMED,
+        condition=read_conditions(run.workdir, run.parts.description),
+    )
     samples = drawn_samples if stored_samples is None else stored_samples
     strip = evenly_spaced(run.process.T, STRIP)
     chains = chains_to_show(run.parts, key, samples, reverse, times, strip, reported.examples)

@@ -24,4 +24,5 @@ def measure(
     progress: Callable[[int], Any] = lambda done: None,
 ) -> SampleQuality:
     """Draws samples of a run and compares them with its training split."""
-    return sample_quality.measure_quality(run.parts, reference, num, seed, batch_size, progress)
+    conditions = run.read_conditions(num)
+    return sample_quality.measure_quality(run.parts, reference, num, seed, batch_size, progress, conditions)

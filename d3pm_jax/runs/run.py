@@ -133,6 +133,16 @@ class Run:
         """
         return reading.read_batch(self.parts, self.workdir, split, limit)
 
+    def read_conditions(self, limit: int | None = None) -> np.ndarray | None:
+        """Reads the conditions [N, *C] of the first test examples; None where the data has none.
+
+        Raises:
+            UserError: the data cannot be read.
+        """
+        if self.parts.description.condition is None:
+            return None
+        return self.read_batch("test", limit)["condition"]
+
     def read_split(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads examples of the data [N, *S], and their labels if there are any.
 
