@@ -109,3 +109,62 @@ def test_what_arrays_cannot_be_is_one_line(arrays, tmp_path):
         config.Arrays(str(tmp_path / "several.npz"), "none.npy", 3).describe()
     with pytest.raises(ValueError, match=r"data.test_labels = None: labels need"):
         config.Arrays("a", "b", 3, train_labels="c", classes=2).check()
+
+
+@pytest.fixture
+def conditioned(tmp_path):
+    """A function that writes arrays with conditions, one file for both splits, and names them."""
+
+    def make(conditions, **more):
+        np.save(tmp_path / "x.npy", np.arange(24).reshape(4, 6) % 3)
+        np.save(tmp_path / "conditions.npy", conditions)
+        x = str(tmp_path / "x.npy")
+        file = str(tmp_path / "conditions.npy")
+        return config.Arrays(x, x, 3, train_conditions=file, test_conditions=file, **more)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("stored", "described"),
+    [("float32", "float32"), ("float64", "float32"), ("int32", "int32"), ("uint8", "int32")],
+)
+def test_arrays_have_conditions(conditioned, stored, described):
+    conditions = np.arange(8).reshape(4, 2).astype(stored)
+    data = conditioned(conditions)
+    assert data.describe() == Description((6,), 3, condition=(2,), condition_type=described)
+    batch = next(train_batches(data.open("train"), 4, 0, 3, description=data.describe()))
+    assert batch["condition"].dtype == described
+    order = np.argsort(batch["condition"][:, 0])
+    np.testing.assert_array_equal(batch["condition"][order], conditions)
+    np.testing.assert_array_equal(batch["x"][order], np.arange(24).reshape(4, 6) % 3)
+
+
+def test_conditions_go_with_binary_levels(conditioned):
+    conditions = np.ones((4, 2, 3, 1), np.float32)
+    data = conditioned(conditions, binarize="dynamic")
+    assert data.describe() == Description((6,), 2, condition=(2, 3, 1))
+    source = data.open_training()
+    batch = next(train_batches(source, 4, 0, 2, 0, data.random_map, data.describe()))
+    np.testing.assert_array_equal(batch["condition"], conditions)
+
+
+def test_what_conditions_cannot_be_is_one_line(conditioned):
+    with pytest.raises(DatasetError, match=r"conditions.npy has shape \(4,\): .* it needs two axes"):
+        conditioned(np.zeros(4)).describe()
+    with pytest.raises(
+        DatasetError, match=r"conditions.npy has dtype bool: conditions are floats or integers"
+    ):
+        conditioned(np.zeros((4, 2), bool)).describe()
+    with pytest.raises(
+        DatasetError, match=r"the conditions of .* have shape \(3, 2\): pass one for each of 4"
+    ):
+        conditioned(np.zeros((3, 2))).open("train")
+    with pytest.raises(
+        ValueError, match=r"data.test_conditions = None: conditions need train_conditions, test"
+    ):
+        config.Arrays("a", "b", 3, train_conditions="c").check()
+    with pytest.raises(ValueError, match=r"data.valid_conditions = None: conditions need"):
+        config.Arrays("a", "b", 3, valid="v", train_conditions="c", test_conditions="d").check()
+    with pytest.raises(ValueError, match=r"data.valid_conditions = 'v' without data.valid: name both"):
+        config.Arrays("a", "b", 3, train_conditions="c", test_conditions="d", valid_conditions="v").check()
