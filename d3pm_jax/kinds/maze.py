@@ -222,12 +222,15 @@ def measure_paths(x: np.ndarray, mazes: np.ndarray) -> dict[str, Any]:
         if is_connected:
             extra_pixels.append(int(path.sum()) - (int(steps) + 1))
 
+    mean_extra = None
+    if extra_pixels:
+        mean_extra = float(np.mean(extra_pixels))
     n = len(x)
     return {
         "n": n,
         "valid": len(extra_pixels) / n,
         "shortest": extra_pixels.count(0) / n,
-        "extra": float(np.mean(extra_pixels)) if extra_pixels else None,
+        "extra": mean_extra,
     }
 
 
