@@ -111,10 +111,14 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         run.parts, run.workdir, samples, command.grid, command.seed, command.label, text_options, suffix
     )
 
+    example_conditions = None
     if examples is not None:
         examples = examples[: len(samples)]
+        example_conditions = run_folder.read_conditions(run.workdir, run.parts.description)
     strip = evenly_spaced(run.process.T, STATES)
-    chains = chains_to_show(run.parts, key, samples, reverse, times, strip, examples)
+    chains = chains_to_show(
+        run.parts, key, samples, reverse, times, strip, examples, conditions, example_conditions
+    )
     files_by_content = kind.save_samples(command.workdir, suffix, chains, run.caption, command.gif)
 
     classes = ""

@@ -259,7 +259,8 @@ def _stack_conditions(
             )
         if not np.can_cast(condition.dtype, expected, "same_kind"):
             raise DatasetError(
-                f"the condition of example {number} has dtype {condition.dtype}, expected {expected}: convert it"
+                f"the condition of example {number} has dtype {condition.dtype}, expected {expected}: "
+                f"convert it"
             )
         if not np.isfinite(condition).all():
             raise DatasetError(f"the condition of example {number} is not finite: mend the data")

@@ -34,7 +34,7 @@ class Part:
 
 @runtime_checkable
 class Source(Protocol):
-    """Gives random access to examples: {"x": integers [*S]}, with "label", "weight", "condition" if there are."""
+    """Gives random access to examples: {"x": integers [*S]}, and if any "label", "weight", "condition"."""
 
     def __len__(self) -> int: ...
 
@@ -74,7 +74,8 @@ class ArraySource:
                 )
         if conditions is not None and conditions.shape[:1] != (len(x),):
             raise DatasetError(
-                f"the conditions of {name} have shape {conditions.shape}: pass one for each of {len(x)} examples"
+                f"the conditions of {name} have shape {conditions.shape}: pass one for each of {len(x)} "
+                f"examples"
             )
         self._x = x
         self._labels = labels

@@ -29,6 +29,16 @@ class Given(NamedTuple):
     known: np.ndarray  # bool [*S]
 
 
+def condition_keyword(conditions: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Returns the keyword that a kind is passed conditions by; none where there are none.
+
+    So a kind of one's own needs the keyword only for data that has conditions.
+    """
+    if conditions is None:
+        return {}
+    return {"conditions": conditions}
+
+
 class Chains(NamedTuple):
     """Holds samples, and chains that lead to and from them, int32."""
 

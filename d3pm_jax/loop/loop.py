@@ -14,6 +14,7 @@ from d3pm_jax.config import Config, Data, io as config_io
 from d3pm_jax.errors import as_user_error
 from d3pm_jax.evaluation.bound import count_elements, evaluate_bound, few_terms
 from d3pm_jax.likelihood import bits_per_dim
+from d3pm_jax.kinds.base import condition_keyword
 from d3pm_jax.loop import cost, presampled, sinks
 from d3pm_jax.loop.metrics import Window
 from d3pm_jax.machine import cluster
@@ -322,7 +323,7 @@ class Outputs:
         path = self._workdir / SAMPLES / f"step_{step:07d}"
         path.parent.mkdir(exist_ok=True)
         caption = build.make_caption(self._workdir, self._parts, step)
-        path = self._parts.kind.save_examples(path, samples, caption)
+        path = self._parts.kind.save_examples(path, samples, caption, **condition_keyword(self._conditions))
         self.terminal.print_line(f"samples: {path}")
         self._window.restart_clock()
 

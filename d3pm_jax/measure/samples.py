@@ -52,8 +52,8 @@ def make_sampler(
         condition=None) -> x_0 [n, *S] and x_t [R, n, *S], int32. Sample i depends on params, key, label,
         known elements and its condition alone, not on n or the batch size. Where the network takes labels,
         sample i is of class `label`, or without it of class i modulo the number of classes. Where it takes
-        conditions, sample i has row i of `condition`, modulo their number. `progress` is called with the number of samples that are
-        done, first with 0 when all is compiled. With `chains` x_t is returned for so many samples alone, the
+        conditions, sample i has row i of `condition`, modulo their number. `progress` is called with the
+        number of samples that are done, first with 0 when all is compiled. With `chains` x_t is returned for so many samples alone, the
         first ones: for all of them it takes R times their memory. Every sample has the `known_elements`. It
         raises a UserError where the network gave NaN.
     """
@@ -215,6 +215,8 @@ def chains_to_show(
     times: Sequence[int],
     strip: Sequence[int],
     examples: np.ndarray | None,
+    conditions: np.ndarray | None = None,
+    example_conditions: np.ndarray | None = None,
 ) -> Chains:
     """Collects samples and chains for the kind of the data to show.
 
@@ -226,6 +228,8 @@ def chains_to_show(
         times: the t of these states.
         strip: the times to show side by side, among those.
         examples: of the test split, from which the forward process begins; None where there are none.
+        conditions: of the samples, [.., *C]; sample i has row i modulo their number.
+        example_conditions: of the examples, [M, *C].
     """
     forward = None
     if examples is not None:
@@ -242,6 +246,8 @@ def chains_to_show(
         examples=examples,
         levels=parts.categories,
         steps=parts.process.T,
+        conditions=conditions,
+        example_conditions=example_conditions,
     )
 
 

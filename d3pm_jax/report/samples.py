@@ -9,6 +9,7 @@ from PIL import Image
 
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Chains
+from d3pm_jax.kinds.base import condition_keyword
 from d3pm_jax.kinds.blocks import Block, Film, TextFilm
 from d3pm_jax.measure.samples import chains_to_show, evenly_spaced
 from d3pm_jax.report.blocks import render_block
@@ -50,7 +51,11 @@ def draw_run(reported: Reported) -> Drawn:
         num_samples = CLASSES // classes * classes  # as many of each class
 
     # Sample i depends on the key and i alone, so that chains of a few samples are those of the stored ones.
-    stored_samples = read_samples(run, num_samples)
+    conditions = read_conditions(run.workdir, run.parts.description)
+    stored_samples = None
+    if conditions is None:
+        # Those of `d3pm sample` may be of other conditions than the run keeps.
+        stored_samples = read_samples(run, num_samples)
     num_drawn = num_samples if stored_samples is None else FILMED
     times = evenly_spaced(run.process.T, FRAMES)
     drawn_samples, reverse = run.sample(
@@ -59,11 +64,13 @@ def draw_run(reported: Reported) -> Drawn:
         batch_size=num_drawn,
         record=times,
         chains=FILMED,
-        condition=read_conditions(run.workdir, run.parts.description),
+        condition=conditions,
     )
     samples = drawn_samples if stored_samples is None else stored_samples
     strip = evenly_spaced(run.process.T, STRIP)
-    chains = chains_to_show(run.parts, key, samples, reverse, times, strip, reported.examples)
+    chains = chains_to_show(
+        run.parts, key, samples, reverse, times, strip, reported.examples, conditions, conditions
+    )
     return Drawn(chains, stored_samples is not None)
 
 
@@ -85,7 +92,9 @@ def show_samples(reported: Reported, drawn: Drawn) -> Html:
     if classes is not None:
         words += f" The network is told labels: sample i is of class i modulo {classes}."
 
-    samples_block = kind.show_samples(x, levels, classes)
+    of_samples = condition_keyword(drawn.chains.conditions)
+    of_examples = condition_keyword(drawn.chains.example_conditions)
+    samples_block = kind.show_samples(x, levels, classes, **of_samples)
     if samples_block is None:
         return tag("p", words, f" Each is an array {list(x.shape[1:])}, of which no picture is made.")
     samples_figure = build_figure(render_block(samples_block), "Samples", words)
@@ -94,7 +103,7 @@ def show_samples(reported: Reported, drawn: Drawn) -> Html:
     if examples is None:
         text = "Examples of the data are not beside them: this run began from weights alone"
         return join_html(samples_figure, note_missing(text, reported.resume))
-    examples_block = kind.show_samples(examples, levels)
+    examples_block = kind.show_samples(examples, levels, **of_examples)
     if examples_block is None:
         return samples_figure
     words = f"The first {len(examples)} examples of the test split, which the run keeps."
@@ -110,13 +119,15 @@ def show_chains(reported: Reported, drawn: Drawn) -> Html:
 
     # Chains are recorded with t increasing, and the reverse process is shown from noise on.
     in_strip = [chains.times.index(t) for t in reversed(chains.strip)]
-    reverse = kind.show_chain(chains.reverse[in_strip, :ROWS], chains.strip[::-1], levels)
+    of_samples = condition_keyword(chains.conditions)
+    reverse = kind.show_chain(chains.reverse[in_strip, :ROWS], chains.strip[::-1], levels, **of_samples)
     if reverse is None:
         return tag("p", "No picture is made of chains of arrays.", class_="soft")
 
     forward = None
     if chains.forward is not None:
-        forward = kind.show_chain(chains.forward(), chains.strip, levels)
+        of_examples = condition_keyword(chains.example_conditions)
+        forward = kind.show_chain(chains.forward(), chains.strip, levels, **of_examples)
     if forward is None:
         first = note_missing("The forward process has no examples to begin from", reported.resume)
     else:
@@ -126,7 +137,7 @@ def show_chains(reported: Reported, drawn: Drawn) -> Html:
     second = build_figure(render_block(reverse), "Reverse, noise to sample", words)
     strips = tag("div", first, second)
 
-    film = kind.show_film(chains.reverse[::-1], chains.times[::-1], levels, chains.steps)
+    film = kind.show_film(chains.reverse[::-1], chains.times[::-1], levels, chains.steps, **of_samples)
     if film is None:
         return strips
     return _place_film(strips, film, chains.steps)
