@@ -13,8 +13,8 @@ from d3pm_jax import data, kinds
 from d3pm_jax.config import Config, Data, io as config_io
 from d3pm_jax.errors import as_user_error
 from d3pm_jax.evaluation.bound import count_elements, evaluate_bound, few_terms
-from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.kinds.base import condition_keyword
+from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.loop import cost, presampled, sinks
 from d3pm_jax.loop.metrics import Window
 from d3pm_jax.machine import cluster

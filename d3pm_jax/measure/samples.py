@@ -53,9 +53,9 @@ def make_sampler(
         known elements and its condition alone, not on n or the batch size. Where the network takes labels,
         sample i is of class `label`, or without it of class i modulo the number of classes. Where it takes
         conditions, sample i has row i of `condition`, modulo their number. `progress` is called with the
-        number of samples that are done, first with 0 when all is compiled. With `chains` x_t is returned for so many samples alone, the
-        first ones: for all of them it takes R times their memory. Every sample has the `known_elements`. It
-        raises a UserError where the network gave NaN.
+        number of samples that are done, first with 0 when all is compiled. With `chains` x_t is returned for
+        so many samples alone, the first ones: for all of them it takes R times their memory. Every sample has
+        the `known_elements`. It raises a UserError where the network gave NaN.
     """
     devices = parts.mesh.size
     size = max(1, batch_size // devices) * devices
