@@ -103,7 +103,7 @@ def show_samples(reported: Reported, drawn: Drawn) -> Html:
     if examples is None:
         text = "Examples of the data are not beside them: this run began from weights alone"
         return join_html(samples_figure, note_missing(text, reported.resume))
-    examples_block = kind.show_samples(examples, levels, **of_examples)
+    examples_block = kind.show_samples(examples, levels, None, **of_examples)
     if examples_block is None:
         return samples_figure
     words = f"The first {len(examples)} examples of the test split, which the run keeps."
