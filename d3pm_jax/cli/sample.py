@@ -16,7 +16,7 @@ from d3pm_jax.kinds.base import STATES
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import record, step_costs
 from d3pm_jax.measure.bounds import find_mask
-from d3pm_jax.measure.samples import chains_to_show, check_condition, evenly_spaced, write_samples
+from d3pm_jax.measure.samples import chains_to_show, evenly_spaced, write_samples
 from d3pm_jax.storage import run_folder
 
 GIF_CHAINS = 25  # samples in the GIF
@@ -73,7 +73,6 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     conditions = None
     if command.condition is not None:
         conditions = _read_conditions(command.condition)
-    check_condition(run.parts, conditions)
     times = evenly_spaced(run.process.T, num_states)
     key = jax.random.key(command.seed)
     with Terminal("sample", command.num).show_bar() as terminal:

@@ -108,6 +108,4 @@ class Mazes(Data):
 
     def open(self, split: str) -> Source:
         size = {"train": self.train_size, "test": self.test_size}[split]
-        # Examples have their maze in either case, as `MazeKind` measures samples by it. Batches leave out a
-        # condition that the description does not have.
-        return MazeSource(self.cells, size, self.seed, split)
+        return MazeSource(self.cells, size, self.seed, split, self.conditioned)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int32
 
+from d3pm_jax.data.conditions import convert_conditions
 from d3pm_jax.data.description import Description
 from d3pm_jax.data.source import DatasetError, Source
 
@@ -174,6 +175,12 @@ def _collate(
         batch["weight"] = _stack_weights(examples, numbers, x.shape[1:])
     if description is not None and description.condition is not None:
         batch["condition"] = _stack_conditions(examples, numbers, description)
+    elif description is not None and "condition" in examples[0]:
+        shape = np.shape(examples[0]["condition"])
+        raise DatasetError(
+            f"example {numbers[0]} has a condition {list(shape)}, but the data is described without one: add "
+            f"condition={shape} to its Description, or leave it out of the examples"
+        )
     return batch
 
 
@@ -246,7 +253,6 @@ def _stack_conditions(
     examples: Sequence[Example], numbers: Sequence[int], description: Description
 ) -> np.ndarray:
     """Returns the conditions [B, *C] in the type of the description."""
-    expected = np.dtype(description.condition_type)
     conditions = []
     for example, number in zip(examples, numbers, strict=True):
         if "condition" not in example:
@@ -257,14 +263,10 @@ def _stack_conditions(
                 f"the condition of example {number} has shape {condition.shape}, expected "
                 f"{description.condition}: give all one shape"
             )
-        if not np.can_cast(condition.dtype, expected, "same_kind"):
-            raise DatasetError(
-                f"the condition of example {number} has dtype {condition.dtype}, expected {expected}: "
-                f"convert it"
-            )
-        if not np.isfinite(condition).all():
-            raise DatasetError(f"the condition of example {number} is not finite: mend the data")
-        conditions.append(condition.astype(expected))
+        try:
+            conditions.append(convert_conditions(condition, description.condition_type))
+        except ValueError as error:
+            raise DatasetError(f"the condition of example {number} {error}") from error
     return np.stack(conditions)
 
 

@@ -25,19 +25,20 @@ KEPT = 2**16
 
 
 class MazeSource:
-    """Gives random access to examples {"x", "condition"}, which are the path and its maze.
+    """Gives random access to examples {"x", "maze"}, and "condition", which is the maze where it is given.
 
-    x int32 [H, W, 1] is 1 on the shortest path, the two ends included. The condition is float32 [H, W, 2]: 1
-    where the maze is open, and 1 at its ends.
+    x int32 [H, W, 1] is 1 on the shortest path, the two ends included. The maze is float32 [H, W, 2]: 1 where
+    it is open, and 1 at its ends. `MazeKind` measures samples in it, also those of a network without it.
 
     Args:
         cells: n, of a row of the maze.
         size: how many examples.
         seed: of the mazes.
         split: "train" or "test"; equal indices of two splits have mazes of their own.
+        conditioned: whether the maze is the condition too.
     """
 
-    def __init__(self, cells: int, size: int, seed: int, split: str) -> None:
+    def __init__(self, cells: int, size: int, seed: int, split: str, conditioned: bool = True) -> None:
         split_number = SPLITS.index(split)
 
         def draw(index: int) -> dict[str, Any]:
@@ -45,7 +46,11 @@ class MazeSource:
             is_open = draw_maze(cells, rng)
             ends = draw_ends(cells, rng)
             path = find_shortest(is_open, *ends)
-            return {"x": draw_path(path, is_open.shape), "condition": join_maze(is_open, ends)}
+            maze = join_maze(is_open, ends)
+            example = {"x": draw_path(path, is_open.shape), "maze": maze}
+            if conditioned:
+                example["condition"] = maze
+            return example
 
         self._size = size
         self._draw = functools.lru_cache(KEPT)(draw)

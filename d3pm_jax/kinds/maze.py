@@ -235,14 +235,12 @@ def measure_paths(x: np.ndarray, mazes: np.ndarray) -> dict[str, Any]:
 
 
 def _read_mazes(split: Split, n: int) -> np.ndarray:
-    """Reads the mazes of the first n examples, [n, H, W, 2].
-
-    Batches of data without a condition leave it out, so that it is read from the source.
-    """
+    """Reads the mazes of the first n examples, [n, H, W, 2]: "maze", or else the condition."""
     mazes = []
     for index in range(n):
         example = split.source[index]
-        if "condition" not in example:
-            raise UserError(f"example {index} has no maze to measure its path in: add it as its condition")
-        mazes.append(example["condition"])
+        maze = example.get("maze", example.get("condition"))
+        if maze is None:
+            raise UserError(f'example {index} has no maze to measure its path in: add it as "maze"')
+        mazes.append(maze)
     return np.stack(mazes)

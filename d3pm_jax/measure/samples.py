@@ -92,9 +92,9 @@ def make_sampler(
         progress: Progress = lambda done: None,
         chains: int | None = None,
         known_elements: Given | None = None,
-        condition: np.ndarray | None = None,
+        condition: Any = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        check_condition(parts, condition)
+        condition = parts.convert_condition(condition)
         # Commands with the same seed share no noise, see `sampling.noise`.
         key = jax.random.fold_in(key, SAMPLING)
         num_chains = n
@@ -107,7 +107,7 @@ def make_sampler(
             labels = _make_labels(parts, index, label)
             conditions = None
             if condition is not None:
-                conditions = condition[index % len(condition)].astype(parts.description.condition_type)
+                conditions = condition[index % len(condition)]
             batch = draw_batch(
                 params, parts.process, key, np.int32(start), labels, conditions, known_elements
             )
@@ -141,7 +141,7 @@ def draw_samples(
     chains: int | None = None,
     known_elements: Given | None = None,
     shape: tuple[int, ...] | None = None,
-    condition: np.ndarray | None = None,
+    condition: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws n samples of a run by a program that is compiled once; see `make_sampler`.
 
@@ -249,25 +249,6 @@ def chains_to_show(
         conditions=conditions,
         example_conditions=example_conditions,
     )
-
-
-def check_condition(parts: Parts, condition: np.ndarray | None) -> None:
-    """Raises UserError unless there are conditions [N, *C], N at least 1, where the network takes them."""
-    shape = parts.description.condition
-    if shape is None:
-        if condition is not None:
-            raise UserError("a condition is passed, but the network of this run takes none: leave it out")
-        return
-    axes = ", ".join(map(str, ("N", *shape)))
-    cure = f"pass {parts.description.condition_type} [{axes}], a row for each sample"
-    if condition is None:
-        raise UserError(f"the network of this run takes a condition: {cure}")
-    if condition.ndim == 0 or condition.shape[1:] != shape or len(condition) < 1:
-        raise UserError(f"the condition has shape {list(condition.shape)}: {cure}")
-    if not np.can_cast(condition.dtype, parts.description.condition_type, "same_kind"):
-        raise UserError(f"the condition has dtype {condition.dtype}: {cure}")
-    if not np.isfinite(condition).all():
-        raise UserError("the condition has entries that are not finite: pass other numbers")
 
 
 def _make_labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | None:

@@ -17,6 +17,7 @@ from d3pm_jax.config import Config, from_data, io as config_io
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.data import Description, count_categories
+from d3pm_jax.data.conditions import convert_conditions
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import batch_sharding, mesh_of, replicated_sharding, state_sharding
@@ -90,6 +91,33 @@ class Parts:
         if self.classes is not None:
             names.append("label")
         return {name: examples[name] for name in names if name in examples}
+
+    def convert_condition(self, condition: Any, num: int | None = None) -> np.ndarray | None:
+        """Returns conditions [N, *C] in the type that the network takes; None where it takes none.
+
+        Args:
+            condition: anything that NumPy makes such an array of.
+            num: N, where it has to be so many.
+
+        Raises:
+            UserError: the network takes none, or others.
+        """
+        description = self.description
+        if description.condition is None:
+            if condition is not None:
+                raise UserError("a condition is passed, but the network of this run takes none: leave it out")
+            return None
+
+        axes = ", ".join(map(str, ("N" if num is None else num, *description.condition)))
+        cure = f"pass condition (d3pm sample --condition FILE.npy), {description.condition_type} [{axes}]"
+        if condition is None:
+            raise UserError(f"the network of this run takes a condition: {cure}")
+        condition = np.asarray(condition)
+        has_length = condition.ndim > 0 and len(condition) > 0 and num in (None, len(condition))
+        if not has_length or condition.shape[1:] != description.condition:
+            raise UserError(f"the condition has shape {list(condition.shape)}: {cure}")
+        with as_user_error("the condition "):
+            return convert_conditions(condition, description.condition_type)
 
 
 def fill_in(config: Config, description: Description) -> Config:

@@ -81,7 +81,7 @@ def split_network(config: Config, description: Description, process: Process) ->
             inputs["label"] = label
         if takes_weight:
             inputs["weight"] = weight
-        if description.condition is not None:
+        if condition is not None:
             inputs["condition"] = condition
         return inputs
 

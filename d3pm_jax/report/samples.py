@@ -37,8 +37,11 @@ class Drawn(NamedTuple):
     are_from_folder: bool  # whether the samples are those of `d3pm sample`
 
 
-def draw_run(reported: Reported) -> Drawn:
+def draw_run(reported: Reported) -> Drawn | None:
     """Draws samples and chains from the checkpoint of a run; samples of `d3pm sample` are not drawn again.
+
+    Returns:
+        None where the network takes conditions, of which a run that began from weights alone keeps none.
 
     Raises:
         UserError: the weights are not finite, or the samples in the folder are damaged.
@@ -52,6 +55,8 @@ def draw_run(reported: Reported) -> Drawn:
 
     # Sample i depends on the key and i alone, so that chains of a few samples are those of the stored ones.
     conditions = read_conditions(run.workdir, run.parts.description)
+    if conditions is None and run.parts.description.condition is not None:
+        return None
     stored_samples = None
     if conditions is None:
         # Those of `d3pm sample` may be of other conditions than the run keeps.
@@ -74,8 +79,10 @@ def draw_run(reported: Reported) -> Drawn:
     return Drawn(chains, stored_samples is not None)
 
 
-def show_samples(reported: Reported, drawn: Drawn) -> Html:
+def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
     """Shows samples beside examples of the data."""
+    if drawn is None:
+        return note_missing("Samples need conditions, and this run began from weights alone", reported.resume)
     run = reported.run
     kind = run.parts.kind
     classes = run.parts.classes
@@ -111,8 +118,10 @@ def show_samples(reported: Reported, drawn: Drawn) -> Html:
     return tag("div", samples_figure, examples_figure, class_="beside")
 
 
-def show_chains(reported: Reported, drawn: Drawn) -> Html:
+def show_chains(reported: Reported, drawn: Drawn | None) -> Html:
     """Shows chains of the forward process and of the reverse one, and the latter as a film."""
+    if drawn is None:
+        return note_missing("Chains need conditions, and this run began from weights alone", reported.resume)
     kind = reported.run.parts.kind
     chains = drawn.chains
     levels = chains.levels

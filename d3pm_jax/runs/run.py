@@ -74,7 +74,7 @@ class Run:
         known_elements: Given | tuple[Any, Any] | None = None,
         shape: tuple[int, ...] | None = None,
         *,
-        condition: np.ndarray | None = None,
+        condition: Any = None,
         given: Given | tuple[Any, Any] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws n samples.
@@ -173,7 +173,7 @@ class Run:
         progress: Callable[[int], Any] = lambda done: None,
         calls: int | None = None,
         weight: np.ndarray | None = None,
-        condition: np.ndarray | None = None,
+        condition: Any = None,
     ) -> dict[str, Any]:
         """Computes the bound on x0 int32 [N, *S] and labels int32 [N]: see `measure.bounds.compute_bound`."""
         examples = {"x": x0}
@@ -181,6 +181,7 @@ class Run:
             examples["label"] = labels
         if weight is not None:
             examples["weight"] = weight
+        condition = self.parts.convert_condition(condition, len(x0))
         if condition is not None:
             examples["condition"] = condition
         return bounds.compute_bound(self.parts, examples, batch_size, seed, progress, calls)

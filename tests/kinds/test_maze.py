@@ -22,7 +22,7 @@ def read_examples(data=DATA):
     """The paths and the mazes of the test split."""
     source = data.open("test")
     examples = [source[i] for i in range(len(source))]
-    return np.stack([e["x"] for e in examples]), np.stack([e["condition"] for e in examples])
+    return np.stack([e["x"] for e in examples]), np.stack([e["maze"] for e in examples])
 
 
 def test_shares_are_those_of_all_sets_of_pixels():

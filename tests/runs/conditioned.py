@@ -1,0 +1,65 @@
+"""A config of data with a condition, which is x itself in another shape, and a network that repeats it."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from flax import nnx
+
+from d3pm_jax import config
+from d3pm_jax.config import Adam, Config, Cosine, Head, HybridLoss, Train, Uniform
+from d3pm_jax.data import ArraySource, Description
+
+CONDITION = (2, 3)
+CATEGORIES = 4
+
+
+def patterns(n, seed):
+    """n conditions int32 [n, 2, 3], of which x is the list of its numbers."""
+    return np.random.default_rng(seed).integers(0, CATEGORIES, (n, *CONDITION)).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Patterns(config.Data):
+    seed: int = 0
+    """of the patterns"""
+
+    def describe(self):
+        return Description((6,), CATEGORIES, condition=CONDITION, condition_type="int32")
+
+    def open(self, split):
+        conditions = patterns(*{"train": (40, self.seed), "test": (70, self.seed + 1)}[split])
+        return ArraySource(conditions.reshape(-1, 6), conditions=conditions)
+
+    def random_map(self, example, rng):
+        """Adds the same number to x and to its condition."""
+        shift = rng.integers(0, CATEGORIES)
+        return {name: (value + shift) % CATEGORIES for name, value in example.items()}
+
+
+class Repeating(nnx.Module):
+    def __init__(self, spec):
+        self.K = spec.K
+        self.scale = nnx.Param(jax.numpy.full((), 30.0))
+
+    def __call__(self, xt, t, *, condition, label=None, key=None):
+        return self.scale[...] * jax.nn.one_hot(condition.reshape(xt.shape), self.K)
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeat(config.Model):
+    def build(self, spec, rngs):
+        assert spec.condition == CONDITION
+        return Repeating(spec)
+
+
+def get_config() -> Config:
+    return Config(
+        data=Patterns(),
+        process=Uniform(K=CATEGORIES, steps=5, beta=Cosine()),
+        model=Repeat(),
+        head=Head(residual=False),
+        loss=HybridLoss(ce_weight=0.01),
+        optimizer=Adam(lr=1e-3),
+        train=Train(steps=4, batch_size=8, accumulate=2, log_every=1, checkpoint_every=2, sample_every=4),
+    )

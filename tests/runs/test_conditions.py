@@ -1,0 +1,121 @@
+"""Data with conditions: each example has its own, in training, in bounds, samples, reports and files."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from d3pm_jax import runs
+from d3pm_jax.data import DatasetError, Description, read_batch
+from d3pm_jax.errors import UserError
+from d3pm_jax.loop import metrics
+from tests.cli.commands import error, status
+from tests.runs import conditioned
+from tests.runs.conditioned import patterns
+
+FILE = Path(conditioned.__file__)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of a network that repeats its condition, which is right for every example."""
+    workdir = tmp_path_factory.mktemp("conditioned") / "run"
+    assert status("train", FILE, "--workdir", workdir, "--train.steps", "2") == 0
+    assert status("train", "--workdir", workdir, "--resume", "--config", FILE, "--train.steps", "4") == 0
+    return workdir
+
+
+def test_an_example_is_trained_and_evaluated_with_its_own_condition(trained):
+    rows = metrics.read_metrics(trained)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert max(row["bound_bits_per_dim"] for row in rows) < 1e-3
+
+    run = runs.open(trained, FILE)
+    assert run.evaluate()["bits_per_dim"] < 1e-3
+    conditions = patterns(70, 1)
+    x0 = conditions.reshape(-1, 6)
+    assert run.evaluate_on(x0, batch_size=32, condition=conditions)["bits_per_dim"] < 1e-3
+    assert run.evaluate_on(x0, batch_size=32, condition=conditions, calls=2)["bits_per_dim"] < 1e-3
+    assert run.evaluate_on(x0, batch_size=32, condition=np.roll(conditions, 1, 0))["bits_per_dim"] > 1
+    np.testing.assert_array_equal(run.predict(x0, np.ones(70, int), condition=conditions).argmax(-1), x0)
+
+
+def test_sample_i_has_condition_i_modulo_their_number(trained, tmp_path, capsys):
+    run = runs.open(trained, FILE)
+    conditions = patterns(3, 2)
+    x0, states = run.sample(jax.random.key(0), 7, batch_size=4, record=(5, 0), condition=conditions.tolist())
+    np.testing.assert_array_equal(x0, conditions.reshape(-1, 6)[np.arange(7) % 3])
+    np.testing.assert_array_equal(states[1], x0)
+    assert np.any(states[0] != x0)
+
+    file = tmp_path / "conditions.npy"
+    np.save(file, conditions)
+    assert status("sample", trained, "--config", FILE, "--num", "4", "--condition", file) == 0
+    x0 = np.load(trained / "samples_condition.npy")
+    np.testing.assert_array_equal(x0, conditions.reshape(-1, 6)[[0, 1, 2, 0]])
+    assert json.loads((trained / "samples_condition.json").read_text())["condition"].startswith("sha256 ")
+
+
+def test_a_run_keeps_the_conditions_of_its_examples(trained):
+    conditions = patterns(70, 1)[:64]
+    np.testing.assert_array_equal(np.load(trained / "conditions.npy"), conditions)
+    np.testing.assert_array_equal(np.load(trained / "examples.npy"), conditions.reshape(-1, 6))
+    (samples,) = (trained / "samples").iterdir()
+    np.testing.assert_array_equal(np.load(samples), conditions.reshape(-1, 6))
+    assert runs.open(trained, FILE).read_conditions(5).tolist() == conditions[:5].tolist()
+
+
+def test_damaged_conditions_are_named(trained, capsys):
+    file = trained / "conditions.npy"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        assert "conditions.npy is not what was written: restore it" in error(
+            capsys, "report", trained, "--config", FILE
+        )
+    finally:
+        file.write_bytes(content)
+    assert status("report", trained, "--config", FILE) == 0
+
+
+def test_what_is_no_condition_of_a_run_is_one_line(trained, tmp_path, capsys):
+    sample = ("sample", trained, "--config", FILE, "--num", "2")
+    cure = "pass condition (d3pm sample --condition FILE.npy), int32 [N, 2, 3]"
+    assert f"the network of this run takes a condition: {cure}" in error(capsys, *sample)
+    file = tmp_path / "conditions.npy"
+    refused = {
+        "the condition has shape [2, 6]": np.zeros((2, 6), int),
+        "the condition has shape [2, 3]": np.zeros((2, 3), int),
+        "the condition has shape [0, 2, 3]": np.zeros((0, 2, 3), int),
+        "the condition has dtype float64, expected int32: convert it": np.zeros((1, 2, 3)),
+        "the condition has integers of int64 that int32 cannot hold": np.full((1, 2, 3), 2**31),
+    }
+    for message, conditions in refused.items():
+        np.save(file, conditions)
+        assert message in error(capsys, *sample, "--condition", file)
+    assert "none.npy (from" in error(capsys, *sample, "--condition", tmp_path / "none.npy")
+
+    run = runs.open(trained, FILE)
+    x0 = patterns(2, 1).reshape(-1, 6)
+    with pytest.raises(UserError, match="the network of this run takes a condition"):
+        run.evaluate_on(x0)
+    with pytest.raises(UserError, match=r"the condition has shape \[3, 2, 3\]: .* int32 \[2, 2, 3\]"):
+        run.evaluate_on(x0, condition=patterns(3, 1))
+
+
+def test_examples_without_their_condition_are_one_line():
+    def batch(description, *examples):
+        return read_batch(examples, 4, description=description)
+
+    described = Description((2,), 4, condition=(1,))
+    x = np.zeros(2, int)
+    with pytest.raises(DatasetError, match="example 1 has no condition, which the data is described with"):
+        batch(described, {"x": x, "condition": np.ones(1)}, {"x": x})
+    with pytest.raises(DatasetError, match=r"the condition of example 0 has shape \(2,\), expected \(1,\)"):
+        batch(described, {"x": x, "condition": np.ones(2)})
+    with pytest.raises(DatasetError, match="the condition of example 0 has entries that are not finite in"):
+        batch(described, {"x": x, "condition": np.array([1e300])})
+    with pytest.raises(DatasetError, match=r"example 0 has a condition \[1\], but the data is described wi"):
+        batch(Description((2,), 4), {"x": x, "condition": np.ones(1)})
