@@ -49,6 +49,9 @@ def check_own_parts(names):
     assert names["x0"].shape == (4, 24)
     assert names["x0"].max() < 3
     assert names["run"].step == 20
+    rare = names["coins"][::2].mean()
+    frequent = names["coins"][1::2].mean()
+    assert rare < 0.3 < 0.7 < frequent
     ours = names["twin"].to_torch(
         names["nnx"].state(names["network"], names["nnx"].Not(names["nnx"].RngState))
     )
