@@ -279,6 +279,27 @@ MODELS = (
         "return (ndim - 1, ndim - 2, *reversed(range(ndim - 2)))",
         ("tests/weights/test_twin.py",),
     ),
+    Break(
+        "enlarged_images_repeat_in_turn",
+        "d3pm_jax/models/layers.py",
+        "return jnp.repeat(jnp.repeat(x, H // h, axis=1), W // w, axis=2)",
+        "return jnp.tile(x, (1, H // h, W // w, 1))",
+        ("tests/models/test_conditions.py",),
+    ),
+    Break(  # where there are fewer conditions than samples in a batch
+        "conditions_begin_again_in_each_batch",
+        "d3pm_jax/measure/samples.py",
+        "conditions = condition[index % len(condition)]",
+        "conditions = condition[(index - start) % len(condition)]",
+        ("tests/runs/test_conditions.py",),
+    ),
+    Break(
+        "measured_in_the_mazes_in_order",
+        "d3pm_jax/kinds/maze.py",
+        "mazes[np.arange(len(x)) % len(mazes)]",
+        "mazes[np.sort(np.arange(len(x)) % len(mazes))]",
+        ("tests/kinds/test_maze.py",),
+    ),
 )
 
 TRAINING = (
