@@ -79,6 +79,10 @@ def test_damaged_conditions_are_named(trained, capsys):
         file.write_bytes(content)
     assert status("report", trained, "--config", FILE) == 0
 
+    file.unlink()
+    assert status("train", "--workdir", trained, "--resume", "--config", FILE) == 0
+    assert file.read_bytes() == content
+
 
 def test_what_is_no_condition_of_a_run_is_one_line(trained, tmp_path, capsys):
     sample = ("sample", trained, "--config", FILE, "--num", "2")
