@@ -33,9 +33,9 @@ def one_device_mesh():
     return Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "fsdp"))
 
 
-def write_run(workdir, config, step=7):
+def write_run(workdir, config, step=7, description=DIGITS):
     """Writes a run on digits, without data, of random weights and a random average, and returns its state."""
-    parts = build.build(config, DIGITS)
+    parts = build.build(config, description)
     rng = np.random.default_rng(0)
 
     def draw(x):
@@ -46,7 +46,7 @@ def write_run(workdir, config, step=7):
     state = build.initialize_state_from(parts, params).state
     state = dataclasses.replace(state, step=jnp.asarray(step, jnp.int32), ema=average)
     workdir.mkdir(parents=True)
-    run_folder.write_run(workdir, config, DIGITS)
+    run_folder.write_run(workdir, config, description)
     checkpoint.save_checkpoint(workdir / names.CHECKPOINTS, step, state, keep=1)
     return state
 
@@ -55,7 +55,7 @@ def split(config, description, process):
     """In place of `network.split_network`: logits from a table of x_t, and in proportion to t."""
     K = process.K
 
-    def predict(params, xt, t, key=None, label=None, weight=None):
+    def predict(params, xt, t, key=None, label=None, weight=None, condition=None):
         late = t[:, None, None, None, None] / process.T
         return params["table"]["kernel"][xt] + late * params["late"]["bias"][None, None, None, None]
 

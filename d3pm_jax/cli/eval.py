@@ -19,7 +19,7 @@ from d3pm_jax.measure import bounds, record, sample_quality, step_costs
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.runs.run import Run
 
-Examples = Mapping[str, np.ndarray]  # "x", and if there are any "label" and "weight"
+Examples = Mapping[str, np.ndarray]  # "x", and if there are any "label", "weight" and "condition"
 SHORT = 100_000  # calls of the network below which the command does not say how long it will take
 
 
@@ -203,6 +203,7 @@ def measure_samples(command: EvalCommand, runs: Sequence[Run], num: int) -> None
     reference = sample_quality.prepare_reference(
         runs[0].parts, runs[0].workdir, num, command.batch_size, command.inception
     )
+    sample_inputs = runs[0].read_sample_inputs(num)
     for run in runs:
         with Terminal("sample", num).show_bar() as terminal:
             quality = sample_quality.measure_quality(
@@ -212,7 +213,7 @@ def measure_samples(command: EvalCommand, runs: Sequence[Run], num: int) -> None
                 command.seed,
                 command.batch_size,
                 terminal.advance,
-                run.read_conditions(num),
+                sample_inputs,
             )
         path = sample_quality.write_figures(run.workdir, quality.figures, quality.protocol, kind.name)
         line = kind.show_quality(path, quality.samples, quality.measured, run.parts.categories, run.caption)

@@ -63,8 +63,10 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     run = arguments.open_with_others(command, min(command.batch_size, command.num))
     kind = run.parts.kind
     examples = None
+    example_inputs = {}
     if kind.beside_data:
         examples = run_folder.read_examples(run.workdir, run.parts.description)
+        example_inputs = run_folder.read_example_inputs(run.workdir, run.parts.description) or {}
     num_states = kind.num_states(command.gif)
     known_elements = kind.parse_given(command.prompt, command.infill, command.length)
     shape = None if command.length is None else (command.length,)
@@ -72,7 +74,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         run = run.respaced(step_costs.choose_steps(run.parts, run.workdir, command.steps, command.grid))
     conditions = None
     if command.condition is not None:
-        conditions = _read_conditions(command.condition)
+        conditions = _read_condition_file(command.condition)
     times = evenly_spaced(run.process.T, num_states)
     key = jax.random.key(command.seed)
     with Terminal("sample", command.num).show_bar() as terminal:
@@ -100,7 +102,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         length=command.length,
     )
     if conditions is not None:
-        text_options["condition"] = f"sha256 {hashlib.sha256(conditions.tobytes()).hexdigest()}"
+        text_options["condition"] = f"sha256 {hashlib.sha256(conditions.tobytes()).hexdigest()[:12]}"
         suffix += "_condition"
     if command.prompt is not None:
         suffix += "_prompt"
@@ -110,13 +112,11 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         run.parts, run.workdir, samples, command.grid, command.seed, command.label, text_options, suffix
     )
 
-    example_conditions = None
     if examples is not None:
         examples = examples[: len(samples)]
-        example_conditions = run_folder.read_conditions(run.workdir, run.parts.description)
     strip = evenly_spaced(run.process.T, STATES)
     chains = chains_to_show(
-        run.parts, key, samples, reverse, times, strip, examples, conditions, example_conditions
+        run.parts, key, samples, reverse, times, strip, examples, conditions, example_inputs.get("condition")
     )
     files_by_content = kind.save_samples(command.workdir, suffix, chains, run.caption, command.gif)
 
@@ -125,6 +125,8 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         classes = f", all of class {command.label}"
     elif run.parts.classes is not None:
         classes = f", sample i of class i modulo {run.parts.classes}"
+    if command.condition is not None:
+        classes += f", sample i with row i of {command.condition} modulo its rows"
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
     for content, file in files_by_content.items():
         print(f"{content}: {file}")
@@ -136,7 +138,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     return 0
 
 
-def _read_conditions(path: Path) -> np.ndarray:
+def _read_condition_file(path: Path) -> np.ndarray:
     """Reads conditions [N, ..] from a file of NumPy.
 
     Raises:

@@ -61,8 +61,10 @@ def train_batches(
 
         def change(example: Example, rng: np.random.Generator) -> Example:
             unnumbered = {name: value for name, value in example.items() if name != "number"}
-            # A random map may write into x, which the source may keep: it gets a copy.
-            unnumbered["x"] = np.array(unnumbered["x"])
+            # A random map may write into arrays, which the source may keep: it gets copies.
+            for name in ("x", "condition"):
+                if name in unnumbered:
+                    unnumbered[name] = np.array(unnumbered[name])
             return {**random_map(unnumbered, rng), "number": example["number"]}
 
         dataset = dataset.random_map(change)
@@ -257,7 +259,10 @@ def _stack_conditions(
     for example, number in zip(examples, numbers, strict=True):
         if "condition" not in example:
             raise DatasetError(f"example {number} has no condition, which the data is described with: add it")
-        condition = np.asarray(example["condition"])
+        try:
+            condition = np.asarray(example["condition"])
+        except ValueError as error:
+            raise DatasetError(f"the condition of example {number} is no array: {error}") from error
         if condition.shape != description.condition:
             raise DatasetError(
                 f"the condition of example {number} has shape {condition.shape}, expected "

@@ -9,7 +9,7 @@ def convert_conditions(conditions: np.ndarray, dtype: str) -> np.ndarray:
     Raises:
         ValueError: they are no numbers of that kind, too large for the type, or not finite.
     """
-    if not np.can_cast(conditions.dtype, dtype, "same_kind"):
+    if conditions.dtype == bool or not np.can_cast(conditions.dtype, dtype, "same_kind"):
         raise ValueError(f"has dtype {conditions.dtype}, expected {dtype}: convert it")
     # A number that is too large for float32 becomes infinite here, which is an error below and no warning.
     with np.errstate(over="ignore"):

@@ -44,8 +44,10 @@ class Description:
             raise UserError(f"categories = {self.categories}: it must be at least 2")
         if self.classes is not None and self.classes < 1:
             raise UserError(f"classes = {self.classes}: it must be at least 1")
-        if self.condition is not None and min(self.condition, default=1) < 1:
-            raise UserError(f"condition = {self.condition}: it must hold sizes of at least 1")
+        if self.condition is not None and not _is_shape(self.condition):
+            raise UserError(
+                f"condition = {self.condition}: it must be a tuple of sizes of at least 1, as (3,)"
+            )
         if self.symbols is not None and len(self.symbols) != self.categories:
             raise UserError(
                 f"{len(self.symbols)} symbols for {self.categories} categories: pass one for each"
@@ -66,3 +68,10 @@ class Description:
             elif category >= 0:
                 symbols_of_x.append(masked)
         return symbols_of_x
+
+
+def _is_shape(shape: object) -> bool:
+    """Says whether it is a tuple of sizes of at least 1; an empty one is the shape of a number."""
+    if not isinstance(shape, tuple):
+        return False
+    return all(isinstance(size, int) and size >= 1 for size in shape)

@@ -22,8 +22,8 @@ from d3pm_jax.processes import Process
 from d3pm_jax.sampling.noise import EVALUATION, per_example
 
 # (params, process, x0 [B, *S], index [B], extra_inputs) -> nats [.., B]. The index is the number of each
-# example in its data set; extra_inputs has "label" [B] for a network that takes labels, and "weight" [B, *S]
-# of padded data.
+# example in its data set; extra_inputs has "label" [B] for a network that takes labels, "weight" [B, *S]
+# of padded data, and "condition" [B, *C] of data that has conditions.
 Compiled = Callable[..., Any]
 
 # (index [B], *S) -> numbers in [0, 1) [B, *S]; elements are filled in from the lowest number to the highest.
@@ -127,8 +127,8 @@ def evaluate_bound(
         x0: int32 [N, *S].
         batch_size: how many at a time; rounded down to a multiple of the devices of the sharding.
         sharding: of a batch, where it is spread over devices.
-        extra_inputs: "label" int32 [N] for a network that takes labels, and "weight" [N, *S] if there are
-            any.
+        extra_inputs: "label" int32 [N] for a network that takes labels, and "weight" [N, *S] and
+            "condition" [N, *C] if there are any.
         progress: is called with the number of examples that are done, first with 0 when all is compiled.
 
     Returns:

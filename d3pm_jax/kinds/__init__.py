@@ -1,5 +1,7 @@
 """Says what an example looks like: a kind of data is a class, and no caller asks which one it has."""
 
+import inspect
+
 from d3pm_jax.extras import require
 
 require(__name__, "PIL", "matplotlib", "platformdirs")
@@ -56,8 +58,28 @@ def make_kind(description: Description, data: Data | None = None) -> Kind:
         raise UserError(f"{words}; own_kind() of your Data class names one of your own")
 
     kind = classes[description.kind](description)
+    if description.condition is not None:
+        _check_takes_conditions(kind)
     kind.check()
     return kind
+
+
+def _check_takes_conditions(kind: Kind) -> None:
+    """Raises UserError where a method that makes pictures has no keyword for the conditions of its data.
+
+    It would fail when the first samples are drawn, which may be after an hour of training.
+    """
+    for method in (kind.save_examples, kind.show_samples, kind.show_chain, kind.show_film):
+        parameters = inspect.signature(method).parameters.values()
+        takes_conditions = any(
+            parameter.name == "conditions" or parameter.kind is parameter.VAR_KEYWORD
+            for parameter in parameters
+        )
+        if not takes_conditions:
+            raise UserError(
+                f"{type(kind).__name__}.{method.__name__} has no keyword conditions, and its data has them: "
+                f"add conditions=None"
+            )
 
 
 # Names of before, which files of users may import.

@@ -16,7 +16,8 @@ from d3pm_jax.files import write_npy
 from d3pm_jax.kinds.blocks import Block
 from d3pm_jax.likelihood import bits_per_dim
 
-Batch = Mapping[str, np.ndarray]  # "x" [N, *S], and if there are any "label" [N] and "weight" [N, *S]
+# "x" [N, *S], and if there are any "label" [N], "weight" [N, *S] and "condition" [N, *C]
+Batch = Mapping[str, np.ndarray]
 STATES = 10  # of a chain, shown side by side
 # A chain that plays has these states, and four more between any two of them.
 FRAMES = 5 * (STATES - 1) + 1

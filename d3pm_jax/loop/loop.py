@@ -20,7 +20,7 @@ from d3pm_jax.loop.metrics import Window
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure.samples import make_sampler
+from d3pm_jax.measure.samples import choose_inputs, make_sampler
 from d3pm_jax.models.variables import name_leaves, split_variables
 from d3pm_jax.parts import begin, build, splits
 from d3pm_jax.placing import place, place_part
@@ -70,6 +70,9 @@ def run_training(
     examples = test["x"]  # int32 [NUM_EXAMPLES, *S], which reports and samples show
     if "weight" in test:
         examples = np.where(test["weight"] > 0, examples, -1)  # -1 is padding
+    example_inputs = {}
+    if "condition" in test:
+        example_inputs = {name: test[name] for name in ("condition", "label") if name in test}
     validation = splits.open_validation(config)
     valid_examples = None
     if validation is not None:
@@ -84,7 +87,7 @@ def run_training(
     def claim_and_count_steps() -> int:
         # A run that begins from weights has written its step 0 by now.
         holds_run = resume or start is not None
-        claim_folder(config, workdir, holds_run, parts.description, examples, test.get("condition"))
+        claim_folder(config, workdir, holds_run, parts.description, examples, example_inputs)
         return len(checkpoint.list_steps(folder))
 
     with cluster.enter_on_first(lock.hold_folder(workdir)):
@@ -108,7 +111,7 @@ def run_training(
             checkpoint.Saver(folder, config.train.keep_checkpoints) as saver,
             cluster.watch_for_stop() as stopping_signal,
         ):
-            outputs = Outputs(parts, workdir, log, saver, valid_examples, test.get("condition"))
+            outputs = Outputs(parts, workdir, log, saver, valid_examples, choose_inputs(parts, test))
             batches = _make_batches(parts, source)
             sharding = batch_sharding(parts.mesh)
             update = make_step(**build.step_arguments(parts), sharding=sharding)
@@ -220,7 +223,7 @@ class Outputs:
         log: is called with a step and its metrics, see `sinks.open_logs`.
         saver: of checkpoints.
         valid_examples: examples to estimate the bound of, see `make_estimate`.
-        conditions: of samples, [N, *C], if the data has any.
+        sample_inputs: of the samples that it draws, of `measure.samples.choose_inputs`.
     """
 
     def __init__(
@@ -230,7 +233,7 @@ class Outputs:
         log: sinks.Logging,
         saver: checkpoint.Saver,
         valid_examples: Mapping[str, np.ndarray] | None = None,
-        conditions: np.ndarray | None = None,
+        sample_inputs: Mapping[str, Any] | None = None,
     ):
         first_step = int(parts.state.step)
         self.terminal = Terminal("step", parts.config.train.steps, first_step)
@@ -240,7 +243,7 @@ class Outputs:
         self._log = log
         self._saver = saver
         self._sampler = make_sampler(parts, NUM_SAMPLES)
-        self._conditions = conditions
+        self._sample_inputs = sample_inputs or {}
         params, _ = split_variables(parts.state.params)
         self._window = Window(parts.process.T, name_leaves(params), parts.config.train.max_nonfinite)
         self._estimate_valid = None
@@ -319,11 +322,12 @@ class Outputs:
         """Draws samples of the averaged parameters and writes them as the kind of the data does."""
         seed = self._parts.config.train.seed
         key = jax.random.key(seed)
-        samples, _ = self._sampler(state.ema, NUM_SAMPLES, key, condition=self._conditions)
+        samples, _ = self._sampler(state.ema, NUM_SAMPLES, key, **self._sample_inputs)
         path = self._workdir / SAMPLES / f"step_{step:07d}"
         path.parent.mkdir(exist_ok=True)
         caption = build.make_caption(self._workdir, self._parts, step)
-        path = self._parts.kind.save_examples(path, samples, caption, **condition_keyword(self._conditions))
+        conditions = self._sample_inputs.get("condition")
+        path = self._parts.kind.save_examples(path, samples, caption, **condition_keyword(conditions))
         self.terminal.print_line(f"samples: {path}")
         self._window.restart_clock()
 
@@ -355,7 +359,7 @@ def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Cal
 
     Args:
         parts: of the run.
-        examples: "x" int32 [N, *S], "label" [N] and "weight" [N, *S] if there are any.
+        examples: "x" int32 [N, *S], and "label", "weight" and "condition" if there are any.
     """
     compiled = few_terms(parts.predict, min(CALLS, parts.process.T), parts.config.train.seed, parts.term)
     x0 = examples["x"]

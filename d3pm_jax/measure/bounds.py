@@ -47,8 +47,8 @@ def compute_bound(
 
     Args:
         parts: of the run, at a checkpoint.
-        examples: "x" int32 [N, *S], "label" int32 [N] for a network that takes them, and "weight" [N, *S] if
-            each element counts as often as that says.
+        examples: "x" int32 [N, *S], "label" int32 [N] for a network that takes them, "weight" [N, *S] if
+            each element counts as often as that says, and "condition" [N, *C] if there are any.
         batch_size: how many at a time.
         seed: of the noise.
         progress: is called with the number of examples that are done.
@@ -244,7 +244,7 @@ def compute_likelihood(
 
     Args:
         parts: of a run with a network that `find_mask` returns a mask of.
-        examples: "x" [N, *S], and "label" and "weight" if there are any, as `Run.read_batch` gives them.
+        examples: "x" [N, *S], "label", "weight" and "condition" if any, as `Run.read_batch` gives them.
         batch_size: how many at a time.
         seed: of the random orders.
         progress: is called with the number of examples that are done: twice N in the end, N for each order.

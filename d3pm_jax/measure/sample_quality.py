@@ -25,6 +25,7 @@ from d3pm_jax.storage import names
 
 COMPARED = ("N", "split", "reference", "features")  # entries that comparable figures have in common
 FILES = f"{names.QUALITY}_*.json"
+NO_CONDITIONS = "none"
 KIND = "kind"  # the entry in the protocol of a Record that names the kind of the data
 
 
@@ -45,6 +46,17 @@ class Protocol:
     belief: str  # what the logits are
     dtype: str  # of the network
     seed: int  # of the noise
+    conditions: str = NO_CONDITIONS  # of the samples, where the network takes them
+
+    def entries(self) -> dict[str, Any]:
+        """Returns the entries by name, without that on conditions where there are none.
+
+        So the hash in the name of a file is that of before there were conditions.
+        """
+        entries = dataclasses.asdict(self)
+        if self.conditions == NO_CONDITIONS:
+            del entries["conditions"]
+        return entries
 
 
 class SampleQuality(NamedTuple):
@@ -95,7 +107,7 @@ def measure_quality(
     seed: int = 0,
     batch_size: int = 128,
     progress: Callable[[int], Any] = lambda done: None,
-    conditions: np.ndarray | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> SampleQuality:
     """Draws samples and compares them with the training split.
 
@@ -106,8 +118,8 @@ def measure_quality(
         seed: of their noise.
         batch_size: samples at a time.
         progress: is called with the number of samples that are done.
-        conditions: those of the test examples [N, *C], where the network takes them; sample i has that of
-            example i modulo N.
+        inputs: those of the test examples where the network takes conditions, of `samples.choose_inputs`;
+            sample i has those of example i modulo their number.
 
     Raises:
         UserError: samples have categories that the data has not, or features that are not finite.
@@ -115,7 +127,8 @@ def measure_quality(
     # The kind of the data knows no other categories than those of the data. A sample with the mask in it
     # would be compared as if it were a level of grey or a symbol.
     key = jax.random.key(seed)
-    x, _ = samples.draw_samples(parts, key, num, None, batch_size, (), progress, condition=conditions)
+    inputs = inputs or {}
+    x, _ = samples.draw_samples(parts, key, num, batch_size=batch_size, progress=progress, **inputs)
     categories = parts.description.categories
     if x.max() >= categories:
         raise UserError(
@@ -124,8 +137,15 @@ def measure_quality(
         )
     measured = reference.measure(x)
     classes = "none"
-    if parts.classes is not None:
+    if "label" in inputs:
+        classes = "those of the conditions"
+    elif parts.classes is not None:
         classes = f"sample i is of class i modulo {parts.classes}"
+    conditions = NO_CONDITIONS
+    if "condition" in inputs:
+        number = len(inputs["condition"])
+        digest = hashlib.sha256(inputs["condition"].tobytes()).hexdigest()
+        conditions = f"sample i has that of test example i modulo {number}, sha256 {digest}"
     protocol = Protocol(
         N=num,
         split=getattr(parts.config.data, "train_split", "train"),
@@ -133,6 +153,7 @@ def measure_quality(
         features=reference.features,
         sampler="ancestral",
         classes=classes,
+        conditions=conditions,
         seed=seed,
         **describe_conditions(parts),
     )
@@ -149,12 +170,12 @@ def list_differences(a: Protocol | Mapping[str, Any], b: Protocol | Mapping[str,
 def _protocol_entries(protocol: Protocol | Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(protocol, Mapping):
         return protocol
-    return dataclasses.asdict(protocol)
+    return protocol.entries()
 
 
 def figures_file_name(protocol: Protocol) -> str:
     """Returns the name of the file of a protocol, with its sizes and a hash of all of it."""
-    text = json.dumps(dataclasses.asdict(protocol), sort_keys=True)
+    text = json.dumps(protocol.entries(), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{names.QUALITY}_n{protocol.N}_steps{protocol.steps}_seed{protocol.seed}_{digest}.json"
 
@@ -174,7 +195,7 @@ def write_figures(
         kind: the name of the kind of the data.
     """
     path = workdir / figures_file_name(protocol)
-    content = {"protocol": dataclasses.asdict(protocol), "figures": figures}
+    content = {"protocol": protocol.entries(), "figures": figures}
     more_entries = None
     if kind is not None:
         more_entries = {KIND: kind}

@@ -51,8 +51,9 @@ def make_sampler(
         The function (params, n, key, label=None, progress=..., chains=None, known_elements=None,
         condition=None) -> x_0 [n, *S] and x_t [R, n, *S], int32. Sample i depends on params, key, label,
         known elements and its condition alone, not on n or the batch size. Where the network takes labels,
-        sample i is of class `label`, or without it of class i modulo the number of classes. Where it takes
-        conditions, sample i has row i of `condition`, modulo their number. `progress` is called with the
+        sample i is of class `label`, or of row i modulo their number where that is [M], or without it of
+        class i modulo the number of classes. Where it takes conditions, sample i has row i of `condition`,
+        modulo their number. `progress` is called with the
         number of samples that are done, first with 0 when all is compiled. With `chains` x_t is returned for
         so many samples alone, the first ones: for all of them it takes R times their memory. Every sample has
         the `known_elements`. It raises a UserError where the network gave NaN.
@@ -75,8 +76,7 @@ def make_sampler(
         condition: Any,
         known_elements: Given | None,
     ) -> sampling.Chain:
-        extra_inputs = {} if condition is None else {"condition": condition}
-        denoise = partial(parts.predict, params, label=label, **extra_inputs)
+        denoise = partial(parts.predict, params, label=label, condition=condition)
         reverse_kernel = partial(p_logits, **logits_keywords(parts.config.loss))
         if known_elements is None:
             return sampling.sample(key, denoise, process, batch_shape, start, recorded_times, reverse_kernel)
@@ -88,7 +88,7 @@ def make_sampler(
         params: Params,
         n: int,
         key: jax.Array,
-        label: int | None = None,
+        label: int | np.ndarray | None = None,
         progress: Progress = lambda done: None,
         chains: int | None = None,
         known_elements: Given | None = None,
@@ -134,7 +134,7 @@ def draw_samples(
     parts: Parts,
     key: jax.Array,
     n: int,
-    label: int | None = None,
+    label: int | np.ndarray | None = None,
     batch_size: int = 128,
     recorded_times: Sequence[int] = (),
     progress: Progress = lambda done: None,
@@ -251,7 +251,19 @@ def chains_to_show(
     )
 
 
-def _make_labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarray | None:
+def choose_inputs(parts: Parts, examples: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the inputs "condition" and "label" of samples that are to have those of examples.
+
+    Nothing where the data has no conditions: sample i is then of class i modulo the number of classes. With
+    conditions a class of its own choice would contradict them.
+    """
+    if parts.description.condition is None:
+        return {}
+    inputs = parts.extra_inputs(examples)
+    return {name: inputs[name] for name in ("condition", "label") if name in inputs}
+
+
+def _make_labels(parts: Parts, index: np.ndarray, label: int | np.ndarray | None) -> np.ndarray | None:
     """Returns the labels of the samples of these indices, int32 [B]; None where the network takes no labels.
 
     Raises:
@@ -264,9 +276,11 @@ def _make_labels(parts: Parts, index: np.ndarray, label: int | None) -> np.ndarr
         return None
     if label is None:
         return (index % classes).astype(np.int32)
-    if not 0 <= label < classes:
-        raise UserError(f"label = {label}: it must be in 0..{classes - 1}")
-    return np.full_like(index, label).astype(np.int32)
+    labels = np.atleast_1d(label)  # [M]
+    unknown = labels[(labels < 0) | (labels >= classes)]
+    if len(unknown) > 0:
+        raise UserError(f"label = {unknown[0]}: it must be in 0..{classes - 1}")
+    return labels[index % len(labels)].astype(np.int32)
 
 
 def write_samples(
@@ -311,7 +325,7 @@ def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
 
 SAMPLES = Format(
     ("step", "steps", "grid", "seed", "label", "prompt", "infill", "length", "condition"),
-    ("step", "num", "prompt", "infill"),
+    ("step", "num", "prompt", "infill", "condition"),
     _from_keys,
     "{path.parent}/{path.stem}.npy or {path.name} is damaged ({why}): delete both, `d3pm sample` writes them "
     "again",

@@ -95,6 +95,8 @@ class UNet(Backbone):
         self.outputs = outputs
         self.num_classes = num_classes
         self.condition_shape = condition
+        # A condition is an image that is joined to the input, or else a vector.
+        self.joins_condition = condition is not None and len(condition) == 3
         if input_range is None:
             input_range = (0, K - 1)
         self.least, self.greatest = input_range
@@ -125,7 +127,7 @@ class UNet(Backbone):
         n_in = channels
         if onehot_input:
             n_in = channels * (1 + K)
-        if condition is not None and len(condition) == 3:
+        if condition is not None and self.joins_condition:
             n_in += condition[-1]
         n_out = channels * K
         if outputs is not None:
@@ -145,7 +147,7 @@ class UNet(Backbone):
             remat=remat,
         )
         # It draws its weights last, so that all others are those of the network of the same seed without it.
-        if condition is None or len(condition) == 3:
+        if condition is None or self.joins_condition:
             self.condition = None
         else:
             self.condition = nnx.Linear(condition[0], 4 * ch, rngs=rngs)
@@ -175,7 +177,7 @@ class UNet(Backbone):
         if self.onehot_input:
             onehot = jax.nn.one_hot(xt.astype(jnp.int32), self.K).reshape(*xt.shape[:3], -1)  # [B, H, W, C K]
             x = jnp.concatenate([x, onehot], axis=-1)
-        if condition is not None and self.condition is None:
+        if condition is not None and self.joins_condition:
             enlarged = enlarge(condition, *xt.shape[1:3])  # [B, H, W, c]
             x = jnp.concatenate([x, enlarged.astype(x.dtype)], axis=-1)
         output = self._run(x, temb, cemb, key)  # [B, H, W, C outputs]

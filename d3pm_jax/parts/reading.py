@@ -33,7 +33,7 @@ def open_whole(parts: Parts, workdir: Path, split: str) -> Split:
 
 
 def read_batch(parts: Parts, workdir: Path, split: str, limit: int | None = None) -> dict[str, np.ndarray]:
-    """Reads examples of the data: "x" [N, *S], and if there are any "label" [N] and "weight" [N, *S].
+    """Reads examples of the data: "x" [N, *S], and "label" [N], "weight" and "condition" if any.
 
     Raises:
         UserError: the data cannot be read.

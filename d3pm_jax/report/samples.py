@@ -11,13 +11,13 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Chains
 from d3pm_jax.kinds.base import condition_keyword
 from d3pm_jax.kinds.blocks import Block, Film, TextFilm
-from d3pm_jax.measure.samples import chains_to_show, evenly_spaced
+from d3pm_jax.measure.samples import chains_to_show, choose_inputs, evenly_spaced
 from d3pm_jax.report.blocks import render_block
 from d3pm_jax.report.figures import format_cell
 from d3pm_jax.report.folder import Reported, read_samples
 from d3pm_jax.show import text_film
 from d3pm_jax.show.markup import Html, build_figure, encode_png, join_html, note_missing, tag
-from d3pm_jax.storage.run_folder import read_conditions
+from d3pm_jax.storage.run_folder import read_example_inputs
 
 SAMPLES = 64
 # Samples of a network that takes classes, at most.
@@ -54,11 +54,12 @@ def draw_run(reported: Reported) -> Drawn | None:
         num_samples = CLASSES // classes * classes  # as many of each class
 
     # Sample i depends on the key and i alone, so that chains of a few samples are those of the stored ones.
-    conditions = read_conditions(run.workdir, run.parts.description)
-    if conditions is None and run.parts.description.condition is not None:
+    example_inputs = read_example_inputs(run.workdir, run.parts.description)
+    if example_inputs is None:
         return None
+    inputs = choose_inputs(run.parts, example_inputs)
     stored_samples = None
-    if conditions is None:
+    if not inputs:
         # Those of `d3pm sample` may be of other conditions than the run keeps.
         stored_samples = read_samples(run, num_samples)
     num_drawn = num_samples if stored_samples is None else FILMED
@@ -69,8 +70,9 @@ def draw_run(reported: Reported) -> Drawn | None:
         batch_size=num_drawn,
         record=times,
         chains=FILMED,
-        condition=conditions,
+        **inputs,
     )
+    conditions = inputs.get("condition")
     samples = drawn_samples if stored_samples is None else stored_samples
     strip = evenly_spaced(run.process.T, STRIP)
     chains = chains_to_show(
@@ -96,7 +98,11 @@ def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
         words += "drawn for this page."
     if kind.lines_shown is not None:
         words += f" The first {kind.lines_shown} are shown."
-    if classes is not None:
+    if drawn.chains.conditions is not None:
+        # Classes are those of the examples then, so that there is no row for each of them.
+        classes = None
+        words += " The network is told conditions: sample i has that of test example i."
+    elif classes is not None:
         words += f" The network is told labels: sample i is of class i modulo {classes}."
 
     of_samples = condition_keyword(drawn.chains.conditions)

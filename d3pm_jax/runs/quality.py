@@ -24,5 +24,5 @@ def measure(
     progress: Callable[[int], Any] = lambda done: None,
 ) -> SampleQuality:
     """Draws samples of a run and compares them with its training split."""
-    conditions = run.read_conditions(num)
-    return sample_quality.measure_quality(run.parts, reference, num, seed, batch_size, progress, conditions)
+    inputs = run.read_sample_inputs(num)
+    return sample_quality.measure_quality(run.parts, reference, num, seed, batch_size, progress, inputs)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax import likelihood
@@ -14,7 +15,7 @@ from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
 from d3pm_jax.measure import bounds
-from d3pm_jax.measure.samples import Given, draw_samples
+from d3pm_jax.measure.samples import Given, choose_inputs, draw_samples
 from d3pm_jax.parts import build, reading
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.parts.build import describe_conditions, make_caption
@@ -57,16 +58,15 @@ class Run:
 
     def predict(self, xt: Any, t: Any, label: Any = None, condition: Any = None) -> jax.Array:
         """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time."""
-        extra_inputs = {"label": label}
         if condition is not None:
-            extra_inputs["condition"] = condition
-        return jax.jit(self.parts.network)(self.params, xt, t, **extra_inputs)
+            condition = jnp.asarray(condition)
+        return jax.jit(self.parts.network)(self.params, xt, t, label=label, condition=condition)
 
     def sample(
         self,
         key: jax.Array,
         n: int,
-        label: int | None = None,
+        label: int | np.ndarray | None = None,
         batch_size: int = 128,
         record: Sequence[int] = (),
         progress: Callable[[int], Any] = lambda done: None,
@@ -80,11 +80,11 @@ class Run:
         """Draws n samples.
 
         Args:
-            key: a typed key. Sample i depends on its number, on the key, the label and the known elements
-                alone, not on n or the batch size.
+            key: a typed key. Sample i depends on its number, on the key, its label, its condition and the
+                known elements alone, not on n or the batch size.
             n: how many.
-            label: the class of all samples; without it sample i is of class i modulo the number of classes,
-                if the network takes labels.
+            label: the class of all samples, or int [M], of which sample i has row i modulo M; without it
+                sample i is of class i modulo the number of classes, if the network takes labels.
             batch_size: how many at a time.
             record: the t whose x_t to return as well.
             progress: is called with the number of samples that are done.
@@ -126,22 +126,22 @@ class Run:
         return bounds.compute_bound(self.parts, self.read_batch("test", limit), batch_size, seed, calls=calls)
 
     def read_batch(self, split: str, limit: int | None = None) -> dict[str, np.ndarray]:
-        """Reads examples of the data: "x" [N, *S], and if there are any "label" [N] and "weight" [N, *S].
+        """Reads examples of the data: "x" [N, *S], and "label" [N], "weight" and "condition" if any.
 
         Raises:
             UserError: the data cannot be read.
         """
         return reading.read_batch(self.parts, self.workdir, split, limit)
 
-    def read_conditions(self, limit: int | None = None) -> np.ndarray | None:
-        """Reads the conditions [N, *C] of the first test examples; None where the data has none.
+    def read_sample_inputs(self, limit: int | None = None) -> dict[str, Any]:
+        """Reads inputs of samples that are to have those of test examples, see `samples.choose_inputs`.
 
         Raises:
             UserError: the data cannot be read.
         """
         if self.parts.description.condition is None:
-            return None
-        return self.read_batch("test", limit)["condition"]
+            return {}
+        return choose_inputs(self.parts, self.read_batch("test", limit))
 
     def read_split(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads examples of the data [N, *S], and their labels if there are any.

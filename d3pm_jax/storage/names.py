@@ -8,6 +8,8 @@ DESCRIPTION = "description.json"
 EXAMPLES = "examples.npy"
 # The conditions of these examples, where the data has any.
 CONDITIONS = "conditions.npy"
+# Their classes, where they have conditions too.
+LABELS = "labels.npy"
 MANIFEST = "manifest.json"
 # Empty; it says nothing by being there.
 LOCK = "lock"

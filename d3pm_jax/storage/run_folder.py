@@ -16,11 +16,19 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.storage import checkpoint, lock, manifest, names
-from d3pm_jax.storage.names import CHECKPOINTS, CONDITIONS, CONFIG, CONFIG_COPY, DESCRIPTION, EXAMPLES
+from d3pm_jax.storage.names import (
+    CHECKPOINTS,
+    CONDITIONS,
+    CONFIG,
+    CONFIG_COPY,
+    DESCRIPTION,
+    EXAMPLES,
+    LABELS,
+)
 
 # Test examples that a run keeps, to sample, export and draw pictures without its data.
 NUM_EXAMPLES = 64
-FILES = (CONFIG, CONFIG_COPY, DESCRIPTION, EXAMPLES, CONDITIONS)
+FILES = (CONFIG, CONFIG_COPY, DESCRIPTION, EXAMPLES, CONDITIONS, LABELS)
 REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
 Content = TypeVar("Content")
@@ -234,26 +242,36 @@ def read_examples(workdir: Path, description: Description) -> np.ndarray | None:
     return _read_and_load(workdir, EXAMPLES, load)
 
 
-def read_conditions(workdir: Path, description: Description) -> np.ndarray | None:
-    """Reads the conditions of the test examples that the run keeps, [N, *C].
+def read_example_inputs(workdir: Path, description: Description) -> dict[str, np.ndarray] | None:
+    """Reads the conditions of the test examples that the run keeps, and their classes if they have any.
 
     Returns:
-        The conditions; None where the data has none, and in a run that began from weights alone.
+        "condition" [N, *C] and "label" int32 [N], or nothing where the data has no conditions; None in a run
+        that began from weights alone, which keeps no examples.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: a file is damaged.
     """
     if description.condition is None:
-        return None
+        return {}
+    expected = {"condition": (CONDITIONS, description.condition, description.condition_type)}
+    if description.classes is not None:
+        expected["label"] = (LABELS, (), "int32")
 
-    def load(content: bytes) -> np.ndarray:
-        conditions = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-        fits = conditions.shape[1:] == description.condition and len(conditions) > 0
-        if conditions.dtype != description.condition_type or not fits:
-            raise ValueError(f"it holds {conditions.dtype} {list(conditions.shape)}")
-        return conditions
+    inputs: dict[str, np.ndarray] = {}
+    for name, (file, shape, dtype) in expected.items():
 
-    return _read_and_load(workdir, CONDITIONS, load)
+        def load(content: bytes, shape: tuple[int, ...] = shape, dtype: str = dtype) -> np.ndarray:
+            array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+            if array.dtype != dtype or array.ndim == 0 or array.shape[1:] != shape or len(array) == 0:
+                raise ValueError(f"it holds {array.dtype} {list(array.shape)}")
+            return array
+
+        array = _read_and_load(workdir, file, load)
+        if array is None:
+            return None
+        inputs[name] = array
+    return inputs
 
 
 def write_run(
@@ -261,7 +279,7 @@ def write_run(
     config: Config,
     description: Description,
     examples: np.ndarray | None = None,
-    conditions: np.ndarray | None = None,
+    example_inputs: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes what a run is: its config, a copy of the file of the user's own parts, what its data is.
 
@@ -270,7 +288,7 @@ def write_run(
         config: for `read_config`.
         description: for `read_description`.
         examples: int32 [N, *S], for `read_examples`.
-        conditions: [N, *C], for `read_conditions`.
+        example_inputs: of these examples, for `read_example_inputs`.
 
     Raises:
         OSError: it cannot be written.
@@ -280,7 +298,13 @@ def write_run(
     if config_file is not None:
         contents[CONFIG_COPY] = config_file.read_bytes()
     contents[DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
-    for name, array in ((EXAMPLES, examples), (CONDITIONS, conditions)):
+    example_inputs = example_inputs or {}
+    arrays = {
+        EXAMPLES: examples,
+        CONDITIONS: example_inputs.get("condition"),
+        LABELS: example_inputs.get("label"),
+    }
+    for name, array in arrays.items():
         if array is not None:
             file = io.BytesIO()
             np.save(file, array)
@@ -351,7 +375,7 @@ def claim_folder(
     resume: bool,
     description: Description,
     examples: np.ndarray,
-    conditions: np.ndarray | None = None,
+    example_inputs: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Makes a folder that of this run, without touching another run, and writes what the run is.
 
@@ -361,7 +385,7 @@ def claim_folder(
         resume: whether the folder holds the run already.
         description: of its data.
         examples: of its test split, int32 [N, *S].
-        conditions: of these examples, [N, *C], if the data has any.
+        example_inputs: of these examples, for `read_example_inputs`.
 
     Raises:
         UserError: it holds a run, one that is further than this goes, or cannot be written to.
@@ -373,6 +397,6 @@ def claim_folder(
         raise UserError(f"the run is at step {saved_steps[-1]} already: set train.steps to that or more")
     try:
         (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        write_run(workdir, config, description, examples, conditions)
+        write_run(workdir, config, description, examples, example_inputs)
     except OSError as error:
         raise lock.cannot_write_error(workdir, error) from error

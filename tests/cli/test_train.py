@@ -153,7 +153,7 @@ def test_a_run_does_not_begin_from_what_does_not_fit(trained, tmp_path, data_dir
 
 
 def test_a_signal_while_samples_are_drawn_loses_nothing(tmp_path, data_dir, monkeypatch, capsys):
-    def interrupted(params, n, seed, condition):
+    def interrupted(params, n, seed):
         signal.raise_signal(signal.SIGINT)
         return np.zeros((n, 8, 8, 1), np.int32), np.zeros((0, n, 8, 8, 1), np.int32)
 

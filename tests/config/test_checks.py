@@ -31,6 +31,9 @@ EXAMPLES = {
         configs.Shakespeare(),
         configs.Text8("folder"),
         configs.Enwik8("folder"),
+        configs.StyledDigits(),
+        configs.UpsampledDigits(),
+        configs.Mazes(4, 8, 8),
     ),
     "process": (
         configs.Uniform(4, 5, BETA),

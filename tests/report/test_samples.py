@@ -12,7 +12,7 @@ from tests.report.records import Known, KnownParts, record
 def test_chains_tell_the_t_of_the_whole_process(tmp_path):
     process = build.with_steps(d3pm_jax.uniform(d3pm_jax.cosine(10), 4), [2, 3, 10])
 
-    def sample(key, n, batch_size, record, chains, condition):
+    def sample(key, n, batch_size, record, chains):
         assert (record, chains) == ([0, 1, 2, 3], 16)
         return np.zeros((n, 2), np.int32), np.zeros((4, 16, 2), np.int32)
 

@@ -1,4 +1,7 @@
-"""A config of data with a condition, which is x itself in another shape, and a network that repeats it."""
+"""A config of data with a condition, which is x itself in another shape, and a network that repeats it.
+
+The class of an example is the first number of its condition, and the network is wrong with another class.
+"""
 
 import dataclasses
 
@@ -25,16 +28,19 @@ class Patterns(config.Data):
     """of the patterns"""
 
     def describe(self):
-        return Description((6,), CATEGORIES, condition=CONDITION, condition_type="int32")
+        return Description((6,), CATEGORIES, CATEGORIES, condition=CONDITION, condition_type="int32")
 
     def open(self, split):
         conditions = patterns(*{"train": (40, self.seed), "test": (70, self.seed + 1)}[split])
-        return ArraySource(conditions.reshape(-1, 6), conditions=conditions)
+        return ArraySource(conditions.reshape(-1, 6), conditions[:, 0, 0], conditions=conditions)
 
     def random_map(self, example, rng):
-        """Adds the same number to x and to its condition."""
+        """Adds the same number to x, its condition and its class, in place."""
         shift = rng.integers(0, CATEGORIES)
-        return {name: (value + shift) % CATEGORIES for name, value in example.items()}
+        for name in example:
+            example[name] += shift
+            example[name] %= CATEGORIES
+        return example
 
 
 class Repeating(nnx.Module):
@@ -42,8 +48,9 @@ class Repeating(nnx.Module):
         self.K = spec.K
         self.scale = nnx.Param(jax.numpy.full((), 30.0))
 
-    def __call__(self, xt, t, *, condition, label=None, key=None):
-        return self.scale[...] * jax.nn.one_hot(condition.reshape(xt.shape), self.K)
+    def __call__(self, xt, t, *, condition, label, key=None):
+        x0 = condition.reshape(xt.shape) + (label - condition[:, 0, 0])[:, None]
+        return self.scale[...] * jax.nn.one_hot(x0 % self.K, self.K)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Data with conditions: each example has its own, in training, in bounds, samples, reports and files."""
 
-import json
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -10,7 +10,9 @@ import pytest
 from d3pm_jax import runs
 from d3pm_jax.data import DatasetError, Description, read_batch
 from d3pm_jax.errors import UserError
+from d3pm_jax.kinds import ArrayKind, make_kind
 from d3pm_jax.loop import metrics
+from tests import tiny
 from tests.cli.commands import error, status
 from tests.runs import conditioned
 from tests.runs.conditioned import patterns
@@ -36,26 +38,35 @@ def test_an_example_is_trained_and_evaluated_with_its_own_condition(trained):
     assert run.evaluate()["bits_per_dim"] < 1e-3
     conditions = patterns(70, 1)
     x0 = conditions.reshape(-1, 6)
-    assert run.evaluate_on(x0, batch_size=32, condition=conditions)["bits_per_dim"] < 1e-3
-    assert run.evaluate_on(x0, batch_size=32, condition=conditions, calls=2)["bits_per_dim"] < 1e-3
-    assert run.evaluate_on(x0, batch_size=32, condition=np.roll(conditions, 1, 0))["bits_per_dim"] > 1
-    np.testing.assert_array_equal(run.predict(x0, np.ones(70, int), condition=conditions).argmax(-1), x0)
+    labels = x0[:, 0]
+    assert run.evaluate_on(x0, labels, 32, condition=conditions)["bits_per_dim"] < 1e-3
+    assert run.evaluate_on(x0, labels, 32, condition=conditions.tolist(), calls=2)["bits_per_dim"] < 1e-3
+    assert run.evaluate_on(x0, labels, 32, condition=np.roll(conditions, 1, 0))["bits_per_dim"] > 1
+    logits = run.predict(x0, np.ones(70, int), labels, conditions)
+    np.testing.assert_array_equal(logits.argmax(-1), x0)
 
 
 def test_sample_i_has_condition_i_modulo_their_number(trained, tmp_path, capsys):
     run = runs.open(trained, FILE)
     conditions = patterns(3, 2)
-    x0, states = run.sample(jax.random.key(0), 7, batch_size=4, record=(5, 0), condition=conditions.tolist())
+    labels = conditions[:, 0, 0]
+    x0, states = run.sample(jax.random.key(0), 7, labels, 4, (5, 0), condition=conditions.tolist())
     np.testing.assert_array_equal(x0, conditions.reshape(-1, 6)[np.arange(7) % 3])
     np.testing.assert_array_equal(states[1], x0)
     assert np.any(states[0] != x0)
 
     file = tmp_path / "conditions.npy"
     np.save(file, conditions)
-    assert status("sample", trained, "--config", FILE, "--num", "4", "--condition", file) == 0
-    x0 = np.load(trained / "samples_condition.npy")
-    np.testing.assert_array_equal(x0, conditions.reshape(-1, 6)[[0, 1, 2, 0]])
-    assert json.loads((trained / "samples_condition.json").read_text())["condition"].startswith("sha256 ")
+    options = ("--config", FILE, "--num", "4", "--condition", file)
+    assert status("sample", trained, *options) == 0
+    assert f"sample i with row i of {file} modulo its rows" in capsys.readouterr().out
+    index = np.array([0, 1, 2, 0])
+    shift = np.arange(4) - labels[index]  # as sample i is of class i modulo 4
+    expected = (conditions[index].reshape(4, 6) + shift[:, None]) % conditioned.CATEGORIES
+    np.testing.assert_array_equal(np.load(trained / "samples_condition.npy"), expected)
+    np.save(file, conditions + 1)
+    assert status("sample", trained, *options) == 0
+    assert "samples_condition.npy, replaces that of condition sha256 " in capsys.readouterr().out
 
 
 def test_a_run_keeps_the_conditions_of_its_examples(trained):
@@ -64,7 +75,10 @@ def test_a_run_keeps_the_conditions_of_its_examples(trained):
     np.testing.assert_array_equal(np.load(trained / "examples.npy"), conditions.reshape(-1, 6))
     (samples,) = (trained / "samples").iterdir()
     np.testing.assert_array_equal(np.load(samples), conditions.reshape(-1, 6))
-    assert runs.open(trained, FILE).read_conditions(5).tolist() == conditions[:5].tolist()
+    inputs = runs.open(trained, FILE).read_sample_inputs(5)
+    np.testing.assert_array_equal(inputs["condition"], conditions[:5])
+    np.testing.assert_array_equal(inputs["label"], conditions[:5, 0, 0])
+    np.testing.assert_array_equal(np.load(trained / "labels.npy"), conditions[:, 0, 0])
 
 
 def test_damaged_conditions_are_named(trained, capsys):
@@ -104,9 +118,9 @@ def test_what_is_no_condition_of_a_run_is_one_line(trained, tmp_path, capsys):
     run = runs.open(trained, FILE)
     x0 = patterns(2, 1).reshape(-1, 6)
     with pytest.raises(UserError, match="the network of this run takes a condition"):
-        run.evaluate_on(x0)
+        run.evaluate_on(x0, x0[:, 0])
     with pytest.raises(UserError, match=r"the condition has shape \[3, 2, 3\]: .* int32 \[2, 2, 3\]"):
-        run.evaluate_on(x0, condition=patterns(3, 1))
+        run.evaluate_on(x0, x0[:, 0], condition=patterns(3, 1))
 
 
 def test_examples_without_their_condition_are_one_line():
@@ -123,3 +137,29 @@ def test_examples_without_their_condition_are_one_line():
         batch(described, {"x": x, "condition": np.array([1e300])})
     with pytest.raises(DatasetError, match=r"example 0 has a condition \[1\], but the data is described wi"):
         batch(Description((2,), 4), {"x": x, "condition": np.ones(1)})
+
+
+def test_a_kind_without_conditions_is_refused_before_training():
+    class OwnKind(ArrayKind):
+        name = "own"
+
+        def show_samples(self, x, levels, classes=None):
+            return None
+
+    class OfOwnKind(conditioned.Patterns):
+        def own_kind(self):
+            return OwnKind
+
+    description = dataclasses.replace(conditioned.Patterns().describe(), kind="own")
+    with pytest.raises(UserError, match=r"OwnKind.show_samples has no keyword conditions, and its data has"):
+        make_kind(description, OfOwnKind())
+    assert make_kind(dataclasses.replace(description, condition=None), OfOwnKind()).name == "own"
+
+
+def test_a_run_of_weights_alone_is_reported_without_samples(tmp_path):
+    config = tiny.get_config()
+    description = dataclasses.replace(tiny.DIGITS, condition=(3,))
+    tiny.write_run(tmp_path / "run", config, description=description)
+    assert status("report", tmp_path / "run") == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Samples need conditions, and this run began from weights alone" in page

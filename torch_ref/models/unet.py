@@ -44,7 +44,9 @@ class UNet(Backbone):
         n_in = channels
         if onehot_input:
             n_in = channels * (1 + K)
-        if condition is not None and len(condition) == 3:
+        # A condition is an image that is joined to the input, or else a vector.
+        joins_condition = condition is not None and len(condition) == 3
+        if condition is not None and joins_condition:
             n_in += condition[-1]
         n_out = channels * K
         if outputs is not None:
@@ -60,15 +62,15 @@ class UNet(Backbone):
         self.outputs = outputs
         self.num_classes = num_classes
         self.condition_shape = condition
+        self.joins_condition = joins_condition
         self.input_range = input_range or (0, K - 1)
         self.temb1 = nn.Linear(ch, 4 * ch)
         self.temb2 = nn.Linear(4 * ch, 4 * ch)
         self.class_emb = None
         if num_classes is not None:
             self.class_emb = nn.Linear(num_classes, 4 * ch)
-        if condition is None or len(condition) == 3:
-            self.condition = None
-        else:
+        self.condition = None
+        if condition is not None and not joins_condition:
             self.condition = nn.Linear(condition[0], 4 * ch)
 
     def forward(
@@ -81,7 +83,7 @@ class UNet(Backbone):
             temb = temb + self.condition(condition.to(temb.dtype))
         cemb = class_embedding(self.class_emb, label, len(xt))
         x = self._input(xt)
-        if condition is not None and self.condition is None:
+        if condition is not None and self.joins_condition:
             enlarged = enlarge(condition.to(x.dtype), *xt.shape[1:3])
             x = torch.cat([x, channels_first(enlarged)], dim=1)
         output = self.run(x, temb, cemb).movedim(1, -1)
