@@ -1,7 +1,9 @@
 """Defines the error that a user can mend, and what goes into its line."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class UserError(Exception):
@@ -35,3 +37,22 @@ def as_user_error(prefix: str = "") -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(f"{prefix}{error}") from error
+
+
+def locate_statement(function: Callable[..., Any], beginning: str) -> str:
+    """Names the last statement of a function that begins so: "FILE, line N, `STATEMENT`".
+
+    A function without source has its name alone.
+    """
+    try:
+        lines, first_line = inspect.getsourcelines(function)
+        file = inspect.getsourcefile(inspect.unwrap(function))
+    except (OSError, TypeError):
+        return function.__qualname__
+    statement = lines[0]
+    line_number = first_line
+    for number, line in enumerate(lines, first_line):
+        if line.lstrip().startswith(beginning):
+            statement = line
+            line_number = number
+    return f"{file}, line {line_number}, `{statement.strip()}`"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from d3pm_jax import __version__
+from d3pm_jax.cli.tracebacks import shorten_traceback
 from d3pm_jax.errors import UsageError, UserError, one_line
 from d3pm_jax.extras import require
 from d3pm_jax.machine import signals
@@ -46,6 +47,7 @@ COMMANDS = {
     ),
 }
 HELP = ("-h", "--help")
+TRACEBACK = "--traceback"
 OVERVIEW = """usage: d3pm [-h] [--version] COMMAND ...
 
 Train and use diffusion models on discrete data.
@@ -55,45 +57,59 @@ positional arguments:
 {commands}
 
 options:
-  -h, --help  show this help message and exit
-  --version   show program's version number and exit
+  -h, --help   show this help message and exit
+  --version    show program's version number and exit
+  --traceback  of an error, show the whole traceback; it may follow any command
 """
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the console script. Exits with 0 (done), 1 (an error of the user's), 2 (bad usage) or 130."""
     words = sys.argv[1:] if argv is None else list(argv)
+    shows_traceback = TRACEBACK in words
+    words = [word for word in words if word != TRACEBACK]
     command = next((word for word in words if word in COMMANDS), "")
     try:
         with signals.end_on_signals(lambda name: _tell(command, f"stopped by {name}")):
             sys.exit(_execute(command, words))
-    except UserError as error:
-        _fail(command, f"error: {error}", error.status)
     except KeyboardInterrupt as stopped:
         _fail(command, f"stopped by {stopped or 'SIGINT'}", signals.STOPPED)
     except BrokenPipeError:
         # The reader of standard output has closed it. Python would print an error when it flushes it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _end(1)
-    except OSError as error:
-        message = f"error: {error.strerror or one_line(error)}"
+    except Exception as error:
+        message = _describe_error(error)
+        if message is None and not _others_wait():
+            raise
+        if message is None or shows_traceback:
+            traceback.print_exc()
+        if message is None:
+            _end(1)
+        _fail(command, f"error: {message}", getattr(error, "status", 1))
+
+
+def _describe_error(error: Exception) -> str | None:
+    """Returns the line that is printed of an error, or None for one of this library's."""
+    short_form = shorten_traceback(error)
+    if short_form is not None:
+        return f"{short_form}; {TRACEBACK} shows all of it"
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        message = error.strerror or one_line(error)
         if error.filename is not None:
             message += f": {error.filename}"
         if error.errno == errno.ENOSPC:
             message += "; make room and run it again, a training with --resume: what was saved is whole"
-        _fail(command, message, 1)
-    except Exception as error:
-        # JAX has no class of its own for a device that is out of memory.
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-            _fail(command, f"error: {one_line(error, 300)}; take smaller batches, or a smaller network", 1)
-        if not _others_wait():
-            raise
-        # JAX has been imported already: it joined the processes.
-        if isinstance(error, sys.modules["jax"].errors.JaxRuntimeError):
-            why = f"error: another process has ended, or cannot be reached: {one_line(error, 300)}"
-            _fail(command, why, 1)
-        traceback.print_exc()
-        _end(1)
+        return message
+    # JAX has no class of its own for a device that is out of memory.
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return f"{one_line(error, 300)}; take smaller batches, or a smaller network"
+    # Where others wait, JAX has been imported already: it joined the processes.
+    if _others_wait() and isinstance(error, sys.modules["jax"].errors.JaxRuntimeError):
+        return f"another process has ended, or cannot be reached: {one_line(error, 300)}"
+    return None
 
 
 def _execute(name: str, words: list[str]) -> int:

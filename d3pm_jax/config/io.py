@@ -7,6 +7,7 @@ which the user names: nothing here runs code that lies in the folder of a run.
 import dataclasses
 import functools
 import importlib.util
+import inspect
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from d3pm_jax.checks.former import join_first_step
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.config.objective import X0Objective, has_first_step
 from d3pm_jax.config.run import Config
-from d3pm_jax.errors import UserError, as_user_error, one_line
+from d3pm_jax.errors import UserError, as_user_error, locate_statement, one_line
 
 MODULE = "d3pm_jax.config"
 OWN = "own."
@@ -140,13 +141,22 @@ def own_file(config: Config) -> Path | None:
     Raises:
         UserError: they are defined in several files.
     """
-    # A class that was defined in an interactive session has a module without a file.
-    modules = {sys.modules.get(cls.__module__) for cls in _own_classes(config)}
-    paths = {getattr(module, "__file__", None) for module in modules}
-    files = sorted(path for path in paths if path is not None)
+    if own_classes_without_file(config):
+        return None
+    files = sorted({sys.modules[cls.__module__].__file__ or "" for cls in _own_classes(config)})
     if len(files) > 1:
         raise UserError(f"parts of this config are defined in {' and '.join(files)}: put them in one file")
     return Path(files[0]) if files else None
+
+
+def own_classes_without_file(config: Config) -> list[str]:
+    """Lists the classes of the user's own that are defined in no file, but in a notebook or on stdin."""
+    names = []
+    for cls in _own_classes(config):
+        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        if file is None or not Path(file).is_file():
+            names.append(cls.__name__)
+    return names
 
 
 def own_parts(source: Config | ModuleType) -> dict[str, type]:
@@ -171,6 +181,7 @@ def check_config(config: Config) -> None:
             raise UserError(
                 f"class {cls.__name__} is not a dataclass: put @dataclasses.dataclass(frozen=True) on it"
             )
+        _check_methods(cls)
     check_values(config)
     try:
         read_back = from_json(json.loads(dump_config(config)), own_parts(config))
@@ -182,6 +193,28 @@ def check_config(config: Config) -> None:
         raise UserError(
             "the config has fields that could not be read back: use numbers, strings, tuples and parts"
         )
+
+
+def _check_methods(cls: type) -> None:
+    """Refuses methods of a class of the user's own that cannot be called as those of its base are.
+
+    Raises:
+        UserError: naming the method, and the arguments that it is called with.
+    """
+    base = next((base for base in cls.__mro__ if base.__module__.startswith(f"{MODULE}.")), object)
+    for name, base_method in inspect.getmembers(base, inspect.isfunction):
+        method = inspect.getattr_static(cls, name)
+        if name.startswith("_") or not inspect.isfunction(method):
+            continue
+        # What has a default may be left out, of the call and so of the method.
+        parameters = inspect.signature(base_method).parameters.values()
+        arguments = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+        try:
+            inspect.signature(method).bind(*arguments)
+        except TypeError as error:
+            place = locate_statement(method, f"def {name}")
+            call = f"{name}({', '.join(arguments)})"
+            raise UserError(f"{place}: the method is called as {call}: {error}") from error
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

@@ -48,6 +48,7 @@ class SplitModule(NamedTuple):
     evaluation_graph: Any  # after `.eval()`
     streams: Params  # keys and counts of random numbers
     signature: inspect.Signature  # of its call
+    called_method: Callable[..., Any]  # its __call__, for messages that name where it is
 
     def takes_keyword(self, name: str) -> bool:
         """Says whether the module may be called with a keyword."""
@@ -133,13 +134,13 @@ def split_module(build: Callable[[Key[Array, ""]], Any]) -> tuple[SplitModule, P
         evaluation_graph = nnx.graphdef(module)
         # A wrapped module of Linen takes anything, and says by its own signature what it can do with.
         called = getattr(module, "to_nnx__module", module)
-        traced.append((training_graph, evaluation_graph, inspect.signature(called)))
+        traced.append((training_graph, evaluation_graph, inspect.signature(called), type(called).__call__))
         return streams, variables
 
     streams, shapes = jax.eval_shape(trace, jax.random.key(0))
     _check_variables(shapes)
-    training_graph, evaluation_graph, signature = traced[0]
-    return SplitModule(training_graph, evaluation_graph, streams, signature), shapes
+    training_graph, evaluation_graph, signature, called_method = traced[0]
+    return SplitModule(training_graph, evaluation_graph, streams, signature, called_method), shapes
 
 
 def _check_variables(shapes: Params) -> None:

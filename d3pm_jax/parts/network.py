@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Key
 
-from d3pm_jax.config import Config, Spec
+from d3pm_jax.config import Config, Head, LogisticHead, Spec
 from d3pm_jax.data import Description
+from d3pm_jax.errors import locate_statement
 from d3pm_jax.models import variables
 from d3pm_jax.processes import Process
 from d3pm_jax.training.step import Predict, TrainPredict
@@ -106,12 +107,23 @@ def split_network(config: Config, description: Description, process: Process) ->
         weight: Array | None = None,
         condition: Array | None = None,
     ) -> tuple[Array, Any]:
-        output, buffers = module.call(params, key, xt, t, **choose_inputs(key, label, weight, condition))
+        output, buffers = call_network(params, xt, t, key, label, weight, condition)
         return head.logits(output, xt, spec.K), buffers
 
-    # It is called once on shapes without numbers, so that logits of another shape are refused before a run
-    # begins, and not by whatever meets them first. Two examples show what one would hide: a variable that
-    # takes the shape of a batch.
+    def call_network(
+        params: Params,
+        xt: Array,
+        t: Array,
+        key: Key[Array, ""],
+        label: Array | None,
+        weight: Array | None,
+        condition: Array | None,
+    ) -> tuple[Any, Any]:
+        return module.call(params, key, xt, t, **choose_inputs(key, label, weight, condition))
+
+    # It is called once on shapes without numbers, so that an output or logits of another shape are refused
+    # before a run begins, and not by whatever meets them first. Two examples show what one would hide: a
+    # variable that takes the shape of a batch.
     x = jnp.zeros((2, *spec.shape), jnp.int32)
     t = jnp.ones(2, jnp.int32)
     label = None
@@ -121,7 +133,12 @@ def split_network(config: Config, description: Description, process: Process) ->
     if description.condition is not None:
         condition = jnp.zeros((2, *description.condition), description.condition_type)
     key = jax.random.key(0)
-    logits, new_buffers = jax.eval_shape(train_predict, shapes, x, t, key, label, condition=condition)
+    _check_call(config, module, choose_inputs(key, label, None, condition))
+    output, new_buffers = jax.eval_shape(call_network, shapes, x, t, key, label, None, condition)
+    # A head of the user's own may take any output: what it makes of it is checked below.
+    if type(head).logits in (Head.logits, LogisticHead.logits):
+        _check_output(module, output, x, spec)
+    logits = jax.eval_shape(lambda output: head.logits(output, x, spec.K), output)
     if logits.shape != (2, *spec.shape, spec.K):
         raise ValueError(
             f"the network and its head give logits {list(logits.shape)} for x {[2, *spec.shape]}: "
@@ -135,6 +152,61 @@ def split_network(config: Config, description: Description, process: Process) ->
     if buffers is not None:
         _check_buffers(buffers, new_buffers)
     return Network(predict, init, train_predict)
+
+
+def _check_call(config: Config, module: variables.SplitModule, inputs: dict[str, Any]) -> None:
+    """Raises ValueError for a network that cannot be called with these inputs beside x_t and t."""
+    if "label" in inputs and not module.takes_keyword("label"):
+        place = locate_statement(module.called_method, "def __call__")
+        raise ValueError(
+            f"{place}: the data has classes, but the network has no keyword label: add label=None, or set "
+            f"classes = None in {type(config.model).__name__}, which trains without labels"
+        )
+    try:
+        module.signature.bind("xt", "t", **inputs)
+    except TypeError as error:
+        place = locate_statement(module.called_method, "def __call__")
+        call = ", ".join(["xt", "t", *(f"{name}={name}" for name in inputs)])
+        raise ValueError(
+            f"{place}: the network is called as f({call}): {error}; write f(xt, t, *, label=None, key=None)"
+        ) from error
+
+
+def _check_output(module: variables.SplitModule, output: Any, xt: Array, spec: Spec) -> None:
+    """Raises ValueError where the output of a network is not the array that its head takes.
+
+    Args:
+        module: the network.
+        output: what it returns, as shapes.
+        xt: what it was given, [B, *S].
+        spec: the sizes that it has to fit.
+    """
+    size = spec.K
+    size_name = "spec.K"
+    if spec.outputs is not None:
+        size = spec.outputs
+        size_name = "spec.outputs"
+    expected = [*xt.shape, size]
+    place = locate_statement(module.called_method, "return")
+    if not isinstance(output, jax.ShapeDtypeStruct):
+        raise ValueError(
+            f"{place}: the network returns {type(output).__name__}: return one array, for x "
+            f"{list(xt.shape)} {expected}"
+        )
+    if not jnp.issubdtype(output.dtype, jnp.floating):
+        raise ValueError(
+            f"{place}: the network returns {output.dtype}: return logits, which are of a float type"
+        )
+
+    shape = list(output.shape)
+    if shape == expected:
+        return
+    message = f"{place}: the network returns {shape} for x {list(xt.shape)}, expected {expected}"
+    if shape == [xt.shape[0], size, *xt.shape[1:]]:
+        message += f": move its axis of {size_name} to the end, by jnp.moveaxis(h, 1, -1)"
+    elif xt.shape in (output.shape, output.shape[:-1]):
+        message += f": end it with a layer of {size_name} = {size} features"
+    raise ValueError(message)
 
 
 def _check_buffers(buffers: Params, new_buffers: Params) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,9 +59,14 @@ def read_config(workdir: Path, user_config: Path | Config | None = None) -> Conf
     own_parts = None
     if own_names:
         if user_config is None:
+            copy = workdir / CONFIG_COPY
+            if copy.is_file():
+                hint = f"a copy is in {copy}"
+            else:
+                hint = "there is no copy: write its classes to FILE, or pass the config itself to runs.open"
             raise UserError(
                 f"the run in {workdir} has parts of its own, {one_line(', '.join(own_names))}: pass the "
-                f"file that defines them, --config FILE; a copy is in {workdir / CONFIG_COPY}"
+                f"file that defines them, --config FILE; {hint}"
             )
         own_parts = _load_own_parts(workdir, user_config)
     try:
@@ -118,8 +124,12 @@ def _load_own_parts(workdir: Path, user_config: Path | Config) -> Mapping[str, t
     if hashes is None and copy.is_file():
         hashes = [manifest.hash_of(copy.read_bytes())]
     if file and file.is_file() and hashes and manifest.hash_of(file.read_bytes()) not in hashes:
+        if copy.is_file():
+            original = f"{copy} as it was written"
+        else:
+            original = f"the file that was copied to {workdir}, where the copy is missing"
         raise UserError(
-            f"{file} is not what this run was made with: it differs from {copy} as it was written; pass "
+            f"{file} is not what this run was made with: it differs from {original}; pass "
             f"--config with a file that is the same, or start in a new workdir"
         )
 
@@ -297,6 +307,15 @@ def write_run(
     config_file = config_io.own_file(config)
     if config_file is not None:
         contents[CONFIG_COPY] = config_file.read_bytes()
+    classes_without_file = config_io.own_classes_without_file(config)
+    if classes_without_file:
+        print(
+            f"note: {', '.join(classes_without_file)} stand in no file, which opening this run later needs: "
+            f"write them to own.py (in a notebook by a cell that begins with %%writefile own.py), and pass "
+            f"it, as in runs.open({str(workdir)!r}, 'own.py') or d3pm eval {workdir} --config own.py",
+            file=sys.stderr,
+            flush=True,
+        )
     contents[DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
     example_inputs = example_inputs or {}
     arrays = {

@@ -3,6 +3,7 @@
 import dataclasses
 import runpy
 import sys
+from unittest import mock
 
 import pytest
 
@@ -117,10 +118,7 @@ def test_a_restricted_pair_is_quoted_whole():
     ],
 )
 def test_what_the_system_says_is_one_line(raised, message, capsys, monkeypatch):
-    def fail(*args):
-        raise raised
-
-    monkeypatch.setattr(sample, "execute", fail)
+    monkeypatch.setattr(sample, "execute", mock.Mock(side_effect=raised))
     assert message in error(capsys, "sample", "x")
 
 

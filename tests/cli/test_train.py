@@ -17,6 +17,7 @@ from d3pm_jax.parts import begin, network
 from d3pm_jax.storage import checkpoint, lock
 from d3pm_jax.storage.run_folder import read_config
 from tests import tiny
+from tests.cli import forks
 from tests.cli.commands import (
     CONFIG,
     error,
@@ -178,6 +179,17 @@ def test_a_part_that_is_no_dataclass_is_refused(tmp_path, capsys):
     (tmp_path / "own.py").write_text(source)
     message = error(capsys, "train", tmp_path / "own.py", "--workdir", tmp_path / "w")
     assert "class Gaussian is not a dataclass: put @dataclasses.dataclass(frozen=True) on it" in message
+
+
+def test_a_training_under_nohup_goes_on_when_its_terminal_is_closed(tmp_path, data_dir, monkeypatch):
+    """SIGHUP comes in the sixth of its 20 steps, and was ignored from the start."""
+    monkeypatch.setattr(metrics.Window, "add", forks.signalled(metrics.Window.add, signal.SIGHUP, 6))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert status(*train_args(tmp_path / "run", data_dir)) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert checkpoint.list_steps(tmp_path / "run" / "checkpoints") == [12, 16, 20]
 
 
 def test_a_run_is_never_overwritten_or_mixed(trained, data_dir, capsys):

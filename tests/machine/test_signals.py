@@ -30,6 +30,14 @@ with signals.end_on_signals(tell), {block}:
 """
 
 
+@pytest.fixture(autouse=True)
+def _hanging_up_ends():
+    """SIGHUP does what it does in a terminal, also where the tests run under nohup, which ignores it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", STOPPING)
 def test_the_first_signal_is_noted_and_the_second_interrupts(number):
     before = [signal.getsignal(n) for n in STOPPING]

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import json
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import jax
@@ -211,3 +213,55 @@ def test_data_in_place_of_numbers_is_filled_in_once(tmp_path):
     np.testing.assert_allclose(saved.process.pi, expected, rtol=1e-12)
     again = runs.train(config, tmp_path / "run", resume=True)
     assert again.config.process.pi == saved.process.pi
+
+
+@pytest.fixture
+def cell(monkeypatch):
+    """The classes of the file as if they had been defined in a cell of a notebook or on stdin."""
+    module = types.ModuleType("cell_of_a_notebook")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(FILE.read_text(), vars(module))
+    return module
+
+
+def test_a_run_of_a_notebook_says_that_opening_it_needs_a_file(cell, tmp_path, capsys):
+    config = cell.get_config()
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    run_folder.write_run(workdir, config, config.data.describe())
+    note = capsys.readouterr().err
+    assert note.startswith(
+        "note: Letters, Convolution stand in no file, which opening this run later needs: "
+    )
+    assert f"runs.open('{workdir}', 'own.py') or d3pm eval {workdir} --config own.py" in note
+    assert note.count("\n") == 1
+    with pytest.raises(UserError) as refused:
+        runs.open(workdir)
+    assert "--config FILE; there is no copy: write its classes to FILE" in str(refused.value)
+    assert str(workdir / "config.py") not in str(refused.value)
+    assert read_config(workdir, config) == config
+    assert read_config(workdir, FILE).model.width == config.model.width
+
+
+def test_a_run_of_a_notebook_and_a_file_has_no_copy_of_a_part_of_it(cell, tmp_path):
+    """A copy of the file alone would refuse the file that has all of them."""
+    config = dataclasses.replace(cell.get_config(), model=own_parts.Convolution(4))
+    run_folder.write_run(tmp_path, config, config.data.describe())
+    assert not (tmp_path / "config.py").exists()
+    assert read_config(tmp_path, FILE).model.width == 4
+
+
+def test_a_copy_that_is_gone_is_not_named(tmp_path, capsys):
+    config = own_parts.get_config()
+    run_folder.write_run(tmp_path, config, config.data.describe())
+    assert capsys.readouterr().err == ""
+    (tmp_path / "config.py").unlink()
+    changed = tmp_path / "changed.py"
+    changed.write_text(FILE.read_text() + "\n# changed\n")
+    for user_config, expected in (
+        (None, "there is no copy"),
+        (changed, "is not what this run was made with"),
+    ):
+        with pytest.raises(UserError, match=expected) as refused:
+            read_config(tmp_path, user_config)
+        assert f"{tmp_path / 'config.py'}" not in str(refused.value)

@@ -1,0 +1,205 @@
+"""Errors in a user's own code: the file, the line and the statement first, and then what is wrong."""
+
+import re
+
+import pytest
+
+from tests.cli.commands import error, status
+
+# Letters whose network has a table for x_t; each case replaces a piece of it by what is wrong.
+FILE = """
+import dataclasses
+import numpy as np
+import jax.numpy as jnp
+from flax import nnx
+from d3pm_jax import config
+from d3pm_jax.data import ArraySource, Description
+
+@dataclasses.dataclass(frozen=True)
+class Letters(config.Data):
+    def describe(self):
+        return Description((6,), 3)
+    def open(self, split):
+        return ArraySource(np.zeros((8, 6), int))
+
+class Net(nnx.Module):
+    def __init__(self, spec, rngs):
+        self.embed = nnx.Embed(spec.K, 8, rngs=rngs)
+        self.last = nnx.Linear(8, spec.K, rngs=rngs)
+    def __call__(self, xt, t, *, key=None):
+        h = self.embed(xt)
+        return self.last(h)
+
+@dataclasses.dataclass(frozen=True)
+class Model(config.Model):
+    def build(self, spec, rngs):
+        return Net(spec, rngs)
+
+@dataclasses.dataclass(frozen=True)
+class Loss(config.HybridLoss):
+    pass
+
+def get_config():
+    return config.Config(
+        data=Letters(),
+        process=config.Uniform(K=3, steps=4, beta=config.Cosine()),
+        model=Model(),
+        loss=Loss(),
+        train=config.Train(steps=1, batch_size=8, log_every=1, checkpoint_every=1),
+    )
+"""
+WIDE_DATA = "return Description((6,), 3, classes=2)"
+
+# (what is replaced, by what, the statement that the message begins with, what it says after that)
+RAISED = {
+    "the config": (
+        "    return config.Config(",
+        "    steps = 1 / 0\n    return config.Config(",
+        "steps = 1 / 0",
+        r".*own\.py failed: ZeroDivisionError: division by zero",
+    ),
+    "no Python": (
+        "class Net(nnx.Module):",
+        "class Net(nnx.Module:",
+        "class Net(nnx.Module:",
+        ".*SyntaxError",
+    ),
+    "a file that is missing": (
+        "return ArraySource(np.zeros((8, 6), int))",
+        "return ArraySource(np.load('letters.npy'))",
+        "return ArraySource(np.load('letters.npy'))",
+        r"FileNotFoundError: \[Errno 2\] No such file or directory: 'letters.npy'",
+    ),
+    "data of a method that fails": (
+        "return Description((6,), 3)",
+        "return Description((self.length,), 3)",
+        "return Description((self.length,), 3)",
+        "AttributeError: 'Letters' object has no attribute 'length'",
+    ),
+    "an attribute": (
+        "self.last = nnx.Linear(8, spec.K, rngs=rngs)",
+        "self.last = nnx.Linear(8, spec.width, rngs=rngs)",
+        "self.last = nnx.Linear(8, spec.width, rngs=rngs)",
+        "AttributeError: 'Spec' object has no attribute 'width'",
+    ),
+    "shapes": (
+        "h = self.embed(xt)",
+        "h = self.embed(xt) + t[:, None]",
+        "h = self.embed(xt) + t[:, None]",
+        r".*\(2, 6, 8\).*\(2, 1\)",
+    ),
+    "a branch on a value": (
+        "h = self.embed(xt)",
+        "h = self.embed(xt)\n        if t[0] > 1: h = h + 1",
+        "if t[0] > 1: h = h + 1",
+        ".*boolean",
+    ),
+}
+# What no statement of the file raises: it returns something else than is expected, or takes something else.
+REFUSED = {
+    "channels first": (
+        "return self.last(h)",
+        "return jnp.moveaxis(self.last(h), -1, 1)",
+        "return jnp.moveaxis(self.last(h), -1, 1)",
+        r"the network returns \[2, 3, 6\] for x \[2, 6\], expected \[2, 6, 3\]: move its axis of spec\.K to "
+        r"the end, by jnp\.moveaxis\(h, 1, -1\)",
+    ),
+    "another K": (
+        "return self.last(h)",
+        "return h",
+        "return h",
+        r"the network returns \[2, 6, 8\] for x \[2, 6\], expected \[2, 6, 3\]: end it with a layer of "
+        "spec.K = 3 features",
+    ),
+    "one number for an element": (
+        "return self.last(h)",
+        "return self.last(h)[..., :1]",
+        "return self.last(h)[..., :1]",
+        r"the network returns \[2, 6, 1\] for x \[2, 6\], expected \[2, 6, 3\]: end it with a layer",
+    ),
+    "no axis of K": (
+        "return self.last(h)",
+        "return self.last(h).sum(-1)",
+        "return self.last(h).sum(-1)",
+        r"the network returns \[2, 6\] for x \[2, 6\], expected \[2, 6, 3\]: end it with a layer",
+    ),
+    "two outputs": (
+        "return self.last(h)",
+        "return self.last(h), h",
+        "return self.last(h), h",
+        r"the network returns tuple: return one array, for x \[2, 6\] \[2, 6, 3\]",
+    ),
+    "integers": (
+        "return self.last(h)",
+        "return self.last(h).astype(int)",
+        "return self.last(h).astype(int)",
+        "the network returns int32: return logits, which are of a float type",
+    ),
+    "no keyword for labels": (
+        "return Description((6,), 3)",
+        WIDE_DATA,
+        "def __call__(self, xt, t, *, key=None):",
+        "the data has classes, but the network has no keyword label: add label=None, or set classes = None "
+        "in Model, which trains without labels",
+    ),
+    "no time": (
+        "def __call__(self, xt, t, *, key=None):",
+        "def __call__(self, xt, *, key=None):",
+        "def __call__(self, xt, *, key=None):",
+        r"the network is called as f\(xt, t, key=key\): too many positional arguments; write f",
+    ),
+    "a method of another call": (
+        "def build(self, spec, rngs):",
+        "def build(self, spec):",
+        "def build(self, spec):",
+        r"the method is called as build\(self, spec, rngs\): too many positional arguments",
+    ),
+}
+
+
+def write_file(folder, old, new):
+    path = folder / "own.py"
+    assert old in FILE
+    path.write_text(FILE.replace(old, new))
+    return path
+
+
+@pytest.mark.parametrize("case", [*RAISED, *REFUSED])
+def test_the_statement_comes_first_and_then_what_is_wrong(case, tmp_path, capsys):
+    old, new, statement, expected = (RAISED | REFUSED)[case]
+    path = write_file(tmp_path, old, new)
+    line_number = path.read_text().split(statement)[0].count("\n") + 1
+    message = error(capsys, "train", path, "--workdir", tmp_path / "run")
+    place = f"d3pm train: error: {path}, line {line_number}, `{statement}`: "
+    assert message.startswith(place)
+    assert re.match(expected, message.removeprefix(place)), message
+    assert message.endswith("; --traceback shows all of it\n") == (case in RAISED)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_in_training_is_found_behind_frames_of_jax(tmp_path, capsys):
+    terms = "def terms(self, process, logits, x0, xt, t, p_t):\n        return logits @ x0"
+    path = write_file(
+        tmp_path, "class Loss(config.HybridLoss):\n    pass", f"class Loss(config.HybridLoss):\n    {terms}"
+    )
+    message = error(capsys, "train", path, "--workdir", tmp_path / "run")
+    assert re.search(r"own.py, line 30, `return logits @ x0`: TypeError: .*\(8, 6, 3\)", message)
+
+
+def test_an_error_in_an_imported_file_names_that_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_helper.py").write_text("width = 8\ndepth = int('two')\n")
+    path = write_file(tmp_path, "from flax import nnx", "from flax import nnx\nimport own_helper")
+    message = error(capsys, "train", path, "--workdir", tmp_path / "run")
+    assert f"{tmp_path / 'own_helper.py'}, line 2, `depth = int('two')`: {path} failed: ValueError" in message
+
+
+def test_the_whole_traceback_is_shown_where_it_is_asked_for(tmp_path, capsys):
+    path = write_file(tmp_path, "return self.last(h)", "return self.last(jnp.ones(3))")
+    assert status("train", path, "--workdir", tmp_path / "run", "--traceback") == 1
+    printed = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in printed
+    assert "d3pm_jax/parts/network.py" in printed
+    assert re.search(
+        r"\nd3pm train: error: .*own.py, line 22, `return self.last\(jnp.ones\(3\)\)`: ", printed
+    )
