@@ -177,13 +177,24 @@ def test_the_statement_comes_first_and_then_what_is_wrong(case, tmp_path, capsys
     assert not (tmp_path / "run").exists()
 
 
-def test_an_error_in_training_is_found_behind_frames_of_jax(tmp_path, capsys):
-    terms = "def terms(self, process, logits, x0, xt, t, p_t):\n        return logits @ x0"
-    path = write_file(
-        tmp_path, "class Loss(config.HybridLoss):\n    pass", f"class Loss(config.HybridLoss):\n    {terms}"
-    )
-    message = error(capsys, "train", path, "--workdir", tmp_path / "run")
-    assert re.search(r"own.py, line 30, `return logits @ x0`: TypeError: .*\(8, 6, 3\)", message)
+@pytest.mark.slow
+def test_an_error_in_training_is_found_behind_frames_of_jax_and_of_grain(tmp_path, capsys):
+    cases = {
+        "return logits @ x0": (
+            "class Loss(config.HybridLoss):\n    pass",
+            "class Loss(config.HybridLoss):\n    def terms(self, process, logits, x0, xt, t, p_t):\n"
+            "        return logits @ x0",
+        ),
+        "return example['y']": (
+            "class Letters(config.Data):",
+            "class Letters(config.Data):\n    def random_map(self, example, rng):\n"
+            "        return example['y']",
+        ),
+    }
+    for number, (statement, (old, new)) in enumerate(cases.items()):
+        path = write_file(tmp_path, old, new)
+        message = error(capsys, "train", path, "--workdir", tmp_path / f"run{number}")
+        assert re.search(rf"own.py, line \d+, `{re.escape(statement)}`: (TypeError: .*3|KeyError)", message)
 
 
 def test_an_error_in_an_imported_file_names_that_file(tmp_path, capsys, monkeypatch):
