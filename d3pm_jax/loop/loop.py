@@ -170,6 +170,10 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
     # The kind may refuse the data, and should do so before all of the data is counted by `fill_in`.
     kinds.make_kind(description, config.data)
     parts = build.build(build.fill_in(config, description), description, mesh=mesh)
+    if workdir is None:
+        build.check_mask(parts)
+    else:
+        build.warn_of_free_mask(parts)
     check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
     data.check_batch_size(source, config.train.batch_size)
 

@@ -98,8 +98,9 @@ def begin_run(parts: build.Parts, workdir: Path, params: Params) -> None:
     """Writes step 0 of a new run, whose weights and their average are these parameters.
 
     Raises:
-        UserError: the folder holds a run, or another process is writing to it.
+        UserError: the folder holds a run, another process is writing to it, or nothing forbids an extra mask.
     """
+    build.check_mask(parts)
     with lock.hold_folder(workdir):
         write_first_step(parts, workdir, params)
 

@@ -13,7 +13,7 @@ from flax import nnx
 from flax.errors import FlaxError
 
 from d3pm_jax import kinds, likelihood, losses
-from d3pm_jax.config import Config, from_data, io as config_io
+from d3pm_jax.config import Config, Masked, from_data, io as config_io
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.data import Description, count_categories
@@ -226,6 +226,41 @@ def build(
         network=functions.predict,
         key=key,
         classes=classes,
+    )
+
+
+def check_mask(parts: Parts) -> None:
+    """Raises UserError where the network may predict an extra mask, for a run that begins."""
+    warning = describe_free_mask(parts)
+    if warning is not None:
+        raise UserError(warning)
+
+
+def warn_of_free_mask(parts: Parts) -> None:
+    """Prints a line where the network may predict an extra mask, for a run that goes on or is opened."""
+    warning = describe_free_mask(parts)
+    if warning is not None and cluster.is_first():
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def describe_free_mask(parts: Parts) -> str | None:
+    """Says that the network may predict an extra mask, and what to do; None where it may not."""
+    spec = parts.config.process
+    head = parts.config.head
+    K = parts.process.K
+    mask: int | None = getattr(spec, "mask_id", None)
+    if isinstance(spec, Masked):
+        mask = K - 1
+    # A mask that the data has too is a category like others, and `data_categories` leaves out a forbidden one.
+    if mask is None or not parts.description.categories <= mask < head.data_categories(K):
+        return None
+
+    cure = f"head.forbid = {mask}"
+    if mask != K - 1:
+        cure = f"process.K = {mask + 1} and {cure}"
+    return (
+        f"category {mask} is a mask that the data, of {parts.description.categories} categories, never has, "
+        f"but head.forbid = {head.forbid}, so that samples may hold it: set {cure}, in a new run"
     )
 
 

@@ -258,4 +258,5 @@ def open_run(
         config.data.check_kept()
         description = config.data.describe()
     parts = build.build(config, description, steps, mesh_of(config.mesh.fsdp, asked=False))
+    build.warn_of_free_mask(parts)
     return Run(workdir, build.restore_state(workdir, parts, step))

@@ -78,9 +78,18 @@ def sample(
 
     Under `jit`, pass the parameters and `process` as arguments rather than closing over them.
 
+    Samples hold whatever category the network predicts. A mask that the data never has is one of them, unless
+    `heads.forbid` takes it out of the logits:
+
+        def denoise(xt, t):
+            return heads.forbid(network(xt, t), mask_id=K - 1)
+
+        process = processes.absorbing(schedules.reciprocal(T), K, mask_id=K - 1)
+        x0 = sampling.sample(key, denoise, process, shape=(16, 64)).x0  # int32 [16, 64], in 0..K - 2
+
     Args:
         key: a typed key.
-        denoise: the network, (xt, process.time[t]) -> logits of x_0.
+        denoise: the network, (xt, process.time[t]) -> logits of x_0; of an extra mask -inf.
         process: the forward process.
         shape: (B, *S), how many examples of which shape.
         start: the number of the first example; example i is the same whatever the batch it is drawn in.
