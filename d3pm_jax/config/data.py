@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -24,8 +26,9 @@ from d3pm_jax.config.checks import (
 )
 from d3pm_jax.data import DatasetError, Description, Source, images
 from d3pm_jax.data.binarize import Binarize, BinarySource, draw_binary
+from d3pm_jax.data.digests import hash_array, hash_file, join_hashes
 from d3pm_jax.data.prepared import Corpus, prepare_corpus
-from d3pm_jax.data.source import read_idx
+from d3pm_jax.data.source import find_idx, read_idx
 from d3pm_jax.data.windows import Overlapping, Padded, Windows, random_window
 
 if TYPE_CHECKING:
@@ -65,6 +68,10 @@ class Data(CheckedPart):
         """
         raise undefined_method(self, "open")
 
+    def hash_split(self, split: str) -> str | None:
+        """Returns a hash of the examples of a split; None where it is not known without reading them all."""
+        return None
+
     def own_kind(self) -> "type[Kind] | None":
         """Returns the class of a kind of your own, where `describe` names one: see `d3pm_jax.kinds.Kind`."""
         return None
@@ -92,7 +99,7 @@ class Grey(Data):
     level / highest, anew in every epoch of the training and from a fixed seed for evaluation"""
 
     def describe(self) -> Description:
-        description = self.describe_levels()
+        description = dataclasses.replace(self.describe_levels(), digest=_digest_splits(self))
         if self.binarize is None:
             return description
         return dataclasses.replace(description, categories=2)
@@ -121,6 +128,21 @@ class Grey(Data):
     def open_levels(self, split: str) -> Source:
         """Opens a split as `open` does, with x before it is made binary."""
         raise undefined_method(self, "open_levels")
+
+
+def _digest_splits(data: Data) -> str | None:
+    """Returns the digest of data that hashes its splits; None where it hashes none."""
+    splits = ["train", "test"]
+    if data.has_valid:
+        splits.append("valid")
+    hash_by_split = {split: data.hash_split(split) for split in splits}
+    known_hashes = {split: value for split, value in hash_by_split.items() if value is not None}
+    return join_hashes(known_hashes) or None
+
+
+def _hash_parts(*parts: str | None) -> str:
+    """Hashes the hashes of x, labels and conditions, of which None stands for what examples do not have."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @functools.cache
@@ -193,11 +215,24 @@ class Idx(Grey):
         x, labels = self._read(split)
         return data.ArraySource(x[..., None], labels, f"{self.dir}, {split}")
 
+    def hash_split(self, split: str) -> str | None:
+        images, labels = self._names(split)
+        return _hash_parts(self._hash_file(images), self._hash_file(labels))
+
+    def _hash_file(self, name: str) -> str:
+        def compute() -> str:
+            return hash_array(read_idx(self.dir, name), "uint8")
+
+        return hash_file(find_idx(self.dir, name), "idx", compute)
+
     def _read(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = self._names(split)
+        return read_idx(self.dir, images), read_idx(self.dir, labels)  # [N, H, W], [N]
+
+    def _names(self, split: str) -> tuple[str, str]:
+        """Returns the names of the files of images and of labels."""
         prefix = {"train": "train", "test": "t10k"}[split]
-        x = read_idx(self.dir, f"{prefix}-images-idx3-ubyte")  # [N, H, W]
-        labels = read_idx(self.dir, f"{prefix}-labels-idx1-ubyte")  # [N]
-        return x, labels
+        return f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,13 +293,30 @@ class Arrays(Grey):
         shape, condition_type = _describe_conditions(self.train_conditions)
         return dataclasses.replace(description, condition=shape, condition_type=condition_type)
 
-    def open_levels(self, split: str) -> Source:
+    def hash_split(self, split: str) -> str | None:
+        x_file, labels_file, conditions_file = self._files(split)
+        # Numbers are hashed in the smallest type that holds those that are allowed, however they are stored.
+        x_type = np.min_scalar_type(self.categories - 1).name
+        labels_hash = None
+        conditions_hash = None
+        if labels_file is not None:
+            labels_hash = _hash_npy(labels_file, "int32")
+        if conditions_file is not None:
+            _, condition_type = _describe_conditions(conditions_file)
+            conditions_hash = _hash_npy(conditions_file, condition_type)
+        return _hash_parts(_hash_npy(x_file, x_type), labels_hash, conditions_hash)
+
+    def _files(self, split: str) -> tuple[str, str | None, str | None]:
+        """Returns the files of a split: x, labels and conditions."""
         files = {
             "train": (self.train, self.train_labels, self.train_conditions),
             "test": (self.test, self.test_labels, self.test_conditions),
             "valid": (self.valid or "", self.valid_labels, self.valid_conditions),
         }
-        x_file, labels_file, conditions_file = files[split]
+        return files[split]
+
+    def open_levels(self, split: str) -> Source:
+        x_file, labels_file, conditions_file = self._files(split)
         labels = None if labels_file is None else data.open_npy(labels_file)
         conditions = None if conditions_file is None else data.open_npy(conditions_file)
         return data.ArraySource(data.open_npy(x_file), labels, x_file, conditions)
@@ -272,6 +324,12 @@ class Arrays(Grey):
     @property
     def has_valid(self) -> bool:
         return self.valid is not None
+
+
+def _hash_npy(file: str, dtype: str) -> str:
+    """Hashes the numbers of an .npy file in a type."""
+    x = data.open_npy(file)
+    return hash_file(Path(file), f"npy as {dtype}", lambda: hash_array(x, dtype))
 
 
 def _describe_conditions(path: str) -> tuple[tuple[int, ...], Literal["float32", "int32"]]:

@@ -30,8 +30,9 @@ class Description:
     """for text: the symbol of each category; see `tokenizers` for symbols that are parts of characters"""
     padded: bool = False
     """examples have a "weight", which is 0 on padding and has to be passed to the network"""
-    digest: str | None = None
-    """a hash of the source of the examples, where it is known; data with another hash is other data"""
+    digest: str | None = dataclasses.field(default=None, compare=False)
+    """a hash of the source of the examples, where it is known; data with another hash is other data, though
+    its description may be equal"""
     condition: tuple[int, ...] | None = None
     """the shape of an array "condition" of each example, which the network is given; None: there is none"""
     condition_type: Literal["float32", "int32"] = "float32"

@@ -109,23 +109,34 @@ def open_npy(path: str | Path) -> np.ndarray:
         raise DatasetError(f"{path} cannot be read as .npy ({cause}): write it with numpy.save") from error
 
 
+def find_idx(folder: str | Path, name: str) -> Path:
+    """Returns the path of an idx file, or where there is none of its compressed form, NAME.gz.
+
+    Raises:
+        DatasetError: there is neither.
+    """
+    path = Path(folder).expanduser() / name
+    packed = path.with_name(f"{name}.gz")
+    if path.is_file():
+        return path
+    if packed.is_file():
+        return packed
+    raise DatasetError(f"no file {path}, nor {packed.name}: put the four idx files of the data set there")
+
+
 def read_idx(folder: str | Path, name: str) -> np.ndarray:
     """Reads the array uint8 of an idx file, compressed (name.gz) or not.
 
     Raises:
         DatasetError: there is no such file, or it is damaged.
     """
-    path = Path(folder).expanduser() / name
-    packed = path.with_name(f"{name}.gz")
-    if not (path.is_file() or packed.is_file()):
-        raise DatasetError(f"no file {path}, nor {packed.name}: put the four idx files of the data set there")
+    path = find_idx(folder, name)
     try:
-        if path.is_file():
-            content = path.read_bytes()
-        else:
-            content = gzip.decompress(packed.read_bytes())
+        content = path.read_bytes()
+        if path.name != name:
+            content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"{packed} is damaged ({error}): download it again") from error
+        raise DatasetError(f"{path} is damaged ({error}): download it again") from error
     if len(content) < 4 or content[:3] != bytes([0, 0, UINT8]):
         raise DatasetError(f"{path} is no idx file of bytes: put the four idx files of the data set there")
 

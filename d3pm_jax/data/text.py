@@ -13,6 +13,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from d3pm_jax.data import digests
 from d3pm_jax.data.source import DatasetError
 from d3pm_jax.errors import one_line
 
@@ -84,8 +85,8 @@ def hash_text(path: str) -> str:
     """Hashes the content of all files that `read_parts` reads; an unchanged file is hashed once."""
     digest = hashlib.sha256()
     for file in list_files(path):
-        status = file.stat()
-        digest.update(_file_hash(file, status.st_size, status.st_mtime_ns))
+        content_hash = digests.hash_file(file, "text", functools.partial(_hash_content, file))
+        digest.update(bytes.fromhex(content_hash))
     return digest.hexdigest()
 
 
@@ -125,13 +126,12 @@ def _cut_line(line: str) -> list[str]:
     return pieces
 
 
-@functools.lru_cache(maxsize=10_000)
-def _file_hash(file: Path, size: int, modified: int) -> bytes:
-    """Hashes the content of a file; by its size and time of change the cache tells a changed file."""
+def _hash_content(file: Path) -> str:
+    """Hashes the content of a file, compressed or not."""
     digest = hashlib.sha256()
     for content in _read_blocks(file):
         digest.update(content)
-    return digest.digest()
+    return digest.hexdigest()
 
 
 def _read_blocks(file: Path) -> Iterator[bytes]:

@@ -251,7 +251,7 @@ def describe_free_mask(parts: Parts) -> str | None:
     mask: int | None = getattr(spec, "mask_id", None)
     if isinstance(spec, Masked):
         mask = K - 1
-    # A mask that the data has too is a category like others, and `data_categories` leaves out a forbidden one.
+    # A mask that the data has too is a category like others. `data_categories` leaves out a forbidden one.
     if mask is None or not parts.description.categories <= mask < head.data_categories(K):
         return None
 

@@ -14,6 +14,7 @@ import numpy as np
 from d3pm_jax.config import Config, from_data, io as config_io
 from d3pm_jax.config.checks import check_fields, free_fields
 from d3pm_jax.data import Description
+from d3pm_jax.data.digests import split_digest
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.storage import checkpoint, lock, manifest, names
@@ -179,6 +180,9 @@ def check_description(workdir: Path, description: Description) -> None:
     if saved is None:
         return
     for field in dataclasses.fields(Description):
+        # A run of before there were digests gets that of its data when it goes on.
+        if field.name == "digest":
+            continue
         value = getattr(description, field.name)
         saved_value = getattr(saved, field.name)
         if value != saved_value:
@@ -189,20 +193,33 @@ def check_description(workdir: Path, description: Description) -> None:
 
 
 def check_digest(workdir: Path, description: Description, saved: Description | None) -> None:
-    """Raises UserError where the hash of a run's text and tokenizer has changed.
+    """Raises UserError where the content of a run's data has changed.
 
     Args:
         workdir: of the run.
         description: of the data now.
         saved: of the data when the run began; None where that is not known, or it has no hash.
     """
-    if saved is None or saved.digest is None:
+    if saved is None or saved.digest is None or saved.digest == description.digest:
         return
-    if saved.digest != description.digest:
+    if saved.symbols is not None:
         raise UserError(
             f"the text or its tokenizer has changed since the run in {workdir}: use those it had, or start "
             f"in a new workdir"
         )
+    saved_hashes = split_digest(saved.digest)
+    hashes = split_digest(description.digest)
+    # A valid split may be added or left out when a run goes on.
+    common_splits = [split for split in saved_hashes if split in hashes]
+    changed_splits = [split for split in common_splits if saved_hashes[split] != hashes[split]]
+    if common_splits and not changed_splits:
+        return
+    subject = "the data"
+    if any(changed_splits):
+        subject = f"the {' and '.join(changed_splits)} data"
+    raise UserError(
+        f"{subject} has changed since the run in {workdir}: use the data it had, or start in a new workdir"
+    )
 
 
 def description_from_json(content: bytes) -> Description:

@@ -1,0 +1,124 @@
+"""Runs and the content of their data: moved, changed, and of before there were digests."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from d3pm_jax import config as configs, runs
+from d3pm_jax.errors import UserError
+from d3pm_jax.loop import loop
+from d3pm_jax.storage import run_folder
+from tests import tiny
+
+X = np.arange(20 * 64).reshape(20, 8, 8, 1) % 17
+pytestmark = pytest.mark.usefixtures("small_network")
+
+
+def config_of(folder, **more):
+    data = configs.Arrays(str(folder / "train.npy"), str(folder / "test.npy"), 17, "image", **more)
+    return dataclasses.replace(tiny.get_config(), data=data)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder of arrays."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    np.save(folder / "train.npy", X)
+    np.save(folder / "test.npy", X[:6])
+    return folder
+
+
+@pytest.fixture
+def run(data, tmp_path):
+    """A run on these arrays."""
+    config = config_of(data)
+    tiny.write_run(tmp_path / "run", config, description=config.data.describe())
+    return tmp_path / "run"
+
+
+def resumed(run, config):
+    return loop.build_run(config, run)[0]
+
+
+def test_data_in_another_folder_is_the_same_data(run, data, tmp_path, capsys):
+    shutil.move(data, tmp_path / "moved")
+    config = config_of(tmp_path / "moved")
+    assert resumed(run, config).description.digest == run_folder.read_description(run).digest
+    runs.open(run, config).read_batch("test")
+    assert capsys.readouterr().err == ""
+
+
+def change_element(x):
+    x[7, 3, 3, 0] = (x[7, 3, 3, 0] + 1) % 17
+    return x
+
+
+@pytest.mark.parametrize(
+    ("split", "change"), [("train", change_element), ("test", lambda x: np.roll(x, 1, axis=0))]
+)
+def test_other_content_is_refused_on_resume_and_said_in_evaluation(split, change, run, data, capsys):
+    np.save(data / f"{split}.npy", change(np.load(data / f"{split}.npy")))
+    message = f"the {split} data has changed since the run in {run}: "
+    with pytest.raises(UserError) as refused:
+        resumed(run, config_of(data))
+    assert str(refused.value) == f"{message}use the data it had, or start in a new workdir"
+
+    opened = runs.open(run)
+    for name in ("train", "test"):
+        opened.read_batch(name)
+        said = capsys.readouterr().err
+        assert said.startswith(f"warning: {message}figures are of what it is now") == (name == split)
+        assert said.count("\n") == (name == split)
+
+
+def test_a_valid_split_may_be_added_and_left_out(run, data, tmp_path):
+    np.save(data / "valid.npy", X[:3])
+    more = config_of(data, valid=str(data / "valid.npy"))
+    assert "valid:" in resumed(run, more).description.digest
+    tiny.write_run(tmp_path / "other", more, description=more.data.describe())
+    resumed(tmp_path / "other", config_of(data))
+
+
+def test_a_run_without_a_digest_is_opened_and_gets_it_when_it_goes_on(data, tmp_path, capsys):
+    config = config_of(data)
+    run = tmp_path / "run"
+    without = dataclasses.replace(config.data.describe(), digest=None)
+    tiny.write_run(run, config, description=without)
+    runs.open(run).read_batch("test")
+    description = resumed(run, config).description
+    assert description.digest is not None
+    run_folder.claim_folder(config, run, True, description, X[:6].astype(np.int32))
+    assert run_folder.read_description(run).digest == description.digest
+    np.save(data / "train.npy", X[::-1])
+    with pytest.raises(UserError, match="the train data has changed since"):
+        resumed(run, config)
+    assert capsys.readouterr().err == ""
+
+
+def test_only_the_split_that_is_read_has_to_be_there(run, data, capsys):
+    (data / "train.npy").unlink()
+    assert len(runs.open(run).read_batch("test")["x"]) == 6
+    assert capsys.readouterr().err == ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summed(configs.Data):
+    """Data of a user's own, with a digest of its own."""
+
+    digest: str = "first"
+
+    def describe(self):
+        return dataclasses.replace(tiny.DIGITS, digest=self.digest)
+
+
+def test_data_of_a_users_own_with_another_digest_is_refused(tmp_path):
+    run_folder.write_run(tmp_path, tiny.get_config(), Summed().describe())
+    run_folder.check_description(tmp_path, Summed().describe())
+    for other in ("second", None):
+        with pytest.raises(
+            UserError, match=r"^the data has changed since the run in .*: use the data it had"
+        ):
+            run_folder.check_description(tmp_path, Summed(other).describe())
