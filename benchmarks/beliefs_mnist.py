@@ -36,7 +36,7 @@ def row(belief: str, workdir: Path, data_dir: str) -> str:
         options.append("--resume")
     config = ["configs/bin_mnist_uniform.py", "--workdir", str(workdir), f"--data.dir={data_dir}"]
     command("train", *config, *options)
-    evaluation = ["eval", str(workdir), "--data-dir", data_dir, "--limit", str(LIMIT)]
+    evaluation = ["eval", str(workdir), "--data.dir", data_dir, "--limit", str(LIMIT)]
     if not (workdir / f"eval_steps10_limit{LIMIT}.json").exists():
         command(*evaluation, "--steps", "100,10")
     if not protocol.read_figures([workdir]):

@@ -1,6 +1,6 @@
 """Evaluate and sample a trained run in both frameworks, from the same noise; status 1 if they differ.
 
-    python -m parity_tests.trained RUN [--steps N] [--limit N] [--samples N] [--data-dir DIR]
+    python -m parity_tests.trained RUN [--steps N] [--limit N] [--samples N] [--data.dir DIR]
 
 JAX does it as `d3pm eval` and `d3pm sample` do, PyTorch from the file of `d3pm export RUN --to torch` alone,
 with dense matrices and the eager networks of `torch_ref`.
@@ -25,7 +25,7 @@ from tyro.conf import arg
 
 import torch_ref
 from d3pm_jax.cli import arguments
-from d3pm_jax.cli.reading import OPTIONS
+from d3pm_jax.cli.reading import OPTIONS, rename_alias
 from d3pm_jax.config.checks import Count, check_fields
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.runs.run import Run
@@ -42,8 +42,6 @@ NoiseOfStep = Callable[[int], Tensor]
 class Trained(arguments.Checkpoint):
     """Compares a trained run in both frameworks."""
 
-    data_dir: Annotated[str | None, arg(metavar="DIR")] = None
-    """where data sets lie, if not where the run found them"""
     steps: Annotated[Count | None, arg(metavar="N")] = None
     """evenly spaced, in place of all"""
     limit: Annotated[Count, arg(metavar="N")] = 64
@@ -141,14 +139,20 @@ def compare(run: Run, twin: Twin, limit: int, samples: int) -> bool:
 
 
 def main() -> int:
-    command = tyro.cli(Trained, prog="python -m parity_tests.trained", config=OPTIONS)
+    command = tyro.cli(
+        Trained,
+        prog="python -m parity_tests.trained",
+        args=list(map(rename_alias, sys.argv[1:])),
+        config=OPTIONS,
+    )
     try:
         check_fields("", command)
     except ValueError as error:
         sys.exit(str(error))
     set_up()
 
-    run = arguments.find_data(arguments.open_named(command, command.limit), command.data_dir)
+    run = arguments.open_named(command, command.limit)
+    arguments.check_data(command, run)
     if command.steps is not None:
         run = run.respaced(command.steps)
     config_options = []

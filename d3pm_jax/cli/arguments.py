@@ -26,6 +26,10 @@ def _describe_default(default: str) -> str:
     return f"(default: {default})"
 
 
+# Commands that read a config have this flag for data with a field `dir`, and for all other data too.
+DataFolder = Annotated[str | None, name_option(name="data.dir", metavar="DIR")]
+
+
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """Names a checkpoint of a run that is read."""
@@ -36,6 +40,8 @@ class Checkpoint:
     """the checkpoint of step N (the last)"""
     own_file: Annotated[Path | None, name_option(name="config", metavar="FILE")] = None
     """of a run with parts of your own: the config file, which defines them"""
+    data_dir: DataFolder = None
+    """the folder where the data lies now, whatever its kind, if not where it was"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +106,9 @@ def open_named(command: Checkpoint, batch_size: int, folder: Path | None = None)
     Raises:
         UserError: there is no such run or checkpoint, or the results cannot be written.
     """
-    run = open_run(command.workdir, command.own_file, command.step, batch_size=batch_size)
+    run = open_run(
+        command.workdir, command.own_file, command.step, batch_size=batch_size, data_dir=command.data_dir
+    )
     # Commands that compute for hours say now that they could not write what they find.
     results = command.workdir if folder is None else folder
     if results.is_dir() and not os.access(results, os.W_OK):
@@ -108,17 +116,11 @@ def open_named(command: Checkpoint, batch_size: int, folder: Path | None = None)
     return run
 
 
-def find_data(run: Run, folder: str | None) -> Run:
-    """Returns a run with its data in another folder, or checks its data where no folder is named.
+def check_data(command: Checkpoint, run: Run) -> None:
+    """Raises UserError where reading the data would write files or import packages.
 
-    Raises:
-        UserError: its data has no folder, or is not there.
+    Where the command does not say in which folder the data lies, the folder of the run does, which may be
+    anybody's.
     """
-    if folder is None:
+    if command.data_dir is None:
         run.config.data.check_kept()
-        return run
-    if "dir" not in run.config.data.places:
-        raise UserError(f"--data-dir {folder}: the data of this run has no folder; leave it out")
-    data = dataclasses.replace(run.config.data, dir=folder)  # pyright: ignore[reportCallIssue]
-    config = dataclasses.replace(run.config, data=data)
-    return dataclasses.replace(run, parts=dataclasses.replace(run.parts, config=config))

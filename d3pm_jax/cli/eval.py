@@ -40,8 +40,6 @@ Counts = Annotated[
 class EvalCommand(arguments.Computation):
     """Computes bits per dimension on the test split, with its parts."""
 
-    data_dir: Annotated[str | None, arguments.name_option(metavar="DIR")] = None
-    """where data sets lie, if not where the run found them"""
     steps: Annotated[Counts | None, arguments.name_option()] = None
     """take so many steps of the process in place of all; a line for each number"""
     calls: Annotated[Count | None, arguments.name_option(metavar="N")] = None
@@ -65,7 +63,8 @@ class EvalCommand(arguments.Computation):
 def execute(command: EvalCommand, words: list[str]) -> int:
     """Evaluates; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
-    run = arguments.find_data(arguments.open_with_others(command, command.batch_size), command.data_dir)
+    run = arguments.open_with_others(command, command.batch_size)
+    arguments.check_data(command, run)
     _check_options(command, run)
     if command.grid == "dp" and command.steps is not None:
         _prepare_best_grids(run, command.steps)

@@ -35,8 +35,8 @@ class ImportCommand:
     torch_ref.models in float32; it comes first. It becomes step 0 of a new run in DIR, weights and moving
     average, for `d3pm sample DIR`, `d3pm eval DIR` and `d3pm train --workdir DIR --resume`. Without CONFIG
     the config in FILE is used, which a file of PyTorch lacks; its fields are overridden as those of d3pm
-    train. A network of your own in CONFIG, as in `d3pm import FILE own.py`, takes the state_dict of its twin
-    in PyTorch: docs/own-parts.md has the rule of names.
+    train, and --data.dir DIR says in which folder the data lies. A network of your own in CONFIG, as in `d3pm
+    import FILE own.py`, takes the state_dict of its twin in PyTorch: docs/own-parts.md has the rule of names.
     """
 
     workdir: Annotated[Path | None, arguments.name_option(metavar="DIR")] = None

@@ -1,6 +1,7 @@
 """Reads the words of a command, and the config that they name, by tyro, whose errors are never shown."""
 
 import contextlib
+import dataclasses
 import difflib
 import inspect
 import io
@@ -18,11 +19,14 @@ import tyro
 from d3pm_jax.checks.former import FIRST_STEP_IS_GONE
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import check_fields, describe_hint, hints_of
+from d3pm_jax.config.data import move_data
 from d3pm_jax.errors import UsageError, UserError, one_line
 
 # The beginnings of what `describe_hint` says of tuples, of which a command line has none.
 LIST = "a tuple, each "
 PAIR = "a tuple ("
+# Where the data lies, of whatever kind: a field of some data, and an option for all other.
+DATA_FOLDER = "--data.dir"
 OPTIONS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 
 AnyCommand = TypeVar("AnyCommand")
@@ -39,6 +43,7 @@ def read_command(cls: type[AnyCommand], words: list[str], name: str) -> tuple[An
     Raises:
         UsageError: a value cannot be used, or DIR is missing.
     """
+    words = list(map(rename_alias, words))
     hints = hints_of(cls)
     _check_switches(hints, words)
     with contextlib.suppress(SystemExit, ValueError):
@@ -74,6 +79,14 @@ def read_command(cls: type[AnyCommand], words: list[str], name: str) -> tuple[An
     raise UsageError("the following arguments are required: DIR")
 
 
+def rename_alias(word: str) -> str:
+    """Returns a word with --data-dir, which `d3pm eval` had, as the --data.dir that all commands have."""
+    flag, equals, value = word.partition("=")
+    if flag in ("--data-dir", "--data_dir"):
+        flag = DATA_FOLDER
+    return f"{flag}{equals}{value}"
+
+
 def _check_switches(hints: Mapping[str, Any], words: list[str]) -> None:
     """Refuses a switch with a value, as --resume=3, of which tyro would take the value for the next word.
 
@@ -101,7 +114,7 @@ def _is_tuple(hint: Any) -> bool:
 
 
 def _field_name(flag: str) -> str:
-    return flag.removeprefix("--").replace("-", "_")
+    return flag.removeprefix("--").replace("-", "_").replace(".", "_")
 
 
 def print_help(cls: type[Any], usage: str) -> NoReturn:
@@ -178,6 +191,7 @@ def apply_overrides(base: Config, words: list[str], usage: str) -> Config:
     Raises:
         UserError: an override names no field of the config, or gives it a value that cannot be used.
     """
+    base, words = _move_data(base, list(map(rename_alias, words)))
     if "--help" in words:
         _parse_config(base, ["--help"], usage)
     _check_flags(base, words)
@@ -199,6 +213,32 @@ def apply_overrides(base: Config, words: list[str], usage: str) -> Config:
         raise UserError(f"unexpected argument {got}: CONFIG comes first, then --field value")
     config_io.check_values(config)
     return config
+
+
+def _move_data(base: Config, words: list[str]) -> tuple[Config, list[str]]:
+    """Returns a config with its data where --data.dir says, and the other words.
+
+    Where the data has a field `dir` the words are left as they are, since the flag is that of the field.
+
+    Raises:
+        UserError: no folder is named, or the data has no folder or is not there.
+    """
+    if "dir" in base.data.places:
+        return base, words
+    remaining: list[str] = []
+    folder = None
+    following = iter(words)
+    for word in following:
+        flag, equals, value = word.partition("=")
+        if flag != DATA_FOLDER:
+            remaining.append(word)
+            continue
+        folder = value if equals else next(following, "")
+        if not folder or folder.startswith("--"):
+            raise UserError(f"{DATA_FOLDER}: expected a folder, got nothing")
+    if folder is not None:
+        base = dataclasses.replace(base, data=move_data(base.data, folder))
+    return base, remaining
 
 
 def _check_flags(base: Config, words: list[str]) -> None:
@@ -244,7 +284,7 @@ def _parse_config(base: Config, words: list[str], usage: str) -> tuple[Config, l
         default=base,
         args=words,
         prog=usage,
-        description="Fields of the config and their values.",
+        description="Fields of the config and their values; --data.dir DIR says where data of any kind lies.",
         config=(tyro.conf.AvoidSubcommands,),
         return_unknown_args=True,
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from d3pm_jax import report
-from d3pm_jax.cli.arguments import name_option
+from d3pm_jax.cli.arguments import DataFolder, name_option
 from d3pm_jax.config.checks import Natural
 from d3pm_jax.errors import UsageError
 from d3pm_jax.runs.run import open_run
@@ -28,12 +28,16 @@ class ReportCommand:
     """where to write (report.html in the first DIR)"""
     own_file: Annotated[Path | None, name_option(name="config", metavar="FILE")] = None
     """of a run with parts of your own: the config file, which defines them"""
+    data_dir: DataFolder = None
+    """the folder where the data lies now, whatever its kind: of older runs, which do not describe it"""
 
 
 def execute(command: ReportCommand, words: list[str]) -> int:
     """Writes the page; returns the exit status."""
     if not command.workdirs:
         raise UsageError("the following arguments are required: DIR")
-    runs = [open_run(workdir, command.own_file, command.step) for workdir in command.workdirs]
+    runs = []
+    for workdir in command.workdirs:
+        runs.append(open_run(workdir, command.own_file, command.step, data_dir=command.data_dir))
     print(f"report: {report.write(runs, command.out)}")
     return 0

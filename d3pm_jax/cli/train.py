@@ -26,8 +26,9 @@ class TrainCommand(arguments.Processes):
     """Trains a model, or goes on with a run.
 
     CONFIG is a Python file that defines get_config(); it comes first. Every field of the config can be
-    overridden, for example --train.steps 200 --process.steps 50; `d3pm train CONFIG --help` lists them. A run
-    is resumed with `d3pm train --workdir DIR --resume`.
+    overridden, for example --train.steps 200 --process.steps 50; `d3pm train CONFIG --help` lists them.
+    --data.dir DIR says in which folder the data lies, whatever its kind. A run is resumed with `d3pm train
+    --workdir DIR --resume`.
     """
 
     workdir: Annotated[Path | None, arguments.name_option(metavar="DIR")] = None
@@ -104,8 +105,8 @@ def read_train_config(command: TrainCommand, path: Path | None, words: list[str]
     config = reading.apply_overrides(base, words, USAGE)
     # The folder of a run may be from somebody else, so its data directory is checked unless the user passes
     # one.
-    flags = [word.partition("=")[0] for word in words]
-    if "--data.dir" not in flags:
+    flags = [reading.rename_alias(word).partition("=")[0] for word in words]
+    if reading.DATA_FOLDER not in flags:
         config.data.check_kept()
     return config
 

@@ -38,6 +38,10 @@ class Free:
     """Marks a field that may change when a run is resumed, as `Annotated[int, Free]` does."""
 
 
+class IsPath:
+    """Marks a field that holds the path of a file, which a config file may give from its own folder."""
+
+
 Natural = Annotated[int, integers_from(0)]
 Seed = Annotated[int, integers_from(0, 2**32 - 1)]
 Count = Annotated[int, integers_from(1)]
@@ -54,6 +58,7 @@ NotNegative = Annotated[float, Allowed("of at least 0", lambda x: x >= 0)]
 NonEmptyStr = Annotated[
     str, Allowed("of one non-empty line", lambda x: not set(x) & {"\0", "\n", "\r"} and x != "")
 ]
+FilePath = Annotated[NonEmptyStr, IsPath]
 # For tuples.
 NOT_EMPTY = Allowed("of at least one", bool)
 
@@ -103,6 +108,22 @@ def _shorten_value(value: Any) -> str:
     except ValueError:
         # Python refuses to print an int of more than some thousand digits.
         return "a whole number of very many digits"
+
+
+def list_paths(part: Any) -> dict[str, str]:
+    """Returns the values of the fields of a part that are marked with `IsPath`, by name."""
+    paths: dict[str, str] = {}
+    for name, hint in _hints_with_marks(type(part)).items():
+        value = getattr(part, name, None)
+        if isinstance(value, str) and _has_mark(hint, IsPath):
+            paths[name] = value
+    return paths
+
+
+def _has_mark(hint: Any, mark: type) -> bool:
+    """Says whether an annotation, or one of the choices that it gives, has a mark."""
+    args = get_args(hint)
+    return mark in args or any(_has_mark(arg, mark) for arg in args)
 
 
 class FreeFields:

@@ -24,12 +24,13 @@ from d3pm_jax.config.checks import (
     Size,
     undefined_method,
 )
-from d3pm_jax.data import DatasetError, Description, Source, images
+from d3pm_jax.data import DatasetError, Description, Source, images, tokenizers
 from d3pm_jax.data.binarize import Binarize, BinarySource, draw_binary
 from d3pm_jax.data.digests import hash_array, hash_file, join_hashes
 from d3pm_jax.data.prepared import Corpus, prepare_corpus
 from d3pm_jax.data.source import find_idx, read_idx
 from d3pm_jax.data.windows import Overlapping, Padded, Windows, random_window
+from d3pm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from d3pm_jax.kinds import Kind
@@ -67,6 +68,11 @@ class Data(CheckedPart):
             evaluation during training.
         """
         raise undefined_method(self, "open")
+
+    def list_paths(self) -> dict[str, str]:
+        """Returns the paths of files and folders among `places`, by the names of their fields."""
+        values = {name: getattr(self, name, None) for name in self.places}
+        return {name: value for name, value in values.items() if isinstance(value, str)}
 
     def hash_split(self, split: str) -> str | None:
         """Returns a hash of the examples of a split; None where it is not known without reading them all."""
@@ -130,6 +136,48 @@ class Grey(Data):
         raise undefined_method(self, "open_levels")
 
 
+def move_data(data: Data, folder: str) -> Data:
+    """Returns data that lies in a folder now: its field `dir`, or its files and folders that are there.
+
+    A file is looked for by the longest end of its path that is in the folder: `old/train/x.npy` as
+    `train/x.npy` before `x.npy`. What is not there stays where it was.
+
+    Raises:
+        UserError: the data has no field that says where it lies, or nothing of it is in the folder.
+    """
+    if "dir" in data.places:
+        return dataclasses.replace(data, dir=folder)  # pyright: ignore[reportCallIssue]
+    paths = data.list_paths()
+    if not paths:
+        raise UserError(f"--data.dir {folder}: the data of this run has no folder; leave it out")
+    moved = {}
+    for name, path in paths.items():
+        new_path = _find_end(path, Path(folder).expanduser())
+        if new_path is not None:
+            moved[name] = str(new_path)
+    if not moved:
+        file_names = ", ".join(dict.fromkeys(Path(path).name for path in paths.values()))
+        raise UserError(f"--data.dir {folder}: it holds no {file_names}; name the folder where they lie")
+    return dataclasses.replace(data, **moved)
+
+
+def _find_end(path: str, folder: Path) -> Path | None:
+    """Returns the longest end of a path that is in a folder; None where not even its name is."""
+    names = [name for name in Path(path).parts if name not in (Path(path).anchor, "..")]
+    for start in range(len(names)):
+        candidate = folder.joinpath(*names[start:])
+        if candidate.exists():
+            return candidate
+    return None
+
+
+def say_where_it_lies(data: Data, message: str) -> str:
+    """Returns what to add to the message of data that a run cannot read: how to say where it lies now."""
+    if not data.list_paths() or "--data.dir" in message:
+        return ""
+    return "; where the data lies now is said by --data.dir DIR"
+
+
 def _digest_splits(data: Data) -> str | None:
     """Returns the digest of data that hashes its splits; None where it hashes none."""
     splits = ["train", "test"]
@@ -171,6 +219,11 @@ class TfdsImages(Grey):
     def check_kept(self) -> None:
         if self.dir is not None:
             images.check_stored(self.name, self.dir)
+
+    def list_paths(self) -> dict[str, str]:
+        if self.dir is None:
+            return {}
+        return {"dir": self.dir}
 
     def describe_levels(self) -> Description:
         return images.describe_data_set(self.name, self.dir)
@@ -448,6 +501,12 @@ class Text(Tokens):
             raise ValueError(f"data.valid = {self.valid!r} without data.test: name both, or leave it out")
         if self.test is not None and self.split != SHARES:
             raise ValueError(f"data.split = {self.split} with data.test: nothing is cut then, leave one out")
+
+    def list_paths(self) -> dict[str, str]:
+        paths = super().list_paths()
+        if self.tokenizer in tokenizers.NAMES:
+            paths.pop("tokenizer", None)
+        return paths
 
     def corpus(self) -> Corpus:
         one_document_per_line = self.packing == "padded"

@@ -16,7 +16,8 @@ from types import ModuleType
 from typing import Any
 
 from d3pm_jax.checks.former import join_first_step
-from d3pm_jax.config.checks import check_fields
+from d3pm_jax.config.checks import check_fields, list_paths
+from d3pm_jax.config.data import Data
 from d3pm_jax.config.objective import X0Objective, has_first_step
 from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError, as_user_error, locate_statement, one_line
@@ -32,6 +33,9 @@ FORMER_DEFAULTS: dict[type, dict[str, Any]] = {X0Objective: {"belief": "d3pm"}}
 def read_config_file(path: Path) -> Config:
     """Returns the config that `get_config()` in a Python file returns.
 
+    A relative path in it is tried from the folder of the file first, and else is one from the working
+    directory.
+
     Raises:
         UserError: no such file, or it does not define get_config() -> Config.
     """
@@ -43,7 +47,28 @@ def read_config_file(path: Path) -> Config:
     if not isinstance(config, Config):
         raise UserError(f"get_config() in {path} returned {type(config).__name__}, expected a Config")
     check_config(config)
-    return config
+    return _find_paths(config, path.parent)
+
+
+def _find_paths(part: Any, folder: Path) -> Any:
+    """Returns a part with those of its relative paths that are there from a folder, as paths from there."""
+    if folder.resolve() == Path.cwd():
+        return part
+    paths = part.list_paths() if isinstance(part, Data) else list_paths(part)
+    changes: dict[str, Any] = {}
+    for name, text in paths.items():
+        path = Path(text)
+        # The folder stands as the user wrote it. Where it is relative, a project finds its data when it is
+        # moved.
+        if not path.is_absolute() and (folder / path).exists():
+            changes[name] = str(folder / path)
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if dataclasses.is_dataclass(value) and field.init:
+            moved = _find_paths(value, folder)
+            if moved != value:
+                changes[field.name] = moved
+    return dataclasses.replace(part, **changes) if changes else part
 
 
 def load_module(path: Path) -> ModuleType:

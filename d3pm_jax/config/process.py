@@ -12,8 +12,8 @@ from d3pm_jax.config.checks import (
     NOT_EMPTY,
     Categories,
     Count,
+    FilePath,
     Natural,
-    NonEmptyStr,
     NotNegative,
     Positive,
     Size,
@@ -142,9 +142,9 @@ class Masked(Process):
 class Dense(Process):
     """Moves by any one-step matrices."""
 
-    file: NonEmptyStr
+    file: FilePath
     """an .npy file, float64 [T, K, K]: row i of matrix t says where step t goes from i"""
-    prior: NonEmptyStr | None = None
+    prior: FilePath | None = None
     """an .npy file, float64 [K]: where the reverse chain starts; by default the mean row of the product"""
 
     def build(self) -> processes.Process:
@@ -163,7 +163,7 @@ class Dense(Process):
 class _AlongGraph(Process):
     """Describes a process along the graph of the nearest neighbours of embeddings."""
 
-    file: NonEmptyStr
+    file: FilePath
     """an .npy file [K, d]: where each category lies"""
     k: Count
     """number of neighbours"""

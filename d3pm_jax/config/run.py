@@ -5,9 +5,9 @@ from typing import Annotated
 
 from d3pm_jax.config.checks import (
     Count,
+    FilePath,
     Free,
     Natural,
-    NonEmptyStr,
     Positive,
     Seed,
     Size,
@@ -50,7 +50,7 @@ class Train:
     """steps between estimates of the bound on `held_out`, or on the data's valid split; 0 for none"""
     held_out: Natural = 0
     """how many of the last train examples are never trained on"""
-    noise: Annotated[NonEmptyStr | None, Free] = None
+    noise: Annotated[FilePath | None, Free] = None
     """a file of `d3pm presample` to take t and noise from; without, they are drawn, to the same bits"""
     accumulate: Annotated[Size, Free] = dataclasses.field(default=1, kw_only=True)
     """parts that a batch is taken in, one after the other: the same step in less memory"""

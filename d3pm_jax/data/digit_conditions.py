@@ -58,7 +58,7 @@ def measure_style(x: Integer[np.ndarray, "H W 1"]) -> Float64[np.ndarray, " 3"]:
     if np.count_nonzero(ink_of_rows) < 2:
         raise DatasetError(
             f"a digit has ink in {np.count_nonzero(ink_of_rows)} of its rows: take digits with ink in two or "
-            f"more, or leave the condition out, --data.no-conditioned"
+            f"more, or leave the condition out, conditioned=False"
         )
     rows = np.arange(w.shape[0])
     columns = np.arange(w.shape[1])

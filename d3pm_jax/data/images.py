@@ -150,7 +150,7 @@ def check_stored(name: str, data_dir: str) -> None:
     if not prepared:
         raise DatasetError(
             f"{name} is not prepared in {data_dir}, which the run names: name the directory yourself to have "
-            f"it prepared there, --data-dir DIR, or of d3pm train --data.dir DIR"
+            f"it prepared there, --data.dir DIR"
         )
 
 

@@ -68,10 +68,6 @@ class TextKind(Kind):
         "characters.",
     )
     lines_shown = LINES
-    where_it_lies = (
-        "; where they lie now the run is told by d3pm train --workdir RUN --resume --data.train PATH, and "
-        "--data.tokenizer PATH"
-    )
 
     def lines(self, x: np.ndarray) -> list[str]:
         """Returns texts int [N, L] as strings, their line breaks escaped; -1 is padding, and left out."""

@@ -11,7 +11,8 @@ import numpy as np
 
 from d3pm_jax import data, kinds
 from d3pm_jax.config import Config, Data, io as config_io
-from d3pm_jax.errors import as_user_error
+from d3pm_jax.config.data import say_where_it_lies
+from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation.bound import count_elements, evaluate_bound, few_terms
 from d3pm_jax.kinds.base import condition_keyword
 from d3pm_jax.likelihood import bits_per_dim
@@ -156,8 +157,14 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
     """
     config_io.check_config(config)
     use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
-    source = splits.take_training_examples(config, config.data.open_training())
-    description = config.data.describe()
+    try:
+        source = splits.take_training_examples(config, config.data.open_training())
+        description = config.data.describe()
+    except data.DatasetError as error:
+        # Where the user has just said where the data lies, the message alone says what is wrong.
+        if workdir is None or read_config(workdir, config).data != config.data:
+            raise
+        raise UserError(f"{error}{say_where_it_lies(config.data, str(error))}") from error
 
     # A new run needs the very layout of its config. One that goes on needs it only where its config differs
     # from the one in the folder, since the machine may have other devices than the run began on.

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from d3pm_jax import data
+from d3pm_jax.config.data import say_where_it_lies
 from d3pm_jax.data.digests import split_digest
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Split
@@ -25,14 +26,15 @@ def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
         _check_content(parts, workdir, split)
         return spec.open(split)
     except data.DatasetError as error:
-        raise UserError(f"{error}{parts.kind.where_it_lies}") from error
+        where = parts.kind.where_it_lies or say_where_it_lies(spec, str(error))
+        raise UserError(f"{error}{where}") from error
 
 
 def _check_content(parts: Parts, workdir: Path, split: str) -> None:
     """Checks that a split is what the run recorded, where it did: prints a line where it is not.
 
     Raises:
-        UserError: the digest is one of all of the data, as that of a text, and has changed: the categories may
+        UserError: the digest is one of all of the data, as that of a text, and has changed: categories may
             mean something else now.
     """
     spec = parts.config.data
@@ -44,8 +46,11 @@ def _check_content(parts: Parts, workdir: Path, split: str) -> None:
     if recorded_hash is None or spec.hash_split(split) == recorded_hash:
         return
     if cluster.is_first():
-        cure = "figures are of what it is now, of the run's own with the data that it had"
-        print(f"warning: the {split} data has changed since the run in {workdir}: {cure}", file=sys.stderr)
+        print(
+            f"warning: the {split} data has changed since the run in {workdir}: figures are of what it is "
+            f"now, not to be compared with those of before",
+            file=sys.stderr,
+        )
 
 
 def open_whole(parts: Parts, workdir: Path, split: str) -> Split:

@@ -11,6 +11,7 @@ import numpy as np
 
 from d3pm_jax import likelihood
 from d3pm_jax.config import Config, from_data
+from d3pm_jax.config.data import move_data
 from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
@@ -225,6 +226,8 @@ def open_run(
     step: int | None = None,
     steps: int | Sequence[int] | None = None,
     batch_size: int = 128,
+    *,
+    data_dir: Path | str | None = None,
 ) -> Run:
     """Opens the run in a folder at a checkpoint; its data is not needed.
 
@@ -234,9 +237,11 @@ def open_run(
         step: which checkpoint; the last by default.
         steps: take only so many of the steps of the process, evenly spaced, or only these.
         batch_size: decides how many devices are used.
+        data_dir: the folder where the data lies now, if not where it was: for `Run.evaluate` and whatever
+            else reads it.
 
     Raises:
-        UserError: there is no such run or checkpoint, or it needs a config.
+        UserError: there is no such run or checkpoint, it needs a config, or no data of it is in `data_dir`.
     """
     workdir = Path(workdir)
     if isinstance(config, str):
@@ -250,12 +255,15 @@ def open_run(
         run_folder.check_resume(saved_config, config)
     else:
         config = saved_config
+    if data_dir is not None:
+        config = dataclasses.replace(config, data=move_data(config.data, str(data_dir)))
     use_all_cores(batch_size)
 
     # Folders of older runs have no description of their data, which has to be there then.
     description = run_folder.read_description(workdir)
     if description is None:
-        config.data.check_kept()
+        if data_dir is None:
+            config.data.check_kept()
         description = config.data.describe()
     parts = build.build(config, description, steps, mesh_of(config.mesh.fsdp, asked=False))
     build.warn_of_free_mask(parts)

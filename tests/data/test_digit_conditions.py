@@ -49,7 +49,7 @@ def test_a_digit_without_slant_is_refused():
     with pytest.raises(DatasetError, match="a digit has ink in 0 of its rows"):
         measure_style(x)
     x[3] = 16
-    with pytest.raises(DatasetError, match=r"ink in 1 of its rows: .* --data.no-conditioned"):
+    with pytest.raises(DatasetError, match=r"ink in 1 of its rows: .* conditioned=False"):
         measure_style(x)
 
 

@@ -1,0 +1,173 @@
+"""Where data lies now, said to every command in one way, and relative paths in a config file."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from d3pm_jax import config as configs, runs
+from d3pm_jax.cli import arguments, eval, export_weights, main, reading, report, sample, train
+from d3pm_jax.config import io as config_io
+from d3pm_jax.config.data import move_data
+from d3pm_jax.errors import UserError
+from tests import tiny
+from tests.cli.commands import error, status
+
+X = np.arange(20 * 64).reshape(20, 8, 8, 1) % 17
+pytestmark = pytest.mark.usefixtures("small_network")
+
+
+def write_arrays(folder):
+    folder.mkdir(parents=True)
+    for name, x in (("train", X), ("test", X[:6])):
+        np.save(folder / f"{name}.npy", x)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run on arrays that lie elsewhere by now, in tmp_path / "now"."""
+    write_arrays(tmp_path / "before")
+    paths = [str(tmp_path / "before" / name) for name in ("train.npy", "test.npy")]
+    config = dataclasses.replace(tiny.get_config(), data=configs.Arrays(*paths, 17, "image"))
+    tiny.write_run(tmp_path / "run", config, description=config.data.describe())
+    shutil.move(tmp_path / "before", tmp_path / "now")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("flag", ["--data.dir", "--data-dir", "--data_dir"])
+def test_every_command_reads_the_flag_and_its_alias(flag):
+    commands = {
+        "eval": eval.EvalCommand,
+        "sample": sample.SampleCommand,
+        "export": export_weights.ExportCommand,
+    }
+    for name, command_class in commands.items():
+        for words in ([flag, "there"], [f"{flag}=there"]):
+            command, unknown = reading.read_command(command_class, ["RUN", *words], name)
+            assert (command.data_dir, unknown) == ("there", [])
+    command, _ = reading.read_command(report.ReportCommand, ["RUN", "OTHER", flag, "there"], "report")
+    assert command.data_dir == "there"
+    _, words = reading.read_command(train.TrainCommand, ["CONFIG", flag, "there"], "train")
+    assert words == ["CONFIG", "--data.dir", "there"]
+    base = tiny.get_config()
+    assert reading.apply_overrides(base, [flag, "there"], "d3pm train").data.dir == "there"
+
+
+def test_the_help_of_every_command_has_the_flag_and_not_its_alias(capsys, tmp_path):
+    config = tmp_path / "own.py"
+    config.write_text("from tests.tiny import get_config\n")
+    for name, command in main.COMMANDS.items():
+        words = [name, config, "--help"] if command.takes_config else [name, "--help"]
+        if name == "import":
+            words = [name, "--help"]
+        assert status(*words) == 0
+        text = capsys.readouterr().out
+        assert "--data.dir" in text, name
+        assert "--data-dir" not in text
+
+
+def test_a_run_says_how_to_name_the_folder_and_takes_it(run, tmp_path, capsys):
+    now = str(tmp_path / "now")
+    cure = "; where the data lies now is said by --data.dir DIR"
+    assert cure in error(capsys, "eval", run, "--limit", "4")
+    assert cure in error(capsys, "train", "--workdir", run, "--resume")
+    assert runs.open(run, data_dir=now).read_batch("test")["x"].shape == (6, 8, 8, 1)
+    command = arguments.Checkpoint(run, data_dir=now)
+    assert arguments.open_named(command, 1).config.data.test == f"{now}/test.npy"
+    options = train.TrainCommand(workdir=run, resume=True)
+    config = train.read_train_config(options, None, ["--data-dir", now, "--train.steps", "30"])
+    assert (config.data.train, config.data.test) == (f"{now}/train.npy", f"{now}/test.npy")
+    assert runs.loop.build_run(config, run)[0].config.train.steps == 30
+
+
+@pytest.mark.parametrize(
+    ("data", "files", "expected"),
+    [
+        (configs.Arrays("/old/a.npy", "b.npy", 3), ["a.npy", "b.npy"], {"train": "a.npy", "test": "b.npy"}),
+        (  # of one name, in folders of their own
+            configs.Arrays("/old/train/x.npy", "old/test/x.npy", 3),
+            ["train/x.npy", "test/x.npy"],
+            {"train": "train/x.npy", "test": "test/x.npy"},
+        ),
+        (configs.Arrays("/old/a.npy", "/other/b.npy", 3), ["b.npy"], {"test": "b.npy"}),
+        (configs.Arrays("../../a.npy", "b.npy", 3), ["a.npy"], {"train": "a.npy"}),
+        (configs.Text("/old/text.txt"), ["text.txt", "characters"], {"train": "text.txt"}),
+        (configs.Text("/old/plays", tokenizer="/old/t.json"), ["plays/one.txt"], {"train": "plays"}),
+        (configs.Idx("/old"), [], {"dir": ""}),
+        (configs.Digits(), [], {"dir": ""}),
+        (configs.StyledDigits(), [], {"dir": ""}),
+    ],
+)
+def test_data_of_any_kind_is_moved(data, files, expected, tmp_path):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    paths = {name: str(tmp_path / path) for name, path in expected.items()}
+    assert move_data(data, str(tmp_path)) == dataclasses.replace(data, **paths)
+
+
+def test_data_that_has_no_folder_or_is_not_in_it_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"^--data.dir X: the data of this run has no folder; leave it out$"):
+        move_data(configs.Shakespeare(), "X")
+    message = rf"^--data.dir {tmp_path}: it holds no a.npy, b.npy; name the folder where they lie$"
+    with pytest.raises(UserError, match=message):
+        move_data(configs.Arrays("old/a.npy", "old/b.npy", 3), str(tmp_path))
+    base = dataclasses.replace(tiny.get_config(), data=configs.Arrays("a.npy", "b.npy", 3))
+    for words in (["--data.dir"], ["--data.dir", "--train.steps", "3"], ["--data.dir="]):
+        with pytest.raises(UserError, match=r"^--data.dir: expected a folder, got nothing$"):
+            reading.apply_overrides(base, words, "d3pm train")
+
+
+CONFIG = """
+import dataclasses
+from d3pm_jax.config import Arrays, Dense, Digits, Masked, Reciprocal, Text
+from tests import tiny
+
+def get_config():
+    base = tiny.get_config()
+    process = Masked(Dense("Q.npy", "prior.npy"), Reciprocal())
+    config = dataclasses.replace(base, data={data}, process=process)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, noise="noise"))
+"""
+
+
+def read(folder, data):
+    (folder / "own.py").write_text(CONFIG.format(data=data))
+    return config_io.read_config_file(folder / "own.py")
+
+
+def test_a_path_in_a_config_is_tried_from_its_folder_first(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    configs_folder = project / "configs"
+    configs_folder.mkdir(parents=True)
+    for name in ("both.npy", "here.npy", "Q.npy", "noise", "test"):
+        (configs_folder / name).touch()
+    for name in ("both.npy", "elsewhere.npy", "prior.npy"):
+        (project / name).touch()
+    monkeypatch.chdir(project)
+    folder = configs_folder.relative_to(project)
+
+    config = read(folder, 'Arrays("both.npy", "elsewhere.npy", 3)')
+    assert (config.data.train, config.data.test) == ("configs/both.npy", "elsewhere.npy")
+    assert (config.process.inner.file, config.process.inner.prior) == ("configs/Q.npy", "prior.npy")
+    assert config.train.noise == "configs/noise"
+    # On a command line a path is one from the working directory.
+    words = ["--data.train", "here.npy"]
+    assert reading.apply_overrides(config, words, "d3pm train").data.train == "here.npy"
+    config = read(folder, 'Digits(dir="test", valid_split="test")')  # which is the name of a split
+    assert (config.data.dir, config.data.valid_split) == ("configs/test", "test")
+    (configs_folder / "bytes").touch()
+    config = read(folder, 'Text("here.npy", tokenizer="bytes")')
+    assert (config.data.train, config.data.tokenizer) == ("configs/here.npy", "bytes")
+
+    absolute = str(project / "both.npy")
+    assert read(folder, f'Arrays("{absolute}", "gone.npy", 3)').data == configs.Arrays(
+        absolute, "gone.npy", 3
+    )
+    monkeypatch.chdir(configs_folder)
+    config = read(configs_folder, 'Arrays("both.npy", "./here.npy", 3)')
+    assert (config.data.train, config.data.test) == ("both.npy", "./here.npy")
+    monkeypatch.chdir(tmp_path)
+    config = read(configs_folder, 'Arrays("both.npy", "elsewhere.npy", 3)')
+    assert (config.data.train, config.data.test) == (f"{configs_folder}/both.npy", "elsewhere.npy")
