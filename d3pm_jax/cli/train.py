@@ -117,7 +117,9 @@ def _set_up(command: TrainCommand, config: Config) -> None:
 
     # This is a function, as describing the data may compute, which has to wait until the devices are set.
     def features_of_batch() -> int:
-        return batch_size * math.prod(config.data.describe().shape) * features(config.model)
+        with loop.explain_missing_data(config, command.workdir if command.resume else None):
+            description = config.data.describe()
+        return batch_size * math.prod(description.shape) * features(config.model)
 
     # `set_up` takes a function that returns the heartbeat, as other commands read it from the folder of a
     # run.

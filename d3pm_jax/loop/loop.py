@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -157,14 +158,9 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
     """
     config_io.check_config(config)
     use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
-    try:
+    with explain_missing_data(config, workdir):
         source = splits.take_training_examples(config, config.data.open_training())
         description = config.data.describe()
-    except data.DatasetError as error:
-        # Where the user has just said where the data lies, the message alone says what is wrong.
-        if workdir is None or read_config(workdir, config).data != config.data:
-            raise
-        raise UserError(f"{error}{say_where_it_lies(config.data, str(error))}") from error
 
     # A new run needs the very layout of its config. One that goes on needs it only where its config differs
     # from the one in the folder, since the machine may have other devices than the run began on.
@@ -189,6 +185,23 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
     with as_user_error():
         config.optimizer.check_steps(config.train.steps)
     return parts, source
+
+
+@contextmanager
+def explain_missing_data(config: Config, workdir: Path | None) -> Iterator[None]:
+    """Adds to an error of the data of a run that goes on how to say where it lies now.
+
+    Args:
+        config: of the run.
+        workdir: of the run to go on with; None for a new run, which is told where its data lies.
+    """
+    try:
+        yield
+    except data.DatasetError as error:
+        # Where the user has just said where the data lies, the message alone says what is wrong.
+        if workdir is None or read_config(workdir, config).data != config.data:
+            raise
+        raise UserError(f"{error}{say_where_it_lies(config.data, str(error))}") from error
 
 
 def _record_layout(workdir: Path, parts: build.Parts) -> None:
