@@ -2,11 +2,15 @@
 
 from typing import NamedTuple
 
+import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import NOISE, NUM_STEPS, POSITIVE, SHARE, at_least, declared, steps
+from d3pm_jax.checks.arrays import describe
+from d3pm_jax.checks.ranges import check_range
 from d3pm_jax.numerics import inverse_cdf
 
 
@@ -85,7 +89,10 @@ def stratified(u: Float[Array, "n B"], T: int) -> tuple[Int[Array, "n B"], Int[A
 
 
 class LossHistory(NamedTuple):
-    """Holds what `probabilities` knows of each step; entry t - 1 belongs to step t."""
+    """Holds what `probabilities` knows of each step; entry t - 1 belongs to step t.
+
+    What takes a history checks it, as pytrees are also made of what is no array.
+    """
 
     mean_square: Float[Array, " T"]  # running mean of kl^2, kl the summed nats of an example
     counts: Int[Array, " T"]  # examples seen
@@ -93,7 +100,29 @@ class LossHistory(NamedTuple):
     @property
     def T(self) -> int:
         """Counts the steps."""
-        return self.counts.size
+        return np.size(self.counts)
+
+
+def _check_history(history: LossHistory) -> None:
+    """Raises TypeError or ValueError unless a history holds two arrays [T] that there may be."""
+    for name, array, kind in (
+        ("mean_square", history.mean_square, jnp.floating),
+        ("counts", history.counts, jnp.integer),
+    ):
+        if not isinstance(array, jax.Array | np.ndarray) or not jnp.issubdtype(array.dtype, kind):
+            raise TypeError(
+                f"{name} of history is {describe(array)}, expected an array of {kind.__name__} [T]: begin "
+                f"with empty_history(T)"
+            )
+    shapes = (history.mean_square.shape, history.counts.shape)
+    if shapes[0] != shapes[1] or len(shapes[0]) != 1 or not history.T:
+        raise ValueError(
+            f"history has mean_square of shape {shapes[0]} and counts of shape {shapes[1]}, expected [T] for "
+            f"both"
+        )
+    for name, array in (("mean_square", history.mean_square), ("counts", history.counts)):
+        if not isinstance(array, jax.core.Tracer) and getattr(array, "is_fully_addressable", True):
+            check_range(f"{name} of history", array, at_least(0), {})
 
 
 @declared(T=NUM_STEPS)
@@ -118,7 +147,11 @@ def probabilities(
 
     Returns:
         Probabilities of t = 1..T.
+
+    Raises:
+        TypeError, ValueError: the history is none: its arrays differ in length, or hold NaN.
     """
+    _check_history(history)
     weight = jnp.sqrt(history.mean_square + inner) + outer
     if weight.size > 1:
         # As in the reference, which writes the weight of step 2 over that of the decoder term, step 1.
@@ -138,11 +171,18 @@ def importance(u: Float[Array, " B"], p: Float[Array, " T"]) -> tuple[Int[Array,
         p: probabilities of t = 1..T.
 
     Returns:
-        (t, p_t), t int32 in 1..T.
+        (t, p_t), t int32 in 1..T; -1 and NaN where all p are 0 and only the program knows it.
+
+    Raises:
+        ValueError: all p are 0.
     """
+    is_known = not isinstance(p, jax.core.Tracer) and p.is_fully_addressable
+    if is_known and not np.any(np.asarray(p) > 0):
+        raise ValueError(f"p holds {p.size} probabilities that are all 0: one of them must be above 0")
     log_p = jnp.broadcast_to(jnp.log(p), (*u.shape, p.size))  # [B, T]: the same row for every example
     index = inverse_cdf.categorical(log_p, u)  # t - 1
-    return index + 1, p[index]
+    is_drawn = index >= 0
+    return jnp.where(is_drawn, index + 1, -1), jnp.where(is_drawn, p[index], jnp.nan)
 
 
 @declared(t=steps(1), decay=SHARE)
@@ -163,7 +203,11 @@ def update(
 
     Returns:
         The next history.
+
+    Raises:
+        TypeError, ValueError: the history is none: its arrays differ in length, or hold NaN.
     """
+    _check_history(history)
     # A table [B, T] of which example counts for which step. Its sums are added up in one order, where a
     # scatter on an accelerator would add in any.
     of_step = (t[:, None] == jnp.arange(1, history.T + 1, dtype=jnp.int32)[None]) & jnp.isfinite(kl)[:, None]

@@ -26,6 +26,7 @@ from d3pm_jax.checks.depth import (
 from d3pm_jax.checks.ranges import (
     CATEGORIES as CATEGORIES,
     CATEGORY as CATEGORY,
+    FINITE as FINITE,
     INDEX as INDEX,
     INT32 as INT32,
     NOISE as NOISE,

@@ -18,6 +18,7 @@ import numpy as np
 from d3pm_jax.checks.arrays import describe, real_array
 from d3pm_jax.checks.depth import as_callback
 from d3pm_jax.checks.former import cure_for_choice
+from d3pm_jax.checks.hints import check_value, is_restricted
 from d3pm_jax.checks.shapes import Shape, parse_shape
 
 Convert = Callable[[str, Any], Any]  # (name, value) -> what the function is called with
@@ -55,6 +56,8 @@ class Expected(NamedTuple):
 
 def read_annotation(annotation: Any) -> Expected:
     """Returns what an annotation asks for; nothing where there is none."""
+    if is_restricted(annotation):
+        return Expected(None, None, partial(check_value, hint=annotation), is_optional=False)
     options = (annotation,)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         options = typing.get_args(annotation)
@@ -129,11 +132,13 @@ def _read_conversion(annotation: Any) -> Convert | None:
         return _to_callback
     if origin in (collections.abc.Sequence, tuple) and options[0] is int:
         return _to_integers
+    if origin is tuple:
+        return partial(check_value, hint=annotation)
     if origin is collections.abc.Iterable:
         return partial(_check_iterable, expected="a sequence of arrays")
     if isinstance(annotation, typing.TypeVar):
         return _check_numbers
-    if annotation is inspect.Parameter.empty or not isinstance(annotation, type):
+    if annotation in (inspect.Parameter.empty, Any) or not isinstance(annotation, type):
         return None
     plain = {int: _to_integer, float: _to_number, np.ndarray: real_array}
     return plain.get(annotation, partial(_check_instance, cls=annotation))

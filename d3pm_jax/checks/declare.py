@@ -30,7 +30,8 @@ class Declaration(NamedTuple):
 
     expected: dict[str, Expected]
     allowed: dict[str, AllowedRange]  # those that have a range
-    process: str | None  # which argument knows K or T or both: a process, or a history, which knows T
+    process: str | None  # which argument knows ends of ranges: a process, a network, or a history
+    known_ends: frozenset[str]  # which ones it may know, such as K and T
     results: ResultShape
     default_callbacks: dict[str, Callable]  # the defaults of arguments that are called
 
@@ -53,7 +54,9 @@ def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R
         results = read_shape(signature.return_annotation)
         defaults = {name: x.default for name, x in parameters.items() if x.default is not x.empty}
         callbacks = {name: x for name, x in defaults.items() if is_callback(parameters[name].annotation)}
-        return _check_calls(f, Declaration(expected, ranges, process, results, callbacks))
+        known_ends = {"K", "T"} | {x.high for x in ranges.values() if isinstance(x.high, str)}
+        declaration = Declaration(expected, ranges, process, frozenset(known_ends), results, callbacks)
+        return _check_calls(f, declaration)
 
     return decorate
 
@@ -142,9 +145,10 @@ def _check_types_and_shapes(declaration: Declaration, values: dict[str, Any]) ->
         # and T only count where nothing has said them yet.
         if name == declaration.process:
             owner = "the process" if name in ("self", "process") else name
-            for axis in ("K", "T"):
-                if hasattr(x, axis):
-                    sizes[axis] = AxisSize(getattr(x, axis), owner)
+            for axis in declaration.known_ends:
+                size = getattr(x, axis, None)
+                if size is not None:
+                    sizes[axis] = AxisSize(size, owner)
         elif name in ("K", "T"):
             sizes.setdefault(name, AxisSize(x, name))
     return sizes
@@ -155,7 +159,9 @@ def _check_ranges(declaration: Declaration, values: dict[str, Any], sizes: Sizes
     unknown = []
     for name, allowed in declaration.allowed.items():
         x = values.get(name)
-        if x is None:
+        # A network without classes knows no end of labels, and says itself that it takes none.
+        has_end = not isinstance(allowed.high, str) or allowed.high in sizes
+        if x is None or not has_end:
             continue
         if isinstance(x, jax.Array) and (isinstance(x, jax.core.Tracer) or not x.is_fully_addressable):
             unknown.append((x, declaration.expected[name].shape, allowed))

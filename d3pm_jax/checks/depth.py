@@ -43,7 +43,8 @@ def values_in_range() -> Iterator[None]:
 def bare(f: Callable[P, R]) -> Callable[P, R]:
     """Returns a kernel with `values_in_range` entered around it, and any other function as it is.
 
-    It is the older way to write it, for a kernel alone.
+    Networks of this library are checked as kernels are, and those of a user call kernels with values that
+    nobody has checked.
     """
     if _calls_kernel(f):
         return values_in_range()(f)
@@ -77,9 +78,10 @@ def is_declared(f: Any) -> bool:
 
 
 def _calls_kernel(f: Any) -> bool:
-    """Tells whether f is what `declared` returned, with or without arguments that are bound to it."""
+    """Tells whether f, or its `__call__`, is what `declared` returned, with or without bound arguments."""
     if isinstance(f, functools.partial):
         f = f.func
     if isinstance(f, types.MethodType):
         f = f.__func__
-    return is_declared(f)
+    # A network is called by the method of its class.
+    return is_declared(f) or is_declared(type(f).__call__)

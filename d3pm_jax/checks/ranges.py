@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +21,20 @@ class AllowedRange(NamedTuple):
     """Says which values an argument may have."""
 
     low: int | float
-    high: int | float | Literal["K", "T"]  # a number; categories end at K - 1, steps at T
+    high: int | float | str  # a number, or K or T of a process, or what a network says: see `last`
     cure: str
     open_low: bool = False  # low itself is not allowed
     open_high: bool = False
 
     def last(self, sizes: Sizes) -> int | float:
-        """Returns the upper end, from the sizes of the process."""
-        if self.high == "K":
-            return sizes["K"].value - 1
-        if self.high == "T":
-            return sizes["T"].value
-        return self.high
+        """Returns the upper end, from the sizes of the process or network."""
+        if not isinstance(self.high, str):
+            return self.high
+        size = sizes[self.high].value
+        # Steps are counted from 1, categories and classes from 0.
+        if self.high in ("T", "max_time"):
+            return size
+        return size - 1
 
     def contains(self, x: Any, last: int | float) -> Any:
         """Tells of each entry of x whether it lies in the range, which ends at last."""
@@ -62,6 +64,7 @@ NOISE = AllowedRange(0, 1, "noise is uniform in [0, 1), as jax.random.uniform gi
 TIME = AllowedRange(0, 1, "time runs from 0 (clean data) to 1")
 SHARE = AllowedRange(0, 1, "choose a number in between")
 PROBABILITY = AllowedRange(0, 1, "these are probabilities, and none is 0", open_low=True)
+FINITE = AllowedRange(-math.inf, math.inf, "", open_low=True, open_high=True)
 POSITIVE = AllowedRange(0, math.inf, "choose a number above 0", open_low=True, open_high=True)
 
 
@@ -98,6 +101,8 @@ def check_range(name: str, x: Any, allowed: AllowedRange, sizes: Sizes) -> None:
     first_wrong = values[~np.asarray(allowed.contains(values, last))].ravel()[0]
     verb = "=" if values.ndim == 0 else "contains"
     problem = f"{name} {verb} {first_wrong}"
+    if allowed == FINITE:
+        raise ValueError(f"{problem}: it must be finite")
     if last == math.inf:
         side = "above" if allowed.open_low else "at least"
         raise ValueError(f"{problem}: it must be {side} {allowed.low:g}")
@@ -200,7 +205,8 @@ def _describe_cure(allowed: AllowedRange, sizes: Sizes) -> str:
 
 def _describe_ends(allowed: AllowedRange, last: int | float, is_integer: bool) -> str:
     if is_integer:
-        return f"{allowed.low}..{last}"
+        first = allowed.low + 1 if allowed.open_low else allowed.low
+        return f"{first}..{last}"
     left = "(" if allowed.open_low else "["
     right = ")" if allowed.open_high else "]"
     return f"{left}{allowed.low:g}, {last:g}{right}"

@@ -1,37 +1,40 @@
 """Checks the fields of parts against their annotations; a message names the field as the command line does.
 
-An annotation says the type of a field, and `Annotated[type, Allowed(...)]` which values of that type are
-allowed. Annotations that are not understood, in parts of the user's own, allow everything that is finite.
+What annotations mean is said in `checks.hints`. Those that are not understood, in parts of the user's own,
+allow everything that is finite.
 """
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from d3pm_jax.checks.former import cure_for_choice
-from d3pm_jax.errors import UserError, one_line
-
-# The library counts in int32.
-LARGEST_INT = 2**31 - 1
-# Every t and every category goes through float32 somewhere, which holds each whole number up to this one.
-LARGEST_SIZE = 2**24
-
-
-class Allowed(NamedTuple):
-    """Restricts a field to some values of its type, in words for messages and as a function."""
-
-    words: str
-    """what follows the type in a message, such as "in 1..5" """
-    test: Callable[[Any], bool]
-    """returns whether a value of the type is allowed"""
-
-
-def integers_from(least: int, most: int = LARGEST_INT) -> Allowed:
-    """Allows the whole numbers least, .., most."""
-    return Allowed(f"in {least}..{most}", lambda x: least <= x <= most)
+from d3pm_jax.checks.hints import (
+    LARGEST_INT as LARGEST_INT,
+    LARGEST_SIZE as LARGEST_SIZE,
+    NOT_EMPTY as NOT_EMPTY,
+    RISING as RISING,
+    Allowed as Allowed,
+    Categories as Categories,
+    Count as Count,
+    Epsilon as Epsilon,
+    Interval as Interval,
+    Natural as Natural,
+    NonEmptyStr as NonEmptyStr,
+    NotNegative as NotNegative,
+    Positive as Positive,
+    Probability as Probability,
+    Seed as Seed,
+    Size as Size,
+    UnitInterval as UnitInterval,
+    describe_hint as describe_hint,
+    integers_from as integers_from,
+    is_finite,
+    matches_hint as matches_hint,
+    name_conversion,
+    shorten_value,
+)
+from d3pm_jax.errors import UserError
 
 
 class Free:
@@ -42,25 +45,7 @@ class IsPath:
     """Marks a field that holds the path of a file, which a config file may give from its own folder."""
 
 
-Natural = Annotated[int, integers_from(0)]
-Seed = Annotated[int, integers_from(0, 2**32 - 1)]
-Count = Annotated[int, integers_from(1)]
-Size = Annotated[int, integers_from(1, LARGEST_SIZE)]
-Categories = Annotated[int, integers_from(2, LARGEST_SIZE)]
-UnitInterval = Annotated[float, Allowed("in [0, 1)", lambda x: 0 <= x < 1)]
-Probability = Annotated[float, Allowed("in [0, 1]", lambda x: 0 <= x <= 1)]
-Positive = Annotated[float, Allowed("above 0", lambda x: x > 0)]
-Epsilon = Annotated[float, Allowed("above 0, at most 1", lambda x: 0 < x <= 1)]
-RISING = Allowed("whose second number is larger by 1e-30..1e30", lambda x: 1e-30 <= x[1] - x[0] <= 1e30)
-# float32 can divide by the length of an interval like this, and the result is finite.
-Interval = Annotated[tuple[float, float], RISING]
-NotNegative = Annotated[float, Allowed("of at least 0", lambda x: x >= 0)]
-NonEmptyStr = Annotated[
-    str, Allowed("of one non-empty line", lambda x: not set(x) & {"\0", "\n", "\r"} and x != "")
-]
 FilePath = Annotated[NonEmptyStr, IsPath]
-# For tuples.
-NOT_EMPTY = Allowed("of at least one", bool)
 
 
 class CheckedPart:
@@ -90,24 +75,15 @@ def check_fields(name: str, part: Any) -> None:
         field_name = f"{name}.{field.name}" if name else field.name
         value = getattr(part, field.name)
         hint = hints.get(field.name, Any)
-        if not (matches_hint(value, hint) and _finite(value)):
-            text = _shorten_value(value)
-            cure = _cure(value) or cure_for_choice(value, get_args(hint))
+        if not (matches_hint(value, hint) and is_finite(value)):
+            text = shorten_value(value)
+            cure = name_conversion(value) or cure_for_choice(value, get_args(hint))
             raise ValueError(f"{field_name} = {text}: it must be {describe_hint(hint)}{cure}")
 
         items = value if isinstance(value, tuple) else (value,)
         for item in items:
             if dataclasses.is_dataclass(item) and not isinstance(item, type):
                 check_fields(field_name, item)
-
-
-def _shorten_value(value: Any) -> str:
-    """Returns the repr of a value in at most 80 characters."""
-    try:
-        return one_line(repr(value), 80)
-    except ValueError:
-        # Python refuses to print an int of more than some thousand digits.
-        return "a whole number of very many digits"
 
 
 def list_paths(part: Any) -> dict[str, str]:
@@ -169,88 +145,6 @@ def _hints_with_marks(cls: type) -> dict[str, Any]:
     except Exception:
         # An annotation in quotes is evaluated here, and may raise anything.
         return {}
-
-
-def matches_hint(value: Any, hint: Any) -> bool:
-    """Says whether a value is what an annotation says; True for an annotation that is not understood."""
-    origin = get_origin(hint)
-    args = get_args(hint)
-    if origin is Annotated:
-        marks = [mark for mark in args[1:] if isinstance(mark, Allowed)]
-        return matches_hint(value, args[0]) and all(mark.test(value) for mark in marks)
-    if origin in (Union, UnionType):
-        return any(matches_hint(value, choice) for choice in args)
-    if origin is Literal:
-        # True == 1 in Python, so the types are compared too.
-        return any(type(value) is type(choice) and value == choice for choice in args)
-    if origin is tuple:
-        if type(value) is not tuple:
-            return False
-        if args[1:] == (...,):
-            return all(matches_hint(item, args[0]) for item in value)
-        return len(value) == len(args) and all(map(matches_hint, value, args))
-    if hint is float:
-        return type(value) in (float, int) and _finite(value)
-    if hint in (int, bool, str, tuple, None, NoneType):
-        return type(value) is (hint or NoneType)
-    return not dataclasses.is_dataclass(hint) or isinstance(value, hint)  # pyright: ignore[reportArgumentType]
-
-
-def _finite(value: Any) -> bool:
-    """Says whether the numbers of a field are finite, and no larger than float64 holds."""
-    if isinstance(value, tuple):
-        return all(map(_finite, value))
-    try:
-        return not isinstance(value, int | float) or math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-_TYPE_NAMES = {
-    int: "a whole number",
-    float: "a finite number",
-    bool: "True or False",
-    str: "a text",
-    tuple: "a tuple",
-    None: "None",
-    NoneType: "None",
-}
-
-
-def describe_hint(hint: Any, suffix: str = "") -> str:
-    """Says in words what an annotation allows: "a whole number in 1..5", where " in 1..5" is the suffix.
-
-    The suffix holds the words of `Allowed`, which follow those of the type.
-    """
-    origin = get_origin(hint)
-    args = get_args(hint)
-    if origin is Annotated:
-        limits = [f" {mark.words}" for mark in args[1:] if isinstance(mark, Allowed)]
-        return describe_hint(args[0], "".join(limits))
-    if origin in (Union, UnionType):
-        return " or ".join(map(describe_hint, args)) + suffix
-    if origin is Literal:
-        return " or ".join(map(repr, args)) + suffix
-    if origin is tuple:
-        items = [describe_hint(arg) for arg in args if arg is not ...]
-        if ... in args:
-            return f"a tuple{suffix}, each {items[0]}"
-        return f"a tuple{suffix} ({', '.join(items)})"
-    if dataclasses.is_dataclass(hint):
-        return f"a part, {hint.__name__}{suffix}"  # pyright: ignore[reportAttributeAccessIssue]
-    # Of an annotation that is not understood this is all that is checked.
-    return _TYPE_NAMES.get(hint, "made of finite numbers") + suffix
-
-
-def _cure(value: Any) -> str:
-    """Says how to convert a value that is nearly right, for the end of a message; "" for any other."""
-    if hasattr(value, "tolist"):
-        if getattr(value, "ndim", 0):
-            return ", not an array: write tuple(x.tolist())"
-        return f", of Python's own type: write {type(value.tolist()).__name__}(...)"
-    if isinstance(value, list):
-        return ", not a list: write (...,)"
-    return ""
 
 
 # Names of before, which files of users may import.

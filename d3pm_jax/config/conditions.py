@@ -5,11 +5,11 @@ from typing import Annotated
 
 import numpy as np
 
-from d3pm_jax.config.checks import Count, Free, NonEmptyStr, Seed, integers_from, undefined_method
+from d3pm_jax.config.checks import Count, Free, NonEmptyStr, Seed, undefined_method
 from d3pm_jax.config.data import Data, Digits
 from d3pm_jax.data import Description, Source
 from d3pm_jax.data.digit_conditions import SMALL_SIDE, ConditionedSource, block_means, scaled_style
-from d3pm_jax.data.mazes import CHANNELS, MazeSource
+from d3pm_jax.data.mazes import CHANNELS, Cells, MazeSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Mazes(Data):
     where the maze is open, and 1 at the ends. They are drawn as they are read, by `data.mazes`.
     """
 
-    cells: Annotated[int, integers_from(2, 64)] = 6
+    cells: Cells = 6
     """of a row and of a column; there are so few mazes of 2 and of 3 that most test mazes are trained on"""
     train_size: Count = 20_000
     """mazes to train on"""

@@ -8,25 +8,28 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int32
 
+from d3pm_jax.checks import declared
+from d3pm_jax.checks.hints import Categories, Count, Natural, Seed, Size
 from d3pm_jax.data.conditions import convert_conditions
 from d3pm_jax.data.description import Description
-from d3pm_jax.data.source import DatasetError, Source
+from d3pm_jax.data.source import DatasetError, Source, check_example, check_source
 
 Example = dict[str, Any]
 Batch = dict[str, np.ndarray]
 RandomMap = Callable[[Example, np.random.Generator], Example]
 
 
+@declared()
 def train_batches(
     source: Source,
-    batch_size: int,
-    seed: int,
-    num_categories: int,
-    start: int = 0,
+    batch_size: Size,
+    seed: Seed,
+    num_categories: Categories,
+    start: Natural = 0,
     random_map: RandomMap | None = None,
     description: Description | None = None,
-    part: int = 0,
-    parts: int = 1,
+    part: Natural = 0,
+    parts: Count = 1,
 ) -> Iterator[Batch]:
     """Makes endless shuffled batches; every epoch has its own order, and a batch may span two epochs.
 
@@ -47,11 +50,16 @@ def train_batches(
         [B / parts, *S] and "condition": [B / parts, *C] where examples have them.
 
     Raises:
+        TypeError, ValueError: an argument is not what it has to be.
         DatasetError: batch_size exceeds the split, or (while iterating) an example is not what it has to be.
     """
     import grain
 
     check_batch_size(source, batch_size)
+    if part >= parts:
+        raise ValueError(f"part = {part}: it must be in 0..{parts - 1}, as parts = {parts}")
+    if batch_size % parts:
+        raise ValueError(f"parts = {parts} do not divide batch_size = {batch_size}: change one of them")
     collate = functools.partial(_collate, num_categories=num_categories, description=description)
     # Without a number of epochs Grain repeats until there are sys.maxsize examples. The number of batches of
     # one example would then overflow, so the examples are repeated half as often.
@@ -65,7 +73,9 @@ def train_batches(
             for name in ("x", "condition"):
                 if name in unnumbered:
                     unnumbered[name] = np.array(unnumbered[name])
-            return {**random_map(unnumbered, rng), "number": example["number"]}
+            changed = random_map(unnumbered, rng)
+            check_example(changed, f"random_map makes of example {example['number']}")
+            return {**changed, "number": example["number"]}
 
         dataset = dataset.random_map(change)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
@@ -75,8 +85,12 @@ def train_batches(
     return iter(part_batches[start * parts + part :: parts].to_iter_dataset(options))
 
 
-def check_batch_size(source: Source, batch_size: int) -> None:
+@declared()
+def check_batch_size(source: Source, batch_size: Size) -> None:
     """Raises DatasetError where a batch is larger than the split that it comes from."""
+    check_source("source", source)
+    if not len(source):
+        raise DatasetError("the source has no examples: name a split that has some")
     if batch_size > len(source):
         raise DatasetError(
             f"batch size {batch_size} exceeds the {len(source)} examples of the split: "
@@ -85,7 +99,10 @@ def check_batch_size(source: Source, batch_size: int) -> None:
 
 
 def read_all(
-    source: Source, num_categories: int, limit: int | None = None, description: Description | None = None
+    source: Source,
+    num_categories: Categories,
+    limit: int | None = None,
+    description: Description | None = None,
 ) -> tuple[Int32[np.ndarray, "N ..."], Int32[np.ndarray, " N"] | None]:
     """Reads every example, or the first `limit`, in order.
 
@@ -105,8 +122,12 @@ def read_all(
     return batch["x"], batch.get("label")
 
 
+@declared()
 def read_batch(
-    source: Source, num_categories: int, limit: int | None = None, description: Description | None = None
+    source: Source,
+    num_categories: Categories,
+    limit: int | None = None,
+    description: Description | None = None,
 ) -> Batch:
     """Reads every example, or the first `limit`, in order, as one batch like those of `train_batches`.
 
@@ -119,6 +140,7 @@ def read_batch(
     Raises:
         DatasetError: nothing to read, or an example is not what it has to be.
     """
+    check_source("source", source)
     size = len(source)
     if limit is not None:
         size = min(limit, size)
@@ -128,12 +150,14 @@ def read_batch(
     return _collate([numbered[i] for i in range(size)], num_categories, description)
 
 
-def count_categories(source: Source, num_categories: int) -> Int[np.ndarray, " K"]:
+@declared()
+def count_categories(source: Source, num_categories: Categories) -> Int[np.ndarray, " K"]:
     """Counts how often each category occurs in all examples, without elements of weight 0.
 
     Raises:
         DatasetError: a value is not a category.
     """
+    check_source("source", source)
     numbered = _Numbered(source)
     counts = np.zeros(num_categories, np.int64)
     for i in range(len(source)):
@@ -155,7 +179,9 @@ class _Numbered:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Example:
-        return {**self._source[index], "number": index}
+        example = self._source[index]
+        check_example(example, f"example {index} of the source is")
+        return {**example, "number": index}
 
 
 def _collate(
@@ -170,6 +196,8 @@ def _collate(
     x = _stack_x(examples, numbers, None if description is None else description.shape)
     _check_categories(x, numbers, num_categories, description)
     batch: Batch = {"x": x.astype(np.int32)}
+    for name in ("label", "weight"):
+        _check_all_have(examples, numbers, name)
     if "label" in examples[0]:
         classes = None if description is None else description.classes
         batch["label"] = _stack_labels(examples, numbers, classes)
@@ -190,7 +218,7 @@ def _stack_x(
     examples: Sequence[Example], numbers: Sequence[int], shape: tuple[int, ...] | None
 ) -> np.ndarray:
     """Returns x [B, *S] of integers; without a shape *S is that of the first example."""
-    arrays = [np.asarray(example["x"]) for example in examples]
+    arrays = [_read_array(example, "x", number) for example, number in zip(examples, numbers, strict=True)]
     if shape is None:
         shape = arrays[0].shape
     for array, number in zip(arrays, numbers, strict=True):
@@ -203,7 +231,30 @@ def _stack_x(
             raise DatasetError(
                 f"x of example {number} has shape {array.shape}, expected {shape}: give all one shape"
             )
+        if not array.size:
+            raise DatasetError(
+                f"x of example {number} has shape {array.shape}: it holds nothing, leave it out"
+            )
     return np.stack(arrays)
+
+
+def _read_array(example: Example, name: str, number: int) -> np.ndarray:
+    """Returns an entry of an example as an array."""
+    try:
+        return np.asarray(example[name])
+    except ValueError as error:
+        raise DatasetError(f"{name} of example {number} is no array: {error}") from error
+
+
+def _check_all_have(examples: Sequence[Example], numbers: Sequence[int], name: str) -> None:
+    """Raises DatasetError where some examples have an entry and others have not."""
+    has_entry = [name in example for example in examples]
+    if any(has_entry) and not all(has_entry):
+        number_with = numbers[has_entry.index(True)]
+        number_without = numbers[has_entry.index(False)]
+        raise DatasetError(
+            f"example {number_without} has no {name}, which example {number_with} has: give it to all or none"
+        )
 
 
 def _check_categories(
@@ -232,6 +283,8 @@ def _stack_labels(
     for label, number in zip(labels, numbers, strict=True):
         if not isinstance(label, int | np.integer):
             raise DatasetError(f"the label of example {number} is {label!r}: labels are integers")
+        if not -(2**31) <= label < 2**31:
+            raise DatasetError(f"the label of example {number} is {label}: it is kept as int32")
         if classes is not None and not 0 <= label < classes:
             raise DatasetError(
                 f"the label of example {number} is {label}, but classes = {classes} allows only "
@@ -242,12 +295,22 @@ def _stack_labels(
 
 def _stack_weights(examples: Sequence[Example], numbers: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
     """Returns the weights, float32 [B, *S]; a single number of an example is that of all its elements."""
-    weights = [np.asarray(example["weight"], np.float32) for example in examples]
-    for weight, number in zip(weights, numbers, strict=True):
+    weights = []
+    for example, number in zip(examples, numbers, strict=True):
+        weight = _read_array(example, "weight", number)
+        if weight.dtype.kind not in "biuf" and weight.dtype.name != "bfloat16":
+            raise DatasetError(f"the weight of example {number} has dtype {weight.dtype}: pass floats")
         if weight.shape not in ((), shape):
             raise DatasetError(
                 f"the weight of example {number} has shape {weight.shape}: pass {shape}, as x has"
             )
+        # The comparison is written so that NaN fails it.
+        if not np.all((weight >= 0) & (weight < np.inf)):
+            raise DatasetError(
+                f"the weight of example {number} holds {weight.min():g}..{weight.max():g}: weights are "
+                f"finite numbers of at least 0"
+            )
+        weights.append(weight.astype(np.float32))
     return np.stack([np.broadcast_to(weight, shape) for weight in weights])
 
 
@@ -259,10 +322,7 @@ def _stack_conditions(
     for example, number in zip(examples, numbers, strict=True):
         if "condition" not in example:
             raise DatasetError(f"example {number} has no condition, which the data is described with: add it")
-        try:
-            condition = np.asarray(example["condition"])
-        except ValueError as error:
-            raise DatasetError(f"the condition of example {number} is no array: {error}") from error
+        condition = _read_array(example, "condition", number)
         if condition.shape != description.condition:
             raise DatasetError(
                 f"the condition of example {number} has shape {condition.shape}, expected "

@@ -1,10 +1,12 @@
 """Makes examples binary by their grey levels: once and for all by a threshold, or anew in every epoch."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from d3pm_jax.data.source import DatasetError, Source
+from d3pm_jax.checks import declared
+from d3pm_jax.checks.hints import Categories, one_of
+from d3pm_jax.data.source import DatasetError, Source, check_example, check_source
 
 Binarize = Literal["dynamic", "threshold"]
 SPLITS = ("train", "test", "valid")
@@ -23,7 +25,11 @@ class BinarySource:
         DatasetError: (while reading) x is no level.
     """
 
-    def __init__(self, source: Source, levels: int, how: Binarize, split: str) -> None:
+    @declared()
+    def __init__(
+        self, source: Source, levels: Categories, how: Binarize, split: Annotated[str, one_of(*SPLITS)]
+    ) -> None:
+        check_source("source", source)
         self._source = source
         self._levels = levels
         self._how = how
@@ -50,6 +56,7 @@ def draw_binary(example: dict[str, Any], levels: int, rng: np.random.Generator) 
 
 def _intensity(example: dict[str, Any], levels: int) -> np.ndarray:
     """Returns level / highest, float64 [*S], or raises DatasetError where it is outside [0, 1]."""
+    check_example(example, "an example of the source is")
     x = np.asarray(example["x"])
     if x.size and not 0 <= x.min() <= x.max() < levels:
         raise DatasetError(

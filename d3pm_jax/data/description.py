@@ -6,8 +6,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Integer
 
+from d3pm_jax.checks.hints import LARGEST_INT, LARGEST_SIZE, NonEmptyStr, check_value
 from d3pm_jax.data.tokenizers import join_symbols
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, as_user_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Description:
     """x is in 0..categories - 1"""
     classes: int | None = None
     """a label is in 0..classes - 1; None: there are none"""
-    kind: str = "array"
+    kind: NonEmptyStr = "array"
     """what an example looks like: "image", "text", "array", or a kind of your own; see `d3pm_jax.kinds`"""
     symbols: tuple[str, ...] | None = None
     """for text: the symbol of each category; see `tokenizers` for symbols that are parts of characters"""
     padded: bool = False
     """examples have a "weight", which is 0 on padding and has to be passed to the network"""
-    digest: str | None = dataclasses.field(default=None, compare=False)
+    digest: NonEmptyStr | None = dataclasses.field(default=None, compare=False)
     """a hash of the source of the examples, where it is known; data with another hash is other data, though
     its description may be equal"""
     condition: tuple[int, ...] | None = None
@@ -39,17 +40,30 @@ class Description:
     """the type of its entries"""
 
     def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1:
-            raise UserError(f"shape = {self.shape}: it must hold sizes of at least 1")
-        if self.categories < 2:
-            raise UserError(f"categories = {self.categories}: it must be at least 2")
-        if self.classes is not None and self.classes < 1:
-            raise UserError(f"classes = {self.classes}: it must be at least 1")
+        with as_user_error():
+            for field in dataclasses.fields(self):
+                # There may be as many symbols as there are words, which are checked below.
+                if field.name != "symbols":
+                    value = check_value(field.name, getattr(self, field.name), field.type)
+                    object.__setattr__(self, field.name, value)
+        if not self.shape or min(self.shape) < 1 or max(self.shape) > LARGEST_SIZE:
+            raise UserError(f"shape = {self.shape}: it must hold sizes of at least 1, at most {LARGEST_SIZE}")
+        if not 2 <= self.categories <= LARGEST_SIZE:
+            raise UserError(f"categories = {self.categories}: it must be at least 2, at most {LARGEST_SIZE}")
+        if self.classes is not None and not 1 <= self.classes <= LARGEST_INT:
+            raise UserError(f"classes = {self.classes}: it must be at least 1, at most {LARGEST_INT}")
         if self.condition is not None and not _is_shape(self.condition):
             raise UserError(
                 f"condition = {self.condition}: it must be a tuple of sizes of at least 1, as (3,)"
             )
-        if self.symbols is not None and len(self.symbols) != self.categories:
+        if self.symbols is None:
+            return
+        if not isinstance(self.symbols, tuple) or not all(isinstance(text, str) for text in self.symbols):
+            raise UserError(
+                f"symbols are a {type(self.symbols).__name__}: they must be a tuple of texts, one for each "
+                f"category"
+            )
+        if len(self.symbols) != self.categories:
             raise UserError(
                 f"{len(self.symbols)} symbols for {self.categories} categories: pass one for each"
             )
@@ -75,4 +89,4 @@ def _is_shape(shape: object) -> bool:
     """Says whether it is a tuple of sizes of at least 1; an empty one is the shape of a number."""
     if not isinstance(shape, tuple):
         return False
-    return all(isinstance(size, int) and size >= 1 for size in shape)
+    return all(isinstance(size, int) and 1 <= size <= LARGEST_SIZE for size in shape)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Integer
 
-from d3pm_jax.data.source import DatasetError, Source
+from d3pm_jax.checks import declared
+from d3pm_jax.data.source import DatasetError, Source, check_example, check_source
 
 HIGHEST_LEVEL = 16  # of the grey levels 0..16
 SMALL_SIDE = 4  # of the smaller image
@@ -28,7 +29,9 @@ class ConditionedSource:
         condition_of: x [*S] -> the condition.
     """
 
+    @declared()
     def __init__(self, source: Source, condition_of: Callable[[np.ndarray], np.ndarray]) -> None:
+        check_source("source", source)
         self._source = source
         self._condition_of = condition_of
 
@@ -37,6 +40,7 @@ class ConditionedSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self._source[index]
+        check_example(example, f"example {index} of the source is")
         return example | {"condition": self._condition_of(example["x"])}
 
 

@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from d3pm_jax.checks import declared
+from d3pm_jax.checks.hints import FilePath, NonEmptyStr, Size
 from d3pm_jax.data.description import Description
-from d3pm_jax.data.source import DatasetError
+from d3pm_jax.data.source import DatasetError, Source, check_source
 from d3pm_jax.errors import one_line
 from d3pm_jax.files import read_json
 
@@ -53,19 +55,28 @@ class ImageSource:
         DatasetError: (while reading) a record is damaged.
     """
 
+    @declared()
     def __init__(
-        self, records: Any, keys: dict[str, str], shape: tuple[int, ...], name: str = "the data set"
+        self,
+        records: Source,
+        keys: dict[str, str],
+        shape: tuple[Size, ...],
+        name: NonEmptyStr = "the data set",
     ) -> None:
+        check_source("records", records)
+        if not isinstance(keys, dict) or "x" not in keys:
+            raise ValueError(f'keys = {keys!r}: they are a dict with the name of the feature of "x"')
+
         def read(index: int) -> dict[str, Any]:
             try:
                 record = records[index]
+                return {key: record[feature] for key, feature in keys.items()}
             except Exception as error:
                 # It may be one of ArrayRecord, of protocol buffers, or of a library of images.
                 raise DatasetError(
                     f"cannot read {name}, record {index} ({one_line(error)}): remove its directory and "
                     f"prepare the data set again"
                 ) from error
-            return {key: record[feature] for key, feature in keys.items()}
 
         self._size = len(records)
         self._read = functools.lru_cache(CACHE_BYTES // (math.prod(shape) + 512))(read)
@@ -77,7 +88,8 @@ class ImageSource:
         return dict(self._read(range(self._size)[index]))
 
 
-def open_split(name: str, split: str, data_dir: str | None = None) -> ImageSource:
+@declared()
+def open_split(name: NonEmptyStr, split: NonEmptyStr, data_dir: FilePath | None = None) -> ImageSource:
     """Opens a split of a data set; prepares the data set first, with a line to stderr, if it is not on disk.
 
     Args:
@@ -106,7 +118,8 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> ImageSourc
     return source
 
 
-def describe_data_set(name: str, data_dir: str | None = None) -> Description:
+@declared()
+def describe_data_set(name: NonEmptyStr, data_dir: FilePath | None = None) -> Description:
     """Describes a data set by its TFDS builder, without opening it.
 
     Args:

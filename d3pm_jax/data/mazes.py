@@ -7,14 +7,18 @@ wall around the maze is not in the picture.
 
 import collections
 import functools
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
+from d3pm_jax.checks import declared
+from d3pm_jax.checks.hints import Count, Seed, integers_from, one_of
+
 Pixel = tuple[int, int]  # (row, column)
 
 SPLITS = ("train", "test")
+Cells = Annotated[int, integers_from(2, 64)]  # in a row
 STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 # Channels of a maze as a condition.
 OPEN = 0
@@ -38,7 +42,15 @@ class MazeSource:
         conditioned: whether the maze is the condition too.
     """
 
-    def __init__(self, cells: int, size: int, seed: int, split: str, conditioned: bool = True) -> None:
+    @declared()
+    def __init__(
+        self,
+        cells: Cells,
+        size: Count,
+        seed: Seed,
+        split: Annotated[str, one_of(*SPLITS)],
+        conditioned: bool = True,
+    ) -> None:
         split_number = SPLITS.index(split)
 
         def draw(index: int) -> dict[str, Any]:

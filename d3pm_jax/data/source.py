@@ -3,11 +3,16 @@
 import gzip
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 
+from d3pm_jax.checks import declared
+from d3pm_jax.checks.arrays import describe
+from d3pm_jax.checks.hints import FilePath, Natural, NonEmptyStr
 from d3pm_jax.errors import UserError, one_line
 
 # The code of a type in the header of an idx file.
@@ -19,9 +24,20 @@ class DatasetError(UserError):
 
 
 class Part:
-    """Source of the examples start, .., stop - 1 of another source."""
+    """Source of the examples start, .., stop - 1 of another source.
 
-    def __init__(self, source: "Source", start: int, stop: int) -> None:
+    Raises:
+        ValueError: the other source has no such examples.
+    """
+
+    @declared()
+    def __init__(self, source: "Source", start: Natural, stop: Natural) -> None:
+        check_source("source", source)
+        if not start <= stop <= len(source):
+            raise ValueError(
+                f"start = {start}, stop = {stop}: the source has {len(source)} examples, and start must not "
+                f"exceed stop"
+            )
         self._source = source
         self._range = range(start, stop)
 
@@ -41,6 +57,25 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
+def check_source(name: str, source: Any) -> None:
+    """Raises TypeError for what gives no examples, also if it has a length and entries, as an array has."""
+    is_sequence = hasattr(source, "__len__") and hasattr(source, "__getitem__")
+    has_no_examples = isinstance(source, str | bytes | Mapping | type) or hasattr(source, "dtype")
+    if has_no_examples or not is_sequence:
+        raise TypeError(
+            f"{name} is {describe(source)}, expected a sequence of examples: wrap an array as ArraySource(x)"
+        )
+
+
+def check_example(example: Any, subject: str) -> None:
+    """Raises DatasetError unless it is a dict with "x"; the subject, such as "example 3 is", begins it."""
+    if not isinstance(example, Mapping):
+        raise DatasetError(f'{subject} {describe(example)}: an example is a dict with "x"')
+    if "x" not in example:
+        names = ", ".join(map(repr, example)) or "nothing"
+        raise DatasetError(f'{subject} a dict of {names}: an example is a dict with "x"')
+
+
 class ArraySource:
     """Gives random access to x [N, *S], and to labels [N] and conditions [N, ..] if there are any.
 
@@ -53,7 +88,8 @@ class ArraySource:
         conditions: numbers, an array for each example.
 
     Raises:
-        DatasetError: x or labels are not integers, or there are not as many labels or conditions as examples.
+        DatasetError: x or labels are not integers, conditions are no numbers, or there are not as many labels
+            or conditions as examples.
     """
 
     def __init__(
@@ -63,6 +99,8 @@ class ArraySource:
         name: str = "x",
         conditions: np.ndarray | None = None,
     ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name is {describe(name)}, expected a string")
         _check_integers(x, name)
         if x.ndim < 2:
             raise DatasetError(f"{name} has shape {x.shape}: examples are its rows, so it needs two axes")
@@ -72,6 +110,10 @@ class ArraySource:
                 raise DatasetError(
                     f"the labels of {name} have shape {labels.shape}: pass one for each of {len(x)} examples"
                 )
+        if conditions is not None and not _has_dtype(conditions, np.integer, np.floating):
+            raise DatasetError(
+                f"the conditions of {name} are {describe(conditions)}, expected an array of numbers"
+            )
         if conditions is not None and conditions.shape[:1] != (len(x),):
             raise DatasetError(
                 f"the conditions of {name} have shape {conditions.shape}: pass one for each of {len(x)} "
@@ -93,7 +135,8 @@ class ArraySource:
         return example
 
 
-def open_npy(path: str | Path) -> np.ndarray:
+@declared()
+def open_npy(path: FilePath) -> np.ndarray:
     """Maps an .npy file into memory.
 
     Raises:
@@ -109,7 +152,7 @@ def open_npy(path: str | Path) -> np.ndarray:
         raise DatasetError(f"{path} cannot be read as .npy ({cause}): write it with numpy.save") from error
 
 
-def find_idx(folder: str | Path, name: str) -> Path:
+def find_idx(folder: FilePath, name: str) -> Path:
     """Returns the path of an idx file, or where there is none of its compressed form, NAME.gz.
 
     Raises:
@@ -124,7 +167,8 @@ def find_idx(folder: str | Path, name: str) -> Path:
     raise DatasetError(f"no file {path}, nor {packed.name}: put the four idx files of the data set there")
 
 
-def read_idx(folder: str | Path, name: str) -> np.ndarray:
+@declared()
+def read_idx(folder: FilePath, name: NonEmptyStr) -> np.ndarray:
     """Reads the array uint8 of an idx file, compressed (name.gz) or not.
 
     Raises:
@@ -151,6 +195,15 @@ def read_idx(folder: str | Path, name: str) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
-def _check_integers(x: np.ndarray, name: str) -> None:
-    if not np.issubdtype(x.dtype, np.integer):
+def _check_integers(x: Any, name: str) -> None:
+    if not hasattr(x, "dtype"):
+        raise DatasetError(f"{name} is {describe(x)}: categories are an array of integers")
+    if not _has_dtype(x, np.integer):
         raise DatasetError(f"{name} has dtype {x.dtype}: categories are integers, convert it first")
+
+
+def _has_dtype(x: Any, *wider: Any) -> bool:
+    """Says whether x is an array of a case of these types."""
+    if not hasattr(x, "dtype"):
+        return False
+    return any(jnp.issubdtype(x.dtype, dtype) for dtype in wider)

@@ -4,16 +4,23 @@ from typing import Any
 
 import numpy as np
 
+from d3pm_jax.checks import declared
+from d3pm_jax.checks.arrays import describe
+from d3pm_jax.checks.hints import Size
+from d3pm_jax.data.source import DatasetError
+
 
 class Windows:
     """Source of the consecutive windows of `length` tokens; an incomplete last window is left out.
 
     Args:
-        tokens: [n].
+        tokens: integers [n].
         length: of a window.
     """
 
-    def __init__(self, tokens: np.ndarray, length: int) -> None:
+    @declared()
+    def __init__(self, tokens: Any, length: Size) -> None:
+        _check_integers("tokens", tokens)
         self._tokens = tokens
         self._length = length
 
@@ -50,12 +57,20 @@ class Padded:
     "weight" is 1 where x is a token. The tokens are followed by padding, where x and "weight" are 0.
 
     Args:
-        tokens: [n].
+        tokens: integers [n].
         ends: int64 [documents], the index in tokens at which each document ends.
         length: of an example.
     """
 
-    def __init__(self, tokens: np.ndarray, ends: np.ndarray, length: int) -> None:
+    @declared()
+    def __init__(self, tokens: Any, ends: Any, length: Size) -> None:
+        _check_integers("tokens", tokens)
+        _check_integers("ends", ends)
+        if np.any(np.diff(ends, prepend=0) < 0) or (len(ends) and ends[-1] > len(tokens)):
+            raise DatasetError(
+                f"ends must rise from 0 to the number of tokens, {len(tokens)}, but are {ends.min()}.."
+                f"{ends.max()}: make them by cumsum of the lengths of documents"
+            )
         self._tokens = tokens
         self._ends = ends
         self._length = length
@@ -92,3 +107,9 @@ class Padded:
         weight = np.zeros(self._length, np.float32)
         weight[: len(tokens)] = 1.0
         return {"x": x, "weight": weight}
+
+
+def _check_integers(name: str, x: Any) -> None:
+    """Raises DatasetError unless x is an array [n] of integers."""
+    if not isinstance(x, np.ndarray) or x.ndim != 1 or not np.issubdtype(x.dtype, np.integer):
+        raise DatasetError(f"{name} is {describe(x)}, expected an array of integers of one axis: convert it")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from d3pm_jax.checks import values_in_range
 from d3pm_jax.models.classifier import Classifier
 from d3pm_jax.types import Params
 
@@ -72,6 +73,7 @@ def train_classifier(
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def step(params: Any, moments: Any, x: Array, labels: Array) -> tuple[Any, Any]:
+        @values_in_range()
         def loss(params: Any) -> Array:
             network = nnx.merge(graph, params)
             logits = network.logits(network.features(x / (levels - 1)))
@@ -112,6 +114,7 @@ def classify_images(
     graph = network_shapes(x.shape[1:], classes)[0]
 
     @jax.jit
+    @values_in_range()
     def classify_chunk(params: Params, x: Array) -> tuple[Array, Array]:
         network = nnx.merge(graph, params)
         features = network.features(x / (levels - 1))

@@ -11,7 +11,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, Real
 
+from d3pm_jax.checks import AllowedRange
 from d3pm_jax.cpu.conv import conv, conv_of_flax
+
+# What networks are called with.
+CATEGORIES = AllowedRange(0, "K", "the network has K = {K} categories; give it more or fix the data")
+TIMES = AllowedRange(0, "max_time", "t counts from 1 to max_time = {max_time} of the network", open_low=True)
+LABELS = AllowedRange(0, "num_classes", "the network has num_classes = {num_classes}")
 
 Init = nnx.initializers.Initializer
 
@@ -146,6 +152,11 @@ class Style:
         """Makes a GroupNorm; eps is that of the style by default."""
         groups = self.groups
         if self.channels_per_group is not None:
+            if channels < self.channels_per_group:
+                raise ValueError(
+                    f"channels_per_group = {self.channels_per_group}, but a layer has {channels} channels: "
+                    f"make it smaller"
+                )
             groups = min(channels // self.channels_per_group, groups)
         if eps is None:
             eps = self.eps
@@ -227,6 +238,14 @@ def enlarge(x: Real[Array, "B h w c"], H: int, W: int) -> Real[Array, "B H W c"]
     h, w = x.shape[1:3]
     check_enlarges((h, w), (H, W))
     return jnp.repeat(jnp.repeat(x, H // h, axis=1), W // w, axis=2)
+
+
+def check_channels(xt: Array, channels: int) -> None:
+    """Raises ValueError unless the last axis of images is that of their channels."""
+    if xt.shape[-1] != channels:
+        raise ValueError(
+            f"xt has shape {xt.shape}, expected [B, H, W, {channels}]: its last axis is that of channels"
+        )
 
 
 def check_enlarges(size: tuple[int, ...], larger_size: tuple[int, ...]) -> None:

@@ -5,15 +5,17 @@ the output of a score on the simplex (Avdeyev et al. 2023): centred over the cat
 """
 
 from functools import partial
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, Real
 
+from d3pm_jax.checks import declared
+from d3pm_jax.checks.hints import NOT_EMPTY, Categories, Count, FloatType, Natural, Size, UnitInterval
 from d3pm_jax.models.backbone import Backbone
-from d3pm_jax.models.layers import Style, class_embedding
+from d3pm_jax.models.layers import CATEGORIES, LABELS, TIMES, Style, check_channels, class_embedding
 
 # The standard deviation of the random frequencies of time, as in the original.
 FOURIER_SCALE = 30.0
@@ -46,25 +48,26 @@ class ScoreNet(Backbone):
             the weights and never trained.
 
     Raises:
-        ValueError: a width is not divisible by groups or num_heads; attn holds no level; fewer than 2
-            weights.
+        ValueError: an argument is not what it may be; a width is not divisible by groups or num_heads; attn
+            holds no level; fewer than 2 weights.
     """
 
+    @declared()
     def __init__(
         self,
-        K: int,
-        channels: int,
-        max_time: int,
-        ch: int = 32,
-        ch_mult: tuple[int, ...] = (1, 2, 2),
-        attn: tuple[int, ...] = (1,),
-        num_res_blocks: int = 2,
-        dropout: float = 0.1,
+        K: Categories,
+        channels: Size,
+        max_time: Count,
+        ch: Size = 32,
+        ch_mult: Annotated[tuple[Size, ...], NOT_EMPTY] = (1, 2, 2),
+        attn: tuple[Natural, ...] = (1,),
+        num_res_blocks: Natural = 2,
+        dropout: UnitInterval = 0.1,
         time_dependent_weights: tuple[float, ...] | None = None,
-        groups: int = 32,
-        dtype: DTypeLike | None = None,
-        num_classes: int | None = None,
-        num_heads: int = 1,
+        groups: Size = 32,
+        dtype: FloatType = None,
+        num_classes: Count | None = None,
+        num_heads: Count = 1,
         *,
         remat: bool = False,
         rngs: nnx.Rngs,
@@ -77,6 +80,7 @@ class ScoreNet(Backbone):
             n = len(time_dependent_weights)
             raise ValueError(f"{n} time_dependent_weights: pass at least 2, or None for none")
         self.K = K
+        self.channels = channels
         self.max_time = max_time
         self.num_classes = num_classes
         self.time_dependent_weights = time_dependent_weights
@@ -115,6 +119,8 @@ class ScoreNet(Backbone):
             remat=remat,
         )
 
+    # The output has no names of places: a wrong category anywhere in an image marks all of its output.
+    @declared(xt=CATEGORIES, t=TIMES, label=LABELS)
     def __call__(
         self,
         xt: Int[Array, "B H W C"],
@@ -122,14 +128,16 @@ class ScoreNet(Backbone):
         *,
         label: Int[Array, " B"] | None = None,
         key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "B H W C K"]:
+    ) -> Float[Array, "B *S K"]:
         """Returns the logits for images x_t of some classes at step t, which may lie between two steps.
 
         With a key, dropout is on.
 
         Raises:
-            ValueError: there are labels but no num_classes.
+            ValueError: a category, step or label is out of range, where it is known: under `jit` the output
+                of such an example is NaN; channels are not last; there are labels but no num_classes.
         """
+        check_channels(xt, self.channels)
         cemb = class_embedding(self.class_emb, label, len(xt))
         # The frequencies are drawn once and saved with the weights, and never trained.
         frequencies = jax.lax.stop_gradient(self.frequencies[...])

@@ -10,7 +10,18 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Real
 
-from d3pm_jax.models.layers import apply_to_rows, at_least_float32, class_embedding, dropout, time_embedding
+from d3pm_jax.checks import at_least, declared
+from d3pm_jax.checks.hints import Categories, Count, FloatType, Size, UnitInterval
+from d3pm_jax.models.layers import (
+    CATEGORIES,
+    LABELS,
+    TIMES,
+    apply_to_rows,
+    at_least_float32,
+    class_embedding,
+    dropout,
+    time_embedding,
+)
 
 # Every norm adds this to the variance.
 EPS = 1e-6
@@ -40,32 +51,37 @@ class Transformer(nnx.Module):
         rngs: for the initial weights.
 
     Raises:
-        ValueError: the width does not divide into heads of an even width.
+        ValueError: an argument is not what it may be; the width does not divide into heads of an even width,
+            or is below 4 where the network is told t.
     """
 
+    @declared()
     def __init__(
         self,
-        K: int,
-        max_time: int,
-        width: int = 256,
-        num_layers: int = 6,
-        num_heads: int = 4,
-        mlp_ratio: int = 4,
-        dropout: float = 0.0,
+        K: Categories,
+        max_time: Count,
+        width: Size = 256,
+        num_layers: Size = 6,
+        num_heads: Size = 4,
+        mlp_ratio: Size = 4,
+        dropout: UnitInterval = 0.0,
         see_time: bool = True,
-        num_classes: int | None = None,
+        num_classes: Count | None = None,
         remat: bool = False,
-        dtype: DTypeLike | None = None,
+        dtype: FloatType = None,
         *,
         rngs: nnx.Rngs,
     ):
-        if num_heads < 1 or width % (2 * num_heads):
+        if width % (2 * num_heads):
             raise ValueError(
                 f"width = {width} does not divide into {num_heads} heads of an even width: change one"
             )
+        if see_time and width < 4:
+            raise ValueError(f"width = {width}: the embedding of time needs a width of at least 4")
         self.K = K
         self.width = width
         self.max_time = max_time
+        self.num_classes = num_classes
         self.num_layers = num_layers
         self.num_heads = num_heads
         self.dropout_rate = dropout
@@ -92,6 +108,8 @@ class Transformer(nnx.Module):
         self.modulation = Modulation(2, width, conditioned, None, rngs)
         self.head = nnx.Linear(width, K, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
 
+    # The output has no name of places: a wrong category anywhere in a sequence marks all of its output.
+    @declared(xt=CATEGORIES, t=TIMES, label=LABELS, weight=at_least(0))
     def __call__(
         self,
         xt: Int[Array, "B L"],
@@ -100,7 +118,7 @@ class Transformer(nnx.Module):
         label: Int[Array, " B"] | None = None,
         weight: Float[Array, "B L"] | None = None,
         key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "B L K"]:
+    ) -> Float[Array, "B *S K"]:
         """Returns the output of the network for sequences x_t of some classes at step t.
 
         Args:
@@ -111,7 +129,8 @@ class Transformer(nnx.Module):
             key: with a key, dropout is on.
 
         Raises:
-            ValueError: there are labels but no num_classes.
+            ValueError: a category, step, label or weight is out of range, where it is known: under `jit` the
+                output of such an example is NaN; there are labels but no num_classes.
         """
         condition = self._embed_condition(t, label)  # [B, width], or None
         graphdef, layers = nnx.split(self.layers)

@@ -1,13 +1,37 @@
 """Defines the U-Net of D3PM (appendix B.2; Ho et al. 2020), from categories to a vector for each pixel."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, Real
 
+from d3pm_jax.checks import FINITE, declared
+from d3pm_jax.checks.hints import (
+    LARGEST_SIZE,
+    NOT_EMPTY,
+    Categories,
+    Count,
+    Epsilon,
+    FloatType,
+    Interval,
+    Natural,
+    Size,
+    UnitInterval,
+)
 from d3pm_jax.models.backbone import Backbone, padded_size
-from d3pm_jax.models.layers import Style, check_enlarges, class_embedding, enlarge, time_embedding
+from d3pm_jax.models.layers import (
+    CATEGORIES,
+    LABELS,
+    TIMES,
+    Style,
+    check_channels,
+    check_enlarges,
+    class_embedding,
+    enlarge,
+    time_embedding,
+)
 
 
 class UNet(Backbone):
@@ -53,31 +77,33 @@ class UNet(Backbone):
         rngs: for the initial weights.
 
     Raises:
-        ValueError: a width is not divisible by groups or num_heads; ch is odd or below 4; input_range does
-            not grow; condition is neither a vector nor an image whose size divides `size`.
+        ValueError: an argument is not what it may be; a width is not divisible by groups or num_heads; ch is
+            odd or below 4; input_range does not grow; condition is neither a vector nor an image whose size
+            divides `size`.
     """
 
+    @declared()
     def __init__(
         self,
-        K: int,
-        channels: int,
-        size: int | tuple[int, int],
-        max_time: int,
-        ch: int = 128,
-        ch_mult: tuple[int, ...] = (1, 2, 2, 2),
-        num_res_blocks: int = 2,
-        attn_resolutions: tuple[int, ...] = (16,),
-        dropout: float = 0.1,
-        groups: int = 32,
+        K: Categories,
+        channels: Size,
+        size: Size | tuple[Size, Size],
+        max_time: Count,
+        ch: Size = 128,
+        ch_mult: Annotated[tuple[Size, ...], NOT_EMPTY] = (1, 2, 2, 2),
+        num_res_blocks: Natural = 2,
+        attn_resolutions: tuple[Size, ...] = (16,),
+        dropout: UnitInterval = 0.1,
+        groups: Size = 32,
         onehot_input: bool = False,
-        outputs: int | None = None,
-        num_classes: int | None = None,
-        dtype: DTypeLike | None = None,
-        num_heads: int = 1,
+        outputs: Size | None = None,
+        num_classes: Count | None = None,
+        dtype: FloatType = None,
+        num_heads: Count = 1,
         *,
-        channels_per_group: int | None = None,
-        attention_eps: float | None = None,
-        input_range: tuple[float, float] | None = None,
+        channels_per_group: Count | None = None,
+        attention_eps: Epsilon | None = None,
+        input_range: Interval | None = None,
         condition: tuple[int, ...] | None = None,
         remat: bool = False,
         rngs: nnx.Rngs,
@@ -89,6 +115,7 @@ class UNet(Backbone):
         if condition is not None:
             _check_condition_shape(condition, size)
         self.K = K
+        self.channels = channels
         self.ch = ch
         self.max_time = max_time
         self.onehot_input = onehot_input
@@ -152,21 +179,25 @@ class UNet(Backbone):
         else:
             self.condition = nnx.Linear(condition[0], 4 * ch, rngs=rngs)
 
+    # The output has no names of places: a wrong category anywhere in an image marks all of its output.
+    @declared(xt=CATEGORIES, t=TIMES, label=LABELS, condition=FINITE)
     def __call__(
         self,
         xt: Int[Array, "B H W C"],
-        t: Int[Array, " B"],
+        t: Real[Array, " B"],
         *,
         label: Int[Array, " B"] | None = None,
         condition: Real[Array, " B *D"] | None = None,
         key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "B H W C outputs"]:
+    ) -> Float[Array, "B *S outputs"]:
         """Returns the output of the network for images x_t of some classes at step t; a key turns dropout on.
 
         Raises:
-            ValueError: there are labels but no num_classes; the condition is not of the shape that the
-                network is for, is missing, or the network takes none.
+            ValueError: a category, step or label is out of range, where it is known: under `jit` the output
+                of such an example is NaN; channels are not last; there are labels but no num_classes; the
+                condition is not of the shape that the network is for, is missing, or the network takes none.
         """
+        check_channels(xt, self.channels)
         self._check_condition(condition, len(xt))
         temb = self.temb1(time_embedding(t, self.ch, self.max_time))  # [B, 4 ch]
         temb = self.temb2(nnx.swish(temb))
@@ -201,7 +232,7 @@ class UNet(Backbone):
 
 def _check_condition_shape(condition: tuple[int, ...], size: int | tuple[int, int]) -> None:
     """Raises ValueError unless it is the shape of a vector, or of an image that can be enlarged to size."""
-    if len(condition) not in (1, 3) or min(condition) < 1:
+    if len(condition) not in (1, 3) or min(condition) < 1 or max(condition) > LARGEST_SIZE:
         raise ValueError(
             f"condition = {condition}: it must be a vector (D,) or an image (h, w, c), of sizes of at least 1"
         )

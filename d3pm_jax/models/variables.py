@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Key
 
+from d3pm_jax.checks import bare
 from d3pm_jax.types import Params
 
 Variables = Any  # Params, or any pytree of parameters that no module of Flax made
@@ -73,7 +74,7 @@ class SplitModule(NamedTuple):
         What the call adds, such as intermediate values that it sows, is dropped.
         """
         module = self.merge(variables, key)
-        output = module(*args, **options)
+        output = bare(module)(*args, **options)
         _, buffers = split_variables(variables)
         if buffers is None:
             return output, None

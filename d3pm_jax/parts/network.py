@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Key
 
+from d3pm_jax.checks import bare
 from d3pm_jax.config import Config, Head, LogisticHead, Spec
 from d3pm_jax.data import Description
 from d3pm_jax.errors import locate_statement
@@ -95,7 +96,8 @@ def split_network(config: Config, description: Description, process: Process) ->
         weight: Array | None = None,
         condition: Array | None = None,
     ) -> Array:
-        output = module.merge(params, key)(xt, t, **choose_inputs(key, label, weight, condition))
+        call = bare(module.merge(params, key))
+        output = call(xt, t, **choose_inputs(key, label, weight, condition))
         return head.logits(output, xt, spec.K)  # [B, *S, K]
 
     def train_predict(

@@ -27,8 +27,12 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from d3pm_jax.checks import declared
+from d3pm_jax.checks.arrays import describe
+from d3pm_jax.checks.hints import Natural
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import write_text
 from d3pm_jax.machine.cluster import is_first
@@ -57,7 +61,8 @@ class Saver:
         keep: how many of the last ones; at least 1.
     """
 
-    def __init__(self, folder: Path, keep: int):
+    @declared()
+    def __init__(self, folder: Path, keep: Natural):
         self._folder = folder.absolute()
         self._keep = max(1, keep)
         self._checkpointer = ocp.StandardCheckpointer(
@@ -84,8 +89,10 @@ class Saver:
                 with suppress(Exception):
                     self._checkpointer.close()
 
-    def save(self, step: int, state: Any) -> None:
+    @declared()
+    def save(self, step: Natural, state: Any) -> None:
         """Starts to write the state of a step, a pytree of arrays, once the checkpoint before is written."""
+        _check_arrays("state", state)
         self.wait()
         self._folder.mkdir(parents=True, exist_ok=True)
         if is_first():
@@ -135,16 +142,31 @@ class Saver:
                 delete_checkpoint(self._folder / str(old_step))
 
 
-def save_checkpoint(folder: Path, step: int, state: Any, keep: int) -> None:
+@declared()
+def save_checkpoint(folder: Path, step: Natural, state: Any, keep: Natural) -> None:
     """Writes the state of a step to folder/step, then deletes all but the last `keep` checkpoints.
 
     Raises:
         OSError: it cannot be written; the checkpoints of before are kept.
     """
+    _check_arrays("state", state)
     with Saver(folder, keep) as saver:
         saver.save(step, state)
 
 
+def _check_arrays(name: str, tree: Any) -> None:
+    """Raises TypeError unless a pytree holds arrays of numbers or random keys, and nothing else."""
+    leaves = jax.tree.leaves(tree)
+    if not leaves:
+        raise TypeError(f"{name} is {describe(tree)}, which holds no arrays: pass the state of a training")
+    for leaf in leaves:
+        is_array = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+        kinds = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
+        if not is_array or not any(jnp.issubdtype(leaf.dtype, kind) for kind in kinds):
+            raise TypeError(f"{name} holds {describe(leaf)}, expected arrays: convert it by jnp.asarray")
+
+
+@declared()
 def delete_checkpoint(path: Path) -> None:
     """Deletes the folder of a checkpoint, finished or not; never what a link leads to."""
     if path.is_dir() and not path.is_symlink():
@@ -154,7 +176,8 @@ def delete_checkpoint(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def set_aside_later_steps(folder: Path, step: int) -> None:
+@declared()
+def set_aside_later_steps(folder: Path, step: Natural) -> None:
     """Renames the checkpoints of later steps to N.damaged, since a training goes on from this step.
 
     They were passed over as damaged. Under their names they would be taken for steps of the training that is
@@ -192,17 +215,20 @@ def _as_os_error(path: Path) -> Iterator[None]:
             logger.setLevel(level)
 
 
+@declared()
 def list_folders(folder: Path) -> list[Path]:
     """Lists the folders of checkpoints, finished or not: N, and N.orbax-checkpoint-tmp of Orbax."""
     return [path for path in folder.glob("*") if FOLDER.fullmatch(path.name)]
 
 
+@declared()
 def list_steps(folder: Path) -> list[int]:
     """Lists the finished checkpoints in a folder, in order."""
     finished = [path for path in list_folders(folder) if (path / MANIFEST).is_file()]
     return sorted(int(path.name) for path in finished if path.name.isdecimal())
 
 
+@declared()
 def find_newest_step(folder: Path) -> int:
     """Returns the last step whose checkpoint is whole, and says which damaged ones it passes over.
 
@@ -227,7 +253,8 @@ def find_newest_step(folder: Path) -> int:
     raise AssertionError("the oldest checkpoint is returned or raises")
 
 
-def check_checkpoint(folder: Path, step: int) -> None:
+@declared()
+def check_checkpoint(folder: Path, step: Natural) -> None:
     """Compares the files of a checkpoint with their hashes.
 
     Raises:
@@ -243,7 +270,8 @@ def check_checkpoint(folder: Path, step: int) -> None:
             raise UserError(f"{problem}: {_name_alternative(path)}") from error
 
 
-def restore_state(folder: Path, step: int, like: Any) -> Any:
+@declared()
+def restore_state(folder: Path, step: Natural, like: Any) -> Any:
     """Restores the state of a step, which `check_checkpoint` has found whole.
 
     Args:
@@ -255,6 +283,9 @@ def restore_state(folder: Path, step: int, like: Any) -> Any:
         CheckpointGone: a training has deleted it, also where that is while it is read.
         UserError: the arrays are not those of `like`.
     """
+    _check_arrays("like", like)
+    if not all(hasattr(x, "sharding") for x in jax.tree.leaves(like)):
+        raise TypeError("like holds arrays of NumPy, expected those of JAX: convert them by jnp.asarray")
     # The warnings of Orbax are of no use to a user, here and later on, so the level is not set back. Its
     # errors still appear. Only `_as_os_error` hides those too, within its block, as it raises them itself.
     logging.getLogger("absl").setLevel(logging.ERROR)

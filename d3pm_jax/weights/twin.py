@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 from flax import nnx
 
+from d3pm_jax.checks import declared
+from d3pm_jax.checks.arrays import describe
+from d3pm_jax.errors import one_line
 from d3pm_jax.files import parse_json, write_bytes
 from d3pm_jax.types import Params
 
@@ -66,10 +70,10 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
         Contiguous arrays by the twin's names: kernels as [out, in, H, W] or [out, in].
 
     Raises:
-        ValueError: two arrays would have one name.
+        TypeError, ValueError: params hold no arrays, or something else; two arrays would have one name.
     """
     tensors = {}
-    for leaf in _flatten(params):
+    for leaf in _flatten("params", params):
         arrays = _split_stacked(leaf, np.asarray(leaf.array))
         for name, array in zip(_list_names(leaf), arrays, strict=True):
             if name in tensors:
@@ -92,20 +96,45 @@ def from_torch(params: Params, state_dict: dict[str, np.ndarray]) -> Params:
         The parameters, with the dtypes of `params`.
 
     Raises:
-        ValueError: naming the tensors that are missing, left over or of another shape.
+        TypeError: params hold no arrays, or state_dict is no dict.
+        ValueError: naming the tensors that are missing, left over, of another shape, no real numbers or not
+            finite.
     """
-    _check_names(_dtype_by_name(params), state_dict)
+    leaves = _flatten("params", params)
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict is {describe(state_dict)}, expected a dict of NumPy arrays by name")
+    _check_names(_dtype_by_name(leaves), state_dict)
     converted = []
-    for leaf in _flatten(params):
+    for leaf in leaves:
         shape = leaf.array.shape
         if _is_stacked(leaf):
             shape = shape[1:]
-        arrays = [
-            _convert_tensor(leaf, name, np.asarray(state_dict[name]), shape) for name in _list_names(leaf)
-        ]
+        arrays = []
+        for name in _list_names(leaf):
+            tensor = _read_tensor(leaf, name, state_dict[name])
+            arrays.append(_convert_tensor(leaf, name, tensor, shape))
         array = np.stack(arrays) if _is_stacked(leaf) else arrays[0]
         converted.append(jax.numpy.asarray(array, leaf.array.dtype))
     return jax.tree.unflatten(jax.tree.structure(params), converted)
+
+
+def _read_tensor(leaf: _Leaf, name: str, tensor: Any) -> np.ndarray:
+    """Returns a tensor as an array of NumPy; raises ValueError where it is none of finite, real numbers."""
+    try:
+        array = np.asarray(tensor)
+    except (TypeError, ValueError, RuntimeError) as error:
+        # PyTorch has no array of a tensor that is on another device, or that has a gradient.
+        raise ValueError(
+            f"{name} is no array ({one_line(error)}): pass tensor.detach().cpu().numpy()"
+        ) from error
+    is_real = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
+    if not is_real and array.dtype != leaf.array.dtype:
+        raise ValueError(f"{name} is {describe(array)}, expected {leaf.array.dtype}: pass real numbers")
+    # A constant may be infinite, as a mask is that is added to logits.
+    is_trained = leaf.as_param or leaf.is_statistic
+    if is_trained and not np.isfinite(array).all():
+        raise ValueError(f"{name} has entries that are not finite: use other weights")
+    return array
 
 
 def _convert_tensor(leaf: _Leaf, name: str, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -119,6 +148,7 @@ def _convert_tensor(leaf: _Leaf, name: str, tensor: np.ndarray, shape: tuple[int
     return array
 
 
+@declared()
 def save(path: Path, params: Params, metadata: Mapping[str, str] | None = None) -> None:
     """Writes `to_torch(params)` to a safetensors file, for `safetensors.torch.load_file`, to the bit.
 
@@ -128,16 +158,24 @@ def save(path: Path, params: Params, metadata: Mapping[str, str] | None = None) 
         metadata: texts to keep beside the tensors, for `read_metadata`; a hash of all of it is added.
 
     Raises:
-        ValueError: two arrays would have one name.
+        TypeError, ValueError: an argument is not what it has to be; two arrays would have one name.
         OSError: it cannot be written.
     """
     tensors = to_torch(params)
+    if metadata is None:
+        metadata = {}
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata is {describe(metadata)}, expected a dict of texts")
+    for key, value in metadata.items():
+        if not (isinstance(key, str) and isinstance(value, str)):
+            raise TypeError(f"metadata has {key!r}: {value!r}, expected texts: write str(...)")
     # Loaders recognise tensors of PyTorch by "pt".
-    texts = {"format": "pt", **(metadata or {})}
+    texts = {"format": "pt", **metadata}
     digest = _digest(io.BytesIO(safetensors.numpy.save(tensors, texts)))
     write_bytes(path, safetensors.numpy.save(tensors, texts | {HASH: digest}))
 
 
+@declared()
 def load(path: Path, like: Params) -> Params:
     """Reads parameters like `like` from a file of `save` or `safetensors.torch.save_file`, to the bit.
 
@@ -154,7 +192,7 @@ def load(path: Path, like: Params) -> Params:
             would lose bits or invent them; or an entry is not finite.
         OSError: it cannot be read.
     """
-    dtypes = _dtype_by_name(like)
+    dtypes = _dtype_by_name(_flatten("like", like))
     with _opened(path) as file:
         _check_names(dtypes, file.keys())
         for name, dtype in dtypes.items():
@@ -162,16 +200,10 @@ def load(path: Path, like: Params) -> Params:
             if _DTYPES.get(stored) != dtype:
                 raise ValueError(f"{name} is {stored}, expected {dtype}: convert it before it is saved")
         tensors = {name: file.get_tensor(name) for name in dtypes}
-        # A constant may be infinite, as a mask is that is added to logits.
-        for leaf in _flatten(like):
-            if not leaf.as_param and not leaf.is_statistic:
-                continue
-            for name in _list_names(leaf):
-                if not np.isfinite(tensors[name]).all():
-                    raise ValueError(f"{name} has entries that are not finite: use other weights")
         return from_torch(like, tensors)
 
 
+@declared()
 def read_metadata(path: Path) -> dict[str, str]:
     """Reads the texts beside the tensors of a safetensors file.
 
@@ -235,8 +267,12 @@ def _shorten_list(names: list[str]) -> str:
     return f"{names[:3]} and {len(names) - 3} more"
 
 
-def _flatten(params: Params) -> list[_Leaf]:
-    """Lists the arrays of a model in the order of its leaves."""
+def _flatten(argument: str, params: Params) -> list[_Leaf]:
+    """Lists the arrays of a model in the order of its leaves.
+
+    Raises:
+        TypeError: there are none, or what is no array; it names the argument that the params are.
+    """
     # A variable of Flax is one leaf here: its class says what it is. Elsewhere all arrays are parameters.
     leaves = []
     is_state = isinstance(params, nnx.State)
@@ -251,6 +287,14 @@ def _flatten(params: Params) -> list[_Leaf]:
                 leaves.append(_Leaf([*keys, *_name_keys(inner)], array, as_param, is_statistic))
         else:
             leaves.append(_Leaf(keys, x, not is_state, False))
+    cure = "pass nnx.state(model, nnx.Not(nnx.RngState))"
+    if not leaves:
+        raise TypeError(f"{argument} is {describe(params)}, which holds no arrays: {cure}")
+    for leaf in leaves:
+        if not leaf.keys:
+            raise TypeError(f"{argument} is {describe(params)}, expected a tree of arrays: {cure}")
+        if not hasattr(leaf.array, "dtype"):
+            raise TypeError(f"{argument} holds {describe(leaf.array)}, expected arrays: {cure}")
     return leaves
 
 
@@ -259,9 +303,13 @@ def _name_keys(path: tuple) -> list[str]:
     return [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
 
 
-def _dtype_by_name(params: Params) -> dict[str, str]:
+def _dtype_by_name(leaves: list[_Leaf]) -> dict[str, str]:
     """Returns the types of the arrays by the twin's names."""
-    return {name: str(leaf.array.dtype) for leaf in _flatten(params) for name in _list_names(leaf)}
+    dtypes = {}
+    for leaf in leaves:
+        for name in _list_names(leaf):
+            dtypes[name] = str(leaf.array.dtype)
+    return dtypes
 
 
 def _list_names(leaf: _Leaf) -> list[str]:

@@ -1,0 +1,80 @@
+"""What builds networks and reads data, weights and checkpoints is checked as kernels are."""
+
+import collections
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import d3pm_jax as d3pm
+from d3pm_jax import data
+from d3pm_jax.models import Transformer, UNet
+from tests.checks import constructors
+
+
+def count(results):
+    outcomes = list(results)
+    assert not [x for x in outcomes if x[0] in constructors.DEFECTS]
+    return collections.Counter(kind for kind, _, _ in outcomes)
+
+
+def test_every_argument_of_every_constructor_is_checked(tmp_path: Path):
+    assert count(constructors.constructed(tmp_path, skips_right=True))["clear"] > 2000
+
+
+def test_networks_refuse_inputs_of_other_shapes_and_types():
+    assert count(constructors.called())["clear"] > 300
+    assert count(constructors.called_under_jit(runs=False))["clear"] > 50
+
+
+@pytest.mark.slow
+def test_the_whole_table_without_the_checks_of_these_tests():
+    """As users have it: in a process of its own."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.checks.constructors"], capture_output=True, text=True, check=True
+    )
+    lines = run.stdout.strip().splitlines()
+    titles = [line.split(":")[0] for line in lines]
+    assert titles == ["constructors", "networks, eager", "networks, jit"], run.stdout
+    assert all(line.endswith(", 0 unclear, 0 silent, 0 NaN") for line in lines), run.stdout
+
+
+def test_numbers_of_numpy_and_lists_are_taken_as_those_of_python():
+    network = nnx.eval_shape(
+        lambda: UNet(
+            np.int64(5),
+            jnp.asarray(1),
+            [8, 8],
+            np.int32(10),
+            ch=np.int64(4),
+            ch_mult=[1, 2],
+            attn_resolutions=np.array([4]),
+            dropout=np.float32(0.5),
+            groups=2,
+            rngs=nnx.Rngs(0),
+        )
+    )
+    assert [len(stage.attns) for stage in network.down] == [0, 2]
+    assert type(network.K) is int
+    description = data.Description(np.array([3]), np.int64(4), symbols=("a", "b", "c", "d"))
+    assert description == data.Description((3,), 4, symbols=("a", "b", "c", "d"))
+
+
+def test_a_program_of_the_library_has_no_marks_of_its_networks():
+    """A bound calls a network with draws, which are categories."""
+    build = constructors.TRANSFORMER | {"K": 3, "rngs": nnx.Rngs(0)}
+    network = constructors.with_zeros(lambda: Transformer(**build))
+    process = d3pm.uniform(d3pm.reciprocal(4), 3)
+
+    def bound(denoise, x0):
+        return d3pm.all_t_bound(denoise, process, x0, lambda t: jnp.full(x0.shape, 0.5)).total
+
+    x0 = jnp.zeros((2, 4), jnp.int32)
+    direct = jax.make_jaxpr(lambda x0: bound(network, x0))(x0)
+    with_marks = jax.make_jaxpr(lambda x0: bound(lambda xt, t: network(xt, t), x0))(x0)
+    assert len(str(direct)) < len(str(with_marks))
