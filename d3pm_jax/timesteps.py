@@ -103,24 +103,25 @@ class LossHistory(NamedTuple):
         return np.size(self.counts)
 
 
+ENTRIES_OF_HISTORY = {"mean_square": jnp.floating, "counts": jnp.integer}
+
+
 def _check_history(history: LossHistory) -> None:
     """Raises TypeError or ValueError unless a history holds two arrays [T] that there may be."""
-    for name, array, kind in (
-        ("mean_square", history.mean_square, jnp.floating),
-        ("counts", history.counts, jnp.integer),
-    ):
+    for name, array in history._asdict().items():
+        kind = ENTRIES_OF_HISTORY[name]
         if not isinstance(array, jax.Array | np.ndarray) or not jnp.issubdtype(array.dtype, kind):
             raise TypeError(
-                f"{name} of history is {describe(array)}, expected an array of {kind.__name__} [T]: begin "
-                f"with empty_history(T)"
+                f"{name} of history is {describe(array)}, expected an array [T] of another type: begin with "
+                f"empty_history(T)"
             )
-    shapes = (history.mean_square.shape, history.counts.shape)
-    if shapes[0] != shapes[1] or len(shapes[0]) != 1 or not history.T:
+    shape = history.mean_square.shape
+    if history.counts.shape != shape or len(shape) != 1 or not history.T:
         raise ValueError(
-            f"history has mean_square of shape {shapes[0]} and counts of shape {shapes[1]}, expected [T] for "
-            f"both"
+            f"history has mean_square of shape {shape} and counts of shape {history.counts.shape}, expected "
+            f"[T] for both"
         )
-    for name, array in (("mean_square", history.mean_square), ("counts", history.counts)):
+    for name, array in history._asdict().items():
         if not isinstance(array, jax.core.Tracer) and getattr(array, "is_fully_addressable", True):
             check_range(f"{name} of history", array, at_least(0), {})
 

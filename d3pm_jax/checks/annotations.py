@@ -184,7 +184,7 @@ def _check_numbers(name: str, x: Any) -> Any:
 
 
 def _check_iterable(name: str, x: Any, expected: str) -> Any:
-    if isinstance(x, str | dict) or not hasattr(x, "__iter__"):
+    if isinstance(x, str | dict | type) or not hasattr(x, "__iter__"):
         raise TypeError(f"{name} is {describe(x)}, expected {expected}")
     return x
 

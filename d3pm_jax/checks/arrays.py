@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from d3pm_jax.errors import one_line
+
 
 def real_array(name: str, x: Any) -> np.ndarray:
     """Returns x as float64. Raises TypeError unless it is an array, or lists, of real numbers."""
@@ -41,5 +43,14 @@ def describe(x: Any) -> str:
     if hasattr(x, "dtype"):
         return f"of dtype {x.dtype}, shape {getattr(x, 'shape', ())}"
     if x is None or isinstance(x, bool | int | float | complex | str):
-        return repr(x)[:60]
+        return shorten_value(x)
     return f"a {type(x).__name__}"
+
+
+def shorten_value(value: Any) -> str:
+    """Returns the repr of a value in at most 80 characters."""
+    try:
+        return one_line(repr(value), 80)
+    except ValueError:
+        # Python refuses to print an int of more than some thousand digits.
+        return "a whole number of very many digits"

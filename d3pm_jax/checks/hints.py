@@ -16,8 +16,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from d3pm_jax.checks.arrays import describe
-from d3pm_jax.errors import one_line
+from d3pm_jax.checks.arrays import describe, shorten_value
 
 # The library counts in int32.
 LARGEST_INT = 2**31 - 1
@@ -73,6 +72,9 @@ def _is_path(value: Any) -> bool:
 def _is_float_type(value: Any) -> bool:
     if value is None:
         return True
+    # NumPy would read many other values as types with fields.
+    if not isinstance(value, str | type | np.dtype) and not hasattr(value, "dtype"):
+        return False
     try:
         return jnp.issubdtype(jnp.dtype(value), jnp.floating)
     except (TypeError, ValueError):
@@ -116,15 +118,6 @@ def _to_plain(value: Any) -> Any:
 def is_restricted(hint: Any) -> bool:
     """Says whether an annotation, or a part of it, restricts the values of a type."""
     return any(isinstance(part, Allowed) or is_restricted(part) for part in get_args(hint))
-
-
-def shorten_value(value: Any) -> str:
-    """Returns the repr of a value in at most 80 characters."""
-    try:
-        return one_line(repr(value), 80)
-    except ValueError:
-        # Python refuses to print an int of more than some thousand digits.
-        return "a whole number of very many digits"
 
 
 def matches_hint(value: Any, hint: Any) -> bool:

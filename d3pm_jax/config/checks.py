@@ -8,6 +8,7 @@ import dataclasses
 import functools
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from d3pm_jax.checks.arrays import shorten_value
 from d3pm_jax.checks.former import cure_for_choice
 from d3pm_jax.checks.hints import (
     LARGEST_INT as LARGEST_INT,
@@ -32,7 +33,6 @@ from d3pm_jax.checks.hints import (
     is_finite,
     matches_hint as matches_hint,
     name_conversion,
-    shorten_value,
 )
 from d3pm_jax.errors import UserError
 

@@ -98,6 +98,7 @@ def check_batch_size(source: Source, batch_size: Size) -> None:
         )
 
 
+@declared()
 def read_all(
     source: Source,
     num_categories: Categories,

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Integer
 
+from d3pm_jax.checks.arrays import shorten_value
 from d3pm_jax.checks.hints import LARGEST_INT, LARGEST_SIZE, NonEmptyStr, check_value
 from d3pm_jax.data.tokenizers import join_symbols
 from d3pm_jax.errors import UserError, as_user_error
@@ -49,9 +50,14 @@ class Description:
         if not self.shape or min(self.shape) < 1 or max(self.shape) > LARGEST_SIZE:
             raise UserError(f"shape = {self.shape}: it must hold sizes of at least 1, at most {LARGEST_SIZE}")
         if not 2 <= self.categories <= LARGEST_SIZE:
-            raise UserError(f"categories = {self.categories}: it must be at least 2, at most {LARGEST_SIZE}")
+            raise UserError(
+                f"categories = {shorten_value(self.categories)}: it must be at least 2, at most "
+                f"{LARGEST_SIZE}"
+            )
         if self.classes is not None and not 1 <= self.classes <= LARGEST_INT:
-            raise UserError(f"classes = {self.classes}: it must be at least 1, at most {LARGEST_INT}")
+            raise UserError(
+                f"classes = {shorten_value(self.classes)}: it must be at least 1, at most {LARGEST_INT}"
+            )
         if self.condition is not None and not _is_shape(self.condition):
             raise UserError(
                 f"condition = {self.condition}: it must be a tuple of sizes of at least 1, as (3,)"

@@ -16,12 +16,13 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from d3pm_jax.checks import declared
-from d3pm_jax.checks.hints import FilePath, NonEmptyStr, Size
+from d3pm_jax.checks.arrays import shorten_value
+from d3pm_jax.checks.hints import NOT_EMPTY, FilePath, NonEmptyStr, Size
 from d3pm_jax.data.description import Description
 from d3pm_jax.data.source import DatasetError, Source, check_source
 from d3pm_jax.errors import one_line
@@ -60,12 +61,14 @@ class ImageSource:
         self,
         records: Source,
         keys: dict[str, str],
-        shape: tuple[Size, ...],
+        shape: Annotated[tuple[Size, ...], NOT_EMPTY],
         name: NonEmptyStr = "the data set",
     ) -> None:
         check_source("records", records)
         if not isinstance(keys, dict) or "x" not in keys:
-            raise ValueError(f'keys = {keys!r}: they are a dict with the name of the feature of "x"')
+            raise ValueError(
+                f'keys = {shorten_value(keys)}: it must be a dict with the name of the feature of "x"'
+            )
 
         def read(index: int) -> dict[str, Any]:
             try:

@@ -23,6 +23,15 @@ class DatasetError(UserError):
     """A data set cannot be used; the message is one line that names the cause and the cure."""
 
 
+@runtime_checkable
+class Source(Protocol):
+    """Gives random access to examples: {"x": integers [*S]}, and if any "label", "weight", "condition"."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
 class Part:
     """Source of the examples start, .., stop - 1 of another source.
 
@@ -31,7 +40,7 @@ class Part:
     """
 
     @declared()
-    def __init__(self, source: "Source", start: Natural, stop: Natural) -> None:
+    def __init__(self, source: Source, start: Natural, stop: Natural) -> None:
         check_source("source", source)
         if not start <= stop <= len(source):
             raise ValueError(
@@ -46,15 +55,6 @@ class Part:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._source[self._range[index]]
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Gives random access to examples: {"x": integers [*S]}, and if any "label", "weight", "condition"."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
 def check_source(name: str, source: Any) -> None:

@@ -110,8 +110,6 @@ class UNet(Backbone):
     ):
         if ch < 4 or ch % 2:
             raise ValueError(f"ch = {ch}: the time embedding needs an even width of at least 4")
-        if input_range is not None and not input_range[0] < input_range[1]:
-            raise ValueError(f"input_range = {input_range}: the first number must be less than the second")
         if condition is not None:
             _check_condition_shape(condition, size)
         self.K = K

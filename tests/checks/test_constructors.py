@@ -12,14 +12,16 @@ import pytest
 from flax import nnx
 
 import d3pm_jax as d3pm
-from d3pm_jax import data
 from d3pm_jax.models import Transformer, UNet
 from tests.checks import constructors
 
 
 def count(results):
-    outcomes = list(results)
-    assert not [x for x in outcomes if x[0] in constructors.DEFECTS]
+    with jax.debug_key_reuse(False):  # the table has one key
+        outcomes = list(results)
+    # What the checks of types of these tests refuse before us is left to the whole table.
+    defects = [x for x in outcomes if x[0] in constructors.DEFECTS and not x[2].startswith("TypeCheckError")]
+    assert not defects, "\n".join(map(str, defects))
     return collections.Counter(kind for kind, _, _ in outcomes)
 
 
@@ -45,10 +47,11 @@ def test_the_whole_table_without_the_checks_of_these_tests():
 
 
 def test_numbers_of_numpy_and_lists_are_taken_as_those_of_python():
+    channels = jnp.asarray(1)
     network = nnx.eval_shape(
         lambda: UNet(
             np.int64(5),
-            jnp.asarray(1),
+            channels,
             [8, 8],
             np.int32(10),
             ch=np.int64(4),
@@ -61,18 +64,15 @@ def test_numbers_of_numpy_and_lists_are_taken_as_those_of_python():
     )
     assert [len(stage.attns) for stage in network.down] == [0, 2]
     assert type(network.K) is int
-    description = data.Description(np.array([3]), np.int64(4), symbols=("a", "b", "c", "d"))
-    assert description == data.Description((3,), 4, symbols=("a", "b", "c", "d"))
 
 
 def test_a_program_of_the_library_has_no_marks_of_its_networks():
     """A bound calls a network with draws, which are categories."""
-    build = constructors.TRANSFORMER | {"K": 3, "rngs": nnx.Rngs(0)}
-    network = constructors.with_zeros(lambda: Transformer(**build))
+    network = constructors.with_zeros(Transformer, constructors.TRANSFORMER | {"K": 3})
     process = d3pm.uniform(d3pm.reciprocal(4), 3)
 
     def bound(denoise, x0):
-        return d3pm.all_t_bound(denoise, process, x0, lambda t: jnp.full(x0.shape, 0.5)).total
+        return d3pm.all_t_bound(denoise, process, x0, lambda t: jnp.full(x0.shape, 0.5)).steps
 
     x0 = jnp.zeros((2, 4), jnp.int32)
     direct = jax.make_jaxpr(lambda x0: bound(network, x0))(x0)
