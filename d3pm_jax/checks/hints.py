@@ -82,7 +82,7 @@ def _is_float_type(value: Any) -> bool:
 
 
 # A name in the file system.
-FilePath = Annotated[Any, Allowed("a path, as a text or a pathlib.Path", _is_path)]
+AnyPath = Annotated[Any, Allowed("a path, as a text or a pathlib.Path", _is_path)]
 # The type that layers compute in.
 FloatType = Annotated[Any, Allowed("a type of floats, such as jnp.bfloat16, or None", _is_float_type)]
 

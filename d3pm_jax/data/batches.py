@@ -3,13 +3,13 @@
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Int, Int32
 
 from d3pm_jax.checks import declared
-from d3pm_jax.checks.hints import Categories, Count, Natural, Seed, Size
+from d3pm_jax.checks.hints import Count, Natural, Seed, Size, integers_from
 from d3pm_jax.data.conditions import convert_conditions
 from d3pm_jax.data.description import Description
 from d3pm_jax.data.source import DatasetError, Source, check_example, check_source
@@ -24,8 +24,8 @@ def train_batches(
     source: Source,
     batch_size: Size,
     seed: Seed,
-    num_categories: Categories,
-    start: Natural = 0,
+    num_categories: Size,
+    start: Annotated[int, integers_from(0, 2**60)] = 0,
     random_map: RandomMap | None = None,
     description: Description | None = None,
     part: Natural = 0,
@@ -101,7 +101,7 @@ def check_batch_size(source: Source, batch_size: Size) -> None:
 @declared()
 def read_all(
     source: Source,
-    num_categories: Categories,
+    num_categories: Size,
     limit: int | None = None,
     description: Description | None = None,
 ) -> tuple[Int32[np.ndarray, "N ..."], Int32[np.ndarray, " N"] | None]:
@@ -126,7 +126,7 @@ def read_all(
 @declared()
 def read_batch(
     source: Source,
-    num_categories: Categories,
+    num_categories: Size,
     limit: int | None = None,
     description: Description | None = None,
 ) -> Batch:
@@ -152,7 +152,7 @@ def read_batch(
 
 
 @declared()
-def count_categories(source: Source, num_categories: Categories) -> Int[np.ndarray, " K"]:
+def count_categories(source: Source, num_categories: Size) -> Int[np.ndarray, " K"]:
     """Counts how often each category occurs in all examples, without elements of weight 0.
 
     Raises:

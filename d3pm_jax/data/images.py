@@ -22,7 +22,7 @@ import numpy as np
 
 from d3pm_jax.checks import declared
 from d3pm_jax.checks.arrays import shorten_value
-from d3pm_jax.checks.hints import NOT_EMPTY, FilePath, NonEmptyStr, Size
+from d3pm_jax.checks.hints import NOT_EMPTY, AnyPath, NonEmptyStr, Size
 from d3pm_jax.data.description import Description
 from d3pm_jax.data.source import DatasetError, Source, check_source
 from d3pm_jax.errors import one_line
@@ -92,7 +92,7 @@ class ImageSource:
 
 
 @declared()
-def open_split(name: NonEmptyStr, split: NonEmptyStr, data_dir: FilePath | None = None) -> ImageSource:
+def open_split(name: str, split: str, data_dir: AnyPath | None = None) -> ImageSource:
     """Opens a split of a data set; prepares the data set first, with a line to stderr, if it is not on disk.
 
     Args:
@@ -122,7 +122,7 @@ def open_split(name: NonEmptyStr, split: NonEmptyStr, data_dir: FilePath | None 
 
 
 @declared()
-def describe_data_set(name: NonEmptyStr, data_dir: FilePath | None = None) -> Description:
+def describe_data_set(name: str, data_dir: AnyPath | None = None) -> Description:
     """Describes a data set by its TFDS builder, without opening it.
 
     Args:

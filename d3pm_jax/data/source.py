@@ -12,7 +12,7 @@ import numpy as np
 
 from d3pm_jax.checks import declared
 from d3pm_jax.checks.arrays import describe
-from d3pm_jax.checks.hints import FilePath, Natural, NonEmptyStr
+from d3pm_jax.checks.hints import AnyPath, Natural, NonEmptyStr
 from d3pm_jax.errors import UserError, one_line
 
 # The code of a type in the header of an idx file.
@@ -136,7 +136,7 @@ class ArraySource:
 
 
 @declared()
-def open_npy(path: FilePath) -> np.ndarray:
+def open_npy(path: AnyPath) -> np.ndarray:
     """Maps an .npy file into memory.
 
     Raises:
@@ -152,7 +152,7 @@ def open_npy(path: FilePath) -> np.ndarray:
         raise DatasetError(f"{path} cannot be read as .npy ({cause}): write it with numpy.save") from error
 
 
-def find_idx(folder: FilePath, name: str) -> Path:
+def find_idx(folder: AnyPath, name: str) -> Path:
     """Returns the path of an idx file, or where there is none of its compressed form, NAME.gz.
 
     Raises:
@@ -168,7 +168,7 @@ def find_idx(folder: FilePath, name: str) -> Path:
 
 
 @declared()
-def read_idx(folder: FilePath, name: NonEmptyStr) -> np.ndarray:
+def read_idx(folder: AnyPath, name: NonEmptyStr) -> np.ndarray:
     """Reads the array uint8 of an idx file, compressed (name.gz) or not.
 
     Raises:

@@ -61,6 +61,7 @@ RIGHT = {
     "count": (),
     "count or None": ("None",),
     "from 0": ("0",),
+    "far from 0": ("0", "2**32"),
     "limit": ("None", "2**32", "10**5000"),  # as many as there are
     "rate": ("0",),
     "flag": ("True",),
@@ -179,7 +180,7 @@ def data_functions() -> Iterator[Call]:
         "batch_size": "count",
         "seed": "from 0",
         "num_categories": "count",
-        "start": "from 0",
+        "start": "far from 0",
         "random_map": "other or None",
         "description": "other or None",
         "part": "from 0",
