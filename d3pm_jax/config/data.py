@@ -349,7 +349,7 @@ class Arrays(Grey):
     def hash_split(self, split: str) -> str | None:
         x_file, labels_file, conditions_file = self._files(split)
         # Numbers are hashed in the smallest type that holds those that are allowed, however they are stored.
-        x_type = np.min_scalar_type(self.categories - 1).name
+        x_hash = _hash_npy(x_file, np.min_scalar_type(self.categories - 1).name)
         labels_hash = None
         conditions_hash = None
         if labels_file is not None:
@@ -357,7 +357,7 @@ class Arrays(Grey):
         if conditions_file is not None:
             _, condition_type = _describe_conditions(conditions_file)
             conditions_hash = _hash_npy(conditions_file, condition_type)
-        return _hash_parts(_hash_npy(x_file, x_type), labels_hash, conditions_hash)
+        return _hash_parts(x_hash, labels_hash, conditions_hash)
 
     def _files(self, split: str) -> tuple[str, str | None, str | None]:
         """Returns the files of a split: x, labels and conditions."""

@@ -240,7 +240,7 @@ def warn_of_free_mask(parts: Parts) -> None:
     """Prints a line where the network may predict an extra mask, for a run that goes on or is opened."""
     warning = describe_free_mask(parts)
     if warning is not None and cluster.is_first():
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {warning} in a new run", file=sys.stderr)
 
 
 def describe_free_mask(parts: Parts) -> str | None:
@@ -260,7 +260,7 @@ def describe_free_mask(parts: Parts) -> str | None:
         cure = f"process.K = {mask + 1} and {cure}"
     return (
         f"category {mask} is a mask that the data, of {parts.description.categories} categories, never has, "
-        f"but head.forbid = {head.forbid}, so that samples may hold it: set {cure}, in a new run"
+        f"but head.forbid = {head.forbid}, so that samples may hold it: set {cure}"
     )
 
 
