@@ -9,6 +9,7 @@ from d3pm_jax.cli import arguments, reading
 from d3pm_jax.cli.export_weights import SUFFIX
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import Count
+from d3pm_jax.config.data import describe_data
 from d3pm_jax.contrib import checkpoints, foreign
 from d3pm_jax.contrib.layout import Foreign, ImportOptions
 from d3pm_jax.errors import UserError, one_line
@@ -135,7 +136,7 @@ def _write_run(
     command: ImportCommand, file: Path, folder: Path, config: Config, config_path: Path | None
 ) -> None:
     """Begins a run from the weights, and writes them."""
-    description = config.data.describe()
+    description = describe_data(config.data)
     config = build.fill_in(config, description)
     checkpoint, _ = _read_network(command, file, config, config_path)
     if command.size is not None:

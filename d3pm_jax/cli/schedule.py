@@ -9,6 +9,7 @@ import numpy as np
 from d3pm_jax import losses, show
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, from_data
+from d3pm_jax.config.data import describe_data
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.process_effect import find_half_life, spread_categories
 from d3pm_jax.likelihood import bits_per_dim
@@ -109,7 +110,7 @@ def _build_process(command: ScheduleCommand, path: Path | None, words: list[str]
     if command.out.suffix != ".png":
         raise UserError(f"--out {command.out}: the picture is a PNG, name it FILE.png")
     if from_data.needs_data(config):
-        config = fill_in(config, config.data.describe())
+        config = fill_in(config, describe_data(config.data))
     try:
         process = config.process.build()
         check_elementwise(process, "d3pm schedule shows")

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, io as config_io
+from d3pm_jax.config.data import describe_data
 from d3pm_jax.config.model import features
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import cost, loop, metrics, sinks
@@ -118,7 +119,7 @@ def _set_up(command: TrainCommand, config: Config) -> None:
     # This is a function, as describing the data may compute, which has to wait until the devices are set.
     def features_of_batch() -> int:
         with loop.explain_missing_data(config, command.workdir if command.resume else None):
-            description = config.data.describe()
+            description = describe_data(config.data)
         return batch_size * math.prod(description.shape) * features(config.model)
 
     # `set_up` takes a function that returns the heartbeat, as other commands read it from the folder of a

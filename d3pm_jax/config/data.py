@@ -30,7 +30,7 @@ from d3pm_jax.data.digests import hash_array, hash_file, join_hashes
 from d3pm_jax.data.prepared import Corpus, prepare_corpus
 from d3pm_jax.data.source import find_idx, read_idx
 from d3pm_jax.data.windows import Overlapping, Padded, Windows, random_window
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, locate_statement
 
 if TYPE_CHECKING:
     from d3pm_jax.kinds import Kind
@@ -94,6 +94,20 @@ class Data(CheckedPart):
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Changes a training example at random; the state of rng depends on (seed, step, index) alone."""
         return example
+
+
+def describe_data(data: Data) -> Description:
+    """Returns the description of a data set, and checks that it is one.
+
+    Raises:
+        UserError: `describe` returns something else, or the data cannot be read.
+    """
+    description = data.describe()
+    if not isinstance(description, Description):
+        place = locate_statement(data.describe, "return")
+        kind = type(description).__name__
+        raise UserError(f"{place}: describe returns {kind}: return Description(shape, categories)")
+    return description
 
 
 @dataclasses.dataclass(frozen=True)

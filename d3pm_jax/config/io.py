@@ -40,6 +40,8 @@ def read_config_file(path: Path) -> Config:
         UserError: no such file, or it does not define get_config() -> Config.
     """
     module = load_module(path)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} defines no get_config(): write that function, which returns a Config")
     try:
         config = module.get_config()
     except Exception as error:

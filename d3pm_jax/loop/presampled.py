@@ -15,6 +15,7 @@ import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from d3pm_jax.config import Config, io as config_io
+from d3pm_jax.config.data import describe_data
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import parse_json, replacing
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
@@ -72,7 +73,7 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> int
         UserError: the noise cannot be drawn in advance, or not be written.
     """
     use_all_cores(config.train.batch_size)
-    description = config.data.describe()
+    description = describe_data(config.data)
     mesh = mesh_of(config.mesh.fsdp, asked=False)
     parts = build(fill_in(config, description), description, mesh=mesh)
     check_batch(parts.mesh, config.train.batch_size)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from d3pm_jax.config import Config
+from d3pm_jax.config.data import describe_data
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.machine import cluster
@@ -86,7 +87,7 @@ def import_weights(
     workdir = Path(workdir)
     run_folder.check_empty(workdir)
     use_all_cores(1)
-    description = description or config.data.describe()
+    description = description or describe_data(config.data)
     mesh = mesh_of(config.mesh.fsdp, asked=False)
     parts = build.build(build.fill_in(config, description), description, mesh=mesh)
     with as_user_error():

@@ -11,7 +11,7 @@ import numpy as np
 
 from d3pm_jax import likelihood
 from d3pm_jax.config import Config, from_data
-from d3pm_jax.config.data import move_data
+from d3pm_jax.config.data import describe_data, move_data
 from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
@@ -264,7 +264,7 @@ def open_run(
     if description is None:
         if data_dir is None:
             config.data.check_kept()
-        description = config.data.describe()
+        description = describe_data(config.data)
     parts = build.build(config, description, steps, mesh_of(config.mesh.fsdp, asked=False))
     build.warn_of_free_mask(parts)
     return Run(workdir, build.restore_state(workdir, parts, step))

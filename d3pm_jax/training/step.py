@@ -7,12 +7,14 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from d3pm_jax.checks import values_in_range
+from d3pm_jax.errors import UserError, locate_statement
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.models.variables import merge_variables, split_variables
 from d3pm_jax.processes import Process
@@ -306,6 +308,9 @@ def batch_loss(
     x0 = batch["x"]  # int32 [B, *S]
     weight = batch.get("weight")  # [B, *S], or None where every element counts once
     xt = objective.draw(process, x0, t, u)  # int32 [B, *S]
+    if np.shape(xt) != x0.shape:
+        place = locate_statement(objective.draw, "return")
+        raise UserError(f"{place}: draw returns {list(np.shape(xt))}: return x_t {list(x0.shape)}, like x_0")
 
     # Whole steps are numbered from 1. The network sees process.time of them: a respaced process shows the
     # network the step numbers of the original. Real times are passed on as they are.
@@ -317,7 +322,11 @@ def batch_loss(
     extra_inputs = {name: batch[name] for name in ("label", "weight", "condition") if name in batch}
     variables = merge_variables(params, buffers)
     logits, new_buffers = train_predict(variables, xt, time, key, **extra_inputs)  # [B, *S, K]
-    loss, kl, ce = objective.terms(process, logits, x0, xt, t, p_t)  # each [B, *S]
+    terms = objective.terms(process, logits, x0, xt, t, p_t)
+    if not isinstance(terms, tuple) or [np.shape(term) for term in terms] != [x0.shape] * 3:
+        place = locate_statement(objective.terms, "return")
+        raise UserError(f"{place}: terms has to return Terms(loss, kl, ce), each of shape {list(x0.shape)}")
+    loss, kl, ce = terms  # each [B, *S]
 
     # The loss is already divided by T p_t, as an estimate of the mean over t has to be; kl and ce are what
     # the network did at the t that were drawn, and are brought to the same mean here.

@@ -148,6 +148,12 @@ REFUSED = {
         "def __call__(self, xt, *, key=None):",
         r"the network is called as f\(xt, t, key=key\): too many positional arguments; write f",
     ),
+    "no description": (
+        "return Description((6,), 3)",
+        "return (6,), 3",
+        "return (6,), 3",
+        r"describe returns tuple: return Description\(shape, categories\)",
+    ),
     "a method of another call": (
         "def build(self, spec, rngs):",
         "def build(self, spec):",
@@ -178,23 +184,30 @@ def test_the_statement_comes_first_and_then_what_is_wrong(case, tmp_path, capsys
 
 
 @pytest.mark.slow
-def test_an_error_in_training_is_found_behind_frames_of_jax_and_of_grain(tmp_path, capsys):
+def test_errors_in_training_are_found_behind_frames_of_jax_and_of_grain(tmp_path, capsys):
+    method_of_loss = "class Loss(config.HybridLoss):\n    def terms(self, process, logits, x0, xt, t, p_t):\n"
     cases = {
-        "return logits @ x0": (
-            "class Loss(config.HybridLoss):\n    pass",
-            "class Loss(config.HybridLoss):\n    def terms(self, process, logits, x0, xt, t, p_t):\n"
-            "        return logits @ x0",
+        "return logits @ x0": ("TypeError: .*3", "class Loss(config.HybridLoss):\n", method_of_loss),
+        "return logits.sum()": (
+            r"terms has to return Terms\(loss, kl, ce\), each of shape \[8, 6\]",
+            "class Loss(config.HybridLoss):\n",
+            method_of_loss,
+        ),
+        "return x0[:, :2]": (
+            r"draw returns \[8, 2\]: return x_t \[8, 6\], like x_0",
+            "class Loss(config.HybridLoss):\n",
+            "class Loss(config.HybridLoss):\n    def draw(self, process, x0, t, u):\n",
         ),
         "return example['y']": (
-            "class Letters(config.Data):",
-            "class Letters(config.Data):\n    def random_map(self, example, rng):\n"
-            "        return example['y']",
+            "KeyError",
+            "class Letters(config.Data):\n",
+            "class Letters(config.Data):\n    def random_map(self, example, rng):\n",
         ),
     }
-    for number, (statement, (old, new)) in enumerate(cases.items()):
-        path = write_file(tmp_path, old, new)
+    for number, (statement, (expected, old, new)) in enumerate(cases.items()):
+        path = write_file(tmp_path, old, f"{new}        {statement}\n")
         message = error(capsys, "train", path, "--workdir", tmp_path / f"run{number}")
-        assert re.search(rf"own.py, line \d+, `{re.escape(statement)}`: (TypeError: .*3|KeyError)", message)
+        assert re.search(rf"own.py, line \d+, `{re.escape(statement)}`: {expected}", message)
 
 
 def test_an_error_in_an_imported_file_names_that_file(tmp_path, capsys, monkeypatch):
