@@ -145,6 +145,8 @@ def read_batch(
     size = len(source)
     if limit is not None:
         size = min(limit, size)
+    if len(source) == 0:
+        raise DatasetError("nothing to read: the split has no examples, name one that has")
     if size < 1:
         raise DatasetError(f"nothing to read: the split has {len(source)} examples and the limit is {limit}")
     numbered = _Numbered(source)
@@ -265,15 +267,20 @@ def _check_categories(
     high = int(x.max())
     if low < 0:
         raise DatasetError(f"{_where(x, low, numbers)}, but categories start at 0: shift the data")
+    categories_of_data = num_categories if description is None else description.categories
+    # Data that counts from 1 has no 0, and its largest category is one too large.
+    from_one = ""
+    if low == 1 and high in (num_categories, categories_of_data):
+        from_one = ", or subtract 1 from the data where it counts from 1"
+    if high >= categories_of_data and description is not None:
+        raise DatasetError(
+            f"{_where(x, high, numbers)}, but the data is described as 0..{categories_of_data - 1}: "
+            f"set its categories, and with them K, to {high + 1} or more{from_one}"
+        )
     if high >= num_categories:
         raise DatasetError(
             f"{_where(x, high, numbers)}, but K = {num_categories} allows only 0..{num_categories - 1}: "
-            f"set K to {high + 1} or more (256 for 8-bit images)"
-        )
-    if description is not None and high >= description.categories:
-        raise DatasetError(
-            f"{_where(x, high, numbers)}, but the data is described as 0..{description.categories - 1}: "
-            f"set its categories to {high + 1} or more"
+            f"set K to {high + 1} or more (256 for 8-bit images, one more with an extra mask){from_one}"
         )
 
 
@@ -281,15 +288,19 @@ def _stack_labels(
     examples: Sequence[Example], numbers: Sequence[int], classes: int | None
 ) -> Int32[np.ndarray, " B"]:
     labels = [example["label"] for example in examples]
+    integers = [label for label in labels if isinstance(label, int | np.integer)]
     for label, number in zip(labels, numbers, strict=True):
         if not isinstance(label, int | np.integer):
             raise DatasetError(f"the label of example {number} is {label!r}: labels are integers")
         if not -(2**31) <= label < 2**31:
             raise DatasetError(f"the label of example {number} is {label}: it is kept as int32")
         if classes is not None and not 0 <= label < classes:
+            from_one = ""
+            if label == classes and min(integers) == 1:
+                from_one = ", or subtract 1 from all where they count from 1"
             raise DatasetError(
                 f"the label of example {number} is {label}, but classes = {classes} allows only "
-                f"0..{classes - 1}: mend the label, or set classes"
+                f"0..{classes - 1}: mend the label, or set classes{from_one}"
             )
     return np.array(labels).astype(np.int32)
 

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from d3pm_jax.data import ArraySource, read_all, train_batches
+from d3pm_jax.data import ArraySource, DatasetError, Description, read_all, read_batch, train_batches
 from tests.data.calls import failure, take
 
 
@@ -141,6 +141,40 @@ def test_values_outside_the_categories(train):
     assert "set K to" in failure(read_all, train, 10)
     negative = [{"x": np.full((2, 2, 1), -1, np.int16)}]
     assert "x of example 0 holds -1 at [0, 0, 0]" in failure(read_all, negative, 10)
+
+
+@pytest.mark.parametrize(
+    ("values", "categories", "cure"),
+    [
+        ((1, 7), 7, "set its categories, and with them K, to 8 or more, or subtract 1 from the data"),
+        ((0, 7), 7, "set its categories, and with them K, to 8 or more$"),
+        (
+            (1, 7),
+            9,
+            r"set K to 8 or more \(256 for 8-bit images, one more with an extra mask\), or subtract 1",
+        ),
+        ((1, 8), 9, "set K to 9 or more [^,]*, one more with an extra mask\\)$"),
+    ],
+)
+def test_categories_that_count_from_one(values, categories, cure):
+    """K = 7: where 7 is in the data and 0 is not, it may be the data that is wrong."""
+    with pytest.raises(DatasetError, match=cure):
+        read_batch([{"x": np.array(values)}], 7, None, Description((2,), categories))
+
+
+@pytest.mark.parametrize(("labels", "is_shifted"), [((1, 3, 2), True), ((0, 3), False), ((1, 4), False)])
+def test_labels_that_count_from_one(labels, is_shifted):
+    examples = [{"x": np.zeros(2, int), "label": label} for label in labels]
+    with pytest.raises(DatasetError, match=r"3 allows only 0\.\.2: mend the label, or set") as raised:
+        read_batch(examples, 7, None, Description((2,), 7, 3))
+    assert str(raised.value).endswith("or subtract 1 from all where they count from 1") == is_shifted
+
+
+def test_a_split_without_examples_is_told(train):
+    with pytest.raises(DatasetError, match="the source has no examples: name a split that has some"):
+        train_batches([], 4, 0, 17)
+    with pytest.raises(DatasetError, match="nothing to read: the split has no examples, name one that has"):
+        read_batch([], 17, 64)
 
 
 def test_floating_point_images_are_refused():
