@@ -1,6 +1,7 @@
 """d3pm import begins a run from a file of weights: of ours, or a checkpoint of another program."""
 
 import dataclasses
+import shlex
 import warnings
 from pathlib import Path
 from typing import Annotated, Literal
@@ -92,7 +93,11 @@ def _import_ours(command: ImportCommand, file: Path, config_path: Path | None, w
     description = exported.read_description(file) if config_path is None else None
     begin.import_weights(file, config, command.workdir, description)
     print(f"{file} is step 0 of a new run in {command.workdir}")
-    print(f"train it with: d3pm train --workdir {command.workdir} --resume")
+    train = ["d3pm", "train", "--workdir", str(command.workdir), "--resume"]
+    own_file = config_io.own_file(config)
+    if own_file is not None:
+        train += ["--config", str(own_file)]
+    print(f"train it with: {shlex.join(train)}")
 
 
 def _import_foreign(command: ImportCommand, file: Path, config_path: Path | None, words: list[str]) -> None:

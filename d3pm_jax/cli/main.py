@@ -17,6 +17,15 @@ from d3pm_jax.extras import require
 from d3pm_jax.machine import signals
 
 GRACE = 3.0  # seconds that the first process waits, before it ends, for others that fail as it does
+# What to do about an error of the operating system.
+CURES = {
+    errno.ENOSPC: "make room and run it again, a training with --resume: what was saved is whole",
+    errno.ENOENT: "check the path, and that its folder is there",
+    errno.EISDIR: "name a file in it",
+    errno.ENOTDIR: "name a folder where it has a file",
+}
+# How JAX begins what it says of a device that JAX_PLATFORMS asks for and that it cannot use.
+NO_DEVICE = ("Unable to initialize backend", "Unknown backend")
 
 
 class Command(NamedTuple):
@@ -100,12 +109,15 @@ def _describe_error(error: Exception) -> str | None:
         message = error.strerror or one_line(error)
         if error.filename is not None:
             message += f": {error.filename}"
-        if error.errno == errno.ENOSPC:
-            message += "; make room and run it again, a training with --resume: what was saved is whole"
+        if error.errno in CURES:
+            message += f"; {CURES[error.errno]}"
         return message
     # JAX has no class of its own for a device that is out of memory.
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         return f"{one_line(error, 300)}; take smaller batches, or a smaller network"
+    if str(error).startswith(NO_DEVICE):
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        return f"JAX_PLATFORMS={platforms}: {one_line(error, 300)}; unset it, or set it to cpu"
     # Where others wait, JAX has been imported already: it joined the processes.
     if _others_wait() and isinstance(error, sys.modules["jax"].errors.JaxRuntimeError):
         return f"another process has ended, or cannot be reached: {one_line(error, 300)}"

@@ -35,7 +35,9 @@ def execute(command: PresampleCommand, words: list[str]) -> int:
     """Draws and writes; returns the exit status."""
     path = arguments.take_path(words)
     config = reading.read_overridden_config(path, words, USAGE)
-    if command.out is None or command.out.suffix != SUFFIX:
+    if command.out is None:
+        raise UserError(f"no file to write to: pass --out FILE{SUFFIX}")
+    if command.out.suffix != SUFFIX:
         raise UserError(f"--out {command.out}: the noise file is an ArrayRecord file, name it FILE{SUFFIX}")
     steps = presampled.presample(config, command.out, command.steps)
     size = command.out.stat().st_size / 1e6

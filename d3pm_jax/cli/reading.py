@@ -28,6 +28,8 @@ PAIR = "a tuple ("
 # Where the data lies, of whatever kind: a field of some data, and an option for all other.
 DATA_FOLDER = "--data.dir"
 OPTIONS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+# Tyro has no public name for what `arg` returns, which holds the name of an option.
+OPTION_NAME: type[Any] = type(tyro.conf.arg(name="option"))
 
 AnyCommand = TypeVar("AnyCommand")
 
@@ -46,6 +48,7 @@ def read_command(cls: type[AnyCommand], words: list[str], name: str) -> tuple[An
     words = list(map(rename_alias, words))
     hints = hints_of(cls)
     _check_switches(hints, words)
+    _check_spelling(cls, words)
     with contextlib.suppress(SystemExit, ValueError):
         return _parse(cls, words)
 
@@ -101,6 +104,38 @@ def _check_switches(hints: Mapping[str, Any], words: list[str]) -> None:
         if before.startswith("--") and hints.get(_field_name(before), bool) is not bool:
             return
         raise UsageError(f"argument {flag}: expected no value, got {quote_words([value])}")
+
+
+def _check_spelling(cls: type[Any], words: list[str]) -> None:
+    """Refuses an option that is not one of a command, and nearly is.
+
+    An option without a dot is no field of a config either, where one may follow.
+
+    Raises:
+        UsageError: naming the option, and those that it may stand for.
+    """
+    options = _list_options(cls)
+    for word in words:
+        flag = word.partition("=")[0]
+        if not flag.startswith("--") or "." in flag or _hyphenate(flag) in options:
+            continue
+        near = difflib.get_close_matches(_hyphenate(flag), options, cutoff=0.75)
+        if near:
+            raise UsageError(f"unknown argument {one_line(flag, 80)}: did you mean {' or '.join(near)}?")
+
+
+def _list_options(cls: type[Any]) -> list[str]:
+    """Lists the options of a command, as --num."""
+    hints = hints_of(cls)
+    options = []
+    for field in dataclasses.fields(cls):
+        marks = get_args(hints[field.name])
+        if tyro.conf.Positional in marks:
+            continue
+        names = [mark.name for mark in marks if isinstance(mark, OPTION_NAME) and mark.name is not None]
+        option = names[0] if names else field.name
+        options.append(f"--{_hyphenate(option)}")
+    return options
 
 
 def _is_tuple(hint: Any) -> bool:
@@ -167,8 +202,11 @@ def _parse(cls: type[AnyCommand], words: list[str]) -> tuple[AnyCommand, list[st
 
 def refuse_unknown(words: list[str], name: str) -> None:
     """Raises UsageError where words are left that a command does not know."""
-    if words:
-        raise UsageError(f"unknown argument {words[0]}: see d3pm {name} --help")
+    if not words:
+        return
+    if words[0].partition("=")[0] == "--workdir":
+        raise UsageError(f"unknown argument --workdir: the folder comes without it, as in d3pm {name} DIR")
+    raise UsageError(f"unknown argument {one_line(words[0], 80)}: see d3pm {name} --help")
 
 
 def read_overridden_config(path: Path | None, words: list[str], usage: str) -> Config:
@@ -264,13 +302,37 @@ def _check_flags(base: Config, words: list[str]) -> None:
         if _hyphenate(flag) not in known_flags:
             if flag.endswith((".first-step", ".first_step")):
                 raise UserError(f"no field {one_line(flag)} in this config: {FIRST_STEP_IS_GONE}")
-            near = difflib.get_close_matches(flag, fields, n=3, cutoff=0.5)
-            cure = f": did you mean {' or '.join(near)}?" if near else ""
-            raise UserError(f"no field {one_line(flag)} in this config{cure}")
+            near = _near_fields(_hyphenate(flag), [*map(_hyphenate, fields)])
+            cure = "--help after CONFIG lists them all"
+            if near:
+                cure = f"did you mean {' or '.join(near)}?"
+            raise UserError(f"no field {one_line(flag)} in this config: {cure}")
         has_value = equals or not following.startswith("--")
         if has_value and _hyphenate(flag) in switches:
             on, off = switches[_hyphenate(flag)]
             raise UserError(f"{flag} takes no value: write {on} or {off}")
+
+
+def _near_fields(flag: str, fields: list[str]) -> list[str]:
+    """Lists up to three fields that a flag may stand for: the last part of their names is that of the flag.
+
+    The last part counts over all parts of the config, as --train.lr is --optimizer.lr. Where no field has
+    it, fields count whose last part is nearly the same.
+    """
+    last_parts = {field: field.removeprefix("--").rpartition(".")[2] for field in fields}
+    # Comparing texts takes the square of their length, and this one may have any.
+    flag = flag[:100]
+    near_parts = [flag.removeprefix("--").rpartition(".")[2]]
+    if near_parts[0] not in last_parts.values():
+        near_parts = difflib.get_close_matches(
+            near_parts[0], [*dict.fromkeys(last_parts.values())], cutoff=0.6
+        )
+    near = [field for field in fields if last_parts[field] in near_parts]
+
+    def likeness(field: str) -> float:
+        return difflib.SequenceMatcher(None, field, flag).ratio()
+
+    return sorted(near, key=likeness, reverse=True)[:3]
 
 
 def _hyphenate(flag: str) -> str:

@@ -74,12 +74,12 @@ def execute(command: TrainCommand, words: list[str]) -> int:
         config, command.workdir, command.resume, start, command.wandb, profile=command.profile
     )
     if not is_done:
-        options = ""
+        go_on = ["d3pm", "train", "--workdir", str(command.workdir), "--resume"]
         if config_io.own_file(config):
-            options += f" --config {command.workdir / names.CONFIG_COPY}"
+            go_on += ["--config", str(command.workdir / names.CONFIG_COPY)]
         if command.wandb is not None:
-            options += f" --wandb {shlex.quote(command.wandb)}"
-        print(f"go on with: d3pm train --workdir {command.workdir} --resume{options}")
+            go_on += ["--wandb", command.wandb]
+        print(f"go on with: {shlex.join(go_on)}")
         return 130
 
     curve = metrics.save_curves(command.workdir, type(config.process).__name__)
@@ -99,7 +99,10 @@ def read_train_config(command: TrainCommand, path: Path | None, words: list[str]
         )
     if command.resume and command.start is not None:
         raise UserError("--from begins a new run, --resume goes on with one: leave one out")
+    if command.resume and command.workdir is None:
+        raise UserError("--resume goes on with the run in a folder: pass it, as --workdir DIR --resume")
     if path is not None or not command.resume or command.workdir is None:
+        _check_is_no_run(command, path)
         return reading.read_overridden_config(path, words, USAGE)
 
     base = run_folder.read_config(command.workdir, command.own_file)
@@ -110,6 +113,17 @@ def read_train_config(command: TrainCommand, path: Path | None, words: list[str]
     if reading.DATA_FOLDER not in flags:
         config.data.check_kept()
     return config
+
+
+def _check_is_no_run(command: TrainCommand, path: Path | None) -> None:
+    """Raises UserError where CONFIG is a folder, or a run is named without CONFIG and without --resume."""
+    if path is not None and path.is_dir():
+        raise UserError(
+            f"{path} is a folder, and CONFIG a Python file: pass one, or go on with a run by "
+            f"d3pm train --workdir DIR --resume"
+        )
+    if path is None and command.workdir is not None and (command.workdir / names.CONFIG).is_file():
+        raise UserError(f"{command.workdir} holds a run already: pass --resume to go on with it")
 
 
 def _set_up(command: TrainCommand, config: Config) -> None:

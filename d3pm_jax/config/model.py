@@ -84,7 +84,10 @@ class Convolutional(Model):
     def _options(self, spec: Spec) -> dict[str, Any]:
         """Returns the arguments of the network by name, from the fields and from what the network is for."""
         if len(spec.shape) != 3:
-            raise ValueError(f"examples have shape {spec.shape}: this network is for images [H, W, C]")
+            raise ValueError(
+                f"examples have shape {spec.shape}: this network is for images [H, W, C]; take Transformer "
+                f"for sequences, or a network of your own"
+            )
         options = _options(self, spec)
         del options["classes"]
         options |= {"K": spec.K, "channels": spec.shape[-1], "num_classes": spec.classes}
@@ -163,7 +166,10 @@ class Transformer(Model):
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         if len(spec.shape) != 1:
-            raise ValueError(f"examples have shape {spec.shape}: this network is for sequences [L]")
+            raise ValueError(
+                f"examples have shape {spec.shape}: this network is for sequences [L]; take UNet or "
+                f"ScoreNet for images, or a network of your own"
+            )
         _check_logits("Transformer", spec)
         options = _options(self, spec)
         options["remat"] = self.remat or spec.remat

@@ -28,7 +28,13 @@ from d3pm_jax.parts import begin, build, splits
 from d3pm_jax.placing import place, place_part
 from d3pm_jax.storage import checkpoint, lock
 from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS, PROFILE, SAMPLES
-from d3pm_jax.storage.run_folder import NUM_EXAMPLES, claim_folder, prepare_resume, read_config
+from d3pm_jax.storage.run_folder import (
+    NUM_EXAMPLES,
+    check_is_no_file,
+    claim_folder,
+    prepare_resume,
+    read_config,
+)
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.training.step import Metrics, make_step
 from d3pm_jax.types import Params
@@ -65,6 +71,7 @@ def run_training(
     """
     # Everything that may be refused is read before anything is written: the data, the file of noise and the
     # weights to begin from. A refusal then leaves the folder as it was.
+    check_is_no_file(workdir)
     parts, source = build_run(config, workdir if resume else None)
     config = parts.config
     folder = workdir / CHECKPOINTS

@@ -132,8 +132,8 @@ def measure_quality(
     categories = parts.description.categories
     if x.max() >= categories:
         raise UserError(
-            f"a sample holds {x.max()}, but the data has {categories} categories: forbid the mask, "
-            f"head.forbid"
+            f"a sample holds {x.max()}, but the data has {categories} categories: train with "
+            f"head.forbid, which forbids the mask"
         )
     measured = reference.measure(x)
     classes = "none"

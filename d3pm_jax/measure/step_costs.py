@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,9 +175,10 @@ def choose_steps(parts: Parts, workdir: Path, steps: int, grid: str) -> int | li
         return steps
     jumps = read_costs(parts, workdir)
     if jumps is None:
+        command = f"d3pm eval {shlex.quote(str(workdir))} --step {parts.step} --steps {steps} --grid dp"
         raise UserError(
-            f"the best grid of step {parts.step} is not known yet: d3pm eval {workdir} --step {parts.step} "
-            f"--steps {steps} --grid dp --limit 100 finds it, with the data of the run"
+            f"the best grid of step {parts.step} is not known yet: {command} --limit 100 finds it, with the "
+            f"data of the run"
         )
     return jumps.grid(steps)
 

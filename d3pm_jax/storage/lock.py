@@ -1,6 +1,7 @@
 """Keeps two trainings from writing to one folder: each would delete what the other is writing."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,8 @@ def hold_folder(workdir: Path) -> Iterator[None]:
 
 def cannot_write_error(workdir: Path, error: OSError) -> UserError:
     """Returns the error of a folder that a run cannot be written to."""
+    cures = {errno.EACCES: "change its permissions, or ", errno.EROFS: "", errno.ENAMETOOLONG: ""}
+    cure = cures.get(error.errno or 0, "make room there, or ")
     return UserError(
-        f"cannot write to {workdir}: {error.strerror or one_line(error)}; make room there, or pass "
-        f"another --workdir"
+        f"cannot write to {workdir}: {error.strerror or one_line(error)}; {cure}pass another --workdir"
     )

@@ -47,6 +47,8 @@ def read_config(workdir: Path, user_config: Path | Config | None = None) -> Conf
     Raises:
         UserError: there is no run, its config cannot be read, or it needs a file that is not given.
     """
+    if workdir.is_file():
+        raise UserError(_describe_file(workdir))
     check_links(workdir)
     path = workdir / CONFIG
     if not path.is_file():
@@ -74,6 +76,15 @@ def read_config(workdir: Path, user_config: Path | Config | None = None) -> Conf
         return config_io.from_json(tree, own_parts)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _describe_file(path: Path) -> str:
+    """Says that a file stands where the folder of a run is asked for, and what to pass in its place."""
+    if path.name == CONFIG:
+        return f"{path} is a file of a run, which is a folder: pass {path.parent}"
+    if path.suffix == ".safetensors":
+        return f"{path} is a file of weights, no run: begin one by d3pm import {path} --workdir DIR"
+    return f"{path} is a file, and a run is a folder: pass the --workdir of a `d3pm train`"
 
 
 def prepare_resume(workdir: Path, config: Config, description: Description) -> Config:
@@ -378,12 +389,20 @@ def check_resume(old: Config, new: Config) -> None:
         raise UserError(f"cannot resume with another config ({', '.join(changes)}): {cure}")
 
 
+def check_is_no_file(workdir: Path) -> None:
+    """Raises UserError where a file stands in the place of a folder to write, or of a folder above it."""
+    for path in (workdir, *workdir.parents):
+        if path.is_file():
+            raise UserError(f"cannot write to {workdir}: {path} is a file, no folder; pass another --workdir")
+
+
 def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:
-    """Raises UserError where a folder holds a run, or links that a run would be written through.
+    """Raises UserError where a folder is a file, holds a run, or links that it would be written through.
 
     A config alone is of a run that was stopped before its first checkpoint, and a step 0 alone of one that
     was killed while it began from weights: neither is a run yet. Other checkpoints are somebody's work.
     """
+    check_is_no_file(workdir)
     check_links(workdir)
     saved_steps = checkpoint.list_steps(workdir / CHECKPOINTS)
     has_config = (workdir / CONFIG).exists()

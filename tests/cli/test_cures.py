@@ -1,0 +1,102 @@
+"""Mistakes at the shell: each message names what was passed, and a cure that the command can do."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from d3pm_jax.cli import sample
+from d3pm_jax.config import Arrays
+from d3pm_jax.data import Description
+from tests import tiny
+from tests.cli.commands import CONFIG, error, status
+
+pytestmark = pytest.mark.usefixtures("small_network")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a file in it, and with what looks like a run to who reads no further."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "file").touch()
+    (folder / "w.safetensors").touch()
+    (folder / "run").mkdir()
+    (folder / "run" / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --resume", "--resume goes on with the run in a folder: pass it, as --workdir DIR --resume"),
+        ("train {config} --resume", "goes on with the run in a folder: pass it, as --workdir DIR --resume"),
+        (
+            "train {run} --resume --workdir {run}",
+            "/run is a folder, and CONFIG a Python file: pass one, or go",
+        ),
+        ("train --workdir {run}", "/run holds a run already: pass --resume to go on with it"),
+        ("train {config} --workdir {file}", "{file} is a file, no folder; pass another --workdir"),
+        ("train {config} --workdir {file}/w", "to {file}/w: {file} is a file, no folder; pass another"),
+        ("train --workdir {file} --resume", "{file} is a file, and a run is a folder: pass the --workdir of"),
+        ("train {config} --workdir {file} --resume", "{file} is a file, no folder; pass another --workdir"),
+        ("eval {file}", "{file} is a file, and a run is a folder: pass the --workdir of a `d3pm train`"),
+        ("sample {run}/config.json", "{run}/config.json is a file of a run, which is a folder: pass {run}\n"),
+        ("eval {weights}", "is a file of weights, no run: begin one by d3pm import {weights} --workdir DIR"),
+        ("presample {config}", "no file to write to: pass --out FILE.array_record"),
+        (
+            "train {config} --workdir w --train.lr 1",
+            "no field --train.lr in this config: did you mean --optim",
+        ),
+        ("train {config} --workdir w --lr=1", "no field --lr in this config: did you mean --optimizer.lr?"),
+        (
+            "train {config} --workdir w --steps 1",
+            "no field --steps in this config: did you mean --train.steps or --process.steps?",
+        ),
+        ("train {config} --workdir w --data.batch_size 1", "did you mean --train.batch-size?"),
+        (
+            "train {config} --workdir w --train.qqqq 1",
+            "no field --train.qqqq in this config: --help after CON",
+        ),
+    ],
+)
+def test_a_mistake_is_told_with_its_cure(words, message, folder, capsys):
+    paths = {"config": CONFIG, "file": folder / "file", "run": folder / "run"}
+    paths["weights"] = folder / "w.safetensors"
+    assert message.format(**paths) in error(capsys, *words.format(**paths).split())
+    assert (folder / "file").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("eval --workdir w", "unknown argument --workdir: the folder comes without it, as in d3pm eval DIR"),
+        ("sample w --nums 3", "unknown argument --nums: did you mean --num?"),
+        ("sample w --batchsize=3", "unknown argument --batchsize: did you mean --batch-size?"),
+        ("train x.py --work-dir w", "unknown argument --work-dir: did you mean --workdir?"),
+        ("presample x.py --step 3 --out x", "unknown argument --step: did you mean --steps?"),
+        ("eval w --qqqq", "unknown argument --qqqq: see d3pm eval --help"),
+    ],
+)
+def test_an_option_that_is_nearly_one_is_told_which(words, message, capsys):
+    assert status(*words.split()) == 2
+    assert capsys.readouterr().err == f"d3pm {words.split()[0]}: error: {message}\n"
+
+
+def test_a_device_that_is_not_there_is_told_in_one_line(capsys, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("Unable to initialize backend 'cuda': no GPU\nmore")
+
+    monkeypatch.setattr(sample, "execute", fail)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    message = error(capsys, "sample", "x")
+    assert "JAX_PLATFORMS=cuda: Unable to initialize backend 'cuda': no GPU more; unset it, or" in message
+
+
+def test_data_that_is_not_there_is_told_with_the_option_that_finds_it(tmp_path, capsys):
+    files = {split: str(tmp_path / f"{split}.npy") for split in ("train", "test")}
+    config = dataclasses.replace(tiny.get_config(), data=Arrays(**files, categories=17, kind="image"))
+    tiny.write_run(tmp_path / "w", config, description=Description((8, 8, 1), 17, None, "image"))
+    np.save(files["train"], np.zeros((20, 8, 8, 1), np.uint8))
+    message = error(capsys, "eval", tmp_path / "w")
+    assert f"no file {files['test']}" in message
+    assert "where the data lies now is said by --data.dir DIR" in message
