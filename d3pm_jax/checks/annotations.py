@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
@@ -145,6 +146,12 @@ def _read_conversion(annotation: Any) -> Convert | None:
 
 
 def _to_integer(name: str, x: Any) -> int:
+    if isinstance(x, jax.core.Tracer):
+        argument = name.partition("[")[0]
+        raise TypeError(
+            f"{name} is traced by jit, expected a whole number: mark it as static, "
+            f"jax.jit(f, static_argnames={argument!r})"
+        )
     try:
         # `operator.index` takes True for 1, which is refused like what it does not take.
         if isinstance(x, bool) or getattr(x, "dtype", None) == np.bool_:

@@ -28,13 +28,14 @@ from d3pm_jax.checks.hints import (
     Seed as Seed,
     Size as Size,
     UnitInterval as UnitInterval,
+    check_value,
     describe_hint as describe_hint,
     integers_from as integers_from,
     is_finite,
     matches_hint as matches_hint,
     name_conversion,
 )
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, as_user_error
 
 
 class Free:
@@ -84,6 +85,12 @@ def check_fields(name: str, part: Any) -> None:
         for item in items:
             if dataclasses.is_dataclass(item) and not isinstance(item, type):
                 check_fields(field_name, item)
+
+
+def check_number(name: str, value: Any, hint: Any) -> None:
+    """Raises UserError unless a value, of Python or NumPy, is what an annotation allows."""
+    with as_user_error():
+        check_value(name, value, hint)
 
 
 def list_paths(part: Any) -> dict[str, str]:

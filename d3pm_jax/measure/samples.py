@@ -12,6 +12,8 @@ import numpy as np
 
 from d3pm_jax import sampling
 from d3pm_jax.checks import values_in_range
+from d3pm_jax.checks.arrays import describe
+from d3pm_jax.config.checks import Count, Natural, Size, check_number, describe_hint, matches_hint
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_npy
@@ -148,6 +150,17 @@ def draw_samples(
     Returns:
         x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
     """
+    check_key(key)
+    check_number("n", n, Count)
+    check_number("batch_size", batch_size, Count)
+    if chains is not None:
+        check_number("chains", chains, Natural)
+    if shape is not None and not matches_hint(shape, tuple[Size, ...]):
+        raise UserError(f"shape = {shape!r}: it must be {describe_hint(tuple[Size, ...])}")
+    if known_elements is not None:
+        known_elements = _convert_known_elements(
+            known_elements, shape or parts.description.shape, parts.categories
+        )
     size = min(batch_size, n)
     recorded_times = tuple(recorded_times)
 
@@ -159,6 +172,41 @@ def draw_samples(
 
     sampler = parts.once(("sample", size, recorded_times, shape), make)
     return sampler(parts.params, n, key, label, progress, chains, known_elements, condition)
+
+
+def check_key(key: Any) -> None:
+    """Raises UserError unless this is a typed key of JAX."""
+    is_key = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_key or key.shape != ():
+        raise UserError(f"key is {describe(key)}, expected one key: pass jax.random.key(0)")
+
+
+def _convert_known_elements(known_elements: Given, shape: tuple[int, ...], categories: int) -> Given:
+    """Returns the elements that every sample has, x_0 int32 [*S] and which they are, bool [*S].
+
+    Raises:
+        UserError: they do not fit a sample, or are no categories.
+    """
+    x0 = np.asarray(known_elements.x0)
+    known = np.asarray(known_elements.known)
+    try:
+        x0 = np.broadcast_to(x0, shape)
+        known = np.broadcast_to(known, shape)
+    except ValueError as error:
+        raise UserError(
+            f"the known elements have shapes {list(x0.shape)} and {list(known.shape)}: pass {list(shape)}, "
+            f"those of one sample"
+        ) from error
+    if known.dtype != np.bool_ or not np.issubdtype(x0.dtype, np.integer):
+        raise UserError(
+            f"the known elements have types {x0.dtype} and {known.dtype}: pass integers, and booleans"
+        )
+    values = x0[known]
+    if np.any((values < 0) | (values >= categories)):
+        raise UserError(
+            f"the known elements hold {values.min()}..{values.max()}: categories are 0..{categories - 1}"
+        )
+    return Given(x0.astype(np.int32), known)
 
 
 def evenly_spaced(last: int, n: int) -> list[int]:
@@ -271,7 +319,10 @@ def _make_labels(parts: Parts, index: np.ndarray, label: int | np.ndarray | None
     """
     classes = parts.classes
     if label is not None and classes is None:
-        raise UserError(f"label = {label}: the network of this run is told no classes; set model.classes")
+        raise UserError(
+            f"label = {label}: the network of this run is told no classes; leave it out, or train a network "
+            f"with model.classes"
+        )
     if classes is None:
         return None
     if label is None:

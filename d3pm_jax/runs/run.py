@@ -11,6 +11,7 @@ import numpy as np
 
 from d3pm_jax import likelihood
 from d3pm_jax.config import Config, from_data
+from d3pm_jax.config.checks import Count, check_number
 from d3pm_jax.config.data import describe_data, move_data
 from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
@@ -99,7 +100,7 @@ class Run:
             x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
 
         Raises:
-            UserError: the network gave NaN, or takes no such label or condition.
+            UserError: the network gave NaN, takes no such label or condition, or an argument cannot be used.
             ValueError: both `known_elements` and `given` are passed.
         """
         if given is not None:
@@ -124,6 +125,8 @@ class Run:
         self, limit: int | None = None, batch_size: int = 128, seed: int = 0, calls: int | None = None
     ) -> dict[str, Any]:
         """Computes the bound on the test split, or on its first examples: see `evaluate_on`."""
+        if limit is not None:
+            check_number("limit", limit, Count)
         return bounds.compute_bound(self.parts, self.read_batch("test", limit), batch_size, seed, calls=calls)
 
     def read_batch(self, split: str, limit: int | None = None) -> dict[str, np.ndarray]:

@@ -6,11 +6,13 @@ import weakref
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import kinds
+from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Given
 from d3pm_jax.measure.samples import draw_forward, evenly_spaced
 from d3pm_jax.runs.run import open_run
@@ -65,6 +67,43 @@ def test_known_elements_may_be_passed_by_their_older_name(tmp_path, small_networ
     assert (by_name[:, ~known] != 5).any()
     with pytest.raises(ValueError, match="given is the old name of known_elements: pass one of them"):
         run.sample(jax.random.key(0), 2, known_elements=elements, given=elements)
+
+
+def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_network, monkeypatch):
+    # As users call it: without the checks of types that tests have.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    tiny.write_run(tmp_path / "w", tiny.get_config())
+    run = open_run(tmp_path / "w")
+    key = jax.random.key(0)
+    x0 = np.zeros((8, 8, 1), np.int32)
+    known = np.ones((8, 8, 1), bool)
+    calls = {
+        r"key is 0, expected one key: pass jax.random.key\(0\)": lambda: run.sample(0, 4),
+        r"key is of dtype uint32, shape \(2,\), expected one key": lambda: run.sample(
+            jax.random.key_data(key), 4
+        ),
+        r"key is of dtype key<fry>, shape \(2,\), expected": lambda: run.sample(jax.random.split(key), 4),
+        "n = 0: it must be a whole number in 1..": lambda: run.sample(key, 0),
+        "n = 2.5: it must be a whole number in 1..": lambda: run.sample(key, 2.5),
+        "batch_size = '8': it must be a whole number": lambda: run.sample(key, 4, batch_size="8"),
+        "chains = -1: it must be a whole number in 0..": lambda: run.sample(key, 4, chains=-1),
+        "shape = 8: it must be a tuple": lambda: run.sample(key, 4, shape=8),
+        r"shapes \[5\] and \[8, 8, 1\]: pass \[8, 8, 1\], those": lambda: run.sample(
+            key, 4, known_elements=(x0[0, :5, 0], known)
+        ),
+        "types int32 and float64: pass integers, and booleans": lambda: run.sample(
+            key, 4, known_elements=(x0, known.astype(float))
+        ),
+        "hold 17..17: categories are 0..16": lambda: run.sample(key, 4, known_elements=(x0 + 17, known)),
+        "told no classes; leave it out, or train a network with model.classes": lambda: run.sample(key, 4, 1),
+        "seed = -1: it must be a whole number in 0..": lambda: run.evaluate_on(x0[None], seed=-1),
+        "batch_size = 0: it must be a whole number": lambda: run.evaluate_on(x0[None], batch_size=0),
+        "calls = True: it must be a whole number": lambda: run.evaluate_on(x0[None], calls=True),
+        "limit = 0: it must be a whole number in 1..": lambda: run.evaluate(limit=0),
+    }
+    for message, call in calls.items():
+        with pytest.raises(UserError, match=message):
+            call()
 
 
 @pytest.mark.parametrize("T", [1, 5, 10, 45, 100, 256, 1000, 4000])

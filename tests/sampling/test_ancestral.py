@@ -61,3 +61,14 @@ def test_recorded_steps_are_checked():
     process = d3pm.uniform(d3pm.cosine(20), 7)
     with pytest.raises(ValueError, match=r"record = \[21\]"):
         d3pm.sample(jax.random.key(0), lambda x, t: jax.nn.one_hot(x, 7), process, (1, 1), record=[21])
+
+
+def test_a_shape_that_jit_traces_is_told_to_be_static():
+    process = d3pm.uniform(d3pm.cosine(4), 3)
+
+    def sample(key, shape):
+        return d3pm.sample(key, lambda xt, t: jnp.zeros((*xt.shape, 3)), process, shape)
+
+    message = r"shape\[0\] is traced by jit, .* mark it as static, jax.jit\(f, static_argnames='shape'\)"
+    with pytest.raises(TypeError, match=message):
+        jax.jit(sample)(jax.random.key(0), (2, 3))
