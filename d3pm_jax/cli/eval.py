@@ -236,6 +236,7 @@ def _compute_likelihood(command: EvalCommand, run: Run, examples: Examples, num:
             run.parts, first_examples, command.batch_size, command.seed, terminal.advance
         )
     suffix = record.file_suffix(step=command.step, chain_rule=num, seed=command.seed)
-    bounds.write_likelihood(run.parts, run.workdir, first_examples, likelihood, suffix)
-    for name in ("left to right", "in random orders"):
+    path, replaced = bounds.write_likelihood(run.parts, run.workdir, first_examples, likelihood, suffix)
+    for name in bounds.ORDERS:
         print(f"  exact, {name}, {N} examples: {_format_bits(likelihood[name])} bits/dim")
+    print(f"written to {path}{replaced}")

@@ -1,9 +1,106 @@
-"""Defines the kind of data of which nothing is known: arrays of integers, written as files of NumPy."""
+"""Defines the kind of data of which nothing is known: arrays of integers, written and shown as numbers."""
+
+from collections.abc import Sequence
+
+import numpy as np
 
 from d3pm_jax.kinds.base import Kind
+from d3pm_jax.kinds.blocks import Block, Histograms, Table
+
+ROWS = 16  # samples in a table
+PLACES = 32  # elements of a sample in a table, and histograms, at most: the first ones
+BARS = 64  # of a histogram, at most: where there are more categories, a bar is of several
+MASK = "mask"  # in place of the number of a category that the data does not have
 
 
 class ArrayKind(Kind):
     """Says that examples are arrays of integers of any shape."""
 
     name = "array"
+    lines_shown = ROWS
+
+    def show_samples(
+        self,
+        x: np.ndarray,
+        levels: int,
+        classes: int | None = None,
+        conditions: np.ndarray | None = None,
+    ) -> Block | None:
+        rows = [[str(i), *_format_elements(sample, levels)] for i, sample in enumerate(x[:ROWS])]
+        return Table(["number", *_head_of_elements(x.shape[1:])], rows)
+
+    def show_histograms(
+        self, samples: np.ndarray, examples: np.ndarray | None, levels: int
+    ) -> Histograms | None:
+        width = -(-levels // BARS)
+        shares_of_data = None
+        if examples is not None:
+            shares_of_data = _count_shares(examples, levels, width)
+        names = _name_places(samples.shape[1:])
+        return Histograms(names, _count_shares(samples, levels, width), shares_of_data, width)
+
+    def show_chain(
+        self,
+        states: np.ndarray,
+        times: Sequence[int],
+        levels: int,
+        conditions: np.ndarray | None = None,
+    ) -> Block | None:
+        first_chain = states[:, 0]  # [R, *S]
+        rows = []
+        for t, x in zip(times, first_chain, strict=True):
+            rows.append([f"t = {t}", *_format_elements(x, levels)])
+        return Table(["state", *_head_of_elements(states.shape[2:])], rows)
+
+
+def _name_places(shape: tuple[int, ...]) -> list[str]:
+    """Names the first places of a shape: "3", or "0, 3" where there are two axes."""
+    num_places = min(PLACES, int(np.prod(shape)))
+    names = []
+    for i in range(num_places):
+        index = np.unravel_index(i, shape)
+        names.append(", ".join(map(str, index)))
+    return names
+
+
+def _head_of_elements(shape: tuple[int, ...]) -> list[str]:
+    """Returns the titles of the columns of elements, the last of which counts those that are left out."""
+    names = _name_places(shape)
+    num_hidden = int(np.prod(shape)) - len(names)
+    if num_hidden:
+        names.append(f"and {num_hidden:,} more")
+    return names
+
+
+def _format_elements(x: np.ndarray, levels: int) -> list[str]:
+    """Returns the first elements of x [*S] as the cells of a row; those of padding, -1, are empty."""
+    cells = []
+    for category in x.ravel()[:PLACES].tolist():
+        if category < 0:
+            cells.append("")
+        elif category >= levels:
+            cells.append(MASK)
+        else:
+            cells.append(str(category))
+    return cells
+
+
+def _count_shares(x: np.ndarray, levels: int, width: int) -> np.ndarray:
+    """Counts how often each of the first places has the categories of each bar.
+
+    Args:
+        x: [N, *S]; padding and masks are left out.
+        levels: categories that the data may have.
+        width: categories of a bar.
+
+    Returns:
+        The shares of each place, float64 [places, bars], which sum to 1, or are 0 where it is all padding.
+    """
+    elements = x.reshape(len(x), -1)[:, :PLACES]  # [N, places]
+    num_bars = -(-levels // width)
+    shares = np.zeros((elements.shape[1], num_bars))
+    for place, categories in enumerate(elements.T):
+        shown = categories[(categories >= 0) & (categories < levels)]
+        counts = np.bincount(shown // width, minlength=num_bars)
+        shares[place] = counts / max(1, len(shown))
+    return shares

@@ -13,7 +13,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.evaluation.bound import count_elements
 from d3pm_jax.files import write_npy
-from d3pm_jax.kinds.blocks import Block
+from d3pm_jax.kinds.blocks import Block, Histograms
 from d3pm_jax.likelihood import bits_per_dim
 
 # "x" [N, *S], and if there are any "label" [N], "weight" [N, *S] and "condition" [N, *C]
@@ -159,7 +159,10 @@ class Kind:
         """Raises UserError where the description is not one of this kind."""
         shape = self.description.shape
         if self.axes is not None and len(shape) != self.axes:
-            raise UserError(f"shape = {shape}: {self.name} examples have {self.axes} axes")
+            raise UserError(
+                f"shape = {shape}: {self.name} examples have {self.axes} axes; reshape the data, or take "
+                f"kind='array'"
+            )
         if (self.description.symbols is not None) != self.has_symbols:
             raise UserError(
                 "symbols belong to kind='text': pass one string for each category, or kind='array'"
@@ -273,6 +276,14 @@ class Kind:
             f"{self.name!r} and shape {self.description.shape}: leave --samples out"
         )
 
+    def quality_options(self) -> str | None:
+        """Returns the options of d3pm eval that measure samples; None where they cannot be measured."""
+        try:
+            self.check_quality(2000, None)
+        except UserError:
+            return None
+        return "--samples 2000"
+
     def prepare_quality(
         self, train: Split, test: Split, num: int, batch_size: int = 128, inception: Path | None = None
     ) -> Reference:
@@ -315,6 +326,18 @@ class Kind:
             levels: categories that the data may have; others are masks.
             classes: sample i is of class i modulo so many, where the network takes classes.
             conditions: as for `save_examples`.
+        """
+        return None
+
+    def show_histograms(
+        self, samples: np.ndarray, examples: np.ndarray | None, levels: int
+    ) -> Histograms | None:
+        """Returns how often each place has each category, for a report; None where that says little.
+
+        Args:
+            samples: [N, *S].
+            examples: of the test split [M, *S], where -1 is padding; None where there are none.
+            levels: categories that the data may have.
         """
         return None
 

@@ -60,7 +60,16 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[object]]
 
 
-Block = Picture | Rows | Strip | Film | TextBlock | TextFilm | Table
+class Histograms(NamedTuple):
+    """Holds a histogram of the categories of samples for each place, and one of the data beside it."""
+
+    names: Sequence[str]  # of the places
+    samples: np.ndarray  # shares float64 [places, bars]
+    data: np.ndarray | None  # shares float64 [places, bars]; None where no examples are known
+    width: int  # categories of a bar
+
+
+Block = Picture | Rows | Strip | Film | TextBlock | TextFilm | Table | Histograms
 
 # Names of before, which files of users may import.
 Text = TextBlock

@@ -88,6 +88,12 @@ class ImageKind(Kind):
             super().check_quality(num, inception)
         features.check_measurable(self.description, num, inception)
 
+    def quality_options(self) -> str | None:
+        channels = self.description.shape[-1]
+        if channels == 3 or (channels == 1 and self.description.classes is None):
+            return "--samples 5000 --inception FILE"
+        return super().quality_options()
+
     def prepare_quality(
         self, train: Split, test: Split, num: int, batch_size: int = 128, inception: Path | None = None
     ) -> Reference:

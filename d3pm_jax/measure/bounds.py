@@ -13,6 +13,7 @@ import numpy as np
 
 from d3pm_jax import show
 from d3pm_jax.config import Absorbing, io as config_io
+from d3pm_jax.config.checks import Count, Seed, check_number
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import (
     all_terms,
@@ -32,6 +33,7 @@ from d3pm_jax.parts.build import Parts, describe_conditions, make_caption
 from d3pm_jax.storage import names
 
 NUMBERS = ("nats", "reconstruction", "prior")  # figures of a bound that a file may lack
+ORDERS = ("left to right", "in random orders")  # of the elements, in an exact likelihood
 DAMAGED = "{path} is damaged ({why}): delete it, `d3pm eval` writes it again"
 
 
@@ -63,6 +65,10 @@ def compute_bound(
     Raises:
         UserError: the process has fewer steps than calls.
     """
+    check_number("batch_size", batch_size, Count)
+    check_number("seed", seed, Seed)
+    if calls is not None:
+        check_number("calls", calls, Count)
     process = parts.process
     predict = parts.predict
     x0 = examples["x"]
@@ -266,7 +272,7 @@ def compute_likelihood(
     num_elements = count_elements(x0, examples.get("weight"))  # int, or int [N] with weights
     extra_inputs = parts.extra_inputs(examples)
     sharding = batch_sharding(parts.mesh)
-    orders = {"left to right": left_to_right, "in random orders": random_order(seed)}
+    orders = dict(zip(ORDERS, (left_to_right, random_order(seed)), strict=True))
     result: dict[str, Any] = {"step": parts.step, "examples": len(x0), "seed": seed}
     for i, (name, order) in enumerate(orders.items()):
         compiled = exact_nats(parts.predict, mask, order)
@@ -290,14 +296,15 @@ def write_likelihood(
     examples: Mapping[str, np.ndarray],
     result: Mapping[str, Any],
     suffix: str = "",
-) -> str:
+) -> tuple[Path, str]:
     """Writes the result of `compute_likelihood` on examples to the folder of a run.
 
     Returns:
-        Words about the result that it replaces, see `record.write_record`.
+        The path of the file, and words about the result that it replaces, see `record.write_record`.
     """
     protocol = describe_protocol(parts, examples, result["seed"])
-    return record.write_record(workdir / f"{names.EXACT}{suffix}.json", EXACT, result, protocol)
+    path = workdir / f"{names.EXACT}{suffix}.json"
+    return path, record.write_record(path, EXACT, result, protocol)
 
 
 def _exact_from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
@@ -308,7 +315,13 @@ def _exact_from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _check_exact(likelihood: Record) -> None:
-    """Raises where a figure is no number."""
+    """Raises where an order, a step or how many examples are missing, or a figure is no number."""
+    protocol = likelihood.protocol
+    if type(protocol["step"]) is not int or type(protocol["N"]) is not int:
+        raise ValueError("it names no step, or not how many examples")
+    missing = [order for order in ORDERS if "bits_per_dim" not in likelihood.values.get(order, {})]
+    if missing:
+        raise ValueError(f"it has no figure {missing[0]}")
     for row in likelihood.values.values():
         record.check_numbers(figure.value for figure in row.values())
 
@@ -317,6 +330,6 @@ EXACT = record.Format(
     ("N", "examples"),
     ("step", "examples"),
     _exact_from_keys,
-    DAMAGED,
+    "{path} is damaged ({why}): delete it, `d3pm eval --chain-rule` writes it again",
     _check_exact,
 )

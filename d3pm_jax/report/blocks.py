@@ -5,15 +5,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.kinds.blocks import Block, Film, Picture, Rows, Strip, Table, TextBlock, TextFilm
+from d3pm_jax.kinds.blocks import (
+    Block,
+    Film,
+    Histograms,
+    Picture,
+    Rows,
+    Strip,
+    Table,
+    TextBlock,
+    TextFilm,
+)
 from d3pm_jax.show import text_film
-from d3pm_jax.show.markup import Html, build_player, build_table, encode_png, tag
+from d3pm_jax.show.markup import Html, build_player, build_table, encode_png, join_html, tag
 
 # Sizes in units of the svg: the width of a column of a strip, the height of the text above it, and the width
 # of the names beside rows.
 COLUMN_WIDTH = 56
 LABEL_HEIGHT = 18
 NAME_WIDTH = 24
+# The size of a histogram.
+BARS_WIDTH = 160.0
+BARS_HEIGHT = 60.0
 # Frames in a row of the picture that holds all frames of a film.
 SHEET_COLUMNS = 8
 
@@ -34,7 +47,9 @@ def render_block(block: Block) -> Html:
         case TextFilm(chains, times, _, _):
             return text_film.build_film(chains, times)
         case Table(head, lines):
-            return build_table(head, lines)
+            return build_table(head, lines, 1)
+        case Histograms():
+            return draw_histograms(block)
 
 
 def draw_rows(images: np.ndarray, names: Sequence[str], alt: str) -> Html:
@@ -82,6 +97,41 @@ def draw_film(states: np.ndarray, times: Sequence[int], columns: int, alt: str) 
     image = _image(pixels, 0, 0, pixels.shape[1], pixels.shape[0])
     svg = tag("svg", image, viewBox=box, role="img", aria_label=alt)
     return build_player(svg, times, data_sheet=f"{SHEET_COLUMNS} {w} {h}")
+
+
+def draw_histograms(block: Histograms) -> Html:
+    """Draws the histogram of each place: for each bar the share in the data, and right of it in samples."""
+    legend = [tag("li", "samples", class_="run-0")]
+    if block.data is not None:
+        legend.insert(0, tag("li", "data", class_="run-1"))
+
+    panels = []
+    for place, name in enumerate(block.names):
+        shares = {"run-0": block.samples[place]}  # [bars], by the class of their colour
+        if block.data is not None:
+            shares = {"run-1": block.data[place], **shares}
+        highest = max(share.max() for share in shares.values())
+        bar_width = BARS_WIDTH / block.samples.shape[1] / len(shares)
+        paths = []
+        for i, (colour, share) in enumerate(shares.items()):
+            path = ""
+            for bar in np.flatnonzero(share):
+                x = (bar * len(shares) + i) * bar_width
+                height = BARS_HEIGHT * share[bar] / highest
+                path += f"M{x:.1f} {BARS_HEIGHT:g}v-{height:.1f}h{bar_width:.1f}v{height:.1f}z"
+            paths.append(tag("path", d=path, class_=f"bar {colour}"))
+        picture = tag(
+            "svg",
+            *paths,
+            tag("path", d=f"M0 {BARS_HEIGHT:g}H{BARS_WIDTH:g}", class_="grid"),
+            class_="bars",
+            viewBox=f"0 0 {BARS_WIDTH:g} {BARS_HEIGHT + 1:g}",
+            role="img",
+            aria_label=f"histogram of place {name}",
+        )
+        caption = tag("figcaption", name, tag("small", f" up to {highest:.0%}"))
+        panels.append(tag("figure", picture, caption))
+    return join_html(tag("ul", *legend, class_="legend"), tag("div", *panels, class_="places"))
 
 
 def join_frames(frames: np.ndarray) -> np.ndarray:

@@ -237,9 +237,18 @@ def plot_metrics(runs: Sequence[Reported]) -> Html:
     notes = []
     for reported in runs:
         if not reported.metrics:
-            text = f"{reported.name} has no curves, as its metrics.jsonl is empty or missing"
-            notes.append(note_missing(text, reported.resume))
+            notes.append(_note_no_curves(reported))
     return join_html(_place_panels(plots), *notes)
+
+
+def _note_no_curves(reported: Reported) -> Html:
+    """Says that a run has no curves, and which command gives them, if one does."""
+    if reported.is_imported:
+        return note_missing(f"{reported.name} has no curves: its weights were imported, and not trained here")
+    text = f"{reported.name} has no curves, as its metrics.jsonl is empty or missing"
+    if reported.is_finished:
+        return note_missing(f"{text}, and its training is finished")
+    return note_missing(text, reported.resume)
 
 
 def plot_terms(runs: Sequence[Reported]) -> Html:

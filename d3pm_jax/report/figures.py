@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from d3pm_jax.evaluation.bound import format_with_error
 from d3pm_jax.kinds import QualityTable
+from d3pm_jax.measure.bounds import ORDERS, find_mask
 from d3pm_jax.measure.record import Record, Value, list_incomparable
 from d3pm_jax.measure.sample_quality import find_table
 from d3pm_jax.report.folder import Reported
@@ -12,6 +13,7 @@ from d3pm_jax.show.markup import Html, build_table, join_html, note_missing, tag
 HASH = 12  # characters of a hash that are shown
 PARTS = ("reconstruction", "prior")  # of a bound
 OF_BOUND = ("step", "steps", "grid", "terms", "N", "split", "belief", "dtype", "ema", "seed")
+OF_LIKELIHOOD = ("step", "N", "split", "dtype", "ema", "seed")
 OF_QUALITY = ("step", "grid", "sampler", "classes", "split", "features", "belief", "dtype", "ema", "seed")
 
 
@@ -35,6 +37,12 @@ def list_main_figures(run: Reported, best: Record | None) -> dict[str, object]:
         words = f"the same {protocol.get('N')} examples"
         nats = _format_figure(figures.get("nats"), 2)
         facts["test nats per example"] = join_html(nats, tag("small", words))
+
+    if run.likelihood is not None:
+        figures = run.likelihood.values[ORDERS[0]]
+        words = f"{run.likelihood.protocol['N']} examples, {ORDERS[0]}"
+        bits = _format_figure(figures.get("bits_per_dim"), 3)
+        facts["exact bits/dim"] = join_html(bits, tag("small", words))
 
     if best is not None:
         protocol = best.protocol
@@ -109,18 +117,58 @@ def _bound_row(reported: Reported, bound: Record) -> list[object]:
     nats = _format_figure(figures.get("nats"), 2)
     parts = [_format_part(figures.get(name)) for name in PARTS]
     protocol = [format_cell(bound.protocol.get(name)) for name in OF_BOUND]
-    digest = str(bound.protocol.get("examples", "-"))
-    examples = tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
-    return [reported.name, bound.path.name, bits, nats, *parts, *protocol, examples]
+    return [reported.name, bound.path.name, bits, nats, *parts, *protocol, _hash_of_examples(bound)]
+
+
+def _hash_of_examples(result: Record) -> Html:
+    digest = str(result.protocol.get("examples", "-"))
+    return tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
+
+
+def tabulate_likelihoods(runs: Sequence[Reported]) -> Html:
+    """Builds a table of all exact likelihoods, of `d3pm eval --chain-rule`."""
+    rows = []
+    notes = []
+    for reported in runs:
+        for likelihood in reported.likelihoods:
+            rows += _likelihood_rows(reported, likelihood)
+        if not reported.likelihoods and find_mask(reported.run.parts) is not None:
+            text = f"The exact likelihood of {reported.name} was not computed"
+            notes.append(note_missing(text, reported.evaluate(" --chain-rule 100")))
+    if not rows:
+        return join_html(*notes)
+
+    head = ["run", "file", "order", "bits/dim", "nats", *OF_LIKELIHOOD, "examples"]
+    words = (
+        "-log p of test examples by the chain rule, an element after the other: exact for each order, no "
+        "bound. In random orders, one is drawn for each example."
+    )
+    return join_html(tag("p", words, class_="soft"), build_table(head, rows, 3), *notes)
+
+
+def _likelihood_rows(reported: Reported, likelihood: Record) -> list[list[object]]:
+    """Returns the cells of an exact likelihood, a row for each order of the elements."""
+    protocol = [format_cell(likelihood.protocol.get(name)) for name in OF_LIKELIHOOD]
+    rows = []
+    for order, figures in likelihood.values.items():
+        bits = _format_figure(figures.get("bits_per_dim"), 3)
+        nats = _format_figure(figures.get("nats"), 2)
+        cells = [reported.name, likelihood.path.name, order, bits, nats, *protocol]
+        rows.append([*cells, _hash_of_examples(likelihood)])
+    return rows
 
 
 def tabulate_quality(runs: Sequence[Reported]) -> Html:
     """Builds tables of all figures of sample quality, of `d3pm eval --samples`: a table for each kind."""
     notes = []
     for reported in runs:
-        if not reported.quality and reported.run.parts.kind.quality is not None:
+        kind = reported.run.parts.kind
+        if reported.quality or kind.quality is None:
+            continue
+        options = kind.quality_options()
+        if options is not None:
             text = f"How good samples of {reported.name} are was not measured"
-            notes.append(note_missing(text, reported.evaluate(" --samples 2000")))
+            notes.append(note_missing(text, reported.evaluate(f" {options}")))
 
     # The words of a table tell it apart: figures with the same words are of the same kind of data.
     tables: dict[str, QualityTable] = {}

@@ -17,6 +17,7 @@ from d3pm_jax.storage import checkpoint, run_folder
 from d3pm_jax.storage.names import CHECKPOINTS
 
 EVAL = re.compile(r"eval(_.*)?\.json")
+EXACT = re.compile(r"exact(_.*)?\.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +30,28 @@ class Reported:
     bounds: list[Record]  # the one to show first is first
     quality: list[Record]
     examples: np.ndarray | None  # of the test split int32 [N, *S]
+    likelihoods: Sequence[Record] = ()  # of `d3pm eval --chain-rule`; the one to show first is first
 
     @property
     def bound(self) -> Record | None:
         """Returns the bound of this checkpoint with all steps and terms on most examples, if there is one."""
         return next((x for x in self.bounds if x.protocol["step"] == self.run.step), None)
+
+    @property
+    def likelihood(self) -> Record | None:
+        """Returns the exact likelihood of most examples by this checkpoint, if there is one."""
+        return next((x for x in self.likelihoods if x.protocol["step"] == self.run.step), None)
+
+    @property
+    def is_imported(self) -> bool:
+        """Returns whether the run is imported weights, with which no training has begun."""
+        return self.run.step == 0 and not self.metrics and self.examples is None
+
+    @property
+    def is_finished(self) -> bool:
+        """Returns whether the training has come to its end, so that going on with it adds nothing."""
+        saved_steps = checkpoint.list_steps(self.run.workdir / CHECKPOINTS)
+        return self.run.config.train.steps in saved_steps
 
     def evaluate(self, options: str = "") -> str:
         """Returns the command that evaluates this checkpoint."""
@@ -45,8 +63,10 @@ class Reported:
         return f"{command}{options}{self._config_option}"
 
     @property
-    def resume(self) -> str:
-        """Returns the command that goes on with the training."""
+    def resume(self) -> str | None:
+        """Returns the command that goes on with the training; None where it would begin one."""
+        if self.is_imported:
+            return None
         return f"d3pm train --workdir {shlex.quote(str(self.run.workdir))} --resume{self._config_option}"
 
     @property
@@ -74,6 +94,7 @@ def read_folders(runs: Sequence[Run]) -> list[Reported]:
                 read_bounds(run),
                 sample_quality.read_figures([run.workdir]),
                 run_folder.read_examples(run.workdir, run.parts.description),
+                read_likelihoods(run),
             )
         )
     return reported
@@ -116,6 +137,21 @@ def read_bounds(run: Run) -> list[Record]:
         return protocol["step"] != run.step, -len(arrays["times"]), not arrays["steps"], -(protocol["N"] or 0)
 
     return sorted([record.read_record(path, bounds.EVAL) for path in paths], key=order)
+
+
+def read_likelihoods(run: Run) -> list[Record]:
+    """Reads all files of `d3pm eval --chain-rule`: those of this checkpoint first, most examples first.
+
+    Raises:
+        UserError: one is damaged.
+    """
+    paths = [path for path in sorted(run.workdir.glob("exact*.json")) if EXACT.fullmatch(path.name)]
+
+    def order(likelihood: Record) -> tuple[bool, int]:
+        protocol = likelihood.protocol
+        return protocol["step"] != run.step, -protocol["N"]
+
+    return sorted([record.read_record(path, bounds.EXACT) for path in paths], key=order)
 
 
 def read_samples(run: Run, n: int) -> np.ndarray | None:

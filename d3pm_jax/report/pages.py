@@ -75,6 +75,7 @@ def page(runs: Sequence[Run]) -> str:
     shown_chains = list(map(samples.show_chains, reported_runs, drawn))
     sections = {
         "Bounds": figures.tabulate_bounds(reported_runs),
+        "Exact likelihood": figures.tabulate_likelihoods(reported_runs),
         "Sample quality": figures.tabulate_quality(reported_runs),
         "Training": curves.plot_metrics(reported_runs),
         "Terms of the bound": curves.plot_terms(reported_runs),
@@ -110,8 +111,11 @@ def _tabulate_overview(runs: Sequence[Reported]) -> Html:
         params, _ = split_variables(run.params)
         numbers = sum(x.size for x in jax.tree.leaves(params))
         shape = " x ".join(map(str, run.parts.description.shape))
+        step = f"{run.step:,} of {run.config.train.steps:,}"
+        if reported.is_imported:
+            step = "imported weights, not trained here"
         description = {
-            "step": f"{run.step:,} of {run.config.train.steps:,}",
+            "step": step,
             "process": name_process(run.config, run.process),
             "network": f"{type(run.config.model).__name__}, {numbers:,} parameters",
             "data": f"{type(run.config.data).__name__}, {run.parts.description.kind} {shape}",

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.kinds import Chains
+from d3pm_jax.kinds import Chains, Kind
 from d3pm_jax.kinds.base import condition_keyword
 from d3pm_jax.kinds.blocks import Block, Film, TextFilm
 from d3pm_jax.measure.samples import chains_to_show, choose_inputs, evenly_spaced
@@ -84,7 +84,7 @@ def draw_run(reported: Reported) -> Drawn | None:
 def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
     """Shows samples beside examples of the data."""
     if drawn is None:
-        return note_missing("Samples need conditions, and this run began from weights alone", reported.resume)
+        return _note_no_examples(reported, "Samples need conditions")
     run = reported.run
     kind = run.parts.kind
     classes = run.parts.classes
@@ -114,20 +114,49 @@ def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
 
     examples = reported.examples  # [M, *S]
     if examples is None:
-        text = "Examples of the data are not beside them: this run began from weights alone"
-        return join_html(samples_figure, note_missing(text, reported.resume))
+        histograms = _show_histograms(kind, x, None, levels)
+        note = _note_no_examples(reported, "Examples of the data are not beside them")
+        return join_html(samples_figure, histograms, note)
     examples_block = kind.show_samples(examples, levels, None, **of_examples)
     if examples_block is None:
         return samples_figure
-    words = f"The first {len(examples)} examples of the test split, which the run keeps."
+    num_shown = len(examples)
+    if kind.lines_shown is not None:
+        num_shown = min(kind.lines_shown, num_shown)
+    words = f"The first {num_shown} examples of the test split, which the run keeps."
     examples_figure = build_figure(render_block(examples_block), "Data", words)
-    return tag("div", samples_figure, examples_figure, class_="beside")
+    figures = tag("div", samples_figure, examples_figure, class_="beside")
+    return join_html(figures, _show_histograms(kind, x, examples, levels))
+
+
+def _note_no_examples(reported: Reported, text: str) -> Html:
+    """Says what is missing without examples of the data, why a run has none, and how to get them."""
+    reason = "examples.npy is not in its folder"
+    if reported.is_imported:
+        reason = "this run began from weights alone, and has none until it is trained"
+    return note_missing(f"{text}: {reason}", reported.resume)
+
+
+def _show_histograms(kind: Kind, x: np.ndarray, examples: np.ndarray | None, levels: int) -> Html | None:
+    """Shows how often each place of samples has each category, beside the same of examples."""
+    histograms = kind.show_histograms(x, examples, levels)
+    if histograms is None:
+        return None
+    words = f"How often each place has each category, in {len(x)} samples"
+    if examples is not None:
+        words += f" and in the {len(examples)} examples of the test split that the run keeps"
+    num_places = int(np.prod(x.shape[1:]))
+    if len(histograms.names) < num_places:
+        words += f"; the first {len(histograms.names)} of {num_places:,} places"
+    if histograms.width > 1:
+        words += f"; a bar is of {histograms.width} categories"
+    return build_figure(render_block(histograms), "Places", f"{words}.")
 
 
 def show_chains(reported: Reported, drawn: Drawn | None) -> Html:
     """Shows chains of the forward process and of the reverse one, and the latter as a film."""
     if drawn is None:
-        return note_missing("Chains need conditions, and this run began from weights alone", reported.resume)
+        return _note_no_examples(reported, "Chains need conditions")
     kind = reported.run.parts.kind
     chains = drawn.chains
     levels = chains.levels
@@ -137,14 +166,14 @@ def show_chains(reported: Reported, drawn: Drawn | None) -> Html:
     of_samples = condition_keyword(chains.conditions)
     reverse = kind.show_chain(chains.reverse[in_strip, :ROWS], chains.strip[::-1], levels, **of_samples)
     if reverse is None:
-        return tag("p", "No picture is made of chains of arrays.", class_="soft")
+        return tag("p", f"No picture is made of chains of kind {kind.name}.", class_="soft")
 
     forward = None
     if chains.forward is not None:
         of_examples = condition_keyword(chains.example_conditions)
         forward = kind.show_chain(chains.forward(), chains.strip, levels, **of_examples)
     if forward is None:
-        first = note_missing("The forward process has no examples to begin from", reported.resume)
+        first = _note_no_examples(reported, "The forward process has no examples to begin from")
     else:
         words = "x_t of examples of the test split, from the data (t = 0) to noise."
         first = build_figure(render_block(forward), "Forward, data to noise", words)

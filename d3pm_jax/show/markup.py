@@ -152,6 +152,8 @@ def build_player(content: Html, times: Sequence[int], **data: str) -> Html:
     return tag("div", content, controls, class_="film", data_times=" ".join(map(str, times)), **data)
 
 
-def note_missing(text: str, command: str) -> Html:
-    """Builds a note that something is not on the page, and which command gives it."""
+def note_missing(text: str, command: str | None = None) -> Html:
+    """Builds a note that something is not on the page, and which command gives it, if there is one."""
+    if command is None:
+        return tag("p", f"{text}.", class_="soft missing")
     return tag("p", text, ": ", tag("code", command), " gives it.", class_="soft missing")

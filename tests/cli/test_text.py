@@ -101,6 +101,7 @@ def test_a_text_is_measured_by_character_by_n_grams_and_by_the_chain_rule(run, c
     assert f"n-gram of 5 tokens before each: {nats / np.log(2):.3f} bits/dim" in out
     text = description.text(test).encode()  # the windows are one text
     assert f"gzip: {8 * len(gzip.compress(text, 9)) / len(test):.3f} bits/dim" in out
+    assert f"written to {folder / 'exact_chain_rule5.json'}\n" in out
     exact = json.loads((folder / "exact_chain_rule5.json").read_text())
     assert exact["examples"] == 5
     log_p = np.asarray(run.params["table"]["kernel"])[description.categories]  # of a masked x_t

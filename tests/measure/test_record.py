@@ -145,7 +145,7 @@ def test_what_differs_is_listed(name, changes, differ, tmp_path):
 
 MESSAGES = {
     "eval": r"eval\.json is damaged \(.+\): delete it, `d3pm eval` writes it again",
-    "exact": r"exact\.json is damaged \(.+\): delete it, `d3pm eval` writes it again",
+    "exact": r"exact\.json is damaged \(.+\): delete it, `d3pm eval --chain-rule` writes it again",
     "quality": r"quality\.json is damaged \(.+\): delete it and measure again",
     "samples": r"samples\.npy or samples\.json is damaged \(.+\): delete both, `d3pm sample` writes them",
 }

@@ -231,7 +231,9 @@ def test_other_kinds_of_data(whole):
     assert [film["data-times"] for film in page.having("div", "film")] == ["9 4 0"]
     array = reported(run, description=Description((5,), 3))
     page = Page(samples.show_samples(array, drawn) + samples.show_chains(array, drawn))
-    assert "no picture is made" in page.words[0]
+    row = page.inside["th"].index("number") + 6
+    assert page.inside["th"][row] == "0"
+    assert page.inside["td"][:5] == [str(category) for category in x[0]]
     assert page.open == []
 
     x = rng.integers(17, size=(30, 8, 8, 1)).astype(np.int32)
@@ -274,6 +276,16 @@ def test_samples_are_taken_from_the_folder_where_they_are_of_this_step(whole, tm
         ("eval.json", '{"step": 7, "examples": "3", "bits_per_dim": 1}', "not how many examples"),
         ("eval.json", '{"step": 7, "times": [1], "bits_per_dim": 1e200}', "no number"),
         ("quality_x.json", "{}", "quality_x.json is damaged"),
+        (
+            "exact_x.json",
+            '{"step": 7, "examples": 3, "seed": 0, "left to right": {}}',
+            "`d3pm eval --chain-rule` writes it",
+        ),
+        (
+            "exact_x.json",
+            '{"step": 7, "examples": "3", "seed": 0}',
+            "exact_x.json is damaged .*not how many examples",
+        ),
         ("metrics.jsonl", "{}\n", "line 1 is damaged"),
     ],
 )
