@@ -37,6 +37,14 @@ def test_links_are_replaced_and_not_written_through(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "outside"]
 
 
+def test_what_cannot_be_written_is_named_itself(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "x", tmp_path / "none" / "x"):
+        with pytest.raises(OSError) as raised:
+            write_text(path, "new")
+        assert raised.value.filename == str(path)
+
+
 def test_two_writers_of_a_file_do_not_meet(tmp_path):
     path = tmp_path / "file"
     with replacing(path) as first, replacing(path) as second:

@@ -317,8 +317,11 @@ def _near_fields(flag: str, fields: list[str]) -> list[str]:
     """Lists up to three fields that a flag may stand for: the last part of their names is that of the flag.
 
     The last part counts over all parts of the config, as --train.lr is --optimizer.lr. Where no field has
-    it, fields count whose last part is nearly the same.
+    it, fields count whose last part is nearly the same. A flag that is a part stands for the fields in it.
     """
+    fields_inside = [field for field in fields if field.startswith(f"{flag}.")]
+    if fields_inside:
+        return fields_inside[:3]
     last_parts = {field: field.removeprefix("--").rpartition(".")[2] for field in fields}
     # Comparing texts takes the square of their length, and this one may have any.
     flag = flag[:100]

@@ -354,6 +354,9 @@ class Arrays(Grey):
 
     def describe_levels(self) -> Description:
         shape = data.open_npy(self.train).shape
+        if len(shape) < 2:
+            # A description of no axes would be refused, and name no file.
+            self.open_levels("train")
         description = Description(shape[1:], self.categories, self.classes, self.kind)
         if self.train_conditions is None:
             return description

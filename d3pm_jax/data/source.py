@@ -103,7 +103,11 @@ class ArraySource:
             raise TypeError(f"name is {describe(name)}, expected a string")
         _check_integers(x, name)
         if x.ndim < 2:
-            raise DatasetError(f"{name} has shape {x.shape}: examples are its rows, so it needs two axes")
+            raise DatasetError(
+                f"{name} has shape {x.shape}: examples are its rows, so it needs two axes, as x[:, None]"
+            )
+        if len(x) == 0:
+            raise DatasetError(f"{name} has shape {x.shape}, no examples: take one that has")
         if labels is not None:
             _check_integers(labels, f"the labels of {name}")
             if labels.shape != (len(x),):

@@ -15,6 +15,7 @@ import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from d3pm_jax.config import Config, io as config_io
+from d3pm_jax.config.checks import Count, check_number
 from d3pm_jax.config.data import describe_data
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import parse_json, replacing
@@ -72,6 +73,8 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> int
     Raises:
         UserError: the noise cannot be drawn in advance, or not be written.
     """
+    if steps is not None:
+        check_number("steps", steps, Count)
     use_all_cores(config.train.batch_size)
     description = describe_data(config.data)
     mesh = mesh_of(config.mesh.fsdp, asked=False)

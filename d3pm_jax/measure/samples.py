@@ -15,7 +15,7 @@ from d3pm_jax.checks import values_in_range
 from d3pm_jax.checks.arrays import describe
 from d3pm_jax.config.checks import Count, Natural, Size, check_number, describe_hint, matches_hint
 from d3pm_jax.config.objective import logits_keywords
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import write_npy
 from d3pm_jax.kinds import Chains, Given
 from d3pm_jax.measure.record import Format, write_record
@@ -328,6 +328,8 @@ def _make_labels(parts: Parts, index: np.ndarray, label: int | np.ndarray | None
     if label is None:
         return (index % classes).astype(np.int32)
     labels = np.atleast_1d(label)  # [M]
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or not labels.size:
+        raise UserError(f"label = {one_line(repr(label), 80)}: it must be a whole number, or [M] of them")
     unknown = labels[(labels < 0) | (labels >= classes)]
     if len(unknown) > 0:
         raise UserError(f"label = {unknown[0]}: it must be in 0..{classes - 1}")

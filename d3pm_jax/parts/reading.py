@@ -22,6 +22,10 @@ def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
         UserError: the data cannot be read, or is a text whose digest is not the one that the run recorded.
     """
     spec = parts.config.data
+    if split not in ("train", "test", "valid"):
+        raise UserError(f"split = {split!r}: it must be 'train', 'test' or 'valid'")
+    if split == "valid" and not spec.has_valid:
+        raise UserError("split = 'valid': the data of this run has none; take 'train' or 'test'")
     try:
         _check_content(parts, workdir, split)
         return spec.open(split)

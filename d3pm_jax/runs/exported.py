@@ -37,6 +37,8 @@ def export(run: Run, path: Path | str, raw: bool = False) -> None:
         UserError: two arrays of the network would have one name.
         OSError: it cannot be written.
     """
+    if not isinstance(run, Run):
+        raise UserError(f"run is {one_line(repr(run), 80)}: pass a run, as runs.open(folder) gives it")
     # A file of noise is one of this machine, and would make the config useless on another.
     train = dataclasses.replace(run.config.train, noise=None)
     config = config_io.to_json(dataclasses.replace(run.config, train=train))

@@ -13,6 +13,8 @@ from d3pm_jax import likelihood
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config.checks import Count, check_number
 from d3pm_jax.config.data import describe_data, move_data
+from d3pm_jax.data import ArraySource, read_batch
+from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
@@ -60,6 +62,10 @@ class Run:
 
     def predict(self, xt: Any, t: Any, label: Any = None, condition: Any = None) -> jax.Array:
         """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time."""
+        xt = jnp.asarray(xt)
+        t = jnp.asarray(t)
+        if t.shape != xt.shape[:1]:
+            raise UserError(f"t has shape {list(t.shape)}: pass {list(xt.shape[:1])}, a step for each of xt")
         if condition is not None:
             condition = jnp.asarray(condition)
         return jax.jit(self.parts.network)(self.params, xt, t, label=label, condition=condition)
@@ -179,12 +185,23 @@ class Run:
         weight: np.ndarray | None = None,
         condition: Any = None,
     ) -> dict[str, Any]:
-        """Computes the bound on x0 int32 [N, *S] and labels int32 [N]: see `measure.bounds.compute_bound`."""
-        examples = {"x": x0}
+        """Computes the bound on x0 int32 [N, *S] and labels int32 [N]: see `measure.bounds.compute_bound`.
+
+        Raises:
+            UserError: they are not what the data is described as, but for the size of an example.
+        """
+        x0 = np.asarray(x0)
         if labels is not None:
-            examples["label"] = labels
+            labels = np.asarray(labels)
+        source = ArraySource(x0, labels, "x0")
+        description = dataclasses.replace(self.parts.description, shape=x0.shape[1:], condition=None)
+        examples = read_batch(source, self.parts.categories, None, description)
         if weight is not None:
-            examples["weight"] = weight
+            if np.shape(weight) != x0.shape:
+                raise UserError(
+                    f"the weight has shape {list(np.shape(weight))}: pass {list(x0.shape)}, as x0"
+                )
+            examples["weight"] = np.asarray(weight)
         condition = self.parts.convert_condition(condition, len(x0))
         if condition is not None:
             examples["condition"] = condition
@@ -216,8 +233,15 @@ def train(
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
+    if not isinstance(config, Config):
+        cure = "pass a Config, as config.io.read_config_file(Path('config.py')) reads one"
+        raise UserError(f"config is {one_line(repr(config), 80)}: {cure}")
     weights = None
     if start is not None:
+        if not isinstance(start, Run):
+            raise UserError(
+                f"start is {one_line(repr(start), 80)}: pass a run, as runs.open(folder) gives it"
+            )
         weights = weights_of(start.parts)
     loop.run_training(config, Path(workdir), resume, weights, wandb, logs)
     return open_run(workdir, config)
@@ -246,9 +270,13 @@ def open_run(
     Raises:
         UserError: there is no such run or checkpoint, it needs a config, or no data of it is in `data_dir`.
     """
+    if not isinstance(workdir, str | Path):
+        raise UserError(f"workdir is {one_line(repr(workdir), 80)}: pass the folder of a run")
     workdir = Path(workdir)
     if isinstance(config, str):
         config = Path(config)
+    if not isinstance(config, Config | Path | None):
+        raise UserError(f"config is {one_line(repr(config), 80)}: pass a Config, or the file that defines it")
 
     # The config in the folder is what the run was trained with. One that is passed takes its place, with
     # parts that a file of JSON cannot hold, and has to agree with it.

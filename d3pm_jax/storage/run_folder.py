@@ -49,6 +49,10 @@ def read_config(workdir: Path, user_config: Path | Config | None = None) -> Conf
     """
     if workdir.is_file():
         raise UserError(_describe_file(workdir))
+    if isinstance(user_config, Path) and not user_config.is_file():
+        raise UserError(
+            f"no config file {user_config}: pass the Python file that defines the parts of the run"
+        )
     check_links(workdir)
     path = workdir / CONFIG
     if not path.is_file():

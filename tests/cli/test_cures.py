@@ -1,6 +1,7 @@
 """Mistakes at the shell: each message names what was passed, and a cure that the command can do."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import pytest
 from d3pm_jax.cli import sample
 from d3pm_jax.config import Arrays
 from d3pm_jax.data import Description
-from tests import tiny
+from tests import recorded_configs, tiny
 from tests.cli.commands import CONFIG, error, status
+
+ARRAYS = Path(recorded_configs.__file__).with_name("arrays.py")
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -20,6 +23,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "file").touch()
     (folder / "w.safetensors").touch()
+    np.save(folder / "flat.npy", np.zeros(30, int))
+    np.save(folder / "empty.npy", np.zeros((0, 12), int))
     (folder / "run").mkdir()
     (folder / "run" / "config.json").write_text("{}")
     return folder
@@ -44,6 +49,14 @@ def folder(tmp_path_factory):
         ("eval {weights}", "is a file of weights, no run: begin one by d3pm import {weights} --workdir DIR"),
         ("presample {config}", "no file to write to: pass --out FILE.array_record"),
         (
+            "train {arrays} --workdir w --data.train {flat}",
+            "{flat} has shape (30,): examples are its rows, so",
+        ),
+        (
+            "train {arrays} --workdir w --data.train {empty}",
+            "{empty} has shape (0, 12), no examples: take one",
+        ),
+        (
             "train {config} --workdir w --train.lr 1",
             "no field --train.lr in this config: did you mean --optim",
         ),
@@ -51,6 +64,10 @@ def folder(tmp_path_factory):
         (
             "train {config} --workdir w --steps 1",
             "no field --steps in this config: did you mean --train.steps or --process.steps?",
+        ),
+        (
+            "train {config} --workdir w --process.beta 1",
+            "did you mean --process.beta.start or --process.beta.s",
         ),
         ("train {config} --workdir w --data.batch_size 1", "did you mean --train.batch-size?"),
         (
@@ -62,6 +79,7 @@ def folder(tmp_path_factory):
 def test_a_mistake_is_told_with_its_cure(words, message, folder, capsys):
     paths = {"config": CONFIG, "file": folder / "file", "run": folder / "run"}
     paths["weights"] = folder / "w.safetensors"
+    paths |= {"flat": folder / "flat.npy", "empty": folder / "empty.npy", "arrays": ARRAYS}
     assert message.format(**paths) in error(capsys, *words.format(**paths).split())
     assert (folder / "file").read_bytes() == b""
 

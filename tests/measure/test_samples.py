@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax import kinds
+from d3pm_jax import kinds, runs
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Given
 from d3pm_jax.measure.samples import draw_forward, evenly_spaced
@@ -100,6 +100,24 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
         "batch_size = 0: it must be a whole number": lambda: run.evaluate_on(x0[None], batch_size=0),
         "calls = True: it must be a whole number": lambda: run.evaluate_on(x0[None], calls=True),
         "limit = 0: it must be a whole number in 1..": lambda: run.evaluate(limit=0),
+        r"x0 has shape \(0, 8, 8, 1\), no examples": lambda: run.evaluate_on(x0[None][:0]),
+        r"x of example 0 holds 17 at \[0, 0, 0\]": lambda: run.evaluate_on(x0[None] + 17),
+        "x0 has dtype float64: categories are integers": lambda: run.evaluate_on(x0[None] * 0.5),
+        r"the labels of x0 have shape \(2,\)": lambda: run.evaluate_on(x0[None], np.zeros(2, int)),
+        "the label of example 0 is 10, but classes": lambda: run.evaluate_on(x0[None], np.array([10])),
+        r"the weight has shape \[1, 8\]: pass \[1, 8, 8, 1\]": lambda: run.evaluate_on(
+            x0[None], weight=np.ones((1, 8))
+        ),
+        r"t has shape \[\]: pass \[1\], a step for each of xt": lambda: run.predict(x0[None], 3),
+        "split = 'trian': it must be 'train', 'test' or 'valid'": lambda: run.read_batch("trian"),
+        "split = 'valid': the data of this run has none": lambda: run.read_batch("valid"),
+        "config is 'a.py': pass a Config, as config.io.read": lambda: runs.train("a.py", tmp_path / "new"),
+        "start is 'w': pass a run, as runs.open": lambda: runs.train(run.config, tmp_path / "new", start="w"),
+        "workdir is 3: pass the folder of a run": lambda: runs.open(3),
+        "config is 3: pass a Config, or the file": lambda: runs.open(tmp_path / "w", 3),
+        "no config file none.py: pass the Python file": lambda: runs.open(tmp_path / "w", "none.py"),
+        "run is 'w': pass a run, as runs.open": lambda: runs.export("w", tmp_path / "w.safetensors"),
+        "steps = 0: it must be a whole number in 1..": lambda: runs.presample(run.config, tmp_path / "x", 0),
     }
     for message, call in calls.items():
         with pytest.raises(UserError, match=message):
