@@ -36,7 +36,7 @@ def execute(command: PresampleCommand, words: list[str]) -> int:
     path = arguments.take_path(words)
     config = reading.read_overridden_config(path, words, USAGE)
     if command.out is None:
-        raise UserError(f"no file to write to: pass --out FILE{SUFFIX}")
+        raise UserError(f"no file to write to: pass --out, and name it FILE{SUFFIX}")
     if command.out.suffix != SUFFIX:
         raise UserError(f"--out {command.out}: the noise file is an ArrayRecord file, name it FILE{SUFFIX}")
     steps = presampled.presample(config, command.out, command.steps)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from tests import recorded_configs, tiny
 from tests.cli.commands import CONFIG, error, status
 
 ARRAYS = Path(recorded_configs.__file__).with_name("arrays.py")
+
+OF_ARRAYS = "".join(f" --data.{name} FILE" for name in ("train", "test", "train-labels", "test-labels"))
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -47,13 +50,13 @@ def folder(tmp_path_factory):
         ("eval {file}", "{file} is a file, and a run is a folder: pass the --workdir of a `d3pm train`"),
         ("sample {run}/config.json", "{run}/config.json is a file of a run, which is a folder: pass {run}\n"),
         ("eval {weights}", "is a file of weights, no run: begin one by d3pm import {weights} --workdir DIR"),
-        ("presample {config}", "no file to write to: pass --out FILE.array_record"),
+        ("presample {config}", "no file to write to: pass --out, and name it FILE.array_record"),
         (
-            "train {arrays} --workdir w --data.train {flat}",
+            "train {arrays} --workdir w" + OF_ARRAYS.replace("FILE", "{flat}"),
             "{flat} has shape (30,): examples are its rows, so",
         ),
         (
-            "train {arrays} --workdir w --data.train {empty}",
+            "train {arrays} --workdir w" + OF_ARRAYS.replace("FILE", "{empty}"),
             "{empty} has shape (0, 12), no examples: take one",
         ),
         (
@@ -101,10 +104,8 @@ def test_an_option_that_is_nearly_one_is_told_which(words, message, capsys):
 
 
 def test_a_device_that_is_not_there_is_told_in_one_line(capsys, monkeypatch):
-    def fail(*args):
-        raise RuntimeError("Unable to initialize backend 'cuda': no GPU\nmore")
-
-    monkeypatch.setattr(sample, "execute", fail)
+    raised = RuntimeError("Unable to initialize backend 'cuda': no GPU\nmore")
+    monkeypatch.setattr(sample, "execute", mock.Mock(side_effect=raised))
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     message = error(capsys, "sample", "x")
     assert "JAX_PLATFORMS=cuda: Unable to initialize backend 'cuda': no GPU more; unset it, or" in message
