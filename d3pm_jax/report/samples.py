@@ -84,7 +84,7 @@ def draw_run(reported: Reported) -> Drawn | None:
 def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
     """Shows samples beside examples of the data."""
     if drawn is None:
-        return _note_no_examples(reported, "Samples need conditions")
+        return _note_no_examples(reported, "Samples need conditions, and")
     run = reported.run
     kind = run.parts.kind
     classes = run.parts.classes
@@ -115,7 +115,7 @@ def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
     examples = reported.examples  # [M, *S]
     if examples is None:
         histograms = _show_histograms(kind, x, None, levels)
-        note = _note_no_examples(reported, "Examples of the data are not beside them")
+        note = _note_no_examples(reported, "Examples of the data are not beside them:")
         return join_html(samples_figure, histograms, note)
     examples_block = kind.show_samples(examples, levels, None, **of_examples)
     if examples_block is None:
@@ -130,11 +130,11 @@ def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
 
 
 def _note_no_examples(reported: Reported, text: str) -> Html:
-    """Says what is missing without examples of the data, why a run has none, and how to get them."""
+    """Builds a note that ends in why a run has no examples of its data, and which command gives them."""
     reason = "examples.npy is not in its folder"
     if reported.is_imported:
         reason = "this run began from weights alone, and has none until it is trained"
-    return note_missing(f"{text}: {reason}", reported.resume)
+    return note_missing(f"{text} {reason}", reported.resume)
 
 
 def _show_histograms(kind: Kind, x: np.ndarray, examples: np.ndarray | None, levels: int) -> Html | None:
@@ -156,7 +156,7 @@ def _show_histograms(kind: Kind, x: np.ndarray, examples: np.ndarray | None, lev
 def show_chains(reported: Reported, drawn: Drawn | None) -> Html:
     """Shows chains of the forward process and of the reverse one, and the latter as a film."""
     if drawn is None:
-        return _note_no_examples(reported, "Chains need conditions")
+        return _note_no_examples(reported, "Chains need conditions, and")
     kind = reported.run.parts.kind
     chains = drawn.chains
     levels = chains.levels
@@ -173,7 +173,7 @@ def show_chains(reported: Reported, drawn: Drawn | None) -> Html:
         of_examples = condition_keyword(chains.example_conditions)
         forward = kind.show_chain(chains.forward(), chains.strip, levels, **of_examples)
     if forward is None:
-        first = _note_no_examples(reported, "The forward process has no examples to begin from")
+        first = _note_no_examples(reported, "The forward process has no examples to begin from:")
     else:
         words = "x_t of examples of the test split, from the data (t = 0) to noise."
         first = build_figure(render_block(forward), "Forward, data to noise", words)
