@@ -63,9 +63,9 @@ def test_eval_and_sample(trained, data_dir, capsys, monkeypatch):
     np.testing.assert_array_equal(last[-450::3, ::3], show.grid(show.to_rgb(samples[:5], 17), 2))
 
 
-def test_a_gif_is_of_images(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tiny, "DIGITS", dataclasses.replace(tiny.DIGITS, kind="array"))
-    tiny.write_run(tmp_path / "w", tiny.get_config())
+def test_a_gif_is_of_images(tmp_path, capsys):
+    arrays = dataclasses.replace(tiny.DIGITS, kind="array")
+    tiny.write_run(tmp_path / "w", tiny.get_config(), description=arrays)
     message = "--gif: a GIF is of images, the data of this run is of kind 'array'; leave it out"
     assert message in error(capsys, "sample", tmp_path / "w", "--gif")
 

@@ -36,7 +36,7 @@ def table(config, description, process):
     """In place of `network.split_network`: logits from a table of x_t; where the weight is 0 they are NaN."""
     network._check_padding(config, description, hasattr(config.model, "width"))
 
-    def predict(params, xt, t, key=None, label=None, weight=None):
+    def predict(params, xt, t, key=None, label=None, weight=None, condition=None):
         logits = params["table"]["kernel"][xt]
         if weight is not None:
             logits = jax.numpy.where(weight[..., None] > 0, logits, np.nan)
