@@ -531,7 +531,7 @@ def calls(process: Process, jit: bool, wanted: Wanted) -> Iterator[tuple[str, st
 
 
 def main() -> None:
-    """Prints each defect and the number of outcomes of each kind, without jit and under it."""
+    """Prints each defect and the number of outcomes of each kind, here and in `constructors`."""
     names = sys.argv[1:]
     warnings.simplefilter("ignore")
     for mode, jit in (("eager", False), ("jit", True)):
@@ -543,6 +543,10 @@ def main() -> None:
             if kind in DEFECTS:
                 print(f"{kind:8} {what} {how}")
         print(f"{mode}:", ", ".join(f"{counts[kind]} {kind}" for kind in OUTCOMES))
+    if not names:
+        from tests.checks import constructors  # which imports this file
+
+        constructors.main([])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""What builds networks and reads data, weights and checkpoints is checked as kernels are."""
+"""What builds networks and reads data, weights and checkpoints is checked as kernels are.
+
+The whole table runs with that of the kernels, in `test_checks`.
+"""
 
 import collections
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 
 import d3pm_jax as d3pm
@@ -32,18 +32,6 @@ def test_every_argument_of_every_constructor_is_checked(tmp_path: Path):
 def test_networks_refuse_inputs_of_other_shapes_and_types():
     assert count(constructors.called())["clear"] > 300
     assert count(constructors.called_under_jit(runs=False))["clear"] > 50
-
-
-@pytest.mark.slow
-def test_the_whole_table_without_the_checks_of_these_tests():
-    """As users have it: in a process of its own."""
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.checks.constructors"], capture_output=True, text=True, check=True
-    )
-    lines = run.stdout.strip().splitlines()
-    titles = [line.split(":")[0] for line in lines]
-    assert titles == ["constructors", "networks, eager", "networks, jit"], run.stdout
-    assert all(line.endswith(", 0 unclear, 0 silent, 0 NaN") for line in lines), run.stdout
 
 
 def test_numbers_of_numpy_and_lists_are_taken_as_those_of_python():
