@@ -236,6 +236,8 @@ def train(
     if not isinstance(config, Config):
         cure = "pass a Config, as config.io.read_config_file(Path('config.py')) reads one"
         raise UserError(f"config is {one_line(repr(config), 80)}: {cure}")
+    if not isinstance(workdir, str | Path):
+        raise UserError(f"workdir is {one_line(repr(workdir), 80)}: pass the folder to write to")
     weights = None
     if start is not None:
         if not isinstance(start, Run):

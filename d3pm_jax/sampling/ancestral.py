@@ -98,6 +98,8 @@ def sample(
     Returns:
         A `Chain`. Look at `failed_at` before using it.
     """
+    if not shape:
+        raise ValueError("shape = (): it must be (B, *S), the number of examples and the shape of each")
     numbers = start + jnp.arange(shape[0], dtype=jnp.int32)  # [B], of the examples
     noise = per_example(key, numbers, shape[1:])
     xT = process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))

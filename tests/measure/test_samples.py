@@ -112,6 +112,7 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
         "split = 'trian': it must be 'train', 'test' or 'valid'": lambda: run.read_batch("trian"),
         "split = 'valid': the data of this run has none": lambda: run.read_batch("valid"),
         "config is 'a.py': pass a Config, as config.io.read": lambda: runs.train("a.py", tmp_path / "new"),
+        "workdir is None: pass the folder to write": lambda: runs.train(run.config, None),
         "start is 'w': pass a run, as runs.open": lambda: runs.train(run.config, tmp_path / "new", start="w"),
         "workdir is 3: pass the folder of a run": lambda: runs.open(3),
         "config is 3: pass a Config, or the file": lambda: runs.open(tmp_path / "w", 3),

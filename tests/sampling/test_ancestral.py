@@ -72,3 +72,5 @@ def test_a_shape_that_jit_traces_is_told_to_be_static():
     message = r"shape\[0\] is traced by jit, .* mark it as static, jax.jit\(f, static_argnames='shape'\)"
     with pytest.raises(TypeError, match=message):
         jax.jit(sample)(jax.random.key(0), (2, 3))
+    with pytest.raises(ValueError, match=r"shape = \(\): it must be \(B, \*S\)"):
+        sample(jax.random.key(0), ())
