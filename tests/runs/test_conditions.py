@@ -159,7 +159,7 @@ def test_a_kind_without_conditions_is_refused_before_training():
 def test_a_run_of_weights_alone_is_reported_without_samples(tmp_path):
     config = tiny.get_config()
     description = dataclasses.replace(tiny.DIGITS, condition=(3,))
-    tiny.write_run(tmp_path / "run", config, description=description)
+    tiny.write_run(tmp_path / "run", config, step=0, description=description)
     assert status("report", tmp_path / "run") == 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Samples need conditions, and this run began from weights alone" in page
