@@ -6,7 +6,7 @@ as any other process.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +21,28 @@ from d3pm_jax.checks import (
     INDEX,
     NOISE,
     PART_OF_STEPS,
+    Called,
     at_least,
-    check_shape,
     declared,
-    values_in_range,
+    marked,
 )
 from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes.base import Process
-from d3pm_jax.sampling import Denoise
+from d3pm_jax.sampling.ancestral import CURE_OF_LOGITS, Denoise
 from d3pm_jax.sampling.noise import Noise, per_example
 
-Term = Callable[[Process, Array, Array, Array, Array], Array]  # process, logits, x0, xt, t -> nats
+# What a step costs, such as `posterior_kl`.
+Term = Annotated[
+    Callable[
+        [Process, Float[Array, " B *S K"], Int[Array, " B *S"], Int[Array, " B *S"], Int[Array, " B"]],
+        Float[Array, " B *S"],
+    ],
+    Called("process, logits, x0, xt, t", "return the nats of each element as floats, not their sum"),
+]
+
+# A network of an absorbing process that sees no time.
+FillIn = Annotated[Callable[[Int[Array, " B *S"]], Float[Array, " B *S K"]], Called("xt", CURE_OF_LOGITS)]
 
 
 class Bound(NamedTuple):
@@ -47,7 +57,7 @@ class Bound(NamedTuple):
         return jnp.sum(self.steps, axis=0) + self.prior
 
 
-@declared(x0=CATEGORIES, weight=at_least(0))
+@declared(x0=CATEGORIES, noise=NOISE, weight=at_least(0))
 def all_t_bound(
     denoise: Denoise,
     process: Process,
@@ -73,11 +83,10 @@ def all_t_bound(
     """
     term = beliefs.with_belief(belief, term)
 
-    def term_of_step(t: Array) -> Array:
+    @marked
+    def term_of_step(t: Array) -> Float[Array, " B"]:
         ts = jnp.broadcast_to(t, x0.shape[:1])  # [B]
-        u = check_shape("noise(t)", noise(t), "x0", x0.shape)
-        with values_in_range():
-            xt = q_sample(process, x0, ts, u)  # [B, *S]
+        xt = q_sample(process, x0, ts, noise(t))  # [B, *S]
         logits = denoise(xt, process.time[ts])  # [B, *S, K]
         return _sum_per_example(term(process, logits, x0, xt, ts), weight)
 
@@ -110,7 +119,7 @@ def estimate_bound(
     return all_t_bound(denoise, process, x0, per_example(key, index, x0.shape[1:]), term, belief, weight)
 
 
-@declared(x0=CATEGORIES, u=NOISE, weight=at_least(0))
+@declared(x0=CATEGORIES, u=NOISE, noise=NOISE, weight=at_least(0))
 def strata_bound(
     denoise: Denoise,
     process: Process,
@@ -138,11 +147,10 @@ def strata_bound(
     term = beliefs.with_belief(belief, term)
     t, sizes = timesteps.stratified(u, process.T)  # [n, B] and [n]
 
-    def term_of_stratum(j: Array) -> Array:
+    @marked
+    def term_of_stratum(j: Array) -> Float[Array, " B"]:
         ts = t[j]  # [B]
-        u_of_stratum = check_shape("noise(j)", noise(j + 1), "x0", x0.shape)
-        with values_in_range():
-            xt = q_sample(process, x0, ts, u_of_stratum)  # [B, *S]
+        xt = q_sample(process, x0, ts, noise(j + 1))  # [B, *S]
         logits = denoise(xt, process.time[ts])  # [B, *S, K]
         # One t stands for all steps of its stratum.
         return sizes[j] * _sum_per_example(term(process, logits, x0, xt, ts), weight)
@@ -180,9 +188,9 @@ def stratified_bound(
     return strata_bound(denoise, process, x0, u.T, noise, term, belief, weight)
 
 
-@declared(x0=INDEX, order=NOISE, mask_id=INDEX)
+@declared(x0=CATEGORIES, order=NOISE, mask_id=INDEX)
 def chain_rule(
-    fill_in: Callable[[Array], Array],
+    fill_in: FillIn,
     x0: Int[Array, " B *S"],
     order: Float[Array, " B *S"],
     mask_id: int,

@@ -10,13 +10,15 @@ their ranges (`ranges`), and marks. Under `jit` values are not known, so every e
 category, step or noise out of range belongs to is NaN there, or -1 if integer, and so is a gradient. Which
 elements belong to it is said by the names of axes in the annotations. A kernel inside of another is not
 checked again, and `values_in_range` leaves out the check of values (`depth`).
+
+What comes back from a function of the user, such as a network, is checked like an argument (`callbacks`).
 """
 
 from d3pm_jax.checks.arrays import (
     check_distribution as check_distribution,
-    check_shape as check_shape,
     real_array as real_array,
 )
+from d3pm_jax.checks.callbacks import Called as Called, marked as marked
 from d3pm_jax.checks.declare import declared as declared, like as like
 from d3pm_jax.checks.depth import (
     as_callback as as_callback,

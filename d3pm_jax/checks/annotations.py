@@ -59,12 +59,10 @@ def read_annotation(annotation: Any) -> Expected:
     """Returns what an annotation asks for; nothing where there is none."""
     if is_restricted(annotation):
         return Expected(None, None, partial(check_value, hint=annotation), is_optional=False)
-    options = (annotation,)
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        options = typing.get_args(annotation)
     entry_type = None
     shape = None
     convert = None
+    options = list_options(annotation)
     for option in options:
         if option is jax.Array or hasattr(option, "dim_str"):
             # jaxtyping keeps its own class, such as Int or Float, as the `dtype` of an annotation. A plain
@@ -75,6 +73,13 @@ def read_annotation(annotation: Any) -> Expected:
             # Of several types that are no arrays the first that can be checked counts.
             convert = convert or _read_conversion(option)
     return Expected(entry_type, shape, convert, types.NoneType in options)
+
+
+def list_options(annotation: Any) -> tuple[Any, ...]:
+    """Returns the types of a union, and any other annotation as the only one."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
 
 
 def read_shape(annotation: Any) -> ResultShape:
@@ -94,6 +99,8 @@ def _read_shape_of_array(annotation: Any) -> Shape | None:
 
 def is_callback(annotation: Any) -> bool:
     """Tells whether an argument of this annotation is a function that the kernel calls."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = annotation.__origin__
     return typing.get_origin(annotation) is collections.abc.Callable
 
 

@@ -31,13 +31,6 @@ def check_distribution(name: str, p: np.ndarray, K: int) -> np.ndarray:
     return p
 
 
-def check_shape(name: str, x: Any, other: str, shape: tuple[int, ...]) -> Any:
-    """Returns x. Raises ValueError unless it has the shape of the other."""
-    if np.shape(x) != shape:
-        raise ValueError(f"{name} has shape {np.shape(x)}, expected {shape}, the shape of {other}")
-    return x
-
-
 def describe(x: Any) -> str:
     """Says in a few words what x is, for an error."""
     if hasattr(x, "dtype"):

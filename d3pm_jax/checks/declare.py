@@ -5,9 +5,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-import jax
-import jax.core
-
 from d3pm_jax.checks.annotations import (
     Expected,
     ResultShape,
@@ -16,9 +13,10 @@ from d3pm_jax.checks.annotations import (
     read_annotation,
     read_shape,
 )
+from d3pm_jax.checks.callbacks import Callback, check_returns, collect_outside, read_callback
 from d3pm_jax.checks.depth import ALL, NOTHING, depth, is_declared
 from d3pm_jax.checks.former import refuse_first_step
-from d3pm_jax.checks.ranges import AllowedRange, Outside, check_range, find_outside, mark, to_jax
+from d3pm_jax.checks.ranges import AllowedRange, Outside, check_range, find_outside, is_known, mark, to_jax
 from d3pm_jax.checks.shapes import AxisSize, Sizes, bind_shape
 
 P = ParamSpec("P")
@@ -30,6 +28,8 @@ class Declaration(NamedTuple):
 
     expected: dict[str, Expected]
     allowed: dict[str, AllowedRange]  # those that have a range
+    late: dict[str, AllowedRange]  # those whose range ends at the K of what a function returns
+    callbacks: dict[str, Callback]  # those that are functions, and must return what their annotation says
     process: str | None  # which argument knows ends of ranges: a process, a network, or a history
     known_ends: frozenset[str]  # which ones it may know, such as K and T
     results: ResultShape
@@ -40,7 +40,7 @@ def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R
     """Makes a decorator that checks the arguments of a function: see `checks`.
 
     Args:
-        ranges: which values the arguments of these names may have.
+        ranges: which values the arguments of these names may have; of a function, what it returns.
     """
 
     def decorate(f: Callable[P, R]) -> Callable[P, R]:
@@ -53,12 +53,28 @@ def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R
         _check_order_of_prefixes(f.__name__, expected)
         results = read_shape(signature.return_annotation)
         defaults = {name: x.default for name, x in parameters.items() if x.default is not x.empty}
-        callbacks = {name: x for name, x in defaults.items() if is_callback(parameters[name].annotation)}
-        known_ends = {"K", "T"} | {x.high for x in ranges.values() if isinstance(x.high, str)}
-        declaration = Declaration(expected, ranges, process, frozenset(known_ends), results, callbacks)
+        functions = {name: x for name, x in defaults.items() if is_callback(parameters[name].annotation)}
+        callbacks = {}
+        for name, parameter in parameters.items():
+            callback = read_callback(parameter.annotation, ranges.get(name))
+            if callback is not None:
+                callbacks[name] = callback
+        allowed = {name: x for name, x in ranges.items() if name not in callbacks}
+        late = {}
+        if process is None and not _has_K(expected):
+            late = {name: x for name, x in allowed.items() if x.high == "K"}
+        allowed = {name: x for name, x in allowed.items() if name not in late}
+        known_ends = frozenset({"K", "T"} | {x.high for x in ranges.values() if isinstance(x.high, str)})
+        declaration = Declaration(expected, allowed, late, callbacks, process, known_ends, results, functions)
         return _check_calls(f, declaration)
 
     return decorate
+
+
+def _has_K(expected: dict[str, Expected]) -> bool:
+    """Tells whether an argument says what K is: it is K itself, or an array with an axis K."""
+    shapes = [argument.shape for argument in expected.values() if argument.shape is not None]
+    return "K" in expected or any("K" in shape.words for shape in shapes)
 
 
 def like(declared_function: Callable, f: Callable[P, R]) -> Callable[P, R]:
@@ -86,11 +102,16 @@ def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
 
         # The function has its defaults by itself, and they are not checked. Only a default that is called,
         # such as a term of the bound, is made a callback: it is called with the logits of a network.
-        values = declaration.default_callbacks | dict(zip(positional, args, strict=True)) | kwargs
+        passed = dict(zip(positional, args, strict=True))
+        values: dict[str, Any] = {**declaration.default_callbacks, **passed, **kwargs}
         sizes = _check_types_and_shapes(declaration, values)
         outside = []
         if current_depth == ALL:
-            outside = _check_ranges(declaration, values, sizes)
+            outside = _check_ranges(declaration.allowed, declaration.expected, values, sizes)
+        for name, callback in declaration.callbacks.items():
+            if values.get(name) is not None:
+                values[name] = check_returns(name, values[name], callback, sizes, current_depth == ALL)
+        as_passed = {name: values.get(name) for name in declaration.late}
         for name, x in values.items():
             if declaration.expected[name].entry_type is not None and hasattr(x, "dtype"):
                 values[name] = to_jax(x, declaration.allowed.get(name))
@@ -98,8 +119,17 @@ def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
         checked_args = [values[name] for name in positional]
         checked_kwargs = {name: x for name, x in values.items() if name not in positional}
         # What the function computes and passes to kernels is in range if its arguments are.
-        with depth(NOTHING):
+        if not declaration.callbacks:
+            with depth(NOTHING):
+                result = function(*checked_args, **checked_kwargs)
+            return mark(result, declaration.results, outside)
+
+        with depth(NOTHING), collect_outside() as outside_of_returns:
             result = function(*checked_args, **checked_kwargs)
+        if current_depth == ALL:
+            # Only now K is known of a kernel that reads it from what a network returns.
+            outside += outside_of_returns
+            outside += _check_ranges(declaration.late, declaration.expected, as_passed, sizes)
         return mark(result, declaration.results, outside)
 
     checked.declaration = declaration  # pyright: ignore[reportAttributeAccessIssue]
@@ -154,18 +184,20 @@ def _check_types_and_shapes(declaration: Declaration, values: dict[str, Any]) ->
     return sizes
 
 
-def _check_ranges(declaration: Declaration, values: dict[str, Any], sizes: Sizes) -> list[Outside]:
+def _check_ranges(
+    ranges: dict[str, AllowedRange], expected: dict[str, Expected], values: dict[str, Any], sizes: Sizes
+) -> list[Outside]:
     """Checks the values that are known, and computes where the others are out of range."""
     unknown = []
-    for name, allowed in declaration.allowed.items():
+    for name, allowed in ranges.items():
         x = values.get(name)
         # A network without classes knows no end of labels, and says itself that it takes none.
         has_end = not isinstance(allowed.high, str) or allowed.high in sizes
         if x is None or not has_end:
             continue
-        if isinstance(x, jax.Array) and (isinstance(x, jax.core.Tracer) or not x.is_fully_addressable):
-            unknown.append((x, declaration.expected[name].shape, allowed))
-        else:
+        if is_known(x):
             check_range(name, x, allowed, sizes)
+        else:
+            unknown.append((x, expected[name].shape, allowed))
     # These come last: they are compared with K and T, which may be arguments that were just checked.
     return [find_outside(x, shape, allowed, sizes) for x, shape, allowed in unknown]

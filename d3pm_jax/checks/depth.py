@@ -46,7 +46,7 @@ def bare(f: Callable[P, R]) -> Callable[P, R]:
     Networks of this library are checked as kernels are, and those of a user call kernels with values that
     nobody has checked.
     """
-    if _calls_kernel(f):
+    if calls_kernel(f):
         return values_in_range()(f)
     return f
 
@@ -58,7 +58,7 @@ def as_callback(f: Callable[..., Any]) -> Callable[..., Any]:
     kernels. Where f is a kernel itself, such as a term of the bound, it is called with values that are in
     range. But the network decides the shape of its logits, so that its types and shapes are checked.
     """
-    inner_depth = SHAPES if _calls_kernel(f) else ALL
+    inner_depth = SHAPES if calls_kernel(f) else ALL
 
     @functools.wraps(f)
     def callback(*args: Any, **kwargs: Any) -> Any:
@@ -77,7 +77,7 @@ def is_declared(f: Any) -> bool:
     return getattr(f, "checked", None) is f
 
 
-def _calls_kernel(f: Any) -> bool:
+def calls_kernel(f: Any) -> bool:
     """Tells whether f, or its `__call__`, is what `declared` returned, with or without bound arguments."""
     if isinstance(f, functools.partial):
         f = f.func

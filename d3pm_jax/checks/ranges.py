@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -108,6 +109,11 @@ def check_range(name: str, x: Any, allowed: AllowedRange, sizes: Sizes) -> None:
         raise ValueError(f"{problem}: it must be {side} {allowed.low:g}")
     ends = _describe_ends(allowed, last, is_integer=values.dtype.kind in "iu")
     raise ValueError(f"{problem}, outside {ends}: {_describe_cure(allowed, sizes)}")
+
+
+def is_known(x: Any) -> bool:
+    """Tells whether the values of an argument can be read: not while a program is traced."""
+    return not isinstance(x, jax.Array) or (not isinstance(x, jax.core.Tracer) and x.is_fully_addressable)
 
 
 def is_on_cpu(x: jax.Array) -> bool:

@@ -67,6 +67,15 @@ def bind_shape(name: str, shape: tuple[int, ...], expected: Shape, sizes: Sizes)
         raise ValueError(f"{name} has shape {shape}, expected {_describe_expected(name, expected, sizes)}")
 
 
+def add_sizes(name: str, shape: tuple[int, ...], expected: Shape, sizes: Sizes) -> None:
+    """Adds the axes of an array whose shape is right to the sizes, those that are not there yet."""
+    sizes_of_words = expected.sizes(shape)
+    if sizes_of_words is None:
+        return
+    for word, size in zip(expected.words, sizes_of_words, strict=True):
+        sizes.setdefault(word, AxisSize(size, name))
+
+
 def _fits(name: str, shape: tuple[int, ...], expected: Shape, sizes: Sizes) -> bool:
     """Tells whether all axes have the sizes that they had before, and notes those that are new."""
     sizes_of_words = expected.sizes(shape)

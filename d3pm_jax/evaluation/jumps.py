@@ -6,23 +6,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax import likelihood, losses
-from d3pm_jax.checks import as_callback, values_in_range
+from d3pm_jax.checks import declared
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process, respace
+from d3pm_jax.sampling import Denoise
 from d3pm_jax.sampling.noise import per_example
 
 
+@declared()
 def jump_costs(
-    denoise: Callable[..., Any],
+    denoise: Denoise,
     process: Process,
-    x0: np.ndarray,
+    x0: Int[Array, " B *S"] | np.ndarray,
     times: Sequence[int],
-    key: jax.Array,
+    key: Key[Array, ""],
     term: likelihood.Term = losses.posterior_kl,
     progress: Callable[[int], Any] = lambda done: None,
-    weight: np.ndarray | None = None,
+    weight: Float[Array, " B *S"] | np.ndarray | None = None,
 ) -> np.ndarray:
     """Computes the term of the bound of a step from t to s for all pairs s < t of times.
 
@@ -44,12 +47,10 @@ def jump_costs(
         Nats per example, float64 [n + 1, n + 1] for n times: [i, j] is the cost from times[j - 1] to
         times[i - 1], and to x_0 for i = 0. inf where i >= j.
     """
-    compute_term = as_callback(term)
     x = jnp.asarray(x0, jnp.int32)
     noise = per_example(key, jnp.arange(len(x)), x.shape[1:])
 
     @jax.jit
-    @values_in_range()
     def diffuse(process: Process, t: jax.Array) -> jax.Array:
         return q_sample(process, x, t, noise(t))
 
@@ -57,7 +58,7 @@ def jump_costs(
     # alone.
     @jax.jit
     def cost(respaced: Process, logits: jax.Array, xt: jax.Array, step: jax.Array) -> jax.Array:
-        nats = compute_term(respaced, logits, x, xt, jnp.broadcast_to(step, len(x)))
+        nats = term(respaced, logits, x, xt, jnp.broadcast_to(step, len(x)))
         if weight is not None:
             nats = jnp.where(weight > 0, weight * nats, 0.0)
         return jnp.sum(nats) / len(x)

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import CATEGORIES, CATEGORY, INDEX, NOISE, NUM_CATEGORIES, TIME, declared
+from d3pm_jax.checks import CATEGORIES, CATEGORY, INDEX, NOISE, NUM_CATEGORIES, SHARE, TIME, declared
 from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.schedules.continuous import Level, Schedule
 
 
-@declared(x0=INDEX, time=TIME, u=NOISE, mask_id=INDEX)
+@declared(schedule=SHARE, x0=INDEX, time=TIME, u=NOISE, mask_id=INDEX)
 def absorbing_draw(
     schedule: Schedule, x0: Int[Array, "*S"], time: Float[Array, "..."], u: Float[Array, "*S"], mask_id: int
 ) -> Int[Array, "*S"]:
@@ -35,7 +35,7 @@ def absorbing_draw(
     return jnp.where(u < masked_share, mask_id, x0)
 
 
-@declared(x0=CATEGORIES, time=TIME, u=NOISE, K=NUM_CATEGORIES)
+@declared(schedule=SHARE, x0=CATEGORIES, time=TIME, u=NOISE, K=NUM_CATEGORIES)
 def uniform_draw(
     schedule: Schedule, x0: Int[Array, "*S"], time: Float[Array, "..."], u: Float[Array, "*S"], K: int
 ) -> Int[Array, "*S"]:
@@ -62,7 +62,7 @@ def uniform_draw(
     return jnp.where(moved, j + (j >= x0), x0).astype(jnp.int32)
 
 
-@declared(x0=CATEGORIES, xt=CATEGORIES, time=TIME, mask_id=CATEGORY)
+@declared(schedule=SHARE, x0=CATEGORIES, xt=CATEGORIES, time=TIME, mask_id=CATEGORY)
 def absorbing_nelbo(
     schedule: Schedule,
     logits_x0: Float[Array, "*S K"],
@@ -96,7 +96,7 @@ def absorbing_nelbo(
     return jnp.where(xt == mask_id, weighted_ce, 0.0)
 
 
-@declared(x0=CATEGORIES, xt=CATEGORIES, time=TIME)
+@declared(schedule=SHARE, x0=CATEGORIES, xt=CATEGORIES, time=TIME)
 def uniform_nelbo(
     schedule: Schedule,
     logits_x0: Float[Array, "*S K"],

@@ -63,7 +63,8 @@ def log_normalize(logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
         logits: unnormalised log-probabilities in nats, entries may be -inf.
 
     Returns:
-        Log-probabilities whose exponentials sum to 1 over the last axis (or are all 0).
+        Log-probabilities whose exponentials sum to 1 over the last axis (or are all 0). All NaN in a row with
+        NaN or +inf.
     """
     total = log_sum(logits)[..., None]  # [*S, 1]
     return logits - jnp.where(total == NEG_INF, 0.0, total)

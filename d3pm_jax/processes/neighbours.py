@@ -1,14 +1,17 @@
 """Finds the nearest neighbours of embeddings, and weighs them by rank or by distance."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 import scipy  # its parts are imported when they are first used
 
-from d3pm_jax.checks import POSITIVE, declared, real_array
+from d3pm_jax.checks import POSITIVE, Called, declared, real_array
 
 # distances [K, k] of the neighbours of each category, nearest first -> their weights [K, k]
-Weights = Callable[[np.ndarray], np.ndarray]
+Weights = Annotated[
+    Callable[[np.ndarray], np.ndarray], Called("distances", "return a weight for each distance")
+]
 
 
 @declared()

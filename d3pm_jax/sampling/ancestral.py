@@ -1,13 +1,14 @@
 """Samples ancestrally: every x_{t-1} is drawn from p(x_{t-1} | x_t)."""
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax import beliefs
 from d3pm_jax.beliefs import Belief
-from d3pm_jax.checks import CATEGORIES, INDEX, at_least, check_shape, declared, values_in_range
+from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, Called, at_least, declared, marked
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
@@ -15,13 +16,26 @@ from d3pm_jax.sampling import chain
 from d3pm_jax.sampling.chain import Chain
 from d3pm_jax.sampling.noise import Noise, per_example
 
-Denoise = Callable[[Array, Array], Array]  # xt int32 [B, *S], time int32 [B] -> logits of x_0 [B, *S, K]
-Reverse = Callable[[Process, Array, Array, Array], Array]  # process, logits, xt, t -> log p(x_{t-1} | x_t)
+CURE_OF_LOGITS = "return a float logit of each category for each element, categories last"
+
+# A network: x_t and the time of each example -> logits of x_0.
+Denoise = Annotated[
+    Callable[[Int[Array, " B *S"], Int[Array, " B"]], Float[Array, " B *S K"]],
+    Called("xt, time", CURE_OF_LOGITS),
+]
+
+# What the logits make of x_{t-1}: log p(x_{t-1} | x_t).
+Reverse = Annotated[
+    Callable[
+        [Process, Float[Array, " B *S K"], Int[Array, " B *S"], Int[Array, " B"]], Float[Array, " B *S K"]
+    ],
+    Called("process, logits, xt, t", "return log p(x_{t-1} | x_t) of each category, categories last"),
+]
 
 PRIOR_STEP = 0  # the step number whose noise draws x_T: no step of the chain has it
 
 
-@declared(xT=CATEGORIES)
+@declared(xT=CATEGORIES, noise=NOISE)
 def ancestral(
     denoise: Denoise,
     process: Process,
@@ -51,14 +65,12 @@ def ancestral(
 
     reverse = beliefs.with_belief(belief, reverse)
 
-    def step(x: Array, t: Array) -> Array:
-        ts = jnp.broadcast_to(t, x.shape[:1])
-        logits = denoise(x, process.time[ts])
-        log_p = reverse(process, logits, x, ts)
-        u = check_shape("noise(t)", noise(t), "xT", x.shape)
-        # Both come from functions of the user, so their types and shapes are checked.
-        with values_in_range():
-            return inverse_cdf.categorical(log_p, u)
+    @marked
+    def step(x: Array, t: Array) -> Int[Array, " B *S"]:
+        ts = jnp.broadcast_to(t, x.shape[:1])  # [B]
+        logits = denoise(x, process.time[ts])  # [B, *S, K]
+        log_p = reverse(process, logits, x, ts)  # [B, *S, K]
+        return inverse_cdf.categorical(log_p, noise(t))
 
     return chain.run_chain(step, process.T, xT, record)
 

@@ -4,16 +4,18 @@ A sampler is a file beside `ancestral`, which says what a step does.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-from d3pm_jax.checks import INT32, NUM_STEPS, declared
+from d3pm_jax.checks import INT32, NUM_STEPS, Called, declared
 
-# (x_t int32 [B, *S], t int32 []) -> x_{t-1}, -1 where there is none
-ReverseStep = Callable[[Array, Array], Array]
+ReverseStep = Annotated[
+    Callable[[Int[Array, " B *S"], Int[Array, ""]], Int[Array, " B *S"]],
+    Called("xt, t", "return x_{t-1} as integers, -1 where there is none"),
+]
 
 
 class Chain(NamedTuple):

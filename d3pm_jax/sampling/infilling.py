@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Int, Key
 
 from d3pm_jax import beliefs
 from d3pm_jax.beliefs import Belief
-from d3pm_jax.checks import CATEGORIES, INDEX, declared
+from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, declared
 from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling.ancestral import PRIOR_STEP, Denoise, Reverse, ancestral
@@ -15,7 +15,7 @@ from d3pm_jax.sampling.chain import Chain
 from d3pm_jax.sampling.noise import Noise, per_example
 
 
-@declared(x0=CATEGORIES, xT=CATEGORIES)
+@declared(x0=CATEGORIES, xT=CATEGORIES, noise=NOISE)
 def infill(
     denoise: Denoise,
     process: Process,

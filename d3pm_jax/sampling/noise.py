@@ -1,18 +1,22 @@
 """Draws uniform noise that belongs to an example and a step, so that no result depends on batching."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
-from d3pm_jax.checks import INDEX, at_least, declared
+from d3pm_jax.checks import INDEX, Called, at_least, declared
 
 # Numbers that are folded into the key of a seed, one for each use, so that commands with the same seed share
 # no noise: "eval" and "samp" in ASCII.
 EVALUATION = 0x6576616C
 SAMPLING = 0x73616D70
 
-Noise = Callable[[Array], Array]  # t, int32 [] -> uniforms in [0, 1) [B, *S]
+Noise = Annotated[
+    Callable[[Int[Array, ""]], Float[Array, " B *S"]],
+    Called("t", "return a uniform of [0, 1) for each element, as per_example does"),
+]
 
 
 @declared(index=INDEX, shape=at_least(0, 2**31 - 1))

@@ -4,12 +4,12 @@ They fall from 1 at time 0, clean data, to 0 at time 1.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from d3pm_jax.checks import POSITIVE, TIME, declared
+from d3pm_jax.checks import POSITIVE, TIME, Called, declared
 
 
 class Level(NamedTuple):
@@ -20,7 +20,10 @@ class Level(NamedTuple):
     beta: Float[Array, "*T"]  # 1 - alpha
 
 
-Schedule = Callable[[Array], Level]  # time in [0, 1], any shape
+Schedule = Annotated[
+    Callable[[Float[Array, "*T"]], Level],  # time in [0, 1]
+    Called("time", "return schedules.continuous.Level(alpha, 1 - alpha), floats of the shape of time"),
+]
 
 
 @declared(time=TIME)

@@ -109,12 +109,11 @@ def test_a_callback_is_checked_where_the_values_of_the_call_are_in_range():
 
 
 def test_a_kernel_as_a_callback_is_checked_but_for_values():
-    def denoise(xt, t):
-        return LOGITS[..., :3]
-
+    callback = as_callback(d3pm.p_logits)
     refused = r"logits_x0 has shape \(2, 3, 3\), expected \[\*S, 4\] as in the process"
     with pytest.raises(ValueError, match=refused):
-        d3pm.ancestral(denoise, PROCESS, X, lambda t: U, reverse=d3pm.p_logits)
+        callback(PROCESS, LOGITS[..., :3], X, T)
+    callback(PROCESS, LOGITS, X + 9, T)
 
 
 def noise(t):
@@ -143,9 +142,12 @@ DEFAULT_CALLBACKS = {  # functions whose last callback is left at its default
 @pytest.mark.parametrize("name", DEFAULT_CALLBACKS)
 def test_logits_are_checked_where_a_callback_has_its_default(name):
     call = DEFAULT_CALLBACKS[name]
-    with pytest.raises(ValueError, match=r"^logits_x0 has shape \(2, 3, 5\), expected \[\*S, 4\] as in the"):
+    refused = (
+        r"^denoise\(xt, time\) has shape \(2, 3, 5\), expected \[2, 3, 4\] as in .* and the process: return"
+    )
+    with pytest.raises(ValueError, match=refused):
         call(lambda xt, t: jnp.zeros((*xt.shape, 5)))
-    with pytest.raises(TypeError, match="logits_x0 has dtype int32, expected floats"):
+    with pytest.raises(TypeError, match=r"^denoise\(xt, time\) has dtype int32, expected floats: return"):
         call(lambda xt, t: jnp.zeros((*xt.shape, 4), jnp.int32))
 
 

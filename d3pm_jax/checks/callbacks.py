@@ -1,0 +1,219 @@
+"""Checks what functions return that were passed to a kernel: a network, noise, a term of the bound.
+
+Their annotation says how they are called and what they have to return, `declared` which values that may have:
+
+    Noise = Annotated[Callable[[Int[Array, ""]], Float[Array, " B *S"]], Called("t", "return uniforms")]
+
+    @declared(x0=CATEGORIES, noise=NOISE)
+    def f(process: Process, x0: Int[Array, " B *S"], noise: Noise) -> ...
+
+The axes of what is returned are those of the kernel's arguments and of what the function was called with. In
+a loop values are never known, so that they are marked there: see `marked`.
+"""
+
+import contextlib
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from jax import lax
+
+from d3pm_jax.checks.annotations import (
+    Expected,
+    check_array,
+    list_options,
+    read_annotation,
+    read_shape,
+)
+from d3pm_jax.checks.arrays import describe
+from d3pm_jax.checks.depth import calls_kernel
+from d3pm_jax.checks.ranges import AllowedRange, Outside, check_range, find_outside, is_known, mark, to_jax
+from d3pm_jax.checks.shapes import Shape, Sizes, add_sizes, bind_shape
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Called(NamedTuple):
+    """Says in the annotation of a function how it is called, and what it has to return."""
+
+    arguments: str  # their names, as "xt, time"
+    cure: str  # says in an error what it has to return
+
+
+class Callback(NamedTuple):
+    """Holds what is known of an argument that is a function."""
+
+    called: Called
+    shapes: tuple[Shape | None, ...]  # of what it is called with
+    tuple_type: type | None  # of a function that returns a named tuple of arrays
+    returned: dict[str, Expected]  # by the name of the field; "" of a function that returns one array
+    allowed: AllowedRange | None  # which values these may have
+
+
+# Where functions returned values out of range, since the kernel or the step of its loop was entered.
+_outside: ContextVar[list[Outside]] = ContextVar("outside")
+
+
+def read_callback(annotation: Any, allowed: AllowedRange | None) -> Callback | None:
+    """Returns what the annotation of a function says of it; None where it does not say how it is called."""
+    for option in list_options(annotation):
+        metadata = getattr(option, "__metadata__", ())
+        called = next((x for x in metadata if isinstance(x, Called)), None)
+        if called is None:
+            continue
+        argument_types, result = typing.get_args(option.__origin__)
+        shapes = tuple(read_annotation(argument_type).shape for argument_type in argument_types)
+        hints = {"": result}
+        tuple_type = None
+        if hasattr(result, "_fields"):
+            hints = typing.get_type_hints(result)
+            tuple_type = result
+        returned = {field: _read_returned(hint, called) for field, hint in hints.items()}
+        return Callback(called, shapes, tuple_type, returned, allowed)
+    return None
+
+
+def _read_returned(annotation: Any, called: Called) -> Expected:
+    """Returns what an annotation asks for, with the cure of the function in the place of that of a type."""
+    expected = read_annotation(annotation)
+    if expected.entry_type is None:
+        return expected
+    return expected._replace(entry_type=expected.entry_type._replace(cure=called.cure))
+
+
+def check_returns(
+    name: str, f: Callable[..., Any], callback: Callback, sizes: Sizes, checks_values: bool
+) -> Callable[..., Any]:
+    """Returns f with what it returns checked.
+
+    Args:
+        name: of the argument that it is.
+        f: the function.
+        callback: what it must return.
+        sizes: of the axes of the kernel's arguments. Where they have no K, that of what f returns is added.
+        checks_values: whether values out of range are refused or marked, and not types and shapes alone.
+    """
+    call_as_text = f"{name}({callback.called.arguments})"
+    # What a kernel computes is in range if its arguments are. `as_callback` wrapped what was passed.
+    checks_values = checks_values and not calls_kernel(getattr(f, "__wrapped__", f))
+
+    @functools.wraps(f)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = f(*args, **kwargs)
+        except TypeError as error:
+            _refuse_signature(name, f, callback.called, args, kwargs, error)
+            raise
+
+        # A copy: the next call may have other axes, such as those of fewer examples.
+        sizes_of_call = dict(sizes)
+        names = callback.called.arguments.split(", ")
+        for argument, shape, x in zip(names, callback.shapes, args, strict=False):
+            if shape is not None:
+                add_sizes(argument, x.shape, shape, sizes_of_call)
+        result = _check_returned(call_as_text, result, callback, sizes_of_call, checks_values)
+        if "K" in sizes_of_call:
+            sizes.setdefault("K", sizes_of_call["K"])
+        return result
+
+    return checked
+
+
+def _refuse_signature(
+    name: str,
+    f: Callable[..., Any],
+    called: Called,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    error: TypeError,
+) -> None:
+    """Raises TypeError where f cannot be called with these arguments; another error is that of its body."""
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):
+        # A function that is not of Python may have no signature.
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        arguments = ", ".join([called.arguments, *(f"{key}={value!r}" for key, value in kwargs.items())])
+        empty = inspect.Parameter.empty
+        parameters = [x.replace(annotation=empty, default=empty) for x in signature.parameters.values()]
+        raise TypeError(
+            f"{name} is called as {name}({arguments}), but takes ({', '.join(map(str, parameters))}): "
+            f"make it take these arguments"
+        ) from error
+
+
+def _check_returned(
+    call_as_text: str, result: Any, callback: Callback, sizes: Sizes, checks_values: bool
+) -> Any:
+    if callback.tuple_type is None:
+        return _check_value(call_as_text, result, callback.returned[""], callback, sizes, checks_values)
+    if not isinstance(result, callback.tuple_type):
+        raise TypeError(
+            f"{call_as_text} is {describe(result)}, expected a {callback.tuple_type.__name__}: "
+            f"{callback.called.cure}"
+        )
+    values = []
+    for field, expected in callback.returned.items():
+        x = getattr(result, field)
+        values.append(_check_value(f"{call_as_text}.{field}", x, expected, callback, sizes, checks_values))
+    return callback.tuple_type(*values)
+
+
+def _check_value(
+    name: str, x: Any, expected: Expected, callback: Callback, sizes: Sizes, checks_values: bool
+) -> Any:
+    if expected.entry_type is None:
+        if expected.convert is None:
+            return x
+        return expected.convert(name, x)
+    x = check_array(name, x, expected.entry_type)
+    if expected.shape is not None:
+        try:
+            bind_shape(name, x.shape, expected.shape, sizes)
+        except ValueError as error:
+            raise ValueError(f"{error}: {callback.called.cure}") from None
+    if callback.allowed is not None and checks_values:
+        # Where a derivative is taken outside of a program, the values under it are known.
+        values = x
+        if not is_known(x):
+            values = lax.stop_gradient(x)
+        if is_known(values):
+            check_range(name, values, callback.allowed, sizes)
+        else:
+            _outside.get().append(find_outside(values, expected.shape, callback.allowed, sizes))
+    return to_jax(x, callback.allowed)
+
+
+@contextlib.contextmanager
+def collect_outside() -> Iterator[list[Outside]]:
+    """Collects where functions return values out of range that only the program knows."""
+    outside = []
+    token = _outside.set(outside)
+    try:
+        yield outside
+    finally:
+        _outside.reset(token)
+
+
+def marked(f: Callable[P, R]) -> Callable[P, R]:
+    """Marks what the step of a loop returns, where a function that it calls returned values out of range.
+
+    Where they are out of range is computed in the step, and leaves the loop with its result alone. So each
+    loop of a kernel that calls a function of the user has its step wrapped.
+    """
+    shape = read_shape(inspect.signature(f).return_annotation)
+
+    @functools.wraps(f)
+    def step(*args: P.args, **kwargs: P.kwargs) -> R:
+        with collect_outside() as outside:
+            result = f(*args, **kwargs)
+        return mark(result, shape, outside)
+
+    return step
