@@ -162,4 +162,4 @@ def test_a_run_of_weights_alone_is_reported_without_samples(tmp_path):
     tiny.write_run(tmp_path / "run", config, step=0, description=description)
     assert status("report", tmp_path / "run") == 0
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "Samples need conditions, and this run began from weights alone" in page
+    assert "Samples need conditions" in page
