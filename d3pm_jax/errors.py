@@ -48,7 +48,7 @@ def locate_statement(function: Callable[..., Any], beginning: str) -> str:
         lines, first_line = inspect.getsourcelines(function)
         file = inspect.getsourcefile(inspect.unwrap(function))
     except (OSError, TypeError):
-        return function.__qualname__
+        return getattr(function, "__qualname__", repr(function))
     statement = lines[0]
     line_number = first_line
     for number, line in enumerate(lines, first_line):

@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         if message is None:
             _end(1)
-        _fail(command, f"error: {message}", getattr(error, "status", 1))
+        _fail(command, f"error: {message}", error.status if isinstance(error, UserError) else 1)
 
 
 def _describe_error(error: Exception) -> str | None:

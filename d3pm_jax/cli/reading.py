@@ -261,7 +261,7 @@ def _move_data(base: Config, words: list[str]) -> tuple[Config, list[str]]:
     Raises:
         UserError: no folder is named, or the data has no folder or is not there.
     """
-    if "dir" in base.data.places:
+    if "dir" in {field.name for field in dataclasses.fields(base.data)}:
         return base, words
     remaining: list[str] = []
     folder = None

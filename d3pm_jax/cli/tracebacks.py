@@ -8,7 +8,7 @@ import d3pm_jax
 from d3pm_jax.errors import UserError, one_line
 
 # All files are the user's, but those of this library, of Python, and in folders of installed packages.
-LIBRARIES = (Path(d3pm_jax.__file__).parent, Path(sysconfig.get_path("stdlib")))
+LIBRARIES = (Path(d3pm_jax.__file__).resolve().parent, Path(sysconfig.get_path("stdlib")).resolve())
 INSTALLED = {"site-packages", "dist-packages"}
 
 

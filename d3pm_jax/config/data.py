@@ -110,6 +110,19 @@ def describe_data(data: Data) -> Description:
     return description
 
 
+def describe_with_digest(data: Data) -> Description:
+    """Returns the description of a data set with the hashes of its splits, for which all of it is read.
+
+    Raises:
+        UserError: as `describe_data`.
+    """
+    description = describe_data(data)
+    digest = _digest_splits(data)
+    if digest is None:
+        return description
+    return dataclasses.replace(description, digest=digest)
+
+
 @dataclasses.dataclass(frozen=True)
 class Grey(Data):
     """Base of data of ordered levels; a class defines `describe_levels` and `open_levels`."""
@@ -119,7 +132,7 @@ class Grey(Data):
     level / highest, anew in every epoch of the training and from a fixed seed for evaluation"""
 
     def describe(self) -> Description:
-        description = dataclasses.replace(self.describe_levels(), digest=_digest_splits(self))
+        description = self.describe_levels()
         if self.binarize is None:
             return description
         return dataclasses.replace(description, categories=2)
@@ -398,8 +411,9 @@ class Arrays(Grey):
 
 def _hash_npy(file: str, dtype: str) -> str:
     """Hashes the numbers of an .npy file in a type."""
-    x = data.open_npy(file)
-    return hash_file(Path(file), f"npy as {dtype}", lambda: hash_array(x, dtype))
+    # A missing file, or one that is no array, is an error of `open_npy`, which names the cure.
+    data.open_npy(file)
+    return hash_file(Path(file), f"npy as {dtype}", lambda: hash_array(data.open_npy(file), dtype))
 
 
 def _describe_conditions(path: str) -> tuple[tuple[int, ...], Literal["float32", "int32"]]:

@@ -62,7 +62,7 @@ def _find_paths(part: Any, folder: Path) -> Any:
         path = Path(text)
         # The folder stands as the user wrote it. Where it is relative, a project finds its data when it is
         # moved.
-        if not path.is_absolute() and (folder / path).exists():
+        if text and not path.is_absolute() and (folder / path).exists():
             changes[name] = str(folder / path)
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)

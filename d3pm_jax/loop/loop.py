@@ -12,7 +12,7 @@ import numpy as np
 
 from d3pm_jax import data, kinds
 from d3pm_jax.config import Config, Data, io as config_io
-from d3pm_jax.config.data import describe_data, say_where_it_lies
+from d3pm_jax.config.data import describe_with_digest, say_where_it_lies
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation.bound import count_elements, evaluate_bound, few_terms
 from d3pm_jax.kinds.base import condition_keyword
@@ -167,7 +167,7 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
     use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
     with explain_missing_data(config, workdir):
         source = splits.take_training_examples(config, config.data.open_training())
-        description = describe_data(config.data)
+        description = describe_with_digest(config.data)
 
     # A new run needs the very layout of its config. One that goes on needs it only where its config differs
     # from the one in the folder, since the machine may have other devices than the run began on.

@@ -17,7 +17,8 @@ from d3pm_jax.cpu.conv import conv, conv_of_flax
 # What networks are called with.
 CATEGORIES = AllowedRange(0, "K", "the network has K = {K} categories; give it more or fix the data")
 TIMES = AllowedRange(0, "max_time", "t counts from 1 to max_time = {max_time} of the network", open_low=True)
-LABELS = AllowedRange(0, "num_classes", "the network has num_classes = {num_classes}")
+# -1 is the one-hot of no class, an all-zero one, as without labels.
+LABELS = AllowedRange(-1, "num_classes", "the network has num_classes = {num_classes}, and -1 is none")
 
 Init = nnx.initializers.Initializer
 
@@ -298,7 +299,7 @@ def class_embedding(
 
     Args:
         embed: of a network with classes; None for one without, which has no embedding.
-        label: classes from 0.
+        label: classes from 0; -1 is none.
         B: the number of images.
 
     Raises:

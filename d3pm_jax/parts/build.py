@@ -13,7 +13,7 @@ from flax import nnx
 from flax.errors import FlaxError
 
 from d3pm_jax import kinds, likelihood, losses
-from d3pm_jax.config import Config, Masked, from_data, io as config_io
+from d3pm_jax.config import Config, Head, LogisticHead, Masked, from_data, io as config_io
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.data import Description, count_categories
@@ -231,6 +231,10 @@ def build(
 
 def check_mask(parts: Parts) -> None:
     """Raises UserError where the network may predict an extra mask, for a run that begins."""
+    # What a head of the user's own forbids is not known here.
+    if type(parts.config.head).logits not in (Head.logits, LogisticHead.logits):
+        warn_of_free_mask(parts)
+        return
     warning = describe_free_mask(parts)
     if warning is not None:
         raise UserError(warning)
@@ -248,11 +252,11 @@ def describe_free_mask(parts: Parts) -> str | None:
     spec = parts.config.process
     head = parts.config.head
     K = parts.process.K
-    mask: int | None = getattr(spec, "mask_id", None)
+    mask: object = getattr(spec, "mask_id", None)
     if isinstance(spec, Masked):
         mask = K - 1
     # A mask that the data has too is a category like others. `data_categories` leaves out a forbidden one.
-    if mask is None or not parts.description.categories <= mask < head.data_categories(K):
+    if not isinstance(mask, int) or not parts.description.categories <= mask < head.data_categories(K):
         return None
 
     cure = f"head.forbid = {mask}"

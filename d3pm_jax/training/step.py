@@ -323,7 +323,7 @@ def batch_loss(
     variables = merge_variables(params, buffers)
     logits, new_buffers = train_predict(variables, xt, time, key, **extra_inputs)  # [B, *S, K]
     terms = objective.terms(process, logits, x0, xt, t, p_t)
-    if not isinstance(terms, tuple) or [np.shape(term) for term in terms] != [x0.shape] * 3:
+    if not isinstance(terms, tuple | list) or [np.shape(term) for term in terms] != [x0.shape] * 3:
         place = locate_statement(objective.terms, "return")
         raise UserError(f"{place}: terms has to return Terms(loss, kl, ce), each of shape {list(x0.shape)}")
     loss, kl, ce = terms  # each [B, *S]

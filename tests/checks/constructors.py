@@ -470,7 +470,7 @@ def wrong_inputs(call: NetworkCall) -> Iterator[tuple[str, str, Any, bool]]:
             yield name, "wider", jnp.ones((2, 4)), False
         if name in ("xt", "label"):
             yield name, "floats", good.astype(float), False
-        values = {"xt": (-1, 4, 2**31 - 1), "t": (-1, 0, 11), "label": (-1, 3), "weight": (-1, NAN, INF)}
+        values = {"xt": (-1, 4, 2**31 - 1), "t": (-1, 0, 11), "label": (-2, 3), "weight": (-1, NAN, INF)}
         for value in values.get(name, (NAN, INF)):
             first = (0,) * good.ndim
             yield name, f"a value of {value}", good.at[first].set(value), True

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax import config
+from d3pm_jax.config.data import describe_with_digest
 from d3pm_jax.data import digests, text
 from d3pm_jax.data.digests import hash_array, split_digest
 from tests.data.test_source import write_mnist
@@ -41,7 +42,7 @@ def write(folder, **arrays):
 
 
 def hashes(data):
-    return split_digest(data.describe().digest)
+    return split_digest(describe_with_digest(data).digest)
 
 
 def changed(x, index):
@@ -97,7 +98,7 @@ def test_idx_files_have_one_digest_packed_or_not(tmp_path):
     (tmp_path / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
     packed.unlink()
     assert hashes(data) == before
-    assert config.Idx(str(tmp_path), binarize="threshold").describe().digest == data.describe().digest
+    assert hashes(config.Idx(str(tmp_path), binarize="threshold")) == hashes(data)
     labels = tmp_path / "t10k-labels-idx1-ubyte"
     labels.write_bytes(labels.read_bytes()[:-1] + b"\1")
     after = hashes(data)
@@ -161,3 +162,13 @@ def test_what_has_just_changed_is_not_remembered(tmp_path, cache):
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
     (tmp_path / "cache").write_text("a file")
     assert hashes(write(tmp_path)) == hashes(write(tmp_path / "moved"))
+
+
+def test_a_digest_of_a_users_own_is_any_text():
+    for digest in ("v1 data", "sha256:abc", "train:1", "train test:1"):
+        assert split_digest(digest) == {"": digest}
+    content_hash = hash_array(X, "uint8")
+    assert split_digest(f"train:{content_hash} test:{content_hash}") == {
+        "train": content_hash,
+        "test": content_hash,
+    }

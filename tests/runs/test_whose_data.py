@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax import config as configs, runs
+from d3pm_jax.config.data import describe_with_digest
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import loop
 from d3pm_jax.storage import run_folder
@@ -35,7 +36,7 @@ def data(tmp_path):
 def run(data, tmp_path):
     """A run on these arrays."""
     config = config_of(data)
-    tiny.write_run(tmp_path / "run", config, description=config.data.describe())
+    tiny.write_run(tmp_path / "run", config, description=describe_with_digest(config.data))
     return tmp_path / "run"
 
 
@@ -78,14 +79,14 @@ def test_a_valid_split_may_be_added_and_left_out(run, data, tmp_path):
     np.save(data / "valid.npy", X[:3])
     more = config_of(data, valid=str(data / "valid.npy"))
     assert "valid:" in resumed(run, more).description.digest
-    tiny.write_run(tmp_path / "other", more, description=more.data.describe())
+    tiny.write_run(tmp_path / "other", more, description=describe_with_digest(more.data))
     resumed(tmp_path / "other", config_of(data))
 
 
 def test_a_run_without_a_digest_is_opened_and_gets_it_when_it_goes_on(data, tmp_path, capsys):
     config = config_of(data)
     run = tmp_path / "run"
-    without = dataclasses.replace(config.data.describe(), digest=None)
+    without = config.data.describe()
     tiny.write_run(run, config, description=without)
     runs.open(run).read_batch("test")
     description = resumed(run, config).description
