@@ -13,9 +13,8 @@ from d3pm_jax.evaluation.neighbours import K as NEIGHBOURS, find_nearest, precis
 from d3pm_jax.kinds import features
 from d3pm_jax.kinds.base import FRAMES, STATES, Chains, Kind, Measured, QualityTable, Reference, Split
 from d3pm_jax.kinds.blocks import Block, Film, Picture, Rows, Strip
+from d3pm_jax.kinds.pictures import save_pictures
 
-SHOWN = 64  # samples in the picture
-CHAINS = 4  # examples in the picture of chains
 PAIRS = 32  # samples in the picture of quality, each with its nearest example
 COLUMNS = 8  # of pairs, and of a grid in a report
 NAMED = 20  # classes whose rows have their numbers before them
@@ -54,34 +53,13 @@ class ImageKind(Kind):
     def save_samples(
         self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
     ) -> dict[str, Path]:
-        written: dict[str, Path] = {}
-        picture = folder / f"samples{suffix}.png"
-        tiles = show.to_rgb(chains.samples[:SHOWN], chains.levels)  # [n, H, W, 3]
-        tiles = put_beside_conditions(tiles, chains.conditions)
-        if chains.examples is None:
-            # The run began from weights alone, so that it has no examples to show beside the samples.
-            show.save_grid(picture, tiles, round(len(tiles) ** 0.5), caption)
-            written["samples"] = picture
-        else:
-            real = show.to_rgb(chains.examples[: len(tiles)], chains.levels)
-            real = put_beside_conditions(real, chains.example_conditions)
-            show.save_beside(picture, tiles, real, caption)
-            written["samples beside test data"] = picture
+        def draw_tiles(x: np.ndarray, conditions: np.ndarray | None) -> np.ndarray:
+            return put_beside_conditions(show.to_rgb(x, chains.levels), conditions)
 
-        if chains.forward is not None:
-            path = folder / f"chain{suffix}.png"
-            in_strip = [chains.times.index(t) for t in chains.strip]
-            forward = show.to_rgb(chains.forward(), chains.levels)  # [S, n, H, W, 3]
-            reverse = show.to_rgb(chains.reverse[in_strip, :CHAINS], chains.levels)
-            show.save_chain(path, forward, reverse, chains.strip, caption)
-            written["forward and reverse process"] = path
+        def draw_states(x: np.ndarray, conditions: np.ndarray | None) -> np.ndarray:
+            return show.to_rgb(x, chains.levels)
 
-        if gif:
-            path = folder / f"chain{suffix}.gif"
-            states = show.to_rgb(chains.reverse[::-1], chains.levels)  # [R, n, H, W, 3]
-            show.save_gif(path, states, round(states.shape[1] ** 0.5), chains.times[::-1])
-            written["reverse process, moving"] = path
-        return written
+        return save_pictures(folder, suffix, chains, caption, gif, draw_tiles, draw_states)
 
     def check_quality(self, num: int, inception: Path | None) -> None:
         if self.description.shape[-1] not in (1, 3):

@@ -12,10 +12,9 @@ from d3pm_jax.data.mazes import CHANNELS, ENDS, OPEN, find_distances, split_maze
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds.base import FRAMES, STATES, Chains, Kind, Measured, QualityTable, Reference, Split
 from d3pm_jax.kinds.blocks import Block, Film, Picture, Strip
+from d3pm_jax.kinds.pictures import save_pictures
 from d3pm_jax.show.images import MASK_COLOUR
 
-SHOWN = 64  # samples in the picture
-CHAINS = 4  # examples in the picture of chains
 COLUMNS = 8  # of a grid in a report
 
 PATH = 1  # the category of a pixel on the path
@@ -79,32 +78,10 @@ class MazeKind(Kind):
     def save_samples(
         self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
     ) -> dict[str, Path]:
-        written: dict[str, Path] = {}
-        picture = folder / f"samples{suffix}.png"
-        tiles = draw_mazes(chains.samples[:SHOWN], chains.conditions, chains.levels)  # [n, H, W, 3]
-        if chains.examples is None:
-            # The run began from weights alone, so that it has no examples to show beside the samples.
-            show.save_grid(picture, tiles, round(len(tiles) ** 0.5), caption)
-            written["samples"] = picture
-        else:
-            real = draw_mazes(chains.examples[: len(tiles)], chains.example_conditions, chains.levels)
-            show.save_beside(picture, tiles, real, caption)
-            written["samples beside test data"] = picture
+        def draw(x: np.ndarray, conditions: np.ndarray | None) -> np.ndarray:
+            return draw_mazes(x, conditions, chains.levels)
 
-        if chains.forward is not None:
-            path = folder / f"chain{suffix}.png"
-            in_strip = [chains.times.index(t) for t in chains.strip]
-            forward = draw_mazes(chains.forward(), chains.example_conditions, chains.levels)
-            reverse = draw_mazes(chains.reverse[in_strip, :CHAINS], chains.conditions, chains.levels)
-            show.save_chain(path, forward, reverse, chains.strip, caption)
-            written["forward and reverse process"] = path
-
-        if gif:
-            path = folder / f"chain{suffix}.gif"
-            states = draw_mazes(chains.reverse[::-1], chains.conditions, chains.levels)  # [R, n, H, W, 3]
-            show.save_gif(path, states, round(states.shape[1] ** 0.5), chains.times[::-1])
-            written["reverse process, moving"] = path
-        return written
+        return save_pictures(folder, suffix, chains, caption, gif, draw, draw)
 
     def check_quality(self, num: int, inception: Path | None) -> None:
         if inception is not None:

@@ -180,7 +180,7 @@ def _check_output(module: variables.SplitModule, output: Any, xt: Array, spec: S
     Args:
         module: the network.
         output: what it returns, as shapes.
-        xt: what it was given, [B, *S].
+        xt: its input x_t, [B, *S].
         spec: the sizes that it has to fit.
     """
     size = spec.K
