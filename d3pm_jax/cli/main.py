@@ -100,28 +100,38 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _describe_error(error: Exception) -> str | None:
     """Returns the line that is printed of an error, or None for one of this library's."""
+    cure = _find_cure(error)
     short_form = shorten_traceback(error)
     if short_form is not None:
-        return f"{short_form}; {TRACEBACK} shows all of it"
+        return f"{short_form}{cure}; {TRACEBACK} shows all of it"
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
         message = error.strerror or one_line(error)
         if error.filename is not None:
             message += f": {error.filename}"
-        if error.errno in CURES:
-            message += f"; {CURES[error.errno]}"
-        return message
-    # JAX has no class of its own for a device that is out of memory.
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        return f"{one_line(error, 300)}; take smaller batches, or a smaller network"
+        return f"{message}{cure}"
+    if cure:
+        return f"{one_line(error, 300)}{cure}"
     if str(error).startswith(NO_DEVICE):
-        platforms = os.environ.get("JAX_PLATFORMS", "")
+        platforms = os.environ.get("JAX_PLATFORMS")
+        if not platforms:
+            return f"{one_line(error, 300)}; set JAX_PLATFORMS=cpu to compute without it"
         return f"JAX_PLATFORMS={platforms}: {one_line(error, 300)}; unset it, or set it to cpu"
     # Where others wait, JAX has been imported already: it joined the processes.
     if _others_wait() and isinstance(error, sys.modules["jax"].errors.JaxRuntimeError):
         return f"another process has ended, or cannot be reached: {one_line(error, 300)}"
     return None
+
+
+def _find_cure(error: Exception) -> str:
+    """Returns what to do about a path, a full disk or too little memory, as the end of a message; else ""."""
+    # JAX has no class of its own for a device that is out of memory.
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return "; take smaller batches, or a smaller network"
+    if isinstance(error, OSError) and error.errno in CURES:
+        return f"; {CURES[error.errno]}"
+    return ""
 
 
 def _execute(name: str, words: list[str]) -> int:

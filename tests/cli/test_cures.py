@@ -109,6 +109,15 @@ def test_a_device_that_is_not_there_is_told_in_one_line(capsys, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     message = error(capsys, "sample", "x")
     assert "JAX_PLATFORMS=cuda: Unable to initialize backend 'cuda': no GPU more; unset it, or" in message
+    for platforms in (None, ""):
+        monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+        if platforms is not None:
+            monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        message = error(capsys, "sample", "x")
+        assert message == (
+            "d3pm sample: error: Unable to initialize backend 'cuda': no GPU more; set JAX_PLATFORMS=cpu to "
+            "compute without it\n"
+        )
 
 
 def test_data_that_is_not_there_is_told_with_the_option_that_finds_it(tmp_path, capsys):

@@ -122,6 +122,24 @@ def test_what_the_system_says_is_one_line(raised, message, capsys, monkeypatch):
     assert message in error(capsys, "sample", "x")
 
 
+@pytest.mark.parametrize(
+    ("raised", "cure"),
+    [
+        ("OSError(28, 'No space left on device')", "; make room and run it again, a training with --resume"),
+        ("MemoryError('Unable to allocate 64 TiB')", "; take smaller batches, or a smaller network"),
+        ("RuntimeError('RESOURCE_EXHAUSTED: Out of memory')", "; take smaller batches, or a smaller"),
+    ],
+)
+def test_the_cure_is_said_behind_a_statement_of_the_users(raised, cure, tmp_path, capsys, monkeypatch):
+    own = tmp_path / "own.py"
+    own.write_text(f"def f(*args):\n    raise {raised}\n")
+    monkeypatch.setattr(sample, "execute", runpy.run_path(str(own))["f"])
+    message = error(capsys, "sample", "x")
+    assert message.startswith(f"d3pm sample: error: {own}, line 2, `raise ")
+    assert cure in message
+    assert message.endswith("; --traceback shows all of it\n")
+
+
 def test_modules_run_as_the_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["d3pm", "--version"])
     with pytest.raises(SystemExit):
