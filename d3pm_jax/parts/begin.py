@@ -99,11 +99,13 @@ def begin_run(parts: build.Parts, workdir: Path, params: Params) -> None:
     """Writes step 0 of a new run, whose weights and their average are these parameters.
 
     Raises:
-        UserError: the folder holds a run, another process is writing to it, or nothing forbids an extra mask.
+        UserError: the folder holds a run, or another process is writing to it.
     """
-    build.check_mask(parts)
     with lock.hold_folder(workdir):
         write_first_step(parts, workdir, params)
+    # Weights that have been trained with a mask that nothing forbids are what they are, as in a run that is
+    # opened.
+    build.warn_of_free_mask(parts)
 
 
 def write_first_step(parts: build.Parts, workdir: Path, params: Params) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -41,13 +43,21 @@ def built(*parts):
         (configs.Masked(tiny.get_config().process, BETA), r": set head.forbid = 17$"),
     ],
 )
-def test_no_run_begins_with_a_mask_that_samples_may_hold(process, cure, tmp_path):
+def test_no_run_begins_with_a_mask_that_samples_may_hold(process, cure):
     parts = built(process)
     with pytest.raises(UserError, match=LOOSE + ".*" + cure):
         build.check_mask(parts)
-    with pytest.raises(UserError, match=LOOSE):
-        begin.begin_run(parts, tmp_path / "run", parts.state.params)
-    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_a_run_of_before_begin_one_with_a_warning(tmp_path, capsys):
+    parts = built(EXTRA)
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts.state.params)
+    begin.begin_run(parts, tmp_path / "run", params)
+    printed = capsys.readouterr().err
+    assert printed.startswith("warning: category 17 is a mask")
+    assert printed.endswith(": set head.forbid = 17 in a new run\n")
+    assert printed.count("\n") == 1
+    assert (tmp_path / "run" / "config.json").is_file()
 
 
 @pytest.mark.parametrize(
