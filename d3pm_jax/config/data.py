@@ -69,15 +69,6 @@ class Data(CheckedPart):
         """
         raise undefined_method(self, "open")
 
-    def list_paths(self) -> dict[str, str]:
-        """Returns the paths of files and folders among `places`, by the names of their fields."""
-        values = {name: getattr(self, name, None) for name in self.places}
-        return {name: value for name, value in values.items() if isinstance(value, str)}
-
-    def hash_split(self, split: str) -> str | None:
-        """Returns a hash of the examples of a split; None where it is not known without reading them all."""
-        return None
-
     def own_kind(self) -> "type[Kind] | None":
         """Returns the class of a kind of your own, where `describe` names one: see `d3pm_jax.kinds.Kind`."""
         return None
@@ -94,6 +85,20 @@ class Data(CheckedPart):
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Changes a training example at random; the state of rng depends on (seed, step, index) alone."""
         return example
+
+
+# These are no methods of `Data`, so that a class of a user's own may have methods of these names.
+@functools.singledispatch
+def list_data_paths(data: Data) -> dict[str, str]:
+    """Returns the paths of files and folders among the `places` of data, by the names of their fields."""
+    values = {name: getattr(data, name, None) for name in data.places}
+    return {name: value for name, value in values.items() if isinstance(value, str)}
+
+
+@functools.singledispatch
+def hash_split(data: Data, split: str) -> str | None:
+    """Returns a hash of the examples of a split; None where it is not known without reading them all."""
+    return None
 
 
 def describe_data(data: Data) -> Description:
@@ -174,7 +179,7 @@ def move_data(data: Data, folder: str) -> Data:
     """
     if "dir" in data.places:
         return dataclasses.replace(data, dir=folder)  # pyright: ignore[reportCallIssue]
-    paths = data.list_paths()
+    paths = list_data_paths(data)
     if not paths:
         raise UserError(f"--data.dir {folder}: the data of this run has no folder; leave it out")
     moved = {}
@@ -200,7 +205,7 @@ def _find_end(path: str, folder: Path) -> Path | None:
 
 def say_where_it_lies(data: Data, message: str) -> str:
     """Returns what to add to the message of data that a run cannot read: how to say where it lies now."""
-    if not data.list_paths() or "--data.dir" in message:
+    if not list_data_paths(data) or "--data.dir" in message:
         return ""
     return "; where the data lies now is said by --data.dir DIR"
 
@@ -210,7 +215,7 @@ def _digest_splits(data: Data) -> str | None:
     splits = ["train", "test"]
     if data.has_valid:
         splits.append("valid")
-    hash_by_split = {split: data.hash_split(split) for split in splits}
+    hash_by_split = {split: hash_split(data, split) for split in splits}
     known_hashes = {split: value for split, value in hash_by_split.items() if value is not None}
     return join_hashes(known_hashes) or None
 
@@ -247,11 +252,6 @@ class TfdsImages(Grey):
         if self.dir is not None:
             images.check_stored(self.name, self.dir)
 
-    def list_paths(self) -> dict[str, str]:
-        if self.dir is None:
-            return {}
-        return {"dir": self.dir}
-
     def describe_levels(self) -> Description:
         return images.describe_data_set(self.name, self.dir)
 
@@ -270,6 +270,12 @@ class TfdsImages(Grey):
         if self.mirror and rng.random() < 0.5:
             return example | {"x": example["x"][:, ::-1]}  # [H, W, C]
         return example
+
+
+@list_data_paths.register(TfdsImages)
+def _list_tfds_paths(data: TfdsImages) -> dict[str, str]:
+    # A `valid_split` may change too, and is no path.
+    return {} if data.dir is None else {"dir": data.dir}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,16 +301,6 @@ class Idx(Grey):
         x, labels = self._read(split)
         return data.ArraySource(x[..., None], labels, f"{self.dir}, {split}")
 
-    def hash_split(self, split: str) -> str | None:
-        images, labels = self._names(split)
-        return _hash_parts(self._hash_file(images), self._hash_file(labels))
-
-    def _hash_file(self, name: str) -> str:
-        def compute() -> str:
-            return hash_array(read_idx(self.dir, name), "uint8")
-
-        return hash_file(find_idx(self.dir, name), "idx", compute)
-
     def _read(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         images, labels = self._names(split)
         return read_idx(self.dir, images), read_idx(self.dir, labels)  # [N, H, W], [N]
@@ -313,6 +309,17 @@ class Idx(Grey):
         """Returns the names of the files of images and of labels."""
         prefix = {"train": "train", "test": "t10k"}[split]
         return f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
+
+
+@hash_split.register(Idx)
+def _hash_idx_split(data: Idx, split: str) -> str:
+    def hash_idx(name: str) -> str:
+        return hash_file(
+            find_idx(data.dir, name), "idx", lambda: hash_array(read_idx(data.dir, name), "uint8")
+        )
+
+    images, labels = data._names(split)
+    return _hash_parts(hash_idx(images), hash_idx(labels))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -376,19 +383,6 @@ class Arrays(Grey):
         shape, condition_type = _describe_conditions(self.train_conditions)
         return dataclasses.replace(description, condition=shape, condition_type=condition_type)
 
-    def hash_split(self, split: str) -> str | None:
-        x_file, labels_file, conditions_file = self._files(split)
-        # Numbers are hashed in the smallest type that holds those that are allowed, however they are stored.
-        x_hash = _hash_npy(x_file, np.min_scalar_type(self.categories - 1).name)
-        labels_hash = None
-        conditions_hash = None
-        if labels_file is not None:
-            labels_hash = _hash_npy(labels_file, "int32")
-        if conditions_file is not None:
-            _, condition_type = _describe_conditions(conditions_file)
-            conditions_hash = _hash_npy(conditions_file, condition_type)
-        return _hash_parts(x_hash, labels_hash, conditions_hash)
-
     def _files(self, split: str) -> tuple[str, str | None, str | None]:
         """Returns the files of a split: x, labels and conditions."""
         files = {
@@ -407,6 +401,21 @@ class Arrays(Grey):
     @property
     def has_valid(self) -> bool:
         return self.valid is not None
+
+
+@hash_split.register(Arrays)
+def _hash_arrays_split(data: Arrays, split: str) -> str:
+    x_file, labels_file, conditions_file = data._files(split)
+    # Numbers are hashed in the smallest type that holds those that are allowed, however they are stored.
+    x_hash = _hash_npy(x_file, np.min_scalar_type(data.categories - 1).name)
+    labels_hash = None
+    conditions_hash = None
+    if labels_file is not None:
+        labels_hash = _hash_npy(labels_file, "int32")
+    if conditions_file is not None:
+        _, condition_type = _describe_conditions(conditions_file)
+        conditions_hash = _hash_npy(conditions_file, condition_type)
+    return _hash_parts(x_hash, labels_hash, conditions_hash)
 
 
 def _hash_npy(file: str, dtype: str) -> str:
@@ -533,12 +542,6 @@ class Text(Tokens):
         if self.test is not None and self.split != SHARES:
             raise ValueError(f"data.split = {self.split} with data.test: nothing is cut then, leave one out")
 
-    def list_paths(self) -> dict[str, str]:
-        paths = super().list_paths()
-        if self.tokenizer in tokenizers.NAMES:
-            paths.pop("tokenizer", None)
-        return paths
-
     def corpus(self) -> Corpus:
         one_document_per_line = self.packing == "padded"
         if self.test is None:
@@ -557,6 +560,14 @@ class Text(Tokens):
         if self.test is not None:
             return self.valid is not None
         return self.split[1] > 0
+
+
+@list_data_paths.register(Text)
+def _list_text_paths(data: Text) -> dict[str, str]:
+    files = {"train": data.train, "test": data.test, "valid": data.valid}
+    if data.tokenizer not in tokenizers.NAMES:
+        files["tokenizer"] = data.tokenizer
+    return {name: path for name, path in files.items() if path is not None}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from d3pm_jax.checks.former import join_first_step
 from d3pm_jax.config.checks import check_fields, list_paths
-from d3pm_jax.config.data import Data
+from d3pm_jax.config.data import Data, list_data_paths
 from d3pm_jax.config.objective import X0Objective, has_first_step
 from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError, as_user_error, locate_statement, one_line
@@ -56,7 +56,7 @@ def _find_paths(part: Any, folder: Path) -> Any:
     """Returns a part with those of its relative paths that are there from a folder, as paths from there."""
     if folder.resolve() == Path.cwd():
         return part
-    paths = part.list_paths() if isinstance(part, Data) else list_paths(part)
+    paths = list_data_paths(part) if isinstance(part, Data) else list_paths(part)
     changes: dict[str, Any] = {}
     for name, text in paths.items():
         path = Path(text)
@@ -71,6 +71,16 @@ def _find_paths(part: Any, folder: Path) -> Any:
             if moved != value:
                 changes[field.name] = moved
     return dataclasses.replace(part, **changes) if changes else part
+
+
+def list_files(part: Any, prefix: str = "") -> dict[str, str]:
+    """Returns the paths of `FilePath` fields, also in the parts of a part, by dotted name."""
+    paths = {f"{prefix}{name}": path for name, path in list_paths(part).items()}
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if dataclasses.is_dataclass(value):
+            paths |= list_files(value, f"{prefix}{field.name}.")
+    return paths
 
 
 def load_module(path: Path) -> ModuleType:

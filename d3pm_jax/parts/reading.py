@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from d3pm_jax import data
-from d3pm_jax.config.data import say_where_it_lies
+from d3pm_jax.config.data import hash_split, say_where_it_lies
 from d3pm_jax.data.digests import split_digest
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Split
@@ -47,7 +47,7 @@ def _check_content(parts: Parts, workdir: Path, split: str) -> None:
         run_folder.check_digest(workdir, spec.describe(), parts.description)
         return
     recorded_hash = recorded_hashes.get(split)
-    if recorded_hash is None or spec.hash_split(split) == recorded_hash:
+    if recorded_hash is None or hash_split(spec, split) == recorded_hash:
         return
     if cluster.is_first():
         print(
