@@ -8,8 +8,10 @@ import hashlib
 import json
 import math
 import re
+import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,14 @@ BLOCK = 1 << 24
 # A file that has changed less than so many nanoseconds ago may change again within one tick of the clock of
 # its file system, of which neither its size nor its times would tell. Its hash is not remembered.
 SETTLED = 2 * 10**9
+# Seconds of hashing after which a line says what is hashed.
+NOTICE_AFTER = 5.0
 # Data of a user's own may have any other text as its digest.
 DIGEST_OF_SPLITS = r"(train|test|valid):[0-9a-f]{64}( (train|test|valid):[0-9a-f]{64})*"
+
+
+# The hashes of this process by file and state, as the cache folder may be one that cannot be written to.
+computed_hashes: dict[tuple[str, str], str] = {}
 
 
 def hash_file(path: Path, recipe: str, compute: Callable[[], str]) -> str:
@@ -45,19 +53,50 @@ def hash_file(path: Path, recipe: str, compute: Callable[[], str]) -> str:
     identity = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
     name = hashlib.sha256(f"{recipe} of {path.resolve()}".encode()).hexdigest()[:32]
     entry = Path(platformdirs.user_cache_dir("d3pm_jax", False)) / "digests" / f"{name}.json"
+    state = (name, str(identity))
+    if state in computed_hashes:
+        return computed_hashes[state]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         remembered = read_json(entry)
         if remembered["file"] == identity:
             return str(remembered["hash"])
 
     is_settled = time.time_ns() - status.st_ctime_ns > SETTLED
-    content_hash = compute()
+    with _notice_if_long(f"hashing {path}, to tell later whether it has changed"):
+        content_hash = compute()
     if is_settled:
+        computed_hashes[state] = content_hash
         # Where it cannot be written it is computed again the next time.
         with contextlib.suppress(OSError):
             entry.parent.mkdir(parents=True, exist_ok=True)
             write_text(entry, json.dumps({"file": identity, "hash": content_hash}))
     return content_hash
+
+
+@contextlib.contextmanager
+def _notice_if_long(text: str) -> Iterator[None]:
+    """Prints a line on standard error where the block takes more than a few seconds."""
+    timer = threading.Timer(NOTICE_AFTER, lambda: print(text, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def hash_content(path: Path) -> str:
+    """Returns a hash of the bytes of a file; see `hash_file`.
+
+    Raises:
+        OSError: there is no such file.
+    """
+
+    def compute() -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return hash_file(path, "bytes", compute)
 
 
 def hash_array(x: np.ndarray, dtype: str) -> str:

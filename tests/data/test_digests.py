@@ -22,6 +22,7 @@ X = np.random.default_rng(0).integers(0, 3, (10, 6))
 def cache(tmp_path, monkeypatch):
     """The folder of hashes, in place of the user's."""
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *name: str(tmp_path / "cache"))
+    monkeypatch.setattr(digests, "computed_hashes", {})
     return tmp_path / "cache" / "digests"
 
 
@@ -111,12 +112,14 @@ def test_a_file_that_stays_as_it_is_is_read_once(tmp_path, monkeypatch, cache):
     data = write(tmp_path)
     before = hashes(data)
     assert len(list(cache.iterdir())) == 2
+    digests.computed_hashes.clear()
     with monkeypatch.context() as patch:
         patch.setattr(config.data, "hash_array", lambda *args: pytest.fail("it is read"))
         assert hashes(data) == before
     for entry in cache.iterdir():
         for content in ("junk", "[]", json.dumps({"file": 1})):
             entry.write_text(content)
+            digests.computed_hashes.clear()
             assert hashes(data) == before
 
 
@@ -162,6 +165,30 @@ def test_what_has_just_changed_is_not_remembered(tmp_path, cache):
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
     (tmp_path / "cache").write_text("a file")
     assert hashes(write(tmp_path)) == hashes(write(tmp_path / "moved"))
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_process_reads_a_file_once_where_nothing_can_be_remembered(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file")
+    data = write(tmp_path)
+    before = hashes(data)
+    monkeypatch.setattr(config.data, "hash_array", lambda *args: pytest.fail("it is read"))
+    assert hashes(data) == before
+
+
+def test_a_long_hash_says_what_is_hashed(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "x"
+    file.touch()
+    assert digests.hash_file(file, "none", lambda: "hash") == "hash"
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(digests, "NOTICE_AFTER", 0.01)
+
+    def compute():
+        time.sleep(0.2)
+        return "hash"
+
+    assert digests.hash_file(file, "none", compute) == "hash"
+    assert capsys.readouterr().err == f"hashing {file}, to tell later whether it has changed\n"
 
 
 def test_a_digest_of_a_users_own_is_any_text():
