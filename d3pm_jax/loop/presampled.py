@@ -6,6 +6,7 @@ p_t float32 [B], the probability of each t, and u float32 [B, *S]. In the header
 
 import json
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ def open_noise(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
     expected = describe_noise(parts)
     if not path.is_file():
         raise UserError(
-            f"no noise file {path}: write it with d3pm presample CONFIG --out {path}, "
+            f"no noise file {path}: write it with d3pm presample CONFIG --out {shlex.quote(str(path))}, "
             f"or train without, --train.noise None"
         )
     reader = array_record_module.ArrayRecordReader(str(path), READER)

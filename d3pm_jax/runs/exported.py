@@ -6,6 +6,7 @@ the head, the data, and K and T of the process.
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def read_config(file: Path) -> Config:
     Raises:
         UserError: the file is damaged, or holds none that can be read.
     """
-    cure = f"pass one, as in d3pm import {file} CONFIG --workdir DIR"
+    cure = f"pass one, as in d3pm import {shlex.quote(str(file))} CONFIG --workdir DIR"
     try:
         text = twin.read_metadata(file).get("config")
     except ValueError as error:
@@ -107,7 +108,8 @@ def read_description(file: Path) -> Description | None:
             return None
         return run_folder.description_from_json(text.encode())
     except (ValueError, TypeError, UserError) as error:
-        cure = f"pass a config, as in d3pm import {file} CONFIG --workdir DIR, which describes it"
+        command = f"d3pm import {shlex.quote(str(file))} CONFIG --workdir DIR"
+        cure = f"pass a config, as in {command}, which describes it"
         raise UserError(
             f"the description of the data in {file} cannot be read ({one_line(error)}): {cure}"
         ) from error

@@ -285,7 +285,7 @@ def open_run(
     saved_config = run_folder.read_config(workdir, config)
     if isinstance(config, Config):
         config = from_data.fill_from_saved(saved_config, config)
-        run_folder.check_resume(saved_config, config)
+        run_folder.check_resume(saved_config, config, run_folder.read_file_hashes(workdir))
     else:
         config = saved_config
     if data_dir is not None:

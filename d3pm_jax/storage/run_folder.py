@@ -1,9 +1,11 @@
 """Says what is in the folder of a run, and whose it is."""
 
+import contextlib
 import dataclasses
 import io
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 from d3pm_jax.config import Config, from_data, io as config_io
 from d3pm_jax.config.checks import check_fields, free_fields
 from d3pm_jax.data import Description
-from d3pm_jax.data.digests import split_digest
+from d3pm_jax.data.digests import hash_content, split_digest
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.storage import checkpoint, lock, manifest, names
@@ -25,12 +27,13 @@ from d3pm_jax.storage.names import (
     CONFIG_COPY,
     DESCRIPTION,
     EXAMPLES,
+    FILE_HASHES,
     LABELS,
 )
 
 # Test examples that a run keeps, to sample, export and draw pictures without its data.
 NUM_EXAMPLES = 64
-FILES = (CONFIG, CONFIG_COPY, DESCRIPTION, EXAMPLES, CONDITIONS, LABELS)
+FILES = (CONFIG, CONFIG_COPY, FILE_HASHES, DESCRIPTION, EXAMPLES, CONDITIONS, LABELS)
 REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
 Content = TypeVar("Content")
@@ -87,7 +90,8 @@ def _describe_file(path: Path) -> str:
     if path.name == CONFIG:
         return f"{path} is a file of a run, which is a folder: pass {path.parent}"
     if path.suffix == ".safetensors":
-        return f"{path} is a file of weights, no run: begin one by d3pm import {path} --workdir DIR"
+        command = f"d3pm import {shlex.quote(str(path))} --workdir DIR"
+        return f"{path} is a file of weights, no run: begin one by {command}"
     return f"{path} is a file, and a run is a folder: pass the --workdir of a `d3pm train`"
 
 
@@ -109,7 +113,7 @@ def prepare_resume(workdir: Path, config: Config, description: Description) -> C
         raise UserError(f"{workdir} holds no run to resume: check --workdir, or leave out --resume")
     saved_config = read_config(workdir, config)
     config = from_data.fill_from_saved(saved_config, config)
-    check_resume(saved_config, config)
+    check_resume(saved_config, config, read_file_hashes(workdir))
     check_description(workdir, description)
     return config
 
@@ -162,6 +166,22 @@ def read_description(workdir: Path) -> Description | None:
         UserError: it cannot be read.
     """
     return _read_and_load(workdir, DESCRIPTION, description_from_json)
+
+
+def read_file_hashes(workdir: Path) -> dict[str, str] | None:
+    """Reads the hashes of the files that a run's config names; None where it names none, or is older.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+
+    def load(content: bytes) -> dict[str, str]:
+        table = parse_json(content)
+        if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+            raise ValueError("it is no table of hashes")
+        return table
+
+    return _read_and_load(workdir, FILE_HASHES, load)
 
 
 def _read_and_load(workdir: Path, name: str, load: Callable[[bytes], Content]) -> Content | None:
@@ -341,13 +361,17 @@ def write_run(
         contents[CONFIG_COPY] = config_file.read_bytes()
     classes_without_file = config_io.own_classes_without_file(config)
     if classes_without_file:
+        command = f"d3pm eval {shlex.quote(str(workdir))} --config own.py"
         print(
             f"note: {', '.join(classes_without_file)} stand in no file, which opening this run later needs: "
             f"write them to own.py (in a notebook by a cell that begins with %%writefile own.py), and pass "
-            f"it, as in runs.open({str(workdir)!r}, 'own.py') or d3pm eval {workdir} --config own.py",
+            f"it, as in runs.open({str(workdir)!r}, 'own.py') or {command}",
             file=sys.stderr,
             flush=True,
         )
+    file_hashes = _hash_files(config)
+    if file_hashes:
+        contents[FILE_HASHES] = json.dumps(file_hashes, indent=1).encode()
     contents[DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
     example_inputs = example_inputs or {}
     arrays = {
@@ -376,21 +400,49 @@ def may_change(config: Config) -> set[str]:
     return {f"{part}.{field}" for part, fields in changeable.items() for field in fields}
 
 
-def check_resume(old: Config, new: Config) -> None:
+def _hash_files(config: Config) -> dict[str, str]:
+    """Hashes the files of fields that may not change, by dotted name; one that is not there has no hash."""
+    hashes = {}
+    for name, path in config_io.list_files(config).items():
+        if not _is_among(name, may_change(config)):
+            with contextlib.suppress(OSError):
+                hashes[name] = hash_content(Path(path))
+    return hashes
+
+
+def _is_among(name: str, fields: set[str]) -> bool:
+    """Says whether a dotted name is that of one of these fields, or of what is in one."""
+    # Names end with a dot, so that no field stands for another that begins alike.
+    return f"{name}.".startswith(tuple(f"{field}." for field in fields))
+
+
+def check_resume(old: Config, new: Config, old_hashes: Mapping[str, str] | None = None) -> None:
     """Refuses to go on with another config than the run was started with.
+
+    Args:
+        old: the config of the run.
+        new: the config to go on with.
+        old_hashes: what the run's files held, by field; by default what they hold now, where they are there.
 
     Raises:
         UserError: naming the fields that differ.
     """
-    # Names end with a dot, so that a field stands for all that is in it and for no other that begins alike.
-    changeable = tuple(f"{name}." for name in may_change(new))
-    changes = []
+    # A file is what it holds, wherever it lies: a relative path is another one from another folder.
+    if old_hashes is None:
+        old_hashes = _hash_files(old)
+    changes = {}
     for name, (old_value, new_value) in config_io.differences(old, new).items():
-        if not f"{name}.".startswith(changeable):
-            changes.append(f"{name} was {old_value}, is {new_value}")
+        if not _is_among(name, may_change(new)):
+            changes[name] = f"{name} was {old_value}, is {new_value}"
+    paths = config_io.list_files(new)
+    for name, content_hash in _hash_files(new).items():
+        if old_hashes.get(name) == content_hash:
+            changes.pop(name, None)
+        elif name in old_hashes:
+            changes.setdefault(name, f"the content of {name}, {paths[name]}, has changed")
     if changes:
         cure = "pass --resume without a config or these, or start in a new workdir"
-        raise UserError(f"cannot resume with another config ({', '.join(changes)}): {cure}")
+        raise UserError(f"cannot resume with another config ({', '.join(changes.values())}): {cure}")
 
 
 def check_is_no_file(workdir: Path) -> None:

@@ -105,6 +105,47 @@ def test_only_the_split_that_is_read_has_to_be_there(run, data, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_file_of_a_process_is_what_it_holds_wherever_it_lies(tmp_path):
+    def config_with(path):
+        process = configs.Masked(configs.Dense(str(path)), configs.Reciprocal())
+        return dataclasses.replace(tiny.get_config(), process=process)
+
+    def resume(path):
+        run_folder.prepare_resume(run, config_with(path), tiny.DIGITS)
+
+    run = tmp_path / "run"
+    before = tmp_path / "before.npy"
+    np.save(before, np.ones((1, 17, 17)) / 17)
+    run.mkdir()
+    run_folder.write_run(run, config_with(before), tiny.DIGITS)
+    now = shutil.copy(before, tmp_path / "now.npy")
+    other = tmp_path / "other.npy"
+    np.save(other, np.eye(17)[None])
+    resume(now)
+    changed_path = rf"process.inner.file was {before}, is {other}"
+    with pytest.raises(UserError, match=changed_path):
+        resume(other)
+
+    # A run of before there were these hashes is compared with the file that it had, where that is there.
+    (run / "file_hashes.json").rename(tmp_path / "hashes")
+    (run / "manifest.json").rename(tmp_path / "manifest")
+    resume(now)
+    with pytest.raises(UserError, match=changed_path):
+        resume(other)
+    before.unlink()
+    resume(before)
+    with pytest.raises(UserError, match=rf"process.inner.file was {before}, is {now}"):
+        resume(now)
+
+    # With them it need not be there, and a file of its name that holds something else is refused.
+    (tmp_path / "hashes").rename(run / "file_hashes.json")
+    (tmp_path / "manifest").rename(run / "manifest.json")
+    resume(now)
+    shutil.copy(other, before)
+    with pytest.raises(UserError, match=rf"\(the content of process.inner.file, {before}, has changed\)"):
+        resume(before)
+
+
 @dataclasses.dataclass(frozen=True)
 class Summed(configs.Data):
     """Data of a user's own, with a digest of its own."""
