@@ -1,6 +1,7 @@
 """Strict JAX settings for every test; two CPU devices, as the trainer uses; short compilation."""
 
 import collections
+import functools
 import gc
 import os
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 import threadpoolctl
-from jax._src.interpreters import partial_eval
+from jax._src.interpreters import mlir, partial_eval
 from jax.experimental.compilation_cache import compilation_cache
 
 # One thread compiles, and up to JAX 0.10 by the older of XLA's two ways to emit code, which 0.12 lacks: half
@@ -20,6 +21,10 @@ os.environ.setdefault("XLA_FLAGS", " ".join(["--xla_cpu_parallel_codegen_split_c
 # Under a trace Flax asks each count of its random keys for a sharding, which has none, and JAX writes into
 # an error that nobody reads where that count came from, on pages: half the time of building a network.
 partial_eval.DynamicJaxprTracer._origin_msg = lambda self: ""
+
+# Each program is written in an MLIR context of its own, into which JAX loads all dialects: a quarter of the
+# time of a small program. The programs of a module share one.
+mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -100,3 +105,4 @@ def forgotten():
     """What a module compiled is not kept in memory for the next one."""
     yield
     jax.clear_caches()
+    mlir.make_ir_context.cache_clear()
