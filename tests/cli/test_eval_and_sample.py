@@ -15,6 +15,7 @@ from PIL import Image
 from d3pm_jax import runs, show
 from d3pm_jax.cli import eval as evaluate, sample
 from d3pm_jax.config import io as config_io
+from d3pm_jax.measure import step_costs
 from d3pm_jax.runs import grids
 from d3pm_jax.storage import checkpoint
 from tests import tiny
@@ -77,15 +78,15 @@ def test_eval_and_sample_take_the_average_of_the_weights(trained, tmp_path):
     ema = jax.tree.map(jnp.zeros_like, state.ema)
     ema["late"]["bias"] = 1e4 * jax.nn.one_hot(3, 17)
     checkpoint.save_checkpoint(tmp_path / "checkpoints", 21, dataclasses.replace(state, ema=ema), keep=1)
-    assert status("sample", tmp_path, "--num", "3") == 0
+    assert status("sample", tmp_path, "--num", "4", "--batch-size", "2") == 0
     assert (np.load(tmp_path / "samples.npy") == 3).all()
-    assert status("eval", tmp_path, "--limit", "3") == 0
-    assert json.loads((tmp_path / "eval_limit3.json").read_text())["bits_per_dim"] > 100
+    assert status("eval", tmp_path, "--limit", "40") == 0
+    assert json.loads((tmp_path / "eval_limit40.json").read_text())["bits_per_dim"] > 100
 
 
 def test_eval_and_sample_with_fewer_steps(trained, capsys, monkeypatch):
-    assert status("eval", trained, "--steps", "3", "--limit", "20") == 0
-    result = json.loads((trained / "eval_steps3_limit20.json").read_text())
+    assert status("eval", trained, "--steps", "3", "--limit", "40") == 0
+    result = json.loads((trained / "eval_steps3_limit40.json").read_text())
     assert result["times"] == [4, 7, 10]
     assert result["bits_per_dim"] == pytest.approx(sum(result["steps"]) + result["prior"], rel=1e-6)
     assert f"3 steps: {result['bits_per_dim']:.3f} +- " in capsys.readouterr().out
@@ -111,6 +112,7 @@ KEPT_OF_DATA = ("class", "name", "train_split", "test_split", "binarize", "mirro
 
 
 def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(trained, capsys, monkeypatch):
+    monkeypatch.setattr(step_costs, "EXAMPLES", 40)
     assert status("eval", trained, "--steps", "2,3,10", "--grid", "dp", "--limit", "40") == 0
     printed = capsys.readouterr().out
     results = [json.loads((trained / f"eval_steps{n}_griddp_limit40.json").read_text()) for n in (2, 3, 10)]
@@ -152,10 +154,10 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     assert "9 of them for each example" in capsys.readouterr().out
     calls = ("eval", trained, "--calls", "4", "--steps", "5,3")
     assert "calls = 4: it must be in 1..3, the fewest steps asked for" in error(capsys, *calls)
-    assert status("sample", trained, "--steps", "2", "--grid", "dp", "--num", "3") == 0
-    assert np.load(trained / "samples_steps2_griddp.npy").shape == (3, 8, 8, 1)
+    assert status("sample", trained, "--steps", "3", "--grid", "dp", "--num", "4") == 0
+    assert np.load(trained / "samples_steps3_griddp.npy").shape == (4, 8, 8, 1)
     monkeypatch.setattr(evaluate, "SHORT", 1)
-    assert status("eval", trained, "--steps", "2") == 0
+    assert status("eval", trained, "--steps", "2", "--batch-size", "40") == 0
     assert "about 1 min: 297 examples x 2 calls of the network; --limit N" in capsys.readouterr().out
     costs_file = trained / "jumps_step20.json"
     text = costs_file.read_text()
