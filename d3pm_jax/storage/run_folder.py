@@ -425,7 +425,7 @@ def check_resume(old: Config, new: Config, old_hashes: Mapping[str, str] | None 
         old_hashes: what the run's files held, by field; by default what they hold now, where they are there.
 
     Raises:
-        UserError: naming the fields that differ.
+        UserError: naming the fields that differ, or a file that has changed.
     """
     # A file is what it holds, wherever it lies: a relative path is another one from another folder.
     if old_hashes is None:
@@ -438,8 +438,11 @@ def check_resume(old: Config, new: Config, old_hashes: Mapping[str, str] | None 
     for name, content_hash in _hash_files(new).items():
         if old_hashes.get(name) == content_hash:
             changes.pop(name, None)
-        elif name in old_hashes:
-            changes.setdefault(name, f"the content of {name}, {paths[name]}, has changed")
+        elif name in old_hashes and name not in changes:
+            raise UserError(
+                f"{paths[name]}, the file of {name}, has changed since the run began: use the one it had, or "
+                f"start in a new workdir"
+            )
     if changes:
         cure = "pass --resume without a config or these, or start in a new workdir"
         raise UserError(f"cannot resume with another config ({', '.join(changes.values())}): {cure}")

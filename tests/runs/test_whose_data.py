@@ -142,7 +142,7 @@ def test_a_file_of_a_process_is_what_it_holds_wherever_it_lies(tmp_path):
     (tmp_path / "manifest").rename(run / "manifest.json")
     resume(now)
     shutil.copy(other, before)
-    with pytest.raises(UserError, match=rf"\(the content of process.inner.file, {before}, has changed\)"):
+    with pytest.raises(UserError, match=rf"^{before}, the file of process.inner.file, has changed since"):
         resume(before)
 
 
