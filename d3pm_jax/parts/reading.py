@@ -19,17 +19,23 @@ def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
     """Opens a split of the data of the run in a folder.
 
     Raises:
-        UserError: the data cannot be read, or is a text whose digest is not the one that the run recorded.
+        UserError: there is no such split, the data cannot be read, or it is a text whose digest is not the
+            one that the run recorded.
     """
     spec = parts.config.data
-    if split not in ("train", "test", "valid"):
-        raise UserError(f"split = {split!r}: it must be 'train', 'test' or 'valid'")
-    if split == "valid" and not spec.has_valid:
-        raise UserError("split = 'valid': the data of this run has none; take 'train' or 'test'")
+    splits = ["train", "test"]
+    if spec.has_valid:
+        splits.append("valid")
     try:
         _check_content(parts, workdir, split)
         return spec.open(split)
-    except data.DatasetError as error:
+    except Exception as error:
+        # Data of a user's own may open splits of other names too, so that only `open` knows them all.
+        if split not in splits:
+            names = " and ".join(map(repr, splits))
+            raise UserError(f"split = {split!r}: the data of this run has {names}") from error
+        if not isinstance(error, data.DatasetError):
+            raise
         where = parts.kind.where_it_lies or say_where_it_lies(spec, str(error))
         raise UserError(f"{error}{where}") from error
 

@@ -99,7 +99,8 @@ class Noted(configs.Data):
             def __getitem__(self, index):
                 return super().__getitem__(index) | {"weight": np.array([1.0, 1.0, 0.0])}
 
-        return Weighted(np.ones((8, 3), int), np.arange(8) % 2)
+        size = {"train": 8, "test": 8, "shifted": 5}[split]
+        return Weighted(np.ones((size, 3), int), np.arange(size) % 2)
 
     def random_map(self, example, rng):
         return example | {"x": example["x"] + rng.integers(0, 6, 3)}
@@ -152,6 +153,10 @@ def test_labels_weights_random_maps_and_objectives_reach_the_step(tmp_path):
     assert x0.shape == (4, 3)
     with pytest.raises(UserError, match=r"label = 2: it must be in 0\.\.1"):
         run.sample(jax.random.key(0), 1, label=2)
+    assert run.read_batch("shifted")["weight"].shape == (5, 3)
+    assert len(run.read_last("shifted", 2)["x"]) == 2
+    with pytest.raises(UserError, match=r"split = 'other': the data of this run has 'train' and 'test'$"):
+        run.read_batch("other")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "3")
     runs.train(spec, tmp_path / "run", resume=True)
     assert [row["loss"] for row in metrics.read_metrics(tmp_path / "run")] == losses
