@@ -41,6 +41,7 @@ CURE_OF_INTEGERS = "pass category or step numbers as int32, not one-hot vectors 
 ENTRY_TYPES: dict[Any, EntryType] = {
     jaxtyping.Int: EntryType("integers", (jnp.integer,), CURE_OF_INTEGERS),
     jaxtyping.Float: EntryType("floats", (jnp.floating,), "pass float32, for example"),
+    jaxtyping.Shaped: EntryType("numbers or booleans", (*NUMBERS.dtypes, jnp.bool_), NUMBERS.cure),
     jaxtyping.Bool: EntryType("booleans", (jnp.bool_,), "pass a comparison, such as x >= 0"),
     jaxtyping.Key: EntryType("key", (jax.dtypes.prng_key,), "pass jax.random.key(seed)"),
 }

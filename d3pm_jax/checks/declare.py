@@ -14,7 +14,7 @@ from d3pm_jax.checks.annotations import (
     read_shape,
 )
 from d3pm_jax.checks.callbacks import Callback, check_returns, collect_outside, read_callback
-from d3pm_jax.checks.depth import ALL, NOTHING, depth, is_declared
+from d3pm_jax.checks.depth import ALL, CALLED, NOTHING, depth, is_declared
 from d3pm_jax.checks.former import refuse_first_step
 from d3pm_jax.checks.ranges import AllowedRange, Outside, check_range, find_outside, is_known, mark, to_jax
 from d3pm_jax.checks.shapes import AxisSize, Sizes, bind_shape
@@ -105,12 +105,16 @@ def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
         passed = dict(zip(positional, args, strict=True))
         values: dict[str, Any] = {**declaration.default_callbacks, **passed, **kwargs}
         sizes = _check_types_and_shapes(declaration, values)
+        if current_depth == CALLED:
+            # Without its end the range of times is not checked.
+            sizes.pop("max_time", None)
         outside = []
-        if current_depth == ALL:
+        checks_values = current_depth in (ALL, CALLED)
+        if checks_values:
             outside = _check_ranges(declaration.allowed, declaration.expected, values, sizes)
         for name, callback in declaration.callbacks.items():
             if values.get(name) is not None:
-                values[name] = check_returns(name, values[name], callback, sizes, current_depth == ALL)
+                values[name] = check_returns(name, values[name], callback, sizes, checks_values)
         as_passed = {name: values.get(name) for name in declaration.late}
         for name, x in values.items():
             if declaration.expected[name].entry_type is not None and hasattr(x, "dtype"):
@@ -126,7 +130,7 @@ def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
 
         with depth(NOTHING), collect_outside() as outside_of_returns:
             result = function(*checked_args, **checked_kwargs)
-        if current_depth == ALL:
+        if checks_values:
             # Only now K is known of a kernel that reads it from what a network returns.
             outside += outside_of_returns
             outside += _check_ranges(declaration.late, declaration.expected, as_passed, sizes)

@@ -12,6 +12,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ALL = "types, shapes and values"
+CALLED = "types, shapes and values, but no times of networks"
 SHAPES = "types and shapes"
 NOTHING = "nothing"
 
@@ -55,10 +56,11 @@ def as_callback(f: Callable[..., Any]) -> Callable[..., Any]:
     """Returns f as a kernel calls what it was passed: as if it was called from outside.
 
     A function of the user, such as a network, computes values that nobody has checked, and may pass them to
-    kernels. Where f is a kernel itself, such as a term of the bound, it is called with values that are in
-    range. But the network decides the shape of its logits, so that its types and shapes are checked.
+    kernels. Networks in it may be told times of another scale, such as normalised ones: t is right where the
+    kernel makes it. Where f is a kernel itself, such as a term of the bound, it is called with values that
+    are in range. But the network decides the shape of its logits, so that its types and shapes are checked.
     """
-    inner_depth = SHAPES if calls_kernel(f) else ALL
+    inner_depth = SHAPES if calls_kernel(f) else CALLED
 
     @functools.wraps(f)
     def callback(*args: Any, **kwargs: Any) -> Any:

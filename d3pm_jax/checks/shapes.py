@@ -1,7 +1,8 @@
 """Reads shapes as jaxtyping writes them, and compares the shapes of the arguments of a call.
 
-`*S` stands for any axes, names for axes that must agree, numbers for their size. `...` stands for a prefix
-of *S, the shape of a step. K and T are those of the process, if there is one.
+`*S` stands for any axes, names for axes that must agree, numbers for their size. `#B` stands for an axis B
+that may be of size 1 instead, and is repeated. `...` stands for a prefix of *S, the shape of a step. K and T
+are those of the process, if there is one.
 """
 
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ class Shape(NamedTuple):
     words: tuple[str, ...]
     star: int | None  # which of them stands for any number of axes
     is_prefix: bool  # whether it was written "..."
+    repeated: frozenset[str]  # those that were written with "#"
 
     def sizes(self, shape: tuple[int, ...]) -> tuple[Any, ...] | None:
         """Returns the size of each word in a shape, for *S a tuple; None if the number of axes is wrong."""
@@ -48,9 +50,11 @@ class Shape(NamedTuple):
 def parse_shape(text: str) -> Shape:
     """Returns the shape that is written in the annotation of an array."""
     is_prefix = text == "..."
-    words = tuple(text.replace("...", "*S").split())
+    marked_words = text.replace("...", "*S").split()
+    words = tuple(word.removeprefix("#") for word in marked_words)
+    repeated = frozenset(word[1:] for word in marked_words if word.startswith("#"))
     star = next((i for i, word in enumerate(words) if word.startswith("*")), None)
-    return Shape(words, star, is_prefix)
+    return Shape(words, star, is_prefix, repeated)
 
 
 def bind_shape(name: str, shape: tuple[int, ...], expected: Shape, sizes: Sizes) -> None:
@@ -82,6 +86,8 @@ def _fits(name: str, shape: tuple[int, ...], expected: Shape, sizes: Sizes) -> b
     if sizes_of_words is None:
         return False
     for word, size in zip(expected.words, sizes_of_words, strict=True):
+        if size == 1 and word in expected.repeated:
+            continue
         if word.isdigit():
             expected_size = int(word)
         else:

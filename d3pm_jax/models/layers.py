@@ -16,7 +16,9 @@ from d3pm_jax.cpu.conv import conv, conv_of_flax
 
 # What networks are called with.
 CATEGORIES = AllowedRange(0, "K", "the network has K = {K} categories; give it more or fix the data")
-TIMES = AllowedRange(0, "max_time", "t counts from 1 to max_time = {max_time} of the network", open_low=True)
+TIMES = AllowedRange(
+    0, "max_time", "t counts from 1 to max_time = {max_time} of the network, and 0 is clean data"
+)
 # -1 is the one-hot of no class, an all-zero one, as without labels.
 LABELS = AllowedRange(-1, "num_classes", "the network has num_classes = {num_classes}, and -1 is none")
 

@@ -124,9 +124,9 @@ class ScoreNet(Backbone):
     def __call__(
         self,
         xt: Int[Array, "B H W C"],
-        t: Real[Array, " B"],
+        t: Real[Array, " #B"],
         *,
-        label: Int[Array, " B"] | None = None,
+        label: Int[Array, " #B"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B *S K"]:
         """Returns the logits for images x_t of some classes at step t, which may lie between two steps.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, Key, Real
+from jaxtyping import Array, Bool, Float, Int, Key, Real, Shaped
 
 from d3pm_jax.checks import at_least, declared
 from d3pm_jax.checks.hints import Categories, Count, FloatType, Size, UnitInterval
@@ -113,19 +113,19 @@ class Transformer(nnx.Module):
     def __call__(
         self,
         xt: Int[Array, "B L"],
-        t: Real[Array, " B"],
+        t: Real[Array, " #B"],
         *,
-        label: Int[Array, " B"] | None = None,
-        weight: Float[Array, "B L"] | None = None,
+        label: Int[Array, " #B"] | None = None,
+        weight: Shaped[Array, "B L"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B *S K"]:
         """Returns the output of the network for sequences x_t of some classes at step t.
 
         Args:
             xt: categories.
-            t: steps 1..max_time, or real numbers between.
-            label: classes from 0.
-            weight: places of weight 0 are not attended to.
+            t: steps 1..max_time, or real numbers from 0 on; one of shape [1] is that of all sequences.
+            label: classes from 0, of shape [1] where all are the same.
+            weight: places of weight 0, or False, are not attended to.
             key: with a key, dropout is on.
 
         Raises:
@@ -154,8 +154,8 @@ class Transformer(nnx.Module):
         return apply_to_rows(self.head, modulated_norm(x, scale, shift))
 
     def _embed_condition(
-        self, t: Real[Array, " B"], label: Int[Array, " B"] | None
-    ) -> Float[Array, "B width"] | None:
+        self, t: Real[Array, " #B"], label: Int[Array, " #B"] | None
+    ) -> Float[Array, "#B width"] | None:
         """Returns the sum of the embeddings of time and class, or None for a network that sees neither."""
         class_part = class_embedding(self.class_emb, label, len(t))
         if self.temb1 is None or self.temb2 is None:
@@ -192,7 +192,7 @@ class Block(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B L n"],
-        condition: Float[Array, "B n"] | None,
+        condition: Float[Array, "#B n"] | None,
         angles: Float[Array, "L m"],
         attended: Bool[Array, "B L"] | None,
         key: Key[Array, ""] | None,
@@ -236,7 +236,7 @@ class Modulation(nnx.Module):
             self.linear = None
             self.bias = nnx.Param(jnp.zeros(n * width, jnp.float32))
 
-    def __call__(self, condition: Float[Array, "B n"] | None) -> list[Array]:
+    def __call__(self, condition: Float[Array, "#B n"] | None) -> list[Array]:
         """Returns n arrays [B, 1, width], or [1, 1, width] for a network that sees no time and no class."""
         if self.linear is not None:
             assert condition is not None

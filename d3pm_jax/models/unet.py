@@ -182,9 +182,9 @@ class UNet(Backbone):
     def __call__(
         self,
         xt: Int[Array, "B H W C"],
-        t: Real[Array, " B"],
+        t: Real[Array, " #B"],
         *,
-        label: Int[Array, " B"] | None = None,
+        label: Int[Array, " #B"] | None = None,
         condition: Real[Array, " B *D"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B *S outputs"]:

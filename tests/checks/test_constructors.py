@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 import d3pm_jax as d3pm
@@ -32,6 +33,50 @@ def test_every_argument_of_every_constructor_is_checked(tmp_path: Path):
 def test_networks_refuse_inputs_of_other_shapes_and_types():
     assert count(constructors.called())["clear"] > 300
     assert count(constructors.called_under_jit(runs=False))["clear"] > 50
+
+
+def test_an_input_of_one_entry_is_that_of_all_examples():
+    """And a time out of range, or a class, then marks all."""
+    for call in constructors.network_calls():
+        graphdef, params = nnx.split(call.network)
+        rng = np.random.default_rng(7)
+        params = jax.tree.map(lambda x, rng=rng: jnp.asarray(rng.normal(size=x.shape), x.dtype), params)
+        inputs = call.good | {"t": jnp.array([5, 5]), "label": jnp.array([2, 2]), "key": None}
+
+        @jax.jit
+        def outputs(t, label, graphdef=graphdef, params=params, inputs=inputs):
+            network = nnx.merge(graphdef, params)
+            return network(**inputs), network(**inputs | {"t": t, "label": label})
+
+        expected, of_one_entry = outputs(jnp.array([5]), jnp.array([2]))
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(of_one_entry, expected, rtol=1e-4, atol=1e-5)
+        for t, label in (([11], [2]), ([5], [3])):
+            assert np.isnan(outputs(jnp.array(t), jnp.array(label))[1]).all()
+        with pytest.raises(ValueError, match=r"^t has shape \(1, 1\), expected \[2\] as in xt"):
+            call.network(**call.good | {"t": jnp.ones((1, 1))})
+
+
+def test_a_network_within_a_function_of_a_user_is_called_at_any_time():
+    """At t = 0, and where a kernel calls the function at times of another scale."""
+    network = constructors.with_zeros(Transformer, constructors.TRANSFORMER | {"K": 3})
+    x0 = jnp.zeros((2, 4), jnp.int32)
+    np.testing.assert_array_equal(jax.jit(network)(x0, jnp.array([0, 10])), 0.0)
+    np.testing.assert_array_equal(
+        jax.jit(network)(x0, jnp.array([0.5, 11])), [[[0.0] * 3] * 4, [[np.nan] * 3] * 4]
+    )
+    refused = (
+        r"^t contains 11, outside 0\.\.10: t counts from 1 to max_time = 10 of the network, and 0 is clean"
+    )
+    with pytest.raises(ValueError, match=refused):
+        network(x0, jnp.array([0, 11]))
+
+    process = d3pm.uniform(d3pm.reciprocal(4), 3)
+
+    def bound(denoise):
+        return d3pm.all_t_bound(denoise, process, x0, lambda t: jnp.full(x0.shape, 0.5)).steps
+
+    np.testing.assert_array_equal(bound(lambda xt, t: network(xt, 100.0 - 200 * t)), bound(network))
 
 
 def test_numbers_of_numpy_and_lists_are_taken_as_those_of_python():

@@ -46,6 +46,7 @@ def test_what_the_output_depends_on():
         actual = {"as it is": call(), "padding": call(xt=other), "time": call(t=T + 0.5)}
         actual |= {"label": call(label=label + 1), "no padding": call(weight=None), "in x": call(xt=XT + 1)}
         actual |= {"dropout": call(key=jax.random.key(0)), "remat": call(graphdef=leaner)}
+        actual |= {"weight bool": call(weight=weight > 0), "weight int": call(weight=weight.astype(int))}
 
         def loss(params, graphdef):
             return (nnx.merge(graphdef, params)(XT, T, label=label) ** 2).sum()
@@ -56,7 +57,7 @@ def test_what_the_output_depends_on():
     same = actual.pop("as it is")
     for name, x in actual.items():
         close = np.abs(x - same).max() < 1e-5
-        assert close == (name in ("padding", "remat")), name
+        assert close == (name in ("padding", "remat", "weight bool", "weight int")), name
     for path, g in jax.tree_util.tree_flatten_with_path(gradient)[0]:
         assert np.all(np.any(np.asarray(g).reshape(len(g), -1) != 0, axis=1)) or "class_emb" in str(path), (
             path
