@@ -285,9 +285,9 @@ def open_run(
     saved_config = run_folder.read_config(workdir, config)
     if isinstance(config, Config):
         config = from_data.fill_from_saved(saved_config, config)
-        run_folder.check_resume(saved_config, config, run_folder.read_file_hashes(workdir))
     else:
         config = saved_config
+    run_folder.check_resume(saved_config, config, run_folder.read_file_hashes(workdir))
     if data_dir is not None:
         config = dataclasses.replace(config, data=move_data(config.data, str(data_dir)))
     use_all_cores(batch_size)

@@ -370,7 +370,8 @@ def write_run(
             flush=True,
         )
     file_hashes = _hash_files(config)
-    if file_hashes:
+    # A table that is there is replaced, as the manifest knows only files that are written with it.
+    if file_hashes or (workdir / FILE_HASHES).is_file():
         contents[FILE_HASHES] = json.dumps(file_hashes, indent=1).encode()
     contents[DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
     example_inputs = example_inputs or {}
@@ -404,9 +405,11 @@ def _hash_files(config: Config) -> dict[str, str]:
     """Hashes the files of fields that may not change, by dotted name; one that is not there has no hash."""
     hashes = {}
     for name, path in config_io.list_files(config).items():
-        if not _is_among(name, may_change(config)):
+        # The folder of a run may be anybody's, and a pipe that it names would never end.
+        file = Path(path)
+        if file.is_file() and not _is_among(name, may_change(config)):
             with contextlib.suppress(OSError):
-                hashes[name] = hash_content(Path(path))
+                hashes[name] = hash_content(file)
     return hashes
 
 

@@ -1,6 +1,7 @@
 """Runs and the content of their data: moved, changed, and of before there were digests."""
 
 import dataclasses
+import os
 import shutil
 
 import numpy as np
@@ -144,6 +145,15 @@ def test_a_file_of_a_process_is_what_it_holds_wherever_it_lies(tmp_path):
     shutil.copy(other, before)
     with pytest.raises(UserError, match=rf"^{before}, the file of process.inner.file, has changed since"):
         resume(before)
+    with pytest.raises(UserError, match=rf"^{before}, the file of process.inner.file, has changed since"):
+        runs.open(run)
+
+    # Where it is gone the table stays: the manifest knows no file that is not written with it.
+    before.unlink()
+    run_folder.write_run(run, config_with(before), tiny.DIGITS)
+    assert run_folder.read_file_hashes(run) == {}
+    os.mkfifo(before)  # which nobody would ever write to
+    run_folder.check_resume(config_with(before), config_with(before))
 
 
 @dataclasses.dataclass(frozen=True)
