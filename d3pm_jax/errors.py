@@ -39,6 +39,31 @@ def as_user_error(prefix: str = "") -> Iterator[None]:
         raise UserError(f"{prefix}{error}") from error
 
 
+def wrong_return(method: Callable[..., Any], value: Any, cure: str, case: str = "") -> UserError:
+    """Returns the error for a method of the user's own that returns something else than it has to.
+
+    Args:
+        method: of a part, which the message names with the place of its `return`.
+        value: what it returned.
+        cure: what it has to return.
+        case: which call it was, as " for 'test'".
+    """
+    place = locate_statement(method, "return")
+    returned = describe_returned(value)
+    return UserError(f"{place}: {method.__name__} returns {returned}{case}: return {cure}")
+
+
+def describe_returned(value: Any) -> str:
+    """Says what a method returned: the type and shape of an array, those of each in a pair or triple."""
+    if value is None:
+        return "None"
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype} {list(value.shape)}"
+    if isinstance(value, tuple | list) and 0 < len(value) <= 3:
+        return f"({', '.join(map(describe_returned, value))})"
+    return type(value).__name__
+
+
 def locate_statement(function: Callable[..., Any], beginning: str) -> str:
     """Names the last statement of a function that begins so: "FILE, line N, `STATEMENT`".
 

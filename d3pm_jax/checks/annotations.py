@@ -115,9 +115,11 @@ def check_array(name: str, x: Any, entry_type: EntryType) -> Any:
     """
     if not isinstance(x, jax.Array):
         if isinstance(x, bool) or not isinstance(x, np.ndarray | np.generic | int | float):
-            raise TypeError(
-                f"{name} is {describe(x)}, expected an array of {entry_type.name}: {entry_type.cure}"
-            )
+            cure = entry_type.cure
+            if hasattr(x, "__array__"):
+                # An array of another framework may hold the right numbers.
+                cure = "pass numpy.asarray(x) of it"
+            raise TypeError(f"{name} is {describe(x)}, expected an array of {entry_type.name}: {cure}")
         x = np.asarray(x)
     if not is_of_dtype(x.dtype, entry_type.dtypes):
         raise TypeError(f"{name} has dtype {x.dtype}, expected {entry_type.name}: {entry_type.cure}")
@@ -188,7 +190,8 @@ def _to_integers(name: str, x: Any) -> tuple[int, ...]:
 
 def _to_callback(name: str, x: Any) -> Callable[..., Any]:
     if not callable(x):
-        raise TypeError(f"{name} is {describe(x)}, expected a function")
+        cure = ": pass its predict" if hasattr(x, "predict") else ""
+        raise TypeError(f"{name} is {describe(x)}, expected a function{cure}")
     return as_callback(x)
 
 
@@ -215,5 +218,7 @@ def _check_choice(name: str, x: Any, options: tuple[str, ...]) -> Any:
 def _check_instance(name: str, x: Any, cls: type) -> Any:
     if not isinstance(x, cls):
         type_name = "string" if cls is str else cls.__name__
-        raise TypeError(f"{name} is {describe(x)}, expected a {type_name}")
+        # A process of a config only describes one.
+        cure = ": pass what its build() returns" if callable(getattr(x, "build", None)) else ""
+        raise TypeError(f"{name} is {describe(x)}, expected a {type_name}{cure}")
     return x

@@ -194,11 +194,21 @@ def describe_hint(hint: Any, suffix: str = "") -> str:
     return _TYPE_NAMES.get(hint, "made of finite numbers") + suffix
 
 
-def name_conversion(value: Any) -> str:
-    """Says how to convert a value that is nearly right, for the end of a message; "" for any other."""
+def name_conversion(value: Any, hint: Any) -> str:
+    """Says how to convert a value that is nearly what an annotation says; "" for any other.
+
+    It is the end of a message.
+    """
+    if isinstance(value, type) and dataclasses.is_dataclass(value):
+        return f", not its class: write {value.__name__}(...)"
     if hasattr(value, "tolist"):
-        if getattr(value, "ndim", 0):
+        allowed = describe_hint(hint)
+        if getattr(value, "ndim", 0) and "a tuple" in allowed:
             return ", not an array: write tuple(x.tolist())"
+        if getattr(value, "ndim", 0) and "a text" in allowed:
+            return ", not an array: save it by numpy.save, and name the file"
+        if getattr(value, "ndim", 0):
+            return ", not an array"
         return f", of Python's own type: write {type(value.tolist()).__name__}(...)"
     if isinstance(value, list):
         return ", not a list: write (...,)"

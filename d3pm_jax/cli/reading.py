@@ -64,6 +64,8 @@ def read_command(cls: type[AnyCommand], words: list[str], name: str) -> tuple[An
             raise UsageError(f"argument {flag}: expected a value, got nothing")
         hint = hints.get(_field_name(flag), Any)
         expected = describe_hint(hint).removesuffix(" or None")
+        if expected.startswith(LIST) and values[0].endswith(","):
+            raise UsageError(f"argument {flag}: write {''.join(values)} without spaces")
         if expected.startswith(LIST):
             # Of N,N,... the message names the number that is wrong.
             expected = expected.removeprefix(LIST)
@@ -117,6 +119,8 @@ def _check_spelling(cls: type[Any], words: list[str]) -> None:
     options = _list_options(cls)
     for word in words:
         flag = word.partition("=")[0]
+        if _hyphenate(f"-{flag}") in options:
+            raise UsageError(f"unknown argument {flag}: did you mean -{flag}?")
         if not flag.startswith("--") or "." in flag or _hyphenate(flag) in options:
             continue
         near = difflib.get_close_matches(_hyphenate(flag), options, cutoff=0.75)
@@ -206,7 +210,10 @@ def refuse_unknown(words: list[str], name: str) -> None:
         return
     if words[0].partition("=")[0] == "--workdir":
         raise UsageError(f"unknown argument --workdir: the folder comes without it, as in d3pm {name} DIR")
-    raise UsageError(f"unknown argument {one_line(words[0], 80)}: see d3pm {name} --help")
+    word = one_line(words[0], 80)
+    if not words[0].startswith("-"):
+        raise UsageError(f"unexpected argument {word}: d3pm {name} takes one DIR, and after it options")
+    raise UsageError(f"unknown argument {word}: see d3pm {name} --help")
 
 
 def read_overridden_config(path: Path | None, words: list[str], usage: str) -> Config:
@@ -306,6 +313,8 @@ def _check_flags(base: Config, words: list[str]) -> None:
             cure = "--help after CONFIG lists them all"
             if near:
                 cure = f"did you mean {' or '.join(near)}?"
+            if near and near[0].startswith(f"{_hyphenate(flag)}."):
+                cure += "; a part is chosen in CONFIG: write its class there"
             raise UserError(f"no field {one_line(flag)} in this config: {cure}")
         has_value = equals or not following.startswith("--")
         if has_value and _hyphenate(flag) in switches:

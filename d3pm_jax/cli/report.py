@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from d3pm_jax import report
 from d3pm_jax.cli.arguments import DataFolder, name_option
 from d3pm_jax.config.checks import Natural
-from d3pm_jax.errors import UsageError
+from d3pm_jax.errors import UsageError, UserError
 from d3pm_jax.runs.run import open_run
 
 
@@ -36,6 +36,8 @@ def execute(command: ReportCommand, words: list[str]) -> int:
     """Writes the page; returns the exit status."""
     if not command.workdirs:
         raise UsageError("the following arguments are required: DIR")
+    if command.out is not None and command.out.suffix not in ("", ".htm", ".html"):
+        raise UserError(f"--out {command.out}: the page is one of HTML, name it FILE.html")
     runs = []
     for workdir in command.workdirs:
         runs.append(open_run(workdir, command.own_file, command.step, data_dir=command.data_dir))

@@ -10,6 +10,7 @@ from d3pm_jax import losses, show
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config.data import describe_data
+from d3pm_jax.config.process import build_process
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.process_effect import find_half_life, spread_categories
 from d3pm_jax.likelihood import bits_per_dim
@@ -112,7 +113,7 @@ def _build_process(command: ScheduleCommand, path: Path | None, words: list[str]
     if from_data.needs_data(config):
         config = fill_in(config, describe_data(config.data))
     try:
-        process = config.process.build()
+        process = build_process(config.process)
         check_elementwise(process, "d3pm schedule shows")
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise UserError(one_line(error, 1000)) from error

@@ -101,6 +101,8 @@ def read_train_config(command: TrainCommand, path: Path | None, words: list[str]
         raise UserError("--from begins a new run, --resume goes on with one: leave one out")
     if command.resume and command.workdir is None:
         raise UserError("--resume goes on with the run in a folder: pass it, as --workdir DIR --resume")
+    if path is None and command.own_file is not None and not command.resume:
+        raise UserError(f"no config: it comes first, without --config: d3pm train {command.own_file}")
     if path is not None or not command.resume or command.workdir is None:
         _check_is_no_run(command, path)
         return reading.read_overridden_config(path, words, USAGE)
@@ -121,6 +123,11 @@ def _check_is_no_run(command: TrainCommand, path: Path | None) -> None:
         raise UserError(
             f"{path} is a folder, and CONFIG a Python file: pass one, or go on with a run by "
             f"d3pm train --workdir DIR --resume"
+        )
+    if path is not None and path.name == names.CONFIG and path.is_file():
+        raise UserError(
+            f"{path} is a file of a run, which d3pm train --workdir {path.parent} --resume goes on with: "
+            f"CONFIG is a Python file"
         )
     if path is None and command.workdir is not None and (command.workdir / names.CONFIG).is_file():
         raise UserError(f"{command.workdir} holds a run already: pass --resume to go on with it")

@@ -78,7 +78,7 @@ def check_fields(name: str, part: Any) -> None:
         hint = hints.get(field.name, Any)
         if not (matches_hint(value, hint) and is_finite(value)):
             text = shorten_value(value)
-            cure = name_conversion(value) or cure_for_choice(value, get_args(hint))
+            cure = name_conversion(value, hint) or cure_for_choice(value, get_args(hint))
             raise ValueError(f"{field_name} = {text}: it must be {describe_hint(hint)}{cure}")
 
         items = value if isinstance(value, tuple) else (value,)

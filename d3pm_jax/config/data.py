@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import zipfile
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -28,9 +29,9 @@ from d3pm_jax.data import DatasetError, Description, Source, images, tokenizers
 from d3pm_jax.data.binarize import Binarize, BinarySource, draw_binary
 from d3pm_jax.data.digests import hash_array, hash_file, join_hashes
 from d3pm_jax.data.prepared import Corpus, prepare_corpus
-from d3pm_jax.data.source import find_idx, read_idx
+from d3pm_jax.data.source import check_source, find_idx, read_idx
 from d3pm_jax.data.windows import Overlapping, Padded, Windows, random_window
-from d3pm_jax.errors import UserError, locate_statement
+from d3pm_jax.errors import UserError, locate_statement, wrong_return
 
 if TYPE_CHECKING:
     from d3pm_jax.kinds import Kind
@@ -113,6 +114,36 @@ def describe_data(data: Data) -> Description:
         kind = type(description).__name__
         raise UserError(f"{place}: describe returns {kind}: return Description(shape, categories)")
     return description
+
+
+def open_examples(data: Data, split: str) -> Source:
+    """Opens a split of a data set, and checks that it is a sequence of examples.
+
+    Raises:
+        UserError: `open` returns something else, or the data cannot be read.
+    """
+    case = "" if split == "train" else f" for {split!r}"
+    return _check_opened(data.open, data.open(split), case)
+
+
+def open_training_examples(data: Data) -> Source:
+    """Opens the examples of a data set that are trained on; see `open_examples`."""
+    if type(data).open_training is Data.open_training:
+        return open_examples(data, "train")
+    return _check_opened(data.open_training, data.open_training())
+
+
+def _check_opened(method: Callable[..., Any], source: Any, case: str = "") -> Any:
+    """Returns what a method that opens a split returned, if that can be a sequence of examples."""
+    # A pair of arrays, x and labels, has a length and entries too.
+    is_pair = isinstance(source, tuple) and len(source) > 0 and not isinstance(source[0], Mapping)
+    try:
+        check_source("source", source)
+    except TypeError as error:
+        raise wrong_return(method, source, "examples, as ArraySource(x)", case) from error
+    if is_pair:
+        raise wrong_return(method, source, "examples, as ArraySource(x, labels)", case)
+    return source
 
 
 def describe_with_digest(data: Data) -> Description:

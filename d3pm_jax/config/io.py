@@ -20,7 +20,7 @@ from d3pm_jax.config.checks import check_fields, list_paths
 from d3pm_jax.config.data import Data, list_data_paths
 from d3pm_jax.config.objective import X0Objective, has_first_step
 from d3pm_jax.config.run import Config
-from d3pm_jax.errors import UserError, as_user_error, locate_statement, one_line
+from d3pm_jax.errors import UserError, as_user_error, locate_statement, one_line, wrong_return
 
 MODULE = "d3pm_jax.config"
 OWN = "own."
@@ -30,7 +30,7 @@ RENAMED = {"Loss": "HybridLoss", "Data": "TfdsImages"}
 FORMER_DEFAULTS: dict[type, dict[str, Any]] = {X0Objective: {"belief": "d3pm"}}
 
 
-def read_config_file(path: Path) -> Config:
+def read_config_file(path: Path | str) -> Config:
     """Returns the config that `get_config()` in a Python file returns.
 
     A relative path in it is tried from the folder of the file first, and else is one from the working
@@ -39,9 +39,13 @@ def read_config_file(path: Path) -> Config:
     Raises:
         UserError: no such file, or it does not define get_config() -> Config.
     """
+    path = Path(path)
     module = load_module(path)
     if not hasattr(module, "get_config"):
         raise UserError(f"{path} defines no get_config(): write that function, which returns a Config")
+    if not callable(module.get_config):
+        name = type(module.get_config).__name__
+        raise UserError(f"get_config in {path} is a {name}: define it as a function that returns a Config")
     try:
         config = module.get_config()
     except Exception as error:
@@ -206,6 +210,13 @@ def own_parts(source: Config | ModuleType) -> dict[str, type]:
     }
 
 
+def check_config_type(config: Any) -> None:
+    """Raises UserError for anything but a config, as a file that defines one."""
+    if not isinstance(config, Config):
+        cure = "pass a Config, as config.io.read_config_file('config.py') reads one"
+        raise UserError(f"config is {one_line(repr(config), 80)}: {cure}")
+
+
 def check_config(config: Config) -> None:
     """Refuses a config that cannot be used, or could not be read back.
 
@@ -220,6 +231,9 @@ def check_config(config: Config) -> None:
             )
         _check_methods(cls)
     check_values(config)
+    paths = config.data.list_paths()
+    if not isinstance(paths, dict):
+        raise wrong_return(config.data.list_paths, paths, "a dict of paths by the names of their fields")
     try:
         read_back = from_json(json.loads(dump_config(config)), own_parts(config))
     except TypeError as error:
@@ -239,6 +253,11 @@ def _check_methods(cls: type) -> None:
         UserError: naming the method, and the arguments that it is called with.
     """
     base = next((base for base in cls.__mro__ if base.__module__.startswith(f"{MODULE}.")), object)
+    for name, _ in inspect.getmembers(base, lambda member: isinstance(member, property)):
+        method = inspect.getattr_static(cls, name)
+        if inspect.isfunction(method):
+            place = locate_statement(method, f"def {name}")
+            raise UserError(f"{place}: {name} is a property: put @property on it")
     for name, base_method in inspect.getmembers(base, inspect.isfunction):
         method = inspect.getattr_static(cls, name)
         if name.startswith("_") or not inspect.isfunction(method):
@@ -292,7 +311,7 @@ def _iterate_parts(node: Any) -> Iterator[Any]:
     if isinstance(node, tuple):
         for item in node:
             yield from _iterate_parts(item)
-    elif dataclasses.is_dataclass(node):
+    elif dataclasses.is_dataclass(node) and not isinstance(node, type):
         yield node
         for field in dataclasses.fields(node):
             yield from _iterate_parts(getattr(node, field.name))

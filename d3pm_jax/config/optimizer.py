@@ -1,6 +1,7 @@
 """Builds the optimizers of a config, of Optax, and says what part of their learning rate each update has."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 import jax
@@ -21,6 +22,7 @@ from d3pm_jax.config.checks import (
     UnitInterval,
     undefined_method,
 )
+from d3pm_jax.errors import wrong_return
 from d3pm_jax.types import Params
 
 
@@ -142,6 +144,23 @@ class Optimizer(CheckedPart):
         raise undefined_method(self, "build")
 
 
+def build_optimizer(spec: Optimizer) -> optax.GradientTransformation:
+    """Builds the rule of an optimizer, and checks that it is one.
+
+    Raises:
+        UserError: `build` returns something else.
+    """
+    return _check_rule(spec.build, spec.build())
+
+
+def _check_rule(method: Callable[..., Any], rule: Any) -> optax.GradientTransformation:
+    """Returns what a method that builds a rule returned, if it is one of Optax."""
+    # A rule of another package is one too, if it has both of these functions.
+    if not (callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None))):
+        raise wrong_return(method, rule, "an optax.GradientTransformation, as optax.adam(1e-3)")
+    return rule
+
+
 @dataclasses.dataclass(frozen=True)
 class RatedOptimizer(Optimizer):
     """Clips by the global norm, and goes on with a rule whose learning rate has a warm-up and a `Rate`.
@@ -166,7 +185,8 @@ class RatedOptimizer(Optimizer):
         self.rate.check_steps(steps)
 
     def build(self) -> optax.GradientTransformation:
-        return optax.chain(optax.clip_by_global_norm(self.clip), self.rule(self.learning_rate))
+        rule = _check_rule(self.rule, self.rule(self.learning_rate))
+        return optax.chain(optax.clip_by_global_norm(self.clip), rule)
 
     def rule(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
         """Builds the rule that clipped gradients go on to."""
@@ -176,7 +196,10 @@ class RatedOptimizer(Optimizer):
         """Returns the learning rate of the update after count others."""
         # As in `WSDRate`, 1.0 is added before the division, for the width of the result.
         warmup = jnp.minimum(1.0, (jnp.asarray(count) + 1.0) / max(1, self.warmup_steps))
-        return self.lr * self.rate.build()(count) * warmup
+        rate = self.rate.build()
+        if not callable(rate):
+            raise wrong_return(self.rate.build, rate, "a function of the number of updates before")
+        return self.lr * rate(count) * warmup
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from d3pm_jax.config.checks import (
 from d3pm_jax.config.from_data import FromData, Shares, filled_field
 from d3pm_jax.config.schedule import Schedule
 from d3pm_jax.data import open_npy
-from d3pm_jax.errors import UserError, as_user_error
+from d3pm_jax.errors import UserError, as_user_error, wrong_return
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,35 @@ class Process:
             UserError: a file cannot be used.
         """
         raise undefined_method(self, "build")
+
+
+def build_process(spec: Process) -> processes.Process:
+    """Builds a process, and checks that it is one.
+
+    Raises:
+        ValueError: as `build`.
+        UserError: `build` returns something else, or a schedule of the user's own has other steps.
+    """
+    if type(spec).__module__ == __name__:
+        _check_schedule(spec)
+    process = spec.build()
+    if not isinstance(process, processes.Process):
+        raise wrong_return(spec.build, process, "a Process, as d3pm_jax.uniform(beta, K)")
+    return process
+
+
+def _check_schedule(spec: Process) -> None:
+    """Raises UserError where a schedule of the user's own does not give a beta for each step."""
+    beta = getattr(spec, "beta", None)
+    steps = getattr(spec, "steps", None)
+    # A shipped schedule has the right number, and one of the user's own may define `resampling` alone.
+    is_own = not type(beta).__module__.startswith("d3pm_jax.")
+    if not isinstance(beta, Schedule) or not is_own or type(beta).build is Schedule.build:
+        return
+    assert isinstance(steps, int)
+    betas = beta.build(steps)
+    if np.shape(betas) != (steps,):
+        raise wrong_return(beta.build, betas, f"beta, float64 [{steps}], one for each step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +163,7 @@ class Masked(Process):
     """the probability of being masked at each step of the inner process"""
 
     def build(self) -> processes.Process:
-        inner = self.inner.build()
+        inner = build_process(self.inner)
         return processes.masked(inner, self.gamma.build(inner.T))
 
 

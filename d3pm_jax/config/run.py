@@ -21,6 +21,7 @@ from d3pm_jax.config.objective import HybridLoss, Objective
 from d3pm_jax.config.optimizer import Adam, Optimizer
 from d3pm_jax.config.process import Process
 from d3pm_jax.config.timesteps import LowDiscrepancy, Timesteps
+from d3pm_jax.errors import UserError, locate_statement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,12 @@ class Config:
         """
         check_fields("", self)
         for part in (self.optimizer, self.model, self.timesteps, self.data, self.loss):
-            part.check()
+            # A method that says no in this way would be believed to have said nothing.
+            if part.check() is False:
+                place = locate_statement(part.check, "return")
+                raise UserError(
+                    f"{place}: check returns False: raise ValueError there, which says what cannot be used"
+                )
         if self.train.batch_size % self.train.accumulate:
             raise ValueError(
                 f"train.accumulate = {self.train.accumulate} does not divide train.batch_size = "

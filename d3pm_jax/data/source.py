@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -151,6 +152,11 @@ def open_npy(path: AnyPath) -> np.ndarray:
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except Exception as error:
+        if zipfile.is_zipfile(path):
+            raise DatasetError(f"{path} is an .npz of several arrays: write each by numpy.save") from error
+        if "Python objects" in str(error):
+            cure = "make its rows equally long, and write integers by numpy.save"
+            raise DatasetError(f"{path} holds objects of Python: {cure}") from error
         # NumPy reads a header with the parser of Python, so that a damaged one may raise anything.
         cause = one_line(error)
         raise DatasetError(f"{path} cannot be read as .npy ({cause}): write it with numpy.save") from error

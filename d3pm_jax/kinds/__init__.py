@@ -8,7 +8,7 @@ require(__name__, "PIL", "matplotlib", "platformdirs")
 
 from d3pm_jax.config import Data
 from d3pm_jax.data import Description
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, wrong_return
 from d3pm_jax.kinds.array import ArrayKind
 from d3pm_jax.kinds.base import Batch, Chains, Given, Kind, Measured, QualityTable, Reference, Split
 from d3pm_jax.kinds.image import ImageKind
@@ -46,7 +46,9 @@ def make_kind(description: Description, data: Data | None = None) -> Kind:
     """
     classes: dict[str, type[Kind]] = {cls.name: cls for cls in SHIPPED}
     users_class = None if data is None else data.own_kind()
-    if users_class is not None:
+    if data is not None and users_class is not None:
+        if not isinstance(users_class, type):
+            raise wrong_return(data.own_kind, users_class, "the class of a Kind, or None")
         if not hasattr(users_class, "name"):
             raise UserError(
                 f"{users_class.__name__} has no name: write name = the kind that describe() gives"

@@ -12,7 +12,12 @@ import numpy as np
 
 from d3pm_jax import data, kinds
 from d3pm_jax.config import Config, Data, io as config_io
-from d3pm_jax.config.data import describe_with_digest, say_where_it_lies
+from d3pm_jax.config.data import (
+    describe_with_digest,
+    open_examples,
+    open_training_examples,
+    say_where_it_lies,
+)
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation.bound import count_elements, evaluate_bound, few_terms
 from d3pm_jax.kinds.base import condition_keyword
@@ -75,7 +80,8 @@ def run_training(
     parts, source = build_run(config, workdir if resume else None)
     config = parts.config
     folder = workdir / CHECKPOINTS
-    test = data.read_batch(config.data.open("test"), parts.categories, NUM_EXAMPLES, parts.description)
+    test_split = open_examples(config.data, "test")
+    test = data.read_batch(test_split, parts.categories, NUM_EXAMPLES, parts.description)
     examples = test["x"]  # int32 [NUM_EXAMPLES, *S], which reports and samples show
     if "weight" in test:
         examples = np.where(test["weight"] > 0, examples, -1)  # -1 is padding
@@ -166,7 +172,7 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
     config_io.check_config(config)
     use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
     with explain_missing_data(config, workdir):
-        source = splits.take_training_examples(config, config.data.open_training())
+        source = splits.take_training_examples(config, open_training_examples(config.data))
         description = describe_with_digest(config.data)
 
     # A new run needs the very layout of its config. One that goes on needs it only where its config differs
@@ -184,6 +190,12 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
         build.check_mask(parts)
     else:
         build.warn_of_free_mask(parts)
+    params, _ = split_variables(parts.state.params)
+    if not jax.tree.leaves(params):
+        raise UserError(
+            f"the network of {type(config.model).__name__} has no nnx.Param, so that nothing is trained: "
+            f"make what it learns one, as nnx.Param(jnp.zeros(3))"
+        )
     check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
     data.check_batch_size(source, config.train.batch_size)
 

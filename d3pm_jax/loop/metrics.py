@@ -74,7 +74,10 @@ def _cure(name: str, value: float, step: int) -> str:
     if value == np.inf and name == "loss":
         return "its weights or the prior KL are infinite, look at loss and at the end of process.beta"
     if step == 1 and name != "grad_norm":
-        return "no update was made yet, look at the first weights of the network and the weights of the data"
+        return (
+            "no update was made yet, look at the first weights of the network, the weights of the data, and "
+            "parts of your own (t is in 1..T, x_t in 0..K - 1)"
+        )
     return "start anew with a lower optimizer.lr"
 
 

@@ -18,7 +18,7 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import Count, check_number
 from d3pm_jax.config.data import describe_data
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json, replacing
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.parts.build import Parts, build, fill_in
@@ -74,6 +74,9 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> int
     Raises:
         UserError: the noise cannot be drawn in advance, or not be written.
     """
+    config_io.check_config_type(config)
+    if not isinstance(path, str | Path):
+        raise UserError(f"path is {one_line(repr(path), 80)}: pass the file to write")
     if steps is not None:
         check_number("steps", steps, Count)
     use_all_cores(config.train.batch_size)

@@ -13,9 +13,10 @@ import numpy as np
 from d3pm_jax import sampling
 from d3pm_jax.checks import values_in_range
 from d3pm_jax.checks.arrays import describe
+from d3pm_jax.checks.hints import check_value
 from d3pm_jax.config.checks import Count, Natural, Size, check_number, describe_hint, matches_hint
 from d3pm_jax.config.objective import logits_keywords
-from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import write_npy
 from d3pm_jax.kinds import Chains, Given
 from d3pm_jax.measure.record import Format, write_record
@@ -161,8 +162,11 @@ def draw_samples(
         known_elements = _convert_known_elements(
             known_elements, shape or parts.description.shape, parts.categories
         )
+    if not callable(progress):
+        raise UserError(f"progress is {describe(progress)}, expected a function of how many are done")
     size = min(batch_size, n)
-    recorded_times = tuple(recorded_times)
+    with as_user_error():
+        recorded_times = check_value("record", recorded_times, tuple[Natural, ...])
 
     # The sampler is made from a copy of the parts. It is stored in the parts, and would otherwise refer back
     # to them: Python frees such a cycle late, so that the arrays of a run would stay in memory after its last

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from d3pm_jax.config.process import build_process
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.jumps import jump_costs
 from d3pm_jax.files import read_json, write_text
@@ -75,7 +76,7 @@ def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = 
     times = even_grid(parts.process.T, num_times(parts))
     try:
         # The process is built anew with all of its steps: `parts.process` may have fewer of them.
-        process = parts.config.process.build()
+        process = build_process(parts.config.process)
         costs = jump_costs(
             denoise=lambda xt, t: predict(parts.params, xt, t, **extra_inputs),
             process=process,

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from d3pm_jax.config import Config
+from d3pm_jax.checks.arrays import describe
+from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.data import describe_data
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
@@ -84,6 +85,11 @@ def import_weights(
     Raises:
         UserError: the folder is not empty, or the tensors are not those of the network of the config.
     """
+    config_io.check_config_type(config)
+    if not isinstance(file, str | Path):
+        raise UserError(f"file is {describe(file)}: pass the file of weights")
+    if Path(file).is_dir():
+        raise UserError(f"{file} is a folder: pass the file that d3pm export {file} --to torch writes")
     workdir = Path(workdir)
     run_folder.check_empty(workdir)
     use_all_cores(1)

@@ -15,7 +15,10 @@ from flax.errors import FlaxError
 from d3pm_jax import kinds, likelihood, losses
 from d3pm_jax.config import Config, Head, LogisticHead, Masked, from_data, io as config_io
 from d3pm_jax.config.checks import check_fields
+from d3pm_jax.config.data import open_examples
 from d3pm_jax.config.objective import logits_keywords
+from d3pm_jax.config.optimizer import build_optimizer
+from d3pm_jax.config.process import build_process
 from d3pm_jax.data import Description, count_categories
 from d3pm_jax.data.conditions import convert_conditions
 from d3pm_jax.errors import UserError, as_user_error, one_line
@@ -128,7 +131,7 @@ def fill_in(config: Config, description: Description) -> Config:
     """
 
     def count_training_categories() -> np.ndarray:
-        examples = splits.take_training_examples(config, config.data.open("train"))
+        examples = splits.take_training_examples(config, open_examples(config.data, "train"))
         return count_categories(examples, description.categories)  # [categories]
 
     if not from_data.needs_data(config):
@@ -156,7 +159,7 @@ def respace_parts(parts: Parts, steps: int | Sequence[int]) -> Parts:
         UserError: the process has no such steps.
     """
     with as_user_error():
-        process = with_steps(parts.config.process.build(), steps)
+        process = with_steps(build_process(parts.config.process), steps)
     return dataclasses.replace(parts, process=place(process, replicated_sharding(parts.mesh)))
 
 
@@ -183,7 +186,7 @@ def build(
     try:
         check_fields("data.describe()", description)
         kind = kinds.make_kind(description, config.data)
-        full_process = config.process.build()
+        full_process = build_process(config.process)
         config.loss.check_process(full_process)
 
         # A process may refuse data of this shape, and does so when it is called: shapes without numbers are
@@ -297,7 +300,7 @@ def state_shardings(parts: Parts) -> TrainState:
 
 def _first_state(config: Config, T: int, params: Params) -> TrainState:
     history = config.timesteps.start(T)
-    return init_state(params, config.optimizer.build(), history)
+    return init_state(params, build_optimizer(config.optimizer), history)
 
 
 def step_arguments(parts: Parts) -> dict[str, Any]:
@@ -306,7 +309,7 @@ def step_arguments(parts: Parts) -> dict[str, Any]:
     return {
         "objective": config.loss,
         "timesteps": config.timesteps,
-        "optimizer": config.optimizer.build(),
+        "optimizer": build_optimizer(config.optimizer),
         "predict": parts.predict,
         "train_predict": parts.train_predict,
         "ema_decay": config.train.ema_decay,
@@ -381,7 +384,7 @@ def _restore_new_or_old(folder: Path, step: int, parts: Parts) -> TrainState:
 
 def _moments_of_all(parts: Parts) -> Any:
     """Returns the shapes of the state of an optimizer that has moments of buffers too."""
-    shapes = jax.eval_shape(parts.config.optimizer.build().init, parts.state.params)
+    shapes = jax.eval_shape(build_optimizer(parts.config.optimizer).init, parts.state.params)
     return jax.tree.map(lambda leaf: leaf.update(sharding=state_sharding(parts.mesh, leaf.shape)), shapes)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Key
 from d3pm_jax.checks import bare
 from d3pm_jax.config import Config, Head, LogisticHead, Spec
 from d3pm_jax.data import Description
-from d3pm_jax.errors import locate_statement
+from d3pm_jax.errors import locate_statement, wrong_return
 from d3pm_jax.models import variables
 from d3pm_jax.processes import Process
 from d3pm_jax.training.step import Predict, TrainPredict
@@ -141,6 +141,10 @@ def split_network(config: Config, description: Description, process: Process) ->
     if type(head).logits in (Head.logits, LogisticHead.logits):
         _check_output(module, output, x, spec)
     logits = jax.eval_shape(lambda output: head.logits(output, x, spec.K), output)
+    is_array = isinstance(logits, jax.ShapeDtypeStruct)
+    if not is_array or not jnp.issubdtype(logits.dtype, jnp.floating):
+        expected = f"logits, of a float type, {[2, *spec.shape, spec.K]}"
+        raise wrong_return(head.logits, logits, expected, f" for x {[2, *spec.shape]}")
     if logits.shape != (2, *spec.shape, spec.K):
         raise ValueError(
             f"the network and its head give logits {list(logits.shape)} for x {[2, *spec.shape]}: "

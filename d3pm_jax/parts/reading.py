@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from d3pm_jax import data
-from d3pm_jax.config.data import hash_split, say_where_it_lies
+from d3pm_jax.config.data import hash_split, open_examples, say_where_it_lies
 from d3pm_jax.data.digests import split_digest
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Split
@@ -28,7 +28,7 @@ def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
         splits.append("valid")
     try:
         _check_content(parts, workdir, split)
-        return spec.open(split)
+        return open_examples(spec, split)
     except Exception as error:
         # Data of a user's own may open splits of other names too, so that only `open` knows them all.
         if split not in splits:

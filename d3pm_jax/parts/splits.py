@@ -1,6 +1,7 @@
 """Chooses the examples that a run is trained on, and those that it is evaluated on meanwhile."""
 
 from d3pm_jax.config import Config
+from d3pm_jax.config.data import open_examples
 from d3pm_jax.data import Part, Source
 from d3pm_jax.errors import UserError
 
@@ -34,10 +35,10 @@ def open_validation(config: Config) -> Source | None:
     if not config.train.eval_every:
         return None
     if config.train.held_out:
-        source = config.data.open("train")
+        source = open_examples(config.data, "train")
         return Part(source, len(source) - config.train.held_out, len(source))
     if config.data.has_valid:
-        return config.data.open("valid")
+        return open_examples(config.data, "valid")
     raise UserError(
         f"train.eval_every = {config.train.eval_every}, but the data has no valid split: name one, or in "
         f"a new run hold back examples, as --train.held-out 1000, or leave it out"

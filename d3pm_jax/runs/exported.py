@@ -40,6 +40,8 @@ def export(run: Run, path: Path | str, raw: bool = False) -> None:
     """
     if not isinstance(run, Run):
         raise UserError(f"run is {one_line(repr(run), 80)}: pass a run, as runs.open(folder) gives it")
+    if not isinstance(path, str | Path):
+        raise UserError(f"path is {one_line(repr(path), 80)}: pass the file to write")
     # A file of noise is one of this machine, and would make the config useless on another.
     train = dataclasses.replace(run.config.train, noise=None)
     config = config_io.to_json(dataclasses.replace(run.config, train=train))
@@ -176,6 +178,8 @@ def in_default_type(params: Any) -> Any:
 
 def _load_network_and_head(file: Path) -> tuple[nnx.Module, Head, int]:
     """Returns the network with its weights, the head and K of a file."""
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder: pass the file that d3pm export {file} --to torch writes")
     texts = twin.read_metadata(file)
     try:
         config = parse_json(texts["config"].encode())

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax import likelihood
+from d3pm_jax.checks.arrays import describe
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config.checks import Count, check_number
 from d3pm_jax.config.data import describe_data, move_data
+from d3pm_jax.config.io import check_config_type
 from d3pm_jax.data import ArraySource, read_batch
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.loop import loop
@@ -66,6 +68,8 @@ class Run:
         t = jnp.asarray(t)
         if t.shape != xt.shape[:1]:
             raise UserError(f"t has shape {list(t.shape)}: pass {list(xt.shape[:1])}, a step for each of xt")
+        if label is not None and self.parts.classes is None:
+            raise UserError("label is passed, but the network of this run is told no classes: leave it out")
         if condition is not None:
             condition = jnp.asarray(condition)
         return jax.jit(self.parts.network)(self.params, xt, t, label=label, condition=condition)
@@ -114,6 +118,11 @@ class Run:
                 raise ValueError("given is the old name of known_elements: pass one of them")
             known_elements = given
         if known_elements is not None:
+            if not isinstance(known_elements, tuple | list) or len(known_elements) != 2:
+                raise UserError(
+                    f"known_elements is {describe(known_elements)}: pass a pair (x0, known), integers and "
+                    f"booleans of the shape of a sample"
+                )
             known_elements = Given(*known_elements)
         return draw_samples(
             self.parts, key, n, label, batch_size, record, progress, chains, known_elements, shape, condition
@@ -163,6 +172,7 @@ class Run:
 
     def read_last(self, split: str, n: int) -> dict[str, np.ndarray]:
         """Reads the last n examples of a split, or all if there are fewer; see `read_batch`."""
+        check_number("n", n, Count)
         return reading.read_last(self.parts, self.workdir, split, n)
 
     def about(self) -> dict[str, Any]:
@@ -233,9 +243,12 @@ def train(
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
-    if not isinstance(config, Config):
-        cure = "pass a Config, as config.io.read_config_file(Path('config.py')) reads one"
-        raise UserError(f"config is {one_line(repr(config), 80)}: {cure}")
+    check_config_type(config)
+    if not isinstance(logs, tuple | list):
+        raise UserError(f"logs is {describe(logs)}: pass a list of logs, each with log and close")
+    for log in logs:
+        if not (hasattr(log, "log") and hasattr(log, "close")):
+            raise UserError(f"logs holds {describe(log)}: a log has methods log and close")
     if not isinstance(workdir, str | Path):
         raise UserError(f"workdir is {one_line(repr(workdir), 80)}: pass the folder to write to")
     weights = None

@@ -181,7 +181,9 @@ def from_alpha_bar(alpha_bar: np.ndarray) -> Betas:
 def check_betas(beta: np.ndarray, name: str = "beta") -> Betas:
     """Returns beta as float64 [T]. Raises ValueError naming the first value outside (0, 1]."""
     if beta.ndim != 1 or beta.size == 0:
-        raise ValueError(f"{name} must have shape [T] with T >= 1, got shape {beta.shape}")
+        raise ValueError(
+            f"{name} must have shape [T] with T >= 1, got shape {beta.shape}: pass a schedule, as cosine(100)"
+        )
     bad = np.flatnonzero(~((beta > 0) & (beta <= 1)))
     if bad.size:
         i = bad[0]

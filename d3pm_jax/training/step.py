@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from d3pm_jax.checks import values_in_range
-from d3pm_jax.errors import UserError, locate_statement
+from d3pm_jax.errors import wrong_return
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.models.variables import merge_variables, split_variables
 from d3pm_jax.processes import Process
@@ -97,12 +97,28 @@ def draw_noise(
         sharding: of the batch, where it is spread over devices.
     """
     key_t, key_q, _ = _keys(key, step)
-    t, p_t = timesteps.draw(key_t, history, shape[0], T)
+    drawn = timesteps.draw(key_t, history, shape[0], T)
+    _check_times(timesteps, drawn, shape[0])
+    t, p_t = drawn
     u = jax.random.uniform(key_q, shape)  # [B, *S]
     noise = StepNoise(t, p_t, u)
     if sharding is None:
         return noise
     return jax.lax.with_sharding_constraint(noise, sharding)
+
+
+def _check_times(timesteps: Timesteps, drawn: Any, B: int) -> None:
+    """Raises UserError unless what a timesteps of the user's own drew is t and its probability, [B] each."""
+    is_pair = isinstance(drawn, tuple | list) and len(drawn) == 2
+    t_type = jnp.floating if getattr(timesteps, "real", False) else jnp.integer
+    if not is_pair or not (_is_array(drawn[0], (B,), t_type) and _is_array(drawn[1], (B,), jnp.floating)):
+        cure = f"t, {t_type.__name__} [{B}], and its probability, floating [{B}]"
+        raise wrong_return(timesteps.draw, drawn, cure)
+
+
+def _is_array(x: Any, shape: tuple[int, ...], wider: Any) -> bool:
+    """Says whether x is an array of this shape, whose type is a case of a wider one."""
+    return hasattr(x, "dtype") and np.shape(x) == shape and jnp.issubdtype(x.dtype, wider)
 
 
 def make_update(
@@ -148,6 +164,9 @@ def make_update(
             variables = merge_variables(optax.apply_updates(params, updates), new_buffers)
             ema = _move_average(state.ema, variables, 1.0 - decay)
             history = timesteps.update(state.history, noise.t, kl)
+            if jax.tree.structure(history) != jax.tree.structure(state.history):
+                cure = "what start(T) returned, after the batch"
+                raise wrong_return(timesteps.update, history, cure)
             after = dataclasses.replace(
                 state, params=variables, ema=ema, opt_state=opt_state, history=history
             )
@@ -308,9 +327,8 @@ def batch_loss(
     x0 = batch["x"]  # int32 [B, *S]
     weight = batch.get("weight")  # [B, *S], or None where every element counts once
     xt = objective.draw(process, x0, t, u)  # int32 [B, *S]
-    if np.shape(xt) != x0.shape:
-        place = locate_statement(objective.draw, "return")
-        raise UserError(f"{place}: draw returns {list(np.shape(xt))}: return x_t {list(x0.shape)}, like x_0")
+    if not _is_array(xt, x0.shape, jnp.integer):
+        raise wrong_return(objective.draw, xt, f"x_t, {x0.dtype} {list(x0.shape)}, like x_0")
 
     # Whole steps are numbered from 1. The network sees process.time of them: a respaced process shows the
     # network the step numbers of the original. Real times are passed on as they are.
@@ -323,9 +341,10 @@ def batch_loss(
     variables = merge_variables(params, buffers)
     logits, new_buffers = train_predict(variables, xt, time, key, **extra_inputs)  # [B, *S, K]
     terms = objective.terms(process, logits, x0, xt, t, p_t)
-    if not isinstance(terms, tuple | list) or [np.shape(term) for term in terms] != [x0.shape] * 3:
-        place = locate_statement(objective.terms, "return")
-        raise UserError(f"{place}: terms has to return Terms(loss, kl, ce), each of shape {list(x0.shape)}")
+    are_terms = isinstance(terms, tuple | list) and len(terms) == 3
+    if not are_terms or not all(_is_array(term, x0.shape, jnp.floating) for term in terms):
+        cure = f"Terms(loss, kl, ce), each of a float type and of shape {list(x0.shape)}"
+        raise wrong_return(objective.terms, terms, cure)
     loss, kl, ce = terms  # each [B, *S]
 
     # The loss is already divided by T p_t, as an estimate of the mean over t has to be; kl and ce are what

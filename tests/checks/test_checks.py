@@ -11,6 +11,7 @@ import pytest
 from jaxtyping import Array, Int
 
 import d3pm_jax as d3pm
+from d3pm_jax import config as configs
 from d3pm_jax.checks import NOISE, declared
 from d3pm_jax.processes import Process
 from tests.checks import table
@@ -146,3 +147,28 @@ def test_a_prefix_is_declared_behind_the_shape_it_is_a_prefix_of():
 
     with pytest.raises(AssertionError, match="f: t has to come after x0"):
         declared()(f)
+
+
+def test_what_is_nearly_an_argument_is_told_how_to_become_one():
+    process = d3pm.uniform(d3pm.cosine(5), 4)
+    x0 = jnp.zeros((2, 3), jnp.int32)
+    u = jnp.zeros((2, 3))
+
+    class OfAnotherFramework:
+        dtype = "torch.int64"
+        shape = (2, 3)
+
+        def __array__(self):
+            return np.zeros((2, 3), int)
+
+    class Trained:
+        predict = None
+
+    with pytest.raises(TypeError, match=r"x0 is of dtype torch\.int64.*: pass numpy\.asarray\(x\) of it"):
+        d3pm.q_sample(process, OfAnotherFramework(), 1, u)
+    with pytest.raises(TypeError, match=r"process is a Uniform, expected a Process: pass what its build\(\)"):
+        d3pm.q_sample(configs.Uniform(4, 5, configs.Cosine()), x0, 1, u)
+    with pytest.raises(TypeError, match="denoise is a Trained, expected a function: pass its predict"):
+        d3pm.sample(jax.random.key(0), Trained(), process, (2, 3))
+    with pytest.raises(ValueError, match=r"beta must have shape \[T\].*: pass a schedule, as cosine\(100\)"):
+        d3pm.uniform(5, 4)

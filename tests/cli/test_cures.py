@@ -28,6 +28,8 @@ def folder(tmp_path_factory):
     (folder / "w.safetensors").touch()
     np.save(folder / "flat.npy", np.zeros(30, int))
     np.save(folder / "empty.npy", np.zeros((0, 12), int))
+    np.savez(folder / "several.npz", train=np.zeros((3, 2), int))
+    np.save(folder / "objects.npy", np.array([[1, 2], [3]], dtype=object))
     (folder / "run").mkdir()
     (folder / "run" / "config.json").write_text("{}")
     return folder
@@ -50,6 +52,32 @@ def folder(tmp_path_factory):
         ("eval {file}", "{file} is a file, and a run is a folder: pass the --workdir of a `d3pm train`"),
         ("sample {run}/config.json", "{run}/config.json is a file of a run, which is a folder: pass {run}\n"),
         ("eval {weights}", "is a file of weights, no run: begin one by d3pm import {weights} --workdir DIR"),
+        ("train --config {config} --workdir w", "it comes first, without --config: d3pm train {config}"),
+        (
+            "train {run}/config.json --workdir w",
+            "/config.json is a file of a run, which d3pm train --workdir",
+        ),
+        (
+            "train {config} --workdir w --model transformer",
+            "a part is chosen in CONFIG: write its class there",
+        ),
+        ("report {run} --out page.pdf", "--out page.pdf: the page is one of HTML, name it FILE.html"),
+        (
+            "import {run} --workdir w",
+            "/run is a folder: pass the file that d3pm export {run} --to torch writes",
+        ),
+        (
+            "import {config} {weights} --workdir w",
+            "is a Python file: the file of weights comes first, as in d3pm import {weights} {config}",
+        ),
+        (
+            "train {arrays} --workdir w" + OF_ARRAYS.replace("FILE", "{several}"),
+            "{several} is an .npz of several arrays: write each by numpy.save",
+        ),
+        (
+            "train {arrays} --workdir w" + OF_ARRAYS.replace("FILE", "{objects}"),
+            "{objects} holds objects of Python: make its rows equally long, and write integers by numpy.save",
+        ),
         ("presample {config}", "no file to write to: pass --out, and name it FILE.array_record"),
         (
             "train {arrays} --workdir w" + OF_ARRAYS.replace("FILE", "{flat}"),
@@ -82,6 +110,7 @@ def folder(tmp_path_factory):
 def test_a_mistake_is_told_with_its_cure(words, message, folder, capsys):
     paths = {"config": CONFIG, "file": folder / "file", "run": folder / "run"}
     paths["weights"] = folder / "w.safetensors"
+    paths |= {"several": folder / "several.npz", "objects": folder / "objects.npy"}
     paths |= {"flat": folder / "flat.npy", "empty": folder / "empty.npy", "arrays": ARRAYS}
     assert message.format(**paths) in error(capsys, *words.format(**paths).split())
     assert (folder / "file").read_bytes() == b""
@@ -95,6 +124,10 @@ def test_a_mistake_is_told_with_its_cure(words, message, folder, capsys):
         ("sample w --batchsize=3", "unknown argument --batchsize: did you mean --batch-size?"),
         ("train x.py --work-dir w", "unknown argument --work-dir: did you mean --workdir?"),
         ("presample x.py --step 3 --out x", "unknown argument --step: did you mean --steps?"),
+        ("eval w v", "unexpected argument v: d3pm eval takes one DIR, and after it options"),
+        ("eval w --steps 2, 3", "argument --steps: write 2,3 without spaces"),
+        ("eval w -step 2", "unknown argument -step: did you mean --step?"),
+        ("train x.py -workdir w", "unknown argument -workdir: did you mean --workdir?"),
         ("eval w --qqqq", "unknown argument --qqqq: see d3pm eval --help"),
     ],
 )

@@ -50,6 +50,15 @@ def get_config():
 """
 WIDE_DATA = "return Description((6,), 3, classes=2)"
 
+
+def own_part(base, call, statement, field):
+    """What puts a part of one's own, with one method, into the config."""
+    method = f"    def {call}:\n        {statement}\n"
+    part = f"@dataclasses.dataclass(frozen=True)\nclass Own(config.{base}):\n{method}"
+    replaced = f"def get_config():\n    return dataclasses.replace(others(), {field})\n"
+    return "def get_config():", f"{part}\n{replaced}\ndef others():"
+
+
 # (what is replaced, by what, the statement that the message begins with, what it says after that)
 RAISED = {
     "the config": (
@@ -154,6 +163,102 @@ REFUSED = {
         "return (6,), 3",
         r"describe returns tuple: return Description\(shape, categories\)",
     ),
+    "a split that is not returned": (
+        "return ArraySource(np.zeros((8, 6), int))",
+        "ArraySource(np.zeros((8, 6), int))",
+        "def open(self, split):",
+        r"open returns None: return examples, as ArraySource\(x\)",
+    ),
+    "a test split that is not returned": (
+        "return ArraySource(np.zeros((8, 6), int))",
+        "if split == 'train': return ArraySource(np.zeros((8, 6), int))",
+        "def open(self, split):",
+        r"open returns None for 'test': return examples, as ArraySource\(x\)",
+    ),
+    "a split that is an array": (
+        "return ArraySource(np.zeros((8, 6), int))",
+        "return np.zeros((8, 6), int)",
+        "return np.zeros((8, 6), int)",
+        r"open returns int64 \[8, 6\]: return examples, as ArraySource\(x\)",
+    ),
+    "a split of x and y": (
+        "return ArraySource(np.zeros((8, 6), int))",
+        "return np.zeros((8, 6), int), np.zeros(8)",
+        "return np.zeros((8, 6), int), np.zeros(8)",
+        r"open returns \(int64 \[8, 6\], float64 \[8\]\): return examples, as ArraySource\(x, labels\)",
+    ),
+    "training examples that are not returned": (
+        "    def open(self, split):",
+        "    def open_training(self):\n        self.open('train')\n    def open(self, split):",
+        "def open_training(self):",
+        "open_training returns None: return examples",
+    ),
+    "a kind that is no class": (
+        "    def open(self, split):",
+        "    def own_kind(self):\n        return 'array'\n    def open(self, split):",
+        "return 'array'",
+        "own_kind returns str: return the class of a Kind",
+    ),
+    "a check that says no": (
+        "    def open(self, split):",
+        "    def check(self):\n        return False\n    def open(self, split):",
+        "return False",
+        "check returns False: raise ValueError there, which says what cannot be used",
+    ),
+    "a property without its mark": (
+        "    def open(self, split):",
+        "    def has_valid(self):\n        return False\n    def open(self, split):",
+        "def has_valid(self):",
+        "has_valid is a property: put @property on it",
+    ),
+    "paths that are a list": (
+        "    def open(self, split):",
+        "    def list_paths(self):\n        return ['x.npy']\n    def open(self, split):",
+        "return ['x.npy']",
+        r"list_paths returns \(str\): return a dict",
+    ),
+    "a process that is not returned": (
+        *own_part("Process", "build(self)", "np.zeros(3)", "process=Own()"),
+        "def build(self):",
+        r"build returns None: return a Process, as d3pm_jax\.uniform\(beta, K\)",
+    ),
+    "a process that is a description": (
+        *own_part("Process", "build(self)", "return config.Uniform(3, 4, config.Cosine())", "process=Own()"),
+        "return config.Uniform(3, 4, config.Cosine())",
+        "build returns Uniform: return a Process",
+    ),
+    "betas of other steps": (
+        *own_part(
+            "Schedule", "build(self, steps)", "return np.full(9, 0.5)", "process=config.Uniform(3, 4, Own())"
+        ),
+        "return np.full(9, 0.5)",
+        r"build returns float64 \[9\]: return beta, float64 \[4\], one for each step",
+    ),
+    "betas that are not returned": (
+        *own_part("Schedule", "build(self, steps)", "np.full(4, 0.5)", "process=config.Uniform(3, 4, Own())"),
+        "def build(self, steps):",
+        "build returns None: return beta",
+    ),
+    "an optimizer that is not returned": (
+        *own_part("Optimizer", "build(self)", "self", "optimizer=Own()"),
+        "def build(self):",
+        r"build returns None: return an optax.GradientTransformation, as optax.adam\(1e-3\)",
+    ),
+    "an optimizer that is a description": (
+        *own_part("Optimizer", "build(self)", "return config.Adam(1e-3)", "optimizer=Own()"),
+        "return config.Adam(1e-3)",
+        "build returns Adam: return an optax.GradientTransformation",
+    ),
+    "logits that are not returned": (
+        *own_part("Head", "logits(self, output, xt, K)", "output * 2", "head=Own()"),
+        "def logits(self, output, xt, K):",
+        r"logits returns None for x \[2, 6\]: return logits, of a float type, \[2, 6, 3\]",
+    ),
+    "logits that are integers": (
+        *own_part("Head", "logits(self, output, xt, K)", "return output.astype(int)", "head=Own()"),
+        "return output.astype(int)",
+        r"logits returns int32 \[2, 6, 3\] for x \[2, 6\]: return logits, of a float type",
+    ),
     "a method of another call": (
         "def build(self, spec, rngs):",
         "def build(self, spec):",
@@ -189,12 +294,12 @@ def test_errors_in_training_are_found_behind_frames_of_jax_and_of_grain(tmp_path
     cases = {
         "return logits @ x0": ("TypeError: .*3", "class Loss(config.HybridLoss):\n", method_of_loss),
         "return logits.sum()": (
-            r"terms has to return Terms\(loss, kl, ce\), each of shape \[8, 6\]",
+            r"terms returns float32 \[\]: return Terms\(loss, kl, ce\), each .* of shape \[8, 6\]",
             "class Loss(config.HybridLoss):\n",
             method_of_loss,
         ),
         "return x0[:, :2]": (
-            r"draw returns \[8, 2\]: return x_t \[8, 6\], like x_0",
+            r"draw returns int32 \[8, 2\]: return x_t, int32 \[8, 6\], like x_0",
             "class Loss(config.HybridLoss):\n",
             "class Loss(config.HybridLoss):\n    def draw(self, process, x0, t, u):\n",
         ),
@@ -218,6 +323,23 @@ def test_an_error_in_an_imported_file_names_that_file(tmp_path, capsys, monkeypa
     assert f"{tmp_path / 'own_helper.py'}, line 2, `depth = int('two')`: {path} failed: ValueError" in message
 
 
+def test_a_network_without_parameters_is_not_trained(tmp_path, capsys):
+    path = write_file(tmp_path, "return Net(spec, rngs)", "return Zeros(spec)")
+    zeros = (
+        "\nclass Zeros(nnx.Module):\n"
+        "    def __init__(self, spec):\n        self.K = spec.K\n"
+        "    def __call__(self, xt, t, *, key=None):\n        return jnp.zeros((*xt.shape, self.K))\n"
+    )
+    path.write_text(
+        path.read_text().replace(
+            "\n@dataclasses.dataclass(frozen=True)\nclass Model",
+            f"{zeros}\n@dataclasses.dataclass(frozen=True)\nclass Model",
+        )
+    )
+    message = error(capsys, "train", path, "--workdir", tmp_path / "run")
+    assert "the network of Model has no nnx.Param, so that nothing is trained: make what it learns" in message
+
+
 def test_the_whole_traceback_is_shown_where_it_is_asked_for(tmp_path, capsys):
     path = write_file(tmp_path, "return self.last(h)", "return self.last(jnp.ones(3))")
     assert status("train", path, "--workdir", tmp_path / "run", "--traceback") == 1
@@ -227,3 +349,9 @@ def test_the_whole_traceback_is_shown_where_it_is_asked_for(tmp_path, capsys):
     assert re.search(
         r"\nd3pm train: error: .*own.py, line 22, `return self.last\(jnp.ones\(3\)\)`: ", printed
     )
+
+
+def test_a_config_that_is_no_function_is_told_what_to_write(tmp_path, capsys):
+    path = write_file(tmp_path, "def get_config():\n    return config.Config(", "get_config = config.Config(")
+    message = error(capsys, "train", path, "--workdir", tmp_path / "run")
+    assert f"get_config in {path} is a Config: define it as a function that returns a Config" in message

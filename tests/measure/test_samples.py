@@ -119,6 +119,28 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
         "no config file none.py: pass the Python file": lambda: runs.open(tmp_path / "w", "none.py"),
         "run is 'w': pass a run, as runs.open": lambda: runs.export("w", tmp_path / "w.safetensors"),
         "steps = 0: it must be a whole number in 1..": lambda: runs.presample(run.config, tmp_path / "x", 0),
+        r"record = 5: it must be a tuple, each a whole number in 0\.\.": lambda: run.sample(key, 4, record=5),
+        "known_elements is of dtype int32, shape .*: pass a pair": lambda: run.sample(
+            key, 4, known_elements=x0
+        ),
+        "progress is True, expected a function": lambda: run.sample(key, 4, progress=True),
+        "label is passed, but the network of this run is told no classes: leave it out": lambda: run.predict(
+            x0[None], np.array([1]), label=np.array([1])
+        ),
+        "n = -3: it must be a whole number in 1..": lambda: run.read_last("test", -3),
+        "logs is a builtin_function_or_method: pass a list": lambda: runs.train(
+            run.config, tmp_path / "new", logs=print
+        ),
+        "log and close": lambda: runs.train(run.config, tmp_path / "new", logs=[print]),
+        "path is None: pass the file to write": lambda: runs.export(run, None),
+        "config is 'a.py': pass a Config": lambda: runs.presample("a.py", tmp_path / "x"),
+        r"config is 'b.py': pass a Config": lambda: runs.import_weights("w", "b.py", tmp_path / "new"),
+        "file is a Run: pass the file of weights": lambda: runs.import_weights(
+            run, run.config, tmp_path / "new"
+        ),
+        "is a folder: pass the file that d3pm export": lambda: runs.import_weights(
+            tmp_path / "w", run.config, tmp_path / "new"
+        ),
     }
     for message, call in calls.items():
         with pytest.raises(UserError, match=message):

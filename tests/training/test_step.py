@@ -1,17 +1,21 @@
 """Training steps against the formulas of losses, clipping, Adam, warm-up, decay and averaging, in NumPy."""
 
 import dataclasses
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
+from d3pm_jax.errors import UserError
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.training.state import init_state
-from d3pm_jax.training.step import make_step
+from d3pm_jax.training.step import draw_noise, make_step, make_update
 from tests import tiny
 
 W0 = np.array([0.3, -0.2, 0.5])
@@ -159,3 +163,67 @@ def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
         again, _ = step(again, process, {"x": x0}, key)
     for a, b in zip(bits(again), bits(state), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_parts_of_ones_own_return_to_a_step_is_checked():
+    process = d3pm.uniform(d3pm.cosine(4), K=3)
+    x0 = jnp.zeros((2, 5), jnp.int32)
+    key = jax.random.key(0)
+    state = init_state(jnp.zeros(3), optax.sgd(0.1), d3pm.timesteps.empty_history(4))
+    draws = {
+        r"draw returns None: return t, integer \[2\], and its probability": None,
+        r"draw returns int32 \[2\]: return t": jnp.ones(2, jnp.int32),
+        r"draw returns \(float32 \[2\], float32 \[2\]\): return t": (jnp.ones(2), jnp.ones(2)),
+        r"draw returns \(int32 \[2\], float\): return t": (jnp.ones(2, jnp.int32), 0.25),
+        r"draw returns \(int32 \[\], float32 \[\]\): return t": (jnp.asarray(1), jnp.asarray(0.25)),
+    }
+    states = {
+        r"draw returns None: return x_t, int32 \[2, 5\], like x_0": None,
+        r"draw returns float32 \[2, 5\]: return x_t": jnp.ones((2, 5)),
+        r"draw returns \(int32 \[2, 5\], int32 \[2, 5\]\): return x_t": (x0, x0),
+    }
+    number = jnp.zeros((2, 5))
+    terms = {
+        r"terms returns \(int32 \[2, 5\], int32 \[2, 5\], int32 \[2, 5\]\): return Terms": (x0, x0, x0),
+        r"terms returns dict: return Terms\(loss, kl, ce\), each of a float type": {"loss": number},
+        r"terms returns \(float32 \[2\], .*of shape \[2, 5\]": (number[:, 0], number, number),
+    }
+
+    def predict(params, xt, time, key=None, **extra_inputs):
+        return jnp.broadcast_to(params, (*xt.shape, 3))
+
+    @dataclasses.dataclass(frozen=True)
+    class Times(configs.LowDiscrepancy):
+        drawn: Any = None
+
+        def draw(self, key, history, B, T):
+            return self.drawn
+
+        def update(self, history, t, kl):
+            return None
+
+    @dataclasses.dataclass(frozen=True)
+    class Loss(configs.HybridLoss):
+        state: Any = None
+        costs: Any = None
+
+        def draw(self, process, x0, t, u):
+            return self.state
+
+        def terms(self, process, logits, x0, xt, t, p_t):
+            return self.costs
+
+    pair = (jnp.ones(2, jnp.int32), jnp.ones(2))
+    objectives = [(message, (pair, x0, costs)) for message, costs in terms.items()]
+    objectives += [(message, (pair, xt, None)) for message, xt in states.items()]
+    objectives += [(message, (drawn, None, None)) for message, drawn in draws.items()]
+    objectives.append((r"update returns None: return what start\(T\) returned", (pair, x0, (number,) * 3)))
+    for message, (drawn, xt, costs) in objectives:
+        step = make_update(Loss(state=xt, costs=costs), Times(drawn), optax.sgd(0.1), predict, ema_decay=0.9)
+
+        def take_step(times, step):
+            noise = draw_noise.__wrapped__(times, key, 0, None, x0.shape, 4)
+            return step(state, process, {"x": x0}, noise, key)
+
+        with pytest.raises(UserError, match=message):
+            jax.eval_shape(partial(take_step, Times(drawn), step))

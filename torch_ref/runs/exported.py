@@ -79,6 +79,10 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
             extra_inputs["weight"] = weight
         if condition is not None:
             extra_inputs["condition"] = condition
+        if xt.is_floating_point() or xt.min() < 0 or xt.max() >= K:
+            raise ValueError(f"xt is {xt.dtype} in {xt.min()}..{xt.max()}: pass categories in 0..{K - 1}")
+        if not isinstance(t, Tensor) or t.shape != xt.shape[:1]:
+            raise ValueError(f"t is {t}: pass a tensor [{len(xt)}], a step for each of xt")
         output = module(xt, t, label, **extra_inputs)
 
         if head["class"] == "Head":
@@ -114,9 +118,19 @@ def logits_keywords(file: str | Path) -> dict[str, str]:
 
 
 def metadata(file: str | Path) -> list[dict[str, Any]]:
-    """Reads the config, the data and the process of the run."""
-    with safetensors.safe_open(file, "pt") as opened:
-        texts = opened.metadata() or {}
+    """Reads the config, the data and the process of the run.
+
+    Raises:
+        ValueError: the file is not of `d3pm export`.
+    """
+    cure = "pass the file that d3pm export RUN --to torch writes"
+    if Path(file).is_dir():
+        raise ValueError(f"{file} is a folder: {cure}")
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            texts = opened.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{file} is no safetensors file ({error}): {cure}") from error
     try:
         return [json.loads(texts[name]) for name in ("config", "data", "process")]
     except KeyError as error:
