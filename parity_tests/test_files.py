@@ -71,6 +71,20 @@ def test_both_build_the_network_of_data_with_conditions(condition: tuple[int, ..
     np.testing.assert_allclose(in_torch.numpy(), logits, rtol=1e-5, atol=1e-5)
     assert np.abs(of_other_conditions.numpy() - in_torch.numpy()).max() > 1e-2
 
+    no_file = tmp_path / "file.txt"
+    no_file.write_text("no weights")
+    for wrong_file, message in ((tmp_path, "is a folder"), (no_file, "is no safetensors file")):
+        with pytest.raises(ValueError, match=f"{message}.*: pass the file that d3pm export RUN --to torch"):
+            torch_exported.denoiser(wrong_file)
+    with pytest.raises(ValueError, match="is a folder: pass the file that d3pm export"):
+        exported.denoiser(tmp_path)
+    with pytest.raises(ValueError, match=r"xt is torch.float32 in .*: pass categories in 0\.\.4"):
+        denoise_in_torch(tensors[0].float(), tensors[1], condition=tensors[2])
+    with pytest.raises(ValueError, match=r"xt is torch.int64 in .*: pass categories in 0\.\.4"):
+        denoise_in_torch(tensors[0] + 5, tensors[1], condition=tensors[2])
+    with pytest.raises(ValueError, match=r"t is 1: pass a tensor \[2\], a step for each of xt"):
+        denoise_in_torch(tensors[0], 1, condition=tensors[2])
+
 
 def test_both_read_the_same_noise(tmp_path: Path) -> None:
     spec = config.Config(

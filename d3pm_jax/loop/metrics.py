@@ -25,13 +25,13 @@ LABELS = {"bound_bits_per_dim": "bound [bits/dim]", "ce": "cross entropy [nats]"
 Row = Mapping[str, Any]  # the metrics of a step, on the host
 
 
-def read_metrics(workdir: Path) -> list[dict[str, float | int]]:
+def read_metrics(workdir: Path | str) -> list[dict[str, float | int]]:
     """Reads the lines of metrics.jsonl; a last line cut off by a crash is left out.
 
     Raises:
         UserError: another line is damaged.
     """
-    path = workdir / METRICS
+    path = Path(workdir) / METRICS
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was cut off, or is empty

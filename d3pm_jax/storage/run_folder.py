@@ -39,7 +39,7 @@ REWRITE = "restore it, or without it resume the run with its data, which writes 
 Content = TypeVar("Content")
 
 
-def read_config(workdir: Path, user_config: Path | Config | None = None) -> Config:
+def read_config(workdir: Path | str, user_config: Path | Config | None = None) -> Config:
     """Reads the config of the run in a workdir.
 
     Args:
@@ -50,6 +50,7 @@ def read_config(workdir: Path, user_config: Path | Config | None = None) -> Conf
     Raises:
         UserError: there is no run, its config cannot be read, or it needs a file that is not given.
     """
+    workdir = Path(workdir)
     if workdir.is_file():
         raise UserError(_describe_file(workdir))
     if isinstance(user_config, Path) and not user_config.is_file():

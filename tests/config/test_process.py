@@ -115,7 +115,10 @@ def test_fields_keep_their_order():
         (config.Dense("x.npy"), r"x.npy holds float32 \[4, 1\]: pass an .npy file of numbers \[T, K, K\]"),
         (config.Dense("text.npy"), "text.npy cannot be read .*; it must be an .npy file"),
         (config.Dense("words.npy"), "words.npy holds <U1"),
-        (config.Dense("several.npz"), "several.npz cannot be read .*; it must be an .npy file"),
+        (
+            config.Dense("several.npz"),
+            "several.npz is an .npz of several arrays: .*; it must be an .npy file",
+        ),
         (config.Dense("Q.npy", "x.npy"), r"x.npy holds float32 \[4, 1\]: .* \[K\]"),
         (config.Dense("Q.npy", "four.npy"), "Q.npy, four.npy: prior must be 3 probabilities"),
         (config.Dense("short.npy"), "short.npy holds float32: .* 1e-9, compute and save it in float64"),

@@ -14,8 +14,10 @@ import d3pm_jax as d3pm
 from d3pm_jax import kinds, runs
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Given
+from d3pm_jax.loop.metrics import read_metrics
 from d3pm_jax.measure.samples import draw_forward, evenly_spaced
 from d3pm_jax.runs.run import open_run
+from d3pm_jax.storage.run_folder import read_config
 from tests import tiny
 from tests.families import BETA
 
@@ -142,6 +144,8 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
             tmp_path / "w", run.config, tmp_path / "new"
         ),
     }
+    assert read_config(str(tmp_path / "w")) == run.config
+    assert read_metrics(str(tmp_path / "w")) == []
     for message, call in calls.items():
         with pytest.raises(UserError, match=message):
             call()

@@ -320,8 +320,8 @@ TRAINING = (
     Break(
         "clips_after_adam",
         "d3pm_jax/config/optimizer.py",
-        "return optax.chain(optax.clip_by_global_norm(self.clip), self.rule(self.learning_rate))",
-        "return optax.chain(self.rule(self.learning_rate), optax.clip_by_global_norm(self.clip))",
+        "return optax.chain(optax.clip_by_global_norm(self.clip), rule)",
+        "return optax.chain(rule, optax.clip_by_global_norm(self.clip))",
         (STEP,),
     ),
     Break(
