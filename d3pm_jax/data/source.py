@@ -153,7 +153,9 @@ def open_npy(path: AnyPath) -> np.ndarray:
         return np.lib.format.open_memmap(path, mode="r")
     except Exception as error:
         if zipfile.is_zipfile(path):
-            raise DatasetError(f"{path} is an .npz of several arrays: write each by numpy.save") from error
+            raise DatasetError(
+                f"{path} is an .npz, which holds arrays by name: write each by numpy.save"
+            ) from error
         if "Python objects" in str(error):
             cure = "make its rows equally long, and write integers by numpy.save"
             raise DatasetError(f"{path} holds objects of Python: {cure}") from error

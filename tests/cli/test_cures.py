@@ -72,7 +72,7 @@ def folder(tmp_path_factory):
         ),
         (
             "train {arrays} --workdir w" + OF_ARRAYS.replace("FILE", "{several}"),
-            "{several} is an .npz of several arrays: write each by numpy.save",
+            "{several} is an .npz, which holds arrays by name: write each by numpy.save",
         ),
         (
             "train {arrays} --workdir w" + OF_ARRAYS.replace("FILE", "{objects}"),

@@ -117,7 +117,7 @@ def test_fields_keep_their_order():
         (config.Dense("words.npy"), "words.npy holds <U1"),
         (
             config.Dense("several.npz"),
-            "several.npz is an .npz of several arrays: .*; it must be an .npy file",
+            "several.npz is an .npz, which holds arrays by name: .*; it must be an .npy file",
         ),
         (config.Dense("Q.npy", "x.npy"), r"x.npy holds float32 \[4, 1\]: .* \[K\]"),
         (config.Dense("Q.npy", "four.npy"), "Q.npy, four.npy: prior must be 3 probabilities"),

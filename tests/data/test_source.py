@@ -105,7 +105,7 @@ def test_what_arrays_cannot_be_is_one_line(arrays, tmp_path):
     with pytest.raises(DatasetError, match=r"bad.npy cannot be read as .npy"):
         config.Arrays(str(tmp_path / "bad.npy"), "none.npy", 3).describe()
     np.savez(tmp_path / "several.npz", x=x)
-    with pytest.raises(DatasetError, match=r"several.npz cannot be read as .npy"):
+    with pytest.raises(DatasetError, match=r"several.npz is an .npz, which holds arrays by name"):
         config.Arrays(str(tmp_path / "several.npz"), "none.npy", 3).describe()
     with pytest.raises(ValueError, match=r"data.test_labels = None: labels need"):
         config.Arrays("a", "b", 3, train_labels="c", classes=2).check()
