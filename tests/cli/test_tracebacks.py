@@ -211,12 +211,6 @@ REFUSED = {
         "def has_valid(self):",
         "has_valid is a property: put @property on it",
     ),
-    "paths that are a list": (
-        "    def open(self, split):",
-        "    def list_paths(self):\n        return ['x.npy']\n    def open(self, split):",
-        "return ['x.npy']",
-        r"list_paths returns \(str\): return a dict",
-    ),
     "a process that is not returned": (
         *own_part("Process", "build(self)", "np.zeros(3)", "process=Own()"),
         "def build(self):",
