@@ -1,5 +1,7 @@
 """Draws on the whole grid of a float32 uniform, in the tails, and in batches of any kind."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,11 +36,15 @@ PROCESSES = {
 }
 
 
-def exact_row(name, t, x0):
-    """A row of Qbar in float64."""
+@functools.cache
+def exact_rows(name):
+    """Every row of Qbar in float64, [T + 1, K, K]."""
     with jax.enable_x64(True):
-        row = jax.jit(lambda process, x0, t: process.log_q_probs(x0, t))
-        return np.asarray(row(PROCESSES[name](), jnp.asarray(x0), jnp.asarray(t)))
+        process = PROCESSES[name]()
+        t = jnp.arange(T + 1)
+        x0 = jnp.broadcast_to(jnp.arange(process.K), (T + 1, process.K))
+        rows = jax.jit(lambda process, x0, t: process.log_q_probs(x0, t))
+        return np.exp(np.asarray(rows(process, x0, t)))
 
 
 def off_by(drawn, p):
@@ -66,7 +72,7 @@ def test_draw_q_on_the_whole_grid(name):
     draw = jax.jit(lambda process, t, u: process.draw_q(jnp.full(u.shape, 5 % process.K, jnp.int32), t, u))
     for t in (1, 10, T):
         drawn = draw(process, jnp.asarray(t, jnp.int32), U)
-        assert off_by(drawn, np.exp(exact_row(name, t, 5 % process.K))) <= 1.0
+        assert off_by(drawn, exact_rows(name)[t, 5 % process.K]) <= 1.0
 
 
 @pytest.mark.parametrize("name", PROCESSES)
@@ -146,13 +152,17 @@ def rare(place):
     return p
 
 
-DRAWS = {
-    "categorical": lambda p: (
-        lambda u, low: d3pm.categorical(
-            jnp.broadcast_to(jnp.log(p).astype(jnp.float32), (*u.shape, p.size)), u, low
-        )
-    ),
-    "prior": lambda p: d3pm.marginal(np.ones(1), p).draw_prior,
+def draw_categorical(log_p, u, low):
+    return d3pm.categorical(jnp.broadcast_to(log_p, (*u.shape, log_p.size)), u, low)
+
+
+def draw_prior(process, u, low):
+    return process.draw_prior(u, low)
+
+
+DRAWS = {  # each with what it takes in place of the probabilities
+    "categorical": (jax.jit(draw_categorical), lambda p: np.float32(np.log(p))),
+    "prior": (jax.jit(draw_prior), lambda p: d3pm.marginal(np.ones(1), p)),
 }
 
 
@@ -160,8 +170,9 @@ DRAWS = {
 @pytest.mark.parametrize("name", DRAWS)
 def test_a_rare_event_has_its_probability_with_two_words(name, place):
     """The share of the two-word grid that yields it, by bisection for both of its ends."""
-    draw = jax.jit(DRAWS[name](rare(place)))
-    ends = [_first_at_least(k, draw) for k in (place, place + 1)]
+    draw, convert = DRAWS[name]
+    law = convert(rare(place))
+    ends = [_first_at_least(k, lambda *words: draw(law, *words)) for k in (place, place + 1)]
     assert (ends[1] - ends[0]) / 2**46 == pytest.approx(RARE, rel=0.01)
 
 
@@ -216,7 +227,7 @@ def test_the_largest_noise_of_other_libraries_gives_a_category(name):
     x0 = np.broadcast_to(np.arange(4, dtype=np.int32) % process.K, (3, 4))
     draw = jax.jit(lambda process, x0, t: process.draw_q(x0, t, top, top))
     drawn = draw(process, jnp.asarray(x0), jnp.asarray(t))
-    p = np.exp(exact_row(name, t, x0))
+    p = exact_rows(name)[t[:, None], x0]
     assert np.all(np.take_along_axis(p, np.asarray(drawn)[..., None], -1) > 0)
 
 
