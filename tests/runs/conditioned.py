@@ -46,7 +46,7 @@ class Patterns(config.Data):
 class Repeating(nnx.Module):
     def __init__(self, spec):
         self.K = spec.K
-        self.scale = nnx.Param(jax.numpy.full((), 30.0))
+        self.scale = nnx.Param(jax.numpy.float32(30.0))
 
     def __call__(self, xt, t, *, condition, label, key=None):
         x0 = condition.reshape(xt.shape) + (label - condition[:, 0, 0])[:, None]

@@ -35,7 +35,7 @@ def test_an_example_is_trained_and_evaluated_with_its_own_condition(trained):
     assert max(row["bound_bits_per_dim"] for row in rows) < 1e-3
 
     run = runs.open(trained, FILE)
-    assert run.evaluate()["bits_per_dim"] < 1e-3
+    assert run.evaluate(batch_size=32)["bits_per_dim"] < 1e-3
     conditions = patterns(70, 1)
     x0 = conditions.reshape(-1, 6)
     labels = x0[:, 0]

@@ -81,7 +81,7 @@ def test_it_resumes_to_the_same_bits_and_opens_from_python(trained, tmp_path):
     first, of_first = draw(chains=1)
     np.testing.assert_array_equal(first, x0)
     np.testing.assert_array_equal(of_first, states[:, :1])
-    bound = run.evaluate(limit=3)
+    bound = run.evaluate(limit=4)
     np.testing.assert_allclose(bound["bits_per_dim"], sum(bound["steps"]) + bound["prior"], rtol=1e-6)
     with pytest.raises(UserError, match=r"model.width was 4, is 5"):
         runs.open(tmp_path / "run", dataclasses.replace(longer, model=own_parts.Convolution(5)))
