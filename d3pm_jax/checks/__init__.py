@@ -21,7 +21,6 @@ from d3pm_jax.checks.arrays import (
 from d3pm_jax.checks.callbacks import Called as Called, marked as marked
 from d3pm_jax.checks.declare import declared as declared, like as like
 from d3pm_jax.checks.depth import (
-    as_callback as as_callback,
     bare as bare,
     values_in_range as values_in_range,
 )

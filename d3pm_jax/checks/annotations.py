@@ -17,7 +17,6 @@ import jaxtyping
 import numpy as np
 
 from d3pm_jax.checks.arrays import describe, real_array
-from d3pm_jax.checks.depth import as_callback
 from d3pm_jax.checks.former import cure_for_choice
 from d3pm_jax.checks.hints import check_value, is_restricted
 from d3pm_jax.checks.shapes import Shape, parse_shape
@@ -140,7 +139,7 @@ def _read_conversion(annotation: Any) -> Convert | None:
     if origin is Literal:
         return partial(_check_choice, options=options)
     if is_callback(annotation):
-        return _to_callback
+        return _check_callable
     if origin in (collections.abc.Sequence, tuple) and options[0] is int:
         return _to_integers
     if origin is tuple:
@@ -188,11 +187,11 @@ def _to_integers(name: str, x: Any) -> tuple[int, ...]:
     return tuple(_to_integer(f"{name}[{i}]", n) for i, n in enumerate(x))
 
 
-def _to_callback(name: str, x: Any) -> Callable[..., Any]:
+def _check_callable(name: str, x: Any) -> Callable[..., Any]:
     if not callable(x):
         cure = ": pass its predict" if hasattr(x, "predict") else ""
         raise TypeError(f"{name} is {describe(x)}, expected a function{cure}")
-    return as_callback(x)
+    return x
 
 
 def _check_numbers(name: str, x: Any) -> Any:

@@ -11,11 +11,10 @@ The axes of what is returned are those of the kernel's arguments and of what the
 a loop values are never known, so that they are marked there: see `marked`.
 """
 
-import contextlib
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -27,7 +26,7 @@ from d3pm_jax.checks.annotations import (
     read_shape,
 )
 from d3pm_jax.checks.arrays import describe
-from d3pm_jax.checks.depth import calls_kernel
+from d3pm_jax.checks.depth import SHAPES, depth, depth_within
 from d3pm_jax.checks.ranges import AllowedRange, Outside, check_range, find_outside, is_known, mark, to_jax
 from d3pm_jax.checks.shapes import Shape, Sizes, add_sizes, bind_shape
 
@@ -36,7 +35,11 @@ R = TypeVar("R")
 
 
 class Called(NamedTuple):
-    """Says in the annotation of a function how it is called, and what it has to return."""
+    """Says in the annotation of a function how it is called, and what it has to return.
+
+    A function whose annotation does not say so must not be called before the kernel returns: kernels in it
+    would not be checked.
+    """
 
     arguments: str  # their names, as "xt, time"
     cure: str  # says in an error what it has to return
@@ -86,7 +89,7 @@ def _read_returned(annotation: Any, called: Called) -> Expected:
 def check_returns(
     name: str, f: Callable[..., Any], callback: Callback, sizes: Sizes, checks_values: bool
 ) -> Callable[..., Any]:
-    """Returns f with what it returns checked.
+    """Returns f as a kernel calls it, with what it returns checked.
 
     Args:
         name: of the argument that it is.
@@ -96,12 +99,14 @@ def check_returns(
         checks_values: whether values out of range are refused or marked, and not types and shapes alone.
     """
     call_as_text = f"{name}({callback.called.arguments})"
-    # What a kernel computes is in range if its arguments are. `as_callback` wrapped what was passed.
-    checks_values = checks_values and not calls_kernel(getattr(f, "__wrapped__", f))
+    inner_depth = depth_within(f)
+    # What a kernel computes is in range if its arguments are.
+    checks_values = checks_values and inner_depth != SHAPES
 
     def checked(*args: Any, **kwargs: Any) -> Any:
         try:
-            result = f(*args, **kwargs)
+            with depth(inner_depth):
+                result = f(*args, **kwargs)
         except TypeError as error:
             _refuse_signature(name, f, callback.called, args, kwargs, error)
             raise
@@ -170,32 +175,34 @@ def _check_value(
         if expected.convert is None:
             return x
         return expected.convert(name, x)
-    x = check_array(name, x, expected.entry_type)
+    # Where a derivative is taken, the values are an array under it, which outside of a program is known.
+    # `stop_gradient` would give it too, but takes longer than this whole check.
+    values = x
+    while hasattr(values, "primal"):
+        values = values.primal
+    is_differentiated = values is not x
+    values = check_array(name, values, expected.entry_type)
     if expected.shape is not None:
         try:
-            bind_shape(name, x.shape, expected.shape, sizes)
+            bind_shape(name, values.shape, expected.shape, sizes)
         except ValueError as error:
             raise ValueError(f"{error}: {callback.called.cure}") from None
     if callback.allowed is not None and checks_values:
-        # Where a derivative is taken outside of a program, the values under it are known. `stop_gradient`
-        # would give them too, but takes longer than this whole check.
-        values = x
-        while hasattr(values, "primal"):
-            values = values.primal
         if is_known(values):
             check_range(name, values, callback.allowed, sizes)
         else:
             _outside.get().append(find_outside(values, expected.shape, callback.allowed, sizes))
-    return to_jax(x, callback.allowed)
+    if is_differentiated:
+        return x
+    return to_jax(values, callback.allowed)
 
 
-@contextlib.contextmanager
-def collect_outside() -> Iterator[list[Outside]]:
-    """Collects where functions return values out of range that only the program knows."""
+def call_collecting(f: Callable[..., R], *args: Any, **kwargs: Any) -> tuple[R, list[Outside]]:
+    """Returns f(*args, **kwargs), and where functions returned values out of range that only it knows."""
     outside = []
     token = _outside.set(outside)
     try:
-        yield outside
+        return f(*args, **kwargs), outside
     finally:
         _outside.reset(token)
 
@@ -210,8 +217,7 @@ def marked(f: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(f)
     def step(*args: P.args, **kwargs: P.kwargs) -> R:
-        with collect_outside() as outside:
-            result = f(*args, **kwargs)
+        result, outside = call_collecting(f, *args, **kwargs)
         return mark(result, shape, outside)
 
     return step

@@ -13,7 +13,7 @@ from d3pm_jax.checks.annotations import (
     read_annotation,
     read_shape,
 )
-from d3pm_jax.checks.callbacks import Callback, check_returns, collect_outside, read_callback
+from d3pm_jax.checks.callbacks import Callback, call_collecting, check_returns, read_callback
 from d3pm_jax.checks.depth import ALL, CALLED, NOTHING, depth, is_declared
 from d3pm_jax.checks.former import refuse_first_step
 from d3pm_jax.checks.ranges import AllowedRange, Outside, check_range, find_outside, is_known, mark, to_jax
@@ -128,8 +128,8 @@ def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
                 result = function(*checked_args, **checked_kwargs)
             return mark(result, declaration.results, outside)
 
-        with depth(NOTHING), collect_outside() as outside_of_returns:
-            result = function(*checked_args, **checked_kwargs)
+        with depth(NOTHING):
+            result, outside_of_returns = call_collecting(function, *checked_args, **checked_kwargs)
         if checks_values:
             # Only now K is known of a kernel that reads it from what a network returns.
             outside += outside_of_returns

@@ -29,7 +29,7 @@ def values_in_range() -> Iterator[None]:
     It is for arguments that cannot be out of range, such as data that was checked on the host and noise that
     was just drawn: under `jit` kernels then compute no marks, and their program is that of their formula
     alone. It is entered by `with`, or as a decorator around a whole function. Functions that are passed to
-    kernels are called as ever, see `as_callback`.
+    kernels are called as ever, see `depth_within`.
 
     Inside of a kernel, where nothing is checked, it makes the kernels that are called there check types and
     shapes: for arguments that come from a function of the user.
@@ -52,22 +52,15 @@ def bare(f: Callable[P, R]) -> Callable[P, R]:
     return f
 
 
-def as_callback(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns f as a kernel calls what it was passed: as if it was called from outside.
+def depth_within(f: Callable[..., Any]) -> str:
+    """Returns how much is checked within a function that was passed to a kernel: as if called from outside.
 
     A function of the user, such as a network, computes values that nobody has checked, and may pass them to
     kernels. Networks in it may be told times of another scale, such as normalised ones: t is right where the
     kernel makes it. Where f is a kernel itself, such as a term of the bound, it is called with values that
     are in range. But the network decides the shape of its logits, so that its types and shapes are checked.
     """
-    inner_depth = SHAPES if calls_kernel(f) else CALLED
-
-    @functools.wraps(f)
-    def callback(*args: Any, **kwargs: Any) -> Any:
-        with depth(inner_depth):
-            return f(*args, **kwargs)
-
-    return callback
+    return SHAPES if calls_kernel(f) else CALLED
 
 
 def is_declared(f: Any) -> bool:

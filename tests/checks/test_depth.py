@@ -10,7 +10,8 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs, losses
-from d3pm_jax.checks import as_callback, bare, declare, like, values_in_range
+from d3pm_jax.checks import bare, declare, like, values_in_range
+from d3pm_jax.checks.depth import depth, depth_within
 from d3pm_jax.evaluation import bound, jumps
 from d3pm_jax.measure import samples
 from d3pm_jax.numerics import double_float
@@ -109,11 +110,11 @@ def test_a_callback_is_checked_where_the_values_of_the_call_are_in_range():
 
 
 def test_a_kernel_as_a_callback_is_checked_but_for_values():
-    callback = as_callback(d3pm.p_logits)
     refused = r"logits_x0 has shape \(2, 3, 3\), expected \[\*S, 4\] as in the process"
-    with pytest.raises(ValueError, match=refused):
-        callback(PROCESS, LOGITS[..., :3], X, T)
-    callback(PROCESS, LOGITS, X + 9, T)
+    with depth(depth_within(d3pm.p_logits)):
+        with pytest.raises(ValueError, match=refused):
+            d3pm.p_logits(PROCESS, LOGITS[..., :3], X, T)
+        d3pm.p_logits(PROCESS, LOGITS, X + 9, T)
 
 
 def noise(t):
@@ -158,15 +159,6 @@ def test_bare_is_the_function_itself_where_it_declares_nothing():
     assert bare(draw) is draw
 
 
-def test_a_callback_has_the_name_and_the_attributes_of_the_function():
-    def denoise(xt, t):
-        return LOGITS
-
-    denoise.width = 8
-    assert as_callback(denoise).__name__ == "denoise"
-    assert as_callback(denoise).width == 8
-
-
 @pytest.fixture
 def no_marks(monkeypatch):
     """Fails where a program computes what is out of range."""
@@ -179,8 +171,9 @@ def no_marks(monkeypatch):
 
 @pytest.mark.usefixtures("no_marks")
 def test_a_method_of_a_process_as_a_callback_computes_no_marks():
-    jax.eval_shape(as_callback(PROCESS.log_q_probs), X, T)
-    jax.eval_shape(as_callback(functools.partial(PROCESS.log_q_probs, t=T)), X)
+    for f, args in ((PROCESS.log_q_probs, (X, T)), (functools.partial(PROCESS.log_q_probs, t=T), (X,))):
+        with depth(depth_within(f)):
+            jax.eval_shape(f, *args)
 
 
 ABSORBING = table.PROCESSES["absorbing"]
