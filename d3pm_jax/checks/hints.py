@@ -207,9 +207,14 @@ def name_conversion(value: Any, hint: Any) -> str:
             return ", not an array: write tuple(x.tolist())"
         if getattr(value, "ndim", 0) and "a text" in allowed:
             return ", not an array: save it by numpy.save, and name the file"
+        if getattr(value, "ndim", 0) and allowed == "a part, Data":
+            return ", not an array: save it by numpy.save, and name the file in Arrays(...)"
         if getattr(value, "ndim", 0):
             return ", not an array"
         return f", of Python's own type: write {type(value.tolist()).__name__}(...)"
     if isinstance(value, list):
         return ", not a list: write (...,)"
+    name = getattr(hint, "__name__", "")
+    if dataclasses.is_dataclass(hint) and hint.__module__.startswith("d3pm_jax.config"):
+        return f": take one of d3pm_jax.config, or a class of your own that derives from {name}"
     return ""

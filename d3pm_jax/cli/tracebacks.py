@@ -9,6 +9,17 @@ from d3pm_jax.errors import UserError, one_line
 
 # All files are the user's, but those of this library, of Python, and in folders of installed packages.
 LIBRARIES = (Path(d3pm_jax.__file__).resolve().parent, Path(sysconfig.get_path("stdlib")).resolve())
+# Errors of JAX for code that asks for the value of an array while a program is made of it.
+TRACED = (
+    "ConcretizationTypeError",
+    "TracerArrayConversionError",
+    "TracerBoolConversionError",
+    "TracerIntegerConversionError",
+)
+CURE_OF_TRACED = (
+    "values are known only when the compiled program runs; compute with jax.numpy, choose by jnp.where, "
+    "print by jax.debug.print"
+)
 INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -29,6 +40,9 @@ def shorten_traceback(error: BaseException) -> str | None:
         if isinstance(cause, SyntaxError) and cause.filename and _is_of_user(cause.filename):
             # The file was never run, so that no frame is in it.
             return f"{cause.filename}, line {cause.lineno}, `{(cause.text or '').strip()}`: {message}"
+        if type(cause).__name__ in TRACED:
+            first_line = str(cause).splitlines()[0].removesuffix(".")
+            message = f"{first_line}: {CURE_OF_TRACED}"
         frames = traceback.extract_tb(cause.__traceback__)
         user_frames = [frame for frame in frames if _is_of_user(frame.filename)]
         if user_frames:

@@ -101,7 +101,13 @@ RAISED = {
         "h = self.embed(xt)",
         "h = self.embed(xt)\n        if t[0] > 1: h = h + 1",
         "if t[0] > 1: h = h + 1",
-        ".*boolean",
+        ".*boolean.*: values are known only when the compiled program runs; compute with jax.numpy",
+    ),
+    "NumPy in a network": (
+        "h = self.embed(xt)",
+        "h = self.embed(np.asarray(xt))",
+        "h = self.embed(np.asarray(xt))",
+        ".*traced array.*: values are known only when the compiled program runs; compute with jax.numpy",
     ),
 }
 # What no statement of the file raises: it returns something else than is expected, or takes something else.

@@ -382,7 +382,12 @@ def test_an_array_in_place_of_a_file_and_a_class_in_place_of_a_part_have_a_cure(
     assert said.endswith("one non-empty line, not an array: save it by numpy.save, and name the file")
     said = said_of("", put(tiny.get_config(), "data", np.ones((2, 2))))
     assert said is not None
-    assert said.endswith("it must be a part, Data, not an array")
+    assert said.endswith(
+        "a part, Data, not an array: save it by numpy.save, and name the file in Arrays(...)"
+    )
+    said = said_of("", put(tiny.get_config(), "optimizer", print))
+    assert said is not None
+    assert said.endswith(": take one of d3pm_jax.config, or a class of your own that derives from Optimizer")
     said = said_of("", put(tiny.get_config(), "model", configs.UNet))
     assert said is not None
     assert said.endswith("it must be a part, Model, not its class: write UNet(...)")
