@@ -314,7 +314,7 @@ def _check_flags(base: Config, words: list[str]) -> None:
             if near:
                 cure = f"did you mean {' or '.join(near)}?"
             if near and near[0].startswith(f"{_hyphenate(flag)}."):
-                cure += "; a part is chosen in CONFIG: write its class there"
+                cure = f"did you mean {' or '.join(near)}, or another class, which CONFIG chooses?"
             raise UserError(f"no field {one_line(flag)} in this config: {cure}")
         has_value = equals or not following.startswith("--")
         if has_value and _hyphenate(flag) in switches:

@@ -59,7 +59,7 @@ def folder(tmp_path_factory):
         ),
         (
             "train {config} --workdir w --model transformer",
-            "a part is chosen in CONFIG: write its class there",
+            "or another class, which CONFIG chooses?",
         ),
         ("report {run} --out page.pdf", "--out page.pdf: the page is one of HTML, name it FILE.html"),
         (
