@@ -6,8 +6,8 @@
 # computes all of these for a run, and keeps what each figure depends on beside it.
 #
 # It takes about three minutes on two CPU cores, most of it to train a small run first. With a run of your own
-# in `WORKDIR` it evaluates that: then set `LIMIT` to all test examples and `SAMPLES` to 2,000. It needs `pip
-# install 'd3pm-jax[train,notebooks]'`.
+# in `WORKDIR` it evaluates that: then set `LIMIT` to all test examples and `SAMPLES` to 2,000. It needs, in
+# the clone, `pip install '.[train,notebooks]'`.
 
 # %% tags=["parameters"]
 WORKDIR = "runs/evaluate"

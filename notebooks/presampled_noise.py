@@ -7,8 +7,8 @@
 # same noise.
 #
 # It takes about a minute on two CPU cores. What the two differ by grows slowly with `STEPS`, as rounding is
-# carried on by the optimizer; 4 to 100 steps were tried. It needs `pip install
-# 'd3pm-jax[train,torch,notebooks]'`.
+# carried on by the optimizer; 4 to 100 steps were tried. It needs, in the clone,
+# `pip install '.[train,torch,notebooks]'`.
 
 # %% tags=["parameters"]
 STEPS = 30
