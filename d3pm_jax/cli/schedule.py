@@ -1,4 +1,4 @@
-"""d3pm schedule shows what forward processes of configs do to one element, without data or a network."""
+"""d3pm schedule shows what forward processes of configs do to one element, without a network."""
 
 import dataclasses
 from pathlib import Path
