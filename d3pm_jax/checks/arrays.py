@@ -33,6 +33,8 @@ def check_distribution(name: str, p: np.ndarray, K: int) -> np.ndarray:
 
 def describe(x: Any) -> str:
     """Says in a few words what x is, for an error."""
+    if type(x).__module__ == "torch":
+        return f"a tensor of PyTorch, {x.dtype}, shape {tuple(x.shape)}"
     if hasattr(x, "dtype"):
         return f"of dtype {x.dtype}, shape {getattr(x, 'shape', ())}"
     if x is None or isinstance(x, bool | int | float | complex | str):

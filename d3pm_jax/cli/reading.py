@@ -314,7 +314,10 @@ def _check_flags(base: Config, words: list[str]) -> None:
             if near:
                 cure = f"did you mean {' or '.join(near)}?"
             if near and near[0].startswith(f"{_hyphenate(flag)}."):
-                cure = f"did you mean {' or '.join(near)}, or another class, which CONFIG chooses?"
+                raise UserError(
+                    f"{flag} is a part, whose class is chosen in the file CONFIG: edit it there, or set its "
+                    f"fields here, as {' or '.join(near)}"
+                )
             raise UserError(f"no field {one_line(flag)} in this config: {cure}")
         has_value = equals or not following.startswith("--")
         if has_value and _hyphenate(flag) in switches:

@@ -126,8 +126,8 @@ def _check_is_no_run(command: TrainCommand, path: Path | None) -> None:
         )
     if path is not None and path.name == names.CONFIG and path.is_file():
         raise UserError(
-            f"{path} is a file of a run, which d3pm train --workdir {path.parent} --resume goes on with: "
-            f"CONFIG is a Python file"
+            f"{path} is a file of a run: pass the .py file that defines get_config() to begin a new run, or "
+            f"go on with this one by d3pm train --workdir {path.parent} --resume"
         )
     if path is None and command.workdir is not None and (command.workdir / names.CONFIG).is_file():
         raise UserError(f"{command.workdir} holds a run already: pass --resume to go on with it")

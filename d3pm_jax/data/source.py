@@ -159,6 +159,11 @@ def open_npy(path: AnyPath) -> np.ndarray:
         if "Python objects" in str(error):
             cure = "make its rows equally long, and write integers by numpy.save"
             raise DatasetError(f"{path} holds objects of Python: {cure}") from error
+        if "mmap length" in str(error):
+            raise DatasetError(
+                f"{path} is cut off: it is shorter than its header says; copy it again, or write it again by "
+                f"numpy.save"
+            ) from error
         # NumPy reads a header with the parser of Python, so that a damaged one may raise anything.
         cause = one_line(error)
         raise DatasetError(f"{path} cannot be read as .npy ({cause}): write it with numpy.save") from error

@@ -61,7 +61,10 @@ def split_network(config: Config, description: Description, process: Process) ->
     )
 
     def build(key: Array) -> Any:
-        return config.model.build(spec, nnx.Rngs(key))
+        module = config.model.build(spec, nnx.Rngs(key))
+        if module is None:
+            raise wrong_return(config.model.build, module, "the network, an nnx.Module")
+        return module
 
     module, shapes = variables.split_module(build)
     # The weight has to be named: a network that takes any keyword need not know what padding is.

@@ -55,11 +55,11 @@ def folder(tmp_path_factory):
         ("train --config {config} --workdir w", "it comes first, without --config: d3pm train {config}"),
         (
             "train {run}/config.json --workdir w",
-            "/config.json is a file of a run, which d3pm train --workdir",
+            "/config.json is a file of a run: pass the .py file that defines get_config() to begin a new run",
         ),
         (
             "train {config} --workdir w --model transformer",
-            "or another class, which CONFIG chooses?",
+            "--model is a part, whose class is chosen in the file CONFIG: edit it there, or set its fields",
         ),
         ("report {run} --out page.pdf", "--out page.pdf: the page is one of HTML, name it FILE.html"),
         (
@@ -98,7 +98,7 @@ def folder(tmp_path_factory):
         ),
         (
             "train {config} --workdir w --process.beta 1",
-            "did you mean --process.beta.start or --process.beta.s",
+            "or set its fields here, as --process.beta.start or --process.beta.s",
         ),
         ("train {config} --workdir w --data.batch_size 1", "did you mean --train.batch-size?"),
         (

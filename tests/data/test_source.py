@@ -104,6 +104,10 @@ def test_what_arrays_cannot_be_is_one_line(arrays, tmp_path):
     (tmp_path / "bad.npy").write_text("x")
     with pytest.raises(DatasetError, match=r"bad.npy cannot be read as .npy"):
         config.Arrays(str(tmp_path / "bad.npy"), "none.npy", 3).describe()
+    np.save(tmp_path / "whole.npy", np.zeros((9, 9)))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:200])
+    with pytest.raises(DatasetError, match=r"cut.npy is cut off: it is shorter than its header says"):
+        config.Arrays(str(tmp_path / "cut.npy"), "none.npy", 3).describe()
     np.savez(tmp_path / "several.npz", x=x)
     with pytest.raises(DatasetError, match=r"several.npz is an .npz, which holds arrays by name"):
         config.Arrays(str(tmp_path / "several.npz"), "none.npy", 3).describe()

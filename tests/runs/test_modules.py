@@ -170,6 +170,7 @@ REFUSED = {
     "class": lambda spec, rngs: modules.Base,
     "linen": lambda spec, rngs: modules.Plain(),
     "function": lambda spec, rngs: lambda xt, t: xt,
+    "nothing": lambda spec, rngs: None,
     "no call": lambda spec, rngs: modules.NoCall(),
     "carry": modules.CarryOfBatch,
     "linen network": lambda spec, rngs: nnx.bridge.ToNNX(Top(), rngs=rngs).lazy_init(
@@ -190,6 +191,10 @@ REFUSED = {
             r"build returns Plain, a module of Flax Linen: return nnx.bridge.ToNNX\(Plain\(...\), ",
         ),
         ("function", "build returns function: expected an nnx.Module"),
+        (
+            "nothing",
+            r".*test_modules.py, line \d+, .*: build returns None: return the network, an nnx.Module",
+        ),
         ("no call", r"NoCall defines no __call__: write f\(xt, t, \*, label, key\)"),
         ("integers", "count is an nnx.Param of int32, which has no gradient: make it an nnx.Variable"),
         ("key", "seed is a random key, the same in every step: keep the streams, rngs, in its place"),
