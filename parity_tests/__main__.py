@@ -94,4 +94,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("python -m parity_tests: stopped by SIGINT")

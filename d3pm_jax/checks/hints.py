@@ -32,6 +32,10 @@ class Allowed(NamedTuple):
     test: Callable[[Any], bool]
     """returns whether a value of the type is allowed"""
 
+    def __repr__(self) -> str:
+        # The help of Python shows it in annotations, where the address of a function says nothing.
+        return f"Allowed({self.words!r})"
+
 
 def integers_from(least: int, most: int = LARGEST_INT) -> Allowed:
     """Allows the whole numbers least, .., most."""
@@ -201,6 +205,9 @@ def name_conversion(value: Any, hint: Any) -> str:
     """
     if isinstance(value, type) and dataclasses.is_dataclass(value):
         return f", not its class: write {value.__name__}(...)"
+    is_of_user = not type(value).__module__.startswith("d3pm_jax.")
+    if dataclasses.is_dataclass(hint) and is_of_user and dataclasses.is_dataclass(value):
+        return f": derive {type(value).__name__} from d3pm_jax.config.{hint.__name__}"  # pyright: ignore[reportAttributeAccessIssue]
     if hasattr(value, "tolist"):
         allowed = describe_hint(hint)
         if getattr(value, "ndim", 0) and "a tuple" in allowed:

@@ -230,10 +230,14 @@ def _compute_likelihood(command: EvalCommand, run: Run, examples: Examples, num:
     """Computes and prints the exact likelihood of the first examples by the chain rule."""
     first_examples = {name: x[:num] for name, x in examples.items()}
     N = len(first_examples["x"])
-    # Each example is computed twice, in both of the orders.
-    with Terminal("example", 2 * N).show_bar() as terminal:
+    with Terminal("example", N).show_bar() as terminal:
+
+        def advance(done: int) -> None:
+            # Each example is computed twice, in both of the orders.
+            terminal.advance(done // 2)
+
         likelihood = bounds.compute_likelihood(
-            run.parts, first_examples, command.batch_size, command.seed, terminal.advance
+            run.parts, first_examples, command.batch_size, command.seed, advance
         )
     suffix = record.file_suffix(step=command.step, chain_rule=num, seed=command.seed)
     path, replaced = bounds.write_likelihood(run.parts, run.workdir, first_examples, likelihood, suffix)

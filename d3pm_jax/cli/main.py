@@ -7,8 +7,9 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from d3pm_jax import __version__
 from d3pm_jax.cli.tracebacks import shorten_traceback
@@ -79,7 +80,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = [word for word in words if word != TRACEBACK]
     command = next((word for word in words if word in COMMANDS), "")
     try:
-        with signals.end_on_signals(lambda name: _tell(command, f"stopped by {name}")):
+        with (
+            signals.end_on_signals(lambda name: _tell(command, f"stopped by {name}")),
+            warnings.catch_warnings(),
+        ):
+            warnings.showwarning = _print_warning
             sys.exit(_execute(command, words))
     except KeyboardInterrupt as stopped:
         _fail(command, f"stopped by {stopped or 'SIGINT'}", signals.STOPPED)
@@ -96,6 +101,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if message is None:
             _end(1)
         _fail(command, f"error: {message}", error.status if isinstance(error, UserError) else 1)
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Prints a warning as a line, without the statement that gave it, which is none of the user's."""
+    with contextlib.suppress(OSError):
+        print(f"warning: {one_line(message, 1000)}", file=sys.stderr, flush=True)
 
 
 def _describe_error(error: Exception) -> str | None:

@@ -11,6 +11,7 @@ from d3pm_jax.cli.arguments import DataFolder, name_option
 from d3pm_jax.config.checks import Natural
 from d3pm_jax.errors import UsageError, UserError
 from d3pm_jax.runs.run import open_run
+from d3pm_jax.storage.names import REPORT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,5 +42,10 @@ def execute(command: ReportCommand, words: list[str]) -> int:
     runs = []
     for workdir in command.workdirs:
         runs.append(open_run(workdir, command.own_file, command.step, data_dir=command.data_dir))
-    print(f"report: {report.write(runs, command.out)}")
+    replaced = report.read_title(command.out or command.workdirs[0] / REPORT)
+    path = report.write(runs, command.out)
+    words = ""
+    if replaced not in (None, report.read_title(path)):
+        words = f", replaces the {replaced}"
+    print(f"report: {path}{words}")
     return 0

@@ -212,7 +212,9 @@ def move_data(data: Data, folder: str) -> Data:
         return dataclasses.replace(data, dir=folder)  # pyright: ignore[reportCallIssue]
     paths = list_data_paths(data)
     if not paths:
-        raise UserError(f"--data.dir {folder}: the data of this run has no folder; leave it out")
+        raise UserError(
+            f"--data.dir {folder}: the data of this run has no folder; leave it out (in Python data_dir)"
+        )
     moved = {}
     for name, path in paths.items():
         new_path = _find_end(path, Path(folder).expanduser())
@@ -220,7 +222,10 @@ def move_data(data: Data, folder: str) -> Data:
             moved[name] = str(new_path)
     if not moved:
         file_names = ", ".join(dict.fromkeys(Path(path).name for path in paths.values()))
-        raise UserError(f"--data.dir {folder}: it holds no {file_names}; name the folder where they lie")
+        raise UserError(
+            f"--data.dir {folder}: it holds no {file_names}; name the folder where they lie (in Python by "
+            f"data_dir)"
+        )
     return dataclasses.replace(data, **moved)
 
 
@@ -234,11 +239,38 @@ def _find_end(path: str, folder: Path) -> Path | None:
     return None
 
 
-def say_where_it_lies(data: Data, message: str) -> str:
-    """Returns what to add to the message of data that a run cannot read: how to say where it lies now."""
-    if not list_data_paths(data) or "--data.dir" in message:
-        return ""
-    return "; where the data lies now is said by --data.dir DIR"
+def with_absolute_paths(data: Data) -> Data:
+    """Returns data with its relative paths that are there as absolute ones, for use from any folder."""
+    changes = {}
+    for name, path in list_data_paths(data).items():
+        if path and Path(path).exists():
+            changes[name] = str(Path(path).absolute())
+    return dataclasses.replace(data, **changes)
+
+
+def say_where_it_lies(data: Data, message: str, begins: bool = False) -> str:
+    """Returns the message of data that a run cannot read, with how to say where it lies.
+
+    Args:
+        data: that cannot be read.
+        message: of the error.
+        begins: whether the run begins, so that its data may be still to be written.
+    """
+    paths = [path for path in list_data_paths(data).values() if not Path(path).expanduser().exists()]
+    is_missing = message.startswith("no file") and len(paths) > 0
+    if "--data.dir" in message or not list_data_paths(data):
+        return message
+    if begins:
+        if not is_missing or "dir" in data.places or Path(paths[0]).is_absolute():
+            return message
+        tried = f"from {Path.cwd()}, nor from the folder of a config file that names it"
+        return f"no file {paths[0]} ({tried}): write it, or say by --data.dir DIR where it lies"
+    if not is_missing:
+        return f"{message}; --data.dir DIR says where the data lies now"
+    place = paths[0]
+    if not Path(place).expanduser().is_absolute():
+        place = f"{place} (from {Path.cwd()})"
+    return f"no file or folder {place}: --data.dir DIR says where the data lies now"
 
 
 def _digest_splits(data: Data) -> str | None:
@@ -425,9 +457,22 @@ class Arrays(Grey):
 
     def open_levels(self, split: str) -> Source:
         x_file, labels_file, conditions_file = self._files(split)
-        labels = None if labels_file is None else data.open_npy(labels_file)
+        x = data.open_npy(x_file)
+        labels = None
+        if labels_file is not None:
+            labels = data.open_npy(labels_file)
+            name = f"data.{split}_labels {labels_file}"
+            if not np.issubdtype(labels.dtype, np.integer):
+                raise DatasetError(
+                    f"{name} has dtype {labels.dtype}: labels are integers, as by y.astype(int)"
+                )
+            if labels.shape != x.shape[:1]:
+                raise DatasetError(
+                    f"{name} has shape {labels.shape}: {x_file} has shape {x.shape}, write {x.shape[:1]}, a "
+                    f"label for each example"
+                )
         conditions = None if conditions_file is None else data.open_npy(conditions_file)
-        return data.ArraySource(data.open_npy(x_file), labels, x_file, conditions)
+        return data.ArraySource(x, labels, x_file, conditions)
 
     @property
     def has_valid(self) -> bool:

@@ -64,8 +64,7 @@ def _find_paths(part: Any, folder: Path) -> Any:
     changes: dict[str, Any] = {}
     for name, text in paths.items():
         path = Path(text)
-        # The folder stands as the user wrote it. Where it is relative, a project finds its data when it is
-        # moved.
+        # The folder stands as the user wrote it; a run writes where its data lies as an absolute path.
         if text and not path.is_absolute() and (folder / path).exists():
             changes[name] = str(folder / path)
     for field in dataclasses.fields(part):
@@ -104,7 +103,10 @@ def load_module(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UserError(f"{path} failed: {type(error).__name__}: {error}") from error
+        cure = ""
+        if "non-frozen dataclass" in str(error):
+            cure = ": write @dataclasses.dataclass(frozen=True)"
+        raise UserError(f"{path} failed: {type(error).__name__}: {error}{cure}") from error
     return module
 
 

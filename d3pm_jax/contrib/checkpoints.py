@@ -73,7 +73,11 @@ def read_network(path: Path, user_options: ImportOptions) -> Foreign:
                 reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"{path} is of {program.PROGRAM}, but {one_line(reason, 300)}") from error
     programs = " or ".join(program.PROGRAM for program in _PROGRAMS[kind])
-    raise ValueError(f"{path} holds no weights of {programs}: pass a checkpoint of one, as it was written")
+    cure = "pass a checkpoint of one, as it was written"
+    if kind == "pickle":
+        file = "safetensors.torch.save_file(module.state_dict(), FILE)"
+        cure += f", or, of a network of your own, a file of {file}"
+    raise ValueError(f"{path} holds no weights of {programs}: {cure}")
 
 
 def _keep_named_entries(node: Any, visited: dict[int, Any]) -> Any:

@@ -93,8 +93,8 @@ def check_batch_size(source: Source, batch_size: Size) -> None:
         raise DatasetError("the source has no examples: name a split that has some")
     if batch_size > len(source):
         raise DatasetError(
-            f"batch size {batch_size} exceeds the {len(source)} examples of the split: "
-            f"set it to {len(source)} or less"
+            f"batch size {batch_size} exceeds the {len(source)} examples of the train split: set batch_size, "
+            f"train.batch_size of a config, to {len(source)} or less"
         )
 
 

@@ -166,7 +166,7 @@ def check_stored(name: str, data_dir: str) -> None:
     if not prepared:
         raise DatasetError(
             f"{name} is not prepared in {data_dir}, which the run names: name the directory yourself to have "
-            f"it prepared there, --data.dir DIR"
+            f"it prepared there, --data.dir DIR, where DIR is the folder that holds its folder"
         )
 
 
@@ -253,7 +253,10 @@ def _prepare(builder: Any) -> None:
     """Writes the data set to its directory in a format with random access."""
     # Without TensorFlow or network TFDS would retry for minutes, and end in a traceback: this fails at once.
     if builder.name != "digits":
-        missing = f"{builder.name} is not prepared (looked in {builder.data_dir})"
+        missing = (
+            f"{builder.name} is not prepared (looked in {builder.data_dir}; --data.dir is the folder that "
+            f"holds {builder.name}/)"
+        )
         elsewhere = f"or, on a machine with network and TensorFlow, {_rebuild_advice(builder)}"
         if importlib.util.find_spec("tensorflow") is None:
             raise DatasetError(

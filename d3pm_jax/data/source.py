@@ -110,7 +110,7 @@ class ArraySource:
         if len(x) == 0:
             raise DatasetError(f"{name} has shape {x.shape}, no examples: take one that has")
         if labels is not None:
-            _check_integers(labels, f"the labels of {name}")
+            _check_integers(labels, f"the labels of {name}", "labels")
             if labels.shape != (len(x),):
                 raise DatasetError(
                     f"the labels of {name} have shape {labels.shape}: pass one for each of {len(x)} examples"
@@ -212,11 +212,11 @@ def read_idx(folder: AnyPath, name: NonEmptyStr) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
-def _check_integers(x: Any, name: str) -> None:
+def _check_integers(x: Any, name: str, meaning: str = "categories") -> None:
     if not hasattr(x, "dtype"):
-        raise DatasetError(f"{name} is {describe(x)}: categories are an array of integers")
+        raise DatasetError(f"{name} is {describe(x)}: {meaning} are an array of integers")
     if not _has_dtype(x, np.integer):
-        raise DatasetError(f"{name} has dtype {x.dtype}: categories are integers, convert it first")
+        raise DatasetError(f"{name} has dtype {x.dtype}: {meaning} are integers, convert it first")
 
 
 def _has_dtype(x: Any, *wider: Any) -> bool:

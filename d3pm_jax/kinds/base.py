@@ -159,10 +159,10 @@ class Kind:
         """Raises UserError where the description is not one of this kind."""
         shape = self.description.shape
         if self.axes is not None and len(shape) != self.axes:
-            raise UserError(
-                f"shape = {shape}: {self.name} examples have {self.axes} axes; reshape the data, or take "
-                f"kind='array'"
-            )
+            cure = "reshape the data, or take kind='array'"
+            if len(shape) == self.axes - 1:
+                cure = "add the last one, as x[..., None]"
+            raise UserError(f"shape = {shape}: {self.name} examples have {self.axes} axes; {cure}")
         if (self.description.symbols is not None) != self.has_symbols:
             raise UserError(
                 "symbols belong to kind='text': pass one string for each category, or kind='array'"

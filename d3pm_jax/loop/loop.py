@@ -80,7 +80,8 @@ def run_training(
     parts, source = build_run(config, workdir if resume else None)
     config = parts.config
     folder = workdir / CHECKPOINTS
-    test_split = open_examples(config.data, "test")
+    with explain_missing_data(config, workdir if resume else None):
+        test_split = open_examples(config.data, "test")
     test = data.read_batch(test_split, parts.categories, NUM_EXAMPLES, parts.description)
     examples = test["x"]  # int32 [NUM_EXAMPLES, *S], which reports and samples show
     if "weight" in test:
@@ -134,6 +135,10 @@ def run_training(
             if profile and cluster.is_first():
                 trace = workdir / PROFILE
             steps = range(first_step + 1, config.train.steps + 1)
+            if not steps:
+                outputs.terminal.print_line(
+                    f"nothing left to do: the run is at step {first_step}; --train.steps N goes on to step N"
+                )
             with outputs.terminal.show_bar():
                 for step in cost.trace_steps(steps, trace, outputs.speed.wait):
                     with outputs.speed.time_wait():
@@ -208,19 +213,19 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
 
 @contextmanager
 def explain_missing_data(config: Config, workdir: Path | None) -> Iterator[None]:
-    """Adds to an error of the data of a run that goes on how to say where it lies now.
+    """Adds to an error of the data of a run how to say where it lies.
 
     Args:
         config: of the run.
-        workdir: of the run to go on with; None for a new run, which is told where its data lies.
+        workdir: of the run to go on with; None for a new run.
     """
     try:
         yield
     except data.DatasetError as error:
         # Where the user has just said where the data lies, the message alone says what is wrong.
-        if workdir is None or read_config(workdir, config).data != config.data:
+        if workdir is not None and read_config(workdir, config).data != config.data:
             raise
-        raise UserError(f"{error}{say_where_it_lies(config.data, str(error))}") from error
+        raise UserError(say_where_it_lies(config.data, str(error), begins=workdir is None)) from error
 
 
 def _record_layout(workdir: Path, parts: build.Parts) -> None:

@@ -176,6 +176,11 @@ def _build_module(build: Callable[[Key[Array, ""]], Any], key: Key[Array, ""]) -
             f"build returns {name}, a module of Flax Linen: return nnx.bridge.ToNNX({name}(...), rngs=rngs), "
             f"initialised with .lazy_init(xt, t)"
         )
+    if any(base.__module__.startswith("torch.nn") for base in type(module).__mro__):
+        raise ValueError(
+            f"build returns {name}, a network of PyTorch, which cannot train here: write it as an "
+            f"nnx.Module, into which d3pm import takes its weights (docs/pytorch.md)"
+        )
     if not isinstance(module, nnx.Module):
         raise ValueError(f"build returns {name}: expected an nnx.Module")
     if not callable(module):

@@ -1,5 +1,6 @@
 """Makes one pure function of parameters from a network and its head."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -167,9 +168,13 @@ def _check_call(config: Config, module: variables.SplitModule, inputs: dict[str,
     """Raises ValueError for a network that cannot be called with these inputs beside x_t and t."""
     if "label" in inputs and not module.takes_keyword("label"):
         place = locate_statement(module.called_method, "def __call__")
+        model = type(config.model).__name__
+        cure = f"set classes = None in {model}"
+        if not hasattr(config.model, "classes"):
+            cure = f"give {model} a field classes: int | None = None"
         raise ValueError(
-            f"{place}: the data has classes, but the network has no keyword label: add label=None, or set "
-            f"classes = None in {type(config.model).__name__}, which trains without labels"
+            f"{place}: the data has classes, but the network has no keyword label: add label=None, or "
+            f"{cure}, which trains without labels"
         )
     try:
         module.signature.bind("xt", "t", **inputs)
@@ -213,6 +218,8 @@ def _check_output(module: variables.SplitModule, output: Any, xt: Array, spec: S
     message = f"{place}: the network returns {shape} for x {list(xt.shape)}, expected {expected}"
     if shape == [xt.shape[0], size, *xt.shape[1:]]:
         message += f": move its axis of {size_name} to the end, by jnp.moveaxis(h, 1, -1)"
+    elif math.prod(shape) == math.prod(expected) and shape[-1] % size == 0:
+        message += ": end with .reshape(*xt.shape, -1)"
     elif xt.shape in (output.shape, output.shape[:-1]):
         message += f": end it with a layer of {size_name} = {size} features"
     raise ValueError(message)

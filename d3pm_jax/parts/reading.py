@@ -36,8 +36,9 @@ def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
             raise UserError(f"split = {split!r}: the data of this run has {names}") from error
         if not isinstance(error, data.DatasetError):
             raise
-        where = parts.kind.where_it_lies or say_where_it_lies(spec, str(error))
-        raise UserError(f"{error}{where}") from error
+        if parts.kind.where_it_lies:
+            raise UserError(f"{error}{parts.kind.where_it_lies}") from error
+        raise UserError(say_where_it_lies(spec, str(error))) from error
 
 
 def _check_content(parts: Parts, workdir: Path, split: str) -> None:

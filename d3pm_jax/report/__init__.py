@@ -4,6 +4,6 @@ from d3pm_jax.extras import require
 
 require(__name__, "PIL", "matplotlib")
 
-from d3pm_jax.report.pages import page, write
+from d3pm_jax.report.pages import page, read_title, write
 
-__all__ = ["page", "write"]
+__all__ = ["page", "read_title", "write"]

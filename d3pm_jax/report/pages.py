@@ -1,5 +1,7 @@
 """Puts the page together, and writes it."""
 
+import html
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +45,18 @@ def write(runs: Sequence[Run | Path | str] | Run | Path | str, out: Path | str |
         raise UserError(f"{path.parent} is not a directory: make it, or write the report elsewhere")
     write_text(path, page(opened))
     return path
+
+
+def read_title(path: Path) -> str | None:
+    """Returns the title of a page, as "Report of digits"; None where there is no page."""
+    if not path.is_file():
+        return None
+    # The title stands before the style, the script and the pictures.
+    with path.open(encoding="utf-8", errors="replace") as file:
+        match = re.search("<title>(.*?)</title>", file.read(10_000))
+    if match is None:
+        return None
+    return html.unescape(match[1])
 
 
 def page(runs: Sequence[Run]) -> str:

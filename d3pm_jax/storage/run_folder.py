@@ -15,6 +15,7 @@ import numpy as np
 
 from d3pm_jax.config import Config, from_data, io as config_io
 from d3pm_jax.config.checks import check_fields, free_fields
+from d3pm_jax.config.data import with_absolute_paths
 from d3pm_jax.data import Description
 from d3pm_jax.data.digests import hash_content, split_digest
 from d3pm_jax.errors import UserError, one_line
@@ -356,6 +357,8 @@ def write_run(
     Raises:
         OSError: it cannot be written.
     """
+    # The run may go on, or be evaluated, from another working directory.
+    config = dataclasses.replace(config, data=with_absolute_paths(config.data))
     contents: dict[str, bytes] = {}
     config_file = config_io.own_file(config)
     if config_file is not None:
@@ -448,7 +451,10 @@ def check_resume(old: Config, new: Config, old_hashes: Mapping[str, str] | None 
                 f"start in a new workdir"
             )
     if changes:
-        cure = "pass --resume without a config or these, or start in a new workdir"
+        cure = (
+            "pass --resume without a config or these, or start in a new workdir (--from RUN begins with the "
+            "weights of this one)"
+        )
         raise UserError(f"cannot resume with another config ({', '.join(changes.values())}): {cure}")
 
 
@@ -483,7 +489,7 @@ def clear_unfinished_start(workdir: Path) -> None:
     Raises:
         UserError: the folder holds a run, or links that a run would be written through: see `check_empty`.
     """
-    check_empty(workdir, "pass --resume alone to go on, or another --workdir")
+    check_empty(workdir, "pass --resume alone to go on (in Python resume=True), or another --workdir")
     checkpoint.delete_checkpoint(workdir / CHECKPOINTS / "0")
 
 

@@ -118,6 +118,9 @@ def _line(group: Sequence[Finding], processes: str) -> tuple[str, ...]:
         first = (wrong[0].dtype, wrong[0].quantity)
         worst = _worst([finding for finding in wrong if (finding.dtype, finding.quantity) == first])
         verdict = "skipped" if worst.skipped else "DIFFERS"
+        # A function that raises, or gives no such tensor, has no numbers to differ.
+        if worst.note and worst.quantity in ("value", "draw"):
+            verdict = "FAILS"
         place = "; ".join(filter(None, (worst.note, worst.input)))
 
     difference = f"{worst.difference:.2g}"

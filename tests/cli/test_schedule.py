@@ -1,6 +1,7 @@
 """d3pm schedule as a user runs it."""
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,19 @@ def test_schedule_draws_several_configs(tmp_path, capsys):
         assert all(panel.any() for panel in np.array_split(near[: len(near) * 9 // 10], 3))
 
 
+def test_categories_that_a_config_says_are_read_from_no_data(tmp_path, capsys):
+    config = tmp_path / "own.py"
+    config.write_text(
+        "import dataclasses\nfrom d3pm_jax.config import Absorbing, Arrays, Reciprocal\n"
+        "from tests import tiny\n"
+        "def get_config():\n    data = Arrays('none.npy', 'none.npy', categories=256)\n"
+        "    process = Absorbing(K='data', steps=4, beta=Reciprocal(), mask_id='data')\n"
+        "    return dataclasses.replace(tiny.get_config(), data=data, process=process)\n"
+    )
+    assert status("schedule", config, "--out", tmp_path / "one.png") == 0
+    assert "process: Absorbing(K=257, steps=4," in capsys.readouterr().out
+
+
 def test_bad_values_among_several_configs_name_theirs(tmp_path, capsys, monkeypatch):
     other = tmp_path / "tiny.py"
     other.write_text(Path(CONFIG).read_text())
@@ -69,9 +83,11 @@ def test_bad_values_among_several_configs_name_theirs(tmp_path, capsys, monkeypa
 
 def test_overrides_and_missing_noise(tmp_path, capsys):
     args = ["schedule", CONFIG, "--out", tmp_path / "x.png"]
-    with pytest.warns(UserWarning, match="x_T still depends on x_0"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
         assert status(*args, "--process.steps", "1", "--process.beta.stop", "0.25") == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert re.fullmatch(r"warning: x_T still depends on x_0: prior KL is up to .*\n", told)
     assert "half of the information is left never: raise beta" in printed
     bits = float(re.search(r"prior KL.*: (\S+) bits/dim", printed)[1])
     q = 0.25 / 17 + 0.75 * np.eye(17)[0]

@@ -9,7 +9,7 @@ import pytest
 from d3pm_jax import config as configs, runs
 from d3pm_jax.cli import arguments, eval, export_weights, main, reading, report, sample, train
 from d3pm_jax.config import io as config_io
-from d3pm_jax.config.data import move_data
+from d3pm_jax.config.data import move_data, with_absolute_paths
 from d3pm_jax.errors import UserError
 from tests import tiny
 from tests.cli.commands import error, status
@@ -69,7 +69,7 @@ def test_the_help_of_every_command_has_the_flag_and_not_its_alias(capsys, tmp_pa
 
 def test_a_run_says_how_to_name_the_folder_and_takes_it(run, tmp_path, capsys):
     now = str(tmp_path / "now")
-    cure = "; where the data lies now is said by --data.dir DIR"
+    cure = f"no file or folder {tmp_path}/before/train.npy: --data.dir DIR says where the data lies now\n"
     assert cure in error(capsys, "eval", run, "--limit", "4")
     assert cure in error(capsys, "train", "--workdir", run, "--resume")
     assert runs.open(run, data_dir=now).read_batch("test")["x"].shape == (6, 8, 8, 1)
@@ -108,9 +108,12 @@ def test_data_of_any_kind_is_moved(data, files, expected, tmp_path):
 
 
 def test_data_that_has_no_folder_or_is_not_in_it_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"^--data.dir X: the data of this run has no folder; leave it out$"):
+    with pytest.raises(
+        UserError,
+        match=r"^--data.dir X: the data of this run has no folder; leave it out \(in Python data_dir\)$",
+    ):
         move_data(configs.Shakespeare(), "X")
-    message = rf"^--data.dir {tmp_path}: it holds no a.npy, b.npy; name the folder where they lie$"
+    message = rf"^--data.dir {tmp_path}: it holds no a.npy, b.npy; name the folder where they lie \(in Python"
     with pytest.raises(UserError, match=message):
         move_data(configs.Arrays("old/a.npy", "old/b.npy", 3), str(tmp_path))
     base = dataclasses.replace(tiny.get_config(), data=configs.Arrays("a.npy", "b.npy", 3))
@@ -171,3 +174,31 @@ def test_a_path_in_a_config_is_tried_from_its_folder_first(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     config = read(configs_folder, 'Arrays("both.npy", "elsewhere.npy", 3)')
     assert (config.data.train, config.data.test) == (f"{configs_folder}/both.npy", "elsewhere.npy")
+
+
+def test_a_run_is_gone_on_with_from_another_folder(tmp_path, monkeypatch, capsys):
+    write_arrays(tmp_path / "t3")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "own.py").write_text(CONFIG.format(data="Arrays('t3/train.npy', 't3/test.npy', 17)"))
+    data = configs.Arrays("t3/train.npy", "t3/test.npy", 17, "image")
+    config = dataclasses.replace(tiny.get_config(), data=data)
+    monkeypatch.chdir(tmp_path)
+    tiny.write_run(tmp_path / "run", config, description=data.describe())
+    options = train.TrainCommand(workdir=tmp_path / "run", resume=True)
+    moved = train.read_train_config(options, None, ["--data.dir", "t3"])
+    tiny.write_run(tmp_path / "moved", moved, description=data.describe())
+
+    monkeypatch.chdir(elsewhere)
+    for name in ("run", "moved"):
+        saved_data = runs.run_folder.read_config(tmp_path / name).data
+        assert (saved_data.train, saved_data.valid) == (f"{tmp_path}/t3/train.npy", None)
+        assert runs.open(tmp_path / name).read_batch("test")["x"].shape == (6, 8, 8, 1)
+    # What is not there, or is no path, stays as it is written.
+    for data in (configs.Arrays("gone.npy", "~/gone.npy", 3), configs.Digits(dir="gs://bucket")):
+        assert with_absolute_paths(data) == data
+    said = error(capsys, "train", "own.py", "--workdir", "w")
+    assert said == (
+        f"d3pm train: error: no file t3/train.npy (from {elsewhere}, nor from the folder of a config file "
+        f"that names it): write it, or say by --data.dir DIR where it lies\n"
+    )

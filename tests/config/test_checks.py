@@ -376,6 +376,13 @@ def test_numbers_of_arrays_have_a_cure(value, cure):
     assert said.endswith(f"it must be a finite number of at least 0{cure}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Lost:
+    """A part of the user's that derives from no part."""
+
+    width: int = 16
+
+
 def test_an_array_in_place_of_a_file_and_a_class_in_place_of_a_part_have_a_cure():
     said = said_of("data", put(configs.Arrays("a.npy", "b.npy", 5), "train", np.ones((2, 2))))
     assert said is not None
@@ -391,6 +398,12 @@ def test_an_array_in_place_of_a_file_and_a_class_in_place_of_a_part_have_a_cure(
     said = said_of("", put(tiny.get_config(), "model", configs.UNet))
     assert said is not None
     assert said.endswith("it must be a part, Model, not its class: write UNet(...)")
+    said = said_of("", put(tiny.get_config(), "model", Lost()))
+    assert said is not None
+    assert said.endswith("it must be a part, Model: derive Lost from d3pm_jax.config.Model")
+    said = said_of("", put(tiny.get_config(), "model", configs.Adam()))
+    assert said is not None
+    assert said.endswith("it must be a part, Model")
     said = said_of("head", put(configs.LogisticHead(), "input_range", np.ones(2)))
     assert said is not None
     assert said.endswith(", not an array: write tuple(x.tolist())")

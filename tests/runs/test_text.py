@@ -133,7 +133,7 @@ def test_a_run_goes_on_with_its_text_only_wherever_it_lies(trained, capsys):
     assert gone.endswith("name a text in UTF-8\n")
     text.unlink()
     with pytest.raises(
-        UserError, match=r"name a text in UTF-8; where the data lies now is said by --data.dir DIR"
+        UserError, match=r"^no file or folder .*b.txt: --data.dir DIR says where the data lies now$"
     ):
         moved.evaluate()
 
