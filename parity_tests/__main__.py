@@ -1,6 +1,7 @@
 """Print the parity report; exit with status 1 when a comparison fails, 2 when it could not be asked for."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
+    """Prints what the words ask for, and returns the exit status."""
+    try:
+        return _execute()
+    except KeyboardInterrupt:
+        print("python -m parity_tests: stopped by SIGINT", file=sys.stderr, flush=True)
+        # Python would wait here for the workers, whose parts may take minutes: they end with this process.
+        os._exit(130)
+
+
+def _execute() -> int:
     parser = _parser()
     args = parser.parse_args()
     if args.list:
@@ -94,7 +105,4 @@ def _report(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("python -m parity_tests: stopped by SIGINT")
+    sys.exit(main())

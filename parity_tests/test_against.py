@@ -129,6 +129,15 @@ def test_options_that_make_no_sense(words: list[str], line: str, run) -> None:
     assert line in err.splitlines()[-1]
 
 
+def test_an_interrupt_is_one_line(run, monkeypatch) -> None:
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_report", interrupt)
+    monkeypatch.setattr(command.os, "_exit", sys.exit)
+    assert run() == (130, "", "python -m parity_tests: stopped by SIGINT\n")
+
+
 def test_every_comparison_and_markdown(run, written) -> None:
     text = "def log_prior(process):\n    return process.log_prior()\n\ndef q_posteriors(): ...\n"
     status, out, _ = run("--against", written(text), "--all", "--markdown", "--dtype", "float64")

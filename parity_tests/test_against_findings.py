@@ -248,3 +248,24 @@ def test_the_twin_agrees(name: str, dtype: str) -> None:
     results = compare(name, _twin(name), dtype)
     assert bool(results) == (dtype == "float64" or name not in (*SCHEDULES, *CONSTRUCTORS))
     assert all(x.ok and not x.skipped for x in results)
+
+
+def test_a_squared_cosine_is_named() -> None:
+    def cosine(T: int) -> torch.Tensor:
+        f = torch.cos((torch.arange(T + 1) / T + 0.008) / 1.008 * torch.pi / 2) ** 2
+        return (1 - f[1:] / f[:-1]).clamp(max=0.999)
+
+    results = [x for x in compare("cosine", cosine) if not x.ok]
+    assert results
+    assert {x.hints for x in results} == {("with alpha_bar squared, as iDDPM has it",)}
+
+
+def test_a_function_that_gives_no_numbers_fails() -> None:
+    def raise_error(process: Any) -> torch.Tensor:
+        raise ValueError("no")
+
+    for f in (raise_error, lambda process: 3, lambda process: torch.ones(99)):
+        lines = rows(compare("log_prior", f), False)
+        assert {line[2] for line in lines[1:]} == {"FAILS"}
+    slip = rows(compare("log_prior", lambda process: process.log_prior() + 0.1), False)
+    assert {line[2] for line in slip[1:]} == {"DIFFERS"}

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Hashable, Mapping
@@ -38,6 +39,10 @@ def compute(parts: Mapping[Key, Callable[[], Any]], device: Any) -> dict[Key, An
         try:
             futures = {key: pool.submit(_call, part) for key, part in parts.items()}
             return {key: future.result() for key, future in futures.items()}
+        except KeyboardInterrupt:
+            # Nobody waits for the parts that have begun.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
         finally:
             # After an error the parts that have not begun are left out.
             pool.shutdown(cancel_futures=True)
@@ -62,6 +67,9 @@ def _start_worker(folder: str) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     # Where there is a GPU, this process leaves it and its memory alone.
     jax.config.update("jax_platforms", "cpu")
+
+    # A key that is pressed in the terminal is for the command, which says that it stops.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     # Where the command is killed, a worker would wait for its next part for ever.
     threading.Thread(target=_exit_with_parent, daemon=True).start()

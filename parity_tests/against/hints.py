@@ -91,6 +91,10 @@ def _slips(twin: Function, args: Arguments, theirs: Tensor) -> Iterator[Slip]:
         yield from _shifted()
         yield from _turned()
         yield from _with_epsilon()
+    if "T" in args:
+        # alpha_bar of iDDPM is cos^2, with beta at most 0.999 as here.
+        change = lambda beta: (1 - (1 - beta) ** 2).clamp(max=0.999)  # noqa: E731
+        yield _changed("with alpha_bar squared, as iDDPM has it", change)
     yield from _options(twin, args)
     yield from _of_result(theirs)
 

@@ -9,7 +9,7 @@ from flax import nnx
 
 from d3pm_jax import config as configs, data, runs
 from d3pm_jax.checks.hints import Allowed
-from d3pm_jax.cli import eval as eval_command
+from d3pm_jax.cli import eval as eval_command, train
 from d3pm_jax.config import Model, io as config_io
 from d3pm_jax.contrib import checkpoints, pickles
 from d3pm_jax.contrib.layout import ImportOptions
@@ -163,3 +163,20 @@ def test_a_page_that_is_replaced_is_named(tmp_path):
     assert read_title(path) is None
     path.write_text("<html><head><title>Report of a &amp; b</title>")
     assert read_title(path) == "Report of a & b"
+
+
+def test_a_training_says_that_it_takes_no_labels(capsys):
+    labelled = dataclasses.replace(tiny.get_config(), data=Labelled())
+    train._note_unused_labels(labelled)
+    message = "note: trains without labels: model.classes = None, and the data has 10 classes\n"
+    assert capsys.readouterr().out == message
+    told = dataclasses.replace(labelled, model=dataclasses.replace(labelled.model, classes=10))
+    train._note_unused_labels(told)
+    train._note_unused_labels(dataclasses.replace(labelled, model=OwnNet()))
+    assert capsys.readouterr().out == ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled(configs.Data):
+    def describe(self):
+        return tiny.DIGITS

@@ -114,6 +114,7 @@ def test_a_run_goes_on_with_its_text_only_wherever_it_lies(trained, capsys):
     resume = ("train", "--workdir", folder, "--resume", "--data.train", text)
     text.write_text("\n".join(LINES))
     assert status(*resume) == 0
+    assert "nothing left to do: the run is at step" in capsys.readouterr().out
     assert config_io.from_json(json.loads((folder / "config.json").read_bytes())).data.train == str(text)
     text.write_text("\n".join(LINES[::-1]))
     other = dataclasses.replace(
