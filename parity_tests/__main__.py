@@ -1,7 +1,6 @@
 """Print the parity report; exit with status 1 when a comparison fails, 2 when it could not be asked for."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -42,8 +41,7 @@ def main() -> int:
         return _execute()
     except KeyboardInterrupt:
         print("python -m parity_tests: stopped by SIGINT", file=sys.stderr, flush=True)
-        # Python would wait here for the workers, whose parts may take minutes: they end with this process.
-        os._exit(130)
+        return 130
 
 
 def _execute() -> int:

@@ -134,7 +134,6 @@ def test_an_interrupt_is_one_line(run, monkeypatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "_report", interrupt)
-    monkeypatch.setattr(command.os, "_exit", sys.exit)
     assert run() == (130, "", "python -m parity_tests: stopped by SIGINT\n")
 
 

@@ -40,8 +40,9 @@ def compute(parts: Mapping[Key, Callable[[], Any]], device: Any) -> dict[Key, An
             futures = {key: pool.submit(_call, part) for key, part in parts.items()}
             return {key: future.result() for key, future in futures.items()}
         except KeyboardInterrupt:
-            # Nobody waits for the parts that have begun.
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Nobody waits for the parts that have begun, which may take minutes.
+            for worker in multiprocessing.active_children():
+                worker.terminate()
             raise
         finally:
             # After an error the parts that have not begun are left out.

@@ -44,8 +44,8 @@ def execute(command: ReportCommand, words: list[str]) -> int:
         runs.append(open_run(workdir, command.own_file, command.step, data_dir=command.data_dir))
     replaced = report.read_title(command.out or command.workdirs[0] / REPORT)
     path = report.write(runs, command.out)
-    words = ""
+    ending = ""
     if replaced not in (None, report.read_title(path)):
-        words = f", replaces the {replaced}"
-    print(f"report: {path}{words}")
+        ending = f", replaces the {replaced}"
+    print(f"report: {path}{ending}")
     return 0
