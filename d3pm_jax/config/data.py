@@ -458,20 +458,19 @@ class Arrays(Grey):
     def open_levels(self, split: str) -> Source:
         x_file, labels_file, conditions_file = self._files(split)
         x = data.open_npy(x_file)
-        labels = None
-        if labels_file is not None:
-            labels = data.open_npy(labels_file)
-            name = f"data.{split}_labels {labels_file}"
-            if not np.issubdtype(labels.dtype, np.integer):
-                raise DatasetError(
-                    f"{name} has dtype {labels.dtype}: labels are integers, as by y.astype(int)"
-                )
-            if labels.shape != x.shape[:1]:
-                raise DatasetError(
-                    f"{name} has shape {labels.shape}: {x_file} has shape {x.shape}, write {x.shape[:1]}, a "
-                    f"label for each example"
-                )
         conditions = None if conditions_file is None else data.open_npy(conditions_file)
+        source = data.ArraySource(x, None, x_file, conditions)
+        if labels_file is None:
+            return source
+        labels = data.open_npy(labels_file)
+        name = f"data.{split}_labels {labels_file}"
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise DatasetError(f"{name} has dtype {labels.dtype}: labels are integers, as by y.astype(int)")
+        if labels.shape != (len(x),):
+            raise DatasetError(
+                f"{name} has shape {labels.shape}, and {x_file} {x.shape}: write {(len(x),)}, a label for "
+                f"each example"
+            )
         return data.ArraySource(x, labels, x_file, conditions)
 
     @property

@@ -154,8 +154,8 @@ REFUSED = {
         "return Description((6,), 3)",
         WIDE_DATA,
         "def __call__(self, xt, t, *, key=None):",
-        "the data has classes, but the network has no keyword label: add label=None, or set classes = None "
-        "in Model, which trains without labels",
+        "the data has classes, but the network has no keyword label: add label=None, or give Model a field "
+        "classes: int | None = None, which trains without labels",
     ),
     "no time": (
         "def __call__(self, xt, t, *, key=None):",

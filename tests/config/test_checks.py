@@ -403,7 +403,7 @@ def test_an_array_in_place_of_a_file_and_a_class_in_place_of_a_part_have_a_cure(
     assert said.endswith("it must be a part, Model: derive Lost from d3pm_jax.config.Model")
     said = said_of("", put(tiny.get_config(), "model", configs.Adam()))
     assert said is not None
-    assert said.endswith("it must be a part, Model")
+    assert said.endswith("or a class of your own that derives from Model")
     said = said_of("head", put(configs.LogisticHead(), "input_range", np.ones(2)))
     assert said is not None
     assert said.endswith(", not an array: write tuple(x.tolist())")
