@@ -108,7 +108,10 @@ def describe_data(data: Data) -> Description:
     Raises:
         UserError: `describe` returns something else, or the data cannot be read.
     """
-    description = data.describe()
+    try:
+        description = data.describe()
+    except DatasetError as error:
+        raise DatasetError(say_where_it_lies(data, str(error), begins=True)) from error
     if not isinstance(description, Description):
         place = locate_statement(data.describe, "return")
         kind = type(description).__name__
@@ -256,21 +259,25 @@ def say_where_it_lies(data: Data, message: str, begins: bool = False) -> str:
         message: of the error.
         begins: whether the run begins, so that its data may be still to be written.
     """
-    paths = [path for path in list_data_paths(data).values() if not Path(path).expanduser().exists()]
-    is_missing = message.startswith("no file") and len(paths) > 0
-    if "--data.dir" in message or not list_data_paths(data):
+    paths = list(list_data_paths(data).values())
+    missing_paths = [path for path in paths if not Path(path).expanduser().exists()]
+    place = ""
+    if message.startswith("no file") and missing_paths:
+        place = missing_paths[0]
+    is_relative = not Path(place).expanduser().is_absolute()
+
+    if place and not begins:
+        if is_relative:
+            place = f"{place} (from {Path.cwd()})"
+        return f"no file or folder {place}: --data.dir DIR says where the data lies now"
+    if "--data.dir" in message or not paths:
         return message
-    if begins:
-        if not is_missing or "dir" in data.places or Path(paths[0]).is_absolute():
-            return message
-        tried = f"from {Path.cwd()}, nor from the folder of a config file that names it"
-        return f"no file {paths[0]} ({tried}): write it, or say by --data.dir DIR where it lies"
-    if not is_missing:
+    if not begins:
         return f"{message}; --data.dir DIR says where the data lies now"
-    place = paths[0]
-    if not Path(place).expanduser().is_absolute():
-        place = f"{place} (from {Path.cwd()})"
-    return f"no file or folder {place}: --data.dir DIR says where the data lies now"
+    if not place or not is_relative or "dir" in data.places:
+        return message
+    tried = f"from {Path.cwd()}, nor from the folder of a config file that names it"
+    return f"no file {place} ({tried}): write it, or say by --data.dir DIR where it lies"
 
 
 def _digest_splits(data: Data) -> str | None:

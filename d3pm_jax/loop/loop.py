@@ -222,10 +222,9 @@ def explain_missing_data(config: Config, workdir: Path | None) -> Iterator[None]
     try:
         yield
     except data.DatasetError as error:
-        # Where the user has just said where the data lies, the message alone says what is wrong.
-        if workdir is not None and read_config(workdir, config).data != config.data:
-            raise
-        raise UserError(say_where_it_lies(config.data, str(error), begins=workdir is None)) from error
+        # Where the user has just said where the data lies, it is that of a run that begins.
+        begins = workdir is None or read_config(workdir, config).data != config.data
+        raise UserError(say_where_it_lies(config.data, str(error), begins)) from error
 
 
 def _record_layout(workdir: Path, parts: build.Parts) -> None:

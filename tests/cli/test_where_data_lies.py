@@ -197,7 +197,9 @@ def test_a_run_is_gone_on_with_from_another_folder(tmp_path, monkeypatch, capsys
     # What is not there, or is no path, stays as it is written.
     for data in (configs.Arrays("gone.npy", "~/gone.npy", 3), configs.Digits(dir="gs://bucket")):
         assert with_absolute_paths(data) == data
-    said = error(capsys, "train", "own.py", "--workdir", "w")
+    words = ["own.py", "--out", "noise.array_record"]
+    said = error(capsys, "presample", *words).replace("presample", "train")
+    assert said == error(capsys, "train", "own.py", "--workdir", "w")
     assert said == (
         f"d3pm train: error: no file t3/train.npy (from {elsewhere}, nor from the folder of a config file "
         f"that names it): write it, or say by --data.dir DIR where it lies\n"
