@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from d3pm_jax import config as configs, data, runs
+from d3pm_jax import config as configs, data, report, runs
 from d3pm_jax.checks.hints import Allowed
-from d3pm_jax.cli import eval as eval_command, train
+from d3pm_jax.cli import eval as eval_command, report as report_command, train
 from d3pm_jax.config import Model, io as config_io
 from d3pm_jax.contrib import checkpoints, pickles
 from d3pm_jax.contrib.layout import ImportOptions
@@ -17,9 +17,9 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.models import variables
 from d3pm_jax.parts import build
-from d3pm_jax.report import read_title
 from d3pm_jax.storage import run_folder
 from tests import tiny
+from tests.cli.commands import status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,15 +132,6 @@ def test_another_config_is_offered_a_run_that_begins_from_this_one():
         run_folder.check_resume(old, new)
 
 
-def test_a_used_folder_names_what_python_passes(tmp_path):
-    config = tiny.get_config()
-    tiny.write_run(tmp_path / "run", config)
-    with pytest.raises(
-        UserError, match=r"pass --resume alone to go on \(in Python resume=True\), or another"
-    ):
-        run_folder.clear_unfinished_start(tmp_path / "run")
-
-
 def test_examples_of_the_chain_rule_are_counted_once(monkeypatch, tmp_path, capsys):
     def compute(parts, examples, batch_size, seed, progress):
         for done in (2, 4):
@@ -158,11 +149,19 @@ def test_examples_of_the_chain_rule_are_counted_once(monkeypatch, tmp_path, caps
     assert "example 2/2" in capsys.readouterr().out
 
 
-def test_a_page_that_is_replaced_is_named(tmp_path):
+def test_a_page_that_is_replaced_is_named(tmp_path, capsys, monkeypatch):
     path = tmp_path / "report.html"
-    assert read_title(path) is None
-    path.write_text("<html><head><title>Report of a &amp; b</title>")
-    assert read_title(path) == "Report of a & b"
+    titles = iter(["Report of a &amp; b", "Report of a", "Report of a"])
+
+    def write(opened, out):
+        path.write_text(f"<html><head><title>{next(titles)}</title>")
+        return path
+
+    monkeypatch.setattr(report, "write", write)
+    monkeypatch.setattr(report_command, "open_run", lambda *args, **options: None)
+    for ending in ("", ", replaces the Report of a & b", ""):
+        assert status("report", tmp_path) == 0
+        assert capsys.readouterr().out == f"report: {path}{ending}\n"
 
 
 def test_a_training_says_that_it_takes_no_labels(capsys):

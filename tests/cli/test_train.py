@@ -134,7 +134,7 @@ def test_a_run_begins_from_the_average_of_another(trained, tmp_path, data_dir, c
     assert np.abs(old.ema["late"]["bias"] - old.params["late"]["bias"]).max() > 1e-4
     assert not any(np.any(x) for x in jax.tree.leaves(first.opt_state))
     assert read_config(workdir).optimizer.b1 == 0.5
-    assert "holds a run already: pass --resume alone to go on" in error(capsys, *args)
+    assert "a run already: pass --resume alone to go on (in Python resume=True), or" in error(capsys, *args)
     assert status("train", "--workdir", workdir, "--resume") == 0
     assert checkpoint.list_steps(workdir / "checkpoints") == [0, 2]
     whole = runs.train(read_config(workdir), tmp_path / "whole", start=runs.open(trained))
