@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -242,15 +243,6 @@ def _find_end(path: str, folder: Path) -> Path | None:
     return None
 
 
-def with_absolute_paths(data: Data) -> Data:
-    """Returns data with its relative paths that are there as absolute ones, for use from any folder."""
-    changes = {}
-    for name, path in list_data_paths(data).items():
-        if path and Path(path).exists():
-            changes[name] = str(Path(path).absolute())
-    return dataclasses.replace(data, **changes)
-
-
 def say_where_it_lies(data: Data, message: str, begins: bool = False) -> str:
     """Returns the message of data that a run cannot read, with how to say where it lies.
 
@@ -260,11 +252,11 @@ def say_where_it_lies(data: Data, message: str, begins: bool = False) -> str:
         begins: whether the run begins, so that its data may be still to be written.
     """
     paths = list(list_data_paths(data).values())
-    missing_paths = [path for path in paths if not Path(path).expanduser().exists()]
+    missing_paths = [path for path in paths if not os.path.exists(Path(path).expanduser())]
     place = ""
     if message.startswith("no file") and missing_paths:
-        place = missing_paths[0]
-    is_relative = not Path(place).expanduser().is_absolute()
+        place = next((path for path in missing_paths if path in message), missing_paths[0])
+    is_relative = "://" not in place and not Path(place).expanduser().is_absolute()
 
     if place and not begins:
         if is_relative:

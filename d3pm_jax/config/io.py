@@ -9,8 +9,9 @@ import functools
 import importlib.util
 import inspect
 import json
+import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,24 +54,29 @@ def read_config_file(path: Path | str) -> Config:
     if not isinstance(config, Config):
         raise UserError(f"get_config() in {path} returned {type(config).__name__}, expected a Config")
     check_config(config)
-    return _find_paths(config, path.parent)
+    # The folder stands as the user wrote it. Where it is relative, a project finds its data when it is moved.
+    return find_paths(config, (path.parent,))
 
 
-def _find_paths(part: Any, folder: Path) -> Any:
-    """Returns a part with those of its relative paths that are there from a folder, as paths from there."""
-    if folder.resolve() == Path.cwd():
-        return part
+def find_paths(part: Any, folders: Sequence[Path]) -> Any:
+    """Returns a part whose relative paths start from the first of some folders where they are there.
+
+    A path that is in none of them stays as it is. So does one that is there from the working directory, where
+    that is the first.
+    """
     paths = list_data_paths(part) if isinstance(part, Data) else list_paths(part)
     changes: dict[str, Any] = {}
     for name, text in paths.items():
-        path = Path(text)
-        # The folder stands as the user wrote it; a run writes where its data lies as an absolute path.
-        if text and not path.is_absolute() and (folder / path).exists():
-            changes[name] = str(folder / path)
+        if not text or Path(text).is_absolute():
+            continue
+        # Unlike that of a Path, this answers for any text, also for one that is too long for a path.
+        folder = next((folder for folder in folders if os.path.exists(folder / text)), None)
+        if folder is not None and folder.resolve() != Path.cwd():
+            changes[name] = str(folder / text)
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
         if dataclasses.is_dataclass(value) and field.init:
-            moved = _find_paths(value, folder)
+            moved = find_paths(value, folders)
             if moved != value:
                 changes[field.name] = moved
     return dataclasses.replace(part, **changes) if changes else part

@@ -300,7 +300,7 @@ def open_run(
         config = from_data.fill_from_saved(saved_config, config)
     else:
         config = saved_config
-    run_folder.check_resume(saved_config, config, run_folder.read_file_hashes(workdir))
+    run_folder.check_resume(saved_config, config, run_folder.read_files(workdir))
     if data_dir is not None:
         config = dataclasses.replace(config, data=move_data(config.data, str(data_dir)))
     use_all_cores(batch_size)

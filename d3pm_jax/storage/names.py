@@ -4,8 +4,8 @@
 CONFIG = "config.json"
 # A copy of the file that defines the parts of the user's own, if there are any.
 CONFIG_COPY = "config.py"
-# Hashes of the files that fields of the config name, but for data, if there are any.
-FILE_HASHES = "file_hashes.json"
+# The folder that relative paths in the config start from, and hashes of the files that its fields name.
+FILES = "files.json"
 DESCRIPTION = "description.json"
 EXAMPLES = "examples.npy"
 # The conditions of these examples, where the data has any.

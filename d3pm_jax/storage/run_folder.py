@@ -9,13 +9,12 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from d3pm_jax.config import Config, from_data, io as config_io
 from d3pm_jax.config.checks import check_fields, free_fields
-from d3pm_jax.config.data import with_absolute_paths
 from d3pm_jax.data import Description
 from d3pm_jax.data.digests import hash_content, split_digest
 from d3pm_jax.errors import UserError, one_line
@@ -28,13 +27,12 @@ from d3pm_jax.storage.names import (
     CONFIG_COPY,
     DESCRIPTION,
     EXAMPLES,
-    FILE_HASHES,
     LABELS,
 )
 
 # Test examples that a run keeps, to sample, export and draw pictures without its data.
 NUM_EXAMPLES = 64
-FILES = (CONFIG, CONFIG_COPY, FILE_HASHES, DESCRIPTION, EXAMPLES, CONDITIONS, LABELS)
+FILES = (CONFIG, CONFIG_COPY, names.FILES, DESCRIPTION, EXAMPLES, CONDITIONS, LABELS)
 REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
 Content = TypeVar("Content")
@@ -82,9 +80,16 @@ def read_config(workdir: Path | str, user_config: Path | Config | None = None) -
             )
         own_parts = _load_own_parts(workdir, user_config)
     try:
-        return config_io.from_json(tree, own_parts)
+        config = config_io.from_json(tree, own_parts)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+    # A project that was moved has its files at the same relative paths. From another folder they are where
+    # they were.
+    files = read_files(workdir)
+    if files is None:
+        return config
+    return config_io.find_paths(config, (Path.cwd(), files.directory))
 
 
 def _describe_file(path: Path) -> str:
@@ -115,7 +120,7 @@ def prepare_resume(workdir: Path, config: Config, description: Description) -> C
         raise UserError(f"{workdir} holds no run to resume: check --workdir, or leave out --resume")
     saved_config = read_config(workdir, config)
     config = from_data.fill_from_saved(saved_config, config)
-    check_resume(saved_config, config, read_file_hashes(workdir))
+    check_resume(saved_config, config, read_files(workdir))
     check_description(workdir, description)
     return config
 
@@ -170,20 +175,31 @@ def read_description(workdir: Path) -> Description | None:
     return _read_and_load(workdir, DESCRIPTION, description_from_json)
 
 
-def read_file_hashes(workdir: Path) -> dict[str, str] | None:
-    """Reads the hashes of the files that a run's config names; None where it names none, or is older.
+class Files(NamedTuple):
+    """Says where the files lie that a config names, and what they held when the run was written."""
+
+    directory: Path
+    """the working directory, which relative paths start from"""
+    hashes: dict[str, str]
+    """of files but for data, by the dotted name of their field"""
+
+
+def read_files(workdir: Path) -> Files | None:
+    """Reads where the files of a run's config lie, and their hashes; None in a run of before they were kept.
 
     Raises:
         UserError: they cannot be read.
     """
 
-    def load(content: bytes) -> dict[str, str]:
+    def load(content: bytes) -> Files:
         table = parse_json(content)
-        if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
-            raise ValueError("it is no table of hashes")
-        return table
+        directory = table["directory"]
+        hashes = table["hashes"]
+        if not all(isinstance(text, str) for text in (directory, *hashes.values())):
+            raise ValueError("it names no folder, or holds no hashes")
+        return Files(Path(directory), hashes)
 
-    return _read_and_load(workdir, FILE_HASHES, load)
+    return _read_and_load(workdir, names.FILES, load)
 
 
 def _read_and_load(workdir: Path, name: str, load: Callable[[bytes], Content]) -> Content | None:
@@ -357,8 +373,6 @@ def write_run(
     Raises:
         OSError: it cannot be written.
     """
-    # The run may go on, or be evaluated, from another working directory.
-    config = dataclasses.replace(config, data=with_absolute_paths(config.data))
     contents: dict[str, bytes] = {}
     config_file = config_io.own_file(config)
     if config_file is not None:
@@ -373,10 +387,8 @@ def write_run(
             file=sys.stderr,
             flush=True,
         )
-    file_hashes = _hash_files(config)
-    # A table that is there is replaced, as the manifest knows only files that are written with it.
-    if file_hashes or (workdir / FILE_HASHES).is_file():
-        contents[FILE_HASHES] = json.dumps(file_hashes, indent=1).encode()
+    files = {"directory": str(Path.cwd()), "hashes": _hash_files(config)}
+    contents[names.FILES] = json.dumps(files, indent=1).encode()
     contents[DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
     example_inputs = example_inputs or {}
     arrays = {
@@ -423,20 +435,19 @@ def _is_among(name: str, fields: set[str]) -> bool:
     return f"{name}.".startswith(tuple(f"{field}." for field in fields))
 
 
-def check_resume(old: Config, new: Config, old_hashes: Mapping[str, str] | None = None) -> None:
+def check_resume(old: Config, new: Config, old_files: Files | None = None) -> None:
     """Refuses to go on with another config than the run was started with.
 
     Args:
         old: the config of the run.
         new: the config to go on with.
-        old_hashes: what the run's files held, by field; by default what they hold now, where they are there.
+        old_files: of the run; by default its files held what they hold now, where they are there.
 
     Raises:
         UserError: naming the fields that differ, or a file that has changed.
     """
     # A file is what it holds, wherever it lies: a relative path is another one from another folder.
-    if old_hashes is None:
-        old_hashes = _hash_files(old)
+    old_hashes = _hash_files(old) if old_files is None else old_files.hashes
     changes = {}
     for name, (old_value, new_value) in config_io.differences(old, new).items():
         if not _is_among(name, may_change(new)):

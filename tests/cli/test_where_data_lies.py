@@ -9,7 +9,7 @@ import pytest
 from d3pm_jax import config as configs, runs
 from d3pm_jax.cli import arguments, eval, export_weights, main, reading, report, sample, train
 from d3pm_jax.config import io as config_io
-from d3pm_jax.config.data import move_data, with_absolute_paths
+from d3pm_jax.config.data import move_data
 from d3pm_jax.errors import UserError
 from tests import tiny
 from tests.cli.commands import error, status
@@ -69,9 +69,10 @@ def test_the_help_of_every_command_has_the_flag_and_not_its_alias(capsys, tmp_pa
 
 def test_a_run_says_how_to_name_the_folder_and_takes_it(run, tmp_path, capsys):
     now = str(tmp_path / "now")
-    cure = f"no file or folder {tmp_path}/before/train.npy: --data.dir DIR says where the data lies now\n"
-    assert cure in error(capsys, "eval", run, "--limit", "4")
-    assert cure in error(capsys, "train", "--workdir", run, "--resume")
+    cure = "npy: --data.dir DIR says where the data lies now\n"
+    before = f"no file or folder {tmp_path}/before"
+    assert f"{before}/test.{cure}" in error(capsys, "eval", run, "--limit", "4")
+    assert f"{before}/train.{cure}" in error(capsys, "train", "--workdir", run, "--resume")
     assert runs.open(run, data_dir=now).read_batch("test")["x"].shape == (6, 8, 8, 1)
     command = arguments.Checkpoint(run, data_dir=now)
     assert arguments.open_named(command, 1).config.data.test == f"{now}/test.npy"
@@ -195,8 +196,17 @@ def test_a_run_is_gone_on_with_from_another_folder(tmp_path, monkeypatch, capsys
         assert (saved_data.train, saved_data.valid) == (f"{tmp_path}/t3/train.npy", None)
         assert runs.open(tmp_path / name).read_batch("test")["x"].shape == (6, 8, 8, 1)
     # What is not there, or is no path, stays as it is written.
-    for data in (configs.Arrays("gone.npy", "~/gone.npy", 3), configs.Digits(dir="gs://bucket")):
-        assert with_absolute_paths(data) == data
+    for data in (configs.Arrays("gone.npy", "~/gone.npy", 3), configs.Digits(dir="gs://bucket" + "x" * 999)):
+        assert config_io.find_paths(data, (elsewhere, tmp_path)) == data
+    # A project that is moved as a whole has its data where it was seen from its folder.
+    project = tmp_path / "project"
+    project.mkdir()
+    for name in ("t3", "run"):
+        shutil.copytree(tmp_path / name, project / name)
+    with monkeypatch.context() as in_project:
+        in_project.chdir(project)
+        assert runs.run_folder.read_config("run").data.train == "t3/train.npy"
+
     words = ["own.py", "--out", "noise.array_record"]
     said = error(capsys, "presample", *words).replace("presample", "train")
     assert said == error(capsys, "train", "own.py", "--workdir", "w")

@@ -415,7 +415,7 @@ RUNS = (
     Break(
         "resume_with_another_config",
         "d3pm_jax/storage/run_folder.py",
-        "    check_resume(saved_config, config, read_file_hashes(workdir))\n",
+        "    check_resume(saved_config, config, read_files(workdir))\n",
         "",
         (TRAIN,),
     ),

@@ -128,7 +128,7 @@ def test_a_file_of_a_process_is_what_it_holds_wherever_it_lies(tmp_path):
         resume(other)
 
     # A run of before there were these hashes is compared with the file that it had, where that is there.
-    (run / "file_hashes.json").rename(tmp_path / "hashes")
+    (run / "files.json").rename(tmp_path / "hashes")
     (run / "manifest.json").rename(tmp_path / "manifest")
     resume(now)
     with pytest.raises(UserError, match=changed_path):
@@ -139,7 +139,7 @@ def test_a_file_of_a_process_is_what_it_holds_wherever_it_lies(tmp_path):
         resume(now)
 
     # With them it need not be there, and a file of its name that holds something else is refused.
-    (tmp_path / "hashes").rename(run / "file_hashes.json")
+    (tmp_path / "hashes").rename(run / "files.json")
     (tmp_path / "manifest").rename(run / "manifest.json")
     resume(now)
     shutil.copy(other, before)
@@ -151,7 +151,7 @@ def test_a_file_of_a_process_is_what_it_holds_wherever_it_lies(tmp_path):
     # Where it is gone the table stays: the manifest knows no file that is not written with it.
     before.unlink()
     run_folder.write_run(run, config_with(before), tiny.DIGITS)
-    assert run_folder.read_file_hashes(run) == {}
+    assert run_folder.read_files(run).hashes == {}
     os.mkfifo(before)  # which nobody would ever write to
     run_folder.check_resume(config_with(before), config_with(before))
 
