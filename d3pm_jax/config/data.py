@@ -51,6 +51,8 @@ class Data(CheckedPart):
 
     places: ClassVar[tuple[str, ...]] = FreeFields()  # pyright: ignore[reportAssignmentType]
     """fields that say where the data lies, not what it is: they may change when a run is resumed"""
+    other_splits: ClassVar[tuple[str, ...]] = ()
+    """names of splits that `open` knows besides "train", "test" and "valid", for `Run.read_batch`"""
 
     def check_kept(self) -> None:
         """Raises UserError where reading the data would write files or import packages.
@@ -139,13 +141,12 @@ def open_training_examples(data: Data) -> Source:
 
 def _check_opened(method: Callable[..., Any], source: Any, case: str = "") -> Any:
     """Returns what a method that opens a split returned, if that can be a sequence of examples."""
-    # A pair of arrays, x and labels, has a length and entries too.
-    is_pair = isinstance(source, tuple) and len(source) > 0 and not isinstance(source[0], Mapping)
     try:
         check_source("source", source)
     except TypeError as error:
         raise wrong_return(method, source, "examples, as ArraySource(x)", case) from error
-    if is_pair:
+    # A pair of arrays, x and labels, has a length and entries too.
+    if isinstance(source, tuple) and len(source) > 0 and not isinstance(source[0], Mapping):
         raise wrong_return(method, source, "examples, as ArraySource(x, labels)", case)
     return source
 

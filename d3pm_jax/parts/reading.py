@@ -23,19 +23,16 @@ def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
             one that the run recorded.
     """
     spec = parts.config.data
-    splits = ["train", "test"]
+    splits = ["train", "test", *spec.other_splits]
     if spec.has_valid:
         splits.append("valid")
+    if split not in splits:
+        names = " and ".join(map(repr, splits))
+        raise UserError(f"split = {split!r}: the data of this run has {names}")
     try:
         _check_content(parts, workdir, split)
         return open_examples(spec, split)
-    except Exception as error:
-        # Data of a user's own may open splits of other names too, so that only `open` knows them all.
-        if split not in splits:
-            names = " and ".join(map(repr, splits))
-            raise UserError(f"split = {split!r}: the data of this run has {names}") from error
-        if not isinstance(error, data.DatasetError):
-            raise
+    except data.DatasetError as error:
         if parts.kind.where_it_lies:
             raise UserError(f"{error}{parts.kind.where_it_lies}") from error
         raise UserError(say_where_it_lies(spec, str(error))) from error
