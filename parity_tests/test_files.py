@@ -76,14 +76,40 @@ def test_both_build_the_network_of_data_with_conditions(condition: tuple[int, ..
     for wrong_file, message in ((tmp_path, "is a folder"), (no_file, "is no safetensors file")):
         with pytest.raises(ValueError, match=f"{message}.*: pass the file that d3pm export RUN --to torch"):
             torch_exported.denoiser(wrong_file)
-    with pytest.raises(ValueError, match="is a folder: pass the file that d3pm export"):
+    with pytest.raises(ValueError, match="is a folder: pass the file of weights"):
         exported.denoiser(tmp_path)
-    with pytest.raises(ValueError, match=r"xt is torch.float32 in .*: pass categories in 0\.\.4"):
+    with pytest.raises(ValueError, match=r"xt is torch.float32: pass integers, categories in 0\.\.4"):
         denoise_in_torch(tensors[0].float(), tensors[1], condition=tensors[2])
     with pytest.raises(ValueError, match=r"xt is torch.int64 in .*: pass categories in 0\.\.4"):
         denoise_in_torch(tensors[0] + 5, tensors[1], condition=tensors[2])
     with pytest.raises(ValueError, match=r"t is 1: pass a tensor \[2\], a step for each of xt"):
         denoise_in_torch(tensors[0], 1, condition=tensors[2])
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_a_denoiser_in_torch_reads_no_values(tmp_path: Path) -> None:
+    model = config.Transformer(width=8, num_layers=1, num_heads=1)
+    description = Description((6,), 5)
+    spec = config.Spec(description.shape, 5, None, None, 30)
+    params = nnx.state(model.build(spec, nnx.Rngs(0)), nnx.Param)
+    parts = {"model": config_io.to_json(model), "head": config_io.to_json(config.Head())}
+    file = tmp_path / "weights.safetensors"
+    twin_weights.save(file, params, exported.make_metadata(parts, description, 5, 30, 0, "ema"))
+    denoise = torch_exported.denoiser(file)
+    xt = torch.arange(12).reshape(2, 6) % 5
+    t = torch.tensor([1, 30])
+    with torch.no_grad():
+        logits = denoise(xt, t)
+        compiled = torch.compile(denoise, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(xt, t), logits)
+        assert denoise(xt[:0], t[:0]).shape == (0, 6, 5)
+        mapped = torch.vmap(denoise)(xt[None], t[None])
+        torch.testing.assert_close(mapped[0], logits)
+        for shift, limits in ((1, r"1\.\.5"), (-1, r"-1\.\.3")):
+            with pytest.raises(
+                ValueError, match=rf"xt is torch.int64 in {limits}: pass categories in 0\.\.4"
+            ):
+                denoise(xt + shift, t)
 
 
 def test_both_read_the_same_noise(tmp_path: Path) -> None:

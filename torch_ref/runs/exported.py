@@ -66,25 +66,7 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
     if head["class"] not in ("Head", "LogisticHead"):
         raise ValueError(f"{head['class']} is a head of your own: call it on what `network` gives")
 
-    def logits(
-        xt: Tensor,
-        t: Tensor,
-        label: Tensor | None = None,
-        weight: Tensor | None = None,
-        condition: Tensor | None = None,
-    ) -> Tensor:
-        # Only a network of sequences takes a weight, which is 0 on padding, and only a U-Net a condition.
-        extra_inputs = {}
-        if weight is not None:
-            extra_inputs["weight"] = weight
-        if condition is not None:
-            extra_inputs["condition"] = condition
-        if xt.is_floating_point() or xt.min() < 0 or xt.max() >= K:
-            raise ValueError(f"xt is {xt.dtype} in {xt.min()}..{xt.max()}: pass categories in 0..{K - 1}")
-        if not isinstance(t, Tensor) or t.shape != xt.shape[:1]:
-            raise ValueError(f"t is {t}: pass a tensor [{len(xt)}], a step for each of xt")
-        output = module(xt, t, label, **extra_inputs)
-
+    def apply_head(output: Tensor, xt: Tensor) -> Tensor:
         if head["class"] == "Head":
             x = output
             if head["residual"]:
@@ -101,6 +83,33 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
         if head["forbid"] is not None:
             x = heads.forbid(x, head["forbid"])
         return x
+
+    def logits(
+        xt: Tensor,
+        t: Tensor,
+        label: Tensor | None = None,
+        weight: Tensor | None = None,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        # Only a network of sequences takes a weight, which is 0 on padding, and only a U-Net a condition.
+        extra_inputs = {}
+        if weight is not None:
+            extra_inputs["weight"] = weight
+        if condition is not None:
+            extra_inputs["condition"] = condition
+        if xt.is_floating_point():
+            raise ValueError(f"xt is {xt.dtype}: pass integers, categories in 0..{K - 1}")
+        if not isinstance(t, Tensor) or t.shape != xt.shape[:1]:
+            raise ValueError(f"t is {t}: pass a tensor [{len(xt)}], a step for each of xt")
+        try:
+            return apply_head(module(xt, t, label, **extra_inputs), xt)
+        except (IndexError, RuntimeError) as error:
+            # Values are looked at only where they could not be embedded: to read them at every call would
+            # break a compiled function in two, and wait for the device.
+            if xt.numel() and (xt.min() < 0 or xt.max() >= K):
+                limits = f"{xt.min()}..{xt.max()}"
+                raise ValueError(f"xt is {xt.dtype} in {limits}: pass categories in 0..{K - 1}") from error
+            raise
 
     return logits
 
