@@ -115,9 +115,10 @@ def check_array(name: str, x: Any, entry_type: EntryType) -> Any:
     if not isinstance(x, jax.Array):
         if isinstance(x, bool) or not isinstance(x, np.ndarray | np.generic | int | float):
             cure = entry_type.cure
-            # An array of another framework may hold the right numbers. What a callback returns has a cure of
-            # its own.
-            if hasattr(x, "__array__") and entry_type in (NUMBERS, *ENTRY_TYPES.values()):
+            # An array of another framework may hold the right numbers, but is no key. What a callback returns
+            # has a cure of its own.
+            holds_numbers = entry_type in (NUMBERS, *ENTRY_TYPES.values()) and entry_type.name != "key"
+            if hasattr(x, "__array__") and holds_numbers:
                 cure = "pass numpy.asarray(x) of it"
             raise TypeError(f"{name} is {describe(x)}, expected an array of {entry_type.name}: {cure}")
         x = np.asarray(x)

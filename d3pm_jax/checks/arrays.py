@@ -33,9 +33,10 @@ def check_distribution(name: str, p: np.ndarray, K: int) -> np.ndarray:
 
 def describe(x: Any) -> str:
     """Says in a few words what x is, for an error."""
-    if type(x).__module__ == "torch":
+    if type(x).__module__ == "torch" and hasattr(x, "shape"):
         return f"a tensor of PyTorch, {x.dtype}, shape {tuple(x.shape)}"
-    if hasattr(x, "dtype"):
+    # A class of arrays or numbers has an attribute of this name too.
+    if hasattr(x, "dtype") and not isinstance(x, type):
         return f"of dtype {x.dtype}, shape {getattr(x, 'shape', ())}"
     if x is None or isinstance(x, bool | int | float | complex | str):
         return shorten_value(x)

@@ -197,7 +197,7 @@ def _check_value(
     return to_jax(values, callback.allowed)
 
 
-def call_collecting(f: Callable[..., R], *args: Any, **kwargs: Any) -> tuple[R, list[Outside]]:
+def call_collecting(f: Callable[..., R], /, *args: Any, **kwargs: Any) -> tuple[R, list[Outside]]:
     """Returns f(*args, **kwargs), and where functions returned values out of range that only it knows."""
     outside = []
     token = _outside.set(outside)

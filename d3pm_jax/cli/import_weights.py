@@ -17,7 +17,7 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.parts import begin, build
 from d3pm_jax.runs import exported
-from d3pm_jax.storage import names, run_folder
+from d3pm_jax.storage import run_folder
 from d3pm_jax.storage.names import WEIGHTS
 
 USAGE = "d3pm import FILE [[--config] CONFIG] --workdir DIR [--check CHECK.npz]"
@@ -76,8 +76,8 @@ def execute(command: ImportCommand, words: list[str]) -> int:
         raise UserError(
             f"{file} is a Python file: the file of weights comes first, as in d3pm import {other} {file}"
         )
-    if (file / names.CONFIG).is_file():
-        raise UserError(f"{file} is a folder: pass the file that d3pm export {file} --to torch writes")
+    if file.is_dir():
+        raise UserError(run_folder.explain_folder(file))
     config_path = command.config or positional
     if checkpoints.kind_of(file) == "safetensors":
         _import_ours(command, file, config_path, words)

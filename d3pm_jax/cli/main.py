@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from d3pm_jax import __version__
-from d3pm_jax.cli.tracebacks import shorten_traceback
+from d3pm_jax.cli.tracebacks import is_of_user, shorten_traceback
 from d3pm_jax.errors import UsageError, UserError, one_line
 from d3pm_jax.extras import require
 from d3pm_jax.machine import signals
@@ -103,10 +103,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(command, f"error: {message}", error.status if isinstance(error, UserError) else 1)
 
 
-def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Prints a warning as a line, without the statement that gave it, which is none of the user's."""
+def _print_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
+) -> None:
+    """Prints a warning as a line, with the place that gave it where that is in a file of the user's."""
+    place = f"{filename}, line {lineno}: " if is_of_user(filename) else ""
     with contextlib.suppress(OSError):
-        print(f"warning: {one_line(message, 1000)}", file=sys.stderr, flush=True)
+        print(f"warning: {place}{one_line(message, 1000)}", file=sys.stderr, flush=True)
 
 
 def _describe_error(error: Exception) -> str | None:

@@ -13,6 +13,9 @@ from d3pm_jax.errors import UsageError, UserError
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.storage.names import REPORT
 
+# Endings of files of other kinds; a name without an ending may have a dot too, as run.2024.
+OTHER_FORMATS = (".md", ".png", ".pdf", ".txt", ".json")
+
 
 @dataclasses.dataclass(frozen=True)
 class ReportCommand:
@@ -37,7 +40,7 @@ def execute(command: ReportCommand, words: list[str]) -> int:
     """Writes the page; returns the exit status."""
     if not command.workdirs:
         raise UsageError("the following arguments are required: DIR")
-    if command.out is not None and command.out.suffix not in ("", ".htm", ".html"):
+    if command.out is not None and command.out.suffix.lower() in OTHER_FORMATS:
         raise UserError(f"--out {command.out}: the page is one of HTML, name it FILE.html")
     runs = []
     for workdir in command.workdirs:

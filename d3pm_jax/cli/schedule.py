@@ -8,10 +8,9 @@ import numpy as np
 
 from d3pm_jax import losses, show
 from d3pm_jax.cli import arguments, reading
-from d3pm_jax.config import Arrays, Config, from_data
+from d3pm_jax.config import Config, from_data
 from d3pm_jax.config.data import describe_data
 from d3pm_jax.config.process import build_process
-from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.process_effect import find_half_life, spread_categories
 from d3pm_jax.likelihood import bits_per_dim
@@ -112,7 +111,7 @@ def _build_process(command: ScheduleCommand, path: Path | None, words: list[str]
     if command.out.suffix != ".png":
         raise UserError(f"--out {command.out}: the picture is a PNG, name it FILE.png")
     if from_data.needs_data(config):
-        config = fill_in(config, _describe_categories(config))
+        config = fill_in(config, describe_data(config.data))
     try:
         process = build_process(config.process)
         check_elementwise(process, "d3pm schedule shows")
@@ -124,13 +123,6 @@ def _build_process(command: ScheduleCommand, path: Path | None, words: list[str]
             f"process.K = {process.K} leaves the data a single category: there is no information to remove"
         )
     return BuiltProcess(name_process(config, process), config, process, levels)
-
-
-def _describe_categories(config: Config) -> Description:
-    """Describes the data of a config, without reading it where its fields say how many categories it has."""
-    if not isinstance(config.data, Arrays) or config.data.binarize is not None:
-        return describe_data(config.data)
-    return Description((1,), config.data.categories)
 
 
 def _describe_process(built: BuiltProcess) -> list[str]:

@@ -7,8 +7,13 @@ from pathlib import Path
 import d3pm_jax
 from d3pm_jax.errors import UserError, one_line
 
-# All files are the user's, but those of this library, of Python, and in folders of installed packages.
-LIBRARIES = (Path(d3pm_jax.__file__).resolve().parent, Path(sysconfig.get_path("stdlib")).resolve())
+# All files are the user's, but those of this library, of Python, its scripts, as `d3pm`, and in folders of
+# installed packages.
+LIBRARIES = (
+    Path(d3pm_jax.__file__).resolve().parent,
+    Path(sysconfig.get_path("stdlib")).resolve(),
+    Path(sysconfig.get_path("scripts")).resolve(),
+)
 # Errors of JAX for code that asks for the value of an array while a program is made of it.
 TRACED = (
     "ConcretizationTypeError",
@@ -37,14 +42,14 @@ def shorten_traceback(error: BaseException) -> str | None:
     # The error of a user's part may be the cause of one that this library raises.
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, SyntaxError) and cause.filename and _is_of_user(cause.filename):
+        if isinstance(cause, SyntaxError) and cause.filename and is_of_user(cause.filename):
             # The file was never run, so that no frame is in it.
             return f"{cause.filename}, line {cause.lineno}, `{(cause.text or '').strip()}`: {message}"
         if type(cause).__name__ in TRACED:
             first_line = str(cause).splitlines()[0].removesuffix(".")
             message = f"{first_line}: {CURE_OF_TRACED}"
         frames = traceback.extract_tb(cause.__traceback__)
-        user_frames = [frame for frame in frames if _is_of_user(frame.filename)]
+        user_frames = [frame for frame in frames if is_of_user(frame.filename)]
         if user_frames:
             frame = user_frames[-1]
             return f"{frame.filename}, line {frame.lineno}, `{frame.line}`: {message}"
@@ -52,7 +57,7 @@ def shorten_traceback(error: BaseException) -> str | None:
     return None
 
 
-def _is_of_user(filename: str) -> bool:
+def is_of_user(filename: str) -> bool:
     """Says whether a file of code is the user's; code that was made of a text has none."""
     path = Path(filename).resolve()
     is_of_library = any(path.is_relative_to(folder) for folder in LIBRARIES)

@@ -14,7 +14,6 @@ from d3pm_jax.config.data import describe_data
 from d3pm_jax.config.model import features
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import cost, loop, metrics, sinks
-from d3pm_jax.machine import cluster
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.runs.run import open_run
@@ -66,8 +65,6 @@ def execute(command: TrainCommand, words: list[str]) -> int:
     if command.wandb is not None:
         sinks.check_wandb_installed()
     _set_up(command, config)
-    if not command.resume:
-        _note_unused_labels(config)
     start = None
     if command.start is not None:
         run = open_run(command.start, command.own_file or path, batch_size=config.train.batch_size)
@@ -158,18 +155,6 @@ def _set_up(command: TrainCommand, config: Config) -> None:
         saves=True,
     )
     print(_format_config(config), flush=True)
-
-
-def _note_unused_labels(config: Config) -> None:
-    """Prints a line where the data has labels and the network, which could take them, takes none."""
-    if getattr(config.model, "classes", config) is not None or not cluster.is_first():
-        return
-    classes = describe_data(config.data).classes
-    if classes is not None:
-        print(
-            f"note: trains without labels: model.classes = None, and the data has {classes} classes",
-            flush=True,
-        )
 
 
 def _format_config(config: Config) -> str:

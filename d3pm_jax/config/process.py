@@ -20,7 +20,7 @@ from d3pm_jax.config.checks import (
     undefined_method,
 )
 from d3pm_jax.config.from_data import FromData, Shares, filled_field
-from d3pm_jax.config.schedule import Schedule
+from d3pm_jax.config.schedule import Schedule, build_betas
 from d3pm_jax.data import open_npy
 from d3pm_jax.errors import UserError, as_user_error, wrong_return
 
@@ -44,28 +44,12 @@ def build_process(spec: Process) -> processes.Process:
 
     Raises:
         ValueError: as `build`.
-        UserError: `build` returns something else, or a schedule of the user's own has other steps.
+        UserError: `build` returns something else, or a schedule of the user's own does.
     """
-    if type(spec).__module__ == __name__:
-        _check_schedule(spec)
     process = spec.build()
     if not isinstance(process, processes.Process):
         raise wrong_return(spec.build, process, "a Process, as d3pm_jax.uniform(beta, K)")
     return process
-
-
-def _check_schedule(spec: Process) -> None:
-    """Raises UserError where a schedule of the user's own does not give a beta for each step."""
-    beta = getattr(spec, "beta", None)
-    steps = getattr(spec, "steps", None)
-    # A shipped schedule has the right number, and one of the user's own may define `resampling` alone.
-    is_own = not type(beta).__module__.startswith("d3pm_jax.")
-    if not isinstance(beta, Schedule) or not is_own or type(beta).build is Schedule.build:
-        return
-    assert isinstance(steps, int)
-    betas = beta.build(steps)
-    if np.shape(betas) != (steps,):
-        raise wrong_return(beta.build, betas, f"beta, float64 [{steps}], one for each step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +109,7 @@ class Gaussian(_OfCategories):
     """the furthest that one step can move; K - 1 without"""
 
     def build(self) -> processes.Process:
-        return processes.gaussian(self.beta.build(self.steps), filled_field(self, "K"), self.bands)
+        return processes.gaussian(build_betas(self.beta, self.steps), filled_field(self, "K"), self.bands)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +120,7 @@ class Banded(_OfCategories):
     """the furthest that one step can move"""
 
     def build(self) -> processes.Process:
-        return processes.banded(self.beta.build(self.steps), filled_field(self, "K"), self.bands)
+        return processes.banded(build_betas(self.beta, self.steps), filled_field(self, "K"), self.bands)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +148,7 @@ class Masked(Process):
 
     def build(self) -> processes.Process:
         inner = build_process(self.inner)
-        return processes.masked(inner, self.gamma.build(inner.T))
+        return processes.masked(inner, build_betas(self.gamma, inner.T))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +205,7 @@ class RandomWalk(_AlongGraph):
     """Takes a step to a neighbour with probability beta_t; see `d3pm_jax.knn_graph`."""
 
     def build(self) -> processes.Process:
-        beta = self.beta.build(self.steps)
+        beta = build_betas(self.beta, self.steps)
         with as_user_error(f"{self.file}: "):
             return processes.random_walk(beta, processes.knn_graph(*self._neighbours()))
 

@@ -10,6 +10,7 @@ from d3pm_jax import schedules
 from d3pm_jax.checks import check_num_steps
 from d3pm_jax.config.checks import Allowed, NotNegative, Positive, UnitInterval, undefined_method
 from d3pm_jax.config.from_data import FromData, Shares, filled_field
+from d3pm_jax.errors import wrong_return
 from d3pm_jax.schedules import continuous
 from d3pm_jax.schedules.information import NEAREST
 
@@ -24,7 +25,7 @@ class Schedule:
 
     def resampling(self, steps: int, pi: np.ndarray) -> np.ndarray:
         """Builds beta_t, float64 [steps], of a process that resamples from pi [K]."""
-        return self.build(steps)
+        return build_betas(self, steps)
 
     def continuous(self) -> continuous.Schedule:
         """Builds alpha(time), whose values at time = t / T are alpha_bar_t.
@@ -43,11 +44,23 @@ class Schedule:
         Raises:
             ValueError: beta_t = 1 would last for ever.
         """
-        beta = self.build(steps)
+        beta = build_betas(self, steps)
         if np.any(beta == 1):
             t = int(np.argmax(beta == 1)) + 1
             raise ValueError(f"beta = 1 at t = {t} would last for ever: stop below 1, or MutualInformation()")
         return -np.log1p(-beta)
+
+
+def build_betas(schedule: Schedule, steps: int) -> np.ndarray:
+    """Builds beta_t, float64 [steps], of a schedule, and checks that there is one for each step.
+
+    Raises:
+        UserError: `build` of a schedule of the user's own returns something else.
+    """
+    betas = schedule.build(steps)
+    if np.shape(betas) != (steps,):
+        raise wrong_return(schedule.build, betas, f"beta, float64 [{steps}], one for each step")
+    return betas
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ DIGEST_OF_SPLITS = r"(train|test|valid):[0-9a-f]{64}( (train|test|valid):[0-9a-f
 
 
 # The hashes of this process by file and state, as the cache folder may be one that cannot be written to.
-computed_hashes: dict[tuple[str, str], str] = {}
+_computed_hashes: dict[tuple[str, str], str] = {}
 
 
 def hash_file(path: Path, recipe: str, compute: Callable[[], str]) -> str:
@@ -54,8 +54,8 @@ def hash_file(path: Path, recipe: str, compute: Callable[[], str]) -> str:
     name = hashlib.sha256(f"{recipe} of {path.resolve()}".encode()).hexdigest()[:32]
     entry = Path(platformdirs.user_cache_dir("d3pm_jax", False)) / "digests" / f"{name}.json"
     state = (name, str(identity))
-    if state in computed_hashes:
-        return computed_hashes[state]
+    if state in _computed_hashes:
+        return _computed_hashes[state]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         remembered = read_json(entry)
         if remembered["file"] == identity:
@@ -65,7 +65,7 @@ def hash_file(path: Path, recipe: str, compute: Callable[[], str]) -> str:
     with _notice_if_long(f"hashing {path}, to tell later whether it has changed"):
         content_hash = compute()
     if is_settled:
-        computed_hashes[state] = content_hash
+        _computed_hashes[state] = content_hash
         # Where it cannot be written it is computed again the next time.
         with contextlib.suppress(OSError):
             entry.parent.mkdir(parents=True, exist_ok=True)

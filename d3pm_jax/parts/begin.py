@@ -89,7 +89,7 @@ def import_weights(
     if not isinstance(file, str | Path):
         raise UserError(f"file is {describe(file)}: pass the file of weights")
     if Path(file).is_dir():
-        raise UserError(f"{file} is a folder: pass the file that d3pm export {file} --to torch writes")
+        raise UserError(run_folder.explain_folder(Path(file)))
     workdir = Path(workdir)
     run_folder.check_empty(workdir)
     use_all_cores(1)

@@ -179,7 +179,7 @@ def in_default_type(params: Any) -> Any:
 def _load_network_and_head(file: Path) -> tuple[nnx.Module, Head, int]:
     """Returns the network with its weights, the head and K of a file."""
     if file.is_dir():
-        raise ValueError(f"{file} is a folder: pass the file that d3pm export {file} --to torch writes")
+        raise ValueError(run_folder.explain_folder(file))
     texts = twin.read_metadata(file)
     try:
         config = parse_json(texts["config"].encode())

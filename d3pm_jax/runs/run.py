@@ -1,7 +1,7 @@
 """Trains and opens runs from Python, as the commands do from a shell."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +225,7 @@ def train(
     start: Run | None = None,
     *,
     wandb: str | None = None,
-    logs: Sequence[Log] = (),
+    logs: Iterable[Log] = (),
 ) -> Run:
     """Trains a config, or goes on with the run in a folder, and opens it at its end.
 
@@ -244,8 +244,10 @@ def train(
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
     check_config_type(config)
-    if not isinstance(logs, tuple | list):
-        raise UserError(f"logs is {describe(logs)}: pass a list of logs, each with log and close")
+    try:
+        logs = tuple(logs)
+    except TypeError as error:
+        raise UserError(f"logs is {describe(logs)}: pass a list of logs, each with log and close") from error
     for log in logs:
         if not (hasattr(log, "log") and hasattr(log, "close")):
             raise UserError(f"logs holds {describe(log)}: a log has methods log and close")

@@ -476,6 +476,14 @@ def check_is_no_file(workdir: Path) -> None:
             raise UserError(f"cannot write to {workdir}: {path} is a file, no folder; pass another --workdir")
 
 
+def explain_folder(folder: Path) -> str:
+    """Returns the message of a folder that was passed as a file of weights, with how a run gives one."""
+    # Folders of other programs have a file config.json too.
+    if (folder / CONFIG).is_file() and (folder / CHECKPOINTS).is_dir():
+        return f"{folder} is a folder: pass the file that d3pm export {folder} --to torch writes"
+    return f"{folder} is a folder: pass the file of weights"
+
+
 def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:
     """Raises UserError where a folder is a file, holds a run, or links that it would be written through.
 

@@ -166,6 +166,12 @@ def test_what_is_nearly_an_argument_is_told_how_to_become_one():
 
     with pytest.raises(TypeError, match=r"x0 is of dtype torch\.int64.*: pass numpy\.asarray\(x\) of it"):
         d3pm.q_sample(process, OfAnotherFramework(), 1, u)
+    with pytest.raises(TypeError, match=r"key is of dtype torch\.int64.*: pass jax\.random\.key\(seed\)"):
+        d3pm.sample(OfAnotherFramework(), lambda xt, t: xt, process, (2, 3))
+    dtype_of_torch = type("dtype", (), {"__module__": "torch"})()
+    for no_array, words in ((dtype_of_torch, "a dtype"), (np.float32, "a type")):
+        with pytest.raises(TypeError, match=f"beta is {words}, expected an array of real numbers"):
+            d3pm.uniform(no_array, 3)
     with pytest.raises(TypeError, match=r"process is a Uniform, expected a Process: pass what its build\(\)"):
         d3pm.q_sample(configs.Uniform(4, 5, configs.Cosine()), x0, 1, u)
     with pytest.raises(TypeError, match="denoise is a Trained, expected a function: pass its predict"):

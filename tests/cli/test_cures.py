@@ -32,6 +32,9 @@ def folder(tmp_path_factory):
     np.save(folder / "objects.npy", np.array([[1, 2], [3]], dtype=object))
     (folder / "run").mkdir()
     (folder / "run" / "config.json").write_text("{}")
+    (folder / "run" / "checkpoints").mkdir()
+    (folder / "snapshot").mkdir()
+    (folder / "snapshot" / "config.json").write_text("{}")
     return folder
 
 
@@ -66,6 +69,7 @@ def folder(tmp_path_factory):
             "import {run} --workdir w",
             "/run is a folder: pass the file that d3pm export {run} --to torch writes",
         ),
+        ("import {snapshot} --workdir w", "/snapshot is a folder: pass the file of weights\n"),
         (
             "import {config} {weights} --workdir w",
             "is a Python file: the file of weights comes first, as in d3pm import {weights} {config}",
@@ -109,6 +113,7 @@ def folder(tmp_path_factory):
 )
 def test_a_mistake_is_told_with_its_cure(words, message, folder, capsys):
     paths = {"config": CONFIG, "file": folder / "file", "run": folder / "run"}
+    paths["snapshot"] = folder / "snapshot"
     paths["weights"] = folder / "w.safetensors"
     paths |= {"several": folder / "several.npz", "objects": folder / "objects.npy"}
     paths |= {"flat": folder / "flat.npy", "empty": folder / "empty.npy", "arrays": ARRAYS}

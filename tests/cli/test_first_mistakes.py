@@ -9,12 +9,13 @@ from flax import nnx
 
 from d3pm_jax import config as configs, data, report, runs
 from d3pm_jax.checks.hints import Allowed
-from d3pm_jax.cli import eval as eval_command, report as report_command, train
+from d3pm_jax.cli import eval as eval_command, report as report_command
 from d3pm_jax.config import Model, io as config_io
 from d3pm_jax.contrib import checkpoints, pickles
 from d3pm_jax.contrib.layout import ImportOptions
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
+from d3pm_jax.loop import loop
 from d3pm_jax.models import variables
 from d3pm_jax.parts import build
 from d3pm_jax.storage import run_folder
@@ -164,14 +165,22 @@ def test_a_page_that_is_replaced_is_named(tmp_path, capsys, monkeypatch):
         assert capsys.readouterr().out == f"report: {path}{ending}\n"
 
 
+@pytest.mark.parametrize("name", ["page.HTML", "run.2024", "page"])
+def test_a_page_has_any_name_but_that_of_another_kind(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report, "write", lambda opened, out: out)
+    monkeypatch.setattr(report_command, "open_run", lambda *args, **options: None)
+    assert status("report", tmp_path, "--out", tmp_path / name) == 0
+    assert status("report", tmp_path, "--out", tmp_path / "page.PNG") == 1
+    assert capsys.readouterr().err.endswith("page.PNG: the page is one of HTML, name it FILE.html\n")
+
+
 def test_a_training_says_that_it_takes_no_labels(capsys):
-    labelled = dataclasses.replace(tiny.get_config(), data=Labelled())
-    train._note_unused_labels(labelled)
+    """From Python too, and no network that takes them, or cannot."""
+    config = dataclasses.replace(tiny.get_config(), data=Labelled())
+    loop.build_run(config)
     message = "note: trains without labels: model.classes = None, and the data has 10 classes\n"
     assert capsys.readouterr().out == message
-    told = dataclasses.replace(labelled, model=dataclasses.replace(labelled.model, classes=10))
-    train._note_unused_labels(told)
-    train._note_unused_labels(dataclasses.replace(labelled, model=OwnNet()))
+    loop.build_run(dataclasses.replace(config, model=dataclasses.replace(config.model, classes=10)))
     assert capsys.readouterr().out == ""
 
 
@@ -179,3 +188,6 @@ def test_a_training_says_that_it_takes_no_labels(capsys):
 class Labelled(configs.Data):
     def describe(self):
         return tiny.DIGITS
+
+    def open(self, split):
+        return data.ArraySource(np.zeros((64, 8, 8, 1), int), np.arange(64) % 10)

@@ -50,19 +50,6 @@ def test_schedule_draws_several_configs(tmp_path, capsys):
         assert all(panel.any() for panel in np.array_split(near[: len(near) * 9 // 10], 3))
 
 
-def test_categories_that_a_config_says_are_read_from_no_data(tmp_path, capsys):
-    config = tmp_path / "own.py"
-    config.write_text(
-        "import dataclasses\nfrom d3pm_jax.config import Absorbing, Arrays, Reciprocal\n"
-        "from tests import tiny\n"
-        "def get_config():\n    data = Arrays('none.npy', 'none.npy', categories=256)\n"
-        "    process = Absorbing(K='data', steps=4, beta=Reciprocal(), mask_id='data')\n"
-        "    return dataclasses.replace(tiny.get_config(), data=data, process=process)\n"
-    )
-    assert status("schedule", config, "--out", tmp_path / "one.png") == 0
-    assert "process: Absorbing(K=257, steps=4," in capsys.readouterr().out
-
-
 def test_bad_values_among_several_configs_name_theirs(tmp_path, capsys, monkeypatch):
     other = tmp_path / "tiny.py"
     other.write_text(Path(CONFIG).read_text())

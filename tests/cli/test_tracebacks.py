@@ -1,9 +1,14 @@
 """Errors in a user's own code: the file, the line and the statement first, and then what is wrong."""
 
 import re
+import sys
+import warnings
+from pathlib import Path
 
+import flax
 import pytest
 
+from d3pm_jax.cli import main
 from tests.cli.commands import error, status
 
 # Letters whose network has a table for x_t; each case replaces a piece of it by what is wrong.
@@ -234,6 +239,16 @@ REFUSED = {
         "return np.full(9, 0.5)",
         r"build returns float64 \[9\]: return beta, float64 \[4\], one for each step",
     ),
+    "betas of other steps for a mask": (
+        *own_part(
+            "Schedule",
+            "build(self, steps)",
+            "return np.full(9, 0.5)",
+            "process=config.Masked(config.Uniform(3, 4, config.Cosine()), Own())",
+        ),
+        "return np.full(9, 0.5)",
+        r"build returns float64 \[9\]: return beta, float64 \[4\], one for each step",
+    ),
     "betas that are not returned": (
         *own_part("Schedule", "build(self, steps)", "np.full(4, 0.5)", "process=config.Uniform(3, 4, Own())"),
         "def build(self, steps):",
@@ -313,6 +328,21 @@ def test_errors_in_training_are_found_behind_frames_of_jax_and_of_grain(tmp_path
         path = write_file(tmp_path, old, f"{new}        {statement}\n")
         message = error(capsys, "train", path, "--workdir", tmp_path / f"run{number}")
         assert re.search(rf"own.py, line \d+, `{re.escape(statement)}`: {expected}", message)
+
+
+def test_a_warning_of_a_users_file_has_its_place(tmp_path, capsys):
+    """Not so one of a library that is installed, as the script `d3pm` is too."""
+    statement = "    warnings.warn('mind the step')\n    return config.Config("
+    path = write_file(tmp_path, "    return config.Config(", f"    import warnings\n{statement}")
+    line_number = path.read_text().split("warnings.warn")[0].count("\n") + 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        status("train", path, "--workdir", tmp_path / "run", "--train.stepz", "1")
+    for filename in (flax.__file__, Path(sys.executable).with_name("d3pm")):
+        main._print_warning("of others", UserWarning, str(filename), 3)
+    first, _, *others = capsys.readouterr().err.splitlines()
+    assert first == f"warning: {path}, line {line_number}: mind the step"
+    assert others == ["warning: of others"] * 2
 
 
 def test_an_error_in_an_imported_file_names_that_file(tmp_path, capsys, monkeypatch):

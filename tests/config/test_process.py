@@ -6,6 +6,7 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import config, processes
+from d3pm_jax.config.process import build_process
 from d3pm_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
@@ -147,3 +148,39 @@ def test_the_stochastic_bound_is_checked_where_the_shape_does_not_matter():
     loss.check_process(processes.absorbing(np.array([0.5, 1.0]), 3, 2))
     with pytest.raises(ValueError, match="the prior KL, and so the stochastic bound, is infinite"):
         loss.check_process(processes.absorbing(np.array([0.5, 0.9]), 3, 2))
+
+
+def test_a_schedule_of_ones_own_is_built_once_whatever_uses_it(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", POINTS)
+    built_steps = []
+
+    class Counted(config.Schedule):
+        def build(self, steps):
+            built_steps.append(steps)
+            return np.full(steps, 0.5)
+
+    class Longer(config.Schedule):
+        def build(self, steps):
+            return np.full(steps + 1, 0.5)
+
+    class OwnUniform(config.Uniform):
+        pass
+
+    def list_specs(beta):
+        return (
+            config.Uniform(4, T, beta),
+            OwnUniform(4, T, beta),
+            config.Gaussian(4, T, beta),
+            config.Banded(4, T, beta, 2),
+            config.Masked(config.Uniform(4, T, SPREAD), beta),
+            config.RandomWalk("x.npy", 2, T, beta),
+            config.Hierarchical((1.0, 1.0), T, beta),
+        )
+
+    for spec in list_specs(Counted()):
+        assert build_process(spec).T == T
+    assert built_steps == [T] * 7
+    for spec in list_specs(Longer()):
+        with pytest.raises(UserError, match=r"build returns float64 \[6\]: return beta, float64 \[5\]"):
+            build_process(spec)

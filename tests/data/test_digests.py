@@ -22,7 +22,7 @@ X = np.random.default_rng(0).integers(0, 3, (10, 6))
 def cache(tmp_path, monkeypatch):
     """The folder of hashes, in place of the user's."""
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *name: str(tmp_path / "cache"))
-    monkeypatch.setattr(digests, "computed_hashes", {})
+    monkeypatch.setattr(digests, "_computed_hashes", {})
     return tmp_path / "cache" / "digests"
 
 
@@ -112,14 +112,14 @@ def test_a_file_that_stays_as_it_is_is_read_once(tmp_path, monkeypatch, cache):
     data = write(tmp_path)
     before = hashes(data)
     assert len(list(cache.iterdir())) == 2
-    digests.computed_hashes.clear()
+    digests._computed_hashes.clear()
     with monkeypatch.context() as patch:
         patch.setattr(config.data, "hash_array", lambda *args: pytest.fail("it is read"))
         assert hashes(data) == before
     for entry in cache.iterdir():
         for content in ("junk", "[]", json.dumps({"file": 1})):
             entry.write_text(content)
-            digests.computed_hashes.clear()
+            digests._computed_hashes.clear()
             assert hashes(data) == before
 
 

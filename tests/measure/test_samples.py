@@ -133,7 +133,9 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
         "logs is a builtin_function_or_method: pass a list": lambda: runs.train(
             run.config, tmp_path / "new", logs=print
         ),
-        "log and close": lambda: runs.train(run.config, tmp_path / "new", logs=[print]),
+        "a log has methods log and close": lambda: runs.train(
+            run.config, tmp_path / "new", logs=iter([print])
+        ),
         "path is None: pass the file to write": lambda: runs.export(run, None),
         "config is 'a.py': pass a Config": lambda: runs.presample("a.py", tmp_path / "x"),
         r"config is 'b.py': pass a Config": lambda: runs.import_weights("w", "b.py", tmp_path / "new"),
