@@ -143,6 +143,7 @@ _SUBPACKAGES = (
     "evaluation",
     "extras",
     "files",
+    "flows",
     "heads",
     "kinds",
     "lazy",

@@ -1,0 +1,98 @@
+"""Writes categories as digits, so that ceil(log_M K) vectors of M numbers take the place of one of K.
+
+The product of the digits has M^d >= K codes. Where codes are left over, a flow that puts mass on them would
+leave the alphabet. Here every code means a symbol, code mod K: a symbol has n codes, of which one is drawn at
+random, and the bound on log P(x) gains log n.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax.checks import INDEX, NOISE, NUM_CATEGORIES, at_least, declared
+
+
+@declared(K=NUM_CATEGORIES, base=NUM_CATEGORIES)
+def count_digits(K: int, base: int) -> int:
+    """Returns the smallest d with base^d >= K.
+
+    Args:
+        K: number of categories.
+        base: number of values of a digit.
+    """
+    digits = 1
+    while base**digits < K:
+        digits += 1
+    return digits
+
+
+@declared(code=INDEX, base=NUM_CATEGORIES, digits=at_least(1, 31))
+def to_digits(code: Int[Array, "*S"], base: int, digits: int) -> Int[Array, "*S d"]:
+    """Returns the digits of codes in a base, the most significant first.
+
+    Args:
+        code: 0..base^digits - 1.
+        base: number of values of a digit.
+        digits: how many.
+
+    Raises:
+        ValueError: base^digits is above 2^31, so that there is no int32 for all codes.
+    """
+    powers = _powers(base, digits)
+    return code[..., None] // powers % base
+
+
+@declared(digits=INDEX, base=NUM_CATEGORIES)
+def from_digits(digits: Int[Array, "*S d"], base: int) -> Int[Array, "*S"]:
+    """Returns the codes of digits in a base, of which the most significant comes first.
+
+    Args:
+        digits: 0..base - 1.
+        base: number of values of a digit.
+    """
+    return jnp.sum(digits * _powers(base, digits.shape[-1]), axis=-1)
+
+
+@declared(x=INDEX, K=NUM_CATEGORIES, num_codes=NUM_CATEGORIES, u=NOISE)
+def draw_code(
+    x: Int[Array, "*S"], K: int, num_codes: int, u: Float[Array, "*S"]
+) -> tuple[Int[Array, "*S"], Float[Array, "*S"]]:
+    """Draws one of the codes x, x + K, x + 2 K, ... below num_codes, all of which mean x.
+
+    log P(x) = log sum_c P(c) >= E[log P(c)] + log n for c drawn from n codes at random.
+
+    Args:
+        x: symbols 0..K - 1.
+        K: number of symbols.
+        num_codes: number of codes, at least K.
+        u: uniform noise.
+
+    Returns:
+        The code, and log n.
+
+    Raises:
+        ValueError: there are fewer codes than symbols.
+    """
+    if num_codes < K:
+        raise ValueError(f"num_codes = {num_codes} is below K = {K}: take a larger base or more digits")
+    n = (num_codes - 1 - x) // K + 1  # [*S]
+    # u n may round up to n.
+    turn = jnp.minimum(jnp.floor(u * n).astype(jnp.int32), n - 1)
+    return x + K * turn, jnp.log(n.astype(u.dtype))
+
+
+@declared(code=INDEX, K=NUM_CATEGORIES)
+def from_code(code: Int[Array, "*S"], K: int) -> Int[Array, "*S"]:
+    """Returns the symbol that a code means, code mod K.
+
+    Args:
+        code: of `from_digits`.
+        K: number of symbols.
+    """
+    return code % K
+
+
+def _powers(base: int, digits: int) -> Array:
+    """Returns base^(digits - 1), ..., base, 1."""
+    if base**digits > 2**31:
+        raise ValueError(f"base = {base} to the power of {digits} digits is above 2^31: take fewer digits")
+    return jnp.asarray([base**i for i in range(digits - 1, -1, -1)], jnp.int32)

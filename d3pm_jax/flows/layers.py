@@ -1,0 +1,167 @@
+"""Holds the layers of a flow on vectors v [B, *S, D], such as positions of a text with D numbers each.
+
+Each layer is a pair of functions, v -> (z, log |det dz/dv|) and z -> v. What depends on parameters is passed
+in: a conditioner is a network with its parameters bound, and says how the numbers of a layer are transformed
+by a function of `elementwise`. A flow calls layers one after the other and adds their log-determinants.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Annotated
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from d3pm_jax.checks import FINITE, Called, at_least, declared
+from d3pm_jax.flows.elementwise import Transformed
+
+# The numbers that a coupling leaves alone -> the parameters of the others.
+Conditioner = Annotated[
+    Callable[[Float[Array, " B *S n"]], Float[Array, " B *S m P"]],
+    Called("v", "return P float parameters of each number that is transformed"),
+]
+
+# All numbers -> the parameters of each, which may depend on the numbers before it alone.
+CausalConditioner = Annotated[
+    Callable[[Float[Array, " B *S D"]], Float[Array, " B *S D P"]],
+    Called("v", "return P float parameters of each number, made from the numbers before it"),
+]
+
+# Numbers and their parameters -> what the numbers become, and log |dz/dv|.
+Transform = Annotated[
+    Callable[[Float[Array, " *V"], Float[Array, " *V P"]], Transformed],
+    Called("v, params", "return flows.Transformed(z, log_slope) of each number"),
+]
+InverseTransform = Annotated[
+    Callable[[Float[Array, " *V"], Float[Array, " *V P"]], Float[Array, " *V"]],
+    Called("z, params", "return v of each number"),
+]
+
+
+@declared(v=FINITE, num_fixed=at_least(1))
+def coupling(
+    conditioner: Conditioner, v: Float[Array, " B *S D"], num_fixed: int, transform: Transform
+) -> tuple[Float[Array, " B *S D"], Float[Array, " B"]]:
+    """Leaves the first numbers of each vector alone, and transforms the others by what these say.
+
+    Args:
+        conditioner: v[..., :num_fixed] -> parameters [B, *S, D - num_fixed, P].
+        v: vectors.
+        num_fixed: how many numbers are left alone, below D.
+        transform: of `elementwise`, such as `mixture_affine`.
+
+    Returns:
+        z, and log |det dz/dv| of each example.
+
+    Raises:
+        ValueError: no number is left to transform, or the conditioner has another width.
+    """
+    fixed, moved = _split(v, num_fixed)
+    z, log_det = transform(moved, conditioner(fixed))
+    return jnp.concatenate([fixed, z], axis=-1), _sum_per_example(log_det)
+
+
+@declared(z=FINITE, num_fixed=at_least(1))
+def invert_coupling(
+    conditioner: Conditioner, z: Float[Array, " B *S D"], num_fixed: int, inverse: InverseTransform
+) -> Float[Array, " B *S D"]:
+    """Returns the v of `coupling`.
+
+    Args:
+        conditioner, num_fixed: as for `coupling`.
+        z: vectors.
+        inverse: of the transform, such as `invert_mixture_affine`.
+
+    Raises:
+        ValueError: as `coupling`.
+    """
+    fixed, moved = _split(z, num_fixed)
+    return jnp.concatenate([fixed, inverse(moved, conditioner(fixed))], axis=-1)
+
+
+@declared(v=FINITE)
+def autoregressive(
+    conditioner: CausalConditioner, v: Float[Array, " B *S D"], transform: Transform
+) -> tuple[Float[Array, " B *S D"], Float[Array, " B"]]:
+    """Transforms every number by what the numbers before it say: positions in turn, and D in each.
+
+    Args:
+        conditioner: v -> parameters [B, *S, D, P], each of which depends on the numbers before its own alone.
+        v: vectors.
+        transform: of `elementwise`, such as `mixture_affine`.
+
+    Returns:
+        z, and log |det dz/dv| of each example.
+    """
+    z, log_det = transform(v, conditioner(v))
+    return z, _sum_per_example(log_det)
+
+
+@declared(z=FINITE)
+def invert_autoregressive(
+    conditioner: CausalConditioner, z: Float[Array, " B *S D"], inverse: InverseTransform
+) -> Float[Array, " B *S D"]:
+    """Returns the v of `autoregressive`, one number after the other: it calls the conditioner for each.
+
+    Args:
+        conditioner: as for `autoregressive`.
+        z: vectors.
+        inverse: of the transform, such as `invert_mixture_affine`.
+    """
+    shape = z.shape
+    z = z.reshape(len(z), -1)  # [B, N]
+
+    def invert_next(i: Array, v: Array) -> Array:
+        params = conditioner(v.reshape(shape))
+        params = params.reshape(*z.shape, params.shape[-1])  # [B, N, P]
+        params_i = lax.dynamic_index_in_dim(params, i, axis=1, keepdims=False)  # [B, P]
+        z_i = lax.dynamic_index_in_dim(z, i, axis=1, keepdims=False)  # [B]
+        return lax.dynamic_update_index_in_dim(v, inverse(z_i, params_i), i, axis=1)
+
+    # Numbers that have no value yet are 0, which no parameter before them depends on.
+    return lax.fori_loop(0, z.shape[1], invert_next, jnp.zeros_like(z)).reshape(shape)
+
+
+@declared(v=FINITE, matrix=FINITE)
+def linear(
+    v: Float[Array, " B *S D"], matrix: Float[Array, "D D"]
+) -> tuple[Float[Array, " B *S D"], Float[Array, " B"]]:
+    """z = matrix v of each vector: a 1 x 1 convolution.
+
+    Args:
+        v: vectors.
+        matrix: one for all of them, invertible.
+
+    Returns:
+        z, and log |det dz/dv| of each example: how many vectors it has times log |det matrix|.
+    """
+    num_vectors = math.prod(v.shape[1:-1])
+    log_det = num_vectors * jnp.linalg.slogdet(matrix).logabsdet
+    return jnp.matmul(v, matrix.T, precision=lax.Precision.HIGHEST), jnp.broadcast_to(log_det, v.shape[:1])
+
+
+@declared(z=FINITE, matrix=FINITE)
+def invert_linear(z: Float[Array, " B *S D"], matrix: Float[Array, "D D"]) -> Float[Array, " B *S D"]:
+    """Returns the v of `linear`.
+
+    Args:
+        z: vectors.
+        matrix: as for `linear`.
+    """
+    vectors = z.reshape(-1, z.shape[-1]).T  # [D, ..]
+    return jnp.linalg.solve(matrix, vectors).T.reshape(z.shape)
+
+
+def _split(v: Array, num_fixed: int) -> tuple[Array, Array]:
+    """Splits vectors into the numbers that a coupling leaves alone and those that it transforms."""
+    if num_fixed >= v.shape[-1]:
+        raise ValueError(
+            f"num_fixed = {num_fixed} leaves no number of D = {v.shape[-1]} to transform: take fewer"
+        )
+    return v[..., :num_fixed], v[..., num_fixed:]
+
+
+def _sum_per_example(x: Array) -> Array:
+    """Sums over all but the first axis."""
+    return jnp.sum(x.reshape(len(x), -1), axis=1)
