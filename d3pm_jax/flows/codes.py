@@ -37,7 +37,7 @@ def to_digits(code: Int[Array, "*S"], base: int, digits: int) -> Int[Array, "*S 
     Raises:
         ValueError: base^digits is above 2^31, so that there is no int32 for all codes.
     """
-    powers = _powers(base, digits)
+    powers = _powers(base, digits, code.ndim + 1)
     return code[..., None] // powers % base
 
 
@@ -49,7 +49,7 @@ def from_digits(digits: Int[Array, "*S d"], base: int) -> Int[Array, "*S"]:
         digits: 0..base - 1.
         base: number of values of a digit.
     """
-    return jnp.sum(digits * _powers(base, digits.shape[-1]), axis=-1)
+    return jnp.sum(digits * _powers(base, digits.shape[-1], digits.ndim), axis=-1)
 
 
 @declared(x=INDEX, K=NUM_CATEGORIES, num_codes=NUM_CATEGORIES, u=NOISE)
@@ -91,8 +91,9 @@ def from_code(code: Int[Array, "*S"], K: int) -> Int[Array, "*S"]:
     return code % K
 
 
-def _powers(base: int, digits: int) -> Array:
-    """Returns base^(digits - 1), ..., base, 1."""
+def _powers(base: int, digits: int, ndim: int) -> Array:
+    """Returns base^(digits - 1), ..., base, 1 as the last one of ndim axes."""
     if base**digits > 2**31:
         raise ValueError(f"base = {base} to the power of {digits} digits is above 2^31: take fewer digits")
-    return jnp.asarray([base**i for i in range(digits - 1, -1, -1)], jnp.int32)
+    powers = jnp.asarray([base**i for i in range(digits - 1, -1, -1)], jnp.int32)
+    return powers.reshape((1,) * (ndim - 1) + (digits,))
