@@ -186,10 +186,10 @@ def _mark_array(x: Any, shape: Shape | None, wrong: Array, axes: tuple[str, ...]
     x = jnp.asarray(x)
     names = () if shape is None else shape.axes(x.ndim)
 
-    # An axis that x has not is reduced.
-    wrong = jnp.any(wrong, axis=tuple(i for i, name in enumerate(axes) if name not in names))
+    # An axis that x has not is reduced, and so are both axes of a square matrix, which mixes all entries.
+    common = [name for name in axes if name in names and axes.count(name) == 1]
+    wrong = jnp.any(wrong, axis=tuple(i for i, name in enumerate(axes) if name not in common))
     # The others are brought into the order that they have in x, and into its rank.
-    common = [name for name in axes if name in names]
     wrong = jnp.transpose(wrong, sorted(range(len(common)), key=lambda i: names.index(common[i])))
     missing = [i for i, name in enumerate(names) if name not in common]
     wrong = jnp.expand_dims(wrong, missing)
