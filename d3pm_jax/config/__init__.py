@@ -36,6 +36,7 @@ from d3pm_jax.config.optimizer import (
     RatedOptimizer,
     WSDRate,
 )
+from d3pm_jax.config.plane import Plane
 from d3pm_jax.config.process import (
     Absorbing,
     Autoregressive,
@@ -105,6 +106,7 @@ __all__ = [
     "MutualInformation",
     "Objective",
     "Optimizer",
+    "Plane",
     "Polynomial",
     "Process",
     "RandomWalk",

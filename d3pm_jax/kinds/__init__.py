@@ -13,6 +13,7 @@ from d3pm_jax.kinds.array import ArrayKind
 from d3pm_jax.kinds.base import Batch, Chains, Given, Kind, Measured, QualityTable, Reference, Split
 from d3pm_jax.kinds.image import ImageKind
 from d3pm_jax.kinds.maze import MazeKind
+from d3pm_jax.kinds.plane import CheckerboardKind, EightGaussiansKind, PlaneKind, SpiralsKind
 from d3pm_jax.kinds.text import TextKind
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Kind",
     "MazeKind",
     "Measured",
+    "PlaneKind",
     "QualityTable",
     "Reference",
     "Split",
@@ -31,7 +33,7 @@ __all__ = [
     "make_kind",
 ]
 
-SHIPPED = (ImageKind, TextKind, ArrayKind, MazeKind)
+SHIPPED = (ImageKind, TextKind, ArrayKind, MazeKind, SpiralsKind, EightGaussiansKind, CheckerboardKind)
 
 
 def make_kind(description: Description, data: Data | None = None) -> Kind:

@@ -19,6 +19,8 @@ UNITS = {
     "reconstruction": "bits/dim",
     "prior": "bits/dim",
     "nats": "nats",
+    "nats_above_exact": "nats",
+    "entropy": "nats",
     "bits_per_char": "bits/char",
     "longest_copy": "characters",
 }

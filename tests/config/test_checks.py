@@ -34,6 +34,7 @@ EXAMPLES = {
         configs.StyledDigits(),
         configs.UpsampledDigits(),
         configs.Mazes(4, 8, 8),
+        configs.Plane("checkerboard", "plain", 8, 8),
     ),
     "process": (
         configs.Uniform(4, 5, BETA),

@@ -16,7 +16,12 @@ from d3pm_jax.errors import UserError
         ({"classes": 0}, "classes = 0: it must be at least 1"),
         ({"kind": "text"}, "symbols belong to kind='text'"),
         ({"symbols": ("a", "b", "c")}, "symbols belong to kind='text'"),
-        ({"kind": "plane"}, "kind = 'plane': it must be one of image, text, array, maze; own_kind"),
+        (
+            {"kind": "plane"},
+            "kind = 'plane': it must be one of image, text, array, maze, spirals, eight_gaussians, "
+            "checkerboard; own_kind",
+        ),
+        ({"kind": "spirals"}, r"shape = \(2,\), categories = 3: points of kind 'spirals' are the 12 bits"),
         ({"kind": "text", "symbols": ("a",)}, "1 symbols for 3 categories"),
     ],
 )

@@ -1,0 +1,220 @@
+"""Defines kinds of points of the plane in cells: pictures of their density, nats beside the exact entropy."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from d3pm_jax import show
+from d3pm_jax.data import plane
+from d3pm_jax.errors import UserError
+from d3pm_jax.kinds.base import FRAMES, STATES, Batch, Chains, Kind, Measured, QualityTable, Reference, Split
+from d3pm_jax.kinds.blocks import Block, Film, Picture, Strip
+
+SCALE = 4  # pixels of a cell in each direction
+EMPTY_COLOUR = np.array([255, 255, 255])
+FULL_COLOUR = np.array([20, 30, 90])
+
+QUALITY = QualityTable(
+    columns={"variation": "total variation"},
+    also=(),
+    headline=("variation", "total variation"),
+    words="Total variation: half of the sum over all cells of the difference between the share of the points "
+    "in a cell and its exact mass. It falls with the number of points, so that points of the training split, "
+    "as many as there are samples, show what there is to reach.",
+)
+
+
+class PlaneKind(Kind):
+    """Says that examples are points of the plane in cells: 12 bits of Gray codes, or 2 numbers below 64.
+
+    The density is part of the kind, since the exact masses of the cells follow from it.
+    """
+
+    density: ClassVar[plane.Density]
+    """what the points are drawn from"""
+    axes = 1
+    beside_data = True
+    units: ClassVar = {
+        "nats_above_exact": "{:.4f} nats above the exact density on these points",
+        "entropy": "whose entropy is {:.4f} nats",
+    }
+    quality = QUALITY
+
+    def check(self) -> None:
+        super().check()
+        size = self.description.shape[0]
+        categories = self.description.categories
+        if (size, categories) not in ((2 * plane.BITS, 2), (2, plane.SIDE)):
+            raise UserError(
+                f"shape = ({size},), categories = {categories}: points of kind {self.name!r} are the "
+                f"{2 * plane.BITS} bits of Gray codes, of 2 categories, or 2 cells, of {plane.SIDE}"
+            )
+
+    def save_examples(
+        self, path: Path, x: np.ndarray, caption: str = "", conditions: np.ndarray | None = None
+    ) -> Path:
+        path = path.with_name(f"{path.name}.png")
+        levels = self.description.categories
+        show.save_beside(path, draw_points(x, levels)[None], self._draw_exact()[None], caption)
+        return path
+
+    def num_states(self, gif: bool = False) -> int:
+        return FRAMES if gif else STATES
+
+    def save_samples(
+        self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
+    ) -> dict[str, Path]:
+        picture = self.save_examples(folder / f"samples{suffix}", chains.samples, caption)
+        written = {"samples beside the exact density": picture}
+        reverse = draw_points(chains.reverse, chains.levels)[:, None]  # [R, 1, H, W, 3]
+        if chains.forward is not None:
+            path = folder / f"chain{suffix}.png"
+            forward = draw_points(chains.forward(), chains.levels)[:, None]
+            in_strip = [chains.times.index(t) for t in chains.strip]
+            show.save_chain(path, forward, reverse[in_strip], chains.strip, caption)
+            written["forward and reverse process"] = path
+        if gif:
+            path = folder / f"chain{suffix}.gif"
+            show.save_gif(path, reverse[::-1], 1, chains.times[::-1])
+            written["reverse process, moving"] = path
+        return written
+
+    def extra_figures(self, bound: Mapping[str, Any], examples: Batch) -> dict[str, float]:
+        """Returns the entropy, and how far the bound is above -log of the exact masses of the same points.
+
+        The mean of these is the entropy but for which points there happen to be, and that has no part in the
+        difference.
+        """
+        cells = self._find_cells(examples["x"])  # [N, 2]
+        masses = plane.cell_masses(self.density)[cells[:, 0], cells[:, 1]]  # [N]
+        # Points of other data may lie in cells of mass 0.
+        with np.errstate(divide="ignore"):
+            exact_nats = -np.log(masses).mean()
+        return {
+            "nats_above_exact": float(bound["nats"] - exact_nats),
+            "entropy": plane.compute_entropy(self.density),
+        }
+
+    def check_quality(self, num: int, inception: Path | None) -> None:
+        if inception is not None:
+            raise UserError(f"--inception {inception}: it is of images, and points are measured without it")
+
+    def prepare_quality(
+        self, train: Split, test: Split, num: int, batch_size: int = 128, inception: Path | None = None
+    ) -> Reference:
+        """Compares samples, and as many points of the training split, with the exact masses of the cells."""
+        self.check_quality(num, inception)
+        masses = plane.cell_masses(self.density)
+        levels = self.description.categories
+
+        def measure(x: np.ndarray) -> Measured:
+            shares = spread_points(x, levels)
+            return Measured({"n": len(x), "variation": float(np.abs(shares - masses).sum() / 2)})
+
+        figures = {"train": measure(train.read(num)["x"]).figures}
+        compared = f"exact density of {self.density}"
+        return Reference(compared, f"{plane.SIDE} x {plane.SIDE} cells", figures, measure)
+
+    def show_quality(
+        self, path: Path, samples: np.ndarray, measured: Measured, levels: int, caption: str
+    ) -> str | None:
+        picture = self.save_examples(path.with_suffix(""), samples, caption)
+        return f"samples beside the exact density: {picture}"
+
+    def show_samples(
+        self,
+        x: np.ndarray,
+        levels: int,
+        classes: int | None = None,
+        conditions: np.ndarray | None = None,
+    ) -> Block | None:
+        return Picture(draw_points(x, levels), f"{len(x)} points of the plane")
+
+    def show_chain(
+        self,
+        states: np.ndarray,
+        times: Sequence[int],
+        levels: int,
+        conditions: np.ndarray | None = None,
+    ) -> Block | None:
+        pictures = draw_points(states, levels)[:, None]  # [R, 1, H, W, 3]
+        return Strip(pictures, times, f"points at t = {', '.join(map(str, times))}")
+
+    def show_film(
+        self,
+        states: np.ndarray,
+        times: Sequence[int],
+        levels: int,
+        steps: int,
+        conditions: np.ndarray | None = None,
+    ) -> Block | None:
+        pictures = draw_points(states, levels)[:, None]  # [R, 1, H, W, 3]
+        return Film(pictures, times, 1, f"the chains of {states.shape[1]} points, played")
+
+    def _find_cells(self, x: np.ndarray) -> np.ndarray:
+        """Returns the cells [N, 2] of examples [N, *S] without masks."""
+        if x.shape[-1] == 2:
+            return x
+        return plane.decode_gray(x)
+
+    def _draw_exact(self) -> np.ndarray:
+        return draw_masses(plane.cell_masses(self.density))
+
+
+class SpiralsKind(PlaneKind):
+    """Says that examples are points of two spirals."""
+
+    name = density = "spirals"
+
+
+class EightGaussiansKind(PlaneKind):
+    """Says that examples are points around eight points of a circle."""
+
+    name = density = "eight_gaussians"
+
+
+class CheckerboardKind(PlaneKind):
+    """Says that examples are points of every second square of a board."""
+
+    name = density = "checkerboard"
+
+
+def spread_points(x: np.ndarray, levels: int) -> np.ndarray:
+    """Returns the share of the points that each cell has, float64 [.., 64, 64], x before y.
+
+    A point with masks is spread evenly over all cells that it may be in.
+
+    Args:
+        x: int [.., N, 12] of Gray codes or [.., N, 2]; a category from `levels` on is a mask.
+        levels: categories that the data may have.
+    """
+    cells = np.arange(plane.SIDE)
+    codes = cells[:, None]  # [64, 1]
+    if x.shape[-1] != 2:
+        diagonal = np.stack([cells, cells], axis=1)
+        codes = plane.encode_gray(diagonal)[:, : plane.BITS]  # [64, 6]
+    parts = x.reshape(*x.shape[:-1], 2, 1, -1)  # [.., N, 2, 1, 6] or [.., N, 2, 1, 1]
+    is_possible = np.all((parts == codes) | (parts >= levels), axis=-1)  # [.., N, 2, 64]
+    shares = is_possible / is_possible.sum(-1, keepdims=True)
+    columns = shares[..., 0, :]
+    rows = shares[..., 1, :]
+    return columns.swapaxes(-1, -2) @ rows / x.shape[-2]
+
+
+def draw_masses(masses: np.ndarray) -> np.ndarray:
+    """Draws masses [.., 64, 64] of cells (x, y) as colours uint8 [.., H, W, 3], x to the right and y upwards.
+
+    The colour goes with the root of a mass, so that a cell of a few points is seen beside one of many. The
+    largest mass of all pictures has the full colour.
+    """
+    shade = np.sqrt(masses / masses.max())[..., None]  # [.., 64, 64, 1]
+    colours = EMPTY_COLOUR + shade * (FULL_COLOUR - EMPTY_COLOUR)
+    upright = colours.swapaxes(-2, -3)[..., ::-1, :, :].round().astype(np.uint8)
+    return upright.repeat(SCALE, axis=-3).repeat(SCALE, axis=-2)
+
+
+def draw_points(x: np.ndarray, levels: int) -> np.ndarray:
+    """Draws the density of points [.., N, 12] or [.., N, 2] as `draw_masses` does, see `spread_points`."""
+    return draw_masses(spread_points(x, levels))
