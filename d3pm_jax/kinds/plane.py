@@ -68,10 +68,10 @@ class PlaneKind(Kind):
     ) -> dict[str, Path]:
         picture = self.save_examples(folder / f"samples{suffix}", chains.samples, caption)
         written = {"samples beside the exact density": picture}
-        reverse = draw_points(chains.reverse, chains.levels)[:, None]  # [R, 1, H, W, 3]
+        reverse = draw_states(chains.reverse, chains.levels)  # [R, 1, H, W, 3]
         if chains.forward is not None:
             path = folder / f"chain{suffix}.png"
-            forward = draw_points(chains.forward(), chains.levels)[:, None]
+            forward = draw_states(chains.forward(), chains.levels)
             in_strip = [chains.times.index(t) for t in chains.strip]
             show.save_chain(path, forward, reverse[in_strip], chains.strip, caption)
             written["forward and reverse process"] = path
@@ -120,7 +120,8 @@ class PlaneKind(Kind):
     def show_quality(
         self, path: Path, samples: np.ndarray, measured: Measured, levels: int, caption: str
     ) -> str | None:
-        picture = self.save_examples(path.with_suffix(""), samples, caption)
+        # A report takes a picture of the name of the figures for that of nearest examples.
+        picture = self.save_examples(path.with_name(f"density_{path.stem}"), samples, caption)
         return f"samples beside the exact density: {picture}"
 
     def show_samples(
@@ -139,8 +140,7 @@ class PlaneKind(Kind):
         levels: int,
         conditions: np.ndarray | None = None,
     ) -> Block | None:
-        pictures = draw_points(states, levels)[:, None]  # [R, 1, H, W, 3]
-        return Strip(pictures, times, f"points at t = {', '.join(map(str, times))}")
+        return Strip(draw_states(states, levels), times, f"points at t = {', '.join(map(str, times))}")
 
     def show_film(
         self,
@@ -150,8 +150,7 @@ class PlaneKind(Kind):
         steps: int,
         conditions: np.ndarray | None = None,
     ) -> Block | None:
-        pictures = draw_points(states, levels)[:, None]  # [R, 1, H, W, 3]
-        return Film(pictures, times, 1, f"the chains of {states.shape[1]} points, played")
+        return Film(draw_states(states, levels), times, 1, f"the chains of {states.shape[1]} points, played")
 
     def _find_cells(self, x: np.ndarray) -> np.ndarray:
         """Returns the cells [N, 2] of examples [N, *S] without masks."""
@@ -218,3 +217,14 @@ def draw_masses(masses: np.ndarray) -> np.ndarray:
 def draw_points(x: np.ndarray, levels: int) -> np.ndarray:
     """Draws the density of points [.., N, 12] or [.., N, 2] as `draw_masses` does, see `spread_points`."""
     return draw_masses(spread_points(x, levels))
+
+
+def draw_states(states: np.ndarray, levels: int) -> np.ndarray:
+    """Draws the points of each state [R, N, *S] of chains into one picture, as colours uint8 [R, 1, H, W, 3].
+
+    The points are few and the pictures small, so that a cell has the colour of the fullest cell around it.
+    """
+    shares = spread_points(states, levels)  # [R, 64, 64]
+    padded = np.pad(shares, ((0, 0), (1, 1), (1, 1)))
+    around = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))  # [R, 64, 64, 3, 3]
+    return draw_masses(around.max((-1, -2)))[:, None]

@@ -184,16 +184,17 @@ def show_chains(reported: Reported, drawn: Drawn | None) -> Html:
     film = kind.show_film(chains.reverse[::-1], chains.times[::-1], levels, chains.steps, **of_samples)
     if film is None:
         return strips
-    return _place_film(strips, film, chains.steps)
+    return _place_film(strips, film, chains)
 
 
-def _place_film(strips: Html, film: Block, steps: int) -> Html:
+def _place_film(strips: Html, film: Block, chains: Chains) -> Html:
     """Places a film beside strips of its chains, and one of a text, which takes the page, below them."""
     match film:
         case TextFilm():
             return join_html(strips, text_film.build_captioned_film(*film))
-        case Film(states, times):
-            words = f"x_t of the first {states.shape[1]} samples, at {len(times)} of the {steps + 1} t."
+        case Film(_, times):
+            num_samples = chains.reverse.shape[1]
+            words = f"x_t of the first {num_samples} samples, at {len(times)} of the {chains.steps + 1} t."
         case _:
             words = ""
     return tag("div", strips, build_figure(render_block(film), "Reverse, played", words), class_="chains")

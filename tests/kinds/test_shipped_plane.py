@@ -10,7 +10,7 @@ from d3pm_jax import config
 from d3pm_jax.data import Description, plane
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Chains, PlaneKind, Split, make_kind
-from d3pm_jax.kinds.plane import EMPTY_COLOUR, FULL_COLOUR, draw_masses, spread_points
+from d3pm_jax.kinds.plane import EMPTY_COLOUR, FULL_COLOUR, draw_masses, draw_states, spread_points
 
 CELLS = np.array([[0, 5], [63, 63], [63, 63], [31, 32]])
 CODED = {"plain": (CELLS, 64), "gray": (plane.encode_gray(CELLS), 2)}
@@ -52,6 +52,19 @@ def test_pictures_have_x_to_the_right_and_y_upwards():
     np.testing.assert_allclose(pictures[1, -1, -1], (EMPTY_COLOUR + FULL_COLOUR) / 2, atol=1)
 
 
+def test_points_of_a_chain_are_wider_and_of_one_scale():
+    x, levels = CODED["plain"]
+    pictures = draw_states(np.stack([x, np.full_like(x, levels)]), levels)
+    assert pictures.shape == (2, 1, 256, 256, 3)
+    is_full = np.all(pictures[0, 0] == FULL_COLOUR, axis=-1)
+    # Two points are in the cell at the corner, which is drawn with its three neighbours.
+    assert is_full.sum() == 4 * 4**2
+    assert is_full[:8, -8:].all()
+    # A point of unknown place is spread over the plane, and pale beside those of another state.
+    faint = EMPTY_COLOUR + np.sqrt(1 / 64**2 / 0.5) * (FULL_COLOUR - EMPTY_COLOUR)
+    np.testing.assert_allclose(pictures[1, 0, 9, 7], faint, atol=1)
+
+
 @pytest.mark.parametrize("coding", CODED)
 def test_nats_are_compared_with_the_exact_ones_of_the_same_points(coding):
     for density in ("spirals", "eight_gaussians", "checkerboard"):
@@ -87,8 +100,9 @@ def test_samples_are_measured_against_the_exact_masses(tmp_path):
     assert measured.figures == {"n": 2048, "variation": pytest.approx(1)}
     assert 0 < reference.figures["train"]["variation"] < 0.5
     line = kind.show_quality(tmp_path / "quality_a.json", other_cells, measured, 64, "caption")
-    assert line == f"samples beside the exact density: {tmp_path / 'quality_a.png'}"
-    assert (tmp_path / "quality_a.png").is_file()
+    assert line == f"samples beside the exact density: {tmp_path / 'density_quality_a.png'}"
+    # A report takes a picture of the name of the figures for that of the nearest examples.
+    assert [path.name for path in tmp_path.iterdir()] == ["density_quality_a.png"]
     with pytest.raises(UserError, match="--inception weights: it is of images"):
         kind.check_quality(9, Path("weights"))
 
