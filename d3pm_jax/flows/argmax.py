@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import CATEGORIES, FINITE, declared
+from d3pm_jax.checks import CATEGORIES, FINITE, at_least, declared
 
 
 @declared(u=FINITE, x=CATEGORIES)
@@ -112,9 +112,9 @@ def gumbel_threshold(
         v, and log |det dv/du|.
     """
     is_x = _is_category(x, u)
-    # With U = sigmoid(u) a standard Gumbel is -log(-log U), and log U is log_sigmoid(u).
-    log_uniform = jax.nn.log_sigmoid(u)
-    gumbel_noise = -jnp.log(-log_uniform)
+    # With U = sigmoid(u) a standard Gumbel is -log(-log U), and -log U is softplus(-u). For large u that is
+    # exp(-u), which rounds to 0: the Gumbel is u itself, from 37 on to the precision of a float64.
+    gumbel_noise = jnp.where(u > 37, u, -jnp.log(jax.nn.softplus(-jnp.minimum(u, 37))))
     v_x = numerics.log_sum(phi)[..., None] + _pick(gumbel_noise, x)  # [*S, 1]
     truncated = -numerics.log_add(-(phi + gumbel_noise), jnp.broadcast_to(-v_x, phi.shape))
     v = jnp.where(is_x, v_x, _below(truncated, v_x))
@@ -126,7 +126,7 @@ def gumbel_threshold(
     return v, log_det
 
 
-@declared(u=FINITE, bits=CATEGORIES)
+@declared(u=FINITE, bits=at_least(0, 1))
 def signed_softplus(
     u: Float[Array, "*S"], bits: Int[Array, "*S"]
 ) -> tuple[Float[Array, "*S"], Float[Array, "*S"]]:
