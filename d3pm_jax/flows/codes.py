@@ -8,7 +8,8 @@ random, and the bound on log P(x) gains log n.
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.checks import INDEX, NOISE, NUM_CATEGORIES, at_least, declared
+from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, NUM_CATEGORIES, AllowedRange, at_least, declared
+from d3pm_jax.checks.ranges import check_range, is_known
 
 
 @declared(K=NUM_CATEGORIES, base=NUM_CATEGORIES)
@@ -35,10 +36,13 @@ def to_digits(code: Int[Array, "*S"], base: int, digits: int) -> Int[Array, "*S 
         digits: how many.
 
     Raises:
-        ValueError: base^digits is above 2^31, so that there is no int32 for all codes.
+        ValueError: base^digits is above 2^31, so that there is no int32 for all codes, or a code has more
+            digits.
     """
     powers = _powers(base, digits, code.ndim + 1)
-    return code[..., None] // powers % base
+    allowed = AllowedRange(0, base**digits - 1, f"{digits} digits of base = {base} hold no more; take more")
+    is_code = _check_range("code", code, allowed)
+    return jnp.where(is_code[..., None], code[..., None] // powers % base, -1)
 
 
 @declared(digits=INDEX, base=NUM_CATEGORIES)
@@ -48,11 +52,17 @@ def from_digits(digits: Int[Array, "*S d"], base: int) -> Int[Array, "*S"]:
     Args:
         digits: 0..base - 1.
         base: number of values of a digit.
+
+    Raises:
+        ValueError: base^d is above 2^31, or a digit is not below the base.
     """
-    return jnp.sum(digits * _powers(base, digits.shape[-1], digits.ndim), axis=-1)
+    powers = _powers(base, digits.shape[-1], digits.ndim)
+    allowed = AllowedRange(0, base - 1, f"these are the digits of base = {base}")
+    is_digit = _check_range("digits", digits, allowed)
+    return jnp.where(jnp.all(is_digit, axis=-1), jnp.sum(digits * powers, axis=-1), -1)
 
 
-@declared(x=INDEX, K=NUM_CATEGORIES, num_codes=NUM_CATEGORIES, u=NOISE)
+@declared(x=CATEGORIES, K=NUM_CATEGORIES, num_codes=NUM_CATEGORIES, u=NOISE)
 def draw_code(
     x: Int[Array, "*S"], K: int, num_codes: int, u: Float[Array, "*S"]
 ) -> tuple[Int[Array, "*S"], Float[Array, "*S"]]:
@@ -89,6 +99,17 @@ def from_code(code: Int[Array, "*S"], K: int) -> Int[Array, "*S"]:
         K: number of symbols.
     """
     return code % K
+
+
+def _check_range(name: str, x: Array, allowed: AllowedRange) -> Array:
+    """Says of each entry whether it is in a range that other arguments end.
+
+    Raises:
+        ValueError: an entry that is known is not.
+    """
+    if is_known(x):
+        check_range(name, x, allowed, {})
+    return allowed.contains(x, allowed.last({}))
 
 
 def _powers(base: int, digits: int, ndim: int) -> Array:
