@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from d3pm_jax import numerics
 from d3pm_jax.checks import FINITE, declared
+from d3pm_jax.checks.ranges import is_known
 
 
 class Transformed(NamedTuple):
@@ -99,7 +101,10 @@ def invert_mixture_logit(
         logit_weights, means, log_scales: as for `mixture_logit`.
 
     Returns:
-        v; NaN where halving does not end, which only numbers that are not finite bring about.
+        v; under `jit` NaN where halving does not end.
+
+    Raises:
+        ValueError: halving does not end, as the logistic distributions do not fit into floats.
     """
     parts = means + jnp.exp(log_scales) * z[..., None]  # [*V, m]
     # Rounding may move an end past v: a few units in the last place are added on both sides.
@@ -124,7 +129,14 @@ def invert_mixture_logit(
         return jnp.where(is_above, low, middle), jnp.where(is_above, middle, high), step + 1
 
     low, high, _ = lax.while_loop(is_open, halve, (low, high, jnp.int32(0)))
-    is_closed = high - low <= 2 * width_of_rounding(low, high)
+    is_closed = jnp.isfinite(high - low) & (high - low <= 2 * width_of_rounding(low, high))
+    if is_known(is_closed) and not np.all(is_closed):
+        place = tuple(np.argwhere(~np.asarray(is_closed))[0].tolist())
+        raise ValueError(
+            f"the inverse does not converge at z[{', '.join(map(str, place))}] = {z[place]:g}, where "
+            f"log_scales go up to {log_scales[place].max():g}: make the conditioner return finite numbers, "
+            f"and bound these, as by bounded_log_scale"
+        )
     return jnp.where(is_closed, low + 0.5 * (high - low), jnp.nan)
 
 
@@ -180,6 +192,9 @@ def _split_params(params: Array) -> tuple[Array, Array, tuple[Array, Array, Arra
     P = params.shape[-1]
     m = (P - 2) // 3
     if m < 1 or 2 + 3 * m != P:
-        raise ValueError(f"params has P = {P} of each number: give it 2 + 3 m, for m logistic distributions")
+        raise ValueError(
+            f"params has shape {params.shape}, expected [.., P] with P = 2 + 3 m: "
+            f"make the conditioner return the parameters of m logistic distributions"
+        )
     logit_weights, means, log_scales = jnp.split(params[..., 2:], 3, axis=-1)
     return params[..., 0], params[..., 1], (logit_weights, means, log_scales)

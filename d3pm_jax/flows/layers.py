@@ -57,8 +57,8 @@ def coupling(
     Raises:
         ValueError: no number is left to transform, or the conditioner has another width.
     """
-    fixed, moved = _split(v, num_fixed)
-    z, log_det = transform(moved, conditioner(fixed))
+    fixed, moved = _split("v", v, num_fixed)
+    z, log_det = transform(moved, _condition(conditioner, fixed, moved))
     return jnp.concatenate([fixed, z], axis=-1), _sum_per_example(log_det)
 
 
@@ -76,8 +76,9 @@ def invert_coupling(
     Raises:
         ValueError: as `coupling`.
     """
-    fixed, moved = _split(z, num_fixed)
-    return jnp.concatenate([fixed, inverse(moved, conditioner(fixed))], axis=-1)
+    fixed, moved = _split("z", z, num_fixed)
+    v = inverse(moved, _condition(conditioner, fixed, moved))
+    return jnp.concatenate([fixed, v], axis=-1)
 
 
 @declared(v=FINITE)
@@ -110,7 +111,7 @@ def invert_autoregressive(
         inverse: of the transform, such as `invert_mixture_affine`.
     """
     shape = z.shape
-    z = z.reshape(len(z), -1)  # [B, N]
+    z = z.reshape(len(z), math.prod(shape[1:]))  # [B, N]
 
     def invert_next(i: Array, v: Array) -> Array:
         params = conditioner(v.reshape(shape))
@@ -153,15 +154,27 @@ def invert_linear(z: Float[Array, " B *S D"], matrix: Float[Array, "D D"]) -> Fl
     return jnp.linalg.solve(matrix, vectors).T.reshape(z.shape)
 
 
-def _split(v: Array, num_fixed: int) -> tuple[Array, Array]:
+def _split(name: str, v: Array, num_fixed: int) -> tuple[Array, Array]:
     """Splits vectors into the numbers that a coupling leaves alone and those that it transforms."""
     if num_fixed >= v.shape[-1]:
         raise ValueError(
-            f"num_fixed = {num_fixed} leaves no number of D = {v.shape[-1]} to transform: take fewer"
+            f"num_fixed = {num_fixed} leaves no number of {name}, which has D = {v.shape[-1]}, to transform: "
+            f"take fewer"
         )
     return v[..., :num_fixed], v[..., num_fixed:]
 
 
+def _condition(conditioner: Callable[[Array], Array], fixed: Array, moved: Array) -> Array:
+    """Returns the parameters of the numbers that are transformed, [*moved, P]."""
+    params = conditioner(fixed)
+    if params.shape[:-1] != moved.shape:
+        raise ValueError(
+            f"conditioner(v) has shape {params.shape}, expected [{', '.join(map(str, moved.shape))}, P]: "
+            f"return P parameters of each number that is transformed"
+        )
+    return params
+
+
 def _sum_per_example(x: Array) -> Array:
     """Sums over all but the first axis."""
-    return jnp.sum(x.reshape(len(x), -1), axis=1)
+    return jnp.sum(x, axis=tuple(range(1, x.ndim)))

@@ -1,0 +1,136 @@
+"""Bijections of numbers are NumPy's in both tails, their slopes autodiff's, and their inverses exact."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_expit, log_softmax, logsumexp
+
+from d3pm_jax import flows
+
+M = 3
+V = np.concatenate([np.linspace(-8, 8, 33), [1e-3, -1e-8]])
+
+
+def parameters(kind):
+    """logit_weights, means and log_scales [40, M] of mixtures."""
+    rng = np.random.default_rng(0)
+    logit_weights, means, log_scales = rng.normal(size=(3, 40, M))
+    if kind == "first weights":
+        return 0.3 * logit_weights, 0.3 * means, 0.3 * log_scales
+    if kind == "narrow":
+        return 4 * logit_weights, 3 * means, log_scales - 4
+    # Means beyond all v on both sides, one of the parts wide.
+    return 4 * logit_weights, 30 * means, log_scales + np.array([-2.0, 0.0, 3.0])
+
+
+KINDS = ("first weights", "narrow", "far")
+MIXTURES = [np.concatenate(x) for x in zip(*(parameters(kind) for kind in KINDS), strict=True)]
+N = len(MIXTURES[0])  # the kinds one after the other
+
+
+def every_v_with_every_mixture(dtype=np.float64):
+    v = np.broadcast_to(V, (N, len(V)))
+    mixtures = [np.broadcast_to(x[:, None], (N, len(V), M)) for x in MIXTURES]
+    return [jnp.asarray(x, dtype) for x in (v, *mixtures)]
+
+
+def by_numpy(v, logit_weights, means, log_scales):
+    """log F - log (1 - F), and log F' - log F - log (1 - F)."""
+    distance = (v[..., None] - means) / np.exp(log_scales)
+    log_weights = log_softmax(logit_weights, axis=-1)
+    log_below = logsumexp(log_weights + log_expit(distance), axis=-1)
+    log_above = logsumexp(log_weights + log_expit(-distance), axis=-1)
+    density = log_weights + log_expit(distance) + log_expit(-distance) - log_scales
+    return log_below - log_above, logsumexp(density, axis=-1) - log_below - log_above
+
+
+# What the tests of the mixture need, in one program.
+@jax.jit
+def there_and_back(v, *mixture):
+    z, log_slope = flows.mixture_logit(v, *mixture)
+    slope = jax.grad(lambda v: flows.mixture_logit(v, *mixture).z.sum())(v)
+    back = flows.invert_mixture_logit(z, *mixture)
+    return z, log_slope, slope, back, flows.mixture_logit(back, *mixture).z
+
+
+def test_the_mixture_is_that_of_numpy_and_of_autodiff(x64):
+    arguments = every_v_with_every_mixture()
+    z, log_slope, slope, back, z_of_back = map(np.asarray, there_and_back(*arguments))
+    right, right_slope = by_numpy(*map(np.asarray, arguments))
+    # F lies within 1e-300 of 0 or of 1, where it would round to them.
+    assert np.abs(z).max() > 700
+    np.testing.assert_allclose(z, right, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(log_slope, right_slope, rtol=1e-10, atol=1e-10)
+    has_slope = slope > 1e-200
+    assert has_slope.mean() > 0.8
+    np.testing.assert_allclose(log_slope[has_slope], np.log(slope[has_slope]), rtol=1e-9, atol=1e-9)
+
+    # Between two far parts z hardly depends on v, and only z itself comes back.
+    np.testing.assert_allclose(z_of_back, z, rtol=1e-10, atol=1e-10)
+    v = np.asarray(arguments[0])
+    np.testing.assert_allclose(back[:40], v[:40], rtol=0, atol=1e-10)
+    # Elsewhere v comes back to what the last digit of z says of it.
+    error = np.abs(back - v) * np.minimum(slope, 1)
+    assert np.all(error <= 1e-10 * (1 + np.abs(z)))
+
+
+def test_tails_are_those_of_a_straight_line(x64):
+    """One logistic has z = (v - mean) / scale, however far out."""
+    v = jnp.asarray([-1e6, -800.0, -40.0, 0.0, 40.0, 800.0, 1e6])
+    zeros = jnp.zeros((7, M))
+    z, log_slope, _, back, _ = there_and_back(v, zeros, zeros + 2, zeros - 1)
+    np.testing.assert_allclose(z, (v - 2) * np.e, rtol=1e-14)
+    np.testing.assert_allclose(log_slope, np.ones(7), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(back, v, rtol=1e-14, atol=1e-15)
+
+
+def test_the_inverse_in_float32_is_as_exact_as_its_numbers():
+    v, *mixture = [x[:40] for x in every_v_with_every_mixture(np.float32)]
+    _, _, _, back, _ = there_and_back(v, *mixture)
+    assert back.dtype == np.float32
+    # z has an error of some units in its last place, and the slope is about 1.
+    np.testing.assert_allclose(back, v, rtol=0, atol=32 * np.finfo(np.float32).eps * 8)
+
+
+def test_affine_transforms_and_all_parameters_in_one_array(x64):
+    rng = np.random.default_rng(1)
+    v, shift, log_scale = rng.normal(size=(3, 30)) * np.array([[8.0], [2.0], [1.0]])
+    z, log_slope = flows.affine(jnp.asarray(v), jnp.asarray(shift), jnp.asarray(log_scale))
+    np.testing.assert_allclose(z, np.exp(log_scale) * v + shift, rtol=1e-14, atol=1e-14)
+    np.testing.assert_array_equal(log_slope, log_scale)
+    back = flows.invert_affine(z, jnp.asarray(shift), jnp.asarray(log_scale))
+    np.testing.assert_allclose(back, v, rtol=0, atol=1e-12)
+
+    mixture = [x[:30] for x in MIXTURES]
+    params = jnp.asarray(np.concatenate([shift[:, None], log_scale[:, None], *mixture], axis=-1))
+    z, log_slope = flows.mixture_affine(jnp.asarray(v), params)
+    logit, slope_of_logit = by_numpy(v, *mixture)
+    np.testing.assert_allclose(z, np.exp(log_scale) * logit + shift, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(log_slope, log_scale + slope_of_logit, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(flows.invert_mixture_affine(z, params), v, rtol=0, atol=1e-10)
+
+    raw, log_bound = rng.normal(size=(2, 30)) * 3
+    bounded = flows.bounded_log_scale(jnp.asarray(raw), jnp.asarray(log_bound))
+    bound = np.exp(log_bound)
+    np.testing.assert_allclose(bounded, bound * np.tanh(raw / np.maximum(bound, 1)), rtol=1e-14)
+    assert np.all(np.abs(bounded) <= bound)
+
+
+def test_an_inverse_that_does_not_converge_says_where():
+    zeros = jnp.zeros((2, 3, M))
+    log_scales = zeros.at[1, 2, 0].set(100)  # exp(100) is above all float32
+    z = jnp.ones((2, 3))
+    refused = r"^the inverse does not converge at z\[1, 2\] = 1, where log_scales go up to 100: make the "
+    with pytest.raises(ValueError, match=refused):
+        flows.invert_mixture_logit(z, zeros, zeros, log_scales)
+    v = jax.jit(flows.invert_mixture_logit)(z, zeros, zeros, log_scales)
+    np.testing.assert_array_equal(np.isnan(v), [[False] * 3, [False, False, True]])
+
+
+def test_parameters_of_a_wrong_number_are_refused():
+    for P in (0, 1, 2, 4, 7):
+        refused = rf"params has shape \(2, {P}\), expected \[\.\., P\] with P = 2 \+ 3 m: make the condition"
+        for f in (flows.mixture_affine, flows.invert_mixture_affine):
+            with pytest.raises(ValueError, match=refused):
+                f(jnp.zeros(2), jnp.zeros((2, P)))
