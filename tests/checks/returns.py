@@ -62,6 +62,9 @@ VALUES = {
     "schedule": (np.nan, np.inf, 1.5, -0.5),
     "weights": (np.nan, np.inf, -0.5),
     "step": (),
+    "conditioner": (np.nan,),
+    "transform": (np.nan,),
+    "inverse": (np.nan,),
 }
 
 
@@ -120,6 +123,8 @@ def spoilt(call: Call, name: str) -> Iterator[Bad]:
             yield Bad(case, change_return(good, spoil), f"{name}(", is_value=True)
         elif shape != array.shape and not (case == "last axis longer" and call.name in NO_K):
             said = f"has shape {shape}" if call.traced else str(shape)
+            if name == "conditioner" and case.startswith("last axis"):
+                said = "make the conditioner return"  # how many is a matter of the transform
             yield Bad(case, change_return(good, spoil, True), said)
     for value in VALUES[name]:
         bad = change_return(good, functools.partial(set_first, value=value), True)

@@ -25,6 +25,7 @@ import d3pm_jax as d3pm
 from d3pm_jax import (
     beliefs,
     compat,
+    flows,
     heads,
     likelihood,
     losses,
@@ -61,6 +62,18 @@ def logits_of(xt: Any, t: Any) -> Any:
 def i32(*x: Any) -> Any:
     return jnp.asarray(x, jnp.int32)
 
+
+def params_of_all(v: Any) -> Any:
+    return jnp.zeros((*v.shape, 5))
+
+
+def params_of_others(v: Any) -> Any:
+    return jnp.zeros((*v.shape[:-1], K - v.shape[-1], 5))
+
+
+LOGITS = jnp.zeros((*S, K))
+PARAMS = ("floats", jnp.zeros((*S, 5)))
+CATEGORIES = ("categories", i32([0, 1, 2], [2, 1, 0]))
 
 # What arguments of a name are unless `SPECIAL` says otherwise: a role, and a value that is fine.
 ROLES: dict[str, tuple[str, Any]] = {
@@ -123,6 +136,12 @@ ROLES: dict[str, tuple[str, Any]] = {
     "least_count": ("count from 0", 3),
     "bands": ("count", 2),
     "name": ("skip", "beta"),
+    "num_codes": ("count", 9),
+    "base": ("count", 3),
+    "bits": ("bits", i32([0, 1, 1], [1, 1, 0])),
+    "num_fixed": ("count", 1),
+    "transform": ("function", flows.mixture_affine),
+    "inverse": ("function", flows.invert_mixture_affine),
 }
 SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     "numerics.log_prob": {"logits": ("floats", jnp.zeros((*S, K)))},
@@ -148,6 +167,28 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     "heads.residual_logistic": {"output": ("floats", jnp.zeros((*S, 2)))},
     "heads.bounded_logistic": {"output": ("floats", jnp.zeros((*S, 2)))},
     "sampling.chain.run_chain": {"xT": ("whole numbers", i32([0, 1], [1, 2]))},
+    "flows.softplus_threshold": {"x": CATEGORIES, "u": ("floats", LOGITS)},
+    "flows.gumbel": {"x": CATEGORIES},
+    "flows.log_gumbel_posterior": {"x": CATEGORIES},
+    "flows.gumbel_threshold": {"x": CATEGORIES, "u": ("floats", LOGITS)},
+    "flows.signed_softplus": {"u": ("floats", UNIT)},
+    "flows.draw_code": {"x": CATEGORIES},
+    "flows.from_code": {"code": ("whole numbers from 0", i32([0, 1, 8], [2, 5, 3]))},
+    "flows.to_digits": {"code": ("codes", i32([0, 1, 8], [2, 5, 3])), "digits": ("count", 2)},
+    "flows.from_digits": {"digits": ("digits", i32([0, 1, 2], [2, 0, 1]))},
+    "flows.affine": {"v": ("floats", UNIT), "shift": ("floats", UNIT)},
+    "flows.invert_affine": {"z": ("floats", UNIT), "shift": ("floats", UNIT)},
+    "flows.mixture_logit": {"v": ("floats", UNIT)},
+    "flows.invert_mixture_logit": {"z": ("floats", UNIT)},
+    "flows.mixture_affine": {"v": ("floats", UNIT), "params": PARAMS},
+    "flows.invert_mixture_affine": {"z": ("floats", UNIT), "params": PARAMS},
+    "flows.coupling": {"conditioner": ("function", params_of_others)},
+    "flows.invert_coupling": {"conditioner": ("function", params_of_others)},
+    "flows.autoregressive": {"conditioner": ("function", params_of_all)},
+    "flows.invert_autoregressive": {"conditioner": ("function", params_of_all)},
+    "flows.linear": {"matrix": ("matrix", jnp.eye(K))},
+    "flows.invert_linear": {"matrix": ("matrix", jnp.eye(K))},
+    "flows.importance_bound": {"log_weights": ("floats", UNIT)},
     "losses.continuous.absorbing_draw": {"x0": ("whole numbers from 0", i32([0, 1, 2], [2, 1, 0]))},
 }
 PER_ELEMENT = ("kl", "loc", "log_scale", "log_x")  # floats [*S]; every other array of floats is [*S, K]
@@ -206,6 +247,10 @@ ARRAYS = {
     "weights": "float",
     "floats": "float",
     "booleans": "bool",
+    "bits": "integer",
+    "codes": "integer",
+    "digits": "integer",
+    "matrix": "float",
 }
 OUT_OF_RANGE = {
     "categories": (-1, K, 2**31 - 1, -(2**31)),
@@ -220,6 +265,10 @@ OUT_OF_RANGE = {
     "weights": (-0.5, np.nan, np.inf),
     "floats": (np.nan, np.inf, -np.inf),
     "booleans": (),
+    "bits": (-1, 2),
+    "codes": (-1, 9),
+    "digits": (-1, 3),
+    "matrix": (np.nan,),
 }
 
 
@@ -307,7 +356,7 @@ def modules() -> dict[str, Any]:
     }
     public_names = {name: (m, functions_of_module(m)) for name, m in names.items()}
     listed = {"numerics": numerics, "losses": losses, "processes": d3pm.processes, "schedules": schedules}
-    listed |= {"sampling": sampling, "compat": compat}
+    listed |= {"sampling": sampling, "compat": compat, "flows": flows}
     public_names |= {name: (m, m.__all__) for name, m in listed.items()}
     more = {"losses.continuous": continuous, "schedules.continuous": schedules.continuous}
     more |= {"sampling.chain": sampling.chain, "losses.variational": losses.variational}
@@ -407,7 +456,7 @@ def numbers(result: Any) -> list[np.ndarray]:
 
 def elsewhere_as_before(call: Call, role: str, bad: Bad, result: Any, jit: bool) -> bool:
     """Tells whether only what belongs to the spoilt element is marked, in arrays that have one for each."""
-    if not bad.element or role == "probabilities or 0":  # of a distribution
+    if not bad.element or role in ("probabilities or 0", "matrix"):  # of all elements
         return True
     element = bad.element[: len(S)]
     for actual, expected in zip(numbers(result), numbers(call.result(jit)), strict=True):
@@ -461,6 +510,16 @@ FREE = {
     "Process.draw_prior(u)",
     "likelihood.strata_bound(u)",
     "numerics.log_add(a)",
+    "flows.from_code(code)",
+    "flows.to_digits(code)",
+    "flows.from_digits(digits)",
+    "flows.importance_bound(log_weights)",
+    "flows.coupling(v)",
+    "flows.invert_coupling(z)",
+    "flows.autoregressive(v)",
+    "flows.invert_autoregressive(z)",
+    "flows.linear(v)",
+    "flows.invert_linear(z)",
 }
 # Of shapes that are all the same to a function, those that are called under jit alone, where a shape is one
 # program and not one for each operation. Without jit an axis of size 0 and a rank less are left.
