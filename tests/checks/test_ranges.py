@@ -50,6 +50,16 @@ def test_marks_go_by_the_names_of_axes_not_by_their_sizes():
     np.testing.assert_array_equal((chain.states == -1).any((0, 2)), [True, False, False])
 
 
+def test_all_that_a_matrix_with_the_same_axis_twice_enters_is_marked():
+    """Of a result [B, *S, D] no entry belongs to one of the matrix [D, D] alone."""
+    matrix = jnp.array([[2.0, 0.0], [0.0, 1.0]])
+    v = jnp.ones((1, 3, 2))
+    for layer in (lambda v, matrix: d3pm.flows.linear(v, matrix)[0], d3pm.flows.invert_linear):
+        layer = jax.jit(layer)
+        np.testing.assert_array_equal(layer(v, matrix)[0, :, 1], [1.0, 1.0, 1.0])
+        assert np.isnan(layer(v, matrix.at[0, 1].set(jnp.nan))).all()
+
+
 def test_the_gradient_of_what_is_out_of_range_is_marked_too():
     grad = jax.jit(jax.grad(lambda logits, x: d3pm.cross_entropy(PROCESS, logits, x).sum()))
     marked = np.isnan(grad(LOGITS, X.at[0, 1].set(7)))
