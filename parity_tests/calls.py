@@ -5,6 +5,7 @@ from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -190,3 +191,47 @@ def as_array(lib: ModuleType, name: str) -> Function:
     """A function that returns a list of whole numbers, which become an array."""
     asarray = torch.tensor if lib is torch_ref else np.asarray
     return lambda **args: asarray(by_name(lib, name)(**args))
+
+
+def as_floats(lib: ModuleType, name: str) -> Function:
+    """A function that also draws: draws are compared as values, and 1.0 makes floats of them."""
+    return lambda **args: tuple(x * 1.0 for x in by_name(lib, name)(**args))
+
+
+def conditioned(lib: ModuleType, name: str) -> Function:
+    """A layer of a flow with a linear conditioner, and a transform or its inverse by name."""
+
+    def call(weights: Any, **args: Any) -> Any:
+        if "transform" in args:
+            args["transform"] = transform(lib, args["transform"])
+        if "inverse" in args:
+            args["inverse"] = inverse(lib, args["inverse"])
+        return by_name(lib, name)(linear_conditioner(lib, weights), **args)
+
+    return call
+
+
+def linear_conditioner(lib: ModuleType, weights: Any) -> Function:
+    """[B, *S, n] -> [B, *S, m, P], linear in all numbers of an example; weights are [N, M, P]."""
+    einsum = torch.einsum if lib is torch_ref else partial(jnp.einsum, precision="highest")
+
+    def condition(v: Any) -> Any:
+        params = einsum("bi,ijp->bjp", v.reshape(len(v), -1), weights)
+        return params.reshape(*v.shape[:-1], -1, weights.shape[-1])
+
+    return condition
+
+
+def transform(lib: ModuleType, name: str) -> Function:
+    """A transform of `elementwise` with its parameters in one array."""
+    if name == "affine":
+        return lambda v, params: lib.flows.affine(v, params[..., 0], params[..., 1])
+    return getattr(lib.flows, name)
+
+
+def inverse(lib: ModuleType, name: str) -> Function:
+    """The inverse of a transform. That of a mixture has no gradient."""
+    if name == "affine":
+        return lambda z, params: lib.flows.invert_affine(z, params[..., 0], params[..., 1])
+    constant = torch.Tensor.detach if lib is torch_ref else jax.lax.stop_gradient
+    return lambda z, params: lib.flows.invert_mixture_affine(constant(z), constant(params))

@@ -1,6 +1,6 @@
 """One call of a kernel, with its gradients, in PyTorch, in JAX and in compiled JAX: NumPy in, NumPy out."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
@@ -84,11 +84,11 @@ def to_torch(x: Any) -> Any:
     return torch.tensor(x.astype(np.float64), dtype=dtype)
 
 
-def call_torch(f: Function, args: Arguments) -> Result:
-    """Calls f(**args), args converted by `to_torch`, and differentiates it."""
+def call_torch(f: Function, args: Arguments, differentiable: Sequence[str]) -> Result:
+    """Calls f(**args), args converted by `to_torch`, and differentiates it by those of these names."""
     leaves = {}
     for name, x in args.items():
-        if name in DIFFERENTIABLE and torch.is_tensor(x):
+        if name in differentiable and torch.is_tensor(x):
             leaves[name] = x.requires_grad_()
 
     outputs = flat(f(**args))
@@ -125,14 +125,16 @@ def to_jax(x: Any) -> Any:
     return jnp.asarray(x, float)
 
 
-def call_jax(f: Function, args: Arguments, jit: bool, weights: list[np.ndarray]) -> Result:
+def call_jax(
+    f: Function, args: Arguments, differentiable: Sequence[str], jit: bool, weights: list[np.ndarray]
+) -> Result:
     """Calls f(**args), args converted by `to_jax`, and differentiates it with these weights of the outputs.
 
-    An argument that is not a pytree of arrays is static.
+    By the arguments of these names. One that is not a pytree of arrays is static.
     """
     static = tuple((k, v) for k, v in args.items() if not _is_traced(v))
     traced = {k: v for k, v in args.items() if _is_traced(v)}
-    smooth = {k: traced.pop(k) for k in list(traced) if k in DIFFERENTIABLE}
+    smooth = {k: traced.pop(k) for k in list(traced) if k in differentiable}
     outputs, gradients = _value_and_gradient(f, static, jit)(smooth, traced, weights)
     return Result([np.asarray(x) for x in outputs], {k: np.asarray(g) for k, g in gradients.items()})
 

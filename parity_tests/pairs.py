@@ -12,9 +12,9 @@ from torch import Tensor
 import d3pm_jax
 import torch_ref
 from d3pm_jax.processes import Process
-from parity_tests import calls, cases, loss_cases, scales
+from parity_tests import calls, cases, flow_cases, flow_scales, loss_cases, scales
 from parity_tests.cases import Case
-from parity_tests.frameworks import Arguments, Function, flat
+from parity_tests.frameworks import DIFFERENTIABLE, Arguments, Function, flat
 
 Maker = Callable[[str], Iterator[Case]]
 Measure = Callable[[Function, Arguments], Any]  # of a call of the twin in float64
@@ -30,6 +30,7 @@ class Pair(NamedTuple):
     call: Callable[[ModuleType, str], Function] = calls.by_name
     dtypes: tuple[str, ...] = ("float64", "float32")
     jit: bool = True
+    differentiable: tuple[str, ...] = DIFFERENTIABLE
 
 
 def arguments(f: Callable[..., Any]) -> Measure:
@@ -270,6 +271,104 @@ PAIRS: dict[str, Pair] = {
     "sampling.best_grid": Pair(loss_cases.best_grids, call=calls.as_array, dtypes=("float64",), jit=False),
     "sampling.even_grid": Pair(loss_cases.grids, call=calls.as_array, dtypes=("float64",), jit=False),
     "low_discrepancy": Pair(cases.low_discrepancy, cdf=arguments(scales.low_discrepancy)),
+    "flows.softplus_threshold": Pair(
+        flow_cases.thresholds, arguments(flow_scales.softplus_threshold), differentiable=("u",)
+    ),
+    "flows.gumbel": Pair(
+        flow_cases.gumbels, arguments(flow_scales.gumbel), differentiable=("phi", "gumbel_noise")
+    ),
+    "flows.log_gumbel_posterior": Pair(
+        flow_cases.posteriors, arguments(flow_scales.log_gumbel_posterior), differentiable=("phi", "v")
+    ),
+    "flows.log_gumbel": Pair(
+        flow_cases.vectors, arguments(flow_scales.log_gumbel), differentiable=("phi", "v")
+    ),
+    "flows.gumbel_threshold": Pair(
+        flow_cases.gumbel_thresholds, arguments(flow_scales.gumbel_threshold), differentiable=("u", "phi")
+    ),
+    "flows.signed_softplus": Pair(
+        flow_cases.signs, arguments(flow_scales.signed_softplus), differentiable=("u",)
+    ),
+    "flows.count_digits": Pair(flow_cases.alphabets, call=calls.as_array, dtypes=("float64",), jit=False),
+    "flows.to_digits": Pair(flow_cases.codes, dtypes=("float64",)),
+    "flows.from_digits": Pair(flow_cases.digits, dtypes=("float64",)),
+    "flows.draw_code": Pair(
+        flow_cases.draw_code,
+        result(lambda code, log_n: (scales.ones(code), scales.ones(log_n))),
+        call=calls.as_floats,
+        differentiable=(),
+    ),
+    "flows.from_code": Pair(flow_cases.from_code, dtypes=("float64",)),
+    "flows.affine": Pair(
+        flow_cases.affine("v"), arguments(flow_scales.affine), differentiable=("v", "shift", "log_scale")
+    ),
+    "flows.invert_affine": Pair(
+        flow_cases.affine("z"),
+        arguments(flow_scales.invert_affine),
+        differentiable=("z", "shift", "log_scale"),
+    ),
+    "flows.mixture_logit": Pair(
+        flow_cases.mixture("v"),
+        arguments(flow_scales.mixture_logit),
+        arguments(flow_scales.mixture_gradient),
+        differentiable=("v", "logit_weights", "means", "log_scales"),
+    ),
+    "flows.invert_mixture_logit": Pair(
+        flow_cases.mixture("z"), arguments(flow_scales.invert_mixture_logit), differentiable=()
+    ),
+    "flows.bounded_log_scale": Pair(
+        flow_cases.bounds, arguments(flow_scales.bounded_log_scale), differentiable=("raw", "log_bound")
+    ),
+    "flows.mixture_affine": Pair(
+        flow_cases.mixture_affine("v"),
+        arguments(flow_scales.mixture_affine),
+        arguments(flow_scales.mixture_affine_gradient),
+        differentiable=("v", "params"),
+    ),
+    "flows.invert_mixture_affine": Pair(
+        flow_cases.mixture_affine("z"), arguments(flow_scales.invert_mixture_affine), differentiable=()
+    ),
+    "flows.coupling": Pair(
+        flow_cases.couplings("v", "transform"),
+        arguments(flow_scales.coupling),
+        arguments(lambda **args: flow_scales.coupling(**args)[0]),
+        call=calls.conditioned,
+        differentiable=("v", "weights"),
+    ),
+    "flows.invert_coupling": Pair(
+        flow_cases.couplings("z", "inverse"),
+        arguments(flow_scales.invert_coupling),
+        call=calls.conditioned,
+        differentiable=("z", "weights"),
+    ),
+    "flows.autoregressive": Pair(
+        flow_cases.autoregressive("v", "transform"),
+        arguments(flow_scales.autoregressive),
+        arguments(lambda **args: flow_scales.autoregressive(**args)[0]),
+        call=calls.conditioned,
+        differentiable=("v", "weights"),
+    ),
+    "flows.invert_autoregressive": Pair(
+        flow_cases.autoregressive("z", "inverse"),
+        arguments(flow_scales.invert_autoregressive),
+        call=calls.conditioned,
+        differentiable=("z", "weights"),
+    ),
+    "flows.linear": Pair(
+        flow_cases.linear("v"),
+        arguments(flow_scales.linear),
+        arguments(flow_scales.linear_gradient),
+        differentiable=("v", "matrix"),
+    ),
+    "flows.invert_linear": Pair(
+        flow_cases.linear("z"),
+        arguments(flow_scales.invert_linear),
+        arguments(flow_scales.invert_linear_gradient),
+        differentiable=("z", "matrix"),
+    ),
+    "flows.importance_bound": Pair(
+        flow_cases.log_weights, arguments(flow_scales.importance_bound), differentiable=("log_weights",)
+    ),
 }
 
 # Where public names are, beside the flat ones. The numbers of `compat` are those of other programs, and the
@@ -287,6 +386,7 @@ KERNEL_MODULES = (
     "timesteps",
     "sampling",
     "likelihood",
+    "flows",
 )
 _A_KEY = "draws its noise from a JAX key, and then is "
 _A_SOLUTION = (

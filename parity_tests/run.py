@@ -120,7 +120,8 @@ def function(lib: str, name: str) -> Function:
 
 def call_torch(name: str, case: Case, dtype: str) -> Result:
     """Calls the twin with the arguments of a case."""
-    return frameworks.call_torch(function("torch", name), torch_arguments(case, dtype))
+    f = function("torch", name)
+    return frameworks.call_torch(f, torch_arguments(case, dtype), PAIRS[name].differentiable)
 
 
 def torch_arguments(case: Case, dtype: str) -> Arguments:
@@ -131,7 +132,8 @@ def torch_arguments(case: Case, dtype: str) -> Arguments:
 def call_jax(name: str, case: Case, dtype: str, jit: bool, weights: list[np.ndarray]) -> Result:
     """Calls the kernel of JAX with the arguments of a case."""
     args = {k: frameworks.to_jax(_build_family("jax", x, dtype)) for k, x in case.args.items()}
-    return frameworks.call_jax(function("jax", name), args, jit, weights)
+    f = function("jax", name)
+    return frameworks.call_jax(f, args, PAIRS[name].differentiable, jit, weights)
 
 
 def _build_family(lib: str, x: Any, dtype: str) -> Any:

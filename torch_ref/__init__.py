@@ -126,6 +126,7 @@ __all__ = [
 
 _SUBPACKAGES = (
     "beliefs",
+    "flows",
     "heads",
     "likelihood",
     "losses",

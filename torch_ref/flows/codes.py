@@ -1,0 +1,47 @@
+"""Writes categories as digits. Every code means a symbol, code mod K."""
+
+import torch
+from torch import Tensor
+
+
+def count_digits(K: int, base: int) -> int:
+    """Returns the smallest d with base^d >= K: one more than how often K - 1 can be divided by base."""
+    digits = 1
+    last = (K - 1) // base
+    while last > 0:
+        digits += 1
+        last = last // base
+    return digits
+
+
+def to_digits(code: Tensor, base: int, digits: int) -> Tensor:
+    """Divides by the base again and again; the remainders are the digits from the last to the first."""
+    remainders = []
+    for _ in range(digits):
+        remainders.append(code % base)
+        code = code // base
+    return torch.stack(remainders[::-1], dim=-1)
+
+
+def from_digits(digits: Tensor, base: int) -> Tensor:
+    """code <- base code + digit, from the first digit to the last."""
+    code = torch.zeros_like(digits[..., 0])
+    for i in range(digits.shape[-1]):
+        code = base * code + digits[..., i]
+    return code
+
+
+def draw_code(x: Tensor, K: int, num_codes: int, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns number floor(u n) of the n codes that mean x, and log n."""
+    means_x = from_code(torch.arange(num_codes), K) == x[..., None]  # [*S, num_codes]
+    n = means_x.sum(dim=-1)
+    turn = torch.minimum(torch.floor(u * n).long(), n - 1)
+
+    # The code at which so many codes of x have gone by, itself included.
+    code = (means_x.cumsum(dim=-1) == turn[..., None] + 1).int().argmax(dim=-1)
+    return code, torch.log(n.to(u.dtype))
+
+
+def from_code(code: Tensor, K: int) -> Tensor:
+    """code mod K."""
+    return code % K
