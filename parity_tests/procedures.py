@@ -73,7 +73,9 @@ def outcome(setting: Setting, dtype: str) -> Outcome:
         if second in sides:
             sides_compared = f"{first} = {second}"
             rows += _compare(setting, dtype, sides_compared, sides[first], sides[second], distances)
-            drift[sides_compared] = _drift(sides[first].trained, sides[second].trained)
+            drift[sides_compared] = measure_drift(
+                sides[first].trained.parameters, sides[second].trained.parameters
+            )
     return Outcome(rows, f"{describe(setting)}, {dtype}", drift)
 
 
@@ -91,7 +93,7 @@ def cost(setting: Setting, matmul: str) -> Outcome:
     no_distances = dict.fromkeys((*best.noisy, *best.evaluated.chains), np.zeros(()))
     sides_compared = f"{matmul} = highest"
     rows = list(_compare(setting, "float32", sides_compared, cheaper, best, no_distances))
-    drift = {sides_compared: _drift(cheaper.trained, best.trained)}
+    drift = {sides_compared: measure_drift(cheaper.trained.parameters, best.trained.parameters)}
     title = f"{describe(setting)}, matmul precision {matmul}"
     return Outcome([without_tolerance(row) for row in rows], title, drift)
 
@@ -153,10 +155,10 @@ def _compare_trained(setting: Setting, actual: Trained, expected: Trained, dtype
     for field, n in product(("parameters", "ema"), dict.fromkeys((1, steps))):
         actual_tensors = getattr(actual, field)[n - 1]
         for name, y in getattr(expected, field)[n - 1].items():
-            difference = compare.compare_arrays(actual_tensors[name], y, _largest(y), dtype)
+            difference = compare.compare_arrays(actual_tensors[name], y, largest_entry(y), dtype)
             yield Entry("training", f"{field}, step {n}", name, difference, tolerance)
     for name, y in expected.metrics.items():
-        difference = compare.compare_arrays(actual.metrics[name], y, _largest(y), dtype)
+        difference = compare.compare_arrays(actual.metrics[name], y, largest_entry(y), dtype)
         yield Entry("training", "metrics, every step", name, difference, tolerance)
 
 
@@ -164,7 +166,7 @@ def _compare_evaluated(actual: Side, expected: Side, dtype: str) -> Iterator[Ent
     """The logits, and the terms of the bound on the scale of their sum."""
     x = actual.evaluated
     y = expected.evaluated
-    difference = compare.compare_arrays(x.logits, y.logits, _largest(y.logits), dtype)
+    difference = compare.compare_arrays(x.logits, y.logits, largest_entry(y.logits), dtype)
     yield Entry("forward", "trained network", "logits", difference, "forward")
 
     # A term counts where its x_t is the same: elsewhere the two are terms of other arguments.
@@ -188,16 +190,17 @@ def _compare_drawn(actual: Side, expected: Side, distances: Arrays, dtype: str) 
         yield Entry(pair, quantity, f"{y.size:,} integers", difference, "draw")
 
 
-def _drift(actual: Trained, expected: Trained) -> np.ndarray:
-    steps = zip(actual.parameters, expected.parameters, strict=True)
+def measure_drift(actual: list[Arrays], expected: list[Arrays]) -> np.ndarray:
+    """The largest difference of any parameter after each step, on the scale of its largest entry."""
+    steps = zip(actual, expected, strict=True)
     return np.array([max(_relative(x[name], y[name]) for name in y) for x, y in steps])
 
 
 def _relative(x: np.ndarray, y: np.ndarray) -> float:
     """The largest difference, on the scale of the largest entry."""
-    return float(np.abs(x.astype(np.float64) - y).max() / _largest(y))
+    return float(np.abs(x.astype(np.float64) - y).max() / largest_entry(y))
 
 
-def _largest(x: np.ndarray) -> np.ndarray:
+def largest_entry(x: np.ndarray) -> np.ndarray:
     """The largest of the finite entries: a forbidden category has the logit -inf."""
     return np.abs(x[np.isfinite(x)]).max()

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import torch
 
-from parity_tests import networks, procedures, run, workers
+from parity_tests import coupling_flow, networks, procedures, run, workers
 from parity_tests.compare import Row
 from parity_tests.pairs import PAIRS
 from parity_tests.procedures import Outcome
@@ -63,6 +63,9 @@ def collect(dtypes: Sequence[str], device: Any, matmul: str | None) -> Report:
             outcome = results["procedure", setting, dtype]
             rows += outcome.rows
             outcomes.append(outcome)
+        outcome = results["flow", dtype]
+        rows += outcome.rows
+        outcomes.append(outcome)
 
     costs = []
     if matmul:
@@ -86,6 +89,8 @@ def _parts(dtypes: Sequence[str], matmul: str | None) -> dict[tuple, Callable[[]
             parts["cost", setting] = partial(procedures.cost, setting, matmul)
         for dtype in wide:
             parts["procedure", setting, dtype] = partial(procedures.outcome, setting, dtype)
+    for dtype in wide:
+        parts["flow", dtype] = partial(coupling_flow.outcome, dtype)
     if matmul:
         parts["cost", "networks"] = partial(_list_costs, matmul)
     for name in networks.CASES:
