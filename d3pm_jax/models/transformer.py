@@ -136,7 +136,7 @@ class Transformer(nnx.Module):
         graphdef, layers = nnx.split(self.layers)
         keys = None if key is None else jax.random.split(key, self.num_layers)  # [num_layers]
         angles = rotary_angles(xt.shape[1], self.width // self.num_heads)  # [L, width / heads / 2]
-        attended = None if weight is None else weight > 0  # [B, L]
+        attended = None if weight is None else weight[:, None] > 0  # [B, 1, L]
 
         def block(x: Array, layer: tuple) -> tuple[Array, None]:
             params, key = layer
@@ -194,10 +194,10 @@ class Block(nnx.Module):
         x: Float[Array, "B L n"],
         condition: Float[Array, "#B n"] | None,
         angles: Float[Array, "L m"],
-        attended: Bool[Array, "B L"] | None,
+        attended: Bool[Array, "B n_from L"] | None,
         key: Key[Array, ""] | None,
     ) -> Float[Array, "B L n"]:
-        """Returns the output of the block; places outside of `attended` are ignored."""
+        """Returns the output of the block; each place ignores those outside of its row of `attended`."""
         attention_key = None
         mlp_key = None
         if key is not None:
@@ -281,7 +281,8 @@ def attention(q: Array, k: Array, v: Array, attended: Array | None) -> Array:
 
     Args:
         q, k, v: [B, L, heads, d].
-        attended: bool [B, L], or None for all.
+        attended: bool [B, L, L], for each place those that it attends to, or [B, 1, L] where these are the
+            same for all places, or None for all.
     """
     return _on_this_platform(q.dtype, lambda f: f, q, k, v, attended)
 
@@ -327,7 +328,7 @@ def _attention_of_jax(q: Array, k: Array, v: Array, attended: Array | None) -> A
     """Returns the attention of JAX, for arrays [B, L, heads, d]."""
     if attended is None:
         return jax.nn.dot_product_attention(q, k, v)
-    return jax.nn.dot_product_attention(q, k, v, mask=attended[:, None, None])
+    return jax.nn.dot_product_attention(q, k, v, mask=attended[:, None])
 
 
 def _attention_formula(q: Array, k: Array, v: Array, attended: Array | None) -> Array:
@@ -345,7 +346,7 @@ def _attention_formula(q: Array, k: Array, v: Array, attended: Array | None) -> 
     if attended is not None:
         # These scores get the smallest number, not -inf: the softmax of a row without attended places is then
         # finite, not NaN.
-        scores = jnp.where(jnp.repeat(attended, heads, 0)[:, None], scores, jnp.finfo(wide).min)
+        scores = jnp.where(jnp.repeat(attended, heads, 0), scores, jnp.finfo(wide).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)  # [B heads, L, L]
     mixed = jnp.einsum("nqk,nkd->nqd", weights, v)
     return mixed.reshape(B, heads, L, d).swapaxes(1, 2)

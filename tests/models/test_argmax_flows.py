@@ -1,0 +1,148 @@
+"""Argmax flows: densities, inverses, what numbers depend on, and what they draw."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from d3pm_jax import flows
+from d3pm_jax.models.argmax_flows import ArgmaxAR, ArgmaxCoupling
+from d3pm_jax.models.sequence_features import LSTMFeatures, TransformerFeatures
+from tests.models.small import randomised
+
+LSTM = partial(LSTMFeatures, width=8, num_layers=1, input_dropout=0.5)
+TRANSFORMER = partial(TransformerFeatures, width=4, num_layers=1, num_heads=1, dropout=0.5)
+OPTIONS = {"num_mixtures": 2, "context_width": 4}
+
+_rng = np.random.default_rng(1)
+# x, u and normal noise.
+SEQUENCES = ([[0, 1, 2], [3, 4, 0]], _rng.uniform(size=(2, 3)), _rng.normal(size=(2, 3, 3)))
+
+
+def coupling(length, K, **options):
+    return ArgmaxCoupling(length, K, num_steps=2, **OPTIONS, **options, rngs=nnx.Rngs(0))
+
+
+def autoregressive(length, K, **options):
+    return ArgmaxAR(length, K, **OPTIONS, **options, rngs=nnx.Rngs(0))
+
+
+def make_lstm_or_transformer():
+    """Makes an LSTM first, then a Transformer, and so on, so that the steps of a flow have both."""
+    kinds = itertools.cycle([LSTM, TRANSFORMER])
+    return lambda *sizes, rngs: next(kinds)(*sizes, rngs=rngs)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("build", [coupling, autoregressive])
+def test_density_inverse_and_gradient(build):
+    """The Jacobian has the log-determinant that is returned, and is triangular where numbers come in turn."""
+    graphdef, params = randomised(lambda: build(3, 5, make_features=make_lstm_or_transformer()))
+    params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+    x, u, normal = map(jnp.asarray, SEQUENCES)
+
+    @jax.jit
+    def run(params):
+        flow = nnx.merge(graphdef, params)
+        v, log_q = flow.encode(x, u, normal)
+        z, log_det = flow.transform(v)
+        jacobian = jax.jacrev(lambda v: flow.transform(v)[0][0])(v)[..., 0, :, :].reshape(9, 9)
+
+        def weigh(params):
+            return nnx.merge(graphdef, params).log_weights(x, u, normal, key=jax.random.key(0)).mean()
+
+        with_dropout, gradient = jax.value_and_grad(weigh)(params)
+        bound = flow.log_base(z) + log_det - log_q
+        return gradient, v, flow.invert(z), flow.decode(z), log_det[0], jacobian, bound.mean(), with_dropout
+
+    gradient, *arrays = run(params)
+    v, inverse, decoded, log_det, jacobian, bound, with_dropout = map(np.asarray, arrays)
+    np.testing.assert_allclose(inverse, v, atol=1e-9)
+    np.testing.assert_array_equal(decoded, x)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian).logabsdet, rtol=1e-9)
+    assert abs(bound - with_dropout) > 1e-6
+    if build is autoregressive:
+        assert not np.triu(jacobian, 1).any()
+        assert jacobian[np.tril_indices(9)].all()
+    for path, g in jax.tree_util.tree_flatten_with_path(gradient)[0]:
+        assert np.isfinite(g).all(), jax.tree_util.keystr(path)
+        assert np.any(g != 0), jax.tree_util.keystr(path)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_causal_transformer_takes_one_place_after_the_other():
+    """The inverse knows only the vectors before a place, and finds those that were transformed at once."""
+    graphdef, params = randomised(lambda: autoregressive(3, 5, make_features=TRANSFORMER))
+    params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+
+    @jax.jit
+    def run(params):
+        flow = nnx.merge(graphdef, params)
+        v, _ = flow.encode(*map(jnp.asarray, SEQUENCES))
+        z, _ = flow.transform(v)
+        return v, z, flow.invert(z)
+
+    v, z, inverse = run(params)
+    assert np.abs(z - v).min() > 1e-3
+    np.testing.assert_allclose(inverse, v, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("build", "share_codes"),
+    [(partial(coupling, squeeze=2), True), (autoregressive, True), (autoregressive, False)],
+    ids=["coupling", "autoregressive", "codes without meaning"],
+)
+def test_probabilities_sum_to_one(build, share_codes):
+    """P(x) of all sequences of three categories, by weights; codes without meaning take their share of it."""
+    L, n, drawn = 2, 2000, 5000
+    graphdef, params = randomised(lambda: build(L, 3, make_features=LSTM, share_codes=share_codes))
+    # A wide encoder, as weights have a finite variance only up to where its tails end.
+    bias = params["encoder"]["linear_out"]["bias"]
+    bias.set_value(bias.get_value().at[2:].set(1.2))
+    for matrix in jax.tree.leaves(params.get("matrices", {}), is_leaf=lambda x: isinstance(x, nnx.Param)):
+        matrix.set_value(matrix.get_value() + jnp.eye(4))
+    x = jnp.repeat(jnp.stack(jnp.divmod(jnp.arange(9), 3), axis=-1), n, axis=0)  # [9 n, L]
+
+    @jax.jit
+    def run(params, key):
+        flow = nnx.merge(graphdef, params)
+        code_key, encoder_key, draw_key = jax.random.split(key, 3)
+        u = jax.random.uniform(code_key, x.shape)
+        normal = jax.random.normal(encoder_key, (*x.shape, 2))
+        return flow.log_weights(x, u, normal), flow.draw(jax.random.normal(draw_key, (drawn, L, 2)))
+
+    log_weights, symbols = map(np.asarray, run(params, jax.random.key(2)))
+    weights = np.exp(log_weights.reshape(9, n))
+    iwbo = flows.importance_bound(jnp.asarray(log_weights.reshape(9, n).T))
+    np.testing.assert_allclose(np.exp(iwbo), weights.mean(1), rtol=1e-4)
+    outside = np.mean((symbols >= 3).any(-1))
+    error = np.sqrt((weights.var(1) / n).sum() + outside * (1 - outside) / drawn)
+    assert error < 0.04
+    assert abs(weights.mean(1).sum() + outside - 1) < 4 * error
+
+    # The shares of what was drawn are the probabilities.
+    assert symbols.min() == 0
+    assert (symbols.max() == 2) == share_codes
+    shares = np.mean((symbols[:, None] == np.asarray(x[None, ::n])).all(-1), axis=0)
+    np.testing.assert_allclose(shares, weights.mean(1), atol=0.05)
+
+
+def test_what_cannot_be_built_or_called_is_refused():
+    with pytest.raises(ValueError, match=r"K = 2 has one digit, .* take squeeze = 2"):
+        coupling(4, 2)
+    with pytest.raises(ValueError, match="squeeze = 3 does not divide length = 4"):
+        coupling(4, 5, squeeze=3)
+    with pytest.raises(ValueError, match="width = 4: an eighth of it embeds the place"):
+        autoregressive(4, 5, make_features=partial(LSTM, width=4))
+    with pytest.raises(ValueError, match="width = 4 does not divide into 4 heads"):
+        autoregressive(4, 5, make_features=partial(TRANSFORMER, num_heads=4))
+    flow = nnx.eval_shape(lambda: autoregressive(3, 5, make_features=LSTM))
+    x = jnp.zeros((1, 3), jnp.int32)
+    with pytest.raises(ValueError, match=r"normal has shape \(1, 3, 2\), expected \(1, 3, 3\)"):
+        flow.log_weights(x, jnp.zeros((1, 3)), jnp.zeros((1, 3, 2)))
+    with pytest.raises(ValueError, match="x contains 5"):
+        flow.log_weights(x + 5, jnp.zeros((1, 3)), jnp.zeros((1, 3, 3)))
