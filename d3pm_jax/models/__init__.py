@@ -1,12 +1,28 @@
-"""Holds Flax NNX networks, f(xt, t, *, label=None, key=None) -> output; nothing about diffusion is inside."""
+"""Holds Flax NNX networks; nothing about diffusion is inside.
+
+Those for diffusion are called f(xt, t, *, label=None, key=None) -> output. An argmax flow has methods that
+weigh and draw sequences.
+"""
 
 from d3pm_jax.extras import require
 
 require(__name__, "flax")
 
+from d3pm_jax.models.argmax_flows import ArgmaxAR, ArgmaxCoupling
 from d3pm_jax.models.classifier import Classifier
 from d3pm_jax.models.score_net import ScoreNet
+from d3pm_jax.models.sequence_features import LSTMFeatures, SequenceFeatures, TransformerFeatures
 from d3pm_jax.models.transformer import Transformer
 from d3pm_jax.models.unet import UNet
 
-__all__ = ["Classifier", "ScoreNet", "Transformer", "UNet"]
+__all__ = [
+    "ArgmaxAR",
+    "ArgmaxCoupling",
+    "Classifier",
+    "LSTMFeatures",
+    "ScoreNet",
+    "SequenceFeatures",
+    "Transformer",
+    "TransformerFeatures",
+    "UNet",
+]

@@ -219,7 +219,7 @@ class ArgmaxCoupling(ArgmaxFlow):
             if step > 0:
                 matrix = nnx.initializers.orthogonal()(rngs.params(), (num_channels, num_channels))
                 matrices.append(nnx.Param(matrix))
-            features = make_features(length // squeeze, self.num_fixed, False, rngs=rngs)
+            features = _make_features(make_features, length // squeeze, self.num_fixed, False, rngs)
             steps.append(Conditioner(features, num_channels - self.num_fixed, num_mixtures, rngs))
         self.steps = nnx.List(steps)
         self.matrices = nnx.List(matrices)
@@ -284,7 +284,7 @@ class ArgmaxAR(ArgmaxFlow):
     ):
         num_digits = flows.count_digits(K, 2)
         self._build(length, K, context, context_width, share_codes, num_digits, rngs)
-        self.features = make_features(length, num_digits, True, rngs=rngs)
+        self.features = _make_features(make_features, length, num_digits, True, rngs)
         self.digits = DigitConditioner(self.features.out_features, num_digits, num_mixtures, rngs)
 
     def transform(
@@ -297,7 +297,7 @@ class ArgmaxAR(ArgmaxFlow):
         self, v: Float[Array, "B L D"], *, key: Key[Array, ""] | None = None
     ) -> Float[Array, "B L D P"]:
         """Returns the parameters of each number, which depend on the numbers before it alone."""
-        return self.digits(self.features(v, key=key), v)
+        return self.digits(_compute_features(self.features, v, key), v)
 
     def invert(self, z: Array) -> Float[Array, "B L D"]:
         """Returns the v of `transform`; it has no gradient.
@@ -358,7 +358,7 @@ class Conditioner(nnx.Module):
 
     def __call__(self, v: Float[Array, "B L n"], *, key: Key[Array, ""] | None = None) -> Array:
         """Returns the parameters; with a key, dropout is on."""
-        raw = apply_to_rows(self.linear, self.features(v, key=key))
+        raw = apply_to_rows(self.linear, _compute_features(self.features, v, key))
         return self.bounds(raw.reshape(*raw.shape[:2], self.num_moved, -1))
 
 
@@ -437,6 +437,31 @@ class ScaleBounds(nnx.Module):
 def log_normal(x: Array) -> Array:
     """log density of the standard normal distribution at each x."""
     return -0.5 * x**2 - 0.5 * math.log(2.0 * math.pi)
+
+
+def _make_features(
+    make_features: MakeFeatures, length: int, n_in: int, causal: bool, rngs: nnx.Rngs
+) -> SequenceFeatures:
+    """Makes a network of features, and checks that it says how many there are."""
+    features = make_features(length, n_in, causal, rngs=rngs)
+    if not isinstance(features, nnx.Module) or not hasattr(features, "out_features"):
+        raise ValueError(
+            f"make_features returns {type(features).__name__}, which is no network with out_features: derive "
+            f"it from models.SequenceFeatures"
+        )
+    return features
+
+
+def _compute_features(network: SequenceFeatures, v: Array, key: Key[Array, ""] | None) -> Array:
+    """Returns the features of vectors, and checks that they are as many as the network says."""
+    features = network(v, key=key)
+    expected = (*v.shape[:2], network.out_features)
+    if features.shape != expected:
+        raise ValueError(
+            f"{type(network).__name__} returns features of shape {features.shape}, expected {expected}: "
+            f"change its out_features"
+        )
+    return features
 
 
 def _draw_kernel(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> Array:

@@ -26,7 +26,16 @@ from flax import nnx
 from d3pm_jax import data, timesteps
 from d3pm_jax.data import binarize, digit_conditions, images, mazes, source, windows
 from d3pm_jax.errors import UserError
-from d3pm_jax.models import Classifier, ScoreNet, Transformer, UNet
+from d3pm_jax.models import (
+    ArgmaxAR,
+    ArgmaxCoupling,
+    Classifier,
+    LSTMFeatures,
+    ScoreNet,
+    Transformer,
+    TransformerFeatures,
+    UNet,
+)
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.weights import twin
 from tests.checks.table import raised_here
@@ -171,6 +180,25 @@ def networks(built: Callable[[type], Callable]) -> Iterator[Call]:
     yield Call("Transformer", built(Transformer), TRANSFORMER, transformer)
     classifier = {"shape": "counts", "classes": "count", "rngs": "other"}
     yield Call("Classifier", built(Classifier), {"shape": (8, 8, 1), "classes": 3}, classifier)
+    yield from networks_of_flows(built)
+
+
+def networks_of_flows(built: Callable[[type], Callable]) -> Iterator[Call]:
+    features = {"length": 2, "n_in": 2, "causal": True, "width": 8, "num_layers": 1}
+    roles = dict.fromkeys(("length", "n_in", "width", "num_layers"), "count")
+    roles |= {"causal": "flag", "rngs": "other"}
+    yield Call("LSTMFeatures", built(LSTMFeatures), features, roles | {"input_dropout": "rate"})
+    transformer = {"num_heads": "count", "mlp_ratio": "count", "dropout": "rate"}
+    yield Call(
+        "TransformerFeatures", built(TransformerFeatures), features | {"num_heads": 1}, roles | transformer
+    )
+    make_features = functools.partial(LSTMFeatures, width=8, num_layers=1)
+    flow = {"length": 2, "K": 3, "num_mixtures": 1, "make_features": make_features, "context_width": 1}
+    roles = dict.fromkeys(("length", "K", "num_mixtures", "context_width"), "count")
+    roles |= {"context": "other", "share_codes": "flag", "rngs": "other"}
+    coupling = {"num_steps": "count", "squeeze": "count"}
+    yield Call("ArgmaxCoupling", built(ArgmaxCoupling), flow | {"num_steps": 1}, roles | coupling)
+    yield Call("ArgmaxAR", built(ArgmaxAR), flow, roles)
 
 
 def data_functions() -> Iterator[Call]:

@@ -140,9 +140,25 @@ def test_what_cannot_be_built_or_called_is_refused():
         autoregressive(4, 5, make_features=partial(LSTM, width=4))
     with pytest.raises(ValueError, match="width = 4 does not divide into 4 heads"):
         autoregressive(4, 5, make_features=partial(TRANSFORMER, num_heads=4))
+    with pytest.raises(
+        ValueError, match=r"make_features returns dict, .* derive it from models.SequenceFeatures"
+    ):
+        autoregressive(4, 5, make_features=lambda *sizes, rngs: {})
     flow = nnx.eval_shape(lambda: autoregressive(3, 5, make_features=LSTM))
     x = jnp.zeros((1, 3), jnp.int32)
     with pytest.raises(ValueError, match=r"normal has shape \(1, 3, 2\), expected \(1, 3, 3\)"):
         flow.log_weights(x, jnp.zeros((1, 3)), jnp.zeros((1, 3, 2)))
     with pytest.raises(ValueError, match="x contains 5"):
         flow.log_weights(x + 5, jnp.zeros((1, 3)), jnp.zeros((1, 3, 3)))
+
+
+def test_features_of_another_width_are_refused():
+    def compute_params():
+        flow = autoregressive(3, 5, make_features=LSTM)
+        flow.features.out_features = 3
+        return flow.params(jnp.zeros((1, 3, 3)))
+
+    with pytest.raises(
+        ValueError, match=r"LSTMFeatures returns features of shape \(1, 3, 4\), expected \(1, 3, 3\)"
+    ):
+        nnx.eval_shape(compute_params)

@@ -93,7 +93,9 @@ def test_attention_and_positions_equal_their_formulas():
     scores = np.where(seen[:, None, None], np.einsum("bqhd,bkhd->bhqk", q, k) / 2, -np.inf)
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     expected = np.einsum("bhqk,bkhd->bqhd", weights, v)
-    run = jax.jit(lambda f, *qkv: jax.vjp(lambda *qkv: f(*qkv, jnp.asarray(seen)), *qkv), static_argnums=0)
+    run = jax.jit(
+        lambda f, *qkv: jax.vjp(lambda *qkv: f(*qkv, jnp.asarray(seen)[:, None]), *qkv), static_argnums=0
+    )
     exact, gradients = run(attention, q, k, v)
     np.testing.assert_allclose(exact, expected, rtol=1e-12)
     narrow = [jnp.asarray(x, jnp.float32) for x in (q, k, v)]
