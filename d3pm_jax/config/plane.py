@@ -23,7 +23,7 @@ class Plane(Data):
     as these two numbers, of 64 categories"""
     train_size: Count = 100_000
     """points to train on"""
-    test_size: Count = 5_000
+    test_size: Count = 20_000
     """points to evaluate on"""
     seed: Seed = 0
     """of the points; those of the two splits differ"""

@@ -107,10 +107,9 @@ def test_samples_are_measured_against_the_exact_masses(tmp_path):
         kind.check_quality(9, Path("weights"))
 
 
-@pytest.mark.parametrize("coding", CODED)
-def test_pictures_are_written(coding, tmp_path):
-    x, levels = CODED[coding]
-    kind = make_kind(config.Plane("spirals", coding).describe())
+def test_pictures_are_written(tmp_path):
+    x, levels = CODED["gray"]
+    kind = make_kind(config.Plane("spirals").describe())
     assert kind.save_examples(tmp_path / "step", x, "caption") == tmp_path / "step.png"
     reverse = np.stack([x, x, np.full_like(x, levels)])
     chains = Chains(
