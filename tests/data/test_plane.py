@@ -52,23 +52,21 @@ def test_masses_are_the_integrals_of_the_densities():
     def in_cell(u, sign):
         """The mass in the cell of the points that a u of the spirals is drawn for."""
         theta = 3 * np.pi * np.sqrt(u)
-        x, y = sign * theta / 3 * np.cos(theta), sign * theta / 3 * np.sin(theta)
-        columns = stats.norm.cdf([1.25, 1.375], x, 0.1)
-        rows = stats.norm.cdf([-1.5, -1.375], y, 0.1)
+        columns = stats.norm.cdf([1.25, 1.375], sign * theta / 3 * np.cos(theta), 0.1)
+        rows = stats.norm.cdf([-1.5, -1.375], sign * theta / 3 * np.sin(theta), 0.1)
         return np.diff(columns)[0] * np.diff(rows)[0] / 2
 
+    expected = 0.0
     for sign in (1, -1):
-        expected = integrate.quad(in_cell, 0, 1, sign, points=np.linspace(0, 1, 30), limit=200)[0]
-        if sign == 1:
-            first = expected
-    assert plane.cell_masses("spirals")[cell] == pytest.approx(first + expected, rel=1e-7)
+        expected += integrate.quad(in_cell, 0, 1, sign, points=np.linspace(0, 1, 30), limit=200)[0]
+    assert plane.cell_masses("spirals")[cell] == pytest.approx(expected, rel=1e-7)
 
 
 def test_points_outside_of_the_square_fall_into_the_cells_at_its_edge():
     points = [[-4, 3.999], [-4.001, 4], [-9, 1e300], [0, -0.001], [3.875, np.inf], [3.87, -np.inf]]
     cells = [[0, 63], [0, 63], [0, 63], [32, 31], [63, 63], [62, 0]]
     np.testing.assert_array_equal(plane.find_cells(np.array(points, float)), cells)
-    # The Gaussian around (2.8, 0) has 3.05e-4 of its mass beyond x = 4, and 6.7e-4 in the last cell within.
+    # All that lies beyond x = 3.875, of the Gaussian around (2.8, 0) and of its two neighbours.
     edge = plane.cell_masses("eight_gaussians")[63].sum()
     tails = stats.norm.sf((3.875 - 2.8 * np.array([1, np.sqrt(0.5), np.sqrt(0.5)])) / 0.35)
     assert edge == pytest.approx(tails.sum() / 8, rel=1e-6)
