@@ -96,12 +96,17 @@ def test_a_gumbel_prior_makes_the_bound_tight_for_every_draw(x64):
     phi = np.repeat(2 * rng.normal(size=(n // K, K)), K, axis=0)
     x = np.tile(np.arange(K), n // K)
     noise = rng.gumbel(size=(n, K))
-    v, log_q = flows.gumbel(jnp.asarray(phi), jnp.asarray(x), jnp.asarray(noise))
-    log_p = flows.log_gumbel(jnp.asarray(phi), v)
+
+    @jax.jit
+    def draw(phi, x, noise):
+        v, log_q = flows.gumbel(phi, x, noise)
+        wrong = flows.log_gumbel_posterior(phi, (x + 1) % K, v)
+        return v, log_q, flows.log_gumbel(phi, v), wrong
+
+    v, log_q, log_p, density_of_wrong_x = map(np.asarray, draw(phi, x, noise))
     right = phi[np.arange(n), x] - logsumexp(phi, axis=-1)
     np.testing.assert_allclose(log_p - log_q, right, rtol=1e-12, atol=1e-12)
     # The same by the formulas of the paper, which know neither function.
-    v = np.asarray(v)
     paper_p = paper_log_gumbel(v, phi).sum(axis=-1)
     paper_q = [paper_log_posterior(*row) for row in zip(v, phi, x, strict=True)]
     np.testing.assert_allclose(paper_p - paper_q, right, rtol=1e-12, atol=1e-12)
@@ -112,9 +117,7 @@ def test_a_gumbel_prior_makes_the_bound_tight_for_every_draw(x64):
     log_uniform = -np.exp(-noise)
     truncated = phi - np.log(np.exp(phi - v_x) - log_uniform)
     np.testing.assert_allclose(np.where(np.eye(K)[x] == 1, v_x, truncated), v, rtol=1e-12, atol=1e-12)
-
-    wrong = flows.log_gumbel_posterior(jnp.asarray(phi), jnp.asarray((x + 1) % K), jnp.asarray(v))
-    np.testing.assert_array_equal(wrong, np.full(n, -np.inf))
+    np.testing.assert_array_equal(density_of_wrong_x, np.full(n, -np.inf))
 
 
 def test_log_determinants_are_those_of_autodiff(x64):
@@ -153,8 +156,8 @@ def test_logistic_noise_makes_the_gumbel_threshold_the_gumbel_posterior(x64):
     phi = jnp.asarray(rng.normal(size=u.shape))
     # -log(-log sigmoid(u)), where log1p(y) of the smallest y is y.
     noise = np.where(u > 40, u, -np.log(np.log1p(np.exp(-np.minimum(u, 40)))))
-    v, log_q = flows.gumbel(phi, x, jnp.asarray(noise))
-    v_of_u, log_det = flows.gumbel_threshold(jnp.asarray(u), x, phi)
+    v, log_q = jax.jit(flows.gumbel)(phi, x, noise)
+    v_of_u, log_det = jax.jit(flows.gumbel_threshold)(u, x, phi)
     np.testing.assert_allclose(v_of_u, v, rtol=1e-12, atol=1e-12)
     log_logistic = (-u - 2 * np.logaddexp(0, -u)).sum(axis=-1)
     np.testing.assert_allclose(log_logistic - log_det, log_q, rtol=1e-9, atol=1e-9)

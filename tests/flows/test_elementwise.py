@@ -96,22 +96,26 @@ def test_the_inverse_in_float32_is_as_exact_as_its_numbers():
 def test_affine_transforms_and_all_parameters_in_one_array(x64):
     rng = np.random.default_rng(1)
     v, shift, log_scale = rng.normal(size=(3, 30)) * np.array([[8.0], [2.0], [1.0]])
-    z, log_slope = flows.affine(jnp.asarray(v), jnp.asarray(shift), jnp.asarray(log_scale))
-    np.testing.assert_allclose(z, np.exp(log_scale) * v + shift, rtol=1e-14, atol=1e-14)
-    np.testing.assert_array_equal(log_slope, log_scale)
-    back = flows.invert_affine(z, jnp.asarray(shift), jnp.asarray(log_scale))
-    np.testing.assert_allclose(back, v, rtol=0, atol=1e-12)
-
-    mixture = [x[:30] for x in MIXTURES]
-    params = jnp.asarray(np.concatenate([shift[:, None], log_scale[:, None], *mixture], axis=-1))
-    z, log_slope = flows.mixture_affine(jnp.asarray(v), params)
-    logit, slope_of_logit = by_numpy(v, *mixture)
-    np.testing.assert_allclose(z, np.exp(log_scale) * logit + shift, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(log_slope, log_scale + slope_of_logit, rtol=1e-11, atol=1e-11)
-    np.testing.assert_allclose(flows.invert_mixture_affine(z, params), v, rtol=0, atol=1e-10)
-
     raw, log_bound = rng.normal(size=(2, 30)) * 3
-    bounded = flows.bounded_log_scale(jnp.asarray(raw), jnp.asarray(log_bound))
+    mixture = [x[:30] for x in MIXTURES]
+    params = np.concatenate([shift[:, None], log_scale[:, None], *mixture], axis=-1)
+
+    @jax.jit
+    def there_and_back_of_both(v, shift, log_scale, params):
+        affine = flows.affine(v, shift, log_scale)
+        with_mixture = flows.mixture_affine(v, params)
+        back = flows.invert_affine(affine.z, shift, log_scale)
+        back_of_mixture = flows.invert_mixture_affine(with_mixture.z, params)
+        return affine, back, with_mixture, back_of_mixture, flows.bounded_log_scale(raw, log_bound)
+
+    affine, back, with_mixture, back_of_mixture, bounded = there_and_back_of_both(v, shift, log_scale, params)
+    np.testing.assert_allclose(affine.z, np.exp(log_scale) * v + shift, rtol=1e-14, atol=1e-14)
+    np.testing.assert_array_equal(affine.log_slope, log_scale)
+    np.testing.assert_allclose(back, v, rtol=0, atol=1e-12)
+    logit, slope_of_logit = by_numpy(v, *mixture)
+    np.testing.assert_allclose(with_mixture.z, np.exp(log_scale) * logit + shift, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(with_mixture.log_slope, log_scale + slope_of_logit, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(back_of_mixture, v, rtol=0, atol=1e-10)
     bound = np.exp(log_bound)
     np.testing.assert_allclose(bounded, bound * np.tanh(raw / np.maximum(bound, 1)), rtol=1e-14)
     assert np.all(np.abs(bounded) <= bound)

@@ -124,18 +124,23 @@ def test_a_stack_comes_back_to_what_it_gave(x64):
 
 def test_layers_take_any_axes():
     """Without positions, and of images."""
+
+    @jax.jit
+    def both(v, params):
+        z, log_det = flows.coupling(lambda fixed: params[..., FIXED:, :], v, FIXED, affine)
+        return z, log_det, *flows.linear(v, jnp.asarray(WEIGHTS["matrix"], v.dtype))
+
     rng = np.random.default_rng(1)
     for shape in ((B, D), (B, 2, 2, D)):
-        v = jnp.asarray(rng.normal(size=shape), jnp.float32)
-        params = jnp.asarray(rng.normal(size=(*shape, 2)), jnp.float32)
-        z, log_det = flows.coupling(lambda v, p=params: p[..., FIXED:, :], v, FIXED, affine)
+        v = rng.normal(size=shape)
+        params = rng.normal(size=(*shape, 2))
+        z, log_det, z_of_matrix, log_det_of_matrix = both(v, params)
         assert z.shape == shape
         right = np.sum(params[..., FIXED:, 1], axis=tuple(range(1, len(shape))))
         np.testing.assert_allclose(log_det, right, rtol=1e-5, atol=1e-5)
-        z, log_det = flows.linear(v, matrix().astype(v.dtype))
-        np.testing.assert_allclose(z, v @ WEIGHTS["matrix"].T, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(z_of_matrix, v @ WEIGHTS["matrix"].T, rtol=1e-5, atol=1e-5)
         right = np.prod(shape[1:-1]) * np.linalg.slogdet(WEIGHTS["matrix"]).logabsdet
-        np.testing.assert_allclose(log_det, np.full(B, right), rtol=1e-5)
+        np.testing.assert_allclose(log_det_of_matrix, np.full(B, right), rtol=1e-5)
 
 
 def test_what_does_not_fit_is_refused_in_words_of_the_call():
