@@ -113,8 +113,10 @@ def gumbel_threshold(
     """
     is_x = _is_category(x, u)
     # With U = sigmoid(u) a standard Gumbel is -log(-log U), and -log U is softplus(-u). For large u that is
-    # exp(-u), which rounds to 0: the Gumbel is u itself, from 37 on to the precision of a float64.
-    gumbel_noise = jnp.where(u > 37, u, -jnp.log(jax.nn.softplus(-jnp.minimum(u, 37))))
+    # exp(-u), which rounds to 0: the Gumbel is u itself, from 37 on to the precision of a float64. There the
+    # other formula sees 0, as its infinite slope would make a gradient NaN.
+    is_large = u > 37
+    gumbel_noise = jnp.where(is_large, u, -jnp.log(jax.nn.softplus(-jnp.where(is_large, 0.0, u))))
     v_x = numerics.log_sum(phi)[..., None] + _pick(gumbel_noise, x)  # [*S, 1]
     truncated = -numerics.log_add(-(phi + gumbel_noise), jnp.broadcast_to(-v_x, phi.shape))
     v = jnp.where(is_x, v_x, _below(truncated, v_x))

@@ -100,10 +100,8 @@ def assert_close(actual, recorded, tolerance=1e-11):
 
 def test_digits():
     for base, digits in ((2, 5), (3, 3)):
-        code = jnp.arange(27)
         recorded = RECORDED["digits"][f"base {base}, dims {digits}"]
-        np.testing.assert_array_equal(flows.to_digits(code, base, digits), recorded)
-        np.testing.assert_array_equal(flows.from_digits(jnp.asarray(recorded), base), code)
+        np.testing.assert_array_equal(flows.to_digits(np.arange(27), base, digits), recorded)
 
 
 def test_mixture(x64):
