@@ -49,8 +49,13 @@ def test_density_inverse_and_gradient(build):
     def run(params):
         flow = nnx.merge(graphdef, params)
         v, log_q = flow.encode(x, u, normal)
-        z, log_det = flow.transform(v)
-        jacobian = jax.jacrev(lambda v: flow.transform(v)[0][0])(v)[..., 0, :, :].reshape(9, 9)
+
+        def transform(v):
+            z, log_det = flow.transform(v)
+            return z[0].ravel(), (z, log_det)
+
+        _, pull_back, (z, log_det) = jax.vjp(transform, v, has_aux=True)
+        jacobian = jax.vmap(pull_back)(jnp.eye(9))[0][:, 0].reshape(9, 9)
 
         def weigh(params):
             return nnx.merge(graphdef, params).log_weights(x, u, normal, key=jax.random.key(0)).mean()
@@ -148,6 +153,10 @@ def test_what_cannot_be_built_or_called_is_refused():
     x = jnp.zeros((1, 3), jnp.int32)
     with pytest.raises(ValueError, match=r"normal has shape \(1, 3, 2\), expected \(1, 3, 3\)"):
         flow.log_weights(x, jnp.zeros((1, 3)), jnp.zeros((1, 3, 2)))
+    with pytest.raises(ValueError, match=r"normal has shape \(1, 4, 3\), expected \(1, 3, 3\)"):
+        flow.draw(jnp.zeros((1, 4, 3)))
+    with pytest.raises(ValueError, match="z contains nan: it must be finite"):
+        flow.decode(jnp.full((1, 3, 3), jnp.nan))
     with pytest.raises(ValueError, match="x contains 5"):
         flow.log_weights(x + 5, jnp.zeros((1, 3)), jnp.zeros((1, 3, 3)))
 
