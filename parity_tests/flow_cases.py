@@ -146,8 +146,10 @@ def mixture_affine(argument: str) -> Callable[[str], Iterator[Case]]:
 
 
 def bounds(dtype: str) -> Iterator[Case]:
-    """Bounds below and above 1."""
-    yield Case("both forms", {"raw": noise(3.0), "log_bound": noise(1.0, 1)})
+    """Bounds below and above 1, and 1 itself, where training starts."""
+    log_bound = noise(1.0, 1)
+    log_bound.flat[0] = 0.0
+    yield Case("both forms", {"raw": noise(3.0), "log_bound": log_bound})
 
 
 def examples(*seed: int) -> np.ndarray:

@@ -29,8 +29,8 @@ CELL = 2 * EXTENT / SIDE  # side of a cell
 TURN = 3 * np.pi  # angle of a spiral, from its centre to its end
 SPIRAL_RADIUS = np.pi  # of the end
 SPIRAL_NOISE = 0.1  # standard deviation
-# The rule of 16 nodes on each of 200 parts of a spiral is exact to the last digits, as the parts are shorter
-# than the noise is wide.
+# The rule of 16 nodes on each of 200 parts of a spiral is exact to the last digits, as no part is longer
+# than 1.5 standard deviations of the noise.
 PANELS = 200
 NODES = 16
 
@@ -63,7 +63,7 @@ def encode_gray(cells: Int[np.ndarray, "*N 2"]) -> Int32[np.ndarray, "*N 12"]:
 
 def decode_gray(bits: Int[np.ndarray, "*N 12"]) -> Int32[np.ndarray, "*N 2"]:
     """Returns the cells whose Gray codes have these bits: `encode_gray` backwards."""
-    codes = bits.reshape(*bits.shape[:-1], 2, BITS)
+    codes = bits.reshape(*bits.shape[:-1], 2, BITS).astype(np.int32)
     # A bit of the number is the parity of the bits of its code from the highest to this one.
     binary = np.cumsum(codes, axis=-1) % 2  # [*N, 2, 6]
     return (binary << np.arange(BITS)[::-1]).sum(-1).astype(np.int32)

@@ -1,7 +1,8 @@
 """Holds bijections of single numbers, with their parameters as arguments.
 
 Each has a forward direction v -> (z, log |dz/dv|) and an inverse z -> v. `mixture_logit` is monotone and has
-no inverse in closed form: it is found by halving an interval that is known to hold it.
+no inverse in closed form: it is found by halving an interval that is known to hold it. Scales below exp(-85)
+are none in float32: bound them, as by `bounded_log_scale`.
 """
 
 from typing import NamedTuple
@@ -74,6 +75,10 @@ def mixture_logit(
     Returns:
         z, and log |dz/dv| = log F' - log F - log(1 - F).
     """
+    return _mixture_logit(v, logit_weights, means, log_scales)
+
+
+def _mixture_logit(v: Array, logit_weights: Array, means: Array, log_scales: Array) -> Transformed:
     log_weights = numerics.log_normalize(logit_weights)
     distance = (v[..., None] - means) * jnp.exp(-log_scales)  # [*V, m]
     log_below = jax.nn.log_sigmoid(distance)
@@ -91,7 +96,7 @@ def invert_mixture_logit(
     means: Float[Array, "*V m"],
     log_scales: Float[Array, "*V m"],
 ) -> Float[Array, "*V"]:
-    """Returns the v of `mixture_logit`, to the precision of its type; it has no gradient.
+    """Returns the v of `mixture_logit`, to the precision of its type.
 
     Of one logistic alone v = mean + scale z. The mixture lies between its parts, so that the smallest and the
     largest of these hold its v between them, and halving needs no first guess.
@@ -106,17 +111,24 @@ def invert_mixture_logit(
     Raises:
         ValueError: halving does not end, as the logistic distributions do not fit into floats.
     """
-    parts = means + jnp.exp(log_scales) * z[..., None]  # [*V, m]
+    return _invert_mixture_logit(z, logit_weights, means, log_scales)
+
+
+@jax.custom_jvp
+def _invert_mixture_logit(z: Array, logit_weights: Array, means: Array, log_scales: Array) -> Array:
+    scales = jnp.exp(log_scales)
+    smallest_scale = scales.min(axis=-1)  # [*V]
+    parts = means + scales * z[..., None]  # [*V, m]
     # Rounding may move an end past v: a few units in the last place are added on both sides.
     eps = jnp.finfo(z.dtype).eps
-    margin = 8 * eps * (jnp.abs(parts).max(axis=-1) + jnp.exp(log_scales).max(axis=-1))
+    margin = 8 * eps * (jnp.abs(parts).max(axis=-1) + scales.max(axis=-1))
     low = parts.min(axis=-1) - margin
     high = parts.max(axis=-1) + margin
 
     # Halving ends where the interval is as wide as the numbers in it are exact. The scale counts as well: to
     # reach v = 0 would otherwise take a thousand steps, down to the smallest number.
     def width_of_rounding(low: Array, high: Array) -> Array:
-        return eps * (jnp.maximum(jnp.abs(low), jnp.abs(high)) + jnp.exp(log_scales).min(axis=-1))
+        return eps * (jnp.maximum(jnp.abs(low), jnp.abs(high)) + smallest_scale)
 
     def is_open(state: tuple[Array, Array, Array]) -> Array:
         low, high, step = state
@@ -125,7 +137,7 @@ def invert_mixture_logit(
     def halve(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         low, high, step = state
         middle = low + 0.5 * (high - low)
-        is_above = mixture_logit(middle, logit_weights, means, log_scales).z > z
+        is_above = _mixture_logit(middle, logit_weights, means, log_scales).z > z
         return jnp.where(is_above, low, middle), jnp.where(is_above, middle, high), step + 1
 
     low, high, _ = lax.while_loop(is_open, halve, (low, high, jnp.int32(0)))
@@ -140,16 +152,29 @@ def invert_mixture_logit(
     return jnp.where(is_closed, low + 0.5 * (high - low), jnp.nan)
 
 
+# Halving moves ends, which has no derivative. That of v follows from z = f(v, parameters) being solved by it:
+# dz = f_v dv + f_parameters dparameters.
+@_invert_mixture_logit.defjvp
+def _invert_mixture_logit_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    z, *params = primals
+    dz, *dparams = tangents
+    v = _invert_mixture_logit(z, *params)
+    log_slope = _mixture_logit(v, *params).log_slope
+    _, dz_of_params = jax.jvp(lambda *params: _mixture_logit(v, *params).z, params, dparams)
+    return v, (dz - dz_of_params) * jnp.exp(-log_slope)
+
+
 @declared(raw=FINITE, log_bound=FINITE)
 def bounded_log_scale(raw: Float[Array, "*V"], log_bound: Float[Array, "*V"]) -> Float[Array, "*V"]:
-    """exp(a) tanh(s / max(exp(a), 1)): a log-scale that starts as s and stays within exp(a).
+    """exp(a) tanh(s / max(exp(a), 1)): a log-scale that is near s for small s and stays within exp(a).
 
     Args:
         raw: what a conditioner says, s.
         log_bound: a, a parameter that is learnt.
     """
     bound = jnp.exp(log_bound)
-    return bound * jnp.tanh(raw / jnp.maximum(bound, 1.0))
+    # Training starts at exp(a) = 1, where the gradient of a maximum would be shared with the constant.
+    return bound * jnp.tanh(raw / jnp.where(bound >= 1.0, bound, 1.0))
 
 
 @declared(v=FINITE, params=FINITE)
@@ -174,7 +199,7 @@ def mixture_affine(v: Float[Array, "*V"], params: Float[Array, "*V P"]) -> Trans
 
 @declared(z=FINITE, params=FINITE)
 def invert_mixture_affine(z: Float[Array, "*V"], params: Float[Array, "*V P"]) -> Float[Array, "*V"]:
-    """Returns the v of `mixture_affine`; it has no gradient.
+    """Returns the v of `mixture_affine`.
 
     Args:
         z: numbers.

@@ -95,7 +95,7 @@ def autoregressive(
     Returns:
         z, and log |det dz/dv| of each example.
     """
-    z, log_det = transform(v, conditioner(v))
+    z, log_det = transform(v, _condition(conditioner, v, v))
     return z, _sum_per_example(log_det)
 
 
@@ -114,7 +114,8 @@ def invert_autoregressive(
     z = z.reshape(len(z), math.prod(shape[1:]))  # [B, N]
 
     def invert_next(i: Array, v: Array) -> Array:
-        params = conditioner(v.reshape(shape))
+        v_of_examples = v.reshape(shape)
+        params = _condition(conditioner, v_of_examples, v_of_examples)
         params = params.reshape(*z.shape, params.shape[-1])  # [B, N, P]
         params_i = lax.dynamic_index_in_dim(params, i, axis=1, keepdims=False)  # [B, P]
         z_i = lax.dynamic_index_in_dim(z, i, axis=1, keepdims=False)  # [B]

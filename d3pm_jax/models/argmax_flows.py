@@ -64,8 +64,8 @@ class ArgmaxFlow(nnx.Module):
         self.D = flows.count_digits(K, 2)
         self.share_codes = share_codes
         self.encoder = Encoder(2**self.D, self.D, context, context_width, rngs)
-        self.base_location = nnx.Param(jnp.zeros(num_channels))
-        self.base_log_scale = nnx.Param(jnp.zeros(num_channels))
+        self.base_location = nnx.Param(jnp.zeros(num_channels, jnp.float32))
+        self.base_log_scale = nnx.Param(jnp.zeros(num_channels, jnp.float32))
 
     @declared(x=CATEGORIES, u=NOISE, normal=FINITE)
     def log_weights(
@@ -129,7 +129,7 @@ class ArgmaxFlow(nnx.Module):
         raise NotImplementedError(f"{type(self).__name__} has no transform: define it")
 
     def invert(self, z: Array) -> Float[Array, "B L D"]:
-        """Returns the v of `transform`; it has no gradient."""
+        """Returns the v of `transform`."""
         raise NotImplementedError(f"{type(self).__name__} has no invert: define it")
 
     def log_base(self, z: Array) -> Float[Array, " B"]:
@@ -143,13 +143,15 @@ class ArgmaxFlow(nnx.Module):
     def decode(self, z: Float[Array, "B m n"]) -> Int[Array, "B L"]:
         """Returns the categories that z means: those of the signs of `invert(z)`.
 
-        Without `share_codes` they may be K or above, which means nothing.
+        Without `share_codes` they may be K or above, which means nothing. They are -1 where v is no number.
         """
-        bits = (self.invert(z) > 0).astype(jnp.int32)  # [B, L, D]
+        v = self.invert(z)
+        bits = (v > 0).astype(jnp.int32)  # [B, L, D]
         code = flows.from_digits(bits, 2)
         if self.share_codes:
-            return flows.from_code(code, self.K)
-        return code
+            code = flows.from_code(code, self.K)
+        # What is no number has no sign, and would pass for a digit 0.
+        return jnp.where(jnp.isnan(v).any(axis=-1), -1, code)
 
     @declared(normal=FINITE)
     def draw(self, normal: Float[Array, "B L D"]) -> Int[Array, "B L"]:
@@ -254,7 +256,7 @@ class ArgmaxCoupling(ArgmaxFlow):
         return z, log_det
 
     def invert(self, z: Array) -> Float[Array, "B L D"]:
-        """Returns the v of `transform`; it has no gradient."""
+        """Returns the v of `transform`."""
         v = z
         for i in reversed(range(len(self.steps))):
             v = flows.invert_coupling(self.steps[i], v, self.num_fixed, flows.invert_mixture_affine)
@@ -313,7 +315,7 @@ class ArgmaxAR(ArgmaxFlow):
         return self.digits(_compute_features(self.features, v, key), v)
 
     def invert(self, z: Array) -> Float[Array, "B L D"]:
-        """Returns the v of `transform`; it has no gradient.
+        """Returns the v of `transform`.
 
         It equals `flows.invert_autoregressive` of `params`, which calls the network for every number. Here
         the network takes one step for every place, and what comes after it is called for every number.
@@ -390,7 +392,7 @@ class DigitConditioner(nnx.Module):
         self.before = NumbersBefore(n_features, D, self.hidden_width, rngs) if D > 1 else None
         P = 2 + 3 * num_mixtures
         self.kernel = nnx.Param(_draw_kernel(rngs, (D, self.hidden_width, P), self.hidden_width))
-        self.bias = nnx.Param(jnp.zeros((D, P)))
+        self.bias = nnx.Param(jnp.zeros((D, P), jnp.float32))
         self.bounds = ScaleBounds(D, num_mixtures)
 
     def __call__(self, features: Float[Array, "B L n"], v: Float[Array, "B L D"]) -> Float[Array, "B L D P"]:
@@ -414,7 +416,7 @@ class NumbersBefore(nnx.Module):
         # The width of the original program.
         width = min(max(1, 9 * n_features // (16 * (D - 1))), 96)
         self.kernel_embed = nnx.Param(_draw_kernel(rngs, (D - 1, 3, width), 3))
-        self.bias = nnx.Param(jnp.zeros((D - 1, width)))
+        self.bias = nnx.Param(jnp.zeros((D - 1, width), jnp.float32))
         self.kernel_mix = nnx.Param(_draw_kernel(rngs, (D - 1, width, D, n_out), (D - 1) * width))
 
     def __call__(self, v: Float[Array, "B L D"]) -> Float[Array, "B L D m"]:
@@ -434,7 +436,7 @@ class ScaleBounds(nnx.Module):
     def __init__(self, n: int, num_mixtures: int):
         self.num_mixtures = num_mixtures
         # One axis, as of biases: an optimizer makes what has two axes smaller where weights decay.
-        self.log_bound = nnx.Param(jnp.zeros(n * (1 + num_mixtures)))
+        self.log_bound = nnx.Param(jnp.zeros(n * (1 + num_mixtures), jnp.float32))
 
     def __call__(self, raw: Float[Array, "B L n P"]) -> Float[Array, "B L n P"]:
         """Returns the parameters: shift, log-scale, then logits, means and log-scales of the mixture."""
@@ -481,4 +483,4 @@ def _compute_features(network: SequenceFeatures, v: Array, key: Key[Array, ""] |
 def _draw_kernel(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> Array:
     """Draws a kernel that sums over fan_in numbers, as `INIT_OF_PYTORCH` does."""
     bound = fan_in**-0.5
-    return jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+    return jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound)

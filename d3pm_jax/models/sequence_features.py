@@ -146,9 +146,10 @@ class LSTMFeatures(SequenceFeatures):
         x = jnp.where(place == 0, 0.0, x)
         states = []
         for layer, state in zip(self.layers, memory, strict=True):
-            state = layer.forward.advance(state, layer.forward.map_input(x))
-            states.append(state)
-            x = state[0]
+            hidden, cell = layer.forward.advance(state, layer.forward.map_input(x))
+            # Noise in float64 makes the states so too, and a loop keeps the types that it starts with.
+            states.append((hidden.astype(state[0].dtype), cell.astype(state[1].dtype)))
+            x = hidden
         return exact_gelu(self.linear_out(x)), states
 
     def _embed(self, v: Array) -> Array:
@@ -250,10 +251,11 @@ class TransformerFeatures(SequenceFeatures):
         self.width = width
         self.num_heads = num_heads
         self.out_features = width
-        self.embed = nnx.Linear(n_in, width, rngs=rngs)
+        # Blocks begin with a norm, which tells v from 2 v by a bias that is not 0 alone.
+        self.embed = nnx.Linear(n_in, width, bias_init=nnx.initializers.normal(1.0), rngs=rngs)
         # The first place of a causal network has a vector of its own as its input. Of zeros the norms, which
         # divide by the standard deviation, would have gradients a thousand times as large as elsewhere.
-        self.first = nnx.Param(jax.random.normal(rngs.params(), (width,))) if causal else None
+        self.first = nnx.Param(jax.random.normal(rngs.params(), (width,), jnp.float32)) if causal else None
         blocks = [Block(width, num_heads, mlp_ratio, dropout, False, None, rngs) for _ in range(num_layers)]
         self.blocks = nnx.List(blocks)
         self.modulation = Modulation(2, width, False, None, rngs)

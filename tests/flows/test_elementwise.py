@@ -85,6 +85,27 @@ def test_tails_are_those_of_a_straight_line(x64):
     np.testing.assert_allclose(back, v, rtol=1e-14, atol=1e-15)
 
 
+def test_the_inverse_has_the_derivatives_of_the_implicit_function(x64):
+    numbers = np.random.default_rng(5)
+    v = jnp.asarray(numbers.normal(size=6) * 3)
+    params = tuple(jnp.asarray(numbers.normal(size=(6, 3))) for _ in range(3))
+    z = flows.mixture_logit(v, *params).z
+    step = 1e-5
+    for i, x in enumerate((z, *params)):
+        direction = jnp.asarray(numbers.normal(size=x.shape))
+
+        def moved(size, i=i, direction=direction):
+            arguments = [z, *params]
+            arguments[i] = arguments[i] + size * direction
+            return flows.invert_mixture_logit(*arguments)
+
+        expected = (moved(step) - moved(-step)) / (2 * step)
+        _, forward = jax.jvp(moved, (0.0,), (1.0,))
+        np.testing.assert_allclose(forward, expected, rtol=1e-6, atol=1e-8)
+        backward = jax.grad(lambda size, moved=moved: moved(size).sum())(0.0)
+        np.testing.assert_allclose(backward, expected.sum(), rtol=1e-6, atol=1e-8)
+
+
 def test_the_inverse_in_float32_is_as_exact_as_its_numbers():
     v, *mixture = [x[:40] for x in every_v_with_every_mixture(np.float32)]
     back = jax.jit(lambda v, *x: flows.invert_mixture_logit(flows.mixture_logit(v, *x).z, *x))(v, *mixture)

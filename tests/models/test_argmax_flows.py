@@ -161,6 +161,13 @@ def test_what_cannot_be_built_or_called_is_refused():
         flow.log_weights(x + 5, jnp.zeros((1, 3)), jnp.zeros((1, 3, 3)))
 
 
+def test_what_an_inverse_did_not_find_is_no_category(monkeypatch):
+    flow = nnx.eval_shape(lambda: autoregressive(3, 5, make_features=LSTM))
+    v = jnp.ones((1, 3, 3)).at[0, 1, 2].set(jnp.nan)
+    monkeypatch.setattr(type(flow), "invert", lambda self, z: v)
+    np.testing.assert_array_equal(flow.decode(jnp.zeros((1, 3, 3))), [[2, -1, 2]])
+
+
 def test_features_of_another_width_are_refused():
     def compute_params():
         flow = autoregressive(3, 5, make_features=LSTM)
