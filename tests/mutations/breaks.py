@@ -419,6 +419,13 @@ RUNS = (
         "",
         (TRAIN,),
     ),
+    Break(  # a project that was copied would read the data of the one it was copied from
+        "paths_start_from_the_folder_of_before",
+        "d3pm_jax/storage/run_folder.py",
+        "(Path.cwd(), files.directory)",
+        "(files.directory, Path.cwd())",
+        ("tests/cli/test_where_data_lies.py",),
+    ),
     Break(  # the figure that is published
         "evaluates_the_last_weights",
         "d3pm_jax/parts/build.py",
@@ -490,6 +497,30 @@ REPORT = (
     ),
 )
 
+FLOWS = (
+    Break(  # a bound that is right but looser: the gain of symbols with several codes is left out
+        "bound_without_the_number_of_codes",
+        "d3pm_jax/flows/codes.py",
+        "return x + K * turn, jnp.log(n.astype(u.dtype))",
+        "return x + K * turn, jnp.zeros_like(u)",
+        ("tests/flows/test_codes.py",),
+    ),
+    Break(  # right for one position alone
+        "linear_layer_counts_one_position",
+        "d3pm_jax/flows/layers.py",
+        "num_vectors = math.prod(v.shape[1:-1])",
+        "num_vectors = 1",
+        ("tests/flows/test_layers.py",),
+    ),
+    Break(  # an argmax that rounding moves, in few draws
+        "v_may_round_up_to_the_largest",
+        "d3pm_jax/flows/argmax.py",
+        "return jnp.where(v < threshold, v, threshold - step)",
+        "return v",
+        ("tests/flows/test_argmax.py",),
+    ),
+)
+
 BREAKS = (
     *NUMERICS,
     *SCHEDULES,
@@ -502,4 +533,5 @@ BREAKS = (
     *RUNS,
     *NETWORKS,
     *REPORT,
+    *FLOWS,
 )
