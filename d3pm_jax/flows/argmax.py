@@ -61,10 +61,7 @@ def gumbel(
     Returns:
         v, and log q(v | x).
     """
-    is_x = _is_category(x, phi)
-    v_x = numerics.log_sum(phi)[..., None] + _pick(gumbel_noise, x)  # [*S, 1]
-    truncated = -numerics.log_add(-(phi + gumbel_noise), jnp.broadcast_to(-v_x, phi.shape))
-    v = jnp.where(is_x, v_x, _below(truncated, v_x))
+    v, _ = _draw_gumbel(phi, x, gumbel_noise)
     return v, log_gumbel_posterior(phi, x, v)
 
 
@@ -111,20 +108,18 @@ def gumbel_threshold(
     Returns:
         v, and log |det dv/du|.
     """
-    is_x = _is_category(x, u)
     # With U = sigmoid(u) a standard Gumbel is -log(-log U), and -log U is softplus(-u). For large u that is
     # exp(-u), which rounds to 0: the Gumbel is u itself, from 37 on to the precision of a float64. There the
     # other formula sees 0, as its infinite slope would make a gradient NaN.
     is_large = u > 37
     gumbel_noise = jnp.where(is_large, u, -jnp.log(jax.nn.softplus(-jnp.where(is_large, 0.0, u))))
-    v_x = numerics.log_sum(phi)[..., None] + _pick(gumbel_noise, x)  # [*S, 1]
-    truncated = -numerics.log_add(-(phi + gumbel_noise), jnp.broadcast_to(-v_x, phi.shape))
-    v = jnp.where(is_x, v_x, _below(truncated, v_x))
+    v, truncated = _draw_gumbel(phi, x, gumbel_noise)
 
     # dU/du = U (1 - U). Of v_x, dv/dU = 1 / (-U log U); of the others, exp(v_i - phi_i) / U.
     log_slope_of_x = gumbel_noise + jax.nn.log_sigmoid(-u)
     log_slope_of_others = truncated - phi + jax.nn.log_sigmoid(-u)
-    log_det = jnp.sum(jnp.where(is_x, log_slope_of_x, log_slope_of_others), axis=-1)
+    log_slope = jnp.where(_is_category(x, u), log_slope_of_x, log_slope_of_others)
+    log_det = jnp.sum(log_slope, axis=-1)
     return v, log_det
 
 
@@ -146,6 +141,13 @@ def signed_softplus(
     # softplus(u) rounds to 0 for very negative u, which has no sign.
     magnitude = jnp.maximum(jax.nn.softplus(u), jnp.finfo(u.dtype).tiny)
     return jnp.where(bits == 1, magnitude, -magnitude), jax.nn.log_sigmoid(u)
+
+
+def _draw_gumbel(phi: Array, x: Array, gumbel_noise: Array) -> tuple[Array, Array]:
+    """Returns v of `gumbel`, and what all v_i but the largest are before they are kept below it, [*S, K]."""
+    v_x = numerics.log_sum(phi)[..., None] + _pick(gumbel_noise, x)  # [*S, 1]
+    truncated = -numerics.log_add(-(phi + gumbel_noise), jnp.broadcast_to(-v_x, phi.shape))
+    return jnp.where(_is_category(x, phi), v_x, _below(truncated, v_x)), truncated
 
 
 def _is_category(x: Array, v: Array) -> Array:

@@ -43,7 +43,7 @@ class ArgmaxFlow(nnx.Module):
         D: binary digits of a category, and numbers of a vector.
     """
 
-    def _build(
+    def __init__(
         self,
         length: int,
         K: int,
@@ -52,7 +52,7 @@ class ArgmaxFlow(nnx.Module):
         share_codes: bool,
         num_channels: int,
         rngs: nnx.Rngs,
-    ) -> None:
+    ):
         """Makes all but the layers of the flow.
 
         Args:
@@ -226,7 +226,7 @@ class ArgmaxCoupling(ArgmaxFlow):
             raise ValueError(
                 f"K = {K} has one digit, and a coupling needs two numbers in a vector: take squeeze = 2"
             )
-        self._build(length, K, context, context_width, share_codes, num_channels, rngs)
+        super().__init__(length, K, context, context_width, share_codes, num_channels, rngs)
         self.num_fixed = num_channels // 2
         steps = []
         matrices = []
@@ -298,7 +298,7 @@ class ArgmaxAR(ArgmaxFlow):
         rngs: nnx.Rngs,
     ):
         num_digits = flows.count_digits(K, 2)
-        self._build(length, K, context, context_width, share_codes, num_digits, rngs)
+        super().__init__(length, K, context, context_width, share_codes, num_digits, rngs)
         self.features = _make_features(make_features, length, num_digits, True, rngs)
         self.digits = DigitConditioner(self.features.out_features, num_digits, num_mixtures, rngs)
 
