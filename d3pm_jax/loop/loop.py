@@ -193,7 +193,6 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
     parts = build.build(build.fill_in(config, description), description, mesh=mesh)
     if workdir is None:
         build.check_mask(parts)
-        _note_unused_labels(parts)
     else:
         build.warn_of_free_mask(parts)
     params, _ = split_variables(parts.state.params)
@@ -210,18 +209,6 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
     with as_user_error():
         config.optimizer.check_steps(config.train.steps)
     return parts, source
-
-
-def _note_unused_labels(parts: build.Parts) -> None:
-    """Prints a line where the data has labels and the network, which could take them, takes none."""
-    model = parts.config.model
-    classes = parts.description.classes
-    takes_none = getattr(model, "classes", classes) is None
-    if takes_none and classes is not None and cluster.is_first():
-        print(
-            f"note: trains without labels: model.classes = None, and the data has {classes} classes",
-            flush=True,
-        )
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from d3pm_jax.contrib import checkpoints, pickles
 from d3pm_jax.contrib.layout import ImportOptions
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import loop
 from d3pm_jax.models import variables
 from d3pm_jax.parts import build
 from d3pm_jax.storage import run_folder
@@ -172,22 +171,3 @@ def test_a_page_has_any_name_but_that_of_another_kind(name, tmp_path, capsys, mo
     assert status("report", tmp_path, "--out", tmp_path / name) == 0
     assert status("report", tmp_path, "--out", tmp_path / "page.PNG") == 1
     assert capsys.readouterr().err.endswith("page.PNG: the page is one of HTML, name it FILE.html\n")
-
-
-def test_a_training_says_that_it_takes_no_labels(capsys):
-    """From Python too, and no network that takes them, or cannot."""
-    config = dataclasses.replace(tiny.get_config(), data=Labelled())
-    loop.build_run(config)
-    message = "note: trains without labels: model.classes = None, and the data has 10 classes\n"
-    assert capsys.readouterr().out == message
-    loop.build_run(dataclasses.replace(config, model=dataclasses.replace(config.model, classes=10)))
-    assert capsys.readouterr().out == ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Labelled(configs.Data):
-    def describe(self):
-        return tiny.DIGITS
-
-    def open(self, split):
-        return data.ArraySource(np.zeros((64, 8, 8, 1), int), np.arange(64) % 10)

@@ -101,6 +101,14 @@ def test_mixing_makes_no_array_with_two_axes_of_size_K(name):
             assert program.loops == 0
 
 
+# Halving has no end that is known before, numbers one after the other are a loop, and its gradient another.
+INVERSES = {
+    "flows.invert_mixture_logit": 1,
+    "flows.invert_mixture_affine": 1,
+    "flows.invert_coupling": 1,
+    "flows.invert_autoregressive": 3,
+}
+FACTORISED = ("flows.linear", "flows.invert_linear")  # a matrix [D, D] by a library
 STEPS = ("likelihood", "sampling.ancestral", "sampling.infill", "sampling.sample", "sampling.chain")
 
 
@@ -133,11 +141,11 @@ def test_every_public_function(name, monkeypatch):
         if smooth:
             f = gradient(f)
             bands = 2
-        most = call.name.startswith(STEPS) + banded * bands
+        most = call.name.startswith(STEPS) + banded * bands + INVERSES.get(call.name, 0)
         with jax.debug_key_reuse(False):  # the table has one key
             for platform, program in lower(f, floats, others).items():
                 assert program.loops <= most, (call.name, platform)
-                assert not program.calls, (call.name, platform)
+                assert call.name in FACTORISED or not program.calls, (call.name, platform)
         seen += 1
     if name == "uniform":
         assert seen > 70
