@@ -11,7 +11,14 @@ from jaxtyping import Array, Float, Key
 from d3pm_jax.checks import declared
 from d3pm_jax.checks.hints import Count, Size, UnitInterval
 from d3pm_jax.models.layers import apply_to_rows
-from d3pm_jax.models.transformer import Block, Modulation, gelu, modulated_norm, rotary_angles
+from d3pm_jax.models.transformer import (
+    Block,
+    Modulation,
+    check_heads,
+    gelu,
+    modulated_norm,
+    rotary_angles,
+)
 
 Memory = Any  # pytree of what a causal network remembers of the vectors before a place
 
@@ -241,10 +248,7 @@ class TransformerFeatures(SequenceFeatures):
         *,
         rngs: nnx.Rngs,
     ):
-        if width % (2 * num_heads):
-            raise ValueError(
-                f"width = {width} does not divide into {num_heads} heads of an even width: change one"
-            )
+        check_heads(width, num_heads)
         self.length = length
         self.n_in = n_in
         self.causal = causal

@@ -72,10 +72,7 @@ class Transformer(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        if width % (2 * num_heads):
-            raise ValueError(
-                f"width = {width} does not divide into {num_heads} heads of an even width: change one"
-            )
+        check_heads(width, num_heads)
         if see_time and width < 4:
             raise ValueError(f"width = {width}: the embedding of time needs a width of at least 4")
         self.K = K
@@ -350,6 +347,14 @@ def _attention_formula(q: Array, k: Array, v: Array, attended: Array | None) -> 
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)  # [B heads, L, L]
     mixed = jnp.einsum("nqk,nkd->nqd", weights, v)
     return mixed.reshape(B, heads, L, d).swapaxes(1, 2)
+
+
+def check_heads(width: int, num_heads: int) -> None:
+    """Raises ValueError unless a width divides into heads of an even width, whose halves are rotated."""
+    if width % (2 * num_heads):
+        raise ValueError(
+            f"width = {width} does not divide into {num_heads} heads of an even width: change one"
+        )
 
 
 def rotary_angles(length: int, d: int) -> Float[Array, "length m"]:
