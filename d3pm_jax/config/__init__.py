@@ -10,6 +10,13 @@ from d3pm_jax.extras import require
 require(__name__, "flax", "optax")
 
 from d3pm_jax.config import from_data as from_data, io as io
+from d3pm_jax.config.argmax_flow import (
+    ArgmaxAR,
+    ArgmaxCoupling,
+    Features,
+    LSTMFeatures,
+    TransformerFeatures,
+)
 from d3pm_jax.config.conditions import Mazes, StyledDigits, UpsampledDigits
 from d3pm_jax.config.data import Arrays, Data, Digits, Enwik8, Idx, Shakespeare, Text, Text8, TfdsImages
 from d3pm_jax.config.head import Head, LogisticHead
@@ -39,6 +46,7 @@ from d3pm_jax.config.optimizer import (
 from d3pm_jax.config.plane import Plane
 from d3pm_jax.config.process import (
     Absorbing,
+    Argmax,
     Autoregressive,
     Banded,
     Dense,
@@ -69,6 +77,9 @@ __all__ = [
     "Adafactor",
     "Adam",
     "AdamW",
+    "Argmax",
+    "ArgmaxAR",
+    "ArgmaxCoupling",
     "Arrays",
     "Autoregressive",
     "Banded",
@@ -83,6 +94,7 @@ __all__ = [
     "Dense",
     "Digits",
     "Enwik8",
+    "Features",
     "FromRate",
     "Gaussian",
     "Head",
@@ -92,6 +104,7 @@ __all__ = [
     "Importance",
     "Independent",
     "InverseSqrtRate",
+    "LSTMFeatures",
     "Linear",
     "Lion",
     "LogLinear",
@@ -127,6 +140,7 @@ __all__ = [
     "Timesteps",
     "Train",
     "Transformer",
+    "TransformerFeatures",
     "UNet",
     "Uniform",
     "UpsampledDigits",

@@ -102,6 +102,19 @@ class Autoregressive(Process):
 
 
 @dataclasses.dataclass(frozen=True)
+class Argmax(Process):
+    """Lifts categories to vectors whose signs say them: the run trains an argmax flow, not a diffusion."""
+
+    K: Categories | FromData = "data"
+    """number of categories; "data": those of the data"""
+
+    def build(self) -> processes.Process:
+        raise UserError(
+            "process = Argmax() is of a flow, which adds no noise step by step: this needs a diffusion"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Gaussian(_OfCategories):
     """Moves to near values of ordinal data."""
 
