@@ -41,7 +41,11 @@ def condition_keyword(conditions: np.ndarray | None) -> dict[str, np.ndarray]:
 
 
 class Chains(NamedTuple):
-    """Holds samples, and chains that lead to and from them, int32."""
+    """Holds samples, and chains that lead to and from them, int32.
+
+    A flow draws samples in one pass, and has no chains: `times` and `strip` are then empty, `reverse` is
+    [0, n, *S], `forward` is None and `steps` is 0.
+    """
 
     samples: np.ndarray  # [N, *S]
     times: list[int]  # increasing t from 0 to the last, of the process with all steps
@@ -53,6 +57,14 @@ class Chains(NamedTuple):
     steps: int  # of the process that was drawn from
     conditions: np.ndarray | None = None  # of the samples [.., *C]; sample i has row i modulo their number
     example_conditions: np.ndarray | None = None  # of the examples [M, *C]
+
+
+def check_gif(gif: bool, times: Sequence[int]) -> None:
+    """Raises UserError where a GIF is asked for, and there are no times of chains that it could show."""
+    if gif and not times:
+        raise UserError(
+            "--gif: a GIF shows chains from noise to data, and a flow draws samples in one pass; leave it out"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +207,7 @@ class Kind:
     def save_samples(
         self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
     ) -> dict[str, Path]:
-        """Writes samples and chains as they want to be seen.
+        """Writes samples and chains as they want to be seen; samples alone where `chains.times` is empty.
 
         Args:
             folder: where to write.
@@ -206,7 +218,11 @@ class Kind:
 
         Returns:
             The files, by words that say what is in them.
+
+        Raises:
+            UserError: there are no chains that a GIF could show.
         """
+        check_gif(gif, chains.times)
         return {}
 
     def in_words(self, samples: np.ndarray) -> list[str]:
@@ -348,7 +364,10 @@ class Kind:
         levels: int,
         conditions: np.ndarray | None = None,
     ) -> Block | None:
-        """Returns states of chains [R, N, *S] side by side for a report; conditions as in `save_examples`."""
+        """Returns states of chains [R, N, *S] side by side for a report; conditions as in `save_examples`.
+
+        It is called where there are chains, so that R is at least 1; `show_film` likewise.
+        """
         return None
 
     def show_film(

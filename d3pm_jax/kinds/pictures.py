@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.kinds.base import Chains
+from d3pm_jax.kinds.base import Chains, check_gif
 
 SHOWN = 64  # samples in the picture
 CHAINS = 4  # examples in the picture of chains
@@ -37,7 +37,11 @@ def save_pictures(
 
     Returns:
         The files by what is in them.
+
+    Raises:
+        UserError: there are no chains that a GIF could show.
     """
+    check_gif(gif, chains.times)
     written: dict[str, Path] = {}
     picture = folder / f"samples{suffix}.png"
     tiles = draw_tiles(chains.samples[:SHOWN], chains.conditions)  # [n, H, W, 3]

@@ -9,7 +9,18 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.data import plane
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds.base import FRAMES, STATES, Batch, Chains, Kind, Measured, QualityTable, Reference, Split
+from d3pm_jax.kinds.base import (
+    FRAMES,
+    STATES,
+    Batch,
+    Chains,
+    Kind,
+    Measured,
+    QualityTable,
+    Reference,
+    Split,
+    check_gif,
+)
 from d3pm_jax.kinds.blocks import Block, Film, Picture, Strip
 
 SCALE = 4  # pixels of a cell in each direction
@@ -66,8 +77,11 @@ class PlaneKind(Kind):
     def save_samples(
         self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
     ) -> dict[str, Path]:
+        check_gif(gif, chains.times)
         picture = self.save_examples(folder / f"samples{suffix}", chains.samples, caption)
         written = {"samples beside the exact density": picture}
+        if not chains.times:
+            return written
         reverse = draw_states(chains.reverse, chains.levels)  # [R, 1, H, W, 3]
         if chains.forward is not None:
             path = folder / f"chain{suffix}.png"

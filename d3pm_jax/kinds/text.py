@@ -25,6 +25,7 @@ from d3pm_jax.kinds.base import (
     QualityTable,
     Reference,
     Split,
+    check_gif,
     to_bits_per_dim,
 )
 from d3pm_jax.kinds.blocks import Block, TextBlock, TextFilm
@@ -90,12 +91,17 @@ class TextKind(Kind):
     def save_samples(
         self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
     ) -> dict[str, Path]:
+        check_gif(gif, chains.times)
         path = self.save_examples(folder / f"samples{suffix}", chains.samples)
+        written = {"as text, a line for each": path}
+        if not chains.times:
+            return written
 
         page = folder / f"chain{suffix}.html"
         film = self.show_film(chains.reverse[::-1], chains.times[::-1], chains.levels, chains.steps)
         write_text(page, text_film.build_page(folder.resolve().name, caption, *film))
-        return {"as text, a line for each": path, "reverse process, played": page}
+        written["reverse process, played"] = page
+        return written
 
     def in_words(self, samples: np.ndarray) -> list[str]:
         """Returns the texts as they are, each below its number."""
