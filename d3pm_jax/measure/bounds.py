@@ -32,7 +32,7 @@ from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.build import Parts, describe_conditions, make_caption
 from d3pm_jax.storage import names
 
-NUMBERS = ("nats", "reconstruction", "prior")  # figures of a bound that a file may lack
+NUMBERS = ("nats", "reconstruction", "prior", "elbo_bits_per_dim")  # figures of a bound that a file may lack
 ORDERS = ("left to right", "in random orders")  # of the elements, in an exact likelihood
 DAMAGED = "{path} is damaged ({why}): delete it, `d3pm eval` writes it again"
 
@@ -180,7 +180,7 @@ def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
         "calls": content.get("calls"),
         "N": content.get("examples"),
         "step": content["step"],
-        "steps": len(times),  # how many there are, where the key of the file holds their terms
+        "steps": len(times) or None,  # how many there are, where the key of the file holds their terms
     }
     protocol = {**protocol_of_keys, **content.get("protocol", {})}
     values = {
@@ -201,8 +201,11 @@ def _check_bound(bound: Record) -> None:
     arrays = bound.arrays["bound"]
     times = arrays["times"]
     terms = arrays["steps"]
-    # A bound that is estimated from some calls has times, and no terms.
-    if not isinstance(times, list) or not times or len(terms) not in (0, len(times)):
+    # A bound that is estimated from some calls has times, and no terms. That of a flow has neither, and its
+    # protocol says what it is.
+    is_of_flow = not times and "terms" in protocol
+    has_times = isinstance(times, list) and (times or is_of_flow)
+    if not has_times or len(terms) not in (0, len(times)):
         raise ValueError("its times are not those of its terms")
 
     values = bound.values["bound"]

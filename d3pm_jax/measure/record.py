@@ -16,6 +16,7 @@ KEY = "record"
 LARGE = 1e100  # no figure is as large
 UNITS = {
     "bits_per_dim": "bits/dim",
+    "elbo_bits_per_dim": "bits/dim",
     "reconstruction": "bits/dim",
     "prior": "bits/dim",
     "nats": "nats",
@@ -24,7 +25,11 @@ UNITS = {
     "bits_per_char": "bits/char",
     "longest_copy": "characters",
 }
-ERRORS = {"bits_per_dim": "standard_error", "nats": "nats_standard_error"}  # the keys of standard errors
+ERRORS = {  # the keys of standard errors
+    "bits_per_dim": "standard_error",
+    "elbo_bits_per_dim": "elbo_standard_error",
+    "nats": "nats_standard_error",
+}
 NO_FIGURES = (*ERRORS.values(), "step", "examples", "seed", "limit", "calls")  # numbers, but not measured
 
 # Default values of options, which the names of files leave out. All other options have the default None.

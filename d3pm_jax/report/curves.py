@@ -257,6 +257,9 @@ def plot_terms(runs: Sequence[Reported]) -> Html:
     summed = []
     notes = []
     for i, reported in enumerate(runs):
+        # The bound of a flow is no sum over t.
+        if reported.bound is not None and not reported.bound.arrays["bound"]["times"]:
+            continue
         if reported.bound is None or not reported.bound.arrays["bound"].get("steps"):
             text = f"The terms of {reported.name} by t are not known"
             notes.append(note_missing(text, reported.evaluate()))

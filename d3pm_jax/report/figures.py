@@ -28,9 +28,7 @@ def list_main_figures(run: Reported, best: Record | None) -> dict[str, object]:
     if run.bound is not None:
         protocol = run.bound.protocol
         figures = run.bound.values["bound"]
-        words = f"{protocol.get('N')} examples, {protocol['steps']} steps"
-        if not run.bound.arrays["bound"]["steps"]:
-            words += f", {protocol.get('calls')} calls each"
+        words = f"{protocol.get('N')} examples, {_describe_terms(run.bound)}"
         words += f", seed {protocol.get('seed')}"
         bits = _format_figure(figures.get("bits_per_dim"), 3)
         facts["test bits/dim"] = join_html(bits, tag("small", words))
@@ -46,13 +44,27 @@ def list_main_figures(run: Reported, best: Record | None) -> dict[str, object]:
 
     if best is not None:
         protocol = best.protocol
-        words = f"{protocol['N']} samples beside split {protocol['split']}, {protocol['steps']} steps, "
+        words = f"{protocol['N']} samples beside split {protocol['split']}, "
+        if protocol["steps"]:
+            words += f"{protocol['steps']} steps, "
         words += f"seed {protocol['seed']}, in "
         small = tag("small", words, format_cell(protocol["features"]))
         name, title = find_table(best, run.run.parts.kind.quality).headline
         figure = best.values["samples"][name]
         facts[title] = join_html(_format_sample_figure(figure), small)
     return facts
+
+
+def _describe_terms(bound: Record) -> str:
+    """Says of how many steps a bound is, and of how many calls if it is estimated; of a flow, its terms."""
+    protocol = bound.protocol
+    if not protocol.get("steps"):
+        return str(protocol.get("terms"))
+    words = f"{protocol['steps']} steps"
+    calls = protocol.get("calls")
+    if calls is not None and not bound.arrays["bound"]["steps"]:
+        words += f", {calls} calls each"
+    return words
 
 
 def select_best_quality(runs: Sequence[Reported]) -> list[Record | None]:
@@ -114,6 +126,11 @@ def _bound_row(reported: Reported, bound: Record) -> list[object]:
     """Returns the cells of a bound in the table of all bounds."""
     figures = bound.values["bound"]
     bits = _format_figure(figures.get("bits_per_dim"), 3)
+    # The importance bound of a flow has its ELBO below it.
+    elbo = None
+    if "elbo_bits_per_dim" in figures:
+        elbo = tag("small", f"ELBO {_format_figure(figures['elbo_bits_per_dim'], 3)}")
+    bits = join_html(bits, elbo)
     nats = _format_figure(figures.get("nats"), 2)
     parts = [_format_part(figures.get(name)) for name in PARTS]
     protocol = [format_cell(bound.protocol.get(name)) for name in OF_BOUND]
@@ -218,7 +235,7 @@ def _protocol_cells(record: Record, name: str) -> list[object]:
     protocol = record.protocol
     reference = tag("span", protocol["reference"].partition(", sha256 ")[0], title=protocol["reference"])
     cells = [format_cell(protocol[field]) for field in OF_QUALITY]
-    return [protocol["steps"], record.path.name, *cells, reference]
+    return [protocol["steps"] or "-", record.path.name, *cells, reference]
 
 
 def _format_figure(figure: Value | None, digits: int) -> str:

@@ -130,11 +130,13 @@ def read_bounds(run: Run) -> list[Record]:
     """
     paths = [path for path in sorted(run.workdir.glob("eval*.json")) if EVAL.fullmatch(path.name)]
 
-    # Of this checkpoint, then of most steps, with terms by t, on most examples: smaller keys come first.
+    # Of this checkpoint, then of most steps, with terms by t, on most examples, from most calls for each:
+    # smaller keys come first.
     def order(bound: Record) -> tuple[Any, ...]:
         protocol = bound.protocol
         arrays = bound.arrays["bound"]
-        return protocol["step"] != run.step, -len(arrays["times"]), not arrays["steps"], -(protocol["N"] or 0)
+        amounts = -(protocol["N"] or 0), -(protocol.get("calls") or 0)
+        return protocol["step"] != run.step, -len(arrays["times"]), not arrays["steps"], *amounts
 
     return sorted([record.read_record(path, bounds.EVAL) for path in paths], key=order)
 

@@ -102,7 +102,8 @@ def page(runs: Sequence[Run]) -> str:
 
     links = [tag("a", name, href=f"#{_anchor(name)}") for name in sections]
     words = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by d3pm_jax {__version__}. "
-    words += "Samples and chains are drawn from the averaged weights of the checkpoint."
+    drawn_things = "Samples and chains" if "Processes" in sections else "Samples"
+    words += f"{drawn_things} are drawn from the averaged weights of the checkpoint."
     written = tag("p", words, class_="soft")
     head = tag("header", tag("h1", title), written, _tabulate_overview(reported_runs), tag("nav", *links))
     legend = curves.draw_legend(names)

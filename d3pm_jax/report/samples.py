@@ -91,7 +91,10 @@ def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
     levels = drawn.chains.levels
     x = drawn.chains.samples  # [N, *S]
 
-    words = f"{len(x)} samples of step {run.step:,}, {run.process.T} steps, seed {SEED}, "
+    words = f"{len(x)} samples of step {run.step:,}, "
+    if drawn.chains.steps:
+        words += f"{drawn.chains.steps} steps, "
+    words += f"seed {SEED}, "
     if drawn.are_from_folder:
         words += "the first of samples.npy of d3pm sample."
     else:
@@ -153,12 +156,18 @@ def _show_histograms(kind: Kind, x: np.ndarray, examples: np.ndarray | None, lev
     return build_figure(render_block(histograms), "Places", f"{words}.")
 
 
-def show_chains(reported: Reported, drawn: Drawn | None) -> Html:
-    """Shows chains of the forward process and of the reverse one, and the latter as a film."""
+def show_chains(reported: Reported, drawn: Drawn | None) -> Html | None:
+    """Shows chains of the forward process and of the reverse one, and the latter as a film.
+
+    Returns:
+        None where there are no chains, as of a flow.
+    """
     if drawn is None:
         return _note_no_examples(reported, "Chains need conditions, and")
-    kind = reported.run.parts.kind
     chains = drawn.chains
+    if not chains.times:
+        return None
+    kind = reported.run.parts.kind
     levels = chains.levels
 
     # Chains are recorded with t increasing, and the reverse process is shown from noise on.

@@ -1,0 +1,98 @@
+"""A run of a flow on the page: its samples and bounds, and nothing of chains, steps and terms."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from d3pm_jax.errors import UserError
+from d3pm_jax.kinds import Chains
+from d3pm_jax.measure.record import Value
+from d3pm_jax.report import curves, figures, folder, pages, samples
+from d3pm_jax.show.markup import Html
+from tests.report.reading import Page
+from tests.report.records import RUN, Known, KnownParts, bound, quality, record
+
+IWBO = bound(
+    seed=1,
+    calls=100,
+    standard_error=0.25,
+    elbo_bits_per_dim=1.5,
+    elbo_standard_error=0.5,
+    protocol={"N": 3, "terms": "IWBO(100)"},
+)
+ELBO = bound(seed=1, protocol={"N": 3, "terms": "ELBO, 1 draw for each example"})
+PARTS = KnownParts(**vars(RUN.parts), config=RUN.config)
+FLOW = Known(**vars(RUN) | {"parts": PARTS, "process": None})
+X = np.arange(6 * 64).reshape(6, 8, 8, 1) % 17
+CHAINS = Chains(X, [], np.zeros((0, 6, 8, 8, 1), np.int32), [], None, X, 17, 0)
+DRAWN = samples.Drawn(CHAINS, False)
+
+
+def reported(*bounds_of_run):
+    return dataclasses.replace(record(run=FLOW, bounds=bounds_of_run), examples=X)
+
+
+def test_samples_have_no_steps_and_there_are_no_chains():
+    page = Page(samples.show_samples(reported(), DRAWN))
+    words = page.inside["figcaption"][0]
+    assert words.startswith("Samples. 6 samples of step 7, seed 0, drawn for this page.")
+    assert samples.show_chains(reported(), DRAWN) is None
+
+
+def test_the_page_has_no_sections_of_chains_and_terms(monkeypatch):
+    monkeypatch.setattr(folder, "read_folders", lambda runs: [reported(IWBO, ELBO)])
+    monkeypatch.setattr(samples, "draw_run", lambda reported: DRAWN)
+    monkeypatch.setattr(pages, "_tabulate_overview", lambda runs: Html())
+    page = Page(pages.page([FLOW]))
+    assert page.inside["h2"] == ["Bounds", "Sample quality", "Training", "Samples", "Config"]
+    assert page.inside["p"][0].endswith(" Samples are drawn from the averaged weights of the checkpoint.")
+
+
+def test_bounds_tell_what_they_are_without_steps():
+    facts = figures.list_main_figures(reported(IWBO), None)
+    assert facts["test bits/dim"] == "1.000 ± 0.250<small>3 examples, IWBO(100), seed 1</small>"
+    facts = figures.list_main_figures(reported(ELBO), None)
+    words = "3 examples, ELBO, 1 draw for each example, seed 1"
+    assert facts["test bits/dim"] == f"1.000 ± unknown<small>{words}</small>"
+    cells = Page(figures.tabulate_bounds([reported(IWBO, ELBO)])).inside["td"]
+    row = ["eval_0.json", "1.000 ± 0.250ELBO 1.500 ± 0.500", "-", "-", "-", "7", "-", "-", "IWBO(100)", "3"]
+    assert cells[:10] == row
+    second = cells.index("eval_1.json")
+    assert cells[second + 1] == "1.000 ± unknown"
+    assert curves.plot_terms([reported(IWBO, ELBO)]) == ""
+
+
+def test_quality_of_samples_is_told_without_steps():
+    best = quality("a.json", steps=0)
+    words = figures.list_main_figures(reported(), best)["Fréchet distance"]
+    assert words.startswith("1<small>9 samples beside split train, seed 3, in ")
+    row = Page(figures.tabulate_quality([dataclasses.replace(reported(), quality=[best])])).inside["td"]
+    assert row[row.index("yes") + 1] == "-"
+
+
+def test_of_bounds_on_as_many_examples_that_of_most_draws_is_first(tmp_path):
+    for name, result in {"eval": ELBO, "eval_calls100": IWBO, "eval_calls9": IWBO | {"calls": 9}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    bounds = folder.read_bounds(Known(step=7, workdir=tmp_path))
+    assert [x.path.stem for x in bounds] == ["eval_calls100", "eval_calls9", "eval"]
+
+
+def test_a_bound_of_a_flow_is_read_and_a_damaged_bound_without_times_is_refused(tmp_path):
+    path = tmp_path / "eval.json"
+    path.write_text(json.dumps(IWBO))
+    (stored,) = folder.read_bounds(Known(step=7, workdir=tmp_path))
+    assert stored.values["bound"]["elbo_bits_per_dim"] == Value(1.5, "bits/dim", 0.5)
+    assert "elbo_standard_error" not in stored.values["bound"]
+    assert stored.arrays == {"bound": {"times": [], "steps": []}}
+    without_protocol = {name: value for name, value in IWBO.items() if name != "protocol"}
+    changes = [
+        (without_protocol, "its times are not those of its terms"),
+        (IWBO | {"steps": [0.5]}, "its times are not those of its terms"),
+        (IWBO | {"elbo_bits_per_dim": "1"}, "a figure is no number"),
+    ]
+    for content, message in changes:
+        path.write_text(json.dumps(content))
+        with pytest.raises(UserError, match=message):
+            folder.read_bounds(Known(step=7, workdir=tmp_path))
