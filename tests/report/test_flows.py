@@ -66,7 +66,7 @@ def test_bounds_tell_what_they_are_without_steps():
 
 def test_quality_of_samples_is_told_without_steps():
     best = quality("a.json", steps=0)
-    words = figures.list_main_figures(reported(), best)["Fréchet distance"]
+    words = str(figures.list_main_figures(reported(), best)["Fréchet distance"])
     assert words.startswith("1<small>9 samples beside split train, seed 3, in ")
     row = Page(figures.tabulate_quality([dataclasses.replace(reported(), quality=[best])])).inside["td"]
     assert row[row.index("yes") + 1] == "-"
