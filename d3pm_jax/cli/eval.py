@@ -12,10 +12,10 @@ from d3pm_jax.cli import arguments
 from d3pm_jax.config.checks import Count, Seed
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import format_with_error
-from d3pm_jax.kinds import Kind
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import bounds, record, sample_quality, step_costs
+from d3pm_jax.parts.build import Parts
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.runs.run import Run
 
@@ -43,7 +43,8 @@ class EvalCommand(arguments.Computation):
     steps: Annotated[Counts | None, arguments.name_option()] = None
     """take so many steps of the process in place of all; a line for each number"""
     calls: Annotated[Count | None, arguments.name_option(metavar="N")] = None
-    """estimate the sum over the steps from N calls of the network per example, without bias"""
+    """estimate the sum over the steps from N calls of the network per example, without bias;
+    of a flow: the bound IWBO(N), beside the ELBO"""
     limit: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """only the first N examples of the split"""
     batch_size: Annotated[Count, arguments.name_option(metavar="B")] = 128
@@ -113,7 +114,7 @@ def _check_options(command: EvalCommand, run: Run) -> None:
             f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
             f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
         )
-    fewest = run.process.T if command.steps is None else min(command.steps)
+    fewest = run.parts.method.most_calls if command.steps is None else min(command.steps)
     if command.calls is not None and command.calls > fewest:
         raise UserError(f"calls = {command.calls}: it must be in 1..{fewest}, the fewest steps asked for")
 
@@ -150,7 +151,7 @@ def _evaluate(
     path, picture, replaced = bounds.write_bound(
         run.parts, run.workdir, examples, result, baselines, command.limit, suffix
     )
-    print(_format_result(run.parts.kind, result))
+    print(_format_result(run.parts, result))
     if picture is None:
         print(f"written to {path}{replaced}")
     else:
@@ -158,22 +159,14 @@ def _evaluate(
     return result
 
 
-def _format_result(kind: Kind, result: dict[str, Any]) -> str:
-    """Formats a bound, and its parts if each step was computed, as a line."""
-    steps = len(result["times"])
+def _format_result(parts: Parts, result: dict[str, Any]) -> str:
+    """Formats a bound, and what it consists of, as a line."""
     nats = format_with_error(result["nats"], result["nats_standard_error"], 2)
-    total = f"  {steps} steps: {_format_bits(result)} bits/dim, {nats} nats"
-    for name, template in kind.units.items():
+    total = f"  {parts.method.name_bound(result)}: {_format_bits(result)} bits/dim, {nats} nats"
+    for name, template in parts.kind.units.items():
         if name in result:
             total += f", {template.format(result[name])}"
-    if "steps" not in result:
-        return f"{total}, estimated from {result['calls']} of them for each example"
-    parts = {
-        "reconstruction -log p(x_0 | x_1)": result["reconstruction"],
-        f"denoising, t = 2..{steps}": sum(result["steps"][1:]),
-        "prior KL(q(x_T | x_0) || p(x_T))": result["prior"],
-    }
-    return f"{total}: " + ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
+    return total + parts.method.describe_parts(result)
 
 
 def _format_bits(result: dict[str, Any]) -> str:
@@ -183,7 +176,7 @@ def _format_bits(result: dict[str, Any]) -> str:
 def _print_duration(command: EvalCommand, runs: Sequence[Run], examples: Examples) -> None:
     """Prints about how long the evaluation will take, unless it calls the network fewer than SHORT times."""
     N = len(examples["x"])
-    calls = sum(command.calls or run.process.T for run in runs)  # for each example
+    calls = sum(command.calls or run.parts.method.calls_of_bound for run in runs)  # for each example
     if N * calls < SHORT:
         return
     seconds_per_call = bounds.seconds_per_call(runs[0].parts, examples, command.batch_size)

@@ -12,7 +12,7 @@ from d3pm_jax.cli import arguments
 from d3pm_jax.config.checks import Count, Natural, Seed
 from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, as_user_error
-from d3pm_jax.kinds.base import STATES
+from d3pm_jax.kinds.base import STATES, check_gif
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import record, step_costs
 from d3pm_jax.measure.bounds import find_mask
@@ -75,7 +75,8 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     conditions = None
     if command.condition is not None:
         conditions = _read_condition_file(command.condition)
-    times = evenly_spaced(run.process.T, num_states)
+    times = evenly_spaced(run.parts.method.num_steps, num_states)
+    check_gif(command.gif, times)
     key = jax.random.key(command.seed)
     with Terminal("sample", command.num).show_bar() as terminal:
         samples, reverse = run.sample(
@@ -114,7 +115,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
 
     if examples is not None:
         examples = examples[: len(samples)]
-    strip = evenly_spaced(run.process.T, STATES)
+    strip = evenly_spaced(run.parts.method.num_steps, STATES)
     chains = chains_to_show(
         run.parts, key, samples, reverse, times, strip, examples, conditions, example_inputs.get("condition")
     )

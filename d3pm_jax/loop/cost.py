@@ -15,7 +15,8 @@ from d3pm_jax.machine import flops
 from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.models.variables import split_variables
 from d3pm_jax.parts import build
-from d3pm_jax.training.step import StepNoise, batch_loss, draw_noise, make_update
+from d3pm_jax.training.loss import Noise
+from d3pm_jax.training.step import make_update
 
 # FLOP per second of products of dense matrices in bfloat16 (float16 on a V100), by the kind that JAX names.
 # These are the numbers that the makers publish, without the factor 2 of sparsity. None was measured here.
@@ -58,7 +59,7 @@ def measure_step(parts: build.Parts) -> tuple[Cost, Any]:
     start = time.monotonic()
     batch, noise = abstract_inputs(parts)
     update = make_update(**build.step_arguments(parts))
-    compiled = update.lower(parts.state, parts.process, batch, noise, parts.key).compile()
+    compiled = update.lower(parts.state, parts.method.process, batch, noise, parts.key).compile()
     seconds = time.monotonic() - start
 
     # Results that reuse the memory of arguments, such as the new state that of the old one, need none of
@@ -73,14 +74,13 @@ def measure_step(parts: build.Parts) -> tuple[Cost, Any]:
 
 def flops_of_step(parts: build.Parts) -> int:
     """Counts the floating-point operations of a step on one device."""
-    loss = partial(batch_loss, parts.config.loss, parts.train_predict)
     batch, noise = abstract_inputs(parts)
     total = 1.0  # by which means are divided: its value does not change what is computed
-    inputs = (*split_variables(parts.state.params), parts.process, batch, noise, parts.key, total)
-    return flops.count_flops(loss, *inputs) // parts.mesh.size
+    inputs = (*split_variables(parts.state.params), parts.method.process, batch, noise, parts.key, total)
+    return flops.count_flops(parts.method.make_loss().compute, *inputs) // parts.mesh.size
 
 
-def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], StepNoise]:
+def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], Noise]:
     """Returns the shapes, types and shardings of a batch and of its noise."""
     description = parts.description
     B = parts.config.train.batch_size
@@ -93,7 +93,7 @@ def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], StepNoise]:
     if description.condition is not None:
         condition_type = jnp.dtype(description.condition_type)
         batch["condition"] = jax.ShapeDtypeStruct((B, *description.condition), condition_type)
-    draw = partial(draw_noise, parts.config.timesteps, shape=shape, T=parts.process.T)
+    draw = partial(parts.method.make_loss().draw_noise, parts.method.process, shape=shape)
     noise = jax.eval_shape(draw, parts.key, parts.state.step, parts.state.history)
     sharding = batch_sharding(parts.mesh)
     return jax.tree.map(lambda leaf: leaf.update(sharding=sharding), (batch, noise))

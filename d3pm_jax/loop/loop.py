@@ -19,7 +19,7 @@ from d3pm_jax.config.data import (
     say_where_it_lies,
 )
 from d3pm_jax.errors import UserError, as_user_error
-from d3pm_jax.evaluation.bound import count_elements, evaluate_bound, few_terms
+from d3pm_jax.evaluation.bound import count_elements, evaluate_bound
 from d3pm_jax.kinds.base import condition_keyword
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.loop import cost, presampled, sinks
@@ -41,7 +41,7 @@ from d3pm_jax.storage.run_folder import (
     read_config,
 )
 from d3pm_jax.training.state import TrainState
-from d3pm_jax.training.step import Metrics, make_step
+from d3pm_jax.training.step import Metrics, make_loss_step
 from d3pm_jax.types import Params
 
 NUM_SAMPLES = 64  # in a picture of samples
@@ -130,7 +130,7 @@ def run_training(
             outputs = Outputs(parts, workdir, log, saver, valid_examples, choose_inputs(parts, test))
             batches = _make_batches(parts, source)
             sharding = batch_sharding(parts.mesh)
-            update = make_step(**build.step_arguments(parts), sharding=sharding)
+            update = make_loss_step(**build.step_arguments(parts), sharding=sharding)
             trace = None
             if profile and cluster.is_first():
                 trace = workdir / PROFILE
@@ -146,7 +146,7 @@ def run_training(
                         noise = None
                         if read_noise is not None:
                             noise = place(read_noise(step - 1), sharding)
-                    state, row = update(state, parts.process, batch, parts.key, noise)
+                    state, row = update(state, parts.method.process, batch, parts.key, noise)
                     outputs.add(step, row)
 
                     # Asked once after each step, before anything is written, so that what is written and
@@ -292,7 +292,9 @@ class Outputs:
         self._sampler = make_sampler(parts, NUM_SAMPLES)
         self._sample_inputs = sample_inputs or {}
         params, _ = split_variables(parts.state.params)
-        self._window = Window(parts.process.T, name_leaves(params), parts.config.train.max_nonfinite)
+        self._window = Window(
+            parts.method.nats_of_means, name_leaves(params), parts.config.train.max_nonfinite
+        )
         self._estimate_valid = None
         if valid_examples is not None:
             self._estimate_valid = make_estimate(parts, valid_examples)
@@ -408,7 +410,7 @@ def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Cal
         parts: of the run.
         examples: "x" int32 [N, *S], and "label", "weight" and "condition" if there are any.
     """
-    compiled = few_terms(parts.predict, min(CALLS, parts.process.T), parts.config.train.seed, parts.term)
+    compiled = parts.method.compile_estimate(CALLS, parts.config.train.seed)
     x0 = examples["x"]
     extra_inputs = parts.extra_inputs(examples)
     D = count_elements(x0, examples.get("weight"))
@@ -416,7 +418,8 @@ def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Cal
     batch_size = parts.config.train.batch_size
 
     def estimate(params: Params) -> float:
-        nats = evaluate_bound(compiled, params, parts.process, x0, batch_size, sharding, extra_inputs)  # [N]
+        process = parts.method.process
+        nats = evaluate_bound(compiled, params, process, x0, batch_size, sharding, extra_inputs)  # [N]
         # The mean over all elements, as in `summarize_bound`, where examples have different numbers of them.
         nats_per_element = np.mean(nats, dtype=np.float64) / np.mean(D)
         return float(bits_per_dim(nats_per_element, 1))

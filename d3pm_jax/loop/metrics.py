@@ -1,7 +1,7 @@
 """Takes the means of the metrics of a run over an interval, and reads and draws its file of metrics."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,19 +59,22 @@ def save_curves(workdir: Path, process: str) -> Path | None:
     if not rows:
         return None
     path = workdir / LOSS_CURVE
-    curves = {label: [row[name] for row in rows] for name, label in LABELS.items()}
+    # A flow has a loss, and no cross entropy.
+    names = [name for name in LABELS if all(name in row for row in rows)]
+    curves = {LABELS[name]: [row[name] for row in rows] for name in names}
     caption = f"{workdir.resolve().name}: {process}"
     show.save_curves(path, [row["step"] for row in rows], curves, "step", caption=caption)
     return path
 
 
-def _cure(name: str, value: float, step: int) -> str:
+def _cure(name: str, row: Row, step: int) -> str:
     """Says what to change where this metric is the first of `CAUSES` that is not finite."""
+    value = float(row[name])
     if value == np.inf and name == "ce":
         return "a category of the data has probability 0, look at head.forbid and at parts of your own"
     if value == np.inf and name == "kl":
         return "what the process does has probability 0 in the network, look at head and at parts of your own"
-    if value == np.inf and name == "loss":
+    if value == np.inf and name == "loss" and "kl" in row:
         return "its weights or the prior KL are infinite, look at loss and at the end of process.beta"
     if step == 1 and name != "grad_norm":
         return (
@@ -85,13 +88,18 @@ class Window:
     """Holds the metrics of the steps since the last report.
 
     Args:
-        T: number of steps of the process.
+        nats_of_means: nats per element of the bound, as the means of metrics say.
         leaves: the names of the parameters, in their order.
         max_nonfinite: after so many steps in a row that are not finite it raises.
     """
 
-    def __init__(self, T: int, leaves: Sequence[str], max_nonfinite: int):
-        self._T = T
+    def __init__(
+        self,
+        nats_of_means: Callable[[dict[str, float | int]], float],
+        leaves: Sequence[str],
+        max_nonfinite: int,
+    ):
+        self._nats_of_means = nats_of_means
         self._leaves = leaves
         self._max_nonfinite = max_nonfinite
         self._last: tuple[int, Metrics] | None = None  # the step that may still be computed
@@ -155,7 +163,7 @@ class Window:
         if len(self._nonfinite) > 1:
             details.append(f"{len(self._nonfinite)} steps in a row")
         value = float(row[name])
-        cure = _cure(name, value, step)
+        cure = _cure(name, row, step)
         return UserError(f"{name} is {value} at step {step}; {checkpoint}: {cure} ({', '.join(details)})")
 
     def skipped_last(self) -> int:
@@ -178,7 +186,7 @@ class Window:
     def close(self, saved: int | None) -> dict[str, float | int]:
         """Returns the means of the steps since the last report, and empties the window.
 
-        The means are those of the finite steps, with the bound that follows from kl; "skipped" is how many
+        The means are those of the finite steps, with the bound that follows from them; "skipped" is how many
         other steps there were, if any. Where no step was finite the result is empty, and the next report
         counts these steps.
 
@@ -188,11 +196,9 @@ class Window:
         self._fetch_last(saved)
         means: dict[str, float | int] = {}
         if self._rows:
-            columns = {name: [row[name] for row in self._rows] for name in TERMS}
+            columns = {name: [row[name] for row in self._rows] for name in TERMS if name in self._rows[0]}
             means = {name: float(np.mean(column, dtype=np.float64)) for name, column in columns.items()}
-
-            # kl is the mean over t in nats per element, and the bound is the sum over T steps.
-            means["bound_bits_per_dim"] = means["kl"] * self._T / float(np.log(2))
+            means["bound_bits_per_dim"] = self._nats_of_means(means) / float(np.log(2))
             if self._timed_steps:
                 means["seconds_per_step"] = (time.monotonic() - self._clock_start) / self._timed_steps
             if self._skipped:

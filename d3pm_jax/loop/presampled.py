@@ -42,6 +42,7 @@ def describe_noise(parts: Parts) -> dict[str, Any]:
         UserError: the noise depends on more than that, so that it cannot be drawn in advance.
     """
     config = parts.config
+    process = parts.process  # a flow, which has none, is refused here
     if parts.state.history is not None:
         name = type(config.timesteps).__name__
         raise UserError(
@@ -54,7 +55,7 @@ def describe_noise(parts: Parts) -> dict[str, Any]:
     return {
         "batch_size": config.train.batch_size,
         "image": list(parts.description.shape),
-        "T": parts.process.T,
+        "T": process.T,
         "seed": config.train.seed,
         "timesteps": config_io.to_json(config.timesteps),
     }

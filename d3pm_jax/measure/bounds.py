@@ -16,15 +16,12 @@ from d3pm_jax.config import Absorbing, io as config_io
 from d3pm_jax.config.checks import Count, Seed, check_number
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import (
-    all_terms,
     count_elements,
     evaluate_bound,
     exact_nats,
-    few_terms,
     left_to_right,
     random_order,
     summarize_bound,
-    summarize_parts,
 )
 from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.measure import record
@@ -55,12 +52,13 @@ def compute_bound(
         seed: of the noise.
         progress: is called with the number of examples that are done.
         calls: estimate the sum over t from so many calls of the network per example, without bias; by
-            default every t is computed.
+            default every t is computed. Of a flow: so many draws of v per example, of which the bound is
+            IWBO(calls); by default one, for the ELBO.
 
     Returns:
         The entries of `evaluation.bound.summarize_bound`, with the step, N, the seed and the times of the
-        terms; without `calls` those of `evaluation.bound.summarize_parts`; and the bound in units of the kind
-        of data.
+        terms; without `calls` those of `evaluation.bound.summarize_parts`; of a flow with `calls` the ELBO as
+        well; and the bound in units of the kind of data.
 
     Raises:
         UserError: the process has fewer steps than calls.
@@ -69,30 +67,22 @@ def compute_bound(
     check_number("seed", seed, Seed)
     if calls is not None:
         check_number("calls", calls, Count)
-    process = parts.process
-    predict = parts.predict
+    method = parts.method
     x0 = examples["x"]
 
     # A program is compiled once for all bounds of the same parts, as for the estimates of a report.
-    if calls is None:
-        compiled = parts.once(("bound", seed), lambda: all_terms(predict, seed, parts.term))
-    elif 1 <= calls <= process.T:
-        compiled = parts.once(("bound", seed, calls), lambda: few_terms(predict, calls, seed, parts.term))
-    else:
-        raise UserError(f"calls = {calls}: it must be in 1..{process.T}, the steps of the process")
+    compiled = parts.once(("bound", seed, calls), lambda: method.compile_bound(calls, seed))
     sharding = batch_sharding(parts.mesh)
     extra_inputs = parts.extra_inputs(examples)
-    bound = evaluate_bound(compiled, parts.params, process, x0, batch_size, sharding, extra_inputs, progress)
-
-    # With all terms `bound` is a `likelihood.Bound`, and with an estimate the nats of each example, [N].
+    bound = evaluate_bound(
+        compiled, parts.params, method.process, x0, batch_size, sharding, extra_inputs, progress
+    )
     D = count_elements(x0, examples.get("weight"))
-    times = np.asarray(process.time[1:]).tolist()
+    times = method.state_times()[1:].tolist()
     conditions = {"step": parts.step, "examples": len(x0), "seed": seed, "times": times}
-    if calls is None:
-        total = np.asarray(bound.total())  # [N]
-        result = summarize_bound(total, D) | summarize_parts(bound, D) | conditions
-    else:
-        result = summarize_bound(bound, D) | conditions | {"calls": calls}
+    result = method.summarize(bound, D, calls) | conditions
+    if calls is not None:
+        result["calls"] = calls
     return result | parts.kind.extra_figures(result, examples)
 
 
@@ -121,15 +111,12 @@ def describe_protocol(
     config = parts.config
     data = config_io.to_json(config.data)
     content = b"".join(examples[name].tobytes() for name in ("x", "weight") if name in examples)
-    terms = "all"
-    if calls is not None:
-        terms = f"{calls} for each example, stratified"
     return {
         "N": len(examples["x"]),
         "split": getattr(config.data, "test_split", "test"),
         "data": {name: value for name, value in data.items() if name not in config.data.places},
         "examples": f"sha256 {hashlib.sha256(content).hexdigest()}",
-        "terms": terms,
+        "terms": parts.method.describe_terms(calls),
         "seed": seed,
         **describe_conditions(parts),
     }

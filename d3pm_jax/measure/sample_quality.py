@@ -151,7 +151,7 @@ def measure_quality(
         split=getattr(parts.config.data, "train_split", "train"),
         reference=reference.compared,
         features=reference.features,
-        sampler="ancestral",
+        sampler=parts.method.sampler,
         classes=classes,
         conditions=conditions,
         seed=seed,

@@ -15,7 +15,6 @@ from d3pm_jax.checks import values_in_range
 from d3pm_jax.checks.arrays import describe
 from d3pm_jax.checks.hints import check_value
 from d3pm_jax.config.checks import Count, Natural, Size, check_number, describe_hint, matches_hint
-from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import write_npy
 from d3pm_jax.kinds import Chains, Given
@@ -23,7 +22,7 @@ from d3pm_jax.measure.record import Format, write_record
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.placing import fetch
-from d3pm_jax.posteriors import p_logits, q_posterior, q_sample
+from d3pm_jax.posteriors import q_posterior, q_sample
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import chain as sampling_chain
 from d3pm_jax.sampling.ancestral import PRIOR_STEP
@@ -79,13 +78,9 @@ def make_sampler(
         condition: Any,
         known_elements: Given | None,
     ) -> sampling.Chain:
-        denoise = partial(parts.predict, params, label=label, condition=condition)
-        reverse_kernel = partial(p_logits, **logits_keywords(parts.config.loss))
-        if known_elements is None:
-            return sampling.sample(key, denoise, process, batch_shape, start, recorded_times, reverse_kernel)
-        x0 = jnp.broadcast_to(known_elements.x0, batch_shape)
-        known = jnp.broadcast_to(known_elements.known, batch_shape)
-        return sampling.sample_infill(key, denoise, process, x0, known, start, recorded_times, reverse_kernel)
+        return parts.method.draw(
+            params, process, key, start, batch_shape, recorded_times, label, condition, known_elements
+        )
 
     def draw_batches(
         params: Params,
@@ -112,17 +107,14 @@ def make_sampler(
             if condition is not None:
                 conditions = condition[index % len(condition)]
             batch = draw_batch(
-                params, parts.process, key, np.int32(start), labels, conditions, known_elements
+                params, parts.method.process, key, np.int32(start), labels, conditions, known_elements
             )
 
             # The call returns when the program is compiled and started: progress begins there.
             progress(start)
             batch = fetch(batch)
-            if batch.failed_at != 0:  # the t of a step that had nothing to draw from
-                raise UserError(
-                    f"the network gave no distribution at t = {batch.failed_at}: its weights are not finite, "
-                    f"or it ruled out what it was given; use another checkpoint"
-                )
+            if batch.failed_at != 0:
+                raise UserError(parts.method.explain_failure(int(batch.failed_at)))
             x0.append(batch.x0)
 
             # A view would keep the states of all samples of the batch in memory, so this is a copy.
@@ -216,10 +208,14 @@ def _convert_known_elements(known_elements: Given, shape: tuple[int, ...], categ
 def evenly_spaced(last: int, n: int) -> list[int]:
     """Returns n evenly spaced whole numbers from 0 to last, or all of them where there are fewer than n.
 
+    There are none for last = 0: a flow has no steps, and no states on the way.
+
     Args:
         last: the largest number.
         n: how many, at least 2.
     """
+    if last == 0:
+        return []
     return sorted({round(last * (i / (n - 1))) for i in range(n)})
 
 
@@ -284,11 +280,11 @@ def chains_to_show(
         example_conditions: of the examples, [M, *C].
     """
     forward = None
-    if examples is not None:
+    if examples is not None and strip:
         forward = partial(draw_forward, key, parts.process, examples[:SHOWN_FORWARD_CHAINS], strip)
 
     # A respaced process numbers its steps anew, but the times of the full process are shown.
-    time = np.asarray(parts.process.time)
+    time = parts.method.state_times()
     return Chains(
         samples=samples,
         times=time[list(times)].tolist(),
@@ -297,7 +293,7 @@ def chains_to_show(
         forward=forward,
         examples=examples,
         levels=parts.categories,
-        steps=parts.process.T,
+        steps=parts.method.num_steps,
         conditions=conditions,
         example_conditions=example_conditions,
     )
@@ -367,7 +363,7 @@ def write_samples(
     """
     path = workdir / f"{SAMPLES_FILE}{suffix}.npy"
     write_npy(path, samples)
-    content = {"step": parts.step, "num": len(samples), "steps": parts.process.T, "grid": grid}
+    content = {"step": parts.step, "num": len(samples), "steps": parts.method.num_steps, "grid": grid}
     content |= {"seed": seed, "label": label, **(more_options or {})}
     return path, write_record(path.with_suffix(".json"), SAMPLES, content)
 

@@ -67,6 +67,17 @@ class ArgmaxFlow(nnx.Module):
         self.base_location = nnx.Param(jnp.zeros(num_channels, jnp.float32))
         self.base_log_scale = nnx.Param(jnp.zeros(num_channels, jnp.float32))
 
+    def __call__(
+        self,
+        x: Int[Array, "B L"],
+        u: Float[Array, "B L"],
+        normal: Float[Array, "B L D"],
+        *,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, " B"]:
+        """Returns `log_weights`, which is what a run trains."""
+        return self.log_weights(x, u, normal, key=key)
+
     @declared(x=CATEGORIES, u=NOISE, normal=FINITE)
     def log_weights(
         self,

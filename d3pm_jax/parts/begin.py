@@ -24,13 +24,13 @@ from d3pm_jax.weights import twin
 class StartWeights(NamedTuple):
     """Holds the weights that a run begins from: the averaged ones of another run, on the host."""
 
-    K: int  # categories of the process that they were trained with
+    K: int  # categories that they were trained with
     params: Params
 
 
 def weights_of(parts: build.Parts) -> StartWeights:
     """Returns the averaged weights of a run, on the host."""
-    return StartWeights(parts.process.K, fetch(parts.state.ema))
+    return StartWeights(parts.method.K, fetch(parts.state.ema))
 
 
 def match_weights(parts: build.Parts, weights: StartWeights) -> Params:
@@ -40,8 +40,8 @@ def match_weights(parts: build.Parts, weights: StartWeights) -> Params:
         UserError: the weights are of another K or another network.
     """
     cure = "change the config, or begin from another run"
-    if weights.K != parts.process.K:
-        raise UserError(f"the weights are for K = {weights.K}, this run has K = {parts.process.K}: {cure}")
+    if weights.K != parts.method.K:
+        raise UserError(f"the weights are for K = {weights.K}, this run has K = {parts.method.K}: {cure}")
 
     shapes = _shapes_by_name(weights.params)
     expected_shapes = _shapes_by_name(parts.state.params)

@@ -1,4 +1,4 @@
-"""Builds what a config describes: process, network and state, placed on the devices."""
+"""Builds what a config describes: a diffusion or a flow, and its state, placed on the devices."""
 
 import dataclasses
 import sys
@@ -12,23 +12,23 @@ import numpy as np
 from flax import nnx
 from flax.errors import FlaxError
 
-from d3pm_jax import kinds, likelihood, losses
-from d3pm_jax.config import Config, Head, LogisticHead, Masked, from_data, io as config_io
+from d3pm_jax import kinds, likelihood
+from d3pm_jax.config import Argmax, Config, Head, LogisticHead, Masked, from_data, io as config_io
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.config.data import open_examples
-from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.config.optimizer import build_optimizer
-from d3pm_jax.config.process import build_process
 from d3pm_jax.data import Description, count_categories
 from d3pm_jax.data.conditions import convert_conditions
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.machine import cluster
-from d3pm_jax.machine.devices import batch_sharding, mesh_of, replicated_sharding, state_sharding
+from d3pm_jax.machine.devices import mesh_of, replicated_sharding, state_sharding
 from d3pm_jax.models.variables import name_leaves, split_variables
-from d3pm_jax.parts import network, splits
+from d3pm_jax.parts import splits
+from d3pm_jax.parts.diffusion import Diffusion, make_diffusion
+from d3pm_jax.parts.flow import make_flow
+from d3pm_jax.parts.method import Method
 from d3pm_jax.placing import place
-from d3pm_jax.processes import Process, respace
-from d3pm_jax.sampling import even_grid
+from d3pm_jax.processes import Process
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.storage.names import CHECKPOINTS
 from d3pm_jax.training.state import TrainState, init_state
@@ -49,14 +49,10 @@ class Parts:
     description: Description  # of the data
     kind: kinds.Kind  # of the data
     mesh: jax.sharding.Mesh
-    process: Process
-    predict: Predict
-    train_predict: TrainPredict  # which training calls, see `network.Network`
+    method: Method  # a diffusion or a flow
     init: Callable[[], TrainState]
     state: TrainState
-    network: Predict  # like predict, for batches of any size, which is not spread over the devices
     key: jax.Array  # of the noise of training
-    classes: int | None  # how many the network takes labels of; None where it takes no labels
     _compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -70,9 +66,48 @@ class Parts:
         return int(self.state.step)
 
     @property
+    def diffusion(self) -> Diffusion:
+        """Returns the method of a run that is a diffusion.
+
+        Raises:
+            UserError: it is a flow.
+        """
+        if not isinstance(self.method, Diffusion):
+            raise UserError(
+                f"the run trains a flow, {type(self.config.model).__name__}, and this is of a diffusion: "
+                f"take a run of one, as of process = Absorbing(..)"
+            )
+        return self.method
+
+    @property
+    def process(self) -> Process:
+        """Returns the forward process of a diffusion."""
+        return self.diffusion.process
+
+    @property
+    def predict(self) -> Predict:
+        """Returns the network of a diffusion, spread over the devices."""
+        return self.diffusion.predict
+
+    @property
+    def network(self) -> Predict:
+        """Returns the network of a diffusion, for batches of any size, which are not spread over devices."""
+        return self.diffusion.network
+
+    @property
+    def train_predict(self) -> TrainPredict:
+        """Returns what the training of a diffusion calls, see `network.Network`."""
+        return self.diffusion.train_predict
+
+    @property
     def term(self) -> likelihood.Term:
-        """Returns the function of logits whose value is the term of the bound at a step, in nats."""
-        return partial(losses.posterior_kl, **logits_keywords(self.config.loss))
+        """Returns the function of logits that computes the term of a diffusion's bound at a step, in nats."""
+        return self.diffusion.term
+
+    @property
+    def classes(self) -> int | None:
+        """Returns how many labels the network takes; None where it takes none."""
+        return self.method.classes
 
     def once(self, name: Hashable, make: Callable[[], Program]) -> Program:
         """Returns the result of `make`, which is called the first time that this name is asked for.
@@ -86,7 +121,7 @@ class Parts:
     @property
     def categories(self) -> int:
         """Counts the categories that the data may have."""
-        return self.config.head.data_categories(self.process.K)
+        return self.method.categories
 
     def extra_inputs(self, examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the inputs of the network beside x: "label" if it takes any, "weight" and "condition"."""
@@ -139,28 +174,13 @@ def fill_in(config: Config, description: Description) -> Config:
     return from_data.fill(config, description.categories, count_training_categories)
 
 
-def with_steps(process: Process, steps: int | Sequence[int] | None) -> Process:
-    """Returns a process with all of its steps (None), a number of evenly spaced steps, or the listed steps.
-
-    Raises:
-        ValueError: it has no such steps.
-    """
-    if steps is None:
-        return process
-    if isinstance(steps, int):
-        steps = even_grid(process.T, steps)
-    return respace(process, steps)
-
-
 def respace_parts(parts: Parts, steps: int | Sequence[int]) -> Parts:
     """Returns the parts with a number of evenly spaced steps of their process, or with the listed steps.
 
     Raises:
-        UserError: the process has no such steps.
+        UserError: the process has no such steps, or there is none.
     """
-    with as_user_error():
-        process = with_steps(build_process(parts.config.process), steps)
-    return dataclasses.replace(parts, process=place(process, replicated_sharding(parts.mesh)))
+    return dataclasses.replace(parts, method=parts.method.respaced(steps))
 
 
 def build(
@@ -169,7 +189,7 @@ def build(
     steps: int | Sequence[int] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Parts:
-    """Builds the process, the network and the shape of the state of a config.
+    """Builds what a config trains and the shape of its state.
 
     Args:
         config: of the run.
@@ -186,28 +206,15 @@ def build(
     try:
         check_fields("data.describe()", description)
         kind = kinds.make_kind(description, config.data)
-        full_process = build_process(config.process)
-        config.loss.check_process(full_process)
-
-        # A process may refuse data of this shape, and does so when it is called: shapes without numbers are
-        # enough for that.
-        x0 = jax.ShapeDtypeStruct(description.shape, np.int32)
-        t = jax.ShapeDtypeStruct((), np.int32)
-        jax.eval_shape(full_process.log_q_probs, x0, t)
-
-        config.head.check(full_process.K, getattr(config.process, "mask_id", None))
-        process = with_steps(full_process, steps)
-        functions = network.split_network(config, description, full_process)
-        classes = network.network_classes(config, description)
+        method = make_method(config, description, steps, mesh)
 
         def init() -> TrainState:
             params_key, _ = _keys(config)
-            return _first_state(config, full_process.T, functions.init(params_key))
+            return _first_state(config, method, method.init(params_key))
 
         shapes = jax.eval_shape(init)
     except (ValueError, TypeError, OverflowError, MemoryError, FlaxError) as error:
         raise UserError(one_line(error, 1000)) from error
-    process = place(process, replicated_sharding(mesh))
 
     def make_noise_key() -> jax.Array:
         _, noise_key = _keys(config)
@@ -215,21 +222,23 @@ def build(
 
     key = jax.jit(make_noise_key, out_shardings=replicated_sharding(mesh))()
     state = jax.tree.map(lambda leaf: leaf.update(sharding=state_sharding(mesh, leaf.shape)), shapes)
-    sharding = batch_sharding(mesh)
-    return Parts(
-        config=config,
-        description=description,
-        kind=kind,
-        mesh=mesh,
-        process=process,
-        predict=network.spread_over_mesh(functions.predict, sharding),
-        train_predict=network.spread_over_mesh(functions.train_predict, sharding),
-        init=init,
-        state=state,
-        network=functions.predict,
-        key=key,
-        classes=classes,
-    )
+    return Parts(config, description, kind, mesh, method, init, state, key)
+
+
+def make_method(
+    config: Config, description: Description, steps: int | Sequence[int] | None, mesh: jax.sharding.Mesh
+) -> Method:
+    """Builds what a run trains: the flow or the diffusion of a config.
+
+    Raises:
+        ValueError, UserError: a value of the config cannot be used.
+    """
+    if not isinstance(config.process, Argmax):
+        return make_diffusion(config, description, steps, mesh)
+    flow = make_flow(config, description, mesh)
+    if steps is not None:
+        return flow.respaced(steps)
+    return flow
 
 
 def check_mask(parts: Parts) -> None:
@@ -254,7 +263,7 @@ def describe_free_mask(parts: Parts) -> str | None:
     """Says that the network may predict an extra mask, and what to do; None where it may not."""
     spec = parts.config.process
     head = parts.config.head
-    K = parts.process.K
+    K = parts.method.K
     mask: object = getattr(spec, "mask_id", None)
     if isinstance(spec, Masked):
         mask = K - 1
@@ -289,7 +298,7 @@ def initialize_state(parts: Parts) -> Parts:
 def initialize_state_from(parts: Parts, params: Params) -> Parts:
     """Returns the parts with the state before the first step of a run that starts from these parameters."""
     layout = state_shardings(parts)
-    begin = jax.jit(partial(_first_state, parts.config, parts.process.T), out_shardings=layout)
+    begin = jax.jit(partial(_first_state, parts.config, parts.method), out_shardings=layout)
     return dataclasses.replace(parts, state=begin(jax.tree.map(place, params, layout.params)))
 
 
@@ -298,20 +307,16 @@ def state_shardings(parts: Parts) -> TrainState:
     return jax.tree.map(lambda x: x.sharding, parts.state)
 
 
-def _first_state(config: Config, T: int, params: Params) -> TrainState:
-    history = config.timesteps.start(T)
-    return init_state(params, build_optimizer(config.optimizer), history)
+def _first_state(config: Config, method: Method, params: Params) -> TrainState:
+    return init_state(params, build_optimizer(config.optimizer), method.start_history())
 
 
 def step_arguments(parts: Parts) -> dict[str, Any]:
     """Returns the arguments of `training.step.make_update` for a run, by name."""
     config = parts.config
     return {
-        "objective": config.loss,
-        "timesteps": config.timesteps,
+        "loss": parts.method.make_loss(),
         "optimizer": build_optimizer(config.optimizer),
-        "predict": parts.predict,
-        "train_predict": parts.train_predict,
         "ema_decay": config.train.ema_decay,
         "accumulate": config.train.accumulate,
         "layout": state_shardings(parts),
@@ -389,34 +394,15 @@ def _moments_of_all(parts: Parts) -> Any:
 
 
 def make_caption(workdir: Path, parts: Parts, step: int) -> str:
-    """Writes the caption of a picture: the run, its process and the step of its weights."""
-    return f"{workdir.resolve().name}: {name_process(parts.config, parts.process)}; weights of step {step:,}"
-
-
-def name_process(config: Config, process: Process) -> str:
-    """Names a process: "Uniform, K = 17, T = 100"."""
-    # `process.T` is the number of steps that are taken. The last time is T of the process with all steps.
-    full_T = int(process.time[-1])
-    if full_T == process.T:
-        steps = f"T = {full_T}"
-    else:
-        steps = f"{process.T} of T = {full_T} steps"
-    return f"{type(config.process).__name__}, K = {process.K}, {steps}"
+    """Writes the caption of a picture: the run, what it trains and the step of its weights."""
+    return f"{workdir.resolve().name}: {parts.method.name()}; weights of step {step:,}"
 
 
 def describe_conditions(parts: Parts) -> dict[str, Any]:
     """Describes what a figure of these parts depends on, besides data and noise."""
-    full_T = int(parts.process.time[-1])
-    times = np.asarray(parts.process.time[1:]).tolist()
-    if times == even_grid(full_T, len(times)):
-        grid = f"even, of {full_T}"
-    else:
-        grid = f"{times} of {full_T}"
     return {
         "step": parts.step,
         "ema": parts.config.train.ema_decay,
-        "steps": parts.process.T,
-        "grid": grid,
-        **logits_keywords(parts.config.loss),
+        **parts.method.describe(),
         "dtype": getattr(parts.config.model, "compute", "float32"),
     }

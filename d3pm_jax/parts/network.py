@@ -65,6 +65,11 @@ def split_network(config: Config, description: Description, process: Process) ->
         module = config.model.build(spec, nnx.Rngs(key))
         if module is None:
             raise wrong_return(config.model.build, module, "the network, an nnx.Module")
+        if hasattr(module, "log_weights"):
+            raise ValueError(
+                f"model = {type(config.model).__name__} builds a flow: set process = Argmax(), and leave out "
+                f"head, loss and timesteps"
+            )
         return module
 
     module, shapes = variables.split_module(build)

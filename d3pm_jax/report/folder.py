@@ -110,7 +110,7 @@ def name_runs(runs: Sequence[Run]) -> list[str]:
     if len({*folder_names}) == len(folder_names):
         return folder_names
 
-    long_names = [f"{run.workdir}, step {run.step}, {run.process.T} steps" for run in runs]
+    long_names = [f"{run.workdir}, step {run.step}, {run.parts.method.num_steps} steps" for run in runs]
     unique_names = []
     for i, name in enumerate(long_names):
         if long_names.count(name) == 1:
@@ -168,7 +168,14 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
         return None
 
     # The protocol of the samples that this page would draw itself.
-    content = {"step": run.step, "num": n, "steps": run.process.T, "grid": "even", "seed": 0, "label": None}
+    content = {
+        "step": run.step,
+        "num": n,
+        "steps": run.parts.method.num_steps,
+        "grid": "even",
+        "seed": 0,
+        "label": None,
+    }
     expected = record.parse_record(samples.SAMPLES, protocol_path, content)
     try:
         stored = record.read_record(protocol_path, samples.SAMPLES)
@@ -178,8 +185,8 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
         x = np.load(path, allow_pickle=False)  # [num, *S]
         if x.dtype != np.int32 or x.shape != (num, *run.parts.description.shape):
             raise ValueError(f"it holds {x.dtype} {list(x.shape)}")
-        if x.min() < 0 or x.max() >= run.process.K:
-            raise ValueError(f"it holds {x.min()}..{x.max()}, of {run.process.K} categories")
+        if x.min() < 0 or x.max() >= run.parts.method.K:
+            raise ValueError(f"it holds {x.min()}..{x.max()}, of {run.parts.method.K} categories")
         return x[:n]
     except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
         raise record.damaged_error(protocol_path, samples.SAMPLES, error) from error

@@ -14,7 +14,6 @@ from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_text
 from d3pm_jax.models.variables import split_variables
-from d3pm_jax.parts.build import name_process
 from d3pm_jax.report import curves, figures, folder, samples
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.runs.run import Run, open_run
@@ -131,7 +130,7 @@ def _tabulate_overview(runs: Sequence[Reported]) -> Html:
             step = "imported weights, not trained here"
         description = {
             "step": step,
-            "process": name_process(run.config, run.process),
+            "process": run.parts.method.name(),
             "network": f"{type(run.config.model).__name__}, {numbers:,} parameters",
             "data": f"{type(run.config.data).__name__}, {run.parts.description.kind} {shape}",
         }

@@ -63,7 +63,7 @@ def draw_run(reported: Reported) -> Drawn | None:
         # Those of `d3pm sample` may be of other conditions than the run keeps.
         stored_samples = read_samples(run, num_samples)
     num_drawn = num_samples if stored_samples is None else FILMED
-    times = evenly_spaced(run.process.T, FRAMES)
+    times = evenly_spaced(run.parts.method.num_steps, FRAMES)
     drawn_samples, reverse = run.sample(
         key,
         num_drawn,
@@ -74,7 +74,7 @@ def draw_run(reported: Reported) -> Drawn | None:
     )
     conditions = inputs.get("condition")
     samples = drawn_samples if stored_samples is None else stored_samples
-    strip = evenly_spaced(run.process.T, STRIP)
+    strip = evenly_spaced(run.parts.method.num_steps, STRIP)
     chains = chains_to_show(
         run.parts, key, samples, reverse, times, strip, reported.examples, conditions, conditions
     )

@@ -51,9 +51,9 @@ def export(run: Run, path: Path | str, raw: bool = False) -> None:
     else:
         weights = "ema"
         params = run.params
-    K = run.process.K
-    T = run.process.T
-    metadata = make_metadata(config, run.parts.description, K, T, run.step, weights)
+    method = run.parts.method
+    T = method.num_steps  # 0 of a flow
+    metadata = make_metadata(config, run.parts.description, method.K, T, run.step, weights)
     with as_user_error():
         twin.save(Path(path), params, metadata)
 
@@ -138,9 +138,13 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
     A network of data with conditions takes a fifth argument, `condition` [B, *C].
 
     Raises:
-        ValueError: as `network`.
+        ValueError: as `network`, or the file holds a flow.
     """
     module, head, K = _load_network_and_head(Path(file))
+    if hasattr(module, "log_weights"):
+        raise ValueError(
+            f"{file} holds a flow, which has no logits of x_0: take network(file), which builds the flow"
+        )
 
     def logits(xt: Any, t: Any, label: Any = None, weight: Any = None, condition: Any = None) -> Array:
         extra_inputs = {}

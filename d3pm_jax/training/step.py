@@ -1,148 +1,54 @@
 """Makes the pure function that takes a training from one state to the next."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
-from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from d3pm_jax.checks import values_in_range
-from d3pm_jax.errors import wrong_return
-from d3pm_jax.losses.variational import per_step
 from d3pm_jax.models.variables import merge_variables, split_variables
 from d3pm_jax.processes import Process
-from d3pm_jax.timesteps import LossHistory
+from d3pm_jax.training.diffusion import (
+    DiffusionLoss,
+    Objective as Objective,
+    Predict as Predict,
+    StepNoise as StepNoise,
+    Timesteps as Timesteps,
+    TrainPredict as TrainPredict,
+    draw_noise as draw_noise,
+    without_buffers as without_buffers,
+)
+from d3pm_jax.training.loss import Batch, BatchLoss, Buffers, Metrics as Metrics, Noise, split_keys
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.types import Params
 
-
-@runtime_checkable
-class Objective(Protocol):
-    """Defines the loss that is minimised, as `config.HybridLoss` does."""
-
-    def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
-        """Draws x_t from uniform noise u."""
-        ...
-
-    def terms(
-        self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array
-    ) -> tuple[Array, Array, Array]:
-        """Returns loss / (T p_t), kl and ce of each element [B, *S]; p_t [B]: how likely each t was."""
-        ...
-
-
-@runtime_checkable
-class Timesteps(Protocol):
-    """Defines which t are trained on, as `config.LowDiscrepancy` does; it is hashable."""
-
-    def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        """Draws t in 1..T and returns them with the probability of each, both [B]."""
-        ...
-
-    def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
-        """Returns the history after a batch, from its t [B] and its kl [B], summed over elements."""
-        ...
-
-
-class StepNoise(NamedTuple):
-    """Holds the random numbers of a step, but for those of dropout.
-
-    They are arrays of JAX, or of NumPy where they were drawn in advance.
-    """
-
-    t: Any  # int32 [B] in 1..T, or in continuous time float32 [B] in (0, T]
-    p_t: Any  # [B]  the probability of each t
-    u: Any  # [B, *S]  uniform in [0, 1), from which x_t is drawn
-
-
-Metrics = dict[str, Array]
-# "x" int32 [B, *S]; if there are any, "label" int32 [B], "weight" [B, *S] and "condition" [B, *C]
-Batch = Mapping[str, Array]
-Buffers = Any  # batch statistics and all other variables that are no parameters; None where there are none
-
-# (params, xt, time, key=None, label=None, weight=None, condition=None) -> logits of x_0
-Predict = Callable[..., Array]
-# The same with a key, -> (logits, the buffers after the call)
-TrainPredict = Callable[..., tuple[Array, Buffers]]
 # (state, process, batch, key, noise=None) -> (state, metrics)
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
-@partial(jax.jit, static_argnames=("timesteps", "shape", "T", "sharding"))
-def draw_noise(
-    timesteps: Timesteps,
-    key: Key[Array, ""],
-    step: ArrayLike,
-    history: LossHistory | None,
-    shape: tuple[int, ...],
-    T: int,
-    sharding: jax.sharding.Sharding | None = None,
-) -> StepNoise:
-    """Draws the noise of a step from fold_in(key, step).
-
-    Args:
-        timesteps: which t to train on.
-        key: of the noise of a run.
-        step: the number of updates before this step.
-        history: what the timesteps have learnt so far.
-        shape: of the batch, [B, *S].
-        T: number of steps of the process.
-        sharding: of the batch, where it is spread over devices.
-    """
-    key_t, key_q, _ = _keys(key, step)
-    drawn = timesteps.draw(key_t, history, shape[0], T)
-    _check_times(timesteps, drawn, shape[0])
-    t, p_t = drawn
-    u = jax.random.uniform(key_q, shape)  # [B, *S]
-    noise = StepNoise(t, p_t, u)
-    if sharding is None:
-        return noise
-    return jax.lax.with_sharding_constraint(noise, sharding)
-
-
-def _check_times(timesteps: Timesteps, drawn: Any, B: int) -> None:
-    """Raises UserError unless what a timesteps of the user's own drew is t and its probability, [B] each."""
-    is_pair = isinstance(drawn, tuple | list) and len(drawn) == 2
-    t_type = jnp.floating if getattr(timesteps, "real", False) else jnp.integer
-    if not is_pair or not (_is_array(drawn[0], (B,), t_type) and _is_array(drawn[1], (B,), jnp.floating)):
-        cure = f"t, {t_type.__name__} [{B}], and its probability, floating [{B}]"
-        raise wrong_return(timesteps.draw, drawn, cure)
-
-
-def _is_array(x: Any, shape: tuple[int, ...], wider: Any) -> bool:
-    """Says whether x is an array of this shape, whose type is a case of a wider one."""
-    return hasattr(x, "dtype") and np.shape(x) == shape and jnp.issubdtype(x.dtype, wider)
-
-
 def make_update(
-    objective: Objective,
-    timesteps: Timesteps,
+    loss: BatchLoss,
     optimizer: optax.GradientTransformation,
-    predict: Predict,
     ema_decay: float,
     accumulate: int = 1,
     layout: TrainState | None = None,
-    train_predict: TrainPredict | None = None,
 ) -> Any:
-    """Makes the compiled part of `make_step`, (state, process, batch, noise, key) -> (state, metrics).
+    """Makes the compiled part of `make_loss_step`, (state, process, batch, noise, key) -> (state, metrics).
 
     The memory of the state that is passed is used for the one that is returned. The arguments are those of
-    `make_step`.
+    `make_loss_step`.
     """
-    loss = partial(batch_loss, objective, train_predict or without_buffers(predict))
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(layout, None))
-    def update(state: TrainState, process: Process, batch: Batch, noise: StepNoise, key: Key[Array, ""]):
-        key_dropout = _keys(key, state.step)[2]
+    def update(state: TrainState, process: Process | None, batch: Batch, noise: Noise, key: Key[Array, ""]):
+        key_dropout = split_keys(key, state.step)[2]
         params, buffers = split_variables(state.params)
-        grads, metrics, kl, new_buffers = _gradient(
+        grads, metrics, costs, new_buffers = _gradient(
             loss, accumulate, params, buffers, process, batch, noise, key_dropout
         )
         metrics["grad_norm"] = optax.tree.norm(grads)
@@ -163,10 +69,7 @@ def make_update(
             updates, opt_state = optimizer.update(grads, state.opt_state, params)
             variables = merge_variables(optax.apply_updates(params, updates), new_buffers)
             ema = _move_average(state.ema, variables, 1.0 - decay)
-            history = timesteps.update(state.history, noise.t, kl)
-            if jax.tree.structure(history) != jax.tree.structure(state.history):
-                cure = "what start(T) returned, after the batch"
-                raise wrong_return(timesteps.update, history, cure)
+            history = loss.update_history(state.history, noise, costs)
             after = dataclasses.replace(
                 state, params=variables, ema=ema, opt_state=opt_state, history=history
             )
@@ -186,26 +89,23 @@ def make_update(
     return update
 
 
-def make_step(
-    objective: Objective,
-    timesteps: Timesteps,
+def make_loss_step(
+    loss: BatchLoss,
     optimizer: optax.GradientTransformation,
-    predict: Predict,
     ema_decay: float,
     sharding: jax.sharding.Sharding | None = None,
     accumulate: int = 1,
     layout: TrainState | None = None,
-    train_predict: TrainPredict | None = None,
 ) -> TrainStep:
-    """Makes the training step (state, process, batch, key, noise=None) -> (state, metrics).
+    """Makes the training step of a loss, (state, process, batch, key, noise=None) -> (state, metrics).
 
     The new state is written to the memory of the old one, which cannot be used again.
 
     All randomness comes from fold_in(key, step), so a restart repeats it. Noise that is not passed is drawn
     by a program of its own, so that passing what `draw_noise` gives changes no bit. The loss is
-    sum(weight loss) / sum(weight) over the batch, weight 1 where it has none. Metrics: the loss, the means
-    of kl and ce over t in nats per element, the norm of the gradient before clipping, and "first_nonfinite",
-    the place among the leaves of params of the first whose gradient is not finite, or -1.
+    sum(weight loss) / sum(weight) over the batch, weight 1 where it has none. Metrics: the loss and the other
+    means that it reports, the norm of the gradient before clipping, and "first_nonfinite", the place among
+    the leaves of params of the first whose gradient is not finite, or -1.
 
     Where the loss, a mean or the norm is not finite, the step is skipped: parameters, their average,
     buffers, optimizer and history stay as they are to the bit, while steps are counted on. Unlike that of
@@ -217,46 +117,72 @@ def make_step(
     Unlike with `optax.MultiSteps` the state knows nothing of it.
 
     Args:
-        objective: what is minimised.
-        timesteps: which t to train on.
+        loss: what is minimised, such as `training.flow.FlowLoss`; the process is None for a flow.
         optimizer: the update rule.
-        predict: the network, (params, xt, time, key, label, weight, condition) -> logits of x_0 [B, *S, K],
-            with dropout for a key; the last three are passed where a batch has them.
         ema_decay: of the averaged parameters.
         sharding: of the batch and the noise, where they are spread over devices.
         accumulate: how many parts a batch is taken in, one after the other; divides B.
         layout: the sharding of each array of the state, where it is spread over devices.
-        train_predict: takes the place of predict in training where a network has buffers: called with a key,
-            it returns the logits and the buffers after the call.
     """
-    update = make_update(
-        objective, timesteps, optimizer, predict, ema_decay, accumulate, layout, train_predict
-    )
+    update = make_update(loss, optimizer, ema_decay, accumulate, layout)
 
     def step(
-        state: TrainState, process: Process, batch: Batch, key: Key[Array, ""], noise: StepNoise | None = None
+        state: TrainState,
+        process: Process | None,
+        batch: Batch,
+        key: Key[Array, ""],
+        noise: Noise | None = None,
     ) -> tuple[TrainState, Metrics]:
         # Noise is drawn in a program of its own even where it could be drawn inside the update: the update is
         # then the same program whether its noise comes from here or from a file.
         if noise is None:
             shape = batch["x"].shape  # [B, *S]
-            noise = draw_noise(timesteps, key, state.step, state.history, shape, process.T, sharding)
+            noise = loss.draw_noise(process, key, state.step, state.history, shape, sharding)
         return update(state, process, batch, noise, key)
 
     return step
 
 
+def make_step(
+    objective: Objective,
+    timesteps: Timesteps,
+    optimizer: optax.GradientTransformation,
+    predict: Predict,
+    ema_decay: float,
+    sharding: jax.sharding.Sharding | None = None,
+    accumulate: int = 1,
+    layout: TrainState | None = None,
+    train_predict: TrainPredict | None = None,
+) -> TrainStep:
+    """Makes the training step of a diffusion, (state, process, batch, key, noise=None) -> (state, metrics).
+
+    It is `make_loss_step` of a `DiffusionLoss`. Metrics are the loss, and the means of kl and ce over t in
+    nats per element.
+
+    Args:
+        objective: what is minimised.
+        timesteps: which t to train on.
+        predict: the network, (params, xt, time, key, label, weight, condition) -> logits of x_0 [B, *S, K],
+            with dropout for a key; the last three are passed where a batch has them.
+        optimizer, ema_decay, sharding, accumulate, layout: as for `make_loss_step`.
+        train_predict: takes the place of predict in training where a network has buffers: called with a key,
+            it returns the logits and the buffers after the call.
+    """
+    loss = DiffusionLoss(objective, timesteps, train_predict or without_buffers(predict))
+    return make_loss_step(loss, optimizer, ema_decay, sharding, accumulate, layout)
+
+
 def _gradient(
-    loss: Callable[..., tuple[Array, tuple[Metrics, Array, Buffers]]],
+    loss: BatchLoss,
     accumulate: int,
     params: Params,
     buffers: Buffers,
-    process: Process,
+    process: Process | None,
     batch: Batch,
-    noise: StepNoise,
+    noise: Noise,
     key: Key[Array, ""],
 ) -> tuple[Params, Metrics, Array, Buffers]:
-    """Returns the gradient of the loss of a batch, its metrics, the kl [B] of its examples, and the buffers.
+    """Returns the gradient of the loss of a batch, its metrics, the costs [B] of examples, and the buffers.
 
     The batch is taken in `accumulate` parts, one after the other, to need the activations of one part alone.
     """
@@ -268,20 +194,20 @@ def _gradient(
         total = batch["x"].size
 
     def differentiate(
-        buffers: Buffers, batch: Batch, noise: StepNoise, key: Key[Array, ""]
+        buffers: Buffers, batch: Batch, noise: Noise, key: Key[Array, ""]
     ) -> tuple[tuple[Params, Metrics], Array, Buffers]:
-        gradient = jax.grad(loss, has_aux=True)
-        grads, (metrics, kl, buffers) = gradient(params, buffers, process, batch, noise, key, total)
-        return (grads, metrics), kl, buffers
+        gradient = jax.grad(loss.compute, has_aux=True)
+        grads, (metrics, costs, buffers) = gradient(params, buffers, process, batch, noise, key, total)
+        return (grads, metrics), costs, buffers
 
     if accumulate == 1:
-        (grads, metrics), kl, buffers = differentiate(buffers, batch, noise, key)
-        return grads, metrics, kl, buffers
+        (grads, metrics), costs, buffers = differentiate(buffers, batch, noise, key)
+        return grads, metrics, costs, buffers
 
     def add_part(carry: tuple, part: tuple) -> tuple[tuple, Array]:
         sums, buffers = carry
-        summands, kl, buffers = differentiate(buffers, *part)
-        return (jax.tree.map(jnp.add, sums, summands), buffers), kl
+        summands, costs, buffers = differentiate(buffers, *part)
+        return (jax.tree.map(jnp.add, sums, summands), buffers), costs
 
     # [B, ...] becomes [accumulate, B / accumulate, ...]: rows i, i + accumulate, ... are part i. Each device
     # holds rows of the batch that follow one another, and so has rows of every part: all devices compute on
@@ -301,73 +227,11 @@ def _gradient(
         return differentiate(buffers, *jax.tree.map(lambda x: x[0], parts))[0]
 
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(first_summands))
-    carry, kl = jax.lax.scan(add_part, (zeros, buffers), parts)  # kl [accumulate, B / accumulate]
+    carry, costs = jax.lax.scan(add_part, (zeros, buffers), parts)  # costs [accumulate, B / accumulate]
     (grads, metrics), buffers = carry
 
-    # Back in the order of the batch, the inverse of `split_rows`: the history pairs kl with t.
-    return grads, metrics, kl.swapaxes(0, 1).reshape(-1), buffers
-
-
-def batch_loss(
-    objective: Objective,
-    train_predict: TrainPredict,
-    params: Params,
-    buffers: Buffers,
-    process: Process,
-    batch: Batch,
-    noise: StepNoise,
-    key: Key[Array, ""],
-    total: ArrayLike,
-) -> tuple[Array, tuple[Metrics, Array, Buffers]]:
-    """Returns the loss; the means of loss, kl and ce that are reported; kl [B]; and the new buffers.
-
-    Means are sums over these examples divided by total, the sum of weights of the whole batch.
-    """
-    t, p_t, u = noise
-    x0 = batch["x"]  # int32 [B, *S]
-    weight = batch.get("weight")  # [B, *S], or None where every element counts once
-    xt = objective.draw(process, x0, t, u)  # int32 [B, *S]
-    if not _is_array(xt, x0.shape, jnp.integer):
-        raise wrong_return(objective.draw, xt, f"x_t, {x0.dtype} {list(x0.shape)}, like x_0")
-
-    # Whole steps are numbered from 1. The network sees process.time of them: a respaced process shows the
-    # network the step numbers of the original. Real times are passed on as they are.
-    if jnp.issubdtype(t.dtype, jnp.integer):
-        time = process.time[t]
-    else:
-        time = t
-
-    extra_inputs = {name: batch[name] for name in ("label", "weight", "condition") if name in batch}
-    variables = merge_variables(params, buffers)
-    logits, new_buffers = train_predict(variables, xt, time, key, **extra_inputs)  # [B, *S, K]
-    terms = objective.terms(process, logits, x0, xt, t, p_t)
-    are_terms = isinstance(terms, tuple | list) and len(terms) == 3
-    if not are_terms or not all(_is_array(term, x0.shape, jnp.floating) for term in terms):
-        cure = f"Terms(loss, kl, ce), each of a float type and of shape {list(x0.shape)}"
-        raise wrong_return(objective.terms, terms, cure)
-    loss, kl, ce = terms  # each [B, *S]
-
-    # The loss is already divided by T p_t, as an estimate of the mean over t has to be; kl and ce are what
-    # the network did at the t that were drawn, and are brought to the same mean here.
-    with values_in_range():
-        kl_per_step = per_step(kl, p_t, process.T)
-        ce_per_step = per_step(ce, p_t, process.T)
-
-    def mean(x: Array) -> Array:
-        return _weighted(x, weight).sum() / total
-
-    means = {"loss": mean(loss), "kl": mean(kl_per_step), "ce": mean(ce_per_step)}
-    kl_per_example = _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1)  # [B]
-    return means["loss"], (means, kl_per_example, new_buffers)
-
-
-def without_buffers(predict: Predict) -> TrainPredict:
-    """Makes the function that training calls of a network that has no buffers."""
-
-    def train_predict(*args: Any, **options: Any) -> tuple[Array, None]:
-        return predict(*args, **options), None
-
-    return train_predict
+    # Back in the order of the batch, the inverse of `split_rows`: the history pairs costs with t.
+    return grads, metrics, costs.swapaxes(0, 1).reshape(-1), buffers
 
 
 def _move_average(average: Any, newest: Any, weight: Array) -> Any:
@@ -386,18 +250,3 @@ def _move_average(average: Any, newest: Any, weight: Array) -> Any:
     average = nnx.filter_state(average, is_averaged)
     moved: Any = optax.incremental_update(newest, average, weight)
     return nnx.merge_state(moved, others)
-
-
-def _weighted(x: Array, weight: Array | None) -> Array:
-    """Returns weight x [B, *S], and 0 where the weight is 0, whatever x is.
-
-    On padding x may be infinite or NaN, of which a plain product would make NaN.
-    """
-    if weight is None:
-        return x
-    return jnp.where(weight > 0, weight * x, 0.0)
-
-
-def _keys(key: Key[Array, ""], step: ArrayLike) -> Key[Array, " 3"]:
-    """Makes the keys of t, of u and of dropout, from fold_in(key, step)."""
-    return jax.random.split(jax.random.fold_in(key, step), 3)

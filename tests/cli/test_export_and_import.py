@@ -92,7 +92,7 @@ def test_an_import_is_a_run_to_go_on_with(tmp_path, data_dir, monkeypatch, capsy
 
 
 def test_an_import_is_a_checkpoint_to_go_back_to():
-    window = metrics.Window(10, (), 1)
+    window = metrics.Window(lambda means: 10 * means["kl"], (), 1)
     window.add(1, {"loss": jnp.asarray(np.nan)}, saved=0)
     with pytest.raises(UserError, match="loss is nan at step 1; the checkpoint of step 0 is kept"):
         window.close(saved=0)

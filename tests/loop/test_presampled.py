@@ -16,7 +16,7 @@ from d3pm_jax.loop import loop, presampled
 from d3pm_jax.parts import build as run_build
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.storage.run_folder import read_config
-from d3pm_jax.training import step as step_module
+from d3pm_jax.training import diffusion, step as step_module
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status
 
@@ -104,7 +104,7 @@ def test_a_run_with_a_bank_ends_with_the_bits_of_one_without(tmp_path, data_dir,
     def fail(*args):
         raise AssertionError("noise was drawn")
 
-    monkeypatch.setattr(step_module, "draw_noise", fail)
+    monkeypatch.setattr(diffusion, "draw_noise", fail)
     trained("banked", steps=2, noise=str(path))
     workdir = trained("banked", resume=True, steps=STEPS, noise=str(path))
     assert checkpoint.list_steps(workdir / "checkpoints") == [2, 4, 5]

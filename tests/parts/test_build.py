@@ -11,7 +11,7 @@ from d3pm_jax import config as configs
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.parts.build import build, initialize_state, step_arguments
-from d3pm_jax.training.step import make_step
+from d3pm_jax.training.step import make_loss_step
 from tests import tiny
 from tests.tiny import DIGITS
 
@@ -27,7 +27,7 @@ def made(model, head):
     model = dataclasses.replace(model, ch=4, ch_mult=(1,), num_res_blocks=0, groups=1)
     config = dataclasses.replace(tiny.get_config(), model=model, head=head)
     parts = build(config, Description((4, 4, 1), 17, 10, "image"), mesh=tiny.one_device_mesh())
-    return parts, make_step(**step_arguments(parts))
+    return parts, make_loss_step(**step_arguments(parts))
 
 
 @pytest.mark.parametrize(("model", "head"), NETWORKS)

@@ -12,7 +12,7 @@ from d3pm_jax.machine import cluster, devices
 from d3pm_jax.measure import samples
 from d3pm_jax.parts import build
 from d3pm_jax.placing import fetch, place_part
-from d3pm_jax.training.step import make_step
+from d3pm_jax.training.step import make_loss_step
 
 K = 12
 L = 16
@@ -71,7 +71,7 @@ def measured(fsdp, dtype):
         steps = 1
         state = dataclasses.replace(state, opt_state=arguments["optimizer"].init(state.params))
         arguments["layout"] = jax.tree.map(lambda x: x.sharding, state)
-    step = make_step(**arguments, sharding=sharding)
+    step = make_loss_step(**arguments, sharding=sharding)
     rng = np.random.default_rng(0)
     size = B // jax.process_count()
     begin = jax.process_index() * size

@@ -15,7 +15,7 @@ from d3pm_jax.models.variables import name_leaves, split_variables
 from d3pm_jax.parts import build
 from d3pm_jax.placing import fetch
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.training.step import make_step
+from d3pm_jax.training.step import make_loss_step
 from d3pm_jax.weights import twin
 from tests.runs import modules
 
@@ -50,7 +50,7 @@ def train(parts, rows, state, step):
 
 def losses_of(parts, rows, step=None):
     """The losses of the first steps."""
-    step = step or make_step(**build.step_arguments(parts))
+    step = step or make_loss_step(**build.step_arguments(parts))
     state = copy_state(parts)
     losses = []
     for batch in rows:
@@ -67,7 +67,7 @@ def largest_difference(a, b):
 def check_module(name, folder, steps=60):
     """Trains, resumes, accumulates, spreads, evaluates, exports and imports; returns the differences."""
     parts = make_parts(name)
-    step = make_step(**build.step_arguments(parts))
+    step = make_loss_step(**build.step_arguments(parts))
     rows = list(batches(steps))
     half = train(parts, rows[: steps // 2], copy_state(parts), step)
     checkpoint.save_checkpoint(folder / "checkpoints", steps // 2, half, 1)
@@ -96,7 +96,7 @@ def check_module(name, folder, steps=60):
     accumulated = make_parts(name, accumulate=2)
     if name in modules.RANDOM | modules.OF_BATCH:
         # Its losses are others, so that nothing is compared: it is not compiled.
-        step_in_parts = make_step(**build.step_arguments(accumulated))
+        step_in_parts = make_loss_step(**build.step_arguments(accumulated))
         jax.eval_shape(step_in_parts, accumulated.state, parts.process, rows[0], parts.key)
     else:
         result["accumulated"] = largest_difference(losses_of(accumulated, rows[:4]), losses)

@@ -14,7 +14,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.models.variables import name_leaves, split_variables
 from d3pm_jax.parts import build
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.training.step import draw_noise, make_step
+from d3pm_jax.training.step import draw_noise, make_loss_step
 from d3pm_jax.weights import twin
 from tests.runs import module_checks, modules
 
@@ -40,7 +40,7 @@ def parts():
 
 @pytest.fixture(scope="module")
 def step(parts):
-    return make_step(**build.step_arguments(parts))
+    return make_loss_step(**build.step_arguments(parts))
 
 
 @pytest.fixture(scope="module")

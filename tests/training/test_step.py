@@ -14,6 +14,7 @@ import d3pm_jax as d3pm
 from d3pm_jax import config as configs
 from d3pm_jax.errors import UserError
 from d3pm_jax.storage import checkpoint
+from d3pm_jax.training.diffusion import DiffusionLoss, without_buffers
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import draw_noise, make_step, make_update
 from tests import tiny
@@ -219,7 +220,8 @@ def test_what_parts_of_ones_own_return_to_a_step_is_checked():
     objectives += [(message, (drawn, None, None)) for message, drawn in draws.items()]
     objectives.append((r"update returns None: return what start\(T\) returned", (pair, x0, (number,) * 3)))
     for message, (drawn, xt, costs) in objectives:
-        step = make_update(Loss(state=xt, costs=costs), Times(drawn), optax.sgd(0.1), predict, ema_decay=0.9)
+        loss = DiffusionLoss(Loss(state=xt, costs=costs), Times(drawn), without_buffers(predict))
+        step = make_update(loss, optax.sgd(0.1), ema_decay=0.9)
 
         def take_step(times, step):
             noise = draw_noise.__wrapped__(times, key, 0, None, x0.shape, 4)

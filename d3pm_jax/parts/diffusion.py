@@ -1,0 +1,259 @@
+"""Builds a diffusion: the process, the network, and what a run asks of them."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from d3pm_jax import likelihood, losses, sampling
+from d3pm_jax.config import Config
+from d3pm_jax.config.objective import logits_keywords
+from d3pm_jax.config.process import build_process
+from d3pm_jax.data import Description
+from d3pm_jax.errors import UserError, as_user_error
+from d3pm_jax.evaluation.bound import (
+    Compiled,
+    all_terms,
+    few_terms,
+    summarize_bound,
+    summarize_parts,
+)
+from d3pm_jax.kinds import Given
+from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
+from d3pm_jax.parts import network
+from d3pm_jax.parts.network import Init
+from d3pm_jax.placing import place
+from d3pm_jax.posteriors import p_logits
+from d3pm_jax.processes import Process, respace
+from d3pm_jax.sampling import even_grid
+from d3pm_jax.training.diffusion import DiffusionLoss
+from d3pm_jax.training.step import Predict, TrainPredict
+from d3pm_jax.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Diffusion:
+    """Holds a process and a network as a `parts.method.Method`."""
+
+    config: Config
+    process: Process
+    predict: Predict
+    train_predict: TrainPredict  # which training calls, see `network.Network`
+    network: Predict  # like predict, for batches of any size, which is not spread over the devices
+    init: Init
+    classes: int | None
+    full_T: int  # steps of the process where none is left out
+    mesh: jax.sharding.Mesh
+    sampler: str = "ancestral"
+
+    def name(self) -> str:
+        """Returns the name for captions: "Uniform, K = 17, T = 100"."""
+        return name_process(self.config, self.process)
+
+    @property
+    def K(self) -> int:
+        """Returns the number of categories, a mask among them."""
+        return self.process.K
+
+    @property
+    def categories(self) -> int:
+        """Returns how many categories the data may have."""
+        return self.config.head.data_categories(self.process.K)
+
+    @property
+    def num_steps(self) -> int:
+        """Returns in how many steps a sample is drawn from noise, T."""
+        return self.process.T
+
+    def state_times(self) -> np.ndarray:
+        """Returns the steps of the original process, [T + 1]."""
+        return np.asarray(self.process.time)
+
+    @property
+    def term(self) -> likelihood.Term:
+        """Returns the function of logits whose value is the term of the bound at a step, in nats."""
+        return partial(losses.posterior_kl, **logits_keywords(self.config.loss))
+
+    def make_loss(self) -> DiffusionLoss:
+        """Makes the loss: the objective of the config at its spread of timesteps."""
+        return DiffusionLoss(self.config.loss, self.config.timesteps, self.train_predict)
+
+    def start_history(self) -> Any:
+        """Returns the losses that the timesteps remember before the first step."""
+        return self.config.timesteps.start(self.full_T)
+
+    def respaced(self, steps: int | Sequence[int]) -> "Diffusion":
+        """Returns the diffusion with some of all steps of its process: so many, evenly spaced, or these.
+
+        Raises:
+            UserError: the process has no such steps.
+        """
+        with as_user_error():
+            process = with_steps(build_process(self.config.process), steps)
+        return dataclasses.replace(self, process=place(process, replicated_sharding(self.mesh)))
+
+    def describe(self) -> dict[str, Any]:
+        """Describes what a figure depends on: its steps, their grid, and the belief of the network."""
+        state_times = self.state_times()
+        full_T = int(state_times[-1])
+        times = state_times[1:].tolist()
+        if times == even_grid(full_T, len(times)):
+            grid = f"even, of {full_T}"
+        else:
+            grid = f"{times} of {full_T}"
+        return {"steps": self.process.T, "grid": grid, **logits_keywords(self.config.loss)}
+
+    def draw(
+        self,
+        params: Params,
+        process: Process,
+        key: Key[Array, ""],
+        start: Array,
+        shape: tuple[int, ...],
+        recorded_times: Sequence[int],
+        label: Any,
+        condition: Any,
+        known_elements: Given | None,
+    ) -> sampling.Chain:
+        """Draws samples by the reverse chain, `sampling.sample`; with known elements by `sample_infill`."""
+        denoise = partial(self.predict, params, label=label, condition=condition)
+        reverse_kernel = partial(p_logits, **logits_keywords(self.config.loss))
+        if known_elements is None:
+            return sampling.sample(key, denoise, process, shape, start, recorded_times, reverse_kernel)
+        x0 = jnp.broadcast_to(known_elements.x0, shape)
+        known = jnp.broadcast_to(known_elements.known, shape)
+        return sampling.sample_infill(key, denoise, process, x0, known, start, recorded_times, reverse_kernel)
+
+    def explain_failure(self, failed_at: int) -> str:
+        """Says why a step of the chain had nothing to draw from, and what to do."""
+        return (
+            f"the network gave no distribution at t = {failed_at}: its weights are not finite, "
+            f"or it ruled out what it was given; use another checkpoint"
+        )
+
+    @property
+    def most_calls(self) -> int | float:
+        """Returns T, as each step is called once."""
+        return self.process.T
+
+    @property
+    def calls_of_bound(self) -> int:
+        """Returns T, as each step is called once."""
+        return self.process.T
+
+    def compile_bound(self, calls: int | None, seed: int) -> Compiled:
+        """Makes the jitted function of a batch of all terms of the bound, or of an estimate from some.
+
+        Raises:
+            UserError: the process has fewer steps than calls.
+        """
+        if calls is None:
+            return all_terms(self.predict, seed, self.term)
+        if not 1 <= calls <= self.process.T:
+            raise UserError(f"calls = {calls}: it must be in 1..{self.process.T}, the steps of the process")
+        return few_terms(self.predict, calls, seed, self.term)
+
+    def compile_estimate(self, calls: int, seed: int) -> Compiled:
+        """Makes the jitted function of a batch that estimates nats [B] from so many calls, or from T."""
+        return few_terms(self.predict, min(calls, self.process.T), seed, self.term)
+
+    def summarize(self, bound: Any, D: int | np.ndarray, calls: int | None) -> dict[str, Any]:
+        """Returns the figures of a bound, with its parts where all terms were computed."""
+        # With all terms it is a `likelihood.Bound`, and with an estimate the nats of each example, [N].
+        if calls is None:
+            return summarize_bound(np.asarray(bound.total()), D) | summarize_parts(bound, D)
+        return summarize_bound(bound, D)
+
+    def describe_terms(self, calls: int | None) -> str:
+        """Says which terms a bound is computed from."""
+        if calls is None:
+            return "all"
+        return f"{calls} for each example, stratified"
+
+    def name_bound(self, figures: dict[str, Any]) -> str:
+        """Names a bound by the number of its steps."""
+        return f"{len(figures['times'])} steps"
+
+    def describe_parts(self, figures: dict[str, Any]) -> str:
+        """Says what each part of a bound is, or from how many terms it is estimated."""
+        if "steps" not in figures:
+            return f", estimated from {figures['calls']} of them for each example"
+        parts = {
+            "reconstruction -log p(x_0 | x_1)": figures["reconstruction"],
+            f"denoising, t = 2..{len(figures['times'])}": sum(figures["steps"][1:]),
+            "prior KL(q(x_T | x_0) || p(x_T))": figures["prior"],
+        }
+        return ": " + ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
+
+    def nats_of_means(self, means: dict[str, float | int]) -> float:
+        """Returns nats per element of the bound, the sum over T steps of what kl is the mean of."""
+        return means["kl"] * self.process.T
+
+
+def make_diffusion(
+    config: Config, description: Description, steps: int | Sequence[int] | None, mesh: jax.sharding.Mesh
+) -> Diffusion:
+    """Builds the process and the network of a config.
+
+    Args:
+        config: of the run.
+        description: of the data.
+        steps: take only so many of the steps of the process, evenly spaced, or only these; all by default.
+        mesh: of the devices.
+
+    Raises:
+        ValueError, UserError: a value of the config cannot be used.
+    """
+    full_process = build_process(config.process)
+    config.loss.check_process(full_process)
+
+    # A process may refuse data of this shape, and does so when it is called: shapes without numbers are
+    # enough for that.
+    x0 = jax.ShapeDtypeStruct(description.shape, np.int32)
+    t = jax.ShapeDtypeStruct((), np.int32)
+    jax.eval_shape(full_process.log_q_probs, x0, t)
+
+    config.head.check(full_process.K, getattr(config.process, "mask_id", None))
+    process = with_steps(full_process, steps)
+    functions = network.split_network(config, description, full_process)
+    sharding = batch_sharding(mesh)
+    return Diffusion(
+        config=config,
+        process=place(process, replicated_sharding(mesh)),
+        predict=network.spread_over_mesh(functions.predict, sharding),
+        train_predict=network.spread_over_mesh(functions.train_predict, sharding),
+        network=functions.predict,
+        init=functions.init,
+        classes=network.network_classes(config, description),
+        full_T=full_process.T,
+        mesh=mesh,
+    )
+
+
+def with_steps(process: Process, steps: int | Sequence[int] | None) -> Process:
+    """Returns a process with all of its steps (None), a number of evenly spaced steps, or the listed steps.
+
+    Raises:
+        ValueError: it has no such steps.
+    """
+    if steps is None:
+        return process
+    if isinstance(steps, int):
+        steps = even_grid(process.T, steps)
+    return respace(process, steps)
+
+
+def name_process(config: Config, process: Process) -> str:
+    """Names a process: "Uniform, K = 17, T = 100"."""
+    # `process.T` is the number of steps that are taken. The last time is T of the process with all steps.
+    full_T = int(process.time[-1])
+    if full_T == process.T:
+        steps = f"T = {full_T}"
+    else:
+        steps = f"{process.T} of T = {full_T} steps"
+    return f"{type(config.process).__name__}, K = {process.K}, {steps}"

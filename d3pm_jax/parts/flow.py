@@ -1,0 +1,247 @@
+"""Builds an argmax flow, and what a run asks of it."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Key
+
+from d3pm_jax import flows, sampling
+from d3pm_jax.config import Config, Spec
+from d3pm_jax.config.from_data import filled_field
+from d3pm_jax.data import Description
+from d3pm_jax.errors import UserError, wrong_return
+from d3pm_jax.evaluation.bound import Compiled, format_with_error, summarize_bound
+from d3pm_jax.evaluation.flow_bound import (
+    compile_log_weights,
+    compile_nats,
+    draw_each,
+    elbo_and_importance_bound,
+    fold_in_each,
+)
+from d3pm_jax.kinds import Given
+from d3pm_jax.machine.devices import batch_sharding
+from d3pm_jax.models import variables
+from d3pm_jax.parts.network import Init
+from d3pm_jax.training.flow import FlowLoss
+from d3pm_jax.types import Params
+
+# Parts of a config that a flow has no use for, and which have to stay as they are by default.
+OF_DIFFUSION = ("head", "loss", "timesteps")
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """Holds an argmax flow as a `parts.method.Method`."""
+
+    config: Config
+    module: variables.SplitModule
+    init: Init
+    K: int
+    shape: tuple[int, ...]  # [L]
+    sharding: jax.sharding.NamedSharding  # of a batch
+    process: None = None
+    classes: None = None
+    sampler: str = "flow"
+    most_calls: int | float = math.inf
+    calls_of_bound: int = 1
+    num_steps: int = 0
+
+    def name(self) -> str:
+        """Returns the name for captions: "Argmax, K = 68"."""
+        return f"{type(self.config.process).__name__}, K = {self.K}"
+
+    @property
+    def categories(self) -> int:
+        """Returns how many categories the data may have."""
+        return self.K
+
+    @property
+    def num_digits(self) -> int:
+        """Returns how many numbers a category becomes."""
+        return flows.count_digits(self.K, 2)
+
+    def state_times(self) -> np.ndarray:
+        """Returns the time of the data alone, [1]: a flow has no steps."""
+        return np.zeros(1, np.int32)
+
+    def make_loss(self) -> FlowLoss:
+        """Makes the loss: minus the ELBO."""
+
+        def log_weights(params: Params, x: Array, u: Array, normal: Array, key: Array) -> tuple[Array, Any]:
+            x = jax.lax.with_sharding_constraint(x, self.sharding)
+            options = {"key": key} if self.module.takes_keyword("key") else {}
+            return self.module.call(params, key, x, u, normal, **options)
+
+        return FlowLoss(log_weights, self.num_digits)
+
+    def start_history(self) -> None:
+        """Returns nothing: the noise of a flow learns nothing."""
+        return None
+
+    def respaced(self, steps: int | Sequence[int]) -> "Flow":
+        """Raises UserError, as there are no steps."""
+        raise UserError(
+            f"steps = {steps}: the run trains a flow, which draws a sample at once: leave steps out"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Describes what a figure depends on, where a diffusion has its steps, their grid and the belief."""
+        return {"steps": 0, "grid": "none", "belief": "none"}
+
+    def compute_log_weights(self, params: Params, x: Array, u: Array, normal: Array) -> Array:
+        """Computes log p(v) - log q(v | x) of one v for each example, [B], without dropout."""
+        x = jax.lax.with_sharding_constraint(x, self.sharding)
+        return self.module.merge(params)(x, u, normal)
+
+    def draw(
+        self,
+        params: Params,
+        process: None,
+        key: Key[Array, ""],
+        start: Array,
+        shape: tuple[int, ...],
+        recorded_times: Sequence[int],
+        label: None,
+        condition: None,
+        known_elements: Given | None,
+    ) -> sampling.Chain:
+        """Draws samples from the flow: a chain without states, which failed where v is no number.
+
+        Raises:
+            UserError: the samples are to have known elements, another length, or states on the way.
+        """
+        if known_elements is not None:
+            raise UserError("the run trains a flow, which fills in no known elements: leave them out")
+        if shape[1:] != self.shape:
+            raise UserError(
+                f"samples of shape {list(shape[1:])}: the flow of this run is for {list(self.shape)} alone"
+            )
+        if recorded_times:
+            raise UserError("the run trains a flow, which has no states to record: leave record out")
+        keys = fold_in_each(key, start + jnp.arange(shape[0], dtype=jnp.int32))
+        _, normal = draw_each(keys, self.shape, self.num_digits)
+        normal = jax.lax.with_sharding_constraint(normal, self.sharding)
+        x = self.module.merge(params).draw(normal)  # [B, L]
+        failed_at = jnp.any(x < 0).astype(jnp.int32)
+        return sampling.Chain(x, jnp.zeros((0, *shape), jnp.int32), failed_at)
+
+    def explain_failure(self, failed_at: int) -> str:
+        """Says why v is no number, and what to do."""
+        return "the flow gave no numbers: its weights are not finite; use another checkpoint"
+
+    def compile_bound(self, calls: int | None, seed: int) -> Compiled:
+        """Makes the jitted function of a batch of log weights [draws, B]: one draw, or as many as calls."""
+        return compile_log_weights(self.compute_log_weights, self.num_digits, calls or 1, seed)
+
+    def compile_estimate(self, calls: int, seed: int) -> Compiled:
+        """Makes the jitted function of a batch of minus the ELBO [B], as the mean of so many draws."""
+        return compile_nats(self.compute_log_weights, self.num_digits, calls, seed)
+
+    def summarize(self, bound: Any, D: int | np.ndarray, calls: int | None) -> dict[str, Any]:
+        """Returns the figures of the ELBO; of several draws those of the IWBO, and the ELBO beside it."""
+        elbo, importance_bound = elbo_and_importance_bound(bound)
+        if calls is None:
+            return summarize_bound(elbo, D)
+        figures = summarize_bound(elbo, D)
+        beside = {
+            "elbo_bits_per_dim": figures["bits_per_dim"],
+            "elbo_standard_error": figures["standard_error"],
+        }
+        return summarize_bound(importance_bound, D) | beside
+
+    def describe_terms(self, calls: int | None) -> str:
+        """Names the bound, and how many v it is computed from."""
+        if calls is None:
+            return "ELBO, 1 draw for each example"
+        return f"IWBO({calls})"
+
+    def name_bound(self, figures: dict[str, Any]) -> str:
+        """Names the bound."""
+        if "calls" in figures:
+            return f"IWBO({figures['calls']})"
+        return "ELBO"
+
+    def describe_parts(self, figures: dict[str, Any]) -> str:
+        """Says what the ELBO is beside an IWBO."""
+        if "calls" not in figures:
+            return ""
+        bits = format_with_error(figures["elbo_bits_per_dim"], figures["elbo_standard_error"], 3)
+        return f", beside an ELBO of {bits} bits/dim"
+
+    def nats_of_means(self, means: dict[str, float | int]) -> float:
+        """Returns nats per element of the bound, which is the loss."""
+        return means["loss"]
+
+
+def make_flow(config: Config, description: Description, mesh: jax.sharding.Mesh) -> Flow:
+    """Builds the flow of a config.
+
+    Raises:
+        ValueError, UserError: the data is not sequences without padding and conditions, the model is no flow,
+            or a part is set that a flow has no use for.
+    """
+    _check_config(config, description)
+    K = filled_field(config.process, "K")
+    if description.categories > K:
+        raise ValueError(
+            f"process.K = {K}, but the data has {description.categories} categories: set it to "
+            f"{description.categories}"
+        )
+    spec = Spec(description.shape, K, outputs=None, classes=None, T=0)
+
+    def build(key: Key[Array, ""]) -> nnx.Module:
+        module = config.model.build(spec, nnx.Rngs(key))
+        if not hasattr(module, "log_weights") or not hasattr(module, "draw"):
+            raise ValueError(
+                f"model = {type(config.model).__name__} builds no flow, as process = Argmax() needs: take "
+                f"ArgmaxCoupling or ArgmaxAR"
+            )
+        return module
+
+    module, shapes = variables.split_module(build)
+    flow = Flow(
+        config,
+        module,
+        lambda key: variables.init_variables(build, key),
+        K,
+        description.shape,
+        batch_sharding(mesh),
+    )
+    _check_call(flow, shapes)
+    return flow
+
+
+def _check_config(config: Config, description: Description) -> None:
+    """Raises ValueError for what a flow cannot have."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    for name in OF_DIFFUSION:
+        if getattr(config, name) != defaults[name]:
+            raise ValueError(
+                f"{name} = {getattr(config, name)} is of a diffusion, and process = Argmax() of a flow: "
+                f"leave {name} out"
+            )
+    if config.train.remat:
+        raise ValueError("train.remat = True does nothing in a flow: leave it out")
+    if description.padded:
+        raise ValueError("the data is padded, and a flow is of whole sequences: take packing='wrapped'")
+    if description.condition is not None:
+        raise ValueError("the data has a condition, which a flow takes none of: take a diffusion")
+
+
+def _check_call(flow: Flow, shapes: Params) -> None:
+    """Raises ValueError where the flow does not give a log weight for each example.
+
+    It is called once on shapes without numbers, before a run begins.
+    """
+    x = jnp.zeros((2, *flow.shape), jnp.int32)
+    normal = jnp.zeros((2, *flow.shape, flow.num_digits))
+    call = jax.eval_shape(flow.module.call, shapes, jax.random.key(0), x, jnp.zeros(x.shape), normal)
+    log_weights = call[0]
+    if getattr(log_weights, "shape", None) != (2,):
+        raise wrong_return(flow.module.called_method, log_weights, "log weights, one for each example")

@@ -1,0 +1,159 @@
+"""Defines what a run trains: a loss, a bound and a way to draw samples, of a diffusion or of a flow.
+
+What trains, evaluates, samples and reports a run calls these, and does not ask which of the two it has.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Array, Key
+
+from d3pm_jax.evaluation.bound import Compiled
+from d3pm_jax.kinds import Given
+from d3pm_jax.parts.network import Init
+from d3pm_jax.sampling import Chain
+from d3pm_jax.training.loss import BatchLoss
+from d3pm_jax.types import Params
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Defines what a run trains, as `parts.diffusion.Diffusion` and `parts.flow.Flow` do."""
+
+    def name(self) -> str:
+        """Returns the name for captions: "Uniform, K = 17, T = 100"."""
+        ...
+
+    @property
+    def K(self) -> int:
+        """Returns the number of categories, a mask among them."""
+        ...
+
+    @property
+    def categories(self) -> int:
+        """Returns how many categories the data may have."""
+        ...
+
+    @property
+    def classes(self) -> int | None:
+        """Returns how many labels the network takes; None where it takes none."""
+        ...
+
+    @property
+    def process(self) -> Any:
+        """Returns the forward process, an argument of all compiled functions; None of a flow."""
+        ...
+
+    @property
+    def num_steps(self) -> int:
+        """Returns in how many steps a sample is drawn from noise: T of a diffusion, 0 of a flow."""
+        ...
+
+    def state_times(self) -> np.ndarray:
+        """Returns the time of every state of a sample, [steps + 1], that of the data first."""
+        ...
+
+    def make_loss(self) -> BatchLoss:
+        """Makes the loss of a batch, and its noise."""
+        ...
+
+    @property
+    def init(self) -> Init:
+        """Returns the function of a key that draws the first weights."""
+        ...
+
+    def start_history(self) -> Any:
+        """Returns what the noise has learnt before the first step; None where it learns nothing."""
+        ...
+
+    def respaced(self, steps: int | Sequence[int]) -> "Method":
+        """Returns the method with fewer steps: so many, evenly spaced, or these.
+
+        Raises:
+            UserError: it has no such steps.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Describes what a figure depends on: its steps, their grid, and the belief of the network."""
+        ...
+
+    @property
+    def sampler(self) -> str:
+        """Returns the name of the way that samples are drawn."""
+        ...
+
+    def draw(
+        self,
+        params: Params,
+        process: Any,
+        key: Key[Array, ""],
+        start: Array,
+        shape: tuple[int, ...],
+        recorded_times: Sequence[int],
+        label: Any,
+        condition: Any,
+        known_elements: Given | None,
+    ) -> Chain:
+        """Draws samples of a shape [B, *S], the first of which has the number `start`.
+
+        Sample i depends on the key, i, its label, its condition and the known elements alone.
+        """
+        ...
+
+    def explain_failure(self, failed_at: int) -> str:
+        """Says why there are no samples where `Chain.failed_at` is not 0, and what to do."""
+        ...
+
+    def compile_bound(self, calls: int | None, seed: int) -> Compiled:
+        """Makes the jitted function of a batch whose results `summarize` takes.
+
+        Args:
+            calls: of the network for each example; None for as many as the whole bound takes.
+            seed: of the noise.
+
+        Raises:
+            UserError: there are not so many calls to make.
+        """
+        ...
+
+    @property
+    def most_calls(self) -> int | float:
+        """Returns the most calls that a bound may take: infinity where more calls always tighten it."""
+        ...
+
+    @property
+    def calls_of_bound(self) -> int:
+        """Returns how many calls of the network for each example the bound takes by default."""
+        ...
+
+    def compile_estimate(self, calls: int, seed: int) -> Compiled:
+        """Makes the jitted function of a batch that estimates nats [B] from about so many calls, unbiased."""
+        ...
+
+    def summarize(self, bound: Any, D: int | np.ndarray, calls: int | None) -> dict[str, Any]:
+        """Returns the figures of a bound by name, `evaluation.bound.summarize_bound` and its parts.
+
+        Args:
+            bound: of a function of `compile_bound`, by `evaluation.bound.evaluate_bound`.
+            D: elements of an example, or the sum of the weights of each, [N].
+            calls: as for `compile_bound`.
+        """
+        ...
+
+    def describe_terms(self, calls: int | None) -> str:
+        """Says in words what a bound of so many calls is made of, for its protocol."""
+        ...
+
+    def name_bound(self, figures: dict[str, Any]) -> str:
+        """Names a bound for a line of text: "100 steps", or "ELBO"."""
+        ...
+
+    def describe_parts(self, figures: dict[str, Any]) -> str:
+        """Says in words what a bound consists of, as the end of a line."""
+        ...
+
+    def nats_of_means(self, means: dict[str, float | int]) -> float:
+        """Returns nats per element of the bound, as the means of metrics of a training say."""
+        ...

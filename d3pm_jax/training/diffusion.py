@@ -1,0 +1,210 @@
+"""Computes the loss of a diffusion: x_t is drawn from x_0, and the network says what x_0 was."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Key
+
+from d3pm_jax.checks import values_in_range
+from d3pm_jax.errors import wrong_return
+from d3pm_jax.losses.variational import per_step
+from d3pm_jax.models.variables import merge_variables
+from d3pm_jax.processes import Process
+from d3pm_jax.timesteps import LossHistory
+from d3pm_jax.training.loss import Batch, Buffers, Metrics, split_keys
+from d3pm_jax.types import Params
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """Defines the loss that is minimised, as `config.HybridLoss` does."""
+
+    def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
+        """Draws x_t from uniform noise u."""
+        ...
+
+    def terms(
+        self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array
+    ) -> tuple[Array, Array, Array]:
+        """Returns loss / (T p_t), kl and ce of each element [B, *S]; p_t [B]: how likely each t was."""
+        ...
+
+
+@runtime_checkable
+class Timesteps(Protocol):
+    """Defines which t are trained on, as `config.LowDiscrepancy` does; it is hashable."""
+
+    def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
+        """Draws t in 1..T and returns them with the probability of each, both [B]."""
+        ...
+
+    def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
+        """Returns the history after a batch, from its t [B] and its kl [B], summed over elements."""
+        ...
+
+
+class StepNoise(NamedTuple):
+    """Holds the random numbers of a step, but for those of dropout.
+
+    They are arrays of JAX, or of NumPy where they were drawn in advance.
+    """
+
+    t: Any  # int32 [B] in 1..T, or in continuous time float32 [B] in (0, T]
+    p_t: Any  # [B]  the probability of each t
+    u: Any  # [B, *S]  uniform in [0, 1), from which x_t is drawn
+
+
+# (params, xt, time, key=None, label=None, weight=None, condition=None) -> logits of x_0
+Predict = Callable[..., Array]
+# The same with a key, -> (logits, the buffers after the call)
+TrainPredict = Callable[..., tuple[Array, Buffers]]
+
+
+@partial(jax.jit, static_argnames=("timesteps", "shape", "T", "sharding"))
+def draw_noise(
+    timesteps: Timesteps,
+    key: Key[Array, ""],
+    step: ArrayLike,
+    history: LossHistory | None,
+    shape: tuple[int, ...],
+    T: int,
+    sharding: jax.sharding.Sharding | None = None,
+) -> StepNoise:
+    """Draws the noise of a step from fold_in(key, step).
+
+    Args:
+        timesteps: which t to train on.
+        key: of the noise of a run.
+        step: the number of updates before this step.
+        history: what the timesteps have learnt so far.
+        shape: of the batch, [B, *S].
+        T: number of steps of the process.
+        sharding: of the batch, where it is spread over devices.
+    """
+    key_t, key_q, _ = split_keys(key, step)
+    drawn = timesteps.draw(key_t, history, shape[0], T)
+    _check_times(timesteps, drawn, shape[0])
+    t, p_t = drawn
+    u = jax.random.uniform(key_q, shape)  # [B, *S]
+    noise = StepNoise(t, p_t, u)
+    if sharding is None:
+        return noise
+    return jax.lax.with_sharding_constraint(noise, sharding)
+
+
+def _check_times(timesteps: Timesteps, drawn: Any, B: int) -> None:
+    """Raises UserError unless what a timesteps of the user's own drew is t and its probability, [B] each."""
+    is_pair = isinstance(drawn, tuple | list) and len(drawn) == 2
+    t_type = jnp.floating if getattr(timesteps, "real", False) else jnp.integer
+    if not is_pair or not (_is_array(drawn[0], (B,), t_type) and _is_array(drawn[1], (B,), jnp.floating)):
+        cure = f"t, {t_type.__name__} [{B}], and its probability, floating [{B}]"
+        raise wrong_return(timesteps.draw, drawn, cure)
+
+
+def _is_array(x: Any, shape: tuple[int, ...], wider: Any) -> bool:
+    """Says whether x is an array of this shape, whose type is a case of a wider one."""
+    return hasattr(x, "dtype") and np.shape(x) == shape and jnp.issubdtype(x.dtype, wider)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionLoss:
+    """Computes the loss of an objective at the t that a spread of timesteps draws."""
+
+    objective: Objective
+    timesteps: Timesteps
+    train_predict: TrainPredict
+
+    def draw_noise(
+        self,
+        process: Process,
+        key: Key[Array, ""],
+        step: ArrayLike,
+        history: LossHistory | None,
+        shape: tuple[int, ...],
+        sharding: jax.sharding.Sharding | None = None,
+    ) -> StepNoise:
+        """Draws t and the noise of x_t, see `draw_noise`."""
+        return draw_noise(self.timesteps, key, step, history, shape, process.T, sharding)
+
+    def compute(
+        self,
+        params: Params,
+        buffers: Buffers,
+        process: Process,
+        batch: Batch,
+        noise: StepNoise,
+        key: Key[Array, ""],
+        total: ArrayLike,
+    ) -> tuple[Array, tuple[Metrics, Array, Buffers]]:
+        """Computes the loss; the means of loss, kl and ce; kl [B]; and the new buffers: see `BatchLoss`."""
+        t, p_t, u = noise
+        x0 = batch["x"]  # int32 [B, *S]
+        weight = batch.get("weight")  # [B, *S], or None where every element counts once
+        xt = self.objective.draw(process, x0, t, u)  # int32 [B, *S]
+        if not _is_array(xt, x0.shape, jnp.integer):
+            raise wrong_return(self.objective.draw, xt, f"x_t, {x0.dtype} {list(x0.shape)}, like x_0")
+
+        # Whole steps are numbered from 1. The network sees process.time of them: a respaced process shows the
+        # network the step numbers of the original. Real times are passed on as they are.
+        if jnp.issubdtype(t.dtype, jnp.integer):
+            time = process.time[t]
+        else:
+            time = t
+
+        extra_inputs = {name: batch[name] for name in ("label", "weight", "condition") if name in batch}
+        variables = merge_variables(params, buffers)
+        logits, new_buffers = self.train_predict(variables, xt, time, key, **extra_inputs)  # [B, *S, K]
+        terms = self.objective.terms(process, logits, x0, xt, t, p_t)
+        are_terms = isinstance(terms, tuple | list) and len(terms) == 3
+        if not are_terms or not all(_is_array(term, x0.shape, jnp.floating) for term in terms):
+            cure = f"Terms(loss, kl, ce), each of a float type and of shape {list(x0.shape)}"
+            raise wrong_return(self.objective.terms, terms, cure)
+        loss, kl, ce = terms  # each [B, *S]
+
+        # The loss is already divided by T p_t, as an estimate of the mean over t has to be; kl and ce are
+        # what the network did at the t that were drawn, and are brought to the same mean here.
+        with values_in_range():
+            kl_per_step = per_step(kl, p_t, process.T)
+            ce_per_step = per_step(ce, p_t, process.T)
+
+        def mean(x: Array) -> Array:
+            return _weighted(x, weight).sum() / total
+
+        means = {"loss": mean(loss), "kl": mean(kl_per_step), "ce": mean(ce_per_step)}
+        kl_per_example = _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1)  # [B]
+        return means["loss"], (means, kl_per_example, new_buffers)
+
+    def update_history(
+        self, history: LossHistory | None, noise: StepNoise, costs: Array
+    ) -> LossHistory | None:
+        """Returns the history of the timesteps after a batch, from its kl [B]."""
+        updated = self.timesteps.update(history, noise.t, costs)
+        if jax.tree.structure(updated) != jax.tree.structure(history):
+            cure = "what start(T) returned, after the batch"
+            raise wrong_return(self.timesteps.update, updated, cure)
+        return updated
+
+
+def without_buffers(predict: Predict) -> TrainPredict:
+    """Makes the function that training calls of a network that has no buffers."""
+
+    def train_predict(*args: Any, **options: Any) -> tuple[Array, None]:
+        return predict(*args, **options), None
+
+    return train_predict
+
+
+def _weighted(x: Array, weight: Array | None) -> Array:
+    """Returns weight x [B, *S], and 0 where the weight is 0, whatever x is.
+
+    On padding x may be infinite or NaN, of which a plain product would make NaN.
+    """
+    if weight is None:
+        return x
+    return jnp.where(weight > 0, weight * x, 0.0)

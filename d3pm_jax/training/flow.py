@@ -1,0 +1,90 @@
+"""Computes the loss of an argmax flow: minus the ELBO, of one v ~ q(v | x) for each example."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Key
+
+from d3pm_jax.models.variables import merge_variables
+from d3pm_jax.training.loss import Batch, Buffers, Metrics, split_keys
+from d3pm_jax.types import Params
+
+# (params, x, u, normal, key) -> log weights [B], the buffers after the call; see `models.ArgmaxFlow`
+LogWeights = Callable[..., tuple[Array, Buffers]]
+
+
+class FlowNoise(NamedTuple):
+    """Holds the random numbers of a step, but for those of dropout."""
+
+    u: Any  # [B, L]  uniform in [0, 1), from which a code of each category is drawn
+    normal: Any  # [B, L, D]  standard normal, from which v is drawn
+
+
+@partial(jax.jit, static_argnames=("shape", "num_digits", "sharding"))
+def draw_noise(
+    key: Key[Array, ""],
+    step: ArrayLike,
+    shape: tuple[int, ...],
+    num_digits: int,
+    sharding: jax.sharding.Sharding | None = None,
+) -> FlowNoise:
+    """Draws the noise of a step from fold_in(key, step).
+
+    Args:
+        key: of the noise of a run.
+        step: the number of updates before this step.
+        shape: of the batch, [B, L].
+        num_digits: D, numbers of v for each category.
+        sharding: of the batch, where it is spread over devices.
+    """
+    key_u, key_normal, _ = split_keys(key, step)
+    u = jax.random.uniform(key_u, shape)  # [B, L]
+    normal = jax.random.normal(key_normal, (*shape, num_digits))  # [B, L, D]
+    noise = FlowNoise(u, normal)
+    if sharding is None:
+        return noise
+    return jax.lax.with_sharding_constraint(noise, sharding)
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowLoss:
+    """Computes minus the ELBO, E[log q(v | x) - log p(v)], divided by the elements of an example."""
+
+    log_weights: LogWeights
+    num_digits: int
+
+    def draw_noise(
+        self,
+        process: None,
+        key: Key[Array, ""],
+        step: ArrayLike,
+        history: None,
+        shape: tuple[int, ...],
+        sharding: jax.sharding.Sharding | None = None,
+    ) -> FlowNoise:
+        """Draws the noise of the codes and of v, see `draw_noise`."""
+        return draw_noise(key, step, shape, self.num_digits, sharding)
+
+    def compute(
+        self,
+        params: Params,
+        buffers: Buffers,
+        process: None,
+        batch: Batch,
+        noise: FlowNoise,
+        key: Key[Array, ""],
+        total: ArrayLike,
+    ) -> tuple[Array, tuple[Metrics, Array, Buffers]]:
+        """Computes the loss; its mean; the nats [B] of each example; and the new buffers: see `BatchLoss`."""
+        variables = merge_variables(params, buffers)
+        log_weights, new_buffers = self.log_weights(variables, batch["x"], noise.u, noise.normal, key)
+        loss = -log_weights.sum() / total
+        return loss, ({"loss": loss}, -log_weights, new_buffers)
+
+    def update_history(self, history: None, noise: FlowNoise, costs: Array) -> None:
+        """Returns nothing: the noise of a flow learns nothing."""
+        return history
