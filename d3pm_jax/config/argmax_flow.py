@@ -14,7 +14,7 @@ from d3pm_jax.config.model import Model, Spec
 class Features(CheckedPart):
     """Describes the network of a layer of a flow. A class of one's own defines `build`."""
 
-    def build(self, length: int, n_in: int, causal: bool, *, rngs: nnx.Rngs) -> models.SequenceFeatures:
+    def build(self, length: int, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.SequenceFeatures:
         """Builds the network, f(v [B, length, n_in], *, key=None) -> features [B, length, out_features].
 
         Args:
@@ -40,7 +40,7 @@ class LSTMFeatures(Features):
     input_dropout: UnitInterval = 0.0
     """rate at which a vector is left out in training, as a whole"""
 
-    def build(self, length: int, n_in: int, causal: bool, *, rngs: nnx.Rngs) -> models.SequenceFeatures:
+    def build(self, length: int, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.SequenceFeatures:
         return models.LSTMFeatures(length, n_in, causal, **_fields(self), rngs=rngs)
 
 
@@ -59,7 +59,7 @@ class TransformerFeatures(Features):
     dropout: UnitInterval = 0.0
     """rate in training"""
 
-    def build(self, length: int, n_in: int, causal: bool, *, rngs: nnx.Rngs) -> models.SequenceFeatures:
+    def build(self, length: int, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.SequenceFeatures:
         return models.TransformerFeatures(length, n_in, causal, **_fields(self), rngs=rngs)
 
 

@@ -111,7 +111,7 @@ def exact_nats(predict: Callable[..., jax.Array], mask_id: int, order: Order) ->
 def evaluate_bound(
     compiled: Compiled,
     params: Any,
-    process: Process,
+    process: Process | None,
     x0: np.ndarray,
     batch_size: int,
     sharding: jax.sharding.NamedSharding | None = None,
@@ -121,9 +121,9 @@ def evaluate_bound(
     """Computes the bound of many examples in batches.
 
     Args:
-        compiled: of `all_terms`, `few_terms` or `exact_nats`.
+        compiled: of `all_terms`, `few_terms`, `exact_nats`, or of `evaluation.flow_bound`.
         params: of the network.
-        process: the forward process.
+        process: the forward process; None for a flow.
         x0: int32 [N, *S].
         batch_size: how many at a time; rounded down to a multiple of the devices of the sharding.
         sharding: of a batch, where it is spread over devices.
@@ -133,7 +133,7 @@ def evaluate_bound(
 
     Returns:
         In nats per example, on the host: a `likelihood.Bound` with steps [T, N] and prior [N], or of
-        `few_terms` an estimate [N], of `exact_nats` the likelihood [N].
+        `few_terms` an estimate [N], of `exact_nats` the likelihood [N], of a flow what its function returns.
 
     Raises:
         UserError: a term is NaN.

@@ -193,7 +193,8 @@ def make_flow(config: Config, description: Description, mesh: jax.sharding.Mesh)
             f"process.K = {K}, but the data has {description.categories} categories: set it to "
             f"{description.categories}"
         )
-    spec = Spec(description.shape, K, outputs=None, classes=None, T=0)
+    # A flow is told no time. A network of a diffusion, which is refused below, is built first.
+    spec = Spec(description.shape, K, outputs=None, classes=None, T=1)
 
     def build(key: Key[Array, ""]) -> nnx.Module:
         module = config.model.build(spec, nnx.Rngs(key))

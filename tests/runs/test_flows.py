@@ -1,0 +1,215 @@
+"""Runs of argmax flows: trained, resumed, evaluated, sampled and reported as runs of diffusions are."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from d3pm_jax import config, models, report, runs
+from d3pm_jax.config import Adam, Argmax, ArgmaxAR, ArgmaxCoupling, Arrays, Config, Train
+from d3pm_jax.errors import UserError
+from d3pm_jax.evaluation.flow_bound import draw_each, fold_in_each
+from d3pm_jax.loop import metrics
+from d3pm_jax.measure import samples
+from d3pm_jax.parts import build
+from d3pm_jax.sampling.noise import EVALUATION
+from tests.cli.commands import status
+
+K = 5
+L = 4
+D = 3
+
+
+class Cumulative(models.SequenceFeatures):
+    """Features of a user's own: running sums of what comes before, through a linear map."""
+
+    def __init__(self, length, n_in, causal, *, rngs):
+        self.length = length
+        self.n_in = n_in
+        self.out_features = 8
+        self.causal = causal
+        self.linear = nnx.Linear(n_in, 8, rngs=rngs)
+
+    def __call__(self, v, *, key=None):
+        sums = jnp.cumsum(v, axis=1) - v if self.causal else jnp.cumsum(v, axis=1)
+        return jnp.tanh(self.linear(sums))
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnFeatures(config.Features):
+    def build(self, length, n_in, causal, rngs):
+        return Cumulative(length, n_in, causal, rngs=rngs)
+
+
+def make_config(folder, model=None, **train):
+    x = np.random.default_rng(0).integers(0, K, (40, L)).astype(np.int32)
+    np.save(folder / "x.npy", x)
+    file = str(folder / "x.npy")
+    model = model or ArgmaxCoupling(num_steps=1, num_mixtures=1, features=OwnFeatures(), context_width=4)
+    options = {"steps": 6, "batch_size": 4, "ema_decay": 0.5, "log_every": 2, "checkpoint_every": 3} | train
+    return Config(
+        data=Arrays(file, file, K, valid=file),
+        process=Argmax(),
+        model=model,
+        optimizer=Adam(lr=1e-2),
+        train=Train(**options),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("flows")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return runs.train(make_config(folder, eval_every=4, sample_every=4), folder / "run")
+
+
+def leaves(state):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def test_a_flow_trains(run):
+    rows = metrics.read_metrics(run.workdir)
+    assert [row["step"] for row in rows] == [2, 3, 4, 6]
+    for row in rows:
+        assert {"loss", "grad_norm", "bound_bits_per_dim"} <= set(row)
+        assert not {"kl", "ce"} & set(row)
+        assert row["bound_bits_per_dim"] == pytest.approx(row["loss"] / np.log(2))
+    assert "valid_bits_per_dim" in rows[2]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert list((run.workdir / "samples").iterdir())
+
+
+@pytest.mark.slow
+def test_a_flow_goes_on_where_it_was_and_takes_batches_in_parts(folder):
+    alone = runs.train(make_config(folder, ArgmaxAR(2, OwnFeatures(), context_width=4)), folder / "alone")
+    options = {"model": alone.config.model, "folder": folder}
+    runs.train(make_config(**options, steps=3), folder / "resumed")
+    resumed = runs.train(make_config(**options), folder / "resumed", resume=True)
+    for a, b in zip(leaves(alone.parts.state), leaves(resumed.parts.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    runs.train(make_config(**options, accumulate=2), folder / "parts")
+    rows = [metrics.read_metrics(folder / name) for name in ("alone", "parts")]
+    for at_once, in_parts in zip(*rows, strict=True):
+        assert in_parts["loss"] == pytest.approx(at_once["loss"], rel=1e-5)
+        assert in_parts["grad_norm"] == pytest.approx(at_once["grad_norm"], rel=1e-4)
+    in_twos = alone.evaluate(limit=6, batch_size=2, calls=3)
+    assert in_twos["nats"] == pytest.approx(alone.evaluate(limit=6, calls=3)["nats"], rel=1e-6)
+
+
+def test_the_bounds_are_those_of_the_log_weights_of_the_network(run):
+    x = np.load(run.config.data.test)[:5]
+    draws = 3
+    network = nnx.merge(run.parts.method.module.evaluation_graph, run.params, nnx.State({}))
+    log_weights = jax.jit(network.log_weights)
+    keys = fold_in_each(jax.random.fold_in(jax.random.key(7), EVALUATION), jnp.arange(len(x)))
+    weights = []
+    for j in range(draws):
+        u, normal = draw_each(jax.vmap(jax.random.fold_in, (0, None))(keys, j), (L,), D)
+        weights.append(np.asarray(log_weights(jnp.asarray(x), u, normal), np.float64))
+
+    elbo = run.evaluate_on(x, seed=7)
+    assert elbo["times"] == []
+    assert elbo["nats"] == pytest.approx(-weights[0].mean(), rel=1e-5)
+    assert elbo["bits_per_dim"] == pytest.approx(elbo["nats"] / (L * np.log(2)))
+    importance_bound = run.evaluate_on(x, seed=7, calls=draws)
+    mean_weight = np.exp(np.array(weights)).mean(axis=0)
+    assert importance_bound["nats"] == pytest.approx(-np.log(mean_weight).mean(), rel=1e-5)
+    mean_elbo = -np.mean(weights) / (L * np.log(2))
+    assert importance_bound["elbo_bits_per_dim"] == pytest.approx(mean_elbo, rel=1e-5)
+    assert importance_bound["bits_per_dim"] <= mean_elbo
+
+
+def test_samples_are_categories_and_do_not_depend_on_the_batch(run):
+    key = jax.random.key(0)
+    x, states = run.sample(key, 9, batch_size=9)
+    assert x.shape == (9, L)
+    assert states.shape == (0, 9, L)
+    assert x.dtype == np.int32
+    assert 0 <= x.min() <= x.max() < K
+    np.testing.assert_array_equal(run.sample(key, 5, batch_size=2)[0], x[:5])
+    assert (run.sample(jax.random.key(1), 9, batch_size=9)[0] != x).any()
+
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), run.params)
+    sampler = samples.make_sampler(run.parts, 9)
+    with pytest.raises(UserError, match="the flow gave no numbers: its weights are not finite"):
+        sampler(broken, 9, key)
+
+
+def test_commands_do_not_ask_what_a_run_trains(run, folder, capsys):
+    own = ("--config", __file__)
+    workdir = run.workdir
+    assert status("eval", workdir, *own, "--calls", 3, "--limit", 6) == 0
+    printed = capsys.readouterr().out
+    assert "IWBO(3): " in printed
+    assert " nats, beside an ELBO of " in printed
+    assert "test bits/dim: " in printed
+    protocol = json.loads((workdir / "eval_calls3_limit6.json").read_text())["record"]["protocol"]
+    assert protocol["terms"] == "IWBO(3)"
+    assert status("sample", workdir, *own, "--num", 6) == 0
+    assert np.load(workdir / "samples.npy").shape == (6, L)
+    page = report.page([run])
+    assert "<h2>Samples</h2>" in page
+    assert "<h2>Processes</h2>" not in page
+    assert "Argmax, K = 5" in page
+    assert status("export", workdir, *own, "--to", "torch", "--out", folder / "w.safetensors") == 0
+
+
+def test_a_flow_has_no_steps_states_or_known_elements(run):
+    key = jax.random.key(0)
+    known = (np.zeros(L, np.int32), np.ones(L, bool))
+    refusals = {
+        "process": lambda: run.process,
+        "predict": lambda: run.predict(np.zeros((2, L), np.int32), np.ones(2, np.int32)),
+        "steps = 5: the run trains a flow": lambda: run.respaced(5),
+        "leave record out": lambda: run.sample(key, 2, record=(0,)),
+        "no known elements": lambda: run.sample(key, 2, known_elements=known),
+        rf"for \[{L}\] alone": lambda: run.sample(key, 2, shape=(3,)),
+        "label = 1: the network of this run is told no classes": lambda: run.sample(key, 2, label=1),
+        "is of a diffusion": lambda: runs.presample(run.config, run.workdir / "n.array_record"),
+    }
+    for message, call in refusals.items():
+        expected = (
+            message if " " in message else "the run trains a flow, ArgmaxCoupling, and this is of a diff"
+        )
+        with pytest.raises(UserError, match=expected):
+            call()
+
+
+def test_what_is_of_a_diffusion_is_refused(folder):
+    base = make_config(folder)
+    absorbing = config.Absorbing(K="data", steps=4, beta=config.Reciprocal(), mask_id="data")
+    transformer = config.Transformer(width=8, num_layers=1, num_heads=2)
+    changes = {
+        "head = .* is of a diffusion, .* leave head out": {"head": config.Head(residual=False)},
+        "loss = .* leave loss out": {"loss": config.HybridLoss(ce_weight=0.5)},
+        "timesteps = .* leave timesteps out": {"timesteps": config.Independent()},
+        "train.remat = True does nothing in a flow": {"train": Train(steps=1, remat=True)},
+        "process.K = 4, but the data has 5": {"process": Argmax(4)},
+        "model = Transformer builds no flow": {"model": transformer},
+        "model = ArgmaxCoupling builds a flow: set process": {"process": absorbing},
+        "squeeze = 3 does not divide length = 4": {"model": ArgmaxCoupling(squeeze=3)},
+        "width = 4: an eighth": {"model": ArgmaxAR(features=config.LSTMFeatures(width=4))},
+    }
+    description = config.data.describe_data(base.data)
+    for message, change in changes.items():
+        changed = dataclasses.replace(base, **change)
+        with pytest.raises(UserError, match=message):
+            build.build(build.fill_in(changed, description), description)
+
+    data_changes = {
+        "the data is padded": {"padded": True},
+        "the data has a condition": {"condition": (2,)},
+        r"examples have shape \(2, 2, 1\): ArgmaxCoupling is for sequences": {"shape": (2, 2, 1)},
+    }
+    for message, change in data_changes.items():
+        changed = dataclasses.replace(description, **change)
+        with pytest.raises(UserError, match=message):
+            build.build(build.fill_in(base, changed), changed)
