@@ -80,6 +80,9 @@ class ArgmaxCoupling(Model):
     squeeze: Count = 1
     """neighbouring places that make one vector; 2 at least for data of two categories"""
 
+    def check(self) -> None:
+        self.features.check()
+
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         return models.ArgmaxCoupling(_length(self, spec), spec.K, **_options(self), rngs=rngs)
 
@@ -96,6 +99,9 @@ class ArgmaxAR(Model):
     """what the encoder of a place sees: its category alone, or all categories"""
     context_width: Size = 512
     """of the encoder"""
+
+    def check(self) -> None:
+        self.features.check()
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         return models.ArgmaxAR(_length(self, spec), spec.K, **_options(self), rngs=rngs)

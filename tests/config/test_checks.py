@@ -39,6 +39,7 @@ EXAMPLES = {
     "process": (
         configs.Uniform(4, 5, BETA),
         configs.Absorbing(4, 5, BETA, 3),
+        configs.Argmax(4),
         configs.Autoregressive(4, 5, 3),
         configs.Gaussian(4, 5, BETA, 2),
         configs.Banded(4, 5, BETA, 2),
@@ -65,6 +66,8 @@ EXAMPLES = {
         configs.UNet(ch=8, ch_mult=(1,), num_res_blocks=0, attn_resolutions=(8,), groups=4, classes=10),
         configs.ScoreNet(ch=8, ch_mult=(1,), num_res_blocks=0, attn=(0,), groups=4, classes=10),
         configs.Transformer(width=8, num_layers=1, num_heads=1, classes=10),
+        configs.ArgmaxCoupling(features=configs.LSTMFeatures(width=8)),
+        configs.ArgmaxAR(features=configs.TransformerFeatures(width=8)),
     ),
     "head": (configs.Head(), configs.LogisticHead()),
     "loss": (
@@ -215,6 +218,7 @@ def test_real_times_and_objectives_in_continuous_time_go_together():
 def test_the_table_has_every_part_of_ours():
     parts = {type(part) for place in EXAMPLES.values() for part in place}
     parts |= {type(part.beta) for part in EXAMPLES["process"] if hasattr(part, "beta")}
+    parts |= {type(part.features) for part in EXAMPLES["model"] if hasattr(part, "features")}
     parts |= {type(part.rate) for part in EXAMPLES["optimizer"] if hasattr(part, "rate")}
     known = {getattr(configs, name) for name in configs.__all__}
     bases = {configs.Config, configs.Spec, configs.Terms, *(x for x in known if x.__subclasses__())}

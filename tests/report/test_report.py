@@ -208,9 +208,10 @@ def grid(x):
     return show.grid(show.to_rgb(x, 17), images.COLUMNS)
 
 
-def reported(run, **changes):
+def reported(run, classes=None, **changes):
     """A record of a run as if its data were other."""
-    parts = dataclasses.replace(run.parts, **changes)
+    method = dataclasses.replace(run.parts.method, classes=classes)
+    parts = dataclasses.replace(run.parts, method=method, **changes)
     parts = dataclasses.replace(parts, kind=kinds.make_kind(parts.description))
     return folder.Reported("x", dataclasses.replace(run, parts=parts), [], [], [], None)
 
