@@ -11,7 +11,6 @@ from typing import Annotated
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.data import describe_data
-from d3pm_jax.config.model import features
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import cost, loop, metrics, sinks
 from d3pm_jax.machine.setup import set_up
@@ -141,7 +140,7 @@ def _set_up(command: TrainCommand, config: Config) -> None:
     def features_of_batch() -> int:
         with loop.explain_missing_data(config, command.workdir if command.resume else None):
             description = describe_data(config.data)
-        return batch_size * math.prod(description.shape) * features(config.model)
+        return batch_size * math.prod(description.shape) * config.model.layer_width()
 
     # `set_up` takes a function that returns the heartbeat, as other commands read it from the folder of a
     # run.

@@ -28,6 +28,10 @@ class Features(CheckedPart):
         """
         raise undefined_method(self, "build")
 
+    def layer_width(self) -> int:
+        """Returns how many numbers a layer of the network holds of one vector; 1 where that is not known."""
+        return 1
+
 
 @dataclasses.dataclass(frozen=True)
 class LSTMFeatures(Features):
@@ -39,6 +43,9 @@ class LSTMFeatures(Features):
     """of LSTM"""
     input_dropout: UnitInterval = 0.0
     """rate at which a vector is left out in training, as a whole"""
+
+    def layer_width(self) -> int:
+        return 4 * self.width
 
     def build(self, length: int, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.SequenceFeatures:
         return models.LSTMFeatures(length, n_in, causal, **_fields(self), rngs=rngs)
@@ -58,6 +65,9 @@ class TransformerFeatures(Features):
     """width of the hidden layer of a block as a multiple of width"""
     dropout: UnitInterval = 0.0
     """rate in training"""
+
+    def layer_width(self) -> int:
+        return self.mlp_ratio * self.width
 
     def build(self, length: int, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.SequenceFeatures:
         return models.TransformerFeatures(length, n_in, causal, **_fields(self), rngs=rngs)
@@ -83,6 +93,9 @@ class ArgmaxCoupling(Model):
     def check(self) -> None:
         self.features.check()
 
+    def layer_width(self) -> int:
+        return self.features.layer_width()
+
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         return models.ArgmaxCoupling(_length(self, spec), spec.K, **_options(self), rngs=rngs)
 
@@ -102,6 +115,9 @@ class ArgmaxAR(Model):
 
     def check(self) -> None:
         self.features.check()
+
+    def layer_width(self) -> int:
+        return self.features.layer_width()
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         return models.ArgmaxAR(_length(self, spec), spec.K, **_options(self), rngs=rngs)

@@ -59,6 +59,10 @@ class Model(CheckedPart):
         """
         raise undefined_method(self, "build")
 
+    def layer_width(self) -> int:
+        """Returns how many numbers a layer of the network holds of one element; 1 where that is not known."""
+        return 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Convolutional(Model):
@@ -80,6 +84,9 @@ class Convolutional(Model):
     """of every attention; divides the widths that have one"""
     max_time: Count | None = dataclasses.field(default=None, kw_only=True)
     """the largest time that the network was made for, in steps; None: T of the process"""
+
+    def layer_width(self) -> int:
+        return self.ch
 
     def _options(self, spec: Spec) -> dict[str, Any]:
         """Returns the arguments of the network by name, from the fields and from what the network is for."""
@@ -164,6 +171,9 @@ class Transformer(Model):
     max_time: Count | None = dataclasses.field(default=None, kw_only=True)
     """the largest time that the network was made for, in steps; None: T of the process"""
 
+    def layer_width(self) -> int:
+        return self.mlp_ratio * self.width
+
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         if len(spec.shape) != 1:
             raise ValueError(
@@ -179,15 +189,6 @@ class Transformer(Model):
         else:
             options["num_classes"] = spec.classes
         return models.Transformer(spec.K, **options, rngs=rngs)
-
-
-def features(model: Model) -> int:
-    """Returns how many numbers a layer of the network holds of one element; 1 for a network of one's own."""
-    if isinstance(model, Convolutional):
-        return model.ch
-    if isinstance(model, Transformer):
-        return model.mlp_ratio * model.width
-    return 1
 
 
 def _options(model: "Convolutional | Transformer", spec: Spec) -> dict[str, Any]:
