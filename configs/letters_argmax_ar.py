@@ -1,0 +1,15 @@
+"""Texts of a-z and spaces, an argmax flow, autoregressive. Name yours with --data.train."""
+
+from d3pm_jax.config import Adam, Argmax, ArgmaxAR, Config, LSTMFeatures, Text, Train
+
+
+def get_config() -> Config:
+    return Config(
+        data=Text("letters.txt", tokenizer="letters27", length=128),
+        process=Argmax(),
+        model=ArgmaxAR(
+            num_mixtures=8, features=LSTMFeatures(width=208, num_layers=2), context="lstm", context_width=64
+        ),
+        optimizer=Adam(lr=4e-3, warmup_steps=100, decay_steps=4000),
+        train=Train(steps=4000, batch_size=32, ema_decay=0.99, checkpoint_every=1000, sample_every=2000),
+    )

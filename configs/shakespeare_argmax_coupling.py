@@ -1,0 +1,15 @@
+"""Plays of Shakespeare by characters, an argmax flow of couplings, which draws a window in one pass."""
+
+from d3pm_jax.config import Adam, Argmax, ArgmaxCoupling, Config, LSTMFeatures, Shakespeare, Train
+
+
+def get_config() -> Config:
+    return Config(
+        data=Shakespeare(length=128),
+        process=Argmax(),
+        model=ArgmaxCoupling(
+            num_steps=2, num_mixtures=8, features=LSTMFeatures(width=100, num_layers=2), context_width=64
+        ),
+        optimizer=Adam(lr=8e-3, warmup_steps=100, decay_steps=3300),
+        train=Train(steps=3300, batch_size=32, ema_decay=0.99, checkpoint_every=1000, sample_every=1500),
+    )
