@@ -16,6 +16,7 @@ from d3pm_jax.config.argmax_flow import (
     Features,
     LSTMFeatures,
     TransformerFeatures,
+    UNetFeatures,
 )
 from d3pm_jax.config.conditions import Mazes, StyledDigits, UpsampledDigits
 from d3pm_jax.config.data import Arrays, Data, Digits, Enwik8, Idx, Shakespeare, Text, Text8, TfdsImages
@@ -142,6 +143,7 @@ __all__ = [
     "Transformer",
     "TransformerFeatures",
     "UNet",
+    "UNetFeatures",
     "Uniform",
     "UpsampledDigits",
     "WSDRate",

@@ -1,12 +1,20 @@
 """Describes the networks of argmax flows; a config that has one of them has `process=Argmax()`."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from flax import nnx
 
 from d3pm_jax import models
-from d3pm_jax.config.checks import CheckedPart, Count, Size, UnitInterval, undefined_method
+from d3pm_jax.config.checks import (
+    NOT_EMPTY,
+    CheckedPart,
+    Count,
+    Natural,
+    Size,
+    UnitInterval,
+    undefined_method,
+)
 from d3pm_jax.config.model import Model, Spec
 
 
@@ -14,11 +22,11 @@ from d3pm_jax.config.model import Model, Spec
 class Features(CheckedPart):
     """Describes the network of a layer of a flow. A class of one's own defines `build`."""
 
-    def build(self, length: int, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.SequenceFeatures:
-        """Builds the network, f(v [B, length, n_in], *, key=None) -> features [B, length, out_features].
+    def build(self, places: Any, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.Features:
+        """Builds the network, f(v [B, *places, n_in], *, key=None) -> features [B, *places, out_features].
 
         Args:
-            length: vectors of a sequence.
+            places: vectors of a sequence, a number; or of an image, (H, W).
             n_in: numbers of a vector.
             causal: whether features depend on the vectors before a place alone.
             rngs: for the initial weights.
@@ -47,8 +55,8 @@ class LSTMFeatures(Features):
     def layer_width(self) -> int:
         return 4 * self.width
 
-    def build(self, length: int, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.SequenceFeatures:
-        return models.LSTMFeatures(length, n_in, causal, **_fields(self), rngs=rngs)
+    def build(self, places: Any, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.Features:
+        return models.LSTMFeatures(_length(self, places), n_in, causal, **_fields(self), rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +77,42 @@ class TransformerFeatures(Features):
     def layer_width(self) -> int:
         return self.mlp_ratio * self.width
 
-    def build(self, length: int, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.SequenceFeatures:
-        return models.TransformerFeatures(length, n_in, causal, **_fields(self), rngs=rngs)
+    def build(self, places: Any, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.Features:
+        return models.TransformerFeatures(_length(self, places), n_in, causal, **_fields(self), rngs=rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetFeatures(Features):
+    """Builds a U-Net for images; see `d3pm_jax.models.UNetFeatures`."""
+
+    ch: Size = 32
+    """width of the first level"""
+    ch_mult: Annotated[tuple[Size, ...], NOT_EMPTY] = (1, 2)
+    """width of each level as a multiple of ch"""
+    num_res_blocks: Natural = 1
+    """residual blocks per level, and one more on the way up"""
+    dropout: UnitInterval = 0.0
+    """rate in training"""
+    groups: Size = 8
+    """of every GroupNorm; divides all widths"""
+    num_heads: Count = 1
+    """of the attention in the middle; divides its width"""
+
+    def layer_width(self) -> int:
+        return self.ch
+
+    def build(self, places: Any, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.Features:
+        if not isinstance(places, tuple):
+            raise ValueError(
+                "features = UNetFeatures(..) is for images [H, W, C]: take LSTMFeatures or "
+                "TransformerFeatures for sequences"
+            )
+        return models.UNetFeatures(places, n_in, causal, **_fields(self), rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)
 class ArgmaxCoupling(Model):
-    """Builds a flow of couplings, which draws a sequence at once; see `d3pm_jax.models.ArgmaxCoupling`."""
+    """Builds a flow of couplings, which draws an example at once; see `d3pm_jax.models.ArgmaxCoupling`."""
 
     num_steps: Count = 8
     """coupling layers"""
@@ -88,7 +125,7 @@ class ArgmaxCoupling(Model):
     context_width: Size = 512
     """of the encoder"""
     squeeze: Count = 1
-    """neighbouring places that make one vector; 2 at least for data of two categories"""
+    """neighbouring places that make one vector; 2 at least for sequences of two categories, or grey images"""
 
     def check(self) -> None:
         self.features.check()
@@ -97,7 +134,7 @@ class ArgmaxCoupling(Model):
         return self.features.layer_width()
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
-        return models.ArgmaxCoupling(_length(self, spec), spec.K, **_options(self), rngs=rngs)
+        return models.ArgmaxCoupling(spec.shape, spec.K, **_options(self), rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +157,12 @@ class ArgmaxAR(Model):
         return self.features.layer_width()
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
-        return models.ArgmaxAR(_length(self, spec), spec.K, **_options(self), rngs=rngs)
+        if len(spec.shape) != 1:
+            raise ValueError(
+                f"examples have shape {spec.shape}: ArgmaxAR is for sequences [L]; take ArgmaxCoupling with "
+                f"UNetFeatures for images"
+            )
+        return models.ArgmaxAR(spec.shape[0], spec.K, **_options(self), rngs=rngs)
 
 
 def _options(model: ArgmaxCoupling | ArgmaxAR) -> dict[str, Any]:
@@ -135,15 +177,15 @@ def _fields(part: Any) -> dict[str, Any]:
     return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
 
 
-def _length(model: Model, spec: Spec) -> int:
-    """Returns the length of the sequences of the data.
+def _length(features: Features, places: Any) -> int:
+    """Returns the length of the sequences of a flow.
 
     Raises:
-        ValueError: the data is no sequences.
+        ValueError: the flow is of images.
     """
-    if len(spec.shape) != 1:
+    if isinstance(places, tuple):
         raise ValueError(
-            f"examples have shape {spec.shape}: {type(model).__name__} is for sequences [L]; take a "
-            f"diffusion, as process=Uniform(..), for images"
+            f"features = {type(features).__name__}(..) is for sequences, and the data are images: take "
+            f"UNetFeatures"
         )
-    return spec.shape[0]
+    return places

@@ -1,7 +1,7 @@
 """Holds Flax NNX networks; nothing about diffusion is inside.
 
 Those for diffusion are called f(xt, t, *, label=None, key=None) -> output. An argmax flow has methods that
-weigh and draw sequences.
+weigh and draw examples.
 """
 
 from d3pm_jax.extras import require
@@ -10,8 +10,9 @@ require(__name__, "flax")
 
 from d3pm_jax.models.argmax_flows import ArgmaxAR, ArgmaxCoupling
 from d3pm_jax.models.classifier import Classifier
+from d3pm_jax.models.image_features import UNetFeatures
 from d3pm_jax.models.score_net import ScoreNet
-from d3pm_jax.models.sequence_features import LSTMFeatures, SequenceFeatures, TransformerFeatures
+from d3pm_jax.models.sequence_features import Features, LSTMFeatures, SequenceFeatures, TransformerFeatures
 from d3pm_jax.models.transformer import Transformer
 from d3pm_jax.models.unet import UNet
 
@@ -19,10 +20,12 @@ __all__ = [
     "ArgmaxAR",
     "ArgmaxCoupling",
     "Classifier",
+    "Features",
     "LSTMFeatures",
     "ScoreNet",
     "SequenceFeatures",
     "Transformer",
     "TransformerFeatures",
     "UNet",
+    "UNetFeatures",
 ]

@@ -1,7 +1,7 @@
-"""Defines argmax flows: networks for the probability of sequences of categories (arXiv 2102.05379).
+"""Defines argmax flows: networks for the probability of sequences and images (arXiv 2102.05379).
 
-A category is written in binary digits, and a digit is the sign of a number: of a sequence x of L categories
-there are vectors v [B, L, D] of D numbers each whose signs say x. An encoder q(v | x) draws them, a flow has
+A category is written in binary digits, and a digit is the sign of a number: of categories x [B, *S] there are
+vectors v [B, *S, D] of D numbers each whose signs say x. An encoder q(v | x) draws them, a flow has
 their density p(v), and
 
     log P(x) >= E_{q(v | x)} [log p(v) - log q(v | x)].
@@ -24,10 +24,17 @@ from d3pm_jax import flows
 from d3pm_jax.checks import FINITE, NOISE, declared
 from d3pm_jax.checks.hints import Categories, Count, Size
 from d3pm_jax.models.layers import CATEGORIES, apply_to_rows
-from d3pm_jax.models.sequence_features import LSTMFeatures, LSTMLayer, SequenceFeatures, exact_gelu
+from d3pm_jax.models.sequence_features import (
+    Features,
+    LSTMFeatures,
+    LSTMLayer,
+    SequenceFeatures,
+    exact_gelu,
+)
 
-# (length, n_in, causal, rngs=rngs) -> a network of features, such as partial(LSTMFeatures, width=512).
-MakeFeatures = Callable[..., SequenceFeatures]
+# (places, n_in, causal, rngs=rngs) -> a network of features, such as partial(LSTMFeatures, width=512). Places
+# are L of a sequence, and (H, W) of an image.
+MakeFeatures = Callable[..., Features]
 
 # Uniform in +-1 / sqrt(fan_in), for what makes the parameters of transforms. The kernels of Flax are larger,
 # and a flow of three couplings of Transformers begins with 11.7 bits a character by them in place of 7.7.
@@ -38,14 +45,14 @@ class ArgmaxFlow(nnx.Module):
     """Holds an encoder, a flow and its base density; `ArgmaxCoupling` and `ArgmaxAR` derive from it.
 
     Attributes:
-        length: L, categories of a sequence.
+        shape: *S of an example.
         K: categories.
         D: binary digits of a category, and numbers of a vector.
     """
 
     def __init__(
         self,
-        length: int,
+        shape: tuple[int, ...],
         K: int,
         context: Literal["feed_forward", "lstm"],
         context_width: int,
@@ -56,10 +63,11 @@ class ArgmaxFlow(nnx.Module):
         """Makes all but the layers of the flow.
 
         Args:
-            length, K, context, context_width, share_codes, rngs: as for `ArgmaxCoupling`.
+            shape: *S of an example.
+            K, context, context_width, share_codes, rngs: as for `ArgmaxCoupling`.
             num_channels: numbers of a vector of the flow.
         """
-        self.length = length
+        self.shape = shape
         self.K = K
         self.D = flows.count_digits(K, 2)
         self.share_codes = share_codes
@@ -69,9 +77,9 @@ class ArgmaxFlow(nnx.Module):
 
     def __call__(
         self,
-        x: Int[Array, "B L"],
-        u: Float[Array, "B L"],
-        normal: Float[Array, "B L D"],
+        x: Int[Array, " B *S"],
+        u: Float[Array, " B *S"],
+        normal: Float[Array, "B *S D"],
         *,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, " B"]:
@@ -81,9 +89,9 @@ class ArgmaxFlow(nnx.Module):
     @declared(x=CATEGORIES, u=NOISE, normal=FINITE)
     def log_weights(
         self,
-        x: Int[Array, "B L"],
-        u: Float[Array, "B L"],
-        normal: Float[Array, "B L D"],
+        x: Int[Array, " B *S"],
+        u: Float[Array, " B *S"],
+        normal: Float[Array, "B *S D"],
         *,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, " B"]:
@@ -102,15 +110,15 @@ class ArgmaxFlow(nnx.Module):
 
         Raises:
             ValueError: a category or noise is out of range, where it is known: under `jit` the weight of such
-                an example is NaN; the sequences have another length or another number of digits.
+                an example is NaN; the examples have another shape or another number of digits.
         """
         v, log_q = self.encode(x, u, normal)
         z, log_det = self.transform(v, key=key)
         return self.log_base(z) + log_det - log_q
 
     def encode(
-        self, x: Int[Array, "B L"], u: Float[Array, "B L"], normal: Float[Array, "B L D"]
-    ) -> tuple[Float[Array, "B L D"], Float[Array, " B"]]:
+        self, x: Int[Array, " B *S"], u: Float[Array, " B *S"], normal: Float[Array, "B *S D"]
+    ) -> tuple[Float[Array, "B *S D"], Float[Array, " B"]]:
         """Draws v ~ q(v | x), whose signs say x.
 
         Where codes are shared, one of the n codes of a category is drawn, and v from q(v | code).
@@ -126,38 +134,41 @@ class ArgmaxFlow(nnx.Module):
         log_n = jnp.zeros((), normal.dtype)
         if self.share_codes:
             code, log_n = flows.draw_code(x, self.K, 2**self.D, u)
-        bits = flows.to_digits(code, 2, self.D)  # [B, L, D]
-        mean, log_scale = self.encoder(code)  # [B, L, D]
+        bits = flows.to_digits(code, 2, self.D)  # [B, *S, D]
+        mean, log_scale = self.encoder(code)  # [B, *S, D]
         u_real = mean + jnp.exp(log_scale) * normal
         v, log_slope = flows.signed_softplus(u_real, bits)
-        log_q = log_normal(normal) - log_scale - log_slope  # [B, L, D]
-        return v, jnp.sum(log_q, axis=(1, 2)) - jnp.sum(jnp.broadcast_to(log_n, x.shape), axis=1)
+        log_q = log_normal(normal) - log_scale - log_slope  # [B, *S, D]
+        return v, sum_per_example(log_q) - sum_per_example(jnp.broadcast_to(log_n, x.shape))
 
     def transform(
-        self, v: Float[Array, "B L D"], *, key: Key[Array, ""] | None = None
+        self, v: Float[Array, "B *S D"], *, key: Key[Array, ""] | None = None
     ) -> tuple[Array, Float[Array, " B"]]:
         """Maps v through the flow; returns z and log |det dz/dv| of each example."""
         raise NotImplementedError(f"{type(self).__name__} has no transform: define it")
 
-    def invert(self, z: Array) -> Float[Array, "B L D"]:
+    def invert(self, z: Array) -> Float[Array, "B *S D"]:
         """Returns the v of `transform`."""
         raise NotImplementedError(f"{type(self).__name__} has no invert: define it")
 
     def log_base(self, z: Array) -> Float[Array, " B"]:
         """Returns the log density of z, which is normal with a location and scale of each channel."""
-        location = self.base_location[...][None, None]
-        log_scale = self.base_log_scale[...][None, None]
-        log_density = log_normal((z - location) * jnp.exp(-log_scale)) - log_scale
-        return jnp.sum(log_density, axis=(1, 2))
+        location, log_scale = self._base_like(z)
+        return sum_per_example(log_normal((z - location) * jnp.exp(-log_scale)) - log_scale)
+
+    def _base_like(self, z: Array) -> tuple[Array, Array]:
+        """Returns the location and log-scale of the base density in the number of axes of z."""
+        axes = (1,) * (z.ndim - 1) + (-1,)
+        return self.base_location[...].reshape(axes), self.base_log_scale[...].reshape(axes)
 
     @declared(z=FINITE)
-    def decode(self, z: Float[Array, "B m n"]) -> Int[Array, "B L"]:
+    def decode(self, z: Float[Array, "B *places n"]) -> Int[Array, " B *S"]:
         """Returns the categories that z means: those of the signs of `invert(z)`.
 
         Without `share_codes` they may be K or above, which means nothing. They are -1 where v is no number.
         """
         v = self.invert(z)
-        bits = (v > 0).astype(jnp.int32)  # [B, L, D]
+        bits = (v > 0).astype(jnp.int32)  # [B, *S, D]
         code = flows.from_digits(bits, 2)
         if self.share_codes:
             code = flows.from_code(code, self.K)
@@ -165,48 +176,53 @@ class ArgmaxFlow(nnx.Module):
         return jnp.where(jnp.isnan(v).any(axis=-1), -1, code)
 
     @declared(normal=FINITE)
-    def draw(self, normal: Float[Array, "B L D"]) -> Int[Array, "B L"]:
-        """Draws sequences of categories from the flow.
+    def draw(self, normal: Float[Array, "B *S D"]) -> Int[Array, " B *S"]:
+        """Draws examples from the flow.
 
         Args:
             normal: standard normal noise.
 
         Raises:
-            ValueError: it is for sequences of another length or of another number of digits.
+            ValueError: it is for examples of another shape or of another number of digits.
         """
         self._check_noise(normal, len(normal))
-        location = self.base_location[...]
-        log_scale = self.base_log_scale[...]
-        normal = normal.reshape(len(normal), -1, len(location))
-        return self.decode(location[None, None] + jnp.exp(log_scale)[None, None] * normal)
+        normal = self.join_channels(normal)
+        location, log_scale = self._base_like(normal)
+        return self.decode(location + jnp.exp(log_scale) * normal)
+
+    def join_channels(self, v: Float[Array, "B *S D"]) -> Float[Array, "B *places n"]:
+        """Joins the numbers that make one vector of the flow; here those of a category."""
+        return v
 
     def _check_noise(self, normal: Array, B: int) -> None:
-        """Raises ValueError unless there is a number for each digit of B sequences."""
-        expected = (B, self.length, self.D)
+        """Raises ValueError unless there is a number for each digit of B examples."""
+        expected = (B, *self.shape, self.D)
         if normal.shape != expected:
             raise ValueError(
-                f"normal has shape {normal.shape}, expected {expected}: the network is for sequences of "
-                f"L = {self.length} categories of D = {self.D} digits"
+                f"normal has shape {normal.shape}, expected {expected}: the network is for examples of shape "
+                f"{list(self.shape)}, of categories of D = {self.D} digits"
             )
 
 
 class ArgmaxCoupling(ArgmaxFlow):
-    """Holds an argmax flow of coupling layers, which draws a sequence in one pass.
+    """Holds an argmax flow of coupling layers, which draws an example in one pass.
 
     Each of num_steps layers transforms the second half of the numbers of every vector by what the first
-    halves of all vectors say. Between two of them the sequence is reversed, and a matrix mixes the numbers of
-    each vector.
+    halves of all vectors say. Between two of them the order of places is reversed, and a matrix mixes the
+    numbers of each vector. The numbers of the channels of a pixel make one vector.
 
     Args:
-        length: L, categories of a sequence.
+        shape: of an example: [L] or L of a sequence, [H, W, C] of an image.
         K: categories.
         num_steps: coupling layers.
         num_mixtures: logistic distributions of which a number's transform is made.
-        make_features: makes the network of a layer, (length, n_in, causal, rngs=rngs) -> `SequenceFeatures`.
-        context: what the encoder of a place sees: "feed_forward", its category alone; "lstm", all categories.
+        make_features: makes the network of a layer, (places, n_in, causal, rngs=rngs) -> `Features`, where
+            places are L / squeeze of a sequence, or (H, W / squeeze) of an image.
+        context: what the encoder of a place sees: "feed_forward", its category alone; "lstm", all categories
+            of a sequence.
         context_width: of the encoder.
-        squeeze: how many neighbouring places make one vector of the flow; divides L. A category of one or two
-            has one digit, which cannot be halved.
+        squeeze: how many neighbouring places make one vector of the flow; divides L, or W. A category of one
+            or two has one digit, which cannot be halved.
         share_codes: every code means a category, code mod K, so that all that the flow draws are categories.
             Without it, as in the original program, codes from K on mean nothing, and are drawn.
         rngs: for the initial weights.
@@ -218,7 +234,7 @@ class ArgmaxCoupling(ArgmaxFlow):
     @declared()
     def __init__(
         self,
-        length: Size,
+        shape: Size | tuple[Size, ...],
         K: Categories,
         num_steps: Count = 8,
         num_mixtures: Count = 8,
@@ -230,14 +246,25 @@ class ArgmaxCoupling(ArgmaxFlow):
         *,
         rngs: nnx.Rngs,
     ):
-        num_channels = flows.count_digits(K, 2) * squeeze
-        if length % squeeze:
-            raise ValueError(f"squeeze = {squeeze} does not divide length = {length}: change one")
+        if isinstance(shape, int):
+            shape = (shape,)
+        if len(shape) not in (1, 3):
+            raise ValueError(f"shape = {shape}: it must be [L] of sequences, or [H, W, C] of images")
+        if context == "lstm" and len(shape) == 3:
+            raise ValueError("context = 'lstm' reads sequences: take 'feed_forward' for images")
+        # The last axis of places is that of neighbours, along a row of an image.
+        places = shape[:2]
+        num_channels = flows.count_digits(K, 2) * squeeze * math.prod(shape[2:])
+        if places[-1] % squeeze:
+            raise ValueError(
+                f"squeeze = {squeeze} does not divide the {places[-1]} places of a row: change one"
+            )
         if num_channels < 2:
             raise ValueError(
                 f"K = {K} has one digit, and a coupling needs two numbers in a vector: take squeeze = 2"
             )
-        super().__init__(length, K, context, context_width, share_codes, num_channels, rngs)
+        self.places = (*places[:-1], places[-1] // squeeze)
+        super().__init__(shape, K, context, context_width, share_codes, num_channels, rngs)
         self.num_fixed = num_channels // 2
         steps = []
         matrices = []
@@ -245,20 +272,20 @@ class ArgmaxCoupling(ArgmaxFlow):
             if step > 0:
                 matrix = nnx.initializers.orthogonal()(rngs.params(), (num_channels, num_channels))
                 matrices.append(nnx.Param(matrix))
-            features = _make_features(make_features, length // squeeze, self.num_fixed, False, rngs)
+            features = _make_features(make_features, self.places, self.num_fixed, False, rngs)
             steps.append(Conditioner(features, num_channels - self.num_fixed, num_mixtures, rngs))
         self.steps = nnx.List(steps)
         self.matrices = nnx.List(matrices)
 
     def transform(
-        self, v: Float[Array, "B L D"], *, key: Key[Array, ""] | None = None
+        self, v: Float[Array, "B *S D"], *, key: Key[Array, ""] | None = None
     ) -> tuple[Array, Float[Array, " B"]]:
         """Maps v through the flow; returns z and log |det dz/dv| of each example."""
-        z = v.reshape(len(v), -1, len(self.base_location[...]))  # [B, L / squeeze, D squeeze]
+        z = self.join_channels(v)
         log_det = jnp.zeros(len(v), v.dtype)
         for i, step in enumerate(self.steps):
             if i > 0:
-                z, log_det_of_matrix = flows.linear(z[:, ::-1], self.matrices[i - 1][...])
+                z, log_det_of_matrix = flows.linear(reverse_places(z), self.matrices[i - 1][...])
                 log_det = log_det + log_det_of_matrix
             step_key = None if key is None else jax.random.fold_in(key, i)
             conditioner = partial(step, key=step_key)
@@ -266,14 +293,18 @@ class ArgmaxCoupling(ArgmaxFlow):
             log_det = log_det + log_det_of_step
         return z, log_det
 
-    def invert(self, z: Array) -> Float[Array, "B L D"]:
+    def invert(self, z: Array) -> Float[Array, "B *S D"]:
         """Returns the v of `transform`."""
         v = z
         for i in reversed(range(len(self.steps))):
             v = flows.invert_coupling(self.steps[i], v, self.num_fixed, flows.invert_mixture_affine)
             if i > 0:
-                v = flows.invert_linear(v, self.matrices[i - 1][...])[:, ::-1]
-        return v.reshape(len(v), self.length, self.D)
+                v = reverse_places(flows.invert_linear(v, self.matrices[i - 1][...]))
+        return v.reshape(len(v), *self.shape, self.D)
+
+    def join_channels(self, v: Float[Array, "B *S D"]) -> Float[Array, "B *places n"]:
+        """Joins the numbers that make one vector of the flow: those of a pixel, or of neighbouring places."""
+        return v.reshape(len(v), *self.places, -1)
 
 
 class ArgmaxAR(ArgmaxFlow):
@@ -309,8 +340,14 @@ class ArgmaxAR(ArgmaxFlow):
         rngs: nnx.Rngs,
     ):
         num_digits = flows.count_digits(K, 2)
-        super().__init__(length, K, context, context_width, share_codes, num_digits, rngs)
-        self.features = _make_features(make_features, length, num_digits, True, rngs)
+        super().__init__((length,), K, context, context_width, share_codes, num_digits, rngs)
+        features = _make_features(make_features, (length,), num_digits, True, rngs)
+        if not isinstance(features, SequenceFeatures):
+            raise ValueError(
+                f"make_features returns {type(features).__name__}, which goes through no sequence: derive it "
+                f"from models.SequenceFeatures"
+            )
+        self.features = features
         self.digits = DigitConditioner(self.features.out_features, num_digits, num_mixtures, rngs)
 
     def transform(
@@ -341,12 +378,12 @@ class ArgmaxAR(ArgmaxFlow):
             return (memory, v[:, 0]), v[:, 0]
 
         start = (self.features.start(len(z)), jnp.zeros_like(z[:, 0]))
-        _, v = lax.scan(invert_place, start, (jnp.arange(self.length), z.swapaxes(0, 1)))  # [L, B, D]
+        _, v = lax.scan(invert_place, start, (jnp.arange(self.shape[0]), z.swapaxes(0, 1)))  # [L, B, D]
         return v.swapaxes(0, 1)
 
 
 class Encoder(nnx.Module):
-    """Maps codes [B, L] to the means and log-scales [B, L, D] of a normal distribution of each number."""
+    """Maps codes [B, *S] to the means and log-scales [B, *S, D] of a normal distribution of each number."""
 
     def __init__(
         self, num_codes: int, D: int, context: Literal["feed_forward", "lstm"], width: int, rngs: nnx.Rngs
@@ -362,9 +399,9 @@ class Encoder(nnx.Module):
             n = width
         self.linear_out = nnx.Linear(n, 2 * D, rngs=rngs)
 
-    def __call__(self, code: Int[Array, "B L"]) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"]]:
+    def __call__(self, code: Int[Array, " B *S"]) -> tuple[Float[Array, "B *S D"], Float[Array, "B *S D"]]:
         """Returns means and log-scales."""
-        context = self.embed.embedding[...][code]  # [B, L, width]
+        context = self.embed.embedding[...][code]  # [B, *S, width]
         if self.lstm is not None:
             context = self.lstm(context)
         elif self.linear is not None:
@@ -374,19 +411,19 @@ class Encoder(nnx.Module):
 
 
 class Conditioner(nnx.Module):
-    """Maps vectors [B, L, n] to the parameters of the numbers of a coupling, [B, L, num_moved, P]."""
+    """Maps vectors [B, *places, n] to the parameters of numbers of a coupling, [B, *places, num_moved, P]."""
 
-    def __init__(self, features: SequenceFeatures, num_moved: int, num_mixtures: int, rngs: nnx.Rngs):
+    def __init__(self, features: Features, num_moved: int, num_mixtures: int, rngs: nnx.Rngs):
         self.num_moved = num_moved
         self.features = features
         n_out = num_moved * (2 + 3 * num_mixtures)
         self.linear = nnx.Linear(features.out_features, n_out, kernel_init=INIT_OF_PYTORCH, rngs=rngs)
         self.bounds = ScaleBounds(num_moved, num_mixtures)
 
-    def __call__(self, v: Float[Array, "B L n"], *, key: Key[Array, ""] | None = None) -> Array:
+    def __call__(self, v: Float[Array, "B *places n"], *, key: Key[Array, ""] | None = None) -> Array:
         """Returns the parameters; with a key, dropout is on."""
         raw = apply_to_rows(self.linear, _compute_features(self.features, v, key))
-        return self.bounds(raw.reshape(*raw.shape[:2], self.num_moved, -1))
+        return self.bounds(raw.reshape(*raw.shape[:-1], self.num_moved, -1))
 
 
 class DigitConditioner(nnx.Module):
@@ -406,7 +443,7 @@ class DigitConditioner(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((D, P), jnp.float32))
         self.bounds = ScaleBounds(D, num_mixtures)
 
-    def __call__(self, features: Float[Array, "B L n"], v: Float[Array, "B L D"]) -> Float[Array, "B L D P"]:
+    def __call__(self, features: Float[Array, "B L n"], v: Float[Array, "B *S D"]) -> Float[Array, "B L D P"]:
         """Returns the parameters of each number."""
         hidden = apply_to_rows(self.hidden, features)
         hidden = hidden.reshape(*v.shape, self.hidden_width)  # [B, L, D, hidden]
@@ -430,7 +467,7 @@ class NumbersBefore(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((D - 1, width), jnp.float32))
         self.kernel_mix = nnx.Param(_draw_kernel(rngs, (D - 1, width, D, n_out), (D - 1) * width))
 
-    def __call__(self, v: Float[Array, "B L D"]) -> Float[Array, "B L D m"]:
+    def __call__(self, v: Float[Array, "B *S D"]) -> Float[Array, "B L D m"]:
         """Returns a sum over the numbers before each number."""
         v = v[..., :-1]
         seen = jnp.stack([v, nnx.elu(v), nnx.elu(-v)], axis=-1)  # [B, L, D - 1, 3]
@@ -449,11 +486,13 @@ class ScaleBounds(nnx.Module):
         # One axis, as of biases: an optimizer makes what has two axes smaller where weights decay.
         self.log_bound = nnx.Param(jnp.zeros(n * (1 + num_mixtures), jnp.float32))
 
-    def __call__(self, raw: Float[Array, "B L n P"]) -> Float[Array, "B L n P"]:
+    def __call__(self, raw: Float[Array, "B *places n P"]) -> Float[Array, "B *places n P"]:
         """Returns the parameters: shift, log-scale, then logits, means and log-scales of the mixture."""
         m = self.num_mixtures
-        log_scales = jnp.concatenate([raw[..., 1:2], raw[..., 2 + 2 * m :]], axis=-1)  # [B, L, n, 1 + m]
-        log_bound = self.log_bound[...].reshape(1, 1, *log_scales.shape[2:])
+        log_scales = jnp.concatenate(
+            [raw[..., 1:2], raw[..., 2 + 2 * m :]], axis=-1
+        )  # [B, *places, n, 1 + m]
+        log_bound = self.log_bound[...].reshape((1,) * (raw.ndim - 2) + log_scales.shape[-2:])
         log_bound = jnp.broadcast_to(log_bound, log_scales.shape)
         log_scales = flows.bounded_log_scale(log_scales, log_bound)
         shift = raw[..., :1]
@@ -466,23 +505,37 @@ def log_normal(x: Array) -> Array:
     return -0.5 * x**2 - 0.5 * math.log(2.0 * math.pi)
 
 
+def reverse_places(v: Array) -> Array:
+    """Reverses all axes but those of examples and of numbers."""
+    return jnp.flip(v, axis=tuple(range(1, v.ndim - 1)))
+
+
+def sum_per_example(x: Array) -> Float[Array, " B"]:
+    """Sums over all axes but the first."""
+    return jnp.sum(x, axis=tuple(range(1, x.ndim)))
+
+
 def _make_features(
-    make_features: MakeFeatures, length: int, n_in: int, causal: bool, rngs: nnx.Rngs
-) -> SequenceFeatures:
+    make_features: MakeFeatures, places: tuple[int, ...], n_in: int, causal: bool, rngs: nnx.Rngs
+) -> Features:
     """Makes a network of features, and checks that it says how many there are."""
-    features = make_features(length, n_in, causal, rngs=rngs)
+    # Networks of sequences take their length.
+    if len(places) == 1:
+        features = make_features(places[0], n_in, causal, rngs=rngs)
+    else:
+        features = make_features(places, n_in, causal, rngs=rngs)
     if not isinstance(features, nnx.Module) or not hasattr(features, "out_features"):
         raise ValueError(
             f"make_features returns {type(features).__name__}, which is no network with out_features: derive "
-            f"it from models.SequenceFeatures"
+            f"it from models.SequenceFeatures, or for images from models.Features"
         )
     return features
 
 
-def _compute_features(network: SequenceFeatures, v: Array, key: Key[Array, ""] | None) -> Array:
+def _compute_features(network: Features, v: Array, key: Key[Array, ""] | None) -> Array:
     """Returns the features of vectors, and checks that they are as many as the network says."""
     features = network(v, key=key)
-    expected = (*v.shape[:2], network.out_features)
+    expected = (*v.shape[:-1], network.out_features)
     if features.shape != expected:
         raise ValueError(
             f"{type(network).__name__} returns features of shape {features.shape}, expected {expected}: "

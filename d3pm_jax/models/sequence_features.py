@@ -1,4 +1,4 @@
-"""Defines networks from a sequence of vectors to features of each place, for the conditioners of a flow."""
+"""Defines networks from vectors at places to features of each place, for the conditioners of a flow."""
 
 from typing import Any
 
@@ -23,7 +23,19 @@ from d3pm_jax.models.transformer import (
 Memory = Any  # pytree of what a causal network remembers of the vectors before a place
 
 
-class SequenceFeatures(nnx.Module):
+class Features(nnx.Module):
+    """Maps vectors [B, *places, n] to features [B, *places, out_features]; networks derive from it."""
+
+    out_features: int
+
+    def __call__(
+        self, v: Float[Array, "B *places n"], *, key: Key[Array, ""] | None = None
+    ) -> Float[Array, "B *places out_features"]:
+        """Returns the features; with a key, dropout is on."""
+        raise NotImplementedError(f"{type(self).__name__} has no __call__: define it")
+
+
+class SequenceFeatures(Features):
     """Maps vectors [B, L, n] to features [B, L, out_features]; networks derive from it.
 
     In a causal network the features of a place depend on the vectors before that place alone.
@@ -31,13 +43,6 @@ class SequenceFeatures(nnx.Module):
 
     length: int
     n_in: int
-    out_features: int
-
-    def __call__(
-        self, v: Float[Array, "B L n"], *, key: Key[Array, ""] | None = None
-    ) -> Float[Array, "B L out_features"]:
-        """Returns the features; with a key, dropout is on."""
-        raise NotImplementedError(f"{type(self).__name__} has no __call__: define it")
 
     def start(self, B: int) -> Memory:
         """Returns the memory of a causal network before the first place."""

@@ -11,6 +11,7 @@ from flax import nnx
 
 from d3pm_jax import flows
 from d3pm_jax.models.argmax_flows import ArgmaxAR, ArgmaxCoupling
+from d3pm_jax.models.image_features import UNetFeatures
 from d3pm_jax.models.sequence_features import LSTMFeatures, TransformerFeatures
 from tests.models.small import randomised
 
@@ -79,6 +80,33 @@ def test_density_inverse_and_gradient(build):
 
 
 @pytest.mark.usefixtures("x64")
+def test_a_flow_of_images_by_a_unet():
+    """Squeezed along rows, as two categories have one digit: the inverse, and the determinant of autodiff."""
+    unet = partial(UNetFeatures, ch=2, ch_mult=(1,), num_res_blocks=0, groups=1)
+    build = partial(coupling, (2, 4, 1), 2, make_features=unet, squeeze=2)
+    graphdef, params = randomised(build)
+    params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+    x = jnp.asarray(_rng.integers(0, 2, (1, 2, 4, 1)))
+    normal = jnp.asarray(_rng.normal(size=(1, 2, 4, 1, 1)))
+
+    @jax.jit
+    def run(params):
+        flow = nnx.merge(graphdef, params)
+        v, _ = flow.encode(x, jnp.zeros(x.shape), normal)
+        z, log_det = flow.transform(v)
+        jacobian = jax.jacrev(lambda v: flow.transform(v)[0])(v).reshape(8, 8)
+        return v, z.shape, flow.invert(z), flow.decode(z), log_det, jacobian
+
+    v, shape, inverse, decoded, log_det, jacobian = run(params)
+    assert shape == (1, 2, 2, 2)
+    np.testing.assert_allclose(inverse, v, atol=1e-9)
+    np.testing.assert_array_equal(decoded, x)
+    np.testing.assert_allclose(log_det[0], np.linalg.slogdet(jacobian).logabsdet, rtol=1e-9)
+    # A pixel sees another row through the U-Net.
+    assert np.abs(np.asarray(jacobian)[:4, 4:]).max() > 1e-9
+
+
+@pytest.mark.usefixtures("x64")
 def test_a_causal_transformer_takes_one_place_after_the_other():
     """The inverse knows only the vectors before a place, and finds those that were transformed at once."""
     graphdef, params = randomised(lambda: autoregressive(3, 5, make_features=TRANSFORMER))
@@ -139,8 +167,16 @@ def test_probabilities_sum_to_one(build, share_codes):
 def test_what_cannot_be_built_or_called_is_refused():
     with pytest.raises(ValueError, match=r"K = 2 has one digit, .* take squeeze = 2"):
         coupling(4, 2)
-    with pytest.raises(ValueError, match="squeeze = 3 does not divide length = 4"):
+    with pytest.raises(ValueError, match="squeeze = 3 does not divide the 4 places"):
         coupling(4, 5, squeeze=3)
+    with pytest.raises(ValueError, match=r"shape = \(2, 2\): it must be \[L\] of sequences, or \[H, W, C\]"):
+        coupling((2, 2), 5)
+    with pytest.raises(ValueError, match="context = 'lstm' reads sequences"):
+        coupling((2, 2, 1), 5, context="lstm")
+    with pytest.raises(ValueError, match="causal = True: a U-Net sees all pixels"):
+        UNetFeatures((4, 4), 2, True, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="which goes through no sequence"):
+        autoregressive(4, 5, make_features=lambda *sizes, rngs: UNetFeatures((4, 4), 2, False, rngs=rngs))
     with pytest.raises(ValueError, match="width = 4: an eighth of it embeds the place"):
         autoregressive(4, 5, make_features=partial(LSTM, width=4))
     with pytest.raises(ValueError, match="width = 4 does not divide into 4 heads"):

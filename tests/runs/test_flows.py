@@ -195,7 +195,7 @@ def test_what_is_of_a_diffusion_is_refused(folder):
         "process.K = 4, but the data has 5": {"process": Argmax(4)},
         "model = Transformer builds no flow": {"model": transformer},
         "model = ArgmaxCoupling builds a flow: set process": {"process": absorbing},
-        "squeeze = 3 does not divide length = 4": {"model": ArgmaxCoupling(squeeze=3)},
+        "squeeze = 3 does not divide the 4 places": {"model": ArgmaxCoupling(squeeze=3)},
         "width = 4: an eighth": {"model": ArgmaxAR(features=config.LSTMFeatures(width=4))},
     }
     description = config.data.describe_data(base.data)
@@ -207,7 +207,7 @@ def test_what_is_of_a_diffusion_is_refused(folder):
     data_changes = {
         "the data is padded": {"padded": True},
         "the data has a condition": {"condition": (2,)},
-        r"examples have shape \(2, 2, 1\): ArgmaxCoupling is for sequences": {"shape": (2, 2, 1)},
+        r"shape = \(2, 2\): it must be \[L\] of sequences": {"shape": (2, 2)},
     }
     for message, change in data_changes.items():
         changed = dataclasses.replace(description, **change)
