@@ -1,8 +1,8 @@
 """Holds bijections of single numbers, with their parameters as arguments.
 
 Each has a forward direction v -> (z, log |dz/dv|) and an inverse z -> v. `mixture_logit` is monotone and has
-no inverse in closed form: it is found by halving an interval that is known to hold it. Scales below exp(-85)
-are none in float32: bound them, as by `bounded_log_scale`.
+no inverse in closed form: it is found by Newton's method within an interval that is known to hold it. Scales
+below exp(-85) are none in float32: bound them, as by `bounded_log_scale`.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Transformed(NamedTuple):
     log_slope: Float[Array, "*V"]  # log |dz/dv|
 
 
-MAX_HALVINGS = 2048  # more than the exponents and the digits of a float64 need
+MAX_ROUNDS = 2048  # each halves an interval or a step: more than exponents and digits of a float64 need
 
 
 @declared(v=FINITE, shift=FINITE, log_scale=FINITE)
@@ -99,49 +99,25 @@ def invert_mixture_logit(
     """Returns the v of `mixture_logit`, to the precision of its type.
 
     Of one logistic alone v = mean + scale z. The mixture lies between its parts, so that the smallest and the
-    largest of these hold its v between them, and halving needs no first guess.
+    largest of these hold its v between them. Steps of Newton's method start from their weighted mean; where
+    one leaves the interval, or is not half as long as the step before, the interval is halved in its place.
 
     Args:
         z: numbers.
         logit_weights, means, log_scales: as for `mixture_logit`.
 
     Returns:
-        v; under `jit` NaN where halving does not end.
+        v; under `jit` NaN where the steps do not end.
 
     Raises:
-        ValueError: halving does not end, as the logistic distributions do not fit into floats.
+        ValueError: the steps do not end, as the logistic distributions do not fit into floats.
     """
     return _invert_mixture_logit(z, logit_weights, means, log_scales)
 
 
 @jax.custom_jvp
 def _invert_mixture_logit(z: Array, logit_weights: Array, means: Array, log_scales: Array) -> Array:
-    scales = jnp.exp(log_scales)
-    smallest_scale = scales.min(axis=-1)  # [*V]
-    parts = means + scales * z[..., None]  # [*V, m]
-    # Rounding may move an end past v: a few units in the last place are added on both sides.
-    eps = jnp.finfo(z.dtype).eps
-    margin = 8 * eps * (jnp.abs(parts).max(axis=-1) + scales.max(axis=-1))
-    low = parts.min(axis=-1) - margin
-    high = parts.max(axis=-1) + margin
-
-    # Halving ends where the interval is as wide as the numbers in it are exact. The scale counts as well: to
-    # reach v = 0 would otherwise take a thousand steps, down to the smallest number.
-    def width_of_rounding(low: Array, high: Array) -> Array:
-        return eps * (jnp.maximum(jnp.abs(low), jnp.abs(high)) + smallest_scale)
-
-    def is_open(state: tuple[Array, Array, Array]) -> Array:
-        low, high, step = state
-        return (step < MAX_HALVINGS) & jnp.any(high - low > width_of_rounding(low, high))
-
-    def halve(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        low, high, step = state
-        middle = low + 0.5 * (high - low)
-        is_above = _mixture_logit(middle, logit_weights, means, log_scales).z > z
-        return jnp.where(is_above, low, middle), jnp.where(is_above, middle, high), step + 1
-
-    low, high, _ = lax.while_loop(is_open, halve, (low, high, jnp.int32(0)))
-    is_closed = jnp.isfinite(high - low) & (high - low <= 2 * width_of_rounding(low, high))
+    v, is_closed = _solve(z, logit_weights, means, log_scales)
     if is_known(is_closed) and not np.all(is_closed):
         place = tuple(np.argwhere(~np.asarray(is_closed))[0].tolist())
         raise ValueError(
@@ -149,10 +125,10 @@ def _invert_mixture_logit(z: Array, logit_weights: Array, means: Array, log_scal
             f"log_scales go up to {log_scales[place].max():g}: make the conditioner return finite numbers, "
             f"and bound these, as by bounded_log_scale"
         )
-    return jnp.where(is_closed, low + 0.5 * (high - low), jnp.nan)
+    return jnp.where(is_closed, v, jnp.nan)
 
 
-# Halving moves ends, which has no derivative. That of v follows from z = f(v, parameters) being solved by it:
+# The steps are not differentiated. The derivative of v follows from z = f(v, parameters) being solved by it:
 # dz = f_v dv + f_parameters dparameters.
 @_invert_mixture_logit.defjvp
 def _invert_mixture_logit_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
@@ -162,6 +138,87 @@ def _invert_mixture_logit_jvp(primals: tuple[Array, ...], tangents: tuple[Array,
     log_slope = _mixture_logit(v, *params).log_slope
     _, dz_of_params = jax.jvp(lambda *params: _mixture_logit(v, *params).z, params, dparams)
     return v, (dz - dz_of_params) * jnp.exp(-log_slope)
+
+
+# Without jit of its own a call outside of a program would compile the loop anew.
+@jax.jit
+def _solve(z: Array, logit_weights: Array, means: Array, log_scales: Array) -> tuple[Array, Array]:
+    """Returns v, and where it is that of z: elsewhere the steps did not end."""
+    dtype = jnp.result_type(z, logit_weights, means, log_scales)
+    # Mirrored at 0 a mixture has F and 1 - F exchanged, so that -v belongs to -z. All is mirrored where z is
+    # negative: then F is at least a half at the v that is looked for.
+    sign = jnp.where(z < 0, -1.0, 1.0).astype(dtype)
+    target = (sign * z)[..., None]  # [*V, 1]
+    centres = sign[..., None] * means  # [*V, m]
+    inverse_scales = jnp.exp(-log_scales).astype(dtype)
+    scales = 1 / inverse_scales
+    log_weights = numerics.log_normalize(logit_weights)
+    weights = jnp.exp(log_weights)
+    smallest_scale = scales.min(axis=-1)  # [*V]
+
+    parts = centres + scales * target  # [*V, m]
+    # Rounding may move an end past v: a few units in the last place are added on both sides.
+    eps = jnp.finfo(dtype).eps
+    margin = 8 * eps * (jnp.abs(parts).max(axis=-1) + scales.max(axis=-1))
+    low = parts.min(axis=-1) - margin
+    high = parts.max(axis=-1) + margin
+    start = jnp.sum(weights * parts, axis=-1)
+    is_finite = jnp.isfinite(high - low) & jnp.isfinite(start)
+
+    # With a = (v - mean) / scale and e = exp(-|a|), sigmoid(a) is 1 / (1 + e) or e / (1 + e), and sigmoid(-a)
+    # the other. They give F and exp(z) (1 - F) without a log for each part. Both are between 1/2 and 1 at the
+    # v that is looked for, so that no tail is lost there. Elsewhere they may be 0 or inf: v is then known to
+    # be too small or too large.
+    def measure_excess(v: Array) -> tuple[Array, Array]:
+        """Returns mixture_logit(v) - z and its slope."""
+        distance = (v[..., None] - centres) * inverse_scales  # [*V, m]
+        e = jnp.exp(-jnp.abs(distance))
+        larger = 1 / (1 + e)
+        below = jnp.where(distance < 0, e, 1.0) * larger
+        # The exponents are added before exp is taken: a weight may be tiny where exp(z) is large.
+        above = jnp.exp(log_weights + target - jnp.maximum(distance, 0.0)) * larger
+        cdf = jnp.sum(weights * below, axis=-1)
+        survival = jnp.sum(above, axis=-1)  # exp(z) (1 - F)
+        density = jnp.sum(above * below * inverse_scales, axis=-1)  # exp(z) F'
+        slope = density * (jnp.exp(-target[..., 0]) / cdf + 1 / survival)  # F' / F + F' / (1 - F)
+        return jnp.log(cdf / survival), slope
+
+    def is_any_open(state: tuple[Array, ...]) -> Array:
+        *_, is_open, num_rounds = state
+        return (num_rounds < MAX_ROUNDS) & jnp.any(is_open)
+
+    def advance(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        v, low, high, last_step, is_open, num_rounds = state
+        excess, slope = measure_excess(v)
+        is_above = excess > 0
+        low = jnp.where(is_above, low, v)
+        high = jnp.where(is_above, v, high)
+        newton = v - excess / slope
+        step = jnp.abs(newton - v)
+        # Comparisons with NaN are false: where the slope is 0 or no number, the interval is halved.
+        is_newton = (low <= newton) & (newton <= high) & (step <= 0.5 * last_step)
+        middle = low + 0.5 * (high - low)
+        next_v = jnp.where(is_newton, newton, middle)
+
+        # An interval is narrow enough where it is as wide as the numbers in it are exact. The scale counts as
+        # well: to reach v = 0 would otherwise take a thousand halvings, down to the smallest number.
+        #
+        # A step of Newton's leaves an error of its square times slope' / (2 slope). For s = smallest_scale
+        # this factor is at most 1 / s, as F'' / F', F' / F and F' / (1 - F) are at most 1 / s. So a step of
+        # half of sqrt(eps) s leaves no more than eps s / 4, and is the last.
+        rounding = eps * jnp.maximum(jnp.abs(low), jnp.abs(high))
+        is_last_step = step <= eps * jnp.abs(v) + 0.5 * eps**0.5 * smallest_scale
+        is_narrow = high - low <= rounding + eps * smallest_scale
+        is_closed = jnp.where(is_newton, is_last_step, is_narrow)
+
+        # What is closed moves no more: its v does not depend on the elements beside it.
+        last_step = jnp.abs(next_v - v)
+        v = jnp.where(is_open, next_v, v)
+        return v, low, high, last_step, is_open & ~is_closed, num_rounds + 1
+
+    state = (start, low, high, high - low, is_finite, jnp.int32(0))
+    v, *_, is_open, _ = lax.while_loop(is_any_open, advance, state)
+    return sign * v, is_finite & ~is_open
 
 
 @declared(raw=FINITE, log_bound=FINITE)

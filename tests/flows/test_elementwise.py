@@ -1,5 +1,7 @@
 """Bijections of numbers are NumPy's in both tails, their slopes autodiff's, and their inverses exact."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from scipy.special import log_expit, log_softmax, logsumexp
 
 from d3pm_jax import flows
+from d3pm_jax.flows import elementwise
 
 M = 3
 V = np.concatenate([np.linspace(-8, 8, 33), [1e-3, -1e-8]])
@@ -85,6 +88,17 @@ def test_tails_are_those_of_a_straight_line(x64):
     np.testing.assert_allclose(back, v, rtol=1e-14, atol=1e-15)
 
 
+def test_a_wide_part_has_the_tails_whatever_its_weight(x64):
+    """Its weight is exp(-1000), which rounds to 0."""
+    v = np.resize([-5e4, -5000.0, 0.0, 5000.0, 5e4], (N, len(V)))
+    logit_weights, means, log_scales = np.broadcast_to(
+        [[0.0, 0.0, -1000.0], [1.0, 2.0, 3.0], [0.0, 0.0, np.log(10)]], (N, len(V), 3, M)
+    ).transpose(2, 0, 1, 3)
+    z, _, _, back, _ = there_and_back(v, logit_weights, means, log_scales)
+    np.testing.assert_allclose(z[0, 3], 1000 + (5000 - 3) / 10 + np.log(2), rtol=1e-12)
+    np.testing.assert_allclose(back, v, rtol=1e-12, atol=1e-12)
+
+
 def test_the_inverse_has_the_derivatives_of_the_implicit_function(x64):
     numbers = np.random.default_rng(5)
     v = jnp.asarray(numbers.normal(size=6) * 3)
@@ -112,6 +126,31 @@ def test_the_inverse_in_float32_is_as_exact_as_its_numbers():
     assert back.dtype == np.float32
     # z has an error of some units in its last place, and the slope is about 1.
     np.testing.assert_allclose(back, v, rtol=0, atol=32 * np.finfo(np.float32).eps * 8)
+
+
+def test_the_inverse_takes_few_rounds(monkeypatch):
+    """Halving alone takes 24, and an autoregressive flow waits for them at every number."""
+    v, *mixture = [x[:40] for x in every_v_with_every_mixture(np.float32)]
+    z = flows.mixture_logit(v, *mixture).z
+    monkeypatch.setattr(elementwise, "MAX_ROUNDS", 4)
+    # A jitted function may have been traced with the number as it is elsewhere.
+    monkeypatch.setattr(elementwise, "_solve", inspect.unwrap(elementwise._solve))
+    back = jax.jit(lambda *arguments: flows.invert_mixture_logit(*arguments))(z, *mixture)
+    assert np.isfinite(back).all()
+
+
+def test_an_inverse_does_not_depend_on_the_numbers_beside_it():
+    """Those of narrow parts take many rounds more."""
+    v, *mixture = every_v_with_every_mixture(np.float32)
+    z = flows.mixture_logit(v, *mixture).z
+
+    @jax.jit
+    def invert_all_and_the_first(*arguments):
+        first = flows.invert_mixture_logit(*(x[:40] for x in arguments))
+        return flows.invert_mixture_logit(*arguments)[:40], first
+
+    among_all, alone = invert_all_and_the_first(z, *mixture)
+    np.testing.assert_allclose(among_all, alone, rtol=1e-6, atol=1e-7)
 
 
 def test_affine_transforms_and_all_parameters_in_one_array(x64):

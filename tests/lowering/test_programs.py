@@ -102,7 +102,8 @@ def test_mixing_makes_no_array_with_two_axes_of_size_K(name):
             assert program.loops == 0
 
 
-# Halving has no end that is known before, numbers one after the other are a loop, and its gradient another.
+# How many steps an inverse takes is not known before, numbers one after the other are a loop, and its
+# gradient another.
 INVERSES = {
     "flows.invert_mixture_logit": 1,
     "flows.invert_mixture_affine": 1,
