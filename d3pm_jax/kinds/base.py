@@ -162,6 +162,8 @@ class Kind:
     """how figures of the quality of samples are shown, where there are any"""
     beside_data: ClassVar[bool] = False
     """whether `save_samples` shows examples of the test split beside samples"""
+    samples_drawn: ClassVar[int] = 64
+    """how many samples a report has, where there are no labels"""
     lines_shown: ClassVar[int | None] = None
     """how many samples a report shows, if not all"""
     where_it_lies: ClassVar[str] = ""

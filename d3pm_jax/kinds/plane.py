@@ -47,6 +47,8 @@ class PlaneKind(Kind):
     """what the points are drawn from"""
     axes = 1
     beside_data = True
+    # Fewer points do not show what density they are of.
+    samples_drawn = 4000
     units: ClassVar = {
         "nats_above_exact": "{:.4f} nats above the exact density on these points",
         "entropy": "whose entropy is {:.4f} nats",

@@ -19,7 +19,6 @@ from d3pm_jax.show import text_film
 from d3pm_jax.show.markup import Html, build_figure, encode_png, join_html, note_missing, tag
 from d3pm_jax.storage.run_folder import read_example_inputs
 
-SAMPLES = 64
 # Samples of a network that takes classes, at most.
 CLASSES = 80
 FILMED = 16  # chains that play
@@ -49,7 +48,7 @@ def draw_run(reported: Reported) -> Drawn | None:
     run = reported.run
     key = jax.random.key(SEED)
     classes = run.parts.classes
-    num_samples = SAMPLES
+    num_samples = run.parts.kind.samples_drawn
     if classes is not None and classes <= CLASSES:
         num_samples = CLASSES // classes * classes  # as many of each class
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from d3pm_jax.config import Plane
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds import Chains
+from d3pm_jax.kinds import Chains, make_kind
 from d3pm_jax.measure.record import Value
 from d3pm_jax.report import curves, figures, folder, pages, samples
 from d3pm_jax.show.markup import Html
@@ -39,6 +41,24 @@ def test_samples_have_no_steps_and_there_are_no_chains():
     words = page.inside["figcaption"][0]
     assert words.startswith("Samples. 6 samples of step 7, seed 0, drawn for this page.")
     assert samples.show_chains(reported(), DRAWN) is None
+
+
+def test_of_points_of_the_plane_so_many_are_drawn_that_their_density_is_seen(monkeypatch):
+    description = Plane().describe()
+    method = SimpleNamespace(num_steps=0, state_times=lambda: np.zeros(1, np.int32))
+    parts = KnownParts(
+        description=description, kind=make_kind(description), method=method, classes=None, categories=2
+    )
+
+    class Drawing(Known):
+        def sample(self, key, n, **options):
+            return np.zeros((n, 12), np.int32), np.zeros((0, n, 12), np.int32)
+
+    monkeypatch.setattr(samples, "read_example_inputs", lambda workdir, description: {})
+    monkeypatch.setattr(samples, "read_samples", lambda run, n: None)
+    run = Drawing(**vars(FLOW) | {"parts": parts})
+    drawn = samples.draw_run(record(run=run))
+    assert drawn.chains.samples.shape == (4000, 12)
 
 
 def test_the_page_has_no_sections_of_chains_and_terms(monkeypatch):

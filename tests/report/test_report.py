@@ -180,7 +180,7 @@ def test_the_film_is_the_recorded_chain(whole, page):
     times = [int(t) for t in film["data-times"].split()]
     assert times == list(range(10, -1, -1))
     columns, w, h = map(int, film["data-sheet"].split())
-    x0, states = run.sample(jax.random.key(0), samples.SAMPLES, record=times)
+    x0, states = run.sample(jax.random.key(0), 64, record=times)
     at = page.tags.index(("div", film))
     _, box = page.tags[at + 1]
     _, image = page.tags[at + 2]
@@ -199,7 +199,7 @@ def test_the_film_is_the_recorded_chain(whole, page):
 
 
 def test_samples_of_the_command_are_shown_in_their_order(home, page):
-    stored = np.load(home / "bare" / "samples.npy")[: samples.SAMPLES]
+    stored = np.load(home / "bare" / "samples.npy")[:64]
     np.testing.assert_array_equal(pixels(page.having("img", "pixels")[2]["src"]), grid(stored))
     assert any("the first of samples.npy of d3pm sample" in words for words in page.inside["figcaption"])
 
