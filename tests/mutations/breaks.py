@@ -333,7 +333,7 @@ TRAINING = (
     ),
     Break(
         "every_step_has_the_noise_of_the_first",
-        "d3pm_jax/training/step.py",
+        "d3pm_jax/training/loss.py",
         "return jax.random.split(jax.random.fold_in(key, step), 3)",
         "return jax.random.split(jax.random.fold_in(key, 0), 3)",
         (STEP, PRESAMPLED),
@@ -341,8 +341,8 @@ TRAINING = (
     Break(  # where parts have other sums of weights
         "parts_are_means_of_their_own",
         "d3pm_jax/training/step.py",
-        "summands, kl, buffers = differentiate(buffers, *part)",
-        "summands, kl, buffers = differentiate(buffers, *part)\n"
+        "summands, costs, buffers = differentiate(buffers, *part)",
+        "summands, costs, buffers = differentiate(buffers, *part)\n"
         "        summands = jax.tree.map(lambda x: x / accumulate, summands)",
         (PARTS,),
     ),
@@ -518,6 +518,20 @@ FLOWS = (
         "return jnp.where(v < threshold, v, threshold - step)",
         "return v",
         ("tests/flows/test_argmax.py",),
+    ),
+    Break(  # every draw of v is the same, so that IWBO(n) is the ELBO
+        "draws_of_a_bound_share_their_noise",
+        "d3pm_jax/evaluation/flow_bound.py",
+        "draw_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, draw)",
+        "draw_keys = keys",
+        ("tests/runs/test_flows.py",),
+    ),
+    Break(  # a flow that is trained to be improbable
+        "loss_of_a_flow_has_the_other_sign",
+        "d3pm_jax/training/flow.py",
+        "loss = -log_weights.sum() / total",
+        "loss = log_weights.sum() / total",
+        ("tests/runs/test_flows.py",),
     ),
 )
 
