@@ -35,6 +35,7 @@ from d3pm_jax.models import (
     Transformer,
     TransformerFeatures,
     UNet,
+    UNetFeatures,
 )
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.weights import twin
@@ -74,6 +75,7 @@ RIGHT = {
     "limit": ("None", "2**32", "10**5000"),  # as many as there are
     "rate": ("0",),
     "flag": ("True",),
+    "no flag": (),  # True is refused
     "counts": (),
     "counts or none": ("[]",),
     "numbers or None": ("None", "zeros [2]"),
@@ -196,9 +198,14 @@ def networks_of_flows(built: Callable[[type], Callable]) -> Iterator[Call]:
     flow = {"length": 2, "K": 3, "num_mixtures": 1, "make_features": make_features, "context_width": 1}
     roles = dict.fromkeys(("length", "K", "num_mixtures", "context_width"), "count")
     roles |= {"context": "other", "share_codes": "flag", "rngs": "other"}
-    coupling = {"num_steps": "count", "squeeze": "count"}
-    yield Call("ArgmaxCoupling", built(ArgmaxCoupling), flow | {"num_steps": 1}, roles | coupling)
     yield Call("ArgmaxAR", built(ArgmaxAR), flow, roles)
+    del flow["length"], roles["length"]
+    coupling = {"shape": "count", "num_steps": "count", "squeeze": "count"}
+    yield Call("ArgmaxCoupling", built(ArgmaxCoupling), flow | {"shape": 2, "num_steps": 1}, roles | coupling)
+    unet = {"size": (2, 2), "n_in": 2, "causal": False, "ch": 2, "ch_mult": (1,), "groups": 1}
+    roles = dict.fromkeys(("size", "n_in", "ch", "groups", "num_heads"), "count")
+    roles |= {"causal": "no flag", "ch_mult": "counts", "num_res_blocks": "from 0", "dropout": "rate"}
+    yield Call("UNetFeatures", built(UNetFeatures), unet, roles | {"rngs": "other"})
 
 
 def data_functions() -> Iterator[Call]:
