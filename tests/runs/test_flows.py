@@ -11,6 +11,7 @@ from flax import nnx
 
 from d3pm_jax import config, models, report, runs
 from d3pm_jax.config import Adam, Argmax, ArgmaxAR, ArgmaxCoupling, Arrays, Config, Train
+from d3pm_jax.data import plane
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.flow_bound import draw_each, fold_in_each
 from d3pm_jax.loop import metrics
@@ -160,6 +161,22 @@ def test_commands_do_not_ask_what_a_run_trains(run, folder, capsys):
     assert "<h2>Processes</h2>" not in page
     assert "Argmax, K = 5" in page
     assert status("export", workdir, *own, "--to", "torch", "--out", folder / "w.safetensors") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("coding", "squeeze"), [("gray", 2), ("plain", 1)])
+def test_points_of_the_plane_are_compared_with_their_exact_density(folder, coding, squeeze):
+    model = ArgmaxCoupling(1, 1, OwnFeatures(), context_width=4, squeeze=squeeze)
+    base = make_config(folder, model, steps=2, checkpoint_every=2, sample_every=2)
+    run = runs.train(dataclasses.replace(base, data=config.Plane("spirals", coding, 64, 16)), folder / coding)
+    result = run.evaluate(calls=2)
+    x = run.read_batch("test")["x"]
+    cells = plane.decode_gray(x) if coding == "gray" else x
+    exact = -np.log(plane.cell_masses("spirals")[cells[:, 0], cells[:, 1]]).mean()
+    assert result["nats_above_exact"] == pytest.approx(result["nats"] - exact)
+    assert 0 < result["nats_above_exact"] < 20
+    assert run.sample(jax.random.key(0), 3)[0].shape == (3, *x.shape[1:])
+    assert list((run.workdir / "samples").glob("*.png"))
 
 
 def test_a_flow_has_no_steps_states_or_known_elements(run):
