@@ -114,6 +114,9 @@ def _check_options(command: EvalCommand, run: Run) -> None:
             f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
             f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
         )
+    if command.steps is not None:
+        # A run without steps, or with fewer, is refused before anything else is said of them.
+        run.respaced(max(command.steps))
     fewest = run.parts.method.most_calls if command.steps is None else min(command.steps)
     if command.calls is not None and command.calls > fewest:
         raise UserError(f"calls = {command.calls}: it must be in 1..{fewest}, the fewest steps asked for")
@@ -121,8 +124,6 @@ def _check_options(command: EvalCommand, run: Run) -> None:
 
 def _prepare_best_grids(run: Run, counts: Sequence[int]) -> None:
     """Measures the costs that the best grids follow from, unless they are in the folder of the run."""
-    # A process of more steps than the run has is refused before the costs are measured.
-    run.respaced(max(counts))
     if step_costs.read_costs(run.parts, run.workdir) is not None:
         return
     with Terminal("time", step_costs.num_times(run.parts)).show_bar() as terminal:
@@ -184,7 +185,7 @@ def _print_duration(command: EvalCommand, runs: Sequence[Run], examples: Example
     minutes = max(1, round(seconds / 60))
     duration = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
     advice = "--limit N takes the first N"
-    if command.calls is None:
+    if command.calls is None and runs[0].parts.method.calls_of_bound > 1:
         advice += ", --calls N fewer calls for each"
     print(f"about {duration}: {N:,} examples x {calls} calls of the network; {advice}")
 

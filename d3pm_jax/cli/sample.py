@@ -71,6 +71,8 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     known_elements = kind.parse_given(command.prompt, command.infill, command.length)
     shape = None if command.length is None else (command.length,)
     if command.steps is not None:
+        # Steps that there are not are refused before the best ones are looked for.
+        run.respaced(command.steps)
         run = run.respaced(step_costs.choose_steps(run.parts, run.workdir, command.steps, command.grid))
     conditions = None
     if command.condition is not None:

@@ -46,6 +46,9 @@ class Model(CheckedPart):
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         """Builds the network, f(xt, t, *, label=None, condition=None, key=None) -> [B, *S, outputs or K].
 
+        Where the process is `Argmax()` it builds a flow, f(x, u, normal, *, key=None) -> log weights [B] with
+        a method draw(normal) -> x [B, *S], as `models.ArgmaxFlow` is.
+
         It is called with labels and with a condition [B, *C] where the data has them, with a key in training,
         and with the weight [B, *S] of the elements if it has a keyword of that name. A network for data
         without conditions needs no such keyword.

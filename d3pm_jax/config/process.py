@@ -103,7 +103,7 @@ class Autoregressive(Process):
 
 @dataclasses.dataclass(frozen=True)
 class Argmax(Process):
-    """Lifts categories to vectors whose signs say them: the run trains an argmax flow, not a diffusion."""
+    """Takes the place of a process in a run that trains an argmax flow, and no diffusion."""
 
     K: Categories | FromData = "data"
     """number of categories; "data": those of the data"""

@@ -1,6 +1,7 @@
 """Computes log weights of an argmax flow on a batch, of which its bounds are made."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax import flows
 from d3pm_jax.checks import values_in_range
+from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import Compiled
 from d3pm_jax.sampling.noise import EVALUATION
 
@@ -28,7 +30,9 @@ def compile_log_weights(log_weights: LogWeights, num_digits: int, draws: int, se
 
     @jax.jit
     @values_in_range()
-    def compute(params, process, x0, index, extra_inputs):
+    def compute(params: Any, process: None, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Array:
+        if "weight" in extra_inputs:
+            raise UserError("the examples have weights, and a flow is of whole examples: leave weight out")
         key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
         keys = fold_in_each(key, index)
 
@@ -40,12 +44,6 @@ def compile_log_weights(log_weights: LogWeights, num_digits: int, draws: int, se
         return jax.lax.map(compute_draw, jnp.arange(draws, dtype=jnp.int32))  # [draws, B]
 
     return compute
-
-
-def compile_nats(log_weights: LogWeights, num_digits: int, draws: int, seed: int) -> Compiled:
-    """Makes the jitted function of a batch that computes minus the ELBO, as the mean of some draws, [B]."""
-    weights = compile_log_weights(log_weights, num_digits, draws, seed)
-    return lambda *args: -weights(*args).mean(axis=0)
 
 
 def fold_in_each(key: Key[Array, ""], index: Int[Array, " B"]) -> Key[Array, " B"]:
@@ -66,5 +64,5 @@ def draw_each(
 def elbo_and_importance_bound(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns minus the ELBO and minus the IWBO of each example, in nats [N], of log weights [draws, N]."""
     elbo = log_weights.mean(axis=0, dtype=np.float64)
-    importance_bound = np.asarray(flows.importance_bound(log_weights))
+    importance_bound = np.asarray(flows.importance_bound(jnp.asarray(log_weights)))
     return -elbo, -importance_bound

@@ -21,7 +21,6 @@ from d3pm_jax.config.data import (
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation.bound import count_elements, evaluate_bound
 from d3pm_jax.kinds.base import condition_keyword
-from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.loop import cost, presampled, sinks
 from d3pm_jax.loop.metrics import Window
 from d3pm_jax.machine import cluster
@@ -410,7 +409,9 @@ def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Cal
         parts: of the run.
         examples: "x" int32 [N, *S], and "label", "weight" and "condition" if there are any.
     """
-    compiled = parts.method.compile_estimate(CALLS, parts.config.train.seed)
+    method = parts.method
+    calls = min(CALLS, method.calls_of_bound)
+    compiled = method.compile_bound(calls, parts.config.train.seed)
     x0 = examples["x"]
     extra_inputs = parts.extra_inputs(examples)
     D = count_elements(x0, examples.get("weight"))
@@ -418,11 +419,8 @@ def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Cal
     batch_size = parts.config.train.batch_size
 
     def estimate(params: Params) -> float:
-        process = parts.method.process
-        nats = evaluate_bound(compiled, params, process, x0, batch_size, sharding, extra_inputs)  # [N]
-        # The mean over all elements, as in `summarize_bound`, where examples have different numbers of them.
-        nats_per_element = np.mean(nats, dtype=np.float64) / np.mean(D)
-        return float(bits_per_dim(nats_per_element, 1))
+        bound = evaluate_bound(compiled, params, method.process, x0, batch_size, sharding, extra_inputs)
+        return method.summarize(bound, D, calls)["bits_per_dim"]
 
     return estimate
 

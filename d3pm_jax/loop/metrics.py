@@ -77,10 +77,11 @@ def _cure(name: str, row: Row, step: int) -> str:
     if value == np.inf and name == "loss" and "kl" in row:
         return "its weights or the prior KL are infinite, look at loss and at the end of process.beta"
     if step == 1 and name != "grad_norm":
-        return (
-            "no update was made yet, look at the first weights of the network, the weights of the data, and "
-            "parts of your own (t is in 1..T, x_t in 0..K - 1)"
-        )
+        cure = "no update was made yet, look at the first weights of the network, the weights of the data, "
+        cure += "and parts of your own"
+        if "kl" in row:
+            cure += " (t is in 1..T, x_t in 0..K - 1)"
+        return cure
     return "start anew with a lower optimizer.lr"
 
 

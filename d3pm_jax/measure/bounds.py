@@ -188,11 +188,11 @@ def _check_bound(bound: Record) -> None:
     arrays = bound.arrays["bound"]
     times = arrays["times"]
     terms = arrays["steps"]
-    # A bound that is estimated from some calls has times, and no terms. That of a flow has neither, and its
-    # protocol says what it is.
-    is_of_flow = not times and "terms" in protocol
-    has_times = isinstance(times, list) and (times or is_of_flow)
-    if not has_times or len(terms) not in (0, len(times)):
+    # A bound that is estimated from some calls has times, and no terms. That of a flow, of 0 steps, has
+    # neither.
+    if not isinstance(times, list) or len(terms) not in (0, len(times)):
+        raise ValueError("its times are not those of its terms")
+    if not times and protocol["steps"] != 0:
         raise ValueError("its times are not those of its terms")
 
     values = bound.values["bound"]

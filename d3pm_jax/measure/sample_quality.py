@@ -313,7 +313,7 @@ def _format_line(title: str, result: Record, name: str, columns: Mapping[str, st
     n = row["n"].value
     steps = ""
     if name == "samples":
-        steps = result.protocol["steps"]
+        steps = result.protocol["steps"] or "-"
     cells = []
     for key, column_title in columns.items():
         width = max(7, len(column_title))

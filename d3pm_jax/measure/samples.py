@@ -156,6 +156,7 @@ def draw_samples(
         )
     if not callable(progress):
         raise UserError(f"progress is {describe(progress)}, expected a function of how many are done")
+    parts.method.check_sampling(recorded_times, shape, known_elements)
     size = min(batch_size, n)
     with as_user_error():
         recorded_times = check_value("record", recorded_times, tuple[Natural, ...])

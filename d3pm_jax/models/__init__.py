@@ -8,7 +8,7 @@ from d3pm_jax.extras import require
 
 require(__name__, "flax")
 
-from d3pm_jax.models.argmax_flows import ArgmaxAR, ArgmaxCoupling
+from d3pm_jax.models.argmax_flows import ArgmaxAR, ArgmaxCoupling, ArgmaxFlow
 from d3pm_jax.models.classifier import Classifier
 from d3pm_jax.models.image_features import UNetFeatures
 from d3pm_jax.models.score_net import ScoreNet
@@ -19,6 +19,7 @@ from d3pm_jax.models.unet import UNet
 __all__ = [
     "ArgmaxAR",
     "ArgmaxCoupling",
+    "ArgmaxFlow",
     "Classifier",
     "Features",
     "LSTMFeatures",

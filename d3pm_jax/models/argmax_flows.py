@@ -75,17 +75,6 @@ class ArgmaxFlow(nnx.Module):
         self.base_location = nnx.Param(jnp.zeros(num_channels, jnp.float32))
         self.base_log_scale = nnx.Param(jnp.zeros(num_channels, jnp.float32))
 
-    def __call__(
-        self,
-        x: Int[Array, " B *S"],
-        u: Float[Array, " B *S"],
-        normal: Float[Array, "B *S D"],
-        *,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[Array, " B"]:
-        """Returns `log_weights`, which is what a run trains."""
-        return self.log_weights(x, u, normal, key=key)
-
     @declared(x=CATEGORIES, u=NOISE, normal=FINITE)
     def log_weights(
         self,
@@ -115,6 +104,9 @@ class ArgmaxFlow(nnx.Module):
         v, log_q = self.encode(x, u, normal)
         z, log_det = self.transform(v, key=key)
         return self.log_base(z) + log_det - log_q
+
+    # A run calls the network, and trains what it returns.
+    __call__ = log_weights
 
     def encode(
         self, x: Int[Array, " B *S"], u: Float[Array, " B *S"], normal: Float[Array, "B *S D"]

@@ -129,6 +129,11 @@ class Diffusion:
         known = jnp.broadcast_to(known_elements.known, shape)
         return sampling.sample_infill(key, denoise, process, x0, known, start, recorded_times, reverse_kernel)
 
+    def check_sampling(
+        self, recorded_times: Sequence[int], shape: tuple[int, ...] | None, known_elements: Given | None
+    ) -> None:
+        """Refuses nothing: what a process cannot do it says itself."""
+
     def explain_failure(self, failed_at: int) -> str:
         """Says why a step of the chain had nothing to draw from, and what to do."""
         return (
@@ -157,10 +162,6 @@ class Diffusion:
         if not 1 <= calls <= self.process.T:
             raise UserError(f"calls = {calls}: it must be in 1..{self.process.T}, the steps of the process")
         return few_terms(self.predict, calls, seed, self.term)
-
-    def compile_estimate(self, calls: int, seed: int) -> Compiled:
-        """Makes the jitted function of a batch that estimates nats [B] from so many calls, or from T."""
-        return few_terms(self.predict, min(calls, self.process.T), seed, self.term)
 
     def summarize(self, bound: Any, D: int | np.ndarray, calls: int | None) -> dict[str, Any]:
         """Returns the figures of a bound, with its parts where all terms were computed."""

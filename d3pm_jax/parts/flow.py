@@ -12,14 +12,13 @@ from flax import nnx
 from jaxtyping import Array, Key
 
 from d3pm_jax import flows, sampling
-from d3pm_jax.config import Config, Spec
+from d3pm_jax.config import Config, ScoreNet, Spec, Transformer, UNet
 from d3pm_jax.config.from_data import filled_field
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, wrong_return
 from d3pm_jax.evaluation.bound import Compiled, format_with_error, summarize_bound
 from d3pm_jax.evaluation.flow_bound import (
     compile_log_weights,
-    compile_nats,
     draw_each,
     elbo_and_importance_bound,
     fold_in_each,
@@ -75,8 +74,9 @@ class Flow:
 
         def log_weights(params: Params, x: Array, u: Array, normal: Array, key: Array) -> tuple[Array, Any]:
             x = jax.lax.with_sharding_constraint(x, self.sharding)
-            options = {"key": key} if self.module.takes_keyword("key") else {}
-            return self.module.call(params, key, x, u, normal, **options)
+            if self.module.takes_keyword("key"):
+                return self.module.call(params, key, x, u, normal, key=key)
+            return self.module.call(params, key, x, u, normal)
 
         return FlowLoss(log_weights, self.num_digits)
 
@@ -92,10 +92,15 @@ class Flow:
 
     def describe(self) -> dict[str, Any]:
         """Describes what a figure depends on, where a diffusion has its steps, their grid and the belief."""
-        return {"steps": 0, "grid": "none", "belief": "none"}
+        return {"steps": 0, "grid": "-", "belief": "-"}
 
     def compute_log_weights(self, params: Params, x: Array, u: Array, normal: Array) -> Array:
-        """Computes log p(v) - log q(v | x) of one v for each example, [B], without dropout."""
+        """Computes log p(v) - log q(v | x) of one v for each example, [B], without dropout.
+
+        Raises:
+            UserError: the examples have another shape.
+        """
+        self._check_shape(x.shape[1:])
         x = jax.lax.with_sharding_constraint(x, self.sharding)
         return self.module.merge(params)(x, u, normal)
 
@@ -111,25 +116,37 @@ class Flow:
         condition: None,
         known_elements: Given | None,
     ) -> sampling.Chain:
-        """Draws samples from the flow: a chain without states, which failed where v is no number.
-
-        Raises:
-            UserError: the samples are to have known elements, another length, or states on the way.
-        """
-        if known_elements is not None:
-            raise UserError("the run trains a flow, which fills in no known elements: leave them out")
-        if shape[1:] != self.shape:
-            raise UserError(
-                f"samples of shape {list(shape[1:])}: the flow of this run is for {list(self.shape)} alone"
-            )
-        if recorded_times:
-            raise UserError("the run trains a flow, which has no states to record: leave record out")
+        """Draws samples from the flow: a chain without states, which failed where v is no number."""
         keys = fold_in_each(key, start + jnp.arange(shape[0], dtype=jnp.int32))
         _, normal = draw_each(keys, self.shape, self.num_digits)
         normal = jax.lax.with_sharding_constraint(normal, self.sharding)
         x = self.module.merge(params).draw(normal)  # [B, L]
         failed_at = jnp.any(x < 0).astype(jnp.int32)
         return sampling.Chain(x, jnp.zeros((0, *shape), jnp.int32), failed_at)
+
+    def check_sampling(
+        self, recorded_times: Sequence[int], shape: tuple[int, ...] | None, known_elements: Given | None
+    ) -> None:
+        """Refuses what a flow cannot do: states on the way, another shape, and elements that are known.
+
+        Raises:
+            UserError: one of them is asked for.
+        """
+        if recorded_times:
+            raise UserError("the run trains a flow, which has no states to record: leave record out")
+        if known_elements is not None:
+            raise UserError(
+                "the run trains a flow, which fills in no known elements: leave --prompt, --infill or "
+                "known_elements out"
+            )
+        if shape is not None:
+            self._check_shape(shape)
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if shape != self.shape:
+            raise UserError(
+                f"examples of shape {list(shape)}: the flow of this run is for {list(self.shape)} alone"
+            )
 
     def explain_failure(self, failed_at: int) -> str:
         """Says why v is no number, and what to do."""
@@ -139,19 +156,15 @@ class Flow:
         """Makes the jitted function of a batch of log weights [draws, B]: one draw, or as many as calls."""
         return compile_log_weights(self.compute_log_weights, self.num_digits, calls or 1, seed)
 
-    def compile_estimate(self, calls: int, seed: int) -> Compiled:
-        """Makes the jitted function of a batch of minus the ELBO [B], as the mean of so many draws."""
-        return compile_nats(self.compute_log_weights, self.num_digits, calls, seed)
-
     def summarize(self, bound: Any, D: int | np.ndarray, calls: int | None) -> dict[str, Any]:
         """Returns the figures of the ELBO; of several draws those of the IWBO, and the ELBO beside it."""
         elbo, importance_bound = elbo_and_importance_bound(bound)
+        elbo_figures = summarize_bound(elbo, D)
         if calls is None:
-            return summarize_bound(elbo, D)
-        figures = summarize_bound(elbo, D)
+            return elbo_figures
         beside = {
-            "elbo_bits_per_dim": figures["bits_per_dim"],
-            "elbo_standard_error": figures["standard_error"],
+            "elbo_bits_per_dim": elbo_figures["bits_per_dim"],
+            "elbo_standard_error": elbo_figures["standard_error"],
         }
         return summarize_bound(importance_bound, D) | beside
 
@@ -193,33 +206,42 @@ def make_flow(config: Config, description: Description, mesh: jax.sharding.Mesh)
             f"process.K = {K}, but the data has {description.categories} categories: set it to "
             f"{description.categories}"
         )
-    # A flow is told no time. A network of a diffusion, which is refused below, is built first.
     spec = Spec(description.shape, K, outputs=None, classes=None, T=1)
 
     def build(key: Key[Array, ""]) -> nnx.Module:
         module = config.model.build(spec, nnx.Rngs(key))
-        if not hasattr(module, "log_weights") or not hasattr(module, "draw"):
-            raise ValueError(
-                f"model = {type(config.model).__name__} builds no flow, as process = Argmax() needs: take "
-                f"ArgmaxCoupling or ArgmaxAR"
-            )
+        if not callable(getattr(module, "draw", None)):
+            raise _no_flow(config)
         return module
 
     module, shapes = variables.split_module(build)
+
+    def init(key: Key[Array, ""]) -> Params:
+        return variables.init_variables(build, key)
+
     flow = Flow(
-        config,
-        module,
-        lambda key: variables.init_variables(build, key),
-        K,
-        description.shape,
-        batch_sharding(mesh),
+        config=config,
+        module=module,
+        init=init,
+        K=K,
+        shape=description.shape,
+        sharding=batch_sharding(mesh),
     )
     _check_call(flow, shapes)
     return flow
 
 
+def _no_flow(config: Config) -> ValueError:
+    return ValueError(
+        f"model = {type(config.model).__name__} builds no flow, as process = Argmax() needs: take "
+        f"ArgmaxCoupling or ArgmaxAR"
+    )
+
+
 def _check_config(config: Config, description: Description) -> None:
     """Raises ValueError for what a flow cannot have."""
+    if isinstance(config.model, UNet | ScoreNet | Transformer):
+        raise _no_flow(config)
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}
     for name in OF_DIFFUSION:
         if getattr(config, name) != defaults[name]:
@@ -229,6 +251,10 @@ def _check_config(config: Config, description: Description) -> None:
             )
     if config.train.remat:
         raise ValueError("train.remat = True does nothing in a flow: leave it out")
+    if config.train.noise is not None:
+        raise ValueError(
+            f"train.noise = {config.train.noise!r} is of a diffusion: leave it out, a flow draws its noise"
+        )
     if description.padded:
         raise ValueError("the data is padded, and a flow is of whole sequences: take packing='wrapped'")
     if description.condition is not None:
@@ -242,7 +268,7 @@ def _check_call(flow: Flow, shapes: Params) -> None:
     """
     x = jnp.zeros((2, *flow.shape), jnp.int32)
     normal = jnp.zeros((2, *flow.shape, flow.num_digits))
-    call = jax.eval_shape(flow.module.call, shapes, jax.random.key(0), x, jnp.zeros(x.shape), normal)
-    log_weights = call[0]
+    u = jnp.zeros(x.shape)
+    log_weights, _ = jax.eval_shape(flow.module.call, shapes, jax.random.key(0), x, u, normal)
     if getattr(log_weights, "shape", None) != (2,):
         raise wrong_return(flow.module.called_method, log_weights, "log weights, one for each example")

@@ -102,6 +102,12 @@ class Method(Protocol):
         """
         ...
 
+    def check_sampling(
+        self, recorded_times: Sequence[int], shape: tuple[int, ...] | None, known_elements: Given | None
+    ) -> None:
+        """Raises UserError for samples that cannot be drawn: `draw` is compiled, and would say so late."""
+        ...
+
     def explain_failure(self, failed_at: int) -> str:
         """Says why there are no samples where `Chain.failed_at` is not 0, and what to do."""
         ...
@@ -126,10 +132,6 @@ class Method(Protocol):
     @property
     def calls_of_bound(self) -> int:
         """Returns how many calls of the network for each example the bound takes by default."""
-        ...
-
-    def compile_estimate(self, calls: int, seed: int) -> Compiled:
-        """Makes the jitted function of a batch that estimates nats [B] from about so many calls, unbiased."""
         ...
 
     def summarize(self, bound: Any, D: int | np.ndarray, calls: int | None) -> dict[str, Any]:

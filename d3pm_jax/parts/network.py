@@ -13,7 +13,7 @@ from d3pm_jax.checks import bare
 from d3pm_jax.config import Config, Head, LogisticHead, Spec
 from d3pm_jax.data import Description
 from d3pm_jax.errors import locate_statement, wrong_return
-from d3pm_jax.models import variables
+from d3pm_jax.models import ArgmaxFlow, variables
 from d3pm_jax.processes import Process
 from d3pm_jax.training.step import Predict, TrainPredict
 from d3pm_jax.types import Params
@@ -65,7 +65,7 @@ def split_network(config: Config, description: Description, process: Process) ->
         module = config.model.build(spec, nnx.Rngs(key))
         if module is None:
             raise wrong_return(config.model.build, module, "the network, an nnx.Module")
-        if hasattr(module, "log_weights"):
+        if isinstance(module, ArgmaxFlow):
             raise ValueError(
                 f"model = {type(config.model).__name__} builds a flow: set process = Argmax(), and leave out "
                 f"head, loss and timesteps"

@@ -133,7 +133,9 @@ def _bound_row(reported: Reported, bound: Record) -> list[object]:
     bits = join_html(bits, elbo)
     nats = _format_figure(figures.get("nats"), 2)
     parts = [_format_part(figures.get(name)) for name in PARTS]
-    protocol = [format_cell(bound.protocol.get(name)) for name in OF_BOUND]
+    # A flow has no steps.
+    conditions = {**bound.protocol, "steps": bound.protocol.get("steps") or None}
+    protocol = [format_cell(conditions.get(name)) for name in OF_BOUND]
     return [reported.name, bound.path.name, bits, nats, *parts, *protocol, _hash_of_examples(bound)]
 
 

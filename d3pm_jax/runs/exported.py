@@ -20,6 +20,7 @@ from d3pm_jax.config import Config, Head, Model, Spec, io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import parse_json
+from d3pm_jax.models import ArgmaxFlow
 from d3pm_jax.models.variables import SplitModule, split_module
 from d3pm_jax.runs.run import Run
 from d3pm_jax.storage import run_folder
@@ -120,7 +121,8 @@ def read_description(file: Path) -> Description | None:
 def network(file: str | Path) -> nnx.Module:
     """Builds the network with its weights: xt [B, *S], t [B], label=None [B] -> what the head takes.
 
-    A network of data with conditions takes them too, as `condition` [B, *C].
+    A network of data with conditions takes them too, as `condition` [B, *C]. A flow is a `models.ArgmaxFlow`,
+    f(x, u, normal) -> log weights [B].
 
     It computes in JAX's default type of floats: float64 where that is enabled.
 
@@ -141,7 +143,7 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
         ValueError: as `network`, or the file holds a flow.
     """
     module, head, K = _load_network_and_head(Path(file))
-    if hasattr(module, "log_weights"):
+    if isinstance(module, ArgmaxFlow):
         raise ValueError(
             f"{file} holds a flow, which has no logits of x_0: take network(file), which builds the flow"
         )

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
@@ -17,7 +16,7 @@ from d3pm_jax.losses.variational import per_step
 from d3pm_jax.models.variables import merge_variables
 from d3pm_jax.processes import Process
 from d3pm_jax.timesteps import LossHistory
-from d3pm_jax.training.loss import Batch, Buffers, Metrics, split_keys
+from d3pm_jax.training.loss import Batch, Buffers, Metrics, is_array, split_keys
 from d3pm_jax.types import Params
 
 
@@ -102,14 +101,9 @@ def _check_times(timesteps: Timesteps, drawn: Any, B: int) -> None:
     """Raises UserError unless what a timesteps of the user's own drew is t and its probability, [B] each."""
     is_pair = isinstance(drawn, tuple | list) and len(drawn) == 2
     t_type = jnp.floating if getattr(timesteps, "real", False) else jnp.integer
-    if not is_pair or not (_is_array(drawn[0], (B,), t_type) and _is_array(drawn[1], (B,), jnp.floating)):
+    if not is_pair or not (is_array(drawn[0], (B,), t_type) and is_array(drawn[1], (B,), jnp.floating)):
         cure = f"t, {t_type.__name__} [{B}], and its probability, floating [{B}]"
         raise wrong_return(timesteps.draw, drawn, cure)
-
-
-def _is_array(x: Any, shape: tuple[int, ...], wider: Any) -> bool:
-    """Says whether x is an array of this shape, whose type is a case of a wider one."""
-    return hasattr(x, "dtype") and np.shape(x) == shape and jnp.issubdtype(x.dtype, wider)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +141,7 @@ class DiffusionLoss:
         x0 = batch["x"]  # int32 [B, *S]
         weight = batch.get("weight")  # [B, *S], or None where every element counts once
         xt = self.objective.draw(process, x0, t, u)  # int32 [B, *S]
-        if not _is_array(xt, x0.shape, jnp.integer):
+        if not is_array(xt, x0.shape, jnp.integer):
             raise wrong_return(self.objective.draw, xt, f"x_t, {x0.dtype} {list(x0.shape)}, like x_0")
 
         # Whole steps are numbered from 1. The network sees process.time of them: a respaced process shows the
@@ -162,7 +156,7 @@ class DiffusionLoss:
         logits, new_buffers = self.train_predict(variables, xt, time, key, **extra_inputs)  # [B, *S, K]
         terms = self.objective.terms(process, logits, x0, xt, t, p_t)
         are_terms = isinstance(terms, tuple | list) and len(terms) == 3
-        if not are_terms or not all(_is_array(term, x0.shape, jnp.floating) for term in terms):
+        if not are_terms or not all(is_array(term, x0.shape, jnp.floating) for term in terms):
             cure = f"Terms(loss, kl, ce), each of a float type and of shape {list(x0.shape)}"
             raise wrong_return(self.objective.terms, terms, cure)
         loss, kl, ce = terms  # each [B, *S]

@@ -6,11 +6,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
+from d3pm_jax.errors import wrong_return
 from d3pm_jax.models.variables import merge_variables
-from d3pm_jax.training.loss import Batch, Buffers, Metrics, split_keys
+from d3pm_jax.training.loss import Batch, Buffers, Metrics, is_array, split_keys
 from d3pm_jax.types import Params
 
 # (params, x, u, normal, key) -> log weights [B], the buffers after the call; see `models.ArgmaxFlow`
@@ -80,8 +82,16 @@ class FlowLoss:
         total: ArrayLike,
     ) -> tuple[Array, tuple[Metrics, Array, Buffers]]:
         """Computes the loss; its mean; the nats [B] of each example; and the new buffers: see `BatchLoss`."""
+        if "weight" in batch:
+            raise ValueError("the batch has weights, and a flow is of whole examples: leave weight out")
+        x = batch["x"]
         variables = merge_variables(params, buffers)
-        log_weights, new_buffers = self.log_weights(variables, batch["x"], noise.u, noise.normal, key)
+        output = self.log_weights(variables, x, noise.u, noise.normal, key)
+        is_pair = isinstance(output, tuple | list) and len(output) == 2
+        if not is_pair or not is_array(output[0], x.shape[:1], jnp.floating):
+            cure = f"log weights, floating [{len(x)}], and buffers, which are None where there are none"
+            raise wrong_return(self.log_weights, output, cure)
+        log_weights, new_buffers = output
         loss = -log_weights.sum() / total
         return loss, ({"loss": loss}, -log_weights, new_buffers)
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
@@ -60,3 +62,8 @@ class BatchLoss(Protocol):
 def split_keys(key: Key[Array, ""], step: ArrayLike) -> Key[Array, " 3"]:
     """Splits fold_in(key, step) into two keys of noise, and that of dropout."""
     return jax.random.split(jax.random.fold_in(key, step), 3)
+
+
+def is_array(x: Any, shape: tuple[int, ...], wider: Any) -> bool:
+    """Says whether x is an array of this shape, whose type is a case of a wider one."""
+    return hasattr(x, "dtype") and np.shape(x) == shape and jnp.issubdtype(x.dtype, wider)

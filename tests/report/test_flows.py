@@ -22,9 +22,9 @@ IWBO = bound(
     standard_error=0.25,
     elbo_bits_per_dim=1.5,
     elbo_standard_error=0.5,
-    protocol={"N": 3, "terms": "IWBO(100)"},
+    protocol={"N": 3, "steps": 0, "terms": "IWBO(100)"},
 )
-ELBO = bound(seed=1, protocol={"N": 3, "terms": "ELBO, 1 draw for each example"})
+ELBO = bound(seed=1, protocol={"N": 3, "steps": 0, "terms": "ELBO, 1 draw for each example"})
 PARTS = KnownParts(**vars(RUN.parts), config=RUN.config)
 FLOW = Known(**vars(RUN) | {"parts": PARTS, "process": None})
 X = np.arange(6 * 64).reshape(6, 8, 8, 1) % 17

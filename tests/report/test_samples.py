@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 import d3pm_jax
+from d3pm_jax import kinds
 from d3pm_jax.data import Description
 from d3pm_jax.parts import diffusion
 from d3pm_jax.report import samples
@@ -19,11 +20,18 @@ def test_chains_tell_the_t_of_the_whole_process(tmp_path):
         return np.zeros((n, 2), np.int32), np.zeros((4, 16, 2), np.int32)
 
     method = SimpleNamespace(num_steps=process.T, state_times=lambda: np.asarray(process.time))
+    description = Description((2,), 4)
     run = Known(
         step=7,
         workdir=tmp_path,
         sample=sample,
-        parts=KnownParts(method=method, process=process, categories=4, description=Description((2,), 4)),
+        parts=KnownParts(
+            method=method,
+            process=process,
+            categories=4,
+            description=description,
+            kind=kinds.make_kind(description),
+        ),
     )
     drawn = samples.draw_run(record(run=run))
     assert (drawn.chains.times, drawn.chains.strip) == ([0, 2, 3, 10], [0, 2, 3, 10])

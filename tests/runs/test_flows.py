@@ -18,6 +18,7 @@ from d3pm_jax.loop import metrics
 from d3pm_jax.measure import samples
 from d3pm_jax.parts import build
 from d3pm_jax.sampling.noise import EVALUATION
+from d3pm_jax.training import flow
 from tests.cli.commands import status
 
 K = 5
@@ -181,14 +182,17 @@ def test_points_of_the_plane_are_compared_with_their_exact_density(folder, codin
 
 def test_a_flow_has_no_steps_states_or_known_elements(run):
     key = jax.random.key(0)
+    x = np.load(run.config.data.test)[:2]
     known = (np.zeros(L, np.int32), np.ones(L, bool))
     refusals = {
         "process": lambda: run.process,
         "predict": lambda: run.predict(np.zeros((2, L), np.int32), np.ones(2, np.int32)),
         "steps = 5: the run trains a flow": lambda: run.respaced(5),
         "leave record out": lambda: run.sample(key, 2, record=(0,)),
-        "no known elements": lambda: run.sample(key, 2, known_elements=known),
-        rf"for \[{L}\] alone": lambda: run.sample(key, 2, shape=(3,)),
+        "leave --prompt, --infill or known_elements out": lambda: run.sample(key, 2, known_elements=known),
+        rf"shape \[3\]: the flow of this run is for \[{L}\] alone": lambda: run.sample(key, 2, shape=(3,)),
+        rf"shape \[6\]: the flow of this run is for \[{L}\] alone": lambda: run.evaluate_on(x[:, [0] * 6]),
+        "a flow is of whole examples: leave weight out": lambda: run.evaluate_on(x, weight=np.ones(x.shape)),
         "label = 1: the network of this run is told no classes": lambda: run.sample(key, 2, label=1),
         "is of a diffusion": lambda: runs.presample(run.config, run.workdir / "n.array_record"),
     }
@@ -200,6 +204,25 @@ def test_a_flow_has_no_steps_states_or_known_elements(run):
             call()
 
 
+def test_a_loss_of_your_own_is_one_for_each_example():
+    """What a function of a user's own loop returns is checked with its place, and weights are refused."""
+    batch = {"x": jnp.zeros((2, L), jnp.int32)}
+    noise = flow.draw_noise(jax.random.key(0), 0, (2, L), D)
+
+    def compute(returned, batch):
+        loss = flow.FlowLoss(lambda *args: returned, D)
+        return loss.compute({}, None, None, batch, noise, jax.random.key(0), 2 * L)
+
+    loss, (means, costs, _) = compute((jnp.array([-3.0, -5.0]), None), batch)
+    assert loss == means["loss"] == 1.0
+    assert costs.tolist() == [3.0, 5.0]
+    for returned in (jnp.zeros(2), (jnp.zeros(()), None), (jnp.zeros(2, jnp.int32), None)):
+        with pytest.raises(UserError, match=r"return log weights, floating \[2\], and buffers"):
+            compute(returned, batch)
+    with pytest.raises(ValueError, match="the batch has weights, and a flow is of whole examples"):
+        compute((jnp.zeros(2), None), batch | {"weight": jnp.ones((2, L))})
+
+
 def test_what_is_of_a_diffusion_is_refused(folder):
     base = make_config(folder)
     absorbing = config.Absorbing(K="data", steps=4, beta=config.Reciprocal(), mask_id="data")
@@ -209,6 +232,7 @@ def test_what_is_of_a_diffusion_is_refused(folder):
         "loss = .* leave loss out": {"loss": config.HybridLoss(ce_weight=0.5)},
         "timesteps = .* leave timesteps out": {"timesteps": config.Independent()},
         "train.remat = True does nothing in a flow": {"train": Train(steps=1, remat=True)},
+        "train.noise = 'n' is of a diffusion: leave it out": {"train": Train(steps=1, noise="n")},
         "process.K = 4, but the data has 5": {"process": Argmax(4)},
         "model = Transformer builds no flow": {"model": transformer},
         "model = ArgmaxCoupling builds a flow: set process": {"process": absorbing},
