@@ -19,9 +19,9 @@ class ExportCommand(Checkpoint):
     """Writes the weights of a run for PyTorch.
 
     The tensors have the names and layouts of torch_ref.models, in float32, to the bit; the config as JSON and
-    the step are in the metadata. torch_ref.runs.exported.denoiser(FILE) is the network of a diffusion in PyTorch;
-    safetensors.torch.load_file and `d3pm import` read the tensors. Those of a network of your own are named
-    by the same rule, its batch statistics too: see docs/own-parts.md.
+    the step are in the metadata. torch_ref.runs.exported.denoiser(FILE) is the network of a diffusion in
+    PyTorch; safetensors.torch.load_file and `d3pm import` read the tensors. Those of a network of your own
+    are named by the same rule, its batch statistics too: see docs/own-parts.md.
     """
 
     to: Annotated[Literal["torch"] | None, name_option(help_behavior_hint="(required)")] = None
