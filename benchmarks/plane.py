@@ -84,8 +84,8 @@ class _Placed(nnx.Module):
 class Case(NamedTuple):
     """Holds a row of the table."""
 
-    density: str
-    coding: str
+    density: plane.Density
+    coding: plane.Coding
     model: str
     workdir: Path
 
