@@ -39,6 +39,13 @@ def test_methods_named_like_functions_of_the_library_are_the_users(tmp_path):
 def test_the_page_lists_all_methods_of_the_bases():
     page = (Path(__file__).parents[2] / "docs" / "own-parts.md").read_text()
     bases = (configs.Data, configs.Process, configs.Schedule, configs.Model, configs.Head)
-    for base in (*bases, configs.Objective, configs.Timesteps, configs.Optimizer, configs.Rate):
+    for base in (
+        *bases,
+        configs.Features,
+        configs.Objective,
+        configs.Timesteps,
+        configs.Optimizer,
+        configs.Rate,
+    ):
         methods = [name for name, _ in inspect.getmembers(base, inspect.isfunction) if name[0] != "_"]
         assert [name for name in methods if f"`{name}" not in page] == [], base
