@@ -10,6 +10,6 @@ def get_config() -> Config:
         model=ArgmaxCoupling(
             num_steps=2, num_mixtures=8, features=LSTMFeatures(width=100, num_layers=2), context_width=64
         ),
-        optimizer=Adam(lr=8e-3, warmup_steps=100, decay_steps=3300),
-        train=Train(steps=3300, batch_size=32, ema_decay=0.99, checkpoint_every=1000, sample_every=1500),
+        optimizer=Adam(lr=8e-3, warmup_steps=100, decay_steps=5100),
+        train=Train(steps=5100, batch_size=32, ema_decay=0.99, checkpoint_every=1000, sample_every=2000),
     )

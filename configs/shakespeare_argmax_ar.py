@@ -10,6 +10,6 @@ def get_config() -> Config:
         model=ArgmaxAR(
             num_mixtures=8, features=LSTMFeatures(width=212, num_layers=2), context="lstm", context_width=64
         ),
-        optimizer=Adam(lr=8e-3, warmup_steps=100, decay_steps=4000),
-        train=Train(steps=4000, batch_size=32, ema_decay=0.99, checkpoint_every=1000, sample_every=2000),
+        optimizer=Adam(lr=8e-3, warmup_steps=100, decay_steps=5300),
+        train=Train(steps=5300, batch_size=32, ema_decay=0.99, checkpoint_every=1000, sample_every=2000),
     )
