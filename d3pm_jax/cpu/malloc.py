@@ -1,10 +1,12 @@
 """Tells malloc of glibc to keep freed memory, before a training of a large network."""
 
+import contextlib
 import ctypes
 import importlib.metadata
 import importlib.util
 import os
 import platform
+from collections.abc import Iterator
 
 import jax
 
@@ -32,13 +34,34 @@ def keep_freed_memory(features: int) -> None:
     Args:
         features: numbers in a layer of the network for one batch; below 2^20 nothing is done.
     """
-    if features < _LARGE or platform.libc_ver()[0] != "glibc":
-        return
-    set_by_user = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
-    if set_by_user or _may_have_accelerators():
+    if features < _LARGE or not _may_be_told() or _may_have_accelerators():
         return
     for option, value in _MALLOPT:
         ctypes.CDLL(None).mallopt(option, value)
+
+
+@contextlib.contextmanager
+def in_first_arena() -> Iterator[None]:
+    """Has threads that first take memory in the block take it from the arena of the main thread.
+
+    A thread keeps its arena. One that had an arena of its own before `keep_freed_memory` would leave it to
+    the threads that come after, and large memory of any arena but the first is mapped anew each time.
+    """
+    if not _may_be_told():
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_ARENA_MAX, 1)
+    try:
+        yield
+    finally:
+        libc.mallopt(_M_ARENA_MAX, 0)  # as many as there are by default
+
+
+def _may_be_told() -> bool:
+    """Says whether this is malloc of glibc, and the user has told it nothing."""
+    set_by_user = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    return platform.libc_ver()[0] == "glibc" and not set_by_user
 
 
 def _may_have_accelerators() -> bool:

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from d3pm_jax.cpu.malloc import in_first_arena
+
 STOPPED = 130  # the exit status
 GRACE = 1.0  # seconds in which a process may end by itself
 # Closing a terminal sends SIGHUP, often twice. Windows has no SIGHUP.
@@ -60,7 +62,10 @@ def end_on_signals(print_stopped: Callable[[str], None]) -> Iterator[None]:
     reader, writer = socket.socketpair()
     # A handler in C must not wait, whatever is in the socket.
     writer.setblocking(False)
-    threading.Thread(target=_watch, args=(reader, print_stopped), daemon=True).start()
+    has_arena = threading.Event()
+    with in_first_arena():
+        threading.Thread(target=_watch, args=(reader, print_stopped, has_arena), daemon=True).start()
+        has_arena.wait()
     # At the end of the block the writer is closed, by which the thread ends too.
     with writer, _handled(_interrupt):
         previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -74,8 +79,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def _watch(reader: socket.socket, print_stopped: Callable[[str], None]) -> None:
+def _watch(reader: socket.socket, print_stopped: Callable[[str], None], has_arena: threading.Event) -> None:
     """Reads the numbers of signals until the block has ended, and ends the process where it has to."""
+    # The first memory that a thread takes from malloc decides its arena. Small objects are taken elsewhere.
+    bytearray(4096)
+    has_arena.set()
     first = 0
     # The timeout is set by the first signal: who goes on for so long is in compiled code, and is ended below.
     with reader, contextlib.suppress(TimeoutError):
