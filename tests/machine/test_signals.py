@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -102,5 +103,5 @@ def test_a_signal_ends_a_process_without_a_standard_output(monkeypatch):
     read, write = socket.socketpair()
     with write:
         write.send(bytes([signal.SIGTERM, signal.SIGTERM]))
-        signals._watch(read, signal_names.append)
+        signals._watch(read, signal_names.append, threading.Event())
     assert (ended, signal_names) == ([130], ["SIGTERM"])
