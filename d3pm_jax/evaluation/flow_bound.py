@@ -14,7 +14,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import Compiled
 from d3pm_jax.sampling.noise import EVALUATION
 
-# (params, x [B, L], u [B, L], normal [B, L, D]) -> log p(v) - log q(v | x) of one v for each example, [B]
+# (params, x [B, *S], u [B, *S], normal [B, *S, D]) -> log p(v) - log q(v | x) of one v for each example, [B]
 LogWeights = Callable[..., Array]
 
 
@@ -53,8 +53,17 @@ def fold_in_each(key: Key[Array, ""], index: Int[Array, " B"]) -> Key[Array, " B
 
 def draw_each(
     keys: Key[Array, " B"], shape: tuple[int, ...], num_digits: int
-) -> tuple[Float[Array, "B L"], Float[Array, "B L D"]]:
-    """Draws the noise of one v for each key: uniform, which draws codes, and normal, which draws v."""
+) -> tuple[Float[Array, " B *S"], Float[Array, "B *S D"]]:
+    """Draws the noise of one v for each key.
+
+    Args:
+        keys: one for each example.
+        shape: *S of an example.
+        num_digits: D, numbers of v for each category.
+
+    Returns:
+        u, uniform in [0, 1), which draws codes, and standard normal noise, which draws v.
+    """
     pairs = jax.vmap(jax.random.split)(keys)  # [B, 2]
     u = jax.vmap(lambda key: jax.random.uniform(key, shape))(pairs[:, 0])
     normal = jax.vmap(lambda key: jax.random.normal(key, (*shape, num_digits)))(pairs[:, 1])

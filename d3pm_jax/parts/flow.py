@@ -42,7 +42,7 @@ class Flow:
     module: variables.SplitModule
     init: Init
     K: int
-    shape: tuple[int, ...]  # [L]
+    shape: tuple[int, ...]  # *S of an example
     sharding: jax.sharding.NamedSharding  # of a batch
     process: None = None
     classes: None = None
@@ -120,7 +120,7 @@ class Flow:
         keys = fold_in_each(key, start + jnp.arange(shape[0], dtype=jnp.int32))
         _, normal = draw_each(keys, self.shape, self.num_digits)
         normal = jax.lax.with_sharding_constraint(normal, self.sharding)
-        x = self.module.merge(params).draw(normal)  # [B, L]
+        x = self.module.merge(params).draw(normal)  # [B, *S]
         failed_at = jnp.any(x < 0).astype(jnp.int32)
         return sampling.Chain(x, jnp.zeros((0, *shape), jnp.int32), failed_at)
 
@@ -143,6 +143,7 @@ class Flow:
             self._check_shape(shape)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raises UserError unless examples have the shape that the flow is for."""
         if shape != self.shape:
             raise UserError(
                 f"examples of shape {list(shape)}: the flow of this run is for {list(self.shape)} alone"
@@ -196,7 +197,7 @@ def make_flow(config: Config, description: Description, mesh: jax.sharding.Mesh)
     """Builds the flow of a config.
 
     Raises:
-        ValueError, UserError: the data is not sequences without padding and conditions, the model is no flow,
+        ValueError, UserError: the data is padded or has conditions, the model is no flow,
             or a part is set that a flow has no use for.
     """
     _check_config(config, description)
@@ -232,6 +233,7 @@ def make_flow(config: Config, description: Description, mesh: jax.sharding.Mesh)
 
 
 def _no_flow(config: Config) -> ValueError:
+    """Makes the error of a model that builds no flow."""
     return ValueError(
         f"model = {type(config.model).__name__} builds no flow, as process = Argmax() needs: take "
         f"ArgmaxCoupling or ArgmaxAR"
@@ -256,7 +258,7 @@ def _check_config(config: Config, description: Description) -> None:
             f"train.noise = {config.train.noise!r} is of a diffusion: leave it out, a flow draws its noise"
         )
     if description.padded:
-        raise ValueError("the data is padded, and a flow is of whole sequences: take packing='wrapped'")
+        raise ValueError("the data is padded, and a flow is of whole examples: take packing='wrapped'")
     if description.condition is not None:
         raise ValueError("the data has a condition, which a flow takes none of: take a diffusion")
 

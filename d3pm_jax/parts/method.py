@@ -51,7 +51,10 @@ class Method(Protocol):
         ...
 
     def state_times(self) -> np.ndarray:
-        """Returns the time of every state of a sample, [steps + 1], that of the data first."""
+        """Returns the time of every state of a sample, int [num_steps + 1], 0 of the data first.
+
+        Times are steps of the process with all of its steps.
+        """
         ...
 
     def make_loss(self) -> BatchLoss:

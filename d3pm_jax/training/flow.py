@@ -22,8 +22,8 @@ LogWeights = Callable[..., tuple[Array, Buffers]]
 class FlowNoise(NamedTuple):
     """Holds the random numbers of a step, but for those of dropout."""
 
-    u: Any  # [B, L]  uniform in [0, 1), from which a code of each category is drawn
-    normal: Any  # [B, L, D]  standard normal, from which v is drawn
+    u: Any  # [B, *S]  uniform in [0, 1), from which a code of each category is drawn
+    normal: Any  # [B, *S, D]  standard normal, from which v is drawn
 
 
 @partial(jax.jit, static_argnames=("shape", "num_digits", "sharding"))
@@ -39,13 +39,13 @@ def draw_noise(
     Args:
         key: of the noise of a run.
         step: the number of updates before this step.
-        shape: of the batch, [B, L].
+        shape: of the batch, [B, *S].
         num_digits: D, numbers of v for each category.
         sharding: of the batch, where it is spread over devices.
     """
     key_u, key_normal, _ = split_keys(key, step)
-    u = jax.random.uniform(key_u, shape)  # [B, L]
-    normal = jax.random.normal(key_normal, (*shape, num_digits))  # [B, L, D]
+    u = jax.random.uniform(key_u, shape)  # [B, *S]
+    normal = jax.random.normal(key_normal, (*shape, num_digits))  # [B, *S, D]
     noise = FlowNoise(u, normal)
     if sharding is None:
         return noise

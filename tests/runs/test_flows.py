@@ -254,3 +254,20 @@ def test_what_is_of_a_diffusion_is_refused(folder):
         changed = dataclasses.replace(description, **change)
         with pytest.raises(UserError, match=message):
             build.build(build.fill_in(base, changed), changed)
+
+
+@pytest.mark.slow
+def test_a_flow_of_images_is_trained_evaluated_and_sampled(tmp_path):
+    x = np.random.default_rng(0).integers(0, K, (8, 4, 4, 1)).astype(np.int32)
+    np.save(tmp_path / "images.npy", x)
+    file = str(tmp_path / "images.npy")
+    unet = config.UNetFeatures(ch=2, ch_mult=(1,), num_res_blocks=0, groups=1)
+    model = ArgmaxCoupling(num_steps=1, num_mixtures=1, features=unet, context_width=4)
+    base = make_config(tmp_path, model, steps=2)
+    images = dataclasses.replace(base, data=Arrays(file, file, K, kind="image"))
+    run = runs.train(images, tmp_path / "run")
+    bound = run.evaluate(calls=2)
+    assert bound["bits_per_dim"] <= bound["elbo_bits_per_dim"]
+    samples, _ = run.sample(jax.random.key(0), 3)
+    assert samples.shape == (3, 4, 4, 1)
+    assert 0 <= samples.min() <= samples.max() < K
