@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -67,12 +68,31 @@ def end_on_signals(print_stopped: Callable[[str], None]) -> Iterator[None]:
         threading.Thread(target=_watch, args=(reader, print_stopped, has_arena), daemon=True).start()
         has_arena.wait()
     # At the end of the block the writer is closed, by which the thread ends too.
-    with writer, _handled(_interrupt):
+    with writer, _handled(_interrupt), _without_traces_of_swallowed_interrupts():
         previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:
             yield
         finally:
             signal.set_wakeup_fd(previous)
+
+
+@contextlib.contextmanager
+def _without_traces_of_swallowed_interrupts() -> Iterator[None]:
+    """Prints nothing of an interrupt from which Python raises nothing: in a `__del__`, in a callback.
+
+    The thread ends the process soon then, with its one line.
+    """
+    previous = sys.unraisablehook
+
+    def print_others(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            previous(unraisable)
+
+    sys.unraisablehook = print_others
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

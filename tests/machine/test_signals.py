@@ -71,6 +71,25 @@ def test_a_block_that_ends_by_itself_is_not_ended():
             signal.raise_signal(number)
 
 
+def test_an_interrupt_that_python_swallows_prints_no_trace(monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: printed.append(str(unraisable.exc_value)))
+
+    class Deleted:
+        def __init__(self, deletion):
+            self.deletion = deletion
+
+        def __del__(self):
+            self.deletion()
+
+    # The block ends before the process is ended, which it is where an interrupt was swallowed.
+    with signals.end_on_signals(print):
+        Deleted(lambda: signal.raise_signal(signal.SIGTERM))
+        Deleted(lambda: [].index("another"))
+    Deleted(lambda: signals._interrupt(signal.SIGTERM, None))
+    assert printed == ["'another' is not in list", "SIGTERM"]
+
+
 @pytest.mark.slow
 def test_compiled_code_does_not_keep_a_process_alive():
     programs = [
