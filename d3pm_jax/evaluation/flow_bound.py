@@ -6,13 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from d3pm_jax import flows
 from d3pm_jax.checks import values_in_range
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import Compiled
-from d3pm_jax.sampling.noise import EVALUATION
+from d3pm_jax.sampling.noise import EVALUATION, fold_in_each
 
 # (params, x [B, *S], u [B, *S], normal [B, *S, D]) -> log p(v) - log q(v | x) of one v for each example, [B]
 LogWeights = Callable[..., Array]
@@ -44,11 +44,6 @@ def compile_log_weights(log_weights: LogWeights, num_digits: int, draws: int, se
         return jax.lax.map(compute_draw, jnp.arange(draws, dtype=jnp.int32))  # [draws, B]
 
     return compute
-
-
-def fold_in_each(key: Key[Array, ""], index: Int[Array, " B"]) -> Key[Array, " B"]:
-    """Makes a key for each example or sample from its number."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
 
 def draw_each(

@@ -21,12 +21,12 @@ from d3pm_jax.evaluation.flow_bound import (
     compile_log_weights,
     draw_each,
     elbo_and_importance_bound,
-    fold_in_each,
 )
 from d3pm_jax.kinds import Given
 from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.models import variables
 from d3pm_jax.parts.network import Init
+from d3pm_jax.sampling.noise import fold_in_each
 from d3pm_jax.training.flow import FlowLoss
 from d3pm_jax.types import Params
 

@@ -31,9 +31,14 @@ def per_example(key: Key[Array, ""], index: Int[Array, " B"], shape: tuple[int, 
     Returns:
         The function; equal arguments give equal noise.
     """
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    keys = fold_in_each(key, index)
 
     def draw(t: Array) -> Array:
         return jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, t), shape))(keys)
 
     return draw
+
+
+def fold_in_each(key: Key[Array, ""], index: Int[Array, " B"]) -> Key[Array, " B"]:
+    """Makes a key for each example or sample from its number."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)

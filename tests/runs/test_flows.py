@@ -13,11 +13,11 @@ from d3pm_jax import config, models, report, runs
 from d3pm_jax.config import Adam, Argmax, ArgmaxAR, ArgmaxCoupling, Arrays, Config, Train
 from d3pm_jax.data import plane
 from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation.flow_bound import draw_each, fold_in_each
+from d3pm_jax.evaluation.flow_bound import draw_each
 from d3pm_jax.loop import metrics
 from d3pm_jax.measure import samples
 from d3pm_jax.parts import build
-from d3pm_jax.sampling.noise import EVALUATION
+from d3pm_jax.sampling.noise import EVALUATION, fold_in_each
 from d3pm_jax.training import flow
 from tests.cli.commands import status
 
