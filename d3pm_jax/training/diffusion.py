@@ -16,7 +16,7 @@ from d3pm_jax.losses.variational import per_step
 from d3pm_jax.models.variables import merge_variables
 from d3pm_jax.processes import Process
 from d3pm_jax.timesteps import LossHistory
-from d3pm_jax.training.loss import Batch, Buffers, Metrics, is_array, split_keys
+from d3pm_jax.training.loss import Batch, Buffers, Metrics, is_array, split_keys, spread_noise
 from d3pm_jax.types import Params
 
 
@@ -91,10 +91,7 @@ def draw_noise(
     _check_times(timesteps, drawn, shape[0])
     t, p_t = drawn
     u = jax.random.uniform(key_q, shape)  # [B, *S]
-    noise = StepNoise(t, p_t, u)
-    if sharding is None:
-        return noise
-    return jax.lax.with_sharding_constraint(noise, sharding)
+    return spread_noise(StepNoise(t, p_t, u), sharding)
 
 
 def _check_times(timesteps: Timesteps, drawn: Any, B: int) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 from d3pm_jax.errors import wrong_return
 from d3pm_jax.models.variables import merge_variables
-from d3pm_jax.training.loss import Batch, Buffers, Metrics, is_array, split_keys
+from d3pm_jax.training.loss import Batch, Buffers, Metrics, is_array, split_keys, spread_noise
 from d3pm_jax.types import Params
 
 # (params, x, u, normal, key) -> log weights [B], the buffers after the call; see `models.ArgmaxFlow`
@@ -46,10 +46,7 @@ def draw_noise(
     key_u, key_normal, _ = split_keys(key, step)
     u = jax.random.uniform(key_u, shape)  # [B, *S]
     normal = jax.random.normal(key_normal, (*shape, num_digits))  # [B, *S, D]
-    noise = FlowNoise(u, normal)
-    if sharding is None:
-        return noise
-    return jax.lax.with_sharding_constraint(noise, sharding)
+    return spread_noise(FlowNoise(u, normal), sharding)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,6 +64,13 @@ def split_keys(key: Key[Array, ""], step: ArrayLike) -> Key[Array, " 3"]:
     return jax.random.split(jax.random.fold_in(key, step), 3)
 
 
+def spread_noise(noise: Noise, sharding: jax.sharding.Sharding | None) -> Noise:
+    """Returns the noise, spread over devices like the batch where that is spread."""
+    if sharding is None:
+        return noise
+    return jax.lax.with_sharding_constraint(noise, sharding)
+
+
 def is_array(x: Any, shape: tuple[int, ...], wider: Any) -> bool:
     """Says whether x is an array of this shape, whose type is a case of a wider one."""
     return hasattr(x, "dtype") and np.shape(x) == shape and jnp.issubdtype(x.dtype, wider)
