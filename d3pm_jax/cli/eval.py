@@ -117,9 +117,15 @@ def _check_options(command: EvalCommand, run: Run) -> None:
     if command.steps is not None:
         # A run without steps, or with fewer, is refused before anything else is said of them.
         run.respaced(max(command.steps))
-    fewest = run.parts.method.most_calls if command.steps is None else min(command.steps)
-    if command.calls is not None and command.calls > fewest:
-        raise UserError(f"calls = {command.calls}: it must be in 1..{fewest}, the fewest steps asked for")
+    if command.calls is None:
+        return
+    if command.steps is None:
+        # More calls than can be made are refused here. Nothing is compiled before the function is called.
+        run.parts.method.compile_bound(command.calls, command.seed)
+    elif command.calls > min(command.steps):
+        raise UserError(
+            f"calls = {command.calls}: it must be in 1..{min(command.steps)}, the fewest steps asked for"
+        )
 
 
 def _prepare_best_grids(run: Run, counts: Sequence[int]) -> None:
@@ -163,11 +169,11 @@ def _evaluate(
 def _format_result(parts: Parts, result: dict[str, Any]) -> str:
     """Formats a bound, and what it consists of, as a line."""
     nats = format_with_error(result["nats"], result["nats_standard_error"], 2)
-    total = f"  {parts.method.name_bound(result)}: {_format_bits(result)} bits/dim, {nats} nats"
+    amount = f"{_format_bits(result)} bits/dim, {nats} nats"
     for name, template in parts.kind.units.items():
         if name in result:
-            total += f", {template.format(result[name])}"
-    return total + parts.method.describe_parts(result)
+            amount += f", {template.format(result[name])}"
+    return f"  {parts.method.describe_bound(result, amount)}"
 
 
 def _format_bits(result: dict[str, Any]) -> str:

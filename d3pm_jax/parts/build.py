@@ -308,7 +308,8 @@ def state_shardings(parts: Parts) -> TrainState:
 
 
 def _first_state(config: Config, method: Method, params: Params) -> TrainState:
-    return init_state(params, build_optimizer(config.optimizer), method.start_history())
+    history = method.make_loss().start_history(method.process)
+    return init_state(params, build_optimizer(config.optimizer), history)
 
 
 def step_arguments(parts: Parts) -> dict[str, Any]:

@@ -47,7 +47,6 @@ class Diffusion:
     network: Predict  # like predict, for batches of any size, which is not spread over the devices
     init: Init
     classes: int | None
-    full_T: int  # steps of the process where none is left out
     mesh: jax.sharding.Mesh
     sampler: str = "ancestral"
 
@@ -82,10 +81,6 @@ class Diffusion:
     def make_loss(self) -> DiffusionLoss:
         """Makes the loss: the objective of the config at its spread of timesteps."""
         return DiffusionLoss(self.config.loss, self.config.timesteps, self.train_predict)
-
-    def start_history(self) -> Any:
-        """Returns the losses that the timesteps remember before the first step."""
-        return self.config.timesteps.start(self.full_T)
 
     def respaced(self, steps: int | Sequence[int]) -> "Diffusion":
         """Returns the diffusion with some of all steps of its process: so many, evenly spaced, or these.
@@ -142,11 +137,6 @@ class Diffusion:
         )
 
     @property
-    def most_calls(self) -> int | float:
-        """Returns T, as each step is called once."""
-        return self.process.T
-
-    @property
     def calls_of_bound(self) -> int:
         """Returns T, as each step is called once."""
         return self.process.T
@@ -176,20 +166,17 @@ class Diffusion:
             return "all"
         return f"{calls} for each example, stratified"
 
-    def name_bound(self, figures: dict[str, Any]) -> str:
-        """Names a bound by the number of its steps."""
-        return f"{len(figures['times'])} steps"
-
-    def describe_parts(self, figures: dict[str, Any]) -> str:
-        """Says what each part of a bound is, or from how many terms it is estimated."""
+    def describe_bound(self, figures: dict[str, Any], amount: str) -> str:
+        """Says how much a bound is, and then its parts, or from how many terms it is estimated."""
+        bound = f"{len(figures['times'])} steps: {amount}"
         if "steps" not in figures:
-            return f", estimated from {figures['calls']} of them for each example"
+            return f"{bound}, estimated from {figures['calls']} of them for each example"
         parts = {
             "reconstruction -log p(x_0 | x_1)": figures["reconstruction"],
             f"denoising, t = 2..{len(figures['times'])}": sum(figures["steps"][1:]),
             "prior KL(q(x_T | x_0) || p(x_T))": figures["prior"],
         }
-        return ": " + ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
+        return f"{bound}: " + ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
 
     def nats_of_means(self, means: dict[str, float | int]) -> float:
         """Returns nats per element of the bound, the sum over T steps of what kl is the mean of."""
@@ -231,7 +218,6 @@ def make_diffusion(
         network=functions.predict,
         init=functions.init,
         classes=network.network_classes(config, description),
-        full_T=full_process.T,
         mesh=mesh,
     )
 

@@ -1,7 +1,6 @@
 """Builds an argmax flow, and what a run asks of it."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +46,6 @@ class Flow:
     process: None = None
     classes: None = None
     sampler: str = "flow"
-    most_calls: int | float = math.inf
     calls_of_bound: int = 1
     num_steps: int = 0
 
@@ -79,10 +77,6 @@ class Flow:
             return self.module.call(params, key, x, u, normal)
 
         return FlowLoss(log_weights, self.num_digits)
-
-    def start_history(self) -> None:
-        """Returns nothing: the noise of a flow learns nothing."""
-        return None
 
     def respaced(self, steps: int | Sequence[int]) -> "Flow":
         """Raises UserError, as there are no steps."""
@@ -175,18 +169,12 @@ class Flow:
             return "ELBO, 1 draw for each example"
         return f"IWBO({calls})"
 
-    def name_bound(self, figures: dict[str, Any]) -> str:
-        """Names the bound."""
-        if "calls" in figures:
-            return f"IWBO({figures['calls']})"
-        return "ELBO"
-
-    def describe_parts(self, figures: dict[str, Any]) -> str:
-        """Says what the ELBO is beside an IWBO."""
+    def describe_bound(self, figures: dict[str, Any], amount: str) -> str:
+        """Says how much the ELBO is, or the IWBO, and then the ELBO beside it."""
         if "calls" not in figures:
-            return ""
-        bits = format_with_error(figures["elbo_bits_per_dim"], figures["elbo_standard_error"], 3)
-        return f", beside an ELBO of {bits} bits/dim"
+            return f"ELBO: {amount}"
+        elbo = format_with_error(figures["elbo_bits_per_dim"], figures["elbo_standard_error"], 3)
+        return f"IWBO({figures['calls']}): {amount}, beside an ELBO of {elbo} bits/dim"
 
     def nats_of_means(self, means: dict[str, float | int]) -> float:
         """Returns nats per element of the bound, which is the loss."""

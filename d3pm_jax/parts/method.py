@@ -66,10 +66,6 @@ class Method(Protocol):
         """Returns the function of a key that draws the first weights."""
         ...
 
-    def start_history(self) -> Any:
-        """Returns what the noise has learnt before the first step; None where it learns nothing."""
-        ...
-
     def respaced(self, steps: int | Sequence[int]) -> "Method":
         """Returns the method with fewer steps: so many, evenly spaced, or these.
 
@@ -128,11 +124,6 @@ class Method(Protocol):
         ...
 
     @property
-    def most_calls(self) -> int | float:
-        """Returns the most calls that a bound may take: infinity where more calls always tighten it."""
-        ...
-
-    @property
     def calls_of_bound(self) -> int:
         """Returns how many calls of the network for each example the bound takes by default."""
         ...
@@ -151,12 +142,13 @@ class Method(Protocol):
         """Says in words what a bound of so many calls is made of, for its protocol."""
         ...
 
-    def name_bound(self, figures: dict[str, Any]) -> str:
-        """Names a bound for a line of text: "100 steps", or "ELBO"."""
-        ...
+    def describe_bound(self, figures: dict[str, Any], amount: str) -> str:
+        """Says in a line of text which bound it is, its amount, and what it consists of.
 
-    def describe_parts(self, figures: dict[str, Any]) -> str:
-        """Says in words what a bound consists of, as the end of a line."""
+        Args:
+            figures: of the bound, by name.
+            amount: the bound in words: "2.1 bits/dim, 90 nats".
+        """
         ...
 
     def nats_of_means(self, means: dict[str, float | int]) -> float:

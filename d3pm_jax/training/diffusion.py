@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
@@ -38,6 +39,10 @@ class Objective(Protocol):
 @runtime_checkable
 class Timesteps(Protocol):
     """Defines which t are trained on, as `config.LowDiscrepancy` does; it is hashable."""
+
+    def start(self, T: int) -> LossHistory | None:
+        """Returns the history before the first step; None where there is none."""
+        ...
 
     def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
         """Draws t in 1..T and returns them with the probability of each, both [B]."""
@@ -110,6 +115,11 @@ class DiffusionLoss:
     objective: Objective
     timesteps: Timesteps
     train_predict: TrainPredict
+
+    def start_history(self, process: Process) -> LossHistory | None:
+        """Returns the history of the timesteps before the first step."""
+        # The last time is T of the process with all steps, also where the process has some of them alone.
+        return self.timesteps.start(int(np.asarray(process.time)[-1]))
 
     def draw_noise(
         self,

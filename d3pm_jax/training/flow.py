@@ -56,6 +56,9 @@ class FlowLoss:
     log_weights: LogWeights
     num_digits: int
 
+    def start_history(self, process: None) -> None:
+        """Returns nothing: the noise of a flow learns nothing."""
+
     def draw_noise(
         self,
         process: None,

@@ -25,6 +25,10 @@ class BatchLoss(Protocol):
     A process is passed as an argument, since its tables are arguments of compiled functions; None for a flow.
     """
 
+    def start_history(self, process: Any) -> Any:
+        """Returns what the noise has learnt before the first step; None where it learns nothing."""
+        ...
+
     def draw_noise(
         self,
         process: Any,

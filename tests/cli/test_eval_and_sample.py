@@ -154,6 +154,8 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     assert "9 of them for each example" in capsys.readouterr().out
     calls = ("eval", trained, "--calls", "4", "--steps", "5,3")
     assert "calls = 4: it must be in 1..3, the fewest steps asked for" in error(capsys, *calls)
+    message = "calls = 11: it must be in 1..10, the steps of the process"
+    assert message in error(capsys, "eval", trained, "--calls", "11")
     assert status("sample", trained, "--steps", "3", "--grid", "dp", "--num", "4") == 0
     assert np.load(trained / "samples_steps3_griddp.npy").shape == (4, 8, 8, 1)
     monkeypatch.setattr(evaluate, "SHORT", 1)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
 from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
+from d3pm_jax.training.diffusion import DiffusionLoss, without_buffers
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import make_step
 
@@ -108,6 +109,13 @@ def test_parts_have_keys_of_their_own_and_have_to_be_equal():
         ValueError, match="a batch of 4 does not divide into accumulate = 3 parts: change one"
     ):
         step(init_state(jnp.ones((K, K)), rule, TIMESTEPS.start(T)), PROCESS, batch, jax.random.key(0))
+
+
+def test_the_history_is_of_all_steps_also_where_some_are_left_out():
+    """The state of a checkpoint is of this shape whichever steps a run is opened with."""
+    loss = DiffusionLoss(OBJECTIVE, TIMESTEPS, without_buffers(predict))
+    for process in (PROCESS, d3pm.respace(PROCESS, [2, T])):
+        assert loss.start_history(process).counts.shape == (T,)
 
 
 def bits(tree):
