@@ -177,7 +177,11 @@ def figures_file_name(protocol: Protocol) -> str:
     """Returns the name of the file of a protocol, with its sizes and a hash of all of it."""
     text = json.dumps(protocol.entries(), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{names.QUALITY}_n{protocol.N}_steps{protocol.steps}_seed{protocol.seed}_{digest}.json"
+    # A flow draws samples without steps. Older files of flows have "steps0" in their names.
+    steps = ""
+    if protocol.steps:
+        steps = f"_steps{protocol.steps}"
+    return f"{names.QUALITY}_n{protocol.N}{steps}_seed{protocol.seed}_{digest}.json"
 
 
 def write_figures(

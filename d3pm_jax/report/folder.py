@@ -104,13 +104,20 @@ def name_runs(runs: Sequence[Run]) -> list[str]:
     """Returns a name for each run that no other has.
 
     These are the names of their folders. Where two are the same, all runs are named by path, step and number
-    of steps.
+    of steps, if they have any.
     """
     folder_names = [run.workdir.resolve().name for run in runs]
     if len({*folder_names}) == len(folder_names):
         return folder_names
 
-    long_names = [f"{run.workdir}, step {run.step}, {run.parts.method.num_steps} steps" for run in runs]
+    long_names = []
+    for run in runs:
+        name = f"{run.workdir}, step {run.step}"
+        num_steps = run.parts.method.num_steps
+        if num_steps:
+            name += f", {num_steps} steps"
+        long_names.append(name)
+
     unique_names = []
     for i, name in enumerate(long_names):
         if long_names.count(name) == 1:

@@ -96,6 +96,15 @@ def test_figures_are_read_back_and_side_by_side(tmp_path):
     assert sum(line.startswith("  train") for line in lines) == 2  # once for each that is not comparable
 
 
+def test_the_file_of_a_flow_names_no_steps_and_older_files_that_do_are_read(tmp_path):
+    flow = dataclasses.replace(PROTOCOL, steps=0, grid="-", sampler="flow", belief="-")
+    path = sample_quality.write_figures(tmp_path, FIGURES, flow)
+    assert path.name.startswith("quality_n2000_seed0_")
+    path.rename(tmp_path / path.name.replace("_seed0", "_steps0_seed0"))
+    (result,) = sample_quality.read_figures([tmp_path])
+    assert Protocol(**result.protocol) == flow
+
+
 def test_figures_of_texts_have_columns_of_their_own(tmp_path):
     row = {"n": 2000, "known_words": 0.5, "distinct_1": 0.25, "distinct_2": None, "distinct_3": 1.0}
     row |= {"longest_copy": 1234, "copied": "é\n"}

@@ -41,6 +41,8 @@ def test_no_two_runs_have_one_name():
         "a, step 6, 4 steps",
         "a, step 7, 4 steps (2)",
     ]
+    # A flow has no steps.
+    assert folder.name_runs([run("a", T=0), run("x/a")]) == ["a, step 7", "x/a, step 7, 4 steps"]
     with pytest.raises(UserError, match="9 runs: a page has 8 colours, write several pages"):
         d3pm_jax.report.page([RUN] * 9)
 
