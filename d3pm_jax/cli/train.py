@@ -157,7 +157,10 @@ def _set_up(command: TrainCommand, config: Config) -> None:
 
 
 def _format_config(config: Config) -> str:
-    """Formats the config, each part from a line of its own on, no wider than the terminal or 80 columns."""
+    """Formats the parts of a config that its run uses, no wider than the terminal or 80 columns.
+
+    Each begins on a line of its own.
+    """
     wrapper = textwrap.TextWrapper(
         shutil.get_terminal_size().columns,
         subsequent_indent=" " * 13,
@@ -166,5 +169,7 @@ def _format_config(config: Config) -> str:
     )
     lines = []
     for field in dataclasses.fields(config):
+        if field.name in config.process.unused_parts:
+            continue
         lines.append(wrapper.fill(f"{field.name:>10} = {getattr(config, field.name)}"))
     return "\n".join(lines)

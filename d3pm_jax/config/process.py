@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from d3pm_jax.errors import UserError, as_user_error, wrong_return
 @dataclasses.dataclass(frozen=True)
 class Process:
     """Describes the forward process. Derive from it for one of your own, with any fields."""
+
+    unused_parts: ClassVar[tuple[str, ...]] = ()
+    """parts of a config that a run with this process has no use for, and that stay as they are by default"""
 
     def build(self) -> processes.Process:
         """Builds the process with its tables; K and T are those of what is built.
@@ -104,6 +107,8 @@ class Autoregressive(Process):
 @dataclasses.dataclass(frozen=True)
 class Argmax(Process):
     """Takes the place of a process in a run that trains an argmax flow, and no diffusion."""
+
+    unused_parts: ClassVar[tuple[str, ...]] = ("head", "loss", "timesteps")
 
     K: Categories | FromData = "data"
     """number of categories; "data": those of the data"""

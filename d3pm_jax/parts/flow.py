@@ -29,9 +29,6 @@ from d3pm_jax.sampling.noise import fold_in_each
 from d3pm_jax.training.flow import FlowLoss
 from d3pm_jax.types import Params
 
-# Parts of a config that a flow has no use for, and which have to stay as they are by default.
-OF_DIFFUSION = ("head", "loss", "timesteps")
-
 
 @dataclasses.dataclass(frozen=True)
 class Flow:
@@ -233,7 +230,7 @@ def _check_config(config: Config, description: Description) -> None:
     if isinstance(config.model, UNet | ScoreNet | Transformer):
         raise _no_flow(config)
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}
-    for name in OF_DIFFUSION:
+    for name in config.process.unused_parts:
         if getattr(config, name) != defaults[name]:
             raise ValueError(
                 f"{name} = {getattr(config, name)} is of a diffusion, and process = Argmax() of a flow: "

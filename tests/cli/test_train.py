@@ -1,5 +1,6 @@
 """`d3pm train` as a user runs it: what it writes, how it stops, goes on, and what it says when it cannot."""
 
+import dataclasses
 import re
 import shutil
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 from d3pm_jax import runs
 from d3pm_jax.cli import train
+from d3pm_jax.config import Argmax, ArgmaxCoupling
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import loop, metrics, sinks as logs
 from d3pm_jax.parts import begin, network
@@ -298,3 +300,10 @@ def test_the_config_is_shown_within_the_width_of_a_terminal(monkeypatch):
     shown = " ".join(line.strip() for line in lines)
     for part in ("process", "model", "train"):
         assert f"{part} = {getattr(tiny.get_config(), part)}" in shown
+
+
+def test_the_config_of_a_flow_is_shown_without_the_parts_of_a_diffusion():
+    config = dataclasses.replace(tiny.get_config(), process=Argmax(), model=ArgmaxCoupling())
+    names = [line.partition("=")[0].strip() for line in train._format_config(config).splitlines()]
+    assert {"data", "process", "model", "train", "optimizer", "mesh"} <= {*names}
+    assert not {"head", "loss", "timesteps"} & {*names}
