@@ -15,6 +15,7 @@ its place: argmax v = x holds for every noise.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -90,8 +91,15 @@ def log_gumbel(phi: Float[Array, "*S K"], v: Float[Array, "*S K"]) -> Float[Arra
     Args:
         phi: locations.
         v: vectors.
+
+    Returns:
+        Nats; -inf, with gradient 0, where exp(phi_i - v_i) is more than a float can hold.
     """
-    return jnp.sum(phi - v - jnp.exp(phi - v), axis=-1)
+    gap = phi - v
+    is_ruled_out = gap > np.log(jnp.finfo(gap.dtype).max)
+    # The exponential sees 0 in place of such a gap, as its infinite slope would make a gradient NaN.
+    terms = gap - jnp.exp(jnp.where(is_ruled_out, 0.0, gap))
+    return jnp.sum(jnp.where(is_ruled_out, -jnp.inf, terms), axis=-1)
 
 
 @declared(u=FINITE, x=CATEGORIES, phi=FINITE)

@@ -180,6 +180,19 @@ def test_gradients_at_extreme_noise_are_finite(size):
         assert np.all(np.isfinite(gradient))
 
 
+def test_noise_of_density_0_has_a_gradient():
+    """The density of a standard Gumbel at -100 is exp(-exp(100)), whose log is no float32."""
+    noise = jnp.where(jnp.eye(K, dtype=bool), -100.0, 0.0)
+
+    def log_q(phi, noise):
+        return jnp.sum(flows.gumbel(phi, jnp.zeros(K, jnp.int32), noise)[1])
+
+    value, gradients = jax.jit(jax.value_and_grad(log_q, (0, 1)))(jnp.ones((K, K)), noise)
+    assert value == -np.inf
+    for gradient in gradients:
+        assert np.all(np.isfinite(gradient))
+
+
 def test_bits_are_0_or_1():
     with pytest.raises(ValueError, match=r"bits contains 2, outside 0\.\.1"):
         flows.signed_softplus(jnp.zeros(2), jnp.array([0, 2]))
