@@ -1,8 +1,10 @@
 """Holds bijections of single numbers, with their parameters as arguments.
 
 Each has a forward direction v -> (z, log |dz/dv|) and an inverse z -> v. `mixture_logit` is monotone and has
-no inverse in closed form: it is found by Newton's method within an interval that is known to hold it. Scales
-below exp(-85) are none in float32: bound them, as by `bounded_log_scale`.
+no inverse in closed form: it is found by Newton's method within an interval that is known to hold it.
+
+Affine scales below exp(-85) are none in float32: bound them, as by `bounded_log_scale`. The logistic
+distributions of a mixture may be narrower, and are taken for as narrow as floats allow.
 """
 
 from typing import NamedTuple
@@ -70,12 +72,22 @@ def mixture_logit(
     Args:
         v: numbers.
         logit_weights: unnormalised logs of the weights w.
-        means, log_scales: of the logistic distributions.
+        means, log_scales: of the logistic distributions. A scale below exp(-79), or exp(-638) in float64,
+            is taken for that, and its gradient is 0.
 
     Returns:
         z, and log |dz/dv| = log F' - log F - log(1 - F).
     """
-    return _mixture_logit(v, logit_weights, means, log_scales)
+    return _mixture_logit(v, logit_weights, means, _raise_log_scales(log_scales))
+
+
+def _raise_log_scales(log_scales: Array) -> Array:
+    """Returns log-scales, and in place of smaller ones the smallest for which distances are floats."""
+    # A logistic distribution of such a scale is a step between neighbouring floats already. Its distances
+    # (v - mean) / scale fit into a float for v up to thousands. An infinite 1 / scale would make them, or
+    # their gradients, 0 times infinity.
+    smallest = -0.9 * np.log(jnp.finfo(log_scales.dtype).max)
+    return jnp.maximum(log_scales, smallest)
 
 
 def _mixture_logit(v: Array, logit_weights: Array, means: Array, log_scales: Array) -> Transformed:
@@ -85,8 +97,12 @@ def _mixture_logit(v: Array, logit_weights: Array, means: Array, log_scales: Arr
     log_above = jax.nn.log_sigmoid(-distance)
     log_cdf = numerics.log_sum(log_weights + log_below)
     log_survival = numerics.log_sum(log_weights + log_above)
-    log_density = numerics.log_sum(log_weights + log_below + log_above - log_scales)
-    return Transformed(log_cdf - log_survival, log_density - log_cdf - log_survival)
+    # In a tail log F may be so large that a log-scale added to it would be lost by rounding. So the logs of
+    # the parts of F' / (F (1 - F)) are divided by those of F and 1 - F first.
+    share_below = log_below - log_cdf[..., None]  # [*V, m]
+    share_above = log_above - log_survival[..., None]
+    log_slope = numerics.log_sum(log_weights + share_below + share_above - log_scales)
+    return Transformed(log_cdf - log_survival, log_slope)
 
 
 @declared(z=FINITE, logit_weights=FINITE, means=FINITE, log_scales=FINITE)
@@ -112,7 +128,7 @@ def invert_mixture_logit(
     Raises:
         ValueError: the steps do not end, as the logistic distributions do not fit into floats.
     """
-    return _invert_mixture_logit(z, logit_weights, means, log_scales)
+    return _invert_mixture_logit(z, logit_weights, means, _raise_log_scales(log_scales))
 
 
 @jax.custom_jvp

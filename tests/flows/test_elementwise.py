@@ -153,6 +153,35 @@ def test_an_inverse_does_not_depend_on_the_numbers_beside_it():
     np.testing.assert_allclose(among_all, alone, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("log_scale", [-70.0, -89.0, -1e4])
+def test_a_logistic_narrower_than_floats_is_a_step(log_scale):
+    """In float32 the inverse of its scale would be infinite from exp(-89) on."""
+    v = np.float32([0.5, 1.0, 1.0 + 1e-7, 2.0])
+    mixture = [np.tile(np.float32(x), (4, 1)) for x in ([0.5, 0.0], [1.0, 0.0], [log_scale, 0.0])]
+
+    def total(*arguments):
+        transformed = flows.mixture_logit(*arguments)
+        return jnp.sum(transformed.z) + jnp.sum(transformed.log_slope), transformed
+
+    gradients, (z, log_slope) = jax.jit(jax.grad(total, (0, 1, 2, 3), has_aux=True))(v, *mixture)
+    for gradient in gradients:
+        assert np.isfinite(gradient).all()
+
+    # float64 has scales of exp(-70), and numbers beside the mean tell no narrower ones apart.
+    right = by_numpy(*(np.float64(x) for x in (v, *mixture[:2], np.maximum(mixture[2], -70))))
+    np.testing.assert_allclose(z, right[0], rtol=1e-5)
+    assert np.isfinite(log_slope).all()
+    away = np.array([0, 2, 3])
+    np.testing.assert_allclose(log_slope[away], right[1][away], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(flows.invert_mixture_logit(z, *mixture), v, rtol=3e-7)
+
+    alone = [x[:, :1] for x in mixture]
+    _, (z, log_slope) = total(v, *alone)
+    assert np.isfinite(z).all()
+    np.testing.assert_allclose(log_slope, -max(log_scale, -0.9 * np.log(np.finfo(np.float32).max)), rtol=1e-6)
+    np.testing.assert_allclose(flows.invert_mixture_logit(z, *alone), v, rtol=1e-6)
+
+
 def test_affine_transforms_and_all_parameters_in_one_array(x64):
     rng = np.random.default_rng(1)
     v, shift, log_scale = rng.normal(size=(3, 30)) * np.array([[8.0], [2.0], [1.0]])
