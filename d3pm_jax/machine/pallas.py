@@ -1,0 +1,161 @@
+"""Counts what Pallas kernels move, from the jaxpr of a function that calls them.
+
+The text of a compiled program shows the operands of such a kernel once, however often it reads them. Its
+jaxpr shows each load and store, in the loops around them, and the grid over which the kernel runs.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+# An array of at most so many bytes is read from the memory of a card once: all further reads are from caches.
+CACHED = 2**20
+LOADS = frozenset(["get", "masked_load", "load"])
+STORES = frozenset(["swap", "masked_swap", "addupdate", "store"])
+
+
+def pallas_bytes(jaxpr: ClosedJaxpr | Jaxpr) -> dict[str, int]:
+    """Returns the bytes that all calls of each Pallas kernel of a program move, by the name of the kernel.
+
+    They are those of its loads and stores, times the trips of the loops inside and of the grid. Elements
+    beyond the end of an axis, which a mask leaves out, do not count. Of branches the one that moves most
+    counts, of a loop of unknown length one round.
+    """
+    moved, _ = _count_calls(jaxpr)
+    return dict(moved)
+
+
+def count_ratios(jaxpr: ClosedJaxpr | Jaxpr) -> dict[str, float]:
+    """Returns how many bytes each Pallas kernel moves for each byte of its operands and results, by name.
+
+    A device that holds a part of the operands moves a part of the bytes, in the same ratio.
+    """
+    moved, operands = _count_calls(jaxpr)
+    return {name: moved[name] / max(operands[name], 1) for name in operands}
+
+
+def _count_calls(jaxpr: ClosedJaxpr | Jaxpr) -> tuple[Counter[str], Counter[str]]:
+    """Counts, by name of a kernel, the bytes that it moves, and those of its operands and results."""
+    moved: Counter[str] = Counter()
+    operands: Counter[str] = Counter()
+    for call in _find_calls(jaxpr):
+        name = _name_of(call)
+        moved[name] += _count_call(call)
+        operands[name] += sum(_num_bytes(var.aval) for var in [*call.invars, *call.outvars])
+    return moved, operands
+
+
+def _find_calls(jaxpr: ClosedJaxpr | Jaxpr) -> Iterator[Any]:
+    """Yields the calls of Pallas kernels in a program, also those in functions, loops and branches."""
+    for equation in _open(jaxpr).eqns:
+        if equation.primitive.name == "pallas_call":
+            yield equation
+            continue
+        for inner in _inner_programs(equation.params):
+            yield from _find_calls(inner)
+
+
+def _open(jaxpr: Any) -> Any:
+    if isinstance(jaxpr, ClosedJaxpr):
+        return jaxpr.jaxpr
+    return jaxpr
+
+
+def _inner_programs(params: Mapping[str, Any]) -> list[Any]:
+    """Returns the programs among the parameters of an operation."""
+    programs = []
+    for value in params.values():
+        if not isinstance(value, tuple | list):
+            value = [value]
+        programs += [inner for inner in value if isinstance(inner, ClosedJaxpr | Jaxpr)]
+    return programs
+
+
+def _name_of(call: Any) -> str:
+    name = call.params.get("name")
+    if name is None:
+        name = call.params["name_and_src_info"].name
+    return str(name)
+
+
+def _count_call(call: Any) -> int:
+    """Counts the bytes that one call of a kernel moves."""
+    grid = call.params["grid_mapping"].grid
+    kernel = _open(call.params["jaxpr"])
+    # The arguments of the kernel are references to operands, then to results; scratch memory comes last.
+    arrays = [var.aval for var in [*call.invars, *call.outvars]]
+    references = dict(zip(kernel.invars, arrays, strict=False))
+    return _count_kernel(kernel, references, math.prod(grid))
+
+
+def _count_kernel(kernel: Any, references: Mapping[Any, Any], trips: int) -> int:
+    """Counts the bytes of the loads and stores in a program that runs so often.
+
+    Args:
+        kernel: the program.
+        references: the array behind each variable that refers to one.
+        trips: how often it runs.
+    """
+    total = 0
+    for equation in kernel.eqns:
+        name = equation.primitive.name
+        if name in LOADS or name in STORES:
+            array = references.get(equation.invars[0])
+            if array is None:
+                continue
+            block = equation.outvars[0].aval
+            if name == "addupdate":
+                block = equation.invars[1].aval
+            total += _count_accesses(block, array, trips)
+            # A swap returns what was there: a load too, where that is used.
+            continue
+        branches = []
+        for inner in _inner_programs(equation.params):
+            branches.append(_count_inner(equation, _open(inner), references, trips))
+        if name == "cond":
+            total += max(branches, default=0)
+        else:
+            total += sum(branches)
+    return total
+
+
+def _count_inner(equation: Any, inner: Any, references: Mapping[Any, Any], trips: int) -> int:
+    """Counts a function, loop or branch inside a kernel."""
+    name = equation.primitive.name
+    operands = equation.invars
+    if name == "cond":
+        operands = operands[1:]
+    if name == "while":
+        # The constants of the condition come first, then those of the body, then what is carried.
+        params = equation.params
+        num_condition = params["cond_nconsts"]
+        if inner is _open(params["cond_jaxpr"]):
+            operands = [*operands[:num_condition], *operands[num_condition + params["body_nconsts"] :]]
+        else:
+            operands = operands[num_condition:]
+    if name == "scan":
+        trips *= equation.params["length"]
+    inner_references = {}
+    for variable, operand in zip(inner.invars, operands, strict=False):
+        if not isinstance(operand, Literal) and operand in references:
+            inner_references[variable] = references[operand]
+    return _count_kernel(inner, inner_references, trips)
+
+
+def _count_accesses(block: Any, array: Any, trips: int) -> int:
+    """Counts the bytes of a load or store of a block of an array, which runs so often."""
+    shape = block.shape
+    if len(shape) == len(array.shape):
+        shape = [min(sizes) for sizes in zip(shape, array.shape, strict=True)]
+    moved = math.prod(shape) * array.dtype.itemsize * trips
+    whole = _num_bytes(array)
+    if whole <= CACHED:
+        return min(moved, whole)
+    return moved
+
+
+def _num_bytes(array: Any) -> int:
+    return math.prod(array.shape) * array.dtype.itemsize
