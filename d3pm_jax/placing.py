@@ -8,8 +8,18 @@ from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import NamedSharding
 
 
+def is_described(mesh: Any) -> bool:
+    """Says whether the devices of a mesh are only described: programs compile for them, and none runs."""
+    return type(mesh.devices.flat[0].client).__name__ == "CompileOnlyPyClient"
+
+
 def place(tree: Any, sharding: NamedSharding | None) -> Any:
-    """Puts arrays, which each process holds whole, on the devices of a sharding, or on one by default."""
+    """Puts arrays, which each process holds whole, on the devices of a sharding, or on one by default.
+
+    On devices that are only described nothing can be put: there arrays become their shapes.
+    """
+    if sharding is not None and is_described(sharding.mesh):
+        return jax.tree.map(lambda leaf: leaf.update(sharding=sharding), jax.eval_shape(lambda: tree))
     if sharding is None or sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 

@@ -12,13 +12,15 @@ from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.data import describe_data
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import cost, loop, metrics, sinks
+from d3pm_jax.loop import cost, loop, metrics, on_cards, sinks
+from d3pm_jax.machine import cards
+from d3pm_jax.machine.devices import make_mesh
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.storage import names, run_folder
 
-USAGE = "d3pm train CONFIG --workdir DIR [--resume | --from RUN] [--profile] | --dry-run"
+USAGE = "d3pm train CONFIG --workdir DIR [--resume | --from RUN] [--profile] | --dry-run [--on CARD]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,9 @@ class TrainCommand(arguments.Processes):
     dry_run: bool = False
     """train nothing and write nothing, but for data that is not prepared:
     compile a step, and say what memory and work it takes"""
+    on: Annotated[str | None, arguments.name_option(metavar="CARD[:N]")] = None
+    """with --dry-run: compile the step for N cards that are not at hand (a100, h100, h200, b200, v5e),
+    and say what it takes there"""
     profile: bool = False
     """write a trace of a few steps to DIR/profile, for TensorBoard"""
 
@@ -52,6 +57,11 @@ def execute(command: TrainCommand, words: list[str]) -> int:
     """Trains; returns the exit status."""
     path = arguments.take_path(words)
     config = read_train_config(command, path, words)
+    if command.on is not None:
+        if not command.dry_run:
+            raise UserError(f"--on {command.on} compiles for cards that are not at hand: pass --dry-run too")
+        print_cost_on_cards(command.on, config)
+        return 0
     if command.dry_run:
         if command.address.coordinator is not None:
             raise UserError("--dry-run is of one process: leave out --coordinator, or --dry-run")
@@ -88,6 +98,14 @@ def execute(command: TrainCommand, words: list[str]) -> int:
     if command.profile:
         print(f"trace of some steps: {command.workdir / names.PROFILE}; tensorboard --logdir shows it")
     return 0
+
+
+def print_cost_on_cards(words: str, config: Config) -> None:
+    """Compiles the step of a config for described cards, such as "h100:8", and prints what it costs there."""
+    card, devices = cards.describe_devices(words)
+    print(_format_config(config), flush=True)
+    parts = loop.build_described_run(config, make_mesh(config.mesh.fsdp, devices))
+    print(on_cards.describe(on_cards.measure_on_card(parts, card)))
 
 
 def read_train_config(command: TrainCommand, path: Path | None, words: list[str]) -> Config:

@@ -57,19 +57,26 @@ class Cost(NamedTuple):
 def measure_step(parts: build.Parts) -> tuple[Cost, Any]:
     """Compiles the step of a run, and returns its cost and the compiled program."""
     start = time.monotonic()
+    compiled = trace_step(parts).lower().compile()
+    return read_cost(parts, compiled, time.monotonic() - start), compiled
+
+
+def trace_step(parts: build.Parts) -> Any:
+    """Traces the step of a run: lowered, it is the very program that a training compiles."""
     batch, noise = abstract_inputs(parts)
     update = make_update(**build.step_arguments(parts))
-    compiled = update.lower(parts.state, parts.method.process, batch, noise, parts.key).compile()
-    seconds = time.monotonic() - start
+    return update.trace(parts.state, parts.method.process, batch, noise, parts.key)
 
+
+def read_cost(parts: build.Parts, compiled: Any, seconds: float) -> Cost:
+    """Reads the cost of a step from its program, which took so many seconds to compile."""
     # Results that reuse the memory of arguments, such as the new state that of the old one, need none of
     # their own.
     memory = compiled.memory_analysis()
     added = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     params, _ = split_variables(parts.state.params)
     parameters = sum(x.size for x in jax.tree.leaves(params))
-    cost = Cost(parameters, flops_of_step(parts), memory.argument_size_in_bytes, added, seconds)
-    return cost, compiled
+    return Cost(parameters, flops_of_step(parts), memory.argument_size_in_bytes, added, seconds)
 
 
 def flops_of_step(parts: build.Parts) -> int:
@@ -105,12 +112,12 @@ def describe_cost(cost: Cost, parts: build.Parts) -> str:
     stored = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(parts.state.params))
     return "\n".join(
         [
-            f"parameters: {cost.parameters:,}, {_size(stored)}",
+            f"parameters: {cost.parameters:,}, {format_bytes(stored)}",
             f"devices: {len(devices)} x {devices[0].device_kind}; compiled in {cost.seconds:.1f} s",
             f"work of a step: {cost.flops:.4g} FLOPs on each device (products of matrices and",
             "  convolutions, forward and backward; what is computed again counts once)",
-            f"memory of a step: {_size(cost.memory)} on each device, {_size(cost.arguments)} of arguments "
-            f"and {_size(cost.added)} that it adds",
+            f"memory of a step: {format_bytes(cost.memory)} on each device, "
+            f"{format_bytes(cost.arguments)} of arguments and {format_bytes(cost.added)} that it adds",
             _whether_it_fits(cost, devices[0], len(devices)),
         ]
     )
@@ -122,19 +129,19 @@ def _whether_it_fits(cost: Cost, device: Any, number: int) -> str:
     if limit is not None:
         needed = cost.memory
         available = limit
-        where = f"a device has {_size(available)}"
+        where = f"a device has {format_bytes(available)}"
     elif device.platform == "cpu" and hasattr(os, "sysconf"):
         # The devices of a CPU report no limit: they share the memory of the machine.
         needed = number * cost.memory
         available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        where = f"this machine has {_size(available)} for all devices"
+        where = f"this machine has {format_bytes(available)} for all devices"
     else:
         return "whether it fits is not known: the device does not tell its memory"
     verdict = "fits" if needed <= available else "does not fit"
-    return f"it {verdict}: {_size(needed)} needed, {where}"
+    return f"it {verdict}: {format_bytes(needed)} needed, {where}"
 
 
-def _size(number: int) -> str:
+def format_bytes(number: int) -> str:
     """Writes a number of bytes in GB, or in MB where it is less than one GB."""
     if number >= 1e9:
         return f"{number / 1e9:.2f} GB"

@@ -13,6 +13,7 @@ import numpy as np
 from d3pm_jax import data, kinds
 from d3pm_jax.config import Config, Data, io as config_io
 from d3pm_jax.config.data import (
+    describe_data,
     describe_with_digest,
     open_examples,
     open_training_examples,
@@ -187,10 +188,32 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
         needs_layout = config.mesh.fsdp != read_config(workdir, config).mesh.fsdp
     mesh = mesh_of(config.mesh.fsdp, asked=needs_layout)
 
+    parts = _build_parts(config, description, mesh, workdir is None)
+    data.check_batch_size(source, config.train.batch_size)
+    return parts, source
+
+
+def build_described_run(config: Config, mesh: jax.sharding.Mesh) -> build.Parts:
+    """Builds the parts of a new run for devices that are only described, and refuses what would fail there.
+
+    Its data is opened only where the config takes numbers from it.
+
+    Raises:
+        UserError: a value cannot be used, or the data cannot be read.
+    """
+    config_io.check_config(config)
+    with explain_missing_data(config, None):
+        return _build_parts(config, describe_data(config.data), mesh, begins=True)
+
+
+def _build_parts(
+    config: Config, description: data.Description, mesh: jax.sharding.Mesh, begins: bool
+) -> build.Parts:
+    """Builds the parts of a run, which begins or goes on, and refuses what would fail in a training."""
     # The kind may refuse the data, and should do so before all of the data is counted by `fill_in`.
     kinds.make_kind(description, config.data)
     parts = build.build(build.fill_in(config, description), description, mesh=mesh)
-    if workdir is None:
+    if begins:
         build.check_mask(parts)
     else:
         build.warn_of_free_mask(parts)
@@ -201,13 +224,12 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
             f"make what it learns one, as nnx.Param(jnp.zeros(3))"
         )
     check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
-    data.check_batch_size(source, config.train.batch_size)
 
     # A learning rate that has fallen to 0 before the last step is refused: the last steps would change
     # nothing.
     with as_user_error():
         config.optimizer.check_steps(config.train.steps)
-    return parts, source
+    return parts
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,18 +22,21 @@ from d3pm_jax.errors import UserError
 WORTH_CUTTING = 2**14
 
 
-def make_mesh(fsdp: int = 1) -> Mesh:
+def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """Makes the mesh of all devices of all processes, those of a process beside each other.
 
     So each process holds whole examples of a batch, one after the other.
 
     Args:
         fsdp: devices that hold the parts of one copy of the parameters.
+        devices: those of the mesh, such as described ones; all that there are by default.
 
     Raises:
         UserError: there are not as many, or not a multiple of them.
     """
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    if devices is None:
+        devices = jax.devices()
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     if len(devices) % fsdp:
         if fsdp < len(devices):
             reason = "it does not divide"

@@ -127,6 +127,10 @@ class Array(NamedTuple):
         """Returns its bytes; elements of less than a byte are packed."""
         return self.size * self.bits // 8
 
+    def __str__(self) -> str:
+        """Writes it as HLO does: "f32[32,256]"."""
+        return f"{self.type}[{','.join(map(str, self.dims))}]"
+
 
 class Instruction(NamedTuple):
     """Holds a line of a program: `name = arrays opcode(operands), attributes`."""
@@ -161,6 +165,7 @@ class Kernel(NamedTuple):
     bytes: int  # of one run, as `flops`
     flops: Mapping[str, int]  # by type of matrix product: "bf16", "tf32", "f32", "f64"; others are "vector"
     origin: str  # the operation of JAX that it comes from
+    results: tuple[Array, ...] = ()
     collective: str = ""  # its kind, where it is a collective
 
 
@@ -381,7 +386,8 @@ class _Counter:
         collective = instruction.opcode.removesuffix("-start")
         if work != "collectives":
             collective = ""
-        return Kernel(instruction.name, work, runs, moved, flops, origin, collective)
+        results = _find_root(inner).arrays
+        return Kernel(instruction.name, work, runs, moved, flops, origin, results, collective)
 
 
 def _sum_bytes(kernels: Iterable[Kernel]) -> int:

@@ -27,7 +27,7 @@ from d3pm_jax.parts import splits
 from d3pm_jax.parts.diffusion import Diffusion, make_diffusion
 from d3pm_jax.parts.flow import make_flow
 from d3pm_jax.parts.method import Method
-from d3pm_jax.placing import place
+from d3pm_jax.placing import is_described, place
 from d3pm_jax.processes import Process
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.storage.names import CHECKPOINTS
@@ -52,7 +52,7 @@ class Parts:
     method: Method  # a diffusion or a flow
     init: Callable[[], TrainState]
     state: TrainState
-    key: jax.Array  # of the noise of training
+    key: Any  # a key of JAX, of the noise of training; its shape where the devices are only described
     _compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -220,7 +220,10 @@ def build(
         _, noise_key = _keys(config)
         return noise_key
 
-    key = jax.jit(make_noise_key, out_shardings=replicated_sharding(mesh))()
+    if is_described(mesh):
+        key = jax.eval_shape(make_noise_key).update(sharding=replicated_sharding(mesh))
+    else:
+        key = jax.jit(make_noise_key, out_shardings=replicated_sharding(mesh))()
     state = jax.tree.map(lambda leaf: leaf.update(sharding=state_sharding(mesh, leaf.shape)), shapes)
     return Parts(config, description, kind, mesh, method, init, state, key)
 

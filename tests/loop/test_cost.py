@@ -14,7 +14,7 @@ import pytest
 
 from d3pm_jax.cli import train as commands
 from d3pm_jax.loop import cost, loop, metrics
-from d3pm_jax.machine import setup
+from d3pm_jax.machine import programs, setup
 from d3pm_jax.parts import build
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status
@@ -68,6 +68,10 @@ def test_memory_is_that_of_the_arguments_and_of_what_is_added(small_network):
     assert measured.flops == 0  # of a table
     assert measured.added > 0
     assert compiled.memory_analysis().alias_size_in_bytes >= state  # donated
+
+    program = programs.count_program(compiled.as_text())
+    assert program.launches > 0
+    assert program.bytes > state
 
 
 def test_what_does_not_fit():

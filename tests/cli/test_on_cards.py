@@ -1,0 +1,65 @@
+"""What `d3pm train --dry-run --on CARD` refuses, and what it says of cards that are not at hand."""
+
+import jax
+import pytest
+
+from d3pm_jax.loop import cost, on_cards
+from d3pm_jax.machine import cards, programs
+from tests.cli.commands import CONFIG, error
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--on", "h100"], "--on h100 compiles for cards that are not at hand: pass --dry-run too"),
+        (["--dry-run", "--on", "h10"], "card 'h10' is not known: take one of a100, h100, h200, b200, v5e"),
+        (["--dry-run", "--on", "h100:0"], "'h100:0' is 0 cards: pass at least 1, as in h100:8"),
+        (["--dry-run", "--on", "h100:"], "'h100:' is no cards: pass at least 1, as in h100:8"),
+        (["--dry-run", "--on", "h100:two"], "'h100:two' is two cards: pass at least 1, as in h100:8"),
+        (["--dry-run", "--on", "h100:8"], "needs jax_cuda12_plugin: pip install 'd3pm-jax[compiled,train]'"),
+        (["--dry-run", "--on", "v5e:4"], "needs libtpu: pip install 'jax[tpu]'"),
+    ],
+)
+def test_refusals(words, expected, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cards, "find_spec", lambda name: None)
+    message = error(capsys, "train", CONFIG, "--data.dir", tmp_path, *words)
+    assert expected in message
+    assert message.count("\n") == 1
+
+
+def test_a_batch_that_the_cards_do_not_divide(small_network, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cards, "describe_devices", lambda words: (cards.CARDS["h100"], jax.devices()))
+    words = ["--dry-run", "--on", "h100:2", "--train.batch-size", "5"]
+    message = error(capsys, "train", CONFIG, "--data.dir", tmp_path, *words)
+    assert "train.batch_size = 5 does not divide over 2 devices: set it to a multiple of 2" in message
+
+
+def make_cost(memory):
+    flops = {"bf16": 10**12, "vector": 10**6}
+    kernel = programs.Kernel("k", "convolutions", runs=2, bytes=3 * 10**9, flops=flops, origin="")
+    program = programs.Program((kernel,), 0)
+    card = cards.CARDS["h100"]
+    step = cost.Cost(5, 10**12, memory - 10**9, 10**9, 3.0)
+    seconds = program.seconds(card.bandwidth, card.peaks)
+    return on_cards.CardCost(card, 8, step, program, seconds, left_to_cublas=False, cycles=0)
+
+
+def test_what_is_said():
+    lines = on_cards.describe(make_cost(70 * 10**9)).splitlines()
+    assert lines[0] == "compiled, not run: 8 x NVIDIA H100 80GB HBM3; compiled in 3.0 s"
+    assert "it fits if JAX may take more than 75% of a card: 70.00 GB needed, a card has 84.94 GB" in lines[3]
+    assert "  of such products the program does 2e+12 in bf16, and 2e+06 FLOPs beside them" in lines
+    assert "it moves 6.00 GB on each card, by 2 kernels:" in lines
+    assert "collectives: none" in lines
+    milliseconds = 2 * 1000 * 10**12 / 989e12
+    assert f"a step takes at least {milliseconds:.3g} ms" in "\n".join(lines)
+    assert "mfu is at most 50.0%, of 989 TFLOP/s" in lines
+    assert all(len(line) <= 110 for line in lines)
+    assert "it fits: 30.00 GB needed" in on_cards.describe(make_cost(30 * 10**9))
+    assert "it does not fit: 90.00 GB needed" in on_cards.describe(make_cost(90 * 10**9))
+    odd = make_cost(10**10)._replace(left_to_cublas=True, cycles=1234)
+    odd = odd._replace(program=programs.Program(odd.program.kernels, 1))
+    printed = on_cards.describe(odd)
+    assert "loops of unknown length: 1, each counted as one round" in printed
+    assert "its compiler estimates 1,234 cycles" in printed
+    assert "products are left to cuBLAS" in printed
