@@ -246,13 +246,14 @@ def report(
         logits = max(jax.tree.leaves(form.args), key=lambda leaf: leaf.size * (leaf.shape[:2] != (T + 1, K)))
     with tempfile.TemporaryDirectory() as folder:
         try:
-            traced = jax.jit(form.function).trace(*arguments)
-            compiled, _ = cards.compile_for(card, traced.lower(), {"xla_dump_to": folder})
+            with pallas.watch_calls() as calls:
+                lowered = jax.jit(form.function).lower(*arguments)
+                compiled, _ = cards.compile_for(card, lowered, {"xla_dump_to": folder})
         except jax.errors.JaxRuntimeError as error:
             print(line([form.name, f"FAILS: {one_line(error)}"]), flush=True)
             return
         registers = count_registers(Path(folder), card)
-    program = programs.count_program(compiled.as_text(), pallas.count_ratios(traced.jaxpr))
+    program = programs.count_program(compiled.as_text(), pallas.count_ratios(calls))
     one_pass = logits.size * logits.dtype.itemsize / len(devices)
     temporaries = compiled.memory_analysis().temp_size_in_bytes
     print_row(form.name, program, card, temporaries, one_pass, registers)

@@ -35,10 +35,10 @@ class CardCost(NamedTuple):
 def measure_on_card(parts: build.Parts, card: Card) -> CardCost:
     """Compiles the step of a run, whose mesh is of described devices, and counts its program."""
     start = time.monotonic()
-    traced = cost.trace_step(parts)
-    compiled, left_to_cublas = cards.compile_for(card, traced.lower())
+    with pallas.watch_calls() as calls:
+        compiled, left_to_cublas = cards.compile_for(card, cost.trace_step(parts).lower())
     seconds_to_compile = time.monotonic() - start
-    program = programs.count_program(compiled.as_text(), pallas.count_ratios(traced.jaxpr))
+    program = programs.count_program(compiled.as_text(), pallas.count_ratios(calls))
     return CardCost(
         card,
         parts.mesh.size,

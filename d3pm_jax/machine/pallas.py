@@ -4,11 +4,14 @@ The text of a compiled program shows the operands of such a kernel once, however
 jaxpr shows each load and store, in the loops around them, and the grid over which the kernel runs.
 """
 
+import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import jax
+from jax.experimental import pallas as pl
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 # An array of at most so many bytes is read from the memory of a card once: all further reads are from caches.
@@ -21,30 +24,58 @@ def pallas_bytes(jaxpr: ClosedJaxpr | Jaxpr) -> dict[str, int]:
     """Returns the bytes that all calls of each Pallas kernel of a program move, by the name of the kernel.
 
     They are those of its loads and stores, times the trips of the loops inside and of the grid. Elements
-    beyond the end of an axis, which a mask leaves out, do not count. Of branches the one that moves most
+    beyond the end of an array, which a mask leaves out, do not count. Of branches the one that moves most
     counts, of a loop of unknown length one round.
     """
-    moved, _ = _count_calls(jaxpr)
+    moved, _ = _count_calls([jaxpr])
     return dict(moved)
 
 
-def count_ratios(jaxpr: ClosedJaxpr | Jaxpr) -> dict[str, float]:
+def count_ratios(jaxprs: Iterable[ClosedJaxpr | Jaxpr]) -> dict[str, float]:
     """Returns how many bytes each Pallas kernel moves for each byte of its operands and results, by name.
 
     A device that holds a part of the operands moves a part of the bytes, in the same ratio.
     """
-    moved, operands = _count_calls(jaxpr)
+    moved, operands = _count_calls(jaxprs)
     return {name: moved[name] / max(operands[name], 1) for name in operands}
 
 
-def _count_calls(jaxpr: ClosedJaxpr | Jaxpr) -> tuple[Counter[str], Counter[str]]:
+@contextlib.contextmanager
+def watch_calls() -> Iterator[list[ClosedJaxpr]]:
+    """Collects the jaxprs of the Pallas calls that are traced in the block.
+
+    A call that is made only when a program is lowered for a card, or spread over cards, stands in no jaxpr of
+    that program: the block has to hold the lowering and the compiling too.
+    """
+    jaxprs: list[ClosedJaxpr] = []
+    pallas_call = pl.pallas_call
+
+    def watched_pallas_call(*args: Any, **options: Any) -> Any:
+        call = pallas_call(*args, **options)
+
+        def watched_call(*operands: Any) -> Any:
+            shapes = [jax.ShapeDtypeStruct(operand.shape, operand.dtype) for operand in operands]
+            jaxprs.append(jax.make_jaxpr(call)(*shapes))
+            return call(*operands)
+
+        return watched_call
+
+    pl.pallas_call = watched_pallas_call
+    try:
+        yield jaxprs
+    finally:
+        pl.pallas_call = pallas_call
+
+
+def _count_calls(jaxprs: Iterable[ClosedJaxpr | Jaxpr]) -> tuple[Counter[str], Counter[str]]:
     """Counts, by name of a kernel, the bytes that it moves, and those of its operands and results."""
     moved: Counter[str] = Counter()
     operands: Counter[str] = Counter()
-    for call in _find_calls(jaxpr):
-        name = _name_of(call)
-        moved[name] += _count_call(call)
-        operands[name] += sum(_num_bytes(var.aval) for var in [*call.invars, *call.outvars])
+    for jaxpr in jaxprs:
+        for call in _find_calls(jaxpr):
+            name = _name_of(call)
+            moved[name] += _count_call(call)
+            operands[name] += sum(_num_bytes(var.aval) for var in [*call.invars, *call.outvars])
     return moved, operands
 
 
@@ -152,7 +183,9 @@ def _count_accesses(block: Any, array: Any, trips: int) -> int:
         shape = [min(sizes) for sizes in zip(shape, array.shape, strict=True)]
     moved = math.prod(shape) * array.dtype.itemsize * trips
     whole = _num_bytes(array)
-    if whole <= CACHED:
+    # The lengths of blocks are powers of two, so that blocks which cover an array once reach less than twice
+    # as far, and a mask leaves out what is beyond it.
+    if whole <= CACHED or moved < 2 * whole:
         return min(moved, whole)
     return moved
 

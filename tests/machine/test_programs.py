@@ -247,8 +247,10 @@ def test_a_pallas_kernel_is_counted_from_its_jaxpr():
         return jax.lax.cond(x[0, 0] > 0, lambda: jax.jit(call)(x, table), lambda: x[:, 0])
 
     arguments = jax.ShapeDtypeStruct((rows, K), jnp.float32), jax.ShapeDtypeStruct((8,), jnp.float32)
-    jaxpr = jax.make_jaxpr(f)(*arguments)
-    moved = 4 * rows * (3 * chunk + K) + 3 * 4 + 4 * rows
-    assert pallas.pallas_bytes(jaxpr) == {"sum_rows": pytest.approx(moved, abs=100)}
+    with pallas.watch_calls() as calls:
+        jaxpr = jax.make_jaxpr(f)(*arguments)
+    moved = 2 * 4 * rows * K + 4 * 8 + 4 * rows  # three chunks are a little more than a row
+    assert pallas.pallas_bytes(jaxpr) == {"sum_rows": moved}
     shown = 4 * (rows * K + 8 + rows)
-    assert pallas.count_ratios(jaxpr) == {"sum_rows": pytest.approx(moved / shown, abs=1e-4)}
+    assert pallas.count_ratios([jaxpr]) == {"sum_rows": pytest.approx(moved / shown)}
+    assert pallas.count_ratios(calls) == pallas.count_ratios([jaxpr])
