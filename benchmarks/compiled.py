@@ -215,7 +215,8 @@ def head_with_gradient(process: Any, output: Any, x0: Any, xt: Any, t: Any, weig
     def value(output: jax.Array) -> jax.Array:
         logits = LogisticHead().logits(output, xt, K)
         p_t = jnp.full(t.shape, 1 / T)
-        return (HybridLoss(0.001, "official").terms(process, logits, x0, xt, t, p_t)[0] * weight).sum()
+        objective = HybridLoss(ce_weight=0.001, belief="official")
+        return (objective.terms(process, logits, x0, xt, t, p_t)[0] * weight).sum()
 
     return jax.value_and_grad(value)(output)
 

@@ -122,6 +122,8 @@ def describe_devices(words: str) -> tuple[Card, list[Any]]:
 
     # The plugin is loaded without a driver, or beside one that this process leaves alone.
     jax.config.update("jax_platforms", "cpu")
+    # XLA would say on the terminal how long it compiles, and that there is no driver.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if card.cores is None:
         return card, _describe_tpus(number)
     find_toolkit(card)
@@ -221,8 +223,8 @@ def _describe_tpus(number: int) -> list[Any]:
     card = CARDS["v5e"]
     if find_spec("libtpu") is None:
         raise UserError(
-            f"compiling for a described {card.name} needs libtpu: pip install 'jax[tpu]', in an environment "
-            f"of its own"
+            f"compiling for a described {card.name} needs libtpu: pip install 'd3pm-jax[train]' 'jax[tpu]', "
+            f"in an environment of its own"
         )
     shapes = {1: "1x1x1", 4: "2x2x1", 8: "2x4x1"}
     if number not in shapes:

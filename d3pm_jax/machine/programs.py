@@ -5,7 +5,8 @@ operations. Rules that are not plain:
 
 - Of an operand that is only gathered or sliced from, what is taken counts, in sectors of 32 bytes, at most
   the whole operand. Of an array that is updated in place, the update counts.
-- Of a conditional one branch runs: the one that moves the most counts, unless the caller chooses others.
+- Of a conditional one branch runs: the one that moves the least counts, unless the caller chooses others. In
+  kernels of this library the other one is for numbers that are out of the ordinary.
 - The body of a loop counts as often as it runs. Where XLA does not know how often, it counts once, and
   `Program.loops_of_unknown_length` says so.
 - A Pallas kernel shows its operands once in the text, however often it reads them: what it moves is counted
@@ -240,7 +241,7 @@ def take_least(conditional: Instruction, branch_bytes: Sequence[int]) -> int:
 
 
 def count_program(
-    text: str, pallas: Mapping[str, float] | None = None, choose: Chooser = take_most
+    text: str, pallas: Mapping[str, float] | None = None, choose: Chooser = take_least
 ) -> Program:
     """Counts the kernels of a compiled program.
 
