@@ -37,6 +37,7 @@ from measuring import line
 
 import d3pm_jax as d3pm
 from d3pm_jax.config import HybridLoss, LogisticHead, Transformer
+from d3pm_jax.config.objective import HybridOfParameters
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.loop import loop, on_cards
 from d3pm_jax.machine import cards, pallas, programs
@@ -213,10 +214,10 @@ def loss_with_gradient(
 
 def head_with_gradient(process: Any, output: Any, x0: Any, xt: Any, t: Any, weight: Any) -> Any:
     def value(output: jax.Array) -> jax.Array:
-        logits = LogisticHead().logits(output, xt, K)
+        parameters = LogisticHead().parameters(output, xt, K)
+        objective = HybridOfParameters(HybridLoss(ce_weight=0.001, belief="official"))
         p_t = jnp.full(t.shape, 1 / T)
-        objective = HybridLoss(ce_weight=0.001, belief="official")
-        return (objective.terms(process, logits, x0, xt, t, p_t)[0] * weight).sum()
+        return (objective.terms(process, parameters, x0, xt, t, p_t)[0] * weight).sum()
 
     return jax.value_and_grad(value)(output)
 

@@ -219,19 +219,19 @@ def _write_target(card: Card) -> str:
 
 
 def _describe_tpus(number: int) -> list[Any]:
-    """Describes TPUs of a v5e, in the shapes that its hosts have."""
+    """Describes TPUs of a v5e: those of a host, or one of them."""
     card = CARDS["v5e"]
     if find_spec("libtpu") is None:
         raise UserError(
             f"compiling for a described {card.name} needs libtpu: pip install 'd3pm-jax[train]' 'jax[tpu]', "
             f"in an environment of its own"
         )
-    shapes = {1: "1x1x1", 4: "2x2x1", 8: "2x4x1"}
+    shapes = {1: "2x2x1", 4: "2x2x1", 8: "2x4x1"}
     if number not in shapes:
         raise UserError(f"a host of a v5e has 1, 4 or 8 chips, not {number}: pass v5e:4")
     # libtpu would ask a server of the cloud what it runs on.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", f"v5litepod-{number}")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", f"v5litepod-{max(number, 4)}")
     topology = topologies.get_topology_desc(platform="tpu", topology_name=f"v5e:{shapes[number]}")
-    return list(topology.devices)
+    return list(topology.devices)[:number]

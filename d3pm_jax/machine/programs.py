@@ -624,7 +624,8 @@ def _classify(instruction: Instruction, computation: Computation) -> str:
         "reductions": bool(opcodes & {"reduce", "reduce-window"}),
         "concatenations": "concatenate" in results,
         "gathers": bool(opcodes & {"gather", "scatter", "dynamic-slice", "dynamic-update-slice", "sort"}),
-        "copies": opcodes <= FREE | {"copy", "transpose", "slice", "reshape", "pad", "reverse", "broadcast"},
+        "copies": opcodes
+        <= FREE | {"copy", "copy-start", "transpose", "slice", "reshape", "pad", "reverse", "broadcast"},
     }
     for work in WORK:
         if tests.get(work, True):
