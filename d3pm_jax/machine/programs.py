@@ -448,10 +448,10 @@ def _count_needed(computation: Computation, in_sectors: bool) -> dict[str, float
     """
     needed: dict[str, float] = dict.fromkeys(computation, 0.0)
     root = _find_root(computation)
-    needed[root.name] = root.size
+    needed[root.name] = float(root.size)
     in_place = {result.name for result in _find_results(computation) if result.opcode in UPDATING}
     for instruction in reversed(computation.values()):
-        n = min(needed[instruction.name], instruction.size)
+        n = min(needed[instruction.name], float(instruction.size))
         needed[instruction.name] = n
         if not n:
             continue
