@@ -259,8 +259,6 @@ def count_program(
 
 def parse_computations(text: str) -> tuple[dict[str, Computation], str]:
     """Parses the text of a program into its computations by name; returns the name of the entry too."""
-    # Result tuples of more than five parts, and long lists of operands, number every fifth of them.
-    text = re.sub(r"/\*index=\d+\*/", "", text)
     computations: dict[str, Computation] = {}
     entry = ""
     current: Computation | None = None
