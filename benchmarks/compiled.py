@@ -36,8 +36,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from measuring import line
 
 import d3pm_jax as d3pm
-from d3pm_jax.config import HybridLoss, LogisticHead, Transformer
-from d3pm_jax.config.objective import HybridOfParameters
+from d3pm_jax.config import LogisticHead, Transformer
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.loop import loop, on_cards
 from d3pm_jax.machine import cards, pallas, programs
@@ -214,10 +213,8 @@ def loss_with_gradient(
 
 def head_with_gradient(process: Any, output: Any, x0: Any, xt: Any, t: Any, weight: Any) -> Any:
     def value(output: jax.Array) -> jax.Array:
-        parameters = LogisticHead().parameters(output, xt, K)
-        objective = HybridOfParameters(HybridLoss(ce_weight=0.001, belief="official"))
-        p_t = jnp.full(t.shape, 1 / T)
-        return (objective.terms(process, parameters, x0, xt, t, p_t)[0] * weight).sum()
+        logits = LogisticHead().logits(output, xt, K)
+        return (d3pm.hybrid(process, logits, x0, xt, t, 0.001, belief="official").loss * weight).sum()
 
     return jax.value_and_grad(value)(output)
 
