@@ -130,7 +130,9 @@ def draw(args: argparse.Namespace, names: list[str], card: cards.Card, devices: 
             card,
             devices,
         )
-        report(Form(f"q_sample, {family}", d3pm.q_sample, (process, integers, t, u)), args, card, devices)
+        report(
+            Form(f"q_sample, {family}", d3pm.q_sample, (process, integers, t, u)), args, card, devices, logits
+        )
 
 
 def vocabulary(args: argparse.Namespace, names: list[str], card: cards.Card, devices: list[Any]) -> None:
@@ -172,7 +174,7 @@ def compared(args: argparse.Namespace, names: list[str], card: cards.Card, devic
         Form("draw from logits by Gumbel noise", forms.gumbel, (key, logits)),
         Form("q_sample in the official form", forms.official_q_sample, (key, table, x0, t)),
     ):
-        report(form, args, card, devices)
+        report(form, args, card, devices, logits)
 
 
 def step(args: argparse.Namespace, names: list[str], card: cards.Card, devices: list[Any]) -> None:
@@ -242,7 +244,7 @@ def report(
 
     arguments = jax.tree.map(spread, form.args)
     if logits is None:
-        logits = max(jax.tree.leaves(form.args), key=lambda leaf: leaf.size * (leaf.shape[:2] != (T + 1, K)))
+        logits = max(jax.tree.leaves(form.args), key=lambda leaf: leaf.size)
     with tempfile.TemporaryDirectory() as folder:
         try:
             with pallas.watch_calls() as calls:
