@@ -244,7 +244,8 @@ def report(
 
     arguments = jax.tree.map(spread, form.args)
     if logits is None:
-        logits = max(jax.tree.leaves(form.args), key=lambda leaf: leaf.size)
+        # The table of a dense process is larger than they are.
+        logits = max(jax.tree.leaves(form.args), key=lambda leaf: leaf.size * (leaf.shape[:1] != (T + 1,)))
     with tempfile.TemporaryDirectory() as folder:
         try:
             with pallas.watch_calls() as calls:
