@@ -118,6 +118,9 @@ class DiffusionLoss:
 
     def start_history(self, process: Process) -> LossHistory | None:
         """Returns the history of the timesteps before the first step."""
+        if isinstance(process.time, jax.ShapeDtypeStruct):
+            # On devices that are only described it has no numbers, and always all steps.
+            return self.timesteps.start(process.T)
         # The last time is T of the process with all steps, also where the process has some of them alone.
         return self.timesteps.start(int(np.asarray(process.time)[-1]))
 

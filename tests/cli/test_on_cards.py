@@ -6,10 +6,13 @@ import re
 import jax
 import pytest
 
+from d3pm_jax import placing
+from d3pm_jax.config import Importance
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import cost, loop, on_cards
 from d3pm_jax.machine import cards, programs
 from d3pm_jax.machine.devices import make_mesh
+from d3pm_jax.parts import build
 from tests import tiny
 from tests.cli.commands import CONFIG, error
 
@@ -41,6 +44,17 @@ def test_a_batch_that_the_cards_do_not_divide(small_network):
         UserError, match=r"batch_size = 5 does not divide over 2 devices: set it to a multiple of 2"
     ):
         loop.build_described_run(config, mesh)
+
+
+def test_parts_on_described_devices_are_shapes(small_network, monkeypatch):
+    # A described device needs the plugin: those of this machine stand for it, and nothing may be put on them.
+    monkeypatch.setattr(placing, "is_described", lambda mesh: True)
+    monkeypatch.setattr(build, "is_described", lambda mesh: True)
+    config = dataclasses.replace(tiny.get_config(), timesteps=Importance())
+    parts = loop.build_described_run(config, make_mesh(1, jax.devices()))
+    placed = (parts.state, parts.method.process, parts.key)
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(placed))
+    assert parts.state.history.counts.shape == (parts.method.process.T,)
 
 
 def make_cost(memory):
