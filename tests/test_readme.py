@@ -90,7 +90,12 @@ CHECKS = {
 OTHERS = [page for page in (f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md"))) if blocks(page)]
 
 
-@pytest.mark.parametrize("page", sorted({*CHECKS, *OTHERS}))
+# Pages that train several networks, each part of which has tests of its own.
+SLOW = ("docs/compat.md", "docs/own-parts.md", "docs/pictures.md")
+PAGES = [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in sorted({*CHECKS, *OTHERS})]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_page(page, tmp_path, monkeypatch):
     python_blocks = blocks(page)
     assert python_blocks, "it had Python blocks"

@@ -14,7 +14,10 @@ from tests.cli.commands import CONFIG, error, status
 
 @pytest.mark.parametrize(
     ("name", "half", "prior"),
-    [("digits_absorbing", "50 of 100", "0"), ("digits_gaussian", "19 of 200", "0.000206")],
+    [
+        ("digits_absorbing", "50 of 100", "0"),
+        pytest.param("digits_gaussian", "19 of 200", "0.000206", marks=pytest.mark.slow),
+    ],
 )
 def test_schedule_draws_a_config(name, half, prior, tmp_path, capsys):
     picture = tmp_path / "here.png"

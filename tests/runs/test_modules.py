@@ -23,6 +23,7 @@ def by_name(variables):
     return dict(zip(name_leaves(variables), jax.tree.leaves(variables), strict=True))
 
 
+@pytest.mark.slow
 def test_a_network_with_everything(tmp_path):
     """Each part alone is in the table of `python -m tests.runs.module_checks`."""
     result = module_checks.check_module("Everything", tmp_path, steps=6)
