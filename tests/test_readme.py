@@ -90,8 +90,8 @@ CHECKS = {
 OTHERS = [page for page in (f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md"))) if blocks(page)]
 
 
-# Pages that train several networks, each part of which has tests of its own.
-SLOW = ("docs/compat.md", "docs/own-parts.md", "docs/pictures.md")
+# Pages that compile much, each part of which has tests of its own.
+SLOW = ("docs/compat.md", "docs/flows.md", "docs/own-parts.md", "docs/pictures.md")
 PAGES = [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in sorted({*CHECKS, *OTHERS})]
 
 
