@@ -9,8 +9,9 @@
 
 It needs `pip install 'd3pm-jax[compiled,train]'` in an environment of its own. Nothing is run, and no time is
 measured: a row says how many kernels a program is, what they move, in bytes and in passes (those of the
-logits), the temporaries, and the time below which no such card can do it, for each kernel the larger of its
-bytes at the bandwidth and its operations at their peak. K = 256, 32 examples of 3,072 elements, float32.
+logits), the temporaries, and the time that this takes at least, for each kernel the larger of its bytes at
+the bandwidth and its operations at their peak, where no array stays in the cache of the card. K = 256, 32
+examples of 3,072 elements, float32.
 """
 
 import argparse

@@ -224,6 +224,7 @@ class Kind:
         Raises:
             UserError: there are no chains that a GIF could show.
         """
+        check_gif(gif, chains.times)
         return {}
 
     def in_words(self, samples: np.ndarray) -> list[str]:

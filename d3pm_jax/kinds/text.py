@@ -25,6 +25,7 @@ from d3pm_jax.kinds.base import (
     QualityTable,
     Reference,
     Split,
+    check_gif,
     to_bits_per_dim,
 )
 from d3pm_jax.kinds.blocks import Block, TextBlock, TextFilm
@@ -90,6 +91,7 @@ class TextKind(Kind):
     def save_samples(
         self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
     ) -> dict[str, Path]:
+        check_gif(gif, chains.times)
         path = self.save_examples(folder / f"samples{suffix}", chains.samples)
         written = {"as text, a line for each": path}
         if not chains.times:

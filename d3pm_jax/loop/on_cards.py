@@ -23,7 +23,7 @@ class CardCost(NamedTuple):
     num_cards: int
     cost: cost.Cost
     program: programs.Program
-    seconds: float  # below which no such card takes the step
+    seconds: float  # that a step takes at least, if all arrays go through the memory of the card
     left_to_cublas: bool  # see `cards.compile_for`
     cycles: int  # of a TPU, as its compiler estimates them; 0 of a GPU
 
@@ -88,7 +88,8 @@ def describe(measured: CardCost) -> str:
         *textwrap.wrap(works, 78, initial_indent="  ", subsequent_indent="  "),
         f"collectives: {collectives or 'none'}",
         f"a step takes at least {1000 * measured.seconds:.3g} ms: each kernel takes at least its bytes at",
-        f"  {card.bandwidth / 1e12:.3g} TB/s, and its operations at their peak; collectives may take longer",
+        f"  {card.bandwidth / 1e12:.3g} TB/s, and its operations at their peak; collectives may take longer,",
+        "  and kernels less where arrays stay in the cache of the card",
         f"mfu is at most {measured.most_mfu:.1%}, of {card.peaks['bf16'] / 1e12:.0f} TFLOP/s",
     ]
     if program.loops_of_unknown_length:

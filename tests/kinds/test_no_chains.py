@@ -32,10 +32,9 @@ def test_samples_without_chains_are_written_and_no_chain_is(name, tmp_path):
         levels=2,
         steps=0,
     )
-    # It is refused before anything is written, so that no folder is needed. Other kinds make no GIF at all.
-    if name not in ("text", "array"):
-        with pytest.raises(UserError, match=r"^--gif: .* a flow draws samples in one pass; leave it out$"):
-            kind.save_samples(tmp_path / "nowhere", "", chains, "caption", gif=True)
+    # It is refused before anything is written, so that no folder is needed.
+    with pytest.raises(UserError, match=r"^--gif: .* a flow draws samples in one pass; leave it out$"):
+        kind.save_samples(tmp_path / "nowhere", "", chains, "caption", gif=True)
 
     written = kind.save_samples(tmp_path, "", chains, "caption")
     names = [] if file is None else [file]

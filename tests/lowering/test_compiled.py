@@ -21,16 +21,42 @@ MOST_PASSES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(PYTHON not in os.environ, reason=CURE)
-def test_passes_over_the_logits():
-    words = [os.environ[PYTHON], "benchmarks/compiled.py", "loss", "draw", "uniform"]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(PYTHON not in os.environ, reason=CURE)]
+
+
+def run_python(*words):
+    """Returns what a program prints that the Python of that environment runs."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    process = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    process = subprocess.run(
+        [os.environ[PYTHON], *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
+    )
     assert process.returncode == 0, process.stderr
-    cells = [line.strip("| ").split(" | ") for line in process.stdout.splitlines() if line.startswith("|")]
+    return process.stdout
+
+
+def test_a_step_on_described_cards():
+    printed = run_python(
+        "-m",
+        "d3pm_jax",
+        "train",
+        "configs/digits_uniform.py",
+        "--dry-run",
+        "--on",
+        "h100:8",
+        "--mesh.fsdp",
+        "8",
+    )
+    assert "compiled, not run: 8 x NVIDIA H100 80GB HBM3" in printed
+    assert "it fits: " in printed
+    collectives = next(line for line in printed.splitlines() if line.startswith("collectives: "))
+    assert "all-gather" in collectives  # of the parameters, of which each card holds a part
+
+
+def test_passes_over_the_logits():
+    printed = run_python("benchmarks/compiled.py", "loss", "draw", "uniform")
+    cells = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("|")]
     rows = {row[0]: row for row in cells[2:]}
-    assert set(rows) == set(MOST_PASSES), process.stdout
+    assert set(rows) == set(MOST_PASSES), printed
     for name, most in MOST_PASSES.items():
         assert 0 < float(rows[name][3]) <= most, rows[name]
     assert rows["loss, uniform, d3pm"][7].endswith("; 0 B")  # spills
