@@ -15,6 +15,7 @@ at the endpoints is taken off again. So can the cross entropy be where it is mad
 other than "d3pm".
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -26,7 +27,8 @@ from jaxtyping import Array
 from d3pm_jax import numerics
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.cpu import tiles
-from d3pm_jax.processes.base import promote
+from d3pm_jax.numerics.logspace import kl_terms
+from d3pm_jax.numerics.rows import Row, map_rows
 from d3pm_jax.processes.mixing import Mixing, PiKind
 from d3pm_jax.processes.tables import expand_trailing, gather, is_category
 
@@ -38,7 +40,10 @@ PiTable = tuple[Array | float, Array | float]  # pi and 1 / pi
 
 
 class StepLogs(NamedTuple):
-    """Holds logs of one step for each element, [*S]."""
+    """Holds logs of one step for each element, [*S].
+
+    What t alone decides, a, c and m, may have the shape of t, until `expand` makes it that of the elements.
+    """
 
     a: Array  # alpha_t
     b: Array  # beta_t pi_xt: how likely x_t is after a move
@@ -47,18 +52,22 @@ class StepLogs(NamedTuple):
     pi_0: Array  # pi at x_0
     pi_t: Array  # pi at x_t
 
+    def expand(self) -> "StepLogs":
+        """Broadcasts all to the shape of the elements."""
+        shape = self.b.shape
+        return StepLogs(*(jnp.broadcast_to(expand_trailing(x, shape), shape) for x in self))
+
 
 def kl_and_ce(
     process: Mixing, logits_x0: Array, x0: Array, xt: Array, t: Array, belief: Belief = "d3pm"
 ) -> tuple[Array, Array]:
     """Computes `variational.dispatch_kl_and_ce` in O(K)."""
-    ts = jnp.broadcast_to(expand_trailing(t, xt.shape), xt.shape)  # [*S]
     pi_0 = gather(process.log_pi, x0)
     pi_t = gather(process.log_pi, xt)
-    a = gather(process.log_alpha, ts)
-    b = gather(process.log_beta, ts) + pi_t
-    c = gather(process.log_alpha_bar, ts - 1)
-    m = gather(process.log_beta_bar, ts - 1)
+    a = gather(process.log_alpha, t)
+    b = expand_trailing(gather(process.log_beta, t), xt.shape) + pi_t
+    c = gather(process.log_alpha_bar, t - 1)
+    m = gather(process.log_beta_bar, t - 1)
     step = StepLogs(a, b, c, m, pi_0, pi_t)
     if belief != "official":
         return _kl_and_ce_of_step(process, logits_x0, x0, xt, step, belief)
@@ -66,24 +75,22 @@ def kl_and_ce(
     # The official rule takes the prediction itself for p(x_0 | x_1): the term of t = 1 is the cross entropy,
     # but for an impossible pair, which costs nothing.
     kl, ce = _kl_and_ce_of_step(process, logits_x0, x0, xt, step, "d3pm")
-    possible = jnp.where(xt == x0, numerics.log_add(a, b), b) > -jnp.inf
-    return jnp.where((ts == 1) & possible, ce, kl), ce
+    step = step.expand()
+    possible = jnp.where(xt == x0, numerics.log_add(step.a, step.b), step.b) > -jnp.inf
+    return jnp.where((expand_trailing(t, xt.shape) == 1) & possible, ce, kl), ce
 
 
 def marginal_kl(process: Mixing, logits_x0: Array, x0: Array, t: Array) -> Array:
     """Computes `variational.marginal_kl` in O(K): the KL of a step whose x_t says nothing of x_{t-1}."""
-    ts = jnp.broadcast_to(expand_trailing(t, x0.shape), x0.shape)  # [*S]
-
     # a = 0 and b = 1 make the first factor of q_j and p_j^- 1 for every j, so that any x_t will do whose pi
     # is not 0. Where pi is one category, x_t has to be that one: no sum over the others is made then, so
     # that all with q_j > 0 have to be endpoints.
     xt = jnp.full(x0.shape, jnp.argmax(process.log_pi), jnp.int32)
     pi_0 = gather(process.log_pi, x0)
     pi_t = gather(process.log_pi, xt)
-    c = gather(process.log_alpha_bar, ts)
-    m = gather(process.log_beta_bar, ts)
-    log_one = jnp.zeros(x0.shape, process.log_pi.dtype)
-    step = StepLogs(log_one - jnp.inf, log_one, c, m, pi_0, pi_t)
+    c = gather(process.log_alpha_bar, t)
+    m = gather(process.log_beta_bar, t)
+    step = StepLogs(jnp.full_like(c, NEG_INF), jnp.zeros_like(pi_t), c, m, pi_0, pi_t)
     return _kl_and_ce_of_step(process, logits_x0, x0, xt, step, "d3pm")[0]
 
 
@@ -92,49 +99,33 @@ def _kl_and_ce_of_step(
 ) -> tuple[Array, Array]:
     # No gradient goes to the tables of a process.
     log_pi = lax.stop_gradient(process.log_pi)
-    return _kl_and_ce_by_hand(process.pi_kind, belief, promote(process, logits_x0), x0, xt, step, log_pi)
+    return _kl_and_ce_by_hand(process.pi_kind, belief, logits_x0, x0, xt, step, log_pi)
 
 
 # ---- The whole computation, forward and backward ----
 #
-# The sums of the softmax come first, for all elements; then the sums over the other categories, on CPUs by
-# parts that fit a cache. All that is left is [*S], and is done once and not once per part, because small
-# programs cost more. The backward pass makes the probabilities anew from the logits, so that nothing else of
-# size [*S, K] is stored.
+# The sums of the softmax come first, then the sums over the other categories, on CPUs by parts that fit
+# a cache. All that is left is [*S], and is done there once and not once per part: small programs cost
+# more. The backward pass makes the probabilities anew from the logits, so that nothing else of size [*S, K]
+# is stored.
 
 
 def _forward(
     pi_kind: PiKind, belief: Belief, logits: Array, x0: Array, xt: Array, step: StepLogs, log_pi: Array
 ):
-    # Logits of a denoiser become those of the leave-one-out posterior wherever they are read: the one at x_t
-    # loses this much, [*S].
-    evidence = None
-    if belief == "denoiser":
-        evidence = log_evidence_ratio(step)
-
-    softmax, log_p0, log_pt = _softmax(_subtract_at_xt(logits, xt, evidence), x0, xt)
-    ends = endpoints(step, log_p0, log_pt, xt == x0)
-    # Here the logits may stay as they are: p is set to 0 at x_t.
-    others = _sum_other_categories(pi_kind, logits, x0, xt, step, ends, softmax, log_pi)
-    saved = save_slopes(pi_kind, belief, step, ends, others, softmax, log_p0, log_pt, xt == x0)
-    return (saved.kl, saved.ce), (logits, x0, xt, evidence, log_pi, saved)
+    # On CPUs a pass over the logits is cheap where its numbers stay in the cache; elsewhere what counts is
+    # how often they are read.
+    arguments = (logits, x0, xt, step, log_pi)
+    by_parts = partial(_save_by_parts, pi_kind, belief)
+    by_rows = partial(_save_by_rows, pi_kind, belief)
+    saved = lax.platform_dependent(*arguments, cpu=by_parts, default=by_rows)
+    return (saved.kl, saved.ce), (*arguments, saved)
 
 
 def _backward(pi_kind: PiKind, belief: Belief, residuals, cotangents: tuple[Array, Array]):
-    logits, x0, xt, evidence, log_pi, saved = residuals
-    slope = combine_slopes(saved, *cotangents)
-    K = logits.shape[-1]
-    p = _probabilities(_subtract_at_xt(logits, xt, evidence), saved.softmax)  # [*S, K]
-
-    # p_j (slope.p - q_rho / (1 + rho p_j / pi_j)) for every j. pi * per_pi is 1, and 0 where pi_j is 0: there
-    # q_j is 0 and has no such term.
-    coefficient = slope.p[..., None]
-    if pi_kind != "point":
-        pi, per_pi = _pi_table(pi_kind, log_pi, logits.ndim)
-        coefficient -= (pi * per_pi) * slope.q_rho[..., None] / (1 + slope.rho[..., None] * per_pi * p)
-
-    # The endpoints have a derivative of their own, which differs from that by a number of the element.
-    gradient = coefficient * p + _at(x0, slope.x0, K) + _at(xt, slope.xt, K)
+    at_once = partial(_gradient, pi_kind, belief)
+    by_rows = partial(_gradient_by_rows, pi_kind, belief)
+    gradient = lax.platform_dependent(*residuals, *cotangents, cpu=at_once, default=by_rows)
     return gradient, None, None, None, None
 
 
@@ -158,13 +149,20 @@ def _softmax(logits: Array, x0: Array, xt: Array) -> tuple[Softmax, Array, Array
     top = finite(jnp.max(logits, axis=-1))
     sums = jnp.sum(jnp.exp(logits - top[..., None]), axis=-1)
 
+    logit_0 = jnp.take_along_axis(logits, x0[..., None], axis=-1)[..., 0]
+    logit_t = jnp.take_along_axis(logits, xt[..., None], axis=-1)[..., 0]
+    return _normalize(top, sums, logit_0, logit_t)
+
+
+def _normalize(top: Array, sums: Array, logit_0: Array, logit_t: Array) -> tuple[Softmax, Array, Array]:
+    """Returns what `_softmax` does of the largest logit, the sum of exp(logits - top) and two logits."""
+
     # The logs are made of the logits, not of p: p may underflow where its log is -20,000.
-    def log_p_at(x: Array) -> Array:
-        logit = jnp.take_along_axis(logits, x[..., None], axis=-1)[..., 0]
+    def log_p_of(logit: Array) -> Array:
         return jnp.where(logit == NEG_INF, NEG_INF, logit - top - jnp.log(sums))
 
-    log_p0 = log_p_at(x0)
-    log_pt = log_p_at(xt)
+    log_p0 = log_p_of(logit_0)
+    log_pt = log_p_of(logit_t)
 
     # Only a row of -inf has the sum 0. A comparison with > 0 would hide the NaN of a network that failed.
     inverse = jnp.where(sums == 0, 0.0, 1 / jnp.where(sums == 0, 1.0, sums))
@@ -257,7 +255,35 @@ def _sum_other_categories(
     softmax: Softmax,
     log_pi: Array,
 ) -> OtherCategories:
-    """Sums over j with p = 0 at x_0 and x_t, whose terms are then known, and takes these off again."""
+    """Sums over the other categories, part by part."""
+    pi_table = _pi_table(pi_kind, log_pi, ndim=3)  # a part of the logits is [B, n, K]
+
+    def sum_part(logits: Array, x0: Array, xt: Array, top: Array, inverse: Array, *factors: Array):
+        # The terms of the endpoints are replaced. They are made with p = 0, because with a p near 1 and a
+        # tiny pi they could be far larger than the sum that is wanted, and to subtract them would cost
+        # digits.
+        p = _zero_at_endpoints(_probabilities(logits, Softmax(top, inverse)), x0, xt)  # [B, n, K]
+        return _sum_terms(pi_kind, pi_table, p, *factors)
+
+    def sum_terms(*factors: Array) -> tuple[Array, ...]:
+        return tiles.apply_by_parts(sum_part, logits, x0, xt, *softmax, *factors)
+
+    return _sum_others(pi_kind, x0, xt, step, ends, sum_terms)
+
+
+def _sum_others(
+    pi_kind: PiKind,
+    x0: Array,
+    xt: Array,
+    step: StepLogs,
+    ends: Endpoints,
+    sum_terms: Callable[..., tuple[Array, ...]],
+) -> OtherCategories:
+    """Sums over j with p = 0 at x_0 and x_t, whose terms are then known, and takes these off again.
+
+    Args:
+        sum_terms: (q, rho, least, unreached) -> kl and S, as `_sum_terms` does.
+    """
     # q_j = q pi_j and p_j^- / q_j = least (1 + rho p_j / pi_j), of which q, rho and least are one number for
     # all other j. m is 0 at t = 1, where q is 0 too: rho is set to 0 there and enters nothing.
     q = jnp.exp(step.b + step.m - finite(ends.norm_q))
@@ -276,9 +302,7 @@ def _sum_other_categories(
     least = jnp.exp(log_least)
     unreached = jnp.exp(step.b + step.c - finite(ends.norm_p))
 
-    pi_table = _pi_table(pi_kind, log_pi, ndim=3)  # a part of the logits is [B, n, K]
-    sum_part = partial(_sum_terms, pi_kind, pi_table)
-    kl, S = tiles.apply_by_parts(sum_part, logits, x0, xt, *softmax, q, rho, least, unreached)
+    kl, S = sum_terms(q, rho, least, unreached)
 
     # With p_j = 0 the term of j is q pi_j ((least - 1) - log least): what the endpoints have in the sum.
     # Their part of S is 0.
@@ -289,33 +313,18 @@ def _sum_other_categories(
 
 
 def _sum_terms(
-    pi_kind: PiKind,
-    pi_table: PiTable,
-    logits: Array,
-    x0: Array,
-    xt: Array,
-    top: Array,
-    inverse: Array,
-    q: Array,
-    rho: Array,
-    least: Array,
-    unreached: Array,
+    pi_kind: PiKind, pi_table: PiTable, p: Array, q: Array, rho: Array, least: Array, unreached: Array
 ) -> tuple[Array, Array]:
     """Returns kl and S of `OtherCategories` for a part of the elements, with p = 0 at x_0 and x_t.
 
     Args:
         pi_kind, pi_table: of the process.
-        logits: [B, n, K]; all that follow are [B, n].
-        top, inverse: of `Softmax`.
+        p: [B, n, K], 0 at the endpoints; all that follow are [B, n].
         q, rho: of `OtherCategories`.
         least: the least p_j^- / q_j, which is at p_j = 0.
         unreached: p_j^- / p_j where pi_j = 0.
     """
     pi, per_pi = pi_table
-
-    # The terms of the endpoints are replaced. They are made with p = 0, because with a p near 1 and a tiny
-    # pi they could be far larger than the sum that is wanted, and to subtract them would cost digits.
-    p = _zero_at_endpoints(_probabilities(logits, Softmax(top, inverse)), x0, xt)  # [B, n, K]
     rise = 1 + rho[..., None] * per_pi * p
 
     # The ratio is least * rise, but made as a sum of two terms: near 1 the sum is rounded once, where least
@@ -378,23 +387,30 @@ def _zero_by_select(p: Array, x0: Array, xt: Array) -> Array:
 
 def _kl(pi_kind: PiKind, step: StepLogs, ends: Endpoints, empty_row: Array, kl_of_others: Array) -> Array:
     """Returns the KL of each element; 0 for an impossible pair, +inf for a certain error."""
-    q = jnp.stack([ends.q_0, ends.q_t], -1)  # [*S, 2]
-    p = jnp.stack([ends.p_0, ends.p_t], -1)  # [*S, 2]
-
     # Where no other category has q_j > 0, the sum of q log(q / p^-) over the endpoints is all: those of a pi
     # of one category, and t = 1 (m = 0). The others' p_j^- is then not summed, which the form below would
     # need.
-    # The `where` masks an endpoint with q = 0 already; `finite` only keeps -inf - -inf out of what is masked.
-    kl_of_endpoints = jnp.sum(jnp.where(q == NEG_INF, 0.0, jnp.exp(q) * (finite(q) - p)), axis=-1)
+    kl_of_endpoints = _q_log_ratio(ends.q_0, ends.p_0) + _q_log_ratio(ends.q_t, ends.p_t)
     if pi_kind == "point":
         kl = kl_of_endpoints
     else:
-        kl = jnp.where(step.m == NEG_INF, kl_of_endpoints, numerics.kl(q, p) + kl_of_others)
+        terms_0, ruled_out_0 = kl_terms(ends.q_0, ends.p_0)
+        terms_t, ruled_out_t = kl_terms(ends.q_t, ends.p_t)
+        empty = (ends.q_0 == NEG_INF) & (ends.q_t == NEG_INF)
+        terms = jnp.where(empty, 0.0, terms_0 + terms_t)
+        terms = jnp.where(ruled_out_0 | ruled_out_t, jnp.inf, terms)
+        kl = jnp.where(step.m == NEG_INF, kl_of_endpoints, terms + kl_of_others)
 
     # A row of -inf is tested for by itself: m pi_j would give it finite numbers. An impossible pair comes
     # first.
     certain_error = empty_row | (ends.norm_p == NEG_INF)
     return jnp.where(ends.norm_q == NEG_INF, 0.0, jnp.where(certain_error, jnp.inf, kl))
+
+
+def _q_log_ratio(log_q: Array, log_p: Array) -> Array:
+    """q log(q / p), 0 where q is."""
+    # The `where` masks a q of 0 already; `finite` only keeps -inf - -inf out of what is masked.
+    return jnp.where(log_q == NEG_INF, 0.0, jnp.exp(log_q) * (finite(log_q) - log_p))
 
 
 # ---- Where the logits are not both: the cross entropy ----
@@ -540,3 +556,188 @@ def _at(x: Array, amount: Array, K: int) -> Array:
 def finite(x: Array) -> Array:
     """Returns x, and 0 where it is -inf: the log that a probability of 0 is divided by."""
     return jnp.where(x == NEG_INF, 0.0, x)
+
+
+# ---- All elements on a CPU ----
+
+
+def _save_by_parts(
+    pi_kind: PiKind, belief: Belief, logits: Array, x0: Array, xt: Array, step: StepLogs, log_pi: Array
+) -> Saved:
+    """Computes the losses and what their gradient needs, the sums over the other categories part by part."""
+    step = step.expand()
+    logits = _promote(logits, log_pi)
+    softmax, log_p0, log_pt = _softmax(_subtract_at_xt(logits, xt, _evidence(belief, step)), x0, xt)
+    ends = endpoints(step, log_p0, log_pt, xt == x0)
+    # Here the logits may stay as they are: p is set to 0 at x_t.
+    others = _sum_other_categories(pi_kind, logits, x0, xt, step, ends, softmax, log_pi)
+    return save_slopes(pi_kind, belief, step, ends, others, softmax, log_p0, log_pt, xt == x0)
+
+
+def _gradient(
+    pi_kind: PiKind,
+    belief: Belief,
+    logits: Array,
+    x0: Array,
+    xt: Array,
+    step: StepLogs,
+    log_pi: Array,
+    saved: Saved,
+    g_kl: Array,
+    g_ce: Array,
+) -> Array:
+    """Computes the gradient of g_kl kl + g_ce ce, with the probabilities made anew from the logits."""
+    slope = combine_slopes(saved, g_kl, g_ce)
+    K = logits.shape[-1]
+    wide = _subtract_at_xt(_promote(logits, log_pi), xt, _evidence(belief, step.expand()))
+    p = _probabilities(wide, saved.softmax)  # [*S, K]
+    gradient = _slope_of_others(pi_kind, slope, p, _pi_table(pi_kind, log_pi, logits.ndim)) * p
+
+    # The endpoints have a derivative of their own, which differs from that by a number of the element.
+    gradient += _at(x0, slope.x0, K) + _at(xt, slope.xt, K)
+    return gradient.astype(logits.dtype)
+
+
+def _slope_of_others(pi_kind: PiKind, slope: Slope, p: Array, pi_table: PiTable) -> Array:
+    """Returns what p_j has to be multiplied by for the gradient at any j but x_0 and x_t."""
+    # slope.p - q_rho / (1 + rho p_j / pi_j) for every j. pi * per_pi is 1, and 0 where pi_j is 0: there q_j
+    # is 0 and has no such term.
+    coefficient = slope.p[..., None]
+    if pi_kind != "point":
+        pi, per_pi = pi_table
+        coefficient -= (pi * per_pi) * slope.q_rho[..., None] / (1 + slope.rho[..., None] * per_pi * p)
+    return coefficient
+
+
+def _promote(logits: Array, log_pi: Array) -> Array:
+    """Returns logits in the type of the tables or wider."""
+    return logits.astype(jnp.promote_types(logits.dtype, log_pi.dtype))
+
+
+def _evidence(belief: Belief, step: StepLogs) -> Array | None:
+    """Returns what the logit at x_t loses, [*S], where logits are those of a denoiser.
+
+    They become those of the leave-one-out posterior wherever they are read.
+    """
+    if belief == "denoiser":
+        return log_evidence_ratio(step)
+    return None
+
+
+# ---- All elements elsewhere ----
+#
+# Forward and backward pass read the logits once each. What the latter needs besides them is a few numbers of
+# each element.
+
+
+def _save_by_rows(
+    pi_kind: PiKind, belief: Belief, logits: Array, x0: Array, xt: Array, step: StepLogs, log_pi: Array
+) -> Saved:
+    """Computes `_save_by_parts`, a row at a time."""
+    numbers = [x0, xt, *step]
+    return _unflatten(map_rows(_save_row, (pi_kind, belief), logits, numbers, _tables(pi_kind, log_pi)))
+
+
+def _gradient_by_rows(
+    pi_kind: PiKind,
+    belief: Belief,
+    logits: Array,
+    x0: Array,
+    xt: Array,
+    step: StepLogs,
+    log_pi: Array,
+    saved: Saved,
+    g_kl: Array,
+    g_ce: Array,
+) -> Array:
+    """Computes `_gradient`, a row at a time."""
+    numbers = [x0, xt, *_flatten(saved), g_kl, g_ce]
+    if belief == "denoiser":
+        numbers += step
+    return map_rows(_gradient_row, (pi_kind, belief), logits, numbers, _tables(pi_kind, log_pi))[0]
+
+
+def _save_row(
+    settings: tuple[PiKind, Belief], row: Row, numbers: Sequence[Array], tables: Sequence[Array]
+) -> tuple[Array, ...]:
+    pi_kind, belief = settings
+    x0, xt, *logs = numbers
+    step = StepLogs(*logs)
+    is_x0 = row.categories == x0[..., None]
+    is_xt = row.categories == xt[..., None]
+    logits = _convert_row(belief, row, is_xt, step)
+
+    def pick(x: Array, is_x: Array) -> Array:
+        # As a gather does, NaN where jit lets a category outside of 0..K - 1 through.
+        picked = jnp.sum(jnp.where(is_x, logits, 0.0), axis=-1)
+        return jnp.where((x >= 0) & (x < row.K), picked, jnp.nan)
+
+    top = finite(jnp.max(logits, axis=-1))
+    exponentials = jnp.exp(logits - top[..., None])
+    softmax, log_p0, log_pt = _normalize(
+        top, jnp.sum(exponentials, axis=-1), pick(x0, is_x0), pick(xt, is_xt)
+    )
+    same = xt == x0
+    ends = endpoints(step, log_p0, log_pt, same)
+
+    def sum_terms(*factors: Array) -> tuple[Array, Array]:
+        p = jnp.where(is_x0 | is_xt, 0.0, exponentials * softmax.inverse[..., None])
+        return _sum_terms(pi_kind, _pi_of_row(pi_kind, row, tables), p, *factors)
+
+    others = _sum_others(pi_kind, x0, xt, step, ends, sum_terms)
+    return _flatten(save_slopes(pi_kind, belief, step, ends, others, softmax, log_p0, log_pt, same))
+
+
+def _gradient_row(
+    settings: tuple[PiKind, Belief], row: Row, numbers: Sequence[Array], tables: Sequence[Array]
+) -> tuple[Array]:
+    pi_kind, belief = settings
+    x0, xt, *numbers = numbers
+    saved = _unflatten(numbers[:NUM_SAVED])
+    g_kl, g_ce, *step = numbers[NUM_SAVED:]
+    slope = combine_slopes(saved, g_kl, g_ce)
+    is_x0 = row.categories == x0[..., None]
+    is_xt = row.categories == xt[..., None]
+    p = _probabilities(_convert_row(belief, row, is_xt, step), saved.softmax)
+    gradient = _slope_of_others(pi_kind, slope, p, _pi_of_row(pi_kind, row, tables)) * p
+    at_x0 = jnp.where(is_x0, slope.x0[..., None], 0.0)
+    at_xt = jnp.where(is_xt, slope.xt[..., None], 0.0)
+    return (gradient + at_x0 + at_xt,)
+
+
+def _convert_row(belief: Belief, row: Row, is_xt: Array, step: Sequence[Array]) -> Array:
+    """Returns logits of the leave-one-out posterior, as `_evidence` says."""
+    if belief != "denoiser":
+        return row.logits
+    evidence = log_evidence_ratio(StepLogs(*step))
+    return jnp.where(is_xt, row.logits - evidence[..., None], row.logits)
+
+
+# The numbers of `Saved`, laid one behind the other.
+NUM_SAVED = len(Saved._fields) - 1 + len(Softmax._fields)
+
+
+def _flatten(saved: Saved) -> tuple[Array, ...]:
+    kl, ce, softmax, *slopes = saved
+    return kl, ce, *softmax, *slopes
+
+
+def _unflatten(numbers: Sequence[Array]) -> Saved:
+    kl, ce, top, inverse, *slopes = numbers
+    return Saved(kl, ce, Softmax(top, inverse), *slopes)
+
+
+def _tables(pi_kind: PiKind, log_pi: Array) -> list[Array]:
+    """Returns the tables [K] of the row functions: of a general pi it and 1 / pi."""
+    if pi_kind != "general":
+        return []
+    pi, per_pi = _pi_table(pi_kind, log_pi, ndim=1)
+    return [jnp.asarray(pi), jnp.asarray(per_pi)]
+
+
+def _pi_of_row(pi_kind: PiKind, row: Row, tables: Sequence[Array]) -> PiTable:
+    """Returns pi and 1 / pi as `_pi_table` does, with a pi of 0 beyond K."""
+    if pi_kind == "general":
+        pi, per_pi = tables
+        return pi, per_pi
+    return jnp.where(row.exists, 1.0, 0.0).astype(row.logits.dtype), 1.0

@@ -1,0 +1,260 @@
+"""Computes a function of each row of logits and a few numbers in one read of the row: on NVIDIA GPUs.
+
+XLA splits such a function into several kernels, each of which reads the logits, or what was made of them,
+from memory. On an NVIDIA GPU a *row function* is one kernel of Pallas instead: it loads a block of rows,
+computes in registers, and writes what it returns. Elsewhere, and where a kernel cannot be (float64, an
+export), XLA takes the same function of all rows at once.
+
+A row function is f(settings, row, numbers, tables):
+
+    settings: hashable, and part of what is compiled.
+    row: a `Row`.
+    numbers: arrays [R], one number for each row.
+    tables: arrays [P], the same for all rows.
+    returns: a tuple of arrays [R] or [R, P].
+
+It is `jnp`, of what Triton has: no gathers, no concatenation, no `any`. What is at a category x is picked by
+a comparison with `row.categories`. Blocks of Triton have powers of two as their lengths, so that P >= K: what
+is beyond K has the logit -inf and the entry 0 of a table, and sums have to leave it out where that does not
+do so.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+# Elements of a block, and of a warp: more of them spill registers to memory.
+BLOCK = 1024
+PER_WARP = 256
+# The longest row that a block holds. A longer one goes to XLA.
+LONGEST = 8192
+
+
+class Row(NamedTuple):
+    """Holds a block of rows."""
+
+    logits: Array  # [R, P], float32, or float64 for such logits
+    categories: Array  # [P], int32: 0, 1, ..
+    exists: Array  # [P], bool: whether a category is below K
+    K: int
+
+
+RowFunction = Callable[[Any, Row, Sequence[Array], Sequence[Array]], tuple[Array, ...]]
+
+
+def map_rows(
+    f: RowFunction,
+    settings: Hashable,
+    logits: Array,
+    numbers: Sequence[Array],
+    tables: Sequence[Array] = (),
+) -> tuple[Array, ...]:
+    """Applies a row function to every row of the logits.
+
+    Args:
+        f: a function of a module, whose results it is compiled once for.
+        settings: what f is passed first.
+        logits: [*S, K], of any float type.
+        numbers: arrays [*S], or of a shape that *S begins with.
+        tables: arrays [K].
+
+    Returns:
+        The outputs of f for all rows: [*S], or [*S, K] in the type of the logits.
+    """
+    num_numbers = len(numbers)
+
+    @custom_vmap
+    def apply(logits: Array, numbers: Sequence[Array], tables: Sequence[Array]) -> list[Array]:
+        return _spread_over_devices(num_numbers)(f, settings, logits, *numbers, *tables)
+
+    @apply.def_vmap
+    def _(
+        size: int, is_batched: Any, logits: Array, numbers: Sequence[Array], tables: Sequence[Array]
+    ) -> Any:
+        if any(is_batched[2]):
+            raise NotImplementedError("a batch of tables: map over the rows of one table")
+        batch = [
+            x if batched else jnp.broadcast_to(x, (size, *x.shape))
+            for x, batched in zip((logits, *numbers), (is_batched[0], *is_batched[1]), strict=True)
+        ]
+        outputs = list(map_rows(f, settings, batch[0], batch[1:], tables))
+        return outputs, [True] * len(outputs)
+
+    return tuple(apply(logits, list(numbers), list(tables)))
+
+
+# ---- Rows through XLA ----
+
+
+def _by_xla(f: RowFunction, settings: Hashable, num_numbers: int, logits: Array, *rest: Array):
+    S = logits.shape[:-1]
+    K = logits.shape[-1]
+    wide = logits.astype(_float_type(logits, *rest))
+    row = Row(wide, jnp.arange(K, dtype=jnp.int32), jnp.ones(K, bool), K)
+    numbers = [jnp.broadcast_to(x.reshape(x.shape + (1,) * (len(S) - x.ndim)), S) for x in rest[:num_numbers]]
+    results = f(settings, row, numbers, rest[num_numbers:])
+    return [x.astype(logits.dtype) if x.shape == logits.shape else x for x in results]
+
+
+def _float_type(logits: Array, *rest: Array) -> Any:
+    """Returns the type that a row is computed in: the widest of the arguments, float32 at least."""
+    return jnp.result_type(jnp.float32, logits, *(x for x in rest if jnp.issubdtype(x.dtype, jnp.floating)))
+
+
+# ---- Rows by a kernel ----
+
+
+def _by_pallas(
+    f: RowFunction,
+    settings: Hashable,
+    num_numbers: int,
+    logits: Array,
+    *rest: Array,
+    interpret: bool = False,
+) -> list[Array]:
+
+    from jax.experimental import pallas as pl
+    from jax.experimental.pallas import triton
+
+    S = logits.shape[:-1]
+    K = logits.shape[-1]
+    N = math.prod(S)
+    P = pl.next_power_of_2(K)
+    R = max(1, BLOCK // P)
+    warps = max(1, R * P // PER_WARP)
+    outputs = _shapes(f, settings, num_numbers, logits, *rest)
+
+    def kernel(*refs: Any) -> None:
+        logits_ref, *others = refs
+        number_refs = others[:num_numbers]
+        table_refs = others[num_numbers : len(rest)]
+        output_refs = others[len(rest) :]
+
+        # Blocks are not cut off at the end of an array: every load and store beyond it has to be masked, or
+        # it would reach the next row.
+        rows = pl.program_id(0) * R + jnp.arange(R)  # [R]
+        categories = jnp.arange(P, dtype=jnp.int32)  # [P]
+        is_row = rows < N
+        exists = categories < K
+        is_entry = is_row[:, None] & exists[None, :]
+
+        def entries(ref: Any) -> Any:
+            return ref.at[rows[:, None] * K + categories[None, :]]
+
+        block = triton.load(entries(logits_ref), mask=is_entry, other=-jnp.inf).astype(jnp.float32)
+        numbers = [
+            triton.load(ref.at[rows // (N // ref.shape[0])], mask=is_row, other=0) for ref in number_refs
+        ]
+        tables = [triton.load(ref.at[categories], mask=exists, other=0) for ref in table_refs]
+        results = f(settings, Row(block, categories, exists, K), numbers, tables)
+        for ref, result in zip(output_refs, results, strict=True):
+            if result.ndim == 2:
+                triton.store(entries(ref), result.astype(ref.dtype), mask=is_entry)
+            else:
+                triton.store(ref.at[rows], result.astype(ref.dtype), mask=is_row)
+
+    flat = [x.reshape(-1) for x in (logits, *rest)]
+    results = pl.pallas_call(
+        kernel,
+        out_shape=[jax.ShapeDtypeStruct((math.prod(x.shape),), x.dtype) for x in outputs],
+        grid=(pl.cdiv(N, R),),
+        compiler_params=triton.CompilerParams(num_warps=warps),
+        name=f.__name__,
+        interpret=interpret,
+    )(*flat)
+    return [result.reshape(x.shape) for result, x in zip(results, outputs, strict=True)]
+
+
+# ---- The primitive, whose form is chosen when a program is lowered ----
+
+map_rows_p = Primitive("map_rows")
+map_rows_p.multiple_results = True
+
+
+@lru_cache(maxsize=256)
+def _shapes_of(f: RowFunction, settings: Hashable, num_numbers: int, avals: tuple) -> tuple:
+    arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in avals]
+    return tuple(jax.eval_shape(partial(_by_xla, f, settings, num_numbers), *arguments))
+
+
+def _shapes(f: RowFunction, settings: Hashable, num_numbers: int, *arguments: Any) -> tuple:
+    return _shapes_of(f, settings, num_numbers, tuple((x.shape, x.dtype) for x in arguments))
+
+
+@map_rows_p.def_abstract_eval
+def _(*arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int) -> list:
+    shapes = _shapes(f, settings, num_numbers, *arguments)
+    return [jax.core.ShapedArray(x.shape, x.dtype) for x in shapes]
+
+
+map_rows_p.def_impl(lambda *args, f, settings, num_numbers: _by_xla(f, settings, num_numbers, *args))
+
+
+def _lower_for_xla(ctx: Any, *arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int) -> Any:
+    return mlir.lower_fun(partial(_by_xla, f, settings, num_numbers), multiple_results=True)(ctx, *arguments)
+
+
+def _lower_for_cuda(ctx: Any, *arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int) -> Any:
+    logits = ctx.avals_in[0]
+    K = logits.shape[-1]
+    exported = ctx.module_context.lowering_parameters.for_export or len(ctx.module_context.platforms) > 1
+    is_wide = _float_type(*ctx.avals_in) == jnp.float64
+    if exported or is_wide or K > LONGEST or logits.size == 0:
+        return _lower_for_xla(ctx, *arguments, f=f, settings=settings, num_numbers=num_numbers)
+    by_pallas = partial(_by_pallas, f, settings, num_numbers)
+    return mlir.lower_fun(by_pallas, multiple_results=True)(ctx, *arguments)
+
+
+mlir.register_lowering(map_rows_p, _lower_for_xla)
+mlir.register_lowering(map_rows_p, _lower_for_cuda, platform="cuda")
+
+# ---- Rows that are spread over devices ----
+#
+# XLA knows nothing of what a kernel does, and would gather its arguments on every device. It is told that all
+# axes but the last may be spread, each device taking its rows.
+
+
+@lru_cache(maxsize=64)
+def _spread_over_devices(num_numbers: int) -> Any:
+    """Returns `map_rows_p` of so many numbers, which each device applies to its rows."""
+
+    def apply(f: RowFunction, settings: Hashable, *arguments: Array) -> list[Array]:
+        return map_rows_p.bind(*arguments, f=f, settings=settings, num_numbers=num_numbers)
+
+    def partition(f: RowFunction, settings: Hashable, mesh: Any, arguments: Any, results: Any) -> tuple:
+        sharding = arguments[0].sharding
+        num_axes = len(arguments[0].shape) - 1
+        axes = (tuple(sharding.spec) + (None,) * num_axes)[:num_axes]
+
+        def spread(x: Any) -> NamedSharding:
+            spec = (*axes, None)[: len(x.shape)]
+            return NamedSharding(sharding.mesh, PartitionSpec(*spec))
+
+        whole = NamedSharding(sharding.mesh, PartitionSpec())
+        of_arguments = [spread(x) for x in arguments[: 1 + num_numbers]]
+        of_arguments += [whole for _ in arguments[1 + num_numbers :]]
+        return sharding.mesh, partial(apply, f, settings), [spread(x) for x in results], tuple(of_arguments)
+
+    def make_rule(f: RowFunction, settings: Hashable, mesh: Any, arguments: Any, results: Any) -> tuple:
+        num_axes = len(arguments[0].shape) - 1
+        names = [f"s{i}" for i in range(num_axes)]
+        axes = " ".join(names)
+        row = f"{axes} k"
+        of_numbers = [" ".join(names[: len(x.shape)]) for x in arguments[1 : 1 + num_numbers]]
+        operands = [row, *of_numbers] + ["k"] * (len(arguments) - 1 - num_numbers)
+        outputs = [axes if len(x.shape) == num_axes else row for x in results]
+        return f"{', '.join(operands)} -> {', '.join(outputs)}", {"need_replication_factors": ("k",)}
+
+    spread_apply = custom_partitioning(apply, static_argnums=(0, 1))
+    spread_apply.def_partition(partition=partition, sharding_rule=make_rule)
+    return spread_apply
