@@ -10,7 +10,7 @@ A row function is f(settings, row, numbers, tables):
     settings: hashable, and part of what is compiled.
     row: a `Row`.
     numbers: arrays [R], one number for each row.
-    tables: arrays [P], the same for all rows.
+    tables: arrays [1, P], the same for all rows.
     returns: a tuple of arrays [R] or [R, P].
 
 It is `jnp`, of what Triton has: no gathers, no concatenation, no `any`. What is at a category x is picked by
@@ -44,8 +44,8 @@ class Row(NamedTuple):
     """Holds a block of rows."""
 
     logits: Array  # [R, P], float32, or float64 for such logits
-    categories: Array  # [P], int32: 0, 1, ..
-    exists: Array  # [P], bool: whether a category is below K
+    categories: Array  # [1, P], int32: 0, 1, ..
+    exists: Array  # [1, P], bool: whether a category is below K
     K: int
 
 
@@ -100,9 +100,14 @@ def _by_xla(f: RowFunction, settings: Hashable, num_numbers: int, logits: Array,
     S = logits.shape[:-1]
     K = logits.shape[-1]
     wide = logits.astype(_float_type(logits, *rest))
-    row = Row(wide, jnp.arange(K, dtype=jnp.int32), jnp.ones(K, bool), K)
+
+    def as_row(x: Array) -> Array:
+        return x.reshape((1,) * len(S) + (K,))
+
+    categories = as_row(jnp.arange(K, dtype=jnp.int32))
+    row = Row(wide, categories, jnp.ones_like(categories, bool), K)
     numbers = [jnp.broadcast_to(x.reshape(x.shape + (1,) * (len(S) - x.ndim)), S) for x in rest[:num_numbers]]
-    results = f(settings, row, numbers, rest[num_numbers:])
+    results = f(settings, row, numbers, [as_row(x) for x in rest[num_numbers:]])
     return [x.astype(logits.dtype) if x.shape == logits.shape else x for x in results]
 
 
@@ -155,8 +160,9 @@ def _by_pallas(
         numbers = [
             triton.load(ref.at[rows // (N // ref.shape[0])], mask=is_row, other=0) for ref in number_refs
         ]
-        tables = [triton.load(ref.at[categories], mask=exists, other=0) for ref in table_refs]
-        results = f(settings, Row(block, categories, exists, K), numbers, tables)
+        tables = [triton.load(ref.at[categories], mask=exists, other=0)[None] for ref in table_refs]
+        row = Row(block, categories[None], exists[None], K)
+        results = f(settings, row, numbers, tables)
         for ref, result in zip(output_refs, results, strict=True):
             if result.ndim == 2:
                 triton.store(entries(ref), result.astype(ref.dtype), mask=is_entry)
