@@ -33,11 +33,16 @@ from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from d3pm_jax.numerics import kernel_check
+
 # Elements of a block, and of a warp: more of them spill registers to memory.
 BLOCK = 1024
 PER_WARP = 256
 # The longest row that a block holds. A longer one goes to XLA.
 LONGEST = 8192
+# What a program for CUDA is made of.
+KERNEL = "kernel"
+XLA = "XLA"
 
 
 class Row(NamedTuple):
@@ -71,11 +76,25 @@ def map_rows(
     Returns:
         The outputs of f for all rows: [*S], or [*S, K] in the type of the logits.
     """
-    num_numbers = len(numbers)
+    arguments = (logits, *numbers, *tables)
+    can_be_kernel = logits.shape[-1] <= LONGEST and _float_type(*arguments) == jnp.float32
+    form = XLA
+    if can_be_kernel and kernel_check.may_use_kernels():
+        form = _choose_form(f, settings, len(numbers), logits.shape[-1], tuple(x.dtype for x in arguments))
+    return _map_rows(f, settings, form, logits, numbers, tables)
 
+
+def _map_rows(
+    f: RowFunction,
+    settings: Hashable,
+    form: str,
+    logits: Array,
+    numbers: Sequence[Array],
+    tables: Sequence[Array],
+) -> tuple[Array, ...]:
     @custom_vmap
     def apply(logits: Array, numbers: Sequence[Array], tables: Sequence[Array]) -> list[Array]:
-        return _spread_over_devices(num_numbers)(f, settings, logits, *numbers, *tables)
+        return _spread_over_devices(len(numbers), form)(f, settings, logits, *numbers, *tables)
 
     @apply.def_vmap
     def _(
@@ -87,10 +106,23 @@ def map_rows(
             x if batched else jnp.broadcast_to(x, (size, *x.shape))
             for x, batched in zip((logits, *numbers), (is_batched[0], *is_batched[1]), strict=True)
         ]
-        outputs = list(map_rows(f, settings, batch[0], batch[1:], tables))
+        outputs = list(_map_rows(f, settings, form, batch[0], batch[1:], tables))
         return outputs, [True] * len(outputs)
 
     return tuple(apply(logits, list(numbers), list(tables)))
+
+
+@lru_cache(maxsize=256)
+def _choose_form(f: RowFunction, settings: Hashable, num_numbers: int, K: int, types: tuple) -> str:
+    """Returns KERNEL, or XLA where the kernel does not give the same on the GPU of this process."""
+    N = kernel_check.ROWS
+    shapes = [(N, K)] + [(N,)] * num_numbers + [(K,)] * (len(types) - 1 - num_numbers)
+    arguments = [jax.ShapeDtypeStruct(*x) for x in zip(shapes, types, strict=True)]
+    kernel = partial(_by_pallas, f, settings, num_numbers)
+    reference = partial(_by_xla, f, settings, num_numbers)
+    if kernel_check.agrees(f.__name__, kernel, reference, K, arguments):
+        return KERNEL
+    return XLA
 
 
 # ---- Rows through XLA ----
@@ -111,9 +143,11 @@ def _by_xla(f: RowFunction, settings: Hashable, num_numbers: int, logits: Array,
     return [x.astype(logits.dtype) if x.shape == logits.shape else x for x in results]
 
 
-def _float_type(logits: Array, *rest: Array) -> Any:
+def _float_type(*arguments: Any) -> Any:
     """Returns the type that a row is computed in: the widest of the arguments, float32 at least."""
-    return jnp.result_type(jnp.float32, logits, *(x for x in rest if jnp.issubdtype(x.dtype, jnp.floating)))
+    return jnp.result_type(
+        jnp.float32, *(x.dtype for x in arguments if jnp.issubdtype(x.dtype, jnp.floating))
+    )
 
 
 # ---- Rows by a kernel ----
@@ -198,26 +232,27 @@ def _shapes(f: RowFunction, settings: Hashable, num_numbers: int, *arguments: An
 
 
 @map_rows_p.def_abstract_eval
-def _(*arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int) -> list:
+def _(*arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int, form: str) -> list:
     shapes = _shapes(f, settings, num_numbers, *arguments)
     return [jax.core.ShapedArray(x.shape, x.dtype) for x in shapes]
 
 
-map_rows_p.def_impl(lambda *args, f, settings, num_numbers: _by_xla(f, settings, num_numbers, *args))
+@map_rows_p.def_impl
+def _(*arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int, form: str) -> Any:
+    return _by_xla(f, settings, num_numbers, *arguments)
 
 
-def _lower_for_xla(ctx: Any, *arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int) -> Any:
+def _lower_for_xla(
+    ctx: Any, *arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int, form: str
+) -> Any:
     return mlir.lower_fun(partial(_by_xla, f, settings, num_numbers), multiple_results=True)(ctx, *arguments)
 
 
-def _lower_for_cuda(ctx: Any, *arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int) -> Any:
-    logits = ctx.avals_in[0]
-    K = logits.shape[-1]
+def _lower_for_cuda(ctx: Any, *arguments: Any, form: str, **params: Any) -> Any:
     exported = ctx.module_context.lowering_parameters.for_export or len(ctx.module_context.platforms) > 1
-    is_wide = _float_type(*ctx.avals_in) == jnp.float64
-    if exported or is_wide or K > LONGEST or logits.size == 0:
-        return _lower_for_xla(ctx, *arguments, f=f, settings=settings, num_numbers=num_numbers)
-    by_pallas = partial(_by_pallas, f, settings, num_numbers)
+    if form == XLA or exported or ctx.avals_in[0].size == 0:
+        return _lower_for_xla(ctx, *arguments, form=form, **params)
+    by_pallas = partial(_by_pallas, params["f"], params["settings"], params["num_numbers"])
     return mlir.lower_fun(by_pallas, multiple_results=True)(ctx, *arguments)
 
 
@@ -231,11 +266,11 @@ mlir.register_lowering(map_rows_p, _lower_for_cuda, platform="cuda")
 
 
 @lru_cache(maxsize=64)
-def _spread_over_devices(num_numbers: int) -> Any:
+def _spread_over_devices(num_numbers: int, form: str) -> Any:
     """Returns `map_rows_p` of so many numbers, which each device applies to its rows."""
 
     def apply(f: RowFunction, settings: Hashable, *arguments: Array) -> list[Array]:
-        return map_rows_p.bind(*arguments, f=f, settings=settings, num_numbers=num_numbers)
+        return map_rows_p.bind(*arguments, f=f, settings=settings, num_numbers=num_numbers, form=form)
 
     def partition(f: RowFunction, settings: Hashable, mesh: Any, arguments: Any, results: Any) -> tuple:
         sharding = arguments[0].sharding

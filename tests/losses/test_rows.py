@@ -87,10 +87,16 @@ def assert_close(actual, desired, scale):
 CASES = [(17, "uniform", "d3pm"), (257, "marginal", "denoiser"), (2, "absorbing", "leave_one_out")]
 CROSS = [
     pytest.param(K, family, belief, marks=pytest.mark.slow)
-    for K in (2, 3, 17, 27, 256, 257)
     for family in ("uniform", "absorbing", "marginal")
-    for belief in ("d3pm", "leave_one_out", "denoiser")
-    if (K, family, belief) not in CASES
+    for K, belief in (
+        (27, "d3pm"),
+        (27, "leave_one_out"),
+        (27, "denoiser"),
+        (2, "denoiser"),
+        (3, "leave_one_out"),
+        (256, "leave_one_out"),
+        (257, "d3pm"),
+    )
 ]
 
 

@@ -1,0 +1,107 @@
+"""Compares a kernel with the form of XLA before a program uses it, on the first GPU of the process.
+
+No kernel of `rows` is trusted unseen: where one differs from what XLA makes of the same row function on the
+card that is there, XLA's form is used in its place, and a warning says what to report. Where there is no such
+card, as where programs are compiled for one that is only described, nothing is compared.
+
+D3PM_JAX_PALLAS=0 in the environment turns all kernels off.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from d3pm_jax.errors import one_line
+
+VARIABLE = "D3PM_JAX_PALLAS"
+ROWS = 64
+TOLERANCE = 1e-5
+# Triton has no code for older cards.
+LEAST_CAPABILITY = 8.0
+
+Form = Callable[..., Sequence[jax.Array]]
+
+
+def may_use_kernels() -> bool:
+    """Says whether kernels are turned on, and the first GPU of this process, if any, can run them."""
+    if os.environ.get(VARIABLE) == "0":
+        return False
+    device = find_gpu()
+    return (
+        device is None or float(getattr(device, "compute_capability", LEAST_CAPABILITY)) >= LEAST_CAPABILITY
+    )
+
+
+@lru_cache(maxsize=1)
+def find_gpu() -> Any:
+    """Returns the first GPU of this process, None where it has none."""
+    try:
+        return jax.local_devices(backend="cuda")[0]
+    except RuntimeError:
+        return None
+
+
+def agrees(name: str, kernel: Form, reference: Form, K: int, arguments: Sequence[Any]) -> bool:
+    """Says whether a kernel gives what the reference does for 64 rows; true where there is no GPU to ask.
+
+    Args:
+        name: of the kernel, for the warning.
+        kernel, reference: (logits [64, K], *numbers, *tables) -> arrays.
+        K: number of categories.
+        arguments: shapes and types of what both take, for 64 rows.
+
+    Raises:
+        RuntimeError: they differ in one of several processes, which have to run the same program.
+    """
+    device = find_gpu()
+    if device is None:
+        return True
+    rng = np.random.default_rng(0)
+    inputs = [_draw(rng, K, x) for x in arguments]
+
+    def compute(form: Form) -> list[np.ndarray]:
+        return jax.device_get(jax.jit(form)(*jax.device_put(inputs, device)))
+
+    # This is called while a program is traced. A thread of its own knows nothing of that, and computes.
+    with ThreadPoolExecutor(1) as thread:
+        desired = thread.submit(compute, reference).result()
+        try:
+            actual = thread.submit(compute, kernel).result()
+        except Exception as error:  # of a compiler, whose errors have no type in common
+            failure = f"fails with {one_line(error)!r}"
+        else:
+            if all(_is_close(a, b) for a, b in zip(actual, desired, strict=True)):
+                return True
+            failure = "differs from XLA"
+    report = (
+        f"the kernel {name} {failure} on {device.device_kind} for K = {K}: please report this line, with the "
+        f"versions of jax ({jax.__version__}) and of the driver"
+    )
+    if jax.process_count() > 1:
+        raise RuntimeError(f"{report}; set {VARIABLE}=0 for all processes")
+    warnings.warn(f"{report}; XLA's form is used in its place", stacklevel=2)
+    return False
+
+
+def _draw(rng: np.random.Generator, K: int, x: Any) -> np.ndarray:
+    """Draws what stands for logits, categories or numbers: both forms are the same function of any."""
+    if np.issubdtype(x.dtype, np.integer):
+        return rng.integers(0, K, x.shape).astype(x.dtype)
+    if len(x.shape) == 2:
+        return rng.normal(size=x.shape).astype(x.dtype)
+    return rng.uniform(0.01, 0.99, x.shape).astype(x.dtype)
+
+
+def _is_close(actual: np.ndarray, desired: np.ndarray) -> bool:
+    if np.issubdtype(desired.dtype, np.integer):
+        # A last bit of an exponential may move one number over a boundary, not more.
+        return int(np.sum(actual != desired)) <= 1
+    actual = actual.astype(np.float64)
+    desired = desired.astype(np.float64)
+    return np.allclose(actual, desired, TOLERANCE, TOLERANCE, equal_nan=True)
