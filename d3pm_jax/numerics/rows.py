@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
@@ -234,7 +235,7 @@ def _shapes(f: RowFunction, settings: Hashable, num_numbers: int, *arguments: An
 @map_rows_p.def_abstract_eval
 def _(*arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int, form: str) -> list:
     shapes = _shapes(f, settings, num_numbers, *arguments)
-    return [jax.core.ShapedArray(x.shape, x.dtype) for x in shapes]
+    return [ShapedArray(x.shape, x.dtype) for x in shapes]
 
 
 @map_rows_p.def_impl

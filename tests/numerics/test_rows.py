@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxlib.mlir import ir
 from jaxlib.triton import dialect as triton_dialect
 
@@ -106,6 +107,25 @@ def test_forms_agree_whatever_the_axes():
     for a, b, c in zip(desired, kernel, mapped, strict=True):
         np.testing.assert_allclose(b, a, 1e-6)
         np.testing.assert_allclose(c, a, 1e-6)
+
+
+@pytest.mark.parametrize("spec", [PartitionSpec("d"), PartitionSpec(None, "d")])
+def test_rows_that_are_spread_over_devices_stay_there(spec):
+    mesh = Mesh(np.array(jax.devices("cpu")[:2]), ("d",))
+    logits, numbers, tables = make_arguments((4, 2))
+
+    def spread(x, spec):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+    everywhere = PartitionSpec()
+    lowered = jax.jit(lambda *x: apply(*x)).lower(
+        spread(logits, spec),
+        [spread(numbers[0], everywhere), spread(numbers[1], spec)],
+        [spread(tables[0], everywhere)],
+    )
+    compiled = lowered.compile()
+    assert not [word for word in ("all-gather", "all-to-all", "collective") if word in compiled.as_text()]
+    assert all(x.is_equivalent_to(NamedSharding(mesh, spec), 2) for x in compiled.output_shardings)
 
 
 def test_a_row_goes_back_in_the_type_of_the_logits():
