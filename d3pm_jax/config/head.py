@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax import heads
@@ -70,13 +71,17 @@ class LogisticHead(Head):
 
     @values_in_range()
     def logits(self, output: Array, xt: Array, K: int) -> Array:
+        loc, log_scale = self.parameters(output, xt, K)
+        return self._forbid_mask(heads.logistic(loc, log_scale, K))
+
+    def parameters(self, output: Array, xt: Array, K: int) -> tuple[Array, Array]:
+        """Returns loc and log_scale of `heads.logistic`, [*S] each."""
+        loc = output[..., 0]
         if self.residual and self.input_range is not None:
-            # As `heads.residual_logistic`, but x_t is scaled by a range that is not 0..K - 1.
+            # As in `heads.residual_logistic`, but x_t is scaled by a range that is not 0..K - 1.
             least, greatest = self.input_range
             scaled = (xt - least) * (2.0 / (greatest - least)) - 1.0  # [*S], in [-1, 1]
-            logits = heads.bounded_logistic(output.at[..., 0].add(scaled.astype(output.dtype)), K)
+            loc = loc + scaled.astype(output.dtype)
         elif self.residual:
-            logits = heads.residual_logistic(output, xt, K)
-        else:
-            logits = heads.bounded_logistic(output, K)
-        return self._forbid_mask(logits)
+            loc = loc + xt * (2.0 / (K - 1)) - 1.0
+        return jnp.tanh(loc), output[..., 1]

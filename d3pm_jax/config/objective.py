@@ -17,7 +17,7 @@ from d3pm_jax.config.from_data import FromData, filled_field
 from d3pm_jax.config.head import Head
 from d3pm_jax.config.schedule import Reciprocal, Schedule
 from d3pm_jax.config.timesteps import Timesteps
-from d3pm_jax.losses import continuous
+from d3pm_jax.losses import continuous, fused_logistic
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process
@@ -100,6 +100,29 @@ class HybridLoss(X0Objective):
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         hybrid = losses.hybrid(process, logits, x0, xt, t, self.ce_weight, **logits_keywords(self))
+        return Terms(per_step(hybrid.loss, p_t, process.T), hybrid.kl, hybrid.ce)
+
+
+@dataclasses.dataclass(frozen=True)
+class HybridOfParameters:
+    """Computes `HybridLoss` from what a `LogisticHead` makes its logits of, which need no memory then."""
+
+    objective: HybridLoss
+
+    def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
+        """Draws x_t as the objective does."""
+        return self.objective.draw(process, x0, t, u)
+
+    @values_in_range()
+    def terms(
+        self, process: Process, parameters: tuple[Array, Array], x0: Array, xt: Array, t: Array, p_t: Array
+    ) -> Terms:
+        """Returns the terms of the objective; `LogisticHead.parameters` stand in the place of logits."""
+        loc, log_scale = parameters
+        keywords = logits_keywords(self.objective)
+        hybrid = fused_logistic.hybrid(
+            process, loc, log_scale, x0, xt, t, self.objective.ce_weight, **keywords
+        )
         return Terms(per_step(hybrid.loss, p_t, process.T), hybrid.kl, hybrid.ce)
 
 

@@ -62,22 +62,33 @@ def kl_and_ce(
     process: Mixing, logits_x0: Array, x0: Array, xt: Array, t: Array, belief: Belief = "d3pm"
 ) -> tuple[Array, Array]:
     """Computes `variational.dispatch_kl_and_ce` in O(K)."""
+    step = gather_logs(process, x0, xt, t)
+    if belief != "official":
+        return _kl_and_ce_of_step(process, logits_x0, x0, xt, step, belief)
+
+    kl, ce = _kl_and_ce_of_step(process, logits_x0, x0, xt, step, "d3pm")
+    return take_ce_at_first_step(step, kl, ce, x0, xt, t), ce
+
+
+def gather_logs(process: Mixing, x0: Array, xt: Array, t: Array) -> StepLogs:
+    """Returns the logs of step t for each element."""
     pi_0 = gather(process.log_pi, x0)
     pi_t = gather(process.log_pi, xt)
     a = gather(process.log_alpha, t)
     b = expand_trailing(gather(process.log_beta, t), xt.shape) + pi_t
     c = gather(process.log_alpha_bar, t - 1)
     m = gather(process.log_beta_bar, t - 1)
-    step = StepLogs(a, b, c, m, pi_0, pi_t)
-    if belief != "official":
-        return _kl_and_ce_of_step(process, logits_x0, x0, xt, step, belief)
+    return StepLogs(a, b, c, m, pi_0, pi_t)
 
-    # The official rule takes the prediction itself for p(x_0 | x_1): the term of t = 1 is the cross entropy,
-    # but for an impossible pair, which costs nothing.
-    kl, ce = _kl_and_ce_of_step(process, logits_x0, x0, xt, step, "d3pm")
+
+def take_ce_at_first_step(step: StepLogs, kl: Array, ce: Array, x0: Array, xt: Array, t: Array) -> Array:
+    """Returns the KL under the official rule, which takes the prediction itself for p(x_0 | x_1).
+
+    The term of t = 1 is the cross entropy, but for an impossible pair, which costs nothing.
+    """
     step = step.expand()
     possible = jnp.where(xt == x0, numerics.log_add(step.a, step.b), step.b) > -jnp.inf
-    return jnp.where((expand_trailing(t, xt.shape) == 1) & possible, ce, kl), ce
+    return jnp.where((expand_trailing(t, xt.shape) == 1) & possible, ce, kl)
 
 
 def marginal_kl(process: Mixing, logits_x0: Array, x0: Array, t: Array) -> Array:
@@ -634,8 +645,15 @@ def _save_by_rows(
     pi_kind: PiKind, belief: Belief, logits: Array, x0: Array, xt: Array, step: StepLogs, log_pi: Array
 ) -> Saved:
     """Computes `_save_by_parts`, a row at a time."""
-    numbers = [x0, xt, *step]
-    return _unflatten(map_rows(_save_row, (pi_kind, belief), logits, numbers, _tables(pi_kind, log_pi)))
+    numbers = [x0, xt, *share_uniform_pi(pi_kind, step, log_pi)]
+    return unflatten(map_rows(save_row, (pi_kind, belief), logits, numbers, tables_of_rows(pi_kind, log_pi)))
+
+
+def share_uniform_pi(pi_kind: PiKind, step: StepLogs, log_pi: Array) -> StepLogs:
+    """Returns the step with one number for pi at all elements where it is the same at all categories."""
+    if pi_kind != "uniform":
+        return step
+    return step._replace(pi_0=log_pi[0], pi_t=log_pi[0])
 
 
 def _gradient_by_rows(
@@ -651,13 +669,31 @@ def _gradient_by_rows(
     g_ce: Array,
 ) -> Array:
     """Computes `_gradient`, a row at a time."""
-    numbers = [x0, xt, *_flatten(saved), g_kl, g_ce]
+    settings = (pi_kind, belief)
+    step = share_uniform_pi(pi_kind, step, log_pi)
+    numbers = numbers_of_gradient(settings, x0, xt, step, flatten(saved), g_kl, g_ce)
+    return map_rows(gradient_row, settings, logits, numbers, tables_of_rows(pi_kind, log_pi))[0]
+
+
+def numbers_of_gradient(
+    settings: tuple[PiKind, Belief],
+    x0: Array,
+    xt: Array,
+    step: StepLogs,
+    saved: Sequence[Array],
+    g_kl: Array,
+    g_ce: Array,
+) -> list[Array]:
+    """Returns the numbers of `gradient_row`, of which `saved` is what `save_row` returned."""
+    _, belief = settings
+    _, *saved_for_gradient = saved  # all but the KL
+    numbers = [x0, xt, *saved_for_gradient, g_kl, g_ce]
     if belief == "denoiser":
         numbers += step
-    return map_rows(_gradient_row, (pi_kind, belief), logits, numbers, _tables(pi_kind, log_pi))[0]
+    return numbers
 
 
-def _save_row(
+def save_row(
     settings: tuple[PiKind, Belief], row: Row, numbers: Sequence[Array], tables: Sequence[Array]
 ) -> tuple[Array, ...]:
     pi_kind, belief = settings
@@ -685,16 +721,16 @@ def _save_row(
         return _sum_terms(pi_kind, _pi_of_row(pi_kind, row, tables), p, *factors)
 
     others = _sum_others(pi_kind, x0, xt, step, ends, sum_terms)
-    return _flatten(save_slopes(pi_kind, belief, step, ends, others, softmax, log_p0, log_pt, same))
+    return flatten(save_slopes(pi_kind, belief, step, ends, others, softmax, log_p0, log_pt, same))
 
 
-def _gradient_row(
+def gradient_row(
     settings: tuple[PiKind, Belief], row: Row, numbers: Sequence[Array], tables: Sequence[Array]
 ) -> tuple[Array]:
     pi_kind, belief = settings
     x0, xt, *numbers = numbers
-    saved = _unflatten(numbers[:NUM_SAVED])
-    g_kl, g_ce, *step = numbers[NUM_SAVED:]
+    saved = unflatten([jnp.zeros_like(numbers[0]), *numbers[: NUM_SAVED - 1]])
+    g_kl, g_ce, *step = numbers[NUM_SAVED - 1 :]
     slope = combine_slopes(saved, g_kl, g_ce)
     is_x0 = row.categories == x0[..., None]
     is_xt = row.categories == xt[..., None]
@@ -717,17 +753,17 @@ def _convert_row(belief: Belief, row: Row, is_xt: Array, step: Sequence[Array]) 
 NUM_SAVED = len(Saved._fields) - 1 + len(Softmax._fields)
 
 
-def _flatten(saved: Saved) -> tuple[Array, ...]:
+def flatten(saved: Saved) -> tuple[Array, ...]:
     kl, ce, softmax, *slopes = saved
     return kl, ce, *softmax, *slopes
 
 
-def _unflatten(numbers: Sequence[Array]) -> Saved:
+def unflatten(numbers: Sequence[Array]) -> Saved:
     kl, ce, top, inverse, *slopes = numbers
     return Saved(kl, ce, Softmax(top, inverse), *slopes)
 
 
-def _tables(pi_kind: PiKind, log_pi: Array) -> list[Array]:
+def tables_of_rows(pi_kind: PiKind, log_pi: Array) -> list[Array]:
     """Returns the tables [K] of the row functions: of a general pi it and 1 / pi."""
     if pi_kind != "general":
         return []

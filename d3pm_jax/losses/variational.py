@@ -179,7 +179,11 @@ def hybrid(
         The loss and its two terms. The mean over elements and t has no factor T, as in the official code.
     """
     kl, ce = with_belief(belief, dispatch_kl_and_ce)(process, logits_x0, x0, xt, t)
+    return add_ce(kl, ce, ce_weight)
 
+
+def add_ce(kl: Array, ce: Array, ce_weight: float) -> Hybrid:
+    """Returns the hybrid loss of its two terms."""
     # A weight of 0 makes 0 of a cross entropy that is +inf.
     loss = jnp.where(ce_weight == 0, kl, kl + ce_weight * ce)
     return Hybrid(loss, kl, ce)

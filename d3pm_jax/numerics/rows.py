@@ -19,6 +19,7 @@ is beyond K has the logit -inf and the entry 0 of a table, and sums have to leav
 do so.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache, partial
@@ -49,13 +50,35 @@ XLA = "XLA"
 class Row(NamedTuple):
     """Holds a block of rows."""
 
-    logits: Array  # [R, P], float32, or float64 for such logits
+    logits: Any  # [R, P], float32, or float64 for such logits; None where the row function makes them
     categories: Array  # [1, P], int32: 0, 1, ..
     exists: Array  # [1, P], bool: whether a category is below K
     K: int
 
 
 RowFunction = Callable[[Any, Row, Sequence[Array], Sequence[Array]], tuple[Array, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class MakesLogits:
+    """Marks a row function that makes its logits of its numbers, the first of which stands in their place."""
+
+    f: RowFunction
+    K: int
+
+    @property
+    def __name__(self) -> str:
+        return self.f.__name__
+
+    def __call__(self, settings: Any, row: Row, numbers: Sequence[Array], tables: Sequence[Array]) -> Any:
+        return self.f(settings, row._replace(logits=None), [row.logits, *numbers], tables)
+
+
+def _shape_of_rows(f: RowFunction, logits: Any) -> tuple[tuple[int, ...], int]:
+    """Returns *S and K."""
+    if isinstance(f, MakesLogits):
+        return logits.shape, f.K
+    return logits.shape[:-1], logits.shape[-1]
 
 
 def map_rows(
@@ -70,7 +93,7 @@ def map_rows(
     Args:
         f: a function of a module, whose results it is compiled once for.
         settings: what f is passed first.
-        logits: [*S, K], of any float type.
+        logits: [*S, K], of any float type; the first number [*S] for an f that `MakesLogits`.
         numbers: arrays [*S], or of a shape that *S begins with.
         tables: arrays [K].
 
@@ -78,10 +101,11 @@ def map_rows(
         The outputs of f for all rows: [*S], or [*S, K] in the type of the logits.
     """
     arguments = (logits, *numbers, *tables)
-    can_be_kernel = logits.shape[-1] <= LONGEST and _float_type(*arguments) == jnp.float32
+    _, K = _shape_of_rows(f, logits)
+    can_be_kernel = K <= LONGEST and _float_type(*arguments) == jnp.float32
     form = XLA
     if can_be_kernel and kernel_check.may_use_kernels():
-        form = _choose_form(f, settings, len(numbers), logits.shape[-1], tuple(x.dtype for x in arguments))
+        form = _choose_form(f, settings, len(numbers), K, tuple(x.dtype for x in arguments))
     return _map_rows(f, settings, form, logits, numbers, tables)
 
 
@@ -117,7 +141,8 @@ def _map_rows(
 def _choose_form(f: RowFunction, settings: Hashable, num_numbers: int, K: int, types: tuple) -> str:
     """Returns KERNEL, or XLA where the kernel does not give the same on the GPU of this process."""
     N = kernel_check.ROWS
-    shapes = [(N, K)] + [(N,)] * num_numbers + [(K,)] * (len(types) - 1 - num_numbers)
+    first = (N,) if isinstance(f, MakesLogits) else (N, K)
+    shapes = [first] + [(N,)] * num_numbers + [(K,)] * (len(types) - 1 - num_numbers)
     arguments = [jax.ShapeDtypeStruct(*x) for x in zip(shapes, types, strict=True)]
     kernel = partial(_by_pallas, f, settings, num_numbers)
     reference = partial(_by_xla, f, settings, num_numbers)
@@ -130,8 +155,7 @@ def _choose_form(f: RowFunction, settings: Hashable, num_numbers: int, K: int, t
 
 
 def _by_xla(f: RowFunction, settings: Hashable, num_numbers: int, logits: Array, *rest: Array):
-    S = logits.shape[:-1]
-    K = logits.shape[-1]
+    S, K = _shape_of_rows(f, logits)
     wide = logits.astype(_float_type(logits, *rest))
 
     def as_row(x: Array) -> Array:
@@ -141,7 +165,7 @@ def _by_xla(f: RowFunction, settings: Hashable, num_numbers: int, logits: Array,
     row = Row(wide, categories, jnp.ones_like(categories, bool), K)
     numbers = [jnp.broadcast_to(x.reshape(x.shape + (1,) * (len(S) - x.ndim)), S) for x in rest[:num_numbers]]
     results = f(settings, row, numbers, [as_row(x) for x in rest[num_numbers:]])
-    return [x.astype(logits.dtype) if x.shape == logits.shape else x for x in results]
+    return [x.astype(logits.dtype) if x.shape == (*S, K) else x for x in results]
 
 
 def _float_type(*arguments: Any) -> Any:
@@ -166,8 +190,7 @@ def _by_pallas(
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 
-    S = logits.shape[:-1]
-    K = logits.shape[-1]
+    S, K = _shape_of_rows(f, logits)
     N = math.prod(S)
     P = pl.next_power_of_2(K)
     R = max(1, BLOCK // P)
@@ -191,7 +214,10 @@ def _by_pallas(
         def entries(ref: Any) -> Any:
             return ref.at[rows[:, None] * K + categories[None, :]]
 
-        block = triton.load(entries(logits_ref), mask=is_entry, other=-jnp.inf).astype(jnp.float32)
+        if isinstance(f, MakesLogits):
+            block = triton.load(logits_ref.at[rows], mask=is_row, other=0)
+        else:
+            block = triton.load(entries(logits_ref), mask=is_entry, other=-jnp.inf).astype(jnp.float32)
         numbers = [
             triton.load(ref.at[rows // (N // ref.shape[0])], mask=is_row, other=0) for ref in number_refs
         ]
@@ -275,7 +301,7 @@ def _spread_over_devices(num_numbers: int, form: str) -> Any:
 
     def partition(f: RowFunction, settings: Hashable, mesh: Any, arguments: Any, results: Any) -> tuple:
         sharding = arguments[0].sharding
-        num_axes = len(arguments[0].shape) - 1
+        num_axes = len(_shape_of_rows(f, arguments[0])[0])
         axes = (tuple(sharding.spec) + (None,) * num_axes)[:num_axes]
 
         def spread(x: Any) -> NamedSharding:
@@ -288,14 +314,13 @@ def _spread_over_devices(num_numbers: int, form: str) -> Any:
         return sharding.mesh, partial(apply, f, settings), [spread(x) for x in results], tuple(of_arguments)
 
     def make_rule(f: RowFunction, settings: Hashable, mesh: Any, arguments: Any, results: Any) -> tuple:
-        num_axes = len(arguments[0].shape) - 1
-        names = [f"s{i}" for i in range(num_axes)]
-        axes = " ".join(names)
-        row = f"{axes} k"
-        of_numbers = [" ".join(names[: len(x.shape)]) for x in arguments[1 : 1 + num_numbers]]
-        operands = [row, *of_numbers] + ["k"] * (len(arguments) - 1 - num_numbers)
-        outputs = [axes if len(x.shape) == num_axes else row for x in results]
-        return f"{', '.join(operands)} -> {', '.join(outputs)}", {"need_replication_factors": ("k",)}
+        num_axes = len(_shape_of_rows(f, arguments[0])[0])
+        names = [f"s{i}" for i in range(num_axes)] + ["k"]
+        of_rows = [" ".join(names[: len(x.shape)]) for x in arguments[: 1 + num_numbers]]
+        of_tables = ["k"] * (len(arguments) - 1 - num_numbers)
+        outputs = [" ".join(names[: len(x.shape)]) for x in results]
+        rule = f"{', '.join(of_rows + of_tables)} -> {', '.join(outputs)}"
+        return rule, {"need_replication_factors": ("k",)}
 
     spread_apply = custom_partitioning(apply, static_argnums=(0, 1))
     spread_apply.def_partition(partition=partition, sharding_rule=make_rule)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 from d3pm_jax import likelihood, losses, sampling
 from d3pm_jax.config import Config
-from d3pm_jax.config.objective import logits_keywords
+from d3pm_jax.config.objective import HybridLoss, HybridOfParameters, logits_keywords
 from d3pm_jax.config.process import build_process
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
@@ -44,6 +44,7 @@ class Diffusion:
     process: Process
     predict: Predict
     train_predict: TrainPredict  # which training calls, see `network.Network`
+    train_parameters: TrainPredict | None  # which it calls in place of that, where there is one
     network: Predict  # like predict, for batches of any size, which is not spread over the devices
     init: Init
     classes: int | None
@@ -80,7 +81,10 @@ class Diffusion:
 
     def make_loss(self) -> DiffusionLoss:
         """Makes the loss: the objective of the config at its spread of timesteps."""
-        return DiffusionLoss(self.config.loss, self.config.timesteps, self.train_predict)
+        loss = self.config.loss
+        if self.train_parameters is None or not isinstance(loss, HybridLoss):
+            return DiffusionLoss(loss, self.config.timesteps, self.train_predict)
+        return DiffusionLoss(HybridOfParameters(loss), self.config.timesteps, self.train_parameters)
 
     def respaced(self, steps: int | Sequence[int]) -> "Diffusion":
         """Returns the diffusion with some of all steps of its process: so many, evenly spaced, or these.
@@ -210,16 +214,29 @@ def make_diffusion(
     process = with_steps(full_process, steps)
     functions = network.split_network(config, description, full_process)
     sharding = batch_sharding(mesh)
+
+    # A CPU sums over parts of the logits, and needs these again for the gradient. An objective of the user's
+    # own takes logits.
+    train_parameters = functions.train_parameters
+    if _is_of_cpus(mesh) or type(config.loss).terms is not HybridLoss.terms:
+        train_parameters = None
+    if train_parameters is not None:
+        train_parameters = network.spread_over_mesh(train_parameters, sharding)
     return Diffusion(
         config=config,
         process=place(process, replicated_sharding(mesh)),
         predict=network.spread_over_mesh(functions.predict, sharding),
         train_predict=network.spread_over_mesh(functions.train_predict, sharding),
+        train_parameters=train_parameters,
         network=functions.predict,
         init=functions.init,
         classes=network.network_classes(config, description),
         mesh=mesh,
     )
+
+
+def _is_of_cpus(mesh: jax.sharding.Mesh) -> bool:
+    return mesh.devices.flat[0].platform == "cpu"
 
 
 def with_steps(process: Process, steps: int | Sequence[int] | None) -> Process:

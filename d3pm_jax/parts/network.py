@@ -32,6 +32,8 @@ class Network(NamedTuple):
     predict: Predict
     init: Init
     train_predict: TrainPredict  # with a key, -> (logits, buffers), which are None where there are none
+    # The same -> ((loc, log_scale), buffers), of which `heads.logistic` makes the logits; None of other heads
+    train_parameters: TrainPredict | None = None
 
 
 def split_network(config: Config, description: Description, process: Process) -> Network:
@@ -121,6 +123,19 @@ def split_network(config: Config, description: Description, process: Process) ->
         output, buffers = call_network(params, xt, t, key, label, weight, condition)
         return head.logits(output, xt, spec.K), buffers
 
+    def train_parameters(
+        params: Params,
+        xt: Array,
+        t: Array,
+        key: Key[Array, ""],
+        label: Array | None = None,
+        weight: Array | None = None,
+        condition: Array | None = None,
+    ) -> tuple[Any, Any]:
+        output, buffers = call_network(params, xt, t, key, label, weight, condition)
+        assert isinstance(head, LogisticHead)
+        return head.parameters(output, xt, spec.K), buffers
+
     def call_network(
         params: Params,
         xt: Array,
@@ -166,6 +181,10 @@ def split_network(config: Config, description: Description, process: Process) ->
     _, buffers = variables.split_variables(shapes)
     if buffers is not None:
         _check_buffers(buffers, new_buffers)
+
+    # A head of the user's own may make its logits in any way.
+    if type(head).logits is LogisticHead.logits and head.forbid is None:
+        return Network(predict, init, train_predict, train_parameters)
     return Network(predict, init, train_predict)
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from d3pm_jax import config as configs
+from d3pm_jax.config.objective import HybridOfParameters
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
+from d3pm_jax.parts import diffusion
 from d3pm_jax.parts.build import build, initialize_state, step_arguments
 from d3pm_jax.training.step import make_loss_step
 from tests import tiny
@@ -38,6 +40,29 @@ def test_every_network_and_head_stays_float32_outside_the_network(model, head):
     assert {x.dtype for x in floats} == {np.dtype("float32")}
     assert len(floats) > 20
     assert state.params["conv_out"]["kernel"].shape == (3, 3, 4, head.outputs or parts.config.process.K)
+
+
+def test_off_cpus_a_logistic_head_is_trained_without_logits(monkeypatch):
+    def has_parameters(head, loss):
+        config = dataclasses.replace(tiny.get_config(), model=model, head=head, loss=loss)
+        parts = build(config, Description((4, 4, 1), 17, 10, "image"), mesh=tiny.one_device_mesh())
+        return isinstance(parts.method.make_loss().objective, HybridOfParameters)
+
+    class OwnLoss(configs.HybridLoss):
+        def terms(self, *args):
+            return super().terms(*args)
+
+    class OwnHead(configs.LogisticHead):
+        def logits(self, *args):
+            return super().logits(*args)
+
+    model = configs.UNet(ch=4, ch_mult=(1,), num_res_blocks=0, groups=1, attn_resolutions=())
+    assert not has_parameters(configs.LogisticHead(), configs.HybridLoss())
+    monkeypatch.setattr(diffusion, "_is_of_cpus", lambda mesh: False)
+    assert has_parameters(configs.LogisticHead(), configs.HybridLoss())
+    assert not has_parameters(configs.Head(), configs.HybridLoss())
+    assert not has_parameters(OwnHead(), configs.HybridLoss())
+    assert not has_parameters(configs.LogisticHead(), OwnLoss())
 
 
 @pytest.mark.slow

@@ -1,0 +1,200 @@
+"""Computes the losses of `heads.logistic` from its two numbers: on GPUs without its logits in memory.
+
+There a row of logits is made inside a row function (`numerics.rows`), forward and backward: two numbers of an
+element go in, and the gradients of both come out. With K = 256 that is a hundredth of what the logits are.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import singledispatch
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from d3pm_jax import heads
+from d3pm_jax.beliefs import Belief, with_belief
+from d3pm_jax.losses import fused_mixing
+from d3pm_jax.losses.fused_mixing import StepLogs
+from d3pm_jax.losses.variational import Hybrid, add_ce, dispatch_kl_and_ce
+from d3pm_jax.numerics import double_float
+from d3pm_jax.numerics.rows import MakesLogits, Row, map_rows
+from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.mixing import Mixing, PiKind
+from d3pm_jax.processes.tables import gather
+
+
+def hybrid(
+    process: Process,
+    loc: Array,
+    log_scale: Array,
+    x0: Array,
+    xt: Array,
+    t: Array,
+    ce_weight: float,
+    belief: Belief = "d3pm",
+) -> Hybrid:
+    """Computes `losses.hybrid` of `heads.logistic`.
+
+    Args:
+        process: the forward process.
+        loc, log_scale: as for `heads.logistic`, whose logits are those of x_0.
+        x0, xt, t, ce_weight, belief: as for `losses.hybrid`.
+
+    Returns:
+        The loss and its two terms, in nats per element.
+    """
+    kl, ce = with_belief(belief, dispatch_logistic)(process, loc, log_scale, x0, xt, t)
+    return add_ce(kl, ce, ce_weight)
+
+
+@singledispatch
+def dispatch_logistic(
+    process: Process,
+    loc: Array,
+    log_scale: Array,
+    x0: Array,
+    xt: Array,
+    t: Array,
+    belief: Belief = "d3pm",
+) -> tuple[Array, Array]:
+    """Computes `dispatch_kl_and_ce` of the logits, by default from them."""
+    logits = heads.logistic(loc, log_scale, process.K)  # [*S, K]
+    return with_belief(belief, dispatch_kl_and_ce)(process, logits, x0, xt, t)
+
+
+@dispatch_logistic.register
+def _(
+    process: Mixing,
+    loc: Array,
+    log_scale: Array,
+    x0: Array,
+    xt: Array,
+    t: Array,
+    belief: Belief = "d3pm",
+) -> tuple[Array, Array]:
+    wide = jnp.promote_types(jnp.promote_types(loc.dtype, log_scale.dtype), jnp.float32)
+    log_pi = lax.stop_gradient(process.log_pi)
+    step = fused_mixing.gather_logs(process, x0, xt, t)
+    belief_of_row: Belief = "d3pm" if belief == "official" else belief
+    kl, ce = _by_hand(
+        (process.pi_kind, belief_of_row),
+        process.K,
+        loc.astype(wide),
+        log_scale.astype(wide),
+        x0,
+        xt,
+        _share_uniform(process, step, t),
+        log_pi,
+    )
+    if belief == "official":
+        kl = fused_mixing.take_ce_at_first_step(step, kl, ce, x0, xt, t)
+    return kl, ce
+
+
+def _share_uniform(process: Mixing, step: StepLogs, t: Array) -> StepLogs:
+    """Returns a step whose numbers t alone decides where pi is uniform: all elements then share them."""
+    if process.pi_kind != "uniform":
+        return step
+    log_pi = process.log_pi[0]
+    return step._replace(b=gather(process.log_beta, t) + log_pi, pi_0=log_pi, pi_t=log_pi)
+
+
+Settings = tuple[PiKind, Belief]
+
+
+def _forward(
+    settings: Settings,
+    K: int,
+    loc: Array,
+    log_scale: Array,
+    x0: Array,
+    xt: Array,
+    step: StepLogs,
+    log_pi: Array,
+):
+    tables = _tables(settings, K, log_pi)
+    saved = map_rows(MakesLogits(_save_row, K), settings, loc, [log_scale, x0, xt, *step], tables)
+    kl, ce, *_ = saved
+    return (kl, ce), (loc, log_scale, x0, xt, step, log_pi, saved)
+
+
+def _backward(settings: Settings, K: int, residuals: Any, cotangents: tuple[Array, Array]):
+    loc, log_scale, x0, xt, step, log_pi, saved = residuals
+    numbers = [log_scale, *fused_mixing.numbers_of_gradient(settings, x0, xt, step, saved, *cotangents)]
+    tables = _tables(settings, K, log_pi)
+    g_loc, g_log_scale = map_rows(MakesLogits(_gradient_row, K), settings, loc, numbers, tables)
+    return g_loc, g_log_scale, None, None, None, None
+
+
+_custom = jax.custom_vjp(lambda *args: _forward(*args)[0], nondiff_argnums=(0, 1))
+_custom.defvjp(_forward, _backward)
+_by_hand = jax.jit(_custom, static_argnums=(0, 1))
+
+
+# ---- The functions of a row ----
+
+NUM_EDGES = 4
+
+
+def _save_row(
+    settings: Settings, row: Row, numbers: Sequence[Array], tables: Sequence[Array]
+) -> tuple[Array, ...]:
+    loc, log_scale, *numbers = numbers
+    lower, upper = _edges(loc, log_scale, tables)
+    row = row._replace(logits=_logits(row, lower, upper))
+    return fused_mixing.save_row(settings, row, numbers, tables[NUM_EDGES:])
+
+
+def _gradient_row(
+    settings: Settings, row: Row, numbers: Sequence[Array], tables: Sequence[Array]
+) -> tuple[Array, Array]:
+    loc, log_scale, *numbers = numbers
+    lower, upper = _edges(loc, log_scale, tables)
+    row = row._replace(logits=_logits(row, lower, upper))
+    (g,) = fused_mixing.gradient_row(settings, row, numbers, tables[NUM_EDGES:])
+
+    # A logit is log sigmoid(b) + log sigmoid(-a). Its derivative by b is sigmoid(-b), that by a -sigmoid(a).
+    # Both edges fall by the inverse scale as loc rises by 1, and by themselves as log_scale does.
+    of_upper = g * lax.logistic(-upper)
+    of_lower = -g * lax.logistic(lower)
+    g_loc = -_inverse_scale(log_scale) * jnp.sum(of_upper + of_lower, axis=-1)
+    g_log_scale = -jnp.sum(upper * of_upper + lower * of_lower, axis=-1)
+    return g_loc, g_log_scale
+
+
+def _tables(settings: Settings, K: int, log_pi: Array) -> list[Array]:
+    """Returns the lower and the upper edges of all bins, [K], as sums of two floats, and those of pi."""
+    high, low = double_float.split_float64((2 * np.arange(K + 1) - K) / (K - 1.0))
+    pi_kind, _ = settings
+    return [high[:-1], low[:-1], high[1:], low[1:], *fused_mixing.tables_of_rows(pi_kind, log_pi)]
+
+
+def _edges(loc: Array, log_scale: Array, tables: Sequence[Array]) -> tuple[Array, Array]:
+    """Returns the edges of all bins as `heads.logistic` has them, a_k and b_k, [R, P]."""
+    lower_high, lower_low, upper_high, upper_low = tables[:NUM_EDGES]
+    loc = loc[..., None]
+    inverse = _inverse_scale(log_scale)[..., None]
+    lower = ((lower_high - loc) + lower_low) * inverse
+    upper = ((upper_high - loc) + upper_low) * inverse
+    return lower, upper
+
+
+def _inverse_scale(log_scale: Array) -> Array:
+    return math.exp(2.0) * jnp.exp(-log_scale)
+
+
+def _logits(row: Row, lower: Array, upper: Array) -> Array:
+    """Returns log sigmoid(b) + log sigmoid(-a), and -inf beyond K.
+
+    What `heads.logistic` adds to it is the same for a whole row, so that a softmax drops it.
+    """
+    # log sigmoid(b) = min(b, 0) - log(1 + exp(-|b|)). The two logs are made in one.
+    below = jnp.exp(-jnp.abs(lower))
+    above = jnp.exp(-jnp.abs(upper))
+    logs = jnp.log1p(below + above + below * above)
+    logits = jnp.minimum(upper, 0.0) - jnp.maximum(lower, 0.0) - logs
+    return jnp.where(row.exists, logits, -jnp.inf)
