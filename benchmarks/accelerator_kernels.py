@@ -17,6 +17,7 @@ import numpy as np
 from measuring import Check, Row, Rows, judged, temporaries, within
 
 from d3pm_jax.losses import variational
+from d3pm_jax.numerics import kernel_check
 
 # Elements of an example, which repeats them: so all of a loss and its gradient is checked.
 DISTINCT = 32
@@ -25,7 +26,7 @@ EXAMPLES = 16
 # Of the value, relative, and of the gradient for one element, a difference of probabilities, absolute. Ours:
 # a hundred roundings of float32. The official form takes softmax(logits) @ Qbar in the default precision of
 # the device, on a GPU TF32 and on a TPU bfloat16, whose logs are off by up to 2^-8, in the mean by less.
-TOLERANCES = {"ours": (1e-5, 1e-5), "official": (2e-3, 1e-2)}
+TOLERANCES = {"ours": (1e-5, 1e-5), "XLA": (1e-5, 1e-5), "official": (2e-3, 1e-2)}
 Sides = Mapping[str, tuple[Callable[..., Any], tuple[Any, ...], Any]]  # with arguments, and what is right
 
 
@@ -43,6 +44,11 @@ def kernels(small: bool, _: float) -> Rows:
         for kind, find in (("hybrid loss and gradient", _loss), ("q_sample", _q_sample)):
             yield f"{kind}, {name}", lambda f=find, b=build: f(b(), shape, copied[-1])
     yield "categorical from logits", lambda: _categorical((*shape, K), copied[-1])
+    # Above 1 the kernel is the faster one. Below, D3PM_JAX_PALLAS=0 turns all kernels off.
+    for name, family in forms.FAMILIES.items():
+        build = cache(partial(family, K))
+        yield f"loss by kernels, then by XLA, {name}", lambda b=build: _loss_by_xla(b(), shape, copied[-1])
+    yield "draws by a kernel, then by XLA", lambda: _categorical_by_xla((*shape, K), copied[-1])
 
 
 def _copy(shape: tuple[int, ...], copied: list[float]) -> Row:
@@ -59,7 +65,7 @@ def _copy(shape: tuple[int, ...], copied: list[float]) -> Row:
 
 def _beside(sides: Sides, like: Callable[..., Check], least: int, bandwidth: float) -> Row:
     """Compares ours and the official form in turn; least is the bytes that must move."""
-    compiled = {name: jax.jit(f).lower(*args).compile() for name, (f, args, _) in sides.items()}
+    compiled = {name: _compile(name, f, args) for name, (f, args, _) in sides.items()}
     calls = {name: partial(compiled[name], *args) for name, (_, args, _) in sides.items()}
     checks = [like(name, calls[name](), right) for name, (*_, right) in sides.items()]
 
@@ -70,6 +76,17 @@ def _beside(sides: Sides, like: Callable[..., Check], least: int, bandwidth: flo
 
     memory = " beside ".join(map(temporaries, compiled.values()))
     return judged(checks, calls, lambda s: f"{s * 1e3:,.3f} ms", share, memory)
+
+
+def _compile(name: str, f: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Compiles a side; that of XLA without kernels, which no function in the cache of jit may bring in."""
+    if name != "XLA":
+        return jax.jit(f).lower(*args).compile()
+    jax.clear_caches()
+    with kernel_check.turned_off():
+        compiled = jax.jit(lambda *args: f(*args)).lower(*args).compile()
+    jax.clear_caches()
+    return compiled
 
 
 def _loss(process: Any, shape: tuple[int, int], bandwidth: float) -> Row:
@@ -86,6 +103,15 @@ def _loss(process: Any, shape: tuple[int, int], bandwidth: float) -> Row:
     # The logits are read and their gradient is written.
     least = 2 * data[0].nbytes + sum(x.nbytes for x in data[1:])
     return _beside(sides, _like, least, bandwidth)
+
+
+def _loss_by_xla(process: Any, shape: tuple[int, int], bandwidth: float) -> Row:
+    logits, x0, xt, t = forms.examples(process, (shape[0], DISTINCT))
+    data = (_repeated(logits, shape[1]), _repeated(x0, shape[1]), _repeated(xt, shape[1]), t)
+    right = _in_float64(definition, process, logits, x0, xt, t)
+    side = (forms.our_loss, (process, *data), right)
+    least = 2 * data[0].nbytes + sum(x.nbytes for x in data[1:])
+    return _beside({"ours": side, "XLA": side}, _like, least, bandwidth)
 
 
 def _repeated(x: jax.Array, n: int) -> jax.Array:
@@ -155,6 +181,14 @@ def _categorical(shape: tuple[int, int, int], bandwidth: float) -> Row:
         "official": (forms.gumbel, (key, logits), _on_cpu(forms.gumbel, key, first_logits)),
     }
     return _beside(sides, _same, logits.nbytes + math.prod(shape[:2]) * 4, bandwidth)
+
+
+def _categorical_by_xla(shape: tuple[int, int, int], bandwidth: float) -> Row:
+    key = jax.random.key(0)
+    logits = jax.random.normal(jax.random.key(1), shape) * 2
+    u = np.asarray(jax.random.uniform(key, shape[:2])[:EXAMPLES])
+    side = (forms.inverse, (key, logits), _by_definition(np.asarray(logits[:EXAMPLES]), u))
+    return _beside({"ours": side, "XLA": side}, _same, logits.nbytes + math.prod(shape[:2]) * 4, bandwidth)
 
 
 def _by_definition(logits: np.ndarray, u: np.ndarray) -> np.ndarray:

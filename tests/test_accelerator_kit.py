@@ -157,8 +157,13 @@ def test_wrong_kernels_are_told(part, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["accelerator.py", "kernels"])
     assert run_kit(part) == 1
     rows = cells(capsys.readouterr().out)
-    assert len(rows) == 4
-    for what in ("hybrid loss and gradient, uniform", "categorical from logits"):
+    assert len(rows) == 6
+    for what in (
+        "hybrid loss and gradient, uniform",
+        "categorical from logits",
+        "loss by kernels, then by XLA, uniform",
+        "draws by a kernel, then by XLA",
+    ):
         row = rows.pop(what)
         assert row[:5] == [""] * 5
         assert row[5].startswith("WRONG: ours ")
@@ -209,8 +214,17 @@ def test_the_whole_kit_in_small(part, monkeypatch, capsys):
     assert parity == {f"parity_tests --device gpu --dtype {x}" for x in ("bfloat16", "float32", "float64")}
     timed = [line for what, line in rows.items() if what not in parity]
     assert all(line[0] and line[5].startswith("yes: ") for line in timed)
-    kinds = ("copy", "hybrid", "q_sample", "categorical", "reverse chain", "U-Net", "transformer")
-    assert [sum(what.startswith(kind) for what in rows) for kind in kinds] == [1, 3, 3, 1, 1, 3, 3]
+    kinds = (
+        "copy",
+        "hybrid",
+        "q_sample",
+        "categorical",
+        "loss by kernels",
+        "draws by a kernel",
+        "reverse chain",
+    )
+    assert [sum(what.startswith(kind) for what in rows) for kind in kinds] == [1, 3, 3, 1, 3, 1, 1]
+    assert [sum(what.startswith(kind) for what in rows) for kind in ("U-Net", "transformer")] == [3, 3]
     versions, counts = printed.splitlines()[-2:]
     assert re.match(r"device cpu, .*jax [\d.]+, jaxlib [\d.]+, .*python 3.*; small sizes$", versions)
-    assert counts == "15 rows right, 0 wrong or not run, 3 left out"
+    assert counts == "19 rows right, 0 wrong or not run, 3 left out"

@@ -7,9 +7,10 @@ card, as where programs are compiled for one that is only described, nothing is 
 D3PM_JAX_PALLAS=0 in the environment turns all kernels off.
 """
 
+import contextlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -36,6 +37,19 @@ def may_use_kernels() -> bool:
     return (
         device is None or float(getattr(device, "compute_capability", LEAST_CAPABILITY)) >= LEAST_CAPABILITY
     )
+
+
+@contextlib.contextmanager
+def turned_off() -> Iterator[None]:
+    """Turns all kernels off for what is traced in the block."""
+    previous = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+        if previous is not None:
+            os.environ[VARIABLE] = previous
 
 
 @lru_cache(maxsize=1)
