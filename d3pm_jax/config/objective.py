@@ -114,11 +114,9 @@ class HybridOfParameters:
         return self.objective.draw(process, x0, t, u)
 
     @values_in_range()
-    def terms(
-        self, process: Process, parameters: tuple[Array, Array], x0: Array, xt: Array, t: Array, p_t: Array
-    ) -> Terms:
+    def terms(self, process: Process, logits: Any, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         """Returns the terms of the objective; `LogisticHead.parameters` stand in the place of logits."""
-        loc, log_scale = parameters
+        loc, log_scale = logits
         keywords = logits_keywords(self.objective)
         hybrid = fused_logistic.hybrid(
             process, loc, log_scale, x0, xt, t, self.objective.ce_weight, **keywords
