@@ -63,24 +63,37 @@ def make_update(
         # asked for is reached as soon as the average can be that long.
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
 
-        # A branch of `cond`, not a select between two results: only one of them is computed, and a skipped
-        # step returns the very arrays it was passed, moments of the optimizer and history among them.
-        def take_update() -> tuple[TrainState, Array]:
+        def take_update() -> TrainState:
             updates, opt_state = optimizer.update(grads, state.opt_state, params)
             variables = merge_variables(optax.apply_updates(params, updates), new_buffers)
             ema = _move_average(state.ema, variables, 1.0 - decay)
             history = loss.update_history(state.history, noise, costs)
-            after = dataclasses.replace(
-                state, params=variables, ema=ema, opt_state=opt_state, history=history
-            )
-            return after, jnp.int32(-1)  # no leaf
+            return dataclasses.replace(state, params=variables, ema=ema, opt_state=opt_state, history=history)
 
         # Where the loss alone is not finite, all gradients may be, and no leaf is to blame.
-        def skip_update() -> tuple[TrainState, Array]:
+        def find_nonfinite_leaf() -> Array:
             nonfinite = jnp.stack([~jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)])  # [leaves]
-            return state, jnp.where(nonfinite.any(), jnp.argmax(nonfinite), -1).astype(jnp.int32)
+            return jnp.where(nonfinite.any(), jnp.argmax(nonfinite), -1).astype(jnp.int32)
 
-        after, metrics["first_nonfinite"] = jax.lax.cond(finite, take_update, skip_update)
+        no_leaf = jnp.int32(-1)
+
+        # A skipped step returns the very numbers it was passed, moments of the optimizer and history among
+        # them. On a CPU one branch of a `cond` is computed, and a skipped step touches no array.
+        def update_in_branch() -> tuple[TrainState, Array]:
+            return jax.lax.cond(
+                finite, lambda: (take_update(), no_leaf), lambda: (state, find_nonfinite_leaf())
+            )
+
+        # A GPU would copy all arrays that such a branch returns, one by one, so it selects one of two states.
+        # That is to the bit too, where a product with 0 would make NaN of NaN. The leaf is one number, and a
+        # branch saves a read of all gradients.
+        def select_update() -> tuple[TrainState, Array]:
+            after = jax.tree.map(partial(jax.lax.select, finite), take_update(), state)
+            return after, jax.lax.cond(finite, lambda: no_leaf, find_nonfinite_leaf)
+
+        after, metrics["first_nonfinite"] = jax.lax.platform_dependent(
+            cpu=update_in_branch, default=select_update
+        )
 
         # A skipped step is counted too. The count decides which batch and which noise come next, so that the
         # batch that failed is not drawn a second time, and a restart finds the place where it was.
