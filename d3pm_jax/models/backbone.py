@@ -143,7 +143,7 @@ class Backbone(nnx.Module):
                 h = self._apply_block(stage, i, h, temb, cemb, next(keys))
             if stage.conv is not None:
                 h = conv_doubled(stage.conv, h)
-        h = self.conv_out(at_least_float32(nnx.swish(self.norm_out(h))))
+        h = self.conv_out(at_least_float32(self.norm_out.swish(h)))
         return h[:, rows[0] : rows[0] + H, columns[0] : columns[0] + W]
 
     def _apply_block(self, stage: Stage, i: int, h: Array, *args: Array | None) -> Array:

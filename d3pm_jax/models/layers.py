@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key, Real
+from jaxtyping import Array, Bool, Float, Int, Key, Real
 
 from d3pm_jax.checks import AllowedRange
 from d3pm_jax.cpu.conv import conv, conv_of_flax
@@ -105,6 +105,155 @@ def _group_norm_bwd(groups, eps, residuals, g):
 group_norm.defvjp(_group_norm_fwd, _group_norm_bwd)
 
 
+def norm_swish(
+    x: Float[Array, "B H W C"],
+    scale: Float[Array, " C"],
+    bias: Float[Array, " C"],
+    groups: int,
+    eps: float,
+    shifts: tuple[Float[Array, "#B C"], ...] = (),
+    keep: Bool[Array, "B H W C"] | None = None,
+    rate: float = 0.0,
+) -> Float[Array, "B H W C"]:
+    """Returns dropout(swish(group_norm(x + shifts))).
+
+    On a CPU these are functions one after the other. Accelerators take `_norm_swish_in_one`, which equals
+    them up to rounding, and reads and writes arrays of the size of x less often.
+
+    Args:
+        x, scale, bias, groups, eps: as for `group_norm`.
+        shifts: are added to all pixels of an image.
+        keep: what dropout leaves; None for no dropout.
+        rate: of dropout.
+    """
+
+    def one_by_one(
+        x: Array, shifts: tuple[Array, ...], scale: Array, bias: Array, keep: Array | None
+    ) -> Array:
+        for shift in shifts:
+            x = x + shift[:, None, None]
+        return mask_out(nnx.swish(group_norm(x, scale, bias, groups, eps)), keep, rate)
+
+    def in_one(x: Array, shifts: tuple[Array, ...], scale: Array, bias: Array, keep: Array | None) -> Array:
+        shift = None
+        if shifts:
+            shift = jnp.broadcast_to(sum(map(at_least_float32, shifts)), (len(x), len(scale)))  # [B, C]
+        return _norm_swish_in_one(x, shift, scale, bias, keep, groups, eps, rate)
+
+    return jax.lax.platform_dependent(x, shifts, scale, bias, keep, cpu=one_by_one, default=in_one)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+def _norm_swish_in_one(
+    x: Array,
+    shift: Array | None,
+    scale: Array,
+    bias: Array,
+    keep: Array | None,
+    groups: int,
+    eps: float,
+    rate: float,
+) -> Array:
+    """Computes `norm_swish` in kernels that XLA makes for a GPU: one for statistics, one for the result.
+
+    The backward pass has one for sums, and one for dL / dx. In bfloat16 all that is between is float32.
+    """
+    return _norm_swish_fwd(x, shift, scale, bias, keep, groups, eps, rate)[0]
+
+
+# Where several kernels of a GPU need the same array, XLA writes it to memory, once it costs an exponential
+# to make. Here every kernel makes it again, from x and g alone, for which XLA has to be kept from seeing that
+# it is the same: results of `optimization_barrier` are other arrays to it. A barrier also stands after each
+# pair of sums, which XLA would otherwise merge with the sums over groups or over images that follow, each a
+# pass over x of its own.
+
+
+def _sum_pixels(first: Array, second: Array) -> tuple[Array, Array]:
+    """Sums two arrays [B, H, W, C] over pixels in one pass; rows come first, to keep all of a GPU busy."""
+
+    def add(sums: tuple[Array, Array], summands: tuple[Array, Array]) -> tuple[Array, Array]:
+        return sums[0] + summands[0], sums[1] + summands[1]
+
+    zero = jnp.zeros((), first.dtype)
+    sums_of_rows = jax.lax.reduce((first, second), (zero, zero), add, (2,))  # [B, H, C]
+    sums = jax.lax.reduce(sums_of_rows, (zero, zero), add, (1,))  # [B, C]
+    return jax.lax.optimization_barrier(tuple(sums))
+
+
+def _norm_swish_fwd(x, shift, scale, bias, keep, groups, eps, rate):
+    pixels = x.shape[1] * x.shape[2]
+    wide = at_least_float32(x)
+
+    # Mean and variance come from one read of x: from the sums of d and d^2, where d is the distance to a
+    # pivot, the mean of the first row. The square of the distance between this pivot and the mean of the
+    # channel is at most H variances, by Cauchy and Schwarz, so that the difference of squares loses at most
+    # log2(H) bits, and mostly none.
+    pivot = at_least_float32(x[:, 0]).mean(1)  # [B, C]
+    distance = wide - _per_pixel(pivot)
+    sum_distance, sum_squares = _sum_pixels(distance, distance**2)
+    distance = sum_distance / pixels
+    channel_mean = pivot + distance  # [B, C]
+    channel_variance = jnp.maximum(sum_squares / pixels - distance**2, 0.0)  # [B, C]
+    if shift is not None:
+        channel_mean = channel_mean + shift
+
+    # The variance of a group is the mean of the variances of its channels plus the variance of their means.
+    mean = _group_mean(channel_mean, groups, 1)
+    off_centre = channel_mean - mean
+    variance = _group_mean(channel_variance + off_centre**2, groups, 1)
+    inverse = jax.lax.rsqrt(variance + eps)
+    if shift is not None:
+        mean = mean - shift  # of x, which the shift is not yet added to
+    y = (wide - _per_pixel(mean)) * _per_pixel(inverse * scale[None]) + bias[None, None, None]
+    result = mask_out(y * jax.nn.sigmoid(y), keep, rate).astype(x.dtype)
+    return result, (x, shift, scale, bias, keep, mean, off_centre, inverse)
+
+
+# With y and z as in `group_norm` and s = sigmoid(y), g of the result makes dL / dy = g s (1 + y (1 - s)),
+# from which all else follows as there. dL / dshift is the sum of dL / dx over pixels, whose terms are known:
+#
+#     inverse (scale sum(dL / dy) - n mean(g scale) - sum(z) mean(g scale z)),    n the number of pixels.
+
+
+def _norm_swish_bwd(groups, eps, rate, residuals, g):
+    x, shift, scale, bias, keep, mean, off_centre, inverse = residuals
+    pixels = x.shape[1] * x.shape[2]
+
+    def differentiate_swish(x: Array, keep: Array | None, g: Array) -> tuple[Array, Array]:
+        """Returns x - mean and dL / dy."""
+        centred = at_least_float32(x) - _per_pixel(mean)
+        y = centred * _per_pixel(inverse * scale[None]) + bias[None, None, None]
+        s = jax.nn.sigmoid(y)
+        return centred, mask_out(at_least_float32(g), keep, rate) * (s * (1.0 + y * (1.0 - s)))
+
+    x, keep, g = jax.lax.optimization_barrier((x, keep, g))
+    centred, dy = differentiate_swish(x, keep, g)
+    sum_g, sum_gz = _sum_pixels(dy, dy * centred)  # [B, C]
+    sum_gz = sum_gz * inverse
+    mean_g = _group_mean(sum_g * scale[None], groups, pixels)
+    mean_gz = _group_mean(sum_gz * scale[None], groups, pixels)
+
+    x, keep, g = jax.lax.optimization_barrier((x, keep, g))
+    centred, dy = differentiate_swish(x, keep, g)
+    dx = _per_pixel(inverse) * (
+        dy * scale[None, None, None] - _per_pixel(mean_g) - centred * _per_pixel(mean_gz * inverse)
+    )
+    dshift = None
+    if shift is not None:
+        per_pixel = inverse * (sum_g * scale[None] / pixels - mean_g - off_centre * mean_gz * inverse)
+        dshift = (pixels * per_pixel).astype(shift.dtype)
+    return (
+        dx.astype(x.dtype),
+        dshift,
+        sum_gz.sum(0).astype(scale.dtype),
+        sum_g.sum(0).astype(bias.dtype),
+        None,
+    )
+
+
+_norm_swish_in_one.defvjp(_norm_swish_fwd, _norm_swish_bwd)
+
+
 class GroupNorm(nnx.Module):
     """Holds the scale and bias of `group_norm` and applies it."""
 
@@ -118,6 +267,16 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         return group_norm(x, self.scale[...], self.bias[...], self.groups, self.eps)
+
+    def swish(
+        self,
+        x: Float[Array, "B H W C"],
+        shifts: tuple[Float[Array, "#B C"], ...] = (),
+        keep: Bool[Array, "B H W C"] | None = None,
+        rate: float = 0.0,
+    ) -> Float[Array, "B H W C"]:
+        """Returns dropout(swish(norm(x + shifts))), see `norm_swish`."""
+        return norm_swish(x, self.scale[...], self.bias[...], self.groups, self.eps, shifts, keep, rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +350,16 @@ class Style:
             conv_general_dilated=convolve,
             rngs=self.rngs,
         )
+
+
+def conv_and_bias(
+    layer: nnx.Conv, x: Float[Array, "B H W n"]
+) -> tuple[Float[Array, "B H W m"], Float[Array, "1 m"]]:
+    """Returns what a layer of `Style.conv3` makes of x before its bias is added, and the bias."""
+    assert layer.bias is not None
+    x = x.astype(layer.dtype or jnp.result_type(x, layer.kernel[...]))
+    y = conv(x, layer.kernel[...].astype(x.dtype), ((1, 1), (1, 1)))
+    return y, layer.bias[...].astype(x.dtype)[None]
 
 
 def conv_doubled(layer: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B 2*H 2*W m"]:
@@ -274,9 +443,20 @@ def apply_to_rows(linear: nnx.Linear, x: Float[Array, "*S n"]) -> Float[Array, "
 
 def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
     """Zeroes entries of x with probability rate and divides others by 1 - rate; without a key returns x."""
+    return mask_out(x, draw_kept(key, rate, x.shape), rate)
+
+
+def draw_kept(key: Key[Array, ""] | None, rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."] | None:
+    """Draws which entries dropout leaves; None without a key, where it leaves all."""
     if key is None or rate == 0.0:
+        return None
+    return jax.random.bernoulli(key, 1.0 - rate, shape)
+
+
+def mask_out(x: Array, keep: Bool[Array, "..."] | None, rate: float) -> Array:
+    """Zeroes entries of x that are not kept and divides others by 1 - rate; with None returns x."""
+    if keep is None:
         return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
     return jnp.where(keep, x / (1.0 - rate), 0.0)
 
 
@@ -335,11 +515,13 @@ class ResBlock(nnx.Module):
 
     def __call__(self, x: Array, temb: Array, cemb: Array | None, key: Key[Array, ""] | None) -> Array:
         """Returns the output of the block; temb and cemb [B, n_embedding] embed time and class."""
-        h = self.conv1(nnx.swish(self.norm1(x)))
-        h = h + self.temb_proj(nnx.swish(temb))[:, None, None]
+        # The bias of the convolution is added by the norm, which makes its gradient without a read of h.
+        h, conv_bias = conv_and_bias(self.conv1, self.norm1.swish(x))
+        shifts = (conv_bias, self.temb_proj(nnx.swish(temb)))
         if self.class_proj is not None and cemb is not None:
-            h = h + self.class_proj(cemb)[:, None, None]
-        h = self.conv2(dropout(nnx.swish(self.norm2(h)), self.dropout_rate, key))
+            shifts = (*shifts, self.class_proj(cemb))
+        keep = draw_kept(key, self.dropout_rate, h.shape)
+        h = self.conv2(self.norm2.swish(h, shifts, keep, self.dropout_rate))
         if self.shortcut is not None:
             x = apply_to_rows(self.shortcut, x)
         return h + x

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from d3pm_jax.models.layers import conv_doubled, group_norm, time_embedding
+from d3pm_jax.models import layers
+from d3pm_jax.models.layers import conv_doubled, group_norm, norm_swish, time_embedding
 from tests.models.small import randomised, small
 
 
@@ -59,6 +60,49 @@ def test_group_norm_of_bfloat16_has_statistics_in_float32():
     for a, b in zip(actual, right, strict=True):
         assert a.dtype == jnp.bfloat16
         assert np.abs(a.astype(float) - b).max() < 2**-8 * np.abs(b).max()
+
+
+@pytest.mark.usefixtures("x64")
+def test_norm_and_swish_in_one_equal_the_functions_one_after_the_other():
+    """In float64, and in float32 where the mean is large and one entry of the first row is far from it."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 3, 5, 12)) + 3).at[0, 0, 0].add(1000)
+    shifts = (jnp.asarray(rng.normal(size=(1, 12))), jnp.asarray(rng.normal(size=(2, 12))))
+    scale, bias = jnp.asarray(rng.normal(size=(2, 12)))
+    keep = jnp.asarray(rng.random(x.shape) < 0.8)
+    weight = jnp.asarray(rng.normal(size=x.shape))
+
+    def one_by_one(x, shifts, scale, bias):
+        return norm_swish(x, scale, bias, 4, 1e-6, shifts, keep, 0.2)
+
+    def in_one(x, shifts, scale, bias):
+        shift = shifts[0] + shifts[1]
+        return layers._norm_swish_in_one(x, shift, scale, bias, keep, 4, 1e-6, 0.2)
+
+    @jax.jit
+    def value_and_gradients(args):
+        narrow = jax.tree.map(jnp.float32, args)
+        results = []
+        for f, arrays in (one_by_one, args), (in_one, args), (in_one, narrow):
+            y, pull_back = jax.vjp(f, *arrays)
+            results.append((y, pull_back(weight.astype(y.dtype))))
+        return results
+
+    right, wide, narrow = value_and_gradients((x, shifts, scale, bias))
+    for a, b, c in zip(*map(jax.tree.leaves, (right, wide, narrow)), strict=True):
+        assert (b.dtype, c.dtype) == (np.float64, np.float32)
+        np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-11)
+        assert np.abs(c - a).max() < 3e-5 * np.abs(a).max()
+
+
+def test_accelerators_take_norm_and_swish_in_one():
+    """The barriers that keep XLA from sharing arrays between its kernels show which form a platform takes."""
+    x = jnp.zeros((1, 2, 2, 4))
+    norm = layers.GroupNorm(4, 2, 1e-6)
+    traced = jax.jit(jax.grad(lambda x: norm.swish(x).sum())).trace(x)
+    for platform, barriers in ("cuda", 4), ("cpu", 0):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("optimization_barrier") == barriers
 
 
 @pytest.mark.usefixtures("x64")
