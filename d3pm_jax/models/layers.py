@@ -4,6 +4,7 @@ import dataclasses
 import math
 import operator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -358,7 +359,8 @@ def conv_and_bias(
     """Returns what a layer of `Style.conv3` makes of x before its bias is added, and the bias."""
     assert layer.bias is not None
     x = x.astype(layer.dtype or jnp.result_type(x, layer.kernel[...]))
-    y = conv(x, layer.kernel[...].astype(x.dtype), ((1, 1), (1, 1)))
+    # What a function with a gradient by hand returns has no type.
+    y: Any = conv(x, layer.kernel[...].astype(x.dtype), ((1, 1), (1, 1)))
     return y, layer.bias[...].astype(x.dtype)[None]
 
 
