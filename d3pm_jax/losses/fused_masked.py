@@ -4,25 +4,57 @@ First comes whether x_{t-1} is the mask, then what it is if not: the loss of the
 fast form.
 """
 
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import cache, partial, singledispatch
+from typing import Any, NamedTuple, cast
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
 from d3pm_jax import numerics
 from d3pm_jax.beliefs import Belief
-from d3pm_jax.losses import fused_by_parts
+from d3pm_jax.losses import fused_by_parts, fused_mixing
 from d3pm_jax.losses.fused_by_parts import Loss, WithGradient, differentiate
+from d3pm_jax.losses.fused_mixing import Saved, StepLogs, finite
 from d3pm_jax.losses.variational import dispatch_kl_and_ce, dispatch_marginal_kl
-from d3pm_jax.processes.base import promote
+from d3pm_jax.numerics.logspace import kl_terms
+from d3pm_jax.numerics.rows import Row, map_rows
+from d3pm_jax.processes.base import Process, promote
 from d3pm_jax.processes.masked import NEG_INF, Masked
-from d3pm_jax.processes.tables import expand_trailing, gather_steps
+from d3pm_jax.processes.mixing import Mixing, PiKind
+from d3pm_jax.processes.tables import expand_trailing, gather, gather_steps
 
 
 def kl_and_ce(
     process: Masked, logits_x0: Array, x0: Array, xt: Array, t: Array, belief: Belief = "d3pm"
 ) -> tuple[Array, Array]:
-    """Computes `dispatch_kl_and_ce`, the KL by parts of the elements together with its gradient."""
+    """Computes `dispatch_kl_and_ce`, in the fastest form for the process that the mask is on top of."""
+    return _dispatch_on_inner(process.inner, process, logits_x0, x0, xt, t, belief)
+
+
+@singledispatch
+def _dispatch_on_inner(
+    inner: Process, process: Masked, logits_x0: Array, x0: Array, xt: Array, t: Array, belief: Belief
+) -> tuple[Array, Array]:
+    return _kl_and_ce_by_parts(process, logits_x0, x0, xt, t, belief)
+
+
+@_dispatch_on_inner.register
+@partial(jax.jit, static_argnames="belief")
+def _(
+    inner: Mixing, process: Masked, logits_x0: Array, x0: Array, xt: Array, t: Array, belief: Belief
+) -> tuple[Array, Array]:
+    by_parts = partial(_kl_and_ce_by_parts, belief=belief)
+    by_rows = partial(_kl_and_ce_by_rows, belief=belief)
+    return lax.platform_dependent(process, logits_x0, x0, xt, t, cpu=by_parts, default=by_rows)
+
+
+def _kl_and_ce_by_parts(
+    process: Masked, logits_x0: Array, x0: Array, xt: Array, t: Array, belief: Belief
+) -> tuple[Array, Array]:
+    """Computes the KL by parts of the elements together with its gradient."""
     losses = _losses(official=belief == "official")
     return fused_by_parts.kl_and_ce(*losses, process, promote(process, logits_x0), x0, xt, t, belief)
 
@@ -92,3 +124,237 @@ def _log_is_masked(process: Masked, logits: Array, x0: Array, t: Array) -> tuple
     log_hidden = logits[..., -1]
     p = jnp.stack([numerics.log_add(log_hidden, log_seen + mask_s), log_seen + keep_s + mask_t], axis=-1)
     return numerics.log_normalize(q), numerics.log_normalize(p)
+
+
+# ---- On top of Mixing, a row at a time ----
+#
+# The chain rule again, of elements whose logits are read once forward and once backward. Both KLs of the
+# inner process are that of one step of it: the marginal KL is the KL of a step with a = 0 and b = 1, as
+# `fused_mixing.marginal_kl` says, and with the c and m of the other. So an element takes one of the two.
+
+
+class Logs(NamedTuple):
+    """Holds logs that t decides, in the shape of t."""
+
+    alpha: Array  # of the inner process
+    beta: Array
+    c: Array
+    m: Array
+    keep: Array  # that nothing has been masked up to step t
+    mask: Array  # that it has been
+    q_mask: Array  # q(x_{t-1} = mask | x_t = mask) of an x_0 that is not the mask
+    q_other: Array  # q(x_{t-1} != mask | x_t = mask)
+
+
+class Element(NamedTuple):
+    """Holds what a row function has to know of each element but its logits, [*S]."""
+
+    x0: Array
+    xt: Array
+    pi_0: Array  # log pi of the inner process at x_0, and at x_t
+    pi_t: Array
+    likely: (
+        Array  # a category of the inner process whose pi is not 0, which stands for x_t where that is hidden
+    )
+    logs: Logs
+
+    def step(self, hidden: int) -> tuple[Array, StepLogs]:
+        """Returns x_t and the step of the inner process, those of its marginal KL where x_t is the mask."""
+        is_hidden = self.xt == hidden
+        inner_xt = jnp.where(is_hidden, self.likely, self.xt)
+        a = jnp.where(is_hidden, NEG_INF, self.logs.alpha)
+        b = jnp.where(is_hidden, 0.0, self.logs.beta + self.pi_t)
+        return inner_xt, StepLogs(a, b, self.logs.c, self.logs.m, self.pi_0, self.pi_t)
+
+
+NUM_ELEMENT = len(Element._fields) - 1 + len(Logs._fields)
+Settings = tuple[PiKind, Belief]
+
+
+def _kl_and_ce_by_rows(
+    process: Masked, logits_x0: Array, x0: Array, xt: Array, t: Array, belief: Belief
+) -> tuple[Array, Array]:
+    """Computes the losses of a mask on top of `Mixing`, whose gradient is by hand."""
+    inner = cast(Mixing, process.inner)
+    log_pi = lax.stop_gradient(inner.log_pi)
+    numbers = _numbers(process, x0, xt, t)
+    tables = [jnp.pad(table, (0, 1)) for table in fused_mixing.tables_of_rows(inner.pi_kind, log_pi)]
+    belief_of_row: Belief = "d3pm" if belief == "official" else belief
+    kl, ce = _by_hand((inner.pi_kind, belief_of_row), logits_x0, numbers, tables)
+    if belief != "official":
+        return kl, ce
+
+    # The official rule takes the prediction itself for p(x_0 | x_1), but an impossible pair costs nothing.
+    hidden = process.K - 1
+    keep, alpha, beta = gather_steps((process.log_keep, inner.log_alpha, inner.log_beta), t, xt.shape)
+    moved = beta + gather(inner.log_pi, process.inner_category(xt))
+    reached = jnp.where(xt == x0, numerics.log_add(alpha, moved), moved)
+    possible = (xt == hidden) | ((x0 != hidden) & (keep + reached > NEG_INF))
+    return jnp.where((expand_trailing(t, xt.shape) == 1) & possible, ce, kl), ce
+
+
+def _numbers(process: Masked, x0: Array, xt: Array, t: Array) -> list[Array]:
+    """Returns the fields of `Element`, laid one behind the other."""
+    inner = cast(Mixing, process.inner)
+    log_pi = inner.log_pi
+    before = gather(process.log_mask_bar, t - 1)
+    at_t = gather(process.log_keep_bar, t - 1) + gather(process.log_mask, t)
+    mask = numerics.log_add(before, at_t)
+    logs = Logs(
+        alpha=gather(inner.log_alpha, t),
+        beta=gather(inner.log_beta, t),
+        c=gather(inner.log_alpha_bar, t - 1),
+        m=gather(inner.log_beta_bar, t - 1),
+        keep=gather(process.log_keep_bar, t),
+        mask=mask,
+        q_mask=before - finite(mask),
+        q_other=at_t - finite(mask),
+    )
+    likely = jnp.argmax(log_pi).astype(jnp.int32)
+    if inner.pi_kind == "uniform":
+        # All elements share one number.
+        return [x0, xt, log_pi[0], log_pi[0], likely, *logs]
+    inner_xt = jnp.where(xt == process.K - 1, likely, xt)
+    return [x0, xt, gather(log_pi, process.inner_category(x0)), gather(log_pi, inner_xt), likely, *logs]
+
+
+def _element(numbers: Sequence[Array]) -> Element:
+    x0, xt, pi_0, pi_t, likely, *logs = numbers
+    return Element(x0, xt, pi_0, pi_t, likely, Logs(*logs))
+
+
+def _forward(settings: Settings, logits: Array, numbers: list[Array], tables: list[Array]):
+    saved = map_rows(_save_row, settings, logits, numbers, tables)
+    kl, ce, *_ = saved
+    return (kl, ce), (logits, numbers, tables, saved)
+
+
+def _backward(settings: Settings, residuals: Any, cotangents: tuple[Array, Array]):
+    logits, numbers, tables, (_, *saved) = residuals
+    (gradient,) = map_rows(_gradient_row, settings, logits, [*numbers, *saved, *cotangents], tables)
+    return gradient, None, None
+
+
+_custom = jax.custom_vjp(lambda *args: _forward(*args)[0], nondiff_argnums=(0,))
+_custom.defvjp(_forward, _backward)
+_by_hand = jax.jit(_custom, static_argnums=0)
+
+
+def _save_row(
+    settings: Settings, row: Row, numbers: Sequence[Array], tables: Sequence[Array]
+) -> tuple[Array, ...]:
+    """Returns `Saved` of a row, with the slopes at the mask behind it."""
+    _, belief = settings
+    element = _element(numbers)
+    logs = element.logs
+    hidden = row.K - 1
+    xt_is_mask = element.xt == hidden
+    x0_is_mask = element.x0 == hidden
+    visible = _visible_part(row)
+    log_hidden = jnp.sum(jnp.where(row.categories == hidden, row.logits, 0.0), axis=-1)
+
+    inner_x0 = jnp.where(x0_is_mask, 0, element.x0)
+    inner_xt, step = element.step(hidden)
+    inner = fused_mixing.unflatten(
+        fused_mixing.save_row(settings, visible, [inner_x0, inner_xt, *step], tables)
+    )
+    no_visible = inner.softmax.inverse == 0
+    log_sum = inner.softmax.top - jnp.log(jnp.where(no_visible, 1.0, inner.softmax.inverse))
+    log_visible = jnp.where(no_visible, NEG_INF, log_sum)
+
+    # Whether x_{t-1} is the mask, where x_t is. Logits of a denoiser have the evidence of the mask in them.
+    log_visible_loo = log_visible
+    if belief == "denoiser":
+        log_visible_loo = log_visible - finite(logs.mask)
+    kl_of_mask, kl_at_mask, weight = _kl_of_mask(logs, x0_is_mask, log_visible_loo, log_hidden)
+    weighted_kl = jnp.where(weight > 0, weight * inner.kl, 0.0)
+
+    # An x_t that is not the mask is impossible where x_0 is the mask, or where all is masked by then.
+    impossible = x0_is_mask | (logs.keep == NEG_INF)
+    kl = jnp.where(xt_is_mask, kl_of_mask + weighted_kl, jnp.where(impossible, 0.0, inner.kl))
+
+    # How much the KL of the inner process counts in the slopes, which have no direction where it is infinite.
+    constant = jnp.isinf(kl)
+    factor = jnp.where(xt_is_mask, weight, jnp.where(impossible, 0.0, 1.0))
+    factor = jnp.where(constant, 0.0, factor)
+    kl_at_mask = jnp.where(xt_is_mask & ~constant, kl_at_mask, 0.0)
+
+    # What the cross entropy is of: the logits, or for leave-one-out logits those of the denoiser, in which an
+    # x_t that is not the mask rules out an x_0 that is.
+    if belief == "denoiser":
+        log_visible = numerics.log_sum(visible.logits)
+    if belief == "leave_one_out":
+        log_visible += jnp.where(xt_is_mask, finite(logs.mask), 0.0)
+        log_hidden = jnp.where(xt_is_mask, log_hidden, NEG_INF)
+    log_all = finite(numerics.log_add(log_visible, log_hidden))
+    ce = jnp.where(x0_is_mask, log_all - log_hidden, inner.ce + (log_all - log_visible))
+    if belief == "leave_one_out":
+        ce = jnp.where(~xt_is_mask & (logs.keep == NEG_INF), jnp.inf, ce)
+    share = jnp.exp(log_visible - log_all)
+
+    # The sum over all categories of the slopes is 0: what the visible ones gain together the mask loses.
+    saved = Saved(
+        kl=kl,
+        ce=ce,
+        softmax=inner.softmax,
+        slope_p=factor * inner.slope_p - kl_at_mask,
+        slope_x0=factor * inner.slope_x0,
+        slope_xt=factor * inner.slope_xt,
+        ce_p=share * inner.ce_p,
+        ce_xt=share * inner.ce_xt,
+        q=factor * inner.q,
+        rho=inner.rho,
+    )
+    return *fused_mixing.flatten(saved), kl_at_mask, jnp.exp(log_hidden - log_all)
+
+
+def _kl_of_mask(
+    logs: Logs, x0_is_mask: Array, log_visible: Array, log_hidden: Array
+) -> tuple[Array, Array, Array]:
+    """Computes the KL of whether x_{t-1} is the mask given that x_t is, as `_log_is_masked` has both laws.
+
+    Returns:
+        The KL, its derivative for the logit of the mask, and q(x_{t-1} != mask | x_t = mask, x_0).
+    """
+    q_mask = jnp.where(x0_is_mask, 0.0, logs.q_mask)
+    q_other = jnp.where(x0_is_mask, NEG_INF, logs.q_other)
+
+    # A visible x_0 is hidden by x_t with the probability that `mask` is the log of.
+    visible_then_mask = log_visible + logs.mask
+    mass_of_mask = numerics.log_add(log_hidden, visible_then_mask + logs.q_mask)
+    mass_of_others = visible_then_mask + logs.q_other
+    total_p = finite(numerics.log_add(mass_of_mask, mass_of_others))
+    p_mask = mass_of_mask - total_p
+    terms_of_mask, mask_ruled_out = kl_terms(q_mask, p_mask)
+    terms_of_others, others_ruled_out = kl_terms(q_other, mass_of_others - total_p)
+    kl = jnp.where(mask_ruled_out | others_ruled_out, jnp.inf, terms_of_mask + terms_of_others)
+
+    # dKL / d log p(mask) = p(mask) - q(mask), of which the logit of the mask has its share in p(mask).
+    share = jnp.exp(log_hidden - finite(mass_of_mask))
+    return kl, (jnp.exp(p_mask) - jnp.exp(q_mask)) * share, jnp.exp(q_other)
+
+
+def _gradient_row(
+    settings: Settings, row: Row, numbers: Sequence[Array], tables: Sequence[Array]
+) -> tuple[Array]:
+    _, belief = settings
+    element = _element(numbers[:NUM_ELEMENT])
+    *saved, kl_at_mask, ce_at_mask, g_kl, g_ce = numbers[NUM_ELEMENT:]
+    hidden = row.K - 1
+    inner_xt, step = element.step(hidden)
+    inner_numbers = [element.x0, inner_xt, *saved, g_kl, g_ce]
+    if belief == "denoiser":
+        inner_numbers += step
+    (gradient,) = fused_mixing.gradient_row(settings, _visible_part(row), inner_numbers, tables)
+
+    # An infinite cross entropy has no direction to go.
+    ce, *_ = saved
+    at_mask = g_kl * kl_at_mask + jnp.where(jnp.isinf(ce), 0.0, g_ce) * ce_at_mask
+    return (gradient + jnp.where(row.categories == hidden, at_mask[..., None], 0.0),)
+
+
+def _visible_part(row: Row) -> Row:
+    """Returns the row without the mask, which is where no category is."""
+    hidden = row.K - 1
+    logits = jnp.where(row.categories == hidden, NEG_INF, row.logits)
+    return Row(logits, row.categories, row.categories < hidden, hidden)
