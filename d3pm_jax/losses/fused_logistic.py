@@ -19,7 +19,7 @@ from d3pm_jax import heads
 from d3pm_jax.beliefs import Belief, with_belief
 from d3pm_jax.losses import fused_mixing
 from d3pm_jax.losses.fused_mixing import StepLogs
-from d3pm_jax.losses.variational import Hybrid, add_ce, dispatch_kl_and_ce
+from d3pm_jax.losses.variational import Hybrid, dispatch_kl_and_ce
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.rows import MakesLogits, Row, map_rows
 from d3pm_jax.processes.base import Process
@@ -48,7 +48,7 @@ def hybrid(
         The loss and its two terms, in nats per element.
     """
     kl, ce = with_belief(belief, dispatch_logistic)(process, loc, log_scale, x0, xt, t)
-    return add_ce(kl, ce, ce_weight)
+    return Hybrid.of_terms(kl, ce, ce_weight)
 
 
 @singledispatch

@@ -154,6 +154,12 @@ class Hybrid(NamedTuple):
     kl: Float[Array, "*S"]  # the term of the variational bound
     ce: Float[Array, "*S"]  # cross entropy: of the denoiser, as published of the logits
 
+    @classmethod
+    def of_terms(cls, kl: Array, ce: Array, ce_weight: float) -> "Hybrid":
+        """Returns both terms with the loss that they make."""
+        # A weight of 0 makes 0 of a cross entropy that is +inf.
+        return cls(jnp.where(ce_weight == 0, kl, kl + ce_weight * ce), kl, ce)
+
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1), ce_weight=at_least(0))
 def hybrid(
@@ -179,14 +185,7 @@ def hybrid(
         The loss and its two terms. The mean over elements and t has no factor T, as in the official code.
     """
     kl, ce = with_belief(belief, dispatch_kl_and_ce)(process, logits_x0, x0, xt, t)
-    return add_ce(kl, ce, ce_weight)
-
-
-def add_ce(kl: Array, ce: Array, ce_weight: float) -> Hybrid:
-    """Returns the hybrid loss of its two terms."""
-    # A weight of 0 makes 0 of a cross entropy that is +inf.
-    loss = jnp.where(ce_weight == 0, kl, kl + ce_weight * ce)
-    return Hybrid(loss, kl, ce)
+    return Hybrid.of_terms(kl, ce, ce_weight)
 
 
 @declared(x0=CATEGORIES)

@@ -76,9 +76,10 @@ class MakesLogits:
 
 def _shape_of_rows(f: RowFunction, logits: Any) -> tuple[tuple[int, ...], int]:
     """Returns *S and K."""
+    shape = tuple(logits.shape)
     if isinstance(f, MakesLogits):
-        return logits.shape, f.K
-    return logits.shape[:-1], logits.shape[-1]
+        return shape, f.K
+    return shape[:-1], shape[-1]
 
 
 def map_rows(
@@ -126,7 +127,11 @@ def _map_rows(
         size: int, is_batched: Any, logits: Array, numbers: Sequence[Array], tables: Sequence[Array]
     ) -> Any:
         if any(is_batched[2]):
-            raise NotImplementedError("a batch of tables: map over the rows of one table")
+            # Rows of a kernel share their tables.
+            by_xla = partial(_by_xla, f, settings, len(numbers))
+            in_axes = [0 if batched else None for batched in jax.tree.leaves(is_batched)]
+            outputs = jax.vmap(by_xla, in_axes, axis_size=size)(logits, *numbers, *tables)
+            return outputs, [True] * len(outputs)
         batch = [
             x if batched else jnp.broadcast_to(x, (size, *x.shape))
             for x, batched in zip((logits, *numbers), (is_batched[0], *is_batched[1]), strict=True)
@@ -140,15 +145,19 @@ def _map_rows(
 @lru_cache(maxsize=256)
 def _choose_form(f: RowFunction, settings: Hashable, num_numbers: int, K: int, types: tuple) -> str:
     """Returns KERNEL, or XLA where the kernel does not give the same on the GPU of this process."""
-    N = kernel_check.ROWS
-    first = (N,) if isinstance(f, MakesLogits) else (N, K)
-    shapes = [first] + [(N,)] * num_numbers + [(K,)] * (len(types) - 1 - num_numbers)
-    arguments = [jax.ShapeDtypeStruct(*x) for x in zip(shapes, types, strict=True)]
+    arguments = _arguments_of_rows(f, num_numbers, kernel_check.ROWS, K, types)
     kernel = partial(_by_pallas, f, settings, num_numbers)
     reference = partial(_by_xla, f, settings, num_numbers)
     if kernel_check.agrees(f.__name__, kernel, reference, K, arguments):
         return KERNEL
     return XLA
+
+
+def _arguments_of_rows(f: RowFunction, num_numbers: int, N: int, K: int, types: tuple) -> list:
+    """Returns shapes and types of the arguments of a row function for N rows."""
+    first = (N,) if isinstance(f, MakesLogits) else (N, K)
+    shapes = [first] + [(N,)] * num_numbers + [(K,)] * (len(types) - 1 - num_numbers)
+    return [jax.ShapeDtypeStruct(*x) for x in zip(shapes, types, strict=True)]
 
 
 # ---- Rows through XLA ----
@@ -248,20 +257,23 @@ map_rows_p = Primitive("map_rows")
 map_rows_p.multiple_results = True
 
 
+def _shapes(f: RowFunction, settings: Hashable, num_numbers: int, *arguments: Any) -> list:
+    """Returns shapes and types of the outputs."""
+    S, K = _shape_of_rows(f, arguments[0])
+    outputs = _outputs_of_a_row(f, settings, num_numbers, K, tuple(x.dtype for x in arguments))
+    return [jax.ShapeDtypeStruct((*S, *x.shape[1:]), x.dtype) for x in outputs]
+
+
 @lru_cache(maxsize=256)
-def _shapes_of(f: RowFunction, settings: Hashable, num_numbers: int, avals: tuple) -> tuple:
-    arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in avals]
-    return tuple(jax.eval_shape(partial(_by_xla, f, settings, num_numbers), *arguments))
-
-
-def _shapes(f: RowFunction, settings: Hashable, num_numbers: int, *arguments: Any) -> tuple:
-    return _shapes_of(f, settings, num_numbers, tuple((x.shape, x.dtype) for x in arguments))
+def _outputs_of_a_row(f: RowFunction, settings: Hashable, num_numbers: int, K: int, types: tuple) -> Any:
+    arguments = _arguments_of_rows(f, num_numbers, 1, K, types)
+    return jax.eval_shape(partial(_by_xla, f, settings, num_numbers), *arguments)
 
 
 @map_rows_p.def_abstract_eval
 def _(*arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int, form: str) -> list:
-    shapes = _shapes(f, settings, num_numbers, *arguments)
-    return [ShapedArray(x.shape, x.dtype) for x in shapes]
+    outputs = _shapes(f, settings, num_numbers, *arguments)
+    return [ShapedArray(x.shape, x.dtype) for x in outputs]
 
 
 @map_rows_p.def_impl
