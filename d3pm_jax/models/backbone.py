@@ -139,7 +139,7 @@ class Backbone(nnx.Module):
 
         for stage in self.up:
             for i in range(len(stage.blocks)):
-                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = join_features(h, skips.pop())
                 h = self._apply_block(stage, i, h, temb, cemb, next(keys))
             if stage.conv is not None:
                 h = conv_doubled(stage.conv, h)
@@ -163,6 +163,15 @@ class Backbone(nnx.Module):
         """Counts the zeros before and after a side: the margin, and padding to a size that fits."""
         total = padded_size(side + 2 * self.margin, self.levels) - side
         return total // 2, total - total // 2
+
+
+def join_features(h: Float[Array, "B H W n"], skip: Float[Array, "B H W m"]) -> Float[Array, "B H W n+m"]:
+    """Returns the features of two layers as those of one."""
+    joined = jnp.concatenate([h, skip], axis=-1)
+    # XLA would join them once more inside of each kernel that reads them, and for a card that is only
+    # described it finds no tiles for such a product of 64 x 14 x 14 rows, the gradient of a linear map. What
+    # comes out of a barrier is one array in memory.
+    return jax.lax.platform_dependent(joined, cpu=lambda x: x, default=jax.lax.optimization_barrier)
 
 
 def _call(layer: Any, *args: Array | None) -> Array:

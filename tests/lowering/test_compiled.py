@@ -19,6 +19,9 @@ MOST_PASSES = {
     "p_sample, uniform, d3pm": 9.6,
     "q_sample, uniform": 0.1,
 }
+# Of the training step of mnist_uniform, at most.
+MOST_KERNELS = 1200
+MOST_MB = 3200
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(PYTHON not in os.environ, reason=CURE)]
@@ -32,6 +35,12 @@ def run_python(*words):
     )
     assert process.returncode == 0, process.stderr
     return process.stdout
+
+
+def read_rows(printed):
+    """Returns the cells of each row of a table by the first of them."""
+    cells = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("|")]
+    return {row[0]: row for row in cells[2:]}
 
 
 def test_a_step_on_described_cards():
@@ -54,9 +63,17 @@ def test_a_step_on_described_cards():
 
 def test_passes_over_the_logits():
     printed = run_python("benchmarks/compiled.py", "loss", "draw", "uniform")
-    cells = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("|")]
-    rows = {row[0]: row for row in cells[2:]}
+    rows = read_rows(printed)
     assert set(rows) == set(MOST_PASSES), printed
     for name, most in MOST_PASSES.items():
         assert 0 < float(rows[name][3]) <= most, rows[name]
     assert rows["loss, uniform, d3pm"][7].endswith("; 0 B")  # spills
+
+
+def test_the_step_of_a_network_with_skips():
+    row = read_rows(run_python("benchmarks/compiled.py", "step", "mnist_uniform"))["step of mnist_uniform"]
+    assert not row[1].startswith("FAILS"), row
+    kernels, megabytes = (int(cell.replace(",", "")) for cell in row[1:3])
+    assert kernels <= MOST_KERNELS, row
+    assert megabytes <= MOST_MB, row
+    assert "left to cuBLAS" not in row[-1]

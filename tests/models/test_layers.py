@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from d3pm_jax.models import layers
+from d3pm_jax.models.backbone import join_features
 from d3pm_jax.models.layers import conv_doubled, group_norm, norm_swish, time_embedding
 from tests.models.small import randomised, small
 
@@ -101,6 +102,14 @@ def test_accelerators_take_norm_and_swish_in_one():
     norm = layers.GroupNorm(4, 2, 1e-6)
     traced = jax.jit(jax.grad(lambda x: norm.swish(x).sum())).trace(x)
     for platform, barriers in ("cuda", 4), ("cpu", 0):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("optimization_barrier") == barriers
+
+
+def test_accelerators_join_features_once():
+    x = jnp.zeros((1, 2, 2, 4))
+    traced = jax.jit(join_features).trace(x, x)
+    for platform, barriers in ("cuda", 1), ("cpu", 0):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert text.count("optimization_barrier") == barriers
 
