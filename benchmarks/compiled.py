@@ -40,6 +40,7 @@ import d3pm_jax as d3pm
 from d3pm_jax.config import LogisticHead, Transformer
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.loop import loop, on_cards
+from d3pm_jax.losses import fused_logistic
 from d3pm_jax.machine import cards, pallas, programs
 from d3pm_jax.machine.devices import make_mesh
 
@@ -216,8 +217,9 @@ def loss_with_gradient(
 
 def head_with_gradient(process: Any, output: Any, x0: Any, xt: Any, t: Any, weight: Any) -> Any:
     def value(output: jax.Array) -> jax.Array:
-        logits = LogisticHead().logits(output, xt, K)
-        return (d3pm.hybrid(process, logits, x0, xt, t, 0.001, belief="official").loss * weight).sum()
+        loc, log_scale = LogisticHead().parameters(output, xt, K)
+        hybrid = fused_logistic.hybrid(process, loc, log_scale, x0, xt, t, 0.001, belief="official")
+        return (hybrid.loss * weight).sum()
 
     return jax.value_and_grad(value)(output)
 

@@ -41,6 +41,8 @@ def apply_by_parts(
         floats: how many numbers an element takes in the largest array of a part; K by default.
         least: how many elements of each example a part has at least, whatever they take.
         otherwise: takes the place of f where f has left a NaN in its first output, and for elements near by.
+            It may take more memory for each element than f, and so takes parts for the cache of a CPU on
+            accelerators too.
 
     Returns:
         The outputs of f for all elements, [*S] or [*S, K].
@@ -49,7 +51,8 @@ def apply_by_parts(
     K = logits.shape[-1]
     inputs = [_flatten(x, S) for x in (logits, *rows)]  # [B, N, K] or [B, N]
     size_on_cpu, size_elsewhere = _choose_part_sizes(S, K, floats or K, least)
-    outputs = _call_by_device(partial(_loop, f, otherwise), inputs, size_on_cpu, size_elsewhere)
+    work = partial(_loop, f, otherwise, size_on_cpu)
+    outputs = _call_by_device(work, inputs, size_on_cpu, size_elsewhere)
     return tuple(jnp.reshape(o, S + o.shape[2:]) for o in outputs)
 
 
@@ -131,15 +134,18 @@ def _write_part(outputs: tuple[Array, ...], part: tuple[Array, ...], start: Arra
 def _loop(
     f: Callable[..., tuple[Array, ...]],
     otherwise: Callable[..., tuple[Array, ...]] | None,
+    size_on_cpu: int,
     inputs: list[Array],
     size: int,
 ) -> tuple[Array, ...]:
-    """Computes `apply_by_parts` for inputs [B, N, ..]."""
+    """Computes `apply_by_parts` for inputs [B, N, ..], in parts of so many elements of each example."""
     B, N = inputs[0].shape[:2]
     if size == N and B > 0:
         outputs = f(*inputs)
         if otherwise is None:
             return outputs
+        if size_on_cpu < N:
+            return _repair(otherwise, inputs, outputs, size_on_cpu)
         return lax.cond(jnp.any(jnp.isnan(outputs[0])), lambda: otherwise(*inputs), lambda: outputs)
     shapes = jax.eval_shape(f, *(jax.ShapeDtypeStruct((B, size, *x.shape[2:]), x.dtype) for x in inputs))
     empty = tuple(jnp.zeros((B, N, *s.shape[2:]), s.dtype) for s in shapes)

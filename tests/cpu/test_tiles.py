@@ -64,3 +64,23 @@ def test_the_parts_with_a_nan_are_made_otherwise_and_no_others(floats, monkeypat
         expected = np.broadcast_to(np.where(otherwise, 0.0, 2.0)[:, None], (4, 2, 11))
         np.testing.assert_array_equal(actual[0], expected)
         np.testing.assert_array_equal(actual[1], np.stack([expected, expected], -1))
+
+
+def test_elsewhere_a_nan_is_mended_by_parts(monkeypatch):
+    """Eight of the 11 elements, a part of a CPU, from each NaN on or the last."""
+    monkeypatch.setattr(tiles, "FLOATS", 32)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, default, **platforms: default(*args))
+    x = np.ones((2, 11, 2), np.float32)
+    x[0, 1] = np.nan
+    shapes = []
+
+    def zeros_of_part(x):
+        shapes.append(x.shape)
+        return zeros(x)
+
+    sums, twice = jax.jit(lambda x: tiles.apply_by_parts(doubled, x, otherwise=zeros_of_part))(x)
+    expected = np.full((2, 11), 2.0)
+    expected[:, 1:9] = 0.0
+    np.testing.assert_array_equal(sums, expected)
+    np.testing.assert_array_equal(twice, np.stack([expected, expected], -1))
+    assert set(shapes) == {(2, 8, 2)}

@@ -19,6 +19,9 @@ MOST_PASSES = {
     "p_sample, uniform, d3pm": 9.6,
     "q_sample, uniform": 0.1,
 }
+# Those of a dense process, of which a part counts that is mostly not run; and its temporaries in MB.
+MOST_PASSES_OF_GAUSSIAN = 26
+MOST_TEMPORARIES_OF_GAUSSIAN = 250
 # Of the training step of mnist_uniform, at most.
 MOST_KERNELS = 1200
 MOST_MB = 3200
@@ -68,6 +71,12 @@ def test_passes_over_the_logits():
     for name, most in MOST_PASSES.items():
         assert 0 < float(rows[name][3]) <= most, rows[name]
     assert rows["loss, uniform, d3pm"][7].endswith("; 0 B")  # spills
+
+
+def test_memory_of_the_gaussian_loss():
+    row = read_rows(run_python("benchmarks/compiled.py", "loss", "gaussian"))["loss, gaussian, d3pm"]
+    assert float(row[3]) <= MOST_PASSES_OF_GAUSSIAN, row
+    assert int(row[4]) <= MOST_TEMPORARIES_OF_GAUSSIAN, row
 
 
 def test_the_step_of_a_network_with_skips():
