@@ -6,16 +6,21 @@ or logits of x_{t-1} itself (`p_prev`). What the logits of x_0 are, p(x_0 | x_t)
 say of it, is their belief (`beliefs`).
 """
 
-from typing import Literal
+from functools import partial, singledispatch
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
 from d3pm_jax.beliefs import Belief, to_leave_one_out
 from d3pm_jax.checks import CATEGORIES, NOISE, declared, steps
 from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.processes import mixing_reverse
 from d3pm_jax.processes.base import Process, promote
+from d3pm_jax.processes.mixing import Mixing
 from d3pm_jax.processes.tables import expand_trailing
 
 # The rule at t = 1 as older versions named it. No kernel takes it any more ("x0" is belief="official"). The
@@ -177,4 +182,31 @@ def p_sample(
     Returns:
         int32 categories; -1 where there is no distribution (NaN logits; a prediction that contradicts x_t).
     """
+    return _draw_previous(process, logits_x0, xt, t, u, belief, u_low)
+
+
+@singledispatch
+def _draw_previous(
+    process: Process, logits_x0: Array, xt: Array, t: Array, u: Array, belief: Belief, u_low: Array | None
+) -> Array:
     return inverse_cdf.categorical(p_logits(process, logits_x0, xt, t, belief), u, u_low)
+
+
+@_draw_previous.register
+def _(
+    process: Mixing, logits_x0: Array, xt: Array, t: Array, u: Array, belief: Belief, u_low: Array | None
+) -> Array:
+    # A draw is an integer, which has no gradient.
+    process, logits_x0, u, u_low = lax.stop_gradient((process, logits_x0, u, u_low))
+    return _draw_previous_of_mixing(process, logits_x0, xt, t, u, u_low, belief=belief)
+
+
+@partial(jax.jit, static_argnames="belief")
+def _draw_previous_of_mixing(
+    process: Mixing, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, *, belief: Belief
+) -> Array:
+    def by_definition(process: Mixing, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Any) -> Array:
+        return inverse_cdf.categorical(p_logits(process, logits_x0, xt, t, belief), u, u_low)
+
+    by_rows = partial(mixing_reverse.draw_by_rows, belief)
+    return lax.platform_dependent(process, logits_x0, xt, t, u, u_low, cpu=by_definition, default=by_rows)

@@ -10,6 +10,8 @@ is for. XLA keeps float operations in the order that is written, and the tests o
 optimisations on.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,15 +69,18 @@ def add(a: DoubleFloat, b: DoubleFloat) -> DoubleFloat:
     return two_sum(high, low + (a[1] + b[1]))
 
 
-def multiply(a: DoubleFloat, b: DoubleFloat) -> DoubleFloat:
-    """Computes a b to about twice the digits of a float."""
+def multiply(
+    a: DoubleFloat, b: DoubleFloat, split_in_half: Callable[[Array], DoubleFloat] | None = None
+) -> DoubleFloat:
+    """Computes a b to about twice the digits of a float; `split_in_half` may be that of integers."""
+    split_in_half = split_in_half or _split_in_half
     product = a[0] * b[0]
 
     # Dekker's product: the high parts are cut into halves of half the digits, whose products a float holds.
     # Added up from the largest, with `product` taken from the first, they give what the rounding of `product`
     # left out, and no addition is rounded.
-    a1, a2 = _split_in_half(a[0])
-    b1, b2 = _split_in_half(b[0])
+    a1, a2 = split_in_half(a[0])
+    b1, b2 = split_in_half(b[0])
     error = ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
 
     # The product of the low parts is below the last place of the result, so it is left out.
@@ -116,4 +121,15 @@ def _split_in_half(x: Array) -> DoubleFloat:
     # half a last place of `high`, of either sign, so 11 or 26 digits are enough for it.
     bits = jnp.finfo(x.dtype)
     high = lax.reduce_precision(x, bits.nexp, (bits.nmant - 1) // 2)
+    return high, x - high
+
+
+def split_in_half_by_integers(x: Array) -> DoubleFloat:
+    """Splits a float32 as `multiply` does, for kernels: Triton has no `reduce_precision`."""
+    if x.dtype != jnp.float32:
+        return _split_in_half(x)
+    # Half of the last place that is left, less one where the digit before is 0: to the nearest, ties to even.
+    bits = lax.bitcast_convert_type(x, jnp.int32)
+    half = 0x7FF + ((bits >> 12) & 1)
+    high = lax.bitcast_convert_type((bits + half) & ~0xFFF, jnp.float32)
     return high, x - high

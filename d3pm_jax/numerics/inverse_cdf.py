@@ -19,7 +19,8 @@ This is the rule of reverse steps and of any row. Families draw x_t by rules of 
 are said by their `draw_q`; so does `losses.continuous`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,8 @@ from d3pm_jax.checks import NOISE, declared
 from d3pm_jax.cpu import tiles
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import DoubleFloat
+from d3pm_jax.numerics.rows import map_rows
+from d3pm_jax.numerics.sliced_rows import CHUNK, Part, SlicedRow, reads_slices
 
 NEG_INF = -jnp.inf
 # A row of at most LARGEST categories is one block; a longer one is cut into blocks of BLOCK. A larger block
@@ -66,6 +69,10 @@ def categorical(
 @jax.jit
 def _categorical(log_p: Array, u: Array, u_low: Array | None) -> Array:
     noise = double_float.noise_from_words(u, u_low)
+    return lax.platform_dependent(log_p, *noise, cpu=_draw_by_parts, default=_draw_by_rows)
+
+
+def _draw_by_parts(log_p: Array, *noise: Array) -> Array:
     log_p = log_p.astype(jnp.promote_types(log_p.dtype, jnp.float32))
 
     def draw_part(log_p: Array, noise_high: Array, noise_low: Array) -> tuple[Array]:
@@ -75,12 +82,15 @@ def _categorical(log_p: Array, u: Array, u_low: Array | None) -> Array:
     return categories
 
 
+def _block_size(K: int) -> int:
+    if K <= LARGEST:
+        return K
+    return BLOCK
+
+
 def _draw(log_p: Float[Array, "*S K"], noise: DoubleFloat) -> Int[Array, "*S"]:
     """Draws a block of the coarsest level, then a block in it, and so on down to a category."""
-    K = log_p.shape[-1]
-    size = BLOCK
-    if K <= LARGEST:
-        size = K
+    size = _block_size(log_p.shape[-1])
     top = jnp.max(log_p, axis=-1, keepdims=True)  # [*S, 1]
     log_p = _pad(log_p, size, NEG_INF)
 
@@ -104,10 +114,10 @@ def _draw(log_p: Float[Array, "*S K"], noise: DoubleFloat) -> Int[Array, "*S"]:
     start = tuple(jnp.zeros_like(x) for x in target)
     for level in reversed(levels[:-1]):
         sums = tuple(_gather_block(x, index, size) for x in level)
-        inside, start = _find_target(target, sums, start)
+        inside, start = _find_target(target, _entries(sums), start)
         index = index * size + inside
     p = _probabilities(_gather_block(log_p, index, size), top)
-    inside, _ = _find_target(target, p, start)
+    inside, _ = _find_target(target, _entries(p), start)
 
     # A row of -inf, or one with a NaN, has a sum that is not finite. The maximum does not show it, as it may
     # drop a NaN; no sum does.
@@ -159,29 +169,13 @@ def _sum_blocks(x: DoubleFloat, size: int) -> DoubleFloat:
     """Sums the blocks of pairs [*S, n], from left to right: [*S, n / size]."""
     blocks = tuple(jnp.reshape(a, (*a.shape[:-1], a.shape[-1] // size, size)) for a in x)
 
-    # A CPU takes the reduction of XLA, which goes from left to right there and nowhere else: on an
-    # accelerator it is a tree, whose order depends on the shape. So other devices add up slices, in an order
-    # that the program says. Both make the same additions of the same numbers, and tests hold them together to
-    # the last bit.
-    return lax.platform_dependent(blocks, cpu=_sum_by_reduction, default=_sum_by_slices)
-
-
-def _sum_by_reduction(blocks: DoubleFloat) -> DoubleFloat:
-    """Sums pairs over the last axis, by one reduction that carries both parts."""
+    # The reduction of XLA goes from left to right on CPUs and nowhere else: on an accelerator it is a tree,
+    # whose order depends on the shape. So other devices add up slices, in an order that the program says
+    # (`_sum_slices`). Both make the same additions of the same numbers, and tests hold them together to the
+    # last bit.
     zero = jnp.zeros((), blocks[0].dtype)
     high, low = lax.reduce(blocks, (zero, zero), _add, (blocks[0].ndim - 1,))
     return double_float.two_sum(high, low)
-
-
-def _sum_by_slices(blocks: DoubleFloat) -> DoubleFloat:
-    """Sums pairs over the last axis, one slice after the other."""
-    total = tuple(x[..., 0] for x in blocks)
-    for i in range(1, blocks[0].shape[-1]):
-        total = _add(total, tuple(x[..., i] for x in blocks))
-
-    # Without the barrier XLA would merge these additions into everything that reads a sum, the next level and
-    # the search, and make them again for each.
-    return lax.optimization_barrier(double_float.two_sum(*total))
 
 
 def _add(a: DoubleFloat, b: DoubleFloat) -> DoubleFloat:
@@ -194,8 +188,16 @@ def _add(a: DoubleFloat, b: DoubleFloat) -> DoubleFloat:
     return high, a[1] + (error + b[1])
 
 
-def _find_target(target: DoubleFloat, x: DoubleFloat, start: DoubleFloat) -> tuple[Array, DoubleFloat]:
-    """Finds the entry of pairs [*S, n], laid one behind the other from a start on, that a target falls in.
+def _entries(x: DoubleFloat) -> Iterator[DoubleFloat]:
+    """Yields the entries of pairs [*S, n] along the last axis."""
+    for i in range(x[0].shape[-1]):
+        yield tuple(a[..., i] for a in x)
+
+
+def _find_target(
+    target: DoubleFloat, entries: Iterable[DoubleFloat], start: DoubleFloat
+) -> tuple[Array, DoubleFloat]:
+    """Finds the one of pairs [*S], laid one behind the other from a start on, that a target falls in.
 
     Entry i ends at start + x_0 + ... + x_i.
 
@@ -212,14 +214,161 @@ def _find_target(target: DoubleFloat, x: DoubleFloat, start: DoubleFloat) -> tup
     # next level goes on from there: it takes the first entry of the block that is larger than what the
     # rounding left, or else its last one above 0. Each of them may be drawn, and this happens as seldom as a
     # pair is rounded across a noise value.
-    high, low = x
     end = start
     count = 0
     last_positive = 0
-    for i in range(high.shape[-1]):
-        last_positive = jnp.where(high[..., i] > 0, i, last_positive)
-        end = double_float.add(end, (high[..., i], low[..., i]))
+    for i, entry in enumerate(entries):
+        last_positive = jnp.where(entry[0] > 0, i, last_positive)
+        end = double_float.add(end, entry)
         is_above = double_float.is_less(target, end)
         count += jnp.where(is_above, 0, 1)
         start = tuple(jnp.where(is_above, before, after) for before, after in zip(start, end, strict=True))
     return jnp.minimum(count, last_positive), start
+
+
+# ---- Rows elsewhere than on CPUs ----
+
+
+def _draw_by_rows(log_p: Array, *noise: Array) -> Array:
+    """Draws `_draw_by_parts` in one read of the logits."""
+    (categories,) = map_rows(_draw_row, None, log_p, noise)
+    return categories
+
+
+@reads_slices
+def _draw_row(
+    settings: None, row: SlicedRow, numbers: Sequence[Array], tables: Sequence[Array]
+) -> tuple[Array, ...]:
+    noise_high, noise_low = numbers
+    return (draw_row(row, lambda part: part.logits, (noise_high, noise_low)),)
+
+
+def draw_row(row: SlicedRow, log_p_of: Callable[[Part], Array], noise: DoubleFloat) -> Array:
+    """Draws what `_draw` does of each row, with the same additions in the same order.
+
+    Args:
+        row: the rows.
+        log_p_of: makes log-probabilities [R, n] of some logits of them.
+        noise: pairs [R].
+
+    Returns:
+        int32 categories [R]; -1 where a row has no distribution.
+    """
+    size = _block_size(row.K)
+    read_logs = make_reader(row, log_p_of)
+    top = max_of_row(row, read_logs)[..., None]  # [R, 1]
+
+    def sum_chunk(chunk: int | Array) -> list[DoubleFloat]:
+        sums = _sum_slices(row, [_probabilities(log_p, top) for log_p in read_logs(chunk)])
+        return _sum_levels(row, sums, size)
+
+    # A chunk is a block of some level, whose sum stands beside those of the other chunks. Where a row has
+    # more than one, the one that the target falls in is read again, for its inner levels.
+    if row.num_chunks == 1:
+        levels_of_chunk = sum_chunk(0)
+        sums_of_chunks = levels_of_chunk[-1]
+    else:
+        sums_of_chunks = _collect(row, lambda chunk: sum_chunk(chunk)[-1])
+    levels = _sum_levels(row, sums_of_chunks, size)
+    total = tuple(jnp.squeeze(x, -1) for x in levels[-1])
+    target = double_float.multiply(noise, total, double_float.split_in_half_by_integers)
+
+    start = tuple(jnp.zeros_like(x) for x in target)
+    chunk, start = _descend(row, levels, target, start, size)
+    if row.num_chunks > 1:
+        levels_of_chunk = sum_chunk(chunk)
+    index, start = _descend(row, levels_of_chunk, target, start, size)
+    index += chunk * (CHUNK // size)
+
+    # A row of one block is there already.
+    if row.num_chunks == 1 and len(levels_of_chunk) == 1:
+        block = [_probabilities(log_p, top)[0] for log_p in read_logs(0)]
+    else:
+        p, _ = _probabilities(log_p_of(row.block(index, size)), top)
+        block = row.split(p, p.shape[-1])[:size]
+    entries = [(jnp.squeeze(p, -1), jnp.zeros_like(target[0])) for p in block]
+    inside, _ = _find_target(target, entries, start)
+    return jnp.where(jnp.isfinite(target[0]), index * size + inside, -1)
+
+
+def make_reader(row: SlicedRow, log_p_of: Callable[[Part], Array]) -> Callable[[int | Array], list[Array]]:
+    """Returns a function that reads the slices of a chunk, [R, m] each; of the only one once."""
+
+    def read_logs(chunk: int | Array) -> list[Array]:
+        return [log_p_of(part) for part in row.slices(_block_size(row.K), chunk)]
+
+    if row.num_chunks > 1:
+        return read_logs
+    logs = read_logs(0)
+    return lambda chunk: logs
+
+
+def max_of_row(row: SlicedRow, read_logs: Callable[[int | Array], list[Array]]) -> Array:
+    """Returns the largest entry of each row, [R]."""
+
+    def add_chunk(chunk: int | Array, top: Array | float) -> Array:
+        return jnp.maximum(top, jnp.max(reduce(jnp.maximum, read_logs(chunk)), axis=-1))
+
+    return row.over_chunks(add_chunk, jnp.full(row.shape, NEG_INF, row.dtype))
+
+
+def log_sum_of_row(row: SlicedRow, read_logs: Callable[[int | Array], list[Array]]) -> Array:
+    """Returns `numerics.log_sum` of each row, [R]."""
+
+    # The sum is relative to the largest entry so far: a larger one scales it down.
+    def add_chunk(chunk: int | Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        top, total = carry
+        logs = read_logs(chunk)
+        new_top = jnp.maximum(top, jnp.max(reduce(jnp.maximum, logs), axis=-1))
+        finite_top = jnp.where(new_top == NEG_INF, 0.0, new_top)
+        terms = reduce(jnp.add, [jnp.exp(x - finite_top[..., None]) for x in logs])
+        return new_top, total * jnp.exp(top - finite_top) + jnp.sum(terms, axis=-1)
+
+    start = jnp.full(row.shape, NEG_INF, row.dtype), jnp.zeros(row.shape, row.dtype)
+    top, total = row.over_chunks(add_chunk, start)
+    return jnp.where(total == 0, NEG_INF, jnp.log(jnp.where(total == 0, 1.0, total)) + top)
+
+
+def _collect(row: SlicedRow, f: Callable[[Array], DoubleFloat]) -> DoubleFloat:
+    """Returns f(chunk), pairs [R, 1], of all chunks beside each other: [R, n]."""
+    n = 1 << (row.num_chunks - 1).bit_length()
+    places = jnp.arange(n, dtype=jnp.int32)[None, :]
+
+    def add_chunk(chunk: Array, collected: DoubleFloat) -> DoubleFloat:
+        pair = f(chunk)
+        return tuple(jnp.where(places == chunk, x, before) for x, before in zip(pair, collected, strict=True))
+
+    zeros = jnp.zeros((*row.shape, n), row.dtype)
+    return row.over_chunks(add_chunk, (zeros, zeros))
+
+
+def _sum_levels(row: SlicedRow, sums: DoubleFloat, size: int) -> list[DoubleFloat]:
+    """Returns sums [R, n], those of blocks of them, and so on up to one sum [R, 1]."""
+    levels = [sums]
+    while levels[-1][0].shape[-1] > 1:
+        slices = list(zip(*(row.split(x, size) for x in levels[-1]), strict=True))
+        levels.append(_sum_slices(row, slices))
+    return levels
+
+
+def _sum_slices(row: SlicedRow, slices: Sequence[DoubleFloat]) -> DoubleFloat:
+    """Sums pairs, one after the other."""
+    total = slices[0]
+    for pair in slices[1:]:
+        total = _add(total, pair)
+
+    # XLA would merge these additions into everything that reads a sum, the next level and the search, and
+    # make them again for each.
+    return row.hold(double_float.two_sum(*total))
+
+
+def _descend(
+    row: SlicedRow, levels: Sequence[DoubleFloat], target: DoubleFloat, start: DoubleFloat, size: int
+) -> tuple[Array, DoubleFloat]:
+    """Finds the entry of the finest level that a target falls in, and the sum of all before it."""
+    index = jnp.zeros(target[0].shape, jnp.int32)
+    for level in reversed(levels[:-1]):
+        entries = zip(*(row.gather(x, index, size) for x in level), strict=True)
+        inside, start = _find_target(target, entries, start)
+        index = index * size + inside
+    return index, start

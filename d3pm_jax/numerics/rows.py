@@ -35,13 +35,16 @@ from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from d3pm_jax.numerics import kernel_check
+from d3pm_jax.numerics import kernel_check, sliced_rows
+from d3pm_jax.numerics.sliced_rows import takes_slices
 
 # Elements of a block, and of a warp: more of them spill registers to memory.
 BLOCK = 1024
 PER_WARP = 256
 # The longest row that a block holds. A longer one goes to XLA.
 LONGEST = 8192
+# A kernel counts the elements of all rows by int32.
+LARGEST_INDEX = 2**31 - 1
 # What a program for CUDA is made of.
 KERNEL = "kernel"
 XLA = "XLA"
@@ -56,7 +59,7 @@ class Row(NamedTuple):
     K: int
 
 
-RowFunction = Callable[[Any, Row, Sequence[Array], Sequence[Array]], tuple[Array, ...]]
+RowFunction = Callable[[Any, Any, Sequence[Array], Sequence[Array]], tuple[Array, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +106,8 @@ def map_rows(
     """
     arguments = (logits, *numbers, *tables)
     _, K = _shape_of_rows(f, logits)
-    can_be_kernel = K <= LONGEST and _float_type(*arguments) == jnp.float32
+    fits = takes_slices(f) or K <= LONGEST
+    can_be_kernel = fits and _float_type(*arguments) == jnp.float32
     form = XLA
     if can_be_kernel and kernel_check.may_use_kernels():
         form = _choose_form(f, settings, len(numbers), K, tuple(x.dtype for x in arguments))
@@ -171,9 +175,12 @@ def _by_xla(f: RowFunction, settings: Hashable, num_numbers: int, logits: Array,
         return x.reshape((1,) * len(S) + (K,))
 
     categories = as_row(jnp.arange(K, dtype=jnp.int32))
+    tables = [as_row(x) for x in rest[num_numbers:]]
     row = Row(wide, categories, jnp.ones_like(categories, bool), K)
+    if takes_slices(f):
+        row = sliced_rows.SlicesOfArray(wide, tables)
     numbers = [jnp.broadcast_to(x.reshape(x.shape + (1,) * (len(S) - x.ndim)), S) for x in rest[:num_numbers]]
-    results = f(settings, row, numbers, [as_row(x) for x in rest[num_numbers:]])
+    results = f(settings, row, numbers, tables)
     return [x.astype(logits.dtype) if x.shape == (*S, K) else x for x in results]
 
 
@@ -204,6 +211,8 @@ def _by_pallas(
     P = pl.next_power_of_2(K)
     R = max(1, BLOCK // P)
     warps = max(1, R * P // PER_WARP)
+    if takes_slices(f):
+        P, R, warps = sliced_rows.choose_block(K)
     outputs = _shapes(f, settings, num_numbers, logits, *rest)
 
     def kernel(*refs: Any) -> None:
@@ -223,13 +232,19 @@ def _by_pallas(
         def entries(ref: Any) -> Any:
             return ref.at[rows[:, None] * K + categories[None, :]]
 
+        numbers = [
+            triton.load(ref.at[rows // (N // ref.shape[0])], mask=is_row, other=0) for ref in number_refs
+        ]
+        if takes_slices(f):
+            row = sliced_rows.SlicesInMemory(logits_ref, table_refs, rows, is_row, K, P)
+            for ref, result in zip(output_refs, f(settings, row, numbers, ()), strict=True):
+                triton.store(ref.at[rows], result.astype(ref.dtype), mask=is_row)
+            return
+
         if isinstance(f, MakesLogits):
             block = triton.load(logits_ref.at[rows], mask=is_row, other=0)
         else:
             block = triton.load(entries(logits_ref), mask=is_entry, other=-jnp.inf).astype(jnp.float32)
-        numbers = [
-            triton.load(ref.at[rows // (N // ref.shape[0])], mask=is_row, other=0) for ref in number_refs
-        ]
         tables = [triton.load(ref.at[categories], mask=exists, other=0)[None] for ref in table_refs]
         row = Row(block, categories[None], exists[None], K)
         results = f(settings, row, numbers, tables)
@@ -289,7 +304,7 @@ def _lower_for_xla(
 
 def _lower_for_cuda(ctx: Any, *arguments: Any, form: str, **params: Any) -> Any:
     exported = ctx.module_context.lowering_parameters.for_export or len(ctx.module_context.platforms) > 1
-    if form == XLA or exported or ctx.avals_in[0].size == 0:
+    if form == XLA or exported or not 0 < ctx.avals_in[0].size <= LARGEST_INDEX:
         return _lower_for_xla(ctx, *arguments, form=form, **params)
     by_pallas = partial(_by_pallas, params["f"], params["settings"], params["num_numbers"])
     return mlir.lower_fun(by_pallas, multiple_results=True)(ctx, *arguments)

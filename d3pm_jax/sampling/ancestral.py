@@ -10,7 +10,7 @@ from d3pm_jax import beliefs
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, Called, at_least, declared, marked
 from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.posteriors import p_logits
+from d3pm_jax.posteriors import p_logits, p_sample
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import chain
 from d3pm_jax.sampling.chain import Chain
@@ -63,12 +63,15 @@ def ancestral(
         ValueError: a recorded t is outside 0..T.
     """
 
+    is_bayes = reverse is p_logits
     reverse = beliefs.with_belief(belief, reverse)
 
     @marked
     def step(x: Array, t: Array) -> Int[Array, " B *S"]:
         ts = jnp.broadcast_to(t, x.shape[:1])  # [B]
         logits = denoise(x, process.time[ts])  # [B, *S, K]
+        if is_bayes:
+            return p_sample(process, logits, x, ts, noise(t), belief)
         log_p = reverse(process, logits, x, ts)  # [B, *S, K]
         return inverse_cdf.categorical(log_p, noise(t))
 

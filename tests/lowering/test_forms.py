@@ -8,7 +8,7 @@ import pytest
 import d3pm_jax as d3pm
 from d3pm_jax.cpu import tiles
 from d3pm_jax.losses.variational import posterior_kl_definition
-from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.numerics import inverse_cdf, sliced_rows
 from tests.families import FAMILIES
 from tests.lowering.programs import gradient
 
@@ -99,10 +99,12 @@ def test_sums_of_blocks_are_the_same_to_the_last_bit():
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         for dtype, size in ((np.float32, 3), (np.float32, 17), (np.float32, 16), (np.float64, 16)):
-            blocks = pairs(rng, (5, 40, 16, size), dtype)
-            reduced = jax.jit(inverse_cdf._sum_by_reduction)(blocks)
-            right = jax.jit(inverse_cdf._sum_by_slices)(blocks)
-            turned = jax.jit(inverse_cdf._sum_by_slices)(tuple(x[..., ::-1] for x in blocks))
+            x = pairs(rng, (5, 40, 16 * size), dtype)
+            slices = list(inverse_cdf._entries(tuple(a.reshape(5, 40, 16, size) for a in x)))
+            row = sliced_rows.SlicesOfArray(x[0], [])
+            reduced = jax.jit(inverse_cdf._sum_blocks, static_argnums=1)(x, size)
+            right = jax.jit(lambda slices, row=row: inverse_cdf._sum_slices(row, slices))(slices)
+            turned = jax.jit(lambda slices, row=row: inverse_cdf._sum_slices(row, slices))(slices[::-1])
             for a, b in zip(reduced, right, strict=True):
                 np.testing.assert_array_equal(a, b)
             assert np.any(turned[1] != right[1])

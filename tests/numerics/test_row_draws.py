@@ -1,0 +1,95 @@
+"""Draws by a kernel of rows, interpreted: the integers of a CPU, for rows of any length and any logits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax.numerics import double_float, inverse_cdf, rows, sliced_rows
+from d3pm_jax.processes import mixing_reverse
+
+pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
+
+N = 20
+T = 10
+
+
+def make_logits(K):
+    """Rows of all kinds: of -inf, of one category, of NaN in part, of -inf in part, of +inf."""
+    logits = np.random.default_rng(K).normal(size=(N, K)) * 3
+    logits[0] = -np.inf
+    logits[1] = -np.inf
+    logits[1, K - 1] = -3
+    logits[2, K - 1] = np.nan
+    logits[3, ::2] = -np.inf
+    logits[4, 0] = np.inf
+    return jnp.asarray(logits, jnp.float32)
+
+
+def make_noise():
+    words = np.random.default_rng(1).random((2, N))
+    words[:, 5:8] = 0
+    words[:, 8:11] = 1 - 2.0**-23
+    return jnp.asarray(words, jnp.float32)
+
+
+def interpret(f, settings, logits, numbers, tables=()):
+    return rows._by_pallas(f, settings, len(numbers), logits, *numbers, *tables, interpret=True)
+
+
+def mark_slow(numbers, quick):
+    return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in numbers]
+
+
+@pytest.mark.parametrize("K", mark_slow([2, 3, 17, 27, 33, 256, 257], [3, 33]))
+def test_a_kernel_draws_the_same_integers(K):
+    logits = make_logits(K)
+    noise = double_float.noise_from_words(*make_noise())
+    (drawn,) = jax.jit(lambda *x: interpret(inverse_cdf._draw_row, None, x[0], x[1:]))(logits, *noise)
+    expected = jax.jit(inverse_cdf._draw_by_parts)(logits, *noise)
+    np.testing.assert_array_equal(drawn, expected)
+    assert list(np.flatnonzero(expected < 0)) == [0, 2, 4]
+
+
+@pytest.mark.slow
+def test_chunks_of_a_long_row_draw_the_same_integers(monkeypatch):
+    monkeypatch.setattr(sliced_rows, "CHUNK", 256)
+    monkeypatch.setattr(inverse_cdf, "CHUNK", 256)
+    test_a_kernel_draws_the_same_integers(600)
+
+
+def make_process(kind, K):
+    if kind == "uniform":
+        return d3pm.uniform(d3pm.cosine(T), K)
+    if kind == "absorbing":
+        return d3pm.absorbing(d3pm.reciprocal(T), K, K - 1)
+    return d3pm.marginal(d3pm.cosine(T), np.arange(K) / (K * (K - 1) / 2))
+
+
+CASES = [("uniform", "denoiser"), ("absorbing", "official"), ("marginal", "d3pm")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "belief", "K"),
+    [(*case, 3) for case in CASES[:1]]
+    + [pytest.param(*case, K, marks=pytest.mark.slow) for case in CASES for K in (3, 33)],
+)
+def test_a_kernel_takes_the_same_reverse_step(kind, belief, K, monkeypatch):
+    monkeypatch.setattr(mixing_reverse, "map_rows", interpret)
+    process = make_process(kind, K)
+    rng = np.random.default_rng(0)
+    t = jnp.asarray(rng.integers(1, 4, N), jnp.int32)
+    xt = jnp.asarray(rng.integers(1, K, N), jnp.int32)
+    arguments = (process, make_logits(K), xt, t, *make_noise())
+    drawn = jax.jit(lambda *x: mixing_reverse.draw_by_rows(belief, *x))(*arguments)
+    expected = jax.jit(lambda *x: d3pm.p_sample(*x[:-1], belief, x[-1]))(*arguments)
+    np.testing.assert_array_equal(drawn, expected)
+
+
+def test_halves_are_those_of_reduce_precision():
+    x = np.random.default_rng(0).normal(size=4096).astype(np.float32)
+    x[:6] = [0, -0.0, 1, 1 + 2.0**-12, 1 + 3 * 2.0**-12, np.inf]
+    actual = double_float.split_in_half_by_integers(jnp.asarray(x))
+    for a, b in zip(actual, double_float._split_in_half(jnp.asarray(x)), strict=True):
+        np.testing.assert_array_equal(a, b)
