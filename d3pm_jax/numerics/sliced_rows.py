@@ -104,7 +104,7 @@ class SlicesOfArray(SlicedRow):
 
     def slices(self, size: int, chunk: int | Array = 0) -> list[Part]:
         logits = self.split(_pad(self._logits, size, -jnp.inf), size)
-        tables = [self.split(_pad(table, size, 0), size) for table in self._tables]
+        tables = [self.split(_pad(table, size, 0.0), size) for table in self._tables]
         first = _as_row(jnp.arange(0, self.K, size, dtype=jnp.int32), self._logits.ndim - 1)
         return [Part(logits[i], first + i, [table[i] for table in tables]) for i in range(size)]
 
@@ -116,13 +116,13 @@ class SlicesOfArray(SlicedRow):
 
     def split(self, x: Array, size: int) -> list[Array]:
         size = min(size, x.shape[-1])
-        x = _pad(x, size, 0)
+        x = _pad(x, size, 0.0)
         blocks = jnp.reshape(x, (*x.shape[:-1], x.shape[-1] // size, size))  # [*S, m, size]
         return [blocks[..., i] for i in range(size)]
 
     def gather(self, x: Array, index: Array, size: int) -> list[Array]:
         size = min(size, x.shape[-1])
-        block = _gather_block(_pad(x, size, 0), index, size)  # [*S, size]
+        block = _gather_block(_pad(x, size, 0.0), index, size)  # [*S, size]
         return [block[..., i] for i in range(size)]
 
     def hold(self, x: Any) -> Any:
