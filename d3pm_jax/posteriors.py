@@ -7,7 +7,7 @@ say of it, is their belief (`beliefs`).
 """
 
 from functools import partial, singledispatch
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -182,31 +182,25 @@ def p_sample(
     Returns:
         int32 categories; -1 where there is no distribution (NaN logits; a prediction that contradicts x_t).
     """
-    return _draw_previous(process, logits_x0, xt, t, u, belief, u_low)
+    return _draw_previous(process, logits_x0, xt, t, u, u_low, belief)
 
 
-@singledispatch
-def _draw_previous(
-    process: Process, logits_x0: Array, xt: Array, t: Array, u: Array, belief: Belief, u_low: Array | None
+def _draw_by_definition(
+    process: Process, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: Belief
 ) -> Array:
     return inverse_cdf.categorical(p_logits(process, logits_x0, xt, t, belief), u, u_low)
 
 
+_draw_previous = singledispatch(_draw_by_definition)
+
+
 @_draw_previous.register
-def _(
-    process: Mixing, logits_x0: Array, xt: Array, t: Array, u: Array, belief: Belief, u_low: Array | None
-) -> Array:
-    # A draw is an integer, which has no gradient.
-    process, logits_x0, u, u_low = lax.stop_gradient((process, logits_x0, u, u_low))
-    return _draw_previous_of_mixing(process, logits_x0, xt, t, u, u_low, belief=belief)
-
-
 @partial(jax.jit, static_argnames="belief")
 def _draw_previous_of_mixing(
-    process: Mixing, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, *, belief: Belief
+    process: Mixing, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: Belief
 ) -> Array:
-    def by_definition(process: Mixing, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Any) -> Array:
-        return inverse_cdf.categorical(p_logits(process, logits_x0, xt, t, belief), u, u_low)
-
-    by_rows = partial(mixing_reverse.draw_by_rows, belief)
-    return lax.platform_dependent(process, logits_x0, xt, t, u, u_low, cpu=by_definition, default=by_rows)
+    # A draw is an integer, which has no gradient.
+    arguments = lax.stop_gradient((process, logits_x0, xt, t, u, u_low))
+    by_definition = partial(_draw_by_definition, belief=belief)
+    by_rows = partial(mixing_reverse.draw_by_rows, belief=belief)
+    return lax.platform_dependent(*arguments, cpu=by_definition, default=by_rows)

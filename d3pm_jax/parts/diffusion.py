@@ -28,7 +28,6 @@ from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.parts import network
 from d3pm_jax.parts.network import Init
 from d3pm_jax.placing import place
-from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes import Process, respace
 from d3pm_jax.sampling import even_grid
 from d3pm_jax.training.diffusion import DiffusionLoss
@@ -121,12 +120,12 @@ class Diffusion:
     ) -> sampling.Chain:
         """Draws samples by the reverse chain, `sampling.sample`; with known elements by `sample_infill`."""
         denoise = partial(self.predict, params, label=label, condition=condition)
-        reverse_kernel = partial(p_logits, **logits_keywords(self.config.loss))
+        keywords = logits_keywords(self.config.loss)
         if known_elements is None:
-            return sampling.sample(key, denoise, process, shape, start, recorded_times, reverse_kernel)
+            return sampling.sample(key, denoise, process, shape, start, recorded_times, **keywords)
         x0 = jnp.broadcast_to(known_elements.x0, shape)
         known = jnp.broadcast_to(known_elements.known, shape)
-        return sampling.sample_infill(key, denoise, process, x0, known, start, recorded_times, reverse_kernel)
+        return sampling.sample_infill(key, denoise, process, x0, known, start, recorded_times, **keywords)
 
     def check_sampling(
         self, recorded_times: Sequence[int], shape: tuple[int, ...] | None, known_elements: Given | None

@@ -16,7 +16,7 @@ NEG_INF = -jnp.inf
 
 
 def draw_by_rows(
-    belief: str, process: Mixing, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None
+    process: Mixing, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: str
 ) -> Array:
     """Draws `posteriors.p_sample` from the logits of x_0 and a few numbers of each row."""
     # What lies at x_t or at the mask, and what t says, [*S] or as t.

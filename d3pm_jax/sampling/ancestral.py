@@ -1,6 +1,7 @@
 """Samples ancestrally: every x_{t-1} is drawn from p(x_{t-1} | x_t)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 import jax.numpy as jnp
@@ -63,19 +64,25 @@ def ancestral(
         ValueError: a recorded t is outside 0..T.
     """
 
-    is_bayes = reverse is p_logits
-    reverse = beliefs.with_belief(belief, reverse)
+    # `p_sample` draws from `p_logits`, and makes no array of its probabilities where it need not.
+    if reverse is p_logits:
+        draw_previous = beliefs.with_belief(belief, p_sample)
+    else:
+        draw_previous = partial(_draw_from, beliefs.with_belief(belief, reverse))
 
     @marked
     def step(x: Array, t: Array) -> Int[Array, " B *S"]:
         ts = jnp.broadcast_to(t, x.shape[:1])  # [B]
         logits = denoise(x, process.time[ts])  # [B, *S, K]
-        if is_bayes:
-            return p_sample(process, logits, x, ts, noise(t), belief)
-        log_p = reverse(process, logits, x, ts)  # [B, *S, K]
-        return inverse_cdf.categorical(log_p, noise(t))
+        return draw_previous(process, logits, x, ts, noise(t))
 
     return chain.run_chain(step, process.T, xT, record)
+
+
+def _draw_from(reverse: Reverse, process: Process, logits: Array, xt: Array, t: Array, u: Array) -> Array:
+    """Draws x_{t-1} from what a reverse step returns."""
+    log_p = reverse(process, logits, xt, t)  # [B, *S, K]
+    return inverse_cdf.categorical(log_p, u)
 
 
 @declared(shape=at_least(0, 2**31 - 1), start=INDEX)

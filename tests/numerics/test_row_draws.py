@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import d3pm_jax as d3pm
 from d3pm_jax.numerics import double_float, inverse_cdf, rows, sliced_rows
@@ -34,6 +35,12 @@ def make_noise():
     return jnp.asarray(words, jnp.float32)
 
 
+@pytest.fixture(autouse=True)
+def hold_sums(monkeypatch):
+    # XLA compiles the kernel for a CPU here, and would make the additions anew for all that reads them.
+    monkeypatch.setattr(sliced_rows.SlicesInMemory, "hold", staticmethod(lax.optimization_barrier))
+
+
 def interpret(f, settings, logits, numbers, tables=()):
     return rows._by_pallas(f, settings, len(numbers), logits, *numbers, *tables, interpret=True)
 
@@ -42,7 +49,7 @@ def mark_slow(numbers, quick):
     return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in numbers]
 
 
-@pytest.mark.parametrize("K", mark_slow([2, 3, 17, 27, 33, 256, 257], [3, 33]))
+@pytest.mark.parametrize("K", mark_slow([2, 3, 17, 27, 33, 256, 257], [3]))
 def test_a_kernel_draws_the_same_integers(K):
     logits = make_logits(K)
     noise = double_float.noise_from_words(*make_noise())
@@ -57,6 +64,19 @@ def test_chunks_of_a_long_row_draw_the_same_integers(monkeypatch):
     monkeypatch.setattr(sliced_rows, "CHUNK", 256)
     monkeypatch.setattr(inverse_cdf, "CHUNK", 256)
     test_a_kernel_draws_the_same_integers(600)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("K", [27, 256])
+def test_a_million_draws_are_the_same_integers(K):
+    by_xla = jax.jit(lambda *x: rows._by_xla(inverse_cdf._draw_row, None, 2, *x))
+    by_parts = jax.jit(inverse_cdf._draw_by_parts)
+    rng = np.random.default_rng(0)
+    for scale in np.linspace(0.1, 8, 25):
+        logits = jnp.asarray(rng.normal(size=(40, 1000, K)) * scale, jnp.float32)
+        noise = double_float.noise_from_words(*jnp.asarray(rng.random((2, 40, 1000)), jnp.float32))
+        (drawn,) = by_xla(logits, *noise)
+        np.testing.assert_array_equal(drawn, by_parts(logits, *noise))
 
 
 def make_process(kind, K):
@@ -82,7 +102,7 @@ def test_a_kernel_takes_the_same_reverse_step(kind, belief, K, monkeypatch):
     t = jnp.asarray(rng.integers(1, 4, N), jnp.int32)
     xt = jnp.asarray(rng.integers(1, K, N), jnp.int32)
     arguments = (process, make_logits(K), xt, t, *make_noise())
-    drawn = jax.jit(lambda *x: mixing_reverse.draw_by_rows(belief, *x))(*arguments)
+    drawn = jax.jit(lambda *x: mixing_reverse.draw_by_rows(*x, belief=belief))(*arguments)
     expected = jax.jit(lambda *x: d3pm.p_sample(*x[:-1], belief, x[-1]))(*arguments)
     np.testing.assert_array_equal(drawn, expected)
 
