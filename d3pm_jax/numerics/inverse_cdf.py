@@ -32,7 +32,7 @@ from d3pm_jax.cpu import tiles
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import DoubleFloat
 from d3pm_jax.numerics.rows import map_rows
-from d3pm_jax.numerics.sliced_rows import CHUNK, Part, SlicedRow, reads_slices
+from d3pm_jax.numerics.sliced_rows import CHUNK, Part, SlicedRow, gather_block, pad, reads_slices
 
 NEG_INF = -jnp.inf
 # A row of at most LARGEST categories is one block; a longer one is cut into blocks of BLOCK. A larger block
@@ -92,13 +92,13 @@ def _draw(log_p: Float[Array, "*S K"], noise: DoubleFloat) -> Int[Array, "*S"]:
     """Draws a block of the coarsest level, then a block in it, and so on down to a category."""
     size = _block_size(log_p.shape[-1])
     top = jnp.max(log_p, axis=-1, keepdims=True)  # [*S, 1]
-    log_p = _pad(log_p, size, NEG_INF)
+    log_p = pad(log_p, size, NEG_INF)
 
     # The sums of blocks of categories, of blocks of such blocks, and so on up to one sum of the whole row.
     # Each level but the last is padded to whole blocks before these are summed.
     levels = [_sum_blocks(_probabilities(log_p, top), size)]  # pairs [*S, n], n ever smaller
     while levels[-1][0].shape[-1] > 1:
-        levels[-1] = tuple(_pad(x, size, 0.0) for x in levels[-1])
+        levels[-1] = tuple(pad(x, size, 0.0) for x in levels[-1])
         levels.append(_sum_blocks(levels[-1], size))
     total = tuple(x[..., 0] for x in levels[-1])
 
@@ -113,10 +113,10 @@ def _draw(log_p: Float[Array, "*S K"], noise: DoubleFloat) -> Int[Array, "*S"]:
     index = jnp.zeros(top.shape[:-1], jnp.int32)
     start = tuple(jnp.zeros_like(x) for x in target)
     for level in reversed(levels[:-1]):
-        sums = tuple(_gather_block(x, index, size) for x in level)
+        sums = tuple(gather_block(x, index, size) for x in level)
         inside, start = _find_target(target, _entries(sums), start)
         index = index * size + inside
-    p = _probabilities(_gather_block(log_p, index, size), top)
+    p = _probabilities(gather_block(log_p, index, size), top)
     inside, _ = _find_target(target, _entries(p), start)
 
     # A row of -inf, or one with a NaN, has a sum that is not finite. The maximum does not show it, as it may
@@ -145,24 +145,10 @@ def find_first(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...])
     return k
 
 
-def _pad(x: Float[Array, "*S n"], size: int, value: float) -> Float[Array, "*S m"]:
-    """Appends entries of this value, so that blocks of this size divide the last axis."""
-    missing = -x.shape[-1] % size
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)], constant_values=value)
-
-
 def _probabilities(log_p: Float[Array, "*S n"], top: Float[Array, "*S 1"]) -> DoubleFloat:
     """exp(log_p - top) as pairs, whose low part is 0."""
     p = jnp.exp(log_p - top)
     return p, jnp.zeros_like(p)
-
-
-def _gather_block(x: Float[Array, "*S n"], index: Int[Array, "*S"], size: int) -> Float[Array, "*S size"]:
-    """Gathers of each row the block that the index counts."""
-    if x.shape[-1] == size:
-        return x
-    blocks = jnp.reshape(x, (*x.shape[:-1], x.shape[-1] // size, size))  # [*S, n / size, size]
-    return jnp.take_along_axis(blocks, index[..., None, None], axis=-2, mode="promise_in_bounds")[..., 0, :]
 
 
 def _sum_blocks(x: DoubleFloat, size: int) -> DoubleFloat:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 # Elements that a warp holds, which has little besides them in registers, and rows of a block: so a thread has
 # one or two numbers of each kind that a row has. A row longer than CHUNK is read in chunks of so many.
@@ -103,8 +103,8 @@ class SlicesOfArray(SlicedRow):
         self._tables = tables
 
     def slices(self, size: int, chunk: int | Array = 0) -> list[Part]:
-        logits = self.split(_pad(self._logits, size, -jnp.inf), size)
-        tables = [self.split(_pad(table, size, 0.0), size) for table in self._tables]
+        logits = self.split(pad(self._logits, size, -jnp.inf), size)
+        tables = [self.split(pad(table, size, 0.0), size) for table in self._tables]
         first = _as_row(jnp.arange(0, self.K, size, dtype=jnp.int32), self._logits.ndim - 1)
         return [Part(logits[i], first + i, [table[i] for table in tables]) for i in range(size)]
 
@@ -112,17 +112,17 @@ class SlicesOfArray(SlicedRow):
         within = _as_row(jnp.arange(size, dtype=jnp.int32), index.ndim)
         categories = index[..., None] * size + within
         tables = [table.reshape(-1).at[categories].get(mode="clip") for table in self._tables]
-        return Part(_gather_block(_pad(self._logits, size, -jnp.inf), index, size), categories, tables)
+        return Part(gather_block(pad(self._logits, size, -jnp.inf), index, size), categories, tables)
 
     def split(self, x: Array, size: int) -> list[Array]:
         size = min(size, x.shape[-1])
-        x = _pad(x, size, 0.0)
+        x = pad(x, size, 0.0)
         blocks = jnp.reshape(x, (*x.shape[:-1], x.shape[-1] // size, size))  # [*S, m, size]
         return [blocks[..., i] for i in range(size)]
 
     def gather(self, x: Array, index: Array, size: int) -> list[Array]:
         size = min(size, x.shape[-1])
-        block = _gather_block(_pad(x, size, 0.0), index, size)  # [*S, size]
+        block = gather_block(pad(x, size, 0.0), index, size)  # [*S, size]
         return [block[..., i] for i in range(size)]
 
     def hold(self, x: Any) -> Any:
@@ -134,14 +134,14 @@ def _as_row(x: Array, ndim: int) -> Array:
     return x.reshape((1,) * ndim + x.shape)
 
 
-def _pad(x: Array, size: int, value: float) -> Array:
+def pad(x: Float[Array, "*S n"], size: int, value: float) -> Float[Array, "*S m"]:
     """Appends entries of this value, so that blocks of this size divide the last axis."""
     missing = -x.shape[-1] % size
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)], constant_values=value)
 
 
-def _gather_block(x: Array, index: Array, size: int) -> Array:
-    """Gathers of each row the block that the index counts, [*S, size]."""
+def gather_block(x: Float[Array, "*S n"], index: Int[Array, "*S"], size: int) -> Float[Array, "*S size"]:
+    """Gathers of each row the block that the index counts."""
     if x.shape[-1] == size:
         return x
     blocks = jnp.reshape(x, (*x.shape[:-1], x.shape[-1] // size, size))  # [*S, m, size]
