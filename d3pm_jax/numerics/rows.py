@@ -39,7 +39,7 @@ from d3pm_jax.numerics import kernel_check, sliced_rows
 from d3pm_jax.numerics.sliced_rows import takes_slices
 
 # Elements of a block, and of a warp: more of them spill registers to memory.
-BLOCK = 1024
+BLOCK = 512
 PER_WARP = 256
 # The longest row that a block holds. A longer one goes to XLA.
 LONGEST = 8192
