@@ -248,31 +248,33 @@ def draw_row(row: SlicedRow, log_p_of: Callable[[Part], Array], noise: DoubleFlo
         sums = _sum_slices(row, [_probabilities(log_p, top) for log_p in read_logs(chunk)])
         return _sum_levels(row, sums, size)
 
-    # A chunk is a block of some level, whose sum stands beside those of the other chunks. Where a row has
-    # more than one, the one that the target falls in is read again, for its inner levels.
-    if row.num_chunks == 1:
-        levels_of_chunk = sum_chunk(0)
-        sums_of_chunks = levels_of_chunk[-1]
-    else:
-        sums_of_chunks = _collect(row, lambda chunk: sum_chunk(chunk)[-1])
-    levels = _sum_levels(row, sums_of_chunks, size)
-    total = tuple(jnp.squeeze(x, -1) for x in levels[-1])
-    target = double_float.multiply(noise, total, double_float.split_in_half_by_integers)
+    def scale_noise(total: DoubleFloat) -> DoubleFloat:
+        total = tuple(jnp.squeeze(x, -1) for x in total)  # [R]
+        return double_float.multiply(noise, total, double_float.split_in_half_by_integers)
 
-    start = tuple(jnp.zeros_like(x) for x in target)
-    chunk, start = _descend(row, levels, target, start, size)
-    if row.num_chunks > 1:
-        levels_of_chunk = sum_chunk(chunk)
-    index, start = _descend(row, levels_of_chunk, target, start, size)
+    chunk = jnp.zeros(row.shape, jnp.int32)
+    zero = jnp.zeros(row.shape, row.dtype)
+    start = (zero, zero)
+    if row.num_chunks == 1:
+        levels = sum_chunk(0)
+        target = scale_noise(levels[-1])
+    else:
+        # A chunk is a block of some level. That which the target falls in is read again, for its levels.
+        sums_of_chunks = _collect(row, lambda chunk: sum_chunk(chunk)[-1])
+        levels_of_chunks = _sum_levels(row, sums_of_chunks, size)
+        target = scale_noise(levels_of_chunks[-1])
+        chunk, start = _descend(row, levels_of_chunks, target, start, size)
+        levels = sum_chunk(chunk)
+    index, start = _descend(row, levels, target, start, size)
     index += chunk * (CHUNK // size)
 
     # A row of one block is there already.
-    if row.num_chunks == 1 and len(levels_of_chunk) == 1:
+    if row.num_chunks == 1 and len(levels) == 1:
         block = [_probabilities(log_p, top)[0] for log_p in read_logs(0)]
     else:
         p, _ = _probabilities(log_p_of(row.block(index, size)), top)
         block = row.split(p, p.shape[-1])[:size]
-    entries = [(jnp.squeeze(p, -1), jnp.zeros_like(target[0])) for p in block]
+    entries = [(jnp.squeeze(p, -1), zero) for p in block]
     inside, _ = _find_target(target, entries, start)
     return jnp.where(jnp.isfinite(target[0]), index * size + inside, -1)
 
