@@ -5,9 +5,8 @@ element go in, and the gradients of both come out. With K = 256 that is a hundre
 """
 
 import math
-from collections.abc import Sequence
 from functools import singledispatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +17,11 @@ from jaxtyping import Array
 from d3pm_jax import heads
 from d3pm_jax.beliefs import Belief, with_belief
 from d3pm_jax.losses import fused_mixing
-from d3pm_jax.losses.fused_mixing import StepLogs
+from d3pm_jax.losses.fused_mixing import Saved, StepLogs
 from d3pm_jax.losses.variational import Hybrid, dispatch_kl_and_ce
 from d3pm_jax.numerics import double_float
-from d3pm_jax.numerics.rows import MakesLogits, Row, map_rows
+from d3pm_jax.numerics.double_float import DoubleFloat
+from d3pm_jax.numerics.rows import Row, map_rows
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.mixing import Mixing, PiKind
 from d3pm_jax.processes.tables import gather
@@ -116,17 +116,19 @@ def _forward(
     step: StepLogs,
     log_pi: Array,
 ):
-    tables = _tables(settings, K, log_pi)
-    saved = map_rows(MakesLogits(_save_row, K), settings, loc, [log_scale, x0, xt, *step], tables)
-    kl, ce, *_ = saved
-    return (kl, ce), (loc, log_scale, x0, xt, step, log_pi, saved)
+    numbers = loc, log_scale, (x0, xt, step)
+    saved = map_rows(_save_logistic_row, settings, None, numbers, _tables(settings, K, log_pi), K)
+    return (saved.kl, saved.ce), (loc, log_scale, x0, xt, step, log_pi, saved)
 
 
 def _backward(settings: Settings, K: int, residuals: Any, cotangents: tuple[Array, Array]):
     loc, log_scale, x0, xt, step, log_pi, saved = residuals
-    numbers = [log_scale, *fused_mixing.numbers_of_gradient(settings, x0, xt, step, saved, *cotangents)]
-    tables = _tables(settings, K, log_pi)
-    g_loc, g_log_scale = map_rows(MakesLogits(_gradient_row, K), settings, loc, numbers, tables)
+    _, belief = settings
+    of_logits = fused_mixing.numbers_of_gradient(belief, x0, xt, step, saved, *cotangents)
+    numbers = loc, log_scale, of_logits
+    g_loc, g_log_scale = map_rows(
+        _gradient_logistic_row, settings, None, numbers, _tables(settings, K, log_pi), K
+    )
     return g_loc, g_log_scale, None, None, None, None
 
 
@@ -137,25 +139,29 @@ _by_hand = jax.jit(_custom, static_argnums=(0, 1))
 
 # ---- The functions of a row ----
 
-NUM_EDGES = 4
+
+class Tables(NamedTuple):
+    """Holds the edges of all bins as sums of two floats, [K] each, and the tables of `fused_mixing`."""
+
+    lower: DoubleFloat
+    upper: DoubleFloat
+    of_pi: list[Array]
 
 
-def _save_row(
-    settings: Settings, row: Row, numbers: Sequence[Array], tables: Sequence[Array]
-) -> tuple[Array, ...]:
-    loc, log_scale, *numbers = numbers
+def _save_logistic_row(settings: Settings, row: Row, numbers: tuple, tables: Tables) -> Saved:
+    loc, log_scale, of_logits = numbers
     lower, upper = _edges(loc, log_scale, tables)
     row = row._replace(logits=_logits(row, lower, upper))
-    return fused_mixing.save_row(settings, row, numbers, tables[NUM_EDGES:])
+    return fused_mixing.save_row(settings, row, of_logits, tables.of_pi)
 
 
-def _gradient_row(
-    settings: Settings, row: Row, numbers: Sequence[Array], tables: Sequence[Array]
+def _gradient_logistic_row(
+    settings: Settings, row: Row, numbers: tuple, tables: Tables
 ) -> tuple[Array, Array]:
-    loc, log_scale, *numbers = numbers
+    loc, log_scale, of_logits = numbers
     lower, upper = _edges(loc, log_scale, tables)
     row = row._replace(logits=_logits(row, lower, upper))
-    (g,) = fused_mixing.gradient_row(settings, row, numbers, tables[NUM_EDGES:])
+    g = fused_mixing.gradient_row(settings, row, of_logits, tables.of_pi)
 
     # A logit is log sigmoid(b) + log sigmoid(-a). Its derivative by b is sigmoid(-b), that by a -sigmoid(a).
     # Both edges fall by the inverse scale as loc rises by 1, and by themselves as log_scale does.
@@ -166,21 +172,24 @@ def _gradient_row(
     return g_loc, g_log_scale
 
 
-def _tables(settings: Settings, K: int, log_pi: Array) -> list[Array]:
-    """Returns the lower and the upper edges of all bins, [K], as sums of two floats, and those of pi."""
+def _tables(settings: Settings, K: int, log_pi: Array) -> Tables:
     high, low = double_float.split_float64((2 * np.arange(K + 1) - K) / (K - 1.0))
     pi_kind, _ = settings
-    return [high[:-1], low[:-1], high[1:], low[1:], *fused_mixing.tables_of_rows(pi_kind, log_pi)]
+    lower = high[:-1], low[:-1]
+    upper = high[1:], low[1:]
+    return Tables(lower, upper, fused_mixing.tables_of_rows(pi_kind, log_pi))
 
 
-def _edges(loc: Array, log_scale: Array, tables: Sequence[Array]) -> tuple[Array, Array]:
+def _edges(loc: Array, log_scale: Array, tables: Tables) -> tuple[Array, Array]:
     """Returns the edges of all bins as `heads.logistic` has them, a_k and b_k, [R, P]."""
-    lower_high, lower_low, upper_high, upper_low = tables[:NUM_EDGES]
     loc = loc[..., None]
     inverse = _inverse_scale(log_scale)[..., None]
-    lower = ((lower_high - loc) + lower_low) * inverse
-    upper = ((upper_high - loc) + upper_low) * inverse
-    return lower, upper
+
+    def scale(edges: DoubleFloat) -> Array:
+        high, low = edges
+        return ((high - loc) + low) * inverse
+
+    return scale(tables.lower), scale(tables.upper)
 
 
 def _inverse_scale(log_scale: Array) -> Array:

@@ -153,9 +153,8 @@ class Element(NamedTuple):
     xt: Array
     pi_0: Array  # log pi of the inner process at x_0, and at x_t
     pi_t: Array
-    likely: (
-        Array  # a category of the inner process whose pi is not 0, which stands for x_t where that is hidden
-    )
+    # A category of the inner process whose pi is not 0, which stands for x_t where that is hidden.
+    likely: Array
     logs: Logs
 
     def step(self, hidden: int) -> tuple[Array, StepLogs]:
@@ -167,7 +166,14 @@ class Element(NamedTuple):
         return inner_xt, StepLogs(a, b, self.logs.c, self.logs.m, self.pi_0, self.pi_t)
 
 
-NUM_ELEMENT = len(Element._fields) - 1 + len(Logs._fields)
+class MaskedSaved(NamedTuple):
+    """Holds the losses of each element, and what their gradient needs besides the logits, [*S]."""
+
+    visible: Saved  # of all categories but the mask, with the losses of all
+    kl_at_mask: Array  # the derivative of the KL for the logit of the mask
+    ce_at_mask: Array  # that of the cross entropy
+
+
 Settings = tuple[PiKind, Belief]
 
 
@@ -177,10 +183,10 @@ def _kl_and_ce_by_rows(
     """Computes the losses of a mask on top of `Mixing`, whose gradient is by hand."""
     inner = cast(Mixing, process.inner)
     log_pi = lax.stop_gradient(inner.log_pi)
-    numbers = _numbers(process, x0, xt, t)
+    element = _make_element(process, x0, xt, t)
     tables = [jnp.pad(table, (0, 1)) for table in fused_mixing.tables_of_rows(inner.pi_kind, log_pi)]
     belief_of_row: Belief = "d3pm" if belief == "official" else belief
-    kl, ce = _by_hand((inner.pi_kind, belief_of_row), logits_x0, numbers, tables)
+    kl, ce = _by_hand((inner.pi_kind, belief_of_row), logits_x0, element, tables)
     if belief != "official":
         return kl, ce
 
@@ -193,8 +199,7 @@ def _kl_and_ce_by_rows(
     return jnp.where((expand_trailing(t, xt.shape) == 1) & possible, ce, kl), ce
 
 
-def _numbers(process: Masked, x0: Array, xt: Array, t: Array) -> list[Array]:
-    """Returns the fields of `Element`, laid one behind the other."""
+def _make_element(process: Masked, x0: Array, xt: Array, t: Array) -> Element:
     inner = cast(Mixing, process.inner)
     log_pi = inner.log_pi
     before = gather(process.log_mask_bar, t - 1)
@@ -213,25 +218,22 @@ def _numbers(process: Masked, x0: Array, xt: Array, t: Array) -> list[Array]:
     likely = jnp.argmax(log_pi).astype(jnp.int32)
     if inner.pi_kind == "uniform":
         # All elements share one number.
-        return [x0, xt, log_pi[0], log_pi[0], likely, *logs]
+        return Element(x0, xt, log_pi[0], log_pi[0], likely, logs)
     inner_xt = jnp.where(xt == process.K - 1, likely, xt)
-    return [x0, xt, gather(log_pi, process.inner_category(x0)), gather(log_pi, inner_xt), likely, *logs]
+    pi_0 = gather(log_pi, process.inner_category(x0))
+    pi_t = gather(log_pi, inner_xt)
+    return Element(x0, xt, pi_0, pi_t, likely, logs)
 
 
-def _element(numbers: Sequence[Array]) -> Element:
-    x0, xt, pi_0, pi_t, likely, *logs = numbers
-    return Element(x0, xt, pi_0, pi_t, likely, Logs(*logs))
-
-
-def _forward(settings: Settings, logits: Array, numbers: list[Array], tables: list[Array]):
-    saved = map_rows(_save_row, settings, logits, numbers, tables)
-    kl, ce, *_ = saved
-    return (kl, ce), (logits, numbers, tables, saved)
+def _forward(settings: Settings, logits: Array, element: Element, tables: list[Array]):
+    saved = map_rows(_save_masked_row, settings, logits, element, tables)
+    return (saved.visible.kl, saved.visible.ce), (logits, element, tables, saved)
 
 
 def _backward(settings: Settings, residuals: Any, cotangents: tuple[Array, Array]):
-    logits, numbers, tables, (_, *saved) = residuals
-    (gradient,) = map_rows(_gradient_row, settings, logits, [*numbers, *saved, *cotangents], tables)
+    logits, element, tables, saved = residuals
+    saved = saved._replace(visible=saved.visible._replace(kl=None))
+    gradient = map_rows(_gradient_masked_row, settings, logits, (element, saved, *cotangents), tables)
     return gradient, None, None
 
 
@@ -240,12 +242,8 @@ _custom.defvjp(_forward, _backward)
 _by_hand = jax.jit(_custom, static_argnums=0)
 
 
-def _save_row(
-    settings: Settings, row: Row, numbers: Sequence[Array], tables: Sequence[Array]
-) -> tuple[Array, ...]:
-    """Returns `Saved` of a row, with the slopes at the mask behind it."""
+def _save_masked_row(settings: Settings, row: Row, element: Element, tables: Sequence[Array]) -> MaskedSaved:
     _, belief = settings
-    element = _element(numbers)
     logs = element.logs
     hidden = row.K - 1
     xt_is_mask = element.xt == hidden
@@ -255,9 +253,7 @@ def _save_row(
 
     inner_x0 = jnp.where(x0_is_mask, 0, element.x0)
     inner_xt, step = element.step(hidden)
-    inner = fused_mixing.unflatten(
-        fused_mixing.save_row(settings, visible, [inner_x0, inner_xt, *step], tables)
-    )
+    inner = fused_mixing.save_row(settings, visible, (inner_x0, inner_xt, step), tables)
     no_visible = inner.softmax.inverse == 0
     log_sum = inner.softmax.top - jnp.log(jnp.where(no_visible, 1.0, inner.softmax.inverse))
     log_visible = jnp.where(no_visible, NEG_INF, log_sum)
@@ -293,7 +289,7 @@ def _save_row(
     share = jnp.exp(log_visible - log_all)
 
     # The sum over all categories of the slopes is 0: what the visible ones gain together the mask loses.
-    saved = Saved(
+    visible_saved = Saved(
         kl=kl,
         ce=ce,
         softmax=inner.softmax,
@@ -305,7 +301,7 @@ def _save_row(
         q=factor * inner.q,
         rho=inner.rho,
     )
-    return *fused_mixing.flatten(saved), kl_at_mask, jnp.exp(log_hidden - log_all)
+    return MaskedSaved(visible_saved, kl_at_mask, jnp.exp(log_hidden - log_all))
 
 
 def _kl_of_mask(
@@ -334,23 +330,18 @@ def _kl_of_mask(
     return kl, (jnp.exp(p_mask) - jnp.exp(q_mask)) * share, jnp.exp(q_other)
 
 
-def _gradient_row(
-    settings: Settings, row: Row, numbers: Sequence[Array], tables: Sequence[Array]
-) -> tuple[Array]:
+def _gradient_masked_row(settings: Settings, row: Row, numbers: tuple, tables: Sequence[Array]) -> Array:
     _, belief = settings
-    element = _element(numbers[:NUM_ELEMENT])
-    *saved, kl_at_mask, ce_at_mask, g_kl, g_ce = numbers[NUM_ELEMENT:]
+    element, saved, g_kl, g_ce = numbers
     hidden = row.K - 1
     inner_xt, step = element.step(hidden)
-    inner_numbers = [element.x0, inner_xt, *saved, g_kl, g_ce]
-    if belief == "denoiser":
-        inner_numbers += step
-    (gradient,) = fused_mixing.gradient_row(settings, _visible_part(row), inner_numbers, tables)
+    of_inner = fused_mixing.numbers_of_gradient(belief, element.x0, inner_xt, step, saved.visible, g_kl, g_ce)
+    gradient = fused_mixing.gradient_row(settings, _visible_part(row), of_inner, tables)
 
     # An infinite cross entropy has no direction to go.
-    ce, *_ = saved
-    at_mask = g_kl * kl_at_mask + jnp.where(jnp.isinf(ce), 0.0, g_ce) * ce_at_mask
-    return (gradient + jnp.where(row.categories == hidden, at_mask[..., None], 0.0),)
+    g_finite_ce = jnp.where(jnp.isinf(saved.visible.ce), 0.0, g_ce)
+    at_mask = g_kl * saved.kl_at_mask + g_finite_ce * saved.ce_at_mask
+    return gradient + jnp.where(row.categories == hidden, at_mask[..., None], 0.0)
 
 
 def _visible_part(row: Row) -> Row:

@@ -17,7 +17,7 @@ other than "d3pm".
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -473,7 +473,7 @@ def _denoiser_ce(
 class Saved(NamedTuple):
     """Holds the losses of each element, and what their gradient needs besides the logits, [*S]."""
 
-    kl: Array
+    kl: Any  # which the gradient does not need: None where it would be read for it
     ce: Array
     softmax: Softmax
     slope_p: Array  # S - kappa, S over all j: the part of the derivative in proportion to p_j
@@ -645,8 +645,8 @@ def _save_by_rows(
     pi_kind: PiKind, belief: Belief, logits: Array, x0: Array, xt: Array, step: StepLogs, log_pi: Array
 ) -> Saved:
     """Computes `_save_by_parts`, a row at a time."""
-    numbers = [x0, xt, *share_uniform_pi(pi_kind, step, log_pi)]
-    return unflatten(map_rows(save_row, (pi_kind, belief), logits, numbers, tables_of_rows(pi_kind, log_pi)))
+    numbers = x0, xt, share_uniform_pi(pi_kind, step, log_pi)
+    return map_rows(save_row, (pi_kind, belief), logits, numbers, tables_of_rows(pi_kind, log_pi))
 
 
 def share_uniform_pi(pi_kind: PiKind, step: StepLogs, log_pi: Array) -> StepLogs:
@@ -669,36 +669,25 @@ def _gradient_by_rows(
     g_ce: Array,
 ) -> Array:
     """Computes `_gradient`, a row at a time."""
-    settings = (pi_kind, belief)
     step = share_uniform_pi(pi_kind, step, log_pi)
-    numbers = numbers_of_gradient(settings, x0, xt, step, flatten(saved), g_kl, g_ce)
-    return map_rows(gradient_row, settings, logits, numbers, tables_of_rows(pi_kind, log_pi))[0]
+    numbers = numbers_of_gradient(belief, x0, xt, step, saved, g_kl, g_ce)
+    return map_rows(gradient_row, (pi_kind, belief), logits, numbers, tables_of_rows(pi_kind, log_pi))
 
 
 def numbers_of_gradient(
-    settings: tuple[PiKind, Belief],
-    x0: Array,
-    xt: Array,
-    step: StepLogs,
-    saved: Sequence[Array],
-    g_kl: Array,
-    g_ce: Array,
-) -> list[Array]:
-    """Returns the numbers of `gradient_row`, of which `saved` is what `save_row` returned."""
-    _, belief = settings
-    _, *saved_for_gradient = saved  # all but the KL
-    numbers = [x0, xt, *saved_for_gradient, g_kl, g_ce]
-    if belief == "denoiser":
-        numbers += step
-    return numbers
+    belief: Belief, x0: Array, xt: Array, step: StepLogs, saved: Saved, g_kl: Array, g_ce: Array
+) -> tuple:
+    """Returns the numbers of `gradient_row`, of which `saved` is what `save_row` returned.
+
+    What it has no use for is None: a kernel would read it.
+    """
+    return x0, xt, step if belief == "denoiser" else None, saved._replace(kl=None), g_kl, g_ce
 
 
-def save_row(
-    settings: tuple[PiKind, Belief], row: Row, numbers: Sequence[Array], tables: Sequence[Array]
-) -> tuple[Array, ...]:
+def save_row(settings: tuple[PiKind, Belief], row: Row, numbers: tuple, tables: Sequence[Array]) -> Saved:
+    """Returns the losses of a row, and what its gradient needs; numbers are x_0, x_t and their `StepLogs`."""
     pi_kind, belief = settings
-    x0, xt, *logs = numbers
-    step = StepLogs(*logs)
+    x0, xt, step = numbers
     is_x0 = row.categories == x0[..., None]
     is_xt = row.categories == xt[..., None]
     logits = _convert_row(belief, row, is_xt, step)
@@ -721,16 +710,13 @@ def save_row(
         return _sum_terms(pi_kind, _pi_of_row(pi_kind, row, tables), p, *factors)
 
     others = _sum_others(pi_kind, x0, xt, step, ends, sum_terms)
-    return flatten(save_slopes(pi_kind, belief, step, ends, others, softmax, log_p0, log_pt, same))
+    return save_slopes(pi_kind, belief, step, ends, others, softmax, log_p0, log_pt, same)
 
 
-def gradient_row(
-    settings: tuple[PiKind, Belief], row: Row, numbers: Sequence[Array], tables: Sequence[Array]
-) -> tuple[Array]:
+def gradient_row(settings: tuple[PiKind, Belief], row: Row, numbers: tuple, tables: Sequence[Array]) -> Array:
+    """Returns the gradient of a row from `numbers_of_gradient`."""
     pi_kind, belief = settings
-    x0, xt, *numbers = numbers
-    saved = unflatten([jnp.zeros_like(numbers[0]), *numbers[: NUM_SAVED - 1]])
-    g_kl, g_ce, *step = numbers[NUM_SAVED - 1 :]
+    x0, xt, step, saved, g_kl, g_ce = numbers
     slope = combine_slopes(saved, g_kl, g_ce)
     is_x0 = row.categories == x0[..., None]
     is_xt = row.categories == xt[..., None]
@@ -738,29 +724,14 @@ def gradient_row(
     gradient = _slope_of_others(pi_kind, slope, p, _pi_of_row(pi_kind, row, tables)) * p
     at_x0 = jnp.where(is_x0, slope.x0[..., None], 0.0)
     at_xt = jnp.where(is_xt, slope.xt[..., None], 0.0)
-    return (gradient + at_x0 + at_xt,)
+    return gradient + at_x0 + at_xt
 
 
-def _convert_row(belief: Belief, row: Row, is_xt: Array, step: Sequence[Array]) -> Array:
+def _convert_row(belief: Belief, row: Row, is_xt: Array, step: StepLogs) -> Array:
     """Returns logits of the leave-one-out posterior, as `_evidence` says."""
     if belief != "denoiser":
         return row.logits
-    evidence = log_evidence_ratio(StepLogs(*step))
-    return jnp.where(is_xt, row.logits - evidence[..., None], row.logits)
-
-
-# The numbers of `Saved`, laid one behind the other.
-NUM_SAVED = len(Saved._fields) - 1 + len(Softmax._fields)
-
-
-def flatten(saved: Saved) -> tuple[Array, ...]:
-    kl, ce, softmax, *slopes = saved
-    return kl, ce, *softmax, *slopes
-
-
-def unflatten(numbers: Sequence[Array]) -> Saved:
-    kl, ce, top, inverse, *slopes = numbers
-    return Saved(kl, ce, Softmax(top, inverse), *slopes)
+    return jnp.where(is_xt, row.logits - log_evidence_ratio(step)[..., None], row.logits)
 
 
 def tables_of_rows(pi_kind: PiKind, log_pi: Array) -> list[Array]:

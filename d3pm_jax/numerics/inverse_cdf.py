@@ -217,16 +217,12 @@ def _find_target(
 
 def _draw_by_rows(log_p: Array, *noise: Array) -> Array:
     """Draws `_draw_by_parts` in one read of the logits."""
-    (categories,) = map_rows(_draw_row, None, log_p, noise)
-    return categories
+    return map_rows(_draw_row, None, log_p, noise)
 
 
 @reads_slices
-def _draw_row(
-    settings: None, row: SlicedRow, numbers: Sequence[Array], tables: Sequence[Array]
-) -> tuple[Array, ...]:
-    noise_high, noise_low = numbers
-    return (draw_row(row, lambda part: part.logits, (noise_high, noise_low)),)
+def _draw_row(settings: None, row: SlicedRow, noise: DoubleFloat, tables: tuple) -> Array:
+    return draw_row(row, lambda part: part.logits, noise)
 
 
 def draw_row(row: SlicedRow, log_p_of: Callable[[Part], Array], noise: DoubleFloat) -> Array:

@@ -4,13 +4,12 @@ No kernel of `rows` is trusted unseen: where one differs from what XLA makes of 
 card that is there, XLA's form is used in its place, and a warning says what to report. Where there is no such
 card, as where programs are compiled for one that is only described, nothing is compared.
 
-D3PM_JAX_PALLAS=0 in the environment turns all kernels off.
+D3PM_JAX_PALLAS=0 in the environment turns all kernels off. It is read when this is imported.
 """
 
-import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -21,7 +20,9 @@ import numpy as np
 from d3pm_jax.errors import one_line
 
 VARIABLE = "D3PM_JAX_PALLAS"
-ROWS = 64
+ALLOWED = os.environ.get(VARIABLE) != "0"
+# Of the rows that are compared: the last block of a kernel is not full of them.
+SHAPE = (3, 85)
 TOLERANCE = 1e-5
 # Triton has no code for older cards.
 LEAST_CAPABILITY = 8.0
@@ -29,27 +30,12 @@ LEAST_CAPABILITY = 8.0
 Form = Callable[..., Sequence[jax.Array]]
 
 
-def may_use_kernels() -> bool:
-    """Says whether kernels are turned on, and the first GPU of this process, if any, can run them."""
-    if os.environ.get(VARIABLE) == "0":
-        return False
+def has_triton() -> bool:
+    """Says whether the first GPU of this process, if any, can run kernels."""
     device = find_gpu()
-    return (
-        device is None or float(getattr(device, "compute_capability", LEAST_CAPABILITY)) >= LEAST_CAPABILITY
-    )
-
-
-@contextlib.contextmanager
-def turned_off() -> Iterator[None]:
-    """Turns all kernels off for what is traced in the block."""
-    previous = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = "0"
-    try:
-        yield
-    finally:
-        del os.environ[VARIABLE]
-        if previous is not None:
-            os.environ[VARIABLE] = previous
+    if device is None:
+        return True
+    return float(getattr(device, "compute_capability", LEAST_CAPABILITY)) >= LEAST_CAPABILITY
 
 
 @lru_cache(maxsize=1)
@@ -62,13 +48,13 @@ def find_gpu() -> Any:
 
 
 def agrees(name: str, kernel: Form, reference: Form, K: int, arguments: Sequence[Any]) -> bool:
-    """Says whether a kernel gives what the reference does for 64 rows; true where there is no GPU to ask.
+    """Says whether a kernel gives what the reference does for some rows; true where there is no GPU to ask.
 
     Args:
         name: of the kernel, for the warning.
-        kernel, reference: (logits [64, K], *numbers, *tables) -> arrays.
+        kernel, reference: (logits [*SHAPE, K], *numbers, *tables) -> arrays.
         K: number of categories.
-        arguments: shapes and types of what both take, for 64 rows.
+        arguments: shapes and types of what both take.
 
     Raises:
         RuntimeError: they differ in one of several processes, which have to run the same program.
@@ -80,7 +66,9 @@ def agrees(name: str, kernel: Form, reference: Form, K: int, arguments: Sequence
     inputs = [_draw(rng, K, x) for x in arguments]
 
     def compute(form: Form) -> list[np.ndarray]:
-        return jax.device_get(jax.jit(form)(*jax.device_put(inputs, device)))
+        # Rows of all kinds make some results NaN, in both forms.
+        with jax.debug_nans(False):
+            return jax.device_get(jax.jit(form)(*jax.device_put(inputs, device)))
 
     # This is called while a program is traced. A thread of its own knows nothing of that, and computes.
     with ThreadPoolExecutor(1) as thread:
@@ -104,18 +92,27 @@ def agrees(name: str, kernel: Form, reference: Form, K: int, arguments: Sequence
 
 
 def _draw(rng: np.random.Generator, K: int, x: Any) -> np.ndarray:
-    """Draws what stands for logits, categories or numbers: both forms are the same function of any."""
+    """Draws what stands for logits, categories, noise or logs: both forms are the same function of any."""
     if np.issubdtype(x.dtype, np.integer):
-        return rng.integers(0, K, x.shape).astype(x.dtype)
-    if len(x.shape) == 2:
-        return rng.normal(size=x.shape).astype(x.dtype)
-    return rng.uniform(0.01, 0.99, x.shape).astype(x.dtype)
+        # Few values, so that x_0 is often x_t, and either often the mask.
+        return rng.choice([0, 1, K // 2, K - 1], x.shape).astype(x.dtype)
+    is_zero = rng.random(x.shape) < 0.1  # the probability that it is the log of
+    if x.shape[len(SHAPE) :] == (K,):
+        logits = np.where(is_zero, -np.inf, rng.normal(size=x.shape))
+        logits[0, 0] = -np.inf
+        logits[0, 1, 0] = np.nan
+        return logits.astype(x.dtype)
+    if x.shape == (K,):
+        return rng.uniform(0.1, 0.9, K).astype(x.dtype)
+    sign = np.where(rng.random(x.shape) < 0.5, 1.0, -1.0)
+    return np.where(is_zero, -np.inf, sign * rng.uniform(0.01, 0.99, x.shape)).astype(x.dtype)
 
 
 def _is_close(actual: np.ndarray, desired: np.ndarray) -> bool:
     if np.issubdtype(desired.dtype, np.integer):
         # A last bit of an exponential may move one number over a boundary, not more.
         return int(np.sum(actual != desired)) <= 1
+    tolerance = max(TOLERANCE, 2 * float(jax.numpy.finfo(desired.dtype).eps))
     actual = actual.astype(np.float64)
     desired = desired.astype(np.float64)
-    return np.allclose(actual, desired, TOLERANCE, TOLERANCE, equal_nan=True)
+    return np.allclose(actual, desired, tolerance, tolerance, equal_nan=True)

@@ -9,9 +9,9 @@ A row function is f(settings, row, numbers, tables):
 
     settings: hashable, and part of what is compiled.
     row: a `Row`.
-    numbers: arrays [R], one number for each row.
-    tables: arrays [1, P], the same for all rows.
-    returns: a tuple of arrays [R] or [R, P].
+    numbers: a pytree of arrays [R], one number for each row.
+    tables: a pytree of arrays [1, P], the same for all rows.
+    returns: a pytree of arrays [R] or [R, P].
 
 It is `jnp`, of what Triton has: no gathers, no concatenation, no `any`. What is at a category x is picked by
 a comparison with `row.categories`. Blocks of Triton have powers of two as their lengths, so that P >= K: what
@@ -19,7 +19,6 @@ is beyond K has the logit -inf and the entry 0 of a table, and sums have to leav
 do so.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache, partial
@@ -45,9 +44,6 @@ PER_WARP = 256
 LONGEST = 8192
 # A kernel counts the elements of all rows by int32.
 LARGEST_INDEX = 2**31 - 1
-# What a program for CUDA is made of.
-KERNEL = "kernel"
-XLA = "XLA"
 
 
 class Row(NamedTuple):
@@ -59,167 +55,193 @@ class Row(NamedTuple):
     K: int
 
 
-RowFunction = Callable[[Any, Any, Sequence[Array], Sequence[Array]], tuple[Array, ...]]
-
-
-@dataclasses.dataclass(frozen=True)
-class MakesLogits:
-    """Marks a row function that makes its logits of its numbers, the first of which stands in their place."""
-
-    f: RowFunction
-    K: int
-
-    @property
-    def __name__(self) -> str:
-        return self.f.__name__
-
-    def __call__(self, settings: Any, row: Row, numbers: Sequence[Array], tables: Sequence[Array]) -> Any:
-        return self.f(settings, row._replace(logits=None), [row.logits, *numbers], tables)
-
-
-def _shape_of_rows(f: RowFunction, logits: Any) -> tuple[tuple[int, ...], int]:
-    """Returns *S and K."""
-    shape = tuple(logits.shape)
-    if isinstance(f, MakesLogits):
-        return shape, f.K
-    return shape[:-1], shape[-1]
+RowFunction = Callable[[Any, Any, Any, Any], Any]
 
 
 def map_rows(
     f: RowFunction,
     settings: Hashable,
-    logits: Array,
-    numbers: Sequence[Array],
-    tables: Sequence[Array] = (),
-) -> tuple[Array, ...]:
+    logits: Array | None,
+    numbers: Any,
+    tables: Any = (),
+    K: int | None = None,
+) -> Any:
     """Applies a row function to every row of the logits.
 
     Args:
         f: a function of a module, whose results it is compiled once for.
         settings: what f is passed first.
-        logits: [*S, K], of any float type; the first number [*S] for an f that `MakesLogits`.
-        numbers: arrays [*S], or of a shape that *S begins with.
-        tables: arrays [K].
+        logits: [*S, K], of any float type; None for an f that makes them of its numbers.
+        numbers: a pytree of arrays [*S], or of a shape that *S begins with; without logits one has all of it.
+        tables: a pytree of arrays [K].
+        K: number of categories, where there are no logits.
 
     Returns:
-        The outputs of f for all rows: [*S], or [*S, K] in the type of the logits.
+        What f returns for all rows: arrays [*S], or [*S, K] in the type of the logits.
     """
-    arguments = (logits, *numbers, *tables)
-    _, K = _shape_of_rows(f, logits)
-    fits = takes_slices(f) or K <= LONGEST
-    can_be_kernel = fits and _float_type(*arguments) == jnp.float32
-    form = XLA
-    if can_be_kernel and kernel_check.may_use_kernels():
-        form = _choose_form(f, settings, len(numbers), K, tuple(x.dtype for x in arguments))
-    return _map_rows(f, settings, form, logits, numbers, tables)
+    call, leaves = _describe(f, settings, logits, numbers, tables, K)
+    if kernel_check.ALLOWED and _may_be_kernel(call, _ranks(call, leaves), _types(leaves)):
+        call = call._replace(may_be_kernel=True)
+    return _unflatten_outputs(call, leaves, _apply(call, *leaves))
 
 
-def _map_rows(
-    f: RowFunction,
-    settings: Hashable,
-    form: str,
-    logits: Array,
-    numbers: Sequence[Array],
-    tables: Sequence[Array],
-) -> tuple[Array, ...]:
-    @custom_vmap
-    def apply(logits: Array, numbers: Sequence[Array], tables: Sequence[Array]) -> list[Array]:
-        return _spread_over_devices(len(numbers), form)(f, settings, logits, *numbers, *tables)
+# ---- What is computed ----
 
-    @apply.def_vmap
-    def _(
-        size: int, is_batched: Any, logits: Array, numbers: Sequence[Array], tables: Sequence[Array]
-    ) -> Any:
-        if any(is_batched[2]):
-            # Rows of a kernel share their tables.
-            by_xla = partial(_by_xla, f, settings, len(numbers))
-            in_axes = [0 if batched else None for batched in jax.tree.leaves(is_batched)]
-            outputs = jax.vmap(by_xla, in_axes, axis_size=size)(logits, *numbers, *tables)
-            return outputs, [True] * len(outputs)
-        batch = [
-            x if batched else jnp.broadcast_to(x, (size, *x.shape))
-            for x, batched in zip((logits, *numbers), (is_batched[0], *is_batched[1]), strict=True)
-        ]
-        outputs = list(_map_rows(f, settings, form, batch[0], batch[1:], tables))
-        return outputs, [True] * len(outputs)
 
-    return tuple(apply(logits, list(numbers), list(tables)))
+class Call(NamedTuple):
+    """Says what is computed of the leaves of logits, numbers and tables, laid one behind the other."""
+
+    f: RowFunction
+    settings: Hashable
+    K: int
+    has_logits: bool
+    numbers: Any  # how the leaves are arranged
+    tables: Any
+    may_be_kernel: bool = False
+
+    def split(self, leaves: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
+        """Returns the logits, or None, the leaves of the numbers, and those of the tables."""
+        logits = None
+        if self.has_logits:
+            logits, *leaves = leaves
+        n = self.numbers.num_leaves
+        return logits, list(leaves[:n]), list(leaves[n:])
+
+    def shape(self, leaves: Sequence[Any]) -> tuple[int, ...]:
+        """Returns *S."""
+        logits, numbers, _ = self.split(leaves)
+        if logits is not None:
+            return tuple(logits.shape[:-1])
+        return max((tuple(x.shape) for x in numbers), key=len)
+
+    def apply(self, row: Any, numbers: Sequence[Any], tables: Sequence[Any]) -> Any:
+        """Returns what the row function returns."""
+        numbers = jax.tree.unflatten(self.numbers, numbers)
+        tables = jax.tree.unflatten(self.tables, tables)
+        return self.f(self.settings, row, numbers, tables)
+
+
+def _describe(
+    f: RowFunction, settings: Hashable, logits: Array | None, numbers: Any, tables: Any, K: int | None
+) -> tuple[Call, list[Array]]:
+    if logits is not None:
+        K = logits.shape[-1]
+    assert K is not None
+    has_logits = logits is not None
+    call = Call(f, settings, K, has_logits, jax.tree.structure(numbers), jax.tree.structure(tables))
+    return call, jax.tree.leaves((logits, numbers, tables))
+
+
+def _unflatten_outputs(call: Call, leaves: Sequence[Any], outputs: Sequence[Array]) -> Any:
+    return jax.tree.unflatten(jax.tree.structure(_outputs_of_a_row(call, _types(leaves))), outputs)
+
+
+def _outputs(call: Call, leaves: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
+    """Returns shapes and types of the leaves of the outputs."""
+    S = call.shape(leaves)
+    outputs = jax.tree.leaves(_outputs_of_a_row(call, _types(leaves)))
+    return [jax.ShapeDtypeStruct((*S, *x.shape[1:]), x.dtype) for x in outputs]
 
 
 @lru_cache(maxsize=256)
-def _choose_form(f: RowFunction, settings: Hashable, num_numbers: int, K: int, types: tuple) -> str:
-    """Returns KERNEL, or XLA where the kernel does not give the same on the GPU of this process."""
-    arguments = _arguments_of_rows(f, num_numbers, kernel_check.ROWS, K, types)
-    kernel = partial(_by_pallas, f, settings, num_numbers)
-    reference = partial(_by_xla, f, settings, num_numbers)
-    if kernel_check.agrees(f.__name__, kernel, reference, K, arguments):
-        return KERNEL
-    return XLA
+def _outputs_of_a_row(call: Call, types: tuple) -> Any:
+    """Returns shapes and types of what f returns of one row."""
+    return jax.eval_shape(
+        partial(_apply_to_arrays, call), *_make_shapes(call, (1,), (1,) * len(types), types)
+    )
 
 
-def _arguments_of_rows(f: RowFunction, num_numbers: int, N: int, K: int, types: tuple) -> list:
-    """Returns shapes and types of the arguments of a row function for N rows."""
-    first = (N,) if isinstance(f, MakesLogits) else (N, K)
-    shapes = [first] + [(N,)] * num_numbers + [(K,)] * (len(types) - 1 - num_numbers)
+def _ranks(call: Call, leaves: Sequence[Any]) -> tuple[int, ...]:
+    """Returns how many axes of two an array has where S has two: what a kernel is compared for."""
+    ndim = len(call.shape(leaves))
+    _, numbers, tables = call.split(leaves)
+    of_numbers = [2 if x.ndim == ndim else min(x.ndim, 1) for x in numbers]
+    return (*[2] * call.has_logits, *of_numbers, *[0] * len(tables))
+
+
+def _types(leaves: Sequence[Any]) -> tuple:
+    return tuple(x.dtype for x in leaves)
+
+
+def _make_shapes(
+    call: Call, S: tuple[int, ...], ranks: Sequence[int], types: Sequence[Any]
+) -> list[jax.ShapeDtypeStruct]:
+    """Returns shapes and types of the leaves, with the first axes of S for the numbers."""
+    prefixes = [S[:rank] for rank in ranks]
+    _, numbers, tables = call.split(prefixes)
+    shapes = [*[(*S, call.K)] * call.has_logits, *numbers, *[(call.K,)] * len(tables)]
     return [jax.ShapeDtypeStruct(*x) for x in zip(shapes, types, strict=True)]
+
+
+def _float_type(types: Sequence[Any]) -> Any:
+    """Returns the type that a row is computed in: the widest of the arguments, float32 at least."""
+    return jnp.result_type(jnp.float32, *(x for x in types if jnp.issubdtype(x, jnp.floating)))
+
+
+@lru_cache(maxsize=256)
+def _may_be_kernel(call: Call, ranks: tuple[int, ...], types: tuple) -> bool:
+    """Says whether programs for CUDA take a kernel, which gives what XLA does on the GPU that is there."""
+    fits = takes_slices(call.f) or call.K <= LONGEST
+    if not fits or _float_type(types) != jnp.float32 or not kernel_check.has_triton():
+        return False
+    shapes = _make_shapes(call, kernel_check.SHAPE, ranks, types)
+    kernel = partial(_by_pallas, call)
+    return kernel_check.agrees(call.f.__name__, kernel, partial(_by_xla, call), call.K, shapes)
 
 
 # ---- Rows through XLA ----
 
 
-def _by_xla(f: RowFunction, settings: Hashable, num_numbers: int, logits: Array, *rest: Array):
-    S, K = _shape_of_rows(f, logits)
-    wide = logits.astype(_float_type(logits, *rest))
+def _by_xla(call: Call, *leaves: Array) -> list[Array]:
+    return jax.tree.leaves(_apply_to_arrays(call, *leaves))
+
+
+def _apply_to_arrays(call: Call, *leaves: Array) -> Any:
+    """Returns what f returns of all rows as one; what has the shape of the logits in their type."""
+    outputs = call.apply(*_row_of_arrays(call, *leaves))
+    logits, _, _ = call.split(leaves)
+    if logits is None:
+        return outputs
+    return jax.tree.map(lambda x: x.astype(logits.dtype) if x.shape == logits.shape else x, outputs)
+
+
+def _row_of_arrays(call: Call, *leaves: Array) -> tuple[Any, list[Array], list[Array]]:
+    """Returns all rows as one, and the numbers and tables beside it."""
+    logits, numbers, tables = call.split(leaves)
+    S = call.shape(leaves)
 
     def as_row(x: Array) -> Array:
-        return x.reshape((1,) * len(S) + (K,))
+        return x.reshape((1,) * len(S) + (call.K,))
 
-    categories = as_row(jnp.arange(K, dtype=jnp.int32))
-    tables = [as_row(x) for x in rest[num_numbers:]]
-    row = Row(wide, categories, jnp.ones_like(categories, bool), K)
-    if takes_slices(f):
-        row = sliced_rows.SlicesOfArray(wide, tables)
-    numbers = [jnp.broadcast_to(x.reshape(x.shape + (1,) * (len(S) - x.ndim)), S) for x in rest[:num_numbers]]
-    results = f(settings, row, numbers, tables)
-    return [x.astype(logits.dtype) if x.shape == (*S, K) else x for x in results]
-
-
-def _float_type(*arguments: Any) -> Any:
-    """Returns the type that a row is computed in: the widest of the arguments, float32 at least."""
-    return jnp.result_type(
-        jnp.float32, *(x.dtype for x in arguments if jnp.issubdtype(x.dtype, jnp.floating))
-    )
+    tables = [as_row(x) for x in tables]
+    numbers = [jnp.broadcast_to(x.reshape(x.shape + (1,) * (len(S) - x.ndim)), S) for x in numbers]
+    if logits is not None:
+        logits = logits.astype(_float_type(_types(leaves)))
+    if takes_slices(call.f):
+        return sliced_rows.SlicesOfArray(logits, tables), numbers, tables
+    categories = as_row(jnp.arange(call.K, dtype=jnp.int32))
+    return Row(logits, categories, jnp.ones_like(categories, bool), call.K), numbers, tables
 
 
 # ---- Rows by a kernel ----
 
 
-def _by_pallas(
-    f: RowFunction,
-    settings: Hashable,
-    num_numbers: int,
-    logits: Array,
-    *rest: Array,
-    interpret: bool = False,
-) -> list[Array]:
-
+def _by_pallas(call: Call, *leaves: Array, interpret: bool = False) -> list[Array]:
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 
-    S, K = _shape_of_rows(f, logits)
-    N = math.prod(S)
+    K = call.K
+    N = math.prod(call.shape(leaves))
     P = pl.next_power_of_2(K)
     R = max(1, BLOCK // P)
     warps = max(1, R * P // PER_WARP)
-    if takes_slices(f):
+    if takes_slices(call.f):
         P, R, warps = sliced_rows.choose_block(K)
-    outputs = _shapes(f, settings, num_numbers, logits, *rest)
+    outputs = _outputs(call, leaves)
 
     def kernel(*refs: Any) -> None:
-        logits_ref, *others = refs
-        number_refs = others[:num_numbers]
-        table_refs = others[num_numbers : len(rest)]
-        output_refs = others[len(rest) :]
+        logits_ref, number_refs, table_refs = call.split(refs[: len(leaves)])
+        output_refs = refs[len(leaves) :]
 
         # Blocks are not cut off at the end of an array: every load and store beyond it has to be masked, or
         # it would reach the next row.
@@ -235,34 +257,30 @@ def _by_pallas(
         numbers = [
             triton.load(ref.at[rows // (N // ref.shape[0])], mask=is_row, other=0) for ref in number_refs
         ]
-        if takes_slices(f):
+        if takes_slices(call.f):
             row = sliced_rows.SlicesInMemory(logits_ref, table_refs, rows, is_row, K, P)
-            for ref, result in zip(output_refs, f(settings, row, numbers, ()), strict=True):
-                triton.store(ref.at[rows], result.astype(ref.dtype), mask=is_row)
-            return
-
-        if isinstance(f, MakesLogits):
-            block = triton.load(logits_ref.at[rows], mask=is_row, other=0)
+            tables = []
         else:
-            block = triton.load(entries(logits_ref), mask=is_entry, other=-jnp.inf).astype(jnp.float32)
-        tables = [triton.load(ref.at[categories], mask=exists, other=0)[None] for ref in table_refs]
-        row = Row(block, categories[None], exists[None], K)
-        results = f(settings, row, numbers, tables)
+            logits = None
+            if logits_ref is not None:
+                logits = triton.load(entries(logits_ref), mask=is_entry, other=-jnp.inf).astype(jnp.float32)
+            row = Row(logits, categories[None], exists[None], K)
+            tables = [triton.load(ref.at[categories], mask=exists, other=0)[None] for ref in table_refs]
+        results = jax.tree.leaves(call.apply(row, numbers, tables))
         for ref, result in zip(output_refs, results, strict=True):
             if result.ndim == 2:
                 triton.store(entries(ref), result.astype(ref.dtype), mask=is_entry)
             else:
                 triton.store(ref.at[rows], result.astype(ref.dtype), mask=is_row)
 
-    flat = [x.reshape(-1) for x in (logits, *rest)]
     results = pl.pallas_call(
         kernel,
         out_shape=[jax.ShapeDtypeStruct((math.prod(x.shape),), x.dtype) for x in outputs],
         grid=(pl.cdiv(N, R),),
         compiler_params=triton.CompilerParams(num_warps=warps),
-        name=f.__name__,
+        name=call.f.__name__,
         interpret=interpret,
-    )(*flat)
+    )(*[x.reshape(-1) for x in leaves])
     return [result.reshape(x.shape) for result, x in zip(results, outputs, strict=True)]
 
 
@@ -272,83 +290,113 @@ map_rows_p = Primitive("map_rows")
 map_rows_p.multiple_results = True
 
 
-def _shapes(f: RowFunction, settings: Hashable, num_numbers: int, *arguments: Any) -> list:
-    """Returns shapes and types of the outputs."""
-    S, K = _shape_of_rows(f, arguments[0])
-    outputs = _outputs_of_a_row(f, settings, num_numbers, K, tuple(x.dtype for x in arguments))
-    return [jax.ShapeDtypeStruct((*S, *x.shape[1:]), x.dtype) for x in outputs]
-
-
-@lru_cache(maxsize=256)
-def _outputs_of_a_row(f: RowFunction, settings: Hashable, num_numbers: int, K: int, types: tuple) -> Any:
-    arguments = _arguments_of_rows(f, num_numbers, 1, K, types)
-    return jax.eval_shape(partial(_by_xla, f, settings, num_numbers), *arguments)
-
-
 @map_rows_p.def_abstract_eval
-def _(*arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int, form: str) -> list:
-    outputs = _shapes(f, settings, num_numbers, *arguments)
-    return [ShapedArray(x.shape, x.dtype) for x in outputs]
+def _(*leaves: Any, call: Call) -> list:
+    return [ShapedArray(x.shape, x.dtype) for x in _outputs(call, leaves)]
 
 
 @map_rows_p.def_impl
-def _(*arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int, form: str) -> Any:
-    return _by_xla(f, settings, num_numbers, *arguments)
+def _(*leaves: Any, call: Call) -> Any:
+    return _by_xla(call, *leaves)
 
 
-def _lower_for_xla(
-    ctx: Any, *arguments: Any, f: RowFunction, settings: Hashable, num_numbers: int, form: str
-) -> Any:
-    return mlir.lower_fun(partial(_by_xla, f, settings, num_numbers), multiple_results=True)(ctx, *arguments)
+def _lower_for_xla(ctx: Any, *leaves: Any, call: Call) -> Any:
+    return mlir.lower_fun(partial(_by_xla, call), multiple_results=True)(ctx, *leaves)
 
 
-def _lower_for_cuda(ctx: Any, *arguments: Any, form: str, **params: Any) -> Any:
+def _lower_for_cuda(ctx: Any, *leaves: Any, call: Call) -> Any:
     exported = ctx.module_context.lowering_parameters.for_export or len(ctx.module_context.platforms) > 1
-    if form == XLA or exported or not 0 < ctx.avals_in[0].size <= LARGEST_INDEX:
-        return _lower_for_xla(ctx, *arguments, form=form, **params)
-    by_pallas = partial(_by_pallas, params["f"], params["settings"], params["num_numbers"])
-    return mlir.lower_fun(by_pallas, multiple_results=True)(ctx, *arguments)
+    sizes = [x.size for x in (*ctx.avals_in, *ctx.avals_out)]
+    if not call.may_be_kernel or exported or min(sizes) == 0 or max(sizes) > LARGEST_INDEX:
+        return _lower_for_xla(ctx, *leaves, call=call)
+    return mlir.lower_fun(partial(_by_pallas, call), multiple_results=True)(ctx, *leaves)
 
 
 mlir.register_lowering(map_rows_p, _lower_for_xla)
 mlir.register_lowering(map_rows_p, _lower_for_cuda, platform="cuda")
 
-# ---- Rows that are spread over devices ----
-#
+# ---- What JAX makes of it: derivatives, batches, and rows that are spread over devices ----
+
+
+def _apply(call: Call, *leaves: Array) -> list[Array]:
+    """Applies the primitive, with the rules of all transformations."""
+
+    @custom_vmap
+    def in_batches(*leaves: Array) -> list[Array]:
+        return _over_devices(call, *leaves)
+
+    @in_batches.def_vmap
+    def _(size: int, is_batched: Sequence[bool], *leaves: Array) -> tuple[list[Array], list[bool]]:
+        logits_are_batched, _, tables_are_batched = call.split(is_batched)
+        if any(tables_are_batched) or logits_are_batched is False:
+            # Rows of a kernel share their tables, and logits that are not batched would be copied for it.
+            in_axes = [0 if batched else None for batched in is_batched]
+            outputs = jax.vmap(partial(_by_xla, call), in_axes, axis_size=size)(*leaves)
+        else:
+            logits, numbers, tables = call.split(leaves)
+            _, numbers_are_batched, _ = call.split(is_batched)
+            batch = [
+                x if batched else jnp.broadcast_to(x, (size, *x.shape))
+                for x, batched in zip(numbers, numbers_are_batched, strict=True)
+            ]
+            outputs = _apply(call, *[logits] * call.has_logits, *batch, *tables)
+        return list(outputs), [True] * len(outputs)
+
+    # What calls this has its gradient by hand. The derivative of that is of XLA's form.
+    @jax.custom_jvp
+    def differentiable(*leaves: Array) -> list[Array]:
+        return _vary_as(leaves, in_batches(*leaves))
+
+    @differentiable.defjvp
+    def _(leaves: Any, tangents: Any) -> Any:
+        return jax.jvp(partial(_by_xla, call), leaves, tangents)
+
+    return differentiable(*leaves)
+
+
+def _vary_as(arguments: Sequence[Array], results: Sequence[Array]) -> list[Array]:
+    """Says of results that they vary over the axes of a `shard_map` over which arguments do."""
+    varying = frozenset().union(*(jax.typeof(x).mat.varying for x in arguments))
+    if not varying:
+        return list(results)
+    return [jax.lax.pcast(x, tuple(varying - jax.typeof(x).mat.varying), to="varying") for x in results]
+
+
+def _bind(call: Call, *leaves: Array) -> list[Array]:
+    return map_rows_p.bind(*leaves, call=call)
+
+
 # XLA knows nothing of what a kernel does, and would gather its arguments on every device. It is told that all
 # axes but the last may be spread, each device taking its rows.
+_over_devices = custom_partitioning(_bind, static_argnums=(0,))
 
 
-@lru_cache(maxsize=64)
-def _spread_over_devices(num_numbers: int, form: str) -> Any:
-    """Returns `map_rows_p` of so many numbers, which each device applies to its rows."""
+def _partition(call: Call, mesh: Any, arguments: Any, results: Any) -> tuple:
+    S = call.shape(arguments)
+    sharding = next(x.sharding for x in arguments if tuple(x.shape[: len(S)]) == S)
+    axes = (*sharding.spec, *(None,) * len(S))[: len(S)]
 
-    def apply(f: RowFunction, settings: Hashable, *arguments: Array) -> list[Array]:
-        return map_rows_p.bind(*arguments, f=f, settings=settings, num_numbers=num_numbers, form=form)
+    def spread(x: Any) -> NamedSharding:
+        spec = (*axes, None)[: len(x.shape)]
+        return NamedSharding(sharding.mesh, PartitionSpec(*spec))
 
-    def partition(f: RowFunction, settings: Hashable, mesh: Any, arguments: Any, results: Any) -> tuple:
-        sharding = arguments[0].sharding
-        num_axes = len(_shape_of_rows(f, arguments[0])[0])
-        axes = (tuple(sharding.spec) + (None,) * num_axes)[:num_axes]
+    whole = NamedSharding(sharding.mesh, PartitionSpec())
+    _, _, tables = call.split(arguments)
+    of_arguments = [spread(x) for x in arguments[: len(arguments) - len(tables)]]
+    of_arguments += [whole] * len(tables)
+    return sharding.mesh, partial(_bind, call), [spread(x) for x in results], tuple(of_arguments)
 
-        def spread(x: Any) -> NamedSharding:
-            spec = (*axes, None)[: len(x.shape)]
-            return NamedSharding(sharding.mesh, PartitionSpec(*spec))
 
-        whole = NamedSharding(sharding.mesh, PartitionSpec())
-        of_arguments = [spread(x) for x in arguments[: 1 + num_numbers]]
-        of_arguments += [whole for _ in arguments[1 + num_numbers :]]
-        return sharding.mesh, partial(apply, f, settings), [spread(x) for x in results], tuple(of_arguments)
+def _sharding_rule(call: Call, mesh: Any, arguments: Any, results: Any) -> tuple:
+    _, _, tables = call.split(arguments)
+    names = [f"s{i}" for i in range(len(call.shape(arguments)))] + ["k"]
+    of_rows = [" ".join(names[: len(x.shape)]) for x in arguments[: len(arguments) - len(tables)]]
+    outputs = [" ".join(names[: len(x.shape)]) for x in results]
+    rule = f"{', '.join([*of_rows, *['k'] * len(tables)])} -> {', '.join(outputs)}"
+    factors = {}
+    if "k" in " ".join([*of_rows, *outputs]).split() or tables:
+        factors = {"need_replication_factors": ("k",)}
+    return rule, factors
 
-    def make_rule(f: RowFunction, settings: Hashable, mesh: Any, arguments: Any, results: Any) -> tuple:
-        num_axes = len(_shape_of_rows(f, arguments[0])[0])
-        names = [f"s{i}" for i in range(num_axes)] + ["k"]
-        of_rows = [" ".join(names[: len(x.shape)]) for x in arguments[: 1 + num_numbers]]
-        of_tables = ["k"] * (len(arguments) - 1 - num_numbers)
-        outputs = [" ".join(names[: len(x.shape)]) for x in results]
-        rule = f"{', '.join(of_rows + of_tables)} -> {', '.join(outputs)}"
-        return rule, {"need_replication_factors": ("k",)}
 
-    spread_apply = custom_partitioning(apply, static_argnums=(0, 1))
-    spread_apply.def_partition(partition=partition, sharding_rule=make_rule)
-    return spread_apply
+_over_devices.def_partition(partition=_partition, sharding_rule=_sharding_rule)

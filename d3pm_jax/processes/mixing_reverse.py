@@ -35,14 +35,13 @@ def draw_by_rows(
     if process.pi_kind == "general":
         tables = [process.log_pi]
     numbers = [xt, t, mask, log_pi_t, *logs, *noise]
-    (x_prev,) = map_rows(_draw_row_of_mixing, (process.pi_kind, belief), logits_x0, numbers, tables)
-    return x_prev
+    return map_rows(_draw_row_of_mixing, (process.pi_kind, belief), logits_x0, numbers, tables)
 
 
 @reads_slices
 def _draw_row_of_mixing(
     settings: tuple[PiKind, str], row: SlicedRow, numbers: Sequence[Array], tables: Sequence[Array]
-) -> tuple[Array]:
+) -> Array:
     pi_kind, belief = settings
     xt, t, mask, log_pi_t, *logs, noise_high, noise_low = (x[..., None] for x in numbers)
     log_alpha, log_beta, log_stay, log_move, log_stay_xt, log_move_xt = logs
@@ -78,7 +77,7 @@ def _draw_row_of_mixing(
         return joint
 
     noise = jnp.squeeze(noise_high, -1), jnp.squeeze(noise_low, -1)
-    return (inverse_cdf.draw_row(row, log_p_of, noise),)
+    return inverse_cdf.draw_row(row, log_p_of, noise)
 
 
 def _log_pi(pi_kind: PiKind, part: Part, mask: Array, log_pi_t: Array) -> Array:

@@ -12,7 +12,7 @@ from d3pm_jax import heads
 from d3pm_jax.config import HybridLoss, LogisticHead
 from d3pm_jax.config.objective import HybridOfParameters
 from d3pm_jax.losses import fused_logistic
-from d3pm_jax.numerics import rows
+from tests.numerics.row_forms import interpret
 
 T = 12
 N = 20
@@ -114,10 +114,6 @@ def test_two_numbers_are_what_their_logits_are(K, family, monkeypatch):
         assert_close(compute(from_numbers, process, np.float64, beliefs), desired, 1e-10)
     process = make_process(K, family)
     assert_close(compute(from_numbers, process, np.float32, beliefs), desired, 1e-6)
-
-    def interpret(f, settings, first, numbers, tables):
-        arguments = (first, *numbers, *tables)
-        return tuple(rows._by_pallas(f, settings, len(numbers), *arguments, interpret=True))
 
     monkeypatch.setattr(fused_logistic, "map_rows", interpret)
     # What is compiled already knows nothing of that.

@@ -9,7 +9,7 @@ import pytest
 
 import d3pm_jax
 from d3pm_jax.losses import fused_masked
-from d3pm_jax.numerics import rows
+from tests.numerics.row_forms import interpret
 
 T = 8
 N = 24
@@ -105,10 +105,6 @@ def test_kernels_are_what_a_cpu_computes(K, family, beliefs, monkeypatch):
         desired = compute(fused_masked._kl_and_ce_by_parts, process, np.float64, beliefs)
         through_xla = compute(fused_masked._kl_and_ce_by_rows, process, np.float64, beliefs)
     assert_close(through_xla, desired, 1e-12)
-
-    def interpret(f, settings, logits, numbers, tables):
-        arguments = (logits, *numbers, *tables)
-        return tuple(rows._by_pallas(f, settings, len(numbers), *arguments, interpret=True))
 
     process = make_process(K, family)
     through_xla = compute(fused_masked._kl_and_ce_by_rows, process, np.float32, beliefs)

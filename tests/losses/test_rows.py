@@ -9,15 +9,10 @@ import pytest
 
 import d3pm_jax
 from d3pm_jax.losses import fused_mixing
-from d3pm_jax.numerics import rows
+from tests.numerics.row_forms import interpret, through_xla
 
 T = 20
 N = 24
-
-
-def interpret(f, settings, logits, numbers, tables=()):
-    arguments = (logits, *numbers, *tables)
-    return tuple(rows._by_pallas(f, settings, len(numbers), *arguments, interpret=True))
 
 
 def make_process(family, K, rng):
@@ -108,11 +103,9 @@ def test_rows_are_what_a_cpu_computes(K, family, belief, monkeypatch):
     cotangents = tuple(jnp.asarray(rng.normal(size=(2, N)), jnp.float32))
     case = (process, belief, logits, x0, xt, t, cotangents)
     desired = run(*case, None, monkeypatch)
-    through_xla = run(
-        *case, lambda f, s, x, n, p=(): tuple(rows._by_xla(f, s, len(n), x, *n, *p)), monkeypatch
-    )
-    through_kernel = run(*case, interpret, monkeypatch)
-    for actual in (through_xla, through_kernel):
+    by_xla = run(*case, through_xla, monkeypatch)
+    by_kernel = run(*case, interpret, monkeypatch)
+    for actual in (by_xla, by_kernel):
         assert_close(actual[0], desired[0], 1.0)
         assert_close(actual[1], desired[1], 1.0)
         assert_close(actual[2], desired[2], 1.0)
