@@ -677,11 +677,8 @@ def _gradient_by_rows(
 def numbers_of_gradient(
     belief: Belief, x0: Array, xt: Array, step: StepLogs, saved: Saved, g_kl: Array, g_ce: Array
 ) -> tuple:
-    """Returns the numbers of `gradient_row`, of which `saved` is what `save_row` returned.
-
-    What it has no use for is None: a kernel would read it.
-    """
-    return x0, xt, step if belief == "denoiser" else None, saved._replace(kl=None), g_kl, g_ce
+    """Returns the numbers of `gradient_row`, of which `saved` is what `save_row` returned."""
+    return x0, xt, _evidence(belief, step.expand()), saved._replace(kl=None), g_kl, g_ce
 
 
 def save_row(settings: tuple[PiKind, Belief], row: Row, numbers: tuple, tables: Sequence[Array]) -> Saved:
@@ -690,7 +687,7 @@ def save_row(settings: tuple[PiKind, Belief], row: Row, numbers: tuple, tables: 
     x0, xt, step = numbers
     is_x0 = row.categories == x0[..., None]
     is_xt = row.categories == xt[..., None]
-    logits = _convert_row(belief, row, is_xt, step)
+    logits = _convert_row(row, is_xt, _evidence(belief, step))
 
     def pick(x: Array, is_x: Array) -> Array:
         # As a gather does, NaN where jit lets a category outside of 0..K - 1 through.
@@ -715,23 +712,23 @@ def save_row(settings: tuple[PiKind, Belief], row: Row, numbers: tuple, tables: 
 
 def gradient_row(settings: tuple[PiKind, Belief], row: Row, numbers: tuple, tables: Sequence[Array]) -> Array:
     """Returns the gradient of a row from `numbers_of_gradient`."""
-    pi_kind, belief = settings
-    x0, xt, step, saved, g_kl, g_ce = numbers
+    pi_kind, _ = settings
+    x0, xt, evidence, saved, g_kl, g_ce = numbers
     slope = combine_slopes(saved, g_kl, g_ce)
     is_x0 = row.categories == x0[..., None]
     is_xt = row.categories == xt[..., None]
-    p = _probabilities(_convert_row(belief, row, is_xt, step), saved.softmax)
+    p = _probabilities(_convert_row(row, is_xt, evidence), saved.softmax)
     gradient = _slope_of_others(pi_kind, slope, p, _pi_of_row(pi_kind, row, tables)) * p
     at_x0 = jnp.where(is_x0, slope.x0[..., None], 0.0)
     at_xt = jnp.where(is_xt, slope.xt[..., None], 0.0)
     return gradient + at_x0 + at_xt
 
 
-def _convert_row(belief: Belief, row: Row, is_xt: Array, step: StepLogs) -> Array:
+def _convert_row(row: Row, is_xt: Array, evidence: Array | None) -> Array:
     """Returns logits of the leave-one-out posterior, as `_evidence` says."""
-    if belief != "denoiser":
+    if evidence is None:
         return row.logits
-    return jnp.where(is_xt, row.logits - log_evidence_ratio(step)[..., None], row.logits)
+    return jnp.where(is_xt, row.logits - evidence[..., None], row.logits)
 
 
 def tables_of_rows(pi_kind: PiKind, log_pi: Array) -> list[Array]:

@@ -96,16 +96,17 @@ def _draw(rng: np.random.Generator, K: int, x: Any) -> np.ndarray:
     if np.issubdtype(x.dtype, np.integer):
         # Few values, so that x_0 is often x_t, and either often the mask.
         return rng.choice([0, 1, K // 2, K - 1], x.shape).astype(x.dtype)
-    is_zero = rng.random(x.shape) < 0.1  # the probability that it is the log of
+    # Some are -inf, as the log of a probability of 0 is.
+    is_impossible = rng.random(x.shape) < 0.03
     if x.shape[len(SHAPE) :] == (K,):
-        logits = np.where(is_zero, -np.inf, rng.normal(size=x.shape))
+        logits = np.where(is_impossible, -np.inf, rng.normal(size=x.shape))
         logits[0, 0] = -np.inf
         logits[0, 1, 0] = np.nan
         return logits.astype(x.dtype)
+    numbers = rng.uniform(0.01, 0.99, x.shape)
     if x.shape == (K,):
-        return rng.uniform(0.1, 0.9, K).astype(x.dtype)
-    sign = np.where(rng.random(x.shape) < 0.5, 1.0, -1.0)
-    return np.where(is_zero, -np.inf, sign * rng.uniform(0.01, 0.99, x.shape)).astype(x.dtype)
+        return numbers.astype(x.dtype)
+    return np.where(is_impossible, -np.inf, numbers).astype(x.dtype)
 
 
 def _is_close(actual: np.ndarray, desired: np.ndarray) -> bool:

@@ -28,7 +28,8 @@ def log_add(a: Float[Array, "*S"], b: Float[Array, "*S"]) -> Float[Array, "*S"]:
     Returns:
         The log of the sum of the two probabilities, same shape.
     """
-    both_zero = jnp.maximum(a, b) == NEG_INF
+    # Not of their maximum: that of NaN and -inf is -inf in kernels for GPUs.
+    both_zero = (a == NEG_INF) & (b == NEG_INF)
     log_total = jnp.logaddexp(jnp.where(both_zero, 0.0, a), jnp.where(both_zero, 0.0, b))
     return jnp.where(both_zero, NEG_INF, log_total)
 

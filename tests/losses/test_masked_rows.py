@@ -9,6 +9,7 @@ import pytest
 
 import d3pm_jax
 from d3pm_jax.losses import fused_masked
+from d3pm_jax.numerics import kernel_check, rows
 from tests.numerics.row_forms import interpret
 
 T = 8
@@ -114,3 +115,29 @@ def test_kernels_are_what_a_cpu_computes(K, family, beliefs, monkeypatch):
     through_kernel = compute(fused_masked._kl_and_ce_by_rows, process, np.float32, beliefs)
     for actual in (through_xla, through_kernel):
         assert_close(actual, desired, 2e-6)
+
+
+def test_the_check_of_a_kernel_sees_masks_and_impossible_categories(monkeypatch):
+    monkeypatch.setattr(kernel_check, "find_gpu", lambda: jax.devices("cpu")[0])
+    calls = []
+    monkeypatch.setattr(rows, "_may_be_kernel", lambda *call: bool(calls.append(call)))
+    process = make_process(6, "uniform")
+    logits, (x0, xt, t), _ = make_case(6, np.float32)
+    jax.eval_shape(lambda logits: fused_masked._kl_and_ce_by_rows(process, logits, x0, xt, t, "d3pm"), logits)
+    call, ranks, types = calls[0]
+    shapes = rows._make_shapes(call, kernel_check.SHAPE, ranks, types)
+
+    def agrees(kernel):
+        return kernel_check.agrees("f", kernel, partial(rows._by_xla, call), 6, shapes)
+
+    def is_off_at_masks(logits, x0, xt, *leaves):
+        kl, *others = rows._by_xla(call, logits, x0, xt, *leaves)
+        return [jnp.where((xt == 5) & (x0 == 1), kl + 5, kl), *others]
+
+    def takes_impossible_for_even(logits, *leaves):
+        return rows._by_xla(call, jnp.where(logits == -jnp.inf, 0.0, logits), *leaves)
+
+    assert agrees(partial(rows._by_xla, call))
+    for kernel in (is_off_at_masks, takes_impossible_for_even):
+        with pytest.warns(UserWarning, match="differs from XLA"):
+            assert not agrees(kernel)

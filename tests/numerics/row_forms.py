@@ -1,4 +1,4 @@
-"""Computes row functions in the form of XLA and as kernels in interpret mode: each takes what `map_rows` does."""
+"""Computes row functions through XLA, and as kernels in interpret mode: both take what `map_rows` does."""
 
 from functools import partial
 

@@ -9,8 +9,9 @@ import pytest
 from jax import lax
 
 import d3pm_jax as d3pm
-from d3pm_jax.numerics import double_float, inverse_cdf, rows, sliced_rows
+from d3pm_jax.numerics import double_float, inverse_cdf, sliced_rows
 from d3pm_jax.processes import mixing_reverse
+from tests.numerics.row_forms import interpret, through_xla
 
 # A kernel takes XLA gigabytes to compile for a CPU without its optimisations: `make slow` has them all.
 pytestmark = [pytest.mark.filterwarnings("ignore:x_T still depends"), pytest.mark.optimised]
@@ -44,17 +45,13 @@ def hold_sums(monkeypatch):
     monkeypatch.setattr(sliced_rows.SlicesInMemory, "hold", staticmethod(lax.optimization_barrier))
 
 
-def interpret(f, settings, logits, numbers, tables=()):
-    return rows._by_pallas(f, settings, len(numbers), logits, *numbers, *tables, interpret=True)
-
-
 @pytest.mark.parametrize(
     "K", [3] + [pytest.param(K, marks=pytest.mark.slow) for K in (2, 17, 27, 33, 256, 257)]
 )
 def test_a_kernel_draws_the_same_integers(K):
     logits = make_logits(K)
     noise = double_float.noise_from_words(*make_noise())
-    (drawn,) = jax.jit(lambda *x: interpret(inverse_cdf._draw_row, None, x[0], x[1:]))(logits, *noise)
+    drawn = jax.jit(lambda *x: interpret(inverse_cdf._draw_row, None, x[0], x[1:]))(logits, *noise)
     expected = jax.jit(inverse_cdf._draw_by_parts)(logits, *noise)
     np.testing.assert_array_equal(drawn, expected)
     assert list(np.flatnonzero(expected < 0)) == [0, 2, 4]
@@ -70,14 +67,13 @@ def test_chunks_of_a_long_row_draw_the_same_integers(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("K", [27, 256])
 def test_a_million_draws_are_the_same_integers(K):
-    by_xla = jax.jit(lambda *x: rows._by_xla(inverse_cdf._draw_row, None, 2, *x))
+    by_xla = jax.jit(lambda *x: through_xla(inverse_cdf._draw_row, None, x[0], x[1:]))
     by_parts = jax.jit(inverse_cdf._draw_by_parts)
     rng = np.random.default_rng(0)
     for scale in np.linspace(0.1, 8, 25):
         logits = jnp.asarray(rng.normal(size=(40, 1000, K)) * scale, jnp.float32)
         noise = double_float.noise_from_words(*jnp.asarray(rng.random((2, 40, 1000)), jnp.float32))
-        (drawn,) = by_xla(logits, *noise)
-        np.testing.assert_array_equal(drawn, by_parts(logits, *noise))
+        np.testing.assert_array_equal(by_xla(logits, *noise), by_parts(logits, *noise))
 
 
 def make_process(kind, K):

@@ -1,6 +1,7 @@
 """Row functions: which form a program gets, masks of kernels, batches, devices; and the check of kernels."""
 
 import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxlib.mlir import ir
 from jaxlib.triton import dialect as triton_dialect
 
 from d3pm_jax.numerics import kernel_check, rows
+from tests.numerics.row_forms import interpret, through_xla
 
 N, K = 6, 5
 
@@ -36,7 +38,7 @@ def make_arguments(shape=(N,), dtype=jnp.float32):
 
 
 def apply(logits, numbers, tables):
-    rows._choose_form.cache_clear()
+    rows._may_be_kernel.cache_clear()
     return rows.map_rows(normalize, 2.0, logits, numbers, tables)
 
 
@@ -95,18 +97,47 @@ def test_what_has_no_kernel_takes_the_form_of_xla(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(rows, "LONGEST", K - 1)
         assert read_kernels(lower_for_cuda(*arguments)) == []
-    monkeypatch.setenv(kernel_check.VARIABLE, "0")
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "LARGEST_INDEX", N * K - 1)
+        assert read_kernels(lower_for_cuda(*arguments)) == []
+    monkeypatch.setattr(kernel_check, "ALLOWED", False)
     assert read_kernels(lower_for_cuda(*arguments)) == []
 
 
-def test_forms_agree_whatever_the_axes():
-    desired = rows._by_xla(normalize, 2.0, 2, *jax.tree.leaves(make_arguments((2, 3))))
+def test_a_kernel_is_what_xla_computes_whatever_the_axes():
     logits, numbers, tables = make_arguments((2, 3))
-    kernel = rows._by_pallas(normalize, 2.0, 2, logits, *numbers, *tables, interpret=True)
-    mapped = jax.jit(jax.vmap(apply, in_axes=(0, 0, None)))(logits, numbers, tables)
-    for a, b, c in zip(desired, kernel, mapped, strict=True):
-        np.testing.assert_allclose(b, a, 1e-6)
-        np.testing.assert_allclose(c, a, 1e-6)
+    desired = through_xla(normalize, 2.0, logits, numbers, tables)
+    for a, b in zip(interpret(normalize, 2.0, logits, numbers, tables), desired, strict=True):
+        np.testing.assert_allclose(a, b, 1e-6)
+
+
+@pytest.mark.parametrize("in_axes", [(0, 0, None), (None, 0, None), (0, None, 0), (None, None, 0)])
+def test_batches_are_what_their_entries_are(in_axes):
+    first = make_arguments()
+    second = jax.tree.map(lambda x: x[::-1], first)
+    # Where an axis is None, both entries have what the first one has.
+    second = tuple(a if axis is None else b for a, b, axis in zip(first, second, in_axes, strict=True))
+    batch = tuple(
+        a if axis is None else jax.tree.map(lambda *x: jnp.stack(x), a, b)
+        for a, b, axis in zip(first, second, in_axes, strict=True)
+    )
+    p, at_x = jax.jit(jax.vmap(apply, in_axes))(*batch)
+    for i, entry in enumerate((first, second)):
+        desired_p, desired_at_x = through_xla(normalize, 2.0, *entry)
+        np.testing.assert_allclose(p[i], desired_p, 1e-6)
+        np.testing.assert_array_equal(at_x[i], desired_at_x)
+
+
+def test_derivatives_are_those_of_xla():
+    logits, numbers, tables = make_arguments()
+
+    def total(form, logits):
+        p, at_x = form(normalize, 2.0, logits, numbers, tables)
+        return jnp.sum(p**2) + jnp.sum(at_x**2)
+
+    for differentiate in (jax.grad, jax.hessian):
+        actual = jax.jit(differentiate(partial(total, rows.map_rows)))(logits)
+        np.testing.assert_allclose(actual, jax.jit(differentiate(partial(total, through_xla)))(logits), 1e-5)
 
 
 @pytest.mark.parametrize("spec", [PartitionSpec("d"), PartitionSpec(None, "d")])
@@ -128,6 +159,17 @@ def test_rows_that_are_spread_over_devices_stay_there(spec):
     assert all(x.is_equivalent_to(NamedSharding(mesh, spec), 2) for x in compiled.output_shardings)
 
 
+def test_rows_vary_in_a_shard_map_as_their_arguments_do():
+    mesh = Mesh(np.array(jax.devices("cpu")[:2]), ("d",))
+    logits, numbers, tables = make_arguments((4, 2))
+    over_rows = PartitionSpec("d")
+    specs = (over_rows, [over_rows, over_rows], [PartitionSpec()])
+    mapped = jax.shard_map(apply, mesh=mesh, in_specs=specs, out_specs=(over_rows, over_rows))
+    actual = jax.jit(mapped)(logits, numbers, tables)
+    for a, b in zip(actual, through_xla(normalize, 2.0, logits, numbers, tables), strict=True):
+        np.testing.assert_allclose(a, b, 1e-6)
+
+
 def test_a_row_goes_back_in_the_type_of_the_logits():
     p, at_x = jax.jit(apply)(*make_arguments(dtype=jnp.bfloat16))
     assert (p.dtype, at_x.dtype) == (jnp.bfloat16, jnp.float32)
@@ -135,16 +177,16 @@ def test_a_row_goes_back_in_the_type_of_the_logits():
 
 def test_a_kernel_that_differs_or_fails_is_not_used(monkeypatch):
     monkeypatch.setattr(kernel_check, "find_gpu", lambda: jax.devices("cpu")[0])
-    shapes = [jax.ShapeDtypeStruct((kernel_check.ROWS, K), jnp.float32)]
+    shapes = [jax.ShapeDtypeStruct((*kernel_check.SHAPE, K), jnp.float32)]
 
     def reference(logits):
         return [jnp.exp(logits), jnp.argmax(logits, axis=-1)]
 
     def wrong(logits):
-        return [jnp.exp(logits).at[3, 2].add(1e-3), jnp.argmax(logits, axis=-1)]
+        return [jnp.exp(logits).at[1, 3, 2].add(1e-3), jnp.argmax(logits, axis=-1)]
 
     def wrong_integers(logits):
-        return [jnp.exp(logits), jnp.argmax(logits, axis=-1).at[:2].add(1)]
+        return [jnp.exp(logits), jnp.argmax(logits, axis=-1).at[1, :2].add(1)]
 
     def failing(logits):
         raise NotImplementedError("no such\ninstruction")
@@ -172,4 +214,4 @@ def test_an_old_card_has_no_kernels(monkeypatch):
         compute_capability = "7.5"
 
     monkeypatch.setattr(kernel_check, "find_gpu", Old)
-    assert not kernel_check.may_use_kernels()
+    assert not kernel_check.has_triton()
