@@ -6,7 +6,7 @@ or logits of x_{t-1} itself (`p_prev`). What the logits of x_0 are, p(x_0 | x_t)
 say of it, is their belief (`beliefs`).
 """
 
-from functools import partial, singledispatch
+from functools import partial
 from typing import Literal
 
 import jax
@@ -182,25 +182,24 @@ def p_sample(
     Returns:
         int32 categories; -1 where there is no distribution (NaN logits; a prediction that contradicts x_t).
     """
+    # A subclass may have methods of its own, which the definition calls.
+    if type(process) is Mixing:
+        return _draw_previous_of_mixing(process, logits_x0, xt, t, u, u_low, belief)
     return _draw_previous(process, logits_x0, xt, t, u, u_low, belief)
 
 
-def _draw_by_definition(
+def _draw_previous(
     process: Process, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: Belief
 ) -> Array:
     return inverse_cdf.categorical(p_logits(process, logits_x0, xt, t, belief), u, u_low)
 
 
-_draw_previous = singledispatch(_draw_by_definition)
-
-
-@_draw_previous.register
 @partial(jax.jit, static_argnames="belief")
 def _draw_previous_of_mixing(
     process: Mixing, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: Belief
 ) -> Array:
     # A draw is an integer, which has no gradient.
     arguments = lax.stop_gradient((process, logits_x0, xt, t, u, u_low))
-    by_definition = partial(_draw_by_definition, belief=belief)
+    by_definition = partial(_draw_previous, belief=belief)
     by_rows = partial(mixing_reverse.draw_by_rows, belief=belief)
     return lax.platform_dependent(*arguments, cpu=by_definition, default=by_rows)

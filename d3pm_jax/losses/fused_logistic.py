@@ -5,7 +5,6 @@ element go in, and the gradients of both come out. With K = 256 that is a hundre
 """
 
 import math
-from functools import singledispatch
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +14,10 @@ from jax import lax
 from jaxtyping import Array
 
 from d3pm_jax import heads
-from d3pm_jax.beliefs import Belief, with_belief
-from d3pm_jax.losses import fused_mixing
+from d3pm_jax.beliefs import Belief
+from d3pm_jax.losses import fused_mixing, variational
 from d3pm_jax.losses.fused_mixing import Saved, StepLogs
-from d3pm_jax.losses.variational import Hybrid, dispatch_kl_and_ce
+from d3pm_jax.losses.variational import Hybrid
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import DoubleFloat
 from d3pm_jax.numerics.rows import Row, map_rows
@@ -47,34 +46,17 @@ def hybrid(
     Returns:
         The loss and its two terms, in nats per element.
     """
-    kl, ce = with_belief(belief, dispatch_logistic)(process, loc, log_scale, x0, xt, t)
+    # A subclass may have a loss of its own, which takes logits.
+    if type(process) is not Mixing:
+        return variational.hybrid(
+            process, heads.logistic(loc, log_scale, process.K), x0, xt, t, ce_weight, belief
+        )
+    kl, ce = _kl_and_ce(process, loc, log_scale, x0, xt, t, belief)
     return Hybrid.of_terms(kl, ce, ce_weight)
 
 
-@singledispatch
-def dispatch_logistic(
-    process: Process,
-    loc: Array,
-    log_scale: Array,
-    x0: Array,
-    xt: Array,
-    t: Array,
-    belief: Belief = "d3pm",
-) -> tuple[Array, Array]:
-    """Computes `dispatch_kl_and_ce` of the logits, by default from them."""
-    logits = heads.logistic(loc, log_scale, process.K)  # [*S, K]
-    return with_belief(belief, dispatch_kl_and_ce)(process, logits, x0, xt, t)
-
-
-@dispatch_logistic.register
-def _(
-    process: Mixing,
-    loc: Array,
-    log_scale: Array,
-    x0: Array,
-    xt: Array,
-    t: Array,
-    belief: Belief = "d3pm",
+def _kl_and_ce(
+    process: Mixing, loc: Array, log_scale: Array, x0: Array, xt: Array, t: Array, belief: Belief
 ) -> tuple[Array, Array]:
     wide = jnp.promote_types(jnp.promote_types(loc.dtype, log_scale.dtype), jnp.float32)
     log_pi = lax.stop_gradient(process.log_pi)

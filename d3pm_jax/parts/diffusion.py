@@ -42,8 +42,8 @@ class Diffusion:
     config: Config
     process: Process
     predict: Predict
-    train_predict: TrainPredict  # which training calls, see `network.Network`
-    train_parameters: TrainPredict | None  # which it calls in place of that, where there is one
+    train_predict: TrainPredict  # with a key, see `network.Network`
+    loss: DiffusionLoss
     network: Predict  # like predict, for batches of any size, which is not spread over the devices
     init: Init
     classes: int | None
@@ -79,11 +79,8 @@ class Diffusion:
         return partial(losses.posterior_kl, **logits_keywords(self.config.loss))
 
     def make_loss(self) -> DiffusionLoss:
-        """Makes the loss: the objective of the config at its spread of timesteps."""
-        loss = self.config.loss
-        if self.train_parameters is None or not isinstance(loss, HybridLoss):
-            return DiffusionLoss(loss, self.config.timesteps, self.train_predict)
-        return DiffusionLoss(HybridOfParameters(loss), self.config.timesteps, self.train_parameters)
+        """Returns the loss: the objective of the config at its spread of timesteps."""
+        return self.loss
 
     def respaced(self, steps: int | Sequence[int]) -> "Diffusion":
         """Returns the diffusion with some of all steps of its process: so many, evenly spaced, or these.
@@ -214,19 +211,21 @@ def make_diffusion(
     functions = network.split_network(config, description, full_process)
     sharding = batch_sharding(mesh)
 
+    train_predict = network.spread_over_mesh(functions.train_predict, sharding)
+    loss = DiffusionLoss(config.loss, config.timesteps, train_predict)
+
     # A CPU sums over parts of the logits, and needs these again for the gradient. An objective of the user's
     # own takes logits.
-    train_parameters = functions.train_parameters
-    if _is_of_cpus(mesh) or type(config.loss).terms is not HybridLoss.terms:
-        train_parameters = None
-    if train_parameters is not None:
-        train_parameters = network.spread_over_mesh(train_parameters, sharding)
+    takes_parameters = isinstance(config.loss, HybridLoss) and type(config.loss).terms is HybridLoss.terms
+    if functions.train_parameters is not None and takes_parameters and not _is_of_cpus(mesh):
+        train_parameters = network.spread_over_mesh(functions.train_parameters, sharding)
+        loss = DiffusionLoss(HybridOfParameters(config.loss), config.timesteps, train_parameters)
     return Diffusion(
         config=config,
         process=place(process, replicated_sharding(mesh)),
         predict=network.spread_over_mesh(functions.predict, sharding),
-        train_predict=network.spread_over_mesh(functions.train_predict, sharding),
-        train_parameters=train_parameters,
+        train_predict=train_predict,
+        loss=loss,
         network=functions.predict,
         init=functions.init,
         classes=network.network_classes(config, description),
