@@ -4,7 +4,6 @@ import os
 import re
 import textwrap
 import time
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from d3pm_jax.loop import cost
@@ -39,7 +38,7 @@ def measure_on_card(parts: build.Parts, card: Card) -> CardCost:
     with pallas.watch_calls() as calls:
         compiled, left_to_cublas = cards.compile_for(card, cost.trace_step(parts).lower())
     seconds_to_compile = time.monotonic() - start
-    program = programs.count_program(compiled.as_text(), pallas.count_ratios(calls), _choose_branch)
+    program = programs.count_program(compiled.as_text(), pallas.count_ratios(calls))
     return CardCost(
         card,
         parts.mesh.size,
@@ -49,13 +48,6 @@ def measure_on_card(parts: build.Parts, card: Card) -> CardCost:
         left_to_cublas,
         count_cycles(compiled.as_text()),
     )
-
-
-def _choose_branch(conditional: programs.Instruction, branch_bytes: Sequence[int]) -> int:
-    """Chooses the update of a step, not what skips one that is not finite; of others what moves the least."""
-    if 'op_name="jit(update)/cond"' in conditional.attributes:
-        return programs.take_most(conditional, branch_bytes)
-    return programs.take_least(conditional, branch_bytes)
 
 
 def count_cycles(text: str) -> int:

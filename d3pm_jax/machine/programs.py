@@ -5,8 +5,8 @@ operations. Rules that are not plain:
 
 - Of an operand that is only gathered or sliced from, what is taken counts, in sectors of 32 bytes, at most
   the whole operand. Of an array that is updated in place, the update counts.
-- Of a conditional one branch runs: the one that moves the least counts, unless the caller chooses others. In
-  kernels of this library the other one is for numbers that are out of the ordinary.
+- Of a conditional one branch runs: the one that moves the least counts. The other one is for numbers that are
+  out of the ordinary.
 - The body of a loop counts as often as it runs. Where XLA does not know how often, it counts once, and
   `Program.loops_of_unknown_length` says so.
 - A Pallas kernel shows its operands once in the text, however often it reads them: what it moves is counted
@@ -19,7 +19,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 # Bits of an element, by the name of its type in HLO. A token, which orders effects, has none.
@@ -226,33 +226,16 @@ class Program:
         return total
 
 
-# Chooses the branch of a conditional that runs, from what each moves.
-Chooser = Callable[[Instruction, Sequence[int]], int]
-
-
-def take_most(conditional: Instruction, branch_bytes: Sequence[int]) -> int:
-    """Chooses the branch that moves the most."""
-    return max(range(len(branch_bytes)), key=lambda i: branch_bytes[i])
-
-
-def take_least(conditional: Instruction, branch_bytes: Sequence[int]) -> int:
-    """Chooses the branch that moves the least."""
-    return min(range(len(branch_bytes)), key=lambda i: branch_bytes[i])
-
-
-def count_program(
-    text: str, pallas: Mapping[str, float] | None = None, choose: Chooser = take_least
-) -> Program:
+def count_program(text: str, pallas: Mapping[str, float] | None = None) -> Program:
     """Counts the kernels of a compiled program.
 
     Args:
         text: what `compiled.as_text()` returns.
         pallas: by name of a Pallas kernel, how many bytes it moves for each byte of its operands and results,
             see `pallas.count_ratios`; 1 where it is not there.
-        choose: chooses the branch of a conditional that runs.
     """
     computations, entry = parse_computations(text)
-    counter = _Counter(computations, pallas or {}, choose)
+    counter = _Counter(computations, pallas or {})
     kernels = tuple(counter.count(entry, 1))
     return Program(kernels, counter.loops_of_unknown_length)
 
@@ -325,11 +308,10 @@ def _end_of_brackets(text: str) -> int:
 class _Counter:
     """Counts the kernels of computations, those that are called among them."""
 
-    def __init__(self, computations: dict[str, Computation], pallas: Mapping[str, float], choose: Chooser):
+    def __init__(self, computations: dict[str, Computation], pallas: Mapping[str, float]):
         self.loops_of_unknown_length = 0
         self._computations = computations
         self._pallas = pallas
-        self._choose = choose
 
     def count(self, name: str, runs: int) -> Iterator[Kernel]:
         """Yields the kernels of a computation that runs so often."""
@@ -363,7 +345,7 @@ class _Counter:
             self.loops_of_unknown_length = before
             branches.append(list(self.count(name, runs)))
             loops.append(self.loops_of_unknown_length)
-        chosen = self._choose(conditional, [_sum_bytes(branch) for branch in branches])
+        chosen = min(range(len(branches)), key=lambda i: _sum_bytes(branches[i]))
         self.loops_of_unknown_length = loops[chosen]
         return branches[chosen]
 
