@@ -1,5 +1,6 @@
 """Losses from the two numbers of a logistic head, against those of its logits."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -12,6 +13,8 @@ from d3pm_jax import heads
 from d3pm_jax.config import HybridLoss, LogisticHead
 from d3pm_jax.config.objective import HybridOfParameters
 from d3pm_jax.losses import fused_logistic
+from d3pm_jax.losses.variational import dispatch_kl_and_ce
+from d3pm_jax.processes import Mixing
 from tests.numerics.row_forms import interpret
 
 T = 12
@@ -99,6 +102,22 @@ def test_an_objective_of_two_numbers_is_that_of_their_logits():
 
     (gradient, terms), (desired_gradient, desired) = differentiate(output)
     assert_close([gradient, *terms], [desired_gradient, *desired], 1e-6)
+
+
+class Own(Mixing):
+    """Has a loss of its own."""
+
+
+@dispatch_kl_and_ce.register
+def _(process: Own, logits, x0, xt, t, belief="d3pm"):
+    return jnp.full(x0.shape, 7.0), jnp.zeros(x0.shape)
+
+
+def test_a_subclass_has_its_own_loss():
+    process = make_process(3, "uniform")
+    own = Own(**{field.name: getattr(process, field.name) for field in dataclasses.fields(process)})
+    x0 = jnp.zeros(2, jnp.int32)
+    assert list(fused_logistic.hybrid(own, jnp.zeros(2), jnp.zeros(2), x0, x0, x0 + 1, 0.1).loss) == [7, 7]
 
 
 SLOW = [(2, "absorbing"), (27, "marginal"), (256, "uniform"), (257, "marginal")]
