@@ -220,7 +220,7 @@ def _draw_by_rows(log_p: Array, *noise: Array) -> Array:
     return map_rows(_draw_row, None, log_p, noise)
 
 
-@reads_slices
+@reads_slices(per_warp=2048)
 def _draw_row(settings: None, row: SlicedRow, noise: DoubleFloat, tables: tuple) -> Array:
     return draw_row(row, lambda part: part.logits, noise)
 

@@ -236,7 +236,7 @@ def _by_pallas(call: Call, *leaves: Array, interpret: bool = False) -> list[Arra
     R = max(1, BLOCK // P)
     warps = max(1, R * P // PER_WARP)
     if takes_slices(call.f):
-        P, R, warps = sliced_rows.choose_block(K)
+        P, R, warps = sliced_rows.choose_block(call.f, K)
     outputs = _outputs(call, leaves)
 
     def kernel(*refs: Any) -> None:

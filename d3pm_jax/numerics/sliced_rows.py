@@ -12,31 +12,39 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-# Elements that a warp holds, which has little besides them in registers, and rows of a block: so a thread has
-# one or two numbers of each kind that a row has. A row longer than CHUNK is read in chunks of so many.
-PER_WARP = 2048
+# Rows of a block. A row longer than CHUNK is read in chunks of so many.
 MOST_ROWS = 64
 CHUNK = 4096
 
-_functions: set[Callable[..., Any]] = set()
+_elements_per_warp: dict[Callable[..., Any], int] = {}
 
 
-def reads_slices(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Marks a row function that takes a `SlicedRow`, of any length, and its tables from there."""
-    _functions.add(f)
-    return f
+def reads_slices(per_warp: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Marks a row function that takes a `SlicedRow`, of any length, and its tables from there.
+
+    Args:
+        per_warp: how many elements a warp holds. The more, the fewer threads compute what a row has one of;
+            more than its registers can hold go to memory.
+    """
+
+    def mark(f: Callable[..., Any]) -> Callable[..., Any]:
+        _elements_per_warp[f] = per_warp
+        return f
+
+    return mark
 
 
 def takes_slices(f: Any) -> bool:
     """Says whether a row function is marked by `reads_slices`."""
-    return f in _functions
+    return f in _elements_per_warp
 
 
-def choose_block(K: int) -> tuple[int, int, int]:
+def choose_block(f: Callable[..., Any], K: int) -> tuple[int, int, int]:
     """Returns how many categories, rows and warps a block of a kernel has."""
+    per_warp = _elements_per_warp[f]
     P = min(_next_power_of_2(K), CHUNK)
-    R = max(1, min(MOST_ROWS, PER_WARP // P))
-    return P, R, max(1, R * P // PER_WARP)
+    R = max(1, min(MOST_ROWS, per_warp // P))
+    return P, R, max(1, R * P // per_warp)
 
 
 class Part(NamedTuple):

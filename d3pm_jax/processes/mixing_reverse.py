@@ -38,7 +38,7 @@ def draw_by_rows(
     return map_rows(_draw_row_of_mixing, (process.pi_kind, belief), logits_x0, numbers, tables)
 
 
-@reads_slices
+@reads_slices(per_warp=1024)
 def _draw_row_of_mixing(
     settings: tuple[PiKind, str], row: SlicedRow, numbers: Sequence[Array], tables: Sequence[Array]
 ) -> Array:

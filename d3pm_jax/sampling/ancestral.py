@@ -11,7 +11,7 @@ from d3pm_jax import beliefs
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, Called, at_least, declared, marked
 from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.posteriors import p_logits, p_sample
+from d3pm_jax.posteriors import p_sample
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import chain
 from d3pm_jax.sampling.chain import Chain
@@ -43,7 +43,7 @@ def ancestral(
     xT: Int[Array, " B *S"],
     noise: Noise,
     record: Sequence[int] = (),
-    reverse: Reverse = p_logits,
+    reverse: Reverse | None = None,
     belief: Belief = "d3pm",
 ) -> Chain:
     """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1 (D3PM section 3), noise given.
@@ -54,7 +54,7 @@ def ancestral(
         xT: where to start.
         noise: t -> uniforms [B, *S]; called with each t in 1..T.
         record: the t in 0..T whose x_t to return.
-        reverse: what the logits make of x_{t-1}: `p_logits` for logits of x_0.
+        reverse: what the logits make of x_{t-1}; by default `p_logits`, for logits of x_0.
         belief: what the logits of x_0 are (see `beliefs`): passed on to `reverse`.
 
     Returns:
@@ -65,7 +65,7 @@ def ancestral(
     """
 
     # `p_sample` draws from `p_logits`, and makes no array of its probabilities where it need not.
-    if reverse is p_logits:
+    if reverse is None:
         draw_previous = beliefs.with_belief(belief, p_sample)
     else:
         draw_previous = partial(_draw_from, beliefs.with_belief(belief, reverse))
@@ -93,7 +93,7 @@ def sample(
     shape: tuple[int, ...],
     start: int | Int[Array, ""] = 0,
     record: Sequence[int] = (),
-    reverse: Reverse = p_logits,
+    reverse: Reverse | None = None,
     belief: Belief = "d3pm",
 ) -> Chain:
     """Draws examples start, start + 1, ... of the endless sample that a key stands for.

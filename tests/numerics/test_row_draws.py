@@ -105,6 +105,16 @@ def test_a_kernel_takes_the_same_reverse_step(kind, belief, K, monkeypatch):
     np.testing.assert_array_equal(drawn, expected)
 
 
+@pytest.mark.parametrize(("reverse", "reads_once"), [(None, True), (d3pm.p_prev, False)])
+def test_a_chain_draws_from_logits_of_x0_in_one_read(reverse, reads_once):
+    process = make_process("uniform", 3)
+
+    def draw(key):
+        return d3pm.sampling.sample(key, lambda xt, t: jnp.zeros((2, 4, 3)), process, (2, 4), reverse=reverse)
+
+    assert ("_draw_previous_of_mixing" in str(jax.make_jaxpr(draw)(jax.random.key(0)))) == reads_once
+
+
 def test_halves_are_those_of_reduce_precision():
     x = np.random.default_rng(0).normal(size=4096).astype(np.float32)
     x[:6] = [0, -0.0, 1, 1 + 2.0**-12, 1 + 3 * 2.0**-12, np.inf]
