@@ -258,8 +258,9 @@ def _by_pallas(call: Call, *leaves: Array, interpret: bool = False) -> list[Arra
             triton.load(ref.at[rows // (N // ref.shape[0])], mask=is_row, other=0) for ref in number_refs
         ]
         if takes_slices(call.f):
+            # It takes its tables from the row.
             row = sliced_rows.SlicesInMemory(logits_ref, table_refs, rows, is_row, K, P)
-            tables = []
+            tables = table_refs
         else:
             logits = None
             if logits_ref is not None:
