@@ -1,6 +1,7 @@
 """Draws x_{t-1} of alpha I + (1 - alpha) 1 pi^T in one read of the logits, on what is not a CPU."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -40,7 +41,7 @@ def draw_by_rows(
 
 @reads_slices(per_warp=1024)
 def _draw_row_of_mixing(
-    settings: tuple[PiKind, str], row: SlicedRow, numbers: Sequence[Array], tables: Sequence[Array]
+    settings: tuple[PiKind, str], row: SlicedRow, numbers: Sequence[Array], tables: Any
 ) -> Array:
     pi_kind, belief = settings
     xt, t, mask, log_pi_t, *logs, noise_high, noise_low = (x[..., None] for x in numbers)
