@@ -123,13 +123,13 @@ def _kl_and_ce_of_step(
 
 def _forward(
     pi_kind: PiKind, belief: Belief, logits: Array, x0: Array, xt: Array, step: StepLogs, log_pi: Array
-):
+) -> tuple[tuple[Array, Array], tuple]:
     # On CPUs a pass over the logits is cheap where its numbers stay in the cache; elsewhere what counts is
     # how often they are read.
     arguments = (logits, x0, xt, step, log_pi)
     by_parts = partial(_save_by_parts, pi_kind, belief)
     by_rows = partial(_save_by_rows, pi_kind, belief)
-    saved = lax.platform_dependent(*arguments, cpu=by_parts, default=by_rows)
+    saved: Any = lax.platform_dependent(*arguments, cpu=by_parts, default=by_rows)
     return (saved.kl, saved.ce), (*arguments, saved)
 
 
@@ -473,7 +473,7 @@ def _denoiser_ce(
 class Saved(NamedTuple):
     """Holds the losses of each element, and what their gradient needs besides the logits, [*S]."""
 
-    kl: Any  # which the gradient does not need: None where it would be read for it
+    kl: Any  # [*S]; None for the gradient, which does not need it, and would have it read
     ce: Array
     softmax: Softmax
     slope_p: Array  # S - kappa, S over all j: the part of the derivative in proportion to p_j

@@ -218,6 +218,7 @@ def _row_of_arrays(call: Call, *leaves: Array) -> tuple[Any, list[Array], list[A
     if logits is not None:
         logits = logits.astype(_float_type(_types(leaves)))
     if takes_slices(call.f):
+        assert logits is not None
         return sliced_rows.SlicesOfArray(logits, tables), numbers, tables
     categories = as_row(jnp.arange(call.K, dtype=jnp.int32))
     return Row(logits, categories, jnp.ones_like(categories, bool), call.K), numbers, tables

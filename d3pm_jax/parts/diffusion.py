@@ -216,10 +216,12 @@ def make_diffusion(
 
     # A CPU sums over parts of the logits, and needs these again for the gradient. An objective of the user's
     # own takes logits.
-    takes_parameters = isinstance(config.loss, HybridLoss) and type(config.loss).terms is HybridLoss.terms
-    if functions.train_parameters is not None and takes_parameters and not _is_of_cpus(mesh):
-        train_parameters = network.spread_over_mesh(functions.train_parameters, sharding)
-        loss = DiffusionLoss(HybridOfParameters(config.loss), config.timesteps, train_parameters)
+    objective = config.loss
+    parameters = functions.train_parameters
+    is_own = type(objective).terms is not HybridLoss.terms
+    if isinstance(objective, HybridLoss) and not is_own and parameters is not None and not _is_of_cpus(mesh):
+        train_parameters = network.spread_over_mesh(parameters, sharding)
+        loss = DiffusionLoss(HybridOfParameters(objective), config.timesteps, train_parameters)
     return Diffusion(
         config=config,
         process=place(process, replicated_sharding(mesh)),

@@ -155,7 +155,9 @@ def test_rows_that_are_spread_over_devices_stay_there(spec):
         [spread(tables[0], everywhere)],
     )
     compiled = lowered.compile()
-    assert not [word for word in ("all-gather", "all-to-all", "collective") if word in compiled.as_text()]
+    text = compiled.as_text() or ""
+    assert text
+    assert not [word for word in ("all-gather", "all-to-all", "collective") if word in text]
     assert all(x.is_equivalent_to(NamedSharding(mesh, spec), 2) for x in compiled.output_shardings)
 
 
