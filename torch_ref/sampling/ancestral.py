@@ -31,11 +31,11 @@ def ancestral(
     xT: Tensor,
     noise: Noise,
     record: Sequence[int] = (),
-    reverse: Reverse = p_logits,
+    reverse: Reverse | None = None,
     belief: Belief = "d3pm",
 ) -> Chain:
     """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1."""
-    reverse = beliefs.with_belief(belief, reverse)
+    reverse = beliefs.with_belief(belief, reverse or p_logits)
     x = xT
     states = {process.T: xT}
     failed_at = 0
