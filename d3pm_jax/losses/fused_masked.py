@@ -316,8 +316,8 @@ def _kl_of_mask(
     mass_of_others = visible_then_mask + logs.q_other
     total_p = finite(numerics.log_add(mass_of_mask, mass_of_others))
     p_mask = mass_of_mask - total_p
-    terms_of_mask, mask_ruled_out = kl_terms(q_mask, p_mask)
-    terms_of_others, others_ruled_out = kl_terms(q_other, mass_of_others - total_p)
+    _, terms_of_mask, mask_ruled_out = kl_terms(q_mask, p_mask)
+    _, terms_of_others, others_ruled_out = kl_terms(q_other, mass_of_others - total_p)
     kl = jnp.where(mask_ruled_out | others_ruled_out, jnp.inf, terms_of_mask + terms_of_others)
 
     # dKL / d log p(mask) = p(mask) - q(mask), of which the logit of the mask has its share in p(mask).

@@ -405,8 +405,8 @@ def _kl(pi_kind: PiKind, step: StepLogs, ends: Endpoints, empty_row: Array, kl_o
     if pi_kind == "point":
         kl = kl_of_endpoints
     else:
-        terms_0, ruled_out_0 = kl_terms(ends.q_0, ends.p_0)
-        terms_t, ruled_out_t = kl_terms(ends.q_t, ends.p_t)
+        _, terms_0, ruled_out_0 = kl_terms(ends.q_0, ends.p_0)
+        _, terms_t, ruled_out_t = kl_terms(ends.q_t, ends.p_t)
         empty = (ends.q_0 == NEG_INF) & (ends.q_t == NEG_INF)
         terms = jnp.where(empty, 0.0, terms_0 + terms_t)
         terms = jnp.where(ruled_out_0 | ruled_out_t, jnp.inf, terms)

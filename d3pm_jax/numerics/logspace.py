@@ -124,16 +124,15 @@ def kl(log_q: Float[Array, "*S K"], log_p: Float[Array, "*S K"]) -> Float[Array,
     Returns:
         The divergence in nats: +inf, with gradient 0, exactly where q > 0 meets p = 0; 0 where q is all zero.
     """
-    terms, ruled_out = kl_terms(log_q, log_p)
+    q, terms, ruled_out = kl_terms(log_q, log_p)
 
     # A row of q that is all 0 is no distribution: the p that is left of its terms is not a divergence.
-    empty = jnp.max(jnp.exp(log_q), axis=-1) == 0
-    finite = jnp.where(empty, 0.0, jnp.sum(terms, axis=-1))
+    finite = jnp.where(jnp.max(q, axis=-1) == 0, 0.0, jnp.sum(terms, axis=-1))
     return jnp.where(jnp.any(ruled_out, axis=-1), jnp.inf, finite)
 
 
-def kl_terms(log_q: Array, log_p: Array) -> tuple[Array, Array]:
-    """Returns the terms of `kl`, and which of them are +inf, for which the former are finite."""
+def kl_terms(log_q: Array, log_p: Array) -> tuple[Array, Array, Array]:
+    """Returns q, the terms of `kl`, and which of them are +inf, for which the terms are finite."""
     q = jnp.exp(log_q)
     p = jnp.exp(log_p)
     ruled_out = (log_q > NEG_INF) & (log_p == NEG_INF)
@@ -147,7 +146,7 @@ def kl_terms(log_q: Array, log_p: Array) -> tuple[Array, Array]:
     near = jnp.abs(r) < 1.0
     r_near = jnp.where(near, r, 0.0)
     terms = jnp.where(near & (q > 0), q * (r_near + jnp.expm1(-r_near)), q * r - q + p)
-    return terms, ruled_out
+    return q, terms, ruled_out
 
 
 @declared()
