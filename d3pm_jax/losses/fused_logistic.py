@@ -130,20 +130,31 @@ class Tables(NamedTuple):
     of_pi: list[Array]
 
 
+# Of the cross entropy of logits these parts of the gradient are numbers, not arrays to write and read.
+CE_SLOPES = {"ce_p": 1.0, "ce_xt": 0.0}
+
+
 def _save_logistic_row(settings: Settings, row: Row, numbers: tuple, tables: Tables) -> Saved:
+    _, belief = settings
     loc, log_scale, of_logits = numbers
     lower, upper = _edges(loc, log_scale, tables)
     row = row._replace(logits=_logits(row, lower, upper))
-    return fused_mixing.save_row(settings, row, of_logits, tables.of_pi)
+    saved = fused_mixing.save_row(settings, row, of_logits, tables.of_pi)
+    if belief == "d3pm":
+        saved = saved._replace(**dict.fromkeys(CE_SLOPES))
+    return saved
 
 
 def _gradient_logistic_row(
     settings: Settings, row: Row, numbers: tuple, tables: Tables
 ) -> tuple[Array, Array]:
-    loc, log_scale, of_logits = numbers
+    _, belief = settings
+    loc, log_scale, (*of_row, saved, g_kl, g_ce) = numbers
+    if belief == "d3pm":
+        saved = saved._replace(**CE_SLOPES)
     lower, upper = _edges(loc, log_scale, tables)
     row = row._replace(logits=_logits(row, lower, upper))
-    g = fused_mixing.gradient_row(settings, row, of_logits, tables.of_pi)
+    g = fused_mixing.gradient_row(settings, row, (*of_row, saved, g_kl, g_ce), tables.of_pi)
 
     # A logit is log sigmoid(b) + log sigmoid(-a). Its derivative by b is sigmoid(-b), that by a -sigmoid(a).
     # Both edges fall by the inverse scale as loc rises by 1, and by themselves as log_scale does.
