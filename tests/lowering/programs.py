@@ -20,7 +20,8 @@ from tests.families import FAMILIES
 PLATFORMS = ("cuda", "tpu")
 LOOP = re.compile(r"stablehlo\.while\b")
 CALL = re.compile(r"stablehlo\.custom_call @(\w+)")
-KERNEL = "__gpu"  # a kernel of Pallas: __gpu$xla.gpu.triton
+# A kernel of Pallas, __gpu$xla.gpu.triton, and what says how its rows are spread over devices.
+KERNELS = {"__gpu", "CustomSPMDPartitioning"}
 ARRAY = re.compile(r"tensor<((?:\d+x)*)([a-z]+\d+)>")
 
 
@@ -50,7 +51,7 @@ def read_program(text: str) -> Program:
         bits = int(re.sub("[a-z]", "", dtype))
         shapes.add(shape)
         largest = max(largest, math.prod(shape) * bits // 8)
-    return Program(len(LOOP.findall(text)), set(CALL.findall(text)) - {KERNEL}, shapes, largest)
+    return Program(len(LOOP.findall(text)), set(CALL.findall(text)) - KERNELS, shapes, largest)
 
 
 def gradient(f: Callable[..., Any]) -> Callable[..., Any]:
