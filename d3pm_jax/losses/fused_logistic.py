@@ -58,8 +58,8 @@ def hybrid(
 def _kl_and_ce(
     process: Mixing, loc: Array, log_scale: Array, x0: Array, xt: Array, t: Array, belief: Belief
 ) -> tuple[Array, Array]:
-    wide = jnp.promote_types(jnp.promote_types(loc.dtype, log_scale.dtype), jnp.float32)
     log_pi = lax.stop_gradient(process.log_pi)
+    wide = jnp.result_type(loc, log_scale, log_pi, jnp.float32)
     step = fused_mixing.gather_logs(process, x0, xt, t)
     belief_of_row: Belief = "d3pm" if belief == "official" else belief
     kl, ce = _by_hand(

@@ -696,9 +696,10 @@ def save_row(settings: tuple[PiKind, Belief], row: Row, numbers: tuple, tables: 
 
     top = finite(jnp.max(logits, axis=-1))
     exponentials = jnp.exp(logits - top[..., None])
-    softmax, log_p0, log_pt = _normalize(
-        top, jnp.sum(exponentials, axis=-1), pick(x0, is_x0), pick(xt, is_xt)
-    )
+    sums = jnp.sum(exponentials, axis=-1)
+    # The largest of some logits with a NaN is NaN to XLA, but not in a kernel: sums are NaN in both.
+    top = jnp.where(jnp.isnan(sums), jnp.nan, top)
+    softmax, log_p0, log_pt = _normalize(top, sums, pick(x0, is_x0), pick(xt, is_xt))
     same = xt == x0
     ends = endpoints(step, log_p0, log_pt, same)
 

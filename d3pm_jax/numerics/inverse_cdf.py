@@ -69,6 +69,9 @@ def categorical(
 @jax.jit
 def _categorical(log_p: Array, u: Array, u_low: Array | None) -> Array:
     noise = double_float.noise_from_words(u, u_low)
+    # Rows have one type for all. Logits stay what they are where noise is wider.
+    if jnp.promote_types(log_p.dtype, jnp.float32) != noise[0].dtype:
+        return _draw_by_parts(log_p, *noise)
     return lax.platform_dependent(log_p, *noise, cpu=_draw_by_parts, default=_draw_by_rows)
 
 

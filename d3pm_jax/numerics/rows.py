@@ -189,6 +189,13 @@ def _may_be_kernel(call: Call, ranks: tuple[int, ...], types: tuple) -> bool:
     return kernel_check.agrees(call.f.__name__, kernel, partial(_by_xla, call), call.K, shapes)
 
 
+def _widen(x: Array) -> Array:
+    """Returns integers as int32: of uint8 256 would be 0."""
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        return x.astype(jnp.int32)
+    return x
+
+
 # ---- Rows through XLA ----
 
 
@@ -214,7 +221,7 @@ def _row_of_arrays(call: Call, *leaves: Array) -> tuple[Any, list[Array], list[A
         return x.reshape((1,) * len(S) + (call.K,))
 
     tables = [as_row(x) for x in tables]
-    numbers = [jnp.broadcast_to(x.reshape(x.shape + (1,) * (len(S) - x.ndim)), S) for x in numbers]
+    numbers = [jnp.broadcast_to(_widen(x).reshape(x.shape + (1,) * (len(S) - x.ndim)), S) for x in numbers]
     if logits is not None:
         logits = logits.astype(_float_type(_types(leaves)))
     if takes_slices(call.f):
@@ -256,12 +263,13 @@ def _by_pallas(call: Call, *leaves: Array, interpret: bool = False) -> list[Arra
             return ref.at[rows[:, None] * K + categories[None, :]]
 
         numbers = [
-            triton.load(ref.at[rows // (N // ref.shape[0])], mask=is_row, other=0) for ref in number_refs
+            _widen(triton.load(ref.at[rows // (N // ref.shape[0])], mask=is_row, other=0))
+            for ref in number_refs
         ]
         if takes_slices(call.f):
             # It takes its tables from the row.
             row = sliced_rows.SlicesInMemory(logits_ref, table_refs, rows, is_row, K, P)
-            tables = table_refs
+            tables = table_refs  # which it does not read
         else:
             logits = None
             if logits_ref is not None:

@@ -211,23 +211,20 @@ def make_diffusion(
     functions = network.split_network(config, description, full_process)
     sharding = batch_sharding(mesh)
 
-    train_predict = network.spread_over_mesh(functions.train_predict, sharding)
-    loss = DiffusionLoss(config.loss, config.timesteps, train_predict)
-
     # A CPU sums over parts of the logits, and needs these again for the gradient. An objective of the user's
     # own takes logits.
-    objective = config.loss
-    parameters = functions.train_parameters
-    is_own = type(objective).terms is not HybridLoss.terms
-    if isinstance(objective, HybridLoss) and not is_own and parameters is not None and not _is_of_cpus(mesh):
-        train_parameters = network.spread_over_mesh(parameters, sharding)
-        loss = DiffusionLoss(HybridOfParameters(objective), config.timesteps, train_parameters)
+    objective: Any = config.loss
+    network_of_loss = functions.train_predict
+    takes_parameters = isinstance(objective, HybridLoss) and type(objective).terms is HybridLoss.terms
+    if functions.train_parameters is not None and takes_parameters and not _is_of_cpus(mesh):
+        objective = HybridOfParameters(objective)
+        network_of_loss = functions.train_parameters
     return Diffusion(
         config=config,
         process=place(process, replicated_sharding(mesh)),
         predict=network.spread_over_mesh(functions.predict, sharding),
-        train_predict=train_predict,
-        loss=loss,
+        train_predict=network.spread_over_mesh(functions.train_predict, sharding),
+        loss=DiffusionLoss(objective, config.timesteps, network.spread_over_mesh(network_of_loss, sharding)),
         network=functions.predict,
         init=functions.init,
         classes=network.network_classes(config, description),

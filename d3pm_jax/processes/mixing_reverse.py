@@ -19,7 +19,10 @@ NEG_INF = -jnp.inf
 def draw_by_rows(
     process: Mixing, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: str
 ) -> Array:
-    """Draws `posteriors.p_sample` from the logits of x_0 and a few numbers of each row."""
+    """Draws `posteriors.p_sample` from the logits of x_0 and a few numbers of each row.
+
+    The law is the same, but the last bits of its probabilities may differ, as they are not normalised.
+    """
     # What lies at x_t or at the mask, and what t says, [*S] or as t.
     log_pi_t = gather(process.log_pi, xt)
     mask = jnp.broadcast_to(jnp.argmax(process.log_pi).astype(jnp.int32), xt.shape)

@@ -85,7 +85,6 @@ def make_update(
             )
 
         # A GPU would copy all arrays that such a branch returns, one by one, so it selects one of two states.
-        # Which of the two a program has is decided when it is compiled, and both are traced.
         # That is to the bit too, where a product with 0 would make NaN of NaN. The leaf is one number, and a
         # branch saves a read of all gradients.
         def select_update() -> tuple[TrainState, Array]:

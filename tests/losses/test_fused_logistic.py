@@ -120,6 +120,24 @@ def test_a_subclass_has_its_own_loss():
     assert list(fused_logistic.hybrid(own, jnp.zeros(2), jnp.zeros(2), x0, x0, x0 + 1, 0.1).loss) == [7, 7]
 
 
+def test_categories_may_be_bytes_and_numbers_float32_among_float64():
+    process = make_process(256, "absorbing")
+    x0 = jnp.asarray([200, 255], jnp.uint8)
+    arguments = [jnp.zeros(2), jnp.zeros(2), x0, x0, jnp.ones(2, jnp.int32), 0.1]
+    of_bytes = fused_logistic.hybrid(process, *arguments)
+    arguments[2:4] = [x0.astype(jnp.int32)] * 2
+    for a, b in zip(of_bytes, fused_logistic.hybrid(process, *arguments), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    with jax.enable_x64(True):
+        wide = make_process(256, "absorbing")
+
+        def loss(loc):
+            return fused_logistic.hybrid(wide, jnp.sin(loc), *arguments[1:]).loss.sum()
+
+        assert jax.eval_shape(jax.grad(loss), arguments[0]).dtype == np.float32
+
+
 SLOW = [(2, "absorbing"), (27, "marginal"), (256, "uniform"), (257, "marginal")]
 
 
