@@ -22,7 +22,7 @@ def conditions(shape):
     return jnp.asarray(np.random.default_rng(0).normal(size=(2, *shape)), jnp.float32)
 
 
-@pytest.mark.parametrize("shape", [VECTOR, IMAGE])
+@pytest.mark.parametrize("shape", [pytest.param(VECTOR, marks=pytest.mark.slow), IMAGE])
 def test_every_number_of_a_condition_matters_to_its_image_alone(shape):
     graphdef, params = randomised(small, **ONE_LEVEL, condition=shape)
     xt, t = images()

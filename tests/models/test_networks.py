@@ -37,8 +37,8 @@ def test_dropout_needs_a_key_and_depends_on_it():
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param({"ch_mult": (1,), "attn_resolutions": ()}, marks=pytest.mark.slow),
-        {"onehot_input": True, "num_classes": 3},
+        {"ch_mult": (1,), "attn_resolutions": ()},
+        pytest.param({"onehot_input": True, "num_classes": 3}, marks=pytest.mark.slow),
     ],
 )
 def test_every_parameter_and_every_input_matters(options):

@@ -111,7 +111,7 @@ def test_p_sample_on_the_whole_grid():
     assert off_by(np.concatenate(parts), p) <= 1.0
 
 
-@pytest.mark.parametrize("K", [5, 40])
+@pytest.mark.parametrize("K", [5, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_draw_may_stand_in_what_is_differentiated(K):
     """Draws are integers, of which nothing is the derivative: the rest of the function has its own."""
     process = d3pm.uniform(d3pm.cosine(T), K)
