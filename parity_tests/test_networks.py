@@ -7,7 +7,10 @@ from parity_tests import networks
 from torch_ref import models
 
 # tests/models has padding, and beside the official code classes and two outputs; `make parity` has all.
-ELSEWHERE = ("padded, with classes", "image as condition, with classes", "sequences, without time")
+ELSEWHERE = (
+    *("padded, with classes", "binary, with classes", "image as condition, with classes"),
+    "sequences, without time",
+)
 
 
 @pytest.mark.parametrize("case", [case for case in networks.CASES if case not in ELSEWHERE])

@@ -111,6 +111,7 @@ def test_eval_and_sample_with_fewer_steps(trained, capsys, monkeypatch):
 KEPT_OF_DATA = ("class", "name", "train_split", "test_split", "binarize", "mirror")  # no places
 
 
+@pytest.mark.slow
 def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(trained, capsys, monkeypatch):
     monkeypatch.setattr(step_costs, "EXAMPLES", 40)
     assert status("eval", trained, "--steps", "2,3,10", "--grid", "dp", "--limit", "40") == 0

@@ -92,6 +92,7 @@ def cosine_rates(lr, decay_steps):
     return {s: lr * (1 + np.cos(np.pi * (s - 1) / decay_steps)) / 2 for s in range(1, 8)}
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_at_the_rate_that_is_asked_for(tmp_path, data_dir, capsys, monkeypatch):
     workdir = tmp_path / "longer"
     decay = ["--train.steps", "4", "--optimizer.decay-steps", "4", "--optimizer.warmup-steps", "3"]
