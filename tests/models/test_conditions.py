@@ -79,6 +79,7 @@ def test_enlarged_images_repeat_rows_and_columns():
     np.testing.assert_array_equal(enlarge(image, 4, 6)[0, :, :, 0], expected)
 
 
+@pytest.mark.slow
 def test_a_vector_adds_two_names_to_those_of_the_twin_and_changes_no_other_weight():
     _, params = initial(lambda: small(**ONE_LEVEL))
     _, params_with_vector = initial(lambda: small(**ONE_LEVEL, condition=VECTOR))

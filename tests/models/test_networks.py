@@ -95,6 +95,7 @@ def test_attention_follows_where_the_larger_side_is_asked_for():
         assert attentions(size, **options) == [0, 1, 0]
 
 
+@pytest.mark.slow
 def test_score_net_is_centred_scaled_with_time_and_near_0_at_first():
     xt, _ = images()
     t = jnp.array([10, 70], jnp.int32)
