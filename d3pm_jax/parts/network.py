@@ -111,30 +111,22 @@ def split_network(config: Config, description: Description, process: Process) ->
         output = call(xt, t, **choose_inputs(key, label, weight, condition))
         return head.logits(output, xt, spec.K)  # [B, *S, K]
 
-    def train_predict(
-        params: Params,
-        xt: Array,
-        t: Array,
-        key: Key[Array, ""],
-        label: Array | None = None,
-        weight: Array | None = None,
-        condition: Array | None = None,
-    ) -> tuple[Array, Any]:
-        output, buffers = call_network(params, xt, t, key, label, weight, condition)
-        return head.logits(output, xt, spec.K), buffers
+    def make_train_function(read: Callable[..., Any]) -> TrainPredict:
+        """Returns what training calls, of which `read` makes logits, or what a head makes them of."""
 
-    def train_parameters(
-        params: Params,
-        xt: Array,
-        t: Array,
-        key: Key[Array, ""],
-        label: Array | None = None,
-        weight: Array | None = None,
-        condition: Array | None = None,
-    ) -> tuple[Any, Any]:
-        output, buffers = call_network(params, xt, t, key, label, weight, condition)
-        assert isinstance(head, LogisticHead)
-        return head.parameters(output, xt, spec.K), buffers
+        def train(
+            params: Params,
+            xt: Array,
+            t: Array,
+            key: Key[Array, ""],
+            label: Array | None = None,
+            weight: Array | None = None,
+            condition: Array | None = None,
+        ) -> tuple[Any, Any]:
+            output, buffers = call_network(params, xt, t, key, label, weight, condition)
+            return read(output, xt, spec.K), buffers
+
+        return train
 
     def call_network(
         params: Params,
@@ -182,9 +174,10 @@ def split_network(config: Config, description: Description, process: Process) ->
     if buffers is not None:
         _check_buffers(buffers, new_buffers)
 
+    train_predict = make_train_function(head.logits)
     # A head of the user's own may make its logits in any way.
-    if type(head).logits is LogisticHead.logits and head.forbid is None:
-        return Network(predict, init, train_predict, train_parameters)
+    if isinstance(head, LogisticHead) and type(head).logits is LogisticHead.logits and head.forbid is None:
+        return Network(predict, init, train_predict, make_train_function(head.parameters))
     return Network(predict, init, train_predict)
 
 

@@ -12,7 +12,7 @@ CURE = (
     f"python -m venv compiled && compiled/bin/pip install -e '.[compiled,train]' && "
     f"{PYTHON}=$PWD/compiled/bin/python make slow"
 )
-# Passes over the logits, at most. Those of Optax's cross entropy with its gradient are 6.1.
+# Passes over the logits, at most. Those of Optax's cross entropy with its gradient are 4.1.
 MOST_PASSES = {
     "loss, uniform, d3pm": 3.2,
     "categorical": 1.2,
