@@ -29,7 +29,7 @@ from d3pm_jax.checks import (
 from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes.base import Process
-from d3pm_jax.sampling.ancestral import CURE_OF_LOGITS, Denoise
+from d3pm_jax.sampling.denoise import CURE_OF_LOGITS, Denoise
 from d3pm_jax.sampling.noise import Noise, per_example
 
 # What a step costs, such as `posterior_kl`.

@@ -1,21 +1,33 @@
-"""Runs reverse chains: noise by example, the loop, ancestral sampling, grids of fewer steps."""
+"""Runs reverse chains: noise by example, the loop, samplers put together from slots, grids of fewer steps."""
 
-from d3pm_jax.sampling.ancestral import Denoise, Reverse, ancestral, sample
-from d3pm_jax.sampling.chain import Chain
+from d3pm_jax.sampling.ancestral import Reverse, ancestral, sample
+from d3pm_jax.sampling.chain import Chain, Row
+from d3pm_jax.sampling.denoise import Denoise
 from d3pm_jax.sampling.grids import best_grid, even_grid
 from d3pm_jax.sampling.infilling import infill, sample_infill
-from d3pm_jax.sampling.noise import Noise, per_example
+from d3pm_jax.sampling.noise import Noise, Streams, per_example
+from d3pm_jax.sampling.sampler import Sampler, Seen, make_plan, run_sampler, sample_by, watch_sampler
+from d3pm_jax.sampling.shaping import Shaping
 
 __all__ = [
     "Chain",
     "Denoise",
     "Noise",
     "Reverse",
+    "Row",
+    "Sampler",
+    "Seen",
+    "Shaping",
+    "Streams",
     "ancestral",
     "best_grid",
     "even_grid",
     "infill",
+    "make_plan",
     "per_example",
+    "run_sampler",
     "sample",
+    "sample_by",
     "sample_infill",
+    "watch_sampler",
 ]

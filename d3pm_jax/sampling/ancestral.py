@@ -1,29 +1,19 @@
 """Samples ancestrally: every x_{t-1} is drawn from p(x_{t-1} | x_t)."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Annotated
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from d3pm_jax import beliefs
 from d3pm_jax.beliefs import Belief
-from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, Called, at_least, declared, marked
-from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.posteriors import p_sample
+from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, Called, at_least, declared
 from d3pm_jax.processes.base import Process
-from d3pm_jax.sampling import chain
 from d3pm_jax.sampling.chain import Chain
+from d3pm_jax.sampling.denoise import Denoise
 from d3pm_jax.sampling.noise import Noise, per_example
-
-CURE_OF_LOGITS = "return a float logit of each category for each element, categories last"
-
-# A network: x_t and the time of each example -> logits of x_0.
-Denoise = Annotated[
-    Callable[[Int[Array, " B *S"], Int[Array, " B"]], Float[Array, " B *S K"]],
-    Called("xt, time", CURE_OF_LOGITS),
-]
+from d3pm_jax.sampling.sampler import PRIOR_STEP, Sampler, run_sampler
+from d3pm_jax.sampling.transitions import Bayes, OwnReverse
 
 # What the logits make of x_{t-1}: log p(x_{t-1} | x_t).
 Reverse = Annotated[
@@ -32,8 +22,6 @@ Reverse = Annotated[
     ],
     Called("process, logits, xt, t", "return log p(x_{t-1} | x_t) of each category, categories last"),
 ]
-
-PRIOR_STEP = 0  # the step number whose noise draws x_T: no step of the chain has it
 
 
 @declared(xT=CATEGORIES, noise=NOISE)
@@ -63,26 +51,10 @@ def ancestral(
     Raises:
         ValueError: a recorded t is outside 0..T.
     """
-
-    # `p_sample` draws from `p_logits`, and makes no array of its probabilities where it need not.
-    if reverse is None:
-        draw_previous = beliefs.with_belief(belief, p_sample)
-    else:
-        draw_previous = partial(_draw_from, beliefs.with_belief(belief, reverse))
-
-    @marked
-    def step(x: Array, t: Array) -> Int[Array, " B *S"]:
-        ts = jnp.broadcast_to(t, x.shape[:1])  # [B]
-        logits = denoise(x, process.time[ts])  # [B, *S, K]
-        return draw_previous(process, logits, x, ts, noise(t))
-
-    return chain.run_chain(step, process.T, xT, record)
-
-
-def _draw_from(reverse: Reverse, process: Process, logits: Array, xt: Array, t: Array, u: Array) -> Array:
-    """Draws x_{t-1} from what a reverse step returns."""
-    log_p = reverse(process, logits, xt, t)  # [B, *S, K]
-    return inverse_cdf.categorical(log_p, u)
+    transition = Bayes() if reverse is None else OwnReverse(reverse)
+    return run_sampler(
+        Sampler(transition), denoise, process, xT, lambda row, stream: noise(row), record, belief
+    )
 
 
 @declared(shape=at_least(0, 2**31 - 1), start=INDEX)

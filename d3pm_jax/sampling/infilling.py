@@ -5,14 +5,15 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
-from d3pm_jax import beliefs
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, declared
-from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
-from d3pm_jax.sampling.ancestral import PRIOR_STEP, Denoise, Reverse, ancestral
+from d3pm_jax.sampling.ancestral import Reverse
 from d3pm_jax.sampling.chain import Chain
+from d3pm_jax.sampling.denoise import Denoise
 from d3pm_jax.sampling.noise import Noise, per_example
+from d3pm_jax.sampling.sampler import PRIOR_STEP, Sampler, run_sampler
+from d3pm_jax.sampling.transitions import Bayes, OwnReverse
 
 
 @declared(x0=CATEGORIES, xT=CATEGORIES, noise=NOISE)
@@ -24,7 +25,7 @@ def infill(
     xT: Int[Array, " B *S"],
     noise: Noise,
     record: Sequence[int] = (),
-    reverse: Reverse = p_logits,
+    reverse: Reverse | None = None,
     belief: Belief = "d3pm",
 ) -> Chain:
     """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1 as in `ancestral`, with known elements those of x_0 at every t.
@@ -47,19 +48,18 @@ def infill(
     Raises:
         ValueError: a recorded t is outside 0..T.
     """
-    reverse = beliefs.with_belief(belief, reverse)
-
-    # The reverse step of a known element is certain of its x_0, whatever the network says of it.
-    def reverse_with_known(process: Process, logits: Array, xt: Array, t: Array) -> Array:
-        log_p = reverse(process, logits, xt, t)  # [B, *S, K]
-        categories = jnp.arange(log_p.shape[-1]).reshape((1,) * x0.ndim + (-1,))
-        certain = jnp.where(categories == x0[..., None], 0.0, -jnp.inf).astype(log_p.dtype)
-        return jnp.where(known[..., None], certain, log_p)
-
-    # `ancestral` hands a belief on to `reverse`. The belief is in `reverse` already, and `reverse_with_known`
-    # takes none, so `ancestral` gets its default.
-    xT = jnp.where(known, x0, xT)
-    return ancestral(denoise, process, xT, noise, record, reverse_with_known)
+    transition = Bayes() if reverse is None else OwnReverse(reverse)
+    return run_sampler(
+        Sampler(transition),
+        denoise,
+        process,
+        xT,
+        lambda row, stream: noise(row),
+        record,
+        belief,
+        x0=x0,
+        known=known,
+    )
 
 
 @declared(x0=CATEGORIES, start=INDEX)
@@ -71,7 +71,7 @@ def sample_infill(
     known: Bool[Array, " B *S"],
     start: int | Int[Array, ""] = 0,
     record: Sequence[int] = (),
-    reverse: Reverse = p_logits,
+    reverse: Reverse | None = None,
     belief: Belief = "d3pm",
 ) -> Chain:
     """Draws `infill` with the noise that `sample` has: unknown elements start from the same x_T.

@@ -1,9 +1,10 @@
-"""Draws uniform noise that belongs to an example and a step, so that no result depends on batching."""
+"""Draws uniform noise that belongs to an example and a row, so that no result depends on batching."""
 
 from collections.abc import Callable
 from typing import Annotated
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax.checks import INDEX, Called, at_least, declared
@@ -13,15 +14,27 @@ from d3pm_jax.checks import INDEX, Called, at_least, declared
 EVALUATION = 0x6576616C
 SAMPLING = 0x73616D70
 
+# The streams of noise of a sampler: what is drawn, which places come first, and the phases of events. A
+# corrector has two for each of its moves, from CORRECTOR on.
+DRAW = 0
+ORDER = 1
+PHASE = 2
+CORRECTOR = 3
+FIRST_STREAM = 2**31  # folded in before a row is, where no row has its number
+
 Noise = Annotated[
     Callable[[Int[Array, ""]], Float[Array, " B *S"]],
     Called("t", "return a uniform of [0, 1) for each element, as per_example does"),
+]
+Streams = Annotated[
+    Callable[[Int[Array, ""], Int[Array, ""]], Float[Array, " B *S"]],
+    Called("row, stream", "return a uniform of [0, 1) for each element, as per_example does"),
 ]
 
 
 @declared(index=INDEX, shape=at_least(0, 2**31 - 1))
 def per_example(key: Key[Array, ""], index: Int[Array, " B"], shape: tuple[int, ...]) -> Noise:
-    """Makes a function t -> u [B, *shape] whose values depend on (key, index_b, t) alone.
+    """Makes a function (row, stream=0) -> u [B, *shape] of values that (key, index_b, row, stream) decide.
 
     Args:
         key: a typed key.
@@ -29,12 +42,20 @@ def per_example(key: Key[Array, ""], index: Int[Array, " B"], shape: tuple[int, 
         shape: of one example.
 
     Returns:
-        The function; equal arguments give equal noise.
+        The function; equal arguments give equal noise. In a chain of T steps a row is t.
     """
     keys = fold_in_each(key, index)
 
-    def draw(t: Array) -> Array:
-        return jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, t), shape))(keys)
+    def draw(row: Array, stream: int | Array = DRAW) -> Array:
+        return jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, row), shape))(choose(stream))
+
+    # Stream 0 is the key itself: it has been the noise of chains since there was one stream.
+    def choose(stream: int | Array) -> Array:
+        if isinstance(stream, int) and stream == DRAW:
+            return keys
+        # As uint32: the number is above the largest int32.
+        number = jnp.asarray(stream, jnp.uint32) + jnp.uint32(FIRST_STREAM)
+        return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
     return draw
 

@@ -1,0 +1,143 @@
+"""Moves x at one level so that its law there stays, or comes closer to, the right one."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.processes.base import Process, check_elementwise
+from d3pm_jax.sampling import laws
+from d3pm_jax.sampling.noise import CORRECTOR
+from d3pm_jax.sampling.transitions import Euler, Poisson
+
+# (x, t [B]) -> leave-one-out logits of x_0 [B, *S, K]: a call of the network
+CallNetwork = Callable[[Array, Array], Array]
+# (number of the move, which of its two streams) -> uniforms [B, *S]
+MoveNoise = Callable[[Array, int], Array]
+
+
+def _check_moves(moves: int) -> None:
+    if moves < 1:
+        raise ValueError(f"moves = {moves}: a corrector makes at least 1")
+
+
+class Corrector(abc.ABC):
+    """Says how x moves at a level, in so many moves of one call of the network each."""
+
+    moves: int
+
+    def check(self, process: Process) -> None:
+        """Raises ValueError for a process that it is not for."""
+
+    @abc.abstractmethod
+    def move(
+        self,
+        call: CallNetwork,
+        process: Process,
+        x: Int[Array, "B *S"],
+        t: Int[Array, " B"],
+        may_change: Bool[Array, "B *S"],
+        noise: Callable[[int], Float[Array, "B *S"]],
+    ) -> Int[Array, "B *S"]:
+        """Moves once.
+
+        Args:
+            call: the network, on leave-one-out logits.
+            process: the forward process.
+            x: where it is.
+            t: the level.
+            may_change: the places that may move.
+            noise: of this move, by its streams 0 and 1.
+        """
+
+    def correct(
+        self,
+        call: CallNetwork,
+        process: Process,
+        x: Array,
+        t: Array,
+        may_change: Array,
+        noise: Callable[[Array], Array],
+    ) -> Array:
+        """Moves `moves` times; noise is by stream."""
+
+        def move(i: Array, x: Array) -> Array:
+            moved = self.move(call, process, x, t, may_change, lambda n: noise(CORRECTOR + 2 * i + n))
+            return jnp.where(x < 0, x, moved)
+
+        return lax.fori_loop(0, self.moves, move, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gibbs(Corrector):
+    """Draws one place, chosen uniformly, from its law given the others: `laws.gibbs_logits` leaves p_t as it is.
+
+    Of a process with a mask the place is masked before the network is called, as it was trained to see it.
+    """
+
+    moves: int = 1
+    """how many, one call each"""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for less than one move."""
+        _check_moves(self.moves)
+
+    def check(self, process: Process) -> None:
+        check_elementwise(process, "a Gibbs move is of")
+
+    def move(
+        self,
+        call: CallNetwork,
+        process: Process,
+        x: Array,
+        t: Array,
+        may_change: Array,
+        noise: Callable[[int], Array],
+    ) -> Array:
+        # A uniform choice is where one of uniforms is largest.
+        order = jnp.where(may_change, noise(1), -1.0).reshape(len(x), -1)
+        places = jnp.arange(order.shape[-1]).reshape(1, -1)
+        is_chosen = (places == jnp.argmax(order, axis=-1)[:, None]).reshape(x.shape) & may_change
+        mask = laws.mask_of(process)
+        if mask is not None:
+            x = jnp.where(is_chosen, mask, x)
+        drawn = inverse_cdf.categorical(laws.gibbs_logits(process, call(x, t), x, t), noise(0))
+        return jnp.where(is_chosen, drawn, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class RateCorrector(Corrector):
+    """Moves all places along forward and reverse rates, which together keep p_t: `corrector_log_rates` (tauLDR)."""
+
+    moves: int = 1
+    """how many, one call each"""
+    h: float = 0.1
+    """how long the rates act in each"""
+    leap: Euler = Poisson()
+    """by which rule"""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for less than one move, or a time that is not above 0."""
+        _check_moves(self.moves)
+        if not 0 < self.h < float("inf"):
+            raise ValueError(f"h = {self.h}: it must be finite, and above 0")
+
+    def check(self, process: Process) -> None:
+        laws.require_mixing(process, "a corrector of rates")
+
+    def move(
+        self,
+        call: CallNetwork,
+        process: Process,
+        x: Array,
+        t: Array,
+        may_change: Array,
+        noise: Callable[[int], Array],
+    ) -> Array:
+        log_rate = laws.corrector_log_rates(process, call(x, t), x, t, self.h)
+        drawn = inverse_cdf.categorical(self.leap.leap(log_rate, x), noise(0))
+        return jnp.where(may_change, drawn, x)

@@ -1,0 +1,395 @@
+"""Computes laws of x_s given x_t that samplers draw from: pure functions of arrays and a process.
+
+What the network believes comes as normalised logs of the denoiser p(x_0 | x_t), or of the leave-one-out
+posterior (see `beliefs`), as each law needs it. alpha is alpha_bar: the probability that x_0 is kept up to t.
+Laws are normalised logs in nats, and drawn from whole: never first a component and then a value of it.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax import numerics
+from d3pm_jax.beliefs import to_leave_one_out
+from d3pm_jax.checks import CATEGORIES, SHARE, declared, steps
+from d3pm_jax.posteriors import log_p_x0, p_logits
+from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.masked import Masked
+from d3pm_jax.processes.mixing import Mixing
+from d3pm_jax.processes.tables import expand_trailing, gather, gather_steps, is_category
+
+NEG_INF = -jnp.inf
+
+
+def mask_of(process: Process) -> Array | None:
+    """Returns the category that a process masks with, int32 []; None of one without a mask."""
+    if isinstance(process, Masked):
+        return jnp.asarray(process.K - 1, jnp.int32)
+    if isinstance(process, Mixing) and process.pi_kind == "point":
+        return jnp.argmax(process.log_pi).astype(jnp.int32)
+    return None
+
+
+@declared(xt=CATEGORIES, t=steps(1), s=steps(0), c=SHARE)
+def keep_logits(
+    process: Process,
+    log_denoiser: Float[Array, "*S K"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    s: Int[Array, "..."],
+    c: float = 1.0,
+) -> Float[Array, "*S K"]:
+    """keep [x_s = x_t] + (alpha_s - keep alpha_t) p(x_0) + (1 - alpha_s - keep (1 - alpha_t)) pi.
+
+    keep = c (1 - alpha_s) / (1 - alpha_t). It has the marginal q(x_s | x_0) for every c: DDIM for multinomial
+    noise (Song et al. 2021, appendix A). c = 1 keeps as often as can be: for masks that is ancestral.
+
+    Args:
+        process: a `Mixing`.
+        log_denoiser: log p(x_0 | x_t), normalised.
+        xt: categories.
+        t: steps 1..T.
+        s: steps 0..t; t itself draws anew at the same level.
+        c: in [0, 1].
+
+    Raises:
+        ValueError: the process is of another kind.
+    """
+    process = require_mixing(process, "keep")
+    alpha_t, mixed_t = _levels(process, t, xt.shape)  # alpha and 1 - alpha, [*S] each
+    alpha_s, mixed_s = _levels(process, s, xt.shape)
+
+    # alpha_s - keep alpha_t as a sum of terms that are not negative. alpha_s - alpha_t is taken from logs, so
+    # that it keeps its digits.
+    gained = _difference(process, t, s, xt.shape)  # alpha_s - alpha_t
+    to_x0 = (gained + (1 - c) * alpha_t * mixed_s) / mixed_t
+    stay = c * mixed_s / mixed_t
+    to_pi = (1 - c) * mixed_s
+    log_pi = process.log_pi.reshape((1,) * xt.ndim + (-1,))
+    moved = numerics.log_add(
+        *jnp.broadcast_arrays(
+            jnp.log(to_x0)[..., None] + log_denoiser, jnp.log(to_pi)[..., None] + log_pi
+        )
+    )
+    return _add_at(moved, xt, jnp.log(stay))
+
+
+@declared(xt=CATEGORIES, t=steps(1), kappa=SHARE)
+def mixture_logits(
+    process: Process,
+    logits_loo: Float[Array, "*S K"],
+    log_denoiser: Float[Array, "*S K"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    kappa: float = 1.0,
+) -> Float[Array, "*S K"]:
+    """kappa q(x_{t-1} | x_t, x_0) + (1 - kappa) q(x_{t-1} | x_0), x_0 from the denoiser (Psi, 2602.21185).
+
+    kappa = 1 is ancestral, kappa = 0 noises x_0 afresh.
+
+    Args:
+        process: the forward process.
+        logits_loo: leave-one-out logits of x_0.
+        log_denoiser: log p(x_0 | x_t) of the same belief, normalised.
+        xt: categories.
+        t: steps 1..T.
+        kappa: in [0, 1].
+    """
+    bayes = p_logits(process, logits_loo, xt, t, "leave_one_out")
+    fresh = process.log_push(log_denoiser, t - 1)
+    log_kappa = jnp.log(jnp.asarray(kappa, bayes.dtype))
+    log_rest = jnp.log1p(-jnp.asarray(kappa, bayes.dtype))
+    return numerics.log_add(log_kappa + bayes, log_rest + fresh)
+
+
+@declared(xt=CATEGORIES, t=steps(1), s=steps(0))
+def remask_logits(
+    process: Process,
+    log_denoiser: Float[Array, "*S K"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    s: Int[Array, "..."],
+    sigma: Float[Array, "*S"],
+) -> Float[Array, "*S K"]:
+    """Unmasks with probability (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t), masks again with sigma (ReMDM).
+
+    The law of `keep_logits` with keep = (1 - alpha_s - sigma) / (1 - alpha_t), which may be negative here.
+
+    Args:
+        process: absorbing, with a mask that the data never has.
+        log_denoiser: log p(x_0 | x_t), normalised.
+        xt: categories.
+        t: steps 1..T.
+        s: steps 0..t.
+        sigma: of each element, at most `most_remasked`.
+
+    Returns:
+        Normalised logs; NaN where sigma is more than that.
+
+    Raises:
+        ValueError: the process has no mask of this kind.
+    """
+    process = require_absorbing(process, "remask")
+    mask = mask_of(process)
+    assert mask is not None
+    alpha_t, mixed_t = _levels(process, t, xt.shape)
+    _, mixed_s = _levels(process, s, xt.shape)
+    gained = _difference(process, t, s, xt.shape)
+    to_x0 = (gained + sigma * alpha_t) / mixed_t
+    stay = (mixed_s - sigma * alpha_t) / mixed_t
+    # At the largest sigma rounding may leave less than nothing. More than rounding is an error, and stays one.
+    rounding = 8 * jnp.finfo(stay.dtype).eps
+    stay = jnp.where(stay >= -rounding, jnp.maximum(stay, 0.0), jnp.nan)
+    is_masked = xt == mask
+    other = jnp.where(is_masked[..., None], jnp.log(to_x0)[..., None] + log_denoiser, NEG_INF)
+    unmasked = _add_at(other, xt, jnp.where(is_masked, jnp.log(stay), jnp.log1p(-sigma)))
+    to_mask = jnp.where(is_masked, NEG_INF, jnp.log(sigma))
+    return _add_at(unmasked, jnp.broadcast_to(mask, xt.shape), to_mask)
+
+
+@declared(t=steps(1), s=steps(0))
+def most_remasked(process: Process, t: Int[Array, "..."], s: Int[Array, "..."]) -> Float[Array, "..."]:
+    """min(1, (1 - alpha_s) / alpha_t): the largest probability of masking again that `remask_logits` takes."""
+    process = require_absorbing(process, "remask")
+    alpha_t = jnp.exp(gather(process.log_alpha_bar, t))
+    mixed_s = jnp.exp(gather(process.log_beta_bar, s))
+    return jnp.where(alpha_t > mixed_s, mixed_s / jnp.where(alpha_t > 0, alpha_t, 1.0), 1.0)
+
+
+@declared(xt=CATEGORIES, t=steps(1), s=steps(0))
+def renoise_logits(
+    process: Process, xt: Int[Array, "*S"], t: Int[Array, "..."], s: Int[Array, "..."]
+) -> Float[Array, "*S K"]:
+    """log q(x_s | x_t) for s > t: alpha_s / alpha_t keeps x_t, the rest is drawn from pi.
+
+    Args:
+        process: a `Mixing`.
+        xt: categories.
+        t: steps 1..T.
+        s: steps t..T.
+
+    Raises:
+        ValueError: the process is of another kind.
+    """
+    process = require_mixing(process, "a row that goes back up, s > t,")
+    log_t, log_s = gather_steps((process.log_alpha_bar,), t, xt.shape) + gather_steps(
+        (process.log_alpha_bar,), s, xt.shape
+    )
+    # Where nothing is left at t there is nothing left at s either.
+    log_ratio = jnp.where(log_t == NEG_INF, 0.0, log_s - jnp.where(log_t == NEG_INF, 0.0, log_t))
+    log_pi = process.log_pi.reshape((1,) * xt.ndim + (-1,))
+    return _add_at(_log_complement(log_ratio)[..., None] + log_pi, xt, log_ratio)
+
+
+@declared(xt=CATEGORIES, t=steps(1))
+def log_ratios(
+    process: Process, logits_loo: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."]
+) -> Float[Array, "*S K"]:
+    """log p_t(y) / p_t(x_t) for each y, the others as they are: the concrete score (SEDD, tauLDR).
+
+    It is sum over x_0 of denoiser(x_0) q_t(y | x_0) / q_t(x_t | x_0), which in leave-one-out terms is the
+    ratio of two entries of where that belief is after t steps.
+
+    Args:
+        process: the forward process.
+        logits_loo: leave-one-out logits of x_0.
+        xt: categories.
+        t: steps 1..T.
+    """
+    pushed = process.log_push(log_p_x0(process, logits_loo), t)  # [*S, K]
+    at_xt = jnp.take_along_axis(pushed, xt[..., None], axis=-1)
+    return pushed - at_xt
+
+
+@declared(xt=CATEGORIES, t=steps(1), s=steps(0))
+def log_rates(
+    process: Process,
+    logits_loo: Float[Array, "*S K"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    s: Int[Array, "..."],
+) -> Float[Array, "*S K"]:
+    """log R_y, R_y = log(alpha_s / alpha_t) pi(x_t) p_t(y) / p_t(x_t): reverse rates over one row (tauLDR).
+
+    Args:
+        process: a `Mixing`; or a mask on top of one, where a masked x_t leaves with log(keep_bar_s /
+            keep_bar_t) p_t(y) / p_t(mask), and others as they do below the mask.
+        logits_loo: leave-one-out logits of x_0.
+        xt: categories.
+        t: steps 1..T.
+        s: steps below t.
+
+    Returns:
+        Logs [*S, K]; -inf at y = x_t, and at an extra mask, where none goes. +inf where alpha_t = 0.
+
+    Raises:
+        ValueError: the process is of another kind.
+    """
+    log_ratio = log_ratios(process, logits_loo, xt, t)
+    if isinstance(process, Masked) and isinstance(process.inner, Mixing):
+        is_masked = xt == process.K - 1
+        below = process.inner_category(xt)
+        inner = _log_passed(process.inner.log_alpha_bar, t, s, xt.shape) + gather(process.inner.log_pi, below)
+        unmasking = _log_passed(process.log_keep_bar, t, s, xt.shape)
+        scale = jnp.where(is_masked, unmasking, inner)
+        log_ratio = jnp.where(is_category(jnp.full(xt.shape, process.K - 1), process.K), NEG_INF, log_ratio)
+    else:
+        process = require_mixing(process, "a rate")
+        scale = _log_passed(process.log_alpha_bar, t, s, xt.shape) + gather(process.log_pi, xt)
+    return jnp.where(is_category(xt, process.K), NEG_INF, scale[..., None] + log_ratio)
+
+
+@declared(xt=CATEGORIES, t=steps(1))
+def corrector_log_rates(
+    process: Process, logits_loo: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."], h: float
+) -> Float[Array, "*S K"]:
+    """log R_y, R_y = h (pi(y) + pi(x_t) p_t(y) / p_t(x_t)): forward and reverse rates, which keep p_t (tauLDR).
+
+    Args:
+        process: a `Mixing`.
+        logits_loo: leave-one-out logits of x_0.
+        xt: categories.
+        t: steps 1..T.
+        h: how long they act, above 0.
+
+    Returns:
+        Logs [*S, K]; -inf at y = x_t.
+
+    Raises:
+        ValueError: the process is of another kind.
+    """
+    process = require_mixing(process, "a corrector of rates")
+    backward = gather(process.log_pi, xt)[..., None] + log_ratios(process, logits_loo, xt, t)
+    forward = jnp.broadcast_to(process.log_pi.reshape((1,) * xt.ndim + (-1,)), backward.shape)
+    log_h = jnp.log(jnp.asarray(h, backward.dtype))
+    rates = log_h + numerics.log_add(forward, backward)
+    return jnp.where(is_category(xt, process.K), NEG_INF, rates)
+
+
+@declared(xt=CATEGORIES)
+def euler_logits(log_rate: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array, "*S K"]:
+    """Moves to y with probability R_y / max(1, sum R), and stays with the rest.
+
+    Args:
+        log_rate: of `log_rates`, -inf at x_t.
+        xt: categories.
+    """
+    log_total = numerics.log_sum(log_rate)  # [*S]
+    log_moves = jnp.minimum(log_total, 0.0)
+    return _add_at(log_rate - jnp.maximum(log_total, 0.0)[..., None], xt, _log_complement(log_moves))
+
+
+@declared(xt=CATEGORIES)
+def poisson_logits(log_rate: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array, "*S K"]:
+    """Moves to y with probability R_y exp(-sum R), that of one event in all, and else stays (tauLDR).
+
+    Args:
+        log_rate: of `log_rates`, -inf at x_t.
+        xt: categories.
+    """
+    log_total = numerics.log_sum(log_rate)  # [*S]
+    moves = log_rate - jnp.exp(log_total)[..., None]
+    log_one_event = log_total - jnp.exp(log_total)  # at most -1
+    return _add_at(moves, xt, _log_complement(log_one_event))
+
+
+@declared(xt=CATEGORIES)
+def leaving_probability(log_p: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array, "*S"]:
+    """1 - p(x_t), with its digits where it is small; exactly 1 where the law never stays."""
+    at_xt = jnp.take_along_axis(log_p, xt[..., None], axis=-1)[..., 0]
+    return -jnp.expm1(jnp.minimum(at_xt, 0.0))
+
+
+@declared(xt=CATEGORIES)
+def leaving_logits(log_p: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array, "*S K"]:
+    """The law of where x_t goes, given that it goes: log_p without x_t, normalised."""
+    return numerics.log_normalize(jnp.where(is_category(xt, log_p.shape[-1]), NEG_INF, log_p))
+
+
+@declared(xt=CATEGORIES, t=steps(0))
+def gibbs_logits(
+    process: Process, logits_loo: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."]
+) -> Float[Array, "*S K"]:
+    """log sum over x_0 of leave_one_out(x_0) q_t(x_t | x_0): x_t of one place given all the others.
+
+    Drawing one place from it leaves p_t unchanged.
+
+    Args:
+        process: the forward process.
+        logits_loo: leave-one-out logits of x_0.
+        xt: categories.
+        t: steps 0..T.
+    """
+    return process.log_push(log_p_x0(process, logits_loo), t)
+
+
+def require_mixing(process: Process, what: str) -> Mixing:
+    """Returns a process that mixes with pi.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if isinstance(process, Mixing):
+        return process
+    raise ValueError(
+        f"{what} needs a process that keeps x_0 or draws from pi (uniform, absorbing, marginal), not "
+        f"{type(process).__name__}: `ancestral` and `psi` work for every process"
+    )
+
+
+def require_absorbing(process: Process, what: str) -> Mixing:
+    """Returns an absorbing process.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if isinstance(process, Mixing) and process.pi_kind == "point":
+        return process
+    works = "`ancestral`, `psi` and `ddim` work" if isinstance(process, Mixing) else "`ancestral` and `psi` work"
+    raise ValueError(f"{what} needs an absorbing process with an extra mask: {works} for this one")
+
+
+def _levels(process: Mixing, t: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Returns alpha and 1 - alpha at t, [*S] each."""
+    log_alpha, log_mixed = gather_steps((process.log_alpha_bar, process.log_beta_bar), t, shape)
+    return jnp.exp(log_alpha), jnp.exp(log_mixed)
+
+
+def _difference(process: Mixing, t: Array, s: Array, shape: tuple[int, ...]) -> Array:
+    """Returns alpha_s - alpha_t = alpha_s (1 - alpha_t / alpha_s), [*S], with its digits where it is small."""
+    (log_t,) = gather_steps((process.log_alpha_bar,), t, shape)
+    (log_s,) = gather_steps((process.log_alpha_bar,), s, shape)
+    nothing_left = log_s == NEG_INF
+    log_ratio = log_t - jnp.where(nothing_left, 0.0, log_s)
+    return jnp.where(nothing_left, 0.0, jnp.exp(log_s) * -jnp.expm1(jnp.where(nothing_left, 0.0, log_ratio)))
+
+
+def _log_passed(log_left: Array, t: Array, s: Array, shape: tuple[int, ...]) -> Array:
+    """Returns log log(left_s / left_t), [*S]: +inf where nothing is left at t."""
+    (log_t,) = gather_steps((log_left,), t, shape)
+    (log_s,) = gather_steps((log_left,), s, shape)
+    return jnp.log(log_s - log_t)
+
+
+def _log_complement(log_p: Array) -> Array:
+    """log(1 - p)."""
+    return numerics.log1mexp(jnp.log(-log_p))
+
+
+def _add_at(log_p: Array, k: Array, log_more: Array) -> Array:
+    """Adds exp(log_more) to the entry k of each row of exp(log_p)."""
+    added = numerics.log_add(*jnp.broadcast_arrays(log_p, log_more[..., None]))
+    return jnp.where(is_category(k, log_p.shape[-1]), added, log_p)
+
+
+def denoiser_of(process: Process, logits: Array, xt: Array, t: Array, belief: str) -> Array:
+    """log p(x_0 | x_t), normalised, of logits with a belief: "d3pm" and "official" are leave-one-out."""
+    if belief == "denoiser":
+        return log_p_x0(process, logits)
+    return numerics.log_normalize(logits + process.log_q_x0(xt, t))
+
+
+def leave_one_out_of(process: Process, logits: Array, xt: Array, t: Array, belief: str) -> Array:
+    """Returns leave-one-out logits of logits with a belief."""
+    if belief == "denoiser":
+        return to_leave_one_out(process, logits, xt, t)
+    return logits

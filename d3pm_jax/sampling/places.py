@@ -1,0 +1,353 @@
+"""Chooses which masked places are revealed in a row: an order of places, and how many of it.
+
+Places are the elements of an example in one line, [B, L]. An order gives every place a score, the largest
+first and of equal ones the smaller index; a count looks at the scores in that order.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.special import entr
+from jaxtyping import Array, Bool, Float, Int
+
+from d3pm_jax.checks import declared
+from d3pm_jax.schedules.continuous import Schedule
+
+
+@declared()
+def rank(score: Float[Array, "B L"], candidates: Bool[Array, "B L"]) -> Int[Array, "B L"]:
+    """Returns how many candidates come before each place: those with a larger score, and equal earlier ones.
+
+    Args:
+        score: of each place.
+        candidates: which places count; the others come last.
+    """
+    # Sorting by two keys: whether a place is a candidate, and then its score.
+    by_score = jnp.argsort(-score, axis=-1, stable=True)
+    is_candidate = jnp.take_along_axis(candidates, by_score, axis=-1)
+    order = jnp.take_along_axis(by_score, jnp.argsort(~is_candidate, axis=-1, stable=True), axis=-1)
+    return jnp.argsort(order, axis=-1, stable=True).astype(jnp.int32)
+
+
+@declared()
+def take_first(
+    score: Float[Array, "B L"], candidates: Bool[Array, "B L"], count: Int[Array, " B"]
+) -> Bool[Array, "B L"]:
+    """Tells which places are among the first `count` candidates by `rank`.
+
+    Args:
+        score: of each place.
+        candidates: which places count.
+        count: how many to take of each example.
+    """
+    return candidates & (rank(score, candidates) < count[:, None])
+
+
+@declared()
+def cosine_counts(n: int, rows: int) -> np.ndarray:
+    """floor(m cos(pi i / (2 rows)) + 1e-9): how many of m masks stay after row i (MaskGIT).
+
+    One table for every program, in float64: without the 1e-9 rounding decides where the product is a whole
+    number, as in the last row, which has 0 exactly.
+
+    Args:
+        n: the most masks.
+        rows: how many there are, at least 1.
+
+    Returns:
+        int [n + 1, rows + 1], by m and i.
+
+    Raises:
+        ValueError: n is below 0, or rows below 1.
+    """
+    if n < 0 or rows < 1:
+        raise ValueError(f"n = {n}, rows = {rows}: pass a number of masks from 0 on, and at least 1 row")
+    masks = np.arange(n + 1)[:, None]
+    stay = np.floor(masks * np.cos(np.pi * np.arange(rows + 1) / (2 * rows)) + 1e-9)
+    stay[:, rows] = 0
+    return np.maximum(stay, 0).astype(np.int32)
+
+
+@declared()
+def count_above(probability: Float[Array, "B L"], threshold: float) -> Int[Array, " B"]:
+    """Counts the probabilities, largest first, that reach a threshold; at least 1 (Fast-dLLM).
+
+    Args:
+        probability: in falling order; 0 behind the candidates.
+        threshold: above 0; above 1 none reaches it.
+    """
+    return jnp.maximum(jnp.sum(probability >= threshold, axis=-1, dtype=jnp.int32), 1)
+
+
+@declared()
+def count_by_factor(probability: Float[Array, "B L"], factor: float) -> Int[Array, " B"]:
+    """Returns the largest n with (n + 1) (1 - p_n) < factor, p_n the n-th probability; at least 1 (Fast-dLLM).
+
+    Args:
+        probability: in falling order; 0 behind the candidates.
+        factor: above 0.
+    """
+    n = jnp.arange(1, probability.shape[-1] + 1)[None]
+    below = (n + 1) * (1 - probability) < factor
+    return jnp.maximum(jnp.max(jnp.where(below, n, 0), axis=-1), 1).astype(jnp.int32)
+
+
+@declared()
+def count_by_entropy(entropy: Float[Array, "B L"], bound: float) -> Int[Array, " B"]:
+    """Returns the longest prefix whose sum of entropies less the largest is at most a bound (EB-Sampler).
+
+    Args:
+        entropy: in rising order, nats; +inf behind the candidates.
+        bound: nats, at least 0; +inf takes all.
+    """
+    # In rising order the largest entropy of a prefix is its last, so that the sum without it is that of all
+    # before. It does not fall, so that counting the places that fit gives the prefix.
+    sums = jnp.cumsum(entropy, axis=-1)
+    before = jnp.concatenate([jnp.zeros_like(sums[:, :1]), sums[:, :-1]], axis=-1)
+    return jnp.maximum(jnp.sum(before <= bound, axis=-1, dtype=jnp.int32), 1)
+
+
+# ---- Slots ----
+
+
+class Candidates(NamedTuple):
+    """Holds what an order and a count may look at in a row: places in one line, and a category for each."""
+
+    log_p: Float[Array, "B L K"]  # the denoiser, normalised
+    drawn: Int[Array, "B L"]  # the category that each place takes if it is revealed
+    masked: Bool[Array, "B L"]  # the places that may be revealed
+    places: Int[Array, " B"]  # how many there were before the first row
+    uniforms: Callable[[], Float[Array, "B L"]]  # draws noise for the order
+    i: Int[Array, ""]  # the number of the row, from 1 on
+    rows: int  # how many rows there are
+
+
+class Order(abc.ABC):
+    """Says which masked places come first."""
+
+    @abc.abstractmethod
+    def score(self, candidates: Candidates) -> Float[Array, "B L"]:
+        """Returns the score of each place; the largest come first."""
+
+
+class Count(abc.ABC):
+    """Says how many masked places are revealed."""
+
+    @abc.abstractmethod
+    def count(self, candidates: Candidates, score: Float[Array, "B L"]) -> Int[Array, " B"]:
+        """Returns the number of places, those with the largest scores."""
+
+    def rows(self, places: int) -> int:
+        """Returns how many rows it takes to reveal so many places: as many, if each row reveals one or more."""
+        return places
+
+    def check(self, order: Order) -> None:
+        """Raises ValueError where the scores of an order are not what it counts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomOrder(Order):
+    """Reveals places in a random order."""
+
+    def score(self, candidates: Candidates) -> Array:
+        return candidates.uniforms()
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnProbability(Order):
+    """Reveals first where the category that was drawn is likely: log p(drawn) + noise (MaskGIT)."""
+
+    temperature: float = 0.0
+    """of Gumbel noise, which falls to 0 over the rows: times 1 - i / N in row i of N"""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless the temperature is finite, and not below 0."""
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature = {self.temperature}: it must be finite, and at least 0")
+
+    def score(self, candidates: Candidates) -> Array:
+        log_p = _log_drawn(candidates)
+        if self.temperature == 0:
+            return log_p
+        gumbel = -jnp.log(-jnp.log(candidates.uniforms()))
+        cooled = self.temperature * (1 - candidates.i / candidates.rows)
+        # In the last row the noise counts nothing, whatever it is.
+        return log_p + jnp.where(cooled > 0, cooled * gumbel, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class LargestProbability(Order):
+    """Reveals first where the likeliest category is likeliest, whatever was drawn."""
+
+    def score(self, candidates: Candidates) -> Array:
+        return jnp.max(candidates.log_p, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeastEntropy(Order):
+    """Reveals first where the entropy of the belief is least."""
+
+    def score(self, candidates: Candidates) -> Array:
+        return -jnp.sum(entr(jnp.exp(candidates.log_p)), axis=-1)
+
+
+def _log_drawn(candidates: Candidates) -> Array:
+    """Returns the log of the probability of what was drawn, [B, L]."""
+    drawn = jnp.maximum(candidates.drawn, 0)[..., None]  # -1 where nothing could be drawn
+    return jnp.take_along_axis(candidates.log_p, drawn, axis=-1)[..., 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class One(Count):
+    """Reveals one place a row."""
+
+    def count(self, candidates: Candidates, score: Array) -> Array:
+        return jnp.ones_like(candidates.places)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(Count):
+    """Leaves floor(n cos(pi i / 2N)) of n masks after row i of N, see `cosine_counts`."""
+
+    num_rows: int = 12
+    """N, how many rows there are"""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for less than one row."""
+        if self.num_rows < 1:
+            raise ValueError(f"rows = {self.num_rows}: there must be at least 1")
+
+    def rows(self, places: int) -> int:
+        return self.num_rows
+
+    def count(self, candidates: Candidates, score: Array) -> Array:
+        table = jnp.asarray(cosine_counts(candidates.masked.shape[-1], self.num_rows))
+        stay = table[candidates.places, candidates.i]
+        return jnp.maximum(jnp.sum(candidates.masked, axis=-1, dtype=jnp.int32) - stay, 0)
+
+
+class _CountOfProbabilities(Count):
+    """Looks at probabilities in falling order, without noise."""
+
+    def check(self, order: Order) -> None:
+        is_probability = isinstance(order, LargestProbability) or order == DrawnProbability()
+        if not is_probability:
+            raise ValueError(
+                f"{type(self).__name__} counts probabilities, but the order is {order}: order by "
+                f"DrawnProbability() or LargestProbability()"
+            )
+
+    def probabilities(self, candidates: Candidates, score: Array) -> Array:
+        """Returns them in falling order, 0 behind the candidates, [B, L]."""
+        return -jnp.sort(-jnp.where(candidates.masked, jnp.exp(score), 0.0), axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold(_CountOfProbabilities):
+    """Reveals where the probability reaches a threshold, and at least one place."""
+
+    threshold: float = 0.9
+    """above 1 it is one place a row"""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless the threshold is above 0."""
+        if not self.threshold > 0:
+            raise ValueError(f"threshold = {self.threshold}: it must be above 0")
+
+    def count(self, candidates: Candidates, score: Array) -> Array:
+        return count_above(self.probabilities(candidates, score), self.threshold)
+
+
+@dataclasses.dataclass(frozen=True)
+class Factor(_CountOfProbabilities):
+    """Reveals the largest n places with (n + 1) (1 - p_n) < factor, and at least one."""
+
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless the factor is above 0."""
+        if not self.factor > 0:
+            raise ValueError(f"factor = {self.factor}: it must be above 0")
+
+    def count(self, candidates: Candidates, score: Array) -> Array:
+        return count_by_factor(self.probabilities(candidates, score), self.factor)
+
+
+@dataclasses.dataclass(frozen=True)
+class EntropyBound(Count):
+    """Reveals the longest prefix whose entropies but the largest sum to at most a bound."""
+
+    bound: float = 0.1
+    """nats; 0 is one place a row and those of no entropy, infinity is all"""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless the bound is at least 0."""
+        if not self.bound >= 0:
+            raise ValueError(f"bound = {self.bound}: it must be at least 0")
+
+    def check(self, order: Order) -> None:
+        if not isinstance(order, LeastEntropy):
+            raise ValueError(
+                f"EntropyBound counts entropies, but the order is {order}: order by LeastEntropy()"
+            )
+
+    def count(self, candidates: Candidates, score: Array) -> Array:
+        entropy = jnp.sort(jnp.where(candidates.masked, -score, jnp.inf), axis=-1)
+        return count_by_entropy(entropy, self.bound)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reveal:
+    """Reveals masked places: those first in an order, so many as a count says; the others stay masked."""
+
+    order: Order = RandomOrder()
+    count: Count = One()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a count that needs another order."""
+        self.count.check(self.order)
+
+    def choose(self, candidates: Candidates) -> Bool[Array, "B L"]:
+        """Tells which places are revealed."""
+        score = self.order.score(candidates)
+        return take_first(score, candidates.masked, self.count.count(candidates, score))
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstHitting(Reveal):
+    """Reveals a random place at each time that one is revealed at: 1 - alpha falls to (1 - alpha) u^(1/n).
+
+    n is how many masks are left (Zheng et al. 2024, 2409.02908). A network that sees no time needs no times.
+    """
+
+    schedule: Schedule | None = None
+    """of `schedules.continuous`, for a network that sees them: it is called with times in [0, 1]"""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for another order or count: they are what the name says."""
+        if (self.order, self.count) != (RandomOrder(), One()):
+            raise ValueError("first hitting reveals one random place a row: leave out order and count")
+
+
+def next_hitting(masked_share: Float[Array, " B"], left: Int[Array, " B"], u: Float[Array, " B"]) -> Array:
+    """Returns 1 - alpha at the next time that one of `left` masks is revealed at: times u^(1 / left)."""
+    return masked_share * u ** (1 / jnp.maximum(left, 1))
+
+
+def time_of(schedule: Schedule, masked_share: Float[Array, " B"]) -> Float[Array, " B"]:
+    """Returns the time at which 1 - alpha is this share, by bisection: alpha falls with time."""
+
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        is_before = schedule(middle).beta < masked_share
+        return jnp.where(is_before, middle, low), jnp.where(is_before, high, middle)
+
+    rounds = jnp.finfo(masked_share.dtype).nmant + 2
+    _, high = lax.fori_loop(0, rounds, halve, (jnp.zeros_like(masked_share), jnp.ones_like(masked_share)))
+    return high

@@ -1,0 +1,492 @@
+"""Puts samplers together from slots, and runs them: belief, shaping, transition, places, corrector, clamp.
+
+    sampler = Sampler(transition=Remask(Cap(0.04)), shaping=Shaping(top_p=0.9))
+    chain = sample_by(key, sampler, denoise, process, shape=(16, 64))
+
+The named ones of papers are in `named`; what each slot may hold is in `shaping`, `transitions`, `places` and
+`correctors`. A row of the plan is one call of the network; what a row does is `take_row`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from d3pm_jax.beliefs import Belief, to_leave_one_out
+from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, at_least, declared, marked
+from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.tables import gather
+from d3pm_jax.sampling import laws, places
+from d3pm_jax.sampling.chain import Chain, Row, State, call_all, run_plan
+from d3pm_jax.sampling.correctors import Corrector
+from d3pm_jax.sampling.denoise import Denoise
+from d3pm_jax.sampling.noise import DRAW, ORDER, PHASE, Streams, per_example
+from d3pm_jax.sampling.places import Candidates, FirstHitting, Reveal
+from d3pm_jax.sampling.shaping import Shaping
+from d3pm_jax.sampling.transitions import Bayes, Transition, View
+
+PRIOR_STEP = 0  # the row whose noise draws x_T: no row of a plan has it
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Says how a chain is drawn, slot by slot; by default ancestrally."""
+
+    transition: Transition = Bayes()
+    """by which law x_s is drawn from x_t"""
+    shaping: Shaping = Shaping()
+    """what is done to the logits before"""
+    reveal: Reveal | None = None
+    """which masked places take x_0 in a row, in the place of a transition; None: all places move by it"""
+    block: int | None = None
+    """the length of blocks of places that are drawn one after the other, in the order of the places"""
+    corrector: Corrector | None = None
+    """moves at each level between the rows"""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for slots that do not go together."""
+        if self.reveal is not None and self.transition != Bayes():
+            raise ValueError(
+                f"places are revealed with x_0, and no {type(self.transition).__name__} has a say: leave out "
+                f"transition, or reveal"
+            )
+        if self.reveal is not None and self.corrector is not None:
+            raise ValueError("a corrector moves at a level, and places are revealed at none: leave out one")
+        if self.block is not None and self.block < 1:
+            raise ValueError(f"block = {self.block}: a block has at least 1 place")
+
+    def check(self, process: Process) -> None:
+        """Raises ValueError for a process that a slot is not for."""
+        self.transition.check(process)
+        if self.reveal is not None:
+            laws.require_absorbing(process, "revealing places")
+        if self.block is not None:
+            laws.require_absorbing(process, "a block")
+        if self.corrector is not None:
+            self.corrector.check(process)
+
+
+class Seen(NamedTuple):
+    """Holds what a row saw, for pictures and for study."""
+
+    x: Int[Array, "B *S"]  # before the row
+    logits: Float[Array, "B *S K"]  # what the network said, before it was shaped
+    changed: Bool[Array, "B *S"]  # which places are another category after it
+
+
+class Problem(NamedTuple):
+    """Holds what a sampler is run on: all that stays the same from row to row."""
+
+    sampler: Sampler
+    denoise: Callable[[Array, Array], Array]
+    process: Process
+    noise: Callable[[Array, int | Array], Array]
+    belief: Belief
+    x0: Int[Array, "B *S"] | None  # what known places hold
+    unknown: Bool[Array, "B *S"] | None  # the places to draw; None: all
+    rows: int  # of a block
+    is_watched: bool  # whether rows hand out what they saw
+
+
+def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tuple[Row, ...]:
+    """Returns the rows that a sampler takes.
+
+    Args:
+        sampler: its slots.
+        process: the forward process; `RemaskLoop` needs the one that was made, not a copy that jit traces.
+        shape: *S of an example.
+
+    Raises:
+        ValueError: a slot is not for this process, or a block does not divide the places.
+    """
+    sampler.check(process)
+    num_places = math.prod(shape)
+    block = sampler.block or num_places
+    if num_places % block:
+        raise ValueError(
+            f"block = {block} does not divide the {num_places} places of an example: pass a divisor"
+        )
+    if sampler.reveal is None:
+        of_block = sampler.transition.plan(process)
+    else:
+        rows = sampler.reveal.count.rows(block)
+        of_block = tuple(Row(rows - i, process.T, 0) for i in range(rows))
+    if sampler.block is None:
+        return of_block
+    blocks = num_places // block
+    numbers = iter(range(blocks * len(of_block), 0, -1))
+    return tuple(row._replace(number=next(numbers), block=b) for b in range(blocks) for row in of_block)
+
+
+def check_plan(plan: Sequence[Row], sampler: Sampler, process: Process) -> None:
+    """Raises ValueError for a plan that a sampler cannot take."""
+    if not plan or plan[-1].s != 0:
+        end = "has no rows" if not plan else f"ends at s = {plan[-1].s}"
+        raise ValueError(f"the plan {end}: its last row must go to 0, as Row(1, t, 0)")
+    if [row.number for row in plan] != list(range(len(plan), 0, -1)):
+        raise ValueError(f"the rows of the plan must be numbered {len(plan)}, .., 1, by how many are left")
+    for before, row in zip(plan, plan[1:], strict=False):
+        if sampler.reveal is None and row.block == before.block and row.t != before.s:
+            raise ValueError(
+                f"row {row.number} begins at {row.t}, but row {before.number} ended at {before.s}: go on from "
+                f"there"
+            )
+    for row in plan:
+        if not (1 <= row.t <= process.T and 0 <= row.s <= process.T):
+            raise ValueError(f"row {row.number} goes from {row.t} to {row.s}: steps are 1..{process.T}, and 0")
+        if sampler.reveal is not None:
+            continue
+        if row.s > row.t:
+            laws.require_mixing(process, f"row {row.number}, which goes back up from {row.t} to {row.s},")
+        elif not sampler.transition.goes_further and row.s != row.t - 1:
+            raise ValueError(
+                f"row {row.number} goes from {row.t} to {row.s}, but {type(sampler.transition).__name__} takes "
+                f"one step at a time: respace the process, or take Keep or Remask"
+            )
+
+
+@declared(xT=CATEGORIES, noise=NOISE, x0=CATEGORIES)
+def run_sampler(
+    sampler: Sampler,
+    denoise: Denoise,
+    process: Process,
+    xT: Int[Array, " B *S"],
+    noise: Streams,
+    record: Sequence[int] = (),
+    belief: Belief = "d3pm",
+    x0: Int[Array, " B *S"] | None = None,
+    known: Bool[Array, " B *S"] | None = None,
+    plan: Sequence[Row] | None = None,
+) -> Chain:
+    """Runs a sampler from x_T to x_0, noise given.
+
+    Args:
+        sampler: its slots.
+        denoise: the network, (x, process.time[t]) -> logits of x_0.
+        process: the forward process.
+        xT: where to start.
+        noise: (row, stream) -> uniforms [B, *S]: see `sampling.noise`.
+        record: the numbers of rows left whose x to return; of a sampler that takes all steps these are t.
+        belief: what the logits of x_0 are (see `beliefs`).
+        x0: what known places hold; any category elsewhere.
+        known: which places stay as they are in x0; none by default.
+        plan: the rows to take, of `make_plan` by default.
+
+    Returns:
+        A `Chain`. Look at `failed_at` before using it.
+
+    Raises:
+        ValueError: a slot is not for this process, or a plan not for the sampler.
+    """
+    return _run(sampler, denoise, process, xT, noise, record, belief, x0, known, plan, is_watched=False)[0]
+
+
+@declared(xT=CATEGORIES, noise=NOISE, x0=CATEGORIES)
+def watch_sampler(
+    sampler: Sampler,
+    denoise: Denoise,
+    process: Process,
+    xT: Int[Array, " B *S"],
+    noise: Streams,
+    record: Sequence[int] = (),
+    belief: Belief = "d3pm",
+    x0: Int[Array, " B *S"] | None = None,
+    known: Bool[Array, " B *S"] | None = None,
+    plan: Sequence[Row] | None = None,
+) -> tuple[Chain, Seen]:
+    """Runs a sampler as `run_sampler` does, and returns what every row saw as well: for pictures and for study.
+
+    Args:
+        sampler, denoise, process, xT, noise, record, belief, x0, known, plan: as for `run_sampler`.
+
+    Returns:
+        The `Chain`, and `Seen` with an axis of all N rows in front: N times the memory of the logits.
+
+    Raises:
+        ValueError: as for `run_sampler`.
+    """
+    return _run(sampler, denoise, process, xT, noise, record, belief, x0, known, plan, is_watched=True)
+
+
+@declared(shape=at_least(0, 2**31 - 1), start=INDEX, x0=CATEGORIES)
+def sample_by(
+    key: Key[Array, ""],
+    sampler: Sampler,
+    denoise: Denoise,
+    process: Process,
+    shape: tuple[int, ...],
+    start: int | Int[Array, ""] = 0,
+    record: Sequence[int] = (),
+    belief: Belief = "d3pm",
+    x0: Int[Array, " B *S"] | None = None,
+    known: Bool[Array, " B *S"] | None = None,
+    plan: Sequence[Row] | None = None,
+) -> Chain:
+    """Draws examples start, start + 1, ... of the endless sample that a key stands for, by a sampler.
+
+    Args:
+        key: a typed key.
+        sampler: its slots, or one of `sampling.named`.
+        denoise: the network, (x, process.time[t]) -> logits of x_0.
+        process: the forward process.
+        shape: (B, *S), how many examples of which shape.
+        start: the number of the first example; example i is the same whatever the batch it is drawn in.
+        record, belief, x0, known, plan: as for `run_sampler`.
+
+    Returns:
+        A `Chain`. Look at `failed_at` before using it.
+    """
+    if not shape:
+        raise ValueError("shape = (): it must be (B, *S), the number of examples and the shape of each")
+    noise = per_example(key, start + jnp.arange(shape[0], dtype=jnp.int32), shape[1:])
+    xT = process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
+    return run_sampler(sampler, denoise, process, xT, noise, record, belief, x0, known, plan)
+
+
+def _run(
+    sampler: Sampler,
+    denoise: Callable[[Array, Array], Array],
+    process: Process,
+    xT: Array,
+    noise: Callable[[Array, Array], Array],
+    record: Sequence[int],
+    belief: Belief,
+    x0: Array | None,
+    known: Array | None,
+    plan: Sequence[Row] | None,
+    is_watched: bool,
+) -> tuple[Chain, Any]:
+    """Runs a sampler; returns None for what the rows saw unless it is watched."""
+    if (x0 is None) != (known is None):
+        raise ValueError("x0 and known belong together: pass both, or none")
+    sampler.check(process)
+    if plan is None:
+        plan = make_plan(sampler, process, xT.shape[1:])
+    else:
+        plan = tuple(Row(*row) for row in plan)
+        check_plan(plan, sampler, process)
+
+    @marked
+    def call_network(x: Array, time: Array) -> Float[Array, " B *S K"]:
+        return denoise(x, time)
+
+    @marked
+    def draw_noise(row: Array, stream: Array) -> Float[Array, " B *S"]:
+        return noise(row, stream)
+
+    unknown = None
+    if x0 is not None and known is not None:
+        unknown = ~known
+        xT = jnp.where(known, x0, xT)
+    blocks = len({row.block for row in plan})
+    problem = Problem(
+        sampler, call_network, process, draw_noise, belief, x0, unknown, len(plan) // blocks, is_watched
+    )
+    goes_up = any(row.s > row.t for row in plan) and sampler.reveal is None
+
+    def take_row(state: State, row: Row) -> tuple[State, Seen | None]:
+        if sampler.reveal is not None:
+            return _reveal(problem, state, row)
+        if not goes_up:
+            return _move(problem, state, row)
+        return lax.cond(
+            row.s > row.t,
+            lambda: _noise_again(problem, state, row),
+            lambda: _move(problem, state, row),
+        )
+
+    return run_plan(take_row, plan, xT, _start_memory(problem, xT), record)
+
+
+def _start_memory(problem: Problem, x: Array) -> dict[str, Array]:
+    def noise(stream: int) -> Array:
+        return problem.noise(jnp.asarray(PRIOR_STEP, jnp.int32), stream)
+
+    if isinstance(problem.sampler.reveal, FirstHitting):
+        return {"masked_share": jnp.ones(x.shape[:1], noise(DRAW).dtype)}
+    return problem.sampler.transition.start(x, noise)
+
+
+def _move(problem: Problem, state: State, row: Row) -> tuple[State, Seen | None]:
+    """Moves all places of a row's block by the transition, and then by the corrector."""
+    sampler, process = problem.sampler, problem.process
+    x = state.x
+    t = jnp.broadcast_to(row.t, x.shape[:1])  # [B]
+    s = jnp.broadcast_to(row.s, x.shape[:1])
+    logits = problem.denoise(x, process.time[t])  # [B, *S, K]
+    shaped, belief = _shape(problem, logits, x, t)
+
+    def noise(stream: int) -> Array:
+        return problem.noise(row.number, stream)
+
+    view = View(process, shaped, belief, x, t, s, noise, state.memory)
+    drawn, memory = sampler.transition.draw(view)
+    may_change = _may_change(problem, x, row)
+    state = call_all(state)._replace(x=_where(may_change, drawn, x), memory=memory)
+    if sampler.corrector is not None:
+        state = _correct(problem, state, row, may_change)
+    return state, _see(problem, x, logits, state.x)
+
+
+def _see(problem: Problem, x: Array, logits: Array | None, after: Array) -> Seen | None:
+    """Returns what a row saw, with logits 0 where it called no network; None unless it is watched."""
+    if not problem.is_watched:
+        return None
+    if logits is None:
+        network = jax.eval_shape(problem.denoise, x, problem.process.time[jnp.ones(len(x), jnp.int32)])
+        logits = jnp.zeros(network.shape, network.dtype)
+    return Seen(x, logits, after != x)
+
+
+def _correct(problem: Problem, state: State, row: Row, may_change: Array | None) -> State:
+    """Moves by the corrector at s; at s = 0, where the data is, there is nothing to correct."""
+    corrector, process = problem.sampler.corrector, problem.process
+    assert corrector is not None
+    if may_change is None:
+        may_change = jnp.ones(state.x.shape, bool)
+
+    def call(x: Array, t: Array) -> Array:
+        logits, belief = _shape(problem, problem.denoise(x, process.time[t]), x, t)
+        return laws.leave_one_out_of(process, logits, x, t, belief)
+
+    def move() -> State:
+        s = jnp.broadcast_to(row.s, state.x.shape[:1])
+        x = corrector.correct(call, process, state.x, s, may_change, lambda n: problem.noise(row.number, n))
+        return call_all(state, corrector.moves)._replace(x=x)
+
+    return lax.cond(row.s > 0, move, lambda: state)
+
+
+def _reveal(problem: Problem, state: State, row: Row) -> tuple[State, Seen | None]:
+    """Reveals masked places of a row's block with x_0 of the denoiser; a finished example does nothing."""
+    mask = laws.mask_of(problem.process)
+    masked = state.x == mask
+    may_change = _may_change(problem, state.x, row)
+    if may_change is not None:
+        masked &= may_change
+    is_active = jnp.any(masked.reshape(len(masked), -1), axis=-1)  # [B]
+
+    def reveal() -> tuple[State, Seen | None]:
+        x, memory, logits = _reveal_some(problem, state, row, masked, may_change)
+        after = State(x, memory, state.calls + is_active, state.program_calls + 1)
+        return after, _see(problem, state.x, logits, x)
+
+    return lax.cond(jnp.any(is_active), reveal, lambda: (state, _see(problem, state.x, None, state.x)))
+
+
+def _reveal_some(
+    problem: Problem, state: State, row: Row, masked: Array, may_change: Array | None
+) -> tuple[Array, dict[str, Array], Array]:
+    """Returns x after a row, what is remembered then, and what the network said."""
+    reveal, process = problem.sampler.reveal, problem.process
+    assert reveal is not None
+    x = state.x
+    flat = (len(x), -1)
+    in_line = masked.reshape(flat)  # [B, L]
+
+    def noise(stream: int) -> Array:
+        return problem.noise(row.number, stream)
+
+    memory = state.memory
+    if isinstance(reveal, FirstHitting):
+        # An example has one time: the noise of its first place serves, and that of the others is left.
+        u = noise(PHASE).reshape(flat)[:, 0]
+        left = jnp.sum(masked_of_all(problem, x), axis=-1, dtype=jnp.int32)
+        masked_share = places.next_hitting(memory["masked_share"], left, u)
+        memory = memory | {"masked_share": masked_share}
+    t = smallest_step(process, share_of_masks(problem, x))
+    time = process.time[t]
+    if isinstance(reveal, FirstHitting) and reveal.schedule is not None:
+        time = places.time_of(reveal.schedule, memory["masked_share"])
+    logits = problem.denoise(x, time)
+    shaped, belief = _shape(problem, logits, x, t)
+    log_p = laws.denoiser_of(process, shaped, x, t, belief)  # [B, *S, K]
+    drawn = inverse_cdf.categorical(log_p, noise(DRAW))
+
+    num_places = jnp.full(len(x), in_line.shape[-1], jnp.int32)
+    if may_change is not None:
+        num_places = jnp.sum(may_change.reshape(flat), axis=-1, dtype=jnp.int32)
+    candidates = Candidates(
+        log_p=log_p.reshape(*in_line.shape, -1),
+        drawn=drawn.reshape(flat),
+        masked=in_line,
+        places=num_places,
+        uniforms=lambda: noise(ORDER).reshape(flat),
+        i=problem.rows - (row.number - 1) % problem.rows,
+        rows=problem.rows,
+    )
+    # A place that nothing can be drawn for is revealed at once, as -1, so that the chain says that it failed.
+    is_revealed = reveal.choose(candidates).reshape(x.shape) | (masked & (drawn < 0))
+    return jnp.where(is_revealed, drawn, x), memory, logits
+
+
+def masked_of_all(problem: Problem, x: Array) -> Array:
+    """Tells which unknown places are masked, in one line, [B, L]."""
+    masked = x == laws.mask_of(problem.process)
+    if problem.unknown is not None:
+        masked &= problem.unknown
+    return masked.reshape(len(x), -1)
+
+
+def share_of_masks(problem: Problem, x: Array) -> Array:
+    """Returns the share of masks among the unknown places of each example, [B]."""
+    masked = jnp.sum(masked_of_all(problem, x), axis=-1, dtype=jnp.int32)
+    total = jnp.asarray(math.prod(x.shape[1:]), jnp.int32)
+    if problem.unknown is not None:
+        total = jnp.sum(problem.unknown.reshape(len(x), -1), axis=-1, dtype=jnp.int32)
+    dtype = problem.process.log_prior().dtype
+    return masked.astype(dtype) / jnp.maximum(total, 1).astype(dtype)
+
+
+def smallest_step(process: Process, share: Float[Array, " B"]) -> Int[Array, " B"]:
+    """Returns the smallest t whose 1 - alpha_t is at least a share of masks; T where none is."""
+    process = laws.require_absorbing(process, "revealing places")
+    mixed = jnp.exp(process.log_beta_bar)  # [T + 1]
+    # It rises with t, so that counting the steps below the share gives the first that is not.
+    below = jnp.sum(mixed[None] < share[:, None], axis=-1, dtype=jnp.int32)
+    return jnp.clip(below, 1, process.T)
+
+
+def _noise_again(problem: Problem, state: State, row: Row) -> tuple[State, Seen | None]:
+    """Noises x from t up to s; no network is called."""
+    x = state.x
+    t = jnp.broadcast_to(row.t, x.shape[:1])
+    s = jnp.broadcast_to(row.s, x.shape[:1])
+    law = laws.renoise_logits(problem.process, x, t, s)
+    drawn = inverse_cdf.categorical(law, problem.noise(row.number, DRAW))
+    after = _where(_may_change(problem, x, row), drawn, x)
+    return state._replace(x=after), _see(problem, x, None, after)
+
+
+def _shape(problem: Problem, logits: Array, x: Array, t: Array) -> tuple[Array, Belief]:
+    """Returns shaped logits, and what they are: leave-one-out logits once they are shaped."""
+    shaping, belief = problem.sampler.shaping, problem.belief
+    if shaping.changes_nothing:
+        return logits, belief
+    if belief == "denoiser":
+        logits = to_leave_one_out(problem.process, logits, x, t)
+        belief = "leave_one_out"
+    return shaping.apply(logits), belief
+
+
+def _may_change(problem: Problem, x: Array, row: Row) -> Array | None:
+    """Tells which places a row may change: unknown ones, of its block; None: all."""
+    if problem.sampler.block is None:
+        return problem.unknown
+    places_in_line = jnp.arange(math.prod(x.shape[1:]), dtype=jnp.int32) // problem.sampler.block
+    in_block = jnp.broadcast_to((places_in_line == row.block).reshape(1, *x.shape[1:]), x.shape)
+    if problem.unknown is None:
+        return in_block
+    return in_block & problem.unknown
+
+
+def _where(may_change: Array | None, drawn: Array, x: Array) -> Array:
+    if may_change is None:
+        return drawn
+    return jnp.where(may_change, drawn, x)

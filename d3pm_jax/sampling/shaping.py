@@ -1,0 +1,142 @@
+"""Shapes what a network believes of x_0 before a sampler draws: temperature, forbidden categories, top-k, top-p.
+
+They act on leave-one-out logits (see `beliefs`): the denoiser counts the observed x_t as evidence, and at a
+temperature it would be counted more or less than once.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from d3pm_jax import numerics
+from d3pm_jax.checks import declared
+
+
+@declared()
+def top_k(logits: Float[Array, "*S K"], k: int) -> Float[Array, "*S K"]:
+    """Keeps the k largest logits of each row, and makes the others -inf; of equal ones the first.
+
+    Args:
+        logits: unnormalised log-probabilities.
+        k: how many to keep, at least 1.
+
+    Raises:
+        ValueError: k is below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k = {k}: top_k keeps at least 1 category; pass a number from 1 on")
+    return jnp.where(_rank(logits) < k, logits, -jnp.inf)
+
+
+@declared()
+def top_p(logits: Float[Array, "*S K"], p: float) -> Float[Array, "*S K"]:
+    """Keeps the likeliest categories of each row up to and with the one whose sum of probabilities reaches p.
+
+    So at least p of the probability stays. This is the convention of diffusers and of most code for text;
+    `top_p_below` is that of ReMDM and Duo.
+
+    Args:
+        logits: unnormalised log-probabilities.
+        p: in (0, 1]; 1 changes nothing.
+
+    Raises:
+        ValueError: p is outside (0, 1].
+    """
+    if _is_one(p):
+        return logits
+    before = _cumulative(logits, inclusive=False)
+    return jnp.where(before < p, logits, -jnp.inf)
+
+
+@declared()
+def top_p_below(logits: Float[Array, "*S K"], p: float) -> Float[Array, "*S K"]:
+    """Keeps the likeliest categories of each row whose probabilities sum to at most p, and always the first.
+
+    The category with which the sum would cross p is dropped, as ReMDM and Duo do.
+
+    Args:
+        logits: unnormalised log-probabilities.
+        p: in (0, 1]; 1 changes nothing.
+
+    Raises:
+        ValueError: p is outside (0, 1].
+    """
+    if _is_one(p):
+        return logits
+    through = _cumulative(logits, inclusive=True)
+    return jnp.where((through <= p) | (_rank(logits) == 0), logits, -jnp.inf)
+
+
+def _is_one(p: float) -> bool:
+    """Tells whether p is 1, which is left out: the sum of all probabilities may be rounded to more."""
+    if not 0 < p <= 1:
+        raise ValueError(f"p = {p}: top-p keeps a share of the probability; pass a number in (0, 1]")
+    return p == 1
+
+
+def _rank(logits: Array) -> Array:
+    """Returns how many logits of the row come before each one: the larger, and the equal that are first."""
+    order = jnp.argsort(-logits, axis=-1, stable=True)
+    return jnp.argsort(order, axis=-1, stable=True)
+
+
+def _cumulative(logits: Array, inclusive: bool) -> Array:
+    """Sums the probabilities of all categories that come before each one, and its own if inclusive."""
+    p = jnp.exp(numerics.log_normalize(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))))
+    order = jnp.argsort(-logits, axis=-1, stable=True)
+    in_order = jnp.take_along_axis(p, order, axis=-1)
+    sums = jnp.cumsum(in_order, axis=-1)
+    if not inclusive:
+        sums = jnp.concatenate([jnp.zeros_like(sums[..., :1]), sums[..., :-1]], axis=-1)
+    return jnp.take_along_axis(sums, jnp.argsort(order, axis=-1, stable=True), axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shaping:
+    """Says how leave-one-out logits are shaped, in the order of the fields; by default not at all."""
+
+    temperature: float = 1.0
+    """logits are divided by it: below 1 likely categories get likelier"""
+    forbid: tuple[int, ...] = ()
+    """categories that x_0 cannot be"""
+    top_k: int | None = None
+    """keep so many of the likeliest categories"""
+    top_p: float = 1.0
+    """keep the likeliest categories up to and with the one that reaches this sum of probabilities"""
+    top_p_below: float = 1.0
+    """keep the likeliest categories whose probabilities sum to no more than this, and at least one"""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a number cannot be used."""
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature = {self.temperature}: it must be finite, and above 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k = {self.top_k}: it must be at least 1")
+        for name in ("top_p", "top_p_below"):
+            p = getattr(self, name)
+            if not 0 < p <= 1:
+                raise ValueError(f"{name} = {p}: it must be in (0, 1]; 1 keeps all categories")
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Tells whether all fields are at their defaults."""
+        return self == Shaping()
+
+    def apply(self, logits: Array) -> Array:
+        """Returns the shaped logits [*S, K].
+
+        Raises:
+            ValueError: a forbidden category is none, or all are forbidden.
+        """
+        K = logits.shape[-1]
+        if any(not 0 <= k < K for k in self.forbid) or len(set(self.forbid)) >= K:
+            raise ValueError(f"forbid = {self.forbid}: pass some categories of 0..{K - 1}, not all")
+        if self.temperature != 1:
+            logits = logits / self.temperature
+        for k in self.forbid:
+            is_forbidden = jnp.arange(K).reshape((1,) * (logits.ndim - 1) + (K,)) == k
+            logits = jnp.where(is_forbidden, -jnp.inf, logits)
+        if self.top_k is not None:
+            logits = top_k(logits, self.top_k)
+        return top_p_below(top_p(logits, self.top_p), self.top_p_below)

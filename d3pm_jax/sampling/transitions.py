@@ -1,0 +1,359 @@
+"""Says by which law x_s is drawn from x_t: the transitions of a sampler, with what each of them remembers."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax import beliefs
+from d3pm_jax.beliefs import Belief
+from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.posteriors import p_logits, p_sample
+from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.masked import Masked
+from d3pm_jax.processes.mixing import Mixing
+from d3pm_jax.processes.respace import require_spec
+from d3pm_jax.processes.tables import gather
+from d3pm_jax.sampling import laws
+from d3pm_jax.sampling.chain import Row, plan_levels
+from d3pm_jax.sampling.noise import DRAW, PHASE
+
+Memory = dict[str, Array]
+
+
+def _check_share(name: str, x: float) -> None:
+    if not 0 <= x <= 1:
+        raise ValueError(f"{name} = {x}: it must be in [0, 1]")
+
+
+class View(NamedTuple):
+    """Holds what a transition sees of a row."""
+
+    process: Process
+    logits: Float[Array, "B *S K"]  # of the network, shaped
+    belief: Belief  # what they are
+    x: Int[Array, "B *S"]
+    t: Int[Array, " B"]
+    s: Int[Array, " B"]
+    noise: Callable[[int], Float[Array, "B *S"]]  # of this row, by stream
+    memory: Memory
+
+    @property
+    def log_denoiser(self) -> Array:
+        """Returns log p(x_0 | x_t), normalised."""
+        return laws.denoiser_of(self.process, self.logits, self.x, self.t, self.belief)
+
+    @property
+    def logits_loo(self) -> Array:
+        """Returns leave-one-out logits of x_0."""
+        return laws.leave_one_out_of(self.process, self.logits, self.x, self.t, self.belief)
+
+
+class Transition(abc.ABC):
+    """Says by which law x_s is drawn, given x_t and what the network believes."""
+
+    goes_further: bool = False  # whether s may be any step up to t; else it is t - 1
+
+    def check(self, process: Process) -> None:
+        """Raises ValueError for a process that it is not for."""
+
+    def plan(self, process: Process) -> tuple[Row, ...]:
+        """Returns the rows that it takes by default: T, ..., 0."""
+        return plan_levels(range(process.T, -1, -1))
+
+    def start(self, x: Array, noise: Callable[[int], Array]) -> Memory:
+        """Returns what it remembers before the first row."""
+        return {}
+
+    @abc.abstractmethod
+    def law(self, view: View) -> Float[Array, "B *S K"]:
+        """Returns log p(x_s | x_t) of each category, normalised."""
+
+    def draw(self, view: View) -> tuple[Array, Memory]:
+        """Draws x_s, -1 where there is no law, and returns what it remembers then."""
+        return inverse_cdf.categorical(self.law(view), view.noise(DRAW)), view.memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Bayes(Transition):
+    """Draws from p(x_{t-1} | x_t), by Bayes' rule (D3PM eq. 4): `p_logits`."""
+
+    def law(self, view: View) -> Array:
+        return p_logits(view.process, view.logits, view.x, view.t, view.belief)
+
+    # `p_sample` draws from `p_logits`, and makes no array of its probabilities where it need not.
+    def draw(self, view: View) -> tuple[Array, Memory]:
+        u = view.noise(DRAW)
+        return p_sample(view.process, view.logits, view.x, view.t, u, view.belief), view.memory
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnReverse(Transition):
+    """Draws from what a function makes of the logits: (process, logits, xt, t) -> log p(x_{t-1} | x_t)."""
+
+    reverse: Callable[..., Array]
+
+    def law(self, view: View) -> Array:
+        reverse = beliefs.with_belief(view.belief, self.reverse)
+        return reverse(view.process, view.logits, view.x, view.t)
+
+
+@dataclasses.dataclass(frozen=True)
+class Keep(Transition):
+    """Keeps x_t as often as c of the most that the marginals allow: `laws.keep_logits`."""
+
+    c: float = 1.0
+    """in [0, 1]; 1 draws the least noise"""
+    goes_further = True
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless c is in [0, 1]."""
+        _check_share("c", self.c)
+
+    def check(self, process: Process) -> None:
+        laws.require_mixing(process, "keep")
+
+    def law(self, view: View) -> Array:
+        return laws.keep_logits(view.process, view.log_denoiser, view.x, view.t, view.s, self.c)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture(Transition):
+    """Draws by Bayes' rule with probability kappa, else noises x_0 afresh: `laws.mixture_logits`."""
+
+    kappa: float = 0.95
+    """in [0, 1]; 1 is ancestral"""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless kappa is in [0, 1]."""
+        _check_share("kappa", self.kappa)
+
+    def law(self, view: View) -> Array:
+        return laws.mixture_logits(
+            view.process, view.logits_loo, view.log_denoiser, view.x, view.t, self.kappa
+        )
+
+
+# ---- Masking again ----
+
+
+class Sigma(abc.ABC):
+    """Says with which probability a place that is not masked is masked again."""
+
+    @abc.abstractmethod
+    def sigma(self, view: View, most: Float[Array, " B"]) -> Float[Array, "B *S"]:
+        """Returns it for each place; at a masked one it says how much more often that is unmasked.
+
+        Args:
+            view: of the row.
+            most: the largest that the marginals allow, of each example.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Cap(Sigma):
+    """min(eta, the most)."""
+
+    eta: float = 0.04
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless eta is in [0, 1]."""
+        _check_share("eta", self.eta)
+
+    def sigma(self, view: View, most: Array) -> Array:
+        return _of_places(jnp.minimum(most, self.eta), view.x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rescale(Sigma):
+    """eta times the most."""
+
+    eta: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless eta is in [0, 1]."""
+        _check_share("eta", self.eta)
+
+    def sigma(self, view: View, most: Array) -> Array:
+        return _of_places(self.eta * most, view.x)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeastConfident(Sigma):
+    """The most, times a softmax over places of minus the probability that each had when it was unmasked."""
+
+    def sigma(self, view: View, most: Array) -> Array:
+        is_masked = view.x == laws.mask_of(view.process)
+        doubt = jnp.where(is_masked, -jnp.inf, -view.memory["confidence"])
+        share = _softmax_over_places(doubt)
+        return _of_places(most, view.x) * share
+
+
+@dataclasses.dataclass(frozen=True)
+class WhileHeld(Sigma):
+    """The same in rows that hold a level, and none in others."""
+
+    held: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless it is in [0, 1]."""
+        _check_share("held", self.held)
+
+    def sigma(self, view: View, most: Array) -> Array:
+        return _of_places(jnp.where(view.s == view.t, jnp.minimum(most, self.held), 0.0), view.x)
+
+
+def _of_places(x: Array, places: Array) -> Array:
+    """Returns one number of each example for all of its places."""
+    return jnp.broadcast_to(x.reshape(x.shape + (1,) * (places.ndim - 1)), places.shape)
+
+
+def _softmax_over_places(x: Array) -> Array:
+    """Returns the softmax over all places of an example; 0 where all are -inf."""
+    flat = x.reshape(len(x), -1)
+    top = jnp.max(flat, axis=-1, keepdims=True)
+    weights = jnp.exp(flat - jnp.where(top == -jnp.inf, 0.0, top))
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    return (weights / jnp.where(total == 0, 1.0, total)).reshape(x.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Remask(Transition):
+    """Unmasks as ancestral sampling does and more often, and masks again with sigma: `laws.remask_logits`."""
+
+    schedule: Sigma = Cap()
+    goes_further = True
+
+    def check(self, process: Process) -> None:
+        laws.require_absorbing(process, "masking again")
+
+    def start(self, x: Array, noise: Callable[[int], Array]) -> Memory:
+        if not isinstance(self.schedule, LeastConfident):
+            return {}
+        return {"confidence": jnp.zeros(x.shape, noise(DRAW).dtype)}
+
+    def sigma(self, view: View) -> Array:
+        """Returns the probability of masking each place again."""
+        return self.schedule.sigma(view, laws.most_remasked(view.process, view.t, view.s))
+
+    def law(self, view: View) -> Array:
+        sigma = self.sigma(view)
+        return laws.remask_logits(view.process, view.log_denoiser, view.x, view.t, view.s, sigma)
+
+    def draw(self, view: View) -> tuple[Array, Memory]:
+        x, memory = super().draw(view)
+        if "confidence" not in memory:
+            return x, memory
+        # What counts is the probability of the category that a mask has just become.
+        drawn = jnp.maximum(x, 0)[..., None]
+        p = jnp.exp(jnp.take_along_axis(view.log_denoiser, drawn, axis=-1)[..., 0])
+        was_masked = view.x == laws.mask_of(view.process)
+        confidence = jnp.where(was_masked, p.astype(memory["confidence"].dtype), memory["confidence"])
+        return x, memory | {"confidence": confidence}
+
+
+@dataclasses.dataclass(frozen=True)
+class RemaskLoop(Remask):
+    """Goes down to a level, holds it while places are masked again, and goes on (ReMDM-loop)."""
+
+    schedule: Sigma = WhileHeld()
+    rows: int = 100
+    """in all: 45% before the level, 50% at it, 5% after it"""
+    alpha: float = 0.9
+    """the level that is held: the step whose alpha is nearest"""
+
+    def plan(self, process: Process) -> tuple[Row, ...]:
+        spec = require_spec(laws.require_absorbing(process, "masking again").spec)
+        alpha_bar = np.concatenate([[1.0], np.cumprod(1 - spec.beta)])  # float64 [T + 1]
+        held = int(np.argmin(np.abs(alpha_bar[1:-1] - self.alpha))) + 1
+        before = round(0.45 * self.rows)
+        after = round(0.05 * self.rows)
+        if after < 1 or before < 1 or before > process.T - held or after > held:
+            raise ValueError(
+                f"rows = {self.rows}: 45% of them go down from {process.T} to step {held}, which alpha = "
+                f"{self.alpha} is nearest to, and 5% from there to 0, at least one step each: change rows, or "
+                f"the number of steps"
+            )
+        down = [process.T - (process.T - held) * i // before for i in range(before)]
+        hold = [held] * (self.rows - before - after)
+        last = [held - held * i // after for i in range(after + 1)]
+        return plan_levels([*down, *hold, *last])
+
+
+# ---- Rates ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Euler(Transition):
+    """Moves along reverse rates: to y with probability R_y / max(1, sum R). `laws.euler_logits`."""
+
+    def check(self, process: Process) -> None:
+        is_on_top = isinstance(process, Masked) and isinstance(process.inner, Mixing)
+        if not is_on_top:
+            laws.require_mixing(process, "a rate")
+
+    def leap(self, log_rate: Array, x: Array) -> Array:
+        """Returns the law of a leap along these rates."""
+        return laws.euler_logits(log_rate, x)
+
+    def law(self, view: View) -> Array:
+        log_rate = laws.log_rates(view.process, view.logits_loo, view.x, view.t, view.s)
+        leap = self.leap(log_rate, view.x)
+
+        # The last row, and one from where nothing is left of x_0, takes no rates: they have no end there.
+        bayes = p_logits(view.process, view.logits, view.x, view.t, view.belief)
+        takes_bayes = (view.s == 0) | _nothing_left(view.process, view.t)
+        return jnp.where(takes_bayes.reshape(-1, *(1,) * view.x.ndim), bayes, leap)
+
+
+@dataclasses.dataclass(frozen=True)
+class Poisson(Euler):
+    """Moves along reverse rates where there is one event in all: `laws.poisson_logits` (tau-leaping)."""
+
+    def leap(self, log_rate: Array, x: Array) -> Array:
+        return laws.poisson_logits(log_rate, x)
+
+
+def _nothing_left(process: Process, t: Array) -> Array:
+    """Tells where alpha is 0, or with a mask on top the probability of no mask."""
+    if isinstance(process, Masked) and isinstance(process.inner, Mixing):
+        no_mask = gather(process.log_keep_bar, t)
+        return (no_mask == -jnp.inf) | (gather(process.inner.log_alpha_bar, t) == -jnp.inf)
+    assert isinstance(process, Mixing)
+    return gather(process.log_alpha_bar, t) == -jnp.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Stratified(Transition):
+    """Moves when the sum of the probabilities of leaving passes a whole number, from a random phase on.
+
+    So a place moves as often as by Bayes' rule on average, and nearly as often each time (2601.02799).
+    """
+
+    def start(self, x: Array, noise: Callable[[int], Array]) -> Memory:
+        return {"clock": noise(PHASE)}
+
+    # Given the phases all is certain but where x_t goes.
+    def law(self, view: View) -> Array:
+        log_p, is_due, _ = self._hazard(view)
+        stays = jnp.where(jnp.arange(log_p.shape[-1]) == view.x[..., None], 0.0, -jnp.inf)
+        return jnp.where(is_due[..., None], laws.leaving_logits(log_p, view.x), stays)
+
+    def draw(self, view: View) -> tuple[Array, Memory]:
+        _, _, clock = self._hazard(view)
+        x, memory = super().draw(view)
+        return x, memory | {"clock": clock}
+
+    def _hazard(self, view: View) -> tuple[Array, Array, Array]:
+        """Returns the law of a step by Bayes' rule, which places are due to leave, and their clocks then."""
+        log_p = p_logits(view.process, view.logits, view.x, view.t, view.belief)
+        before = view.memory["clock"]
+        after = before + laws.leaving_probability(log_p, view.x).astype(before.dtype)
+        # A row of no law is due, so that nothing can be drawn and the chain says so.
+        has_no_law = ~(jnp.max(log_p, axis=-1) > -jnp.inf)
+        return log_p, (jnp.floor(after) > jnp.floor(before)) | has_no_law, after
