@@ -26,8 +26,9 @@ Noise = Annotated[
     Callable[[Int[Array, ""]], Float[Array, " B *S"]],
     Called("t", "return a uniform of [0, 1) for each element, as per_example does"),
 ]
+# Streams are numbered by ints, those of a corrector's moves by what a program counts.
 Streams = Annotated[
-    Callable[[Int[Array, ""], Int[Array, ""]], Float[Array, " B *S"]],
+    Callable[[Int[Array, ""], int | Array], Float[Array, " B *S"]],
     Called("row, stream", "return a uniform of [0, 1) for each element, as per_example does"),
 ]
 

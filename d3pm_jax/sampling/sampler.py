@@ -277,7 +277,7 @@ def _run(
         return denoise(x, time)
 
     @marked
-    def draw_noise(row: Array, stream: Array) -> Float[Array, " B *S"]:
+    def draw_noise(row: Array, stream: int | Array) -> Float[Array, " B *S"]:
         return noise(row, stream)
 
     unknown = None
