@@ -25,8 +25,8 @@ from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import q_posterior, q_sample
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import chain as sampling_chain
-from d3pm_jax.sampling.sampler import PRIOR_STEP
 from d3pm_jax.sampling.noise import SAMPLING
+from d3pm_jax.sampling.sampler import PRIOR_STEP
 from d3pm_jax.storage.names import SAMPLES as SAMPLES_FILE
 from d3pm_jax.types import Params
 

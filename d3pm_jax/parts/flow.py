@@ -113,7 +113,9 @@ class Flow:
         normal = jax.lax.with_sharding_constraint(normal, self.sharding)
         x = self.module.merge(params).draw(normal)  # [B, *S]
         failed_at = jnp.any(x < 0).astype(jnp.int32)
-        return sampling.Chain(x, jnp.zeros((0, *shape), jnp.int32), failed_at)
+        states = jnp.zeros((0, *shape), jnp.int32)
+        calls = jnp.ones(shape[:1], jnp.int32)
+        return sampling.Chain(x, states, failed_at, calls, jnp.asarray(1, jnp.int32))
 
     def check_sampling(
         self, recorded_times: Sequence[int], shape: tuple[int, ...] | None, known_elements: Given | None

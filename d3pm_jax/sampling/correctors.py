@@ -38,11 +38,11 @@ class Corrector(abc.ABC):
         self,
         call: CallNetwork,
         process: Process,
-        x: Int[Array, "B *S"],
+        x: Int[Array, " B *S"],
         t: Int[Array, " B"],
-        may_change: Bool[Array, "B *S"],
-        noise: Callable[[int], Float[Array, "B *S"]],
-    ) -> Int[Array, "B *S"]:
+        may_change: Bool[Array, " B *S"],
+        noise: Callable[[int], Float[Array, " B *S"]],
+    ) -> Int[Array, " B *S"]:
         """Moves once.
 
         Args:
@@ -74,7 +74,7 @@ class Corrector(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Gibbs(Corrector):
-    """Draws one place, chosen uniformly, from its law given the others: `laws.gibbs_logits` leaves p_t as it is.
+    """Draws one place, chosen uniformly, from its law given the others: that leaves p_t as it is.
 
     Of a process with a mask the place is masked before the network is called, as it was trained to see it.
     """
@@ -111,7 +111,7 @@ class Gibbs(Corrector):
 
 @dataclasses.dataclass(frozen=True)
 class RateCorrector(Corrector):
-    """Moves all places along forward and reverse rates, which together keep p_t: `corrector_log_rates` (tauLDR)."""
+    """Moves all places along forward and reverse rates, which together keep p_t (tauLDR)."""
 
     moves: int = 1
     """how many, one call each"""

@@ -15,7 +15,7 @@ from d3pm_jax.posteriors import log_p_x0, p_logits
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.masked import Masked
 from d3pm_jax.processes.mixing import Mixing
-from d3pm_jax.processes.tables import expand_trailing, gather, gather_steps, is_category
+from d3pm_jax.processes.tables import gather, gather_steps, is_category
 
 NEG_INF = -jnp.inf
 
@@ -56,7 +56,7 @@ def keep_logits(
     """
     process = require_mixing(process, "keep")
     alpha_t, mixed_t = _levels(process, t, xt.shape)  # alpha and 1 - alpha, [*S] each
-    alpha_s, mixed_s = _levels(process, s, xt.shape)
+    _, mixed_s = _levels(process, s, xt.shape)
 
     # alpha_s - keep alpha_t as a sum of terms that are not negative. alpha_s - alpha_t is taken from logs, so
     # that it keeps its digits.
@@ -66,9 +66,7 @@ def keep_logits(
     to_pi = (1 - c) * mixed_s
     log_pi = process.log_pi.reshape((1,) * xt.ndim + (-1,))
     moved = numerics.log_add(
-        *jnp.broadcast_arrays(
-            jnp.log(to_x0)[..., None] + log_denoiser, jnp.log(to_pi)[..., None] + log_pi
-        )
+        *jnp.broadcast_arrays(jnp.log(to_x0)[..., None] + log_denoiser, jnp.log(to_pi)[..., None] + log_pi)
     )
     return _add_at(moved, xt, jnp.log(stay))
 
@@ -82,7 +80,7 @@ def mixture_logits(
     t: Int[Array, "..."],
     kappa: float = 1.0,
 ) -> Float[Array, "*S K"]:
-    """kappa q(x_{t-1} | x_t, x_0) + (1 - kappa) q(x_{t-1} | x_0), x_0 from the denoiser (Psi, 2602.21185).
+    """kappa q(x_{t-1} | x_t, x_0) + (1 - kappa) q(x_{t-1} | x_0), x_0 from the denoiser (Psi).
 
     kappa = 1 is ancestral, kappa = 0 noises x_0 afresh.
 
@@ -110,7 +108,7 @@ def remask_logits(
     s: Int[Array, "..."],
     sigma: Float[Array, "*S"],
 ) -> Float[Array, "*S K"]:
-    """Unmasks with probability (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t), masks again with sigma (ReMDM).
+    """Unmasks with (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t), and masks again with sigma (ReMDM).
 
     The law of `keep_logits` with keep = (1 - alpha_s - sigma) / (1 - alpha_t), which may be negative here.
 
@@ -136,7 +134,7 @@ def remask_logits(
     gained = _difference(process, t, s, xt.shape)
     to_x0 = (gained + sigma * alpha_t) / mixed_t
     stay = (mixed_s - sigma * alpha_t) / mixed_t
-    # At the largest sigma rounding may leave less than nothing. More than rounding is an error, and stays one.
+    # At the largest sigma rounding may leave less than nothing. What is more than rounding is an error.
     rounding = 8 * jnp.finfo(stay.dtype).eps
     stay = jnp.where(stay >= -rounding, jnp.maximum(stay, 0.0), jnp.nan)
     is_masked = xt == mask
@@ -148,7 +146,7 @@ def remask_logits(
 
 @declared(t=steps(1), s=steps(0))
 def most_remasked(process: Process, t: Int[Array, "..."], s: Int[Array, "..."]) -> Float[Array, "..."]:
-    """min(1, (1 - alpha_s) / alpha_t): the largest probability of masking again that `remask_logits` takes."""
+    """min(1, (1 - alpha_s) / alpha_t): the most that `remask_logits` may mask again."""
     process = require_absorbing(process, "remask")
     alpha_t = jnp.exp(gather(process.log_alpha_bar, t))
     mixed_s = jnp.exp(gather(process.log_beta_bar, s))
@@ -242,7 +240,7 @@ def log_rates(
 def corrector_log_rates(
     process: Process, logits_loo: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."], h: float
 ) -> Float[Array, "*S K"]:
-    """log R_y, R_y = h (pi(y) + pi(x_t) p_t(y) / p_t(x_t)): forward and reverse rates, which keep p_t (tauLDR).
+    """log R_y, R_y = h (pi(y) + pi(x_t) p_t(y) / p_t(x_t)): rates both ways, which keep p_t (tauLDR).
 
     Args:
         process: a `Mixing`.
@@ -344,7 +342,9 @@ def require_absorbing(process: Process, what: str) -> Mixing:
     """
     if isinstance(process, Mixing) and process.pi_kind == "point":
         return process
-    works = "`ancestral`, `psi` and `ddim` work" if isinstance(process, Mixing) else "`ancestral` and `psi` work"
+    works = (
+        "`ancestral`, `psi` and `ddim` work" if isinstance(process, Mixing) else "`ancestral` and `psi` work"
+    )
     raise ValueError(f"{what} needs an absorbing process with an extra mask: {works} for this one")
 
 
@@ -355,7 +355,7 @@ def _levels(process: Mixing, t: Array, shape: tuple[int, ...]) -> tuple[Array, A
 
 
 def _difference(process: Mixing, t: Array, s: Array, shape: tuple[int, ...]) -> Array:
-    """Returns alpha_s - alpha_t = alpha_s (1 - alpha_t / alpha_s), [*S], with its digits where it is small."""
+    """Returns alpha_s - alpha_t = alpha_s (1 - alpha_t / alpha_s), [*S]: exact where it is small too."""
     (log_t,) = gather_steps((process.log_alpha_bar,), t, shape)
     (log_s,) = gather_steps((process.log_alpha_bar,), s, shape)
     nothing_left = log_s == NEG_INF

@@ -32,17 +32,17 @@ from d3pm_jax.schedules.continuous import Schedule
 
 
 def ancestral() -> Sampler:
-    """x_{t-1} from p(x_{t-1} | x_t): every process (D3PM, 2107.03006)."""
+    """Draws x_{t-1} from p(x_{t-1} | x_t): every process (D3PM, 2107.03006)."""
     return Sampler()
 
 
 def ddim(c: float = 1.0) -> Sampler:
-    """Keeps x_t as often as the marginals allow: uniform, absorbing, marginal (DDIM, 2010.02502, appendix A)."""
+    """Keeps x_t as often as the marginals allow: uniform, absorbing, marginal (DDIM, 2010.02502)."""
     return Sampler(Keep(c))
 
 
 def psi(kappa: float = 0.95) -> Sampler:
-    """Bayes' rule with probability kappa, else x_0 noised afresh: every process (Psi-samplers, 2602.21185)."""
+    """Follows Bayes' rule with probability kappa, else noises x_0 afresh: every process (Psi, 2602.21185)."""
     return Sampler(Mixture(kappa))
 
 
@@ -102,7 +102,7 @@ def blocks(block: int = 1) -> Sampler:
 
 
 def tau_leaping() -> Sampler:
-    """Leaps along reverse rates where there is one event: uniform, absorbing, marginal, masked (2205.14987)."""
+    """Leaps where rates have one event: uniform, absorbing, marginal, masked (tau-leaping, 2205.14987)."""
     return Sampler(Poisson())
 
 
@@ -112,7 +112,7 @@ def euler() -> Sampler:
 
 
 def predictor_corrector(moves: int = 1, h: float = 0.1) -> Sampler:
-    """Leaps along reverse rates, then moves at the level: uniform, absorbing, marginal (tauLDR, 2205.14987)."""
+    """Leaps along rates, then moves at the level: uniform, absorbing, marginal (tauLDR, 2205.14987)."""
     return Sampler(Poisson(), corrector=RateCorrector(moves, h))
 
 

@@ -34,7 +34,7 @@ Streams = Annotated[
 
 
 @declared(index=INDEX, shape=at_least(0, 2**31 - 1))
-def per_example(key: Key[Array, ""], index: Int[Array, " B"], shape: tuple[int, ...]) -> Noise:
+def per_example(key: Key[Array, ""], index: Int[Array, " B"], shape: tuple[int, ...]) -> Callable[..., Array]:
     """Makes a function (row, stream=0) -> u [B, *shape] of values that (key, index_b, row, stream) decide.
 
     Args:

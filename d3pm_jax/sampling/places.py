@@ -86,7 +86,7 @@ def count_above(probability: Float[Array, "B L"], threshold: float) -> Int[Array
 
 @declared()
 def count_by_factor(probability: Float[Array, "B L"], factor: float) -> Int[Array, " B"]:
-    """Returns the largest n with (n + 1) (1 - p_n) < factor, p_n the n-th probability; at least 1 (Fast-dLLM).
+    """Returns the largest n with (n + 1) (1 - p_n) < factor, p_n the n-th largest; at least 1 (Fast-dLLM).
 
     Args:
         probability: in falling order; 0 behind the candidates.
@@ -143,7 +143,7 @@ class Count(abc.ABC):
         """Returns the number of places, those with the largest scores."""
 
     def rows(self, places: int) -> int:
-        """Returns how many rows it takes to reveal so many places: as many, if each row reveals one or more."""
+        """Returns how many rows it takes to reveal so many places: one each, if a row has at least one."""
         return places
 
     def check(self, order: Order) -> None:

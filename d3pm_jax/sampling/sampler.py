@@ -8,6 +8,7 @@ The named ones of papers are in `named`; what each slot may hold is in `shaping`
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +22,6 @@ from d3pm_jax.beliefs import Belief, to_leave_one_out
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, at_least, declared, marked
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
-from d3pm_jax.processes.tables import gather
 from d3pm_jax.sampling import laws, places
 from d3pm_jax.sampling.chain import Chain, Row, State, call_all, run_plan
 from d3pm_jax.sampling.correctors import Corrector
@@ -75,9 +75,9 @@ class Sampler:
 class Seen(NamedTuple):
     """Holds what a row saw, for pictures and for study."""
 
-    x: Int[Array, "B *S"]  # before the row
-    logits: Float[Array, "B *S K"]  # what the network said, before it was shaped
-    changed: Bool[Array, "B *S"]  # which places are another category after it
+    x: Int[Array, " B *S"]  # before the row
+    logits: Float[Array, " B *S K"]  # what the network said, before it was shaped
+    changed: Bool[Array, " B *S"]  # which places are another category after it
 
 
 class Problem(NamedTuple):
@@ -88,8 +88,8 @@ class Problem(NamedTuple):
     process: Process
     noise: Callable[[Array, int | Array], Array]
     belief: Belief
-    x0: Int[Array, "B *S"] | None  # what known places hold
-    unknown: Bool[Array, "B *S"] | None  # the places to draw; None: all
+    x0: Int[Array, " B *S"] | None  # what known places hold
+    unknown: Bool[Array, " B *S"] | None  # the places to draw; None: all
     rows: int  # of a block
     is_watched: bool  # whether rows hand out what they saw
 
@@ -131,23 +131,25 @@ def check_plan(plan: Sequence[Row], sampler: Sampler, process: Process) -> None:
         raise ValueError(f"the plan {end}: its last row must go to 0, as Row(1, t, 0)")
     if [row.number for row in plan] != list(range(len(plan), 0, -1)):
         raise ValueError(f"the rows of the plan must be numbered {len(plan)}, .., 1, by how many are left")
-    for before, row in zip(plan, plan[1:], strict=False):
+    for before, row in itertools.pairwise(plan):
         if sampler.reveal is None and row.block == before.block and row.t != before.s:
             raise ValueError(
-                f"row {row.number} begins at {row.t}, but row {before.number} ended at {before.s}: go on from "
+                f"row {row.number} begins at {row.t}, but row {before.number} ended at {before.s}: begin it "
                 f"there"
             )
     for row in plan:
         if not (1 <= row.t <= process.T and 0 <= row.s <= process.T):
-            raise ValueError(f"row {row.number} goes from {row.t} to {row.s}: steps are 1..{process.T}, and 0")
+            raise ValueError(
+                f"row {row.number} goes from {row.t} to {row.s}: steps are 1..{process.T}, and 0"
+            )
         if sampler.reveal is not None:
             continue
         if row.s > row.t:
             laws.require_mixing(process, f"row {row.number}, which goes back up from {row.t} to {row.s},")
         elif not sampler.transition.goes_further and row.s != row.t - 1:
             raise ValueError(
-                f"row {row.number} goes from {row.t} to {row.s}, but {type(sampler.transition).__name__} takes "
-                f"one step at a time: respace the process, or take Keep or Remask"
+                f"row {row.number} goes from {row.t} to {row.s}, but {type(sampler.transition).__name__} "
+                f"takes one step at a time: respace the process, or take Keep or Remask"
             )
 
 
@@ -200,7 +202,7 @@ def watch_sampler(
     known: Bool[Array, " B *S"] | None = None,
     plan: Sequence[Row] | None = None,
 ) -> tuple[Chain, Seen]:
-    """Runs a sampler as `run_sampler` does, and returns what every row saw as well: for pictures and for study.
+    """Runs a sampler as `run_sampler` does, and returns what every row saw too: for pictures and study.
 
     Args:
         sampler, denoise, process, xT, noise, record, belief, x0, known, plan: as for `run_sampler`.
@@ -254,7 +256,7 @@ def _run(
     denoise: Callable[[Array, Array], Array],
     process: Process,
     xT: Array,
-    noise: Callable[[Array, Array], Array],
+    noise: Callable[[Array, int | Array], Array],
     record: Sequence[int],
     belief: Belief,
     x0: Array | None,

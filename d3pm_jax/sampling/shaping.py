@@ -1,4 +1,4 @@
-"""Shapes what a network believes of x_0 before a sampler draws: temperature, forbidden categories, top-k, top-p.
+"""Shapes what a network believes of x_0 before a sampler draws: temperature, top-k, top-p, and so on.
 
 They act on leave-one-out logits (see `beliefs`): the denoiser counts the observed x_t as evidence, and at a
 temperature it would be counted more or less than once.

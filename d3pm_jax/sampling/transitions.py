@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -35,12 +34,12 @@ class View(NamedTuple):
     """Holds what a transition sees of a row."""
 
     process: Process
-    logits: Float[Array, "B *S K"]  # of the network, shaped
+    logits: Float[Array, " B *S K"]  # of the network, shaped
     belief: Belief  # what they are
-    x: Int[Array, "B *S"]
+    x: Int[Array, " B *S"]
     t: Int[Array, " B"]
     s: Int[Array, " B"]
-    noise: Callable[[int], Float[Array, "B *S"]]  # of this row, by stream
+    noise: Callable[[int], Float[Array, " B *S"]]  # of this row, by stream
     memory: Memory
 
     @property
@@ -71,7 +70,7 @@ class Transition(abc.ABC):
         return {}
 
     @abc.abstractmethod
-    def law(self, view: View) -> Float[Array, "B *S K"]:
+    def law(self, view: View) -> Float[Array, " B *S K"]:
         """Returns log p(x_s | x_t) of each category, normalised."""
 
     def draw(self, view: View) -> tuple[Array, Memory]:
@@ -146,7 +145,7 @@ class Sigma(abc.ABC):
     """Says with which probability a place that is not masked is masked again."""
 
     @abc.abstractmethod
-    def sigma(self, view: View, most: Float[Array, " B"]) -> Float[Array, "B *S"]:
+    def sigma(self, view: View, most: Float[Array, " B"]) -> Float[Array, " B *S"]:
         """Returns it for each place; at a masked one it says how much more often that is unmasked.
 
         Args:
@@ -270,14 +269,14 @@ class RemaskLoop(Remask):
     def plan(self, process: Process) -> tuple[Row, ...]:
         spec = require_spec(laws.require_absorbing(process, "masking again").spec)
         alpha_bar = np.concatenate([[1.0], np.cumprod(1 - spec.beta)])  # float64 [T + 1]
-        held = int(np.argmin(np.abs(alpha_bar[1:-1] - self.alpha))) + 1
+        held = int(np.argmin(np.abs(alpha_bar[1:] - self.alpha))) + 1
         before = round(0.45 * self.rows)
         after = round(0.05 * self.rows)
-        if after < 1 or before < 1 or before > process.T - held or after > held:
+        if min(before, after) < 1 or before > process.T - held or after > held:
             raise ValueError(
-                f"rows = {self.rows}: 45% of them go down from {process.T} to step {held}, which alpha = "
-                f"{self.alpha} is nearest to, and 5% from there to 0, at least one step each: change rows, or "
-                f"the number of steps"
+                f"rows = {self.rows}: 45% of them go down from {process.T} to step {held}, whose alpha is "
+                f"nearest to {self.alpha}, and 5% from there to 0, by at least a step each: change rows, or "
+                f"take more steps"
             )
         down = [process.T - (process.T - held) * i // before for i in range(before)]
         hold = [held] * (self.rows - before - after)
