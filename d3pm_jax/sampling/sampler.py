@@ -10,6 +10,7 @@ The named ones of papers are in `named`; what each slot may hold is in `shaping`
 import dataclasses
 import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from d3pm_jax.beliefs import Belief, to_leave_one_out
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, at_least, declared, marked
+from d3pm_jax.checks.arrays import describe
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import laws, places
@@ -30,6 +32,9 @@ from d3pm_jax.sampling.noise import DRAW, ORDER, PHASE, Streams, per_example
 from d3pm_jax.sampling.places import Candidates, FirstHitting, Reveal
 from d3pm_jax.sampling.shaping import Shaping
 from d3pm_jax.sampling.transitions import Bayes, Transition, View
+
+# A sequence of rows: `read_plan` checks it, and says what it should be.
+Plan = Any
 
 PRIOR_STEP = 0  # the row whose noise draws x_T: no row of a plan has it
 
@@ -73,11 +78,11 @@ class Sampler:
 
 
 class Seen(NamedTuple):
-    """Holds what a row saw, for pictures and for study."""
+    """Holds what each of N rows saw, for pictures and for study."""
 
-    x: Int[Array, " B *S"]  # before the row
-    logits: Float[Array, " B *S K"]  # what the network said, before it was shaped
-    changed: Bool[Array, " B *S"]  # which places are another category after it
+    x: Int[Array, "N B *S"]  # before the row
+    logits: Float[Array, "N B *S K"]  # what the network said, before it was shaped
+    changed: Bool[Array, "N B *S"]  # which places are another category after it
 
 
 class Problem(NamedTuple):
@@ -94,6 +99,7 @@ class Problem(NamedTuple):
     is_watched: bool  # whether rows hand out what they saw
 
 
+@declared(shape=at_least(0, 2**31 - 1))
 def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tuple[Row, ...]:
     """Returns the rows that a sampler takes.
 
@@ -107,7 +113,7 @@ def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tup
     """
     sampler.check(process)
     num_places = math.prod(shape)
-    block = sampler.block or num_places
+    block = sampler.block or max(1, num_places)
     if num_places % block:
         raise ValueError(
             f"block = {block} does not divide the {num_places} places of an example: pass a divisor"
@@ -122,6 +128,21 @@ def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tup
     blocks = num_places // block
     numbers = iter(range(blocks * len(of_block), 0, -1))
     return tuple(row._replace(number=next(numbers), block=b) for b in range(blocks) for row in of_block)
+
+
+def read_plan(plan: Plan) -> tuple[Row, ...]:
+    """Returns a plan as rows of ints, of rows or tuples of them.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    try:
+        return tuple(Row(*map(operator.index, row)) for row in plan)
+    except TypeError as error:
+        raise TypeError(
+            f"plan is {describe(plan)}, expected rows of whole numbers: pass what make_plan returns, or "
+            f"Row(number, t, s) for each call of the network"
+        ) from error
 
 
 def check_plan(plan: Sequence[Row], sampler: Sampler, process: Process) -> None:
@@ -164,7 +185,7 @@ def run_sampler(
     belief: Belief = "d3pm",
     x0: Int[Array, " B *S"] | None = None,
     known: Bool[Array, " B *S"] | None = None,
-    plan: Sequence[Row] | None = None,
+    plan: Plan | None = None,
 ) -> Chain:
     """Runs a sampler from x_T to x_0, noise given.
 
@@ -200,7 +221,7 @@ def watch_sampler(
     belief: Belief = "d3pm",
     x0: Int[Array, " B *S"] | None = None,
     known: Bool[Array, " B *S"] | None = None,
-    plan: Sequence[Row] | None = None,
+    plan: Plan | None = None,
 ) -> tuple[Chain, Seen]:
     """Runs a sampler as `run_sampler` does, and returns what every row saw too: for pictures and study.
 
@@ -228,7 +249,7 @@ def sample_by(
     belief: Belief = "d3pm",
     x0: Int[Array, " B *S"] | None = None,
     known: Bool[Array, " B *S"] | None = None,
-    plan: Sequence[Row] | None = None,
+    plan: Plan | None = None,
 ) -> Chain:
     """Draws examples start, start + 1, ... of the endless sample that a key stands for, by a sampler.
 
@@ -261,7 +282,7 @@ def _run(
     belief: Belief,
     x0: Array | None,
     known: Array | None,
-    plan: Sequence[Row] | None,
+    plan: Plan | None,
     is_watched: bool,
 ) -> tuple[Chain, Any]:
     """Runs a sampler; returns None for what the rows saw unless it is watched."""
@@ -271,7 +292,7 @@ def _run(
     if plan is None:
         plan = make_plan(sampler, process, xT.shape[1:])
     else:
-        plan = tuple(Row(*row) for row in plan)
+        plan = read_plan(plan)
         check_plan(plan, sampler, process)
 
     @marked

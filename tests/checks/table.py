@@ -104,11 +104,13 @@ ROLES: dict[str, tuple[str, Any]] = {
     "fill_in": ("function", lambda xt: logits_of(xt, None)),
     "order": ("noise", UNIT),
     "known": ("booleans", UNIT < 0.5),
-    "noise": ("function", lambda t: UNIT),
+    "noise": ("function", lambda t, stream=0: UNIT),
     "term": ("function", losses.posterior_kl),
     "reverse": ("function", posteriors.p_logits),
     "schedule": ("function", schedules.continuous.linear),
     "step": ("function", lambda x, t: x),
+    "sampler": ("history", sampling.Sampler()),
+    "plan": ("plan", tuple(sampling.Row(n, n, n - 1) for n in range(T, 0, -1))),
     "shape": ("counts", S),
     "record": ("indices of steps", (0, 2)),
     "grid": ("indices of steps", (2, 5)),
@@ -228,6 +230,8 @@ def spoilt(role: str, good: Any) -> Iterator[Bad]:
         yield from (Bad(f"{x!r}", x) for x in ("Bayes", 1, True, 0.5, ["bayes"]))
     elif role in ("function", "process", "history", "key"):
         yield from (Bad(f"{x!r}", x) for x in (1, "abc", True, 1.5, np.zeros(2)))
+    elif role == "plan":
+        yield from (Bad(f"{x!r}", x) for x in (1.5, "ab", True, (1.5,), ((T, T, 1.5),), ((1, T, T - 1),), ()))
     elif role in ("counts", "indices of steps"):
         yield from (Bad(f"{x!r}", x) for x in (1.5, "ab", True, (1.5,), ("a",), (True,), (-1, 2), (2**40,)))
     elif role.startswith("host"):
@@ -374,6 +378,7 @@ def is_public_function(f: Any, module: Any) -> bool:
 
 NOT_CALLED = {"numerics.band_width", "numerics.smallest_entry"}  # of a dtype, for tables
 NOT_CALLED |= {"beliefs.with_belief"}  # of a function
+NOT_CALLED |= {"sampling.chain.run_plan", "sampling.chain.plan_levels", "sampling.chain.call_all"}  # the loop
 
 
 def public(process: Process) -> Iterator[Call]:
