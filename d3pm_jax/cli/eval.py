@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from tyro.constructors import PrimitiveConstructorSpec
 
-from d3pm_jax.cli import arguments
+from d3pm_jax.cli import arguments, samplers
 from d3pm_jax.config.checks import Count, Seed
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import format_with_error
@@ -18,6 +18,7 @@ from d3pm_jax.measure import bounds, record, sample_quality, step_costs
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.runs.run import Run
+from d3pm_jax.sampling import Sampler
 
 Examples = Mapping[str, np.ndarray]  # "x", and if there are any "label", "weight" and "condition"
 SHORT = 100_000  # calls of the network below which the command does not say how long it will take
@@ -54,6 +55,9 @@ class EvalCommand(arguments.Computation):
     samples: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """draw N samples and measure how far they are from the training split (2000 for a start);
     of text, whether they are of its words and what they copy"""
+    sampler: Annotated[str | None, arguments.name_option(metavar="NAME")] = None
+    """draw the samples by this sampler, and not ancestrally; --sampler.FIELD VALUE sets a field of it,
+    --sampler help lists all samplers and their fields"""
     inception: Annotated[Path | None, arguments.name_option(metavar="FILE")] = None
     """measure them in features of these weights of Inception, not of a classifier of the data"""
     chain_rule: Annotated[Count | None, arguments.name_option(metavar="N")] = None
@@ -64,9 +68,14 @@ class EvalCommand(arguments.Computation):
 def execute(command: EvalCommand, words: list[str]) -> int:
     """Evaluates; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
+    choice = samplers.choose(command.sampler, words)
+    if choice is not None and command.samples is None:
+        raise UserError(f"--sampler {choice.name} draws samples: say how many, as --samples 2000")
     run = arguments.open_with_others(command, command.batch_size)
     arguments.check_data(command, run)
     _check_options(command, run)
+    if choice is not None:
+        run.parts.method.plan_sampler(choice.sampler, run.parts.description.shape)
     if command.grid == "dp" and command.steps is not None:
         _prepare_best_grids(run, command.steps)
 
@@ -89,7 +98,7 @@ def execute(command: EvalCommand, words: list[str]) -> int:
     for steps, respaced_run in runs_by_steps.items():
         result = _evaluate(command, respaced_run, steps, examples, baselines)
     if command.samples is not None:
-        measure_samples(command, runs, command.samples)
+        measure_samples(command, runs, command.samples, None if choice is None else choice.sampler)
     if command.chain_rule is not None:
         _compute_likelihood(command, run, examples, command.chain_rule)
 
@@ -196,7 +205,9 @@ def _print_duration(command: EvalCommand, runs: Sequence[Run], examples: Example
     print(f"about {duration}: {N:,} examples x {calls} calls of the network; {advice}")
 
 
-def measure_samples(command: EvalCommand, runs: Sequence[Run], num: int) -> None:
+def measure_samples(
+    command: EvalCommand, runs: Sequence[Run], num: int, sampler: Sampler | None = None
+) -> None:
     """Draws samples of each run, all of one workdir, measures them and prints the figures."""
     kind = runs[0].parts.kind
     reference = sample_quality.prepare_reference(
@@ -213,6 +224,7 @@ def measure_samples(command: EvalCommand, runs: Sequence[Run], num: int) -> None
                 command.batch_size,
                 terminal.advance,
                 sample_inputs,
+                sampler,
             )
         path = sample_quality.write_figures(run.workdir, quality.figures, quality.protocol, kind.name)
         line = kind.show_quality(path, quality.samples, quality.measured, run.parts.categories, run.caption)

@@ -32,18 +32,20 @@ NO_DEVICE = ("Unable to initialize backend", "Unknown backend")
 class Command(NamedTuple):
     """Describes a command; its file has a dataclass, `TrainCommand` of train, and `execute(command, words)`.
 
-    `execute` returns the exit status; `words` are those that the dataclass has no field for.
+    `execute` returns the exit status; `words` are those that the dataclass has no field for: those of the
+    config, or the fields of a sampler.
     """
 
     module: str
     text: str  # of the overview: what the command is for
     takes_config: bool = False  # whether CONFIG and overrides of its fields may follow
+    takes_sampler: bool = False  # whether --sampler.FIELD VALUE may follow
 
 
 COMMANDS = {
     "train": Command("train", "train a model, or go on with a run", takes_config=True),
-    "eval": Command("eval", "bits per dimension on the test split, with its parts"),
-    "sample": Command("sample", "draw samples, beside data and as chains"),
+    "eval": Command("eval", "bits per dimension on the test split, with its parts", takes_sampler=True),
+    "sample": Command("sample", "draw samples, beside data and as chains", takes_sampler=True),
     "schedule": Command(
         "schedule", "draw how a process removes information, without training", takes_config=True
     ),
@@ -178,6 +180,8 @@ def _execute(name: str, words: list[str]) -> int:
     asks_for_help = plain_words != words
     if asks_for_help and not entry.takes_config:
         reading.print_help(command_class, f"d3pm {name}")
+    if entry.takes_sampler:
+        return _execute_with_sampler(module, command_class, plain_words, name)
     command, config_words = reading.read_command(command_class, plain_words, name)
     if not entry.takes_config:
         reading.refuse_unknown(config_words, name)
@@ -188,6 +192,21 @@ def _execute(name: str, words: list[str]) -> int:
         # The command reads the config first, and then prints its fields.
         config_words.append("--help")
     return module.execute(command, config_words)
+
+
+def _execute_with_sampler(module: Any, command_class: type[Any], words: list[str], name: str) -> int:
+    """Executes a command that may name a sampler, or prints the table of them; returns the exit status."""
+    from d3pm_jax.cli import reading, samplers
+
+    if samplers.asks_for_table(words):
+        from d3pm_jax.sampling.named import describe_samplers
+
+        print(describe_samplers())
+        return 0
+    plain_words, field_words = samplers.take_fields(words)
+    command, unknown = reading.read_command(command_class, plain_words, name)
+    reading.refuse_unknown(unknown, name)
+    return module.execute(command, field_words)
 
 
 def _fail(command: str, text: str, status: int) -> NoReturn:

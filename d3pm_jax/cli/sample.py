@@ -3,20 +3,21 @@
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 
-from d3pm_jax.cli import arguments
+from d3pm_jax.cli import arguments, samplers
 from d3pm_jax.config.checks import Count, Natural, Seed
 from d3pm_jax.data.source import open_npy
-from d3pm_jax.errors import UsageError, as_user_error
+from d3pm_jax.errors import UsageError, UserError, as_user_error
 from d3pm_jax.kinds.base import STATES, check_gif
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import record, step_costs
 from d3pm_jax.measure.bounds import find_mask
-from d3pm_jax.measure.samples import chains_to_show, evenly_spaced, write_samples
+from d3pm_jax.measure.samples import chains_to_show, describe_drawing, evenly_spaced, write_samples
+from d3pm_jax.runs.run import Run
 from d3pm_jax.storage import run_folder
 
 GIF_CHAINS = 25  # samples in the GIF
@@ -32,6 +33,9 @@ class SampleCommand(arguments.Computation):
 
     steps: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """take N steps of the process in place of all"""
+    sampler: Annotated[str | None, arguments.name_option(metavar="NAME")] = None
+    """draw by this sampler, and not ancestrally; --sampler.FIELD VALUE sets a field of it,
+    --sampler help lists all samplers and their fields"""
     num: Annotated[Count, arguments.name_option(metavar="N")] = 256
     """samples to draw"""
     label: Annotated[Natural | None, arguments.name_option(metavar="C")] = None
@@ -60,6 +64,7 @@ class SampleCommand(arguments.Computation):
 def execute(command: SampleCommand, words: list[str]) -> int:
     """Draws samples and writes them; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
+    choice = samplers.choose(command.sampler, words)
     run = arguments.open_with_others(command, min(command.batch_size, command.num))
     kind = run.parts.kind
     examples = None
@@ -77,11 +82,19 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     conditions = None
     if command.condition is not None:
         conditions = _read_condition_file(command.condition)
-    times = evenly_spaced(run.parts.method.num_steps, num_states)
+    shows_chains = choice is None or _takes_steps(run, choice, shape)
+    if command.gif and not shows_chains:
+        raise UserError(
+            f"--gif: a GIF shows x_t by t, and the rows of the sampler {command.sampler} are no steps of the "
+            f"process; leave it out"
+        )
+    times = []
+    if shows_chains:
+        times = evenly_spaced(run.parts.method.num_steps, num_states)
     check_gif(command.gif, times)
     key = jax.random.key(command.seed)
     with Terminal("sample", command.num).show_bar() as terminal:
-        samples, reverse = run.sample(
+        drawn = run.draw(
             key,
             command.num,
             command.label,
@@ -92,10 +105,12 @@ def execute(command: SampleCommand, words: list[str]) -> int:
             known_elements,
             shape,
             condition=conditions,
+            sampler=None if choice is None else choice.sampler,
         )
+    samples = drawn.x0
 
     text_options = {"prompt": command.prompt, "infill": command.infill, "length": command.length}
-    text_options = {name: value for name, value in text_options.items() if value is not None}
+    more_options: dict[str, Any] = {name: text for name, text in text_options.items() if text is not None}
     suffix = record.file_suffix(
         step=command.step,
         steps=command.steps,
@@ -103,23 +118,34 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         seed=command.seed,
         label=command.label,
         length=command.length,
+        **({} if choice is None else choice.options),
     )
+    if choice is not None:
+        more_options |= describe_drawing(choice.sampler, drawn)
     if conditions is not None:
-        text_options["condition"] = f"sha256 {hashlib.sha256(conditions.tobytes()).hexdigest()[:12]}"
+        more_options["condition"] = f"sha256 {hashlib.sha256(conditions.tobytes()).hexdigest()[:12]}"
         suffix += "_condition"
     if command.prompt is not None:
         suffix += "_prompt"
     if command.infill is not None:
         suffix += "_infill"
     path, replaced = write_samples(
-        run.parts, run.workdir, samples, command.grid, command.seed, command.label, text_options, suffix
+        run.parts, run.workdir, samples, command.grid, command.seed, command.label, more_options, suffix
     )
 
     if examples is not None:
         examples = examples[: len(samples)]
-    strip = evenly_spaced(run.parts.method.num_steps, STATES)
+    strip = evenly_spaced(run.parts.method.num_steps, STATES) if shows_chains else []
     chains = chains_to_show(
-        run.parts, key, samples, reverse, times, strip, examples, conditions, example_inputs.get("condition")
+        run.parts,
+        key,
+        samples,
+        drawn.states,
+        times,
+        strip,
+        examples,
+        conditions,
+        example_inputs.get("condition"),
     )
     files_by_content = kind.save_samples(command.workdir, suffix, chains, run.caption, command.gif)
 
@@ -131,6 +157,8 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     if command.condition is not None:
         classes += f", sample i with row i of {command.condition} modulo its rows"
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
+    if choice is not None:
+        print(f"by {command.sampler}: {np.mean(drawn.calls):.4g} calls of the network for each sample")
     for content, file in files_by_content.items():
         print(f"{content}: {file}")
     has_known_text = command.prompt is not None or command.infill is not None
@@ -139,6 +167,16 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     for line in kind.in_words(samples):
         print(line)
     return 0
+
+
+def _takes_steps(run: Run, choice: samplers.Choice, shape: tuple[int, ...] | None) -> bool:
+    """Tells whether a sampler takes the steps of the process one by one, so that its chain has an x_t.
+
+    Raises:
+        UserError: it is not for this run.
+    """
+    planned = run.parts.method.plan_sampler(choice.sampler, shape or run.parts.description.shape)
+    return planned.rows_are_steps
 
 
 def _read_condition_file(path: Path) -> np.ndarray:

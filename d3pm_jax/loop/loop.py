@@ -392,7 +392,7 @@ class Outputs:
         """Draws samples of the averaged parameters and writes them as the kind of the data does."""
         seed = self._parts.config.train.seed
         key = jax.random.key(seed)
-        samples, _ = self._sampler(state.ema, NUM_SAMPLES, key, **self._sample_inputs)
+        samples = self._sampler(state.ema, NUM_SAMPLES, key, **self._sample_inputs).x0
         path = self._workdir / SAMPLES / f"step_{step:07d}"
         path.parent.mkdir(exist_ok=True)
         caption = build.make_caption(self._workdir, self._parts, step)

@@ -21,6 +21,8 @@ from d3pm_jax.measure import record, samples
 from d3pm_jax.measure.record import Record, Value
 from d3pm_jax.parts.build import Parts, describe_conditions
 from d3pm_jax.parts.reading import open_whole
+from d3pm_jax.sampling import Sampler
+from d3pm_jax.sampling.named import describe_sampler
 from d3pm_jax.storage import names
 
 COMPARED = ("N", "split", "reference", "features")  # entries that comparable figures have in common
@@ -108,6 +110,7 @@ def measure_quality(
     batch_size: int = 128,
     progress: Callable[[int], Any] = lambda done: None,
     inputs: Mapping[str, Any] | None = None,
+    sampler: Sampler | str | None = None,
 ) -> SampleQuality:
     """Draws samples and compares them with the training split.
 
@@ -120,15 +123,21 @@ def measure_quality(
         progress: is called with the number of samples that are done.
         inputs: those of the test examples where the network takes conditions, of `samples.choose_inputs`;
             sample i has those of example i modulo their number.
+        sampler: by which to draw, as for `samples.draw_samples`.
 
     Raises:
-        UserError: samples have categories that the data has not, or features that are not finite.
+        UserError: the sampler is not for this run, or samples have categories that the data has not, or
+            features that are not finite.
     """
     # The kind of the data knows no other categories than those of the data. A sample with the mask in it
     # would be compared as if it were a level of grey or a symbol.
     key = jax.random.key(seed)
     inputs = inputs or {}
-    x, _ = samples.draw_samples(parts, key, num, batch_size=batch_size, progress=progress, **inputs)
+    sampler = samples.find_sampler(sampler)
+    drawn = samples.draw_samples(
+        parts, key, num, batch_size=batch_size, progress=progress, sampler=sampler, **inputs
+    )
+    x = drawn.x0
     categories = parts.description.categories
     if x.max() >= categories:
         raise UserError(
@@ -136,6 +145,11 @@ def measure_quality(
             f"head.forbid, which forbids the mask"
         )
     measured = reference.measure(x)
+    figures = measured.figures
+    sampler_name = parts.method.sampler
+    if sampler is not None:
+        sampler_name = describe_sampler(sampler)
+        figures = {**figures, "calls_per_sample": float(np.mean(drawn.calls))}
     classes = "none"
     if "label" in inputs:
         classes = "those of the conditions"
@@ -151,13 +165,13 @@ def measure_quality(
         split=getattr(parts.config.data, "train_split", "train"),
         reference=reference.compared,
         features=reference.features,
-        sampler=parts.method.sampler,
+        sampler=sampler_name,
         classes=classes,
         conditions=conditions,
         seed=seed,
         **describe_conditions(parts),
     )
-    return SampleQuality({"samples": measured.figures, **reference.figures}, protocol, x, measured)
+    return SampleQuality({"samples": figures, **reference.figures}, protocol, x, measured)
 
 
 def list_differences(a: Protocol | Mapping[str, Any], b: Protocol | Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +21,30 @@ from d3pm_jax.kinds import Chains, Given
 from d3pm_jax.measure.record import Format, write_record
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.parts.build import Parts
+from d3pm_jax.parts.method import PlannedSampler
 from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import q_posterior, q_sample
 from d3pm_jax.processes import Process
-from d3pm_jax.sampling import chain as sampling_chain
+from d3pm_jax.sampling import Sampler, chain as sampling_chain
+from d3pm_jax.sampling.named import choose_sampler
 from d3pm_jax.sampling.noise import SAMPLING
 from d3pm_jax.sampling.sampler import PRIOR_STEP
 from d3pm_jax.storage.names import SAMPLES as SAMPLES_FILE
 from d3pm_jax.types import Params
 
 SHOWN_FORWARD_CHAINS = 4
-Sampler = Callable[..., tuple[np.ndarray, np.ndarray]]  # see `make_sampler`
+
+
+class Drawn(NamedTuple):
+    """Holds samples, states of the chains that led to them, and what they cost."""
+
+    x0: np.ndarray  # int32 [n, *S]
+    states: np.ndarray  # int32 [R, n, *S], or of the first samples alone
+    calls: np.ndarray  # int32 [n], calls of the network that each sample would need alone
+    program_calls: int  # calls that were made, each of a batch
+
+
+DrawBatches = Callable[..., Drawn]  # see `make_sampler`
 Progress = Callable[[int], Any]  # is called with the number of samples that are done
 
 
@@ -40,7 +53,8 @@ def make_sampler(
     batch_size: int,
     recorded_times: Sequence[int] = (),
     shape: tuple[int, ...] | None = None,
-) -> Sampler:
+    planned: PlannedSampler | None = None,
+) -> DrawBatches:
     """Makes a function that draws samples in batches, by a program that is compiled once.
 
     Args:
@@ -48,10 +62,11 @@ def make_sampler(
         batch_size: how many at a time; rounded down to a multiple of the devices of the mesh.
         recorded_times: the t whose x_t to return as well.
         shape: *S of a sample, where it is not that of the data.
+        planned: a sampler and its rows, by which to draw; the recorded times are then numbers of rows left.
 
     Returns:
         The function (params, n, key, label=None, progress=..., chains=None, known_elements=None,
-        condition=None) -> x_0 [n, *S] and x_t [R, n, *S], int32. Sample i depends on params, key, label,
+        condition=None) -> `Drawn`. Sample i depends on params, key, label,
         known elements and its condition alone, not on n or the batch size. Where the network takes labels,
         sample i is of class `label`, or of row i modulo their number where that is [M], or without it of
         class i modulo the number of classes. Where it takes conditions, sample i has row i of `condition`,
@@ -79,7 +94,16 @@ def make_sampler(
         known_elements: Given | None,
     ) -> sampling.Chain:
         return parts.method.draw(
-            params, process, key, start, batch_shape, recorded_times, label, condition, known_elements
+            params,
+            process,
+            key,
+            start,
+            batch_shape,
+            recorded_times,
+            label,
+            condition,
+            known_elements,
+            planned,
         )
 
     def draw_batches(
@@ -91,7 +115,7 @@ def make_sampler(
         chains: int | None = None,
         known_elements: Given | None = None,
         condition: Any = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> Drawn:
         condition = parts.convert_condition(condition)
         # Commands with the same seed share no noise, see `sampling.noise`.
         key = jax.random.fold_in(key, SAMPLING)
@@ -100,6 +124,8 @@ def make_sampler(
             num_chains = min(chains, n)
         x0 = []
         states = []
+        calls = []
+        program_calls = 0
         for start in range(0, n, size):
             index = np.arange(start, start + size)
             labels = _make_labels(parts, index, label)
@@ -119,8 +145,12 @@ def make_sampler(
 
             # A view would keep the states of all samples of the batch in memory, so this is a copy.
             states.append(batch.states[:, : max(0, num_chains - start)].copy())
+            calls.append(batch.calls)
+            program_calls += int(batch.program_calls)
         progress(n)
-        return np.concatenate(x0)[:n], np.concatenate(states, axis=1)
+        return Drawn(
+            np.concatenate(x0)[:n], np.concatenate(states, axis=1), np.concatenate(calls)[:n], program_calls
+        )
 
     return draw_batches
 
@@ -137,11 +167,12 @@ def draw_samples(
     known_elements: Given | None = None,
     shape: tuple[int, ...] | None = None,
     condition: Any = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws n samples of a run by a program that is compiled once; see `make_sampler`.
+    sampler: Sampler | str | None = None,
+) -> Drawn:
+    """Draws n samples of a run by a program that is compiled once for each sampler; see `make_sampler`.
 
-    Returns:
-        x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
+    Raises:
+        UserError: an argument cannot be used, or the sampler is not for this run.
     """
     check_key(key)
     check_number("n", n, Count)
@@ -157,6 +188,10 @@ def draw_samples(
     if not callable(progress):
         raise UserError(f"progress is {describe(progress)}, expected a function of how many are done")
     parts.method.check_sampling(recorded_times, shape, known_elements)
+    sampler = find_sampler(sampler)
+    planned = None
+    if sampler is not None:
+        planned = parts.method.plan_sampler(sampler, shape or parts.description.shape)
     size = min(batch_size, n)
     with as_user_error():
         recorded_times = check_value("record", recorded_times, tuple[Natural, ...])
@@ -164,11 +199,28 @@ def draw_samples(
     # The sampler is made from a copy of the parts. It is stored in the parts, and would otherwise refer back
     # to them: Python frees such a cycle late, so that the arrays of a run would stay in memory after its last
     # use.
-    def make() -> Sampler:
-        return make_sampler(dataclasses.replace(parts), size, recorded_times, shape)
+    def make() -> DrawBatches:
+        return make_sampler(dataclasses.replace(parts), size, recorded_times, shape, planned)
 
-    sampler = parts.once(("sample", size, recorded_times, shape), make)
-    return sampler(parts.params, n, key, label, progress, chains, known_elements, condition)
+    draw = parts.once(("sample", size, recorded_times, shape, planned), make)
+    return draw(parts.params, n, key, label, progress, chains, known_elements, condition)
+
+
+def find_sampler(sampler: Sampler | str | None) -> Sampler | None:
+    """Returns a sampler, that of a name if it is one; None for None.
+
+    Raises:
+        UserError: there is none of this name, or it is something else.
+    """
+    if isinstance(sampler, str):
+        with as_user_error():
+            return choose_sampler(sampler)
+    if not isinstance(sampler, Sampler | None):
+        raise UserError(
+            f"sampler is {describe(sampler)}: pass a sampling.Sampler, as sampling.named.maskgit(rows=8), or "
+            f"a name of sampling.named.SAMPLERS"
+        )
+    return sampler
 
 
 def check_key(key: Any) -> None:
@@ -344,7 +396,7 @@ def write_samples(
     grid: str = "even",
     seed: int = 0,
     label: int | None = None,
-    more_options: Mapping[str, str | int] | None = None,
+    more_options: Mapping[str, Any] | None = None,
     suffix: str = "",
 ) -> tuple[Path, str]:
     """Writes samples of a run to its folder, and beside them a file that describes how they were drawn.
@@ -356,7 +408,7 @@ def write_samples(
         grid: how the steps were chosen, "even" or "dp".
         seed: of their noise.
         label: their class, if they are of one.
-        more_options: other options that they were drawn with, such as a prompt, by name.
+        more_options: other options that they were drawn with, such as a prompt or a sampler, by name.
         suffix: of the names of files, of `record.file_suffix`.
 
     Returns:
@@ -369,6 +421,27 @@ def write_samples(
     return path, write_record(path.with_suffix(".json"), SAMPLES, content)
 
 
+def describe_drawing(sampler: Sampler, drawn: Drawn) -> dict[str, Any]:
+    """Returns what the file beside samples says of the sampler that drew them, and of what they cost."""
+    return {
+        "sampler": _slots_to_json(sampler),
+        "calls": float(np.mean(drawn.calls)),  # of the network, for each sample
+        "program_calls": drawn.program_calls,  # for all, each of a batch
+    }
+
+
+def _slots_to_json(slot: Any) -> Any:
+    """Returns a slot of a sampler as nested dicts, each with the name of its class; a function as a name."""
+    if dataclasses.is_dataclass(slot):
+        fields = {field.name: _slots_to_json(getattr(slot, field.name)) for field in dataclasses.fields(slot)}
+        return {"class": type(slot).__name__, **fields}
+    if isinstance(slot, tuple):
+        return [_slots_to_json(item) for item in slot]
+    if callable(slot):
+        return getattr(slot, "__qualname__", type(slot).__name__)
+    return slot
+
+
 def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
     """Returns the protocol of samples from the keys of their file, with empty dicts for values and arrays."""
     # All keys belong to the protocol. Those that it needs are looked up, so that a file without them is
@@ -378,7 +451,7 @@ def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
 
 
 SAMPLES = Format(
-    ("step", "steps", "grid", "seed", "label", "prompt", "infill", "length", "condition"),
+    ("step", "steps", "grid", "seed", "label", "prompt", "infill", "length", "condition", "sampler"),
     ("step", "num", "prompt", "infill", "condition"),
     _from_keys,
     "{path.parent}/{path.stem}.npy or {path.name} is damaged ({why}): delete both, `d3pm sample` writes them "

@@ -26,10 +26,11 @@ from d3pm_jax.evaluation.bound import (
 from d3pm_jax.kinds import Given
 from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.parts import network
+from d3pm_jax.parts.method import PlannedSampler
 from d3pm_jax.parts.network import Init
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
-from d3pm_jax.sampling import even_grid
+from d3pm_jax.sampling import even_grid, laws
 from d3pm_jax.training.diffusion import DiffusionLoss
 from d3pm_jax.training.step import Predict, TrainPredict
 from d3pm_jax.types import Params
@@ -114,15 +115,57 @@ class Diffusion:
         label: Any,
         condition: Any,
         known_elements: Given | None,
+        planned: PlannedSampler | None = None,
     ) -> sampling.Chain:
-        """Draws samples by the reverse chain, `sampling.sample`; with known elements by `sample_infill`."""
+        """Draws samples by the reverse chain, `sampling.sample`; with known elements by `sample_infill`.
+
+        With a sampler by `sampling.sample_by`.
+        """
         denoise = partial(self.predict, params, label=label, condition=condition)
         keywords = logits_keywords(self.config.loss)
-        if known_elements is None:
+        x0 = known = None
+        if known_elements is not None:
+            x0 = jnp.broadcast_to(known_elements.x0, shape)
+            known = jnp.broadcast_to(known_elements.known, shape)
+        if planned is not None:
+            return sampling.sample_by(
+                key,
+                planned.sampler,
+                denoise,
+                process,
+                shape,
+                start,
+                recorded_times,
+                x0=x0,
+                known=known,
+                plan=planned.plan,
+                **keywords,
+            )
+        if x0 is None or known is None:
             return sampling.sample(key, denoise, process, shape, start, recorded_times, **keywords)
-        x0 = jnp.broadcast_to(known_elements.x0, shape)
-        known = jnp.broadcast_to(known_elements.known, shape)
         return sampling.sample_infill(key, denoise, process, x0, known, start, recorded_times, **keywords)
+
+    def plan_sampler(self, sampler: sampling.Sampler, shape: tuple[int, ...]) -> PlannedSampler:
+        """Plans the rows that a sampler takes for samples of a shape *S.
+
+        Raises:
+            UserError: it is not for this process, or for a network that may predict the mask.
+        """
+        # A process on the devices has lost the float64 numbers that it was made from, and some plans are made
+        # of them.
+        process = build_process(self.config.process)
+        if self.process.T != process.T:
+            process = respace(process, self.state_times()[1:].tolist())
+        with as_user_error():
+            plan = sampling.make_plan(sampler, process, shape)
+        mask = laws.mask_of(process)
+        if sampler.needs_extra_mask and mask is not None and int(mask) < self.categories:
+            raise UserError(
+                f"the sampler takes every mask for an unknown place, and this network may predict the mask, "
+                f"category {int(mask)}: train with an extra mask, K - 1, that head.forbid names; for this "
+                f"run `ancestral`, `psi` and `ddim` work"
+            )
+        return PlannedSampler(sampler, plan)
 
     def check_sampling(
         self, recorded_times: Sequence[int], shape: tuple[int, ...] | None, known_elements: Given | None

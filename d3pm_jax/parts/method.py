@@ -4,7 +4,7 @@ What trains, evaluates, samples and reports a run calls these, and does not ask 
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Key
@@ -12,9 +12,23 @@ from jaxtyping import Array, Key
 from d3pm_jax.evaluation.bound import Compiled
 from d3pm_jax.kinds import Given
 from d3pm_jax.parts.network import Init
-from d3pm_jax.sampling import Chain
+from d3pm_jax.sampling import Chain, Row, Sampler
 from d3pm_jax.training.loss import BatchLoss
 from d3pm_jax.types import Params
+
+
+class PlannedSampler(NamedTuple):
+    """Holds a sampler, and the rows that it takes of a process: a row is one call of the network."""
+
+    sampler: Sampler
+    plan: tuple[Row, ...]
+
+    @property
+    def rows_are_steps(self) -> bool:
+        """Tells whether row t goes from step t to t - 1, so that x by rows left is x_t."""
+        if self.sampler.reveal is not None:
+            return False
+        return all(row.t == row.number and row.s == row.number - 1 for row in self.plan)
 
 
 @runtime_checkable
@@ -94,10 +108,20 @@ class Method(Protocol):
         label: Any,
         condition: Any,
         known_elements: Given | None,
+        planned: PlannedSampler | None = None,
     ) -> Chain:
         """Draws samples of a shape [B, *S], the first of which has the number `start`.
 
-        Sample i depends on the key, i, its label, its condition and the known elements alone.
+        Sample i depends on the key, i, its label, its condition, the known elements and the sampler alone.
+        With a sampler, which `plan_sampler` planned, the recorded times are numbers of rows left.
+        """
+        ...
+
+    def plan_sampler(self, sampler: Sampler, shape: tuple[int, ...]) -> PlannedSampler:
+        """Plans the rows that a sampler takes for samples of a shape *S.
+
+        Raises:
+            UserError: it is not for this run.
         """
         ...
 

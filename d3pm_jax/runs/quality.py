@@ -8,6 +8,7 @@ from d3pm_jax.kinds import Reference
 from d3pm_jax.measure import sample_quality
 from d3pm_jax.measure.sample_quality import SampleQuality
 from d3pm_jax.runs.run import Run
+from d3pm_jax.sampling import Sampler
 
 
 def prepare(run: Run, num: int, batch_size: int = 128, inception: Path | None = None) -> Reference:
@@ -22,7 +23,10 @@ def measure(
     seed: int = 0,
     batch_size: int = 128,
     progress: Callable[[int], Any] = lambda done: None,
+    sampler: Sampler | str | None = None,
 ) -> SampleQuality:
-    """Draws samples of a run and compares them with its training split."""
+    """Draws samples of a run, by a sampler as in `Run.sample`, and compares them with its training split."""
     inputs = run.read_sample_inputs(num)
-    return sample_quality.measure_quality(run.parts, reference, num, seed, batch_size, progress, inputs)
+    return sample_quality.measure_quality(
+        run.parts, reference, num, seed, batch_size, progress, inputs, sampler
+    )

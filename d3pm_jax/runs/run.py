@@ -21,11 +21,12 @@ from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
 from d3pm_jax.measure import bounds
-from d3pm_jax.measure.samples import Given, choose_inputs, draw_samples
+from d3pm_jax.measure.samples import Drawn, Given, choose_inputs, draw_samples
 from d3pm_jax.parts import build, reading
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.parts.build import describe_conditions, make_caption
 from d3pm_jax.processes import Process
+from d3pm_jax.sampling import Sampler
 from d3pm_jax.storage import run_folder
 from d3pm_jax.types import Params
 
@@ -88,6 +89,7 @@ class Run:
         *,
         condition: Any = None,
         given: Given | tuple[Any, Any] | None = None,
+        sampler: Sampler | str | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws n samples.
 
@@ -105,14 +107,51 @@ class Run:
             shape: *S of a sample, where it is not that of the data.
             condition: [N, *C] where the network takes one; sample i has row i modulo N.
             given: the old name of `known_elements`.
+            sampler: a `sampling.Sampler`, as `sampling.named.maskgit(rows=8)`, or a name of
+                `sampling.named.SAMPLERS`; without it samples are drawn ancestrally. `record` is then of the
+                numbers of rows left, which are t for a sampler that takes the steps one by one.
 
         Returns:
             x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
 
         Raises:
-            UserError: the network gave NaN, takes no such label or condition, or an argument cannot be used.
+            UserError: the network gave NaN, takes no such label or condition, the sampler is not for this
+                run, or an argument cannot be used.
             ValueError: both `known_elements` and `given` are passed.
         """
+        drawn = self.draw(
+            key,
+            n,
+            label,
+            batch_size,
+            record,
+            progress,
+            chains,
+            known_elements,
+            shape,
+            condition=condition,
+            given=given,
+            sampler=sampler,
+        )
+        return drawn.x0, drawn.states
+
+    def draw(
+        self,
+        key: jax.Array,
+        n: int,
+        label: int | np.ndarray | None = None,
+        batch_size: int = 128,
+        record: Sequence[int] = (),
+        progress: Callable[[int], Any] = lambda done: None,
+        chains: int | None = None,
+        known_elements: Given | tuple[Any, Any] | None = None,
+        shape: tuple[int, ...] | None = None,
+        *,
+        condition: Any = None,
+        given: Given | tuple[Any, Any] | None = None,
+        sampler: Sampler | str | None = None,
+    ) -> Drawn:
+        """Draws n samples as `sample` does, and returns as well how many calls of the network they took."""
         if given is not None:
             if known_elements is not None:
                 raise ValueError("given is the old name of known_elements: pass one of them")
@@ -125,7 +164,18 @@ class Run:
                 )
             known_elements = Given(*known_elements)
         return draw_samples(
-            self.parts, key, n, label, batch_size, record, progress, chains, known_elements, shape, condition
+            self.parts,
+            key,
+            n,
+            label,
+            batch_size,
+            record,
+            progress,
+            chains,
+            known_elements,
+            shape,
+            condition,
+            sampler,
         )
 
     def respaced(self, steps: int | Sequence[int]) -> "Run":

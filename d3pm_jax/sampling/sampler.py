@@ -31,7 +31,7 @@ from d3pm_jax.sampling.denoise import Denoise
 from d3pm_jax.sampling.noise import DRAW, ORDER, PHASE, Streams, per_example
 from d3pm_jax.sampling.places import Candidates, FirstHitting, Reveal
 from d3pm_jax.sampling.shaping import Shaping
-from d3pm_jax.sampling.transitions import Bayes, Transition, View
+from d3pm_jax.sampling.transitions import Bayes, Remask, Transition, View
 
 # A sequence of rows: `read_plan` checks it, and says what it should be.
 Plan = Any
@@ -66,8 +66,14 @@ class Sampler:
         if self.block is not None and self.block < 1:
             raise ValueError(f"block = {self.block}: a block has at least 1 place")
 
+    @property
+    def needs_extra_mask(self) -> bool:
+        """Tells whether it takes every mask for a place that is unknown, so that no x_0 may be one."""
+        return self.reveal is not None or self.block is not None or isinstance(self.transition, Remask)
+
     def check(self, process: Process) -> None:
         """Raises ValueError for a process that a slot is not for."""
+        self.shaping.check(process.K)
         self.transition.check(process)
         if self.reveal is not None:
             laws.require_absorbing(process, "revealing places")

@@ -123,15 +123,19 @@ class Shaping:
         """Tells whether all fields are at their defaults."""
         return self == Shaping()
 
+    def check(self, K: int) -> None:
+        """Raises ValueError where a forbidden category is none of K, or all are forbidden."""
+        if any(not 0 <= k < K for k in self.forbid) or len(set(self.forbid)) >= K:
+            raise ValueError(f"forbid = {self.forbid}: pass some categories of 0..{K - 1}, not all")
+
     def apply(self, logits: Array) -> Array:
         """Returns the shaped logits [*S, K].
 
         Raises:
-            ValueError: a forbidden category is none, or all are forbidden.
+            ValueError: as `check`.
         """
         K = logits.shape[-1]
-        if any(not 0 <= k < K for k in self.forbid) or len(set(self.forbid)) >= K:
-            raise ValueError(f"forbid = {self.forbid}: pass some categories of 0..{K - 1}, not all")
+        self.check(K)
         if self.temperature != 1:
             logits = logits / self.temperature
         for k in self.forbid:

@@ -1,0 +1,85 @@
+"""Reads --sampler NAME and --sampler.FIELD VALUE, which commands that draw samples take."""
+
+import itertools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from d3pm_jax.errors import UsageError, as_user_error, one_line
+from d3pm_jax.sampling import Sampler
+from d3pm_jax.sampling.named import choose_sampler, parse_fields
+
+OPTION = "--sampler"
+TABLE = "help"  # in place of a name
+
+
+class Choice(NamedTuple):
+    """Holds a sampler, and the words that chose it."""
+
+    sampler: Sampler
+    name: str
+    fields: dict[str, float]  # that are not at their defaults
+
+    @property
+    def options(self) -> dict[str, str | float]:
+        """Returns what tells it apart in names of files, see `record.file_suffix`."""
+        return {"sampler": self.name, **self.fields}
+
+
+def asks_for_table(words: list[str]) -> bool:
+    """Tells whether words of a command ask for the table of all samplers."""
+    return f"{OPTION}={TABLE}" in words or (OPTION, TABLE) in itertools.pairwise(words)
+
+
+def take_fields(words: list[str]) -> tuple[list[str], list[str]]:
+    """Returns the other words, and the fields of a sampler among words, each as --sampler.FIELD=VALUE.
+
+    Raises:
+        UsageError: a field has no value.
+    """
+    others: list[str] = []
+    fields: list[str] = []
+    following = iter(words)
+    for word in following:
+        flag, equals, value = word.partition("=")
+        if not flag.startswith(f"{OPTION}."):
+            others.append(word)
+            continue
+        if not equals:
+            value = next(following, "--")
+        if not value or value.startswith("--"):
+            raise UsageError(f"argument {one_line(flag, 80)}: expected a value, got nothing")
+        fields.append(f"{flag}={value}")
+    return others, fields
+
+
+def choose(name: str | None, field_words: list[str]) -> Choice | None:
+    """Returns the sampler that a command names; None where it names none.
+
+    Args:
+        name: of --sampler.
+        field_words: of `take_fields`.
+
+    Raises:
+        UsageError: there are fields, and no sampler that they are of.
+        UserError: there is no such sampler, or a field of it cannot be used.
+    """
+    fields = _read_fields(field_words)
+    if name is None:
+        if fields:
+            flag = field_words[0].partition("=")[0]
+            raise UsageError(f"argument {one_line(flag, 80)}: say of which sampler, as {OPTION} ancestral")
+        return None
+    with as_user_error():
+        return Choice(choose_sampler(name, fields), name, parse_fields(name, fields))
+
+
+def _read_fields(field_words: list[str]) -> Mapping[str, str]:
+    """Returns the values of fields by their names."""
+    fields: dict[str, str] = {}
+    for word in field_words:
+        flag, _, value = word.partition("=")
+        field = flag.removeprefix(f"{OPTION}.").replace("-", "_")
+        if field in fields:
+            raise UsageError(f"argument {one_line(flag, 80)}: give it once")
+        fields[field] = value
+    return fields
