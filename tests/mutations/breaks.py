@@ -266,15 +266,15 @@ SAMPLING = (
     Break(
         "examples_share_their_noise",
         "d3pm_jax/sampling/noise.py",
-        "jax.random.fold_in(k, t)",
-        "jax.random.fold_in(key, t)",
+        "jax.random.fold_in(k, row)",
+        "jax.random.fold_in(key, row)",
         ("tests/test_likelihood.py", EVAL_AND_SAMPLE),
     ),
     Break(  # of a respaced process alone: the network is told t = 1..n in place of the steps that were kept
         "strided_chain_tells_its_own_t",
-        "d3pm_jax/sampling/ancestral.py",
-        "logits = denoise(x, process.time[ts])",
-        "logits = denoise(x, ts)",
+        "d3pm_jax/sampling/sampler.py",
+        "logits = problem.denoise(x, process.time[t])",
+        "logits = problem.denoise(x, t)",
         ("tests/sampling/test_ancestral.py", ENUMERATION, EVAL_AND_SAMPLE),
     ),
 )
